@@ -1,0 +1,46 @@
+# Two commands do all the set-up: `make run` serves the embedded model, `make test` passes the tests.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+# One thread for the small tensors of the tests and of the embedded model: two are slower, by far, on a busy machine.
+export OMP_NUM_THREADS ?= 1
+export TOKENIZERS_PARALLELISM ?= false
+
+.PHONY: run test install check format demo bench crash clean
+
+run: install ## migrate and serve the embedded model on 127.0.0.1:8000
+	$(BIN)/errata migrate
+	$(BIN)/errata serve
+
+test: install ## all tests; uses a Postgres and a Redis at hand or starts private ones
+	$(BIN)/python -m pytest
+
+install: $(STAMP)
+
+$(STAMP): pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[postgres,redis,dev]'
+	touch $(STAMP)
+
+check: install ## style and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: install
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+demo: install ## the whole story in the terminal, against a server of its own
+	$(BIN)/errata demo
+
+crash: install ## kill -9 at random moments, on SQLite and Postgres
+	$(BIN)/python -m benchmarks.kill9
+
+bench: install ## every figure of docs/benchmarks.md, measured again
+	$(BIN)/python -m benchmarks
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis
