@@ -1,0 +1,1 @@
+"""The words and rules of Errata in plain Python: no database, no HTTP, no tensors."""

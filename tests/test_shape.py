@@ -1,0 +1,101 @@
+"""Rules about the shape of the code that prose would not hold."""
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+SERVICE = ROOT / "service"
+FILES = sorted(SERVICE.rglob("*.py"))
+
+# Whom each part may import. What is missing here is a leaf that only the standard library and its own libraries feed.
+ALLOWED = {
+    "domain": set(),
+    "lm": {"domain"},
+    "atlas": {"domain", "lm"},
+    "store": {"domain"},
+    "buffer": {"domain"},
+    "editors": {"domain", "lm"},
+    "evaluation": {"domain", "lm"},
+    "lifecycle": {"domain", "lm", "editors", "evaluation", "store", "buffer"},
+    "worker": {"domain", "lm", "editors", "evaluation", "store", "buffer", "lifecycle"},
+    "api": {"domain", "lm", "editors", "evaluation", "store", "buffer", "lifecycle", "settings", "log"},
+    "settings": {"domain", "lm", "editors", "store", "lifecycle", "atlas"},
+}
+
+
+def part_of(path: Path) -> str:
+    return path.relative_to(SERVICE).parts[0].removesuffix(".py")
+
+
+def imports_of(path: Path) -> set[str]:
+    """The full names of the modules that a file imports."""
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return names
+
+
+def occurrences(pattern: str, *, outside: set[str] = frozenset()) -> list[str]:
+    found = re.compile(pattern)
+    return [
+        f"{path.relative_to(ROOT)}:{number}"
+        for path in FILES
+        if str(path.relative_to(SERVICE)) not in outside
+        for number, line in enumerate(path.read_text().splitlines(), 1)
+        if found.search(line.split("#")[0])
+    ]
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(SERVICE)))
+def test_imports_point_one_way(path: Path) -> None:
+    part = part_of(path)
+    allowed = ALLOWED.get(part)
+    if allowed is None:
+        return
+
+    used = {name.split(".")[1] for name in imports_of(path) if name.startswith("service.")} - {part, "__version__"}
+
+    assert used <= allowed, f"{part} may not import {sorted(used - allowed)}"
+
+
+def test_the_domain_needs_nothing_but_the_standard_library() -> None:
+    import sys
+
+    for path in (SERVICE / "domain").glob("*.py"):
+        tops = {name.split(".")[0] for name in imports_of(path)}
+        assert tops <= set(sys.stdlib_module_names) | {"service"}, path.name
+
+
+@pytest.mark.parametrize("part", ["api", "store", "domain", "buffer"])
+def test_tensors_stay_out_of_the_api_and_the_store(part: str) -> None:
+    for path in (SERVICE / part).rglob("*.py"):
+        assert "torch" not in {name.split(".")[0] for name in imports_of(path)}, path.name
+
+
+def test_nothing_loads_code_from_data() -> None:
+    pattern = r"\bpickle\b|torch\.load\(|torch\.save\(|\beval\(|\bexec\(|yaml\.load\(|trust_remote_code\s*=\s*True"
+    assert occurrences(pattern.replace(r"\beval\(", r"(?<![\w.])eval\(").replace(r"\bexec\(", r"(?<![\w.])exec\(")) == []
+
+
+def test_the_environment_is_read_in_one_place() -> None:
+    assert occurrences(r"os\.environ|getenv\(", outside={"settings.py", "cli.py"}) == []
+
+
+def test_hooks_are_registered_in_one_file() -> None:
+    assert occurrences(r"register_\w*hook\(", outside={"lm/overlay.py"}) == []
+
+
+def test_no_module_is_named_for_nothing() -> None:
+    banned = {"utils", "helpers", "common", "misc", "manager", "engine", "core"}
+    assert [str(path) for path in FILES if path.stem in banned] == []
+
+
+def test_every_module_says_what_it_is() -> None:
+    silent = [str(path.relative_to(ROOT)) for path in FILES if path.read_text().strip() and not ast.get_docstring(ast.parse(path.read_text()))]
+    assert silent == []
