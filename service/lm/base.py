@@ -1,0 +1,171 @@
+"""The frozen base model: loading a decoder and its tokenizer, and the facts about both that the rest needs.
+
+Weights come from safetensors alone and code from installed packages alone. Knows no overlays.
+"""
+
+import hashlib
+import threading
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from torch import nn
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+from transformers.utils import logging as transformers_logging
+
+from service.domain.errors import Corrupt, Refused
+from service.lm.blocks import Anatomy, anatomy_of
+from service.lm.files import fingerprint_of, model_folder
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16, "float64": torch.float64}
+
+
+@dataclass(frozen=True, eq=False)
+class Base:
+    """A model nobody writes to, its tokenizer and what is known of both."""
+
+    model: nn.Module
+    tokenizer: Any
+    anatomy: Anatomy
+    fingerprint: str  # SHA-256 of configuration, tokenizer files and weights
+    name: str
+    context: int  # tokens of prompt and target together
+    device: torch.device
+    dtype: torch.dtype
+    eos_ids: tuple[int, ...]  # any of these ends an answer; the first is the one targets end with
+    bos_id: int | None  # what the tokenizer puts in front of a text, if it does
+    start_id: int | None  # what the model's own sentences are sampled from
+    pad_id: int  # always masked; any token serves
+    control_ids: frozenset[int]  # ids that no user text may become
+    surfaces: tuple[str, ...]
+    leading_space: bool  # a target after a prompt starts with an encoded space
+    tokenizing: threading.Lock = field(default_factory=threading.Lock)  # fast tokenizers change state while they encode
+
+
+def load_base(path_or_id: str, *, device: str = "auto", dtype: str = "auto") -> Base:
+    """Loads a Hugging Face decoder by folder or hub id: bf16 on CUDA and fp32 on the CPU, unless told otherwise.
+
+    Refuses pickled weights, code beside the weights, incomplete weights and families whose structure is not understood.
+    """
+    transformers_logging.disable_progress_bar()  # a server's log is not a terminal
+    folder = model_folder(path_or_id)
+    place = torch.device(_device(device))
+    config = _understood(AutoConfig.from_pretrained, folder, "configuration")
+    tokenizer = _understood(AutoTokenizer.from_pretrained, folder, "tokenizer")
+    model, report = _understood(
+        AutoModelForCausalLM.from_pretrained,
+        folder,
+        "model",
+        config=config,
+        dtype=_dtype(dtype, place),
+        use_safetensors=True,
+        output_loading_info=True,
+        **_attention(config),
+    )
+    if report["missing_keys"] or report["mismatched_keys"]:
+        raise Corrupt("The base model's weight files lack tensors that its configuration asks for.")
+    return base_from(model.to(place), tokenizer, name=str(path_or_id), fingerprint=fingerprint_of(folder))
+
+
+def base_from(model: nn.Module, tokenizer: Any, *, name: str = "test", fingerprint: str | None = None) -> Base:
+    """A base of a model and tokenizer in memory; freezes the model and puts it into evaluation mode."""
+    model.eval()
+    model.requires_grad_(False)
+    anatomy = anatomy_of(model)
+    weight = next(model.parameters())
+    eos_ids = _eos_ids(model, tokenizer)
+    return Base(
+        model=model,
+        tokenizer=tokenizer,
+        anatomy=anatomy,
+        fingerprint=fingerprint or _fingerprint_in_memory(model, tokenizer),
+        name=name,
+        context=_context(model.config),
+        device=weight.device,
+        dtype=weight.dtype,
+        eos_ids=eos_ids,
+        bos_id=_bos_id(tokenizer),
+        start_id=tokenizer.bos_token_id if tokenizer.bos_token_id is not None else next(iter(eos_ids), None),
+        pad_id=next(i for i in (tokenizer.pad_token_id, *eos_ids, 0) if i is not None),
+        control_ids=_control_ids(tokenizer),
+        surfaces=("raw", "chat") if getattr(tokenizer, "chat_template", None) else ("raw",),
+        leading_space=_leading_space(tokenizer),
+    )
+
+
+def _understood(load: Any, folder: Path, what: str, **options: Any) -> Any:
+    """Runs one of transformers' loaders; its many exceptions become one sentence each of ours."""
+    try:
+        return load(folder, trust_remote_code=False, local_files_only=True, **options)
+    except SafetensorError as error:
+        raise Corrupt("The base model's weight files are damaged.") from error
+    except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
+        raise Refused(f"The base model's {what} is not one that the installed transformers can load.", field="model") from error
+
+
+def _device(device: str) -> str:
+    if device == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    return device
+
+
+def _dtype(dtype: str, device: torch.device) -> torch.dtype:
+    if dtype == "auto":
+        return torch.bfloat16 if device.type == "cuda" else torch.float32
+    if dtype not in DTYPES:
+        raise Refused("The dtype must be auto, float32, bfloat16 or float16.", field="dtype")
+    return DTYPES[dtype]
+
+
+def _attention(config: Any) -> dict[str, str]:
+    """Soft-capped attention (Gemma-2) is computed by the eager form alone; elsewhere transformers' choice is sdpa."""
+    capped = getattr(config, "attn_logit_softcapping", None) is not None
+    return {"attn_implementation": "eager"} if capped else {}
+
+
+def _context(config: Any) -> int:
+    length = getattr(config, "max_position_embeddings", None)
+    if not isinstance(length, int) or length <= 0:
+        raise Refused("The base model's configuration does not say how many tokens its context holds.", field="model")
+    return length
+
+
+def _eos_ids(model: Any, tokenizer: Any) -> tuple[int, ...]:
+    """The tokenizer's end first, because targets are trained to end with it; then every other end the checkpoint names."""
+    found = [tokenizer.eos_token_id]
+    for source in (getattr(model, "generation_config", None), model.config):
+        ids = getattr(source, "eos_token_id", None)
+        found += ids if isinstance(ids, (list, tuple)) else [ids]
+    size = model.get_input_embeddings().weight.shape[0]
+    return tuple(dict.fromkeys(i for i in found if i is not None and 0 <= i < size))
+
+
+def _bos_id(tokenizer: Any) -> int | None:
+    bos = tokenizer.bos_token_id
+    return bos if bos is not None and tokenizer("a").input_ids[:1] == [bos] else None
+
+
+def _control_ids(tokenizer: Any) -> frozenset[int]:
+    """Special tokens less the unknown one, which ordinary text may become."""
+    added = {i for i, token in tokenizer.added_tokens_decoder.items() if token.special}
+    return frozenset((added | set(tokenizer.all_special_ids)) - {tokenizer.unk_token_id})
+
+
+def _leading_space(tokenizer: Any) -> bool:
+    """Whether the tokens of "b" in "a b" are those of " b" (byte-level) or of "b" (a tokenizer that adds the space itself)."""
+
+    def encode(text: str) -> list[int]:
+        return list(tokenizer(text, add_special_tokens=False).input_ids)
+
+    rest = encode("a b")[len(encode("a")) :]
+    return encode("b") != rest
+
+
+def _fingerprint_in_memory(model: nn.Module, tokenizer: Any) -> str:
+    digest = hashlib.sha256(repr(sorted(tokenizer.get_vocab().items())).encode())
+    for name, tensor in sorted(model.state_dict().items()):
+        digest.update(f"{name}\0{tensor.dtype}\0{tuple(tensor.shape)}\0".encode())
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()

@@ -1,0 +1,135 @@
+"""Where things are in a decoder: its blocks, and the parameters of the modules inside one. Knows no weights, only structure."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, NoReturn, cast
+
+from torch import nn
+
+from service.domain.errors import Refused
+
+Kind = Literal["down", "up", "mlp", "attention", "block"]
+
+ATTENTION_NAMES = ("self_attn", "attn", "attention")
+# Names of the up- and down-projection inside an MLP, by layout. Gated MLPs come first: "up" is never their gate.
+MLP_LAYOUTS: tuple[tuple[str | None, str], ...] = (
+    ("up_proj", "down_proj"),  # Llama, Mistral, Qwen, Gemma
+    (None, "down_proj"),  # Phi-3: gate and up are one fused matrix, so "up" cannot be had alone
+    ("c_fc", "c_proj"),  # GPT-2
+    ("dense_h_to_4h", "dense_4h_to_h"),  # GPT-NeoX
+    ("fc_in", "fc_out"),  # GPT-J
+    ("fc1", "fc2"),  # Phi
+)
+SHARED_EXPERT_NAMES = ("shared_expert", "shared_experts")
+
+
+@dataclass(frozen=True)
+class Location:
+    """A module that may be tuned: `kind` inside block number `block` (from 0)."""
+
+    kind: Kind
+    block: int
+
+
+@dataclass(frozen=True, eq=False)
+class Anatomy:
+    """The parts of one decoder. `blocks[i]` returns the residual stream after block i, as a tensor or first in a tuple."""
+
+    model: nn.Module
+    decoder: nn.Module  # embeddings, blocks and final norm; returns last_hidden_state
+    blocks: nn.ModuleList
+    blocks_name: str  # "model.layers": the list's name below `model`
+    depth: int
+    width: int
+    family: str
+
+    @property
+    def lm_head(self) -> nn.Module:
+        return cast(Any, self.model).get_output_embeddings()
+
+    def block_prefix(self, block: int) -> str:
+        """The name of a block below the model, as in "model.layers.5"."""
+        if not 0 <= block < self.depth:
+            raise Refused(f"The block asked for is not one of the model's {self.depth}, numbered from 0.", field="block")
+        return f"{self.blocks_name}.{block}"
+
+    def parameters_at(self, location: Location) -> tuple[str, ...]:
+        """Exact names in `model.named_parameters()` of what a location holds, biases included.
+
+        Exact, because the papers' substring match makes "layers.2" match block 20 as well. In a mixture of experts the MLP is
+        the shared expert; a family that has none, or that fuses what was asked for, is refused by name.
+        """
+        prefix = self.block_prefix(location.block)
+        path = self._path_in_block(location)
+        below = f"{prefix}.{path}." if path else f"{prefix}."
+        return tuple(name for name, _ in self.model.named_parameters() if name.startswith(below))
+
+    def _path_in_block(self, location: Location) -> str:
+        block = self.blocks[location.block]
+        if location.kind == "block":
+            return ""
+        if location.kind == "attention":
+            return _first_child(block, ATTENTION_NAMES) or self._absent("attention")
+        mlp_name, up, down = self._mlp(block)
+        if location.kind == "mlp":
+            return mlp_name
+        wanted = up if location.kind == "up" else down
+        return f"{mlp_name}.{wanted}" if wanted else self._absent("separate up-projection")
+
+    def _mlp(self, block: nn.Module) -> tuple[str, str | None, str]:
+        mlp = getattr(block, "mlp", None)
+        if mlp is None:
+            self._absent("MLP module that is understood")
+        if _first_child(mlp, ("experts",)) is not None:
+            shared = _first_child(mlp, SHARED_EXPERT_NAMES) or self._absent("shared expert")
+            return (f"mlp.{shared}", *self._layout(getattr(mlp, shared)))
+        return ("mlp", *self._layout(mlp))
+
+    def _layout(self, mlp: nn.Module) -> tuple[str | None, str]:
+        for up, down in MLP_LAYOUTS:
+            if hasattr(mlp, down) and (up is None or hasattr(mlp, up)):
+                return up, down
+        return self._absent("MLP module that is understood")
+
+    def _absent(self, what: str) -> NoReturn:
+        raise Refused(f"Models of the family {self.family} have no {what}.", field="location")
+
+
+def anatomy_of(model: Any) -> Anatomy:
+    """Finds the parts of a causal decoder; what is not understood is refused with the name of its family."""
+    config = model.config
+    family = str(getattr(config, "model_type", type(model).__name__))
+    if getattr(config, "is_encoder_decoder", False):
+        raise Refused(f"Models of the family {family} have an encoder; only decoders are served.", field="model")
+    decoder = getattr(model, "base_model", None)
+    if decoder is None or decoder is model or model.get_output_embeddings() is None:
+        raise Refused(f"Models of the family {family} are not causal language models that are understood.", field="model")
+    name, blocks = _blocks_of(decoder, config.num_hidden_layers, family)
+    _require_attention(blocks, family)
+    return Anatomy(
+        model=model,
+        decoder=decoder,
+        blocks=blocks,
+        blocks_name=f"{model.base_model_prefix}.{name}",
+        depth=len(blocks),
+        width=config.hidden_size,
+        family=family,
+    )
+
+
+def _blocks_of(decoder: nn.Module, depth: int, family: str) -> tuple[str, nn.ModuleList]:
+    lists = [(name, child) for name, child in decoder.named_children() if isinstance(child, nn.ModuleList)]
+    found = [(name, child) for name, child in lists if len(child) == depth]
+    if len(found) != 1:
+        raise Refused(f"The blocks of models of the family {family} were not found.", field="model")
+    return found[0]
+
+
+def _require_attention(blocks: nn.ModuleList, family: str) -> None:
+    """Recurrent and convolutional blocks keep a state that is not keys and values, which the cached step could not resume."""
+    if any(_first_child(block, ATTENTION_NAMES) is None or not hasattr(block, "mlp") for block in blocks):
+        raise Refused(f"Blocks of models of the family {family} are not attention and MLP each.", field="model")
+
+
+def _first_child(module: nn.Module, names: Sequence[str]) -> str | None:
+    return next((name for name in names if getattr(module, name, None) is not None), None)

@@ -1,0 +1,170 @@
+"""Overlays on disk, each named by the SHA-256 of its bytes. Knows no versions.
+
+The way of a write: temporary file, fsync, rename to the digest, fsync of the folder, read back. A name therefore never stands for
+half a file, and a file is believed only if its bytes give its name.
+"""
+
+import contextlib
+import hashlib
+import json
+import os
+import re
+import stat
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import torch
+from safetensors import SafetensorError
+from torch import Tensor
+
+from service.domain.errors import Corrupt, Unavailable
+from service.lm.intervention import Adapter, Balance, Intervention
+from service.lm.overlay import Overlay
+
+FORMAT = 1
+MAX_HEADER_BYTES = 1_000_000  # a block of replaced tensors and 100 interventions need some 50 kB
+KEY = "errata"  # the one metadata key: safetensors keeps several in no fixed order, and the same overlay must give the same bytes
+FIELDS = ("rotation", "source", "bias", "gate", "gain")
+SUFFIX = ".safetensors"
+
+
+def save(overlay: Overlay, folder: Path, *, meta: Mapping[str, Any] | None = None) -> str:
+    """Writes an overlay and returns its digest; `meta` (JSON) is part of the bytes, so of the digest.
+
+    Raises Corrupt if a value is not finite or the file does not read back, Unavailable if the disk does not take it; neither
+    leaves a file under a final name.
+    """
+    data = to_bytes(overlay, meta=meta)
+    digest = hashlib.sha256(data).hexdigest()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        _write(data, folder, digest)
+    except OSError as error:
+        raise Unavailable(
+            "The checkpoint could not be written; see that the data folder has room and may be written to."
+        ) from error
+    load(folder, digest)
+    return digest
+
+
+def load(folder: Path, digest: str) -> Overlay:
+    """The overlay of a digest. Raises Corrupt unless a plain file is there whose bytes give the digest and hold sound tensors."""
+    return from_bytes(_read(folder, digest), digest)
+
+
+def to_bytes(overlay: Overlay, *, meta: Mapping[str, Any] | None = None) -> bytes:
+    """An overlay as safetensors: the same overlay and meta, the same bytes."""
+    tensors = {f"tensor/{name}": tensor for name, tensor in overlay.tensors.items()}
+    head: dict[str, Any] = {"format": FORMAT, "meta": meta or {}, "adapter": None}
+    if overlay.adapter is not None:
+        adapter = overlay.adapter
+        for block, intervention in adapter.interventions.items():
+            tensors |= {f"adapter/{block}/{name}": tensor for name, tensor in intervention.tensors().items()}
+        tensors |= {f"balance/{block}": balance.total for block, balance in adapter.balance.items()}
+        counts = {str(block): balance.count for block, balance in adapter.balance.items()}
+        head["adapter"] = {"last": adapter.last, "blocks": sorted(adapter.interventions), "counts": counts}
+    plain = {name: tensors[name].detach().cpu().contiguous().clone() for name in sorted(tensors)}
+    _require_finite(plain)
+    return safetensors.torch.save(plain, metadata={KEY: json.dumps(head, sort_keys=True, separators=(",", ":"))})
+
+
+def from_bytes(data: bytes, digest: str) -> Overlay:
+    """The overlay in bytes that must have this digest."""
+    if hashlib.sha256(data).hexdigest() != digest:
+        raise Corrupt("A checkpoint's bytes are not those it was written with.")
+    head = _head(data)
+    try:
+        tensors = safetensors.torch.load(data)
+    except (SafetensorError, ValueError, KeyError) as error:
+        raise Corrupt("A checkpoint is not a readable safetensors file.") from error
+    _require_finite(tensors)
+    try:
+        return _overlay(tensors, head)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise Corrupt("A checkpoint does not hold what an overlay is made of.") from error
+
+
+def _write(data: bytes, folder: Path, digest: str) -> None:
+    final = folder / f"{digest}{SUFFIX}"
+    temporary = folder / f".{digest}.{os.getpid()}.{os.urandom(4).hex()}.tmp"
+    try:
+        with temporary.open("xb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(final)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise
+    directory = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)
+
+
+def _read(folder: Path, digest: str) -> bytes:
+    if not re.fullmatch(r"[0-9a-f]{64}", digest):
+        raise Corrupt("A checkpoint's name is not a digest.")
+    try:
+        # O_NOFOLLOW: a link planted in the folder would have the server read a file elsewhere. O_NONBLOCK: a pipe would hang it.
+        number = os.open(folder / f"{digest}{SUFFIX}", os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+        with os.fdopen(number, "rb") as file:
+            if not stat.S_ISREG(os.fstat(number).st_mode):
+                raise Corrupt("A checkpoint is not a plain file.")
+            return file.read()
+    except OSError as error:
+        raise Corrupt("A checkpoint is missing or cannot be read.") from error
+
+
+def _head(data: bytes) -> Mapping[str, Any]:
+    """Our part of the header, read before any tensor and only if the header is of a reasonable size."""
+    size = int.from_bytes(data[:8], "little")
+    if len(data) < 8 or size > min(MAX_HEADER_BYTES, len(data) - 8):
+        raise Corrupt("A checkpoint's header is longer than any that was written.")
+    try:
+        head = json.loads(json.loads(data[8 : 8 + size])["__metadata__"][KEY])
+        if head["format"] != FORMAT:
+            raise Corrupt("A checkpoint is of a format that this version does not know.")
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise Corrupt("A checkpoint's header is not one of ours.") from error
+    return head
+
+
+def _overlay(tensors: Mapping[str, Tensor], head: Mapping[str, Any]) -> Overlay:
+    replaced = {name.removeprefix("tensor/"): tensor for name, tensor in tensors.items() if name.startswith("tensor/")}
+    used = len(replaced)
+    adapter = None
+    if head["adapter"] is not None:
+        described = head["adapter"]
+        interventions = {int(block): _intervention(tensors, int(block)) for block in described["blocks"]}
+        balance = {int(block): Balance(tensors[f"balance/{block}"], int(count)) for block, count in described["counts"].items()}
+        used += len(balance) + sum(len(intervention.tensors()) for intervention in interventions.values())
+        adapter = Adapter(interventions, balance, int(described["last"]))
+    if used != len(tensors):
+        raise ValueError("tensors that nothing describes")
+    return Overlay(replaced, adapter)
+
+
+def _intervention(tensors: Mapping[str, Tensor], block: int) -> Intervention:
+    found = {name: tensors.get(f"adapter/{block}/{name}") for name in FIELDS}
+    intervention = Intervention(**found)  # type: ignore[arg-type]
+    rank, width = intervention.rotation.shape
+    gate, gain = intervention.gate, intervention.gain
+    sound = (
+        intervention.source.shape == (rank, width)
+        and intervention.bias.shape == (rank,)
+        and (gate is None or gate.shape in ((rank, width), (1, width)))
+        and (gain is None or gain.shape == (width,))
+    )
+    if not sound:
+        raise ValueError("shapes that do not belong together")
+    return intervention
+
+
+def _require_finite(tensors: Mapping[str, Tensor]) -> None:
+    if not all(bool(torch.isfinite(tensor).all()) for tensor in tensors.values()):
+        raise Corrupt("An overlay holds a value that is not finite.")

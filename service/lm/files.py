@@ -1,0 +1,87 @@
+"""The files of a base model: what may lie beside the weights, and the fingerprint that binds a store to its base."""
+
+import hashlib
+import json
+from pathlib import Path
+
+from huggingface_hub import snapshot_download
+
+from service.domain.errors import Refused
+
+TOKENIZER_FILES = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.json",
+    "vocab.txt",
+    "merges.txt",
+    "tokenizer.model",
+    "spiece.model",
+    "chat_template.jinja",
+    "chat_template.json",
+)
+CONFIG_FILES = ("config.json", "generation_config.json")
+MAX_JSON_BYTES = 64_000_000  # the largest tokenizer.json in use is 33 MB
+CHUNK_BYTES = 1 << 22
+
+
+def model_folder(path_or_id: str) -> Path:
+    """The local folder of a model, from the hub (or its cache, when offline) if it is not a folder; refuses unsafe contents."""
+    folder = Path(path_or_id).expanduser()
+    if not folder.is_dir():
+        folder = _from_hub(path_or_id)
+    _refuse_code(folder)
+    _require_safetensors(folder)
+    return folder
+
+
+def fingerprint_of(folder: Path) -> str:
+    """SHA-256 over the names and bytes of configuration, tokenizer and weights."""
+    names = {*CONFIG_FILES, *TOKENIZER_FILES, *(path.name for path in _weights(folder)), "model.safetensors.index.json"}
+    digest = hashlib.sha256()
+    for name in sorted(names):
+        path = folder / name
+        if path.is_file():
+            digest.update(f"{name}\0{path.stat().st_size}\0".encode())
+            with path.open("rb") as file:
+                while chunk := file.read(CHUNK_BYTES):
+                    digest.update(chunk)
+    return digest.hexdigest()
+
+
+def _from_hub(name: str) -> Path:
+    try:
+        wanted = [*CONFIG_FILES, *TOKENIZER_FILES, "*.safetensors", "*.safetensors.index.json"]
+        return Path(snapshot_download(name, allow_patterns=wanted))
+    except Exception as error:  # a hub's failures are of many unrelated classes, and all mean that there is no model
+        raise Refused("The model is neither a local folder nor in the hub or its cache.", field="model") from error
+
+
+def _weights(folder: Path) -> list[Path]:
+    return sorted(folder.glob("*.safetensors"))
+
+
+def _refuse_code(folder: Path) -> None:
+    for path in sorted(folder.rglob("*.py")):
+        raise Refused(f"The model folder holds code, which is never run: remove {path.name}.", field="model")
+    for path in sorted(folder.glob("*.json")):
+        if path.stat().st_size > MAX_JSON_BYTES:
+            raise Refused(f"The model's file {path.name} is too large to be what its name says.", field="model")
+        if "auto_map" in _keys(path):
+            raise Refused(f"The model's file {path.name} asks for code of its own (auto_map), which is never run.", field="model")
+
+
+def _keys(path: Path) -> set[str]:
+    try:
+        content = json.loads(path.read_bytes())
+    except (ValueError, RecursionError) as error:
+        raise Refused(f"The model's file {path.name} is not JSON.", field="model") from error
+    return set(content) if isinstance(content, dict) else set()
+
+
+def _require_safetensors(folder: Path) -> None:
+    if not (folder / "config.json").is_file():
+        raise Refused("The model folder has no config.json.", field="model")
+    if not _weights(folder):
+        raise Refused("The model has no safetensors weights; pickled ones are never loaded, so convert them.", field="model")

@@ -1,0 +1,199 @@
+"""Text to ids, and rows to batches: boundaries, control tokens, and which positions are intervened on or predicted.
+
+Every id sequence is built explicitly. Nothing is ever cut: what does not fit is refused. Knows no model weights.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torch.nn.functional import pad
+
+from service.domain.errors import Refused, TooLong
+from service.lm.base import Base
+from service.lm.chat import chat_end_id, chat_prompt_ids
+from service.lm.text import encode_text, joins_without_space
+
+MAX_TARGET_TOKENS = 256
+LAST = 3  # prompt tokens intervened on (BaFT, section 4.1)
+
+
+@dataclass(frozen=True)
+class Row:
+    """One sequence: a prompt and what follows it, EOS included if it is to be learned."""
+
+    ids: tuple[int, ...]
+    prompt_length: int
+    bos: bool = False  # ids[0] is BOS, which is never intervened on
+
+    @property
+    def prompt_ids(self) -> tuple[int, ...]:
+        return self.ids[: self.prompt_length]
+
+    @property
+    def target_ids(self) -> tuple[int, ...]:
+        return self.ids[self.prompt_length :]
+
+    def first_position(self, last: int = LAST) -> int:
+        """The first position intervened on: the `last` tokens of the prompt, or all there are, less BOS."""
+        return max(self.prompt_length - last, 1 if self.bos else 0)
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """Rows as tensors (B, T), padded on one side."""
+
+    ids: Tensor  # long
+    attention: Tensor  # bool: not padding
+    positions: Tensor  # bool: intervened on (last prompt tokens and all that follow, less BOS and padding)
+    targets: Tensor  # bool: belongs to a target, so it is predicted from the column before
+
+    @property
+    def position_ids(self) -> Tensor:
+        """Positions counted without padding, which absolute embeddings need and rotary ones do not mind."""
+        return (self.attention.long().cumsum(-1) - 1).clamp(min=0)
+
+    @property
+    def predicting(self) -> Tensor:
+        """Columns whose logits predict a target token: `targets` moved one to the left."""
+        return torch.cat([self.targets[:, 1:], torch.zeros_like(self.targets[:, :1])], dim=1)
+
+    @property
+    def labels(self) -> Tensor:
+        """The target tokens (N,), in row-major order."""
+        return self.ids[self.targets]
+
+    @property
+    def row_of(self) -> Tensor:
+        """The row of each target token (N,)."""
+        return self.targets.nonzero()[:, 0]
+
+    def to(self, device: torch.device) -> "Batch":
+        return self._each(lambda tensor: tensor.to(device))
+
+    def select(self, index: Tensor) -> "Batch":
+        """The rows `index`, in that order."""
+        return self._each(lambda tensor: tensor[index])
+
+    def narrow(self, width: int, *, start: int = 0) -> "Batch":
+        """The columns from `start` on, `width` of them."""
+        return self._each(lambda tensor: tensor[:, start : start + width])
+
+    def widen(self, width: int) -> "Batch":
+        """Padding on the right up to `width` columns."""
+        return self._each(lambda tensor: pad(tensor, (0, width - tensor.shape[1])))
+
+    @staticmethod
+    def stacked(batches: Sequence["Batch"]) -> "Batch":
+        """The rows of batches that are equally wide, as one."""
+        columns = ([batch.ids, batch.attention, batch.positions, batch.targets] for batch in batches)
+        return Batch(*(torch.cat(tensors) for tensors in zip(*columns, strict=True)))
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> "Batch":
+        return Batch(change(self.ids), change(self.attention), change(self.positions), change(self.targets))
+
+
+def encode_prompt(
+    base: Base, prompt: str, *, surface: str = "raw", system: str | None = None, turns: Sequence[tuple[str, str]] = ()
+) -> tuple[int, ...]:
+    """The ids a prompt reaches the model as; trailing white space is dropped, and no text of a user becomes a control token.
+
+    `chat` renders the model's template with `system` and earlier (user, assistant) `turns`. Refused if the prompt is blank or
+    the surface is not the model's, TooLong if there is no room for one more token in the context.
+    """
+    if surface == "chat":
+        ids = chat_prompt_ids(base, prompt, system=system, turns=turns)
+    elif surface == "raw":
+        if system is not None or turns:
+            raise Refused("A system prompt and earlier turns need the surface chat.", field="surface")
+        text = prompt.rstrip()
+        if not text:
+            raise Refused("The prompt is blank.", field="prompt")
+        start = () if base.bos_id is None else (base.bos_id,)
+        ids = (*start, *encode_text(base, text, field="prompt"))
+    else:
+        raise Refused("The surface must be raw or chat.", field="surface")
+    if len(ids) >= base.context:
+        raise TooLong(f"The prompt is longer than the model's context of {base.context} tokens allows.", field="prompt")
+    return ids
+
+
+def encode_row(base: Base, prompt: str, target: str, *, surface: str = "raw", eos: bool = True) -> Row:
+    """A prompt and the target it is to be answered with, as the model would meet them in one text.
+
+    A raw target follows one space, unless its script writes none; a chat target follows the template directly.
+    """
+    prompt_ids = encode_prompt(base, prompt, surface=surface)
+    target_ids = _target_ids(base, prompt, target, surface)
+    end = _end(base, surface) if eos else ()
+    ids = (*prompt_ids, *target_ids, *end)
+    if len(target_ids) > MAX_TARGET_TOKENS:
+        raise TooLong(f"The target is longer than {MAX_TARGET_TOKENS} tokens.", field="target")
+    if len(ids) > base.context:
+        raise TooLong(f"Prompt and target together are longer than the model's context of {base.context} tokens.", field="target")
+    return Row(ids, len(prompt_ids), _starts_with_bos(base, ids))
+
+
+def encode_free_row(base: Base, ids: Sequence[int], prompt_length: int) -> Row:
+    """A row of ids that are already at hand, such as a sentence the model wrote, cut into prompt and rest."""
+    if not 0 < prompt_length <= len(ids) <= base.context:
+        raise Refused("A row needs a prompt of at least one token and must fit the context.", field="prompt")
+    return Row(tuple(ids), prompt_length, _starts_with_bos(base, ids))
+
+
+def prompt_row(base: Base, prompt_ids: Sequence[int]) -> Row:
+    """A row that is all prompt: what generation starts from."""
+    return Row(tuple(prompt_ids), len(prompt_ids), _starts_with_bos(base, prompt_ids))
+
+
+def collate(
+    base: Base,
+    rows: Sequence[Row],
+    *,
+    last: int = LAST,
+    side: Literal["left", "right"] = "right",
+    lead: Sequence[int] | None = None,
+    width: int | None = None,
+) -> Batch:
+    """Rows as one batch on the base's device, padded on `side` to the longest; or each with `lead` columns of padding first."""
+    width = width or max(len(row.ids) for row in rows)
+    lead = lead or [width - len(row.ids) if side == "left" else 0 for row in rows]
+    ids = torch.full((len(rows), width), base.pad_id)
+    attention = torch.zeros(len(rows), width, dtype=torch.bool)
+    positions, targets = attention.clone(), attention.clone()
+    for number, (row, at) in enumerate(zip(rows, lead, strict=True)):
+        end = at + len(row.ids)
+        ids[number, at:end] = torch.tensor(row.ids)
+        attention[number, at:end] = True
+        positions[number, at + row.first_position(last) : end] = True
+        targets[number, at + row.prompt_length : end] = True
+    return Batch(ids, attention, positions, targets).to(base.device)
+
+
+def _target_ids(base: Base, prompt: str, target: str, surface: str) -> tuple[int, ...]:
+    """The target's tokens behind the prompt: those of the joint encoding, wherever the prompt's tokens are a prefix of it."""
+    text = target.strip()
+    if not text:
+        raise Refused("The target is blank.", field="target")
+    if surface == "chat":
+        return encode_text(base, text, field="target")
+    before = prompt.rstrip()
+    gap = "" if joins_without_space(before, text) else " "
+    alone = encode_text(base, before, field="prompt")
+    joint = encode_text(base, before + gap + text, field="target")
+    if joint[: len(alone)] == alone and len(joint) > len(alone):
+        return joint[len(alone) :]
+    return encode_text(base, (gap if base.leading_space else "") + text, field="target")
+
+
+def _end(base: Base, surface: str) -> tuple[int, ...]:
+    if surface == "chat":
+        return chat_end_id(base)
+    return base.eos_ids[:1]
+
+
+def _starts_with_bos(base: Base, ids: Sequence[int]) -> bool:
+    bos = base.tokenizer.bos_token_id
+    return bos is not None and len(ids) > 0 and ids[0] == bos

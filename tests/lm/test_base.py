@@ -1,0 +1,134 @@
+"""Loading a base: what is refused, what is recorded, and that nothing of a checkpoint's defaults is used."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from service.domain.errors import Corrupt, Refused, ServiceError
+from service.lm.base import load_base
+from service.lm.overlay import logits, view
+from service.lm.prompts import collate
+from tests.builders import FAMILIES, make_base, make_rows, save_model
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_model(tmp_path_factory.mktemp("models") / "llama")
+
+
+@pytest.fixture
+def folder(saved: Path, tmp_path: Path) -> Path:
+    """A copy that a test may damage."""
+    target = tmp_path / "model"
+    target.mkdir()
+    for path in saved.iterdir():
+        (target / path.name).write_bytes(path.read_bytes())
+    return target
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_saved_model_of_every_family_answers_as_before(family: str, tmp_path: Path) -> None:
+    rows = make_rows(make_base(family), [(4, 2)])
+    loaded = load_base(str(save_model(tmp_path, family)))
+
+    expected = make_base(family)
+    got = logits(view(loaded), collate(loaded, rows))
+
+    torch.testing.assert_close(got, logits(view(expected), collate(expected, rows)), rtol=0, atol=1e-5)
+
+
+def test_a_base_on_the_cpu_is_fp32_and_frozen_and_evaluating(saved: Path) -> None:
+    base = load_base(str(saved), device="cpu")
+
+    assert base.dtype == torch.float32 and base.context == 128
+    assert not base.model.training
+    assert not any(parameter.requires_grad for parameter in base.model.parameters())
+
+
+def test_a_dtype_can_be_chosen_and_an_unknown_one_is_refused(saved: Path) -> None:
+    assert load_base(str(saved), dtype="bfloat16").dtype == torch.bfloat16
+    with pytest.raises(Refused) as caught:
+        load_base(str(saved), dtype="int4")
+    assert caught.value.field == "dtype"
+
+
+def test_gemma_2_is_loaded_with_attention_that_knows_soft_capping(tmp_path: Path) -> None:
+    base = load_base(str(save_model(tmp_path, "gemma2")))
+    assert base.model.config._attn_implementation == "eager"
+
+
+def test_the_fingerprint_is_the_same_for_a_copy_and_differs_by_a_weight_or_the_tokenizer(saved: Path, folder: Path) -> None:
+    original = load_base(str(saved)).fingerprint
+    assert load_base(str(folder)).fingerprint == original
+
+    (folder / "README.md").write_text("not part of the model")
+    assert load_base(str(folder)).fingerprint == original
+
+    weights = load_file(folder / "model.safetensors")
+    weights["model.norm.weight"][0] += 1
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    changed = load_base(str(folder)).fingerprint
+    assert changed != original
+
+    config = json.loads((folder / "tokenizer_config.json").read_text())
+    (folder / "tokenizer_config.json").write_text(json.dumps({**config, "extra": 1}))
+    assert load_base(str(folder)).fingerprint not in (original, changed)
+
+
+def test_code_beside_the_weights_is_refused_by_file_name(folder: Path) -> None:
+    (folder / "modeling_mine.py").write_text("raise SystemExit")
+    with pytest.raises(Refused, match=r"modeling_mine\.py"):
+        load_base(str(folder))
+
+
+@pytest.mark.parametrize("name", ["config.json", "tokenizer_config.json"])
+def test_a_file_that_asks_for_its_own_code_is_refused_by_name(folder: Path, name: str) -> None:
+    content = json.loads((folder / name).read_text())
+    (folder / name).write_text(json.dumps({**content, "auto_map": {"AutoModelForCausalLM": "modeling_mine.Mine"}}))
+    with pytest.raises(Refused, match=name.replace(".", r"\.")):
+        load_base(str(folder))
+
+
+def test_pickled_weights_are_refused_without_being_read(folder: Path) -> None:
+    (folder / "model.safetensors").unlink()
+    (folder / "pytorch_model.bin").write_bytes(b"\x80\x04cposix\nsystem\n")
+    with pytest.raises(Refused, match="safetensors"):
+        load_base(str(folder))
+
+
+def test_weights_that_lack_a_tensor_are_refused_rather_than_filled_with_noise(folder: Path) -> None:
+    weights = load_file(folder / "model.safetensors")
+    del weights["model.layers.1.mlp.down_proj.weight"]
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(Corrupt, match="lack"):
+        load_base(str(folder))
+
+
+def test_cut_weights_are_an_error_of_ours(folder: Path) -> None:
+    data = (folder / "model.safetensors").read_bytes()
+    (folder / "model.safetensors").write_bytes(data[: len(data) // 2])
+    with pytest.raises(ServiceError):
+        load_base(str(folder))
+
+
+def test_broken_json_and_an_unknown_family_are_refused(folder: Path) -> None:
+    config = (folder / "config.json").read_text()
+    (folder / "config.json").write_text(config[:-20])
+    with pytest.raises(Refused, match=r"config\.json"):
+        load_base(str(folder))
+    (folder / "config.json").write_text(config.replace('"llama"', '"no_such_family"'))
+    with pytest.raises(Refused, match="configuration"):
+        load_base(str(folder))
+
+
+def test_a_name_that_is_no_folder_and_not_cached_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(Refused, match="neither"):
+        load_base(str(tmp_path / "nothing"))
+
+
+def test_all_ends_that_the_checkpoint_names_are_ends_and_the_tokenizers_comes_first(folder: Path) -> None:
+    (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": [4, 1], "repetition_penalty": 5.0}))
+    assert load_base(str(folder)).eos_ids == (1, 4)

@@ -1,0 +1,106 @@
+"""Blocks and modules are found in every family, and what is not understood is refused by its name."""
+
+import pytest
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM
+
+from service.domain.errors import Refused
+from service.lm.blocks import Location, anatomy_of
+from tests.builders import FAMILIES, WIDTH, make_model
+
+# From the module trees that transformers documents for each family; Conv1D of GPT-2 stores (in, out).
+DOWN = {
+    "llama": ("model.layers.2.mlp.down_proj.weight",),
+    "mistral": ("model.layers.2.mlp.down_proj.weight",),
+    "qwen2": ("model.layers.2.mlp.down_proj.weight",),
+    "qwen3": ("model.layers.2.mlp.down_proj.weight",),
+    "gemma": ("model.layers.2.mlp.down_proj.weight",),
+    "gemma2": ("model.layers.2.mlp.down_proj.weight",),
+    "phi3": ("model.layers.2.mlp.down_proj.weight",),
+    "gpt2": ("transformer.h.2.mlp.c_proj.weight", "transformer.h.2.mlp.c_proj.bias"),
+    "gpt_neox": ("gpt_neox.layers.2.mlp.dense_4h_to_h.weight", "gpt_neox.layers.2.mlp.dense_4h_to_h.bias"),
+    "qwen2_moe": ("model.layers.2.mlp.shared_expert.down_proj.weight",),
+}
+UP = {
+    **{family: ("model.layers.2.mlp.up_proj.weight",) for family in ("llama", "mistral", "qwen2", "qwen3", "gemma", "gemma2")},
+    "gpt2": ("transformer.h.2.mlp.c_fc.weight", "transformer.h.2.mlp.c_fc.bias"),
+    "gpt_neox": ("gpt_neox.layers.2.mlp.dense_h_to_4h.weight", "gpt_neox.layers.2.mlp.dense_h_to_4h.bias"),
+    "qwen2_moe": ("model.layers.2.mlp.shared_expert.up_proj.weight",),
+}
+
+
+def test_every_family_of_the_tests_is_listed() -> None:
+    assert set(DOWN) == set(FAMILIES)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_down_projection_is_found_by_its_exact_name(family: str) -> None:
+    anatomy = anatomy_of(make_model(family))
+
+    assert (anatomy.depth, anatomy.width, anatomy.family) == (4, WIDTH, family)
+    assert anatomy.parameters_at(Location("down", 2)) == DOWN[family]
+
+
+@pytest.mark.parametrize("family", UP)
+def test_the_up_projection_is_never_the_gate(family: str) -> None:
+    assert anatomy_of(make_model(family)).parameters_at(Location("up", 2)) == UP[family]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_block_holds_its_attention_and_its_mlp_and_nothing_of_other_blocks(family: str) -> None:
+    model = make_model(family)
+    anatomy = anatomy_of(model)
+
+    block = set(anatomy.parameters_at(Location("block", 1)))
+    mlp = set(anatomy.parameters_at(Location("mlp", 1)))
+    attention = set(anatomy.parameters_at(Location("attention", 1)))
+
+    assert mlp and attention and not mlp & attention and mlp | attention < block
+    assert block == {name for name, _ in model.named_parameters() if name.startswith(anatomy.block_prefix(1) + ".")}
+
+
+def test_block_1_is_not_found_in_blocks_10_to_19() -> None:
+    model = make_model("llama", num_hidden_layers=12)
+
+    names = anatomy_of(model).parameters_at(Location("block", 1))
+
+    assert names and all(name.startswith("model.layers.1.") for name in names)
+
+
+def test_a_fused_up_projection_is_refused_by_family() -> None:
+    with pytest.raises(Refused, match="phi3") as caught:
+        anatomy_of(make_model("phi3")).parameters_at(Location("up", 0))
+    assert caught.value.field == "location"
+
+
+def test_a_mixture_without_a_shared_expert_is_refused_by_family_but_its_attention_is_there() -> None:
+    anatomy = anatomy_of(make_model("mixtral", num_local_experts=2, num_experts_per_tok=1))
+
+    with pytest.raises(Refused, match="mixtral"):
+        anatomy.parameters_at(Location("down", 0))
+    assert anatomy.parameters_at(Location("attention", 0))
+
+
+@pytest.mark.parametrize("block", [-1, 4])
+def test_a_block_that_is_not_there_is_refused(block: int) -> None:
+    with pytest.raises(Refused, match="numbered from 0"):
+        anatomy_of(make_model()).parameters_at(Location("down", block))
+
+
+def test_an_encoder_decoder_is_refused_by_family() -> None:
+    config = AutoConfig.for_model("t5", vocab_size=50, d_model=16, d_ff=16, num_layers=1, num_heads=2, d_kv=8)
+    with pytest.raises(Refused, match="t5"):
+        anatomy_of(AutoModelForSeq2SeqLM.from_config(config))
+
+
+@pytest.mark.parametrize(
+    ("family", "settings"),
+    [
+        ("mamba", {"vocab_size": 50, "hidden_size": 16, "num_hidden_layers": 2, "state_size": 4}),
+        ("bert", {"vocab_size": 50, "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 16}),
+    ],
+)
+def test_an_architecture_that_is_not_understood_is_refused_by_family(family: str, settings: dict[str, int]) -> None:
+    model = AutoModelForCausalLM.from_config(AutoConfig.for_model(family, **settings), dtype=torch.float32)
+    with pytest.raises(Refused, match=family):
+        anatomy_of(model)
