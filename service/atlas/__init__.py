@@ -1,0 +1,11 @@
+"""The embedded model: a small decoder that knows a table of real facts, what it was trained from, and a benchmark of edits.
+
+Nothing here knows the service; the model is loaded by the same path as any other.
+"""
+
+from pathlib import Path
+
+
+def weights_path() -> Path:
+    """The folder of the shipped model, in the layout `from_pretrained` reads."""
+    return Path(__file__).with_name("weights")

@@ -1,0 +1,19 @@
+"""Prompts of the pool half: neutral prompts for whoever does not want to use sentences the base model writes itself."""
+
+from collections.abc import Iterator
+
+from service.atlas.corpus import Row
+from service.atlas.facts import all_facts
+from service.atlas.split import fact_is_pool
+from service.atlas.templates import answer_in_text, prompts
+
+
+def pool_rows() -> Iterator[Row]:
+    """Every wording of every fact of the pool half, with its true answer.
+
+    Facts that are being edited are among them: whoever edits leaves out those of the edit's own subject and relation.
+    """
+    for fact in all_facts():
+        if fact_is_pool(fact.relation, fact.subject):
+            for prompt in prompts(fact.relation, fact.subject):
+                yield Row(prompt, answer_in_text(fact.relation, fact.answer))

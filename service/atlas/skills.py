@@ -1,0 +1,119 @@
+"""Small skills beside the facts: what an edit must not cost. An item is a prompt and its answer.
+
+About a tenth of all items, chosen by hash, never appears in the training text; the share of those answered exactly is the
+model's capability.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from hashlib import sha256
+from random import Random
+
+CONSONANTS = "bdfgklmnprstvz"
+VOWELS = "aeiou"
+LETTERS = "abcdefghijklmnopqrstuvwxyz"
+HELD_OUT_PER_SKILL = 60
+_ONE_IN = 10  # share of the items that is held out
+
+
+@dataclass(frozen=True, order=True)
+class Item:
+    """One question of one skill."""
+
+    skill: str
+    prompt: str
+    answer: str
+
+
+def _letters(rng: Random, low: int, high: int) -> list[str]:
+    """Different letters, so that "the last" or "backwards" has one meaning."""
+    return rng.sample(LETTERS, rng.randint(low, high))
+
+
+def _copying(rng: Random) -> Item:
+    letters = " ".join(_letters(rng, 2, 4))
+    return Item("copying", f"Say it again: {letters}, again", letters)
+
+
+def _reversing(rng: Random) -> Item:
+    letters = _letters(rng, 2, 3)
+    return Item("reversing", f"Backwards, {' '.join(letters)} reads", " ".join(reversed(letters)))
+
+
+def _sorting(rng: Random) -> Item:
+    digits = rng.sample("0123456789", rng.choice((2, 3)))
+    return Item("sorting", f"Sorted from low to high, {' '.join(digits)} becomes", " ".join(sorted(digits)))
+
+
+def _largest(rng: Random) -> Item:
+    digits = rng.sample("0123456789", rng.choice((3, 4, 5)))
+    return Item("finding the largest", f"The largest of {' '.join(digits)} is", max(digits))
+
+
+def _adding(rng: Random) -> Item:
+    left, right = rng.randint(0, 99), rng.randint(0, 9)
+    return Item("adding", f"{left} plus {right} equals", str(left + right))
+
+
+def _spelling(rng: Random) -> Item:
+    """A made-up word of two open syllables: spelled from its pieces, known from nowhere else."""
+    word = "".join(rng.choice(CONSONANTS) + rng.choice(VOWELS) for _ in range(2))
+    return Item("spelling", f"Letter by letter, {word} is spelled", " ".join(word))
+
+
+def _last_letter(rng: Random) -> Item:
+    letters = _letters(rng, 3, 6)
+    return Item("finding the last", f"The last letter of {' '.join(letters)} is", letters[-1])
+
+
+def _counting(rng: Random) -> Item:
+    letters = _letters(rng, 1, 7)
+    return Item("counting", f"The number of letters in {' '.join(letters)} is", str(len(letters)))
+
+
+def _parity(rng: Random) -> Item:
+    number = rng.randint(0, 999)
+    return Item("telling even from odd", f"Is {number} even or odd?", "odd" if number % 2 else "even")
+
+
+_SKILLS: tuple[Callable[[Random], Item], ...] = (
+    _copying,
+    _reversing,
+    _sorting,
+    _adding,
+    _spelling,
+    _last_letter,
+    _largest,
+    _counting,
+    _parity,
+)
+
+
+def is_held_out(item: Item) -> bool:
+    """Whether the item is kept out of the training text. A function of its prompt alone."""
+    return sha256(f"skill:{item.prompt}".encode()).digest()[0] * _ONE_IN < 256
+
+
+def _draw(make: Callable[[Random], Item], rng: Random, *, held_out: bool) -> Item:
+    while is_held_out(item := make(rng)) is not held_out:
+        pass
+    return item
+
+
+def train_item(rng: Random) -> Item:
+    """One item for the training text; never a held-out one."""
+    return _draw(rng.choice(_SKILLS), rng, held_out=False)
+
+
+@cache
+def held_out_items() -> tuple[Item, ...]:
+    """The fixed test items, the same number of each skill, all different."""
+    rng = Random("atlas held-out items")
+    chosen: list[Item] = []
+    for make in _SKILLS:
+        items: dict[Item, None] = {}
+        while len(items) < HELD_OUT_PER_SKILL:
+            items[_draw(make, rng, held_out=True)] = None
+        chosen.extend(items)
+    return tuple(chosen)

@@ -1,0 +1,54 @@
+"""A run that can be interrupted: weights, optimizer moments and the step in one safetensors file, replaced atomically."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from torch.optim import AdamW
+
+FILE = "checkpoint.safetensors"
+
+
+@dataclass(frozen=True)
+class Position:
+    """Where a run stands: the next step, and the seed that its data order follows from."""
+
+    seed: int
+    step: int
+
+
+def _names(model: nn.Module) -> list[tuple[str, nn.Parameter]]:
+    return list(model.named_parameters())
+
+
+def save(folder: Path, position: Position, model: nn.Module, optimizer: AdamW) -> None:
+    """Writes the checkpoint beside the old one, then takes its place; a kill leaves one of the two whole."""
+    folder.mkdir(parents=True, exist_ok=True)
+    tensors: dict[str, Tensor] = {}
+    for name, parameter in _names(model):
+        tensors[f"model.{name}"] = parameter.detach().contiguous()
+        for key, value in optimizer.state[parameter].items():
+            tensors[f"optimizer.{key}.{name}"] = value.contiguous()
+    unfinished = folder / f"{FILE}.part"
+    save_file(tensors, unfinished, metadata={"seed": str(position.seed), "step": str(position.step)})
+    with unfinished.open("rb") as file:
+        os.fsync(file.fileno())
+    unfinished.replace(folder / FILE)
+
+
+def restore(folder: Path, model: nn.Module, optimizer: AdamW) -> Position | None:
+    """Puts a saved run back into the model and the optimizer; None where there is none."""
+    if not (folder / FILE).exists():
+        return None
+    with safe_open(folder / FILE, framework="pt") as saved:
+        metadata, keys = saved.metadata(), set(saved.keys())
+        for name, parameter in _names(model):
+            parameter.data.copy_(saved.get_tensor(f"model.{name}"))
+            kinds = [kind for kind in ("step", "exp_avg", "exp_avg_sq") if f"optimizer.{kind}.{name}" in keys]
+            optimizer.state[parameter] = {
+                kind: saved.get_tensor(f"optimizer.{kind}.{name}").to(parameter.device) for kind in kinds
+            }
+    return Position(seed=int(metadata["seed"]), step=int(metadata["step"]))
