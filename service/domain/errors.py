@@ -2,7 +2,8 @@
 
 ServiceError
 ├── Refused        the request is at fault; nothing was changed
-│   └── TooLong    a text, a prompt or a body is over its limit
+│   ├── TooLong    a text, a prompt or a body is over its limit
+│   └── KeyReused  an idempotency key came again with another body
 ├── NotFound       what the request names does not exist
 ├── Gone           it existed and was collected
 ├── Conflict       the request is sound but the state forbids it
@@ -30,6 +31,10 @@ class Refused(ServiceError):
 
 class TooLong(Refused):
     """A prompt, a target or a body is longer than the limit that the message names."""
+
+
+class KeyReused(Refused):
+    """An idempotency key was used before by the same author for another body."""
 
 
 class NotFound(ServiceError):

@@ -1,0 +1,21 @@
+"""Runs migrations for SQLite and Postgres alike; `service.store.migrate` passes the URL."""
+
+import sqlalchemy as sa
+from alembic import context
+
+from service.store.tables import metadata
+
+LOCK = 0x0E22A7A  # any number, the same for every server of the database
+
+url = sa.engine.make_url(context.config.attributes["url"])
+if url.get_backend_name() == "postgresql":
+    url = url.set(drivername="postgresql+psycopg")
+engine = sa.create_engine(url, poolclass=sa.NullPool, connect_args={"timeout": 30} if url.get_backend_name() == "sqlite" else {})
+
+with engine.begin() as connection:
+    if connection.dialect.name == "postgresql":
+        connection.execute(sa.text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": LOCK})
+    context.configure(connection=connection, target_metadata=metadata, render_as_batch=True, compare_type=True)
+    with context.begin_transaction():
+        context.run_migrations()
+engine.dispose()

@@ -1,0 +1,34 @@
+"""The doorbell of a server that is one process."""
+
+import threading
+
+
+class InProcessDoorbell:
+    """A flag and a condition. Rings while nobody waits are joined into one."""
+
+    def __init__(self) -> None:
+        self._condition = threading.Condition()
+        self._rung = False
+        self._closed = False
+
+    def ring(self, edit_id: str) -> None:
+        """Wake the worker."""
+        with self._condition:
+            self._rung = True
+            self._condition.notify_all()
+
+    def wait(self, timeout_s: float) -> bool:
+        """Wait for a ring, which is then used up."""
+        with self._condition:
+            self._condition.wait_for(lambda: self._rung or self._closed, timeout_s)
+            rung, self._rung = self._rung, False
+            return rung
+
+    def heard(self) -> None:
+        """A process that dies takes its rings with it; the sweep does the rest."""
+
+    def close(self) -> None:
+        """Wake the worker for good."""
+        with self._condition:
+            self._closed = True
+            self._condition.notify_all()

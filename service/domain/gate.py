@@ -1,0 +1,41 @@
+"""The gate: the decision whether measured scores allow a publication. Pure; how they are measured is no business of this file."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class GateLimits:
+    """Shares of canary prompts whose whole greedy answer equals the base's."""
+
+    canary_fall: float = 0.02  # largest fall against the parent for each edit that a publication adds
+    canary_floor: float = 0.80  # least share against the base
+
+
+@dataclass(frozen=True)
+class Decision:
+    """Whether a candidate may be published, and if not, why, in sentences with the figures."""
+
+    passes: bool
+    reasons: tuple[str, ...] = ()
+
+
+def decide(scores: Mapping[str, Any], parent: Mapping[str, Any], *, edits: int, limits: GateLimits) -> Decision:
+    """Judge a candidate that adds `edits` edits against its parent's scores.
+
+    An edit may cost `canary_fall` of locality, so a joint batch may cost as much as its edits would one by one; the floor holds for
+    the sum. What was not measured is not judged; what is not finite never passes.
+    """
+    reasons = [f"the score {name} is not finite" for name, value in scores.items() if isinstance(value, float) and not math.isfinite(value)]
+    canary = scores.get("canary")
+    if canary is not None and not reasons:
+        before = parent.get("canary")
+        before = 1.0 if before is None else before
+        fall = before - canary
+        if fall > limits.canary_fall * max(1, edits) + 1e-9:
+            reasons.append(f"locality on the canary would fall from {before:.3f} to {canary:.3f}, by more than {limits.canary_fall} an edit")
+        if canary < limits.canary_floor and fall > 0:
+            reasons.append(f"locality on the canary would be {canary:.3f}, under the floor of {limits.canary_floor}")
+    return Decision(not reasons, tuple(reasons))

@@ -1,0 +1,190 @@
+"""The live set of a version and the rules by which a publication changes it. Pure: no clock, no store, no tensors.
+
+An item stands in one of three roles. `live`: the version answers it. `tombstone`: it was taken back, the tensors still hold it, and
+the window answers with the base's own words over it. `ghost`: it is not live, but the overlay was trained on it; a ghost in the
+tensors is harmless while a newer edit with its key is live, a ghost in the window asks for a refit.
+"""
+
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, replace
+from enum import StrEnum
+
+
+class Carrier(StrEnum):
+    """What makes the model answer an item: the interventions of BaFT, or replaced tensors."""
+
+    WINDOW = "window"
+    TENSORS = "tensors"
+
+
+class Role(StrEnum):
+    """How an item stands in a version; see the module."""
+
+    LIVE = "live"
+    TOMBSTONE = "tombstone"
+    GHOST = "ghost"
+
+
+@dataclass(frozen=True, kw_only=True)
+class LiveItem:
+    """One edit of a version. `held`: the tensors were trained on it. `answer`: what a tombstone is fitted to say."""
+
+    edit_id: str
+    key: str
+    seq: int
+    carrier: Carrier = Carrier.WINDOW
+    role: Role = Role.LIVE
+    held: bool = False
+    answer: str | None = None
+
+    @property
+    def tombstone(self) -> bool:
+        return self.role is Role.TOMBSTONE
+
+    @property
+    def is_live(self) -> bool:
+        return self.role is Role.LIVE
+
+
+@dataclass(frozen=True)
+class LiveSet:
+    """Items in order of acceptance; at most one live item per conflict key."""
+
+    items: tuple[LiveItem, ...] = ()
+
+    def get(self, edit_id: str) -> LiveItem | None:
+        """The item of an edit, whatever its role."""
+        return next((item for item in self.items if item.edit_id == edit_id), None)
+
+    @property
+    def live(self) -> tuple[LiveItem, ...]:
+        """What the version answers."""
+        return tuple(item for item in self.items if item.is_live)
+
+    @property
+    def ids(self) -> frozenset[str]:
+        """The ids of the live edits."""
+        return frozenset(item.edit_id for item in self.live)
+
+    @property
+    def window(self) -> tuple[LiveItem, ...]:
+        """What BaFT has to say: live items outside the tensors, and tombstones."""
+        return tuple(item for item in self.items if item.carrier is Carrier.WINDOW and item.role is not Role.GHOST)
+
+    @property
+    def held(self) -> tuple[LiveItem, ...]:
+        """What the tensors were trained on, live or not."""
+        return tuple(item for item in self.items if item.held)
+
+    @property
+    def needs_refit(self) -> bool:
+        """Whether the overlay says something that its rows do not: a ghost in the window, or one in the tensors that nothing covers."""
+        return entomb(self) != self or any(item.role is Role.GHOST and item.carrier is Carrier.WINDOW for item in self.items)
+
+
+def apply(parent: LiveSet, new: Iterable[LiveItem]) -> tuple[LiveSet, dict[str, str]]:
+    """The live set after `new` edits joined the window, and which older edit each of them superseded ({old id: new id}).
+
+    Per key the latest accepted edit wins; one that is older than a live edit of its key does not join and counts as superseded.
+    """
+    items = {item.edit_id: item for item in parent.items}
+    superseded: dict[str, str] = {}
+    for entrant in sorted(new, key=lambda item: item.seq):
+        rival = next((item for item in items.values() if item.is_live and item.key == entrant.key and item != entrant), None)
+        if rival is not None and rival.edit_id != entrant.edit_id and rival.seq > entrant.seq:
+            superseded[entrant.edit_id] = rival.edit_id
+            continue
+        for item in [item for item in items.values() if item.key == entrant.key]:
+            if item.is_live and item.edit_id != entrant.edit_id:
+                superseded[item.edit_id] = entrant.edit_id
+            _leave(items, item)
+        was = items.get(entrant.edit_id)
+        items[entrant.edit_id] = replace(
+            entrant, carrier=Carrier.WINDOW, role=Role.LIVE, answer=None, held=was is not None and was.held
+        )
+    return _ordered(items), superseded
+
+
+def drop(parent: LiveSet, gone: Collection[str]) -> LiveSet:
+    """The live set without some edits: what the tensors hold of them stays behind as a ghost."""
+    items = {item.edit_id: item for item in parent.items}
+    for edit_id in gone:
+        if edit_id in items:
+            _leave(items, items[edit_id])
+    return _ordered(items)
+
+
+def refitted(parent: LiveSet, gone: Collection[str], restored: Iterable[LiveItem] = ()) -> LiveSet:
+    """What the overlay has to say after a refit: without `gone` and without ghosts of the window, with tombstones, and with edits restored.
+
+    A restored edit that the tensors hold is theirs again; another joins the window.
+    """
+    items = {item.edit_id: item for item in drop(parent, gone).items}
+    for item in list(items.values()):
+        if item.role is Role.GHOST and item.carrier is Carrier.WINDOW:
+            _leave(items, item)
+    for entrant in restored:
+        if any(item.is_live and item.key == entrant.key for item in items.values()):
+            continue
+        was = items.get(entrant.edit_id)
+        held = was is not None and was.held
+        carrier = Carrier.TENSORS if held else Carrier.WINDOW
+        items[entrant.edit_id] = replace(entrant, carrier=carrier, role=Role.LIVE, held=held, answer=None)
+    return entomb(_ordered(items))
+
+
+def entomb(live_set: LiveSet) -> LiveSet:
+    """Every held item whose key nothing live covers becomes a tombstone; a tombstone whose key is covered again becomes a ghost."""
+    covered = {item.key for item in live_set.live}
+    items = []
+    for item in live_set.items:
+        if item.held and not item.is_live and item.key not in covered and not item.tombstone:
+            item = replace(item, carrier=Carrier.WINDOW, role=Role.TOMBSTONE)
+        elif item.tombstone and item.key in covered:
+            item = replace(item, carrier=Carrier.TENSORS, role=Role.GHOST, answer=None)
+        items.append(item)
+    return LiveSet(tuple(items))
+
+
+def roll_back(target: LiveSet, retracted: Collection[str]) -> LiveSet:
+    """The live set of a rollback: the old one, where what was retracted since is a ghost that the old overlay still holds."""
+    return LiveSet(
+        tuple(replace(item, role=Role.GHOST) if item.is_live and item.edit_id in retracted else item for item in target.items)
+    )
+
+
+def consolidate(snapshot: Iterable[LiveItem], window: Iterable[LiveItem], lost: Collection[str] = ()) -> LiveSet:
+    """The live set after a major retrain: `snapshot` in the tensors, what arrived meanwhile and what the retrain lost in the window."""
+    held = [
+        replace(item, carrier=Carrier.WINDOW if item.edit_id in lost else Carrier.TENSORS, role=Role.LIVE, held=True, answer=None)
+        for item in snapshot
+    ]
+    newer = [replace(item, carrier=Carrier.WINDOW, role=Role.LIVE, held=False, answer=None) for item in window]
+    return LiveSet(tuple(sorted(held + newer, key=lambda item: item.seq)))
+
+
+def latest_per_key(items: Iterable[LiveItem]) -> tuple[LiveItem, ...]:
+    """Of each conflict key the item accepted last, in order of acceptance."""
+    latest: dict[str, LiveItem] = {}
+    for item in sorted(items, key=lambda item: item.seq):
+        latest[item.key] = item
+    return tuple(sorted(latest.values(), key=lambda item: item.seq))
+
+
+def with_answers(live_set: LiveSet, answers: Mapping[str, str]) -> LiveSet:
+    """The same set with what its tombstones are fitted to say."""
+    return LiveSet(
+        tuple(replace(item, answer=answers.get(item.edit_id, item.answer)) if item.tombstone else item for item in live_set.items)
+    )
+
+
+def _leave(items: dict[str, LiveItem], item: LiveItem) -> None:
+    """Take an item out of what is answered; the tensors keep what they were trained on."""
+    if item.held:
+        items[item.edit_id] = replace(item, carrier=Carrier.TENSORS, role=Role.GHOST, answer=None)
+    else:
+        items.pop(item.edit_id, None)
+
+
+def _ordered(items: Mapping[str, LiveItem]) -> LiveSet:
+    return LiveSet(tuple(sorted(items.values(), key=lambda item: item.seq)))

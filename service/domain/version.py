@@ -1,0 +1,57 @@
+"""A version: the frozen base plus one overlay, with the live set it answers from; and the head, which says which version answers."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+
+
+class VersionKind(StrEnum):
+    """What made a version."""
+
+    BASE = "base"  # version 0
+    BAFT = "baft"  # edits applied on top of the head
+    LOCFT = "locft"  # a retrain
+    ROLLBACK = "rollback"  # an older overlay under a new number
+    RETRACT = "retract"  # the window fitted again without what was taken back
+
+
+class VersionStatus(StrEnum):
+    """`candidate → published | refused`, later `corrupt` or `collected`. Only a published version has a number and a row."""
+
+    CANDIDATE = "candidate"
+    PUBLISHED = "published"
+    REFUSED = "refused"
+    CORRUPT = "corrupt"
+    COLLECTED = "collected"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Version:
+    """A published version as the store knows it. `digest` is None when its overlay is empty: it answers as the base does."""
+
+    number: int
+    kind: VersionKind
+    status: VersionStatus
+    parent: int | None
+    digest: str | None
+    created_at: datetime
+    author: str
+    reason: str | None = None
+    edits_counted: int = 0  # edits that are live in it
+    window: int = 0  # of these, how many BaFT carries
+    scores: Mapping[str, Any] = field(default_factory=dict)
+    restores: int | None = None  # for a rollback: the version whose overlay it took
+    pinned: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Head:
+    """The one row that says what is true now: which version answers, how often it moved, and whose publications count."""
+
+    version: int
+    epoch: int
+    fence: int
+    base_fingerprint: str
+    base_name: str

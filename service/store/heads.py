@@ -1,0 +1,111 @@
+"""The head row: which version answers, the numbers handed out in order of commit, and the lease with its fence."""
+
+from datetime import datetime
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection
+
+from service.domain.errors import Conflict, Stale, Unavailable
+from service.domain.version import Head
+from service.store import tables as t
+from service.store.session import database_clock
+
+
+class FenceLost(Stale):
+    """Another worker holds a newer fence: this one must not publish any more."""
+
+
+def read(connection: Connection) -> Head:
+    """The head as it stands. Raises Unavailable if the store was never founded."""
+    return _head(connection, sa.select(t.head))
+
+
+def lock(connection: Connection) -> Head:
+    """The head, with every other writer waiting until this transaction ends: so that what it decides stays true until its commit."""
+    return _head(connection, sa.select(t.head).with_for_update())
+
+
+def found(connection: Connection, *, fingerprint: str, name: str, author: str, now: datetime) -> Head:
+    """Make the head row and version 0 of a new store, or check that an old one was made with this base.
+
+    Raises Conflict if the store's edits were fitted to other weights: their overlays would be noise on these.
+    """
+    row = connection.execute(sa.select(t.head).with_for_update()).one_or_none()
+    if row is None:
+        version = {"number": 0, "kind": "base", "status": "published", "scores": {}, "edits_counted": 0, "window_count": 0}
+        connection.execute(sa.insert(t.versions).values(**version, pinned=True, author=author, created_at=now))
+        numbers = {"version": 0, "epoch": 0, "latest_version": 0, "next_seq": 1, "next_event": 1, "fence": 0, "lease_until_s": 0.0}
+        connection.execute(sa.insert(t.head).values(id=1, base_fingerprint=fingerprint, base_name=name, **numbers))
+    elif row.base_fingerprint != fingerprint:
+        raise Conflict(
+            "this store was made with another base model; start with that model again, or give this one a data_dir or a database of its own",
+            field="model",
+        )
+    return lock(connection)
+
+
+def take_seqs(connection: Connection, count: int) -> int:
+    """Hand out `count` consecutive sequence numbers and return the first: gapless, and in order of commit."""
+    after = connection.execute(sa.update(t.head).values(next_seq=t.head.c.next_seq + count).returning(t.head.c.next_seq)).scalar_one()
+    return int(after) - count
+
+
+def move(connection: Connection, head: Head, *, restores_fence: int | None, reason: str | None, author: str, now: datetime) -> Head:
+    """Move the head to a new version number, if it and (given one) the fence are still what the caller saw.
+
+    Raises FenceLost or Stale, and then nothing of the transaction may be kept.
+    """
+    update = sa.update(t.head).where(t.head.c.version == head.version, t.head.c.epoch == head.epoch)
+    if restores_fence is not None:
+        update = update.where(t.head.c.fence == restores_fence)
+    number = t.head.c.latest_version + 1
+    moved = connection.execute(
+        update.values(version=number, latest_version=number, epoch=t.head.c.epoch + 1).returning(t.head.c.version, t.head.c.epoch)
+    ).one_or_none()
+    if moved is None:
+        check_fence(connection, restores_fence)
+        raise Stale("the head has moved meanwhile; look at it and decide again")
+    history = {"from_version": head.version, "to_version": moved.version, "reason": reason, "author": author, "at": now}
+    connection.execute(sa.insert(t.head_history).values(epoch=moved.epoch, **history))
+    return read(connection)
+
+
+def check_fence(connection: Connection, fence: int | None) -> None:
+    """Raise FenceLost if a newer fence was handed out."""
+    if fence is not None and connection.execute(sa.select(t.head.c.fence)).scalar_one() != fence:
+        raise FenceLost("another worker has taken over")
+
+
+def take_lease(connection: Connection, owner: str, *, lease_s: float, at_once: bool = False) -> int | None:
+    """Become the one worker, and get the fence that proves it; None while another worker's lease runs.
+
+    `at_once` is for a server that knows to be alone (it holds the folder's lock): it need not wait for a dead one's lease to end.
+    """
+    clock = database_clock(connection)
+    update = sa.update(t.head)
+    if not at_once:
+        update = update.where(t.head.c.lease_until_s <= clock)
+    return connection.execute(
+        update.values(fence=t.head.c.fence + 1, lease_owner=owner, lease_until_s=clock + lease_s).returning(t.head.c.fence)
+    ).scalar_one_or_none()
+
+
+def keep_lease(connection: Connection, fence: int, *, lease_s: float) -> None:
+    """Prolong the lease. Raises FenceLost if it is another worker's."""
+    until = database_clock(connection) + lease_s
+    if connection.execute(sa.update(t.head).where(t.head.c.fence == fence).values(lease_until_s=until)).rowcount != 1:
+        raise FenceLost("another worker has taken over")
+
+
+def give_lease(connection: Connection, fence: int) -> None:
+    """End the lease at once, so that the next worker need not wait."""
+    connection.execute(sa.update(t.head).where(t.head.c.fence == fence).values(lease_until_s=0.0, lease_owner=None))
+
+
+def _head(connection: Connection, select: sa.Select[tuple[object, ...]]) -> Head:
+    row = connection.execute(select).one_or_none()
+    if row is None:
+        raise Unavailable("the store is not ready yet")
+    return Head(
+        version=row.version, epoch=row.epoch, fence=row.fence, base_fingerprint=row.base_fingerprint, base_name=row.base_name
+    )

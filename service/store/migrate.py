@@ -1,0 +1,48 @@
+"""Bring a database to the newest schema. Safe to run twice and at the same time; it knows nothing of what the tables hold."""
+
+import logging
+from pathlib import Path
+
+import sqlalchemy as sa
+from alembic import command
+from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy.engine import make_url
+
+from service.domain.errors import Unavailable
+
+BESIDE = Path(__file__).parent.parent  # an installed wheel has the tree inside the package, a checkout beside it
+
+
+def upgrade(url: str) -> None:
+    """Create or upgrade all tables. On Postgres an advisory lock makes concurrent upgrades take turns. Raises Unavailable."""
+    parsed = make_url(url)
+    if parsed.get_backend_name() == "sqlite" and parsed.database:
+        Path(parsed.database).parent.mkdir(parents=True, exist_ok=True)
+    logging.getLogger("alembic.runtime.migration").setLevel(logging.WARNING)
+    try:
+        command.upgrade(configuration(url), "head")
+    except sa.exc.OperationalError as error:
+        raise Unavailable("The database cannot be reached or does not allow its tables to be changed.") from error
+
+
+def configuration(url: str) -> Config:
+    """Alembic's configuration for a database, without any file."""
+    config = Config()
+    config.set_main_option("script_location", str(tree()).replace("%", "%%"))
+    config.attributes["url"] = url
+    return config
+
+
+def tree() -> Path:
+    """The folder of the migrations."""
+    return next(folder for folder in (BESIDE / "migrations", BESIDE.parent / "migrations") if (folder / "env.py").is_file())
+
+
+def is_current(connection: sa.Connection) -> bool:
+    """Whether the schema is the newest that this program knows."""
+    config = Config()
+    config.set_main_option("script_location", str(tree()).replace("%", "%%"))
+    newest = ScriptDirectory.from_config(config).get_current_head()
+    return MigrationContext.configure(connection).get_current_revision() == newest

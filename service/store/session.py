@@ -1,0 +1,160 @@
+"""Engines and transactions. `read()` sees committed rows; `write()` is one transaction and the only place that commits.
+
+Every fault of the database itself leaves here as Unavailable: nothing was changed that was not acknowledged, so asking again is right.
+"""
+
+import fcntl
+import sqlite3
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TextIO
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection, Engine, make_url
+from sqlalchemy.exc import DBAPIError, InterfaceError, InternalError, OperationalError, SQLAlchemyError
+
+from service.domain.errors import Conflict, Unavailable
+
+BUSY_S = 10  # longest wait for SQLite's write lock
+STATEMENT_MS = 5_000  # longest statement, and longest wait for a row lock, on Postgres
+POOL = 24  # connections an engine holds at most; more callers wait
+POOL_WAIT_S = 10
+LOCK_NAME = "errata.lock"
+PASSING = (OperationalError, InterfaceError, InternalError, sa.exc.TimeoutError)
+
+
+class Store:
+    """One database. Writers of one SQLite file take turns in this process, because its own waiting is neither fair nor quick."""
+
+    def __init__(self, url: str) -> None:
+        self.url = make_url(url)
+        self.is_sqlite = self.url.get_backend_name() == "sqlite"
+        if self.is_sqlite:
+            self._writer, self._reader = _sqlite_engine(self.url, writes=True), _sqlite_engine(self.url, writes=False)
+        else:
+            self._writer = _postgres_engine(self.url)
+            self._reader = self._writer.execution_options(isolation_level="AUTOCOMMIT")
+        self._turn = threading.Lock()
+        self._folder_lock: TextIO | None = None
+
+    @property
+    def folder(self) -> Path | None:
+        """The folder of the SQLite file; None on Postgres and for a database in memory."""
+        return Path(self.url.database).resolve().parent if self.is_sqlite and self.url.database else None
+
+    def hold_folder(self) -> None:
+        """Make this process the only server of a SQLite folder, until `close`. Raises Conflict if another one has it.
+
+        The kernel gives the lock back when the process ends, however it ends. On Postgres the fence does this work.
+        """
+        if self.folder is None or self._folder_lock is not None:
+            return
+        self.folder.mkdir(parents=True, exist_ok=True)
+        lock = (self.folder / LOCK_NAME).open("a")
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            lock.close()
+            raise Conflict("another server is using the data folder; stop it, or give this one another data_dir") from None
+        self._folder_lock = lock
+
+    @contextmanager
+    def read(self) -> Iterator[Connection]:
+        """Committed rows, each statement for itself: never holds a lock that a writer waits for."""
+        with _faults(), self._reader.connect() as connection:
+            yield connection
+
+    @contextmanager
+    def write(self) -> Iterator[Connection]:
+        """One transaction: committed at the end of the block, undone if it raises. Raises Unavailable if the database cannot do it."""
+        with _faults(), self._in_turn(), self._writer.begin() as connection:
+            yield connection
+
+    def close(self) -> None:
+        """Give back every connection and the folder."""
+        self._writer.dispose()
+        self._reader.dispose()
+        if self._folder_lock is not None:
+            self._folder_lock.close()
+            self._folder_lock = None
+
+    @contextmanager
+    def _in_turn(self) -> Iterator[None]:
+        if not self.is_sqlite:
+            yield
+            return
+        if not self._turn.acquire(timeout=BUSY_S):
+            raise Unavailable("The database is busy.")
+        try:
+            yield
+        finally:
+            self._turn.release()
+
+
+def database_clock(connection: Connection) -> sa.ColumnElement[float]:
+    """Seconds since 1970 by the database's own clock: the only clock that leases go by."""
+    if connection.dialect.name == "sqlite":
+        return (sa.func.julianday("now") - 2440587.5) * 86400.0
+    return sa.cast(sa.func.extract("epoch", sa.func.clock_timestamp()), sa.Float(53))
+
+
+@contextmanager
+def _faults() -> Iterator[None]:
+    try:
+        yield
+    except PASSING as error:
+        raise Unavailable(_sentence(error)) from error
+    except DBAPIError as error:
+        if error.connection_invalidated:
+            raise Unavailable("The database closed the connection.") from error
+        raise
+
+
+def _sentence(error: SQLAlchemyError) -> str:
+    text = str(getattr(error, "orig", error)).lower()
+    if "full" in text or "no space" in text:
+        return "The database has no space left."
+    if "timeout" in text or "locked" in text or "busy" in text:
+        return "The database is busy."
+    return "The database cannot be reached."
+
+
+def _sqlite_engine(url: sa.URL, *, writes: bool) -> Engine:
+    engine = sa.create_engine(
+        url,
+        connect_args={"timeout": BUSY_S, "check_same_thread": False, "isolation_level": None},
+        pool_size=POOL,
+        max_overflow=0,
+        pool_timeout=POOL_WAIT_S,
+        poolclass=sa.QueuePool,
+    )
+
+    @sa.event.listens_for(engine, "connect")
+    def _prepare(connection: sqlite3.Connection, _: Any) -> None:
+        for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", f"busy_timeout={BUSY_S * 1000}"):
+            connection.execute(f"PRAGMA {pragma}")
+        if not writes:
+            connection.execute("PRAGMA query_only=ON")
+
+    if writes:
+        # A deferred transaction that reads first cannot always become a writer later, and busy_timeout does not cover that.
+        @sa.event.listens_for(engine, "begin")
+        def _begin(connection: Connection) -> None:
+            connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+    return engine
+
+
+def _postgres_engine(url: sa.URL) -> Engine:
+    timeouts = f"-c statement_timeout={STATEMENT_MS} -c lock_timeout={STATEMENT_MS} -c idle_in_transaction_session_timeout=30000"
+    return sa.create_engine(
+        url.set(drivername="postgresql+psycopg"),
+        connect_args={"options": timeouts, "connect_timeout": 5, "application_name": "errata"},
+        pool_size=POOL,
+        max_overflow=0,
+        pool_timeout=POOL_WAIT_S,
+        pool_pre_ping=True,
+        pool_recycle=1800,
+    )

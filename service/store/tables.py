@@ -1,0 +1,236 @@
+"""The tables, once, for SQLite and Postgres. Invariants are constraints wherever a database can hold them."""
+
+from datetime import UTC, datetime
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.engine.interfaces import Dialect
+
+from service.domain.edit import EditStatus, Method
+from service.domain.liveset import Carrier, Role
+from service.domain.version import VersionKind, VersionStatus
+
+NAMING = {
+    "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+    "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+    "ck": "ck_%(table_name)s_%(constraint_name)s",
+    "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+    "pk": "pk_%(table_name)s",
+}
+JOB_KINDS = ("apply", "refit", "retrain")
+JOB_STATUSES = ("queued", "running", "done", "failed", "cancelled")
+EVAL_STATUSES = ("queued", "running", "done", "failed")
+
+
+class Moment(sa.types.TypeDecorator[datetime]):
+    """A time in UTC. SQLite keeps no zone, so it is put back when read."""
+
+    impl = sa.DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        return None if value is None else value.astimezone(UTC)
+
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        if value is None:
+            return None
+        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
+
+def one_of(column: str, values: Any) -> sa.CheckConstraint:
+    """A constraint: the column holds one of the given words."""
+    words = ", ".join(f"'{value}'" for value in values)
+    return sa.CheckConstraint(f"{column} IN ({words})", name=column)
+
+
+metadata = sa.MetaData(naming_convention=NAMING)
+
+head = sa.Table(
+    "head",
+    metadata,
+    sa.Column("id", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("base_fingerprint", sa.Text, nullable=False),
+    sa.Column("base_name", sa.Text, nullable=False),
+    sa.Column("version", sa.BigInteger, nullable=False),
+    sa.Column("epoch", sa.BigInteger, nullable=False),
+    sa.Column("latest_version", sa.BigInteger, nullable=False),
+    sa.Column("next_seq", sa.BigInteger, nullable=False),
+    sa.Column("next_event", sa.BigInteger, nullable=False),
+    sa.Column("fence", sa.BigInteger, nullable=False),
+    sa.Column("lease_owner", sa.Text),
+    sa.Column("lease_until_s", sa.Float(53), nullable=False),  # seconds since 1970 by the database's own clock
+    sa.CheckConstraint("id = 1", name="one_row"),
+)
+
+edits = sa.Table(
+    "edits",
+    metadata,
+    sa.Column("id", sa.String(36), primary_key=True),
+    sa.Column("seq", sa.BigInteger, nullable=False, unique=True),
+    sa.Column("status", sa.String(16), nullable=False),
+    sa.Column("prompt", sa.Text, nullable=False),
+    sa.Column("target", sa.Text, nullable=False),
+    sa.Column("subject", sa.Text),
+    sa.Column("relation", sa.Text),
+    sa.Column("ground_truth", sa.Text),
+    sa.Column("conflict_key", sa.Text),
+    sa.Column("key_digest", sa.String(64), nullable=False),  # SHA-256 of the conflict key: a key may be too long for an index
+    sa.Column("method", sa.String(8), nullable=False),
+    sa.Column("surfaces", sa.JSON, nullable=False),
+    sa.Column("probes", sa.JSON, nullable=False),
+    sa.Column("metadata", sa.JSON, nullable=False),
+    sa.Column("author", sa.Text, nullable=False),
+    sa.Column("created_at", Moment, nullable=False),
+    sa.Column("applied_at", Moment),
+    sa.Column("version", sa.BigInteger),
+    sa.Column("report", sa.JSON(none_as_null=True)),
+    sa.Column("scores_due", sa.Boolean, nullable=False),
+    sa.Column("supersedes", sa.String(36)),
+    sa.Column("superseded_by", sa.String(36)),
+    sa.Column("error", sa.Text),
+    sa.Column("retract_asked_at", Moment),  # set and still live: a refit takes it out
+    sa.Column("retracted_by", sa.Text),
+    sa.Column("restore_previous", sa.Boolean, nullable=False),
+    one_of("status", EditStatus),
+    one_of("method", Method),
+    sa.CheckConstraint("status NOT IN ('applied', 'consolidated') OR version IS NOT NULL", name="live_has_version"),
+    sa.CheckConstraint("status <> 'superseded' OR superseded_by IS NOT NULL", name="superseded_by_whom"),
+    sa.CheckConstraint("status <> 'failed' OR error IS NOT NULL", name="failed_says_why"),
+    sa.CheckConstraint("status <> 'retracted' OR retract_asked_at IS NOT NULL", name="retracted_was_asked"),
+    sa.CheckConstraint("retract_asked_at IS NULL OR retracted_by IS NOT NULL", name="retracted_by_whom"),
+    sa.Index("ix_edits_status_seq", "status", "seq"),
+    sa.Index("ix_edits_key_digest_seq", "key_digest", "seq"),
+)
+
+edit_transitions = sa.Table(
+    "edit_transitions",  # what the trigger on edits.status looks into
+    metadata,
+    sa.Column("from_status", sa.String(16), primary_key=True),
+    sa.Column("to_status", sa.String(16), primary_key=True),
+)
+
+versions = sa.Table(
+    "versions",
+    metadata,
+    sa.Column("number", sa.BigInteger, primary_key=True, autoincrement=False),
+    sa.Column("kind", sa.String(16), nullable=False),
+    sa.Column("status", sa.String(16), nullable=False),
+    sa.Column("parent", sa.BigInteger),
+    sa.Column("restores", sa.BigInteger),
+    sa.Column("digest", sa.String(64)),
+    sa.Column("scores", sa.JSON, nullable=False),
+    sa.Column("edits_counted", sa.Integer, nullable=False),
+    sa.Column("window_count", sa.Integer, nullable=False),
+    sa.Column("fence", sa.BigInteger),
+    sa.Column("job_id", sa.String(36)),
+    sa.Column("pinned", sa.Boolean, nullable=False),
+    sa.Column("author", sa.Text, nullable=False),
+    sa.Column("reason", sa.Text),
+    sa.Column("created_at", Moment, nullable=False),
+    one_of("kind", VersionKind),
+    one_of("status", (VersionStatus.PUBLISHED, VersionStatus.CORRUPT, VersionStatus.COLLECTED)),
+    sa.CheckConstraint("number = 0 OR parent IS NOT NULL", name="has_parent"),
+    sa.CheckConstraint("parent IS NULL OR parent < number", name="after_parent"),
+    sa.Index("ix_versions_digest", "digest"),
+)
+
+version_edits = sa.Table(
+    "version_edits",
+    metadata,
+    sa.Column("version", sa.BigInteger, sa.ForeignKey("versions.number"), primary_key=True),
+    sa.Column("edit_id", sa.String(36), sa.ForeignKey("edits.id"), primary_key=True),
+    sa.Column("carrier", sa.String(8), nullable=False),
+    sa.Column("role", sa.String(16), nullable=False),
+    sa.Column("held", sa.Boolean, nullable=False),
+    sa.Column("answer", sa.Text),
+    one_of("carrier", Carrier),
+    one_of("role", Role),
+    sa.CheckConstraint("role <> 'tombstone' OR answer IS NOT NULL", name="tombstone_has_answer"),
+)
+
+jobs = sa.Table(
+    "jobs",
+    metadata,
+    sa.Column("id", sa.String(36), primary_key=True),
+    sa.Column("kind", sa.String(16), nullable=False),
+    sa.Column("status", sa.String(16), nullable=False),
+    sa.Column("edit_ids", sa.JSON, nullable=False),
+    sa.Column("parent", sa.BigInteger),
+    sa.Column("seed", sa.BigInteger),
+    sa.Column("claims", sa.Integer, nullable=False),  # how often a worker took it up
+    sa.Column("failures", sa.Integer, nullable=False),  # how often its fit failed
+    sa.Column("progress", sa.Float(53), nullable=False),
+    sa.Column("stage", sa.Text),
+    sa.Column("reason", sa.Text),
+    sa.Column("error", sa.Text),
+    sa.Column("version", sa.BigInteger),
+    sa.Column("fence", sa.BigInteger),
+    sa.Column("author", sa.Text, nullable=False),
+    sa.Column("created_at", Moment, nullable=False),
+    sa.Column("started_at", Moment),
+    sa.Column("finished_at", Moment),
+    one_of("kind", JOB_KINDS),
+    one_of("status", JOB_STATUSES),
+    sa.CheckConstraint("status <> 'failed' OR error IS NOT NULL", name="failed_says_why"),
+    # At most one job of a kind waits and one runs.
+    sa.Index(
+        "uq_jobs_active",
+        "kind",
+        "status",
+        unique=True,
+        sqlite_where=sa.text("status IN ('queued', 'running')"),
+        postgresql_where=sa.text("status IN ('queued', 'running')"),
+    ),
+    sa.Index("ix_jobs_created_at", "created_at"),
+)
+
+events = sa.Table(
+    "events",
+    metadata,
+    sa.Column("id", sa.BigInteger, primary_key=True, autoincrement=False),  # gapless, in order of commit
+    sa.Column("type", sa.String(64), nullable=False),
+    sa.Column("edit_id", sa.String(36)),
+    sa.Column("version", sa.BigInteger),
+    sa.Column("job_id", sa.String(36)),
+    sa.Column("author", sa.Text, nullable=False),
+    sa.Column("data", sa.JSON, nullable=False),
+    sa.Column("at", Moment, nullable=False),
+    sa.Index("ix_events_edit_id", "edit_id"),
+)
+
+head_history = sa.Table(
+    "head_history",
+    metadata,
+    sa.Column("epoch", sa.BigInteger, primary_key=True, autoincrement=False),
+    sa.Column("from_version", sa.BigInteger, nullable=False),
+    sa.Column("to_version", sa.BigInteger, nullable=False, unique=True),
+    sa.Column("reason", sa.Text),
+    sa.Column("author", sa.Text, nullable=False),
+    sa.Column("at", Moment, nullable=False),
+)
+
+idempotency_keys = sa.Table(
+    "idempotency_keys",
+    metadata,
+    sa.Column("author", sa.String(255), primary_key=True),
+    sa.Column("key", sa.String(255), primary_key=True),
+    sa.Column("body_hash", sa.String(64), nullable=False),
+    sa.Column("answer", sa.JSON, nullable=False),
+    sa.Column("created_at", Moment, nullable=False),
+)
+
+evals = sa.Table(
+    "evals",
+    metadata,
+    sa.Column("id", sa.String(36), primary_key=True),
+    sa.Column("version", sa.BigInteger, nullable=False),
+    sa.Column("status", sa.String(16), nullable=False),
+    sa.Column("request", sa.JSON, nullable=False),
+    sa.Column("result", sa.JSON(none_as_null=True)),
+    sa.Column("error", sa.Text),
+    sa.Column("author", sa.Text, nullable=False),
+    sa.Column("created_at", Moment, nullable=False),
+    sa.Column("finished_at", Moment),
+    one_of("status", EVAL_STATUSES),
+    sa.Index("ix_evals_status_created_at", "status", "created_at"),
+)
