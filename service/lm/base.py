@@ -51,7 +51,7 @@ def load_base(path_or_id: str, *, device: str = "auto", dtype: str = "auto") -> 
     """
     transformers_logging.disable_progress_bar()  # a server's log is not a terminal
     folder = model_folder(path_or_id)
-    place = torch.device(_device(device))
+    place = _place(device)
     config = _understood(AutoConfig.from_pretrained, folder, "configuration")
     tokenizer = _understood(AutoTokenizer.from_pretrained, folder, "tokenizer")
     model, report = _understood(
@@ -105,10 +105,15 @@ def _understood(load: Any, folder: Path, what: str, **options: Any) -> Any:
         raise Refused(f"The base model's {what} is not one that the installed transformers can load.", field="model") from error
 
 
-def _device(device: str) -> str:
-    if device == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    return device
+def _place(device: str) -> torch.device:
+    found = torch.cuda.is_available()
+    try:
+        place = torch.device(("cuda" if found else "cpu") if device == "auto" else device)
+    except RuntimeError as error:
+        raise Refused("The device is not one that torch knows.", field="device") from error
+    if place.type == "cuda" and not found:
+        raise Refused("The device is cuda, and torch finds none here.", field="device")
+    return place
 
 
 def _dtype(dtype: str, device: torch.device) -> torch.dtype:

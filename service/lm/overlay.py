@@ -8,6 +8,8 @@ leaves nothing behind. Without a call a view computes what its tensors say and n
 
 import copy
 import hashlib
+import inspect
+import weakref
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -110,8 +112,8 @@ def view(base: Base, tensors: Mapping[str, Tensor] | None = None) -> View:
         setattr(owner, leaf, nn.Parameter(served, requires_grad=False))
     anatomy = anatomy_of(model)
     for block, module in enumerate(anatomy.blocks):
-        module.forward = _block_forward(module.forward, block, anatomy.depth)
-    anatomy.decoder.forward = _decoder_forward(anatomy.decoder.forward)
+        module.forward = _block_forward(_weakly(module.forward), block, anatomy.depth)
+    anatomy.decoder.forward = _decoder_forward(_weakly(anatomy.decoder.forward))
     return View(base, model, anatomy, digest_of(tensors))
 
 
@@ -193,6 +195,20 @@ def _shared_copy(model: nn.Module) -> nn.Module:
 def _owner(model: nn.Module, name: str) -> tuple[nn.Module, str]:
     path, leaf = name.rsplit(".", 1)
     return model.get_submodule(path), leaf
+
+
+def _weakly(method: Callable[..., Any]) -> Callable[..., Any]:
+    """The method without a hold on its module, which is to hold this in turn: so a view that ends frees its tensors at once."""
+    if not inspect.ismethod(method):
+        return method
+    weak = weakref.WeakMethod(method)
+
+    def call(*args: Any, **kwargs: Any) -> Any:
+        alive = weak()
+        assert alive is not None
+        return alive(*args, **kwargs)
+
+    return call
 
 
 def _block_forward(original: Callable[..., Any], block: int, depth: int) -> Callable[..., Any]:

@@ -82,7 +82,8 @@ class Serving:
             self._changed.notify_all()
         if self._thread.ident is not None:
             self._thread.join(timeout_s)
-        self._fail_waiting()
+        if not self._thread.is_alive():
+            self._fail_all(Unavailable("The server stopped before the answer was begun."))
 
     @property
     def head(self) -> tuple[int, int]:
@@ -142,15 +143,21 @@ class Serving:
 
     def _run(self) -> None:
         while self._wait_for_work():
-            self._interrupt_waiting()
-            for arrived in self._admitted():
-                self._enter(arrived)
-            for group in list(self._work.groups.values()):
-                self._guarded(group, self._step)
-            self._count()
-        self._fail_waiting()
-        for group in self._work.groups.values():
-            _fail(group.answers, Unavailable("The server stopped before the answer was complete."))
+            try:
+                self._turn()
+            except Exception as error:  # the thread outlives everything: without it nobody is answered any more
+                _report(error)
+                self._fail_all(Unavailable("The answer could not be computed now; try again."))
+        self._fail_all(Unavailable("The server stopped before the answer was complete."))
+
+    def _turn(self) -> None:
+        """One token for every answer in flight, after those that came in meanwhile were let in."""
+        self._interrupt_waiting()
+        for arrived in self._admitted():
+            self._enter(arrived)
+        for group in list(self._work.groups.values()):
+            self._guarded(group, self._step)
+        self._count()
 
     def _wait_for_work(self) -> bool:
         """Blocks until there is something to do; whether to go on at all."""
@@ -233,11 +240,13 @@ class Serving:
             self._work.decoding = sum(len(group.answers) for group in self._work.groups.values())
             self._changed.notify_all()
 
-    def _fail_waiting(self) -> None:
+    def _fail_all(self, error: Unavailable) -> None:
         with self._changed:
-            left = list(self._work.waiting)
+            waiting = [one.answering for one in self._work.waiting]
             self._work.waiting.clear()
-        _fail([one.answering for one in left], Unavailable("The server stopped before the answer was begun."))
+        _fail([*waiting, *(answer for group in self._work.groups.values() for answer in group.answers)], error)
+        self._work.groups.clear()
+        self._count()
 
 
 def _fail(answers: Sequence[Answering], error: Exception) -> None:

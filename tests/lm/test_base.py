@@ -55,6 +55,14 @@ def test_a_dtype_can_be_chosen_and_an_unknown_one_is_refused(saved: Path) -> Non
     assert caught.value.field == "dtype"
 
 
+def test_a_device_that_is_not_there_is_refused(saved: Path) -> None:
+    missing = ["no_such_device"] if torch.cuda.is_available() else ["no_such_device", "cuda", "cuda:1"]
+    for device in missing:
+        with pytest.raises(Refused) as caught:
+            load_base(str(saved), device=device)
+        assert caught.value.field == "device"
+
+
 def test_gemma_2_is_loaded_with_attention_that_knows_soft_capping(tmp_path: Path) -> None:
     base = load_base(str(save_model(tmp_path, "gemma2")))
     assert base.model.config._attn_implementation == "eager"

@@ -22,7 +22,7 @@ DOWN = {
     "qwen2_moe": ("model.layers.2.mlp.shared_expert.down_proj.weight",),
 }
 UP = {
-    **{family: ("model.layers.2.mlp.up_proj.weight",) for family in ("llama", "mistral", "qwen2", "qwen3", "gemma", "gemma2")},
+    **dict.fromkeys(("llama", "mistral", "qwen2", "qwen3", "gemma", "gemma2"), ("model.layers.2.mlp.up_proj.weight",)),
     "gpt2": ("transformer.h.2.mlp.c_fc.weight", "transformer.h.2.mlp.c_fc.bias"),
     "gpt_neox": ("gpt_neox.layers.2.mlp.dense_h_to_4h.weight", "gpt_neox.layers.2.mlp.dense_h_to_4h.bias"),
     "qwen2_moe": ("model.layers.2.mlp.shared_expert.up_proj.weight",),
@@ -97,7 +97,10 @@ def test_an_encoder_decoder_is_refused_by_family() -> None:
     ("family", "settings"),
     [
         ("mamba", {"vocab_size": 50, "hidden_size": 16, "num_hidden_layers": 2, "state_size": 4}),
-        ("bert", {"vocab_size": 50, "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 16}),
+        (
+            "bert",
+            {"vocab_size": 50, "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 16},
+        ),
     ],
 )
 def test_an_architecture_that_is_not_understood_is_refused_by_family(family: str, settings: dict[str, int]) -> None:

@@ -1,0 +1,178 @@
+"""The cached step gives what the plain forward pass gives, gradients included.
+
+In float64 the two differ by rounding alone (1e-12 here). Two families cannot be run in it: eager attention masks with the dtype's
+smallest number, which overflows its fp32 softmax (Gemma-2), and grouped products know no float64 (Qwen2-MoE). There fp32 is used
+and the tolerance is 1e-5 on logits of size 1.
+"""
+
+from collections.abc import Callable, Mapping
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+
+from service.domain.errors import Refused
+from service.lm.base import Base
+from service.lm.blocks import Kind, Location
+from service.lm.intervention import Intervention
+from service.lm.overlay import Recording, View, head, target_logits, view
+from service.lm.prompts import Batch, Row, collate
+from service.lm.resume import concatenated, prefill, prefill_inputs, resume, run_from
+from tests.builders import FAMILIES, make_adapter, make_base, make_rows
+
+# Longer than the sliding windows of 5, shorter than the three intervened tokens, and of several lengths at once.
+SHAPES = [(6, 3), (1, 2), (12, 4), (2, 5), (3, 1), (20, 7)]
+FP32 = ("gemma2", "qwen2_moe")
+
+
+def setting(family: str) -> tuple[Base, View, list[Row], float]:
+    dtype = torch.float32 if family in FP32 else torch.float64
+    base = make_base(family, dtype=dtype)
+    return base, view(base), make_rows(base, SHAPES), 1e-5 if family in FP32 else 1e-12
+
+
+def learnable(blocks: range, dtype: torch.dtype) -> dict[int, Intervention]:
+    adapter = make_adapter(blocks, dtype=dtype)
+    return {
+        block: Intervention(**{name: tensor.clone().requires_grad_() for name, tensor in it.tensors().items()})
+        for block, it in adapter.interventions.items()
+    }
+
+
+def gradients(loss: Tensor, interventions: Mapping[int, Intervention]) -> list[Tensor]:
+    leaves = [tensor for it in interventions.values() for tensor in it.tensors().values()]
+    return list(torch.autograd.grad(loss, leaves, retain_graph=True))
+
+
+@pytest.mark.parametrize("at", [0, 1, 3])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_cached_step_equals_the_plain_forward_pass_and_its_gradients(family: str, at: int) -> None:
+    base, on, rows, tolerance = setting(family)
+    interventions, batch = learnable(range(at, 4, 2), base.dtype), collate(base, rows)
+
+    seen = Recording()
+    plain = target_logits(on, batch, interventions, recording=seen, record=True)
+    cached = resume(on, prefill(on, rows, at=at, max_batch=4), interventions, record=True)
+
+    torch.testing.assert_close(cached.logits, plain, rtol=0, atol=tolerance)
+    torch.testing.assert_close(cached.final, seen.final, rtol=0, atol=tolerance)
+    assert torch.equal(cached.labels, batch.labels) and torch.equal(cached.row_of, batch.row_of)
+    for block, weights in seen.weights.items():  # the gate weights of the intervened positions, in the same order
+        torch.testing.assert_close(
+            cached.recording.weights[block][cached.positions], weights[batch.positions], rtol=0, atol=tolerance
+        )
+    loss, other = cross_entropy(cached.logits, cached.labels), cross_entropy(plain, batch.labels)
+    for one, two in zip(gradients(loss, interventions), gradients(other, interventions), strict=True):
+        torch.testing.assert_close(one, two, rtol=0, atol=tolerance)
+        assert bool(two.abs().sum() > 0)
+
+
+@pytest.mark.parametrize("family", ["llama", "qwen2", "gemma2", "gpt2"])
+def test_rows_may_be_chosen_repeated_and_joined_with_others(family: str) -> None:
+    base, on, rows, tolerance = setting(family)
+    interventions = learnable(range(1, 4), base.dtype)
+    chosen = [5, 0, 0, 1]
+
+    first, second = prefill(on, rows[:2], at=1), prefill(on, rows[2:], at=1)
+    got = resume(on, concatenated([first, second]).select(chosen), interventions)
+    alone = resume(on, prefill(on, rows, at=1).select([1]), interventions)
+
+    want = [target_logits(on, collate(base, [rows[index]]), interventions) for index in chosen]
+    torch.testing.assert_close(got.logits, torch.cat(want), rtol=0, atol=tolerance)
+    torch.testing.assert_close(alone.logits, want[-1], rtol=0, atol=tolerance)
+    assert got.row_of.tolist() == [place for place, index in enumerate(chosen) for _ in rows[index].target_ids]
+
+
+def test_steps_leave_what_was_prepared_as_it_was() -> None:
+    base, on, rows, _ = setting("llama")
+    prepared = prefill(on, rows, at=1)
+    first = resume(on, prepared, make_adapter((1, 3), seed=1, dtype=base.dtype).interventions)
+
+    resume(on, prepared, make_adapter((2,), seed=2, dtype=base.dtype).interventions)
+    again = resume(on, prepared, make_adapter((1, 3), seed=1, dtype=base.dtype).interventions)
+
+    assert torch.equal(first.logits, again.logits)
+
+
+def test_only_the_blocks_above_are_run_and_only_over_the_suffix() -> None:
+    base, on, rows, _ = setting("llama")
+    prepared = prefill(on, rows, at=1)
+    ran: list[tuple[int, int]] = []
+    handles = [
+        block.mlp.register_forward_hook(_noting(ran, number))  # type: ignore[union-attr, arg-type]
+        for number, block in enumerate(on.anatomy.blocks)
+    ]
+
+    resume(on, prepared, make_adapter((1, 2), dtype=base.dtype).interventions)
+
+    for handle in handles:
+        handle.remove()
+    assert ran == [(2, 10), (3, 10)]  # of up to 27 tokens: the last three of a prompt and seven of a target
+
+
+def _noting(ran: list[tuple[int, int]], number: int) -> Callable[..., None]:
+    def note(module: object, inputs: object, out: Tensor) -> None:
+        ran.append((number, out.shape[1]))
+
+    return note
+
+
+def test_base_predictions_can_be_had_from_kept_states() -> None:
+    """The preserve term keeps the states and applies the head on the fly."""
+    base, on, rows, tolerance = setting("gemma2")
+    untouched = resume(on, prefill(on, rows, at=1), {})
+    torch.testing.assert_close(head(on, untouched.final), untouched.logits, rtol=0, atol=tolerance)
+    torch.testing.assert_close(untouched.logits, target_logits(on, collate(base, rows)), rtol=0, atol=tolerance)
+
+
+def test_interventions_below_the_prepared_block_are_refused() -> None:
+    base, on, rows, _ = setting("llama")
+    with pytest.raises(Refused):
+        resume(on, prefill(on, rows, at=2), make_adapter((1,), dtype=base.dtype).interventions)
+
+
+@pytest.mark.parametrize("kind", ["down", "block"])
+@pytest.mark.parametrize("block", [0, 2, 3])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_running_from_the_tuned_block_equals_the_plain_forward_pass_and_its_gradients(
+    family: str, block: int, kind: Kind
+) -> None:
+    base, private, rows, tolerance = setting(family)
+    own = dict(base.model.named_parameters())
+    names = base.anatomy.parameters_at(Location(kind, block))
+    changed = {name: (1.3 * own[name]).requires_grad_() for name in names}
+
+    inputs = prefill_inputs(private, rows, block=block, max_batch=4)
+    got = run_from(private, inputs, parameters=changed)
+
+    want, wanted_gradients = _plain(base, changed, collate(base, rows))
+    torch.testing.assert_close(got, want, rtol=0, atol=tolerance)
+    ours = torch.autograd.grad(cross_entropy(got, inputs.batch.labels), list(changed.values()), allow_unused=True)
+    for one, two in zip(ours, wanted_gradients, strict=True):
+        assert (one is None) == (two is None)
+        if one is not None and two is not None:
+            torch.testing.assert_close(one, two, rtol=0, atol=tolerance)
+    assert all(torch.equal(tensor, own[name]) for name, tensor in private.model.named_parameters())
+
+
+def _plain(base: Base, changed: Mapping[str, Tensor], batch: Batch) -> tuple[Tensor, tuple[Tensor | None, ...]]:
+    """The whole model with the tensors written into it."""
+    rewritten = view(base, changed)
+    parameters = dict(rewritten.model.named_parameters())
+    for name in changed:
+        parameters[name].requires_grad_()
+    out = target_logits(rewritten, batch)
+    loss = cross_entropy(out, batch.labels)
+    return out, torch.autograd.grad(loss, [parameters[name] for name in changed], allow_unused=True)
+
+
+def test_chosen_rows_of_inputs_run_alone() -> None:
+    base, private, rows, tolerance = setting("gpt2")
+    inputs = prefill_inputs(private, rows, block=2)
+
+    got = run_from(private, inputs.select([4, 2]))
+
+    want = [target_logits(private, collate(base, [rows[index]])) for index in (4, 2)]
+    torch.testing.assert_close(got, torch.cat(want), rtol=0, atol=tolerance)
+    assert len(inputs.select([4, 2])) == 2
