@@ -1,0 +1,21 @@
+"""Whether rows are answered: every target token is the most likely one, and leads by a margin. Knows no model and no training."""
+
+import torch
+from torch import Tensor
+
+
+def leads(logits: Tensor, labels: Tensor) -> Tensor:
+    """(N,) by how many nats each label leads the best other token, for logits (N, V); negative where it does not."""
+    logs = torch.log_softmax(logits.detach().float(), -1)
+    own = logs.gather(1, labels[:, None])[:, 0]
+    others = logs.scatter(1, labels[:, None], float("-inf"))
+    return own - others.amax(-1)
+
+
+def answered(logits: Tensor, labels: Tensor, row_of: Tensor, rows: int, margin: float) -> Tensor:
+    """(rows,) bool: the least lead of a row's target tokens is above `margin`.
+
+    A small margin keeps the answer through the rounding of other batch shapes and of the dtype that serves.
+    """
+    least = torch.full((rows,), float("inf"), device=logits.device)
+    return least.scatter_reduce(0, row_of, leads(logits, labels), "amin") > margin

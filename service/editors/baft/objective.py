@@ -1,0 +1,72 @@
+"""The regularisers of BaFT's objective (Eq. 4), each a pure function of tensors. Knows no model and no optimizer.
+
+Weights come as `(E, R)`: for every edit the mean over its intervened positions of w_k(h) at one block.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from service.lm.intervention import Balance
+
+
+def position_means(weights: Tensor, mask: Tensor) -> Tensor:
+    """(B, R): mean over the intervened positions `mask` (B, T) of the weights (B, T, R)."""
+    chosen = mask.to(weights.dtype).unsqueeze(-1)  # (B, T, 1)
+    return (weights * chosen).sum(1) / chosen.sum(1).clamp(min=1)
+
+
+def by_edit(weights: Tensor, edits: Tensor) -> Tensor:
+    """(E, R): rows of weights (B, R) averaged per edit, for `edits` (B,) ids; an edit counts once however many rows it has."""
+    _, place = torch.unique(edits, return_inverse=True)  # (B,)
+    count = int(place.max()) + 1
+    sums = weights.new_zeros(count, weights.shape[1]).index_add(0, place, weights)
+    rows = weights.new_zeros(count, 1).index_add(0, place, weights.new_ones(len(weights), 1))
+    return sums / rows
+
+
+def balance_term(current: Tensor, past: Balance | None, form: str) -> Tensor:
+    """Incremental load balancing of one block over current (E, R) and past edits.
+
+    w̄_k = (S_k + Σ_e w_k^e) / (n + E), with gradient through the current edits only. `cv2`: Σ_k (w̄_k − w̄)² / ((r − 1) w̄²), the
+    squared coefficient of variation that the paper's text names. `paper`: the same over (r − 1) w̄, as it is printed.
+    """
+    edits, rank = current.shape
+    if rank < 2:
+        return current.new_zeros(())
+    total, count = (current.new_zeros(rank), 0) if past is None else (past.total.detach().to(current), past.count)
+    means = (total + current.sum(0)) / (count + edits)  # (R,)
+    overall = means.mean()
+    scale = overall if form == "paper" else overall.square()
+    return (means - overall).square().sum() / ((rank - 1) * scale + 1e-8)
+
+
+def margin_term(edit: Tensor, unrelated: Tensor, *, alpha: float, beta: float, gamma: float) -> Tensor:
+    """Locality by margins at one block: `edit` and `unrelated` are weights (E, R).
+
+    mean max(0, W(h_ir) − α) + mean max(0, β − W(h)) + mean max(0, γ − (max_k W(h) − max_k W(h_ir))), after Eq. 4's R_loc.
+    """
+    quiet = (unrelated - alpha).clamp(min=0).mean()
+    loud = (beta - edit).clamp(min=0).mean()
+    gap = edit.amax(-1).mean() - unrelated.amax(-1).mean() if len(edit) != len(unrelated) else edit.amax(-1) - unrelated.amax(-1)
+    return quiet + loud + (gamma - gap).clamp(min=0).mean()
+
+
+def rescaled(term: Tensor, to: Tensor, limit: float) -> Tensor:
+    """The term brought to the size of `to`: λ · term with λ = stopgrad(to / term) at most `limit`, and 0 for a term of 0."""
+    value = float(term.detach())
+    if value == 0.0:
+        return term * 0.0
+    return term * min(float(to.detach()) / max(value, 1e-6), limit)
+
+
+def commit_balance(past: Balance | None, weights: Tensor) -> Balance:
+    """The running state after edits of weights (E, R) have been learned: S += Σ_e w^e, n += E. Once an edit, never per step."""
+    total = weights.detach().float().sum(0).cpu()
+    return Balance(total, len(weights)) if past is None else Balance(past.total + total, past.count + len(weights))
+
+
+def layer_mean(terms: Sequence[Tensor]) -> Tensor:
+    """Mean over the blocks."""
+    return torch.stack(list(terms)).mean()

@@ -1,0 +1,130 @@
+"""Settings of BaFT with their presets and the papers' table of blocks. Plain numbers: reading them loads no model.
+
+A preset fills what is not given. `default` serves users best and was chosen by measurement (docs/methods.md); `paper` is the
+published algorithm; `reft` is the same with every gate at one (LoReFT).
+"""
+
+import math
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from service.editors.proportion import same_depth
+
+_PAPER: dict[str, Any] = {
+    "learning_rate": 3e-4,
+    "joint_learning_rate": 1e-4,
+    "steps": 40,
+    "joint_steps": 70,
+    "attempts": 1,
+    "stop": "loss",
+    "reduction": "sum",
+    "eos": False,
+    "balance": "paper",
+    "margin": True,
+    "gate_norm": "none",
+    "replay": 0,
+    "preserve_weight": 0.0,
+    "learn_probes": False,
+    "prefixes": 0,
+}
+PRESETS: dict[str, dict[str, Any]] = {
+    "default": {},
+    "paper": _PAPER,
+    "reft": _PAPER | {"gate": "none", "balance": "none", "margin": False},
+}
+
+# Table 5 of the paper, by model type and depth: (blocks, beta, gamma of the margin term). LLaMA-2 and -3 share type and depth.
+_TABLE_5 = {("llama", 32): (9, 18, 24, 28), ("gemma", 28): (18, 20, 22, 24)}
+_MARGINS_LLAMA_2 = (0.05, 0.02)
+_MARGINS_OTHERS = (0.1, 0.05)
+_VOCABULARY_LLAMA_2 = 32_000
+
+
+class BaftSettings(BaseModel):
+    """How an edit is learned by interventions."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    preset: Literal["default", "paper", "reft"] = Field("default", description="fills every setting below that is not given")
+
+    rank: int = Field(12, ge=1, description="basis vectors of one intervention")
+    blocks: tuple[int, ...] = Field((), description="blocks whose output is intervened, from 0; empty: by family and depth")
+    last: int = Field(3, ge=1, description="intervened tokens at the end of the prompt")
+    gate: Literal["none", "subspace", "basis"] = Field("basis", description="none: ReFT; subspace: one weight for all bases")
+    gate_norm: Literal["rms", "none"] = Field(
+        "rms", description="what the gate sees: the state RMS-normalised, or as it is"
+    )
+    init: Literal["identity", "pyreft"] = Field("identity", description="identity: no edit, no change, exactly")
+
+    learning_rate: float | None = Field(None, gt=0, description="rate of AdamW for one edit; empty: 0.6 / width of the model")
+    joint_learning_rate: float | None = Field(None, gt=0, description="rate for edits fitted together; empty: as for one")
+    epsilon: float = Field(1e-8, gt=0, description="epsilon of AdamW")
+    steps: int = Field(30, ge=1, description="most steps of one attempt with one edit")
+    joint_steps: int = Field(60, ge=1, description="most steps of one attempt with several edits")
+    attempts: int = Field(3, ge=1, description="attempts, each with twice the steps of the last one, until all edits are taken")
+    stop: Literal["greedy", "loss"] = Field("greedy", description="when a fit is done: the answers are right, or the loss is low")
+    stop_margin: float = Field(0.5, ge=0, description="nats by which every target token must lead when answers count as right")
+    stop_loss: float = Field(0.01, gt=0, description="edit loss under which a fit is done, if `stop` is `loss`")
+    reduction: Literal["sample", "token", "sum"] = Field(
+        "sample", description="mean per row, over all tokens, or sum per row"
+    )
+    eos: bool = Field(True, description="learn the end of the answer too")
+    rows: int = Field(64, ge=1, description="most rows of new edits in one step")
+
+    balance: Literal["none", "cv2", "paper"] = Field(
+        "cv2", description="load balancing: by squared variation, or as printed"
+    )
+    margin: bool = Field(False, description="margin regulariser on one unrelated prompt an edit, where the edits name some")
+    settle: int = Field(0, description="x")
+    margin_neutral: bool = Field(False, description="x")
+    drift: float = Field(0.0, description="x")
+    margin_alpha: float = Field(0.01, ge=0, description="weight allowed on unrelated prompts")
+    margin_beta: float | None = Field(None, ge=0, description="least weight on edits; empty: by family")
+    margin_gamma: float | None = Field(None, ge=0, description="least gap between both; empty: by family")
+    rescale_limit: float = Field(
+        10.0, gt=0, description="largest factor that brings a regulariser to the edit loss"
+    )
+
+    replay: int = Field(64, ge=0, description="rows of the window in every step; 0: none")
+    preserve_weight: float = Field(1.0, ge=0, description="weight of the divergence from the unedited model on neutral sentences")
+    preserve_rows: int = Field(16, ge=1, description="neutral rows in every step")
+    preserve_pool: int = Field(64, ge=1, description="neutral rows drawn for one fit")
+    learn_probes: bool = Field(True, description="learn rephrases and keep locality probes that say `train: true`")
+    prefixes: int = Field(0, ge=0, le=16, description="copies of each prompt behind something the base model wrote")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_from_preset(cls, given: Any) -> Any:
+        if isinstance(given, dict):
+            return PRESETS.get(str(given.get("preset", "default")), {}) | given
+        return given
+
+    def blocks_of(self, family: str, depth: int) -> tuple[int, ...]:
+        """The intervened blocks of a model: as set, as in table 5, or at the same depths as the paper's 32-block models."""
+        if self.blocks:
+            return tuple(sorted({block for block in self.blocks if block < depth}))
+        known = _TABLE_5.get((family, depth))
+        return known or tuple(sorted({same_depth(block, 32, depth) for block in _TABLE_5[("llama", 32)]}))
+
+    def margins_of(self, family: str, vocabulary: int) -> tuple[float, float]:
+        """(beta, gamma) of the margin term, by table 5."""
+        llama_2 = family == "llama" and vocabulary <= _VOCABULARY_LLAMA_2 + 64
+        beta, gamma = _MARGINS_LLAMA_2 if llama_2 else _MARGINS_OTHERS
+        return (beta if self.margin_beta is None else self.margin_beta, gamma if self.margin_gamma is None else self.margin_gamma)
+
+    def rate_of(self, width: int, edits: int) -> float:
+        """The rate of AdamW: a step moves `A h` by about rate · width, so the default falls with the width."""
+        single = 0.6 / width if self.learning_rate is None else self.learning_rate
+        return self.joint_learning_rate if edits > 1 and self.joint_learning_rate is not None else single
+
+    def steps_of(self, edits: int, attempt: int) -> int:
+        """Most steps of an attempt, counted from 0."""
+        return int((self.joint_steps if edits > 1 else self.steps) * math.pow(2, attempt))
+
+    def parameters(self, width: int, blocks: int) -> int:
+        """Trained numbers of an adapter over `blocks` blocks (methods.md: solved exactly from the paper's totals)."""
+        learned = 2 * self.rank * width + self.rank
+        gate_rows = {"none": 0, "subspace": 1, "basis": self.rank}[self.gate]
+        gain = width if gate_rows and self.gate_norm == "rms" else 0
+        return blocks * (learned + gate_rows * width + gain)

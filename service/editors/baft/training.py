@@ -1,0 +1,170 @@
+"""The loop of one attempt: steps of AdamW on Eq. 4 until the answers are right. Knows no items and no overlay."""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+
+from service.editors.answers import answered
+from service.editors.baft.basis import TrainedAdapter
+from service.editors.baft.material import Material
+from service.editors.baft.objective import balance_term, by_edit, layer_mean, margin_term, rescaled
+from service.editors.baft.passes import Pass
+from service.editors.baft.settings import BaftSettings
+from service.editors.protocol import Hooks
+from service.editors.terms import edit_loss, finite
+from service.lm.intervention import Balance, Intervention
+
+Interventions = Mapping[int, Intervention]
+
+
+@dataclass(frozen=True)
+class Rates:
+    """What depends on the model and on how many edits are fitted."""
+
+    learning_rate: float
+    steps: int
+    beta: float
+    gamma: float
+
+
+@dataclass(frozen=True)
+class Trace:
+    """How an attempt went: steps made, the last edit loss, and whether it ended because the fit was done."""
+
+    steps: int
+    loss: float
+    done: bool
+
+
+@dataclass(frozen=True, eq=False)
+class Attempt:
+    """One attempt at a fit. `focus` are rows of the window that are in every step; `balance` is the state before this fit."""
+
+    material: Material
+    balance: Mapping[int, Balance]
+    settings: BaftSettings
+    rates: Rates
+    generator: torch.Generator
+    focus: frozenset[int] = frozenset()
+
+    def run(self, trained: TrainedAdapter, hooks: Hooks) -> Trace:
+        """Train until done or out of steps, with a fresh optimizer. Raises FitFailed on numbers that are not finite."""
+        optimizer = torch.optim.AdamW(
+            trained.parameters(), lr=self.rates.learning_rate, weight_decay=0.0, eps=self.settings.epsilon
+        )
+        start = [p.detach().clone() for p in trained.parameters()]
+        batches = self._batches()
+        settled = 0
+        loss = math.inf
+        for step in range(self.rates.steps):
+            hooks.between_steps()
+            fresh, replayed = next(batches)
+            interventions = trained.now()
+            record = self.settings.balance != "none" or self.material.unrelated is not None
+            seen = self.material.asked_passes([*fresh, *replayed], interventions, record=record)
+            edit = self._edit_loss(seen, len(fresh), len(replayed))
+            loss = finite(edit)
+            if self._is_done(seen, loss, interventions, rows=len(fresh) + len(replayed)):
+                settled += 1
+                if settled > self.settings.settle or step == 0:
+                    return Trace(step, loss, True)
+                for group in optimizer.param_groups:
+                    group["lr"] = self.rates.learning_rate / 3
+            total = edit + self._regularisers(seen, edit, fresh, interventions) + self._preserve(interventions)
+            if self.settings.margin_neutral:
+                other = self.material.pool.preserved.weights
+                items = torch.tensor([self.material.asked[index].item for index in fresh])
+                total = total + rescaled(
+                    layer_mean([self._margin(by_edit(w[: len(fresh)], items), other[b]) for b, w in seen.weights.items()]),
+                    edit,
+                    self.settings.rescale_limit,
+                )
+            if self.settings.drift:
+                total = total + self.settings.drift * sum(((p - q) ** 2).sum() for p, q in zip(trained.parameters(), start))
+            finite(total)
+            optimizer.zero_grad(set_to_none=True)
+            total.backward()
+            optimizer.step()
+            hooks.progress((step + 1) / self.rates.steps, "fit")
+        return Trace(self.rates.steps, loss, False)
+
+    def _batches(self) -> Iterator[tuple[list[int], list[int]]]:
+        """Rows of every step: new edits breadth-first, and the window, or as much of it as is replayed at once."""
+        fresh, focus = self.material.fresh, sorted(self.focus)
+        others = [index for index in range(fresh, len(self.material.asked)) if index not in self.focus]
+        room = max(self.settings.replay - len(focus), 0)
+        while True:
+            order = torch.randperm(fresh, generator=self.generator).tolist()
+            for start in range(0, max(fresh, 1), self.settings.rows):
+                sample = others if len(others) <= room else _sample(others, room, self.generator)
+                yield sorted(order[start : start + self.settings.rows]), sorted([*focus, *sample])
+
+    def _edit_loss(self, seen: Pass, fresh: int, replayed: int) -> Tensor:
+        """L1 of the new rows plus L1 of the replayed ones: each a mean, so that a long window does not drown a new edit."""
+        losses = cross_entropy(seen.logits.float(), seen.labels, reduction="none")  # (N,)
+        new = seen.row_of < fresh
+        terms = [losses.new_zeros(())]
+        if fresh:
+            terms.append(edit_loss(losses[new], seen.row_of[new], fresh, self.settings.reduction))
+        if replayed:
+            terms.append(edit_loss(losses[~new], seen.row_of[~new] - fresh, replayed, self.settings.reduction))
+        return torch.stack(terms).sum()
+
+    def _is_done(self, seen: Pass, loss: float, interventions: Interventions, *, rows: int) -> bool:
+        """Whether this state needs no further step; judged on every row, not on this step's alone."""
+        if self.settings.stop == "loss":
+            return loss < self.settings.stop_loss
+        if not bool(self._answered(seen, rows).all()):
+            return False
+        return rows == len(self.material.asked) or self._all_answered(interventions)
+
+    def _answered(self, seen: Pass, rows: int) -> Tensor:
+        return answered(seen.logits, seen.labels, seen.row_of, rows, self.settings.stop_margin)
+
+    def _all_answered(self, interventions: Interventions) -> bool:
+        for start in range(0, len(self.material.asked), self.settings.rows):
+            chosen = range(start, min(start + self.settings.rows, len(self.material.asked)))
+            with torch.no_grad():
+                seen = self.material.asked_passes(chosen, interventions)
+            if not bool(self._answered(seen, len(chosen)).all()):
+                return False
+        return True
+
+    def _regularisers(self, seen: Pass, edit: Tensor, fresh: Sequence[int], interventions: Interventions) -> Tensor:
+        """R_bal over the new edits of this step and all past ones, and R_loc, each brought to the size of the edit loss."""
+        total, limit = edit.new_zeros(()), self.settings.rescale_limit
+        if not seen.weights or not fresh:
+            return total
+        items = torch.tensor([self.material.asked[index].item for index in fresh], device=edit.device)
+        current = {block: by_edit(weights[: len(fresh)], items) for block, weights in seen.weights.items()}  # block: (E, R)
+        if self.settings.balance != "none":
+            terms = [balance_term(weights, self.balance.get(block), self.settings.balance) for block, weights in current.items()]
+            total = total + rescaled(layer_mean(terms), edit, limit)
+        if self.material.unrelated is not None:
+            other = self.material.unrelated(range(self.material.unrelated_count), interventions, record=True).weights
+            total = total + rescaled(layer_mean([self._margin(current[block], other[block]) for block in current]), edit, limit)
+        return total
+
+    def _margin(self, edit: Tensor, unrelated: Tensor) -> Tensor:
+        return margin_term(edit, unrelated, alpha=self.settings.margin_alpha, beta=self.rates.beta, gamma=self.rates.gamma)
+
+    def _preserve(self, interventions: Interventions) -> Tensor | float:
+        """Divergence from the unedited model on some neutral rows and on some trained locality probes."""
+        total: Tensor | float = 0.0
+        weight, rows = self.settings.preserve_weight, self.settings.preserve_rows
+        if self.material.pool is not None and self.material.allowed:
+            chosen = _sample(self.material.allowed, rows, self.generator)
+            total = total + weight * self.material.pool.preserved.divergence(chosen, interventions)
+        if self.material.kept is not None:
+            chosen = _sample(range(self.material.kept_count), rows, self.generator)
+            total = total + weight * self.material.kept.divergence(chosen, interventions)
+        return total
+
+
+def _sample(indexes: Sequence[int], count: int, generator: torch.Generator) -> list[int]:
+    order = torch.randperm(len(indexes), generator=generator)[:count].tolist()
+    return [indexes[place] for place in order]

@@ -1,0 +1,148 @@
+"""Neutral sentences: what the base model writes of itself when nobody asks anything.
+
+A fit is held to the unedited model on them, cut at a random word, so that an edit changes what it must and little else. They need
+nobody's data and fit any model. Some of them, the canary, are kept from every fit: how far they are still continued as before
+tells how much an overlay has moved what no edit speaks of. Sampled once per base and kept on disk by its fingerprint.
+"""
+
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from service.editors.neutral_settings import NeutralSettings
+from service.lm.base import Base
+from service.lm.overlay import View
+from service.lm.prompts import Row, encode_free_row
+from service.lm.score import greedy, sample_sentences
+
+_FORMAT = 1
+_WORD_STARTS = ("Ġ", "▁", " ")  # how byte-level and sentencepiece vocabularies mark a token that begins a word
+_CONTINUATION_TOKENS = 6
+_PREFIX_TOKENS = 10
+
+
+@dataclass(frozen=True)
+class Sentence:
+    """Token ids from BOS on, the text they decode to, and the places (index of the first continued token) it may be cut at."""
+
+    ids: tuple[int, ...]
+    text: str
+    cuts: tuple[int, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Neutral:
+    """`sentences` may be learned from; the rows of `canary` end in the base model's own greedy continuation and never are."""
+
+    base: Base
+    sentences: tuple[Sentence, ...]
+    canary: tuple[Row, ...]
+    prepared: dict[tuple, Any] = field(default_factory=dict)  # forward passes kept between fits; only speed depends on it
+
+    def draw(self, count: int, generator: torch.Generator, speaks_against: Callable[[str], bool]) -> list[Row]:
+        """Up to `count` sentences, each cut at a random word, less those whose text `speaks_against` an edit."""
+        order = torch.randperm(len(self.sentences), generator=generator).tolist()
+        rows: list[Row] = []
+        for index in order:
+            if len(rows) == count:
+                break
+            sentence = self.sentences[index]
+            if not speaks_against(sentence.text):
+                cut = sentence.cuts[int(torch.randint(len(sentence.cuts), (), generator=generator))]
+                rows.append(encode_free_row(self.base, sentence.ids, cut))
+        return rows
+
+    def prefixes(self, count: int, generator: torch.Generator) -> list[tuple[int, ...]]:
+        """Beginnings of sentences, without BOS and EOS: something unrelated to stand before a prompt."""
+        special = {*self.base.eos_ids, self.base.bos_id}
+        rows = self.draw(count, generator, lambda _: False)
+        return [tuple(token for token in row.ids if token not in special)[:_PREFIX_TOKENS] for row in rows]
+
+
+def load_or_sample_neutral(base: Base, folder: Path, *, settings: NeutralSettings, view: View) -> Neutral:
+    """The neutral sentences of a base, from `folder` if they are there, else sampled and kept there.
+
+    A file that cannot be read counts as absent: the same sentences are sampled again.
+    """
+    path = folder / f"{_key(base, settings)}.json"
+    stored = _read(path)
+    if stored is None:
+        stored = _sample(base, view, settings)
+        _write(path, stored)
+    sentences = tuple(_sentence(base, ids) for ids in stored["sentences"])
+    canary = tuple(encode_free_row(base, ids, cut) for ids, cut in stored["canary"])
+    return Neutral(base, tuple(sentence for sentence in sentences if sentence.cuts), canary)
+
+
+def _key(base: Base, settings: NeutralSettings) -> str:
+    text = json.dumps([_FORMAT, base.fingerprint, settings.model_dump()], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+def _sample(base: Base, view: View, settings: NeutralSettings) -> dict[str, list]:
+    """Distinct sentences; the first ones become the canary, so that none of it is among the others."""
+    wanted = settings.canary + settings.sentences
+    drawn = sample_sentences(base, wanted, max_tokens=settings.tokens, seed=settings.seed, batch=settings.batch) if wanted else []
+    distinct = [ids for ids in dict.fromkeys(tuple(ids) for ids in drawn) if cuts_of(base, ids)]
+    generator = torch.Generator().manual_seed(settings.seed)
+    canary = _continued(base, view, distinct[: settings.canary], generator)
+    return {"canary": canary, "sentences": [list(ids) for ids in distinct[settings.canary :]]}
+
+
+def _continued(base: Base, view: View, sentences: Sequence[tuple[int, ...]], generator: torch.Generator) -> list:
+    """Each sentence cut at a random word and continued by the base model's most likely tokens."""
+    starts = []
+    for ids in sentences:
+        cuts = cuts_of(base, ids)
+        starts.append(ids[: cuts[int(torch.randint(len(cuts), (), generator=generator))]])
+    answers = greedy(view, None, starts, max_new_tokens=_CONTINUATION_TOKENS) if starts else []
+    return [[[*start, *answer], len(start)] for start, answer in zip(starts, answers, strict=True) if answer]
+
+
+def cuts_of(base: Base, ids: Sequence[int]) -> tuple[int, ...]:
+    """Where a sentence may be cut: before a token that begins a word, with at least one token of text on either side.
+
+    A vocabulary that marks no words may be cut anywhere.
+    """
+    first = 2 if base.bos_id is not None and ids and ids[0] == base.bos_id else 1
+    last = len(ids) - 1 if ids and ids[-1] in base.eos_ids else len(ids)
+    places = range(first, last)
+    pieces = base.tokenizer.convert_ids_to_tokens(list(ids))
+    words = tuple(place for place in places if str(pieces[place]).startswith(_WORD_STARTS))
+    return words or tuple(places)
+
+
+def _sentence(base: Base, ids: Sequence[int]) -> Sentence:
+    return Sentence(tuple(ids), base.tokenizer.decode(list(ids), skip_special_tokens=True), cuts_of(base, ids))
+
+
+def _read(path: Path) -> dict[str, list] | None:
+    try:
+        stored = json.loads(path.read_text(encoding="utf-8"))
+        rows = [(ids, 1) for ids in stored["sentences"]] + [(ids, cut) for ids, cut in stored["canary"]]
+        sound = all(_is_ids(ids) and 0 < cut < len(ids) for ids, cut in rows)
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return stored if sound else None
+
+
+def _is_ids(ids: object) -> bool:
+    return isinstance(ids, list) and len(ids) > 0 and all(isinstance(token, int) and token >= 0 for token in ids)
+
+
+def _write(path: Path, stored: dict[str, list]) -> None:
+    """Whole or not at all: a reader never sees half a file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, suffix=".part")
+    with os.fdopen(handle, "w", encoding="utf-8") as file:
+        json.dump(stored, file)
+        file.flush()
+        os.fsync(file.fileno())
+    Path(name).replace(path)

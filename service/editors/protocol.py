@@ -1,0 +1,67 @@
+"""What every editing method takes and gives. Knows no method."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from service.domain.edit import Edit
+from service.domain.errors import ServiceError
+from service.lm.overlay import Overlay
+
+
+class FitFailed(ServiceError):
+    """A fit met numbers that are not finite, or could not be done at all. Nothing of it is kept."""
+
+
+class FitCancelled(ServiceError):
+    """A fit was told to stop. Nothing of it is kept."""
+
+
+@dataclass(frozen=True)
+class Item:
+    """What an overlay is asked to say: `edit.prompt` is answered with `target`.
+
+    A tombstone's target is the base model's own answer; the rephrases of its edit say the retracted answer and are not learned.
+    """
+
+    edit: Edit
+    target: str
+    tombstone: bool = False
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A fitted overlay that nobody has published.
+
+    `reports` holds one JSON object per new item, by edit id. `lost` names the items, new or of the window, that the overlay does
+    not answer greedily on every surface. `scores` holds `retention` (share of all items answered) and `canary` (share of unseen
+    neutral sentences that the overlay continues greedily as the base model does).
+    """
+
+    overlay: Overlay
+    reports: Mapping[str, Mapping[str, Any]]
+    lost: tuple[str, ...]
+    scores: Mapping[str, float]
+
+
+def _nothing(*_: object) -> None:
+    """Nobody is interested."""
+
+
+def _never() -> bool:
+    return False
+
+
+@dataclass(frozen=True)
+class Hooks:
+    """What a fit asks and tells between its steps: answers go first, progress is shown, and it may be told to stop."""
+
+    give_way: Callable[[], None] = _nothing
+    progress: Callable[[float, str], None] = _nothing
+    cancelled: Callable[[], bool] = field(default=_never)
+
+    def between_steps(self) -> None:
+        """Give way, and raise FitCancelled if the fit is no longer wanted."""
+        self.give_way()
+        if self.cancelled():
+            raise FitCancelled("the fit was cancelled")

@@ -1,0 +1,37 @@
+"""The terms that both methods minimise, as pure functions of tensors. Knows no model and no optimizer."""
+
+import math
+
+import torch
+from torch import Tensor
+
+from service.editors.protocol import FitFailed
+
+
+def edit_loss(losses: Tensor, row_of: Tensor, rows: int, reduction: str) -> Tensor:
+    """Teacher forcing, L1. `losses` (N,) are −log p of the target tokens, `row_of` (N,) their rows.
+
+    `sum`: tokens summed per row, rows averaged (as the BaFT paper prints it for one edit). `sample`: token mean per row, rows
+    averaged. `token`: mean over all tokens.
+    """
+    if reduction == "token":
+        return losses.mean()
+    sums = losses.new_zeros(rows).index_add(0, row_of, losses)  # (rows,)
+    if reduction == "sum":
+        return sums.mean()
+    counts = losses.new_zeros(rows).index_add(0, row_of, torch.ones_like(losses))  # (rows,)
+    return (sums / counts.clamp(min=1)).mean()
+
+
+def divergence(logits: Tensor, reference: Tensor) -> Tensor:
+    """Preserve term: KL(reference ‖ model), mean over positions. `logits` (N, V), `reference` (N, V) log-probabilities."""
+    logs = torch.log_softmax(logits.float(), -1)
+    return (reference.exp() * (reference - logs)).sum(-1).mean()
+
+
+def finite(loss: Tensor) -> float:
+    """The loss as a number. Raises FitFailed if it is none."""
+    value = float(loss.detach())
+    if not math.isfinite(value):
+        raise FitFailed("the fit met numbers that are not finite, and nothing of it was kept")
+    return value

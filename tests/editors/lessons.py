@@ -1,0 +1,80 @@
+"""A tiny model that has learned a few sentences, edits of them, and neutral sentences of its own, for tests of whole fits."""
+
+from datetime import UTC, datetime
+from functools import lru_cache
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import torch
+from torch.nn.functional import cross_entropy
+
+from service.domain.edit import Edit, EditStatus, Probe
+from service.editors.baft.settings import BaftSettings
+from service.editors.neutral import Neutral, load_or_sample_neutral
+from service.editors.neutral_settings import NeutralSettings
+from service.editors.protocol import Item
+from service.lm.base import Base, base_from
+from service.lm.overlay import Overlay, View, view
+from service.lm.prompts import collate, encode_row
+from tests.builders import make_model, make_tokenizer
+
+FACTS = {"red is": "A", "sky is": "B", "sea is": "C", "cat is": "D", "dog is": "E", "sun is": "F", "ice is": "G", "oak is": "H"}
+SMALL = {"rank": 4, "learning_rate": 2e-2, "preserve_rows": 4, "preserve_pool": 8}
+
+
+@lru_cache(maxsize=1)
+def taught_base() -> Base:
+    """A base that answers every prompt of FACTS. Chat surfaces are left out: one row an edit keeps the tests short."""
+    torch.manual_seed(0)
+    base = base_from(make_model("llama"), make_tokenizer(chat=False), name="taught")
+    batch = collate(base, [encode_row(base, prompt, answer) for prompt, answer in FACTS.items()])
+    model = base.model
+    model.requires_grad_(True)
+    optimizer = torch.optim.Adam(model.parameters(), lr=5e-3)
+    whole = batch.attention.clone()
+    whole[:, 0] = False
+    for _ in range(60):
+        logits = model(input_ids=batch.ids, attention_mask=batch.attention.long()).logits[:, :-1]
+        loss = cross_entropy(logits[whole[:, 1:]], batch.ids[whole])
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    model.requires_grad_(False)
+    return base_from(model, base.tokenizer, name="taught")
+
+
+@lru_cache(maxsize=1)
+def neutral() -> Neutral:
+    """Sentences of the taught base, sampled once."""
+    with TemporaryDirectory() as folder:
+        return load_or_sample_neutral(
+            taught_base(), Path(folder), settings=NeutralSettings(sentences=12, canary=6, tokens=10), view=view(taught_base())
+        )
+
+
+def view_of(overlay: Overlay) -> View:
+    return view(taught_base(), overlay.tensors)
+
+
+def settings(**changes: Any) -> BaftSettings:
+    return BaftSettings(**{**SMALL, **changes})
+
+
+def item(
+    prompt: str, target: str, *, rephrases: tuple[str, ...] = (), locality: tuple[str, ...] = (), train: bool = True, **more: Any
+) -> Item:
+    """An edit of the taught base; its id is its prompt."""
+    edit = Edit(
+        id=prompt,
+        seq=0,
+        status=EditStatus.QUEUED,
+        author="test",
+        created_at=datetime(2026, 1, 1, tzinfo=UTC),
+        prompt=prompt,
+        target=target,
+        rephrases=tuple(Probe(prompt=each, train=train) for each in rephrases),
+        locality=tuple(Probe(prompt=each, train=train) for each in locality),
+        **more,
+    )
+    return Item(edit, target)

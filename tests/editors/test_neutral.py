@@ -1,0 +1,184 @@
+"""Neutral sentences, the canary, and the rows a fit takes from an item."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from service.editors.baft.bases import basis_report, load_report
+from service.editors.baft.fit import fit_baft
+from service.editors.canary import canary_share
+from service.editors.neutral import Neutral, cuts_of, load_or_sample_neutral
+from service.editors.neutral_settings import NeutralSettings
+from service.editors.protocol import Item
+from service.editors.rows import asked_rows, kept_rows, prefixed, speaks_against
+from service.lm.intervention import Adapter, Balance
+from service.lm.overlay import EMPTY, Overlay, View, view
+from service.lm.prompts import encode_row
+from service.lm.score import taken
+from tests.builders import make_adapter, make_base
+from tests.editors.lessons import item, neutral, settings, taught_base, view_of
+
+SETTINGS = NeutralSettings(sentences=8, canary=4, tokens=10)
+
+
+def load(folder: Path, chosen: NeutralSettings = SETTINGS) -> Neutral:
+    return load_or_sample_neutral(taught_base(), folder, settings=chosen, view=view_of(EMPTY))
+
+
+def test_neutral_sentences_are_sampled_once_and_then_read(tmp_path):
+    first = load(tmp_path)
+    (path,) = tmp_path.iterdir()
+    written = path.stat().st_mtime_ns
+    second = load(tmp_path)
+
+    assert second.sentences == first.sentences
+    assert second.canary == first.canary
+    assert path.stat().st_mtime_ns == written
+
+
+def test_a_damaged_file_is_sampled_again_to_the_same_sentences(tmp_path):
+    first = load(tmp_path)
+    (path,) = tmp_path.iterdir()
+    path.write_text('{"sentences": [[1, "x"]], "canary": []}')
+
+    assert load(tmp_path).sentences == first.sentences
+    assert json.loads(path.read_text())["sentences"]
+
+
+def test_other_settings_have_a_file_of_their_own(tmp_path):
+    load(tmp_path)
+    load(tmp_path, SETTINGS.model_copy(update={"seed": 1}))
+
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_no_canary_row_begins_any_sentence_that_is_learned_from(tmp_path):
+    drawn = load(tmp_path)
+    starts = {row.prompt_ids for row in drawn.canary}
+
+    assert drawn.canary
+    assert not any(sentence.ids[: len(start)] == start and sentence.ids == start for sentence in drawn.sentences for start in starts)
+    assert len({sentence.ids for sentence in drawn.sentences}) == len(drawn.sentences)
+
+
+def test_a_base_keeps_its_own_canary_whole(tmp_path):
+    drawn = load(tmp_path)
+
+    assert canary_share(drawn, view_of(EMPTY), EMPTY) == 1.0
+    assert canary_share(drawn, view_of(EMPTY), Overlay({}, make_adapter((1, 2), scale=0.0))) == 1.0
+    assert canary_share(drawn, view_of(EMPTY), Overlay({}, make_adapter((1, 2), scale=30.0))) < 1.0
+
+
+def test_the_canary_that_is_prepared_once_says_what_asking_plainly_says(tmp_path):
+    drawn, adapter = load(tmp_path), make_adapter((1, 2), scale=30.0)
+    plain = taken(view_of(EMPTY), drawn.canary, adapter)
+
+    assert canary_share(drawn, view_of(EMPTY), Overlay({}, adapter)) == pytest.approx(sum(plain) / len(plain))
+
+
+def test_sentences_are_cut_before_a_word_and_never_before_the_start_or_the_end():
+    base = taught_base()
+    ids = encode_row(base, "the red sky is", "here").ids
+    pieces = base.tokenizer.convert_ids_to_tokens(list(ids))
+
+    cuts = cuts_of(base, ids)
+
+    assert all(pieces[cut].startswith("Ġ") for cut in cuts)
+    assert all(1 < cut < len(ids) - 1 for cut in cuts)
+    assert len(cuts) == 4
+
+
+def test_drawing_leaves_out_what_speaks_against_an_edit():
+    everything = neutral().draw(100, torch.Generator().manual_seed(0), lambda _: False)
+    none = neutral().draw(100, torch.Generator().manual_seed(0), lambda _: True)
+
+    assert len(everything) == len(neutral().sentences)
+    assert none == []
+
+
+def test_a_sentence_speaks_against_an_edit_if_it_names_its_subject_or_holds_its_prompt():
+    against = speaks_against([item("The capital of X is", "Y", subject="X (country)"), item("red is", "Z")])
+
+    assert against("They went to X (country) again.")
+    assert against("we say red is nice")
+    assert not against("The sky is blue.")
+    assert not speaks_against([])("anything")
+
+
+def test_rows_of_an_item_are_its_surfaces_and_trained_rephrases():
+    base = taught_base()
+    given = item("red is", "Z", rephrases=("what colour:",), surfaces=("raw",))
+
+    assert [row.literal for row in asked_rows(base, [given], eos=True, learn_probes=True)] == [True, False]
+    assert [row.literal for row in asked_rows(base, [given], eos=True, learn_probes=False)] == [True]
+    assert [row.literal for row in asked_rows(base, [Item(given.edit, "A", tombstone=True)], eos=True, learn_probes=True)] == [True]
+
+
+def test_without_surfaces_an_edit_is_asked_on_all_that_the_tokenizer_has():
+    base = make_base()
+
+    assert base.surfaces == ("raw", "chat")
+    assert len(asked_rows(base, [item("red is", "Z")], eos=True, learn_probes=True)) == 2
+
+
+def test_kept_rows_hold_the_unedited_answer_and_leave_out_what_an_edit_changes():
+    base = taught_base()
+    given = [item("red is", "Z", locality=("sky is", "sea is")), item("sea is", "Y")]
+
+    (row,) = kept_rows(base, view_of(EMPTY), given)
+
+    assert row.ids == encode_row(base, "sky is", "B").ids
+
+
+def test_probes_that_do_not_say_train_are_not_kept():
+    assert kept_rows(taught_base(), view_of(EMPTY), [item("red is", "Z", locality=("sky is",), train=False)]) == []
+
+
+def test_a_prefix_stands_between_bos_and_the_prompt():
+    base = taught_base()
+    (asked,) = asked_rows(base, [item("red is", "Z")], eos=True, learn_probes=True)
+
+    copy = prefixed(base, asked, (50, 51))
+
+    assert copy is not None
+    assert copy.row.ids == (asked.row.ids[0], 50, 51, *asked.row.ids[1:])
+    assert copy.row.target_ids == asked.row.target_ids
+    assert prefixed(base, asked, (50,) * base.context) is None
+
+
+def test_the_report_on_bases_gives_every_block_and_kind_of_prompt():
+    base = taught_base()
+    given = item("red is", "Z")
+    fitted = fit_baft(base, view_of, EMPTY, [given], [], settings=settings(), neutral=neutral(), seed=1)
+
+    report = basis_report(base, view_of(EMPTY), fitted.overlay.adapter, [given.edit], [], [("sky is", "B")])
+
+    assert [each["block"] for each in report["blocks"]] == sorted(fitted.overlay.adapter.interventions)
+    for each in report["blocks"]:
+        assert len(each["mean_gate"]["edits"]) == 4
+        assert each["mean_gate"]["rephrases"] is None
+        assert all(0 <= weight <= 1 for weight in each["mean_gate"]["unrelated"])
+        assert each["load"] == pytest.approx(each["mean_gate"]["edits"], abs=1e-4)
+        assert each["edits"] == 1
+    json.dumps(report)
+
+
+def test_load_is_reported_with_its_variation_and_the_share_of_active_bases():
+    report = load_report(Balance(torch.tensor([2.0, 2.0, 2.0, 0.2]), 2))
+
+    # Mean 0.775; deviations 0.225 three times and -0.675: their squares sum to 0.6075, over 3 and 0.775² that is 0.3372.
+    assert report["squared_variation"] == pytest.approx(0.6075 / 3 / 0.775**2, abs=1e-5)
+    assert report["active_share"] == 0.75
+    assert load_report(None)["load"] is None
+
+
+def test_an_adapter_without_a_load_is_reported_with_null():
+    base = taught_base()
+    adapter = Adapter(make_adapter((1,), scale=0.1).interventions, {})
+    shown: View = view(base)
+
+    (block,) = basis_report(base, shown, adapter, [], [("sky is", "B")], [])["blocks"]
+
+    assert (block["load"], block["squared_variation"], block["mean_gate"]["edits"]) == (None, None, None)
