@@ -1,0 +1,244 @@
+"""Applying: edits that wait together become one job, are fitted by BaFT on top of the head, and are published or deferred.
+
+A job's row holds its edits, parent and seed, so a worker that dies and comes back repeats exactly that job. If the head moved meanwhile
+the job is repeated on the new head.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from sqlalchemy.engine import Connection
+
+from service.domain import cadence, gate, liveset
+from service.domain.edit import Edit, EditStatus
+from service.domain.liveset import LiveItem, LiveSet
+from service.domain.version import VersionKind
+from service.editors.protocol import Fitted
+from service.lifecycle.faults import point
+from service.lifecycle.parts import Parts
+from service.lifecycle.publish import Candidate, live_changes, publish, settle
+from service.lifecycle.settings import SERVICE
+from service.lifecycle.standing import standing_of
+from service.lifecycle.work import Standpoint, Turn, Watch, items_of, known_edits, seed_of, standpoint
+from service.store import edits, heads, jobs
+from service.store.edits import Change
+from service.store.jobs import Job
+
+NOT_TAKEN = "it was not taken by BaFT and waits for the next retrain"
+COSTS_OTHERS = "with it, edits that are live would have been lost; it waits for the next retrain"
+WINDOW_FULL = "the window is full; it waits for the next retrain"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What the rounds of one job came to: a fit of `entrants` (None if none is left), edits to defer, and edits to try later."""
+
+    fitted: Fitted | None
+    live_set: LiveSet
+    superseded: dict[str, str]
+    entrants: tuple[LiveItem, ...]
+    deferred: dict[str, str]
+    later: tuple[str, ...] = ()
+
+
+def apply(parts: Parts, turn: Turn) -> bool:
+    """Do the next job of applying; whether there was anything to do.
+
+    Raises Stale if the head moved or an edit was taken back during the fit: then the job stays, to be repeated.
+    """
+    job = _claim(parts, turn)
+    if job is None:
+        return False
+    point("claim.after_commit")
+    if job.status == "running":
+        _work(parts, turn, job)
+    return True
+
+
+def give_up_or_narrow(parts: Parts, turn: Turn, reason: str) -> None:
+    """After a fit of the running job failed: try its older half alone; a single edit is tried again, with another seed, and then fails."""
+    with parts.store.write() as connection:
+        heads.lock(connection)
+        heads.check_fence(connection, turn.fence)
+        job = jobs.active(connection, "apply", "running")
+        if job is None:
+            return
+        if len(job.edit_ids) > 1:
+            _narrow(connection, parts, job)
+        elif job.failures + 1 < parts.settings.attempts:
+            jobs.update(connection, job.id, failures=job.failures + 1)
+        else:
+            _fail(connection, parts, job, reason)
+    parts.announcer.announce(job.edit_ids)
+
+
+def _claim(parts: Parts, turn: Turn) -> Job | None:
+    with parts.store.write() as connection:
+        heads.lock(connection)
+        heads.check_fence(connection, turn.fence)
+        running = jobs.active(connection, "apply", "running")
+        return _claim_new(connection, parts, turn) if running is None else _claim_again(connection, parts, turn, running)
+
+
+def _claim_new(connection: Connection, parts: Parts, turn: Turn) -> Job | None:
+    waiting = edits.page(connection, statuses=[EditStatus.QUEUED], limit=parts.settings.joint)
+    if not waiting:
+        return None
+    now = parts.clock()
+    rules = parts.settings.cadence
+    standing = standing_of(connection, parts)
+    room = cadence.room(standing, rules)
+    if room == 0:
+        if not cadence.full_window_defers(standing, rules):
+            return None
+        settle(connection, parts, [_deferred(edit.id, WINDOW_FULL) for edit in waiting], author=SERVICE)
+        job = _new_job(connection, parts, waiting)
+        return jobs.update(connection, job.id, status="cancelled", finished_at=now)
+    taken = waiting[:room]
+    job = _new_job(connection, parts, taken)
+    settle(connection, parts, [Change(edit_id=edit.id, status=EditStatus.APPLYING) for edit in taken], author=SERVICE, job_id=job.id)
+    values = {"parent": heads.read(connection).version, "seed": seed_of(taken), "fence": turn.fence}
+    return jobs.update(connection, job.id, status="running", claims=1, started_at=now, **values)
+
+
+def _claim_again(connection: Connection, parts: Parts, turn: Turn, job: Job) -> Job:
+    """Take up a job that a worker left: as it was, less edits taken back since, and on the head of now."""
+    now = parts.clock()
+    asked = edits.retracted(connection, job.edit_ids)
+    found = [edit for edit in edits.many(connection, job.edit_ids) if edit.status is EditStatus.APPLYING]
+    gone = [Change(edit_id=edit.id, status=EditStatus.RETRACTED) for edit in found if edit.id in asked]
+    settle(connection, parts, gone, author=SERVICE, job_id=job.id)
+    taken = [edit for edit in found if edit.id not in asked]
+    if not taken:
+        jobs.update(connection, job.id, status="cancelled", finished_at=now)
+        return jobs.get(connection, job.id)
+    if job.claims >= parts.settings.claims:
+        _fail(connection, parts, job, "its fit ended the process again and again")
+        return jobs.get(connection, job.id)
+    head = heads.read(connection)
+    ids = [edit.id for edit in taken]
+    repeated = job.fence != turn.fence
+    values = {"parent": head.version, "seed": seed_of(taken, job.failures), "fence": turn.fence}
+    return jobs.update(connection, job.id, edit_ids=ids, claims=job.claims + int(repeated), **values)
+
+
+def _work(parts: Parts, turn: Turn, job: Job) -> None:
+    stand = standpoint(parts)
+    watch = Watch(parts, turn, job.id, "fit.middle", in_vain=lambda: parts.follower.current.epoch > stand.head.epoch)
+    known = known_edits(parts, stand.live_set, job.edit_ids)
+    outcome = _rounds(parts, stand, [known[edit_id] for edit_id in job.edit_ids], job, watch)
+    changes = [_deferred(edit_id, reason) for edit_id, reason in outcome.deferred.items()]
+    changes += [Change(edit_id=edit_id, status=EditStatus.QUEUED) for edit_id in outcome.later]
+    if outcome.fitted is None:
+        _finish_unpublished(parts, turn, job, changes, outcome)
+        return
+    with parts.store.read() as connection:
+        pointless = edits.deferred_before(connection, outcome.entrants)
+    superseded = {**pointless, **outcome.superseded}
+    changes += live_changes(stand.live_set, outcome.live_set, superseded=superseded, reports=outcome.fitted.reports)
+    entered = [item.edit_id for item in outcome.entrants]
+    publish(
+        parts,
+        Candidate(
+            parent=stand.head,
+            fence=turn.fence,
+            kind=VersionKind.BAFT,
+            overlay=outcome.fitted.overlay,
+            live_set=outcome.live_set,
+            changes=changes,
+            author=known[entered[-1]].author,
+            scores=dict(outcome.fitted.scores),
+            job_id=job.id,
+            standing=job.edit_ids,
+        ),
+    )
+
+
+def _rounds(parts: Parts, stand: Standpoint, asked: Sequence[Edit], job: Job, watch: Watch) -> Outcome:
+    """Fit until nothing is lost: what was not taken is left out; if live edits were lost the newest of the new is; and so on.
+
+    Every round depends only on the job and its parent, so a repetition takes the same way.
+    """
+    with parts.store.read() as connection:
+        entrants = {item.edit_id: item for item in edits.items(connection, [edit.id for edit in asked])}
+    deferred: dict[str, str] = {}
+    later: tuple[str, ...] = ()
+    rounds = 0
+    while rounds < parts.settings.rounds:
+        trying = [item for edit_id, item in entrants.items() if edit_id not in deferred and edit_id not in later]
+        live_set, superseded = liveset.apply(stand.live_set, trying)
+        new = tuple(item for item in live_set.window if item.is_live and item.edit_id in entrants)
+        if not new:
+            return Outcome(None, live_set, superseded, (), deferred, later)
+        fitted = _fit(parts, stand, live_set, new, job, watch)
+        lost_new = [item for item in new if item.edit_id in fitted.lost]
+        lost_old = [edit_id for edit_id in fitted.lost if edit_id not in {item.edit_id for item in new}]
+        refused = _judge(parts, stand, fitted, len(new))
+        rounds += int(bool(fitted.lost))
+        if lost_new:
+            deferred |= {item.edit_id: NOT_TAKEN for item in lost_new}
+        elif lost_old:
+            deferred[new[-1].edit_id] = COSTS_OTHERS
+        elif refused and len(new) > 1:
+            later += tuple(item.edit_id for item in new[len(new) // 2 :])
+        elif refused:
+            deferred[new[0].edit_id] = f"{refused}; it waits for the next retrain"
+        else:
+            return Outcome(fitted, live_set, superseded, new, deferred, later)
+    deferred |= {edit_id: NOT_TAKEN for edit_id in entrants if edit_id not in deferred and edit_id not in later}
+    return Outcome(None, stand.live_set, {}, (), deferred, later)
+
+
+def _fit(parts: Parts, stand: Standpoint, live_set: LiveSet, new: Sequence[LiveItem], job: Job, watch: Watch) -> Fitted:
+    known = known_edits(parts, live_set)
+    entering = {item.edit_id for item in new}
+    window = [item for item in live_set.window if item.edit_id not in entering]
+    overlay = parts.overlays.of(stand.version)
+    assert job.seed is not None
+    return parts.editors.baft(overlay, items_of(new, known), items_of(window, known), job.seed, watch.hooks())
+
+
+def _judge(parts: Parts, stand: Standpoint, fitted: Fitted, new: int) -> str | None:
+    """Why the gate refuses a fit, or None."""
+    decision = gate.decide(fitted.scores, stand.version.scores, edits=new, limits=parts.settings.gate)
+    return None if decision.passes else "; ".join(decision.reasons)
+
+
+def _finish_unpublished(parts: Parts, turn: Turn, job: Job, changes: list[Change], outcome: Outcome) -> None:
+    """End a job that publishes nothing: everything in it was deferred, put off, or older than what is live."""
+    changes = changes + [
+        Change(edit_id=old, status=EditStatus.SUPERSEDED, superseded_by=new)
+        for old, new in outcome.superseded.items()
+        if old in job.edit_ids
+    ]
+    with parts.store.write() as connection:
+        heads.lock(connection)
+        heads.check_fence(connection, turn.fence)
+        standing = {edit.id for edit in edits.many(connection, job.edit_ids) if edit.status is EditStatus.APPLYING}
+        settle(connection, parts, [change for change in changes if change.edit_id in standing], author=SERVICE, job_id=job.id)
+        jobs.finish(connection, job.id, now=parts.clock())
+    parts.announcer.announce(job.edit_ids)
+
+
+def _narrow(connection: Connection, parts: Parts, job: Job) -> None:
+    half = (len(job.edit_ids) + 1) // 2
+    put_off = [edit for edit in edits.many(connection, job.edit_ids[half:]) if edit.status is EditStatus.APPLYING]
+    settle(connection, parts, [Change(edit_id=edit.id, status=EditStatus.QUEUED) for edit in put_off], author=SERVICE, job_id=job.id)
+    jobs.update(connection, job.id, edit_ids=job.edit_ids[:half])
+
+
+def _fail(connection: Connection, parts: Parts, job: Job, reason: str) -> None:
+    standing = [edit for edit in edits.many(connection, job.edit_ids) if edit.status is EditStatus.APPLYING]
+    changes = [Change(edit_id=edit.id, status=EditStatus.FAILED, error=reason) for edit in standing]
+    settle(connection, parts, changes, author=SERVICE, job_id=job.id)
+    jobs.finish(connection, job.id, error=reason, now=parts.clock())
+
+
+def _new_job(connection: Connection, parts: Parts, taken: Sequence[Edit]) -> Job:
+    ids = [edit.id for edit in taken]
+    return jobs.insert(connection, "apply", edit_ids=ids, reason=None, author=taken[-1].author, now=parts.clock())
+
+
+def _deferred(edit_id: str, reason: str) -> Change:
+    return Change(edit_id=edit_id, status=EditStatus.DEFERRED, error=reason)
+

@@ -1,0 +1,61 @@
+"""This process' copy of the head: swapped after every commit, and caught up when another process moved it."""
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from service.domain.errors import Corrupt
+from service.lifecycle.overlays import Overlays
+from service.lm.overlay import Overlay
+from service.store import heads, versions
+from service.store.session import Store
+
+
+@dataclass(frozen=True)
+class Published:
+    """A version that answers by default from now on."""
+
+    version: int
+    epoch: int
+    overlay: Overlay
+
+
+class Follower:
+    """Hands each head to `on_published` (which makes the process answer with it), in order of epoch and never an older one."""
+
+    def __init__(self, store: Store, overlays: Overlays, on_published: Callable[[Published], None]) -> None:
+        self._store = store
+        self._overlays = overlays
+        self._on_published = on_published
+        self._lock = threading.Lock()
+        self._current: Published | None = None
+        self.degraded: str | None = None  # why this process does not answer with the head that the row names
+
+    @property
+    def current(self) -> Published:
+        """What this process answers with; there is one as soon as the store was opened."""
+        assert self._current is not None
+        return self._current
+
+    def swap(self, published: Published) -> None:
+        """Answer with a version from now on, unless a later one is in place already."""
+        with self._lock:
+            if self._current is None or published.epoch > self._current.epoch:
+                self._on_published(published)
+                self._current = published
+                self.degraded = None
+
+    def catch_up(self) -> bool:
+        """Load and swap to the head that the row names, if it is another one; whether it was."""
+        with self._store.read() as connection:
+            head = heads.read(connection)
+            if self._current is not None and head.epoch <= self._current.epoch:
+                return False
+            version = versions.get(connection, head.version)
+        try:
+            overlay = self._overlays.of(version)
+        except Corrupt as error:
+            self.degraded = f"version {version.number} cannot be loaded: {error.message}"
+            return False
+        self.swap(Published(head.version, head.epoch, overlay))
+        return True

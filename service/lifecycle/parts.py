@@ -1,0 +1,34 @@
+"""What the verbs of the worker work with."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+from service.lifecycle.announce import Announcer
+from service.lifecycle.editors import Editors
+from service.lifecycle.follow import Follower
+from service.lifecycle.overlays import Overlays
+from service.lifecycle.settings import LifecycleSettings
+from service.store.session import Store
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
+
+
+def _at_once() -> None:
+    """Nobody has to be given way to."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parts:
+    """One process' share of the lifecycle. `give_way` is called between the steps of a fit; `clock` never decides about leases."""
+
+    store: Store
+    overlays: Overlays
+    editors: Editors
+    follower: Follower
+    announcer: Announcer = field(default_factory=Announcer)
+    settings: LifecycleSettings = field(default_factory=LifecycleSettings)
+    give_way: Callable[[], None] = _at_once
+    clock: Callable[[], datetime] = _now

@@ -1,0 +1,147 @@
+"""Publishing a candidate: its bytes first, then one transaction that counts only under the worker's fence and on the parent it was fitted to.
+
+After the commit this process swaps, and only then is anything announced: so who is told that an edit is live hears it in the next answer.
+"""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from sqlalchemy.engine import Connection
+
+from service.domain.edit import EditStatus
+from service.domain.errors import Stale
+from service.domain.liveset import Carrier, LiveItem, LiveSet
+from service.domain.version import Head, Version, VersionKind, VersionStatus
+from service.lifecycle.faults import point
+from service.lifecycle.follow import Published
+from service.lifecycle.parts import Parts
+from service.lm.overlay import Overlay
+from service.store import edits, events, heads, jobs, versions
+from service.store.edits import Change
+from service.store.events import Event
+
+RETRACTION_WINS = (EditStatus.SUPERSEDED, EditStatus.ROLLED_BACK, EditStatus.DEFERRED, EditStatus.QUEUED)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Candidate:
+    """A fitted overlay with everything its publication changes. `standing` edits must not have been taken back meanwhile."""
+
+    parent: Head
+    fence: int
+    kind: VersionKind
+    overlay: Overlay
+    live_set: LiveSet
+    changes: Sequence[Change]
+    author: str
+    reason: str | None = None
+    scores: Mapping[str, Any] = field(default_factory=dict)
+    job_id: str | None = None
+    standing: Collection[str] = ()
+
+
+def publish(parts: Parts, candidate: Candidate) -> Version:
+    """Make a candidate the head. Raises Stale if the head moved or a standing edit was taken back, FenceLost if the worker was replaced.
+
+    On either nothing was changed; the file that was written stays without a row and is collected later.
+    """
+    digest = parts.overlays.save(candidate.overlay)
+    point("publish.after_save")
+    now = parts.clock()
+    with parts.store.write() as connection:
+        head = heads.lock(connection)
+        heads.check_fence(connection, candidate.fence)
+        if head.epoch != candidate.parent.epoch:
+            raise Stale("the head has moved since the fit began")
+        if edits.retracted(connection, candidate.standing):
+            raise Stale("an edit of the fit was taken back meanwhile")
+        moved = heads.move(
+            connection, head, restores_fence=candidate.fence, reason=candidate.reason, author=candidate.author, now=now
+        )
+        version = Version(
+            number=moved.version,
+            kind=candidate.kind,
+            status=VersionStatus.PUBLISHED,
+            parent=head.version,
+            digest=digest,
+            created_at=now,
+            author=candidate.author,
+            reason=candidate.reason,
+            edits_counted=len(candidate.live_set.live),
+            window=len(candidate.live_set.window),
+            scores=candidate.scores,
+        )
+        versions.insert(connection, version, candidate.live_set, fence=candidate.fence, job_id=candidate.job_id)
+        settle(connection, parts, candidate.changes, author=candidate.author, version=moved.version, job_id=candidate.job_id)
+        if candidate.job_id is not None:
+            jobs.finish(connection, candidate.job_id, version=moved.version, now=now)
+        published = Event(type="version.published", author=candidate.author, version=moved.version, job_id=candidate.job_id)
+        events.write(connection, [published], now=now)
+        point("publish.before_commit")
+    point("publish.after_commit")
+    parts.follower.swap(Published(moved.version, moved.epoch, candidate.overlay))
+    parts.announcer.announce(change.edit_id for change in candidate.changes)
+    return version
+
+
+def settle(
+    connection: Connection, parts: Parts, changes: Sequence[Change], *, author: str, version: int | None = None, job_id: str | None = None
+) -> None:
+    """Write changes of edits with their events. An edit that leaves the live set and was asked to be taken back counts as retracted."""
+    now = parts.clock()
+    leaving = [change.edit_id for change in changes if change.status in RETRACTION_WINS]
+    asked = edits.retracted(connection, leaving) if leaving else set()
+    written = [
+        Change(edit_id=change.edit_id, status=EditStatus.RETRACTED)
+        if change.edit_id in asked and change.status in RETRACTION_WINS
+        else _with_version(change, version)
+        for change in changes
+    ]
+    edits.change(connection, written, now=now)
+    happened = [
+        Event(
+            type=f"edit.{change.status}",
+            edit_id=change.edit_id,
+            version=version,
+            job_id=job_id,
+            author=author,
+            data={} if change.error is None else {"reason": change.error},
+        )
+        for change in written
+    ]
+    events.write(connection, happened, now=now)
+
+
+def live_changes(
+    before: LiveSet, after: LiveSet, *, superseded: Mapping[str, str], reports: Mapping[str, Mapping[str, Any]]
+) -> list[Change]:
+    """What a publication makes of the edits it holds, read from the live sets, and of those it supersedes ({old id: new id})."""
+    older = {new: old for old, new in superseded.items()}
+    changes = [
+        Change(edit_id=old, status=EditStatus.SUPERSEDED, superseded_by=new)
+        for old, new in superseded.items()
+        if after.get(old) is None or not after.get(old).is_live  # type: ignore[union-attr]
+    ]
+    for item in after.live:
+        if _stood(before, item) and item.edit_id not in reports:
+            continue
+        changes.append(
+            Change(
+                edit_id=item.edit_id,
+                status=EditStatus.APPLIED if item.carrier is Carrier.WINDOW else EditStatus.CONSOLIDATED,
+                supersedes=older.get(item.edit_id),
+                report=reports.get(item.edit_id),
+            )
+        )
+    return changes
+
+
+def _stood(before: LiveSet, item: LiveItem) -> bool:
+    """Whether an item was live before with the same carrier, so that its row says so already."""
+    was = before.get(item.edit_id)
+    return was is not None and was.is_live and was.carrier is item.carrier
+
+
+def _with_version(change: Change, version: int | None) -> Change:
+    return Change(**{**change.__dict__, "version": version}) if change.status.is_live else change

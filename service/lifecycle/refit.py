@@ -1,0 +1,152 @@
+"""Refitting the window from the tensors alone, so that the overlay says again what its rows say: after a retraction or a rollback.
+
+An edit taken back leaves the window; one in the tensors gets a tombstone, a BaFT item towards the base's own answer.
+"""
+
+from collections.abc import Mapping
+
+from sqlalchemy.engine import Connection
+
+from service.domain import liveset
+from service.domain.edit import Edit, EditStatus
+from service.domain.liveset import LiveItem, LiveSet
+from service.domain.version import VersionKind
+from service.editors.protocol import Fitted
+from service.lifecycle.parts import Parts
+from service.lifecycle.publish import Candidate, live_changes, publish
+from service.lifecycle.settings import SERVICE
+from service.lifecycle.work import Standpoint, Turn, Watch, items_of, known_edits, seed_of, standpoint
+from service.lm.overlay import Overlay
+from service.store import edits, heads, jobs, versions
+from service.store.edits import Change
+from service.store.jobs import Job
+
+LOST = "it was lost when the window was fitted again without a retracted edit; it waits for the next retrain"
+
+
+def refit(parts: Parts, turn: Turn) -> bool:
+    """Do the refit that is due, if one is; whether one was. Raises Stale if the head moved: then it stays due."""
+    job = _claim(parts, turn)
+    if job is None:
+        return False
+    if job.status == "running":
+        _work(parts, turn, job)
+    return True
+
+
+def give_up_or_retry(parts: Parts, turn: Turn, kind: str, reason: str) -> None:
+    """After a fit of the running job of a kind failed: count it, and end the job once it failed too often."""
+    with parts.store.write() as connection:
+        heads.lock(connection)
+        heads.check_fence(connection, turn.fence)
+        job = jobs.active(connection, kind, "running")
+        if job is None:
+            return
+        jobs.update(connection, job.id, failures=job.failures + 1)
+        if job.failures + 1 >= parts.settings.attempts:
+            jobs.finish(connection, job.id, error=reason, now=parts.clock())
+
+
+def is_due(connection: Connection) -> bool:
+    """Whether live edits wait to be taken back, or the head's overlay says more than its rows; unless this failed on this head already."""
+    head = heads.read(connection)
+    last = jobs.page(connection, limit=1, kind="refit")
+    if last and last[0].status == "failed" and last[0].parent == head.version:
+        return False
+    live_set = versions.live_set(connection, head.version)
+    return bool(_gone(connection, live_set)) or live_set.needs_refit
+
+
+def _gone(connection: Connection, live_set: LiveSet) -> dict[str, bool]:
+    live = live_set.ids
+    return {edit_id: restore for edit_id, restore in edits.retractions_pending(connection).items() if edit_id in live}
+
+
+def _claim(parts: Parts, turn: Turn) -> Job | None:
+    with parts.store.write() as connection:
+        head = heads.lock(connection)
+        heads.check_fence(connection, turn.fence)
+        now = parts.clock()
+        job = jobs.active(connection, "refit")
+        if not is_due(connection):
+            return job and jobs.update(connection, job.id, status="cancelled", finished_at=now)
+        if job is None:
+            job = jobs.insert(connection, "refit", reason="the overlay holds what was taken back", author=SERVICE, now=now)
+        gone = sorted(_gone(connection, versions.live_set(connection, head.version)))
+        if job.claims >= parts.settings.claims:
+            jobs.finish(connection, job.id, error="its fit ended the process again and again", now=now)
+            return jobs.get(connection, job.id)
+        repeated = job.fence != turn.fence or job.status == "queued"
+        values = {"edit_ids": gone, "parent": head.version, "fence": turn.fence, "claims": job.claims + int(repeated)}
+        return jobs.update(connection, job.id, status="running", started_at=job.started_at or now, **values)
+
+
+def _work(parts: Parts, turn: Turn, job: Job) -> None:
+    stand = standpoint(parts)
+    with parts.store.read() as connection:
+        gone = _gone(connection, stand.live_set)
+        restored = _restored(connection, [edit_id for edit_id, restore in gone.items() if restore])
+    watch = Watch(parts, turn, job.id, "fit.middle", in_vain=lambda: parts.follower.current.epoch > stand.head.epoch)
+    known = known_edits(parts, stand.live_set, [item.edit_id for item in restored])
+    desired = liveset.refitted(stand.live_set, gone, restored)
+    overlay, live_set, lost, fitted = _rounds(parts, stand, desired, known, job, watch)
+    changes = [Change(edit_id=edit_id, status=EditStatus.RETRACTED) for edit_id in gone]
+    changes += [Change(edit_id=edit_id, status=EditStatus.DEFERRED, error=LOST) for edit_id in lost]
+    changes += live_changes(stand.live_set, live_set, superseded={}, reports={})
+    publish(
+        parts,
+        Candidate(
+            parent=stand.head,
+            fence=turn.fence,
+            kind=VersionKind.RETRACT,
+            overlay=overlay,
+            live_set=live_set,
+            changes=changes,
+            author=job.author,
+            reason=job.reason,
+            scores={} if fitted is None else dict(fitted.scores),
+            job_id=job.id,
+            standing=[item.edit_id for item in restored],
+        ),
+    )
+
+
+def _restored(connection: Connection, edit_ids: list[str]) -> list[LiveItem]:
+    """The edits that the given ones superseded, where they still count as superseded by them."""
+    older = [edit.supersedes for edit in edits.many(connection, edit_ids) if edit.supersedes is not None]
+    found = [
+        edit for edit in edits.many(connection, older) if edit.status is EditStatus.SUPERSEDED and edit.superseded_by in edit_ids
+    ]
+    asked = edits.retracted(connection, [edit.id for edit in found])
+    return edits.items(connection, [edit.id for edit in found if edit.id not in asked])
+
+
+def _rounds(
+    parts: Parts, stand: Standpoint, desired: LiveSet, known: Mapping[str, Edit], job: Job, watch: Watch
+) -> tuple[Overlay, LiveSet, list[str], Fitted | None]:
+    """Fit the window until nothing live is lost; what is lost is left out. A retraction is never held up by it."""
+    bare = Overlay(parts.overlays.of(stand.version).tensors, None)
+    lost: list[str] = []
+    fitted = None
+    for _ in range(parts.settings.rounds):
+        desired = liveset.with_answers(desired, _answers(parts, desired, known))
+        if not desired.window:
+            return bare, desired, lost, None
+        asked = items_of(desired.window, known)
+        seed = seed_of([item.edit for item in asked], job.failures)
+        fitted = parts.editors.baft(bare, asked, (), seed, watch.hooks())
+        lost_now = [item.edit_id for item in desired.window if item.is_live and item.edit_id in fitted.lost]
+        if not lost_now:
+            return fitted.overlay, desired, lost, fitted
+        lost += lost_now
+        desired = liveset.entomb(liveset.drop(desired, lost_now))
+    everything = [item.edit_id for item in desired.window if item.is_live]
+    left = liveset.entomb(liveset.drop(desired, everything))
+    return bare, liveset.with_answers(left, _answers(parts, left, known)), lost + everything, None
+
+
+def _answers(parts: Parts, live_set: LiveSet, known: Mapping[str, Edit]) -> dict[str, str]:
+    """What the base says to the prompts of tombstones that have no answer yet."""
+    new = [item.edit_id for item in live_set.items if item.tombstone and item.answer is None]
+    return {edit_id: parts.editors.base_answer(known[edit_id]) for edit_id in new}
+

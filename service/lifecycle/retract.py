@@ -1,0 +1,61 @@
+"""Taking an edit back. What is not live goes at once; what is live is noted here and taken out by the worker's refit."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from service.domain.edit import Edit, EditStatus
+from service.domain.errors import Conflict
+from service.store import edits, events, heads, jobs
+from service.store.edits import Change
+from service.store.events import Event
+from service.store.session import Store
+
+AT_ONCE = (EditStatus.QUEUED, EditStatus.DEFERRED, EditStatus.ROLLED_BACK)
+NEVER = (EditStatus.SUPERSEDED, EditStatus.FAILED)
+
+
+@dataclass(frozen=True)
+class Retraction:
+    """What became of the wish: `edit` as it stands, and whether it is taken back already or only asked to be."""
+
+    edit: Edit
+    is_done: bool
+
+
+def retract(
+    store: Store,
+    edit_id: str,
+    *,
+    author: str,
+    restore_previous: bool = False,
+    ring: Callable[[str], None] | None = None,
+    now: datetime | None = None,
+) -> Retraction:
+    """Take an edit back; with `restore_previous` the edit that it superseded becomes live again.
+
+    Raises NotFound, or Conflict for an edit that is superseded or failed. Doing it twice is the same as once.
+    """
+    now = now or datetime.now(UTC)
+    with store.write() as connection:
+        heads.lock(connection)
+        edit = edits.get(connection, edit_id)
+        if edit.status is EditStatus.RETRACTED:
+            return Retraction(edit, True)
+        if edit.status in NEVER:
+            raise Conflict(f"an edit that is {edit.status} cannot be retracted: nothing of it is live", field="id")
+        if edits.retracted(connection, [edit_id]):
+            return Retraction(edit, False)
+        edits.ask_retraction(connection, edit_id, restore_previous=restore_previous, author=author, now=now)
+        if edit.status in AT_ONCE:
+            edits.change(connection, [Change(edit_id=edit_id, status=EditStatus.RETRACTED)], now=now)
+            happened = "edit.retracted"
+        else:
+            if edit.status.is_live and jobs.active(connection, "refit", "queued") is None:
+                jobs.insert(connection, "refit", edit_ids=[edit_id], reason="retraction", author=author, now=now)
+            happened = "edit.retraction_asked"
+        events.write(connection, [Event(type=happened, edit_id=edit_id, author=author)], now=now)
+        result = Retraction(edits.get(connection, edit_id), edit.status in AT_ONCE)
+    if ring is not None:
+        ring(edit_id)
+    return result

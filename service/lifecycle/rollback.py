@@ -1,0 +1,111 @@
+"""Rolling back: a publication of an older overlay under a new number, made in the request itself, in one transaction.
+
+It leaves the worker's fence alone: a fit under way finds the head moved and is repeated on the new one.
+"""
+
+from dataclasses import dataclass
+
+from sqlalchemy.engine import Connection
+
+from service.domain import liveset
+from service.domain.edit import EditStatus
+from service.domain.errors import Conflict, Corrupt, Stale
+from service.domain.liveset import LiveSet
+from service.domain.version import Version, VersionKind, VersionStatus
+from service.lifecycle.faults import point
+from service.lifecycle.follow import Published
+from service.lifecycle.parts import Parts
+from service.lifecycle.publish import live_changes, settle
+from service.lifecycle.submit import first_status
+from service.lm.overlay import Overlay
+from service.store import edits, events, heads, jobs, versions
+from service.store.edits import Change
+from service.store.events import Event
+
+
+@dataclass(frozen=True)
+class RolledBack:
+    """The new head; `restored` is the version whose overlay it took, `rolled_back` the edits that are not live any more."""
+
+    version: int
+    restored: int
+    epoch: int
+    rolled_back: tuple[str, ...]
+    requeued: bool = False
+
+
+def roll_back(
+    parts: Parts, *, to: int, author: str, reason: str | None = None, requeue: bool = False, if_match: int | None = None
+) -> RolledBack:
+    """Answer with an older version again. With `requeue` the edits that fall out are queued to be applied on top of it.
+
+    `if_match` is the epoch that the caller saw. Raises NotFound; Gone for a collected version; Corrupt for a damaged one; Conflict for the
+    head itself; Stale if the epoch is another.
+    """
+    with parts.store.read() as connection:
+        target = versions.get(connection, to)
+    overlay = _overlay(parts, target)
+    now = parts.clock()
+    with parts.store.write() as connection:
+        head = heads.lock(connection)
+        if if_match is not None and head.epoch != if_match:
+            raise Stale("the head has moved: its epoch is not the one in If-Match", field="If-Match")
+        if head.version == to:
+            raise Conflict("this version is the head already", field="to")
+        before = versions.live_set(connection, head.version)
+        held = versions.live_set(connection, to)
+        after = liveset.roll_back(held, edits.retracted(connection, held.ids))
+        moved = heads.move(connection, head, restores_fence=None, reason=reason, author=author, now=now)
+        version = Version(
+            number=moved.version,
+            kind=VersionKind.ROLLBACK,
+            status=VersionStatus.PUBLISHED,
+            parent=head.version,
+            restores=to,
+            digest=target.digest,
+            created_at=now,
+            author=author,
+            reason=reason,
+            scores=target.scores,
+        )
+        versions.insert(connection, version, after, fence=None, job_id=None)
+        fallen = _settle(connection, parts, before, after, author=author, version=moved.version, requeue=requeue)
+        if after.needs_refit and jobs.active(connection, "refit", "queued") is None:
+            jobs.insert(connection, "refit", reason="the restored version holds retracted edits", author=author, now=now)
+        data = {"restored": to, "reason": reason, "rolled_back": len(fallen)}
+        events.write(connection, [Event(type="version.rolled_back", author=author, version=moved.version, data=data)], now=now)
+        point("rollback.before_commit")
+    point("rollback.after_commit")
+    parts.follower.swap(Published(moved.version, moved.epoch, overlay))
+    parts.announcer.announce((*after.ids, *fallen))
+    return RolledBack(moved.version, to, moved.epoch, fallen, requeue)
+
+
+def _overlay(parts: Parts, target: Version) -> Overlay:
+    """The target's overlay; a version found damaged is marked, so that nobody tries again."""
+    try:
+        return parts.overlays.of(target)
+    except Corrupt:
+        if target.digest is not None and target.status is VersionStatus.PUBLISHED:
+            with parts.store.write() as connection:
+                versions.mark_corrupt(connection, target.digest)
+        raise
+
+
+def _settle(
+    connection: Connection, parts: Parts, before: LiveSet, after: LiveSet, *, author: str, version: int, requeue: bool
+) -> tuple[str, ...]:
+    """Set the edits' states from the two live sets; the ids of those that fell out, less the retracted."""
+    gone = sorted(before.ids - after.ids)
+    asked = edits.retracted(connection, gone)
+    changes = [Change(edit_id=edit_id, status=EditStatus.ROLLED_BACK) for edit_id in gone]
+    changes += live_changes(before, after, superseded={}, reports={})
+    settle(connection, parts, changes, author=author, version=version)
+    fallen = tuple(edit.id for edit in edits.many(connection, set(gone) - asked))
+    if requeue:
+        again = [
+            Change(edit_id=edit.id, status=first_status(edit.method, parts.settings.cadence.method))
+            for edit in edits.many(connection, fallen)
+        ]
+        settle(connection, parts, again, author=author)
+    return fallen

@@ -1,0 +1,28 @@
+"""What the lifecycle may be told; the defaults are those of a server on one machine."""
+
+from dataclasses import dataclass, field
+
+from service.domain.cadence import Cadence
+from service.domain.gate import GateLimits
+
+SERVICE = "errata"  # the author of what nobody asked for: an automatic retrain, a recovery
+
+
+@dataclass(frozen=True, kw_only=True)
+class LifecycleSettings:
+    """Limits of the worker. All times are seconds."""
+
+    cadence: Cadence = field(default_factory=Cadence)
+    gate: GateLimits = field(default_factory=GateLimits)
+    joint: int = 64  # edits of one job at most
+    attempts: int = 3  # fits of a job that may fail before it is given up
+    claims: int = 10  # times a job is taken up before it is given up: a job that ends the process must not do so for ever
+    rounds: int = 4  # fits of one job that leave out what was lost, before the rest is deferred
+    restarts: int = 10  # times a retrain begins again because an edit of its snapshot left the live set
+    patience: int = 2  # publications a retrain may lose to edits before applying pauses for it
+    lease_s: float = 30.0
+    sweep_s: float = 2.0  # how long a lost ring may go unnoticed
+    keep_last: int = 100
+    keep_every: int = 100
+    orphan_s: float = 3600.0  # a file without a row is collected after this: until then its publication may be under way
+    collect_s: float = 600.0  # between two collections

@@ -1,0 +1,142 @@
+"""Accepting edits: one transaction writes edits, events and the idempotency key. What is acknowledged is durable; order is order of commit."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from sqlalchemy.engine import Connection
+
+from service.domain.edit import Edit, EditRequest, EditStatus, Method
+from service.domain.errors import Refused, TooLong, Unavailable
+from service.lifecycle.faults import point
+from service.store import edits, events, heads, idempotency
+from service.store.events import Event
+from service.store.ids import new_id
+from service.store.session import Store
+
+MOST_EDITS = 1_000
+KEY_CHARACTERS = 255
+
+
+@dataclass(frozen=True)
+class Accepted:
+    """One request of a submission: the edit that stands for it, and whether it was there before (same key and target)."""
+
+    edit: Edit
+    identical: bool
+
+
+@dataclass(frozen=True)
+class SubmitResult:
+    """What a submission was answered with, in the order of its requests. `replayed`: an idempotency key had been used before."""
+
+    accepted: tuple[Accepted, ...]
+    replayed: bool = False
+
+    @property
+    def edits(self) -> tuple[Edit, ...]:
+        return tuple(one.edit for one in self.accepted)
+
+
+def submit(
+    store: Store,
+    requests: Sequence[EditRequest],
+    *,
+    author: str,
+    idempotency_key: str | None = None,
+    body_hash: str = "",
+    method: str = "auto",
+    waiting_limit: int = 10_000,
+    ring: Callable[[str], None] | None = None,
+    now: datetime | None = None,
+) -> SubmitResult:
+    """Accept all requests or none.
+
+    `method` is the setting that says who carries an edit that names no method. `ring` is called after the commit with each new edit's
+    id; if the call is lost, the worker's sweep finds the row. Raises Refused, KeyReused, or Unavailable if too many edits wait.
+    """
+    _check(requests, idempotency_key)
+    now = now or datetime.now(UTC)
+    with store.write() as connection:
+        heads.lock(connection)
+        if idempotency_key is not None:
+            answer = idempotency.recall(connection, author=author, key=idempotency_key, body_hash=body_hash)
+            if answer is not None:
+                return _replay(connection, answer)
+        result, new = _accept(connection, requests, author=author, method=method, now=now)
+        if new and edits.counts(connection)["queued"] > waiting_limit:
+            raise Unavailable("too many edits wait to be applied; send this one again later", retry_after_s=5.0)
+        if idempotency_key is not None:
+            answer = {"edits": [[one.edit.id, one.identical] for one in result.accepted]}
+            idempotency.remember(connection, author=author, key=idempotency_key, body_hash=body_hash, answer=answer, now=now)
+        point("submit.before_commit")
+    point("submit.after_commit")
+    for edit_id in new if ring is not None else ():
+        ring(edit_id)
+    return result
+
+
+def _accept(
+    connection: Connection, requests: Sequence[EditRequest], *, author: str, method: str, now: datetime
+) -> tuple[SubmitResult, list[str]]:
+    standing: dict[str, tuple[str, str]] = {}  # conflict key → the new edit that stands for it, and its target
+    order: list[tuple[str, bool]] = []
+    new: list[tuple[str, EditStatus, EditRequest]] = []
+    for request in requests:
+        key = edits.key_digest(request)
+        known = standing.get(key)
+        before = None if known else edits.latest_of_key(connection, key)
+        if known is not None and known[1] == request.target:
+            order.append((known[0], True))
+        elif before is not None and before.target == request.target:
+            edits.add_probes(connection, before, request)
+            order.append((before.id, True))
+        else:
+            edit_id = new_id()
+            standing[key] = (edit_id, request.target)
+            new.append((edit_id, first_status(request.method, method), request))
+            order.append((edit_id, False))
+    first = heads.take_seqs(connection, len(new)) if new else 0
+    rows = [(edit_id, first + index, status, request) for index, (edit_id, status, request) in enumerate(new)]
+    edits.insert(connection, rows, author=author, now=now)
+    happened = [Event(type="edit.accepted", edit_id=edit_id, author=author, data={"seq": seq}) for edit_id, seq, _, _ in rows]
+    events.write(connection, happened, now=now)
+    found = {edit.id: edit for edit in edits.many(connection, {edit_id for edit_id, _ in order})}
+    made = {edit_id for edit_id, _, _ in new}
+    for (edit_id, identical), request in zip(order, requests, strict=True):
+        if identical and edit_id in made:
+            found[edit_id] = edits.add_probes(connection, found[edit_id], request)
+    accepted = tuple(Accepted(found[edit_id], identical) for edit_id, identical in order)
+    return SubmitResult(accepted), [edit_id for edit_id, _, _ in new]
+
+
+def first_status(asked: Method, setting: str) -> EditStatus:
+    """An edit for LocFT-BF waits for the next retrain; every other one is queued."""
+    chosen = setting if asked is Method.AUTO else str(asked)
+    return EditStatus.DEFERRED if chosen == Method.LOCFT else EditStatus.QUEUED
+
+
+def _replay(connection: Connection, answer: Mapping[str, Sequence[tuple[str, bool]]]) -> SubmitResult:
+    """The edits of the first answer as they stand now."""
+    found = {edit.id: edit for edit in edits.many(connection, {edit_id for edit_id, _ in answer["edits"]})}
+    return SubmitResult(tuple(Accepted(found[edit_id], identical) for edit_id, identical in answer["edits"]), replayed=True)
+
+
+def _check(requests: Sequence[EditRequest], idempotency_key: str | None) -> None:
+    if not requests:
+        raise Refused("edits must hold at least one edit", field="edits")
+    if len(requests) > MOST_EDITS:
+        raise TooLong(f"edits must hold at most {MOST_EDITS} edits", field="edits")
+    if idempotency_key is not None and not 1 <= len(idempotency_key) <= KEY_CHARACTERS:
+        raise Refused(f"Idempotency-Key must have 1 to {KEY_CHARACTERS} characters", field="Idempotency-Key")
+    for request in requests:
+        for name in ("prompt", "target"):
+            if not getattr(request, name).strip():
+                raise Refused(f"{name} must not be blank", field=name)
+        for name in ("prompt", "target", "subject", "relation", "ground_truth", "conflict_key"):
+            if not _storable(getattr(request, name) or ""):
+                raise Refused(f"{name} must be valid Unicode without NUL", field=name)
+
+
+def _storable(text: str) -> bool:
+    return "\x00" not in text and not any("\ud800" <= character <= "\udfff" for character in text)

@@ -1,0 +1,105 @@
+"""What the worker's verbs share: the fence they act under, the seed of a job, what a fit is asked, and what its failure means."""
+
+import hashlib
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from service.domain.edit import Edit
+from service.domain.liveset import LiveItem, LiveSet
+from service.domain.version import Head, Version
+from service.editors.protocol import Hooks, Item
+from service.lifecycle.faults import point
+from service.lifecycle.parts import Parts
+from service.store import edits, heads, jobs, versions
+
+PROGRESS_S = 0.5  # between two writes of a job's progress
+
+
+def _never() -> bool:
+    return False
+
+
+@dataclass(frozen=True)
+class Turn:
+    """A worker's right to act: its fence, and whether it should stop (the process ends, or the lease was lost)."""
+
+    fence: int
+    is_over: Callable[[], bool] = _never
+
+
+@dataclass(frozen=True)
+class Standpoint:
+    """What a job works on: the head with its version row and live set, as one transaction or read saw them."""
+
+    head: Head
+    version: Version
+    live_set: LiveSet
+
+
+def standpoint(parts: Parts) -> Standpoint:
+    """The head as it is now, from one consistent look (the head is read again, in case it moved while its live set was read)."""
+    while True:
+        with parts.store.read() as connection:
+            head = heads.read(connection)
+            found = Standpoint(head, versions.get(connection, head.version), versions.live_set(connection, head.version))
+            if heads.read(connection).epoch == head.epoch:
+                return found
+
+
+def seed_of(asked: Iterable[Edit], failures: int = 0) -> int:
+    """A seed from what a job is asked to learn, in order. A repetition after a crash has the same; one after a failed fit another.
+
+    It comes from the contents, not the ids, so that two stores that were told the same make the same bytes.
+    """
+    digest = hashlib.sha256(str(failures).encode())
+    for edit in asked:
+        digest.update(hashlib.sha256(edit.prompt.encode()).digest() + hashlib.sha256(edit.target.encode()).digest())
+    return int.from_bytes(digest.digest()[:8]) >> 2
+
+
+def items_of(entries: Sequence[LiveItem], known: Mapping[str, Edit]) -> list[Item]:
+    """What an editor is given for items of a live set."""
+    return [
+        Item(known[item.edit_id], item.answer or "", tombstone=True)
+        if item.tombstone
+        else Item(known[item.edit_id], known[item.edit_id].target)
+        for item in entries
+    ]
+
+
+def known_edits(parts: Parts, live_set: LiveSet, more: Iterable[str] = ()) -> dict[str, Edit]:
+    """The edits of a live set, and more, by id."""
+    with parts.store.read() as connection:
+        found = edits.many(connection, {item.edit_id for item in live_set.items} | set(more))
+    return {edit.id: edit for edit in found}
+
+
+@dataclass
+class Watch:
+    """Makes the hooks of one job: its progress is written to its row, and its fit stops when it is in vain."""
+
+    parts: Parts
+    turn: Turn
+    job_id: str
+    fault: str  # the named point in the middle of this kind of fit
+    in_vain: Callable[[], bool] = _never
+    _written: float = field(default=0.0)
+    _steps: int = field(default=0)
+
+    def hooks(self) -> Hooks:
+        """Hooks for one fit."""
+        return Hooks(give_way=self._give_way, progress=self._progress, cancelled=lambda: self.turn.is_over() or self.in_vain())
+
+    def _give_way(self) -> None:
+        self._steps += 1
+        if self._steps == 2:
+            point(self.fault)
+        self.parts.give_way()
+
+    def _progress(self, share: float, stage: str) -> None:
+        now = time.monotonic()
+        if now - self._written >= PROGRESS_S:
+            self._written = now
+            with self.parts.store.write() as connection:
+                jobs.update(connection, self.job_id, progress=min(1.0, max(0.0, float(share))), stage=stage[:200])

@@ -1,0 +1,249 @@
+"""The worker: looks at the store and does the next due thing. One of all processes holds the lease and acts; the others follow its head.
+
+Rows decide what is due, never a message: a ring only shortens the wait. Applying and refitting have one thread, a retrain another, so
+that edits go on being published beside it; probes, evaluations and collecting have a third; a fourth keeps the lease.
+"""
+
+import threading
+import time
+import uuid
+from collections.abc import Callable, Sequence
+
+import sqlalchemy as sa
+import structlog
+
+from service.buffer.doorbell import Doorbell
+from service.buffer.in_process import InProcessDoorbell
+from service.domain.errors import ServiceError, Stale, Unavailable
+from service.editors.protocol import FitCancelled
+from service.lifecycle.apply import apply, give_up_or_narrow
+from service.lifecycle.collect import collect
+from service.lifecycle.parts import Parts
+from service.lifecycle.refit import give_up_or_retry, refit
+from service.lifecycle.retrain import Pressed, queue_if_due, retrain
+from service.lifecycle.scores import fill_next
+from service.lifecycle.work import Turn
+from service.log import frames_of
+from service.store import edits, heads
+from service.store import tables as t
+from service.store.heads import FenceLost
+
+Chore = Callable[[], bool]
+log = structlog.get_logger("errata.worker")
+
+
+class Worker:
+    """`alone` says that no other process can work on this store (the folder of a SQLite file is locked), so no lease is waited for.
+
+    A chore does one bounded piece of work and says whether there was any; chores run one after another beside the fits.
+    """
+
+    def __init__(self, parts: Parts, *, doorbell: Doorbell | None = None, alone: bool = False, chores: Sequence[Chore] = ()) -> None:
+        self._parts = parts
+        self._doorbell = doorbell or InProcessDoorbell()
+        self._alone = alone
+        self._chores: tuple[Chore, ...] = (lambda: fill_next(parts), *chores, self._collect)
+        self._owner = uuid.uuid4().hex
+        self._fence: int | None = None
+        self._pressed = Pressed()
+        self._stopping = threading.Event()
+        self._more = threading.Condition()  # wakes the threads beside the main one
+        self._threads: list[threading.Thread] = []
+        self._collected_at = time.monotonic()
+
+    @property
+    def fence(self) -> int | None:
+        """The fence under which this worker acts, or None while another one does."""
+        return self._fence
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether all of the started threads still run."""
+        return bool(self._threads) and all(thread.is_alive() for thread in self._threads)
+
+    def step(self) -> bool:
+        """Do whatever is due, all in the caller's thread; whether there was anything. For tests, and for a run without threads."""
+        self._hold_lease()
+        busy = self._advance()
+        busy = self._retrain() or busy
+        return self._do_chores() or busy
+
+    def settle(self, most: int = 200) -> None:
+        """Step until nothing is due."""
+        while self.step():
+            most -= 1
+            assert most > 0, "the worker never comes to rest"
+
+    def start(self) -> None:
+        """Work in threads of its own until `stop`."""
+        loops = {"edits": self._edit_loop, "lease": self._lease_loop, "retrain": self._retrain_loop, "chores": self._chore_loop}
+        self._threads = [threading.Thread(target=loop, name=f"errata-{name}", daemon=True) for name, loop in loops.items()]
+        for thread in self._threads:
+            thread.start()
+
+    def stop(self, timeout_s: float = 10.0) -> None:
+        """Stop between two steps of a fit, hand back what was under way, and give up the lease."""
+        self._stopping.set()
+        self._doorbell.close()
+        self._wake()
+        until = time.monotonic() + timeout_s
+        for thread in self._threads:
+            thread.join(max(0.0, until - time.monotonic()))
+        self._hand_back()
+
+    def _advance(self) -> bool:
+        """Follow the head, then do the next thing of applying and refitting."""
+        self._follow()
+        turn = self._turn()
+        if turn is None:
+            return False
+        queued = queue_if_due(self._parts)
+        if queued:
+            self._wake()
+        busy = self._guarded("refit", turn, lambda: refit(self._parts, turn))
+        if not busy and not self._pressed:
+            busy = self._guarded("apply", turn, lambda: apply(self._parts, turn))
+        return busy or queued
+
+    def _retrain(self) -> bool:
+        turn = self._turn()
+        return turn is not None and self._guarded("retrain", turn, lambda: retrain(self._parts, turn, self._pressed))
+
+    def _do_chores(self) -> bool:
+        return self._turn() is not None and any([self._quietly(chore) for chore in self._chores])
+
+    def _guarded(self, kind: str, turn: Turn, work: Callable[[], bool]) -> bool:
+        """Do a piece of work; what it may fail with decides whether it is repeated, counted as a failure, or left to another worker."""
+        try:
+            return work()
+        except FenceLost:
+            self._drop_fence(turn.fence)
+            return False
+        except FitCancelled:
+            return not turn.is_over()
+        except Stale:
+            return True
+        except (Unavailable, OSError) as error:
+            log.warning("cannot work now", job=kind, error=type(error).__name__)
+            raise Unavailable("the worker cannot reach what it needs") from error
+        except Exception as error:
+            self._count_failure(kind, turn, error)
+            return True
+
+    def _count_failure(self, kind: str, turn: Turn, error: Exception) -> None:
+        reason = error.message if isinstance(error, ServiceError) else f"the fit ended with {type(error).__name__}"
+        log.error("fit failed", job=kind, error=type(error).__name__, frames=frames_of(error))
+        try:
+            if kind == "apply":
+                give_up_or_narrow(self._parts, turn, reason)
+            else:
+                give_up_or_retry(self._parts, turn, kind, reason)
+        except FenceLost:
+            self._drop_fence(turn.fence)
+
+    def _follow(self) -> None:
+        """Catch up with a head that another process moved, and wake who waits for edits that it settled.
+
+        The edits are looked at first: what was settled before the head was read is answered after it was swapped.
+        """
+        waited_for = self._parts.announcer.waited_for()
+        settled: list[str] = []
+        if waited_for:
+            with self._parts.store.read() as connection:
+                settled = [edit.id for edit in edits.many(connection, waited_for) if edit.status.is_settled]
+        self._parts.follower.catch_up()
+        self._parts.announcer.announce(settled)
+
+    def _turn(self) -> Turn | None:
+        fence = self._fence
+        return None if fence is None else Turn(fence, lambda: self._stopping.is_set() or self._fence != fence)
+
+    def _hold_lease(self) -> None:
+        """Take the lease if it is free, or keep it."""
+        lease_s = self._parts.settings.lease_s
+        with self._parts.store.write() as connection:
+            if self._fence is None:
+                self._fence = heads.take_lease(connection, self._owner, lease_s=lease_s, at_once=self._alone)
+                return
+            try:
+                heads.keep_lease(connection, self._fence, lease_s=lease_s)
+            except FenceLost:
+                self._drop_fence(self._fence)
+
+    def _drop_fence(self, fence: int) -> None:
+        if self._fence == fence:
+            log.warning("another worker has taken over", fence=fence)
+            self._fence = None
+
+    def _hand_back(self) -> None:
+        """Leave running jobs for the next worker, without counting that as an attempt, and end the lease."""
+        fence, self._fence = self._fence, None
+        if fence is None:
+            return
+        try:
+            with self._parts.store.write() as connection:
+                mine = (t.jobs.c.status == "running", t.jobs.c.fence == fence, t.jobs.c.claims > 0)
+                connection.execute(sa.update(t.jobs).where(*mine).values(claims=t.jobs.c.claims - 1))
+                heads.give_lease(connection, fence)
+        except Unavailable:
+            log.warning("the lease could not be given back and will run out by itself")
+
+    def _edit_loop(self) -> None:
+        while not self._stopping.is_set():
+            if self._quietly(self._advance):
+                self._wake()
+            else:
+                self._doorbell.heard()
+                if self._doorbell.wait(self._parts.settings.sweep_s):
+                    self._wake()  # a ring may be for a retrain or an evaluation
+
+    def _retrain_loop(self) -> None:
+        while not self._stopping.is_set():
+            if not self._quietly(self._retrain):
+                self._rest(self._parts.settings.sweep_s)
+
+    def _chore_loop(self) -> None:
+        while not self._stopping.is_set():
+            if not self._do_chores():
+                self._rest(self._parts.settings.sweep_s)
+
+    def _lease_loop(self) -> None:
+        while not self._stopping.is_set():
+            held = self._fence
+            self._quietly(self._keep)
+            if held is None and self._fence is not None:
+                self._doorbell.ring("")
+            self._rest_alone(self._parts.settings.lease_s / 3 if self._fence is not None else self._parts.settings.sweep_s)
+
+    def _keep(self) -> bool:
+        self._hold_lease()
+        return True
+
+    def _quietly(self, work: Callable[[], bool]) -> bool:
+        """Do something in a loop that must not end: what fails is logged without texts and looked at again at the next sweep."""
+        try:
+            return work()
+        except Exception as error:
+            if not self._stopping.is_set():
+                frames = [] if isinstance(error, Unavailable) else frames_of(error)
+                log.error("will try again", error=type(error).__name__, frames=frames)
+            return False
+
+    def _collect(self) -> bool:
+        if time.monotonic() - self._collected_at < self._parts.settings.collect_s:
+            return False
+        self._collected_at = time.monotonic()
+        collect(self._parts)
+        return False
+
+    def _wake(self) -> None:
+        with self._more:
+            self._more.notify_all()
+
+    def _rest(self, timeout_s: float) -> None:
+        with self._more:
+            if not self._stopping.is_set():
+                self._more.wait(timeout_s)
+
+    def _rest_alone(self, timeout_s: float) -> None:
+        self._stopping.wait(timeout_s)

@@ -1,0 +1,119 @@
+"""A whole server without HTTP and without a model: store, overlays, follower, worker, and the ledger as editor."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from service.domain.cadence import Cadence
+from service.domain.edit import Edit, EditRequest, EditStatus
+from service.domain.liveset import LiveSet
+from service.domain.version import Version
+from service.lifecycle.follow import Follower, Published
+from service.lifecycle.overlays import Overlays
+from service.lifecycle.parts import Parts
+from service.lifecycle.recover import Opened, found_store, open_head
+from service.lifecycle.retract import Retraction, retract
+from service.lifecycle.retrain import request_retrain
+from service.lifecycle.rollback import RolledBack, roll_back
+from service.lifecycle.settings import LifecycleSettings
+from service.lifecycle.submit import submit
+from service.store import edits, events, heads, versions
+from service.store.jobs import Job
+from service.store.migrate import upgrade
+from service.store.session import Store
+from service.worker import Worker
+from tests.lifecycle.ledger import Ledger, answer
+
+PATIENT = Cadence(soft=1_000, hard=2_000, deferred=1_000, deferred_s=1e9)  # nothing is due by itself
+
+
+class House:
+    """One process' parts over one database and folder; several houses may share both. `close` ends it as a clean stop would not."""
+
+    def __init__(
+        self, url: str, folder: Path, *, ledger: Ledger | None = None, settings: LifecycleSettings | None = None, alone: bool = True
+    ) -> None:
+        self.url, self.folder = url, folder
+        self.ledger = ledger or Ledger()
+        self.settings = settings or LifecycleSettings(cadence=PATIENT)
+        self.store = Store(url)
+        found_store(self.store, fingerprint="base", name="ledger")
+        overlays = Overlays(folder, fingerprint="base")
+        self.swaps: list[Published] = []
+        follower = Follower(self.store, overlays, self.swaps.append)
+        self.parts = Parts(
+            store=self.store, overlays=overlays, editors=self.ledger.editors(), follower=follower, settings=self.settings
+        )
+        self.opened: Opened = open_head(self.parts)
+        self.worker = Worker(self.parts, alone=alone)
+
+    def again(self, **changed: object) -> "House":
+        """The same database and folder after this process died."""
+        self.close()
+        kept = {"ledger": self.ledger, "settings": self.settings}
+        return House(self.url, self.folder, **{**kept, **changed})  # type: ignore[arg-type]
+
+    def close(self) -> None:
+        self.store.close()
+
+    def post(self, *facts: tuple[str, str], method: str = "auto", author: str = "ann") -> list[Edit]:
+        """Submit edits given as (prompt, target), in one batch."""
+        requests = [EditRequest(prompt=prompt, target=target, method=method) for prompt, target in facts]  # type: ignore[arg-type]
+        return list(submit(self.store, requests, author=author).edits)
+
+    def live(self, *facts: tuple[str, str]) -> list[Edit]:
+        """Submit edits one by one and apply each."""
+        made = []
+        for fact in facts:
+            made += self.post(fact)
+            self.worker.settle()
+        return made
+
+    def retract(self, edit: Edit, *, restore_previous: bool = False) -> Retraction:
+        return retract(self.store, edit.id, author="ann", restore_previous=restore_previous)
+
+    def roll_back(self, to: int, *, requeue: bool = False, if_match: int | None = None) -> RolledBack:
+        return roll_back(self.parts, to=to, author="ann", reason="test", requeue=requeue, if_match=if_match)
+
+    def retrain(self) -> Job:
+        return request_retrain(self.store, author="ann", reason="test")
+
+    def edit(self, edit: Edit) -> Edit:
+        with self.store.read() as connection:
+            return edits.get(connection, edit.id)
+
+    def statuses(self, made: Sequence[Edit]) -> list[EditStatus]:
+        return [self.edit(edit).status for edit in made]
+
+    @property
+    def head(self) -> Version:
+        with self.store.read() as connection:
+            return versions.get(connection, heads.read(connection).version)
+
+    @property
+    def live_set(self) -> LiveSet:
+        with self.store.read() as connection:
+            return versions.live_set(connection, heads.read(connection).version)
+
+    def versions(self) -> list[Version]:
+        with self.store.read() as connection:
+            return versions.page(connection, limit=1_000)[::-1]
+
+    def event_types(self) -> list[str]:
+        with self.store.read() as connection:
+            return [event["type"] for event in events.page(connection, limit=10_000)]
+
+    def says(self, prompt: str, *, version: int | None = None) -> str:
+        """What the process answers now, or what a version on disk would."""
+        asked = EditRequest(prompt=prompt, target="?")
+        overlay = self.parts.follower.current.overlay
+        if version is not None:
+            with self.store.read() as connection:
+                overlay = self.parts.overlays.of(versions.get(connection, version))
+        return answer(overlay, asked)  # type: ignore[arg-type]
+
+
+def new_house(folder: Path, **given: object) -> House:
+    """A house over a new SQLite file."""
+    url = f"sqlite:///{folder / 'errata.db'}"
+    upgrade(url)
+    return House(url, folder / "checkpoints", **given)  # type: ignore[arg-type]

@@ -1,0 +1,106 @@
+"""A second implementation of the editors that trains nothing: an overlay is the list of what it was asked to say, as tensors.
+
+It keeps to the protocol, is deterministic, and can be asked. Like the real ones it starts from its parent and never forgets by itself:
+a ghost that nobody took out still answers.
+"""
+
+import json
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from service.domain.edit import Edit
+from service.editors.protocol import FitFailed, Fitted, Hooks, Item
+from service.lifecycle.editors import Editors
+from service.lm.intervention import Adapter, Intervention
+from service.lm.overlay import Overlay
+
+Lines = dict[str, str]  # conflict key → what is said
+
+
+def base_answer(edit: Edit) -> str:
+    """What the base model says to an edit's prompt."""
+    return f"base of {edit.key}"
+
+
+@dataclass
+class Ledger:
+    """Editors for tests. `not_taken` by method, `breaks` (targets at which a fit fails) and `costs` (a target at which every other item
+    is lost) are what a test may set; `during` is called in the middle of every fit with the method's name.
+    """
+
+    not_taken: dict[str, set[str]] = field(default_factory=lambda: {"baft": set(), "locft": set()})
+    breaks: set[str] = field(default_factory=set)
+    costs: set[str] = field(default_factory=set)
+    canary: Callable[[int], float] = lambda size: 1.0
+    during: Callable[[str], None] = lambda method: None
+    fits: list[tuple[str, tuple[str, ...], int]] = field(default_factory=list)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def editors(self) -> Editors:
+        return Editors(baft=self.baft, locft=self.locft, base_answer=base_answer, score=self.score)
+
+    def baft(self, parent: Overlay, new: Sequence[Item], window: Sequence[Item], seed: int, hooks: Hooks) -> Fitted:
+        self._fit("baft", new, seed, hooks)
+        said = window_of(parent)
+        assert {item.edit.key for item in window} <= set(said), "a window that the parent does not hold"
+        said |= {item.edit.key: item.target for item in new if item.target not in self.not_taken["baft"]}
+        overlay = Overlay(parent.tensors, _adapter(said))
+        return self._fitted("baft", overlay, new, window)
+
+    def locft(self, items: Sequence[Item], seed: int, hooks: Hooks) -> Fitted:
+        self._fit("locft", items, seed, hooks)
+        said = {item.edit.key: item.target for item in items if item.target not in self.not_taken["locft"]}
+        return self._fitted("locft", Overlay({"ledger": _packed(said)}, None), items, ())
+
+    def score(self, overlay: Overlay, edit: Edit) -> Mapping[str, Any]:
+        return {"scores": {"reliability": float(answer(overlay, edit) == edit.target)}}
+
+    def _fit(self, method: str, items: Sequence[Item], seed: int, hooks: Hooks) -> None:
+        with self._lock:
+            self.fits.append((method, tuple(item.target for item in items), seed))
+        for step in range(4):
+            hooks.between_steps()
+            hooks.progress(step / 4, method)
+        self.during(method)
+        hooks.between_steps()
+        if any(item.target in self.breaks for item in items):
+            raise FitFailed("the loss is not finite")
+
+    def _fitted(self, method: str, overlay: Overlay, new: Sequence[Item], window: Sequence[Item]) -> Fitted:
+        lost = [item.edit.id for item in (*new, *window) if answer(overlay, item.edit) != item.target]
+        if any(item.target in self.costs for item in new):
+            lost += [item.edit.id for item in window]
+        reports = {item.edit.id: {"method": method, "taken": item.edit.id not in lost} for item in new}
+        return Fitted(overlay, reports, tuple(lost), {"canary": self.canary(len(window_of(overlay)))})
+
+
+def answer(overlay: Overlay, edit: Edit) -> str:
+    """What an overlay says to an edit's prompt."""
+    return {**tensors_of(overlay), **window_of(overlay)}.get(edit.key, base_answer(edit))
+
+
+def window_of(overlay: Overlay) -> Lines:
+    """What the adapter was taught."""
+    return {} if overlay.adapter is None else _unpacked(overlay.adapter.interventions[0].bias)
+
+
+def tensors_of(overlay: Overlay) -> Lines:
+    """What the replaced tensors were taught."""
+    return _unpacked(overlay.tensors["ledger"]) if "ledger" in overlay.tensors else {}
+
+
+def _adapter(said: Lines) -> Adapter:
+    text = _packed(said)
+    return Adapter({0: Intervention(torch.zeros(len(text), 1), torch.zeros(len(text), 1), text)}, {})
+
+
+def _packed(said: Lines) -> torch.Tensor:
+    return torch.tensor(list(json.dumps(list(said.items())).encode()), dtype=torch.float32)
+
+
+def _unpacked(packed: torch.Tensor) -> Lines:
+    return dict(json.loads(bytes(packed.to(torch.uint8).tolist())))
