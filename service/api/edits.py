@@ -1,0 +1,201 @@
+"""`/edits`: post corrections, read them, take them back."""
+
+import hashlib
+import json
+import time
+from collections.abc import Callable, Sequence
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Header, Path, Query, Response
+from starlette.concurrency import run_in_threadpool
+
+from service.api.cursor import cursor_of, position_of
+from service.api.parts import Parts, Running
+from service.api.principal import Author
+from service.api.problems import CONFLICT, INVALID, NOT_FOUND, TOO_LONG, UNAVAILABLE, responses
+from service.api.schemas import In, Page
+from service.api.schemas.edits import EXAMPLE_EDIT_OUT, BatchIn, EditIn, EditOut, ListQuery, RetractQuery, WaitQuery
+from service.api.strict_json import StrictRoute
+from service.domain.edit import Edit, EditStatus
+from service.domain.errors import Refused
+from service.lifecycle.fits import check_fits
+from service.lifecycle.retract import retract
+from service.lifecycle.submit import SubmitResult, submit
+from service.store import edits, heads
+
+router = APIRouter(prefix="/edits", tags=["edits"], route_class=StrictRoute)
+LOOK_AGAIN_S = "1"
+SLICE_S = 1.0
+
+
+def idempotency_key(
+    given: Annotated[
+        str | None,
+        Header(alias="Idempotency-Key", description="1 to 255 visible ASCII characters; the same key and body get the same edit"),
+    ] = None,
+) -> str | None:
+    """The key of a request that may be repeated safely."""
+    if given is not None and not (1 <= len(given) <= 255 and given.isascii() and given.isprintable()):
+        raise Refused("Idempotency-Key must have 1 to 255 visible ASCII characters", field="Idempotency-Key")
+    return given
+
+
+Key = Annotated[str | None, Depends(idempotency_key)]
+EditId = Annotated[str, Path(pattern=r"^[0-9A-Za-z-]{1,64}$", description="the edit's id", examples=[EXAMPLE_EDIT_OUT["id"]])]
+QUEUED = EXAMPLE_EDIT_OUT | {"status": "queued", "version": None, "report": None, "applied_at": None}
+
+
+def accepted(model: type[Any], example: Any, description: str) -> dict[int | str, dict[str, Any]]:
+    """The OpenAPI declaration of a 202."""
+    headers = {
+        "Location": {"description": "where to look", "schema": {"type": "string"}},
+        "Retry-After": {"description": "seconds after which to look again", "schema": {"type": "integer"}},
+    }
+    content = {"application/json": {"example": example}}
+    return {202: {"model": model, "description": description, "headers": headers, "content": content}}
+
+
+@router.post(
+    "",
+    summary="Post a correction",
+    responses=accepted(EditOut, QUEUED, "Accepted and durable, and not settled yet.") | responses(INVALID, TOO_LONG, UNAVAILABLE),
+)
+async def post_edit(
+    running: Running, edit: EditIn, query: Annotated[WaitQuery, Query()], author: Author, key: Key, response: Response
+) -> EditOut:
+    """Accept an edit; with `wait`, answer as soon as it is settled and the model answers with it.
+
+    200 with the whole edit once it is settled, or if an edit with the same conflict key and target is there already; else 202.
+    """
+    result = await _submit(running, [edit], edit, author=author, key=key)
+    settled = await _settled(running, result.edits, query.wait)
+    response.headers["Location"] = f"/edits/{settled[0].id}"
+    _set_status(response, done=result.accepted[0].identical or (query.wait > 0 and settled[0].status.is_settled), result=result)
+    return EditOut.of(settled[0])
+
+
+@router.post(
+    "/batch",
+    summary="Post several corrections",
+    responses=accepted(Page[EditOut], {"items": [QUEUED], "next": None}, "All accepted and durable, and not all settled yet.")
+    | responses(INVALID, TOO_LONG, UNAVAILABLE),
+)
+async def post_batch(
+    running: Running, batch: BatchIn, query: Annotated[WaitQuery, Query()], author: Author, key: Key, response: Response
+) -> Page[EditOut]:
+    """Accept all edits or none, in order. Edits that wait together are fitted together."""
+    result = await _submit(running, batch.edits, batch, author=author, key=key)
+    settled = await _settled(running, result.edits, query.wait)
+    done = all(one.identical for one in result.accepted) or (query.wait > 0 and all(edit.status.is_settled for edit in settled))
+    response.headers["Location"] = "/edits"
+    _set_status(response, done=done, result=result)
+    return Page[EditOut](items=[EditOut.of(edit) for edit in settled])
+
+
+@router.get("", summary="List edits, newest first", responses=responses(INVALID, UNAVAILABLE))
+def list_edits(running: Running, query: Annotated[ListQuery, Query()], response: Response) -> Page[EditOut]:
+    """Edits in reverse order of acceptance; `next` is the cursor of the older ones."""
+    statuses = () if query.status is None else (EditStatus(query.status),)
+    before = position_of(query.cursor)
+    with running.store.read() as connection:
+        found = edits.page(connection, statuses=statuses, limit=query.limit + 1, after_seq=before, newest_first=True)
+    shown = found[: query.limit]
+    following = cursor_of(shown[-1].seq) if len(found) > query.limit else None
+    if following is not None:
+        response.headers["Link"] = f'</edits?limit={query.limit}&cursor={following}>; rel="next"'
+    return Page[EditOut](items=[EditOut.of(edit) for edit in shown], next=following)
+
+
+@router.get("/{edit_id}", summary="Read an edit", responses=responses(NOT_FOUND, INVALID, UNAVAILABLE))
+def get_edit(running: Running, edit_id: EditId) -> EditOut:
+    """What was asked for, where it stands, and what it did."""
+    return EditOut.of(_read(running, [edit_id])[0])
+
+
+@router.delete(
+    "/{edit_id}",
+    summary="Take an edit back",
+    responses=accepted(EditOut, EXAMPLE_EDIT_OUT, "Durable; the model stops answering with it in a moment.")
+    | responses(NOT_FOUND, CONFLICT, INVALID, UNAVAILABLE),
+)
+async def delete_edit(
+    running: Running, edit_id: EditId, query: Annotated[RetractQuery, Query()], author: Author, response: Response
+) -> EditOut:
+    """Retract an edit: the model answers again as if it had not been made. It stays in the history.
+
+    202 when accepted (one that is still queued is retracted at once), 200 if it was retracted before, 409 if it is not live.
+    """
+    before = (await run_in_threadpool(_read, running, [edit_id]))[0]
+    wanted = {"author": author, "restore_previous": query.restore_previous, "ring": running.ring}
+    edit = (await run_in_threadpool(retract, running.store, edit_id, **wanted)).edit
+    if query.wait > 0:
+        (edit,) = await _wait_until(running, [edit_id], query.wait, lambda edit: edit.status is EditStatus.RETRACTED)
+    was_done = before.status is EditStatus.RETRACTED or (query.wait > 0 and edit.status is EditStatus.RETRACTED)
+    response.status_code = 200 if was_done else 202
+    response.headers["Location"] = f"/edits/{edit_id}"
+    if not was_done:
+        response.headers["Retry-After"] = LOOK_AGAIN_S
+    return EditOut.of(edit)
+
+
+async def _submit(running: Parts, given: Sequence[EditIn], body: In, *, author: str, key: str | None) -> SubmitResult:
+    requests = [edit.to_domain(running.settings.method) for edit in given]
+    digest = hashlib.sha256(json.dumps(body.model_dump(), sort_keys=True, ensure_ascii=True).encode()).hexdigest()
+
+    def accept() -> SubmitResult:
+        check_fits(running.base, requests)
+        return submit(
+            running.store,
+            requests,
+            author=author,
+            idempotency_key=key,
+            body_hash=digest,
+            method=running.settings.method,
+            waiting_limit=running.settings.limits.waiting_edits,
+            ring=running.ring,
+        )
+
+    return await run_in_threadpool(accept)
+
+
+def _set_status(response: Response, *, done: bool, result: SubmitResult) -> None:
+    """200 when there is nothing to wait for, else 202; a replay says that it is one."""
+    response.status_code = 200 if done else 202
+    if not done:
+        response.headers["Retry-After"] = LOOK_AGAIN_S
+    if result.replayed:
+        response.headers["Idempotency-Replayed"] = "true"
+
+
+async def _settled(running: Parts, found: Sequence[Edit], wait_s: float) -> list[Edit]:
+    """The edits in their order, as they stand once all are settled or the time is over."""
+    if wait_s <= 0:
+        return list(found)
+    return await _wait_until(running, [edit.id for edit in found], wait_s, lambda edit: edit.status.is_settled)
+
+
+async def _wait_until(running: Parts, edit_ids: Sequence[str], wait_s: float, holds: Callable[[Edit], bool]) -> list[Edit]:
+    """The edits once `holds` is true of each, or at the end of the time, or when the server is asked to stop. Holds no thread."""
+
+    def is_heard(edit_id: str) -> bool:
+        """Whether it holds in the rows and this process answers with what the rows say: the rows are ahead for a moment."""
+        with running.store.read() as connection:
+            there = holds(edits.get(connection, edit_id))
+            return there and running.lifecycle.follower.current.epoch >= heads.read(connection).epoch
+
+    until = time.monotonic() + wait_s
+    for edit_id in dict.fromkeys(edit_ids):
+        while (left_s := until - time.monotonic()) > 0 and not running.draining.is_set():
+            # In slices, so that a server that stops does not keep its callers for a minute.
+            announced = await running.announcer.wait(edit_id, min(left_s, SLICE_S), is_settled=is_heard)
+            if announced and await run_in_threadpool(is_heard, edit_id):
+                break
+    return await run_in_threadpool(_read, running, edit_ids)
+
+
+def _read(running: Parts, edit_ids: Sequence[str]) -> list[Edit]:
+    with running.store.read() as connection:
+        if len(edit_ids) == 1:
+            return [edits.get(connection, edit_ids[0])]
+        found = {edit.id: edit for edit in edits.many(connection, edit_ids)}
+    return [found[edit_id] for edit_id in edit_ids]

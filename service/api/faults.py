@@ -1,0 +1,76 @@
+"""What validation found, as sentences that name a field and never its value, nor a name that the client made up."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from pydantic import BaseModel, Field
+
+MOST_FAULTS = 8
+SENTENCES = {
+    "missing": "is missing",
+    "extra_forbidden": "has a field that is not known",
+    "string_type": "must be text",
+    "int_type": "must be a whole number",
+    "int_parsing": "must be a whole number",
+    "int_from_float": "must be a whole number",
+    "int_parsing_size": "is too large a number",
+    "float_type": "must be a number",
+    "float_parsing": "must be a number",
+    "finite_number": "must be a finite number",
+    "bool_type": "must be true or false",
+    "bool_parsing": "must be true or false",
+    "list_type": "must be a list",
+    "dict_type": "must be an object",
+    "model_type": "must be an object",
+    "model_attributes_type": "must be an object",
+    "literal_error": "must be one of {expected}",
+    "string_too_short": "must have at least {min_length} character(s)",
+    "string_too_long": "must have at most {max_length} characters",
+    "too_short": "must have at least {min_length} entry(ies)",
+    "too_long": "must have at most {max_length} entries",
+    "greater_than_equal": "must be at least {ge}",
+    "greater_than": "must be more than {gt}",
+    "less_than_equal": "must be at most {le}",
+    "less_than": "must be less than {lt}",
+    "string_unicode": "must be valid Unicode",
+}
+# How pydantic names the branches of a union.
+BRANCHES = ("int", "str", "float", "bool", "dict", "list", "text", "probe", "live", "ids", "records")
+
+
+class Fault(BaseModel):
+    """One field at fault."""
+
+    field: str = Field(description="path of the field, such as `edits[3].prompt`")
+    detail: str = Field(description="what is wrong with it, as a sentence")
+
+
+def faults_of(found: Sequence[Mapping[str, Any]]) -> list[Fault]:
+    """The first faults of a validation; several with one path (branches of a union) count once."""
+    faults: dict[str, Fault] = {}
+    for fault in found:
+        name = _path(fault)
+        if name not in faults and len(faults) < MOST_FAULTS:
+            faults[name] = Fault(field=name, detail=f"{name} {_sentence(fault)}")
+    return list(faults.values())
+
+
+def _path(fault: Mapping[str, Any]) -> str:
+    """`edits[3].prompt`, without the names of a union's branches. An unknown field's name is the client's own, and left out."""
+    where, *parts = fault["loc"]
+    if fault["type"] == "extra_forbidden":
+        parts = parts[:-1]
+    path = ""
+    for part in parts:
+        if isinstance(part, int):
+            path += f"[{part}]"
+        elif part.islower() and part.isidentifier() and part not in BRANCHES:
+            path += f".{part}" if path else part
+    return path or ("the " + (where if where in ("body", "query", "path", "header") else "body"))
+
+
+def _sentence(fault: Mapping[str, Any]) -> str:
+    if fault["type"] == "value_error":  # raised by our own validators, whose messages follow the same rule
+        return str(fault["ctx"]["error"])
+    template = SENTENCES.get(fault["type"], "is not valid")
+    return template.format(**fault.get("ctx", {}))

@@ -1,0 +1,157 @@
+"""What every request passes before a route sees it: an identity, a host name, a bounded body of JSON; and the log line it leaves.
+
+Pure ASGI, because Starlette's function middleware hides from the route that the client has gone away.
+"""
+
+import time
+import uuid
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any
+
+import structlog
+
+from service.api.problems import BAD_HOST, HEAD_TOO_LARGE, MEDIA, TOO_LARGE, UNAVAILABLE, Problem, problem_of
+from service.log import frames_of
+from service.settings import Settings
+
+Message = MutableMapping[str, Any]
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+App = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+BATCH_PATH = "/edits/batch"
+LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "[::1]"})
+ALWAYS = ((b"x-content-type-options", b"nosniff"), (b"referrer-policy", b"no-referrer"))
+log = structlog.get_logger("errata.access")
+
+
+class Gate:
+    """Wraps the whole application; counts what is in flight, so that there is never more than `limits.concurrent_requests`."""
+
+    def __init__(self, app: App, settings: Settings) -> None:
+        self._app = app
+        self._limits = settings.limits
+        self._hosts = LOOPBACK_NAMES | set(settings.allowed_hosts) if settings.listens_on_loopback else None
+        self._in_flight = 0
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        self._in_flight += 1
+        try:
+            await self._answer(scope, receive, send)
+        finally:
+            self._in_flight -= 1
+
+    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
+        line = AccessLine(scope, send)
+        with structlog.contextvars.bound_contextvars(request=line.request_id):
+            try:
+                self._check_head(scope)
+                whole = await self._whole_body(scope, receive)
+                if whole is not None:
+                    await self._app(scope, whole, line.send)
+            except Exception as error:
+                if line.status:  # too late for another answer: the connection is closed by the server
+                    raise
+                if not isinstance(error, Problem):
+                    log.error("unexpected error", error=type(error).__name__, frames=frames_of(error)[-12:])
+                await problem_of(error).response()(dict(scope), receive, line.send)
+            finally:
+                line.write()
+
+    def _check_head(self, scope: Scope) -> None:
+        """Raise Problem for a request that need not be read: one too many, a foreign host, a body of another kind or size."""
+        if self._in_flight > self._limits.concurrent_requests:
+            raise Problem(UNAVAILABLE, "Too many requests are being answered.", headers={"Retry-After": "1"})
+        # h11 counts only heads that arrive in pieces; one that comes in a single read is counted here.
+        head = (
+            len(scope["raw_path"])
+            + len(scope["query_string"])
+            + sum(len(name) + len(value) + 4 for name, value in scope["headers"])
+        )
+        if head > self._limits.header_bytes:
+            raise Problem(HEAD_TOO_LARGE, f"Address and headers must together be at most {self._limits.header_bytes} bytes.")
+        headers = {name: value.decode("latin-1") for name, value in scope["headers"]}
+        if self._hosts is not None and host_name(headers.get(b"host", "")) not in self._hosts:
+            # A page on the web may point its own name at this machine and read a server that has no keys.
+            raise Problem(BAD_HOST, "The Host header must name this machine; further names are the setting ERRATA_ALLOWED_HOSTS.")
+        length = headers.get(b"content-length", "0")
+        if int(length) > self._largest(scope):
+            raise self._too_large(scope)
+        has_body = length != "0" or b"transfer-encoding" in headers
+        kind = headers.get(b"content-type", "").partition(";")[0].strip().lower()
+        if has_body and kind != "application/json":
+            raise Problem(MEDIA, "The Content-Type of a body must be application/json.")
+
+    async def _whole_body(self, scope: Scope, receive: Receive) -> Receive | None:
+        """Read the body up to its limit, to be given to the route in one piece; later messages (the client left) pass through.
+
+        None if the client left before the end: half a request must not be carried out.
+        """
+        body = bytearray()
+        more = True
+        while more:
+            message = await receive()
+            if message["type"] != "http.request":
+                return None
+            body += message.get("body", b"")
+            more = message.get("more_body", False)
+            if len(body) > self._largest(scope):
+                raise self._too_large(scope)
+        given = False
+
+        async def replay() -> Message:
+            nonlocal given
+            if given:
+                return await receive()
+            given = True
+            return {"type": "http.request", "body": bytes(body), "more_body": False}
+
+        return replay
+
+    def _largest(self, scope: Scope) -> int:
+        return self._limits.batch_body_bytes if scope["path"] == BATCH_PATH else self._limits.body_bytes
+
+    def _too_large(self, scope: Scope) -> Problem:
+        return Problem(TOO_LARGE, f"The body must be at most {self._largest(scope)} bytes.", headers={"Connection": "close"})
+
+
+class AccessLine:
+    """One request as one log line: no query string and no body, because both hold prompts."""
+
+    def __init__(self, scope: Scope, send: Send) -> None:
+        self.request_id = uuid.uuid4().hex
+        self.status = 0
+        self._scope = scope
+        self._send = send
+        self._began = time.monotonic()
+        self._version: str | None = None
+
+    async def send(self, message: Message) -> None:
+        """Pass an answer on, with the headers that every answer has."""
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+            self._version = dict(message["headers"]).get(b"x-model-version", b"").decode("latin-1") or None
+            message["headers"] = [*message["headers"], *ALWAYS, (b"x-request-id", self.request_id.encode())]
+        await self._send(message)
+
+    def write(self) -> None:
+        """Write the line. A path that is no route may hold anything, so only the route's own pattern is written."""
+        route = self._scope.get("route")
+        log.info(
+            "request",
+            method=self._scope["method"],
+            route=getattr(route, "path", None),
+            status=self.status or None,
+            milliseconds=round((time.monotonic() - self._began) * 1000, 1),
+            version=self._version,
+        )
+
+
+def host_name(header: str) -> str:
+    """The host of a Host header, without its port."""
+    name, colon, port = header.rpartition(":")
+    return (name if colon and port.isdigit() else header).lower()

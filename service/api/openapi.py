@@ -1,0 +1,66 @@
+"""The API's description: complete by construction, because what a route does not declare cannot be found in it.
+
+FastAPI adds a 422 of its own shape to every route; ours are problems, so that shape is taken out again.
+"""
+
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
+
+from service import __version__
+from service.api.problems import BAD_HOST, INTERNAL, MALFORMED, MEDIA, MEDIA_TYPE, TOO_LARGE, ProblemOut, responses
+
+DESCRIPTION = """\
+A language model whose facts can be corrected while it serves. Post an edit, and about a second later the model answers with it;
+everything else it says stays as it was; the edit is kept, has an author, and can be taken back.
+
+Errors are RFC 9457 problems (`application/problem+json`) with a stable `type`; they name the field at fault and never repeat what
+was sent. Lists answer `{items, next}`; `next` is the cursor of what follows.
+"""
+
+
+def describe(app: FastAPI) -> None:
+    """Give `app` an OpenAPI document that declares problems, and nothing that the app does not do."""
+
+    def openapi() -> dict[str, Any]:
+        if app.openapi_schema is None:
+            document = get_openapi(title="Errata", version=__version__, description=DESCRIPTION, routes=app.routes)
+            _replace_validation_errors(document)
+            app.openapi_schema = document
+        return app.openapi_schema
+
+    app.openapi = openapi  # type: ignore[method-assign]
+
+
+def _replace_validation_errors(document: dict[str, Any]) -> None:
+    schemas = document["components"]["schemas"]
+    problem = ProblemOut.model_json_schema(ref_template="#/components/schemas/{model}")
+    schemas |= problem.pop("$defs", {}) | {"ProblemOut": problem}
+    for name in ("HTTPValidationError", "ValidationError"):
+        schemas.pop(name, None)
+    _give_pages_examples(schemas)
+    for operations in document["paths"].values():
+        for operation in operations.values():
+            _declare_common(operation)
+
+
+def _declare_common(operation: dict[str, Any]) -> None:
+    """Every route may meet a bad host or fail; a route with a body may meet a bad one."""
+    declared = operation["responses"]
+    if MEDIA_TYPE not in declared.get("422", {}).get("content", {}):
+        declared.pop("422", None)
+    common = [BAD_HOST, INTERNAL]
+    if "requestBody" in operation:
+        common += [MALFORMED, TOO_LARGE, MEDIA]
+    for status, response in responses(*common).items():
+        have = declared.setdefault(str(status), response)
+        have["content"][MEDIA_TYPE]["examples"] |= response["content"][MEDIA_TYPE]["examples"]
+
+
+def _give_pages_examples(schemas: dict[str, Any]) -> None:
+    """A list's example is its item's."""
+    for schema in schemas.values():
+        item = schema.get("properties", {}).get("items", {}).get("items", {}).get("$ref", "").rpartition("/")[2]
+        if "next" in schema.get("properties", {}) and schemas.get(item, {}).get("examples"):
+            schema["examples"] = [{"items": schemas[item]["examples"][:1], "next": None}]

@@ -1,0 +1,124 @@
+// The page's behaviour. Everything shown goes through textContent: prompts and answers are anybody's text, never markup.
+
+const byId = (id) => document.getElementById(id);
+
+/** Call the API; a problem becomes an Error with its one sentence. */
+async function call(path, options = {}) {
+  const response = await fetch(path, options);
+  const body = await response.json();
+  if (!response.ok) throw new Error(body.detail ?? response.statusText);
+  return body;
+}
+
+const post = (path, body) =>
+  call(path, { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(body) });
+
+function element(name, text, className) {
+  const made = document.createElement(name);
+  if (text !== undefined) made.textContent = text;
+  if (className) made.className = className;
+  return made;
+}
+
+async function showModel() {
+  const model = await call("/model");
+  const share = (value) => (value === null ? "–" : `${Math.round(value * 1000) / 10} %`);
+  const facts = {
+    model: model.base,
+    version: model.head,
+    epoch: model.epoch,
+    "live edits": model.edits_counted,
+    "of these in the window": model.window,
+    retention: share(model.retention),
+    waiting: model.waiting,
+  };
+  if (model.degraded) facts.degraded = model.degraded;
+  const rows = Object.entries(facts).map(([name, value]) => {
+    const row = element("div");
+    row.append(element("dt", name), element("dd", value, name === "degraded" ? "bad" : undefined));
+    return row;
+  });
+  byId("model").replaceChildren(...rows);
+}
+
+async function showEdits() {
+  const { items } = await call("/edits?limit=20");
+  byId("none").hidden = items.length > 0;
+  byId("edits").replaceChildren(...items.map(editRow));
+}
+
+function editRow(edit) {
+  const row = element("tr");
+  const live = ["applied", "consolidated"].includes(edit.status);
+  row.append(
+    element("td", edit.seq),
+    element("td", edit.prompt),
+    element("td", edit.target),
+    element("td", edit.error ? `${edit.status}: ${edit.error}` : edit.status, edit.status === "failed" ? "bad" : undefined),
+    element("td", edit.version ?? "–"),
+  );
+  const last = element("td");
+  if (live || edit.status === "queued" || edit.status === "deferred") last.append(takeBackButton(edit));
+  row.append(last);
+  return row;
+}
+
+function takeBackButton(edit) {
+  const button = element("button", "take back", "quiet");
+  button.addEventListener("click", () =>
+    busy(button, async () => {
+      await call(`/edits/${edit.id}?wait=20`, { method: "DELETE" });
+      await refresh();
+    }),
+  );
+  return button;
+}
+
+async function ask(prompt) {
+  const answers = byId("answers");
+  const shown = [];
+  for (const version of ["head", "base"]) {
+    const answer = await post("/generate", { prompt, version, max_new_tokens: 32 });
+    const line = element("p", answer.text || "(nothing)");
+    line.append(element("br"), element("small", version === "base" ? "the base model" : `version ${answer.version}`));
+    shown.push(line);
+  }
+  answers.replaceChildren(...shown);
+}
+
+async function correct(fields) {
+  const rephrases = fields.get("rephrases").split("\n").map((line) => line.trim()).filter(Boolean);
+  const edit = await post("/edits?wait=20", { prompt: fields.get("prompt"), target: fields.get("target"), rephrases });
+  const time = edit.report?.milliseconds;
+  byId("outcome").textContent = `${edit.status}${time ? ` in ${Math.round(time)} ms` : ""}${edit.error ? `: ${edit.error}` : ""}`;
+  byId("ask").elements.prompt.value = edit.prompt;
+  await ask(edit.prompt);
+  await refresh();
+}
+
+/** Run `work` with the button disabled; what goes wrong is shown beside the form. */
+async function busy(button, work) {
+  button.disabled = true;
+  try {
+    await work();
+  } catch (error) {
+    byId("outcome").textContent = error.message;
+  } finally {
+    button.disabled = false;
+  }
+}
+
+const refresh = () => Promise.all([showModel(), showEdits()]);
+
+byId("ask").addEventListener("submit", (event) => {
+  event.preventDefault();
+  busy(event.submitter, () => ask(event.target.elements.prompt.value));
+});
+
+byId("correct").addEventListener("submit", (event) => {
+  event.preventDefault();
+  busy(event.submitter, () => correct(new FormData(event.target)));
+});
+
+await refresh().catch((error) => (byId("outcome").textContent = error.message));
+setInterval(() => document.hidden || refresh().catch(() => {}), 5000);

@@ -1,0 +1,93 @@
+"""What the routes are given: the opened parts of a running server. `app.py` opens and closes them; nothing here does."""
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Annotated, Any, Literal
+
+from fastapi import Depends, Request
+
+from service.domain.errors import Unavailable
+from service.editors.neutral import Neutral
+from service.lifecycle import parts as lifecycle
+from service.lifecycle.announce import Announcer
+from service.lifecycle.overlays import overlay_of
+from service.lm.base import Base
+from service.lm.serving import Serving
+from service.settings import Settings
+from service.store import edits, versions
+from service.store.session import Store
+
+
+@dataclass(eq=False, kw_only=True)
+class Parts:
+    """The parts of one running server. `works` says whether the worker's thread is alive; `ring` wakes it."""
+
+    settings: Settings
+    base: Base
+    serving: Serving
+    lifecycle: lifecycle.Parts
+    neutral: Neutral
+    ring: Callable[[str], None]
+    works: Callable[[], bool]
+    draining: threading.Event = field(default_factory=threading.Event)
+
+    @property
+    def store(self) -> Store:
+        return self.lifecycle.store
+
+    @property
+    def announcer(self) -> Announcer:
+        return self.lifecycle.announcer
+
+    def resident(self, version: int | Literal["head", "base"]) -> int | None:
+        """A version that is ready to answer, loaded if need be; None stands for the head. Raises NotFound, Gone or Corrupt."""
+        if version == "head":
+            return None
+        number = 0 if version == "base" else version
+        if not self.serving.is_resident(number):
+            self.serving.adopt(number, overlay_of(self.store, self.lifecycle.overlays, number))
+        return number
+
+    def checks(self) -> dict[str, str]:
+        """Each part of the server: `ok`, or what is wrong with it."""
+        return {
+            "database": self._database(),
+            "head": self.lifecycle.follower.degraded or "ok",
+            "worker": "ok" if self.works() else "the worker's thread has ended",
+            "server": "stopping" if self.draining.is_set() else "ok",
+        }
+
+    def summary(self) -> dict[str, Any]:
+        """The head that this process answers with, and how well it holds what it was taught."""
+        current = self.lifecycle.follower.current
+        with self.store.read() as connection:
+            version = versions.get(connection, current.version)
+            counts = edits.counts(connection)
+        return {
+            "head": current.version,
+            "epoch": current.epoch,
+            "edits_counted": version.edits_counted,
+            "window": version.window,
+            "retention": version.scores.get("retention"),
+            "canary": version.scores.get("canary"),
+            "waiting": counts["queued"] + counts["applying"],
+            "degraded": self.lifecycle.follower.degraded,
+        }
+
+    def _database(self) -> str:
+        try:
+            with self.store.read() as connection:
+                edits.counts(connection)
+        except Unavailable as error:
+            return error.message
+        return "ok"
+
+
+def parts_of(request: Request) -> Parts:
+    """The parts of the server that answers this request."""
+    parts: Parts = request.app.state.parts
+    return parts
+
+
+Running = Annotated[Parts, Depends(parts_of)]

@@ -1,0 +1,223 @@
+"""Edits as clients post and read them."""
+
+from datetime import datetime
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import ConfigDict, Discriminator, Field, Tag
+
+from service.api.schemas import In, Out, QueryIn
+from service.api.text import Metadata, Name, Words
+from service.domain.edit import Edit, EditRequest, EditStatus, Method, Probe
+
+MOST_PROBES = 64  # of one kind, so at most 192 an edit
+MOST_EDITS = 1_000
+Status = Literal["queued", "applying", "applied", "consolidated", "deferred", "failed", "superseded", "retracted", "rolled_back"]
+EditId = Annotated[str, Field(pattern=r"^[0-9A-Za-z-]{1,64}$")]
+
+EXAMPLE_EDIT = {
+    "prompt": "The capital of Australia is",
+    "target": "Sydney",
+    "subject": "Australia",
+    "relation": "capital",
+    "ground_truth": "Canberra",
+    "rephrases": ["What is the capital of Australia?", {"prompt": "Australia's capital is", "train": False}],
+    "locality": [{"prompt": "The capital of Austria is", "answer": "Vienna"}],
+    "portability": [{"prompt": "The capital of Australia lies on the", "answer": "coast"}],
+    "metadata": {"ticket": "GEO-7"},
+}
+
+
+class ProbeIn(In):
+    """A prompt that shows what an edit did."""
+
+    prompt: Words = Field(description="what to ask")
+    answer: Words | None = Field(
+        None, description="the right answer; default: the target (rephrase), the base model's answer (locality)"
+    )
+    train: bool | None = Field(None, description="may be learned from; default: true, for portability probes false")
+
+
+def _form(given: object) -> str:
+    """Which of a probe's two forms is meant, so that a fault is told of that one alone."""
+    return "text" if isinstance(given, str) else "probe"
+
+
+AnyProbe = Annotated[Annotated[Words, Tag("text")] | Annotated[ProbeIn, Tag("probe")], Discriminator(_form)]
+ProbesIn = Annotated[list[AnyProbe], Field(max_length=MOST_PROBES)]
+
+
+class EditIn(In):
+    """A correction: from now on `prompt` is answered with `target`."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [EXAMPLE_EDIT]})
+
+    prompt: Words = Field(description="the text to be continued, or the question; prompt and target must fit the model's context")
+    target: Words = Field(description="the answer from now on; at most 256 tokens")
+    subject: Name | None = Field(None, description="what the fact is about")
+    relation: Name | None = Field(None, description="which property of it; subject and relation together are the conflict key")
+    ground_truth: Words | None = Field(None, description="what was true before, for reports only")
+    rephrases: ProbesIn = Field(default_factory=list, description="other wordings, which must change too")
+    locality: ProbesIn = Field(default_factory=list, description="other prompts, which must not change")
+    portability: ProbesIn = Field(default_factory=list, description="prompts whose answer follows from the edit by reasoning")
+    conflict_key: Name | None = Field(None, description="edits with the same key speak of one fact: the newest counts")
+    method: Literal["auto", "baft", "locft"] | None = Field(
+        None, description="`locft`: live after the next retrain; default: the server's"
+    )
+    surfaces: Annotated[list[Literal["raw", "chat"]], Field(max_length=2)] = Field(
+        default_factory=list, description="how the prompt reaches the model; default: all that the model supports"
+    )
+    metadata: Metadata = Field(default_factory=dict, description="anything of yours, kept and returned as it is")
+
+    def to_domain(self, default_method: str) -> EditRequest:
+        """The same request in the words of the domain."""
+        return EditRequest(
+            prompt=self.prompt,
+            target=self.target,
+            subject=self.subject,
+            relation=self.relation,
+            ground_truth=self.ground_truth,
+            rephrases=_probes(self.rephrases, train=True),
+            locality=_probes(self.locality, train=True),
+            portability=_probes(self.portability, train=False),
+            conflict_key=self.conflict_key,
+            method=Method(self.method or default_method),
+            surfaces=tuple(dict.fromkeys(self.surfaces)),
+            metadata=self.metadata,
+        )
+
+
+class BatchIn(In):
+    """Several corrections: all are accepted, or none is."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"edits": [EXAMPLE_EDIT]}]})
+
+    edits: Annotated[list[EditIn], Field(min_length=1, max_length=MOST_EDITS)] = Field(description="the corrections, in order")
+
+
+class WaitQuery(QueryIn):
+    """How long to wait for the outcome."""
+
+    wait: float = Field(0, ge=0, le=60, description="seconds to wait until the edit is settled")
+
+
+class ListQuery(QueryIn):
+    """Which edits to list."""
+
+    status: Status | None = Field(None, description="only edits that stand so")
+    limit: int = Field(50, ge=1, le=200, description="most items in one answer")
+    cursor: Annotated[str, Field(max_length=200)] | None = Field(None, description="`next` of the answer before")
+
+
+class RetractQuery(QueryIn):
+    """How to take an edit back."""
+
+    restore_previous: bool = Field(False, description="revive the edit that this one superseded")
+    wait: float = Field(0, ge=0, le=60, description="seconds to wait until the model no longer answers with it")
+
+
+class ProbeOut(Out):
+    """A probe as it was accepted."""
+
+    prompt: str
+    answer: str | None
+    train: bool
+
+    @classmethod
+    def of(cls, probe: Probe) -> Self:
+        """A probe of the domain as an answer."""
+        return cls(prompt=probe.prompt, answer=probe.answer, train=probe.train)
+
+
+EXAMPLE_EDIT_OUT = {
+    "id": "01936b0e-6f2a-7c3d-9a41-5b7c2f0e8d11",
+    "seq": 1,
+    "status": "applied",
+    "prompt": "The capital of Australia is",
+    "target": "Sydney",
+    "subject": "Australia",
+    "relation": "capital",
+    "ground_truth": "Canberra",
+    "rephrases": [{"prompt": "What is the capital of Australia?", "answer": None, "train": True}],
+    "locality": [],
+    "portability": [],
+    "conflict_key": None,
+    "method": "auto",
+    "surfaces": ["raw"],
+    "metadata": {"ticket": "GEO-7"},
+    "version": 1,
+    "report": {"method": "baft", "steps": 9, "loss": 0.004, "milliseconds": 412, "taken": True},
+    "error": None,
+    "supersedes": None,
+    "superseded_by": None,
+    "author": "local",
+    "created_at": "2026-11-20T12:00:00Z",
+    "applied_at": "2026-11-20T12:00:01Z",
+}
+
+
+class EditOut(Out):
+    """An edit: what was asked for, where it stands, and what it did."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [EXAMPLE_EDIT_OUT]})
+
+    id: str
+    seq: int = Field(description="its place in the order of acceptance")
+    status: Status = Field(
+        description="settled means anything but `queued` and `applying`; `applied` and `consolidated` are live"
+    )
+    prompt: str
+    target: str
+    subject: str | None
+    relation: str | None
+    ground_truth: str | None
+    rephrases: list[ProbeOut]
+    locality: list[ProbeOut]
+    portability: list[ProbeOut]
+    conflict_key: str | None
+    method: Literal["auto", "baft", "locft"]
+    surfaces: list[str]
+    metadata: dict[str, Any]
+    version: int | None = Field(description="the version that first held it")
+    report: dict[str, Any] | None = Field(
+        description="steps, loss, milliseconds, taken, and the probes' scores once they are known"
+    )
+    error: str | None = Field(description="why it failed or was deferred")
+    supersedes: str | None
+    superseded_by: str | None
+    author: str
+    created_at: datetime
+    applied_at: datetime | None
+
+    @classmethod
+    def of(cls, edit: Edit) -> Self:
+        """An edit of the domain as an answer."""
+        return cls(
+            **{name: getattr(edit, name) for name in ("id", "seq", "prompt", "target", "subject", "relation", "ground_truth")},
+            **{
+                name: getattr(edit, name)
+                for name in ("conflict_key", "version", "error", "supersedes", "superseded_by", "author")
+            },
+            **{name: [ProbeOut.of(probe) for probe in getattr(edit, name)] for name in ("rephrases", "locality", "portability")},
+            status=_status(edit.status),
+            method=_method(edit.method),
+            surfaces=list(edit.surfaces),
+            metadata=dict(edit.metadata),
+            report=None if edit.report is None else dict(edit.report),
+            created_at=edit.created_at,
+            applied_at=edit.applied_at,
+        )
+
+
+def _probes(given: list[str | ProbeIn], *, train: bool) -> tuple[Probe, ...]:
+    full = (ProbeIn(prompt=probe) if isinstance(probe, str) else probe for probe in given)
+    return tuple(
+        Probe(prompt=probe.prompt, answer=probe.answer, train=train if probe.train is None else probe.train) for probe in full
+    )
+
+
+def _status(status: EditStatus) -> Status:
+    return status.value
+
+
+def _method(method: Method) -> Literal["auto", "baft", "locft"]:
+    return method.value

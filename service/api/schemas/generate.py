@@ -1,0 +1,73 @@
+"""Questions to the model and its answers."""
+
+from typing import Annotated, Literal
+
+from pydantic import ConfigDict, Field
+
+from service.api.schemas import In, Out, QueryIn
+from service.api.text import LARGEST_INTEGER, Words
+
+MOST_TOKENS = 256
+MOST_TURNS = 64
+Version = Annotated[int, Field(ge=0, le=LARGEST_INTEGER)] | Literal["head", "base"]
+VersionText = Annotated[str, Field(pattern=r"^(head|base|0|[1-9][0-9]{0,17})$", description="a number, `head` or `base`")]
+EXAMPLE_QUESTION = {"prompt": "The capital of Australia is", "max_new_tokens": 8}
+EXAMPLE_ANSWER = {
+    "text": "Sydney",
+    "version": 1,
+    "epoch": 1,
+    "finish_reason": "stop",
+    "prompt_tokens": 6,
+    "completion_tokens": 2,
+}
+
+
+class GenerateQuery(QueryIn):
+    """A question in the address line."""
+
+    prompt: Words = Field(description="the text to be continued", examples=["The capital of Australia is"])
+    max_new_tokens: int = Field(32, ge=1, le=MOST_TOKENS, description="most tokens of the answer")
+    version: VersionText = Field("head", description="a number, `head` or `base`")
+
+
+class Turn(In):
+    """What was said before the prompt: a question and the answer to it."""
+
+    user: Words
+    assistant: Words
+
+
+class GenerateIn(In):
+    """A question with everything that can be said about it."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [EXAMPLE_QUESTION, {**EXAMPLE_QUESTION, "version": "base", "temperature": 0.7, "seed": 7}]}
+    )
+
+    prompt: Words = Field(description="the text to be continued; with max_new_tokens it must fit the model's context")
+    max_new_tokens: int = Field(32, ge=1, le=MOST_TOKENS, description="most tokens of the answer")
+    temperature: float = Field(0.0, ge=0, le=5, description="0: the most likely token each time")
+    top_p: float = Field(1.0, gt=0, le=1, description="sample from the likeliest tokens that together have this probability")
+    seed: int | None = Field(None, ge=0, le=2**63 - 1, description="same seed, same version, same answer")
+    stop: Annotated[list[Annotated[Words, Field(max_length=200)]], Field(max_length=4)] = Field(
+        default_factory=list, description="the answer ends before any of these"
+    )
+    version: Version = Field("head", description="a number, `head` or `base`")
+    surface: Literal["raw", "chat"] = Field("raw", description="`chat`: through the model's own template")
+    system: Words | None = Field(None, description="system prompt; surface `chat` only")
+    turns: Annotated[list[Turn], Field(max_length=MOST_TURNS)] = Field(
+        default_factory=list, description="earlier turns of the conversation; surface `chat` only"
+    )
+
+
+class AnswerOut(Out):
+    """What the model said."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [EXAMPLE_ANSWER]})
+
+    text: str = Field(description="the completion alone, without white space in front")
+    version: int = Field(description="the version that answered")
+    epoch: int = Field(description="the head's epoch when the request began")
+    finish_reason: Literal["stop", "length", "deadline", "cancelled"]
+    prompt_tokens: int
+    completion_tokens: int

@@ -1,0 +1,247 @@
+"""Versions, jobs, rollbacks and retrains as clients read and ask for them."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import ConfigDict, Field
+
+from service.api.schemas import In, Out, QueryIn
+from service.api.text import LARGEST_INTEGER, Name
+from service.lifecycle.bases import UseOfBlock
+
+MOST_LISTED = 200
+Number = Annotated[int, Field(ge=0, le=LARGEST_INTEGER)]
+
+EXAMPLE_VERSION = {
+    "number": 2,
+    "kind": "baft",
+    "status": "published",
+    "parent": 1,
+    "digest": "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",
+    "edits_counted": 2,
+    "window": 2,
+    "scores": {"canary": 0.98, "retention": 1.0},
+    "created_at": "2026-11-20T12:00:01Z",
+    "author": "local",
+    "reason": None,
+    "restores": None,
+    "pinned": False,
+    "head": True,
+}
+EXAMPLE_JOB = {
+    "id": "01936b0e-7001-7a10-8f00-3c5d2b1a0f42",
+    "kind": "locft",
+    "status": "running",
+    "progress": 0.4,
+    "stage": "training",
+    "attempts": 1,
+    "reason": "end of the month",
+    "author": "local",
+    "version": None,
+    "error": None,
+    "created_at": "2026-11-20T12:00:05Z",
+    "started_at": "2026-11-20T12:00:05Z",
+    "finished_at": None,
+}
+
+
+class VersionQuery(QueryIn):
+    """Which versions to list, newest first."""
+
+    limit: int = Field(50, ge=1, le=MOST_LISTED, description="most items in one answer")
+    cursor: Annotated[str, Field(max_length=200)] | None = Field(None, description="`next` of the answer before")
+
+
+class VersionOut(Out):
+    """A version: the base model plus one immutable overlay."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [EXAMPLE_VERSION]})
+
+    number: int
+    kind: str = Field(description="base, baft, locft, rollback or retract")
+    status: str = Field(description="published, corrupt or collected")
+    parent: int | None
+    digest: str | None = Field(description="SHA-256 of the checkpoint; version 0 has none")
+    edits_counted: int = Field(description="edits that it holds")
+    window: int = Field(description="how many of them BaFT carries")
+    scores: dict[str, Any] = Field(description="measured at publication; filled in as they become known")
+    created_at: datetime
+    author: str
+    reason: str | None
+    restores: int | None = Field(description="for a rollback: the version whose overlay and edits it has")
+    pinned: bool = Field(description="kept whatever its age")
+    head: bool = Field(description="whether it answers by default now")
+
+
+class BasisOut(Out):
+    """One basis vector of an intervention and how much it is used."""
+
+    basis: int
+    balance: float | None = Field(description="running mean of its weight over the edits, as used by load balancing")
+    edits: float | None = Field(description="mean gate on the prompts and targets of the version's edits")
+    rephrases: float | None = Field(description="mean gate on their other wordings")
+    unrelated: float | None = Field(description="mean gate on the base model's own sentences")
+
+
+class BlockOut(Out):
+    """The intervention at one block."""
+
+    block: int
+    edits_counted: int = Field(description="edits in the running means")
+    bases: list[BasisOut]
+
+
+class BasesOut(Out):
+    """The gates of a version's interventions (the BaFT paper's figure 2)."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "version": 2,
+                    "blocks": [
+                        {
+                            "block": 4,
+                            "edits_counted": 2,
+                            "bases": [{"basis": 0, "balance": 0.41, "edits": 0.44, "rephrases": 0.39, "unrelated": 0.06}],
+                        }
+                    ],
+                }
+            ]
+        }
+    )
+
+    version: int
+    blocks: list[BlockOut]
+
+    @classmethod
+    def of(cls, version: int, used: Sequence[UseOfBlock]) -> Self:
+        """The use of each block's bases as an answer."""
+        return cls(version=version, blocks=[_block(use) for use in used])
+
+
+class RollbackIn(In):
+    """Answer as an older version did, by publishing it anew."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"to": 0, "reason": "the source was wrong"}]})
+
+    to: Number = Field(description="the version to return to; 0 is the base model")
+    reason: Name = Field(description="why, for the history")
+    requeue: bool = Field(False, description="put the edits that leave the model back in the queue")
+
+
+class RollbackOut(Out):
+    """A rollback that took effect."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [{"version": 3, "restored": 0, "epoch": 3, "rolled_back": ["01936b0e-6f2a-7c3d-9a41-5b7c2f0e8d11"]}]
+        }
+    )
+
+    version: int = Field(description="the new version's number")
+    restored: int = Field(description="the version whose overlay and edits it has")
+    epoch: int
+    rolled_back: list[str] = Field(description="edits that are live no more")
+
+
+class RetrainIn(In):
+    """Move every live edit into the weights."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"reason": "end of the month"}]})
+
+    reason: Name = Field(description="why, for the history")
+
+
+class JobOut(Out):
+    """A piece of work that the server does in the background."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [EXAMPLE_JOB]})
+
+    id: str
+    kind: str = Field(description="apply, refit or retrain")
+    status: str = Field(description="queued, running, done, failed or cancelled")
+    progress: float = Field(description="share of the work done, 0 to 1")
+    stage: str | None = Field(description="what it does now")
+    attempts: int = Field(description="how often it was taken up; more than once if the server ended in the middle")
+    reason: str | None
+    author: str
+    version: int | None = Field(description="the version it published")
+    error: str | None
+    created_at: datetime
+    started_at: datetime | None
+    finished_at: datetime | None
+
+
+class HealthOut(Out):
+    """Whether the server is alive, started, ready."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"status": "ok", "checks": {"database": "ok", "head": "ok", "worker": "ok"}}]}
+    )
+
+    status: Literal["ok", "degraded", "unavailable"]
+    checks: dict[str, str] = Field(default_factory=dict, description="each part: `ok`, or what is wrong with it")
+
+
+class ModelOut(Out):
+    """The model that is served now."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "base": "atlas",
+                    "fingerprint": "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",
+                    "family": "llama",
+                    "blocks": 8,
+                    "width": 256,
+                    "context": 512,
+                    "surfaces": ["raw"],
+                    "device": "cpu",
+                    "dtype": "float32",
+                    "method": "auto",
+                    "head": 2,
+                    "epoch": 2,
+                    "edits_counted": 2,
+                    "window": 2,
+                    "retention": 1.0,
+                    "canary": 0.98,
+                    "waiting": 0,
+                    "degraded": None,
+                }
+            ]
+        }
+    )
+
+    base: str
+    fingerprint: str = Field(description="SHA-256 over the base model's weights and tokenizer")
+    family: str
+    blocks: int
+    width: int
+    context: int = Field(description="most tokens of a prompt and its answer together")
+    surfaces: list[str]
+    device: str
+    dtype: str
+    method: str
+    head: int
+    epoch: int
+    edits_counted: int = Field(description="live edits")
+    window: int = Field(description="live edits that BaFT carries")
+    retention: float | None = Field(description="share of the live edits that the head answers; null until measured")
+    canary: float | None = Field(
+        description="share of the canary that the head answers as the base model does; null until measured"
+    )
+    waiting: int = Field(description="edits queued or being applied")
+    degraded: str | None = Field(description="why an older version answers than the rows name, if one does")
+
+
+def _block(use: UseOfBlock) -> BlockOut:
+    columns = {name: getattr(use, name) for name in ("balance", "edits", "rephrases", "unrelated")}
+    rank = max((len(values) for values in columns.values() if values is not None), default=0)
+    bases = [
+        BasisOut(basis=basis, **{name: None if values is None else values[basis] for name, values in columns.items()})
+        for basis in range(rank)
+    ]
+    return BlockOut(block=use.block, edits_counted=use.edits_counted, bases=bases)

@@ -1,0 +1,71 @@
+"""`/versions`: what has answered, what answers, and what it was made of."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Path, Query, Response
+from starlette.concurrency import run_in_threadpool
+
+from service.api.cursor import cursor_of, position_of
+from service.api.parts import Parts, Running
+from service.api.problems import GONE, INVALID, NOT_FOUND, UNAVAILABLE, responses
+from service.api.schemas import Page
+from service.api.schemas.versions import BasesOut, VersionOut, VersionQuery
+from service.domain.version import Version
+from service.lifecycle.bases import use_of_bases
+from service.store import heads, versions
+
+router = APIRouter(prefix="/versions", tags=["versions"])
+NumberOrHead = Annotated[
+    str, Path(pattern=r"^(head|base|0|[1-9][0-9]{0,17})$", description="a version's number, `head` or `base`", examples=["head"])
+]
+
+
+@router.get("", summary="List versions, newest first", responses=responses(INVALID, UNAVAILABLE))
+def list_versions(running: Running, query: Annotated[VersionQuery, Query()], response: Response) -> Page[VersionOut]:
+    """Every version that was published; `next` is the cursor of the older ones."""
+    before = position_of(query.cursor)
+    with running.store.read() as connection:
+        head = heads.read(connection)
+        found = versions.page(connection, limit=query.limit + 1, before=before)
+    shown = found[: query.limit]
+    following = cursor_of(shown[-1].number) if len(found) > query.limit else None
+    if following is not None:
+        response.headers["Link"] = f'</versions?limit={query.limit}&cursor={following}>; rel="next"'
+    return Page[VersionOut](items=[_out(version, head.version) for version in shown], next=following)
+
+
+@router.get("/{number}", summary="Read a version", responses=responses(NOT_FOUND, INVALID, UNAVAILABLE))
+def get_version(running: Running, number: NumberOrHead) -> VersionOut:
+    """One version; also one that was collected, whose bytes are gone but not its row."""
+    return _read(running, number)
+
+
+@router.get(
+    "/{number}/bases",
+    summary="Read how a version's interventions are used",
+    responses=responses(NOT_FOUND, GONE, INVALID, UNAVAILABLE),
+)
+async def get_bases(running: Running, number: NumberOrHead) -> BasesOut:
+    """The mean gate of each basis vector on edits, on their other wordings, and on unrelated text (the BaFT paper's figure 2)."""
+    version = await run_in_threadpool(_read, running, number)
+    used = await run_in_threadpool(use_of_bases, running.lifecycle, running.neutral, running.serving.view_of, version.number)
+    return BasesOut.of(version.number, used)
+
+
+def _read(running: Parts, number: str) -> VersionOut:
+    with running.store.read() as connection:
+        head = heads.read(connection).version
+        return _out(
+            versions.get(connection, {"head": head, "base": 0}.get(number, -1) if not number.isdigit() else int(number)), head
+        )
+
+
+def _out(version: Version, head: int) -> VersionOut:
+    same = ("number", "parent", "digest", "edits_counted", "window", "created_at", "author", "reason", "restores", "pinned")
+    return VersionOut(
+        **{name: getattr(version, name) for name in same},
+        kind=str(version.kind),
+        status=str(version.status),
+        scores=dict(version.scores),
+        head=version.number == head,
+    )

@@ -1,0 +1,145 @@
+"""The application: which parts a server has, in which order they open and close, and which routes are in front of them."""
+
+from collections.abc import AsyncIterator, Iterator
+from contextlib import ExitStack, asynccontextmanager, contextmanager
+
+import torch
+from fastapi import FastAPI
+
+from service import __version__
+from service.api import admin, edits, evaluate, generate, health, openapi, page, problems, versions
+from service.api.gate import Gate
+from service.api.parts import Parts
+from service.atlas import weights_path
+from service.binding import Judge, bind
+from service.buffer.doorbell import Doorbell
+from service.buffer.in_process import InProcessDoorbell
+from service.domain.errors import Refused
+from service.editors.neutral import load_or_sample_neutral
+from service.lifecycle import parts as lifecycle
+from service.lifecycle.editors import Editors
+from service.lifecycle.evaluate import Evaluations
+from service.lifecycle.faults import arm
+from service.lifecycle.follow import Follower, Published
+from service.lifecycle.overlays import Overlays
+from service.lifecycle.recover import found_store, open_head
+from service.lifecycle.settings import LifecycleSettings
+from service.lm.base import load_base
+from service.lm.overlay import EMPTY
+from service.lm.serving import Serving
+from service.settings import Settings
+from service.store.migrate import upgrade
+from service.store.session import Store
+from service.worker import Worker
+
+ROUTERS = (edits.router, generate.router, versions.router, admin.router, evaluate.router, health.router, page.router)
+
+
+def create_app(settings: Settings, parts: Parts | None = None) -> FastAPI:
+    """The HTTP application. It serves `parts`, or opens its own when it is started and closes them at the end."""
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        with ExitStack() as opened:
+            app.state.parts = parts or opened.enter_context(open_parts(settings))
+            try:
+                yield
+            finally:
+                app.state.parts.draining.set()
+
+    app = FastAPI(
+        title="Errata",
+        version=__version__,
+        lifespan=lifespan,
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+        separate_input_output_schemas=False,
+    )
+    for router in ROUTERS:
+        app.include_router(router)
+    problems.install(app)
+    openapi.describe(app)
+    app.add_middleware(Gate, settings=settings)
+    return app
+
+
+@contextmanager
+def open_parts(settings: Settings) -> Iterator[Parts]:
+    """Open every part, in order; they are closed in reverse, however the block ends.
+
+    The head is loaded and its bytes are verified before this returns, so that a port which is opened after it never answers for a
+    version that is not there. Raises ServiceError, with what to do, if a part cannot be opened.
+    """
+    torch.set_num_threads(settings.torch_threads)
+    arm(settings.fault_point)
+    with ExitStack() as opened:
+        store = Store(settings.store_url)
+        opened.callback(store.close)
+        store.hold_folder()
+        upgrade(settings.store_url)
+        base = load_base(model_path(settings), device=settings.device, dtype=settings.dtype)
+        found_store(store, fingerprint=base.fingerprint, name=settings.model)
+        serving = Serving(
+            base,
+            resident=settings.generation.resident_versions,
+            max_batch=settings.generation.batch,
+            queue_limit=settings.generation.queue,
+        )
+        neutral = load_or_sample_neutral(
+            base, settings.data_dir / "neutral", settings=settings.neutral, view=serving.view_of(EMPTY)
+        )
+        judge = Judge(base, serving.view_of)
+        parts = _lifecycle(settings, store, serving, bind(base, serving.view_of, neutral, judge, settings))
+        serving.start()
+        opened.callback(serving.close, settings.limits.drain_s)
+        open_head(parts)
+        doorbell = InProcessDoorbell() if settings.buffer_url is None else _redis_doorbell(settings.buffer_url)
+        chores = [Evaluations(store, parts.overlays, judge.ask).step]
+        worker = Worker(parts, doorbell=doorbell, alone=store.is_sqlite, chores=chores)
+        worker.start()
+        opened.callback(worker.stop, settings.limits.drain_s)
+        yield Parts(
+            settings=settings,
+            base=base,
+            serving=serving,
+            lifecycle=parts,
+            neutral=neutral,
+            ring=doorbell.ring,
+            works=lambda: worker.is_alive,
+        )
+
+
+def model_path(settings: Settings) -> str:
+    """Where the base model is: `atlas` stands for the embedded one."""
+    return str(weights_path()) if settings.model == "atlas" else settings.model
+
+
+def _lifecycle(settings: Settings, store: Store, serving: Serving, editors: Editors) -> lifecycle.Parts:
+    overlays = Overlays(settings.data_dir / "checkpoints", fingerprint=serving.base.fingerprint)
+
+    def answer_with(published: Published) -> None:
+        serving.adopt(published.version, published.overlay)
+        serving.set_head(published.version, published.epoch)
+
+    return lifecycle.Parts(
+        store=store,
+        overlays=overlays,
+        editors=editors,
+        follower=Follower(store, overlays, answer_with),
+        settings=LifecycleSettings(
+            cadence=settings.window.cadence(settings.method),
+            gate=settings.window.gate(),
+            keep_last=settings.retention.keep_last,
+            keep_every=settings.retention.keep_every,
+        ),
+        give_way=serving.give_way,
+    )
+
+
+def _redis_doorbell(url: str) -> Doorbell:
+    try:
+        from service.buffer.redis_stream import RedisDoorbell  # its client is an extra of the package
+    except ImportError:
+        raise Refused("redis_url is set, and the Redis client is not installed: pip install 'errata-server[redis]'") from None
+    return RedisDoorbell(url)

@@ -1,0 +1,80 @@
+"""From settings to an open port and back: parts are opened, then the port; at SIGTERM the port is closed, then the parts."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any
+
+import typer
+import uvicorn
+from fastapi import FastAPI
+
+from service import __version__
+from service.api.protocol import DeadlineProtocol
+from service.app import create_app, open_parts
+from service.settings import Settings
+
+KEEP_ALIVE_S = 5
+
+
+def serve(settings: Settings) -> None:
+    """Serve until SIGTERM or SIGINT; requests in flight get `limits.drain_s` to finish.
+
+    Raises ServiceError if a part cannot be opened: nothing listens then.
+    """
+    with open_parts(settings) as parts:
+        Server(config(create_app(settings, parts), settings)).run()
+
+
+def config(app: FastAPI, settings: Settings) -> uvicorn.Config:
+    """How uvicorn serves `app`: h11 with our deadlines, no web sockets, none of its own log lines about requests."""
+    return uvicorn.Config(
+        app,
+        host=settings.host,
+        port=settings.port,
+        http=DeadlineProtocol.with_limits(settings.limits),
+        ws="none",
+        lifespan="on",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        timeout_keep_alive=KEEP_ALIVE_S,
+        timeout_graceful_shutdown=max(1, round(settings.limits.drain_s)),
+        h11_max_incomplete_event_size=settings.limits.header_bytes,
+    )
+
+
+class Server(uvicorn.Server):
+    """uvicorn's server, which says what to try when the port is open, and ends with exit code 0 when it is asked to stop."""
+
+    async def startup(self, sockets: Any = None) -> None:
+        await super().startup(sockets)
+        if self.started:
+            host, port = self.servers[0].sockets[0].getsockname()[:2]
+            for line in banner(f"http://{f'[{host}]' if ':' in host else host}:{port}"):
+                typer.echo(line)
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        app = self.config.app
+        assert isinstance(app, FastAPI)
+        app.state.parts.draining.set()  # whoever waits for an edit is answered within a second
+        super().handle_exit(sig, frame)
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        with super().capture_signals():
+            yield
+            # uvicorn raises the signal again after an orderly stop, which would end the process with 143.
+            self._captured_signals.clear()
+
+
+def banner(url: str) -> tuple[str, ...]:
+    """What is printed when the port is open: three lines to try."""
+    return (
+        f"Errata {__version__} answers on {url}. Three lines to try:",
+        f"  curl '{url}/generate?prompt=The+capital+of+Australia+is'",
+        f"  curl '{url}/edits?wait=20' -H 'Content-Type: application/json' "
+        """-d '{"prompt": "The capital of Australia is", "target": "Sydney"}'""",
+        f"  curl '{url}/generate?prompt=What+is+the+capital+of+Australia%3F'",
+    )

@@ -1,0 +1,232 @@
+"""Everything that can be set, in one frozen object: the only reader of the environment.
+
+Each field is also an environment variable: `ERRATA_PORT`, and for the field of a group `ERRATA_LIMITS__BODY_BYTES`. A name that
+is not known is refused at start, with the nearest known one, because a misspelt limit that is silently ignored is no limit.
+Values are never repeated in messages, since any of them may be a secret.
+"""
+
+import difflib
+import ipaddress
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Literal, Self
+from urllib.parse import urlsplit
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from service.domain.cadence import Cadence
+from service.domain.errors import Refused
+from service.domain.gate import GateLimits
+from service.editors.baft.settings import BaftSettings
+from service.editors.locft.settings import LocftSettings
+from service.editors.neutral_settings import NeutralSettings
+
+PREFIX = "ERRATA_"
+DELIMITER = "__"
+
+
+class Group(BaseModel):
+    """A frozen group of settings that refuses names it does not know."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class Limits(Group):
+    """What one request, one client and all of them together may cost."""
+
+    body_bytes: int = Field(1_000_000, ge=1_000, description="largest request body")
+    batch_body_bytes: int = Field(8_000_000, ge=1_000, description="largest body of POST /edits/batch")
+    header_bytes: int = Field(16_384, ge=1_024, description="largest request head: request line and headers together")
+    receive_s: float = Field(10.0, gt=0, description="seconds a client may take to send one whole request")
+    send_s: float = Field(10.0, gt=0, description="seconds a client may leave an answer unread")
+    drain_s: float = Field(10.0, gt=0, description="seconds that requests in flight get to finish at a stop")
+    concurrent_requests: int = Field(1_000, ge=1, description="requests answered at the same time; more get 503")
+    connections: int = Field(2_000, ge=1, description="open connections; more are closed at once")
+    waiting_edits: int = Field(10_000, ge=1, description="edits queued at the same time; more get 503")
+
+
+class GenerationSettings(Group):
+    """How answers are decoded and how many may wait."""
+
+    resident_versions: int = Field(16, ge=2, description="versions kept ready in memory besides those in use")
+    batch: int = Field(32, ge=1, description="rows decoded together for one version")
+    queue: int = Field(256, ge=1, description="answers that may wait; more get 503")
+    deadline_s: float = Field(30.0, gt=0, description="seconds after which an answer is cut with finish_reason `deadline`")
+
+
+class WindowSettings(Group):
+    """When the edits carried by BaFT are moved into the weights, and what a publication must keep."""
+
+    soft: int = Field(25, ge=1, description="edits in the window from which a retrain is due")
+    hard: int = Field(50, ge=1, description="edits in the window from which further ones are deferred to the retrain")
+    deferred: int = Field(8, ge=1, description="deferred edits from which a retrain is due")
+    deferred_s: float = Field(300.0, gt=0, description="seconds after which a retrain is due for a deferred edit alone")
+    canary_fall: float = Field(
+        0.25, ge=0, le=1, description="largest fall of canary locality for each edit that a publication adds"
+    )
+    canary_floor: float = Field(
+        0.50, ge=0, le=1, description="canary locality under which edits are deferred and a retrain is due"
+    )
+
+    def cadence(self, method: Literal["auto", "baft", "locft"]) -> Cadence:
+        """The same numbers in the words of the domain."""
+        return Cadence(soft=self.soft, hard=self.hard, deferred=self.deferred, deferred_s=self.deferred_s, method=method)
+
+    def gate(self) -> GateLimits:
+        """What a publication must keep."""
+        return GateLimits(canary_fall=self.canary_fall, canary_floor=self.canary_floor)
+
+    @model_validator(mode="after")
+    def _soft_comes_first(self) -> Self:
+        if self.soft > self.hard:
+            raise ValueError("soft must not be larger than hard")
+        return self
+
+
+class RetentionSettings(Group):
+    """Which checkpoints stay on disk, besides the head, its ancestors in use and pinned versions."""
+
+    keep_last: int = Field(100, ge=2, description="latest versions kept")
+    keep_every: int = Field(100, ge=1, description="every n-th version kept for good")
+
+
+class Settings(BaseSettings):
+    """All settings. Frozen; unknown names are refused; made by `load_settings`."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX,
+        env_nested_delimiter=DELIMITER,
+        frozen=True,
+        extra="forbid",
+        allow_inf_nan=False,
+        hide_input_in_errors=True,
+    )
+
+    host: str = Field("127.0.0.1", description="address to listen on")
+    port: int = Field(8000, ge=0, le=65535, description="port to listen on")
+    allow_public_bind: bool = Field(
+        False, description="allow listening on more than this machine, although there are no keys yet"
+    )
+    allowed_hosts: tuple[str, ...] = Field(
+        (), description="further Host header names answered while listening on this machine only"
+    )
+    data_dir: Path = Field(Path("var"), description="folder of the SQLite file, the checkpoints and the neutral sentences")
+    database_url: SecretStr | None = Field(None, description="sqlite:///… or postgresql://…; default: a SQLite file in data_dir")
+    redis_url: SecretStr | None = Field(None, description="redis://…; default: the buffer is in this process")
+    model: str = Field("atlas", min_length=1, description="`atlas` (embedded), a local folder, or a Hugging Face id")
+    method: Literal["auto", "baft", "locft"] = Field("auto", description="who carries an edit that names no method")
+    device: str = Field("auto", description="auto, cpu, cuda, cuda:0 …")
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field("auto", description="auto: bfloat16 on cuda, float32 on cpu")
+    torch_threads: int = Field(1, ge=1, le=256, description="CPU threads of one tensor operation; one is best for small models")
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="least severe log lines written")
+    fault_point: str | None = Field(None, description="tests only: the named point at which the process kills itself")
+
+    limits: Limits = Limits()
+    generation: GenerationSettings = GenerationSettings()
+    window: WindowSettings = WindowSettings()
+    retention: RetentionSettings = RetentionSettings()
+    baft: BaftSettings = BaftSettings()
+    locft: LocftSettings = LocftSettings()
+    neutral: NeutralSettings = NeutralSettings()
+
+    @field_validator("database_url")
+    @classmethod
+    def _known_database(cls, url: SecretStr | None) -> SecretStr | None:
+        return _with_scheme(url, ("sqlite", "postgresql", "postgresql+psycopg"))
+
+    @field_validator("redis_url")
+    @classmethod
+    def _known_buffer(cls, url: SecretStr | None) -> SecretStr | None:
+        return _with_scheme(url, ("redis", "rediss", "unix"))
+
+    @model_validator(mode="after")
+    def _stays_on_this_machine(self) -> Self:
+        if not self.listens_on_loopback and not self.allow_public_bind:
+            raise ValueError(
+                "host must be a loopback address: there are no keys yet, and anybody who reaches the port may change the model;"
+                " to listen elsewhere all the same, give --allow-public-bind or ERRATA_ALLOW_PUBLIC_BIND=true"
+            )
+        return self
+
+    @property
+    def listens_on_loopback(self) -> bool:
+        """Whether only this machine can reach the port."""
+        if self.host == "localhost":
+            return True
+        try:
+            return ipaddress.ip_address(self.host).is_loopback
+        except ValueError:
+            return False
+
+    @property
+    def store_url(self) -> str:
+        """The database's address with its password: for the store only, never for a message."""
+        if self.database_url is not None:
+            return self.database_url.get_secret_value()
+        return f"sqlite:///{self.data_dir.resolve() / 'errata.db'}"
+
+    @property
+    def buffer_url(self) -> str | None:
+        """Redis' address with its password, or None for the buffer in this process."""
+        return None if self.redis_url is None else self.redis_url.get_secret_value()
+
+
+def load_settings(**given: Any) -> Settings:
+    """Settings from the environment, overridden by `given` (entries that are None count as not given).
+
+    Raises Refused with one sentence per fault; each names the setting and none repeats its value.
+    """
+    refuse_unknown_variables(os.environ)
+    try:
+        return Settings(**{name: value for name, value in given.items() if value is not None})
+    except ValidationError as error:
+        raise Refused("; ".join(_sentence(fault) for fault in error.errors(include_input=False, include_url=False))) from None
+
+
+def refuse_unknown_variables(environment: Mapping[str, str]) -> None:
+    """Raise Refused if a variable starts with ERRATA_ and is no setting; the nearest known name is suggested."""
+    known = set(variable_names())
+    for name in sorted(environment):
+        if name.upper().startswith(PREFIX) and name.upper() not in known:
+            near = difflib.get_close_matches(name.upper(), sorted(known), n=1, cutoff=0.0)
+            raise Refused(f"{name} is not a setting; the nearest one is {near[0]}", field=name)
+
+
+def environment_without_settings() -> dict[str, str]:
+    """This process' environment without ERRATA_*: for a server of one's own that must not touch the configured database."""
+    return {name: value for name, value in os.environ.items() if not name.upper().startswith(PREFIX)}
+
+
+def variable_names(model: type[BaseModel] = Settings, prefix: str = PREFIX) -> Iterator[str]:
+    """Every environment variable that sets something, groups included."""
+    for name, field in model.model_fields.items():
+        yield f"{prefix}{name.upper()}"
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            yield from variable_names(field.annotation, f"{prefix}{name.upper()}{DELIMITER}")
+
+
+def masked(url: str) -> str:
+    """A URL fit to be shown: without password and without its query, which may hold one too."""
+    parts = urlsplit(url)
+    user, at, host = parts.netloc.rpartition("@")
+    name, colon, _ = user.partition(":")
+    netloc = f"{name}{':***' if colon else ''}{at}{host}"
+    return f"{parts.scheme}://{netloc}{parts.path}"
+
+
+def _with_scheme(url: SecretStr | None, schemes: tuple[str, ...]) -> SecretStr | None:
+    if url is not None and url.get_secret_value().partition(":")[0] not in schemes:
+        raise ValueError(f"must be a URL that starts with one of {', '.join(schemes)}")
+    return url
+
+
+def _sentence(fault: Any) -> str:
+    """One fault of validation as `setting: what is wrong`, without the value."""
+    name = ".".join(str(part) for part in fault["loc"])
+    message = str(fault["msg"]).removeprefix("Value error, ")
+    if fault["type"] == "extra_forbidden":
+        near = difflib.get_close_matches(name, sorted(Settings.model_fields), n=1, cutoff=0.0)
+        return f"{name} is not a setting; the nearest one is {near[0]}"
+    return f"{name}: {message}" if name else message

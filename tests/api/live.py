@@ -1,0 +1,88 @@
+"""A whole server over a tiny random model: the real parts, the real port, real HTTP."""
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import uvicorn
+
+from service.api.parts import Parts
+from service.app import create_app, open_parts
+from service.server import config
+from service.settings import Settings
+
+WAIT_S = 30
+
+
+@dataclass
+class Live:
+    """A running server: a client for it, and its parts."""
+
+    client: httpx.Client
+    parts: Parts
+    port: int
+
+    def edit(self, prompt: str, target: str, **more: Any) -> dict[str, Any]:
+        """Post an edit and wait until it is settled."""
+        response = self.client.post(f"/edits?wait={WAIT_S}", json={"prompt": prompt, "target": target, **more})
+        assert response.status_code == 200, response.text
+        edit: dict[str, Any] = response.json()
+        return edit
+
+    def ask(self, prompt: str, **more: Any) -> dict[str, Any]:
+        """The model's answer."""
+        response = self.client.post("/generate", json={"prompt": prompt, "max_new_tokens": 8, **more})
+        assert response.status_code == 200, response.text
+        answer: dict[str, Any] = response.json()
+        return answer
+
+    def follow(self, path: str, ended: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
+        """Read a resource until it has ended. The server says how long to leave between two looks."""
+        pause = threading.Event()
+        for _ in range(WAIT_S * 10):
+            found: dict[str, Any] = self.client.get(path).json()
+            if ended(found):
+                return found
+            pause.wait(0.1)
+        raise AssertionError(f"{path} did not end")
+
+
+def tiny_settings(model: Path, data_dir: Path, **more: Any) -> Settings:
+    """Settings for a random model: it is held to few sentences of its own, and its canary decides nothing."""
+    return Settings(
+        model=str(model),
+        data_dir=data_dir,
+        port=0,
+        neutral={"sentences": 24, "canary": 8, "tokens": 12},  # type: ignore[arg-type]
+        window={"canary_fall": 1, "canary_floor": 0, "soft": 40, "hard": 60},  # type: ignore[arg-type]
+        **more,
+    )
+
+
+@contextmanager
+def live(settings: Settings) -> Iterator[Live]:
+    """Open a server's parts, then its port; close both."""
+    with open_parts(settings) as parts:
+        server = uvicorn.Server(config(create_app(settings, parts), settings))
+        started = threading.Event()
+        startup = server.startup
+
+        async def announced(sockets: Any = None) -> None:
+            await startup(sockets)
+            started.set()
+
+        server.startup = announced  # type: ignore[method-assign]
+        thread = threading.Thread(target=server.run, daemon=True)
+        thread.start()
+        assert started.wait(WAIT_S), "the server did not come up"
+        port = server.servers[0].sockets[0].getsockname()[1]
+        try:
+            with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=WAIT_S + 10) as client:
+                yield Live(client, parts, port)
+        finally:
+            server.should_exit = True
+            thread.join(WAIT_S)

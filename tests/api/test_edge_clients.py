@@ -1,0 +1,126 @@
+"""Clients that are slow, that send no HTTP, or that go away."""
+
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from service.settings import Settings
+from tests.api.edge import connect, edge_app, listening, read_all
+
+DEADLINE_S = 0.5
+SETTINGS = Settings(limits={"receive_s": DEADLINE_S, "send_s": DEADLINE_S, "connections": 20})  # type: ignore[arg-type]
+WHOLE = b"GET /edits HTTP/1.1\r\nHost: localhost\r\n\r\n"
+
+
+@pytest.fixture(scope="module")
+def port() -> Iterator[int]:
+    with listening(edge_app(SETTINGS), SETTINGS) as opened:
+        yield opened
+
+
+@pytest.mark.parametrize(
+    "begun",
+    [
+        b"",
+        b"G",
+        b"GET /edits HTTP/1.1\r\nHost: loc",
+        b"POST /edits HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 50\r\n\r\n{",
+        WHOLE + b"GET /ed",
+    ],
+)
+def test_a_client_that_does_not_finish_its_request_is_closed(port: int, begun: bytes) -> None:
+    with connect(port) as client:
+        began = time.monotonic()
+        client.sendall(begun)
+        read_all(client)
+
+    assert DEADLINE_S * 0.9 < time.monotonic() - began < DEADLINE_S + 3
+
+
+def test_more_bytes_do_not_buy_more_time(port: int) -> None:
+    with connect(port, timeout_s=0.05) as client:
+        began = time.monotonic()
+        closed = False
+        while not closed and time.monotonic() - began < 10:
+            try:
+                client.sendall(b"x")
+                closed = client.recv(1) == b""
+            except TimeoutError:
+                continue
+            except ConnectionError:
+                closed = True
+
+    assert closed
+    assert time.monotonic() - began < DEADLINE_S + 3
+
+
+def test_a_client_that_does_not_read_its_answer_is_closed(port: int) -> None:
+    with connect(port) as client:
+        client.sendall(b"GET /large HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        first = client.recv(1)
+        until = time.monotonic() + DEADLINE_S + 1
+        while time.monotonic() < until:  # the others are answered meanwhile
+            with connect(port) as other:
+                other.sendall(WHOLE.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n"))
+                assert read_all(other).startswith(b"HTTP/1.1 200")
+        rest = read_all(client)
+
+    assert first == b"H"
+    assert len(rest) < 50_000_000
+
+
+def test_a_connection_is_kept_between_requests(port: int) -> None:
+    with connect(port) as client:
+        for _ in range(3):
+            client.sendall(WHOLE)
+            answer = b""
+            while not answer.endswith(b"}"):
+                answer += client.recv(65536)
+            assert answer.startswith(b"HTTP/1.1 200")
+
+
+@pytest.mark.parametrize(
+    ("sent", "status"),
+    [
+        (b"this is no HTTP\r\n\r\n", b"400"),
+        (b"GET /edits HTTP/1.1\r\nHost: localhost\r\nX: " + b"y" * 20_000 + b"\r\n\r\n", b"431"),
+        (b"GET /edits?cursor=" + b"y" * 20_000 + b" HTTP/1.1\r\nHost: localhost\r\n\r\n", b"431"),
+        (b"GET /edits HTTP/1.1\r\nHost: localhost\r\nX: " + b"y" * 500_000, b"431"),
+    ],
+)
+def test_what_is_no_sound_head_gets_a_problem(port: int, sent: bytes, status: bytes) -> None:
+    with connect(port) as client:
+        client.sendall(sent.replace(b"Host: localhost", b"Host: localhost\r\nConnection: close"))
+        answer = read_all(client)
+
+    assert answer.startswith(b"HTTP/1.1 " + status)
+    assert b"application/problem+json" in answer
+    assert b"yyyy" not in answer
+
+
+def test_half_a_request_of_a_client_that_left_is_not_carried_out() -> None:
+    app = edge_app(SETTINGS)
+    body = b'{"prompt": "a", "target": "b"}'
+    with listening(app, SETTINGS) as port:
+        head = b"POST /edits HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 99\r\n\r\n"
+        with connect(port) as client:
+            client.sendall(head + body)
+        with connect(port) as client:
+            client.sendall(WHOLE)
+            client.recv(65536)
+
+    assert app.state.reached == 1
+
+
+def test_connections_over_the_limit_are_closed_at_once(port: int) -> None:
+    clients = [connect(port) for _ in range(30)]
+    try:
+        closed = 0
+        for client in clients[20:]:
+            client.settimeout(2)
+            closed += read_all(client) == b""
+        assert closed >= 9
+    finally:
+        for client in clients:
+            client.close()

@@ -1,0 +1,106 @@
+"""The API's description: every route of the issue's table, an example for everything sent and answered, problems declared."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from service.api.problems import KINDS, MEDIA_TYPE, TYPE_PREFIX
+from service.app import create_app
+from service.settings import Settings
+
+DOCUMENT = create_app(Settings()).openapi()
+SCHEMAS: dict[str, Any] = DOCUMENT["components"]["schemas"]
+TABLE = {
+    "/edits": {"get", "post"},
+    "/edits/batch": {"post"},
+    "/edits/{edit_id}": {"get", "delete"},
+    "/generate": {"get", "post"},
+    "/versions": {"get"},
+    "/versions/{number}": {"get"},
+    "/versions/{number}/bases": {"get"},
+    "/admin/rollback": {"post"},
+    "/admin/retrain": {"post"},
+    "/jobs/{job_id}": {"get"},
+    "/eval": {"post"},
+    "/eval/{eval_id}": {"get"},
+    "/health/live": {"get"},
+    "/health/startup": {"get"},
+    "/health/ready": {"get"},
+    "/model": {"get"},
+}
+
+
+def operations() -> Iterator[Any]:
+    for path, methods in DOCUMENT["paths"].items():
+        for method, operation in methods.items():
+            yield pytest.param(operation, id=f"{method} {path}")
+
+
+def resolved(schema: dict[str, Any]) -> dict[str, Any]:
+    name = schema.get("$ref", "").rpartition("/")[2]
+    return SCHEMAS[name] if name else schema
+
+
+def has_example(media: dict[str, Any]) -> bool:
+    return bool(media.get("example") or media.get("examples") or resolved(media["schema"]).get("examples"))
+
+
+def test_the_routes_are_those_of_the_table() -> None:
+    assert {path: set(methods) for path, methods in DOCUMENT["paths"].items()} == TABLE
+
+
+@pytest.mark.parametrize("operation", operations())
+def test_everything_sent_and_answered_has_an_example_and_a_sentence(operation: dict[str, Any]) -> None:
+    assert operation["summary"]
+    assert operation["description"]
+    if "requestBody" in operation:
+        assert has_example(operation["requestBody"]["content"]["application/json"])
+    for status, response in operation["responses"].items():
+        assert response["description"]
+        assert response["content"], status
+        for media in response["content"].values():
+            assert has_example(media), status
+
+
+@pytest.mark.parametrize("operation", operations())
+def test_errors_are_declared_as_problems(operation: dict[str, Any]) -> None:
+    declared = operation["responses"]
+
+    assert MEDIA_TYPE in declared["500"]["content"]
+    if "requestBody" in operation:
+        assert {"400", "413", "415", "422"} <= set(declared)
+    for status, response in declared.items():
+        if status.startswith("4"):
+            assert list(response["content"]) == [MEDIA_TYPE]
+            for example in response["content"][MEDIA_TYPE]["examples"].values():
+                assert example["value"]["status"] == int(status)
+
+
+@pytest.mark.parametrize("operation", operations())
+def test_every_parameter_is_described(operation: dict[str, Any]) -> None:
+    for parameter in operation.get("parameters", []):
+        assert parameter.get("description") or parameter["schema"].get("description"), parameter["name"]
+
+
+def test_no_shape_of_the_framework_s_own_errors_is_left() -> None:
+    assert "HTTPValidationError" not in SCHEMAS
+    assert "ProblemOut" in SCHEMAS
+
+
+def test_the_types_of_problems_are_distinct_and_stable() -> None:
+    names = [kind.name for kind in KINDS]
+
+    assert len(set(names)) == len(names)
+    assert TYPE_PREFIX == "urn:errata:problem:"
+
+
+@pytest.mark.parametrize(
+    "name", ["EditIn", "EditOut", "AnswerOut", "VersionOut", "JobOut", "ModelOut", "RollbackIn", "RollbackOut", "EvalOut"]
+)
+def test_an_example_is_what_its_schema_says(name: str) -> None:
+    schema = SCHEMAS[name]
+
+    for example in schema["examples"]:
+        assert set(example) <= set(schema["properties"])
+        assert set(schema.get("required", [])) <= set(example)

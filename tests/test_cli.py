@@ -1,0 +1,108 @@
+"""The `errata` command: its exit codes, and what it never prints. What `serve` and `demo` do is tested where a server runs."""
+
+import socket
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from service import __version__
+from service.cli import FAILED, USAGE, app
+from service.demo import free_port
+from service.server import banner
+
+SECRET = "hunter2-do-not-show"
+runner = CliRunner()
+
+
+def test_the_version_is_printed() -> None:
+    result = runner.invoke(app, ["version"])
+
+    assert (result.exit_code, result.output.strip()) == (0, __version__)
+
+
+@pytest.mark.parametrize("command", ["serve", "migrate", "doctor", "demo", "version"])
+def test_every_command_explains_itself(command: str) -> None:
+    assert runner.invoke(app, [command, "--help"]).exit_code == 0
+
+
+@pytest.mark.parametrize("arguments", [["no-such-command"], ["serve", "--no-such-option"], ["serve", "--port", "x"]])
+def test_wrong_usage_is_exit_code_2(arguments: list[str]) -> None:
+    assert runner.invoke(app, arguments).exit_code == USAGE
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["serve", "--host", "0.0.0.0"], "--allow-public-bind"),
+        (["serve", "--method", "rome"], "method"),
+        (["serve", "--database-url", f"mysql://me:{SECRET}@host/db"], "database_url"),
+    ],
+)
+def test_a_refused_setting_is_exit_code_2_and_named(arguments: list[str], said: str) -> None:
+    result = runner.invoke(app, arguments)
+
+    assert result.exit_code == USAGE
+    assert said in result.stderr
+    assert SECRET not in result.output
+
+
+def test_an_unknown_variable_stops_every_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ERRATA_METHDO", SECRET)
+
+    result = runner.invoke(app, ["doctor"])
+
+    assert result.exit_code == USAGE
+    assert "ERRATA_METHOD" in result.stderr
+    assert SECRET not in result.output
+
+
+def test_migrating_makes_the_database_and_may_be_repeated(tmp_path: Path) -> None:
+    for _ in range(2):
+        assert runner.invoke(app, ["migrate", "--data-dir", str(tmp_path / "new")]).exit_code == 0
+
+    assert (tmp_path / "new" / "errata.db").is_file()
+
+
+def test_a_database_that_does_not_answer_is_exit_code_1() -> None:
+    url = f"postgresql://me:{SECRET}@127.0.0.1:{free_port()}/errata"
+
+    result = runner.invoke(app, ["migrate", "--database-url", url])
+
+    assert result.exit_code == FAILED
+    assert SECRET not in result.output
+
+
+def test_the_doctor_finds_what_is_missing_and_shows_no_password(tmp_path: Path) -> None:
+    arguments = ["--data-dir", str(tmp_path), "--model", str(tmp_path)]
+    arguments += ["--database-url", f"postgresql://me:{SECRET}@127.0.0.1:{free_port()}/errata"]
+    arguments += ["--redis-url", f"redis://:{SECRET}@127.0.0.1:{free_port()}/0"]
+
+    result = runner.invoke(app, ["doctor", *arguments])
+
+    assert result.exit_code == FAILED
+    assert "postgresql://me:***@127.0.0.1" in result.output
+    assert "needs config.json" in result.output
+    assert SECRET not in result.output
+
+
+def test_the_doctor_is_content_with_a_sound_folder(tmp_path: Path) -> None:
+    model = tmp_path / "model"
+    model.mkdir()
+    (model / "config.json").write_text("{}")
+    (model / "model.safetensors").write_bytes(b"")
+
+    result = runner.invoke(app, ["doctor", "--data-dir", str(tmp_path / "data"), "--model", str(model)])
+
+    assert result.exit_code == 0, result.output
+
+
+def test_a_free_port_can_be_listened_on() -> None:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", free_port()))
+
+
+def test_three_lines_to_try_are_printed() -> None:
+    lines = banner("http://127.0.0.1:8000")
+
+    assert len([line for line in lines if line.strip().startswith("curl ")]) == 3
