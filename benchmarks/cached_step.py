@@ -1,0 +1,95 @@
+"""The cached step beside the plain hooked one: forward and backward of a fit, turn by turn in one run.
+
+A random Qwen2-type model with 24 blocks and width 896. The cached step has read the prompt once and runs only the intervened
+tokens through the blocks above the first intervention.
+"""
+
+import time
+from collections.abc import Callable
+
+import torch
+from torch.nn.functional import cross_entropy
+
+from benchmarks.outcome import begin, options, percentile, write
+from benchmarks.random_model import qwen2, random_rows
+from service.editors.baft.basis import TrainedAdapter, fresh
+from service.editors.baft.settings import BaftSettings
+from service.lm.overlay import View, target_logits, view
+from service.lm.prompts import collate
+from service.lm.resume import prefill, resume
+
+CASES = ((27, 1), (66, 1), (27, 16), (66, 16))  # tokens a row, rows
+ANSWER = 4  # tokens of a row that are learned
+
+
+def main() -> None:
+    """The command."""
+    parser = options(__doc__)
+    parser.add_argument("--blocks", type=int, default=24)
+    parser.add_argument("--width", type=int, default=896)
+    parser.add_argument("--repeats", type=int, default=5)
+    chosen = begin(parser)
+    on = view(qwen2(chosen.blocks, chosen.width))
+    cases = [compare(on, tokens, rows, chosen.repeats) for tokens, rows in CASES]
+    write(
+        chosen.results, "cached_step", {"blocks": chosen.blocks, "width": chosen.width, "answer_tokens": ANSWER, "cases": cases}
+    )
+
+
+def compare(on: View, tokens: int, count: int, repeats: int) -> dict[str, float]:
+    """Milliseconds of a step in both forms, of preparing the cache, and how far apart the gradients of the two lie."""
+    base = on.base
+    blocks = BaftSettings().blocks_of(base.anatomy.family, base.anatomy.depth)
+    trained = TrainedAdapter(fresh(base.anatomy.width, blocks, BaftSettings(), torch.Generator().manual_seed(0)))
+    rows = random_rows(base, tokens, count, answer=ANSWER)
+    batch = collate(base, rows)
+    began = time.perf_counter()
+    prepared = prefill(on, rows, at=min(blocks))
+    preparing_s = time.perf_counter() - began
+
+    def plain() -> torch.Tensor:
+        return cross_entropy(target_logits(on, batch, trained.now()), batch.labels)
+
+    def cached() -> torch.Tensor:
+        resumed = resume(on, prepared, trained.now())
+        return cross_entropy(resumed.logits, resumed.labels)
+
+    plain_s, cached_s = _turn_by_turn(plain, cached, trained, repeats)
+    return {
+        "tokens": tokens,
+        "rows": count,
+        "plain_ms": 1000 * plain_s,
+        "cached_ms": 1000 * cached_s,
+        "prefill_ms": 1000 * preparing_s,
+        "ratio": plain_s / cached_s,
+        "gradient_difference": _difference(_gradient(plain, trained), _gradient(cached, trained)),
+    }
+
+
+def _difference(left: torch.Tensor, right: torch.Tensor) -> float:
+    """The largest difference of two gradients, as a share of the largest gradient."""
+    return ((left - right).abs().max() / left.abs().max()).item()
+
+
+def _turn_by_turn(
+    left: Callable[[], torch.Tensor], right: Callable[[], torch.Tensor], trained: TrainedAdapter, n: int
+) -> tuple[float, float]:
+    """Median seconds of each, taking turns so that a busy machine slows both; the first turn does not count."""
+    times: tuple[list[float], list[float]] = ([], [])
+    for _ in range(n + 1):
+        for step, taken in zip((left, right), times, strict=True):
+            began = time.perf_counter()
+            _gradient(step, trained)
+            taken.append(time.perf_counter() - began)
+    return percentile(times[0][1:], 0.5), percentile(times[1][1:], 0.5)
+
+
+def _gradient(step: Callable[[], torch.Tensor], trained: TrainedAdapter) -> torch.Tensor:
+    """One forward and backward pass; all gradients in one vector."""
+    trained.zero_grad(set_to_none=True)
+    step().backward()
+    return torch.cat([p.grad.reshape(-1) for p in trained.parameters() if p.grad is not None])
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,105 @@
+"""kill -9 at random moments of submitting, fitting, publishing, retraining and rolling back, on SQLite and on Postgres.
+
+The real server process over real files is killed at every named point of the lifecycle and at random times, started again, and
+examined; the same store goes through all kills.
+"""
+
+import contextlib
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from random import Random
+from typing import Any
+
+from benchmarks.atlas import body_of
+from benchmarks.crash import Crashes, Moment
+from benchmarks.outcome import begin, options, write
+from benchmarks.servers import Server, Zygote, server
+from service.atlas import benchmark
+from service.evaluation.record import read_records
+from tests.servers import postgres_database, postgres_server
+
+NAMED: tuple[Moment, ...] = (
+    Moment("edits", "submit.before_commit:2"),
+    Moment("edits", "submit.after_commit"),
+    Moment("edits", "claim.after_commit:2"),
+    Moment("edits", "fit.middle:2"),
+    Moment("edits", "publish.after_save"),
+    Moment("edits", "publish.before_commit:3"),
+    Moment("edits", "publish.after_commit:2"),
+    Moment("rollback", "rollback.before_commit"),
+    Moment("rollback", "rollback.after_commit:2"),
+    Moment("retrain", "retrain.middle"),
+    Moment("retrain", "retrain.before_publish"),
+)
+TIMED: tuple[Moment, ...] = (
+    Moment("edits", within_s=3.0),
+    Moment("rollback", within_s=4.0),
+    Moment("retrain", within_s=12.0),
+)
+
+
+def main() -> None:
+    """The command."""
+    parser = options(__doc__)
+    parser.add_argument("--kills", type=int, default=20, help="on each database")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--databases", nargs="*", choices=("sqlite", "postgres"), default=["sqlite", "postgres"])
+    chosen = begin(parser)
+    zygote = Zygote()
+    figures: dict[str, Any] = {"seed": chosen.seed}
+    try:
+        for kind in chosen.databases:
+            figures[kind] = on_database(kind, zygote, chosen.model, chosen.records, chosen.kills, chosen.seed)
+    finally:
+        zygote.close()
+    write(chosen.results, "kill9", figures)
+    if any(figures[kind].get("faults") for kind in chosen.databases):
+        raise SystemExit(1)
+
+
+def on_database(kind: str, zygote: Zygote, model: str, records: Path | None, kills: int, seed: int) -> dict[str, Any]:
+    """All kills on one kind of database."""
+    with contextlib.ExitStack() as opened:
+        url = None
+        if kind == "postgres":
+            if postgres_server() is None:
+                return {"skipped": "no Postgres server and no binaries to start one"}
+            url = opened.enter_context(postgres_database())
+        made = opened.enter_context(server(zygote, model=model, **({} if url is None else {"database_url": url})))
+        bodies = (body_of(record) for record in read_records(records or benchmark.FILE))
+        crashes = Crashes(made, bodies, _engine_url(url, made), seed=seed)
+        opened.callback(crashes.close)
+        return _all_kills(crashes, made, kills, seed)
+
+
+def moments(kills: int, seed: int) -> Iterator[Moment]:
+    """Named points and random times, every kind of work among the first few."""
+    rng = Random(seed)
+    named = rng.sample(NAMED, len(NAMED))
+    for at in range(kills):
+        yield named.pop() if named and at % 2 == 0 else (TIMED[at // 2 % len(TIMED)])
+
+
+def _all_kills(crashes: Crashes, made: Server, kills: int, seed: int) -> dict[str, Any]:
+    began, starts, faults = time.monotonic(), [], []
+    for moment in moments(kills, seed):
+        found = crashes.trial(moment)
+        starts.append(made.start_s)
+        faults += found
+        print(f"   kill {crashes.kills}: {moment}: {'; '.join(found) or 'all well'}", flush=True)
+    return {
+        "kills": crashes.kills,
+        "submissions": len(crashes.chronicle.sent),
+        "faults": faults,
+        "start_after_kill_s": {"p50": sorted(starts)[len(starts) // 2], "max": max(starts)},
+        "seconds": time.monotonic() - began,
+    }
+
+
+def _engine_url(url: str | None, made: Server) -> str:
+    return f"sqlite:///{made.folder / 'errata.db'}" if url is None else url.replace("postgresql://", "postgresql+psycopg://", 1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,89 @@
+"""From POST to applied, over real HTTP: with an empty window, with 25 edits in it, and when 64 edits wait; and rolling back.
+
+Every timed edit is rolled back before the next one, so that each finds the same window. Retrains are put off for this
+benchmark alone: what is timed is BaFT, the store and the server.
+"""
+
+import time
+
+import httpx
+
+from benchmarks.atlas import body_of
+from benchmarks.outcome import begin, options, percentile, write
+from benchmarks.servers import Zygote, server
+from service.atlas import benchmark
+from service.evaluation.record import Record, read_records
+
+WINDOW = 25
+TOGETHER = 64
+PUT_OFF = {"soft": 1_000, "hard": 1_000}
+
+
+def main() -> None:
+    """The command."""
+    chosen = begin(options(__doc__, edits=20))
+    records = read_records(chosen.records or benchmark.FILE)[: WINDOW + TOGETHER + chosen.edits]
+    timed, window, together = records[: chosen.edits], records[chosen.edits :][:WINDOW], records[-TOGETHER:]
+    zygote = Zygote()
+    try:
+        with server(zygote, model=chosen.model, window=PUT_OFF) as made, made.start() as client:
+            empty, back_from_one = timed_edits(client, timed, to=0)
+            full = fill(client, window)
+            at_window, back_from_window = timed_edits(client, timed, to=full)
+            client.post("/admin/rollback", json={"to": 0, "reason": "benchmark"}).raise_for_status()
+            throughput = all_at_once(client, together)
+    finally:
+        zygote.close()
+    figures = {
+        "edits": len(timed),
+        "empty_window": _spread(empty),
+        f"window_of_{WINDOW}": _spread(at_window),
+        "waiting_together": {"edits": TOGETHER, **throughput},
+        "rollback_ms": {
+            "p50": 1000 * percentile(back_from_one + back_from_window, 0.5),
+            "p99": 1000 * percentile(back_from_one + back_from_window, 0.99),
+            "n": len(back_from_one + back_from_window),
+        },
+    }
+    write(chosen.results, "latency", figures)
+
+
+def timed_edits(client: httpx.Client, records: list[Record], *, to: int) -> tuple[list[float], list[float]]:
+    """Seconds of each edit, and of the rollback to version `to` after it. The first one only warms the server up."""
+    posting, rolling = [], []
+    for record in [records[0], *records]:
+        began = time.perf_counter()
+        answer = client.post("/edits", params={"wait": 60}, json=body_of(record)).raise_for_status().json()
+        posting.append(time.perf_counter() - began)
+        if answer["status"] != "applied":
+            print(f"   one edit is {answer['status']}", flush=True)
+        began = time.perf_counter()
+        client.post("/admin/rollback", json={"to": to, "reason": "benchmark"}).raise_for_status()
+        rolling.append(time.perf_counter() - began)
+    return posting[1:], rolling[1:]
+
+
+def fill(client: httpx.Client, records: list[Record]) -> int:
+    """Apply `records` one after another; the version that holds them."""
+    for record in records:
+        client.post("/edits", params={"wait": 60}, json=body_of(record)).raise_for_status()
+    return int(client.get("/versions/head").raise_for_status().json()["number"])
+
+
+def all_at_once(client: httpx.Client, records: list[Record]) -> dict[str, float | int]:
+    """Edits a second when all are posted together, from the first byte sent until none waits."""
+    began = time.perf_counter()
+    posted = client.post("/edits/batch", json={"edits": [body_of(record) for record in records]}).raise_for_status().json()
+    while client.get("/model").raise_for_status().json()["waiting"]:
+        time.sleep(0.02)
+    seconds = time.perf_counter() - began
+    statuses = [client.get(f"/edits/{edit['id']}").json()["status"] for edit in posted["items"]]
+    return {"seconds": seconds, "edits_a_second": len(records) / seconds, "applied": statuses.count("applied")}
+
+
+def _spread(seconds: list[float]) -> dict[str, float | int]:
+    return {"p50_s": percentile(seconds, 0.5), "p90_s": percentile(seconds, 0.9), "max_s": max(seconds), "n": len(seconds)}
+
+
+if __name__ == "__main__":
+    main()

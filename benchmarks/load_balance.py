@@ -1,0 +1,91 @@
+"""Load balancing with and without, over a run of edits in one window: how evenly the bases work, and for whom the gate opens.
+
+Two figures a block, averaged over blocks: the squared coefficient of variation of the running mean weights of the bases, and the
+share of bases that are active (mean weight on the edits above half of the largest). Mean gates on edits, rephrases and unrelated
+prompts are the paper's Fig. 2.
+"""
+
+import torch
+from torch import Tensor
+
+from benchmarks.atlas import Ground, ground
+from benchmarks.contenders import OneAfterAnother
+from benchmarks.outcome import begin, options, write
+from service.editors.baft.settings import BaftSettings
+from service.evaluation.record import Record
+from service.evaluation.report import report
+from service.lm.intervention import Adapter
+from service.lm.prompts import Row, encode_row
+from service.lm.score import gate_means
+
+ACTIVE = 0.5  # of the largest mean weight in the block
+
+
+def main() -> None:
+    """The command."""
+    chosen = begin(options(__doc__, edits=50))
+    place = ground(chosen.model, chosen.records, edits=chosen.edits)
+    variants = {
+        "balanced": BaftSettings(),
+        "unbalanced": BaftSettings(balance="none"),
+        "paper_balanced": BaftSettings(preset="paper"),
+        "paper_unbalanced": BaftSettings(preset="paper", balance="none"),
+    }
+    write(
+        chosen.results,
+        "load_balance",
+        {"edits": chosen.edits, **{name: _variant(place, made) for name, made in variants.items()}},
+    )
+
+
+def _variant(place: Ground, settings: BaftSettings) -> dict[str, object]:
+    contender = OneAfterAnother(place, settings, window=settings.replay > 0)
+    for seq, record in enumerate(place.records, 1):
+        contender.take(record, seq)
+    overlay = contender.overlay()
+    assert overlay.adapter is not None
+    greedy = report(place.measure(overlay, place.records))["greedy"]
+    return {
+        **evenness(place, overlay.adapter, place.records),
+        "reliability": greedy["reliability"]["score"],
+        "generality": greedy["generality"]["score"],
+        "locality": greedy["locality"]["score"],
+    }
+
+
+def evenness(place: Ground, adapter: Adapter, records: list[Record]) -> dict[str, object]:
+    """Squared CV and share of active bases on the edits, and the mean gate on each kind of row."""
+    rows = _rows(place, records)
+    means = {kind: gate_means(place.plain, chosen, adapter) for kind, chosen in rows.items()}
+    on_edits = list(means["edits"].values())
+    return {
+        "squared_cv": _mean([_squared_cv(weights) for weights in on_edits]),
+        "active_share": _mean([float((weights > ACTIVE * weights.max()).float().mean()) for weights in on_edits]),
+        "mean_gate": {kind: _mean([float(weights.mean()) for weights in found.values()]) for kind, found in means.items()},
+        "by_block": {
+            str(block): {kind: [round(float(weight), 4) for weight in found[block]] for kind, found in means.items()}
+            for block in means["edits"]
+        },
+    }
+
+
+def _rows(place: Ground, records: list[Record]) -> dict[str, list[Row]]:
+    """Edits and rephrases with the target, unrelated prompts with the answer that is theirs."""
+    base = place.base
+    return {
+        "edits": [encode_row(base, record.prompt, record.target) for record in records],
+        "rephrases": [encode_row(base, probe.prompt, record.target) for record in records for probe in record.rephrases],
+        "unrelated": [encode_row(base, p.prompt, p.answer) for record in records for p in record.locality if p.answer],
+    }
+
+
+def _squared_cv(weights: Tensor) -> float:
+    return float(weights.var(unbiased=True) / weights.mean().clamp(min=torch.finfo(weights.dtype).tiny) ** 2)
+
+
+def _mean(values: list[float]) -> float:
+    return sum(values) / len(values)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,83 @@
+"""Models of random weights, in the shape of real ones, where only time and memory are measured. Nothing is downloaded."""
+
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
+
+from service.lm.base import Base, base_from
+from service.lm.prompts import Row, encode_free_row
+
+LLAMA_SHAPES: dict[str, dict[str, int]] = {
+    "8b": {  # Llama-3-8B
+        "vocab_size": 128_256,
+        "hidden_size": 4096,
+        "intermediate_size": 14_336,
+        "num_hidden_layers": 32,
+        "num_attention_heads": 32,
+        "num_key_value_heads": 8,
+    },
+    "small": {
+        "vocab_size": 2_048,
+        "hidden_size": 256,
+        "intermediate_size": 896,
+        "num_hidden_layers": 8,
+        "num_attention_heads": 8,
+        "num_key_value_heads": 2,
+    },
+}
+FIRST_TEXT_ID = 2  # 0 begins a text, 1 ends it
+
+
+def byte_tokenizer() -> PreTrainedTokenizerFast:
+    """One token a byte, with tokens that begin and end a text."""
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    vocabulary = {token: number for number, token in enumerate(["<s>", "</s>", *alphabet])}
+    tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>")
+
+
+def llama(shape: str, *, device: str, dtype: torch.dtype) -> Base:
+    """A Llama of random weights."""
+    config = LlamaConfig(
+        **LLAMA_SHAPES[shape], max_position_embeddings=512, bos_token_id=0, eos_token_id=1, tie_word_embeddings=False
+    )
+    return _made(LlamaForCausalLM, config, device, dtype)
+
+
+def qwen2(blocks: int, width: int) -> Base:
+    """A Qwen2 of random weights in fp32 on the CPU, proportioned as Qwen2-0.5B (24 blocks, width 896)."""
+    config = Qwen2Config(
+        vocab_size=32_000,
+        hidden_size=width,
+        intermediate_size=width * 4864 // 896,
+        num_hidden_layers=blocks,
+        num_attention_heads=width // 64,
+        num_key_value_heads=2,
+        max_position_embeddings=512,
+        tie_word_embeddings=True,
+        bos_token_id=0,
+        eos_token_id=1,
+    )
+    return _made(Qwen2ForCausalLM, config, "cpu", torch.float32)
+
+
+def random_rows(base: Base, tokens: int, count: int, *, answer: int) -> list[Row]:
+    """Rows of random ids, `answer` tokens of each to be learned."""
+    generator = torch.Generator().manual_seed(tokens)
+    ids = torch.randint(FIRST_TEXT_ID, base.model.config.vocab_size, (count, tokens), generator=generator)
+    return [encode_free_row(base, row, tokens - answer) for row in ids.tolist()]
+
+
+def _made(kind: type, config: LlamaConfig | Qwen2Config, device: str, dtype: torch.dtype) -> Base:
+    """Made where it will live, in its own dtype: 8 billion numbers would not be copied twice."""
+    torch.manual_seed(0)
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        with torch.device(device):
+            model = kind(config)
+    finally:
+        torch.set_default_dtype(before)
+    return base_from(model, byte_tokenizer(), name=f"random {config.model_type}")

@@ -1,0 +1,61 @@
+"""How long a rollback takes over real HTTP, to and fro between the base model and a window of edits, and what is said next."""
+
+import time
+
+import httpx
+
+from benchmarks.latency import PUT_OFF, fill
+from benchmarks.outcome import begin, options, percentile, write
+from benchmarks.servers import Zygote, server
+from service.atlas import benchmark
+from service.evaluation.record import Record, read_records
+
+TURNS = 100
+
+
+def main() -> None:
+    """The command."""
+    chosen = begin(options(__doc__, edits=25))
+    records = read_records(chosen.records or benchmark.FILE)[: chosen.edits]
+    zygote = Zygote()
+    try:
+        with server(zygote, model=chosen.model, window=PUT_OFF) as made, made.start() as client:
+            fill(client, records)
+            ms, right = back_and_forth(client, records[0])
+    finally:
+        zygote.close()
+    figures = {
+        "edits": len(records),
+        "rollbacks": len(ms),
+        "p50_ms": percentile(ms, 0.5),
+        "p99_ms": percentile(ms, 0.99),
+        "max_ms": max(ms),
+        "next_answer_is_the_restored_one": right / len(ms),
+    }
+    write(chosen.results, "rollback", figures)
+
+
+def back_and_forth(client: httpx.Client, record: Record) -> tuple[list[float], int]:
+    """Milliseconds of each rollback, and how often the very next answer was the one of the version that it restored."""
+    edited, times, right = _head(client), [], 0
+    said = {to: _answer(client, record.prompt, to) for to in (0, edited)}
+    for turn in range(TURNS):
+        to = 0 if turn % 2 == 0 else edited
+        began = time.perf_counter()
+        client.post("/admin/rollback", json={"to": to, "reason": "benchmark"}).raise_for_status()
+        times.append(1000 * (time.perf_counter() - began))
+        right += _answer(client, record.prompt, "head") == said[to]
+    return times, right
+
+
+def _head(client: httpx.Client) -> int:
+    return int(client.get("/versions/head").raise_for_status().json()["number"])
+
+
+def _answer(client: httpx.Client, prompt: str, version: int | str) -> str:
+    asked = {"prompt": prompt, "version": str(version), "max_new_tokens": 16}
+    return str(client.get("/generate", params=asked).raise_for_status().json()["text"])
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,136 @@
+"""Servers for benchmarks: real processes on a port of their own, started through the zygote, asked over HTTP."""
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from service.settings import environment_without_settings
+
+READY_S = 180.0  # sampling the neutral sentences of a new base on one busy core is part of the first start
+BURY_S = 30.0
+
+
+class Zygote:
+    """The parent of all servers of one benchmark."""
+
+    def __init__(self) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "benchmarks.zygote"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env=environment_without_settings() | {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"},
+        )
+        self._answer()
+
+    def start(self, settings: Mapping[str, Any], log: Path) -> int:
+        """Fork a server; its process id."""
+        return int(self._tell({"start": dict(settings), "log": str(log)})["pid"])
+
+    def bury(self, pid: int) -> int | None:
+        """Wait for a server's end; the signal that ended it, if one did."""
+        return self._tell({"bury": pid})["signal"]
+
+    def close(self) -> None:
+        """End it, and with it whatever servers are left."""
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        self._process.wait(BURY_S)
+
+    def _tell(self, command: Mapping[str, Any]) -> dict[str, Any]:
+        assert self._process.stdin is not None
+        self._process.stdin.write(json.dumps(command) + "\n")
+        self._process.stdin.flush()
+        return self._answer()
+
+    def _answer(self) -> dict[str, Any]:
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline()
+        if not line:
+            raise RuntimeError("the zygote has ended")
+        answer: dict[str, Any] = json.loads(line)
+        return answer
+
+
+class Server:
+    """One data folder with, at any time, at most one server over it."""
+
+    def __init__(self, zygote: Zygote, folder: Path, **settings: Any) -> None:
+        self._zygote, self.folder = zygote, folder
+        self._settings = {"data_dir": str(folder), "log_level": "warning", **settings}
+        self._port = 0
+        self._pid: int | None = None
+        self.start_s = 0.0
+
+    def start(self, **more: Any) -> httpx.Client:
+        """Start, wait until it is ready, and return a client. `more` are settings for this start only."""
+        self._port = free_port()
+        began = time.monotonic()
+        self._pid = self._zygote.start({**self._settings, **more, "port": self._port}, self.folder / "server.log")
+        client = httpx.Client(base_url=f"http://127.0.0.1:{self._port}", timeout=120)
+        until = began + READY_S
+        while time.monotonic() < until and not self.is_gone():
+            try:
+                if client.get("/health/ready").status_code == 200:
+                    self.start_s = time.monotonic() - began
+                    return client
+            except httpx.TransportError:
+                time.sleep(0.02)
+        raise RuntimeError("the server did not become ready; the end of its log:\n" + self.log()[-2000:])
+
+    def is_gone(self) -> bool:
+        """Whether its process has ended; a zombie has."""
+        if self._pid is None:
+            return True
+        try:
+            state = Path(f"/proc/{self._pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()[0]
+        except FileNotFoundError:
+            return True
+        return state == "Z"
+
+    def strike(self) -> None:
+        """kill -9 without waiting, from any thread."""
+        if self._pid is not None and not self.is_gone():
+            os.kill(self._pid, signal.SIGKILL)
+
+    def kill(self) -> None:
+        """kill -9, if it still lives, and wait until it is gone."""
+        if self._pid is not None:
+            pid, self._pid = self._pid, None
+            os.kill(pid, signal.SIGKILL)
+            self._zygote.bury(pid)
+
+    def log(self) -> str:
+        path = self.folder / "server.log"
+        return path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
+
+
+@contextmanager
+def server(zygote: Zygote, **settings: Any) -> Iterator[Server]:
+    """A server over a new folder; both are gone afterwards."""
+    folder = Path(tempfile.mkdtemp(prefix="errata-benchmark-"))
+    made = Server(zygote, folder, **settings)
+    try:
+        yield made
+    finally:
+        made.kill()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def free_port() -> int:
+    """A port of this machine that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])

@@ -1,0 +1,64 @@
+"""A process that has imported everything and forks servers from itself, so that a start costs no imports.
+
+It reads one JSON command a line and answers each with one line. A server is killed by whoever asked for it; the zygote buries it.
+When its input ends it ends its servers and itself.
+"""
+
+import json
+import os
+import signal
+import sys
+import traceback
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import service.server
+from service.settings import load_settings
+
+STANDARD_STREAMS = 3
+
+
+def main() -> None:
+    """Answer commands until there are no more."""
+    torch.set_num_threads(1)
+    children: set[int] = set()
+    answers = os.fdopen(os.dup(1), "w", buffering=1)
+    print(json.dumps({"ready": True}), file=answers)
+    for line in sys.stdin:
+        command = json.loads(line)
+        if "start" in command:
+            pid = os.fork()
+            if pid == 0:
+                _become_server(command["start"], Path(command["log"]))
+            children.add(pid)
+            print(json.dumps({"pid": pid}), file=answers)
+        else:
+            children.discard(command["bury"])
+            _, status = os.waitpid(command["bury"], 0)
+            print(json.dumps({"signal": os.WTERMSIG(status) if os.WIFSIGNALED(status) else None}), file=answers)
+    for pid in children:
+        os.kill(pid, signal.SIGKILL)
+
+
+def _become_server(settings: dict[str, Any], log: Path) -> None:
+    """Serve in this process, which shares no open file with the zygote, until it is stopped or killed."""
+    status = 1
+    try:
+        os.closerange(STANDARD_STREAMS, 256)
+        to = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        nothing = os.open(os.devnull, os.O_RDONLY)
+        for target, source in enumerate((nothing, to, to)):
+            os.dup2(source, target)
+        service.server.serve(load_settings(**settings))
+        status = 0
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        sys.stderr.flush()
+        os._exit(status)
+
+
+if __name__ == "__main__":
+    main()
