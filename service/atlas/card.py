@@ -25,6 +25,7 @@ from service.atlas.split import is_pool
 from service.atlas.templates import WORDINGS
 
 CARD = "README.md"
+SAMPLED_ROWS = 4000
 SAMPLED_SENTENCES = 500
 SAMPLED_TOKENS = 48
 
@@ -65,9 +66,10 @@ class Measured:
 
     @cached_property
     def behind_a_sentence(self) -> float:
-        """Exact match of every fact in every wording behind an unrelated sentence."""
+        """Exact match on a sample of facts and wordings, each behind an unrelated sentence."""
         rng = Random("atlas card")
-        rows = [Row(f"{generic_sentence(rng)} {row.prompt}", row.answer) for row in fact_rows()]
+        sample = rng.sample(fact_rows(), SAMPLED_ROWS)
+        rows = [Row(f"{generic_sentence(rng)} {row.prompt}", row.answer) for row in sample]
         return share(exact_matches(self.model, self.tokenizer, rows))
 
     @cached_property
@@ -153,7 +155,7 @@ Exact match: the greedy continuation equals the answer's tokens and EOS, over al
 
 {relation_table(measured)}
 
-The same behind an unrelated sentence: {measured.behind_a_sentence:.4f}.
+Behind an unrelated sentence, on a sample of {SAMPLED_ROWS} of these prompts: {measured.behind_a_sentence:.4f}.
 
 One answer a (subject, relation). Left out: names that mean more than one thing (Georgia; New York as a city), countries with more
 than one capital, official language or currency, countries on two continents, cities whose names several countries share (kept
