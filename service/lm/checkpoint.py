@@ -14,9 +14,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import safetensors.torch
 import torch
 from safetensors import SafetensorError
+from safetensors.torch import load as tensors_from_bytes
+from safetensors.torch import save as tensors_to_bytes
 from torch import Tensor
 
 from service.domain.errors import Corrupt, Unavailable
@@ -67,7 +68,7 @@ def to_bytes(overlay: Overlay, *, meta: Mapping[str, Any] | None = None) -> byte
         head["adapter"] = {"last": adapter.last, "blocks": sorted(adapter.interventions), "counts": counts}
     plain = {name: tensors[name].detach().cpu().contiguous().clone() for name in sorted(tensors)}
     _require_finite(plain)
-    return safetensors.torch.save(plain, metadata={KEY: json.dumps(head, sort_keys=True, separators=(",", ":"))})
+    return tensors_to_bytes(plain, metadata={KEY: json.dumps(head, sort_keys=True, separators=(",", ":"))})
 
 
 def from_bytes(data: bytes, digest: str) -> Overlay:
@@ -76,7 +77,7 @@ def from_bytes(data: bytes, digest: str) -> Overlay:
         raise Corrupt("A checkpoint's bytes are not those it was written with.")
     head = _head(data)
     try:
-        tensors = safetensors.torch.load(data)
+        tensors = tensors_from_bytes(data)
     except (SafetensorError, ValueError, KeyError) as error:
         raise Corrupt("A checkpoint is not a readable safetensors file.") from error
     _require_finite(tensors)

@@ -4,15 +4,15 @@ Rows are padded on the left, so the last tokens of all prompts are one range of 
 steps. Keys and values belong to these rows under these interventions and are used for nothing else.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
 from transformers import DynamicCache
 
-from service.lm.intervention import Adapter, Intervention
-from service.lm.overlay import Call, View, calling
+from service.lm.intervention import Adapter
+from service.lm.overlay import Call, View, calling, placed
 from service.lm.prompts import LAST, collate, prompt_row
 
 
@@ -22,7 +22,7 @@ class Decoding:
     @torch.no_grad()
     def __init__(self, on: View, adapter: Adapter | None, prompts: Sequence[Sequence[int]]) -> None:
         self._view = on
-        self._interventions: Mapping[int, Intervention] = adapter.interventions if adapter else {}
+        self._interventions = placed(on, adapter.interventions if adapter else {})
         self._cache = DynamicCache()  # without a configuration: every layer keeps all columns, sliding ones too
         rows = [prompt_row(on.base, prompt) for prompt in prompts]
         batch = collate(on.base, rows, last=adapter.last if adapter else LAST, side="left")

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from service.domain.errors import Refused, TooLong
 from service.lm.base import Base
-from service.lm.sampling import drawn, likeliest
+from service.lm.sampling import drawn
 from service.lm.text import decode_plainly
 
 FinishReason = Literal["stop", "length", "deadline", "cancelled"]
@@ -91,10 +91,10 @@ class Answering:
             return "deadline"
         return None
 
-    def choose(self, logits: Tensor) -> int:
-        """The next token, from its logits (V,)."""
+    def choose(self, logits: Tensor, likeliest: int) -> int:
+        """The next token, from its logits (V,) and the likeliest by them."""
         if self.generation.temperature == 0:
-            return int(likeliest(logits))
+            return likeliest
         point = torch.rand(1, generator=self._generator)
         return int(drawn(logits[None], point, temperature=self.generation.temperature, top_p=self.generation.top_p))
 

@@ -44,8 +44,10 @@ class Intervention:
         return self.apply(hidden, mask, self.weights(hidden))
 
     def to(self, device: torch.device | str) -> "Intervention":
-        """The same numbers on a device."""
-        return Intervention(**{name: _moved(tensor, device) for name, tensor in self.tensors().items()})
+        """The same numbers on a device, itself if they are there; gradients flow back."""
+        if self.rotation.device == device:
+            return self
+        return Intervention(**{name: tensor.to(device) for name, tensor in self.tensors().items()})
 
     def tensors(self) -> dict[str, Tensor]:
         """The tensors that are present, by field name."""
@@ -82,7 +84,3 @@ class Adapter:
 
 def _widened(hidden: Tensor) -> Tensor:
     return hidden.to(torch.promote_types(hidden.dtype, torch.float32))
-
-
-def _moved(tensor: Tensor, device: torch.device | str) -> Tensor:
-    return tensor.detach().to(device)

@@ -140,7 +140,7 @@ def logits(
     """
     batch = batch.to(on.base.device)
     call = Call(
-        interventions=interventions or {},
+        interventions=placed(on, interventions or {}),
         mask=batch.positions,
         record=record,
         keep=None if keep is None else keep.to(on.base.device),
@@ -156,6 +156,11 @@ def logits(
 def target_logits(on: View, batch: Batch, interventions: Mapping[int, Intervention] | None = None, **options: Any) -> Tensor:
     """The predictions (N, V) of the target tokens of a batch, in the row-major order of `batch.targets`."""
     return logits(on, batch, interventions, keep=batch.predicting, **options)
+
+
+def placed(on: View, interventions: Mapping[int, Intervention]) -> dict[int, Intervention]:
+    """Interventions where the view's model is; checkpoints come from disk to the CPU."""
+    return {block: intervention.to(on.base.device) for block, intervention in interventions.items()}
 
 
 def head(on: View, final: Tensor) -> Tensor:

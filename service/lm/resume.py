@@ -19,7 +19,7 @@ from transformers.cache_utils import DynamicLayer
 
 from service.domain.errors import Refused
 from service.lm.intervention import Intervention
-from service.lm.overlay import Call, Recording, View, calling, intervene, substituted
+from service.lm.overlay import Call, Recording, View, calling, intervene, placed, substituted
 from service.lm.prompts import LAST, Batch, Row, collate
 
 
@@ -100,7 +100,7 @@ def resume(on: View, prefilled: Prefilled, interventions: Mapping[int, Intervent
     if interventions and min(interventions) < prefilled.at:
         raise Refused("The rows were prepared for interventions at higher blocks.", field="at")
     call = Call(
-        interventions=interventions,
+        interventions=placed(on, interventions),
         mask=prefilled.positions,
         record=record,
         keep=prefilled.suffix.predicting,

@@ -19,6 +19,7 @@ from service.lm.decoding import Decoding
 from service.lm.generate import Answer, Answering, Generation, check
 from service.lm.overlay import Overlay, View
 from service.lm.residents import Resident, Residents
+from service.lm.sampling import likeliest
 
 __all__ = ["Answer", "Generation", "Serving"]
 
@@ -203,6 +204,7 @@ class Serving:
     def _step(self, group: Group) -> None:
         """One token for every answer of a group; those that end leave before the next is computed."""
         finite = torch.isfinite(group.decoding.logits.amax(-1)).tolist()  # NaN and +inf show in the largest
+        best = likeliest(group.decoding.logits).tolist()  # for all at once: each transfer from a device waits for it
         going, tokens = [], []
         for place, answer in enumerate(group.answers):
             reason = answer.interruption()
@@ -210,7 +212,7 @@ class Serving:
                 answer.fail(Corrupt("The version gives numbers that are not finite."))
                 continue
             if reason is None:
-                token = answer.choose(group.decoding.logits[place])
+                token = answer.choose(group.decoding.logits[place], best[place])
                 reason = answer.take(token)
             if reason is None:
                 going.append(place)

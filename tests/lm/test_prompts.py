@@ -26,7 +26,7 @@ def joint(text: str) -> list[int]:
 
 def spaced_base() -> Base:
     """A base whose tokenizer marks word starts itself, as SentencePiece models do."""
-    pieces = ["<unk>", "<s>", "</s>", *"▁abcdefghijklmnopqrstuvwxyz"]
+    pieces = ["<unk>", "<s>", "</s>", *"▁abcdefghijklmnopqrstuvwxyzは京"]
     vocabulary = {piece: number for number, piece in enumerate(pieces)}
     backend = Tokenizer(models.BPE(vocab=vocabulary, merges=[], unk_token="<unk>"))
     backend.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="always")
@@ -78,6 +78,12 @@ def test_a_tokenizer_that_adds_the_space_itself_is_not_given_another() -> None:
 
     assert not base.leading_space and BASE.leading_space
     assert base.tokenizer.convert_ids_to_tokens(list(row.ids)) == [*"▁the▁sea▁is"]
+
+
+def test_such_a_tokenizers_space_is_left_out_before_scripts_without_spaces() -> None:
+    base = spaced_base()
+    row = encode_row(base, "は", "京", eos=False)
+    assert base.tokenizer.convert_ids_to_tokens(list(row.ids)) == [*"▁は京"]
 
 
 def test_bos_is_there_only_where_the_tokenizer_adds_it() -> None:
