@@ -19,12 +19,15 @@ import torch
 from service.editors.neutral_settings import NeutralSettings
 from service.lm.base import Base
 from service.lm.overlay import View
+from service.lm.overlay import view as plain_view
 from service.lm.prompts import Row, encode_free_row
-from service.lm.score import greedy, sample_sentences
+from service.lm.score import greedy, row_losses, sample_sentences
 
-_FORMAT = 1
+_FORMAT = 2
 _WORD_STARTS = ("Ġ", "▁", " ")  # how byte-level and sentencepiece vocabularies mark a token that begins a word
 _CONTINUATION_TOKENS = 6
+_CANDIDATES = 3  # sentences drawn for each row of the canary
+_SURE = 0.35  # nats a token: the base model gives each token of a continuation 0.7 or so
 _PREFIX_TOKENS = 10
 
 
@@ -46,27 +49,38 @@ class Neutral:
     canary: tuple[Row, ...]
     prepared: dict[tuple, Any] = field(default_factory=dict)  # forward passes kept between fits; only speed depends on it
 
-    def draw(self, count: int, generator: torch.Generator, speaks_against: Callable[[str], bool]) -> list[Row]:
-        """Up to `count` sentences, each cut at a random word, less those whose text `speaks_against` an edit."""
+    def draw(
+        self,
+        count: int,
+        generator: torch.Generator,
+        *,
+        speaks_against: Callable[[str], bool] | None = None,
+        last_words: int = 0,
+    ) -> list[Row]:
+        """Up to `count` sentences, less those whose text `speaks_against` an edit, each cut at a random word.
+
+        With `last_words` the word is one of so many at the end: there a prompt and what it asks for have usually been said.
+        """
         order = torch.randperm(len(self.sentences), generator=generator).tolist()
         rows: list[Row] = []
         for index in order:
             if len(rows) == count:
                 break
             sentence = self.sentences[index]
-            if not speaks_against(sentence.text):
-                cut = sentence.cuts[int(torch.randint(len(sentence.cuts), (), generator=generator))]
+            if speaks_against is None or not speaks_against(sentence.text):
+                cuts = sentence.cuts[-last_words:]
+                cut = cuts[int(torch.randint(len(cuts), (), generator=generator))]
                 rows.append(encode_free_row(self.base, sentence.ids, cut))
         return rows
 
     def prefixes(self, count: int, generator: torch.Generator) -> list[tuple[int, ...]]:
         """Beginnings of sentences, without BOS and EOS: something unrelated to stand before a prompt."""
         special = {*self.base.eos_ids, self.base.bos_id}
-        rows = self.draw(count, generator, lambda _: False)
+        rows = self.draw(count, generator)
         return [tuple(token for token in row.ids if token not in special)[:_PREFIX_TOKENS] for row in rows]
 
 
-def load_or_sample_neutral(base: Base, folder: Path, *, settings: NeutralSettings, view: View) -> Neutral:
+def load_or_sample_neutral(base: Base, folder: Path, *, settings: NeutralSettings, view: View | None = None) -> Neutral:
     """The neutral sentences of a base, from `folder` if they are there, else sampled and kept there.
 
     A file that cannot be read counts as absent: the same sentences are sampled again.
@@ -74,7 +88,7 @@ def load_or_sample_neutral(base: Base, folder: Path, *, settings: NeutralSetting
     path = folder / f"{_key(base, settings)}.json"
     stored = _read(path)
     if stored is None:
-        stored = _sample(base, view, settings)
+        stored = _sample(base, view or plain_view(base), settings)
         _write(path, stored)
     sentences = tuple(_sentence(base, ids) for ids in stored["sentences"])
     canary = tuple(encode_free_row(base, ids, cut) for ids, cut in stored["canary"])
@@ -88,12 +102,24 @@ def _key(base: Base, settings: NeutralSettings) -> str:
 
 def _sample(base: Base, view: View, settings: NeutralSettings) -> dict[str, list]:
     """Distinct sentences; the first ones become the canary, so that none of it is among the others."""
-    wanted = settings.canary + settings.sentences
+    candidates = _CANDIDATES * settings.canary
+    wanted = candidates + settings.sentences
     drawn = sample_sentences(base, wanted, max_tokens=settings.tokens, seed=settings.seed, batch=settings.batch) if wanted else []
     distinct = [ids for ids in dict.fromkeys(tuple(ids) for ids in drawn) if cuts_of(base, ids)]
     generator = torch.Generator().manual_seed(settings.seed)
-    canary = _continued(base, view, distinct[: settings.canary], generator)
-    return {"canary": canary, "sentences": [list(ids) for ids in distinct[settings.canary :]]}
+    canary = _surest(base, view, _continued(base, view, distinct[:candidates], generator), settings.canary)
+    return {"canary": canary, "sentences": [list(ids) for ids in distinct[candidates:]]}
+
+
+def _surest(base: Base, view: View, continued: list, count: int) -> list:
+    """The first `count` of what the base model is sure of, and the surest of the rest if that is too few.
+
+    Where two continuations are all but equally likely, any change of the weights flips the greedy one: that would be noise.
+    """
+    rows = [encode_free_row(base, ids, cut) for ids, cut in continued]
+    losses = row_losses(view, rows, None).tolist() if rows else []
+    order = sorted(range(len(rows)), key=lambda index: max(losses[index], _SURE))  # stable: the sure ones in their order
+    return [continued[index] for index in sorted(order[:count])]
 
 
 def _continued(base: Base, view: View, sentences: Sequence[tuple[int, ...]], generator: torch.Generator) -> list:

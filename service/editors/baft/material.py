@@ -13,14 +13,15 @@ from service.editors.protocol import Item
 from service.editors.rows import AskedRow, asked_rows, kept_rows, prefixed, speaks_against
 from service.lm.base import Base
 from service.lm.overlay import View
-from service.lm.prompts import Row, encode_row, prompt_row
+from service.lm.prompts import Row, encode_prompt, encode_row, prompt_row
 
 
 @dataclass(frozen=True, eq=False)
 class Material:
     """`asked[:fresh]` are rows of new items, the rest rows of the window; `asked_passes` runs them by index.
 
-    `pool` with its `allowed` rows, and `kept` (trained locality probes), are preserved; `unrelated` feeds the margin term.
+    Of `pool` the `allowed` rows, the `near` ones more often, and all `kept` (trained locality probes) are preserved; `unrelated`
+    feeds the margin term.
     """
 
     asked: Sequence[AskedRow]
@@ -28,6 +29,7 @@ class Material:
     asked_passes: Passes
     pool: Pool | None
     allowed: Sequence[int]
+    near: Sequence[int]
     kept: Preserved | None
     kept_count: int
     unrelated: Passes | None
@@ -50,28 +52,29 @@ def gather(
     def passes(on: View, rows: Sequence[Row]) -> Passes:
         if cached:
             return CachedPasses(on, rows, at=min(blocks), last=settings.last)
-        return PlainPasses(on, rows, last=settings.last)
+        return PlainPasses(on, rows, at=min(blocks), last=settings.last)
 
     base = view.base
     items = [*new, *window]
     own = asked_rows(base, items, eos=settings.eos, learn_probes=settings.learn_probes)
     fresh = [asked for asked in own if asked.item < len(new)]
     fresh += _with_prefixes(base, fresh, settings.prefixes, neutral, generator)
-    replayed = [asked for asked in own if asked.item >= len(new)] if settings.replay else []
-    asked = [*fresh, *replayed]
-    preserving = settings.preserve_weight > 0
-    pool = pool_of(view, neutral, settings.preserve_pool, (*blocks, settings.last, cached), passes) if preserving else None
-    probes = kept_rows(base, view, items) if preserving and settings.learn_probes else []
+    asked = fresh + ([row for row in own if row.item >= len(new)] if settings.replay else [])
+    asked_passes = passes(view, [row.row for row in asked])
+    pool = pool_of(view, neutral, blocks, settings, passes) if settings.preserve_weight > 0 else None
+    allowed = pool.allowed(speaks_against(items)) if pool else []
+    probes = kept_rows(base, view, items) if pool and settings.learn_probes else []
     unrelated = _unrelated_rows(base, new) if settings.margin else []
     return Material(
         asked=asked,
         fresh=len(fresh),
-        asked_passes=passes(view, [row.row for row in asked]),
+        asked_passes=asked_passes,
         pool=pool,
-        allowed=pool.allowed(speaks_against(items)) if pool else [],
+        allowed=allowed,
+        near=pool.near(asked_passes.places()[: len(fresh)], allowed, settings.preserve_near) if pool else [],
         kept=Preserved(view, probes, passes(view, probes)) if probes else None,
         kept_count=len(probes),
-        unrelated=PlainPasses(view, unrelated, last=settings.last) if unrelated else None,
+        unrelated=passes(view, unrelated) if unrelated else None,
         unrelated_count=len(unrelated),
     )
 
@@ -91,10 +94,8 @@ def _unrelated_rows(base: Base, new: Sequence[Item]) -> list[Row]:
     for item in new:
         probe = next((probe for probe in item.edit.locality if probe.train), None)
         if probe is not None:
-            row = (
-                encode_row(base, probe.prompt, probe.answer, eos=False)
-                if probe.answer
-                else encode_row(base, probe.prompt, ".", eos=False)
+            ids = (
+                encode_row(base, probe.prompt, probe.answer, eos=False).ids if probe.answer else encode_prompt(base, probe.prompt)
             )
-            rows.append(prompt_row(base, row.ids if probe.answer else row.prompt_ids))
+            rows.append(prompt_row(base, ids))
     return rows

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+import torch
 from torch import Tensor
 
 from service.editors.baft.objective import position_means
@@ -34,12 +35,16 @@ class Passes(Protocol):
         """The chosen rows, by index, under these interventions; gradients flow to them."""
         ...
 
+    def places(self) -> Tensor:
+        """(rows, D): where each row stands before any intervention: its mean state at the intervened end of its prompt."""
+        ...
+
 
 class PlainPasses:
     """Whole sequences through the whole model, every time."""
 
-    def __init__(self, view: View, rows: Sequence[Row], *, last: int) -> None:
-        self._view, self._rows, self._last = view, rows, last
+    def __init__(self, view: View, rows: Sequence[Row], *, at: int, last: int) -> None:
+        self._view, self._rows, self._at, self._last = view, rows, at, last
 
     def __call__(self, chosen: Sequence[int], interventions: Mapping[int, Intervention], *, record: bool = False) -> Pass:
         batch = collate(self._view.base, [self._rows[index] for index in chosen], last=self._last)
@@ -48,6 +53,9 @@ class PlainPasses:
         weights = {block: position_means(seen, batch.positions) for block, seen in recording.weights.items()}
         assert recording.final is not None
         return Pass(recording.final, out, batch.labels, batch.row_of, weights)
+
+    def places(self) -> Tensor:
+        return _places(prefill(self._view, self._rows, at=self._at, last=self._last) if self._rows else None)
 
 
 class CachedPasses:
@@ -63,9 +71,19 @@ class CachedPasses:
         weights = {block: position_means(each, seen.positions) for block, each in seen.recording.weights.items()}
         return Pass(seen.final, seen.logits, seen.labels, seen.row_of, weights)
 
+    def places(self) -> Tensor:
+        return _places(self._whole)
+
     def _select(self, chosen: tuple[int, ...]) -> Prefilled:
         """The chosen rows; most fits choose the same ones in every step, so the last choice is kept."""
         assert self._whole is not None
         if self._selected is None or self._selected[0] != chosen:
             self._selected = (chosen, self._whole.select(chosen))
         return self._selected[1]
+
+
+def _places(whole: Prefilled | None) -> Tensor:
+    if whole is None:
+        return torch.zeros(0, 0)
+    ends = (whole.positions & ~whole.suffix.targets).unsqueeze(-1).to(whole.entering.dtype)  # (B, S, 1)
+    return ((whole.entering * ends).sum(1) / ends.sum(1).clamp(min=1)).float()

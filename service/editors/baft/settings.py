@@ -52,44 +52,34 @@ class BaftSettings(BaseModel):
     blocks: tuple[int, ...] = Field((), description="blocks whose output is intervened, from 0; empty: by family and depth")
     last: int = Field(3, ge=1, description="intervened tokens at the end of the prompt")
     gate: Literal["none", "subspace", "basis"] = Field("basis", description="none: ReFT; subspace: one weight for all bases")
-    gate_norm: Literal["rms", "none"] = Field(
-        "rms", description="what the gate sees: the state RMS-normalised, or as it is"
-    )
+    gate_norm: Literal["rms", "none"] = Field("rms", description="what the gate sees: the state RMS-normalised, or as it is")
     init: Literal["identity", "pyreft"] = Field("identity", description="identity: no edit, no change, exactly")
 
     learning_rate: float | None = Field(None, gt=0, description="rate of AdamW for one edit; empty: 0.6 / width of the model")
     joint_learning_rate: float | None = Field(None, gt=0, description="rate for edits fitted together; empty: as for one")
-    epsilon: float = Field(1e-8, gt=0, description="epsilon of AdamW")
     steps: int = Field(30, ge=1, description="most steps of one attempt with one edit")
     joint_steps: int = Field(60, ge=1, description="most steps of one attempt with several edits")
     attempts: int = Field(3, ge=1, description="attempts, each with twice the steps of the last one, until all edits are taken")
     stop: Literal["greedy", "loss"] = Field("greedy", description="when a fit is done: the answers are right, or the loss is low")
     stop_margin: float = Field(0.5, ge=0, description="nats by which every target token must lead when answers count as right")
     stop_loss: float = Field(0.01, gt=0, description="edit loss under which a fit is done, if `stop` is `loss`")
-    reduction: Literal["sample", "token", "sum"] = Field(
-        "sample", description="mean per row, over all tokens, or sum per row"
-    )
+    reduction: Literal["sample", "token", "sum"] = Field("sample", description="mean per row, over all tokens, or sum per row")
     eos: bool = Field(True, description="learn the end of the answer too")
     rows: int = Field(64, ge=1, description="most rows of new edits in one step")
 
-    balance: Literal["none", "cv2", "paper"] = Field(
-        "cv2", description="load balancing: by squared variation, or as printed"
-    )
+    balance: Literal["none", "cv2", "paper"] = Field("cv2", description="load balancing: by squared variation, or as printed")
     margin: bool = Field(False, description="margin regulariser on one unrelated prompt an edit, where the edits name some")
-    settle: int = Field(0, description="x")
-    margin_neutral: bool = Field(False, description="x")
-    drift: float = Field(0.0, description="x")
     margin_alpha: float = Field(0.01, ge=0, description="weight allowed on unrelated prompts")
     margin_beta: float | None = Field(None, ge=0, description="least weight on edits; empty: by family")
     margin_gamma: float | None = Field(None, ge=0, description="least gap between both; empty: by family")
-    rescale_limit: float = Field(
-        10.0, gt=0, description="largest factor that brings a regulariser to the edit loss"
-    )
+    rescale_limit: float = Field(10.0, gt=0, description="largest factor that brings a regulariser to the edit loss")
 
     replay: int = Field(64, ge=0, description="rows of the window in every step; 0: none")
-    preserve_weight: float = Field(1.0, ge=0, description="weight of the divergence from the unedited model on neutral sentences")
-    preserve_rows: int = Field(16, ge=1, description="neutral rows in every step")
-    preserve_pool: int = Field(64, ge=1, description="neutral rows drawn for one fit")
+    preserve_weight: float = Field(4.0, ge=0, description="weight of the divergence from the unedited model on neutral sentences")
+    preserve_rows: int = Field(32, ge=1, description="neutral rows in every step, half of them near the new edits")
+    preserve_pool: int = Field(1_000, ge=1, description="neutral rows made ready for all fits on the same weights")
+    preserve_near: int = Field(48, ge=0, description="neutral rows that count as near a new row; 0: all rows are drawn alike")
+    preserve_words: int = Field(4, ge=0, description="neutral sentences are cut before one of so many last words; 0: anywhere")
     learn_probes: bool = Field(True, description="learn rephrases and keep locality probes that say `train: true`")
     prefixes: int = Field(0, ge=0, le=16, description="copies of each prompt behind something the base model wrote")
 

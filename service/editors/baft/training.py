@@ -53,12 +53,8 @@ class Attempt:
 
     def run(self, trained: TrainedAdapter, hooks: Hooks) -> Trace:
         """Train until done or out of steps, with a fresh optimizer. Raises FitFailed on numbers that are not finite."""
-        optimizer = torch.optim.AdamW(
-            trained.parameters(), lr=self.rates.learning_rate, weight_decay=0.0, eps=self.settings.epsilon
-        )
-        start = [p.detach().clone() for p in trained.parameters()]
+        optimizer = torch.optim.AdamW(trained.parameters(), lr=self.rates.learning_rate, weight_decay=0.0)
         batches = self._batches()
-        settled = 0
         loss = math.inf
         for step in range(self.rates.steps):
             hooks.between_steps()
@@ -69,22 +65,8 @@ class Attempt:
             edit = self._edit_loss(seen, len(fresh), len(replayed))
             loss = finite(edit)
             if self._is_done(seen, loss, interventions, rows=len(fresh) + len(replayed)):
-                settled += 1
-                if settled > self.settings.settle or step == 0:
-                    return Trace(step, loss, True)
-                for group in optimizer.param_groups:
-                    group["lr"] = self.rates.learning_rate / 3
+                return Trace(step, loss, True)
             total = edit + self._regularisers(seen, edit, fresh, interventions) + self._preserve(interventions)
-            if self.settings.margin_neutral:
-                other = self.material.pool.preserved.weights
-                items = torch.tensor([self.material.asked[index].item for index in fresh])
-                total = total + rescaled(
-                    layer_mean([self._margin(by_edit(w[: len(fresh)], items), other[b]) for b, w in seen.weights.items()]),
-                    edit,
-                    self.settings.rescale_limit,
-                )
-            if self.settings.drift:
-                total = total + self.settings.drift * sum(((p - q) ** 2).sum() for p, q in zip(trained.parameters(), start))
             finite(total)
             optimizer.zero_grad(set_to_none=True)
             total.backward()
@@ -157,7 +139,9 @@ class Attempt:
         total: Tensor | float = 0.0
         weight, rows = self.settings.preserve_weight, self.settings.preserve_rows
         if self.material.pool is not None and self.material.allowed:
-            chosen = _sample(self.material.allowed, rows, self.generator)
+            half = rows // 2 if self.material.near else 0
+            chosen = _sample(self.material.near, half, self.generator)
+            chosen += _sample(self.material.allowed, rows - half, self.generator)
             total = total + weight * self.material.pool.preserved.divergence(chosen, interventions)
         if self.material.kept is not None:
             chosen = _sample(range(self.material.kept_count), rows, self.generator)

@@ -66,7 +66,7 @@ def _kept(on: View, items: Sequence[Item], settings: LocftSettings, neutral: Neu
     """Neutral sentences whole, since every position of them is computed by the tuned weights, and trained locality probes."""
     if settings.preserve_weight == 0:
         return []
-    drawn = neutral.draw(settings.preserve_pool, generator, speaks_against(items))
+    drawn = neutral.draw(settings.preserve_pool, generator, speaks_against=speaks_against(items))
     whole = [encode_free_row(on.base, row.ids, 2 if row.bos else 1) for row in drawn]
     return whole + (kept_rows(on.base, on, items) if settings.learn_probes else [])
 

@@ -41,15 +41,11 @@ class LocftSettings(BaseModel):
     preset: Literal["default", "paper"] = Field("default", description="fills every setting below that is not given")
 
     kind: Kind | None = Field(None, description="what is trained in the block; empty: by family, else the down-projection")
-    block: int | None = Field(
-        None, ge=0, description="block that is trained, from 0; empty: by family, else 0.72 deep"
-    )
+    block: int | None = Field(None, ge=0, description="block that is trained, from 0; empty: by family, else 0.72 deep")
     learning_rate: float | None = Field(None, gt=0, description="rate of Adam; empty: by family and width")
     epochs: int = Field(25, ge=1, description="most passes over the live set")
     batch: int = Field(32, ge=1, description="edits in one step")
-    judge: Literal["greedy", "loss"] = Field(
-        "greedy", description="skip and stop by the answers, or by the loss"
-    )
+    judge: Literal["greedy", "loss"] = Field("greedy", description="skip and stop by the answers, or by the loss")
     stop_margin: float = Field(0.5, ge=0, description="nats by which target tokens lead in a right answer")
     stop_loss: float = Field(
         0.01, gt=0, description="loss under which a batch is skipped and training ends, if `judge` is `loss`"
