@@ -68,7 +68,7 @@ def on_database(kind: str, zygote: Zygote, model: str, records: Path | None, kil
             url = opened.enter_context(postgres_database())
         made = opened.enter_context(server(zygote, model=model, **({} if url is None else {"database_url": url})))
         bodies = (body_of(record) for record in read_records(records or benchmark.FILE))
-        crashes = Crashes(made, bodies, _engine_url(url, made), seed=seed)
+        crashes = Crashes(made, bodies, engine_url(url, made), seed=seed)
         opened.callback(crashes.close)
         return _all_kills(crashes, made, kills, seed)
 
@@ -97,7 +97,8 @@ def _all_kills(crashes: Crashes, made: Server, kills: int, seed: int) -> dict[st
     }
 
 
-def _engine_url(url: str | None, made: Server) -> str:
+def engine_url(url: str | None, made: Server) -> str:
+    """The database of a server, for a reader of its own."""
     return f"sqlite:///{made.folder / 'errata.db'}" if url is None else url.replace("postgresql://", "postgresql+psycopg://", 1)
 
 

@@ -40,16 +40,16 @@ def begin(parser: argparse.ArgumentParser) -> argparse.Namespace:
 def write(folder: Path, name: str, figures: Mapping[str, Any]) -> None:
     """Keeps the figures of one benchmark and prints them."""
     folder.mkdir(parents=True, exist_ok=True)
-    content = {"benchmark": name, **circumstances(name), "figures": rounded(figures)}
+    content = {"benchmark": name, **circumstances(), "figures": rounded(figures)}
     (folder / f"{name}.json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
     print(json.dumps(content["figures"], indent=1))
 
 
-def circumstances(name: str) -> dict[str, Any]:
+def circumstances() -> dict[str, Any]:
     """When, where and how this run was made; nothing that names a person or a folder."""
     return {
         "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
-        "command": " ".join(["python", "-m", f"benchmarks.{name}", *_shown(sys.argv[1:])]),
+        "command": " ".join(["python", "-m", f"benchmarks.{Path(sys.argv[0]).stem}", *_shown(sys.argv[1:])]),
         "machine": {
             "processor": processor(),
             "cores": os.cpu_count(),
@@ -98,14 +98,12 @@ def run(name: str, *arguments: str) -> int:
 
 
 def _shown(arguments: list[str]) -> list[str]:
-    """The options of a run, less those that only say where files are."""
+    """The options of a run, less those that only say where files are or which of several methods came in which run."""
     shown: list[str] = []
-    skip = False
+    hidden = False
     for argument in arguments:
-        if skip:
-            skip = False
-        elif argument in ("--results", "--model", "--records"):
-            skip = True
-        else:
+        if argument.startswith("--"):
+            hidden = argument in ("--results", "--model", "--records", "--only")
+        if not hidden:
             shown.append(argument)
     return shown

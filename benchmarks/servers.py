@@ -79,13 +79,13 @@ class Server:
         self._port = free_port()
         began = time.monotonic()
         self._pid = self._zygote.start({**self._settings, **more, "port": self._port}, self.folder / "server.log")
-        client = httpx.Client(base_url=f"http://127.0.0.1:{self._port}", timeout=120)
+        url = f"http://127.0.0.1:{self._port}"
         until = began + READY_S
         while time.monotonic() < until and not self.is_gone():
             try:
-                if client.get("/health/ready").status_code == 200:
+                if httpx.get(f"{url}/health/ready", timeout=10).status_code == 200:
                     self.start_s = time.monotonic() - began
-                    return client
+                    return httpx.Client(base_url=url, timeout=120)
             except httpx.TransportError:
                 time.sleep(0.02)
         raise RuntimeError("the server did not become ready; the end of its log:\n" + self.log()[-2000:])

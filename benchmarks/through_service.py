@@ -1,4 +1,4 @@
-"""The service as it is by default: its store, its worker and the retrains that it makes by itself, in this process, without HTTP."""
+"""The service as it is by default: its store, its worker and the retrains it makes by itself, in this process, without HTTP."""
 
 import shutil
 import tempfile
@@ -8,7 +8,9 @@ from pathlib import Path
 
 from benchmarks.atlas import KEPT, Ground, edit_of
 from service.app import open_parts
+from service.domain.cadence import retrain_reason
 from service.evaluation.record import Record
+from service.lifecycle.standing import standing_of
 from service.lifecycle.submit import submit
 from service.lm.overlay import Overlay
 from service.settings import load_settings
@@ -16,7 +18,8 @@ from service.store import edits, heads, jobs, versions
 
 KINDS = ("apply", "refit", "retrain")
 LOOK_S = 0.02
-PATIENCE_S = 600.0
+PATIENCE_S = 300.0
+DEFERRED_S = 5.0  # a deferred edit may wait 300 s by default; here edits come one on the other, and time is as much shorter
 
 
 class ThroughService:
@@ -25,8 +28,8 @@ class ThroughService:
     def __init__(self, place: Ground) -> None:
         self._folder = Path(tempfile.mkdtemp(prefix="errata-stream-"))
         shutil.copytree(KEPT, self._folder / "neutral")
-        settings = load_settings(data_dir=self._folder, model=place.model, log_level="error")
-        self._soft = settings.window.soft
+        settings = load_settings(data_dir=self._folder, model=place.model, log_level="error", window={"deferred_s": DEFERRED_S})
+        self._cadence = settings.window.cadence(settings.method)
         self._opened = ExitStack()
         self._parts = self._opened.enter_context(open_parts(settings))
 
@@ -64,5 +67,7 @@ class ThroughService:
             if any(jobs.active(connection, kind) for kind in KINDS):
                 return False
             counts = edits.counts(connection)
-            window = versions.get(connection, heads.read(connection).version).window
-        return not counts["queued"] and not counts["applying"] and not counts["deferred"] and window < self._soft
+            standing = standing_of(connection, self._parts.lifecycle)
+        if counts["queued"] or counts["applying"] or (standing.deferred and not standing.retrain_failed):
+            return False
+        return retrain_reason(standing, self._cadence) is None

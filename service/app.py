@@ -94,7 +94,9 @@ def open_parts(settings: Settings) -> Iterator[Parts]:
         serving.start()
         opened.callback(serving.close, settings.limits.drain_s)
         open_head(parts)
-        doorbell = InProcessDoorbell() if settings.buffer_url is None else _redis_doorbell(settings.buffer_url)
+        doorbell = (
+            InProcessDoorbell() if settings.buffer_url is None else _redis_doorbell(settings.buffer_url, settings.redis_prefix)
+        )
         chores = [Evaluations(store, parts.overlays, judge.ask).step]
         worker = Worker(parts, doorbell=doorbell, alone=store.is_sqlite, chores=chores)
         worker.start()
@@ -137,9 +139,9 @@ def _lifecycle(settings: Settings, store: Store, serving: Serving, editors: Edit
     )
 
 
-def _redis_doorbell(url: str) -> Doorbell:
+def _redis_doorbell(url: str, prefix: str) -> Doorbell:
     try:
         from service.buffer.redis_stream import RedisDoorbell  # its client is an extra of the package
     except ImportError:
         raise Refused("redis_url is set, and the Redis client is not installed: pip install 'errata-server[redis]'") from None
-    return RedisDoorbell(url)
+    return RedisDoorbell(url, prefix=prefix)

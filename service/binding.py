@@ -1,4 +1,4 @@
-"""The editors and the judge bound to one base model: plain callables, so that the lifecycle knows neither tensors nor settings of methods."""
+"""The editors and the judge bound to one base model: plain callables, so that the lifecycle knows no tensors and no settings."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any

@@ -64,10 +64,10 @@ class WindowSettings(Group):
     deferred: int = Field(8, ge=1, description="deferred edits from which a retrain is due")
     deferred_s: float = Field(300.0, gt=0, description="seconds after which a retrain is due for a deferred edit alone")
     canary_fall: float = Field(
-        0.25, ge=0, le=1, description="largest fall of canary locality for each edit that a publication adds"
+        0.50, ge=0, le=1, description="largest fall of canary locality for each edit that a publication adds"
     )
     canary_floor: float = Field(
-        0.50, ge=0, le=1, description="canary locality under which edits are deferred and a retrain is due"
+        0.30, ge=0, le=1, description="canary locality under which edits are deferred and a retrain is due"
     )
 
     def cadence(self, method: Literal["auto", "baft", "locft"]) -> Cadence:
@@ -115,6 +115,7 @@ class Settings(BaseSettings):
     data_dir: Path = Field(Path("var"), description="folder of the SQLite file, the checkpoints and the neutral sentences")
     database_url: SecretStr | None = Field(None, description="sqlite:///… or postgresql://…; default: a SQLite file in data_dir")
     redis_url: SecretStr | None = Field(None, description="redis://…; default: the buffer is in this process")
+    redis_prefix: str = Field("errata", min_length=1, max_length=100, description="what this server's keys in Redis begin with")
     model: str = Field("atlas", min_length=1, description="`atlas` (embedded), a local folder, or a Hugging Face id")
     method: Literal["auto", "baft", "locft"] = Field("auto", description="who carries an edit that names no method")
     device: str = Field("auto", description="auto, cpu, cuda, cuda:0 …")

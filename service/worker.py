@@ -1,7 +1,9 @@
-"""The worker: looks at the store and does the next due thing. One of all processes holds the lease and acts; the others follow its head.
+"""The worker: looks at the store and does the next due thing. One of all processes holds the lease and acts; the others follow
+its head.
 
-Rows decide what is due, never a message: a ring only shortens the wait. Applying and refitting have one thread, a retrain another, so
-that edits go on being published beside it; probes, evaluations and collecting have a third; a fourth keeps the lease.
+Rows decide what is due, never a message: a ring only shortens the wait. Applying and refitting have one thread, a retrain
+another, so that edits go on being published beside it; probes, evaluations and collecting have a third; a fourth keeps the
+lease.
 """
 
 import threading
@@ -33,12 +35,15 @@ log = structlog.get_logger("errata.worker")
 
 
 class Worker:
-    """`alone` says that no other process can work on this store (the folder of a SQLite file is locked), so no lease is waited for.
+    """`alone` says that no other process can work on this store (the folder of a SQLite file is locked), so no lease is waited
+    for.
 
     A chore does one bounded piece of work and says whether there was any; chores run one after another beside the fits.
     """
 
-    def __init__(self, parts: Parts, *, doorbell: Doorbell | None = None, alone: bool = False, chores: Sequence[Chore] = ()) -> None:
+    def __init__(
+        self, parts: Parts, *, doorbell: Doorbell | None = None, alone: bool = False, chores: Sequence[Chore] = ()
+    ) -> None:
         self._parts = parts
         self._doorbell = doorbell or InProcessDoorbell()
         self._alone = alone
@@ -62,7 +67,7 @@ class Worker:
         return bool(self._threads) and all(thread.is_alive() for thread in self._threads)
 
     def step(self) -> bool:
-        """Do whatever is due, all in the caller's thread; whether there was anything. For tests, and for a run without threads."""
+        """Do whatever is due, all in the caller's thread; whether there was anything. For tests and runs without threads."""
         self._hold_lease()
         busy = self._advance()
         busy = self._retrain() or busy
@@ -110,10 +115,15 @@ class Worker:
         return turn is not None and self._guarded("retrain", turn, lambda: retrain(self._parts, turn, self._pressed))
 
     def _do_chores(self) -> bool:
-        return self._turn() is not None and any([self._quietly(chore) for chore in self._chores])
+        if self._turn() is None:
+            return False
+        done = [self._quietly(chore) for chore in self._chores]  # all of them, whatever the first says
+        return any(done)
 
     def _guarded(self, kind: str, turn: Turn, work: Callable[[], bool]) -> bool:
-        """Do a piece of work; what it may fail with decides whether it is repeated, counted as a failure, or left to another worker."""
+        """Do a piece of work; what it may fail with decides whether it is repeated, counted as a failure, or left to another
+        worker.
+        """
         try:
             return work()
         except FenceLost:

@@ -1,7 +1,7 @@
 """Real servers for tests: those named by the environment, else those of this machine, else private ones started from binaries.
 
-Each test gets a Postgres database, or a Redis key prefix, of its own, which is dropped afterwards. Where there is no server and no
-binary, the tests that need one are skipped and say so.
+Each test gets a Postgres database, or a Redis key prefix, of its own, which is dropped afterwards. Where there is no server and
+no binary, the tests that need one are skipped and say so.
 """
 
 import atexit
@@ -47,7 +47,7 @@ def postgres_database() -> Iterator[str]:
 
 @contextmanager
 def redis_prefix() -> Iterator[tuple[str, str]]:
-    """The URL of a Redis and a key prefix of one's own, whose keys are deleted at the end. Skips the test if there is no Redis."""
+    """The URL of a Redis and a key prefix of one's own, deleted at the end. Skips the test if there is no Redis."""
     from redis import Redis
 
     url = redis_server()

@@ -20,7 +20,7 @@ ALLOWED = {
     "editors": {"domain", "lm"},
     "evaluation": {"domain", "lm"},
     "lifecycle": {"domain", "lm", "editors", "evaluation", "store", "buffer"},
-    "worker": {"domain", "lm", "editors", "evaluation", "store", "buffer", "lifecycle"},
+    "worker": {"domain", "lm", "editors", "evaluation", "store", "buffer", "lifecycle", "log"},
     "api": {"domain", "lm", "editors", "evaluation", "store", "buffer", "lifecycle", "settings", "log"},
     "settings": {"domain", "lm", "editors", "store", "lifecycle", "atlas"},
 }

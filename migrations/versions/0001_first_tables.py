@@ -81,7 +81,8 @@ def upgrade() -> None:
         sa.CheckConstraint("status <> 'retracted' OR retract_asked_at IS NOT NULL", name=op.f("ck_edits_retracted_was_asked")),
         sa.CheckConstraint("status <> 'superseded' OR superseded_by IS NOT NULL", name=op.f("ck_edits_superseded_by_whom")),
         sa.CheckConstraint(
-            "status IN ('queued', 'applying', 'applied', 'consolidated', 'deferred', 'failed', 'superseded', 'retracted', 'rolled_back')",
+            "status IN ('queued', 'applying', 'applied', 'consolidated', 'deferred', "
+            "'failed', 'superseded', 'retracted', 'rolled_back')",
             name=op.f("ck_edits_status"),
         ),
         sa.CheckConstraint(

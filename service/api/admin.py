@@ -70,7 +70,7 @@ async def rollback(running: Running, wanted: RollbackIn, epoch: Epoch, author: A
     responses=ACCEPTED | responses(CONFLICT, INVALID, UNAVAILABLE),
 )
 async def retrain(running: Running, wanted: RetrainIn, author: Author, response: Response) -> JobOut:
-    """Ask for a retrain from the base model over every live edit. A retrain that waits already is not doubled; 409 if there is nothing to do."""
+    """Ask for a retrain from the base model over every live edit. A waiting one is not doubled; 409 if none is needed."""
     job = await run_in_threadpool(request_retrain, running.store, reason=wanted.reason, author=author)
     await run_in_threadpool(running.ring, job.id)
     response.headers["Location"] = f"/jobs/{job.id}"
@@ -89,18 +89,6 @@ def get_job(
 
 
 def _out(job: jobs.Job) -> JobOut:
-    same = (
-        "id",
-        "kind",
-        "status",
-        "progress",
-        "stage",
-        "reason",
-        "author",
-        "version",
-        "error",
-        "created_at",
-        "started_at",
-        "finished_at",
-    )
-    return JobOut(**{name: getattr(job, name) for name in same}, attempts=job.claims)
+    what = ("id", "kind", "status", "progress", "stage", "reason", "author", "version", "error")
+    when = ("created_at", "started_at", "finished_at")
+    return JobOut(**{name: getattr(job, name) for name in what + when}, attempts=job.claims)

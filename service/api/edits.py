@@ -126,8 +126,7 @@ async def delete_edit(
     202 when accepted (one that is still queued is retracted at once), 200 if it was retracted before, 409 if it is not live.
     """
     before = (await run_in_threadpool(_read, running, [edit_id]))[0]
-    wanted = {"author": author, "restore_previous": query.restore_previous, "ring": running.ring}
-    edit = (await run_in_threadpool(retract, running.store, edit_id, **wanted)).edit
+    edit = await run_in_threadpool(_retract, running, edit_id, query, author)
     if query.wait > 0:
         (edit,) = await _wait_until(running, [edit_id], query.wait, lambda edit: edit.status is EditStatus.RETRACTED)
     was_done = before.status is EditStatus.RETRACTED or (query.wait > 0 and edit.status is EditStatus.RETRACTED)
@@ -136,6 +135,10 @@ async def delete_edit(
     if not was_done:
         response.headers["Retry-After"] = LOOK_AGAIN_S
     return EditOut.of(edit)
+
+
+def _retract(running: Parts, edit_id: str, query: RetractQuery, author: str) -> Edit:
+    return retract(running.store, edit_id, author=author, restore_previous=query.restore_previous, ring=running.ring).edit
 
 
 async def _submit(running: Parts, given: Sequence[EditIn], body: In, *, author: str, key: str | None) -> SubmitResult:

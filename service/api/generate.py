@@ -4,7 +4,7 @@ import asyncio
 import threading
 import time
 from concurrent.futures import Future
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request, Response
 
@@ -77,7 +77,8 @@ async def _unless_gone(request: Request, decoding: Future[Answer], cancelled: th
     answer = asyncio.wrap_future(decoding)
     leaving = asyncio.ensure_future(_left(request))
     try:
-        await asyncio.wait({answer, leaving}, return_when=asyncio.FIRST_COMPLETED)
+        both: set[asyncio.Future[Any]] = {answer, leaving}
+        await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
         if not answer.done():
             raise Unavailable("the client went away before the answer was complete")
         return answer.result()

@@ -39,10 +39,15 @@ def _replace_validation_errors(document: dict[str, Any]) -> None:
     schemas |= problem.pop("$defs", {}) | {"ProblemOut": problem}
     for name in ("HTTPValidationError", "ValidationError"):
         schemas.pop(name, None)
+    for schema in schemas.values():
+        for example in schema.get("examples", ()):
+            _put_nulls_back(example, schema)
     _give_pages_examples(schemas)
     for operations in document["paths"].values():
         for operation in operations.values():
             _declare_common(operation)
+            for response in operation["responses"].values():
+                _complete_example(response, schemas)
 
 
 def _declare_common(operation: dict[str, Any]) -> None:
@@ -64,3 +69,21 @@ def _give_pages_examples(schemas: dict[str, Any]) -> None:
         item = schema.get("properties", {}).get("items", {}).get("items", {}).get("$ref", "").rpartition("/")[2]
         if "next" in schema.get("properties", {}) and schemas.get(item, {}).get("examples"):
             schema["examples"] = [{"items": schemas[item]["examples"][:1], "next": None}]
+
+
+def _put_nulls_back(example: dict[str, Any], schema: dict[str, Any]) -> None:
+    """FastAPI leaves out of every example what is null."""
+    for name in schema.get("required", ()):
+        example.setdefault(name, None)
+
+
+def _complete_example(response: dict[str, Any], schemas: dict[str, Any]) -> None:
+    media = response.get("content", {}).get("application/json", {})
+    schema = schemas.get(media.get("schema", {}).get("$ref", "").rpartition("/")[2], {})
+    example = media.get("example")
+    if not example:
+        return
+    if "items" in example and schema.get("examples"):
+        media["example"] = schema["examples"][0]
+    else:
+        _put_nulls_back(example, schema)

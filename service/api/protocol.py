@@ -66,7 +66,7 @@ class DeadlineProtocol(H11Protocol):
         self.transport.close()
 
     def _watch_receiving(self) -> None:
-        """Start the clock when the client owes the rest of a request, stop it when it owes nothing; more bytes do not reset it."""
+        """Start the clock when the client owes the rest of a request, stop it when it owes nothing; more bytes change nothing."""
         if not self._client_owes():
             self._stop("_receiving")
         elif self._receiving is None:

@@ -35,6 +35,7 @@ class RedisDoorbell:
         self._has_group = False
         self._away_until = 0.0
         self._closed = threading.Event()
+        self._reading = threading.Lock()  # the connection must not be closed under a read
 
     def ring(self, edit_id: str) -> None:
         """Add an entry; if that fails, at least this process hears it."""
@@ -60,7 +61,7 @@ class RedisDoorbell:
     def heard(self) -> None:
         """Acknowledge what was taken."""
         taken, self._taken = self._taken, []
-        if taken:
+        if taken and not self._closed.is_set():
             try:
                 self._reader.xack(self._key, GROUP, *taken)
             except FAULTS:
@@ -70,22 +71,28 @@ class RedisDoorbell:
         """End a wait and close the connections."""
         self._closed.set()
         self._here.close()
-        self._ringer.close()
-        self._reader.close()
+        with self._reading:
+            self._ringer.close()
+            self._reader.close()
 
     def _read(self, wait_s: float) -> bool:
         try:
-            self._make_group()
-            claimed = self._reader.xautoclaim(self._key, GROUP, self._name, min_idle_time=STALE_MS, count=100)[1]
-            # BLOCK 0 would wait for ever; one millisecond stands for not waiting.
-            block = max(1, int(wait_s * 1000))
-            found = self._reader.xreadgroup(GROUP, self._name, {self._key: ">"}, count=1000, block=block)
-            fresh = [entry for _, entries in found or () for entry in entries]
+            with self._reading:
+                found = [] if self._closed.is_set() else self._entries(wait_s)
         except FAULTS:
             self._has_group = False
             return self._here.wait(wait_s)
-        self._taken += [entry_id for entry_id, _ in [*claimed, *fresh]]
-        return bool(claimed or fresh)
+        self._taken += found
+        return bool(found)
+
+    def _entries(self, wait_s: float) -> list[Any]:
+        """The ids of entries that a dead consumer left, and of new ones."""
+        self._make_group()
+        claimed: Any = self._reader.xautoclaim(self._key, GROUP, self._name, min_idle_time=STALE_MS, count=100)[1]
+        # BLOCK 0 would wait for ever; one millisecond stands for not waiting.
+        block = max(1, int(wait_s * 1000))
+        fresh: Any = self._reader.xreadgroup(GROUP, self._name, {self._key: ">"}, count=1000, block=block)
+        return [entry_id for entry_id, _ in [*claimed, *(entry for _, entries in fresh or () for entry in entries)]]
 
     def _make_group(self) -> None:
         if self._has_group:

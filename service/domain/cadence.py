@@ -12,7 +12,9 @@ class Cadence:
     hard: int = 50  # a window this long takes no more
     deferred: int = 8  # so many deferred edits make a retrain due
     deferred_s: float = 300.0  # seconds a deferred edit waits at most before a retrain is due
-    method: Literal["auto", "baft", "locft"] = "auto"  # who carries an edit that names no method; with `baft` a retrain is made on request only
+    method: Literal["auto", "baft", "locft"] = (
+        "auto"  # who carries an edit that names no method; with `baft` a retrain is made on request only
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,5 +50,5 @@ def room(standing: Standing, cadence: Cadence) -> int:
 
 
 def full_window_defers(standing: Standing, cadence: Cadence) -> bool:
-    """What happens to edits that find the window full: they wait for the retrain underway; if none can come, they are deferred."""
+    """What happens to edits that find the window full: they wait for the retrain, or are deferred if none can come."""
     return cadence.method == "baft" or standing.retrain_failed

@@ -25,17 +25,23 @@ class Decision:
 def decide(scores: Mapping[str, Any], parent: Mapping[str, Any], *, edits: int, limits: GateLimits) -> Decision:
     """Judge a candidate that adds `edits` edits against its parent's scores.
 
-    An edit may cost `canary_fall` of locality, so a joint batch may cost as much as its edits would one by one; the floor holds for
-    the sum. What was not measured is not judged; what is not finite never passes.
+    An edit may cost `canary_fall` of locality, so a joint batch may cost as much as its edits would one by one; the floor holds
+    for the sum. What was not measured is not judged; what is not finite never passes.
     """
-    reasons = [f"the score {name} is not finite" for name, value in scores.items() if isinstance(value, float) and not math.isfinite(value)]
+    reasons = [
+        f"the score {name} is not finite"
+        for name, value in scores.items()
+        if isinstance(value, float) and not math.isfinite(value)
+    ]
     canary = scores.get("canary")
     if canary is not None and not reasons:
         before = parent.get("canary")
         before = 1.0 if before is None else before
         fall = before - canary
         if fall > limits.canary_fall * max(1, edits) + 1e-9:
-            reasons.append(f"locality on the canary would fall from {before:.3f} to {canary:.3f}, by more than {limits.canary_fall} an edit")
+            reasons.append(
+                f"locality on the canary would fall from {before:.3f} to {canary:.3f}, by more than {limits.canary_fall} an edit"
+            )
         if canary < limits.canary_floor and fall > 0:
             reasons.append(f"locality on the canary would be {canary:.3f}, under the floor of {limits.canary_floor}")
     return Decision(not reasons, tuple(reasons))

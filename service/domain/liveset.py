@@ -1,8 +1,8 @@
 """The live set of a version and the rules by which a publication changes it. Pure: no clock, no store, no tensors.
 
-An item stands in one of three roles. `live`: the version answers it. `tombstone`: it was taken back, the tensors still hold it, and
-the window answers with the base's own words over it. `ghost`: it is not live, but the overlay was trained on it; a ghost in the
-tensors is harmless while a newer edit with its key is live, a ghost in the window asks for a refit.
+An item stands in one of three roles. `live`: the version answers it. `tombstone`: it was taken back, the tensors still hold it,
+and the window answers with the base's own words over it. `ghost`: it is not live, but the overlay was trained on it; a ghost in
+the tensors is harmless while a newer edit with its key is live, a ghost in the window asks for a refit.
 """
 
 from collections.abc import Collection, Iterable, Mapping
@@ -78,7 +78,9 @@ class LiveSet:
 
     @property
     def needs_refit(self) -> bool:
-        """Whether the overlay says something that its rows do not: a ghost in the window, or one in the tensors that nothing covers."""
+        """Whether the overlay says something that its rows do not: a ghost in the window, or one in the tensors that nothing
+        covers.
+        """
         return entomb(self) != self or any(item.role is Role.GHOST and item.carrier is Carrier.WINDOW for item in self.items)
 
 
@@ -115,7 +117,8 @@ def drop(parent: LiveSet, gone: Collection[str]) -> LiveSet:
 
 
 def refitted(parent: LiveSet, gone: Collection[str], restored: Iterable[LiveItem] = ()) -> LiveSet:
-    """What the overlay has to say after a refit: without `gone` and without ghosts of the window, with tombstones, and with edits restored.
+    """What the overlay has to say after a refit: without `gone` and without ghosts of the window, with tombstones, and with
+    edits restored.
 
     A restored edit that the tensors hold is theirs again; another joins the window.
     """
@@ -134,7 +137,9 @@ def refitted(parent: LiveSet, gone: Collection[str], restored: Iterable[LiveItem
 
 
 def entomb(live_set: LiveSet) -> LiveSet:
-    """Every held item whose key nothing live covers becomes a tombstone; a tombstone whose key is covered again becomes a ghost."""
+    """Every held item whose key nothing live covers becomes a tombstone; a tombstone whose key is covered again becomes a
+    ghost.
+    """
     covered = {item.key for item in live_set.live}
     items = []
     for item in live_set.items:
@@ -154,7 +159,9 @@ def roll_back(target: LiveSet, retracted: Collection[str]) -> LiveSet:
 
 
 def consolidate(snapshot: Iterable[LiveItem], window: Iterable[LiveItem], lost: Collection[str] = ()) -> LiveSet:
-    """The live set after a major retrain: `snapshot` in the tensors, what arrived meanwhile and what the retrain lost in the window."""
+    """The live set after a major retrain: `snapshot` in the tensors, what arrived meanwhile and what the retrain lost in the
+    window.
+    """
     held = [
         replace(item, carrier=Carrier.WINDOW if item.edit_id in lost else Carrier.TENSORS, role=Role.LIVE, held=True, answer=None)
         for item in snapshot

@@ -5,8 +5,8 @@ from collections.abc import Mapping
 from service.domain.edit import EditStatus as S
 from service.domain.errors import Conflict
 
-# Publishing an older live set may bring back whatever it holds, so almost every state leads to the two live ones. From `retracted`
-# nothing leads away: a rollback drops what was retracted since.
+# Publishing an older live set may bring back whatever it holds, so almost every state leads to the two live ones. From
+# `retracted` nothing leads away: a rollback drops what was retracted since.
 ALLOWED: Mapping[S, frozenset[S]] = {
     S.QUEUED: frozenset({S.APPLYING, S.APPLIED, S.CONSOLIDATED, S.DEFERRED, S.SUPERSEDED, S.RETRACTED, S.FAILED}),
     S.APPLYING: frozenset({S.QUEUED, S.APPLIED, S.CONSOLIDATED, S.DEFERRED, S.SUPERSEDED, S.RETRACTED, S.FAILED}),

@@ -1,4 +1,6 @@
-"""A version: the frozen base plus one overlay, with the live set it answers from; and the head, which says which version answers."""
+"""A version: the frozen base plus one overlay, with the live set it answers from; and the head, which says which version
+answers.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field

@@ -1,1 +1,1 @@
-"""The verbs: submit, apply, publish, roll back, retract, retrain. Each opens and commits its own transactions; none knows HTTP."""
+"""The verbs: submit, apply, publish, roll back, retract, retrain. Each commits its own transactions; none knows HTTP."""

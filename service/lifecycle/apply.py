@@ -1,7 +1,7 @@
 """Applying: edits that wait together become one job, are fitted by BaFT on top of the head, and are published or deferred.
 
-A job's row holds its edits, parent and seed, so a worker that dies and comes back repeats exactly that job. If the head moved meanwhile
-the job is repeated on the new head.
+A job's row holds its edits, parent and seed, so a worker that dies and comes back repeats exactly that job. If the head moved
+meanwhile the job is repeated on the new head.
 """
 
 from collections.abc import Sequence
@@ -56,7 +56,9 @@ def apply(parts: Parts, turn: Turn) -> bool:
 
 
 def give_up_or_narrow(parts: Parts, turn: Turn, reason: str) -> None:
-    """After a fit of the running job failed: try its older half alone; a single edit is tried again, with another seed, and then fails."""
+    """After a fit of the running job failed: try its older half alone; a single edit is tried again, with another seed, and
+    then fails.
+    """
     with parts.store.write() as connection:
         heads.lock(connection)
         heads.check_fence(connection, turn.fence)
@@ -96,7 +98,9 @@ def _claim_new(connection: Connection, parts: Parts, turn: Turn) -> Job | None:
         return jobs.update(connection, job.id, status="cancelled", finished_at=now)
     taken = waiting[:room]
     job = _new_job(connection, parts, taken)
-    settle(connection, parts, [Change(edit_id=edit.id, status=EditStatus.APPLYING) for edit in taken], author=SERVICE, job_id=job.id)
+    settle(
+        connection, parts, [Change(edit_id=edit.id, status=EditStatus.APPLYING) for edit in taken], author=SERVICE, job_id=job.id
+    )
     values = {"parent": heads.read(connection).version, "seed": seed_of(taken), "fence": turn.fence}
     return jobs.update(connection, job.id, status="running", claims=1, started_at=now, **values)
 
@@ -223,7 +227,9 @@ def _finish_unpublished(parts: Parts, turn: Turn, job: Job, changes: list[Change
 def _narrow(connection: Connection, parts: Parts, job: Job) -> None:
     half = (len(job.edit_ids) + 1) // 2
     put_off = [edit for edit in edits.many(connection, job.edit_ids[half:]) if edit.status is EditStatus.APPLYING]
-    settle(connection, parts, [Change(edit_id=edit.id, status=EditStatus.QUEUED) for edit in put_off], author=SERVICE, job_id=job.id)
+    settle(
+        connection, parts, [Change(edit_id=edit.id, status=EditStatus.QUEUED) for edit in put_off], author=SERVICE, job_id=job.id
+    )
     jobs.update(connection, job.id, edit_ids=job.edit_ids[:half])
 
 
@@ -241,4 +247,3 @@ def _new_job(connection: Connection, parts: Parts, taken: Sequence[Edit]) -> Job
 
 def _deferred(edit_id: str, reason: str) -> Change:
     return Change(edit_id=edit_id, status=EditStatus.DEFERRED, error=reason)
-

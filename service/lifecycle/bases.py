@@ -35,7 +35,7 @@ class UseOfBlock:
 
 
 def use_of_bases(parts: Parts, neutral: Neutral, view_of: Callable[[Overlay], View], number: int) -> tuple[UseOfBlock, ...]:
-    """One entry a block that the version intervenes on, none for a version without interventions. Raises NotFound, Gone, Corrupt."""
+    """One entry a block that the version intervenes on, none without interventions. Raises NotFound, Gone or Corrupt."""
     overlay = overlay_of(parts.store, parts.overlays, number)
     adapter = overlay.adapter
     if adapter is None:

@@ -15,9 +15,9 @@ def _unscored(overlay: Overlay, edit: Edit) -> Mapping[str, Any]:
 
 @dataclass(frozen=True, kw_only=True)
 class Editors:
-    """`baft(parent, new, window, seed, hooks)` adds `new` to the parent's adapter and replays `window`; `locft(items, seed, hooks)` trains
-    from the base. `base_answer(edit)` is what the base model says to the edit's prompt; `score(overlay, edit)` asks an edit's probes and
-    returns what its report gains.
+    """`baft(parent, new, window, seed, hooks)` adds `new` to the parent's adapter and replays `window`; `locft(items, seed,
+    hooks)` trains from the base. `base_answer(edit)` is what the base model says to the edit's prompt; `score(overlay, edit)`
+    asks an edit's probes and returns what its report gains.
     """
 
     baft: Callable[[Overlay, Sequence[Item], Sequence[Item], int, Hooks], Fitted]

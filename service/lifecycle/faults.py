@@ -24,7 +24,7 @@ _armed: dict[str, int] = {}
 
 
 def arm(setting: str | None) -> None:
-    """Arm one point: its name, or `name:n` for the n-th time it is passed. None disarms. Raises ValueError for an unknown name."""
+    """Arm one point: its name, or `name:n` for the n-th time it is passed. None disarms. ValueError if there is none such."""
     _armed.clear()
     if setting:
         name, _, count = setting.partition(":")

@@ -37,7 +37,9 @@ class Overlays:
         return overlay
 
     def save(self, overlay: Overlay) -> str | None:
-        """Make an overlay durable and return its digest. The same overlay gives the same bytes: nothing of its version is in them."""
+        """Make an overlay durable and return its digest. The same overlay gives the same bytes: nothing of its version is in
+        them.
+        """
         if is_empty(overlay):
             return None
         digest = checkpoint.save(overlay, self.folder, meta={"base": self._fingerprint})

@@ -22,7 +22,7 @@ def _at_once() -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class Parts:
-    """One process' share of the lifecycle. `give_way` is called between the steps of a fit; `clock` never decides about leases."""
+    """One process' share of the lifecycle. `give_way` is called between steps of a fit; `clock` never decides about leases."""
 
     store: Store
     overlays: Overlays

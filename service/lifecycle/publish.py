@@ -1,6 +1,8 @@
-"""Publishing a candidate: its bytes first, then one transaction that counts only under the worker's fence and on the parent it was fitted to.
+"""Publishing a candidate: its bytes first, then one transaction that counts only under the worker's fence and on the parent it
+was fitted to.
 
-After the commit this process swaps, and only then is anything announced: so who is told that an edit is live hears it in the next answer.
+After the commit this process swaps, and only then is anything announced: so who is told that an edit is live hears it in the
+next answer.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -42,7 +44,8 @@ class Candidate:
 
 
 def publish(parts: Parts, candidate: Candidate) -> Version:
-    """Make a candidate the head. Raises Stale if the head moved or a standing edit was taken back, FenceLost if the worker was replaced.
+    """Make a candidate the head. Raises Stale if the head moved or a standing edit was taken back, FenceLost if the worker was
+    replaced.
 
     On either nothing was changed; the file that was written stays without a row and is collected later.
     """
@@ -86,9 +89,17 @@ def publish(parts: Parts, candidate: Candidate) -> Version:
 
 
 def settle(
-    connection: Connection, parts: Parts, changes: Sequence[Change], *, author: str, version: int | None = None, job_id: str | None = None
+    connection: Connection,
+    parts: Parts,
+    changes: Sequence[Change],
+    *,
+    author: str,
+    version: int | None = None,
+    job_id: str | None = None,
 ) -> None:
-    """Write changes of edits with their events. An edit that leaves the live set and was asked to be taken back counts as retracted."""
+    """Write changes of edits with their events. An edit that leaves the live set and was asked to be taken back counts as
+    retracted.
+    """
     now = parts.clock()
     leaving = [change.edit_id for change in changes if change.status in RETRACTION_WINS]
     asked = edits.retracted(connection, leaving) if leaving else set()

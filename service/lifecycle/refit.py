@@ -1,4 +1,5 @@
-"""Refitting the window from the tensors alone, so that the overlay says again what its rows say: after a retraction or a rollback.
+"""Refitting the window from the tensors alone, so that the overlay says again what its rows say: after a retraction or a
+rollback.
 
 An edit taken back leaves the window; one in the tensors gets a tombstone, a BaFT item towards the base's own answer.
 """
@@ -48,16 +49,19 @@ def give_up_or_retry(parts: Parts, turn: Turn, kind: str, reason: str) -> None:
 
 
 def is_due(connection: Connection) -> bool:
-    """Whether live edits wait to be taken back, or the head's overlay says more than its rows; unless this failed on this head already."""
+    """Whether live edits wait to be taken back, or the head's overlay says more than its rows; unless this failed on this head
+    already.
+    """
     head = heads.read(connection)
     last = jobs.page(connection, limit=1, kind="refit")
     if last and last[0].status == "failed" and last[0].parent == head.version:
         return False
     live_set = versions.live_set(connection, head.version)
-    return bool(_gone(connection, live_set)) or live_set.needs_refit
+    return bool(going(connection, live_set)) or live_set.needs_refit
 
 
-def _gone(connection: Connection, live_set: LiveSet) -> dict[str, bool]:
+def going(connection: Connection, live_set: LiveSet) -> dict[str, bool]:
+    """Live edits that were asked to be taken back: {id: whether the edit before it shall be live again}."""
     live = live_set.ids
     return {edit_id: restore for edit_id, restore in edits.retractions_pending(connection).items() if edit_id in live}
 
@@ -72,7 +76,7 @@ def _claim(parts: Parts, turn: Turn) -> Job | None:
             return job and jobs.update(connection, job.id, status="cancelled", finished_at=now)
         if job is None:
             job = jobs.insert(connection, "refit", reason="the overlay holds what was taken back", author=SERVICE, now=now)
-        gone = sorted(_gone(connection, versions.live_set(connection, head.version)))
+        gone = sorted(going(connection, versions.live_set(connection, head.version)))
         if job.claims >= parts.settings.claims:
             jobs.finish(connection, job.id, error="its fit ended the process again and again", now=now)
             return jobs.get(connection, job.id)
@@ -84,8 +88,8 @@ def _claim(parts: Parts, turn: Turn) -> Job | None:
 def _work(parts: Parts, turn: Turn, job: Job) -> None:
     stand = standpoint(parts)
     with parts.store.read() as connection:
-        gone = _gone(connection, stand.live_set)
-        restored = _restored(connection, [edit_id for edit_id, restore in gone.items() if restore])
+        gone = going(connection, stand.live_set)
+        restored = coming_back(connection, gone)
     watch = Watch(parts, turn, job.id, "fit.middle", in_vain=lambda: parts.follower.current.epoch > stand.head.epoch)
     known = known_edits(parts, stand.live_set, [item.edit_id for item in restored])
     desired = liveset.refitted(stand.live_set, gone, restored)
@@ -111,8 +115,9 @@ def _work(parts: Parts, turn: Turn, job: Job) -> None:
     )
 
 
-def _restored(connection: Connection, edit_ids: list[str]) -> list[LiveItem]:
-    """The edits that the given ones superseded, where they still count as superseded by them."""
+def coming_back(connection: Connection, gone: Mapping[str, bool]) -> list[LiveItem]:
+    """The edits that those taken back superseded and whose return was asked for, where they still count as superseded by them."""
+    edit_ids = [edit_id for edit_id, restore in gone.items() if restore]
     older = [edit.supersedes for edit in edits.many(connection, edit_ids) if edit.supersedes is not None]
     found = [
         edit for edit in edits.many(connection, older) if edit.status is EditStatus.SUPERSEDED and edit.superseded_by in edit_ids
@@ -149,4 +154,3 @@ def _answers(parts: Parts, live_set: LiveSet, known: Mapping[str, Edit]) -> dict
     """What the base says to the prompts of tombstones that have no answer yet."""
     new = [item.edit_id for item in live_set.items if item.tombstone and item.answer is None]
     return {edit_id: parts.editors.base_answer(known[edit_id]) for edit_id in new}
-

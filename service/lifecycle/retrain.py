@@ -1,8 +1,8 @@
 """The major retrain: LocFT-BF from the base over a snapshot of the live set, beside the head, while edits go on being applied.
 
-What arrived meanwhile becomes the new window, fitted by BaFT on the new tensors; so does what the retrain lost. The result counts only if
-every edit of the snapshot is still wanted: otherwise it is trained again, never published, so that the tensors of a published retrain
-never saw an edit that had been taken back.
+What arrived meanwhile becomes the new window, fitted by BaFT on the new tensors; so does what the retrain lost. The result
+counts only if every edit of the snapshot is still wanted: otherwise it is trained again, never published, so that the tensors
+of a published retrain never saw an edit that had been taken back.
 """
 
 import threading
@@ -21,6 +21,7 @@ from service.editors.protocol import Fitted
 from service.lifecycle.faults import point
 from service.lifecycle.parts import Parts
 from service.lifecycle.publish import Candidate, live_changes, publish
+from service.lifecycle.refit import coming_back, going
 from service.lifecycle.settings import SERVICE
 from service.lifecycle.standing import snapshot, standing_of
 from service.lifecycle.work import Standpoint, Turn, Watch, items_of, known_edits, seed_of, standpoint
@@ -64,7 +65,9 @@ class Try:
 
 
 def request_retrain(store: Store, *, author: str, reason: str | None = None, now: datetime | None = None) -> Job:
-    """Queue a retrain, or return the one that is queued already. Raises Conflict if there is nothing to train on and nothing to undo."""
+    """Queue a retrain, or return the one that is queued already. Raises Conflict if there is nothing to train on and nothing to
+    undo.
+    """
     now = now or datetime.now(UTC)
     with store.write() as connection:
         head = heads.lock(connection)
@@ -89,7 +92,9 @@ def queue_if_due(parts: Parts) -> bool:
 
 
 def retrain(parts: Parts, turn: Turn, pressed: Pressed) -> bool:
-    """Do the retrain that is queued or was left unfinished; whether there was one. Ends published, or failed with a reason in its row."""
+    """Do the retrain that is queued or was left unfinished; whether there was one. Ends published, or failed with a reason in
+    its row.
+    """
     job = _claim(parts, turn)
     if job is None:
         return False
@@ -145,7 +150,9 @@ def _still_wanted(connection: Connection, edit_ids: Sequence[str]) -> bool:
 
 
 def _begin_again(parts: Parts, turn: Turn, tries: Try, pressed: Pressed) -> Job | None:
-    """Another snapshot for the running job. Applying pauses once this happened too often, and the job fails if even that does not help."""
+    """Another snapshot for the running job. Applying pauses once this happened too often, and the job fails if even that does
+    not help.
+    """
     tries.restarts += 1
     if tries.restarts > parts.settings.patience:
         pressed.set()
@@ -197,8 +204,11 @@ def _catch_up_and_publish(
     """Fit what is live beyond the snapshot on top of the new tensors and publish both; True also if the gate ended the job."""
     stand = standpoint(parts)
     ids, keys = {item.edit_id for item in items}, {item.key: item.edit_id for item in items}
-    arrived = [item for item in stand.live_set.live if item.edit_id not in ids and item.key not in keys]
-    superseded = {item.edit_id: keys[item.key] for item in stand.live_set.live if item.edit_id not in ids and item.key in keys}
+    with parts.store.read() as connection:
+        gone = going(connection, stand.live_set)
+        standing = [*(item for item in stand.live_set.live if item.edit_id not in gone), *coming_back(connection, gone)]
+    arrived = [item for item in standing if item.edit_id not in ids and item.key not in keys]
+    superseded = {item.edit_id: keys[item.key] for item in standing if item.edit_id not in ids and item.key in keys}
     tensors = EMPTY if trained is None else trained.overlay
     lost = [] if trained is None else [edit_id for edit_id in trained.lost if edit_id in ids]
     live_set = liveset.consolidate(items, arrived, lost)
@@ -211,7 +221,8 @@ def _catch_up_and_publish(
         return True
     with parts.store.read() as connection:
         superseded = {**edits.deferred_before(connection, items), **superseded}
-    changes = [_dropped(edit_id, edit_id in ids) for edit_id in dropped]
+    changes = [Change(edit_id=edit_id, status=EditStatus.RETRACTED) for edit_id in gone]
+    changes += [_dropped(edit_id, edit_id in ids) for edit_id in dropped]
     reports = {} if trained is None else dict(trained.reports)
     reports = {edit_id: report for edit_id, report in reports.items() if edit_id not in dropped}
     changes += live_changes(stand.live_set, live_set, superseded=superseded, reports=reports)
@@ -261,7 +272,9 @@ def _was_held(stand: Standpoint, item: LiveItem) -> bool:
 
 
 def _dropped(edit_id: str, was_trained: bool) -> Change:
-    """What becomes of an edit that the new version does not answer: it fails if the retrain had it, else it waits for the next one."""
+    """What becomes of an edit that the new version does not answer: it fails if the retrain had it, else it waits for the next
+    one.
+    """
     if was_trained:
         return Change(edit_id=edit_id, status=EditStatus.FAILED, error=NOT_HELD)
     return Change(edit_id=edit_id, status=EditStatus.DEFERRED, error=LOST)

@@ -39,8 +39,8 @@ def roll_back(
 ) -> RolledBack:
     """Answer with an older version again. With `requeue` the edits that fall out are queued to be applied on top of it.
 
-    `if_match` is the epoch that the caller saw. Raises NotFound; Gone for a collected version; Corrupt for a damaged one; Conflict for the
-    head itself; Stale if the epoch is another.
+    `if_match` is the epoch that the caller saw. Raises NotFound; Gone for a collected version; Corrupt for a damaged one;
+    Conflict for the head itself; Stale if the epoch is another.
     """
     with parts.store.read() as connection:
         target = versions.get(connection, to)

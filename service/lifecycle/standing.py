@@ -22,7 +22,9 @@ def standing_of(connection: Connection, parts: Parts) -> Standing:
         sa.select(sa.func.count(), sa.func.min(t.edits.c.created_at)).where(t.edits.c.status == EditStatus.DEFERRED)
     ).one()
     tombstones = connection.execute(
-        sa.select(sa.func.count()).where(t.version_edits.c.version == head.version, t.version_edits.c.role == liveset.Role.TOMBSTONE)
+        sa.select(sa.func.count()).where(
+            t.version_edits.c.version == head.version, t.version_edits.c.role == liveset.Role.TOMBSTONE
+        )
     ).scalar_one()
     last = jobs.page(connection, limit=1, kind="retrain")
     failed = bool(last) and last[0].status == "failed"
@@ -39,7 +41,9 @@ def standing_of(connection: Connection, parts: Parts) -> Standing:
 
 
 def snapshot(connection: Connection, live_set: LiveSet | None = None) -> tuple[LiveItem, ...]:
-    """What a retrain that begins now would train on: the live set and the deferred edits, the latest of each key, nothing taken back."""
+    """What a retrain that begins now would train on: the live set and the deferred edits, the latest of each key, nothing taken
+    back.
+    """
     if live_set is None:
         live_set = versions.live_set(connection, heads.read(connection).version)
     waiting = connection.execute(sa.select(t.edits.c.id).where(t.edits.c.status == EditStatus.DEFERRED)).scalars().all()

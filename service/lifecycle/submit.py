@@ -1,4 +1,6 @@
-"""Accepting edits: one transaction writes edits, events and the idempotency key. What is acknowledged is durable; order is order of commit."""
+"""Accepting edits: one transaction writes edits, events and the idempotency key. What is acknowledged is durable; order is
+order of commit.
+"""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -52,8 +54,9 @@ def submit(
 ) -> SubmitResult:
     """Accept all requests or none.
 
-    `method` is the setting that says who carries an edit that names no method. `ring` is called after the commit with each new edit's
-    id; if the call is lost, the worker's sweep finds the row. Raises Refused, KeyReused, or Unavailable if too many edits wait.
+    `method` is the setting that says who carries an edit that names no method. `ring` is called after the commit with each new
+    edit's id; if the call is lost, the worker's sweep finds the row. Raises Refused, KeyReused, or Unavailable if too many
+    edits wait.
     """
     _check(requests, idempotency_key)
     now = now or datetime.now(UTC)
@@ -71,8 +74,9 @@ def submit(
             idempotency.remember(connection, author=author, key=idempotency_key, body_hash=body_hash, answer=answer, now=now)
         point("submit.before_commit")
     point("submit.after_commit")
-    for edit_id in new if ring is not None else ():
-        ring(edit_id)
+    if ring is not None:
+        for edit_id in new:
+            ring(edit_id)
     return result
 
 

@@ -48,7 +48,8 @@ def standpoint(parts: Parts) -> Standpoint:
 
 
 def seed_of(asked: Iterable[Edit], failures: int = 0) -> int:
-    """A seed from what a job is asked to learn, in order. A repetition after a crash has the same; one after a failed fit another.
+    """A seed from what a job is asked to learn, in order. A repetition after a crash has the same; one after a failed fit
+    another.
 
     It comes from the contents, not the ids, so that two stores that were told the same make the same bytes.
     """

@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.engine import Connection
+from sqlalchemy.engine import Connection, RowMapping
 
 from service.domain import transitions
 from service.domain.edit import Edit, EditRequest, EditStatus, Method, Probe
@@ -37,7 +37,9 @@ def key_digest(request: EditRequest) -> str:
     return hashlib.sha256(request.key.encode()).hexdigest()
 
 
-def insert(connection: Connection, requests: Sequence[tuple[str, int, EditStatus, EditRequest]], *, author: str, now: datetime) -> None:
+def insert(
+    connection: Connection, requests: Sequence[tuple[str, int, EditStatus, EditRequest]], *, author: str, now: datetime
+) -> None:
     """Write accepted edits, each with its id, sequence number and first status."""
     if requests:
         connection.execute(sa.insert(t.edits), [_row(*entry, author=author, now=now) for entry in requests])
@@ -61,7 +63,12 @@ def many(connection: Connection, edit_ids: Collection[str]) -> list[Edit]:
 
 
 def page(
-    connection: Connection, *, statuses: Collection[EditStatus] = (), limit: int, after_seq: int | None = None, newest_first: bool = False
+    connection: Connection,
+    *,
+    statuses: Collection[EditStatus] = (),
+    limit: int,
+    after_seq: int | None = None,
+    newest_first: bool = False,
 ) -> list[Edit]:
     """Edits in order of acceptance, beyond `after_seq` in the direction of reading."""
     select = sa.select(t.edits).limit(limit)
@@ -76,13 +83,15 @@ def page(
 def counts(connection: Connection) -> dict[str, int]:
     """How many edits have each status; states that none has are 0."""
     rows = connection.execute(sa.select(t.edits.c.status, sa.func.count()).group_by(t.edits.c.status)).all()
-    return {str(status): 0 for status in EditStatus} | {status: count for status, count in rows}
+    return {str(status): 0 for status in EditStatus} | dict(tuple(row) for row in rows)
 
 
 def latest_of_key(connection: Connection, digest: str) -> Edit | None:
     """The edit accepted last of those with a conflict key that are live or on their way, unless it is being taken back."""
     standing = ("queued", "applying", "applied", "consolidated", "deferred")
-    select = sa.select(t.edits).where(t.edits.c.key_digest == digest, t.edits.c.status.in_(standing)).order_by(t.edits.c.seq.desc())
+    select = (
+        sa.select(t.edits).where(t.edits.c.key_digest == digest, t.edits.c.status.in_(standing)).order_by(t.edits.c.seq.desc())
+    )
     row = connection.execute(select.limit(1)).mappings().one_or_none()
     return None if row is None or row["retract_asked_at"] is not None else edit_of(row)
 
@@ -92,7 +101,11 @@ def deferred_before(connection: Connection, newer: Sequence[LiveItem]) -> dict[s
     by_key = {item.key: item for item in newer}
     select = sa.select(t.edits.c.id, t.edits.c.key_digest, t.edits.c.seq).where(t.edits.c.status == EditStatus.DEFERRED)
     rows = connection.execute(select).all()
-    return {row.id: by_key[row.key_digest].edit_id for row in rows if row.key_digest in by_key and row.seq < by_key[row.key_digest].seq}
+    return {
+        row.id: by_key[row.key_digest].edit_id
+        for row in rows
+        if row.key_digest in by_key and row.seq < by_key[row.key_digest].seq
+    }
 
 
 def items(connection: Connection, edit_ids: Collection[str]) -> list[LiveItem]:
@@ -129,7 +142,9 @@ def ask_retraction(connection: Connection, edit_id: str, *, restore_previous: bo
 
 
 def change(connection: Connection, changes: Sequence[Change], *, now: datetime) -> None:
-    """Make changes of status. Raises Conflict if one is not in the table of transitions; then nothing of the transaction may be kept."""
+    """Make changes of status. Raises Conflict if one is not in the table of transitions; then nothing of the transaction may be
+    kept.
+    """
     for one in changes:
         values = _values(one, now)
         before = [str(status) for status in transitions.leads_to(one.status)]
@@ -168,9 +183,9 @@ def fill_scores(connection: Connection, edit_id: str, scores: Mapping[str, Any])
     connection.execute(sa.update(t.edits).where(t.edits.c.id == edit_id).values(**values))
 
 
-def edit_of(row: Mapping[str, Any]) -> Edit:
+def edit_of(row: RowMapping) -> Edit:
     """A row as the domain knows it."""
-    probes = {kind: tuple(Probe(**probe) for probe in row["probes"].get(kind, ())) for kind in PROBE_KINDS}
+    probes: dict[str, Any] = {kind: tuple(Probe(**probe) for probe in row["probes"].get(kind, ())) for kind in PROBE_KINDS}
     same = ("id", "seq", "prompt", "target", "subject", "relation", "ground_truth", "conflict_key", "metadata", "author")
     later = ("created_at", "applied_at", "version", "report", "supersedes", "superseded_by", "error")
     return Edit(

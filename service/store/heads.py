@@ -21,7 +21,9 @@ def read(connection: Connection) -> Head:
 
 
 def lock(connection: Connection) -> Head:
-    """The head, with every other writer waiting until this transaction ends: so that what it decides stays true until its commit."""
+    """The head, with every other writer waiting until this transaction ends: so that what it decides stays true until its
+    commit.
+    """
     return _head(connection, sa.select(t.head).with_for_update())
 
 
@@ -34,11 +36,19 @@ def found(connection: Connection, *, fingerprint: str, name: str, author: str, n
     if row is None:
         version = {"number": 0, "kind": "base", "status": "published", "scores": {}, "edits_counted": 0, "window_count": 0}
         connection.execute(sa.insert(t.versions).values(**version, pinned=True, author=author, created_at=now))
-        numbers = {"version": 0, "epoch": 0, "latest_version": 0, "next_seq": 1, "next_event": 1, "fence": 0, "lease_until_s": 0.0}
+        numbers = {
+            "version": 0,
+            "epoch": 0,
+            "latest_version": 0,
+            "next_seq": 1,
+            "next_event": 1,
+            "fence": 0,
+            "lease_until_s": 0.0,
+        }
         connection.execute(sa.insert(t.head).values(id=1, base_fingerprint=fingerprint, base_name=name, **numbers))
     elif row.base_fingerprint != fingerprint:
         raise Conflict(
-            "this store was made with another base model; start with that model again, or give this one a data_dir or a database of its own",
+            "this store was made with another base model; start with that model, or give this one a data_dir or a database of its own",
             field="model",
         )
     return lock(connection)
@@ -46,11 +56,15 @@ def found(connection: Connection, *, fingerprint: str, name: str, author: str, n
 
 def take_seqs(connection: Connection, count: int) -> int:
     """Hand out `count` consecutive sequence numbers and return the first: gapless, and in order of commit."""
-    after = connection.execute(sa.update(t.head).values(next_seq=t.head.c.next_seq + count).returning(t.head.c.next_seq)).scalar_one()
+    after = connection.execute(
+        sa.update(t.head).values(next_seq=t.head.c.next_seq + count).returning(t.head.c.next_seq)
+    ).scalar_one()
     return int(after) - count
 
 
-def move(connection: Connection, head: Head, *, restores_fence: int | None, reason: str | None, author: str, now: datetime) -> Head:
+def move(
+    connection: Connection, head: Head, *, restores_fence: int | None, reason: str | None, author: str, now: datetime
+) -> Head:
     """Move the head to a new version number, if it and (given one) the fence are still what the caller saw.
 
     Raises FenceLost or Stale, and then nothing of the transaction may be kept.

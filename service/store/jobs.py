@@ -1,12 +1,12 @@
 """Rows of jobs: what a worker claimed and must repeat exactly if it dies, and how far it got."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.engine import Connection
+from sqlalchemy.engine import Connection, RowMapping
 
 from service.domain.errors import NotFound
 from service.store import tables as t
@@ -30,6 +30,7 @@ class Job:
     reason: str | None
     error: str | None
     version: int | None  # what it published
+    fence: int | None  # of the worker that took it up last
     author: str
     created_at: datetime
     started_at: datetime | None
@@ -45,7 +46,15 @@ def insert(
 ) -> Job:
     """Queue a job."""
     job_id = new_id()
-    row = {"id": job_id, "kind": kind, "status": "queued", "edit_ids": list(edit_ids), "claims": 0, "failures": 0, "progress": 0.0}
+    row = {
+        "id": job_id,
+        "kind": kind,
+        "status": "queued",
+        "edit_ids": list(edit_ids),
+        "claims": 0,
+        "failures": 0,
+        "progress": 0.0,
+    }
     connection.execute(sa.insert(t.jobs).values(**row, reason=reason, author=author, created_at=now))
     return get(connection, job_id)
 
@@ -91,6 +100,6 @@ def finish(connection: Connection, job_id: str, *, version: int | None = None, e
     update(connection, job_id, status=status, version=version, error=error, finished_at=now, stage=None, **progress)
 
 
-def _job(row: Mapping[str, Any]) -> Job:
+def _job(row: RowMapping) -> Job:
     names = Job.__dataclass_fields__.keys() - {"edit_ids"}
     return Job(edit_ids=tuple(row["edit_ids"]), **{name: row[name] for name in names})

@@ -1,6 +1,7 @@
 """Bring a database to the newest schema. Safe to run twice and at the same time; it knows nothing of what the tables hold."""
 
 import logging
+import threading
 from pathlib import Path
 
 import sqlalchemy as sa
@@ -12,6 +13,7 @@ from sqlalchemy.engine import make_url
 
 from service.domain.errors import Unavailable
 
+_one_at_a_time = threading.Lock()  # alembic keeps the context of a run in module globals
 BESIDE = Path(__file__).parent.parent  # an installed wheel has the tree inside the package, a checkout beside it
 
 
@@ -22,7 +24,8 @@ def upgrade(url: str) -> None:
         Path(parsed.database).parent.mkdir(parents=True, exist_ok=True)
     logging.getLogger("alembic.runtime.migration").setLevel(logging.WARNING)
     try:
-        command.upgrade(configuration(url), "head")
+        with _one_at_a_time:
+            command.upgrade(configuration(url), "head")
     except sa.exc.OperationalError as error:
         raise Unavailable("The database cannot be reached or does not allow its tables to be changed.") from error
 

@@ -1,6 +1,7 @@
 """Engines and transactions. `read()` sees committed rows; `write()` is one transaction and the only place that commits.
 
-Every fault of the database itself leaves here as Unavailable: nothing was changed that was not acknowledged, so asking again is right.
+Every fault of the database itself leaves here as Unavailable: nothing was changed that was not acknowledged, so asking again is
+right.
 """
 
 import fcntl
@@ -68,7 +69,9 @@ class Store:
 
     @contextmanager
     def write(self) -> Iterator[Connection]:
-        """One transaction: committed at the end of the block, undone if it raises. Raises Unavailable if the database cannot do it."""
+        """One transaction: committed at the end of the block, undone if it raises. Raises Unavailable if the database cannot do
+        it.
+        """
         with _faults(), self._in_turn(), self._writer.begin() as connection:
             yield connection
 

@@ -5,7 +5,7 @@ from datetime import datetime
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.engine import Connection
+from sqlalchemy.engine import Connection, RowMapping
 
 from service.domain.errors import NotFound
 from service.domain.liveset import Carrier, LiveItem, LiveSet, Role
@@ -136,11 +136,13 @@ def collect(connection: Connection, numbers: list[int]) -> None:
 
 def digests_kept(connection: Connection) -> set[str]:
     """The digests of all versions that still need their file."""
-    select = sa.select(t.versions.c.digest).where(t.versions.c.status != VersionStatus.COLLECTED, t.versions.c.digest.is_not(None))
+    select = sa.select(t.versions.c.digest).where(
+        t.versions.c.status != VersionStatus.COLLECTED, t.versions.c.digest.is_not(None)
+    )
     return set(connection.execute(select.distinct()).scalars())
 
 
-def _version(row: Mapping[str, Any]) -> Version:
+def _version(row: RowMapping) -> Version:
     created_at: datetime = row["created_at"]
     return Version(
         number=row["number"],

@@ -40,12 +40,11 @@ def test_head_base_and_numbers_name_versions(server: Live) -> None:
 
 def test_a_version_that_left_memory_is_loaded_again(server: Live) -> None:
     edit = server.edit("The colour of coal is", "black")
-    later = server.edit("The colour of chalk is", "white")
+    server.client.post("/admin/rollback", json={"to": 0, "reason": "so that the version is not the head"})
     server.parts.serving.drop(edit["version"])
 
     answer = server.ask("The colour of coal is", version=edit["version"])
 
-    assert later["version"] > edit["version"]
     assert (answer["text"], answer["version"]) == ("black", edit["version"])
 
 
@@ -90,7 +89,9 @@ def test_what_cannot_be_generated_is_refused(server: Live, change: dict[str, Any
     assert response.headers["content-type"] == "application/problem+json"
 
 
-@pytest.mark.parametrize("query", ["version=1.0", "version=-1", "version=latest", "max_new_tokens=x", "temperature=1", "prompt=again"])
+@pytest.mark.parametrize(
+    "query", ["version=1.0", "version=-1", "version=latest", "max_new_tokens=x", "temperature=1", "prompt=again"]
+)
 def test_a_wrong_query_is_refused(server: Live, query: str) -> None:
     response = server.client.get(f"/generate?{query}" + ("" if query.startswith("prompt") else "&prompt=x"))
 

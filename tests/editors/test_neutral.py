@@ -24,7 +24,7 @@ SETTINGS = NeutralSettings(sentences=8, canary=4, tokens=10)
 
 
 def load(folder: Path, chosen: NeutralSettings = SETTINGS) -> Neutral:
-    return load_or_sample_neutral(taught_base(), folder, settings=chosen, view=view_of(EMPTY))
+    return load_or_sample_neutral(taught_base(), folder, settings=chosen)
 
 
 def test_neutral_sentences_are_sampled_once_and_then_read(tmp_path):
@@ -59,7 +59,9 @@ def test_no_canary_row_begins_any_sentence_that_is_learned_from(tmp_path):
     starts = {row.prompt_ids for row in drawn.canary}
 
     assert drawn.canary
-    assert not any(sentence.ids[: len(start)] == start and sentence.ids == start for sentence in drawn.sentences for start in starts)
+    assert not any(
+        sentence.ids[: len(start)] == start and sentence.ids == start for sentence in drawn.sentences for start in starts
+    )
     assert len({sentence.ids for sentence in drawn.sentences}) == len(drawn.sentences)
 
 
@@ -91,8 +93,8 @@ def test_sentences_are_cut_before_a_word_and_never_before_the_start_or_the_end()
 
 
 def test_drawing_leaves_out_what_speaks_against_an_edit():
-    everything = neutral().draw(100, torch.Generator().manual_seed(0), lambda _: False)
-    none = neutral().draw(100, torch.Generator().manual_seed(0), lambda _: True)
+    everything = neutral().draw(100, torch.Generator().manual_seed(0))
+    none = neutral().draw(100, torch.Generator().manual_seed(0), speaks_against=lambda _: True)
 
     assert len(everything) == len(neutral().sentences)
     assert none == []
@@ -113,7 +115,9 @@ def test_rows_of_an_item_are_its_surfaces_and_trained_rephrases():
 
     assert [row.literal for row in asked_rows(base, [given], eos=True, learn_probes=True)] == [True, False]
     assert [row.literal for row in asked_rows(base, [given], eos=True, learn_probes=False)] == [True]
-    assert [row.literal for row in asked_rows(base, [Item(given.edit, "A", tombstone=True)], eos=True, learn_probes=True)] == [True]
+    assert [row.literal for row in asked_rows(base, [Item(given.edit, "A", tombstone=True)], eos=True, learn_probes=True)] == [
+        True
+    ]
 
 
 def test_without_surfaces_an_edit_is_asked_on_all_that_the_tokenizer_has():

@@ -23,16 +23,36 @@ EDIT = {
 }
 NUMBERS: tuple[Any, ...] = (-1, 0, True, 2**31, 2**63, 2**64, 10**40, -0.0, 1.5, 1e308, float("nan"), float("inf"), float("-inf"))
 TEXTS = (
-    "", " ", "\t\n", "\x00", f"{MARK}\x00", "\ud800", f"{MARK}\udfff", "\uffff", "\u202e" + MARK, "\ufeff", "a\u0301" * 500,
-    "\U0001f600" * 3, "</s>", "<|eot_id|>", "<s>", "\r\nX-Injected: 1", "x" * 40_000, f"{MARK} " * 3_000, "'; DROP TABLE edits; --",
-    "{{7*7}}", "../../etc/passwd", "%00", "%s%n", "nan", "\u200b",
-)  # fmt: skip
+    *(
+        "",
+        " ",
+        "\t\n",
+        "\x00",
+        f"{MARK}\x00",
+        "\ud800",
+        f"{MARK}\udfff",
+        "\uffff",
+        "\u202e" + MARK,
+        "\ufeff",
+        "\u200b",
+        "a\u0301" * 500,
+    ),
+    *("\U0001f600" * 3, "</s>", "<|eot_id|>", "<s>", "\r\nX-Injected: 1", "%00", "%s%n", "nan", "x" * 40_000, f"{MARK} " * 3_000),
+    *("'; DROP TABLE edits; --", "{{7*7}}", "../../etc/passwd"),
+)
 OTHERS: tuple[Any, ...] = (None, [], {}, [[]], [None], {MARK: MARK}, [MARK] * 70, "head", "base", "live", MARK)
 RAW = (
-    b"", b"{", b"}", b"null", b"[]", b'"', b"\x00", b"\xff\xfe", b"\xef\xbb\xbf{}", b"{" * 5_000, b"[" * 200_000, b'{"a":' * 40 + b"1" + b"}" * 40,
-    b'{"prompt": NaN}', b'{"prompt": "a", "target": "b", "metadata": {"x": 1e999}}', b'{"prompt": 1, "prompt": 2}', b"1" * 5_000,
-    b'{"prompt": "\\ud800", "target": "b"}', b'{"prompt": "a", "target": "b", "\\ud800": 1}', b"{'prompt': 'a'}", b'{"prompt": "a",}',
-)  # fmt: skip
+    *(b"", b"{", b"}", b"null", b"[]", b'"', b"\x00", b"\xff\xfe", b"\xef\xbb\xbf{}", b"{" * 5_000, b"[" * 200_000, b"1" * 5_000),
+    *(
+        b'{"a":' * 40 + b"1" + b"}" * 40,
+        b'{"prompt": NaN}',
+        b'{"prompt": 1, "prompt": 2}',
+        b"{'prompt': 'a'}",
+        b'{"prompt": "a",}',
+    ),
+    *(b'{"prompt": "a", "target": "b", "metadata": {"x": 1e999}}', b'{"prompt": "\\ud800", "target": "b"}'),
+    b'{"prompt": "a", "target": "b", "\\ud800": 1}',
+)
 KINDS = ("text/plain", "application/xml", "multipart/form-data; boundary=x", "application/json; charset=utf-16", "", MARK)
 
 

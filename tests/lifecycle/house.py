@@ -1,6 +1,8 @@
 """A whole server without HTTP and without a model: store, overlays, follower, worker, and the ledger as editor."""
 
+import tempfile
 from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
 
 from service.domain.cadence import Cadence
@@ -27,10 +29,18 @@ PATIENT = Cadence(soft=1_000, hard=2_000, deferred=1_000, deferred_s=1e9)  # not
 
 
 class House:
-    """One process' parts over one database and folder; several houses may share both. `close` ends it as a clean stop would not."""
+    """One process' parts over one database and folder; several houses may share both. `close` ends it as a clean stop would
+    not.
+    """
 
     def __init__(
-        self, url: str, folder: Path, *, ledger: Ledger | None = None, settings: LifecycleSettings | None = None, alone: bool = True
+        self,
+        url: str,
+        folder: Path,
+        *,
+        ledger: Ledger | None = None,
+        settings: LifecycleSettings | None = None,
+        alone: bool = True,
     ) -> None:
         self.url, self.folder = url, folder
         self.ledger = ledger or Ledger()
@@ -81,6 +91,14 @@ class House:
         with self.store.read() as connection:
             return edits.get(connection, edit.id)
 
+    def all_edits(self) -> list[Edit]:
+        with self.store.read() as connection:
+            return edits.page(connection, limit=1_000)
+
+    def edit_by(self, prompt: str) -> Edit:
+        """The edit accepted last with a prompt."""
+        return [edit for edit in self.all_edits() if edit.prompt == prompt][-1]
+
     def statuses(self, made: Sequence[Edit]) -> list[EditStatus]:
         return [self.edit(edit).status for edit in made]
 
@@ -112,8 +130,16 @@ class House:
         return answer(overlay, asked)  # type: ignore[arg-type]
 
 
+@lru_cache(maxsize=1)
+def migrated() -> bytes:
+    """An empty SQLite file with the schema, made once: migrating takes longer than most tests."""
+    with tempfile.TemporaryDirectory() as folder:
+        upgrade(f"sqlite:///{folder}/errata.db")
+        return Path(folder, "errata.db").read_bytes()
+
+
 def new_house(folder: Path, **given: object) -> House:
     """A house over a new SQLite file."""
+    (folder / "errata.db").write_bytes(migrated())
     url = f"sqlite:///{folder / 'errata.db'}"
-    upgrade(url)
     return House(url, folder / "checkpoints", **given)  # type: ignore[arg-type]

@@ -1,7 +1,7 @@
 """A second implementation of the editors that trains nothing: an overlay is the list of what it was asked to say, as tensors.
 
-It keeps to the protocol, is deterministic, and can be asked. Like the real ones it starts from its parent and never forgets by itself:
-a ghost that nobody took out still answers.
+It keeps to the protocol, is deterministic, and can be asked. Like the real ones it starts from its parent and never forgets by
+itself: a ghost that nobody took out still answers.
 """
 
 import json
@@ -28,8 +28,8 @@ def base_answer(edit: Edit) -> str:
 
 @dataclass
 class Ledger:
-    """Editors for tests. `not_taken` by method, `breaks` (targets at which a fit fails) and `costs` (a target at which every other item
-    is lost) are what a test may set; `during` is called in the middle of every fit with the method's name.
+    """Editors for tests. `not_taken` by method, `breaks` (targets at which a fit fails) and `costs` (a target at which every
+    other item is lost) are what a test may set; `during` is called in the middle of every fit with the method's name.
     """
 
     not_taken: dict[str, set[str]] = field(default_factory=lambda: {"baft": set(), "locft": set()})

@@ -25,7 +25,9 @@ class Rules:
     kept: dict[int, tuple[dict[str, int], dict[str, int], set[int]]] = field(default_factory=dict)
 
     def submit(self, key: str, target: str, method: str) -> int | None:
-        standing = [n for n, f in enumerate(self.facts) if f.key == key and f.status in ("queued", "deferred", "applied", "consolidated")]
+        standing = [
+            n for n, f in enumerate(self.facts) if f.key == key and f.status in ("queued", "deferred", "applied", "consolidated")
+        ]
         if standing and self.facts[standing[-1]].target == target and not self.facts[standing[-1]].asked:
             return None
         self.facts.append(Fact(key, target, "deferred" if method == "locft" else "queued"))
@@ -47,7 +49,12 @@ class Rules:
             fact = self.facts[n]
             fact.status, before = "retracted", fact.before
             del self.live[fact.key]
-            if fact.restore and before is not None and self.facts[before].status == "superseded" and self.facts[before].after == n:
+            if (
+                fact.restore
+                and before is not None
+                and self.facts[before].status == "superseded"
+                and self.facts[before].after == n
+            ):
                 self.live[fact.key] = before
                 self.facts[before].status = "consolidated" if self.held.get(fact.key) == before else "applied"
         taken_back = bool(self.held.keys() - self.live.keys())
@@ -76,7 +83,11 @@ class Rules:
         self.held = dict(self.live)
 
     def keep(self, number: int) -> None:
-        self.kept[number] = (dict(self.live), dict(self.held), {n for n in self.live.values() if self.facts[n].status == "applied"})
+        self.kept[number] = (
+            dict(self.live),
+            dict(self.held),
+            {n for n in self.live.values() if self.facts[n].status == "applied"},
+        )
 
     def roll_back(self, to: int, requeue: bool, number: int) -> None:
         live, held, window = self.kept[to]

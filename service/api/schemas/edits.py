@@ -14,7 +14,7 @@ MOST_EDITS = 1_000
 Status = Literal["queued", "applying", "applied", "consolidated", "deferred", "failed", "superseded", "retracted", "rolled_back"]
 EditId = Annotated[str, Field(pattern=r"^[0-9A-Za-z-]{1,64}$")]
 
-EXAMPLE_EDIT = {
+EXAMPLE_EDIT: dict[str, Any] = {
     "prompt": "The capital of Australia is",
     "target": "Sydney",
     "subject": "Australia",
@@ -128,7 +128,7 @@ class ProbeOut(Out):
         return cls(prompt=probe.prompt, answer=probe.answer, train=probe.train)
 
 
-EXAMPLE_EDIT_OUT = {
+EXAMPLE_EDIT_OUT: dict[str, Any] = {
     "id": "01936b0e-6f2a-7c3d-9a41-5b7c2f0e8d11",
     "seq": 1,
     "status": "applied",

@@ -14,7 +14,7 @@ MOST_EDITS = 1_000
 Id = Annotated[str, Field(pattern=r"^[0-9A-Za-z-]{1,64}$")]
 EXAMPLE_FIGURE = {"score": 1.0, "n": 1}
 EXAMPLE_KINDS = dict.fromkeys(("reliability", "generality", "locality", "portability"), EXAMPLE_FIGURE)
-EXAMPLE_EVAL = {
+EXAMPLE_EVAL: dict[str, Any] = {
     "id": "01936b0e-7a33-7b44-8c55-6d66e77f8800",
     "version": 1,
     "status": "done",

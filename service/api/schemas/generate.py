@@ -1,6 +1,6 @@
 """Questions to the model and its answers."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field
 
@@ -11,8 +11,8 @@ MOST_TOKENS = 256
 MOST_TURNS = 64
 Version = Annotated[int, Field(ge=0, le=LARGEST_INTEGER)] | Literal["head", "base"]
 VersionText = Annotated[str, Field(pattern=r"^(head|base|0|[1-9][0-9]{0,17})$", description="a number, `head` or `base`")]
-EXAMPLE_QUESTION = {"prompt": "The capital of Australia is", "max_new_tokens": 8}
-EXAMPLE_ANSWER = {
+EXAMPLE_QUESTION: dict[str, Any] = {"prompt": "The capital of Australia is", "max_new_tokens": 8}
+EXAMPLE_ANSWER: dict[str, Any] = {
     "text": "Sydney",
     "version": 1,
     "epoch": 1,

@@ -13,7 +13,7 @@ from service.lifecycle.bases import UseOfBlock
 MOST_LISTED = 200
 Number = Annotated[int, Field(ge=0, le=LARGEST_INTEGER)]
 
-EXAMPLE_VERSION = {
+EXAMPLE_VERSION: dict[str, Any] = {
     "number": 2,
     "kind": "baft",
     "status": "published",
@@ -29,7 +29,7 @@ EXAMPLE_VERSION = {
     "pinned": False,
     "head": True,
 }
-EXAMPLE_JOB = {
+EXAMPLE_JOB: dict[str, Any] = {
     "id": "01936b0e-7001-7a10-8f00-3c5d2b1a0f42",
     "kind": "locft",
     "status": "running",

@@ -1,0 +1,74 @@
+"""Renders the results as `docs/benchmarks.md`: what was measured when, where and by which command, beside what was aimed at.
+
+A figure that falls short stands as it is, marked; why it does is told in `results/remarks.json`, by name of the benchmark.
+"""
+
+import argparse
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+from benchmarks.outcome import RESULTS
+from benchmarks.sections import SECTIONS, Result
+
+DOCUMENT = Path(__file__).parent.parent / "docs" / "benchmarks.md"
+INTRODUCTION = """# Benchmarks
+
+Written by `python -m benchmarks.report` from `benchmarks/results/`; `make bench` measures everything again.
+
+On the embedded model unless said otherwise, on one CPU thread. Scores are by greedy decoding and exact match up to the end of the
+answer; teacher-forced token accuracy, which flatters, is in the result files under `tokens`. *Locality* is the share of probes
+whose whole greedy answer equals the base model's. *Inside* and *outside* tell whether a probe's fact belongs to the pool half or
+to the probe half of the embedded model's facts. The service's neutral sentences are written by the model itself, so they keep to
+neither half; therefore locality outside is given once more without the prompts that occur word for word among them.
+These small models show order and shape; never set their figures beside the papers' on models of 7 billion parameters.
+"""
+
+
+def main() -> None:
+    """The command."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--results", type=Path, default=RESULTS)
+    parser.add_argument("--to", type=Path, default=DOCUMENT)
+    chosen = parser.parse_args()
+    chosen.to.parent.mkdir(parents=True, exist_ok=True)
+    chosen.to.write_text(render(chosen.results), encoding="utf-8")
+
+
+def render(folder: Path) -> str:
+    """The whole document."""
+    found = {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*.json"))}
+    remarks = found.pop("remarks", {})
+    parts = [INTRODUCTION]
+    for title, names, section in SECTIONS:
+        present = {name: found[name] for name in names if name in found}
+        if present:
+            lines = [f"## {title}", "", *section(present), "", *_told(present, remarks), *_circumstances(list(present.values()))]
+            parts.append("\n".join(lines) + "\n")
+    return "\n".join(parts)
+
+
+def _told(present: Mapping[str, Result], remarks: Mapping[str, str]) -> Iterator[str]:
+    for name in present:
+        if name in remarks:
+            yield remarks[name]
+            yield ""
+
+
+def _circumstances(results: Sequence[Result]) -> Iterator[str]:
+    """Dates, machine and command of the runs of a section; runs of one command share a line."""
+    runs: dict[str, list[Result]] = {}
+    for result in results:
+        runs.setdefault(result["command"], []).append(result)
+    for command, same in runs.items():
+        dates = sorted(result["date"] for result in same)
+        when = dates[0] if len(dates) == 1 else f"{dates[0]} to {dates[-1]}"
+        machine = same[0]["machine"]
+        loads = sorted(result["machine"]["load"] for result in same)
+        where = f"{machine['processor']}, {machine['cores']} cores, {machine['threads']} thread, load up to {loads[-1]}"
+        device = "" if machine["device"] == "cpu" else f", {machine['device']}"
+        yield f"- {when}, `{command}`, {where}{device}, torch {same[0]['software']['torch']}"
+
+
+if __name__ == "__main__":
+    main()

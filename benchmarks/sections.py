@@ -1,0 +1,271 @@
+"""The sections of `docs/benchmarks.md`, each made of the results of its benchmarks: a sentence on what was done, and a table."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+METHODS = {
+    "service": "service default, prompt alone",
+    "service_one_rephrase": "service default, one trained rephrase",
+    "locft_alone": "LocFT-BF alone (retrained at each mark)",
+    "baft_unbounded": "BaFT default, unbounded window",
+    "baft_paper": "BaFT, preset `paper`",
+    "reft": "ReFT, preset `reft`",
+    "depth_first": "depth-first fine-tuning",
+}
+Result = Mapping[str, Any]
+
+
+def _single(found: Mapping[str, Result]) -> Iterator[str]:
+    figures = found["single"]["figures"]
+    greedy, neutral = figures["greedy"], figures["neutral"]
+    yield f"{figures['edits']} edits, each fitted alone on the base model; rephrases and probes are never trained."
+    yield ""
+    yield from _table(
+        ("", "measured", "n", "aim"),
+        [
+            _row("reliability", greedy["reliability"], 1.0),
+            _row("generality", greedy["generality"], 0.85),
+            _row("locality outside", greedy["locality"]["outside"], 0.95),
+            _row("locality inside", greedy["locality"]["inside"]),
+            _row("locality outside, prompts not among the neutral sentences", _strange(neutral)),
+            _row("portability", greedy["portability"]),
+        ],
+    )
+    yield ""
+    yield (
+        f"{_share(neutral['prompts_among_neutral_sentences'])} of the probe prompts occur among the neutral sentences. "
+        f"Median fit: {figures['seconds_p50']:.2f} s, mean {figures['steps_mean']:.1f} steps."
+    )
+
+
+def _stream(found: Mapping[str, Result]) -> Iterator[str]:
+    yield "At each mark all edits so far are asked again. *Retention* is reliability on the whole live set; generality counts"
+    yield "untrained rephrases alone; capability is the share of small skills solved, over the base model's."
+    yield ""
+    head = (
+        "method",
+        "edits",
+        "retention",
+        "generality",
+        "locality inside",
+        "outside",
+        "outside, not among neutral",
+        "capability",
+    )
+    yield from _table(head, [_mark(name, mark) for name in METHODS for mark in _marks(found, name)])
+    yield ""
+    yield "Aims for the service after all edits: retention ≥ 0.99, locality outside ≥ 0.85, capability ≥ 0.97, generality ≥ 0.50"
+    yield "from the prompt alone and ≥ 0.75 with one trained rephrase. *Unseen*: prompts not among the neutral sentences."
+    yield ""
+    for name in ("service", "service_one_rephrase"):
+        for mark in _marks(found, name)[-1:]:
+            served = mark["service"]
+            yield f"- {METHODS[name]}: {served['retrains']} retrains by itself, {served['window']} edits in the window at the end"
+
+
+def _latency(found: Mapping[str, Result]) -> Iterator[str]:
+    figures = found["latency"]["figures"]
+    together, rollback = figures["waiting_together"], figures["rollback_ms"]
+    empty, window = figures["empty_window"], figures["window_of_25"]
+    yield "From sending `POST /edits?wait=` to reading the whole answer, over HTTP; each edit is rolled back before the next."
+    yield ""
+    yield from _table(
+        ("", "measured", "aim"),
+        [
+            ("POST → applied, empty window, p50", *_below(empty["p50_s"], 1.0, "s")),
+            ("the same, p90", f"{empty['p90_s']:.2f} s", ""),
+            ("POST → applied, 25 edits in the window, p50", *_below(window["p50_s"], 2.0, "s")),
+            ("the same, p90", f"{window['p90_s']:.2f} s", ""),
+            (f"edits a second when {together['edits']} wait", *_above(together["edits_a_second"], 4.0)),
+            ("of these applied at once (the others wait for a retrain)", f"{together['applied']} of {together['edits']}", ""),
+            ("rollback, p50", *_below(rollback["p50"], 100.0, "ms")),
+            ("rollback, p99", f"{rollback['p99']:.0f} ms", ""),
+        ],
+    )
+
+
+def _rollback(found: Mapping[str, Result]) -> Iterator[str]:
+    figures = found["rollback"]["figures"]
+    yield f"{figures['rollbacks']} rollbacks, to and fro between the base model and {figures['edits']} edits, by HTTP."
+    yield ""
+    rows = [
+        ("p50", *_below(figures["p50_ms"], 100.0, "ms")),
+        ("p99", f"{figures['p99_ms']:.0f} ms", ""),
+        ("the very next answer is the restored version's", _share(figures["next_answer_is_the_restored_one"]), "100%"),
+    ]
+    yield from _table(("", "measured", "aim"), rows)
+
+
+def _cached(found: Mapping[str, Result]) -> Iterator[str]:
+    figures = found["cached_step"]["figures"]
+    yield f"Forward and backward of a step, in turns, on a random model of {figures['blocks']} blocks, width {figures['width']}."
+    yield ""
+    rows = [
+        (
+            str(case["tokens"]),
+            str(case["rows"]),
+            f"{case['plain_ms']:.0f} ms",
+            f"{case['cached_ms']:.0f} ms",
+            f"{case['ratio']:.1f}×",
+            f"{case['prefill_ms']:.0f} ms",
+            f"{case['gradient_difference']:.0e}",
+        )
+        for case in figures["cases"]
+    ]
+    yield from _table(("tokens", "rows", "plain", "cached", "ratio", "prepared once", "largest difference of gradients"), rows)
+
+
+def _balance(found: Mapping[str, Result]) -> Iterator[str]:
+    figures = found["load_balance"]["figures"]
+    yield f"{figures['edits']} edits one after another in one window. A basis is active if its mean weight on the edits is above"
+    yield "half of the largest in its block. CV²: squared coefficient of variation of the mean weights, averaged over blocks."
+    yield ""
+    head = ("", "CV²", "active bases", "gate: edits", "rephrases", "unrelated", "reliability", "generality", "locality")
+    rows = []
+    for name in ("balanced", "unbalanced", "paper_balanced", "paper_unbalanced"):
+        one = figures.get(name)
+        if one is not None:
+            gates = [f"{one['mean_gate'][kind]:.3f}" for kind in ("edits", "rephrases", "unrelated")]
+            scores = [f"{one[kind]:.2f}" for kind in ("reliability", "generality", "locality")]
+            rows.append(
+                (name.replace("_", " preset, "), f"{one['squared_cv']:.4f}", _share(one["active_share"]), *gates, *scores)
+            )
+    yield from _table(head, rows)
+
+
+def _load(found: Mapping[str, Result]) -> Iterator[str]:
+    figures = found["serving_under_load"]["figures"]
+    yield f"{figures['clients']} clients ask in a closed loop for answers of at most {figures['short_answer_tokens']} tokens."
+    yield ""
+    rows = [
+        (
+            name,
+            f"{one['tokens_a_second']:.0f}",
+            f"{one['answers_a_second']:.0f}",
+            f"{one['p50_ms']:.0f} ms",
+            f"{one['p99_ms']:.0f} ms",
+            str(one["failures"]),
+        )
+        for name, one in ((name, figures[name]) for name in ("idle", "edits", "retrain"))
+    ]
+    yield from _table(("while", "tokens a second", "answers a second", "p50", "p99", "failures"), rows)
+    yield ""
+    retrain = figures["retrain_under_load"]
+    yield (
+        f"Meanwhile {figures['edits_a_second_under_load']:.2f} edits a second were applied, one after another; "
+        f"the retrain took {retrain['seconds']:.1f} s ({retrain['status']})."
+    )
+
+
+def _kill9(found: Mapping[str, Result]) -> Iterator[str]:
+    figures = found["kill9"]["figures"]
+    yield "A real server is killed while it submits, fits, publishes, retrains or rolls back, and examined after the next start:"
+    yield "everything acknowledged is there once, nothing took effect twice, every version says what it said before, and live"
+    yield "edits are answered."
+    yield ""
+    rows = []
+    for kind in ("sqlite", "postgres"):
+        one = figures.get(kind)
+        if one and "skipped" in one:
+            rows.append((kind, one["skipped"], "", "", ""))
+        elif one:
+            start = one["start_after_kill_s"]
+            faults = str(len(one["faults"])) if not one["faults"] else f"**{len(one['faults'])}**: {'; '.join(one['faults'])}"
+            rows.append((kind, str(one["kills"]), str(one["submissions"]), faults, f"{start['p50']:.1f} s"))
+    yield from _table(("database", "kills", "submissions", "faults", "ready again (p50)"), rows)
+
+
+def _gpu(found: Mapping[str, Result]) -> Iterator[str]:
+    rows = []
+    for result in found.values():
+        one = result["figures"]
+        memory, tokens = one["memory"], one["tokens_a_second"]
+        rows.append(
+            (
+                f"{one['shape']} on {one['device']}, {one['dtype']}",
+                f"{one['seconds_an_edit_p50']:.2f} s",
+                f"{one['steps_an_edit_mean']:.1f}",
+                f"{one['step_ms']:.0f} ms",
+                f"{one['ratio_to_floor']:.1f}×",
+                f"{memory['base_gb']:.3f} GB",
+                f"{memory['with_10_versions_gb']:.3f} GB",
+                f"{tokens['version_1_row']:.0f} / {tokens['version_16_rows']:.0f}",
+            )
+        )
+    head = (
+        "random Llama",
+        "an edit",
+        "steps",
+        "a step",
+        "to memory floor",
+        "base",
+        "with 10 versions",
+        "tokens a second, 1 / 16 rows",
+    )
+    yield from _table(head, rows)
+
+
+SECTIONS: Sequence[tuple[str, Sequence[str], Callable[[Mapping[str, Result]], Iterator[str]]]] = (
+    ("Single edits", ("single",), _single),
+    ("A stream of edits", tuple(f"stream_{name}" for name in METHODS), _stream),
+    ("Latency and throughput", ("latency",), _latency),
+    ("Rollback", ("rollback",), _rollback),
+    ("The cached step", ("cached_step",), _cached),
+    ("Load balancing", ("load_balance",), _balance),
+    ("Answers under load", ("serving_under_load",), _load),
+    ("kill -9", ("kill9",), _kill9),
+    ("Large models", ("gpu_8b_cuda", "gpu_8b_cpu"), _gpu),
+)
+
+
+def _marks(found: Mapping[str, Result], name: str) -> list[Any]:
+    return list(found[f"stream_{name}"]["figures"]["marks"]) if f"stream_{name}" in found else []
+
+
+def _mark(name: str, mark: Result) -> tuple[str, ...]:
+    greedy = mark["greedy"]
+    local = greedy["locality"]
+    figures = (
+        greedy["reliability"],
+        greedy["generality"]["untrained"],
+        local["inside"],
+        local["outside"],
+        _strange(mark["neutral"]),
+    )
+    return (METHODS[name], str(mark["edits"]), *(_score(figure) for figure in figures), f"{mark['capability']['ratio']:.2f}")
+
+
+def _strange(neutral: Result) -> Result:
+    return {"score": neutral["locality_outside_and_not_among_them"], "n": neutral["n"]}
+
+
+def _row(name: str, figure: Result, aim: float | None = None) -> tuple[str, str, str, str]:
+    score = figure["score"]
+    shown = _score(figure)
+    if aim is not None and score is not None and round(score, 3) < aim:
+        shown = f"**{shown}** (short)"
+    return (name, shown, str(figure["n"]), "" if aim is None else f"≥ {aim:.2f}")
+
+
+def _score(figure: Result) -> str:
+    return "–" if figure["score"] is None else f"{figure['score']:.2f}"
+
+
+def _share(value: float | None) -> str:
+    return "–" if value is None else f"{100 * value:.0f}%"
+
+
+def _below(value: float, aim: float, unit: str) -> tuple[str, str]:
+    shown = f"{value:.2f} {unit}" if unit == "s" else f"{value:.0f} {unit}"
+    return (shown if value <= aim else f"**{shown}** (short)", f"≤ {aim:g} {unit}")
+
+
+def _above(value: float, aim: float) -> tuple[str, str]:
+    return (f"{value:.1f}" if value >= aim else f"**{value:.1f}** (short)", f"≥ {aim:g}")
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
+    yield "| " + " | ".join(head) + " |"
+    yield "|" + "---|" * len(head)
+    for row in rows:
+        yield "| " + " | ".join(row) + " |"

@@ -1,0 +1,147 @@
+"""Outcomes of questions, beside what plain transformers says to them, one prompt at a time and without any code of ours."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import lru_cache
+
+import pytest
+import torch
+
+from service.evaluation.capability import Task, capability
+from service.evaluation.metrics import Outcome, Reference, measure
+from service.evaluation.record import EvalProbe, Record, asks_of
+from service.lm.base import Base, base_from
+from service.lm.intervention import Adapter
+from service.lm.overlay import intervening, view
+from service.lm.prompts import encode_prompt, encode_row
+from tests.builders import make_adapter, make_model, make_tokenizer
+
+# They end in a script without spaces, so that an answer follows without one, as the model gives it.
+PROMPTS = ("Vienna 在", "The 是", "a b c 是", "Is it so 嗎", "Linz 在", "Here we are 在", "No 是", "What next 是")
+LONGEST = 12
+
+
+@lru_cache(maxsize=1)
+def base() -> Base:
+    """A random model that answers in letters and often comes to an end: its answers are texts."""
+    model, tokenizer = make_model(), make_tokenizer()
+    letters = set(tokenizer.convert_tokens_to_ids([*"abcdefghijklmnopqrstuvwxyz"]))
+    with torch.no_grad():
+        for token, row in enumerate(model.get_output_embeddings().weight):
+            row *= 4.0 if token == tokenizer.eos_token_id else float(token in letters)
+    return base_from(model, tokenizer)
+
+
+@lru_cache(maxsize=1)
+def reference() -> Reference:
+    return Reference(view(base()), longest_answer=LONGEST)
+
+
+def adapter() -> Adapter:
+    return make_adapter((1, 2), scale=2.0)
+
+
+@torch.no_grad()
+def naive_answer(prompt: str, adapter: Adapter | None) -> tuple[int, ...]:
+    """Greedy decoding the slow way: the whole sequence again for every token, one row, no padding, no cache."""
+    on = reference().view
+    ids = list(encode_prompt(base(), prompt))
+    first = max(len(ids) - 3, 1)  # the last three tokens of the prompt without BOS
+    answer: list[int] = []
+    while len(answer) < LONGEST and (not answer or answer[-1] not in base().eos_ids):
+        row = torch.tensor([[*ids, *answer]])
+        mask = torch.arange(row.shape[1])[None, :] >= first
+        with intervening(adapter.interventions if adapter else {}, mask):
+            answer.append(int(on.model(row).logits[0, -1].argmax()))
+    return tuple(answer)
+
+
+def outcomes(records: Sequence[Record], adapter: Adapter | None) -> list[Outcome]:
+    asks = [ask for record in records for ask in asks_of(record, ("raw",))]
+    return measure(reference().view, adapter, reference(), asks)
+
+
+def record(prompt: str, target: str = "Graz", **probes: tuple[EvalProbe, ...]) -> Record:
+    return Record(id=prompt, prompt=prompt, target=target, **probes)
+
+
+def local(*prompts: str, answer: str | None = None) -> Record:
+    return record("unused", locality=tuple(EvalProbe(prompt=prompt, answer=answer) for prompt in prompts))
+
+
+def test_the_base_model_is_local_to_itself() -> None:
+    found = [outcome for outcome in outcomes([local(*PROMPTS)], None) if outcome.ask.kind == "locality"]
+
+    assert [(outcome.greedy, outcome.tokens) for outcome in found] == [(True, 1.0)] * len(PROMPTS)
+
+
+def test_locality_is_equality_of_whole_greedy_answers() -> None:
+    found = [outcome.greedy for outcome in outcomes([local(*PROMPTS)], adapter()) if outcome.ask.kind == "locality"]
+
+    expected = [naive_answer(prompt, adapter()) == naive_answer(prompt, None) for prompt in PROMPTS]
+    assert found == expected
+    assert not all(expected)  # else this would show nothing
+
+
+def test_tokens_of_locality_are_choices_that_agree_along_the_named_answer() -> None:
+    [outcome] = [one for one in outcomes([local("Vienna 在", answer="Austria")], adapter()) if one.ask.kind == "locality"]
+
+    row = encode_row(base(), "Vienna 在", "Austria")
+    ids = torch.tensor([row.ids])
+    mask = torch.arange(len(row.ids))[None, :] >= row.prompt_length - 3
+    with torch.no_grad():
+        plain = reference().view.model(ids).logits[0].argmax(-1)
+        with intervening(adapter().interventions, mask):
+            moved = reference().view.model(ids).logits[0].argmax(-1)
+    predicting = slice(row.prompt_length - 1, len(row.ids) - 1)
+    assert outcome.tokens == pytest.approx((plain == moved)[predicting].float().mean().item())
+
+
+def test_an_edit_is_reliable_exactly_if_greedy_decoding_gives_its_target() -> None:
+    records, expected = [], []
+    for prompt in PROMPTS:
+        for said in (naive_answer(prompt, None), naive_answer(prompt, adapter())):
+            text = base().tokenizer.decode(list(said), skip_special_tokens=True)
+            if text:
+                records.append(replace(record(prompt, text), surfaces=("raw",)))
+                wanted = encode_row(base(), prompt, text).target_ids
+                expected.append((naive_answer(prompt, adapter()) == wanted, naive_answer(prompt, None) == wanted))
+
+    found = outcomes(records, adapter())
+
+    assert [(outcome.greedy, outcome.base_greedy) for outcome in found] == expected
+    assert {True, False} == {version for version, _ in expected} == {base for _, base in expected}  # else this would show nothing
+
+
+def test_tokens_can_be_right_where_the_answer_is_not() -> None:
+    row = encode_row(base(), "Vienna 在", "Graz and Linz")
+
+    [outcome] = outcomes([record("Vienna 在", "Graz and Linz")], adapter())
+
+    assert not outcome.greedy
+    assert outcome.tokens * len(row.target_ids) == pytest.approx(round(outcome.tokens * len(row.target_ids)))  # a share of tokens
+
+
+def test_what_a_question_gets_does_not_depend_on_what_else_is_asked() -> None:
+    records = [local(*PROMPTS), *(record(prompt) for prompt in PROMPTS)]
+
+    together = outcomes(records, adapter())
+
+    assert together == [outcome for one in records for outcome in outcomes([one], adapter())]
+
+
+def test_capability_is_the_share_of_tasks_and_its_ratio_to_the_base_model() -> None:
+    answers = {prompt: naive_answer(prompt, None) for prompt in PROMPTS}
+    solvable = [
+        Task("said", prompt, text)
+        for prompt, ids in answers.items()
+        for text in [base().tokenizer.decode(list(ids), skip_special_tokens=True)]
+        if text.strip() and encode_row(base(), prompt, text).target_ids == ids
+    ]
+    tasks = [*solvable, Task("not said", "The 是", "Graz")]
+
+    found = capability(reference().view, None, reference(), tasks)
+
+    assert found.base == pytest.approx(len(solvable) / len(tasks))
+    assert found.ratio == (1.0 if solvable else None)
+    assert found.by_skill["not said"] == (0.0, 0.0)

@@ -1,0 +1,74 @@
+"""Figures from outcomes: each with its n, and apart what must not be mixed."""
+
+from typing import Any
+
+from service.evaluation.metrics import Outcome
+from service.evaluation.record import Ask, Kind
+from service.evaluation.report import edit_report, report
+
+
+def outcome(kind: Kind, right: bool, *, tokens: float = 0.5, base: bool = False, **marks: Any) -> Outcome:
+    ask = Ask(record=marks.pop("record", "a"), kind=kind, prompt="p", answer="x", surface="raw", **marks)
+    return Outcome(ask=ask, greedy=right, tokens=tokens, base_greedy=base, base_tokens=float(base))
+
+
+def test_nothing_asked_is_no_score() -> None:
+    greedy = report([outcome("reliability", True)])["greedy"]
+
+    assert greedy["portability"] == {"score": None, "n": 0, "groups": {}}
+
+
+def test_scores_count_the_edits_and_the_questions() -> None:
+    found = report([outcome("reliability", True), outcome("reliability", False, record="b"), outcome("generality", True)])
+
+    assert found["edits"] == 2
+    assert found["greedy"]["reliability"] == {"score": 0.5, "n": 2}
+
+
+def test_greedy_answers_and_token_accuracy_are_told_apart() -> None:
+    found = report([outcome("reliability", False, tokens=0.75)])
+
+    assert found["greedy"]["reliability"]["score"] == 0.0
+    assert found["tokens"]["reliability"]["score"] == 0.75
+
+
+def test_the_base_model_is_scored_on_the_same_questions() -> None:
+    found = report([outcome("reliability", True, base=False), outcome("locality", False, base=True)])
+
+    assert found["base"]["greedy"]["reliability"] == {"score": 0.0, "n": 1}
+    assert found["base"]["greedy"]["locality"] == {"score": 1.0, "n": 1}
+
+
+def test_trained_rephrases_do_not_raise_the_score_of_untrained_ones() -> None:
+    greedy = report([outcome("generality", True, trained=True), outcome("generality", False)])["greedy"]
+
+    assert greedy["generality"]["trained"] == {"score": 1.0, "n": 1}
+    assert greedy["generality"]["untrained"] == {"score": 0.0, "n": 1}
+
+
+def test_locality_is_told_inside_and_outside_of_the_pool_and_by_group() -> None:
+    found = [
+        outcome("locality", True, pool=True, group="near"),
+        outcome("locality", False, pool=False, group="near"),
+        outcome("locality", True, group="far"),
+    ]
+
+    locality = report(found)["greedy"]["locality"]
+
+    assert (locality["inside"]["n"], locality["outside"]["n"]) == (1, 1)  # the third does not say
+    assert (locality["inside"]["score"], locality["outside"]["score"]) == (1.0, 0.0)
+    assert locality["groups"] == {"far": {"score": 1.0, "n": 1}, "near": {"score": 0.5, "n": 2}}
+
+
+def test_an_edit_that_holds_on_its_own_prompt_alone_says_so() -> None:
+    literal = [outcome("reliability", True), outcome("generality", False), outcome("generality", True, trained=True)]
+    general = [outcome("reliability", True), outcome("generality", True), outcome("generality", False)]
+    untested = [outcome("reliability", True)]
+
+    assert [edit_report(found)["generality"] for found in (literal, general, untested)] == ["literal only", "general", "untested"]
+
+
+def test_with_trained_rephrases_only_these_decide_whether_it_is_general() -> None:
+    found = [outcome("reliability", True), outcome("generality", True, trained=True)]
+
+    assert edit_report(found)["generality"] == "general"

@@ -1,0 +1,104 @@
+"""1,500 hostile requests to a real server: none gets a 5xx, none is echoed, none that was refused changed anything."""
+
+import json
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from tests.api.edge import connect
+from tests.api.live import Live, live, tiny_settings
+from tests.builders import save_model
+from tests.hostile.mutator import MARK, Attack, attacks
+
+SEED = 20261121
+COUNT = 1_500
+LARGEST_PROBLEM = 2_048
+
+
+@pytest.fixture(scope="module")
+def target(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
+    """A server whose edits wait for a retrain that does not come: what is sound among the attacks costs no fit."""
+    model = save_model(tmp_path_factory.mktemp("model") / "tiny", "llama")
+    window = {"deferred": 1_000_000, "deferred_s": 1e9, "canary_fall": 1, "canary_floor": 0}
+    settings = tiny_settings(model, tmp_path_factory.mktemp("data"), method="locft")
+    with live(settings.model_copy(update={"window": type(settings.window)(**window)})) as running:  # type: ignore[arg-type]
+        yield running
+
+
+def send(port: int, attack: Attack) -> tuple[int, dict[str, str], bytes]:
+    """Send the bytes as they are: a polite client would refuse to send half of them."""
+    body = attack.payload()
+    headers = {"Host": "localhost", "Connection": "close", "Content-Type": "application/json"} | attack.headers
+    lines = [f"{name}: {value}" for name, value in headers.items()]
+    if body is not None:
+        lines.append(f"Content-Length: {len(body)}")
+    head = f"{attack.method} {attack.target} HTTP/1.1\r\n" + "\r\n".join(lines) + "\r\n\r\n"
+    with connect(port, timeout_s=30) as client:
+        received = b""
+        with suppress(BrokenPipeError, ConnectionResetError):  # it may answer and close before it has read everything
+            client.sendall(head.encode("utf-8", "surrogatepass") + (body or b""))
+        with suppress(ConnectionResetError):
+            while chunk := client.recv(65_536):
+                received += chunk
+    top, _, content = received.partition(b"\r\n\r\n")
+    status, *fields = top.decode("latin-1").split("\r\n")
+    found = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in fields)}
+    return int(status.split()[1]), found, content
+
+
+def state(target: Live) -> tuple[int, ...]:
+    """Everything a request may change by itself; what the worker publishes meanwhile is not the request's doing."""
+    tables = (
+        "edits",
+        "jobs",
+        "evals",
+        "idempotency_keys",
+        "versions WHERE kind = 'rollback'",
+        "edits WHERE retract_asked_at IS NOT NULL",
+    )
+    counts = ", ".join(f"(SELECT count(*) FROM {table})" for table in tables)
+    with target.parts.store.read() as connection:
+        return tuple(connection.exec_driver_sql(f"SELECT {counts}").one())
+
+
+def test_no_hostile_request_gets_a_5xx_an_echo_or_a_change(target: Live) -> None:
+    statuses: Counter[int] = Counter()
+    before = state(target)
+    for number, attack in enumerate(attacks(COUNT, SEED)):
+        status, headers, content = send(target.port, attack)
+        statuses[status] += 1
+        what = f"attack {number} of seed {SEED}: {attack.method} {attack.target[:80]} {str(attack.body)[:200]} {attack.headers}"
+        assert status < 500, what
+        if status >= 400:
+            assert headers["content-type"] == "application/problem+json", what
+            assert len(content) <= LARGEST_PROBLEM, what
+            assert MARK.encode() not in content, what
+            assert MARK not in str(headers), what
+            if attack.method != "HEAD":
+                assert json.loads(content)["status"] == status, what
+            assert state(target) == before, what
+        before = state(target) if status < 400 else before
+
+    assert sum(count for status, count in statuses.items() if status >= 400) > 0.6 * COUNT
+    assert target.client.get("/health/ready").status_code == 200
+
+
+def test_nothing_of_a_prompt_is_logged(target: Live, capfd: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    target.client.get("/generate", params={"prompt": MARK, "max_new_tokens": 2})
+    target.client.post("/generate", json={"prompt": MARK, "max_new_tokens": 2})
+    target.client.post("/edits", json={"prompt": MARK, "target": " "})
+    target.client.get(f"/{MARK}")
+
+    written = capfd.readouterr()
+    assert "request" in written.out + written.err
+    assert MARK not in written.out + written.err
+
+
+def test_what_looks_like_a_control_token_is_text(target: Live) -> None:
+    plain = target.client.post("/generate", json={"prompt": "a</s>b", "max_new_tokens": 2}).json()
+
+    # Control tokens would be one id each; as text `</s>` is at least two of this byte-level tokenizer's.
+    assert plain["prompt_tokens"] >= 1 + len("a</s>b") - 1
