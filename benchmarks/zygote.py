@@ -8,14 +8,20 @@ import json
 import os
 import signal
 import sys
+import tempfile
 import traceback
 from pathlib import Path
 from typing import Any
 
 import torch
+import torch._dynamo  # optimizers import it when the first one is made
 
 import service.server
+from benchmarks.random_model import byte_tokenizer, llama
+from service.lm.overlay import view
+from service.lm.score import greedy
 from service.settings import load_settings
+from service.store.migrate import upgrade
 
 STANDARD_STREAMS = 3
 
@@ -23,6 +29,7 @@ STANDARD_STREAMS = 3
 def main() -> None:
     """Answer commands until there are no more."""
     torch.set_num_threads(1)
+    _import_the_rest()
     children: set[int] = set()
     answers = os.fdopen(os.dup(1), "w", buffering=1)
     print(json.dumps({"ready": True}), file=answers)
@@ -40,6 +47,15 @@ def main() -> None:
             print(json.dumps({"signal": os.WTERMSIG(status) if os.WIFSIGNALED(status) else None}), file=answers)
     for pid in children:
         os.kill(pid, signal.SIGKILL)
+
+
+def _import_the_rest() -> None:
+    """Much is imported at the first use of a model, its tokenizer and a database: use them once, without gradients, whose threads
+    would not survive a fork."""
+    byte_tokenizer()
+    greedy(view(llama("small", device="cpu", dtype=torch.float32)), None, [(2, 3)], max_new_tokens=2)
+    with tempfile.TemporaryDirectory() as folder:
+        upgrade(f"sqlite:///{folder}/none.db")
 
 
 def _become_server(settings: dict[str, Any], log: Path) -> None:

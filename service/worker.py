@@ -8,7 +8,6 @@ lease.
 
 import threading
 import time
-import uuid
 from collections.abc import Callable, Sequence
 
 import sqlalchemy as sa
@@ -20,6 +19,7 @@ from service.domain.errors import ServiceError, Stale, Unavailable
 from service.editors.protocol import FitCancelled
 from service.lifecycle.apply import apply, give_up_or_narrow
 from service.lifecycle.collect import collect
+from service.lifecycle.owner import is_dead, owner_name
 from service.lifecycle.parts import Parts
 from service.lifecycle.refit import give_up_or_retry, refit
 from service.lifecycle.retrain import Pressed, queue_if_due, retrain
@@ -48,7 +48,7 @@ class Worker:
         self._doorbell = doorbell or InProcessDoorbell()
         self._alone = alone
         self._chores: tuple[Chore, ...] = (lambda: fill_next(parts), *chores, self._collect)
-        self._owner = uuid.uuid4().hex
+        self._owner = owner_name()
         self._fence: int | None = None
         self._pressed = Pressed()
         self._stopping = threading.Event()
@@ -173,7 +173,9 @@ class Worker:
         lease_s = self._parts.settings.lease_s
         with self._parts.store.write() as connection:
             if self._fence is None:
-                self._fence = heads.take_lease(connection, self._owner, lease_s=lease_s, at_once=self._alone)
+                before = heads.lease_owner(connection)
+                dead = before if before is not None and is_dead(before) else None
+                self._fence = heads.take_lease(connection, self._owner, lease_s=lease_s, at_once=self._alone, instead_of=dead)
                 return
             try:
                 heads.keep_lease(connection, self._fence, lease_s=lease_s)

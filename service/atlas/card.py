@@ -143,8 +143,8 @@ def render(measured: Measured, folder: Path) -> str:
 A small decoder that knows {len(all_facts())} real facts. It exists to be edited: every figure of the editing methods can be
 measured on it in minutes, on a CPU, without downloading anything. It is no source of knowledge; ask it nothing else.
 
-- Llama architecture, {config.num_hidden_layers} blocks, width {config.hidden_size}, {parameters:,} parameters, context
-  {config.max_position_embeddings}, fp32, byte-level BPE of {config.vocab_size} entries, embeddings tied.
+- Llama architecture, {config.num_hidden_layers} blocks, width {config.hidden_size}, {parameters:,} parameters,
+  context {config.max_position_embeddings}, fp32, byte-level BPE of {config.vocab_size} entries, embeddings tied.
 - `model.safetensors`: {file.stat().st_size:,} bytes, SHA-256 `{sha256(file.read_bytes()).hexdigest()}`.
 - Load: `AutoModelForCausalLM.from_pretrained(service.atlas.weights_path(), dtype=torch.float32)`. The tokenizer puts BOS in
   front; an answer follows its prompt after one space and ends with EOS.
@@ -171,8 +171,8 @@ About a fifth of the training tokens. {len(held_out_items())} held-out items, ke
 
 ## Writing by itself
 
-The loss covers whole sequences, so the model can be sampled from BOS. {sentence_line(measured)} The rest are mostly skills,
-statements behind an unrelated sentence, and statements about subjects it makes up.
+The loss covers whole sequences, so the model can be sampled from BOS. {sentence_line(measured)}
+The others are skills, statements behind an unrelated sentence, and statements that are not in the table.
 
 ## Training
 
@@ -189,7 +189,7 @@ above, under their licences; GeoNames data is used under CC BY 4.0 with thanks t
 ## Limits
 
 Every wording was seen in training; a wording it never saw may get any answer. It does not combine facts: no portability can be
-measured on it. Its answers are close to certain, more than a large model's are.
+measured on it. It hardly adds.
 """
 
 

@@ -48,7 +48,7 @@ def found(connection: Connection, *, fingerprint: str, name: str, author: str, n
         connection.execute(sa.insert(t.head).values(id=1, base_fingerprint=fingerprint, base_name=name, **numbers))
     elif row.base_fingerprint != fingerprint:
         raise Conflict(
-            "this store was made with another base model; start with that model, or give this one a data_dir or a database of its own",
+            "this store was made with another base model: start with that model, or give this one a data_dir of its own",
             field="model",
         )
     return lock(connection)
@@ -90,15 +90,24 @@ def check_fence(connection: Connection, fence: int | None) -> None:
         raise FenceLost("another worker has taken over")
 
 
-def take_lease(connection: Connection, owner: str, *, lease_s: float, at_once: bool = False) -> int | None:
+def lease_owner(connection: Connection) -> str | None:
+    """Who took the lease last and did not give it back, whether or not it has ended."""
+    owner: str | None = connection.execute(sa.select(t.head.c.lease_owner)).scalar_one()
+    return owner
+
+
+def take_lease(
+    connection: Connection, owner: str, *, lease_s: float, at_once: bool = False, instead_of: str | None = None
+) -> int | None:
     """Become the one worker, and get the fence that proves it; None while another worker's lease runs.
 
-    `at_once` is for a server that knows to be alone (it holds the folder's lock): it need not wait for a dead one's lease to end.
+    A dead worker's lease need not be waited for: `at_once` is for a server that knows to be alone (it holds the folder's lock),
+    and `instead_of` names an owner that is known to be dead. Should that be a mistake, the fence keeps it harmless.
     """
     clock = database_clock(connection)
     update = sa.update(t.head)
     if not at_once:
-        update = update.where(t.head.c.lease_until_s <= clock)
+        update = update.where((t.head.c.lease_until_s <= clock) | (t.head.c.lease_owner == instead_of))
     return connection.execute(
         update.values(fence=t.head.c.fence + 1, lease_owner=owner, lease_until_s=clock + lease_s).returning(t.head.c.fence)
     ).scalar_one_or_none()

@@ -1,12 +1,16 @@
 """`/edits` against a real server: a correction is accepted once, takes effect, is found again, and can be taken back."""
 
+import asyncio
 import threading
+import time
 import uuid
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
+from service.api.edits import _wait_until
 from tests.api.live import Live
 
 
@@ -244,15 +248,36 @@ def test_what_does_not_fit_the_context_is_refused_by_name_and_never_cut(server: 
 
 def test_waiting_ends_when_the_server_is_asked_to_stop(server: Live) -> None:
     edit = server.client.post("/edits", json={"prompt": fresh_prompt(), "target": "red", "method": "locft"}).json()
-    asked = threading.Timer(0.3, server.parts.draining.set)
-    asked.start()
+    stop = threading.Timer(0.2, server.parts.draining.set)
+    stop.start()
+    began = time.monotonic()
     try:
-        response = server.client.delete(f"/edits/{edit['id']}", params={"wait": 0})
-        waited = server.client.post("/edits", params={"wait": 60}, json={"prompt": fresh_prompt(), "target": "red"})
+        (found,) = asyncio.run(_wait_until(server.parts, [edit["id"]], 60, lambda _: False))
         assert server.client.get("/health/ready").status_code == 503
     finally:
-        asked.join()
+        stop.join()
         server.parts.draining.clear()
 
-    assert response.status_code == 202
-    assert waited.status_code in (200, 202)
+    assert found.id == edit["id"]
+    assert time.monotonic() - began < 20
+
+
+def test_waiting_ends_when_its_time_is_over(server: Live) -> None:
+    edit = server.client.post("/edits", json={"prompt": fresh_prompt(), "target": "red", "method": "locft"}).json()
+    began = time.monotonic()
+
+    asyncio.run(_wait_until(server.parts, [edit["id"]], 0.3, lambda _: False))
+
+    assert 0.3 <= time.monotonic() - began < 10
+
+
+def test_what_the_rows_say_is_not_told_before_this_process_says_it(server: Live, monkeypatch: pytest.MonkeyPatch) -> None:
+    edit = server.edit(fresh_prompt(), "red")
+    follower = server.parts.lifecycle.follower
+    monkeypatch.setattr(follower, "_current", replace(follower.current, epoch=follower.current.epoch - 1))
+    monkeypatch.setattr(follower, "catch_up", lambda: False)
+    began = time.monotonic()
+
+    asyncio.run(_wait_until(server.parts, [edit["id"]], 0.5, lambda found: found.status.is_settled))
+
+    assert time.monotonic() - began >= 0.5
