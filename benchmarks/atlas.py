@@ -1,11 +1,11 @@
 """What the benchmarks measure on: the embedded model, its edits, its capability tasks, and the sentences it wrote itself."""
 
-import tempfile
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
+from benchmarks.servers import KEPT
 from service.atlas import benchmark, weights_path
 from service.atlas.skills import held_out_items
 from service.domain.edit import Edit, EditStatus, Probe
@@ -16,8 +16,6 @@ from service.evaluation.metrics import Outcome, Reference, measure
 from service.evaluation.record import EvalProbe, Record, asks_of, read_records
 from service.lm.base import Base, load_base
 from service.lm.overlay import Overlay, View, view
-
-KEPT = Path(tempfile.gettempdir()) / "errata-benchmarks"  # neutral sentences, by the base model's fingerprint
 
 
 @dataclass(frozen=True)

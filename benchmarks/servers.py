@@ -18,6 +18,8 @@ import httpx
 
 from service.settings import environment_without_settings
 
+# Neutral sentences by the base model's fingerprint: sampled once a machine, as a data folder keeps them once a base.
+KEPT = Path(tempfile.gettempdir()) / "errata-benchmarks"
 READY_S = 180.0  # sampling the neutral sentences of a new base on one busy core is part of the first start
 BURY_S = 30.0
 
@@ -119,13 +121,17 @@ class Server:
 
 @contextmanager
 def server(zygote: Zygote, **settings: Any) -> Iterator[Server]:
-    """A server over a new folder; both are gone afterwards."""
+    """A server over a new folder; both are gone afterwards, but for the neutral sentences."""
     folder = Path(tempfile.mkdtemp(prefix="errata-benchmark-"))
+    neutral = folder / "neutral"
+    KEPT.mkdir(exist_ok=True)
+    shutil.copytree(KEPT, neutral)
     made = Server(zygote, folder, **settings)
     try:
         yield made
     finally:
         made.kill()
+        shutil.copytree(neutral, KEPT, dirs_exist_ok=True, ignore=shutil.ignore_patterns("*.part"))
         shutil.rmtree(folder, ignore_errors=True)
 
 

@@ -6,7 +6,8 @@ import time
 from contextlib import ExitStack
 from pathlib import Path
 
-from benchmarks.atlas import KEPT, Ground, edit_of
+from benchmarks.atlas import Ground, edit_of
+from benchmarks.servers import KEPT
 from service.app import open_parts
 from service.domain.cadence import retrain_reason
 from service.evaluation.record import Record

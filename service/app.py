@@ -15,6 +15,7 @@ from service.binding import Judge, bind
 from service.buffer.doorbell import Doorbell
 from service.buffer.in_process import InProcessDoorbell
 from service.domain.errors import Refused
+from service.editors.baft.ready import make_ready
 from service.editors.neutral import load_or_sample_neutral
 from service.lifecycle import parts as lifecycle
 from service.lifecycle.editors import Editors
@@ -94,6 +95,7 @@ def open_parts(settings: Settings) -> Iterator[Parts]:
         serving.start()
         opened.callback(serving.close, settings.limits.drain_s)
         open_head(parts)
+        make_ready(base, serving.view_of, parts.follower.current.overlay, settings=settings.baft, neutral=neutral)
         doorbell = (
             InProcessDoorbell() if settings.buffer_url is None else _redis_doorbell(settings.buffer_url, settings.redis_prefix)
         )

@@ -5,6 +5,7 @@ from typing import Any
 
 from service.domain.edit import Edit
 from service.editors.baft.fit import fit_baft
+from service.editors.baft.ready import make_ready
 from service.editors.locft.fit import fit_locft
 from service.editors.neutral import Neutral
 from service.editors.protocol import Fitted, Hooks, Item
@@ -41,13 +42,18 @@ class Judge:
 
 
 def bind(base: Base, view_of: Callable[[Overlay], View], neutral: Neutral, judge: Judge, settings: Settings) -> Editors:
-    """The two methods for one base, under one set of settings."""
+    """The two methods for one base, under one set of settings.
+
+    After a retrain, what fits on the new tensors need is prepared at once, and not by the first edit that comes.
+    """
 
     def baft(parent: Overlay, new: Sequence[Item], window: Sequence[Item], seed: int, hooks: Hooks) -> Fitted:
         return fit_baft(base, view_of, parent, new, window, settings=settings.baft, neutral=neutral, seed=seed, hooks=hooks)
 
     def locft(items: Sequence[Item], seed: int, hooks: Hooks) -> Fitted:
-        return fit_locft(base, items, settings=settings.locft, neutral=neutral, seed=seed, hooks=hooks)
+        fitted = fit_locft(base, items, settings=settings.locft, neutral=neutral, seed=seed, hooks=hooks)
+        make_ready(base, view_of, fitted.overlay, settings=settings.baft, neutral=neutral)
+        return fitted
 
     def base_answer(edit: Edit) -> str:
         surface = next((name for name in edit.surfaces if name in base.surfaces), base.surfaces[0])

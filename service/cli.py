@@ -105,6 +105,14 @@ def demo(
         raise typer.Exit(FAILED)
 
 
+@app.command("settings")
+def show_settings() -> None:
+    """Print every setting with its default, as Markdown."""
+    from service.settings_table import markdown
+
+    typer.echo(markdown(), nl=False)
+
+
 @app.command()
 def version() -> None:
     """Print the version of this program."""

@@ -97,5 +97,14 @@ def test_no_module_is_named_for_nothing() -> None:
 
 
 def test_every_module_says_what_it_is() -> None:
-    silent = [str(path.relative_to(ROOT)) for path in FILES if path.read_text().strip() and not ast.get_docstring(ast.parse(path.read_text()))]
+    bodies = {path: path.read_text() for path in FILES}
+    silent = [
+        str(path.relative_to(ROOT)) for path, body in bodies.items() if body.strip() and not ast.get_docstring(ast.parse(body))
+    ]
     assert silent == []
+
+
+def test_the_page_of_settings_is_what_the_command_prints() -> None:
+    from service.settings_table import markdown
+
+    assert (ROOT / "docs" / "settings.md").read_text() == markdown(), "run: errata settings > docs/settings.md"

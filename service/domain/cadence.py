@@ -22,6 +22,7 @@ class Standing:
     """What the cadence looks at."""
 
     window: int  # live edits and tombstones that BaFT carries
+    untried: int = 0  # of these, live edits that no retrain has been trained on: the others would be lost again
     deferred: int
     oldest_deferred_s: float = 0.0
     taken_back: bool = False  # the tensors hold something that is not live any more
@@ -35,8 +36,8 @@ def retrain_reason(standing: Standing, cadence: Cadence) -> str | None:
         return None
     if standing.taken_back:
         return "a retracted edit is still in the tensors"
-    if standing.window >= cadence.soft:
-        return f"the window holds {standing.window} edits"
+    if standing.untried >= cadence.soft:
+        return f"the window holds {standing.untried} edits that are in no tensors yet"
     if standing.deferred >= cadence.deferred:
         return f"{standing.deferred} edits are deferred"
     if standing.deferred and standing.oldest_deferred_s >= cadence.deferred_s:
@@ -51,4 +52,4 @@ def room(standing: Standing, cadence: Cadence) -> int:
 
 def full_window_defers(standing: Standing, cadence: Cadence) -> bool:
     """What happens to edits that find the window full: they wait for the retrain, or are deferred if none can come."""
-    return cadence.method == "baft" or standing.retrain_failed
+    return not standing.retrain_underway and retrain_reason(standing, cadence) is None

@@ -161,7 +161,8 @@ def _work(parts: Parts, turn: Turn, job: Job) -> None:
 def _rounds(parts: Parts, stand: Standpoint, asked: Sequence[Edit], job: Job, watch: Watch) -> Outcome:
     """Fit until nothing is lost: what was not taken is left out; if live edits were lost the newest of the new is; and so on.
 
-    Every round depends only on the job and its parent, so a repetition takes the same way.
+    Every round depends only on the job and its parent, so a repetition takes the same way. After the last round the fit counts as
+    it is, without what it did not take, if that is all it lost.
     """
     with parts.store.read() as connection:
         entrants = {item.edit_id: item for item in edits.items(connection, [edit.id for edit in asked])}
@@ -181,6 +182,11 @@ def _rounds(parts: Parts, stand: Standpoint, asked: Sequence[Edit], job: Job, wa
         rounds += int(bool(fitted.lost))
         if lost_new:
             deferred |= {item.edit_id: NOT_TAKEN for item in lost_new}
+            last = rounds == parts.settings.rounds and not lost_old and not refused
+            kept = _without(stand, trying, lost_new) if last else None
+            if kept is not None and kept[0].ids <= live_set.ids:
+                new = tuple(item for item in new if item not in lost_new)
+                return Outcome(fitted, *kept, new, deferred, later)
         elif lost_old:
             deferred[new[-1].edit_id] = COSTS_OTHERS
         elif refused and len(new) > 1:
@@ -191,6 +197,11 @@ def _rounds(parts: Parts, stand: Standpoint, asked: Sequence[Edit], job: Job, wa
             return Outcome(fitted, live_set, superseded, new, deferred, later)
     deferred |= {edit_id: NOT_TAKEN for edit_id in entrants if edit_id not in deferred and edit_id not in later}
     return Outcome(None, stand.live_set, {}, (), deferred, later)
+
+
+def _without(stand: Standpoint, trying: Sequence[LiveItem], lost: Sequence[LiveItem]) -> tuple[LiveSet, dict[str, str]]:
+    """What the live set is, and what is superseded, if some of the new edits do not join."""
+    return liveset.apply(stand.live_set, [item for item in trying if item not in lost])
 
 
 def _fit(parts: Parts, stand: Standpoint, live_set: LiveSet, new: Sequence[LiveItem], job: Job, watch: Watch) -> Fitted:

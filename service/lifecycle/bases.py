@@ -9,10 +9,12 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from service.domain.edit import Edit
+from service.editors.baft.bases import load_report
 from service.editors.neutral import Neutral
 from service.lifecycle.overlays import overlay_of
 from service.lifecycle.parts import Parts
 from service.lm.base import Base
+from service.lm.intervention import Balance
 from service.lm.overlay import Overlay, View
 from service.lm.prompts import Row, encode_row
 from service.lm.score import gate_means
@@ -29,6 +31,8 @@ class UseOfBlock:
     block: int
     edits_counted: int  # in the running means of load balancing
     balance: tuple[float, ...] | None
+    squared_variation: float | None  # of the balance over the bases; 0: all are used alike
+    active_share: float | None  # of bases whose balance is at least half the mean
     edits: tuple[float, ...] | None
     rephrases: tuple[float, ...] | None
     unrelated: tuple[float, ...] | None
@@ -53,15 +57,24 @@ def use_of_bases(parts: Parts, neutral: Neutral, view_of: Callable[[Overlay], Vi
     of_rephrases = means(_rows(neutral.base, asked, literal=False))
     of_unrelated = means(neutral.canary[:MOST_UNRELATED])
     return tuple(
-        UseOfBlock(
-            block=block,
-            edits_counted=adapter.balance[block].count if block in adapter.balance else 0,
-            balance=_mean(adapter.balance[block].total, adapter.balance[block].count) if block in adapter.balance else None,
-            edits=_listed(of_edits.get(block)),
-            rephrases=_listed(of_rephrases.get(block)),
-            unrelated=_listed(of_unrelated.get(block)),
-        )
+        _use_of_block(block, adapter.balance.get(block), of_edits.get(block), of_rephrases.get(block), of_unrelated.get(block))
         for block in sorted(adapter.interventions)
+    )
+
+
+def _use_of_block(
+    block: int, balance: Balance | None, edits: Tensor | None, rephrases: Tensor | None, unrelated: Tensor | None
+) -> UseOfBlock:
+    load = load_report(balance)
+    return UseOfBlock(
+        block=block,
+        edits_counted=load["edits"],
+        balance=None if load["load"] is None else tuple(load["load"]),
+        squared_variation=load["squared_variation"],
+        active_share=load["active_share"],
+        edits=_listed(edits),
+        rephrases=_listed(rephrases),
+        unrelated=_listed(unrelated),
     )
 
 
@@ -73,10 +86,6 @@ def _rows(base: Base, asked: Sequence[Edit], *, literal: bool) -> list[Row]:
         for prompt in ([edit.prompt] if literal else [probe.prompt for probe in edit.rephrases])
         for surface in edit.surfaces or base.surfaces
     ]
-
-
-def _mean(total: Tensor, count: int) -> tuple[float, ...] | None:
-    return _listed(total / count) if count else None
 
 
 def _listed(values: Tensor | None) -> tuple[float, ...] | None:

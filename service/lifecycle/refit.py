@@ -129,11 +129,13 @@ def coming_back(connection: Connection, gone: Mapping[str, bool]) -> list[LiveIt
 def _rounds(
     parts: Parts, stand: Standpoint, desired: LiveSet, known: Mapping[str, Edit], job: Job, watch: Watch
 ) -> tuple[Overlay, LiveSet, list[str], Fitted | None]:
-    """Fit the window until nothing live is lost; what is lost is left out. A retraction is never held up by it."""
+    """Fit the window until nothing live is lost; what is lost is left out. A retraction is never held up by it.
+
+    The last fit counts as it is: what it lost it does not say, so nobody hears that it was trained on.
+    """
     bare = Overlay(parts.overlays.of(stand.version).tensors, None)
     lost: list[str] = []
-    fitted = None
-    for _ in range(parts.settings.rounds):
+    for final in (*[False] * (parts.settings.rounds - 1), True):
         desired = liveset.with_answers(desired, _answers(parts, desired, known))
         if not desired.window:
             return bare, desired, lost, None
@@ -141,13 +143,12 @@ def _rounds(
         seed = seed_of([item.edit for item in asked], job.failures)
         fitted = parts.editors.baft(bare, asked, (), seed, watch.hooks())
         lost_now = [item.edit_id for item in desired.window if item.is_live and item.edit_id in fitted.lost]
-        if not lost_now:
-            return fitted.overlay, desired, lost, fitted
         lost += lost_now
-        desired = liveset.entomb(liveset.drop(desired, lost_now))
-    everything = [item.edit_id for item in desired.window if item.is_live]
-    left = liveset.entomb(liveset.drop(desired, everything))
-    return bare, liveset.with_answers(left, _answers(parts, left, known)), lost + everything, None
+        if lost_now:
+            desired = liveset.entomb(liveset.drop(desired, lost_now))
+        if final or not lost_now:
+            break
+    return fitted.overlay, liveset.with_answers(desired, _answers(parts, desired, known)), lost, fitted
 
 
 def _answers(parts: Parts, live_set: LiveSet, known: Mapping[str, Edit]) -> dict[str, str]:

@@ -224,6 +224,8 @@ def _catch_up_and_publish(
     changes = [Change(edit_id=edit_id, status=EditStatus.RETRACTED) for edit_id in gone]
     changes += [_dropped(edit_id, edit_id in ids) for edit_id in dropped]
     reports = {} if trained is None else dict(trained.reports)
+    if fitted is not None:  # of what the tensors did not take, the fit that did take it is reported
+        reports |= {edit_id: fitted.reports[edit_id] for edit_id in lost if edit_id in fitted.reports}
     reports = {edit_id: report for edit_id, report in reports.items() if edit_id not in dropped}
     changes += live_changes(stand.live_set, live_set, superseded=superseded, reports=reports)
     publish(
@@ -248,9 +250,13 @@ def _catch_up_and_publish(
 def _window(
     parts: Parts, tensors: Overlay, live_set: LiveSet, job: Job, watch: Watch
 ) -> tuple[Fitted | None, LiveSet, list[str]]:
-    """Fit the window of a retrained version; what it does not hold leaves the live set (the tensors did not take it either)."""
+    """Fit the window of a retrained version; what it does not hold leaves the live set (the tensors did not take it either).
+
+    After the last round the fit counts as it is, without what it lost.
+    """
     known = known_edits(parts, live_set)
     dropped: list[str] = []
+    fitted: Fitted | None = None
     for _ in range(parts.settings.rounds):
         if not live_set.window:
             return None, live_set, dropped
@@ -258,12 +264,11 @@ def _window(
         fitted = parts.editors.baft(tensors, asked, (), seed_of([item.edit for item in asked], job.failures), watch.hooks())
         window = {item.edit_id for item in live_set.window}
         lost = [edit_id for edit_id in fitted.lost if edit_id in window]
-        if not lost:
-            return fitted, live_set, dropped
         dropped += lost
         live_set = LiveSet(tuple(item for item in live_set.items if item.edit_id not in lost))
-    rest = [item.edit_id for item in live_set.window]
-    return None, LiveSet(tuple(item for item in live_set.items if item.edit_id not in rest)), dropped + rest
+        if not lost:
+            break
+    return fitted, live_set, dropped
 
 
 def _was_held(stand: Standpoint, item: LiveItem) -> bool:

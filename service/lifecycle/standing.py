@@ -21,10 +21,17 @@ def standing_of(connection: Connection, parts: Parts) -> Standing:
     deferred, oldest = connection.execute(
         sa.select(sa.func.count(), sa.func.min(t.edits.c.created_at)).where(t.edits.c.status == EditStatus.DEFERRED)
     ).one()
-    tombstones = connection.execute(
+    here = t.version_edits.c.version == head.version
+    untried = connection.execute(
         sa.select(sa.func.count()).where(
-            t.version_edits.c.version == head.version, t.version_edits.c.role == liveset.Role.TOMBSTONE
+            here,
+            t.version_edits.c.role == liveset.Role.LIVE,
+            t.version_edits.c.carrier == liveset.Carrier.WINDOW,
+            sa.not_(t.version_edits.c.held),
         )
+    ).scalar_one()
+    tombstones = connection.execute(
+        sa.select(sa.func.count()).where(here, t.version_edits.c.role == liveset.Role.TOMBSTONE)
     ).scalar_one()
     last = jobs.page(connection, limit=1, kind="retrain")
     failed = bool(last) and last[0].status == "failed"
@@ -32,6 +39,7 @@ def standing_of(connection: Connection, parts: Parts) -> Standing:
         failed = len(set(last[0].edit_ids) ^ {item.edit_id for item in snapshot(connection)}) < LITTLE_NEWS
     return Standing(
         window=version.window,
+        untried=untried,
         deferred=deferred,
         oldest_deferred_s=(parts.clock() - oldest).total_seconds() if oldest is not None else 0.0,
         taken_back=tombstones > 0,

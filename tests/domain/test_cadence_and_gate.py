@@ -16,8 +16,9 @@ RULES = Cadence(soft=3, hard=5, deferred=2, deferred_s=60.0)
 @pytest.mark.parametrize(
     ("standing", "is_due"),
     [
-        (Standing(window=2, deferred=0), False),
-        (Standing(window=3, deferred=0), True),
+        (Standing(window=2, untried=2, deferred=0), False),
+        (Standing(window=3, untried=3, deferred=0), True),
+        (Standing(window=9, untried=2, deferred=0), False),
         (Standing(window=0, deferred=1), False),
         (Standing(window=0, deferred=2), True),
         (Standing(window=0, deferred=1, oldest_deferred_s=60.0), True),
@@ -32,15 +33,23 @@ def test_a_retrain_is_due(standing: Standing, is_due: bool) -> None:
 
 def test_with_baft_alone_no_retrain_is_due_and_a_full_window_defers() -> None:
     alone = Cadence(soft=3, hard=5, method="baft")
-    full = Standing(window=5, deferred=0)
+    full = Standing(window=5, untried=5, deferred=0)
 
     assert retrain_reason(full, alone) is None
     assert full_window_defers(full, alone)
     assert not full_window_defers(full, RULES)
 
 
+def test_a_window_full_of_what_a_retrain_lost_defers_instead_of_retraining_for_ever() -> None:
+    lost = Standing(window=5, untried=0, deferred=0)
+
+    assert retrain_reason(lost, RULES) is None
+    assert full_window_defers(lost, RULES)
+
+
 def test_edits_that_find_the_window_full_are_deferred_if_no_retrain_can_come() -> None:
-    assert full_window_defers(Standing(window=5, deferred=0, retrain_failed=True), RULES)
+    assert full_window_defers(Standing(window=5, untried=5, deferred=0, retrain_failed=True), RULES)
+    assert not full_window_defers(Standing(window=5, deferred=0, retrain_underway=True), RULES)
 
 
 def test_room_ends_at_the_hard_limit() -> None:

@@ -799,3 +799,52 @@ def new_digest(folder: Path, *facts: tuple[str, str]) -> str | None:
     other.worker.settle()
     other.close()
     return other.head.digest
+
+
+# The last round
+
+
+class Stubborn:
+    """Takes every item but one, the newest of those it is asked for, again and again."""
+
+    def __init__(self, house: House, method: str = "baft") -> None:
+        self._house, self._method = house, method
+        house.ledger.not_taken[method] = self  # type: ignore[assignment]
+
+    def __contains__(self, target: str) -> bool:
+        return target == self._house.ledger.fits[-1][1][-1] and len(self._house.ledger.fits[-1][1]) > 1
+
+
+def test_after_the_last_round_an_apply_keeps_what_was_taken(house: House) -> None:
+    made = house.post(*((name, name) for name in "abcdefgh"))
+    Stubborn(house)
+
+    house.worker.settle()
+
+    assert house.statuses(made) == [S.APPLIED] * 4 + [S.DEFERRED] * 4
+    assert [house.says(name) for name in "abcd"] == list("abcd")
+
+
+def test_after_the_last_round_a_refit_keeps_what_was_taken(house: House) -> None:
+    made = house.post(*((name, name) for name in "abcdefgh"))
+    house.worker.settle()
+    Stubborn(house)
+
+    house.retract(made[0])
+    house.worker.settle()
+
+    assert house.statuses(made) == [S.RETRACTED] + [S.APPLIED] * 3 + [S.DEFERRED] * 4
+    assert [house.says(name) for name in "bcd"] == list("bcd")
+
+
+def test_after_the_last_round_a_retrain_keeps_what_was_taken(house: House) -> None:
+    made = house.post(*((name, name) for name in "abcdefgh"))
+    house.worker.settle()
+    house.ledger.not_taken["locft"] = set("abcdefgh")
+    Stubborn(house)
+
+    house.retrain()
+    house.worker.settle()
+
+    assert house.statuses(made) == [S.APPLIED] * 4 + [S.FAILED] * 4
+    assert [house.says(name) for name in "abcd"] == list("abcd")

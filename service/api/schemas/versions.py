@@ -89,6 +89,8 @@ class BlockOut(Out):
 
     block: int
     edits_counted: int = Field(description="edits in the running means")
+    squared_variation: float | None = Field(description="of the running means over the bases; 0: all are used alike")
+    active_share: float | None = Field(description="share of bases whose running mean is at least half of the mean over all")
     bases: list[BasisOut]
 
 
@@ -104,6 +106,8 @@ class BasesOut(Out):
                         {
                             "block": 4,
                             "edits_counted": 2,
+                            "squared_variation": 0.01,
+                            "active_share": 1.0,
                             "bases": [{"basis": 0, "balance": 0.41, "edits": 0.44, "rephrases": 0.39, "unrelated": 0.06}],
                         }
                     ],
@@ -244,4 +248,10 @@ def _block(use: UseOfBlock) -> BlockOut:
         BasisOut(basis=basis, **{name: None if values is None else values[basis] for name, values in columns.items()})
         for basis in range(rank)
     ]
-    return BlockOut(block=use.block, edits_counted=use.edits_counted, bases=bases)
+    return BlockOut(
+        block=use.block,
+        edits_counted=use.edits_counted,
+        squared_variation=use.squared_variation,
+        active_share=use.active_share,
+        bases=bases,
+    )

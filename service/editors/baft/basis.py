@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from service.editors.baft.settings import BaftSettings
-from service.lm.intervention import Intervention
+from service.lm.intervention import Adapter, Intervention
 
 
 def orthonormal(free: Tensor) -> Tensor:
@@ -79,6 +79,11 @@ class TrainedAdapter(nn.Module):
 def fresh(width: int, blocks: Sequence[int], settings: BaftSettings, generator: torch.Generator) -> dict[int, Intervention]:
     """Interventions before any edit. With `identity` (A = R, b = 0) they change nothing, exactly, whatever the gate says."""
     return {block: _fresh_one(width, settings, generator) for block in blocks}
+
+
+def identity_adapter(width: int, blocks: Sequence[int], settings: BaftSettings) -> Adapter:
+    """An adapter that stands at the right blocks and, with `init: identity`, changes nothing."""
+    return Adapter(fresh(width, blocks, settings, torch.Generator().manual_seed(0)), {}, settings.last)
 
 
 def _fresh_one(width: int, settings: BaftSettings, generator: torch.Generator) -> Intervention:

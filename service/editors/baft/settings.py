@@ -61,7 +61,7 @@ class BaftSettings(BaseModel):
     joint_steps: int = Field(60, ge=1, description="most steps of one attempt with several edits")
     attempts: int = Field(3, ge=1, description="attempts, each with twice the steps of the last one, until all edits are taken")
     stop: Literal["greedy", "loss"] = Field("greedy", description="when a fit is done: the answers are right, or the loss is low")
-    stop_margin: float = Field(0.5, ge=0, description="nats by which every target token must lead when answers count as right")
+    stop_margin: float = Field(1.0, ge=0, description="nats by which every target token must lead when answers count as right")
     stop_loss: float = Field(0.01, gt=0, description="edit loss under which a fit is done, if `stop` is `loss`")
     reduction: Literal["sample", "token", "sum"] = Field("sample", description="mean per row, over all tokens, or sum per row")
     eos: bool = Field(True, description="learn the end of the answer too")

@@ -43,7 +43,7 @@ class LocftSettings(BaseModel):
     kind: Kind | None = Field(None, description="what is trained in the block; empty: by family, else the down-projection")
     block: int | None = Field(None, ge=0, description="block that is trained, from 0; empty: by family, else 0.72 deep")
     learning_rate: float | None = Field(None, gt=0, description="rate of Adam; empty: by family and width")
-    epochs: int = Field(25, ge=1, description="most passes over the live set")
+    epochs: int = Field(60, ge=1, description="most passes over the live set")
     batch: int = Field(32, ge=1, description="edits in one step")
     judge: Literal["greedy", "loss"] = Field("greedy", description="skip and stop by the answers, or by the loss")
     stop_margin: float = Field(0.5, ge=0, description="nats by which target tokens lead in a right answer")
@@ -52,9 +52,9 @@ class LocftSettings(BaseModel):
     )
     reduction: Literal["sample", "token"] = Field("sample", description="mean per edit, or mean over all tokens of the batch")
     eos: bool = Field(True, description="learn the end of the answer too")
-    preserve_weight: float = Field(1.0, ge=0, description="weight of the divergence from the base model on neutral sentences")
+    preserve_weight: float = Field(2.0, ge=0, description="weight of the divergence from the base model on neutral sentences")
     preserve_rows: int = Field(32, ge=1, description="neutral rows in every step")
-    preserve_pool: int = Field(600, ge=1, description="neutral rows drawn for one retrain")
+    preserve_pool: int = Field(1_000, ge=1, description="neutral rows drawn for one retrain")
     learn_probes: bool = Field(True, description="learn rephrases and keep locality probes that say `train: true`")
 
     @model_validator(mode="before")
@@ -76,4 +76,4 @@ class LocftSettings(BaseModel):
         known = _LOCATIONS.get((family, depth))
         if known is not None:
             return known[2]
-        return _DEFAULT_RATE if self.preset == "paper" else _DEFAULT_RATE * max(1.0, _PAPER_WIDTH / width) ** 0.5
+        return _DEFAULT_RATE if self.preset == "paper" else _DEFAULT_RATE * max(1.0, _PAPER_WIDTH / width)
