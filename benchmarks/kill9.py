@@ -92,6 +92,7 @@ def _all_kills(crashes: Crashes, made: Server, kills: int, seed: int) -> dict[st
         "kills": crashes.kills,
         "submissions": len(crashes.chronicle.sent),
         "faults": faults,
+        "live_edits_answered": crashes.answered / max(crashes.live, 1),
         "start_after_kill_s": {"p50": sorted(starts)[len(starts) // 2], "max": max(starts)},
         "seconds": time.monotonic() - began,
     }

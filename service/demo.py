@@ -135,6 +135,7 @@ def tell(model: str, *, keep: bool = False) -> bool:
     console = Console()
     with data_folder(keep, console) as folder:
         server = Server(model, folder)
+        console.print("Starting a server of its own (torch takes a while to load) …", style="dim")
         try:
             server.start()
             with httpx.Client(base_url=f"http://127.0.0.1:{server.port}", timeout=30) as client:

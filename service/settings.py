@@ -64,10 +64,10 @@ class WindowSettings(Group):
     deferred: int = Field(8, ge=1, description="deferred edits from which a retrain is due")
     deferred_s: float = Field(300.0, gt=0, description="seconds after which a retrain is due for a deferred edit alone")
     canary_fall: float = Field(
-        0.50, ge=0, le=1, description="largest fall of canary locality for each edit that a publication adds"
+        0.05, ge=0, le=1, description="largest fall of canary locality for each edit that a publication adds"
     )
     canary_floor: float = Field(
-        0.30, ge=0, le=1, description="canary locality under which edits are deferred and a retrain is due"
+        0.80, ge=0, le=1, description="canary locality under which edits are deferred and a retrain is due"
     )
 
     def cadence(self, method: Literal["auto", "baft", "locft"]) -> Cadence:

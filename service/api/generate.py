@@ -6,6 +6,7 @@ import time
 from concurrent.futures import Future
 from typing import Annotated, Any
 
+from anyio import to_thread
 from fastapi import APIRouter, Query, Request, Response
 
 from service.api.parts import Running
@@ -35,7 +36,8 @@ async def ask_in_full(running: Running, question: GenerateIn, request: Request, 
 
 
 async def _answer(running: Running, question: GenerateIn, request: Request, response: Response) -> AnswerOut:
-    generation = await asyncio.to_thread(_generation, running, question)
+    # Threads of its own: those of the other routes may all be waiting for a database that is away.
+    generation = await to_thread.run_sync(_generation, running, question, limiter=running.encoders)
     answer = await _unless_gone(request, running.serving.submit(generation), generation.cancelled)
     response.headers["X-Model-Version"] = str(answer.version)
     response.headers["X-Model-Epoch"] = str(answer.epoch)

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
+from anyio import CapacityLimiter
 from fastapi import Depends, Request
 
 from service.domain.errors import Unavailable
@@ -17,6 +18,8 @@ from service.lm.serving import Serving
 from service.settings import Settings
 from service.store import edits, versions
 from service.store.session import Store
+
+ENCODERS = 8  # prompts turned into ids, and versions loaded, at the same time
 
 
 @dataclass(eq=False, kw_only=True)
@@ -31,6 +34,7 @@ class Parts:
     ring: Callable[[str], None]
     works: Callable[[], bool]
     draining: threading.Event = field(default_factory=threading.Event)
+    encoders: CapacityLimiter = field(default_factory=lambda: CapacityLimiter(ENCODERS))
 
     @property
     def store(self) -> Store:

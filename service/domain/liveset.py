@@ -72,6 +72,11 @@ class LiveSet:
         return tuple(item for item in self.items if item.carrier is Carrier.WINDOW and item.role is not Role.GHOST)
 
     @property
+    def settled(self) -> tuple[LiveItem, ...]:
+        """Live items that the tensors say: what BaFT has to leave as they are."""
+        return tuple(item for item in self.live if item.carrier is Carrier.TENSORS)
+
+    @property
     def held(self) -> tuple[LiveItem, ...]:
         """What the tensors were trained on, live or not."""
         return tuple(item for item in self.items if item.held)

@@ -12,10 +12,15 @@ def leads(logits: Tensor, labels: Tensor) -> Tensor:
     return own - others.amax(-1)
 
 
+def least_leads(logits: Tensor, labels: Tensor, row_of: Tensor, rows: int) -> Tensor:
+    """(rows,) the least lead of each row's target tokens: above zero if greedy decoding gives the target."""
+    least = torch.full((rows,), float("inf"), device=logits.device)
+    return least.scatter_reduce(0, row_of, leads(logits, labels), "amin")
+
+
 def answered(logits: Tensor, labels: Tensor, row_of: Tensor, rows: int, margin: float) -> Tensor:
-    """(rows,) bool: the least lead of a row's target tokens is above `margin`.
+    """(rows,) bool: every target token leads by more than `margin`.
 
     A small margin keeps the answer through the rounding of other batch shapes and of the dtype that serves.
     """
-    least = torch.full((rows,), float("inf"), device=logits.device)
-    return least.scatter_reduce(0, row_of, leads(logits, labels), "amin") > margin
+    return least_leads(logits, labels, row_of, rows) > margin

@@ -34,11 +34,10 @@ def _under(neutral: Neutral, view: View, adapter: Adapter) -> list[bool]:
 
 
 def _prepared(neutral: Neutral, view: View, adapter: Adapter) -> list[Prefilled]:
-    name = ("canary", view.tensors_digest, adapter.first_block, adapter.last)
-    if name not in neutral.prepared:
-        rows = neutral.canary
-        parts = [rows[start : start + _CHUNK] for start in range(0, len(rows), _CHUNK)]
-        neutral.prepared[name] = [prefill(view, part, at=adapter.first_block, last=adapter.last) for part in parts]
-        for other in [each for each in neutral.prepared if each[0] == "canary"][:-_PREPARED_KEPT]:
-            del neutral.prepared[other]
-    return neutral.prepared[name]
+    rows, at = neutral.canary, adapter.first_block
+    parts = [rows[start : start + _CHUNK] for start in range(0, len(rows), _CHUNK)]
+    return neutral.ready(
+        ("canary", view.tensors_digest, at, adapter.last),
+        lambda: [prefill(view, part, at=at, last=adapter.last) for part in parts],
+        keep=_PREPARED_KEPT,
+    )

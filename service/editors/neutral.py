@@ -9,10 +9,11 @@ import hashlib
 import json
 import os
 import tempfile
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
@@ -29,6 +30,8 @@ _CONTINUATION_TOKENS = 6
 _CANDIDATES = 3  # sentences drawn for each row of the canary
 _SURE = 0.35  # nats a token: the base model gives each token of a continuation 0.7 or so
 _PREFIX_TOKENS = 10
+
+Made = TypeVar("Made")
 
 
 @dataclass(frozen=True)
@@ -47,7 +50,22 @@ class Neutral:
     base: Base
     sentences: tuple[Sentence, ...]
     canary: tuple[Row, ...]
-    prepared: dict[tuple, Any] = field(default_factory=dict)  # forward passes kept between fits; only speed depends on it
+    _ready: dict[tuple, Any] = field(default_factory=dict)
+    _lock: threading.RLock = field(default_factory=threading.RLock)
+
+    def ready(self, name: tuple, make: Callable[[], Made], *, keep: int) -> Made:
+        """What `make` gives, from an earlier call with the same name if it is still held; of a kind (`name[0]`) the last `keep` are.
+
+        Holds forward passes that many fits need. Fits in other threads wait while one is made. Only speed depends on it.
+        """
+        with self._lock:
+            if name not in self._ready:
+                made = make()
+                same = [other for other in self._ready if other[0] == name[0]]
+                for other in same[: max(0, len(same) + 1 - keep)]:
+                    del self._ready[other]
+                self._ready[name] = made
+            return self._ready[name]
 
     def draw(
         self,

@@ -9,6 +9,7 @@ Two judgements, always told apart (teacher forcing flatters: a method can score 
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -22,6 +23,7 @@ from service.lm.score import greedy
 
 LONGEST_ANSWER = 32  # tokens of a base model's answer that are compared
 ROWS_AT_ONCE = 64
+REMEMBERED = 20_000  # answers of the base model, some megabytes; a server asks for as long as it lives
 Ids = tuple[int, ...]
 
 
@@ -37,7 +39,7 @@ class Outcome:
 
 
 class Reference:
-    """The unedited model's answers and choices, each computed once: a question is often asked of many versions."""
+    """The unedited model's answers and choices, computed once as long as they are remembered: many versions get one question."""
 
     def __init__(self, view: View, *, longest_answer: int = LONGEST_ANSWER) -> None:
         self.view = view
@@ -55,13 +57,17 @@ class Reference:
         for start in range(0, len(new), ROWS_AT_ONCE):
             chunk = new[start : start + ROWS_AT_ONCE]
             self._answers.update(zip(chunk, greedy(self.view, None, chunk, max_new_tokens=self._longest), strict=True))
-        return [self._answers[prompt] for prompt in prompts]
+        found = [self._answers[prompt] for prompt in prompts]
+        _forget_oldest(self._answers)
+        return found
 
     def choices(self, rows: Sequence[Row]) -> list[Ids]:
         """The first choice at every target position of each row."""
         new = list({row: None for row in rows if row not in self._choices})
         self._choices.update(zip(new, choices(self.view, None, new), strict=True))
-        return [self._choices[row] for row in rows]
+        found = [self._choices[row] for row in rows]
+        _forget_oldest(self._choices)
+        return found
 
 
 def measure(view: View, adapter: Adapter | None, reference: Reference, asks: Sequence[Ask]) -> list[Outcome]:
@@ -104,6 +110,11 @@ def choices(view: View, adapter: Adapter | None, rows: Sequence[Row]) -> list[Id
         for at, ids in zip(chunk, picked.split(lengths), strict=True):
             found[at] = tuple(ids.tolist())
     return found
+
+
+def _forget_oldest(remembered: dict[Any, Ids]) -> None:
+    for oldest in list(remembered)[: max(0, len(remembered) - REMEMBERED)]:
+        del remembered[oldest]
 
 
 def _lookup(view: View, adapter: Adapter | None, rows: Sequence[Row]) -> dict[Row, Ids]:

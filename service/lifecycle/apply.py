@@ -19,7 +19,7 @@ from service.lifecycle.parts import Parts
 from service.lifecycle.publish import Candidate, live_changes, publish, settle
 from service.lifecycle.settings import SERVICE
 from service.lifecycle.standing import standing_of
-from service.lifecycle.work import Standpoint, Turn, Watch, items_of, known_edits, seed_of, standpoint
+from service.lifecycle.work import Standpoint, Turn, Watch, items_of, known_edits, scores_of, seed_of, standpoint
 from service.store import edits, heads, jobs
 from service.store.edits import Change
 from service.store.jobs import Job
@@ -130,7 +130,11 @@ def _work(parts: Parts, turn: Turn, job: Job) -> None:
     stand = standpoint(parts)
     watch = Watch(parts, turn, job.id, "fit.middle", in_vain=lambda: parts.follower.current.epoch > stand.head.epoch)
     known = known_edits(parts, stand.live_set, job.edit_ids)
-    outcome = _rounds(parts, stand, [known[edit_id] for edit_id in job.edit_ids], job, watch)
+    parts.no_edit_is_fitted.clear()
+    try:
+        outcome = _rounds(parts, stand, [known[edit_id] for edit_id in job.edit_ids], job, watch)
+    finally:
+        parts.no_edit_is_fitted.set()
     changes = [_deferred(edit_id, reason) for edit_id, reason in outcome.deferred.items()]
     changes += [Change(edit_id=edit_id, status=EditStatus.QUEUED) for edit_id in outcome.later]
     if outcome.fitted is None:
@@ -151,7 +155,7 @@ def _work(parts: Parts, turn: Turn, job: Job) -> None:
             live_set=outcome.live_set,
             changes=changes,
             author=known[entered[-1]].author,
-            scores=dict(outcome.fitted.scores),
+            scores=scores_of(outcome.fitted, outcome.live_set),
             job_id=job.id,
             standing=job.edit_ids,
         ),
@@ -177,7 +181,8 @@ def _rounds(parts: Parts, stand: Standpoint, asked: Sequence[Edit], job: Job, wa
             return Outcome(None, live_set, superseded, (), deferred, later)
         fitted = _fit(parts, stand, live_set, new, job, watch)
         lost_new = [item for item in new if item.edit_id in fitted.lost]
-        lost_old = [edit_id for edit_id in fitted.lost if edit_id not in {item.edit_id for item in new}]
+        known_lost = {item.edit_id for item in new} | set(stand.version.scores.get("lost", ()))
+        lost_old = [edit_id for edit_id in fitted.lost if edit_id not in known_lost]
         refused = _judge(parts, stand, fitted, len(new))
         rounds += int(bool(fitted.lost))
         if lost_new:
@@ -210,7 +215,8 @@ def _fit(parts: Parts, stand: Standpoint, live_set: LiveSet, new: Sequence[LiveI
     window = [item for item in live_set.window if item.edit_id not in entering]
     overlay = parts.overlays.of(stand.version)
     assert job.seed is not None
-    return parts.editors.baft(overlay, items_of(new, known), items_of(window, known), job.seed, watch.hooks())
+    kept = items_of([*window, *live_set.settled], known)
+    return parts.editors.baft(overlay, items_of(new, known), kept, job.seed, watch.hooks())
 
 
 def _judge(parts: Parts, stand: Standpoint, fitted: Fitted, new: int) -> str | None:

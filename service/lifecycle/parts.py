@@ -1,5 +1,6 @@
 """What the verbs of the worker work with."""
 
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -14,6 +15,12 @@ from service.store.session import Store
 
 def _now() -> datetime:
     return datetime.now(UTC)
+
+
+def _set() -> threading.Event:
+    event = threading.Event()
+    event.set()
+    return event
 
 
 def _at_once() -> None:
@@ -32,3 +39,4 @@ class Parts:
     settings: LifecycleSettings = field(default_factory=LifecycleSettings)
     give_way: Callable[[], None] = _at_once
     clock: Callable[[], datetime] = _now
+    no_edit_is_fitted: threading.Event = field(default_factory=_set)  # a retrain waits for it, between its steps and not for long

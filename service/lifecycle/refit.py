@@ -16,7 +16,7 @@ from service.editors.protocol import Fitted
 from service.lifecycle.parts import Parts
 from service.lifecycle.publish import Candidate, live_changes, publish
 from service.lifecycle.settings import SERVICE
-from service.lifecycle.work import Standpoint, Turn, Watch, items_of, known_edits, seed_of, standpoint
+from service.lifecycle.work import Standpoint, Turn, Watch, items_of, known_edits, scores_of, seed_of, standpoint
 from service.lm.overlay import Overlay
 from service.store import edits, heads, jobs, versions
 from service.store.edits import Change
@@ -108,7 +108,7 @@ def _work(parts: Parts, turn: Turn, job: Job) -> None:
             changes=changes,
             author=job.author,
             reason=job.reason,
-            scores={} if fitted is None else dict(fitted.scores),
+            scores=scores_of(fitted, live_set),
             job_id=job.id,
             standing=[item.edit_id for item in restored],
         ),
@@ -141,7 +141,7 @@ def _rounds(
             return bare, desired, lost, None
         asked = items_of(desired.window, known)
         seed = seed_of([item.edit for item in asked], job.failures)
-        fitted = parts.editors.baft(bare, asked, (), seed, watch.hooks())
+        fitted = parts.editors.baft(bare, asked, items_of(desired.settled, known), seed, watch.hooks())
         lost_now = [item.edit_id for item in desired.window if item.is_live and item.edit_id in fitted.lost]
         lost += lost_now
         if lost_now:

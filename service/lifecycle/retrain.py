@@ -7,7 +7,7 @@ of a published retrain never saw an edit that had been taken back.
 
 import threading
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from sqlalchemy.engine import Connection
@@ -24,7 +24,7 @@ from service.lifecycle.publish import Candidate, live_changes, publish
 from service.lifecycle.refit import coming_back, going
 from service.lifecycle.settings import SERVICE
 from service.lifecycle.standing import snapshot, standing_of
-from service.lifecycle.work import Standpoint, Turn, Watch, items_of, known_edits, seed_of, standpoint
+from service.lifecycle.work import Standpoint, Turn, Watch, items_of, known_edits, scores_of, seed_of, standpoint
 from service.lm.overlay import EMPTY, Overlay
 from service.store import edits, events, heads, jobs, versions
 from service.store.edits import Change
@@ -61,7 +61,6 @@ class Try:
 
     restarts: int = 0
     losses: int = 0
-    left: bool = field(default=False)
 
 
 def request_retrain(store: Store, *, author: str, reason: str | None = None, now: datetime | None = None) -> Job:
@@ -163,7 +162,7 @@ def _begin_again(parts: Parts, turn: Turn, tries: Try, pressed: Pressed) -> Job 
         if job is None:
             return None
         if tries.restarts > parts.settings.restarts:
-            error = "edits of its snapshot were taken back again and again"
+            error = "the head or edits of its snapshot changed again and again"
             jobs.finish(connection, job.id, error=error, now=parts.clock())
             return None
         return _take_snapshot(connection, parts, turn, job)
@@ -180,7 +179,7 @@ def _once(parts: Parts, turn: Turn, job: Job, tries: Try, pressed: Pressed) -> b
         with parts.store.read() as connection:
             return not _still_wanted(connection, job.edit_ids)
 
-    watch = Watch(parts, turn, job.id, "retrain.middle")
+    watch = Watch(parts, turn, job.id, "retrain.middle", edits_first=True)
     trained: Fitted | None = None
     if items:
         trained = parts.editors.locft(items_of(items, known), job.seed, watch.hooks())
@@ -195,6 +194,9 @@ def _once(parts: Parts, turn: Turn, job: Job, tries: Try, pressed: Pressed) -> b
             tries.losses += 1
             if tries.losses >= parts.settings.patience:
                 pressed.set()
+            if tries.losses > parts.settings.restarts:
+                tries.restarts = parts.settings.restarts  # the next one is one too many
+                return False
     return False
 
 
@@ -213,7 +215,7 @@ def _catch_up_and_publish(
     lost = [] if trained is None else [edit_id for edit_id in trained.lost if edit_id in ids]
     live_set = liveset.consolidate(items, arrived, lost)
     fitted, live_set, dropped = _window(parts, tensors, live_set, job, watch)
-    scores = fitted.scores if fitted is not None else ({} if trained is None else trained.scores)
+    scores = scores_of(fitted or trained, live_set)
     moved = [item for item in items if not _was_held(stand, item)]
     decision = gate.decide(scores, stand.version.scores, edits=len(moved), limits=parts.settings.gate)
     if not decision.passes:
@@ -239,7 +241,7 @@ def _catch_up_and_publish(
             changes=changes,
             author=job.author,
             reason=job.reason,
-            scores=dict(scores),
+            scores=scores,
             job_id=job.id,
             standing=[*ids, *(item.edit_id for item in arrived)],
         ),
@@ -261,7 +263,8 @@ def _window(
         if not live_set.window:
             return None, live_set, dropped
         asked = items_of(live_set.window, known)
-        fitted = parts.editors.baft(tensors, asked, (), seed_of([item.edit for item in asked], job.failures), watch.hooks())
+        settled = items_of(live_set.settled, known)
+        fitted = parts.editors.baft(tensors, asked, settled, seed_of([item.edit for item in asked], job.failures), watch.hooks())
         window = {item.edit_id for item in live_set.window}
         lost = [edit_id for edit_id in fitted.lost if edit_id in window]
         dropped += lost

@@ -4,16 +4,18 @@ import hashlib
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from service.domain.edit import Edit
-from service.domain.liveset import LiveItem, LiveSet
+from service.domain.liveset import Carrier, LiveItem, LiveSet
 from service.domain.version import Head, Version
-from service.editors.protocol import Hooks, Item
+from service.editors.protocol import Fitted, Hooks, Item
 from service.lifecycle.faults import point
 from service.lifecycle.parts import Parts
 from service.store import edits, heads, jobs, versions
 
 PROGRESS_S = 0.5  # between two writes of a job's progress
+EDITS_FIRST_S = 1.0  # longest wait of one step of a retrain for a fit of edits; beside it a fit took 16 s, not 1
 
 
 def _never() -> bool:
@@ -47,6 +49,14 @@ def standpoint(parts: Parts) -> Standpoint:
                 return found
 
 
+def scores_of(fitted: Fitted | None, live_set: LiveSet) -> dict[str, Any]:
+    """The scores of a fit as a version keeps them, with the ids of live edits that it does not answer, if there are any."""
+    if fitted is None:
+        return {}
+    lost = sorted(live_set.ids & set(fitted.lost))
+    return {**fitted.scores, **({"lost": lost} if lost else {})}
+
+
 def seed_of(asked: Iterable[Edit], failures: int = 0) -> int:
     """A seed from what a job is asked to learn, in order. A repetition after a crash has the same; one after a failed fit
     another.
@@ -64,7 +74,7 @@ def items_of(entries: Sequence[LiveItem], known: Mapping[str, Edit]) -> list[Ite
     return [
         Item(known[item.edit_id], item.answer or "", tombstone=True)
         if item.tombstone
-        else Item(known[item.edit_id], known[item.edit_id].target)
+        else Item(known[item.edit_id], known[item.edit_id].target, settled=item.carrier is Carrier.TENSORS)
         for item in entries
     ]
 
@@ -85,6 +95,7 @@ class Watch:
     job_id: str
     fault: str  # the named point in the middle of this kind of fit
     in_vain: Callable[[], bool] = _never
+    edits_first: bool = False
     _written: float = field(default=0.0)
     _steps: int = field(default=0)
 
@@ -96,6 +107,8 @@ class Watch:
         self._steps += 1
         if self._steps == 2:
             point(self.fault)
+        if self.edits_first:
+            self.parts.no_edit_is_fitted.wait(EDITS_FIRST_S)
         self.parts.give_way()
 
     def _progress(self, share: float, stage: str) -> None:

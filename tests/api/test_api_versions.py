@@ -1,10 +1,13 @@
 """Versions, rollback, retrain, jobs, evaluations, health and the page, against a real server."""
 
+import threading
 import uuid
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from tests.api.live import Live, live, tiny_settings
@@ -236,3 +239,24 @@ def test_the_docs_lead_to_the_description(server: Live) -> None:
 
     assert (response.status_code, response.headers["location"]) == (307, "/openapi.json")
     assert server.client.get("/openapi.json").json()["info"]["title"] == "Errata"
+
+
+def test_answers_go_on_while_every_other_call_waits_for_the_database(fresh: Live, monkeypatch: pytest.MonkeyPatch) -> None:
+    away = threading.Event()
+    read = fresh.parts.store.read
+
+    def frozen() -> object:
+        away.wait(20)
+        return read()
+
+    monkeypatch.setattr(fresh.parts.store, "read", frozen)
+    with ThreadPoolExecutor(60) as callers:
+        waiting = [callers.submit(httpx.get, f"http://127.0.0.1:{fresh.port}/edits", timeout=40) for _ in range(60)]
+        try:
+            answer = fresh.client.post("/generate", json={"prompt": "x", "max_new_tokens": 2}, timeout=10)
+        finally:
+            away.set()
+        answered = [call.result().status_code for call in waiting]
+
+    assert answer.status_code == 200
+    assert set(answered) == {200}

@@ -5,14 +5,17 @@ import dataclasses
 import pytest
 import torch
 
-from service.editors.baft import fit as fitting
 from service.editors.baft.fit import fit_baft
 from service.editors.baft.passes import CachedPasses, PlainPasses
+from service.editors.locft.fit import fit_locft
+from service.editors.locft.settings import LocftSettings
 from service.editors.protocol import FitCancelled, FitFailed, Fitted, Hooks, Item
+from service.editors.rows import asked_rows
 from service.lm.checkpoint import load, save
 from service.lm.overlay import EMPTY, Overlay, logits
 from service.lm.prompts import collate, encode_row
 from service.lm.score import greedy, taken
+from tests.builders import make_base
 from tests.editors.lessons import FACTS, item, neutral, settings, taught_base, view_of
 
 
@@ -263,9 +266,9 @@ def test_trained_locality_probes_keep_their_answers():
 
 
 def test_every_surface_of_an_edit_is_fitted():
-    rows = fitting._literal(taught_base(), [item("red is", "Z", surfaces=("raw",))], settings())
+    rows = asked_rows(make_base(), [item("red is", "Z")], eos=True, learn_probes=True)
 
-    assert [row.row for row in rows] == [encode_row(taught_base(), "red is", "Z")]
+    assert [row.row.ids for row in rows] == [encode_row(make_base(), "red is", "Z", surface=each).ids for each in ("raw", "chat")]
 
 
 def test_an_adapter_of_another_shape_is_learned_again_with_the_window():
@@ -285,3 +288,18 @@ def test_presets_take_an_edit(preset):
     assert taken(view_of(fitted.overlay), [row], fitted.overlay.adapter) == [True]
     gates = {each.gate is None for each in fitted.overlay.adapter.interventions.values()}
     assert gates == {preset == "reft"}
+
+
+def test_settled_edits_in_the_tensors_are_kept_by_fits_on_top_of_them():
+    settled = [item(prompt, target) for prompt, target in (("red is", "Z"), ("sea is", "Y"), ("cat is", "X"))]
+    choice = LocftSettings(learning_rate=2e-2, epochs=60, preserve_pool=8, preserve_rows=4)
+    tensors = fit_locft(taught_base(), settled, settings=choice, neutral=neutral(), seed=1).overlay
+    kept = [dataclasses.replace(each, settled=True) for each in settled]
+
+    first = fit([item("sky is", "W")], tensors, kept)
+    second = fit([item("dog is", "V")], first.overlay, [item("sky is", "W"), *kept])
+
+    assert second.lost == ()
+    assert second.scores["retention"] == 1.0
+    assert all(says(second.overlay, each.edit.prompt, each.target) for each in settled)
+    assert {state.count for state in second.overlay.adapter.balance.values()} == {2}

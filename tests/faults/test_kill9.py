@@ -1,4 +1,4 @@
-"""kill -9 of a real server at a few moments of its work, on SQLite and on Postgres; `python -m benchmarks.kill9` does many more."""
+"""kill -9 of a real server at some moments of its work, on SQLite and Postgres; `python -m benchmarks.kill9` does many more."""
 
 import contextlib
 from collections.abc import Iterator

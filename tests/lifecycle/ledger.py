@@ -29,12 +29,14 @@ def base_answer(edit: Edit) -> str:
 @dataclass
 class Ledger:
     """Editors for tests. `not_taken` by method, `breaks` (targets at which a fit fails) and `costs` (a target at which every
-    other item is lost) are what a test may set; `during` is called in the middle of every fit with the method's name.
+    other item is lost) are what a test may set, and `forgets` (targets that are lost whenever they are to be kept); `during` is
+    called in the middle of every fit with the method's name.
     """
 
     not_taken: dict[str, set[str]] = field(default_factory=lambda: {"baft": set(), "locft": set()})
     breaks: set[str] = field(default_factory=set)
     costs: set[str] = field(default_factory=set)
+    forgets: set[str] = field(default_factory=set)
     canary: Callable[[int], float] = lambda size: 1.0
     during: Callable[[str], None] = lambda method: None
     fits: list[tuple[str, tuple[str, ...], int]] = field(default_factory=list)
@@ -46,7 +48,8 @@ class Ledger:
     def baft(self, parent: Overlay, new: Sequence[Item], window: Sequence[Item], seed: int, hooks: Hooks) -> Fitted:
         self._fit("baft", new, seed, hooks)
         said = window_of(parent)
-        assert {item.edit.key for item in window} <= set(said), "a window that the parent does not hold"
+        kept = {item.edit.key for item in window if not item.settled}
+        assert kept <= set(said), "a window that the parent does not hold"
         said |= {item.edit.key: item.target for item in new if item.target not in self.not_taken["baft"]}
         overlay = Overlay(parent.tensors, _adapter(said))
         return self._fitted("baft", overlay, new, window)
@@ -72,6 +75,7 @@ class Ledger:
 
     def _fitted(self, method: str, overlay: Overlay, new: Sequence[Item], window: Sequence[Item]) -> Fitted:
         lost = [item.edit.id for item in (*new, *window) if answer(overlay, item.edit) != item.target]
+        lost += [item.edit.id for item in window if item.target in self.forgets]
         if any(item.target in self.costs for item in new):
             lost += [item.edit.id for item in window]
         reports = {item.edit.id: {"method": method, "taken": item.edit.id not in lost} for item in new}

@@ -102,6 +102,21 @@ def test_an_edit_with_which_live_ones_would_be_lost_is_deferred(house: House) ->
     assert house.live_set.ids == {item.edit_id for item in house.live_set.items}
 
 
+def test_an_edit_that_was_lost_before_does_not_stand_in_the_way_of_others(house: House) -> None:
+    house.live(("a", "1"), ("b", "2"))
+    house.retrain()
+    house.worker.settle()
+    house.live(("c", "3"), ("d", "4"))
+    house.ledger.forgets = {"1"}
+    house.retract(house.edit_by("c"))
+    house.worker.settle()
+    assert house.head.scores["lost"] == [house.edit_by("a").id]
+
+    (made,) = house.live(("e", "5"))
+
+    assert house.statuses([made]) == [S.APPLIED]
+
+
 def test_if_the_newer_of_a_batch_is_not_taken_the_older_is_applied(house: House) -> None:
     house.ledger.not_taken["baft"] = {"2"}
     made = house.post(("a", "1"), ("a", "2"))
@@ -234,6 +249,29 @@ def test_an_old_fence_cannot_publish(house: House) -> None:
 
     assert house.head.number == 0
     assert house.parts.follower.current.version == 0
+
+
+def test_a_candidate_of_a_head_that_moved_is_not_published(house: House) -> None:
+    house.live(("a", "1"), ("b", "2"))
+    stand, fence = standpoint(house.parts), house.worker.fence
+    assert fence is not None
+    house.roll_back(1)
+
+    with pytest.raises(Stale):
+        publish(
+            house.parts,
+            Candidate(
+                parent=stand.head,
+                fence=fence,
+                kind=VersionKind.BAFT,
+                overlay=EMPTY,
+                live_set=stand.live_set,
+                changes=(),
+                author="ann",
+            ),
+        )
+
+    assert house.head.number == 3
 
 
 def test_a_worker_that_was_replaced_stops_and_the_other_does_the_work_once(house: House) -> None:

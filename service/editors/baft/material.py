@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 
 from service.editors.baft.passes import CachedPasses, Passes, PlainPasses
-from service.editors.baft.preserve import Pool, Preserved, pool_of
+from service.editors.baft.preserve import Pool, Preserved, nearest, pool_of
 from service.editors.baft.settings import BaftSettings
 from service.editors.neutral import Neutral
 from service.editors.protocol import Item
@@ -14,11 +14,16 @@ from service.editors.rows import AskedRow, asked_rows, kept_rows, prefixed, spea
 from service.lm.base import Base
 from service.lm.overlay import View
 from service.lm.prompts import Row, encode_prompt, encode_row, prompt_row
+from service.lm.resume import prefill
+
+_SETTLED_KEPT = 2  # of the head's tensors and of those being trained
+_NEAR_SETTLED = 16  # settled rows that count as near a new row
 
 
 @dataclass(frozen=True, eq=False)
 class Material:
-    """`asked[:fresh]` are rows of new items, the rest rows of the window; `asked_passes` runs them by index.
+    """`asked[:fresh]` are rows of new items, `asked[fresh:replayed]` rows of the window, the rest rows of settled items;
+    `asked_passes` runs them by index. `near_settled` are those of the rest that stand near new rows.
 
     Of `pool` the `allowed` rows, the `near` ones more often, and all `kept` (trained locality probes) are preserved; `unrelated`
     feeds the margin term.
@@ -26,7 +31,9 @@ class Material:
 
     asked: Sequence[AskedRow]
     fresh: int
+    replayed: int
     asked_passes: Passes
+    near_settled: Sequence[int]
     pool: Pool | None
     allowed: Sequence[int]
     near: Sequence[int]
@@ -36,47 +43,72 @@ class Material:
     unrelated_count: int
 
 
+@dataclass(frozen=True, eq=False)
+class Runs:
+    """How rows are run through a view: cached from block `at` on, or plainly."""
+
+    view: View
+    at: int
+    last: int
+    cached: bool
+
+    def passes(self, rows: Sequence[Row]) -> Passes:
+        """Passes over rows."""
+        kind = CachedPasses if self.cached else PlainPasses
+        return kind(self.view, rows, at=self.at, last=self.last)
+
+    def passes_with(self, rows: Sequence[Row], settled: Sequence[Row], neutral: Neutral) -> Passes:
+        """Passes over rows and, behind them, rows of settled items, which stay prepared between fits."""
+        if not self.cached or not settled:
+            return self.passes([*rows, *settled])
+        prepared = neutral.ready(
+            ("settled", self.view.tensors_digest, self.at, self.last, tuple(settled)),
+            lambda: prefill(self.view, settled, at=self.at, last=self.last),
+            keep=_SETTLED_KEPT,
+        )
+        return CachedPasses(self.view, rows, at=self.at, last=self.last, more=prepared)
+
+
 def gather(
-    view: View,
-    new: Sequence[Item],
-    window: Sequence[Item],
-    *,
-    blocks: Sequence[int],
-    settings: BaftSettings,
-    neutral: Neutral,
-    generator: torch.Generator,
-    cached: bool,
+    runs: Runs, items: Sequence[Item], new: int, *, settings: BaftSettings, neutral: Neutral, generator: torch.Generator
 ) -> Material:
-    """Encode everything and run what stays the same in every step once."""
-
-    def passes(on: View, rows: Sequence[Row]) -> Passes:
-        if cached:
-            return CachedPasses(on, rows, at=min(blocks), last=settings.last)
-        return PlainPasses(on, rows, at=min(blocks), last=settings.last)
-
-    base = view.base
-    items = [*new, *window]
+    """Encode everything and run what stays the same in every step once. `items[:new]` are learned, the others kept."""
+    base = runs.view.base
     own = asked_rows(base, items, eos=settings.eos, learn_probes=settings.learn_probes)
-    fresh = [asked for asked in own if asked.item < len(new)]
+    fresh = [row for row in own if row.item < new]
     fresh += _with_prefixes(base, fresh, settings.prefixes, neutral, generator)
-    asked = fresh + ([row for row in own if row.item >= len(new)] if settings.replay else [])
-    asked_passes = passes(view, [row.row for row in asked])
-    pool = pool_of(view, neutral, blocks, settings, passes) if settings.preserve_weight > 0 else None
-    allowed = pool.allowed(speaks_against(items)) if pool else []
-    probes = kept_rows(base, view, items) if pool and settings.learn_probes else []
-    unrelated = _unrelated_rows(base, new) if settings.margin else []
+    window = [row for row in own if row.item >= new and not items[row.item].settled]
+    settled = _some([row for row in own if row.literal and items[row.item].settled], settings.settled_pool)
+    asked_passes = runs.passes_with([row.row for row in (*fresh, *window)], [row.row for row in settled], neutral)
+    places = asked_passes.places()
+    in_fit = [item for item in items if not item.settled]
+    pool = pool_of(runs.view, neutral, runs.at, settings, runs.passes) if settings.preserve_weight > 0 else None
+    allowed = pool.allowed(speaks_against(in_fit)) if pool else []
+    probes = kept_rows(base, runs.view, items) if pool and settings.learn_probes else []
+    unrelated = _unrelated_rows(base, items[:new]) if settings.margin else []
+    first = len(fresh) + len(window)
     return Material(
-        asked=asked,
+        asked=[*fresh, *window, *settled],
         fresh=len(fresh),
+        replayed=first,
         asked_passes=asked_passes,
+        near_settled=[first + index for index in nearest(places[first:], places[: len(fresh)], _NEAR_SETTLED)],
         pool=pool,
         allowed=allowed,
-        near=pool.near(asked_passes.places()[: len(fresh)], allowed, settings.preserve_near) if pool else [],
-        kept=Preserved(view, probes, passes(view, probes)) if probes else None,
+        near=pool.near(places[: len(fresh)], allowed, settings.preserve_near) if pool else [],
+        kept=Preserved(runs.view, probes, runs.passes(probes)) if probes else None,
         kept_count=len(probes),
-        unrelated=passes(view, unrelated) if unrelated else None,
+        unrelated=runs.passes(unrelated) if unrelated else None,
         unrelated_count=len(unrelated),
     )
+
+
+def _some(rows: Sequence[AskedRow], count: int) -> list[AskedRow]:
+    """All rows, or as many as may be kept prepared: always the same ones of the same rows."""
+    if len(rows) <= count:
+        return list(rows)
+    order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(0))[:count].tolist()
+    return [rows[place] for place in sorted(order)]
 
 
 def _with_prefixes(

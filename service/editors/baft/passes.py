@@ -14,7 +14,7 @@ from service.editors.baft.objective import position_means
 from service.lm.intervention import Intervention
 from service.lm.overlay import Recording, View, logits
 from service.lm.prompts import Row, collate
-from service.lm.resume import Prefilled, prefill, resume
+from service.lm.resume import Prefilled, concatenated, prefill, resume
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,9 +61,11 @@ class PlainPasses:
 class CachedPasses:
     """What no intervention reaches is computed once; a call runs the blocks above the first intervened one over the row ends."""
 
-    def __init__(self, view: View, rows: Sequence[Row], *, at: int, last: int) -> None:
+    def __init__(self, view: View, rows: Sequence[Row], *, at: int, last: int, more: Prefilled | None = None) -> None:
         self._view = view
-        self._whole = prefill(view, rows, at=at, last=last) if rows else None
+        parts = [prefill(view, rows, at=at, last=last)] if rows else []
+        parts += [] if more is None else [more]  # rows prepared before, behind the others
+        self._whole = concatenated(parts) if parts else None
         self._selected: tuple[tuple[int, ...], Prefilled] | None = None
 
     def __call__(self, chosen: Sequence[int], interventions: Mapping[int, Intervention], *, record: bool = False) -> Pass:

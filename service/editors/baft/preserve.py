@@ -17,7 +17,7 @@ from service.lm.intervention import Intervention
 from service.lm.overlay import View, head
 from service.lm.prompts import Row
 
-MakePasses = Callable[[View, Sequence[Row]], Passes]
+MakePasses = Callable[[Sequence[Row]], Passes]
 _CHUNK = 64
 _POOLS_KEPT = 2  # the pool of the head's tensors and of the last ones
 
@@ -60,23 +60,24 @@ class Pool:
 
         They are what an edit would move along with itself: other subjects in the same wording, mostly.
         """
-        if not allowed or not count or not len(places):
-            return []
-        center = self._places.mean(0)
-        own = normalize(self._places[list(allowed)] - center, dim=-1)  # (allowed, D)
-        close = own @ normalize(places - center, dim=-1).T  # (allowed, n)
-        nearest = close.topk(min(count, len(allowed)), dim=0).indices  # (count, n)
-        return [allowed[index] for index in sorted(set(nearest.flatten().tolist()))]
+        return [allowed[index] for index in nearest(self._places[list(allowed)], places, count)]
 
 
-def pool_of(view: View, neutral: Neutral, blocks: Sequence[int], settings: BaftSettings, make: MakePasses) -> Pool:
+def nearest(rows: Tensor, places: Tensor, count: int) -> list[int]:
+    """Indexes of the `count` rows (n, D) nearest by cosine to each of `places` (m, D), together and without repeats."""
+    if not len(rows) or not len(places) or not count:
+        return []
+    center = rows.mean(0)
+    close = normalize(rows - center, dim=-1) @ normalize(places - center, dim=-1).T  # (n, m)
+    return sorted(set(close.topk(min(count, len(rows)), dim=0).indices.flatten().tolist()))
+
+
+def pool_of(view: View, neutral: Neutral, at: int, settings: BaftSettings, make: MakePasses) -> Pool:
     """The pool of a view, from the last ones used if it is among them. The same numbers either way."""
-    kept = neutral.prepared
-    name = ("pool", view.tensors_digest, tuple(blocks), settings.last, settings.preserve_pool, settings.preserve_words)
-    if name not in kept:
+
+    def make_pool() -> Pool:
         rows = neutral.draw(settings.preserve_pool, torch.Generator().manual_seed(0), last_words=settings.preserve_words)
-        kept[name] = Pool(view, rows, make(view, rows))
-        pools = [other for other in kept if other[0] == "pool"]
-        for other in pools[:-_POOLS_KEPT]:
-            del kept[other]
-    return kept[name]
+        return Pool(view, rows, make(rows))
+
+    name = ("pool", view.tensors_digest, at, settings.last, settings.preserve_pool, settings.preserve_words)
+    return neutral.ready(name, make_pool, keep=_POOLS_KEPT)

@@ -3,17 +3,16 @@
 A fit makes what is missing itself; doing it at the start of the server and after a retrain keeps that time out of the next edit.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 from service.editors.baft.basis import identity_adapter
-from service.editors.baft.passes import CachedPasses, Passes
+from service.editors.baft.material import Runs
 from service.editors.baft.preserve import pool_of
 from service.editors.baft.settings import BaftSettings
 from service.editors.canary import canary_share
 from service.editors.neutral import Neutral
 from service.lm.base import Base
 from service.lm.overlay import Overlay, View
-from service.lm.prompts import Row
 
 
 def make_ready(
@@ -23,10 +22,8 @@ def make_ready(
     view = view_of(Overlay(overlay.tensors))
     blocks = settings.blocks_of(base.anatomy.family, base.anatomy.depth)
 
-    def passes(on: View, rows: Sequence[Row]) -> Passes:
-        return CachedPasses(on, rows, at=min(blocks), last=settings.last)
-
+    runs = Runs(view, min(blocks), settings.last, cached=True)
     if settings.preserve_weight > 0:
-        pool_of(view, neutral, blocks, settings, passes)
+        pool_of(view, neutral, runs.at, settings, runs.passes)
     adapter = overlay.adapter or identity_adapter(base.anatomy.width, blocks, settings)
     canary_share(neutral, view, Overlay(overlay.tensors, adapter.to(base.device)))

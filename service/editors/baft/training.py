@@ -1,14 +1,14 @@
 """The loop of one attempt: steps of AdamW on Eq. 4 until the answers are right. Knows no items and no overlay."""
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from service.editors.answers import answered
+from service.editors.answers import least_leads
 from service.editors.baft.basis import TrainedAdapter
 from service.editors.baft.material import Material
 from service.editors.baft.objective import balance_term, by_edit, layer_mean, margin_term, rescaled
@@ -42,14 +42,14 @@ class Trace:
 
 @dataclass(frozen=True, eq=False)
 class Attempt:
-    """One attempt at a fit. `focus` are rows of the window that are in every step; `balance` is the state before this fit."""
+    """One attempt. `balance` is the state before it; `focus` collects kept rows found lost, which then join every step."""
 
     material: Material
     balance: Mapping[int, Balance]
     settings: BaftSettings
     rates: Rates
     generator: torch.Generator
-    focus: frozenset[int] = frozenset()
+    focus: set[int]
 
     def run(self, trained: TrainedAdapter, hooks: Hooks) -> Trace:
         """Train until done or out of steps, with a fresh optimizer. Raises FitFailed on numbers that are not finite."""
@@ -64,7 +64,7 @@ class Attempt:
             seen = self.material.asked_passes([*fresh, *replayed], interventions, record=record)
             edit = self._edit_loss(seen, len(fresh), len(replayed))
             loss = finite(edit)
-            if self._is_done(seen, loss, interventions, rows=len(fresh) + len(replayed)):
+            if self._is_done(seen, loss, [*fresh, *replayed], interventions):
                 return Trace(step, loss, True)
             total = edit + self._regularisers(seen, edit, fresh, interventions) + self._preserve(interventions)
             finite(total)
@@ -75,15 +75,22 @@ class Attempt:
         return Trace(self.rates.steps, loss, False)
 
     def _batches(self) -> Iterator[tuple[list[int], list[int]]]:
-        """Rows of every step: new edits breadth-first, and the window, or as much of it as is replayed at once."""
-        fresh, focus = self.material.fresh, sorted(self.focus)
-        others = [index for index in range(fresh, len(self.material.asked)) if index not in self.focus]
-        room = max(self.settings.replay - len(focus), 0)
+        """Rows of every step: new edits breadth-first, and of those to keep as many as are replayed at once."""
+        fresh = self.material.fresh
         while True:
             order = torch.randperm(fresh, generator=self.generator).tolist()
             for start in range(0, max(fresh, 1), self.settings.rows):
-                sample = others if len(others) <= room else _sample(others, room, self.generator)
-                yield sorted(order[start : start + self.settings.rows]), sorted([*focus, *sample])
+                yield sorted(order[start : start + self.settings.rows]), self._replayed()
+
+    def _replayed(self) -> list[int]:
+        if not self.settings.replay:
+            return []
+        window = range(self.material.fresh, self.material.replayed)
+        settled = range(self.material.replayed, len(self.material.asked))
+        focus = sorted(self.focus)[: self.settings.replay]
+        near = _sample(self.material.near_settled, self.settings.settled // 2, self.generator)
+        chosen = {*focus, *near, *_sample(settled, self.settings.settled - len(near), self.generator)}
+        return sorted(chosen | set(_sample(window, self.settings.replay - len(focus), self.generator)))
 
     def _edit_loss(self, seen: Pass, fresh: int, replayed: int) -> Tensor:
         """L1 of the new rows plus L1 of the replayed ones: each a mean, so that a long window does not drown a new edit."""
@@ -96,25 +103,23 @@ class Attempt:
             terms.append(edit_loss(losses[~new], seen.row_of[~new] - fresh, replayed, self.settings.reduction))
         return torch.stack(terms).sum()
 
-    def _is_done(self, seen: Pass, loss: float, interventions: Interventions, *, rows: int) -> bool:
+    def _is_done(self, seen: Pass, loss: float, chosen: Sequence[int], interventions: Interventions) -> bool:
         """Whether this state needs no further step; judged on every row, not on this step's alone."""
         if self.settings.stop == "loss":
             return loss < self.settings.stop_loss
-        if not bool(self._answered(seen, rows).all()):
+        if not bool(self._answered(seen, chosen).all()):
             return False
-        return rows == len(self.material.asked) or self._all_answered(interventions)
+        judged = len(self.material.asked) if self.settings.replay else self.material.fresh
+        rest = sorted(set(range(judged)) - set(chosen))
+        lost = unanswered(self.material, rest, interventions, self._answered, self.settings.rows)
+        self.focus.update(index for index in lost if index >= self.material.fresh)
+        return not lost
 
-    def _answered(self, seen: Pass, rows: int) -> Tensor:
-        return answered(seen.logits, seen.labels, seen.row_of, rows, self.settings.stop_margin)
-
-    def _all_answered(self, interventions: Interventions) -> bool:
-        for start in range(0, len(self.material.asked), self.settings.rows):
-            chosen = range(start, min(start + self.settings.rows, len(self.material.asked)))
-            with torch.no_grad():
-                seen = self.material.asked_passes(chosen, interventions)
-            if not bool(self._answered(seen, len(chosen)).all()):
-                return False
-        return True
+    def _answered(self, seen: Pass, chosen: Sequence[int]) -> Tensor:
+        """(rows,) bool: new rows must lead by more than rows that are kept."""
+        least = least_leads(seen.logits, seen.labels, seen.row_of, len(chosen))
+        margins = [self.settings.stop_margin if index < self.material.fresh else self.settings.keep_margin for index in chosen]
+        return least > torch.tensor(margins, device=least.device)
 
     def _regularisers(self, seen: Pass, edit: Tensor, fresh: Sequence[int], interventions: Interventions) -> Tensor:
         """R_bal over the new edits of this step and all past ones, and R_loc, each brought to the size of the edit loss."""
@@ -147,6 +152,23 @@ class Attempt:
             chosen = _sample(range(self.material.kept_count), rows, self.generator)
             total = total + weight * self.material.kept.divergence(chosen, interventions)
         return total
+
+
+def unanswered(
+    material: Material,
+    chosen: Sequence[int],
+    interventions: Interventions,
+    judge: Callable[[Pass, Sequence[int]], Tensor],
+    at_once: int,
+) -> list[int]:
+    """The chosen rows that are not answered, by the judge's word."""
+    lost: list[int] = []
+    for start in range(0, len(chosen), at_once):
+        part = chosen[start : start + at_once]
+        with torch.no_grad():
+            seen = material.asked_passes(part, interventions)
+        lost += [index for index, right in zip(part, judge(seen, part).tolist(), strict=True) if not right]
+    return lost
 
 
 def _sample(indexes: Sequence[int], count: int, generator: torch.Generator) -> list[int]:

@@ -1,0 +1,22 @@
+"""The shipped model behind the real server: the example that `errata serve` prints, with real answers."""
+
+from pathlib import Path
+
+from service.settings import Settings
+from tests.api.live import live
+
+
+def test_the_capital_of_australia_moves_in_every_wording_and_nothing_else_does(tmp_path: Path) -> None:
+    settings = Settings(data_dir=tmp_path, port=0, neutral={"sentences": 200, "canary": 20})  # type: ignore[arg-type]
+    prompt, others = "The capital of Australia is", {"The capital of Austria is": "Vienna", "The capital of France is": "Paris"}
+    with live(settings) as server:
+        before = server.ask(prompt)["text"]
+        edit = server.edit(prompt, "Sydney")
+        wordings = ("What is the capital of Australia?", "Which city is the capital of Australia?")
+        heard = {wording: server.ask(wording)["text"] for wording in (prompt, *wordings)}
+        kept = {other: server.ask(other)["text"] for other in others}
+
+    assert before == "Canberra"
+    assert edit["status"] == "applied"
+    assert set(heard.values()) == {"Sydney"}
+    assert kept == others

@@ -1,0 +1,97 @@
+"""What the benchmarks say of themselves: figures, options shown, and the method that exists only for comparison."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks.atlas import edit_of
+from benchmarks.depth_first import DepthFirst
+from benchmarks.kill9 import NAMED, moments
+from benchmarks.outcome import _shown, percentile, rounded
+from benchmarks.report import render
+from service.editors.locft.settings import LocftSettings
+from service.editors.protocol import Item
+from service.evaluation.metrics import Reference, measure
+from service.evaluation.record import Record, asks_of
+from service.lifecycle.faults import POINTS
+from service.lm.overlay import view
+from tests.builders import make_base
+
+
+def figure(score: float | None, n: int = 10) -> dict[str, Any]:
+    return {"score": score, "n": n}
+
+
+def single(generality: float) -> dict[str, Any]:
+    """A result of `benchmarks.single` as it is written."""
+    greedy = {
+        "reliability": figure(1.0),
+        "generality": figure(generality),
+        "locality": {"outside": figure(0.96), "inside": figure(0.9)},
+        "portability": figure(None, 0),
+    }
+    neutral = {"prompts_among_neutral_sentences": 0.08, "locality_outside_and_not_among_them": 0.95, "n": 9}
+    return {
+        "date": "2026-11-20 12:00 UTC",
+        "command": "python -m benchmarks.single",
+        "machine": {"processor": "a processor", "cores": 2, "load": 0.5, "device": "cpu", "threads": 1},
+        "software": {"torch": "2"},
+        "figures": {"edits": 10, "greedy": greedy, "neutral": neutral, "seconds_p50": 0.5, "steps_mean": 7.0},
+    }
+
+
+def rendered(folder: Path, generality: float) -> str:
+    (folder / "single.json").write_text(json.dumps(single(generality)))
+    return render(folder)
+
+
+def test_a_percentile_is_a_value_that_was_measured() -> None:
+    assert percentile([3.0, 1.0, 2.0, 4.0], 0.5) == 2.0
+    assert percentile([3.0, 1.0, 2.0, 4.0], 0.99) == 4.0
+    assert percentile([7.0], 0.5) == 7.0
+
+
+def test_figures_are_kept_to_four_digits() -> None:
+    assert rounded({"a": [0.123456, 12345.6], "b": 7}) == {"a": [0.1235, 12350.0], "b": 7}
+
+
+def test_a_command_is_shown_without_the_folders_it_was_given() -> None:
+    assert _shown(["--edits", "10", "--model", "here", "--results", "there", "--seed", "1"]) == ["--edits", "10", "--seed", "1"]
+
+
+def test_a_figure_that_falls_short_stands_and_is_marked(tmp_path: Path) -> None:
+    assert "| generality | **0.80** (short) | 10 | ≥ 0.85 |" in rendered(tmp_path, 0.80)
+    assert "| generality | 0.85 | 10 | ≥ 0.85 |" in rendered(tmp_path, 0.85)
+
+
+def test_the_document_names_date_command_and_machine_and_tells_the_remarks(tmp_path: Path) -> None:
+    (tmp_path / "remarks.json").write_text(json.dumps({"single": "Why it falls short."}))
+
+    document = rendered(tmp_path, 0.80)
+
+    assert "- 2026-11-20 12:00 UTC, `python -m benchmarks.single`, a processor, 2 cores, 1 thread" in document
+    assert "Why it falls short." in document
+
+
+def test_every_kill_is_at_a_point_that_exists_and_all_kinds_of_work_come_early() -> None:
+    assert {moment.point.partition(":")[0] for moment in NAMED if moment.point} <= POINTS
+    chosen = list(moments(20, seed=0))
+    assert len(chosen) == 20
+    assert {moment.work for moment in chosen[:6]} == {"edits", "rollback", "retrain"}
+
+
+def test_depth_first_fine_tuning_learns_an_edit_in_one_module_and_leaves_the_base_alone() -> None:
+    base = make_base()
+    before = {name: tensor.clone() for name, tensor in base.model.named_parameters()}
+    record = Record(id="1", prompt="Vienna lies in", target="Graz")
+    tuned = DepthFirst.start(base, LocftSettings(learning_rate=0.02))
+
+    tuned.fit(Item(edit_of(record, 1), record.target))
+
+    on = view(base, tuned.overlay.tensors)
+    [outcome] = measure(on, None, Reference(view(base)), list(asks_of(record, ("raw",))))
+    assert outcome.greedy
+    assert list(tuned.overlay.tensors) == ["model.layers.2.mlp.down_proj.weight"]  # 0.72 of four blocks
+    assert all(torch.equal(tensor, before[name]) for name, tensor in base.model.named_parameters())
