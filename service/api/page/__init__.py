@@ -32,6 +32,12 @@ def style() -> Response:
     return _file("page.css", "text/css; charset=utf-8")
 
 
+@router.get("/page.svg")
+def icon() -> Response:
+    """The mark in the browser's tab."""
+    return _file("page.svg", "image/svg+xml")
+
+
 @router.get("/docs")
 def docs() -> Response:
     """The API's description as it is: an interactive rendering would load scripts from other servers."""
