@@ -54,7 +54,7 @@ class Neutral:
     _lock: threading.RLock = field(default_factory=threading.RLock)
 
     def ready(self, name: tuple, make: Callable[[], Made], *, keep: int) -> Made:
-        """What `make` gives, from an earlier call with the same name if it is still held; of a kind (`name[0]`) the last `keep` are.
+        """What `make` gives, or gave for the same name before; of one kind, `name[0]`, the last `keep` are held.
 
         Holds forward passes that many fits need. Fits in other threads wait while one is made. Only speed depends on it.
         """

@@ -221,7 +221,9 @@ def test_a_server_whose_database_is_gone_is_not_ready(fresh: Live, monkeypatch: 
     assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
 
 
-@pytest.mark.parametrize(("path", "kind"), [("/", "text/html"), ("/page.js", "text/javascript"), ("/page.css", "text/css")])
+@pytest.mark.parametrize(
+    ("path", "kind"), [("/", "text/html"), ("/page.js", "text/javascript"), ("/page.css", "text/css"), ("/page.svg", "image/svg")]
+)
 def test_the_page_needs_nothing_from_elsewhere(server: Live, path: str, kind: str) -> None:
     response = server.client.get(path)
 

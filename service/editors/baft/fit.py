@@ -115,7 +115,9 @@ class _Fit:
         base = self.view.base
         model: Any = base.model
         beta, gamma = self.settings.margins_of(base.anatomy.family, model.get_input_embeddings().weight.shape[0])
-        return Rates(self.settings.rate_of(base.anatomy.width, self.new), self.settings.steps_of(self.new, attempt), beta, gamma)
+        chosen = self.settings
+        rate, steps = chosen.rate_of(base.anatomy.width, self.new), chosen.steps_of(self.new, attempt)
+        return Rates(rate, steps, beta, gamma, chosen.margin_of(self.new))
 
     def lost(self, interventions: Interventions) -> set[int]:
         """Items with a literal row, on whatever surface, that is not answered greedily."""

@@ -29,6 +29,7 @@ class Rates:
     steps: int
     beta: float
     gamma: float
+    margin: float
 
 
 @dataclass(frozen=True)
@@ -118,7 +119,7 @@ class Attempt:
     def _answered(self, seen: Pass, chosen: Sequence[int]) -> Tensor:
         """(rows,) bool: new rows must lead by more than rows that are kept."""
         least = least_leads(seen.logits, seen.labels, seen.row_of, len(chosen))
-        margins = [self.settings.stop_margin if index < self.material.fresh else self.settings.keep_margin for index in chosen]
+        margins = [self.rates.margin if index < self.material.fresh else self.settings.keep_margin for index in chosen]
         return least > torch.tensor(margins, device=least.device)
 
     def _regularisers(self, seen: Pass, edit: Tensor, fresh: Sequence[int], interventions: Interventions) -> Tensor:
