@@ -51,9 +51,9 @@ def main() -> None:
     try:
         for kind in chosen.databases:
             figures[kind] = on_database(kind, zygote, chosen.model, chosen.records, chosen.kills, chosen.seed)
+            write(chosen.results, "kill9", figures)
     finally:
         zygote.close()
-    write(chosen.results, "kill9", figures)
     if any(figures[kind].get("faults") for kind in chosen.databases):
         raise SystemExit(1)
 
