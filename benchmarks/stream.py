@@ -1,7 +1,7 @@
 """A stream of edits, all of them asked again at each mark: the service with its own retrains, and other methods beside it."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from benchmarks.atlas import Ground, ground, teach
 from benchmarks.contenders import BASELINES, Contender
@@ -27,14 +27,17 @@ def main() -> None:
     for name, taught, make in _methods():
         if not chosen.only or name in chosen.only:
             print(f"-- {name}", flush=True)
-            figures = follow(place, [teach(record, taught) for record in place.records], make, marks)
-            write(chosen.results, f"stream_{name}", {"method": name, "trained_rephrases": taught, "marks": figures})
+            records = [teach(record, taught) for record in place.records]
+            for figures in follow(
+                place, records, make, marks
+            ):  # written at every mark: a run that is cut short keeps what it has
+                write(chosen.results, f"stream_{name}", {"method": name, "trained_rephrases": taught, "marks": figures})
 
 
 def follow(
     place: Ground, records: list[Record], make: Callable[[Ground], Contender], marks: list[int]
-) -> list[dict[str, object]]:
-    """The figures of one method at each mark."""
+) -> Iterator[list[dict[str, object]]]:
+    """The figures of one method so far, at each mark."""
     contender = make(place)
     found: list[dict[str, object]] = []
     try:
@@ -56,9 +59,9 @@ def follow(
                     }
                 )
                 print(_line(found[-1]), flush=True)
+                yield found
     finally:
         contender.close()
-    return found
 
 
 def score(place: Ground, overlay: Overlay, live: list[Record]) -> dict[str, object]:
