@@ -49,7 +49,7 @@ def _stream(found: Mapping[str, Result]) -> Iterator[str]:
         "generality",
         "locality inside",
         "outside",
-        "outside, not among neutral",
+        "outside, unseen",
         "capability",
     )
     yield from _table(head, [_mark(name, mark) for name in METHODS for mark in _marks(found, name)])
