@@ -88,8 +88,8 @@ class Parts:
         return "ok"
 
 
-def parts_of(request: Request) -> Parts:
-    """The parts of the server that answers this request."""
+async def parts_of(request: Request) -> Parts:
+    """The parts of the server that answers this request. Async, so that it needs no thread: all may be waiting for the database."""
     parts: Parts = request.app.state.parts
     return parts
 

@@ -243,18 +243,24 @@ def test_the_docs_lead_to_the_description(server: Live) -> None:
     assert server.client.get("/openapi.json").json()["info"]["title"] == "Errata"
 
 
+THREADS_OF_OTHER_ROUTES = 40  # anyio's default, which starlette keeps
+
+
 def test_answers_go_on_while_every_other_call_waits_for_the_database(fresh: Live, monkeypatch: pytest.MonkeyPatch) -> None:
-    away = threading.Event()
+    away, crowded = threading.Event(), threading.Semaphore(0)
     read = fresh.parts.store.read
 
     def frozen() -> object:
-        away.wait(20)
+        crowded.release()
+        away.wait(30)
         return read()
 
     monkeypatch.setattr(fresh.parts.store, "read", frozen)
     with ThreadPoolExecutor(60) as callers:
         waiting = [callers.submit(httpx.get, f"http://127.0.0.1:{fresh.port}/edits", timeout=40) for _ in range(60)]
         try:
+            for _ in range(THREADS_OF_OTHER_ROUTES):
+                assert crowded.acquire(timeout=20)
             answer = fresh.client.post("/generate", json={"prompt": "x", "max_new_tokens": 2}, timeout=10)
         finally:
             away.set()
