@@ -43,13 +43,13 @@ class Ground:
         return measure(self.view_of(overlay), overlay.adapter, self.reference, asks)
 
 
-def ground(model: str, records: Path | None, *, edits: int, trained_rephrases: int = 0) -> Ground:
+def ground(model: str, records: Path | None, *, edits: int, skip: int = 0, trained_rephrases: int = 0) -> Ground:
     """Loads all of it; `model` is `atlas` or a folder. Records have distinct facts; see `teach` for the last argument."""
     base = load_base(str(weights_path()) if model == "atlas" else model, device="cpu")
     plain = view(base)
-    chosen = read_records(records or benchmark.FILE)[:edits]
+    chosen = read_records(records or benchmark.FILE)[skip : skip + edits]
     if len(chosen) < edits:
-        raise SystemExit(f"there are only {len(chosen)} edits")
+        raise SystemExit(f"there are only {len(chosen)} edits from there on")
     return Ground(
         model=model,
         base=base,

@@ -30,6 +30,12 @@ def options(about: str | None, *, edits: int | None = None) -> argparse.Argument
     return parser
 
 
+def skipping(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
+    """The parser with one more option: to measure on edits that no default was chosen by."""
+    parser.add_argument("--skip", type=int, default=0, help="leave out the first so many edits of the file")
+    return parser
+
+
 def begin(parser: argparse.ArgumentParser) -> argparse.Namespace:
     """The options of this run. From here on tensors are worked on by one thread, as in the service."""
     chosen = parser.parse_args()

@@ -3,7 +3,7 @@
 import time
 
 from benchmarks.atlas import Ground, edit_of, ground, seen_among
-from benchmarks.outcome import begin, options, percentile, write
+from benchmarks.outcome import begin, options, percentile, skipping, write
 from service.editors.baft.fit import fit_baft
 from service.editors.baft.settings import BaftSettings
 from service.editors.protocol import Hooks, Item
@@ -46,10 +46,10 @@ def locality_and_neutral(place: Ground, outcomes: list[Outcome]) -> dict[str, fl
 
 def main() -> None:
     """The command."""
-    parser = options(__doc__, edits=100)
+    parser = skipping(options(__doc__, edits=100))
     parser.add_argument("--preset", choices=("default", "paper", "reft"), default="default")
     chosen = begin(parser)
-    place = ground(chosen.model, chosen.records, edits=chosen.edits)
+    place = ground(chosen.model, chosen.records, edits=chosen.edits, skip=chosen.skip)
     settings = BaftSettings(preset=chosen.preset)
     fits = [fit_alone(place, record, settings, seed) for seed, record in enumerate(place.records)]
     outcomes = [outcome for found, _ in fits for outcome in found]

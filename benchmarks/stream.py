@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 
 from benchmarks.atlas import Ground, ground, teach
 from benchmarks.contenders import BASELINES, Contender
-from benchmarks.outcome import begin, options, write
+from benchmarks.outcome import begin, options, skipping, write
 from benchmarks.single import locality_and_neutral
 from benchmarks.through_service import ThroughService
 from service.evaluation.capability import capability
@@ -19,10 +19,10 @@ SERVICE: dict[str, int] = {"service": 0, "service_one_rephrase": 1}  # name: rep
 
 def main() -> None:
     """The command."""
-    parser = options(__doc__, edits=100)
+    parser = skipping(options(__doc__, edits=100))
     parser.add_argument("--only", nargs="*", choices=[*SERVICE, *BASELINES], default=[], help="only these methods")
     chosen = begin(parser)
-    place = ground(chosen.model, chosen.records, edits=chosen.edits)
+    place = ground(chosen.model, chosen.records, edits=chosen.edits, skip=chosen.skip)
     marks = [mark for mark in MARKS if mark < chosen.edits] + [chosen.edits]
     for name, taught, make in _methods():
         if not chosen.only or name in chosen.only:
