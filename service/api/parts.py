@@ -89,7 +89,7 @@ class Parts:
 
 
 async def parts_of(request: Request) -> Parts:
-    """The parts of the server that answers this request. Async, so that it needs no thread: all may be waiting for the database."""
+    """The parts of the server that answers this request. Needs no thread: all of them may be waiting for the database."""
     parts: Parts = request.app.state.parts
     return parts
 
