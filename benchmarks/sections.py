@@ -161,7 +161,7 @@ def _kill9(found: Mapping[str, Result]) -> Iterator[str]:
     figures = found["kill9"]["figures"]
     yield "A real server is killed while it submits, fits, publishes, retrains or rolls back, and examined after the next start:"
     yield "everything acknowledged is there once, nothing took effect twice, every version says what it said before, and every"
-    yield "edit of the window is answered. Consolidated edits are not asked again by later fits, so their share is given instead."
+    yield "edit of the window is answered. Later fits ask only a sample of the consolidated edits again, so their share is given."
     yield ""
     rows = []
     for kind in ("sqlite", "postgres"):
