@@ -59,15 +59,17 @@ class GenerationSettings(Group):
 class WindowSettings(Group):
     """When the edits carried by BaFT are moved into the weights, and what a publication must keep."""
 
-    soft: int = Field(25, ge=1, description="edits in the window from which a retrain is due")
-    hard: int = Field(50, ge=1, description="edits in the window from which further ones are deferred to the retrain")
-    deferred: int = Field(8, ge=1, description="deferred edits from which a retrain is due")
-    deferred_s: float = Field(300.0, gt=0, description="seconds after which a retrain is due for a deferred edit alone")
+    soft: int = Field(Cadence.soft, ge=1, description="edits in the window from which a retrain is due")
+    hard: int = Field(Cadence.hard, ge=1, description="edits in the window from which further ones are deferred to the retrain")
+    deferred: int = Field(Cadence.deferred, ge=1, description="deferred edits from which a retrain is due")
+    deferred_s: float = Field(
+        Cadence.deferred_s, gt=0, description="seconds after which a retrain is due for a deferred edit alone"
+    )
     canary_fall: float = Field(
-        0.05, ge=0, le=1, description="largest fall of canary locality for each edit that a publication adds"
+        GateLimits.canary_fall, ge=0, le=1, description="largest fall of canary locality for each edit that a publication adds"
     )
     canary_floor: float = Field(
-        0.80, ge=0, le=1, description="canary locality under which edits are deferred and a retrain is due"
+        GateLimits.canary_floor, ge=0, le=1, description="canary locality under which edits are deferred and a retrain is due"
     )
 
     def cadence(self, method: Literal["auto", "baft", "locft"]) -> Cadence:

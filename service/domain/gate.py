@@ -10,7 +10,7 @@ from typing import Any
 class GateLimits:
     """Shares of canary prompts whose whole greedy answer equals the base's."""
 
-    canary_fall: float = 0.02  # largest fall against the parent for each edit that a publication adds
+    canary_fall: float = 0.05  # largest fall against the parent for each edit that a publication adds
     canary_floor: float = 0.80  # least share against the base
 
 

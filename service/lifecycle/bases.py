@@ -3,21 +3,18 @@
 The BaFT paper's figure 2. Computed when asked for, from the version's own overlay and live set.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-
-from torch import Tensor
+from typing import Any
 
 from service.domain.edit import Edit
-from service.editors.baft.bases import load_report
+from service.editors.baft.bases import basis_report
 from service.editors.neutral import Neutral
 from service.lifecycle.overlays import overlay_of
 from service.lifecycle.parts import Parts
 from service.lm.base import Base
-from service.lm.intervention import Balance
 from service.lm.overlay import Overlay, View
 from service.lm.prompts import Row, encode_row
-from service.lm.score import gate_means
 from service.store import edits, versions
 
 MOST_EDITS = 64  # a mean over more changes little and would hold up the answers
@@ -47,34 +44,24 @@ def use_of_bases(parts: Parts, neutral: Neutral, view_of: Callable[[Overlay], Vi
     with parts.store.read() as connection:
         window = versions.live_set(connection, number).window
         asked = edits.many(connection, [item.edit_id for item in window[-MOST_EDITS:] if not item.tombstone])
-    view = view_of(overlay)
-    adapter = adapter.to(neutral.base.device)
-
-    def means(rows: Sequence[Row]) -> dict[int, Tensor]:
-        return gate_means(view, rows, adapter) if rows else {}
-
-    of_edits = means(_rows(neutral.base, asked, literal=True))
-    of_rephrases = means(_rows(neutral.base, asked, literal=False))
-    of_unrelated = means(neutral.canary[:MOST_UNRELATED])
-    return tuple(
-        _use_of_block(block, adapter.balance.get(block), of_edits.get(block), of_rephrases.get(block), of_unrelated.get(block))
-        for block in sorted(adapter.interventions)
-    )
+    prompts = {
+        "edits": _rows(neutral.base, asked, literal=True),
+        "rephrases": _rows(neutral.base, asked, literal=False),
+        "unrelated": neutral.canary[:MOST_UNRELATED],
+    }
+    report = basis_report(view_of(overlay), adapter.to(neutral.base.device), prompts)
+    return tuple(_use_of_block(seen) for seen in report["blocks"])
 
 
-def _use_of_block(
-    block: int, balance: Balance | None, edits: Tensor | None, rephrases: Tensor | None, unrelated: Tensor | None
-) -> UseOfBlock:
-    load = load_report(balance)
+def _use_of_block(seen: Mapping[str, Any]) -> UseOfBlock:
+    gates = {kind: None if mean is None else tuple(mean) for kind, mean in seen["mean_gate"].items()}
     return UseOfBlock(
-        block=block,
-        edits_counted=load["edits"],
-        balance=None if load["load"] is None else tuple(load["load"]),
-        squared_variation=load["squared_variation"],
-        active_share=load["active_share"],
-        edits=_listed(edits),
-        rephrases=_listed(rephrases),
-        unrelated=_listed(unrelated),
+        block=seen["block"],
+        edits_counted=seen["edits"],
+        balance=None if seen["load"] is None else tuple(seen["load"]),
+        squared_variation=seen["squared_variation"],
+        active_share=seen["active_share"],
+        **gates,
     )
 
 
@@ -86,7 +73,3 @@ def _rows(base: Base, asked: Sequence[Edit], *, literal: bool) -> list[Row]:
         for prompt in ([edit.prompt] if literal else [probe.prompt for probe in edit.rephrases])
         for surface in edit.surfaces or base.surfaces
     ]
-
-
-def _listed(values: Tensor | None) -> tuple[float, ...] | None:
-    return None if values is None else tuple(round(float(value), 6) for value in values)

@@ -1,8 +1,6 @@
 """Rows of versions and their live sets."""
 
-from collections.abc import Mapping
 from datetime import datetime
-from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection, RowMapping
@@ -101,12 +99,6 @@ def mark_corrupt(connection: Connection, digest: str) -> list[int]:
     """Mark every version with these bytes as corrupt; their numbers."""
     update = sa.update(t.versions).where(t.versions.c.digest == digest, t.versions.c.status == VersionStatus.PUBLISHED)
     return sorted(connection.execute(update.values(status=str(VersionStatus.CORRUPT)).returning(t.versions.c.number)).scalars())
-
-
-def merge_scores(connection: Connection, number: int, scores: Mapping[str, Any]) -> None:
-    """Add measured scores to a version."""
-    before = connection.execute(sa.select(t.versions.c.scores).where(t.versions.c.number == number)).scalar_one()
-    connection.execute(sa.update(t.versions).where(t.versions.c.number == number).values(scores={**before, **scores}))
 
 
 def pin(connection: Connection, number: int, pinned: bool = True) -> None:

@@ -157,7 +157,8 @@ def test_the_report_on_bases_gives_every_block_and_kind_of_prompt():
     given = item("red is", "Z")
     fitted = fit_baft(base, view_of, EMPTY, [given], [], settings=settings(), neutral=neutral(), seed=1)
 
-    report = basis_report(base, view_of(EMPTY), fitted.overlay.adapter, [given.edit], [], [("sky is", "B")])
+    prompts = {"edits": [encode_row(base, "red is", "Z")], "rephrases": [], "unrelated": [encode_row(base, "sky is", "B")]}
+    report = basis_report(view_of(EMPTY), fitted.overlay.adapter, prompts)
 
     assert [each["block"] for each in report["blocks"]] == sorted(fitted.overlay.adapter.interventions)
     for each in report["blocks"]:
@@ -183,6 +184,7 @@ def test_an_adapter_without_a_load_is_reported_with_null():
     adapter = Adapter(make_adapter((1,), scale=0.1).interventions, {})
     shown: View = view(base)
 
-    (block,) = basis_report(base, shown, adapter, [], [("sky is", "B")], [])["blocks"]
+    prompts = {"edits": [], "rephrases": [encode_row(base, "sky is", "B")]}
+    (block,) = basis_report(shown, adapter, prompts)["blocks"]
 
     assert (block["load"], block["squared_variation"], block["mean_gate"]["edits"]) == (None, None, None)

@@ -1,44 +1,26 @@
 """What the bases of an adapter do: the paper's Fig. 2 as numbers, and whether load balancing has kept them all in use."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from service.domain.edit import Edit
-from service.editors.protocol import Item
-from service.editors.rows import asked_rows
-from service.lm.base import Base
 from service.lm.intervention import Adapter, Balance
 from service.lm.overlay import View
-from service.lm.prompts import Row, encode_row
+from service.lm.prompts import Row
 from service.lm.score import gate_means
 
 ACTIVE_SHARE = 0.5  # a basis is active if its mean weight is at least this share of the mean over all bases
 
 
-def basis_report(
-    base: Base,
-    view: View,
-    adapter: Adapter,
-    edits: Sequence[Edit],
-    rephrases: Sequence[tuple[str, str]],
-    unrelated: Sequence[tuple[str, str]],
-) -> dict[str, Any]:
-    """Per block: the mean gate of every basis on `edits`, on `rephrases` and on `unrelated` (prompt, answer) pairs.
+def basis_report(view: View, adapter: Adapter, prompts: Mapping[str, Sequence[Row]]) -> dict[str, Any]:
+    """Per block: the mean gate of every basis on each kind of `prompts` (edits, rephrases, unrelated …).
 
     With them the running load of every basis, its squared coefficient of variation, and the share of bases that are active.
-    A kind of prompt that is not given, and the load of an adapter that has none, is null.
+    A kind of which there are no rows, and the load of an adapter that has none, is null.
     """
-    kinds = {
-        "edits": [
-            asked.row for asked in asked_rows(base, [Item(edit, edit.target) for edit in edits], eos=True, learn_probes=False)
-        ],
-        "rephrases": _rows(base, rephrases),
-        "unrelated": _rows(base, unrelated),
-    }
-    means = {kind: gate_means(view, rows, adapter) if rows else None for kind, rows in kinds.items()}
+    means = {kind: gate_means(view, rows, adapter) if rows else None for kind, rows in prompts.items()}
     return {
         "active_share_of_mean": ACTIVE_SHARE,
         "blocks": [
@@ -65,10 +47,6 @@ def load_report(balance: Balance | None) -> dict[str, Any]:
         "squared_variation": round(float(variation), 6),
         "active_share": round(float((load >= ACTIVE_SHARE * overall).double().mean()), 6),
     }
-
-
-def _rows(base: Base, pairs: Sequence[tuple[str, str]]) -> list[Row]:
-    return [encode_row(base, prompt, answer) for prompt, answer in pairs]
 
 
 def _numbers(values: Tensor) -> list[float]:
