@@ -1,7 +1,8 @@
 """Rows of edits: read as `Edit`, written by lifecycle verbs. Every change of a status passes the table of transitions."""
 
 import hashlib
-from collections.abc import Collection, Mapping, Sequence
+import itertools
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -32,6 +33,16 @@ class Change:
     report: Mapping[str, Any] | None = None
 
 
+@dataclass(frozen=True)
+class Standing:
+    """How an edit stands; `asked`: it was asked to be taken back."""
+
+    edit_id: str
+    seq: int
+    status: EditStatus
+    asked: bool
+
+
 def key_digest(request: EditRequest) -> str:
     """The conflict key as 64 hexadecimal digits."""
     return hashlib.sha256(request.key.encode()).hexdigest()
@@ -55,11 +66,21 @@ def get(connection: Connection, edit_id: str) -> Edit:
 
 def many(connection: Connection, edit_ids: Collection[str]) -> list[Edit]:
     """Edits by id, in order of acceptance; ids without a row are left out."""
-    ids, found = list(edit_ids), []
-    for begin in range(0, len(ids), CHUNK):
-        rows = connection.execute(sa.select(t.edits).where(t.edits.c.id.in_(ids[begin : begin + CHUNK]))).mappings()
-        found += [edit_of(row) for row in rows]
+    found = []
+    for some in chunks(edit_ids):
+        found += [edit_of(row) for row in connection.execute(sa.select(t.edits).where(t.edits.c.id.in_(some))).mappings()]
     return sorted(found, key=lambda edit: edit.seq)
+
+
+def lessons(connection: Connection, edit_ids: Collection[str]) -> list[EditRequest]:
+    """What edits ask for and of which fact, without their probes, in order of acceptance."""
+    names = ("prompt", "target", "subject", "relation", "conflict_key")
+    found: list[tuple[int, EditRequest]] = []
+    for some in chunks(edit_ids):
+        select = sa.select(t.edits.c.seq, *(t.edits.c[name] for name in names)).where(t.edits.c.id.in_(some))
+        rows = connection.execute(select).mappings()
+        found += [(row["seq"], EditRequest(**{name: row[name] for name in names})) for row in rows]
+    return [request for _, request in sorted(found, key=lambda one: one[0])]
 
 
 def page(
@@ -86,6 +107,22 @@ def counts(connection: Connection) -> dict[str, int]:
     return {str(status): 0 for status in EditStatus} | dict(tuple(row) for row in rows)
 
 
+def count(connection: Connection, status: EditStatus) -> int:
+    """How many edits have one status, without counting the others."""
+    return int(connection.execute(sa.select(sa.func.count()).where(t.edits.c.status == status)).scalar_one())
+
+
+def all_stand(connection: Connection, edit_ids: Collection[str], statuses: Collection[EditStatus]) -> bool:
+    """Whether each of these edits is there with one of the statuses, and none was asked to be taken back."""
+    for some in chunks(edit_ids):
+        # By id alone: given more to choose by, SQLite would walk through all edits of a status, once a chunk.
+        select = sa.select(t.edits.c.status, t.edits.c.retract_asked_at).where(t.edits.c.id.in_(some))
+        found = connection.execute(select).all()
+        if len(found) != len(some) or any(row.status not in statuses or row.retract_asked_at is not None for row in found):
+            return False
+    return True
+
+
 def latest_of_key(connection: Connection, digest: str) -> Edit | None:
     """The edit accepted last of those with a conflict key that are live or on their way, unless it is being taken back."""
     standing = ("queued", "applying", "applied", "consolidated", "deferred")
@@ -110,9 +147,9 @@ def deferred_before(connection: Connection, newer: Sequence[LiveItem]) -> dict[s
 
 def items(connection: Connection, edit_ids: Collection[str]) -> list[LiveItem]:
     """Edits as the rules of the live set see them."""
-    ids, found = list(edit_ids), []
-    for begin in range(0, len(ids), CHUNK):
-        select = sa.select(t.edits.c.id, t.edits.c.key_digest, t.edits.c.seq).where(t.edits.c.id.in_(ids[begin : begin + CHUNK]))
+    found = []
+    for some in chunks(edit_ids):
+        select = sa.select(t.edits.c.id, t.edits.c.key_digest, t.edits.c.seq).where(t.edits.c.id.in_(some))
         found += [LiveItem(edit_id=row.id, key=row.key_digest, seq=row.seq) for row in connection.execute(select)]
     return sorted(found, key=lambda item: item.seq)
 
@@ -127,30 +164,45 @@ def retractions_pending(connection: Connection) -> dict[str, bool]:
 
 def retracted(connection: Connection, edit_ids: Collection[str]) -> set[str]:
     """Those of the given edits that were taken back or asked to be."""
-    ids, found = list(edit_ids), set()
-    for begin in range(0, len(ids), CHUNK):
-        some = ids[begin : begin + CHUNK]
-        select = sa.select(t.edits.c.id).where(t.edits.c.id.in_(some), t.edits.c.retract_asked_at.is_not(None))
-        found |= set(connection.execute(select).scalars())
-    return found
+    asked = sa.select(t.edits.c.id).where(t.edits.c.retract_asked_at.is_not(None))
+    if len(edit_ids) > CHUNK:  # fewer are taken back than a large live set has edits, and an index knows them
+        return set(connection.execute(asked).scalars()) & set(edit_ids)
+    return set(connection.execute(asked.where(t.edits.c.id.in_(list(edit_ids)))).scalars())
 
 
-def ask_retraction(connection: Connection, edit_id: str, *, restore_previous: bool, author: str, now: datetime) -> None:
-    """Note that an edit shall be taken back, and by whom."""
+def ask_retraction(
+    connection: Connection, edit_ids: Collection[str], *, restore_previous: bool, author: str, now: datetime
+) -> None:
+    """Note that edits shall be taken back, and by whom."""
     values = {"retract_asked_at": now, "retracted_by": author, "restore_previous": restore_previous}
-    connection.execute(sa.update(t.edits).where(t.edits.c.id == edit_id).values(**values))
+    for some in chunks(edit_ids):
+        connection.execute(sa.update(t.edits).where(t.edits.c.id.in_(some)).values(**values))
+
+
+def of_author(
+    connection: Connection, author: str, *, since: datetime, until: datetime, after_seq: int, limit: int
+) -> list[Standing]:
+    """How the edits that an author posted in a time stand, in order of acceptance."""
+    columns = (t.edits.c.id, t.edits.c.seq, t.edits.c.status, t.edits.c.retract_asked_at)
+    posted = (t.edits.c.author == author, t.edits.c.created_at >= since, t.edits.c.created_at <= until, t.edits.c.seq > after_seq)
+    rows = connection.execute(sa.select(*columns).where(*posted).order_by(t.edits.c.seq).limit(limit))
+    return [Standing(row.id, row.seq, EditStatus(row.status), row.retract_asked_at is not None) for row in rows]
+
+
+def chunks(edit_ids: Collection[str]) -> Iterator[list[str]]:
+    """Ids, as many at a time as one statement may name."""
+    ids = list(edit_ids)
+    return (ids[begin : begin + CHUNK] for begin in range(0, len(ids), CHUNK))
 
 
 def change(connection: Connection, changes: Sequence[Change], *, now: datetime) -> None:
     """Make changes of status. Raises Conflict if one is not in the table of transitions; then nothing of the transaction may be
     kept.
     """
-    for one in changes:
-        values = _values(one, now)
-        before = [str(status) for status in transitions.leads_to(one.status)]
-        update = sa.update(t.edits).where(t.edits.c.id == one.edit_id, t.edits.c.status.in_(before)).values(**values)
-        if connection.execute(update).rowcount != 1:
-            raise Conflict(f"an edit cannot become {one.status} from the state it is in")
+    for shape, alike in itertools.groupby(changes, _shape):
+        rows = [_values(one) for one in alike]
+        if connection.execute(_update(shape, now), rows).rowcount != len(rows):
+            raise Conflict(f"an edit cannot become {shape.status} from the state it is in")
 
 
 def add_probes(connection: Connection, edit: Edit, request: EditRequest) -> Edit:
@@ -219,14 +271,41 @@ def _probe_row(probe: Probe) -> dict[str, Any]:
     return {"prompt": probe.prompt, "answer": probe.answer, "train": probe.train, "group": probe.group}
 
 
-def _values(one: Change, now: datetime) -> dict[str, Any]:
-    values: dict[str, Any] = {"status": str(one.status), "superseded_by": one.superseded_by, "error": one.error}
-    if one.supersedes is not None:
-        values["supersedes"] = one.supersedes
-    if one.report is not None:
-        values["report"] = dict(one.report)
-    if one.status.is_live:
-        values["version"] = sa.func.coalesce(t.edits.c.version, one.version)
+@dataclass(frozen=True)
+class _Shape:
+    """What changes must have in common to be written by one statement."""
+
+    status: EditStatus
+    is_superseding: bool
+    is_reported: bool
+
+
+def _shape(one: Change) -> _Shape:
+    return _Shape(one.status, one.supersedes is not None, one.report is not None)
+
+
+def _update(shape: _Shape, now: datetime) -> sa.Update:
+    """The statement for changes of one shape; only a row whose status may become the new one is changed."""
+    values: dict[str, Any] = {"status": str(shape.status)}
+    values |= {name: sa.bindparam(f"new_{name}", type_=t.edits.c[name].type) for name in ("superseded_by", "error")}
+    if shape.is_superseding:
+        values["supersedes"] = sa.bindparam("new_supersedes", type_=t.edits.c.supersedes.type)
+    if shape.is_reported:
+        values["report"] = sa.bindparam("new_report", type_=t.edits.c.report.type)
+    if shape.status.is_live:
+        values["version"] = sa.func.coalesce(t.edits.c.version, sa.bindparam("new_version", type_=t.edits.c.version.type))
         values["applied_at"] = sa.func.coalesce(t.edits.c.applied_at, sa.literal(now, t.edits.c.applied_at.type))
         values["scores_due"] = True
+    before = sa.or_(*(t.edits.c.status == str(status) for status in sorted(transitions.leads_to(shape.status))))
+    return sa.update(t.edits).where(t.edits.c.id == sa.bindparam("of_edit"), before).values(**values)
+
+
+def _values(one: Change) -> dict[str, Any]:
+    values: dict[str, Any] = {"of_edit": one.edit_id, "new_superseded_by": one.superseded_by, "new_error": one.error}
+    if one.supersedes is not None:
+        values["new_supersedes"] = one.supersedes
+    if one.report is not None:
+        values["new_report"] = dict(one.report)
+    if one.status.is_live:
+        values["new_version"] = one.version
     return values

@@ -1,6 +1,9 @@
-"""Rows of evaluations: what was asked about a version, and what came out. A result is written once and never changed."""
+"""Rows of evaluations: what was asked about a version, and what came out. A result is written once and never changed.
 
-from collections.abc import Mapping
+What is asked may be a megabyte of records, and what each question came to as much again: neither is read unless it is needed.
+"""
+
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -12,64 +15,138 @@ from service.domain.errors import NotFound
 from service.store import tables as t
 from service.store.ids import new_id
 
+DUE = ("queued", "running")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluation:
-    """One evaluation. `request` names what is asked (`edits`: ids, or `records`), `result` is the report."""
+    """One evaluation. `about` says in short what is asked; `request_of` has all of it. `result` is the report."""
 
     id: str
     version: int
-    status: str  # queued, running, done, failed
-    request: Mapping[str, Any]
+    status: str  # queued, running, done, failed, cancelled
+    about: Mapping[str, Any]
     result: Mapping[str, Any] | None
     error: str | None
     author: str
     created_at: datetime
     finished_at: datetime | None
+    progress: float = 0.0
+    started_at: datetime | None = None
+    cancel_asked_at: datetime | None = None
+
+    @property
+    def is_due(self) -> bool:
+        return self.status in DUE
 
 
-def insert(connection: Connection, *, version: int, request: Mapping[str, Any], author: str, now: datetime) -> Evaluation:
-    """Queue an evaluation."""
+def insert(
+    connection: Connection,
+    *,
+    version: int,
+    request: Mapping[str, Any],
+    about: Mapping[str, Any],
+    author: str,
+    now: datetime,
+) -> Evaluation:
+    """Queue an evaluation. `request` names what is asked (`edits`: ids, or `records`)."""
     eval_id = new_id()
-    row = {"id": eval_id, "version": version, "status": "queued", "request": dict(request), "author": author, "created_at": now}
-    connection.execute(sa.insert(t.evals).values(**row))
+    row = {"id": eval_id, "version": version, "status": "queued", "request": {**request, "about": dict(about)}, "progress": 0.0}
+    connection.execute(sa.insert(t.evals).values(**row, author=author, created_at=now))
     return get(connection, eval_id)
 
 
 def get(connection: Connection, eval_id: str) -> Evaluation:
     """One evaluation. Raises NotFound."""
-    row = connection.execute(sa.select(t.evals).where(t.evals.c.id == eval_id)).mappings().one_or_none()
+    row = connection.execute(_select().where(t.evals.c.id == eval_id)).mappings().one_or_none()
     if row is None:
         raise NotFound("there is no evaluation with this id", field="id")
     return _evaluation(dict(row))
 
 
+def request_of(connection: Connection, eval_id: str) -> Mapping[str, Any]:
+    """All that an evaluation asks."""
+    found: Mapping[str, Any] = connection.execute(sa.select(t.evals.c.request).where(t.evals.c.id == eval_id)).scalar_one()
+    return found
+
+
+def outcomes_of(connection: Connection, eval_id: str) -> Sequence[Any] | None:
+    """What each question of an evaluation came to, once it is done."""
+    found: Sequence[Any] | None = connection.execute(
+        sa.select(t.evals.c.outcomes).where(t.evals.c.id == eval_id)
+    ).scalar_one_or_none()
+    return found
+
+
+def page(
+    connection: Connection, *, limit: int, version: int | None = None, status: str | None = None, before: str | None = None
+) -> list[Evaluation]:
+    """Evaluations, newest first; those older than the one with the id `before`. Raises NotFound if there is none with it."""
+    select = _select().order_by(t.evals.c.created_at.desc(), t.evals.c.id.desc()).limit(limit)
+    if version is not None:
+        select = select.where(t.evals.c.version == version)
+    if status is not None:
+        select = select.where(t.evals.c.status == status)
+    if before is not None:
+        place = sa.tuple_(t.evals.c.created_at, t.evals.c.id)
+        select = select.where(place < sa.tuple_(sa.literal(get(connection, before).created_at, t.Moment), before))
+    return [_evaluation(dict(row)) for row in connection.execute(select).mappings()]
+
+
 def oldest_due(connection: Connection) -> Evaluation | None:
     """The evaluation to work on next: one that a stopped process left running comes first, since it was asked for first."""
-    select = sa.select(t.evals).where(t.evals.c.status.in_(("queued", "running")))
-    row = connection.execute(select.order_by(t.evals.c.created_at, t.evals.c.id).limit(1)).mappings().one_or_none()
+    select = _select().where(t.evals.c.status.in_(DUE)).order_by(t.evals.c.created_at, t.evals.c.id).limit(1)
+    row = connection.execute(select).mappings().one_or_none()
     return None if row is None else _evaluation(dict(row))
 
 
 def waiting(connection: Connection) -> int:
     """How many evaluations have no outcome yet."""
-    count = sa.select(sa.func.count()).where(t.evals.c.status.in_(("queued", "running")))
+    count = sa.select(sa.func.count()).where(t.evals.c.status.in_(DUE))
     return int(connection.execute(count).scalar_one())
 
 
-def begin(connection: Connection, eval_id: str) -> None:
-    """Mark an evaluation as being worked on."""
-    connection.execute(sa.update(t.evals).where(t.evals.c.id == eval_id).values(status="running"))
+def begin(connection: Connection, eval_id: str, *, now: datetime) -> None:
+    """Mark an evaluation as being worked on, from its beginning."""
+    started = sa.func.coalesce(t.evals.c.started_at, sa.literal(now, t.Moment))
+    _update(connection, eval_id, {"status": "running", "progress": 0.0, "started_at": started})
+
+
+def write_progress(connection: Connection, eval_id: str, share: float) -> None:
+    """How much of an evaluation was asked."""
+    _update(connection, eval_id, {"progress": share})
+
+
+def cancel(connection: Connection, eval_id: str, *, now: datetime) -> None:
+    """End an evaluation without an outcome, unless it has one."""
+    _update(connection, eval_id, {"status": "cancelled", "cancel_asked_at": now, "finished_at": now})
 
 
 def finish(
-    connection: Connection, eval_id: str, *, result: Mapping[str, Any] | None = None, error: str | None = None, now: datetime
+    connection: Connection,
+    eval_id: str,
+    *,
+    result: Mapping[str, Any] | None = None,
+    outcomes: Sequence[Any] | None = None,
+    error: str | None = None,
+    now: datetime,
 ) -> None:
     """Write the outcome, unless there is one already."""
-    values = {"status": "failed" if result is None else "done", "result": result, "error": error, "finished_at": now}
-    due = t.evals.c.status.in_(("queued", "running"))
+    values: dict[str, Any] = {"status": "failed" if result is None else "done", "result": result, "error": error}
+    values |= {"outcomes": outcomes, "finished_at": now, **({} if result is None else {"progress": 1.0})}
+    _update(connection, eval_id, values)
+
+
+def _select() -> sa.Select[Any]:
+    about = t.evals.c.request["about"].label("about")
+    return sa.select(*(t.evals.c[name] for name in Evaluation.__dataclass_fields__ if name != "about"), about)
+
+
+def _update(connection: Connection, eval_id: str, values: Mapping[str, Any]) -> None:
+    """Change an evaluation that has no outcome yet; one that has stays as it is."""
+    due = t.evals.c.status.in_(DUE)
     connection.execute(sa.update(t.evals).where(t.evals.c.id == eval_id, due).values(**values))
 
 
 def _evaluation(row: Mapping[str, Any]) -> Evaluation:
-    return Evaluation(**{name: row[name] for name in Evaluation.__dataclass_fields__})
+    return Evaluation(**{**row, "about": row["about"] or {}})

@@ -35,7 +35,7 @@ def found(connection: Connection, *, fingerprint: str, name: str, author: str, n
     row = connection.execute(sa.select(t.head).with_for_update()).one_or_none()
     if row is None:
         version = {"number": 0, "kind": "base", "status": "published", "scores": {}, "edits_counted": 0, "window_count": 0}
-        connection.execute(sa.insert(t.versions).values(**version, pinned=True, author=author, created_at=now))
+        connection.execute(sa.insert(t.versions).values(**version, pinned=True, root=0, minors=0, author=author, created_at=now))
         numbers = {
             "version": 0,
             "epoch": 0,

@@ -1,8 +1,8 @@
 """Rows of jobs: what a worker claimed and must repeat exactly if it dies, and how far it got."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 import sqlalchemy as sa
@@ -12,13 +12,16 @@ from service.domain.errors import NotFound
 from service.store import tables as t
 from service.store.ids import new_id
 
+FIRST_LINES, LAST_LINES = 20, 80  # of a log
+BRIEF = tuple(column for column in t.jobs.c if column.name != "edit_ids")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
     """One piece of work. `edit_ids` are ordered; `parent` and `seed` make a repetition give the same bytes."""
 
     id: str
-    kind: str  # apply, refit, retrain
+    kind: str  # apply, refit, retrain, export
     status: str  # queued, running, done, failed, cancelled
     edit_ids: tuple[str, ...]
     parent: int | None
@@ -35,6 +38,12 @@ class Job:
     created_at: datetime
     started_at: datetime | None
     finished_at: datetime | None
+    mode: str | None = None  # of a retrain: minor, major
+    request: Mapping[str, Any] | None = None  # what an export was asked for
+    result: Mapping[str, Any] | None = None
+    log: tuple[Mapping[str, Any], ...] = ()  # {at, message}, oldest first
+    cancel_asked_at: datetime | None = None
+    cancelled_by: str | None = None
 
     @property
     def is_active(self) -> bool:
@@ -42,7 +51,15 @@ class Job:
 
 
 def insert(
-    connection: Connection, kind: str, *, edit_ids: Sequence[str] = (), reason: str | None, author: str, now: datetime
+    connection: Connection,
+    kind: str,
+    *,
+    edit_ids: Sequence[str] = (),
+    mode: str | None = None,
+    request: Mapping[str, Any] | None = None,
+    reason: str | None,
+    author: str,
+    now: datetime,
 ) -> Job:
     """Queue a job."""
     job_id = new_id()
@@ -54,32 +71,51 @@ def insert(
         "claims": 0,
         "failures": 0,
         "progress": 0.0,
+        "mode": mode,
+        "request": None if request is None else dict(request),
+        "log": [],
     }
     connection.execute(sa.insert(t.jobs).values(**row, reason=reason, author=author, created_at=now))
     return get(connection, job_id)
 
 
-def get(connection: Connection, job_id: str) -> Job:
-    """One job. Raises NotFound."""
-    row = connection.execute(sa.select(t.jobs).where(t.jobs.c.id == job_id)).mappings().one_or_none()
+def get(connection: Connection, job_id: str, *, brief: bool = False) -> Job:
+    """One job; a `brief` one comes without its edit ids. Raises NotFound."""
+    select = sa.select(*(BRIEF if brief else t.jobs.c)).where(t.jobs.c.id == job_id)
+    row = connection.execute(select).mappings().one_or_none()
     if row is None:
         raise NotFound("there is no job with this id", field="id")
     return _job(row)
 
 
-def page(connection: Connection, *, limit: int, kind: str | None = None) -> list[Job]:
-    """Jobs, newest first."""
-    select = sa.select(t.jobs).order_by(t.jobs.c.created_at.desc(), t.jobs.c.id.desc()).limit(limit)
-    if kind is not None:
-        select = select.where(t.jobs.c.kind == kind)
+def page(
+    connection: Connection,
+    *,
+    limit: int,
+    kind: str | None = None,
+    status: str | None = None,
+    before: str | None = None,
+    brief: bool = False,
+) -> list[Job]:
+    """Jobs, newest first, older than the job `before`. `brief` ones come without their edit ids, of which a retrain may have
+    megabytes. Raises NotFound if there is no job `before`.
+    """
+    select = sa.select(*(BRIEF if brief else t.jobs.c)).order_by(t.jobs.c.created_at.desc(), t.jobs.c.id.desc()).limit(limit)
+    for column, wanted in ((t.jobs.c.kind, kind), (t.jobs.c.status, status)):
+        if wanted is not None:
+            select = select.where(column == wanted)
+    if before is not None:
+        last = get(connection, before, brief=True)
+        at = t.jobs.c.created_at
+        select = select.where((at < last.created_at) | ((at == last.created_at) & (t.jobs.c.id < last.id)))
     return [_job(row) for row in connection.execute(select).mappings()]
 
 
-def active(connection: Connection, kind: str, status: str | None = None) -> Job | None:
-    """The job of a kind that runs, else the one that waits; or only the one with `status`."""
+def active(connection: Connection, kind: str, status: str | None = None, *, brief: bool = False) -> Job | None:
+    """The job of a kind that runs, else the one that waits; or only the one with `status`. `brief`: without its edit ids."""
     statuses = ("running", "queued") if status is None else (status,)
     for one in statuses:
-        select = sa.select(t.jobs).where(t.jobs.c.kind == kind, t.jobs.c.status == one)
+        select = sa.select(*(BRIEF if brief else t.jobs.c)).where(t.jobs.c.kind == kind, t.jobs.c.status == one)
         row = connection.execute(select).mappings().one_or_none()
         if row is not None:
             return _job(row)
@@ -87,19 +123,46 @@ def active(connection: Connection, kind: str, status: str | None = None) -> Job 
 
 
 def update(connection: Connection, job_id: str, **values: Any) -> Job:
-    """Change a job's columns."""
+    """Change a job's columns, and read it again."""
+    note(connection, job_id, **values)
+    return get(connection, job_id)
+
+
+def note(connection: Connection, job_id: str, **values: Any) -> None:
+    """Change a job's columns, without reading the whole job again."""
     if "edit_ids" in values:
         values["edit_ids"] = list(values["edit_ids"])
     connection.execute(sa.update(t.jobs).where(t.jobs.c.id == job_id).values(**values))
-    return get(connection, job_id)
+
+
+def say(connection: Connection, job_id: str, message: str, now: datetime) -> None:
+    """Add a line to a job's log. Of a log that grows long the beginning and the end are kept."""
+    log = [dict(line) for line in get(connection, job_id, brief=True).log]
+    log.append({"at": now.astimezone(UTC).isoformat(), "message": message})
+    note(connection, job_id, log=[*log[:FIRST_LINES], *log[FIRST_LINES:][-LAST_LINES:]])
+
+
+def cancel_is_asked(connection: Connection, job_id: str) -> bool:
+    """Whether somebody asked for a job to be cancelled."""
+    select = sa.select(t.jobs.c.cancel_asked_at).where(t.jobs.c.id == job_id)
+    return connection.execute(select).scalar_one_or_none() is not None
 
 
 def finish(connection: Connection, job_id: str, *, version: int | None = None, error: str | None = None, now: datetime) -> None:
     """End a job: failed if there is an error, else done."""
     status, progress = ("failed", {}) if error is not None else ("done", {"progress": 1.0})
-    update(connection, job_id, status=status, version=version, error=error, finished_at=now, stage=None, **progress)
+    if error is not None or version is not None:
+        say(connection, job_id, f"failed: {error}" if error is not None else f"published as version {version}", now)
+    note(connection, job_id, status=status, version=version, error=error, finished_at=now, stage=None, **progress)
+
+
+def end_cancelled(connection: Connection, job_id: str, *, now: datetime) -> None:
+    """End a job as its `cancelled_by` asked."""
+    job = get(connection, job_id, brief=True)
+    say(connection, job_id, f"cancelled by {job.cancelled_by}", now)
+    note(connection, job_id, status="cancelled", error=f"cancelled by {job.cancelled_by}", stage=None, finished_at=now)
 
 
 def _job(row: RowMapping) -> Job:
-    names = Job.__dataclass_fields__.keys() - {"edit_ids"}
-    return Job(edit_ids=tuple(row["edit_ids"]), **{name: row[name] for name in names})
+    names = Job.__dataclass_fields__.keys() - {"edit_ids", "log"}
+    return Job(edit_ids=tuple(row.get("edit_ids", ())), log=tuple(row["log"]), **{name: row[name] for name in names})

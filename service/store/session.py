@@ -17,6 +17,7 @@ from sqlalchemy.engine import Connection, Engine, make_url
 from sqlalchemy.exc import DBAPIError, InterfaceError, InternalError, OperationalError, SQLAlchemyError
 
 from service.domain.errors import Conflict, Unavailable
+from service.store import livesets
 
 BUSY_S = 10  # longest wait for SQLite's write lock
 STATEMENT_MS = 5_000  # longest statement, and longest wait for a row lock, on Postgres
@@ -33,10 +34,12 @@ class Store:
         self.url = make_url(url)
         self.is_sqlite = self.url.get_backend_name() == "sqlite"
         if self.is_sqlite:
-            self._writer, self._reader = _sqlite_engine(self.url, writes=True), _sqlite_engine(self.url, writes=False)
+            writer, reader = _sqlite_engine(self.url, writes=True), _sqlite_engine(self.url, writes=False)
         else:
-            self._writer = _postgres_engine(self.url)
-            self._reader = self._writer.execution_options(isolation_level="AUTOCOMMIT")
+            writer = _postgres_engine(self.url)
+            reader = writer.execution_options(isolation_level="AUTOCOMMIT")
+        memory = {livesets.OPTION: livesets.LiveSets()}
+        self._writer, self._reader = writer.execution_options(**memory), reader.execution_options(**memory)
         self._turn = threading.Lock()
         self._folder_lock: TextIO | None = None
 
@@ -74,6 +77,27 @@ class Store:
         """
         with _faults(), self._in_turn(), self._writer.begin() as connection:
             yield connection
+
+    def scrub(self) -> tuple[str, ...]:
+        """Rewrite a SQLite file from its rows alone, so that nothing deleted is left in its free pages or its log; sentences on
+        what could not be done, for instance because a reader was under way. On Postgres this is the operator's business.
+        """
+        if not self.is_sqlite:
+            return ()
+        with _faults(), self._in_turn():
+            connection = self._writer.raw_connection()
+            try:
+                connection.cursor().execute("VACUUM")
+                busy, _, _ = connection.cursor().execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+            except sqlite3.OperationalError as error:
+                if "locked" not in str(error) and "busy" not in str(error) and "full" not in str(error):
+                    raise
+                return ("free pages of the SQLite file, which could not be rewritten now: purge again when the server is idle",)
+            finally:
+                connection.close()
+        return (
+            ("the write-ahead log of the SQLite file, which a reader held: purge again when the server is idle",) if busy else ()
+        )
 
     def close(self) -> None:
         """Give back every connection and the folder."""

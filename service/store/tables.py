@@ -17,9 +17,11 @@ NAMING = {
     "fk": "fk_%(table_name)s_%(column_0_N_name)s",
     "pk": "pk_%(table_name)s",
 }
-JOB_KINDS = ("apply", "refit", "retrain")
+JOB_KINDS = ("apply", "refit", "retrain", "export")
 JOB_STATUSES = ("queued", "running", "done", "failed", "cancelled")
-EVAL_STATUSES = ("queued", "running", "done", "failed")
+EVAL_STATUSES = ("queued", "running", "done", "failed", "cancelled")
+RETRAIN_MODES = ("minor", "major")
+MEASURED_BY = ("gate", "monitor")
 
 
 class Moment(sa.types.TypeDecorator[datetime]):
@@ -100,6 +102,14 @@ edits = sa.Table(
     sa.CheckConstraint("retract_asked_at IS NULL OR retracted_by IS NOT NULL", name="retracted_by_whom"),
     sa.Index("ix_edits_status_seq", "status", "seq"),
     sa.Index("ix_edits_key_digest_seq", "key_digest", "seq"),
+    # Few of many edits: a sweep looks for them every second or so.
+    sa.Index(
+        "ix_edits_retract_asked_at",
+        "retract_asked_at",
+        sqlite_where=sa.text("retract_asked_at IS NOT NULL"),
+        postgresql_where=sa.text("retract_asked_at IS NOT NULL"),
+    ),
+    sa.Index("ix_edits_scores_due", "seq", sqlite_where=sa.text("scores_due = 1"), postgresql_where=sa.text("scores_due")),
 )
 
 edit_transitions = sa.Table(
@@ -124,6 +134,9 @@ versions = sa.Table(
     sa.Column("fence", sa.BigInteger),
     sa.Column("job_id", sa.String(36)),
     sa.Column("pinned", sa.Boolean, nullable=False),
+    sa.Column("root", sa.BigInteger, nullable=False),  # whose rows are complete; this version's own are changes to them
+    sa.Column("minors", sa.Integer, nullable=False),  # minor retrains in its tensors since the last major one
+    sa.Column("major_at", Moment),  # when its tensors were last trained from the base; empty: never
     sa.Column("author", sa.Text, nullable=False),
     sa.Column("reason", sa.Text),
     sa.Column("created_at", Moment, nullable=False),
@@ -143,6 +156,7 @@ version_edits = sa.Table(
     sa.Column("role", sa.String(16), nullable=False),
     sa.Column("held", sa.Boolean, nullable=False),
     sa.Column("answer", sa.Text),
+    sa.Column("present", sa.Boolean, nullable=False),  # false: the root holds it and this version does not
     one_of("carrier", Carrier),
     one_of("role", Role),
     sa.CheckConstraint("role <> 'tombstone' OR answer IS NOT NULL", name="tombstone_has_answer"),
@@ -154,6 +168,12 @@ jobs = sa.Table(
     sa.Column("id", sa.String(36), primary_key=True),
     sa.Column("kind", sa.String(16), nullable=False),
     sa.Column("status", sa.String(16), nullable=False),
+    sa.Column("mode", sa.String(8)),  # of a retrain
+    sa.Column("request", sa.JSON(none_as_null=True)),  # what an export was asked for
+    sa.Column("result", sa.JSON(none_as_null=True)),  # what came of it, beside the version
+    sa.Column("log", sa.JSON, nullable=False),  # [{at, message}]: its course, without texts of edits
+    sa.Column("cancel_asked_at", Moment),
+    sa.Column("cancelled_by", sa.Text),
     sa.Column("edit_ids", sa.JSON, nullable=False),
     sa.Column("parent", sa.BigInteger),
     sa.Column("seed", sa.BigInteger),
@@ -171,6 +191,7 @@ jobs = sa.Table(
     sa.Column("finished_at", Moment),
     one_of("kind", JOB_KINDS),
     one_of("status", JOB_STATUSES),
+    one_of("mode", RETRAIN_MODES),
     sa.CheckConstraint("status <> 'failed' OR error IS NOT NULL", name="failed_says_why"),
     # At most one job of a kind waits and one runs.
     sa.Index(
@@ -228,9 +249,37 @@ evals = sa.Table(
     sa.Column("request", sa.JSON, nullable=False),
     sa.Column("result", sa.JSON(none_as_null=True)),
     sa.Column("error", sa.Text),
+    sa.Column("outcomes", sa.JSON(none_as_null=True)),  # question by question, for comparisons
+    sa.Column("progress", sa.Float(53), nullable=False),
     sa.Column("author", sa.Text, nullable=False),
     sa.Column("created_at", Moment, nullable=False),
+    sa.Column("started_at", Moment),
     sa.Column("finished_at", Moment),
+    sa.Column("cancel_asked_at", Moment),
     one_of("status", EVAL_STATUSES),
     sa.Index("ix_evals_status_created_at", "status", "created_at"),
+    sa.Index("ix_evals_version_created_at", "version", "created_at"),
+)
+
+measurements = sa.Table(
+    "measurements",  # what the gate and the monitor found of a version, one row a figure
+    metadata,
+    sa.Column("id", sa.String(36), primary_key=True),
+    sa.Column("version", sa.BigInteger, nullable=False),
+    sa.Column("source", sa.String(16), nullable=False),
+    sa.Column("name", sa.String(32), nullable=False),  # retention, locality_inside, locality_outside, capability
+    sa.Column("score", sa.Float(53), nullable=False),
+    sa.Column("n", sa.Integer, nullable=False),
+    sa.Column("how", sa.Text, nullable=False),
+    sa.Column("at", Moment, nullable=False),
+    one_of("source", MEASURED_BY),
+    sa.Index("ix_measurements_version_name_at", "version", "name", "at"),
+)
+
+reservoir = sa.Table(
+    "reservoir",  # a bounded sample of real prompts, kept only where an operator asked for it
+    metadata,
+    sa.Column("slot", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("prompt", sa.Text, nullable=False),
+    sa.Column("at", Moment, nullable=False),
 )

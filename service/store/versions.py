@@ -1,5 +1,13 @@
-"""Rows of versions and their live sets."""
+"""Rows of versions and their live sets.
 
+A live set is kept as changes: a version that is its own *root* has all of its rows, any other only those that differ from its
+root's (`present` is false for an item that the root has and it has not). What a publication writes then goes by what it changes,
+not by how many edits are live. Roots are never chained: reading a set takes at most two of them.
+"""
+
+import math
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 
 import sqlalchemy as sa
@@ -9,8 +17,29 @@ from service.domain.errors import NotFound
 from service.domain.liveset import Carrier, LiveItem, LiveSet, Role
 from service.domain.version import Version, VersionKind, VersionStatus
 from service.store import tables as t
+from service.store.edits import chunks
+from service.store.livesets import memory_of
 
+FEW_CHANGES = 256  # a set that differs from its root by no more is never written whole
 LARGEST = 2**63 - 1  # of a database's whole numbers
+
+CARRIERS: Mapping[str, Carrier] = {str(carrier): carrier for carrier in Carrier}
+ROLES: Mapping[str, Role] = {str(role): role for role in Role}
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Where a version's rows are to be found."""
+
+    number: int
+    root: int
+    status: str
+    created_at: datetime
+
+    @property
+    def name(self) -> tuple[int, datetime]:
+        """By which its set is remembered: a publication that is undone leaves its number to another, made at another time."""
+        return self.number, self.created_at
 
 
 def get(connection: Connection, number: int) -> Version:
@@ -32,7 +61,12 @@ def page(connection: Connection, *, limit: int, before: int | None = None) -> li
 
 
 def insert(connection: Connection, version: Version, live_set: LiveSet, *, fence: int | None, job_id: str | None) -> None:
-    """Write a version with its live set."""
+    """Write a version with its live set: as changes to the root of the version that it came from, or whole if they are many."""
+    near = _place(connection, version.parent or 0 if version.restores is None else version.restores)
+    assert near is not None, "a version comes from another"
+    root, changed = near.root, _changes(_root_set(connection, near.root), live_set)
+    if len(changed) > most_changes(len(live_set.items)):
+        root, changed = version.number, [(item, True) for item in live_set.items]
     row = {
         "number": version.number,
         "kind": str(version.kind),
@@ -46,48 +80,77 @@ def insert(connection: Connection, version: Version, live_set: LiveSet, *, fence
         "fence": fence,
         "job_id": job_id,
         "pinned": version.pinned,
+        "root": root,
+        "minors": version.minors,
+        "major_at": version.major_at,
         "author": version.author,
         "reason": version.reason,
         "created_at": version.created_at,
     }
     connection.execute(sa.insert(t.versions).values(**row))
-    items = [
-        {
-            "version": version.number,
-            "edit_id": item.edit_id,
-            "carrier": str(item.carrier),
-            "role": str(item.role),
-            "held": item.held,
-            "answer": item.answer,
-        }
-        for item in live_set.items
-    ]
-    if items:
-        connection.execute(sa.insert(t.version_edits), items)
+    _write(connection, version.number, changed)
+
+
+def most_changes(size: int) -> int:
+    """How many changes to a root a set of `size` items is kept as.
+
+    A root costs `size` rows, and the k-th edit after it k rows: √(2 · size) edits a root make the least of both. A retrain of a
+    large set changes few rows too: what was in the tensors before is in them again.
+    """
+    return max(FEW_CHANGES, math.isqrt(2 * size))
 
 
 def live_set(connection: Connection, number: int) -> LiveSet:
-    """The live set that was stored with a version."""
-    select = (
-        sa.select(t.version_edits, t.edits.c.key_digest, t.edits.c.seq)
-        .join(t.edits, t.edits.c.id == t.version_edits.c.edit_id)
-        .where(t.version_edits.c.version == number)
-        .order_by(t.edits.c.seq)
+    """The live set that was stored with a version; empty for one that was collected or is not there."""
+    while True:
+        place = _place(connection, number)
+        if place is None or place.status == VersionStatus.COLLECTED:
+            return LiveSet()
+        found = memory_of(connection).get(place.name)
+        if found is not None:
+            return found
+        found = _read(connection, place)
+        # Statements of a reader are not one transaction: the version may have been collected, or got another root, between them.
+        if _place(connection, number) == place:
+            memory_of(connection).keep(place.name, found)
+            return found
+
+
+def holding(connection: Connection, edit_ids: Collection[str]) -> list[int]:
+    """The versions, less those collected, that hold any of these edits in whatever role."""
+    present: dict[int, set[str]] = {}
+    absent: dict[int, set[str]] = {}
+    for some in chunks(edit_ids):
+        columns = (t.version_edits.c.version, t.version_edits.c.edit_id, t.version_edits.c.present)
+        for row in connection.execute(sa.select(*columns).where(t.version_edits.c.edit_id.in_(some))):
+            (present if row.present else absent).setdefault(row.version, set()).add(row.edit_id)
+    kept = sa.select(t.versions.c.number, t.versions.c.root).where(t.versions.c.status != VersionStatus.COLLECTED)
+    nothing: set[str] = set()
+    return sorted(
+        row.number
+        for row in connection.execute(kept)
+        if present.get(row.number) or present.get(row.root, nothing) - absent.get(row.number, nothing)
     )
-    return LiveSet(
-        tuple(
-            LiveItem(
-                edit_id=row.edit_id,
-                key=row.key_digest,
-                seq=row.seq,
-                carrier=Carrier(row.carrier),
-                role=Role(row.role),
-                held=row.held,
-                answer=row.answer,
-            )
-            for row in connection.execute(select)
-        )
-    )
+
+
+def take_out(connection: Connection, edit_ids: Collection[str]) -> int:
+    """Delete every row that names these edits; how many. Whatever holds them must have been collected before.
+
+    A version that is kept as changes to such a root is given another root first, and not only for the foreign key: a process that
+    remembers the old root's set would go on reading the edits by it.
+    """
+    roots = set[int]()
+    for some in chunks(edit_ids):
+        select = sa.select(t.version_edits.c.version).where(t.version_edits.c.edit_id.in_(some), t.version_edits.c.present)
+        roots |= set(connection.execute(select.distinct()).scalars())
+    for root in sorted(roots):
+        _root_anew(connection, root)
+    deleted = 0
+    for some in chunks(edit_ids):
+        deleted += connection.execute(sa.delete(t.version_edits).where(t.version_edits.c.edit_id.in_(some))).rowcount
+    _delete_rows_without_need(connection)
+    memory_of(connection).clear()
+    return deleted
 
 
 def set_status(connection: Connection, number: int, status: VersionStatus) -> None:
@@ -119,11 +182,11 @@ def beyond_retention(connection: Connection, *, head: int, keep_last: int, keep_
     return sorted(connection.execute(select).scalars())
 
 
-def collect(connection: Connection, numbers: list[int]) -> None:
-    """Mark versions as collected and forget their live sets."""
+def collect(connection: Connection, numbers: Iterable[int]) -> None:
+    """Mark versions as collected and forget their live sets, but for the rows of a root that a version still needs."""
     for number in numbers:
         set_status(connection, number, VersionStatus.COLLECTED)
-        connection.execute(sa.delete(t.version_edits).where(t.version_edits.c.version == number))
+    _delete_rows_without_need(connection)
 
 
 def digests_kept(connection: Connection) -> set[str]:
@@ -150,4 +213,117 @@ def _version(row: RowMapping) -> Version:
         window=row["window_count"],
         scores=row["scores"],
         pinned=row["pinned"],
+        minors=row["minors"],
+        major_at=row["major_at"],
     )
+
+
+def digests_collected(connection: Connection) -> set[str]:
+    """The digests of all versions whose file is not needed for their sake."""
+    select = sa.select(t.versions.c.digest).where(
+        t.versions.c.status == VersionStatus.COLLECTED, t.versions.c.digest.is_not(None)
+    )
+    return set(connection.execute(select.distinct()).scalars())
+
+
+def _place(connection: Connection, number: int) -> _Place | None:
+    if not 0 <= number <= LARGEST:
+        return None
+    columns = (t.versions.c.number, t.versions.c.root, t.versions.c.status, t.versions.c.created_at)
+    row = connection.execute(sa.select(*columns).where(t.versions.c.number == number)).one_or_none()
+    return None if row is None else _Place(*row)
+
+
+def _read(connection: Connection, place: _Place) -> LiveSet:
+    if place.root == place.number:
+        return LiveSet(tuple(item for item, _ in _rows(connection, place.number)))
+    items = dict(_root_set(connection, place.root).by_id)
+    for item, present in _rows(connection, place.number):
+        if present:
+            items[item.edit_id] = item
+        else:
+            items.pop(item.edit_id, None)
+    return LiveSet(tuple(sorted(items.values(), key=lambda item: item.seq)))
+
+
+def _root_set(connection: Connection, root: int) -> LiveSet:
+    """The complete set of a root, even of one that was collected: its rows stay as long as a version needs them."""
+    place = _place(connection, root)
+    assert place is not None and place.root == root, "a root is its own root"
+    found = memory_of(connection).get(place.name)
+    if found is None:
+        found = _read(connection, place)
+        memory_of(connection).keep(place.name, found)
+    return found
+
+
+def _rows(connection: Connection, number: int) -> list[tuple[LiveItem, bool]]:
+    """A version's own rows in order of acceptance, each with whether the version has the item."""
+    columns = (t.version_edits, t.edits.c.key_digest, t.edits.c.seq)
+    select = sa.select(*columns).join(t.edits, t.edits.c.id == t.version_edits.c.edit_id)
+    return [
+        (
+            LiveItem(
+                edit_id=row.edit_id,
+                key=row.key_digest,
+                seq=row.seq,
+                carrier=CARRIERS[row.carrier],
+                role=ROLES[row.role],
+                held=row.held,
+                answer=row.answer,
+            ),
+            row.present,
+        )
+        for row in connection.execute(select.where(t.version_edits.c.version == number).order_by(t.edits.c.seq))
+    ]
+
+
+def _write(connection: Connection, number: int, changed: Sequence[tuple[LiveItem, bool]]) -> None:
+    rows = [
+        {
+            "version": number,
+            "edit_id": item.edit_id,
+            "carrier": str(item.carrier),
+            "role": str(item.role),
+            "held": item.held,
+            "answer": item.answer,
+            "present": present,
+        }
+        for item, present in changed
+    ]
+    if rows:
+        connection.execute(sa.insert(t.version_edits), rows)
+
+
+def _changes(root: LiveSet, live_set: LiveSet) -> list[tuple[LiveItem, bool]]:
+    """What makes a set of its root: items that are new or stand otherwise, and items that it has not."""
+    own = live_set.by_id
+    changed = [(item, True) for item in live_set.items if root.get(item.edit_id) is not item and root.get(item.edit_id) != item]
+    return changed + [(item, False) for item in root.items if item.edit_id not in own]
+
+
+def _root_anew(connection: Connection, root: int) -> None:
+    """Give the versions kept as changes to `root` a root among themselves: the first of them, and others where they are too far
+    from it.
+    """
+    kept = (t.versions.c.root == root, t.versions.c.number != root, t.versions.c.status != VersionStatus.COLLECTED)
+    numbers = connection.execute(sa.select(t.versions.c.number).where(*kept).order_by(t.versions.c.number)).scalars().all()
+    near: tuple[int, LiveSet] | None = None
+    for number in numbers:
+        whole = live_set(connection, number)
+        changed = [] if near is None else _changes(near[1], whole)
+        if near is None or len(changed) > most_changes(len(whole.items)):
+            near, changed = (number, whole), [(item, True) for item in whole.items]
+        connection.execute(sa.delete(t.version_edits).where(t.version_edits.c.version == number))
+        connection.execute(sa.update(t.versions).where(t.versions.c.number == number).values(root=near[0]))
+        _write(connection, number, changed)
+
+
+def _delete_rows_without_need(connection: Connection) -> None:
+    """Delete the rows of collected versions, less those of roots that other versions are changes to."""
+    has_rows = sa.exists().where(t.version_edits.c.version == t.versions.c.number)
+    collected = sa.select(t.versions.c.number).where(t.versions.c.status == VersionStatus.COLLECTED, has_rows)
+    needed = sa.select(t.versions.c.root).where(t.versions.c.status != VersionStatus.COLLECTED)
+    going = set(connection.execute(collected).scalars()) - set(connection.execute(needed.distinct()).scalars())
+    for number in sorted(going):
+        connection.execute(sa.delete(t.version_edits).where(t.version_edits.c.version == number))

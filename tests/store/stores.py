@@ -8,6 +8,7 @@ from pathlib import Path
 import sqlalchemy as sa
 
 from service.store import heads
+from service.store.livesets import memory_of
 from service.store.migrate import upgrade
 from service.store.session import Store
 from service.store.tables import edit_transitions, metadata
@@ -46,4 +47,5 @@ def wipe(store: Store) -> None:
         for table in reversed(metadata.sorted_tables):
             if table is not edit_transitions:
                 connection.execute(sa.delete(table))
+        memory_of(connection).clear()
         heads.found(connection, fingerprint="base", name="test", author="ann", now=NOW)

@@ -90,7 +90,7 @@ def test_the_database_holds_the_table_of_transitions_of_the_domain(shared: Store
 def test_the_database_itself_refuses_a_transition_that_is_not_in_the_table(shared: Store) -> None:
     (edit,) = submit(shared, [ask("refused by the database")], author="ann").edits
     with shared.write() as connection:
-        edits.ask_retraction(connection, edit.id, restore_previous=False, author="ann", now=NOW)
+        edits.ask_retraction(connection, [edit.id], restore_previous=False, author="ann", now=NOW)
         edits.change(connection, [Change(edit_id=edit.id, status=EditStatus.RETRACTED)], now=NOW)
 
     with pytest.raises(IntegrityError), shared.write() as connection:

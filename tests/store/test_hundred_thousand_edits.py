@@ -1,0 +1,177 @@
+"""A store with 100,000 live edits: what one more edit, a retraction, a rollback and a retrain write and load goes by what they
+change.
+"""
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+import torch
+
+from service.domain.cadence import Cadence
+from service.domain.edit import Edit, EditStatus
+from service.domain.liveset import Carrier, LiveItem, LiveSet
+from service.domain.version import Version, VersionKind, VersionStatus
+from service.editors.protocol import Fitted, Hooks, Item
+from service.lifecycle.apply import apply
+from service.lifecycle.refit import refit
+from service.lifecycle.retrain import Pressed, retrain
+from service.lifecycle.settings import LifecycleSettings
+from service.lifecycle.work import SETTLED_GIVEN, Turn
+from service.lm.overlay import Overlay
+from service.store import edits, events, heads, jobs, versions
+from service.store import tables as t
+from service.store.migrate import upgrade
+from tests.lifecycle.house import House
+from tests.lifecycle.ledger import Ledger
+from tests.store.stores import KINDS, database
+
+MANY = {"sqlite": 100_000, "postgres": 10_000}  # the code is the same, and a row takes longer to send to a server
+NOW = datetime(2026, 1, 2, tzinfo=UTC)
+QUIET = LifecycleSettings(cadence=Cadence(method="baft", hard=100))
+
+
+class Trusting(Ledger):
+    """A ledger that does not write down what its tensors say: 100,000 lines would take longer to read than all that is tested."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.given: list[int] = []  # items of each fit
+
+    def _fitted(self, method: str, overlay: Overlay, new: Sequence[Item], window: Sequence[Item]) -> Fitted:
+        self.given.append(len(new) + len(window))
+        if method == "locft":
+            overlay = Overlay({"ledger": torch.tensor([float(len(new))])}, None)
+        return Fitted(overlay, {item.edit.id: {"method": method, "taken": True} for item in new}, (), {"canary": 1.0})
+
+    def locft(self, items: Sequence[Item], *given: object, **named: object) -> Fitted:
+        hooks = next(one for one in (*given, *named.values()) if isinstance(one, Hooks))
+        hooks.between_steps()
+        return self._fitted("locft", Overlay({}, None), items, ())
+
+
+@pytest.fixture(params=KINDS)
+def house(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[House]:
+    """A server of many edits that a retrain put into the tensors as version 1."""
+    with database(request.param, tmp_path) as url:
+        upgrade(url)
+        house = House(url, tmp_path / "checkpoints", ledger=Trusting(), settings=QUIET)
+        fill(house, MANY[request.param])
+        yield house.again()
+        house.close()
+
+
+def fill(house: House, count: int) -> None:
+    digest = house.parts.overlays.save(Overlay({"ledger": torch.tensor([float(count)])}, None))
+    plain = {"status": "consolidated", "method": "auto", "surfaces": ["raw"], "metadata": {}, "author": "ann", "created_at": NOW}
+    plain |= {"applied_at": NOW, "version": 1, "scores_due": False, "restore_previous": False}
+    probes = {"rephrases": [{"prompt": "again?", "answer": None, "train": True, "group": None}] * 3}
+    with house.store.write() as connection:
+        heads.lock(connection)
+        first = heads.take_seqs(connection, count)
+        rows = [(f"edit-{seq}", f"{seq * 2_654_435_761 % 2**32:064x}", seq) for seq in range(first, first + count)]
+        connection.execute(
+            sa.insert(t.edits),
+            [
+                {"id": name, "seq": seq, "key_digest": key, "prompt": f"p{seq}", "target": "x", "probes": probes, **plain}
+                for name, key, seq in rows
+            ],
+        )
+        moved = heads.move(connection, heads.read(connection), restores_fence=None, reason=None, author="ann", now=NOW)
+        kind, status = VersionKind.LOCFT, VersionStatus.PUBLISHED
+        made = {"number": moved.version, "kind": kind, "status": status, "parent": 0, "digest": digest, "created_at": NOW}
+        held = [LiveItem(edit_id=name, key=key, seq=seq, carrier=Carrier.TENSORS, held=True) for name, key, seq in rows]
+        versions.insert(connection, Version(**made, author="ann"), LiveSet(tuple(held)), fence=None, job_id=None)  # type: ignore[arg-type]
+
+
+@contextmanager
+def counted(house: House) -> Iterator[Counter[str]]:
+    """Rows written by table, edits loaded whole (`loaded`: as many as were asked for), and times that version 1 was read."""
+    count: Counter[str] = Counter()
+
+    def note(connection: object, cursor: object, sql: str, given: Sequence[object], context: object, many: bool) -> None:
+        verb, *words = sql.replace('"', "").split()
+        if verb in ("INSERT", "UPDATE", "DELETE"):
+            table = words[0 if verb == "UPDATE" else 1]
+            count[table] += len(given) if many else max(cursor.rowcount, 0)  # type: ignore[attr-defined]
+        elif "edits.probes" in sql:
+            count["loaded"] += len(given)
+        elif "FROM version_edits JOIN" in " ".join(words):
+            values = given.values() if isinstance(given, dict) else given
+            count["roots read"] += 1 in list(values)
+
+    engines = {house.store._writer, house.store._reader}
+    for engine in engines:
+        sa.event.listen(engine, "after_cursor_execute", note)
+    try:
+        yield count
+    finally:
+        for engine in engines:
+            sa.event.remove(engine, "after_cursor_execute", note)
+
+
+def turn_of(house: House) -> Turn:
+    house.worker._hold_lease()
+    fence = house.worker.fence
+    assert fence is not None
+    return Turn(fence)
+
+
+def edit_named(house: House, edit_id: str) -> Edit:
+    with house.store.read() as connection:
+        return edits.get(connection, edit_id)
+
+
+def test_what_is_written_and_loaded_goes_by_what_changes_and_not_by_what_is_live(house: House) -> None:
+    ledger, many = house.ledger, house.head.edits_counted
+    assert isinstance(ledger, Trusting) and many == MANY["sqlite" if house.store.is_sqlite else "postgres"]
+    turn = turn_of(house)
+    apply(house.parts, turn)
+
+    with counted(house) as first:
+        (edit,) = house.post(("new", "1"))
+        apply(house.parts, turn)
+    with counted(house) as second:
+        house.post(("newer", "2"))
+        apply(house.parts, turn)
+        assert refit(house.parts, turn) is False
+
+    assert house.head.edits_counted == many + 2 and house.head.window == 2
+    assert (first["roots read"], second["roots read"]) == (1, 0)
+    assert second["version_edits"] == 2 and second["edits"] <= 4 and second["events"] <= 5
+    assert second["loaded"] <= SETTLED_GIVEN + 20
+    assert ledger.given[-1] == SETTLED_GIVEN + 2
+
+    with counted(house) as retracting:
+        house.retract(edit_named(house, "edit-7"))
+        assert refit(house.parts, turn) is True
+
+    assert house.head.edits_counted == many + 1
+    assert retracting["version_edits"] == 3 and retracting["edits"] <= 4 and retracting["loaded"] <= SETTLED_GIVEN + 20
+
+    with counted(house) as back:
+        house.roll_back(2)
+
+    assert house.live_set.ids == {f"edit-{n}" for n in range(1, many + 1)} - {"edit-7"} | {edit.id}
+    assert back["version_edits"] == 2 and back["edits"] <= 3 and back["loaded"] == 0
+
+    refit(house.parts, turn)
+    with house.store.write() as connection:
+        heads.lock(connection)
+        jobs.insert(connection, "retrain", reason=None, author="ann", now=NOW, mode="major")
+    with counted(house) as trained:
+        assert retrain(house.parts, turn, Pressed()) is True
+
+    assert house.head.kind is VersionKind.LOCFT and house.head.window == 0 and house.head.edits_counted == many
+    assert house.edit(edit).status is EditStatus.CONSOLIDATED
+    assert edit_named(house, "edit-9").report == {"method": "locft", "taken": True}
+    assert trained["version_edits"] == 2, "what was in the tensors before is in them again: only the change is written"
+    assert trained["edits"] <= many + 10 and trained["events"] <= many + 10
+    assert many <= trained["loaded"] <= many + SETTLED_GIVEN
+    with house.store.read() as connection:
+        assert len(events.page(connection, limit=5, after=10)) == 5
+        assert versions.live_set(connection, house.head.number).settled == house.live_set.live
