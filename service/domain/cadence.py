@@ -1,12 +1,21 @@
-"""The cadence: when a retrain is due, and how many edits BaFT may still take. Pure."""
+"""The cadence: when a retrain is due, of which kind, and how many edits BaFT may still take. Pure.
+
+A *minor* retrain starts from the head's tensors and moves the window into them; a *major* one starts from the base over the whole
+live set. What is measured to be bad makes a retrain due only if it could come to something else than the last one did.
+"""
 
 from dataclasses import dataclass
 from typing import Literal
 
+Mode = Literal["minor", "major"]
+Strategy = Literal["compaction", "realtime", "buffered"]
+
+_ROUNDING = 1e-9
+
 
 @dataclass(frozen=True)
 class Cadence:
-    """How far the window may grow; all counts are edits."""
+    """How far the window may grow and how far figures may fall; all counts are edits, all shares are of one."""
 
     soft: int = 25  # a window this long makes a retrain due
     hard: int = 50  # a window this long takes no more
@@ -15,34 +24,69 @@ class Cadence:
     method: Literal["auto", "baft", "locft"] = (
         "auto"  # who carries an edit that names no method; with `baft` a retrain is made on request only
     )
+    strategy: Strategy = "compaction"
+    age_s: float = 21_600.0  # seconds after which the oldest edit of the window makes a retrain due
+    retention_floor: float = 0.98  # least share of the live edits answered
+    locality_fall: float = 0.10  # largest fall of the canary since the last retrain
+    capability_floor: float = 0.95  # least capability, as a share of the base model's
+    few: int = 4  # with fewer untried edits no retrain is due for the sake of figures: it would hardly change them
+    minors: int = 4  # minor retrains in a row before a major one
+    minor_drift: float = 0.05  # largest fall of the canary under tensors of minor retrains, against the last major one
+    major_every_s: float = 86_400.0  # seconds after which a major retrain is due if there was anything since the last
 
 
 @dataclass(frozen=True, kw_only=True)
 class Standing:
-    """What the cadence looks at."""
+    """What the cadence looks at. Figures that are not known are None, and make nothing due."""
 
     window: int  # live edits and tombstones that BaFT carries
     untried: int = 0  # of these, live edits that no retrain has been trained on: the others would be lost again
+    oldest_untried_s: float = 0.0
     deferred: int
     oldest_deferred_s: float = 0.0
     taken_back: bool = False  # the tensors hold something that is not live any more
-    retrain_failed: bool = False  # the last retrain failed and nothing it would train on has changed since
+    retrain_failed: bool = False  # the last one failed or was cancelled, and next to nothing it would train on has changed since
     retrain_underway: bool = False  # queued or running
+    tensors: bool = False  # whether the head has any, from which a minor retrain could start
+    minors: int = 0  # minor retrains in them since the last major one
+    since_major_s: float | None = None
+    retention: float | None = None
+    retention_then: float | None = None  # of the tensors alone, when they were trained
+    locality: float | None = None  # of the head on the canary
+    locality_then: float | None = None  # of the tensors alone, when they were trained
+    locality_at_major: float | None = None  # of the tensors of the last major retrain alone
+    capability: float | None = None
 
 
-def retrain_reason(standing: Standing, cadence: Cadence) -> str | None:
-    """Why a retrain is due by itself, or None."""
+@dataclass(frozen=True)
+class Due:
+    """A retrain that is due, and why, in a sentence."""
+
+    mode: Mode
+    reason: str
+
+
+def due(standing: Standing, cadence: Cadence) -> Due | None:
+    """The retrain that is due by itself, or None."""
     if cadence.method == "baft" or standing.retrain_failed or standing.retrain_underway:
         return None
     if standing.taken_back:
-        return "a retracted edit is still in the tensors"
-    if standing.untried >= cadence.soft:
-        return f"the window holds {standing.untried} edits that are in no tensors yet"
-    if standing.deferred >= cadence.deferred:
-        return f"{standing.deferred} edits are deferred"
-    if standing.deferred and standing.oldest_deferred_s >= cadence.deferred_s:
-        return "a deferred edit has waited long enough"
-    return None
+        return Due("major", "a retracted edit is still in the tensors")
+    reason = _waiting(standing, cadence)
+    if reason is not None:
+        return Due(mode_of(standing, cadence), reason)
+    return _scheduled(standing, cadence) or _fallen(standing, cadence)
+
+
+def mode_of(standing: Standing, cadence: Cadence) -> Mode:
+    """Which kind the next retrain should be, if nobody says: minor, unless it has nothing to start from or it is time for a
+    major one.
+    """
+    if cadence.strategy != "compaction" or not standing.tensors or standing.taken_back:
+        return "major"
+    if standing.minors >= cadence.minors or _drifted(standing, cadence):
+        return "major"
+    return "minor"
 
 
 def room(standing: Standing, cadence: Cadence) -> int:
@@ -52,4 +96,71 @@ def room(standing: Standing, cadence: Cadence) -> int:
 
 def full_window_defers(standing: Standing, cadence: Cadence) -> bool:
     """What happens to edits that find the window full: they wait for the retrain, or are deferred if none can come."""
-    return not standing.retrain_underway and retrain_reason(standing, cadence) is None
+    return not standing.retrain_underway and due(standing, cadence) is None
+
+
+def _waiting(standing: Standing, cadence: Cadence) -> str | None:
+    """Why edits that are in no tensors should not wait any longer."""
+    if standing.untried >= cadence.soft:
+        return f"the window holds {standing.untried} edits that are in no tensors yet"
+    if standing.untried and standing.window >= cadence.hard:
+        return "the window is full"
+    if standing.deferred >= cadence.deferred:
+        return "an edit is deferred" if standing.deferred == 1 else f"{standing.deferred} edits are deferred"
+    if standing.deferred and standing.oldest_deferred_s >= cadence.deferred_s:
+        return "a deferred edit has waited long enough"
+    if standing.untried and standing.oldest_untried_s >= cadence.age_s:
+        return "an edit has been in the window long enough"
+    return None
+
+
+def _scheduled(standing: Standing, cadence: Cadence) -> Due | None:
+    """The major retrain that time makes due; not if it would come to the tensors that are there."""
+    if standing.since_major_s is None or standing.since_major_s < cadence.major_every_s:
+        return None
+    return Due("major", "the last major retrain is long enough ago") if standing.minors or standing.untried else None
+
+
+def _fallen(standing: Standing, cadence: Cadence) -> Due | None:
+    """The retrain that figures make due: first the window goes into the tensors, then minor ones give way to a major one.
+
+    After a major one with nothing new, another would come to the same: then the figures stand as they are.
+    """
+    news = standing.untried >= cadence.few
+    if not news and not standing.minors:
+        return None
+    reason = _fall(standing, cadence)
+    if reason is None:
+        return None
+    return Due(mode_of(standing, cadence) if news else "major", reason)
+
+
+def _fall(standing: Standing, cadence: Cadence) -> str | None:
+    then = 1.0 if standing.retention_then is None else standing.retention_then
+    if _is_under(standing.retention, min(cadence.retention_floor, then)):
+        return f"the head answers {standing.retention:.3f} of its live edits, under {cadence.retention_floor}"
+    if _has_fallen(standing.locality, standing.locality_then, cadence.locality_fall):
+        return (
+            f"locality on the canary has fallen from {standing.locality_then:.3f} to {standing.locality:.3f}"
+            f" since the last retrain, by {cadence.locality_fall} or more"
+        )
+    if _is_under(standing.capability, cadence.capability_floor):
+        return f"capability is {standing.capability:.3f} of the base model's, under {cadence.capability_floor}"
+    if not standing.untried and _drifted(standing, cadence):
+        return (
+            f"minor retrains have cost the canary {cadence.minor_drift} or more:"
+            f" from {standing.locality_at_major:.3f} to {standing.locality_then:.3f}"
+        )
+    return None
+
+
+def _drifted(standing: Standing, cadence: Cadence) -> bool:
+    return standing.minors > 0 and _has_fallen(standing.locality_then, standing.locality_at_major, cadence.minor_drift)
+
+
+def _is_under(figure: float | None, floor: float) -> bool:
+    return figure is not None and figure < floor - _ROUNDING
+
+
+def _has_fallen(figure: float | None, before: float | None, by: float) -> bool:
+    return figure is not None and before is not None and before - figure >= by - _ROUNDING

@@ -12,6 +12,7 @@ class GateLimits:
 
     canary_fall: float = 0.05  # largest fall against the parent for each edit that a publication adds
     canary_floor: float = 0.80  # least share against the base
+    retrain_losses: float = 0.02  # largest share of the live edits (one edit at least) that a retrain may end without
 
 
 @dataclass(frozen=True)
@@ -20,6 +21,13 @@ class Decision:
 
     passes: bool
     reasons: tuple[str, ...] = ()
+
+
+def losses(lost: int, live: int, limits: GateLimits) -> Decision:
+    """Judge a retrain after which `lost` of `live` edits, which were answered before, would not be answered by anything."""
+    if lost <= max(1, int(limits.retrain_losses * live)):
+        return Decision(True)
+    return Decision(False, (f"{lost} of {live} edits that are answered now would be lost",))
 
 
 def decide(scores: Mapping[str, Any], parent: Mapping[str, Any], *, edits: int, limits: GateLimits) -> Decision:

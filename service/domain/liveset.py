@@ -5,9 +5,11 @@ and the window answers with the base's own words over it. `ghost`: it is not liv
 the tensors is harmless while a newer edit with its key is live, a ghost in the window asks for a refit.
 """
 
+import heapq
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from functools import cached_property
 
 
 class Carrier(StrEnum):
@@ -48,45 +50,53 @@ class LiveItem:
 
 @dataclass(frozen=True)
 class LiveSet:
-    """Items in order of acceptance; at most one live item per conflict key."""
+    """Items in order of acceptance; at most one live item per conflict key.
+
+    Sets of 100,000 items are asked many times between two publications, so what is asked of one is worked out once.
+    """
 
     items: tuple[LiveItem, ...] = ()
 
     def get(self, edit_id: str) -> LiveItem | None:
         """The item of an edit, whatever its role."""
-        return next((item for item in self.items if item.edit_id == edit_id), None)
+        return self.by_id.get(edit_id)
 
-    @property
+    @cached_property
     def live(self) -> tuple[LiveItem, ...]:
         """What the version answers."""
         return tuple(item for item in self.items if item.is_live)
 
-    @property
+    @cached_property
     def ids(self) -> frozenset[str]:
         """The ids of the live edits."""
         return frozenset(item.edit_id for item in self.live)
 
-    @property
+    @cached_property
     def window(self) -> tuple[LiveItem, ...]:
         """What BaFT has to say: live items outside the tensors, and tombstones."""
         return tuple(item for item in self.items if item.carrier is Carrier.WINDOW and item.role is not Role.GHOST)
 
-    @property
+    @cached_property
     def settled(self) -> tuple[LiveItem, ...]:
         """Live items that the tensors say: what BaFT has to leave as they are."""
         return tuple(item for item in self.live if item.carrier is Carrier.TENSORS)
 
-    @property
+    @cached_property
     def held(self) -> tuple[LiveItem, ...]:
         """What the tensors were trained on, live or not."""
         return tuple(item for item in self.items if item.held)
 
-    @property
+    @cached_property
     def needs_refit(self) -> bool:
         """Whether the overlay says something that its rows do not: a ghost in the window, or one in the tensors that nothing
         covers.
         """
         return entomb(self) != self or any(item.role is Role.GHOST and item.carrier is Carrier.WINDOW for item in self.items)
+
+    @cached_property
+    def by_id(self) -> Mapping[str, LiveItem]:
+        """Every item by the id of its edit."""
+        return {item.edit_id: item for item in self.items}
 
 
 def apply(parent: LiveSet, new: Iterable[LiveItem]) -> tuple[LiveSet, dict[str, str]]:
@@ -94,22 +104,16 @@ def apply(parent: LiveSet, new: Iterable[LiveItem]) -> tuple[LiveSet, dict[str, 
 
     Per key the latest accepted edit wins; one that is older than a live edit of its key does not join and counts as superseded.
     """
-    items = {item.edit_id: item for item in parent.items}
+    entrants = sorted(new, key=lambda item: item.seq)
+    of_key: dict[str, dict[str, LiveItem]] = {entrant.key: {} for entrant in entrants}
+    for item in parent.items:
+        if item.key in of_key:
+            of_key[item.key][item.edit_id] = item
     superseded: dict[str, str] = {}
-    for entrant in sorted(new, key=lambda item: item.seq):
-        rival = next((item for item in items.values() if item.is_live and item.key == entrant.key and item != entrant), None)
-        if rival is not None and rival.edit_id != entrant.edit_id and rival.seq > entrant.seq:
-            superseded[entrant.edit_id] = rival.edit_id
-            continue
-        for item in [item for item in items.values() if item.key == entrant.key]:
-            if item.is_live and item.edit_id != entrant.edit_id:
-                superseded[item.edit_id] = entrant.edit_id
-            _leave(items, item)
-        was = items.get(entrant.edit_id)
-        items[entrant.edit_id] = replace(
-            entrant, carrier=Carrier.WINDOW, role=Role.LIVE, answer=None, held=was is not None and was.held
-        )
-    return _ordered(items), superseded
+    for entrant in entrants:
+        _enter(of_key[entrant.key], entrant, superseded)
+    others = [item for item in parent.items if item.key not in of_key]
+    return _ordered([*others, *(item for items in of_key.values() for item in items.values())]), superseded
 
 
 def drop(parent: LiveSet, gone: Collection[str]) -> LiveSet:
@@ -118,7 +122,7 @@ def drop(parent: LiveSet, gone: Collection[str]) -> LiveSet:
     for edit_id in gone:
         if edit_id in items:
             _leave(items, items[edit_id])
-    return _ordered(items)
+    return _ordered(items.values())
 
 
 def refitted(parent: LiveSet, gone: Collection[str], restored: Iterable[LiveItem] = ()) -> LiveSet:
@@ -131,14 +135,17 @@ def refitted(parent: LiveSet, gone: Collection[str], restored: Iterable[LiveItem
     for item in list(items.values()):
         if item.role is Role.GHOST and item.carrier is Carrier.WINDOW:
             _leave(items, item)
+    answered = {item.key for item in items.values() if item.is_live}
     for entrant in restored:
-        if any(item.is_live and item.key == entrant.key for item in items.values()):
+        if entrant.key in answered:
             continue
+        answered.add(entrant.key)
         was = items.get(entrant.edit_id)
         held = was is not None and was.held
-        carrier = Carrier.TENSORS if held else Carrier.WINDOW
+        said = held and not any(item.held and item.key == entrant.key and item.seq > entrant.seq for item in items.values())
+        carrier = Carrier.TENSORS if said else Carrier.WINDOW  # tensors of minor retrains may hold several edits of one key
         items[entrant.edit_id] = replace(entrant, carrier=carrier, role=Role.LIVE, held=held, answer=None)
-    return entomb(_ordered(items))
+    return entomb(_ordered(items.values()))
 
 
 def entomb(live_set: LiveSet) -> LiveSet:
@@ -158,8 +165,9 @@ def entomb(live_set: LiveSet) -> LiveSet:
 
 def roll_back(target: LiveSet, retracted: Collection[str]) -> LiveSet:
     """The live set of a rollback: the old one, where what was retracted since is a ghost that the old overlay still holds."""
+    gone = set(retracted)
     return LiveSet(
-        tuple(replace(item, role=Role.GHOST) if item.is_live and item.edit_id in retracted else item for item in target.items)
+        tuple(replace(item, role=Role.GHOST) if item.is_live and item.edit_id in gone else item for item in target.items)
     )
 
 
@@ -167,12 +175,28 @@ def consolidate(snapshot: Iterable[LiveItem], window: Iterable[LiveItem], lost: 
     """The live set after a major retrain: `snapshot` in the tensors, what arrived meanwhile and what the retrain lost in the
     window.
     """
+    lost = set(lost)
     held = [
         replace(item, carrier=Carrier.WINDOW if item.edit_id in lost else Carrier.TENSORS, role=Role.LIVE, held=True, answer=None)
         for item in snapshot
     ]
     newer = [replace(item, carrier=Carrier.WINDOW, role=Role.LIVE, held=False, answer=None) for item in window]
-    return LiveSet(tuple(sorted(held + newer, key=lambda item: item.seq)))
+    return _ordered(held + newer)
+
+
+def consolidate_on(
+    start: LiveSet, snapshot: Iterable[LiveItem], window: Iterable[LiveItem], lost: Collection[str] = ()
+) -> LiveSet:
+    """The live set after a minor retrain from the tensors of `start`: like that after a major one, but what those tensors were
+    trained on stays held, as a ghost where something live covers it, else as a tombstone.
+    """
+    after = consolidate(snapshot, window, lost)
+    held = {item.edit_id: item for item in start.held}
+    items = {item.edit_id: replace(item, held=item.held or item.edit_id in held) for item in after.items}
+    for item in held.values():
+        if item.edit_id not in items:
+            items[item.edit_id] = item if item.tombstone else replace(item, carrier=Carrier.TENSORS, role=Role.GHOST, answer=None)
+    return entomb(_ordered(items.values()))
 
 
 def latest_per_key(items: Iterable[LiveItem]) -> tuple[LiveItem, ...]:
@@ -190,6 +214,33 @@ def with_answers(live_set: LiveSet, answers: Mapping[str, str]) -> LiveSet:
     )
 
 
+def sample(items: Collection[LiveItem], most: int) -> tuple[LiveItem, ...]:
+    """All items, or `most` of them, in order of acceptance.
+
+    Chosen by their keys, which are digests: by chance, but the same whenever and wherever it is done, and all but the same after
+    one edit more.
+    """
+    if len(items) <= most:
+        return tuple(items)
+    return tuple(sorted(heapq.nsmallest(most, items, key=lambda item: item.key), key=lambda item: item.seq))
+
+
+def _enter(items: dict[str, LiveItem], entrant: LiveItem, superseded: dict[str, str]) -> None:
+    """Let an edit take its place among the items of its key, unless a later one is live."""
+    rival = next((item for item in items.values() if item.is_live and item != entrant), None)
+    if rival is not None and rival.edit_id != entrant.edit_id and rival.seq > entrant.seq:
+        superseded[entrant.edit_id] = rival.edit_id
+        return
+    for item in list(items.values()):
+        if item.is_live and item.edit_id != entrant.edit_id:
+            superseded[item.edit_id] = entrant.edit_id
+        _leave(items, item)
+    was = items.get(entrant.edit_id)
+    items[entrant.edit_id] = replace(
+        entrant, carrier=Carrier.WINDOW, role=Role.LIVE, answer=None, held=was is not None and was.held
+    )
+
+
 def _leave(items: dict[str, LiveItem], item: LiveItem) -> None:
     """Take an item out of what is answered; the tensors keep what they were trained on."""
     if item.held:
@@ -198,5 +249,5 @@ def _leave(items: dict[str, LiveItem], item: LiveItem) -> None:
         items.pop(item.edit_id, None)
 
 
-def _ordered(items: Mapping[str, LiveItem]) -> LiveSet:
-    return LiveSet(tuple(sorted(items.values(), key=lambda item: item.seq)))
+def _ordered(items: Iterable[LiveItem]) -> LiveSet:
+    return LiveSet(tuple(sorted(items, key=lambda item: item.seq)))

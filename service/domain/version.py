@@ -46,6 +46,8 @@ class Version:
     scores: Mapping[str, Any] = field(default_factory=dict)
     restores: int | None = None  # for a rollback: the version whose overlay it took
     pinned: bool = False
+    minors: int = 0  # minor retrains in its tensors since the major one they began at
+    major_at: datetime | None = None  # when its tensors were last trained from the base
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,13 +1,15 @@
 """When a retrain is due, how much BaFT may still take, and what the gate lets through."""
 
 import math
+from dataclasses import replace
+from typing import Any
 
 import pytest
 
-from service.domain.cadence import Cadence, Standing, full_window_defers, retrain_reason, room
+from service.domain.cadence import Cadence, Due, Mode, Standing, Strategy, due, full_window_defers, mode_of, room
 from service.domain.edit import EditStatus
 from service.domain.errors import Conflict
-from service.domain.gate import GateLimits, decide
+from service.domain.gate import GateLimits, decide, losses
 from service.domain.transitions import ALLOWED, check, leads_to
 
 RULES = Cadence(soft=3, hard=5, deferred=2, deferred_s=60.0)
@@ -18,7 +20,9 @@ RULES = Cadence(soft=3, hard=5, deferred=2, deferred_s=60.0)
     [
         (Standing(window=2, untried=2, deferred=0), False),
         (Standing(window=3, untried=3, deferred=0), True),
-        (Standing(window=9, untried=2, deferred=0), False),
+        (Standing(window=4, untried=2, deferred=0), False),
+        (Standing(window=5, untried=1, deferred=0), True),
+        (Standing(window=5, untried=0, deferred=0), False),
         (Standing(window=0, deferred=1), False),
         (Standing(window=0, deferred=2), True),
         (Standing(window=0, deferred=1, oldest_deferred_s=60.0), True),
@@ -28,14 +32,14 @@ RULES = Cadence(soft=3, hard=5, deferred=2, deferred_s=60.0)
     ],
 )
 def test_a_retrain_is_due(standing: Standing, is_due: bool) -> None:
-    assert (retrain_reason(standing, RULES) is not None) is is_due
+    assert (due(standing, RULES) is not None) is is_due
 
 
 def test_with_baft_alone_no_retrain_is_due_and_a_full_window_defers() -> None:
     alone = Cadence(soft=3, hard=5, method="baft")
     full = Standing(window=5, untried=5, deferred=0)
 
-    assert retrain_reason(full, alone) is None
+    assert due(full, alone) is None
     assert full_window_defers(full, alone)
     assert not full_window_defers(full, RULES)
 
@@ -43,7 +47,7 @@ def test_with_baft_alone_no_retrain_is_due_and_a_full_window_defers() -> None:
 def test_a_window_full_of_what_a_retrain_lost_defers_instead_of_retraining_for_ever() -> None:
     lost = Standing(window=5, untried=0, deferred=0)
 
-    assert retrain_reason(lost, RULES) is None
+    assert due(lost, RULES) is None
     assert full_window_defers(lost, RULES)
 
 
@@ -91,3 +95,70 @@ def test_writing_a_status_again_is_allowed() -> None:
 
 def test_every_status_has_a_row_in_the_table() -> None:
     assert set(ALLOWED) == set(EditStatus)
+
+
+BASE = Standing(window=1, untried=4, deferred=0, tensors=True, minors=1, locality_then=0.95, locality_at_major=0.97)
+ROOMY = Cadence(soft=100, hard=200, deferred=100)
+
+
+@pytest.mark.parametrize(
+    ("change", "mode", "reason"),
+    [
+        ({"untried": 100}, "minor", "100 edits that are in no tensors"),
+        ({"untried": 100, "tensors": False}, "major", "100 edits"),
+        ({"untried": 100, "minors": 4}, "major", "100 edits"),
+        ({"untried": 100, "locality_then": 0.92}, "major", "100 edits"),
+        ({"window": 200}, "minor", "the window is full"),
+        ({"deferred": 100}, "minor", "100 edits are deferred"),
+        ({"deferred": 1, "oldest_deferred_s": 300.0}, "minor", "a deferred edit has waited"),
+        ({"oldest_untried_s": 21_600.0}, "minor", "in the window long enough"),
+        ({"taken_back": True}, "major", "a retracted edit"),
+        ({"since_major_s": 86_400.0}, "major", "long enough ago"),
+        ({"retention": 0.97}, "minor", "answers 0.970 of its live edits"),
+        ({"retention": 0.97, "untried": 3}, "major", "answers 0.970"),
+        ({"locality": 0.85}, "minor", "from 0.950 to 0.850"),
+        ({"capability": 0.94}, "minor", "capability is 0.940"),
+        ({"untried": 0, "locality_then": 0.92}, "major", "from 0.970 to 0.920"),
+    ],
+)
+def test_each_thing_that_makes_a_retrain_due_says_which_and_why(change: dict[str, Any], mode: Mode, reason: str) -> None:
+    found = due(replace(BASE, **change), ROOMY)
+
+    assert found is not None and found.mode == mode
+    assert reason in found.reason
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {},
+        {"retention": 0.98, "locality": 0.86, "capability": 0.95},
+        {"oldest_untried_s": 21_599.0},
+        {"since_major_s": 86_399.0},
+        {"since_major_s": 86_400.0, "untried": 0, "minors": 0},
+        {"retention": 0.5, "untried": 3, "minors": 0},
+        {"retention": 0.5, "capability": 0.1, "locality": 0.1, "untried": 0, "minors": 0},
+        {"retention": 0.90, "retention_then": 0.90},
+        {"locality": 0.5, "locality_then": None},
+        {"retention": 0.5, "retrain_failed": True},
+    ],
+)
+def test_nothing_is_due_that_would_come_to_the_same_or_is_not_known(change: dict[str, Any]) -> None:
+    assert due(replace(BASE, **change), ROOMY) is None
+
+
+@pytest.mark.parametrize("strategy", ["realtime", "buffered"])
+def test_the_strategies_of_the_paper_always_train_from_the_base(strategy: Strategy) -> None:
+    rules = Cadence(strategy=strategy, deferred=1, method="locft")
+
+    assert due(Standing(window=0, deferred=1, tensors=True), rules) == Due("major", "an edit is deferred")
+    assert mode_of(Standing(window=0, deferred=0, tensors=True), rules) == "major"
+
+
+def test_a_retrain_may_end_without_a_small_share_of_what_is_answered_and_always_without_one() -> None:
+    limits = GateLimits(retrain_losses=0.02)
+
+    assert losses(1, 5, limits).passes
+    assert losses(2, 100, limits).passes
+    assert not losses(3, 100, limits).passes
+    assert "2 of 50 edits" in losses(2, 50, limits).reasons[0]

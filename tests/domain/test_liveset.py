@@ -1,5 +1,11 @@
 """The rules of the live set: what joins, what leaves, and what the overlay then still has to be taught."""
 
+from collections.abc import Collection, Iterable
+from dataclasses import replace
+
+from hypothesis import given
+from hypothesis import strategies as st
+
 from service.domain import liveset
 from service.domain.liveset import Carrier, LiveItem, LiveSet, Role
 
@@ -143,3 +149,133 @@ def test_the_latest_per_key_is_kept_in_order_of_acceptance() -> None:
     found = liveset.latest_per_key([item("b1", 2), item("a1", 1), item("a2", 3)])
 
     assert [one.edit_id for one in found] == ["b1", "a2"]
+
+
+def test_a_sample_is_all_there_is_or_the_same_few_in_order_of_acceptance() -> None:
+    few = [item(name, seq) for seq, name in enumerate("dbca")]
+
+    assert liveset.sample(few, 4) == tuple(few)
+    assert [one.edit_id for one in liveset.sample(few, 2)] == ["b", "a"]
+    assert liveset.sample([*few, item("z", 9)], 2) == liveset.sample(few, 2)
+
+
+# The rules as they were before they were made fit for 100,000 items: plain, one item at a time, and slow.
+def plain_apply(parent: LiveSet, new: Iterable[LiveItem]) -> tuple[LiveSet, dict[str, str]]:
+    items = {one.edit_id: one for one in parent.items}
+    superseded: dict[str, str] = {}
+    for entrant in sorted(new, key=lambda one: one.seq):
+        rival = next((one for one in items.values() if one.is_live and one.key == entrant.key and one != entrant), None)
+        if rival is not None and rival.edit_id != entrant.edit_id and rival.seq > entrant.seq:
+            superseded[entrant.edit_id] = rival.edit_id
+            continue
+        for one in [one for one in items.values() if one.key == entrant.key]:
+            if one.is_live and one.edit_id != entrant.edit_id:
+                superseded[one.edit_id] = entrant.edit_id
+            plain_leave(items, one)
+        held = entrant.edit_id in items and items[entrant.edit_id].held
+        items[entrant.edit_id] = replace(entrant, carrier=Carrier.WINDOW, role=Role.LIVE, answer=None, held=held)
+    return plain_set(items), superseded
+
+
+def plain_refitted(parent: LiveSet, gone: Collection[str], restored: Iterable[LiveItem]) -> LiveSet:
+    items = {one.edit_id: one for one in parent.items}
+    for one in list(items.values()):
+        if one.edit_id in gone or (one.role is Role.GHOST and one.carrier is Carrier.WINDOW):
+            plain_leave(items, one)
+    for entrant in restored:
+        if not any(one.is_live and one.key == entrant.key for one in items.values()):
+            held = entrant.edit_id in items and items[entrant.edit_id].held
+            newer = any(one.held and one.key == entrant.key and one.seq > entrant.seq for one in items.values())
+            carrier = Carrier.TENSORS if held and not newer else Carrier.WINDOW
+            items[entrant.edit_id] = replace(entrant, carrier=carrier, role=Role.LIVE, held=held, answer=None)
+    covered = {one.key for one in items.values() if one.is_live}
+    for one in items.values():
+        if one.held and not one.is_live and one.key not in covered and not one.tombstone:
+            items[one.edit_id] = replace(one, carrier=Carrier.WINDOW, role=Role.TOMBSTONE)
+        elif one.tombstone and one.key in covered:
+            items[one.edit_id] = replace(one, carrier=Carrier.TENSORS, role=Role.GHOST, answer=None)
+    return plain_set(items)
+
+
+def plain_leave(items: dict[str, LiveItem], one: LiveItem) -> None:
+    if one.held:
+        items[one.edit_id] = replace(one, carrier=Carrier.TENSORS, role=Role.GHOST, answer=None)
+    else:
+        items.pop(one.edit_id, None)
+
+
+def plain_set(items: dict[str, LiveItem]) -> LiveSet:
+    return LiveSet(tuple(sorted(items.values(), key=lambda one: one.seq)))
+
+
+@given(st.data())
+def test_histories_of_live_sets_are_those_of_the_plain_rules(data: st.DataObject) -> None:
+    pool = [item(f"{key}{seq}", seq) for seq, key in enumerate(data.draw(st.text("abcd", min_size=1, max_size=14)))]
+    some = st.lists(st.sampled_from(pool), unique=True, max_size=5)
+    now = LiveSet()
+
+    for step in data.draw(st.lists(st.sampled_from(["apply", "refit", "retrain", "roll back"]), max_size=8)):
+        chosen = data.draw(some)
+        ids = [one.edit_id for one in chosen]
+        if step == "apply":
+            after, expected = liveset.apply(now, chosen), plain_apply(now, chosen)
+        elif step == "refit":
+            gone = data.draw(some)
+            back = [one for one in chosen if one not in gone]
+            after, expected = [
+                (made, {})
+                for made in (
+                    liveset.refitted(now, [one.edit_id for one in gone], back),
+                    plain_refitted(now, [one.edit_id for one in gone], back),
+                )
+            ]
+        elif step == "retrain":
+            made = liveset.consolidate(now.live, [one for one in pool if now.get(one.edit_id) is None][:1], ids)
+            after = expected = (made, {})
+        else:
+            after = expected = (liveset.roll_back(now, ids), {})
+        assert after == expected
+        now = after[0]
+        assert all(now.get(one.edit_id) is one for one in now.items)
+        assert now.ids == {one.edit_id for one in now.items if one.role is Role.LIVE}
+        assert now.settled == tuple(one for one in now.items if one.is_live and one.carrier is Carrier.TENSORS)
+
+
+def test_after_a_minor_retrain_what_its_start_held_stays_held_covered_or_entombed() -> None:
+    said, covered, retracted, newer, arrived = (
+        LiveItem(edit_id=name, key=key, seq=seq)
+        for seq, (name, key) in enumerate([("said", "a"), ("covered", "b"), ("retracted", "c"), ("newer", "b"), ("arrived", "d")])
+    )
+    start = liveset.apply(liveset.consolidate([said, covered, retracted], []), [newer])[0]
+
+    after = liveset.consolidate_on(start, [item for item in start.live if item.edit_id != "retracted"], [arrived], lost=["newer"])
+
+    found = {item.edit_id: (item.role, item.carrier, item.held) for item in after.items}
+    assert found == {
+        "said": (Role.LIVE, Carrier.TENSORS, True),
+        "covered": (Role.GHOST, Carrier.TENSORS, True),
+        "retracted": (Role.TOMBSTONE, Carrier.WINDOW, True),
+        "newer": (Role.LIVE, Carrier.WINDOW, True),
+        "arrived": (Role.LIVE, Carrier.WINDOW, False),
+    }
+
+
+def test_a_tombstone_keeps_its_answer_through_a_minor_retrain() -> None:
+    kept = LiveItem(edit_id="kept", key="a", seq=1)
+    start = liveset.with_answers(liveset.refitted(liveset.consolidate([kept], []), ["kept"]), {"kept": "as before"})
+
+    after = liveset.consolidate_on(start, [], [])
+
+    assert [(item.role, item.answer) for item in after.items] == [(Role.TOMBSTONE, "as before")]
+
+
+def test_an_older_edit_that_comes_back_is_fitted_again_if_the_tensors_hold_a_newer_one_of_its_key() -> None:
+    older, newer = LiveItem(edit_id="older", key="a", seq=1), LiveItem(edit_id="newer", key="a", seq=2)
+    start = liveset.consolidate_on(liveset.consolidate([older], []), [newer], [])
+
+    after = liveset.refitted(start, ["newer"], [older])
+
+    assert {item.edit_id: (item.role, item.carrier) for item in after.items} == {
+        "older": (Role.LIVE, Carrier.WINDOW),
+        "newer": (Role.GHOST, Carrier.TENSORS),
+    }
