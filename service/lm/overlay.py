@@ -29,7 +29,7 @@ from service.lm.prompts import Batch
 
 @dataclass(frozen=True, eq=False)
 class Overlay:
-    """What a version adds to the base: replaced tensors inside one block, and an adapter. Immutable."""
+    """What a version adds to the base: replaced tensors inside its blocks, and an adapter. Immutable."""
 
     tensors: Mapping[str, Tensor] = field(default_factory=dict)
     adapter: Adapter | None = None
@@ -76,6 +76,8 @@ class Call:
     watch: frozenset[int] = frozenset()  # keep the state entering these blocks
     start: int = 0  # blocks below are not run
     entering: Tensor | None = None  # (B, T, D): the state entering block `start`
+    stop: int | None = None  # this block and those above are not run, only watched
+    sparing: bool = False  # the last block's MLP runs at `keep` alone: the state it leaves elsewhere is not to be used
     behind: Tensor | None = None  # (N, D): a state behind the final norm; nothing but the head is run
     recording: Recording = field(default_factory=Recording)
 
@@ -101,7 +103,7 @@ def intervening(interventions: Mapping[int, Intervention], mask: Tensor, *, reco
 def view(base: Base, tensors: Mapping[str, Tensor] | None = None) -> View:
     """A new view of `base` with `tensors` in the place of its own.
 
-    Names must be parameters of one block and shapes theirs, else `Refused`. Values are cast to the dtype and device that serve.
+    Names must be parameters of blocks and shapes theirs, else `Refused`. Values are cast to the dtype and device that serve.
     """
     tensors = tensors or {}
     _check(base, tensors)
@@ -113,6 +115,8 @@ def view(base: Base, tensors: Mapping[str, Tensor] | None = None) -> View:
     anatomy = anatomy_of(model)
     for block, module in enumerate(anatomy.blocks):
         module.forward = _block_forward(_weakly(module.forward), block, anatomy.depth)
+    last: Any = anatomy.blocks[-1]
+    last.mlp.forward = _mlp_forward(_weakly(last.mlp.forward))
     anatomy.decoder.forward = _decoder_forward(_weakly(anatomy.decoder.forward))
     return View(base, model, anatomy, digest_of(tensors))
 
@@ -187,8 +191,6 @@ def _check(base: Base, tensors: Mapping[str, Tensor]) -> None:
             raise Refused("A replaced tensor is not a parameter of any block of the base model.", field="tensors")
         if tensor.shape != own[name].shape or not tensor.is_floating_point():
             raise Refused("A replaced tensor does not have the shape of the base model's.", field="tensors")
-    if len({name[len(inside) :].split(".")[0] for name in tensors}) > 1:
-        raise Refused("Replaced tensors must lie inside one block.", field="tensors")
 
 
 def _shared_copy(model: nn.Module) -> nn.Module:
@@ -217,7 +219,7 @@ def _weakly(method: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _block_forward(original: Callable[..., Any], block: int, depth: int) -> Callable[..., Any]:
-    """A block's forward that obeys the current call: skipped below `start`, watched, intervened on."""
+    """A block's forward that obeys the current call: skipped below `start` and from `stop` on, watched, intervened on."""
 
     def forward(hidden: Tensor, *args: Any, **kwargs: Any) -> Any:
         call = _CALL.get()
@@ -228,6 +230,8 @@ def _block_forward(original: Callable[..., Any], block: int, depth: int) -> Call
         if block == call.start and call.entering is not None:
             hidden = call.entering  # not what the embedding layer made of it: some add positions to what they are given
         _watch(call, block, hidden)
+        if call.stop is not None and block >= call.stop:
+            return hidden
         out = original(hidden, *args, **kwargs)
         bare = out[0] if isinstance(out, tuple) else out
         moved = intervene(call, block, bare)
@@ -252,6 +256,20 @@ def intervene(call: Call, block: int, hidden: Tensor) -> Tensor:
 def _watch(call: Call, block: int, hidden: Tensor) -> None:
     if block in call.watch:
         call.recording.entering[block] = hidden
+
+
+def _mlp_forward(original: Callable[..., Any]) -> Callable[..., Any]:
+    """The last block's MLP, which mixes no positions, for those alone that the head is applied to, if a call asks for that."""
+
+    def forward(hidden: Tensor, *args: Any, **kwargs: Any) -> Any:
+        call = _CALL.get()
+        if call is None or call.keep is None or not call.sparing:
+            return original(hidden, *args, **kwargs)
+        out = torch.zeros_like(hidden)
+        out[call.keep] = original(hidden[call.keep][None, :, :], *args, **kwargs)[0]
+        return out
+
+    return forward
 
 
 class _Behind:

@@ -72,11 +72,11 @@ class Resumed:
 
 @dataclass(frozen=True, eq=False)
 class Inputs:
-    """Whole sequences prepared up to the input of one block."""
+    """Whole sequences prepared up to the input of one block, less the last token of each: nothing is predicted from it."""
 
     block: int
-    batch: Batch  # (B, T), padded on the right
-    entering: Tensor  # (B, T, D)
+    batch: Batch  # (B, T), padded on the right; column T - 1 holds nothing but last tokens
+    entering: Tensor  # (B, T - 1, D), zero or what is never looked at where a row has no next token
 
     def __len__(self) -> int:
         return self.entering.shape[0]
@@ -86,7 +86,7 @@ class Inputs:
         index = torch.tensor(list(rows), device=self.entering.device)
         batch = self.batch.select(index)
         width = _longest(batch.attention)
-        return Inputs(self.block, batch.narrow(width), self.entering[index, :width])
+        return Inputs(self.block, batch.narrow(width), self.entering[index, : width - 1])
 
 
 def prefill(on: View, rows: Sequence[Row], *, at: int, last: int = LAST, max_batch: int = 64) -> Prefilled:
@@ -142,32 +142,46 @@ def concatenated(parts: Sequence[Prefilled]) -> Prefilled:
 
 
 def prefill_inputs(on: View, rows: Sequence[Row], *, block: int, last: int = LAST, max_batch: int = 64) -> Inputs:
-    """Prepares whole rows up to the input of `block`. No gradients."""
+    """Prepares rows of at least two tokens up to the input of `block`, which is not run. No gradients."""
     parts = []
     for start in range(0, len(rows), max_batch):
         batch = collate(on.base, rows[start : start + max_batch], last=last)
-        parts.append((batch, _entering(on, batch, block, None)))
+        parts.append((batch, _entering(on, _followed(batch), block, None)))
     width = max(batch.ids.shape[1] for batch, _ in parts)
-    entering = torch.cat([pad(tensor, (0, 0, 0, width - tensor.shape[1])) for _, tensor in parts])
+    entering = torch.cat([pad(tensor, (0, 0, 0, width - 1 - tensor.shape[1])) for _, tensor in parts])
     return Inputs(block, Batch.stacked([batch.widen(width) for batch, _ in parts]), entering)
 
 
-def run_from(on: View, inputs: Inputs, *, parameters: Mapping[str, Tensor] | None = None) -> Tensor:
-    """Predictions (N, V) of the rows' target tokens by the blocks from `inputs.block` on.
+def run_from(
+    on: View, inputs: Inputs, *, parameters: Mapping[str, Tensor] | None = None, recording: Recording | None = None
+) -> Tensor:
+    """Predictions (N, V) of the rows' target tokens by the blocks from `inputs.block` on. `recording` is filled if given.
 
     `parameters` stand in the place of the view's own, by name and in its dtype, and gradients flow to them; then the view must
     be one that nobody else uses.
     """
-    call = Call(keep=inputs.batch.predicting, start=inputs.block, entering=inputs.entering)
+    batch = _followed(inputs.batch)
+    call = Call(
+        keep=inputs.batch.targets[:, 1:],  # those before the target tokens
+        start=inputs.block,
+        entering=inputs.entering,
+        sparing=True,
+        recording=recording or Recording(),
+    )
     with calling(call):
         return substituted(
             on,
             parameters or {},
             inputs_embeds=inputs.entering,
-            attention_mask=inputs.batch.attention.long(),
-            position_ids=inputs.batch.position_ids,
+            attention_mask=batch.attention.long(),
+            position_ids=batch.position_ids,
             use_cache=False,
         ).logits[0]
+
+
+def _followed(batch: Batch) -> Batch:
+    """What goes through the model of rows padded on the right: the tokens that another one follows."""
+    return replace(batch.narrow(batch.ids.shape[1] - 1), attention=batch.attention[:, 1:])
 
 
 def _prefill(on: View, rows: Sequence[Row], at: int, last: int) -> Prefilled:
@@ -190,7 +204,8 @@ def _prefill(on: View, rows: Sequence[Row], at: int, last: int) -> Prefilled:
 
 @torch.no_grad()
 def _entering(on: View, batch: Batch, block: int, cache: DynamicCache | None) -> Tensor:
-    with calling(Call(watch=frozenset({block}))) as recording:
+    stop = block if cache is None else None  # a cache wants the keys and values of the blocks above
+    with calling(Call(watch=frozenset({block}), stop=stop)) as recording:
         on.anatomy.decoder(
             input_ids=batch.ids,
             attention_mask=batch.attention.long(),

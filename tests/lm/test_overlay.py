@@ -159,7 +159,6 @@ def test_replaced_tensors_that_do_not_belong_are_refused() -> None:
         {"model.layers.2.mlp.no_such.weight": good[name]},
         {name: good[name][:-1]},
         {name: good[name].long()},
-        {**good, **some_tensors(base, block=1)},
     ]
     for tensors in wrong:
         with pytest.raises(Refused):
