@@ -6,9 +6,9 @@ from torch import Tensor
 
 def leads(logits: Tensor, labels: Tensor) -> Tensor:
     """(N,) by how many nats each label leads the best other token, for logits (N, V); negative where it does not."""
-    logs = torch.log_softmax(logits.detach().float(), -1)
-    own = logs.gather(1, labels[:, None])[:, 0]
-    others = logs.scatter(1, labels[:, None], float("-inf"))
+    scores = logits.detach().float()  # differences are those of log-probabilities
+    own = scores.gather(1, labels[:, None])[:, 0]
+    others = scores.scatter(1, labels[:, None], float("-inf"))
     return own - others.amax(-1)
 
 

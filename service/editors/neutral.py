@@ -30,6 +30,7 @@ _CONTINUATION_TOKENS = 6
 _CANDIDATES = 3  # sentences drawn for each row of the canary
 _SURE = 0.35  # nats a token: the base model gives each token of a continuation 0.7 or so
 _PREFIX_TOKENS = 10
+_CHUNK = 16
 
 Made = TypeVar("Made")
 
@@ -138,6 +139,22 @@ def _surest(base: Base, view: View, continued: list, count: int) -> list:
     losses = row_losses(view, rows, None).tolist() if rows else []
     order = sorted(range(len(rows)), key=lambda index: max(losses[index], _SURE))  # stable: the sure ones in their order
     return [continued[index] for index in sorted(order[:count])]
+
+
+def sure_rows(
+    base: Base, view: View, sentences: Sequence[tuple[int, ...]], count: int, between: Callable[[], None] = lambda: None
+) -> list[Row]:
+    """At most `count` rows made of sentences as the canary's are: cut at a random word, continued as `view` does, and sure.
+
+    The same rows every time; `between` is called between two passes.
+    """
+    chosen = list(sentences[: _CANDIDATES * count])
+    generator = torch.Generator().manual_seed(0)
+    continued: list = []
+    for start in range(0, len(chosen), _CHUNK):
+        continued += _continued(base, view, chosen[start : start + _CHUNK], generator)
+        between()
+    return [encode_free_row(base, ids, cut) for ids, cut in _surest(base, view, continued, count)]
 
 
 def _continued(base: Base, view: View, sentences: Sequence[tuple[int, ...]], generator: torch.Generator) -> list:

@@ -8,7 +8,7 @@ class NeutralSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    sentences: int = Field(1_000, ge=0, description="sentences a fit may learn to keep; 0: none, edits are not held to anything")
+    sentences: int = Field(3_000, ge=0, description="sentences a fit may learn to keep; 0: none, edits are not held to anything")
     canary: int = Field(100, ge=0, description="further sentences that no fit ever sees: locality is watched on them")
     tokens: int = Field(32, ge=4, le=512, description="longest sentence, in tokens")
     seed: int = Field(0, ge=0, description="seed of the sampling and of the cuts")

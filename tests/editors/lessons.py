@@ -48,7 +48,7 @@ def taught_base() -> Base:
 def neutral() -> Neutral:
     """Sentences of the taught base, sampled once."""
     with TemporaryDirectory() as folder:
-        return load_or_sample_neutral(taught_base(), Path(folder), settings=NeutralSettings(sentences=12, canary=6, tokens=10))
+        return load_or_sample_neutral(taught_base(), Path(folder), settings=NeutralSettings(sentences=100, canary=6, tokens=10))
 
 
 def view_of(overlay: Overlay) -> View:

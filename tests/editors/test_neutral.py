@@ -20,7 +20,7 @@ from service.lm.score import taken
 from tests.builders import make_adapter, make_base
 from tests.editors.lessons import item, neutral, settings, taught_base, view_of
 
-SETTINGS = NeutralSettings(sentences=8, canary=4, tokens=10)
+SETTINGS = NeutralSettings(sentences=100, canary=4, tokens=10)
 
 
 def load(folder: Path, chosen: NeutralSettings = SETTINGS) -> Neutral:

@@ -1,36 +1,35 @@
-"""Settings of LocFT-BF with their presets and the papers' table of locations. Plain numbers: reading them loads no model."""
+"""Settings of LocFT-BF, and of the fine-tuning it is compared with, with presets. Plain numbers, no model."""
 
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from service.editors.proportion import at_share
+from service.editors.locft.positions import MEASURED, Asked, InBlock, Kind, block_by, kind_of, rate_of
 
-Kind = Literal["down", "up", "mlp", "attention", "block"]
-
+# One edit after another, each to convergence on its own, from where the last one ended (EasyEdit's fine-tuning).
+_DEPTH_FIRST: dict[str, Any] = {
+    "order": "depth",
+    "epochs": 25,
+    "batch": 1,
+    "judge": "loss",
+    "preserve_weight": 0.0,
+    "learn_probes": False,
+}
 PRESETS: dict[str, dict[str, Any]] = {
     "default": {},
     "paper": {
-        "learning_rate": None,
         "epochs": 25,
         "batch": 100,
+        "bucket": 0,
         "judge": "loss",
+        "revisit": 1.0,
         "preserve_weight": 0.0,
         "learn_probes": False,
         "reduction": "sample",
     },
+    "ft_l": {**_DEPTH_FIRST, "objective": "last_position", "eos": False},
+    "ft_m": _DEPTH_FIRST,
 }
-
-# Locations and rates of the papers' models, by model type and depth.
-_LOCATIONS: dict[tuple[str, int], tuple[Kind, int, float]] = {
-    ("llama", 32): ("down", 22, 5e-4),
-    ("mistral", 32): ("block", 23, 5e-5),
-    ("qwen2", 28): ("down", 6, 5e-4),
-    ("qwen2_moe", 24): ("down", 20, 5e-4),
-}
-_DEFAULT_SHARE = 0.72  # of the depth, the place of block 22 of 32: where a model that the paper does not name is tuned
-_DEFAULT_RATE = 5e-4
-_PAPER_WIDTH = 4096
 
 
 class LocftSettings(BaseModel):
@@ -38,13 +37,31 @@ class LocftSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    preset: Literal["default", "paper"] = Field("default", description="fills every setting below that is not given")
+    preset: Literal["default", "paper", "ft_l", "ft_m"] = Field(
+        "default", description="fills every setting below that is not given; ft_l and ft_m are the papers' comparisons"
+    )
 
-    kind: Kind | None = Field(None, description="what is trained in the block; empty: by family, else the down-projection")
-    block: int | None = Field(None, ge=0, description="block that is trained, from 0; empty: by family, else 0.72 deep")
+    kind: Kind | None = Field(
+        None,
+        description="what is trained in the block; empty: by model or family, else the down-projection; model: all blocks whole",
+    )
+    position: Asked = Field(
+        "auto",
+        description="which block: the papers' default (same block) or proportional one, or our share, 0.72 deep; "
+        "auto: as measured for the embedded model, else by family, proportional at other depths, share for unknown families",
+    )
+    block: int | None = Field(None, ge=0, description="block that is trained, from 0, whatever the position")
+    blocks: tuple[int, ...] = Field((), description="several blocks to train instead of one")
     learning_rate: float | None = Field(None, gt=0, description="rate of Adam; empty: by family and width")
-    epochs: int = Field(60, ge=1, description="most passes over the live set")
+    order: Literal["breadth", "depth"] = Field(
+        "breadth", description="epochs over all edits, or one edit after another, each to convergence"
+    )
+    objective: Literal["target", "last_position"] = Field(
+        "target", description="each target token where it stands, or all of them at the prompt's last position (FT-L)"
+    )
+    epochs: int = Field(100, ge=1, description="most passes over the live set; by depth: most steps of one edit")
     batch: int = Field(32, ge=1, description="edits in one step")
+    bucket: int = Field(4, ge=0, description="tokens by which rows of one step may differ in length, roughly; 0: any rows")
     judge: Literal["greedy", "loss"] = Field("greedy", description="skip and stop by the answers, or by the loss")
     stop_margin: float = Field(0.5, ge=0, description="nats by which target tokens lead in a right answer")
     stop_loss: float = Field(
@@ -52,10 +69,20 @@ class LocftSettings(BaseModel):
     )
     reduction: Literal["sample", "token"] = Field("sample", description="mean per edit, or mean over all tokens of the batch")
     eos: bool = Field(True, description="learn the end of the answer too")
-    preserve_weight: float = Field(2.0, ge=0, description="weight of the divergence from the base model on neutral sentences")
+    revisit: float = Field(0.5, ge=0, le=1, description="share of the rows already right that an epoch passes over again")
+    replay: float = Field(2.0, ge=0, description="settled rows beside each new one in an epoch of a minor retrain")
+    settle: int = Field(30, ge=0, description="steps at a falling rate after all is answered; what moved needlessly comes back")
+    minor_rate: float = Field(0.3, gt=0, le=1, description="rate of a minor retrain, as a share of a major one's")
+    preserve_weight: float = Field(12.0, ge=0, description="weight of the divergence from the base model on neutral sentences")
     preserve_rows: int = Field(32, ge=1, description="neutral rows in every step")
-    preserve_pool: int = Field(1_000, ge=1, description="neutral rows drawn for one retrain")
+    preserve_pool: int = Field(3_000, ge=1, description="neutral rows drawn for one retrain")
+    preserve_prompts: int = Field(1_000, ge=0, description="most real prompts kept as the base model answers them")
     learn_probes: bool = Field(True, description="learn rephrases and keep locality probes that say `train: true`")
+    prefixes: int = Field(0, ge=0, description="random beginnings before each prompt, further rows to learn; the paper uses 5")
+    cache_mb: int = Field(1_024, ge=0, description="megabytes of memory for what enters the tuned block")
+    cache_disk_mb: int = Field(
+        8_192, ge=0, description="megabytes of temporary disk for what does not fit there; what fits neither is computed again"
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -64,16 +91,29 @@ class LocftSettings(BaseModel):
             return PRESETS.get(str(given.get("preset", "default")), {}) | given
         return given
 
-    def location_of(self, family: str, depth: int) -> tuple[Kind, int]:
-        """(kind, block) that is trained in a model."""
-        kind, block, _ = _LOCATIONS.get((family, depth), ("down", at_share(_DEFAULT_SHARE, depth), 0.0))
-        return self.kind or kind, block if self.block is None else min(self.block, depth - 1)
+    @model_validator(mode="after")
+    def _one_place(self) -> Self:
+        if self.block is not None and self.blocks:
+            raise ValueError("block and blocks must not both be given")
+        if self.kind == "model" and (self.block is not None or self.blocks):
+            raise ValueError("kind model trains all blocks: block and blocks must be empty")
+        if self.order == "breadth" and self.objective == "last_position" and self.judge == "greedy":
+            raise ValueError("objective last_position never gives right answers of several tokens: judge must be loss")
+        return self
+
+    def measured_for(self, family: str, depth: int, width: int) -> tuple[Kind, int] | None:
+        """(kind, block) that our own measurements chose for a model, where nothing else is asked for."""
+        asked_for = self.kind, self.block, self.blocks, self.position, self.preset
+        return MEASURED.get((family, depth, width)) if asked_for == (None, None, (), "auto", "default") else None
+
+    def location_of(self, family: str, depth: int) -> tuple[InBlock, int]:
+        """(kind, block) that is trained in a model, where it is one block."""
+        block = block_by(self.position, family, depth)[0] if self.block is None else self.block
+        kind = self.kind or kind_of(family)
+        return ("block" if kind == "model" else kind), block
 
     def rate_of(self, family: str, depth: int, width: int) -> float:
         """The rate of Adam: the papers' for their models, else raised as the model gets narrower."""
         if self.learning_rate is not None:
             return self.learning_rate
-        known = _LOCATIONS.get((family, depth))
-        if known is not None:
-            return known[2]
-        return _DEFAULT_RATE if self.preset == "paper" else _DEFAULT_RATE * max(1.0, _PAPER_WIDTH / width)
+        return rate_of(self.kind or kind_of(family), family, depth, width, scaled=self.preset != "paper")

@@ -1,119 +1,197 @@
-"""The breadth-first loop of LocFT-BF: epochs over all rows, mini-batches, masked cross-entropy, Adam. Knows no items."""
+"""One step of fine-tuning and its judgement: masked cross-entropy on rows, Adam on an fp32 copy. Knows no items and no epochs."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from service.editors.answers import answered
+from service.editors.locft.activations import Activations
 from service.editors.locft.settings import LocftSettings
+from service.editors.locft.store import RowStore
+from service.editors.locft.visits import parts_by_length
 from service.editors.protocol import Hooks
 from service.editors.terms import divergence, edit_loss, finite
-from service.lm.overlay import View
-from service.lm.prompts import Row
-from service.lm.resume import Inputs, prefill_inputs, run_from
+from service.lm.overlay import Overlay, View, view
+from service.lm.prompts import Batch
+from service.lm.resume import run_from
 
-_CHUNK = 64
+_PART_TOKENS = 8_192  # of one forward pass, padding included
+_EXAM_TOKENS = 1_024
+_PADDING = {"cpu": 32}  # tokens of padding in one pass that cost as much as another pass
+_PADDING_ELSEWHERE = 512  # a device with many cores is not filled by a few rows
+
+
+class Step(NamedTuple):
+    """What a step saw before it moved anything, and whether it did."""
+
+    loss: float
+    right: Tensor  # (rows,) bool
+    moved: bool
+
+
+class Master:
+    """The tensors that are trained, in fp32 whatever serves: steps of Adam vanish in the rounding of 16-bit weights."""
+
+    def __init__(self, view: View, names: Sequence[str], rate: float, start: Mapping[str, Tensor]) -> None:
+        own = dict(view.model.named_parameters())
+        self._dtype, self._rate = view.base.dtype, rate
+        dtype = torch.promote_types(self._dtype, torch.float32)
+        self.tensors = {
+            name: start.get(name, own[name]).detach().to(own[name].device, dtype, copy=True).requires_grad_() for name in names
+        }
+        self.forget_moments()
+
+    def forget_moments(self) -> None:
+        """Adam begins anew, where the tensors are."""
+        self._optimizer = torch.optim.Adam(self.tensors.values(), lr=self._rate, weight_decay=0.0)
+
+    def slow(self, share: float) -> None:
+        """Go on at this share of the rate."""
+        for group in self._optimizer.param_groups:
+            group["lr"] = share * self._rate
+
+    def served(self) -> dict[str, Tensor]:
+        """The tensors in the model's dtype, gradients attached: what is judged is what will be served."""
+        return {name: tensor.to(self._dtype) for name, tensor in self.tensors.items()}
+
+    def trained(self) -> dict[str, Tensor]:
+        """The tensors as they are served, apart from this."""
+        return {name: tensor.detach().to(self._dtype, copy=True) for name, tensor in self.tensors.items()}
+
+    def descend(self) -> None:
+        """One step of Adam along the gradients that were gathered, which are gone then."""
+        self._optimizer.step()
+        self._optimizer.zero_grad(set_to_none=True)
 
 
 @dataclass(frozen=True, eq=False)
 class Tuning:
-    """What is tuned (`names`, all in `block` of a view nobody else uses), on which rows, and which rows stay as they are."""
+    """Rows, what enters the tuned block for them, and how they are weighed. `view` is the base's, and nobody else uses it."""
 
     view: View
-    names: Sequence[str]
-    block: int
-    rate: float
-    asked: Sequence[Row]
-    kept: Sequence[Row]
+    rows: RowStore
+    states: Activations
     settings: LocftSettings
     generator: torch.Generator
 
-    @cached_property
-    def inputs(self) -> Inputs:
-        """Of the rows that must be answered, up to the tuned block: nothing below it ever changes."""
-        return prefill_inputs(self.view, self.asked, block=self.block)
+    def step(self, master: Master, chosen: Sequence[int], hooks: Hooks, *, always: bool = False) -> Step:
+        """Learns the chosen rows, unless they have nothing to teach (or `always`). Raises FitFailed where numbers are not finite.
 
-    @cached_property
-    def kept_inputs(self) -> Inputs:
-        """Of the rows that must stay."""
-        return prefill_inputs(self.view, self.kept, block=self.block)
-
-    def run(self, hooks: Hooks) -> tuple[dict[str, Tensor], int]:
-        """Train until everything is answered or out of epochs. Gives the tuned tensors in fp32 and the epochs begun.
-
-        The master copy is fp32 whatever the model's dtype: steps of Adam vanish in the rounding of 16-bit weights.
+        Rows of like length go through the model together, and the gradients of these parts add up to that of all rows. Parts wait
+        for theirs only until it is known that the step will be taken.
         """
-        named = dict(self.view.model.named_parameters())
-        master = {name: named[name].detach().float().clone().requires_grad_() for name in self.names}
-        optimizer = torch.optim.Adam(master.values(), lr=self.rate, weight_decay=0.0)
-        for epoch in range(self.settings.epochs):
-            hooks.progress(epoch / self.settings.epochs, "epochs")
-            if self._epoch(master, optimizer, hooks):
-                return self._detached(master), epoch + 1
-        return self._detached(master), self.settings.epochs
-
-    def _epoch(self, master: dict[str, Tensor], optimizer: torch.optim.Optimizer, hooks: Hooks) -> bool:
-        """One pass over all rows; true if nothing is left to learn."""
-        order = torch.randperm(len(self.asked), generator=self.generator).tolist()
-        meter, calm = 0.0, True
-        for start in range(0, len(order), self.settings.batch):
+        served = master.served()
+        value, moved = 0.0, always
+        right = torch.zeros(len(chosen), dtype=torch.bool)
+        waiting: list[Tensor] = []
+        for part in self._parts(chosen):
             hooks.between_steps()
-            chosen = order[start : start + self.settings.batch]
-            loss, right = self._edits(chosen, master)
-            value = finite(loss)
-            meter += value * len(chosen) / len(order)
-            if self._skips(value, right):
-                continue
-            calm = False
-            total = loss + self._preserve(master)
-            finite(total)
-            optimizer.zero_grad(set_to_none=True)
-            total.backward()
-            optimizer.step()
-        if self.settings.judge == "loss":
-            return meter < self.settings.stop_loss
-        return calm or self._all_answered(master)
+            loss, right[part] = self._learn([chosen[place] for place in part], served)
+            waiting.append(loss * self._share(part, chosen))
+            value += finite(waiting[-1])
+            moved = moved or not teaches_nothing(self.settings, value, right[part])
+            if moved:
+                _backward(waiting)
+        if moved:
+            for term in self._preserve(served, hooks):
+                _backward([term])
+            master.descend()
+        return Step(value, right, moved)
 
-    def _skips(self, loss: float, right: Tensor) -> bool:
-        """Whether a batch has nothing to teach. A mean would hide one bad edit among ninety-nine good ones."""
-        return loss < self.settings.stop_loss if self.settings.judge == "loss" else bool(right.all())
-
-    def _edits(self, chosen: Sequence[int], master: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
-        """The loss of the chosen rows, and which of them are answered."""
-        inputs = self.inputs.select(chosen)
-        labels, row_of = inputs.batch.labels, inputs.batch.row_of
-        logits = run_from(self.view, inputs, parameters=self._served(master))
-        losses = cross_entropy(logits.float(), labels, reduction="none")
-        right = answered(logits, labels, row_of, len(chosen), self.settings.stop_margin)
-        return edit_loss(losses, row_of, len(chosen), self.settings.reduction), right
-
-    def _all_answered(self, master: dict[str, Tensor]) -> bool:
-        for start in range(0, len(self.asked), _CHUNK):
+    def answers(self, chosen: Sequence[int], parameters: Mapping[str, Tensor]) -> Tensor:
+        """(rows,) bool: which of the chosen rows are answered, with the margin."""
+        right = torch.zeros(len(chosen), dtype=torch.bool)
+        for part in self._parts(chosen):
+            inputs = self.states.batch([chosen[place] for place in part])
             with torch.no_grad():
-                _, right = self._edits(range(start, min(start + _CHUNK, len(self.asked))), master)
-            if not bool(right.all()):
-                return False
-        return True
+                logits = run_from(self.view, inputs, parameters=parameters)
+            right[part] = self._answered(logits, inputs.batch, self.settings.stop_margin)
+        return right
 
-    def _preserve(self, master: dict[str, Tensor]) -> Tensor | float:
-        """Divergence from the untuned model on some of the kept rows."""
-        if not self.kept or self.settings.preserve_weight == 0:
-            return 0.0
-        chosen = torch.randperm(len(self.kept), generator=self.generator)[: self.settings.preserve_rows].tolist()
-        inputs = self.kept_inputs.select(chosen)
-        with torch.no_grad():
-            reference = torch.log_softmax(run_from(self.view, inputs).float(), -1)
-        logits = run_from(self.view, inputs, parameters=self._served(master))
-        return self.settings.preserve_weight * divergence(logits, reference)
+    def exam(self, overlay: Overlay, hooks: Hooks) -> Iterator[tuple[list[int], list[float], list[bool]]]:
+        """The literal rows under an overlay, some at a time: which, their mean losses, whether greedy decoding gives them."""
+        served = view(self.view.base, overlay.tensors)
+        literal = [row for row in range(self.rows.asked) if self.rows.literal[row]]
+        for part in self._parts(literal, tokens=_EXAM_TOKENS):
+            hooks.between_steps()
+            chosen = [literal[place] for place in part]
+            inputs = self.states.batch(chosen)
+            logits = run_from(served, inputs)
+            losses = cross_entropy(logits.float(), inputs.batch.labels, reduction="none")
+            yield chosen, _means(losses, inputs.batch).tolist(), self._answered(logits, inputs.batch, 0.0).tolist()
 
-    def _served(self, master: dict[str, Tensor]) -> dict[str, Tensor]:
-        """The master copy in the model's dtype: what is judged is what will be served."""
-        return {name: tensor.to(self.view.base.dtype) for name, tensor in master.items()}
+    def _learn(self, rows: list[int], parameters: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """The loss of some rows by themselves, and which (rows,) bool are right as `judge` says."""
+        inputs = self.states.batch(rows)
+        logits, batch = run_from(self.view, inputs, parameters=parameters), inputs.batch
+        row_of = batch.row_of
+        by_loss = self.settings.judge == "loss"  # then a look at the answers would be wasted
+        right = None if by_loss else self._answered(logits, batch, self.settings.stop_margin)
+        if self.settings.objective == "last_position":
+            logits = logits[_first_of_each(row_of)][row_of]
+        losses = cross_entropy(logits.float(), batch.labels, reduction="none")
+        if right is None:
+            right = (_means(losses.detach(), batch) < self.settings.stop_loss).cpu()
+        return edit_loss(losses, row_of, len(rows), self.settings.reduction), right
 
-    @staticmethod
-    def _detached(master: dict[str, Tensor]) -> dict[str, Tensor]:
-        return {name: tensor.detach() for name, tensor in master.items()}
+    def _answered(self, logits: Tensor, batch: Batch, margin: float) -> Tensor:
+        return answered(logits, batch.labels, batch.row_of, len(batch.ids), margin).cpu()
+
+    def _share(self, part: Sequence[int], chosen: Sequence[int]) -> float:
+        """What the mean over a part, at these places in `chosen`, counts in the mean over all: by rows, or by their tokens."""
+        if self.settings.reduction == "sample":
+            return len(part) / len(chosen)
+        counts = [self.rows.targets(row) for row in chosen]
+        return sum(counts[place] for place in part) / sum(counts)
+
+    def _preserve(self, parameters: Mapping[str, Tensor], hooks: Hooks) -> Iterator[Tensor]:
+        """Divergence from the base model on some of the kept rows, in terms that are to be summed."""
+        kept = len(self.rows) - self.rows.asked
+        if not kept or self.settings.preserve_weight == 0:
+            return
+        drawn = torch.randperm(kept, generator=self.generator)[: self.settings.preserve_rows] + self.rows.asked
+        chosen = drawn.tolist()
+        positions = sum(self.rows.targets(row) for row in chosen)
+        for part in self._parts(chosen):
+            hooks.between_steps()
+            rows = [chosen[place] for place in part]
+            inputs = self.states.batch(rows)
+            reference = torch.log_softmax(self.states.base_logits(rows, inputs).float(), -1)
+            term = divergence(run_from(self.view, inputs, parameters=parameters), reference)
+            term = term * (self.settings.preserve_weight * len(reference) / positions)
+            finite(term)
+            yield term
+
+    def _parts(self, chosen: Sequence[int], *, tokens: int = _PART_TOKENS) -> list[list[int]]:
+        padding = _PADDING.get(self.view.base.device.type, _PADDING_ELSEWHERE)
+        return parts_by_length(chosen, self.rows.length, tokens=tokens, padding=padding)
+
+
+def teaches_nothing(settings: LocftSettings, loss: float, right: Tensor) -> bool:
+    """Whether a batch is skipped. A mean would hide one bad edit among ninety-nine good ones.
+
+    Asked of a part of the batch, with its share of the loss, a no is one for the whole.
+    """
+    return loss < settings.stop_loss if settings.judge == "loss" else bool(right.all())
+
+
+def _backward(waiting: list[Tensor]) -> None:
+    """Gathers the gradients of losses, and lets go of their graphs."""
+    while waiting:
+        waiting.pop(0).backward()
+
+
+def _means(losses: Tensor, batch: Batch) -> Tensor:
+    """(rows,) the mean loss of each row's target tokens, for `losses` (N,)."""
+    row_of, rows = batch.row_of, len(batch.ids)
+    return losses.new_zeros(rows).index_add_(0, row_of, losses) / row_of.bincount(minlength=rows)
+
+
+def _first_of_each(row_of: Tensor) -> Tensor:
+    """Where each row's first target token stands among all of them: its prediction is made at the prompt's last position."""
+    before = torch.cat([row_of.new_full((1,), -1), row_of[:-1]])
+    return (row_of != before).nonzero()[:, 0]
