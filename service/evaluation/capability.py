@@ -1,55 +1,203 @@
-"""What edits must not cost: how many small tasks a version still solves, as a share of what the base model solves."""
+"""What edits must not cost: how many small tasks a version still solves, as a share of what the base model solves.
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+Scores, each of one task 0 or 1: `exact`, the greedy answer to its end; `acc`, the right choice has the largest log-likelihood;
+`acc_norm`, the largest one by character, which does not favour short choices (both as in lm-evaluation-harness); `em`, the answer
+found in what was written is the right one.
+"""
 
+import re
+import string
+from collections.abc import Callable, Iterable, Mapping, MutableMapping, Sequence
+from dataclasses import dataclass, field
+from hashlib import sha256
+from statistics import stdev
+from typing import Any
+
+from service.domain.errors import Refused
+from service.evaluation.likelihood import log_likelihoods
 from service.evaluation.metrics import Reference, choices
+from service.evaluation.tasks import SOLUTION, Task, load_tasks
+from service.lm.base import Base
 from service.lm.intervention import Adapter
 from service.lm.overlay import View
-from service.lm.prompts import encode_row
+from service.lm.prompts import encode_prompt, encode_row
+from service.lm.score import greedy
+from service.lm.text import decode
+
+__all__ = ["Capability", "Figure", "Task", "capability", "load_tasks"]
+
+TASKS_AT_ONCE = 16
+LONGEST_SOLUTION = 256  # tokens, as in lm-evaluation-harness
+LONGEST_TEXT = 32  # tokens, as in WILD's and LocFT's evaluation
+Scores = Mapping[str, float]  # by metric, the one that counts first
+_NUMBER = re.compile(r"-?\d[\d,]*(?:\.\d+)?")
+_ARTICLE = re.compile(r"\b(a|an|the)\b")
 
 
 @dataclass(frozen=True)
-class Task:
-    """One small question with one right answer."""
+class Figure:
+    """One metric on one skill: means over n tasks, each with its standard error (None for fewer than two)."""
 
-    skill: str
-    prompt: str
-    answer: str
+    n: int
+    version: float
+    base: float
+    version_se: float | None
+    base_se: float | None
+
+    def to_json(self) -> dict[str, Any]:
+        """The figure as JSON, with the ratio of the means."""
+        means = {"version": self.version, "se": self.version_se, "base": self.base, "base_se": self.base_se}
+        return {"n": self.n, **means, "ratio": _ratio(self.version, self.base)}
 
 
 @dataclass(frozen=True)
 class Capability:
-    """Greedy exact match on the tasks."""
+    """The share of tasks solved, by the metric that counts for each kind of task; `left_out` were too long for the model."""
 
     version: float
     base: float
     by_skill: dict[str, tuple[float, float]]  # skill → (version, base)
+    n: int = 0
+    figures: dict[str, dict[str, Figure]] = field(default_factory=dict)  # skill → metric → figure
+    left_out: int = 0
+    tasks: str = ""  # names the set of tasks by content: figures of two sets cannot be compared
 
     @property
     def ratio(self) -> float | None:
         """The version's share over the base model's; None where the base model solves nothing."""
-        return self.version / self.base if self.base else None
+        return _ratio(self.version, self.base)
+
+    def to_json(self) -> dict[str, Any]:
+        """Everything as JSON; under each skill its metrics."""
+        by_skill = {skill: {name: one.to_json() for name, one in of.items()} for skill, of in self.figures.items()}
+        whole = {"ratio": self.ratio, "version": self.version, "base": self.base, "n": self.n}
+        return {**whole, "left_out": self.left_out, "tasks": self.tasks, "by_skill": by_skill}
 
 
-def capability(view: View, adapter: Adapter | None, reference: Reference, tasks: Sequence[Task]) -> Capability:
-    """How a version solves `tasks`, beside the base model."""
-    rows = [encode_row(reference.base, task.prompt, task.answer) for task in tasks]
-    right = [ids == row.target_ids for ids, row in zip(choices(view, adapter, rows), rows, strict=True)]
-    base_right = [ids == row.target_ids for ids, row in zip(reference.choices(rows), rows, strict=True)]
+def capability(
+    view: View,
+    adapter: Adapter | None,
+    reference: Reference,
+    tasks: Sequence[Task],
+    *,
+    between: Callable[[], None] = lambda: None,
+    remembered: MutableMapping[Task, Scores] | None = None,
+) -> Capability:
+    """How a version solves `tasks`, beside the base model; `remembered` keeps the base model's scores for the next call."""
+    fitting = [task for task in tasks if _fits(reference.base, task)]
+    of_base = {} if remembered is None else remembered
+    base_scores = _scores(reference.view, None, [task for task in fitting if task not in of_base], between)
+    of_base.update(base_scores)
+    of_version = _scores(view, adapter, fitting, between)
+    pairs = {task: (of_version[task], of_base[task]) for task in fitting}
+    counting = [[next(iter(scores.values())) for scores in pairs[task]] for task in fitting]
+    skills = sorted({task.skill for task in fitting})
+    figures = {skill: _figures([pairs[task] for task in fitting if task.skill == skill]) for skill in skills}
+    first = {skill: next(iter(of.values())) for skill, of in figures.items()}
     return Capability(
-        version=_share(right),
-        base=_share(base_right),
-        by_skill={
-            skill: (_share_of(skill, tasks, right), _share_of(skill, tasks, base_right))
-            for skill in sorted({t.skill for t in tasks})
-        },
+        version=_mean([version for version, _ in counting]),
+        base=_mean([base for _, base in counting]),
+        by_skill={skill: (figure.version, figure.base) for skill, figure in first.items()},
+        n=len(fitting),
+        figures=figures,
+        left_out=len(tasks) - len(fitting),
+        tasks=sha256(repr(sorted(fitting, key=repr)).encode()).hexdigest()[:16],
     )
 
 
-def _share_of(skill: str, tasks: Sequence[Task], right: Sequence[bool]) -> float:
-    return _share([good for task, good in zip(tasks, right, strict=True) if task.skill == skill])
+def _scores(view: View, adapter: Adapter | None, tasks: Sequence[Task], between: Callable[[], None]) -> dict[Task, Scores]:
+    """What each task came to, tasks of one kind together and a few at a time."""
+    found: dict[Task, Scores] = {}
+    ways = {"exact": _exact, "choice": _chosen, "number": _written, "text": _written}
+    for kind, way in ways.items():
+        of_kind = [task for task in dict.fromkeys(tasks) if task.kind == kind]
+        for start in range(0, len(of_kind), TASKS_AT_ONCE):
+            some = of_kind[start : start + TASKS_AT_ONCE]
+            found.update(zip(some, way(view, adapter, some), strict=True))
+            between()
+    return found
 
 
-def _share(right: Sequence[bool]) -> float:
-    return sum(right) / len(right) if right else 0.0
+def _exact(view: View, adapter: Adapter | None, tasks: Sequence[Task]) -> list[Scores]:
+    rows = [encode_row(view.base, task.prompt, task.answer) for task in tasks]
+    return [{"exact": float(ids == row.target_ids)} for ids, row in zip(choices(view, adapter, rows), rows, strict=True)]
+
+
+def _chosen(view: View, adapter: Adapter | None, tasks: Sequence[Task]) -> list[Scores]:
+    rows = [encode_row(view.base, task.prompt, choice, eos=False) for task in tasks for choice in task.choices]
+    sums = iter(log_likelihoods(view, adapter, rows))
+    found: list[Scores] = []
+    for task in tasks:
+        of_choice = [next(sums)[0] for _ in task.choices]
+        by_character = [total / len(choice) for total, choice in zip(of_choice, task.choices, strict=True)]
+        found.append({"acc": _is_right(task, of_choice), "acc_norm": _is_right(task, by_character)})
+    return found
+
+
+def _written(view: View, adapter: Adapter | None, tasks: Sequence[Task]) -> list[Scores]:
+    prompts = [encode_prompt(view.base, task.prompt) for task in tasks]
+    longest = LONGEST_SOLUTION if tasks[0].kind == "number" else LONGEST_TEXT
+    answers = greedy(view, adapter, prompts, max_new_tokens=longest)
+    return [{"em": float(_is_found(task, decode(view.base, ids)))} for task, ids in zip(tasks, answers, strict=True)]
+
+
+def _is_right(task: Task, likelihoods: Sequence[float]) -> float:
+    best = max(range(len(likelihoods)), key=likelihoods.__getitem__)
+    return float(task.choices[best] == task.answer)
+
+
+def _is_found(task: Task, written: str) -> bool:
+    if task.kind == "number":
+        return _number(written) is not None and _number(written) == _number(task.answer)
+    first = written.split("\n")[0]
+    if "." not in task.answer:
+        first = first.split(".")[0]
+    return normalised(first) == normalised(task.answer)
+
+
+def _number(text: str) -> float | None:
+    """The number behind `####`, or else the last one."""
+    head, mark, tail = text.split("Question:")[0].partition(SOLUTION)
+    found = _NUMBER.findall(tail if mark else head)
+    return float((found[0] if mark else found[-1]).replace(",", "")) if found else None
+
+
+def normalised(text: str) -> str:
+    """SQuAD's normalisation: lower case, no ASCII punctuation, no articles, single spaces."""
+    plain = "".join(letter for letter in text.lower() if letter not in string.punctuation)
+    return " ".join(_ARTICLE.sub(" ", plain).split())
+
+
+def _fits(base: Base, task: Task) -> bool:
+    try:
+        encode_prompt(base, task.prompt)
+        for answer in task.choices or ((task.answer,) if task.kind == "exact" else ()):
+            encode_row(base, task.prompt, answer)
+    except Refused:
+        return False
+    return True
+
+
+def _figures(pairs: Sequence[tuple[Scores, Scores]]) -> dict[str, Figure]:
+    """By metric; a skill may hold tasks of several kinds."""
+    metrics = dict.fromkeys(name for version, _ in pairs for name in version)
+    found = {}
+    for name in metrics:
+        version = [scores[name] for scores, _ in pairs if name in scores]
+        base = [scores[name] for _, scores in pairs if name in scores]
+        found[name] = Figure(len(version), _mean(version), _mean(base), _standard_error(version), _standard_error(base))
+    return found
+
+
+def _standard_error(values: Sequence[float]) -> float | None:
+    """Of the mean: the sample's standard deviation over the square root of n."""
+    return stdev(values) / len(values) ** 0.5 if len(values) > 1 else None
+
+
+def _mean(values: Iterable[float]) -> float:
+    found = list(values)
+    return sum(found) / len(found) if found else 0.0
+
+
+def _ratio(version: float, base: float) -> float | None:
+    return version / base if base else None

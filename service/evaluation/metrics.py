@@ -51,6 +51,11 @@ class Reference:
     def base(self) -> Base:
         return self.view.base
 
+    @property
+    def longest_answer(self) -> int:
+        """How many tokens of an answer are remembered."""
+        return self._longest
+
     def answers(self, prompts: Sequence[Ids]) -> list[Ids]:
         """The whole greedy answer to each prompt, EOS included where it came before the limit."""
         new = sorted({prompt for prompt in prompts if prompt not in self._answers}, key=len)

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -10,22 +10,32 @@ from service.domain.edit import EditRequest, Probe
 from service.domain.errors import Refused
 
 Kind = Literal["reliability", "generality", "locality", "portability"]
+PROBES = ("rephrases", "locality", "portability")
 
 
 @dataclass(frozen=True, kw_only=True)
 class EvalProbe:
-    """A question beside the edit's own. `pool` says whether neutral prompts were taken from around it; None: not known."""
+    """A question beside the edit's own. `pool` says whether neutral prompts were taken from around it; None: not known.
+
+    `aliases` are further right answers, each with its spellings, as KnowEdit lists them; `answer` is the first of the first.
+    """
 
     prompt: str
     answer: str | None = None
     train: bool = False
     group: str | None = None
     pool: bool | None = None
+    aliases: tuple[tuple[str, ...], ...] = ()
+
+    def accepted(self, default: str | None = None) -> tuple[str, ...]:
+        """Every spelling of every right answer, the named one first; `default` stands where none is named."""
+        first = self.answer or default
+        return tuple(dict.fromkeys([*([first] if first is not None else []), *_flat(self.aliases)]))
 
 
 @dataclass(frozen=True, kw_only=True)
 class Record:
-    """One edit to be evaluated."""
+    """One edit to be evaluated. Text is as in its source."""
 
     id: str
     prompt: str
@@ -36,6 +46,17 @@ class Record:
     surfaces: tuple[str, ...] = ()  # empty: all that the tokenizer supports
     subject: str | None = None
     relation: str | None = None
+    conflict_key: str | None = None
+    ground_truth: str | None = None  # what was true before: p(true) against p(new)
+    aliases: tuple[tuple[str, ...], ...] = ()  # other spellings of the target
+    generation: tuple[str, ...] = ()  # prompts to write on from, for fluency
+    wanted: tuple[str, ...] = ()  # ConvSent: replies of the wanted sentiment to the first prompt of `generation`
+    opposite: tuple[str, ...] = ()  # and of the other one
+    case: str | None = None  # edits of one case belong together (MQuAKE)
+
+    def accepted(self) -> tuple[str, ...]:
+        """Every spelling of the target, itself first."""
+        return tuple(dict.fromkeys([self.target, *_flat(self.aliases)]))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,6 +71,7 @@ class Ask:
     trained: bool = False
     group: str | None = None
     pool: bool | None = None
+    accepted: tuple[str, ...] = ()  # all right answers, `answer` first
 
 
 def record_of(edit: EditRequest, *, id: str) -> Record:
@@ -60,11 +82,41 @@ def record_of(edit: EditRequest, *, id: str) -> Record:
         target=edit.target,
         subject=edit.subject,
         relation=edit.relation,
+        conflict_key=edit.conflict_key,
+        ground_truth=edit.ground_truth,
         surfaces=edit.surfaces,
         rephrases=_of_domain(edit.rephrases),
         locality=_of_domain(edit.locality),
         portability=_of_domain(edit.portability),
     )
+
+
+def edit_request_of(record: Record) -> EditRequest:
+    """The edit that a record asks for. No probe is ever trained: a benchmark must not teach what it asks."""
+    return EditRequest(
+        prompt=record.prompt,
+        target=record.target,
+        subject=record.subject,
+        relation=record.relation,
+        conflict_key=record.conflict_key,
+        ground_truth=record.ground_truth,
+        surfaces=record.surfaces,
+        rephrases=_untrained(record.rephrases),
+        locality=_untrained(record.locality),
+        portability=_untrained(record.portability),
+    )
+
+
+def to_json(record: Record) -> dict[str, Any]:
+    """A record as JSON can hold it; `from_json` reads it back. What is at its default is left out."""
+    return _brief(asdict(record))
+
+
+def from_json(fields: Mapping[str, Any]) -> Record:
+    """What `to_json` wrote. It is no parser of users' files: those go through `datasets`."""
+    read: dict[str, Any] = {name: tuple(value) if isinstance(value, (list, tuple)) else value for name, value in fields.items()}
+    read |= {kind: tuple(_probe(probe) for probe in fields.get(kind, ())) for kind in PROBES}
+    return Record(**read | {"aliases": _alias_lists(fields.get("aliases", ()))})
 
 
 def asks_of(record: Record, supported: Sequence[str]) -> Iterator[Ask]:
@@ -73,14 +125,22 @@ def asks_of(record: Record, supported: Sequence[str]) -> Iterator[Ask]:
     A rephrase without an answer asks for the target. A portability probe without one cannot be judged and asks nothing.
     """
     for surface in [name for name in record.surfaces if name in supported] or supported:
-        yield Ask(record=record.id, kind="reliability", prompt=record.prompt, answer=record.target, surface=surface)
+        yield Ask(
+            record=record.id,
+            kind="reliability",
+            prompt=record.prompt,
+            answer=record.target,
+            surface=surface,
+            accepted=record.accepted(),
+        )
         for probe in record.rephrases:
-            yield _ask(record, "generality", probe, probe.answer or record.target, surface)
+            default = record.accepted() if probe.answer is None else ()
+            yield _ask(record, "generality", probe, surface, (*default, *probe.accepted()))
         for probe in record.locality:
-            yield _ask(record, "locality", probe, probe.answer, surface)
+            yield _ask(record, "locality", probe, surface, probe.accepted())
         for probe in record.portability:
             if probe.answer is not None:
-                yield _ask(record, "portability", probe, probe.answer, surface)
+                yield _ask(record, "portability", probe, surface, probe.accepted())
 
 
 def read_records(path: Path) -> list[Record]:
@@ -93,8 +153,29 @@ def read_records(path: Path) -> list[Record]:
         return [_parse(line, number) for number, line in enumerate(lines, 1) if line.strip()]
 
 
+def _flat(aliases: Sequence[Sequence[str]]) -> list[str]:
+    return [spelling for answer in aliases for spelling in answer]
+
+
 def _of_domain(probes: Sequence[Probe]) -> tuple[EvalProbe, ...]:
     return tuple(EvalProbe(prompt=probe.prompt, answer=probe.answer, train=probe.train, group=probe.group) for probe in probes)
+
+
+def _untrained(probes: Sequence[EvalProbe]) -> tuple[Probe, ...]:
+    return tuple(Probe(prompt=probe.prompt, answer=probe.answer, train=False, group=probe.group) for probe in probes)
+
+
+def _brief(fields: Mapping[str, Any]) -> dict[str, Any]:
+    kept = {name: value for name, value in fields.items() if value not in (None, ()) and (name, value) != ("train", False)}
+    return {name: [_brief(probe) for probe in value] if name in PROBES else value for name, value in kept.items()}
+
+
+def _probe(fields: Mapping[str, Any]) -> EvalProbe:
+    return EvalProbe(**{**fields, "aliases": _alias_lists(fields.get("aliases", ()))})
+
+
+def _alias_lists(given: Sequence[Sequence[str]]) -> tuple[tuple[str, ...], ...]:
+    return tuple(tuple(answer) for answer in given)
 
 
 def _parse(line: str, number: int) -> Record:
@@ -106,6 +187,7 @@ def _parse(line: str, number: int) -> Record:
             target=fields["target"],
             subject=fields.get("subject"),
             relation=fields.get("relation"),
+            ground_truth=fields.get("ground_truth"),
             rephrases=_probes(fields.get("rephrases", ())),
             locality=_probes(fields.get("locality", ())),
             portability=_probes(fields.get("portability", ())),
@@ -118,14 +200,15 @@ def _probes(given: Sequence[str | Mapping[str, Any]]) -> tuple[EvalProbe, ...]:
     return tuple(EvalProbe(prompt=probe) if isinstance(probe, str) else EvalProbe(**probe) for probe in given)
 
 
-def _ask(record: Record, kind: Kind, probe: EvalProbe, answer: str | None, surface: str) -> Ask:
+def _ask(record: Record, kind: Kind, probe: EvalProbe, surface: str, accepted: tuple[str, ...]) -> Ask:
     return Ask(
         record=record.id,
         kind=kind,
         prompt=probe.prompt,
-        answer=answer,
+        answer=accepted[0] if accepted else None,
         surface=surface,
         trained=probe.train,
         group=probe.group,
         pool=probe.pool,
+        accepted=accepted,
     )

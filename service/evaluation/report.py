@@ -6,18 +6,27 @@ that neutral prompts were taken from, as far as the probes say so.
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, get_args
+from typing import Any, Literal, get_args
 
 from service.evaluation.metrics import Outcome
 from service.evaluation.record import Kind
 
 KINDS: tuple[Kind, ...] = get_args(Kind)
+Moment = Literal["after_edit", "after_all"]
 Figure = dict[str, Any]
 
 
-def report(outcomes: Sequence[Outcome]) -> dict[str, Any]:
-    """Scores under `greedy` and `tokens`, and under `base` what the base model scores on the same questions."""
+def report(
+    outcomes: Sequence[Outcome], *, moment: Moment | None = None, left_out: Mapping[str, int] | None = None
+) -> dict[str, Any]:
+    """Scores under `greedy` and `tokens`, and under `base` what the base model scores on the same questions.
+
+    `moment` says whether each edit was asked for right after it or all of them after the last, `left_out` how many questions were
+    not asked and why; both stand in the report where they are given.
+    """
     return {
+        **({} if moment is None else {"moment": moment}),
+        **({} if left_out is None else {"left_out": dict(left_out)}),
         "edits": len({outcome.ask.record for outcome in outcomes}),
         "greedy": _scores(outcomes, lambda outcome: float(outcome.greedy)),
         "tokens": _scores(outcomes, lambda outcome: outcome.tokens),

@@ -1,23 +1,13 @@
-"""What the benchmarks say of themselves: figures, options shown, and the method that exists only for comparison."""
+"""What the benchmarks say of themselves: figures, and the options shown."""
 
 import json
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from benchmarks.atlas import edit_of
-from benchmarks.depth_first import DepthFirst
 from benchmarks.kill9 import NAMED, moments
-from benchmarks.outcome import _shown, percentile, rounded
 from benchmarks.report import render
-from service.editors.locft.settings import LocftSettings
-from service.editors.protocol import Item
-from service.evaluation.metrics import Reference, measure
-from service.evaluation.record import Record, asks_of
+from service.bench.results import command, percentile, rounded, shown
 from service.lifecycle.faults import POINTS
-from service.lm.overlay import view
-from tests.builders import make_base
 
 
 def figure(score: float | None, n: int = 10) -> dict[str, Any]:
@@ -58,7 +48,12 @@ def test_figures_are_kept_to_four_digits() -> None:
 
 
 def test_a_command_is_shown_without_the_folders_it_was_given() -> None:
-    assert _shown(["--edits", "10", "--model", "here", "--results", "there", "--seed", "1"]) == ["--edits", "10", "--seed", "1"]
+    assert shown(["--edits", "10", "--model", "here", "--results", "there", "--seed", "1"]) == ["--edits", "10", "--seed", "1"]
+
+
+def test_a_command_is_told_as_somebody_else_would_type_it() -> None:
+    assert command(["/there/benchmarks/single.py", "--edits", "10"]) == "python -m benchmarks.single --edits 10"
+    assert command(["/there/errata", "bench", "stream", "--edits", "my.json", "--n", "10"]) == "errata bench stream --n 10"
 
 
 def test_a_figure_that_falls_short_stands_and_is_marked(tmp_path: Path) -> None:
@@ -80,18 +75,3 @@ def test_every_kill_is_at_a_point_that_exists_and_all_kinds_of_work_come_early()
     chosen = list(moments(20, seed=0))
     assert len(chosen) == 20
     assert {moment.work for moment in chosen[:6]} == {"edits", "rollback", "retrain"}
-
-
-def test_depth_first_fine_tuning_learns_an_edit_in_one_module_and_leaves_the_base_alone() -> None:
-    base = make_base()
-    before = {name: tensor.clone() for name, tensor in base.model.named_parameters()}
-    record = Record(id="1", prompt="Vienna lies in", target="Graz")
-    tuned = DepthFirst.start(base, LocftSettings(learning_rate=0.02))
-
-    tuned.fit(Item(edit_of(record, 1), record.target))
-
-    on = view(base, tuned.overlay.tensors)
-    [outcome] = measure(on, None, Reference(view(base)), list(asks_of(record, ("raw",))))
-    assert outcome.greedy
-    assert list(tuned.overlay.tensors) == ["model.layers.2.mlp.down_proj.weight"]  # 0.72 of four blocks
-    assert all(torch.equal(tensor, before[name]) for name, tensor in base.model.named_parameters())

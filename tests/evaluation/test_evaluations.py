@@ -1,18 +1,30 @@
 """Evaluations through a store: pinned to a version, worked on in small steps, kept."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from service.domain.edit import EditRequest, Probe
-from service.domain.errors import Corrupt, Gone, NotFound, Refused, TooLong
+from service.domain.errors import Conflict, Corrupt, Gone, NotFound, Refused, TooLong, Unavailable
 from service.domain.version import VersionStatus
 from service.evaluation.metrics import Outcome
-from service.evaluation.record import Record, asks_of
-from service.lifecycle.evaluate import EDITS_A_STEP, MOST_EDITS, Evaluations, get_eval, request_eval
+from service.evaluation.record import EvalProbe, Record, asks_of
+from service.lifecycle.compare import compare_evals, latest_of
+from service.lifecycle.evaluate import (
+    EDITS_AT_ONCE,
+    MOST_EDITS,
+    Between,
+    Evaluations,
+    cancel_eval,
+    get_eval,
+    list_evals,
+    request_eval,
+)
 from service.lm.overlay import Overlay
-from service.store import versions
+from service.store import evals, versions
 from service.store.evals import Evaluation
 from tests.lifecycle.house import House, new_house
 from tests.lifecycle.ledger import answer
@@ -25,22 +37,50 @@ def house(tmp_path: Path) -> Iterator[House]:
     house.close()
 
 
-def ask(overlay: Overlay, records: Sequence[Record]) -> list[Outcome]:
-    """What the ledger's overlay says to every question."""
-    return [
-        Outcome(ask=one, greedy=right, tokens=float(right), base_greedy=False, base_tokens=0.0)
-        for record in records
-        for one in asks_of(record, ("raw",))
-        for right in [answer(overlay, EditRequest(prompt=one.prompt, target="?")) == one.answer]  # type: ignore[arg-type]
-    ]
+class Judge:
+    """What the ledger's overlays say to questions; `called` counts the steps of the metrics that it stands in for."""
+
+    def __init__(self, between_asks: Callable[[], None] = lambda: None) -> None:
+        self.called = 0
+        self.live: list[str] = []
+        self._between_asks = between_asks
+
+    def ask(self, overlay: Overlay, records: Sequence[Record]) -> list[Outcome]:
+        self._between_asks()
+        return [
+            Outcome(ask=one, greedy=right, tokens=float(right), base_greedy=False, base_tokens=0.0)
+            for record in records
+            for one in asks_of(record, ("raw",))
+            for right in [answer(overlay, EditRequest(prompt=one.prompt, target="?")) == one.answer]  # type: ignore[arg-type]
+        ]
+
+    def full(self, overlay: Overlay, records: Sequence[Record], *, live: Sequence[Record], between: Between) -> Mapping[str, Any]:
+        self.live = [record.prompt for record in live]
+        return {"records": self._count(records, between)}
+
+    def capability(self, overlay: Overlay, *, between: Between) -> Mapping[str, Any]:
+        return {"ratio": 1.0, "n": self._count(range(3), between), "tasks": "three"}
+
+    def check_capability(self) -> None:
+        """It has tasks."""
+
+    def _count(self, things: Sequence[object], between: Between) -> int:
+        for _ in things:
+            self.called += 1
+            between()
+        return len(things)
 
 
-def evaluations(house: House) -> Evaluations:
-    return Evaluations(house.store, house.parts.overlays, ask)
+def evaluations(house: House, judge: Judge | None = None) -> Evaluations:
+    return Evaluations(house.parts, judge or Judge(), step_s=0)
 
 
-def finished(house: House, evaluation: Evaluation) -> Evaluation:
-    working = evaluations(house)
+def facts(count: int) -> list[EditRequest]:
+    return [EditRequest(prompt=f"fact {number}", target="x") for number in range(count)]
+
+
+def finished(house: House, evaluation: Evaluation, judge: Judge | None = None) -> Evaluation:
+    working = evaluations(house, judge)
     while working.step():
         pass
     return get_eval(house.store, evaluation.id)
@@ -95,31 +135,244 @@ def test_inline_records_are_asked_without_being_stored_as_edits(house: House) ->
 
 
 def test_a_long_evaluation_is_worked_on_a_few_edits_at_a_time(house: House) -> None:
-    inline = [EditRequest(prompt=f"fact {number}", target="x") for number in range(2 * EDITS_A_STEP + 1)]
-    queued = request_eval(house.store, version=0, asked=inline, author="ann")
+    queued = request_eval(house.store, version=0, asked=facts(2 * EDITS_AT_ONCE), author="ann")
     working = evaluations(house)
 
-    statuses = []
+    seen = []
     for _ in range(3):
         assert working.step()
-        statuses.append(get_eval(house.store, queued.id).status)
+        now = get_eval(house.store, queued.id)
+        seen.append((now.status, now.progress))
 
-    assert statuses == ["running", "running", "done"]
+    assert seen == [("running", 0.5), ("running", 1.0), ("done", 1.0)]
     assert not working.step()
 
 
-def test_an_evaluation_that_a_stop_interrupted_is_done_by_the_next_process(house: House) -> None:
-    inline = [EditRequest(prompt=f"fact {number}", target="x") for number in range(2 * EDITS_A_STEP)]
-    queued = request_eval(house.store, version=0, asked=inline, author="ann")
-    evaluations(house).step()
+def test_an_evaluation_gives_way_to_answers_and_to_fits_of_edits_between_its_steps(house: House) -> None:
+    waits: list[str] = []
 
-    assert reliability(finished(house, queued))["n"] == 2 * EDITS_A_STEP
+    class Fits:
+        def wait(self, timeout: float) -> bool:
+            waits.append("edits")
+            return True
+
+    parts = replace(house.parts, give_way=lambda: waits.append("answers"), no_edit_is_fitted=Fits())  # type: ignore[arg-type]
+    request_eval(house.store, version=0, asked=facts(2 * EDITS_AT_ONCE), capability=True, author="ann")
+    working = Evaluations(parts, Judge(), step_s=0)
+    while working.step():
+        pass
+
+    assert waits == ["edits", "answers"] * (2 + 3)  # two steps of questions, three of capability
+
+
+def test_an_evaluation_that_a_stop_interrupted_is_done_by_the_next_process(house: House) -> None:
+    queued = request_eval(house.store, version=0, asked=facts(2 * EDITS_AT_ONCE), author="ann")
+    stopped = evaluations(house)
+    stopped.step()
+    stopped.close()
+
+    done = finished(house, queued)
+    assert reliability(done)["n"] == 2 * EDITS_AT_ONCE
+    assert done.started_at is not None and done.finished_at is not None
+    assert done.created_at <= done.started_at <= done.finished_at
+
+
+def test_a_cancelled_evaluation_asks_no_more_and_stays_in_the_list(house: House) -> None:
+    asked: list[int] = []
+    judge = Judge(lambda: asked.append(1))
+    queued = request_eval(house.store, version=0, asked=facts(3 * EDITS_AT_ONCE), author="ann")
+    working = evaluations(house, judge)
+    working.step()
+
+    cancelled = cancel_eval(house.store, queued.id)
+
+    assert not working.step()
+    assert len(asked) == 1
+    assert (cancelled.status, cancelled.result) == ("cancelled", None)
+    assert cancel_eval(house.store, queued.id) == cancelled
+    assert [one.id for one in list_evals(house.store, limit=10)] == [queued.id]
+
+
+def test_what_is_over_cannot_be_cancelled(house: House) -> None:
+    done = finished(house, request_eval(house.store, version=0, asked=facts(1), author="ann"))
+
+    with pytest.raises(Conflict):
+        cancel_eval(house.store, done.id)
+    with pytest.raises(NotFound):
+        cancel_eval(house.store, "no such evaluation")
+    assert get_eval(house.store, done.id) == done
+
+
+def test_an_evaluation_cancelled_while_the_next_waits_makes_room_for_it(house: House) -> None:
+    first = request_eval(house.store, version=0, asked=facts(3 * EDITS_AT_ONCE), author="ann")
+    second = request_eval(house.store, version=0, asked=facts(1), author="ann")
+    working = evaluations(house)
+    working.step()
+    cancel_eval(house.store, first.id)
+
+    while working.step():
+        pass
+
+    assert [get_eval(house.store, one.id).status for one in (first, second)] == ["cancelled", "done"]
+
+
+def test_capability_and_full_metrics_are_measured_where_they_were_asked_for(house: House) -> None:
+    house.live(("Austria", "Graz"), ("Italy", "Milan"))
+    judge = Judge()
+
+    plain = finished(house, request_eval(house.store, version=None, asked="live", author="ann"), judge)
+    assert plain.result is not None and not {"full", "capability"} & set(plain.result)
+
+    asked = request_eval(house.store, version=None, asked=facts(3), metrics="full", capability=True, author="ann")
+    done = finished(house, asked, judge)
+
+    assert done.result is not None
+    assert done.result["full"] == {"records": 3}
+    assert done.result["capability"]["n"] == 3
+    assert judge.live == ["Austria", "Italy"]
+    assert done.about == {"edits": "records", "count": 3, "metrics": "full", "capability": True}
+
+
+def test_a_figure_that_came_to_no_number_is_unknown(house: House) -> None:
+    class Odd(Judge):
+        def capability(self, overlay: Overlay, *, between: Between) -> Mapping[str, Any]:
+            return {"ratio": float("nan"), "n": 1, "by_skill": {"s": [float("inf"), 0.5]}}
+
+    done = finished(house, request_eval(house.store, version=0, asked="none", capability=True, author="ann"), Odd())
+
+    assert done.result is not None
+    assert done.result["capability"] == {"ratio": None, "n": 1, "by_skill": {"s": [None, 0.5]}}
+
+
+def test_capability_alone_needs_no_edits(house: House) -> None:
+    done = finished(house, request_eval(house.store, version=0, asked="none", capability=True, author="ann"))
+
+    assert done.result is not None and done.result["capability"]["ratio"] == 1.0
+    assert done.result["greedy"]["reliability"] == {"score": None, "n": 0}
+    with pytest.raises(Refused):
+        request_eval(house.store, version=0, asked="none", author="ann")
+
+
+def test_of_many_live_edits_some_are_asked_evenly(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("service.lifecycle.evaluate.MOST_EDITS", 2)
+    house.live(("Austria", "Graz"), ("Italy", "Milan"), ("France", "Lyon"), ("Spain", "Seville"))
+
+    done = finished(house, request_eval(house.store, version=None, asked="live", author="ann"))
+
+    assert (done.about["count"], done.about["of"]) == (2, 4)
+    assert reliability(done) == {"score": 1.0, "n": 2}
+
+
+def test_inline_records_keep_what_rows_of_data_sets_have(house: House) -> None:
+    row = Record(
+        id="zsre-7",
+        prompt="Austria",
+        target="Graz",
+        aliases=(("Gratz",),),
+        generation=("Austria is",),
+        locality=(EvalProbe(prompt="Italy", answer="Rome", group="near", pool=False),),
+    )
+    house.live(("Austria", "Graz"))
+    asked: list[Record] = []
+
+    class Curious(Judge):
+        def ask(self, overlay: Overlay, records: Sequence[Record]) -> list[Outcome]:
+            asked.extend(records)
+            return super().ask(overlay, records)
+
+    done = finished(house, request_eval(house.store, version=None, asked=[row], author="ann"), Curious())
+
+    assert asked == [row]
+    assert done.result is not None and done.result["greedy"]["locality"]["groups"]["near"]["n"] == 1
+
+
+def test_evaluations_are_listed_newest_first_by_version_and_status(house: House) -> None:
+    house.live(("Austria", "Graz"))
+    made = [request_eval(house.store, version=version, asked=facts(1), author="ann") for version in (0, 1, 0, 0)]
+    evaluations(house).step()
+    ids = [one.id for one in made]
+
+    assert [one.id for one in list_evals(house.store, limit=10)] == ids[::-1]
+    assert [one.id for one in list_evals(house.store, limit=10, version=0)] == [ids[3], ids[2], ids[0]]
+    assert [one.id for one in list_evals(house.store, limit=10, status="running")] == [ids[0]]
+    assert [one.id for one in list_evals(house.store, limit=2, before=ids[3])] == [ids[2], ids[1]]
+    with pytest.raises(NotFound):
+        list_evals(house.store, limit=2, before="no such evaluation")
+
+
+def test_two_versions_are_compared_on_the_questions_they_share(house: House) -> None:
+    house.live(("Austria", "Graz"))
+    house.live(("Italy", "Milan"))
+    both = [EditRequest(prompt="Austria", target="Graz"), EditRequest(prompt="Italy", target="Milan")]
+    first = finished(house, request_eval(house.store, version=1, asked=[*both, *facts(3)], author="ann"))
+    second = finished(house, request_eval(house.store, version=2, asked=both, author="ann"))
+
+    found = compare_evals(house.store, [first.id, second.id])
+
+    [figure] = [one for one in found.figures if one.judged == "greedy"]
+    assert (figure.name, figure.n, figure.scores, figure.differences) == ("reliability", 2, [0.5, 1.0], [0.0, 0.5])
+    assert (figure.gained, figure.lost) == ([0, 1], [0, 0])
+    assert figure.standard_errors[1] == pytest.approx(0.5)  # of 0 and 1: deviation √½, over √2
+    assert (found.shared, [one.left_out for one in found.evaluations]) == (2, [3, 0])
+    assert any("same questions" in note for note in found.notes)
+    assert latest_of(house.store, [1, 2]) == [first.id, second.id]
+
+
+def test_full_metrics_stand_side_by_side_only_over_the_same_questions(house: House) -> None:
+    made = [
+        finished(house, request_eval(house.store, version=0, asked=facts(count), metrics="full", author="ann"))
+        for count in (2, 2, 3)
+    ]
+
+    same = compare_evals(house.store, [made[0].id, made[1].id])
+    other = compare_evals(house.store, [made[0].id, made[2].id])
+
+    assert (same.full, same.notes) == ([{"records": 2}, {"records": 2}], [])
+    assert other.full is None
+    assert any("full metrics" in note for note in other.notes)
+
+
+def test_capability_is_compared_where_the_tasks_are_the_same(house: House) -> None:
+    def measured(tasks: str) -> Evaluation:
+        class Other(Judge):
+            def capability(self, overlay: Overlay, *, between: Between) -> Mapping[str, Any]:
+                return {"ratio": 1.0, "tasks": tasks}
+
+        return finished(house, request_eval(house.store, version=0, asked=facts(1), capability=True, author="ann"), Other())
+
+    one, two, three = measured("a"), measured("a"), measured("b")
+
+    assert compare_evals(house.store, [one.id, two.id]).capability is not None
+    other = compare_evals(house.store, [one.id, three.id])
+    assert other.capability is None and other.notes
+
+
+def test_evaluations_without_a_common_question_say_so(house: House) -> None:
+    one = finished(house, request_eval(house.store, version=0, asked=facts(1), author="ann"))
+    two = finished(house, request_eval(house.store, version=0, asked=[EditRequest(prompt="p", target="t")], author="ann"))
+
+    found = compare_evals(house.store, [one.id, two.id])
+
+    assert (found.shared, found.figures) == (0, [])
+    assert any("share no question" in note for note in found.notes)
+
+
+def test_only_different_evaluations_that_are_done_are_compared(house: House) -> None:
+    done = finished(house, request_eval(house.store, version=0, asked=facts(1), author="ann"))
+    queued = request_eval(house.store, version=0, asked=facts(1), author="ann")
+
+    with pytest.raises(Refused):
+        compare_evals(house.store, [done.id, done.id])
+    with pytest.raises(Conflict):
+        compare_evals(house.store, [done.id, queued.id])
+    with pytest.raises(NotFound):
+        compare_evals(house.store, [done.id, "no such evaluation"])
+    with pytest.raises(NotFound):
+        latest_of(house.store, [0, 1])
 
 
 def test_a_result_is_written_once(house: House) -> None:
     from datetime import UTC, datetime
-
-    from service.store import evals
 
     done = finished(house, request_eval(house.store, version=0, asked=[EditRequest(prompt="p", target="t")], author="ann"))
     with house.store.write() as connection:
@@ -150,16 +403,68 @@ def test_a_version_that_cannot_answer_is_not_evaluated(house: House, status: Ver
 def test_nothing_and_too_much_are_refused(house: House) -> None:
     with pytest.raises(Refused):
         request_eval(house.store, version=None, asked=[], author="ann")
+    with pytest.raises(Refused):
+        request_eval(house.store, version=None, asked="live", metrics="some", author="ann")  # type: ignore[arg-type]
     with pytest.raises(TooLong):
         request_eval(house.store, version=None, asked=[EditRequest(prompt="p", target="t")] * (MOST_EDITS + 1), author="ann")
 
 
 def test_what_cannot_be_asked_fails_the_evaluation_with_a_reason(house: House) -> None:
-    def refuse(overlay: Overlay, records: Sequence[Record]) -> list[Outcome]:
+    def refuse() -> None:
         raise TooLong("the prompt is too long for this model", field="prompt")
 
     queued = request_eval(house.store, version=0, asked=[EditRequest(prompt="p", target="t")], author="ann")
-    Evaluations(house.store, house.parts.overlays, refuse).step()
+    evaluations(house, Judge(refuse)).step()
 
     failed = get_eval(house.store, queued.id)
     assert (failed.status, failed.error) == ("failed", "the prompt is too long for this model")
+
+
+def test_an_evaluation_that_breaks_fails_and_lets_the_next_one_through(house: House) -> None:
+    def break_down() -> None:
+        raise ZeroDivisionError("a secret of the input")
+
+    first = request_eval(house.store, version=0, asked=facts(1), author="ann")
+    second = request_eval(house.store, version=0, asked=[EditRequest(prompt="p", target="t")], author="ann")
+    evaluations(house, Judge(break_down)).step()
+
+    failed = get_eval(house.store, first.id)
+    assert (failed.status, failed.error) == ("failed", "the evaluation ended with ZeroDivisionError")
+    assert finished(house, second).status == "done"
+
+
+def test_an_outcome_that_could_not_be_written_is_written_at_the_next_step(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+    queued = request_eval(house.store, version=0, asked=facts(1), author="ann")
+    working = Evaluations(house.parts, Judge(lambda: asked.append(1)), step_s=3600)
+    finish = evals.finish
+
+    def away(*given: Any, **named: Any) -> None:
+        monkeypatch.setattr(evals, "finish", finish)
+        raise Unavailable("the database is away")
+
+    monkeypatch.setattr(evals, "finish", away)
+    with pytest.raises(Unavailable):
+        working.step()
+    assert get_eval(house.store, queued.id).status == "running"
+
+    working.step()
+
+    assert get_eval(house.store, queued.id).status == "done"
+    assert len(asked) == 1  # it was not asked again
+
+
+def test_a_question_that_another_live_edit_answers_otherwise_is_left_out_and_counted(house: House) -> None:
+    first = EditRequest(
+        prompt="the capital of A is", target="B", locality=(Probe(prompt="the capital of C is"), Probe(prompt="the sun is"))
+    )
+    house.live(("the capital of C is", "D"))
+    queued = request_eval(house.store, version=None, asked=[first], author="ann")
+
+    done = finished(house, queued)
+
+    assert done.result is not None
+    assert done.result["left_out"] == {"contradicted": 1}
+    assert done.result["greedy"]["locality"]["n"] == 1
+    on_base = finished(house, request_eval(house.store, version=0, asked=[first], author="ann"))
+    assert on_base.result is not None and on_base.result["left_out"] == {"contradicted": 0}

@@ -2,39 +2,18 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import lru_cache
 
 import pytest
 import torch
 
 from service.evaluation.capability import Task, capability
-from service.evaluation.metrics import Outcome, Reference, measure
+from service.evaluation.metrics import Outcome, measure
 from service.evaluation.record import EvalProbe, Record, asks_of
-from service.lm.base import Base, base_from
 from service.lm.intervention import Adapter
-from service.lm.overlay import intervening, view
+from service.lm.overlay import intervening
 from service.lm.prompts import encode_prompt, encode_row
-from tests.builders import make_adapter, make_model, make_tokenizer
-
-# They end in a script without spaces, so that an answer follows without one, as the model gives it.
-PROMPTS = ("Vienna 在", "The 是", "a b c 是", "Is it so 嗎", "Linz 在", "Here we are 在", "No 是", "What next 是")
-LONGEST = 12
-
-
-@lru_cache(maxsize=1)
-def base() -> Base:
-    """A random model that answers in letters and often comes to an end: its answers are texts."""
-    model, tokenizer = make_model(), make_tokenizer()
-    letters = set(tokenizer.convert_tokens_to_ids([*"abcdefghijklmnopqrstuvwxyz"]))
-    with torch.no_grad():
-        for token, row in enumerate(model.get_output_embeddings().weight):
-            row *= 4.0 if token == tokenizer.eos_token_id else float(token in letters)
-    return base_from(model, tokenizer)
-
-
-@lru_cache(maxsize=1)
-def reference() -> Reference:
-    return Reference(view(base()), longest_answer=LONGEST)
+from tests.builders import make_adapter
+from tests.evaluation.lettered import LONGEST, PROMPTS, base, reference
 
 
 def adapter() -> Adapter:

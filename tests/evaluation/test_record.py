@@ -7,7 +7,7 @@ import pytest
 
 from service.domain.edit import EditRequest, Probe
 from service.domain.errors import Refused
-from service.evaluation.record import EvalProbe, Record, asks_of, read_records, record_of
+from service.evaluation.record import EvalProbe, Record, asks_of, edit_request_of, read_records, record_of
 
 
 def written(folder: Path, *lines: str) -> Path:
@@ -63,3 +63,13 @@ def test_every_question_is_asked_once_on_each_surface(own: tuple[str, ...], expe
     record = Record(id="1", prompt="p", target="t", surfaces=own)
 
     assert [ask.surface for ask in asks_of(record, ("raw", "chat"))] == expected
+
+
+def test_the_edit_that_a_record_asks_for_trains_none_of_its_probes() -> None:
+    trained = (EvalProbe(prompt="q", answer="a", train=True, group="g"),)
+    record = Record(id="1", prompt="p", target="t", rephrases=trained, locality=trained, portability=trained, conflict_key="k")
+
+    edit = edit_request_of(record)
+
+    assert (edit.prompt, edit.target, edit.key) == ("p", "t", "key:k")
+    assert {edit.rephrases, edit.locality, edit.portability} == {(Probe(prompt="q", answer="a", train=False, group="g"),)}

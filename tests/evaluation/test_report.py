@@ -72,3 +72,10 @@ def test_with_trained_rephrases_only_these_decide_whether_it_is_general() -> Non
     found = [outcome("reliability", True), outcome("generality", True, trained=True)]
 
     assert edit_report(found)["generality"] == "general"
+
+
+def test_a_report_says_when_it_was_measured_and_what_was_left_out_where_that_is_known() -> None:
+    found = report([], moment="after_edit", left_out={"contradicted": 3})
+
+    assert (found["moment"], found["left_out"]) == ("after_edit", {"contradicted": 3})
+    assert not {"moment", "left_out"} & set(report([]))

@@ -1,0 +1,35 @@
+"""KnowEdit's ConvSent: opinions on a topic, replies of either sentiment.
+
+The edit is EasyEdit's: an instruction that names the sentiment (its spelling too), with the first reply as the target. EasyEdit
+draws sentiment and question at random; here even rows are edited to positive, odd ones to negative, with its first question.
+"""
+
+from service.evaluation.datasets.fields import Fields
+from service.evaluation.datasets.rows import BadRow
+from service.evaluation.datasets.schema import Schema, has
+from service.evaluation.record import Record
+
+QUESTION = "What do you think of {}?"
+INSTRUCTIONS = ("From the sentiment dataset, answer {} postively.", "From the sentiment dataset, answer {} negatively.")
+
+
+def _read(row: Fields, number: int) -> list[Record]:
+    topic, replies = row.words("ent"), (row.texts("pos"), row.texts("neg"))
+    if not all(replies):
+        raise BadRow("pos and neg must hold a reply each")
+    side = number % 2
+    question = QUESTION.format(topic)
+    return [
+        Record(
+            id=f"knowedit-convsent-{number}",
+            prompt=INSTRUCTIONS[side].format(question),
+            target=replies[side][0],
+            subject=topic,
+            generation=(question,),
+            wanted=replies[side],
+            opposite=replies[1 - side],
+        )
+    ]
+
+
+KNOWEDIT_CONVSENT = Schema("knowedit_convsent", has("ent", "pos", "neg"), _read)

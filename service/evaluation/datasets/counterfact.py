@@ -1,0 +1,61 @@
+"""CounterFact: flat, as EasyEdit and LocFT hold it, and ROME's own."""
+
+from service.evaluation.datasets.fields import Fields, present
+from service.evaluation.datasets.rows import BadRow
+from service.evaluation.datasets.schema import Schema, has
+from service.evaluation.record import EvalProbe, Record
+
+NEIGHBOURHOOD = "neighbourhood"  # other subjects whose true answer is the edited subject's: p(true) against p(new)
+ATTRIBUTE = "attribute"  # other subjects whose true answer is the new one
+PLACE = "{}"
+
+
+def filled(row: Fields, name: str, subject: str) -> str:
+    """A prompt with the subject in its one place. Raises BadRow where there is none."""
+    template = row.words(name)
+    if template.count(PLACE) != 1:
+        raise BadRow(f"requested_rewrite.{name} must have one place {PLACE} for the subject")
+    return template.replace(PLACE, subject)
+
+
+def _flat(row: Fields, number: int) -> list[Record]:
+    rephrase = row.maybe("rephrase_prompt")
+    return [
+        Record(
+            id=row.name("case_id") or f"counterfact-{number}",
+            prompt=row.words("prompt"),
+            target=row.words("target_new"),
+            subject=row.maybe("subject"),
+            ground_truth=row.spelled("ground_truth"),
+            rephrases=(EvalProbe(prompt=rephrase),) if rephrase else (),
+            locality=present(row.probe("locality_prompt", "locality_ground_truth", group=NEIGHBOURHOOD)),
+        )
+    ]
+
+
+def _rome(row: Fields, number: int) -> list[Record]:
+    rewrite = row.object("requested_rewrite")
+    subject = rewrite.words("subject")
+    new, true = rewrite.object("target_new").words("str"), rewrite.object("target_true").words("str")
+    return [
+        Record(
+            id=row.name("case_id") or f"counterfact-{number}",
+            prompt=filled(rewrite, "prompt", subject),
+            target=new,
+            subject=subject,
+            relation=rewrite.maybe("relation_id"),
+            ground_truth=true,
+            rephrases=_probes(row, "paraphrase_prompts", None, None),
+            locality=_probes(row, "neighborhood_prompts", true, NEIGHBOURHOOD)
+            + _probes(row, "attribute_prompts", new, ATTRIBUTE),
+            generation=row.texts("generation_prompts"),
+        )
+    ]
+
+
+def _probes(row: Fields, name: str, answer: str | None, group: str | None) -> tuple[EvalProbe, ...]:
+    return tuple(EvalProbe(prompt=prompt, answer=answer, group=group) for prompt in row.texts(name))
+
+
+COUNTERFACT = Schema("counterfact", lambda row: has("prompt", "target_new", "locality_prompt", "ground_truth")(row), _flat)
+COUNTERFACT_ROME = Schema("counterfact_rome", lambda row: isinstance(row.get("requested_rewrite"), dict), _rome)

@@ -1,0 +1,53 @@
+"""KnowEdit's facts (WikiData_recent, WikiData_counterfact, ZsRE) and its biographies (WikiBio).
+
+Probes come in named groups, each answer as a text, a list of spellings, or a list of answers with their spellings each. Answers
+that are empty leave their probe out, not the row.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from service.evaluation.datasets.fields import Fields, present
+from service.evaluation.datasets.schema import Schema, has
+from service.evaluation.record import EvalProbe, Record
+
+
+def _facts(row: Fields, number: int) -> list[Record]:
+    rephrases = row.texts("rephrase_prompt") or row.texts("rephrase")
+    return [
+        Record(
+            id=f"knowedit-{number}",
+            prompt=row.words("prompt"),
+            target=row.words("target_new"),
+            subject=row.maybe("subject"),
+            ground_truth=row.spelled("ground_truth"),
+            rephrases=tuple(EvalProbe(prompt=prompt) for prompt in rephrases),
+            locality=_grouped(row.object("locality")),
+            portability=_grouped(row.object("portability")),
+        )
+    ]
+
+
+def _biography(row: Fields, number: int) -> list[Record]:
+    """The prompt is the biography so far, the target its next sentence."""
+    return [
+        Record(
+            id=f"knowedit-wikibio-{number}",
+            prompt=row.words("text"),
+            target=row.words("labels"),
+            subject=row.maybe("concept"),
+            locality=_grouped(row.object("locality")),
+        )
+    ]
+
+
+def _grouped(groups: Fields) -> tuple[EvalProbe, ...]:
+    return present(*(probe.probe("prompt", "ground_truth", group=name) for name, probes in groups.groups() for probe in probes))
+
+
+def _fits(row: Mapping[str, Any]) -> bool:
+    return has("prompt", "target_new")(row) and any(isinstance(row.get(name), dict) for name in ("portability", "locality"))
+
+
+KNOWEDIT = Schema("knowedit", _fits, _facts)
+KNOWEDIT_WIKIBIO = Schema("knowedit_wikibio", has("text", "labels", "concept"), _biography)

@@ -1,0 +1,128 @@
+"""Loading: rows to records by the schema that is named or that the first rows show. A bad row is told, counted and left out."""
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from itertools import chain, islice
+from pathlib import Path
+
+from service.domain.errors import Refused
+from service.evaluation.datasets.convsent import KNOWEDIT_CONVSENT
+from service.evaluation.datasets.counterfact import COUNTERFACT, COUNTERFACT_ROME
+from service.evaluation.datasets.errata import ERRATA
+from service.evaluation.datasets.fields import Fields
+from service.evaluation.datasets.knowedit import KNOWEDIT, KNOWEDIT_WIKIBIO
+from service.evaluation.datasets.mededit import MEDEDITBENCH, MEDEDITBENCH_RATIONALE, MEDEDITBENCH_SELF, MEDEDITEVAL
+from service.evaluation.datasets.mquake import MQUAKE
+from service.evaluation.datasets.qaedit import QAEDIT
+from service.evaluation.datasets.rows import BadRow, RawRow, parsed, raw_rows
+from service.evaluation.datasets.schema import Schema
+from service.evaluation.datasets.wikibigedit import WIKIBIGEDIT, WIKIBIGEDIT_LOCFT
+from service.evaluation.datasets.zsre import ZSRE, ZSRE_PORTABILITY
+from service.evaluation.record import Record
+
+ROWS_LOOKED_AT = 100  # to tell the schema by
+
+# In the order in which they are tried: the first that fits is it, so the ones with the more telling fields come first.
+_ALL = (
+    ZSRE_PORTABILITY,
+    ZSRE,
+    MQUAKE,
+    COUNTERFACT_ROME,
+    MEDEDITBENCH,
+    MEDEDITEVAL,
+    MEDEDITBENCH_RATIONALE,
+    MEDEDITBENCH_SELF,
+    KNOWEDIT_CONVSENT,
+    KNOWEDIT_WIKIBIO,
+    WIKIBIGEDIT,
+    QAEDIT,
+    KNOWEDIT,
+    COUNTERFACT,
+    WIKIBIGEDIT_LOCFT,
+    ERRATA,
+)
+_BY_NAME: Mapping[str, Schema] = {schema.name: schema for schema in _ALL}
+SCHEMAS: tuple[str, ...] = tuple(sorted(_BY_NAME))
+
+
+@dataclass(frozen=True)
+class Bad:
+    """A row that is no record: its line (from 1), or its index in an array (from 0), and why."""
+
+    line: int
+    reason: str
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A data set: its records in order, the rows left out, and how often something was left out of a good row."""
+
+    schema: str
+    records: tuple[Record, ...]
+    bad: tuple[Bad, ...] = ()
+    notes: Mapping[str, int] = field(default_factory=dict)
+
+
+def load(path: Path, schema: str = "auto") -> Loaded:
+    """The records of a file. Raises Refused for a schema that is unknown or cannot be told, and for a set without records."""
+    return read(raw_rows(path), schema)
+
+
+def read(rows: Iterable[RawRow], schema: str = "auto") -> Loaded:
+    """The records of rows that are at hand, such as those of a request."""
+    if schema != "auto" and schema not in _BY_NAME:
+        raise Refused(f"the schema must be auto or one of {', '.join(SCHEMAS)}", field="schema")
+    rows = iter(rows)
+    if schema == "auto":
+        first = _some(rows)
+        chosen, rows = _told_by(first), chain(first, rows)
+    else:
+        chosen = _BY_NAME[schema]
+    return _read(rows, chosen)
+
+
+def _read(rows: Iterable[RawRow], schema: Schema) -> Loaded:
+    records: list[Record] = []
+    bad: list[Bad] = []
+    notes: Counter[str] = Counter()
+    known: set[str] = set()
+    for number, row in enumerate(rows):
+        own: Counter[str] = Counter()  # so that a row left out leaves no notes
+        try:
+            found = schema.read(Fields(parsed(row), own), number)
+            if not known.isdisjoint(record.id for record in found):
+                raise BadRow("its id is that of an earlier row")
+        except BadRow as error:
+            bad.append(Bad(row.place, error.reason))
+            continue
+        known.update(record.id for record in found)
+        records += found
+        notes += own
+    if not records:
+        raise Refused(_empty(schema, bad), field="path")
+    return Loaded(schema.name, tuple(records), tuple(bad), dict(notes))
+
+
+def _empty(schema: Schema, bad: list[Bad]) -> str:
+    if not bad:
+        return "the data set is empty"
+    return f"no row is a record of the schema {schema.name}; row {bad[0].line}: {bad[0].reason}"
+
+
+def _some(rows: Iterator[RawRow]) -> list[RawRow]:
+    return list(islice(rows, ROWS_LOOKED_AT))
+
+
+def _told_by(rows: list[RawRow]) -> Schema:
+    if not rows:
+        raise Refused("the data set is empty", field="path")
+    for row in rows:
+        try:
+            fields = parsed(row)
+        except BadRow:
+            continue
+        for schema in _ALL:
+            if schema.fits(fields):
+                return schema
+    raise Refused(f"the schema cannot be told from the first rows; name one of {', '.join(SCHEMAS)}", field="schema")

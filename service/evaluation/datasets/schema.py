@@ -1,0 +1,22 @@
+"""What a schema is: a name, the fields it is known by, and how one row becomes records."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from service.evaluation.datasets.fields import Fields
+from service.evaluation.record import Record
+
+
+@dataclass(frozen=True)
+class Schema:
+    """`read` takes a row and its number (from 0) and gives the records in it, at least one, or raises BadRow."""
+
+    name: str
+    fits: Callable[[Mapping[str, Any]], bool]
+    read: Callable[[Fields, int], list[Record]]
+
+
+def has(*names: str) -> Callable[[Mapping[str, Any]], bool]:
+    """Whether a row has all these fields."""
+    return lambda row: all(name in row for name in names)

@@ -1,0 +1,28 @@
+"""ZsRE as MEND, EasyEdit, LocFT and UltraEdit hold it, with and without portability."""
+
+from service.evaluation.datasets.fields import Fields, present
+from service.evaluation.datasets.schema import Schema, has
+from service.evaluation.record import EvalProbe, Record
+
+
+def _record(row: Fields, number: int) -> Record:
+    """The target is `alt`; UltraEdit's copy calls it `ans`. `answers` and `pred` are what was true and what a model said."""
+    rephrase = row.maybe("rephrase")
+    return Record(
+        id=f"zsre-{number}",
+        prompt=row.words("src"),
+        target=row.words("alt" if "alt" in row else "ans"),
+        subject=row.maybe("subject"),
+        ground_truth=row.spelled("answers") or row.maybe("pred"),
+        rephrases=(EvalProbe(prompt=rephrase),) if rephrase else (),
+        locality=present(row.probe("loc", "loc_ans", group="natural_questions")),
+        portability=present(row.object("portability").probe("New Question", "New Answer", group="Reasoning")),
+    )
+
+
+def _read(row: Fields, number: int) -> list[Record]:
+    return [_record(row, number)]
+
+
+ZSRE_PORTABILITY = Schema("zsre_portability", lambda row: "src" in row and isinstance(row.get("portability"), dict), _read)
+ZSRE = Schema("zsre", has("src", "loc"), _read)

@@ -1,0 +1,32 @@
+"""Whether an answer as text is a right one, as the field judges it: cut at a stop, normalised as in SQuAD, compared exactly."""
+
+import re
+import string
+from collections.abc import Sequence
+
+_ARTICLE = re.compile(r"\b(a|an|the)\b")
+_PUNCTUATION = str.maketrans("", "", string.punctuation)
+
+
+def squad(text: str) -> str:
+    """SQuAD's normalisation: lower case, without ASCII punctuation, without a, an and the, white space squeezed."""
+    return " ".join(_ARTICLE.sub(" ", text.lower().translate(_PUNCTUATION)).split())
+
+
+def cut(text: str, stops: Sequence[str]) -> str:
+    """The text up to the first of the stops."""
+    return text[: min((at for stop in stops if (at := text.find(stop)) >= 0), default=len(text))]
+
+
+def field_match(answer: str, accepted: str) -> bool:
+    """LocFT's exact match, but "." ends an answer only where the right one has none: else "St. Louis" could never be right."""
+    return _same(answer, accepted, ("\n",) if "." in accepted else (".", "\n"))
+
+
+def locft_match(answer: str, accepted: str) -> bool:
+    """LocFT's exact match as it is: "." always ends an answer, and a target that holds one is out of reach."""
+    return _same(answer, accepted, (".", "\n"))
+
+
+def _same(answer: str, accepted: str, stops: Sequence[str]) -> bool:
+    return squad(cut(answer.lstrip(), stops)) == squad(accepted)
