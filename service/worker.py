@@ -19,6 +19,7 @@ from service.domain.errors import ServiceError, Stale, Unavailable
 from service.editors.protocol import FitCancelled
 from service.lifecycle.apply import apply, give_up_or_narrow
 from service.lifecycle.collect import collect
+from service.lifecycle.monitor import Monitor
 from service.lifecycle.owner import is_dead, owner_name
 from service.lifecycle.parts import Parts
 from service.lifecycle.refit import give_up_or_retry, refit
@@ -47,7 +48,7 @@ class Worker:
         self._parts = parts
         self._doorbell = doorbell or InProcessDoorbell()
         self._alone = alone
-        self._chores: tuple[Chore, ...] = (lambda: fill_next(parts), *chores, self._collect)
+        self._chores: tuple[Chore, ...] = (lambda: fill_next(parts), *chores, Monitor(parts).step, self._collect)
         self._owner = owner_name()
         self._fence: int | None = None
         self._pressed = Pressed()

@@ -19,7 +19,7 @@ from service.lifecycle.parts import Parts
 from service.lifecycle.publish import Candidate, live_changes, publish, settle
 from service.lifecycle.settings import SERVICE
 from service.lifecycle.standing import standing_of
-from service.lifecycle.work import Standpoint, Turn, Watch, items_of, known_edits, scores_of, seed_of, standpoint
+from service.lifecycle.work import Standpoint, Turn, Watch, items_of, known_edits, scores_of, seed_of, settled_given, standpoint
 from service.store import edits, heads, jobs
 from service.store.edits import Change
 from service.store.jobs import Job
@@ -129,7 +129,7 @@ def _claim_again(connection: Connection, parts: Parts, turn: Turn, job: Job) -> 
 def _work(parts: Parts, turn: Turn, job: Job) -> None:
     stand = standpoint(parts)
     watch = Watch(parts, turn, job.id, "fit.middle", in_vain=lambda: parts.follower.current.epoch > stand.head.epoch)
-    known = known_edits(parts, stand.live_set, job.edit_ids)
+    known = known_edits(parts, LiveSet(), job.edit_ids)
     parts.no_edit_is_fitted.clear()
     try:
         outcome = _rounds(parts, stand, [known[edit_id] for edit_id in job.edit_ids], job, watch)
@@ -158,6 +158,7 @@ def _work(parts: Parts, turn: Turn, job: Job) -> None:
             scores=scores_of(outcome.fitted, outcome.live_set),
             job_id=job.id,
             standing=job.edit_ids,
+            asked=len(outcome.live_set.window) + len(settled_given(outcome.live_set)),
         ),
     )
 
@@ -215,7 +216,7 @@ def _fit(parts: Parts, stand: Standpoint, live_set: LiveSet, new: Sequence[LiveI
     window = [item for item in live_set.window if item.edit_id not in entering]
     overlay = parts.overlays.of(stand.version)
     assert job.seed is not None
-    kept = items_of([*window, *live_set.settled], known)
+    kept = items_of([*window, *settled_given(live_set)], known)
     return parts.editors.baft(overlay, items_of(new, known), kept, job.seed, watch.hooks())
 
 

@@ -17,6 +17,9 @@ POINTS = frozenset(
         "rollback.after_commit",
         "retrain.middle",
         "retrain.before_publish",
+        "purge.after_collecting",
+        "purge.after_files",
+        "purge.after_rows",
     }
 )
 _lock = threading.Lock()

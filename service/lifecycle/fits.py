@@ -1,9 +1,11 @@
 """Whether a request fits the model that is served: what is too long is refused by name, never cut."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 from service.domain.edit import EditRequest
 from service.domain.errors import Refused, TooLong
+from service.evaluation.record import Record, edit_request_of
 from service.lm.base import Base
 from service.lm.prompts import encode_prompt, encode_row
 
@@ -24,6 +26,32 @@ def check_fits(base: Base, requests: Sequence[EditRequest]) -> None:
                     answer = probe.answer or (request.target if kind == "rephrases" else None)
                     at = f"{path}{kind}[{place}]"
                     _check_pair(base, probe.prompt, answer, surface, f"{at}.prompt", f"{at}.answer")
+
+
+def check_records_fit(base: Base, records: Sequence[Record]) -> None:
+    """The same for records of a data set, whose further texts must fit as well."""
+    for index, record in enumerate(records):
+        path = f"edits[{index}]." if len(records) > 1 else ""
+        with _at(path):
+            check_fits(base, [edit_request_of(record)])
+        for place, text in enumerate(record.generation):
+            at = f"{path}generation[{place}]"
+            _check_pair(base, text, None, base.surfaces[0], at, at)
+        opening = record.generation[0] if record.generation else record.prompt
+        for kind in ("wanted", "opposite"):
+            for place, text in enumerate(getattr(record, kind)):
+                at = f"{path}{kind}[{place}]"
+                _check_pair(base, opening, text, base.surfaces[0], at, at)
+
+
+@contextmanager
+def _at(path: str) -> Iterator[None]:
+    """What is refused inside is refused with its field's path below `path`."""
+    try:
+        yield
+    except Refused as refused:
+        kind = TooLong if isinstance(refused, TooLong) else Refused
+        raise kind(refused.message, field=f"{path}{refused.field}") from None
 
 
 def _check_pair(base: Base, prompt: str, answer: str | None, surface: str, prompt_path: str, answer_path: str) -> None:

@@ -7,19 +7,22 @@ next answer.
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any
 
 from sqlalchemy.engine import Connection
 
+from service.domain.cadence import Mode
 from service.domain.edit import EditStatus
 from service.domain.errors import Stale
 from service.domain.liveset import Carrier, LiveItem, LiveSet
 from service.domain.version import Head, Version, VersionKind, VersionStatus
 from service.lifecycle.faults import point
+from service.lifecycle.figures import gate_figures
 from service.lifecycle.follow import Published
 from service.lifecycle.parts import Parts
 from service.lm.overlay import Overlay
-from service.store import edits, events, heads, jobs, versions
+from service.store import edits, events, heads, jobs, measurements, versions
 from service.store.edits import Change
 from service.store.events import Event
 
@@ -41,6 +44,8 @@ class Candidate:
     scores: Mapping[str, Any] = field(default_factory=dict)
     job_id: str | None = None
     standing: Collection[str] = ()
+    mode: Mode | None = None  # of a retrain
+    asked: int = 0  # how many items the scores speak of
 
 
 def publish(parts: Parts, candidate: Candidate) -> Version:
@@ -57,6 +62,8 @@ def publish(parts: Parts, candidate: Candidate) -> Version:
         heads.check_fence(connection, candidate.fence)
         if head.epoch != candidate.parent.epoch:
             raise Stale("the head has moved since the fit began")
+        if candidate.job_id is not None and jobs.cancel_is_asked(connection, candidate.job_id):
+            raise Stale("the job was cancelled meanwhile")
         if edits.retracted(connection, candidate.standing):
             raise Stale("an edit of the fit was taken back meanwhile")
         moved = heads.move(
@@ -74,8 +81,11 @@ def publish(parts: Parts, candidate: Candidate) -> Version:
             edits_counted=len(candidate.live_set.live),
             window=len(candidate.live_set.window),
             scores=candidate.scores,
+            **_descent(candidate.mode, versions.get(connection, head.version), now),
         )
         versions.insert(connection, version, candidate.live_set, fence=candidate.fence, job_id=candidate.job_id)
+        figures = gate_figures(candidate.scores, asked=candidate.asked, canary=parts.editors.canary_size)
+        measurements.insert(connection, moved.version, "gate", figures, now)
         settle(connection, parts, candidate.changes, author=candidate.author, version=moved.version, job_id=candidate.job_id)
         if candidate.job_id is not None:
             jobs.finish(connection, candidate.job_id, version=moved.version, now=now)
@@ -86,6 +96,13 @@ def publish(parts: Parts, candidate: Candidate) -> Version:
     parts.follower.swap(Published(moved.version, moved.epoch, candidate.overlay))
     parts.announcer.announce(change.edit_id for change in candidate.changes)
     return version
+
+
+def _descent(mode: Mode | None, parent: Version, now: datetime) -> dict[str, Any]:
+    """How many minor retrains lie between a version's tensors and the major one they began at, and when that was."""
+    if mode == "major":
+        return {"minors": 0, "major_at": now}
+    return {"minors": parent.minors + (mode == "minor"), "major_at": parent.major_at}
 
 
 def settle(

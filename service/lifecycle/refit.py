@@ -16,7 +16,7 @@ from service.editors.protocol import Fitted
 from service.lifecycle.parts import Parts
 from service.lifecycle.publish import Candidate, live_changes, publish
 from service.lifecycle.settings import SERVICE
-from service.lifecycle.work import Standpoint, Turn, Watch, items_of, known_edits, scores_of, seed_of, standpoint
+from service.lifecycle.work import Standpoint, Turn, Watch, items_of, known_edits, scores_of, seed_of, settled_given, standpoint
 from service.lm.overlay import Overlay
 from service.store import edits, heads, jobs, versions
 from service.store.edits import Change
@@ -43,6 +43,7 @@ def give_up_or_retry(parts: Parts, turn: Turn, kind: str, reason: str) -> None:
         job = jobs.active(connection, kind, "running")
         if job is None:
             return
+        jobs.say(connection, job.id, f"attempt {job.failures + 1} failed: {reason}", parts.clock())
         jobs.update(connection, job.id, failures=job.failures + 1)
         if job.failures + 1 >= parts.settings.attempts:
             jobs.finish(connection, job.id, error=reason, now=parts.clock())
@@ -53,7 +54,7 @@ def is_due(connection: Connection) -> bool:
     already.
     """
     head = heads.read(connection)
-    last = jobs.page(connection, limit=1, kind="refit")
+    last = jobs.page(connection, limit=1, kind="refit", brief=True)
     if last and last[0].status == "failed" and last[0].parent == head.version:
         return False
     live_set = versions.live_set(connection, head.version)
@@ -91,8 +92,8 @@ def _work(parts: Parts, turn: Turn, job: Job) -> None:
         gone = going(connection, stand.live_set)
         restored = coming_back(connection, gone)
     watch = Watch(parts, turn, job.id, "fit.middle", in_vain=lambda: parts.follower.current.epoch > stand.head.epoch)
-    known = known_edits(parts, stand.live_set, [item.edit_id for item in restored])
     desired = liveset.refitted(stand.live_set, gone, restored)
+    known = known_edits(parts, desired, [item.edit_id for item in desired.items if not item.is_live])  # some may be entombed
     overlay, live_set, lost, fitted = _rounds(parts, stand, desired, known, job, watch)
     changes = [Change(edit_id=edit_id, status=EditStatus.RETRACTED) for edit_id in gone]
     changes += [Change(edit_id=edit_id, status=EditStatus.DEFERRED, error=LOST) for edit_id in lost]
@@ -110,20 +111,30 @@ def _work(parts: Parts, turn: Turn, job: Job) -> None:
             reason=job.reason,
             scores=scores_of(fitted, live_set),
             job_id=job.id,
+            asked=len(live_set.window) + len(settled_given(live_set)) if fitted is not None else 0,
             standing=[item.edit_id for item in restored],
         ),
     )
 
 
 def coming_back(connection: Connection, gone: Mapping[str, bool]) -> list[LiveItem]:
-    """The edits that those taken back superseded and whose return was asked for, where they still count as superseded by them."""
-    edit_ids = [edit_id for edit_id, restore in gone.items() if restore]
-    older = [edit.supersedes for edit in edits.many(connection, edit_ids) if edit.supersedes is not None]
-    found = [
-        edit for edit in edits.many(connection, older) if edit.status is EditStatus.SUPERSEDED and edit.superseded_by in edit_ids
-    ]
-    asked = edits.retracted(connection, [edit.id for edit in found])
-    return edits.items(connection, [edit.id for edit in found if edit.id not in asked])
+    """The edits that those taken back superseded and whose return was asked for, where they still count as superseded by them.
+
+    Where such an edit was taken back too, the one before it.
+    """
+    newer = [edit_id for edit_id, restore in gone.items() if restore]
+    back: list[str] = []
+    while newer:
+        older = [edit.supersedes for edit in edits.many(connection, newer) if edit.supersedes is not None]
+        found = [
+            edit.id
+            for edit in edits.many(connection, older)
+            if edit.status is EditStatus.SUPERSEDED and edit.superseded_by in newer
+        ]
+        asked = edits.retracted(connection, found)
+        back += [edit_id for edit_id in found if edit_id not in asked]
+        newer = [edit_id for edit_id in found if edit_id in asked]
+    return edits.items(connection, back)
 
 
 def _rounds(
@@ -141,7 +152,7 @@ def _rounds(
             return bare, desired, lost, None
         asked = items_of(desired.window, known)
         seed = seed_of([item.edit for item in asked], job.failures)
-        fitted = parts.editors.baft(bare, asked, items_of(desired.settled, known), seed, watch.hooks())
+        fitted = parts.editors.baft(bare, asked, items_of(settled_given(desired), known), seed, watch.hooks())
         lost_now = [item.edit_id for item in desired.window if item.is_live and item.edit_id in fitted.lost]
         lost += lost_now
         if lost_now:

@@ -46,12 +46,12 @@ def retract(
             raise Conflict(f"an edit that is {edit.status} cannot be retracted: nothing of it is live", field="id")
         if edits.retracted(connection, [edit_id]):
             return Retraction(edit, False)
-        edits.ask_retraction(connection, edit_id, restore_previous=restore_previous, author=author, now=now)
+        edits.ask_retraction(connection, [edit_id], restore_previous=restore_previous, author=author, now=now)
         if edit.status in AT_ONCE:
             edits.change(connection, [Change(edit_id=edit_id, status=EditStatus.RETRACTED)], now=now)
             happened = "edit.retracted"
         else:
-            if edit.status.is_live and jobs.active(connection, "refit", "queued") is None:
+            if edit.status.is_live and jobs.active(connection, "refit", "queued", brief=True) is None:
                 jobs.insert(connection, "refit", edit_ids=[edit_id], reason="retraction", author=author, now=now)
             happened = "edit.retraction_asked"
         events.write(connection, [Event(type=happened, edit_id=edit_id, author=author)], now=now)

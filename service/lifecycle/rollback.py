@@ -9,7 +9,7 @@ from sqlalchemy.engine import Connection
 
 from service.domain import liveset
 from service.domain.edit import EditStatus
-from service.domain.errors import Conflict, Corrupt, Stale
+from service.domain.errors import Conflict, Corrupt, Gone, Stale
 from service.domain.liveset import LiveSet
 from service.domain.version import Version, VersionKind, VersionStatus
 from service.lifecycle.faults import point
@@ -52,6 +52,8 @@ def roll_back(
             raise Stale("the head has moved: its epoch is not the one in If-Match", field="If-Match")
         if head.version == to:
             raise Conflict("this version is the head already", field="to")
+        if versions.get(connection, to).status is VersionStatus.COLLECTED:
+            raise Gone("this version was collected; only its record is kept")
         before = versions.live_set(connection, head.version)
         held = versions.live_set(connection, to)
         after = liveset.roll_back(held, edits.retracted(connection, held.ids))
@@ -67,10 +69,12 @@ def roll_back(
             author=author,
             reason=reason,
             scores=target.scores,
+            minors=target.minors,
+            major_at=target.major_at,
         )
         versions.insert(connection, version, after, fence=None, job_id=None)
         fallen = _settle(connection, parts, before, after, author=author, version=moved.version, requeue=requeue)
-        if after.needs_refit and jobs.active(connection, "refit", "queued") is None:
+        if after.needs_refit and jobs.active(connection, "refit", "queued", brief=True) is None:
             jobs.insert(connection, "refit", reason="the restored version holds retracted edits", author=author, now=now)
         data = {"restored": to, "reason": reason, "rolled_back": len(fallen)}
         events.write(connection, [Event(type="version.rolled_back", author=author, version=moved.version, data=data)], now=now)
@@ -101,7 +105,7 @@ def _settle(
     changes = [Change(edit_id=edit_id, status=EditStatus.ROLLED_BACK) for edit_id in gone]
     changes += live_changes(before, after, superseded={}, reports={})
     settle(connection, parts, changes, author=author, version=version)
-    fallen = tuple(edit.id for edit in edits.many(connection, set(gone) - asked))
+    fallen = tuple(item.edit_id for item in edits.items(connection, set(gone) - asked))
     if requeue:
         again = [
             Change(edit_id=edit.id, status=first_status(edit.method, parts.settings.cadence.method))

@@ -20,7 +20,10 @@ class LifecycleSettings:
     rounds: int = 4  # fits of one job that leave out what was lost, before the rest is deferred
     restarts: int = 10  # times a retrain begins again because an edit of its snapshot left the live set
     patience: int = 2  # publications a retrain may lose to edits before applying pauses for it
+    look_s: float = 0.2  # between two looks of a running retrain whether it was cancelled
     lease_s: float = 30.0
+    monitor_s: float = 60.0  # between two rounds of the monitor
+    monitor_sample: int = 64  # live edits that one round asks again
     sweep_s: float = 2.0  # how long a lost ring may go unnoticed
     keep_last: int = 100
     keep_every: int = 100

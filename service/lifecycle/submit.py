@@ -67,7 +67,7 @@ def submit(
             if answer is not None:
                 return _replay(connection, answer)
         result, new = _accept(connection, requests, author=author, method=method, now=now)
-        if new and edits.counts(connection)["queued"] > waiting_limit:
+        if new and edits.count(connection, EditStatus.QUEUED) > waiting_limit:
             raise Unavailable("too many edits wait to be applied; send this one again later", retry_after_s=5.0)
         if idempotency_key is not None:
             answer = {"edits": [[one.edit.id, one.identical] for one in result.accepted]}

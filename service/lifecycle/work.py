@@ -1,12 +1,15 @@
 """What the worker's verbs share: the fence they act under, the seed of a job, what a fit is asked, and what its failure means."""
 
+import contextlib
 import hashlib
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from service.domain.edit import Edit
+from service.domain import liveset
+from service.domain.edit import Edit, EditRequest
+from service.domain.errors import Unavailable
 from service.domain.liveset import Carrier, LiveItem, LiveSet
 from service.domain.version import Head, Version
 from service.editors.protocol import Fitted, Hooks, Item
@@ -15,7 +18,9 @@ from service.lifecycle.parts import Parts
 from service.store import edits, heads, jobs, versions
 
 PROGRESS_S = 0.5  # between two writes of a job's progress
-EDITS_FIRST_S = 1.0  # longest wait of one step of a retrain for a fit of edits; beside it a fit took 16 s, not 1
+SETTLED_GIVEN = 512  # settled edits that a fit of the window is given; BaFT keeps at most 256 rows of them in mind
+EDITS_FIRST_S = 1.0  # longest wait of a retrain for a fit of edits; beside it a fit took 16 s, not 1
+WORKS_S = 0.2  # of a retrain between two such waits: its steps come in parts, and if each waited, a stream of edits would stop it
 
 
 def _never() -> bool:
@@ -54,10 +59,13 @@ def scores_of(fitted: Fitted | None, live_set: LiveSet) -> dict[str, Any]:
     if fitted is None:
         return {}
     lost = sorted(live_set.ids & set(fitted.lost))
-    return {**fitted.scores, **({"lost": lost} if lost else {})}
+    scores: dict[str, Any] = dict(fitted.scores)
+    if len(lost) < len(set(fitted.lost)):  # some of what was lost was left out, and counts no more
+        scores["retention"] = 1.0 - len(lost) / max(1, len(live_set.window) + len(settled_given(live_set)))
+    return {**scores, **({"lost": lost} if lost else {})}
 
 
-def seed_of(asked: Iterable[Edit], failures: int = 0) -> int:
+def seed_of(asked: Iterable[EditRequest], failures: int = 0) -> int:
     """A seed from what a job is asked to learn, in order. A repetition after a crash has the same; one after a failed fit
     another.
 
@@ -79,10 +87,16 @@ def items_of(entries: Sequence[LiveItem], known: Mapping[str, Edit]) -> list[Ite
     ]
 
 
+def settled_given(live_set: LiveSet) -> tuple[LiveItem, ...]:
+    """The settled edits that a fit of the window is given to leave as they are: all, or a sample that is the same every time."""
+    return liveset.sample(live_set.settled, SETTLED_GIVEN)
+
+
 def known_edits(parts: Parts, live_set: LiveSet, more: Iterable[str] = ()) -> dict[str, Edit]:
-    """The edits of a live set, and more, by id."""
+    """What a fit of a live set's window is given, and more, by id. Never the whole of a large live set."""
+    given = {item.edit_id for item in (*live_set.window, *settled_given(live_set))}
     with parts.store.read() as connection:
-        found = edits.many(connection, {item.edit_id for item in live_set.items} | set(more))
+        found = edits.many(connection, given | set(more))
     return {edit.id: edit for edit in found}
 
 
@@ -96,24 +110,44 @@ class Watch:
     fault: str  # the named point in the middle of this kind of fit
     in_vain: Callable[[], bool] = _never
     edits_first: bool = False
+    asked_to_stop: Callable[[], bool] = _never  # looked at now and then: it may take a look at the database
     _written: float = field(default=0.0)
+    _looked: float = field(default=0.0)
+    _stage: str = field(default="")
     _steps: int = field(default=0)
+    _waited: float = field(default=0.0)
 
     def hooks(self) -> Hooks:
         """Hooks for one fit."""
-        return Hooks(give_way=self._give_way, progress=self._progress, cancelled=lambda: self.turn.is_over() or self.in_vain())
+        return Hooks(give_way=self._give_way, progress=self._progress, cancelled=self._is_cancelled)
+
+    def _is_cancelled(self) -> bool:
+        if self.turn.is_over() or self.in_vain():
+            return True
+        now = time.monotonic()
+        if now - self._looked < self.parts.settings.look_s:
+            return False
+        self._looked = now
+        try:
+            return self.asked_to_stop()
+        except Unavailable:
+            return False  # a fit does not end because the database is away for a moment
 
     def _give_way(self) -> None:
         self._steps += 1
         if self._steps == 2:
             point(self.fault)
-        if self.edits_first:
+        if self.edits_first and time.monotonic() - self._waited >= WORKS_S:
             self.parts.no_edit_is_fitted.wait(EDITS_FIRST_S)
+            self._waited = time.monotonic()
         self.parts.give_way()
 
     def _progress(self, share: float, stage: str) -> None:
         now = time.monotonic()
         if now - self._written >= PROGRESS_S:
             self._written = now
-            with self.parts.store.write() as connection:
-                jobs.update(connection, self.job_id, progress=min(1.0, max(0.0, float(share))), stage=stage[:200])
+            with contextlib.suppress(Unavailable), self.parts.store.write() as connection:
+                jobs.note(connection, self.job_id, progress=min(1.0, max(0.0, float(share))), stage=stage[:200])
+                if stage != self._stage:
+                    jobs.say(connection, self.job_id, stage[:200], self.parts.clock())
+            self._stage = stage

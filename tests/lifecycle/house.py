@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 
-from service.domain.cadence import Cadence
+from service.domain.cadence import Cadence, Mode
 from service.domain.edit import Edit, EditRequest, EditStatus
 from service.domain.liveset import LiveSet
 from service.domain.version import Version
@@ -84,8 +84,8 @@ class House:
     def roll_back(self, to: int, *, requeue: bool = False, if_match: int | None = None) -> RolledBack:
         return roll_back(self.parts, to=to, author="ann", reason="test", requeue=requeue, if_match=if_match)
 
-    def retrain(self) -> Job:
-        return request_retrain(self.store, author="ann", reason="test")
+    def retrain(self, mode: Mode | None = None) -> Job:
+        return request_retrain(self.store, author="ann", reason="test", mode=mode)
 
     def edit(self, edit: Edit) -> Edit:
         with self.store.read() as connection:
@@ -143,3 +143,14 @@ def new_house(folder: Path, **given: object) -> House:
     (folder / "errata.db").write_bytes(migrated())
     url = f"sqlite:///{folder / 'errata.db'}"
     return House(url, folder / "checkpoints", **given)  # type: ignore[arg-type]
+
+
+def once(work: object) -> object:
+    """A hook that does its work in the first fit only."""
+    left = [work]
+
+    def during(method: str) -> None:
+        if left:
+            left.pop()()  # type: ignore[operator]
+
+    return during

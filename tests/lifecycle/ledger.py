@@ -13,8 +13,9 @@ from typing import Any
 import torch
 
 from service.domain.edit import Edit
+from service.domain.errors import Refused
 from service.editors.protocol import FitFailed, Fitted, Hooks, Item
-from service.lifecycle.editors import Editors
+from service.lifecycle.editors import Editors, Watched
 from service.lm.intervention import Adapter, Intervention
 from service.lm.overlay import Overlay
 
@@ -40,10 +41,21 @@ class Ledger:
     canary: Callable[[int], float] = lambda size: 1.0
     during: Callable[[str], None] = lambda method: None
     fits: list[tuple[str, tuple[str, ...], int]] = field(default_factory=list)
+    starts: list[Lines] = field(default_factory=list)  # of each retrain
+    moved_away: bool = False  # the tensors are to be trained elsewhere from now on
+    watched: Watched | None = None
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def editors(self) -> Editors:
-        return Editors(baft=self.baft, locft=self.locft, base_answer=base_answer, score=self.score)
+        return Editors(
+            baft=self.baft,
+            locft=self.locft,
+            base_answer=base_answer,
+            score=self.score,
+            distance=distance,
+            watched=self.watched,
+            canary_size=100,
+        )
 
     def baft(self, parent: Overlay, new: Sequence[Item], window: Sequence[Item], seed: int, hooks: Hooks) -> Fitted:
         self._fit("baft", new, seed, hooks)
@@ -54,9 +66,15 @@ class Ledger:
         overlay = Overlay(parent.tensors, _adapter(said))
         return self._fitted("baft", overlay, new, window)
 
-    def locft(self, items: Sequence[Item], seed: int, hooks: Hooks) -> Fitted:
+    def locft(self, items: Sequence[Item], start: Overlay, seed: int, hooks: Hooks) -> Fitted:
+        """Like a real minor retrain, one with a start never forgets by itself what that said."""
+        if start.tensors and self.moved_away:
+            raise Refused("the tensors lie elsewhere", field="start")
+        assert start.adapter is None and (start.tensors or not any(item.settled for item in items))
+        self.starts.append(tensors_of(start))
         self._fit("locft", items, seed, hooks)
-        said = {item.edit.key: item.target for item in items if item.target not in self.not_taken["locft"]}
+        said = tensors_of(start)
+        said |= {item.edit.key: item.target for item in items if item.target not in self.not_taken["locft"]}
         return self._fitted("locft", Overlay({"ledger": _packed(said)}, None), items, ())
 
     def score(self, overlay: Overlay, edit: Edit) -> Mapping[str, Any]:
@@ -79,7 +97,14 @@ class Ledger:
         if any(item.target in self.costs for item in new):
             lost += [item.edit.id for item in window]
         reports = {item.edit.id: {"method": method, "taken": item.edit.id not in lost} for item in new}
-        return Fitted(overlay, reports, tuple(lost), {"canary": self.canary(len(window_of(overlay)))})
+        asked = len(new) + len(window)
+        scores = {"canary": self.canary(len(window_of(overlay))), "retention": 1.0 - len(set(lost)) / max(1, asked)}
+        return Fitted(overlay, reports, tuple(lost), scores)
+
+
+def distance(one: Overlay, other: Overlay) -> float:
+    """How many lines of two overlays' tensors differ."""
+    return float(len(tensors_of(one).items() ^ tensors_of(other).items()))
 
 
 def answer(overlay: Overlay, edit: Edit) -> str:

@@ -21,8 +21,8 @@ class Rules:
     automatic: bool
     facts: list[Fact] = field(default_factory=list)
     live: dict[str, int] = field(default_factory=dict)
-    held: dict[str, int] = field(default_factory=dict)
-    kept: dict[int, tuple[dict[str, int], dict[str, int], set[int]]] = field(default_factory=dict)
+    held: dict[str, set[int]] = field(default_factory=dict)
+    kept: dict[int, tuple[dict[str, int], dict[str, set[int]], set[int]]] = field(default_factory=dict)
 
     def submit(self, key: str, target: str, method: str) -> int | None:
         standing = [
@@ -56,7 +56,7 @@ class Rules:
                 and self.facts[before].after == n
             ):
                 self.live[fact.key] = before
-                self.facts[before].status = "consolidated" if self.held.get(fact.key) == before else "applied"
+                self.facts[before].status = "consolidated" if max(self.held.get(fact.key, {-1})) == before else "applied"
         taken_back = bool(self.held.keys() - self.live.keys())
         for n, fact in enumerate(self.facts):
             if fact.status == "queued":
@@ -74,18 +74,22 @@ class Rules:
             self.facts[m].status, self.facts[m].after, fact.before = "superseded", n, m
         self.live[fact.key], fact.status = n, "applied"
 
-    def retrain(self) -> None:
+    def retrain(self, minor: bool = False) -> None:
+        minor = minor and bool(self.held) and (bool(self.live) or any(fact.status == "deferred" for fact in self.facts))
         for n, fact in reversed(list(enumerate(self.facts))):  # the latest of a key takes the others' place
             if fact.status == "deferred":
                 self._apply(n, fact)
         for n in self.live.values():
             self.facts[n].status = "consolidated"
-        self.held = dict(self.live)
+        before = self.held if minor else {}
+        self.held = {key: set(ns) for key, ns in before.items()}
+        for key, n in self.live.items():
+            self.held.setdefault(key, set()).add(n)
 
     def keep(self, number: int) -> None:
         self.kept[number] = (
             dict(self.live),
-            dict(self.held),
+            {key: set(ns) for key, ns in self.held.items()},
             {n for n in self.live.values() if self.facts[n].status == "applied"},
         )
 
@@ -97,4 +101,4 @@ class Rules:
             fact.status = "retracted" if fact.asked else "queued" if requeue else "rolled_back"
         for n in after.values():
             self.facts[n].status = "applied" if n in window else "consolidated"
-        self.live, self.held = after, dict(held)
+        self.live, self.held = after, {key: set(ns) for key, ns in held.items()}

@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from service.domain.cadence import Cadence
+from service.domain.cadence import Cadence, Mode
 from service.domain.errors import Conflict
+from service.lifecycle.jobs import cancel_job
 from service.lifecycle.settings import LifecycleSettings
 from tests.lifecycle.house import House, new_house
 from tests.lifecycle.ledger import Ledger
@@ -14,7 +15,9 @@ from tests.lifecycle.rules import Rules
 
 KEYS = "abcde"
 TARGETS = "123"
-OPERATIONS = ("submit",) * 5 + ("settle",) * 3 + ("retract",) * 3 + ("roll_back",) * 2 + ("retrain", "restart")
+OPERATIONS = (
+    ("submit",) * 5 + ("settle",) * 3 + ("retract",) * 3 + ("roll_back",) * 2 + ("retrain", "retrain", "cancel", "restart")
+)
 
 
 class Crash(BaseException):
@@ -76,13 +79,36 @@ class History:
     def retrain(self) -> None:
         self.settle()
         if self.rules.held or self.rules.live or any(fact.status == "deferred" for fact in self.rules.facts):
-            self.house.retrain()
+            mode: Mode = self.random.choice(("minor", "major"))
+            self.house.retrain(mode)
             self._work()
-            self.rules.retrain()
+            self.rules.retrain(minor=mode == "minor")
             self.check()
         else:
             with pytest.raises(Conflict):
                 self.house.retrain()
+
+    def cancel(self) -> None:
+        """Ask for a retrain and cancel it, before it begins or in its middle: nothing comes of it."""
+        if self.rules.automatic:
+            return  # a retrain that a retraction makes due would wait for news now, which the rules know nothing of
+        self.settle()
+        if not self.rules.live:
+            return
+        job = self.house.retrain(self.random.choice(("minor", "major")))
+
+        def cancel(method: str = "") -> None:
+            self.ledger.during = lambda method: None
+            cancel_job(self.house.store, job.id, author="ann")
+
+        if self.random.random() < 0.5:
+            cancel()
+        else:
+            self.ledger.during = cancel
+        before = self.house.head
+        self.house.worker.settle()
+        assert self.house.head == before
+        self.check()
 
     def restart(self) -> None:
         self.house = self.house.again()

@@ -11,6 +11,7 @@ import pytest
 from service.domain.cadence import Cadence
 from service.domain.edit import EditStatus
 from service.domain.errors import Conflict, Corrupt, Gone, NotFound, Stale
+from service.domain.gate import GateLimits
 from service.domain.version import VersionKind, VersionStatus
 from service.lifecycle.collect import collect, pin
 from service.lifecycle.publish import Candidate, publish
@@ -19,7 +20,7 @@ from service.lifecycle.work import standpoint
 from service.lm.overlay import EMPTY
 from service.store import heads, jobs, versions
 from service.store.heads import FenceLost
-from tests.lifecycle.house import PATIENT, House, new_house
+from tests.lifecycle.house import PATIENT, House, new_house, once
 
 S = EditStatus
 
@@ -33,17 +34,6 @@ def house(tmp_path: Path) -> Iterator[House]:
     made = new_house(tmp_path)
     yield made
     made.close()
-
-
-def once(work: object) -> object:
-    """A hook that does its work in the first fit only."""
-    left = [work]
-
-    def during(method: str) -> None:
-        if left:
-            left.pop()()  # type: ignore[operator]
-
-    return during
 
 
 # Applying
@@ -876,6 +866,23 @@ def test_after_the_last_round_a_refit_keeps_what_was_taken(house: House) -> None
 
 
 def test_after_the_last_round_a_retrain_keeps_what_was_taken(house: House) -> None:
+    made = house.post(*((name, name) for name in "abcdefgh"))
+    house.worker.settle()
+    house.ledger.not_taken["locft"] = set("abcdefgh")
+    Stubborn(house)
+
+    job = house.retrain()
+    house.worker.settle()
+
+    with house.store.read() as connection:
+        refused = jobs.get(connection, job.id)
+    assert refused.status == "failed" and "4 of 8" in str(refused.error)
+    assert house.statuses(made) == [S.APPLIED] * 8
+    assert [house.says(name) for name in "abcdefgh"] == list("abcdefgh")
+
+
+def test_after_the_last_round_a_retrain_that_may_lose_so_many_keeps_what_was_taken(tmp_path: Path) -> None:
+    house = new_house(tmp_path, settings=LifecycleSettings(cadence=PATIENT, gate=GateLimits(retrain_losses=0.5)))
     made = house.post(*((name, name) for name in "abcdefgh"))
     house.worker.settle()
     house.ledger.not_taken["locft"] = set("abcdefgh")

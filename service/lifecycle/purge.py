@@ -1,0 +1,212 @@
+"""Purging: what still holds an edit that was taken back is removed from this server: older versions, exports, rows.
+
+Retracting takes an edit out of what is answered, and the next major retrain out of the tensors. A purge removes the rest, in an
+order that can be cut off anywhere and done again: versions stop to answer, then their files and exports go, then the rows, which
+until then say what there is to do; last the database file is rewritten. What cannot be reached from here is named in the answer.
+"""
+
+import json
+import shutil
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy.engine import Connection
+
+from service.domain.edit import EditStatus
+from service.domain.errors import Conflict, NotFound, Refused
+from service.domain.version import VersionStatus
+from service.lifecycle.faults import point
+from service.lifecycle.parts import Parts
+from service.store import edits, events, heads, traces, versions
+from service.store.events import Event
+from service.store.session import Store
+
+OVER = (EditStatus.RETRACTED, EditStatus.SUPERSEDED, EditStatus.FAILED, EditStatus.ROLLED_BACK)
+MOST_EDITS = 1_000
+MANIFEST = "errata.json"
+SUFFIX = ".safetensors"
+GOING = ".purged-"  # what the folder of an export is called while it is deleted; no export may be called so
+ALWAYS = (
+    "backups and snapshots of the database and of the data folder",
+    "copies of exports outside the server's folder of exports",
+    "what clients, proxies and their logs kept of requests and answers",
+    "the memory of other processes of this service, until they are started again",
+    "blocks of the file system from which files were deleted",
+    "reasons that people wrote in their own words",
+)
+ON_POSTGRES = (
+    "dead rows of the database, until VACUUM FULL is run on its tables",
+    "the database's write-ahead log with its archive, and its replicas",
+)
+
+
+@dataclass(frozen=True)
+class Purged:
+    """What was removed: `versions` that do not answer any more, names of checkpoint `files` and of `exports`, and how many `rows`
+    were deleted or cleared. `unreachable` names, a sentence each, what may still hold the edits.
+    """
+
+    versions: tuple[int, ...]
+    files: tuple[str, ...]
+    exports: tuple[str, ...]
+    rows: int
+    unreachable: tuple[str, ...]
+
+
+def purge(
+    parts: Parts,
+    *,
+    edit_ids: Collection[str],
+    by: str,
+    exports: Path | None = None,
+    forget: Callable[[int], None] | None = None,
+    now: datetime | None = None,
+) -> Purged:
+    """Remove older versions, exports and rows that hold these edits. Of each edit the event `edit.purged` stays, with its id.
+
+    `exports` is the folder of exports (default: beside the checkpoints); `forget` is called with each version that must not
+    answer any more. Calling again finishes what was cut off. Raises Refused for no or too many edits, NotFound for one that never
+    was, Conflict for an edit that is not over, or that the head or a job under way still holds.
+    """
+    ids = tuple(dict.fromkeys(edit_ids))
+    if not 1 <= len(ids) <= MOST_EDITS:
+        raise Refused(f"edits must name 1 to {MOST_EDITS} edits", field="edits")
+    now = now or parts.clock()
+    folder = exports if exports is not None else parts.overlays.folder.parent / "exports"
+    going = _stop_answering(parts.store, ids, by=by, now=now)
+    for number in going:
+        if forget is not None:
+            forget(number)
+    point("purge.after_collecting")
+    files = _delete_files(parts)
+    gone, doubtful = _delete_exports(parts.store, folder, ids, going)
+    point("purge.after_files")
+    rows = _delete_rows(parts.store, ids, by=by, now=now)
+    point("purge.after_rows")
+    left = [*ALWAYS, *(() if parts.store.is_sqlite else ON_POSTGRES), *parts.store.scrub(), *doubtful, *_young_files(parts, now)]
+    if forget is None and going:
+        left.append("the memory of this process, until it is started again")
+    return Purged(going, files, gone, rows, tuple(left))
+
+
+def _stop_answering(store: Store, ids: Sequence[str], *, by: str, now: datetime) -> tuple[int, ...]:
+    """Mark the versions that hold the edits as collected; their numbers, with those that an earlier, unfinished purge marked."""
+    with store.write() as connection:
+        head = heads.lock(connection)
+        begun = _check(connection, ids, head.version)
+        going = versions.holding(connection, ids)
+        for number in going:
+            versions.pin(connection, number, pinned=False)
+        versions.collect(connection, going)
+        happened = [Event(type="version.purged", author=by, version=number) for number in going]
+        numbers = sorted(set(going) | begun)
+        left = [item.edit_id for item in edits.items(connection, ids)]
+        happened += [Event(type="edit.purging", author=by, edit_id=edit_id, data={"versions": numbers}) for edit_id in left]
+        events.write(connection, happened, now=now)
+    return tuple(numbers)
+
+
+def _check(connection: Connection, ids: Sequence[str], head: int) -> set[int]:
+    """Raise what forbids the purge; the versions that an unfinished one before it marked."""
+    found = {edit.id: edit for edit in edits.many(connection, ids)}
+    begun: set[int] = set()
+    for edit_id in ids:
+        past = [
+            event for event in events.page(connection, limit=10_000, edit_id=edit_id) if event["type"].startswith("edit.purg")
+        ]
+        begun |= {number for event in past for number in event["data"].get("versions", ())}
+        if edit_id not in found and not past:
+            raise NotFound("edits names an edit that does not exist", field="edits")
+    if any(edit.status not in OVER for edit in found.values()):
+        raise Conflict("an edit that is live or on its way cannot be purged: retract it first", field="edits")
+    held = versions.live_set(connection, head)
+    if any(held.get(edit_id) is not None for edit_id in ids):
+        raise Conflict(
+            "the version that answers now was trained on an edit to be purged: make a major retrain first", field="edits"
+        )
+    if traces.works_on(connection, ids):
+        raise Conflict("a job under way was given an edit to be purged: ask again when it has ended", field="edits")
+    return begun
+
+
+def _delete_files(parts: Parts) -> tuple[str, ...]:
+    """Delete the checkpoints that no kept version shares; under the head's lock, so that none comes to need one meanwhile."""
+    removed = []
+    with parts.store.write() as connection:
+        heads.lock(connection)
+        for digest in sorted(versions.digests_collected(connection) - versions.digests_kept(connection)):
+            parts.overlays.forget(digest)
+            path = parts.overlays.folder / f"{digest}{SUFFIX}"
+            if path.exists():
+                path.unlink()
+                removed.append(path.name)
+    return tuple(removed)
+
+
+def _young_files(parts: Parts, now: datetime) -> list[str]:
+    """A file without a row may be of a publication under way, so it is left to the collection, which waits an hour."""
+    with parts.store.read() as connection:
+        known = versions.digests_kept(connection)
+    files = [path for path in parts.overlays.folder.iterdir() if path.is_file() and path.name.removesuffix(SUFFIX) not in known]
+    hours = parts.settings.orphan_s / 3600
+    return [f"{len(files)} checkpoint files that no version names; they are collected within {hours:g} h"] if files else []
+
+
+def _delete_exports(
+    store: Store, folder: Path, ids: Sequence[str], going: Collection[int]
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Delete exports of versions that hold the edits; their names, and a sentence on those of which nobody can tell any more."""
+    gone: list[str] = []
+    doubtful: list[str] = []
+    for path in sorted(folder.iterdir()) if folder.is_dir() else ():
+        if path.name.startswith(GOING):
+            shutil.rmtree(path)
+            gone.append(path.name.removeprefix(GOING))
+            continue
+        manifest = _manifest(path)
+        if manifest is None:
+            continue
+        if manifest.get("version") in going or not set(ids).isdisjoint(manifest.get("live", ())):
+            leaving = path.with_name(GOING + path.name)
+            path.rename(leaving)
+            shutil.rmtree(leaving)
+            gone.append(path.name)
+        elif _is_collected(store, manifest.get("version")):
+            doubtful.append(path.name)
+    names = ", ".join(doubtful)
+    sentence = f"the exports {names}: their versions were collected, and nobody knows what these had been trained on before"
+    return tuple(gone), (sentence,) if doubtful else ()
+
+
+def _manifest(folder: Path) -> dict[str, Any] | None:
+    try:
+        found = json.loads((folder / MANIFEST).read_bytes())
+    except (OSError, ValueError):
+        return None
+    return found if isinstance(found, dict) else None
+
+
+def _is_collected(store: Store, number: object) -> bool:
+    if not isinstance(number, int):
+        return True
+    try:
+        with store.read() as connection:
+            return versions.get(connection, number).status is VersionStatus.COLLECTED
+    except NotFound:
+        return True
+
+
+def _delete_rows(store: Store, ids: Sequence[str], *, by: str, now: datetime) -> int:
+    with store.write() as connection:
+        heads.lock(connection)
+        traces.overwrite_what_is_deleted(connection)
+        left = [item.edit_id for item in edits.items(connection, ids)]
+        if not left:
+            return 0
+        rows = versions.take_out(connection, left)
+        rows += traces.remove(connection, left, traces.texts_of(connection, left))
+        events.write(connection, [Event(type="edit.purged", edit_id=edit_id, author=by) for edit_id in left], now=now)
+    return rows

@@ -1,0 +1,94 @@
+"""Taking back all that one author asked for since a moment, for instance since a key of theirs was stolen.
+
+What is not live goes at once, what is live is taken out by the worker's refit, and what is superseded or has failed is kept from
+ever coming back by a rollback or a restored edit. Done in bounded transactions: others can write between them, and a call that
+was cut off is finished by calling again.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from sqlalchemy.engine import Connection
+
+from service.domain.edit import EditStatus
+from service.domain.errors import Refused
+from service.lifecycle.retract import AT_ONCE, NEVER
+from service.store import edits, events, heads, jobs
+from service.store.edits import Change, Standing
+from service.store.events import Event
+from service.store.session import Store
+
+CHUNK = 500  # edits a transaction: other writers wait for less than half a second
+
+
+@dataclass(frozen=True)
+class Revoked:
+    """`retracted`: edits taken back, or asked to be, by this call; `barred`: of these, the ones that were not live and only may
+    not come back. `already`: how many had been taken back before.
+    """
+
+    retracted: tuple[str, ...]
+    already: int
+    barred: tuple[str, ...] = ()
+
+
+def revoke(
+    store: Store,
+    *,
+    author: str,
+    since: datetime,
+    by: str,
+    reason: str | None,
+    restore_previous: bool = False,
+    ring: Callable[[str], None] | None = None,
+    now: datetime | None = None,
+) -> Revoked:
+    """Take back every edit that `author` posted from `since` on; with `restore_previous` what these superseded is live again.
+
+    `by` is who asks for it. Raises Refused for a moment without a time zone or an author without a name.
+    """
+    if since.tzinfo is None:
+        raise Refused("since must name a time zone, for instance end in Z", field="since")
+    if not author.strip():
+        raise Refused("author must not be blank", field="author")
+    now = now or datetime.now(UTC)
+    taken: list[str] = []
+    barred: list[str] = []
+    already = 0
+    after = 0
+    while True:
+        with store.write() as connection:
+            heads.lock(connection)
+            found = edits.of_author(connection, author, since=since, until=now, after_seq=after, limit=CHUNK)
+            going = [one for one in found if not one.asked]
+            already += len(found) - len(going)
+            _take_back(connection, going, restore_previous=restore_previous, by=by, now=now)
+            if len(found) < CHUNK:
+                total = len(taken) + len(going)
+                data = {"author": author, "since": since.isoformat(), "reason": reason, "retracted": total}
+                events.write(connection, [Event(type="author.revoked", author=by, data=data)], now=now)
+        taken += [one.edit_id for one in going]
+        barred += [one.edit_id for one in going if one.status in NEVER]
+        if ring is not None and going:
+            ring(going[-1].edit_id)
+        if len(found) < CHUNK:
+            return Revoked(tuple(taken), already, tuple(barred))
+        after = found[-1].seq
+
+
+def _take_back(connection: Connection, going: list[Standing], *, restore_previous: bool, by: str, now: datetime) -> None:
+    """What `retract` does to one edit, to many."""
+    ids = [one.edit_id for one in going]
+    edits.ask_retraction(connection, ids, restore_previous=restore_previous, author=by, now=now)
+    at_once = {one.edit_id for one in going if one.status in AT_ONCE}
+    edits.change(
+        connection, [Change(edit_id=edit_id, status=EditStatus.RETRACTED) for edit_id in ids if edit_id in at_once], now=now
+    )
+    live = [one.edit_id for one in going if one.status.is_live]
+    if live and jobs.active(connection, "refit", "queued", brief=True) is None:
+        jobs.insert(connection, "refit", edit_ids=live, reason="retraction", author=by, now=now)
+    happened = ("edit.retracted" if edit_id in at_once else "edit.retraction_asked" for edit_id in ids)
+    events.write(
+        connection, [Event(type=kind, edit_id=edit_id, author=by) for edit_id, kind in zip(ids, happened, strict=True)], now=now
+    )
