@@ -7,11 +7,11 @@ import torch
 from fastapi import FastAPI
 
 from service import __version__
-from service.api import admin, edits, evaluate, generate, health, openapi, page, problems, versions
+from service.api import admin, edits, evaluate, generate, health, jobs, openapi, page, problems, versions
 from service.api.gate import Gate
-from service.api.parts import Parts
+from service.api.parts import EXPORTS, Parts
 from service.atlas import weights_path
-from service.binding import Judge, bind
+from service.binding import Judge, bind, capability_tasks
 from service.buffer.doorbell import Doorbell
 from service.buffer.in_process import InProcessDoorbell
 from service.domain.errors import Refused
@@ -20,20 +20,26 @@ from service.editors.neutral import load_or_sample_neutral
 from service.lifecycle import parts as lifecycle
 from service.lifecycle.editors import Editors
 from service.lifecycle.evaluate import Evaluations
+from service.lifecycle.export import Exports
 from service.lifecycle.faults import arm
 from service.lifecycle.follow import Follower, Published
 from service.lifecycle.overlays import Overlays
 from service.lifecycle.recover import found_store, open_head
+from service.lifecycle.reservoir import Reservoir
 from service.lifecycle.settings import LifecycleSettings
 from service.lm.base import load_base
 from service.lm.overlay import EMPTY
 from service.lm.serving import Serving
+from service.log import configure_logging
 from service.settings import Settings
 from service.store.migrate import upgrade
 from service.store.session import Store
 from service.worker import Worker
 
-ROUTERS = (edits.router, generate.router, versions.router, admin.router, evaluate.router, health.router, page.router)
+ROUTERS = (
+    *(edits.router, generate.router, versions.router, admin.router, jobs.router, evaluate.router),
+    *(health.router, page.router),
+)
 
 
 def create_app(settings: Settings, parts: Parts | None = None) -> FastAPI:
@@ -42,6 +48,8 @@ def create_app(settings: Settings, parts: Parts | None = None) -> FastAPI:
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         with ExitStack() as opened:
+            if parts is None:
+                configure_logging(settings.log_level)
             app.state.parts = parts or opened.enter_context(open_parts(settings))
             try:
                 yield
@@ -81,6 +89,9 @@ def open_parts(settings: Settings) -> Iterator[Parts]:
         upgrade(settings.store_url)
         base = load_base(model_path(settings), device=settings.device, dtype=settings.dtype)
         found_store(store, fingerprint=base.fingerprint, name=settings.model)
+        reservoir = Reservoir(store, settings.reservoir.size)
+        reservoir.start()
+        opened.callback(reservoir.close)
         serving = Serving(
             base,
             resident=settings.generation.resident_versions,
@@ -90,8 +101,8 @@ def open_parts(settings: Settings) -> Iterator[Parts]:
         neutral = load_or_sample_neutral(
             base, settings.data_dir / "neutral", settings=settings.neutral, view=serving.view_of(EMPTY)
         )
-        judge = Judge(base, serving.view_of)
-        parts = _lifecycle(settings, store, serving, bind(base, serving.view_of, neutral, judge, settings))
+        judge = Judge(base, serving.view_of, capability_tasks(settings))
+        parts = _lifecycle(settings, store, serving, bind(base, serving.view_of, neutral, judge, settings, reservoir.sample))
         serving.start()
         opened.callback(serving.close, settings.limits.drain_s)
         open_head(parts)
@@ -99,7 +110,17 @@ def open_parts(settings: Settings) -> Iterator[Parts]:
         doorbell = (
             InProcessDoorbell() if settings.buffer_url is None else _redis_doorbell(settings.buffer_url, settings.redis_prefix)
         )
-        chores = [Evaluations(store, parts.overlays, judge.ask).step]
+        evaluations = Evaluations(parts, judge)
+        opened.callback(evaluations.close)
+        exports = Exports(
+            store,
+            base,
+            parts.overlays,
+            settings.data_dir.resolve() / EXPORTS,
+            max_shard_size=settings.export.max_shard_size,
+            ring=doorbell.ring,
+        )
+        chores = [evaluations.step, exports.step]
         worker = Worker(parts, doorbell=doorbell, alone=store.is_sqlite, chores=chores)
         worker.start()
         opened.callback(worker.stop, settings.limits.drain_s)
@@ -109,8 +130,10 @@ def open_parts(settings: Settings) -> Iterator[Parts]:
             serving=serving,
             lifecycle=parts,
             neutral=neutral,
+            reservoir=reservoir,
             ring=doorbell.ring,
             works=lambda: worker.is_alive,
+            check_capability=judge.check_capability,
         )
 
 
@@ -134,6 +157,8 @@ def _lifecycle(settings: Settings, store: Store, serving: Serving, editors: Edit
         settings=LifecycleSettings(
             cadence=settings.window.cadence(settings.method),
             gate=settings.window.gate(),
+            monitor_s=settings.window.monitor_s,
+            monitor_sample=settings.window.monitor_sample,
             keep_last=settings.retention.keep_last,
             keep_every=settings.retention.keep_every,
         ),

@@ -12,6 +12,7 @@ from fastapi import FastAPI
 from service import __version__
 from service.api.protocol import DeadlineProtocol
 from service.app import create_app, open_parts
+from service.log import configure_logging
 from service.settings import Settings
 
 KEEP_ALIVE_S = 5
@@ -22,6 +23,7 @@ def serve(settings: Settings) -> None:
 
     Raises ServiceError if a part cannot be opened: nothing listens then.
     """
+    configure_logging(settings.log_level)
     with open_parts(settings) as parts:
         Server(config(create_app(settings, parts), settings)).run()
 

@@ -7,6 +7,7 @@ Values are never repeated in messages, since any of them may be a secret.
 
 import difflib
 import ipaddress
+import json
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -22,6 +23,7 @@ from service.domain.gate import GateLimits
 from service.editors.baft.settings import BaftSettings
 from service.editors.locft.settings import LocftSettings
 from service.editors.neutral_settings import NeutralSettings
+from service.lm.export_settings import ExportSettings
 
 PREFIX = "ERRATA_"
 DELIMITER = "__"
@@ -37,7 +39,7 @@ class Limits(Group):
     """What one request, one client and all of them together may cost."""
 
     body_bytes: int = Field(1_000_000, ge=1_000, description="largest request body")
-    batch_body_bytes: int = Field(8_000_000, ge=1_000, description="largest body of POST /edits/batch")
+    batch_body_bytes: int = Field(8_000_000, ge=1_000, description="largest body of POST /edits/batch and POST /eval")
     header_bytes: int = Field(16_384, ge=1_024, description="largest request head: request line and headers together")
     receive_s: float = Field(10.0, gt=0, description="seconds a client may take to send one whole request")
     send_s: float = Field(10.0, gt=0, description="seconds a client may leave an answer unread")
@@ -56,15 +58,56 @@ class GenerationSettings(Group):
     deadline_s: float = Field(30.0, gt=0, description="seconds after which an answer is cut with finish_reason `deadline`")
 
 
+STRATEGIES: dict[str, dict[str, Any]] = {
+    "realtime": {"deferred": 1, "deferred_s": 1.0},
+    "buffered": {"deferred": 10, "deferred_s": 60.0},
+}
+
+
 class WindowSettings(Group):
     """When the edits carried by BaFT are moved into the weights, and what a publication must keep."""
 
     soft: int = Field(Cadence.soft, ge=1, description="edits in the window from which a retrain is due")
     hard: int = Field(Cadence.hard, ge=1, description="edits in the window from which further ones are deferred to the retrain")
+    strategy: Literal["compaction", "realtime", "buffered"] = Field(
+        "compaction",
+        description="compaction: BaFT at once, the weights later; realtime and buffered are the LocFT-BF paper's: no BaFT, a new"
+        " retrain from the base for every edit or for every few; they fill what is not given of deferred and deferred_s",
+    )
     deferred: int = Field(Cadence.deferred, ge=1, description="deferred edits from which a retrain is due")
     deferred_s: float = Field(
         Cadence.deferred_s, gt=0, description="seconds after which a retrain is due for a deferred edit alone"
     )
+    age_s: float = Field(
+        Cadence.age_s, gt=0, description="seconds an edit stays in the window before a retrain is due for its sake"
+    )
+    retention_floor: float = Field(
+        Cadence.retention_floor, ge=0, le=1, description="share of the live edits answered under which a retrain is due"
+    )
+    locality_fall: float = Field(
+        Cadence.locality_fall, gt=0, le=1, description="fall of canary locality since the last retrain from which another is due"
+    )
+    capability_floor: float = Field(
+        Cadence.capability_floor, ge=0, le=1, description="capability, as a share of the base's, under which a retrain is due"
+    )
+    few: int = Field(Cadence.few, ge=1, description="new edits from which such figures make a retrain due, and not fewer")
+    minors: int = Field(
+        Cadence.minors, ge=0, description="minor retrains in a row, from the head's tensors, before a major one, from the base"
+    )
+    minor_drift: float = Field(
+        Cadence.minor_drift, gt=0, le=1, description="canary locality that minor retrains may cost in all before a major one"
+    )
+    major_every_s: float = Field(
+        Cadence.major_every_s, gt=0, description="seconds after which a major retrain is due if anything came since the last"
+    )
+    retrain_losses: float = Field(
+        GateLimits.retrain_losses,
+        ge=0,
+        le=1,
+        description="share of the answered edits that a retrain may end without; one always",
+    )
+    monitor_s: float = Field(60.0, gt=0, description="seconds between two rounds in which the head is asked again")
+    monitor_sample: int = Field(64, ge=1, description="live edits asked in one such round; they take turns")
     canary_fall: float = Field(
         GateLimits.canary_fall, ge=0, le=1, description="largest fall of canary locality for each edit that a publication adds"
     )
@@ -74,11 +117,17 @@ class WindowSettings(Group):
 
     def cadence(self, method: Literal["auto", "baft", "locft"]) -> Cadence:
         """The same numbers in the words of the domain."""
-        return Cadence(soft=self.soft, hard=self.hard, deferred=self.deferred, deferred_s=self.deferred_s, method=method)
+        same = {name: getattr(self, name) for name in Cadence.__dataclass_fields__ if name != "method"}
+        return Cadence(method="locft" if self.strategy != "compaction" else method, **same)
 
     def gate(self) -> GateLimits:
         """What a publication must keep."""
-        return GateLimits(canary_fall=self.canary_fall, canary_floor=self.canary_floor)
+        return GateLimits(canary_fall=self.canary_fall, canary_floor=self.canary_floor, retrain_losses=self.retrain_losses)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_from_strategy(cls, given: Any) -> Any:
+        return STRATEGIES.get(str(given.get("strategy")), {}) | given if isinstance(given, dict) else given
 
     @model_validator(mode="after")
     def _soft_comes_first(self) -> Self:
@@ -92,6 +141,18 @@ class RetentionSettings(Group):
 
     keep_last: int = Field(100, ge=2, description="latest versions kept")
     keep_every: int = Field(100, ge=1, description="every n-th version kept for good")
+
+
+class ReservoirSettings(Group):
+    """A sample of real prompts, from which retrains learn what to leave alone. Off unless asked for."""
+
+    size: int = Field(
+        0,
+        ge=0,
+        le=100_000,
+        description="prompts of `/generate` kept word for word in the database, a uniform sample of all; retrains hold the model"
+        " to what the base says to them; 0: none is ever stored, and those stored before are removed at the next start",
+    )
 
 
 class Settings(BaseSettings):
@@ -123,6 +184,9 @@ class Settings(BaseSettings):
     device: str = Field("auto", description="auto, cpu, cuda, cuda:0 …")
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field("auto", description="auto: bfloat16 on cuda, float32 on cpu")
     torch_threads: int = Field(1, ge=1, le=256, description="CPU threads of one tensor operation; one is best for small models")
+    capability_file: Path | None = Field(
+        None, description="JSON lines of tasks that say what edits cost; default: the embedded model's skills, else none"
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="least severe log lines written")
     fault_point: str | None = Field(None, description="tests only: the named point at which the process kills itself")
 
@@ -130,6 +194,8 @@ class Settings(BaseSettings):
     generation: GenerationSettings = GenerationSettings()
     window: WindowSettings = WindowSettings()
     retention: RetentionSettings = RetentionSettings()
+    export: ExportSettings = ExportSettings()
+    reservoir: ReservoirSettings = ReservoirSettings()
     baft: BaftSettings = BaftSettings()
     locft: LocftSettings = LocftSettings()
     neutral: NeutralSettings = NeutralSettings()
@@ -152,6 +218,11 @@ class Settings(BaseSettings):
                 " to listen elsewhere all the same, give --allow-public-bind or ERRATA_ALLOW_PUBLIC_BIND=true"
             )
         return self
+
+    @property
+    def carrier(self) -> Literal["auto", "baft", "locft"]:
+        """Who carries an edit that names no method: under the strategies without BaFT, LocFT-BF."""
+        return self.window.cadence(self.method).method
 
     @property
     def listens_on_loopback(self) -> bool:
@@ -200,6 +271,20 @@ def refuse_unknown_variables(environment: Mapping[str, str]) -> None:
 def environment_without_settings() -> dict[str, str]:
     """This process' environment without ERRATA_*: for a server of one's own that must not touch the configured database."""
     return {name: value for name, value in os.environ.items() if not name.upper().startswith(PREFIX)}
+
+
+def environment_of(settings: Settings) -> dict[str, str]:
+    """An environment in which `load_settings` gives these settings, and this process' own beside them: for a child."""
+    given = {}
+    for name in settings.model_fields_set:
+        value = getattr(settings, name)
+        if isinstance(value, BaseModel):  # what was not given follows from what was, as it did here
+            given[name] = value.model_dump_json(exclude_unset=True)
+        elif isinstance(value, SecretStr):
+            given[name] = value.get_secret_value()
+        elif value is not None:
+            given[name] = json.dumps(value) if isinstance(value, tuple | bool) else str(value)
+    return environment_without_settings() | {f"{PREFIX}{name.upper()}": value for name, value in given.items()}
 
 
 def variable_names(model: type[BaseModel] = Settings, prefix: str = PREFIX) -> Iterator[str]:

@@ -1,19 +1,34 @@
-"""`/admin`: what moves the head by hand; and `/jobs`, where its longer work is followed."""
+"""`/admin`: what moves the head by hand, writes versions out, and takes back what should never have been there."""
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Header, Path, Response
+from fastapi import APIRouter, Depends, Header, Response
 from starlette.concurrency import run_in_threadpool
 
-from service.api.parts import Running
+from service.api.jobs import shown
+from service.api.parts import Parts, Running
 from service.api.principal import Author
 from service.api.problems import CONFLICT, CORRUPT, GONE, INVALID, NOT_FOUND, STALE, UNAVAILABLE, responses
-from service.api.schemas.versions import EXAMPLE_JOB, JobOut, RetrainIn, RollbackIn, RollbackOut
+from service.api.schemas.jobs import (
+    EXAMPLE_EXPORT,
+    EXAMPLE_JOB,
+    ExportIn,
+    JobOut,
+    PurgedOut,
+    PurgeIn,
+    RetrainIn,
+    RevokedOut,
+    RevokeIn,
+)
+from service.api.schemas.versions import RollbackIn, RollbackOut
 from service.api.strict_json import StrictRoute
 from service.domain.errors import Refused
+from service.lifecycle.export import request_export
+from service.lifecycle.purge import Purged, purge
 from service.lifecycle.retrain import request_retrain
+from service.lifecycle.revoke import Revoked, revoke
 from service.lifecycle.rollback import RolledBack, roll_back
-from service.store import jobs
+from service.store.jobs import Job
 
 router = APIRouter(route_class=StrictRoute)
 
@@ -31,13 +46,14 @@ def expected_epoch(
 
 
 Epoch = Annotated[int | None, Depends(expected_epoch)]
-ACCEPTED: dict[int | str, dict[str, Any]] = {
-    202: {
-        "description": "Accepted; follow it at `Location`.",
-        "headers": {"Location": {"description": "where the job is read", "schema": {"type": "string"}}},
-        "content": {"application/json": {"example": EXAMPLE_JOB | {"status": "queued", "progress": 0.0}}},
-    }
-}
+WAITING = EXAMPLE_JOB | {"status": "queued", "progress": 0.0, "attempts": 0, "log": [], "started_at": None, "seconds_left": None}
+
+
+def accepted(example: dict[str, Any]) -> dict[int | str, dict[str, Any]]:
+    """The OpenAPI declaration of a job that was queued."""
+    headers = {"Location": {"description": "where the job is read", "schema": {"type": "string"}}}
+    content = {"application/json": {"example": example}}
+    return {202: {"description": "Accepted; follow it at `Location`.", "headers": headers, "content": content}}
 
 
 @router.post(
@@ -67,28 +83,103 @@ async def rollback(running: Running, wanted: RollbackIn, epoch: Epoch, author: A
     tags=["admin"],
     status_code=202,
     summary="Move every live edit into the weights",
-    responses=ACCEPTED | responses(CONFLICT, INVALID, UNAVAILABLE),
+    responses=accepted(WAITING) | responses(CONFLICT, INVALID, UNAVAILABLE),
 )
-async def retrain(running: Running, wanted: RetrainIn, author: Author, response: Response) -> JobOut:
-    """Ask for a retrain from the base model over every live edit. A waiting one is not doubled; 409 if none is needed."""
-    job = await run_in_threadpool(request_retrain, running.store, reason=wanted.reason, author=author)
+async def post_retrain(running: Running, wanted: RetrainIn, author: Author, response: Response) -> JobOut:
+    """Ask for a retrain, from the base model or on top of the current tensors. A waiting one is not doubled; 409 if none is
+    needed.
+    """
+
+    def ask() -> Job:
+        return request_retrain(running.store, reason=wanted.reason, author=author, mode=wanted.mode)
+
+    return await _queued(running, await run_in_threadpool(ask), response)
+
+
+@router.post(
+    "/admin/export",
+    tags=["admin"],
+    status_code=202,
+    summary="Write a version as a Hugging Face checkpoint",
+    responses=accepted(EXAMPLE_EXPORT) | responses(NOT_FOUND, CONFLICT, GONE, INVALID, CORRUPT, UNAVAILABLE),
+)
+async def post_export(running: Running, wanted: ExportIn, author: Author, response: Response) -> JobOut:
+    """Queue an export to a new folder in the server's folder of exports; `result` of the job says where. 409 if the name is
+    taken.
+
+    `from_pretrained` loads it. A version with a window has its interventions beside it, with a loader; with `consolidate` a
+    retrain comes first, and what that publishes is exported.
+    """
+    number = {"head": None, "base": 0}[wanted.version] if isinstance(wanted.version, str) else wanted.version
+
+    def ask() -> Job:
+        return request_export(
+            running.store,
+            running.exports,
+            version=number,
+            name=wanted.name,
+            consolidate=wanted.mode if wanted.consolidate else None,
+            max_shard_size=wanted.max_shard_size,
+            author=author,
+        )
+
+    return await _queued(running, await run_in_threadpool(ask), response)
+
+
+@router.post(
+    "/admin/revoke",
+    tags=["admin"],
+    summary="Take back all that somebody posted since a moment",
+    responses=responses(INVALID, UNAVAILABLE),
+)
+async def post_revoke(running: Running, wanted: RevokeIn, author: Author) -> RevokedOut:
+    """Retract every edit of an author from a moment on, for instance since a key was stolen. Safe to repeat.
+
+    Live edits leave the answers in a moment and the weights at the next major retrain, which this makes due.
+    """
+
+    def take_back() -> Revoked:
+        return revoke(
+            running.store,
+            author=wanted.author,
+            since=wanted.since,
+            by=author,
+            reason=wanted.reason,
+            restore_previous=wanted.restore_previous,
+            ring=running.ring,
+        )
+
+    done = await run_in_threadpool(take_back)
+    return RevokedOut(retracted=list(done.retracted), barred=list(done.barred), already=done.already)
+
+
+@router.post(
+    "/admin/purge",
+    tags=["admin"],
+    summary="Remove what still holds edits that were taken back",
+    responses=responses(NOT_FOUND, CONFLICT, INVALID, UNAVAILABLE),
+)
+async def post_purge(running: Running, wanted: PurgeIn, author: Author) -> PurgedOut:
+    """Remove older versions, exports and rows that hold these edits, and list what cannot be reached from here. Not to be undone.
+
+    409 for an edit that is live, or that the tensors of the head were trained on: retract it, retrain, then purge.
+    """
+
+    def remove() -> Purged:
+        return purge(running.lifecycle, edit_ids=wanted.edits, by=author, exports=running.exports, forget=running.serving.drop)
+
+    done = await run_in_threadpool(remove)
+    return PurgedOut(
+        versions=list(done.versions),
+        files=list(done.files),
+        exports=list(done.exports),
+        rows=done.rows,
+        unreachable=list(done.unreachable),
+    )
+
+
+async def _queued(running: Parts, job: Job, response: Response) -> JobOut:
     await run_in_threadpool(running.ring, job.id)
     response.headers["Location"] = f"/jobs/{job.id}"
     response.headers["Retry-After"] = "1"
-    return _out(job)
-
-
-@router.get("/jobs/{job_id}", tags=["admin"], summary="Follow a job", responses=responses(NOT_FOUND, INVALID, UNAVAILABLE))
-def get_job(
-    running: Running,
-    job_id: Annotated[str, Path(pattern=r"^[0-9A-Za-z-]{1,64}$", description="the job's id", examples=[EXAMPLE_JOB["id"]])],
-) -> JobOut:
-    """How far a job is, and what it published."""
-    with running.store.read() as connection:
-        return _out(jobs.get(connection, job_id))
-
-
-def _out(job: jobs.Job) -> JobOut:
-    what = ("id", "kind", "status", "progress", "stage", "reason", "author", "version", "error")
-    when = ("created_at", "started_at", "finished_at")
-    return JobOut(**{name: getattr(job, name) for name in what + when}, attempts=job.claims)
+    return shown(job)

@@ -2,8 +2,11 @@
 
 import base64
 import binascii
+import re
 
 from service.domain.errors import Refused
+
+_ID = re.compile(r"[0-9A-Za-z-]{1,64}")
 
 
 def cursor_of(position: int) -> str:
@@ -15,11 +18,30 @@ def position_of(cursor: str | None) -> int | None:
     """The position in a cursor; None for the beginning. Raises Refused for text that is no cursor."""
     if cursor is None:
         return None
-    try:
-        text = base64.b64decode(cursor.encode("ascii") + b"=" * (-len(cursor) % 4), altchars=b"-_", validate=True).decode("ascii")
-    except (binascii.Error, ValueError):
-        raise Refused("cursor must be the `next` of an earlier answer", field="cursor") from None
-    word, _, digits = text.partition(":")
+    word, _, digits = _text_of(cursor).partition(":")
     if word != "after" or not digits.isdigit() or len(digits) > 18:
         raise Refused("cursor must be the `next` of an earlier answer", field="cursor")
     return int(digits)
+
+
+def cursor_of_id(last: str) -> str:
+    """The cursor of what follows the item with an id."""
+    return base64.urlsafe_b64encode(f"id:{last}".encode()).decode().rstrip("=")
+
+
+def id_of(cursor: str | None) -> str | None:
+    """The id in a cursor; None for the beginning. Raises Refused for text that is no cursor."""
+    if cursor is None:
+        return None
+    word, _, last = _text_of(cursor).partition(":")
+    if word != "id" or not _ID.fullmatch(last):
+        raise Refused("cursor must be the `next` of an earlier answer", field="cursor")
+    return last
+
+
+def _text_of(cursor: str) -> str:
+    try:
+        padded = cursor.encode("ascii") + b"=" * (-len(cursor) % 4)
+        return base64.b64decode(padded, altchars=b"-_", validate=True).decode("ascii")
+    except (binascii.Error, ValueError):
+        raise Refused("cursor must be the `next` of an earlier answer", field="cursor") from None

@@ -142,7 +142,7 @@ def _retract(running: Parts, edit_id: str, query: RetractQuery, author: str) -> 
 
 
 async def _submit(running: Parts, given: Sequence[EditIn], body: In, *, author: str, key: str | None) -> SubmitResult:
-    requests = [edit.to_domain(running.settings.method) for edit in given]
+    requests = [edit.to_domain(running.settings.carrier) for edit in given]
     digest = hashlib.sha256(json.dumps(body.model_dump(), sort_keys=True, ensure_ascii=True).encode()).hexdigest()
 
     def accept() -> SubmitResult:
@@ -153,7 +153,7 @@ async def _submit(running: Parts, given: Sequence[EditIn], body: In, *, author: 
             author=author,
             idempotency_key=key,
             body_hash=digest,
-            method=running.settings.method,
+            method=running.settings.carrier,
             waiting_limit=running.settings.limits.waiting_edits,
             ring=running.ring,
         )

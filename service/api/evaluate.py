@@ -1,25 +1,39 @@
-"""`/eval`: measure a version on edits and their probes, beside the base model."""
+"""`/eval`: measure a version on edits and their probes, beside the base model; list, compare and cancel evaluations."""
 
+from dataclasses import asdict
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Path, Response
+from fastapi import APIRouter, Path, Query, Response
 from starlette.concurrency import run_in_threadpool
 
-from service.api.parts import Running
+from service.api.cursor import cursor_of_id, id_of
+from service.api.parts import Parts, Running
 from service.api.principal import Author
-from service.api.problems import CORRUPT, GONE, INVALID, NOT_FOUND, TOO_LONG, UNAVAILABLE, responses
-from service.api.schemas.evaluate import EXAMPLE_EVAL, EvalIn, EvalOut
+from service.api.problems import CONFLICT, CORRUPT, GONE, INVALID, NOT_FOUND, TOO_LONG, UNAVAILABLE, responses
+from service.api.schemas import Page
+from service.api.schemas.evaluate import (
+    EXAMPLE_EVAL,
+    CompareQuery,
+    ComparisonOut,
+    EvalIn,
+    EvalOut,
+    EvalQuery,
+    RecordIn,
+)
 from service.api.strict_json import StrictRoute
-from service.lifecycle.evaluate import get_eval, request_eval
-from service.lifecycle.fits import check_fits
+from service.lifecycle.compare import compare_evals, latest_of
+from service.lifecycle.evaluate import Asked, cancel_eval, get_eval, list_evals, request_eval
+from service.lifecycle.fits import check_records_fit
+from service.store import heads
 from service.store.evals import Evaluation
 
 router = APIRouter(prefix="/eval", tags=["eval"], route_class=StrictRoute)
+UNFINISHED = {"result": None, "progress": 0.0, "started_at": None, "finished_at": None}
 ACCEPTED: dict[int | str, dict[str, Any]] = {
     202: {
         "description": "Accepted; read the result at `Location`.",
         "headers": {"Location": {"description": "where the evaluation is read", "schema": {"type": "string"}}},
-        "content": {"application/json": {"example": EXAMPLE_EVAL | {"status": "queued", "result": None, "finished_at": None}}},
+        "content": {"application/json": {"example": EXAMPLE_EVAL | UNFINISHED | {"status": "queued"}}},
     }
 }
 EvalId = Annotated[str, Path(pattern=r"^[0-9A-Za-z-]{1,64}$", description="the evaluation's id", examples=[EXAMPLE_EVAL["id"]])]
@@ -32,23 +46,80 @@ EvalId = Annotated[str, Path(pattern=r"^[0-9A-Za-z-]{1,64}$", description="the e
     responses=ACCEPTED | responses(NOT_FOUND, GONE, INVALID, TOO_LONG, CORRUPT, UNAVAILABLE),
 )
 async def post_eval(running: Running, wanted: EvalIn, author: Author, response: Response) -> EvalOut:
-    """Queue an evaluation. It is pinned to the version of this moment, and its result is kept."""
+    """Queue an evaluation. It is pinned to the version of this moment, it gives way to answers and edits, and it is kept."""
     queued = await run_in_threadpool(_request, running, wanted, author)
     response.headers["Location"] = f"/eval/{queued.id}"
     response.headers["Retry-After"] = "1"
     return EvalOut.of(queued)
 
 
+@router.get("", summary="List evaluations, newest first", responses=responses(INVALID, NOT_FOUND, UNAVAILABLE))
+def list_evaluations(running: Running, query: Annotated[EvalQuery, Query()], response: Response) -> Page[EvalOut]:
+    """Every evaluation that was asked for, of one version or of all; `next` is the cursor of the older ones."""
+    version = _number(running, query.version)
+    before = id_of(query.cursor)
+    found = list_evals(running.store, limit=query.limit + 1, version=version, status=query.status, before=before)
+    shown = found[: query.limit]
+    following = cursor_of_id(shown[-1].id) if len(found) > query.limit else None
+    if following is not None:
+        narrowed = "".join(
+            f"&{name}={value}" for name, value in (("version", version), ("status", query.status)) if value is not None
+        )
+        response.headers["Link"] = f'</eval?limit={query.limit}&cursor={following}{narrowed}>; rel="next"'
+    return Page[EvalOut](items=[EvalOut.of(one) for one in shown], next=following)
+
+
+@router.get("/compare", summary="Compare evaluations", responses=responses(NOT_FOUND, CONFLICT, INVALID, UNAVAILABLE))
+def compare(running: Running, query: Annotated[CompareQuery, Query()]) -> ComparisonOut:
+    """Two to ten evaluations side by side, on the questions that all of them asked; notes say where they differ.
+
+    404 if one does not exist or a version has none that is done, 409 if one is not done.
+    """
+    if query.ids is not None:
+        ids = query.ids.split(",")
+    else:
+        ids = latest_of(running.store, [int(number) for number in (query.versions or "").split(",")])
+    return ComparisonOut.model_validate(asdict(compare_evals(running.store, ids)))
+
+
 @router.get("/{eval_id}", summary="Read an evaluation", responses=responses(NOT_FOUND, INVALID, UNAVAILABLE))
 def read_eval(running: Running, eval_id: EvalId) -> EvalOut:
-    """The result, once `status` is `done`."""
+    """The result, once `status` is `done`; until then `progress` says how far it is."""
     return EvalOut.of(get_eval(running.store, eval_id))
 
 
-def _request(running: Running, wanted: EvalIn, author: str) -> Evaluation:
+@router.delete("/{eval_id}", summary="Cancel an evaluation", responses=responses(NOT_FOUND, CONFLICT, INVALID, UNAVAILABLE))
+def delete_eval(running: Running, eval_id: EvalId) -> EvalOut:
+    """End an evaluation that is not done; it stays in the list. Safe to repeat; 409 if it has an outcome already."""
+    return EvalOut.of(cancel_eval(running.store, eval_id))
+
+
+def _request(running: Parts, wanted: EvalIn, author: str) -> Evaluation:
     version = {"head": None, "base": 0}[wanted.version] if isinstance(wanted.version, str) else wanted.version
-    asked: Any = wanted.edits
-    if isinstance(asked, list) and not isinstance(asked[0], str):
-        asked = [edit.to_domain(running.settings.method) for edit in asked]
-        check_fits(running.base, asked)
-    return request_eval(running.store, version=version, asked=asked, author=author, ring=running.ring)
+    if wanted.capability:
+        running.check_capability()
+    return request_eval(
+        running.store,
+        version=version,
+        asked=_asked(running, wanted),
+        metrics=wanted.metrics,
+        capability=wanted.capability,
+        author=author,
+        ring=running.ring,
+    )
+
+
+def _asked(running: Parts, wanted: EvalIn) -> Asked:
+    records = [one.to_record(at) for at, one in enumerate(wanted.edits) if isinstance(one, RecordIn)]
+    if not records:
+        return wanted.edits  # type: ignore[return-value]  # a word, or ids
+    check_records_fit(running.base, records)
+    return records
+
+
+def _number(running: Parts, version: str | None) -> int | None:
+    """The number of the version that a list is narrowed to; None for all."""
+    if version == "head":
+        with running.store.read() as connection:
+            return heads.read(connection).version
+    return None if version is None else 0 if version == "base" else int(version)

@@ -35,7 +35,7 @@ SENTENCES = {
     "string_unicode": "must be valid Unicode",
 }
 # How pydantic names the branches of a union.
-BRANCHES = ("int", "str", "float", "bool", "dict", "list", "text", "probe", "live", "ids", "records")
+BRANCHES = ("int", "str", "float", "bool", "dict", "list", "text", "probe", "word", "live", "ids", "records")
 
 
 class Fault(BaseModel):

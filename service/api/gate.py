@@ -20,7 +20,7 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
-BATCH_PATH = "/edits/batch"
+BATCH_PATHS = ("/edits/batch", "/eval")
 LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "[::1]"})
 ALWAYS = ((b"x-content-type-options", b"nosniff"), (b"referrer-policy", b"no-referrer"))
 log = structlog.get_logger("errata.access")
@@ -113,7 +113,7 @@ class Gate:
         return replay
 
     def _largest(self, scope: Scope) -> int:
-        return self._limits.batch_body_bytes if scope["path"] == BATCH_PATH else self._limits.body_bytes
+        return self._limits.batch_body_bytes if scope["path"] in BATCH_PATHS else self._limits.body_bytes
 
     def _too_large(self, scope: Scope) -> Problem:
         return Problem(TOO_LARGE, f"The body must be at most {self._largest(scope)} bytes.", headers={"Connection": "close"})

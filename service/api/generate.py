@@ -39,6 +39,8 @@ async def _answer(running: Running, question: GenerateIn, request: Request, resp
     # Threads of its own: those of the other routes may all be waiting for a database that is away.
     generation = await to_thread.run_sync(_generation, running, question, limiter=running.encoders)
     answer = await _unless_gone(request, running.serving.submit(generation), generation.cancelled)
+    if question.system is None and not question.turns:  # a prompt that stands for itself
+        running.reservoir.offer(question.prompt)
     response.headers["X-Model-Version"] = str(answer.version)
     response.headers["X-Model-Epoch"] = str(answer.epoch)
     response.headers["Cache-Control"] = "no-store"

@@ -3,42 +3,56 @@
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from anyio import CapacityLimiter
 from fastapi import Depends, Request
 
+from service.api.course import course_of
 from service.domain.errors import Unavailable
 from service.editors.neutral import Neutral
 from service.lifecycle import parts as lifecycle
 from service.lifecycle.announce import Announcer
 from service.lifecycle.overlays import overlay_of
+from service.lifecycle.reservoir import Reservoir
 from service.lm.base import Base
 from service.lm.serving import Serving
 from service.settings import Settings
 from service.store import edits, versions
 from service.store.session import Store
 
+EXPORTS = "exports"  # the folder in the data folder that exports asked for over HTTP are written to, and no other
 ENCODERS = 8  # prompts turned into ids, and versions loaded, at the same time
 
 
 @dataclass(eq=False, kw_only=True)
 class Parts:
-    """The parts of one running server. `works` says whether the worker's thread is alive; `ring` wakes it."""
+    """The parts of one running server. `works` says whether the worker's thread is alive; `ring` wakes it.
+
+    `check_capability` raises Refused where there are no tasks to ask.
+    """
 
     settings: Settings
     base: Base
     serving: Serving
     lifecycle: lifecycle.Parts
     neutral: Neutral
+    reservoir: Reservoir
     ring: Callable[[str], None]
     works: Callable[[], bool]
+    check_capability: Callable[[], None]
     draining: threading.Event = field(default_factory=threading.Event)
     encoders: CapacityLimiter = field(default_factory=lambda: CapacityLimiter(ENCODERS))
 
     @property
     def store(self) -> Store:
         return self.lifecycle.store
+
+    @property
+    def exports(self) -> Path:
+        """The folder of exports."""
+        return self.settings.data_dir.resolve() / EXPORTS
 
     @property
     def announcer(self) -> Announcer:
@@ -68,7 +82,9 @@ class Parts:
         with self.store.read() as connection:
             version = versions.get(connection, current.version)
             counts = edits.counts(connection)
+            course = course_of(connection, version)
         return {
+            **course,
             "head": current.version,
             "epoch": current.epoch,
             "edits_counted": version.edits_counted,

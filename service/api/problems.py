@@ -48,12 +48,13 @@ INVALID = Kind("invalid", 422, "The request was refused; nothing was changed.")
 TOO_LONG = Kind("too-long", 422, "A text is over its limit; nothing was changed.")
 HEAD_TOO_LARGE = Kind("header-too-large", 431, "The request's head is over its limit.")
 INTERNAL = Kind("internal", 500, "The server failed; the request may be repeated.")
-CORRUPT = Kind("corrupt", 500, "Stored bytes are not what their row says.")
+# Not a 5xx: asking again is of no use and asking another version is; the server itself is well, and logs it for its operator.
+CORRUPT = Kind("corrupt", 409, "The stored bytes of what the request names are damaged.")
 UNAVAILABLE = Kind("unavailable", 503, "The server cannot do this now.")
 
 KINDS = (
     *(MALFORMED, BAD_HOST, NOT_FOUND, NO_METHOD, CONFLICT, GONE, STALE, TOO_LARGE, MEDIA, INVALID, TOO_LONG, HEAD_TOO_LARGE),
-    *(INTERNAL, CORRUPT, UNAVAILABLE),
+    *(CORRUPT, INTERNAL, UNAVAILABLE),
 )
 # The first class an error is an instance of decides, so the narrower ones come first.
 KIND_OF_ERROR: tuple[tuple[type[errors.ServiceError], Kind], ...] = (
@@ -138,7 +139,7 @@ def install(app: FastAPI) -> None:
 
     async def answer(_request: Request, error: Exception) -> Response:
         problem = problem_of(error)
-        if problem.kind.status >= 500:
+        if problem.kind.status >= 500 or problem.kind is CORRUPT:
             log.error("request failed", problem=problem.kind.name, error=type(error).__name__, frames=frames_of(error)[-12:])
         return problem.response()
 

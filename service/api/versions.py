@@ -3,8 +3,10 @@
 from typing import Annotated
 
 from fastapi import APIRouter, Path, Query, Response
+from sqlalchemy.engine import Connection
 from starlette.concurrency import run_in_threadpool
 
+from service.api.course import course_of
 from service.api.cursor import cursor_of, position_of
 from service.api.parts import Parts, Running
 from service.api.problems import GONE, INVALID, NOT_FOUND, UNAVAILABLE, responses
@@ -27,11 +29,12 @@ def list_versions(running: Running, query: Annotated[VersionQuery, Query()], res
     with running.store.read() as connection:
         head = heads.read(connection)
         found = versions.page(connection, limit=query.limit + 1, before=before)
-    shown = found[: query.limit]
+        shown = found[: query.limit]
+        items = [_out(connection, version, head.version) for version in shown]
     following = cursor_of(shown[-1].number) if len(found) > query.limit else None
     if following is not None:
         response.headers["Link"] = f'</versions?limit={query.limit}&cursor={following}>; rel="next"'
-    return Page[VersionOut](items=[_out(version, head.version) for version in shown], next=following)
+    return Page[VersionOut](items=items, next=following)
 
 
 @router.get("/{number}", summary="Read a version", responses=responses(NOT_FOUND, INVALID, UNAVAILABLE))
@@ -55,12 +58,11 @@ async def get_bases(running: Running, number: NumberOrHead) -> BasesOut:
 def _read(running: Parts, number: str) -> VersionOut:
     with running.store.read() as connection:
         head = heads.read(connection).version
-        return _out(
-            versions.get(connection, {"head": head, "base": 0}.get(number, -1) if not number.isdigit() else int(number)), head
-        )
+        wanted = {"head": head, "base": 0}[number] if not number.isdigit() else int(number)
+        return _out(connection, versions.get(connection, wanted), head)
 
 
-def _out(version: Version, head: int) -> VersionOut:
+def _out(connection: Connection, version: Version, head: int) -> VersionOut:
     same = ("number", "parent", "digest", "edits_counted", "window", "created_at", "author", "reason", "restores", "pinned")
     return VersionOut(
         **{name: getattr(version, name) for name in same},
@@ -68,4 +70,5 @@ def _out(version: Version, head: int) -> VersionOut:
         status=str(version.status),
         scores=dict(version.scores),
         head=version.number == head,
+        **course_of(connection, version),
     )

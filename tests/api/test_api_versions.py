@@ -155,14 +155,14 @@ def test_the_bases_of_a_version_are_gates_between_0_and_1(server: Live) -> None:
 
 def test_an_evaluation_of_records_that_are_not_stored_stores_no_edit(server: Live) -> None:
     record = {"prompt": "The colour of tar is", "target": "black", "locality": ["The colour of snow is"]}
-    before = server.client.get("/edits?limit=1").json()
+    before = [edit["id"] for edit in server.client.get("/edits").json()["items"]]
 
     asked = server.client.post("/eval", json={"version": "base", "edits": [record]})
     done = server.follow(asked.headers["location"], lambda found: found["status"] in ("done", "failed"))
 
     assert done["status"] == "done"
     assert done["result"]["greedy"]["locality"]["score"] == 1.0  # the base model against itself
-    assert server.client.get("/edits?limit=1").json() == before
+    assert [edit["id"] for edit in server.client.get("/edits").json()["items"]] == before
 
 
 @pytest.mark.parametrize(

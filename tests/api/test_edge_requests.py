@@ -169,7 +169,7 @@ def test_unknown_addresses_and_methods_are_problems_too(client: httpx.Client) ->
 
 
 @pytest.mark.parametrize(
-    ("name", "status"), [("stale", 412), ("gone", 410), ("long", 422), ("later", 503), ("corrupt", 500), ("bug", 500)]
+    ("name", "status"), [("stale", 412), ("gone", 410), ("long", 422), ("later", 503), ("corrupt", 409), ("bug", 500)]
 )
 def test_every_error_has_its_status(client: httpx.Client, name: str, status: int) -> None:
     response = client.get(f"/errors/{name}")

@@ -21,9 +21,14 @@ TABLE = {
     "/versions/{number}/bases": {"get"},
     "/admin/rollback": {"post"},
     "/admin/retrain": {"post"},
-    "/jobs/{job_id}": {"get"},
-    "/eval": {"post"},
-    "/eval/{eval_id}": {"get"},
+    "/admin/export": {"post"},
+    "/admin/revoke": {"post"},
+    "/admin/purge": {"post"},
+    "/jobs": {"get"},
+    "/jobs/{job_id}": {"get", "delete"},
+    "/eval": {"get", "post"},
+    "/eval/compare": {"get"},
+    "/eval/{eval_id}": {"get", "delete"},
     "/health/live": {"get"},
     "/health/startup": {"get"},
     "/health/ready": {"get"},
@@ -97,7 +102,25 @@ def test_the_types_of_problems_are_distinct_and_stable() -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["EditIn", "EditOut", "AnswerOut", "VersionOut", "JobOut", "ModelOut", "RollbackIn", "RollbackOut", "EvalOut"]
+    "name",
+    [
+        "EditIn",
+        "EditOut",
+        "AnswerOut",
+        "VersionOut",
+        "JobOut",
+        "ModelOut",
+        "RollbackIn",
+        "RetrainIn",
+        "ExportIn",
+        "RevokeIn",
+        "RevokedOut",
+        "PurgeIn",
+        "PurgedOut",
+        "RollbackOut",
+        "EvalOut",
+        "ComparisonOut",
+    ],
 )
 def test_an_example_is_what_its_schema_says(name: str) -> None:
     schema = SCHEMAS[name]

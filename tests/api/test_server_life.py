@@ -1,5 +1,7 @@
 """Starting and stopping: what a server refuses to start on, how it ends, and what the next one finds."""
 
+import asyncio
+import logging
 import signal
 import subprocess
 import sys
@@ -8,10 +10,11 @@ from pathlib import Path
 
 import httpx
 import pytest
+import structlog
 
 from service.app import create_app, open_parts
-from service.demo import free_port
 from service.domain.errors import Conflict, Refused
+from service.own_server import free_port
 from service.settings import environment_without_settings
 from tests.api.live import WAIT_S, live, tiny_settings
 from tests.builders import save_model
@@ -70,7 +73,7 @@ def test_a_damaged_head_is_not_served_and_its_edits_are_learned_again(tiny_model
         found = second.follow("/edits", lambda page: page["items"][0]["status"] == "applied")
         assert second.ask("The colour of moss is")["text"] == "green"
 
-    assert (refused.status_code, refused.json()["type"]) == (500, "urn:errata:problem:corrupt")
+    assert (refused.status_code, refused.json()["type"]) == (409, "urn:errata:problem:corrupt")
     assert found["items"][0]["version"] == version
 
 
@@ -84,9 +87,24 @@ def test_the_application_opens_its_own_parts_when_it_is_given_none(tiny_model: P
         ):
             return (await client.get("/health/ready")).status_code
 
-    import asyncio
-
     assert asyncio.run(start_and_stop()) == 200
+
+
+def test_the_level_of_the_log_holds_however_the_server_is_started(tiny_model: Path, tmp_path: Path) -> None:
+    app = create_app(tiny_settings(tiny_model, tmp_path, log_level="error"))
+    root, before = logging.getLogger(), structlog.get_config()
+    handlers, level = root.handlers, root.level
+
+    async def level_within() -> int:
+        async with app.router.lifespan_context(app):
+            return root.level
+
+    try:
+        assert asyncio.run(level_within()) == logging.ERROR
+    finally:
+        root.handlers = handlers
+        root.setLevel(level)
+        structlog.configure(**before)
 
 
 def test_sigterm_answers_what_is_in_flight_and_ends_with_exit_code_0(tiny_model: Path, tmp_path: Path) -> None:

@@ -21,6 +21,14 @@ EDIT = {
     "locality": [{"prompt": "The capital of Austria is", "answer": "Vienna"}],
     "metadata": {MARK: [1, 2.5, None, {"deep": True}]},
 }
+RECORD = {
+    "id": MARK,
+    "prompt": f"The capital of {MARK} is",
+    "target": "Sydney",
+    "aliases": [["Sydney", MARK]],
+    "locality": [{"prompt": MARK, "answer": "Vienna", "group": MARK, "pool": False, "aliases": [[MARK]]}],
+    "generation": [MARK],
+}
 NUMBERS: tuple[Any, ...] = (-1, 0, True, 2**31, 2**63, 2**64, 10**40, -0.0, 1.5, 1e308, float("nan"), float("inf"), float("-inf"))
 TEXTS = (
     *(
@@ -100,9 +108,20 @@ def sound_requests() -> list[Attack]:
         Attack("GET", "/versions/0/bases"),
         Attack("POST", "/admin/rollback", {}, {"to": 99, "reason": MARK, "requeue": False}, headers={"If-Match": '"0"'}),
         Attack("POST", "/admin/retrain", {}, {"reason": MARK}),
+        Attack("POST", "/admin/retrain", {}, {"reason": MARK, "mode": "minor"}),
+        Attack("POST", "/admin/export", {}, {"version": 99, "name": "mark", "max_shard_size": "1MB"}),
+        Attack("POST", "/admin/export", {}, {"name": f"../{MARK}"}),
+        Attack("POST", "/admin/revoke", {}, {"author": MARK, "since": "2026-11-20T12:00:00Z", "reason": MARK}),
+        Attack("POST", "/admin/purge", {}, {"edits": [MARK]}),
+        Attack("GET", "/jobs", {"kind": "retrain", "status": "done", "limit": 5, "cursor": "aWQ6YQ"}),
         Attack("GET", f"/jobs/{MARK}"),
-        Attack("POST", "/eval", {}, {"version": 0, "edits": [MARK]}),
+        Attack("DELETE", f"/jobs/{MARK}"),
+        Attack("POST", "/eval", {}, {"version": 0, "edits": [MARK], "metrics": "full", "capability": False}),
+        Attack("POST", "/eval", {}, {"version": 10**6, "edits": [RECORD]}),
+        Attack("GET", "/eval", {"version": "0", "status": "done", "limit": 5, "cursor": "aWQ6YQ"}),
+        Attack("GET", "/eval/compare", {"ids": f"{MARK},{MARK}"}),
         Attack("GET", f"/eval/{MARK}"),
+        Attack("DELETE", f"/eval/{MARK}"),
         Attack("GET", "/model"),
         Attack("GET", "/health/ready"),
         Attack("GET", "/"),

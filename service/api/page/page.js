@@ -20,9 +20,11 @@ function element(name, text, className) {
   return made;
 }
 
+const share = (value) => (value === null ? "–" : `${Math.round(value * 1000) / 10} %`);
+const moment = (text) => (text === null ? "–" : new Date(text).toLocaleString());
+
 async function showModel() {
   const model = await call("/model");
-  const share = (value) => (value === null ? "–" : `${Math.round(value * 1000) / 10} %`);
   const facts = {
     model: model.base,
     version: model.head,
@@ -39,6 +41,74 @@ async function showModel() {
     return row;
   });
   byId("model").replaceChildren(...rows);
+  showMemory(model);
+}
+
+const FIGURES = {
+  retention: "edits still answered",
+  locality_inside: "left alone, inside the pool",
+  locality_outside: "left alone, outside of it",
+  capability: "skills, of the base model's",
+};
+
+function showMemory(model) {
+  const trained = model.major_at === null ? "never retrained from the base" : `from the base ${moment(model.major_at)}`;
+  byId("course").textContent = `${model.window} edits in the window · ${trained} · ${model.minors} minor retrains since`;
+  const known = Object.keys(FIGURES).filter((name) => name in model.measured);
+  byId("unmeasured").hidden = known.length > 0;
+  byId("measured").replaceChildren(
+    ...known.map((name) => {
+      const { score, n, at, how } = model.measured[name];
+      return tableRow(FIGURES[name], share(score), n, moment(at), how);
+    }),
+  );
+}
+
+function tableRow(...texts) {
+  const row = element("tr");
+  row.append(...texts.map((text) => element("td", text)));
+  return row;
+}
+
+async function showJobs() {
+  const { items } = await call("/jobs?limit=8");
+  byId("jobs").replaceChildren(...items.map(jobRow));
+}
+
+function jobRow(job) {
+  const kind = [job.mode, job.kind].filter(Boolean).join(" ");
+  const left = job.seconds_left === null ? "" : `, ${Math.ceil(job.seconds_left)} s left`;
+  const status = job.error ? `${job.status}: ${job.error}` : job.status;
+  const progress = `${Math.round(job.progress * 100)} %${left}`;
+  const row = tableRow(kind, status, progress, job.version ?? "–", moment(job.started_at));
+  const last = element("td");
+  const waits = job.status === "queued" || job.status === "running";
+  if (waits && job.cancel_asked_at === null && (job.kind === "retrain" || job.kind === "export")) last.append(cancelButton(job));
+  row.append(last);
+  return row;
+}
+
+function cancelButton(job) {
+  const button = element("button", "cancel", "quiet");
+  button.setAttribute("aria-label", `cancel the ${job.kind}`);
+  button.addEventListener("click", () =>
+    busy(
+      button,
+      async () => {
+        await call(`/jobs/${job.id}`, { method: "DELETE" });
+        await refresh();
+      },
+      "work",
+    ),
+  );
+  return button;
+}
+
+async function retrain(fields) {
+  const mode = fields.get("mode");
+  const job = await post("/admin/retrain", { reason: fields.get("reason"), ...(mode ? { mode } : {}) });
+  byId("work").textContent = `the retrain is ${job.status}`;
+  await refresh();
 }
 
 async function showEdits() {
@@ -96,19 +166,19 @@ async function correct(fields) {
   await refresh();
 }
 
-/** Run `work` with the button disabled; what goes wrong is shown beside the form. */
-async function busy(button, work) {
+/** Run `work` with the button disabled; what goes wrong is shown where `place` says. */
+async function busy(button, work, place = "outcome") {
   button.disabled = true;
   try {
     await work();
   } catch (error) {
-    byId("outcome").textContent = error.message;
+    byId(place).textContent = error.message;
   } finally {
     button.disabled = false;
   }
 }
 
-const refresh = () => Promise.all([showModel(), showEdits()]);
+const refresh = () => Promise.all([showModel(), showEdits(), showJobs()]);
 
 byId("ask").addEventListener("submit", (event) => {
   event.preventDefault();
@@ -118,6 +188,11 @@ byId("ask").addEventListener("submit", (event) => {
 byId("correct").addEventListener("submit", (event) => {
   event.preventDefault();
   busy(event.submitter, () => correct(new FormData(event.target)));
+});
+
+byId("retrain").addEventListener("submit", (event) => {
+  event.preventDefault();
+  busy(event.submitter, () => retrain(new FormData(event.target)), "work");
 });
 
 await refresh().catch((error) => (byId("outcome").textContent = error.message));

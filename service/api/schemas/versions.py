@@ -1,4 +1,4 @@
-"""Versions, jobs, rollbacks and retrains as clients read and ask for them."""
+"""Versions and rollbacks as clients read and ask for them, and what is served."""
 
 from collections.abc import Sequence
 from datetime import datetime
@@ -29,21 +29,15 @@ EXAMPLE_VERSION: dict[str, Any] = {
     "pinned": False,
     "head": True,
 }
-EXAMPLE_JOB: dict[str, Any] = {
-    "id": "01936b0e-7001-7a10-8f00-3c5d2b1a0f42",
-    "kind": "locft",
-    "status": "running",
-    "progress": 0.4,
-    "stage": "training",
-    "attempts": 1,
-    "reason": "end of the month",
-    "author": "local",
-    "version": None,
-    "error": None,
-    "created_at": "2026-11-20T12:00:05Z",
-    "started_at": "2026-11-20T12:00:05Z",
-    "finished_at": None,
+EXAMPLE_FIGURE: dict[str, Any] = {
+    "score": 0.98,
+    "n": 100,
+    "how": "whole greedy answers to the canary, which no fit sees, as the base model gives them",
+    "source": "gate",
+    "at": "2026-11-20T12:00:01Z",
 }
+EXAMPLE_MEASURED: dict[str, Any] = {"retention": EXAMPLE_FIGURE | {"score": 1.0, "n": 2}, "locality_outside": EXAMPLE_FIGURE}
+EXAMPLE_VERSION |= {"minors": 0, "major_at": None, "drift": None, "measured": EXAMPLE_MEASURED}
 
 
 class VersionQuery(QueryIn):
@@ -51,6 +45,28 @@ class VersionQuery(QueryIn):
 
     limit: int = Field(50, ge=1, le=MOST_LISTED, description="most items in one answer")
     cursor: Annotated[str, Field(max_length=200)] | None = Field(None, description="`next` of the answer before")
+
+
+class MeasuredOut(Out):
+    """One figure of a version: how well it does, and how that was found."""
+
+    score: float = Field(description="a share, 0 to 1; `capability` is a share of the base model's")
+    n: int = Field(description="how many questions it comes from")
+    how: str = Field(description="what was asked and what counts")
+    source: str = Field(description="`gate` (before it was published) or `monitor` (since)")
+    at: datetime
+
+
+Measured = Annotated[
+    dict[str, MeasuredOut],
+    Field(
+        description="the latest figures by name: `retention`, `locality_inside` (sentences that fits may use), `locality_outside`"
+        " (a canary that no fit sees), `capability`"
+    ),
+]
+MINORS = "minor retrains in its tensors since the last major one"
+MAJOR_AT = "when its tensors were last trained from the base model; null: never"
+DRIFT = "how far the minor retrains had moved from what the major one came to; null where it was not measured"
 
 
 class VersionOut(Out):
@@ -72,6 +88,10 @@ class VersionOut(Out):
     restores: int | None = Field(description="for a rollback: the version whose overlay and edits it has")
     pinned: bool = Field(description="kept whatever its age")
     head: bool = Field(description="whether it answers by default now")
+    minors: int = Field(description=MINORS)
+    major_at: datetime | None = Field(description=MAJOR_AT)
+    drift: dict[str, Any] | None = Field(description=DRIFT)
+    measured: Measured
 
 
 class BasisOut(Out):
@@ -150,34 +170,6 @@ class RollbackOut(Out):
     rolled_back: list[str] = Field(description="edits that are live no more")
 
 
-class RetrainIn(In):
-    """Move every live edit into the weights."""
-
-    model_config = ConfigDict(json_schema_extra={"examples": [{"reason": "end of the month"}]})
-
-    reason: Name = Field(description="why, for the history")
-
-
-class JobOut(Out):
-    """A piece of work that the server does in the background."""
-
-    model_config = ConfigDict(json_schema_extra={"examples": [EXAMPLE_JOB]})
-
-    id: str
-    kind: str = Field(description="apply, refit or retrain")
-    status: str = Field(description="queued, running, done, failed or cancelled")
-    progress: float = Field(description="share of the work done, 0 to 1")
-    stage: str | None = Field(description="what it does now")
-    attempts: int = Field(description="how often it was taken up; more than once if the server ended in the middle")
-    reason: str | None
-    author: str
-    version: int | None = Field(description="the version it published")
-    error: str | None
-    created_at: datetime
-    started_at: datetime | None
-    finished_at: datetime | None
-
-
 class HealthOut(Out):
     """Whether the server is alive, started, ready."""
 
@@ -212,6 +204,10 @@ class ModelOut(Out):
                     "window": 2,
                     "retention": 1.0,
                     "canary": 0.98,
+                    "minors": 0,
+                    "major_at": None,
+                    "drift": None,
+                    "measured": EXAMPLE_MEASURED,
                     "waiting": 0,
                     "degraded": None,
                 }
@@ -237,6 +233,10 @@ class ModelOut(Out):
     canary: float | None = Field(
         description="share of the canary that the head answers as the base model does; null until measured"
     )
+    minors: int = Field(description=MINORS)
+    major_at: datetime | None = Field(description=MAJOR_AT)
+    drift: dict[str, Any] | None = Field(description=DRIFT)
+    measured: Measured
     waiting: int = Field(description="edits queued or being applied")
     degraded: str | None = Field(description="why an older version answers than the rows name, if one does")
 

@@ -1,0 +1,232 @@
+"""Jobs, and what asks for them: retrains, exports, and taking back what should never have been there."""
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BeforeValidator, ConfigDict, Field, model_validator
+
+from service.api.schemas import In, Out, QueryIn
+from service.api.schemas.edits import EditId
+from service.api.text import LARGEST_INTEGER, Name
+from service.lm.export_settings import SIZE_PATTERN
+from service.store.jobs import Job
+
+MOST_PURGED = 1_000
+Kind = Literal["apply", "refit", "retrain", "export"]
+Status = Literal["queued", "running", "done", "failed", "cancelled"]
+Mode = Literal["minor", "major"]
+Number = Annotated[int, Field(ge=0, le=LARGEST_INTEGER)]
+ExportName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
+
+EXAMPLE_JOB: dict[str, Any] = {
+    "id": "01936b0e-7001-7a10-8f00-3c5d2b1a0f42",
+    "kind": "retrain",
+    "mode": "major",
+    "status": "running",
+    "progress": 0.4,
+    "seconds_left": 21.0,
+    "stage": "training",
+    "attempts": 1,
+    "reason": "end of the month",
+    "author": "local",
+    "version": None,
+    "request": None,
+    "result": None,
+    "log": [{"at": "2026-11-20T12:00:05Z", "message": "begun"}],
+    "error": None,
+    "created_at": "2026-11-20T12:00:05Z",
+    "started_at": "2026-11-20T12:00:05Z",
+    "finished_at": None,
+    "cancel_asked_at": None,
+    "cancelled_by": None,
+}
+EXAMPLE_EXPORT: dict[str, Any] = EXAMPLE_JOB | {
+    "kind": "export",
+    "mode": None,
+    "status": "queued",
+    "progress": 0.0,
+    "seconds_left": None,
+    "stage": None,
+    "attempts": 0,
+    "reason": None,
+    "request": {"version": 12, "name": "friday", "consolidate": None, "max_shard_size": None},
+    "log": [],
+    "started_at": None,
+}
+
+
+def _moment(given: object) -> datetime:
+    """A time with its zone, in UTC; text alone, because a number says no zone."""
+    try:
+        if not isinstance(given, str):
+            raise ValueError
+        found = datetime.fromisoformat(given)
+        if found.tzinfo is None:
+            raise ValueError
+        return found.astimezone(UTC)
+    except (ValueError, OverflowError):
+        raise ValueError("must be a time with its zone, such as 2026-11-20T12:00:00Z") from None
+
+
+Moment = Annotated[datetime, BeforeValidator(_moment)]
+
+
+class JobQuery(QueryIn):
+    """Which jobs to list, newest first."""
+
+    kind: Kind | None = Field(None, description="only those of a kind")
+    status: Status | None = Field(None, description="only those that stand so")
+    limit: int = Field(50, ge=1, le=200, description="most items in one answer")
+    cursor: Annotated[str, Field(max_length=200)] | None = Field(None, description="`next` of the answer before")
+
+
+class LogLine(Out):
+    """One thing that happened to a job."""
+
+    at: datetime
+    message: str
+
+
+class JobOut(Out):
+    """A piece of work that the server does in the background."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [EXAMPLE_JOB]})
+
+    id: str
+    kind: str = Field(description="apply, refit, retrain or export")
+    mode: str | None = Field(description="of a retrain: minor (on top of the current tensors) or major (from the base)")
+    status: str = Field(description="queued, running, done, failed or cancelled")
+    progress: float = Field(description="share of the work done, 0 to 1")
+    seconds_left: float | None = Field(description="an estimate from the progress so far; null where there is none")
+    stage: str | None = Field(description="what it does now")
+    attempts: int = Field(description="how often it was taken up; more than once if the server ended in the middle")
+    reason: str | None
+    author: str
+    version: int | None = Field(description="the version it published")
+    request: dict[str, Any] | None = Field(description="what an export was asked for")
+    result: dict[str, Any] | None = Field(description="what came of it, such as an export's path, files and bytes")
+    log: list[LogLine] = Field(description="its course, oldest first")
+    error: str | None = Field(description="why it failed")
+    created_at: datetime
+    started_at: datetime | None
+    finished_at: datetime | None
+    cancel_asked_at: datetime | None = Field(description="when somebody asked for it to be cancelled")
+    cancelled_by: str | None
+
+    @classmethod
+    def of(cls, job: Job, seconds_left: float | None) -> Self:
+        """A job of the store as an answer."""
+        same = ("id", "kind", "mode", "status", "progress", "stage", "reason", "author", "version", "error")
+        when = ("created_at", "started_at", "finished_at", "cancel_asked_at", "cancelled_by")
+        return cls(
+            **{name: getattr(job, name) for name in same + when},
+            attempts=job.claims,
+            seconds_left=seconds_left,
+            request=_plain(job.request),
+            result=_plain(job.result),
+            log=[LogLine.model_validate(dict(line)) for line in job.log],
+        )
+
+
+class RetrainIn(In):
+    """Move every live edit into the weights."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"reason": "end of the month"}, {"reason": "drift", "mode": "major"}]}
+    )
+
+    reason: Name = Field(description="why, for the history")
+    mode: Mode | None = Field(
+        None, description="`minor`: on top of the current tensors; `major`: from the base model; default: the server chooses"
+    )
+
+
+class ExportIn(In):
+    """Write a version as a Hugging Face checkpoint."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [{"version": 12, "name": "friday"}, {"consolidate": True, "mode": "major", "max_shard_size": "500MB"}]
+        }
+    )
+
+    version: Number | Literal["head", "base"] = Field(
+        "head", description="a number, `head` (the head of this moment) or `base`; only `head` with `consolidate`"
+    )
+    name: ExportName | None = Field(
+        None,
+        description="its folder below the server's folder of exports: a-z, 0-9, dot, dash, underscore; default: made up",
+    )
+    consolidate: bool = Field(False, description="retrain first, and export what that publishes")
+    mode: Mode = Field("major", description="of the retrain that comes first")
+    max_shard_size: Annotated[str, Field(pattern=SIZE_PATTERN)] | None = Field(
+        None, description="largest file of weights, such as 500MB; default: the server's"
+    )
+
+    @model_validator(mode="after")
+    def _one_or_the_other(self) -> Self:
+        if self.consolidate and self.version != "head":
+            raise ValueError("version must be head with consolidate: what the retrain publishes is exported")
+        return self
+
+
+class RevokeIn(In):
+    """Take back every edit that somebody posted since a moment."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"author": "local", "since": "2026-11-20T12:00:00Z", "reason": "a key was stolen"}]}
+    )
+
+    author: Name = Field(description="whose edits, as `author` of an edit says it")
+    since: Moment = Field(description="the moment from which on they are taken back, with its zone")
+    reason: Name = Field(description="why, for the history")
+    restore_previous: bool = Field(False, description="revive the edits that these superseded")
+
+
+class RevokedOut(Out):
+    """What was taken back. Live edits leave the answers in a moment; the rest is final at once."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"retracted": ["01936b0e-6f2a-7c3d-9a41-5b7c2f0e8d11"], "barred": [], "already": 0}]}
+    )
+
+    retracted: list[str] = Field(description="edits taken back by this call")
+    barred: list[str] = Field(description="of these, the ones that were not live and only may not come back")
+    already: int = Field(description="how many had been taken back before")
+
+
+class PurgeIn(In):
+    """Remove what still holds edits that were taken back."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"edits": ["01936b0e-6f2a-7c3d-9a41-5b7c2f0e8d11"]}]})
+
+    edits: Annotated[list[EditId], Field(min_length=1, max_length=MOST_PURGED)] = Field(description="edits that are not live")
+
+
+class PurgedOut(Out):
+    """What a purge removed, and what it could not reach."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "versions": [1, 2],
+                    "files": ["9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08.safetensors"],
+                    "exports": ["friday"],
+                    "rows": 7,
+                    "unreachable": ["backups and snapshots of the database and of the data folder"],
+                }
+            ]
+        }
+    )
+
+    versions: list[int] = Field(description="versions that do not answer any more")
+    files: list[str] = Field(description="checkpoints that were deleted")
+    exports: list[str] = Field(description="exports that were deleted")
+    rows: int = Field(description="rows of the database that were deleted or cleared")
+    unreachable: list[str] = Field(description="what may still hold the edits, and nobody here can remove")
+
+
+def _plain(found: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    return None if found is None else dict(found)
