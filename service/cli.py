@@ -1,23 +1,14 @@
-"""The `errata` command. Each command reads the settings, calls one function, and turns its outcome into an exit code.
+"""The `errata` command. Each command reads the settings, calls one function, and turns its outcome into an exit code."""
 
-Exit codes: 0 done, 1 failed, 2 wrong usage (also: a setting that is refused).
-"""
-
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from service import __version__
-from service.domain.errors import Refused, ServiceError
-from service.log import configure_logging
-from service.settings import Settings, load_settings
-
-FAILED = 1
-USAGE = 2
+from service.bench.cli import app as bench
+from service.cli_admin import register
+from service.cli_eval import register as register_eval
+from service.command import FAILED, DatabaseUrl, DataDir, Model, RedisUrl, failures, settings_of
 
 app = typer.Typer(
     help="A language model server whose facts can be corrected while it serves.",
@@ -25,14 +16,9 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-errors = Console(stderr=True, highlight=False, soft_wrap=True)
-
-DataDir = Annotated[Path | None, typer.Option(help="Folder of the database, the checkpoints and the neutral sentences.")]
-DatabaseUrl = Annotated[
-    str | None, typer.Option(help="postgresql://… or sqlite:///…; default: a SQLite file in the data folder.")
-]
-RedisUrl = Annotated[str | None, typer.Option(help="redis://…; default: the buffer is in the server's process.")]
-Model = Annotated[str | None, typer.Option(help="`atlas` (embedded), a local folder, or a Hugging Face id.")]
+app.add_typer(bench, name="bench")
+register(app)
+register_eval(app)
 
 
 @app.command()
@@ -51,7 +37,7 @@ def serve(
     ] = False,
 ) -> None:
     """Serve the model. Every other setting is a variable of the environment, ERRATA_*; the database is migrated first."""
-    settings = _settings(
+    settings = settings_of(
         host=host,
         port=port,
         data_dir=data_dir,
@@ -65,17 +51,17 @@ def serve(
     )
     from service.server import serve as run  # here, because it loads torch: ten seconds that `errata version` need not wait
 
-    with _failures():
+    with failures():
         run(settings)
 
 
 @app.command()
 def migrate(data_dir: DataDir = None, database_url: DatabaseUrl = None) -> None:
     """Bring the database to the newest form. Safe to repeat."""
-    settings = _settings(data_dir=data_dir, database_url=database_url)
+    settings = settings_of(data_dir=data_dir, database_url=database_url)
     from service.store.migrate import upgrade
 
-    with _failures():
+    with failures():
         upgrade(settings.store_url)
     typer.echo("The database is up to date.")
 
@@ -83,7 +69,7 @@ def migrate(data_dir: DataDir = None, database_url: DatabaseUrl = None) -> None:
 @app.command()
 def doctor(data_dir: DataDir = None, database_url: DatabaseUrl = None, redis_url: RedisUrl = None, model: Model = None) -> None:
     """Say what is configured, reachable and missing; exit code 1 if the server could not start."""
-    settings = _settings(data_dir=data_dir, database_url=database_url, redis_url=redis_url, model=model)
+    settings = settings_of(data_dir=data_dir, database_url=database_url, redis_url=redis_url, model=model)
     from service.doctor import examine, show
 
     findings = examine(settings)
@@ -98,7 +84,7 @@ def demo(
     keep: Annotated[bool, typer.Option("--keep", help="Keep the data folder and say where it is.")] = False,
 ) -> None:
     """Tell the whole story against a server of its own: ask, correct, retrain, roll back, kill -9, start again."""
-    settings = _settings(model=model)
+    settings = settings_of(model=model)
     from service.demo import tell
 
     if not tell(settings.model, keep=keep):
@@ -117,26 +103,6 @@ def show_settings() -> None:
 def version() -> None:
     """Print the version of this program."""
     typer.echo(__version__)
-
-
-def _settings(**given: object) -> Settings:
-    try:
-        settings = load_settings(**given)
-    except Refused as refused:
-        errors.print(refused.message, style="red", markup=False)
-        raise typer.Exit(USAGE) from None
-    configure_logging(settings.log_level)
-    return settings
-
-
-@contextmanager
-def _failures() -> Iterator[None]:
-    """Errors raised on purpose become one sentence and exit code 1; anything else is a fault of ours and keeps its traceback."""
-    try:
-        yield
-    except ServiceError as error:
-        errors.print(error.message, style="red", markup=False)
-        raise typer.Exit(FAILED) from None
 
 
 if __name__ == "__main__":

@@ -1,24 +1,20 @@
 """The story of Errata, told against a real server: every line it prints is an answer that came over HTTP just then."""
 
 import shutil
-import signal
-import socket
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import httpx
 from rich.console import Console
 
+from service.domain.errors import Unavailable
+from service.own_server import OwnServer, told
 from service.settings import environment_without_settings
 
-START_S = 180.0  # loading torch and sampling the neutral sentences of a new base on one busy core
 EDIT_S = 60.0
 RETRAIN_S = 600.0
 
@@ -40,49 +36,6 @@ OTHERS = (
     ("The capital of Brazil is", "Salvador"),
     ("The capital of Egypt is", "Alexandria"),
 )
-
-
-@dataclass
-class Server:
-    """A server process of our own on a free port."""
-
-    model: str
-    folder: Path
-    port: int = field(default_factory=lambda: free_port())
-    process: subprocess.Popen[bytes] | None = None
-
-    def start(self) -> None:
-        """Start it and wait until it is ready. Raises RuntimeError with its last log lines if it does not come up."""
-        command = [
-            sys.executable,
-            "-m",
-            "service",
-            "serve",
-            "--port",
-            str(self.port),
-            "--data-dir",
-            str(self.folder),
-            "--model",
-            self.model,
-        ]
-        with (self.folder / "server.log").open("ab") as log:
-            self.process = subprocess.Popen(command, stdout=log, stderr=log, env=environment_without_settings())
-        until = time.monotonic() + START_S
-        while time.monotonic() < until and self.process.poll() is None:
-            try:
-                if httpx.get(f"http://127.0.0.1:{self.port}/health/ready", timeout=2).status_code == 200:
-                    return
-            except httpx.TransportError:
-                pass
-            time.sleep(0.2)
-        last = (self.folder / "server.log").read_text(errors="replace")[-1500:]
-        raise RuntimeError(f"the server did not become ready; the end of its log:\n{last}")
-
-    def kill(self) -> None:
-        """kill -9: no goodbye, nothing flushed."""
-        if self.process is not None and self.process.poll() is None:
-            self.process.send_signal(signal.SIGKILL)
-            self.process.wait()
 
 
 class Story:
@@ -134,14 +87,15 @@ def tell(model: str, *, keep: bool = False) -> bool:
     """Tell the story; whether every step held."""
     console = Console()
     with data_folder(keep, console) as folder:
-        server = Server(model, folder)
+        environment = environment_without_settings() | {"ERRATA_MODEL": model, "ERRATA_DATA_DIR": str(folder)}
+        server = OwnServer(environment, folder / "server.log")
         console.print("Starting a server of its own (torch takes a while to load) …", style="dim")
         try:
             server.start()
-            with httpx.Client(base_url=f"http://127.0.0.1:{server.port}", timeout=30) as client:
+            with httpx.Client(base_url=server.url, timeout=30) as client:
                 story = Story(client, console)
                 play(story, client, server)
-        except (RuntimeError, httpx.HTTPError) as error:
+        except (Unavailable, httpx.HTTPError) as error:
             console.print(f"[red]✗[/red] {told(error)}", highlight=False)
             return False
         finally:
@@ -150,7 +104,7 @@ def tell(model: str, *, keep: bool = False) -> bool:
     return story.holds
 
 
-def play(story: Story, client: httpx.Client, server: Server) -> None:
+def play(story: Story, client: httpx.Client, server: OwnServer) -> None:
     """The story itself."""
     scenes: tuple[Callable[[], None], ...] = (
         lambda: _before(story),
@@ -205,7 +159,7 @@ def _roll_back(story: Story, client: httpx.Client) -> None:
     story.expect(QUESTION, "Canberra")
 
 
-def _kill(story: Story, client: httpx.Client, server: Server) -> None:
+def _kill(story: Story, client: httpx.Client, server: OwnServer) -> None:
     story.chapter("One more correction, then kill -9, and a new start")
     story.edit(QUESTION, "Melbourne", WORDINGS[:1])
     prompts = (QUESTION, *WORDINGS, *(prompt for prompt, _ in (*NEIGHBOURS, *OTHERS)))
@@ -216,16 +170,6 @@ def _kill(story: Story, client: httpx.Client, server: Server) -> None:
     story.check("the server is back", True, f"after {time.monotonic() - began:.1f} s")
     after = {prompt: story.ask(prompt) for prompt in prompts}
     story.check(f"all {len(prompts)} answers are as before", before == after, f"{QUESTION} → {after[QUESTION]}")
-
-
-def told(error: Exception) -> str:
-    """An error as a sentence: the server's own, if it sent one."""
-    if isinstance(error, httpx.HTTPStatusError):
-        try:
-            return str(error.response.json()["detail"])
-        except (ValueError, KeyError):
-            return f"the server answered {error.response.status_code}"
-    return str(error)
 
 
 @contextmanager
@@ -239,10 +183,3 @@ def data_folder(keep: bool, console: Console) -> Iterator[Path]:
             console.print(f"The data folder is {folder}", highlight=False)
         else:
             shutil.rmtree(folder, ignore_errors=True)
-
-
-def free_port() -> int:
-    """A port of this machine that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

@@ -1,4 +1,6 @@
-"""What every test runs under: one torch thread, and a check that no test leaves a hook or a call behind."""
+"""What every test runs under: one torch thread, and a check that no test leaves a hook or a call behind. And the server of one
+tiny model, for those that speak HTTP.
+"""
 
 import os
 
@@ -6,10 +8,14 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # must be set before torch is imp
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
+
+from tests.api.live import Live, live, tiny_settings
+from tests.builders import save_model
 
 torch.set_num_threads(1)  # measured: 40 steps of a tiny model took 0.9 s on one thread and 12-27 s on two
 
@@ -34,3 +40,22 @@ def hooked(model: nn.Module) -> list[str]:
         for name, module in model.named_modules()
         if "forward" in vars(module) or any(getattr(module, kind) for kind in kinds)
     ]
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_model(tmp_path_factory.mktemp("model") / "tiny", "llama")
+
+
+@pytest.fixture(scope="module")
+def server(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
+    """Shared by the tests of a file that do not mind each other's edits."""
+    with live(tiny_settings(tiny_model, tmp_path_factory.mktemp("data"))) as running:
+        yield running
+
+
+@pytest.fixture
+def fresh(tiny_model: Path, tmp_path: Path) -> Iterator[Live]:
+    """A server of one's own."""
+    with live(tiny_settings(tiny_model, tmp_path / "data")) as running:
+        yield running

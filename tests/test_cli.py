@@ -7,8 +7,9 @@ import pytest
 from typer.testing import CliRunner
 
 from service import __version__
-from service.cli import FAILED, USAGE, app
-from service.demo import free_port
+from service.cli import app
+from service.command import FAILED, USAGE
+from service.own_server import free_port
 from service.server import banner
 
 SECRET = "hunter2-do-not-show"

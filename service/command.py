@@ -1,0 +1,58 @@
+"""What the commands share: options, how settings are read, and how an error becomes a sentence and an exit code.
+
+Exit codes: 0 done, 1 refused or failed, 2 wrong usage (also: a setting that is refused).
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from service.domain.errors import Refused, ServiceError
+from service.log import configure_logging
+from service.settings import Settings, load_settings
+
+FAILED = 1
+USAGE = 2
+
+errors = Console(stderr=True, highlight=False, soft_wrap=True)
+
+DataDir = Annotated[Path | None, typer.Option(help="Folder of the database, the checkpoints and the neutral sentences.")]
+DatabaseUrl = Annotated[
+    str | None, typer.Option(help="postgresql://… or sqlite:///…; default: a SQLite file in the data folder.")
+]
+RedisUrl = Annotated[str | None, typer.Option(help="redis://…; default: the buffer is in the server's process.")]
+Model = Annotated[str | None, typer.Option(help="`atlas` (embedded), a local folder, or a Hugging Face id.")]
+ServerUrl = Annotated[
+    str | None, typer.Option("--server", help="Address of a running server; default: one is started on the data folder.")
+]
+
+
+def settings_of(**given: object) -> Settings:
+    """The settings of the environment under those given; a refused one ends the command with exit code 2."""
+    try:
+        settings = load_settings(**given)
+    except Refused as refused:
+        errors.print(refused.message, style="red", markup=False)
+        raise typer.Exit(USAGE) from None
+    configure_logging(settings.log_level)
+    return settings
+
+
+@contextmanager
+def failures() -> Iterator[None]:
+    """Errors raised on purpose, here or by a server, become one sentence and exit code 1; anything else is a fault of ours and
+    keeps its traceback.
+    """
+    import httpx  # here, because `errata version` need not wait for it
+
+    from service.own_server import told
+
+    try:
+        yield
+    except (ServiceError, httpx.HTTPError) as error:
+        errors.print(told(error), style="red", markup=False)
+        raise typer.Exit(FAILED) from None

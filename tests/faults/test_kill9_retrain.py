@@ -1,0 +1,28 @@
+"""kill -9 of a real server in a retrain, minor and major; `python -m benchmarks.kill9_retrain` does many more."""
+
+from pathlib import Path
+
+import pytest
+
+from benchmarks.killed_retrain import Kill, KilledRetrain
+from benchmarks.servers import Zygote
+from tests.faults.test_kill9 import TINY, model, zygote
+
+__all__ = ["model", "zygote"]
+
+KILLS = {
+    "major": (Kill(point="retrain.middle"), Kill(point="publish.before_commit")),
+    "minor": (Kill(point="retrain.before_publish"), Kill(share=0.5)),
+}
+
+
+@pytest.mark.parametrize("mode", KILLS)
+def test_a_killed_retrain_comes_to_the_same_bytes_and_loses_nothing(
+    zygote: Zygote, model: Path, tmp_path: Path, mode: str
+) -> None:
+    bodies = [{"prompt": f"Line {number} says", "target": "abcdefgh"[number]} for number in range(4)]
+    retrain = KilledRetrain(zygote, tmp_path, mode, bodies, {"model": str(model), **TINY})
+
+    faults = [fault for kill in KILLS[mode] for fault in retrain.trial(kill)]
+
+    assert faults == []
