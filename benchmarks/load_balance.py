@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.atlas import Ground, ground
-from benchmarks.contenders import OneAfterAnother
+from benchmarks.one_after_another import OneAfterAnother
 from benchmarks.outcome import begin, options, write
 from service.editors.baft.settings import BaftSettings
 from service.evaluation.record import Record
@@ -42,7 +42,7 @@ def _variant(place: Ground, settings: BaftSettings) -> dict[str, object]:
     contender = OneAfterAnother(place, settings, window=settings.replay > 0)
     for seq, record in enumerate(place.records, 1):
         contender.take(record, seq)
-    overlay = contender.overlay()
+    overlay = contender.overlay
     assert overlay.adapter is not None
     greedy = report(place.measure(overlay, place.records))["greedy"]
     return {

@@ -1,5 +1,7 @@
 """Models of random weights, in the shape of real ones, where only time and memory are measured. Nothing is downloaded."""
 
+from collections.abc import Sequence
+
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
@@ -28,11 +30,12 @@ LLAMA_SHAPES: dict[str, dict[str, int]] = {
 FIRST_TEXT_ID = 2  # 0 begins a text, 1 ends it
 
 
-def byte_tokenizer() -> PreTrainedTokenizerFast:
-    """One token a byte, with tokens that begin and end a text."""
+def byte_tokenizer(merges: Sequence[tuple[str, str]] = ()) -> PreTrainedTokenizerFast:
+    """One token a byte, and one for each of `merges`, with tokens that begin and end a text."""
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    vocabulary = {token: number for number, token in enumerate(["<s>", "</s>", *alphabet])}
-    tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
+    merged = [left + right for left, right in merges]
+    vocabulary = {token: number for number, token in enumerate(["<s>", "</s>", *alphabet, *merged])}
+    tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=list(merges)))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>")
@@ -46,10 +49,10 @@ def llama(shape: str, *, device: str, dtype: torch.dtype) -> Base:
     return _made(LlamaForCausalLM, config, device, dtype)
 
 
-def qwen2(blocks: int, width: int) -> Base:
-    """A Qwen2 of random weights in fp32 on the CPU, proportioned as Qwen2-0.5B (24 blocks, width 896)."""
+def qwen2(blocks: int, width: int, *, vocabulary: int = 32_000) -> Base:
+    """A Qwen2 of random weights in fp32 on the CPU, proportioned as Qwen2-0.5B (24 blocks, width 896, vocabulary 151,936)."""
     config = Qwen2Config(
-        vocab_size=32_000,
+        vocab_size=vocabulary,
         hidden_size=width,
         intermediate_size=width * 4864 // 896,
         num_hidden_layers=blocks,

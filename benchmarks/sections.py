@@ -1,18 +1,9 @@
 """The sections of `docs/benchmarks.md`, each made of the results of its benchmarks: a sentence on what was done, and a table."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
 
-METHODS = {
-    "service": "service default, prompt alone",
-    "service_one_rephrase": "service default, one trained rephrase",
-    "locft_alone": "LocFT-BF alone (retrained at each mark)",
-    "baft_unbounded": "BaFT default, unbounded window",
-    "baft_paper": "BaFT, preset `paper`",
-    "reft": "ReFT, preset `reft`",
-    "depth_first": "depth-first fine-tuning",
-}
-Result = Mapping[str, Any]
+from benchmarks.markdown import Result, above, below, row, share, table, unseen
+from benchmarks.memory_sections import MEMORY
 
 
 def _single(found: Mapping[str, Result]) -> Iterator[str]:
@@ -20,47 +11,22 @@ def _single(found: Mapping[str, Result]) -> Iterator[str]:
     greedy, neutral = figures["greedy"], figures["neutral"]
     yield f"{figures['edits']} edits, each fitted alone on the base model; rephrases and probes are never trained."
     yield ""
-    yield from _table(
+    yield from table(
         ("", "measured", "n", "aim"),
         [
-            _row("reliability", greedy["reliability"], 1.0),
-            _row("generality", greedy["generality"], 0.85),
-            _row("locality outside", greedy["locality"]["outside"], 0.95),
-            _row("locality inside", greedy["locality"]["inside"]),
-            _row("locality outside, prompts not among the neutral sentences", _strange(neutral)),
-            _row("portability", greedy["portability"]),
+            row("reliability", greedy["reliability"], 1.0),
+            row("generality", greedy["generality"], 0.85),
+            row("locality outside", greedy["locality"]["outside"], 0.95),
+            row("locality inside", greedy["locality"]["inside"]),
+            row("locality outside, prompts not among the neutral sentences", unseen(neutral)),
+            row("portability", greedy["portability"]),
         ],
     )
     yield ""
     yield (
-        f"{_share(neutral['prompts_among_neutral_sentences'])} of the probe prompts occur among the neutral sentences. "
+        f"{share(neutral['prompts_among_neutral_sentences'])} of the probe prompts occur among the neutral sentences. "
         f"Median fit: {figures['seconds_p50']:.2f} s, mean {figures['steps_mean']:.1f} steps."
     )
-
-
-def _stream(found: Mapping[str, Result]) -> Iterator[str]:
-    yield "At each mark all edits so far are asked again. *Retention* is reliability on the whole live set; generality counts"
-    yield "untrained rephrases alone; capability is the share of small skills solved, over the base model's."
-    yield ""
-    head = (
-        "method",
-        "edits",
-        "retention",
-        "generality",
-        "locality inside",
-        "outside",
-        "outside, unseen",
-        "capability",
-    )
-    yield from _table(head, [_mark(name, mark) for name in METHODS for mark in _marks(found, name)])
-    yield ""
-    yield "Aims for the service after all edits: retention ≥ 0.99, locality outside ≥ 0.85, capability ≥ 0.97, generality ≥ 0.50"
-    yield "from the prompt alone and ≥ 0.75 with one trained rephrase. *Unseen*: prompts not among the neutral sentences."
-    yield ""
-    for name in ("service", "service_one_rephrase"):
-        for mark in _marks(found, name)[-1:]:
-            served = mark["service"]
-            yield f"- {METHODS[name]}: {served['retrains']} retrains by itself, {served['window']} edits in the window at the end"
 
 
 def _latency(found: Mapping[str, Result]) -> Iterator[str]:
@@ -69,16 +35,16 @@ def _latency(found: Mapping[str, Result]) -> Iterator[str]:
     empty, window = figures["empty_window"], figures["window_of_25"]
     yield "From sending `POST /edits?wait=` to reading the whole answer, over HTTP; each edit is rolled back before the next."
     yield ""
-    yield from _table(
+    yield from table(
         ("", "measured", "aim"),
         [
-            ("POST → applied, empty window, p50", *_below(empty["p50_s"], 1.0, "s")),
+            ("POST → applied, empty window, p50", *below(empty["p50_s"], 1.0, "s")),
             ("the same, p90", f"{empty['p90_s']:.2f} s", ""),
-            ("POST → applied, 25 edits in the window, p50", *_below(window["p50_s"], 2.0, "s")),
+            ("POST → applied, 25 edits in the window, p50", *below(window["p50_s"], 2.0, "s")),
             ("the same, p90", f"{window['p90_s']:.2f} s", ""),
-            (f"edits a second when {together['edits']} wait", *_above(together["edits_a_second"], 4.0)),
+            (f"edits a second when {together['edits']} wait", *above(together["edits_a_second"], 4.0)),
             ("of these applied at once (the others wait for a retrain)", f"{together['applied']} of {together['edits']}", ""),
-            ("rollback, p50", *_below(rollback["p50"], 100.0, "ms")),
+            ("rollback, p50", *below(rollback["p50"], 100.0, "ms")),
             ("rollback, p99", f"{rollback['p99']:.0f} ms", ""),
         ],
     )
@@ -89,11 +55,11 @@ def _rollback(found: Mapping[str, Result]) -> Iterator[str]:
     yield f"{figures['rollbacks']} rollbacks, to and fro between the base model and {figures['edits']} edits, by HTTP."
     yield ""
     rows = [
-        ("p50", *_below(figures["p50_ms"], 100.0, "ms")),
+        ("p50", *below(figures["p50_ms"], 100.0, "ms")),
         ("p99", f"{figures['p99_ms']:.0f} ms", ""),
-        ("the very next answer is the restored version's", _share(figures["next_answer_is_the_restored_one"]), "100%"),
+        ("the very next answer is the restored version's", share(figures["next_answer_is_the_restored_one"]), "100%"),
     ]
-    yield from _table(("", "measured", "aim"), rows)
+    yield from table(("", "measured", "aim"), rows)
 
 
 def _cached(found: Mapping[str, Result]) -> Iterator[str]:
@@ -112,7 +78,7 @@ def _cached(found: Mapping[str, Result]) -> Iterator[str]:
         )
         for case in figures["cases"]
     ]
-    yield from _table(("tokens", "rows", "plain", "cached", "ratio", "prepared once", "largest difference of gradients"), rows)
+    yield from table(("tokens", "rows", "plain", "cached", "ratio", "prepared once", "largest difference of gradients"), rows)
 
 
 def _balance(found: Mapping[str, Result]) -> Iterator[str]:
@@ -127,10 +93,8 @@ def _balance(found: Mapping[str, Result]) -> Iterator[str]:
         if one is not None:
             gates = [f"{one['mean_gate'][kind]:.3f}" for kind in ("edits", "rephrases", "unrelated")]
             scores = [f"{one[kind]:.2f}" for kind in ("reliability", "generality", "locality")]
-            rows.append(
-                (name.replace("_", " preset, "), f"{one['squared_cv']:.4f}", _share(one["active_share"]), *gates, *scores)
-            )
-    yield from _table(head, rows)
+            rows.append((name.replace("_", " preset, "), f"{one['squared_cv']:.4f}", share(one["active_share"]), *gates, *scores))
+    yield from table(head, rows)
 
 
 def _load(found: Mapping[str, Result]) -> Iterator[str]:
@@ -148,7 +112,7 @@ def _load(found: Mapping[str, Result]) -> Iterator[str]:
         )
         for name, one in ((name, figures[name]) for name in ("idle", "edits", "retrain"))
     ]
-    yield from _table(("while", "tokens a second", "answers a second", "p50", "p99", "failures"), rows)
+    yield from table(("while", "tokens a second", "answers a second", "p50", "p99", "failures"), rows)
     yield ""
     retrain = figures["retrain_under_load"]
     yield (
@@ -173,7 +137,7 @@ def _kill9(found: Mapping[str, Result]) -> Iterator[str]:
             faults = str(len(one["faults"])) if not one["faults"] else f"**{len(one['faults'])}**: {'; '.join(one['faults'])}"
             answered = f"{100 * one['live_edits_answered']:.1f}%"
             rows.append((kind, str(one["kills"]), str(one["submissions"]), faults, answered, f"{start['p50']:.1f} s"))
-    yield from _table(("database", "kills", "submissions", "faults", "live edits answered", "ready again, less imports"), rows)
+    yield from table(("database", "kills", "submissions", "faults", "live edits answered", "ready again, less imports"), rows)
 
 
 def _gpu(found: Mapping[str, Result]) -> Iterator[str]:
@@ -203,12 +167,13 @@ def _gpu(found: Mapping[str, Result]) -> Iterator[str]:
         "with 10 versions",
         "tokens a second, 1 / 16 rows",
     )
-    yield from _table(head, rows)
+    yield from table(head, rows)
 
 
-SECTIONS: Sequence[tuple[str, Sequence[str], Callable[[Mapping[str, Result]], Iterator[str]]]] = (
+Section = tuple[str, Sequence[str], Callable[[Mapping[str, Result]], Iterator[str]]]
+SECTIONS: Sequence[Section] = (
     ("Single edits", ("single",), _single),
-    ("A stream of edits", tuple(f"stream_{name}" for name in METHODS), _stream),
+    *MEMORY,
     ("Latency and throughput", ("latency",), _latency),
     ("Rollback", ("rollback",), _rollback),
     ("The cached step", ("cached_step",), _cached),
@@ -217,56 +182,3 @@ SECTIONS: Sequence[tuple[str, Sequence[str], Callable[[Mapping[str, Result]], It
     ("kill -9", ("kill9",), _kill9),
     ("Large models", ("gpu_8b_cuda", "gpu_8b_cpu"), _gpu),
 )
-
-
-def _marks(found: Mapping[str, Result], name: str) -> list[Any]:
-    return list(found[f"stream_{name}"]["figures"]["marks"]) if f"stream_{name}" in found else []
-
-
-def _mark(name: str, mark: Result) -> tuple[str, ...]:
-    greedy = mark["greedy"]
-    local = greedy["locality"]
-    figures = (
-        greedy["reliability"],
-        greedy["generality"]["untrained"],
-        local["inside"],
-        local["outside"],
-        _strange(mark["neutral"]),
-    )
-    return (METHODS[name], str(mark["edits"]), *(_score(figure) for figure in figures), f"{mark['capability']['ratio']:.2f}")
-
-
-def _strange(neutral: Result) -> Result:
-    return {"score": neutral["locality_outside_and_not_among_them"], "n": neutral["n"]}
-
-
-def _row(name: str, figure: Result, aim: float | None = None) -> tuple[str, str, str, str]:
-    score = figure["score"]
-    shown = _score(figure)
-    if aim is not None and score is not None and round(score, 3) < aim:
-        shown = f"**{shown}** (short)"
-    return (name, shown, str(figure["n"]), "" if aim is None else f"≥ {aim:.2f}")
-
-
-def _score(figure: Result) -> str:
-    return "–" if figure["score"] is None else f"{figure['score']:.2f}"
-
-
-def _share(value: float | None) -> str:
-    return "–" if value is None else f"{100 * value:.0f}%"
-
-
-def _below(value: float, aim: float, unit: str) -> tuple[str, str]:
-    shown = f"{value:.2f} {unit}" if unit == "s" else f"{value:.0f} {unit}"
-    return (shown if value <= aim else f"**{shown}** (short)", f"≤ {aim:g} {unit}")
-
-
-def _above(value: float, aim: float) -> tuple[str, str]:
-    return (f"{value:.1f}" if value >= aim else f"**{value:.1f}** (short)", f"≥ {aim:g}")
-
-
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
-    yield "| " + " | ".join(head) + " |"
-    yield "|" + "---|" * len(head)
-    for row in rows:
-        yield "| " + " | ".join(row) + " |"

@@ -4,7 +4,6 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -16,10 +15,10 @@ from typing import Any
 
 import httpx
 
+from service.bench.kept import KEPT
+from service.own_server import free_port
 from service.settings import environment_without_settings
 
-# Neutral sentences by the base model's fingerprint: sampled once a machine, as a data folder keeps them once a base.
-KEPT = Path(tempfile.gettempdir()) / "errata-benchmarks"
 READY_S = 180.0  # sampling the neutral sentences of a new base on one busy core is part of the first start
 BURY_S = 30.0
 
@@ -133,10 +132,3 @@ def server(zygote: Zygote, **settings: Any) -> Iterator[Server]:
         made.kill()
         shutil.copytree(neutral, KEPT, dirs_exist_ok=True, ignore=shutil.ignore_patterns("*.part"))
         shutil.rmtree(folder, ignore_errors=True)
-
-
-def free_port() -> int:
-    """A port of this machine that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

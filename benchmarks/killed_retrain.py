@@ -1,0 +1,168 @@
+"""One retrain, killed at some moment and done again from the same start: what must be true of it each time.
+
+All trials begin at copies of one data folder, so the digest of the undisturbed retrain is what every disturbed one must come to.
+The head answers every edit when the server is back, before the retrain goes on and after it.
+"""
+
+import shutil
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from random import Random
+from threading import Timer
+from typing import Any
+
+import httpx
+
+from benchmarks.servers import KEPT, Server, Zygote
+
+POINTS = ("retrain.middle", "retrain.before_publish", "publish.after_save", "publish.before_commit", "publish.after_commit")
+ENDS_IN_S = 300.0
+GOES_IN_S = 10.0
+ON_REQUEST = {"method": "baft"}  # no retrain comes by itself
+
+
+@dataclass(frozen=True)
+class Kill:
+    """At a named point, or a share of the undisturbed retrain's time after it was asked for."""
+
+    point: str | None = None
+    share: float = 0.0
+
+    def __str__(self) -> str:
+        return self.point or f"after {self.share:.0%} of the time"
+
+
+@dataclass(frozen=True)
+class Undisturbed:
+    """What a retrain comes to when nobody kills it."""
+
+    digest: str
+    seconds: float
+
+
+class KilledRetrain:
+    """Trials of one kind of retrain. `bodies` are edits; of those of a minor one half are in the tensors when it begins."""
+
+    def __init__(self, zygote: Zygote, folder: Path, mode: str, bodies: Sequence[dict[str, Any]], settings: Mapping[str, Any]):
+        self._zygote, self._folder, self._mode, self._bodies = zygote, folder, mode, bodies
+        self._settings = {**settings, **ON_REQUEST}
+        self._trials = 0
+        self._found()
+        self.undisturbed = self._undisturbed()
+
+    def trial(self, kill: Kill) -> list[str]:
+        """Retrain, kill, start again; what is wrong, in sentences."""
+        made = self._copy()
+        faults: list[str] = []
+        with made.start(**({"fault_point": kill.point} if kill.point else {})) as client:
+            before = self._head(client)
+            timer = Timer(kill.share * self.undisturbed.seconds, made.strike)
+            try:
+                job = self._ask(client)
+                if kill.point is None:
+                    timer.start()
+                self._ended(client, job)
+            except httpx.TransportError:
+                pass
+            timer.cancel()
+            if kill.point is not None and not _goes(made):
+                faults.append("the point was never reached")
+        made.kill()
+        with made.start() as client:
+            after = self._head(client)
+            if after["digest"] not in (before["digest"], self.undisturbed.digest):
+                faults.append("the head is neither what it was nor what the retrain makes")
+            faults += self._lost(client)
+            for job in self._jobs(client):
+                self._ended(client, job)
+            if self._head(client)["digest"] != self.undisturbed.digest:
+                faults.append("the digest is not that of the undisturbed retrain")
+            faults += self._lost(client)
+        made.kill()
+        shutil.rmtree(made.folder)
+        return faults
+
+    def _found(self) -> None:
+        """The folder that all trials begin at."""
+        made = Server(self._zygote, self._folder / "start", **self._settings)
+        KEPT.mkdir(exist_ok=True)
+        shutil.copytree(KEPT, made.folder / "neutral", dirs_exist_ok=True)
+        half = len(self._bodies) // 2 if self._mode == "minor" else len(self._bodies)
+        with made.start() as client:
+            for at, body in enumerate(self._bodies):
+                client.post("/edits", params={"wait": 60}, json=body).raise_for_status()
+                if at + 1 == half and self._mode == "minor":
+                    self._ended(client, client.post("/admin/retrain", json={"reason": "start", "mode": "major"}).json()["id"])
+            faults = self._lost(client)
+        made.kill()
+        shutil.copytree(made.folder / "neutral", KEPT, dirs_exist_ok=True, ignore=shutil.ignore_patterns("*.part"))
+        if faults:
+            raise RuntimeError("before any kill: " + "; ".join(faults))
+
+    def _undisturbed(self) -> Undisturbed:
+        made = self._copy()
+        with made.start() as client:
+            began = time.monotonic()
+            job = self._ended(client, self._ask(client))
+            if job["mode"] != self._mode or job["status"] != "done":
+                raise RuntimeError(f"the undisturbed retrain: {job['mode']}, {job['status']}: {job['error']}")
+            found = Undisturbed(self._head(client)["digest"], time.monotonic() - began)
+        made.kill()
+        shutil.rmtree(made.folder)
+        return found
+
+    def _copy(self) -> Server:
+        self._trials += 1
+        folder = self._folder / f"trial-{self._trials}"
+        shutil.copytree(self._folder / "start", folder)
+        return Server(self._zygote, folder, **self._settings)
+
+    def _ask(self, client: httpx.Client) -> str:
+        asked = {"reason": "trial", "mode": self._mode}
+        return str(client.post("/admin/retrain", json=asked).raise_for_status().json()["id"])
+
+    def _ended(self, client: httpx.Client, job: str) -> dict[str, Any]:
+        until = time.monotonic() + ENDS_IN_S
+        while time.monotonic() < until:
+            found: dict[str, Any] = client.get(f"/jobs/{job}").raise_for_status().json()
+            if found["finished_at"] is not None:
+                return found
+            time.sleep(0.05)
+        raise TimeoutError("the retrain did not end")
+
+    def _jobs(self, client: httpx.Client) -> list[str]:
+        return [job["id"] for job in client.get("/jobs", params={"kind": "retrain"}).raise_for_status().json()["items"]]
+
+    def _head(self, client: httpx.Client) -> dict[str, Any]:
+        found: dict[str, Any] = client.get("/versions/head").raise_for_status().json()
+        return found
+
+    def _lost(self, client: httpx.Client) -> list[str]:
+        """Edits that are not there any more, or not live, or not answered."""
+        found = client.get("/edits", params={"limit": 200}).raise_for_status().json()["items"]
+        faults = [] if len(found) == len(self._bodies) else [f"there are {len(found)} edits of {len(self._bodies)}"]
+        for edit in found:
+            if edit["status"] not in ("applied", "consolidated"):
+                faults.append(f"an edit is {edit['status']}")
+                continue
+            asked = {"prompt": edit["prompt"], "max_new_tokens": 24}
+            if client.post("/generate", json=asked).raise_for_status().json()["text"] != edit["target"]:
+                faults.append("an edit is not answered")
+        return faults
+
+
+def _goes(made: Server) -> bool:
+    """Whether the process dies soon. Behind a commit its outcome is seen a moment before it does."""
+    until = time.monotonic() + GOES_IN_S
+    while not made.is_gone() and time.monotonic() < until:
+        time.sleep(0.05)
+    return made.is_gone()
+
+
+def kills(count: int, rng: Random) -> list[Kill]:
+    """Every named point once, and random times between them."""
+    named = [Kill(point=point) for point in POINTS]
+    timed = [Kill(share=rng.random()) for _ in range(max(0, count - len(named)))]
+    return [*named[:count], *timed]

@@ -1,0 +1,238 @@
+"""Sections of `docs/benchmarks.md` about the memory: streams through a server, the papers' contrasts, retrains, the window."""
+
+from collections.abc import Iterator, Mapping
+
+from benchmarks.markdown import Result, number, reached, table
+from service.bench.contenders import CONTENDERS, SAID
+from service.bench.tables import AIMS, Row, rows_of
+
+FOLDER = "../benchmarks/results"  # as seen from the document
+MEASURES = ("retention", "generality", "locality_inside", "locality_outside", "capability")
+
+
+def _streams(found: Mapping[str, Result]) -> Iterator[str]:
+    yield "Edits are posted one after another over HTTP to a server of their own; contenders are settings of the same server"
+    yield "(`service/bench/contenders.py`). At each mark the server measures its head of that moment by its own `POST /eval`, on"
+    yield "*all* edits posted so far, whether it took them or not. Generality counts untrained rephrases alone; capability is the"
+    yield "share of small skills solved, over the base model's. Latency is from POST to applied, since the mark before."
+    yield ""
+    rows = [row for name in CONTENDERS for row in _stream_rows(found, name)]
+    head = ("contender", "edits", "retention", "generality", "locality inside", "outside", "capability", "window")
+    more = ("retrains minor + major", "p50 / p95", "failed requests")
+    shown = [row for row in rows if row["contender"] != "default" and _is_told(row, rows)]
+    yield from table(head + more, [_stream_line(row) for row in rows if row["contender"] == "default"])
+    yield ""
+    yield "Aims of the default at every mark: retention ≥ 0.99, generality ≥ 0.60, locality outside ≥ 0.85, capability ≥ 0.95,"
+    yield "no failed request."
+    yield ""
+    if shown:
+        yield "Beside it, the others (all marks are in the result files and in the plot):"
+        yield ""
+        yield from table(head + more, [_stream_line(row) for row in shown])
+        yield ""
+    yield "What the edits' own reports say, each asked alone right after it was applied:"
+    yield ""
+    yield from table(("contender", "reliability", "generality", "locality"), [_reported(row) for row in _last_of_each(rows)])
+    yield ""
+    yield f"![shares and latency over the number of edits]({FOLDER}/stream.svg)"
+    yield ""
+    yield f"All rows: [stream.csv]({FOLDER}/stream.csv)."
+
+
+def _stream_rows(found: Mapping[str, Result], name: str) -> list[Row]:
+    result = found.get(f"stream_{name}")
+    return rows_of(name, result["figures"]["marks"]) if result else []
+
+
+def _is_told(row: Row, rows: list[Row]) -> bool:
+    """Every hundred edits and the last mark: the document is to be read."""
+    last = max(other["edits"] for other in rows if other["contender"] == row["contender"])
+    return row["edits"] % 100 == 0 or row["edits"] == last
+
+
+def _last_of_each(rows: list[Row]) -> list[Row]:
+    return list({row["contender"]: row for row in rows}.values())
+
+
+def _reported(row: Row) -> tuple[str, ...]:
+    names = ("reliability", "generality", "locality")
+    return (SAID[row["contender"]], *(number(row[f"{name}_right_after"]) for name in names))
+
+
+def _stream_line(row: Row) -> tuple[str, ...]:
+    aims = AIMS if row["contender"] == "default" else {}
+    return (
+        SAID[row["contender"]],
+        str(row["edits"]),
+        *(reached(row[name], aims.get(name)) for name in MEASURES),
+        str(row["window"]),
+        f"{row['retrains_minor']} + {row['retrains_major']}",
+        f"{number(row['latency_p50_s'])} / {number(row['latency_p95_s'])} s",
+        str(row["failed_requests"]),
+    )
+
+
+def _authors(found: Mapping[str, Result]) -> Iterator[str]:
+    one = found["authors"]["figures"]
+    length = one["tokens_a_row"]
+    tokens = f"{length['shortest']} to {length['longest']} tokens ({length['mean']:.1f} on average)"
+    yield f"A random Qwen2 of {one['blocks']} blocks, width {one['width']}, vocabulary {one['vocabulary']:,}; {one['edits']}"
+    yield f"edits of {tokens}, the down-projection of block {one['block']}, {one['epochs']} epochs in batches of {one['batch']},"
+    yield "one thread, in one run. Differences are to the authors' tensors."
+    yield ""
+    ratio = one["ratio"]
+    rows = [
+        ("the authors' procedure", f"{one['plain_s']:.1f} s", ""),
+        ("the trainer, preset `paper`, every edit asked again at the end", f"{one['ours_s']:.1f} s", ""),
+        ("ratio", f"{ratio:.2f}×" if ratio >= 2.5 else f"**{ratio:.2f}×** (short)", "≥ 2.5×"),
+        ("the same in seconds of the processor", f"{one['ratio_cpu']:.2f}×", ""),
+        ("largest change of an entry by training", f"{one['largest_change']:.1e}", ""),
+        ("largest difference of an entry", f"{one['largest_difference']:.1e}", "rounding"),
+        ("norm of the difference, over that of the change", f"{one['relative_difference']:.1e}", "rounding"),
+    ]
+    yield from table(("", "measured", "aim"), rows)
+
+
+def _contrast(found: Mapping[str, Result]) -> Iterator[str]:
+    yield "The LocFT-BF paper's contrasts on the embedded model, all of them settings of one trainer. EM: the whole greedy answer"
+    yield "is exactly right; tokens: teacher-forced token accuracy, which flatters. Learning rates are the default's; see"
+    yield "`service/bench/contrasts.py` for what is set in each case."
+    for part, title in _PARTS.items():
+        if f"contrast_{part}" in found:
+            figures = found[f"contrast_{part}"]["figures"]
+            yield ""
+            yield f"**{title}** {figures['edits']} edits." if part != "numbers" else f"**{title}**"
+            yield ""
+            yield from _shards(figures["rows"]) if part == "shards" else _cases(figures["rows"])
+            yield ""
+            yield f"![{part}]({FOLDER}/contrast_{part}.svg)"
+
+
+_PARTS = {
+    "pipelines": "Depth-first against breadth-first (Table 1).",
+    "shards": "Five shards while training proceeds (Fig. 3), EM.",
+    "batches": "Edits a step (Fig. 4).",
+    "numbers": "Number of edits (Fig. 6).",
+    "locations": "One location, several, and the whole model (section 3, Table 8).",
+}
+
+
+def _cases(rows: list[Row]) -> Iterator[str]:
+    head = (
+        "",
+        "reliability EM",
+        "tokens",
+        "generality EM",
+        "tokens",
+        "locality inside",
+        "outside",
+        "capability",
+        "epochs",
+        "seconds",
+    )
+    names = ("reliability", "reliability_tokens", "generality", "generality_tokens", "locality_inside", "locality_outside")
+    yield from table(
+        head,
+        [
+            (
+                row["case"],
+                *(number(row[name]) for name in (*names, "capability")),
+                str(row["epochs"]),
+                f"{row['seconds']:.0f}",
+            )
+            for row in rows
+        ],
+    )
+
+
+def _shards(rows: list[Row]) -> Iterator[str]:
+    shards = [name for name in rows[0] if name.startswith("shard_") and not name.endswith("_tokens")]
+    said = {"depth-first": "after shard", "breadth-first": "after epoch"}
+    yield from table(
+        ("", "", *(name.replace("_", " ") for name in shards)),
+        [(row["order"], f"{said[row['order']]} {row['at']}", *(number(row.get(name)) for name in shards)) for row in rows],
+    )
+
+
+def _retrains(found: Mapping[str, Result]) -> Iterator[str]:
+    figures = found["retrain_time"]["figures"]
+    yield "A major retrain, from the base model over all edits:"
+    yield ""
+    rows = [
+        (
+            str(one["edits"]),
+            f"{one['seconds']:.1f} s",
+            f"{1000 * one['seconds'] / one['edits']:.0f} ms",
+            str(one["epochs"]),
+            number(one["retention"]),
+        )
+        for one in figures["against_edits"]
+    ]
+    yield from table(("edits", "seconds", "an edit", "epochs", "retention"), rows)
+    line = figures.get("line")
+    if line:
+        yield ""
+        slope = f"{1000 * line['seconds_an_edit']:.0f} ms an edit"
+        yield f"Least squares: {slope} and {line['offset_s']:.1f} s beside, R² {line['r2']:.3f}."
+    if figures["minor_and_major"]:
+        yield ""
+        yield f"A minor retrain with {figures['window']} edits in the window, beside a major one over the same live set:"
+        yield ""
+        names = ("retention", "generality", "locality_inside", "locality_outside", "capability")
+        lines = []
+        for one in figures["minor_and_major"]:
+            for mode in ("minor", "major"):
+                lines.append(
+                    (str(one["settled"]), mode, f"{one[mode]['seconds']:.1f} s", *(number(one[mode][name]) for name in names))
+                )
+        yield from table(("settled", "retrain", "seconds", *(name.replace("_", " ") for name in names)), lines)
+        yield ""
+        yield "Drift, as norms over all tuned entries:"
+        yield ""
+        drifts = [
+            (str(one["settled"]), f"{one['ratio']:.1f}×", *(number(one["drift"][name]) for name in _DRIFTS))
+            for one in figures["minor_and_major"]
+        ]
+        yield from table(("settled", "minor faster by", *(name.replace("_", " ") for name in _DRIFTS)), drifts)
+
+
+_DRIFTS = ("minor_to_major", "minor_to_base", "major_to_base")
+
+
+def _killed(found: Mapping[str, Result]) -> Iterator[str]:
+    figures = found["kill9_retrain"]["figures"]
+    yield f"A real server is killed at random moments of a retrain of {figures['edits']} edits and of its publication, each time"
+    yield "on a copy of the same data folder; the next server goes on. Head and edits must be there, and the digest of what is"
+    yield "published in the end must be that of an undisturbed retrain."
+    yield ""
+    rows = []
+    for mode in ("major", "minor"):
+        if mode in figures:
+            one = figures[mode]
+            faults = "0" if not one["faults"] else f"**{len(one['faults'])}**: {'; '.join(one['faults'])}"
+            rows.append((mode, str(one["kills"]), faults, f"{one['undisturbed_s']:.1f} s"))
+    yield from table(("retrain", "kills", "faults", "undisturbed"), rows)
+
+
+def _window(found: Mapping[str, Result]) -> Iterator[str]:
+    figures = found["window_curve"]["figures"]
+    yield "BaFT alone, one edit after another, nothing ever moved into the weights: what the default length of the window is set"
+    yield f"by (a retrain is due at {figures['soft']} edits, and a window of {figures['hard']} takes no more)."
+    yield ""
+    names = ("reliability", "generality", "locality_inside", "locality_outside", "capability")
+    rows = [(str(row["window"]), *(number(row[name]) for name in names)) for row in figures["rows"]]
+    yield from table(
+        ("edits in the window", *("retention" if name == "reliability" else name.replace("_", " ") for name in names)), rows
+    )
+    yield ""
+    yield f"![shares over the length of the window]({FOLDER}/window_curve.svg)"
+
+
+MEMORY = (
+    ("A stream of edits", tuple(f"stream_{name}" for name in CONTENDERS), _streams),
+    ("The papers' contrasts", tuple(f"contrast_{part}" for part in _PARTS), _contrast),
+    ("LocFT-BF and the authors' procedure", ("authors",), _authors),
+    ("Retrains", ("retrain_time",), _retrains),
+    ("kill -9 during a retrain", ("kill9_retrain",), _killed),
+    ("The length of the window", ("window_curve",), _window),
+)

@@ -1,0 +1,49 @@
+"""BaFT in process, one edit after another on one overlay, with nothing but its editor."""
+
+from dataclasses import replace
+from random import Random
+
+from service.atlas.neutral import pool_rows
+from service.bench.ground import Ground, item_of
+from service.domain.edit import Probe
+from service.editors.baft.fit import fit_baft
+from service.editors.baft.settings import BaftSettings
+from service.editors.protocol import Item
+from service.evaluation.record import Record
+from service.lm.overlay import EMPTY, Overlay
+
+
+class OneAfterAnother:
+    """BaFT trained on and on, an edit at a time; `window`: every fit replays all edits before it."""
+
+    def __init__(self, place: Ground, settings: BaftSettings, *, window: bool) -> None:
+        self._place, self._settings, self._window = place, settings, window
+        self._items: list[Item] = []
+        self._irrelevant = [Probe(prompt=row.prompt, answer=row.answer, train=True) for row in pool_rows()]
+        self.overlay: Overlay = EMPTY
+
+    def take(self, record: Record, seq: int) -> None:
+        """Fit one edit more."""
+        item = item_of(record, seq)
+        if self._settings.margin:
+            item = self._with_irrelevant(item)
+        fitted = fit_baft(
+            self._place.base,
+            self._place.view_of,
+            self.overlay,
+            [item],
+            self._items if self._window else (),
+            settings=self._settings,
+            neutral=self._place.neutral,
+            seed=seq,
+        )
+        self.overlay = fitted.overlay
+        self._items.append(item)
+
+    def _with_irrelevant(self, item: Item) -> Item:
+        """The margin term reads one irrelevant sample an edit: here a true fact of the pool half about something else."""
+        edit, rng = item.edit, Random(item.edit.seq)
+        fitting = (
+            probe for probe in iter(lambda: rng.choice(self._irrelevant), None) if (edit.subject or "") not in probe.prompt
+        )
+        return replace(item, edit=replace(edit, locality=(next(fitting),)))

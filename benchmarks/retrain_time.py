@@ -1,0 +1,120 @@
+"""How long a retrain takes: against the number of edits, and minor beside major on the same live set.
+
+A major retrain trains all edits from the base model. A minor one starts from the tensors that say the settled edits, and learns
+those of the window; its drift is how far what it gives lies from what a major one gives for the same edits.
+"""
+
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from benchmarks.outcome import begin, options, skipping, write
+from service.bench.ground import Ground, items_of, stand_on
+from service.bench.records import records_of
+from service.editors.locft.fit import fit_locft
+from service.editors.locft.settings import LocftSettings
+from service.editors.protocol import Fitted, Item
+from service.evaluation.record import Record
+from service.lm.overlay import EMPTY, Overlay
+from service.settings import load_settings
+
+EDITS = (50, 100, 200, 400)
+SETTLED = (100, 200, 300)
+WINDOW = 25
+
+
+def main() -> None:
+    """The command."""
+    parser = skipping(options(__doc__))
+    parser.add_argument("--most", type=int, default=max(EDITS), help="leave out what needs more edits")
+    chosen = begin(parser)
+    settings = load_settings().locft
+    records = records_of(chosen.records, n=max(chosen.most, WINDOW), skip=chosen.skip)
+    place = stand_on(chosen.model, records)
+    figures: dict[str, Any] = {"window": WINDOW, "against_edits": [], "minor_and_major": []}
+    for edits in (count for count in EDITS if count <= chosen.most):
+        figures["against_edits"].append(majored(place, records[:edits], settings))
+        figures["line"] = line_through(figures["against_edits"])
+        write(chosen.results, "retrain_time", figures)
+    for settled in (count for count in SETTLED if count + WINDOW <= chosen.most):
+        figures["minor_and_major"].append(both(place, records[:settled], records[settled : settled + WINDOW], settings))
+        write(chosen.results, "retrain_time", figures)
+
+
+def majored(place: Ground, records: Sequence[Record], settings: LocftSettings) -> dict[str, Any]:
+    """A retrain of everything from the base."""
+    fitted, seconds = timed(place, items_of(records), settings, EMPTY)
+    return {"edits": len(records), **cost(fitted, seconds)}
+
+
+def both(place: Ground, settled: Sequence[Record], window: Sequence[Record], settings: LocftSettings) -> dict[str, Any]:
+    """What a minor and a major retrain make of one live set: the first starts from tensors that say the settled part."""
+    before, _ = timed(place, items_of(settled), settings, EMPTY)
+    live = [*settled, *window]
+    items = items_of(live)
+    known = [Item(item.edit, item.target, settled=number < len(settled)) for number, item in enumerate(items)]
+    minor, minor_s = timed(place, known, settings, before.overlay)
+    major, major_s = timed(place, items, settings, EMPTY)
+    return {
+        "settled": len(settled),
+        "minor": {**cost(minor, minor_s), **scores(place, minor.overlay, live)},
+        "major": {**cost(major, major_s), **scores(place, major.overlay, live)},
+        "ratio": major_s / minor_s,
+        "drift": drift(place, minor.overlay, major.overlay),
+    }
+
+
+def timed(place: Ground, items: Sequence[Item], settings: LocftSettings, start: Overlay) -> tuple[Fitted, float]:
+    """A retrain and its seconds."""
+    began = time.perf_counter()
+    fitted = fit_locft(place.base, items, settings=settings, neutral=place.neutral, seed=0, start=start)
+    return fitted, time.perf_counter() - began
+
+
+def cost(fitted: Fitted, seconds: float) -> dict[str, Any]:
+    """What a retrain took and whether it took everything."""
+    epochs = max(int(report["steps"]) for report in fitted.reports.values())
+    return {"seconds": seconds, "epochs": epochs, "retention": fitted.scores["retention"], "canary": fitted.scores["canary"]}
+
+
+def scores(place: Ground, overlay: Overlay, live: Sequence[Record]) -> dict[str, Any]:
+    """What the live set says of it."""
+    found = place.score(overlay, live)
+    greedy = found["greedy"]
+    return {
+        "generality": greedy["generality"]["untrained"]["score"],
+        "locality_inside": greedy["locality"]["inside"]["score"],
+        "locality_outside": greedy["locality"]["outside"]["score"],
+        "capability": found["capability"]["ratio"],
+    }
+
+
+def drift(place: Ground, minor: Overlay, major: Overlay) -> dict[str, float]:
+    """The distance of both from each other and from the base model, as norms over all tuned entries."""
+    own = dict(place.base.model.named_parameters())
+
+    def distance(left: Any, right: Any) -> float:
+        return float(torch.cat([(left[name] - right[name]).flatten() for name in minor.tensors]).norm())
+
+    return {
+        "minor_to_major": distance(minor.tensors, major.tensors),
+        "minor_to_base": distance(minor.tensors, own),
+        "major_to_base": distance(major.tensors, own),
+    }
+
+
+def line_through(rows: Sequence[dict[str, Any]]) -> dict[str, float] | None:
+    """Least squares: seconds an edit, seconds beside, and how much of the spread the line explains."""
+    if len(rows) < 3:
+        return None
+    x, y = (np.array([row[name] for row in rows], dtype=float) for name in ("edits", "seconds"))
+    slope, offset = np.polyfit(x, y, 1)
+    rest = float(((y - (slope * x + offset)) ** 2).sum())
+    return {"seconds_an_edit": float(slope), "offset_s": float(offset), "r2": 1.0 - rest / float(((y - y.mean()) ** 2).sum())}
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,51 @@
+"""What a long window costs: locality, generality and retention while BaFT alone carries more and more edits.
+
+One edit after another as the service fits them, but nothing is ever moved into the weights. The longest window that still keeps
+locality outside the pool is what the default of `window.soft` is chosen by.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+from benchmarks.one_after_another import OneAfterAnother
+from benchmarks.outcome import begin, options, skipping, write
+from service.bench.contrast import measured
+from service.bench.ground import Ground, stand_on
+from service.bench.plots import Line, Panel, draw
+from service.bench.records import records_of
+from service.settings import load_settings
+
+LENGTHS = (10, 25, 50, 75, 100, 150, 200)
+SHOWN = ("reliability", "generality", "locality_inside", "locality_outside", "capability")
+
+
+def main() -> None:
+    """The command."""
+    chosen = begin(skipping(options(__doc__, edits=max(LENGTHS))))
+    place = stand_on(chosen.model, records_of(chosen.records, n=chosen.edits, skip=chosen.skip))
+    settings = load_settings()
+    rows: list[dict[str, Any]] = []
+    for row in curve(place, settings.baft):
+        rows.append(row)
+        write(chosen.results, "window_curve", {"soft": settings.window.soft, "hard": settings.window.hard, "rows": rows})
+    draw(chosen.results / "window_curve.svg", panels_of(rows))
+
+
+def curve(place: Ground, settings: Any) -> Iterator[dict[str, Any]]:
+    """One row a length."""
+    carried = OneAfterAnother(place, settings, window=True)
+    for length, record in enumerate(place.records, 1):
+        carried.take(record, length)
+        if length in LENGTHS or length == len(place.records):
+            yield {"window": length, **measured(place.score(carried.overlay, place.records[:length]))}
+
+
+def panels_of(rows: list[dict[str, Any]]) -> list[Panel]:
+    """All shares over the length of the window."""
+    x = [float(row["window"]) for row in rows]
+    lines = [Line(name.replace("_", " "), x, [row[name] for row in rows]) for name in SHOWN]
+    return [Panel("BaFT alone", "edits in the window", "share", lines)]
+
+
+if __name__ == "__main__":
+    main()
