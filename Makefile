@@ -21,7 +21,7 @@ install: $(STAMP)
 
 $(STAMP): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[postgres,redis,dev]'
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[postgres,redis,bench,dev]'
 	touch $(STAMP)
 
 check: install ## style and types
