@@ -19,7 +19,7 @@ def configure_logging(level: str) -> None:
         logger_factory=structlog.stdlib.LoggerFactory(),
         cache_logger_on_first_use=False,
     )
-    handler = logging.StreamHandler(sys.stderr)
+    handler = _Lines(sys.stderr)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=shared,
@@ -37,6 +37,15 @@ def configure_logging(level: str) -> None:
     logging.getLogger("uvicorn.access").disabled = True
     for name in ("httpx", "httpcore", "transformers", "alembic"):
         logging.getLogger(name).setLevel("WARNING")
+
+
+class _Lines(logging.StreamHandler):
+    """Lines to a stream that may break: a full disk, a closed pipe, a reader that went away."""
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        """Drop a line that cannot be written: a request is answered all the same. Faults of our own making stay loud."""
+        if not isinstance(sys.exc_info()[1], OSError | ValueError):  # a closed stream raises a ValueError
+            super().handleError(record)
 
 
 def frames_of(error: BaseException) -> list[str]:

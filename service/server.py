@@ -15,7 +15,7 @@ from service.app import create_app, open_parts
 from service.log import configure_logging
 from service.settings import Settings
 
-KEEP_ALIVE_S = 5
+KEEP_ALIVE_S = 75  # longer than a load balancer keeps an idle connection (60 s), or it sends a request into one we just closed
 
 
 def serve(settings: Settings) -> None:

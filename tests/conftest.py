@@ -1,7 +1,8 @@
-"""What every test runs under: one torch thread, and a check that no test leaves a hook or a call behind. And the server of one
-tiny model, for those that speak HTTP.
+"""What every test runs under: one torch thread, and a check that no test leaves a hook, a call or a log behind. And the server of
+one tiny model, for those that speak HTTP.
 """
 
+import logging
 import os
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # must be set before torch is imported
@@ -11,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import structlog
 import torch
 from torch import nn
 
@@ -30,6 +32,17 @@ def no_hook_is_left() -> Iterator[None]:
 
     for module in tests.builders.built_models():
         assert not hooked(module), "a hook was left on a base model"
+
+
+@pytest.fixture(autouse=True)
+def no_log_is_left() -> Iterator[None]:
+    """A command under test sends the log to its own standard error, which is closed when it ends."""
+    root, configured = logging.getLogger(), structlog.get_config()
+    handlers, level = root.handlers[:], root.level
+    yield
+    root.handlers[:] = handlers
+    root.setLevel(level)
+    structlog.configure(**configured)
 
 
 def hooked(model: nn.Module) -> list[str]:
