@@ -34,6 +34,7 @@ def upgrade() -> None:
         batch_op.add_column(sa.Column("present", sa.Boolean(), nullable=False, server_default=sa.true()))
     with op.batch_alter_table("version_edits") as batch_op:
         batch_op.alter_column("present", existing_type=sa.Boolean(), existing_nullable=False, server_default=None)
+    op.create_index("ix_version_edits_edit_id", "version_edits", ["edit_id"])
 
     asked, due = sa.text("retract_asked_at IS NOT NULL"), sa.text("scores_due")
     op.create_index("ix_edits_retract_asked_at", "edits", ["retract_asked_at"], sqlite_where=asked, postgresql_where=asked)
@@ -46,14 +47,17 @@ def upgrade() -> None:
         batch_op.add_column(sa.Column("log", sa.JSON(), nullable=False, server_default="[]"))
         batch_op.add_column(sa.Column("cancel_asked_at", MOMENT))
         batch_op.add_column(sa.Column("cancelled_by", sa.Text()))
+        batch_op.add_column(sa.Column("retry_at", MOMENT))
         batch_op.drop_constraint(op.f("ck_jobs_kind"), type_="check")
         batch_op.create_check_constraint(op.f("ck_jobs_kind"), "kind IN ('apply', 'refit', 'retrain', 'export')")
         batch_op.create_check_constraint(op.f("ck_jobs_mode"), "mode IN ('minor', 'major')")
     with op.batch_alter_table("jobs") as batch_op:
         batch_op.alter_column("log", existing_type=sa.JSON(), existing_nullable=False, server_default=None)
+    op.create_index("ix_jobs_kind_created_at_id", "jobs", ["kind", "created_at", "id"], unique=False)
     op.execute("UPDATE jobs SET mode = 'major' WHERE kind = 'retrain'")
 
     with op.batch_alter_table("evals") as batch_op:
+        batch_op.add_column(sa.Column("about", sa.JSON(), nullable=False, server_default="{}"))
         batch_op.add_column(sa.Column("outcomes", sa.JSON()))
         batch_op.add_column(sa.Column("progress", sa.Float(53), nullable=False, server_default="0"))
         batch_op.add_column(sa.Column("started_at", MOMENT))
@@ -64,6 +68,7 @@ def upgrade() -> None:
         )
         batch_op.create_index("ix_evals_version_created_at", ["version", "created_at"], unique=False)
     with op.batch_alter_table("evals") as batch_op:
+        batch_op.alter_column("about", existing_type=sa.JSON(), existing_nullable=False, server_default=None)
         batch_op.alter_column("progress", existing_type=sa.Float(53), existing_nullable=False, server_default=None)
 
     op.create_table(
@@ -79,7 +84,7 @@ def upgrade() -> None:
         sa.CheckConstraint("source IN ('gate', 'monitor')", name=op.f("ck_measurements_source")),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_measurements")),
     )
-    op.create_index("ix_measurements_version_name_at", "measurements", ["version", "name", "at"], unique=False)
+    op.create_index("ix_measurements_name_version_at_id", "measurements", ["name", "version", "at", "id"], unique=False)
     op.create_table(
         "reservoir",
         sa.Column("slot", sa.Integer(), autoincrement=False, nullable=False),
@@ -91,7 +96,7 @@ def upgrade() -> None:
 
 def downgrade() -> None:
     op.drop_table("reservoir")
-    op.drop_index("ix_measurements_version_name_at", "measurements")
+    op.drop_index("ix_measurements_name_version_at_id", "measurements")
     op.drop_table("measurements")
 
     op.execute("UPDATE evals SET status = 'failed', error = 'cancelled' WHERE status = 'cancelled'")
@@ -99,19 +104,21 @@ def downgrade() -> None:
         batch_op.drop_index("ix_evals_version_created_at")
         batch_op.drop_constraint(op.f("ck_evals_status"), type_="check")
         batch_op.create_check_constraint(op.f("ck_evals_status"), "status IN ('queued', 'running', 'done', 'failed')")
-        for column in ("outcomes", "progress", "started_at", "cancel_asked_at"):
+        for column in ("about", "outcomes", "progress", "started_at", "cancel_asked_at"):
             batch_op.drop_column(column)
 
     op.execute("DELETE FROM jobs WHERE kind = 'export'")
     with op.batch_alter_table("jobs") as batch_op:
+        batch_op.drop_index("ix_jobs_kind_created_at_id")
         batch_op.drop_constraint(op.f("ck_jobs_mode"), type_="check")
         batch_op.drop_constraint(op.f("ck_jobs_kind"), type_="check")
         batch_op.create_check_constraint(op.f("ck_jobs_kind"), "kind IN ('apply', 'refit', 'retrain')")
-        for column in ("mode", "request", "result", "log", "cancel_asked_at", "cancelled_by"):
+        for column in ("mode", "request", "result", "log", "cancel_asked_at", "cancelled_by", "retry_at"):
             batch_op.drop_column(column)
 
     op.drop_index("ix_edits_scores_due", "edits")
     op.drop_index("ix_edits_retract_asked_at", "edits")
+    op.drop_index("ix_version_edits_edit_id", "version_edits")
     op.execute(COMPLETE)
     op.execute(sa.text("DELETE FROM version_edits WHERE NOT present"))
     with op.batch_alter_table("version_edits") as batch_op:

@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection, RowMapping
 
 from service.domain import transitions
-from service.domain.edit import Edit, EditRequest, EditStatus, Method, Probe
+from service.domain.edit import Edit, EditRequest, EditStatus, Method, Probe, normalise
 from service.domain.errors import Conflict, NotFound
 from service.domain.liveset import LiveItem
 from service.store import tables as t
@@ -74,13 +74,18 @@ def many(connection: Connection, edit_ids: Collection[str]) -> list[Edit]:
 
 def lessons(connection: Connection, edit_ids: Collection[str]) -> list[EditRequest]:
     """What edits ask for and of which fact, without their probes, in order of acceptance."""
+    return list(lessons_by_id(connection, edit_ids).values())
+
+
+def lessons_by_id(connection: Connection, edit_ids: Collection[str]) -> dict[str, EditRequest]:
+    """The same by their ids."""
     names = ("prompt", "target", "subject", "relation", "conflict_key")
-    found: list[tuple[int, EditRequest]] = []
+    found: list[tuple[int, str, EditRequest]] = []
     for some in chunks(edit_ids):
-        select = sa.select(t.edits.c.seq, *(t.edits.c[name] for name in names)).where(t.edits.c.id.in_(some))
+        select = sa.select(t.edits.c.seq, t.edits.c.id, *(t.edits.c[name] for name in names)).where(t.edits.c.id.in_(some))
         rows = connection.execute(select).mappings()
-        found += [(row["seq"], EditRequest(**{name: row[name] for name in names})) for row in rows]
-    return [request for _, request in sorted(found, key=lambda one: one[0])]
+        found += [(row["seq"], row["id"], EditRequest(**{name: row[name] for name in names})) for row in rows]
+    return {edit_id: request for _, edit_id, request in sorted(found, key=lambda one: one[0])}
 
 
 def page(
@@ -205,20 +210,27 @@ def change(connection: Connection, changes: Sequence[Change], *, now: datetime) 
             raise Conflict(f"an edit cannot become {shape.status} from the state it is in")
 
 
-def add_probes(connection: Connection, edit: Edit, request: EditRequest) -> Edit:
-    """Give an edit the probes of an identical request that it lacks; a new wording of the prompt becomes a rephrase."""
-    probes = {}
+def with_probes(known: EditRequest, request: EditRequest) -> Mapping[str, Any]:
+    """The probes of one request and those that another of the same fact and target has beyond them, by kind; another wording of
+    the prompt becomes a rephrase.
+    """
+    probes: dict[str, tuple[Probe, ...]] = {}
     for kind in PROBE_KINDS:
-        known: tuple[Probe, ...] = getattr(edit, kind)
+        own: tuple[Probe, ...] = getattr(known, kind)
         offered: tuple[Probe, ...] = getattr(request, kind)
-        if kind == "rephrases" and request.prompt != edit.prompt:
+        if kind == "rephrases" and normalise(request.prompt) != normalise(known.prompt):
             offered = (Probe(prompt=request.prompt, train=True), *offered)
-        prompts = {probe.prompt for probe in known}
-        probes[kind] = known + tuple(probe for probe in offered if probe.prompt not in prompts)
+        prompts = {probe.prompt for probe in own}
+        probes[kind] = own + tuple(probe for probe in offered if probe.prompt not in prompts)
+    return probes
+
+
+def add_probes(connection: Connection, edit: Edit, request: EditRequest) -> None:
+    """Give an edit the probes of an identical request that it lacks."""
+    probes = with_probes(edit, request)
     if any(len(probes[kind]) > len(getattr(edit, kind)) for kind in PROBE_KINDS):
         values = {kind: [_probe_row(probe) for probe in probes[kind]] for kind in PROBE_KINDS}
         connection.execute(sa.update(t.edits).where(t.edits.c.id == edit.id).values(probes=values, scores_due=True))
-    return get(connection, edit.id)
 
 
 def next_to_score(connection: Connection) -> Edit | None:

@@ -3,7 +3,7 @@
 What is asked may be a megabyte of records, and what each question came to as much again: neither is read unless it is needed.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -35,10 +35,6 @@ class Evaluation:
     started_at: datetime | None = None
     cancel_asked_at: datetime | None = None
 
-    @property
-    def is_due(self) -> bool:
-        return self.status in DUE
-
 
 def insert(
     connection: Connection,
@@ -51,8 +47,8 @@ def insert(
 ) -> Evaluation:
     """Queue an evaluation. `request` names what is asked (`edits`: ids, or `records`)."""
     eval_id = new_id()
-    row = {"id": eval_id, "version": version, "status": "queued", "request": {**request, "about": dict(about)}, "progress": 0.0}
-    connection.execute(sa.insert(t.evals).values(**row, author=author, created_at=now))
+    asked = {"version": version, "request": dict(request), "about": dict(about), "author": author, "created_at": now}
+    connection.execute(sa.insert(t.evals).values(id=eval_id, status="queued", progress=0.0, **asked))
     return get(connection, eval_id)
 
 
@@ -61,7 +57,7 @@ def get(connection: Connection, eval_id: str) -> Evaluation:
     row = connection.execute(_select().where(t.evals.c.id == eval_id)).mappings().one_or_none()
     if row is None:
         raise NotFound("there is no evaluation with this id", field="id")
-    return _evaluation(dict(row))
+    return Evaluation(**row)
 
 
 def request_of(connection: Connection, eval_id: str) -> Mapping[str, Any]:
@@ -90,14 +86,14 @@ def page(
     if before is not None:
         place = sa.tuple_(t.evals.c.created_at, t.evals.c.id)
         select = select.where(place < sa.tuple_(sa.literal(get(connection, before).created_at, t.Moment), before))
-    return [_evaluation(dict(row)) for row in connection.execute(select).mappings()]
+    return [Evaluation(**row) for row in connection.execute(select).mappings()]
 
 
 def oldest_due(connection: Connection) -> Evaluation | None:
     """The evaluation to work on next: one that a stopped process left running comes first, since it was asked for first."""
     select = _select().where(t.evals.c.status.in_(DUE)).order_by(t.evals.c.created_at, t.evals.c.id).limit(1)
     row = connection.execute(select).mappings().one_or_none()
-    return None if row is None else _evaluation(dict(row))
+    return None if row is None else Evaluation(**row)
 
 
 def waiting(connection: Connection) -> int:
@@ -122,6 +118,13 @@ def cancel(connection: Connection, eval_id: str, *, now: datetime) -> None:
     _update(connection, eval_id, {"status": "cancelled", "cancel_asked_at": now, "finished_at": now})
 
 
+def cancel_all_of(connection: Connection, versions: Collection[int], *, now: datetime) -> None:
+    """End all evaluations of these versions that have no outcome yet."""
+    due = (t.evals.c.version.in_(list(versions)), t.evals.c.status.in_(DUE))
+    values = {"status": "cancelled", "cancel_asked_at": now, "finished_at": now}
+    connection.execute(sa.update(t.evals).where(*due).values(**values))
+
+
 def finish(
     connection: Connection,
     eval_id: str,
@@ -138,15 +141,10 @@ def finish(
 
 
 def _select() -> sa.Select[Any]:
-    about = t.evals.c.request["about"].label("about")
-    return sa.select(*(t.evals.c[name] for name in Evaluation.__dataclass_fields__ if name != "about"), about)
+    return sa.select(*(t.evals.c[name] for name in Evaluation.__dataclass_fields__))
 
 
 def _update(connection: Connection, eval_id: str, values: Mapping[str, Any]) -> None:
     """Change an evaluation that has no outcome yet; one that has stays as it is."""
     due = t.evals.c.status.in_(DUE)
     connection.execute(sa.update(t.evals).where(t.evals.c.id == eval_id, due).values(**values))
-
-
-def _evaluation(row: Mapping[str, Any]) -> Evaluation:
-    return Evaluation(**{**row, "about": row["about"] or {}})

@@ -1,6 +1,6 @@
 """Rows of jobs: what a worker claimed and must repeat exactly if it dies, and how far it got."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -14,6 +14,7 @@ from service.store.ids import new_id
 
 FIRST_LINES, LAST_LINES = 20, 80  # of a log
 BRIEF = tuple(column for column in t.jobs.c if column.name != "edit_ids")
+ACTIVE = sa.text(t.ACTIVE)  # word for word as the partial index has it: only then does SQLite use that, and not read every job
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,6 +45,7 @@ class Job:
     log: tuple[Mapping[str, Any], ...] = ()  # {at, message}, oldest first
     cancel_asked_at: datetime | None = None
     cancelled_by: str | None = None
+    retry_at: datetime | None = None  # while it waits between two attempts: when the next one is due
 
     @property
     def is_active(self) -> bool:
@@ -92,18 +94,18 @@ def page(
     connection: Connection,
     *,
     limit: int,
-    kind: str | None = None,
-    status: str | None = None,
+    kind: str | Collection[str] = (),
+    status: str | Collection[str] = (),
     before: str | None = None,
     brief: bool = False,
 ) -> list[Job]:
-    """Jobs, newest first, older than the job `before`. `brief` ones come without their edit ids, of which a retrain may have
-    megabytes. Raises NotFound if there is no job `before`.
+    """Jobs of a kind or of some, that stand so or so, newest first, older than the job `before`. `brief` ones come without
+    their edit ids, of which a retrain may have megabytes. Raises NotFound if there is no job `before`.
     """
     select = sa.select(*(BRIEF if brief else t.jobs.c)).order_by(t.jobs.c.created_at.desc(), t.jobs.c.id.desc()).limit(limit)
     for column, wanted in ((t.jobs.c.kind, kind), (t.jobs.c.status, status)):
-        if wanted is not None:
-            select = select.where(column == wanted)
+        if wanted:
+            select = select.where(column.in_([wanted] if isinstance(wanted, str) else wanted))
     if before is not None:
         last = get(connection, before, brief=True)
         at = t.jobs.c.created_at
@@ -111,11 +113,19 @@ def page(
     return [_job(row) for row in connection.execute(select).mappings()]
 
 
+def stand(connection: Connection, kind: str, *, limit: int) -> list[tuple[str, datetime | None]]:
+    """The status of the last jobs of a kind, newest first, each with when it ended."""
+    columns = (t.jobs.c.status, t.jobs.c.finished_at)
+    newest_first = (t.jobs.c.created_at.desc(), t.jobs.c.id.desc())
+    select = sa.select(*columns).where(t.jobs.c.kind == kind).order_by(*newest_first).limit(limit)
+    return [(row.status, row.finished_at) for row in connection.execute(select)]
+
+
 def active(connection: Connection, kind: str, status: str | None = None, *, brief: bool = False) -> Job | None:
     """The job of a kind that runs, else the one that waits; or only the one with `status`. `brief`: without its edit ids."""
     statuses = ("running", "queued") if status is None else (status,)
     for one in statuses:
-        select = sa.select(*(BRIEF if brief else t.jobs.c)).where(t.jobs.c.kind == kind, t.jobs.c.status == one)
+        select = sa.select(*(BRIEF if brief else t.jobs.c)).where(t.jobs.c.kind == kind, t.jobs.c.status == one, ACTIVE)
         row = connection.execute(select).mappings().one_or_none()
         if row is not None:
             return _job(row)
@@ -133,6 +143,12 @@ def note(connection: Connection, job_id: str, **values: Any) -> None:
     if "edit_ids" in values:
         values["edit_ids"] = list(values["edit_ids"])
     connection.execute(sa.update(t.jobs).where(t.jobs.c.id == job_id).values(**values))
+
+
+def forget_pause(connection: Connection, kind: str) -> None:
+    """Note that the running job of a kind waits no longer for its next attempt."""
+    running = (t.jobs.c.kind == kind, t.jobs.c.status == "running", ACTIVE)
+    connection.execute(sa.update(t.jobs).where(*running).values(retry_at=None, stage=None))
 
 
 def say(connection: Connection, job_id: str, message: str, now: datetime) -> None:
@@ -153,14 +169,16 @@ def finish(connection: Connection, job_id: str, *, version: int | None = None, e
     status, progress = ("failed", {}) if error is not None else ("done", {"progress": 1.0})
     if error is not None or version is not None:
         say(connection, job_id, f"failed: {error}" if error is not None else f"published as version {version}", now)
-    note(connection, job_id, status=status, version=version, error=error, finished_at=now, stage=None, **progress)
+    ended = {"finished_at": now, "stage": None, "retry_at": None}
+    note(connection, job_id, status=status, version=version, error=error, **ended, **progress)
 
 
 def end_cancelled(connection: Connection, job_id: str, *, now: datetime) -> None:
     """End a job as its `cancelled_by` asked."""
     job = get(connection, job_id, brief=True)
     say(connection, job_id, f"cancelled by {job.cancelled_by}", now)
-    note(connection, job_id, status="cancelled", error=f"cancelled by {job.cancelled_by}", stage=None, finished_at=now)
+    ended = {"finished_at": now, "stage": None, "retry_at": None}
+    note(connection, job_id, status="cancelled", error=f"cancelled by {job.cancelled_by}", **ended)
 
 
 def _job(row: RowMapping) -> Job:

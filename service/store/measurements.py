@@ -1,4 +1,8 @@
-"""Rows of measurements: what the gate and the monitor found of a version. Only the last few of each name and source are kept."""
+"""Rows of measurements: what the gate and the monitor found of a version. Only the last few of each name and source are kept.
+
+Versions come faster than the monitor asks, so of most there are few figures, and those of the version that they came from have to
+do. A rollback came from the version that it restored.
+"""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -6,8 +10,9 @@ from datetime import datetime
 from typing import Literal
 
 import sqlalchemy as sa
-from sqlalchemy.engine import Connection
+from sqlalchemy.engine import Connection, RowMapping
 
+from service.domain.version import VersionKind
 from service.store import tables as t
 from service.store.ids import new_id
 
@@ -18,6 +23,7 @@ RETENTION = "retention"
 INSIDE = "locality_inside"
 OUTSIDE = "locality_outside"
 CAPABILITY = "capability"
+NAMES = (RETENTION, INSIDE, OUTSIDE, CAPABILITY)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,8 +38,9 @@ class Figure:
 
 @dataclass(frozen=True, kw_only=True)
 class Measurement(Figure):
-    """A figure with who found it, and when."""
+    """A figure with the version it was found of, who found it, and when."""
 
+    version: int
     source: str
     at: datetime
 
@@ -55,20 +62,50 @@ def insert(connection: Connection, version: int, source: Source, figures: Iterab
 
 
 def latest(connection: Connection, version: int) -> Mapping[str, Measurement]:
-    """The last figure of each name that is known of a version, whoever found it."""
-    select = sa.select(t.measurements).where(t.measurements.c.version == version).order_by(*_newest_first())
+    """The last figure of each name that is known of this very version, whoever found it."""
+    return _last(connection, t.measurements.c.version == version)
+
+
+def nearest(connection: Connection, version: int) -> Mapping[str, Measurement]:
+    """The last figure of each name that is known of a version, or else of the nearest one that it came from."""
     found: dict[str, Measurement] = {}
-    for row in connection.execute(select).mappings():
-        if row["name"] not in found:
-            found[row["name"]] = Measurement(**{name: row[name] for name in Measurement.__dataclass_fields__})
-    return found
+    while True:
+        older = {name: one for name, one in _last(connection, t.measurements.c.version <= version).items() if name not in found}
+        rollback = _last_rollback(connection, after=min((one.version for one in older.values()), default=version), until=version)
+        if rollback is None:
+            return {**older, **found}
+        found |= {name: one for name, one in older.items() if one.version >= rollback["number"]}
+        version = rollback["restores"]
 
 
 def latest_by(connection: Connection, version: int, name: str, source: Source) -> Measurement | None:
     """The last figure of a name that one of the two found."""
     same = (t.measurements.c.version == version, t.measurements.c.name == name, t.measurements.c.source == source)
     row = connection.execute(sa.select(t.measurements).where(*same).order_by(*_newest_first()).limit(1)).mappings().one_or_none()
-    return None if row is None else Measurement(**{name: row[name] for name in Measurement.__dataclass_fields__})
+    return None if row is None else _measurement(row)
+
+
+def _last(connection: Connection, where: sa.ColumnElement[bool]) -> dict[str, Measurement]:
+    """The last figure of each name, of the latest version among some."""
+    latest_first = (t.measurements.c.version.desc(), *_newest_first())
+    of_each = [
+        sa.select(t.measurements).where(t.measurements.c.name == name, where).order_by(*latest_first).limit(1).subquery()
+        for name in NAMES
+    ]
+    rows = connection.execute(sa.union_all(*(sa.select(one) for one in of_each))).mappings()
+    return {row["name"]: _measurement(row) for row in rows}
+
+
+def _last_rollback(connection: Connection, *, after: int, until: int) -> RowMapping | None:
+    if after == until:
+        return None
+    between = (t.versions.c.number > after, t.versions.c.number <= until, t.versions.c.kind == VersionKind.ROLLBACK)
+    select = sa.select(t.versions.c.number, t.versions.c.restores).where(*between).order_by(t.versions.c.number.desc()).limit(1)
+    return connection.execute(select).mappings().one_or_none()
+
+
+def _measurement(row: RowMapping) -> Measurement:
+    return Measurement(**{name: row[name] for name in Measurement.__dataclass_fields__})
 
 
 def _newest_first() -> tuple[sa.ColumnElement[object], ...]:

@@ -9,11 +9,21 @@ from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
+from alembic.script.revision import ResolutionError
+from alembic.util import CommandError
 from sqlalchemy.engine import make_url
 
 from service.domain.errors import Unavailable
 
 _one_at_a_time = threading.Lock()  # alembic keeps the context of a run in module globals
+CAUSES = (
+    (("locked", "busy", "lock timeout"), "another process is using it; stop that one and try again"),
+    (("full", "no space"), "there is no room left on its disk"),
+    (("readonly", "read-only", "permission denied", "must be owner"), "this user may not write to it"),
+    (("unable to open",), "its file cannot be opened"),
+    (("not a database", "malformed"), "its file is damaged or no database"),
+    (("already exists", "no such table", "does not exist"), "its tables are not those of the revision that it names"),
+)
 BESIDE = Path(__file__).parent.parent  # an installed wheel has the tree inside the package, a checkout beside it
 
 
@@ -26,8 +36,25 @@ def upgrade(url: str) -> None:
     try:
         with _one_at_a_time:
             command.upgrade(configuration(url), "head")
-    except sa.exc.OperationalError as error:
-        raise Unavailable("The database cannot be reached or does not allow its tables to be changed.") from error
+    except sa.exc.DBAPIError as error:
+        raise Unavailable(_sentence(error)) from error
+    except CommandError as error:
+        if not isinstance(error.__cause__, ResolutionError):
+            raise
+        raise Unavailable(
+            "The database was made by a newer release: start that one, or restore a backup from before it."
+        ) from error
+
+
+def _sentence(error: sa.exc.DBAPIError) -> str:
+    """Which of the few things it was that an operator can mend; the error itself may quote rows, so no more than its class."""
+    text = str(error.orig).lower()
+    for words, sentence in CAUSES:
+        if any(word in text for word in words):
+            return f"The database could not be brought to the newest form: {sentence}."
+    if isinstance(error, sa.exc.OperationalError):
+        return "The database cannot be reached."
+    return f"The database could not be brought to the newest form: it answered with {type(error.orig).__name__}."
 
 
 def configuration(url: str) -> Config:

@@ -11,6 +11,8 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from service.store import tables as t
+from service.store.edits import CHUNK
+from service.store.wordings import Match, Wordings
 
 LOTS = 2**31  # what a database's small whole number holds; `slot` is the lot that a prompt drew
 
@@ -41,20 +43,18 @@ def sample(connection: Connection, count: int) -> list[str]:
     return list(connection.execute(select).scalars())
 
 
-def forget(connection: Connection, texts: Sequence[str]) -> int:
-    """Remove the prompts that hold one of the texts, white space and case aside; how many there were."""
-    sought = [plain for text in texts if (plain := _plain(text))]
-    rows = connection.execute(sa.select(t.reservoir.c.slot, t.reservoir.c.prompt)).all()
-    going = [row.slot for row in rows if any(text in _plain(row.prompt) for text in sought)]
-    for slot in going:
-        connection.execute(sa.delete(t.reservoir).where(t.reservoir.c.slot == slot))
-    return len(going)
+def matches(connection: Connection, wordings: Wordings) -> dict[int, Match]:
+    """Which prompts hold, or perhaps hold, one of some wordings, by the lots that they drew."""
+    rows = connection.execute(sa.select(t.reservoir.c.slot, t.reservoir.c.prompt))
+    return {row.slot: found for row in rows if (found := wordings.match(row.prompt))}
+
+
+def forget(connection: Connection, lots: Sequence[int]) -> int:
+    """Remove prompts by the lots that they drew; how many there were."""
+    going = (list(lots[begin : begin + CHUNK]) for begin in range(0, len(lots), CHUNK))
+    return sum(connection.execute(sa.delete(t.reservoir).where(t.reservoir.c.slot.in_(some))).rowcount for some in going)
 
 
 def clear(connection: Connection) -> None:
     """Remove all of them."""
     connection.execute(sa.delete(t.reservoir))
-
-
-def _plain(text: str) -> str:
-    return " ".join(text.split()).casefold()

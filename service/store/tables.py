@@ -19,6 +19,7 @@ NAMING = {
 }
 JOB_KINDS = ("apply", "refit", "retrain", "export")
 JOB_STATUSES = ("queued", "running", "done", "failed", "cancelled")
+ACTIVE = "status IN ('queued', 'running')"
 EVAL_STATUSES = ("queued", "running", "done", "failed", "cancelled")
 RETRAIN_MODES = ("minor", "major")
 MEASURED_BY = ("gate", "monitor")
@@ -160,6 +161,8 @@ version_edits = sa.Table(
     one_of("carrier", Carrier),
     one_of("role", Role),
     sa.CheckConstraint("role <> 'tombstone' OR answer IS NOT NULL", name="tombstone_has_answer"),
+    # A purge looks for an edit in all versions, and each edit that is deleted is looked for once more by the foreign key.
+    sa.Index("ix_version_edits_edit_id", "edit_id"),
 )
 
 jobs = sa.Table(
@@ -174,6 +177,7 @@ jobs = sa.Table(
     sa.Column("log", sa.JSON, nullable=False),  # [{at, message}]: its course, without texts of edits
     sa.Column("cancel_asked_at", Moment),
     sa.Column("cancelled_by", sa.Text),
+    sa.Column("retry_at", Moment),  # while it waits between two attempts
     sa.Column("edit_ids", sa.JSON, nullable=False),
     sa.Column("parent", sa.BigInteger),
     sa.Column("seed", sa.BigInteger),
@@ -199,10 +203,12 @@ jobs = sa.Table(
         "kind",
         "status",
         unique=True,
-        sqlite_where=sa.text("status IN ('queued', 'running')"),
-        postgresql_where=sa.text("status IN ('queued', 'running')"),
+        sqlite_where=sa.text(ACTIVE),
+        postgresql_where=sa.text(ACTIVE),
     ),
     sa.Index("ix_jobs_created_at", "created_at"),
+    # The last of a kind is looked at three times an edit.
+    sa.Index("ix_jobs_kind_created_at_id", "kind", "created_at", "id"),
 )
 
 events = sa.Table(
@@ -246,6 +252,7 @@ evals = sa.Table(
     sa.Column("id", sa.String(36), primary_key=True),
     sa.Column("version", sa.BigInteger, nullable=False),
     sa.Column("status", sa.String(16), nullable=False),
+    sa.Column("about", sa.JSON, nullable=False),  # the request in short, for lists
     sa.Column("request", sa.JSON, nullable=False),
     sa.Column("result", sa.JSON(none_as_null=True)),
     sa.Column("error", sa.Text),
@@ -273,7 +280,8 @@ measurements = sa.Table(
     sa.Column("how", sa.Text, nullable=False),
     sa.Column("at", Moment, nullable=False),
     one_of("source", MEASURED_BY),
-    sa.Index("ix_measurements_version_name_at", "version", "name", "at"),
+    # The last figure of a name at or before a version.
+    sa.Index("ix_measurements_name_version_at_id", "name", "version", "at", "id"),
 )
 
 reservoir = sa.Table(

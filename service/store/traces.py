@@ -1,18 +1,22 @@
 """Where rows beside an edit's own speak of it, and how they cease to: for a purge. Live sets are `versions`' business."""
 
 import json
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from service.domain.edit import EditStatus
-from service.store import reservoir
+from service.store import idempotency, reservoir
 from service.store import tables as t
-from service.store.edits import chunks
+from service.store.edits import PROBE_KINDS, chunks
+from service.store.wordings import Match, Wordings
 
 ACTIVE = ("queued", "running")
-NEEDLES = 20  # texts looked for by one statement
+NEEDLES = 20  # ids looked for by one statement
+TEXTS = ("prompt", "target", "answer", "ground_truth", "generation", "wanted", "opposite")  # fields of records
 
 
 def overwrite_what_is_deleted(connection: Connection) -> None:
@@ -27,26 +31,45 @@ def works_on(connection: Connection, edit_ids: Collection[str]) -> bool:
     return any(not set(edit_ids).isdisjoint(given) for given in found)
 
 
-def texts_of(connection: Connection, edit_ids: Collection[str]) -> list[str]:
-    """The wordings in which edits ask: their prompts and rephrases."""
-    texts: list[str] = []
-    for some in chunks(edit_ids):
-        for row in connection.execute(sa.select(t.edits.c.prompt, t.edits.c.probes).where(t.edits.c.id.in_(some))):
-            texts += [row.prompt, *(probe["prompt"] for probe in row.probes.get("rephrases", ()))]
-    return list(dict.fromkeys(texts))
+@dataclass(frozen=True)
+class Spoken:
+    """What beside their own rows speaks of edits in their words: evaluations by id, and prompts of the reservoir by lot. Of
+    `doubtful` ones nobody can tell: a short wording stands in them among other words.
+    """
+
+    evals: tuple[str, ...] = ()
+    lots: tuple[int, ...] = ()
+    doubtful: int = 0
 
 
-def remove(connection: Connection, edit_ids: Collection[str], texts: Collection[str]) -> int:
+def spoken(connection: Connection, edit_ids: Collection[str]) -> Spoken:
+    """Look for the words of edits. It reads much and changes nothing, so it is done before anybody has to wait."""
+    wordings = Wordings(_texts_of(connection, edit_ids))
+    asked = reservoir.matches(connection, wordings)
+    measured: dict[str, Match] = {}
+    for eval_id in connection.execute(sa.select(t.evals.c.id)).scalars().all():
+        row = connection.execute(sa.select(t.evals.c.request, t.evals.c.result).where(t.evals.c.id == eval_id)).one_or_none()
+        texts = _texts_in(() if row is None else [row.request, row.result])
+        measured[eval_id] = max((wordings.match(text) for text in texts), default=Match.NO)
+    return Spoken(
+        evals=tuple(eval_id for eval_id, match in measured.items() if match is Match.YES),
+        lots=tuple(lot for lot, match in asked.items() if match is Match.YES),
+        doubtful=sum(match is Match.PERHAPS for match in (*measured.values(), *asked.values())),
+    )
+
+
+def remove(connection: Connection, edit_ids: Collection[str], found: Spoken) -> int:
     """Delete edits and what refers to them; how many rows went or were changed. Their rows of live sets must be gone already.
 
-    Deleted: their idempotency keys, evaluations that name them or hold one of the `texts`, prompts of the reservoir with one,
-    and the edits. Changed: finished jobs and later or earlier edits forget them, and their events only say what happened when.
+    Deleted: evaluations that name them, those and the prompts of the reservoir that were `found` to speak of them, and the edits.
+    Changed: idempotency keys, scores of versions, finished jobs and later or earlier edits forget them, and their events only say
+    what happened when.
     """
-    rows = _delete_where(connection, t.idempotency_keys, (t.idempotency_keys.c.answer,), edit_ids)
-    spoken = (t.evals.c.request, t.evals.c.result, t.evals.c.outcomes)
-    rows += _delete_where(connection, t.evals, spoken, [*edit_ids, *texts])
-    rows += reservoir.forget(connection, list(texts))
+    rows = _forget_keys(connection, edit_ids)
+    rows += _delete_evals(connection, edit_ids, found.evals)
+    rows += reservoir.forget(connection, found.lots)
     rows += _forget_in_jobs(connection, edit_ids)
+    rows += _forget_in_scores(connection, edit_ids)
     for some in chunks(edit_ids):
         later = sa.update(t.edits).where(t.edits.c.supersedes.in_(some)).values(supersedes=None)
         # A superseded edit has to say by which: of that one the id alone is left.
@@ -58,32 +81,71 @@ def remove(connection: Connection, edit_ids: Collection[str], texts: Collection[
     return rows
 
 
-def _delete_where(connection: Connection, table: sa.Table, columns: Iterable[sa.Column[object]], texts: Collection[str]) -> int:
-    """Delete rows that have one of the texts as a whole string anywhere in one of their JSON columns."""
-    needles, deleted = list(texts), 0
-    columns = list(columns)
-    for begin in range(0, len(needles), NEEDLES):
-        some = needles[begin : begin + NEEDLES]
-        holds = sa.or_(*(_holds(connection, column, text) for column in columns for text in some))
-        deleted += connection.execute(sa.delete(table).where(holds)).rowcount
-    return deleted
+def _texts_of(connection: Connection, edit_ids: Collection[str]) -> list[str]:
+    """The wordings of edits: their prompts and those of their probes."""
+    texts: list[str] = []
+    for some in chunks(edit_ids):
+        for row in connection.execute(sa.select(t.edits.c.prompt, t.edits.c.probes).where(t.edits.c.id.in_(some))):
+            texts += [row.prompt, *(probe["prompt"] for kind in PROBE_KINDS for probe in row.probes.get(kind, ()))]
+    return texts
 
 
-def _holds(connection: Connection, column: sa.Column[object], text: str) -> sa.ColumnElement[bool]:
-    """Whether JSON, which both databases keep as it was written, has a string."""
+def _texts_in(value: Any, name: str = "") -> Iterator[str]:
+    """Every text that somebody was asked or that was answered, anywhere in JSON."""
+    if isinstance(value, Mapping):
+        for key, inner in value.items():
+            yield from _texts_in(inner, key)
+    elif isinstance(value, (list, tuple)):
+        for inner in value:
+            yield from _texts_in(inner, name)
+    elif isinstance(value, str) and name in TEXTS:
+        yield value
+
+
+def _naming(
+    connection: Connection, column: sa.Column[Any], edit_ids: Collection[str], *wanted: sa.Column[Any]
+) -> Iterator[sa.Row[Any]]:
+    """The wanted columns of rows in whose JSON one of these ids is a string. Ids are found in no other words."""
     place = sa.func.instr if connection.dialect.name == "sqlite" else sa.func.strpos
-    return place(sa.cast(column, sa.Text), sa.literal(json.dumps(text), sa.Text)) > 0
+    ids, found = list(edit_ids), dict[sa.Row[Any], None]()
+    for begin in range(0, len(ids), NEEDLES):
+        some = [sa.literal(json.dumps(edit_id), sa.Text) for edit_id in ids[begin : begin + NEEDLES]]
+        holds = sa.or_(*(place(sa.cast(column, sa.Text), one) > 0 for one in some))
+        found |= dict.fromkeys(connection.execute(sa.select(*wanted).where(holds)))
+    return iter(found)
+
+
+def _forget_keys(connection: Connection, edit_ids: Collection[str]) -> int:
+    """Take ids out of what idempotency keys were answered with. The keys stay, for a batch may be sent again."""
+    gone, rows, keys = set(edit_ids), 0, t.idempotency_keys.c
+    for row in _naming(connection, keys.answer, edit_ids, keys.author, keys.key):
+        rows += idempotency.forget(connection, author=row.author, key=row.key, edit_ids=gone)
+    return rows
+
+
+def _delete_evals(connection: Connection, edit_ids: Collection[str], found: Collection[str]) -> int:
+    going = dict.fromkeys(found)
+    for column in (t.evals.c.request, t.evals.c.result, t.evals.c.outcomes):
+        going |= dict.fromkeys(eval_id for (eval_id,) in _naming(connection, column, edit_ids, t.evals.c.id))
+    return sum(connection.execute(sa.delete(t.evals).where(t.evals.c.id.in_(some))).rowcount for some in chunks(going))
 
 
 def _forget_in_jobs(connection: Connection, edit_ids: Collection[str]) -> int:
     """Take ids out of the jobs that were given them; the jobs stay, for what they published is history."""
-    ids, named = list(edit_ids), set[str]()
-    for begin in range(0, len(ids), NEEDLES):
-        holds = sa.or_(*(_holds(connection, t.jobs.c.edit_ids, edit_id) for edit_id in ids[begin : begin + NEEDLES]))
-        named |= set(connection.execute(sa.select(t.jobs.c.id).where(holds)).scalars())
-    gone = set(ids)
-    for job_id in sorted(named):
+    gone, rows = set(edit_ids), 0
+    for (job_id,) in _naming(connection, t.jobs.c.edit_ids, edit_ids, t.jobs.c.id):
         given = connection.execute(sa.select(t.jobs.c.edit_ids).where(t.jobs.c.id == job_id)).scalar_one()
         kept = [edit_id for edit_id in given if edit_id not in gone]
-        connection.execute(sa.update(t.jobs).where(t.jobs.c.id == job_id).values(edit_ids=kept))
-    return len(named)
+        rows += connection.execute(sa.update(t.jobs).where(t.jobs.c.id == job_id).values(edit_ids=kept)).rowcount
+    return rows
+
+
+def _forget_in_scores(connection: Connection, edit_ids: Collection[str]) -> int:
+    """Take ids out of what versions are known not to answer."""
+    gone, rows = set(edit_ids), 0
+    for (number,) in _naming(connection, t.versions.c.scores, edit_ids, t.versions.c.number):
+        one = t.versions.c.number == number
+        scores = connection.execute(sa.select(t.versions.c.scores).where(one)).scalar_one()
+        kept = [edit_id for edit_id in scores.get("lost", ()) if edit_id not in gone]
+        rows += connection.execute(sa.update(t.versions).where(one).values(scores={**scores, "lost": kept})).rowcount
+    return rows

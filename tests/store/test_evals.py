@@ -42,7 +42,7 @@ def test_what_is_asked_is_read_in_short_and_whole(store: Store) -> None:
 
     assert (queued.about, queued.status, queued.progress) == (ABOUT, "queued", 0.0)
     with store.read() as connection:
-        assert evals.request_of(connection, queued.id)["records"] == [{"prompt": "p", "target": "t"}]
+        assert evals.request_of(connection, queued.id) == {"records": [{"prompt": "p", "target": "t"}]}
 
 
 def test_pages_go_on_where_the_last_one_ended(store: Store) -> None:

@@ -14,14 +14,14 @@ import torch
 
 from service.domain.cadence import Cadence
 from service.domain.edit import Edit, EditStatus
-from service.domain.liveset import Carrier, LiveItem, LiveSet
+from service.domain.liveset import SETTLED_GIVEN, Carrier, LiveItem, LiveSet
 from service.domain.version import Version, VersionKind, VersionStatus
 from service.editors.protocol import Fitted, Hooks, Item
 from service.lifecycle.apply import apply
 from service.lifecycle.refit import refit
 from service.lifecycle.retrain import Pressed, retrain
 from service.lifecycle.settings import LifecycleSettings
-from service.lifecycle.work import SETTLED_GIVEN, Turn
+from service.lifecycle.work import Turn
 from service.lm.overlay import Overlay
 from service.store import edits, events, heads, jobs, versions
 from service.store import tables as t
@@ -45,7 +45,7 @@ class Trusting(Ledger):
     def _fitted(self, method: str, overlay: Overlay, new: Sequence[Item], window: Sequence[Item]) -> Fitted:
         self.given.append(len(new) + len(window))
         if method == "locft":
-            overlay = Overlay({"ledger": torch.tensor([float(len(new))])}, None)
+            overlay = Overlay({"many": torch.tensor([float(len(new))])}, None)
         return Fitted(overlay, {item.edit.id: {"method": method, "taken": True} for item in new}, (), {"canary": 1.0})
 
     def locft(self, items: Sequence[Item], *given: object, **named: object) -> Fitted:
@@ -66,7 +66,7 @@ def house(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[House]:
 
 
 def fill(house: House, count: int) -> None:
-    digest = house.parts.overlays.save(Overlay({"ledger": torch.tensor([float(count)])}, None))
+    digest = house.parts.overlays.save(Overlay({"many": torch.tensor([float(count)])}, None))
     plain = {"status": "consolidated", "method": "auto", "surfaces": ["raw"], "metadata": {}, "author": "ann", "created_at": NOW}
     plain |= {"applied_at": NOW, "version": 1, "scores_due": False, "restore_previous": False}
     probes = {"rephrases": [{"prompt": "again?", "answer": None, "train": True, "group": None}] * 3}
@@ -90,7 +90,9 @@ def fill(house: House, count: int) -> None:
 
 @contextmanager
 def counted(house: House) -> Iterator[Counter[str]]:
-    """Rows written by table, edits loaded whole (`loaded`: as many as were asked for), and times that version 1 was read."""
+    """Rows written by table, edits loaded whole (`loaded`: as many as were asked for) or read while others wait for the head
+    (`asked under the lock`), and times that a live set was read, and that of version 1.
+    """
     count: Counter[str] = Counter()
 
     def note(connection: object, cursor: object, sql: str, given: Sequence[object], context: object, many: bool) -> None:
@@ -98,9 +100,12 @@ def counted(house: House) -> Iterator[Counter[str]]:
         if verb in ("INSERT", "UPDATE", "DELETE"):
             table = words[0 if verb == "UPDATE" else 1]
             count[table] += len(given) if many else max(cursor.rowcount, 0)  # type: ignore[attr-defined]
+        elif "edits.target" in sql and connection.engine is house.store._writer:  # type: ignore[attr-defined]
+            count["asked under the lock"] += len(given)
         elif "edits.probes" in sql:
             count["loaded"] += len(given)
         elif "FROM version_edits JOIN" in " ".join(words):
+            count["sets read"] += 1
             values = given.values() if isinstance(given, dict) else given
             count["roots read"] += 1 in list(values)
 
@@ -141,7 +146,7 @@ def test_what_is_written_and_loaded_goes_by_what_changes_and_not_by_what_is_live
         assert refit(house.parts, turn) is False
 
     assert house.head.edits_counted == many + 2 and house.head.window == 2
-    assert (first["roots read"], second["roots read"]) == (1, 0)
+    assert (first["roots read"], second["roots read"], second["sets read"]) == (1, 0, 0)
     assert second["version_edits"] == 2 and second["edits"] <= 4 and second["events"] <= 5
     assert second["loaded"] <= SETTLED_GIVEN + 20
     assert ledger.given[-1] == SETTLED_GIVEN + 2
@@ -168,9 +173,10 @@ def test_what_is_written_and_loaded_goes_by_what_changes_and_not_by_what_is_live
 
     assert house.head.kind is VersionKind.LOCFT and house.head.window == 0 and house.head.edits_counted == many
     assert house.edit(edit).status is EditStatus.CONSOLIDATED
-    assert edit_named(house, "edit-9").report == {"method": "locft", "taken": True}
+    assert house.edit(edit).report == {"method": "locft", "taken": True}
+    assert edit_named(house, "edit-9").report is None, "of an edit that stays where it was nothing is written"
     assert trained["version_edits"] == 2, "what was in the tensors before is in them again: only the change is written"
-    assert trained["edits"] <= many + 10 and trained["events"] <= many + 10
+    assert trained["edits"] <= 10 and trained["events"] <= 10 and trained["asked under the lock"] == 0
     assert many <= trained["loaded"] <= many + SETTLED_GIVEN
     with house.store.read() as connection:
         assert len(events.page(connection, limit=5, after=10)) == 5

@@ -62,6 +62,42 @@ def publish(store: Store, live_set: LiveSet, *, restores: int | None = None) -> 
         return number
 
 
+@pytest.mark.parametrize("seed", range(4))
+def test_versions_of_a_root_that_goes_keep_their_live_sets_at_the_cost_of_their_changes(
+    store: Store, seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("service.store.versions.most_changes", lambda size: 45)
+    chance = random.Random(seed)
+    items = told(store, 60)
+    going = [item.edit_id for item in items[:3]]
+    root = publish(store, LiveSet(tuple(items[:50])))
+    kept: dict[int, LiveSet] = {}
+    for _ in range(5):
+        chosen = sorted({item.seq: item for item in chance.sample(items[3:], 45) + items[3:40]}.values(), key=lambda one: one.seq)
+        live_set = LiveSet(tuple(replace(one, held=True) if chance.random() < 0.2 else one for one in chosen))
+        kept[publish(store, live_set, restores=root)] = live_set
+    with store.write() as connection:
+        versions.collect(connection, [root])
+        assert versions.roots_holding(connection, going) == [root]
+
+    with store.write() as connection:
+        versions.root_anew(connection, root)
+        assert versions.roots_holding(connection, going) == []
+    with store.write() as connection:
+        versions.take_out(connection, going)
+
+    other = fresh(store)
+    assert {number: read(other, number) for number in kept} == kept == {number: read(store, number) for number in kept}
+    first, *others = sorted(kept)
+    counted = rows(store)
+    assert counted == {first: len(kept[first].items)} | {number: _differing(kept[first], kept[number]) for number in others}
+    other.close()
+
+
+def _differing(one: LiveSet, other: LiveSet) -> int:
+    return sum(one.get(edit_id) != other.get(edit_id) for edit_id in {*one.by_id, *other.by_id})
+
+
 def read(store: Store, number: int) -> LiveSet:
     with store.read() as connection:
         return versions.live_set(connection, number)

@@ -12,6 +12,7 @@ from service.domain.errors import Unavailable
 from service.lifecycle.reservoir import LONGEST, Reservoir
 from service.store import reservoir
 from service.store.session import Store
+from service.store.wordings import Match, Wordings
 from tests.store.stores import KINDS, founded
 
 NOW = datetime(2026, 11, 20, tzinfo=UTC)
@@ -117,15 +118,17 @@ def test_a_prompt_that_is_no_example_of_what_is_usually_asked_is_not_kept(store:
     assert filled(store, 5, ["x" * (LONGEST + 1)]) == []
 
 
-def test_prompts_that_hold_a_text_are_forgotten_and_others_not(store: Store) -> None:
+def test_prompts_that_hold_a_wording_are_forgotten_and_others_not(store: Store) -> None:
     filled(
         store, 9, ["The capital of  Australia is", "Tell me: the CAPITAL of Australia is", "The capital of Austria is", "100% _"]
     )
 
     with store.write() as connection:
-        assert reservoir.forget(connection, ["The capital of Australia is", "%", " "]) == 3
+        found = reservoir.matches(connection, Wordings(["The capital of Australia is", "of Austria"]))
+        assert reservoir.forget(connection, [lot for lot, match in found.items() if match is Match.YES]) == 2
 
-    assert stored(store) == ["The capital of Austria is"]
+    assert list(found.values()).count(Match.PERHAPS) == 1
+    assert sorted(stored(store)) == ["100% _", "The capital of Austria is"]
 
 
 def test_offering_neither_waits_for_the_database_nor_fails_with_it(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ import sqlalchemy as sa
 from alembic import command
 from sqlalchemy.exc import IntegrityError
 
-from service.domain.edit import EditRequest, EditStatus, Probe
+from service.domain.edit import Edit, EditRequest, EditStatus, Probe
 from service.domain.errors import Conflict, KeyReused, NotFound, Refused, Stale, TooLong, Unavailable
 from service.domain.liveset import Carrier, LiveItem, LiveSet, Role
 from service.domain.transitions import ALLOWED
@@ -226,6 +227,65 @@ def test_an_identical_edit_is_the_one_that_is_there_and_gains_the_new_probes(sha
 
     assert accepted.identical and accepted.edit.id == first.id
     assert [probe.prompt for probe in accepted.edit.rephrases] == ["r1", "Otherwise?", "r2"]
+
+
+def settled(store: Store, edit: Edit, status: EditStatus) -> None:
+    with store.write() as connection:
+        heads.lock(connection)
+        edits.change(connection, [Change(edit_id=edit.id, status=status, version=0)], now=NOW)
+
+
+@pytest.mark.parametrize("status", [EditStatus.APPLYING, EditStatus.APPLIED, EditStatus.CONSOLIDATED, EditStatus.DEFERRED])
+def test_another_wording_of_an_edit_that_was_fitted_is_a_new_edit_that_knows_the_old_one(
+    shared: Store, status: EditStatus
+) -> None:
+    given = {"subject": f"worded {status}", "relation": "R"}
+    (first,) = submit(shared, [ask("this", rephrases=(Probe(prompt="r", train=True),), **given)], author="ann").edits
+    settled(shared, first, status)
+    other = EditRequest(prompt="Otherwise?", target="x", rephrases=(Probe(prompt="s", train=True),), **given)
+
+    (accepted,) = submit(shared, [other], author="ann").accepted
+
+    assert not accepted.identical and accepted.edit.status is EditStatus.QUEUED
+    assert [(probe.prompt, probe.train) for probe in accepted.edit.rephrases] == [("s", True), (first.prompt, True), ("r", True)]
+    settled(shared, accepted.edit, EditStatus.APPLIED)
+    again = submit(shared, [other, replace(other, prompt=first.prompt), replace(other, prompt="r")], author="ann").accepted
+    assert {one.edit.id for one in again} == {accepted.edit.id} and all(one.identical for one in again)
+
+
+def test_a_rephrase_to_be_learned_makes_an_applied_edit_a_new_one_and_one_to_be_asked_does_not(shared: Store) -> None:
+    (first,) = submit(shared, [ask("asked more of", rephrases=(Probe(prompt="r"),))], author="ann").edits
+    settled(shared, first, EditStatus.APPLIED)
+
+    (asked,) = submit(shared, [ask("asked more of", rephrases=(Probe(prompt="s"),))], author="ann").accepted
+    (taught,) = submit(shared, [ask("asked more of", rephrases=(Probe(prompt="r", train=True),))], author="ann").accepted
+
+    assert asked.identical and [probe.prompt for probe in asked.edit.rephrases] == ["r", "s"]
+    assert not taught.identical and [(one.prompt, one.train) for one in taught.edit.rephrases] == [("r", True), ("s", False)]
+
+
+@pytest.mark.parametrize("is_applied", [False, True])
+def test_other_surfaces_make_a_new_edit_on_those_and_the_old_ones(shared: Store, is_applied: bool) -> None:
+    name = f"on surfaces {is_applied}"
+    (first,) = submit(shared, [ask(name, surfaces=("raw",))], author="ann").edits
+    if is_applied:
+        settled(shared, first, EditStatus.APPLIED)
+
+    (more,) = submit(shared, [ask(name, surfaces=("chat",))], author="ann").accepted
+    (fewer,) = submit(shared, [ask(name, surfaces=("raw",))], author="ann").accepted
+    (every, all_again) = submit(shared, [ask(name), ask(name)], author="ann").accepted
+
+    assert not more.identical and more.edit.surfaces == ("raw", "chat")
+    assert fewer.identical and fewer.edit.id == more.edit.id
+    assert not every.identical and every.edit.surfaces == () and all_again.edit.id == every.edit.id
+
+
+def test_edits_of_one_submission_that_say_the_same_of_a_fact_are_one_with_all_their_wordings(shared: Store) -> None:
+    given = {"subject": "told twice", "relation": "R"}
+    made = submit(shared, [ask("one", **given), ask("two", **given), ask("three", surfaces=("raw",), **given)], author="ann")
+
+    assert [one.identical for one in made.accepted] == [False, True, True] and len({edit.id for edit in made.edits}) == 1
+    assert [probe.prompt for probe in made.edits[0].rephrases] == ["What is two?", "What is three?"]
 
 
 def test_an_edit_between_makes_the_same_words_a_new_edit(shared: Store) -> None:

@@ -1,0 +1,136 @@
+"""Migrations of stores that hold something: cut off anywhere they are as if they had not begun, and what stops one is named."""
+
+import shutil
+import sqlite3
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+from alembic import command
+
+from service.domain.errors import Unavailable
+from service.store import migrate
+from service.store.session import Store
+from tests.store.stores import KINDS, database, founded
+
+CUTS = 6
+EDIT = """
+INSERT INTO edits (id, seq, status, prompt, target, key_digest, method, surfaces, probes, metadata, author, created_at, version,
+  scores_due, restore_previous)
+VALUES ('edit-1', 1, 'applied', 'p', 'x', 'k', 'auto', '["raw"]', '{}', '{}', 'ann', '2026-01-02', 1, 0, 0)
+"""
+VERSION = """
+INSERT INTO versions (number, kind, status, parent, scores, edits_counted, window_count, pinned, author, created_at)
+VALUES (0, 'base', 'published', NULL, '{}', 0, 0, 1, 'ann', '2026-01-01'),
+  (1, 'baft', 'published', 0, '{}', 1, 1, 0, 'ann', '2026-01-02')
+"""
+HELD = "INSERT INTO version_edits (version, edit_id, carrier, role, held) VALUES (1, 'edit-1', 'window', 'live', 0)"
+
+
+def old_store(folder: Path) -> Path:
+    """A SQLite file as the first release made it, with an edit that is live."""
+    file = folder / "errata.db"
+    command.upgrade(migrate.configuration(f"sqlite:///{file}"), "0001")
+    with sqlite3.connect(file) as connection:
+        connection.execute("PRAGMA journal_mode=WAL")
+        for statement in (EDIT, VERSION, HELD):
+            connection.execute(statement)
+    connection.close()
+    return file
+
+
+def left_on_the_disk(file: Path, folder: Path) -> Path:
+    """A copy of what another process would find if this one ended now."""
+    folder.mkdir()
+    for path in file.parent.glob(f"{file.name}*"):
+        if not path.name.endswith("-shm"):
+            shutil.copy(path, folder)
+    return folder / file.name
+
+
+def test_an_upgrade_of_a_sqlite_file_that_was_cut_off_anywhere_is_done_by_the_next_one(tmp_path: Path) -> None:
+    statements: list[str] = []
+
+    def note(connection: object, cursor: object, sql: str, *_: object) -> None:
+        statements.append(sql)
+
+    (tmp_path / "first").mkdir()
+    file = old_store(tmp_path / "first")
+    shutil.copytree(tmp_path / "first", tmp_path / "second")
+    sa.event.listen(sa.Engine, "before_cursor_execute", note)
+    try:
+        migrate.upgrade(f"sqlite:///{file}")
+    finally:
+        sa.event.remove(sa.Engine, "before_cursor_execute", note)
+    writes = [index for index, sql in enumerate(statements) if not sql.lstrip().startswith(("PRAGMA", "SELECT"))]
+    cuts = {writes[len(writes) * part // CUTS + 1]: tmp_path / f"cut-{part}" for part in range(CUTS)}
+    copies: list[Path] = []
+    count = iter(range(10_000))
+
+    def cut(connection: object, cursor: object, sql: str, *_: object) -> None:
+        if (folder := cuts.get(next(count))) is not None:
+            copies.append(left_on_the_disk(tmp_path / "second" / "errata.db", folder))
+
+    sa.event.listen(sa.Engine, "before_cursor_execute", cut)
+    try:
+        migrate.upgrade(f"sqlite:///{tmp_path}/second/errata.db")
+    finally:
+        sa.event.remove(sa.Engine, "before_cursor_execute", cut)
+
+    assert len(copies) == CUTS
+    for copy in copies:
+        migrate.upgrade(f"sqlite:///{copy}")
+        with sqlite3.connect(copy) as connection:
+            assert connection.execute("SELECT version, edit_id, present FROM version_edits").fetchall() == [(1, "edit-1", 1)]
+        connection.close()
+        store = Store(f"sqlite:///{copy}")
+        with store.read() as read:
+            assert migrate.is_current(read)
+        store.close()
+
+
+def test_an_upgrade_says_that_another_process_uses_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = old_store(tmp_path)
+    other = sqlite3.connect(file, isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    connect = sqlite3.connect
+    monkeypatch.setattr(sqlite3, "connect", lambda *given, **named: connect(*given, **{**named, "timeout": 0}))
+    monkeypatch.setattr(sqlite3.dbapi2, "connect", sqlite3.connect)
+
+    with pytest.raises(Unavailable, match="another process is using it"):
+        migrate.upgrade(f"sqlite:///{file}")
+
+    other.close()
+
+
+def test_an_upgrade_says_that_the_file_is_no_database(tmp_path: Path) -> None:
+    (tmp_path / "errata.db").write_text("not a database " * 100)
+
+    with pytest.raises(Unavailable, match="damaged or no database"):
+        migrate.upgrade(f"sqlite:///{tmp_path}/errata.db")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_store_of_a_newer_release_is_left_as_it_is(kind: str, tmp_path: Path) -> None:
+    with database(kind, tmp_path) as url:
+        migrate.upgrade(url)
+        store = Store(url)
+        with store.write() as connection:
+            connection.execute(sa.text("UPDATE alembic_version SET version_num = '9999'"))
+
+        with pytest.raises(Unavailable, match="newer release"):
+            migrate.upgrade(url)
+
+        store.close()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_looking_for_an_edit_in_all_versions_reads_no_other_rows(kind: str, tmp_path: Path) -> None:
+    looking = "SELECT version FROM version_edits WHERE edit_id IN ('a', 'b')"
+    with founded(kind, tmp_path) as store, store.write() as connection:
+        if kind == "postgres":  # it would read an empty table whole
+            connection.execute(sa.text("SET LOCAL enable_seqscan = off"))
+        explain = "EXPLAIN QUERY PLAN " if kind == "sqlite" else "EXPLAIN "
+        plan = " ".join(str(row) for row in connection.execute(sa.text(explain + looking)))
+
+    assert "ix_version_edits_edit_id" in plan
