@@ -1,16 +1,19 @@
 """The cadence: when a retrain is due, of which kind, and how many edits BaFT may still take. Pure.
 
 A *minor* retrain starts from the head's tensors and moves the window into them; a *major* one starts from the base over the whole
-live set. What is measured to be bad makes a retrain due only if it could come to something else than the last one did.
+live set. What is measured to be bad makes a retrain due only if it could come to something else than the last one did. After one
+that published nothing the next has to wait, longer each time: what failed may come to the same again, and takes minutes.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 Mode = Literal["minor", "major"]
 Strategy = Literal["compaction", "realtime", "buffered"]
 
 _ROUNDING = 1e-9
+_DOUBLINGS = 64  # far beyond any bound, and a float still holds it
+_NEWS = 4  # with fewer edits since somebody cancelled a retrain, another would be the one that was not wanted
 
 
 @dataclass(frozen=True)
@@ -33,6 +36,7 @@ class Cadence:
     minors: int = 4  # minor retrains in a row before a major one
     minor_drift: float = 0.05  # largest fall of the canary under tensors of minor retrains, against the last major one
     major_every_s: float = 86_400.0  # seconds after which a major retrain is due if there was anything since the last
+    retry_s: float = 60.0  # seconds after a retrain that published nothing; doubled with each further one, up to age_s
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +49,10 @@ class Standing:
     deferred: int
     oldest_deferred_s: float = 0.0
     taken_back: bool = False  # the tensors hold something that is not live any more
-    retrain_failed: bool = False  # the last one failed or was cancelled, and next to nothing it would train on has changed since
+    setbacks: int = 0  # retrains in a row, up to the last one, that ended without a publication
+    since_setback_s: float = 0.0
+    cancelled: bool = False  # the last one was
+    news: int = 0  # edits that came to the window or were deferred since then
     retrain_underway: bool = False  # queued or running
     tensors: bool = False  # whether the head has any, from which a minor retrain could start
     minors: int = 0  # minor retrains in them since the last major one
@@ -68,10 +75,27 @@ class Due:
 
 def due(standing: Standing, cadence: Cadence) -> Due | None:
     """The retrain that is due by itself, or None."""
-    if cadence.method == "baft" or standing.retrain_failed or standing.retrain_underway:
+    if cadence.method == "baft" or standing.retrain_underway or standing.since_setback_s < pause_s(standing.setbacks, cadence):
         return None
+    found = _wanted(standing, cadence)
+    if found is None or not standing.setbacks:
+        return found
+    return replace(found, reason=f"{found.reason}; retrains before this one that published nothing: {standing.setbacks}")
+
+
+def pause_s(setbacks: int, cadence: Cadence) -> float:
+    """How long after the last of so many retrains in a row that published nothing none is made by itself, in seconds."""
+    if not setbacks:
+        return 0.0
+    return min(cadence.retry_s * 2.0 ** (min(setbacks, _DOUBLINGS) - 1), max(cadence.retry_s, cadence.age_s))
+
+
+def _wanted(standing: Standing, cadence: Cadence) -> Due | None:
+    """The retrain that would be due if there were nothing to wait for."""
     if standing.taken_back:
         return Due("major", "a retracted edit is still in the tensors")
+    if standing.cancelled and standing.news < _NEWS:
+        return None
     reason = _waiting(standing, cadence)
     if reason is not None:
         return Due(mode_of(standing, cadence), reason)

@@ -12,6 +12,7 @@ class GateLimits:
 
     canary_fall: float = 0.05  # largest fall against the parent for each edit that a publication adds
     canary_floor: float = 0.80  # least share against the base
+    retrain_fall: float = 0.10  # largest fall that a retrain may cost, if the edits that it makes live do not allow more
     retrain_losses: float = 0.02  # largest share of the live edits (one edit at least) that a retrain may end without
 
 
@@ -30,11 +31,14 @@ def losses(lost: int, live: int, limits: GateLimits) -> Decision:
     return Decision(False, (f"{lost} of {live} edits that are answered now would be lost",))
 
 
-def decide(scores: Mapping[str, Any], parent: Mapping[str, Any], *, edits: int, limits: GateLimits) -> Decision:
-    """Judge a candidate that adds `edits` edits against its parent's scores.
+def decide(
+    scores: Mapping[str, Any], parent: Mapping[str, Any], *, edits: int, limits: GateLimits, retrain: bool = False
+) -> Decision:
+    """Judge a candidate that makes `edits` more edits live against its parent's scores.
 
     An edit may cost `canary_fall` of locality, so a joint batch may cost as much as its edits would one by one; the floor holds
-    for the sum. What was not measured is not judged; what is not finite never passes.
+    for the sum. A retrain moves what is live already, and may cost `retrain_fall` by that. What was not measured is not judged;
+    what is not finite never passes.
     """
     reasons = [
         f"the score {name} is not finite"
@@ -46,10 +50,9 @@ def decide(scores: Mapping[str, Any], parent: Mapping[str, Any], *, edits: int, 
         before = parent.get("canary")
         before = 1.0 if before is None else before
         fall = before - canary
-        if fall > limits.canary_fall * max(1, edits) + 1e-9:
-            reasons.append(
-                f"locality on the canary would fall from {before:.3f} to {canary:.3f}, by more than {limits.canary_fall} an edit"
-            )
+        allowed = max(limits.canary_fall * max(1, edits), limits.retrain_fall if retrain else 0.0)
+        if fall > allowed + 1e-9:
+            reasons.append(f"locality on the canary would fall from {before:.3f} to {canary:.3f}, by more than {allowed:.3g}")
         if canary < limits.canary_floor and fall > 0:
             reasons.append(f"locality on the canary would be {canary:.3f}, under the floor of {limits.canary_floor}")
     return Decision(not reasons, tuple(reasons))

@@ -1,8 +1,9 @@
 """The live set of a version and the rules by which a publication changes it. Pure: no clock, no store, no tensors.
 
-An item stands in one of three roles. `live`: the version answers it. `tombstone`: it was taken back, the tensors still hold it,
-and the window answers with the base's own words over it. `ghost`: it is not live, but the overlay was trained on it; a ghost in
-the tensors is harmless while a newer edit with its key is live, a ghost in the window asks for a refit.
+Whatever the overlay was trained on has an item, until it is fitted without it. An item stands in one of four roles. `live`: the
+version answers it. `tombstone`: it was taken back, the tensors still hold it, and the window answers with the base's own words
+over it. `ghost`: it was superseded or taken back; harmless while a newer edit with its key is live, else it asks for a refit.
+`lost`: a fit did not take it, though it may have learned a part; nobody took it back, so it asks for nothing.
 """
 
 import heapq
@@ -10,6 +11,9 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from functools import cached_property
+from operator import attrgetter
+
+SETTLED_GIVEN = 512  # settled edits that a fit of the window is given; BaFT keeps at most 256 rows of them in mind
 
 
 class Carrier(StrEnum):
@@ -25,6 +29,7 @@ class Role(StrEnum):
     LIVE = "live"
     TOMBSTONE = "tombstone"
     GHOST = "ghost"
+    LOST = "lost"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,7 +69,7 @@ class LiveSet:
     @cached_property
     def live(self) -> tuple[LiveItem, ...]:
         """What the version answers."""
-        return tuple(item for item in self.items if item.is_live)
+        return tuple([item for item in self.items if item.role is Role.LIVE])
 
     @cached_property
     def ids(self) -> frozenset[str]:
@@ -74,24 +79,38 @@ class LiveSet:
     @cached_property
     def window(self) -> tuple[LiveItem, ...]:
         """What BaFT has to say: live items outside the tensors, and tombstones."""
-        return tuple(item for item in self.items if item.carrier is Carrier.WINDOW and item.role is not Role.GHOST)
+        return tuple(item for item in self.items if item.carrier is Carrier.WINDOW and (item.is_live or item.tombstone))
 
     @cached_property
     def settled(self) -> tuple[LiveItem, ...]:
         """Live items that the tensors say: what BaFT has to leave as they are."""
-        return tuple(item for item in self.live if item.carrier is Carrier.TENSORS)
+        return tuple([item for item in self.live if item.carrier is Carrier.TENSORS])
+
+    @cached_property
+    def settled_given(self) -> tuple[LiveItem, ...]:
+        """Of these what a fit of the window is given: all, or a sample that is the same every time."""
+        return sample(self.settled, SETTLED_GIVEN)
+
+    @cached_property
+    def lost(self) -> tuple[LiveItem, ...]:
+        """What the overlay was trained on and did not take, and nobody took back."""
+        return tuple(item for item in self.items if item.role is Role.LOST)
+
+    @cached_property
+    def covered(self) -> frozenset[str]:
+        """The conflict keys that something live answers."""
+        return frozenset(item.key for item in self.live)
 
     @cached_property
     def held(self) -> tuple[LiveItem, ...]:
         """What the tensors were trained on, live or not."""
-        return tuple(item for item in self.items if item.held)
+        return tuple([item for item in self.items if item.held])
 
     @cached_property
     def needs_refit(self) -> bool:
-        """Whether the overlay says something that its rows do not: a ghost in the window, or one in the tensors that nothing
-        covers.
-        """
-        return entomb(self) != self or any(item.role is Role.GHOST and item.carrier is Carrier.WINDOW for item in self.items)
+        """Whether the overlay says something that its rows do not: a ghost that nothing covers."""
+        ghosts = [item for item in self.items if item.role is Role.GHOST]
+        return any(item.key not in self.covered for item in ghosts)
 
     @cached_property
     def by_id(self) -> Mapping[str, LiveItem]:
@@ -105,13 +124,14 @@ def apply(parent: LiveSet, new: Iterable[LiveItem]) -> tuple[LiveSet, dict[str, 
     Per key the latest accepted edit wins; one that is older than a live edit of its key does not join and counts as superseded.
     """
     entrants = sorted(new, key=lambda item: item.seq)
+    trained = parent.by_id
     of_key: dict[str, dict[str, LiveItem]] = {entrant.key: {} for entrant in entrants}
     for item in parent.items:
         if item.key in of_key:
             of_key[item.key][item.edit_id] = item
     superseded: dict[str, str] = {}
     for entrant in entrants:
-        _enter(of_key[entrant.key], entrant, superseded)
+        _enter(of_key[entrant.key], entrant, superseded, trained)
     others = [item for item in parent.items if item.key not in of_key]
     return _ordered([*others, *(item for items in of_key.values() for item in items.values())]), superseded
 
@@ -126,15 +146,11 @@ def drop(parent: LiveSet, gone: Collection[str]) -> LiveSet:
 
 
 def refitted(parent: LiveSet, gone: Collection[str], restored: Iterable[LiveItem] = ()) -> LiveSet:
-    """What the overlay has to say after a refit: without `gone` and without ghosts of the window, with tombstones, and with
-    edits restored.
+    """What the overlay has to say after a refit: without `gone`, with tombstones, and with edits restored.
 
     A restored edit that the tensors hold is theirs again; another joins the window.
     """
-    items = {item.edit_id: item for item in drop(parent, gone).items}
-    for item in list(items.values()):
-        if item.role is Role.GHOST and item.carrier is Carrier.WINDOW:
-            _leave(items, item)
+    items = {item.edit_id: item for item in _without_leavings(drop(parent, gone)).items}
     answered = {item.key for item in items.values() if item.is_live}
     for entrant in restored:
         if entrant.key in answered:
@@ -148,14 +164,29 @@ def refitted(parent: LiveSet, gone: Collection[str], restored: Iterable[LiveItem
     return entomb(_ordered(items.values()))
 
 
+def lose(parent: LiveSet, lost: Iterable[LiveItem]) -> LiveSet:
+    """The live set less what a fit did not take: the overlay was trained on it, so it stays known."""
+    items = {item.edit_id: item for item in parent.items}
+    for item in lost:
+        was = items.get(item.edit_id, item)
+        carrier = Carrier.TENSORS if was.held else Carrier.WINDOW
+        items[item.edit_id] = replace(was, carrier=carrier, role=Role.LOST, answer=None)
+    return _ordered(items.values())
+
+
+def afresh(live_set: LiveSet) -> LiveSet:
+    """What a window that is fitted from nothing has to say: nothing stays of what only the one before it was trained on."""
+    return entomb(_without_leavings(live_set))
+
+
 def entomb(live_set: LiveSet) -> LiveSet:
-    """Every held item whose key nothing live covers becomes a tombstone; a tombstone whose key is covered again becomes a
-    ghost.
+    """Every ghost of the tensors whose key nothing live covers becomes a tombstone; a tombstone whose key is covered again
+    becomes a ghost.
     """
-    covered = {item.key for item in live_set.live}
+    covered = live_set.covered
     items = []
     for item in live_set.items:
-        if item.held and not item.is_live and item.key not in covered and not item.tombstone:
+        if item.held and item.role is Role.GHOST and item.key not in covered:
             item = replace(item, carrier=Carrier.WINDOW, role=Role.TOMBSTONE)
         elif item.tombstone and item.key in covered:
             item = replace(item, carrier=Carrier.TENSORS, role=Role.GHOST, answer=None)
@@ -173,11 +204,16 @@ def roll_back(target: LiveSet, retracted: Collection[str]) -> LiveSet:
 
 def consolidate(snapshot: Iterable[LiveItem], window: Iterable[LiveItem], lost: Collection[str] = ()) -> LiveSet:
     """The live set after a major retrain: `snapshot` in the tensors, what arrived meanwhile and what the retrain lost in the
-    window.
+    window. What arrived covers what the snapshot says of the same fact.
     """
-    lost = set(lost)
+    window, lost = tuple(window), set(lost)
+    covered = {item.key for item in window}
     held = [
-        replace(item, carrier=Carrier.WINDOW if item.edit_id in lost else Carrier.TENSORS, role=Role.LIVE, held=True, answer=None)
+        replace(item, carrier=Carrier.TENSORS, role=Role.GHOST, held=True, answer=None)
+        if item.key in covered
+        else replace(
+            item, carrier=Carrier.WINDOW if item.edit_id in lost else Carrier.TENSORS, role=Role.LIVE, held=True, answer=None
+        )
         for item in snapshot
     ]
     newer = [replace(item, carrier=Carrier.WINDOW, role=Role.LIVE, held=False, answer=None) for item in window]
@@ -188,15 +224,24 @@ def consolidate_on(
     start: LiveSet, snapshot: Iterable[LiveItem], window: Iterable[LiveItem], lost: Collection[str] = ()
 ) -> LiveSet:
     """The live set after a minor retrain from the tensors of `start`: like that after a major one, but what those tensors were
-    trained on stays held, as a ghost where something live covers it, else as a tombstone.
+    trained on stays held, as a ghost where something live covers it, else as a tombstone; what they lost stays lost.
     """
     after = consolidate(snapshot, window, lost)
     held = {item.edit_id: item for item in start.held}
     items = {item.edit_id: replace(item, held=item.held or item.edit_id in held) for item in after.items}
     for item in held.values():
         if item.edit_id not in items:
-            items[item.edit_id] = item if item.tombstone else replace(item, carrier=Carrier.TENSORS, role=Role.GHOST, answer=None)
+            stays = item.tombstone or item.role is Role.LOST
+            items[item.edit_id] = item if stays else replace(item, carrier=Carrier.TENSORS, role=Role.GHOST, answer=None)
     return entomb(_ordered(items.values()))
+
+
+def superseded(snapshot: Iterable[LiveItem], live_set: LiveSet) -> dict[str, str]:
+    """Edits of a snapshot in whose place a newer one is live ({old id: new id})."""
+    gone = [item for item in snapshot if item.edit_id not in live_set.ids]
+    keys = {item.key for item in gone}
+    newer = {item.key: item for item in live_set.live if item.key in keys}
+    return {item.edit_id: newer[item.key].edit_id for item in gone if item.key in newer and newer[item.key].seq > item.seq}
 
 
 def latest_per_key(items: Iterable[LiveItem]) -> tuple[LiveItem, ...]:
@@ -222,11 +267,13 @@ def sample(items: Collection[LiveItem], most: int) -> tuple[LiveItem, ...]:
     """
     if len(items) <= most:
         return tuple(items)
-    return tuple(sorted(heapq.nsmallest(most, items, key=lambda item: item.key), key=lambda item: item.seq))
+    return tuple(sorted(heapq.nsmallest(most, items, key=attrgetter("key")), key=attrgetter("seq")))
 
 
-def _enter(items: dict[str, LiveItem], entrant: LiveItem, superseded: dict[str, str]) -> None:
-    """Let an edit take its place among the items of its key, unless a later one is live."""
+def _enter(items: dict[str, LiveItem], entrant: LiveItem, superseded: dict[str, str], trained: Mapping[str, LiveItem]) -> None:
+    """Let an edit take its place among the items of its key, unless a later one is live. The window keeps what it was `trained`
+    on, so it stays behind as a ghost.
+    """
     rival = next((item for item in items.values() if item.is_live and item != entrant), None)
     if rival is not None and rival.edit_id != entrant.edit_id and rival.seq > entrant.seq:
         superseded[entrant.edit_id] = rival.edit_id
@@ -234,7 +281,11 @@ def _enter(items: dict[str, LiveItem], entrant: LiveItem, superseded: dict[str, 
     for item in list(items.values()):
         if item.is_live and item.edit_id != entrant.edit_id:
             superseded[item.edit_id] = entrant.edit_id
+        if item.role is Role.LOST:
+            continue
         _leave(items, item)
+        if not item.held and item.edit_id in trained:
+            items[item.edit_id] = replace(item, role=Role.GHOST)
     was = items.get(entrant.edit_id)
     items[entrant.edit_id] = replace(
         entrant, carrier=Carrier.WINDOW, role=Role.LIVE, answer=None, held=was is not None and was.held
@@ -249,5 +300,17 @@ def _leave(items: dict[str, LiveItem], item: LiveItem) -> None:
         items.pop(item.edit_id, None)
 
 
+def _without_leavings(live_set: LiveSet) -> LiveSet:
+    """The live set without ghosts and losses of the window; what the tensors hold of them stays theirs."""
+    kept = []
+    for item in live_set.items:
+        if item.carrier is Carrier.WINDOW and not item.is_live and not item.tombstone:
+            if not item.held:
+                continue
+            item = replace(item, carrier=Carrier.TENSORS)
+        kept.append(item)
+    return LiveSet(tuple(kept))
+
+
 def _ordered(items: Iterable[LiveItem]) -> LiveSet:
-    return LiveSet(tuple(sorted(items, key=lambda item: item.seq)))
+    return LiveSet(tuple(sorted(items, key=attrgetter("seq"))))

@@ -20,11 +20,9 @@ class VersionKind(StrEnum):
 
 
 class VersionStatus(StrEnum):
-    """`candidate → published | refused`, later `corrupt` or `collected`. Only a published version has a number and a row."""
+    """`published`, later `corrupt` or `collected`. A candidate that is refused is no version: it gets no number and no row."""
 
-    CANDIDATE = "candidate"
     PUBLISHED = "published"
-    REFUSED = "refused"
     CORRUPT = "corrupt"
     COLLECTED = "collected"
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from service.domain.cadence import Cadence, Due, Mode, Standing, Strategy, due, full_window_defers, mode_of, room
+from service.domain.cadence import Cadence, Due, Mode, Standing, Strategy, due, full_window_defers, mode_of, pause_s, room
 from service.domain.edit import EditStatus
 from service.domain.errors import Conflict
 from service.domain.gate import GateLimits, decide, losses
@@ -28,7 +28,7 @@ RULES = Cadence(soft=3, hard=5, deferred=2, deferred_s=60.0)
         (Standing(window=0, deferred=1, oldest_deferred_s=60.0), True),
         (Standing(window=1, deferred=0, taken_back=True), True),
         (Standing(window=9, deferred=9, retrain_underway=True), False),
-        (Standing(window=9, deferred=9, retrain_failed=True), False),
+        (Standing(window=9, deferred=9, setbacks=1), False),
     ],
 )
 def test_a_retrain_is_due(standing: Standing, is_due: bool) -> None:
@@ -52,7 +52,7 @@ def test_a_window_full_of_what_a_retrain_lost_defers_instead_of_retraining_for_e
 
 
 def test_edits_that_find_the_window_full_are_deferred_if_no_retrain_can_come() -> None:
-    assert full_window_defers(Standing(window=5, untried=5, deferred=0, retrain_failed=True), RULES)
+    assert full_window_defers(Standing(window=5, untried=5, deferred=0, setbacks=1), RULES)
     assert not full_window_defers(Standing(window=5, deferred=0, retrain_underway=True), RULES)
 
 
@@ -67,6 +67,15 @@ def test_the_gate_allows_each_edit_its_share_of_locality() -> None:
     assert decide({"canary": 0.98}, {"canary": 1.0}, edits=1, limits=limits).passes
     assert not decide({"canary": 0.97}, {"canary": 1.0}, edits=1, limits=limits).passes
     assert decide({"canary": 0.97}, {"canary": 1.0}, edits=2, limits=limits).passes
+
+
+def test_a_retrain_may_cost_what_its_new_edits_may_or_a_limit_of_its_own_if_that_is_more() -> None:
+    limits = GateLimits(canary_fall=0.02, canary_floor=0.0, retrain_fall=0.1)
+
+    assert decide({"canary": 0.90}, {"canary": 1.0}, edits=0, limits=limits, retrain=True).passes
+    assert not decide({"canary": 0.89}, {"canary": 1.0}, edits=1, limits=limits, retrain=True).passes
+    assert decide({"canary": 0.80}, {"canary": 1.0}, edits=10, limits=limits, retrain=True).passes
+    assert not decide({"canary": 0.90}, {"canary": 1.0}, edits=1, limits=limits).passes
 
 
 def test_the_gate_holds_the_floor_but_never_refuses_an_improvement() -> None:
@@ -140,7 +149,7 @@ def test_each_thing_that_makes_a_retrain_due_says_which_and_why(change: dict[str
         {"retention": 0.5, "capability": 0.1, "locality": 0.1, "untried": 0, "minors": 0},
         {"retention": 0.90, "retention_then": 0.90},
         {"locality": 0.5, "locality_then": None},
-        {"retention": 0.5, "retrain_failed": True},
+        {"retention": 0.5, "setbacks": 1, "since_setback_s": 59.0},
     ],
 )
 def test_nothing_is_due_that_would_come_to_the_same_or_is_not_known(change: dict[str, Any]) -> None:
@@ -162,3 +171,46 @@ def test_a_retrain_may_end_without_a_small_share_of_what_is_answered_and_always_
     assert losses(2, 100, limits).passes
     assert not losses(3, 100, limits).passes
     assert "2 of 50 edits" in losses(2, 50, limits).reasons[0]
+
+
+def test_after_every_retrain_that_published_nothing_the_next_waits_twice_as_long_up_to_a_bound() -> None:
+    rules = Cadence(retry_s=60.0, age_s=1_000.0)
+
+    assert [pause_s(setbacks, rules) for setbacks in (0, 1, 2, 3, 5, 6)] == [0.0, 60.0, 120.0, 240.0, 960.0, 1_000.0]
+    assert pause_s(10_000, rules) == 1_000.0
+    assert pause_s(9, Cadence(retry_s=60.0, age_s=5.0)) == 60.0
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"taken_back": True},
+        {"deferred": 100},
+        {"deferred": 1, "oldest_deferred_s": 300.0},
+        {"untried": 100},
+        {"oldest_untried_s": 21_600.0},
+        {"capability": 0.5},
+    ],
+)
+@pytest.mark.parametrize(("setbacks", "pause"), [(1, 60.0), (2, 120.0)])
+def test_what_makes_a_retrain_due_does_so_again_once_the_pause_after_a_failed_one_is_over(
+    change: dict[str, Any], setbacks: int, pause: float
+) -> None:
+    failed = replace(BASE, setbacks=setbacks, since_setback_s=pause - 1, **change)
+
+    assert due(failed, ROOMY) is None
+    found = due(replace(failed, since_setback_s=pause), ROOMY)
+    assert found is not None and found.reason.endswith(f"published nothing: {setbacks}")
+
+
+def test_new_edits_do_not_shorten_the_pause_after_a_refused_retrain() -> None:
+    assert due(replace(BASE, untried=1_000, news=1_000, setbacks=1, since_setback_s=59.0), ROOMY) is None
+
+
+def test_a_cancelled_retrain_comes_again_for_new_edits_or_to_take_something_back_and_never_at_once() -> None:
+    cancelled = replace(BASE, untried=100, setbacks=1, cancelled=True, since_setback_s=60.0)
+
+    assert due(cancelled, ROOMY) is None
+    assert due(replace(cancelled, news=4), ROOMY) is not None
+    assert due(replace(cancelled, taken_back=True), ROOMY) is not None
+    assert due(replace(cancelled, news=4, taken_back=True, since_setback_s=59.0), ROOMY) is None

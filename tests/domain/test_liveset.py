@@ -35,8 +35,9 @@ def test_the_latest_edit_of_a_key_supersedes_the_one_before() -> None:
 
     after, superseded = liveset.apply(before, [item("a2", 3)])
 
-    assert roles(after) == {"b1": ("live", "window"), "a2": ("live", "window")}
+    assert roles(after) == {"a1": ("ghost", "window"), "b1": ("live", "window"), "a2": ("live", "window")}
     assert superseded == {"a1": "a2"}
+    assert not after.needs_refit
 
 
 def test_of_edits_that_enter_together_the_later_one_wins() -> None:
@@ -159,6 +160,61 @@ def test_a_sample_is_all_there_is_or_the_same_few_in_order_of_acceptance() -> No
     assert liveset.sample([*few, item("z", 9)], 2) == liveset.sample(few, 2)
 
 
+def test_what_a_fit_lost_stays_known_and_asks_for_nothing() -> None:
+    window, _ = liveset.apply(LiveSet(), [item("a1", 1), item("b1", 2)])
+
+    after = liveset.lose(window, [item("a1", 1), item("c1", 3)])
+    in_tensors = liveset.lose(consolidated(item("a1", 1)), [item("a1", 1)])
+
+    assert roles(after) == {"a1": ("lost", "window"), "b1": ("live", "window"), "c1": ("lost", "window")}
+    assert roles(in_tensors) == {"a1": ("lost", "tensors")}
+    assert not after.needs_refit and not in_tensors.needs_refit
+    assert [one.edit_id for one in after.lost] == ["a1", "c1"]
+
+
+def test_a_window_fitted_from_nothing_forgets_what_the_one_before_lost_and_the_tensors_do_not() -> None:
+    window, _ = liveset.apply(consolidated(item("a1", 1)), [item("b1", 2), item("b2", 3)])
+    window, _ = liveset.apply(window, [item("b3", 4), item("c1", 5)])
+    lost = liveset.lose(window, [item("a1", 1), item("c1", 5)])
+    assert roles(lost)["b2"] == ("ghost", "window")
+
+    after = liveset.afresh(lost)
+
+    assert roles(after) == {"a1": ("lost", "tensors"), "b3": ("live", "window")}
+    assert roles(liveset.refitted(lost, [])) == roles(after)
+
+
+def test_what_is_lost_is_entombed_only_once_it_is_taken_back() -> None:
+    lost = liveset.lose(consolidated(item("a1", 1)), [item("a1", 1)])
+
+    assert roles(liveset.entomb(lost)) == {"a1": ("lost", "tensors")}
+    assert roles(liveset.refitted(lost, ["a1"])) == {"a1": ("tombstone", "window")}
+
+
+def test_what_is_lost_stays_lost_under_a_newer_edit_and_through_a_minor_retrain() -> None:
+    lost = liveset.lose(consolidated(item("a1", 1)), [item("a1", 1)])
+
+    covered, superseded = liveset.apply(lost, [item("a2", 2)])
+
+    assert roles(covered) == {"a1": ("lost", "tensors"), "a2": ("live", "window")}
+    assert superseded == {}
+    assert roles(liveset.consolidate_on(covered, covered.live, [])) == {"a1": ("lost", "tensors"), "a2": ("live", "tensors")}
+
+
+def test_an_edit_of_a_snapshot_is_superseded_if_a_newer_one_is_live_in_its_place() -> None:
+    snapshot = [item("a1", 1), item("b1", 2), item("c1", 3)]
+    now, _ = liveset.apply(LiveSet(), [item("a2", 4), item("b1", 2)])
+
+    assert liveset.superseded(snapshot, now) == {"a1": "a2"}
+
+
+def test_what_arrived_during_a_retrain_covers_what_its_snapshot_says_of_the_same_fact() -> None:
+    after = liveset.consolidate([item("a1", 1), item("b1", 2)], [item("a2", 3)], lost=["a1"])
+
+    assert roles(after) == {"a1": ("ghost", "tensors"), "b1": ("live", "tensors"), "a2": ("live", "window")}
+    assert not after.needs_refit
+
+
 # The rules as they were before they were made fit for 100,000 items: plain, one item at a time, and slow.
 def plain_apply(parent: LiveSet, new: Iterable[LiveItem]) -> tuple[LiveSet, dict[str, str]]:
     items = {one.edit_id: one for one in parent.items}
@@ -171,7 +227,11 @@ def plain_apply(parent: LiveSet, new: Iterable[LiveItem]) -> tuple[LiveSet, dict
         for one in [one for one in items.values() if one.key == entrant.key]:
             if one.is_live and one.edit_id != entrant.edit_id:
                 superseded[one.edit_id] = entrant.edit_id
+            if one.role is Role.LOST:
+                continue
             plain_leave(items, one)
+            if not one.held and parent.get(one.edit_id) is not None:
+                items[one.edit_id] = replace(one, role=Role.GHOST)
         held = entrant.edit_id in items and items[entrant.edit_id].held
         items[entrant.edit_id] = replace(entrant, carrier=Carrier.WINDOW, role=Role.LIVE, answer=None, held=held)
     return plain_set(items), superseded
@@ -180,8 +240,12 @@ def plain_apply(parent: LiveSet, new: Iterable[LiveItem]) -> tuple[LiveSet, dict
 def plain_refitted(parent: LiveSet, gone: Collection[str], restored: Iterable[LiveItem]) -> LiveSet:
     items = {one.edit_id: one for one in parent.items}
     for one in list(items.values()):
-        if one.edit_id in gone or (one.role is Role.GHOST and one.carrier is Carrier.WINDOW):
+        if one.edit_id in gone:
             plain_leave(items, one)
+        elif one.carrier is Carrier.WINDOW and one.role in (Role.GHOST, Role.LOST):
+            items.pop(one.edit_id)
+            if one.held:
+                items[one.edit_id] = replace(one, carrier=Carrier.TENSORS)
     for entrant in restored:
         if not any(one.is_live and one.key == entrant.key for one in items.values()):
             held = entrant.edit_id in items and items[entrant.edit_id].held
@@ -190,7 +254,7 @@ def plain_refitted(parent: LiveSet, gone: Collection[str], restored: Iterable[Li
             items[entrant.edit_id] = replace(entrant, carrier=carrier, role=Role.LIVE, held=held, answer=None)
     covered = {one.key for one in items.values() if one.is_live}
     for one in items.values():
-        if one.held and not one.is_live and one.key not in covered and not one.tombstone:
+        if one.held and one.role is Role.GHOST and one.key not in covered:
             items[one.edit_id] = replace(one, carrier=Carrier.WINDOW, role=Role.TOMBSTONE)
         elif one.tombstone and one.key in covered:
             items[one.edit_id] = replace(one, carrier=Carrier.TENSORS, role=Role.GHOST, answer=None)
@@ -214,7 +278,7 @@ def test_histories_of_live_sets_are_those_of_the_plain_rules(data: st.DataObject
     some = st.lists(st.sampled_from(pool), unique=True, max_size=5)
     now = LiveSet()
 
-    for step in data.draw(st.lists(st.sampled_from(["apply", "refit", "retrain", "roll back"]), max_size=8)):
+    for step in data.draw(st.lists(st.sampled_from(["apply", "refit", "retrain", "roll back", "lose"]), max_size=8)):
         chosen = data.draw(some)
         ids = [one.edit_id for one in chosen]
         if step == "apply":
@@ -232,6 +296,8 @@ def test_histories_of_live_sets_are_those_of_the_plain_rules(data: st.DataObject
         elif step == "retrain":
             made = liveset.consolidate(now.live, [one for one in pool if now.get(one.edit_id) is None][:1], ids)
             after = expected = (made, {})
+        elif step == "lose":
+            after = expected = (liveset.lose(now, [one for one in now.live if one.edit_id in ids]), {})
         else:
             after = expected = (liveset.roll_back(now, ids), {})
         assert after == expected
