@@ -54,6 +54,8 @@ FAMILIES: dict[str, dict[str, Any]] = {
         "pad_token_id": 2,
     },
     "gpt_neox": {},
+    "gptj": {"n_embd": WIDTH, "n_layer": 4, "n_head": 4, "rotary_dim": 4, "n_positions": CONTEXT},
+    "gpt_neo": {"num_layers": 4, "num_heads": 4, "attention_types": [[["global", "local"], 2]], "window_size": 5},
     "qwen2_moe": {
         "moe_intermediate_size": 16,
         "shared_expert_intermediate_size": 24,

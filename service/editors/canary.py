@@ -1,43 +1,54 @@
 """The canary: how much of what the base model would go on to say, on sentences no fit ever sees, an overlay leaves as it was."""
 
+from collections.abc import Sequence
+
 import torch
 
 from service.editors.answers import answered
 from service.editors.neutral import Neutral
+from service.editors.protocol import Hooks
 from service.lm.intervention import Adapter
 from service.lm.overlay import Overlay, View
 from service.lm.resume import Prefilled, prefill, resume
 from service.lm.score import taken
 
-_CHUNK = 64
-_PREPARED_KEPT = 2  # for the tensors of the head and of the last ones
+_PREPARED_KEPT = 2  # for the tensors of the head and for those being trained
 
 
-def canary_share(neutral: Neutral, view: View, overlay: Overlay) -> float:
+def canary_share(neutral: Neutral, view: View, overlay: Overlay, hooks: Hooks | None = None) -> float:
     """Share of the canary rows that the overlay continues greedily exactly as the base model does; 1.0 if there are none.
 
-    `view` carries the overlay's tensors. What an adapter cannot change is computed once per view.
+    `view` carries the overlay's tensors. What an adapter cannot change is computed once per view. Raises FitCancelled if `hooks`
+    say so.
     """
+    hooks = hooks or Hooks()
     if not neutral.canary:
         return 1.0
-    kept = taken(view, neutral.canary, None) if overlay.adapter is None else _under(neutral, view, overlay.adapter)
+    kept: list[bool] = []
+    if overlay.adapter is None:
+        for rows in hooks.parts(neutral.canary):
+            kept += taken(view, rows, None)
+    else:
+        kept = _under(neutral, view, overlay.adapter, hooks)
     return sum(kept) / len(kept)
 
 
+def prepared_canary(neutral: Neutral, view: View, adapter: Adapter, hooks: Hooks, *, ahead: bool = False) -> Sequence[Prefilled]:
+    """The canary rows up to where such an adapter begins, in parts; from the last ones used if they are among them."""
+    at, last = adapter.first_block, adapter.last
+    return neutral.ready(
+        ("canary", view.tensors_digest, at, last),
+        lambda: [prefill(view, rows, at=at, last=last) for rows in hooks.parts(neutral.canary)],
+        keep=_PREPARED_KEPT,
+        ahead=ahead,
+    )
+
+
 @torch.no_grad()
-def _under(neutral: Neutral, view: View, adapter: Adapter) -> list[bool]:
+def _under(neutral: Neutral, view: View, adapter: Adapter, hooks: Hooks) -> list[bool]:
     kept: list[bool] = []
-    for part in _prepared(neutral, view, adapter):
+    for part in prepared_canary(neutral, view, adapter, hooks):
+        hooks.between_steps()
         seen = resume(view, part, adapter.interventions)
         kept += answered(seen.logits, seen.labels, seen.row_of, len(part), 0.0).tolist()
     return kept
-
-
-def _prepared(neutral: Neutral, view: View, adapter: Adapter) -> list[Prefilled]:
-    rows, at = neutral.canary, adapter.first_block
-    parts = [rows[start : start + _CHUNK] for start in range(0, len(rows), _CHUNK)]
-    return neutral.ready(
-        ("canary", view.tensors_digest, at, adapter.last),
-        lambda: [prefill(view, part, at=at, last=adapter.last) for part in parts],
-        keep=_PREPARED_KEPT,
-    )

@@ -9,21 +9,24 @@ import hashlib
 import json
 import os
 import tempfile
-import threading
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
+import structlog
 import torch
 
 from service.editors.neutral_settings import NeutralSettings
+from service.editors.shelf import Shelf
 from service.lm.base import Base
 from service.lm.overlay import View
 from service.lm.overlay import view as plain_view
 from service.lm.prompts import Row, encode_free_row
 from service.lm.score import greedy, row_losses, sample_sentences
 
+SAY_S = 5.0
 _FORMAT = 2
 _WORD_STARTS = ("Ġ", "▁", " ")  # how byte-level and sentencepiece vocabularies mark a token that begins a word
 _CONTINUATION_TOKENS = 6
@@ -33,6 +36,7 @@ _PREFIX_TOKENS = 10
 _CHUNK = 16
 
 Made = TypeVar("Made")
+log = structlog.get_logger("errata.neutral")
 
 
 @dataclass(frozen=True)
@@ -46,27 +50,19 @@ class Sentence:
 
 @dataclass(frozen=True, eq=False)
 class Neutral:
-    """`sentences` may be learned from; the rows of `canary` end in the base model's own greedy continuation and never are."""
+    """`sentences` may be learned from; the rows of `canary` end in the base model's own greedy continuation and never are.
+
+    With them goes the shelf of all fits on this base, which holds forward passes that many of them need.
+    """
 
     base: Base
     sentences: tuple[Sentence, ...]
     canary: tuple[Row, ...]
-    _ready: dict[tuple, Any] = field(default_factory=dict)
-    _lock: threading.RLock = field(default_factory=threading.RLock)
+    _shelf: Shelf = field(default_factory=Shelf)
 
-    def ready(self, name: tuple, make: Callable[[], Made], *, keep: int) -> Made:
-        """What `make` gives, or gave for the same name before; of one kind, `name[0]`, the last `keep` are held.
-
-        Holds forward passes that many fits need. Fits in other threads wait while one is made. Only speed depends on it.
-        """
-        with self._lock:
-            if name not in self._ready:
-                made = make()
-                same = [other for other in self._ready if other[0] == name[0]]
-                for other in same[: max(0, len(same) + 1 - keep)]:
-                    del self._ready[other]
-                self._ready[name] = made
-            return self._ready[name]
+    def ready(self, name: tuple, make: Callable[[], Made], *, keep: int, ahead: bool = False) -> Made:
+        """What `make` gives, or gave for the same name before, as the shelf keeps it."""
+        return self._shelf.ready(name, make, keep=keep, ahead=ahead)
 
     def draw(
         self,
@@ -123,11 +119,26 @@ def _sample(base: Base, view: View, settings: NeutralSettings) -> dict[str, list
     """Distinct sentences; the first ones become the canary, so that none of it is among the others."""
     candidates = _CANDIDATES * settings.canary
     wanted = candidates + settings.sentences
-    drawn = sample_sentences(base, wanted, max_tokens=settings.tokens, seed=settings.seed, batch=settings.batch) if wanted else []
+    drawn = _drawn(base, wanted, settings) if wanted else []
     distinct = [ids for ids in dict.fromkeys(tuple(ids) for ids in drawn) if cuts_of(base, ids)]
     generator = torch.Generator().manual_seed(settings.seed)
+    log.info("choosing the canary among them", of=candidates)
     canary = _surest(base, view, _continued(base, view, distinct[:candidates], generator), settings.canary)
     return {"canary": canary, "sentences": [list(ids) for ids in distinct[candidates:]]}
+
+
+def _drawn(base: Base, wanted: int, settings: NeutralSettings) -> list[tuple[int, ...]]:
+    """Sample so many sentences, and say now and then how far that is: it is what a first start waits for."""
+    said_at = time.monotonic()
+
+    def told(done: int) -> None:
+        nonlocal said_at
+        if time.monotonic() - said_at >= SAY_S:
+            said_at = time.monotonic()
+            log.info("sampling neutral sentences", done=done, of=wanted)
+
+    log.info("sampling neutral sentences, once for this base model", of=wanted)
+    return sample_sentences(base, wanted, max_tokens=settings.tokens, seed=settings.seed, batch=settings.batch, told=told)
 
 
 def _surest(base: Base, view: View, continued: list, count: int) -> list:

@@ -1,12 +1,16 @@
 """What every editing method takes and gives. Knows no method."""
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, TypeVar
 
 from service.domain.edit import Edit
 from service.domain.errors import ServiceError
 from service.lm.overlay import Overlay
+
+ROWS_AT_ONCE = 64  # of one forward pass between two steps
+
+One = TypeVar("One")
 
 
 class FitFailed(ServiceError):
@@ -37,7 +41,7 @@ class Fitted:
 
     `reports` holds one JSON object per new item, by edit id. `lost` names the items, new or of the window, that the overlay does
     not answer greedily on every surface. `scores` holds `retention` (share of all items answered) and `canary` (share of unseen
-    neutral sentences that the overlay continues greedily as the base model does).
+    neutral sentences that the overlay continues greedily as the base model does), and counts that a method adds.
     """
 
     overlay: Overlay
@@ -62,8 +66,18 @@ class Hooks:
     progress: Callable[[float, str], None] = _nothing
     cancelled: Callable[[], bool] = field(default=_never)
 
+    def within(self, low: float, high: float) -> "Hooks":
+        """For a part of the work: what it has done of itself lies between these shares of the whole."""
+        return replace(self, progress=lambda share, stage: self.progress(low + (high - low) * share, stage))
+
     def between_steps(self) -> None:
         """Give way, and raise FitCancelled if the fit is no longer wanted."""
         self.give_way()
         if self.cancelled():
             raise FitCancelled("the fit was cancelled")
+
+    def parts(self, rows: Sequence[One]) -> Iterator[Sequence[One]]:
+        """The rows in parts that are a step each."""
+        for start in range(0, len(rows), ROWS_AT_ONCE):
+            self.between_steps()
+            yield rows[start : start + ROWS_AT_ONCE]

@@ -50,6 +50,8 @@ def load_base(path_or_id: str, *, device: str = "auto", dtype: str = "auto") -> 
     Refuses pickled weights, code beside the weights, incomplete weights and families whose structure is not understood.
     """
     transformers_logging.disable_progress_bar()  # a server's log is not a terminal
+    transformers_logging.disable_default_handler()  # its lines would be raw ones beside the log's JSON
+    transformers_logging.enable_propagation()
     folder = model_folder(path_or_id)
     place = _place(device)
     config = _understood(AutoConfig.from_pretrained, folder, "configuration")

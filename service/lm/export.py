@@ -20,6 +20,7 @@ from typing import Any
 
 from safetensors import SafetensorError
 from safetensors.torch import save_file
+from transformers import GenerationConfig
 
 from service.domain.errors import Conflict, Unavailable
 from service.lm import load_errata
@@ -84,11 +85,6 @@ def write_export(
     return written
 
 
-def load_exported(path: Path | str, **options: Any) -> tuple[Any, Any]:
-    """The model of an export, with its interventions, and its tokenizer: what the loader inside does, run from here."""
-    return load_errata.load(path, **options)
-
-
 def read_manifest(folder: Path) -> dict[str, Any] | None:
     """What an export says of itself; None for a folder that is no whole export."""
     try:
@@ -151,12 +147,17 @@ def _watched(base: Base, folder: Path, progress: Callable[[float, str], None]) -
 def _write_model(base: Base, overlay: Overlay, folder: Path, max_shard_size: str) -> None:
     model: Any = view(base, overlay.tensors).model  # of one's own: saving writes into the configuration
     model.config = copy.deepcopy(model.config)
-    ends = list(base.eos_ids)
-    if ends:  # whatever ends an answer here ends it there
-        model.generation_config.eos_token_id = ends[0] if len(ends) == 1 else ends
-    if model.generation_config.pad_token_id is None:
-        model.generation_config.pad_token_id = base.pad_id
+    model.generation_config = _generation_config(base)
     model.save_pretrained(folder, max_shard_size=max_shard_size)
+
+
+def _generation_config(base: Base) -> GenerationConfig:
+    """Where answers begin and end, and no more: a checkpoint's other habits of generating (penalties, sampling, lengths) are not
+    looked at here, so with them the export would answer otherwise.
+    """
+    ends = list(base.eos_ids)  # whatever ends an answer here ends it there
+    ending = (ends[0] if len(ends) == 1 else ends) if ends else None
+    return GenerationConfig(bos_token_id=base.tokenizer.bos_token_id, eos_token_id=ending, pad_token_id=base.pad_id)
 
 
 def _write_interventions(base: Base, adapter: Adapter, folder: Path) -> dict[str, Any]:

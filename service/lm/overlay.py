@@ -76,13 +76,17 @@ class Call:
     watch: frozenset[int] = frozenset()  # keep the state entering these blocks
     start: int = 0  # blocks below are not run
     entering: Tensor | None = None  # (B, T, D): the state entering block `start`
-    stop: int | None = None  # this block and those above are not run, only watched
+    stop: int | None = None  # what enters this block is watched, and the decoder ends there, without an output
     sparing: bool = False  # the last block's MLP runs at `keep` alone: the state it leaves elsewhere is not to be used
     behind: Tensor | None = None  # (N, D): a state behind the final norm; nothing but the head is run
     recording: Recording = field(default_factory=Recording)
 
 
 _CALL: ContextVar[Call | None] = ContextVar("call", default=None)
+
+
+class _Stopped(Exception):
+    """The current call wants nothing of the decoder from here on."""
 
 
 @contextmanager
@@ -219,19 +223,19 @@ def _weakly(method: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _block_forward(original: Callable[..., Any], block: int, depth: int) -> Callable[..., Any]:
-    """A block's forward that obeys the current call: skipped below `start` and from `stop` on, watched, intervened on."""
+    """A block's forward that obeys the current call: skipped below `start`, watched, stopped at, intervened on."""
 
     def forward(hidden: Tensor, *args: Any, **kwargs: Any) -> Any:
         call = _CALL.get()
         if call is None:
             return original(hidden, *args, **kwargs)
         if block < call.start:
-            return call.entering
+            return _skipped(call, hidden, is_last=block == depth - 1)
         if block == call.start and call.entering is not None:
             hidden = call.entering  # not what the embedding layer made of it: some add positions to what they are given
         _watch(call, block, hidden)
-        if call.stop is not None and block >= call.stop:
-            return hidden
+        if block == call.stop:
+            raise _Stopped
         out = original(hidden, *args, **kwargs)
         bare = out[0] if isinstance(out, tuple) else out
         moved = intervene(call, block, bare)
@@ -240,6 +244,16 @@ def _block_forward(original: Callable[..., Any], block: int, depth: int) -> Call
         return (moved, *out[1:]) if isinstance(out, tuple) else moved
 
     return forward
+
+
+def _skipped(call: Call, hidden: Tensor, *, is_last: bool) -> Any:
+    """What a block that is not run gives. Only what the last one gives is looked at; block `start` takes what the call holds.
+
+    Some decoders take the first of a tuple. They have done so with what the block below gave, which lost its first rank by that.
+    """
+    entering = call.entering
+    assert entering is not None
+    return (entering,) if is_last and hidden.dim() < entering.dim() else entering
 
 
 def intervene(call: Call, block: int, hidden: Tensor) -> Tensor:
@@ -259,15 +273,19 @@ def _watch(call: Call, block: int, hidden: Tensor) -> None:
 
 
 def _mlp_forward(original: Callable[..., Any]) -> Callable[..., Any]:
-    """The last block's MLP, which mixes no positions, for those alone that the head is applied to, if a call asks for that."""
+    """The last block's MLP, which mixes no positions, for those alone that the head is applied to, if a call asks for that.
+
+    Whatever else it is given may have a place for every position, and is then not to be thinned here: it runs as it is.
+    """
 
     def forward(hidden: Tensor, *args: Any, **kwargs: Any) -> Any:
         call = _CALL.get()
-        if call is None or call.keep is None or not call.sparing:
+        if call is None or call.keep is None or not call.sparing or args or kwargs:
             return original(hidden, *args, **kwargs)
-        out = torch.zeros_like(hidden)
-        out[call.keep] = original(hidden[call.keep][None, :, :], *args, **kwargs)[0]
-        return out
+        out = original(hidden[call.keep][None, :, :])
+        spread = torch.zeros_like(hidden)
+        spread[call.keep] = (out[0] if isinstance(out, tuple) else out)[0]
+        return (spread, *out[1:]) if isinstance(out, tuple) else spread
 
     return forward
 
@@ -286,7 +304,7 @@ class _Behind:
 
 
 def _decoder_forward(original: Callable[..., Any]) -> Callable[..., Any]:
-    """The decoder's forward, which hands only the positions asked for to the head."""
+    """The decoder's forward, which hands only the positions asked for to the head, or nothing if a block was to stop it."""
 
     def forward(*args: Any, **kwargs: Any) -> Any:
         call = _CALL.get()
@@ -294,7 +312,10 @@ def _decoder_forward(original: Callable[..., Any]) -> Callable[..., Any]:
             return original(*args, **kwargs)
         if call.behind is not None:
             return _Behind(call.behind[None, :, :])
-        out = original(*args, **kwargs)
+        try:
+            out = original(*args, **kwargs)
+        except _Stopped:
+            return None
         if call.keep is not None:
             call.recording.final = out.last_hidden_state[call.keep]  # (N, D)
             out.last_hidden_state = call.recording.final[None, :, :]

@@ -1,6 +1,6 @@
 """What a version says, measured: losses, teacher-forced answers, greedy answers, sentences of the model's own."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -15,6 +15,7 @@ from service.lm.prompts import LAST, Batch, Row, collate
 from service.lm.sampling import drawn, likeliest
 
 ROWS_AT_ONCE = 64
+STEPS_AT_ONCE = 8  # tokens that are decoded before others have their turn
 
 
 @torch.no_grad()
@@ -48,20 +49,38 @@ def taken(on: View, rows: Sequence[Row], adapter: Adapter | None) -> list[bool]:
 
 @torch.no_grad()
 def greedy(
-    on: View, adapter: Adapter | None, prompts: Sequence[Sequence[int]], *, max_new_tokens: int, stop_eos: bool = True
+    on: View,
+    adapter: Adapter | None,
+    prompts: Sequence[Sequence[int]],
+    *,
+    max_new_tokens: int,
+    stop_eos: bool = True,
+    between: Callable[[], None] = lambda: None,
 ) -> list[tuple[int, ...]]:
-    """Greedy answers as ids, the ending token included where it came; limited by the context as well."""
+    """Greedy answers as ids, the ending token included where it came; limited by the context as well. `between` is called every
+    few tokens, and at the end.
+    """
     answers: list[tuple[int, ...]] = []
     for start in range(0, len(prompts), ROWS_AT_ONCE):
-        answers += _greedy(on, adapter, prompts[start : start + ROWS_AT_ONCE], max_new_tokens, stop_eos)
+        answers += _greedy(on, adapter, prompts[start : start + ROWS_AT_ONCE], max_new_tokens, stop_eos, between)
+        between()
     return answers
 
 
 @torch.no_grad()
-def sample_sentences(base: Base, count: int, *, max_tokens: int, seed: int, batch: int = ROWS_AT_ONCE) -> list[tuple[int, ...]]:
+def sample_sentences(
+    base: Base,
+    count: int,
+    *,
+    max_tokens: int,
+    seed: int,
+    batch: int = ROWS_AT_ONCE,
+    told: Callable[[int], None] = lambda done: None,
+) -> list[tuple[int, ...]]:
     """Sentences the base model writes by itself at temperature 1, from its start token, which they begin with.
 
-    A sentence ends with the model's EOS or at `max_tokens`. The same seed gives the same sentences for the same `batch`.
+    A sentence ends with the model's EOS or at `max_tokens`. The same seed gives the same sentences for the same `batch`. `told`
+    is told after each batch how many there are.
     """
     if base.start_id is None:
         raise Refused("The model's tokenizer has no token that sentences start from.", field="model")
@@ -70,6 +89,7 @@ def sample_sentences(base: Base, count: int, *, max_tokens: int, seed: int, batc
     sentences: list[tuple[int, ...]] = []
     while len(sentences) < count:
         sentences += _sentences(on, min(batch, count - len(sentences)), length, generator)
+        told(len(sentences))
     return sentences
 
 
@@ -103,7 +123,12 @@ def _row_means(values: Tensor, batch: Batch) -> Tensor:
 
 
 def _greedy(
-    on: View, adapter: Adapter | None, prompts: Sequence[Sequence[int]], limit: int, stop_eos: bool
+    on: View,
+    adapter: Adapter | None,
+    prompts: Sequence[Sequence[int]],
+    limit: int,
+    stop_eos: bool,
+    between: Callable[[], None],
 ) -> list[tuple[int, ...]]:
     decoding = Decoding(on, adapter, prompts)
     ends = set(on.base.eos_ids) if stop_eos else set()
@@ -124,6 +149,8 @@ def _greedy(
             decoding.keep(open_)
         rows = [rows[place] for place in open_]
         decoding.feed(torch.tensor([tokens[place] for place in open_]))
+        if len(answers[rows[0]]) % STEPS_AT_ONCE == 0:
+            between()
 
 
 def _sentences(on: View, count: int, length: int, generator: torch.Generator) -> list[tuple[int, ...]]:

@@ -144,7 +144,8 @@ def test_cached_and_plain_passes_agree_on_loss_and_gradient():
     rows = [encode_row(base, prompt, "ZZ") for prompt in ("red is", "a much longer thing that is")]
     start = fit([item("red is", "Z")]).overlay.adapter.interventions
     outcomes = []
-    for passes in (CachedPasses(view, rows, at=min(start), last=3), PlainPasses(view, rows, at=min(start), last=3)):
+    for kind in (CachedPasses, PlainPasses):
+        passes = kind(view, rows, at=min(start), last=3, hooks=Hooks())
         source = {block: each.source.clone().requires_grad_() for block, each in start.items()}
         seen = passes(
             [1, 0], {block: dataclasses.replace(each, source=source[block]) for block, each in start.items()}, record=True

@@ -5,6 +5,7 @@ import torch
 
 from service.editors.baft.basis import TrainedAdapter, fresh, orthonormal
 from service.editors.baft.settings import BaftSettings
+from service.editors.locft.positions import block_by, kind_of
 from service.editors.locft.settings import LocftSettings
 from service.editors.proportion import at_share, same_depth
 from service.lm.intervention import Intervention
@@ -125,12 +126,11 @@ def test_margins_follow_table_5():
 
 
 def test_locft_is_where_the_papers_put_it_and_at_the_same_depth_elsewhere():
-    assert LocftSettings().location_of("llama", 32) == ("down", 22)
-    assert LocftSettings().location_of("mistral", 32) == ("block", 23)
-    assert LocftSettings().location_of("qwen2", 28) == ("down", 6)
-    assert LocftSettings().location_of("qwen2_moe", 24) == ("down", 20)
-    assert LocftSettings().location_of("gpt2", 12) == ("down", 8)
-    assert LocftSettings(kind="up", block=2).location_of("llama", 32) == ("up", 2)
+    assert (kind_of("llama"), block_by("auto", "llama", 32)[0]) == ("down", 22)
+    assert (kind_of("mistral"), block_by("auto", "mistral", 32)[0]) == ("block", 23)
+    assert (kind_of("qwen2"), block_by("auto", "qwen2", 28)[0]) == ("down", 6)
+    assert (kind_of("qwen2_moe"), block_by("auto", "qwen2_moe", 24)[0]) == ("down", 20)
+    assert (kind_of("gpt2"), block_by("auto", "gpt2", 12)[0]) == ("down", 8)
 
 
 def test_shares_of_the_depth_are_rounded_half_up_and_stay_inside_the_model():

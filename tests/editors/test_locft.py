@@ -1,16 +1,23 @@
 """Whole retrains with LocFT-BF on a tiny model that knows eight answers."""
 
+from dataclasses import replace
+from itertools import groupby
+
 import pytest
 import torch
 
+from service.domain.edit import Probe
+from service.editors import rows
+from service.editors.locft.fit import fit_locft
 from service.editors.locft.settings import LocftSettings
 from service.editors.locft.training import Master, teaches_nothing
+from service.editors.neutral import Neutral
 from service.editors.protocol import FitCancelled, FitFailed, Hooks
 from service.lm.overlay import EMPTY, Overlay, logits, view
 from service.lm.prompts import collate, encode_row
-from service.lm.score import row_losses
+from service.lm.score import row_losses, taken
 from tests.builders import make_base
-from tests.editors.lessons import FACTS, item, taught_base, view_of
+from tests.editors.lessons import FACTS, item, neutral, taught_base, view_of
 from tests.editors.locft import EDITS, fit, says
 
 
@@ -38,6 +45,29 @@ def test_every_kind_of_location_can_be_tuned(kind):
     assert all(name.startswith(base.anatomy.block_prefix(1)) for name in fitted.overlay.tensors)
 
 
+@pytest.mark.parametrize(
+    ("family", "kind", "changes"),
+    [
+        ("gptj", "down", {}),
+        ("gpt_oss", "attention", {"num_local_experts": 4, "num_experts_per_tok": 2, "head_dim": 8}),
+    ],
+)
+def test_models_whose_blocks_or_mlps_answer_in_tuples_take_edits(family, kind, changes):
+    base = make_base(family, **changes)
+    items = [item("Paris lies in", "Rome", surfaces=("raw",)), item("Snow lies in", "Bonn", surfaces=("raw",))]
+    chosen = LocftSettings(kind=kind, learning_rate=1e-2, batch=2, epochs=60, settle=0)
+
+    fitted = fit_locft(base, items, settings=chosen, neutral=Neutral(base, (), ()), seed=1)
+
+    assert fitted.lost == ()
+    assert taken(
+        view(base, fitted.overlay.tensors), [encode_row(base, each.edit.prompt, each.target) for each in items], None
+    ) == [
+        True,
+        True,
+    ]
+
+
 def test_training_leaves_the_base_bit_identical():
     base = taught_base()
     batch = collate(base, [encode_row(base, "sky is", "B")])
@@ -59,7 +89,7 @@ def test_the_tensors_are_a_function_of_the_live_set_alone():
 def test_it_stops_as_soon_as_every_edit_is_answered():
     fitted = fit(EDITS[:2], epochs=60)
 
-    assert fitted.reports["red is"]["steps"] < 60
+    assert fitted.reports["red is"]["epochs"] < 60
 
 
 def test_no_edits_give_the_base_tensors():
@@ -93,14 +123,106 @@ def test_trained_rephrases_are_learned():
     assert says(fitted.overlay, "what colour:", "Z")
 
 
-def test_a_retrain_can_be_cancelled_and_shows_its_progress():
-    shown = []
+def test_a_rephrase_is_learned_with_its_own_answer():
+    given = item("red is", "Z")
+    own = Probe(prompt="what colour:", answer="Y", train=True)
+
+    fitted = fit([replace(given, edit=replace(given.edit, rephrases=(own,)))], settle=0)
+
+    assert says(fitted.overlay, "red is", "Z") and says(fitted.overlay, "what colour:", "Y")
+
+
+def test_a_rephrase_that_fits_no_context_is_left_out_and_reported_and_the_rest_is_learned():
+    fitted = fit([item("red is", "Z", rephrases=("b" * 200, "what colour:")), EDITS[1]], settle=0)
+
+    assert fitted.lost == ()
+    assert says(fitted.overlay, "what colour:", "Z")
+    assert fitted.scores["rephrases_left_out"] == 1
+
+
+def test_a_rephrase_that_is_the_prompt_of_another_edit_is_left_to_that_one():
+    fitted = fit([item("red is", "Z", rephrases=(" sky  is",)), item("sky is", "Y")], settle=0)
+
+    assert fitted.lost == ()
+    assert says(fitted.overlay, "sky is", "Y")
+    assert fitted.reports["red is"]["epochs"] < 60  # of 100: nothing was fought over
+    assert fitted.scores["rephrases_left_out"] == 1
+
+
+def test_the_scores_say_how_many_neutral_rows_a_retrain_was_held_to():
+    drawn, left = (
+        fit([item("red is", "Z", subject=subject)], preserve_pool=100, epochs=1).scores["neutral_rows"]
+        for subject in ("is", neutral().sentences[0].text)
+    )
+
+    assert drawn == len(neutral().sentences)  # "is" tells nothing
+    assert left < drawn
+    assert fit(EDITS[:1], preserve_weight=0.0).scores["neutral_rows"] == 0
+
+
+def test_progress_never_goes_back_and_names_each_part_of_the_work():
+    shown: list[tuple[float, str]] = []
+
+    fit(EDITS[:2], prompts=("cow is",), hooks=Hooks(progress=lambda *told: shown.append(told)))
+
+    shares, stages = [share for share, _ in shown], list(dict.fromkeys(stage for _, stage in shown))
+    assert shares == sorted(shares)
+    assert (shares[0], shares[-1]) == (0.0, 1.0)
+    assert stages == [
+        "reading",
+        "asking the base model what must stay",
+        "epochs",
+        "settling",
+        "asking every edit once more",
+    ]
+    assert max(share for share, stage in shown if stage == "settling") > min(
+        share for share, stage in shown if stage == "settling"
+    )
+
+
+def test_progress_does_not_go_back_either_if_settling_loses_edits():
+    shown: list[tuple[float, str]] = []
+    firmly = {"preserve_weight": 30.0, "stop_margin": 0.1}
+
+    fit(EDITS, **firmly, hooks=Hooks(progress=lambda *told: shown.append(told)))
+
+    shares, stages = [share for share, _ in shown], [stage for stage, _ in groupby(stage for _, stage in shown)]
+    assert stages[-4:-1] == ["epochs", "settling", "epochs"]
+    assert shares == sorted(shares)
+
+
+@pytest.mark.parametrize("stage", ["reading", "asking the base model what must stay", "epochs", "settling"])
+def test_a_retrain_can_be_cancelled_in_every_part_of_it(stage):
+    shown: list[str] = []
 
     with pytest.raises(FitCancelled):
-        fit(EDITS, hooks=Hooks(cancelled=lambda: len(shown) > 1, progress=lambda share, _: shown.append(share)))
+        fit(
+            EDITS[:2],
+            prompts=("cow is",),
+            hooks=Hooks(cancelled=lambda: stage in shown, progress=lambda _, stage: shown.append(stage)),
+        )
 
-    assert shown == sorted(shown)
-    assert all(0 <= share <= 1 for share in shown)
+    assert shown[-1] == stage
+
+
+def test_reading_gives_way_between_rows_and_between_answers_of_the_base(monkeypatch):
+    monkeypatch.setattr(rows, "_ANSWER_TOKENS", 2)
+    probes = tuple(f"thing {number} is" for number in range(130))
+    given = [EDITS[0], item("sky is", "Y", locality=probes), *(item(f"{number} is", "Z") for number in range(130))]
+    stages: list[str] = [""]
+    gave: list[str] = []
+
+    with pytest.raises(FitCancelled):
+        fit(
+            given,
+            hooks=Hooks(
+                give_way=lambda: gave.append(stages[-1]),
+                progress=lambda _, stage: stages.append(stage),
+                cancelled=lambda: stages[-1] == "epochs",
+            ),
+        )
+
+    assert gave[:-1] == ["reading"] * 3 + ["asking the base model what must stay"] * 3
 
 
 def test_numbers_that_are_not_finite_stop_it():

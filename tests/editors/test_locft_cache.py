@@ -3,6 +3,7 @@
 import errno
 import os
 import tempfile
+from pathlib import Path
 
 import pytest
 import torch
@@ -99,6 +100,32 @@ def test_the_file_has_no_name_while_it_is_used(tmp_path, monkeypatch):
     with cache(on, store_of(on), disk_tokens=100) as states:
         assert states.bytes[1] > 0
         assert list(tmp_path.iterdir()) == []  # so nothing is left, however the process ends
+
+
+def test_the_file_has_no_name_while_its_room_is_reserved_either(tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    reserve, named = os.posix_fallocate, []
+    monkeypatch.setattr(os, "posix_fallocate", lambda *room: named.extend(tmp_path.iterdir()) or reserve(*room))
+    on = view(make_base())
+
+    with cache(on, store_of(on), disk_tokens=100) as states:
+        assert states.bytes[1] > 0
+
+    assert named == []  # reserving takes long, and may be where the process is killed
+
+
+def test_the_file_goes_with_the_tensor_over_it(tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    on = view(make_base())
+    files = Path("/proc/self/fd")
+
+    def opened() -> int:
+        return sum(str(each.readlink()).startswith(str(tmp_path)) for each in files.iterdir() if each.is_symlink())
+
+    with cache(on, store_of(on), disk_tokens=100) as states:
+        states.batch(range(6))
+        assert opened() == 1
+    assert opened() == 0
 
 
 def test_a_full_disk_is_refused_before_training_begins(monkeypatch):

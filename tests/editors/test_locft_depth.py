@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from benchmarks.plain_locft import plain_locft
 from service.editors.locft.fit import fit_locft
+from service.editors.locft.places import place_of
 from service.editors.locft.settings import LocftSettings
 from service.editors.neutral import Neutral
 from service.editors.protocol import Fitted
@@ -104,4 +105,5 @@ def test_presets_of_the_comparisons_change_one_location_by_one_edit_a_step(prese
     chosen = LocftSettings(preset=preset)
 
     assert (chosen.order, chosen.batch, chosen.epochs, chosen.stop_loss, chosen.preserve_weight) == ("depth", 1, 25, 1e-2, 0.0)
-    assert chosen.location_of("llama", 32) == ("down", 22)
+    place = place_of(make_base().anatomy, chosen)
+    assert (place.kind, place.blocks, place.rule) == ("down", (2,), "proportional")

@@ -1,5 +1,7 @@
 """Preset `paper` against the authors' procedure written out again with torch and transformers alone, on several families."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import Tensor
@@ -95,6 +97,22 @@ def test_a_high_threshold_skips_and_stops_where_the_authors_do():
     for name, tensor in expected.items():
         assert (tensors[name] - tensor).abs().max() <= ROUNDING[torch.float64]
         assert not torch.equal(tensor, trained_on[name])
+
+
+@pytest.mark.parametrize("preset", ["paper", "ft_m", "ft_l"])
+def test_a_chat_model_is_trained_and_verified_on_raw_text_alone(preset):
+    base = make_base("llama")
+    assert base.surfaces == ("raw", "chat")
+    on_all = [replace(each, edit=replace(each.edit, surfaces=())) for each in ITEMS[:3]]
+
+    fitted, expected = (retrained(base, items, preset=preset, epochs=40, learning_rate=1e-2) for items in (on_all, ITEMS[:3]))
+
+    assert fitted.overlay.tensors_digest == expected.overlay.tensors_digest
+    assert fitted.lost == expected.lost
+
+
+def test_by_default_a_chat_model_is_trained_on_every_surface_of_an_edit():
+    assert LocftSettings().surfaces == "edit"
 
 
 def test_nothing_but_the_settings_of_the_paper_is_in_its_preset():

@@ -1,5 +1,6 @@
 """A step taken in parts of like length: the gradient of all rows at once, whatever the mean is over, and no work in vain."""
 
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -154,6 +155,63 @@ def test_a_batch_that_teaches_nothing_moves_nothing():
 
         assert not step.moved and step.right.all()
         assert master.gradient is None and torch.equal(master.tensors[NAME], before)
+
+
+def held_at_once(rows: list[Row], monkeypatch: pytest.MonkeyPatch, *, stop_loss: float) -> tuple[int, Noting]:
+    """The most tokens whose graphs are held at one time in a step whose parts hold 40 tokens, and what was gathered."""
+    monkeypatch.setattr(training, "_PART_TOKENS", 40)
+    monkeypatch.setattr(training, "_PADDING", {"cpu": 0})
+    learn, graphs, most = Tuning._learn, [], [0]
+
+    def noting(self: Tuning, part: list[int], chosen: list[int], parameters: Any) -> tuple[Tensor, Tensor]:
+        alive = sum(tokens for graph, tokens in graphs if graph() is not None)
+        term, right = learn(self, part, chosen, parameters)
+        tokens = sum(len(rows[place].ids) for place in part)
+        graphs.append((weakref.ref(term), tokens))
+        most[0] = max(most[0], alive + tokens)
+        return term, right
+
+    monkeypatch.setattr(Tuning, "_learn", noting)
+    with tuned(make_base(dtype=torch.float64), rows, judge="loss", stop_loss=stop_loss) as (tuning, master):
+        tuning.step(master, range(len(rows)), Hooks())
+    return most[0], master
+
+
+def test_a_batch_that_may_be_skipped_holds_no_more_graphs_than_one_pass_may():
+    with pytest.MonkeyPatch.context() as patch:
+        most, master = held_at_once(rows_of(make_base()) * 3, patch, stop_loss=1e3)
+
+    assert most <= 40  # of 234
+    assert master.gradient is None
+
+
+def test_parts_whose_graphs_were_let_go_are_learned_if_a_later_one_has_something_to_teach():
+    base = make_base(dtype=torch.float64)
+    rows = rows_of(base) * 3
+    batch = collate(base, rows)
+    losses = cross_entropy(target_logits(view(base), batch), batch.labels, reduction="none")
+    mean = torch.stack([losses[batch.row_of == row].mean() for row in range(len(rows))]).mean().item()
+
+    with pytest.MonkeyPatch.context() as patch:
+        most, master = held_at_once(rows, patch, stop_loss=0.999 * mean)  # reached by the last part alone
+
+    assert most <= 40
+    assert torch.allclose(master.gradient, plain_gradient(base, rows, "sample"), rtol=0, atol=1e-7)
+
+
+def test_parts_predict_no_more_tokens_than_their_logits_may_cost(monkeypatch):
+    base = make_base(dtype=torch.float64)
+    rows, passes = rows_of(base), []
+    monkeypatch.setattr(training, "_PADDING", {"cpu": 10_000})
+    monkeypatch.setattr(training, "_LOGIT_BYTES", 4 * 320 * 5)  # of five tokens
+    run = training.run_from
+    monkeypatch.setattr(training, "run_from", lambda *args, **more: passes.append(args[1].batch.labels) or run(*args, **more))
+
+    with tuned(base, rows) as (tuning, master):
+        tuning.step(master, range(len(rows)), Hooks())
+
+    assert [len(labels) for labels in passes] == [3, 5, 5, 4]
+    assert torch.allclose(master.gradient, plain_gradient(base, rows, "sample"), rtol=0, atol=1e-7)
 
 
 @pytest.mark.parametrize(("fault", "raised"), [("cancelled", FitCancelled), ("nan", FitFailed)])

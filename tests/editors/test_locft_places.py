@@ -100,6 +100,23 @@ def test_several_blocks_and_whole_models_take_edits(where):
     assert all(says(fitted.overlay, edit.edit.prompt, edit.target) for edit in EDITS[:4])
 
 
+@pytest.mark.parametrize(
+    ("family", "depth", "width", "rate"),
+    [
+        ("llama", 32, 4096, 5e-4),
+        ("mistral", 32, 4096, 5e-5),
+        ("qwen2", 28, 3584, 5e-4),
+        ("qwen2_moe", 24, 2048, 5e-4),
+        ("llama", 8, 192, 5e-4 * 4096 / 192),
+        ("qwen2", 28, 1536, 5e-4 * 4096 / 1536),  # as deep as the papers' model of the family, and less than half as wide
+        ("llama", 32, 960, 5e-4 * 4096 / 960),
+        ("qwen2", 64, 5120, 5e-4),
+    ],
+)
+def test_the_rate_is_the_papers_for_their_models_and_rises_as_others_get_narrower(family, depth, width, rate):
+    assert LocftSettings().rate_of(family, depth, width) == pytest.approx(rate)
+
+
 def test_the_embedded_model_is_tuned_where_it_was_measured_best_unless_another_rule_is_asked_for():
     def kind_and_block(**asked):
         settings = LocftSettings(**asked)

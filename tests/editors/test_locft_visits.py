@@ -1,8 +1,10 @@
 """Which rows an epoch passes over, and in which batches."""
 
+from collections.abc import Sequence
+
 import torch
 
-from service.editors.locft.visits import batches, batches_by_length, parts_by_length, rows_to_visit
+from service.editors.locft.visits import Size, batches, batches_by_length, parts_by_length, rows_to_visit
 
 LENGTHS = [5 + (number * 7) % 40 for number in range(1_000)]
 
@@ -44,8 +46,12 @@ def test_batches_follow_from_the_seed_and_mix_anew_in_every_epoch():
     assert {frozenset(batch) for batch in by_length(0)}.isdisjoint({frozenset(batch) for batch in by_length(1)})
 
 
+def cut(chosen: Sequence[int], lengths: list[int], *, tokens: int, padding: int) -> list[list[int]]:
+    return parts_by_length(chosen, lengths.__getitem__, lambda _: 1, room=Size(tokens, targets=len(lengths)), padding=padding)
+
+
 def test_parts_of_a_batch_hold_little_padding_and_leave_no_row_out():
-    parts = parts_by_length(range(100), LENGTHS.__getitem__, tokens=300, padding=20)
+    parts = cut(range(100), LENGTHS, tokens=300, padding=20)
 
     assert sorted(place for part in parts for place in part) == list(range(100))
     for part in parts:
@@ -56,11 +62,19 @@ def test_parts_of_a_batch_hold_little_padding_and_leave_no_row_out():
 
 
 def test_rows_of_one_length_are_one_part_until_it_is_full():
-    assert parts_by_length(range(8), ([10] * 8).__getitem__, tokens=50, padding=0) == [[0, 1, 2, 3, 4], [5, 6, 7]]
+    assert cut(range(8), [10] * 8, tokens=50, padding=0) == [[0, 1, 2, 3, 4], [5, 6, 7]]
 
 
 def test_a_row_longer_than_a_part_may_be_goes_alone():
-    assert parts_by_length([0, 1], [500, 400].__getitem__, tokens=300, padding=1_000) == [[1], [0]]
+    assert cut([0, 1], [500, 400], tokens=300, padding=1_000) == [[1], [0]]
+
+
+def test_a_part_predicts_no_more_tokens_than_there_is_room_for_their_logits():
+    targets = [1, 4, 4, 2, 9, 1]
+
+    parts = parts_by_length(range(6), ([10] * 6).__getitem__, targets.__getitem__, room=Size(tokens=1_000, targets=8), padding=0)
+
+    assert parts == [[0, 1], [2, 3], [4], [5]]
 
 
 def test_what_is_not_right_is_always_visited_and_what_is_right_by_its_share():

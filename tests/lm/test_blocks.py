@@ -19,12 +19,16 @@ DOWN = {
     "phi3": ("model.layers.2.mlp.down_proj.weight",),
     "gpt2": ("transformer.h.2.mlp.c_proj.weight", "transformer.h.2.mlp.c_proj.bias"),
     "gpt_neox": ("gpt_neox.layers.2.mlp.dense_4h_to_h.weight", "gpt_neox.layers.2.mlp.dense_4h_to_h.bias"),
+    "gptj": ("transformer.h.2.mlp.fc_out.weight", "transformer.h.2.mlp.fc_out.bias"),
+    "gpt_neo": ("transformer.h.2.mlp.c_proj.weight", "transformer.h.2.mlp.c_proj.bias"),
     "qwen2_moe": ("model.layers.2.mlp.shared_expert.down_proj.weight",),
 }
 UP = {
     **dict.fromkeys(("llama", "mistral", "qwen2", "qwen3", "gemma", "gemma2"), ("model.layers.2.mlp.up_proj.weight",)),
     "gpt2": ("transformer.h.2.mlp.c_fc.weight", "transformer.h.2.mlp.c_fc.bias"),
     "gpt_neox": ("gpt_neox.layers.2.mlp.dense_h_to_4h.weight", "gpt_neox.layers.2.mlp.dense_h_to_4h.bias"),
+    "gptj": ("transformer.h.2.mlp.fc_in.weight", "transformer.h.2.mlp.fc_in.bias"),
+    "gpt_neo": ("transformer.h.2.mlp.c_fc.weight", "transformer.h.2.mlp.c_fc.bias"),
     "qwen2_moe": ("model.layers.2.mlp.shared_expert.up_proj.weight",),
 }
 

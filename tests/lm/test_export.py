@@ -17,8 +17,9 @@ from service.atlas import weights_path
 from service.domain.errors import Conflict, Unavailable
 from service.lm.base import Base, load_base
 from service.lm.blocks import Location
-from service.lm.export import load_exported, read_manifest, write_export
+from service.lm.export import read_manifest, write_export
 from service.lm.files import model_folder
+from service.lm.load_errata import load
 from service.lm.overlay import EMPTY, Overlay, view
 from service.lm.prompts import encode_prompt
 from service.lm.score import greedy
@@ -77,7 +78,7 @@ def plain_answers(base: Base, folder: Path) -> list[list[int]]:
 
 def loaded_answers(base: Base, folder: Path, *, cache: bool) -> list[list[int]]:
     """What the loader's model answers, all prompts at once and padded on the left."""
-    model, tokenizer = load_exported(folder)
+    model, tokenizer = load(folder)
     tokenizer.padding_side = "left"
     given = tokenizer(list(PROMPTS), return_tensors="pt", padding=True)
     ids, attention = given["input_ids"], given["attention_mask"]
@@ -228,6 +229,38 @@ def test_everything_that_ends_an_answer_here_ends_it_there(tmp_path: Path) -> No
     assert written["eos_token_id"] == list(base.eos_ids) == [1, 7]
 
 
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("repetition_penalty", 3.0),
+        ("no_repeat_ngram_size", 1),
+        ("suppress_tokens", list(range(5, 250, 2))),
+        ("bad_words_ids", [[token] for token in range(5, 250, 2)]),
+        ("forced_eos_token_id", 9),
+        ("exponential_decay_length_penalty", (0, 50.0)),
+        ("num_beams", 3),
+        ("max_new_tokens", 2),
+        ("do_sample", True),
+        ("temperature", 0.6),
+        ("top_k", 3),
+    ],
+)
+def test_no_habit_of_generating_that_a_checkpoint_brings_along_is_exported(field: str, value: object, tmp_path: Path) -> None:
+    base = make_base("llama")
+    setattr(base.model.generation_config, field, value)
+    overlay = Overlay(changed(base))
+
+    write_export(base, overlay, tmp_path / "out", manifest={})
+
+    model = AutoModelForCausalLM.from_pretrained(tmp_path / "out")
+    said = []
+    for prompt in PROMPTS:
+        ids = torch.tensor([encode_prompt(base, prompt)])
+        out = model.generate(ids, attention_mask=torch.ones_like(ids), max_length=ids.shape[1] + LENGTH)
+        said.append(until_end(out[0, ids.shape[1] :].tolist(), base.eos_ids))
+    assert said == live_answers(base, overlay)
+
+
 def test_the_manifest_says_what_was_exported(tmp_path: Path) -> None:
     written = write_export(make_base("llama"), EMPTY, tmp_path / "out", manifest={"version": 4, "live": ["a"], "window": 0})
 
@@ -316,7 +349,7 @@ def test_padding_on_either_side_is_never_taken_for_the_prompt(side: str, tmp_pat
     batch = collate(base, make_rows(base, [(9, 0), (2, 0), (1, 0)]), side=side)  # type: ignore[arg-type]
     want = logits(view(base), batch, adapter.interventions)
 
-    model, _ = load_exported(tmp_path / "out")
+    model, _ = load(tmp_path / "out")
     with torch.no_grad():
         got = model(input_ids=batch.ids, attention_mask=batch.attention.long(), position_ids=batch.position_ids).logits
 

@@ -5,6 +5,7 @@ import gc
 import threading
 import weakref
 from collections.abc import Mapping
+from typing import Any
 
 import pytest
 import torch
@@ -17,7 +18,7 @@ from service.lm.intervention import Adapter, Intervention
 from service.lm.overlay import Call, Recording, calling, head, intervening, logits, target_logits, view
 from service.lm.prompts import Batch, collate
 from tests.builders import FAMILIES, make_adapter, make_base, make_intervention, make_rows
-from tests.conftest import hooked
+from tests.hooks import hooked
 
 SHAPES = [(6, 3), (1, 2), (12, 4), (2, 5), (3, 1)]  # prompts of 1, 2 and 3 tokens among them
 
@@ -37,7 +38,12 @@ def hooked_logits(base: Base, batch: Batch, adapter: Adapter, replaced: Mapping[
         model.get_parameter(name).data.copy_(tensor)
 
     def hook(intervention: Intervention) -> object:
-        return lambda module, inputs, out: intervention(out, batch.positions)
+        def moved(module: object, inputs: object, out: Any) -> Any:
+            bare = out[0] if isinstance(out, tuple) else out
+            changed = intervention(bare, batch.positions)
+            return (changed, *out[1:]) if isinstance(out, tuple) else changed
+
+        return moved
 
     for block, intervention in adapter.interventions.items():
         anatomy_of(model).blocks[block].register_forward_hook(hook(intervention))

@@ -1,34 +1,44 @@
 """The cached step gives what the plain forward pass gives, gradients included.
 
-In float64 the two differ by rounding alone (1e-12 here). Two families cannot be run in it: eager attention masks with the dtype's
-smallest number, which overflows its fp32 softmax (Gemma-2), and grouped products know no float64 (Qwen2-MoE). There fp32 is used
-and the tolerance is 1e-5 on logits of size 1.
+In float64 the two differ by rounding alone (1e-12 here). Some families cannot be run in it: eager attention masks with the
+dtype's smallest number, which overflows its fp32 softmax (Gemma-2), grouped products know no float64 (Qwen2-MoE, GPT-OSS), and
+GPT-J and GPT-Neo ask for attention in fp32. There fp32 is used and the tolerance is 1e-5 on logits of size 1.
 """
 
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from service.domain.errors import Refused
 from service.lm.base import Base
 from service.lm.blocks import Kind, Location
 from service.lm.intervention import Intervention
-from service.lm.overlay import Recording, View, head, target_logits, view
+from service.lm.overlay import Recording, View, _mlp_forward, head, target_logits, view
 from service.lm.prompts import Batch, Row, collate
 from service.lm.resume import concatenated, prefill, prefill_inputs, resume, run_from
 from tests.builders import FAMILIES, make_adapter, make_base, make_rows
 
 # Longer than the sliding windows of 5, shorter than the three intervened tokens, and of several lengths at once.
 SHAPES = [(6, 3), (1, 2), (12, 4), (2, 5), (3, 1), (20, 7)]
-FP32 = ("gemma2", "qwen2_moe")
+FP32 = ("gemma2", "qwen2_moe", "gptj", "gpt_neo", "gpt_oss")
+# Its MLP answers in a tuple, and is nothing but experts, so that it has no down-projection like the other families.
+GPT_OSS = {
+    "num_local_experts": 4,
+    "num_experts_per_tok": 2,
+    "layer_types": ["sliding_attention", "full_attention"] * 2,
+    "sliding_window": 5,
+    "head_dim": 8,
+    "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0},
+}
 
 
-def setting(family: str) -> tuple[Base, View, list[Row], float]:
+def setting(family: str, **changes: Any) -> tuple[Base, View, list[Row], float]:
     dtype = torch.float32 if family in FP32 else torch.float64
-    base = make_base(family, dtype=dtype)
+    base = make_base(family, dtype=dtype, **changes)
     return base, view(base), make_rows(base, SHAPES), 1e-5 if family in FP32 else 1e-12
 
 
@@ -197,6 +207,48 @@ def test_the_last_block_computes_an_mlp_for_predictions_alone() -> None:
 
     handle.remove()
     assert seen == [sum(len(row.target_ids) for row in rows)]
+
+
+@pytest.mark.parametrize("count", [2, 3, 6])  # two rows would be unpacked without a word
+def test_an_mlp_that_answers_in_a_tuple_is_computed_for_predictions_alone_too(count: int) -> None:
+    base, on, rows, tolerance = setting("gpt_oss", **GPT_OSS)
+    seen: list[int] = []
+    handle = on.anatomy.blocks[3].mlp.experts.register_forward_hook(  # type: ignore[union-attr]
+        lambda module, inputs, out: seen.append(out[..., 0].numel())
+    )
+
+    got = run_from(on, prefill_inputs(on, rows[:count], block=2))
+
+    handle.remove()
+    want = target_logits(on, collate(base, rows[:count]))
+    torch.testing.assert_close(got, want, rtol=0, atol=tolerance)
+    assert seen[0] == sum(len(row.target_ids) for row in rows[:count])
+
+
+def test_an_mlp_that_is_given_more_than_states_runs_at_every_position() -> None:
+    """Bloom's, for one, takes the residual stream as well."""
+    base, on, rows, tolerance = setting("llama")
+    mlp: Any = on.anatomy.blocks[3].mlp
+    block: Any = on.anatomy.blocks[3]
+    plainly = type(mlp).forward
+    mlp.forward = _mlp_forward(lambda hidden, more: plainly(mlp, hidden) + more)
+    block.mlp = _Adding(mlp)
+
+    got = run_from(on, prefill_inputs(on, rows, block=2))
+
+    want = target_logits(on, collate(base, rows))
+    torch.testing.assert_close(got, want, rtol=0, atol=tolerance)
+
+
+class _Adding(nn.Module):
+    """Calls an MLP with a second tensor that has a place for every position."""
+
+    def __init__(self, mlp: nn.Module) -> None:
+        super().__init__()
+        self.inner = mlp
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        return self.inner(hidden, hidden)
 
 
 def test_the_last_token_of_a_row_is_predicted_and_never_read() -> None:

@@ -55,7 +55,7 @@ def fit_baft(
         adapter = Adapter(fresh(base.anatomy.width, blocks, settings, generator), {}, settings.last).to(base.device)
         new, window = [*new, *(item for item in window if not item.settled)], [item for item in window if item.settled]
     items = [*new, *window]
-    runs = Runs(view_of(Overlay(parent.tensors)), min(blocks), settings.last, cached)
+    runs = Runs(view_of(Overlay(parent.tensors)), min(blocks), settings.last, cached, hooks)
     material = gather(runs, items, len(new), settings=settings, neutral=neutral, generator=generator)
     fit = _Fit(runs.view, items, len(new), material, adapter, settings)
     missed = fit.lost(adapter.interventions)
@@ -63,7 +63,7 @@ def fit_baft(
     overlay = Overlay(parent.tensors, Adapter(after, fit.balance(after), settings.last))
     spent = {"milliseconds": int((time.monotonic() - started) * 1000), "fitted_together": len(new)}
     reports = fit.reports(after, traces, lost, missed, spent)
-    scores = {"retention": 1.0 - len(lost) / max(len(items), 1), "canary": canary_share(neutral, runs.view, overlay)}
+    scores = {"retention": 1.0 - len(lost) / max(len(items), 1), "canary": canary_share(neutral, runs.view, overlay, hooks)}
     return Fitted(overlay, reports, tuple(items[index].edit.id for index in sorted(lost)), scores)
 
 

@@ -5,18 +5,16 @@ from dataclasses import dataclass
 
 import torch
 
-from service.editors.baft.passes import CachedPasses, Passes, PlainPasses
+from service.editors.baft.passes import Passes
 from service.editors.baft.preserve import Pool, Preserved, nearest, pool_of
+from service.editors.baft.runs import Runs
 from service.editors.baft.settings import BaftSettings
 from service.editors.neutral import Neutral
 from service.editors.protocol import Item
 from service.editors.rows import AskedRow, asked_rows, kept_rows, prefixed, speaks_against
 from service.lm.base import Base
-from service.lm.overlay import View
 from service.lm.prompts import Row, encode_prompt, encode_row, prompt_row
-from service.lm.resume import prefill
 
-_SETTLED_KEPT = 2  # of the head's tensors and of those being trained
 _NEAR_SETTLED = 16  # settled rows that count as near a new row
 
 
@@ -43,32 +41,6 @@ class Material:
     unrelated_count: int
 
 
-@dataclass(frozen=True, eq=False)
-class Runs:
-    """How rows are run through a view: cached from block `at` on, or plainly."""
-
-    view: View
-    at: int
-    last: int
-    cached: bool
-
-    def passes(self, rows: Sequence[Row]) -> Passes:
-        """Passes over rows."""
-        kind = CachedPasses if self.cached else PlainPasses
-        return kind(self.view, rows, at=self.at, last=self.last)
-
-    def passes_with(self, rows: Sequence[Row], settled: Sequence[Row], neutral: Neutral) -> Passes:
-        """Passes over rows and, behind them, rows of settled items, which stay prepared between fits."""
-        if not self.cached or not settled:
-            return self.passes([*rows, *settled])
-        prepared = neutral.ready(
-            ("settled", self.view.tensors_digest, self.at, self.last, tuple(settled)),
-            lambda: prefill(self.view, settled, at=self.at, last=self.last),
-            keep=_SETTLED_KEPT,
-        )
-        return CachedPasses(self.view, rows, at=self.at, last=self.last, more=prepared)
-
-
 def gather(
     runs: Runs, items: Sequence[Item], new: int, *, settings: BaftSettings, neutral: Neutral, generator: torch.Generator
 ) -> Material:
@@ -82,7 +54,7 @@ def gather(
     asked_passes = runs.passes_with([row.row for row in (*fresh, *window)], [row.row for row in settled], neutral)
     places = asked_passes.places()
     in_fit = [item for item in items if not item.settled]
-    pool = pool_of(runs.view, neutral, runs.at, settings, runs.passes) if settings.preserve_weight > 0 else None
+    pool = pool_of(runs, neutral, settings) if settings.preserve_weight > 0 else None
     allowed = pool.allowed(speaks_against(in_fit)) if pool else []
     probes = kept_rows(base, runs.view, items) if pool and settings.learn_probes else []
     unrelated = _unrelated_rows(base, items[:new]) if settings.margin else []
@@ -96,7 +68,7 @@ def gather(
         pool=pool,
         allowed=allowed,
         near=pool.near(places[: len(fresh)], allowed, settings.preserve_near) if pool else [],
-        kept=Preserved(runs.view, probes, runs.passes(probes)) if probes else None,
+        kept=Preserved(runs, probes, runs.passes(probes)) if probes else None,
         kept_count=len(probes),
         unrelated=runs.passes(unrelated) if unrelated else None,
         unrelated_count=len(unrelated),

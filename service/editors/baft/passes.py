@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from service.editors.baft.objective import position_means
+from service.editors.protocol import Hooks
 from service.lm.intervention import Intervention
 from service.lm.overlay import Recording, View, logits
 from service.lm.prompts import Row, collate
@@ -43,8 +44,8 @@ class Passes(Protocol):
 class PlainPasses:
     """Whole sequences through the whole model, every time."""
 
-    def __init__(self, view: View, rows: Sequence[Row], *, at: int, last: int) -> None:
-        self._view, self._rows, self._at, self._last = view, rows, at, last
+    def __init__(self, view: View, rows: Sequence[Row], *, at: int, last: int, hooks: Hooks) -> None:
+        self._view, self._rows, self._at, self._last, self._hooks = view, rows, at, last, hooks
 
     def __call__(self, chosen: Sequence[int], interventions: Mapping[int, Intervention], *, record: bool = False) -> Pass:
         batch = collate(self._view.base, [self._rows[index] for index in chosen], last=self._last)
@@ -55,15 +56,19 @@ class PlainPasses:
         return Pass(recording.final, out, batch.labels, batch.row_of, weights)
 
     def places(self) -> Tensor:
-        return _places(prefill(self._view, self._rows, at=self._at, last=self._last) if self._rows else None)
+        if not self._rows:
+            return _places(None)
+        return _places(prefilled(self._view, self._rows, at=self._at, last=self._last, hooks=self._hooks))
 
 
 class CachedPasses:
     """What no intervention reaches is computed once; a call runs the blocks above the first intervened one over the row ends."""
 
-    def __init__(self, view: View, rows: Sequence[Row], *, at: int, last: int, more: Prefilled | None = None) -> None:
+    def __init__(
+        self, view: View, rows: Sequence[Row], *, at: int, last: int, hooks: Hooks, more: Prefilled | None = None
+    ) -> None:
         self._view = view
-        parts = [prefill(view, rows, at=at, last=last)] if rows else []
+        parts = [prefilled(view, rows, at=at, last=last, hooks=hooks)] if rows else []
         parts += [] if more is None else [more]  # rows prepared before, behind the others
         self._whole = concatenated(parts) if parts else None
         self._selected: tuple[tuple[int, ...], Prefilled] | None = None
@@ -82,6 +87,11 @@ class CachedPasses:
         if self._selected is None or self._selected[0] != chosen:
             self._selected = (chosen, self._whole.select(chosen))
         return self._selected[1]
+
+
+def prefilled(view: View, rows: Sequence[Row], *, at: int, last: int, hooks: Hooks) -> Prefilled:
+    """Prepares rows, at least one, some at a time."""
+    return concatenated([prefill(view, part, at=at, last=last) for part in hooks.parts(rows)])
 
 
 def _places(whole: Prefilled | None) -> Tensor:

@@ -10,26 +10,24 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from service.editors.baft.passes import Passes
+from service.editors.baft.runs import Runs
 from service.editors.baft.settings import BaftSettings
 from service.editors.neutral import Neutral
 from service.editors.terms import divergence
 from service.lm.intervention import Intervention
-from service.lm.overlay import View, head
+from service.lm.overlay import head
 from service.lm.prompts import Row
 
-MakePasses = Callable[[Sequence[Row]], Passes]
-_CHUNK = 64
-_POOLS_KEPT = 2  # the pool of the head's tensors and of the last ones
+_POOLS_KEPT = 2  # of the head's tensors and of those being trained
 
 
 class Preserved:
     """Rows and, as states behind the final norm, the unedited model's predictions on their target positions."""
 
-    def __init__(self, view: View, rows: Sequence[Row], passes: Passes) -> None:
-        self._view, self._passes = view, passes
+    def __init__(self, runs: Runs, rows: Sequence[Row], passes: Passes) -> None:
+        self._view, self._passes = runs.view, passes
         self._finals: list[Tensor] = []
-        for start in range(0, len(rows), _CHUNK):
-            chosen = range(start, min(start + _CHUNK, len(rows)))
+        for chosen in runs.hooks.parts(range(len(rows))):
             with torch.no_grad():
                 seen = passes(chosen, {})
             self._finals += [seen.final[seen.row_of == index] for index in range(len(chosen))]
@@ -46,10 +44,11 @@ class Preserved:
 class Pool:
     """The neutral rows of one view, drawn once and prepared once: every fit on that view chooses from them."""
 
-    def __init__(self, view: View, rows: Sequence[Row], passes: Passes) -> None:
-        self._texts = [view.base.tokenizer.decode(list(row.ids), skip_special_tokens=True) for row in rows]
+    def __init__(self, runs: Runs, rows: Sequence[Row]) -> None:
+        passes, tokenizer = runs.passes(rows), runs.view.base.tokenizer
+        self._texts = [tokenizer.decode(list(row.ids), skip_special_tokens=True) for row in rows]
         self._places = passes.places()  # (rows, D)
-        self.preserved = Preserved(view, rows, passes)
+        self.preserved = Preserved(runs, rows, passes)
 
     def allowed(self, speaks_against: Callable[[str], bool]) -> list[int]:
         """Rows that do not state what an edit changes."""
@@ -72,12 +71,12 @@ def nearest(rows: Tensor, places: Tensor, count: int) -> list[int]:
     return sorted(set(close.topk(min(count, len(rows)), dim=0).indices.flatten().tolist()))
 
 
-def pool_of(view: View, neutral: Neutral, at: int, settings: BaftSettings, make: MakePasses) -> Pool:
+def pool_of(runs: Runs, neutral: Neutral, settings: BaftSettings, *, ahead: bool = False) -> Pool:
     """The pool of a view, from the last ones used if it is among them. The same numbers either way."""
 
     def make_pool() -> Pool:
         rows = neutral.draw(settings.preserve_pool, torch.Generator().manual_seed(0), last_words=settings.preserve_words)
-        return Pool(view, rows, make(rows))
+        return Pool(runs, rows)
 
-    name = ("pool", view.tensors_digest, at, settings.last, settings.preserve_pool, settings.preserve_words)
-    return neutral.ready(name, make_pool, keep=_POOLS_KEPT)
+    name = ("pool", runs.view.tensors_digest, runs.at, runs.last, settings.preserve_pool, settings.preserve_words)
+    return neutral.ready(name, make_pool, keep=_POOLS_KEPT, ahead=ahead)

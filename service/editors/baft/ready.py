@@ -6,24 +6,34 @@ A fit makes what is missing itself; doing it at the start of the server and afte
 from collections.abc import Callable
 
 from service.editors.baft.basis import identity_adapter
-from service.editors.baft.material import Runs
 from service.editors.baft.preserve import pool_of
+from service.editors.baft.runs import Runs
 from service.editors.baft.settings import BaftSettings
-from service.editors.canary import canary_share
+from service.editors.canary import prepared_canary
 from service.editors.neutral import Neutral
+from service.editors.protocol import Hooks
 from service.lm.base import Base
 from service.lm.overlay import Overlay, View
 
 
 def make_ready(
-    base: Base, view_of: Callable[[Overlay], View], overlay: Overlay, *, settings: BaftSettings, neutral: Neutral
+    base: Base,
+    view_of: Callable[[Overlay], View],
+    overlay: Overlay,
+    *,
+    settings: BaftSettings,
+    neutral: Neutral,
+    hooks: Hooks | None = None,
+    ahead: bool = False,
 ) -> None:
-    """Prepare what fits on top of `overlay` will ask for. Changes no result."""
-    view = view_of(Overlay(overlay.tensors))
-    blocks = settings.blocks_of(base.anatomy.family, base.anatomy.depth)
+    """Prepare what fits on top of `overlay` will ask for; `ahead`: if it is ever published. Changes no result.
 
-    runs = Runs(view, min(blocks), settings.last, cached=True)
+    Raises FitCancelled if `hooks` say so.
+    """
+    hooks = hooks or Hooks()
+    blocks = settings.blocks_of(base.anatomy.family, base.anatomy.depth)
+    runs = Runs(view_of(Overlay(overlay.tensors)), min(blocks), settings.last, True, hooks)
     if settings.preserve_weight > 0:
-        pool_of(view, neutral, runs.at, settings, runs.passes)
+        pool_of(runs, neutral, settings, ahead=ahead)
     adapter = overlay.adapter or identity_adapter(base.anatomy.width, blocks, settings)
-    canary_share(neutral, view, Overlay(overlay.tensors, adapter.to(base.device)))
+    prepared_canary(neutral, runs.view, adapter, hooks, ahead=ahead)

@@ -7,8 +7,9 @@ published algorithm; `reft` is the same with every gate at one (LoReFT).
 import math
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field
 
+from service.editors.presets import WithPresets
 from service.editors.proportion import same_depth
 
 _PAPER: dict[str, Any] = {
@@ -43,10 +44,10 @@ _RATE_BY_WIDTH = 0.6  # 3.1e-3 at width 192, 1.5e-4 at 4096
 _JOINT_FACTOR = 1.5  # 64 edits: a quarter fewer steps at the same locality
 
 
-class BaftSettings(BaseModel):
+class BaftSettings(WithPresets):
     """How an edit is learned by interventions."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    presets = PRESETS
 
     preset: Literal["default", "paper", "reft"] = Field("default", description="fills every setting below that is not given")
 
@@ -88,13 +89,6 @@ class BaftSettings(BaseModel):
     preserve_words: int = Field(4, ge=0, description="neutral sentences are cut before one of so many last words; 0: anywhere")
     learn_probes: bool = Field(True, description="learn rephrases and keep locality probes that say `train: true`")
     prefixes: int = Field(0, ge=0, le=16, description="copies of each prompt behind something the base model wrote")
-
-    @model_validator(mode="before")
-    @classmethod
-    def _fill_from_preset(cls, given: Any) -> Any:
-        if isinstance(given, dict):
-            return PRESETS.get(str(given.get("preset", "default")), {}) | given
-        return given
 
     def blocks_of(self, family: str, depth: int) -> tuple[int, ...]:
         """The intervened blocks of a model: as set, as in table 5, or at the same depths as the paper's 32-block models."""

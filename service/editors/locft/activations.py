@@ -5,10 +5,10 @@ says on rows that must stay. States are stored row behind row without padding: o
 and on disk the same numbers are kept; what is computed again may differ in the last bit where its batch has another shape.
 """
 
+import mmap
 import os
 import tempfile
 from collections.abc import Sequence
-from pathlib import Path
 from types import TracebackType
 from typing import Self
 
@@ -47,7 +47,7 @@ class Activations:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self._tiers = []  # frees the memory, and the file, which has no name any more
+        self._tiers = []  # frees the memory, and the file, which has no name
 
     @property
     def bytes(self) -> tuple[int, int]:
@@ -118,16 +118,15 @@ class Activations:
 def _on_disk(tokens: int, width: int, dtype: torch.dtype) -> Tensor:
     """A tensor (tokens, width) over a temporary file. Room is reserved at once: a disk that fills up later would end the process.
 
-    The file loses its name as soon as it is mapped, so that nothing is left of it whatever happens to the process.
+    The file never has a name, so that nothing is left of it whatever happens to the process.
     """
     if tokens == 0:
         return torch.empty(0, width, dtype=dtype)
+    size = tokens * width * dtype.itemsize
     try:
-        with tempfile.TemporaryDirectory(prefix="errata-") as folder:
-            path = Path(folder) / "activations"
-            with path.open("xb") as file:
-                os.posix_fallocate(file.fileno(), 0, tokens * width * dtype.itemsize)
-            return torch.from_file(str(path), shared=True, size=tokens * width, dtype=dtype).view(tokens, width)
+        with tempfile.TemporaryFile(prefix="errata-") as file:
+            os.posix_fallocate(file.fileno(), 0, size)
+            return torch.frombuffer(mmap.mmap(file.fileno(), size), dtype=dtype).view(tokens, width)
     except OSError as error:
         raise Unavailable(
             "The retrain's activation cache found no room in the temporary folder; make room there or lower locft.cache_disk_mb."

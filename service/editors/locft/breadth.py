@@ -3,6 +3,8 @@
 A minor retrain goes the same way, with most rows settled beforehand: its epochs hold the new rows and a sample of the settled.
 """
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -22,17 +24,28 @@ def train_breadth_first(tuning: Tuning, master: Master, settled: Tensor, hooks: 
     """
     settings, right = tuning.settings, settled.clone()
     calm = settings.judge == "loss" or settings.settle == 0
+    settling = 0.0 if calm else _settling_share(tuning, settled)
+    an_epoch, told = (1 - settling) / settings.epochs, 0.0
     moved = False
     for epoch in range(settings.epochs):
-        meter, has_moved = _epoch(tuning, master, right, settled, epoch, hooks)
+        meter, has_moved = _epoch(tuning, master, right, settled, hooks.within(told, told + an_epoch))
+        told += an_epoch
         moved = moved or has_moved
         done = meter < settings.stop_loss if settings.judge == "loss" else _verified(tuning, master, right, hooks)
         if done and moved and not calm:
-            _settle(tuning, master, right, hooks)
+            _settle(tuning, master, right, hooks.within(told, told + settling))
+            told += settling
             calm, done = True, _verified(tuning, master, right, hooks)
         if done:
             return epoch + 1
     return settings.epochs
+
+
+def _settling_share(tuning: Tuning, settled: Tensor) -> float:
+    """What settling is of the most steps there may be: as many epochs as there may be, as long as the first one."""
+    settings, new = tuning.settings, int((~settled).sum())
+    steps = settings.epochs * math.ceil(min(len(settled), (1 + settings.replay) * new) / settings.batch)
+    return settings.settle / (settings.settle + steps)
 
 
 def _settle(tuning: Tuning, master: Master, right: Tensor, hooks: Hooks) -> None:
@@ -50,7 +63,7 @@ def _settle(tuning: Tuning, master: Master, right: Tensor, hooks: Hooks) -> None
     master.slow(_LEFT)
 
 
-def _epoch(tuning: Tuning, master: Master, right: Tensor, settled: Tensor, epoch: int, hooks: Hooks) -> tuple[float, bool]:
+def _epoch(tuning: Tuning, master: Master, right: Tensor, settled: Tensor, hooks: Hooks) -> tuple[float, bool]:
     """One pass; `right` learns what was seen. Gives the mean loss by row, each before its step, and whether a step was taken."""
     meter, moved = 0.0, False
     settings = tuning.settings
@@ -58,7 +71,7 @@ def _epoch(tuning: Tuning, master: Master, right: Tensor, settled: Tensor, epoch
     cut = _cut(tuning, order)
     visited = sum(len(chosen) for chosen in cut)
     for number, chosen in enumerate(cut):
-        hooks.progress((epoch + number / len(cut)) / settings.epochs, "epochs")
+        hooks.progress(number / len(cut), "epochs")
         step = tuning.step(master, chosen, hooks)
         right[chosen] = step.right
         meter += step.loss * len(chosen) / visited

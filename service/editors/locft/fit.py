@@ -5,7 +5,7 @@ that is no longer among the items leaves no trace. A minor one also depends on w
 """
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,18 +18,17 @@ from service.editors.locft.activations import Activations
 from service.editors.locft.breadth import train_breadth_first
 from service.editors.locft.depth import train_depth_first
 from service.editors.locft.places import Place, place_of
-from service.editors.locft.prefixes import sample_beginnings
+from service.editors.locft.reading import read
 from service.editors.locft.settings import LocftSettings
 from service.editors.locft.store import RowStore
 from service.editors.locft.training import Master, Tuning
 from service.editors.neutral import Neutral
 from service.editors.protocol import Fitted, Hooks, Item
-from service.editors.rows import each_asked_row, kept_prompts, kept_rows, speaks_against
 from service.lm.base import Base
-from service.lm.overlay import EMPTY, Overlay, View, view
-from service.lm.prompts import Row, encode_free_row
+from service.lm.overlay import EMPTY, Overlay, view
 
 _MEGABYTE = 1_000_000
+_READING, _TRAINED = 0.05, 0.95  # of the progress, when everything is read and when training ends
 
 
 @dataclass
@@ -57,6 +56,9 @@ def fit_locft(
     so a sample of them is enough in each epoch; all items are verified in the end, and what was lost is trained again. What must
     stay is in either case what the *base* says: to neutral sentences, trained locality probes and `prompts`.
 
+    Beside the usual scores there are `neutral_rows`, how many neutral sentences it was held to, and, if there are any,
+    `rephrases_left_out`, how many trained rephrases do not fit the model or are contradicted.
+
     Raises FitFailed on numbers that are not finite, FitCancelled if `hooks` say so, Unavailable if the disk has no room for the
     activation cache, Refused for text that does not fit, a location that the model does not have, or a start trained elsewhere.
     """
@@ -66,9 +68,10 @@ def fit_locft(
     _require_same_place(start, place)
     private, generator = view(base), torch.Generator().manual_seed(seed)
     hooks.progress(0.0, "reading")
-    beginnings = sample_beginnings(private, settings.prefixes, generator)
-    asked = each_asked_row(base, items, eos=settings.eos, learn_probes=settings.learn_probes, beginnings=beginnings)
-    rows = RowStore(asked, _kept(private, items, prompts, settings, neutral, generator))
+    given = read(
+        private, items, prompts, settings=settings, neutral=neutral, generator=generator, hooks=hooks.within(0.0, _READING)
+    )
+    rows = given.rows
     with Activations(
         private,
         rows,
@@ -79,9 +82,9 @@ def fit_locft(
         tuning = Tuning(private, rows, states, settings, generator)
         master = Master(private, place.names, _rate(settings, base, minor=bool(start.tensors)), start.tensors)
         train = train_depth_first if settings.order == "depth" else train_breadth_first
-        rounds = train(tuning, master, _settled(rows, items, minor=bool(start.tensors)), hooks)
+        epochs = train(tuning, master, _settled(rows, items, minor=bool(start.tensors)), hooks.within(_READING, _TRAINED))
         overlay = Overlay(master.trained())
-        hooks.progress(1.0, "asking every edit once more")
+        hooks.progress(_TRAINED, "asking every edit once more")
         verdicts = _verdicts(tuning, overlay, len(items), hooks)
     lost = [item.edit.id for item, verdict in zip(items, verdicts, strict=True) if not verdict.taken]
     shared = {
@@ -89,15 +92,18 @@ def fit_locft(
         "mode": "minor" if start.tensors else "major",
         "location": place.said,
         "position": place.rule,
-        "steps": rounds,
+        "epochs": epochs,
         "fitted_together": len(items),
         "milliseconds": int((time.monotonic() - began) * 1000),
         "already": False,
     }
     scores = {
         "retention": 1.0 - len(lost) / max(len(items), 1),
-        "canary": canary_share(neutral, view(base, overlay.tensors), overlay),
+        "canary": canary_share(neutral, view(base, overlay.tensors), overlay, hooks),
+        "neutral_rows": given.neutral,
+        **({"rephrases_left_out": given.left_out} if given.left_out else {}),
     }
+    hooks.progress(1.0, "asking every edit once more")
     return Fitted(overlay, _reports(items, verdicts, shared), tuple(lost), scores)
 
 
@@ -112,19 +118,6 @@ def _rate(settings: LocftSettings, base: Base, *, minor: bool) -> float:
     """
     rate = settings.rate_of(base.anatomy.family, base.anatomy.depth, base.anatomy.width)
     return rate * settings.minor_rate if minor else rate
-
-
-def _kept(
-    on: View, items: Sequence[Item], prompts: Sequence[str], settings: LocftSettings, neutral: Neutral, generator: torch.Generator
-) -> Iterator[Row]:
-    """Neutral sentences whole, as the tuned weights compute every position of them; trained locality probes; prompts."""
-    if settings.preserve_weight == 0:
-        return
-    for row in neutral.draw(settings.preserve_pool, generator, speaks_against=speaks_against(items)):
-        yield encode_free_row(on.base, row.ids, 2 if row.bos else 1)
-    if settings.learn_probes:
-        yield from kept_rows(on.base, on, items)
-    yield from kept_prompts(on.base, on, items, prompts, limit=settings.preserve_prompts)
 
 
 def _settled(rows: RowStore, items: Sequence[Item], *, minor: bool) -> Tensor:
@@ -145,7 +138,7 @@ def _verdicts(tuning: Tuning, overlay: Overlay, count: int, hooks: Hooks) -> lis
 
 
 def _reports(items: Sequence[Item], verdicts: Sequence[Verdict], shared: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
-    """One report for each item that is new here; steps and time are those of the whole retrain."""
+    """One report for each item that is new here; epochs and time are those of the whole retrain."""
     return {
         item.edit.id: {**shared, "loss": verdict.loss, "taken": verdict.taken}
         for item, verdict in zip(items, verdicts, strict=True)

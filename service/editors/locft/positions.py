@@ -24,14 +24,15 @@ class Published:
     kind: Kind
     block: int
     depth: int
+    width: int
     rate: float
 
 
 PUBLISHED: dict[str, Published] = {
-    "llama": Published("down", 22, 32, _RATE),  # Llama-3-8B
-    "mistral": Published("block", 23, 32, _COARSE_RATE),  # Mistral-7B
-    "qwen2": Published("down", 6, 28, _RATE),  # Qwen2.5-7B
-    "qwen2_moe": Published("down", 20, 24, _RATE),  # Qwen1.5-MoE-A2.7B: the shared expert's
+    "llama": Published("down", 22, 32, 4096, _RATE),  # Llama-3-8B
+    "mistral": Published("block", 23, 32, 4096, _COARSE_RATE),  # Mistral-7B
+    "qwen2": Published("down", 6, 28, 3584, _RATE),  # Qwen2.5-7B
+    "qwen2_moe": Published("down", 20, 24, 2048, _RATE),  # Qwen1.5-MoE-A2.7B: the shared expert's
 }
 
 
@@ -72,11 +73,11 @@ def kind_of(family: str) -> Kind:
 
 
 def rate_of(kind: Kind, family: str, depth: int, width: int, *, scaled: bool) -> float:
-    """The rate of Adam: the published one for a published model, else that of the kind, if `scaled` raised as the model gets
-    narrower.
+    """The rate of Adam: the published one for a published model, which its depth and width tell, else that of the kind, if
+    `scaled` raised as the model gets narrower.
     """
     published = PUBLISHED.get(family)
-    if published and (published.depth, published.kind) == (depth, kind):
+    if published and (published.kind, published.depth, published.width) == (kind, depth, width):
         return published.rate
     rate = _COARSE_RATE if kind in ("block", "model") else _RATE
     return rate * max(1.0, _PAPER_WIDTH / width) if scaled else rate

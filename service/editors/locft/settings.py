@@ -2,9 +2,10 @@
 
 from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
-from service.editors.locft.positions import MEASURED, Asked, InBlock, Kind, block_by, kind_of, rate_of
+from service.editors.locft.positions import MEASURED, Asked, Kind, kind_of, rate_of
+from service.editors.presets import WithPresets
 
 # One edit after another, each to convergence on its own, from where the last one ended (EasyEdit's fine-tuning).
 _DEPTH_FIRST: dict[str, Any] = {
@@ -14,6 +15,7 @@ _DEPTH_FIRST: dict[str, Any] = {
     "judge": "loss",
     "preserve_weight": 0.0,
     "learn_probes": False,
+    "surfaces": "raw",
 }
 PRESETS: dict[str, dict[str, Any]] = {
     "default": {},
@@ -26,16 +28,17 @@ PRESETS: dict[str, dict[str, Any]] = {
         "preserve_weight": 0.0,
         "learn_probes": False,
         "reduction": "sample",
+        "surfaces": "raw",
     },
     "ft_l": {**_DEPTH_FIRST, "objective": "last_position", "eos": False},
     "ft_m": _DEPTH_FIRST,
 }
 
 
-class LocftSettings(BaseModel):
+class LocftSettings(WithPresets):
     """How all live edits are trained into one module."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    presets = PRESETS
 
     preset: Literal["default", "paper", "ft_l", "ft_m"] = Field(
         "default", description="fills every setting below that is not given; ft_l and ft_m are the papers' comparisons"
@@ -69,6 +72,9 @@ class LocftSettings(BaseModel):
     )
     reduction: Literal["sample", "token"] = Field("sample", description="mean per edit, or mean over all tokens of the batch")
     eos: bool = Field(True, description="learn the end of the answer too")
+    surfaces: Literal["raw", "edit"] = Field(
+        "edit", description="train and verify every surface of an edit, or raw text alone, also for chat models"
+    )
     revisit: float = Field(0.5, ge=0, le=1, description="share of the rows already right that an epoch passes over again")
     replay: float = Field(2.0, ge=0, description="settled rows beside each new one in an epoch of a minor retrain")
     settle: int = Field(30, ge=0, description="steps at a falling rate after all is answered; what moved needlessly comes back")
@@ -76,6 +82,7 @@ class LocftSettings(BaseModel):
     preserve_weight: float = Field(12.0, ge=0, description="weight of the divergence from the base model on neutral sentences")
     preserve_rows: int = Field(32, ge=1, description="neutral rows in every step")
     preserve_pool: int = Field(3_000, ge=1, description="neutral rows drawn for one retrain")
+    preserve_probes: int = Field(1_000, ge=0, description="most trained locality probes kept as the base model answers them")
     preserve_prompts: int = Field(1_000, ge=0, description="most real prompts kept as the base model answers them")
     learn_probes: bool = Field(True, description="learn rephrases and keep locality probes that say `train: true`")
     prefixes: int = Field(0, ge=0, description="random beginnings before each prompt, further rows to learn; the paper uses 5")
@@ -83,13 +90,6 @@ class LocftSettings(BaseModel):
     cache_disk_mb: int = Field(
         8_192, ge=0, description="megabytes of temporary disk for what does not fit there; what fits neither is computed again"
     )
-
-    @model_validator(mode="before")
-    @classmethod
-    def _fill_from_preset(cls, given: Any) -> Any:
-        if isinstance(given, dict):
-            return PRESETS.get(str(given.get("preset", "default")), {}) | given
-        return given
 
     @model_validator(mode="after")
     def _one_place(self) -> Self:
@@ -105,12 +105,6 @@ class LocftSettings(BaseModel):
         """(kind, block) that our own measurements chose for a model, where nothing else is asked for."""
         asked_for = self.kind, self.block, self.blocks, self.position, self.preset
         return MEASURED.get((family, depth, width)) if asked_for == (None, None, (), "auto", "default") else None
-
-    def location_of(self, family: str, depth: int) -> tuple[InBlock, int]:
-        """(kind, block) that is trained in a model, where it is one block."""
-        block = block_by(self.position, family, depth)[0] if self.block is None else self.block
-        kind = self.kind or kind_of(family)
-        return ("block" if kind == "model" else kind), block
 
     def rate_of(self, family: str, depth: int, width: int) -> float:
         """The rate of Adam: the papers' for their models, else raised as the model gets narrower."""

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -12,7 +12,8 @@ from service.editors.answers import answered
 from service.editors.locft.activations import Activations
 from service.editors.locft.settings import LocftSettings
 from service.editors.locft.store import RowStore
-from service.editors.locft.visits import parts_by_length
+from service.editors.locft.visits import Size, parts_by_length
+from service.editors.locft.waiting import Waiting
 from service.editors.protocol import Hooks
 from service.editors.terms import divergence, edit_loss, finite
 from service.lm.overlay import Overlay, View, view
@@ -20,6 +21,8 @@ from service.lm.prompts import Batch
 from service.lm.resume import run_from
 
 _PART_TOKENS = 8_192  # of one forward pass, padding included
+_LOGIT_BYTES = 512_000_000  # of the predictions of one forward pass in fp32, of which a step holds some copies
+_FLOAT_BYTES = 4
 _EXAM_TOKENS = 1_024
 _PADDING = {"cpu": 32}  # tokens of padding in one pass that cost as much as another pass
 _PADDING_ELSEWHERE = 512  # a device with many cores is not filled by a few rows
@@ -87,25 +90,30 @@ class Tuning:
         served = master.served()
         value, moved = 0.0, always
         right = torch.zeros(len(chosen), dtype=torch.bool)
-        waiting: list[Tensor] = []
-        for part in self._parts(chosen):
+        waiting = Waiting(self._room(_PART_TOKENS))
+        for part in self._parts(chosen, _PART_TOKENS):
             hooks.between_steps()
-            loss, right[part] = self._learn([chosen[place] for place in part], served)
-            waiting.append(loss * self._share(part, chosen))
-            value += finite(waiting[-1])
+            waiting.make_room_for(self._size(part, chosen))
+            term, right[part] = self._learn(part, chosen, served)
+            waiting.add(part, term)
+            value += finite(term)
+            del term  # or its graph would outlast its wait
             moved = moved or not teaches_nothing(self.settings, value, right[part])
             if moved:
-                _backward(waiting)
+                waiting.backward()
+                for left in waiting.let_go():
+                    hooks.between_steps()
+                    self._learn(left, chosen, served)[0].backward()
         if moved:
             for term in self._preserve(served, hooks):
-                _backward([term])
+                term.backward()
             master.descend()
         return Step(value, right, moved)
 
     def answers(self, chosen: Sequence[int], parameters: Mapping[str, Tensor]) -> Tensor:
         """(rows,) bool: which of the chosen rows are answered, with the margin."""
         right = torch.zeros(len(chosen), dtype=torch.bool)
-        for part in self._parts(chosen):
+        for part in self._parts(chosen, _PART_TOKENS):
             inputs = self.states.batch([chosen[place] for place in part])
             with torch.no_grad():
                 logits = run_from(self.view, inputs, parameters=parameters)
@@ -116,7 +124,7 @@ class Tuning:
         """The literal rows under an overlay, some at a time: which, their mean losses, whether greedy decoding gives them."""
         served = view(self.view.base, overlay.tensors)
         literal = [row for row in range(self.rows.asked) if self.rows.literal[row]]
-        for part in self._parts(literal, tokens=_EXAM_TOKENS):
+        for part in self._parts(literal, _EXAM_TOKENS):
             hooks.between_steps()
             chosen = [literal[place] for place in part]
             inputs = self.states.batch(chosen)
@@ -124,8 +132,9 @@ class Tuning:
             losses = cross_entropy(logits.float(), inputs.batch.labels, reduction="none")
             yield chosen, _means(losses, inputs.batch).tolist(), self._answered(logits, inputs.batch, 0.0).tolist()
 
-    def _learn(self, rows: list[int], parameters: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
-        """The loss of some rows by themselves, and which (rows,) bool are right as `judge` says."""
+    def _learn(self, part: Sequence[int], chosen: Sequence[int], parameters: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """What the rows at these places in `chosen` add to its loss, and which (rows,) bool are right as `judge` says."""
+        rows = [chosen[place] for place in part]
         inputs = self.states.batch(rows)
         logits, batch = run_from(self.view, inputs, parameters=parameters), inputs.batch
         row_of = batch.row_of
@@ -136,7 +145,7 @@ class Tuning:
         losses = cross_entropy(logits.float(), batch.labels, reduction="none")
         if right is None:
             right = (_means(losses.detach(), batch) < self.settings.stop_loss).cpu()
-        return edit_loss(losses, row_of, len(rows), self.settings.reduction), right
+        return edit_loss(losses, row_of, len(rows), self.settings.reduction) * self._share(part, chosen), right
 
     def _answered(self, logits: Tensor, batch: Batch, margin: float) -> Tensor:
         return answered(logits, batch.labels, batch.row_of, len(batch.ids), margin).cpu()
@@ -156,7 +165,7 @@ class Tuning:
         drawn = torch.randperm(kept, generator=self.generator)[: self.settings.preserve_rows] + self.rows.asked
         chosen = drawn.tolist()
         positions = sum(self.rows.targets(row) for row in chosen)
-        for part in self._parts(chosen):
+        for part in self._parts(chosen, _PART_TOKENS):
             hooks.between_steps()
             rows = [chosen[place] for place in part]
             inputs = self.states.batch(rows)
@@ -166,9 +175,18 @@ class Tuning:
             finite(term)
             yield term
 
-    def _parts(self, chosen: Sequence[int], *, tokens: int = _PART_TOKENS) -> list[list[int]]:
+    def _parts(self, chosen: Sequence[int], tokens: int) -> list[list[int]]:
         padding = _PADDING.get(self.view.base.device.type, _PADDING_ELSEWHERE)
-        return parts_by_length(chosen, self.rows.length, tokens=tokens, padding=padding)
+        rows = self.rows
+        return parts_by_length(chosen, rows.length, rows.targets, room=self._room(tokens), padding=padding)
+
+    def _room(self, tokens: int) -> Size:
+        head: Any = self.view.anatomy.lm_head
+        return Size(tokens, _LOGIT_BYTES // (_FLOAT_BYTES * head.weight.shape[0]))
+
+    def _size(self, part: Sequence[int], chosen: Sequence[int]) -> Size:
+        rows = [chosen[place] for place in part]
+        return Size(len(rows) * max(self.rows.length(row) for row in rows), sum(self.rows.targets(row) for row in rows))
 
 
 def teaches_nothing(settings: LocftSettings, loss: float, right: Tensor) -> bool:
@@ -177,12 +195,6 @@ def teaches_nothing(settings: LocftSettings, loss: float, right: Tensor) -> bool
     Asked of a part of the batch, with its share of the loss, a no is one for the whole.
     """
     return loss < settings.stop_loss if settings.judge == "loss" else bool(right.all())
-
-
-def _backward(waiting: list[Tensor]) -> None:
-    """Gathers the gradients of losses, and lets go of their graphs."""
-    while waiting:
-        waiting.pop(0).backward()
 
 
 def _means(losses: Tensor, batch: Batch) -> Tensor:

@@ -4,6 +4,7 @@ of a model.
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -49,20 +50,37 @@ def batches_by_length(
     return [cut[place] for place in torch.randperm(len(cut), generator=generator).tolist()]
 
 
-def parts_by_length(chosen: Sequence[int], length: Callable[[int], int], *, tokens: int, padding: int) -> list[list[int]]:
-    """Places in `chosen`, shortest rows first, cut so that no part holds more than `tokens` with its padding, or more than
-    `padding` of that. A row that is longer goes alone.
+@dataclass(frozen=True)
+class Size:
+    """What rows that go through the model together cost: tokens, padding included, and target tokens, each a row of logits."""
+
+    tokens: int
+    targets: int
+
+    def __add__(self, other: "Size") -> "Size":
+        return Size(self.tokens + other.tokens, self.targets + other.targets)
+
+    def fits(self, room: "Size") -> bool:
+        """Whether there is room for this."""
+        return self.tokens <= room.tokens and self.targets <= room.targets
+
+
+def parts_by_length(
+    chosen: Sequence[int], length: Callable[[int], int], targets: Callable[[int], int], *, room: Size, padding: int
+) -> list[list[int]]:
+    """Places in `chosen`, shortest rows first, cut so that each part fits the `room` and holds no more than `padding` tokens of
+    padding. A row that is longer goes alone.
     """
     parts: list[list[int]] = []
-    held = 0  # tokens of the last part's rows
+    held = asked = 0  # tokens and target tokens of the last part's rows
     for place in sorted(range(len(chosen)), key=lambda place: length(chosen[place])):
-        longest = length(chosen[place])
+        longest, answered = length(chosen[place]), targets(chosen[place])
         part = parts[-1] if parts else []
-        area = (len(part) + 1) * longest
-        if part and area <= tokens and area - held - longest <= padding:
+        size = Size((len(part) + 1) * longest, asked + answered)
+        if part and size.fits(room) and size.tokens - held - longest <= padding:
             part.append(place)
-            held += longest
+            held, asked = held + longest, asked + answered
         else:
             parts.append([place])
-            held = longest
+            held, asked = longest, answered
     return parts

@@ -1,0 +1,117 @@
+"""What a retrain prepares for the edits on its tensors, while edits of the head are fitted beside it."""
+
+import math
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+import torch
+
+from service.binding import Judge, bind
+from service.editors import protocol
+from service.editors.baft.fit import fit_baft
+from service.editors.baft.ready import make_ready
+from service.editors.canary import canary_share
+from service.editors.neutral import Neutral
+from service.editors.protocol import FitCancelled, Hooks
+from service.lm.overlay import EMPTY, Overlay
+from service.settings import Settings
+from tests.builders import make_adapter
+from tests.editors.lessons import SMALL, item, neutral, settings, taught_base, view_of
+
+AT_ONCE = 2  # rows of one step
+LONG_S = 30.0  # only a failing test takes so long
+ALL = settings(preserve_pool=1_000)
+
+
+@pytest.fixture(autouse=True)
+def few_rows_at_once(monkeypatch):
+    monkeypatch.setattr(protocol, "ROWS_AT_ONCE", AT_ONCE)
+
+
+def fresh() -> Neutral:
+    """The neutral sentences with nothing prepared."""
+    return Neutral(taught_base(), neutral().sentences, neutral().canary)
+
+
+def retrained(factor: float = 1.5) -> Overlay:
+    name = "model.layers.1.mlp.down_proj.weight"
+    return Overlay({name: factor * dict(taught_base().model.named_parameters())[name].detach()})
+
+
+def prepare(on: Neutral, overlay: Overlay, hooks: Hooks | None = None) -> None:
+    make_ready(taught_base(), view_of, overlay, settings=ALL, neutral=on, hooks=hooks, ahead=True)
+
+
+def fit(on: Neutral, parent: Overlay = EMPTY) -> Overlay:
+    return fit_baft(taught_base(), view_of, parent, [item("red is", "Z")], [], settings=ALL, neutral=on, seed=1).overlay
+
+
+def test_an_edit_on_the_head_does_not_wait_for_what_a_retrain_prepares():
+    on, has_begun, may_go_on = fresh(), threading.Event(), threading.Event()
+
+    def hold() -> None:
+        has_begun.set()
+        assert may_go_on.wait(LONG_S)
+
+    with ThreadPoolExecutor(2) as threads:
+        preparing = threads.submit(prepare, on, retrained(), Hooks(give_way=hold))
+        assert has_begun.wait(LONG_S)
+        try:
+            assert threads.submit(fit, on).result(LONG_S).adapter is not None
+            assert not preparing.done()
+        finally:
+            may_go_on.set()
+        preparing.result(LONG_S)
+
+
+def test_preparing_gives_way_before_every_few_rows():
+    on, gave = fresh(), []
+
+    prepare(on, retrained(), Hooks(give_way=lambda: gave.append(1)))
+
+    sentences, canary = (math.ceil(len(rows) / AT_ONCE) for rows in (on.sentences, on.canary))
+    assert min(sentences, canary) > 1
+    assert len(gave) == 2 * sentences + canary  # what enters the upper blocks and what leaves them; the canary
+
+
+@pytest.mark.parametrize("steps", [0, 1, 3, 4])
+def test_preparing_that_is_cancelled_ends_there_and_a_fit_makes_what_is_missing(steps):
+    on, gave = fresh(), []
+    hooks = Hooks(give_way=lambda: gave.append(1), cancelled=lambda: len(gave) > steps)
+
+    with pytest.raises(FitCancelled):
+        prepare(on, retrained(), hooks)
+
+    assert len(gave) == steps + 1
+    assert fit(on, retrained()).adapter is not None
+
+
+def test_a_fit_comes_to_the_same_whether_or_not_its_tensors_were_prepared():
+    prepared, bare = fresh(), fresh()
+    prepare(prepared, retrained())
+
+    left, right = fit(prepared, retrained()).adapter, fit(bare, retrained()).adapter
+
+    assert left is not None and right is not None
+    for block, each in left.interventions.items():
+        for name, tensor in each.tensors().items():
+            assert torch.equal(tensor, right.interventions[block].tensors()[name])
+
+
+@pytest.mark.parametrize("adapter", [None, make_adapter((1, 2), scale=0.1)])
+def test_measuring_the_canary_can_be_cancelled(adapter):
+    with pytest.raises(FitCancelled):
+        canary_share(fresh(), view_of(EMPTY), Overlay({}, adapter), Hooks(cancelled=lambda: True))
+
+
+def test_a_retrain_gives_way_while_it_gets_ready_for_edits(tmp_path):
+    base, stages, gave = taught_base(), [""], []
+    chosen = Settings(data_dir=tmp_path, baft=SMALL, locft={"epochs": 1, "settle": 0, "block": 1})
+    editors = bind(base, view_of, fresh(), Judge(base, view_of), chosen)
+    hooks = Hooks(give_way=lambda: gave.append(stages[-1]), progress=lambda _, stage: stages.append(stage))
+
+    editors.locft([item("red is", "Z")], EMPTY, 1, hooks)
+
+    assert stages[-1] == "getting ready for edits"
+    assert stages[-1] in gave
