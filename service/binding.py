@@ -41,14 +41,14 @@ class Judge:
         self._reference = Reference(view_of(EMPTY))
         self._base_solves: dict[Task, Mapping[str, float]] = {}
 
-    def ask(self, overlay: Overlay, records: Sequence[Record]) -> list[Outcome]:
+    def ask(self, overlay: Overlay, records: Sequence[Record], *, between: Callable[[], None] = lambda: None) -> list[Outcome]:
         """Every question of every record, answered by an overlay."""
         asks = [ask for record in records for ask in asks_of(record, self._base.surfaces)]
-        return measure(self._view_of(overlay), overlay.adapter, self._reference, asks)
+        return measure(self._view_of(overlay), overlay.adapter, self._reference, asks, between=between)
 
-    def score(self, overlay: Overlay, edit: Edit) -> Mapping[str, Any]:
+    def score(self, overlay: Overlay, edit: Edit, between: Callable[[], None]) -> Mapping[str, Any]:
         """What an edit's report gains: the scores of its probes."""
-        return edit_report(self.ask(overlay, [record_of(edit, id=edit.id)]))
+        return edit_report(self.ask(overlay, [record_of(edit, id=edit.id)], between=between))
 
     def full(
         self, overlay: Overlay, records: Sequence[Record], *, live: Sequence[Record], between: Callable[[], None]
@@ -119,7 +119,8 @@ def bind(
         fitted = fit_locft(
             base, items, settings=settings.locft, neutral=neutral, seed=seed, hooks=hooks, start=start, prompts=prompts()
         )
-        make_ready(base, view_of, fitted.overlay, settings=settings.baft, neutral=neutral)
+        hooks.progress(1.0, "getting ready for edits")
+        make_ready(base, view_of, fitted.overlay, settings=settings.baft, neutral=neutral, hooks=hooks, ahead=True)
         return fitted
 
     def base_answer(edit: Edit) -> str:

@@ -3,9 +3,10 @@ its head.
 
 Rows decide what is due, never a message: a ring only shortens the wait. Applying and refitting have one thread, a retrain
 another, so that edits go on being published beside it; probes, evaluations and collecting have a third; a fourth keeps the
-lease.
+lease; a fifth follows the head, whatever the others are in the middle of.
 """
 
+import contextlib
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -15,9 +16,10 @@ import structlog
 
 from service.buffer.doorbell import Doorbell
 from service.buffer.in_process import InProcessDoorbell
-from service.domain.errors import ServiceError, Stale, Unavailable
+from service.domain.errors import Stale, Unavailable
 from service.editors.protocol import FitCancelled
 from service.lifecycle.apply import apply, give_up_or_narrow
+from service.lifecycle.attempts import count_failure, reason_of
 from service.lifecycle.collect import collect
 from service.lifecycle.monitor import Monitor
 from service.lifecycle.owner import is_dead, owner_name
@@ -27,9 +29,10 @@ from service.lifecycle.retrain import Pressed, queue_if_due, retrain
 from service.lifecycle.scores import fill_next
 from service.lifecycle.work import Turn
 from service.log import frames_of
-from service.store import edits, heads
+from service.store import edits, heads, jobs
 from service.store import tables as t
 from service.store.heads import FenceLost
+from service.store.jobs import Job
 
 Chore = Callable[[], bool]
 log = structlog.get_logger("errata.worker")
@@ -82,7 +85,13 @@ class Worker:
 
     def start(self) -> None:
         """Work in threads of its own until `stop`."""
-        loops = {"edits": self._edit_loop, "lease": self._lease_loop, "retrain": self._retrain_loop, "chores": self._chore_loop}
+        loops = {
+            "edits": self._edit_loop,
+            "lease": self._lease_loop,
+            "retrain": self._retrain_loop,
+            "chores": self._chore_loop,
+            "follow": self._follow_loop,
+        }
         self._threads = [threading.Thread(target=loop, name=f"errata-{name}", daemon=True) for name, loop in loops.items()]
         for thread in self._threads:
             thread.start()
@@ -112,8 +121,25 @@ class Worker:
         return busy or queued
 
     def _retrain(self) -> bool:
-        turn = self._turn()
-        return turn is not None and self._guarded("retrain", turn, lambda: retrain(self._parts, turn, self._pressed))
+        turn, job = self._turn(), self._retrain_to_do()
+        if turn is None or job is None:
+            return False
+        busy = self._guarded("retrain", turn, lambda: retrain(self._parts, turn, self._pressed))
+        self._say_ended(job.id)
+        return busy
+
+    def _retrain_to_do(self) -> Job | None:
+        with self._parts.store.read() as connection:
+            return jobs.active(connection, "retrain", brief=True)
+
+    def _say_ended(self, job_id: str) -> None:
+        """Log how a retrain ended, if it did, however that came about."""
+        with self._parts.store.read() as connection:
+            job = jobs.get(connection, job_id, brief=True)
+        if job.finished_at is not None:
+            passed = (job.finished_at - (job.started_at or job.created_at)).total_seconds()
+            how = {"status": job.status, "mode": job.mode, "version": job.version, "reason": job.error}
+            log.info("retrain ended", job=job.id, **how, seconds=round(passed, 1))
 
     def _do_chores(self) -> bool:
         if self._turn() is None:
@@ -135,22 +161,35 @@ class Worker:
         except Stale:
             return True
         except (Unavailable, OSError) as error:
+            if kind == "retrain":  # it takes minutes: repeated for ever it would keep the machine busy, and tell nobody
+                self._count_failure(kind, turn, error)
+                return True
             log.warning("cannot work now", job=kind, error=type(error).__name__)
+            self._say_why(kind, error)
             raise Unavailable("the worker cannot reach what it needs") from error
         except Exception as error:
             self._count_failure(kind, turn, error)
             return True
 
     def _count_failure(self, kind: str, turn: Turn, error: Exception) -> None:
-        reason = error.message if isinstance(error, ServiceError) else f"the fit ended with {type(error).__name__}"
+        """Raises Unavailable if the database is away: then nothing was counted."""
         log.error("fit failed", job=kind, error=type(error).__name__, frames=frames_of(error))
         try:
-            if kind == "apply":
-                give_up_or_narrow(self._parts, turn, reason)
+            if kind == "retrain":
+                count_failure(self._parts, turn, error)
+            elif kind == "apply":
+                give_up_or_narrow(self._parts, turn, reason_of(error))
             else:
-                give_up_or_retry(self._parts, turn, kind, reason)
+                give_up_or_retry(self._parts, turn, kind, reason_of(error))
         except FenceLost:
             self._drop_fence(turn.fence)
+
+    def _say_why(self, kind: str, error: Exception) -> None:
+        """Show what a job waits for, if the database is there."""
+        with contextlib.suppress(Unavailable), self._parts.store.write() as connection:
+            job = jobs.active(connection, kind, "running", brief=True)
+            if job is not None:
+                jobs.note(connection, job.id, stage=f"waiting: {reason_of(error)}")
 
     def _follow(self) -> None:
         """Catch up with a head that another process moved, and wake who waits for edits that it settled.
@@ -212,13 +251,24 @@ class Worker:
 
     def _retrain_loop(self) -> None:
         while not self._stopping.is_set():
-            if not self._quietly(self._retrain):
+            if self._quietly(self._retrain):
+                self._doorbell.ring("")  # the window may have room again, and edits that were held up may be applied
+            else:
                 self._rest(self._parts.settings.sweep_s)
 
     def _chore_loop(self) -> None:
         while not self._stopping.is_set():
             if not self._do_chores():
                 self._rest(self._parts.settings.sweep_s)
+
+    def _follow_loop(self) -> None:
+        while not self._stopping.is_set():
+            self._quietly(self._keep_up)
+            self._rest_alone(self._parts.settings.follow_s)
+
+    def _keep_up(self) -> bool:
+        self._follow()
+        return True
 
     def _lease_loop(self) -> None:
         while not self._stopping.is_set():

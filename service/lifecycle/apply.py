@@ -130,11 +130,8 @@ def _work(parts: Parts, turn: Turn, job: Job) -> None:
     stand = standpoint(parts)
     watch = Watch(parts, turn, job.id, "fit.middle", in_vain=lambda: parts.follower.current.epoch > stand.head.epoch)
     known = known_edits(parts, LiveSet(), job.edit_ids)
-    parts.no_edit_is_fitted.clear()
-    try:
+    with parts.no_edit_is_fitted.interrupted():
         outcome = _rounds(parts, stand, [known[edit_id] for edit_id in job.edit_ids], job, watch)
-    finally:
-        parts.no_edit_is_fitted.set()
     changes = [_deferred(edit_id, reason) for edit_id, reason in outcome.deferred.items()]
     changes += [Change(edit_id=edit_id, status=EditStatus.QUEUED) for edit_id in outcome.later]
     if outcome.fitted is None:
@@ -167,7 +164,7 @@ def _rounds(parts: Parts, stand: Standpoint, asked: Sequence[Edit], job: Job, wa
     """Fit until nothing is lost: what was not taken is left out; if live edits were lost the newest of the new is; and so on.
 
     Every round depends only on the job and its parent, so a repetition takes the same way. After the last round the fit counts as
-    it is, without what it did not take, if that is all it lost.
+    it is, if it lost none but new edits: these wait for the next retrain, and the live set keeps that the window learned of them.
     """
     with parts.store.read() as connection:
         entrants = {item.edit_id: item for item in edits.items(connection, [edit.id for edit in asked])}
@@ -192,7 +189,7 @@ def _rounds(parts: Parts, stand: Standpoint, asked: Sequence[Edit], job: Job, wa
             kept = _without(stand, trying, lost_new) if last else None
             if kept is not None and kept[0].ids <= live_set.ids:
                 new = tuple(item for item in new if item not in lost_new)
-                return Outcome(fitted, *kept, new, deferred, later)
+                return Outcome(fitted, liveset.lose(kept[0], lost_new), kept[1], new, deferred, later)
         elif lost_old:
             deferred[new[-1].edit_id] = COSTS_OTHERS
         elif refused and len(new) > 1:

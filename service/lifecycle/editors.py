@@ -9,7 +9,7 @@ from service.editors.protocol import Fitted, Hooks, Item
 from service.lm.overlay import Overlay
 
 
-def _unscored(overlay: Overlay, edit: Edit) -> Mapping[str, Any]:
+def _unscored(overlay: Overlay, edit: Edit, between: Callable[[], None]) -> Mapping[str, Any]:
     return {}
 
 
@@ -44,14 +44,15 @@ class Editors:
 
     `locft(items, start, seed, hooks)` trains from the base, or from the tensors of `start` if it has any: then Refused with
     the field `start` says that they lie elsewhere than the settings name. `base_answer(edit)` is what the base model says to
-    the edit's prompt; `score(overlay, edit)` asks an edit's probes and returns what its report gains; `distance(one, other)`
-    is the Frobenius norm of the difference of their tensors over that of the other's, the base's standing where one has none.
+    the edit's prompt; `score(overlay, edit, between)` asks an edit's probes, calls `between` every few questions, and
+    returns what its report gains; `distance(one, other)` is the Frobenius norm of the difference of their tensors over that of
+    the other's, the base's standing where one has none.
     """
 
     baft: Callable[[Overlay, Sequence[Item], Sequence[Item], int, Hooks], Fitted]
     locft: Callable[[Sequence[Item], Overlay, int, Hooks], Fitted]
     base_answer: Callable[[Edit], str]
-    score: Callable[[Overlay, Edit], Mapping[str, Any]] = _unscored
+    score: Callable[[Overlay, Edit, Callable[[], None]], Mapping[str, Any]] = _unscored
     distance: Callable[[Overlay, Overlay], float] = _nowhere
     watched: Watched | None = None
     canary_size: int = 0  # sentences that `canary` in the scores of a fit is a share of

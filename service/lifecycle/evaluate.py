@@ -33,7 +33,6 @@ MOST_EDITS = 1_000
 MOST_WAITING = 100
 EDITS_AT_ONCE = 4  # asked together
 STEP_S = 0.25  # of work before other chores have their turn
-EDITS_FIRST_S = 5.0  # longest wait between two steps for a fit of edits, which takes about one; a stop waits as long at most
 
 log = structlog.get_logger("errata.evaluate")
 
@@ -46,7 +45,7 @@ Between = Callable[[], None]
 class Measures(Protocol):
     """What is asked of an overlay. `between` is called between small steps, and may not return for long."""
 
-    def ask(self, overlay: Overlay, records: Sequence[Record]) -> list[Outcome]:
+    def ask(self, overlay: Overlay, records: Sequence[Record], *, between: Between) -> list[Outcome]:
         """Every question of every record."""
         ...
 
@@ -77,9 +76,9 @@ def request_eval(
     """Queue an evaluation of a version (None: the head of this moment) on its live edits, on edits by id, or on inline records;
     on `none`, where capability alone is wanted.
 
-    Of more than 1,000 live edits, 1,000 are asked, evenly over all. Raises NotFound for an unknown version or edit, Gone or
-    Corrupt for a version that cannot answer, TooLong over 1,000 edits given, Refused where there is nothing to ask or the metrics
-    are unknown, Unavailable where too many evaluations wait.
+    Of more than 1,000 live edits, 1,000 are asked, evenly over all. A version is not collected while an evaluation of it is due.
+    Raises NotFound for an unknown version or edit, Gone or Corrupt for a version that cannot answer, TooLong over 1,000 edits
+    given, Refused where there is nothing to ask or the metrics are unknown, Unavailable where too many evaluations wait.
     """
     if metrics not in METRICS:
         raise Refused("metrics must be standard or full", field="metrics")
@@ -90,7 +89,8 @@ def request_eval(
     with store.write() as connection:
         if evals.waiting(connection) >= MOST_WAITING:
             raise Unavailable("too many evaluations wait; ask for this one again later", retry_after_s=10.0)
-        number = heads.read(connection).version if version is None else version
+        head = heads.lock(connection)  # as a collection does, so that none takes the version meanwhile
+        number = head.version if version is None else version
         _check_answers(versions.get(connection, number).status)
         request, about = _request(connection, number, asked)
         queued = evals.insert(
@@ -144,7 +144,7 @@ class Evaluations:
     def __init__(self, parts: Parts, measures: Measures, *, step_s: float = STEP_S) -> None:
         self._parts, self._measures, self._step_s = parts, measures, step_s
         self._underway: tuple[str, Stepwise[_Found]] | None = None
-        self._share = 0.0
+        self._share = self._written = 0.0
 
     def step(self) -> bool:
         """Ask a little more; whether there was anything to do. What cannot be asked fails its evaluation, with the reason."""
@@ -183,7 +183,7 @@ class Evaluations:
         if self._underway is None:
             with self._parts.store.write() as connection:
                 evals.begin(connection, due.id, now=self._parts.clock())
-            self._share = 0.0
+            self._share = self._written = 0.0
             self._underway = (due.id, Stepwise(lambda between: self._measure(due, between), step_s=self._step_s))
         return self._underway[1]
 
@@ -191,19 +191,16 @@ class Evaluations:
         """The whole evaluation, as if there were nothing else to do; `between` is where there is."""
 
         def rest() -> None:
-            self._parts.no_edit_is_fitted.wait(EDITS_FIRST_S)
-            self._parts.give_way()
+            self._parts.let_others_first()
             between()
 
         parts = _parts_of(due.about)
-        records = self._records(due)
-        overlay = self._overlay(due)
+        records, overlay, live = self._records(due), self._overlay(due), self._live(due.version)
         outcomes: list[Outcome] = []
         for start in range(0, len(records), EDITS_AT_ONCE):
-            outcomes += self._measures.ask(overlay, records[start : start + EDITS_AT_ONCE])
+            outcomes += self._measures.ask(overlay, records[start : start + EDITS_AT_ONCE], between=rest)
             self._share = min(1.0, (start + EDITS_AT_ONCE) / len(records)) / len(parts)
             rest()
-        live = self._live(due.version)
         kept = uncontradicted(outcomes, records, live)
         result = report(kept, left_out={"contradicted": len(outcomes) - len(kept)})
         if "full" in parts:
@@ -232,8 +229,12 @@ class Evaluations:
             return [record_of(lesson, id=str(number)) for number, lesson in enumerate(edits.lessons(connection, live))]
 
     def _write_progress(self, due: Evaluation) -> None:
+        share = round(self._share, 2)
+        if share == self._written:  # a row may hold megabytes, and a database writes all of it again
+            return
         with self._parts.store.write() as connection:
-            evals.write_progress(connection, due.id, round(self._share, 4))
+            evals.write_progress(connection, due.id, share)
+        self._written = share
 
     def _finish(self, due: Evaluation, found: _Found) -> None:
         """Write the outcome. It is let go of only then: if the database is away, the next step writes it."""
@@ -289,6 +290,8 @@ def _request(connection: Connection, version: int, asked: Asked) -> tuple[dict[s
         return {"edits": []}, {"edits": "none", "count": 0}
     if asked == "live":
         live = [item.edit_id for item in versions.live_set(connection, version).live]
+        if not live:
+            raise Refused("this version has no live edit to ask about: name edits, or none with capability", field="edits")
         some = _evenly(live, MOST_EDITS)
         return {"edits": some}, {"edits": "live", "count": len(some), "of": len(live)}
     if len(asked) > MOST_EDITS:

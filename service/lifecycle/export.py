@@ -67,10 +67,10 @@ def request_export(
             raise Refused(
                 "name must be 1 to 64 of a-z, 0-9, dot, dash and underscore, and begin with a letter or digit", field="name"
             )
-        others = [jobs.active(connection, "export", status) for status in ("running", "queued")]
-        if (folder / name).exists() or any(job is not None and _wish(job)["name"] == name for job in others):
+        others = active_exports(connection)
+        if (folder / name).exists() or any(_wish(job)["name"] == name for job in others):
             raise Conflict("there is an export of this name already; give another one", field="name")
-        if others[1] is not None:
+        if any(job.status == "queued" for job in others):
             raise Conflict("another export waits already; ask again when it has begun")
         wish = {"version": number, "name": name, "consolidate": consolidate, "max_shard_size": max_shard_size}
         now = now or datetime.now(UTC)
@@ -80,6 +80,19 @@ def request_export(
     if ring is not None:
         ring(job.id)
     return job
+
+
+def active_exports(connection: Connection) -> list[Job]:
+    """The exports that are being written or wait."""
+    found = (jobs.active(connection, "export", status) for status in ("running", "queued"))
+    return [job for job in found if job is not None]
+
+
+def exports_under_way(connection: Connection) -> set[int]:
+    """The versions that exports are being written of or wait for, as far as they are known."""
+    wishes = [_wish(job) for job in active_exports(connection)]
+    known = {jobs.get(connection, wish["retrain"]).version if "retrain" in wish else wish["version"] for wish in wishes}
+    return {number for number in known if number is not None}
 
 
 @dataclass(eq=False)
@@ -128,13 +141,15 @@ class Exports:
             if job is None:
                 return None
             now = self.clock()
-            if job.claims >= MOST_CLAIMS:
-                jobs.finish(connection, job.id, error="it ended the process again and again", now=now)
-                return None
-            message = "begun" if job.claims == 0 else "begun again: the process before this one ended"
-            values = {"status": "running", "claims": job.claims + 1, "progress": 0.0, "started_at": job.started_at or now}
-            jobs.say(connection, job.id, message, now)
-            job = jobs.update(connection, job.id, **values)
+            is_given_up = job.claims >= MOST_CLAIMS
+            if not is_given_up:
+                message = "begun" if job.claims == 0 else "begun again: the process before this one ended"
+                values = {"status": "running", "claims": job.claims + 1, "progress": 0.0, "started_at": job.started_at or now}
+                jobs.say(connection, job.id, message, now)
+                job = jobs.update(connection, job.id, **values)
+        if is_given_up:
+            self._end(job, "it ended the process again and again")
+            return None
         self._taken = job.id
         return job
 
@@ -251,8 +266,16 @@ class Exports:
         self._taken = None
 
     def _end(self, job: Job, error: str | None) -> None:
-        """End a job that failed, or without an error one that was cancelled; unless another process has it."""
-        self._sweep(_wish(job)["name"])
+        """End a job that failed, or without an error one that was cancelled, of which nothing stays; unless another process has
+        it.
+        """
+        with self.store.read() as connection:
+            if not _is_current(connection, job):
+                return
+        name = _wish(job)["name"]
+        self._sweep(name)
+        if (read_manifest(self.folder / name) or {}).get("job") == job.id:  # whole: its process ended before its row said so
+            shutil.rmtree(self.folder / name)
         now = self.clock()
         with self.store.write() as connection:
             if not _is_ours(connection, job):
@@ -288,6 +311,10 @@ def _result(version: Version, written: Written) -> dict[str, Any]:
 def _is_ours(connection: Connection, job: Job) -> bool:
     """Whether no other process has taken up the job since this one did."""
     heads.lock(connection)
+    return _is_current(connection, job)
+
+
+def _is_current(connection: Connection, job: Job) -> bool:
     now = jobs.get(connection, job.id)
     return now.claims == job.claims and now.is_active
 

@@ -1,19 +1,22 @@
 """Following the worker's longer jobs, and cancelling them."""
 
+from collections.abc import Collection
 from datetime import UTC, datetime
 
+import structlog
+
 from service.domain.errors import Conflict
-from service.lifecycle.standing import snapshot
 from service.store import events, heads, jobs
 from service.store.events import Event
 from service.store.jobs import Job
 from service.store.session import Store
 
+log = structlog.get_logger("errata.jobs")
 CANCELLABLE = ("retrain", "export")  # edits depend on the others: an edit that is not wanted is retracted
 
 
 def list_jobs(
-    store: Store, *, limit: int, before: str | None = None, kind: str | None = None, status: str | None = None
+    store: Store, *, limit: int, before: str | None = None, kind: str | Collection[str] = (), status: str | Collection[str] = ()
 ) -> list[Job]:
     """Jobs, newest first, without the ids of their edits; those older than the job `before`. Raises NotFound if that one does
     not exist.
@@ -42,11 +45,11 @@ def cancel_job(store: Store, job_id: str, *, author: str, now: datetime | None =
             jobs.say(connection, job.id, f"{author} asked for it to be cancelled", now)
             events.write(connection, [Event(type=f"{job.kind}.cancel_asked", job_id=job.id, author=author)], now=now)
             return jobs.get(connection, job.id)
-        if job.kind == "retrain":  # so that the cadence sees what it would train on again
-            jobs.note(connection, job.id, edit_ids=[item.edit_id for item in snapshot(connection)])
         jobs.end_cancelled(connection, job.id, now=now)
         events.write(connection, [Event(type=f"{job.kind}.cancelled", job_id=job.id, author=author)], now=now)
-        return jobs.get(connection, job.id)
+        ended = jobs.get(connection, job.id)
+    log.info(f"{job.kind} ended", job=job.id, status=ended.status, mode=ended.mode, version=None, reason=ended.error, seconds=0.0)
+    return ended
 
 
 def seconds_left(job: Job, now: datetime) -> float | None:

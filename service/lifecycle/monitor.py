@@ -1,18 +1,19 @@
 """The monitor: asks the head again, a little at a time, whether its edits are still answered and the rest is left alone.
 
 Between two pieces it gives way to answers. The edits of the live set take turns; what does not change while a version is the
-head, its locality and capability, is asked once. What is found goes to the measurements of the version that was asked, and the
-cadence looks at it.
+head, its locality and capability, is asked once. A round that was begun is ended on the version it was begun on, even if the head
+has moved since: under a stream of edits it always has. What is found goes to the measurements of that version, and the cadence
+looks at it.
 """
 
+import contextlib
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from service.domain.edit import Edit
 from service.domain.errors import Corrupt, Gone
 from service.domain.liveset import LiveItem
-from service.domain.version import Version
+from service.domain.version import Version, VersionStatus
 from service.lifecycle.editors import Share, Watched
 from service.lifecycle.figures import figure
 from service.lifecycle.parts import Parts
@@ -23,13 +24,9 @@ from service.store.measurements import CAPABILITY, INSIDE, OUTSIDE, RETENTION, F
 EDITS_A_PIECE = 8
 
 
-class Left(Exception):
-    """The head has moved: there is no sense in asking its ancestor for longer."""
-
-
 @dataclass
 class Round:
-    """What is left to ask of one version, and what was found of its edits."""
+    """What is left to ask of one version, which was the head when the round began, and what was found of its edits."""
 
     version: Version
     overlay: Overlay
@@ -53,16 +50,15 @@ class Monitor:
         watched = self._parts.editors.watched
         if watched is None or self._now() < self._next_at:
             return False
-        if self._round is None:
-            self._round = self._begin(watched)
-        piece = None if self._round is None else next(self._round.todo, None)
-        if piece is not None:
-            try:
-                self._parts.give_way()
+        with contextlib.suppress(Gone, Corrupt):
+            if self._round is None:
+                self._round = self._begin(watched)
+            piece = None if self._round is None else next(self._round.todo, None)
+            if self._round is not None and piece is not None:
+                self._parts.let_others_first()
+                self._check_is_there(self._round)
                 piece()
                 return True
-            except (Left, Gone, Corrupt):
-                pass
         self._round = None
         self._next_at = self._now() + self._parts.settings.monitor_s
         return False
@@ -101,11 +97,10 @@ class Monitor:
                 yield lambda name=name, ask=ask: self._keep_share(round_, name, ask)  # type: ignore[misc]
 
     def _ask_edits(self, watched: Watched, round_: Round, some: list[LiveItem]) -> None:
-        self._leave_if_moved(round_)
         with self._parts.store.read() as connection:
-            found: dict[str, Edit] = {edit.id: edit for edit in edits.many(connection, [item.edit_id for item in some])}
-        right = watched.answered(round_.overlay, [found[item.edit_id] for item in some])
-        round_.asked += len(some)
+            found = edits.many(connection, [item.edit_id for item in some])
+        right = watched.answered(round_.overlay, found)
+        round_.asked += len(right)
         round_.answered += sum(right)
         self._turn = some[-1].key
 
@@ -113,16 +108,14 @@ class Monitor:
         """The figure of all edits asked of this version so far, in this round and those before it."""
         with self._parts.store.read() as connection:
             before = measurements.latest_by(connection, round_.version.number, RETENTION, "monitor")
+        if not round_.asked:
+            return
         asked = round_.asked + (0 if before is None else before.n)
         answered = round_.answered + (0.0 if before is None else before.score * before.n)
         self._keep(round_, figure(RETENTION, answered / asked, asked))
 
     def _keep_share(self, round_: Round, name: str, ask: Callable[[Overlay, Callable[[], None]], Share | None]) -> None:
-        def between() -> None:
-            self._leave_if_moved(round_)
-            self._parts.give_way()
-
-        share = ask(round_.overlay, between)
+        share = ask(round_.overlay, self._parts.let_others_first)
         if share is not None:
             self._keep(round_, figure(name, share.score, share.n))
 
@@ -130,6 +123,8 @@ class Monitor:
         with self._parts.store.write() as connection:
             measurements.insert(connection, round_.version.number, "monitor", [found], self._parts.clock())
 
-    def _leave_if_moved(self, round_: Round) -> None:
-        if self._parts.follower.current.version != round_.version.number:
-            raise Left
+    def _check_is_there(self, round_: Round) -> None:
+        """Raises Gone if the version was collected meanwhile, for instance by a purge: nothing of it is to answer any more."""
+        with self._parts.store.read() as connection:
+            if versions.get(connection, round_.version.number).status is VersionStatus.COLLECTED:
+                raise Gone("this version was collected")

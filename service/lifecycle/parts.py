@@ -1,7 +1,8 @@
 """What the verbs of the worker work with."""
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
@@ -17,10 +18,31 @@ def _now() -> datetime:
     return datetime.now(UTC)
 
 
-def _set() -> threading.Event:
-    event = threading.Event()
-    event.set()
-    return event
+class NoFits(threading.Event):
+    """Set while no fit is under way; several may be at once, so it is the last that sets it again."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._under_way = 0
+        self._counting = threading.Lock()
+        self.set()
+
+    @contextmanager
+    def interrupted(self) -> Iterator[None]:
+        """One more fit is under way."""
+        with self._counting:
+            self._under_way += 1
+            self.clear()
+        try:
+            yield
+        finally:
+            with self._counting:
+                self._under_way -= 1
+                if not self._under_way:
+                    self.set()
+
+
+FITS_FIRST_S = 5.0  # longest wait for a fit of edits, which takes about one; a stop waits as long at most
 
 
 def _at_once() -> None:
@@ -39,4 +61,9 @@ class Parts:
     settings: LifecycleSettings = field(default_factory=LifecycleSettings)
     give_way: Callable[[], None] = _at_once
     clock: Callable[[], datetime] = _now
-    no_edit_is_fitted: threading.Event = field(default_factory=_set)  # a retrain waits for it, between its steps and not for long
+    no_edit_is_fitted: NoFits = field(default_factory=NoFits)  # a retrain waits for it, between its steps and not for long
+
+    def let_others_first(self) -> None:
+        """Between two steps of what nobody waits for: a fit of edits ends first (but is not waited for for ever), and answers."""
+        self.no_edit_is_fitted.wait(FITS_FIRST_S)
+        self.give_way()

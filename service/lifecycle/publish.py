@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
+import structlog
 from sqlalchemy.engine import Connection
 
 from service.domain.cadence import Mode
@@ -26,6 +27,7 @@ from service.store import edits, events, heads, jobs, measurements, versions
 from service.store.edits import Change
 from service.store.events import Event
 
+log = structlog.get_logger("errata.publish")
 RETRACTION_WINS = (EditStatus.SUPERSEDED, EditStatus.ROLLED_BACK, EditStatus.DEFERRED, EditStatus.QUEUED)
 
 
@@ -87,7 +89,9 @@ def publish(parts: Parts, candidate: Candidate) -> Version:
         figures = gate_figures(candidate.scores, asked=candidate.asked, canary=parts.editors.canary_size)
         measurements.insert(connection, moved.version, "gate", figures, now)
         settle(connection, parts, candidate.changes, author=candidate.author, version=moved.version, job_id=candidate.job_id)
+        begun = None
         if candidate.job_id is not None:
+            begun = jobs.get(connection, candidate.job_id, brief=True).started_at
             jobs.finish(connection, candidate.job_id, version=moved.version, now=now)
         published = Event(type="version.published", author=candidate.author, version=moved.version, job_id=candidate.job_id)
         events.write(connection, [published], now=now)
@@ -95,6 +99,9 @@ def publish(parts: Parts, candidate: Candidate) -> Version:
     point("publish.after_commit")
     parts.follower.swap(Published(moved.version, moved.epoch, candidate.overlay))
     parts.announcer.announce(change.edit_id for change in candidate.changes)
+    counted = {"edits": version.edits_counted, "window": version.window, "changes": len(candidate.changes)}
+    passed = None if begun is None else round((now - begun).total_seconds(), 2)
+    log.info("published", version=version.number, kind=str(version.kind), job=candidate.job_id, **counted, seconds=passed)
     return version
 
 
@@ -151,8 +158,13 @@ def live_changes(
         for old, new in superseded.items()
         if after.get(old) is None or not after.get(old).is_live  # type: ignore[union-attr]
     ]
-    for item in after.live:
-        if _stood(before, item) and item.edit_id not in reports:
+    standing = before.by_id
+    for item in [item for item in after.items if standing.get(item.edit_id) is not item or item.edit_id in reports]:
+        if not item.is_live:
+            continue
+        # A retrain has a report of every edit: to write all down for the few that it moved would hold up every other writer.
+        is_told = item.edit_id in reports and item.carrier is Carrier.WINDOW
+        if _stood(before, item) and not is_told and item.edit_id not in older:
             continue
         changes.append(
             Change(

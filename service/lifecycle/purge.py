@@ -6,6 +6,7 @@ until then say what there is to do; last the database file is rewritten. What ca
 """
 
 import json
+import re
 import shutil
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
@@ -13,21 +14,25 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import structlog
 from sqlalchemy.engine import Connection
 
 from service.domain.edit import EditStatus
 from service.domain.errors import Conflict, NotFound, Refused
 from service.domain.version import VersionStatus
+from service.lifecycle.export import active_exports, exports_under_way
 from service.lifecycle.faults import point
 from service.lifecycle.parts import Parts
-from service.store import edits, events, heads, traces, versions
+from service.store import edits, evals, events, heads, traces, versions
 from service.store.events import Event
 from service.store.session import Store
 
+log = structlog.get_logger("errata.purge")
 OVER = (EditStatus.RETRACTED, EditStatus.SUPERSEDED, EditStatus.FAILED, EditStatus.ROLLED_BACK)
 MOST_EDITS = 1_000
 MANIFEST = "errata.json"
 SUFFIX = ".safetensors"
+PARTIAL = re.compile(r"\..+\.partial")  # the folder of an export that is being written
 GOING = ".purged-"  # what the folder of an export is called while it is deleted; no export may be called so
 ALWAYS = (
     "backups and snapshots of the database and of the data folder",
@@ -69,7 +74,7 @@ def purge(
 
     `exports` is the folder of exports (default: beside the checkpoints); `forget` is called with each version that must not
     answer any more. Calling again finishes what was cut off. Raises Refused for no or too many edits, NotFound for one that never
-    was, Conflict for an edit that is not over, or that the head or a job under way still holds.
+    was, Conflict for an edit that is not over, or that the head, a job or an export under way still holds.
     """
     ids = tuple(dict.fromkeys(edit_ids))
     if not 1 <= len(ids) <= MOST_EDITS:
@@ -84,11 +89,13 @@ def purge(
     files = _delete_files(parts)
     gone, doubtful = _delete_exports(parts.store, folder, ids, going)
     point("purge.after_files")
-    rows = _delete_rows(parts.store, ids, by=by, now=now)
+    rows, spoken = _delete_rows(parts.store, ids, by=by, now=now)
+    doubtful += spoken
     point("purge.after_rows")
     left = [*ALWAYS, *(() if parts.store.is_sqlite else ON_POSTGRES), *parts.store.scrub(), *doubtful, *_young_files(parts, now)]
     if forget is None and going:
         left.append("the memory of this process, until it is started again")
+    log.info("purged", edits=len(ids), versions=len(going), files=len(files), exports=len(gone), rows=rows, author=by)
     return Purged(going, files, gone, rows, tuple(left))
 
 
@@ -98,9 +105,15 @@ def _stop_answering(store: Store, ids: Sequence[str], *, by: str, now: datetime)
         head = heads.lock(connection)
         begun = _check(connection, ids, head.version)
         going = versions.holding(connection, ids)
+        if exports_under_way(connection) & set(going):
+            raise Conflict(
+                "an export under way is of a version that holds an edit to be purged: cancel it, or ask again when it has ended",
+                field="edits",
+            )
         for number in going:
             versions.pin(connection, number, pinned=False)
         versions.collect(connection, going)
+        evals.cancel_all_of(connection, going, now=now)
         happened = [Event(type="version.purged", author=by, version=number) for number in going]
         numbers = sorted(set(going) | begun)
         left = [item.edit_id for item in edits.items(connection, ids)]
@@ -122,10 +135,18 @@ def _check(connection: Connection, ids: Sequence[str], head: int) -> set[int]:
             raise NotFound("edits names an edit that does not exist", field="edits")
     if any(edit.status not in OVER for edit in found.values()):
         raise Conflict("an edit that is live or on its way cannot be purged: retract it first", field="edits")
-    held = versions.live_set(connection, head)
-    if any(held.get(edit_id) is not None for edit_id in ids):
+    of_head = versions.live_set(connection, head)
+    held = [item for edit_id in ids if (item := of_head.get(edit_id)) is not None]
+    if any(item.held for item in held):
         raise Conflict(
-            "the version that answers now was trained on an edit to be purged: make a major retrain first", field="edits"
+            "the tensors of the version that answers now were trained on an edit to be purged: make a major retrain first",
+            field="edits",
+        )
+    if held:
+        raise Conflict(
+            "the window of the version that answers now was trained on an edit to be purged: a refit or a retrain of either kind"
+            " takes it out, so make one first",
+            field="edits",
         )
     if traces.works_on(connection, ids):
         raise Conflict("a job under way was given an edit to be purged: ask again when it has ended", field="edits")
@@ -161,7 +182,15 @@ def _delete_exports(
     """Delete exports of versions that hold the edits; their names, and a sentence on those of which nobody can tell any more."""
     gone: list[str] = []
     doubtful: list[str] = []
+    busy, unfinished = _exports_written(store), []
     for path in sorted(folder.iterdir()) if folder.is_dir() else ():
+        if PARTIAL.fullmatch(path.name):
+            if any(job_id in path.name for job_id in busy):
+                unfinished.append(path.name)
+            else:
+                shutil.rmtree(path, ignore_errors=True)
+                gone.append(path.name)
+            continue
         if path.name.startswith(GOING):
             shutil.rmtree(path)
             gone.append(path.name.removeprefix(GOING))
@@ -178,7 +207,14 @@ def _delete_exports(
             doubtful.append(path.name)
     names = ", ".join(doubtful)
     sentence = f"the exports {names}: their versions were collected, and nobody knows what these had been trained on before"
-    return tuple(gone), (sentence,) if doubtful else ()
+    written = f"the unfinished exports {', '.join(unfinished)}: jobs under way are writing them, of versions without the edits"
+    return tuple(gone), (*([sentence] if doubtful else ()), *([written] if unfinished else ()))
+
+
+def _exports_written(store: Store) -> list[str]:
+    """The ids of export jobs under way: each names its unfinished folder by its id."""
+    with store.read() as connection:
+        return [job.id for job in active_exports(connection)]
 
 
 def _manifest(folder: Path) -> dict[str, Any] | None:
@@ -199,14 +235,26 @@ def _is_collected(store: Store, number: object) -> bool:
         return True
 
 
-def _delete_rows(store: Store, ids: Sequence[str], *, by: str, now: datetime) -> int:
+def _delete_rows(store: Store, ids: Sequence[str], *, by: str, now: datetime) -> tuple[int, tuple[str, ...]]:
+    """Delete the rows; how many, and a sentence on what may speak of the edits and was left. What takes long comes before the
+    transaction that everybody else waits for.
+    """
+    with store.read() as connection:
+        found = traces.spoken(connection, ids)
+        roots = versions.roots_holding(connection, ids)
+    for root in roots:
+        with store.write() as connection:
+            heads.lock(connection)
+            traces.overwrite_what_is_deleted(connection)
+            versions.root_anew(connection, root)
     with store.write() as connection:
         heads.lock(connection)
         traces.overwrite_what_is_deleted(connection)
         left = [item.edit_id for item in edits.items(connection, ids)]
         if not left:
-            return 0
+            return 0, ()
         rows = versions.take_out(connection, left)
-        rows += traces.remove(connection, left, traces.texts_of(connection, left))
+        rows += traces.remove(connection, left, found)
         events.write(connection, [Event(type="edit.purged", edit_id=edit_id, author=by) for edit_id in left], now=now)
-    return rows
+    kept = f"{found.doubtful} evaluations and kept prompts with a short wording of an edit among other words"
+    return rows, (kept,) if found.doubtful else ()

@@ -1,7 +1,8 @@
 """Refitting the window from the tensors alone, so that the overlay says again what its rows say: after a retraction or a
 rollback.
 
-An edit taken back leaves the window; one in the tensors gets a tombstone, a BaFT item towards the base's own answer.
+An edit taken back leaves the window; one in the tensors gets a tombstone, a BaFT item towards the base's own answer. So does one
+that was taken back after a fit had lost it.
 """
 
 from collections.abc import Mapping
@@ -58,13 +59,19 @@ def is_due(connection: Connection) -> bool:
     if last and last[0].status == "failed" and last[0].parent == head.version:
         return False
     live_set = versions.live_set(connection, head.version)
-    return bool(going(connection, live_set)) or live_set.needs_refit
+    return live_set.needs_refit or bool(going(connection, live_set)) or bool(unwanted(connection, live_set))
 
 
 def going(connection: Connection, live_set: LiveSet) -> dict[str, bool]:
     """Live edits that were asked to be taken back: {id: whether the edit before it shall be live again}."""
-    live = live_set.ids
-    return {edit_id: restore for edit_id, restore in edits.retractions_pending(connection).items() if edit_id in live}
+    pending = edits.retractions_pending(connection)
+    return {edit_id: pending[edit_id] for edit_id in pending if (item := live_set.get(edit_id)) is not None and item.is_live}
+
+
+def unwanted(connection: Connection, live_set: LiveSet) -> set[str]:
+    """Edits that the overlay was trained on and lost, that were taken back since, and that nothing live covers."""
+    lost = [item.edit_id for item in live_set.lost if item.key not in live_set.covered]
+    return edits.retracted(connection, lost) if lost else set()
 
 
 def _claim(parts: Parts, turn: Turn) -> Job | None:
@@ -77,7 +84,8 @@ def _claim(parts: Parts, turn: Turn) -> Job | None:
             return job and jobs.update(connection, job.id, status="cancelled", finished_at=now)
         if job is None:
             job = jobs.insert(connection, "refit", reason="the overlay holds what was taken back", author=SERVICE, now=now)
-        gone = sorted(going(connection, versions.live_set(connection, head.version)))
+        live_set = versions.live_set(connection, head.version)
+        gone = sorted({*going(connection, live_set), *unwanted(connection, live_set)})
         if job.claims >= parts.settings.claims:
             jobs.finish(connection, job.id, error="its fit ended the process again and again", now=now)
             return jobs.get(connection, job.id)
@@ -90,11 +98,13 @@ def _work(parts: Parts, turn: Turn, job: Job) -> None:
     stand = standpoint(parts)
     with parts.store.read() as connection:
         gone = going(connection, stand.live_set)
+        traces = unwanted(connection, stand.live_set)
         restored = coming_back(connection, gone)
     watch = Watch(parts, turn, job.id, "fit.middle", in_vain=lambda: parts.follower.current.epoch > stand.head.epoch)
-    desired = liveset.refitted(stand.live_set, gone, restored)
+    desired = liveset.refitted(stand.live_set, {*gone, *traces}, restored)
     known = known_edits(parts, desired, [item.edit_id for item in desired.items if not item.is_live])  # some may be entombed
-    overlay, live_set, lost, fitted = _rounds(parts, stand, desired, known, job, watch)
+    with parts.no_edit_is_fitted.interrupted():
+        overlay, live_set, lost, fitted = _rounds(parts, stand, desired, known, job, watch)
     changes = [Change(edit_id=edit_id, status=EditStatus.RETRACTED) for edit_id in gone]
     changes += [Change(edit_id=edit_id, status=EditStatus.DEFERRED, error=LOST) for edit_id in lost]
     changes += live_changes(stand.live_set, live_set, superseded={}, reports={})
@@ -142,24 +152,24 @@ def _rounds(
 ) -> tuple[Overlay, LiveSet, list[str], Fitted | None]:
     """Fit the window until nothing live is lost; what is lost is left out. A retraction is never held up by it.
 
-    The last fit counts as it is: what it lost it does not say, so nobody hears that it was trained on.
+    The last fit counts as it is: what it lost is not live any more, and the live set keeps that the overlay was trained on it.
     """
     bare = Overlay(parts.overlays.of(stand.version).tensors, None)
     lost: list[str] = []
-    for final in (*[False] * (parts.settings.rounds - 1), True):
+    for _ in range(parts.settings.rounds):
+        desired = liveset.afresh(desired)
         desired = liveset.with_answers(desired, _answers(parts, desired, known))
         if not desired.window:
             return bare, desired, lost, None
         asked = items_of(desired.window, known)
         seed = seed_of([item.edit for item in asked], job.failures)
         fitted = parts.editors.baft(bare, asked, items_of(settled_given(desired), known), seed, watch.hooks())
-        lost_now = [item.edit_id for item in desired.window if item.is_live and item.edit_id in fitted.lost]
-        lost += lost_now
-        if lost_now:
-            desired = liveset.entomb(liveset.drop(desired, lost_now))
-        if final or not lost_now:
+        lost_now = [item for item in desired.window if item.is_live and item.edit_id in fitted.lost]
+        if not lost_now:
             break
-    return fitted.overlay, liveset.with_answers(desired, _answers(parts, desired, known)), lost, fitted
+        lost += [item.edit_id for item in lost_now]
+        desired = liveset.lose(desired, lost_now)
+    return fitted.overlay, desired, lost, fitted
 
 
 def _answers(parts: Parts, live_set: LiveSet, known: Mapping[str, Edit]) -> dict[str, str]:

@@ -1,12 +1,17 @@
-"""Taking an edit back. What is not live goes at once; what is live is noted here and taken out by the worker's refit."""
+"""Taking an edit back. What is not live goes at once; what is live is noted here and taken out by the worker's refit, and so is
+what the model may have learned of an edit that a fit lost.
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
+from sqlalchemy.engine import Connection
+
 from service.domain.edit import Edit, EditStatus
 from service.domain.errors import Conflict
-from service.store import edits, events, heads, jobs
+from service.domain.liveset import Role
+from service.store import edits, events, heads, jobs, versions
 from service.store.edits import Change
 from service.store.events import Event
 from service.store.session import Store
@@ -34,7 +39,8 @@ def retract(
 ) -> Retraction:
     """Take an edit back; with `restore_previous` the edit that it superseded becomes live again.
 
-    Raises NotFound, or Conflict for an edit that is superseded or failed. Doing it twice is the same as once.
+    Raises NotFound, or Conflict for an edit that is superseded, or that failed and nothing was trained on. Doing it twice is the
+    same as once.
     """
     now = now or datetime.now(UTC)
     with store.write() as connection:
@@ -42,20 +48,26 @@ def retract(
         edit = edits.get(connection, edit_id)
         if edit.status is EditStatus.RETRACTED:
             return Retraction(edit, True)
-        if edit.status in NEVER:
+        was_lost = _was_lost(connection, edit_id)
+        if edit.status in NEVER and not (was_lost and edit.status is EditStatus.FAILED):
             raise Conflict(f"an edit that is {edit.status} cannot be retracted: nothing of it is live", field="id")
         if edits.retracted(connection, [edit_id]):
             return Retraction(edit, False)
         edits.ask_retraction(connection, [edit_id], restore_previous=restore_previous, author=author, now=now)
-        if edit.status in AT_ONCE:
+        at_once = edit.status in (*AT_ONCE, *NEVER)
+        if at_once:
             edits.change(connection, [Change(edit_id=edit_id, status=EditStatus.RETRACTED)], now=now)
-            happened = "edit.retracted"
-        else:
-            if edit.status.is_live and jobs.active(connection, "refit", "queued", brief=True) is None:
-                jobs.insert(connection, "refit", edit_ids=[edit_id], reason="retraction", author=author, now=now)
-            happened = "edit.retraction_asked"
+        if (edit.status.is_live or was_lost) and jobs.active(connection, "refit", "queued", brief=True) is None:
+            jobs.insert(connection, "refit", edit_ids=[edit_id], reason="retraction", author=author, now=now)
+        happened = "edit.retracted" if at_once else "edit.retraction_asked"
         events.write(connection, [Event(type=happened, edit_id=edit_id, author=author)], now=now)
-        result = Retraction(edits.get(connection, edit_id), edit.status in AT_ONCE)
+        result = Retraction(edits.get(connection, edit_id), at_once)
     if ring is not None:
         ring(edit_id)
     return result
+
+
+def _was_lost(connection: Connection, edit_id: str) -> bool:
+    """Whether the head was trained on an edit that its fit lost."""
+    item = versions.live_set(connection, heads.read(connection).version).get(edit_id)
+    return item is not None and item.role is Role.LOST

@@ -1,29 +1,31 @@
 """Retraining: LocFT-BF over a snapshot of the live set, beside the head, while edits go on being applied.
 
 A *major* retrain starts from the base, a *minor* one from the tensors of the head. The result counts only if every edit of the
-snapshot is still wanted, and a minor one only if the head still has the tensors it began at: otherwise it is trained again,
-never published, so that no published retrain was trained on an edit that had been taken back. Whatever ends a retrain without a
-publication leaves the head as it was, and says why in its job.
+snapshot is still wanted or a newer one of its fact is live, and a minor one only if the head still has the tensors it began at:
+otherwise it is trained again, never published, so that no published retrain was trained on an edit that had been taken back.
+Whatever ends a retrain without a publication leaves the head as it was, and says why in its job.
 """
 
 import threading
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Set
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 from service.domain import cadence
 from service.domain.cadence import Mode
-from service.domain.errors import Conflict, Refused, Stale
+from service.domain.errors import Conflict, Refused, Stale, Unavailable
 from service.domain.liveset import LiveSet
 from service.editors.protocol import FitCancelled, Fitted
 from service.lifecycle import snapshots
-from service.lifecycle.catch_up import Again, catch_up_and_publish
+from service.lifecycle.attempts import wait_to_publish
+from service.lifecycle.catch_up import Again, TooCostly, catch_up_and_publish
 from service.lifecycle.faults import point
+from service.lifecycle.newcomers import Newcomers
 from service.lifecycle.parts import Parts
 from service.lifecycle.settings import SERVICE
 from service.lifecycle.snapshots import Course
 from service.lifecycle.standing import snapshot, standing_of
-from service.lifecycle.work import Turn, Watch, items_of, known_edits
+from service.lifecycle.work import Turn, Watch, items_of, known_edits, standpoint
 from service.store import events, heads, jobs, versions
 from service.store.events import Event
 from service.store.heads import FenceLost
@@ -31,11 +33,15 @@ from service.store.jobs import Job
 from service.store.session import Store
 
 ELSEWHERE = "the head's tensors lie elsewhere than the settings name: it has to be a major one"
+NOTHING_NEW = "there is nothing new to retrain: the tensors have every live edit; a major one can still be asked for"
+TRAINED = 0.9  # of the progress, when what is live beyond the snapshot is still to be fitted
 CHANGED = "the head or edits of its snapshot changed again and again"
 
 
 class Pressed:
-    """Says that a retrain lost too often to edits: while it is set, edits are accepted but not applied."""
+    """Says that a retrain that is about to be published lost too often to edits: while it is set, edits are accepted but not
+    applied.
+    """
 
     def __init__(self) -> None:
         self._event = threading.Event()
@@ -58,14 +64,17 @@ class Try:
 
     restarts: int = 0
     losses: int = 0
+    newcomers: Newcomers = field(default_factory=Newcomers)
 
 
 def request_retrain(
     store: Store, *, author: str, reason: str | None = None, mode: Mode | None = None, now: datetime | None = None
 ) -> Job:
-    """Queue a retrain, or return the one that is queued already; that one becomes major if a major one is asked for.
+    """Queue a retrain, or return the one that is queued already, or that runs on all there is to train on; a queued one becomes
+    major if a major one is asked for.
 
-    Without a mode the worker chooses when it begins. Raises Conflict if there is nothing to train on and nothing to undo.
+    Without a mode the worker chooses when it begins. Raises Conflict if there is nothing to train on and nothing to undo, or for
+    anybody's but a major one, nothing that the tensors do not have.
     """
     now = now or datetime.now(UTC)
     with store.write() as connection:
@@ -74,15 +83,27 @@ def request_retrain(
         if waiting is not None:
             if mode == "major" and waiting.mode != "major":
                 jobs.say(connection, waiting.id, f"{author} asked for it to be major", now)
-                jobs.note(connection, waiting.id, mode=mode)
+                jobs.note(connection, waiting.id, mode=mode, reason=reason)
             return jobs.get(connection, waiting.id)
         live_set = versions.live_set(connection, head.version)
-        if not snapshot(connection, live_set) and not live_set.held:
+        wanted = {item.edit_id for item in snapshot(connection, live_set)}
+        running = jobs.active(connection, "retrain", "running")
+        if running is not None and _comes_to_it(running, wanted, mode):
+            return running
+        if not wanted and not live_set.held:
             raise Conflict("there is nothing to retrain: no edit is live or deferred")
+        if mode != "major" and author != SERVICE and not live_set.window and wanted <= live_set.ids:
+            raise Conflict(NOTHING_NEW)
         job = jobs.insert(connection, "retrain", mode=mode, reason=reason, author=author, now=now)
         jobs.say(connection, job.id, f"asked for by {author}" + (f": {reason}" if author == SERVICE and reason else ""), now)
         events.write(connection, [Event(type="retrain.requested", job_id=job.id, author=author)], now=now)
         return jobs.get(connection, job.id)
+
+
+def _comes_to_it(running: Job, wanted: Set[str], mode: Mode | None) -> bool:
+    """Whether a retrain that runs will have done what is asked for now."""
+    kind = mode != "major" or running.mode == "major"
+    return kind and running.cancel_asked_at is None and wanted <= set(running.edit_ids)
 
 
 def queue_if_due(parts: Parts) -> bool:
@@ -106,26 +127,20 @@ def retrain(parts: Parts, turn: Turn, pressed: Pressed) -> bool:
         while job is not None and job.status == "running":
             if _once(parts, turn, job, tries, pressed):
                 break
-            job = _begin_again(parts, turn, tries, pressed)
+            job = _begin_again(parts, turn, tries)
     except FitCancelled:
         if turn.is_over() or not snapshots.end_if_cancelled(parts, turn):
             raise
-    finally:
-        pressed.clear()
     return True
 
 
-def _begin_again(parts: Parts, turn: Turn, tries: Try, pressed: Pressed) -> Job | None:
-    """Another snapshot for the running job. Applying pauses once this happened too often, and the job fails if even that does
-    not help.
-    """
+def _begin_again(parts: Parts, turn: Turn, tries: Try) -> Job | None:
+    """Another snapshot for the running job; if this happened too often, the job fails."""
     tries.restarts += 1
-    if tries.restarts > parts.settings.patience:
-        pressed.set()
     if tries.restarts > parts.settings.restarts:
         snapshots.fail(parts, turn, CHANGED)
         return None
-    return snapshots.again(parts, turn)
+    return snapshots.again(parts, turn, tries.newcomers.put_off)
 
 
 def _once(parts: Parts, turn: Turn, job: Job, tries: Try, pressed: Pressed) -> bool:
@@ -141,11 +156,18 @@ def _once(parts: Parts, turn: Turn, job: Job, tries: Try, pressed: Pressed) -> b
             return False
         raise
     point("retrain.before_publish")
-    try:
-        return _publish(parts, turn, job, course, trained, watch, tries, pressed, is_cancelled)
-    except Again as again:
-        snapshots.say(parts, job, again.reason)
-        return False
+    while True:
+        try:
+            return _publish(parts, turn, job, course, trained, watch, tries, pressed, is_cancelled)
+        except Again as again:
+            snapshots.say(parts, job, again.reason)
+            return False
+        except TooCostly as refused:
+            tries.newcomers.narrow(parts, job, refused.newcomers, str(refused))
+            return False
+        except (Unavailable, OSError) as error:  # what was trained is good: only its publication has to be tried again
+            if not wait_to_publish(parts, turn, error, watch.hooks()):
+                return True
 
 
 def _train(parts: Parts, job: Job, course: Course, watch: Watch) -> Fitted | None:
@@ -153,13 +175,16 @@ def _train(parts: Parts, job: Job, course: Course, watch: Watch) -> Fitted | Non
         return None
     known = known_edits(parts, LiveSet(), [item.edit_id for item in course.items])
     assert job.seed is not None
-    trained = parts.editors.locft(items_of(course.items, known), course.start, job.seed, watch.hooks())
+    trained = parts.editors.locft(items_of(course.items, known), course.start, job.seed, watch.hooks().within(0.0, TRAINED))
     snapshots.say(parts, job, f"trained on {len(course.items)} edits: {_said(trained)}")
     return trained
 
 
 def _said(trained: Fitted) -> str:
-    figures = [f"{name} {value:.3f}" for name, value in sorted(trained.scores.items()) if isinstance(value, float)]
+    figures = [
+        f"{name.replace('_', ' ')} {f'{value:.3f}' if isinstance(value, float) else value}"
+        for name, value in sorted(trained.scores.items())
+    ]
     return ", ".join([*figures, f"{len(trained.lost)} not taken"])
 
 
@@ -174,20 +199,27 @@ def _publish(
     pressed: Pressed,
     is_cancelled: Callable[[], bool],
 ) -> bool:
-    """Catch up with the head and publish on it, as often as it moves; False if that will not do any more."""
-    while snapshots.stands(parts, job, course):
-        try:
-            catch_up_and_publish(parts, turn, job, course, trained, watch)
-            return True
-        except FenceLost:
-            raise
-        except Stale:
-            if is_cancelled():
-                raise FitCancelled("the retrain was cancelled") from None
-            tries.losses += 1
+    """Catch up with the head and publish on it, as often as it moves; False if that will not do any more.
+
+    Applying pauses once this was lost too often, and goes on before anything else is trained.
+    """
+    try:
+        while snapshots.stands(parts, job, course, stand := standpoint(parts)):
             if tries.losses >= parts.settings.patience:
                 pressed.set()
-            if tries.losses > parts.settings.restarts:
-                tries.restarts = parts.settings.restarts  # the next one is one too many
-                return False
+            try:
+                if catch_up_and_publish(parts, turn, job, course, trained, watch, stand):
+                    tries.newcomers.end(parts, turn, job)
+                return True
+            except FenceLost:
+                raise
+            except Stale:
+                if is_cancelled():
+                    raise FitCancelled("the retrain was cancelled") from None
+                tries.losses += 1
+                if tries.losses > parts.settings.restarts:
+                    tries.restarts = parts.settings.restarts  # the next one is one too many
+                    return False
+    finally:
+        pressed.clear()
     raise Again("an edit of the snapshot left the live set, or the head got other tensors")

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
+import structlog
 from sqlalchemy.engine import Connection
 
 from service.domain.edit import EditStatus
@@ -19,6 +20,7 @@ from service.store.edits import Change, Standing
 from service.store.events import Event
 from service.store.session import Store
 
+log = structlog.get_logger("errata.revoke")
 CHUNK = 500  # edits a transaction: other writers wait for less than half a second
 
 
@@ -73,6 +75,7 @@ def revoke(
         if ring is not None and going:
             ring(going[-1].edit_id)
         if len(found) < CHUNK:
+            log.info("revoked", retracted=len(taken), already=already, author=by)
             return Revoked(tuple(taken), already, tuple(barred))
         after = found[-1].seq
 

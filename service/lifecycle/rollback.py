@@ -5,11 +5,12 @@ It leaves the worker's fence alone: a fit under way finds the head moved and is 
 
 from dataclasses import dataclass
 
+import structlog
 from sqlalchemy.engine import Connection
 
 from service.domain import liveset
 from service.domain.edit import EditStatus
-from service.domain.errors import Conflict, Corrupt, Gone, Stale
+from service.domain.errors import Conflict, Corrupt, Gone, NotFound, Stale
 from service.domain.liveset import LiveSet
 from service.domain.version import Version, VersionKind, VersionStatus
 from service.lifecycle.faults import point
@@ -22,6 +23,8 @@ from service.store import edits, events, heads, jobs, versions
 from service.store.edits import Change
 from service.store.events import Event
 
+log = structlog.get_logger("errata.rollback")
+
 
 @dataclass(frozen=True)
 class RolledBack:
@@ -31,7 +34,6 @@ class RolledBack:
     restored: int
     epoch: int
     rolled_back: tuple[str, ...]
-    requeued: bool = False
 
 
 def roll_back(
@@ -42,8 +44,11 @@ def roll_back(
     `if_match` is the epoch that the caller saw. Raises NotFound; Gone for a collected version; Corrupt for a damaged one;
     Conflict for the head itself; Stale if the epoch is another.
     """
-    with parts.store.read() as connection:
-        target = versions.get(connection, to)
+    try:
+        with parts.store.read() as connection:
+            target = versions.get(connection, to)
+    except NotFound as unknown:
+        raise NotFound(unknown.message, field="to") from None
     overlay = _overlay(parts, target)
     now = parts.clock()
     with parts.store.write() as connection:
@@ -53,7 +58,7 @@ def roll_back(
         if head.version == to:
             raise Conflict("this version is the head already", field="to")
         if versions.get(connection, to).status is VersionStatus.COLLECTED:
-            raise Gone("this version was collected; only its record is kept")
+            raise Gone("this version was collected; only its record is kept", field="to")
         before = versions.live_set(connection, head.version)
         held = versions.live_set(connection, to)
         after = liveset.roll_back(held, edits.retracted(connection, held.ids))
@@ -82,7 +87,8 @@ def roll_back(
     point("rollback.after_commit")
     parts.follower.swap(Published(moved.version, moved.epoch, overlay))
     parts.announcer.announce((*after.ids, *fallen))
-    return RolledBack(moved.version, to, moved.epoch, fallen, requeue)
+    log.info("rolled back", version=moved.version, restored=to, edits=len(after.live), rolled_back=len(fallen), author=author)
+    return RolledBack(moved.version, to, moved.epoch, fallen)
 
 
 def _overlay(parts: Parts, target: Version) -> Overlay:

@@ -16,6 +16,7 @@ class LifecycleSettings:
     gate: GateLimits = field(default_factory=GateLimits)
     joint: int = 64  # edits of one job at most
     attempts: int = 3  # fits of a job that may fail before it is given up
+    pause_s: float = 10.0  # between the first two attempts of a retrain; doubled with each further one
     claims: int = 10  # times a job is taken up before it is given up: a job that ends the process must not do so for ever
     rounds: int = 4  # fits of one job that leave out what was lost, before the rest is deferred
     restarts: int = 10  # times a retrain begins again because an edit of its snapshot left the live set
@@ -25,6 +26,7 @@ class LifecycleSettings:
     monitor_s: float = 60.0  # between two rounds of the monitor
     monitor_sample: int = 64  # live edits that one round asks again
     sweep_s: float = 2.0  # how long a lost ring may go unnoticed
+    follow_s: float = 0.5  # between two looks at the head, which another process may have moved: answers follow within 2 s
     keep_last: int = 100
     keep_every: int = 100
     orphan_s: float = 3600.0  # a file without a row is collected after this: until then its publication may be under way

@@ -5,19 +5,21 @@ Everything that a repetition needs is in the row or follows from it, so a retrai
 bytes.
 """
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 
 from sqlalchemy.engine import Connection
 
-from service.domain import cadence
+from service.domain import cadence, liveset
 from service.domain.cadence import Mode
-from service.domain.edit import EditStatus
-from service.domain.errors import Corrupt, Gone, NotFound
+from service.domain.edit import EditRequest, EditStatus
+from service.domain.errors import Corrupt, Gone, NotFound, Unavailable
 from service.domain.liveset import LiveItem, LiveSet
+from service.lifecycle.attempts import end_failed
 from service.lifecycle.parts import Parts
 from service.lifecycle.standing import snapshot, standing_of
-from service.lifecycle.work import Turn, seed_of, standpoint
+from service.lifecycle.work import Standpoint, Turn, seed_of
 from service.lm.overlay import EMPTY, Overlay
 from service.store import edits, events, heads, jobs, versions
 from service.store.events import Event
@@ -37,7 +39,10 @@ class Course:
 
 
 def claim(parts: Parts, turn: Turn) -> Job | None:
-    """Take up the retrain that runs or waits. One that a worker left is repeated as it was, if that is still worth anything."""
+    """Take up the retrain that runs or waits, unless its next attempt is not due yet. One that a worker left is repeated as it
+    was, if that is still worth anything.
+    """
+    ahead = _read_ahead(parts)
     with parts.store.write() as connection:
         heads.lock(connection)
         heads.check_fence(connection, turn.fence)
@@ -49,22 +54,25 @@ def claim(parts: Parts, turn: Turn) -> Job | None:
             _end_cancelled(connection, parts, job)
             return jobs.get(connection, job.id)
         if job.status == "queued":
-            return _take(connection, parts, turn, job)
+            return _take(connection, parts, turn, job, ahead)
+        if job.retry_at is not None and now < job.retry_at:
+            return None
         if job.claims >= parts.settings.claims:
-            jobs.finish(connection, job.id, error="it ended the process again and again", now=now)
+            end_failed(connection, parts, job, "it ended the process again and again")
             return jobs.get(connection, job.id)
         jobs.say(connection, job.id, "taken up again", now)
-        values = {"fence": turn.fence, "claims": job.claims + int(job.fence != turn.fence), "progress": 0.0}
+        values = {"fence": turn.fence, "claims": job.claims + int(job.fence != turn.fence), "progress": 0.0, "retry_at": None}
         job = jobs.update(connection, job.id, **values)
         whole = edits.all_stand(connection, job.edit_ids, WANTED) and _can_start(connection, parts, job)
-        return job if whole else _take(connection, parts, turn, job)
+        return job if whole else _take(connection, parts, turn, job, ahead)
 
 
-def again(parts: Parts, turn: Turn) -> Job | None:
-    """Give the running job a new snapshot."""
+def again(parts: Parts, turn: Turn, without: Collection[str] = ()) -> Job | None:
+    """Give the running job a new snapshot, `without` some of the deferred edits."""
+    ahead = _read_ahead(parts)
     with parts.store.write() as connection:
         job = _mine(connection, turn)
-        return None if job is None else _take(connection, parts, turn, job)
+        return None if job is None else _take(connection, parts, turn, job, ahead, without)
 
 
 def make_major(parts: Parts, turn: Turn, why: str) -> None:
@@ -88,15 +96,18 @@ def course_of(parts: Parts, job: Job) -> Course:
     return Course("minor", tuple(_as_in(start_set, item) for item in items), start, start_set)
 
 
-def stands(parts: Parts, job: Job, course: Course) -> bool:
-    """Whether every edit of a snapshot is live or deferred and none was asked to be taken back, and a minor retrain's start is
-    what the head still has.
+def stands(parts: Parts, job: Job, course: Course, stand: Standpoint) -> bool:
+    """Whether what was trained may be published on a head: no edit of the snapshot was asked to be taken back, each is live,
+    deferred, or superseded by one that the head answers, and a minor retrain's start is what the head still has.
     """
+    superseded = liveset.superseded(course.items, stand.live_set)
+    wanted = [edit_id for edit_id in job.edit_ids if edit_id not in superseded]
     with parts.store.read() as connection:
-        if not edits.all_stand(connection, job.edit_ids, WANTED):
+        if not edits.all_stand(connection, wanted, WANTED):
             return False
-    head = standpoint(parts).version
-    return course.mode == "major" or parts.overlays.of(head).tensors_digest == course.start.tensors_digest
+        if not edits.all_stand(connection, superseded, (*WANTED, EditStatus.SUPERSEDED)):
+            return False
+    return course.mode == "major" or parts.overlays.of(stand.version).tensors_digest == course.start.tensors_digest
 
 
 def cancel_of(parts: Parts, job: Job) -> Callable[[], bool]:
@@ -124,25 +135,42 @@ def fail(parts: Parts, turn: Turn, error: str) -> None:
     with parts.store.write() as connection:
         job = _mine(connection, turn)
         if job is not None:
-            jobs.finish(connection, job.id, error=error, now=parts.clock())
+            end_failed(connection, parts, job, error)
 
 
 def say(parts: Parts, job: Job, message: str) -> None:
-    """Add a line to a job's log."""
-    with parts.store.write() as connection:
+    """Add a line to a job's log, if the database is there: nothing is trained again for the sake of a line."""
+    with contextlib.suppress(Unavailable), parts.store.write() as connection:
         jobs.say(connection, job.id, message, parts.clock())
 
 
-def _take(connection: Connection, parts: Parts, turn: Turn, job: Job) -> Job:
-    """Write a snapshot of now into a job's row."""
+def _read_ahead(parts: Parts) -> Mapping[str, EditRequest]:
+    """What a snapshot would be trained on: to read 100,000 edits takes seconds, which nobody should wait for under a lock."""
+    with parts.store.read() as connection:
+        job = jobs.active(connection, "retrain", brief=True)
+        if job is None or job.cancel_asked_at is not None or (job.retry_at is not None and parts.clock() < job.retry_at):
+            return {}
+        return edits.lessons_by_id(connection, [item.edit_id for item in snapshot(connection)])
+
+
+def _take(
+    connection: Connection,
+    parts: Parts,
+    turn: Turn,
+    job: Job,
+    ahead: Mapping[str, EditRequest],
+    without: Collection[str] = (),
+) -> Job:
+    """Write a snapshot of now into a job's row. What edits ask for never changes, so only those that came since are read."""
     head = heads.read(connection)
     live_set = versions.live_set(connection, head.version)
-    items = snapshot(connection, live_set)
+    items = snapshot(connection, live_set, without=without)
     mode = _mode(connection, parts, job, live_set) if items else "major"
     ids = [item.edit_id for item in items]
     now = parts.clock()
     jobs.say(connection, job.id, f"{mode} retrain: snapshot of {len(ids)} edits, of version {head.version}", now)
-    values = {"parent": head.version, "mode": mode, "seed": seed_of(edits.lessons(connection, ids), job.failures)}
+    known = {**ahead, **edits.lessons_by_id(connection, [edit_id for edit_id in ids if edit_id not in ahead])}
+    values = {"parent": head.version, "mode": mode, "seed": seed_of(known[edit_id] for edit_id in ids)}
     if job.status == "queued":
         values |= {"claims": job.claims + 1}
     return jobs.update(

@@ -1,7 +1,9 @@
 """Where the window, the deferred edits and the figures of the head stand now: what the cadence decides on."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 from datetime import datetime
+from itertools import takewhile
 from typing import Any
 
 import sqlalchemy as sa
@@ -16,14 +18,25 @@ from service.lifecycle.parts import Parts
 from service.store import edits, heads, jobs, measurements, versions
 from service.store import tables as t
 from service.store.edits import chunks
+from service.store.measurements import Measurement
 
-LITTLE_NEWS = 4  # after a retrain that failed or was cancelled, so many other edits in its snapshot make another worth trying
+SETBACKS = 32  # looked at: after so many in a row the pause has been at its longest for long
+UNPUBLISHED = ("failed", "cancelled")
+MOVES_TENSORS = (VersionKind.LOCFT, VersionKind.ROLLBACK)
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How the last retrains ended: `setbacks` in a row, up to the last, published nothing."""
+
+    setbacks: int = 0
+    at: datetime | None = None  # when the last of these ended
+    cancelled: bool = False
+    is_underway: bool = False
 
 
 def standing_of(connection: Connection, parts: Parts) -> Standing:
-    """Read the standing. A retrain that failed or was cancelled counts until its snapshot would be another by a few edits, or
-    without one that was taken back since.
-    """
+    """Read the standing."""
     head = heads.read(connection)
     version = versions.get(connection, head.version)
     live_set = versions.live_set(connection, head.version)
@@ -31,12 +44,7 @@ def standing_of(connection: Connection, parts: Parts) -> Standing:
         sa.select(sa.func.count(), sa.func.min(t.edits.c.created_at)).where(t.edits.c.status == EditStatus.DEFERRED)
     ).one()
     untried = [item.edit_id for item in live_set.window if item.is_live and not item.held]
-    last = jobs.page(connection, limit=1, kind="retrain", brief=True)
-    failed = bool(last) and last[0].status in ("failed", "cancelled")
-    if failed:
-        tried = set(jobs.get(connection, last[0].id).edit_ids)
-        news = tried ^ {item.edit_id for item in snapshot(connection, live_set)}
-        failed = len(news) < LITTLE_NEWS and not edits.retracted(connection, tried)
+    ended = retrains_ended(connection)
     now = parts.clock()
     return Standing(
         window=version.window,
@@ -45,8 +53,11 @@ def standing_of(connection: Connection, parts: Parts) -> Standing:
         deferred=deferred,
         oldest_deferred_s=_age(oldest, now),
         taken_back=any(item.tombstone for item in live_set.window),
-        retrain_failed=failed,
-        retrain_underway=bool(last) and last[0].is_active,
+        retrain_underway=ended.is_underway,
+        setbacks=ended.setbacks,
+        since_setback_s=_age(ended.at, now),
+        cancelled=ended.cancelled,
+        news=_news(connection, untried, ended.at) if ended.cancelled and ended.at is not None else 0,
         tensors=bool(live_set.held),
         minors=version.minors,
         since_major_s=None if version.major_at is None else _age(version.major_at, now),
@@ -54,14 +65,23 @@ def standing_of(connection: Connection, parts: Parts) -> Standing:
     )
 
 
-def snapshot(connection: Connection, live_set: LiveSet | None = None) -> tuple[LiveItem, ...]:
+def retrains_ended(connection: Connection) -> Ended:
+    """How the last retrains ended, less the one that is under way."""
+    last = jobs.stand(connection, "retrain", limit=SETBACKS)
+    over = [(status, at) for status, at in last if at is not None]
+    setbacks = list(takewhile(lambda one: one[0] in UNPUBLISHED, over))
+    status, at = setbacks[0] if setbacks else (None, None)
+    return Ended(len(setbacks), at, status == "cancelled", is_underway=len(over) < len(last))
+
+
+def snapshot(connection: Connection, live_set: LiveSet | None = None, *, without: Collection[str] = ()) -> tuple[LiveItem, ...]:
     """What a retrain that begins now would train on: the live set and the deferred edits, the latest of each key, nothing taken
-    back.
+    back, and less the deferred edits `without` which it shall go.
     """
     if live_set is None:
         live_set = versions.live_set(connection, heads.read(connection).version)
     waiting = connection.execute(sa.select(t.edits.c.id).where(t.edits.c.status == EditStatus.DEFERRED)).scalars().all()
-    candidates = [*live_set.live, *edits.items(connection, waiting)]
+    candidates = [*live_set.live, *edits.items(connection, [edit_id for edit_id in waiting if edit_id not in without])]
     asked = edits.retracted(connection, [item.edit_id for item in candidates])
     return liveset.latest_per_key(item for item in candidates if item.edit_id not in asked)
 
@@ -80,8 +100,7 @@ def tensor_scores(connection: Connection, version: Version, *, minors: int) -> M
 
 
 def _figures(connection: Connection, version: Version) -> dict[str, float | None]:
-    measured = measurements.latest(connection, version.number)
-    known = {name: measured[name].score for name in measured}
+    known = {name: one.score for name, one in _still_true(connection, version).items()}
     then = tensor_scores(connection, version, minors=version.minors)
     return {
         "retention": known.get(measurements.RETENTION, version.scores.get("retention")),
@@ -91,6 +110,27 @@ def _figures(connection: Connection, version: Version) -> dict[str, float | None
         "locality_at_major": tensor_scores(connection, version, minors=0).get("canary"),
         "capability": known.get(measurements.CAPABILITY),
     }
+
+
+def _still_true(connection: Connection, version: Version) -> Mapping[str, Measurement]:
+    """Figures of a version, or of the nearest one before it; none from before its tensors became what they are: a retrain that
+    an older figure made due again would be made for nothing.
+    """
+    found = measurements.nearest(connection, version.number)
+    oldest = min((one.version for one in found.values()), default=version.number)
+    between = (t.versions.c.number > oldest, t.versions.c.number <= version.number, t.versions.c.kind.in_(MOVES_TENSORS))
+    since = connection.execute(sa.select(sa.func.max(t.versions.c.number)).where(*between)).scalar() or 0
+    return {name: one for name, one in found.items() if one.version >= since}
+
+
+def _news(connection: Connection, untried: list[str], at: datetime) -> int:
+    """How many edits came to the window, or were deferred, since a moment."""
+    waiting = (t.edits.c.status == EditStatus.DEFERRED, t.edits.c.created_at > at)
+    counted: int = connection.execute(sa.select(sa.func.count()).where(*waiting)).scalar_one()
+    for some in chunks(untried):
+        applied = (t.edits.c.id.in_(some), t.edits.c.applied_at > at)
+        counted += connection.execute(sa.select(sa.func.count()).where(*applied)).scalar_one()
+    return counted
 
 
 def _first_applied(connection: Connection, edit_ids: list[str]) -> datetime | None:

@@ -3,12 +3,12 @@ order of commit.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 from sqlalchemy.engine import Connection
 
-from service.domain.edit import Edit, EditRequest, EditStatus, Method
+from service.domain.edit import Edit, EditRequest, EditStatus, Method, normalise
 from service.domain.errors import Refused, TooLong, Unavailable
 from service.lifecycle.faults import point
 from service.store import edits, events, heads, idempotency
@@ -22,7 +22,7 @@ KEY_CHARACTERS = 255
 
 @dataclass(frozen=True)
 class Accepted:
-    """One request of a submission: the edit that stands for it, and whether it was there before (same key and target)."""
+    """One request of a submission: the edit that stands for it, and whether it was there before and teaches it already."""
 
     edit: Edit
     identical: bool
@@ -55,8 +55,8 @@ def submit(
     """Accept all requests or none.
 
     `method` is the setting that says who carries an edit that names no method. `ring` is called after the commit with each new
-    edit's id; if the call is lost, the worker's sweep finds the row. Raises Refused, KeyReused, or Unavailable if too many
-    edits wait.
+    edit's id; if the call is lost, the worker's sweep finds the row. Raises Refused, KeyReused, Gone if all that was made
+    under a key was purged, or Unavailable if too many edits wait.
     """
     _check(requests, idempotency_key)
     now = now or datetime.now(UTC)
@@ -80,38 +80,71 @@ def submit(
     return result
 
 
+@dataclass
+class _New:
+    """An edit in the making; what the same submission asks of the same fact, to the same target, is added to it."""
+
+    id: str
+    status: EditStatus
+    request: EditRequest
+
+
 def _accept(
     connection: Connection, requests: Sequence[EditRequest], *, author: str, method: str, now: datetime
 ) -> tuple[SubmitResult, list[str]]:
-    standing: dict[str, tuple[str, str]] = {}  # conflict key → the new edit that stands for it, and its target
+    standing: dict[str, _New] = {}  # the new edit that stands for a conflict key
     order: list[tuple[str, bool]] = []
-    new: list[tuple[str, EditStatus, EditRequest]] = []
+    new: list[_New] = []
     for request in requests:
         key = edits.key_digest(request)
-        known = standing.get(key)
-        before = None if known else edits.latest_of_key(connection, key)
-        if known is not None and known[1] == request.target:
-            order.append((known[0], True))
-        elif before is not None and before.target == request.target:
+        made = standing.get(key)
+        before = None if made else edits.latest_of_key(connection, key)
+        known = made.request if made else before
+        is_same = known is not None and known.target == request.target
+        if made and is_same and _has_surfaces(made.request, request):
+            made.request = replace(made.request, **edits.with_probes(made.request, request))
+            order.append((made.id, True))
+        elif before and is_same and _is_learned(before, request):
             edits.add_probes(connection, before, request)
             order.append((before.id, True))
         else:
-            edit_id = new_id()
-            standing[key] = (edit_id, request.target)
-            new.append((edit_id, first_status(request.method, method), request))
-            order.append((edit_id, False))
+            status = first_status(request.method, method)
+            standing[key] = _New(new_id(), status, _carrying(known, request) if known and is_same else request)
+            new.append(standing[key])
+            order.append((standing[key].id, False))
     first = heads.take_seqs(connection, len(new)) if new else 0
-    rows = [(edit_id, first + index, status, request) for index, (edit_id, status, request) in enumerate(new)]
+    rows = [(one.id, first + index, one.status, one.request) for index, one in enumerate(new)]
     edits.insert(connection, rows, author=author, now=now)
     happened = [Event(type="edit.accepted", edit_id=edit_id, author=author, data={"seq": seq}) for edit_id, seq, _, _ in rows]
     events.write(connection, happened, now=now)
     found = {edit.id: edit for edit in edits.many(connection, {edit_id for edit_id, _ in order})}
-    made = {edit_id for edit_id, _, _ in new}
-    for (edit_id, identical), request in zip(order, requests, strict=True):
-        if identical and edit_id in made:
-            found[edit_id] = edits.add_probes(connection, found[edit_id], request)
     accepted = tuple(Accepted(found[edit_id], identical) for edit_id, identical in order)
-    return SubmitResult(accepted), [edit_id for edit_id, _, _ in new]
+    return SubmitResult(accepted), [one.id for one in new]
+
+
+def _is_learned(edit: Edit, request: EditRequest) -> bool:
+    """Whether an edit teaches all that a request of its fact and target asks for: what waits can be told more, what was fitted,
+    or is being, has learned the wordings that it had.
+    """
+    told = replace(edit, **edits.with_probes(edit, request)) if edit.status is EditStatus.QUEUED else edit
+    return _has_surfaces(edit, request) and _lessons(request) <= _lessons(told)
+
+
+def _has_surfaces(known: EditRequest, request: EditRequest) -> bool:
+    """Whether a request names no surface beyond those of another; no surfaces at all stand for every one."""
+    return not known.surfaces or (bool(request.surfaces) and set(request.surfaces) <= set(known.surfaces))
+
+
+def _lessons(request: EditRequest) -> set[tuple[str, str]]:
+    """What is learned of a request: wordings with their answers. White space makes no other wording, as in a conflict key."""
+    trained = {(normalise(probe.prompt), probe.answer or request.target) for probe in request.rephrases if probe.train}
+    return {(normalise(request.prompt), request.target)} | trained
+
+
+def _carrying(known: EditRequest, request: EditRequest) -> EditRequest:
+    """A request that shall take the place of what teaches the same already: with its wordings, probes and surfaces."""
+    surfaces = tuple(dict.fromkeys((*known.surfaces, *request.surfaces))) if known.surfaces and request.surfaces else ()
+    return replace(request, surfaces=surfaces, **edits.with_probes(request, known))
 
 
 def first_status(asked: Method, setting: str) -> EditStatus:
@@ -120,10 +153,11 @@ def first_status(asked: Method, setting: str) -> EditStatus:
     return EditStatus.DEFERRED if chosen == Method.LOCFT else EditStatus.QUEUED
 
 
-def _replay(connection: Connection, answer: Mapping[str, Sequence[tuple[str, bool]]]) -> SubmitResult:
-    """The edits of the first answer as they stand now."""
-    found = {edit.id: edit for edit in edits.many(connection, {edit_id for edit_id, _ in answer["edits"]})}
-    return SubmitResult(tuple(Accepted(found[edit_id], identical) for edit_id, identical in answer["edits"]), replayed=True)
+def _replay(connection: Connection, answer: Mapping[str, Sequence[tuple[str | None, bool]]]) -> SubmitResult:
+    """The edits of the first answer as they stand now, less those that were purged."""
+    given = [(edit_id, identical) for edit_id, identical in answer["edits"] if edit_id is not None]
+    found = {edit.id: edit for edit in edits.many(connection, {edit_id for edit_id, _ in given})}
+    return SubmitResult(tuple(Accepted(found[edit_id], identical) for edit_id, identical in given), replayed=True)
 
 
 def _check(requests: Sequence[EditRequest], idempotency_key: str | None) -> None:

@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from service.domain import liveset
 from service.domain.edit import Edit, EditRequest
 from service.domain.errors import Unavailable
 from service.domain.liveset import Carrier, LiveItem, LiveSet
@@ -18,9 +17,8 @@ from service.lifecycle.parts import Parts
 from service.store import edits, heads, jobs, versions
 
 PROGRESS_S = 0.5  # between two writes of a job's progress
-SETTLED_GIVEN = 512  # settled edits that a fit of the window is given; BaFT keeps at most 256 rows of them in mind
-EDITS_FIRST_S = 1.0  # longest wait of a retrain for a fit of edits; beside it a fit took 16 s, not 1
-WORKS_S = 0.2  # of a retrain between two such waits: its steps come in parts, and if each waited, a stream of edits would stop it
+EDITS_FIRST_S = 1.0  # longest wait of a retrain for a fit of edits, which takes about so long; unwaited for, 2.3 times that
+WORKS_S = 0.5  # of a retrain between two such waits, so that a stream of edits does not stop it
 
 
 def _never() -> bool:
@@ -58,7 +56,7 @@ def scores_of(fitted: Fitted | None, live_set: LiveSet) -> dict[str, Any]:
     """The scores of a fit as a version keeps them, with the ids of live edits that it does not answer, if there are any."""
     if fitted is None:
         return {}
-    lost = sorted(live_set.ids & set(fitted.lost))
+    lost = sorted(edit_id for edit_id in set(fitted.lost) if (item := live_set.get(edit_id)) is not None and item.is_live)
     scores: dict[str, Any] = dict(fitted.scores)
     if len(lost) < len(set(fitted.lost)):  # some of what was lost was left out, and counts no more
         scores["retention"] = 1.0 - len(lost) / max(1, len(live_set.window) + len(settled_given(live_set)))
@@ -89,7 +87,7 @@ def items_of(entries: Sequence[LiveItem], known: Mapping[str, Edit]) -> list[Ite
 
 def settled_given(live_set: LiveSet) -> tuple[LiveItem, ...]:
     """The settled edits that a fit of the window is given to leave as they are: all, or a sample that is the same every time."""
-    return liveset.sample(live_set.settled, SETTLED_GIVEN)
+    return live_set.settled_given
 
 
 def known_edits(parts: Parts, live_set: LiveSet, more: Iterable[str] = ()) -> dict[str, Edit]:
@@ -116,6 +114,7 @@ class Watch:
     _stage: str = field(default="")
     _steps: int = field(default=0)
     _waited: float = field(default=0.0)
+    _furthest: float = field(default=0.0)
 
     def hooks(self) -> Hooks:
         """Hooks for one fit."""
@@ -137,17 +136,23 @@ class Watch:
         self._steps += 1
         if self._steps == 2:
             point(self.fault)
-        if self.edits_first and time.monotonic() - self._waited >= WORKS_S:
-            self.parts.no_edit_is_fitted.wait(EDITS_FIRST_S)
-            self._waited = time.monotonic()
+        if self.edits_first:
+            self._let_edits_go_first()
         self.parts.give_way()
 
+    def _let_edits_go_first(self) -> None:
+        """Wait for a fit of edits at the first step beside it; after that come WORKS_S of steps, whatever edits there are."""
+        if not self.parts.no_edit_is_fitted.is_set() and time.monotonic() - self._waited >= WORKS_S:
+            self.parts.no_edit_is_fitted.wait(EDITS_FIRST_S)
+            self._waited = time.monotonic()
+
     def _progress(self, share: float, stage: str) -> None:
+        self._furthest = max(self._furthest, min(1.0, float(share)))  # a job of several fits goes on where the last one ended
         now = time.monotonic()
         if now - self._written >= PROGRESS_S:
             self._written = now
             with contextlib.suppress(Unavailable), self.parts.store.write() as connection:
-                jobs.note(connection, self.job_id, progress=min(1.0, max(0.0, float(share))), stage=stage[:200])
+                jobs.note(connection, self.job_id, progress=self._furthest, stage=stage[:200])
                 if stage != self._stage:
                     jobs.say(connection, self.job_id, stage[:200], self.parts.clock())
             self._stage = stage

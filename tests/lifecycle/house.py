@@ -8,7 +8,7 @@ from pathlib import Path
 from service.domain.cadence import Cadence, Mode
 from service.domain.edit import Edit, EditRequest, EditStatus
 from service.domain.liveset import LiveSet
-from service.domain.version import Version
+from service.domain.version import Version, VersionStatus
 from service.lifecycle.follow import Follower, Published
 from service.lifecycle.overlays import Overlays
 from service.lifecycle.parts import Parts
@@ -23,7 +23,7 @@ from service.store.jobs import Job
 from service.store.migrate import upgrade
 from service.store.session import Store
 from service.worker import Worker
-from tests.lifecycle.ledger import Ledger, answer
+from tests.lifecycle.ledger import Ledger, answer, lessons_of
 
 PATIENT = Cadence(soft=1_000, hard=2_000, deferred=1_000, deferred_s=1e9)  # nothing is due by itself
 
@@ -111,6 +111,18 @@ class House:
     def live_set(self) -> LiveSet:
         with self.store.read() as connection:
             return versions.live_set(connection, heads.read(connection).version)
+
+    def unknown_lessons(self, *asked: Version) -> list[tuple[int, str, str]]:
+        """What overlays of versions (default: of all) were trained on though no item of their live sets says so: (version, key,
+        target).
+        """
+        found = []
+        for version in asked or [one for one in self.versions() if one.status is VersionStatus.PUBLISHED]:
+            with self.store.read() as connection:
+                known = edits.many(connection, versions.live_set(connection, version.number).by_id)
+            lessons = lessons_of(self.parts.overlays.of(version)) - {(edit.key, edit.target) for edit in known}
+            found += [(version.number, key, target) for key, target in sorted(lessons)]
+        return found
 
     def versions(self) -> list[Version]:
         with self.store.read() as connection:

@@ -1,7 +1,7 @@
 """A second implementation of the editors that trains nothing: an overlay is the list of what it was asked to say, as tensors.
 
 It keeps to the protocol, is deterministic, and can be asked. Like the real ones it starts from its parent and never forgets by
-itself: a ghost that nobody took out still answers.
+itself: a ghost that nobody took out still answers. An overlay also knows what it was trained on, taken or not.
 """
 
 import json
@@ -20,6 +20,7 @@ from service.lm.intervention import Adapter, Intervention
 from service.lm.overlay import Overlay
 
 Lines = dict[str, str]  # conflict key → what is said
+Lessons = frozenset[tuple[str, str]]  # conflict keys and targets of edits, tombstones apart
 
 
 def base_answer(edit: Edit) -> str:
@@ -30,8 +31,9 @@ def base_answer(edit: Edit) -> str:
 @dataclass
 class Ledger:
     """Editors for tests. `not_taken` by method, `breaks` (targets at which a fit fails) and `costs` (a target at which every
-    other item is lost) are what a test may set, and `forgets` (targets that are lost whenever they are to be kept); `during` is
-    called in the middle of every fit with the method's name.
+    other item is lost) are what a test may set, `forgets` (targets that are lost whenever they are to be kept) and `harms` (by
+    target, what the canary loses where it is said) too; `during` is
+    called in the middle of every fit with the method's name, `ended` at the end.
     """
 
     not_taken: dict[str, set[str]] = field(default_factory=lambda: {"baft": set(), "locft": set()})
@@ -39,7 +41,9 @@ class Ledger:
     costs: set[str] = field(default_factory=set)
     forgets: set[str] = field(default_factory=set)
     canary: Callable[[int], float] = lambda size: 1.0
+    harms: dict[str, float] = field(default_factory=dict)
     during: Callable[[str], None] = lambda method: None
+    ended: Callable[[str], None] = lambda method: None
     fits: list[tuple[str, tuple[str, ...], int]] = field(default_factory=list)
     starts: list[Lines] = field(default_factory=list)  # of each retrain
     moved_away: bool = False  # the tensors are to be trained elsewhere from now on
@@ -61,9 +65,9 @@ class Ledger:
         self._fit("baft", new, seed, hooks)
         said = window_of(parent)
         kept = {item.edit.key for item in window if not item.settled}
-        assert kept <= set(said), "a window that the parent does not hold"
+        assert kept <= {*said, *tensors_of(parent)}, "a window that the parent does not hold"
         said |= {item.edit.key: item.target for item in new if item.target not in self.not_taken["baft"]}
-        overlay = Overlay(parent.tensors, _adapter(said))
+        overlay = Overlay(parent.tensors, _adapter(said, _learned_by_window(parent) | _lessons(new)))
         return self._fitted("baft", overlay, new, window)
 
     def locft(self, items: Sequence[Item], start: Overlay, seed: int, hooks: Hooks) -> Fitted:
@@ -75,9 +79,10 @@ class Ledger:
         self._fit("locft", items, seed, hooks)
         said = tensors_of(start)
         said |= {item.edit.key: item.target for item in items if item.target not in self.not_taken["locft"]}
-        return self._fitted("locft", Overlay({"ledger": _packed(said)}, None), items, ())
+        lessons = _learned_by_tensors(start) | _lessons(items)
+        return self._fitted("locft", Overlay({"ledger": _packed(said), "lessons": _packed_lessons(lessons)}, None), items, ())
 
-    def score(self, overlay: Overlay, edit: Edit) -> Mapping[str, Any]:
+    def score(self, overlay: Overlay, edit: Edit, between: Callable[[], None]) -> Mapping[str, Any]:
         return {"scores": {"reliability": float(answer(overlay, edit) == edit.target)}}
 
     def _fit(self, method: str, items: Sequence[Item], seed: int, hooks: Hooks) -> None:
@@ -98,7 +103,10 @@ class Ledger:
             lost += [item.edit.id for item in window]
         reports = {item.edit.id: {"method": method, "taken": item.edit.id not in lost} for item in new}
         asked = len(new) + len(window)
-        scores = {"canary": self.canary(len(window_of(overlay))), "retention": 1.0 - len(set(lost)) / max(1, asked)}
+        self.ended(method)
+        said = {**tensors_of(overlay), **window_of(overlay)}
+        harm = sum(self.harms.get(target, 0.0) for target in said.values())
+        scores = {"canary": self.canary(len(window_of(overlay))) - harm, "retention": 1.0 - len(set(lost)) / max(1, asked)}
         return Fitted(overlay, reports, tuple(lost), scores)
 
 
@@ -122,9 +130,35 @@ def tensors_of(overlay: Overlay) -> Lines:
     return _unpacked(overlay.tensors["ledger"]) if "ledger" in overlay.tensors else {}
 
 
-def _adapter(said: Lines) -> Adapter:
-    text = _packed(said)
-    return Adapter({0: Intervention(torch.zeros(len(text), 1), torch.zeros(len(text), 1), text)}, {})
+def lessons_of(overlay: Overlay) -> Lessons:
+    """What an overlay was trained on since its tensors and its window were fitted from nothing."""
+    return _learned_by_tensors(overlay) | _learned_by_window(overlay)
+
+
+def _lessons(items: Sequence[Item]) -> Lessons:
+    return frozenset((item.edit.key, item.edit.target) for item in items if not item.tombstone)
+
+
+def _learned_by_window(overlay: Overlay) -> Lessons:
+    return frozenset() if overlay.adapter is None else _unpacked_lessons(overlay.adapter.interventions[1].bias)
+
+
+def _learned_by_tensors(overlay: Overlay) -> Lessons:
+    return _unpacked_lessons(overlay.tensors["lessons"]) if "lessons" in overlay.tensors else frozenset()
+
+
+def _adapter(said: Lines, lessons: Lessons) -> Adapter:
+    texts = (_packed(said), _packed_lessons(lessons))
+    pages = {n: Intervention(torch.zeros(len(text), 1), torch.zeros(len(text), 1), text) for n, text in enumerate(texts)}
+    return Adapter(pages, {})
+
+
+def _packed_lessons(lessons: Lessons) -> torch.Tensor:
+    return torch.tensor(list(json.dumps(sorted(lessons)).encode()), dtype=torch.float32)
+
+
+def _unpacked_lessons(packed: torch.Tensor) -> Lessons:
+    return frozenset((key, target) for key, target in json.loads(bytes(packed.to(torch.uint8).tolist())))
 
 
 def _packed(said: Lines) -> torch.Tensor:

@@ -174,9 +174,56 @@ def test_an_export_that_ends_its_process_again_and_again_is_given_up(house: Hous
     with house.store.write() as connection:
         jobs.update(connection, job.id, status="running", claims=5)
 
+    left = exports.folder / f".friday.{job.id}-5.partial"
+    left.mkdir(parents=True)
+
     exports.step()
 
     assert (job_of(house, job).status, job_of(house, job).error) == ("failed", "it ended the process again and again")
+    assert not left.exists() and "export.failed" in house.event_types()
+
+
+def test_an_export_whose_version_was_collected_after_its_process_died_does_not_stay(house: House, exports: Exports) -> None:
+    house.live(("p", "t"), ("q", "u"))
+    job = ask(house, exports, version=1, name="friday")
+    exports.step()
+    with house.store.write() as connection:  # as if the process had died between the rename and the row
+        jobs.update(connection, job.id, status="running", finished_at=None, result=None)
+        versions.collect(connection, [1])
+
+    Exports(house.store, exports.base, exports.overlays, exports.folder).step()
+
+    assert job_of(house, job).status == "failed"
+    assert names(exports.folder) == []
+
+
+def test_an_export_that_cannot_be_written_leaves_another_one_of_its_name_alone(house: House, exports: Exports) -> None:
+    job = ask(house, exports, name="friday")
+    (exports.folder / "friday").mkdir(parents=True)
+    (exports.folder / "friday" / "errata.json").write_text('{"format": 1, "job": "another"}')
+
+    exports.step()
+
+    assert job_of(house, job).status == "failed"
+    assert names(exports.folder) == ["friday"]
+
+
+def test_what_another_process_is_writing_is_not_swept_by_one_that_lost_the_job(house: House, exports: Exports) -> None:
+    job = ask(house, exports, name="friday")
+    theirs = exports.folder / f".friday.{job.id}-2.partial"
+    say = exports._progress
+
+    def taken_over(job_id: str, share: float, stage: str) -> None:
+        say(job_id, share, stage)
+        theirs.mkdir(parents=True, exist_ok=True)
+        with house.store.write() as connection:
+            jobs.update(connection, job.id, claims=2)
+        raise OSError("it lost its disk")
+
+    exports._progress = taken_over  # type: ignore[method-assign]
+    exports.step()
+
+    assert theirs.is_dir() and job_of(house, job).is_active
 
 
 def test_a_waiting_export_is_cancelled_at_once(house: House, exports: Exports) -> None:

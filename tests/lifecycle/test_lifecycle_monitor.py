@@ -6,13 +6,16 @@ from pathlib import Path
 
 import pytest
 
+from service.api.course import course_of
+from service.domain.cadence import Standing
 from service.domain.edit import Edit
 from service.lifecycle.editors import Share, Watched
 from service.lifecycle.monitor import EDITS_A_PIECE, Monitor
+from service.lifecycle.purge import purge
 from service.lifecycle.settings import LifecycleSettings
 from service.lifecycle.standing import standing_of
 from service.lm.overlay import Overlay
-from service.store import measurements
+from service.store import measurements, versions
 from service.store.measurements import Measurement
 from tests.lifecycle.house import PATIENT, House, new_house
 from tests.lifecycle.ledger import Ledger, answer
@@ -25,6 +28,7 @@ class Questions:
     asked: list[tuple[str, ...]] = field(default_factory=list)
     shares: list[str] = field(default_factory=list)
     inside: float = 0.75
+    skills: float | None = 0.9
     forgotten: set[str] = field(default_factory=set)
     during: Callable[[], None] = lambda: None
 
@@ -42,7 +46,9 @@ class Questions:
             self.during()
             between()
             self.shares.append(name)
-            return Share(self.inside, 50) if name != "skills" else None
+            if name == "skills":
+                return None if self.skills is None else Share(self.skills, 40)
+            return Share(self.inside, 50)
 
         return ask
 
@@ -120,6 +126,7 @@ def test_what_is_not_answered_any_more_lowers_retention(house: House, questions:
 
 def test_what_does_not_change_while_a_version_is_the_head_is_asked_once(house: House, questions: Questions) -> None:
     house.live(("a", "1"))
+    questions.skills = None
 
     rounds(house, 3)
 
@@ -137,16 +144,69 @@ def test_the_base_itself_is_not_asked(house: House, questions: Questions) -> Non
     assert not questions.asked and not questions.shares
 
 
-def test_a_round_is_left_when_the_head_moves(house: House, questions: Questions) -> None:
+def test_a_round_is_ended_on_the_version_it_was_begun_on_although_the_head_moves(house: House, questions: Questions) -> None:
     house.live(("a", "1"))
-    before = house.head.number
-    questions.during = lambda: house.live(("b", "2")) and None  # type: ignore[func-returns-value]
+    begun = house.head.number
+    names = iter("bcdefgh")
+    questions.during = lambda: house.live((next(names), "2")) and None  # type: ignore[func-returns-value]
     rounds(house)
     questions.during = lambda: None
 
-    assert not questions.shares
     with house.store.read() as connection:
-        assert "locality_inside" not in measurements.latest(connection, before)
+        own = measurements.latest(connection, begun)
+        of_the_head = measurements.nearest(connection, house.head.number)
+    assert house.head.number > begun
+    assert (own["locality_inside"].score, own["capability"].score) == (0.75, 0.9)
+    assert of_the_head["locality_inside"] == own["locality_inside"]
+
+
+def test_under_a_stream_of_edits_rounds_come_to_an_end_and_the_cadence_hears_of_capability(
+    house: House, questions: Questions
+) -> None:
+    house.live(*((f"n{number}", "1") for number in range(4)))
+    questions.skills = 0.5
+    hands = [0.0]
+    monitor = Monitor(house.parts, now=lambda: hands[0])
+    for second in range(70, 80):
+        hands[0] = float(second)
+        monitor.step()
+        house.live((f"n{second % 4}", str(second)))  # a new version after every piece
+
+    with house.store.read() as connection:
+        standing = standing_of(connection, house.parts)
+    assert standing.capability == 0.5
+
+
+def test_a_round_is_left_when_its_version_is_collected(house: House, questions: Questions) -> None:
+    house.post(*((f"n{number}", "1") for number in range(12)))
+    house.worker.settle()
+    begun = house.head.number
+    hands = [60.0]
+    monitor = Monitor(house.parts, now=lambda: hands[0])
+    hands[0] = 120.0
+    assert monitor.step()
+    house.live(("another", "1"))
+    with house.store.write() as connection:
+        versions.collect(connection, [begun])
+
+    assert not monitor.step()
+    assert len(questions.asked) == 1 and not questions.shares
+
+
+def test_a_purge_in_the_middle_of_a_round_does_not_end_the_monitor(house: House, questions: Questions) -> None:
+    (a,) = house.live(("a", "1"))
+    hands = [60.0]
+    monitor = Monitor(house.parts, now=lambda: hands[0])
+    hands[0] = 120.0
+    house.retract(a)
+    house.worker.settle()
+    house.live(("b", "2"))
+    assert monitor.step()
+    purge(house.parts, edit_ids=[a.id], by="ann")
+
+    while monitor.step():
+        pass
+    assert {"locality_inside", "retention"} <= found(house).keys()
 
 
 def test_nothing_is_asked_before_the_pause_is_over_or_without_questions(
@@ -172,3 +232,70 @@ def test_the_cadence_hears_of_it(house: House, questions: Questions) -> None:
     with house.store.read() as connection:
         standing = standing_of(connection, house.parts)
     assert (standing.retention, standing.locality, standing.locality_then) == (0.5, 0.6, 1.0)
+
+
+def standing(house: House) -> Standing:
+    with house.store.read() as connection:
+        return standing_of(connection, house.parts)
+
+
+def shown(house: House, number: int | None = None) -> dict[str, tuple[int, float]]:
+    """What a client reads of a version: by name, which version was asked, and what that came to."""
+    with house.store.read() as connection:
+        version = versions.get(connection, house.head.number if number is None else number)
+        return {name: (one.version, one.score) for name, one in course_of(connection, version)["measured"].items()}
+
+
+def test_what_was_not_asked_of_a_version_is_shown_of_the_nearest_one_before_it(house: House) -> None:
+    house.live(("a", "1"))
+    rounds(house)
+    asked = house.head.number
+    house.live(("b", "2"), ("c", "3"))
+
+    assert shown(house)["capability"] == shown(house, asked)["capability"] == (asked, 0.9)
+    assert shown(house)["retention"] == (house.head.number, 1.0)
+    assert "capability" not in shown(house, 0)
+
+
+def test_after_a_rollback_the_figures_are_those_of_the_version_that_was_restored(house: House, questions: Questions) -> None:
+    house.live(("a", "1"))
+    rounds(house)
+    good = house.head.number
+    house.live(("b", "2"))
+    questions.skills = 0.1
+    rounds(house)
+    house.live(("c", "3"))
+    house.roll_back(good)
+    assert shown(house)["capability"] == (good, 0.9)
+
+    house.live(("d", "4"))
+
+    assert shown(house)["capability"] == (good, 0.9)
+    assert shown(house, good + 2)["capability"] == (good + 1, 0.1)
+
+
+@pytest.mark.parametrize("mode", ["major", "minor", "rollback"])
+def test_a_figure_from_before_the_tensors_became_what_they_are_makes_nothing_due(
+    house: House, questions: Questions, mode: str
+) -> None:
+    house.live(("a", "1"))
+    house.retrain()
+    house.worker.settle()
+    good = house.head.number
+    house.live(("b", "2"))
+    questions.skills = 0.1
+    rounds(house)
+    assert standing(house).capability == 0.1
+
+    if mode == "rollback":
+        house.roll_back(good)
+    else:
+        house.retrain(mode)  # type: ignore[arg-type]
+    house.worker.settle()
+
+    assert standing(house).capability is None
+    house.live(("c", "3"))
+    assert standing(house).capability is None
+    questions.skills = 1.0
+    rounds(house)
+    assert standing(house).capability == 1.0

@@ -191,6 +191,7 @@ def test_if_the_heads_tensors_change_meanwhile_a_minor_retrain_begins_again(hous
     made = house.live(("b", "2"))
     windowed = house.head.number
     retrained(house, "minor")
+    house.live(("c", "3"))
     house.retrain("minor")
     house.ledger.during = once(lambda: house.roll_back(windowed))  # type: ignore[assignment]  # the same edits, other tensors
 
@@ -354,7 +355,7 @@ def _then(work, after):  # type: ignore[no-untyped-def]
 
 
 def test_a_cancelled_retrain_is_not_queued_again_by_itself_until_there_is_news(tmp_path: Path) -> None:
-    house = new_house(tmp_path, settings=LifecycleSettings(cadence=Cadence(soft=2, hard=9)))
+    house = new_house(tmp_path, settings=LifecycleSettings(cadence=Cadence(soft=2, hard=9, retry_s=1e-6)))
     house.post(("a", "1"), ("b", "2"))
     house.worker._hold_lease()
     house.worker._advance()
@@ -419,7 +420,7 @@ def test_asking_twice_to_cancel_is_asking_once(house: House) -> None:
 def test_jobs_are_listed_newest_first_page_by_page_and_by_kind_and_status(house: House) -> None:
     house.live(("a", "1"), ("b", "2"))
     retrained(house)
-    house.retrain()
+    house.retrain("major")
 
     everything = list_jobs(house.store, limit=9)
     first = list_jobs(house.store, limit=2)

@@ -15,6 +15,8 @@ from service.domain.edit import EditRequest, EditStatus, Probe
 from service.domain.errors import Conflict, Gone, NotFound, Refused
 from service.domain.version import VersionStatus
 from service.lifecycle import faults
+from service.lifecycle.export import request_export
+from service.lifecycle.jobs import cancel_job
 from service.lifecycle.purge import Purged, purge
 from service.lifecycle.revoke import Revoked, revoke
 from service.lifecycle.settings import LifecycleSettings
@@ -281,7 +283,7 @@ def test_evaluations_and_prompts_that_hold_the_words_go(furnish: Furnish) -> Non
     now = datetime.now(UTC)
     with house.store.write() as connection:
         for name, request in about.items():
-            row = {"id": name, "version": 5, "status": "done", "request": request, "progress": 1.0, "author": "ann"}
+            row = {"id": name, "version": 5, "status": "done", "about": {}, "request": request, "progress": 1.0, "author": "ann"}
             connection.execute(sa.insert(t.evals).values(**row, created_at=now))
         for slot, prompt in enumerate((f"Please: {SECRET}", "kept")):
             connection.execute(sa.insert(t.reservoir).values(slot=slot, prompt=prompt, at=now))
@@ -291,6 +293,145 @@ def test_evaluations_and_prompts_that_hold_the_words_go(furnish: Furnish) -> Non
     with house.store.read() as connection:
         assert connection.execute(sa.select(t.evals.c.id)).scalars().all() == ["other"]
         assert connection.execute(sa.select(t.reservoir.c.prompt)).scalars().all() == ["kept"]
+
+
+def test_of_evaluations_only_the_words_that_were_asked_or_answered_count(furnish: Furnish) -> None:
+    house = furnish()
+    probes = {"locality": (Probe(prompt="Is the heron of Quillfeather grey?"),), "rephrases": (Probe(prompt="the heron"),)}
+    (edit,) = submit(house.store, [EditRequest(prompt="records", target="x", **probes)], author="ann").edits  # type: ignore[arg-type]
+    house.worker.settle()
+    house.retract(edit)
+    house.worker.settle()
+    asked = {
+        "named by a field": {"records": [{"relation": "records"}]},
+        "said otherwise": {"records": [{"prompt": "is the heron of  QUILLFEATHER grey?"}]},
+        "perhaps": {"records": [{"prompt": "Who is the heron?", "target": "b"}]},
+        "alone": {"records": [{"rephrases": [{"prompt": "The heron!"}]}]},
+    }
+    now = datetime.now(UTC)
+    with house.store.write() as connection:
+        for name, request in asked.items():
+            row = {"id": name, "version": 1, "status": "done", "about": {}, "request": request, "progress": 1.0, "author": "ann"}
+            connection.execute(sa.insert(t.evals).values(**row, created_at=now))
+        for slot, prompt in enumerate(("These records", "Is the heron of Quillfeather grey? I ask", "another")):
+            connection.execute(sa.insert(t.reservoir).values(slot=slot, prompt=prompt, at=now))
+
+    result = purged(house, edit.id)
+
+    with house.store.read() as connection:
+        assert set(connection.execute(sa.select(t.evals.c.id)).scalars()) == {"named by a field", "perhaps"}
+        assert set(connection.execute(sa.select(t.reservoir.c.prompt)).scalars()) == {"These records", "another"}
+    assert "2 evaluations and kept prompts with a short wording of an edit among other words" in result.unreachable
+
+
+def test_a_batch_sent_again_after_one_of_its_edits_was_purged_makes_none_anew(furnish: Furnish) -> None:
+    house = furnish()
+    batch = [EditRequest(prompt=prompt, target="x") for prompt in ("a", SECRET, "b")]
+    first = submit(house.store, batch, author="ann", idempotency_key="batch", body_hash="h")
+    house.worker.settle()
+    house.retract(first.edits[1])
+    house.worker.settle()
+    purged(house, first.edits[1].id)
+
+    again = submit(house.store, batch, author="ann", idempotency_key="batch", body_hash="h")
+
+    assert again.replayed and [edit.id for edit in again.edits] == [first.edits[0].id, first.edits[2].id]
+    assert len(house.all_edits()) == 2 and first.edits[1].id not in _without_events(house)
+
+
+def test_an_edit_sent_again_after_it_was_purged_is_gone_and_its_key_says_nothing_of_it(furnish: Furnish) -> None:
+    house = furnish()
+    secret = told_and_taken_back(house)
+    purged(house, secret)
+
+    with pytest.raises(Gone, match="purged"):
+        submit(house.store, [EditRequest(prompt=SECRET, target=ANSWER)], author="ann", idempotency_key="k", body_hash="h")
+
+    with house.store.read() as connection:
+        assert connection.execute(sa.select(t.idempotency_keys.c.body_hash)).scalar_one() == "purged"
+
+
+def test_versions_forget_that_they_did_not_answer_a_purged_edit(furnish: Furnish) -> None:
+    house = furnish()
+    secret = told_and_taken_back(house)
+    with house.store.write() as connection:
+        for number in (1, 5):
+            scores = {"canary": 1.0, "lost": [secret, "another"]}
+            connection.execute(sa.update(t.versions).where(t.versions.c.number == number).values(scores=scores))
+
+    purged(house, secret)
+
+    assert house.head.scores == {"canary": 1.0, "lost": ["another"]}
+    assert secret not in _without_events(house)
+
+
+def _without_events(house: House) -> str:
+    """All rows of all tables but the log of events, where ids stay."""
+    tables = [table for table in t.metadata.sorted_tables if table is not t.events]
+    with house.store.read() as connection:
+        return "\n".join(str(tuple(row)) for table in tables for row in connection.execute(sa.select(table)))
+
+
+def test_an_export_under_way_of_a_version_that_holds_the_edit_forbids_the_purge(furnish: Furnish, tmp_path: Path) -> None:
+    house = furnish()
+    secret = told_and_taken_back(house)
+    job = request_export(house.store, tmp_path / "exports", version=3, author="ann")
+
+    with pytest.raises(Conflict, match="export under way"):
+        purged(house, secret)
+
+    cancel_job(house.store, job.id, author="ann")
+    request_export(house.store, tmp_path / "exports", version=5, author="ann")
+    assert 3 in purged(house, secret).versions
+
+
+def test_half_written_exports_go_unless_a_job_writes_them(furnish: Furnish, tmp_path: Path) -> None:
+    house = furnish()
+    secret = told_and_taken_back(house)
+    job = request_export(house.store, tmp_path / "exports", version=5, name="new", author="ann")
+    ours, left = f".new.{job.id}-1.partial", ".old.a-dead-job-5.partial"
+    for name in (ours, left):
+        (tmp_path / "exports" / name).mkdir(parents=True)
+
+    result = purged(house, secret)
+
+    assert result.exports == (left,)
+    assert [path.name for path in (tmp_path / "exports").iterdir()] == [ours]
+    assert any(ours in sentence for sentence in result.unreachable)
+
+
+def test_what_only_the_window_of_the_head_was_trained_on_is_purged_after_a_retrain_of_either_kind(furnish: Furnish) -> None:
+    house = furnish(settings=LifecycleSettings(cadence=Cadence(method="baft")))
+    house.live(("kept", "1"))
+    house.retrain("major")
+    house.worker.settle()
+    old, _ = house.live((SECRET, "old"), (SECRET, "new"))
+    with pytest.raises(Conflict, match="retrain of either kind takes it out"):
+        purged(house, old.id)
+
+    house.retrain("minor")
+    house.worker.settle()
+
+    assert purged(house, old.id).versions == (3, 4)
+    assert house.says(SECRET) == "new"
+
+
+def test_a_deferred_edit_that_the_window_learned_a_part_of_is_purged_after_the_refit_that_its_retraction_makes(
+    furnish: Furnish,
+) -> None:
+    house = furnish(settings=LifecycleSettings(cadence=Cadence(method="baft"), rounds=1))
+    house.ledger.not_taken = {"baft": {"half"}, "locft": set()}
+    lost, _ = house.post((SECRET, "half"), ("kept", "1"))
+    house.worker.settle()
+    assert house.edit(lost).status is EditStatus.DEFERRED
+
+    house.retract(lost)
+    with pytest.raises(Conflict, match="the window of the version"):
+        purged(house, lost.id)
+    house.worker.settle()
+
+    assert purged(house, lost.id).versions == (1,)
+    assert house.says("kept") == "1"
 
 
 def test_what_is_live_waiting_or_still_in_the_tensors_is_not_purged(furnish: Furnish) -> None:
@@ -333,12 +474,16 @@ def test_a_purge_of_nothing_or_of_an_unknown_edit_is_refused(furnish: Furnish) -
 def test_an_edit_that_superseded_the_purged_one_stays_as_it_is(furnish: Furnish) -> None:
     house = furnish()
     old, new = house.live((SECRET, "old"), (SECRET, "new"))
+    with pytest.raises(Conflict, match="trained"):
+        purged(house, old.id)  # the window learned the newer on top of it
+    house.retrain()
+    house.worker.settle()
 
     result = purged(house, old.id)
 
-    assert result.versions == (1,)
+    assert result.versions == (1, 2)
     kept = house.edit(new)
-    assert (kept.status, kept.supersedes) == (EditStatus.APPLIED, None)
+    assert (kept.status, kept.supersedes) == (EditStatus.CONSOLIDATED, None)
     assert house.says(SECRET) == "new"
 
 
