@@ -12,7 +12,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from service.command import DatabaseUrl, DataDir, Model, ServerUrl, errors, failures, settings_of
+from service.command import FAILED, DatabaseUrl, DataDir, Model, ServerUrl, errors, failures, settings_of, version_of
 from service.domain.errors import Refused
 from service.settings import Settings
 
@@ -80,11 +80,15 @@ def evaluate(
             apply=apply,
             batch=batch,
             retrain=retrain,
+            out=out,
         )
         _write(out, report)
     for line in _summary(report):
         output.print(line, markup=False)
     output.print(_table(report))
+    if "error" in report:
+        errors.print(report["error"], style="red", markup=False)
+        raise typer.Exit(FAILED)
 
 
 def register(app: typer.Typer) -> None:
@@ -104,8 +108,7 @@ def _check(
     server: str | None,
 ) -> None:
     """End with exit code 2 where options do not go together."""
-    if not (version in ("head", "base") or (version.isascii() and version.isdigit() and len(version) <= 18)):
-        raise typer.BadParameter("must be a number, head or base", param_hint="--version")
+    version_of(version)
     if metrics not in ("standard", "full"):
         raise typer.BadParameter("must be standard or full", param_hint="--metrics")
     if apply and data is None:
@@ -131,14 +134,16 @@ def _measured(
     apply: bool,
     batch: int,
     retrain: bool,
+    out: Path | None,
 ) -> dict[str, Any]:
     """The report of a data set, or of the live edits."""
-    from service.eval_client import Evaluator, edit_and_measure  # here, because it loads torch
+    from service.eval_client import Evaluator  # here, because it loads torch
+    from service.eval_protocol import edit_and_measure
     from service.evaluation.datasets import load
     from service.own_server import server_for
 
-    loaded = None if data is None else load(_file(data), schema)
-    records = () if loaded is None else loaded.records[:limit]
+    loaded = None if data is None else load(_file(data), schema, limit=limit)
+    records = () if loaded is None else loaded.records
     report: dict[str, Any] = {"metrics": metrics, "version": version}
     if loaded is not None and data is not None:
         bad = [{"line": one.line, "reason": one.reason} for one in loaded.bad]
@@ -157,12 +162,16 @@ def _measured(
         with server_for(server, used) as client:
             evaluator = Evaluator(client, metrics, told=lambda text: shown.update(text))
             if apply:
-                done = edit_and_measure(evaluator, records, batch=batch, capability=capability, retrain=retrain)
-                report |= {"version": done["after_all"]["version"], **done}
+
+                def keep(done: Mapping[str, Any]) -> None:
+                    last = done.get("after_all", done["after_edit"])
+                    report.update({"version": last.get("version"), **done, "refused": dict(evaluator.refused)})
+                    _write(out, report)
+
+                edit_and_measure(evaluator, records, batch=batch, capability=capability, retrain=retrain, keep=keep)
             else:
                 asked = records or "live"
-                number = int(version) if version.isdigit() else version
-                report["result"] = evaluator.measure(number, asked, capability=capability)
+                report["result"] = evaluator.measure(version_of(version), asked, capability=capability)
                 report["version"] = report["result"]["version"]
     for record, reason in evaluator.refused.items():
         errors.print(f"record {record}: {reason}", style="yellow", markup=False)
@@ -218,8 +227,13 @@ def _summary(report: Mapping[str, Any]) -> Iterator[str]:
     if "edits" in report:
         yield "edits: " + ", ".join(f"{count} {status}" for status, count in sorted(report["edits"].items()))
     yield f"version {report['version']}"
-    if "error" in report.get("retrain", {}):
-        yield report["retrain"]["error"]
+    for name, moment in MOMENTS.items():
+        if report.get(name, {}).get("not_live"):
+            yield f"{moment}: {report[name]['not_live']} edits were not live" + (
+                ", and not asked" if name == "after_edit" else ""
+            )
+    if "deferred" in report:
+        yield f"deferred edits were not carried: {report['deferred']['error']}"
 
 
 def _table(report: Mapping[str, Any]) -> Table:

@@ -1,21 +1,29 @@
-"""What `errata eval` asks a server for, over HTTP: records in bounded parts, edits one after another, one report in the end."""
+"""What `errata eval` asks a server for, over HTTP: records in bounded parts, edits and their standing, results and retrains.
+
+What is only read is read again where the server is busy or does not answer for a moment: a run of hours must not end by that.
+"""
 
 import json
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from math import inf
 from typing import Any
 
 import httpx
 
+from service.carried import UNSETTLED, WAITING, until_carried
 from service.domain.errors import Conflict, Refused
+from service.evaluation.merged import merged_results
 from service.evaluation.record import Record, edit_request_of, to_json
 
 AT_ONCE = 1_000  # records of one evaluation: the server's limit
 BYTES_AT_ONCE = 4_000_000  # of one request: half of the server's default limit
 LOOK_S = 0.2
 TRIES_S = 600.0  # how long a server that is busy is asked again
+AWAY_S = 60.0  # how long one that does not answer: a restart takes that
+IDLE_S = 2.0  # after which no retrain is expected any more that nobody asked for
 FIELDS = ("prompt", "target", "rephrases", "locality", "portability", "generation", "wanted", "opposite")  # of a record
 Told = Callable[[str], None]
 
@@ -28,6 +36,7 @@ class Evaluator:
     metrics: str = "standard"
     told: Told = lambda _: None
     refused: dict[str, str] = field(default_factory=dict)  # record → why
+    posted: dict[str, str] = field(default_factory=dict)  # record → edit
 
     def measure(self, version: int | str, asked: Sequence[Record] | str, *, capability: bool = False) -> dict[str, Any]:
         """The result on records, or on `live`, with the ids of the evaluations behind it. Several are merged by their n."""
@@ -38,31 +47,57 @@ class Evaluator:
             done.append(self._of_records(version, some, capability and not done))
         return _merged([one for one in done if one is not None])
 
-    def apply(self, records: Sequence[Record]) -> Counter[str]:
-        """Post records as edits and wait until all are settled; how many ended how."""
-        ended: Counter[str] = Counter()
+    def apply(self, records: Sequence[Record]) -> dict[str, str]:
+        """Post records as edits and wait until all are settled: how each of them ended, less those that the server refuses."""
+        ended: dict[str, str] = {}
         for some in _parts([record for record in records if record.id not in self.refused]):
             posted = self._post(some, lambda kept: ("/edits/batch", {"edits": [_edit(record) for record in kept]}))
-            if posted is None:
-                continue
-            ids = [edit["id"] for edit in posted.json()["items"]]
-            ended.update(self._settled(edit_id) for edit_id in ids)
+            taken = [record.id for record in some if record.id not in self.refused]
+            edits = () if posted is None else (edit["id"] for edit in posted.json()["items"])
+            self.posted |= zip(taken, edits, strict=True)
+            ended |= {name: self._settled(self.posted[name]) for name in taken}
         return ended
+
+    def until_carried(self) -> Counter[str]:
+        """Wait until no posted edit waits for its turn or for a retrain; those that still do, by status. Where none comes for
+        deferred edits, one is asked for. Raises Conflict if that does not end well.
+        """
+        if not self._until_carried()["deferred"]:
+            return Counter()
+        self.retrain("errata eval: edits are deferred")
+        return self._until_carried()
+
+    def standing(self) -> Counter[str]:
+        """How many posted edits have each status."""
+        return Counter(str(self._get(f"/edits/{edit_id}")["status"]) for edit_id in self.posted.values())
 
     def head(self) -> int:
         """The number of the head."""
-        return int(self.client.get("/versions/head").raise_for_status().json()["number"])
+        return int(self._get("/versions/head")["number"])
 
-    def retrain(self, reason: str) -> dict[str, Any]:
-        """Move everything into the weights. Raises Conflict if that does not end well."""
-        job = self.client.post("/admin/retrain", json={"reason": reason}).raise_for_status().json()
+    def retrain(self, reason: str, mode: str | None = None) -> dict[str, Any]:
+        """Move everything into the weights, with mode `major` from the base model, without one as the server sees fit. Raises
+        Conflict if that does not end well.
+        """
+        job = self._posted("/admin/retrain", {"reason": reason, "mode": mode}).raise_for_status().json()
         while job["finished_at"] is None:
             time.sleep(LOOK_S)
-            job = self.client.get(f"/jobs/{job['id']}").raise_for_status().json()
+            job = self._get(f"/jobs/{job['id']}")
             self.told(f"retrain: {job['progress']:.0%}")
         if job["status"] != "done":
-            raise Conflict(f"the retrain did not end well: {job['error']}")
+            raise Conflict(f"the retrain did not end well: {job['error'] or job['status']}")
         return {"job": job["id"], "version": job["version"]}
+
+    def _until_carried(self) -> Counter[str]:
+        return until_carried(self._waiting, self._retrain_is_underway, patience_s=inf, idle_s=IDLE_S)
+
+    def _waiting(self) -> Counter[str]:
+        own = set(self.posted.values())
+        return Counter(status for status in WAITING for edit in self._pages("/edits", status=status) if edit["id"] in own)
+
+    def _retrain_is_underway(self) -> bool:
+        last = self._get("/jobs", kind="retrain", limit=1)["items"]
+        return bool(last) and last[0]["status"] in ("queued", "running")
 
     def _of_records(self, version: int | str, records: Sequence[Record], capability: bool) -> dict[str, Any] | None:
         def request(kept: Sequence[Record]) -> tuple[str, dict[str, Any]]:
@@ -104,7 +139,7 @@ class Evaluator:
         try:
             while evaluation["finished_at"] is None:
                 time.sleep(LOOK_S)
-                evaluation = self.client.get(f"/eval/{evaluation['id']}").raise_for_status().json()
+                evaluation = self._get(f"/eval/{evaluation['id']}")
                 self.told(f"version {evaluation['version']}: {evaluation['progress']:.0%}")
         except KeyboardInterrupt:
             self.client.delete(f"/eval/{evaluation['id']}")
@@ -115,71 +150,36 @@ class Evaluator:
 
     def _settled(self, edit_id: str) -> str:
         while True:
-            edit = self.client.get(f"/edits/{edit_id}").raise_for_status().json()
-            if edit["status"] not in ("queued", "applying"):
+            edit = self._get(f"/edits/{edit_id}")
+            if edit["status"] not in UNSETTLED:
                 return str(edit["status"])
             time.sleep(LOOK_S)
 
+    def _pages(self, path: str, **params: Any) -> Iterator[dict[str, Any]]:
+        """Every item of a list."""
+        cursor: dict[str, Any] = {}
+        while True:
+            page = self._get(path, **params, **cursor, limit=200)
+            yield from page["items"]
+            if page["next"] is None:
+                return
+            cursor = {"cursor": page["next"]}
 
-def edit_and_measure(
-    evaluator: Evaluator, records: Sequence[Record], *, batch: int, capability: bool, retrain: bool
-) -> dict[str, Any]:
-    """The field's protocol: edit, ask right after each edit (or `batch` of them), and ask everything after the last one.
-
-    With `retrain`, everything is then moved into the weights and asked once more.
-    """
-    ended: Counter[str] = Counter()
-    after_edit = []
-    for start in range(0, len(records), batch):
-        some = records[start : start + batch]
-        ended += evaluator.apply(some)
-        asked = [record for record in some if record.id not in evaluator.refused]
-        if asked:
-            after_edit.append(evaluator.measure(evaluator.head(), asked))
-        evaluator.told(f"edited {min(start + batch, len(records))} of {len(records)}")
-    if not after_edit:
-        raise Refused("the server took none of the records as an edit", field="data")
-    report = {
-        "edits": dict(ended),
-        "after_edit": merged_results(after_edit),
-        "after_all": evaluator.measure(evaluator.head(), records, capability=capability),
-    }
-    if retrain:
-        try:
-            report["retrain"] = evaluator.retrain("errata eval --retrain")
-            report["after_retrain"] = evaluator.measure(evaluator.head(), records, capability=capability)
-        except Conflict as error:  # what was measured until then is worth having
-            report["retrain"] = {"error": error.message}
-    return report
-
-
-def merged_results(results: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Results as one: scores are weighted by their n, counts are added, and what names something stays as the first has it."""
-    first = results[0]
-    merged: dict[str, Any] = {}
-    for name in dict.fromkeys(name for result in results for name in result):
-        values = [result[name] for result in results if result.get(name) is not None]
-        if not values:
-            merged[name] = None
-        elif name == "capability":
-            merged[name] = values[-1]  # of one version and one set of tasks, whatever was asked beside it
-        elif name == "evaluations":
-            merged[name] = [one for value in values for one in value]
-        elif isinstance(values[0], dict):
-            merged[name] = merged_results(values)
-        elif isinstance(values[0], float) or (name == "score" and "n" in first):
-            merged[name] = _weighted(name, results)
-        elif isinstance(values[0], int) and not isinstance(values[0], bool):
-            merged[name] = sum(values)
-        else:
-            merged[name] = values[0]
-    return merged
-
-
-def _weighted(name: str, results: Sequence[dict[str, Any]]) -> float | None:
-    pairs = [(result[name], result.get("n", 1)) for result in results if result.get(name) is not None]
-    total = sum(n for _, n in pairs)
-    return sum(value * n for value, n in pairs) / total if total else None
+    def _get(self, path: str, **params: Any) -> dict[str, Any]:
+        """Read, again and again while the server is busy or away."""
+        busy, away = time.monotonic() + TRIES_S, time.monotonic() + AWAY_S
+        while True:
+            try:
+                response = self.client.get(path, params=params)
+            except httpx.TransportError:
+                if time.monotonic() > away:
+                    raise
+                time.sleep(LOOK_S)
+                continue
+            if response.status_code != 503 or time.monotonic() > busy:
+                found: dict[str, Any] = response.raise_for_status().json()
+                return found
+            time.sleep(float(response.headers.get("Retry-After", "1")))
 
 
 def _merged(done: Sequence[dict[str, Any]]) -> dict[str, Any]:

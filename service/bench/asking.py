@@ -8,6 +8,7 @@ from typing import Any
 
 import httpx
 
+from service.evaluation.merged import merged_results
 from service.evaluation.record import Record, to_json
 
 EVAL_RECORDS = 250  # of one evaluation: a request body stays well under the server's limit
@@ -57,7 +58,7 @@ def evaluate(
 
     Many records are several evaluations of the same version; their figures are joined by their n.
     """
-    found: list[Answer] = []
+    found: list[dict[str, Any]] = []
     for start in range(0, len(records), EVAL_RECORDS):
         body = {
             "version": version,
@@ -68,32 +69,7 @@ def evaluate(
         if result is None:
             return None
         found.append(result)
-    joined = joined_figures(found)
-    return {**joined, "capability": found[0].get("capability")}
-
-
-def joined_figures(parts: Sequence[Answer]) -> dict[str, Any]:
-    """Reports of several parts as one: scores weighted by their n, counts summed, whatever lies between likewise."""
-    names = list(dict.fromkeys(name for part in parts for name in part))
-    joined: dict[str, Any] = {}
-    for name in names:
-        values = [part[name] for part in parts if part.get(name) is not None]
-        if values and all(isinstance(value, Mapping) for value in values):
-            joined[name] = (
-                _one_figure(values) if all({"score", "n"} <= set(value) for value in values) else joined_figures(values)
-            )
-        elif name == "edits":
-            joined[name] = sum(values)
-    return joined
-
-
-def _one_figure(figures: Sequence[Answer]) -> dict[str, Any]:
-    n = sum(figure["n"] for figure in figures)
-    known = [figure for figure in figures if figure["score"] is not None]
-    counted = sum(figure["n"] for figure in known)
-    score = sum(figure["score"] * figure["n"] for figure in known) / counted if counted else None
-    deeper = [{name: value for name, value in figure.items() if isinstance(value, Mapping)} for figure in figures]
-    return {"score": score, "n": n, **joined_figures(deeper)}
+    return merged_results(found)
 
 
 def _evaluated(asking: Asking, body: Answer, patience_s: float) -> dict[str, Any] | None:

@@ -26,6 +26,9 @@ def stream(
     edits: Edits = None,
     n: Annotated[int, typer.Option("--n", min=1, help="Edits of the stream.")] = 300,
     every: Annotated[int, typer.Option(min=1, help="Edits between two marks.")] = 25,
+    pace: Annotated[
+        float, typer.Option(min=0.0, max=3600.0, help="Seconds from one edit to the next by the clock; 0: back to back.")
+    ] = 0.0,
     contender: Annotated[list[str] | None, typer.Option(help=f"One of {', '.join(CONTENDERS)}; may be repeated.")] = None,
     skip: Skip = 0,
     model: Model = "atlas",
@@ -40,7 +43,7 @@ def stream(
 
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(FAILED))  # so that the server it started ends with it
     try:
-        short = run_streams(out, edits, names, n=n, every=every, skip=skip, model=model, tasks=tasks, say=typer.echo)
+        short = run_streams(out, edits, names, n=n, every=every, pace_s=pace, skip=skip, model=model, tasks=tasks, say=typer.echo)
     except ServiceError as error:
         _refuse(error.message, USAGE if isinstance(error, Refused) else FAILED)
     for sentence in short:

@@ -10,8 +10,8 @@ _BAFT_ALONE = {
     "ERRATA_WINDOW__CANARY_FALL": "1",
     "ERRATA_WINDOW__CANARY_FLOOR": "0",
 }
-# Without BaFT: an edit is live with the next retrain, and every retrain is made from the base model and published, whatever it
-# does to the others.
+# Edits wait for the next retrain, and every retrain is made from the base model and published, whatever it does to the others.
+# What its tensors did not take is carried by BaFT on top, as always: a mark's `window` counts those.
 _LOCFT_ALONE = {
     "ERRATA_WINDOW__STRATEGY": "buffered",
     "ERRATA_WINDOW__RETRAIN_LOSSES": "1",
@@ -25,7 +25,7 @@ CONTENDERS: Mapping[str, Mapping[str, str]] = {
     "baft_unbounded": _BAFT_ALONE,
     "reft": {**_BAFT_ALONE, "ERRATA_BAFT__PRESET": "reft"},
     "locft_alone": _LOCFT_ALONE,
-    "depth_first": {**_LOCFT_ALONE, "ERRATA_LOCFT__PRESET": "ft_m"},
+    "depth_first": {**_LOCFT_ALONE, "ERRATA_LOCFT__PRESET": "ft_m", "ERRATA_LOCFT__SURFACES": "edit"},
     "one_rephrase": {},
 }
 TRAINED_REPHRASES = {"one_rephrase": 1}  # how many of an edit's rephrases a contender may learn from; the others: none
@@ -35,18 +35,23 @@ SAID: Mapping[str, str] = {
     "baft_paper": "BaFT, preset `paper`",
     "baft_unbounded": "BaFT default, unbounded window",
     "reft": "ReFT",
-    "locft_alone": "LocFT-BF alone",
-    "depth_first": "depth-first fine-tuning (FT-M)",
+    "locft_alone": "LocFT-BF alone, its losses by BaFT",
+    "depth_first": "depth-first fine-tuning (FT-M), its losses by BaFT",
     "one_rephrase": "service default, one trained rephrase",
 }
 
 # A deferred edit may wait minutes for company by default. Here edits come one upon the other, and time is as much shorter.
 DEFERRED_S = 5.0
+KEEP_LAST = 100  # the service's default
 
 
 def environment_of(contender: str, *, every: int) -> dict[str, str]:
-    """The settings of a contender; without BaFT a retrain is made whenever `every` edits wait."""
-    given = {"ERRATA_WINDOW__DEFERRED_S": str(DEFERRED_S), **CONTENDERS[contender]}
+    """The settings of a contender; where edits wait for retrains, one is made whenever `every` of them do.
+
+    Versions are kept until the mark at which they are asked: an edit makes one, now and then two or three.
+    """
+    given = {"ERRATA_WINDOW__DEFERRED_S": str(DEFERRED_S), "ERRATA_RETENTION__KEEP_LAST": str(max(KEEP_LAST, 4 * every))}
+    given |= CONTENDERS[contender]
     if "ERRATA_WINDOW__STRATEGY" in given:
         given |= {"ERRATA_WINDOW__DEFERRED": str(every)}
     return given

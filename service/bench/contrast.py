@@ -55,7 +55,7 @@ def case_rows(place: Ground, cases: Sequence[Case]) -> Iterator[Row]:
             "x": case.x,
             "edits": case.edits,
             **measured(place.score(fitted.overlay, records)),
-            "epochs": max(int(report["steps"]) for report in fitted.reports.values()),
+            "epochs": max(int(report["epochs"]) for report in fitted.reports.values()),
             "seconds": seconds,
         }
 

@@ -8,12 +8,15 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from service.editors.locft.positions import block_by
 from service.editors.locft.settings import LocftSettings
 from service.lm.blocks import Anatomy
 
 BATCH = 16
 # The paper's Table 1 holds the batch at one edit and changes the order alone.
 ONE_BY_ONE: Mapping[str, Any] = {"order": "breadth", "bucket": 0, "revisit": 1.0}
+# Every surface is asked, so all are trained: the presets of published procedures train raw text alone.
+EVERY_SURFACE: Mapping[str, Any] = {"surfaces": "edit"}
 _SIZES = (1, 4, 16, 64)
 _SHARES = (0.25, 0.5, 1.0, 2.0, 4.0)  # of the number of edits of the other contrasts
 
@@ -34,7 +37,7 @@ def pipelines(n: int, anatomy: Anatomy) -> list[Case]:
     cases = []
     for preset, said in (("ft_l", "FT-L"), ("ft_m", "FT-M")):
         for order, changed in (("depth-first", {}), ("breadth-first", ONE_BY_ONE)):
-            cases.append(Case(f"{said}, {order}", LocftSettings.model_validate({"preset": preset, **changed}), n, said))
+            cases.append(Case(f"{said}, {order}", _fine_tuning(preset, **changed), n, said))
     depth_first = _paper(anatomy, order="depth", batch=1)
     return [
         *cases,
@@ -48,10 +51,7 @@ def batches(n: int, anatomy: Anatomy) -> list[Case]:
     """Figure 4: FT-M in epochs over all edits, with more edits in one step."""
     sizes = [size for size in _SIZES if size < n] + [n]
     line = "FT-M, breadth-first"
-    return [
-        Case(f"{size} edits a step", LocftSettings(preset="ft_m").model_copy(update={**ONE_BY_ONE, "batch": size}), n, line, size)
-        for size in sizes
-    ]
+    return [Case(f"{size} edits a step", _fine_tuning("ft_m", **ONE_BY_ONE, batch=size), n, line, size) for size in sizes]
 
 
 def numbers(n: int, anatomy: Anatomy) -> list[Case]:
@@ -66,7 +66,7 @@ def numbers(n: int, anatomy: Anatomy) -> list[Case]:
 def locations(n: int, anatomy: Anatomy) -> list[Case]:
     """Section 3 and Table 8: one module of one block, coarser ones, several blocks, and all of the model."""
     depth = anatomy.depth
-    at = LocftSettings().location_of(anatomy.family, depth)[1]
+    at, _ = block_by("auto", anatomy.family, depth)
     places: Mapping[str, dict[str, Any]] = {
         "down-projection of one block": {},
         "up-projection of one block": {"kind": "up"},
@@ -81,10 +81,14 @@ def locations(n: int, anatomy: Anatomy) -> list[Case]:
     return [Case(name, _paper(anatomy, **place), n, name) for name, place in places.items()]
 
 
+def _fine_tuning(preset: str, **changed: Any) -> LocftSettings:
+    return LocftSettings.model_validate({"preset": preset, **EVERY_SURFACE, **changed})
+
+
 def _paper(anatomy: Anatomy, **changed: Any) -> LocftSettings:
     """The published procedure, with steps and rate for a small model."""
     rate = LocftSettings.model_validate(changed).rate_of(anatomy.family, anatomy.depth, anatomy.width)
-    return LocftSettings.model_validate({"preset": "paper", "batch": BATCH, "learning_rate": rate, **changed})
+    return LocftSettings.model_validate({"preset": "paper", **EVERY_SURFACE, "batch": BATCH, "learning_rate": rate, **changed})
 
 
 PARTS: Mapping[str, Callable[[int, Anatomy], Sequence[Case]]] = {

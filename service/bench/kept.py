@@ -1,7 +1,22 @@
-"""Where benchmarks keep what costs a minute and never changes."""
+"""Where benchmarks keep what costs a minute and never changes: the neutral sentences of each base model, by its fingerprint."""
 
+import os
+import shutil
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-# Neutral sentences by the base model's fingerprint: sampled once a machine, as a data folder keeps them once a base.
-KEPT = Path(tempfile.gettempdir()) / "errata-benchmarks"
+# Sampled once a machine and user, as a data folder keeps them once a base.
+KEPT = Path(tempfile.gettempdir()) / f"errata-benchmarks-{os.getuid()}"
+
+
+@contextmanager
+def kept_in(neutral: Path, kept: Path = KEPT) -> Iterator[None]:
+    """Bring what is kept into a data folder's `neutral`; what a server samples there meanwhile is kept for the next one."""
+    kept.mkdir(mode=0o700, parents=True, exist_ok=True)
+    shutil.copytree(kept, neutral, dirs_exist_ok=True)
+    try:
+        yield
+    finally:
+        shutil.copytree(neutral, kept, dirs_exist_ok=True, ignore=shutil.ignore_patterns("*.part"))

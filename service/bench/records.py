@@ -14,7 +14,7 @@ def records_of(file: Path | None, *, n: int, skip: int = 0) -> list[Record]:
 
     Raises Refused where the file holds none or fewer. Rows that cannot be read are left out; `errata eval` tells which.
     """
-    found = read_records(benchmark.FILE) if file is None else list(load(file).records)
+    found = read_records(benchmark.FILE) if file is None else list(load(file, limit=skip + n).records)
     chosen = found[skip : skip + n]
     if len(chosen) < n:
         raise Refused(f"there are only {len(chosen)} edits from there on", field="n")

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Mapping, Sequence, Set
 from datetime import UTC, datetime
 from importlib.metadata import version
+from math import ceil
 from pathlib import Path
 from typing import Any
 
@@ -112,4 +113,5 @@ def processor() -> str:
 def percentile(values: Sequence[float], share: float) -> float:
     """The smallest value that `share` of all values do not exceed."""
     ordered = sorted(values)
-    return ordered[min(len(ordered) - 1, max(0, round(share * len(ordered) + 0.5) - 1))]
+    rank = ceil(round(share * len(ordered), 9))  # rounded, so that 0.55 of 100 is the 55th
+    return ordered[max(0, rank - 1)]

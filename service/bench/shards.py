@@ -5,9 +5,10 @@ after each epoch. A training of fewer edits, or of fewer epochs, is the beginnin
 """
 
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 from typing import Any
 
-from service.bench.contrasts import ONE_BY_ONE
+from service.bench.contrasts import EVERY_SURFACE, ONE_BY_ONE
 from service.bench.ground import Ground, items_of
 from service.editors.locft.fit import fit_locft
 from service.editors.locft.settings import LocftSettings
@@ -17,13 +18,13 @@ from service.lm.overlay import Overlay
 
 SHARDS = 5
 EPOCHS = (1, 2, 3, 4, 6, 8, 12, 16, 25)
-DEPTH = LocftSettings(preset="ft_m")
+DEPTH = LocftSettings(preset="ft_m", **EVERY_SURFACE)
 BREADTH = DEPTH.model_copy(update=dict(ONE_BY_ONE))
 
 
 def shard_rows(place: Ground, n: int) -> Iterator[dict[str, Any]]:
     """One row for each look: the order, how far training was, and each shard's score (None for shards not trained yet)."""
-    shards = [place.records[:n][start : start + -(-n // SHARDS)] for start in range(0, n, -(-n // SHARDS))]
+    shards = shards_of(place.records[:n])
     for done in range(1, len(shards) + 1):
         overlay = _trained(place, [record for shard in shards[:done] for record in shard], DEPTH)
         yield _row(place, overlay, shards, "depth-first", done, trained=done)
@@ -36,11 +37,17 @@ def shard_rows(place: Ground, n: int) -> Iterator[dict[str, Any]]:
             neutral=place.neutral,
             seed=0,
         )
-        ran = max(int(report["steps"]) for report in fitted.reports.values())
+        ran = max(int(report["epochs"]) for report in fitted.reports.values())
         if ran == before:
             return  # it had converged by then
         before = ran
         yield _row(place, fitted.overlay, shards, "breadth-first", ran, trained=len(shards))
+
+
+def shards_of(records: Sequence[Record]) -> list[Sequence[Record]]:
+    """Five parts, as equal as can be."""
+    cuts = [number * len(records) // SHARDS for number in range(SHARDS + 1)]
+    return [records[begin:end] for begin, end in pairwise(cuts)]
 
 
 def _trained(place: Ground, records: Sequence[Record], settings: LocftSettings) -> Overlay:

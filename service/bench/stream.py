@@ -1,14 +1,16 @@
 """A stream of edits through a real server: one edit after another over HTTP, and at every mark the server measures its own head.
 
 The client knows nothing but the HTTP interface. Edits are posted with their probes, none of them open to training; after so many
-edits all of them are asked again of the version that is the head then, while retrains go on as the server sees fit.
+edits all of them are asked again of the version that is the head then, while retrains go on as the server sees fit. Every edit
+is asked alone as well, of the version that first held it: versions do not change, so that is done at the mark, where it holds up
+no edit.
 """
 
-import shutil
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -18,18 +20,17 @@ import httpx
 
 from service.bench.asking import Asking, evaluate
 from service.bench.contenders import DEFERRED_S, environment_of
-from service.bench.kept import KEPT
+from service.bench.kept import kept_in
 from service.bench.results import percentile
+from service.carried import LIVE, WAITING, until_carried
+from service.evaluation.merged import merged_results
 from service.evaluation.record import EvalProbe, Record
 from service.own_server import OwnServer
 from service.settings import environment_without_settings
 
 WAIT_S = 60.0  # the longest that a POST may wait
 PATIENCE_S = 1_800.0  # until a retrain or an evaluation of hundreds of edits is over, on a busy machine
-LOOK_S = 0.25
 IDLE_S = 3 * DEFERRED_S  # without a retrain, after which none is expected any more
-WAITING = ("queued", "applying", "deferred")
-LIVE = ("applied", "consolidated")
 Mark = dict[str, Any]
 
 
@@ -38,11 +39,10 @@ def server_of(contender: str, model: str, *, every: int, tasks: Path | None = No
     """A server of its own over a new data folder, under the settings of a contender; capability is measured by the
     file `tasks`. Raises Unavailable if it does not start.
     """
-    with tempfile.TemporaryDirectory(prefix="errata-bench-", ignore_cleanup_errors=True) as folder:
+    with ExitStack() as opened:
+        folder = opened.enter_context(tempfile.TemporaryDirectory(prefix="errata-bench-", ignore_cleanup_errors=True))
         data = Path(folder)
-        neutral = data / "neutral"
-        KEPT.mkdir(exist_ok=True)
-        shutil.copytree(KEPT, neutral)
+        opened.enter_context(kept_in(data / "neutral"))
         given = {"ERRATA_MODEL": model, "ERRATA_DATA_DIR": folder, "ERRATA_LOG_LEVEL": "warning", "OMP_NUM_THREADS": "1"}
         given |= {} if tasks is None else {"ERRATA_CAPABILITY_FILE": str(tasks.resolve())}
         server = OwnServer(environment_without_settings() | given | environment_of(contender, every=every), data / "server.log")
@@ -52,59 +52,87 @@ def server_of(contender: str, model: str, *, every: int, tasks: Path | None = No
                 yield client
         finally:
             server.stop()
-            shutil.copytree(neutral, KEPT, dirs_exist_ok=True, ignore=shutil.ignore_patterns("*.part"))
+
+
+@dataclass(frozen=True)
+class Posted:
+    """An edit that the server took. `at_once` is how long it took to be live, where the POST said that it was; `late_s` is by how
+    much the POST began after its moment.
+    """
+
+    id: str
+    record: Record
+    at_once: float | None
+    late_s: float
 
 
 @dataclass
 class Stream:
-    """One contender and the records it is given, in their order."""
+    """One contender and the records it is given, in their order.
+
+    With `pace_s` the posts between two marks keep to the clock: each has its moment, one that comes late does not shift those
+    after it, and its latency counts from that moment. Without it each follows the one before.
+    """
 
     asking: Asking
     records: Sequence[Record]
     every: int
+    pace_s: float = 0.0
     capability: bool = True  # whether the server has tasks to measure it by
-    ids: list[str] = field(default_factory=list)
-    at_once: dict[str, float] = field(default_factory=dict)  # edit → seconds until it was applied, where the POST said so
+    clock: Callable[[], float] = time.monotonic
+    sleep: Callable[[float], None] = time.sleep
+    posted: list[Posted] = field(default_factory=list)
+    late: int = 0
+    first_answers: list[dict[str, Any]] = field(default_factory=list)  # results on the versions that first held the edits
+    asked: set[str] = field(default_factory=set)  # edits in them
     began: float = field(default_factory=time.monotonic)
 
     def run(self) -> Iterator[Mark]:
         """Post every edit; a mark after every `every` of them and after the last one."""
-        for seq, record in enumerate(self.records, 1):
-            self._post(record)
-            if seq % self.every == 0 or seq == len(self.records):
-                yield self._mark(seq)
+        for start in range(0, len(self.records), self.every):
+            some = self.records[start : start + self.every]
+            before = len(self.posted)
+            self._post_all(some)
+            yield self._mark(start + len(some), self.posted[before:])
 
-    def _post(self, record: Record) -> None:
-        began = time.monotonic()
+    def _post_all(self, records: Sequence[Record]) -> None:
+        began = self.clock()
+        for number, record in enumerate(records):
+            early = began + number * self.pace_s - self.clock()
+            if early > 0:
+                self.sleep(early)
+            late_s = max(0.0, -early) if self.pace_s else 0.0
+            self.late += late_s > 0 and number > 0
+            self._post(record, late_s)
+
+    def _post(self, record: Record, late_s: float) -> None:
+        began = self.clock()
         edit = self.asking.send("POST", "/edits", params={"wait": WAIT_S}, json=body_of(record))
-        seconds = time.monotonic() - began
+        seconds = self.clock() - began
         if edit is None:
             return
-        self.ids.append(edit["id"])
-        if edit["status"] in LIVE:
-            self.at_once[edit["id"]] = seconds
+        self.posted.append(Posted(edit["id"], record, seconds if edit["status"] in LIVE else None, late_s))
         self.asking.send("POST", "/generate", json={"prompt": record.prompt, "max_new_tokens": 16})
 
-    def _mark(self, seq: int) -> Mark:
+    def _mark(self, seq: int, since_last: Sequence[Posted]) -> Mark:
         began = time.monotonic()
-        self._until_carried()
+        until_carried(self._waiting, self._retrain_is_underway, patience_s=PATIENCE_S, idle_s=IDLE_S)
         waited = time.monotonic() - began
-        head = self.asking.send("GET", "/versions/head") or {}
-        after_all = evaluate(
-            self.asking, self.records[:seq], head.get("number", 0), capability=self.capability, patience_s=PATIENCE_S
-        )
-        edits = list(self.asking.pages("/edits"))
-        seconds = self._latencies(edits)
+        head = self.asking.send("GET", "/versions/head")
+        after_all = None if head is None else self._evaluated(self.records[:seq], head["number"], capability=self.capability)
+        edits = {edit["id"]: edit for edit in self.asking.pages("/edits")}
+        self._ask_first_answers(edits)
         return {
             "edits": seq,
-            "version": head.get("number"),
-            "window": head.get("window"),
-            "live": sum(edit["status"] in LIVE for edit in edits),
+            "version": head and head["number"],
+            "window": head and head["window"],
+            "live": sum(edit["status"] in LIVE for edit in edits.values()),
             "retrains": self._retrains(),
             "after_all": after_all,
-            "right_after": right_after(edits),
-            "latency_s": spread(seconds),
-            "latency_since_last_mark_s": spread(seconds[-(seq % self.every or self.every) :]),
+            "right_after": right_after(self.first_answers),
+            "latency_s": spread(latencies(self.posted, edits)),
+            "latency_since_last_mark_s": spread(latencies(since_last, edits)),
+            "late": self.late,
             "waited_for_deferred_s": waited,
             "seconds": time.monotonic() - self.began,
             "requests": self.asking.requests,
@@ -112,21 +140,24 @@ class Stream:
             "failures": sorted(set(self.asking.failures))[:10],
         }
 
-    def _until_carried(self) -> None:
-        """Until no edit waits for its turn or for a retrain: what is measured holds all that was posted, or says why not.
+    def _evaluated(self, records: Sequence[Record], version: int, *, capability: bool = False) -> dict[str, Any] | None:
+        return evaluate(self.asking, records, version, capability=capability, patience_s=PATIENCE_S)
 
-        Deferred edits that no retrain comes for are not waited for: some contenders make none, and one that failed stays failed.
-        """
-        until, patience = time.monotonic() + PATIENCE_S, time.monotonic() + IDLE_S
-        while time.monotonic() < min(until, patience) and self._some(WAITING):
-            if self._some(WAITING[:2]) or self._retrain_is_underway():
-                patience = time.monotonic() + IDLE_S
-            time.sleep(LOOK_S)
+    def _ask_first_answers(self, edits: Mapping[str, Mapping[str, Any]]) -> None:
+        """Ask every edit that has become live of the version that first held it, those of one version together."""
+        of_version: dict[int, list[Record]] = {}
+        for one in self.posted:
+            version = edits.get(one.id, {}).get("version")
+            if version is not None and one.id not in self.asked:
+                self.asked.add(one.id)
+                of_version.setdefault(version, []).append(one.record)
+        found = (self._evaluated(records, version) for version, records in of_version.items())
+        self.first_answers += [result for result in found if result is not None]
 
-    def _some(self, statuses: Sequence[str]) -> bool:
-        """Whether any edit stands so."""
-        pages = [self.asking.send("GET", "/edits", params={"status": status, "limit": 1}) for status in statuses]
-        return any(page is not None and page["items"] for page in pages)
+    def _waiting(self) -> Counter[str]:
+        """Which statuses of waiting edits any edit has."""
+        pages = {status: self.asking.send("GET", "/edits", params={"status": status, "limit": 1}) for status in WAITING}
+        return Counter({status: 1 for status, page in pages.items() if page is not None and page["items"]})
 
     def _retrain_is_underway(self) -> bool:
         last = self.asking.send("GET", "/jobs", params={"kind": "retrain", "limit": 1})
@@ -142,20 +173,20 @@ class Stream:
                 counts["failed"] += 1
         return counts
 
-    def _latencies(self, edits: Sequence[Mapping[str, Any]]) -> list[float]:
-        """Seconds from sending an edit to its being live, in order of posting. For edits that a retrain made live the server's
-        own clock is read: nobody waited for them.
-        """
-        found = {edit["id"]: edit for edit in edits}
-        seconds: list[float] = []
-        for edit_id in self.ids:
-            edit = found.get(edit_id, {})
-            if edit_id in self.at_once:
-                seconds.append(self.at_once[edit_id])
-            elif edit.get("applied_at"):
-                took = datetime.fromisoformat(edit["applied_at"]) - datetime.fromisoformat(edit["created_at"])
-                seconds.append(took.total_seconds())
-        return seconds
+
+def latencies(posted: Sequence[Posted], edits: Mapping[str, Mapping[str, Any]]) -> list[float]:
+    """Seconds until each of these edits was live, of those that are. For edits that a retrain made live the server's own clock
+    is read: nobody waited for them.
+    """
+    seconds: list[float] = []
+    for one in posted:
+        edit = edits.get(one.id, {})
+        if one.at_once is not None:
+            seconds.append(one.late_s + one.at_once)
+        elif edit.get("applied_at"):
+            took = datetime.fromisoformat(edit["applied_at"]) - datetime.fromisoformat(edit["created_at"])
+            seconds.append(one.late_s + took.total_seconds())
+    return seconds
 
 
 def body_of(record: Record) -> dict[str, Any]:
@@ -171,16 +202,12 @@ def body_of(record: Record) -> dict[str, Any]:
     }
 
 
-def right_after(edits: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """What the edits' own reports say: their probes asked as soon as the server had time for it, each edit alone."""
-    found: dict[str, list[tuple[float, int]]] = {"reliability": [], "generality": [], "locality": []}
-    for edit in edits:
-        greedy = ((edit.get("report") or {}).get("scores") or {}).get("greedy", {})
-        for kind, seen in found.items():
-            figure = greedy.get(kind)
-            if figure and figure["n"]:
-                seen.append((figure["score"], figure["n"]))
-    return {kind: _mean(seen) for kind, seen in found.items()}
+def right_after(results: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """What edits answer as soon as they are live, each on the version that first held it: scores with their n."""
+    greedy = merged_results(results)["greedy"] if results else {}
+    figures = {kind: greedy.get(kind, {}) for kind in ("reliability", "generality", "locality")}
+    figures["generality"] = figures["generality"].get("untrained", {})
+    return {kind: {"score": figure.get("score"), "n": figure.get("n", 0)} for kind, figure in figures.items()}
 
 
 def spread(seconds: Sequence[float]) -> dict[str, float | int | None]:
@@ -188,11 +215,6 @@ def spread(seconds: Sequence[float]) -> dict[str, float | int | None]:
     if not seconds:
         return {"p50": None, "p95": None, "n": 0}
     return {"p50": percentile(seconds, 0.5), "p95": percentile(seconds, 0.95), "n": len(seconds)}
-
-
-def _mean(seen: Sequence[tuple[float, int]]) -> dict[str, float | int | None]:
-    n = sum(count for _, count in seen)
-    return {"score": sum(score * count for score, count in seen) / n if n else None, "n": n}
 
 
 def _probe(probe: EvalProbe, *, train: bool = False) -> dict[str, Any]:

@@ -13,6 +13,8 @@ from service.bench.results import write, write_csv
 from service.bench.stream import Mark, Stream, server_of
 from service.bench.tables import Row, panels_of, rows_of, short_of_aims
 
+BACK_TO_BACK, PACED = "stream", "stream_paced"  # how result files begin
+
 
 def run_streams(
     out: Path,
@@ -21,50 +23,52 @@ def run_streams(
     *,
     n: int,
     every: int,
+    pace_s: float = 0.0,
     skip: int = 0,
     model: str = "atlas",
     tasks: Path | None = None,
     say: Callable[[str], None],
 ) -> list[str]:
-    """Run the contenders and leave `stream_<contender>.json`, `stream.csv` and `stream.svg` in `out`; tells where the
-    default falls short of its aims.
+    """Run the contenders and leave `stream_<contender>.json`, `stream.csv` and `stream.svg` in `out`, or, where edits come by the
+    clock, `stream_paced_<contender>.json` and so on; tells where the default falls short of its aims.
 
     The table and the plot hold whatever contenders the folder holds. Raises Refused for edits that cannot be read or are too few,
     Unavailable where a server does not start.
     """
     records = records_of(file, n=n, skip=skip)
+    kind = PACED if pace_s else BACK_TO_BACK
     short: list[str] = []
     for name in contenders:
         say(f"-- {name}")
         marks: list[Mark] = []
         with server_of(name, model, every=every, tasks=tasks) as client:
             taught = [teach(record, TRAINED_REPHRASES.get(name, 0)) for record in records]
-            stream = Stream(Asking(client), taught, every, capability=model == "atlas" or tasks is not None)
+            stream = Stream(Asking(client), taught, every, pace_s, capability=model == "atlas" or tasks is not None)
             device = str((stream.asking.send("GET", "/model") or {}).get("device", "cpu"))
             for mark in stream.run():
                 marks.append(mark)
-                figures = {"contender": name, "settings": CONTENDERS[name], "edits": n, "every": every, "skip": skip}
-                write(out, f"stream_{name}", {**figures, "marks": marks}, device=device)
+                figures = {"contender": name, "settings": CONTENDERS[name], "edits": n, "every": every, "pace_s": pace_s}
+                write(out, f"{kind}_{name}", {**figures, "skip": skip, "marks": marks}, device=device)
                 say(line_of(rows_of(name, [mark])[0]))
-        join(out, say)
+        join(out, say, kind)
         if name == "default":
             short = short_of_aims(rows_of(name, marks))
     return short
 
 
-def join(out: Path, say: Callable[[str], None]) -> None:
-    """Write the table and the plot of all streams in the folder."""
-    rows = joined_rows(out)
-    write_csv(out / "stream.csv", rows)
-    if not plots.draw(out / "stream.svg", panels_of(rows)):
+def join(out: Path, say: Callable[[str], None], kind: str = BACK_TO_BACK) -> None:
+    """Write the table and the plot of all streams of a kind in the folder."""
+    rows = joined_rows(out, kind)
+    write_csv(out / f"{kind}.csv", rows)
+    if not plots.draw(out / f"{kind}.svg", panels_of(rows)):
         say(plots.MISSING)
 
 
-def joined_rows(out: Path) -> list[Row]:
-    """Rows of all streams that a folder holds, in the order in which contenders are named."""
+def joined_rows(out: Path, kind: str = BACK_TO_BACK) -> list[Row]:
+    """Rows of all streams of a kind that a folder holds, in the order in which contenders are named."""
     rows: list[Row] = []
     for name in CONTENDERS:
-        path = out / f"stream_{name}.json"
+        path = out / f"{kind}_{name}.json"
         if path.exists():
             content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
             rows += rows_of(name, content["figures"]["marks"])

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from service.domain.errors import Refused
 from service.evaluation.figures import Marked
 from service.evaluation.forced import Forced, agreement, forced
 from service.evaluation.matching import field_match, locft_match
@@ -49,12 +50,19 @@ class Question:
 
 
 def question(base: Base, ask: Ask) -> Question:
-    """Raises Refused where the model cannot be asked that."""
-    accepted = ask.accepted[:MOST_ALIASES]
-    rows = tuple(encode_row(base, ask.prompt, one, surface=ask.surface) for one in accepted)
-    plain = (encode_row(base, ask.prompt, one, surface=ask.surface, eos=False) for one in accepted)
+    """Raises Refused where the model cannot be asked that; of its further spellings one that does not fit is left out alone."""
     prompt = encode_prompt(base, ask.prompt, surface=ask.surface)
-    return Question(ask, prompt, rows, tuple(len(row.target_ids) for row in plain))
+    rows, spoken = [], []
+    for place, one in enumerate(ask.accepted[:MOST_ALIASES]):
+        try:
+            row, plain = (encode_row(base, ask.prompt, one, surface=ask.surface, eos=eos) for eos in (True, False))
+        except Refused:
+            if place == 0:
+                raise
+            continue
+        rows.append(row)
+        spoken.append(len(plain.target_ids))
+    return Question(ask, prompt, tuple(rows), tuple(spoken))
 
 
 def mark(
@@ -62,9 +70,8 @@ def mark(
 ) -> list[Marked]:
     """Every question's marks by the names of `LABELS`, `AFTER_LABELS` and `LENGTH_LABELS`, the base model's beside them."""
     prompts, limit = [one.prompt for one in questions], min(ANSWER_TOKENS, reference.longest_answer)
-    own = _marks(view, adapter, questions, greedy(view, adapter, prompts, max_new_tokens=limit), between)
-    between()
-    said = [answer[:limit] for answer in reference.answers(prompts)]
+    own = _marks(view, adapter, questions, greedy(view, adapter, prompts, max_new_tokens=limit, between=between), between)
+    said = [answer[:limit] for answer in reference.answers(prompts, between=between)]
     beside = _marks(reference.view, None, questions, said, between)
     for marks, base in zip(own, beside, strict=True):
         marks["longer_by"], base["longer_by"] = marks["tokens"] - base["tokens"], 0.0

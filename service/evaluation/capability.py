@@ -5,18 +5,18 @@ Scores, each of one task 0 or 1: `exact`, the greedy answer to its end; `acc`, t
 found in what was written is the right one.
 """
 
-import re
-import string
-from collections.abc import Callable, Iterable, Mapping, MutableMapping, Sequence
+from collections.abc import Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
-from statistics import stdev
+from statistics import fmean, stdev
 from typing import Any
 
 from service.domain.errors import Refused
+from service.evaluation.figures import mean
 from service.evaluation.likelihood import log_likelihoods
-from service.evaluation.metrics import Reference, choices
-from service.evaluation.tasks import SOLUTION, Task, load_tasks
+from service.evaluation.matching import number, squad
+from service.evaluation.metrics import Between, Reference, choices
+from service.evaluation.tasks import Task, load_tasks
 from service.lm.base import Base
 from service.lm.intervention import Adapter
 from service.lm.overlay import View
@@ -30,8 +30,6 @@ TASKS_AT_ONCE = 16
 LONGEST_SOLUTION = 256  # tokens, as in lm-evaluation-harness
 LONGEST_TEXT = 32  # tokens, as in WILD's and LocFT's evaluation
 Scores = Mapping[str, float]  # by metric, the one that counts first
-_NUMBER = re.compile(r"-?\d[\d,]*(?:\.\d+)?")
-_ARTICLE = re.compile(r"\b(a|an|the)\b")
 
 
 @dataclass(frozen=True)
@@ -52,10 +50,12 @@ class Figure:
 
 @dataclass(frozen=True)
 class Capability:
-    """The share of tasks solved, by the metric that counts for each kind of task; `left_out` were too long for the model."""
+    """The share of tasks solved, by the metric that counts for each kind of task; `left_out` were too long for the model. The
+    share of no tasks is None.
+    """
 
-    version: float
-    base: float
+    version: float | None
+    base: float | None
     by_skill: dict[str, tuple[float, float]]  # skill → (version, base)
     n: int = 0
     figures: dict[str, dict[str, Figure]] = field(default_factory=dict)  # skill → metric → figure
@@ -80,7 +80,7 @@ def capability(
     reference: Reference,
     tasks: Sequence[Task],
     *,
-    between: Callable[[], None] = lambda: None,
+    between: Between = lambda: None,
     remembered: MutableMapping[Task, Scores] | None = None,
 ) -> Capability:
     """How a version solves `tasks`, beside the base model; `remembered` keeps the base model's scores for the next call."""
@@ -95,8 +95,8 @@ def capability(
     figures = {skill: _figures([pairs[task] for task in fitting if task.skill == skill]) for skill in skills}
     first = {skill: next(iter(of.values())) for skill, of in figures.items()}
     return Capability(
-        version=_mean([version for version, _ in counting]),
-        base=_mean([base for _, base in counting]),
+        version=mean([version for version, _ in counting]),
+        base=mean([base for _, base in counting]),
         by_skill={skill: (figure.version, figure.base) for skill, figure in first.items()},
         n=len(fitting),
         figures=figures,
@@ -105,7 +105,7 @@ def capability(
     )
 
 
-def _scores(view: View, adapter: Adapter | None, tasks: Sequence[Task], between: Callable[[], None]) -> dict[Task, Scores]:
+def _scores(view: View, adapter: Adapter | None, tasks: Sequence[Task], between: Between) -> dict[Task, Scores]:
     """What each task came to, tasks of one kind together and a few at a time."""
     found: dict[Task, Scores] = {}
     ways = {"exact": _exact, "choice": _chosen, "number": _written, "text": _written}
@@ -113,19 +113,20 @@ def _scores(view: View, adapter: Adapter | None, tasks: Sequence[Task], between:
         of_kind = [task for task in dict.fromkeys(tasks) if task.kind == kind]
         for start in range(0, len(of_kind), TASKS_AT_ONCE):
             some = of_kind[start : start + TASKS_AT_ONCE]
-            found.update(zip(some, way(view, adapter, some), strict=True))
+            found.update(zip(some, way(view, adapter, some, between), strict=True))
             between()
     return found
 
 
-def _exact(view: View, adapter: Adapter | None, tasks: Sequence[Task]) -> list[Scores]:
+def _exact(view: View, adapter: Adapter | None, tasks: Sequence[Task], between: Between) -> list[Scores]:
     rows = [encode_row(view.base, task.prompt, task.answer) for task in tasks]
-    return [{"exact": float(ids == row.target_ids)} for ids, row in zip(choices(view, adapter, rows), rows, strict=True)]
+    said = choices(view, adapter, rows, between=between)
+    return [{"exact": float(ids == row.target_ids)} for ids, row in zip(said, rows, strict=True)]
 
 
-def _chosen(view: View, adapter: Adapter | None, tasks: Sequence[Task]) -> list[Scores]:
+def _chosen(view: View, adapter: Adapter | None, tasks: Sequence[Task], between: Between) -> list[Scores]:
     rows = [encode_row(view.base, task.prompt, choice, eos=False) for task in tasks for choice in task.choices]
-    sums = iter(log_likelihoods(view, adapter, rows))
+    sums = iter(log_likelihoods(view, adapter, rows, between=between))
     found: list[Scores] = []
     for task in tasks:
         of_choice = [next(sums)[0] for _ in task.choices]
@@ -134,10 +135,10 @@ def _chosen(view: View, adapter: Adapter | None, tasks: Sequence[Task]) -> list[
     return found
 
 
-def _written(view: View, adapter: Adapter | None, tasks: Sequence[Task]) -> list[Scores]:
+def _written(view: View, adapter: Adapter | None, tasks: Sequence[Task], between: Between) -> list[Scores]:
     prompts = [encode_prompt(view.base, task.prompt) for task in tasks]
     longest = LONGEST_SOLUTION if tasks[0].kind == "number" else LONGEST_TEXT
-    answers = greedy(view, adapter, prompts, max_new_tokens=longest)
+    answers = greedy(view, adapter, prompts, max_new_tokens=longest, between=between)
     return [{"em": float(_is_found(task, decode(view.base, ids)))} for task, ids in zip(tasks, answers, strict=True)]
 
 
@@ -148,24 +149,12 @@ def _is_right(task: Task, likelihoods: Sequence[float]) -> float:
 
 def _is_found(task: Task, written: str) -> bool:
     if task.kind == "number":
-        return _number(written) is not None and _number(written) == _number(task.answer)
+        found = number(written)
+        return found is not None and found == number(task.answer)
     first = written.split("\n")[0]
     if "." not in task.answer:
         first = first.split(".")[0]
-    return normalised(first) == normalised(task.answer)
-
-
-def _number(text: str) -> float | None:
-    """The number behind `####`, or else the last one."""
-    head, mark, tail = text.split("Question:")[0].partition(SOLUTION)
-    found = _NUMBER.findall(tail if mark else head)
-    return float((found[0] if mark else found[-1]).replace(",", "")) if found else None
-
-
-def normalised(text: str) -> str:
-    """SQuAD's normalisation: lower case, no ASCII punctuation, no articles, single spaces."""
-    plain = "".join(letter for letter in text.lower() if letter not in string.punctuation)
-    return " ".join(_ARTICLE.sub(" ", plain).split())
+    return squad(first) == squad(task.answer)
 
 
 def _fits(base: Base, task: Task) -> bool:
@@ -185,7 +174,7 @@ def _figures(pairs: Sequence[tuple[Scores, Scores]]) -> dict[str, Figure]:
     for name in metrics:
         version = [scores[name] for scores, _ in pairs if name in scores]
         base = [scores[name] for _, scores in pairs if name in scores]
-        found[name] = Figure(len(version), _mean(version), _mean(base), _standard_error(version), _standard_error(base))
+        found[name] = Figure(len(version), fmean(version), fmean(base), _standard_error(version), _standard_error(base))
     return found
 
 
@@ -194,10 +183,5 @@ def _standard_error(values: Sequence[float]) -> float | None:
     return stdev(values) / len(values) ** 0.5 if len(values) > 1 else None
 
 
-def _mean(values: Iterable[float]) -> float:
-    found = list(values)
-    return sum(found) / len(found) if found else 0.0
-
-
-def _ratio(version: float, base: float) -> float | None:
-    return version / base if base else None
+def _ratio(version: float | None, base: float | None) -> float | None:
+    return version / base if version is not None and base else None

@@ -4,7 +4,7 @@ p(answer) is exp of the mean log-probability per token, as in ROME's evaluation.
 (efficacy) and its rephrases (paraphrase), p(true) > p(new) on neighbouring subjects; magnitude is the difference.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from math import exp
 
 from service.domain.errors import Refused
@@ -29,18 +29,26 @@ LABELS = {
 Pair = tuple[Ask, Row, Row]  # the question with what should be likelier, then what should not
 
 
-def pairs(base: Base, asks: Sequence[tuple[Record, Ask]]) -> Iterator[Pair]:
-    """The questions of records that say what was true; of locality, those about neighbours."""
+def pairs(base: Base, asks: Sequence[tuple[Record, Ask]]) -> tuple[list[Pair], int]:
+    """The questions of records that say what was true, of locality those about neighbours; and how many were left out because
+    the new answer is the true one, so that neither can be likelier.
+    """
+    found: list[Pair] = []
+    alike = 0
     for record, ask in asks:
         if record.ground_truth is None or ask.kind not in NAMES or (ask.kind == "locality" and ask.group != NEIGHBOURHOOD):
             continue
         true = ask.answer if ask.kind == "locality" and ask.answer is not None else record.ground_truth
         first, second = (true, record.target) if ask.kind == "locality" else (ask.answer or record.target, true)
+        if first.strip() == second.strip():
+            alike += 1
+            continue
         try:
             rows = [encode_row(base, ask.prompt, one, surface=ask.surface, eos=False) for one in (first, second)]
         except Refused:
             continue
-        yield ask, rows[0], rows[1]
+        found.append((ask, rows[0], rows[1]))
+    return found, alike
 
 
 def mark(view: View, adapter: Adapter | None, base: View, found: Sequence[Pair], *, between: Callable[[], None]) -> list[Marked]:

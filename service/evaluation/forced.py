@@ -1,22 +1,16 @@
-"""Teacher forcing: for every target token its log-probability and the first choice in its place, after the tokens before it.
+"""Teacher forcing: for every target token its log-probability and the first choice in its place, after the tokens before it."""
 
-Rows of like length go together, and how many is bounded by the logits they make, not by their number alone.
-"""
-
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from service.evaluation.passes import passes
 from service.lm.intervention import Adapter
 from service.lm.overlay import View, target_logits
 from service.lm.prompts import LAST, Row, collate
 from service.lm.sampling import likeliest
-
-ROWS_AT_ONCE = 32
-MOST_TOKENS = 8_192  # of a batch, padding included
-MOST_LOGITS = 1 << 26  # numbers: 0.25 GiB in fp32
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,7 +43,7 @@ def forced(
     it changes is the noise of rounding. Every row needs a target.
     """
     found: list[Forced | None] = [None] * len(rows)
-    for chunk in _chunks(view, rows, otherwise):
+    for chunk in passes(view, rows, otherwise=otherwise):
         batch = collate(view.base, [rows[at] for at in chunk], last=LAST if adapter is None else adapter.last)
         logits = target_logits(view, batch, None if adapter is None else adapter.interventions).float()  # (N, V)
         normaliser = logits.logsumexp(-1)  # (N,)
@@ -77,22 +71,3 @@ def divergence(before: Tensor, after: Tensor) -> float:
 def agreement(left: Sequence[int], right: Sequence[int]) -> float:
     """The share of places at which two equally long sequences agree."""
     return sum(a == b for a, b in zip(left, right, strict=True)) / len(right)
-
-
-def _chunks(view: View, rows: Sequence[Row], otherwise: bool) -> Iterator[list[int]]:
-    vocabulary = view.model.get_output_embeddings().weight.shape[0]  # type: ignore[operator]
-    most_targets = max(1, MOST_LOGITS // vocabulary)
-    most_rows = ROWS_AT_ONCE // 3 if otherwise else ROWS_AT_ONCE
-    chunk: list[int] = []
-    targets = widest = 0
-    for at in sorted(range(len(rows)), key=lambda at: len(rows[at].ids), reverse=otherwise):
-        length, more = len(rows[at].ids), len(rows[at].target_ids)
-        widest = max(widest, length)
-        full = len(chunk) == most_rows or targets + more > most_targets or (len(chunk) + 1) * widest > MOST_TOKENS
-        if chunk and full:
-            yield chunk
-            chunk, targets, widest = [], 0, length
-        chunk.append(at)
-        targets += more
-    if chunk:
-        yield chunk

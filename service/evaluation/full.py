@@ -3,7 +3,7 @@
 Questions are asked some at a time, and `between` is called after every batch, so that whoever needs the machine more goes first.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeVar
 
 from service.domain.errors import Refused
@@ -11,7 +11,7 @@ from service.evaluation import answered, contrast, locality
 from service.evaluation.contradicted import askable
 from service.evaluation.figures import Figure, Marked, figure, figures, grouped, knowedit
 from service.evaluation.fluency import LONGEST, entropy
-from service.evaluation.metrics import Reference
+from service.evaluation.metrics import Between, Reference, in_pieces
 from service.evaluation.opinions import opinions
 from service.evaluation.record import Ask, Record
 from service.evaluation.report import Moment
@@ -22,8 +22,6 @@ from service.lm.prompts import encode_prompt
 from service.lm.score import greedy
 from service.lm.text import decode
 
-Between = Callable[[], None]
-AT_ONCE = 32  # questions: between two batches live traffic goes first
 WRITTEN_AT_ONCE = 8  # prompts written on for 100 tokens
 MOST_GENERATIONS = 200
 FLUENCY_LABEL = f"n-gram entropy in bits (2: 2/3, 3: 4/3) of prompt and at most {LONGEST} greedy tokens (CounterFact, EasyEdit)"
@@ -44,27 +42,35 @@ def measure_full(
     """Every figure as JSON. `live`: what the version answers, in order of acceptance; by default the records themselves.
 
     `left_out` counts questions that another live edit contradicts, and those that the model cannot be asked (too long for its
-    context, control tokens in them). `moment` says when this is measured and changes nothing.
+    context, control tokens in them); of CounterFact's pairs those whose answers are one, of ConvSent's topics those beside which
+    every other one is edited. `moment` says when this is measured and changes nothing.
     """
-    base = reference.base
+    base, live = reference.base, list(records if live is None else live)
     asked, contradicted = askable(records, surfaces or base.surfaces, live)
     questions, unfit_questions = _encoded(answered.question, base, [ask for _, ask in asked if ask.kind != "locality"])
     neighbours, unfit_neighbours = _encoded(locality.neighbour, base, [ask for _, ask in asked if ask.kind == "locality"])
     marked: list[Marked] = []
-    for some in _some(questions, between):
+    for some in in_pieces(questions, between):
         marked += answered.mark(view, adapter, reference, some, between=between)
     local: list[Marked] = []
-    for several in _some(neighbours, between):
+    for several in in_pieces(neighbours, between):
         local += locality.mark(view, adapter, reference, several, between=between)
     against: list[Marked] = []
-    for pairs in _some(list(contrast.pairs(base, asked)), between):
-        against += contrast.mark(view, adapter, reference.view, pairs, between=between)
+    pairs, alike = contrast.pairs(base, asked)
+    for some_pairs in in_pieces(pairs, between):
+        against += contrast.mark(view, adapter, reference.view, some_pairs, between=between)
     surface = (surfaces or base.surfaces)[0]
+    judged, without_drawdown = opinions(view, adapter, reference.view, records, live=live, surface=surface, between=between)
     return {
         "moment": moment,
         "edits": len(records),
         "questions": len(marked) + len(local),
-        "left_out": {"contradicted": contradicted, "cannot_be_asked": unfit_questions + unfit_neighbours},
+        "left_out": {
+            "contradicted": contradicted,
+            "cannot_be_asked": unfit_questions + unfit_neighbours,
+            "new_answer_is_the_true_one": alike,
+            "no_unedited_topic": without_drawdown,
+        },
         **{kind: _of_kind(kind, marked) for kind in ("reliability", "generality", "portability")},
         "locality": figures(local, locality.LABELS, locality.NOISE)
         | {
@@ -78,7 +84,7 @@ def measure_full(
         },
         "after_object": figures(marked, answered.AFTER_LABELS, "base"),
         "fluency": _fluency(view, adapter, reference.view, records, surface, between),
-        "opinions": opinions(view, adapter, reference.view, records, surface=surface, between=between),
+        "opinions": judged,
     }
 
 
@@ -100,10 +106,9 @@ def _fluency(
     prompts, _ = _encoded(lambda on, text: (text, encode_prompt(on, text, surface=surface)), base.base, texts[:MOST_GENERATIONS])
     own: list[float] = []
     beside: list[float] = []
-    for some in _some(prompts, between, WRITTEN_AT_ONCE):
+    for some in in_pieces(prompts, between, WRITTEN_AT_ONCE):
         for values, on, using in ((own, view, adapter), (beside, base, None)):
-            written = greedy(on, using, [ids for _, ids in some], max_new_tokens=LONGEST)
-            between()
+            written = greedy(on, using, [ids for _, ids in some], max_new_tokens=LONGEST, between=between)
             values += [entropy(f"{text} {decode(on.base, ids)}") for (text, _), ids in zip(some, written, strict=True)]
     return figure(own, FLUENCY_LABEL, base=figure(beside, "")["score"])
 
@@ -117,9 +122,3 @@ def _encoded(encode: Callable[[Base, Any], T], base: Base, given: Sequence[Ask] 
         except Refused:
             continue
     return found, len(given) - len(found)
-
-
-def _some(given: Sequence[T], between: Between, at_once: int = AT_ONCE) -> Iterator[Sequence[T]]:
-    for start in range(0, len(given), at_once):
-        between()
-        yield given[start : start + at_once]

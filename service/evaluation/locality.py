@@ -49,15 +49,14 @@ def mark(
     """Every question's marks by the names of `LABELS` and of `answered.LENGTH_LABELS`; beside them the noise floor."""
     base, prompts = reference.base, [one.prompt for one in neighbours]
     limit = min(ANSWER_TOKENS, reference.longest_answer)
-    answers = [answer[:limit] for answer in reference.answers(prompts)]
+    answers = [answer[:limit] for answer in reference.answers(prompts, between=between)]
     whole = [encode_free_row(base, p + a, len(p)) for p, a in zip(prompts, answers, strict=True)]
     rows = [*whole, *(one.named or row for one, row in zip(neighbours, whole, strict=True))]
     before = forced(reference.view, None, rows, whole=1, between=between)
     again = forced(reference.view, None, rows, whole=1, otherwise=True, between=between)
     after = forced(view, adapter, rows, whole=1, between=between)
-    said = greedy(view, adapter, prompts, max_new_tokens=limit)
-    between()
-    said_again = _otherwise(reference.view, prompts, limit)
+    said = greedy(view, adapter, prompts, max_new_tokens=limit, between=between)
+    said_again = _otherwise(reference.view, prompts, limit, between)
     count, found = len(neighbours), []
     for at, one in enumerate(neighbours):
         drift = _drift(before, after, at, count) | {"whole_answer": float(said[at] == answers[at])}
@@ -79,10 +78,10 @@ def _drift(before: Sequence[Forced], after: Sequence[Forced], at: int, count: in
     }
 
 
-def _otherwise(base: View, prompts: Sequence[tuple[int, ...]], limit: int) -> list[tuple[int, ...]]:
+def _otherwise(base: View, prompts: Sequence[tuple[int, ...]], limit: int, between: Callable[[], None]) -> list[tuple[int, ...]]:
     """The base model's answers in other batches: backwards, a few at once."""
     backwards = prompts[::-1]
     found: list[tuple[int, ...]] = []
     for start in range(0, len(backwards), _OTHER_BATCH):
-        found += greedy(base, None, backwards[start : start + _OTHER_BATCH], max_new_tokens=limit)
+        found += greedy(base, None, backwards[start : start + _OTHER_BATCH], max_new_tokens=limit, between=between)
     return found[::-1]

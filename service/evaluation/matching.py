@@ -5,6 +5,8 @@ import string
 from collections.abc import Sequence
 
 _ARTICLE = re.compile(r"\b(a|an|the)\b")
+SOLUTION = "####"  # what GSM8K writes in front of the number
+_NUMBER = re.compile(r"-?\d[\d,]*(?:\.\d+)?")
 _PUNCTUATION = str.maketrans("", "", string.punctuation)
 
 
@@ -26,6 +28,13 @@ def field_match(answer: str, accepted: str) -> bool:
 def locft_match(answer: str, accepted: str) -> bool:
     """LocFT's exact match as it is: "." always ends an answer, and a target that holds one is out of reach."""
     return _same(answer, accepted, (".", "\n"))
+
+
+def number(text: str) -> float | None:
+    """The number behind `####`, or else the last one, before another question begins."""
+    head, mark, tail = text.split("Question:")[0].partition(SOLUTION)
+    found = _NUMBER.findall(tail if mark else head)
+    return float((found[0] if mark else found[-1]).replace(",", "")) if found else None
 
 
 def _same(answer: str, accepted: str, stops: Sequence[str]) -> bool:

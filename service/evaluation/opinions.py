@@ -2,12 +2,13 @@
 
 es = σ(l₊ − l₋) · min(1, exp(l₊ − l₊ᵇ)), with l₊ and l₋ the mean log-probability per token of replies of the wanted and of the
 other sentiment to a question about the topic, l₊ᵇ the base model's. dd = KL(base ‖ version), the mean over the tokens of replies
-about another topic, which is the next record's.
+about another topic: that of the next record that no live edit is about, since an edited topic is meant to change.
 """
 
 from collections.abc import Callable, Sequence
 from math import exp
 
+from service.domain.edit import normalise
 from service.domain.errors import Refused
 from service.evaluation.figures import Figure, figure, mean
 from service.evaluation.forced import divergence, forced
@@ -18,9 +19,7 @@ from service.lm.overlay import View
 from service.lm.prompts import Row, encode_row
 
 ES_LABEL = "edit success: σ(l₊ − l₋) · min(1, exp(l₊ − base l₊)) on replies about the topic (ConvSent, EasyEdit)"
-DD_LABEL = (
-    "drawdown: KL(base ‖ version) in nats per token of replies about the next record's topic; 0 is best (ConvSent, EasyEdit)"
-)
+DD_LABEL = "drawdown: KL(base ‖ version) in nats per token of replies about an unedited topic; 0 is best (ConvSent, EasyEdit)"
 REPLY_TOKENS = 256
 REPLIES_AT_ONCE = 2  # whole distributions are kept of these, from both models
 
@@ -31,18 +30,29 @@ def opinions(
     base: View,
     records: Sequence[Record],
     *,
+    live: Sequence[Record],
     surface: str,
     between: Callable[[], None],
-) -> dict[str, Figure]:
-    """`es` and `dd` of the records that have replies of both sentiments; n counts records."""
-    sided = [sides for record in records if all(sides := _sides(base.base, record, surface))]
+) -> tuple[dict[str, Figure], int]:
+    """`es` and `dd` of the records that have replies of both sentiments, n counting records; and how many had no `dd`, because
+    edits of `live` are about the topics of all others.
+    """
+    sided = [(record, sides) for record in records if all(sides := _sides(base.base, record, surface))]
+    unedited = [not _is_edited(record, live) for record, _ in sided]
     success, drawdown = [], []
-    for at, (wanted, opposite) in enumerate(sided):
+    for at, (_, (wanted, opposite)) in enumerate(sided):
         success.append(_success(view, adapter, base, wanted, opposite, between))
-        if len(sided) > 1:
-            other = sided[(at + 1) % len(sided)]
+        others = [*range(at + 1, len(sided)), *range(at)]
+        other = next((sided[place][1] for place in others if unedited[place]), None)
+        if other is not None:
             drawdown.append(_drawdown(view, adapter, base, [*other[0], *other[1]], between))
-    return {"es": figure(success, ES_LABEL), "dd": figure(drawdown, DD_LABEL)}
+    return {"es": figure(success, ES_LABEL), "dd": figure(drawdown, DD_LABEL)}, len(sided) - len(drawdown)
+
+
+def _is_edited(record: Record, live: Sequence[Record]) -> bool:
+    """Whether any live edit is about a record's topic: its subject, or the question that its replies answer."""
+    topic, question = normalise(record.subject or ""), normalise(record.generation[0])
+    return any(question in normalise(edit.prompt) or (topic and topic == normalise(edit.subject or "")) for edit in live)
 
 
 def _sides(base: Base, record: Record, surface: str) -> tuple[list[Row], list[Row]]:

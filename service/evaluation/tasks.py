@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 from service.domain.errors import Refused
+from service.evaluation.matching import SOLUTION, number
 
 TaskKind = Literal["exact", "choice", "number", "text"]
 LETTERS = string.ascii_uppercase
 SENTIMENTS = ("negative", "positive")  # SST-2's labels 0 and 1
-SOLUTION = "####"  # what GSM8K writes in front of the number
 REFERENCE = "a task is a JSON object with question, choices and answer, with text and label, or with prompt and answer"
 
 
@@ -40,8 +40,8 @@ def load_tasks(path: Path) -> tuple[Task, ...]:
     Raises Refused where the file cannot be read, is empty, or, with the line's number, holds something else.
     """
     try:
-        with path.open(encoding="utf-8") as lines:
-            tasks = tuple(_parsed(line, number, path.stem) for number, line in enumerate(lines, 1) if line.strip())
+        with path.open(encoding="utf-8-sig") as lines:
+            tasks = tuple(_parsed(line, place, path.stem) for place, line in enumerate(lines, 1) if line.strip())
     except (OSError, UnicodeDecodeError) as error:
         raise Refused("the file of capability tasks cannot be read as UTF-8 text", field="capability_file") from error
     if not tasks:
@@ -49,12 +49,12 @@ def load_tasks(path: Path) -> tuple[Task, ...]:
     return tasks
 
 
-def _parsed(line: str, number: int, name: str) -> Task:
+def _parsed(line: str, place: int, name: str) -> Task:
     try:
         fields = json.loads(line)
         return _task(fields, str(fields.get("skill") or fields.get("dataset") or name))
     except (ValueError, TypeError, KeyError, AttributeError, IndexError, RecursionError) as error:
-        raise Refused(f"line {number} of the capability tasks: {REFERENCE}", field="capability_file") from error
+        raise Refused(f"line {place} of the capability tasks: {REFERENCE}", field="capability_file") from error
 
 
 def _task(fields: Mapping[str, Any], skill: str) -> Task:
@@ -67,7 +67,7 @@ def _task(fields: Mapping[str, Any], skill: str) -> Task:
         return _choice(question, [_words(one) for one in fields["choices"]], fields, skill)
     answer = _words(fields["answer"])
     if SOLUTION in answer or "solution" in fields:
-        return Task(skill, _asked(question), answer.rpartition(SOLUTION)[2].strip(), "number")
+        return Task(skill, _asked(question), _numeral(answer.rpartition(SOLUTION)[2]), "number")
     return Task(skill, _asked(question) if question.endswith("?") else question, answer, "text")
 
 
@@ -86,7 +86,7 @@ def _choice(question: str, choices: Sequence[str], fields: Mapping[str, Any], sk
         right = _index(LETTERS.index(answer.upper()), len(choices))
     else:
         right = choices.index(answer) if isinstance(answer, str) else _index(answer, len(choices))
-    if by_letter or skill.startswith("mmlu"):
+    if by_letter or any(name.startswith("mmlu") for name in (skill, str(fields.get("dataset")))):
         listed = "\n".join(f"{letter}. {choice}" for letter, choice in zip(LETTERS, choices, strict=False))
         letters = tuple(LETTERS[: len(choices)])
         return Task(skill, f"{question}\n{listed}\nAnswer:", letters[right], "choice", letters)
@@ -101,6 +101,13 @@ def _words(given: object) -> str:
     """A text that says something."""
     if not isinstance(given, str) or not given.strip():
         raise ValueError("no text")
+    return given.strip()
+
+
+def _numeral(given: str) -> str:
+    """A text that holds a number."""
+    if number(given) is None:
+        raise ValueError("no number")
     return given.strip()
 
 

@@ -8,10 +8,11 @@ import pytest
 
 from service.bench import plots
 from service.bench.contrast import case_rows, panels_of
-from service.bench.contrasts import PARTS, Case
+from service.bench.contrasts import EVERY_SURFACE, PARTS, Case
 from service.bench.ground import Ground, items_of
 from service.bench.plots import Line, Panel
-from service.bench.shards import shard_rows
+from service.bench.records import records_of
+from service.bench.shards import shard_rows, shards_of
 from service.editors.locft.places import place_of
 from service.editors.locft.settings import LocftSettings
 from service.editors.neutral import Neutral
@@ -63,7 +64,7 @@ def test_the_published_procedure_gets_the_rate_of_a_narrow_model(place: Ground) 
 
 
 def test_a_case_is_trained_on_its_own_edits_and_measured_on_them(place: Ground) -> None:
-    case = Case("a case", LocftSettings(preset="paper", **QUICK), 2, "a line")
+    case = Case("a case", LocftSettings(preset="paper", **EVERY_SURFACE, **QUICK), 2, "a line")
 
     [row] = case_rows(place, [case])
 
@@ -76,7 +77,7 @@ def test_a_case_is_trained_on_its_own_edits_and_measured_on_them(place: Ground) 
 
 def test_shards_not_trained_yet_have_no_score(place: Ground, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("service.bench.shards.EPOCHS", (1, 2))
-    monkeypatch.setattr("service.bench.shards.DEPTH", LocftSettings(preset="ft_m", **QUICK))
+    monkeypatch.setattr("service.bench.shards.DEPTH", LocftSettings(preset="ft_m", **EVERY_SURFACE, **QUICK))
 
     rows = list(shard_rows(place, 5))
 
@@ -114,3 +115,13 @@ def test_the_same_figures_give_the_same_plot(tmp_path: Path) -> None:
         assert plots.draw(tmp_path / name, panels)
 
     assert (tmp_path / "one.svg").read_bytes() == (tmp_path / "two.svg").read_bytes()
+
+
+@pytest.mark.parametrize(("n", "sizes"), [(5, [1, 1, 1, 1, 1]), (6, [1, 1, 1, 1, 2]), (100, [20] * 5)])
+def test_there_are_always_five_shards_and_they_hold_everything(n: int, sizes: list[int]) -> None:
+    records = records_of(None, n=n)
+
+    shards = shards_of(records)
+
+    assert [len(shard) for shard in shards] == sizes
+    assert [record for shard in shards for record in shard] == records

@@ -32,6 +32,16 @@ def test_a_mark_of_the_default_that_falls_short_is_marked_and_those_of_others_ar
     assert "stream.svg" in document
 
 
+def test_a_stream_by_the_clock_has_a_table_of_its_own(tmp_path: Path) -> None:
+    figures = {"pace_s": 2.5, "marks": [mark(50), mark(100) | {"late": 3}]}
+    (tmp_path / "stream_paced_default.json").write_text(result(figures))
+
+    document = render(tmp_path)
+
+    assert "| service default | 2.5 s | 100 | 1.00 | 0.70 | 0.90 | 1 + 0 | 0.60 / 0.70 s | 0.50 / 0.50 s | 3 | 0 |" in document
+    assert "## A stream of edits\n" not in document
+
+
 def test_the_ratio_to_the_authors_procedure_is_marked_where_it_falls_short(tmp_path: Path) -> None:
     tokens = {"shortest": 11, "mean": 12.5, "longest": 15, "of_target": 3}
     figures = {"blocks": 24, "width": 896, "vocabulary": 151936, "edits": 200, "epochs": 2, "batch": 100, "block": 16}

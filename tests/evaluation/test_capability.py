@@ -2,7 +2,7 @@
 
 import json
 import math
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +10,9 @@ import pytest
 import torch
 
 from service.domain.errors import Refused
-from service.evaluation.capability import Task, capability, load_tasks, normalised
+from service.evaluation.capability import Task, capability, load_tasks
 from service.evaluation.likelihood import log_likelihoods
+from service.evaluation.matching import squad
 from service.evaluation.metrics import Reference
 from service.lm.base import Base
 from service.lm.intervention import Adapter
@@ -107,13 +108,14 @@ def test_every_figure_has_its_n_its_standard_error_and_the_base_model_beside_it(
 
 def test_the_base_model_is_asked_once_where_its_scores_are_remembered() -> None:
     tasks, remembered = [Task("s", QUESTION, "fire", "choice", CHOICES)], {}
-    first = capability(reference().view, adapter(), reference(), tasks, remembered=remembered)
-    passes = []
+    both, one = [], []
+    ask = partial(capability, reference().view, adapter(), reference(), tasks, remembered=remembered)
 
-    again = capability(reference().view, adapter(), reference(), tasks, remembered=remembered, between=lambda: passes.append(1))
+    first = ask(between=lambda: both.append(1))
+    again = ask(between=lambda: one.append(1))
 
     assert again == first
-    assert len(passes) == 1  # the version's
+    assert 2 * len(one) == len(both)  # the version's alone
 
 
 def test_tasks_too_long_for_the_model_are_left_out_and_counted() -> None:
@@ -184,8 +186,35 @@ def test_a_number_is_what_stands_behind_the_mark_or_last(tmp_path: Path) -> None
 
 
 def test_written_answers_are_compared_as_squad_does() -> None:
-    assert normalised("The  U.S.A., a state!") == "usa state"
-    assert normalised("Theatre") == "theatre"
+    assert squad("The  U.S.A., a state!") == "usa state"
+    assert squad("Theatre") == "theatre"
+
+
+def test_tasks_behind_a_byte_order_mark_are_read(tmp_path: Path) -> None:
+    path = tmp_path / "tasks.jsonl"
+    path.write_bytes(b"\xef\xbb\xbf" + json.dumps({"question": "Q?", "choices": ["7", "8"], "answer": "8"}).encode())
+
+    assert [task.answer for task in load_tasks(path)] == ["8"]
+
+
+@pytest.mark.parametrize("answer", ["so it is\n#### yes", "18 ####"])
+def test_a_solution_without_a_number_is_a_bad_row(answer: str, tmp_path: Path) -> None:
+    with pytest.raises(Refused, match="line 1"):
+        load_tasks(write(tmp_path, {"question": "How many?", "answer": answer}))
+
+
+def test_a_question_of_mmlu_is_asked_by_letter_whatever_skill_it_is_counted_under(tmp_path: Path) -> None:
+    [task] = load_tasks(
+        write(tmp_path, {"question": "Q?", "choices": ["one", "two"], "answer": 1, "dataset": "mmlu_sample", "skill": "law"})
+    )
+
+    assert (task.skill, task.choices, task.answer) == ("law", ("A", "B"), "B")
+
+
+def test_the_share_of_no_tasks_is_unknown() -> None:
+    found = capability(reference().view, None, reference(), [Task("s", "long " * 500, "Graz")])
+
+    assert (found.version, found.base, found.ratio, found.left_out) == (None, None, None, 1)
 
 
 def test_an_open_question_without_numbers_is_a_text_to_be_written(tmp_path: Path) -> None:

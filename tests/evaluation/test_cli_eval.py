@@ -10,7 +10,8 @@ from typer.testing import CliRunner, Result
 from service.cli import app
 from service.command import FAILED, USAGE
 from service.domain.errors import Conflict, NotFound
-from service.eval_client import merged_results
+from service.eval_client import Evaluator
+from service.evaluation.merged import merged_results
 from service.pinned import opened_version
 from tests.api.live import Live, tiny_settings
 from tests.builders import save_model
@@ -109,6 +110,32 @@ def test_the_protocol_asks_after_each_edit_and_after_all_of_them(server: Live, d
         assert report[moment]["greedy"]["reliability"]["n"] == 3 * len(server.parts.base.surfaces)
         assert report[moment]["full"]["edits"] == 3
     assert "after edit" in result.stdout and "after all" in result.stdout
+
+
+def test_everything_is_asked_once_more_after_a_retrain(fresh: Live, data: Path) -> None:
+    result, report = against(fresh, data, "--apply", "--retrain", "--limit", 1)
+
+    assert report["retrain"]["version"] == report["after_retrain"]["version"] > report["after_all"]["version"]
+    assert report["edits"] == {"applied": 1}
+    assert "after retrain" in result.stdout
+
+
+def test_a_run_that_ends_early_prints_and_writes_what_it_had_measured(
+    server: Live, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise Conflict("there is nothing to retrain")
+
+    monkeypatch.setattr(Evaluator, "retrain", refuse)
+    out = data.with_name("report.json")
+
+    url = f"http://127.0.0.1:{server.port}"
+    result = run("--server", url, "--data", data, "--limit", 1, "--apply", "--retrain", "--out", out)
+
+    assert result.exit_code == FAILED
+    assert "there is nothing to retrain" in result.stderr
+    assert "after all" in result.stdout
+    assert json.loads(out.read_text())["after_all"]["edits"] == 1
 
 
 def test_a_benchmark_never_teaches_what_it_asks(server: Live, data: Path) -> None:

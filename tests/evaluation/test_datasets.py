@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from service.domain.errors import Refused, TooLong
-from service.evaluation.datasets import SCHEMAS, Loaded, edit_request_of, load, rows
+from service.evaluation.datasets import SCHEMAS, Loaded, edit_request_of, load, read, rows
+from service.evaluation.datasets.rows import RawRow
 from service.evaluation.record import EvalProbe, Record, from_json, to_json
 
 ZSRE = {
@@ -322,6 +323,12 @@ def test_mquake_is_one_record_a_rewrite_and_asks_over_hops_after_the_last(tmp_pa
     ]
 
 
+def test_a_row_of_ours_without_its_target_is_told_in_the_words_of_the_api(tmp_path: Path) -> None:
+    loaded = load(lines(tmp_path, {"prompt": "p", "target": "t"}, {"prompt": "p"}))
+
+    assert faults(loaded) == [(2, "target is missing or empty")]
+
+
 def test_our_own_lines_may_use_the_words_of_the_api_or_of_the_field(tmp_path: Path) -> None:
     field = {"prompt": "The mayor is", "target_new": "Ann", "rephrase_prompt": "Mayor:", "subject": None, "locality": []}
 
@@ -451,3 +458,17 @@ def test_a_path_without_a_file_is_refused(tmp_path: Path) -> None:
     for path in (tmp_path, tmp_path / "none"):
         with pytest.raises(Refused):
             load(path)
+
+
+def test_reading_ends_with_the_records_that_are_wanted(tmp_path: Path) -> None:
+    rows = (json.dumps({"id": str(number), "prompt": "p", "target": "t"}) for number in range(1000))
+    read_until = iter([RawRow(place, row.encode()) for place, row in enumerate(rows, 1)])
+
+    loaded = read(read_until, "errata", limit=3)
+
+    assert [record.id for record in loaded.records] == ["0", "1", "2"]
+    assert next(read_until).place == 4
+
+
+def test_a_case_of_several_records_is_cut_where_the_limit_is(tmp_path: Path) -> None:
+    assert [one.id for one in load(lines(tmp_path, MQUAKE), limit=1).records] == ["3-1"]

@@ -12,6 +12,7 @@ from service.domain.errors import Conflict, Corrupt, Gone, NotFound, Refused, To
 from service.domain.version import VersionStatus
 from service.evaluation.metrics import Outcome
 from service.evaluation.record import EvalProbe, Record, asks_of
+from service.lifecycle.collect import collect
 from service.lifecycle.compare import compare_evals, latest_of
 from service.lifecycle.evaluate import (
     EDITS_AT_ONCE,
@@ -23,6 +24,7 @@ from service.lifecycle.evaluate import (
     list_evals,
     request_eval,
 )
+from service.lifecycle.purge import purge
 from service.lm.overlay import Overlay
 from service.store import evals, versions
 from service.store.evals import Evaluation
@@ -45,7 +47,7 @@ class Judge:
         self.live: list[str] = []
         self._between_asks = between_asks
 
-    def ask(self, overlay: Overlay, records: Sequence[Record]) -> list[Outcome]:
+    def ask(self, overlay: Overlay, records: Sequence[Record], *, between: Between) -> list[Outcome]:
         self._between_asks()
         return [
             Outcome(ask=one, greedy=right, tokens=float(right), base_greedy=False, base_tokens=0.0)
@@ -276,9 +278,9 @@ def test_inline_records_keep_what_rows_of_data_sets_have(house: House) -> None:
     asked: list[Record] = []
 
     class Curious(Judge):
-        def ask(self, overlay: Overlay, records: Sequence[Record]) -> list[Outcome]:
+        def ask(self, overlay: Overlay, records: Sequence[Record], *, between: Between) -> list[Outcome]:
             asked.extend(records)
-            return super().ask(overlay, records)
+            return super().ask(overlay, records, between=between)
 
     done = finished(house, request_eval(house.store, version=None, asked=[row], author="ann"), Curious())
 
@@ -379,6 +381,83 @@ def test_a_result_is_written_once(house: House) -> None:
         evals.finish(connection, done.id, result={"edits": 0}, now=datetime.now(UTC))
 
     assert get_eval(house.store, done.id) == done
+
+
+def crowd_out(house: House) -> None:
+    """Leave the versions until now so far behind that a collection takes them."""
+    house.live(("Spain", "Seville"))
+    house.live(("France", "Lyon"))
+    object.__setattr__(house.parts, "settings", replace(house.parts.settings, keep_last=1, keep_every=1000))
+    collect(house.parts)
+
+
+@pytest.mark.parametrize("steps", [0, 1])
+def test_a_version_is_not_collected_before_its_evaluations_are_done(house: House, steps: int) -> None:
+    house.live(("Austria", "Graz"))
+    house.live(("Italy", "Milan"))
+    number = house.head.number
+    local = EditRequest(prompt="q", target="x", locality=(Probe(prompt="Italy", answer="Rome"),))
+    queued = request_eval(house.store, version=number, asked=[local, *facts(EDITS_AT_ONCE)], author="ann")
+    working = evaluations(house)
+    for _ in range(steps):
+        working.step()
+    crowd_out(house)
+
+    while working.step():
+        pass
+
+    done = get_eval(house.store, queued.id)
+    assert (done.status, done.error) == ("done", None)
+    assert done.result is not None and done.result["left_out"] == {"contradicted": 1}
+    collect(house.parts)
+    with pytest.raises(Gone):
+        request_eval(house.store, version=number, asked="live", author="ann")
+
+
+def test_what_is_live_is_read_before_the_first_question(house: House) -> None:
+    house.live(("Italy", "Milan"))
+    local = EditRequest(prompt="q", target="x", locality=(Probe(prompt="Italy"),))
+    queued = request_eval(house.store, version=None, asked=[local], author="ann")
+
+    def forget() -> None:
+        with house.store.write() as connection:
+            versions.collect(connection, [queued.version])
+
+    done = finished(house, queued, Judge(forget))
+
+    assert done.result is not None and done.result["left_out"] == {"contradicted": 1}
+
+
+def test_a_purge_cancels_the_evaluations_of_the_versions_it_takes(house: House) -> None:
+    [edit] = house.live(("Austria", "Graz"))
+    waiting = [request_eval(house.store, version=version, asked=facts(1), author="ann") for version in (0, house.head.number)]
+    house.roll_back(0)
+
+    purge(house.parts, edit_ids=[edit.id], by="ann")
+
+    assert [get_eval(house.store, one.id).status for one in waiting] == ["queued", "cancelled"]
+
+
+def test_a_version_without_live_edits_is_not_asked_for_them(house: House) -> None:
+    for capability in (False, True):
+        with pytest.raises(Refused, match="none with capability"):
+            request_eval(house.store, version=0, asked="live", capability=capability, author="ann")
+
+
+def test_progress_is_written_where_it_can_be_seen_and_not_at_every_step(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    written: list[float] = []
+    write = evals.write_progress
+    monkeypatch.setattr(evals, "write_progress", lambda on, name, share: (written.append(share), write(on, name, share)))
+
+    class Slow(Judge):
+        def ask(self, overlay: Overlay, records: Sequence[Record], *, between: Between) -> list[Outcome]:
+            for _ in range(9):
+                between()
+            return super().ask(overlay, records, between=between)
+
+    finished(house, request_eval(house.store, version=0, asked=facts(2 * EDITS_AT_ONCE), author="ann"), Slow())
+
+    assert written == [0.5, 1.0]
 
 
 def test_unknown_versions_edits_and_evaluations_are_not_found(house: House) -> None:

@@ -223,6 +223,36 @@ def test_counterfacts_probabilities_of_new_and_true_answer() -> None:
         assert found[f"{name}_success"]["n"] == 1
 
 
+def test_a_pair_whose_new_answer_is_the_true_one_is_left_out_and_counted() -> None:
+    found = full([record("Vienna 在", "xyz", ground_truth=" xyz"), record("The 是", "xyz", ground_truth="abc")])
+
+    assert (found["counterfact"]["efficacy_success"]["n"], found["left_out"]["new_answer_is_the_true_one"]) == (1, 1)
+
+
+def test_a_spelling_that_does_not_fit_costs_no_other_and_not_the_question() -> None:
+    found = full([record("Vienna 在", "Graz", aliases=(("Graz", "x" * 1000, "Gratz"),))])
+
+    assert found["left_out"]["cannot_be_asked"] == 0
+    assert found["reliability"]["exact_any"]["n"] == 1
+
+
+def opinion(topic: str, prompt: str) -> Record:
+    return record(f"answer {prompt} kindly", subject=topic, generation=(prompt,), wanted=("good",), opposite=("bad",))
+
+
+def test_drawdown_is_taken_on_a_topic_that_no_live_edit_is_about() -> None:
+    first, second, third = (opinion(topic, prompt) for topic, prompt in zip("abc", PROMPTS[:3], strict=True))
+
+    found = full([first, second, third], adapter(), live=[first, Record(id="x", prompt="its name", target="t", subject="b")])
+
+    rows = [encode_row(base(), PROMPTS[2], one, eos=False) for one in ("good", "bad")]
+    expected = mean([kl(along(row, None), along(row, adapter())) for row in rows])
+    assert found["opinions"]["dd"]["n"] == 2  # of the first two; beside the third all topics are edited
+    assert score(found["opinions"]["dd"]) == pytest.approx(expected, rel=1e-3)
+    assert found["left_out"]["no_unedited_topic"] == 1
+    assert full([first, second], adapter())["left_out"]["no_unedited_topic"] == 2
+
+
 def test_opinions_are_scored_on_their_topic_and_on_the_next_one() -> None:
     usual = [
         text(said(prompt, None)) for prompt in PROMPTS[:2]
@@ -230,7 +260,7 @@ def test_opinions_are_scored_on_their_topic_and_on_the_next_one() -> None:
     replies = {"wanted": tuple(usual), "opposite": ("bad",)}
     records = [record(f"edit {at}", generation=(prompt,), **replies) for at, prompt in enumerate(PROMPTS[:2])]
 
-    found = full(records, adapter())["opinions"]
+    found = full(records, adapter(), live=[])["opinions"]
 
     success, drawdown, below = [], [], []
     for at in (0, 1):
@@ -341,6 +371,23 @@ def test_of_live_edits_with_one_prompt_the_one_accepted_last_is_the_answer() -> 
     kept, _ = askable(asking, ("raw",), live=live)
 
     assert [ask.answer for _, ask in kept if ask.kind == "portability"] == ["Z"]
+
+
+def test_a_rephrase_of_a_live_edit_contradicts_as_its_prompt_does() -> None:
+    rephrased = Record(id="r", prompt="p", target="Graz", rephrases=(EvalProbe(prompt="where is it"),))
+    others = [
+        record("q", portability=(EvalProbe(prompt="Where is it", answer="Ulm"), EvalProbe(prompt="where  is it", answer="Ulm"))),
+        record("l", locality=(local("where is it"),)),
+        Record(id="same", prompt="s", target="Ulm", rephrases=(EvalProbe(prompt="where is it"),)),
+    ]
+    posted = [Record(id=str(at), prompt=one.prompt, target=one.target) for at, one in enumerate((rephrased, *others))]
+
+    kept, contradicted = askable([rephrased, *others], ("raw",), live=posted)
+
+    asked = [(ask.record, ask.kind) for _, ask in kept if ask.kind != "reliability"]
+    assert asked == [("q", "portability")]  # in capitals it is another prompt
+    assert contradicted == 4
+    assert askable([rephrased, *others[:2]], ("raw",), live=posted[1:])[1] == 0  # it is not live
 
 
 def test_edits_that_come_again_with_the_same_answer_contradict_nobody() -> None:

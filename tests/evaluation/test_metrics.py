@@ -2,16 +2,20 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
 
 from service.evaluation.capability import Task, capability
-from service.evaluation.metrics import Outcome, measure
+from service.evaluation.forced import agreement, forced
+from service.evaluation.likelihood import log_likelihoods
+from service.evaluation.metrics import AT_ONCE, Outcome, Reference, choices, in_pieces, measure
 from service.evaluation.record import EvalProbe, Record, asks_of
 from service.lm.intervention import Adapter
-from service.lm.overlay import intervening
+from service.lm.overlay import View, intervening, target_logits
 from service.lm.prompts import encode_prompt, encode_row
+from service.lm.score import greedy
 from tests.builders import make_adapter
 from tests.evaluation.lettered import LONGEST, PROMPTS, base, reference
 
@@ -65,7 +69,7 @@ def test_locality_is_equality_of_whole_greedy_answers() -> None:
 def test_tokens_of_locality_are_choices_that_agree_along_the_named_answer() -> None:
     [outcome] = [one for one in outcomes([local("Vienna 在", answer="Austria")], adapter()) if one.ask.kind == "locality"]
 
-    row = encode_row(base(), "Vienna 在", "Austria")
+    row = encode_row(base(), "Vienna 在", "Austria", eos=False)
     ids = torch.tensor([row.ids])
     mask = torch.arange(len(row.ids))[None, :] >= row.prompt_length - 3
     with torch.no_grad():
@@ -92,8 +96,80 @@ def test_an_edit_is_reliable_exactly_if_greedy_decoding_gives_its_target() -> No
     assert {True, False} == {version for version, _ in expected} == {base for _, base in expected}  # else this would show nothing
 
 
+def test_tokens_are_those_of_the_text_and_not_the_end_of_the_answer() -> None:
+    row = encode_row(base(), "Vienna 在", "Graz and Linz", eos=False)
+    [said] = forced(reference().view, adapter(), [row])
+
+    [outcome] = outcomes([record("Vienna 在", "Graz and Linz")], adapter())
+
+    assert outcome.tokens == pytest.approx(agreement(said.choices, row.target_ids))
+
+
+def test_the_base_models_answers_to_many_locality_prompts_are_decoded_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    decoded: list[int] = []
+
+    def counting(on: View, using: Adapter | None, prompts: Sequence[Sequence[int]], **more: Any) -> list[tuple[int, ...]]:
+        decoded.append(len(prompts))
+        return greedy(on, using, prompts, **more)
+
+    monkeypatch.setattr("service.evaluation.metrics.greedy", counting)
+    asks = [ask for ask in asks_of(local(*PROMPTS), ("raw",)) if ask.kind == "locality"]
+
+    measure(reference().view, adapter(), Reference(reference().view, longest_answer=LONGEST), asks)
+
+    assert decoded == [len(PROMPTS)]
+
+
+def test_the_questions_of_one_record_are_asked_in_pieces_with_a_pause_before_each() -> None:
+    asks = list(
+        asks_of(record("Vienna 在", portability=tuple(EvalProbe(prompt=f"{n} is", answer="Graz") for n in range(80))), ("raw",))
+    )
+    pieces = [list(piece) for piece in in_pieces(asks, lambda: None)]
+    pauses: list[int] = []
+
+    found = measure(reference().view, adapter(), reference(), asks, between=lambda: pauses.append(1))
+
+    assert [len(piece) for piece in pieces] == [AT_ONCE, AT_ONCE, 81 - 2 * AT_ONCE]
+    assert len(pauses) >= 2 * len(pieces)  # before each, and after each pass of the model
+    assert found == measure(reference().view, adapter(), reference(), asks)
+
+
+@pytest.mark.parametrize("ask", [forced, choices, log_likelihoods], ids=lambda ask: str(ask.__name__))
+def test_one_pass_makes_no_more_logits_than_there_is_room_for(ask: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    vocabulary = reference().view.model.get_output_embeddings().weight.shape[0]
+    monkeypatch.setattr("service.evaluation.passes.MOST_LOGITS", 40 * vocabulary)
+    rows = [encode_row(base(), f"Number {n} is", "Graz and Linz and Graz") for n in range(12)]
+    seen: list[int] = []
+
+    def watched(*given: Any, **more: Any) -> torch.Tensor:
+        logits = target_logits(*given, **more)
+        seen.append(logits.shape[0])
+        return logits
+
+    monkeypatch.setattr(f"{ask.__module__}.target_logits", watched)
+    ask(reference().view, adapter(), rows)
+
+    assert sum(seen) == sum(len(row.target_ids) for row in rows) > 40
+    assert max(seen) <= 40
+
+
+def test_a_long_answer_is_written_with_pauses() -> None:
+    pauses: list[int] = []
+
+    greedy(
+        reference().view,
+        None,
+        [encode_prompt(base(), PROMPTS[0])],
+        max_new_tokens=17,
+        stop_eos=False,
+        between=lambda: pauses.append(1),
+    )
+
+    assert len(pauses) == 3  # after 8 and 16 tokens, and at the end
+
+
 def test_tokens_can_be_right_where_the_answer_is_not() -> None:
-    row = encode_row(base(), "Vienna 在", "Graz and Linz")
+    row = encode_row(base(), "Vienna 在", "Graz and Linz", eos=False)
 
     [outcome] = outcomes([record("Vienna 在", "Graz and Linz")], adapter())
 

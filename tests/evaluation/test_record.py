@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from service.api.schemas.evaluate import RecordIn
 from service.domain.edit import EditRequest, Probe
 from service.domain.errors import Refused
 from service.evaluation.record import EvalProbe, Record, asks_of, edit_request_of, read_records, record_of
@@ -73,3 +74,18 @@ def test_the_edit_that_a_record_asks_for_trains_none_of_its_probes() -> None:
 
     assert (edit.prompt, edit.target, edit.key) == ("p", "t", "key:k")
     assert {edit.rephrases, edit.locality, edit.portability} == {(Probe(prompt="q", answer="a", train=False, group="g"),)}
+
+
+def test_a_probe_with_further_answers_alone_is_judged_by_the_first_of_them() -> None:
+    probe = {"prompt": "q", "aliases": [["Rome", "Roma"]]}
+    given = {"prompt": "p", "target": "t", "rephrases": [probe], "locality": [probe], "portability": [probe]}
+
+    record = RecordIn.model_validate(given).to_record(0)
+
+    assert [one.answer for one in (*record.rephrases, *record.locality, *record.portability)] == [None, "Rome", "Rome"]
+    assert [(ask.kind, ask.answer) for ask in asks_of(record, ("raw",))] == [
+        ("reliability", "t"),
+        ("generality", "t"),
+        ("locality", "Rome"),
+        ("portability", "Rome"),
+    ]

@@ -12,7 +12,7 @@ SURFACES = ("raw", "chat")
 
 
 def _read(row: Fields, number: int) -> list[Record]:
-    target = row.words("target" if "target" in row else "target_new")
+    target = row.words("target_new" if "target_new" in row and "target" not in row else "target")
     rephrases = _probes(row, "rephrases") + tuple(EvalProbe(prompt=prompt) for prompt in row.texts("rephrase_prompt"))
     return [
         Record(

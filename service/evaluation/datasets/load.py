@@ -64,12 +64,15 @@ class Loaded:
     notes: Mapping[str, int] = field(default_factory=dict)
 
 
-def load(path: Path, schema: str = "auto") -> Loaded:
-    """The records of a file. Raises Refused for a schema that is unknown or cannot be told, and for a set without records."""
-    return read(raw_rows(path), schema)
+def load(path: Path, schema: str = "auto", *, limit: int | None = None) -> Loaded:
+    """The records of a file, or the first `limit` of them: what comes after is not read, and not told where it is bad.
+
+    Raises Refused for a schema that is unknown or cannot be told, and for a set without records.
+    """
+    return read(raw_rows(path), schema, limit=limit)
 
 
-def read(rows: Iterable[RawRow], schema: str = "auto") -> Loaded:
+def read(rows: Iterable[RawRow], schema: str = "auto", *, limit: int | None = None) -> Loaded:
     """The records of rows that are at hand, such as those of a request."""
     if schema != "auto" and schema not in _BY_NAME:
         raise Refused(f"the schema must be auto or one of {', '.join(SCHEMAS)}", field="schema")
@@ -79,10 +82,10 @@ def read(rows: Iterable[RawRow], schema: str = "auto") -> Loaded:
         chosen, rows = _told_by(first), chain(first, rows)
     else:
         chosen = _BY_NAME[schema]
-    return _read(rows, chosen)
+    return _read(rows, chosen, limit)
 
 
-def _read(rows: Iterable[RawRow], schema: Schema) -> Loaded:
+def _read(rows: Iterable[RawRow], schema: Schema, limit: int | None) -> Loaded:
     records: list[Record] = []
     bad: list[Bad] = []
     notes: Counter[str] = Counter()
@@ -99,9 +102,11 @@ def _read(rows: Iterable[RawRow], schema: Schema) -> Loaded:
         known.update(record.id for record in found)
         records += found
         notes += own
+        if limit is not None and len(records) >= limit:
+            break
     if not records:
         raise Refused(_empty(schema, bad), field="path")
-    return Loaded(schema.name, tuple(records), tuple(bad), dict(notes))
+    return Loaded(schema.name, tuple(records[:limit]), tuple(bad), dict(notes))
 
 
 def _empty(schema: Schema, bad: list[Bad]) -> str:

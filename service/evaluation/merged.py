@@ -1,0 +1,33 @@
+"""Results of several evaluations as one, as if all of their questions had been asked together."""
+
+from collections.abc import Sequence
+from typing import Any
+
+
+def merged_results(results: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Results as one: scores are weighted by their n, counts are added, and what names something stays as the first has it."""
+    first = results[0]
+    merged: dict[str, Any] = {}
+    for name in dict.fromkeys(name for result in results for name in result):
+        values = [result[name] for result in results if result.get(name) is not None]
+        if not values:
+            merged[name] = None
+        elif name in ("capability", "version"):
+            merged[name] = values[-1]  # the last version's, of one set of tasks, whatever was asked beside it
+        elif name == "evaluations":
+            merged[name] = [one for value in values for one in value]
+        elif isinstance(values[0], dict):
+            merged[name] = merged_results(values)
+        elif isinstance(values[0], float) or (name == "score" and "n" in first):
+            merged[name] = _weighted(name, results)
+        elif isinstance(values[0], int) and not isinstance(values[0], bool):
+            merged[name] = sum(values)
+        else:
+            merged[name] = values[0]
+    return merged
+
+
+def _weighted(name: str, results: Sequence[dict[str, Any]]) -> float | None:
+    pairs = [(result[name], result.get("n", 1)) for result in results if result.get(name) is not None]
+    total = sum(n for _, n in pairs)
+    return sum(value * n for value, n in pairs) / total if total else None
