@@ -4,10 +4,12 @@ WORKDIR /src
 COPY pyproject.toml constraints.txt README.md LICENSE CHANGELOG.md ./
 COPY service ./service
 COPY migrations ./migrations
-# A CPU image by default. For CUDA, build with --build-arg TORCH=torch (or any requirement that your package index resolves).
+# A CPU image by default: where this index has a build of the same version, pip prefers it to PyPI's, which on Linux is the CUDA
+# build of several gigabytes. For a GPU: --build-arg TORCH_INDEX=https://pypi.org/simple, or the index of your CUDA's wheels.
 ARG TORCH="torch==2.13.0"
+ARG TORCH_INDEX="https://download.pytorch.org/whl/cpu"
 RUN python -m venv /opt/errata \
-    && /opt/errata/bin/pip install --no-cache-dir -c constraints.txt "${TORCH}" \
+    && /opt/errata/bin/pip install --no-cache-dir -c constraints.txt --extra-index-url "${TORCH_INDEX}" "${TORCH}" \
     && /opt/errata/bin/pip install --no-cache-dir -c constraints.txt ".[postgres,redis]"
 
 FROM python:3.12-slim
@@ -17,7 +19,7 @@ ENV PATH=/opt/errata/bin:$PATH OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 TOKENIZERS_PAR
 USER errata
 VOLUME /data
 EXPOSE 8000
-HEALTHCHECK --interval=10s --timeout=3s --start-period=60s \
+HEALTHCHECK --interval=10s --timeout=3s --start-period=300s \
     CMD ["python", "-c", "import urllib.request as u; u.urlopen('http://127.0.0.1:8000/health/ready', timeout=2)"]
 # Inside a container the loopback is the container's own, so the port has to be opened to its network; publish it with care:
 # there are no keys yet, and whoever reaches the port can edit.

@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack, asynccontextmanager, contextmanager
 
+import structlog
 import torch
 from fastapi import FastAPI
 
@@ -36,6 +37,7 @@ from service.store.migrate import upgrade
 from service.store.session import Store
 from service.worker import Worker
 
+log = structlog.get_logger("errata.server")
 ROUTERS = (
     *(edits.router, generate.router, versions.router, admin.router, jobs.router, evaluate.router),
     *(health.router, page.router),
@@ -67,7 +69,7 @@ def create_app(settings: Settings, parts: Parts | None = None) -> FastAPI:
     )
     for router in ROUTERS:
         app.include_router(router)
-    problems.install(app)
+    problems.install(app, ROUTERS)
     openapi.describe(app)
     app.add_middleware(Gate, settings=settings)
     return app
@@ -88,6 +90,8 @@ def open_parts(settings: Settings) -> Iterator[Parts]:
         store.hold_folder()
         upgrade(settings.store_url)
         base = load_base(model_path(settings), device=settings.device, dtype=settings.dtype)
+        described = {"family": base.anatomy.family, "blocks": base.anatomy.depth, "width": base.anatomy.width}
+        log.info("model loaded", **described, device=str(base.device), dtype=str(base.dtype).removeprefix("torch."))
         found_store(store, fingerprint=base.fingerprint, name=settings.model)
         reservoir = Reservoir(store, settings.reservoir.size)
         reservoir.start()
@@ -106,6 +110,7 @@ def open_parts(settings: Settings) -> Iterator[Parts]:
         serving.start()
         opened.callback(serving.close, settings.limits.drain_s)
         open_head(parts)
+        log.info("preparing fits")
         make_ready(base, serving.view_of, parts.follower.current.overlay, settings=settings.baft, neutral=neutral)
         doorbell = (
             InProcessDoorbell() if settings.buffer_url is None else _redis_doorbell(settings.buffer_url, settings.redis_prefix)

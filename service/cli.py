@@ -2,6 +2,7 @@
 
 from typing import Annotated
 
+import structlog
 import typer
 
 from service import __version__
@@ -9,7 +10,9 @@ from service.bench.cli import app as bench
 from service.cli_admin import register
 from service.cli_eval import register as register_eval
 from service.command import FAILED, DatabaseUrl, DataDir, Model, RedisUrl, failures, settings_of
+from service.listening import taken_port
 
+log = structlog.get_logger("errata.server")
 app = typer.Typer(
     help="A language model server whose facts can be corrected while it serves.",
     no_args_is_help=True,
@@ -49,10 +52,11 @@ def serve(
         log_level=log_level,
         allow_public_bind=allow_public_bind or None,
     )
-    from service.server import serve as run  # here, because it loads torch: ten seconds that `errata version` need not wait
+    with failures(), taken_port(settings.host, settings.port) as sockets:
+        log.info("starting", errata=__version__, model=settings.model)
+        from service.server import serve as run  # here, because it loads torch: ten seconds that `errata version` need not wait
 
-    with failures():
-        run(settings)
+        run(settings, sockets)
 
 
 @app.command()

@@ -1,7 +1,6 @@
 """What is configured, what of it is reachable, what is missing. Looks, and changes nothing but a file it writes and removes."""
 
 import shutil
-import socket
 import tempfile
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -13,6 +12,8 @@ from rich.console import Console
 from rich.table import Table
 
 from service.atlas import weights_path
+from service.domain.errors import ServiceError
+from service.listening import taken_port
 from service.settings import Settings, masked
 from service.store.migrate import is_current
 
@@ -137,13 +138,11 @@ def _buffer(settings: Settings) -> Finding:
 
 
 def _port(settings: Settings) -> Finding:
-    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
-    with socket.socket(family) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((settings.host, settings.port))
-        except OSError as error:
-            return Finding("port", Verdict.NOTE, f"{settings.host}:{settings.port} cannot be listened on now: {error.strerror}")
+    try:
+        with taken_port(settings.host, settings.port):
+            pass
+    except ServiceError as error:
+        return Finding("port", Verdict.NOTE, error.message)
     return Finding("port", Verdict.OK, f"{settings.host}:{settings.port} is free")
 
 

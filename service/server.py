@@ -1,10 +1,13 @@
 """From settings to an open port and back: parts are opened, then the port; at SIGTERM the port is closed, then the parts."""
 
+import errno
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
+import structlog
 import typer
 import uvicorn
 from fastapi import FastAPI
@@ -12,20 +15,20 @@ from fastapi import FastAPI
 from service import __version__
 from service.api.protocol import DeadlineProtocol
 from service.app import create_app, open_parts
-from service.log import configure_logging
+from service.listening import in_use
 from service.settings import Settings
 
+log = structlog.get_logger("errata.server")
 KEEP_ALIVE_S = 75  # longer than a load balancer keeps an idle connection (60 s), or it sends a request into one we just closed
 
 
-def serve(settings: Settings) -> None:
-    """Serve until SIGTERM or SIGINT; requests in flight get `limits.drain_s` to finish.
+def serve(settings: Settings, sockets: list[socket.socket]) -> None:
+    """Serve on bound sockets until SIGTERM or SIGINT; requests in flight get `limits.drain_s` to finish.
 
     Raises ServiceError if a part cannot be opened: nothing listens then.
     """
-    configure_logging(settings.log_level)
     with open_parts(settings) as parts:
-        Server(config(create_app(settings, parts), settings)).run()
+        Server(config(create_app(settings, parts), settings)).run(sockets)
 
 
 def config(app: FastAPI, settings: Settings) -> uvicorn.Config:
@@ -51,9 +54,17 @@ class Server(uvicorn.Server):
     """uvicorn's server, which says what to try when the port is open, and ends with exit code 0 when it is asked to stop."""
 
     async def startup(self, sockets: Any = None) -> None:
-        await super().startup(sockets)
+        try:
+            await super().startup(sockets)
+        except OSError as fault:
+            if fault.errno != errno.EADDRINUSE:
+                raise
+            # Two processes may be bound to one port as long as neither listens: this one came second.
+            raise in_use(self.config.host, self.config.port) from None
         if self.started:
             host, port = self.servers[0].sockets[0].getsockname()[:2]
+            current = self.config.app.state.parts.lifecycle.follower.current  # type: ignore[union-attr]
+            log.info("ready", host=host, port=port, version=current.version, epoch=current.epoch)
             for line in banner(f"http://{f'[{host}]' if ':' in host else host}:{port}"):
                 typer.echo(line)
 

@@ -86,8 +86,10 @@ async def rollback(running: Running, wanted: RollbackIn, epoch: Epoch, author: A
     responses=accepted(WAITING) | responses(CONFLICT, INVALID, UNAVAILABLE),
 )
 async def post_retrain(running: Running, wanted: RetrainIn, author: Author, response: Response) -> JobOut:
-    """Ask for a retrain, from the base model or on top of the current tensors. A waiting one is not doubled; 409 if none is
-    needed.
+    """Ask for a retrain, from the base model or on top of the current tensors.
+
+    One that waits, or runs on all there is, is not doubled: it is the answer. 409 if there is nothing that the tensors do not
+    have, unless a major one is asked for.
     """
 
     def ask() -> Job:

@@ -11,12 +11,13 @@ from service.store import measurements
 
 def course_of(connection: Connection, version: Version) -> dict[str, Any]:
     """The fields `minors`, `major_at`, `drift` and `measured` of an answer."""
-    known = measurements.latest(connection, version.number)
+    known = measurements.nearest(connection, version.number)
     return {
         "minors": version.minors,
         "major_at": version.major_at,
         "drift": version.scores.get("drift"),
         "measured": {
-            name: MeasuredOut(score=one.score, n=one.n, how=one.how, source=one.source, at=one.at) for name, one in known.items()
+            name: MeasuredOut(score=one.score, n=one.n, how=one.how, source=one.source, version=one.version, at=one.at)
+            for name, one in known.items()
         },
     }

@@ -3,6 +3,8 @@
 import base64
 import binascii
 import re
+from collections.abc import Mapping, Sequence
+from urllib.parse import urlencode
 
 from service.domain.errors import Refused
 
@@ -37,6 +39,13 @@ def id_of(cursor: str | None) -> str | None:
     if word != "id" or not _ID.fullmatch(last):
         raise Refused("cursor must be the `next` of an earlier answer", field="cursor")
     return last
+
+
+def next_link(path: str, *, limit: int, cursor: str, narrowed: Mapping[str, str | Sequence[str] | None]) -> str:
+    """The `Link` header of a list that goes on: the same list, narrowed as it was, from the cursor on."""
+    given = {name: value for name, value in narrowed.items() if value}
+    further = f"&{urlencode(given, doseq=True)}" if given else ""
+    return f'<{path}?limit={limit}&cursor={cursor}{further}>; rel="next"'
 
 
 def _text_of(cursor: str) -> str:

@@ -9,13 +9,14 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Header, Path, Query, Response
 from starlette.concurrency import run_in_threadpool
 
-from service.api.cursor import cursor_of, position_of
+from service.api.cursor import cursor_of, next_link, position_of
 from service.api.parts import Parts, Running
 from service.api.principal import Author
-from service.api.problems import CONFLICT, INVALID, NOT_FOUND, TOO_LONG, UNAVAILABLE, responses
+from service.api.problems import CONFLICT, GONE, INVALID, NOT_FOUND, TOO_LONG, UNAVAILABLE, responses
 from service.api.schemas import In, Page
 from service.api.schemas.edits import EXAMPLE_EDIT_OUT, BatchIn, EditIn, EditOut, ListQuery, RetractQuery, WaitQuery
 from service.api.strict_json import StrictRoute
+from service.api.text import ID
 from service.domain.edit import Edit, EditStatus
 from service.domain.errors import Refused
 from service.lifecycle.fits import check_fits
@@ -41,7 +42,7 @@ def idempotency_key(
 
 
 Key = Annotated[str | None, Depends(idempotency_key)]
-EditId = Annotated[str, Path(pattern=r"^[0-9A-Za-z-]{1,64}$", description="the edit's id", examples=[EXAMPLE_EDIT_OUT["id"]])]
+EditId = Annotated[str, ID, Path(description="the edit's id", examples=[EXAMPLE_EDIT_OUT["id"]])]
 QUEUED = EXAMPLE_EDIT_OUT | {"status": "queued", "version": None, "report": None, "applied_at": None}
 
 
@@ -58,14 +59,16 @@ def accepted(model: type[Any], example: Any, description: str) -> dict[int | str
 @router.post(
     "",
     summary="Post a correction",
-    responses=accepted(EditOut, QUEUED, "Accepted and durable, and not settled yet.") | responses(INVALID, TOO_LONG, UNAVAILABLE),
+    responses=accepted(EditOut, QUEUED, "Accepted and durable, and not settled yet.")
+    | responses(GONE, INVALID, TOO_LONG, UNAVAILABLE),
 )
 async def post_edit(
     running: Running, edit: EditIn, query: Annotated[WaitQuery, Query()], author: Author, key: Key, response: Response
 ) -> EditOut:
     """Accept an edit; with `wait`, answer as soon as it is settled and the model answers with it.
 
-    200 with the whole edit once it is settled, or if an edit with the same conflict key and target is there already; else 202.
+    200 with the whole edit once it is settled, or if an edit with the same conflict key and target is there that teaches the same
+    on the same surfaces already; else 202.
     """
     result = await _submit(running, [edit], edit, author=author, key=key)
     settled = await _settled(running, result.edits, query.wait)
@@ -78,7 +81,7 @@ async def post_edit(
     "/batch",
     summary="Post several corrections",
     responses=accepted(Page[EditOut], {"items": [QUEUED], "next": None}, "All accepted and durable, and not all settled yet.")
-    | responses(INVALID, TOO_LONG, UNAVAILABLE),
+    | responses(GONE, INVALID, TOO_LONG, UNAVAILABLE),
 )
 async def post_batch(
     running: Running, batch: BatchIn, query: Annotated[WaitQuery, Query()], author: Author, key: Key, response: Response
@@ -102,7 +105,8 @@ def list_edits(running: Running, query: Annotated[ListQuery, Query()], response:
     shown = found[: query.limit]
     following = cursor_of(shown[-1].seq) if len(found) > query.limit else None
     if following is not None:
-        response.headers["Link"] = f'</edits?limit={query.limit}&cursor={following}>; rel="next"'
+        narrowed = {"status": query.status}
+        response.headers["Link"] = next_link("/edits", limit=query.limit, cursor=following, narrowed=narrowed)
     return Page[EditOut](items=[EditOut.of(edit) for edit in shown], next=following)
 
 
@@ -146,7 +150,7 @@ async def _submit(running: Parts, given: Sequence[EditIn], body: In, *, author: 
     digest = hashlib.sha256(json.dumps(body.model_dump(), sort_keys=True, ensure_ascii=True).encode()).hexdigest()
 
     def accept() -> SubmitResult:
-        check_fits(running.base, requests)
+        check_fits(running.base, requests, listed=isinstance(body, BatchIn))
         return submit(
             running.store,
             requests,

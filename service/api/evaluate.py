@@ -21,10 +21,11 @@ from service.api.schemas.evaluate import (
     RecordIn,
 )
 from service.api.strict_json import StrictRoute
+from service.api.text import ID
 from service.lifecycle.compare import compare_evals, latest_of
 from service.lifecycle.evaluate import Asked, cancel_eval, get_eval, list_evals, request_eval
 from service.lifecycle.fits import check_records_fit
-from service.store import heads
+from service.store import heads, versions
 from service.store.evals import Evaluation
 
 router = APIRouter(prefix="/eval", tags=["eval"], route_class=StrictRoute)
@@ -36,7 +37,7 @@ ACCEPTED: dict[int | str, dict[str, Any]] = {
         "content": {"application/json": {"example": EXAMPLE_EVAL | UNFINISHED | {"status": "queued"}}},
     }
 }
-EvalId = Annotated[str, Path(pattern=r"^[0-9A-Za-z-]{1,64}$", description="the evaluation's id", examples=[EXAMPLE_EVAL["id"]])]
+EvalId = Annotated[str, ID, Path(description="the evaluation's id", examples=[EXAMPLE_EVAL["id"]])]
 
 
 @router.post(
@@ -118,8 +119,10 @@ def _asked(running: Parts, wanted: EvalIn) -> Asked:
 
 
 def _number(running: Parts, version: str | None) -> int | None:
-    """The number of the version that a list is narrowed to; None for all."""
-    if version == "head":
-        with running.store.read() as connection:
+    """The number of the version that a list is narrowed to; None for all. Raises NotFound for one that never was."""
+    if version is None:
+        return None
+    with running.store.read() as connection:
+        if version == "head":
             return heads.read(connection).version
-    return None if version is None else 0 if version == "base" else int(version)
+        return versions.get(connection, 0 if version == "base" else int(version)).number

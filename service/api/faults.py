@@ -23,7 +23,7 @@ SENTENCES = {
     "dict_type": "must be an object",
     "model_type": "must be an object",
     "model_attributes_type": "must be an object",
-    "literal_error": "must be one of {expected}",
+    "literal_error": "must be {expected}",
     "string_too_short": "must have at least {min_length} character(s)",
     "string_too_long": "must have at most {max_length} characters",
     "too_short": "must have at least {min_length} entry(ies)",
@@ -34,8 +34,8 @@ SENTENCES = {
     "less_than": "must be less than {lt}",
     "string_unicode": "must be valid Unicode",
 }
-# How pydantic names the branches of a union.
-BRANCHES = ("int", "str", "float", "bool", "dict", "list", "text", "probe", "word", "live", "ids", "records")
+FORM = "form"  # the type of a fault in what has several forms; its message is the rest of a sentence that names them all
+BRANCHES = ("int", "str", "float", "bool")  # how pydantic names the plain branches of a union; names of ours are no identifiers
 
 
 class Fault(BaseModel):
@@ -46,18 +46,23 @@ class Fault(BaseModel):
 
 
 def faults_of(found: Sequence[Mapping[str, Any]]) -> list[Fault]:
-    """The first faults of a validation; several with one path (branches of a union) count once."""
+    """The first faults of a validation. Those with one path come from the branches of a union and make one sentence."""
     faults: dict[str, Fault] = {}
     for fault in found:
-        name = _path(fault)
-        if name not in faults and len(faults) < MOST_FAULTS:
-            faults[name] = Fault(field=name, detail=f"{name} {_sentence(fault)}")
+        path, sentence = _path(fault), _sentence(fault)
+        name = path or _place(fault)
+        if name in faults:
+            if sentence not in faults[name].detail:
+                faults[name].detail += f", or {sentence}"
+        elif len(faults) < MOST_FAULTS:
+            stands_alone = not path and fault["type"] == "value_error"  # what a whole request is refused for
+            faults[name] = Fault(field=name, detail=sentence if stands_alone else f"{name} {sentence}")
     return list(faults.values())
 
 
 def _path(fault: Mapping[str, Any]) -> str:
     """`edits[3].prompt`, without the names of a union's branches. An unknown field's name is the client's own, and left out."""
-    where, *parts = fault["loc"]
+    parts = fault["loc"][1:]
     if fault["type"] == "extra_forbidden":
         parts = parts[:-1]
     path = ""
@@ -66,10 +71,17 @@ def _path(fault: Mapping[str, Any]) -> str:
             path += f"[{part}]"
         elif part.islower() and part.isidentifier() and part not in BRANCHES:
             path += f".{part}" if path else part
-    return path or ("the " + (where if where in ("body", "query", "path", "header") else "body"))
+    return path
+
+
+def _place(fault: Mapping[str, Any]) -> str:
+    where = fault["loc"][0]
+    return f"the {where if where in ('query', 'path', 'header') else 'body'}"
 
 
 def _sentence(fault: Mapping[str, Any]) -> str:
+    if fault["type"] == FORM:
+        return str(fault["msg"])
     if fault["type"] == "value_error":  # raised by our own validators, whose messages follow the same rule
         return str(fault["ctx"]["error"])
     template = SENTENCES.get(fault["type"], "is not valid")

@@ -3,6 +3,7 @@
 Pure ASGI, because Starlette's function middleware hides from the route that the client has gone away.
 """
 
+import re
 import time
 import uuid
 from collections.abc import Awaitable, Callable, MutableMapping
@@ -22,6 +23,7 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 BATCH_PATHS = ("/edits/batch", "/eval")
 LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "[::1]"})
+CLIENTS_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 ALWAYS = ((b"x-content-type-options", b"nosniff"), (b"referrer-policy", b"no-referrer"))
 log = structlog.get_logger("errata.access")
 
@@ -123,7 +125,7 @@ class AccessLine:
     """One request as one log line: no query string and no body, because both hold prompts."""
 
     def __init__(self, scope: Scope, send: Send) -> None:
-        self.request_id = uuid.uuid4().hex
+        self.request_id = request_id(scope)
         self.status = 0
         self._scope = scope
         self._send = send
@@ -149,6 +151,14 @@ class AccessLine:
             milliseconds=round((time.monotonic() - self._began) * 1000, 1),
             version=self._version,
         )
+
+
+def request_id(scope: Scope) -> str:
+    """The client's or the proxy's own id of a request, where it has a safe form, so that one id runs through all logs."""
+    given = [value for name, value in scope["headers"] if name == b"x-request-id"]
+    if len(given) == 1 and CLIENTS_ID.fullmatch(given[0]):
+        return str(given[0].decode("ascii"))
+    return uuid.uuid4().hex
 
 
 def host_name(header: str) -> str:

@@ -1,16 +1,18 @@
 """`/jobs`: the longer work of the server, followed and cancelled."""
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Path, Query, Response
 
-from service.api.cursor import cursor_of_id, id_of
+from service.api.cursor import cursor_of_id, id_of, next_link
 from service.api.parts import Running
 from service.api.principal import Author
 from service.api.problems import CONFLICT, INVALID, NOT_FOUND, UNAVAILABLE, responses
 from service.api.schemas import Page
 from service.api.schemas.jobs import EXAMPLE_JOB, JobOut, JobQuery
+from service.api.text import ID
 from service.lifecycle.jobs import cancel_job, list_jobs, seconds_left
 from service.store import jobs
 from service.store.jobs import Job
@@ -24,7 +26,7 @@ CANCELLING: dict[int | str, dict[str, Any]] = {
     }
 }
 router = APIRouter(prefix="/jobs", tags=["jobs"])
-JobId = Annotated[str, Path(pattern=r"^[0-9A-Za-z-]{1,64}$", description="the job's id", examples=[EXAMPLE_JOB["id"]])]
+JobId = Annotated[str, ID, Path(description="the job's id", examples=[EXAMPLE_JOB["id"]])]
 
 
 def shown(job: Job) -> JobOut:
@@ -35,15 +37,14 @@ def shown(job: Job) -> JobOut:
 
 @router.get("", summary="List jobs, newest first", responses=responses(NOT_FOUND, INVALID, UNAVAILABLE))
 def get_jobs(running: Running, query: Annotated[JobQuery, Query()], response: Response) -> Page[JobOut]:
-    """Every fit, retrain and export, of one kind or of all; `next` is the cursor of the older ones."""
+    """Every fit, retrain and export, of some kinds or of all; `next` is the cursor of the older ones."""
     before = id_of(query.cursor)
     found = list_jobs(running.store, limit=query.limit + 1, before=before, kind=query.kind, status=query.status)
     here = found[: query.limit]
     following = cursor_of_id(here[-1].id) if len(found) > query.limit else None
     if following is not None:
-        wanted = (("kind", query.kind), ("status", query.status))
-        narrowed = "".join(f"&{name}={value}" for name, value in wanted if value is not None)
-        response.headers["Link"] = f'</jobs?limit={query.limit}&cursor={following}{narrowed}>; rel="next"'
+        narrowed: dict[str, Sequence[str]] = {"kind": query.kind, "status": query.status}
+        response.headers["Link"] = next_link("/jobs", limit=query.limit, cursor=following, narrowed=narrowed)
     return Page[JobOut](items=[shown(job) for job in here], next=following)
 
 

@@ -9,7 +9,18 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
 from service import __version__
-from service.api.problems import BAD_HOST, INTERNAL, MALFORMED, MEDIA, MEDIA_TYPE, TOO_LARGE, ProblemOut, responses
+from service.api.problems import (
+    BAD_HOST,
+    HEAD_TOO_LARGE,
+    INTERNAL,
+    MALFORMED,
+    MEDIA,
+    MEDIA_TYPE,
+    TOO_LARGE,
+    UNAVAILABLE,
+    ProblemOut,
+    responses,
+)
 
 DESCRIPTION = """\
 A language model whose facts can be corrected while it serves. Post an edit, and about a second later the model answers with it;
@@ -51,16 +62,17 @@ def _replace_validation_errors(document: dict[str, Any]) -> None:
 
 
 def _declare_common(operation: dict[str, Any]) -> None:
-    """Every route may meet a bad host or fail; a route with a body may meet a bad one."""
+    """Every route may meet a bad head, fail, or find too many before it; a route with a body may meet a bad one."""
     declared = operation["responses"]
     if MEDIA_TYPE not in declared.get("422", {}).get("content", {}):
         declared.pop("422", None)
-    common = [BAD_HOST, INTERNAL]
+    common = [BAD_HOST, HEAD_TOO_LARGE, INTERNAL, UNAVAILABLE]
     if "requestBody" in operation:
         common += [MALFORMED, TOO_LARGE, MEDIA]
     for status, response in responses(*common).items():
         have = declared.setdefault(str(status), response)
-        have["content"][MEDIA_TYPE]["examples"] |= response["content"][MEDIA_TYPE]["examples"]
+        problems = have["content"].setdefault(MEDIA_TYPE, response["content"][MEDIA_TYPE])
+        problems["examples"] |= response["content"][MEDIA_TYPE]["examples"]
 
 
 def _give_pages_examples(schemas: dict[str, Any]) -> None:

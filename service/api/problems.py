@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import structlog
-from fastapi import FastAPI, Request
+from fastapi import APIRouter, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import Response
+from fastapi.routing import APIRoute
 from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy.exc import DBAPIError
 from starlette.exceptions import HTTPException
@@ -40,7 +41,7 @@ BAD_HOST = Kind("host", 400, "This server is not reached by that host name.")
 NOT_FOUND = Kind("not-found", 404, "What the request names does not exist.")
 NO_METHOD = Kind("method-not-allowed", 405, "This address does not know that method.")
 CONFLICT = Kind("conflict", 409, "The state of what the request names forbids it.")
-GONE = Kind("gone", 410, "What the request names was collected.")
+GONE = Kind("gone", 410, "What the request names was collected or purged.")
 STALE = Kind("stale", 412, "The head has moved.")
 TOO_LARGE = Kind("body-too-large", 413, "The body is over its limit.")
 MEDIA = Kind("media-type", 415, "A body must be application/json.")
@@ -134,11 +135,13 @@ def problem_of(error: Exception) -> Problem:
             return Problem(INTERNAL, "The server met an error that it did not expect; its log holds the place.")
 
 
-def install(app: FastAPI) -> None:
-    """Answer every error of `app` with a problem."""
+def install(app: FastAPI, routers: Sequence[APIRouter] = ()) -> None:
+    """Answer every error of `app`, whose routes are those of `routers`, with a problem."""
 
-    async def answer(_request: Request, error: Exception) -> Response:
+    async def answer(request: Request, error: Exception) -> Response:
         problem = problem_of(error)
+        if problem.kind is NO_METHOD and (methods := _methods(routers, request.scope["path"])):
+            problem.headers = {"Allow": ", ".join(methods)}
         if problem.kind.status >= 500 or problem.kind is CORRUPT:
             log.error("request failed", problem=problem.kind.name, error=type(error).__name__, frames=frames_of(error)[-12:])
         return problem.response()
@@ -162,6 +165,12 @@ def responses(*kinds: Kind) -> dict[int | str, dict[str, Any]]:
         entry["content"][MEDIA_TYPE]["examples"][kind.name] = {"value": example}
         entry["content"][MEDIA_TYPE]["schema"] = {"$ref": "#/components/schemas/ProblemOut"}
     return declared
+
+
+def _methods(routers: Sequence[APIRouter], path: str) -> list[str]:
+    """Every method that an address knows: the framework names those of one of its routes."""
+    routes = (route for router in routers for route in router.routes if isinstance(route, APIRoute))
+    return sorted({method for route in routes if route.path_regex.fullmatch(path) for method in route.methods or ()})
 
 
 def _of_service_error(error: errors.ServiceError) -> Problem:

@@ -1,10 +1,13 @@
 """Which text and JSON a request may hold: valid Unicode without NUL, finite numbers, nothing blank where words are needed."""
 
 import json
+import re
 import unicodedata
+from dataclasses import dataclass
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, GetCoreSchemaHandler, GetJsonSchemaHandler
+from pydantic_core import CoreSchema, core_schema
 
 # No prompt of the longest contexts in use has more; how many a model's own context allows is checked before it is tokenised.
 PROMPT_CHARACTERS = 500_000
@@ -53,6 +56,27 @@ def clean_json(value: dict[str, Any]) -> dict[str, Any]:
     return value
 
 
+@dataclass(frozen=True)
+class Shape:
+    """What a text must look like as a whole: the pattern is for machines, the sentence for who sent something else."""
+
+    pattern: str
+    sentence: str
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.no_info_after_validator_function(self._checked, handler(source))
+
+    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        return {**handler(schema), "pattern": f"^{self.pattern}$"}
+
+    def _checked(self, text: str) -> str:
+        if not re.fullmatch(self.pattern, text):
+            raise ValueError(self.sentence)
+        return text
+
+
+ID = Shape(r"[0-9A-Za-z-]{1,64}", "must be an id: letters, digits and dashes, at most 64")
+VERSION = Shape(r"(head|base|0|[1-9][0-9]{0,17})", "must be a version's number, head or base")
 Words = Annotated[str, Field(min_length=1, max_length=PROMPT_CHARACTERS), AfterValidator(clean), AfterValidator(worded)]
 Name = Annotated[str, Field(min_length=1, max_length=NAME_CHARACTERS), AfterValidator(clean), AfterValidator(worded)]
 Metadata = Annotated[dict[str, Any], AfterValidator(clean_json)]

@@ -7,19 +7,18 @@ from sqlalchemy.engine import Connection
 from starlette.concurrency import run_in_threadpool
 
 from service.api.course import course_of
-from service.api.cursor import cursor_of, position_of
+from service.api.cursor import cursor_of, next_link, position_of
 from service.api.parts import Parts, Running
-from service.api.problems import GONE, INVALID, NOT_FOUND, UNAVAILABLE, responses
+from service.api.problems import CORRUPT, GONE, INVALID, NOT_FOUND, UNAVAILABLE, responses
 from service.api.schemas import Page
 from service.api.schemas.versions import BasesOut, VersionOut, VersionQuery
+from service.api.text import VERSION
 from service.domain.version import Version
 from service.lifecycle.bases import use_of_bases
 from service.store import heads, versions
 
 router = APIRouter(prefix="/versions", tags=["versions"])
-NumberOrHead = Annotated[
-    str, Path(pattern=r"^(head|base|0|[1-9][0-9]{0,17})$", description="a version's number, `head` or `base`", examples=["head"])
-]
+NumberOrHead = Annotated[str, VERSION, Path(description="a version's number, `head` or `base`", examples=["head"])]
 
 
 @router.get("", summary="List versions, newest first", responses=responses(INVALID, UNAVAILABLE))
@@ -33,7 +32,7 @@ def list_versions(running: Running, query: Annotated[VersionQuery, Query()], res
         items = [_out(connection, version, head.version) for version in shown]
     following = cursor_of(shown[-1].number) if len(found) > query.limit else None
     if following is not None:
-        response.headers["Link"] = f'</versions?limit={query.limit}&cursor={following}>; rel="next"'
+        response.headers["Link"] = next_link("/versions", limit=query.limit, cursor=following, narrowed={})
     return Page[VersionOut](items=items, next=following)
 
 
@@ -46,7 +45,7 @@ def get_version(running: Running, number: NumberOrHead) -> VersionOut:
 @router.get(
     "/{number}/bases",
     summary="Read how a version's interventions are used",
-    responses=responses(NOT_FOUND, GONE, INVALID, UNAVAILABLE),
+    responses=responses(NOT_FOUND, GONE, INVALID, CORRUPT, UNAVAILABLE),
 )
 async def get_bases(running: Running, number: NumberOrHead) -> BasesOut:
     """The mean gate of each basis vector on edits, on their other wordings, and on unrelated text (the BaFT paper's figure 2)."""

@@ -1,21 +1,20 @@
 """The HTTP edge with a route that does nothing, served for real on a free port of this machine."""
 
 import socket
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Annotated, Any
 
-import uvicorn
 from fastapi import APIRouter, FastAPI, Query
 
 from service.api import problems
 from service.api.gate import Gate
-from service.api.protocol import DeadlineProtocol
 from service.api.schemas.edits import BatchIn, EditIn, ListQuery
 from service.api.strict_json import StrictRoute
 from service.domain.errors import Corrupt, Gone, Stale, TooLong, Unavailable
+from service.server import config
 from service.settings import Settings
+from tests.api.served import served
 
 ERRORS = {
     "stale": Stale("the head has moved"),
@@ -66,34 +65,8 @@ def edge_app(settings: Settings) -> FastAPI:
 @contextmanager
 def listening(app: FastAPI, settings: Settings) -> Iterator[int]:
     """Serve `app` with the deadlines of `settings`; the port."""
-    server = uvicorn.Server(
-        uvicorn.Config(
-            app,
-            port=0,
-            http=DeadlineProtocol.with_limits(settings.limits),
-            ws="none",
-            log_config=None,
-            access_log=False,
-            h11_max_incomplete_event_size=settings.limits.header_bytes,
-            timeout_graceful_shutdown=1,
-        )
-    )
-    opened = threading.Event()
-    original = server.startup
-
-    async def startup(sockets: Any = None) -> None:
-        await original(sockets)
-        opened.set()
-
-    server.startup = startup  # type: ignore[method-assign]
-    thread = threading.Thread(target=server.run, daemon=True)
-    thread.start()
-    assert opened.wait(20), "the server did not come up"
-    try:
-        yield server.servers[0].sockets[0].getsockname()[1]
-    finally:
-        server.should_exit = True
-        thread.join(10)
+    with served(config(app, settings.model_copy(update={"port": 0}))) as port:
+        yield port
 
 
 def connect(port: int, timeout_s: float = 10) -> socket.socket:

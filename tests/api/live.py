@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-import uvicorn
 
 from service.api.parts import Parts
 from service.app import create_app, open_parts
 from service.server import config
 from service.settings import Settings
+from tests.api.served import served
+from tests.hooks import hooked
 
 WAIT_S = 30
 
@@ -65,24 +66,9 @@ def tiny_settings(model: Path, data_dir: Path, **more: Any) -> Settings:
 
 @contextmanager
 def live(settings: Settings) -> Iterator[Live]:
-    """Open a server's parts, then its port; close both."""
+    """Open a server's parts, then its port; close both. Afterwards no hook is left on its model."""
     with open_parts(settings) as parts:
-        server = uvicorn.Server(config(create_app(settings, parts), settings))
-        started = threading.Event()
-        startup = server.startup
-
-        async def announced(sockets: Any = None) -> None:
-            await startup(sockets)
-            started.set()
-
-        server.startup = announced  # type: ignore[method-assign]
-        thread = threading.Thread(target=server.run, daemon=True)
-        thread.start()
-        assert started.wait(WAIT_S), "the server did not come up"
-        port = server.servers[0].sockets[0].getsockname()[1]
-        try:
+        with served(config(create_app(settings, parts), settings)) as port:
             with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=WAIT_S + 10) as client:
                 yield Live(client, parts, port)
-        finally:
-            server.should_exit = True
-            thread.join(WAIT_S)
+    assert hooked(parts.base.model) == []

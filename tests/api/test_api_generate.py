@@ -27,6 +27,13 @@ def test_both_forms_give_the_same_answer_with_its_version_in_the_headers(server:
     assert posted.json()["finish_reason"] in ("stop", "length")
 
 
+def test_another_method_is_told_all_that_the_address_knows(server: Live) -> None:
+    refused = server.client.put("/generate")
+
+    assert (refused.status_code, refused.headers["allow"]) == (405, "GET, POST")
+    assert server.client.put("/edits/a").headers["allow"] == "DELETE, GET"
+
+
 def test_head_base_and_numbers_name_versions(server: Live) -> None:
     edit = server.edit("The colour of moss is", "green")
     head = server.ask("The colour of moss is")["version"]

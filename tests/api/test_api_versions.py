@@ -80,6 +80,12 @@ def test_a_rollback_on_an_old_epoch_is_412_and_changes_nothing(server: Live) -> 
     assert head(server) == before
 
 
+def test_a_rollback_to_what_is_not_there_names_the_field_that_was_sent(server: Live) -> None:
+    response = server.client.post("/admin/rollback", json={"to": 99_999, "reason": "test"})
+
+    assert [fault["field"] for fault in response.json()["errors"]] == ["to"]
+
+
 def test_a_rollback_to_the_head_is_409(server: Live) -> None:
     response = server.client.post("/admin/rollback", json={"to": head(server)["number"], "reason": "test"})
 

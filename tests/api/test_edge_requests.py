@@ -6,8 +6,14 @@ from typing import Any
 
 import httpx
 import pytest
+from pydantic import BaseModel, ValidationError
 
+from service.api.faults import faults_of
 from service.api.gate import host_name
+from service.api.schemas.edits import EditIn
+from service.api.schemas.evaluate import CompareQuery, EvalIn
+from service.api.schemas.generate import GenerateIn, GenerateQuery
+from service.api.schemas.jobs import ExportIn
 from service.api.strict_json import DEEPEST, depth_of
 from service.api.text import clean_json
 from service.settings import Settings
@@ -70,6 +76,7 @@ def test_a_sound_edit_reaches_the_route(client: httpx.Client) -> None:
         ({"rephrases": ["fine", {"prompt": "p", "train": 1}]}, "rephrases[1].train"),
         ({"locality": [{"prompt": "p", SECRET: 1}]}, "locality[0]"),
         ({"method": "rome"}, "method"),
+        ({"locality": [["p"]]}, "locality[0]"),
         ({"surfaces": ["raw", SECRET]}, "surfaces[1]"),
         ({"metadata": [1]}, "metadata"),
         ({"metadata": {SECRET: "\x00"}}, "metadata"),
@@ -82,10 +89,44 @@ def test_a_wrong_field_is_named_and_not_repeated(client: httpx.Client, change: d
     reached = client.app.state.reached  # type: ignore[attr-defined]
     response = post(client, EDIT | change)
 
-    if response.status_code != 413:  # the longest ones meet this server's small body limit first
-        problem = refused(response, 422)
-        assert problem["errors"][0]["field"] == field
+    assert refused(response, 422)["errors"][0]["field"] == field
     assert client.app.state.reached == reached  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    ("model", "given", "sentence"),
+    [
+        (EditIn, EDIT | {"rephrases": ["x", 3]}, "rephrases[1] must be text or an object with a prompt"),
+        (EditIn, EDIT | {"method": "rome"}, "method must be 'auto', 'baft' or 'locft'"),
+        (GenerateIn, {"prompt": "x", "version": "hed"}, "version must be a whole number, or must be 'head' or 'base'"),
+        (GenerateQuery, {"prompt": "x", "version": "01"}, "version must be a version's number, head or base"),
+        (EvalIn, {"edits": 3}, "edits must be 'live', 'none', a list of ids or a list of records"),
+        (EvalIn, {"edits": "all"}, "edits must be 'live' or 'none'"),
+        (EvalIn, {"edits": [EDIT, {}]}, "edits[1].prompt is missing"),
+        (EvalIn, {"edits": ["a b"]}, "edits[0] must be an id: letters, digits and dashes, at most 64"),
+        (CompareQuery, {"ids": "a"}, "ids must be 2 to 10 ids, separated by commas"),
+        (CompareQuery, {}, "give either ids or versions"),
+        (ExportIn, {"max_shard_size": "5"}, "max_shard_size must be a size such as 500MB (KB, MB or GB)"),
+        (
+            ExportIn,
+            {"version": 0, "consolidate": True},
+            "version must be head with consolidate: what the retrain publishes is exported",
+        ),
+    ],
+)
+def test_a_fault_names_the_field_and_all_that_is_allowed(model: type[BaseModel], given: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(ValidationError) as caught:
+        model.model_validate(given)
+
+    found = [{**error, "loc": ("body", *error["loc"])} for error in caught.value.errors()]
+    assert faults_of(found)[0].detail == sentence
+
+
+@pytest.mark.parametrize("name", ["text", "live", "records", "word", "ids", "probe"])
+def test_no_name_of_a_field_is_taken_for_a_form_of_one(name: str) -> None:
+    (fault,) = faults_of([{"type": "missing", "loc": ("query", name)}])
+
+    assert fault.field == name
 
 
 @pytest.mark.parametrize(
@@ -180,6 +221,17 @@ def test_every_error_has_its_status(client: httpx.Client, name: str, status: int
         assert response.headers["retry-after"] == "3"
     if name == "long":
         assert problem["errors"] == [{"field": "prompt", "detail": "prompt must have at most 3 tokens"}]
+
+
+def test_a_request_keeps_its_client_s_id_where_that_is_safe_to_write_down(client: httpx.Client) -> None:
+    def given(*ids: str) -> str:
+        headers = [(b"X-Request-ID", one.encode()) for one in ids]
+        return str(client.get("/edits", headers=headers).headers["x-request-id"])
+
+    for sound in ("a", "01936b0e-6f2a-7c3d_9a41.7", "x" * 64):
+        assert given(sound) == sound
+    for wrong in (("",), ("x" * 65,), ("a b",), ('a"b',), ("é",), ("a", "b")):
+        assert len(given(*wrong)) == 32
 
 
 def test_a_foreign_host_name_is_refused_while_listening_on_this_machine(client: httpx.Client) -> None:

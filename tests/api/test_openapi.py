@@ -84,6 +84,18 @@ def test_errors_are_declared_as_problems(operation: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("operation", list(operations()))
+def test_what_the_edge_may_answer_to_any_request_is_declared_of_all(operation: dict[str, Any]) -> None:
+    for status in ("400", "431", "500", "503"):
+        assert MEDIA_TYPE in operation["responses"][status]["content"]
+
+
+def test_damaged_bytes_are_declared_where_a_version_is_loaded() -> None:
+    for path, method in (("/generate", "get"), ("/generate", "post"), ("/versions/{number}/bases", "get")):
+        declared = DOCUMENT["paths"][path][method]["responses"]["409"]["content"][MEDIA_TYPE]["examples"]
+        assert "corrupt" in declared, path
+
+
+@pytest.mark.parametrize("operation", list(operations()))
 def test_every_parameter_is_described(operation: dict[str, Any]) -> None:
     for parameter in operation.get("parameters", []):
         assert parameter.get("description") or parameter["schema"].get("description"), parameter["name"]

@@ -5,12 +5,12 @@ import logging
 import signal
 import subprocess
 import sys
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
 import pytest
-import structlog
 
 from service.app import create_app, open_parts
 from service.domain.errors import Conflict, Refused
@@ -92,42 +92,41 @@ def test_the_application_opens_its_own_parts_when_it_is_given_none(tiny_model: P
 
 def test_the_level_of_the_log_holds_however_the_server_is_started(tiny_model: Path, tmp_path: Path) -> None:
     app = create_app(tiny_settings(tiny_model, tmp_path, log_level="error"))
-    root, before = logging.getLogger(), structlog.get_config()
-    handlers, level = root.handlers, root.level
 
     async def level_within() -> int:
         async with app.router.lifespan_context(app):
-            return root.level
+            return logging.getLogger().level
 
-    try:
-        assert asyncio.run(level_within()) == logging.ERROR
-    finally:
-        root.handlers = handlers
-        root.setLevel(level)
-        structlog.configure(**before)
+    assert asyncio.run(level_within()) == logging.ERROR
 
 
 def test_sigterm_answers_what_is_in_flight_and_ends_with_exit_code_0(tiny_model: Path, tmp_path: Path) -> None:
     port, data = free_port(), tmp_path / "data"
     command = [sys.executable, "-m", "service", "serve", "--port", str(port), "--data-dir", str(data), "--model", str(tiny_model)]
     variables = {"ERRATA_NEUTRAL__SENTENCES": "8", "ERRATA_NEUTRAL__CANARY": "0", "OMP_NUM_THREADS": "1"}
-    process = subprocess.Popen(
-        command, env=environment_without_settings() | variables, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
+    log = tmp_path / "server.log"
+    with log.open("wb") as written:
+        process = subprocess.Popen(
+            command, env=environment_without_settings() | variables, stdout=subprocess.PIPE, stderr=written, text=True
+        )
     try:
         assert process.stdout is not None
         printed = [process.stdout.readline() for _ in range(4)]  # the first line comes when the port is open
         with ThreadPoolExecutor(1) as callers, httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=WAIT_S) as client:
             body = {"prompt": "The colour of moss is", "target": "green"}
             waiting = callers.submit(httpx.post, f"http://127.0.0.1:{port}/edits?wait=60", json=body, timeout=70)
-            while not client.get("/edits").json()["items"]:
-                pass
+            pause = threading.Event()
+            for _ in range(WAIT_S * 100):
+                if waiting.done() or client.get("/edits").json()["items"]:
+                    break
+                pause.wait(0.01)
             process.send_signal(signal.SIGTERM)
             answer = waiting.result()
             code = process.wait(WAIT_S)
     finally:
         process.kill()
-        _, errors = process.communicate()
+        process.communicate()
+        errors = log.read_text(errors="replace")
     with live(tiny_settings(tiny_model, data)) as following:
         following.follow(f"/edits/{answer.json()['id']}", lambda edit: edit["status"] == "applied")
         heard = following.ask("The colour of moss is")["text"]

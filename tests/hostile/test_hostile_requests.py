@@ -21,7 +21,7 @@ LARGEST_PROBLEM = 2_048
 
 @pytest.fixture(scope="module")
 def target(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
-    """A server whose edits wait for a retrain that does not come: what is sound among the attacks costs no fit."""
+    """A server whose edits wait for a retrain: what is sound among the attacks costs no fit. Retrains that are asked for run."""
     model = save_model(tmp_path_factory.mktemp("model") / "tiny", "llama")
     window = {"deferred": 1_000_000, "deferred_s": 1e9, "canary_fall": 1, "canary_floor": 0}
     settings = tiny_settings(model, tmp_path_factory.mktemp("data"), method="locft")
@@ -90,18 +90,21 @@ def test_no_hostile_request_gets_a_5xx_an_echo_or_a_change(target: Live) -> None
 def test_nothing_of_a_prompt_is_logged(target: Live, capfd: pytest.CaptureFixture[str]) -> None:
     configure_logging("debug")
 
-    target.client.get("/generate", params={"prompt": MARK, "max_new_tokens": 2})
-    target.client.post("/generate", json={"prompt": MARK, "max_new_tokens": 2})
-    target.client.post("/edits", json={"prompt": MARK, "target": " "})
-    target.client.get(f"/{MARK}")
+    answers = [
+        target.client.get("/generate", params={"prompt": MARK, "max_new_tokens": 2}),
+        target.client.post("/generate", json={"prompt": MARK, "max_new_tokens": 2}),
+        target.client.post("/edits", json={"prompt": MARK, "target": " "}),
+        target.client.get(f"/{MARK}"),
+    ]
 
+    awaited = [answer.headers["x-request-id"] for answer in answers]
     written, pause = "", threading.Event()
     for _ in range(300):  # a line may be written a moment after its answer was received
         written += "".join(capfd.readouterr())
-        if written.count("milliseconds") == 4:
+        if all(request in written for request in awaited):
             break
         pause.wait(0.1)
-    assert written.count("milliseconds") == 4
+    assert [request for request in awaited if request not in written] == []
     assert MARK not in written
 
 

@@ -1,15 +1,21 @@
 // The page's behaviour. Everything shown goes through textContent: prompts and answers are anybody's text, never markup.
+// What is looked at again and again is changed where it changed and nowhere else: a focus, a selection, a disabled button stay.
 
+const EVERY_MS = 5000;
+const PATIENCE_MS = 15000;
 const byId = (id) => document.getElementById(id);
 
 /** Call the API; a problem becomes an Error with its one sentence. */
 async function call(path, options = {}) {
-  const response = await fetch(path, options);
-  const body = await response.json();
-  if (!response.ok) throw new Error(body.detail ?? response.statusText);
+  const response = await fetch(path, options).catch(() => {
+    throw new Error("The server cannot be reached.");
+  });
+  const body = await response.json().catch(() => ({}));
+  if (!response.ok) throw new Error(body.detail ?? `The server answered ${response.status}.`);
   return body;
 }
 
+const look = (path) => call(path, { signal: AbortSignal.timeout(PATIENCE_MS) });
 const post = (path, body) =>
   call(path, { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(body) });
 
@@ -20,11 +26,60 @@ function element(name, text, className) {
   return made;
 }
 
-const share = (value) => (value === null ? "–" : `${Math.round(value * 1000) / 10} %`);
+/** Show a text where another one stands; the same one is left alone, so that nothing is read out twice. */
+function say(where, text, className = where.className) {
+  if (where.textContent !== String(text)) where.textContent = text;
+  if (where.className !== className) where.className = className;
+}
+
+/**
+ * Show items as the rows of a table, one row an item by its id. `cellsOf` gives texts; `actionOf` what a button in the last
+ * cell does, as {name, label, run}, or nothing.
+ */
+function showRows(body, items, idOf, cellsOf, actionOf) {
+  const left = new Map([...body.rows].map((row) => [row.dataset.id, row]));
+  items.forEach((item, place) => {
+    const id = String(idOf(item));
+    const row = left.get(id) ?? body.insertRow(place);
+    left.delete(id);
+    row.dataset.id = id;
+    if (body.rows[place] !== row) body.insertBefore(row, body.rows[place]);
+    const cells = cellsOf(item);
+    cells.forEach((text, column) => say(row.cells[column] ?? row.insertCell(), text));
+    row.className = item.status === "failed" ? "bad" : "";
+    if (actionOf) showAction(row.cells[cells.length] ?? row.insertCell(), actionOf(item));
+  });
+  for (const row of left.values()) row.remove();
+}
+
+function showAction(cell, action) {
+  const there = cell.querySelector("button");
+  if (!action) {
+    if (there && !there.disabled) cell.replaceChildren();
+    return;
+  }
+  cell.run = action.run;
+  if (there?.textContent === action.name) return;
+  const button = element("button", action.name, "quiet");
+  button.setAttribute("aria-label", action.label);
+  const trouble = element("small", "", "bad");
+  trouble.setAttribute("role", "alert");
+  button.addEventListener("click", () => busy(button, cell.run, trouble));
+  cell.replaceChildren(button, trouble);
+}
+
+const share = (value) => (value === null || value === undefined ? "–" : `${Math.round(value * 1000) / 10} %`);
 const moment = (text) => (text === null ? "–" : new Date(text).toLocaleString());
 
+const FIGURES = {
+  retention: "edits still answered",
+  locality_inside: "left alone, inside the pool",
+  locality_outside: "left alone, outside of it",
+  capability: "skills, of the base model's",
+};
+
 async function showModel() {
-  const model = await call("/model");
+  const model = await look("/model");
   const facts = {
     model: model.base,
     version: model.head,
@@ -35,117 +90,134 @@ async function showModel() {
     waiting: model.waiting,
   };
   if (model.degraded) facts.degraded = model.degraded;
-  const rows = Object.entries(facts).map(([name, value]) => {
-    const row = element("div");
-    row.append(element("dt", name), element("dd", value, name === "degraded" ? "bad" : undefined));
-    return row;
-  });
-  byId("model").replaceChildren(...rows);
-  showMemory(model);
-}
-
-const FIGURES = {
-  retention: "edits still answered",
-  locality_inside: "left alone, inside the pool",
-  locality_outside: "left alone, outside of it",
-  capability: "skills, of the base model's",
-};
-
-function showMemory(model) {
+  showFacts(byId("model"), facts);
   const trained = model.major_at === null ? "never retrained from the base" : `from the base ${moment(model.major_at)}`;
-  byId("course").textContent = `${model.window} edits in the window · ${trained} · ${model.minors} minor retrains since`;
+  say(byId("course"), `${model.window} edits in the window · ${trained} · ${model.minors} minor retrains since`);
   const known = Object.keys(FIGURES).filter((name) => name in model.measured);
   byId("unmeasured").hidden = known.length > 0;
-  byId("measured").replaceChildren(
-    ...known.map((name) => {
-      const { score, n, at, how } = model.measured[name];
-      return tableRow(FIGURES[name], share(score), n, moment(at), how);
-    }),
-  );
+  showRows(byId("measured"), known, (name) => name, (name) => {
+    const { score, n, at, how, version } = model.measured[name];
+    return [FIGURES[name], share(score), n, moment(at), version === model.head ? how : `${how}; asked of version ${version}`];
+  });
 }
 
-function tableRow(...texts) {
-  const row = element("tr");
-  row.append(...texts.map((text) => element("td", text)));
-  return row;
+function showFacts(list, facts) {
+  const left = new Map([...list.children].map((row) => [row.firstChild.textContent, row]));
+  for (const [name, value] of Object.entries(facts)) {
+    let row = left.get(name);
+    if (!left.delete(name)) {
+      row = element("div");
+      row.append(element("dt", name), element("dd"));
+      list.append(row);
+    }
+    say(row.lastChild, value, name === "degraded" ? "bad" : "");
+  }
+  for (const row of left.values()) row.remove();
 }
 
+/** What runs or waits comes first, then retrains and exports that are over; applying alone is left out: it is what every edit does. */
 async function showJobs() {
-  const { items } = await call("/jobs?limit=8");
-  byId("jobs").replaceChildren(...items.map(jobRow));
+  const [active, over] = await Promise.all([
+    look("/jobs?kind=refit&kind=retrain&kind=export&status=running&status=queued&limit=8"),
+    look("/jobs?kind=retrain&kind=export&status=done&status=failed&status=cancelled&limit=8"),
+  ]);
+  const jobs = [...new Map([...active.items, ...over.items].map((job) => [job.id, job])).values()];
+  byId("idle").hidden = jobs.length > 0;
+  showRows(byId("jobs"), jobs, (job) => job.id, jobCells, cancelling);
 }
 
-function jobRow(job) {
-  const kind = [job.mode, job.kind].filter(Boolean).join(" ");
-  const left = job.seconds_left === null ? "" : `, ${Math.ceil(job.seconds_left)} s left`;
-  const status = job.error ? `${job.status}: ${job.error}` : job.status;
-  const progress = `${Math.round(job.progress * 100)} %${left}`;
-  const row = tableRow(kind, status, progress, job.version ?? "–", moment(job.started_at));
-  const last = element("td");
+function jobCells(job) {
+  const runs = job.status === "running";
+  const done = [`${Math.round(job.progress * 100)} %`];
+  if (runs && job.stage) done.push(job.stage);
+  if (job.seconds_left !== null) done.push(`${Math.ceil(job.seconds_left)} s left`);
+  return [
+    [job.mode, job.kind].filter(Boolean).join(" "),
+    job.cancel_asked_at && runs ? "being cancelled" : job.error ? `${job.status}: ${job.error}` : job.status,
+    done.join(", "),
+    job.version ?? "–",
+    moment(job.started_at),
+  ];
+}
+
+function cancelling(job) {
   const waits = job.status === "queued" || job.status === "running";
-  if (waits && job.cancel_asked_at === null && (job.kind === "retrain" || job.kind === "export")) last.append(cancelButton(job));
-  row.append(last);
-  return row;
-}
-
-function cancelButton(job) {
-  const button = element("button", "cancel", "quiet");
-  button.setAttribute("aria-label", `cancel the ${job.kind}`);
-  button.addEventListener("click", () =>
-    busy(
-      button,
-      async () => {
-        await call(`/jobs/${job.id}`, { method: "DELETE" });
-        await refresh();
-      },
-      "work",
-    ),
-  );
-  return button;
-}
-
-async function retrain(fields) {
-  const mode = fields.get("mode");
-  const job = await post("/admin/retrain", { reason: fields.get("reason"), ...(mode ? { mode } : {}) });
-  byId("work").textContent = `the retrain is ${job.status}`;
-  await refresh();
+  if (!waits || job.cancel_asked_at !== null || job.kind === "refit") return null;
+  const run = async () => {
+    await call(`/jobs/${job.id}`, { method: "DELETE" });
+    await refresh();
+  };
+  return { name: "cancel", label: `cancel the ${job.kind}`, run };
 }
 
 async function showEdits() {
-  const { items } = await call("/edits?limit=20");
+  const { items } = await look("/edits?limit=20");
   byId("none").hidden = items.length > 0;
-  byId("edits").replaceChildren(...items.map(editRow));
+  showRows(
+    byId("edits"),
+    items,
+    (edit) => edit.id,
+    (edit) => [edit.seq, edit.prompt, edit.target, edit.error ? `${edit.status}: ${edit.error}` : edit.status, edit.version ?? "–"],
+    takingBack,
+  );
 }
 
-function editRow(edit) {
-  const row = element("tr");
-  const live = ["applied", "consolidated"].includes(edit.status);
-  row.append(
-    element("td", edit.seq),
-    element("td", edit.prompt),
-    element("td", edit.target),
-    element("td", edit.error ? `${edit.status}: ${edit.error}` : edit.status, edit.status === "failed" ? "bad" : undefined),
-    element("td", edit.version ?? "–"),
-  );
-  const last = element("td");
-  if (live || edit.status === "queued" || edit.status === "deferred") last.append(takeBackButton(edit));
-  row.append(last);
-  return row;
+function takingBack(edit) {
+  if (!["queued", "deferred", "applied", "consolidated"].includes(edit.status)) return null;
+  const run = async () => {
+    const after = await call(`/edits/${edit.id}?wait=20`, { method: "DELETE" });
+    await refresh();
+    if (after.status !== "retracted") throw new Error("It was asked for, and is not out of the answers yet.");
+  };
+  return { name: "take back", label: `take back edit ${edit.seq}`, run };
 }
 
-function takeBackButton(edit) {
-  const button = element("button", "take back", "quiet");
-  button.addEventListener("click", () =>
-    busy(button, async () => {
-      await call(`/edits/${edit.id}?wait=20`, { method: "DELETE" });
-      await refresh();
-    }),
-  );
-  return button;
+async function showVersions() {
+  const { items } = await look("/versions?limit=8");
+  if (!items.some((version) => version.number === 0)) items.push(await look("/versions/0"));
+  showRows(byId("versions"), items, (version) => version.number, versionCells, rollingBack);
+}
+
+function versionCells(version) {
+  const figure = (name) => {
+    const found = version.measured[name];
+    return found && found.version !== version.number ? `${share(found.score)} (of ${found.version})` : share(found?.score);
+  };
+  const from = version.restores === null ? "" : ` to ${version.restores}`;
+  return [
+    version.head ? `${version.number} (answers)` : version.number,
+    version.status === "published" ? version.kind + from : `${version.kind}${from}, ${version.status}`,
+    version.edits_counted,
+    version.window,
+    figure("retention"),
+    figure("locality_outside"),
+    figure("capability"),
+    moment(version.created_at),
+  ];
+}
+
+function rollingBack(version) {
+  if (version.head || version.status !== "published") return null;
+  return { name: "roll back", label: `roll back to version ${version.number}`, run: () => askForRollback(version.number) };
+}
+
+function askForRollback(number) {
+  const dialog = byId("rollback");
+  dialog.dataset.number = number;
+  say(byId("rollback-title"), `Answer as version ${number} did?`);
+  say(dialog.querySelector("[role=alert]"), "");
+  dialog.showModal();
+}
+
+async function rollBack(dialog, fields) {
+  const wanted = { to: Number(dialog.dataset.number), reason: fields.get("reason"), requeue: fields.has("requeue") };
+  await post("/admin/rollback", wanted);
+  dialog.close();
+  await refresh();
 }
 
 async function ask(prompt) {
-  const answers = byId("answers");
+  say(byId("unanswered"), "");
   const shown = [];
   for (const version of ["head", "base"]) {
     const answer = await post("/generate", { prompt, version, max_new_tokens: 32 });
@@ -153,47 +225,70 @@ async function ask(prompt) {
     line.append(element("br"), element("small", version === "base" ? "the base model" : `version ${answer.version}`));
     shown.push(line);
   }
-  answers.replaceChildren(...shown);
+  byId("answers").replaceChildren(...shown);
 }
 
 async function correct(fields) {
   const rephrases = fields.get("rephrases").split("\n").map((line) => line.trim()).filter(Boolean);
   const edit = await post("/edits?wait=20", { prompt: fields.get("prompt"), target: fields.get("target"), rephrases });
   const time = edit.report?.milliseconds;
-  byId("outcome").textContent = `${edit.status}${time ? ` in ${Math.round(time)} ms` : ""}${edit.error ? `: ${edit.error}` : ""}`;
+  say(byId("outcome"), `${edit.status}${time ? ` in ${Math.round(time)} ms` : ""}${edit.error ? `: ${edit.error}` : ""}`);
   byId("ask").elements.prompt.value = edit.prompt;
   await ask(edit.prompt);
   await refresh();
 }
 
-/** Run `work` with the button disabled; what goes wrong is shown where `place` says. */
-async function busy(button, work, place = "outcome") {
+async function retrain(fields) {
+  const mode = fields.get("mode");
+  const job = await post("/admin/retrain", { reason: fields.get("reason"), ...(mode ? { mode } : {}) });
+  say(byId("work"), `The retrain is in the list: it ${job.status === "running" ? "runs" : "waits for its turn"}.`);
+  await refresh();
+}
+
+/** Run `work` with the button disabled; what goes wrong is said at `trouble`, beside what was pressed. */
+async function busy(button, work, trouble) {
   button.disabled = true;
   try {
+    say(trouble, "");
     await work();
   } catch (error) {
-    byId(place).textContent = error.message;
+    say(trouble, error.message);
   } finally {
     button.disabled = false;
   }
 }
 
-const refresh = () => Promise.all([showModel(), showEdits(), showJobs()]);
+let seen = null;
 
-byId("ask").addEventListener("submit", (event) => {
-  event.preventDefault();
-  busy(event.submitter, () => ask(event.target.elements.prompt.value));
-});
+/** Look at everything again. What cannot be had is said once at the top, with how old the rest is. */
+async function refresh() {
+  try {
+    await Promise.all([showModel(), showEdits(), showJobs(), showVersions()]);
+    seen = new Date();
+    say(byId("unreached"), "");
+  } catch (error) {
+    const since = seen === null ? "" : ` What is shown is from ${seen.toLocaleTimeString()}.`;
+    say(byId("unreached"), `${error.message}${since}`);
+  }
+}
 
-byId("correct").addEventListener("submit", (event) => {
-  event.preventDefault();
-  busy(event.submitter, () => correct(new FormData(event.target)));
-});
+async function lookNowAndThen() {
+  if (!document.hidden) await refresh();
+  setTimeout(lookNowAndThen, EVERY_MS);
+}
 
-byId("retrain").addEventListener("submit", (event) => {
-  event.preventDefault();
-  busy(event.submitter, () => retrain(new FormData(event.target)), "work");
-});
+function onSubmit(form, trouble, work) {
+  form.addEventListener("submit", (event) => {
+    event.preventDefault();
+    busy(event.submitter ?? form.querySelector("button"), () => work(new FormData(form)), trouble);
+  });
+}
 
-await refresh().catch((error) => (byId("outcome").textContent = error.message));
-setInterval(() => document.hidden || refresh().catch(() => {}), 5000);
+onSubmit(byId("ask"), byId("unanswered"), (fields) => ask(fields.get("prompt")));
+onSubmit(byId("correct"), byId("outcome"), correct);
+onSubmit(byId("retrain"), byId("work"), retrain);
+const dialog = byId("rollback");
+onSubmit(dialog.querySelector("form"), dialog.querySelector("[role=alert]"), (fields) => rollBack(dialog, fields));
+dialog.querySelector("button[value=cancel]").addEventListener("click", () => dialog.close());
+document.addEventListener("visibilitychange", () => document.hidden || refresh());
+lookNowAndThen();

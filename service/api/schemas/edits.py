@@ -5,14 +5,15 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import ConfigDict, Discriminator, Field, Tag
 
+from service.api.faults import FORM
 from service.api.schemas import In, Out, QueryIn
-from service.api.text import Metadata, Name, Words
+from service.api.text import ID, Metadata, Name, Words
 from service.domain.edit import Edit, EditRequest, EditStatus, Method, Probe
 
 MOST_PROBES = 64  # of one kind, so at most 192 an edit
 MOST_EDITS = 1_000
 Status = Literal["queued", "applying", "applied", "consolidated", "deferred", "failed", "superseded", "retracted", "rolled_back"]
-EditId = Annotated[str, Field(pattern=r"^[0-9A-Za-z-]{1,64}$")]
+EditId = Annotated[str, ID]
 
 EXAMPLE_EDIT: dict[str, Any] = {
     "prompt": "The capital of Australia is",
@@ -37,12 +38,17 @@ class ProbeIn(In):
     train: bool | None = Field(None, description="may be learned from; default: true, for portability probes false")
 
 
-def _form(given: object) -> str:
+def _form(given: object) -> str | None:
     """Which of a probe's two forms is meant, so that a fault is told of that one alone."""
-    return "text" if isinstance(given, str) else "probe"
+    if isinstance(given, str):
+        return "<text>"
+    return "<probe>" if isinstance(given, dict | ProbeIn) else None
 
 
-AnyProbe = Annotated[Annotated[Words, Tag("text")] | Annotated[ProbeIn, Tag("probe")], Discriminator(_form)]
+AnyProbe = Annotated[
+    Annotated[Words, Tag("<text>")] | Annotated[ProbeIn, Tag("<probe>")],
+    Discriminator(_form, custom_error_type=FORM, custom_error_message="must be text or an object with a prompt"),
+]
 ProbesIn = Annotated[list[AnyProbe], Field(max_length=MOST_PROBES)]
 
 
@@ -179,7 +185,7 @@ class EditOut(Out):
     metadata: dict[str, Any]
     version: int | None = Field(description="the version that first held it")
     report: dict[str, Any] | None = Field(
-        description="steps, loss, milliseconds, taken, and the probes' scores once they are known"
+        description="steps (or epochs), loss, milliseconds, taken, and the probes' scores once they are known"
     )
     error: str | None = Field(description="why it failed or was deferred")
     supersedes: str | None

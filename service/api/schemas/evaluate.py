@@ -1,14 +1,16 @@
 """Evaluations as clients ask for, read and compare them."""
 
+from dataclasses import replace
 from datetime import datetime
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import ConfigDict, Discriminator, Field, Tag, model_validator
 
+from service.api.faults import FORM
 from service.api.schemas import In, Out, QueryIn
 from service.api.schemas.edits import EXAMPLE_EDIT
 from service.api.schemas.generate import Version, VersionText
-from service.api.text import Metadata, Name, Words
+from service.api.text import ID, Metadata, Name, Shape, Words
 from service.evaluation.record import EvalProbe, Record
 from service.store.evals import Evaluation
 
@@ -17,7 +19,7 @@ MOST_PROBES = 256  # of one kind; a record is asked and never learned from, so i
 MOST_ALIASES = 64
 MOST_COMPARED = 10
 Status = Literal["queued", "running", "done", "failed", "cancelled"]
-Id = Annotated[str, Field(pattern=r"^[0-9A-Za-z-]{1,64}$")]
+Id = Annotated[str, ID]
 EXAMPLE_ID = "01936b0e-7a33-7b44-8c55-6d66e77f8800"
 EXAMPLE_FIGURE = {"score": 1.0, "n": 1}
 EXAMPLE_KINDS = dict.fromkeys(("reliability", "generality", "locality", "portability"), EXAMPLE_FIGURE)
@@ -95,12 +97,17 @@ class RecordProbeIn(In):
         )
 
 
-def _probe_form(given: object) -> str:
+def _probe_form(given: object) -> str | None:
     """Which of a probe's two forms is meant, so that a fault is told of that one alone."""
-    return "text" if isinstance(given, str) else "probe"
+    if isinstance(given, str):
+        return "<text>"
+    return "<probe>" if isinstance(given, dict | RecordProbeIn) else None
 
 
-AnyProbe = Annotated[Annotated[Words, Tag("text")] | Annotated[RecordProbeIn, Tag("probe")], Discriminator(_probe_form)]
+AnyProbe = Annotated[
+    Annotated[Words, Tag("<text>")] | Annotated[RecordProbeIn, Tag("<probe>")],
+    Discriminator(_probe_form, custom_error_type=FORM, custom_error_message="must be text or an object with a prompt"),
+]
 ProbesIn = Annotated[list[AnyProbe], Field(max_length=MOST_PROBES)]
 TextsIn = Annotated[list[Words], Field(max_length=MOST_PROBES)]
 
@@ -141,6 +148,7 @@ class RecordIn(In):
         }
         named |= {name: tuple(getattr(self, name)) for name in ("generation", "wanted", "opposite")}
         named |= {name: _probes(getattr(self, name)) for name in ("rephrases", "locality", "portability")}
+        named |= {name: tuple(map(_with_answer, named[name])) for name in ("locality", "portability")}
         aliases = tuple(tuple(spellings) for spellings in self.aliases)
         return Record(id=self.id or str(number), aliases=aliases, surfaces=tuple(dict.fromkeys(self.surfaces)), **named)
 
@@ -149,19 +157,27 @@ def _probes(given: list[str | RecordProbeIn]) -> tuple[EvalProbe, ...]:
     return tuple(EvalProbe(prompt=probe) if isinstance(probe, str) else probe.to_probe() for probe in given)
 
 
-def _form(given: object) -> str:
+def _with_answer(probe: EvalProbe) -> EvalProbe:
+    """The first of the further right answers is the answer where none is named; a rephrase has the target to begin with."""
+    return replace(probe, answer=next(iter(probe.accepted()), None))
+
+
+def _form(given: object) -> str | None:
     """Which of the forms of `edits` is meant, so that a fault is told of that one alone."""
     if isinstance(given, str):
-        return "word"
-    first = given[0] if isinstance(given, list) and given else ""
-    return "records" if isinstance(first, dict) else "ids"
+        return "<word>"
+    if not isinstance(given, list):
+        return None
+    return "<records>" if given and isinstance(given[0], dict | RecordIn) else "<ids>"
 
 
 Ids = Annotated[list[Id], Field(min_length=1, max_length=MOST_EDITS)]
 Records = Annotated[list[RecordIn], Field(min_length=1, max_length=MOST_EDITS)]
 Asked = Annotated[
-    Annotated[Literal["live", "none"], Tag("word")] | Annotated[Ids, Tag("ids")] | Annotated[Records, Tag("records")],
-    Discriminator(_form),
+    Annotated[Literal["live", "none"], Tag("<word>")] | Annotated[Ids, Tag("<ids>")] | Annotated[Records, Tag("<records>")],
+    Discriminator(
+        _form, custom_error_type=FORM, custom_error_message="must be 'live', 'none', a list of ids or a list of records"
+    ),
 ]
 
 
@@ -200,13 +216,17 @@ class EvalQuery(QueryIn):
     cursor: Annotated[str, Field(max_length=200)] | None = Field(None, description="`next` of the answer before")
 
 
+def _several(one: str, what: str) -> Shape:
+    return Shape(f"{one}(,{one}){{1,{MOST_COMPARED - 1}}}", f"must be 2 to {MOST_COMPARED} {what}, separated by commas")
+
+
 class CompareQuery(QueryIn):
     """What to put side by side: evaluations by id, or the last one of each version."""
 
-    ids: Annotated[str, Field(pattern=r"^[0-9A-Za-z-]{1,64}(,[0-9A-Za-z-]{1,64}){1,9}$")] | None = Field(
+    ids: Annotated[str, _several("[0-9A-Za-z-]{1,64}", "ids")] | None = Field(
         None, description="ids of two to ten evaluations that are done, separated by commas", examples=[EXAMPLE_ID]
     )
-    versions: Annotated[str, Field(pattern=r"^[0-9]{1,18}(,[0-9]{1,18}){1,9}$")] | None = Field(
+    versions: Annotated[str, _several("[0-9]{1,18}", "numbers")] | None = Field(
         None, description="numbers of two to ten versions; of each, the last evaluation that is done", examples=["1,2"]
     )
 

@@ -5,12 +5,12 @@ from typing import Annotated, Any, Literal
 from pydantic import ConfigDict, Field
 
 from service.api.schemas import In, Out, QueryIn
-from service.api.text import LARGEST_INTEGER, Words
+from service.api.text import LARGEST_INTEGER, VERSION, Words
 
 MOST_TOKENS = 256
 MOST_TURNS = 64
 Version = Annotated[int, Field(ge=0, le=LARGEST_INTEGER)] | Literal["head", "base"]
-VersionText = Annotated[str, Field(pattern=r"^(head|base|0|[1-9][0-9]{0,17})$", description="a number, `head` or `base`")]
+VersionText = Annotated[str, VERSION, Field(description="a number, `head` or `base`")]
 EXAMPLE_QUESTION: dict[str, Any] = {"prompt": "The capital of Australia is", "max_new_tokens": 8}
 EXAMPLE_ANSWER: dict[str, Any] = {
     "text": "Sydney",

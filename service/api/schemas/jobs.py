@@ -8,7 +8,7 @@ from pydantic import BeforeValidator, ConfigDict, Field, model_validator
 
 from service.api.schemas import In, Out, QueryIn
 from service.api.schemas.edits import EditId
-from service.api.text import LARGEST_INTEGER, Name
+from service.api.text import LARGEST_INTEGER, Name, Shape
 from service.lm.export_settings import SIZE_PATTERN
 from service.store.jobs import Job
 
@@ -17,7 +17,12 @@ Kind = Literal["apply", "refit", "retrain", "export"]
 Status = Literal["queued", "running", "done", "failed", "cancelled"]
 Mode = Literal["minor", "major"]
 Number = Annotated[int, Field(ge=0, le=LARGEST_INTEGER)]
-ExportName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
+ExportName = Annotated[
+    str,
+    Shape(
+        r"[a-z0-9][a-z0-9._-]{0,63}", "must have 1 to 64 of a-z, 0-9, dot, dash and underscore, and begin with a letter or digit"
+    ),
+]
 
 EXAMPLE_JOB: dict[str, Any] = {
     "id": "01936b0e-7001-7a10-8f00-3c5d2b1a0f42",
@@ -40,6 +45,7 @@ EXAMPLE_JOB: dict[str, Any] = {
     "finished_at": None,
     "cancel_asked_at": None,
     "cancelled_by": None,
+    "retry_at": None,
 }
 EXAMPLE_EXPORT: dict[str, Any] = EXAMPLE_JOB | {
     "kind": "export",
@@ -75,8 +81,12 @@ Moment = Annotated[datetime, BeforeValidator(_moment)]
 class JobQuery(QueryIn):
     """Which jobs to list, newest first."""
 
-    kind: Kind | None = Field(None, description="only those of a kind")
-    status: Status | None = Field(None, description="only those that stand so")
+    kind: Annotated[list[Kind], Field(max_length=8)] = Field(
+        default_factory=list, description="only those of a kind; give it again for a further one"
+    )
+    status: Annotated[list[Status], Field(max_length=8)] = Field(
+        default_factory=list, description="only those that stand so; give it again for a further one"
+    )
     limit: int = Field(50, ge=1, le=200, description="most items in one answer")
     cursor: Annotated[str, Field(max_length=200)] | None = Field(None, description="`next` of the answer before")
 
@@ -113,12 +123,13 @@ class JobOut(Out):
     finished_at: datetime | None
     cancel_asked_at: datetime | None = Field(description="when somebody asked for it to be cancelled")
     cancelled_by: str | None
+    retry_at: datetime | None = Field(description="when its next attempt is due, while it waits for that")
 
     @classmethod
     def of(cls, job: Job, seconds_left: float | None) -> Self:
         """A job of the store as an answer."""
         same = ("id", "kind", "mode", "status", "progress", "stage", "reason", "author", "version", "error")
-        when = ("created_at", "started_at", "finished_at", "cancel_asked_at", "cancelled_by")
+        when = ("created_at", "started_at", "finished_at", "cancel_asked_at", "cancelled_by", "retry_at")
         return cls(
             **{name: getattr(job, name) for name in same + when},
             attempts=job.claims,
@@ -160,7 +171,7 @@ class ExportIn(In):
     )
     consolidate: bool = Field(False, description="retrain first, and export what that publishes")
     mode: Mode = Field("major", description="of the retrain that comes first")
-    max_shard_size: Annotated[str, Field(pattern=SIZE_PATTERN)] | None = Field(
+    max_shard_size: Annotated[str, Shape(SIZE_PATTERN.strip("^$"), "must be a size such as 500MB (KB, MB or GB)")] | None = Field(
         None, description="largest file of weights, such as 500MB; default: the server's"
     )
 

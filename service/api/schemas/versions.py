@@ -34,6 +34,7 @@ EXAMPLE_FIGURE: dict[str, Any] = {
     "n": 100,
     "how": "whole greedy answers to the canary, which no fit sees, as the base model gives them",
     "source": "gate",
+    "version": 2,
     "at": "2026-11-20T12:00:01Z",
 }
 EXAMPLE_MEASURED: dict[str, Any] = {"retention": EXAMPLE_FIGURE | {"score": 1.0, "n": 2}, "locality_outside": EXAMPLE_FIGURE}
@@ -54,14 +55,15 @@ class MeasuredOut(Out):
     n: int = Field(description="how many questions it comes from")
     how: str = Field(description="what was asked and what counts")
     source: str = Field(description="`gate` (before it was published) or `monitor` (since)")
-    at: datetime
+    version: int = Field(description="the version that was asked: this one, or the nearest one before it of which it is known")
+    at: datetime = Field(description="when that was")
 
 
 Measured = Annotated[
     dict[str, MeasuredOut],
     Field(
         description="the latest figures by name: `retention`, `locality_inside` (sentences that fits may use), `locality_outside`"
-        " (a canary that no fit sees), `capability`"
+        " (a canary that no fit sees), `capability`; what was not asked of this version is of the nearest one that it came from"
     ),
 ]
 MINORS = "minor retrains in its tensors since the last major one"
