@@ -2,7 +2,10 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-STAMP := $(VENV)/.installed
+# Of the package; with `eval` the tests of lm-evaluation-harness run too (600 MB of its packages).
+EXTRAS ?= postgres,redis,bench,dev
+comma := ,
+STAMP := $(VENV)/.installed-$(subst $(comma),-,$(EXTRAS))
 
 # One thread for the small tensors of the tests and of the embedded model: two are slower, by far, on a busy machine.
 export OMP_NUM_THREADS ?= 1
@@ -21,7 +24,7 @@ install: $(STAMP)
 
 $(STAMP): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[postgres,redis,bench,dev]'
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[$(EXTRAS)]'
 	touch $(STAMP)
 
 check: install ## style and types

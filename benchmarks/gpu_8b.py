@@ -92,7 +92,7 @@ def _fit(base: Base, on: View, neutral: Neutral, number: int) -> Fit:
 def upper_bytes(base: Base) -> int:
     """Bytes of the weights that a step must read: the blocks above the first intervention, and the head."""
     first = min(BaftSettings().blocks_of(base.anatomy.family, base.anatomy.depth))
-    modules = [*base.anatomy.blocks[first + 1 :], base.model.get_output_embeddings()]
+    modules = [*base.anatomy.blocks[first + 1 :], base.anatomy.lm_head]
     return sum(tensor.nbytes for module in modules for tensor in module.parameters())
 
 

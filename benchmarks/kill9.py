@@ -14,10 +14,10 @@ from typing import Any
 from benchmarks.atlas import body_of
 from benchmarks.crash import Crashes, Moment
 from benchmarks.outcome import begin, options, write
+from benchmarks.private_servers import new_database, postgres_server
 from benchmarks.servers import Server, Zygote, server
 from service.atlas import benchmark
 from service.evaluation.record import read_records
-from tests.servers import postgres_database, postgres_server
 
 NAMED: tuple[Moment, ...] = (
     Moment("edits", "submit.before_commit:2"),
@@ -61,12 +61,13 @@ def main() -> None:
 def on_database(kind: str, zygote: Zygote, model: str, records: Path | None, kills: int, seed: int) -> dict[str, Any]:
     """All kills on one kind of database."""
     with contextlib.ExitStack() as opened:
-        url = None
+        url: str | None = None
         if kind == "postgres":
-            if postgres_server() is None:
+            database = postgres_server()
+            if database is None:
                 return {"skipped": "no Postgres server and no binaries to start one"}
-            url = opened.enter_context(postgres_database())
-        made = opened.enter_context(server(zygote, model=model, **({} if url is None else {"database_url": url})))
+            url = opened.enter_context(new_database(database))
+        made = opened.enter_context(server(zygote, model=model, database_url=url))
         bodies = (body_of(record) for record in read_records(records or benchmark.FILE))
         crashes = Crashes(made, bodies, engine_url(url, made), seed=seed)
         opened.callback(crashes.close)

@@ -15,7 +15,8 @@ from typing import Any
 
 import httpx
 
-from benchmarks.servers import KEPT, Server, Zygote
+from benchmarks.servers import Server, Zygote
+from service.bench.kept import KEPT, kept_in
 
 POINTS = ("retrain.middle", "retrain.before_publish", "publish.after_save", "publish.before_commit", "publish.after_commit")
 ENDS_IN_S = 300.0
@@ -43,13 +44,25 @@ class Undisturbed:
 
 
 class KilledRetrain:
-    """Trials of one kind of retrain. `bodies` are edits; of those of a minor one half are in the tensors when it begins."""
+    """Trials of one kind of retrain. `bodies` are edits; of those of a minor one half are in the tensors when it begins. Neutral
+    sentences are in the folder `kept`.
+    """
 
-    def __init__(self, zygote: Zygote, folder: Path, mode: str, bodies: Sequence[dict[str, Any]], settings: Mapping[str, Any]):
+    def __init__(
+        self,
+        zygote: Zygote,
+        folder: Path,
+        mode: str,
+        bodies: Sequence[dict[str, Any]],
+        settings: Mapping[str, Any],
+        *,
+        kept: Path = KEPT,
+    ) -> None:
         self._zygote, self._folder, self._mode, self._bodies = zygote, folder, mode, bodies
         self._settings = {**settings, **ON_REQUEST}
         self._trials = 0
-        self._found()
+        with kept_in(folder / "start" / "neutral", kept):
+            self._found()
         self.undisturbed = self._undisturbed()
 
     def trial(self, kill: Kill) -> list[str]:
@@ -87,8 +100,6 @@ class KilledRetrain:
     def _found(self) -> None:
         """The folder that all trials begin at."""
         made = Server(self._zygote, self._folder / "start", **self._settings)
-        KEPT.mkdir(exist_ok=True)
-        shutil.copytree(KEPT, made.folder / "neutral", dirs_exist_ok=True)
         half = len(self._bodies) // 2 if self._mode == "minor" else len(self._bodies)
         with made.start() as client:
             for at, body in enumerate(self._bodies):
@@ -97,7 +108,6 @@ class KilledRetrain:
                     self._ended(client, client.post("/admin/retrain", json={"reason": "start", "mode": "major"}).json()["id"])
             faults = self._lost(client)
         made.kill()
-        shutil.copytree(made.folder / "neutral", KEPT, dirs_exist_ok=True, ignore=shutil.ignore_patterns("*.part"))
         if faults:
             raise RuntimeError("before any kill: " + "; ".join(faults))
 

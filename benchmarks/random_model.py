@@ -1,6 +1,7 @@
 """Models of random weights, in the shape of real ones, where only time and memory are measured. Nothing is downloaded."""
 
 from collections.abc import Sequence
+from typing import Any, cast
 
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
@@ -69,7 +70,8 @@ def qwen2(blocks: int, width: int, *, vocabulary: int = 32_000) -> Base:
 def random_rows(base: Base, tokens: int, count: int, *, answer: int) -> list[Row]:
     """Rows of random ids, `answer` tokens of each to be learned."""
     generator = torch.Generator().manual_seed(tokens)
-    ids = torch.randint(FIRST_TEXT_ID, base.model.config.vocab_size, (count, tokens), generator=generator)
+    vocabulary = cast(Any, base.model.config).vocab_size
+    ids = torch.randint(FIRST_TEXT_ID, vocabulary, (count, tokens), generator=generator)
     return [encode_free_row(base, row, tokens - answer) for row in ids.tolist()]
 
 

@@ -76,7 +76,7 @@ def timed(place: Ground, items: Sequence[Item], settings: LocftSettings, start: 
 
 def cost(fitted: Fitted, seconds: float) -> dict[str, Any]:
     """What a retrain took and whether it took everything."""
-    epochs = max(int(report["steps"]) for report in fitted.reports.values())
+    epochs = max(int(report["epochs"]) for report in fitted.reports.values())
     return {"seconds": seconds, "epochs": epochs, "retention": fitted.scores["retention"], "canary": fitted.scores["canary"]}
 
 

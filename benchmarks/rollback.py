@@ -53,7 +53,7 @@ def _head(client: httpx.Client) -> int:
 
 
 def _answer(client: httpx.Client, prompt: str, version: int | str) -> str:
-    asked = {"prompt": prompt, "version": str(version), "max_new_tokens": 16}
+    asked: dict[str, str | int] = {"prompt": prompt, "version": str(version), "max_new_tokens": 16}
     return str(client.get("/generate", params=asked).raise_for_status().json()["text"])
 
 

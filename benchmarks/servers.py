@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -15,7 +14,7 @@ from typing import Any
 
 import httpx
 
-from service.bench.kept import KEPT
+from service.bench.kept import KEPT, kept_in
 from service.own_server import free_port
 from service.settings import environment_without_settings
 
@@ -119,16 +118,13 @@ class Server:
 
 
 @contextmanager
-def server(zygote: Zygote, **settings: Any) -> Iterator[Server]:
-    """A server over a new folder; both are gone afterwards, but for the neutral sentences."""
-    folder = Path(tempfile.mkdtemp(prefix="errata-benchmark-"))
-    neutral = folder / "neutral"
-    KEPT.mkdir(exist_ok=True)
-    shutil.copytree(KEPT, neutral)
-    made = Server(zygote, folder, **settings)
-    try:
-        yield made
-    finally:
-        made.kill()
-        shutil.copytree(neutral, KEPT, dirs_exist_ok=True, ignore=shutil.ignore_patterns("*.part"))
-        shutil.rmtree(folder, ignore_errors=True)
+def server(zygote: Zygote, *, kept: Path = KEPT, **settings: Any) -> Iterator[Server]:
+    """A server over a new folder; both are gone afterwards, but for the neutral sentences, which are in the folder `kept`."""
+    with tempfile.TemporaryDirectory(prefix="errata-benchmark-", ignore_cleanup_errors=True) as name:
+        folder = Path(name)
+        made = Server(zygote, folder, **settings)
+        with kept_in(folder / "neutral", kept):
+            try:
+                yield made
+            finally:
+                made.kill()

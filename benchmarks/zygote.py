@@ -18,8 +18,10 @@ import torch._dynamo  # optimizers import it when the first one is made
 
 import service.server
 from benchmarks.random_model import byte_tokenizer, llama
+from service.listening import taken_port
 from service.lm.overlay import view
 from service.lm.score import greedy
+from service.log import configure_logging
 from service.settings import load_settings
 from service.store.migrate import upgrade
 
@@ -67,7 +69,10 @@ def _become_server(settings: dict[str, Any], log: Path) -> None:
         nothing = os.open(os.devnull, os.O_RDONLY)
         for target, source in enumerate((nothing, to, to)):
             os.dup2(source, target)
-        service.server.serve(load_settings(**settings))
+        loaded = load_settings(**settings)
+        configure_logging(loaded.log_level)
+        with taken_port(loaded.host, loaded.port) as sockets:
+            service.server.serve(loaded, sockets)
         status = 0
     except BaseException:
         traceback.print_exc()

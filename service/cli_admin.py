@@ -11,13 +11,15 @@ from typing import Annotated, Any, Literal
 import httpx
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
-from service.command import DatabaseUrl, DataDir, Model, ServerUrl, errors, failures, settings_of
+from service.command import DatabaseUrl, DataDir, Model, ServerUrl, errors, failures, settings_of, version_of
 from service.domain.errors import Conflict, Refused, Unavailable
 from service.own_server import server_for
 
 LOOK_S = 0.3
+BUT_APPLY = ("refit", "retrain", "export")
 PURGE_S = 600.0  # a purge rewrites the database file
 output = Console(highlight=False, soft_wrap=True)
 
@@ -35,11 +37,9 @@ def export(
 ) -> None:
     """Write a version as a Hugging Face checkpoint that `from_pretrained` loads."""
     settings = settings_of(data_dir=data_dir, database_url=database_url, model=model)
-    if not (version in ("head", "base") or version.isdigit()):
-        raise typer.BadParameter("must be a number, head or base", param_hint="--version")
+    number = version_of(version)
     if mode not in ("major", "minor"):
         raise typer.BadParameter("must be major or minor", param_hint="--mode")
-    number = int(version) if version.isdigit() else version
     body: dict[str, Any] = {"version": number, "name": f"for-{os.getpid()}-{int(time.time())}", "consolidate": consolidate}
     body |= {"mode": mode} | ({} if max_shard_size is None else {"max_shard_size": max_shard_size})
     with failures():
@@ -105,7 +105,8 @@ def revoke(
 
 def jobs(
     cancel: Annotated[str | None, typer.Option("--cancel", help="Cancel this job.")] = None,
-    kind: Annotated[str | None, typer.Option("--kind", help="apply, refit, retrain or export.")] = None,
+    kind: Annotated[str | None, typer.Option("--kind", help="apply, refit, retrain or export; default: all but apply.")] = None,
+    everything: Annotated[bool, typer.Option("--all", help="Also apply: there is one for almost every edit.")] = False,
     status: Annotated[str | None, typer.Option("--status", help="queued, running, done, failed or cancelled.")] = None,
     limit: Annotated[int, typer.Option("--limit", min=1, max=200, help="How many.")] = 20,
     as_json: Annotated[bool, typer.Option("--json", help="Print them as JSON.")] = False,
@@ -120,8 +121,8 @@ def jobs(
         if cancel is not None:
             items = [_answer(client.delete(f"/jobs/{_id(cancel)}"))]
         else:
-            wanted = {"limit": limit, "kind": kind, "status": status}
-            given = {name: value for name, value in wanted.items() if value is not None}
+            kinds = [kind] if kind is not None else [] if everything else list(BUT_APPLY)
+            given: dict[str, Any] = {"limit": limit, "kind": kinds, "status": [] if status is None else [status]}
             items = _answer(client.get("/jobs", params=given))["items"]
     if as_json:
         typer.echo(json.dumps(items, indent=1))
@@ -204,13 +205,24 @@ def _id(given: str) -> str:
 
 def _table(items: list[dict[str, Any]]) -> Table:
     table = Table(box=None, pad_edge=False)
-    table.add_column("id", no_wrap=True, min_width=36)  # it is what --cancel wants whole
-    for name in ("kind", "status", "progress", "left", "version", "by", "what"):
-        table.add_column(name, overflow="fold")
+    for name in ("id", "kind", "status"):
+        table.add_column(name, no_wrap=True)  # the id is what --cancel wants whole
+    table.add_column("what", overflow="fold")
     for job in items:
-        left = "" if job["seconds_left"] is None else f"{job['seconds_left']:.0f} s"
-        what = job["error"] or job["stage"] or job["reason"] or ""
         kind = " ".join(word for word in (job["mode"], job["kind"]) if word)
-        version = "" if job["version"] is None else str(job["version"])
-        table.add_row(job["id"], kind, job["status"], f"{job['progress']:.0%}", left, version, job["author"], what)
+        table.add_row(job["id"], kind, job["status"], escape(_said_of(job)))
     return table
+
+
+def _said_of(job: dict[str, Any]) -> str:
+    """What there is to say of a job beside its status: how far it is while it runs, what came of it afterwards, why, for whom."""
+    runs = job["status"] == "running"
+    said = (
+        f"{job['progress']:.0%}" if runs else "",
+        f"{job['seconds_left']:.0f} s left" if job["seconds_left"] is not None else "",
+        (job["stage"] or "") if runs else "",
+        f"version {job['version']}" if job["version"] is not None else "",
+        job["error"] or job["reason"] or "",
+        f"asked for by {job['author']}",
+    )
+    return ", ".join(part for part in said if part)

@@ -6,7 +6,7 @@ Exit codes: 0 done, 1 refused or failed, 2 wrong usage (also: a setting that is 
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 from rich.console import Console
@@ -17,6 +17,7 @@ from service.settings import Settings, load_settings
 
 FAILED = 1
 USAGE = 2
+MOST_DIGITS = 18  # a number that every database can hold
 
 errors = Console(stderr=True, highlight=False, soft_wrap=True)
 
@@ -40,6 +41,16 @@ def settings_of(**given: object) -> Settings:
         raise typer.Exit(USAGE) from None
     configure_logging(settings.log_level)
     return settings
+
+
+def version_of(text: str) -> int | Literal["head", "base"]:
+    """What `--version` names; anything else ends the command with exit code 2."""
+    match text:
+        case "head" | "base":
+            return text
+    if text.isascii() and text.isdigit() and len(text) <= MOST_DIGITS:
+        return int(text)
+    raise typer.BadParameter("must be a number, head or base", param_hint="--version")
 
 
 @contextmanager

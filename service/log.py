@@ -33,6 +33,7 @@ def configure_logging(level: str) -> None:
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(level.upper())
+    logging.captureWarnings(True)  # Python's own would be raw lines
     # uvicorn's access line holds the query string, and a query holds prompts: ours replaces it.
     logging.getLogger("uvicorn.access").disabled = True
     for name in ("httpx", "httpcore", "transformers", "alembic"):
@@ -44,7 +45,7 @@ class _Lines(logging.StreamHandler):
 
     def handleError(self, record: logging.LogRecord) -> None:
         """Drop a line that cannot be written: a request is answered all the same. Faults of our own making stay loud."""
-        if not isinstance(sys.exc_info()[1], OSError | ValueError):  # a closed stream raises a ValueError
+        if not (isinstance(sys.exc_info()[1], OSError) or self.stream.closed):
             super().handleError(record)
 
 

@@ -1,16 +1,17 @@
 """The commands for operators, against a real server, and one of them with a server of its own."""
 
+import io
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import structlog
+from rich.console import Console
 from transformers import AutoModelForCausalLM
 from typer.testing import CliRunner, Result
 
 from service import command
 from service.cli import app
+from service.cli_admin import _table
 from service.command import FAILED, USAGE
 from service.own_server import free_port, refuse_used_folder, server_for
 from service.settings import environment_of, load_settings
@@ -20,13 +21,9 @@ runner = CliRunner()
 
 
 @pytest.fixture(autouse=True)
-def the_server_writes_no_log(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """It runs in the process of the commands here, and would write into what they print."""
-    before = structlog.get_config()
+def a_command_opens_no_log(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The server runs in the process of the commands here, and would write into what they print."""
     monkeypatch.setattr(command, "configure_logging", lambda level: None)
-    structlog.configure(**{**before, "logger_factory": structlog.ReturnLoggerFactory()})
-    yield
-    structlog.configure(**before)
 
 
 def run(server: Live, *arguments: str, answer: str | None = None) -> Result:
@@ -66,6 +63,8 @@ def test_an_export_over_something_is_refused_before_anything_is_written(server: 
     [
         ["export"],
         ["export", "--out", "x", "--version", "latest"],
+        ["export", "--out", "x", "--version", "²"],
+        ["export", "--out", "x", "--version", "9" * 5000],
         ["export", "--out", "x", "--mode", "all"],
         ["revoke", "--author", "a"],
         ["revoke", "--author", "a", "--since", "yesterday"],
@@ -121,9 +120,22 @@ def test_jobs_are_listed_and_one_that_is_over_is_not_cancelled(server: Live) -> 
 
     (job,) = json.loads(listed.output)
     assert (job["kind"], job["status"]) == ("apply", "done")
-    assert job["id"] in run(server, "jobs").output
+    assert job["id"] in run(server, "jobs", "--all").output
+    assert job["id"] not in run(server, "jobs").output
     assert run(server, "jobs", "--cancel", job["id"]).exit_code == FAILED
     assert run(server, "jobs", "--cancel", "../edits").exit_code == FAILED
+
+
+def test_the_list_of_jobs_breaks_no_word_where_the_terminal_is_narrow(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    running = {"id": "01936b0e-7001-7a10-8f00-3c5d2b1a0f42", "kind": "retrain", "mode": "major", "status": "running"}
+    further = {"progress": 0.4, "seconds_left": 21.3, "stage": "training", "version": None, "error": None, "author": "local"}
+    console = Console(file=io.StringIO())
+
+    console.print(_table([running | further | {"reason": "consolidation [sic] is overdue"}]))
+
+    printed = console.file.getvalue()  # type: ignore[attr-defined]
+    assert {"major", "retrain", "running", "40%,", "training,", "consolidation", "[sic]", "overdue,"} <= set(printed.split())
 
 
 def test_a_folder_in_use_is_said_with_what_to_give(server: Live) -> None:

@@ -22,14 +22,15 @@ def test_a_line_that_cannot_be_written_fails_nobody(monkeypatch: pytest.MonkeyPa
     logging.getLogger("a.library").warning("third")
 
 
-def test_a_fault_of_our_own_in_a_line_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("line", "fault"), [("a number: %d", "TypeError"), ("a number: %y", "ValueError")])
+def test_a_fault_of_our_own_in_a_line_is_told(monkeypatch: pytest.MonkeyPatch, line: str, fault: str) -> None:
     stream = io.StringIO()
     monkeypatch.setattr(sys, "stderr", stream)
     configure_logging("info")
 
-    logging.getLogger("service").info("a number: %d", "none")
+    logging.getLogger("service").info(line, "none")
 
-    assert "TypeError" in stream.getvalue()
+    assert fault in stream.getvalue()
 
 
 def test_a_fault_is_logged_by_its_kind_and_frames_and_not_by_its_message(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,4 @@
-"""The doorbell of several processes: a Redis Stream with one consumer group. Needs XADD, XREADGROUP, XACK and XAUTOCLAIM only.
+"""The doorbell of several processes: a Redis Stream with one consumer group, by XADD, XREADGROUP, XACK, XDEL and XAUTOCLAIM.
 
 While Redis is away, rings within this process still work and the others are found by the sweep.
 """
@@ -59,11 +59,12 @@ class RedisDoorbell:
         return False
 
     def heard(self) -> None:
-        """Acknowledge what was taken."""
+        """Acknowledge what was taken, and delete it: the stream holds only what nobody has heard."""
         taken, self._taken = self._taken, []
         if taken and not self._closed.is_set():
             try:
                 self._reader.xack(self._key, GROUP, *taken)
+                self._reader.xdel(self._key, *taken)  # its bound alone would keep the ids of edits until so many came after
             except FAULTS:
                 self._has_group = False
 

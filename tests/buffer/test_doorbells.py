@@ -3,13 +3,15 @@
 import threading
 import time
 from collections.abc import Callable, Iterator
+from urllib.parse import urlsplit
 
 import pytest
 
 from service.buffer.doorbell import Doorbell
 from service.buffer.in_process import InProcessDoorbell
 from service.buffer.redis_stream import RedisDoorbell
-from tests.servers import free_port, private_redis, redis_prefix
+from service.own_server import free_port
+from tests.servers import private_redis, redis_prefix
 
 
 @pytest.fixture(params=["in process", "redis"])
@@ -106,6 +108,17 @@ def test_a_ring_is_one_consumers_and_is_left_to_others_if_it_dies(
     assert not living.wait(0.05)
 
 
+def test_a_ring_that_was_heard_is_not_kept(redis_doorbell: Callable[[], RedisDoorbell]) -> None:
+    doorbell = redis_doorbell()
+    doorbell.ring("e")
+    assert doorbell.wait(5.0)
+    assert doorbell._reader.xlen(doorbell._key) == 1
+
+    doorbell.heard()
+
+    assert doorbell._reader.xlen(doorbell._key) == 0
+
+
 def test_without_redis_a_ring_costs_little_and_this_process_hears_it() -> None:
     doorbell = RedisDoorbell(f"redis://127.0.0.1:{free_port()}/0")
     began = time.monotonic()
@@ -117,6 +130,35 @@ def test_without_redis_a_ring_costs_little_and_this_process_hears_it() -> None:
     assert doorbell.wait(1.0)
     assert not doorbell.wait(0.05)
     doorbell.close()
+
+
+def test_a_redis_that_dies_costs_little_and_is_used_again_when_it_is_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("service.buffer.redis_stream.PAUSE_S", 0.2)
+    with private_redis() as (url, process):
+        doorbell, other = RedisDoorbell(url), RedisDoorbell(url)
+        assert not doorbell.wait(0.01)
+        process.kill()
+        process.wait()
+
+        began = time.monotonic()
+        for _ in range(100):
+            other.ring("e")
+        rung_in_s = time.monotonic() - began
+        assert not doorbell.wait(0.01)
+        doorbell.ring("e")
+        own_is_heard = doorbell.wait(1.0)
+    with private_redis(urlsplit(url).port):
+        until = time.monotonic() + 30.0
+        others_are_heard = False
+        while not others_are_heard and time.monotonic() < until:  # a ring made while it was being left alone is not repeated
+            other.ring("e")
+            others_are_heard = doorbell.wait(0.1)
+        doorbell.close()
+        other.close()
+
+    assert rung_in_s < 1.0
+    assert own_is_heard
+    assert others_are_heard
 
 
 def test_a_redis_that_went_away_and_forgot_everything_is_used_again() -> None:

@@ -11,15 +11,8 @@ import pytest
 from benchmarks.crash import Crashes, Moment
 from benchmarks.kill9 import engine_url
 from benchmarks.servers import Zygote, server
-from tests.builders import save_model
 from tests.servers import postgres_database
 
-# A random model of four narrow blocks learns a line in a few steps if it may take large ones.
-TINY: dict[str, Any] = {
-    "neutral": {"sentences": 40, "canary": 10, "tokens": 12},
-    "window": {"canary_fall": 1.0, "canary_floor": 0.0},
-    "baft": {"preserve_weight": 0.1},
-}
 ON_SQLITE = (
     Moment("edits", "publish.before_commit:2"),
     Moment("rollback", "rollback.after_commit"),
@@ -29,18 +22,6 @@ ON_SQLITE = (
 ON_POSTGRES = (Moment("edits", "publish.after_commit"), Moment("edits", "submit.before_commit:2"))
 
 
-@pytest.fixture(scope="module")
-def zygote() -> Iterator[Zygote]:
-    made = Zygote()
-    yield made
-    made.close()
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save_model(tmp_path_factory.mktemp("model"))
-
-
 def bodies() -> Iterator[dict[str, Any]]:
     for number in count():
         yield {"prompt": f"Line {number} says", "target": f"{'abcdefgh'[number % 8]}{number}"}
@@ -48,11 +29,11 @@ def bodies() -> Iterator[dict[str, Any]]:
 
 @pytest.mark.parametrize(("database", "moments"), [("sqlite", ON_SQLITE), ("postgres", ON_POSTGRES)], ids=["sqlite", "postgres"])
 def test_a_killed_server_comes_back_with_everything_it_acknowledged(
-    zygote: Zygote, model: Path, database: str, moments: tuple[Moment, ...]
+    zygote: Zygote, tiny: dict[str, Any], kept: Path, database: str, moments: tuple[Moment, ...]
 ) -> None:
     with contextlib.ExitStack() as opened:
         url = opened.enter_context(postgres_database()) if database == "postgres" else None
-        made = opened.enter_context(server(zygote, model=str(model), **TINY, **({"database_url": url} if url else {})))
+        made = opened.enter_context(server(zygote, kept=kept, **tiny, **({"database_url": url} if url else {})))
         crashes = Crashes(made, bodies(), engine_url(url, made), seed=0)
         opened.callback(crashes.close)
 

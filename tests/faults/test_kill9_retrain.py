@@ -1,14 +1,12 @@
 """kill -9 of a real server in a retrain, minor and major; `python -m benchmarks.kill9_retrain` does many more."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from benchmarks.killed_retrain import Kill, KilledRetrain
 from benchmarks.servers import Zygote
-from tests.faults.test_kill9 import TINY, model, zygote
-
-__all__ = ["model", "zygote"]
 
 KILLS = {
     "major": (Kill(point="retrain.middle"), Kill(point="publish.before_commit")),
@@ -18,10 +16,10 @@ KILLS = {
 
 @pytest.mark.parametrize("mode", KILLS)
 def test_a_killed_retrain_comes_to_the_same_bytes_and_loses_nothing(
-    zygote: Zygote, model: Path, tmp_path: Path, mode: str
+    zygote: Zygote, tiny: dict[str, Any], kept: Path, tmp_path: Path, mode: str
 ) -> None:
     bodies = [{"prompt": f"Line {number} says", "target": "abcdefgh"[number]} for number in range(4)]
-    retrain = KilledRetrain(zygote, tmp_path, mode, bodies, {"model": str(model), **TINY})
+    retrain = KilledRetrain(zygote, tmp_path, mode, bodies, tiny, kept=kept)
 
     faults = [fault for kill in KILLS[mode] for fault in retrain.trial(kill)]
 

@@ -1,0 +1,186 @@
+"""A Postgres and a Redis to test and measure with: the one named by the environment, else this machine's, else a private one that
+is started from its binaries and ends with this process.
+"""
+
+import atexit
+import getpass
+import os
+import pwd
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from functools import cache
+from pathlib import Path
+
+from service.own_server import free_port
+
+POSTGRES_VARIABLE = "TEST_POSTGRES_URL"  # e.g. postgresql://user@host:5432/postgres; the user must be allowed to create databases
+REDIS_VARIABLE = "TEST_REDIS_URL"
+STARTS_IN_S = 120.0
+ENDS_IN_S = 10.0
+LAST_CHARACTERS = 1_000
+
+
+class DidNotStart(RuntimeError):
+    """A private server that did not come up, or could not be made. It is tried once a process."""
+
+
+def postgres_server() -> str | None:
+    """The URL of a server's maintenance database; None if there is neither a server nor a binary."""
+    return _told(_postgres())
+
+
+def redis_server() -> str | None:
+    """The URL of a server; None if there is neither a server nor a binary."""
+    return _told(_redis())
+
+
+@contextmanager
+def new_database(server: str) -> Iterator[str]:
+    """The URL of a new database of a Postgres server, dropped at the end."""
+    import psycopg
+    from psycopg import sql
+
+    name = f"errata_test_{uuid.uuid4().hex[:12]}"
+    with psycopg.connect(server, autocommit=True) as connection:
+        connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
+    try:
+        yield server.rsplit("/", 1)[0] + f"/{name}"
+    finally:
+        with psycopg.connect(server, autocommit=True) as connection:
+            connection.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
+
+
+@contextmanager
+def private_postgres(binaries: Path) -> Iterator[tuple[str, "subprocess.Popen[bytes]"]]:
+    """The URL of a new server's maintenance database, and its process. Root starts it as an unprivileged user, as it must."""
+    user = _unprivileged() if os.geteuid() == 0 else None
+    with _folder("errata-postgres-") as folder:
+        if user is not None:
+            shutil.chown(folder, user)
+        port, data, log = free_port(), folder / "data", folder / "log"
+        made = [str(binaries / "initdb"), "-D", str(data), "-U", "errata", "-A", "trust", "-N"]
+        subprocess.run(made, check=True, user=user, cwd=folder, stdout=subprocess.DEVNULL)
+        options = ["-c", f"port={port}", "-c", "listen_addresses=127.0.0.1", "-c", f"unix_socket_directories={folder}"]
+        command = [str(binaries / "postgres"), "-D", str(data), *options]
+        url = f"postgresql://errata@127.0.0.1:{port}/postgres"
+        # SIGINT: it does not wait for sessions that were left open, as it does at SIGTERM.
+        with _running(command, log, lambda: _postgres_answers(url), ends_at=signal.SIGINT, user=user) as process:
+            yield url, process
+
+
+def postgres_binaries() -> Path | None:
+    """The folder of Postgres' programs, if there is one."""
+    found = shutil.which("initdb")
+    folders = [Path(found).resolve().parent] if found else []
+    folders += sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)
+    return next((folder for folder in folders if (folder / "initdb").exists() and (folder / "postgres").exists()), None)
+
+
+@contextmanager
+def private_redis(binary: str, port: int | None = None) -> Iterator[tuple[str, "subprocess.Popen[bytes]"]]:
+    """The URL of a new, empty server, and its process."""
+    port = port or free_port()
+    with _folder("errata-redis-") as folder:
+        command = [binary, "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--dir", str(folder)]
+        url = f"redis://127.0.0.1:{port}/0"
+        with _running(command, folder / "log", lambda: _redis_answers(url), ends_at=signal.SIGKILL) as process:
+            yield url, process
+
+
+@contextmanager
+def _running(
+    command: list[str], log: Path, answers: Callable[[], bool], *, ends_at: signal.Signals, user: str | None = None
+) -> Iterator["subprocess.Popen[bytes]"]:
+    """A process that answers; at the end it is sent the signal `ends_at`, and killed if that does not end it."""
+    with log.open("wb") as written:
+        # A session of its own: Ctrl-C is for this process, which then ends its servers in order.
+        process = subprocess.Popen(command, user=user, cwd=log.parent, stdout=written, stderr=written, start_new_session=True)
+    try:
+        until = time.monotonic() + STARTS_IN_S
+        while not answers():
+            if process.poll() is not None or time.monotonic() > until:
+                raise DidNotStart("the end of its log:\n" + log.read_text(errors="replace")[-LAST_CHARACTERS:])
+            time.sleep(0.05)
+        yield process
+    finally:
+        process.send_signal(ends_at)
+        try:
+            process.wait(ENDS_IN_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+@contextmanager
+def _folder(prefix: str) -> Iterator[Path]:
+    folder = Path(tempfile.mkdtemp(prefix=prefix))
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@cache
+def _postgres() -> str | DidNotStart | None:
+    here = f"postgresql://{getpass.getuser()}@127.0.0.1:5432/postgres"
+    found = next((url for url in (os.environ.get(POSTGRES_VARIABLE), here) if url and _postgres_answers(url)), None)
+    binaries = postgres_binaries()
+    return found if found or binaries is None else _until_exit(lambda opened: opened.enter_context(private_postgres(binaries))[0])
+
+
+@cache
+def _redis() -> str | DidNotStart | None:
+    here = "redis://127.0.0.1:6379/0"
+    found = next((url for url in (os.environ.get(REDIS_VARIABLE), here) if url and _redis_answers(url)), None)
+    binary = shutil.which("redis-server")
+    return found if found or binary is None else _until_exit(lambda opened: opened.enter_context(private_redis(binary))[0])
+
+
+def _until_exit(start: Callable[[ExitStack], str]) -> str | DidNotStart:
+    """The URL of a server that ends with this process, or why there is none."""
+    with ExitStack() as opened:
+        try:
+            url = start(opened)
+        except (OSError, subprocess.SubprocessError, DidNotStart) as error:
+            return DidNotStart(f"a private server did not start; {error}")
+        atexit.register(opened.pop_all().close)
+        return url
+
+
+def _told(found: str | DidNotStart | None) -> str | None:
+    if isinstance(found, DidNotStart):
+        raise DidNotStart(*found.args)
+    return found
+
+
+def _postgres_answers(url: str) -> bool:
+    import psycopg
+
+    try:
+        with psycopg.connect(url, connect_timeout=2) as connection:
+            row = connection.execute("SELECT rolcreatedb OR rolsuper FROM pg_roles WHERE rolname = current_user").fetchone()
+            return bool(row and row[0])
+    except psycopg.Error:
+        return False
+
+
+def _redis_answers(url: str) -> bool:
+    from redis import Redis
+    from redis.exceptions import RedisError
+
+    try:
+        with Redis.from_url(url, socket_timeout=1, socket_connect_timeout=1) as client:
+            return bool(client.ping())
+    except (RedisError, OSError):
+        return False
+
+
+def _unprivileged() -> str:
+    names = {entry.pw_name for entry in pwd.getpwall()}
+    return next(name for name in ("postgres", "nobody") if name in names)

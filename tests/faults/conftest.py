@@ -1,0 +1,33 @@
+"""What the trials share: one parent of all servers, one model, and its neutral sentences, sampled once."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks.servers import Zygote
+from tests.builders import save_model
+
+
+@pytest.fixture(scope="package")
+def zygote() -> Iterator[Zygote]:
+    made = Zygote()
+    yield made
+    made.close()
+
+
+@pytest.fixture(scope="package")
+def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("kept")
+
+
+@pytest.fixture(scope="package")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """Settings for a random model of four narrow blocks: it learns a line in a few steps if it may take large ones."""
+    return {
+        "model": str(save_model(tmp_path_factory.mktemp("model"))),
+        "neutral": {"sentences": 40, "canary": 10, "tokens": 12},
+        "window": {"canary_fall": 1.0, "canary_floor": 0.0},
+        "baft": {"preserve_weight": 0.1},
+    }
