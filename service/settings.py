@@ -100,6 +100,12 @@ class WindowSettings(Group):
     major_every_s: float = Field(
         Cadence.major_every_s, gt=0, description="seconds after which a major retrain is due if anything came since the last"
     )
+    retry_s: float = Field(
+        Cadence.retry_s,
+        gt=0,
+        description="seconds after a retrain that failed, was refused or was cancelled before another is due by itself; doubled"
+        " with each further one, up to age_s, until one is published",
+    )
     retrain_losses: float = Field(
         GateLimits.retrain_losses,
         ge=0,
@@ -110,6 +116,9 @@ class WindowSettings(Group):
     monitor_sample: int = Field(64, ge=1, description="live edits asked in one such round; they take turns")
     canary_fall: float = Field(
         GateLimits.canary_fall, ge=0, le=1, description="largest fall of canary locality for each edit that a publication adds"
+    )
+    retrain_fall: float = Field(
+        GateLimits.retrain_fall, ge=0, le=1, description="largest fall of canary locality by a retrain, beside its new edits'"
     )
     canary_floor: float = Field(
         GateLimits.canary_floor, ge=0, le=1, description="canary locality under which edits are deferred and a retrain is due"
@@ -122,7 +131,12 @@ class WindowSettings(Group):
 
     def gate(self) -> GateLimits:
         """What a publication must keep."""
-        return GateLimits(canary_fall=self.canary_fall, canary_floor=self.canary_floor, retrain_losses=self.retrain_losses)
+        return GateLimits(
+            canary_fall=self.canary_fall,
+            canary_floor=self.canary_floor,
+            retrain_fall=self.retrain_fall,
+            retrain_losses=self.retrain_losses,
+        )
 
     @model_validator(mode="before")
     @classmethod
