@@ -50,14 +50,15 @@ def give_up_or_retry(parts: Parts, turn: Turn, kind: str, reason: str) -> None:
             jobs.finish(connection, job.id, error=reason, now=parts.clock())
 
 
-def is_due(connection: Connection) -> bool:
+def is_due(connection: Connection, parts: Parts) -> bool:
     """Whether live edits wait to be taken back, or the head's overlay says more than its rows; unless this failed on this head
-    already.
+    a moment ago.
     """
     head = heads.read(connection)
     last = jobs.page(connection, limit=1, kind="refit", brief=True)
-    if last and last[0].status == "failed" and last[0].parent == head.version:
-        return False
+    if last and last[0].status == "failed" and last[0].parent == head.version and last[0].finished_at is not None:
+        if (parts.clock() - last[0].finished_at).total_seconds() < parts.settings.cadence.retry_s:
+            return False
     live_set = versions.live_set(connection, head.version)
     return live_set.needs_refit or bool(going(connection, live_set)) or bool(unwanted(connection, live_set))
 
@@ -80,7 +81,7 @@ def _claim(parts: Parts, turn: Turn) -> Job | None:
         heads.check_fence(connection, turn.fence)
         now = parts.clock()
         job = jobs.active(connection, "refit")
-        if not is_due(connection):
+        if not is_due(connection, parts):
             return job and jobs.update(connection, job.id, status="cancelled", finished_at=now)
         if job is None:
             job = jobs.insert(connection, "refit", reason="the overlay holds what was taken back", author=SERVICE, now=now)

@@ -35,6 +35,7 @@ from service.store.session import Store
 ELSEWHERE = "the head's tensors lie elsewhere than the settings name: it has to be a major one"
 NOTHING_NEW = "there is nothing new to retrain: the tensors have every live edit; a major one can still be asked for"
 TRAINED = 0.9  # of the progress, when what is live beyond the snapshot is still to be fitted
+NOTHING_LEFT = "nothing is left to train on, and nothing to undo"
 CHANGED = "the head or edits of its snapshot changed again and again"
 
 
@@ -148,6 +149,9 @@ def _once(parts: Parts, turn: Turn, job: Job, tries: Try, pressed: Pressed) -> b
     is_cancelled = snapshots.cancel_of(parts, job)
     watch = Watch(parts, turn, job.id, "retrain.middle", edits_first=True, asked_to_stop=is_cancelled)
     course = snapshots.course_of(parts, job)
+    if not course.items and not standpoint(parts).live_set.items:  # a rollback to the base came first
+        snapshots.fail(parts, turn, NOTHING_LEFT)
+        return True
     try:
         trained = _train(parts, job, course, watch)
     except Refused as refused:

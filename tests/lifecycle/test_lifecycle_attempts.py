@@ -18,7 +18,7 @@ from service.store import jobs
 from service.store.jobs import Job
 from service.worker import Worker
 from tests.lifecycle.house import PATIENT, House, new_house
-from tests.lifecycle.ledger import tensors_of
+from tests.lifecycle.ledger import tensors_of, window_of
 
 MANUAL = LifecycleSettings(cadence=replace(PATIENT, method="baft"), pause_s=0.0, look_s=0.0)
 SPACED = replace(MANUAL, pause_s=10.0)
@@ -356,3 +356,37 @@ def test_the_tensors_of_a_retrain_do_not_tell_that_an_attempt_failed_nor_what_wa
     assert (trainings(house), trainings(calm)) == (2, 1)
     assert house.ledger.fits[-1] == calm.ledger.fits[-1]
     assert house.head.digest == calm.head.digest
+
+
+def test_a_retraction_whose_refits_failed_takes_effect_by_itself_a_while_later(
+    make: Callable[[LifecycleSettings], House],
+) -> None:
+    house = make(MANUAL)
+    clock = clocked(house)
+    a, b = house.live(("a", "1"), ("b", "2"))
+    house.ledger.breaks = {"2"}  # what a refit without the first would be given
+    house.retract(a)
+    house.worker.settle()
+    assert "prompt:a" in window_of(house.parts.follower.current.overlay)
+    house.ledger.breaks = set()
+
+    house.worker.settle()
+    assert "prompt:a" in window_of(house.parts.follower.current.overlay)
+    clock.passes(60)
+    house.worker.settle()
+
+    assert house.statuses([a, b]) == [EditStatus.RETRACTED, EditStatus.APPLIED]
+    assert "prompt:a" not in window_of(house.parts.follower.current.overlay)
+
+
+def test_a_retrain_that_finds_nothing_left_to_train_on_publishes_nothing(make: Callable[[LifecycleSettings], House]) -> None:
+    house = make(MANUAL)
+    house.live(("a", "1"))
+    asked = house.retrain()
+    house.roll_back(0)
+    head = house.head.number
+
+    house.worker.settle()
+
+    assert (job_of(house, asked).status, house.head.number) == ("failed", head)
+    assert job_of(house, asked).error == "nothing is left to train on, and nothing to undo"
