@@ -92,7 +92,9 @@ async function showModel() {
   if (model.degraded) facts.degraded = model.degraded;
   showFacts(byId("model"), facts);
   const trained = model.major_at === null ? "never retrained from the base" : `from the base ${moment(model.major_at)}`;
-  say(byId("course"), `${model.window} edits in the window · ${trained} · ${model.minors} minor retrains since`);
+  const counted = (number, word) => `${number} ${word}${number === 1 ? "" : "s"}`;
+  const since = `${counted(model.minors, "minor retrain")} since`;
+  say(byId("course"), `${counted(model.window, "edit")} in the window · ${trained} · ${since}`);
   const known = Object.keys(FIGURES).filter((name) => name in model.measured);
   byId("unmeasured").hidden = known.length > 0;
   showRows(byId("measured"), known, (name) => name, (name) => {
