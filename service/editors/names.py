@@ -7,9 +7,8 @@ from functools import lru_cache
 from itertools import pairwise
 
 from service.domain.edit import normalise
-from service.lm.text import SPACELESS
+from service.domain.scripts import stands_alone
 
-_HANGUL = (0xAC00, 0xD7A3)  # written with spaces, but a word's particles follow it without one
 _HEAD = 4  # characters by which names are found; those of names alike that far differ in length or not at all
 _LEAST = 3  # letters of a name: shorter ones are also everyday words
 _LEAST_WITHOUT_SPACES = 2
@@ -49,7 +48,7 @@ def is_telling(name: str, *, any_case: bool = False) -> bool:
     letters = [character for character in name if character.isalnum()]
     if len(letters) >= _LEAST:
         return True
-    return len(letters) == _LEAST_WITHOUT_SPACES and (any(map(_stands_alone, letters)) or (not any_case and name.isupper()))
+    return len(letters) == _LEAST_WITHOUT_SPACES and (any(map(stands_alone, letters)) or (not any_case and name.isupper()))
 
 
 def _lowered(text: str) -> str:
@@ -65,9 +64,4 @@ def _edges(text: str) -> list[bool]:
 @lru_cache(maxsize=4_096)
 def _binds(character: str) -> bool:
     """Whether a word goes on from this character to another such."""
-    return unicodedata.category(character)[0] in "LMN" and not _stands_alone(character)
-
-
-def _stands_alone(character: str) -> bool:
-    """Whether a word may end before or after this letter, whatever stands there."""
-    return any(low <= ord(character) <= high for low, high in (*SPACELESS, _HANGUL))
+    return unicodedata.category(character)[0] in "LMN" and not stands_alone(character)

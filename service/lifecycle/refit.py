@@ -55,12 +55,17 @@ def is_due(connection: Connection, parts: Parts) -> bool:
     a moment ago.
     """
     head = heads.read(connection)
-    last = jobs.page(connection, limit=1, kind="refit", brief=True)
-    if last and last[0].status == "failed" and last[0].parent == head.version and last[0].finished_at is not None:
-        if (parts.clock() - last[0].finished_at).total_seconds() < parts.settings.cadence.retry_s:
-            return False
+    if _failed_lately(connection, parts, head.version):
+        return False
     live_set = versions.live_set(connection, head.version)
     return live_set.needs_refit or bool(going(connection, live_set)) or bool(unwanted(connection, live_set))
+
+
+def _failed_lately(connection: Connection, parts: Parts, version: int) -> bool:
+    last = next(iter(jobs.page(connection, limit=1, kind="refit", brief=True)), None)
+    if last is None or last.status != "failed" or last.parent != version or last.finished_at is None:
+        return False
+    return (parts.clock() - last.finished_at).total_seconds() < parts.settings.cadence.retry_s
 
 
 def going(connection: Connection, live_set: LiveSet) -> dict[str, bool]:

@@ -3,21 +3,11 @@
 from collections.abc import Sequence
 
 from service.domain.errors import Refused, TooLong
+from service.domain.scripts import is_spaceless
 from service.lm.base import Base
 
 MAX_CHARACTERS = 1_000_000  # tokenizing ten times as much took 20 s
 CHARACTERS_PER_TOKEN = 64  # no text in use averages more, so anything longer cannot fit the context
-
-# Scripts written without spaces between words: Thai, Lao, Myanmar, Khmer, kana, Chinese characters.
-SPACELESS = (
-    (0x0E00, 0x0EFF),
-    (0x1000, 0x109F),
-    (0x1780, 0x17FF),
-    (0x3040, 0x30FF),
-    (0x3400, 0x4DBF),
-    (0x4E00, 0x9FFF),
-    (0x20000, 0x323AF),
-)
 
 
 def encode_text(base: Base, text: str, *, field: str) -> tuple[int, ...]:
@@ -44,11 +34,7 @@ def decode_plainly(base: Base, ids: Sequence[int]) -> str:
 
 def joins_without_space(before: str, after: str) -> bool:
     """Whether two pieces of text meet without a space because the script of either side writes none."""
-    return _is_spaceless(before[-1:]) or _is_spaceless(after[:1])
-
-
-def _is_spaceless(character: str) -> bool:
-    return bool(character) and any(low <= ord(character) <= high for low, high in SPACELESS)
+    return is_spaceless(before[-1:]) or is_spaceless(after[:1])
 
 
 def _check(base: Base, text: str, field: str) -> None:

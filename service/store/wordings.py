@@ -4,9 +4,10 @@ import re
 from collections.abc import Iterable, Mapping
 from enum import IntEnum
 
-# Some scripts put no space between words: there each character counts as one.
-UNSPACED = r"\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af"
-WORD = re.compile(rf"[{UNSPACED}]|[^\W{UNSPACED}]+")
+from service.domain.scripts import STANDING_ALONE
+
+_ALONE = "".join(f"{chr(low)}-{chr(high)}" for low, high in STANDING_ALONE)  # each of these counts as a word
+WORD = re.compile(rf"[{_ALONE}]|[^\W{_ALONE}]+")
 FEWEST = 4  # words: fewer are said of much else, so among other words they prove nothing
 
 

@@ -1,0 +1,28 @@
+"""Scripts and their words: which characters may stand for a word of their own, because no space sets words apart."""
+
+# Thai, Lao, Myanmar, Khmer, kana, Chinese characters.
+SPACELESS = (
+    (0x0E00, 0x0EFF),
+    (0x1000, 0x109F),
+    (0x1780, 0x17FF),
+    (0x3040, 0x30FF),
+    (0x3400, 0x4DBF),
+    (0x4E00, 0x9FFF),
+    (0x20000, 0x323AF),
+)
+_HANGUL = (0xAC00, 0xD7AF)  # written with spaces, but a word's particles follow it without one
+STANDING_ALONE = (*SPACELESS, _HANGUL)
+
+
+def is_spaceless(character: str) -> bool:
+    """Whether a character is of a script written without spaces between words."""
+    return _is_among(character, SPACELESS)
+
+
+def stands_alone(character: str) -> bool:
+    """Whether a word may end before or after this character, whatever stands there."""
+    return _is_among(character, STANDING_ALONE)
+
+
+def _is_among(character: str, ranges: tuple[tuple[int, int], ...]) -> bool:
+    return bool(character) and any(low <= ord(character) <= high for low, high in ranges)
