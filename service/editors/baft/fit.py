@@ -58,7 +58,7 @@ def fit_baft(
     runs = Runs(view_of(Overlay(parent.tensors)), min(blocks), settings.last, cached, hooks)
     material = gather(runs, items, len(new), settings=settings, neutral=neutral, generator=generator)
     fit = _Fit(runs.view, items, len(new), material, adapter, settings)
-    missed = fit.lost(adapter.interventions)
+    missed = fit.lost(adapter.interventions, material.fresh)
     after, traces, lost = fit.run(generator, hooks)
     overlay = Overlay(parent.tensors, Adapter(after, fit.balance(after), settings.last))
     spent = {"milliseconds": int((time.monotonic() - started) * 1000), "fitted_together": len(new)}
@@ -119,9 +119,9 @@ class _Fit:
         rate, steps = chosen.rate_of(base.anatomy.width, self.new), chosen.steps_of(self.new, attempt)
         return Rates(rate, steps, beta, gamma, chosen.margin_of(self.new))
 
-    def lost(self, interventions: Interventions) -> set[int]:
-        """Items with a literal row, on whatever surface, that is not answered greedily."""
-        literal = [index for index, row in enumerate(self.material.asked) if row.literal]
+    def lost(self, interventions: Interventions, rows: int | None = None) -> set[int]:
+        """Items with a literal row, on whatever surface, that is not answered greedily; of all, or of the first so many rows."""
+        literal = [index for index, row in enumerate(self.material.asked[:rows]) if row.literal]
         missing = unanswered(self.material, literal, interventions, _is_answered, self.settings.rows)
         return {self.material.asked[index].item for index in missing}
 
