@@ -6,7 +6,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Path, Query, Response
 from starlette.concurrency import run_in_threadpool
 
-from service.api.cursor import cursor_of_id, id_of
+from service.api.cursor import cursor_of_id, id_of, next_link
 from service.api.parts import Parts, Running
 from service.api.principal import Author
 from service.api.problems import CONFLICT, CORRUPT, GONE, INVALID, NOT_FOUND, TOO_LONG, UNAVAILABLE, responses
@@ -63,10 +63,8 @@ def list_evaluations(running: Running, query: Annotated[EvalQuery, Query()], res
     shown = found[: query.limit]
     following = cursor_of_id(shown[-1].id) if len(found) > query.limit else None
     if following is not None:
-        narrowed = "".join(
-            f"&{name}={value}" for name, value in (("version", version), ("status", query.status)) if value is not None
-        )
-        response.headers["Link"] = f'</eval?limit={query.limit}&cursor={following}{narrowed}>; rel="next"'
+        narrowed = {"version": None if version is None else str(version), "status": query.status}
+        response.headers["Link"] = next_link("/eval", limit=query.limit, cursor=following, narrowed=narrowed)
     return Page[EvalOut](items=[EvalOut.of(one) for one in shown], next=following)
 
 

@@ -2,6 +2,7 @@
 
 import tempfile
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from service.lifecycle.retrain import request_retrain
 from service.lifecycle.rollback import RolledBack, roll_back
 from service.lifecycle.settings import LifecycleSettings
 from service.lifecycle.submit import submit
-from service.store import edits, events, heads, versions
+from service.store import edits, events, heads, jobs, versions
 from service.store.jobs import Job
 from service.store.migrate import upgrade
 from service.store.session import Store
@@ -26,6 +27,11 @@ from service.worker import Worker
 from tests.lifecycle.ledger import Ledger, answer, lessons_of
 
 PATIENT = Cadence(soft=1_000, hard=2_000, deferred=1_000, deferred_s=1e9)  # nothing is due by itself
+MANUAL = replace(PATIENT, method="baft")  # no retrain comes by itself, not even after a retraction
+
+
+class Crash(BaseException):
+    """The process ends here."""
 
 
 class House:
@@ -155,6 +161,29 @@ def new_house(folder: Path, **given: object) -> House:
     (folder / "errata.db").write_bytes(migrated())
     url = f"sqlite:///{folder / 'errata.db'}"
     return House(url, folder / "checkpoints", **given)  # type: ignore[arg-type]
+
+
+def job_of(house: House, job: Job) -> Job:
+    """A job as it stands now."""
+    with house.store.read() as connection:
+        return jobs.get(connection, job.id)
+
+
+def retrained(house: House, mode: Mode | None = None) -> Job:
+    """Ask for a retrain, let it happen, and read its job."""
+    job = house.retrain(mode)
+    house.worker.settle()
+    return job_of(house, job)
+
+
+def said(job: Job) -> str:
+    """A job's log in one line."""
+    return "; ".join(line["message"] for line in job.log)
+
+
+def trainings(house: House) -> int:
+    """How many retrains were trained."""
+    return sum(method == "locft" for method, _, _ in house.ledger.fits)
 
 
 def once(work: object) -> object:

@@ -11,9 +11,8 @@ from service.domain.errors import Conflict
 from service.lifecycle.parts import NoFits
 from service.lifecycle.purge import purge
 from service.lifecycle.settings import LifecycleSettings
-from tests.lifecycle.house import House, new_house, once
+from tests.lifecycle.house import MANUAL, House, new_house, once, retrained, trainings
 from tests.lifecycle.ledger import tensors_of, window_of
-from tests.lifecycle.test_lifecycle_retrains import MANUAL, retrained
 
 S = EditStatus
 
@@ -23,10 +22,6 @@ def house(tmp_path: Path) -> Iterator[House]:
     made = new_house(tmp_path, settings=LifecycleSettings(cadence=MANUAL))
     yield made
     made.close()
-
-
-def trainings(house: House) -> int:
-    return [method for method, _, _ in house.ledger.fits].count("locft")
 
 
 def arrives(house: House, *facts: tuple[str, str]) -> None:

@@ -14,7 +14,7 @@ from service.lm.overlay import Overlay
 from service.store import jobs, versions
 from service.store.jobs import Job
 from tests.builders import make_base
-from tests.lifecycle.house import House, new_house
+from tests.lifecycle.house import House, job_of, new_house
 
 
 @pytest.fixture
@@ -35,11 +35,6 @@ def exports(house: House, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ex
 def ask(house: House, exports: Exports, **wanted: object) -> Job:
     given = {"version": None, "author": "ann", **wanted}
     return request_export(house.store, exports.folder, **given)  # type: ignore[arg-type]
-
-
-def job_of(house: House, job: Job) -> Job:
-    with house.store.read() as connection:
-        return jobs.get(connection, job.id)
 
 
 def names(folder: Path) -> list[str]:

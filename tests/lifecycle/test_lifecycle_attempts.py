@@ -15,9 +15,8 @@ from service.domain.version import VersionKind
 from service.lifecycle.jobs import cancel_job, list_jobs
 from service.lifecycle.settings import LifecycleSettings
 from service.store import jobs
-from service.store.jobs import Job
 from service.worker import Worker
-from tests.lifecycle.house import PATIENT, House, new_house
+from tests.lifecycle.house import PATIENT, House, job_of, new_house, said, trainings
 from tests.lifecycle.ledger import tensors_of, window_of
 
 MANUAL = LifecycleSettings(cadence=replace(PATIENT, method="baft"), pause_s=0.0, look_s=0.0)
@@ -77,19 +76,6 @@ def failing(house: House, error: Exception, times: int = 1_000) -> None:
         return house.ledger.locft(*given)  # type: ignore[arg-type]
 
     use(house, locft)
-
-
-def trainings(house: House) -> int:
-    return sum(method == "locft" for method, _, _ in house.ledger.fits)
-
-
-def job_of(house: House, job: Job) -> Job:
-    with house.store.read() as connection:
-        return jobs.get(connection, job.id)
-
-
-def said(job: Job) -> str:
-    return "; ".join(line["message"] for line in job.log)
 
 
 def block(house: House) -> Path:

@@ -16,8 +16,7 @@ from service.settings import Settings
 from service.store import measurements
 from service.store.versions import page
 from tests.editors.lessons import SMALL, neutral, taught_base, view_of
-from tests.lifecycle.house import PATIENT, House, new_house
-from tests.lifecycle.test_lifecycle_retrains import retrained
+from tests.lifecycle.house import PATIENT, House, new_house, retrained
 
 EDITS = (("red is", "B"), ("sky is", "C"), ("sea is", "D"), ("cat is", "E"))
 GATE = GateLimits(canary_fall=1.0, canary_floor=0.0)

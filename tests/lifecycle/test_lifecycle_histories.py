@@ -11,7 +11,7 @@ from service.domain.errors import Conflict
 from service.domain.gate import GateLimits
 from service.lifecycle.jobs import cancel_job
 from service.lifecycle.settings import LifecycleSettings
-from tests.lifecycle.house import House, new_house
+from tests.lifecycle.house import Crash, House, new_house
 from tests.lifecycle.ledger import Ledger
 from tests.lifecycle.rules import Rules
 
@@ -20,10 +20,6 @@ TARGETS = "123"
 OPERATIONS = (
     ("submit",) * 5 + ("settle",) * 3 + ("retract",) * 3 + ("roll_back",) * 2 + ("retrain", "retrain", "cancel", "restart")
 )
-
-
-class Crash(BaseException):
-    """The process ends here."""
 
 
 class History:

@@ -14,17 +14,11 @@ from service.domain.version import VersionKind
 from service.lifecycle.jobs import cancel_job, list_jobs, seconds_left
 from service.lifecycle.settings import LifecycleSettings
 from service.store import jobs, measurements
-from service.store.jobs import Job
-from tests.lifecycle.house import PATIENT, House, new_house, once
+from tests.lifecycle.house import MANUAL, PATIENT, Crash, House, job_of, new_house, once, retrained, said
 from tests.lifecycle.ledger import tensors_of, window_of
 
 S = EditStatus
-MANUAL = replace(PATIENT, method="baft")  # no retrain comes by itself, not even after a retraction
 WATCHFUL = LifecycleSettings(cadence=MANUAL, look_s=0.0)
-
-
-class Crash(BaseException):
-    """The process ends here."""
 
 
 @pytest.fixture
@@ -32,22 +26,6 @@ def house(tmp_path: Path) -> Iterator[House]:
     made = new_house(tmp_path, settings=WATCHFUL)
     yield made
     made.close()
-
-
-def retrained(house: House, mode: str | None = None) -> Job:
-    """Ask for a retrain, let it happen, and read its job."""
-    return job_of(house, house.retrain(mode), settle=True)  # type: ignore[arg-type]
-
-
-def job_of(house: House, job: Job, *, settle: bool = False) -> Job:
-    if settle:
-        house.worker.settle()
-    with house.store.read() as connection:
-        return jobs.get(connection, job.id)
-
-
-def said(job: Job) -> str:
-    return "; ".join(line["message"] for line in job.log)
 
 
 # Minor and major

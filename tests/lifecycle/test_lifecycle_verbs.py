@@ -20,13 +20,9 @@ from service.lifecycle.work import standpoint
 from service.lm.overlay import EMPTY
 from service.store import heads, jobs, versions
 from service.store.heads import FenceLost
-from tests.lifecycle.house import PATIENT, House, new_house, once
+from tests.lifecycle.house import PATIENT, Crash, House, new_house, once
 
 S = EditStatus
-
-
-class Crash(BaseException):
-    """The process ends here."""
 
 
 @pytest.fixture

@@ -15,9 +15,8 @@ from service.domain.version import VersionKind
 from service.lifecycle.purge import purge
 from service.lifecycle.revoke import revoke
 from service.lifecycle.settings import LifecycleSettings
-from tests.lifecycle.house import House, new_house
+from tests.lifecycle.house import MANUAL, House, new_house, retrained
 from tests.lifecycle.ledger import lessons_of
-from tests.lifecycle.test_lifecycle_retrains import MANUAL, retrained
 from tests.lifecycle.test_lifecycle_verbs import Stubborn
 
 S = EditStatus

@@ -9,8 +9,7 @@ from service.domain.edit import EditStatus
 from service.domain.gate import GateLimits
 from service.lifecycle.newcomers import TOO_COSTLY
 from service.lifecycle.settings import LifecycleSettings
-from tests.lifecycle.house import PATIENT, House, new_house
-from tests.lifecycle.test_lifecycle_retrains import retrained, said
+from tests.lifecycle.house import PATIENT, House, new_house, retrained, said
 
 S = EditStatus
 COSTLY = "nonsense"
