@@ -30,6 +30,7 @@ from service.lifecycle.reservoir import Reservoir
 from service.lifecycle.settings import LifecycleSettings
 from service.lm.base import load_base
 from service.lm.overlay import EMPTY
+from service.lm.seal import Seal
 from service.lm.serving import Serving
 from service.log import configure_logging
 from service.settings import Settings
@@ -102,11 +103,15 @@ def open_parts(settings: Settings) -> Iterator[Parts]:
             max_batch=settings.generation.batch,
             queue_limit=settings.generation.queue,
         )
+        seal = Seal(base, give_way=serving.give_way, refuse=serving.refuse)
+        seal.start()
+        opened.callback(seal.close)
         neutral = load_or_sample_neutral(
             base, settings.data_dir / "neutral", settings=settings.neutral, view=serving.view_of(EMPTY)
         )
         judge = Judge(base, serving.view_of, capability_tasks(settings))
-        parts = _lifecycle(settings, store, serving, bind(base, serving.view_of, neutral, judge, settings, reservoir.sample))
+        editors = bind(base, serving.view_of, neutral, judge, settings, reservoir.sample)
+        parts = _lifecycle(settings, store, serving, seal, editors)
         serving.start()
         opened.callback(serving.close, settings.limits.drain_s)
         open_head(parts)
@@ -132,6 +137,7 @@ def open_parts(settings: Settings) -> Iterator[Parts]:
         yield Parts(
             settings=settings,
             base=base,
+            seal=seal,
             serving=serving,
             lifecycle=parts,
             neutral=neutral,
@@ -147,7 +153,7 @@ def model_path(settings: Settings) -> str:
     return str(weights_path()) if settings.model == "atlas" else settings.model
 
 
-def _lifecycle(settings: Settings, store: Store, serving: Serving, editors: Editors) -> lifecycle.Parts:
+def _lifecycle(settings: Settings, store: Store, serving: Serving, seal: Seal, editors: Editors) -> lifecycle.Parts:
     overlays = Overlays(settings.data_dir / "checkpoints", fingerprint=serving.base.fingerprint)
 
     def answer_with(published: Published) -> None:
@@ -168,6 +174,7 @@ def _lifecycle(settings: Settings, store: Store, serving: Serving, editors: Edit
             keep_every=settings.retention.keep_every,
         ),
         give_way=serving.give_way,
+        is_sound=lambda: seal.is_sound,
     )
 
 

@@ -72,7 +72,7 @@ class Worker:
 
     def step(self) -> bool:
         """Do whatever is due, all in the caller's thread; whether there was anything. For tests and runs without threads."""
-        self._hold_lease()
+        self._hold_or_leave()
         busy = self._advance()
         busy = self._retrain() or busy
         return self._do_chores() or busy
@@ -205,8 +205,17 @@ class Worker:
         self._parts.announcer.announce(settled)
 
     def _turn(self) -> Turn | None:
-        fence = self._fence
-        return None if fence is None else Turn(fence, lambda: self._stopping.is_set() or self._fence != fence)
+        fence, is_sound = self._fence, self._parts.is_sound
+        if fence is None or not is_sound():
+            return None
+        return Turn(fence, lambda: self._stopping.is_set() or self._fence != fence or not is_sound())
+
+    def _hold_or_leave(self) -> None:
+        """Hold the lease, unless what fits are made with is damaged: then another process shall have it."""
+        if self._parts.is_sound():
+            self._hold_lease()
+        else:
+            self._hand_back()
 
     def _hold_lease(self) -> None:
         """Take the lease if it is free, or keep it."""
@@ -279,7 +288,7 @@ class Worker:
             self._rest_alone(self._parts.settings.lease_s / 3 if self._fence is not None else self._parts.settings.sweep_s)
 
     def _keep(self) -> bool:
-        self._hold_lease()
+        self._hold_or_leave()
         return True
 
     def _quietly(self, work: Callable[[], bool]) -> bool:

@@ -17,6 +17,7 @@ from service.lifecycle.announce import Announcer
 from service.lifecycle.overlays import overlay_of
 from service.lifecycle.reservoir import Reservoir
 from service.lm.base import Base
+from service.lm.seal import Seal
 from service.lm.serving import Serving
 from service.settings import Settings
 from service.store import edits, versions
@@ -35,6 +36,7 @@ class Parts:
 
     settings: Settings
     base: Base
+    seal: Seal
     serving: Serving
     lifecycle: lifecycle.Parts
     neutral: Neutral
@@ -72,6 +74,8 @@ class Parts:
         return {
             "database": self._database(),
             "head": self.lifecycle.follower.degraded or "ok",
+            "weights": self.seal.broken or "ok",
+            "files": self.seal.note or "ok",
             "worker": "ok" if self.works() else "the worker's thread has ended",
             "server": "stopping" if self.draining.is_set() else "ok",
         }
@@ -92,7 +96,7 @@ class Parts:
             "retention": version.scores.get("retention"),
             "canary": version.scores.get("canary"),
             "waiting": counts["queued"] + counts["applying"],
-            "degraded": self.lifecycle.follower.degraded,
+            "degraded": self.seal.broken or self.lifecycle.follower.degraded or self.seal.note,
         }
 
     def _database(self) -> str:
