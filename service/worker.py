@@ -296,7 +296,9 @@ class Worker:
             kept = self._quietly(self._keep)
             if held is None and self._fence is not None:
                 self._doorbell.ring("")
-            self._rest_alone(self._parts.settings.lease_s / 3 if kept and self._fence is not None else self._parts.settings.sweep_s)
+            self._rest_alone(
+                self._parts.settings.lease_s / 3 if kept and self._fence is not None else self._parts.settings.sweep_s
+            )
 
     def _keep(self) -> bool:
         self._hold_or_leave()

@@ -27,7 +27,8 @@ async def startup() -> HealthOut:
     responses={
         503: {
             "model": HealthOut,
-            "description": "Not now: the database does not answer, a part has died, the weights in memory changed, or the server is stopping.",
+            "description": "Not now: the database does not answer, a part has died, the weights in memory changed, or the server"
+            " is stopping.",
         }
     },
 )

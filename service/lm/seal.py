@@ -1,4 +1,4 @@
-"""What a base model is held to while it serves: its tensors in memory, which must stay as they were, and the files they came from.
+"""What a base model is held to while it serves: its tensors in memory, which must stay as they were, and the files they are from.
 
 Checked by a thread of its own, a piece at a time and giving way to answers. A change on disk is said and changes no answer; a
 change in memory ends all serving, for its answers would be of no known model.

@@ -63,4 +63,3 @@ def postgres_engine(url: sa.URL, *, pool: int, pool_wait_s: float) -> Engine:
         connection.patience_s = PATIENCE_S
 
     return engine
-

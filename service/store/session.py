@@ -116,7 +116,7 @@ class Store:
 
     @contextmanager
     def _among_writers(self) -> Iterator[None]:
-        """Wait while there are WRITERS of them, as long as they get on: those who are stuck must not take every thread there is."""
+        """Wait while there are WRITERS of them, as long as they get on: stuck ones must not take every thread there is."""
         while not self._room.acquire(timeout=STUCK_S / 4):
             if time.monotonic() - self._moved_at > STUCK_S:
                 raise Unavailable("The database is busy.")
@@ -170,7 +170,7 @@ def _is_silence(error: SQLAlchemyError) -> bool:
 
 def _sentence(error: SQLAlchemyError) -> str:
     text = str(getattr(error, "orig", error)).lower()
-    if _is_silence(error) and "answer" in text or "connection timeout" in text:
+    if "did not answer" in text or "connection timeout" in text:
         return "The database does not answer."
     if "full" in text or "no space" in text:
         return "The database has no space left."

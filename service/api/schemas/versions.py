@@ -241,8 +241,8 @@ class ModelOut(Out):
     measured: Measured
     waiting: int = Field(description="edits queued or being applied")
     degraded: str | None = Field(
-        description="what somebody should look at, if there is something: an older version answers than the rows name, or the model's"
-        " files on disk are no longer those that are served"
+        description="what somebody should look at, if there is something: an older version answers than the rows name, or the"
+        " model's files on disk are no longer those that are served"
     )
 
 
