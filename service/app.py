@@ -131,6 +131,7 @@ def open_parts(settings: Settings) -> Iterator[Parts]:
             settings.data_dir.resolve() / EXPORTS,
             max_shard_size=settings.export.max_shard_size,
             ring=doorbell.ring,
+            clock=store.clock,
         )
         chores = [evaluations.step, exports.step]
         worker = Worker(parts, doorbell=doorbell, alone=store.is_sqlite, chores=chores)
@@ -177,6 +178,7 @@ def _lifecycle(settings: Settings, store: Store, serving: Serving, seal: Seal, e
             trash_s=settings.retention.trash_days * 86_400,
         ),
         give_way=serving.give_way,
+        clock=store.clock,
         is_sound=lambda: seal.is_sound,
     )
 

@@ -27,8 +27,8 @@ class Outage:
 
     @contextmanager
     def attempt(self) -> Iterator[None]:
-        """Ask the database in this block. Raises Silence at once if it is away and somebody else finds out, or it is too soon."""
-        self._enter()
+        """Ask the database in this block. Raises Silence as `check` does."""
+        self.check()
         try:
             yield
         except Silence:
@@ -39,7 +39,10 @@ class Outage:
             raise
         self._left(answered=True)
 
-    def _enter(self) -> None:
+    def check(self) -> None:
+        """Raise Silence at once if the database is away and somebody else finds out, or it is too soon. In an attempt it is for
+        those who had to wait before they could ask.
+        """
         me = threading.get_ident()
         with self._lock:
             if not self._lasts or self._trying == me:

@@ -8,8 +8,9 @@ import fcntl
 import sqlite3
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -19,6 +20,7 @@ from sqlalchemy.exc import DBAPIError, InterfaceError, InternalError, Operationa
 
 from service.domain.errors import Conflict, Refused, Unavailable
 from service.store import livesets
+from service.store.clock import Clock, now_of
 from service.store.outage import Outage, Silence
 
 BUSY_S = 10  # longest wait for SQLite's write lock
@@ -49,6 +51,7 @@ class Store:
         self._moved_at = time.monotonic()
         self._turn = threading.Lock()
         self._folder_lock: TextIO | None = None
+        self.clock: Callable[[], datetime] = Clock(self._look_at_the_clock)
 
     @property
     def folder(self) -> Path | None:
@@ -114,6 +117,12 @@ class Store:
             self._folder_lock.close()
             self._folder_lock = None
 
+    def _look_at_the_clock(self) -> datetime:
+        if self.is_sqlite:
+            return datetime.now(UTC)
+        with self.read() as connection:
+            return now_of(connection)
+
     @contextmanager
     def _among_writers(self) -> Iterator[None]:
         """Wait while there are WRITERS of them, as long as they get on: stuck ones must not take every thread there is."""
@@ -134,6 +143,7 @@ class Store:
         if not self._turn.acquire(timeout=BUSY_S):
             raise Silence("The database is busy.")
         try:
+            self._writing.check()  # who had the turn before may have waited in vain
             yield
         finally:
             self._turn.release()
