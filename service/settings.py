@@ -329,7 +329,17 @@ def masked(url: str) -> str:
 def _with_scheme(url: SecretStr | None, schemes: tuple[str, ...]) -> SecretStr | None:
     if url is not None and url.get_secret_value().partition(":")[0] not in schemes:
         raise ValueError(f"must be a URL that starts with one of {', '.join(schemes)}")
+    if url is not None and not _is_address(url.get_secret_value()):
+        raise ValueError("must be a URL such as postgresql://user@host:5432/name, with a number for the port")
     return url
+
+
+def _is_address(url: str) -> bool:
+    """Whether the host and the port of a URL can be read."""
+    try:
+        return urlsplit(url).port != 0
+    except ValueError:
+        return False
 
 
 def _sentence(fault: Any) -> str:

@@ -20,6 +20,7 @@ from sqlalchemy.exc import DBAPIError, InterfaceError, InternalError, Operationa
 
 from service.domain.errors import Conflict, Refused, Unavailable
 from service.store import livesets
+from service.store.causes import NO_DRIVER, of_the_folder
 from service.store.clock import Clock, now_of
 from service.store.outage import Outage, Silence
 
@@ -59,14 +60,18 @@ class Store:
         return Path(self.url.database).resolve().parent if self.is_sqlite and self.url.database else None
 
     def hold_folder(self) -> None:
-        """Make this process the only server of a SQLite folder, until `close`. Raises Conflict if another one has it.
+        """Make this process the only server of a SQLite folder, until `close`. Raises Conflict if another one has it,
+        Unavailable if it may not be written to.
 
         The kernel gives the lock back when the process ends, however it ends. On Postgres the fence does this work.
         """
         if self.folder is None or self._folder_lock is not None:
             return
-        self.folder.mkdir(parents=True, exist_ok=True)
-        lock = (self.folder / LOCK_NAME).open("a")
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            lock = (self.folder / LOCK_NAME).open("a")
+        except OSError as error:
+            raise of_the_folder(error, "the folder of the database") from error
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
@@ -94,7 +99,7 @@ class Store:
         """
         if not self.is_sqlite:
             return ()
-        with _faults(), self._in_turn():
+        with self._writing.attempt(), _faults(), self._in_turn():
             connection = self._writer.raw_connection()
             try:
                 connection.cursor().execute("VACUUM")
@@ -184,6 +189,8 @@ def _sentence(error: SQLAlchemyError) -> str:
         return "The database does not answer."
     if "full" in text or "no space" in text:
         return "The database has no space left."
+    if "readonly" in text:
+        return "The database may not be written to."
     if "timeout" in text or "locked" in text or "busy" in text:
         return "The database is busy."
     return "The database cannot be reached."
@@ -219,8 +226,5 @@ def _postgres_engine(url: sa.URL) -> Engine:
     try:
         from service.store.postgres import postgres_engine  # its driver is an extra of the package
     except ImportError:
-        raise Refused(
-            "database_url is of Postgres, and its driver is not installed: pip install 'errata-server[postgres]'",
-            field="database_url",
-        ) from None
+        raise Refused(NO_DRIVER, field="database_url") from None
     return postgres_engine(url, pool=POOL, pool_wait_s=POOL_WAIT_S)
