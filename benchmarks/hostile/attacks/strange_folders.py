@@ -87,7 +87,7 @@ def unmounted_checkpoints(ground: Ground) -> Finding:
 
 
 def few_descriptors(ground: Ground) -> Finding:
-    """A server with few descriptors, all of its connections taken: rollbacks and edits go on or wait, and no version is marked."""
+    """A server with few descriptors, its connections taken: rollbacks and edits go on or wait, and no version is marked."""
     with ground.server() as server:
         with server.start() as client:
             _teach(client)
