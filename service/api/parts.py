@@ -88,11 +88,13 @@ class Parts:
         """The head that this process answers with, and how well it holds what it was taught."""
         current = self.lifecycle.follower.current
         with self.store.read() as connection:
+            store_id = heads.read(connection).store_id
             version = versions.get(connection, current.version)
             counts = edits.counts(connection)
             course = course_of(connection, version)
         return {
             **course,
+            "store": store_id,
             "head": current.version,
             "epoch": current.epoch,
             "edits_counted": version.edits_counted,
