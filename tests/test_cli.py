@@ -81,7 +81,6 @@ def test_a_database_that_does_not_answer_is_exit_code_1() -> None:
     [
         ["migrate"],
         ["serve", "--port", "0"],
-        ["jobs"],
         ["purge", "--yes", "an-edit"],
         ["revoke", "--author", "a", "--since", "2026-01-01"],
     ],
