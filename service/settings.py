@@ -40,6 +40,11 @@ class Limits(Group):
 
     body_bytes: int = Field(1_000_000, ge=1_000, description="largest request body")
     batch_body_bytes: int = Field(8_000_000, ge=1_000, description="largest body of POST /edits/batch and POST /eval")
+    bodies_bytes: int = Field(
+        64_000_000,
+        ge=1_000_000,
+        description="room for all request bodies in flight together, beside 16 KiB of each; what finds none gets 503",
+    )
     header_bytes: int = Field(16_384, ge=1_024, description="largest request head: request line and headers together")
     receive_s: float = Field(10.0, gt=0, description="seconds a client may take to send one whole request")
     send_s: float = Field(10.0, gt=0, description="seconds a client may leave an answer unread")

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Header, Path, Query, Response
 from starlette.concurrency import run_in_threadpool
 
+from service.api.addresses import one
 from service.api.cursor import cursor_of, next_link, position_of
 from service.api.parts import Parts, Running
 from service.api.principal import Author
@@ -110,14 +111,14 @@ def list_edits(running: Running, query: Annotated[ListQuery, Query()], response:
     return Page[EditOut](items=[EditOut.of(edit) for edit in shown], next=following)
 
 
-@router.get("/{edit_id}", summary="Read an edit", responses=responses(NOT_FOUND, INVALID, UNAVAILABLE))
+@router.get(one("edit_id"), summary="Read an edit", responses=responses(NOT_FOUND, INVALID, UNAVAILABLE))
 def get_edit(running: Running, edit_id: EditId) -> EditOut:
     """What was asked for, where it stands, and what it did."""
     return EditOut.of(_read(running, [edit_id])[0])
 
 
 @router.delete(
-    "/{edit_id}",
+    one("edit_id"),
     summary="Take an edit back",
     responses=accepted(EditOut, EXAMPLE_EDIT_OUT, "Durable; the model stops answering with it in a moment.")
     | responses(NOT_FOUND, CONFLICT, INVALID, UNAVAILABLE),

@@ -6,6 +6,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Path, Query, Response
 from starlette.concurrency import run_in_threadpool
 
+from service.api.addresses import one
 from service.api.cursor import cursor_of_id, id_of, next_link
 from service.api.parts import Parts, Running
 from service.api.principal import Author
@@ -81,13 +82,13 @@ def compare(running: Running, query: Annotated[CompareQuery, Query()]) -> Compar
     return ComparisonOut.model_validate(asdict(compare_evals(running.store, ids)))
 
 
-@router.get("/{eval_id}", summary="Read an evaluation", responses=responses(NOT_FOUND, INVALID, UNAVAILABLE))
+@router.get(one("eval_id"), summary="Read an evaluation", responses=responses(NOT_FOUND, INVALID, UNAVAILABLE))
 def read_eval(running: Running, eval_id: EvalId) -> EvalOut:
     """The result, once `status` is `done`; until then `progress` says how far it is."""
     return EvalOut.of(get_eval(running.store, eval_id))
 
 
-@router.delete("/{eval_id}", summary="Cancel an evaluation", responses=responses(NOT_FOUND, CONFLICT, INVALID, UNAVAILABLE))
+@router.delete(one("eval_id"), summary="Cancel an evaluation", responses=responses(NOT_FOUND, CONFLICT, INVALID, UNAVAILABLE))
 def delete_eval(running: Running, eval_id: EvalId) -> EvalOut:
     """End an evaluation that is not done; it stays in the list. Safe to repeat; 409 if it has an outcome already."""
     return EvalOut.of(cancel_eval(running.store, eval_id))
