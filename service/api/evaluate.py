@@ -19,6 +19,7 @@ from service.api.schemas.evaluate import (
     EvalIn,
     EvalOut,
     EvalQuery,
+    ListedEvalOut,
     RecordIn,
 )
 from service.api.strict_json import StrictRoute
@@ -56,8 +57,8 @@ async def post_eval(running: Running, wanted: EvalIn, author: Author, response: 
 
 
 @router.get("", summary="List evaluations, newest first", responses=responses(INVALID, NOT_FOUND, UNAVAILABLE))
-def list_evaluations(running: Running, query: Annotated[EvalQuery, Query()], response: Response) -> Page[EvalOut]:
-    """Every evaluation that was asked for, of one version or of all; `next` is the cursor of the older ones."""
+def list_evaluations(running: Running, query: Annotated[EvalQuery, Query()], response: Response) -> Page[ListedEvalOut]:
+    """Every evaluation that was asked for, of one version or of all, in short; `next` is the cursor of the older ones."""
     version = _number(running, query.version)
     before = id_of(query.cursor)
     found = list_evals(running.store, limit=query.limit + 1, version=version, status=query.status, before=before)
@@ -66,7 +67,7 @@ def list_evaluations(running: Running, query: Annotated[EvalQuery, Query()], res
     if following is not None:
         narrowed = {"version": None if version is None else str(version), "status": query.status}
         response.headers["Link"] = next_link("/eval", limit=query.limit, cursor=following, narrowed=narrowed)
-    return Page[EvalOut](items=[EvalOut.of(one) for one in shown], next=following)
+    return Page[ListedEvalOut](items=[ListedEvalOut.of(one) for one in shown], next=following)
 
 
 @router.get("/compare", summary="Compare evaluations", responses=responses(NOT_FOUND, CONFLICT, INVALID, UNAVAILABLE))

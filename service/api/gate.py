@@ -95,7 +95,8 @@ class Gate:
             raise Problem(MEDIA, "The Content-Type of a body must be application/json.")
 
     async def _whole_body(self, scope: Scope, receive: Receive, room: Room) -> Receive | None:
-        """Read the body up to its limit and as far as there is room, to be given to the route in one piece; later messages (the client left) pass through.
+        """Read the body up to its limit and as far as there is room, to be given to the route in one piece; later messages (the
+        client left) pass through.
 
         None if the client left before the end: half a request must not be carried out.
         """

@@ -1,15 +1,15 @@
 """JSON as requests may send it: UTF-8, finite numbers, bounded nesting and number of values; of equal keys in one object the
 last wins.
 
-Nothing here tries a place of the body twice: the depth and the number of values are found by counting, not by a pattern. A large
-body is read, and judged by the model of its route, in a thread, one at a time; the thread lets others have their turn all the while.
+Nothing here tries a place of the body twice: the depth and the number of values are found by counting, not by a pattern. A
+large body is read, and judged by the model of its route, in a thread, one at a time; the thread lets others have their turn.
 """
 
 import json
+import json.decoder
+import json.scanner
 import math
 from collections.abc import Callable
-from json.decoder import JSONObject
-from json.scanner import py_make_scanner
 from typing import Any
 
 from anyio import to_thread
@@ -136,14 +136,14 @@ def _integer(digits: str) -> int:
     return int(digits)
 
 
-def _decoder(*, patient: bool) -> json.JSONDecoder:
+def _decoder(*, patient: bool) -> Any:
     """One that keeps to the rules above. A `patient` one is Python's own code: the C code would not let another thread run
     before it is through, which takes it a third of a second with an object of 300,000 members.
     """
-    decoder = json.JSONDecoder(parse_constant=_no_number, parse_float=_finite, parse_int=_integer)
+    decoder: Any = json.JSONDecoder(parse_constant=_no_number, parse_float=_finite, parse_int=_integer)
     if patient:
-        decoder.parse_object = JSONObject
-        decoder.scan_once = py_make_scanner(decoder)
+        decoder.parse_object = json.decoder.JSONObject  # type: ignore[attr-defined]
+        decoder.scan_once = json.scanner.py_make_scanner(decoder)  # type: ignore[attr-defined]
     return decoder
 
 
