@@ -16,6 +16,8 @@ from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError
 
 from service.domain.cadence import Cadence
 from service.domain.errors import Refused
@@ -222,12 +224,12 @@ class Settings(BaseSettings):
     @field_validator("database_url")
     @classmethod
     def _known_database(cls, url: SecretStr | None) -> SecretStr | None:
-        return _with_scheme(url, ("sqlite", "postgresql", "postgresql+psycopg"))
+        return _well_formed(url, ("sqlite", "postgresql", "postgresql+psycopg"), "postgresql://user@host/database or sqlite:////folder/file.db")
 
     @field_validator("redis_url")
     @classmethod
     def _known_buffer(cls, url: SecretStr | None) -> SecretStr | None:
-        return _with_scheme(url, ("redis", "rediss", "unix"))
+        return _well_formed(url, ("redis", "rediss", "unix"), "redis://host:6379/0")
 
     @model_validator(mode="after")
     def _stays_on_this_machine(self) -> Self:
@@ -323,9 +325,21 @@ def masked(url: str) -> str:
     return f"{parts.scheme}://{netloc}{parts.path}"
 
 
-def _with_scheme(url: SecretStr | None, schemes: tuple[str, ...]) -> SecretStr | None:
-    if url is not None and url.get_secret_value().partition(":")[0] not in schemes:
-        raise ValueError(f"must be a URL that starts with one of {', '.join(schemes)}")
+def _well_formed(url: SecretStr | None, schemes: tuple[str, ...], example: str) -> SecretStr | None:
+    if url is None:
+        return None
+    given = url.get_secret_value()
+    scheme, colon, _ = given.partition("://")
+    if scheme not in schemes or not colon:
+        raise ValueError(f"must be a URL that starts with one of {', '.join(f'{name}://' for name in schemes)}")
+    try:
+        parts = urlsplit(given)
+        if "redis" in schemes:
+            _ = parts.port
+        elif make_url(given).host and scheme == "sqlite":
+            raise ValueError
+    except (ValueError, ArgumentError):  # whose words may hold the password
+        raise ValueError(f"must be a well-formed URL such as {example}") from None
     return url
 
 
