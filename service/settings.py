@@ -44,7 +44,7 @@ class Limits(Group):
     batch_body_bytes: int = Field(8_000_000, ge=1_000, description="largest body of POST /edits/batch and POST /eval")
     bodies_bytes: int = Field(
         64_000_000,
-        ge=1_000_000,
+        ge=1_000,
         description="room for all request bodies in flight together, beside 16 KiB of each; what finds none gets 503",
     )
     header_bytes: int = Field(16_384, ge=1_024, description="largest request head: request line and headers together")
@@ -54,6 +54,12 @@ class Limits(Group):
     concurrent_requests: int = Field(1_000, ge=1, description="requests answered at the same time; more get 503")
     connections: int = Field(2_000, ge=1, description="open connections; more are closed at once")
     waiting_edits: int = Field(10_000, ge=1, description="edits queued at the same time; more get 503")
+
+    @model_validator(mode="after")
+    def _a_body_finds_room(self) -> Self:
+        if self.bodies_bytes < max(self.body_bytes, self.batch_body_bytes):
+            raise ValueError("bodies_bytes must not be smaller than body_bytes and batch_body_bytes")
+        return self
 
 
 class GenerationSettings(Group):
