@@ -230,7 +230,9 @@ class Settings(BaseSettings):
     @field_validator("database_url")
     @classmethod
     def _known_database(cls, url: SecretStr | None) -> SecretStr | None:
-        return _well_formed(url, ("sqlite", "postgresql", "postgresql+psycopg"), "postgresql://user@host/database or sqlite:////folder/file.db")
+        return _well_formed(
+            url, ("sqlite", "postgresql", "postgresql+psycopg"), "postgresql://user@host/database or sqlite:////folder/file.db"
+        )
 
     @field_validator("redis_url")
     @classmethod

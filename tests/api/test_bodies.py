@@ -177,7 +177,18 @@ def test_a_client_that_has_sent_all_and_closed_its_side_is_answered(port: int) -
 
 @pytest.mark.parametrize(
     "target",
-    [b"http://localhost/edits", b"http://[::1/edits", b"*", b"localhost:80", b"edits", b"?", b"/%zz", b"/%", b"/%ff", b"/edits/%f"],
+    [
+        b"http://localhost/edits",
+        b"http://[::1/edits",
+        b"*",
+        b"localhost:80",
+        b"edits",
+        b"?",
+        b"/%zz",
+        b"/%",
+        b"/%ff",
+        b"/edits/%f",
+    ],
 )
 def test_an_address_that_is_no_path_gets_a_problem_and_no_traceback(port: int, target: bytes) -> None:
     with capture_logs() as lines:
