@@ -1,5 +1,5 @@
-"""No text from outside is looked through in steps that grow faster than its length: what reads four times as much takes about four
-times as long, and never the sixteen times of a step for every pair of places.
+"""No text from outside is looked through in steps that grow faster than its length: what reads four times as much takes about
+four times as long, and never the sixteen times of a step for every pair of places.
 
 Each case is the worst text that is known for what reads it. Compared are times of one process on one text and on its fourfold.
 """

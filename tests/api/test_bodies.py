@@ -14,6 +14,7 @@ from structlog.testing import capture_logs
 from service.api.bodies import SMALL_BYTES, Bodies
 from service.api.pieces import FREE_PIECES
 from service.api.problems import Problem
+from service.api.schemas import MOST_MEMBERS
 from service.api.schemas.edits import BatchIn
 from service.api.strict_json import MOST_FAULTS, MOST_VALUES, parse, read
 from service.settings import Settings
@@ -78,9 +79,18 @@ def test_a_large_body_of_tiny_values_or_of_one_huge_value_is_refused(body: bytes
 
 
 def test_more_faults_than_can_be_told_are_one_fault() -> None:
-    edits = [{f"{number:x}": 0 for number in range(150)} for _ in range(1 + MOST_FAULTS // 150)]
+    edit = {"rephrases": [{f"{number:x}": 0 for number in range(MOST_MEMBERS)} for _ in range(10)]}
 
-    assert refusal(json.dumps({"edits": edits}).encode()).detail == f"The body has more than {MOST_FAULTS} faults."
+    told = refusal(json.dumps({"edits": [edit] * (1 + MOST_FAULTS // (10 * MOST_MEMBERS))}).encode())
+
+    assert told.detail == f"The body has more than {MOST_FAULTS} faults."
+
+
+def test_an_object_with_more_fields_than_any_request_has_is_refused_as_a_whole() -> None:
+    told = refusal(json.dumps({"edits": [EDIT, {f"{number:x}": 0 for number in range(MOST_MEMBERS + 1)}]}).encode())
+
+    assert [fault.field for fault in told.errors] == ["edits[1]"]
+    assert told.detail == "edits[1] must have at most 64 fields"
 
 
 @pytest.mark.parametrize(
@@ -199,7 +209,7 @@ def test_an_address_that_is_no_path_gets_a_problem_and_no_traceback(port: int, t
     assert [line for line in lines if line["log_level"] == "error"] == []
 
 
-def test_bytes_that_are_no_http_behind_an_answer_end_the_connection_without_a_traceback(
+def test_what_is_no_http_behind_an_answer_ends_the_connection_without_a_traceback(
     port: int, caplog: pytest.LogCaptureFixture
 ) -> None:
     head = b"POST /edits HTTP/1.1\r\nHost: localhost\r\nContent-Type: text/plain\r\nTransfer-Encoding: chunked\r\n\r\n"
