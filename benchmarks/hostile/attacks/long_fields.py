@@ -18,11 +18,12 @@ IDLE = {"method": "locft", "window": {"deferred": 1_000_000, "deferred_s": 1e9}}
 
 
 def long_fields(ground: Ground) -> Finding:
-    """200 edits with a truth of 480,000 characters, which are refused; 200 with all the probes there may be; four lists at once."""
+    """200 edits with a truth of 480,000 characters, which are refused; 200 with all the probes there may be; four lists."""
     with ground.server(**IDLE) as server, server.start() as client:
         long = {"ground_truth": "x" * TOO_LONG}
         refused = Counter(client.post("/edits", json=_edit(number) | long).status_code for number in range(EDITS))
-        full = dict.fromkeys(("rephrases", "locality", "portability"), [f"{number} {PROBE}" for number in range(64)])
+        probes = [f"{number} {PROBE}" for number in range(64)]
+        full = {"rephrases": probes, "locality": probes, "portability": probes}
         posted = Counter(client.post("/edits", json=_edit(number) | full).status_code for number in range(EDITS))
         url = str(client.base_url).rstrip("/")
         with ground.pulse(url), Memory(server.pid) as memory, ThreadPoolExecutor(LISTS) as readers:
