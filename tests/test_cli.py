@@ -117,7 +117,7 @@ def test_an_address_that_is_none_is_refused_before_anything_opens_it(url: str) -
     result = runner.invoke(app, ["doctor", option, url])
 
     assert result.exit_code == USAGE
-    assert "must be a URL such as" in result.stderr
+    assert "must be a well-formed URL such as" in result.stderr
     assert SECRET not in result.output
 
 
