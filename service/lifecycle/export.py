@@ -18,13 +18,15 @@ from sqlalchemy.engine import Connection
 from service import __version__
 from service.domain.errors import Conflict, Corrupt, Gone, Refused, ServiceError, Unavailable
 from service.domain.version import Version, VersionStatus
+from service.lifecycle.faults import point
 from service.lifecycle.overlays import Overlays
 from service.lifecycle.retrain import request_retrain
 from service.lm.base import Base
 from service.lm.export import Written, read_manifest, write_export
 from service.lm.export_settings import SHARD_SIZE
-from service.store import events, heads, jobs, versions
+from service.store import events, heads, idempotency, jobs, versions
 from service.store.events import Event
+from service.store.idempotency import Keyed, unkeyed
 from service.store.jobs import Job
 from service.store.session import Store
 
@@ -46,18 +48,24 @@ def request_export(
     consolidate: Literal["minor", "major"] | None = None,
     max_shard_size: str | None = None,
     author: str,
+    keyed: Keyed | None = None,
     ring: Callable[[str], None] | None = None,
     now: datetime | None = None,
 ) -> Job:
     """Queue an export of a version (None: the head of this moment) to `folder / name`; without a name one is made up.
 
-    With `consolidate` it is the version that a retrain of that kind publishes, so none may be named. Raises Refused, NotFound,
-    Gone or Corrupt for what cannot be exported, Conflict if the name is taken or another export waits already.
+    With `consolidate` it is the version that a retrain of that kind publishes, so none may be named. A `keyed` request that was
+    answered before is answered with that job as it stands now. Raises Refused, NotFound, Gone or Corrupt for what cannot be
+    exported, Conflict if the name is taken or another export waits already.
     """
     if consolidate is not None and version is not None:
         raise Refused("version cannot be given with consolidate: what the retrain publishes is exported", field="version")
+    now = now or datetime.now(UTC)
+    asked = keyed or unkeyed(author)
     with store.write() as connection:
         head = heads.lock(connection)
+        if (answer := idempotency.recall(connection, asked)) is not None:
+            return jobs.get(connection, answer["job"])
         number = None if consolidate is not None else head.version if version is None else version
         if number is not None:
             _check_is_there(versions.get(connection, number))
@@ -73,10 +81,12 @@ def request_export(
         if any(job.status == "queued" for job in others):
             raise Conflict("another export waits already; ask again when it has begun")
         wish = {"version": number, "name": name, "consolidate": consolidate, "max_shard_size": max_shard_size}
-        now = now or datetime.now(UTC)
         job = jobs.insert(connection, "export", request=wish, reason=None, author=author, now=now)
         happened = Event(type="export.requested", version=number, job_id=job.id, author=author, data={"name": name})
         events.write(connection, [happened], now=now)
+        idempotency.remember(connection, asked, {"job": job.id}, now=now)
+        point("request.before_commit")
+    point("request.after_commit")
     if ring is not None:
         ring(job.id)
     return job

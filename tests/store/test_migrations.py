@@ -8,8 +8,9 @@ import pytest
 import sqlalchemy as sa
 from alembic import command
 
-from service.domain.errors import Unavailable
-from service.store import migrate
+from service.domain.errors import KeyReused, Unavailable
+from service.store import idempotency, migrate
+from service.store.idempotency import Keyed
 from service.store.session import Store
 from tests.store.stores import KINDS, database, founded
 
@@ -108,6 +109,29 @@ def test_an_upgrade_says_that_the_file_is_no_database(tmp_path: Path) -> None:
 
     with pytest.raises(Unavailable, match="damaged or no database"):
         migrate.upgrade(f"sqlite:///{tmp_path}/errata.db")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_key_from_before_keys_named_their_call_still_stands_for_its_edits(kind: str, tmp_path: Path) -> None:
+    key = "INSERT INTO idempotency_keys (author, key, body_hash, answer, created_at) VALUES ('ann', 'k', 'h', '{}', '2026-01-02')"
+    with database(kind, tmp_path) as url:
+        command.upgrade(migrate.configuration(url), "0003")
+        store = Store(url)
+        with store.write() as connection:
+            connection.execute(sa.text(key.replace("{}", '{"edits"\\:[["edit-1",false]]}')))
+
+        migrate.upgrade(url)
+
+        with store.read() as connection:
+            answer = idempotency.recall(connection, Keyed("ann", "edits", "k", "h"))
+            with pytest.raises(KeyReused):
+                idempotency.recall(connection, Keyed("ann", "rollback", "k", "h"))
+        with store.write() as connection:  # a server of the release before, beside this one
+            connection.execute(sa.text(key.replace("'k'", "'k2'")))
+            assert idempotency.recall(connection, Keyed("ann", "edits", "k2", "h")) == {}
+        store.close()
+
+    assert answer == {"edits": [["edit-1", False]]}
 
 
 @pytest.mark.parametrize("kind", KINDS)
