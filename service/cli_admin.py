@@ -49,9 +49,9 @@ def export(
             _bring(Path(done["result"]["path"]), out)
         result = done["result"]
         output.print(f"Version {result['version']} is in {out}: {result['files']} files, {result['bytes']:,} bytes", markup=False)
-        if result["window"]:
-            sentence = f"{result['window']} of its edits are interventions: load it with load_errata.py, which lies beside it"
-            output.print(sentence, markup=False)
+        if result.get("warning"):
+            errors.print(f"Warning: {result['warning']}", style="bold yellow", markup=False)
+            errors.print("On the command line: errata export --consolidate", style="bold yellow", markup=False)
 
 
 def purge(

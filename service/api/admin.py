@@ -123,8 +123,9 @@ async def post_export(running: Running, wanted: ExportIn, author: Author, key: K
     """Queue an export to a new folder in the server's folder of exports; `result` of the job says where. 409 if the name is
     taken.
 
-    `from_pretrained` loads it. A version with a window has its interventions beside it, with a loader; with `consolidate` a
-    retrain comes first, and what that publishes is exported.
+    `from_pretrained` loads it, unless the version has a window: then the interventions of its last edits lie beside the weights,
+    `load_errata.py` loads both, `from_pretrained` refuses, and `warning` in the job's `result` says how many edits the weights
+    lack. With `consolidate` a retrain comes first, and what that publishes is exported.
     """
     number = {"head": None, "base": 0}[wanted.version] if isinstance(wanted.version, str) else wanted.version
     asked = keyed("export", author, key, wanted)

@@ -17,13 +17,16 @@ from sqlalchemy.engine import Connection
 
 from service import __version__
 from service.domain.errors import Conflict, Corrupt, Gone, Refused, ServiceError, Unavailable
+from service.domain.liveset import LiveSet
 from service.domain.version import Version, VersionStatus
 from service.lifecycle.faults import point
 from service.lifecycle.overlays import Overlays
 from service.lifecycle.retrain import request_retrain
 from service.lm.base import Base
 from service.lm.export import Written, read_manifest, write_export
+from service.lm.export_card import warning_of
 from service.lm.export_settings import SHARD_SIZE
+from service.lm.overlay import Overlay
 from service.store import events, heads, idempotency, jobs, versions
 from service.store.events import Event
 from service.store.idempotency import Keyed, unkeyed
@@ -208,15 +211,16 @@ class Exports:
             base_name = heads.read(connection).base_name
             version = versions.get(connection, number)
             _check_is_there(version)
-            live = [item.edit_id for item in versions.live_set(connection, number).live]
-        manifest = self._manifest(job, version, live, base_name)
+            held = versions.live_set(connection, number)
         if (read_manifest(target) or {}).get("job") == job.id:  # whole already: the process ended between renaming and its row
             self._finish(job, version, _counted(target))
             return
         self._sweep(wish["name"])
+        overlay = self.overlays.of(version)
+        manifest = self._manifest(job, version, held, base_name) | _said_of_window(held, overlay)
         written = write_export(
             self.base,
-            self.overlays.of(version),
+            overlay,
             target,
             manifest=manifest,
             max_shard_size=wish["max_shard_size"] or self.max_shard_size,
@@ -225,14 +229,14 @@ class Exports:
         )
         self._finish(job, version, written)
 
-    def _manifest(self, job: Job, version: Version, live: list[str], base_name: str) -> dict[str, Any]:
+    def _manifest(self, job: Job, version: Version, held: LiveSet, base_name: str) -> dict[str, Any]:
         return {
             "version": version.number,
             "digest": version.digest,
             "base": _without_path(base_name),
             "fingerprint": self.base.fingerprint,
             "window": version.window,
-            "live": live,
+            "live": [item.edit_id for item in held.live],
             "errata": __version__,
             "job": job.id,
         }
@@ -260,13 +264,16 @@ class Exports:
     def _finish(self, job: Job, version: Version, written: Written) -> None:
         """Write what came of it; unless the version was purged meanwhile, of which nothing may stay."""
         now = self.clock()
+        result = _result(version, written)
         with self.store.write() as connection:
             if not _is_ours(connection, job):
                 return
             purged = versions.get(connection, version.number).status is VersionStatus.COLLECTED
             if not purged:
-                jobs.update(connection, job.id, result=_result(version, written))
+                jobs.update(connection, job.id, result=result)
                 jobs.say(connection, job.id, f"done: {written.files} files, {written.bytes} bytes", self.clock())
+                if result["warning"] is not None:
+                    jobs.say(connection, job.id, result["warning"], self.clock())
                 jobs.finish(connection, job.id, now=now)
                 happened = Event(type="export.done", version=version.number, job_id=job.id, author=job.author)
                 events.write(connection, [happened], now=now)
@@ -307,7 +314,16 @@ def _check_is_there(version: Version) -> None:
         raise Corrupt("the checkpoint of this version is damaged")
 
 
+def _said_of_window(held: LiveSet, overlay: Overlay) -> dict[str, Any]:
+    """How many edits the weights lack, and a sentence that warns of it; None where they lack nothing."""
+    beside = sum(item.is_live for item in held.window)
+    if overlay.adapter is None:
+        return {"beside": 0, "warning": None}
+    return {"beside": beside, "warning": warning_of(beside, len(held.live), len(held.window) - beside)}
+
+
 def _result(version: Version, written: Written) -> dict[str, Any]:
+    manifest = read_manifest(written.path) or {}
     return {
         "path": str(written.path),
         "files": written.files,
@@ -315,6 +331,7 @@ def _result(version: Version, written: Written) -> dict[str, Any]:
         "digest": version.digest,
         "version": version.number,
         "window": version.window,
+        "warning": manifest.get("warning"),
     }
 
 

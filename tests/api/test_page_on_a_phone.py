@@ -88,7 +88,7 @@ def test_an_empty_page_is_as_wide_as_the_phone(fresh: Live, phone: Browser) -> N
 
 def test_a_page_with_edits_versions_and_jobs_is_as_wide_as_the_phone(fresh: Live, phone: Browser) -> None:
     fresh.edit("The colour of a stone that lies in the garden of the neighbour is", "green")
-    fresh.edit("x" * 60, "y" * 20)
+    fresh.edit("x" * 30, "y" * 10)
     asked = fresh.client.post("/admin/retrain", json={"reason": "test"})
     fresh.follow(asked.headers["location"], lambda job: job["finished_at"] is not None)
     fresh.client.post("/admin/rollback", json={"to": 1, "reason": "test"})
