@@ -14,9 +14,9 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from service.command import DatabaseUrl, DataDir, Model, ServerUrl, errors, failures, settings_of, version_of
+from service.command import DatabaseUrl, DataDir, Model, ServerUrl, client_for, errors, failures, settings_of, telling, version_of
 from service.domain.errors import Conflict, Refused, Unavailable
-from service.own_server import server_for
+from service.repeating import post
 
 LOOK_S = 0.3
 BUT_APPLY = ("refit", "retrain", "export")
@@ -44,8 +44,8 @@ def export(
     body |= {"mode": mode} | ({} if max_shard_size is None else {"max_shard_size": max_shard_size})
     with failures():
         _refuse_taken(out)
-        with server_for(server, settings) as client:
-            done = _follow(client, _answer(client.post("/admin/export", json=body)))
+        with client_for(server, settings) as client:
+            done = _follow(client, _answer(post(client, "/admin/export", body)))
             _bring(Path(done["result"]["path"]), out)
         result = done["result"]
         output.print(f"Version {result['version']} is in {out}: {result['files']} files, {result['bytes']:,} bytes", markup=False)
@@ -66,8 +66,9 @@ def purge(
     settings = settings_of(data_dir=data_dir, database_url=database_url, model=model)
     if not yes:
         typer.confirm(f"Remove {len(edits)} edit(s) and every version and export that holds them, for good?", abort=True)
-    with failures(), server_for(server, settings) as client:
-        done = _answer(client.post("/admin/purge", json={"edits": edits}, timeout=PURGE_S))
+    with failures(), client_for(server, settings) as client:
+        with telling("purging"):
+            done = _answer(post(client, "/admin/purge", {"edits": edits}, timeout_s=PURGE_S))
         removed = (("versions", done["versions"]), ("checkpoints", done["files"]), ("exports", done["exports"]))
         for name, gone in removed:
             output.print(f"{name}: {', '.join(str(one) for one in gone) or 'none'}", markup=False)
@@ -95,8 +96,8 @@ def revoke(
         raise typer.BadParameter("must be a time such as 2026-11-20T12:00:00Z", param_hint="--since") from None
     moment = moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment
     body = {"author": author, "since": moment.isoformat(), "reason": reason, "restore_previous": restore_previous}
-    with failures(), server_for(server, settings) as client:
-        done = _answer(client.post("/admin/revoke", json=body))
+    with failures(), client_for(server, settings) as client:
+        done = _answer(post(client, "/admin/revoke", body))
         output.print(f"{len(done['retracted'])} edits were taken back, {done['already']} had been before")
         if done["retracted"]:
             _until_out(client)
@@ -117,7 +118,7 @@ def jobs(
 ) -> None:
     """List what the server does in the background, newest first, or cancel one of it."""
     settings = settings_of(data_dir=data_dir, database_url=database_url, model=model)
-    with failures(), server_for(server, settings) as client:
+    with failures(), client_for(server, settings) as client:
         if cancel is not None:
             items = [_answer(client.delete(f"/jobs/{_id(cancel)}"))]
         else:
@@ -145,14 +146,14 @@ def _follow(client: httpx.Client, job: dict[str, Any]) -> dict[str, Any]:
     """Wait until a job has ended, and say where it is. Raises Conflict if it did not end well; Ctrl-C cancels it."""
     said = 0
     try:
-        with errors.status("waiting") as shown:
+        with telling("waiting") as told:
             while job["finished_at"] is None:
                 time.sleep(LOOK_S)
                 job = _answer(client.get(f"/jobs/{job['id']}"))
                 for line in job["log"][said:]:
                     errors.print(line["message"], style="dim", markup=False)
                 said = len(job["log"])
-                shown.update(f"{job['progress']:.0%} {job['stage'] or ''}")
+                told(f"{job['progress']:.0%} {job['stage'] or ''}")
     except KeyboardInterrupt:
         client.delete(f"/jobs/{job['id']}")
         raise
