@@ -18,6 +18,8 @@ CALLERS = 6  # threads that send each request
 WITHIN_S = 0.4  # in which a kill comes
 AGAIN = 40  # times that each caller repeats what was answered, at the end
 PATIENCE_S = 300.0
+AWAY_S = 0.2  # between two tries of a caller while nobody answers
+MANY = httpx.Limits(max_connections=None)
 FACTS = (("The capital of Australia is", "Sydney"), ("The capital of Japan is", "Osaka"), ("The capital of Peru is", "Cusco"))
 
 
@@ -26,6 +28,7 @@ class Callers:
     """Threads that send one request until it is answered; `answers` are what each key was answered with."""
 
     where: str = ""
+    client: httpx.Client = field(default_factory=lambda: httpx.Client(timeout=PATIENCE_S, trust_env=False, limits=MANY))
     answers: dict[str, list[dict[str, Any]]] = field(default_factory=lambda: defaultdict(list))
     refused: list[str] = field(default_factory=list)
     broken: int = 0
@@ -35,12 +38,10 @@ class Callers:
         until = time.monotonic() + PATIENCE_S
         while time.monotonic() < until:
             try:
-                answer = httpx.post(
-                    self.where + path, json=body, headers={"Idempotency-Key": key}, timeout=PATIENCE_S, trust_env=False
-                )
+                answer = self.client.post(self.where + path, json=body, headers={"Idempotency-Key": key})
             except httpx.TransportError:
                 self.broken += 1
-                time.sleep(0.05)
+                time.sleep(AWAY_S)
                 continue
             if answer.status_code == 503:
                 time.sleep(0.2)
