@@ -1,5 +1,5 @@
 """Waiting for a server that starts. As long as it goes on it may take its time, since a large base model writes its neutral
-sentences for an hour; one that stands still is given up. What it does is told, for whoever waits.
+sentences for long; one that stands still is given up. What it does is told, for whoever waits.
 """
 
 import json
