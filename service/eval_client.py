@@ -23,7 +23,17 @@ from service.repeating import AWAY_S, LOOK_S, TRIES_S, post
 AT_ONCE = 1_000  # records of one evaluation: the server's limit
 BYTES_AT_ONCE = 4_000_000  # of one request: half of the server's default limit
 IDLE_S = 2.0  # after which no retrain is expected any more that nobody asked for
-FIELDS = ("prompt", "target", "rephrases", "locality", "portability", "generation", "wanted", "opposite")  # of a record
+FIELDS = (
+    "prompt",
+    "target",
+    "ground_truth",
+    "rephrases",
+    "locality",
+    "portability",
+    "generation",
+    "wanted",
+    "opposite",
+)  # of a record
 Told = Callable[[str], None]
 
 

@@ -35,7 +35,7 @@ def digest_of(body: In, **beside: Any) -> str:
 
 def keyed(call: str, author: str, key: str | None, body: In, **beside: Any) -> Keyed:
     """A request to a call as the store remembers it."""
-    return Keyed(author, call, key, digest_of(body, **beside))
+    return Keyed(author, call, key, "" if key is None else digest_of(body, **beside))
 
 
 def say_replayed(response: Response, asked: Keyed) -> None:
