@@ -15,6 +15,7 @@ from service.lifecycle.faults import point
 from service.store import edits, events, heads, idempotency
 from service.store.clock import now_of
 from service.store.events import Event
+from service.store.idempotency import Keyed
 from service.store.ids import new_id
 from service.store.session import Store
 
@@ -82,19 +83,17 @@ def accept(
     made under a key was purged, or Unavailable if too many edits wait.
     """
     _check(requests, idempotency_key)
+    asked = Keyed(author, idempotency.EDITS, idempotency_key, body_hash)
     with store.write() as connection:
         heads.lock(connection)
         now = now or now_of(connection)
-        if idempotency_key is not None:
-            answer = idempotency.recall(connection, author=author, key=idempotency_key, body_hash=body_hash)
-            if answer is not None:
-                return _replay(answer)
+        if (answer := idempotency.recall(connection, asked)) is not None:
+            return _replay(answer)
         receipt, new = _accept(connection, requests, author=author, method=method, now=now)
         if new and edits.count(connection, EditStatus.QUEUED) > waiting_limit:
             raise Unavailable("too many edits wait to be applied; send this one again later", retry_after_s=5.0)
-        if idempotency_key is not None:
-            answer = {"edits": [list(one) for one in receipt.accepted]}
-            idempotency.remember(connection, author=author, key=idempotency_key, body_hash=body_hash, answer=answer, now=now)
+        made = {"edits": [list(one) for one in receipt.accepted]}
+        idempotency.remember(connection, asked, made, now=now)
         point("submit.before_commit")
     point("submit.after_commit")
     if ring is not None:

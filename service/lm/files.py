@@ -2,6 +2,7 @@
 that they are no longer the same files.
 """
 
+import contextlib
 import hashlib
 import json
 from collections.abc import Callable, Mapping
@@ -39,6 +40,7 @@ def model_folder(path_or_id: str) -> Path:
     folder = Path(path_or_id).expanduser()
     if not folder.is_dir():
         folder = _from_hub(path_or_id)
+    _refuse_half_an_export(folder)
     _refuse_code(folder)
     _require_safetensors(folder)
     return folder
@@ -80,6 +82,20 @@ def _files(folder: Path) -> list[Path]:
 
 def _weights(folder: Path) -> list[Path]:
     return sorted(folder.glob("*.safetensors"))
+
+
+def _refuse_half_an_export(folder: Path) -> None:
+    """A version with a window is more than its tensors: as a base it would lack edits, and nobody would notice."""
+    manifest = folder / "errata.json"
+    if not manifest.is_file() or manifest.stat().st_size > MAX_JSON_BYTES:
+        return
+    with contextlib.suppress(ValueError, RecursionError, AttributeError):
+        if json.loads(manifest.read_bytes()).get("interventions") is not None:
+            raise Refused(
+                "The model folder is an export with a window, whose edits only its load_errata.py loads: export it with "
+                "--consolidate.",
+                field="model",
+            )
 
 
 def _refuse_code(folder: Path) -> None:

@@ -242,6 +242,7 @@ idempotency_keys = sa.Table(
     metadata,
     sa.Column("author", sa.String(255), primary_key=True),
     sa.Column("key", sa.String(255), primary_key=True),
+    sa.Column("call", sa.String(16), nullable=False, server_default="edits"),  # what it came to first, and stands for
     sa.Column("body_hash", sa.String(64), nullable=False),
     sa.Column("answer", sa.JSON, nullable=False),
     sa.Column("created_at", Moment, nullable=False),

@@ -9,9 +9,10 @@ import pytest
 import sqlalchemy as sa
 from alembic import command
 
-from service.domain.errors import Refused, Unavailable
-from service.store import migrate
+from service.domain.errors import KeyReused, Refused, Unavailable
+from service.store import idempotency, migrate
 from service.store.causes import of_connecting
+from service.store.idempotency import Keyed
 from service.store.session import Store
 from tests.store.stores import KINDS, database, founded
 
@@ -151,6 +152,29 @@ def test_without_the_driver_it_is_said_what_to_install(monkeypatch: pytest.Monke
     for open_it in (Store, migrate.upgrade):
         with pytest.raises(Refused, match="pip install"):
             open_it("postgresql://ann@127.0.0.1/errata")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_key_from_before_keys_named_their_call_still_stands_for_its_edits(kind: str, tmp_path: Path) -> None:
+    key = "INSERT INTO idempotency_keys (author, key, body_hash, answer, created_at) VALUES ('ann', 'k', 'h', '{}', '2026-01-02')"
+    with database(kind, tmp_path) as url:
+        command.upgrade(migrate.configuration(url), "0003")
+        store = Store(url)
+        with store.write() as connection:
+            connection.execute(sa.text(key.replace("{}", '{"edits"\\:[["edit-1",false]]}')))
+
+        migrate.upgrade(url)
+
+        with store.read() as connection:
+            answer = idempotency.recall(connection, Keyed("ann", "edits", "k", "h"))
+            with pytest.raises(KeyReused):
+                idempotency.recall(connection, Keyed("ann", "rollback", "k", "h"))
+        with store.write() as connection:  # a server of the release before, beside this one
+            connection.execute(sa.text(key.replace("'k'", "'k2'")))
+            assert idempotency.recall(connection, Keyed("ann", "edits", "k2", "h")) == {}
+        store.close()
+
+    assert answer == {"edits": [["edit-1", False]]}
 
 
 @pytest.mark.parametrize("kind", KINDS)
