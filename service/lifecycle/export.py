@@ -28,6 +28,7 @@ from service.lm.export_card import warning_of
 from service.lm.export_settings import SHARD_SIZE
 from service.lm.overlay import Overlay
 from service.store import events, heads, idempotency, jobs, versions
+from service.store.clock import now_of
 from service.store.events import Event
 from service.store.idempotency import Keyed, unkeyed
 from service.store.jobs import Job
