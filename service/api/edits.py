@@ -17,8 +17,10 @@ from service.api.schemas import In, Page
 from service.api.schemas.edits import EXAMPLE_EDIT_OUT, BatchIn, EditIn, EditOut, ListQuery, RetractQuery, WaitQuery
 from service.api.strict_json import StrictRoute
 from service.api.text import ID
+from service.domain.cost import Bounds
 from service.domain.edit import Edit, EditStatus
 from service.domain.errors import Refused
+from service.lifecycle.cost import Scales
 from service.lifecycle.fits import check_fits
 from service.lifecycle.retract import retract
 from service.lifecycle.submit import SubmitResult, submit
@@ -149,8 +151,12 @@ async def _submit(running: Parts, given: Sequence[EditIn], body: In, *, author: 
     requests = [edit.to_domain(running.settings.carrier) for edit in given]
     digest = hashlib.sha256(json.dumps(body.model_dump(), sort_keys=True, ensure_ascii=True).encode()).hexdigest()
 
+    limits, listed = running.settings.limits, isinstance(body, BatchIn)
+    scales = Scales(running.base, Bounds(limits.edit_tokens, limits.report_tokens, limits.batch_tokens), listed=listed)
+
     def accept() -> SubmitResult:
-        check_fits(running.base, requests, listed=isinstance(body, BatchIn))
+        check_fits(running.base, requests, listed=listed)
+        scales.check(requests)
         return submit(
             running.store,
             requests,
@@ -159,6 +165,7 @@ async def _submit(running: Parts, given: Sequence[EditIn], body: In, *, author: 
             body_hash=digest,
             method=running.settings.carrier,
             waiting_limit=running.settings.limits.waiting_edits,
+            weigh=scales.weigh,
             ring=running.ring,
         )
 

@@ -93,6 +93,7 @@ class Edit(EditRequest):
     supersedes: str | None = None
     superseded_by: str | None = None
     error: str | None = None
+    tokens: int = 0  # what a fit of it alone is given, padding included; 0: nobody counted
 
 
 def normalise(text: str) -> str:

@@ -21,6 +21,10 @@ class FitCancelled(ServiceError):
     """A fit was told to stop. Nothing of it is kept."""
 
 
+class FitOverdue(ServiceError):
+    """A fit took longer than it may. Nothing of it is kept."""
+
+
 @dataclass(frozen=True)
 class Item:
     """What an overlay is asked to say: `edit.prompt` is answered with `target`.

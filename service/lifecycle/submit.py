@@ -5,6 +5,7 @@ order of commit.
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from typing import TypeVar
 
 from sqlalchemy.engine import Connection
 
@@ -17,7 +18,16 @@ from service.store.ids import new_id
 from service.store.session import Store
 
 MOST_EDITS = 1_000
+MOST_PROBES = 256  # of one kind that an edit may come to have by being asked for again and again
 KEY_CHARACTERS = 255
+
+Known = TypeVar("Known", bound=EditRequest)
+Weigh = Callable[[EditRequest, int], int]
+
+
+def weightless(request: EditRequest, at: int) -> int:
+    """For stores without a model: nothing is known, and nothing refused."""
+    return 0
 
 
 @dataclass(frozen=True)
@@ -49,10 +59,14 @@ def submit(
     body_hash: str = "",
     method: str = "auto",
     waiting_limit: int = 10_000,
+    weigh: Weigh = weightless,
     ring: Callable[[str], None] | None = None,
     now: datetime | None = None,
 ) -> SubmitResult:
     """Accept all requests or none.
+
+    `weigh` says what a fit of an edit is given, or raises for one that costs too much: it is asked for what every request comes
+    to together with the edit that it is added to, and told the request's place.
 
     `method` is the setting that says who carries an edit that names no method. `ring` is called after the commit with each new
     edit's id; if the call is lost, the worker's sweep finds the row. Raises Refused, KeyReused, Gone if all that was made
@@ -66,7 +80,7 @@ def submit(
             answer = idempotency.recall(connection, author=author, key=idempotency_key, body_hash=body_hash)
             if answer is not None:
                 return _replay(connection, answer)
-        result, new = _accept(connection, requests, author=author, method=method, now=now)
+        result, new = _accept(connection, requests, author=author, method=method, weigh=weigh, now=now)
         if new and edits.count(connection, EditStatus.QUEUED) > waiting_limit:
             raise Unavailable("too many edits wait to be applied; send this one again later", retry_after_s=5.0)
         if idempotency_key is not None:
@@ -87,34 +101,42 @@ class _New:
     id: str
     status: EditStatus
     request: EditRequest
+    at: int  # the place of the last request that it was made of
 
 
 def _accept(
-    connection: Connection, requests: Sequence[EditRequest], *, author: str, method: str, now: datetime
+    connection: Connection, requests: Sequence[EditRequest], *, author: str, method: str, weigh: Weigh, now: datetime
 ) -> tuple[SubmitResult, list[str]]:
     standing: dict[str, _New] = {}  # the new edit that stands for a conflict key
+    told: dict[str, tuple[Edit, int]] = {}  # the edit of a conflict key that was there before, with probes it did not have
     order: list[tuple[str, bool]] = []
     new: list[_New] = []
-    for request in requests:
+    for at, request in enumerate(requests):
         key = edits.key_digest(request)
         made = standing.get(key)
-        before = None if made else edits.latest_of_key(connection, key)
+        before = None if made else told[key][0] if key in told else edits.latest_of_key(connection, key)
         known = made.request if made else before
         is_same = known is not None and known.target == request.target
         if made and is_same and _has_surfaces(made.request, request):
-            made.request = replace(made.request, **edits.with_probes(made.request, request))
+            made.request, made.at = _told(made.request, request), at
             order.append((made.id, True))
         elif before and is_same and _is_learned(before, request):
-            edits.add_probes(connection, before, request)
+            more = _told(before, request)
+            if more != before:
+                told[key] = (more, at)
             order.append((before.id, True))
         else:
             status = first_status(request.method, method)
-            standing[key] = _New(new_id(), status, _carrying(known, request) if known and is_same else request)
+            standing[key] = _New(new_id(), status, _carrying(known, request) if known and is_same else request, at)
             new.append(standing[key])
             order.append((standing[key].id, False))
+    # Once each, at the end: an edit may be told more a thousand times in one batch.
+    tokens = {one.id: weigh(one.request, one.at) for one in new}
+    for edit, at in told.values():
+        edits.write_probes(connection, edit, weigh(edit, at))
     first = heads.take_seqs(connection, len(new)) if new else 0
     rows = [(one.id, first + index, one.status, one.request) for index, one in enumerate(new)]
-    edits.insert(connection, rows, author=author, now=now)
+    edits.insert(connection, rows, author=author, now=now, tokens=tokens)
     happened = [Event(type="edit.accepted", edit_id=edit_id, author=author, data={"seq": seq}) for edit_id, seq, _, _ in rows]
     events.write(connection, happened, now=now)
     found = {edit.id: edit for edit in edits.many(connection, {edit_id for edit_id, _ in order})}
@@ -122,11 +144,20 @@ def _accept(
     return SubmitResult(accepted), [one.id for one in new]
 
 
+def _told(known: Known, request: EditRequest) -> Known:
+    """An edit, or one in the making, with the probes of an identical request. Raises TooLong if these are too many."""
+    probes = edits.with_probes(known, request)
+    for kind in edits.PROBE_KINDS:
+        if len(probes[kind]) > max(MOST_PROBES, len(getattr(known, kind))):
+            raise TooLong(f"{kind} must hold at most {MOST_PROBES} with those that this edit has already", field=kind)
+    return replace(known, **probes)
+
+
 def _is_learned(edit: Edit, request: EditRequest) -> bool:
     """Whether an edit teaches all that a request of its fact and target asks for: what waits can be told more, what was fitted,
     or is being, has learned the wordings that it had.
     """
-    told = replace(edit, **edits.with_probes(edit, request)) if edit.status is EditStatus.QUEUED else edit
+    told = _told(edit, request) if edit.status is EditStatus.QUEUED else edit
     return _has_surfaces(edit, request) and _lessons(request) <= _lessons(told)
 
 
@@ -144,7 +175,7 @@ def _lessons(request: EditRequest) -> set[tuple[str, str]]:
 def _carrying(known: EditRequest, request: EditRequest) -> EditRequest:
     """A request that shall take the place of what teaches the same already: with its wordings, probes and surfaces."""
     surfaces = tuple(dict.fromkeys((*known.surfaces, *request.surfaces))) if known.surfaces and request.surfaces else ()
-    return replace(request, surfaces=surfaces, **edits.with_probes(request, known))
+    return replace(_told(request, known), surfaces=surfaces)
 
 
 def first_status(asked: Method, setting: str) -> EditStatus:
