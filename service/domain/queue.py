@@ -40,7 +40,7 @@ class Queue:
 
 
 def next_job(queue: Queue, *, most: int, budget: int, large: int) -> tuple[str, ...]:
-    """The ids of the edits that make the next job: a large one alone, or small ones, at most `most`, of `budget` tokens in all."""
+    """The ids of the edits that make the next job: a large one alone, or at most `most` small ones of `budget` tokens in all."""
     free = _free(queue)
     first = _first_large(queue)
     if first is not None and (not free or is_its_turn(first, queue.ended, large=large)):

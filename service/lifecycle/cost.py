@@ -1,7 +1,7 @@
 """What an edit costs, in tokens, and how much of it is accepted: estimated before anything is stored.
 
-A row is one text with its answer on one surface. A fit runs rows side by side, so it costs their number times the longest of them,
-padding included, whatever the base model's context would allow; a report asks them one after another, so there they add up.
+A row is one text with its answer on one surface. A fit runs rows side by side, so it costs their number times the longest of
+them, padding included, whatever the base model's context would allow; a report asks them one after another, so there they add up.
 """
 
 from collections.abc import Iterator, Sequence
@@ -86,7 +86,9 @@ def cost_of(base: Base, request: EditRequest) -> Cost:
     """What an edit costs. Raises Refused for a text that does not fit the model at all."""
     surfaces = request.surfaces or base.surfaces
     own = list(_rows(base, request.prompt, request.target, surfaces))
-    rephrases = [(probe, list(_rows(base, probe.prompt, probe.answer or request.target, surfaces))) for probe in request.rephrases]
+    rephrases = [
+        (probe, list(_rows(base, probe.prompt, probe.answer or request.target, surfaces))) for probe in request.rephrases
+    ]
     learned = [length for probe, lengths in rephrases if probe.train for length in lengths]
     kept = [len(encode_prompt(base, probe.prompt)) + BASE_ANSWER_TOKENS for probe in request.locality if probe.train]
     asked = {

@@ -287,7 +287,19 @@ def fill_scores(connection: Connection, edit_id: str, scores: Mapping[str, Any])
 def edit_of(row: RowMapping) -> Edit:
     """A row as the domain knows it."""
     probes: dict[str, Any] = {kind: tuple(Probe(**probe) for probe in row["probes"].get(kind, ())) for kind in PROBE_KINDS}
-    same = ("id", "seq", "prompt", "target", "subject", "relation", "ground_truth", "conflict_key", "metadata", "author", "tokens")
+    same = (
+        "id",
+        "seq",
+        "prompt",
+        "target",
+        "subject",
+        "relation",
+        "ground_truth",
+        "conflict_key",
+        "metadata",
+        "author",
+        "tokens",
+    )
     later = ("created_at", "applied_at", "version", "report", "supersedes", "superseded_by", "error")
     return Edit(
         status=EditStatus(row["status"]),
