@@ -3,7 +3,7 @@
 Edits of one conflict key are fitted in order of acceptance, whatever they cost.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 TURNS = 4  # jobs of small edits in a row after which a large one that waited for them has its turn
@@ -29,29 +29,36 @@ class Passed:
 
 @dataclass(frozen=True)
 class Queue:
-    """What waits, each in order of acceptance: the first `small` and `large` edits, and for keys of the small ones the first
-    large edit (`held`); and the last jobs that ended, newest first.
+    """What waits, in order of acceptance: the first `small` and the first `large` edits; and the last jobs that ended, newest
+    first.
     """
 
     small: Sequence[Waiting]
     large: Sequence[Waiting]
-    held: Mapping[str, int]
     ended: Sequence[Passed]
 
 
 def next_job(queue: Queue, *, most: int, budget: int, large: int) -> tuple[str, ...]:
-    """The ids of the edits that make the next job: a large one alone, or at most `most` small ones of `budget` tokens in all."""
-    free = _free(queue)
+    """The ids of the edits that make the next job: a large one alone, or at most `most` small ones of `budget` tokens in all.
+
+    Large edits that small ones of it overtake within one fact come along: the newest is fitted, the others are superseded.
+    """
     first = _first_large(queue)
-    if first is not None and (not free or is_its_turn(first, queue.ended, large=large)):
+    if first is not None and (not queue.small or is_its_turn(first, queue.ended, large=large)):
         return (first.edit_id,)
-    return tuple(one.edit_id for one in _within(free[:most], budget))
+    taken: list[Waiting] = []
+    for one in queue.small:
+        budget -= one.tokens
+        more = [*(other for other in queue.large if other.key == one.key and other.seq < one.seq and other not in taken), one]
+        if taken and (budget < 0 or len(taken) + len(more) > most):
+            break
+        taken += more
+    return tuple(one.edit_id for one in sorted(taken, key=lambda one: one.seq))
 
 
 def gives_way_to(running: Waiting, queue: Queue, *, large: int) -> bool:
     """Whether the fit of a large edit ends for the sake of small ones that wait: unless it is its turn."""
-    free = [one for one in _free(queue) if one.key != running.key]
-    return bool(free) and not is_its_turn(running, queue.ended, large=large)
+    return bool(queue.small) and not is_its_turn(running, queue.ended, large=large)
 
 
 def is_its_turn(one: Waiting, ended: Sequence[Passed], *, large: int) -> bool:
@@ -60,23 +67,7 @@ def is_its_turn(one: Waiting, ended: Sequence[Passed], *, large: int) -> bool:
     return len(last) == TURNS and all(job.seq > one.seq and job.tokens <= large for job in last)
 
 
-def _free(queue: Queue) -> list[Waiting]:
-    """Small edits that need not wait for a large one of their own key."""
-    return [one for one in queue.small if one.seq < queue.held.get(one.key, one.seq + 1)]
-
-
 def _first_large(queue: Queue) -> Waiting | None:
-    """The oldest large edit before which no small one of its key is to be fitted."""
+    """The oldest large edit before which no small one of its fact is to be fitted."""
     before = {one.key: one.seq for one in reversed(queue.small)}
     return next((one for one in queue.large if before.get(one.key, one.seq) >= one.seq), None)
-
-
-def _within(free: Sequence[Waiting], budget: int) -> list[Waiting]:
-    """As many of the first edits as the budget has room for, one at least."""
-    taken: list[Waiting] = []
-    for one in free:
-        budget -= one.tokens
-        if taken and budget < 0:
-            break
-        taken.append(one)
-    return taken

@@ -31,9 +31,9 @@ def gives_way(connection: Connection, parts: Parts, edit_ids: Sequence[str]) -> 
 
 
 def _queue(connection: Connection, parts: Parts) -> Queue:
-    small, large, held = edits.queue(connection, most=parts.settings.joint, large=parts.settings.large)
+    small, large = edits.queue(connection, most=parts.settings.joint, large=parts.settings.large)
     if not small:
-        return Queue(small, large, held, ())
+        return Queue(small, large, ())
     last = jobs.page(connection, limit=TURNS, kind="apply", status=ENDED)
     passed = (edits.passed(connection, job.edit_ids) for job in last)
-    return Queue(small, large, held, [one for one in passed if one is not None])
+    return Queue(small, large, [one for one in passed if one is not None])

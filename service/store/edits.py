@@ -114,21 +114,15 @@ def page(
     return [edit_of(row) for row in connection.execute(select).mappings()]
 
 
-def queue(connection: Connection, *, most: int, large: int) -> tuple[list[Waiting], list[Waiting], dict[str, int]]:
-    """What waits, in order of acceptance: at most so many small edits and so many large ones, of more than `large` tokens; and
-    for each key of these small ones, where there is one, the first large edit's number.
-    """
+def queue(connection: Connection, *, most: int, large: int) -> tuple[list[Waiting], list[Waiting]]:
+    """What waits, in order of acceptance: at most so many small edits, and so many large ones, of more than `large` tokens."""
     waits, is_large = t.edits.c.status == EditStatus.QUEUED, t.edits.c.tokens > large
     select = sa.select(t.edits.c.id, t.edits.c.key_digest, t.edits.c.seq, t.edits.c.tokens).where(waits)
     small, heavy = (
         [Waiting(*row) for row in connection.execute(select.where(size).order_by(t.edits.c.seq).limit(most))]
         for size in (sa.not_(is_large), is_large)
     )
-    if not small or not heavy:
-        return small, heavy, {}
-    keys = {one.key for one in small}
-    first = sa.select(t.edits.c.key_digest, sa.func.min(t.edits.c.seq)).where(waits, is_large, t.edits.c.key_digest.in_(keys))
-    return small, heavy, dict(tuple(row) for row in connection.execute(first.group_by(t.edits.c.key_digest)))
+    return small, heavy
 
 
 def passed(connection: Connection, edit_ids: Collection[str]) -> Passed | None:
