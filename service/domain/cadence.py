@@ -22,7 +22,7 @@ class Cadence:
 
     soft: int = 25  # a window this long makes a retrain due
     hard: int = 50  # a window this long takes no more
-    tokens: int = 65_536  # nor does one that costs so much: each fit runs all of it
+    tokens: int = 32_768  # nor does one that costs so much: each fit runs all of it
     deferred: int = 8  # so many deferred edits make a retrain due
     deferred_s: float = 300.0  # seconds a deferred edit waits at most before a retrain is due
     method: Literal["auto", "baft", "locft"] = (
