@@ -15,6 +15,7 @@ from fastapi import FastAPI
 from service import __version__
 from service.api.protocol import DeadlineProtocol
 from service.app import create_app, open_parts
+from service.descriptors import within_descriptors
 from service.listening import in_use
 from service.settings import Settings
 
@@ -27,6 +28,7 @@ def serve(settings: Settings, sockets: list[socket.socket]) -> None:
 
     Raises ServiceError if a part cannot be opened: nothing listens then.
     """
+    settings = within_descriptors(settings)
     with open_parts(settings) as parts:
         Server(config(create_app(settings, parts), settings)).run(sockets)
 
