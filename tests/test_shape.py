@@ -148,3 +148,15 @@ def test_the_page_of_settings_is_what_the_command_prints() -> None:
     from service.settings_table import markdown
 
     assert (ROOT / "docs" / "settings.md").read_text() == markdown(), "run: errata settings > docs/settings.md"
+
+
+def test_every_word_that_stands_where_an_id_could_stand_is_known_as_no_id() -> None:
+    from fastapi.routing import APIRoute
+
+    from service.api.addresses import WORDS
+    from service.app import ROUTERS
+
+    routes = [route for router in ROUTERS for route in router.routes if isinstance(route, APIRoute)]
+    words = [route.path for route in routes if not route.param_convertors]
+    taken = [(word, route.path) for word in words for route in routes if route.param_convertors and route.path_regex.match(word)]
+    assert taken == [], f"name it among {WORDS}, and give the other path by `one`"

@@ -149,17 +149,6 @@ def test_an_edit_that_is_told_more_by_a_batch_again_and_again_is_weighed_once(fu
     assert (len(edit.rephrases), edit.tokens) == (20, 7)
 
 
-def test_probes_of_one_kind_do_not_pile_up_without_end(furnish: Furnish) -> None:
-    house = furnish()
-    many = [request(rephrases=probes(*(f"Moss {n} {m} is" for m in range(64)))) for n in range(5)]
-
-    with pytest.raises(TooLong) as caught:
-        submit(house.store, many, author="ann")
-
-    assert caught.value.field == "rephrases"
-    assert "at most 256" in caught.value.message
-
-
 # In the queue.
 
 
