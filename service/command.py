@@ -3,6 +3,8 @@
 Exit codes: 0 done, 1 refused or failed, 2 wrong usage (also: a setting that is refused).
 """
 
+import errno
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +17,7 @@ from service.domain.errors import Refused, ServiceError
 from service.log import configure_logging
 from service.settings import Settings, load_settings
 
+OF_THE_DISK = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ENOTDIR, errno.EISDIR)
 FAILED = 1
 USAGE = 2
 MOST_DIGITS = 18  # a number that every database can hold
@@ -55,8 +58,8 @@ def version_of(text: str) -> int | Literal["head", "base"]:
 
 @contextmanager
 def failures() -> Iterator[None]:
-    """Errors raised on purpose, here or by a server, become one sentence and exit code 1; anything else is a fault of ours and
-    keeps its traceback.
+    """Errors raised on purpose, here or by a server, and what the disk refuses become one sentence and exit code 1; anything else
+    is a fault of ours and keeps its traceback.
     """
     import httpx  # here, because `errata version` need not wait for it
 
@@ -66,4 +69,9 @@ def failures() -> Iterator[None]:
         yield
     except (ServiceError, httpx.HTTPError) as error:
         errors.print(told(error), style="red", markup=False)
+        raise typer.Exit(FAILED) from None
+    except OSError as error:
+        if error.errno not in OF_THE_DISK or error.filename is None:
+            raise
+        errors.print(f"{error.filename}: {os.strerror(error.errno).lower()}", style="red", markup=False)
         raise typer.Exit(FAILED) from None

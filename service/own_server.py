@@ -121,8 +121,6 @@ def refuse_used_folder(settings: Settings) -> None:
         store.hold_folder()
     except Conflict:
         raise Conflict("a running server is using the data folder: name it with --server URL") from None
-    except OSError:
-        raise Unavailable("the data folder cannot be opened; see that it may be written to") from None
     finally:
         store.close()
 

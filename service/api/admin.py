@@ -184,4 +184,4 @@ async def _queued(running: Parts, job: Job, response: Response) -> JobOut:
     await run_in_threadpool(running.ring, job.id)
     response.headers["Location"] = f"/jobs/{job.id}"
     response.headers["Retry-After"] = "1"
-    return shown(job)
+    return shown(job, running.store.clock())

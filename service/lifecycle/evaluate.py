@@ -9,7 +9,7 @@ import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any, Literal, Protocol
 
 import structlog
@@ -26,6 +26,7 @@ from service.lifecycle.parts import Parts
 from service.lifecycle.stepwise import Stepwise
 from service.lm.overlay import Overlay
 from service.store import edits, evals, heads, summaries, versions
+from service.store.clock import now_of
 from service.store.evals import Evaluation
 from service.store.session import Store
 from service.store.summaries import ListedEval
@@ -100,7 +101,7 @@ def request_eval(
             request=request,
             about={**about, "metrics": metrics, "capability": capability},
             author=author,
-            now=now or datetime.now(UTC),
+            now=now or now_of(connection),
         )
     if ring is not None:
         ring(queued.id)
@@ -127,7 +128,7 @@ def cancel_eval(store: Store, eval_id: str, *, now: datetime | None = None) -> E
         found = evals.get(connection, eval_id)
         if found.status in ("done", "failed"):
             raise Conflict("the evaluation is over; it is kept and cannot be cancelled", field="id")
-        evals.cancel(connection, eval_id, now=now or datetime.now(UTC))
+        evals.cancel(connection, eval_id, now=now or now_of(connection))
         return evals.get(connection, eval_id)
 
 

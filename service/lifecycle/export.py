@@ -24,6 +24,7 @@ from service.lm.base import Base
 from service.lm.export import Written, read_manifest, write_export
 from service.lm.export_settings import SHARD_SIZE
 from service.store import events, heads, jobs, versions
+from service.store.clock import now_of
 from service.store.events import Event
 from service.store.jobs import Job
 from service.store.session import Store
@@ -73,7 +74,7 @@ def request_export(
         if any(job.status == "queued" for job in others):
             raise Conflict("another export waits already; ask again when it has begun")
         wish = {"version": number, "name": name, "consolidate": consolidate, "max_shard_size": max_shard_size}
-        now = now or datetime.now(UTC)
+        now = now or now_of(connection)
         job = jobs.insert(connection, "export", request=wish, reason=None, author=author, now=now)
         happened = Event(type="export.requested", version=number, job_id=job.id, author=author, data={"name": name})
         events.write(connection, [happened], now=now)

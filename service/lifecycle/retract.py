@@ -5,7 +5,7 @@ that a fit lost.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 
 from sqlalchemy.engine import Connection
 
@@ -13,6 +13,7 @@ from service.domain.edit import Edit, EditStatus
 from service.domain.errors import Conflict
 from service.domain.liveset import Role
 from service.store import edits, events, heads, jobs, versions
+from service.store.clock import now_of
 from service.store.edits import Change
 from service.store.events import Event
 from service.store.session import Store
@@ -43,9 +44,9 @@ def retract(
     Raises NotFound, or Conflict for an edit that is superseded, or that failed and nothing was trained on. Doing it twice is the
     same as once.
     """
-    now = now or datetime.now(UTC)
     with store.write() as connection:
         heads.lock(connection)
+        now = now or now_of(connection)
         edit = edits.get(connection, edit_id)
         if edit.status is EditStatus.RETRACTED:
             return Retraction(edit, True)

@@ -9,7 +9,7 @@ Whatever ends a retrain without a publication leaves the head as it was, and say
 import threading
 from collections.abc import Callable, Set
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import datetime
 
 from service.domain import cadence
 from service.domain.cadence import Mode
@@ -27,6 +27,7 @@ from service.lifecycle.snapshots import Course
 from service.lifecycle.standing import snapshot, standing_of
 from service.lifecycle.work import Turn, Watch, items_of, known_edits, standpoint
 from service.store import events, heads, jobs, versions
+from service.store.clock import now_of
 from service.store.events import Event
 from service.store.heads import FenceLost
 from service.store.jobs import Job
@@ -77,9 +78,9 @@ def request_retrain(
     Without a mode the worker chooses when it begins. Raises Conflict if there is nothing to train on and nothing to undo, or for
     anybody's but a major one, nothing that the tensors do not have.
     """
-    now = now or datetime.now(UTC)
     with store.write() as connection:
         head = heads.lock(connection)
+        now = now or now_of(connection)
         waiting = jobs.active(connection, "retrain", "queued")
         if waiting is not None:
             if mode == "major" and waiting.mode != "major":

@@ -7,7 +7,7 @@ was cut off is finished by calling again.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 
 import structlog
 from sqlalchemy.engine import Connection
@@ -16,6 +16,7 @@ from service.domain.edit import EditStatus
 from service.domain.errors import Refused
 from service.lifecycle.retract import AT_ONCE, NEVER
 from service.store import edits, events, heads, jobs
+from service.store.clock import now_of
 from service.store.edits import Change, Standing
 from service.store.events import Event
 from service.store.session import Store
@@ -54,7 +55,6 @@ def revoke(
         raise Refused("since must name a time zone, for instance end in Z", field="since")
     if not author.strip():
         raise Refused("author must not be blank", field="author")
-    now = now or datetime.now(UTC)
     taken: list[str] = []
     barred: list[str] = []
     already = 0
@@ -62,6 +62,7 @@ def revoke(
     while True:
         with store.write() as connection:
             heads.lock(connection)
+            now = now or now_of(connection)
             found = edits.of_author(connection, author, since=since, until=now, after_seq=after, limit=CHUNK)
             going = [one for one in found if not one.asked]
             already += len(found) - len(going)

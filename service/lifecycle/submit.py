@@ -4,7 +4,7 @@ order of commit.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
 from sqlalchemy.engine import Connection
@@ -13,6 +13,7 @@ from service.domain.edit import Edit, EditRequest, EditStatus, Method, normalise
 from service.domain.errors import Refused, TooLong, Unavailable
 from service.lifecycle.faults import point
 from service.store import edits, events, heads, idempotency
+from service.store.clock import now_of
 from service.store.events import Event
 from service.store.ids import new_id
 from service.store.session import Store
@@ -92,9 +93,9 @@ def accept(
     made under a key was purged, or Unavailable if too many edits wait.
     """
     _check(requests, idempotency_key)
-    now = now or datetime.now(UTC)
     with store.write() as connection:
         heads.lock(connection)
+        now = now or now_of(connection)
         if idempotency_key is not None:
             answer = idempotency.recall(connection, author=author, key=idempotency_key, body_hash=body_hash)
             if answer is not None:

@@ -58,7 +58,12 @@ class House:
         self.swaps: list[Published] = []
         follower = Follower(self.store, overlays, self.swaps.append)
         self.parts = Parts(
-            store=self.store, overlays=overlays, editors=self.ledger.editors(), follower=follower, settings=self.settings
+            store=self.store,
+            overlays=overlays,
+            editors=self.ledger.editors(),
+            follower=follower,
+            settings=self.settings,
+            clock=self.store.clock,
         )
         self.opened: Opened = open_head(self.parts)
         self.worker = Worker(self.parts, alone=alone)
