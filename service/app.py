@@ -171,6 +171,7 @@ def _lifecycle(settings: Settings, store: Store, serving: Serving, seal: Seal, e
         settings=LifecycleSettings(
             cadence=settings.window.cadence(settings.method),
             gate=settings.window.gate(),
+            fit_s=settings.limits.fit_s,
             monitor_s=settings.window.monitor_s,
             monitor_sample=settings.window.monitor_sample,
             keep_last=settings.retention.keep_last,

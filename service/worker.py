@@ -18,7 +18,7 @@ import structlog
 from service.buffer.doorbell import Doorbell
 from service.buffer.in_process import InProcessDoorbell
 from service.domain.errors import Stale, Unavailable
-from service.editors.protocol import FitCancelled
+from service.editors.protocol import FitCancelled, FitOverdue
 from service.lifecycle.apply import apply, give_up_or_narrow
 from service.lifecycle.attempts import count_failure, reason_of
 from service.lifecycle.collect import collect
@@ -194,7 +194,7 @@ class Worker:
             if kind == "retrain":
                 count_failure(self._parts, turn, error)
             elif kind == "apply":
-                give_up_or_narrow(self._parts, turn, reason_of(error))
+                give_up_or_narrow(self._parts, turn, reason_of(error), overdue=isinstance(error, FitOverdue))
             else:
                 give_up_or_retry(self._parts, turn, kind, reason_of(error))
         except FenceLost:

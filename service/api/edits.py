@@ -27,7 +27,9 @@ from service.api.schemas.edits import (
 )
 from service.api.strict_json import StrictRoute
 from service.api.text import ID
+from service.domain.cost import Bounds
 from service.domain.edit import Edit, EditStatus
+from service.lifecycle.cost import Scales
 from service.lifecycle.fits import check_fits
 from service.lifecycle.retract import retract
 from service.lifecycle.submit import Receipt, accept
@@ -164,7 +166,10 @@ async def _submit(running: Parts, given: Sequence[EditIn], body: In, *, author: 
     def submit() -> Receipt:  # all of it in a thread: a batch may be megabytes
         requests = [edit.to_domain(running.settings.carrier) for edit in given]
         digest = digest_of(body)
-        check_fits(running.base, requests, listed=isinstance(body, BatchIn))
+        limits, listed = running.settings.limits, isinstance(body, BatchIn)
+        scales = Scales(running.base, Bounds(limits.edit_tokens, limits.report_tokens, limits.batch_tokens), listed=listed)
+        check_fits(running.base, requests, listed=listed)
+        scales.check(requests)
         return accept(
             running.store,
             requests,
@@ -173,6 +178,7 @@ async def _submit(running: Parts, given: Sequence[EditIn], body: In, *, author: 
             body_hash=digest,
             method=running.settings.carrier,
             waiting_limit=running.settings.limits.waiting_edits,
+            weigh=scales.weigh,
             ring=running.ring,
         )
 

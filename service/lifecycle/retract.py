@@ -1,5 +1,6 @@
-"""Taking an edit back. What is not live goes at once; what is live is noted here and taken out by the worker's refit, and so is
-what the model may have learned of an edit that a fit lost.
+"""Taking an edit back. What is not live goes at once, also while it is fitted: that fit then stops, and nothing of it is ever
+published. What is live is noted here and taken out by the worker's refit, and so is what the model may have learned of an edit
+that a fit lost.
 """
 
 from collections.abc import Callable
@@ -17,7 +18,7 @@ from service.store.edits import Change
 from service.store.events import Event
 from service.store.session import Store
 
-AT_ONCE = (EditStatus.QUEUED, EditStatus.DEFERRED, EditStatus.ROLLED_BACK)
+AT_ONCE = (EditStatus.QUEUED, EditStatus.APPLYING, EditStatus.DEFERRED, EditStatus.ROLLED_BACK)
 NEVER = (EditStatus.SUPERSEDED, EditStatus.FAILED)
 
 

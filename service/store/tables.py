@@ -95,6 +95,7 @@ edits = sa.Table(
     sa.Column("retract_asked_at", Moment),  # set and still live: a refit takes it out
     sa.Column("retracted_by", sa.Text),
     sa.Column("restore_previous", sa.Boolean, nullable=False),
+    sa.Column("tokens", sa.Integer, nullable=False, server_default="0"),  # what a fit is given; 0: nobody counted
     one_of("status", EditStatus),
     one_of("method", Method),
     sa.CheckConstraint("status NOT IN ('applied', 'consolidated') OR version IS NOT NULL", name="live_has_version"),

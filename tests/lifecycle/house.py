@@ -77,10 +77,10 @@ class House:
     def close(self) -> None:
         self.store.close()
 
-    def post(self, *facts: tuple[str, str], method: str = "auto", author: str = "ann") -> list[Edit]:
-        """Submit edits given as (prompt, target), in one batch."""
+    def post(self, *facts: tuple[str, str], method: str = "auto", author: str = "ann", tokens: int = 0) -> list[Edit]:
+        """Submit edits given as (prompt, target), in one batch; each is said to cost so many tokens."""
         requests = [EditRequest(prompt=prompt, target=target, method=method) for prompt, target in facts]  # type: ignore[arg-type]
-        return list(submit(self.store, requests, author=author).edits)
+        return list(submit(self.store, requests, author=author, weigh=lambda request, at: tokens).edits)
 
     def live(self, *facts: tuple[str, str]) -> list[Edit]:
         """Submit edits one by one and apply each."""
