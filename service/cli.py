@@ -38,6 +38,9 @@ def serve(
     allow_public_bind: Annotated[
         bool, typer.Option("--allow-public-bind", help="Listen on more than this machine, without keys.")
     ] = False,
+    allowed_host: Annotated[
+        list[str] | None, typer.Option(help="A name or address by which clients reach the server; may be repeated.")
+    ] = None,
 ) -> None:
     """Serve the model. Every other setting is a variable of the environment, ERRATA_*; the database is migrated first."""
     settings = settings_of(
@@ -51,6 +54,7 @@ def serve(
         device=device,
         log_level=log_level,
         allow_public_bind=allow_public_bind or None,
+        allowed_hosts=tuple(allowed_host) if allowed_host else None,
     )
     with failures(), taken_port(settings.host, settings.port) as sockets:
         log.info("starting", errata=__version__, model=settings.model)

@@ -11,20 +11,22 @@ import json
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator, model_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from service.domain.cadence import Cadence
 from service.domain.errors import Refused
 from service.domain.gate import GateLimits
+from service.domain.hosts import Host
 from service.editors.baft.settings import BaftSettings
 from service.editors.locft.settings import LocftSettings
 from service.editors.neutral_settings import NeutralSettings
 from service.lm.export_settings import ExportSettings
 
+EVERY_HOST = "*"
 PREFIX = "ERRATA_"
 DELIMITER = "__"
 
@@ -186,8 +188,11 @@ class Settings(BaseSettings):
     allow_public_bind: bool = Field(
         False, description="allow listening on more than this machine, although there are no keys yet"
     )
-    allowed_hosts: tuple[str, ...] = Field(
-        (), description="further Host header names answered while listening on this machine only"
+    allowed_hosts: Annotated[tuple[str, ...], NoDecode] = Field(
+        (),
+        description="names and addresses, separated by commas, by which clients reach the server, besides `localhost`, `127.0.0.1`"
+        " and `[::1]`; without a port: on every port; other `Host` headers are refused; needed where more than this machine is"
+        " listened on; `*`: any, which leaves the server open to DNS rebinding",
     )
     data_dir: Path = Field(Path("var"), description="folder of the SQLite file, the checkpoints and the neutral sentences")
     database_url: SecretStr | None = Field(None, description="sqlite:///… or postgresql://…; default: a SQLite file in data_dir")
@@ -224,12 +229,33 @@ class Settings(BaseSettings):
     def _known_buffer(cls, url: SecretStr | None) -> SecretStr | None:
         return _with_scheme(url, ("redis", "rediss", "unix"))
 
+    @field_validator("allowed_hosts", mode="before")
+    @classmethod
+    def _split_hosts(cls, given: Any) -> Any:
+        return _listed(given) if isinstance(given, str) else given
+
+    @field_validator("allowed_hosts")
+    @classmethod
+    def _hosts_are_hosts(cls, hosts: tuple[str, ...]) -> tuple[str, ...]:
+        in_brackets = tuple(f"[{host}]" if host.count(":") > 1 and not host.startswith("[") else host for host in hosts)
+        if not all(host == EVERY_HOST or Host.of(host) for host in in_brackets):
+            raise ValueError(
+                "must be names or addresses as they stand in a Host header, such as errata.example, errata.example:8443, 10.0.0.5"
+                " or [fd00::5]: no scheme, no path, no pattern; or * for any"
+            )
+        return in_brackets
+
     @model_validator(mode="after")
     def _stays_on_this_machine(self) -> Self:
         if not self.listens_on_loopback and not self.allow_public_bind:
             raise ValueError(
                 "host must be a loopback address: there are no keys yet, and anybody who reaches the port may change the model;"
                 " to listen elsewhere all the same, give --allow-public-bind or ERRATA_ALLOW_PUBLIC_BIND=true"
+            )
+        if not self.listens_on_loopback and not self.allowed_hosts:
+            raise ValueError(
+                "allowed_hosts must name the hosts by which clients reach a server that listens on more than this machine:"
+                " give --allowed-host errata.example, once for each, or ERRATA_ALLOWED_HOSTS=errata.example,10.0.0.5"
             )
         return self
 
@@ -316,6 +342,15 @@ def masked(url: str) -> str:
     name, colon, _ = user.partition(":")
     netloc = f"{name}{':***' if colon else ''}{at}{host}"
     return f"{parts.scheme}://{netloc}{parts.path}"
+
+
+def _listed(text: str) -> Any:
+    """The parts of a list in a variable: a JSON list, or texts with commas between them."""
+    try:
+        found = json.loads(text)
+    except ValueError:
+        found = None
+    return found if isinstance(found, list) else [part.strip() for part in text.split(",") if part.strip()]
 
 
 def _with_scheme(url: SecretStr | None, schemes: tuple[str, ...]) -> SecretStr | None:

@@ -11,7 +11,8 @@ from typing import Any
 
 import structlog
 
-from service.api.problems import BAD_HOST, HEAD_TOO_LARGE, MEDIA, TOO_LARGE, UNAVAILABLE, Problem, problem_of
+from service.api.origin import Origins, is_health_check
+from service.api.problems import HEAD_TOO_LARGE, MEDIA, TOO_LARGE, UNAVAILABLE, Problem, problem_of
 from service.log import frames_of
 from service.settings import Settings
 
@@ -22,30 +23,34 @@ Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 BATCH_PATHS = ("/edits/batch", "/eval")
-LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "[::1]"})
 CLIENTS_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
-ALWAYS = ((b"x-content-type-options", b"nosniff"), (b"referrer-policy", b"no-referrer"))
+ALWAYS = (
+    (b"x-content-type-options", b"nosniff"),
+    (b"referrer-policy", b"no-referrer"),
+    (b"cross-origin-resource-policy", b"same-origin"),
+)
 log = structlog.get_logger("errata.access")
 
 
 class Gate:
-    """Wraps the whole application; counts what is in flight, so that there is never more than `limits.concurrent_requests`."""
+    """Wraps the whole application; counts what is in flight, so that it is never more than `limits.concurrent_requests` and health checks."""
 
     def __init__(self, app: App, settings: Settings) -> None:
         self._app = app
         self._limits = settings.limits
-        self._hosts = LOOPBACK_NAMES | set(settings.allowed_hosts) if settings.listens_on_loopback else None
+        self._origins = Origins(settings)
         self._in_flight = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        self._in_flight += 1
+        counted = not is_health_check(scope)  # who asks how the server is does not stand in line with its clients
+        self._in_flight += counted
         try:
             await self._answer(scope, receive, send)
         finally:
-            self._in_flight -= 1
+            self._in_flight -= counted
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         line = AccessLine(scope, send)
@@ -65,8 +70,8 @@ class Gate:
                 line.write()
 
     def _check_head(self, scope: Scope) -> None:
-        """Raise Problem for a request that need not be read: one too many, a foreign host, a body of another kind or size."""
-        if self._in_flight > self._limits.concurrent_requests:
+        """Raise Problem for a request that need not be read: one too many, a foreign host or page, a body of another kind or size."""
+        if self._in_flight > self._limits.concurrent_requests and not is_health_check(scope):
             raise Problem(UNAVAILABLE, "Too many requests are being answered.", headers={"Retry-After": "1"})
         # h11 counts only heads that arrive in pieces; one that comes in a single read is counted here.
         head = (
@@ -77,9 +82,7 @@ class Gate:
         if head > self._limits.header_bytes:
             raise Problem(HEAD_TOO_LARGE, f"Address and headers must together be at most {self._limits.header_bytes} bytes.")
         headers = {name: value.decode("latin-1") for name, value in scope["headers"]}
-        if self._hosts is not None and host_name(headers.get(b"host", "")) not in self._hosts:
-            # A page on the web may point its own name at this machine and read a server that has no keys.
-            raise Problem(BAD_HOST, "The Host header must name this machine; further names are the setting ERRATA_ALLOWED_HOSTS.")
+        self._origins.check(scope)
         length = headers.get(b"content-length", "0")
         if int(length) > self._largest(scope):
             raise self._too_large(scope)
@@ -159,9 +162,3 @@ def request_id(scope: Scope) -> str:
     if len(given) == 1 and CLIENTS_ID.fullmatch(given[0]):
         return str(given[0].decode("ascii"))
     return uuid.uuid4().hex
-
-
-def host_name(header: str) -> str:
-    """The host of a Host header, without its port."""
-    name, colon, port = header.rpartition(":")
-    return (name if colon and port.isdigit() else header).lower()
