@@ -46,8 +46,23 @@ class Limits(Group):
     receive_s: float = Field(10.0, gt=0, description="seconds a client may take to send one whole request")
     send_s: float = Field(10.0, gt=0, description="seconds a client may leave an answer unread")
     drain_s: float = Field(10.0, gt=0, description="seconds that requests in flight get to finish at a stop")
-    concurrent_requests: int = Field(1_000, ge=1, description="requests answered at the same time; more get 503")
-    connections: int = Field(2_000, ge=1, description="open connections; more are closed at once")
+    concurrent_requests: int = Field(
+        1_000, ge=1, description="requests answered at the same time, health checks aside; more get 503"
+    )
+    connections: int = Field(
+        2_000,
+        ge=1,
+        description="open connections; for one more, the one that has been idle for longest is closed, else the one that has"
+        " owed its request for longest; a new one is closed at once only if all are being answered",
+    )
+    waiting_calls: int = Field(
+        512,
+        ge=0,
+        description="calls with `wait` that wait at the same time; further ones are answered at once, as without `wait`",
+    )
+    waiting_calls_per_client: int = Field(
+        128, ge=0, description="of these, from one address; behind a proxy all have the proxy's: set it to waiting_calls there"
+    )
     waiting_edits: int = Field(10_000, ge=1, description="edits queued at the same time; more get 503")
 
 
@@ -169,6 +184,17 @@ class ReservoirSettings(Group):
         description="prompts of `/generate` kept word for word in the database, a uniform sample of all; retrains hold the model"
         " to what the base says to them; 0: none is ever stored, and those stored before are removed at the next start",
     )
+    callers: tuple[Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,64}$")], ...] = Field(
+        (),
+        description="whose prompts are kept: the names, one of which a `POST /generate` gives in the header `X-Errata-Caller`;"
+        " needed where size is not 0; no other prompt is kept",
+    )
+
+    @model_validator(mode="after")
+    def _is_fed_by_somebody(self) -> Self:
+        if self.size and not self.callers:
+            raise ValueError('callers must name those whose prompts are kept where size is not 0, for example ["support-desk"]')
+        return self
 
 
 class Settings(BaseSettings):
@@ -190,9 +216,9 @@ class Settings(BaseSettings):
     )
     allowed_hosts: Annotated[tuple[str, ...], NoDecode] = Field(
         (),
-        description="names and addresses, separated by commas, by which clients reach the server, besides `localhost`, `127.0.0.1`"
-        " and `[::1]`; without a port: on every port; other `Host` headers are refused; needed where more than this machine is"
-        " listened on; `*`: any, which leaves the server open to DNS rebinding",
+        description="names and addresses, separated by commas, by which clients reach the server, besides `localhost`,"
+        " `127.0.0.1` and `[::1]`; without a port: on every port; other `Host` headers are refused; needed where"
+        " more than this machine is listened on; `*`: any, which leaves the server open to DNS rebinding",
     )
     data_dir: Path = Field(Path("var"), description="folder of the SQLite file, the checkpoints and the neutral sentences")
     database_url: SecretStr | None = Field(None, description="sqlite:///… or postgresql://…; default: a SQLite file in data_dir")

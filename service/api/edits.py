@@ -17,6 +17,7 @@ from service.api.schemas import In, Page
 from service.api.schemas.edits import EXAMPLE_EDIT_OUT, BatchIn, EditIn, EditOut, ListQuery, RetractQuery, WaitQuery
 from service.api.strict_json import StrictRoute
 from service.api.text import ID
+from service.api.waiting import Address
 from service.domain.edit import Edit, EditStatus
 from service.domain.errors import Refused
 from service.lifecycle.fits import check_fits
@@ -26,7 +27,7 @@ from service.store import edits, heads
 
 router = APIRouter(prefix="/edits", tags=["edits"], route_class=StrictRoute)
 LOOK_AGAIN_S = "1"
-SLICE_S = 1.0
+ASK_AGAIN_S = 5.0  # who waits is told; should that ever fail, the rows are asked
 
 
 def idempotency_key(
@@ -63,7 +64,13 @@ def accepted(model: type[Any], example: Any, description: str) -> dict[int | str
     | responses(GONE, INVALID, TOO_LONG, UNAVAILABLE),
 )
 async def post_edit(
-    running: Running, edit: EditIn, query: Annotated[WaitQuery, Query()], author: Author, key: Key, response: Response
+    running: Running,
+    edit: EditIn,
+    query: Annotated[WaitQuery, Query()],
+    author: Author,
+    key: Key,
+    address: Address,
+    response: Response,
 ) -> EditOut:
     """Accept an edit; with `wait`, answer as soon as it is settled and the model answers with it.
 
@@ -71,7 +78,7 @@ async def post_edit(
     on the same surfaces already; else 202.
     """
     result = await _submit(running, [edit], edit, author=author, key=key)
-    settled = await _settled(running, result.edits, query.wait)
+    settled = await _settled(running, result.edits, query.wait, address)
     response.headers["Location"] = f"/edits/{settled[0].id}"
     _set_status(response, done=result.accepted[0].identical or (query.wait > 0 and settled[0].status.is_settled), result=result)
     return EditOut.of(settled[0])
@@ -84,11 +91,17 @@ async def post_edit(
     | responses(GONE, INVALID, TOO_LONG, UNAVAILABLE),
 )
 async def post_batch(
-    running: Running, batch: BatchIn, query: Annotated[WaitQuery, Query()], author: Author, key: Key, response: Response
+    running: Running,
+    batch: BatchIn,
+    query: Annotated[WaitQuery, Query()],
+    author: Author,
+    key: Key,
+    address: Address,
+    response: Response,
 ) -> Page[EditOut]:
     """Accept all edits or none, in order. Edits that wait together are fitted together."""
     result = await _submit(running, batch.edits, batch, author=author, key=key)
-    settled = await _settled(running, result.edits, query.wait)
+    settled = await _settled(running, result.edits, query.wait, address)
     done = all(one.identical for one in result.accepted) or (query.wait > 0 and all(edit.status.is_settled for edit in settled))
     response.headers["Location"] = "/edits"
     _set_status(response, done=done, result=result)
@@ -123,7 +136,12 @@ def get_edit(running: Running, edit_id: EditId) -> EditOut:
     | responses(NOT_FOUND, CONFLICT, INVALID, UNAVAILABLE),
 )
 async def delete_edit(
-    running: Running, edit_id: EditId, query: Annotated[RetractQuery, Query()], author: Author, response: Response
+    running: Running,
+    edit_id: EditId,
+    query: Annotated[RetractQuery, Query()],
+    author: Author,
+    address: Address,
+    response: Response,
 ) -> EditOut:
     """Retract an edit: the model answers again as if it had not been made. It stays in the history.
 
@@ -132,7 +150,7 @@ async def delete_edit(
     before = (await run_in_threadpool(_read, running, [edit_id]))[0]
     edit = await run_in_threadpool(_retract, running, edit_id, query, author)
     if query.wait > 0:
-        (edit,) = await _wait_until(running, [edit_id], query.wait, lambda edit: edit.status is EditStatus.RETRACTED)
+        (edit,) = await _wait_until(running, [edit_id], query.wait, lambda edit: edit.status is EditStatus.RETRACTED, address)
     was_done = before.status is EditStatus.RETRACTED or (query.wait > 0 and edit.status is EditStatus.RETRACTED)
     response.status_code = 200 if was_done else 202
     response.headers["Location"] = f"/edits/{edit_id}"
@@ -174,15 +192,20 @@ def _set_status(response: Response, *, done: bool, result: SubmitResult) -> None
         response.headers["Idempotency-Replayed"] = "true"
 
 
-async def _settled(running: Parts, found: Sequence[Edit], wait_s: float) -> list[Edit]:
+async def _settled(running: Parts, found: Sequence[Edit], wait_s: float, address: str) -> list[Edit]:
     """The edits in their order, as they stand once all are settled or the time is over."""
     if wait_s <= 0:
         return list(found)
-    return await _wait_until(running, [edit.id for edit in found], wait_s, lambda edit: edit.status.is_settled)
+    return await _wait_until(running, [edit.id for edit in found], wait_s, lambda edit: edit.status.is_settled, address)
 
 
-async def _wait_until(running: Parts, edit_ids: Sequence[str], wait_s: float, holds: Callable[[Edit], bool]) -> list[Edit]:
-    """The edits once `holds` is true of each, or at the end of the time, or when the server is asked to stop. Holds no thread."""
+async def _wait_until(
+    running: Parts, edit_ids: Sequence[str], wait_s: float, holds: Callable[[Edit], bool], address: str
+) -> list[Edit]:
+    """The edits once `holds` is true of each, or at the end of the time, or when the server is asked to stop. Holds no thread.
+
+    Does not wait at all if too many do.
+    """
 
     def is_heard(edit_id: str) -> bool:
         """Whether it holds in the rows and this process answers with what the rows say: the rows are ahead for a moment."""
@@ -191,12 +214,14 @@ async def _wait_until(running: Parts, edit_ids: Sequence[str], wait_s: float, ho
             return there and running.lifecycle.follower.current.epoch >= heads.read(connection).epoch
 
     until = time.monotonic() + wait_s
-    for edit_id in dict.fromkeys(edit_ids):
-        while (left_s := until - time.monotonic()) > 0 and not running.draining.is_set():
-            # In slices, so that a server that stops does not keep its callers for a minute.
-            announced = await running.announcer.wait(edit_id, min(left_s, SLICE_S), is_settled=is_heard)
-            if announced and await run_in_threadpool(is_heard, edit_id):
-                break
+    with running.waiting.place(address) as has_place:
+        for edit_id in dict.fromkeys(edit_ids) if has_place else ():
+            while (left_s := until - time.monotonic()) > 0 and not running.draining.is_set():
+                announced = await running.announcer.wait(
+                    edit_id, min(left_s, ASK_AGAIN_S), is_settled=is_heard, given_up=running.draining.is_set
+                )
+                if announced and await run_in_threadpool(is_heard, edit_id):
+                    break
     return await run_in_threadpool(_read, running, edit_ids)
 
 

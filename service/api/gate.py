@@ -6,7 +6,8 @@ Pure ASGI, because Starlette's function middleware hides from the route that the
 import re
 import time
 import uuid
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Iterator, MutableMapping
+from contextlib import contextmanager
 from typing import Any
 
 import structlog
@@ -33,7 +34,9 @@ log = structlog.get_logger("errata.access")
 
 
 class Gate:
-    """Wraps the whole application; counts what is in flight, so that it is never more than `limits.concurrent_requests` and health checks."""
+    """Wraps the whole application; counts what is in flight, so that there is never more than `limits.concurrent_requests`,
+    health checks aside.
+    """
 
     def __init__(self, app: App, settings: Settings) -> None:
         self._app = app
@@ -45,12 +48,7 @@ class Gate:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        counted = not is_health_check(scope)  # who asks how the server is does not stand in line with its clients
-        self._in_flight += counted
-        try:
-            await self._answer(scope, receive, send)
-        finally:
-            self._in_flight -= counted
+        await self._answer(scope, receive, send)
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         line = AccessLine(scope, send)
@@ -59,7 +57,8 @@ class Gate:
                 self._check_head(scope)
                 whole = await self._whole_body(scope, receive)
                 if whole is not None:
-                    await self._app(scope, whole, line.send)
+                    with self._place(scope):
+                        await self._app(scope, whole, line.send)
             except Exception as error:
                 if line.status:  # too late for another answer: the connection is closed by the server
                     raise
@@ -70,9 +69,8 @@ class Gate:
                 line.write()
 
     def _check_head(self, scope: Scope) -> None:
-        """Raise Problem for a request that need not be read: one too many, a foreign host or page, a body of another kind or size."""
-        if self._in_flight > self._limits.concurrent_requests and not is_health_check(scope):
-            raise Problem(UNAVAILABLE, "Too many requests are being answered.", headers={"Retry-After": "1"})
+        """Raise Problem for what need not be read: one request too many, a foreign host or page, a wrong kind or size of body."""
+        self._check_room(scope)
         # h11 counts only heads that arrive in pieces; one that comes in a single read is counted here.
         head = (
             len(scope["raw_path"])
@@ -90,6 +88,22 @@ class Gate:
         kind = headers.get(b"content-type", "").partition(";")[0].strip().lower()
         if has_body and kind != "application/json":
             raise Problem(MEDIA, "The Content-Type of a body must be application/json.")
+
+    @contextmanager
+    def _place(self, scope: Scope) -> Iterator[None]:
+        """Count a request among those in flight, from the end of its body on: half a request must not hold a place."""
+        self._check_room(scope)
+        counts = not is_health_check(scope)
+        self._in_flight += counts
+        try:
+            yield
+        finally:
+            self._in_flight -= counts
+
+    def _check_room(self, scope: Scope) -> None:
+        """Raise Problem if too many are in flight. Who asks how the server is does not stand in line with its clients."""
+        if self._in_flight >= self._limits.concurrent_requests and not is_health_check(scope):
+            raise Problem(UNAVAILABLE, "Too many requests are being answered.", headers={"Retry-After": "1"})
 
     async def _whole_body(self, scope: Scope, receive: Receive) -> Receive | None:
         """Read the body up to its limit, to be given to the route in one piece; later messages (the client left) pass through.

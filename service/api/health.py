@@ -30,9 +30,9 @@ async def startup() -> HealthOut:
         }
     },
 )
-def ready(running: Running, response: Response) -> HealthOut:
+async def ready(running: Running, response: Response) -> HealthOut:
     """200 with `degraded` if an older version answers than the rows name; 503 if requests should go elsewhere."""
-    checks = running.checks()
+    checks = await running.checks()
     broken = [name for name, state in checks.items() if state != "ok" and name != "head"]
     if broken:
         response.status_code = 503

@@ -63,7 +63,7 @@ def _replace_validation_errors(document: dict[str, Any]) -> None:
 
 
 def _declare_common(operation: dict[str, Any]) -> None:
-    """Every route may meet a bad head or a foreign page, fail, or find too many before it; a route with a body may meet a bad one."""
+    """Every route may meet a bad head or a foreign page, fail, or find too many before it; one with a body may meet a bad one."""
     declared = operation["responses"]
     if MEDIA_TYPE not in declared.get("422", {}).get("content", {}):
         declared.pop("422", None)

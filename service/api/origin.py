@@ -1,9 +1,9 @@
 """Whose requests are answered: the host that a request must name, and what a page of another origin may not do.
 
-A browser sends requests for any page that is open in it, to every address that it can reach, and this server has no keys. Two things
-give such a request away. A page that points its own name at this machine (DNS rebinding) names itself in `Host`. A page that calls
-this machine by its right name is named in `Origin` or told from ours by `Sec-Fetch-Site`, which no page can write. Who sends neither
-is no browser, or one that follows a link.
+A browser sends requests for any page that is open in it, to every address that it can reach, and this server has no keys. Two
+things give such a request away. A page that points its own name at this machine (DNS rebinding) names itself in `Host`. A page
+that calls this machine by its right name is named in `Origin`, or told from ours by `Sec-Fetch-Site`, which no page can write.
+Who sends neither is no browser, or one that follows a link.
 """
 
 from collections.abc import Mapping, MutableMapping

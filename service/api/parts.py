@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -10,6 +11,8 @@ from anyio import CapacityLimiter
 from fastapi import Depends, Request
 
 from service.api.course import course_of
+from service.api.readiness import Readiness
+from service.api.waiting import WaitingRoom
 from service.domain.errors import Unavailable
 from service.editors.neutral import Neutral
 from service.lifecycle import parts as lifecycle
@@ -67,10 +70,20 @@ class Parts:
             self.serving.adopt(number, overlay_of(self.store, self.lifecycle.overlays, number))
         return number
 
-    def checks(self) -> dict[str, str]:
-        """Each part of the server: `ok`, or what is wrong with it."""
+    @cached_property
+    def waiting(self) -> WaitingRoom:
+        """Places for calls that wait for an outcome."""
+        return WaitingRoom(self.settings.limits.waiting_calls, self.settings.limits.waiting_calls_per_client)
+
+    @cached_property
+    def readiness(self) -> Readiness:
+        """Looks whether the database answers."""
+        return Readiness(self._database)
+
+    async def checks(self) -> dict[str, str]:
+        """Each part of the server: `ok`, or what is wrong with it. Waits for no client's thread."""
         return {
-            "database": self._database(),
+            "database": await self.readiness.find(),
             "head": self.lifecycle.follower.degraded or "ok",
             "worker": "ok" if self.works() else "the worker's thread has ended",
             "server": "stopping" if self.draining.is_set() else "ok",

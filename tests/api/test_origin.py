@@ -53,12 +53,16 @@ def test_a_page_that_points_its_own_name_at_the_server_is_refused_on_a_public_bi
     assert kind(client.request(method, "/edits", headers=rebound)) == (400, "host")
 
 
-@pytest.mark.parametrize("host", ["errata.example", "ERRATA.example:9000", "api.example:8443", "localhost:8000", "127.0.0.1", "[::1]"])
+@pytest.mark.parametrize(
+    "host", ["errata.example", "ERRATA.example:9000", "api.example:8443", "localhost:8000", "127.0.0.1", "[::1]"]
+)
 def test_the_hosts_of_the_settings_and_of_this_machine_are_answered(client: httpx.Client, host: str) -> None:
     assert post(client, {"Host": host}) == (200, "")
 
 
-@pytest.mark.parametrize("host", ["api.example", "api.example:80", "errata.example.evil", "x.errata.example", "10.0.0.1", "*", ""])
+@pytest.mark.parametrize(
+    "host", ["api.example", "api.example:80", "errata.example.evil", "x.errata.example", "10.0.0.1", "*", ""]
+)
 def test_every_other_host_is_refused(client: httpx.Client, host: str) -> None:
     assert post(client, {"Host": host}) == (400, "host")
 

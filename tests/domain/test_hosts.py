@@ -22,7 +22,25 @@ def test_a_host_is_a_name_and_perhaps_a_port(text: str, host: Host) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["", ":80", "a b", "a/b", "http://a", "a@b", "a,b", "*", "*.example", "a..b", "a.", "[::1", "[::g]", "::1", "a:b", "a:", "x" * 301],
+    [
+        "",
+        ":80",
+        "a b",
+        "a/b",
+        "http://a",
+        "a@b",
+        "a,b",
+        "*",
+        "*.example",
+        "a..b",
+        "a.",
+        "[::1",
+        "[::g]",
+        "::1",
+        "a:b",
+        "a:",
+        "x" * 301,
+    ],
 )
 def test_what_is_no_host_is_none(text: str) -> None:
     assert Host.of(text) is None
@@ -48,7 +66,9 @@ def test_a_name_without_a_port_stands_for_every_port(named: str, other: str, cov
     assert first.covers(second) is covers
 
 
-@pytest.mark.parametrize("text", ["null", "", "a.example", "file://", "chrome-extension://abc", "http://a.example/x", "https://u@a"])
+@pytest.mark.parametrize(
+    "text", ["null", "", "a.example", "file://", "chrome-extension://abc", "http://a.example/x", "https://u@a"]
+)
 def test_what_is_no_origin_of_a_page_is_none(text: str) -> None:
     assert origin_of(text) is None
 
