@@ -1,5 +1,6 @@
 """The `errata` command. Each command reads the settings, calls one function, and turns its outcome into an exit code."""
 
+import os
 from typing import Annotated
 
 import structlog
@@ -11,6 +12,7 @@ from service.cli_admin import register
 from service.cli_eval import register as register_eval
 from service.command import FAILED, DatabaseUrl, DataDir, Model, RedisUrl, failures, settings_of
 from service.listening import taken_port
+from service.supervisor import Supervisor
 
 log = structlog.get_logger("errata.server")
 app = typer.Typer(
@@ -60,7 +62,7 @@ def serve(
         log.info("starting", errata=__version__, model=settings.model)
         from service.server import serve as run  # here, because it loads torch: ten seconds that `errata version` need not wait
 
-        run(settings, sockets)
+        run(settings, sockets, Supervisor.of(os.environ, frozen_s=settings.frozen_s))
 
 
 @app.command()

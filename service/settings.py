@@ -233,6 +233,12 @@ class Settings(BaseSettings):
         None, description="JSON lines of tasks that say what edits cost; default: the embedded model's skills, else none"
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="least severe log lines written")
+    frozen_s: float = Field(
+        0,
+        ge=0,
+        description="seconds without a turn of the event loop after which the process writes its stacks to stderr and ends, to be"
+        " started again by whoever runs it; 0: never",
+    )
     fault_point: str | None = Field(None, description="tests only: the named point at which the process kills itself")
 
     limits: Limits = Limits()

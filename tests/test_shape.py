@@ -30,7 +30,8 @@ ALLOWED: dict[str, set[str]] = {
     "binding": {"domain", "lm", "atlas", "editors", "evaluation", "lifecycle", "settings", "watching"},
     "app": {"domain", "lm", "atlas", "editors", "store", "buffer", "lifecycle", "worker", "api", "binding", "settings", "log"},
     "listening": {"domain"},
-    "server": {"api", "app", "settings", "listening"},
+    "supervisor": set(),
+    "server": {"api", "app", "settings", "listening", "supervisor"},
     "settings_table": {"settings"},
     "own_server": {"domain", "store", "settings"},
     "carried": set(),
@@ -43,7 +44,10 @@ ALLOWED: dict[str, set[str]] = {
     "command": {"domain", "settings", "own_server", "log"},
     "cli_admin": {"domain", "own_server", "command"},
     "cli_eval": {"domain", "evaluation", "settings", "own_server", "command", "eval_client", "eval_protocol", "pinned"},
-    "cli": {"store", "listening", "server", "settings_table", "bench", "doctor", "demo", "command", "cli_admin", "cli_eval"},
+    "cli": {
+        *("store", "listening", "supervisor", "server", "settings_table", "bench", "doctor", "demo", "command"),
+        *("cli_admin", "cli_eval"),
+    },
     "__main__": {"cli"},
 }
 
