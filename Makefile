@@ -11,7 +11,7 @@ STAMP := $(VENV)/.installed-$(subst $(comma),-,$(EXTRAS))
 export OMP_NUM_THREADS ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: run test install check format demo bench crash clean
+.PHONY: run test install check format demo bench crash hostile clean
 
 run: install ## migrate and serve the embedded model on 127.0.0.1:8000
 	$(BIN)/errata migrate
@@ -41,6 +41,9 @@ demo: install ## the whole story in the terminal, against a server of its own
 
 crash: install ## kill -9 at random moments, on SQLite and Postgres
 	$(BIN)/python -m benchmarks.kill9
+
+hostile: install ## every attack that was ever found, with large numbers, and a table of what came of it
+	$(BIN)/python -m benchmarks.hostile
 
 bench: install ## every figure of docs/benchmarks.md, measured again
 	$(BIN)/python -m benchmarks

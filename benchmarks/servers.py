@@ -90,6 +90,12 @@ class Server:
                 time.sleep(0.02)
         raise RuntimeError("the server did not become ready; the end of its log:\n" + self.log()[-2000:])
 
+    @property
+    def pid(self) -> int:
+        """The process that serves. There is one while it is started."""
+        assert self._pid is not None, "the server is not started"
+        return self._pid
+
     def is_gone(self) -> bool:
         """Whether its process has ended; a zombie has."""
         if self._pid is None:

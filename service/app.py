@@ -24,8 +24,9 @@ from service.lifecycle.evaluate import Evaluations
 from service.lifecycle.export import Exports
 from service.lifecycle.faults import arm
 from service.lifecycle.follow import Follower, Published
+from service.lifecycle.identity import found_store, recognise
 from service.lifecycle.overlays import Overlays
-from service.lifecycle.recover import found_store, open_head
+from service.lifecycle.recover import open_head
 from service.lifecycle.reservoir import Reservoir
 from service.lifecycle.settings import LifecycleSettings
 from service.lm.base import load_base
@@ -89,10 +90,11 @@ def open_parts(settings: Settings) -> Iterator[Parts]:
         opened.callback(store.close)
         store.hold_folder()
         upgrade(settings.store_url)
+        recognise(store, settings.checkpoints)  # before a model is loaded for nothing
         base = load_base(model_path(settings), device=settings.device, dtype=settings.dtype)
         described = {"family": base.anatomy.family, "blocks": base.anatomy.depth, "width": base.anatomy.width}
         log.info("model loaded", **described, device=str(base.device), dtype=str(base.dtype).removeprefix("torch."))
-        found_store(store, fingerprint=base.fingerprint, name=settings.model)
+        found_store(store, fingerprint=base.fingerprint, name=settings.model, folder=settings.checkpoints)
         reservoir = Reservoir(store, settings.reservoir.size)
         reservoir.start()
         opened.callback(reservoir.close)
@@ -148,7 +150,7 @@ def model_path(settings: Settings) -> str:
 
 
 def _lifecycle(settings: Settings, store: Store, serving: Serving, editors: Editors) -> lifecycle.Parts:
-    overlays = Overlays(settings.data_dir / "checkpoints", fingerprint=serving.base.fingerprint)
+    overlays = Overlays(settings.checkpoints, fingerprint=serving.base.fingerprint)
 
     def answer_with(published: Published) -> None:
         serving.adopt(published.version, published.overlay)
@@ -166,6 +168,7 @@ def _lifecycle(settings: Settings, store: Store, serving: Serving, editors: Edit
             monitor_sample=settings.window.monitor_sample,
             keep_last=settings.retention.keep_last,
             keep_every=settings.retention.keep_every,
+            trash_s=settings.retention.trash_days * 86_400,
         ),
         give_way=serving.give_way,
     )

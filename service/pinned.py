@@ -7,6 +7,7 @@ import torch
 
 from service.app import model_path
 from service.domain.errors import Conflict
+from service.lifecycle.identity import recognise
 from service.lifecycle.overlays import Overlays
 from service.lm.base import load_base
 from service.lm.intervention import Adapter
@@ -35,11 +36,12 @@ def _overlay(settings: Settings, version: str, fingerprint: str) -> tuple[int, O
         return 0, EMPTY
     store = Store(settings.store_url)
     try:
+        recognise(store, settings.checkpoints)
         with store.read() as connection:
             head = heads.read(connection)
             found = versions.get(connection, head.version if version == "head" else int(version))
         if head.base_fingerprint != fingerprint:
             raise Conflict("the store's versions are of another base model; name that one with --model", field="model")
-        return found.number, Overlays(settings.data_dir / "checkpoints", fingerprint=fingerprint).of(found)
+        return found.number, Overlays(settings.checkpoints, fingerprint=fingerprint).of(found)
     finally:
         store.close()

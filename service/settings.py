@@ -172,6 +172,9 @@ class RetentionSettings(Group):
 
     keep_last: int = Field(100, ge=2, description="latest versions kept")
     keep_every: int = Field(100, ge=1, description="every n-th version kept for good")
+    trash_days: float = Field(
+        7.0, ge=0, description="days that the checkpoint of a collected version stays in `checkpoints/trash` before it is deleted"
+    )
 
 
 class ReservoirSettings(Group):
@@ -305,6 +308,11 @@ class Settings(BaseSettings):
             return ipaddress.ip_address(self.host).is_loopback
         except ValueError:
             return False
+
+    @property
+    def checkpoints(self) -> Path:
+        """The folder of the checkpoints."""
+        return self.data_dir.resolve() / "checkpoints"
 
     @property
     def store_url(self) -> str:

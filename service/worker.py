@@ -7,6 +7,7 @@ lease; a fifth follows the head, whatever the others are in the middle of.
 """
 
 import contextlib
+import math
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -22,6 +23,7 @@ from service.editors.protocol import FitCancelled
 from service.lifecycle.apply import apply, give_up_or_narrow
 from service.lifecycle.attempts import count_failure, reason_of
 from service.lifecycle.collect import collect
+from service.lifecycle.damage import judge, mend_head
 from service.lifecycle.monitor import Monitor
 from service.lifecycle.owner import is_dead, owner_name
 from service.lifecycle.parts import Parts
@@ -52,7 +54,7 @@ class Worker:
         self._parts = parts
         self._doorbell = doorbell or InProcessDoorbell()
         self._alone = alone
-        self._chores: tuple[Chore, ...] = (lambda: fill_next(parts), *chores, Monitor(parts).step, self._collect)
+        self._chores: tuple[Chore, ...] = (lambda: fill_next(parts), *chores, Monitor(parts).step, self._judge, self._collect)
         self._owner = owner_name()
         self._fence: int | None = None
         self._pressed = Pressed()
@@ -62,6 +64,7 @@ class Worker:
         self._collected_at = time.monotonic()
         self._told: dict[str, EditStatus] = {}  # what those who wait were last told, and at which epoch
         self._told_at = -1
+        self._judged_at = -math.inf
 
     @property
     def fence(self) -> int | None:
@@ -115,6 +118,8 @@ class Worker:
         turn = self._turn()
         if turn is None:
             return False
+        if self._mend(turn):
+            return True
         queued = queue_if_due(self._parts)
         if queued:
             self._wake()
@@ -122,6 +127,16 @@ class Worker:
         if not busy and not self._pressed:
             busy = self._guarded("apply", turn, lambda: apply(self._parts, turn))
         return busy or queued
+
+    def _mend(self, turn: Turn) -> bool:
+        """Put something good in the place of a damaged head."""
+        try:
+            return mend_head(self._parts, turn)
+        except FenceLost:
+            self._drop_fence(turn.fence)
+            return False
+        except Stale:
+            return True
 
     def _retrain(self) -> bool:
         turn, job = self._turn(), self._retrain_to_do()
@@ -218,6 +233,9 @@ class Worker:
     def _hold_lease(self) -> None:
         """Take the lease if it is free, or keep it."""
         lease_s = self._parts.settings.lease_s
+        if self._parts.follower.is_unreadable and not self._alone:
+            self._hand_back()  # perhaps another process can read the head, and work
+            return
         with self._parts.store.write() as connection:
             if self._fence is None:
                 before = heads.lease_owner(connection)
@@ -300,11 +318,19 @@ class Worker:
             return False
 
     def _collect(self) -> bool:
-        if time.monotonic() - self._collected_at < self._parts.settings.collect_s:
+        turn = self._turn()
+        if turn is None or time.monotonic() - self._collected_at < self._parts.settings.collect_s:
             return False
         self._collected_at = time.monotonic()
-        collect(self._parts)
+        collect(self._parts, fence=turn.fence)
         return False
+
+    def _judge(self) -> bool:
+        turn = self._turn()
+        if turn is None or time.monotonic() - self._judged_at < self._parts.settings.judge_s:
+            return False
+        self._judged_at = time.monotonic()
+        return judge(self._parts, turn)
 
     def _wake(self) -> None:
         with self._more:

@@ -9,6 +9,7 @@ ServiceError
 ├── Conflict       the request is sound but the state forbids it
 │   └── Stale      a compare-and-swap lost: the head has moved
 ├── Unavailable    try again later
+│   └── Unreadable stored bytes cannot be read by this process now, which says nothing about the bytes
 └── Corrupt        stored bytes are not what the rows say; somebody must look
 
 A message is one sentence a user can act on. It names the field at fault and never repeats what was sent. Status codes are the
@@ -61,5 +62,9 @@ class Unavailable(ServiceError):
         self.retry_after_s = retry_after_s
 
 
+class Unreadable(Unavailable):
+    """This process cannot read stored bytes now: a file is missing, a disk is away, too many files are open."""
+
+
 class Corrupt(ServiceError):
-    """Stored bytes are not what their row says."""
+    """Stored bytes were read, and they are not what their row says."""

@@ -57,3 +57,4 @@ class Head:
     fence: int
     base_fingerprint: str
     base_name: str
+    store_id: str | None = None

@@ -19,7 +19,18 @@ from service.lifecycle.parts import Parts
 from service.lifecycle.publish import Candidate, live_changes, publish, settle
 from service.lifecycle.settings import SERVICE
 from service.lifecycle.standing import standing_of
-from service.lifecycle.work import Standpoint, Turn, Watch, items_of, known_edits, scores_of, seed_of, settled_given, standpoint
+from service.lifecycle.work import (
+    Standpoint,
+    Turn,
+    Watch,
+    items_of,
+    known_edits,
+    overlay_of_head,
+    scores_of,
+    seed_of,
+    settled_given,
+    standpoint,
+)
 from service.store import edits, heads, jobs
 from service.store.edits import Change
 from service.store.jobs import Job
@@ -211,7 +222,7 @@ def _fit(parts: Parts, stand: Standpoint, live_set: LiveSet, new: Sequence[LiveI
     known = known_edits(parts, live_set)
     entering = {item.edit_id for item in new}
     window = [item for item in live_set.window if item.edit_id not in entering]
-    overlay = parts.overlays.of(stand.version)
+    overlay = overlay_of_head(parts, stand.version)
     assert job.seed is not None
     kept = items_of([*window, *settled_given(live_set)], known)
     return parts.editors.baft(overlay, items_of(new, known), kept, job.seed, watch.hooks())

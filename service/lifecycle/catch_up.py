@@ -20,7 +20,17 @@ from service.lifecycle.publish import Candidate, live_changes, publish
 from service.lifecycle.refit import coming_back, going
 from service.lifecycle.snapshots import Course
 from service.lifecycle.standing import tensor_scores
-from service.lifecycle.work import Standpoint, Turn, Watch, items_of, known_edits, scores_of, seed_of, settled_given
+from service.lifecycle.work import (
+    Standpoint,
+    Turn,
+    Watch,
+    items_of,
+    known_edits,
+    overlay_of_head,
+    scores_of,
+    seed_of,
+    settled_given,
+)
 from service.lm.overlay import EMPTY, Overlay
 from service.store import edits, events, heads
 from service.store.edits import Change
@@ -203,7 +213,7 @@ def _drift(parts: Parts, stand: Standpoint, trained: Fitted) -> dict[str, Any]:
     """How far the tensors of minor retrains were from those that a major one comes to: relative Frobenius distances, and the
     figures of both without their windows.
     """
-    head = parts.overlays.of(stand.version)
+    head = overlay_of_head(parts, stand.version)
     with parts.store.read() as connection:
         minor = tensor_scores(connection, stand.version, minors=stand.version.minors)
     of_both = {

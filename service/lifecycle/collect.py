@@ -1,35 +1,50 @@
-"""Collecting: versions beyond retention give up their checkpoint and live set, and files without a row go after an hour."""
+"""Collecting: versions beyond retention give up their live set, and their checkpoint goes to the trash and after a term for good.
+
+Only what a row of this store names, or named, is ever touched: a file that nobody knows may be of a backup that is newer than the
+database, and is left where it is.
+"""
+
+import time
+from pathlib import Path
+
+import structlog
 
 from service.domain.errors import Conflict
+from service.lifecycle import trash
+from service.lifecycle.identity import is_marked
 from service.lifecycle.parts import Parts
 from service.lifecycle.settings import SERVICE
+from service.lm.checkpoint import SUFFIX, TEMPORARY
 from service.store import events, heads, versions
 from service.store.events import Event
 
-SUFFIX = ".safetensors"
+log = structlog.get_logger("errata.collect")
 
 
-def collect(parts: Parts) -> int:
-    """Collect what may go; how many files went. Only under the head's lock, so that no rollback picks a version that is going."""
-    now = parts.clock()
-    settings = parts.settings
+def collect(parts: Parts, *, fence: int | None = None) -> int:
+    """Collect what may go; how many files went, to the trash or out of it. Only under the head's lock, so that no rollback and no
+    publication picks what is going. Raises FenceLost if another worker has taken over.
+    """
+    folder, settings = parts.overlays.folder, parts.settings
+    if not is_marked(folder):
+        return 0
     with parts.store.write() as connection:
         head = heads.lock(connection)
+        heads.check_fence(connection, fence)
         going = versions.beyond_retention(
             connection, head=head.version, keep_last=settings.keep_last, keep_every=settings.keep_every
         )
         versions.collect(connection, going)
         happened = [Event(type="version.collected", author=SERVICE, version=number) for number in going]
-        events.write(connection, happened, now=now)
-        kept = versions.digests_kept(connection)
-    removed = 0
-    for path in parts.overlays.folder.iterdir():
-        is_old = now.timestamp() - path.stat().st_mtime > settings.orphan_s
-        if path.is_file() and is_old and not (path.name.endswith(SUFFIX) and path.name.removesuffix(SUFFIX) in kept):
-            parts.overlays.forget(path.name.removesuffix(SUFFIX))
-            path.unlink(missing_ok=True)
-            removed += 1
-    return removed
+        events.write(connection, happened, now=parts.clock())
+        named = versions.digests_collected(connection) - versions.digests_kept(connection)
+        discarded = [digest for digest in sorted(named) if _is_old(folder, digest, settings.orphan_s) and _discard(parts, digest)]
+    deleted = trash.empty(folder, named, term_s=settings.trash_s)
+    unfinished = _delete_unfinished(folder, settings.orphan_s)
+    if going or discarded or deleted or unfinished:
+        counts = {"versions": len(going), "to_trash": len(discarded), "deleted": len(deleted), "unfinished": unfinished}
+        log.info("collected", **counts, trash_days=round(settings.trash_s / 86_400, 2))
+    return len(discarded) + len(deleted) + unfinished
 
 
 def pin(parts: Parts, number: int, *, author: str, pinned: bool = True) -> None:
@@ -41,3 +56,28 @@ def pin(parts: Parts, number: int, *, author: str, pinned: bool = True) -> None:
         versions.pin(connection, number, pinned)
         kind = "version.pinned" if pinned else "version.unpinned"
         events.write(connection, [Event(type=kind, author=author, version=number)], now=parts.clock())
+
+
+def _is_old(folder: Path, digest: str, age_s: float) -> bool:
+    """Whether a file is older than a publication takes: one under way may be about to name the same bytes again."""
+    try:
+        return time.time() - (folder / f"{digest}{SUFFIX}").stat().st_mtime > age_s
+    except OSError:
+        return False
+
+
+def _discard(parts: Parts, digest: str) -> bool:
+    parts.overlays.forget(digest)
+    return trash.discard(parts.overlays.folder, digest)
+
+
+def _delete_unfinished(folder: Path, age_s: float) -> int:
+    """Delete what was being written when its process ended: it has never been a checkpoint."""
+    left = [
+        path
+        for path in folder.iterdir()
+        if TEMPORARY.fullmatch(path.name) and path.is_file() and time.time() - path.stat().st_mtime > age_s
+    ]
+    for path in left:
+        path.unlink(missing_ok=True)
+    return len(left)

@@ -16,7 +16,7 @@ import structlog
 from sqlalchemy.engine import Connection
 
 from service import __version__
-from service.domain.errors import Conflict, Corrupt, Gone, Refused, ServiceError, Unavailable
+from service.domain.errors import Conflict, Corrupt, Gone, Refused, ServiceError, Unavailable, Unreadable
 from service.domain.version import Version, VersionStatus
 from service.lifecycle.overlays import Overlays
 from service.lifecycle.retrain import request_retrain
@@ -124,6 +124,8 @@ class Exports:
             self._export(job, number)
         except Cancelled:
             self._end(job, None)
+        except Unreadable:  # a disk that is away comes back: the export waits for it
+            raise
         except ServiceError as error:
             self._end(job, error.message)
         except Exception as error:  # a model that transformers cannot save; a repetition would end the same way

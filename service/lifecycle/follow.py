@@ -4,7 +4,7 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from service.domain.errors import Corrupt
+from service.domain.errors import Corrupt, Unreadable
 from service.lifecycle.overlays import Overlays
 from service.lm.overlay import Overlay
 from service.store import heads, versions
@@ -30,6 +30,7 @@ class Follower:
         self._lock = threading.Lock()
         self._current: Published | None = None
         self.degraded: str | None = None  # why this process does not answer with the head that the row names
+        self.is_unreadable = False  # whether that is for what this process cannot read, and another perhaps can
 
     @property
     def current(self) -> Published:
@@ -43,10 +44,19 @@ class Follower:
             if self._current is None or published.epoch > self._current.epoch:
                 self._on_published(published)
                 self._current = published
-                self.degraded = None
+                self.degraded, self.is_unreadable = None, False
+
+    def stand_in(self, published: Published) -> None:
+        """Answer with an older version than the row names as long as that one cannot be had here: `degraded` says why."""
+        with self._lock:
+            assert self._current is None, "what answers is not replaced by something older"
+            self._on_published(published)
+            self._current = published
 
     def catch_up(self) -> bool:
-        """Load and swap to the head that the row names, if it is another one; whether it was."""
+        """Load and swap to the head that the row names, if it is another one; whether it was. What cannot be loaded is tried
+        again at the next call, and `degraded` says why until then.
+        """
         with self._store.read() as connection:
             head = heads.read(connection)
             if self._current is not None and head.epoch <= self._current.epoch:
@@ -54,8 +64,9 @@ class Follower:
             version = versions.get(connection, head.version)
         try:
             overlay = self._overlays.of(version)
-        except Corrupt as error:
+        except (Corrupt, Unreadable) as error:
             self.degraded = f"version {version.number} cannot be loaded: {error.message}"
+            self.is_unreadable = isinstance(error, Unreadable)
             return False
         self.swap(Published(head.version, head.epoch, overlay))
         return True

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from service.domain.errors import Corrupt, Gone
+from service.domain.errors import Corrupt, Gone, Unreadable
 from service.domain.liveset import LiveItem
 from service.domain.version import Version, VersionStatus
 from service.lifecycle.editors import Share, Watched
@@ -50,7 +50,7 @@ class Monitor:
         watched = self._parts.editors.watched
         if watched is None or self._now() < self._next_at:
             return False
-        with contextlib.suppress(Gone, Corrupt):
+        with contextlib.suppress(Gone, Corrupt, Unreadable):
             if self._round is None:
                 self._round = self._begin(watched)
             piece = None if self._round is None else next(self._round.todo, None)

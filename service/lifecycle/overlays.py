@@ -1,17 +1,24 @@
-"""Overlays by the digest of their checkpoint: those used last in memory, the rest in a folder."""
+"""Overlays by the digest of their checkpoint: those used last in memory, the rest in a folder.
+
+What cannot be read is this process' own trouble and is tried again; what was read and is not what its name says is damaged, and
+stays so until its file changes. Neither says anything to the database: see `damage.py`.
+"""
 
 import threading
 from collections import OrderedDict
 from pathlib import Path
 
-from service.domain.errors import Corrupt, Gone
+from service.domain.errors import Corrupt, Gone, Unreadable
 from service.domain.version import Version, VersionStatus
+from service.lifecycle.identity import MARK, is_marked
+from service.lifecycle.trash import restore
 from service.lm import checkpoint
 from service.lm.overlay import EMPTY, Overlay
 from service.store import versions
 from service.store.session import Store
 
 RESIDENT = 16  # overlays kept in memory; a few megabytes each
+Identity = tuple[int, ...]
 
 
 class Overlays:
@@ -22,10 +29,16 @@ class Overlays:
         self._fingerprint = fingerprint
         self._lock = threading.Lock()
         self._resident: OrderedDict[str, Overlay] = OrderedDict()
-        folder.mkdir(parents=True, exist_ok=True)
+        self._damaged: dict[str, Identity] = {}
+
+    @property
+    def damaged(self) -> tuple[str, ...]:
+        """The digests whose bytes were read here and found wrong, and not found right since."""
+        with self._lock:
+            return tuple(self._damaged)
 
     def get(self, digest: str | None) -> Overlay:
-        """The overlay with this digest. Raises Corrupt if its file is missing or holds other bytes."""
+        """The overlay with this digest. Raises Unreadable if its file cannot be read now, Corrupt if it holds other bytes."""
         if digest is None:
             return EMPTY
         with self._lock:
@@ -38,32 +51,65 @@ class Overlays:
 
     def save(self, overlay: Overlay) -> str | None:
         """Make an overlay durable and return its digest. The same overlay gives the same bytes: nothing of its version is in
-        them.
+        them. Raises Unavailable if the disk does not take it, or the folder is not the store's.
         """
         if is_empty(overlay):
             return None
+        if not is_marked(self.folder):  # written beside an unmounted disk, it would be gone when the disk is back
+            why = f"the data folder's checkpoints/{MARK} is not there, so see that the folder is mounted"
+            raise Unreadable(f"The checkpoint could not be written: {why}.")
         digest = checkpoint.save(overlay, self.folder, meta={"base": self._fingerprint})
         self._keep(digest, overlay)
         return digest
 
     def of(self, version: Version) -> Overlay:
-        """The overlay of a version. Raises Gone if it was collected, Corrupt if its bytes are not what its row says."""
+        """The overlay of a version. Raises Gone if it was collected, Unreadable or Corrupt if its bytes are not to be had.
+
+        A row that says `corrupt` is not believed more than the bytes: if they are right, somebody has put them back.
+        """
         if version.status is VersionStatus.COLLECTED:
             raise Gone("this version was collected; only its record is kept")
-        if version.status is VersionStatus.CORRUPT:
-            raise Corrupt("the stored bytes of this version are damaged")
         return self.get(version.digest)
 
     def forget(self, digest: str) -> None:
         """Drop an overlay from memory."""
         with self._lock:
             self._resident.pop(digest, None)
+            self._damaged.pop(digest, None)
 
     def _load(self, digest: str) -> Overlay:
+        identity = self._identity(digest)
+        with self._lock:
+            if identity is not None and self._damaged.get(digest) == identity:
+                raise Corrupt("the checkpoint of this version is damaged")
+        try:
+            overlay = self._read_twice(digest)
+        except Corrupt:
+            with self._lock:
+                self._damaged[digest] = identity or ()
+            raise
+        with self._lock:
+            self._damaged.pop(digest, None)
+        return overlay
+
+    def _read_twice(self, digest: str) -> Overlay:
+        """Wrong bytes are read once more before they are believed, and a file in the trash is fetched back."""
         try:
             return checkpoint.load(self.folder, digest)
-        except FileNotFoundError:
-            raise Corrupt("the checkpoint of this version is missing") from None
+        except Corrupt:
+            return checkpoint.load(self.folder, digest)
+        except Unreadable:
+            if not restore(self.folder, digest):
+                raise
+            return checkpoint.load(self.folder, digest)
+
+    def _identity(self, digest: str) -> Identity | None:
+        """What tells one file from another under the same name, or None if there is none to be seen."""
+        try:
+            found = (self.folder / f"{digest}{checkpoint.SUFFIX}").lstat()
+        except OSError:
+            return None
+        return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
 
     def _keep(self, digest: str, overlay: Overlay) -> None:
         with self._lock:
@@ -79,7 +125,7 @@ def is_empty(overlay: Overlay) -> bool:
 
 
 def overlay_of(store: Store, overlays: Overlays, number: int) -> Overlay:
-    """The overlay of a version by number. Raises NotFound, Gone or Corrupt."""
+    """The overlay of a version by number. Raises NotFound, Gone, Unreadable or Corrupt."""
     with store.read() as connection:
         version = versions.get(connection, number)
     return overlays.of(version)

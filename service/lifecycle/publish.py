@@ -5,6 +5,7 @@ After the commit this process swaps, and only then is anything announced: so who
 next answer.
 """
 
+import contextlib
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -15,9 +16,10 @@ from sqlalchemy.engine import Connection
 
 from service.domain.cadence import Mode
 from service.domain.edit import EditStatus
-from service.domain.errors import Stale
+from service.domain.errors import Stale, Unavailable
 from service.domain.liveset import Carrier, LiveItem, LiveSet
 from service.domain.version import Head, Version, VersionKind, VersionStatus
+from service.lifecycle import trash
 from service.lifecycle.faults import point
 from service.lifecycle.figures import gate_figures
 from service.lifecycle.follow import Published
@@ -26,6 +28,7 @@ from service.lm.overlay import Overlay
 from service.store import edits, events, heads, jobs, measurements, versions
 from service.store.edits import Change
 from service.store.events import Event
+from service.store.heads import FenceLost
 
 log = structlog.get_logger("errata.publish")
 RETRACTION_WINS = (EditStatus.SUPERSEDED, EditStatus.ROLLED_BACK, EditStatus.DEFERRED, EditStatus.QUEUED)
@@ -54,10 +57,20 @@ def publish(parts: Parts, candidate: Candidate) -> Version:
     """Make a candidate the head. Raises Stale if the head moved or a standing edit was taken back, FenceLost if the worker was
     replaced.
 
-    On either nothing was changed; the file that was written stays without a row and is collected later.
+    On either nothing was changed.
     """
     digest = parts.overlays.save(candidate.overlay)
     point("publish.after_save")
+    try:
+        return _publish(parts, candidate, digest)
+    except FenceLost:
+        raise  # another worker may be about to publish the same bytes
+    except Stale:
+        _take_back(parts, candidate.fence, digest)
+        raise
+
+
+def _publish(parts: Parts, candidate: Candidate, digest: str | None) -> Version:
     now = parts.clock()
     with parts.store.write() as connection:
         head = heads.lock(connection)
@@ -103,6 +116,16 @@ def publish(parts: Parts, candidate: Candidate) -> Version:
     passed = None if begun is None else round((now - begun).total_seconds(), 2)
     log.info("published", version=version.number, kind=str(version.kind), job=candidate.job_id, **counted, seconds=passed)
     return version
+
+
+def _take_back(parts: Parts, fence: int, digest: str | None) -> None:
+    """Delete the file of what was not published, if no version names it. Under the fence nobody else publishes meanwhile."""
+    with contextlib.suppress(FenceLost, Unavailable, OSError), parts.store.write() as connection:
+        heads.lock(connection)
+        heads.check_fence(connection, fence)
+        if digest is not None and not versions.is_named(connection, digest):
+            parts.overlays.forget(digest)
+            trash.remove(parts.overlays.folder, digest)
 
 
 def _descent(mode: Mode | None, parent: Version, now: datetime) -> dict[str, Any]:

@@ -20,8 +20,10 @@ from sqlalchemy.engine import Connection
 from service.domain.edit import EditStatus
 from service.domain.errors import Conflict, NotFound, Refused
 from service.domain.version import VersionStatus
+from service.lifecycle import trash
 from service.lifecycle.export import active_exports, exports_under_way
 from service.lifecycle.faults import point
+from service.lifecycle.identity import MARK
 from service.lifecycle.parts import Parts
 from service.store import edits, evals, events, heads, traces, versions
 from service.store.events import Event
@@ -31,7 +33,6 @@ log = structlog.get_logger("errata.purge")
 OVER = (EditStatus.RETRACTED, EditStatus.SUPERSEDED, EditStatus.FAILED, EditStatus.ROLLED_BACK)
 MOST_EDITS = 1_000
 MANIFEST = "errata.json"
-SUFFIX = ".safetensors"
 PARTIAL = re.compile(r"\..+\.partial")  # the folder of an export that is being written
 GOING = ".purged-"  # what the folder of an export is called while it is deleted; no export may be called so
 ALWAYS = (
@@ -92,7 +93,7 @@ def purge(
     rows, spoken = _delete_rows(parts.store, ids, by=by, now=now)
     doubtful += spoken
     point("purge.after_rows")
-    left = [*ALWAYS, *(() if parts.store.is_sqlite else ON_POSTGRES), *parts.store.scrub(), *doubtful, *_young_files(parts, now)]
+    left = [*ALWAYS, *(() if parts.store.is_sqlite else ON_POSTGRES), *parts.store.scrub(), *doubtful, *_unnamed_files(parts)]
     if forget is None and going:
         left.append("the memory of this process, until it is started again")
     log.info("purged", edits=len(ids), versions=len(going), files=len(files), exports=len(gone), rows=rows, author=by)
@@ -160,20 +161,18 @@ def _delete_files(parts: Parts) -> tuple[str, ...]:
         heads.lock(connection)
         for digest in sorted(versions.digests_collected(connection) - versions.digests_kept(connection)):
             parts.overlays.forget(digest)
-            path = parts.overlays.folder / f"{digest}{SUFFIX}"
-            if path.exists():
-                path.unlink()
-                removed.append(path.name)
+            if trash.remove(parts.overlays.folder, digest):
+                removed.append(f"{digest}{trash.SUFFIX}")
     return tuple(removed)
 
 
-def _young_files(parts: Parts, now: datetime) -> list[str]:
-    """A file without a row may be of a publication under way, so it is left to the collection, which waits an hour."""
+def _unnamed_files(parts: Parts) -> list[str]:
+    """A file without a row may be of a publication under way, or of a newer backup of the database, so it is left where it is."""
     with parts.store.read() as connection:
         known = versions.digests_kept(connection)
-    files = [path for path in parts.overlays.folder.iterdir() if path.is_file() and path.name.removesuffix(SUFFIX) not in known]
-    hours = parts.settings.orphan_s / 3600
-    return [f"{len(files)} checkpoint files that no version names; they are collected within {hours:g} h"] if files else []
+    folder = parts.overlays.folder
+    left = [path for path in folder.rglob("*") if path.is_file() and path.name != MARK and path.stem not in known]
+    return [f"{len(left)} files among the checkpoints that no version names: `errata versions verify` lists them"] if left else []
 
 
 def _delete_exports(

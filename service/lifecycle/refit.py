@@ -17,7 +17,18 @@ from service.editors.protocol import Fitted
 from service.lifecycle.parts import Parts
 from service.lifecycle.publish import Candidate, live_changes, publish
 from service.lifecycle.settings import SERVICE
-from service.lifecycle.work import Standpoint, Turn, Watch, items_of, known_edits, scores_of, seed_of, settled_given, standpoint
+from service.lifecycle.work import (
+    Standpoint,
+    Turn,
+    Watch,
+    items_of,
+    known_edits,
+    overlay_of_head,
+    scores_of,
+    seed_of,
+    settled_given,
+    standpoint,
+)
 from service.lm.overlay import Overlay
 from service.store import edits, heads, jobs, versions
 from service.store.edits import Change
@@ -160,7 +171,7 @@ def _rounds(
 
     The last fit counts as it is: what it lost is not live any more, and the live set keeps that the overlay was trained on it.
     """
-    bare = Overlay(parts.overlays.of(stand.version).tensors, None)
+    bare = Overlay(overlay_of_head(parts, stand.version).tensors, None)
     lost: list[str] = []
     for _ in range(parts.settings.rounds):
         desired = liveset.afresh(desired)

@@ -10,7 +10,7 @@ from sqlalchemy.engine import Connection
 
 from service.domain import liveset
 from service.domain.edit import EditStatus
-from service.domain.errors import Conflict, Corrupt, Gone, NotFound, Stale
+from service.domain.errors import Conflict, Gone, NotFound, Stale
 from service.domain.liveset import LiveSet
 from service.domain.version import Version, VersionKind, VersionStatus
 from service.lifecycle.faults import point
@@ -18,7 +18,6 @@ from service.lifecycle.follow import Published
 from service.lifecycle.parts import Parts
 from service.lifecycle.publish import live_changes, settle
 from service.lifecycle.submit import first_status
-from service.lm.overlay import Overlay
 from service.store import edits, events, heads, jobs, versions
 from service.store.edits import Change
 from service.store.events import Event
@@ -37,22 +36,31 @@ class RolledBack:
 
 
 def roll_back(
-    parts: Parts, *, to: int, author: str, reason: str | None = None, requeue: bool = False, if_match: int | None = None
+    parts: Parts,
+    *,
+    to: int,
+    author: str,
+    reason: str | None = None,
+    requeue: bool = False,
+    if_match: int | None = None,
+    fence: int | None = None,
 ) -> RolledBack:
     """Answer with an older version again. With `requeue` the edits that fall out are queued to be applied on top of it.
 
-    `if_match` is the epoch that the caller saw. Raises NotFound; Gone for a collected version; Corrupt for a damaged one;
-    Conflict for the head itself; Stale if the epoch is another.
+    `if_match` is the epoch that the caller saw; `fence` is for a worker that does this by itself. Raises NotFound; Gone for a
+    collected version; Corrupt for a damaged one, Unreadable for one that cannot be read now; Conflict for the head itself; Stale
+    if the epoch is another, FenceLost if the fence is.
     """
     try:
         with parts.store.read() as connection:
             target = versions.get(connection, to)
     except NotFound as unknown:
         raise NotFound(unknown.message, field="to") from None
-    overlay = _overlay(parts, target)
+    overlay = parts.overlays.of(target)
     now = parts.clock()
     with parts.store.write() as connection:
         head = heads.lock(connection)
+        heads.check_fence(connection, fence)
         if if_match is not None and head.epoch != if_match:
             raise Stale("the head has moved: its epoch is not the one in If-Match", field="If-Match")
         if head.version == to:
@@ -62,7 +70,7 @@ def roll_back(
         before = versions.live_set(connection, head.version)
         held = versions.live_set(connection, to)
         after = liveset.roll_back(held, edits.retracted(connection, held.ids))
-        moved = heads.move(connection, head, restores_fence=None, reason=reason, author=author, now=now)
+        moved = heads.move(connection, head, restores_fence=fence, reason=reason, author=author, now=now)
         version = Version(
             number=moved.version,
             kind=VersionKind.ROLLBACK,
@@ -77,7 +85,7 @@ def roll_back(
             minors=target.minors,
             major_at=target.major_at,
         )
-        versions.insert(connection, version, after, fence=None, job_id=None)
+        versions.insert(connection, version, after, fence=fence, job_id=None)
         fallen = _settle(connection, parts, before, after, author=author, version=moved.version, requeue=requeue)
         if after.needs_refit and jobs.active(connection, "refit", "queued", brief=True) is None:
             jobs.insert(connection, "refit", reason="the restored version holds retracted edits", author=author, now=now)
@@ -89,17 +97,6 @@ def roll_back(
     parts.announcer.announce((*after.ids, *fallen))
     log.info("rolled back", version=moved.version, restored=to, edits=len(after.live), rolled_back=len(fallen), author=author)
     return RolledBack(moved.version, to, moved.epoch, fallen)
-
-
-def _overlay(parts: Parts, target: Version) -> Overlay:
-    """The target's overlay; a version found damaged is marked, so that nobody tries again."""
-    try:
-        return parts.overlays.of(target)
-    except Corrupt:
-        if target.digest is not None and target.status is VersionStatus.PUBLISHED:
-            with parts.store.write() as connection:
-                versions.mark_corrupt(connection, target.digest)
-        raise
 
 
 def _settle(

@@ -29,5 +29,7 @@ class LifecycleSettings:
     follow_s: float = 0.5  # between two looks at the head, which another process may have moved: answers follow within 2 s
     keep_last: int = 100
     keep_every: int = 100
-    orphan_s: float = 3600.0  # a file without a row is collected after this: until then its publication may be under way
+    orphan_s: float = 3600.0  # a younger file is left alone: a publication that names it may be under way
+    trash_s: float = 7 * 86_400.0  # a checkpoint that no version needs is kept so long before it is deleted
     collect_s: float = 600.0  # between two collections
+    judge_s: float = 30.0  # between two looks at what is damaged, and at what was put right

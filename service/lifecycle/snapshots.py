@@ -19,7 +19,7 @@ from service.domain.liveset import LiveItem, LiveSet
 from service.lifecycle.attempts import end_failed
 from service.lifecycle.parts import Parts
 from service.lifecycle.standing import snapshot, standing_of
-from service.lifecycle.work import Standpoint, Turn, seed_of
+from service.lifecycle.work import Standpoint, Turn, overlay_of_head, seed_of
 from service.lm.overlay import EMPTY, Overlay
 from service.store import edits, events, heads, jobs, versions
 from service.store.events import Event
@@ -92,7 +92,7 @@ def course_of(parts: Parts, job: Job) -> Course:
             return Course("major", items)
         assert job.parent is not None
         version, start_set = versions.get(connection, job.parent), versions.live_set(connection, job.parent)
-    start = Overlay(parts.overlays.of(version).tensors, None)
+    start = Overlay(overlay_of_head(parts, version).tensors, None)
     return Course("minor", tuple(_as_in(start_set, item) for item in items), start, start_set)
 
 
@@ -107,7 +107,7 @@ def stands(parts: Parts, job: Job, course: Course, stand: Standpoint) -> bool:
             return False
         if not edits.all_stand(connection, superseded, (*WANTED, EditStatus.SUPERSEDED)):
             return False
-    return course.mode == "major" or parts.overlays.of(stand.version).tensors_digest == course.start.tensors_digest
+    return course.mode == "major" or overlay_of_head(parts, stand.version).tensors_digest == course.start.tensors_digest
 
 
 def cancel_of(parts: Parts, job: Job) -> Callable[[], bool]:

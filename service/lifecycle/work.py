@@ -8,12 +8,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from service.domain.edit import Edit, EditRequest
-from service.domain.errors import Unavailable
+from service.domain.errors import Corrupt, Unavailable, Unreadable
 from service.domain.liveset import Carrier, LiveItem, LiveSet
 from service.domain.version import Head, Version
 from service.editors.protocol import Fitted, Hooks, Item
 from service.lifecycle.faults import point
 from service.lifecycle.parts import Parts
+from service.lm.overlay import Overlay
 from service.store import edits, heads, jobs, versions
 
 PROGRESS_S = 0.5  # between two writes of a job's progress
@@ -50,6 +51,19 @@ def standpoint(parts: Parts) -> Standpoint:
             found = Standpoint(head, versions.get(connection, head.version), versions.live_set(connection, head.version))
             if heads.read(connection).epoch == head.epoch:
                 return found
+
+
+def overlay_of_head(parts: Parts, version: Version) -> Overlay:
+    """What a fit starts from: the head's overlay, from memory where this process answers with it. Raises Unreadable if it cannot
+    be had, also for a damaged one: that is no fault of what is fitted, and the head will be another soon.
+    """
+    current = parts.follower.current
+    if current.version == version.number:
+        return current.overlay
+    try:
+        return parts.overlays.of(version)
+    except Corrupt as damaged:
+        raise Unreadable("the checkpoint of the head is damaged; it is being replaced") from damaged
 
 
 def scores_of(fitted: Fitted | None, live_set: LiveSet) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from itertools import chain
 from typing import TypeVar
 
-from service.domain.errors import Refused, TooLong
+from service.domain.errors import Refused, TooLong, Unavailable
 from service.lm.base import Base
 from service.lm.text import encode_text
 
@@ -66,6 +66,8 @@ def _render(base: Base, messages: list[dict[str, str]], reply: bool) -> str:
         with base.tokenizing:
             options = {"tokenize": False, "add_generation_prompt": reply, "enable_thinking": False}
             return str(base.tokenizer.apply_chat_template(messages, **options))
+    except OSError as error:  # for instance too many open files: nothing that the conversation could help
+        raise Unavailable("The model's chat template cannot be read now.") from error
     except Exception as error:  # a template is a program of the checkpoint's author and may fail in any way
         raise Refused("The model's chat template refuses this kind of conversation.", field="system") from error
 

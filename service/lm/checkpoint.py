@@ -20,7 +20,7 @@ from safetensors.torch import load as tensors_from_bytes
 from safetensors.torch import save as tensors_to_bytes
 from torch import Tensor
 
-from service.domain.errors import Corrupt, Unavailable
+from service.domain.errors import Corrupt, Unavailable, Unreadable
 from service.lm.intervention import Adapter, Balance, Intervention
 from service.lm.overlay import Overlay
 
@@ -29,6 +29,8 @@ MAX_HEADER_BYTES = 1_000_000  # a block of replaced tensors and 100 intervention
 KEY = "errata"  # the one metadata key: safetensors keeps several in no fixed order, and the same overlay must give the same bytes
 FIELDS = ("rotation", "source", "bias", "gate", "gain")
 SUFFIX = ".safetensors"
+TRASH = "trash"  # the folder, in that of the checkpoints, of what is not needed there any more
+TEMPORARY = re.compile(r"\.[0-9a-f]{64}\.\d+\.[0-9a-f]{8}\.tmp")  # a file that was being written when its process ended
 
 
 def save(overlay: Overlay, folder: Path, *, meta: Mapping[str, Any] | None = None) -> str:
@@ -51,7 +53,9 @@ def save(overlay: Overlay, folder: Path, *, meta: Mapping[str, Any] | None = Non
 
 
 def load(folder: Path, digest: str) -> Overlay:
-    """The overlay of a digest. Raises Corrupt unless a plain file is there whose bytes give the digest and hold sound tensors."""
+    """The overlay of a digest. Raises Unreadable if there is no plain file that this process can read now, or one of a format
+    that it does not know; Corrupt if the bytes it read do not give the digest or hold no sound tensors.
+    """
     return from_bytes(_read(folder, digest), digest)
 
 
@@ -95,6 +99,7 @@ def _write(data: bytes, folder: Path, digest: str) -> None:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
+        _clear_the_way(final)
         temporary.replace(final)
     except BaseException:
         with contextlib.suppress(OSError):
@@ -107,6 +112,14 @@ def _write(data: bytes, folder: Path, digest: str) -> None:
         os.close(directory)
 
 
+def _clear_the_way(final: Path) -> None:
+    """Move a folder that lies where a checkpoint belongs aside: nothing of ours makes one, and nothing could be written there."""
+    if final.is_dir() and not final.is_symlink():
+        aside = final.parent / TRASH
+        aside.mkdir(exist_ok=True)
+        final.rename(aside / f"{final.name}.{os.urandom(4).hex()}.in-the-way")
+
+
 def _read(folder: Path, digest: str) -> bytes:
     if not re.fullmatch(r"[0-9a-f]{64}", digest):
         raise Corrupt("A checkpoint's name is not a digest.")
@@ -115,10 +128,10 @@ def _read(folder: Path, digest: str) -> bytes:
         number = os.open(folder / f"{digest}{SUFFIX}", os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
         with os.fdopen(number, "rb") as file:
             if not stat.S_ISREG(os.fstat(number).st_mode):
-                raise Corrupt("A checkpoint is not a plain file.")
+                raise Unreadable("A checkpoint cannot be read here: it is not a plain file.")
             return file.read()
     except OSError as error:
-        raise Corrupt("A checkpoint is missing or cannot be read.") from error
+        raise Unreadable(f"A checkpoint cannot be read here: {os.strerror(error.errno or 0).lower()}.") from error
 
 
 def _head(data: bytes) -> Mapping[str, Any]:
@@ -129,7 +142,7 @@ def _head(data: bytes) -> Mapping[str, Any]:
     try:
         head = json.loads(json.loads(data[8 : 8 + size])["__metadata__"][KEY])
         if head["format"] != FORMAT:
-            raise Corrupt("A checkpoint is of a format that this version does not know.")
+            raise Unreadable("A checkpoint is of a format that this release does not know: start the release that wrote it.")
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise Corrupt("A checkpoint's header is not one of ours.") from error
     return head

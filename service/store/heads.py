@@ -8,7 +8,10 @@ from sqlalchemy.engine import Connection
 from service.domain.errors import Conflict, Stale, Unavailable
 from service.domain.version import Head
 from service.store import tables as t
+from service.store.ids import new_id
 from service.store.session import database_clock
+
+OPENING = 0x0E22A7B  # any number but that of the migrations, the same for every server of the database
 
 
 class FenceLost(Stale):
@@ -27,7 +30,34 @@ def lock(connection: Connection) -> Head:
     return _head(connection, sa.select(t.head).with_for_update())
 
 
-def found(connection: Connection, *, fingerprint: str, name: str, author: str, now: datetime) -> Head:
+def opened_by_one(connection: Connection) -> None:
+    """Let no other process make or name this store until this transaction ends; a SQLite file has one writer anyway."""
+    if connection.dialect.name == "postgresql":
+        connection.execute(sa.select(sa.func.pg_advisory_xact_lock(OPENING)))
+
+
+def store_of(connection: Connection) -> tuple[bool, str | None]:
+    """Whether the store was made, and its name; a store of a release before names has none until it is opened."""
+    row = connection.execute(sa.select(t.head.c.store_id)).one_or_none()
+    return row is not None, None if row is None else row.store_id
+
+
+def name_store(connection: Connection, store_id: str) -> None:
+    """Give the store a name."""
+    connection.execute(sa.update(t.head).values(store_id=store_id))
+
+
+def epoch_of(connection: Connection, version: int) -> int:
+    """The epoch at which a version became the head; 0 for the base, which was it first."""
+    epoch: int | None = connection.execute(
+        sa.select(t.head_history.c.epoch).where(t.head_history.c.to_version == version)
+    ).scalar_one_or_none()
+    return epoch or 0
+
+
+def found(
+    connection: Connection, *, fingerprint: str, name: str, author: str, now: datetime, store_id: str | None = None
+) -> Head:
     """Make the head row and version 0 of a new store, or check that an old one was made with this base.
 
     Raises Conflict if the store's edits were fitted to other weights: their overlays would be noise on these.
@@ -45,7 +75,9 @@ def found(connection: Connection, *, fingerprint: str, name: str, author: str, n
             "fence": 0,
             "lease_until_s": 0.0,
         }
-        connection.execute(sa.insert(t.head).values(id=1, base_fingerprint=fingerprint, base_name=name, **numbers))
+        connection.execute(
+            sa.insert(t.head).values(id=1, store_id=store_id or new_id(), base_fingerprint=fingerprint, base_name=name, **numbers)
+        )
     elif row.base_fingerprint != fingerprint:
         raise Conflict(
             "this store was made with another base model: start with that model, or give this one a data_dir of its own",
@@ -130,5 +162,10 @@ def _head(connection: Connection, select: sa.Select[tuple[object, ...]]) -> Head
     if row is None:
         raise Unavailable("the store is not ready yet")
     return Head(
-        version=row.version, epoch=row.epoch, fence=row.fence, base_fingerprint=row.base_fingerprint, base_name=row.base_name
+        version=row.version,
+        epoch=row.epoch,
+        fence=row.fence,
+        base_fingerprint=row.base_fingerprint,
+        base_name=row.base_name,
+        store_id=row.store_id,
     )

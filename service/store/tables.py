@@ -52,6 +52,7 @@ head = sa.Table(
     "head",
     metadata,
     sa.Column("id", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("store_id", sa.String(36)),  # by which a data folder knows its database; empty until a server has opened both
     sa.Column("base_fingerprint", sa.Text, nullable=False),
     sa.Column("base_name", sa.Text, nullable=False),
     sa.Column("version", sa.BigInteger, nullable=False),

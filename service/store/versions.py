@@ -178,6 +178,18 @@ def mark_corrupt(connection: Connection, digest: str) -> list[int]:
     return sorted(connection.execute(update.values(status=str(VersionStatus.CORRUPT)).returning(t.versions.c.number)).scalars())
 
 
+def mark_good(connection: Connection, digest: str) -> list[int]:
+    """Take it back that versions with these bytes are corrupt; their numbers."""
+    update = sa.update(t.versions).where(t.versions.c.digest == digest, t.versions.c.status == VersionStatus.CORRUPT)
+    return sorted(connection.execute(update.values(status=str(VersionStatus.PUBLISHED)).returning(t.versions.c.number)).scalars())
+
+
+def digests_corrupt(connection: Connection) -> set[str]:
+    """The digests of all versions that are marked as corrupt."""
+    select = sa.select(t.versions.c.digest).where(t.versions.c.status == VersionStatus.CORRUPT, t.versions.c.digest.is_not(None))
+    return set(connection.execute(select.distinct()).scalars())
+
+
 def pin(connection: Connection, number: int, pinned: bool = True) -> None:
     """Keep a version's checkpoint for good, or stop keeping it."""
     connection.execute(sa.update(t.versions).where(t.versions.c.number == number).values(pinned=pinned))
@@ -234,6 +246,11 @@ def _version(row: RowMapping) -> Version:
         minors=row["minors"],
         major_at=row["major_at"],
     )
+
+
+def is_named(connection: Connection, digest: str) -> bool:
+    """Whether any version has, or had, these bytes."""
+    return connection.execute(sa.select(t.versions.c.number).where(t.versions.c.digest == digest).limit(1)).first() is not None
 
 
 def digests_collected(connection: Connection) -> set[str]:

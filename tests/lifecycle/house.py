@@ -11,9 +11,10 @@ from service.domain.edit import Edit, EditRequest, EditStatus
 from service.domain.liveset import LiveSet
 from service.domain.version import Version, VersionStatus
 from service.lifecycle.follow import Follower, Published
+from service.lifecycle.identity import found_store
 from service.lifecycle.overlays import Overlays
 from service.lifecycle.parts import Parts
-from service.lifecycle.recover import Opened, found_store, open_head
+from service.lifecycle.recover import Opened, open_head
 from service.lifecycle.retract import Retraction, retract
 from service.lifecycle.retrain import request_retrain
 from service.lifecycle.rollback import RolledBack, roll_back
@@ -52,7 +53,7 @@ class House:
         self.ledger = ledger or Ledger()
         self.settings = settings or LifecycleSettings(cadence=PATIENT)
         self.store = Store(url)
-        found_store(self.store, fingerprint="base", name="ledger")
+        found_store(self.store, fingerprint="base", name="ledger", folder=folder)
         overlays = Overlays(folder, fingerprint="base")
         self.swaps: list[Published] = []
         follower = Follower(self.store, overlays, self.swaps.append)

@@ -166,7 +166,7 @@ def told_and_taken_back(house: House) -> str:
 
 
 def files_of(house: House) -> set[str]:
-    return {path.name for path in house.folder.iterdir()}
+    return {path.name for path in house.folder.rglob("*.safetensors")}
 
 
 def everything(house: House) -> str:

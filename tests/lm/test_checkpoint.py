@@ -12,7 +12,7 @@ import pytest
 import torch
 from safetensors.torch import save as to_safetensors
 
-from service.domain.errors import Corrupt, Unavailable
+from service.domain.errors import Corrupt, Unavailable, Unreadable
 from service.lm.checkpoint import load, save, to_bytes
 from service.lm.intervention import Adapter, Intervention
 from service.lm.overlay import EMPTY, Overlay
@@ -124,25 +124,62 @@ def test_values_that_are_not_finite_are_neither_written_nor_believed(tmp_path: P
         load(tmp_path, broken)
 
 
-def test_a_link_is_not_followed_and_what_is_no_plain_file_is_not_read(tmp_path: Path) -> None:
+def test_what_is_no_plain_file_is_not_read_and_nothing_is_said_about_its_bytes(tmp_path: Path) -> None:
     digest = save(make_overlay(), tmp_path / "elsewhere")
     folder = tmp_path / "folder"
     folder.mkdir()
     path = folder / f"{digest}.safetensors"
 
     path.symlink_to(tmp_path / "elsewhere" / path.name)
-    with pytest.raises(Corrupt):
+    with pytest.raises(Unreadable):
         load(folder, digest)
     path.unlink()
     os.mkfifo(path)
-    with pytest.raises(Corrupt):
+    with pytest.raises(Unreadable):
+        load(folder, digest)
+    path.unlink()
+    path.mkdir()
+    with pytest.raises(Unreadable):
         load(folder, digest)
 
 
-@pytest.mark.parametrize("name", ["", "../secret", "A" * 64, "0" * 63, "0" * 64])
-def test_a_name_that_is_no_digest_or_has_no_file_is_corrupt(tmp_path: Path, name: str) -> None:
+def test_a_folder_in_the_place_of_a_checkpoint_is_moved_aside(tmp_path: Path) -> None:
+    digest = hashlib.sha256(to_bytes(make_overlay())).hexdigest()
+    (tmp_path / f"{digest}.safetensors" / "inside").mkdir(parents=True)
+
+    assert save(make_overlay(), tmp_path) == digest
+
+    assert load(tmp_path, digest).adapter is not None
+    (aside,) = (tmp_path / "trash").iterdir()
+    assert aside.name.startswith(digest) and (aside / "inside").is_dir()
+
+
+@pytest.mark.parametrize("name", ["", "../secret", "A" * 64, "0" * 63])
+def test_a_name_that_is_no_digest_is_corrupt(tmp_path: Path, name: str) -> None:
     with pytest.raises(Corrupt):
         load(tmp_path, name)
+
+
+def test_a_missing_file_is_unreadable_and_so_is_any_while_too_many_are_open(tmp_path: Path) -> None:
+    digest = save(make_overlay(), tmp_path)
+
+    def act() -> None:
+        _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))
+        load(tmp_path, digest)
+
+    with pytest.raises(Unreadable, match="no such file"):
+        load(tmp_path, "0" * 64)
+    assert in_child(act) == 17
+
+
+def test_a_format_that_is_not_known_is_another_releases_and_not_damage(tmp_path: Path) -> None:
+    matrix, vector = torch.zeros(2, 4), torch.zeros(2)
+    good = {"adapter/1/rotation": matrix, "adapter/1/source": matrix, "adapter/1/bias": vector}
+    data = described({"last": 3, "blocks": [1], "counts": {}}, good, form=2)
+
+    with pytest.raises(Unreadable, match="release"):
+        load(tmp_path, planted(tmp_path, data))
 
 
 def described(adapter: object, tensors: dict[str, torch.Tensor], *, form: int = 1) -> bytes:
@@ -162,7 +199,6 @@ def test_files_with_the_right_digest_and_senseless_contents_are_corrupt(tmp_path
         (2**40).to_bytes(8, "little") + b"{" * 50,
         to_safetensors({"a": vector}),
         to_safetensors({"a": vector}, metadata={"errata": "not json"}),
-        described(adapter, good, form=2),
         described(adapter, {**good, "adapter/1/bias": torch.zeros(3)}),
         described(adapter, {**good, "adapter/1/gate": torch.zeros(5, 4)}),
         described(adapter, {**good, "stray": vector}),

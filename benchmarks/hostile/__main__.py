@@ -1,0 +1,79 @@
+"""Attack real servers in every way that was ever found, with large numbers, and say what came of it.
+
+An attack is a request or a flood of them, a neighbour on the machine, a wrong folder or a broken disk. A server holds if it goes
+on answering others, loses nothing and says in a sentence what is wrong. Everything happens on the loopback, in temporary folders.
+"""
+
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.hostile.attacks import every_attack
+from benchmarks.hostile.ground import Attack, Finding, Ground, Pulse
+from benchmarks.outcome import begin, options, write
+from benchmarks.servers import Zygote
+
+
+def main() -> None:
+    """The command; it fails if a server did not hold."""
+    parser = options(__doc__)
+    parser.add_argument("--only", default="", help="only attacks whose names hold this text")
+    chosen = begin(parser)
+    zygote = Zygote()
+    rows: list[dict[str, Any]] = []
+    try:
+        for attack in every_attack():
+            if chosen.only in attack.name:
+                rows.append(_row(zygote, attack))
+                print(rows[-1], flush=True)
+    finally:
+        zygote.close()
+    if not chosen.only:
+        write(chosen.results, "hostile", {"attacks": rows})
+    _show(rows)
+    if not all(row["held"] for row in rows):
+        sys.exit(1)
+
+
+def _row(zygote: Zygote, attack: Attack) -> dict[str, Any]:
+    began = time.monotonic()
+    with tempfile.TemporaryDirectory(prefix="errata-hostile-", ignore_cleanup_errors=True) as folder:
+        ground = Ground(zygote, Path(folder))
+        try:
+            finding = attack.make(ground)
+        except Exception as error:  # what no attack foresaw is a finding as well, and the others are still to be made
+            finding = Finding(False, f"it ended with {type(error).__name__}: {error}"[:300])
+    row = {"attack": attack.name, "held": finding.held, "seen": finding.seen, "seconds": time.monotonic() - began}
+    return row | _pulse(ground.pulses)
+
+
+def _pulse(pulses: list[Pulse]) -> dict[str, Any]:
+    seconds = sorted(one for pulse in pulses for one in pulse.seconds)
+    if not seconds:
+        return {}
+    return {
+        "live_p50_ms": 1000 * seconds[len(seconds) // 2],
+        "live_worst_ms": 1000 * seconds[-1],
+        "live_failures": sum(pulse.failures for pulse in pulses),
+    }
+
+
+def _show(rows: list[dict[str, Any]]) -> None:
+    table = Table(box=None, pad_edge=False)
+    table.add_column("attack")
+    table.add_column("held")
+    table.add_column("/health/live, worst", justify="right", no_wrap=True)
+    table.add_column("seen", overflow="fold")
+    for row in rows:
+        worst = f"{row['live_worst_ms']:.0f} ms" if "live_worst_ms" in row else "-"
+        table.add_row(row["attack"], "yes" if row["held"] else "[red]NO[/red]", worst, row["seen"])
+    Console(highlight=False).print(table)
+
+
+if __name__ == "__main__":
+    main()

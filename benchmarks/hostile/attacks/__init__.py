@@ -1,0 +1,13 @@
+"""Every attack there is: each module here has its own in `ATTACKS`, made in the order of the modules' names."""
+
+import importlib
+import pkgutil
+from collections.abc import Iterator
+
+from benchmarks.hostile.ground import Attack
+
+
+def every_attack() -> Iterator[Attack]:
+    """All attacks."""
+    for found in pkgutil.iter_modules(__path__):
+        yield from importlib.import_module(f"{__name__}.{found.name}").ATTACKS

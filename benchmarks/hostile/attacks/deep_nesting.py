@@ -1,0 +1,23 @@
+"""A body of nothing but opening brackets: a parser's own stack is what it is after."""
+
+import httpx
+
+from benchmarks.hostile.ground import Attack, Finding, Ground, Memory
+
+DEPTH = 900_000
+TIMES = 20
+
+
+def deep_nesting(ground: Ground) -> Finding:
+    """Bodies of 900 KB, one after another; each is refused and costs next to nothing."""
+    with ground.server() as server, server.start() as client:
+        url = str(client.base_url).rstrip("/")
+        with ground.pulse(url), Memory(server.pid) as memory:
+            statuses = {
+                httpx.post(f"{url}/edits", content=b"[" * DEPTH, headers={"Content-Type": "application/json"}).status_code
+                for _ in range(TIMES)
+            }
+        return Finding(statuses == {422}, f"{TIMES} bodies of {DEPTH:,} brackets: {sorted(statuses)}, +{memory.grown_mb:.0f} MB")
+
+
+ATTACKS = (Attack("deep nesting", deep_nesting),)

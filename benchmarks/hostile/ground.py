@@ -1,0 +1,118 @@
+"""Where an attack is made: real servers over folders of their own, and a pulse that asks `/health/live` all the while."""
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from benchmarks.servers import Server, Zygote, server
+
+BEAT_S = 0.02  # between two questions of a pulse
+PATIENCE_S = 300.0  # longest wait for one of its answers: a frozen server is to be seen as one, and not as a fault of the pulse
+PAGE_BYTES = 4096
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Whether the server held, and one sentence with figures on what was seen."""
+
+    held: bool
+    seen: str
+
+
+@dataclass(frozen=True)
+class Attack:
+    """One attack: its name, and what makes it and says what came of it."""
+
+    name: str
+    make: Callable[["Ground"], Finding]
+
+
+@dataclass
+class Pulse:
+    """What `/health/live` said during an attack: seconds an answer took, and how often there was none or a wrong one."""
+
+    seconds: list[float] = field(default_factory=list)
+    failures: int = 0
+
+    @property
+    def worst_ms(self) -> float:
+        """The slowest answer."""
+        return 1000 * max(self.seconds, default=float("nan"))
+
+
+@dataclass
+class Ground:
+    """What an attack is given. A pulse that it takes is written to the table beside its finding."""
+
+    zygote: Zygote
+    folder: Path
+    pulses: list[Pulse] = field(default_factory=list)
+
+    def server(self, **settings: Any) -> AbstractContextManager[Server]:
+        """A server of the embedded model over a new folder; `start` it inside the block, under more settings if need be."""
+        return server(self.zygote, **settings)
+
+    @contextmanager
+    def pulse(self, url: str) -> Iterator[Pulse]:
+        """Ask `/health/live` on new connections, as a probe does, until the block ends."""
+        pulse, over = Pulse(), threading.Event()
+        thread = threading.Thread(target=_beat, args=(url, pulse, over), daemon=True)
+        self.pulses.append(pulse)
+        thread.start()
+        try:
+            yield pulse
+        finally:
+            over.set()
+            thread.join(PATIENCE_S)
+
+
+def _beat(url: str, pulse: Pulse, over: threading.Event) -> None:
+    while not over.is_set():
+        began = time.monotonic()
+        try:
+            answer = httpx.get(f"{url}/health/live", timeout=PATIENCE_S, trust_env=False)
+            pulse.failures += answer.status_code != 200
+        except httpx.TransportError:
+            pulse.failures += 1
+        pulse.seconds.append(time.monotonic() - began)
+        over.wait(BEAT_S)
+
+
+def resident_bytes(pid: int) -> int:
+    """The memory that a process has in use."""
+    return int(Path(f"/proc/{pid}/statm").read_text(encoding="ascii").split()[1]) * PAGE_BYTES
+
+
+class Memory:
+    """The most memory that a process had while a block ran, beyond what it had before."""
+
+    def __init__(self, pid: int) -> None:
+        self._pid, self._over = pid, threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+        self._before = self._most = resident_bytes(pid)
+
+    @property
+    def grown_mb(self) -> float:
+        """In megabytes of 10^6 bytes."""
+        return (self._most - self._before) / 1e6
+
+    def __enter__(self) -> "Memory":
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        self._thread.join()
+
+    def _watch(self) -> None:
+        while not self._over.wait(BEAT_S):
+            try:
+                self._most = max(self._most, resident_bytes(self._pid))
+            except (OSError, IndexError):
+                return  # the process has ended

@@ -1,0 +1,119 @@
+"""What is damaged, by the verdict of the one worker: bytes that it has read, and whose digest is not the one in their row.
+
+A verdict is written under the fence. It is taken back as soon as the right bytes are there again, whoever put them back: a
+checkpoint is named by its digest, so bytes that give it are the right ones. If the head itself is damaged, its nearest good
+ancestor is published as a rollback and what falls out is queued again: nothing that was acknowledged is lost, only learned anew.
+"""
+
+from datetime import datetime
+
+import structlog
+from sqlalchemy.engine import Connection
+
+from service.domain.errors import Corrupt, Gone, Unreadable
+from service.domain.version import Version
+from service.lifecycle.parts import Parts
+from service.lifecycle.recover import parent_of
+from service.lifecycle.rollback import roll_back
+from service.lifecycle.settings import SERVICE
+from service.lifecycle.work import Turn
+from service.store import events, heads, versions
+from service.store.events import Event
+
+log = structlog.get_logger("errata.damage")
+
+
+def mend_head(parts: Parts, turn: Turn) -> bool:
+    """If the head's bytes are damaged, publish its nearest good ancestor; whether that was done.
+
+    As long as something on the way there cannot be read, nothing is decided. Raises FenceLost or Stale.
+    """
+    if parts.follower.degraded is None:
+        return False
+    with parts.store.read() as connection:
+        head = versions.get(connection, heads.read(connection).version)
+    try:
+        good = _nearest_good(parts, turn, head)
+    except Unreadable:
+        return False
+    if good.number == head.number:
+        return False
+    reason = f"the checkpoint of version {head.number} is damaged"
+    roll_back(parts, to=good.number, author=SERVICE, reason=reason, requeue=True, fence=turn.fence)
+    parts.follower.degraded = f"{reason}; version {good.number} answers until its edits are applied again"
+    return True
+
+
+def judge(parts: Parts, turn: Turn) -> bool:
+    """Mark the versions whose bytes were found damaged here, and unmark those whose bytes are right again; whether any were."""
+    with parts.store.read() as connection:
+        marked = versions.digests_corrupt(connection)
+    found = [digest for digest in parts.overlays.damaged if digest not in marked and _is_damaged(parts, digest)]
+    healed = [digest for digest in sorted(marked) if _is_good(parts, digest)]
+    changed = [_mark(parts, turn, digest) for digest in found]
+    changed += [_unmark(parts, turn, digest) for digest in healed]
+    return any(changed)
+
+
+def heal(connection: Connection, digest: str, *, author: str, now: datetime) -> list[int]:
+    """Unmark the versions with these bytes, which were read and are right; their numbers."""
+    numbers = versions.mark_good(connection, digest)
+    events.write(connection, [Event(type="version.healed", author=author, version=number) for number in numbers], now=now)
+    return numbers
+
+
+def _nearest_good(parts: Parts, turn: Turn, version: Version) -> Version:
+    """The version itself or the first of its ancestors whose bytes are good, with what is damaged on the way marked."""
+    while True:
+        try:
+            parts.overlays.of(version)
+            return version
+        except Corrupt:
+            assert version.digest is not None
+            _mark(parts, turn, version.digest)
+        except Gone:
+            pass  # an ancestor whose bytes were given up on purpose
+        version = parent_of(parts, version)
+
+
+def _is_good(parts: Parts, digest: str) -> bool:
+    """Whether bytes are right. What cannot be read now is no worse than it was."""
+    try:
+        parts.overlays.get(digest)
+    except (Corrupt, Unreadable):
+        return False
+    return True
+
+
+def _is_damaged(parts: Parts, digest: str) -> bool:
+    """Whether bytes are wrong. What cannot be read now is not known to be."""
+    try:
+        parts.overlays.get(digest)
+    except Corrupt:
+        return True
+    except Unreadable:
+        pass
+    return False
+
+
+def _mark(parts: Parts, turn: Turn, digest: str) -> bool:
+    """Mark every version with these bytes; whether any was not marked yet."""
+    with parts.store.write() as connection:
+        heads.lock(connection)
+        heads.check_fence(connection, turn.fence)
+        numbers = versions.mark_corrupt(connection, digest)
+        happened = [Event(type="version.corrupt", author=SERVICE, version=number) for number in numbers]
+        events.write(connection, happened, now=parts.clock())
+    if numbers:
+        log.error("checkpoint is damaged", versions=numbers, digest=digest)
+    return bool(numbers)
+
+
+def _unmark(parts: Parts, turn: Turn, digest: str) -> bool:
+    with parts.store.write() as connection:
+        heads.lock(connection)
+        heads.check_fence(connection, turn.fence)
+        numbers = heal(connection, digest, author=SERVICE, now=parts.clock())
+    if numbers:
+        log.info("checkpoint is right again", versions=numbers, digest=digest)
+    return bool(numbers)

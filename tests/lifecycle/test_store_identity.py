@@ -1,0 +1,204 @@
+"""A database and a data folder that do not belong together are refused, with both names, before either is touched."""
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from service.domain.errors import Conflict, Refused, Unreadable
+from service.lifecycle import identity
+from service.lifecycle.identity import MARK, Mark, adopt, found_store, read_mark, recognise, write_mark
+from service.store import heads
+from service.store.migrate import upgrade
+from service.store.session import Store
+from tests.lifecycle.house import House, new_house
+from tests.servers import postgres_database
+
+KINDS = ("sqlite", "postgres")
+
+
+@contextmanager
+def database(kind: str, folder: Path) -> Iterator[Store]:
+    """A new, empty database."""
+    if kind == "postgres":
+        with postgres_database() as url:
+            yield from opened(url)
+    else:
+        yield from opened(f"sqlite:///{folder}/errata.db")
+
+
+def opened(url: str) -> Iterator[Store]:
+    upgrade(url)
+    store = Store(url)
+    yield store
+    store.close()
+
+
+def found(store: Store, folder: Path) -> str:
+    return found_store(store, fingerprint="base", name="ledger", folder=folder)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_new_database_and_a_new_folder_get_one_name_and_know_each_other(kind: str, tmp_path: Path) -> None:
+    with database(kind, tmp_path) as store:
+        name = found(store, tmp_path / "checkpoints")
+
+        assert found(store, tmp_path / "checkpoints") == name
+        recognise(store, tmp_path / "checkpoints")
+        assert read_mark(tmp_path / "checkpoints") == Mark(name, founded=True)
+        with store.read() as connection:
+            assert heads.read(connection).store_id == name
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_another_folder_is_refused_and_neither_it_nor_the_database_changes(kind: str, tmp_path: Path) -> None:
+    with database(kind, tmp_path) as store:
+        name = found(store, tmp_path / "ours")
+        other = found_by_itself(tmp_path / "theirs")
+        (tmp_path / "new").mkdir()
+        with store.read() as connection:
+            before = heads.read(connection)
+
+        with pytest.raises(Conflict, match=f"of store {other}.*of store {name}"):
+            found(store, tmp_path / "theirs")
+        with pytest.raises(Conflict, match=f"of store {name}"):
+            found(store, tmp_path / "new")
+        with pytest.raises(Conflict, match=f"of store {name}"):
+            recognise(store, tmp_path / "not there")
+
+        assert list((tmp_path / "new").iterdir()) == [] and not (tmp_path / "not there").exists()
+        assert read_mark(tmp_path / "theirs") == Mark(other, founded=True)
+        with store.read() as connection:
+            assert heads.read(connection) == before
+
+
+def found_by_itself(folder: Path) -> str:
+    """A folder of another store."""
+    folder.mkdir()
+    write_mark(folder, Mark("another-store", founded=True))
+    return "another-store"
+
+
+def test_an_empty_database_beside_checkpoints_is_a_lost_one_and_not_a_new_store(tmp_path: Path) -> None:
+    house = new_house(tmp_path)
+    house.live(("a", "1"))
+    house.close()
+    files = sorted(path.name for path in house.folder.iterdir())
+    for name in ("errata.db", "errata.db-wal", "errata.db-shm"):
+        (tmp_path / name).unlink(missing_ok=True)
+    (tmp_path / "errata.db").touch()  # a file of no bytes is an empty database to SQLite
+    upgrade(house.url)
+
+    with pytest.raises(Conflict, match=r"the database is empty.*restore the database"):
+        house.again()
+
+    (house.folder / MARK).unlink()
+    with pytest.raises(Conflict, match="the database is empty"):
+        house.again()
+    assert sorted(path.name for path in house.folder.iterdir()) == [name for name in files if name != MARK]
+
+
+def test_a_first_start_that_was_killed_between_the_folder_and_the_database_is_gone_on_with(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with database("sqlite", tmp_path) as store:
+
+        def die(*_: object, **__: object) -> None:
+            raise KeyboardInterrupt
+
+        with monkeypatch.context() as patch:
+            patch.setattr(heads, "found", die)
+            with pytest.raises(KeyboardInterrupt):
+                found(store, tmp_path / "checkpoints")
+        begun = read_mark(tmp_path / "checkpoints")
+        assert begun is not None and not begun.founded
+        with monkeypatch.context() as patch:
+            patch.setattr(identity, "write_mark", die)  # and again, between the database and the last word in the folder
+            with pytest.raises(KeyboardInterrupt):
+                found(store, tmp_path / "checkpoints")
+
+        assert found(store, tmp_path / "checkpoints") == begun.store
+        assert read_mark(tmp_path / "checkpoints") == Mark(begun.store, founded=True)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_store_of_an_older_release_takes_the_folder_that_has_its_heads_checkpoint(kind: str, tmp_path: Path) -> None:
+    with database(kind, tmp_path) as store:
+        house = House(store.url.render_as_string(hide_password=False), tmp_path / "checkpoints")
+        house.live(("a", "1"))
+        house.close()
+        (house.folder / MARK).unlink()
+        with store.write() as connection:
+            connection.exec_driver_sql("UPDATE head SET store_id = NULL")
+        (tmp_path / "other").mkdir()
+
+        with pytest.raises(Conflict, match="the checkpoint of version 1"):
+            house_in(house, tmp_path / "other")
+        again = house_in(house, house.folder)
+
+        assert again.says("a") == "1"
+        mark = read_mark(house.folder)
+        with again.store.read() as connection:
+            assert mark is not None and mark.founded and mark.store == heads.read(connection).store_id
+        again.close()
+
+
+def house_in(house: House, folder: Path) -> House:
+    return House(house.url, folder, ledger=house.ledger, settings=house.settings)
+
+
+def test_a_folder_that_was_restored_without_its_mark_is_adopted_on_request_only(tmp_path: Path) -> None:
+    house = new_house(tmp_path)
+    house.live(("a", "1"))
+    (house.folder / MARK).unlink()
+    with pytest.raises(Conflict, match="errata adopt"):
+        house.again()
+
+    store = Store(house.url)
+    adopt(store, house.folder)
+    store.close()
+    again = house.again()
+
+    assert again.says("a") == "1" and again.opened.degraded is None
+    again.close()
+
+
+def test_a_folder_that_is_lost_for_good_is_replaced_and_its_edits_are_learned_again(tmp_path: Path) -> None:
+    house = new_house(tmp_path)
+    made = house.live(("a", "1"), ("b", "2"))
+    house.folder.rename(tmp_path / "lost")
+    store = Store(house.url)
+    adopt(store, house.folder)
+    store.close()
+
+    again = house.again()
+    assert again.opened.version == 0 and again.opened.degraded
+    again.roll_back(0, requeue=True)
+    again.worker.settle()
+
+    assert [status.is_live for status in again.statuses(made)] == [True, True]
+    assert (again.says("a"), again.says("b")) == ("1", "2")
+    again.close()
+
+
+def test_an_empty_database_adopts_nothing(tmp_path: Path) -> None:
+    with database("sqlite", tmp_path) as store:
+        with pytest.raises(Refused, match="the database is empty"):
+            adopt(store, tmp_path / "checkpoints")
+
+
+@pytest.mark.parametrize("content", ["", "[]", '{"store": 3, "founded": true}', '{"store": "a/b", "founded": true}', "x" * 9000])
+def test_a_mark_that_is_damaged_is_said_and_never_taken_for_none(content: str, tmp_path: Path) -> None:
+    (tmp_path / MARK).write_text(content)
+
+    with pytest.raises(Unreadable, match="damaged"):
+        read_mark(tmp_path)
+
+
+def test_the_mark_is_plain_enough_to_be_read_by_a_person(tmp_path: Path) -> None:
+    write_mark(tmp_path, Mark("one", founded=True))
+
+    assert json.loads((tmp_path / MARK).read_text()) == {"store": "one", "founded": True}
+    assert [path.name for path in tmp_path.iterdir()] == [MARK]
