@@ -10,6 +10,7 @@ from service import __version__
 from service.bench.cli import app as bench
 from service.cli_admin import register
 from service.cli_eval import register as register_eval
+from service.cli_store import register as register_store
 from service.command import FAILED, DatabaseUrl, DataDir, Model, RedisUrl, failures, settings_of
 from service.listening import taken_port
 from service.supervisor import Supervisor
@@ -24,6 +25,7 @@ app = typer.Typer(
 app.add_typer(bench, name="bench")
 register(app)
 register_eval(app)
+register_store(app)
 
 
 @app.command()

@@ -1,4 +1,4 @@
-"""The commands that ask a server to do what an operator wants: export, purge, revoke, jobs. They speak HTTP and nothing else."""
+"""The commands for operators: export, purge and revoke ask a server, over HTTP; jobs are read from a server or from the rows."""
 
 import json
 import os
@@ -6,7 +6,7 @@ import shutil
 import time
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import httpx
 import typer
@@ -14,9 +14,13 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from service.api.schemas.jobs import JobOut, Kind, Status
+from service.cli_store import BY, opened_store
 from service.command import DatabaseUrl, DataDir, Model, ServerUrl, errors, failures, settings_of, version_of
 from service.domain.errors import Conflict, Refused, Unavailable
+from service.lifecycle.jobs import cancel_job, list_jobs, seconds_left
 from service.own_server import server_for
+from service.settings import Settings
 
 LOOK_S = 0.3
 BUT_APPLY = ("refit", "retrain", "export")
@@ -113,21 +117,36 @@ def jobs(
     server: ServerUrl = None,
     data_dir: DataDir = None,
     database_url: DatabaseUrl = None,
-    model: Model = None,
 ) -> None:
-    """List what the server does in the background, newest first, or cancel one of it."""
-    settings = settings_of(data_dir=data_dir, database_url=database_url, model=model)
-    with failures(), server_for(server, settings) as client:
-        if cancel is not None:
-            items = [_answer(client.delete(f"/jobs/{_id(cancel)}"))]
-        else:
-            kinds = [kind] if kind is not None else [] if everything else list(BUT_APPLY)
-            given: dict[str, Any] = {"limit": limit, "kind": kinds, "status": [] if status is None else [status]}
-            items = _answer(client.get("/jobs", params=given))["items"]
+    """List what the server does in the background, newest first, or cancel one of it; without --server in the database."""
+    settings = settings_of(data_dir=data_dir, database_url=database_url)
+    for name, word, known in (("--kind", kind, get_args(Kind)), ("--status", status, get_args(Status))):
+        if word is not None and word not in known:
+            raise typer.BadParameter(f"must be one of {', '.join(known)}", param_hint=name)
+    kinds = [kind] if kind is not None else [] if everything else list(BUT_APPLY)
+    given: dict[str, Any] = {"limit": limit, "kind": kinds, "status": [] if status is None else [status]}
+    with failures():
+        items = _jobs_of_store(settings, given, cancel) if server is None else _jobs_of_server(server, settings, given, cancel)
     if as_json:
         typer.echo(json.dumps(items, indent=1))
     else:
         output.print(_table(items))
+
+
+def _jobs_of_server(server: str, settings: Settings, given: dict[str, Any], cancel: str | None) -> list[dict[str, Any]]:
+    with server_for(server, settings) as client:
+        if cancel is not None:
+            return [_answer(client.delete(f"/jobs/{_id(cancel)}"))]
+        found: list[dict[str, Any]] = _answer(client.get("/jobs", params=given))["items"]
+        return found
+
+
+def _jobs_of_store(settings: Settings, given: dict[str, Any], cancel: str | None) -> list[dict[str, Any]]:
+    """Rows tell all there is to tell: no server is started for it, which would open a head and might begin to work on it."""
+    with opened_store(settings) as store:
+        found = list_jobs(store, **given) if cancel is None else [cancel_job(store, _id(cancel), author=BY)]
+    now = datetime.now(UTC)
+    return [JobOut.of(job, seconds_left(job, now)).model_dump(mode="json") for job in found]
 
 
 def register(app: typer.Typer) -> None:

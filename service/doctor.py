@@ -12,10 +12,12 @@ from rich.console import Console
 from rich.table import Table
 
 from service.atlas import weights_path
-from service.domain.errors import ServiceError
+from service.domain.errors import Conflict, ServiceError
+from service.lifecycle import identity
 from service.listening import taken_port
 from service.settings import Settings, masked
 from service.store.migrate import is_current
+from service.store.session import Store
 
 PATIENCE_S = 3
 ROOM_BYTES = 500_000_000  # a hundred checkpoints of the embedded model, its neutral sentences and the database
@@ -44,7 +46,7 @@ class Finding:
 
 def examine(settings: Settings) -> list[Finding]:
     """Look at every part that the server needs. Passwords never get into a finding."""
-    checks: tuple[Callable[[Settings], Finding], ...] = (_model, _data_dir, _room, _database, _buffer, _port, _device)
+    checks: tuple[Callable[[Settings], Finding], ...] = (_model, _data_dir, _room, _database, _together, _buffer, _port, _device)
     return [check(settings) for check in checks]
 
 
@@ -113,6 +115,23 @@ def _database(settings: Settings) -> Finding:
     return Finding(
         "database", Verdict.OK if migrated else Verdict.NOTE, shown + ("" if migrated else " (migrated at the next start)")
     )
+
+
+def _together(settings: Settings) -> Finding:
+    """Whether the database and the data folder are of one store."""
+    store = Store(settings.store_url)
+    try:
+        if store.is_sqlite and not Path(store.url.database or "").is_file():
+            name = identity.read_mark(settings.checkpoints)
+            lost = "the folder is a store's, and its database is not there: restore it, or give another data_dir"
+            return Finding("store", Verdict.OK, "new") if name is None else Finding("store", Verdict.BAD, lost)
+        identity.recognise(store, settings.checkpoints)
+    except (ServiceError, sa.exc.SQLAlchemyError) as error:
+        said = error.message if isinstance(error, ServiceError) else "cannot be told until the database is migrated"
+        return Finding("store", Verdict.BAD if isinstance(error, Conflict) else Verdict.NOTE, said)
+    finally:
+        store.close()
+    return Finding("store", Verdict.OK, "database and data folder belong together")
 
 
 def _buffer(settings: Settings) -> Finding:

@@ -24,7 +24,17 @@ LOOK_S = 0.2
 TRIES_S = 600.0  # how long a server that is busy is asked again
 AWAY_S = 60.0  # how long one that does not answer: a restart takes that
 IDLE_S = 2.0  # after which no retrain is expected any more that nobody asked for
-FIELDS = ("prompt", "target", "rephrases", "locality", "portability", "generation", "wanted", "opposite")  # of a record
+FIELDS = (
+    "prompt",
+    "target",
+    "ground_truth",
+    "rephrases",
+    "locality",
+    "portability",
+    "generation",
+    "wanted",
+    "opposite",
+)  # of a record
 Told = Callable[[str], None]
 
 

@@ -15,6 +15,7 @@ from fastapi import FastAPI
 from service import __version__
 from service.api.protocol import DeadlineProtocol
 from service.app import create_app, open_parts
+from service.descriptors import within_descriptors
 from service.listening import in_use
 from service.settings import EVERY_HOST, Settings
 from service.supervisor import Supervisor
@@ -33,6 +34,7 @@ def serve(settings: Settings, sockets: list[socket.socket], supervisor: Supervis
             "any Host header is answered: a page that points its own name at this server can read it and change the model;"
             " name the hosts in ERRATA_ALLOWED_HOSTS instead of *"
         )
+    settings = within_descriptors(settings)
     with closing(supervisor or Supervisor()) as told, open_parts(settings) as parts:
         Server(config(create_app(settings, parts), settings), told).run(sockets)
 

@@ -16,6 +16,8 @@ from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError
 
 from service.domain.cadence import Cadence
 from service.domain.errors import Refused
@@ -42,6 +44,11 @@ class Limits(Group):
 
     body_bytes: int = Field(1_000_000, ge=1_000, description="largest request body")
     batch_body_bytes: int = Field(8_000_000, ge=1_000, description="largest body of POST /edits/batch and POST /eval")
+    bodies_bytes: int = Field(
+        64_000_000,
+        ge=1_000,
+        description="room for all request bodies in flight together, beside 16 KiB of each; what finds none gets 503",
+    )
     header_bytes: int = Field(16_384, ge=1_024, description="largest request head: request line and headers together")
     receive_s: float = Field(10.0, gt=0, description="seconds a client may take to send one whole request")
     send_s: float = Field(10.0, gt=0, description="seconds a client may leave an answer unread")
@@ -64,6 +71,12 @@ class Limits(Group):
         128, ge=0, description="of these, from one address; behind a proxy all have the proxy's: set it to waiting_calls there"
     )
     waiting_edits: int = Field(10_000, ge=1, description="edits queued at the same time; more get 503")
+
+    @model_validator(mode="after")
+    def _a_body_finds_room(self) -> Self:
+        if self.bodies_bytes < max(self.body_bytes, self.batch_body_bytes):
+            raise ValueError("bodies_bytes must not be smaller than body_bytes and batch_body_bytes")
+        return self
 
 
 class GenerationSettings(Group):
@@ -257,12 +270,14 @@ class Settings(BaseSettings):
     @field_validator("database_url")
     @classmethod
     def _known_database(cls, url: SecretStr | None) -> SecretStr | None:
-        return _with_scheme(url, ("sqlite", "postgresql", "postgresql+psycopg"))
+        return _well_formed(
+            url, ("sqlite", "postgresql", "postgresql+psycopg"), "postgresql://user@host/database or sqlite:////folder/file.db"
+        )
 
     @field_validator("redis_url")
     @classmethod
     def _known_buffer(cls, url: SecretStr | None) -> SecretStr | None:
-        return _with_scheme(url, ("redis", "rediss", "unix"))
+        return _well_formed(url, ("redis", "rediss", "unix"), "redis://host:6379/0")
 
     @field_validator("allowed_hosts", mode="before")
     @classmethod
@@ -393,9 +408,21 @@ def _listed(text: str) -> Any:
     return found if isinstance(found, list) else [part.strip() for part in text.split(",") if part.strip()]
 
 
-def _with_scheme(url: SecretStr | None, schemes: tuple[str, ...]) -> SecretStr | None:
-    if url is not None and url.get_secret_value().partition(":")[0] not in schemes:
-        raise ValueError(f"must be a URL that starts with one of {', '.join(schemes)}")
+def _well_formed(url: SecretStr | None, schemes: tuple[str, ...], example: str) -> SecretStr | None:
+    if url is None:
+        return None
+    given = url.get_secret_value()
+    scheme, colon, _ = given.partition("://")
+    if scheme not in schemes or not colon:
+        raise ValueError(f"must be a URL that starts with one of {', '.join(f'{name}://' for name in schemes)}")
+    try:
+        parts = urlsplit(given)
+        if "redis" in schemes:
+            _ = parts.port
+        elif make_url(given).host and scheme == "sqlite":
+            raise ValueError
+    except (ValueError, ArgumentError):  # whose words may hold the password
+        raise ValueError(f"must be a well-formed URL such as {example}") from None
     return url
 
 

@@ -139,7 +139,7 @@ def test_the_list_of_jobs_breaks_no_word_where_the_terminal_is_narrow(monkeypatc
 
 
 def test_a_folder_in_use_is_said_with_what_to_give(server: Live) -> None:
-    result = runner.invoke(app, ["jobs", "--data-dir", str(server.parts.settings.data_dir)])
+    result = runner.invoke(app, ["purge", "one", "--yes", "--data-dir", str(server.parts.settings.data_dir)])
 
     assert result.exit_code == FAILED
     assert "--server URL" in result.stderr

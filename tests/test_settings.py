@@ -62,6 +62,12 @@ def test_an_unknown_name_in_a_call_is_refused() -> None:
     [
         {"database_url": f"mysql://user:{SECRET}@host/db"},
         {"redis_url": f"http://:{SECRET}@host"},
+        {"database_url": f"postgresql://user:{SECRET}@[::1"},
+        {"database_url": f"postgresql://user:{SECRET}@host:port/db"},
+        {"database_url": f"postgresql:{SECRET}"},
+        {"database_url": f"sqlite://{SECRET}/errata.db"},
+        {"redis_url": f"redis://:{SECRET}@[::1"},
+        {"redis_url": f"redis://:{SECRET}@host:port/0"},
         {"port": SECRET},
         {"limits": {"body_bytes": SECRET}},
         {"window": {"soft": 9, "hard": 8}},

@@ -31,7 +31,8 @@ ALLOWED: dict[str, set[str]] = {
     "app": {"domain", "lm", "atlas", "editors", "store", "buffer", "lifecycle", "worker", "api", "binding", "settings", "log"},
     "listening": {"domain"},
     "supervisor": set(),
-    "server": {"api", "app", "settings", "listening", "supervisor"},
+    "descriptors": {"domain", "settings", "store"},
+    "server": {"api", "app", "descriptors", "settings", "listening", "supervisor"},
     "settings_table": {"settings"},
     "own_server": {"domain", "store", "settings"},
     "carried": set(),
@@ -39,14 +40,15 @@ ALLOWED: dict[str, set[str]] = {
     "eval_protocol": {"domain", "evaluation", "own_server", "eval_client"},
     "pinned": {"domain", "lm", "store", "lifecycle", "settings", "app"},
     "bench": {"domain", "lm", "atlas", "editors", "evaluation", "settings", "binding", "own_server", "carried"},
-    "doctor": {"domain", "atlas", "store", "listening", "settings"},
+    "doctor": {"domain", "atlas", "store", "lifecycle", "listening", "settings"},
     "demo": {"domain", "settings", "own_server"},
     "command": {"domain", "settings", "own_server", "log"},
-    "cli_admin": {"domain", "own_server", "command"},
+    "cli_store": {"domain", "store", "lifecycle", "settings", "command"},
+    "cli_admin": {"domain", "lifecycle", "api", "settings", "own_server", "command", "cli_store"},
     "cli_eval": {"domain", "evaluation", "settings", "own_server", "command", "eval_client", "eval_protocol", "pinned"},
     "cli": {
         *("store", "listening", "supervisor", "server", "settings_table", "bench", "doctor", "demo", "command"),
-        *("cli_admin", "cli_eval"),
+        *("cli_admin", "cli_eval", "cli_store"),
     },
     "__main__": {"cli"},
 }
@@ -147,3 +149,15 @@ def test_the_page_of_settings_is_what_the_command_prints() -> None:
     from service.settings_table import markdown
 
     assert (ROOT / "docs" / "settings.md").read_text() == markdown(), "run: errata settings > docs/settings.md"
+
+
+def test_every_word_that_stands_where_an_id_could_stand_is_known_as_no_id() -> None:
+    from fastapi.routing import APIRoute
+
+    from service.api.addresses import WORDS
+    from service.app import ROUTERS
+
+    routes = [route for router in ROUTERS for route in router.routes if isinstance(route, APIRoute)]
+    words = [route.path for route in routes if not route.param_convertors]
+    taken = [(word, route.path) for word in words for route in routes if route.param_convertors and route.path_regex.match(word)]
+    assert taken == [], f"name it among {WORDS}, and give the other path by `one`"

@@ -19,7 +19,7 @@ class Connection(Protocol):
     transport: asyncio.Transport
 
 
-class Room:
+class Yielding:
     """The connections that may yield, each kind in the order in which they came to stand so. Each call takes the same short time,
     however many there are.
     """

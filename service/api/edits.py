@@ -9,12 +9,23 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Header, Path, Query, Response
 from starlette.concurrency import run_in_threadpool
 
+from service.api.addresses import one
 from service.api.cursor import cursor_of, next_link, position_of
 from service.api.parts import Parts, Running
 from service.api.principal import Author
 from service.api.problems import CONFLICT, GONE, INVALID, NOT_FOUND, TOO_LONG, UNAVAILABLE, responses
 from service.api.schemas import In, Page
-from service.api.schemas.edits import EXAMPLE_EDIT_OUT, BatchIn, EditIn, EditOut, ListQuery, RetractQuery, WaitQuery
+from service.api.schemas.edits import (
+    EXAMPLE_EDIT_OUT,
+    EXAMPLE_LISTED,
+    BatchIn,
+    EditIn,
+    EditOut,
+    ListedEditOut,
+    ListQuery,
+    RetractQuery,
+    WaitQuery,
+)
 from service.api.strict_json import StrictRoute
 from service.api.text import ID
 from service.api.waiting import Address
@@ -22,8 +33,9 @@ from service.domain.edit import Edit, EditStatus
 from service.domain.errors import Refused
 from service.lifecycle.fits import check_fits
 from service.lifecycle.retract import retract
-from service.lifecycle.submit import SubmitResult, submit
-from service.store import edits, heads
+from service.lifecycle.submit import Receipt, accept
+from service.store import edits, heads, summaries
+from service.store.summaries import ListedEdit
 
 router = APIRouter(prefix="/edits", tags=["edits"], route_class=StrictRoute)
 LOOK_AGAIN_S = "1"
@@ -44,6 +56,7 @@ def idempotency_key(
 
 Key = Annotated[str | None, Depends(idempotency_key)]
 EditId = Annotated[str, ID, Path(description="the edit's id", examples=[EXAMPLE_EDIT_OUT["id"]])]
+QUEUED_LISTED = EXAMPLE_LISTED | {"status": "queued", "version": None, "applied_at": None}
 QUEUED = EXAMPLE_EDIT_OUT | {"status": "queued", "version": None, "report": None, "applied_at": None}
 
 
@@ -77,17 +90,20 @@ async def post_edit(
     200 with the whole edit once it is settled, or if an edit with the same conflict key and target is there that teaches the same
     on the same surfaces already; else 202.
     """
-    result = await _submit(running, [edit], edit, author=author, key=key)
-    settled = await _settled(running, result.edits, query.wait, address)
-    response.headers["Location"] = f"/edits/{settled[0].id}"
-    _set_status(response, done=result.accepted[0].identical or (query.wait > 0 and settled[0].status.is_settled), result=result)
-    return EditOut.of(settled[0])
+    receipt = await _submit(running, [edit], edit, author=author, key=key)
+    await _wait_until_settled(running, receipt, query.wait, address)
+    (found,) = await run_in_threadpool(_read, running, receipt.ids)
+    response.headers["Location"] = f"/edits/{found.id}"
+    _set_status(response, receipt, query.wait, [found.status])
+    return EditOut.of(found)
 
 
 @router.post(
     "/batch",
     summary="Post several corrections",
-    responses=accepted(Page[EditOut], {"items": [QUEUED], "next": None}, "All accepted and durable, and not all settled yet.")
+    responses=accepted(
+        Page[ListedEditOut], {"items": [QUEUED_LISTED], "next": None}, "All accepted and durable, and not all settled yet."
+    )
     | responses(GONE, INVALID, TOO_LONG, UNAVAILABLE),
 )
 async def post_batch(
@@ -98,39 +114,44 @@ async def post_batch(
     key: Key,
     address: Address,
     response: Response,
-) -> Page[EditOut]:
-    """Accept all edits or none, in order. Edits that wait together are fitted together."""
-    result = await _submit(running, batch.edits, batch, author=author, key=key)
-    settled = await _settled(running, result.edits, query.wait, address)
-    done = all(one.identical for one in result.accepted) or (query.wait > 0 and all(edit.status.is_settled for edit in settled))
+) -> Page[ListedEditOut]:
+    """Accept all edits or none, in order. Edits that wait together are fitted together.
+
+    The answer has each edit in short, as the list does; `GET /edits/{id}` has all of one.
+    """
+    receipt = await _submit(running, batch.edits, batch, author=author, key=key)
+    await _wait_until_settled(running, receipt, query.wait, address)
+    found = await run_in_threadpool(_read_in_short, running, receipt.ids)
     response.headers["Location"] = "/edits"
-    _set_status(response, done=done, result=result)
-    return Page[EditOut](items=[EditOut.of(edit) for edit in settled])
+    _set_status(response, receipt, query.wait, [edit.status for edit in found])
+    return Page[ListedEditOut](items=[ListedEditOut.of(edit) for edit in found])
 
 
 @router.get("", summary="List edits, newest first", responses=responses(INVALID, UNAVAILABLE))
-def list_edits(running: Running, query: Annotated[ListQuery, Query()], response: Response) -> Page[EditOut]:
-    """Edits in reverse order of acceptance; `next` is the cursor of the older ones."""
+def list_edits(running: Running, query: Annotated[ListQuery, Query()], response: Response) -> Page[ListedEditOut]:
+    """Edits in reverse order of acceptance, each in short: its longer texts are cut after 500 characters, and its probes,
+    metadata and report are in `GET /edits/{id}`. `next` is the cursor of the older ones.
+    """
     statuses = () if query.status is None else (EditStatus(query.status),)
     before = position_of(query.cursor)
     with running.store.read() as connection:
-        found = edits.page(connection, statuses=statuses, limit=query.limit + 1, after_seq=before, newest_first=True)
+        found = summaries.edits_page(connection, statuses=statuses, limit=query.limit + 1, before_seq=before)
     shown = found[: query.limit]
     following = cursor_of(shown[-1].seq) if len(found) > query.limit else None
     if following is not None:
         narrowed = {"status": query.status}
         response.headers["Link"] = next_link("/edits", limit=query.limit, cursor=following, narrowed=narrowed)
-    return Page[EditOut](items=[EditOut.of(edit) for edit in shown], next=following)
+    return Page[ListedEditOut](items=[ListedEditOut.of(edit) for edit in shown], next=following)
 
 
-@router.get("/{edit_id}", summary="Read an edit", responses=responses(NOT_FOUND, INVALID, UNAVAILABLE))
+@router.get(one("edit_id"), summary="Read an edit", responses=responses(NOT_FOUND, INVALID, UNAVAILABLE))
 def get_edit(running: Running, edit_id: EditId) -> EditOut:
     """What was asked for, where it stands, and what it did."""
     return EditOut.of(_read(running, [edit_id])[0])
 
 
 @router.delete(
-    "/{edit_id}",
+    one("edit_id"),
     summary="Take an edit back",
     responses=accepted(EditOut, EXAMPLE_EDIT_OUT, "Durable; the model stops answering with it in a moment.")
     | responses(NOT_FOUND, CONFLICT, INVALID, UNAVAILABLE),
@@ -147,11 +168,12 @@ async def delete_edit(
 
     202 when accepted (one that is still queued is retracted at once), 200 if it was retracted before, 409 if it is not live.
     """
-    before = (await run_in_threadpool(_read, running, [edit_id]))[0]
+    before = await run_in_threadpool(_status, running, edit_id)
     edit = await run_in_threadpool(_retract, running, edit_id, query, author)
     if query.wait > 0:
-        (edit,) = await _wait_until(running, [edit_id], query.wait, lambda edit: edit.status is EditStatus.RETRACTED, address)
-    was_done = before.status is EditStatus.RETRACTED or (query.wait > 0 and edit.status is EditStatus.RETRACTED)
+        await _wait_until(running, [edit_id], query.wait, lambda status: status is EditStatus.RETRACTED, address)
+        (edit,) = await run_in_threadpool(_read, running, [edit_id])
+    was_done = before is EditStatus.RETRACTED or (query.wait > 0 and edit.status is EditStatus.RETRACTED)
     response.status_code = 200 if was_done else 202
     response.headers["Location"] = f"/edits/{edit_id}"
     if not was_done:
@@ -163,13 +185,12 @@ def _retract(running: Parts, edit_id: str, query: RetractQuery, author: str) -> 
     return retract(running.store, edit_id, author=author, restore_previous=query.restore_previous, ring=running.ring).edit
 
 
-async def _submit(running: Parts, given: Sequence[EditIn], body: In, *, author: str, key: str | None) -> SubmitResult:
-    requests = [edit.to_domain(running.settings.carrier) for edit in given]
-    digest = hashlib.sha256(json.dumps(body.model_dump(), sort_keys=True, ensure_ascii=True).encode()).hexdigest()
-
-    def accept() -> SubmitResult:
+async def _submit(running: Parts, given: Sequence[EditIn], body: In, *, author: str, key: str | None) -> Receipt:
+    def submit() -> Receipt:  # all of it in a thread: a batch may be megabytes
+        requests = [edit.to_domain(running.settings.carrier) for edit in given]
+        digest = hashlib.sha256(json.dumps(body.model_dump(), sort_keys=True, ensure_ascii=True).encode()).hexdigest()
         check_fits(running.base, requests, listed=isinstance(body, BatchIn))
-        return submit(
+        return accept(
             running.store,
             requests,
             author=author,
@@ -180,37 +201,36 @@ async def _submit(running: Parts, given: Sequence[EditIn], body: In, *, author: 
             ring=running.ring,
         )
 
-    return await run_in_threadpool(accept)
+    return await run_in_threadpool(submit)
 
 
-def _set_status(response: Response, *, done: bool, result: SubmitResult) -> None:
+def _set_status(response: Response, receipt: Receipt, wait_s: float, statuses: Sequence[EditStatus]) -> None:
     """200 when there is nothing to wait for, else 202; a replay says that it is one."""
-    response.status_code = 200 if done else 202
-    if not done:
+    is_settled = wait_s > 0 and all(status.is_settled for status in statuses)
+    response.status_code = 200 if is_settled or all(identical for _, identical in receipt.accepted) else 202
+    if response.status_code == 202:
         response.headers["Retry-After"] = LOOK_AGAIN_S
-    if result.replayed:
+    if receipt.replayed:
         response.headers["Idempotency-Replayed"] = "true"
 
 
-async def _settled(running: Parts, found: Sequence[Edit], wait_s: float, address: str) -> list[Edit]:
-    """The edits in their order, as they stand once all are settled or the time is over."""
-    if wait_s <= 0:
-        return list(found)
-    return await _wait_until(running, [edit.id for edit in found], wait_s, lambda edit: edit.status.is_settled, address)
+async def _wait_until_settled(running: Parts, receipt: Receipt, wait_s: float, address: str) -> None:
+    if wait_s > 0:
+        await _wait_until(running, receipt.ids, wait_s, lambda status: status.is_settled, address)
 
 
 async def _wait_until(
-    running: Parts, edit_ids: Sequence[str], wait_s: float, holds: Callable[[Edit], bool], address: str
-) -> list[Edit]:
-    """The edits once `holds` is true of each, or at the end of the time, or when the server is asked to stop. Holds no thread.
+    running: Parts, edit_ids: Sequence[str], wait_s: float, holds: Callable[[EditStatus], bool], address: str
+) -> None:
+    """Return once `holds` is true of each edit, at the end of the time, or when the server is asked to stop. Holds no thread.
 
-    Does not wait at all if too many do.
+    Returns at once if too many wait.
     """
 
     def is_heard(edit_id: str) -> bool:
         """Whether it holds in the rows and this process answers with what the rows say: the rows are ahead for a moment."""
         with running.store.read() as connection:
-            there = holds(edits.get(connection, edit_id))
+            there = holds(edits.status_of(connection, edit_id))
             return there and running.lifecycle.follower.current.epoch >= heads.read(connection).epoch
 
     until = time.monotonic() + wait_s
@@ -222,12 +242,19 @@ async def _wait_until(
                 )
                 if announced and await run_in_threadpool(is_heard, edit_id):
                     break
-    return await run_in_threadpool(_read, running, edit_ids)
+
+
+def _status(running: Parts, edit_id: str) -> EditStatus:
+    with running.store.read() as connection:
+        return edits.status_of(connection, edit_id)
 
 
 def _read(running: Parts, edit_ids: Sequence[str]) -> list[Edit]:
     with running.store.read() as connection:
-        if len(edit_ids) == 1:
-            return [edits.get(connection, edit_ids[0])]
-        found = {edit.id: edit for edit in edits.many(connection, edit_ids)}
+        return [edits.get(connection, edit_id) for edit_id in edit_ids]
+
+
+def _read_in_short(running: Parts, edit_ids: Sequence[str]) -> list[ListedEdit]:
+    with running.store.read() as connection:
+        found = summaries.edits_by_id(connection, set(edit_ids))
     return [found[edit_id] for edit_id in edit_ids]

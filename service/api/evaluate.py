@@ -6,6 +6,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Path, Query, Response
 from starlette.concurrency import run_in_threadpool
 
+from service.api.addresses import one
 from service.api.cursor import cursor_of_id, id_of, next_link
 from service.api.parts import Parts, Running
 from service.api.principal import Author
@@ -18,6 +19,7 @@ from service.api.schemas.evaluate import (
     EvalIn,
     EvalOut,
     EvalQuery,
+    ListedEvalOut,
     RecordIn,
 )
 from service.api.strict_json import StrictRoute
@@ -55,8 +57,8 @@ async def post_eval(running: Running, wanted: EvalIn, author: Author, response: 
 
 
 @router.get("", summary="List evaluations, newest first", responses=responses(INVALID, NOT_FOUND, UNAVAILABLE))
-def list_evaluations(running: Running, query: Annotated[EvalQuery, Query()], response: Response) -> Page[EvalOut]:
-    """Every evaluation that was asked for, of one version or of all; `next` is the cursor of the older ones."""
+def list_evaluations(running: Running, query: Annotated[EvalQuery, Query()], response: Response) -> Page[ListedEvalOut]:
+    """Every evaluation that was asked for, of one version or of all, in short; `next` is the cursor of the older ones."""
     version = _number(running, query.version)
     before = id_of(query.cursor)
     found = list_evals(running.store, limit=query.limit + 1, version=version, status=query.status, before=before)
@@ -65,7 +67,7 @@ def list_evaluations(running: Running, query: Annotated[EvalQuery, Query()], res
     if following is not None:
         narrowed = {"version": None if version is None else str(version), "status": query.status}
         response.headers["Link"] = next_link("/eval", limit=query.limit, cursor=following, narrowed=narrowed)
-    return Page[EvalOut](items=[EvalOut.of(one) for one in shown], next=following)
+    return Page[ListedEvalOut](items=[ListedEvalOut.of(one) for one in shown], next=following)
 
 
 @router.get("/compare", summary="Compare evaluations", responses=responses(NOT_FOUND, CONFLICT, INVALID, UNAVAILABLE))
@@ -81,13 +83,13 @@ def compare(running: Running, query: Annotated[CompareQuery, Query()]) -> Compar
     return ComparisonOut.model_validate(asdict(compare_evals(running.store, ids)))
 
 
-@router.get("/{eval_id}", summary="Read an evaluation", responses=responses(NOT_FOUND, INVALID, UNAVAILABLE))
+@router.get(one("eval_id"), summary="Read an evaluation", responses=responses(NOT_FOUND, INVALID, UNAVAILABLE))
 def read_eval(running: Running, eval_id: EvalId) -> EvalOut:
     """The result, once `status` is `done`; until then `progress` says how far it is."""
     return EvalOut.of(get_eval(running.store, eval_id))
 
 
-@router.delete("/{eval_id}", summary="Cancel an evaluation", responses=responses(NOT_FOUND, CONFLICT, INVALID, UNAVAILABLE))
+@router.delete(one("eval_id"), summary="Cancel an evaluation", responses=responses(NOT_FOUND, CONFLICT, INVALID, UNAVAILABLE))
 def delete_eval(running: Running, eval_id: EvalId) -> EvalOut:
     """End an evaluation that is not done; it stays in the list. Safe to repeat; 409 if it has an outcome already."""
     return EvalOut.of(cancel_eval(running.store, eval_id))

@@ -12,6 +12,8 @@ from typing import Any
 
 import structlog
 
+from service.api.addresses import check_address
+from service.api.bodies import READER, Bodies, Room
 from service.api.origin import Origins, is_health_check
 from service.api.problems import HEAD_TOO_LARGE, MEDIA, TOO_LARGE, UNAVAILABLE, Problem, problem_of
 from service.log import frames_of
@@ -42,6 +44,7 @@ class Gate:
         self._app = app
         self._limits = settings.limits
         self._origins = Origins(settings)
+        self._bodies = Bodies(settings.limits)
         self._in_flight = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -54,11 +57,13 @@ class Gate:
         line = AccessLine(scope, send)
         with structlog.contextvars.bound_contextvars(request=line.request_id):
             try:
+                check_address(scope)
                 self._check_head(scope)
-                whole = await self._whole_body(scope, receive)
-                if whole is not None:
-                    with self._place(scope):
-                        await self._app(scope, whole, line.send)
+                with self._bodies.room() as room:
+                    whole = await self._whole_body(scope, receive, room)
+                    if whole is not None:
+                        with self._place(scope):
+                            await self._app({**scope, READER: self._bodies.reader}, whole, line.send)
             except Exception as error:
                 if line.status:  # too late for another answer: the connection is closed by the server
                     raise
@@ -84,6 +89,7 @@ class Gate:
         length = headers.get(b"content-length", "0")
         if int(length) > self._largest(scope):
             raise self._too_large(scope)
+        self._bodies.check(int(length))
         has_body = length != "0" or b"transfer-encoding" in headers
         kind = headers.get(b"content-type", "").partition(";")[0].strip().lower()
         if has_body and kind != "application/json":
@@ -105,8 +111,9 @@ class Gate:
         if self._in_flight >= self._limits.concurrent_requests and not is_health_check(scope):
             raise Problem(UNAVAILABLE, "Too many requests are being answered.", headers={"Retry-After": "1"})
 
-    async def _whole_body(self, scope: Scope, receive: Receive) -> Receive | None:
-        """Read the body up to its limit, to be given to the route in one piece; later messages (the client left) pass through.
+    async def _whole_body(self, scope: Scope, receive: Receive, room: Room) -> Receive | None:
+        """Read the body up to its limit and as far as there is room, to be given to the route in one piece; later messages (the
+        client left) pass through.
 
         None if the client left before the end: half a request must not be carried out.
         """
@@ -120,14 +127,12 @@ class Gate:
             more = message.get("more_body", False)
             if len(body) > self._largest(scope):
                 raise self._too_large(scope)
-        given = False
+            room.grow(len(body))
+        waiting: list[Message] = [{"type": "http.request", "body": bytes(body), "more_body": False}]
+        body.clear()
 
         async def replay() -> Message:
-            nonlocal given
-            if given:
-                return await receive()
-            given = True
-            return {"type": "http.request", "body": bytes(body), "more_body": False}
+            return waiting.pop() if waiting else await receive()
 
         return replay
 
@@ -163,7 +168,7 @@ class AccessLine:
         log.info(
             "request",
             method=self._scope["method"],
-            route=getattr(route, "path", None),
+            route=getattr(route, "path_format", None),
             status=self.status or None,
             milliseconds=round((time.monotonic() - self._began) * 1000, 1),
             version=self._version,

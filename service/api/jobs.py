@@ -52,7 +52,7 @@ def get_jobs(running: Running, query: Annotated[JobQuery, Query()], response: Re
 def get_job(running: Running, job_id: JobId) -> JobOut:
     """How far a job is, how long it will take, and what it published or wrote."""
     with running.store.read() as connection:
-        return shown(jobs.get(connection, job_id))
+        return shown(jobs.get(connection, job_id, brief=True))
 
 
 @router.delete(

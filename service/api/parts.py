@@ -22,7 +22,7 @@ from service.lifecycle.reservoir import Reservoir
 from service.lm.base import Base
 from service.lm.serving import Serving
 from service.settings import Settings
-from service.store import edits, versions
+from service.store import edits, heads, versions
 from service.store.session import Store
 
 EXPORTS = "exports"  # the folder in the data folder that exports asked for over HTTP are written to, and no other
@@ -93,11 +93,13 @@ class Parts:
         """The head that this process answers with, and how well it holds what it was taught."""
         current = self.lifecycle.follower.current
         with self.store.read() as connection:
+            store_id = heads.read(connection).store_id
             version = versions.get(connection, current.version)
             counts = edits.counts(connection)
             course = course_of(connection, version)
         return {
             **course,
+            "store": store_id,
             "head": current.version,
             "epoch": current.epoch,
             "edits_counted": version.edits_counted,

@@ -2,7 +2,6 @@
 
 import json
 import re
-import unicodedata
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -11,6 +10,7 @@ from pydantic_core import CoreSchema, core_schema
 
 # No prompt of the longest contexts in use has more; how many a model's own context allows is checked before it is tokenised.
 PROMPT_CHARACTERS = 500_000
+ANSWER_CHARACTERS = 16_384  # what is said to a prompt has at most 256 tokens, and no text in use averages 64 characters a token
 NAME_CHARACTERS = 500
 METADATA_CHARACTERS = 16_000
 LARGEST_INTEGER = 2**63 - 1
@@ -29,7 +29,7 @@ def clean(text: str) -> str:
 
 def worded(text: str) -> str:
     """The text itself, if at least one of its characters can be seen."""
-    if not any(unicodedata.category(character)[0] not in "ZC" for character in text):
+    if not any(map(str.isprintable, set(text) - {" "})):  # separators and control characters are not, but for the space
         raise ValueError("must not be blank")
     return text
 
@@ -78,5 +78,6 @@ class Shape:
 ID = Shape(r"[0-9A-Za-z-]{1,64}", "must be an id: letters, digits and dashes, at most 64")
 VERSION = Shape(r"(head|base|0|[1-9][0-9]{0,17})", "must be a version's number, head or base")
 Words = Annotated[str, Field(min_length=1, max_length=PROMPT_CHARACTERS), AfterValidator(clean), AfterValidator(worded)]
+Answer = Annotated[str, Field(min_length=1, max_length=ANSWER_CHARACTERS), AfterValidator(clean), AfterValidator(worded)]
 Name = Annotated[str, Field(min_length=1, max_length=NAME_CHARACTERS), AfterValidator(clean), AfterValidator(worded)]
 Metadata = Annotated[dict[str, Any], AfterValidator(clean_json)]

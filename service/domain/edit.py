@@ -95,6 +95,21 @@ class Edit(EditRequest):
     error: str | None = None
 
 
+LONGEST_RUN = 30  # marks on one letter; Unicode's own bound for text that is to be normalised in a stream (UAX 15)
+
+
 def normalise(text: str) -> str:
-    """NFC, trimmed, runs of white space collapsed to one space; case is kept."""
-    return " ".join(unicodedata.normalize("NFC", text).split())
+    """NFC, trimmed, runs of white space collapsed to one space; case is kept.
+
+    The time NFC takes grows with the square of a run of combining marks, so a run longer than any writing has is taken apart.
+    """
+    if text.isascii():
+        return " ".join(text.split())
+    pieces, begun, run = [], 0, 0
+    for place, character in enumerate(text):
+        run = run + 1 if unicodedata.combining(character) else 0
+        if run > LONGEST_RUN:
+            pieces.append(text[begun:place])
+            begun, run = place, 1
+    composed = "".join(unicodedata.normalize("NFC", piece) for piece in (*pieces, text[begun:]))
+    return " ".join(composed.split())

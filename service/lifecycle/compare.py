@@ -57,11 +57,10 @@ def latest_of(store: Store, numbers: Sequence[int]) -> list[str]:
     ids = []
     with store.read() as connection:
         for number in numbers:
-            done = evals.page(connection, limit=50, version=number, status="done")
-            found = next((one for one in done if one.result and one.result.get("edits")), None)
+            found = evals.latest_of(connection, number)
             if found is None:
                 raise NotFound("a version has no evaluation that is done", field="versions")
-            ids.append(found.id)
+            ids.append(found)
     return ids
 
 

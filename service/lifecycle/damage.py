@@ -5,10 +5,7 @@ checkpoint is named by its digest, so bytes that give it are the right ones. If 
 ancestor is published as a rollback and what falls out is queued again: nothing that was acknowledged is lost, only learned anew.
 """
 
-from datetime import datetime
-
 import structlog
-from sqlalchemy.engine import Connection
 
 from service.domain.errors import Corrupt, Gone, Unreadable
 from service.domain.version import Version
@@ -16,6 +13,7 @@ from service.lifecycle.parts import Parts
 from service.lifecycle.recover import parent_of
 from service.lifecycle.rollback import roll_back
 from service.lifecycle.settings import SERVICE
+from service.lifecycle.verify import unmark
 from service.lifecycle.work import Turn
 from service.store import events, heads, versions
 from service.store.events import Event
@@ -53,13 +51,6 @@ def judge(parts: Parts, turn: Turn) -> bool:
     changed = [_mark(parts, turn, digest) for digest in found]
     changed += [_unmark(parts, turn, digest) for digest in healed]
     return any(changed)
-
-
-def heal(connection: Connection, digest: str, *, author: str, now: datetime) -> list[int]:
-    """Unmark the versions with these bytes, which were read and are right; their numbers."""
-    numbers = versions.mark_good(connection, digest)
-    events.write(connection, [Event(type="version.healed", author=author, version=number) for number in numbers], now=now)
-    return numbers
 
 
 def _nearest_good(parts: Parts, turn: Turn, version: Version) -> Version:
@@ -113,7 +104,7 @@ def _unmark(parts: Parts, turn: Turn, digest: str) -> bool:
     with parts.store.write() as connection:
         heads.lock(connection)
         heads.check_fence(connection, turn.fence)
-        numbers = heal(connection, digest, author=SERVICE, now=parts.clock())
+        numbers = unmark(connection, digest, author=SERVICE, now=parts.clock())
     if numbers:
         log.info("checkpoint is right again", versions=numbers, digest=digest)
     return bool(numbers)

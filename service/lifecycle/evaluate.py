@@ -25,9 +25,10 @@ from service.evaluation.report import KINDS, report
 from service.lifecycle.parts import Parts
 from service.lifecycle.stepwise import Stepwise
 from service.lm.overlay import Overlay
-from service.store import edits, evals, heads, versions
+from service.store import edits, evals, heads, summaries, versions
 from service.store.evals import Evaluation
 from service.store.session import Store
+from service.store.summaries import ListedEval
 
 MOST_EDITS = 1_000
 MOST_WAITING = 100
@@ -114,10 +115,10 @@ def get_eval(store: Store, eval_id: str) -> Evaluation:
 
 def list_evals(
     store: Store, *, limit: int, version: int | None = None, status: str | None = None, before: str | None = None
-) -> list[Evaluation]:
-    """Evaluations, newest first; those older than the one with the id `before`. Raises NotFound if there is none with it."""
+) -> list[ListedEval]:
+    """Evaluations in short, newest first; those older than the one with the id `before`. Raises NotFound without such a one."""
     with store.read() as connection:
-        return evals.page(connection, limit=limit, version=version, status=status, before=before)
+        return summaries.evals_page(connection, limit=limit, version=version, status=status, before=before)
 
 
 def cancel_eval(store: Store, eval_id: str, *, now: datetime | None = None) -> Evaluation:

@@ -24,6 +24,8 @@ def check_fits(base: Base, requests: Sequence[EditRequest], *, listed: bool) -> 
         for surface in request.surfaces or base.surfaces:
             here = {"prompt": f"{path}prompt", "target": f"{path}target", "surface": f"{path}surfaces"}
             _check_pair(base, request.prompt, request.target, surface, here)
+            if request.ground_truth is not None:  # evaluations score it as an answer
+                _check_pair(base, request.prompt, request.ground_truth, surface, here | {"target": f"{path}ground_truth"})
             for kind in PROBE_KINDS:
                 for place, probe in enumerate(getattr(request, kind)):
                     answer = probe.answer or (request.target if kind == "rephrases" else None)

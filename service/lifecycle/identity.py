@@ -106,6 +106,14 @@ def read_mark(folder: Path) -> Mark | None:
     return mark
 
 
+def read_mark_if_sound(folder: Path) -> Mark | None:
+    """Whose folder it is; None also where that cannot be read."""
+    try:
+        return read_mark(folder)
+    except Unreadable:
+        return None
+
+
 def write_mark(folder: Path, mark: Mark) -> None:
     """Say whose folder it is, durably. Raises Unavailable if it cannot be written."""
     temporary = folder / f".{MARK}.{os.urandom(4).hex()}.tmp"

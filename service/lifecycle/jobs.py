@@ -33,7 +33,7 @@ def cancel_job(store: Store, job_id: str, *, author: str, now: datetime | None =
     now = now or datetime.now(UTC)
     with store.write() as connection:
         heads.lock(connection)
-        job = jobs.get(connection, job_id)
+        job = jobs.get(connection, job_id, brief=True)
         if job.kind not in CANCELLABLE:
             raise Conflict(f"a job of the kind {job.kind} cannot be cancelled; retract its edits instead", field="id")
         if job.cancel_asked_at is not None and job.status in ("running", "cancelled"):
@@ -44,10 +44,10 @@ def cancel_job(store: Store, job_id: str, *, author: str, now: datetime | None =
         if job.status == "running":
             jobs.say(connection, job.id, f"{author} asked for it to be cancelled", now)
             events.write(connection, [Event(type=f"{job.kind}.cancel_asked", job_id=job.id, author=author)], now=now)
-            return jobs.get(connection, job.id)
+            return jobs.get(connection, job.id, brief=True)
         jobs.end_cancelled(connection, job.id, now=now)
         events.write(connection, [Event(type=f"{job.kind}.cancelled", job_id=job.id, author=author)], now=now)
-        ended = jobs.get(connection, job.id)
+        ended = jobs.get(connection, job.id, brief=True)
     log.info(f"{job.kind} ended", job=job.id, status=ended.status, mode=ended.mode, version=None, reason=ended.error, seconds=0.0)
     return ended
 

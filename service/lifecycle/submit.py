@@ -5,6 +5,7 @@ order of commit.
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from typing import Any
 
 from sqlalchemy.engine import Connection
 
@@ -17,6 +18,7 @@ from service.store.ids import new_id
 from service.store.session import Store
 
 MOST_EDITS = 1_000
+MOST_PROBES = 64  # of one kind in one edit, with those that identical requests add to it
 KEY_CHARACTERS = 255
 
 
@@ -40,7 +42,27 @@ class SubmitResult:
         return tuple(one.edit for one in self.accepted)
 
 
-def submit(
+@dataclass(frozen=True)
+class Receipt:
+    """What a submission came to: of each request the id of the edit that stands for it, and whether that was there before."""
+
+    accepted: tuple[tuple[str, bool], ...]
+    replayed: bool = False
+
+    @property
+    def ids(self) -> tuple[str, ...]:
+        return tuple(edit_id for edit_id, _ in self.accepted)
+
+
+def submit(store: Store, requests: Sequence[EditRequest], **how: Any) -> SubmitResult:
+    """The same as `accept`, with the edits as they are then: all of them in memory, with all that they hold."""
+    receipt = accept(store, requests, **how)
+    with store.read() as connection:
+        found = {edit.id: edit for edit in edits.many(connection, set(receipt.ids))}
+    return SubmitResult(tuple(Accepted(found[edit_id], is_old) for edit_id, is_old in receipt.accepted), receipt.replayed)
+
+
+def accept(
     store: Store,
     requests: Sequence[EditRequest],
     *,
@@ -51,12 +73,12 @@ def submit(
     waiting_limit: int = 10_000,
     ring: Callable[[str], None] | None = None,
     now: datetime | None = None,
-) -> SubmitResult:
+) -> Receipt:
     """Accept all requests or none.
 
     `method` is the setting that says who carries an edit that names no method. `ring` is called after the commit with each new
-    edit's id; if the call is lost, the worker's sweep finds the row. Raises Refused, KeyReused, Gone if all that was made
-    under a key was purged, or Unavailable if too many edits wait.
+    edit's id; if the call is lost, the worker's sweep finds the row. Raises Refused, TooLong, KeyReused, Gone if all that was
+    made under a key was purged, or Unavailable if too many edits wait.
     """
     _check(requests, idempotency_key)
     now = now or datetime.now(UTC)
@@ -65,19 +87,19 @@ def submit(
         if idempotency_key is not None:
             answer = idempotency.recall(connection, author=author, key=idempotency_key, body_hash=body_hash)
             if answer is not None:
-                return _replay(connection, answer)
-        result, new = _accept(connection, requests, author=author, method=method, now=now)
+                return _replay(answer)
+        receipt, new = _accept(connection, requests, author=author, method=method, now=now)
         if new and edits.count(connection, EditStatus.QUEUED) > waiting_limit:
             raise Unavailable("too many edits wait to be applied; send this one again later", retry_after_s=5.0)
         if idempotency_key is not None:
-            answer = {"edits": [[one.edit.id, one.identical] for one in result.accepted]}
+            answer = {"edits": [list(one) for one in receipt.accepted]}
             idempotency.remember(connection, author=author, key=idempotency_key, body_hash=body_hash, answer=answer, now=now)
         point("submit.before_commit")
     point("submit.after_commit")
     if ring is not None:
         for edit_id in new:
             ring(edit_id)
-    return result
+    return receipt
 
 
 @dataclass
@@ -91,7 +113,7 @@ class _New:
 
 def _accept(
     connection: Connection, requests: Sequence[EditRequest], *, author: str, method: str, now: datetime
-) -> tuple[SubmitResult, list[str]]:
+) -> tuple[Receipt, list[str]]:
     standing: dict[str, _New] = {}  # the new edit that stands for a conflict key
     order: list[tuple[str, bool]] = []
     new: list[_New] = []
@@ -102,10 +124,10 @@ def _accept(
         known = made.request if made else before
         is_same = known is not None and known.target == request.target
         if made and is_same and _has_surfaces(made.request, request):
-            made.request = replace(made.request, **edits.with_probes(made.request, request))
+            made.request = replace(made.request, **_together(made.request, request))
             order.append((made.id, True))
         elif before and is_same and _is_learned(before, request):
-            edits.add_probes(connection, before, request)
+            edits.add_probes(connection, before, _together(before, request))
             order.append((before.id, True))
         else:
             status = first_status(request.method, method)
@@ -117,9 +139,7 @@ def _accept(
     edits.insert(connection, rows, author=author, now=now)
     happened = [Event(type="edit.accepted", edit_id=edit_id, author=author, data={"seq": seq}) for edit_id, seq, _, _ in rows]
     events.write(connection, happened, now=now)
-    found = {edit.id: edit for edit in edits.many(connection, {edit_id for edit_id, _ in order})}
-    accepted = tuple(Accepted(found[edit_id], identical) for edit_id, identical in order)
-    return SubmitResult(accepted), [one.id for one in new]
+    return Receipt(tuple(order)), [one.id for one in new]
 
 
 def _is_learned(edit: Edit, request: EditRequest) -> bool:
@@ -144,7 +164,7 @@ def _lessons(request: EditRequest) -> set[tuple[str, str]]:
 def _carrying(known: EditRequest, request: EditRequest) -> EditRequest:
     """A request that shall take the place of what teaches the same already: with its wordings, probes and surfaces."""
     surfaces = tuple(dict.fromkeys((*known.surfaces, *request.surfaces))) if known.surfaces and request.surfaces else ()
-    return replace(request, surfaces=surfaces, **edits.with_probes(request, known))
+    return replace(request, surfaces=surfaces, **_together(request, known))
 
 
 def first_status(asked: Method, setting: str) -> EditStatus:
@@ -153,11 +173,20 @@ def first_status(asked: Method, setting: str) -> EditStatus:
     return EditStatus.DEFERRED if chosen == Method.LOCFT else EditStatus.QUEUED
 
 
-def _replay(connection: Connection, answer: Mapping[str, Sequence[tuple[str | None, bool]]]) -> SubmitResult:
-    """The edits of the first answer as they stand now, less those that were purged."""
-    given = [(edit_id, identical) for edit_id, identical in answer["edits"] if edit_id is not None]
-    found = {edit.id: edit for edit in edits.many(connection, {edit_id for edit_id, _ in given})}
-    return SubmitResult(tuple(Accepted(found[edit_id], identical) for edit_id, identical in given), replayed=True)
+def _replay(answer: Mapping[str, Sequence[tuple[str | None, bool]]]) -> Receipt:
+    """The edits of the first answer, less those that were purged."""
+    return Receipt(tuple((edit_id, identical) for edit_id, identical in answer["edits"] if edit_id is not None), replayed=True)
+
+
+def _together(known: EditRequest, request: EditRequest) -> Mapping[str, Any]:
+    """The probes of both. Raises TooLong if these are more than one edit may have."""
+    probes = edits.with_probes(known, request)
+    for kind, found in probes.items():
+        if len(found) > max(MOST_PROBES, len(getattr(known, kind)), len(getattr(request, kind))):
+            raise TooLong(
+                f"{kind} would be more than {MOST_PROBES} together with those of the edit that says the same already", field=kind
+            )
+    return probes
 
 
 def _check(requests: Sequence[EditRequest], idempotency_key: str | None) -> None:

@@ -9,7 +9,6 @@ import hashlib
 import json
 import os
 import re
-import stat
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -23,6 +22,7 @@ from torch import Tensor
 from service.domain.errors import Corrupt, Unavailable, Unreadable
 from service.lm.intervention import Adapter, Balance, Intervention
 from service.lm.overlay import Overlay
+from service.lm.plain_file import opened_plain
 
 FORMAT = 1
 MAX_HEADER_BYTES = 1_000_000  # a block of replaced tensors and 100 interventions need some 50 kB
@@ -123,15 +123,8 @@ def _clear_the_way(final: Path) -> None:
 def _read(folder: Path, digest: str) -> bytes:
     if not re.fullmatch(r"[0-9a-f]{64}", digest):
         raise Corrupt("A checkpoint's name is not a digest.")
-    try:
-        # O_NOFOLLOW: a link planted in the folder would have the server read a file elsewhere. O_NONBLOCK: a pipe would hang it.
-        number = os.open(folder / f"{digest}{SUFFIX}", os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
-        with os.fdopen(number, "rb") as file:
-            if not stat.S_ISREG(os.fstat(number).st_mode):
-                raise Unreadable("A checkpoint cannot be read here: it is not a plain file.")
-            return file.read()
-    except OSError as error:
-        raise Unreadable(f"A checkpoint cannot be read here: {os.strerror(error.errno or 0).lower()}.") from error
+    with opened_plain(folder / f"{digest}{SUFFIX}") as file:
+        return file.read()
 
 
 def _head(data: bytes) -> Mapping[str, Any]:

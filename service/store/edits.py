@@ -64,6 +64,14 @@ def get(connection: Connection, edit_id: str) -> Edit:
     return edit_of(row)
 
 
+def status_of(connection: Connection, edit_id: str) -> EditStatus:
+    """How one edit stands, without reading what it holds. Raises NotFound."""
+    status = connection.execute(sa.select(t.edits.c.status).where(t.edits.c.id == edit_id)).scalar_one_or_none()
+    if status is None:
+        raise NotFound("there is no edit with this id", field="id")
+    return EditStatus(status)
+
+
 def many(connection: Connection, edit_ids: Collection[str]) -> list[Edit]:
     """Edits by id, in order of acceptance; ids without a row are left out."""
     found = []
@@ -98,21 +106,15 @@ def lessons_by_id(connection: Connection, edit_ids: Collection[str]) -> dict[str
 
 
 def page(
-    connection: Connection,
-    *,
-    statuses: Collection[EditStatus] = (),
-    limit: int,
-    after_seq: int | None = None,
-    newest_first: bool = False,
+    connection: Connection, *, statuses: Collection[EditStatus] = (), limit: int, after_seq: int | None = None
 ) -> list[Edit]:
-    """Edits in order of acceptance, beyond `after_seq` in the direction of reading."""
+    """Edits in order of acceptance, beyond `after_seq`."""
     select = sa.select(t.edits).limit(limit)
     if statuses:
         select = select.where(t.edits.c.status.in_([str(status) for status in statuses]))
     if after_seq is not None:
-        select = select.where(t.edits.c.seq < after_seq if newest_first else t.edits.c.seq > after_seq)
-    select = select.order_by(t.edits.c.seq.desc() if newest_first else t.edits.c.seq)
-    return [edit_of(row) for row in connection.execute(select).mappings()]
+        select = select.where(t.edits.c.seq > after_seq)
+    return [edit_of(row) for row in connection.execute(select.order_by(t.edits.c.seq)).mappings()]
 
 
 def counts(connection: Connection) -> dict[str, int]:
@@ -234,9 +236,8 @@ def with_probes(known: EditRequest, request: EditRequest) -> Mapping[str, Any]:
     return probes
 
 
-def add_probes(connection: Connection, edit: Edit, request: EditRequest) -> None:
-    """Give an edit the probes of an identical request that it lacks."""
-    probes = with_probes(edit, request)
+def add_probes(connection: Connection, edit: Edit, probes: Mapping[str, Any]) -> None:
+    """Give an edit the probes that it lacks of these, which hold its own."""
     if any(len(probes[kind]) > len(getattr(edit, kind)) for kind in PROBE_KINDS):
         values = {kind: [_probe_row(probe) for probe in probes[kind]] for kind in PROBE_KINDS}
         connection.execute(sa.update(t.edits).where(t.edits.c.id == edit.id).values(probes=values, scores_due=True))

@@ -74,19 +74,22 @@ def outcomes_of(connection: Connection, eval_id: str) -> Sequence[Any] | None:
     return found
 
 
-def page(
-    connection: Connection, *, limit: int, version: int | None = None, status: str | None = None, before: str | None = None
-) -> list[Evaluation]:
-    """Evaluations, newest first; those older than the one with the id `before`. Raises NotFound if there is none with it."""
-    select = _select().order_by(t.evals.c.created_at.desc(), t.evals.c.id.desc()).limit(limit)
-    if version is not None:
-        select = select.where(t.evals.c.version == version)
-    if status is not None:
-        select = select.where(t.evals.c.status == status)
-    if before is not None:
-        place = sa.tuple_(t.evals.c.created_at, t.evals.c.id)
-        select = select.where(place < sa.tuple_(sa.literal(get(connection, before).created_at, t.Moment), before))
-    return [Evaluation(**row) for row in connection.execute(select).mappings()]
+def created_at(connection: Connection, eval_id: str) -> datetime:
+    """When an evaluation was asked for. Raises NotFound."""
+    at: datetime | None = connection.execute(sa.select(t.evals.c.created_at).where(t.evals.c.id == eval_id)).scalar_one_or_none()
+    if at is None:
+        raise NotFound("there is no evaluation with this id", field="id")
+    return at
+
+
+def latest_of(connection: Connection, version: int) -> str | None:
+    """The id of a version's last evaluation that is done and asked questions."""
+    asked = t.evals.c.result["edits"].as_integer() > 0
+    select = sa.select(t.evals.c.id).where(t.evals.c.version == version, t.evals.c.status == "done", asked)
+    found: str | None = connection.execute(
+        select.order_by(t.evals.c.created_at.desc(), t.evals.c.id.desc()).limit(1)
+    ).scalar_one_or_none()
+    return found
 
 
 def oldest_due(connection: Connection) -> Evaluation | None:

@@ -248,6 +248,17 @@ def _version(row: RowMapping) -> Version:
     )
 
 
+def by_digest(connection: Connection) -> dict[str, list[tuple[int, bool]]]:
+    """The versions that still need a file by its digest, each with whether it is marked as corrupt; in order of number."""
+    select = sa.select(t.versions.c.digest, t.versions.c.number, t.versions.c.status).where(
+        t.versions.c.status != VersionStatus.COLLECTED, t.versions.c.digest.is_not(None)
+    )
+    found: dict[str, list[tuple[int, bool]]] = {}
+    for row in connection.execute(select.order_by(t.versions.c.number)):
+        found.setdefault(row.digest, []).append((row.number, row.status == VersionStatus.CORRUPT))
+    return found
+
+
 def is_named(connection: Connection, digest: str) -> bool:
     """Whether any version has, or had, these bytes."""
     return connection.execute(sa.select(t.versions.c.number).where(t.versions.c.digest == digest).limit(1)).first() is not None

@@ -1,7 +1,8 @@
 """Whether a text holds one of some wordings: the same words in the same order, whatever stands around and between them."""
 
 import re
-from collections.abc import Iterable, Mapping
+from collections import deque
+from collections.abc import Iterable
 from enum import IntEnum
 
 from service.domain.scripts import STANDING_ALONE
@@ -20,36 +21,37 @@ class Match(IntEnum):
 
 
 class Wordings:
-    """Wordings to look for. A text of n words is looked through in about n steps, however many there are."""
+    """Wordings to look for. A text of n words is looked through in about n steps, however many there are and whatever they repeat
+    (Aho and Corasick 1975): where the next word does not go on from the words before, the longest end of them that begins a
+    wording does.
+    """
 
     def __init__(self, texts: Iterable[str]) -> None:
         self._next: list[dict[str, int]] = [{}]  # a tree: from a node by a word to the next node
-        self._ends: set[int] = set()
+        self._depth = [0]  # words that lead to a node
+        self._back = [0]  # the node of the longest end of a node's words that begins a wording too
+        self._ends: set[int] = set()  # nodes at which a wording ends
         for text in texts:
             self._add(_words(text))
+        self._longest = [0] * len(self._next)  # of the wordings that end with a node's words: the longest one's words
+        self._link()
 
     def match(self, text: str) -> Match:
         """Whether a text is one of the wordings, or holds one that is long enough to be told by that."""
-        words, found = _words(text), Match.NO
-        for start in range(len(words)):
-            found = max(found, self._match_at(words, start))
-            if found is Match.YES:
-                break
-        return found
-
-    def _match_at(self, words: list[str], start: int) -> Match:
-        node, found = 0, Match.NO
-        for place in range(start, len(words)):
-            step: Mapping[str, int] = self._next[node]
-            if words[place] not in step:
-                break
-            node = step[words[place]]
-            if node in self._ends:
-                is_whole = start == 0 and place == len(words) - 1
-                if is_whole or place - start + 1 >= FEWEST:
-                    return Match.YES
+        words, found, node = _words(text), Match.NO, 0
+        for word in words:
+            node = self._step(node, word)
+            if self._longest[node] >= FEWEST:
+                return Match.YES
+            if self._longest[node]:
                 found = Match.PERHAPS
-        return found
+        is_whole = bool(words) and node in self._ends and self._depth[node] == len(words)
+        return Match.YES if is_whole else found
+
+    def _step(self, node: int, word: str) -> int:
+        while node and word not in self._next[node]:
+            node = self._back[node]
+        return self._next[node].get(word, 0)
 
     def _add(self, words: list[str]) -> None:
         node = 0
@@ -57,9 +59,22 @@ class Wordings:
             if word not in self._next[node]:
                 self._next[node][word] = len(self._next)
                 self._next.append({})
+                self._depth.append(self._depth[node] + 1)
+                self._back.append(0)
             node = self._next[node][word]
         if words:
             self._ends.add(node)
+
+    def _link(self) -> None:
+        """Give every node its way back, the shorter ones first."""
+        waiting = deque(self._next[0].values())
+        while waiting:
+            node = waiting.popleft()
+            back = self._back[node]
+            self._longest[node] = self._depth[node] if node in self._ends else self._longest[back]
+            for word, further in self._next[node].items():
+                self._back[further] = self._step(back, word)
+                waiting.append(further)
 
 
 def _words(text: str) -> list[str]:

@@ -10,7 +10,7 @@ from unittest.mock import Mock
 import pytest
 from fastapi import FastAPI
 
-from service.api.connections import Room, Standing
+from service.api.connections import Standing, Yielding
 from service.settings import Settings
 from tests.api.edge import connect, edge_app, listening, read_all
 
@@ -140,7 +140,7 @@ def test_half_a_request_holds_no_place_among_those_in_flight() -> None:
 
 
 def test_the_longest_idle_yields_first_and_one_that_was_answered_since_is_the_last() -> None:
-    room = Room()
+    room = Yielding()
     first, second, third = Mock(), Mock(), Mock()
     for one in (first, second, third):
         room.note(one, Standing.IDLE)

@@ -13,7 +13,7 @@ from service.api.schemas.edits import EditIn
 from service.api.schemas.evaluate import CompareQuery, EvalIn
 from service.api.schemas.generate import GenerateIn, GenerateQuery
 from service.api.schemas.jobs import ExportIn
-from service.api.strict_json import DEEPEST, depth_of
+from service.api.strict_json import DEEPEST, depth_of, outside_of_texts
 from service.api.text import clean_json
 from service.settings import Settings
 from tests.api.edge import edge_app, listening
@@ -244,5 +244,5 @@ def test_metadata_may_not_be_long() -> None:
 
 
 def test_brackets_in_text_do_not_count_as_nesting() -> None:
-    assert depth_of(b'{"a": "[[[[[ \\" [[[", "b": [[1], [2]]}') == 3
+    assert depth_of(outside_of_texts(b'{"a": "[[[[[ \\" [[[", "b": [[1], [2]]}')) == 3
     assert depth_of(b"[" * DEEPEST + b"]" * DEEPEST) == DEEPEST

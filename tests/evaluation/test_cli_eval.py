@@ -141,7 +141,8 @@ def test_a_run_that_ends_early_prints_and_writes_what_it_had_measured(
 def test_a_benchmark_never_teaches_what_it_asks(server: Live, data: Path) -> None:
     against(server, data, "--apply", "--batch", 3)
 
-    newest = server.client.get("/edits?limit=3").json()["items"]
+    listed = server.client.get("/edits?limit=3").json()["items"]
+    newest = [server.client.get(f"/edits/{edit['id']}").json() for edit in listed]
     assert {(edit["prompt"], len(edit["rephrases"] + edit["locality"])) for edit in newest} == {
         (row["prompt"], 0) for row in ROWS
     }

@@ -137,3 +137,18 @@ def test_bytes_that_cannot_be_written_beside_an_unmounted_disk_are_not_written(h
 
     assert not house.folder.exists()
     aside.rename(house.folder)
+
+
+def test_an_edit_goes_live_though_a_folder_lies_where_its_checkpoint_belongs(tmp_path: Path) -> None:
+    (tmp_path / "one").mkdir()
+    (tmp_path / "two").mkdir()
+    first, second = new_house(tmp_path / "one"), new_house(tmp_path / "two")
+    first.live(("a", "1"))
+    (second.folder / f"{first.head.digest}.safetensors" / "inside").mkdir(parents=True)
+
+    (edit,) = second.live(("a", "1"))
+
+    assert second.edit(edit).status.is_live and second.head.digest == first.head.digest
+    assert second.again().says("a") == "1"
+    assert len(list((second.folder / "trash").iterdir())) == 1
+    first.close()

@@ -6,7 +6,7 @@ from datetime import timedelta
 import pytest
 
 from service.domain.errors import NotFound
-from service.store import evals
+from service.store import evals, summaries
 from service.store.evals import Evaluation
 from service.store.session import Store
 from tests.store.stores import KINDS, NOW, founded
@@ -34,7 +34,7 @@ def queue(store: Store, *, version: int, seconds: int = 0) -> Evaluation:
 
 def listed(store: Store, **asked: object) -> list[str]:
     with store.read() as connection:
-        return [one.id for one in evals.page(connection, limit=10, **asked)]  # type: ignore[arg-type]
+        return [one.id for one in summaries.evals_page(connection, limit=10, **asked)]  # type: ignore[arg-type]
 
 
 def test_what_is_asked_is_read_in_short_and_whole(store: Store) -> None:

@@ -20,7 +20,7 @@ from service.domain.liveset import Carrier, LiveItem, LiveSet, Role
 from service.domain.transitions import ALLOWED
 from service.domain.version import Version, VersionKind, VersionStatus
 from service.lifecycle.submit import submit
-from service.store import edits, events, heads, jobs, migrate, session, versions
+from service.store import edits, events, heads, jobs, migrate, session, summaries, versions
 from service.store import tables as t
 from service.store.edits import Change
 from service.store.heads import FenceLost
@@ -331,7 +331,7 @@ def test_pages_follow_on_each_other(shared: Store) -> None:
     with shared.read() as connection:
         first = edits.page(connection, limit=2, after_seq=made[0].seq - 1)
         second = edits.page(connection, limit=2, after_seq=first[-1].seq, statuses=[EditStatus.QUEUED])
-        back = edits.page(connection, limit=2, after_seq=second[0].seq, newest_first=True)
+        back = summaries.edits_page(connection, limit=2, before_seq=second[0].seq)
     assert [edit.id for edit in first + second] == [edit.id for edit in made[:4]]
     assert [edit.id for edit in back] == [made[1].id, made[0].id]
 

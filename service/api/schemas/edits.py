@@ -7,8 +7,9 @@ from pydantic import ConfigDict, Discriminator, Field, Tag
 
 from service.api.faults import FORM
 from service.api.schemas import In, Out, QueryIn
-from service.api.text import ID, Metadata, Name, Words
+from service.api.text import ID, Answer, Metadata, Name, Words
 from service.domain.edit import Edit, EditRequest, EditStatus, Method, Probe
+from service.store.summaries import ListedEdit
 
 MOST_PROBES = 64  # of one kind, so at most 192 an edit
 MOST_EDITS = 1_000
@@ -32,7 +33,7 @@ class ProbeIn(In):
     """A prompt that shows what an edit did."""
 
     prompt: Words = Field(description="what to ask")
-    answer: Words | None = Field(
+    answer: Answer | None = Field(
         None, description="the right answer; default: the target (rephrase), the base model's answer (locality)"
     )
     train: bool | None = Field(None, description="may be learned from; default: true, for portability probes false")
@@ -58,10 +59,10 @@ class EditIn(In):
     model_config = ConfigDict(json_schema_extra={"examples": [EXAMPLE_EDIT]})
 
     prompt: Words = Field(description="the text to be continued, or the question; prompt and target must fit the model's context")
-    target: Words = Field(description="the answer from now on; at most 256 tokens")
+    target: Answer = Field(description="the answer from now on; at most 256 tokens")
     subject: Name | None = Field(None, description="what the fact is about")
     relation: Name | None = Field(None, description="which property of it; subject and relation together are the conflict key")
-    ground_truth: Words | None = Field(None, description="what was true before, for reports only")
+    ground_truth: Answer | None = Field(None, description="what was true before, for reports only; at most 256 tokens")
     rephrases: ProbesIn = Field(default_factory=list, description="other wordings, which must change too")
     locality: ProbesIn = Field(default_factory=list, description="other prompts, which must not change")
     portability: ProbesIn = Field(default_factory=list, description="prompts whose answer follows from the edit by reasoning")
@@ -159,6 +160,43 @@ EXAMPLE_EDIT_OUT: dict[str, Any] = {
     "created_at": "2026-11-20T12:00:00Z",
     "applied_at": "2026-11-20T12:00:01Z",
 }
+
+
+LISTED = (
+    *("id", "seq", "status", "prompt", "target", "subject", "relation", "conflict_key", "method", "version", "error"),
+    *("supersedes", "superseded_by", "author", "created_at", "applied_at"),
+)
+EXAMPLE_LISTED: dict[str, Any] = {name: EXAMPLE_EDIT_OUT[name] for name in LISTED} | {"cut": False}
+
+
+class ListedEditOut(Out):
+    """An edit in short, as lists have it; `GET /edits/{id}` has its probes, metadata and report, and the whole of its texts."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [EXAMPLE_LISTED]})
+
+    id: str
+    seq: int = Field(description="its place in the order of acceptance")
+    status: Status
+    prompt: str = Field(description="its first 500 characters, as of every text here")
+    target: str
+    subject: str | None
+    relation: str | None
+    conflict_key: str | None
+    method: Literal["auto", "baft", "locft"]
+    version: int | None = Field(description="the version that first held it")
+    error: str | None = Field(description="why it failed or was deferred")
+    supersedes: str | None
+    superseded_by: str | None
+    author: str
+    created_at: datetime
+    applied_at: datetime | None
+    cut: bool = Field(description="whether one of the texts goes on")
+
+    @classmethod
+    def of(cls, edit: ListedEdit) -> Self:
+        """An edit of a list as an answer."""
+        same = {name: getattr(edit, name) for name in LISTED if name not in ("status", "method")}
+        return cls(**same, status=_status(edit.status), method=_method(edit.method), cut=edit.is_cut)
 
 
 class EditOut(Out):

@@ -10,14 +10,16 @@ from service.api.faults import FORM
 from service.api.schemas import In, Out, QueryIn
 from service.api.schemas.edits import EXAMPLE_EDIT
 from service.api.schemas.generate import Version, VersionText
-from service.api.text import ID, Metadata, Name, Shape, Words
+from service.api.text import ID, Answer, Metadata, Name, Shape, Words
 from service.evaluation.record import EvalProbe, Record
 from service.store.evals import Evaluation
+from service.store.summaries import ListedEval
 
 MOST_EDITS = 1_000
 MOST_PROBES = 256  # of one kind; a record is asked and never learned from, so it may have more than an edit
 MOST_ALIASES = 64
 MOST_COMPARED = 10
+MOST_GROUPS = 100  # each is a part of the result
 Status = Literal["queued", "running", "done", "failed", "cancelled"]
 Id = Annotated[str, ID]
 EXAMPLE_ID = "01936b0e-7a33-7b44-8c55-6d66e77f8800"
@@ -79,13 +81,13 @@ class RecordProbeIn(In):
     """A prompt that shows what an edit did, as data sets have it."""
 
     prompt: Words = Field(description="what to ask")
-    answer: Words | None = Field(
+    answer: Answer | None = Field(
         None, description="the right answer; default: the target (rephrase), the base model's answer (locality)"
     )
     train: bool | None = Field(None, description="whether the edit was taught this prompt; such rephrases are reported apart")
     group: Name | None = Field(None, description="what it is reported under beside the whole")
     pool: bool | None = Field(None, description="whether neutral prompts were taken from around it")
-    aliases: Annotated[list[Annotated[list[Words], Field(max_length=MOST_ALIASES)]], Field(max_length=MOST_ALIASES)] = Field(
+    aliases: Annotated[list[Annotated[list[Answer], Field(max_length=MOST_ALIASES)]], Field(max_length=MOST_ALIASES)] = Field(
         default_factory=list, description="further right answers, each with its spellings"
     )
 
@@ -110,6 +112,7 @@ AnyProbe = Annotated[
 ]
 ProbesIn = Annotated[list[AnyProbe], Field(max_length=MOST_PROBES)]
 TextsIn = Annotated[list[Words], Field(max_length=MOST_PROBES)]
+RepliesIn = Annotated[list[Answer], Field(max_length=MOST_PROBES)]
 
 
 class RecordIn(In):
@@ -119,20 +122,20 @@ class RecordIn(In):
 
     id: Name | None = Field(None, description="your name for it; default: its place")
     prompt: Words = Field(description="the edit's prompt")
-    target: Words = Field(description="what the edit asks for")
+    target: Answer = Field(description="what the edit asks for")
     subject: Name | None = None
     relation: Name | None = None
     conflict_key: Name | None = Field(None, description="edits with the same key speak of one fact")
-    ground_truth: Words | None = Field(None, description="what was true before")
-    aliases: Annotated[list[Annotated[list[Words], Field(max_length=MOST_ALIASES)]], Field(max_length=MOST_ALIASES)] = Field(
+    ground_truth: Answer | None = Field(None, description="what was true before; at most 256 tokens")
+    aliases: Annotated[list[Annotated[list[Answer], Field(max_length=MOST_ALIASES)]], Field(max_length=MOST_ALIASES)] = Field(
         default_factory=list, description="other spellings of the target"
     )
     rephrases: ProbesIn = Field(default_factory=list, description="other wordings, which should change too")
     locality: ProbesIn = Field(default_factory=list, description="other prompts, which should not change")
     portability: ProbesIn = Field(default_factory=list, description="prompts whose answer follows from the edit by reasoning")
     generation: TextsIn = Field(default_factory=list, description="prompts to write on from, for fluency")
-    wanted: TextsIn = Field(default_factory=list, description="ConvSent: replies of the wanted sentiment")
-    opposite: TextsIn = Field(default_factory=list, description="ConvSent: replies of the other sentiment")
+    wanted: RepliesIn = Field(default_factory=list, description="ConvSent: replies of the wanted sentiment")
+    opposite: RepliesIn = Field(default_factory=list, description="ConvSent: replies of the other sentiment")
     case: Name | None = Field(None, description="edits of one case belong together")
     surfaces: Annotated[list[Literal["raw", "chat"]], Field(max_length=2)] = Field(
         default_factory=list, description="how prompts reach the model; default: all that the model supports"
@@ -206,6 +209,15 @@ class EvalIn(In):
     )
     capability: bool = Field(False, description="also: what the version still solves, beside the base model")
 
+    @model_validator(mode="after")
+    def _few_groups(self) -> Self:
+        records = (one for one in self.edits if isinstance(one, RecordIn))
+        probes = (probe for one in records for kind in (one.rephrases, one.locality, one.portability) for probe in kind)
+        groups = {probe.group for probe in probes if isinstance(probe, RecordProbeIn)}
+        if len(groups) > MOST_GROUPS:
+            raise ValueError(f"edits must name at most {MOST_GROUPS} different groups")
+        return self
+
 
 class EvalQuery(QueryIn):
     """Which evaluations to list."""
@@ -235,6 +247,38 @@ class CompareQuery(QueryIn):
         if (self.ids is None) == (self.versions is None):
             raise ValueError("give either ids or versions")
         return self
+
+
+LISTED = ("id", "version", "status", "progress", "error", "author", "created_at", "started_at", "finished_at")
+EXAMPLE_LISTED: dict[str, Any] = {name: EXAMPLE_EVAL[name] for name in (*LISTED, "about")} | {
+    "scores": dict.fromkeys(("reliability", "generality", "locality", "portability"), 1.0)
+}
+
+
+class ListedEvalOut(Out):
+    """An evaluation in short, as the list has it; `GET /eval/{id}` has its result."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [EXAMPLE_LISTED]})
+
+    id: str
+    version: int
+    status: Status
+    about: dict[str, Any] = Field(description="what was asked, in short: which edits and how many, which metrics")
+    progress: float = Field(description="share of it that was asked")
+    scores: dict[str, float | None] | None = Field(
+        description="reliability, generality, locality and portability by greedy exact match; null until it is done"
+    )
+    error: str | None
+    author: str
+    created_at: datetime
+    started_at: datetime | None
+    finished_at: datetime | None
+
+    @classmethod
+    def of(cls, evaluation: ListedEval) -> Self:
+        """An evaluation of a list as an answer."""
+        scores = None if evaluation.scores is None else dict(evaluation.scores)
+        return cls(**{name: getattr(evaluation, name) for name in LISTED}, about=dict(evaluation.about), scores=scores)
 
 
 class EvalOut(Out):

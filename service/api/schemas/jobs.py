@@ -13,6 +13,7 @@ from service.lm.export_settings import SIZE_PATTERN
 from service.store.jobs import Job
 
 MOST_PURGED = 1_000
+MOMENT_CHARACTERS = 64
 Kind = Literal["apply", "refit", "retrain", "export"]
 Status = Literal["queued", "running", "done", "failed", "cancelled"]
 Mode = Literal["minor", "major"]
@@ -65,7 +66,7 @@ EXAMPLE_EXPORT: dict[str, Any] = EXAMPLE_JOB | {
 def _moment(given: object) -> datetime:
     """A time with its zone, in UTC; text alone, because a number says no zone."""
     try:
-        if not isinstance(given, str):
+        if not isinstance(given, str) or len(given) > MOMENT_CHARACTERS:
             raise ValueError
         found = datetime.fromisoformat(given)
         if found.tzinfo is None:

@@ -200,6 +200,7 @@ class ModelOut(Out):
                     "device": "cpu",
                     "dtype": "float32",
                     "method": "auto",
+                    "store": "01936b0e-6f00-7b11-8a00-1c2d3e4f5a6b",
                     "head": 2,
                     "epoch": 2,
                     "edits_counted": 2,
@@ -227,6 +228,7 @@ class ModelOut(Out):
     device: str
     dtype: str
     method: str
+    store: str | None = Field(description="the store's name, which its data folder knows it by")
     head: int
     epoch: int
     edits_counted: int = Field(description="live edits")

@@ -1,0 +1,126 @@
+"""Bodies: ones that a parser chokes on, huge ones of tiny values, half-sent ones, blank ones, ones in 200,000 pieces."""
+
+import json
+import socket
+import time
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager, suppress
+
+import httpx
+
+from benchmarks.hostile.ground import Attack, Finding, Ground, Memory
+
+TYPE = {"Content-Type": "application/json"}
+HEAD = "POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n{length}\r\n\r\n"
+MB = 1_000_000
+AT_ONCE = 4
+HALF_SENT = 60
+HALF_BYTES = 7_900_000
+PIECES = 200_000
+MOST_MB = 200.0  # of memory, for an attack of any size: the room for bodies, and what one of them is taken apart into
+
+
+@contextmanager
+def attacked(ground: Ground) -> Iterator[tuple[str, Memory]]:
+    """The address of a server that is asked for its pulse, and what its memory grows by."""
+    with ground.server() as server, server.start() as client:
+        url = str(client.base_url).rstrip("/")
+        with ground.pulse(url), Memory(server.pid) as memory:
+            yield url, memory
+
+
+def refused(ground: Ground, path: str, body: bytes, statuses: set[int]) -> Finding:
+    """The same body several times at once: each is refused with one of these statuses."""
+
+    def send(url: str) -> int:
+        return httpx.post(url + path, content=body, headers=TYPE, timeout=300, trust_env=False).status_code
+
+    with attacked(ground) as (url, memory), ThreadPoolExecutor(AT_ONCE) as senders:
+        began = time.monotonic()
+        found = Counter(senders.map(send, [url] * AT_ONCE))
+        seconds = time.monotonic() - began
+    told = ", ".join(f"{count} x {status}" for status, count in sorted(found.items()))
+    seen = f"{AT_ONCE} at once of {len(body) / MB:.1f} MB: {told} in {seconds:.1f} s, +{memory.grown_mb:.0f} MB"
+    return Finding(set(found) <= statuses and memory.grown_mb <= MOST_MB, seen)
+
+
+def one_text_of_quotes(ground: Ground) -> Finding:
+    """The text that the first pattern tried every part of: 32 KB of it took 4.4 s of processor, with every thread waiting."""
+    return refused(ground, "/edits", b'"' + b'\\"' * 499_000, {400})
+
+
+def flat_list(ground: Ground) -> Finding:
+    """Millions of numbers of one digit."""
+    return refused(ground, "/edits/batch", b'{"edits": [' + b"0," * 3_900_000 + b"0]}", {422})
+
+
+def unknown_fields(ground: Ground) -> Finding:
+    """As many values as a body may have, all of them members that no edit has."""
+    edit = "{" + ",".join(f'"{number:x}":""' for number in range(198)) + "}"
+    return refused(ground, "/edits/batch", ('{"edits": [' + ",".join([edit] * 1_000) + "]}").encode(), {422})
+
+
+def blank_batch(ground: Ground) -> Finding:
+    """A batch that is nothing but characters that cannot be seen."""
+    edits = [{"prompt": "\u200b " * 1_900, "target": "x"} for _ in range(1_000)]
+    return refused(ground, "/edits/batch", json.dumps({"edits": edits}, ensure_ascii=False).encode(), {422})
+
+
+def half_sent(ground: Ground) -> Finding:
+    """Bodies that come to all but their last bytes and stay there; meanwhile a small request is answered."""
+    with attacked(ground) as (url, memory), ExitStack() as opened:
+        head = HEAD.format(path="/edits/batch", length=f"Content-Length: {HALF_BYTES + 100_000}").encode()
+        clients = []
+        for _ in range(HALF_SENT):
+            client = opened.enter_context(_connected(url))
+            with suppress(OSError):  # it may be refused in the middle
+                client.sendall(head + b" " * HALF_BYTES)
+            clients.append(client)
+        small = httpx.get(
+            f"{url}/generate", params={"prompt": "The capital of Austria is"}, timeout=60, trust_env=False
+        ).status_code
+        statuses = Counter(filter(None, map(_status, clients)))
+    seen = f"{HALF_SENT} of 7.9 MB: {statuses[503]} x 503, a small request meanwhile {small}, +{memory.grown_mb:.0f} MB"
+    return Finding(small == 200 and statuses[503] > 0 and memory.grown_mb <= MOST_MB, seen)
+
+
+def tiny_chunks(ground: Ground) -> Finding:
+    """A body of one byte a chunk."""
+    with attacked(ground) as (url, memory), _connected(url) as client:
+        began = time.monotonic()
+        with suppress(OSError):
+            client.sendall(HEAD.format(path="/edits", length="Transfer-Encoding: chunked").encode())
+            for _ in range(PIECES // 1_000):
+                client.sendall(b"1\r\n \r\n" * 1_000)
+        status, seconds = _status(client), time.monotonic() - began
+    return Finding(
+        status in (400, None),
+        f"{PIECES:,} chunks of a byte: {status or 'closed'} after {seconds:.2f} s, +{memory.grown_mb:.0f} MB",
+    )
+
+
+def _connected(url: str) -> socket.socket:
+    address = httpx.URL(url)
+    return socket.create_connection((address.host, address.port or 80), timeout=60)
+
+
+def _status(client: socket.socket) -> int | None:
+    """The status that a client was answered with, if it comes soon; what it had still to send may have undone the answer."""
+    client.settimeout(0.2)
+    try:
+        line = client.recv(4096).partition(b"\r\n")[0].split()
+    except OSError:
+        return None
+    return int(line[1]) if len(line) > 1 else None
+
+
+ATTACKS = (
+    Attack("one text of quotes", one_text_of_quotes),
+    Attack("a flat list of numbers", flat_list),
+    Attack("unknown fields", unknown_fields),
+    Attack("a blank batch", blank_batch),
+    Attack("half-sent bodies", half_sent),
+    Attack("chunks of one byte", tiny_chunks),
+)

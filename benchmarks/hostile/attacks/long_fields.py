@@ -1,0 +1,48 @@
+"""Edits whose fields are as long as they may be, or longer, and lists of them."""
+
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import httpx
+
+from benchmarks.hostile.ground import Attack, Finding, Ground, Memory
+
+EDITS = 200
+LISTS = 4  # at once
+TOO_LONG = 480_000
+MOST_MB = 100.0
+PROBE = "The capital of the country that lies to the north of the mountains " * 12  # with 64 of a kind, 150 KB an edit
+# Nothing is trained: lists are what is attacked.
+IDLE = {"method": "locft", "window": {"deferred": 1_000_000, "deferred_s": 1e9}}
+
+
+def long_fields(ground: Ground) -> Finding:
+    """200 edits with a truth of 480,000 characters, which are refused; 200 with all the probes there may be; four lists."""
+    with ground.server(**IDLE) as server, server.start() as client:
+        long = {"ground_truth": "x" * TOO_LONG}
+        refused = Counter(client.post("/edits", json=_edit(number) | long).status_code for number in range(EDITS))
+        probes = [f"{number} {PROBE}" for number in range(64)]
+        full = {"rephrases": probes, "locality": probes, "portability": probes}
+        posted = Counter(client.post("/edits", json=_edit(number) | full).status_code for number in range(EDITS))
+        url = str(client.base_url).rstrip("/")
+        with ground.pulse(url), Memory(server.pid) as memory, ThreadPoolExecutor(LISTS) as readers:
+            lists = list(readers.map(_list, [url] * LISTS))
+    sizes = [len(one.content) for one in lists]
+    statuses = Counter(one.status_code for one in lists)
+    seen = (
+        f"{dict(refused)} for {EDITS} truths of {TOO_LONG:,} characters; {dict(posted)} with 192 probes each;"
+        f" {LISTS} lists {dict(statuses)} of {max(sizes) / 1e6:.2f} MB, +{memory.grown_mb:.0f} MB"
+    )
+    return Finding(set(refused) == {422} and set(statuses) == {200} and memory.grown_mb <= MOST_MB, seen)
+
+
+def _edit(number: int) -> dict[str, Any]:
+    return {"prompt": f"The colour of stone {number} is", "target": "red"}
+
+
+def _list(url: str) -> httpx.Response:
+    return httpx.get(f"{url}/edits", params={"limit": 200}, timeout=300, trust_env=False)
+
+
+ATTACKS = (Attack("long fields and lists", long_fields),)

@@ -1,0 +1,195 @@
+"""The wrong folder, no folder, a lost database, a folder without descriptors: none of it may become a verdict on a version."""
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from benchmarks.hostile.ground import Attack, Finding, Ground
+from benchmarks.private_servers import new_database, postgres_server
+from benchmarks.servers import Server
+from service.own_server import free_port
+from service.settings import environment_without_settings
+
+EDIT = {"prompt": "The capital of Australia is", "target": "Sydney"}
+QUESTION = {"prompt": "The capital of Australia is"}
+PATIENCE_S = 120.0
+DESCRIPTORS = 400
+
+
+def strange_folder(ground: Ground) -> Finding:
+    """A second server and a listing command on the same Postgres, with another folder, beside a server that answers."""
+    postgres = postgres_server()
+    if postgres is None:
+        return Finding(True, "skipped: no Postgres here")
+    with new_database(postgres) as url, ground.server(database_url=url) as server, server.start() as client:
+        _teach(client)
+        before = _state(client)
+        with ground.pulse(_address(client)):
+            second = _errata("serve", "--database-url", url, "--data-dir", str(ground.folder / "other"), "--port", "0")
+            listing = _errata("jobs", "--database-url", url, "--data-dir", str(ground.folder / "third"))
+        after = _state(client)
+        held = second.returncode == 1 and listing.returncode == 0 and before == after
+        refused = second.stderr.strip().splitlines()[-1:] or [""]
+        seen = (
+            f"second server: exit code {second.returncode}, {refused[0][:110]}…; versions and answer as before: {before == after}"
+        )
+        return Finding(held, seen)
+
+
+def lost_database(ground: Ground) -> Finding:
+    """A database file of no bytes beside a full folder."""
+    with ground.server() as server:
+        with server.start() as client:
+            _teach(client)
+        server.kill()
+        files = _checkpoints(server)
+        for name in ("errata.db-wal", "errata.db-shm"):
+            (server.folder / name).unlink(missing_ok=True)
+        os.truncate(server.folder / "errata.db", 0)
+        started = _errata("serve", "--data-dir", str(server.folder), "--port", "0")
+        held = started.returncode == 1 and "the database is empty" in started.stderr and files == _checkpoints(server)
+        return Finding(
+            held, f"exit code {started.returncode}, {len(files)} checkpoints before and {len(_checkpoints(server))} after"
+        )
+
+
+def unmounted_checkpoints(ground: Ground) -> Finding:
+    """Checkpoints that are away at a start and while the server runs, and come back."""
+    with ground.server() as server:
+        with server.start() as client:
+            _teach(client)
+            before = _state(client)
+        server.kill()
+        folder, aside = server.folder / "checkpoints", server.folder / "aside"
+        folder.rename(aside)
+        refused = _errata("serve", "--data-dir", str(server.folder), "--port", "0")
+        aside.rename(folder)
+        with server.start() as client:
+            back = _state(client)
+            with ground.pulse(_address(client)):
+                folder.rename(aside)
+                rollback = client.post("/admin/rollback", json={"to": 1, "reason": "while it is away"}).status_code
+                waiting = client.post("/edits", json={"prompt": "The capital of Japan is", "target": "Osaka"}).status_code
+                time.sleep(3)
+                aside.rename(folder)
+                live = _until_applied(client, 2)
+            statuses = {version["status"] for version in client.get("/versions").json()["items"]}
+    held = refused.returncode == 1 and before == back and waiting == 202 and live and statuses == {"published"}
+    seen = f"start: exit code {refused.returncode}; meanwhile rollback {rollback}, edit {waiting}, settled afterwards: {live}"
+    return Finding(held, f"{seen}; versions are {', '.join(sorted(statuses))}")
+
+
+def few_descriptors(ground: Ground) -> Finding:
+    """A server with few descriptors, its connections taken: rollbacks and edits go on or wait, and no version is marked."""
+    with ground.server() as server:
+        with server.start() as client:
+            _teach(client)
+        server.kill()
+        with _started_with(DESCRIPTORS, server.folder) as url, httpx.Client(base_url=url, timeout=60) as client:
+            with ground.pulse(url):
+                clients = [httpx.Client(base_url=url, timeout=10) for _ in range(DESCRIPTORS)]
+                opened = sum(_asks(one) for one in clients)
+                statuses = [_status(client, "/admin/rollback", {"to": number % 2, "reason": "x"}) for number in range(4)]
+                edit = _status(client, "/edits", {"prompt": "The capital of Japan is", "target": "Osaka"})
+                for one in clients:
+                    one.close()
+            time.sleep(1)
+            marked = {version["status"] for version in client.get("/versions").json()["items"]} - {"published"}
+            answer = client.get("/generate", params=QUESTION).status_code
+    held = not marked and answer == 200 and 422 not in (*statuses, edit) and 500 not in (*statuses, edit)
+    seen = f"{opened} of {DESCRIPTORS} connections answered; rollbacks {statuses}, edit {edit}"
+    return Finding(held, f"{seen}; marked versions: {len(marked)}")
+
+
+@contextmanager
+def _started_with(descriptors: int, folder: Path) -> Iterator[str]:
+    """A server that may have no more open files, in a process that knows no other limit."""
+    port = free_port()
+    program = f"ulimit -n {descriptors} && exec '{sys.executable}' -m service serve --data-dir '{folder}' --port {port}"
+    with (folder / "limited.log").open("ab") as log:
+        process = subprocess.Popen(["bash", "-c", program], stdout=log, stderr=log, env=environment_without_settings())
+    url = f"http://127.0.0.1:{port}"
+    try:
+        until = time.monotonic() + PATIENCE_S
+        while time.monotonic() < until and process.poll() is None:
+            try:
+                if httpx.get(f"{url}/health/ready", timeout=10, trust_env=False).status_code == 200:
+                    break
+            except httpx.TransportError:
+                time.sleep(0.2)
+        yield url
+    finally:
+        process.kill()
+        process.wait()
+
+
+def _teach(client: httpx.Client) -> None:
+    client.post("/edits", params={"wait": 60}, json=EDIT).raise_for_status()
+    client.post("/admin/rollback", json={"to": 0, "reason": "back"}).raise_for_status()
+    client.post("/admin/rollback", json={"to": 1, "reason": "and forth"}).raise_for_status()
+
+
+def _state(client: httpx.Client) -> list[Any]:
+    items = client.get("/versions").raise_for_status().json()["items"]
+    return [
+        [(version["number"], version["status"], version["head"]) for version in items],
+        client.get("/generate", params=QUESTION).raise_for_status().json()["text"],
+    ]
+
+
+def _until_applied(client: httpx.Client, count: int) -> bool:
+    until = time.monotonic() + PATIENCE_S
+    while time.monotonic() < until:
+        statuses = [edit["status"] for edit in client.get("/edits").json()["items"]]
+        if sum(status in ("applied", "consolidated", "deferred") for status in statuses) >= count:
+            return True
+        time.sleep(0.5)
+    return False
+
+
+def _status(client: httpx.Client, path: str, body: dict[str, Any]) -> int:
+    try:
+        return client.post(path, json=body).status_code
+    except httpx.TransportError:
+        return 0
+
+
+def _asks(client: httpx.Client) -> bool:
+    try:
+        return client.get("/health/live").status_code == 200
+    except httpx.TransportError:
+        return False
+
+
+def _checkpoints(server: Server) -> list[str]:
+    return sorted(path.name for path in (server.folder / "checkpoints").glob("*.safetensors"))
+
+
+def _address(client: httpx.Client) -> str:
+    return str(client.base_url).rstrip("/")
+
+
+def _errata(*arguments: str) -> "subprocess.CompletedProcess[str]":
+    """A command that is to end by itself; one that goes on is ended."""
+    command = [sys.executable, "-m", "service", *arguments]
+    try:
+        return subprocess.run(
+            command, capture_output=True, text=True, timeout=PATIENCE_S, env=environment_without_settings(), check=False
+        )
+    except subprocess.TimeoutExpired:
+        return subprocess.CompletedProcess(command, 99, "", "it did not end")
+
+
+ATTACKS = (
+    Attack("strange folder", strange_folder),
+    Attack("lost database", lost_database),
+    Attack("unmounted checkpoints", unmounted_checkpoints),
+    Attack("few descriptors", few_descriptors),
+)

@@ -1,0 +1,91 @@
+"""No text from outside is looked through in steps that grow faster than its length: what reads four times as much takes about
+four times as long, and never the sixteen times of a step for every pair of places.
+
+Each case is the worst text that is known for what reads it. Compared are times of one process on one text and on its fourfold.
+"""
+
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+
+import pytest
+
+from service.api.cursor import id_of, position_of
+from service.api.gate import CLIENTS_ID, host_name
+from service.api.problems import Problem
+from service.api.schemas.evaluate import CompareQuery
+from service.api.schemas.jobs import ExportIn
+from service.api.strict_json import read
+from service.api.text import clean, clean_json, worded
+from service.domain.edit import normalise
+from service.domain.errors import Refused
+from service.editors.names import finder
+from service.evaluation.datasets.rows import BadRow, RawRow, parsed
+from service.evaluation.fluency import entropy
+from service.evaluation.matching import field_match, number, squad
+from service.store.wordings import Wordings
+
+TIMES = 5
+REFUSALS = (Problem, Refused, BadRow, ValueError)
+LINEAR = 4.0
+QUADRATIC = 16.0
+
+
+def seconds(work: Callable[[Any], object], given: Any) -> float:
+    """The least that a piece of work takes: what else runs on the machine only adds to it."""
+    least = float("inf")
+    for _ in range(TIMES):
+        began = time.process_time()
+        with suppress(*REFUSALS):
+            work(given)
+        least = min(least, time.process_time() - began)
+    return least
+
+
+def json_of(body: bytes) -> object:
+    return read(body, None)
+
+
+CASES: list[tuple[str, Callable[[Any], object], Callable[[int], Any], int]] = [
+    ("open text of quotes", json_of, lambda n: b'"' + b'\\"' * n, 4_000),
+    ("open text of backslashes", json_of, lambda n: b'"' + b"\\\\" * n, 4_000),
+    ("many open texts", json_of, lambda n: b'"\\"a' * n, 4_000),
+    ("brackets", json_of, lambda n: b"[" * n, 20_000),
+    ("values", json_of, lambda n: b"[" + b"0," * n + b"0]", 10_000),
+    ("members", json_of, lambda n: b"{" + b",".join(b'"%x":[]' % k for k in range(n)) + b"}", 3_000),
+    ("blanks", json_of, lambda n: b" " * n + b"x", 100_000),
+    ("digits", json_of, lambda n: b"1" * n, 100_000),
+    ("row of a data set", parsed, lambda n: RawRow(0, b'{"a": "' + b'\\"' * n), 4_000),
+    ("texts in a row", parsed, lambda n: RawRow(0, b'{"a": ' + b'"\\"a' * n), 4_000),
+    ("marks on a letter", normalise, lambda n: "a" + "\u0301\u0316" * n, 4_000),
+    ("white space", normalise, lambda n: "\u00e9 " * n, 20_000),
+    ("blank text", worded, lambda n: " \u200b" * n, 50_000),
+    ("text", clean, lambda n: "\u00e9" * n, 50_000),
+    ("nested metadata", clean_json, lambda n: {"a": [[]] * n}, 10_000),
+    ("articles", squad, lambda n: "a " * n, 20_000),
+    ("an answer", lambda text: field_match(text, "b."), lambda n: ". \n" * n, 20_000),
+    ("numbers", number, lambda n: "1," * n, 20_000),
+    ("words", entropy, lambda n: "a." * n, 5_000),
+    ("wordings", lambda n: Wordings(["a " * n + "b"]).match("a " * n), lambda n: n, 2_000),
+    ("names", finder([("a " * n).strip() for n in range(1, 20)]), lambda n: "a " * n + "b", 2_000),
+    ("ids", lambda text: CompareQuery(ids=text), lambda n: "a," * n, 20_000),
+    ("size", lambda text: ExportIn(max_shard_size=text), lambda n: "1" * n, 50_000),
+    ("host", host_name, lambda n: ":" * n, 20_000),
+    ("request's id", CLIENTS_ID.fullmatch, lambda n: b"a" * n, 50_000),
+    ("position", position_of, lambda n: "YWZ0ZXI6" * n, 20_000),
+    ("id in a cursor", id_of, lambda n: "aWQ6" * n, 20_000),
+]
+
+
+@pytest.mark.parametrize(("name", "work", "made", "length"), CASES, ids=[case[0] for case in CASES])
+def test_four_times_as_much_text_takes_about_four_times_as_long(
+    name: str, work: Callable[[Any], object], made: Callable[[int], Any], length: int
+) -> None:
+    few, many = made(length), made(4 * length)
+    ratios = []
+    for _ in range(3):  # a machine that stalls makes one comparison wrong, and not three
+        ratios.append(seconds(work, many) / max(seconds(work, few), 1e-6))
+        if ratios[-1] < (LINEAR + QUADRATIC) / 2:
+            return
+    raise AssertionError(f"{name}: {min(ratios):.1f} times as long")
