@@ -16,11 +16,15 @@ FROM python:3.12-slim
 RUN useradd --uid 10001 --create-home errata && mkdir /data && chown errata /data
 COPY --from=build /opt/errata /opt/errata
 ENV PATH=/opt/errata/bin:$PATH OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false ERRATA_DATA_DIR=/data
+# A published port is reached by these names. Whoever reaches it by another one names that one too, or gets a 400.
+ENV ERRATA_ALLOWED_HOSTS=localhost,127.0.0.1
+# No container engine restarts what is merely unhealthy, so a server whose event loop does not turn for a minute ends itself.
+ENV ERRATA_FROZEN_S=60
 USER errata
 VOLUME /data
 EXPOSE 8000
 HEALTHCHECK --interval=10s --timeout=3s --start-period=300s \
     CMD ["python", "-c", "import urllib.request as u; u.urlopen('http://127.0.0.1:8000/health/ready', timeout=2)"]
-# Inside a container the loopback is the container's own, so the port has to be opened to its network; publish it with care:
-# there are no keys yet, and whoever reaches the port can edit.
+# Inside a container the loopback is the container's own, so the port has to be opened to its network; publish it with care
+# (-p 127.0.0.1:8000:8000): there are no keys yet, and whoever reaches the port can edit.
 CMD ["errata", "serve", "--host", "0.0.0.0", "--allow-public-bind"]

@@ -1,5 +1,6 @@
 """The `errata` command. Each command reads the settings, calls one function, and turns its outcome into an exit code."""
 
+import os
 from typing import Annotated
 
 import structlog
@@ -12,6 +13,7 @@ from service.cli_eval import register as register_eval
 from service.cli_store import register as register_store
 from service.command import FAILED, DatabaseUrl, DataDir, Model, RedisUrl, failures, settings_of
 from service.listening import taken_port
+from service.supervisor import Supervisor
 
 log = structlog.get_logger("errata.server")
 app = typer.Typer(
@@ -40,6 +42,9 @@ def serve(
     allow_public_bind: Annotated[
         bool, typer.Option("--allow-public-bind", help="Listen on more than this machine, without keys.")
     ] = False,
+    allowed_host: Annotated[
+        list[str] | None, typer.Option(help="A name or address by which clients reach the server; may be repeated.")
+    ] = None,
 ) -> None:
     """Serve the model. Every other setting is a variable of the environment, ERRATA_*; the database is migrated first."""
     settings = settings_of(
@@ -53,12 +58,13 @@ def serve(
         device=device,
         log_level=log_level,
         allow_public_bind=allow_public_bind or None,
+        allowed_hosts=tuple(allowed_host) if allowed_host else None,
     )
     with failures(), taken_port(settings.host, settings.port) as sockets:
         log.info("starting", errata=__version__, model=settings.model)
         from service.server import serve as run  # here, because it loads torch: ten seconds that `errata version` need not wait
 
-        run(settings, sockets)
+        run(settings, sockets, Supervisor.of(os.environ, frozen_s=settings.frozen_s))
 
 
 @app.command()

@@ -3,7 +3,7 @@
 import errno
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from types import FrameType
 from typing import Any
 
@@ -17,20 +17,26 @@ from service.api.protocol import DeadlineProtocol
 from service.app import create_app, open_parts
 from service.descriptors import within_descriptors
 from service.listening import in_use
-from service.settings import Settings
+from service.settings import EVERY_HOST, Settings
+from service.supervisor import Supervisor
 
 log = structlog.get_logger("errata.server")
 KEEP_ALIVE_S = 75  # longer than a load balancer keeps an idle connection (60 s), or it sends a request into one we just closed
 
 
-def serve(settings: Settings, sockets: list[socket.socket]) -> None:
+def serve(settings: Settings, sockets: list[socket.socket], supervisor: Supervisor | None = None) -> None:
     """Serve on bound sockets until SIGTERM or SIGINT; requests in flight get `limits.drain_s` to finish.
 
     Raises ServiceError if a part cannot be opened: nothing listens then.
     """
+    if EVERY_HOST in settings.allowed_hosts:
+        log.warning(
+            "any Host header is answered: a page that points its own name at this server can read it and change the model;"
+            " name the hosts in ERRATA_ALLOWED_HOSTS instead of *"
+        )
     settings = within_descriptors(settings)
-    with open_parts(settings) as parts:
-        Server(config(create_app(settings, parts), settings)).run(sockets)
+    with closing(supervisor or Supervisor()) as told, open_parts(settings) as parts:
+        Server(config(create_app(settings, parts), settings), told).run(sockets)
 
 
 def config(app: FastAPI, settings: Settings) -> uvicorn.Config:
@@ -53,7 +59,14 @@ def config(app: FastAPI, settings: Settings) -> uvicorn.Config:
 
 
 class Server(uvicorn.Server):
-    """uvicorn's server, which says what to try when the port is open, and ends with exit code 0 when it is asked to stop."""
+    """uvicorn's server, which says what to try when the port is open, and ends with exit code 0 when it is asked to stop.
+
+    The supervisor hears of it from the event loop itself: no beat comes from one that does not turn.
+    """
+
+    def __init__(self, config: uvicorn.Config, supervisor: Supervisor | None = None) -> None:
+        super().__init__(config)
+        self._supervisor = supervisor or Supervisor()
 
     async def startup(self, sockets: Any = None) -> None:
         try:
@@ -69,6 +82,15 @@ class Server(uvicorn.Server):
             log.info("ready", host=host, port=port, version=current.version, epoch=current.epoch)
             for line in banner(f"http://{f'[{host}]' if ':' in host else host}:{port}"):
                 typer.echo(line)
+            self._supervisor.ready()
+
+    async def on_tick(self, counter: int) -> bool:
+        self._supervisor.beat()
+        return await super().on_tick(counter)
+
+    async def shutdown(self, sockets: Any = None) -> None:
+        self._supervisor.stopping()
+        await super().shutdown(sockets)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         app = self.config.app

@@ -11,11 +11,11 @@ import json
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator, model_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
 
@@ -23,11 +23,13 @@ from service.domain.cadence import Cadence
 from service.domain.cost import Bounds
 from service.domain.errors import Refused
 from service.domain.gate import GateLimits
+from service.domain.hosts import Host
 from service.editors.baft.settings import BaftSettings
 from service.editors.locft.settings import LocftSettings
 from service.editors.neutral_settings import NeutralSettings
 from service.lm.export_settings import ExportSettings
 
+EVERY_HOST = "*"
 PREFIX = "ERRATA_"
 DELIMITER = "__"
 
@@ -52,8 +54,23 @@ class Limits(Group):
     receive_s: float = Field(10.0, gt=0, description="seconds a client may take to send one whole request")
     send_s: float = Field(10.0, gt=0, description="seconds a client may leave an answer unread")
     drain_s: float = Field(10.0, gt=0, description="seconds that requests in flight get to finish at a stop")
-    concurrent_requests: int = Field(1_000, ge=1, description="requests answered at the same time; more get 503")
-    connections: int = Field(2_000, ge=1, description="open connections; more are closed at once")
+    concurrent_requests: int = Field(
+        1_000, ge=1, description="requests answered at the same time, health checks aside; more get 503"
+    )
+    connections: int = Field(
+        2_000,
+        ge=1,
+        description="open connections; for one more, the one that has been idle for longest is closed, else the one that has"
+        " owed its request for longest; a new one is closed at once only if all are being answered",
+    )
+    waiting_calls: int = Field(
+        512,
+        ge=0,
+        description="calls with `wait` that wait at the same time; further ones are answered at once, as without `wait`",
+    )
+    waiting_calls_per_client: int = Field(
+        128, ge=0, description="of these, from one address; behind a proxy all have the proxy's: set it to waiting_calls there"
+    )
     waiting_edits: int = Field(10_000, ge=1, description="edits queued at the same time; more get 503")
     edit_tokens: int = Field(
         Bounds.fit,
@@ -207,6 +224,17 @@ class ReservoirSettings(Group):
         description="prompts of `/generate` kept word for word in the database, a uniform sample of all; retrains hold the model"
         " to what the base says to them; 0: none is ever stored, and those stored before are removed at the next start",
     )
+    callers: tuple[Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,64}$")], ...] = Field(
+        (),
+        description="whose prompts are kept: the names, one of which a `POST /generate` gives in the header `X-Errata-Caller`;"
+        " needed where size is not 0; no other prompt is kept",
+    )
+
+    @model_validator(mode="after")
+    def _is_fed_by_somebody(self) -> Self:
+        if self.size and not self.callers:
+            raise ValueError('callers must name those whose prompts are kept where size is not 0, for example ["support-desk"]')
+        return self
 
 
 class Settings(BaseSettings):
@@ -226,8 +254,11 @@ class Settings(BaseSettings):
     allow_public_bind: bool = Field(
         False, description="allow listening on more than this machine, although there are no keys yet"
     )
-    allowed_hosts: tuple[str, ...] = Field(
-        (), description="further Host header names answered while listening on this machine only"
+    allowed_hosts: Annotated[tuple[str, ...], NoDecode] = Field(
+        (),
+        description="names and addresses, separated by commas, by which clients reach the server, besides `localhost`,"
+        " `127.0.0.1` and `[::1]`; without a port: on every port; other `Host` headers are refused; needed where"
+        " more than this machine is listened on; `*`: any, which leaves the server open to DNS rebinding",
     )
     data_dir: Path = Field(Path("var"), description="folder of the SQLite file, the checkpoints and the neutral sentences")
     database_url: SecretStr | None = Field(None, description="sqlite:///… or postgresql://…; default: a SQLite file in data_dir")
@@ -242,6 +273,12 @@ class Settings(BaseSettings):
         None, description="JSON lines of tasks that say what edits cost; default: the embedded model's skills, else none"
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="least severe log lines written")
+    frozen_s: float = Field(
+        0,
+        ge=0,
+        description="seconds without a turn of the event loop after which the process writes its stacks to stderr and ends, to be"
+        " started again by whoever runs it; 0: never",
+    )
     fault_point: str | None = Field(None, description="tests only: the named point at which the process kills itself")
 
     limits: Limits = Limits()
@@ -266,12 +303,33 @@ class Settings(BaseSettings):
     def _known_buffer(cls, url: SecretStr | None) -> SecretStr | None:
         return _well_formed(url, ("redis", "rediss", "unix"), "redis://host:6379/0")
 
+    @field_validator("allowed_hosts", mode="before")
+    @classmethod
+    def _split_hosts(cls, given: Any) -> Any:
+        return _listed(given) if isinstance(given, str) else given
+
+    @field_validator("allowed_hosts")
+    @classmethod
+    def _hosts_are_hosts(cls, hosts: tuple[str, ...]) -> tuple[str, ...]:
+        in_brackets = tuple(f"[{host}]" if host.count(":") > 1 and not host.startswith("[") else host for host in hosts)
+        if not all(host == EVERY_HOST or Host.of(host) for host in in_brackets):
+            raise ValueError(
+                "must be names or addresses as they stand in a Host header, such as errata.example, errata.example:8443, 10.0.0.5"
+                " or [fd00::5]: no scheme, no path, no pattern; or * for any"
+            )
+        return in_brackets
+
     @model_validator(mode="after")
     def _stays_on_this_machine(self) -> Self:
         if not self.listens_on_loopback and not self.allow_public_bind:
             raise ValueError(
                 "host must be a loopback address: there are no keys yet, and anybody who reaches the port may change the model;"
                 " to listen elsewhere all the same, give --allow-public-bind or ERRATA_ALLOW_PUBLIC_BIND=true"
+            )
+        if not self.listens_on_loopback and not self.allowed_hosts:
+            raise ValueError(
+                "allowed_hosts must name the hosts by which clients reach a server that listens on more than this machine:"
+                " give --allowed-host errata.example, once for each, or ERRATA_ALLOWED_HOSTS=errata.example,10.0.0.5"
             )
         return self
 
@@ -363,6 +421,15 @@ def masked(url: str) -> str:
     name, colon, _ = user.partition(":")
     netloc = f"{name}{':***' if colon else ''}{at}{host}"
     return f"{parts.scheme}://{netloc}{parts.path}"
+
+
+def _listed(text: str) -> Any:
+    """The parts of a list in a variable: a JSON list, or texts with commas between them."""
+    try:
+        found = json.loads(text)
+    except ValueError:
+        found = None
+    return found if isinstance(found, list) else [part.strip() for part in text.split(",") if part.strip()]
 
 
 def _well_formed(url: SecretStr | None, schemes: tuple[str, ...], example: str) -> SecretStr | None:

@@ -17,6 +17,7 @@ import structlog
 
 from service.buffer.doorbell import Doorbell
 from service.buffer.in_process import InProcessDoorbell
+from service.domain.edit import EditStatus
 from service.domain.errors import Stale, Unavailable
 from service.editors.protocol import FitCancelled, FitOverdue
 from service.lifecycle.apply import apply, give_up_or_narrow
@@ -62,6 +63,8 @@ class Worker:
         self._more = threading.Condition()  # wakes the threads beside the main one
         self._threads: list[threading.Thread] = []
         self._collected_at = time.monotonic()
+        self._told: dict[str, EditStatus] = {}  # what those who wait were last told, and at which epoch
+        self._told_at = -1
         self._judged_at = -math.inf
 
     @property
@@ -213,12 +216,16 @@ class Worker:
         The edits are looked at first: what was settled before the head was read is answered after it was swapped.
         """
         waited_for = self._parts.announcer.waited_for()
-        settled: list[str] = []
+        settled: dict[str, EditStatus] = {}
         if waited_for:
             with self._parts.store.read() as connection:
-                settled = [edit.id for edit in edits.many(connection, waited_for) if edit.status.is_settled]
+                settled = {one: status for one, status in edits.statuses(connection, waited_for).items() if status.is_settled}
         self._parts.follower.catch_up()
-        self._parts.announcer.announce(settled)
+        epoch = self._parts.follower.current.epoch
+        # Only what is new: whoever is woken for nothing asks the rows again, and hundreds may wait.
+        told = self._told if epoch == self._told_at else {}
+        self._parts.announcer.announce(one for one, status in settled.items() if told.get(one) is not status)
+        self._told, self._told_at = settled, epoch
 
     def _turn(self) -> Turn | None:
         fence, is_sound = self._fence, self._parts.is_sound

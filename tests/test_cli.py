@@ -38,6 +38,7 @@ def test_wrong_usage_is_exit_code_2(arguments: list[str]) -> None:
     ("arguments", "said"),
     [
         (["serve", "--host", "0.0.0.0"], "--allow-public-bind"),
+        (["serve", "--host", "0.0.0.0", "--allow-public-bind"], "--allowed-host"),
         (["serve", "--method", "rome"], "method"),
         (["serve", "--database-url", f"mysql://me:{SECRET}@host/db"], "database_url"),
     ],

@@ -3,7 +3,7 @@
 import pytest
 
 from service.domain.errors import Refused
-from service.settings import Settings, load_settings, masked, refuse_unknown_variables, variable_names
+from service.settings import Settings, environment_of, load_settings, masked, refuse_unknown_variables, variable_names
 
 SECRET = "hunter2-do-not-show"
 
@@ -71,6 +71,8 @@ def test_an_unknown_name_in_a_call_is_refused() -> None:
         {"port": SECRET},
         {"limits": {"body_bytes": SECRET}},
         {"window": {"soft": 9, "hard": 8}},
+        {"reservoir": {"size": 5}},
+        {"reservoir": {"size": 5, "callers": [SECRET + " "]}},
     ],
 )
 def test_a_wrong_value_is_refused_by_name_and_never_repeated(given: dict[str, object]) -> None:
@@ -91,7 +93,39 @@ def test_more_than_this_machine_is_refused_unless_allowed(host: str) -> None:
     with pytest.raises(Refused, match="--allow-public-bind"):
         load_settings(host=host)
 
-    assert load_settings(host=host, allow_public_bind=True).host == host
+    assert load_settings(host=host, allow_public_bind=True, allowed_hosts=("errata.example",)).host == host
+
+
+def test_a_public_bind_without_the_names_of_its_clients_is_refused() -> None:
+    with pytest.raises(Refused, match="--allowed-host"):
+        load_settings(host="0.0.0.0", allow_public_bind=True)
+
+
+@pytest.mark.parametrize(
+    ("written", "hosts"),
+    [
+        ("errata.example, 10.0.0.5:8000", ("errata.example", "10.0.0.5:8000")),
+        ('["errata.example", "*"]', ("errata.example", "*")),
+        ("[fd00::5]:80,::1", ("[fd00::5]:80", "[::1]")),
+        ("", ()),
+    ],
+)
+def test_hosts_are_written_with_commas_or_as_json(monkeypatch: pytest.MonkeyPatch, written: str, hosts: tuple[str, ...]) -> None:
+    monkeypatch.setenv("ERRATA_ALLOWED_HOSTS", written)
+
+    settings = load_settings()
+
+    assert settings.allowed_hosts == hosts
+    monkeypatch.setenv("ERRATA_ALLOWED_HOSTS", environment_of(settings)["ERRATA_ALLOWED_HOSTS"])
+    assert load_settings().allowed_hosts == hosts
+
+
+@pytest.mark.parametrize("wrong", ["http://errata.example", "errata.example/x", "*.example", "a b", "a:b:c", "[]x", "[1]"])
+def test_what_is_no_host_is_refused_as_one(monkeypatch: pytest.MonkeyPatch, wrong: str) -> None:
+    monkeypatch.setenv("ERRATA_ALLOWED_HOSTS", wrong)
+
+    with pytest.raises(Refused, match="allowed_hosts"):
+        load_settings()
 
 
 def test_settings_cannot_be_changed() -> None:

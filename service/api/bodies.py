@@ -12,7 +12,7 @@ from anyio import CapacityLimiter
 from service.api.problems import UNAVAILABLE, Problem
 from service.settings import Limits
 
-SMALL_BYTES = 16_384  # free, and read without a thread; of these, the largest number of requests takes 16 MB
+SMALL_BYTES = 16_384  # free, and read without a thread; of these, as many connections as there may be take 33 MB
 READER = "errata.reader"  # where a request's scope has the limiter of the thread that reads large bodies
 
 

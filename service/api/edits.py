@@ -27,6 +27,7 @@ from service.api.schemas.edits import (
 )
 from service.api.strict_json import StrictRoute
 from service.api.text import ID
+from service.api.waiting import Address
 from service.domain.cost import Bounds
 from service.domain.edit import Edit, EditStatus
 from service.lifecycle.cost import Scales
@@ -38,7 +39,7 @@ from service.store.summaries import ListedEdit
 
 router = APIRouter(prefix="/edits", tags=["edits"], route_class=StrictRoute)
 LOOK_AGAIN_S = "1"
-SLICE_S = 1.0
+ASK_AGAIN_S = 5.0  # who waits is told; should that ever fail, the rows are asked
 
 
 EditId = Annotated[str, ID, Path(description="the edit's id", examples=[EXAMPLE_EDIT_OUT["id"]])]
@@ -64,7 +65,13 @@ def accepted(model: type[Any], example: Any, description: str) -> dict[int | str
     | responses(GONE, INVALID, TOO_LONG, UNAVAILABLE),
 )
 async def post_edit(
-    running: Running, edit: EditIn, query: Annotated[WaitQuery, Query()], author: Author, key: Key, response: Response
+    running: Running,
+    edit: EditIn,
+    query: Annotated[WaitQuery, Query()],
+    author: Author,
+    key: Key,
+    address: Address,
+    response: Response,
 ) -> EditOut:
     """Accept an edit; with `wait`, answer as soon as it is settled and the model answers with it.
 
@@ -72,7 +79,7 @@ async def post_edit(
     on the same surfaces already; else 202.
     """
     receipt = await _submit(running, [edit], edit, author=author, key=key)
-    await _wait_until_settled(running, receipt, query.wait)
+    await _wait_until_settled(running, receipt, query.wait, address)
     (found,) = await run_in_threadpool(_read, running, receipt.ids)
     response.headers["Location"] = f"/edits/{found.id}"
     _set_status(response, receipt, query.wait, [found.status])
@@ -95,14 +102,20 @@ async def post_edit(
     | responses(GONE, INVALID, TOO_LONG, UNAVAILABLE),
 )
 async def post_batch(
-    running: Running, batch: BatchIn, query: Annotated[WaitQuery, Query()], author: Author, key: Key, response: Response
+    running: Running,
+    batch: BatchIn,
+    query: Annotated[WaitQuery, Query()],
+    author: Author,
+    key: Key,
+    address: Address,
+    response: Response,
 ) -> Page[ListedEditOut]:
     """Accept all edits or none, in order. Edits that wait together are fitted together.
 
     The answer has each edit in short, as the list does; `GET /edits/{id}` has all of one.
     """
     receipt = await _submit(running, batch.edits, batch, author=author, key=key)
-    await _wait_until_settled(running, receipt, query.wait)
+    await _wait_until_settled(running, receipt, query.wait, address)
     found = await run_in_threadpool(_read_in_short, running, receipt.ids)
     response.headers["Location"] = "/edits"
     _set_status(response, receipt, query.wait, [edit.status for edit in found])
@@ -139,7 +152,12 @@ def get_edit(running: Running, edit_id: EditId) -> EditOut:
     | responses(NOT_FOUND, CONFLICT, INVALID, UNAVAILABLE),
 )
 async def delete_edit(
-    running: Running, edit_id: EditId, query: Annotated[RetractQuery, Query()], author: Author, response: Response
+    running: Running,
+    edit_id: EditId,
+    query: Annotated[RetractQuery, Query()],
+    author: Author,
+    address: Address,
+    response: Response,
 ) -> EditOut:
     """Retract an edit: the model answers again as if it had not been made. It stays in the history.
 
@@ -148,7 +166,7 @@ async def delete_edit(
     before = await run_in_threadpool(_status, running, edit_id)
     edit = await run_in_threadpool(_retract, running, edit_id, query, author)
     if query.wait > 0:
-        await _wait_until(running, [edit_id], query.wait, lambda status: status is EditStatus.RETRACTED)
+        await _wait_until(running, [edit_id], query.wait, lambda status: status is EditStatus.RETRACTED, address)
         (edit,) = await run_in_threadpool(_read, running, [edit_id])
     was_done = before is EditStatus.RETRACTED or (query.wait > 0 and edit.status is EditStatus.RETRACTED)
     response.status_code = 200 if was_done else 202
@@ -195,13 +213,18 @@ def _set_status(response: Response, receipt: Receipt, wait_s: float, statuses: S
         response.headers[REPLAYED] = "true"
 
 
-async def _wait_until_settled(running: Parts, receipt: Receipt, wait_s: float) -> None:
+async def _wait_until_settled(running: Parts, receipt: Receipt, wait_s: float, address: str) -> None:
     if wait_s > 0:
-        await _wait_until(running, receipt.ids, wait_s, lambda status: status.is_settled)
+        await _wait_until(running, receipt.ids, wait_s, lambda status: status.is_settled, address)
 
 
-async def _wait_until(running: Parts, edit_ids: Sequence[str], wait_s: float, holds: Callable[[EditStatus], bool]) -> None:
-    """Return once `holds` is true of each edit, at the end of the time, or when the server is asked to stop. Holds no thread."""
+async def _wait_until(
+    running: Parts, edit_ids: Sequence[str], wait_s: float, holds: Callable[[EditStatus], bool], address: str
+) -> None:
+    """Return once `holds` is true of each edit, at the end of the time, or when the server is asked to stop. Holds no thread.
+
+    Returns at once if too many wait.
+    """
 
     def is_heard(edit_id: str) -> bool:
         """Whether it holds in the rows and this process answers with what the rows say: the rows are ahead for a moment."""
@@ -210,12 +233,14 @@ async def _wait_until(running: Parts, edit_ids: Sequence[str], wait_s: float, ho
             return there and running.lifecycle.follower.current.epoch >= heads.read(connection).epoch
 
     until = time.monotonic() + wait_s
-    for edit_id in dict.fromkeys(edit_ids):
-        while (left_s := until - time.monotonic()) > 0 and not running.draining.is_set():
-            # In slices, so that a server that stops does not keep its callers for a minute.
-            announced = await running.announcer.wait(edit_id, min(left_s, SLICE_S), is_settled=is_heard)
-            if announced and await run_in_threadpool(is_heard, edit_id):
-                break
+    with running.waiting.place(address) as has_place:
+        for edit_id in dict.fromkeys(edit_ids) if has_place else ():
+            while (left_s := until - time.monotonic()) > 0 and not running.draining.is_set():
+                announced = await running.announcer.wait(
+                    edit_id, min(left_s, ASK_AGAIN_S), is_settled=is_heard, given_up=running.draining.is_set
+                )
+                if announced and await run_in_threadpool(is_heard, edit_id):
+                    break
 
 
 def _status(running: Parts, edit_id: str) -> EditStatus:

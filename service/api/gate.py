@@ -6,14 +6,16 @@ Pure ASGI, because Starlette's function middleware hides from the route that the
 import re
 import time
 import uuid
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Iterator, MutableMapping
+from contextlib import contextmanager
 from typing import Any
 
 import structlog
 
 from service.api.addresses import check_address
 from service.api.bodies import READER, Bodies, Room
-from service.api.problems import BAD_HOST, HEAD_TOO_LARGE, MEDIA, TOO_LARGE, UNAVAILABLE, Problem, problem_of
+from service.api.origin import Origins, is_health_check
+from service.api.problems import HEAD_TOO_LARGE, MEDIA, TOO_LARGE, UNAVAILABLE, Problem, problem_of
 from service.log import frames_of
 from service.settings import Settings
 
@@ -24,19 +26,24 @@ Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 BATCH_PATHS = ("/edits/batch", "/eval")
-LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "[::1]"})
 CLIENTS_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
-ALWAYS = ((b"x-content-type-options", b"nosniff"), (b"referrer-policy", b"no-referrer"))
+ALWAYS = (
+    (b"x-content-type-options", b"nosniff"),
+    (b"referrer-policy", b"no-referrer"),
+    (b"cross-origin-resource-policy", b"same-origin"),
+)
 log = structlog.get_logger("errata.access")
 
 
 class Gate:
-    """Wraps the whole application; counts what is in flight, so that there is never more than `limits.concurrent_requests`."""
+    """Wraps the whole application; counts what is in flight, so that there is never more than `limits.concurrent_requests`,
+    health checks aside.
+    """
 
     def __init__(self, app: App, settings: Settings) -> None:
         self._app = app
         self._limits = settings.limits
-        self._hosts = LOOPBACK_NAMES | set(settings.allowed_hosts) if settings.listens_on_loopback else None
+        self._origins = Origins(settings)
         self._bodies = Bodies(settings.limits)
         self._in_flight = 0
 
@@ -44,11 +51,7 @@ class Gate:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        self._in_flight += 1
-        try:
-            await self._answer(scope, receive, send)
-        finally:
-            self._in_flight -= 1
+        await self._answer(scope, receive, send)
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         line = AccessLine(scope, send)
@@ -59,7 +62,8 @@ class Gate:
                 with self._bodies.room() as room:
                     whole = await self._whole_body(scope, receive, room)
                     if whole is not None:
-                        await self._app({**scope, READER: self._bodies.reader}, whole, line.send)
+                        with self._place(scope):
+                            await self._app({**scope, READER: self._bodies.reader}, whole, line.send)
             except Exception as error:
                 if line.status:  # too late for another answer: the connection is closed by the server
                     raise
@@ -70,9 +74,8 @@ class Gate:
                 line.write()
 
     def _check_head(self, scope: Scope) -> None:
-        """Raise Problem for a request that need not be read: one too many, a foreign host, a body of another kind or size."""
-        if self._in_flight > self._limits.concurrent_requests:
-            raise Problem(UNAVAILABLE, "Too many requests are being answered.", headers={"Retry-After": "1"})
+        """Raise Problem for what need not be read: one request too many, a foreign host or page, a wrong kind or size of body."""
+        self._check_room(scope)
         # h11 counts only heads that arrive in pieces; one that comes in a single read is counted here.
         head = (
             len(scope["raw_path"])
@@ -82,9 +85,7 @@ class Gate:
         if head > self._limits.header_bytes:
             raise Problem(HEAD_TOO_LARGE, f"Address and headers must together be at most {self._limits.header_bytes} bytes.")
         headers = {name: value.decode("latin-1") for name, value in scope["headers"]}
-        if self._hosts is not None and host_name(headers.get(b"host", "")) not in self._hosts:
-            # A page on the web may point its own name at this machine and read a server that has no keys.
-            raise Problem(BAD_HOST, "The Host header must name this machine; further names are the setting ERRATA_ALLOWED_HOSTS.")
+        self._origins.check(scope)
         length = headers.get(b"content-length", "0")
         if int(length) > self._largest(scope):
             raise self._too_large(scope)
@@ -93,6 +94,22 @@ class Gate:
         kind = headers.get(b"content-type", "").partition(";")[0].strip().lower()
         if has_body and kind != "application/json":
             raise Problem(MEDIA, "The Content-Type of a body must be application/json.")
+
+    @contextmanager
+    def _place(self, scope: Scope) -> Iterator[None]:
+        """Count a request among those in flight, from the end of its body on: half a request must not hold a place."""
+        self._check_room(scope)
+        counts = not is_health_check(scope)
+        self._in_flight += counts
+        try:
+            yield
+        finally:
+            self._in_flight -= counts
+
+    def _check_room(self, scope: Scope) -> None:
+        """Raise Problem if too many are in flight. Who asks how the server is does not stand in line with its clients."""
+        if self._in_flight >= self._limits.concurrent_requests and not is_health_check(scope):
+            raise Problem(UNAVAILABLE, "Too many requests are being answered.", headers={"Retry-After": "1"})
 
     async def _whole_body(self, scope: Scope, receive: Receive, room: Room) -> Receive | None:
         """Read the body up to its limit and as far as there is room, to be given to the route in one piece; later messages (the
@@ -164,9 +181,3 @@ def request_id(scope: Scope) -> str:
     if len(given) == 1 and CLIENTS_ID.fullmatch(given[0]):
         return str(given[0].decode("ascii"))
     return uuid.uuid4().hex
-
-
-def host_name(header: str) -> str:
-    """The host of a Host header, without its port."""
-    name, colon, port = header.rpartition(":")
-    return (name if colon and port.isdigit() else header).lower()

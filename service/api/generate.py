@@ -7,7 +7,7 @@ from concurrent.futures import Future
 from typing import Annotated, Any
 
 from anyio import to_thread
-from fastapi import APIRouter, Query, Request, Response
+from fastapi import APIRouter, Header, Query, Request, Response
 
 from service.api.parts import Running
 from service.api.problems import CORRUPT, GONE, INVALID, NOT_FOUND, TOO_LONG, UNAVAILABLE, responses
@@ -18,6 +18,15 @@ from service.lm.prompts import encode_prompt
 from service.lm.serving import Answer, Generation
 
 router = APIRouter(tags=["generate"], route_class=StrictRoute)
+# A page of another site cannot send it, and who only reads (`GET`) teaches nothing: a link would be enough for that.
+Caller = Annotated[
+    str | None,
+    Header(
+        alias="X-Errata-Caller",
+        max_length=64,
+        description="who asks; prompts of the callers named in the setting `reservoir.callers` may be kept for retrains",
+    ),
+]
 PROBLEMS = responses(NOT_FOUND, GONE, INVALID, TOO_LONG, CORRUPT, UNAVAILABLE)
 
 
@@ -30,17 +39,21 @@ async def ask(running: Running, query: Annotated[GenerateQuery, Query()], reques
 
 
 @router.post("/generate", responses=PROBLEMS, summary="Ask the model")
-async def ask_in_full(running: Running, question: GenerateIn, request: Request, response: Response) -> AnswerOut:
+async def ask_in_full(
+    running: Running, question: GenerateIn, request: Request, response: Response, caller: Caller = None
+) -> AnswerOut:
     """Continue a prompt. One version answers from first token to last, and is named in the answer and in `X-Model-Version`."""
-    return await _answer(running, question, request, response)
+    answer = await _answer(running, question, request, response)
+    stands_for_itself = question.system is None and not question.turns
+    if stands_for_itself and caller in running.settings.reservoir.callers:
+        running.reservoir.offer(question.prompt)
+    return answer
 
 
 async def _answer(running: Running, question: GenerateIn, request: Request, response: Response) -> AnswerOut:
     # Threads of its own: those of the other routes may all be waiting for a database that is away.
     generation = await to_thread.run_sync(_generation, running, question, limiter=running.encoders)
     answer = await _unless_gone(request, running.serving.submit(generation), generation.cancelled)
-    if question.system is None and not question.turns:  # a prompt that stands for itself
-        running.reservoir.offer(question.prompt)
     response.headers["X-Model-Version"] = str(answer.version)
     response.headers["X-Model-Epoch"] = str(answer.epoch)
     response.headers["Cache-Control"] = "no-store"

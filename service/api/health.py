@@ -32,11 +32,11 @@ async def startup() -> HealthOut:
         }
     },
 )
-def ready(running: Running, response: Response) -> HealthOut:
+async def ready(running: Running, response: Response) -> HealthOut:
     """200 with `degraded` if an older version answers than the rows name, or if the next start will not find the model it needs;
     503 if requests should go elsewhere.
     """
-    checks = running.checks()
+    checks = await running.checks()
     broken = [name for name, state in checks.items() if state != "ok" and name not in DEGRADED]
     if broken:
         response.status_code = 503

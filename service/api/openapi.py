@@ -11,6 +11,7 @@ from fastapi.openapi.utils import get_openapi
 from service import __version__
 from service.api.problems import (
     BAD_HOST,
+    CROSS_ORIGIN,
     HEAD_TOO_LARGE,
     INTERNAL,
     MALFORMED,
@@ -62,11 +63,11 @@ def _replace_validation_errors(document: dict[str, Any]) -> None:
 
 
 def _declare_common(operation: dict[str, Any]) -> None:
-    """Every route may meet a bad head, fail, or find too many before it; a route with a body may meet a bad one."""
+    """Every route may meet a bad head or a foreign page, fail, or find too many before it; one with a body may meet a bad one."""
     declared = operation["responses"]
     if MEDIA_TYPE not in declared.get("422", {}).get("content", {}):
         declared.pop("422", None)
-    common = [BAD_HOST, HEAD_TOO_LARGE, INTERNAL, UNAVAILABLE]
+    common = [BAD_HOST, CROSS_ORIGIN, HEAD_TOO_LARGE, INTERNAL, UNAVAILABLE]
     if "requestBody" in operation:
         common += [MALFORMED, TOO_LARGE, MEDIA]
     for status, response in responses(*common).items():

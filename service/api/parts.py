@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -10,7 +11,9 @@ from anyio import CapacityLimiter
 from fastapi import Depends, Request
 
 from service.api.course import course_of
-from service.api.pulse import Pulse
+from service.api.readiness import Readiness
+from service.api.waiting import WaitingRoom
+from service.domain.errors import Unavailable
 from service.editors.neutral import Neutral
 from service.lifecycle import parts as lifecycle
 from service.lifecycle.announce import Announcer
@@ -46,10 +49,6 @@ class Parts:
     check_capability: Callable[[], None]
     draining: threading.Event = field(default_factory=threading.Event)
     encoders: CapacityLimiter = field(default_factory=lambda: CapacityLimiter(ENCODERS))
-    pulse: Pulse = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.pulse = Pulse(self._glance)
 
     @property
     def store(self) -> Store:
@@ -73,10 +72,20 @@ class Parts:
             self.serving.adopt(number, overlay_of(self.store, self.lifecycle.overlays, number))
         return number
 
-    def checks(self) -> dict[str, str]:
-        """Each part of the server: `ok`, or what is wrong with it. Takes two seconds at most, whatever the database does."""
+    @cached_property
+    def waiting(self) -> WaitingRoom:
+        """Places for calls that wait for an outcome."""
+        return WaitingRoom(self.settings.limits.waiting_calls, self.settings.limits.waiting_calls_per_client)
+
+    @cached_property
+    def readiness(self) -> Readiness:
+        """Looks whether the database answers."""
+        return Readiness(self._database)
+
+    async def checks(self) -> dict[str, str]:
+        """Each part of the server: `ok`, or what is wrong with it. Waits for no client's thread, and two seconds at most."""
         return {
-            "database": self.pulse.state(),
+            "database": await self.readiness.find(),
             "head": self.lifecycle.follower.degraded or "ok",
             "weights": self.seal.broken or "ok",
             "files": self.seal.note or "ok",
@@ -105,9 +114,13 @@ class Parts:
             "degraded": self.seal.broken or self.lifecycle.follower.degraded or self.seal.note,
         }
 
-    def _glance(self) -> None:
-        with self.store.read() as connection:
-            heads.read(connection)
+    def _database(self) -> str:
+        try:
+            with self.store.read() as connection:
+                heads.read(connection)
+        except Unavailable as error:
+            return error.message
+        return "ok"
 
 
 async def parts_of(request: Request) -> Parts:

@@ -38,6 +38,7 @@ class Kind:
 
 MALFORMED = Kind("malformed", 400, "The request is not well-formed.")
 BAD_HOST = Kind("host", 400, "This server is not reached by that host name.")
+CROSS_ORIGIN = Kind("origin", 403, "A page of another origin may not do this.")
 NOT_FOUND = Kind("not-found", 404, "What the request names does not exist.")
 NO_METHOD = Kind("method-not-allowed", 405, "This address does not know that method.")
 CONFLICT = Kind("conflict", 409, "The state of what the request names forbids it.")
@@ -54,8 +55,8 @@ CORRUPT = Kind("corrupt", 409, "The stored bytes of what the request names are d
 UNAVAILABLE = Kind("unavailable", 503, "The server cannot do this now.")
 
 KINDS = (
-    *(MALFORMED, BAD_HOST, NOT_FOUND, NO_METHOD, CONFLICT, GONE, STALE, TOO_LARGE, MEDIA, INVALID, TOO_LONG, HEAD_TOO_LARGE),
-    *(CORRUPT, INTERNAL, UNAVAILABLE),
+    *(MALFORMED, BAD_HOST, CROSS_ORIGIN, NOT_FOUND, NO_METHOD, CONFLICT, GONE, STALE, TOO_LARGE, MEDIA, INVALID, TOO_LONG),
+    *(HEAD_TOO_LARGE, CORRUPT, INTERNAL, UNAVAILABLE),
 )
 # The first class an error is an instance of decides, so the narrower ones come first.
 KIND_OF_ERROR: tuple[tuple[type[errors.ServiceError], Kind], ...] = (

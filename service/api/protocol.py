@@ -15,6 +15,7 @@ from typing import Any, ClassVar
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from service.api.connections import Standing, Yielding
 from service.api.pieces import CountedConnection, TooManyPieces
 from service.api.problems import HEAD_TOO_LARGE, MALFORMED, MEDIA_TYPE, Problem
 from service.settings import Limits
@@ -27,6 +28,7 @@ class DeadlineProtocol(H11Protocol):
     """One connection. `with_limits` makes the class that uvicorn is given."""
 
     limits: ClassVar[Limits] = Limits()
+    yielding: ClassVar[Yielding] = Yielding()
     _receiving: asyncio.TimerHandle | None = None
     _sending: asyncio.TimerHandle | None = None
     _looking: asyncio.TimerHandle | None = None
@@ -38,19 +40,21 @@ class DeadlineProtocol(H11Protocol):
     @classmethod
     def with_limits(cls, limits: Limits) -> type["DeadlineProtocol"]:
         """This protocol with other limits."""
-        return type("DeadlineProtocol", (cls,), {"limits": limits})
+        return type("DeadlineProtocol", (cls,), {"limits": limits, "yielding": Yielding()})
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         transport.max_size = READ_BYTES  # type: ignore[attr-defined]  # of asyncio's own transports, which read 256 KiB else
-        if len(self.connections) > self.limits.connections:
+        if len(self.connections) > self.limits.connections and not self._finds_room():
             transport.abort()
         else:
             self._watch_receiving()
+            self.yielding.note(self, self._standing())
 
     def handle_events(self) -> None:
         super().handle_events()
         self._watch_receiving()
+        self.yielding.note(self, None if self.transport.is_closing() else self._standing())
 
     def pause_writing(self) -> None:
         super().pause_writing()
@@ -71,6 +75,7 @@ class DeadlineProtocol(H11Protocol):
         return True
 
     def connection_lost(self, exc: Exception | None) -> None:
+        self.yielding.note(self, None)
         self._stop("_receiving")
         self._stop("_sending")
         self._stop("_looking")
@@ -93,6 +98,18 @@ class DeadlineProtocol(H11Protocol):
         for event in (h11.Response(status_code=kind.status, headers=headers), h11.Data(data=body), h11.EndOfMessage()):
             self.transport.write(self.conn.send(event) or b"")
         self.transport.close()
+
+    def _finds_room(self) -> bool:
+        """Whether another connection was closed for this one."""
+        closed = self.yielding.make()
+        self.connections.discard(closed)
+        return closed is not None
+
+    def _standing(self) -> Standing | None:
+        is_answered = self.cycle is not None and not self.cycle.response_complete
+        if is_answered:
+            return Standing.OWES if self.conn.their_state is h11.SEND_BODY else None
+        return Standing.OWES if self._client_owes() else Standing.IDLE
 
     def _watch_receiving(self) -> None:
         """Start the clock when the client owes the rest of a request, stop it when it owes nothing; more bytes change nothing."""

@@ -5,6 +5,8 @@ import contextlib
 import threading
 from collections.abc import Callable, Iterable
 
+SLICE_S = 1.0  # a server that stops does not keep its callers for longer
+
 
 class Announcer:
     """Threads announce, coroutines wait. An announcement nobody waits for is forgotten: the row is the truth."""
@@ -13,11 +15,18 @@ class Announcer:
         self._lock = threading.Lock()
         self._waiting: dict[str, list[tuple[asyncio.AbstractEventLoop, asyncio.Future[None]]]] = {}
 
-    async def wait(self, edit_id: str, timeout_s: float, *, is_settled: Callable[[str], bool] | None = None) -> bool:
+    async def wait(
+        self,
+        edit_id: str,
+        timeout_s: float,
+        *,
+        is_settled: Callable[[str], bool] | None = None,
+        given_up: Callable[[], bool] = lambda: False,
+    ) -> bool:
         """Wait until an edit is announced, at most `timeout_s` seconds; whether it was.
 
-        `is_settled` (which may read the store; it runs in a thread for a moment) is asked after this call has begun to listen, so
-        that an edit settled in between is not missed.
+        `is_settled` (which may read the store; it runs in a thread for a moment) is asked once, after this call has begun to
+        listen, so that an edit settled in between is not missed. `given_up` is asked now and then and ends the wait.
         """
         loop = asyncio.get_running_loop()
         future: asyncio.Future[None] = loop.create_future()
@@ -27,11 +36,10 @@ class Announcer:
         try:
             if is_settled is not None and await asyncio.to_thread(is_settled, edit_id):
                 return True
-            async with asyncio.timeout(timeout_s):
-                await future
-            return True
-        except TimeoutError:
-            return False
+            until = loop.time() + timeout_s
+            while (left_s := until - loop.time()) > 0 and not given_up() and not future.done():
+                await asyncio.wait((future,), timeout=min(left_s, SLICE_S))
+            return future.done()
         finally:
             self._forget(edit_id, entry)
 

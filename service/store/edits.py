@@ -88,6 +88,15 @@ def many(connection: Connection, edit_ids: Collection[str]) -> list[Edit]:
     return sorted(found, key=lambda edit: edit.seq)
 
 
+def statuses(connection: Connection, edit_ids: Collection[str]) -> dict[str, EditStatus]:
+    """How edits stand, by id and without their texts; ids without a row are left out."""
+    found: dict[str, EditStatus] = {}
+    for some in chunks(edit_ids):
+        rows = connection.execute(sa.select(t.edits.c.id, t.edits.c.status).where(t.edits.c.id.in_(some)))
+        found |= {row.id: EditStatus(row.status) for row in rows}
+    return found
+
+
 def lessons(connection: Connection, edit_ids: Collection[str]) -> list[EditRequest]:
     """What edits ask for and of which fact, without their probes, in order of acceptance."""
     return list(lessons_by_id(connection, edit_ids).values())

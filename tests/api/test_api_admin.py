@@ -11,6 +11,8 @@ from service.lm.load_errata import load
 from service.store import reservoir
 from tests.api.live import Live, live, tiny_settings
 
+KEEPING = {"size": 5, "callers": ["desk"]}
+
 
 def ended(job: dict[str, Any]) -> bool:
     return job["finished_at"] is not None
@@ -249,10 +251,35 @@ def test_no_prompt_is_stored_unless_it_was_asked_for(server: Live) -> None:
 
 
 def test_answered_prompts_are_stored_where_it_was_asked_for_and_refused_ones_are_not(tiny_model: Path, tmp_path: Path) -> None:
-    with live(tiny_settings(tiny_model, tmp_path, reservoir={"size": 5})) as server:
+    with live(tiny_settings(tiny_model, tmp_path, reservoir=KEEPING)) as server:
+        server.client.headers["X-Errata-Caller"] = "desk"
         server.ask("The colour of chalk is")
         server.ask("And now?", surface="chat", turns=[{"user": "a", "assistant": "b"}])
         server.client.post("/generate", json={"prompt": "The colour of ink is", "max_new_tokens": 0})
         server.parts.reservoir.close()
 
         assert kept_prompts(server) == ["The colour of chalk is"]
+
+
+def test_only_what_a_named_caller_posts_is_kept_and_no_page_of_another_site_feeds_a_retrain(
+    tiny_model: Path, tmp_path: Path
+) -> None:
+    def ask(prompt: str, **headers: str) -> int:
+        return server.client.post("/generate", json={"prompt": prompt, "max_new_tokens": 2}, headers=headers).status_code
+
+    image = {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "no-cors", "Sec-Fetch-Dest": "image"}
+    query = {"prompt": "planted", "max_new_tokens": "2"}
+    with live(tiny_settings(tiny_model, tmp_path, reservoir=KEEPING)) as server:
+        seen = [
+            server.client.get("/generate", params=query, headers=image).status_code,
+            server.client.get("/generate", params=query).status_code,
+            server.client.get("/generate", params=query, headers={"X-Errata-Caller": "desk"}).status_code,
+            ask("planted"),
+            ask("planted", **{"X-Errata-Caller": "other"}),
+            ask("planted", **{"X-Errata-Caller": "desk", "Origin": "http://evil.example"}),
+            ask("kept", **{"X-Errata-Caller": "desk"}),
+        ]
+        server.parts.reservoir.close()
+
+        assert seen == [403, 200, 200, 200, 200, 403, 200]
+        assert kept_prompts(server) == ["kept"]

@@ -269,7 +269,7 @@ def test_waiting_ends_when_the_server_is_asked_to_stop(server: Live) -> None:
     stop.start()
     began = time.monotonic()
     try:
-        asyncio.run(_wait_until(server.parts, [edit["id"]], 60, lambda _: False))
+        asyncio.run(_wait_until(server.parts, [edit["id"]], 60, lambda _: False, "here"))
         assert server.client.get("/health/ready").status_code == 503
     finally:
         stop.join()
@@ -282,7 +282,7 @@ def test_waiting_ends_when_its_time_is_over(server: Live) -> None:
     edit = server.client.post("/edits", json={"prompt": fresh_prompt(), "target": "red", "method": "locft"}).json()
     began = time.monotonic()
 
-    asyncio.run(_wait_until(server.parts, [edit["id"]], 0.3, lambda _: False))
+    asyncio.run(_wait_until(server.parts, [edit["id"]], 0.3, lambda _: False, "here"))
 
     assert 0.3 <= time.monotonic() - began < 10
 
@@ -294,6 +294,6 @@ def test_what_the_rows_say_is_not_told_before_this_process_says_it(server: Live,
     monkeypatch.setattr(follower, "catch_up", lambda: False)
     began = time.monotonic()
 
-    asyncio.run(_wait_until(server.parts, [edit["id"]], 0.5, lambda status: status.is_settled))
+    asyncio.run(_wait_until(server.parts, [edit["id"]], 0.5, lambda status: status.is_settled, "here"))
 
     assert time.monotonic() - began >= 0.5

@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack
 
 import pytest
 
@@ -112,15 +111,3 @@ def test_half_a_request_of_a_client_that_left_is_not_carried_out() -> None:
             client.recv(65536)
 
     assert app.state.reached == 1
-
-
-def test_connections_over_the_limit_are_closed_at_once() -> None:
-    patient = Settings(limits={"receive_s": 30, "send_s": 30, "connections": 20})  # type: ignore[arg-type]
-    with listening(edge_app(patient), patient) as port, ExitStack() as opened:
-        first = [opened.enter_context(connect(port)) for _ in range(20)]
-        over = [opened.enter_context(connect(port)) for _ in range(10)]
-
-        assert [read_all(client) for client in over] == [b""] * 10
-        for client in first:
-            client.sendall(WHOLE)
-            assert client.recv(65536).startswith(b"HTTP/1.1 200")

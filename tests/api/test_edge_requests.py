@@ -9,7 +9,6 @@ import pytest
 from pydantic import BaseModel, ValidationError
 
 from service.api.faults import faults_of
-from service.api.gate import host_name
 from service.api.schemas.edits import EditIn
 from service.api.schemas.evaluate import CompareQuery, EvalIn
 from service.api.schemas.generate import GenerateIn, GenerateQuery
@@ -237,14 +236,6 @@ def test_a_request_keeps_its_client_s_id_where_that_is_safe_to_write_down(client
 def test_a_foreign_host_name_is_refused_while_listening_on_this_machine(client: httpx.Client) -> None:
     refused(client.get("/edits", headers={"Host": "evil.example"}), 400)
     assert client.get("/edits", headers={"Host": "localhost:1"}).status_code == 200
-
-
-@pytest.mark.parametrize(
-    ("header", "name"),
-    [("127.0.0.1:80", "127.0.0.1"), ("[::1]:80", "[::1]"), ("[::1]", "[::1]"), ("LocalHost", "localhost"), ("", "")],
-)
-def test_the_host_is_read_without_its_port(header: str, name: str) -> None:
-    assert host_name(header) == name
 
 
 def test_metadata_may_not_be_long() -> None:

@@ -6,6 +6,8 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
+
 from service.lifecycle.settings import LifecycleSettings
 from tests.lifecycle.house import PATIENT, House, new_house, once
 
@@ -57,4 +59,25 @@ def test_the_end_of_a_retrain_rings_for_the_edits_that_waited_for_it(tmp_path: P
     assert rung and house.head.kind == "locft"
     house.worker.stop()
     thread.join(10.0)
+    house.close()
+
+
+def test_whoever_waits_is_woken_by_a_change_and_not_by_every_look(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    house = new_house(tmp_path, settings=MANUAL)
+    (edit,) = house.live(("a", "1"))
+    told: list[str] = []
+    monkeypatch.setattr(house.parts.announcer, "waited_for", lambda: (edit.id,))
+    monkeypatch.setattr(house.parts.announcer, "announce", told.extend)
+
+    for _ in range(3):
+        house.worker._follow()
+    assert told == [edit.id]
+
+    other = House(house.url, house.folder, ledger=house.ledger, settings=MANUAL, alone=False)
+    other.roll_back(0)
+    told.clear()
+    for _ in range(3):
+        house.worker._follow()
+    assert told == [edit.id]
+    other.close()
     house.close()

@@ -12,7 +12,6 @@ import pytest
 import sqlalchemy as sa
 
 from benchmarks.private_servers import frozen
-from service.api.pulse import SILENT, Pulse
 from service.domain.edit import EditRequest
 from service.domain.errors import Refused, Unavailable
 from service.lifecycle.submit import submit
@@ -144,31 +143,6 @@ def test_whatever_ends_a_call_another_may_find_out_afterwards() -> None:
         known._next_try = 0.0
     with known.attempt():
         pass
-
-
-def test_a_pulse_is_one_look_at_a_time_and_ends_in_its_time() -> None:
-    over, looks = threading.Event(), []
-
-    def look() -> None:
-        looks.append(1)
-        over.wait(10)
-
-    pulse = Pulse(look)
-    assert [pulse.state(within_s=0.01) for _ in range(20)] == [SILENT] * 20
-    assert len(looks) == 1
-    over.set()
-    assert until(lambda: pulse.state() == "ok")
-
-
-def test_a_pulse_says_what_was_found() -> None:
-    def away() -> None:
-        raise Unavailable("The database has no space left.")
-
-    def broken() -> None:
-        raise ValueError("SELECT secret")
-
-    assert Pulse(away).state() == "The database has no space left."
-    assert Pulse(broken).state() == "The database cannot be read."
 
 
 def test_writers_of_a_locked_sqlite_file_do_not_take_every_thread(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -102,8 +102,9 @@ def test_nothing_is_kept_when_it_is_off_and_what_was_is_removed(store: Store) ->
     off = Reservoir(store, 0)
     off.start()
     off.offer("c")
-    off.close()
 
+    assert off._waiting.empty()  # nor is anything held in memory
+    off.close()
     assert off.sample() == ()
     assert stored(store) == []
 

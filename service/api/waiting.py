@@ -1,0 +1,42 @@
+"""Who may wait for an outcome: so many calls in all, and so many from one address. Who finds no place is answered at once.
+
+A waiting call costs a connection, a place among the requests in flight, and a look at the rows now and then. What it was sent for
+is done all the same; the answer to it only says less.
+"""
+
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Annotated
+
+from fastapi import Depends, Request
+
+
+class WaitingRoom:
+    """Places for calls that wait. Used from the event loop alone."""
+
+    def __init__(self, most: int, most_of_one: int) -> None:
+        self._most, self._most_of_one = most, most_of_one
+        self._by_address: Counter[str] = Counter()
+
+    @contextmanager
+    def place(self, address: str) -> Iterator[bool]:
+        """Hold a place for as long as the block runs; False if there is none left, for anybody or for this address."""
+        if self._by_address.total() >= self._most or self._by_address[address] >= self._most_of_one:
+            yield False
+            return
+        self._by_address[address] += 1
+        try:
+            yield True
+        finally:
+            self._by_address[address] -= 1
+            if not self._by_address[address]:
+                del self._by_address[address]
+
+
+async def address_of(request: Request) -> str:
+    """The address that a request came from: behind a proxy, the proxy's."""
+    return request.client.host if request.client is not None else ""
+
+
+Address = Annotated[str, Depends(address_of)]

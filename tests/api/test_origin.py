@@ -1,0 +1,163 @@
+"""Pages of other sites: which hosts are answered, and what a browser may not be made to do, behind a public bind too."""
+
+from collections.abc import Iterator, Mapping
+
+import httpx
+import pytest
+from fastapi import APIRouter
+
+from service.settings import Settings
+from tests.api.edge import edge_app, listening
+
+PUBLIC = Settings(host="0.0.0.0", allow_public_bind=True, allowed_hosts=("errata.example", "api.example:8443"))
+EDIT = {"prompt": "The capital of Australia is", "target": "Sydney"}
+OURS = {"Host": "errata.example", "Origin": "http://errata.example"}
+PROBLEM = "urn:errata:problem:"
+
+
+@pytest.fixture(scope="module")
+def client() -> Iterator[httpx.Client]:
+    """A client of an edge under the settings of a public bind; what is listened on is this machine all the same."""
+    app = edge_app(PUBLIC)
+    router = APIRouter()
+
+    @router.get("/generate")
+    @router.get("/health/live")
+    @router.delete("/edits/1")
+    def answer() -> dict[str, str]:
+        app.state.reached += 1
+        return {}
+
+    app.include_router(router)
+    with listening(app, Settings()) as port, httpx.Client(base_url=f"http://127.0.0.1:{port}") as made:
+        made.app = app  # type: ignore[attr-defined]
+        yield made
+
+
+def kind(response: httpx.Response) -> tuple[int, str]:
+    return response.status_code, "" if response.is_success else response.json()["type"].removeprefix(PROBLEM)
+
+
+def post(client: httpx.Client, headers: Mapping[str, str] | list[tuple[str, str]]) -> tuple[int, str]:
+    """An edit's outcome. What is refused reached no route."""
+    before = client.app.state.reached  # type: ignore[attr-defined]
+    found = kind(client.post("/edits", json=EDIT, headers=headers))
+    assert client.app.state.reached == before + (found[0] == 200)  # type: ignore[attr-defined]
+    return found
+
+
+@pytest.mark.parametrize("method", ["GET", "POST", "DELETE"])
+def test_a_page_that_points_its_own_name_at_the_server_is_refused_on_a_public_bind(client: httpx.Client, method: str) -> None:
+    rebound = {"Host": "evil.example", "Origin": "http://evil.example", "Sec-Fetch-Site": "same-origin"}
+
+    assert kind(client.request(method, "/edits", headers=rebound)) == (400, "host")
+
+
+@pytest.mark.parametrize(
+    "host", ["errata.example", "ERRATA.example:9000", "api.example:8443", "localhost:8000", "127.0.0.1", "[::1]"]
+)
+def test_the_hosts_of_the_settings_and_of_this_machine_are_answered(client: httpx.Client, host: str) -> None:
+    assert post(client, {"Host": host}) == (200, "")
+
+
+@pytest.mark.parametrize(
+    "host", ["api.example", "api.example:80", "errata.example.evil", "x.errata.example", "10.0.0.1", "*", ""]
+)
+def test_every_other_host_is_refused(client: httpx.Client, host: str) -> None:
+    assert post(client, {"Host": host}) == (400, "host")
+
+
+@pytest.mark.parametrize("path", ["/health/live"])
+def test_probes_come_by_any_address(client: httpx.Client, path: str) -> None:
+    assert client.get(path, headers={"Host": "10.244.0.17:8000"}).status_code == 200
+    assert client.post(path, headers={"Host": "10.244.0.17:8000"}).status_code == 400
+
+
+@pytest.mark.parametrize(
+    "foreign",
+    [
+        {"Origin": "http://evil.example"},
+        {"Origin": "null"},
+        {"Origin": "http://errata.example.evil.example"},
+        {"Origin": "https://evil.example", "Sec-Fetch-Site": "cross-site"},
+        {"Origin": "http://localhost:3000"},
+        {"Origin": "http://errata.example", "Sec-Fetch-Site": "same-site"},
+        {"Sec-Fetch-Site": "cross-site"},
+        {"Sec-Fetch-Site": "same-site"},
+        {"Sec-Fetch-Site": "anything"},
+        {"Origin": "chrome-extension://abcdef"},
+    ],
+)
+@pytest.mark.parametrize("method", ["POST", "DELETE", "PUT"])
+def test_nothing_is_changed_for_a_page_of_another_origin(client: httpx.Client, method: str, foreign: dict[str, str]) -> None:
+    path = "/edits/1" if method == "DELETE" else "/edits"
+
+    answer = client.request(method, path, json=EDIT, headers={"Host": "errata.example"} | foreign)
+
+    assert kind(answer) == (403, "origin")
+
+
+def test_a_second_origin_does_not_hide_the_first(client: httpx.Client) -> None:
+    both = [("Host", "errata.example"), ("Origin", "http://evil.example"), ("Origin", "http://errata.example")]
+
+    assert post(client, both) == (403, "origin")
+    assert post(client, [both[0], both[2], both[1]]) == (403, "origin")
+
+
+@pytest.mark.parametrize(
+    "own",
+    [
+        OURS,
+        OURS | {"Sec-Fetch-Site": "same-origin"},
+        {"Host": "errata.example", "Sec-Fetch-Site": "none"},
+        {"Host": "localhost:8000", "Origin": "http://localhost:8000"},
+        {"Host": "errata.example", "Origin": "https://errata.example:443"},
+        {"Host": "127.0.0.1:8000", "Origin": "https://errata.example"},  # a proxy that writes a Host of its own
+        {"Host": "errata.example"},
+    ],
+)
+def test_our_own_page_and_what_is_no_browser_may_post(client: httpx.Client, own: dict[str, str]) -> None:
+    assert post(client, own) == (200, "")
+
+
+@pytest.mark.parametrize("site", ["cross-site", "same-site"])
+def test_another_site_s_page_cannot_have_the_model_answer(client: httpx.Client, site: str) -> None:
+    image = {"Host": "localhost", "Sec-Fetch-Site": site, "Sec-Fetch-Mode": "no-cors", "Sec-Fetch-Dest": "image"}
+    link = {"Host": "localhost", "Sec-Fetch-Site": site, "Sec-Fetch-Mode": "navigate", "Sec-Fetch-Dest": "document"}
+    frame = link | {"Sec-Fetch-Dest": "iframe"}
+
+    for path, headers in (("/generate", image), ("/generate", link), ("/generate", frame), ("/edits", image), ("/edits", frame)):
+        assert kind(client.get(path, headers=headers)) == (403, "origin")
+
+
+def test_a_link_from_another_site_may_be_followed(client: httpx.Client) -> None:
+    link = {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "navigate", "Sec-Fetch-Dest": "document"}
+
+    assert client.get("/edits", headers=link).status_code == 200
+
+
+def test_no_answer_lets_another_origin_in(client: httpx.Client) -> None:
+    asked = {"Origin": "http://evil.example", "Access-Control-Request-Method": "POST", "Host": "errata.example"}
+    answers = [
+        client.options("/edits", headers=asked),
+        client.options("/edits", headers=asked | {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "cors"}),
+        client.get("/edits", headers=asked),
+        client.post("/edits", json=EDIT, headers=OURS),
+    ]
+
+    assert [answer.status_code for answer in answers] == [405, 403, 200, 200]
+    for answer in answers:
+        assert not any(name.startswith("access-control") for name in answer.headers)
+        assert answer.headers["cross-origin-resource-policy"] == "same-origin"
+
+
+def test_any_host_is_answered_where_that_is_asked_for_and_foreign_pages_still_change_nothing() -> None:
+    settings = Settings(host="0.0.0.0", allow_public_bind=True, allowed_hosts=("*",))
+    with (
+        listening(edge_app(settings), Settings()) as port,
+        httpx.Client(base_url=f"http://127.0.0.1:{port}") as client,
+    ):
+        assert client.get("/edits", headers={"Host": "whatever.example"}).status_code == 200
+        posted = client.post("/edits", json=EDIT, headers={"Host": "whatever.example", "Origin": "http://evil.example"})
+
+    assert posted.status_code == 403
