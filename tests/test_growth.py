@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from service.api.cursor import id_of, position_of
-from service.api.gate import CLIENTS_ID, host_name
+from service.api.gate import CLIENTS_ID
 from service.api.problems import Problem
 from service.api.schemas.evaluate import CompareQuery
 from service.api.schemas.jobs import ExportIn
@@ -20,6 +20,7 @@ from service.api.strict_json import read
 from service.api.text import clean, clean_json, worded
 from service.domain.edit import normalise
 from service.domain.errors import Refused
+from service.domain.hosts import FORM, Host, origin_of
 from service.editors.names import finder
 from service.evaluation.datasets.rows import BadRow, RawRow, parsed
 from service.evaluation.fluency import entropy
@@ -71,7 +72,9 @@ CASES: list[tuple[str, Callable[[Any], object], Callable[[int], Any], int]] = [
     ("names", finder([("a " * n).strip() for n in range(1, 20)]), lambda n: "a " * n + "b", 2_000),
     ("ids", lambda text: CompareQuery(ids=text), lambda n: "a," * n, 20_000),
     ("size", lambda text: ExportIn(max_shard_size=text), lambda n: "1" * n, 50_000),
-    ("host", host_name, lambda n: ":" * n, 20_000),
+    ("host", Host.of, lambda n: "a." * n, 20_000),
+    ("host's form", FORM.fullmatch, lambda n: "a." * n + "!", 20_000),
+    ("origin", origin_of, lambda n: "http://" + ":" * n, 20_000),
     ("request's id", CLIENTS_ID.fullmatch, lambda n: b"a" * n, 50_000),
     ("position", position_of, lambda n: "YWZ0ZXI6" * n, 20_000),
     ("id in a cursor", id_of, lambda n: "aWQ6" * n, 20_000),

@@ -1,13 +1,15 @@
 """The wrong folder, no folder, a lost database, a folder without descriptors: none of it may become a verdict on a version."""
 
+import http.client
 import os
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx
 
@@ -93,18 +95,17 @@ def few_descriptors(ground: Ground) -> Finding:
             _teach(client)
         server.kill()
         with _started_with(DESCRIPTORS, server.folder) as url, httpx.Client(base_url=url, timeout=60) as client:
-            with ground.pulse(url):
-                clients = [httpx.Client(base_url=url, timeout=10) for _ in range(DESCRIPTORS)]
-                opened = sum(_asks(one) for one in clients)
+            client.get("/health/live").raise_for_status()
+            with ground.pulse(url), ExitStack() as opened:
+                clients = [opened.enter_context(_connection(url)) for _ in range(DESCRIPTORS)]
+                answered = sum(_asks(one) for one in clients)
                 statuses = [_status(client, "/admin/rollback", {"to": number % 2, "reason": "x"}) for number in range(4)]
                 edit = _status(client, "/edits", {"prompt": "The capital of Japan is", "target": "Osaka"})
-                for one in clients:
-                    one.close()
             time.sleep(1)
             marked = {version["status"] for version in client.get("/versions").json()["items"]} - {"published"}
             answer = client.get("/generate", params=QUESTION).status_code
     held = not marked and answer == 200 and 422 not in (*statuses, edit) and 500 not in (*statuses, edit)
-    seen = f"{opened} of {DESCRIPTORS} connections answered; rollbacks {statuses}, edit {edit}"
+    seen = f"{answered} of {DESCRIPTORS} connections answered; rollbacks {statuses}, edit {edit}"
     return Finding(held, f"{seen}; marked versions: {len(marked)}")
 
 
@@ -161,10 +162,23 @@ def _status(client: httpx.Client, path: str, body: dict[str, Any]) -> int:
         return 0
 
 
-def _asks(client: httpx.Client) -> bool:
+@contextmanager
+def _connection(url: str) -> Iterator[http.client.HTTPConnection]:
+    connection = http.client.HTTPConnection(urlsplit(url).netloc, timeout=10)
     try:
-        return client.get("/health/live").status_code == 200
-    except httpx.TransportError:
+        yield connection
+    finally:
+        connection.close()
+
+
+def _asks(connection: http.client.HTTPConnection) -> bool:
+    """Whether a question on a connection that is kept afterwards is answered."""
+    try:
+        connection.request("GET", "/health/live")
+        answer = connection.getresponse()
+        answer.read()
+        return answer.status == 200
+    except (OSError, http.client.HTTPException):
         return False
 
 
