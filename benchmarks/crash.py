@@ -17,6 +17,7 @@ import httpx
 import sqlalchemy as sa
 
 from benchmarks.servers import Server
+from service.domain.errors import Unavailable
 
 Work = Literal["edits", "rollback", "retrain"]
 SETTLES_IN_S = 120.0
@@ -72,7 +73,7 @@ class Crashes:
                 self._work(client, moment.work)
                 faults = [] if self._died() else [f"{moment}: never reached"]
                 timer.cancel()
-        except RuntimeError:
+        except Unavailable:
             # A retrain that is due already may come to the point before the server is ready: that is a kill as well.
             if moment.point is None or not self._server.is_gone():
                 raise

@@ -13,7 +13,7 @@ if url.get_backend_name() == "postgresql":
 is_sqlite = url.get_backend_name() == "sqlite"
 # Left to itself sqlite3 commits before every change of a table, so that a process that ends half-way leaves a schema that no
 # revision knows: https://docs.sqlalchemy.org/en/20/dialects/sqlite.html#enabling-non-legacy-sqlite-transactional-modes
-arguments = {"timeout": 30, "isolation_level": None} if is_sqlite else {}
+arguments = {"timeout": 30, "isolation_level": None} if is_sqlite else {"connect_timeout": 10}
 engine = sa.create_engine(url, poolclass=sa.NullPool, connect_args=arguments)
 if is_sqlite:
     sa.event.listen(engine, "begin", lambda connection: connection.exec_driver_sql("BEGIN IMMEDIATE"))

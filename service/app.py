@@ -31,6 +31,7 @@ from service.lifecycle.reservoir import Reservoir
 from service.lifecycle.settings import LifecycleSettings
 from service.lm.base import load_base
 from service.lm.overlay import EMPTY
+from service.lm.seal import Seal
 from service.lm.serving import Serving
 from service.log import configure_logging
 from service.settings import Settings
@@ -104,11 +105,15 @@ def open_parts(settings: Settings) -> Iterator[Parts]:
             max_batch=settings.generation.batch,
             queue_limit=settings.generation.queue,
         )
+        seal = Seal(base, give_way=serving.give_way, refuse=serving.refuse)
+        seal.start()
+        opened.callback(seal.close)
         neutral = load_or_sample_neutral(
             base, settings.data_dir / "neutral", settings=settings.neutral, view=serving.view_of(EMPTY)
         )
         judge = Judge(base, serving.view_of, capability_tasks(settings))
-        parts = _lifecycle(settings, store, serving, bind(base, serving.view_of, neutral, judge, settings, reservoir.sample))
+        editors = bind(base, serving.view_of, neutral, judge, settings, reservoir.sample)
+        parts = _lifecycle(settings, store, serving, seal, editors)
         serving.start()
         opened.callback(serving.close, settings.limits.drain_s)
         open_head(parts)
@@ -126,6 +131,7 @@ def open_parts(settings: Settings) -> Iterator[Parts]:
             settings.data_dir.resolve() / EXPORTS,
             max_shard_size=settings.export.max_shard_size,
             ring=doorbell.ring,
+            clock=store.clock,
         )
         chores = [evaluations.step, exports.step]
         worker = Worker(parts, doorbell=doorbell, alone=store.is_sqlite, chores=chores)
@@ -134,6 +140,7 @@ def open_parts(settings: Settings) -> Iterator[Parts]:
         yield Parts(
             settings=settings,
             base=base,
+            seal=seal,
             serving=serving,
             lifecycle=parts,
             neutral=neutral,
@@ -149,7 +156,7 @@ def model_path(settings: Settings) -> str:
     return str(weights_path()) if settings.model == "atlas" else settings.model
 
 
-def _lifecycle(settings: Settings, store: Store, serving: Serving, editors: Editors) -> lifecycle.Parts:
+def _lifecycle(settings: Settings, store: Store, serving: Serving, seal: Seal, editors: Editors) -> lifecycle.Parts:
     overlays = Overlays(settings.checkpoints, fingerprint=serving.base.fingerprint)
 
     def answer_with(published: Published) -> None:
@@ -164,6 +171,7 @@ def _lifecycle(settings: Settings, store: Store, serving: Serving, editors: Edit
         settings=LifecycleSettings(
             cadence=settings.window.cadence(settings.method),
             gate=settings.window.gate(),
+            fit_s=settings.limits.fit_s,
             monitor_s=settings.window.monitor_s,
             monitor_sample=settings.window.monitor_sample,
             keep_last=settings.retention.keep_last,
@@ -171,6 +179,8 @@ def _lifecycle(settings: Settings, store: Store, serving: Serving, editors: Edit
             trash_s=settings.retention.trash_days * 86_400,
         ),
         give_way=serving.give_way,
+        clock=store.clock,
+        is_sound=lambda: seal.is_sound,
     )
 
 

@@ -99,7 +99,9 @@ def demo(
     settings = settings_of(model=model)
     from service.demo import tell
 
-    if not tell(settings.model, keep=keep):
+    with failures():
+        is_told = tell(settings.model, keep=keep)
+    if not is_told:
         raise typer.Exit(FAILED)
 
 

@@ -16,10 +16,10 @@ from rich.table import Table
 
 from service.api.schemas.jobs import JobOut, Kind, Status
 from service.cli_store import BY, opened_store
-from service.command import DatabaseUrl, DataDir, Model, ServerUrl, errors, failures, settings_of, version_of
+from service.command import DatabaseUrl, DataDir, Model, ServerUrl, client_for, errors, failures, settings_of, telling, version_of
 from service.domain.errors import Conflict, Refused, Unavailable
 from service.lifecycle.jobs import cancel_job, list_jobs, seconds_left
-from service.own_server import server_for
+from service.repeating import post
 from service.settings import Settings
 
 LOOK_S = 0.3
@@ -48,14 +48,14 @@ def export(
     body |= {"mode": mode} | ({} if max_shard_size is None else {"max_shard_size": max_shard_size})
     with failures():
         _refuse_taken(out)
-        with server_for(server, settings) as client:
-            done = _follow(client, _answer(client.post("/admin/export", json=body)))
+        with client_for(server, settings) as client:
+            done = _follow(client, _answer(post(client, "/admin/export", body)))
             _bring(Path(done["result"]["path"]), out)
         result = done["result"]
         output.print(f"Version {result['version']} is in {out}: {result['files']} files, {result['bytes']:,} bytes", markup=False)
-        if result["window"]:
-            sentence = f"{result['window']} of its edits are interventions: load it with load_errata.py, which lies beside it"
-            output.print(sentence, markup=False)
+        if result.get("warning"):
+            errors.print(f"Warning: {result['warning']}", style="bold yellow", markup=False)
+            errors.print("On the command line: errata export --consolidate", style="bold yellow", markup=False)
 
 
 def purge(
@@ -70,8 +70,9 @@ def purge(
     settings = settings_of(data_dir=data_dir, database_url=database_url, model=model)
     if not yes:
         typer.confirm(f"Remove {len(edits)} edit(s) and every version and export that holds them, for good?", abort=True)
-    with failures(), server_for(server, settings) as client:
-        done = _answer(client.post("/admin/purge", json={"edits": edits}, timeout=PURGE_S))
+    with failures(), client_for(server, settings) as client:
+        with telling("purging"):
+            done = _answer(post(client, "/admin/purge", {"edits": edits}, timeout_s=PURGE_S))
         removed = (("versions", done["versions"]), ("checkpoints", done["files"]), ("exports", done["exports"]))
         for name, gone in removed:
             output.print(f"{name}: {', '.join(str(one) for one in gone) or 'none'}", markup=False)
@@ -99,8 +100,8 @@ def revoke(
         raise typer.BadParameter("must be a time such as 2026-11-20T12:00:00Z", param_hint="--since") from None
     moment = moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment
     body = {"author": author, "since": moment.isoformat(), "reason": reason, "restore_previous": restore_previous}
-    with failures(), server_for(server, settings) as client:
-        done = _answer(client.post("/admin/revoke", json=body))
+    with failures(), client_for(server, settings) as client:
+        done = _answer(post(client, "/admin/revoke", body))
         output.print(f"{len(done['retracted'])} edits were taken back, {done['already']} had been before")
         if done["retracted"]:
             _until_out(client)
@@ -134,7 +135,7 @@ def jobs(
 
 
 def _jobs_of_server(server: str, settings: Settings, given: dict[str, Any], cancel: str | None) -> list[dict[str, Any]]:
-    with server_for(server, settings) as client:
+    with client_for(server, settings) as client:
         if cancel is not None:
             return [_answer(client.delete(f"/jobs/{_id(cancel)}"))]
         found: list[dict[str, Any]] = _answer(client.get("/jobs", params=given))["items"]
@@ -145,7 +146,7 @@ def _jobs_of_store(settings: Settings, given: dict[str, Any], cancel: str | None
     """Rows tell all there is to tell: no server is started for it, which would open a head and might begin to work on it."""
     with opened_store(settings) as store:
         found = list_jobs(store, **given) if cancel is None else [cancel_job(store, _id(cancel), author=BY)]
-    now = datetime.now(UTC)
+        now = store.clock()
     return [JobOut.of(job, seconds_left(job, now)).model_dump(mode="json") for job in found]
 
 
@@ -164,14 +165,14 @@ def _follow(client: httpx.Client, job: dict[str, Any]) -> dict[str, Any]:
     """Wait until a job has ended, and say where it is. Raises Conflict if it did not end well; Ctrl-C cancels it."""
     said = 0
     try:
-        with errors.status("waiting") as shown:
+        with telling("waiting") as told:
             while job["finished_at"] is None:
                 time.sleep(LOOK_S)
                 job = _answer(client.get(f"/jobs/{job['id']}"))
                 for line in job["log"][said:]:
                     errors.print(line["message"], style="dim", markup=False)
                 said = len(job["log"])
-                shown.update(f"{job['progress']:.0%} {job['stage'] or ''}")
+                told(f"{job['progress']:.0%} {job['stage'] or ''}")
     except KeyboardInterrupt:
         client.delete(f"/jobs/{job['id']}")
         raise

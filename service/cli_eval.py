@@ -12,7 +12,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from service.command import FAILED, DatabaseUrl, DataDir, Model, ServerUrl, errors, failures, settings_of, version_of
+from service.command import FAILED, DatabaseUrl, DataDir, Model, ServerUrl, errors, failures, settings_of, telling, version_of
 from service.domain.errors import Refused
 from service.settings import Settings
 
@@ -158,9 +158,9 @@ def _measured(
             errors.print(f"row {one['line']}: {one['reason']}", style="yellow", markup=False)
         if len(bad) > MOST_BAD_SHOWN:
             errors.print(f"… and {len(bad) - MOST_BAD_SHOWN} bad rows more; --out has them all", style="yellow")
-    with _store_of_its_own(settings, apply and server is None) as used, errors.status("starting") as shown:
-        with server_for(server, used) as client:
-            evaluator = Evaluator(client, metrics, told=lambda text: shown.update(text))
+    with _store_of_its_own(settings, apply and server is None) as used, telling("starting") as told:
+        with server_for(server, used, told) as client:
+            evaluator = Evaluator(client, metrics, told=told)
             if apply:
 
                 def keep(done: Mapping[str, Any]) -> None:

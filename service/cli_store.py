@@ -4,7 +4,6 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
 
@@ -56,7 +55,7 @@ def verify_versions(
             found = verify.verify(
                 store, settings.checkpoints, progress=lambda done, of: shown.update(f"{done} of {of} checkpoints read")
             )
-        healed = verify.heal(store, found, author=BY, now=datetime.now(UTC)) if heal else []
+        healed = verify.heal(store, found, author=BY, now=store.clock()) if heal else []
         if healed:
             found = verify.verify(store, settings.checkpoints)
     if as_json:

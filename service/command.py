@@ -3,20 +3,29 @@
 Exit codes: 0 done, 1 refused or failed, 2 wrong usage (also: a setting that is refused).
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+import errno
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 
 from service.domain.errors import Refused, ServiceError
 from service.log import configure_logging
 from service.settings import Settings, load_settings
 
+if TYPE_CHECKING:
+    import httpx
+
+OF_THE_DISK = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ENOTDIR, errno.EISDIR)
 FAILED = 1
 USAGE = 2
+SAY_S = 10.0  # between two lines where there is no terminal
 MOST_DIGITS = 18  # a number that every database can hold
 
 errors = Console(stderr=True, highlight=False, soft_wrap=True)
@@ -54,9 +63,38 @@ def version_of(text: str) -> int | Literal["head", "base"]:
 
 
 @contextmanager
+def telling(first: str) -> Iterator[Callable[[str], None]]:
+    """Say how far something is, on standard error: on a terminal in one line that changes, elsewhere in a line now and then."""
+    if errors.is_terminal:
+        with errors.status(escape(first)) as shown:
+            yield lambda text: shown.update(escape(text))
+        return
+    said_at = time.monotonic()
+
+    def say(text: str) -> None:
+        nonlocal said_at
+        if time.monotonic() - said_at >= SAY_S:
+            said_at = time.monotonic()
+            errors.print(text, markup=False)
+
+    yield say
+
+
+@contextmanager
+def client_for(server: str | None, settings: Settings) -> Iterator["httpx.Client"]:
+    """A client of the server at an address, or of one of the command's own, whose start is told."""
+    from service.own_server import server_for
+
+    with ExitStack() as opened:
+        with telling("starting a server of the command's own") as told:
+            client = opened.enter_context(server_for(server, settings, told))
+        yield client
+
+
+@contextmanager
 def failures() -> Iterator[None]:
-    """Errors raised on purpose, here or by a server, become one sentence and exit code 1; anything else is a fault of ours and
-    keeps its traceback.
+    """Errors raised on purpose, here or by a server, and what the disk refuses become one sentence and exit code 1; anything else
+    is a fault of ours and keeps its traceback.
     """
     import httpx  # here, because `errata version` need not wait for it
 
@@ -66,4 +104,9 @@ def failures() -> Iterator[None]:
         yield
     except (ServiceError, httpx.HTTPError) as error:
         errors.print(told(error), style="red", markup=False)
+        raise typer.Exit(FAILED) from None
+    except OSError as error:
+        if error.errno not in OF_THE_DISK or error.filename is None:
+            raise
+        errors.print(f"{error.filename}: {os.strerror(error.errno).lower()}", style="red", markup=False)
         raise typer.Exit(FAILED) from None

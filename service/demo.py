@@ -11,10 +11,12 @@ from typing import Any
 import httpx
 from rich.console import Console
 
+from service.command import telling
 from service.domain.errors import Unavailable
 from service.own_server import OwnServer, told
 from service.settings import environment_without_settings
 
+CALL_S = 30.0
 EDIT_S = 60.0
 RETRAIN_S = 600.0
 
@@ -77,9 +79,11 @@ class Story:
     def follow(self, job: dict[str, Any]) -> dict[str, Any]:
         """Wait until a job has ended."""
         until = time.monotonic() + RETRAIN_S
-        while job["finished_at"] is None and time.monotonic() < until:
-            time.sleep(0.5)
-            job = self._client.get(f"/jobs/{job['id']}").raise_for_status().json()
+        with telling("the retrain waits") as say:
+            while job["finished_at"] is None and time.monotonic() < until:
+                time.sleep(0.5)
+                job = self._client.get(f"/jobs/{job['id']}").raise_for_status().json()
+                say(f"the retrain, {job['progress']:.0%} {job['stage'] or ''}")
         return job
 
 
@@ -91,8 +95,9 @@ def tell(model: str, *, keep: bool = False) -> bool:
         server = OwnServer(environment, folder / "server.log")
         console.print("Starting a server of its own (torch takes a while to load) …", style="dim")
         try:
-            server.start()
-            with httpx.Client(base_url=server.url, timeout=30) as client:
+            with telling("loading") as say:
+                server.start(say)
+            with server.client(CALL_S) as client:
                 story = Story(client, console)
                 play(story, client, server)
         except (Unavailable, httpx.HTTPError) as error:
@@ -166,7 +171,8 @@ def _kill(story: Story, client: httpx.Client, server: OwnServer) -> None:
     before = {prompt: story.ask(prompt) for prompt in prompts}
     server.kill()
     began = time.monotonic()
-    server.start()
+    with telling("starting again") as say:
+        server.start(say)
     story.check("the server is back", True, f"after {time.monotonic() - began:.1f} s")
     after = {prompt: story.ask(prompt) for prompt in prompts}
     story.check(f"all {len(prompts)} answers are as before", before == after, f"{QUESTION} → {after[QUESTION]}")

@@ -16,6 +16,7 @@ from service.domain.errors import Conflict, ServiceError
 from service.lifecycle import identity
 from service.listening import taken_port
 from service.settings import Settings, masked
+from service.store.causes import of_connecting
 from service.store.migrate import is_current
 from service.store.session import Store
 
@@ -108,8 +109,11 @@ def _database(settings: Settings) -> Finding:
     try:
         with engine.connect() as connection:
             migrated = is_current(connection)
-    except sa.exc.SQLAlchemyError:
-        return Finding("database", Verdict.BAD, f"{shown} does not answer; check ERRATA_DATABASE_URL and that Postgres runs")
+    except sa.exc.SQLAlchemyError as error:
+        cause = (
+            of_connecting(getattr(error, "orig", None)) or "it does not answer; check ERRATA_DATABASE_URL and that Postgres runs"
+        )
+        return Finding("database", Verdict.BAD, f"{shown}: {cause}")
     finally:
         engine.dispose()
     return Finding(

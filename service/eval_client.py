@@ -1,6 +1,7 @@
 """What `errata eval` asks a server for, over HTTP: records in bounded parts, edits and their standing, results and retrains.
 
-What is only read is read again where the server is busy or does not answer for a moment: a run of hours must not end by that.
+What is read is read again, and what is posted is posted again under one key, where the server is busy or does not answer for a
+moment: a run of hours must not end by that.
 """
 
 import json
@@ -17,12 +18,10 @@ from service.carried import UNSETTLED, WAITING, until_carried
 from service.domain.errors import Conflict, Refused
 from service.evaluation.merged import merged_results
 from service.evaluation.record import Record, edit_request_of, to_json
+from service.repeating import AWAY_S, LOOK_S, TRIES_S, post
 
 AT_ONCE = 1_000  # records of one evaluation: the server's limit
 BYTES_AT_ONCE = 4_000_000  # of one request: half of the server's default limit
-LOOK_S = 0.2
-TRIES_S = 600.0  # how long a server that is busy is asked again
-AWAY_S = 60.0  # how long one that does not answer: a restart takes that
 IDLE_S = 2.0  # after which no retrain is expected any more that nobody asked for
 FIELDS = (
     "prompt",
@@ -89,7 +88,7 @@ class Evaluator:
         """Move everything into the weights, with mode `major` from the base model, without one as the server sees fit. Raises
         Conflict if that does not end well.
         """
-        job = self._posted("/admin/retrain", {"reason": reason, "mode": mode}).raise_for_status().json()
+        job = post(self.client, "/admin/retrain", {"reason": reason, "mode": mode}).raise_for_status().json()
         while job["finished_at"] is None:
             time.sleep(LOOK_S)
             job = self._get(f"/jobs/{job['id']}")
@@ -117,7 +116,7 @@ class Evaluator:
         return None if posted is None else self._followed(posted.json())
 
     def _evaluated(self, version: int | str, asked: str, capability: bool) -> dict[str, Any]:
-        return self._followed(self._posted("/eval", self._body(version, asked, capability)).raise_for_status().json())
+        return self._followed(post(self.client, "/eval", self._body(version, asked, capability)).raise_for_status().json())
 
     def _body(self, version: int | str, asked: Any, capability: bool) -> dict[str, Any]:
         return {"version": version, "edits": asked, "metrics": self.metrics, "capability": capability}
@@ -128,21 +127,12 @@ class Evaluator:
         """Post records, without those that the server refuses by name; None if none is left."""
         kept = list(records)
         while kept:
-            response = self._posted(*request(kept))
+            response = post(self.client, *request(kept))
             at = _refused_place(response, len(kept))
             if at is None:
                 return response.raise_for_status()
             self.refused[kept.pop(at).id] = str(response.json()["detail"])
         return None
-
-    def _posted(self, path: str, body: dict[str, Any]) -> httpx.Response:
-        """Post, again and again while the server says that too much waits."""
-        until = time.monotonic() + TRIES_S
-        while True:
-            response = self.client.post(path, json=body)
-            if response.status_code != 503 or time.monotonic() > until:
-                return response
-            time.sleep(float(response.headers.get("Retry-After", "1")))
 
     def _followed(self, evaluation: dict[str, Any]) -> dict[str, Any]:
         """The evaluation once it is done; Ctrl-C cancels it."""

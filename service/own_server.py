@@ -9,8 +9,7 @@ import subprocess
 import sys
 import tempfile
 import threading
-import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
@@ -19,49 +18,65 @@ import httpx
 
 from service.domain.errors import Conflict, Refused, Unavailable
 from service.settings import Settings, environment_of
+from service.starting import STILL_S, Start, Told, kept, last_said, silent
 from service.store.session import Store
 
-START_S = 180.0  # loading torch and sampling the neutral sentences of a new base on one busy core
-LOOK_S = 0.2
+BURY_S = 1.0  # from a broken connection to the end of the process that broke it
 ANSWER_S = 60.0  # what a call that moves the head may take on a busy machine
-LAST_CHARACTERS = 1500
+SERVE = (sys.executable, "-m", "service", "serve")
 
 
 class OwnServer:
-    """A server process on a free port of this machine, under the settings in `environment`; its log goes to a file."""
+    """A server process on a free port of this machine, under the settings in `environment`; its log goes to a file.
 
-    def __init__(self, environment: Mapping[str, str], log: Path) -> None:
+    The log tells how far a start is, so it is written in full, whatever the level in the settings.
+    """
+
+    def __init__(self, environment: Mapping[str, str], log: Path, *, command: Sequence[str] = SERVE) -> None:
         self.port = free_port()
         self.process: subprocess.Popen[bytes] | None = None
-        self._environment = {**environment, "ERRATA_HOST": "127.0.0.1", "ERRATA_PORT": str(self.port)}
-        self._log = log
+        own = {"ERRATA_HOST": "127.0.0.1", "ERRATA_PORT": str(self.port), "ERRATA_LOG_LEVEL": "info"}
+        self._environment = {**environment, **own}
+        self._log, self._command = log, command
 
     @property
     def url(self) -> str:
         """Where it answers."""
         return f"http://127.0.0.1:{self.port}"
 
-    def start(self) -> None:
-        """Start it and wait until it is ready. Raises Unavailable with the end of its log if it does not come up."""
+    def start(self, told: Told = silent, *, still_s: float = STILL_S) -> None:
+        """Start it and wait until it is ready; `told` hears how far that is. Raises Unavailable if it ends or stands still."""
         with self._log.open("ab") as log:
-            command = [sys.executable, "-m", "service", "serve"]
             # A session of its own: Ctrl-C is for the command, which then stops its server in order.
-            self.process = subprocess.Popen(command, stdout=log, stderr=log, env=self._environment, start_new_session=True)
-        until = time.monotonic() + START_S
-        while time.monotonic() < until and self.process.poll() is None:
-            try:
-                if httpx.get(f"{self.url}/health/ready", timeout=2, trust_env=False).status_code == 200:
-                    return
-            except httpx.TransportError:
-                pass
-            time.sleep(LOOK_S)
-        last = self._log.read_text(errors="replace")[-LAST_CHARACTERS:]
-        self.kill()
-        raise Unavailable(f"the server did not become ready; the end of its log:\n{last}")
+            self.process = subprocess.Popen(self._command, stdout=log, stderr=log, env=self._environment, start_new_session=True)
+        try:
+            Start(self.url, self._log, lambda: not self.is_running(), told, still_s=still_s).wait()
+        except BaseException:
+            self.kill()
+            raise
+
+    def is_running(self) -> bool:
+        """Whether its process lives."""
+        return self.process is not None and self.process.poll() is None
+
+    def client(self, timeout_s: float) -> httpx.Client:
+        """A client of it, whose calls raise Unavailable once the process has ended: nobody needs to ask again."""
+        return httpx.Client(base_url=self.url, timeout=timeout_s, transport=_Watching(self))
+
+    def raise_if_ended(self) -> None:
+        """Raise Unavailable, with the last that it said, if its process has ended or is about to."""
+        if self.process is None:
+            return
+        try:
+            number = self.process.wait(BURY_S)
+        except subprocess.TimeoutExpired:
+            return
+        how = f"was ended by the signal {-number}" if number < 0 else f"ended with {number}"
+        raise Unavailable(f"the server of this command {how}; the last that it said: {last_said(self._log)}{kept(self._log)}")
 
     def stop(self, timeout_s: float = 30.0) -> None:
         """Ask it to end, and see to it that it does."""
-        if self.process is not None and self.process.poll() is None:
+        if self.process is not None and self.is_running():
             self.process.send_signal(signal.SIGTERM)
             try:
                 self.process.wait(timeout_s)
@@ -70,14 +85,32 @@ class OwnServer:
 
     def kill(self) -> None:
         """kill -9: no goodbye, nothing flushed."""
-        if self.process is not None and self.process.poll() is None:
+        if self.process is not None and self.is_running():
             self.process.send_signal(signal.SIGKILL)
             self.process.wait()
 
 
+class _Watching(httpx.HTTPTransport):
+    """Calls to a server of one's own: one that breaks because the process has ended says so."""
+
+    def __init__(self, server: OwnServer) -> None:
+        super().__init__()
+        self._server = server
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        """The answer, or what there is instead."""
+        try:
+            return super().handle_request(request)
+        except httpx.TransportError as error:
+            if not isinstance(error, httpx.TimeoutException):
+                self._server.raise_if_ended()
+            raise
+
+
 @contextmanager
-def server_for(url: str | None, settings: Settings) -> Iterator[httpx.Client]:
-    """A client of the server at `url`, or of one that runs under `settings` as long as the block does.
+def server_for(url: str | None, settings: Settings, told: Told = silent) -> Iterator[httpx.Client]:
+    """A client of the server at `url`, or of one that runs under `settings` as long as the block does; `told` hears how far the
+    start of that one is.
 
     Raises Refused for an address that is none, Conflict if a running server has the data folder already, Unavailable if a server
     of one's own does not come up.
@@ -90,8 +123,8 @@ def server_for(url: str | None, settings: Settings) -> Iterator[httpx.Client]:
     with _ending_in_order(), tempfile.TemporaryDirectory(prefix="errata-server-") as folder:
         server = OwnServer(environment_of(settings), Path(folder) / "server.log")
         try:
-            server.start()
-            with _client(server.url) as client:
+            server.start(told)
+            with server.client(ANSWER_S) as client:
                 yield client
         finally:
             server.stop(settings.limits.drain_s * 2 + 10)
@@ -121,8 +154,6 @@ def refuse_used_folder(settings: Settings) -> None:
         store.hold_folder()
     except Conflict:
         raise Conflict("a running server is using the data folder: name it with --server URL") from None
-    except OSError:
-        raise Unavailable("the data folder cannot be opened; see that it may be written to") from None
     finally:
         store.close()
 

@@ -20,6 +20,7 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
 
 from service.domain.cadence import Cadence
+from service.domain.cost import Bounds
 from service.domain.errors import Refused
 from service.domain.gate import GateLimits
 from service.domain.hosts import Host
@@ -71,6 +72,24 @@ class Limits(Group):
         128, ge=0, description="of these, from one address; behind a proxy all have the proxy's: set it to waiting_calls there"
     )
     waiting_edits: int = Field(10_000, ge=1, description="edits queued at the same time; more get 503")
+    edit_tokens: int = Field(
+        Bounds.fit,
+        ge=64,
+        description="tokens that a fit of one edit is given at most: prompt and target, trained rephrases and trained locality"
+        " probes, on each surface, rows times the longest row; more get 422",
+    )
+    report_tokens: int = Field(
+        Bounds.report, ge=64, description="tokens of all questions that an edit's report asks; more get 422"
+    )
+    batch_tokens: int = Field(
+        Bounds.batch, ge=64, description="tokens that fits of all edits of one POST /edits/batch are given; more get 422"
+    )
+    fit_s: float = Field(
+        60.0,
+        gt=0,
+        description="seconds that applying may take for the edits of one job; then some of them are tried alone, and one alone is"
+        " deferred to the next retrain; give it more where a large model runs on a CPU",
+    )
 
     @model_validator(mode="after")
     def _a_body_finds_room(self) -> Self:
@@ -99,6 +118,11 @@ class WindowSettings(Group):
 
     soft: int = Field(Cadence.soft, ge=1, description="edits in the window from which a retrain is due")
     hard: int = Field(Cadence.hard, ge=1, description="edits in the window from which further ones are deferred to the retrain")
+    tokens: int = Field(
+        Cadence.tokens,
+        ge=1,
+        description="tokens of edits in the window, as `limits.edit_tokens` counts them, from which it counts as full",
+    )
     strategy: Literal["compaction", "realtime", "buffered"] = Field(
         "compaction",
         description="compaction: BaFT at once, the weights later; realtime and buffered are the LocFT-BF paper's: no BaFT, a new"

@@ -19,7 +19,7 @@ from service.buffer.doorbell import Doorbell
 from service.buffer.in_process import InProcessDoorbell
 from service.domain.edit import EditStatus
 from service.domain.errors import Stale, Unavailable
-from service.editors.protocol import FitCancelled
+from service.editors.protocol import FitCancelled, FitOverdue
 from service.lifecycle.apply import apply, give_up_or_narrow
 from service.lifecycle.attempts import count_failure, reason_of
 from service.lifecycle.collect import collect
@@ -57,6 +57,7 @@ class Worker:
         self._chores: tuple[Chore, ...] = (lambda: fill_next(parts), *chores, Monitor(parts).step, self._judge, self._collect)
         self._owner = owner_name()
         self._fence: int | None = None
+        self._held_until = 0.0  # by this process' steady clock, from before the lease was asked for
         self._pressed = Pressed()
         self._stopping = threading.Event()
         self._more = threading.Condition()  # wakes the threads beside the main one
@@ -78,7 +79,7 @@ class Worker:
 
     def step(self) -> bool:
         """Do whatever is due, all in the caller's thread; whether there was anything. For tests and runs without threads."""
-        self._hold_lease()
+        self._hold_or_leave()
         busy = self._advance()
         busy = self._retrain() or busy
         return self._do_chores() or busy
@@ -196,7 +197,7 @@ class Worker:
             if kind == "retrain":
                 count_failure(self._parts, turn, error)
             elif kind == "apply":
-                give_up_or_narrow(self._parts, turn, reason_of(error))
+                give_up_or_narrow(self._parts, turn, reason_of(error), overdue=isinstance(error, FitOverdue))
             else:
                 give_up_or_retry(self._parts, turn, kind, reason_of(error))
         except FenceLost:
@@ -227,12 +228,28 @@ class Worker:
         self._told, self._told_at = settled, epoch
 
     def _turn(self) -> Turn | None:
-        fence = self._fence
-        return None if fence is None else Turn(fence, lambda: self._stopping.is_set() or self._fence != fence)
+        fence, is_sound = self._fence, self._parts.is_sound
+        if fence is None or not is_sound() or not self._is_held():
+            return None
+        return Turn(fence, lambda: self._stopping.is_set() or self._fence != fence or not is_sound())
+
+    def _is_held(self) -> bool:
+        """Whether the lease still runs, as far as this process knows. While the database does not answer it runs out, and nothing
+        new is begun; what is under way goes on, for its publication needs the fence.
+        """
+        return self._alone or time.monotonic() < self._held_until
+
+    def _hold_or_leave(self) -> None:
+        """Hold the lease, unless what fits are made with is damaged: then another process shall have it."""
+        if self._parts.is_sound():
+            self._hold_lease()
+        else:
+            self._hand_back()
 
     def _hold_lease(self) -> None:
         """Take the lease if it is free, or keep it."""
         lease_s = self._parts.settings.lease_s
+        until = time.monotonic() + lease_s
         if self._parts.follower.is_unreadable and not self._alone:
             self._hand_back()  # perhaps another process can read the head, and work
             return
@@ -240,12 +257,15 @@ class Worker:
             if self._fence is None:
                 before = heads.lease_owner(connection)
                 dead = before if before is not None and is_dead(before) else None
-                self._fence = heads.take_lease(connection, self._owner, lease_s=lease_s, at_once=self._alone, instead_of=dead)
-                return
-            try:
-                heads.keep_lease(connection, self._fence, lease_s=lease_s)
-            except FenceLost:
-                self._drop_fence(self._fence)
+                fence = heads.take_lease(connection, self._owner, lease_s=lease_s, at_once=self._alone, instead_of=dead)
+            else:
+                fence = self._fence
+                try:
+                    heads.keep_lease(connection, fence, lease_s=lease_s)
+                except FenceLost:
+                    self._drop_fence(fence)
+                    return
+        self._fence, self._held_until = fence, until
 
     def _drop_fence(self, fence: int) -> None:
         if self._fence == fence:
@@ -298,13 +318,15 @@ class Worker:
     def _lease_loop(self) -> None:
         while not self._stopping.is_set():
             held = self._fence
-            self._quietly(self._keep)
+            kept = self._quietly(self._keep)
             if held is None and self._fence is not None:
                 self._doorbell.ring("")
-            self._rest_alone(self._parts.settings.lease_s / 3 if self._fence is not None else self._parts.settings.sweep_s)
+            self._rest_alone(
+                self._parts.settings.lease_s / 3 if kept and self._fence is not None else self._parts.settings.sweep_s
+            )
 
     def _keep(self) -> bool:
-        self._hold_lease()
+        self._hold_or_leave()
         return True
 
     def _quietly(self, work: Callable[[], bool]) -> bool:

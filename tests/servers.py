@@ -42,6 +42,16 @@ def redis_prefix() -> Iterator[tuple[str, str]]:
 
 
 @contextmanager
+def private_postgres() -> Iterator[tuple[str, "subprocess.Popen[bytes]"]]:
+    """The URL of an empty database of a new Postgres, and its process."""
+    binaries = private_servers.postgres_binaries()
+    if binaries is None:
+        pytest.skip("no initdb to start a Postgres of one's own")
+    with private_servers.private_postgres(binaries) as found:
+        yield found
+
+
+@contextmanager
 def private_redis(port: int | None = None) -> Iterator[tuple[str, "subprocess.Popen[bytes]"]]:
     """The URL of a new, empty Redis, and its process."""
     binary = shutil.which("redis-server")

@@ -1,5 +1,6 @@
 """The `errata` command: its exit codes, and what it never prints. What `serve` and `demo` do is tested where a server runs."""
 
+import errno
 import socket
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from service.cli import app
 from service.command import FAILED, USAGE
 from service.own_server import free_port
 from service.server import banner
+from tests.servers import postgres_database
 
 SECRET = "hunter2-do-not-show"
 runner = CliRunner()
@@ -73,6 +75,59 @@ def test_a_database_that_does_not_answer_is_exit_code_1() -> None:
 
     assert result.exit_code == FAILED
     assert SECRET not in result.output
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["migrate"],
+        ["serve", "--port", "0"],
+        ["purge", "--yes", "an-edit"],
+        ["revoke", "--author", "a", "--since", "2026-01-01"],
+    ],
+    ids=lambda arguments: arguments[0],
+)
+def test_a_folder_that_cannot_be_written_is_one_sentence_and_exit_code_1(arguments: list[str], tmp_path: Path) -> None:
+    (tmp_path / "a-file").write_text("")
+
+    result = runner.invoke(app, [*arguments, "--data-dir", str(tmp_path / "a-file" / "data")])
+
+    assert (result.exit_code, type(result.exception)) == (FAILED, SystemExit)
+    assert "cannot be written to: not a directory" in result.stderr.splitlines()[-1]
+
+
+def test_a_file_that_the_disk_refuses_to_any_command_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    from service.store import migrate
+
+    def refused(_url: str) -> None:
+        raise OSError(errno.EROFS, "Read-only file system", "/data/somewhere")
+
+    monkeypatch.setattr(migrate, "upgrade", refused)
+
+    result = runner.invoke(app, ["migrate"])
+
+    assert (result.exit_code, result.stderr.strip()) == (FAILED, "/data/somewhere: read-only file system")
+
+
+@pytest.mark.parametrize(
+    "url", [f"postgresql://me:{SECRET}@host:port/db", f"postgresql://me:{SECRET}@[::1/db", f"redis://:{SECRET}@host:99999999/0"]
+)
+def test_an_address_that_is_none_is_refused_before_anything_opens_it(url: str) -> None:
+    option = "--redis-url" if url.startswith("redis") else "--database-url"
+
+    result = runner.invoke(app, ["doctor", option, url])
+
+    assert result.exit_code == USAGE
+    assert "must be a well-formed URL such as" in result.stderr
+    assert SECRET not in result.output
+
+
+def test_the_doctor_says_that_a_database_does_not_exist(tmp_path: Path) -> None:
+    with postgres_database() as url:
+        result = runner.invoke(app, ["doctor", "--data-dir", str(tmp_path), "--database-url", f"{url}_not_there"])
+
+    assert result.exit_code == FAILED
+    assert "does not exist: make it with `createdb`" in " ".join(result.output.split())
 
 
 def test_the_doctor_finds_what_is_missing_and_shows_no_password(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from service import command
 from service.cli import app
 from service.cli_admin import _table
 from service.command import FAILED, USAGE
+from service.lm.load_errata import load
 from service.own_server import free_port, refuse_used_folder, server_for
 from service.settings import environment_of, load_settings
 from tests.api.live import Live, live, tiny_settings
@@ -41,10 +42,26 @@ def test_a_version_is_exported_to_a_folder_and_to_nowhere_else(server: Live, tmp
     result = run(server, "export", "--out", str(tmp_path / "new" / "out"), "--max-shard-size", "20KB")
 
     assert result.exit_code == 0, result.output
-    assert len(list((tmp_path / "new" / "out").glob("model-*.safetensors"))) > 1
-    assert "load_errata.py" in result.output  # it has a window
+    assert len(list((tmp_path / "new" / "out").glob("*/model-*.safetensors"))) > 1
     assert list(server.parts.exports.iterdir()) == []
-    AutoModelForCausalLM.from_pretrained(tmp_path / "new" / "out")
+    load(tmp_path / "new" / "out")
+
+
+def test_an_export_whose_weights_lack_edits_is_warned_of_beside_what_is_printed(server: Live, tmp_path: Path) -> None:
+    server.edit("The colour of moss is", "green")
+
+    result = run(server, "export", "--out", str(tmp_path / "window"))
+
+    assert "Warning: The weights alone lack" in result.stderr
+    assert "load_errata.py" in result.stderr and "--consolidate" in result.stderr
+    assert "Warning" not in result.stdout
+
+
+def test_an_export_whose_weights_hold_everything_is_not_warned_of(server: Live, tmp_path: Path) -> None:
+    result = run(server, "export", "--out", str(tmp_path / "base"), "--version", "base")
+
+    assert result.exit_code == 0 and "Warning" not in result.output
+    AutoModelForCausalLM.from_pretrained(tmp_path / "base")
 
 
 def test_an_export_over_something_is_refused_before_anything_is_written(server: Live, tmp_path: Path) -> None:

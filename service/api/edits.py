@@ -1,16 +1,15 @@
 """`/edits`: post corrections, read them, take them back."""
 
-import hashlib
-import json
 import time
 from collections.abc import Callable, Sequence
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Header, Path, Query, Response
+from fastapi import APIRouter, Path, Query, Response
 from starlette.concurrency import run_in_threadpool
 
 from service.api.addresses import one
 from service.api.cursor import cursor_of, next_link, position_of
+from service.api.idempotency import REPLAYED, Key, digest_of, repeatable
 from service.api.parts import Parts, Running
 from service.api.principal import Author
 from service.api.problems import CONFLICT, GONE, INVALID, NOT_FOUND, TOO_LONG, UNAVAILABLE, responses
@@ -29,8 +28,9 @@ from service.api.schemas.edits import (
 from service.api.strict_json import StrictRoute
 from service.api.text import ID
 from service.api.waiting import Address
+from service.domain.cost import Bounds
 from service.domain.edit import Edit, EditStatus
-from service.domain.errors import Refused
+from service.lifecycle.cost import Scales
 from service.lifecycle.fits import check_fits
 from service.lifecycle.retract import retract
 from service.lifecycle.submit import Receipt, accept
@@ -42,22 +42,10 @@ LOOK_AGAIN_S = "1"
 ASK_AGAIN_S = 5.0  # who waits is told; should that ever fail, the rows are asked
 
 
-def idempotency_key(
-    given: Annotated[
-        str | None,
-        Header(alias="Idempotency-Key", description="1 to 255 visible ASCII characters; the same key and body get the same edit"),
-    ] = None,
-) -> str | None:
-    """The key of a request that may be repeated safely."""
-    if given is not None and not (1 <= len(given) <= 255 and given.isascii() and given.isprintable()):
-        raise Refused("Idempotency-Key must have 1 to 255 visible ASCII characters", field="Idempotency-Key")
-    return given
-
-
-Key = Annotated[str | None, Depends(idempotency_key)]
 EditId = Annotated[str, ID, Path(description="the edit's id", examples=[EXAMPLE_EDIT_OUT["id"]])]
 QUEUED_LISTED = EXAMPLE_LISTED | {"status": "queued", "version": None, "applied_at": None}
 QUEUED = EXAMPLE_EDIT_OUT | {"status": "queued", "version": None, "report": None, "applied_at": None}
+ALL_ACCEPTED = "All accepted and durable, and not all settled yet."
 
 
 def accepted(model: type[Any], example: Any, description: str) -> dict[int | str, dict[str, Any]]:
@@ -73,7 +61,7 @@ def accepted(model: type[Any], example: Any, description: str) -> dict[int | str
 @router.post(
     "",
     summary="Post a correction",
-    responses=accepted(EditOut, QUEUED, "Accepted and durable, and not settled yet.")
+    responses=repeatable(repeatable(accepted(EditOut, QUEUED, "Accepted and durable, and not settled yet."), 202))
     | responses(GONE, INVALID, TOO_LONG, UNAVAILABLE),
 )
 async def post_edit(
@@ -101,8 +89,15 @@ async def post_edit(
 @router.post(
     "/batch",
     summary="Post several corrections",
-    responses=accepted(
-        Page[ListedEditOut], {"items": [QUEUED_LISTED], "next": None}, "All accepted and durable, and not all settled yet."
+    responses=repeatable(
+        repeatable(
+            accepted(
+                Page[ListedEditOut],
+                {"items": [QUEUED_LISTED], "next": None},
+                "All accepted and durable, and not all settled yet.",
+            ),
+            202,
+        )
     )
     | responses(GONE, INVALID, TOO_LONG, UNAVAILABLE),
 )
@@ -188,8 +183,11 @@ def _retract(running: Parts, edit_id: str, query: RetractQuery, author: str) -> 
 async def _submit(running: Parts, given: Sequence[EditIn], body: In, *, author: str, key: str | None) -> Receipt:
     def submit() -> Receipt:  # all of it in a thread: a batch may be megabytes
         requests = [edit.to_domain(running.settings.carrier) for edit in given]
-        digest = hashlib.sha256(json.dumps(body.model_dump(), sort_keys=True, ensure_ascii=True).encode()).hexdigest()
-        check_fits(running.base, requests, listed=isinstance(body, BatchIn))
+        digest = digest_of(body)
+        limits, listed = running.settings.limits, isinstance(body, BatchIn)
+        scales = Scales(running.base, Bounds(limits.edit_tokens, limits.report_tokens, limits.batch_tokens), listed=listed)
+        check_fits(running.base, requests, listed=listed)
+        scales.check(requests)
         return accept(
             running.store,
             requests,
@@ -198,6 +196,7 @@ async def _submit(running: Parts, given: Sequence[EditIn], body: In, *, author: 
             body_hash=digest,
             method=running.settings.carrier,
             waiting_limit=running.settings.limits.waiting_edits,
+            weigh=scales.weigh,
             ring=running.ring,
         )
 
@@ -211,7 +210,7 @@ def _set_status(response: Response, receipt: Receipt, wait_s: float, statuses: S
     if response.status_code == 202:
         response.headers["Retry-After"] = LOOK_AGAIN_S
     if receipt.replayed:
-        response.headers["Idempotency-Replayed"] = "true"
+        response.headers[REPLAYED] = "true"
 
 
 async def _wait_until_settled(running: Parts, receipt: Receipt, wait_s: float, address: str) -> None:

@@ -8,6 +8,7 @@ from starlette.concurrency import run_in_threadpool
 
 from service.api.addresses import one
 from service.api.cursor import cursor_of_id, id_of, next_link
+from service.api.idempotency import Key, keyed, repeatable, say_replayed
 from service.api.parts import Parts, Running
 from service.api.principal import Author
 from service.api.problems import CONFLICT, CORRUPT, GONE, INVALID, NOT_FOUND, TOO_LONG, UNAVAILABLE, responses
@@ -29,6 +30,7 @@ from service.lifecycle.evaluate import Asked, cancel_eval, get_eval, list_evals,
 from service.lifecycle.fits import check_records_fit
 from service.store import heads, versions
 from service.store.evals import Evaluation
+from service.store.idempotency import Keyed
 
 router = APIRouter(prefix="/eval", tags=["eval"], route_class=StrictRoute)
 UNFINISHED = {"result": None, "progress": 0.0, "started_at": None, "finished_at": None}
@@ -46,11 +48,13 @@ EvalId = Annotated[str, ID, Path(description="the evaluation's id", examples=[EX
     "",
     status_code=202,
     summary="Measure a version",
-    responses=ACCEPTED | responses(NOT_FOUND, GONE, INVALID, TOO_LONG, CORRUPT, UNAVAILABLE),
+    responses=repeatable(ACCEPTED, 202) | responses(NOT_FOUND, GONE, INVALID, TOO_LONG, CORRUPT, UNAVAILABLE),
 )
-async def post_eval(running: Running, wanted: EvalIn, author: Author, response: Response) -> EvalOut:
+async def post_eval(running: Running, wanted: EvalIn, author: Author, key: Key, response: Response) -> EvalOut:
     """Queue an evaluation. It is pinned to the version of this moment, it gives way to answers and edits, and it is kept."""
-    queued = await run_in_threadpool(_request, running, wanted, author)
+    asked = await run_in_threadpool(keyed, "eval", author, key, wanted)  # records may be megabytes
+    queued = await run_in_threadpool(_request, running, wanted, asked)
+    say_replayed(response, asked)
     response.headers["Location"] = f"/eval/{queued.id}"
     response.headers["Retry-After"] = "1"
     return EvalOut.of(queued)
@@ -95,7 +99,7 @@ def delete_eval(running: Running, eval_id: EvalId) -> EvalOut:
     return EvalOut.of(cancel_eval(running.store, eval_id))
 
 
-def _request(running: Parts, wanted: EvalIn, author: str) -> Evaluation:
+def _request(running: Parts, wanted: EvalIn, asked: Keyed) -> Evaluation:
     version = {"head": None, "base": 0}[wanted.version] if isinstance(wanted.version, str) else wanted.version
     if wanted.capability:
         running.check_capability()
@@ -105,7 +109,8 @@ def _request(running: Parts, wanted: EvalIn, author: str) -> Evaluation:
         asked=_asked(running, wanted),
         metrics=wanted.metrics,
         capability=wanted.capability,
-        author=author,
+        author=asked.author,
+        keyed=asked,
         ring=running.ring,
     )
 

@@ -5,6 +5,7 @@ from fastapi import APIRouter, Response
 from service.api.parts import Running
 from service.api.schemas.versions import HealthOut, ModelOut
 
+DEGRADED = ("head", "files")  # what may be wrong while requests are still answered here
 router = APIRouter(tags=["health"])
 
 
@@ -26,18 +27,21 @@ async def startup() -> HealthOut:
     responses={
         503: {
             "model": HealthOut,
-            "description": "Not now: the database does not answer, a part has died, or the server is stopping.",
+            "description": "Not now: the database does not answer, a part has died, the weights in memory changed, or the server"
+            " is stopping.",
         }
     },
 )
 async def ready(running: Running, response: Response) -> HealthOut:
-    """200 with `degraded` if an older version answers than the rows name; 503 if requests should go elsewhere."""
+    """200 with `degraded` if an older version answers than the rows name, or if the next start will not find the model it needs;
+    503 if requests should go elsewhere.
+    """
     checks = await running.checks()
-    broken = [name for name, state in checks.items() if state != "ok" and name != "head"]
+    broken = [name for name, state in checks.items() if state != "ok" and name not in DEGRADED]
     if broken:
         response.status_code = 503
         return HealthOut(status="unavailable", checks=checks)
-    return HealthOut(status="ok" if checks["head"] == "ok" else "degraded", checks=checks)
+    return HealthOut(status="ok" if all(checks[name] == "ok" for name in DEGRADED) else "degraded", checks=checks)
 
 
 @router.get("/model", summary="What is served")

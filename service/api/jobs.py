@@ -1,7 +1,7 @@
 """`/jobs`: the longer work of the server, followed and cancelled."""
 
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Path, Query, Response
@@ -29,9 +29,9 @@ router = APIRouter(prefix="/jobs", tags=["jobs"])
 JobId = Annotated[str, ID, Path(description="the job's id", examples=[EXAMPLE_JOB["id"]])]
 
 
-def shown(job: Job) -> JobOut:
-    """A job as an answer."""
-    left = seconds_left(job, datetime.now(UTC))
+def shown(job: Job, now: datetime) -> JobOut:
+    """A job as an answer at a moment of the database's clock."""
+    left = seconds_left(job, now)
     return JobOut.of(job, None if left is None else round(left, 1))
 
 
@@ -42,17 +42,19 @@ def get_jobs(running: Running, query: Annotated[JobQuery, Query()], response: Re
     found = list_jobs(running.store, limit=query.limit + 1, before=before, kind=query.kind, status=query.status)
     here = found[: query.limit]
     following = cursor_of_id(here[-1].id) if len(found) > query.limit else None
+    now = running.store.clock()
     if following is not None:
         narrowed: dict[str, Sequence[str]] = {"kind": query.kind, "status": query.status}
         response.headers["Link"] = next_link("/jobs", limit=query.limit, cursor=following, narrowed=narrowed)
-    return Page[JobOut](items=[shown(job) for job in here], next=following)
+    return Page[JobOut](items=[shown(job, now) for job in here], next=following)
 
 
 @router.get("/{job_id}", summary="Follow a job", responses=responses(NOT_FOUND, INVALID, UNAVAILABLE))
 def get_job(running: Running, job_id: JobId) -> JobOut:
     """How far a job is, how long it will take, and what it published or wrote."""
     with running.store.read() as connection:
-        return shown(jobs.get(connection, job_id, brief=True))
+        job = jobs.get(connection, job_id, brief=True)
+    return shown(job, running.store.clock())
 
 
 @router.delete(
@@ -69,4 +71,4 @@ def delete_job(running: Running, job_id: JobId, author: Author, response: Respon
     running.ring(job.id)
     response.status_code = 202 if job.is_active else 200
     response.headers["Location"] = f"/jobs/{job.id}"
-    return shown(job)
+    return shown(job, running.store.clock())

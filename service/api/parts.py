@@ -20,6 +20,7 @@ from service.lifecycle.announce import Announcer
 from service.lifecycle.overlays import overlay_of
 from service.lifecycle.reservoir import Reservoir
 from service.lm.base import Base
+from service.lm.seal import Seal
 from service.lm.serving import Serving
 from service.settings import Settings
 from service.store import edits, heads, versions
@@ -38,6 +39,7 @@ class Parts:
 
     settings: Settings
     base: Base
+    seal: Seal
     serving: Serving
     lifecycle: lifecycle.Parts
     neutral: Neutral
@@ -81,10 +83,12 @@ class Parts:
         return Readiness(self._database)
 
     async def checks(self) -> dict[str, str]:
-        """Each part of the server: `ok`, or what is wrong with it. Waits for no client's thread."""
+        """Each part of the server: `ok`, or what is wrong with it. Waits for no client's thread, and two seconds at most."""
         return {
             "database": await self.readiness.find(),
             "head": self.lifecycle.follower.degraded or "ok",
+            "weights": self.seal.broken or "ok",
+            "files": self.seal.note or "ok",
             "worker": "ok" if self.works() else "the worker's thread has ended",
             "server": "stopping" if self.draining.is_set() else "ok",
         }
@@ -107,13 +111,13 @@ class Parts:
             "retention": version.scores.get("retention"),
             "canary": version.scores.get("canary"),
             "waiting": counts["queued"] + counts["applying"],
-            "degraded": self.lifecycle.follower.degraded,
+            "degraded": self.seal.broken or self.lifecycle.follower.degraded or self.seal.note,
         }
 
     def _database(self) -> str:
         try:
             with self.store.read() as connection:
-                edits.counts(connection)
+                heads.read(connection)
         except Unavailable as error:
             return error.message
         return "ok"

@@ -23,6 +23,7 @@ from service.bench.contenders import DEFERRED_S, environment_of
 from service.bench.kept import kept_in
 from service.bench.results import percentile
 from service.carried import LIVE, WAITING, until_carried
+from service.command import telling
 from service.evaluation.merged import merged_results
 from service.evaluation.record import EvalProbe, Record
 from service.own_server import OwnServer
@@ -37,18 +38,19 @@ Mark = dict[str, Any]
 @contextmanager
 def server_of(contender: str, model: str, *, every: int, tasks: Path | None = None) -> Iterator[httpx.Client]:
     """A server of its own over a new data folder, under the settings of a contender; capability is measured by the
-    file `tasks`. Raises Unavailable if it does not start.
+    file `tasks`. Raises Unavailable if it does not start, and in its calls once it has ended.
     """
     with ExitStack() as opened:
         folder = opened.enter_context(tempfile.TemporaryDirectory(prefix="errata-bench-", ignore_cleanup_errors=True))
         data = Path(folder)
         opened.enter_context(kept_in(data / "neutral"))
-        given = {"ERRATA_MODEL": model, "ERRATA_DATA_DIR": folder, "ERRATA_LOG_LEVEL": "warning", "OMP_NUM_THREADS": "1"}
+        given = {"ERRATA_MODEL": model, "ERRATA_DATA_DIR": folder, "OMP_NUM_THREADS": "1"}
         given |= {} if tasks is None else {"ERRATA_CAPABILITY_FILE": str(tasks.resolve())}
         server = OwnServer(environment_without_settings() | given | environment_of(contender, every=every), data / "server.log")
         try:
-            server.start()
-            with httpx.Client(base_url=server.url, timeout=2 * WAIT_S, trust_env=False) as client:
+            with telling("starting the server") as told:
+                server.start(told)
+            with server.client(2 * WAIT_S) as client:
                 yield client
         finally:
             server.stop()

@@ -9,12 +9,16 @@ import uuid
 from typing import Any
 
 from redis import Redis
+from redis.backoff import NoBackoff
 from redis.exceptions import RedisError, ResponseError
+from redis.exceptions import TimeoutError as NotInTime
+from redis.retry import Retry
 
 from service.buffer.in_process import InProcessDoorbell
 
 RING_S = 0.05  # longest time a ring may cost the request that makes it
 PAUSE_S = 1.0  # after a fault Redis is left alone for so long: a dead Redis must not cost every request its RING_S
+READ_PAUSE_S = 5.0  # the same for reading from a frozen one: while that is waited for, rings of this process are not heard
 SLICE_S = 0.25  # longest single wait inside Redis, so that a close or a ring of this process is noticed
 STALE_MS = 60_000  # a ring that a consumer took and never acknowledged belongs to anybody after this
 LENGTH = 10_000  # rings kept, roughly; more than edits may wait
@@ -28,12 +32,14 @@ class RedisDoorbell:
     def __init__(self, url: str, *, prefix: str = "errata") -> None:
         self._key = f"{prefix}:rings"
         self._name = uuid.uuid4().hex
-        self._ringer: Redis = Redis.from_url(url, socket_timeout=RING_S, socket_connect_timeout=RING_S)
-        self._reader: Redis = Redis.from_url(url, socket_timeout=SLICE_S + 1.0, socket_connect_timeout=1.0)
+        once = Retry(NoBackoff(), 0)  # the client's own repetitions, with their pauses, would add up to seconds in a request
+        self._ringer: Redis = Redis.from_url(url, socket_timeout=RING_S, socket_connect_timeout=RING_S, retry=once)
+        self._reader: Redis = Redis.from_url(url, socket_timeout=SLICE_S + 1.0, socket_connect_timeout=1.0, retry=once)
         self._here = InProcessDoorbell()
         self._taken: list[Any] = []
         self._has_group = False
         self._away_until = 0.0
+        self._unread_until = 0.0
         self._closed = threading.Event()
         self._reading = threading.Lock()  # the connection must not be closed under a read
 
@@ -77,11 +83,15 @@ class RedisDoorbell:
             self._reader.close()
 
     def _read(self, wait_s: float) -> bool:
+        if time.monotonic() < self._unread_until:
+            return self._here.wait(wait_s)
         try:
             with self._reading:
                 found = [] if self._closed.is_set() else self._entries(wait_s)
-        except FAULTS:
+        except FAULTS as fault:
             self._has_group = False
+            if isinstance(fault, TimeoutError | NotInTime):
+                self._unread_until = time.monotonic() + READ_PAUSE_S
             return self._here.wait(wait_s)
         self._taken += found
         return bool(found)

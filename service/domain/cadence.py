@@ -22,6 +22,7 @@ class Cadence:
 
     soft: int = 25  # a window this long makes a retrain due
     hard: int = 50  # a window this long takes no more
+    tokens: int = 32_768  # nor does one that costs so much: each fit runs all of it
     deferred: int = 8  # so many deferred edits make a retrain due
     deferred_s: float = 300.0  # seconds a deferred edit waits at most before a retrain is due
     method: Literal["auto", "baft", "locft"] = (
@@ -44,6 +45,7 @@ class Standing:
     """What the cadence looks at. Figures that are not known are None, and make nothing due."""
 
     window: int  # live edits and tombstones that BaFT carries
+    tokens: int = 0  # what fits of these, each alone, are given
     untried: int = 0  # of these, live edits that no retrain has been trained on: the others would be lost again
     oldest_untried_s: float = 0.0
     deferred: int
@@ -115,7 +117,7 @@ def mode_of(standing: Standing, cadence: Cadence) -> Mode:
 
 def room(standing: Standing, cadence: Cadence) -> int:
     """How many edits BaFT may take now."""
-    return max(0, cadence.hard - standing.window)
+    return 0 if _is_full(standing, cadence) else cadence.hard - standing.window
 
 
 def full_window_defers(standing: Standing, cadence: Cadence) -> bool:
@@ -127,7 +129,7 @@ def _waiting(standing: Standing, cadence: Cadence) -> str | None:
     """Why edits that are in no tensors should not wait any longer."""
     if standing.untried >= cadence.soft:
         return f"the window holds {standing.untried} edits that are in no tensors yet"
-    if standing.untried and standing.window >= cadence.hard:
+    if standing.untried and _is_full(standing, cadence):
         return "the window is full"
     if standing.deferred >= cadence.deferred:
         return "an edit is deferred" if standing.deferred == 1 else f"{standing.deferred} edits are deferred"
@@ -136,6 +138,10 @@ def _waiting(standing: Standing, cadence: Cadence) -> str | None:
     if standing.untried and standing.oldest_untried_s >= cadence.age_s:
         return "an edit has been in the window long enough"
     return None
+
+
+def _is_full(standing: Standing, cadence: Cadence) -> bool:
+    return standing.window >= cadence.hard or standing.tokens >= cadence.tokens
 
 
 def _scheduled(standing: Standing, cadence: Cadence) -> Due | None:

@@ -93,6 +93,7 @@ class Edit(EditRequest):
     supersedes: str | None = None
     superseded_by: str | None = None
     error: str | None = None
+    tokens: int = 0  # what a fit of it alone is given, padding included; 0: nobody counted
 
 
 LONGEST_RUN = 30  # marks on one letter; Unicode's own bound for text that is to be normalised in a stream (UAX 15)

@@ -26,7 +26,7 @@ def canary_share(neutral: Neutral, view: View, overlay: Overlay, hooks: Hooks | 
         return 1.0
     kept: list[bool] = []
     if overlay.adapter is None:
-        for rows in hooks.parts(neutral.canary):
+        for rows in hooks.parts(neutral.canary, len):
             kept += taken(view, rows, None)
     else:
         kept = _under(neutral, view, overlay.adapter, hooks)
@@ -38,7 +38,7 @@ def prepared_canary(neutral: Neutral, view: View, adapter: Adapter, hooks: Hooks
     at, last = adapter.first_block, adapter.last
     return neutral.ready(
         ("canary", view.tensors_digest, at, last),
-        lambda: [prefill(view, rows, at=at, last=last) for rows in hooks.parts(neutral.canary)],
+        lambda: [prefill(view, rows, at=at, last=last) for rows in hooks.parts(neutral.canary, len)],
         keep=_PREPARED_KEPT,
         ahead=ahead,
     )

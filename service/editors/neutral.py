@@ -18,6 +18,7 @@ from typing import TypeVar
 import structlog
 import torch
 
+from service.domain.errors import Unavailable
 from service.editors.neutral_settings import NeutralSettings
 from service.editors.shelf import Shelf
 from service.lm.base import Base
@@ -211,6 +212,16 @@ def _is_ids(ids: object) -> bool:
 
 def _write(path: Path, stored: dict[str, list]) -> None:
     """Whole or not at all: a reader never sees half a file."""
+    try:
+        _put(path, stored)
+    except OSError as error:
+        why = os.strerror(error.errno or 0).lower()
+        raise Unavailable(
+            f"the data folder's neutral/ cannot be written to: {why}; see that it may be, or give another data_dir"
+        ) from error
+
+
+def _put(path: Path, stored: dict[str, list]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, suffix=".part")
     with os.fdopen(handle, "w", encoding="utf-8") as file:

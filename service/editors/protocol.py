@@ -7,8 +7,7 @@ from typing import Any, TypeVar
 from service.domain.edit import Edit
 from service.domain.errors import ServiceError
 from service.lm.overlay import Overlay
-
-ROWS_AT_ONCE = 64  # of one forward pass between two steps
+from service.lm.pieces import ROWS_AT_ONCE, pieces
 
 One = TypeVar("One")
 
@@ -19,6 +18,10 @@ class FitFailed(ServiceError):
 
 class FitCancelled(ServiceError):
     """A fit was told to stop. Nothing of it is kept."""
+
+
+class FitOverdue(ServiceError):
+    """A fit took longer than it may. Nothing of it is kept."""
 
 
 @dataclass(frozen=True)
@@ -76,8 +79,8 @@ class Hooks:
         if self.cancelled():
             raise FitCancelled("the fit was cancelled")
 
-    def parts(self, rows: Sequence[One]) -> Iterator[Sequence[One]]:
-        """The rows in parts that are a step each."""
-        for start in range(0, len(rows), ROWS_AT_ONCE):
+    def parts(self, rows: Sequence[One], tokens: Callable[[One], int]) -> Iterator[Sequence[One]]:
+        """The rows, of so many `tokens` each, in parts that are a step each."""
+        for piece in pieces([tokens(row) for row in rows], rows=ROWS_AT_ONCE):
             self.between_steps()
-            yield rows[start : start + ROWS_AT_ONCE]
+            yield rows[piece.start : piece.stop]

@@ -155,7 +155,7 @@ def _with_answers(base: Base, view: View, prompts: Iterable[str], hooks: Hooks) 
             starts.append(encode_prompt(base, prompt))
     starts = [start for start in starts if len(start) + _ANSWER_TOKENS <= base.context]
     rows: list[Row] = []
-    for asked in hooks.parts(starts):
+    for asked in hooks.parts(starts, lambda start: len(start) + _ANSWER_TOKENS):
         answers = greedy(view, None, asked, max_new_tokens=_ANSWER_TOKENS)
         rows += [encode_free_row(base, (*ids, *said), len(ids)) for ids, said in zip(asked, answers, strict=True) if said]
     return rows

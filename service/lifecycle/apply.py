@@ -1,7 +1,8 @@
 """Applying: edits that wait together become one job, are fitted by BaFT on top of the head, and are published or deferred.
 
 A job's row holds its edits, parent and seed, so a worker that dies and comes back repeats exactly that job. If the head moved
-meanwhile the job is repeated on the new head.
+meanwhile the job is repeated on the new head. A fit stops as soon as one of its edits is taken back, and the job is repeated
+without that; the fit of a large edit also for the sake of small ones, and then the edit waits for another turn.
 """
 
 from collections.abc import Sequence
@@ -13,7 +14,8 @@ from service.domain import cadence, gate, liveset
 from service.domain.edit import Edit, EditStatus
 from service.domain.liveset import LiveItem, LiveSet
 from service.domain.version import VersionKind
-from service.editors.protocol import Fitted
+from service.editors.protocol import FitCancelled, FitOverdue, Fitted
+from service.lifecycle import turns
 from service.lifecycle.faults import point
 from service.lifecycle.parts import Parts
 from service.lifecycle.publish import Candidate, live_changes, publish, settle
@@ -66,9 +68,9 @@ def apply(parts: Parts, turn: Turn) -> bool:
     return True
 
 
-def give_up_or_narrow(parts: Parts, turn: Turn, reason: str) -> None:
+def give_up_or_narrow(parts: Parts, turn: Turn, reason: str, *, overdue: bool = False) -> None:
     """After a fit of the running job failed: try its older half alone; a single edit is tried again, with another seed, and
-    then fails.
+    then fails. One that took too long is deferred: it would take as long again, and a retrain goes at it another way.
     """
     with parts.store.write() as connection:
         heads.lock(connection)
@@ -78,6 +80,8 @@ def give_up_or_narrow(parts: Parts, turn: Turn, reason: str) -> None:
             return
         if len(job.edit_ids) > 1:
             _narrow(connection, parts, job)
+        elif overdue:
+            _defer(connection, parts, job, f"{reason}; it waits for the next retrain")
         elif job.failures + 1 < parts.settings.attempts:
             jobs.update(connection, job.id, failures=job.failures + 1)
         else:
@@ -90,11 +94,14 @@ def _claim(parts: Parts, turn: Turn) -> Job | None:
         heads.lock(connection)
         heads.check_fence(connection, turn.fence)
         running = jobs.active(connection, "apply", "running")
+        if running is not None and turns.gives_way(connection, parts, running.edit_ids):
+            _put_back(connection, parts, running)
+            running = None
         return _claim_new(connection, parts, turn) if running is None else _claim_again(connection, parts, turn, running)
 
 
 def _claim_new(connection: Connection, parts: Parts, turn: Turn) -> Job | None:
-    waiting = edits.page(connection, statuses=[EditStatus.QUEUED], limit=parts.settings.joint)
+    waiting = edits.many(connection, turns.next_edits(connection, parts))
     if not waiting:
         return None
     now = parts.clock()
@@ -139,10 +146,23 @@ def _claim_again(connection: Connection, parts: Parts, turn: Turn, job: Job) -> 
 
 def _work(parts: Parts, turn: Turn, job: Job) -> None:
     stand = standpoint(parts)
-    watch = Watch(parts, turn, job.id, "fit.middle", in_vain=lambda: parts.follower.current.epoch > stand.head.epoch)
+    watch = Watch(
+        parts,
+        turn,
+        job.id,
+        "fit.middle",
+        in_vain=lambda: parts.follower.current.epoch > stand.head.epoch,
+        asked_to_stop=lambda: _is_unwanted(parts, job),
+        most_s=parts.settings.fit_s,
+    )
     known = known_edits(parts, LiveSet(), job.edit_ids)
-    with parts.no_edit_is_fitted.interrupted():
-        outcome = _rounds(parts, stand, [known[edit_id] for edit_id in job.edit_ids], job, watch)
+    try:
+        with parts.no_edit_is_fitted.interrupted():
+            outcome = _rounds(parts, stand, [known[edit_id] for edit_id in job.edit_ids], job, watch)
+    except FitCancelled:
+        if watch.is_overdue and not turn.is_over():
+            raise FitOverdue(f"its fit took longer than {parts.settings.fit_s:g} seconds") from None
+        raise
     changes = [_deferred(edit_id, reason) for edit_id, reason in outcome.deferred.items()]
     changes += [Change(edit_id=edit_id, status=EditStatus.QUEUED) for edit_id in outcome.later]
     if outcome.fitted is None:
@@ -169,6 +189,12 @@ def _work(parts: Parts, turn: Turn, job: Job) -> None:
             asked=len(outcome.live_set.window) + len(settled_given(outcome.live_set)),
         ),
     )
+
+
+def _is_unwanted(parts: Parts, job: Job) -> bool:
+    """Whether a fit under way would be for nothing, or holds up what it should not."""
+    with parts.store.read() as connection:
+        return bool(edits.retracted(connection, job.edit_ids)) or turns.gives_way(connection, parts, job.edit_ids)
 
 
 def _rounds(parts: Parts, stand: Standpoint, asked: Sequence[Edit], job: Job, watch: Watch) -> Outcome:
@@ -257,6 +283,21 @@ def _narrow(connection: Connection, parts: Parts, job: Job) -> None:
         connection, parts, [Change(edit_id=edit.id, status=EditStatus.QUEUED) for edit in put_off], author=SERVICE, job_id=job.id
     )
     jobs.update(connection, job.id, edit_ids=job.edit_ids[:half])
+
+
+def _put_back(connection: Connection, parts: Parts, job: Job) -> None:
+    """Let the edits of a job wait again; those that were taken back meanwhile are."""
+    standing = [edit for edit in edits.many(connection, job.edit_ids) if edit.status is EditStatus.APPLYING]
+    changes = [Change(edit_id=edit.id, status=EditStatus.QUEUED) for edit in standing]
+    settle(connection, parts, changes, author=SERVICE, job_id=job.id)
+    jobs.say(connection, job.id, "gave way to smaller edits", parts.clock())
+    jobs.update(connection, job.id, status="cancelled", finished_at=parts.clock())
+
+
+def _defer(connection: Connection, parts: Parts, job: Job, reason: str) -> None:
+    standing = [edit for edit in edits.many(connection, job.edit_ids) if edit.status is EditStatus.APPLYING]
+    settle(connection, parts, [_deferred(edit.id, reason) for edit in standing], author=SERVICE, job_id=job.id)
+    jobs.finish(connection, job.id, error=reason, now=parts.clock())
 
 
 def _fail(connection: Connection, parts: Parts, job: Job, reason: str) -> None:

@@ -9,7 +9,7 @@ import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any, Literal, Protocol
 
 import structlog
@@ -22,11 +22,14 @@ from service.evaluation.contradicted import uncontradicted
 from service.evaluation.metrics import Outcome
 from service.evaluation.record import Record, from_json, record_of, to_json
 from service.evaluation.report import KINDS, report
+from service.lifecycle.faults import point
 from service.lifecycle.parts import Parts
 from service.lifecycle.stepwise import Stepwise
 from service.lm.overlay import Overlay
-from service.store import edits, evals, heads, summaries, versions
+from service.store import edits, evals, heads, idempotency, summaries, versions
+from service.store.clock import now_of
 from service.store.evals import Evaluation
+from service.store.idempotency import Keyed, unkeyed
 from service.store.session import Store
 from service.store.summaries import ListedEval
 
@@ -71,6 +74,7 @@ def request_eval(
     metrics: Metrics = "standard",
     capability: bool = False,
     author: str,
+    keyed: Keyed | None = None,
     ring: Callable[[str], None] | None = None,
     now: datetime | None = None,
 ) -> Evaluation:
@@ -78,6 +82,8 @@ def request_eval(
     on `none`, where capability alone is wanted.
 
     Of more than 1,000 live edits, 1,000 are asked, evenly over all. A version is not collected while an evaluation of it is due.
+    A `keyed` request that was answered before is answered with that evaluation as it stands now.
+
     Raises NotFound for an unknown version or edit, Gone or Corrupt for a version that cannot answer, TooLong over 1,000 edits
     given, Refused where there is nothing to ask or the metrics are unknown, Unavailable where too many evaluations wait.
     """
@@ -87,10 +93,14 @@ def request_eval(
         raise Refused("edits must name at least one edit", field="edits")
     if asked == "none" and not capability:
         raise Refused("edits may be none only where capability is asked for", field="edits")
+    once = keyed or unkeyed(author)
     with store.write() as connection:
+        head = heads.lock(connection)  # as a collection does, so that none takes the version meanwhile
+        now = now or now_of(connection)
+        if (answer := idempotency.recall(connection, once)) is not None:
+            return evals.get(connection, answer["eval"])
         if evals.waiting(connection) >= MOST_WAITING:
             raise Unavailable("too many evaluations wait; ask for this one again later", retry_after_s=10.0)
-        head = heads.lock(connection)  # as a collection does, so that none takes the version meanwhile
         number = head.version if version is None else version
         _check_answers(versions.get(connection, number).status)
         request, about = _request(connection, number, asked)
@@ -100,8 +110,11 @@ def request_eval(
             request=request,
             about={**about, "metrics": metrics, "capability": capability},
             author=author,
-            now=now or datetime.now(UTC),
+            now=now,
         )
+        idempotency.remember(connection, once, {"eval": queued.id}, now=now)
+        point("request.before_commit")
+    point("request.after_commit")
     if ring is not None:
         ring(queued.id)
     return queued
@@ -127,7 +140,7 @@ def cancel_eval(store: Store, eval_id: str, *, now: datetime | None = None) -> E
         found = evals.get(connection, eval_id)
         if found.status in ("done", "failed"):
             raise Conflict("the evaluation is over; it is kept and cannot be cancelled", field="id")
-        evals.cancel(connection, eval_id, now=now or datetime.now(UTC))
+        evals.cancel(connection, eval_id, now=now or now_of(connection))
         return evals.get(connection, eval_id)
 
 

@@ -17,14 +17,20 @@ from sqlalchemy.engine import Connection
 
 from service import __version__
 from service.domain.errors import Conflict, Corrupt, Gone, Refused, ServiceError, Unavailable, Unreadable
+from service.domain.liveset import LiveSet
 from service.domain.version import Version, VersionStatus
+from service.lifecycle.faults import point
 from service.lifecycle.overlays import Overlays
 from service.lifecycle.retrain import request_retrain
 from service.lm.base import Base
 from service.lm.export import Written, read_manifest, write_export
+from service.lm.export_card import warning_of
 from service.lm.export_settings import SHARD_SIZE
-from service.store import events, heads, jobs, versions
+from service.lm.overlay import Overlay
+from service.store import events, heads, idempotency, jobs, versions
+from service.store.clock import now_of
 from service.store.events import Event
+from service.store.idempotency import Keyed, unkeyed
 from service.store.jobs import Job
 from service.store.session import Store
 
@@ -46,18 +52,24 @@ def request_export(
     consolidate: Literal["minor", "major"] | None = None,
     max_shard_size: str | None = None,
     author: str,
+    keyed: Keyed | None = None,
     ring: Callable[[str], None] | None = None,
     now: datetime | None = None,
 ) -> Job:
     """Queue an export of a version (None: the head of this moment) to `folder / name`; without a name one is made up.
 
-    With `consolidate` it is the version that a retrain of that kind publishes, so none may be named. Raises Refused, NotFound,
-    Gone or Corrupt for what cannot be exported, Conflict if the name is taken or another export waits already.
+    With `consolidate` it is the version that a retrain of that kind publishes, so none may be named. A `keyed` request that was
+    answered before is answered with that job as it stands now. Raises Refused, NotFound, Gone or Corrupt for what cannot be
+    exported, Conflict if the name is taken or another export waits already.
     """
     if consolidate is not None and version is not None:
         raise Refused("version cannot be given with consolidate: what the retrain publishes is exported", field="version")
+    asked = keyed or unkeyed(author)
     with store.write() as connection:
         head = heads.lock(connection)
+        now = now or now_of(connection)
+        if (answer := idempotency.recall(connection, asked)) is not None:
+            return jobs.get(connection, answer["job"])
         number = None if consolidate is not None else head.version if version is None else version
         if number is not None:
             _check_is_there(versions.get(connection, number))
@@ -73,10 +85,12 @@ def request_export(
         if any(job.status == "queued" for job in others):
             raise Conflict("another export waits already; ask again when it has begun")
         wish = {"version": number, "name": name, "consolidate": consolidate, "max_shard_size": max_shard_size}
-        now = now or datetime.now(UTC)
         job = jobs.insert(connection, "export", request=wish, reason=None, author=author, now=now)
         happened = Event(type="export.requested", version=number, job_id=job.id, author=author, data={"name": name})
         events.write(connection, [happened], now=now)
+        idempotency.remember(connection, asked, {"job": job.id}, now=now)
+        point("request.before_commit")
+    point("request.after_commit")
     if ring is not None:
         ring(job.id)
     return job
@@ -200,15 +214,16 @@ class Exports:
             base_name = heads.read(connection).base_name
             version = versions.get(connection, number)
             _check_is_there(version)
-            live = [item.edit_id for item in versions.live_set(connection, number).live]
-        manifest = self._manifest(job, version, live, base_name)
+            held = versions.live_set(connection, number)
         if (read_manifest(target) or {}).get("job") == job.id:  # whole already: the process ended between renaming and its row
             self._finish(job, version, _counted(target))
             return
         self._sweep(wish["name"])
+        overlay = self.overlays.of(version)
+        manifest = self._manifest(job, version, held, base_name) | _said_of_window(held, overlay)
         written = write_export(
             self.base,
-            self.overlays.of(version),
+            overlay,
             target,
             manifest=manifest,
             max_shard_size=wish["max_shard_size"] or self.max_shard_size,
@@ -217,14 +232,14 @@ class Exports:
         )
         self._finish(job, version, written)
 
-    def _manifest(self, job: Job, version: Version, live: list[str], base_name: str) -> dict[str, Any]:
+    def _manifest(self, job: Job, version: Version, held: LiveSet, base_name: str) -> dict[str, Any]:
         return {
             "version": version.number,
             "digest": version.digest,
             "base": _without_path(base_name),
             "fingerprint": self.base.fingerprint,
             "window": version.window,
-            "live": live,
+            "live": [item.edit_id for item in held.live],
             "errata": __version__,
             "job": job.id,
         }
@@ -252,13 +267,16 @@ class Exports:
     def _finish(self, job: Job, version: Version, written: Written) -> None:
         """Write what came of it; unless the version was purged meanwhile, of which nothing may stay."""
         now = self.clock()
+        result = _result(version, written)
         with self.store.write() as connection:
             if not _is_ours(connection, job):
                 return
             purged = versions.get(connection, version.number).status is VersionStatus.COLLECTED
             if not purged:
-                jobs.update(connection, job.id, result=_result(version, written))
+                jobs.update(connection, job.id, result=result)
                 jobs.say(connection, job.id, f"done: {written.files} files, {written.bytes} bytes", self.clock())
+                if result["warning"] is not None:
+                    jobs.say(connection, job.id, result["warning"], self.clock())
                 jobs.finish(connection, job.id, now=now)
                 happened = Event(type="export.done", version=version.number, job_id=job.id, author=job.author)
                 events.write(connection, [happened], now=now)
@@ -299,7 +317,16 @@ def _check_is_there(version: Version) -> None:
         raise Corrupt("the checkpoint of this version is damaged")
 
 
+def _said_of_window(held: LiveSet, overlay: Overlay) -> dict[str, Any]:
+    """How many edits the weights lack, and a sentence that warns of it; None where they lack nothing."""
+    beside = sum(item.is_live for item in held.window)
+    if overlay.adapter is None:
+        return {"beside": 0, "warning": None}
+    return {"beside": beside, "warning": warning_of(beside, len(held.live), len(held.window) - beside)}
+
+
 def _result(version: Version, written: Written) -> dict[str, Any]:
+    manifest = read_manifest(written.path) or {}
     return {
         "path": str(written.path),
         "files": written.files,
@@ -307,6 +334,7 @@ def _result(version: Version, written: Written) -> dict[str, Any]:
         "digest": version.digest,
         "version": version.number,
         "window": version.window,
+        "warning": manifest.get("warning"),
     }
 
 

@@ -15,11 +15,16 @@ POINTS = frozenset(
         "publish.after_commit",
         "rollback.before_commit",
         "rollback.after_commit",
+        "request.before_commit",  # of a retrain, an export or an evaluation
+        "request.after_commit",
+        "revoke.before_commit",
+        "revoke.after_commit",
         "retrain.middle",
         "retrain.before_publish",
         "purge.after_collecting",
         "purge.after_files",
         "purge.after_rows",
+        "purge.before_answer",
     }
 )
 _lock = threading.Lock()

@@ -8,7 +8,7 @@ import json
 import os
 import re
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 
 from sqlalchemy.engine import Connection
@@ -16,6 +16,7 @@ from sqlalchemy.engine import Connection
 from service.domain.errors import Conflict, Refused, Unavailable, Unreadable
 from service.lifecycle.settings import SERVICE
 from service.store import heads, versions
+from service.store.clock import now_of
 from service.store.ids import new_id
 from service.store.session import Store
 
@@ -56,7 +57,9 @@ def found_store(store: Store, *, fingerprint: str, name: str, folder: Path, now:
         chosen = known or (mark.store if mark is not None else new_id())
         if mark is None:
             write_mark(folder, Mark(chosen, founded=False))
-        heads.found(connection, fingerprint=fingerprint, name=name, author=SERVICE, now=now or datetime.now(UTC), store_id=chosen)
+        heads.found(
+            connection, fingerprint=fingerprint, name=name, author=SERVICE, now=now or now_of(connection), store_id=chosen
+        )
         if is_made and known is None:
             heads.name_store(connection, chosen)
     if mark is None or not mark.founded:

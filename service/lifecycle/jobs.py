@@ -1,12 +1,13 @@
 """Following the worker's longer jobs, and cancelling them."""
 
 from collections.abc import Collection
-from datetime import UTC, datetime
+from datetime import datetime
 
 import structlog
 
 from service.domain.errors import Conflict
 from service.store import events, heads, jobs
+from service.store.clock import now_of
 from service.store.events import Event
 from service.store.jobs import Job
 from service.store.session import Store
@@ -30,9 +31,9 @@ def cancel_job(store: Store, job_id: str, *, author: str, now: datetime | None =
 
     Raises NotFound; Conflict if it is over already or of a kind that cannot be cancelled.
     """
-    now = now or datetime.now(UTC)
     with store.write() as connection:
         heads.lock(connection)
+        now = now or now_of(connection)
         job = jobs.get(connection, job_id, brief=True)
         if job.kind not in CANCELLABLE:
             raise Conflict(f"a job of the kind {job.kind} cannot be cancelled; retract its edits instead", field="id")

@@ -49,9 +49,16 @@ def _at_once() -> None:
     """Nobody has to be given way to."""
 
 
+def _is_sound() -> bool:
+    return True
+
+
 @dataclass(frozen=True, kw_only=True)
 class Parts:
-    """One process' share of the lifecycle. `give_way` is called between steps of a fit; `clock` never decides about leases."""
+    """One process' share of the lifecycle. `give_way` is called between steps of a fit; `clock` never decides about leases.
+
+    Where the base model is not sound any more nothing may be fitted: another process, or the next one of this, does the work.
+    """
 
     store: Store
     overlays: Overlays
@@ -60,6 +67,7 @@ class Parts:
     announcer: Announcer = field(default_factory=Announcer)
     settings: LifecycleSettings = field(default_factory=LifecycleSettings)
     give_way: Callable[[], None] = _at_once
+    is_sound: Callable[[], bool] = _is_sound
     clock: Callable[[], datetime] = _now
     no_edit_is_fitted: NoFits = field(default_factory=NoFits)  # a retrain waits for it, between its steps and not for long
 

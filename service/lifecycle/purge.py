@@ -8,8 +8,8 @@ until then say what there is to do; last the database file is rewritten. What ca
 import json
 import re
 import shutil
-from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -25,8 +25,9 @@ from service.lifecycle.export import active_exports, exports_under_way
 from service.lifecycle.faults import point
 from service.lifecycle.identity import MARK
 from service.lifecycle.parts import Parts
-from service.store import edits, evals, events, heads, traces, versions
+from service.store import edits, evals, events, heads, idempotency, traces, versions
 from service.store.events import Event
+from service.store.idempotency import Keyed, unkeyed
 from service.store.session import Store
 
 log = structlog.get_logger("errata.purge")
@@ -69,18 +70,25 @@ def purge(
     by: str,
     exports: Path | None = None,
     forget: Callable[[int], None] | None = None,
+    keyed: Keyed | None = None,
     now: datetime | None = None,
 ) -> Purged:
     """Remove older versions, exports and rows that hold these edits. Of each edit the event `edit.purged` stays, with its id.
 
     `exports` is the folder of exports (default: beside the checkpoints); `forget` is called with each version that must not
-    answer any more. Calling again finishes what was cut off. Raises Refused for no or too many edits, NotFound for one that never
-    was, Conflict for an edit that is not over, or that the head, a job or an export under way still holds.
+    answer any more. Calling again finishes what was cut off; a `keyed` request that was answered before is answered so again.
+    Raises Refused for no or too many edits, NotFound for one that never was, Conflict for an edit that is not over, or that the
+    head, a job or an export under way still holds.
     """
     ids = tuple(dict.fromkeys(edit_ids))
     if not 1 <= len(ids) <= MOST_EDITS:
         raise Refused(f"edits must name 1 to {MOST_EDITS} edits", field="edits")
     now = now or parts.clock()
+    asked = keyed or unkeyed(by)
+    with parts.store.read() as connection:
+        answer = idempotency.recall(connection, asked)
+    if answer is not None:
+        return _answered(answer)
     folder = exports if exports is not None else parts.overlays.folder.parent / "exports"
     going = _stop_answering(parts.store, ids, by=by, now=now)
     for number in going:
@@ -97,7 +105,23 @@ def purge(
     if forget is None and going:
         left.append("the memory of this process, until it is started again")
     log.info("purged", edits=len(ids), versions=len(going), files=len(files), exports=len(gone), rows=rows, author=by)
-    return Purged(going, files, gone, rows, tuple(left))
+    return _remembered(parts.store, asked, Purged(going, files, gone, rows, tuple(left)), now=now)
+
+
+def _remembered(store: Store, asked: Keyed, done: Purged, *, now: datetime) -> Purged:
+    """What the purge is answered with: the same to all that asked for it under one key at once."""
+    point("purge.before_answer")
+    with store.write() as connection:
+        heads.lock(connection)
+        if (answer := idempotency.recall(connection, asked)) is not None:
+            return _answered(answer)
+        idempotency.remember(connection, asked, asdict(done), now=now)
+    return done
+
+
+def _answered(answer: Mapping[str, Any]) -> Purged:
+    lists = {name: tuple(answer[name]) for name in ("versions", "files", "exports", "unreachable")}
+    return Purged(**lists, rows=answer["rows"])
 
 
 def _stop_answering(store: Store, ids: Sequence[str], *, by: str, now: datetime) -> tuple[int, ...]:

@@ -5,7 +5,7 @@ import queue
 import random
 import threading
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 
 import structlog
 
@@ -31,9 +31,9 @@ class Reservoir:
         size: int,
         *,
         draw: Callable[[], int] | None = None,
-        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+        clock: Callable[[], datetime] | None = None,
     ) -> None:
-        self._store, self._size, self._clock = store, size, clock
+        self._store, self._size, self._clock = store, size, clock or store.clock
         chance = random.SystemRandom()
         self._draw = draw or (lambda: chance.randrange(reservoir.LOTS))
         self._waiting: queue.Queue[tuple[int, str] | None] = queue.Queue(WAITING)

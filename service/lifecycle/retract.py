@@ -1,10 +1,11 @@
-"""Taking an edit back. What is not live goes at once; what is live is noted here and taken out by the worker's refit, and so is
-what the model may have learned of an edit that a fit lost.
+"""Taking an edit back. What is not live goes at once, also while it is fitted: that fit then stops, and nothing of it is ever
+published. What is live is noted here and taken out by the worker's refit, and so is what the model may have learned of an edit
+that a fit lost.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 
 from sqlalchemy.engine import Connection
 
@@ -12,11 +13,12 @@ from service.domain.edit import Edit, EditStatus
 from service.domain.errors import Conflict
 from service.domain.liveset import Role
 from service.store import edits, events, heads, jobs, versions
+from service.store.clock import now_of
 from service.store.edits import Change
 from service.store.events import Event
 from service.store.session import Store
 
-AT_ONCE = (EditStatus.QUEUED, EditStatus.DEFERRED, EditStatus.ROLLED_BACK)
+AT_ONCE = (EditStatus.QUEUED, EditStatus.APPLYING, EditStatus.DEFERRED, EditStatus.ROLLED_BACK)
 NEVER = (EditStatus.SUPERSEDED, EditStatus.FAILED)
 
 
@@ -42,9 +44,9 @@ def retract(
     Raises NotFound, or Conflict for an edit that is superseded, or that failed and nothing was trained on. Doing it twice is the
     same as once.
     """
-    now = now or datetime.now(UTC)
     with store.write() as connection:
         heads.lock(connection)
+        now = now or now_of(connection)
         edit = edits.get(connection, edit_id)
         if edit.status is EditStatus.RETRACTED:
             return Retraction(edit, True)

@@ -5,19 +5,23 @@ ever coming back by a rollback or a restored edit. Done in bounded transactions:
 was cut off is finished by calling again.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from datetime import UTC, datetime
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from typing import Any
 
 import structlog
 from sqlalchemy.engine import Connection
 
 from service.domain.edit import EditStatus
 from service.domain.errors import Refused
+from service.lifecycle.faults import point
 from service.lifecycle.retract import AT_ONCE, NEVER
-from service.store import edits, events, heads, jobs
+from service.store import edits, events, heads, idempotency, jobs
+from service.store.clock import now_of
 from service.store.edits import Change, Standing
 from service.store.events import Event
+from service.store.idempotency import Keyed, unkeyed
 from service.store.session import Store
 
 log = structlog.get_logger("errata.revoke")
@@ -43,18 +47,21 @@ def revoke(
     by: str,
     reason: str | None,
     restore_previous: bool = False,
+    keyed: Keyed | None = None,
     ring: Callable[[str], None] | None = None,
     now: datetime | None = None,
 ) -> Revoked:
     """Take back every edit that `author` posted from `since` on; with `restore_previous` what these superseded is live again.
 
-    `by` is who asks for it. Raises Refused for a moment without a time zone or an author without a name.
+    `by` is who asks for it. A `keyed` request that was answered before is answered so again; one that was cut off is finished,
+    and what it had taken back by then counts as `already`. Raises Refused for a moment without a time zone or an author without
+    a name.
     """
     if since.tzinfo is None:
         raise Refused("since must name a time zone, for instance end in Z", field="since")
     if not author.strip():
         raise Refused("author must not be blank", field="author")
-    now = now or datetime.now(UTC)
+    asked = keyed or unkeyed(by)
     taken: list[str] = []
     barred: list[str] = []
     already = 0
@@ -62,6 +69,9 @@ def revoke(
     while True:
         with store.write() as connection:
             heads.lock(connection)
+            now = now or now_of(connection)
+            if (answer := idempotency.recall(connection, asked)) is not None:
+                return _answered(answer)
             found = edits.of_author(connection, author, since=since, until=now, after_seq=after, limit=CHUNK)
             going = [one for one in found if not one.asked]
             already += len(found) - len(going)
@@ -70,14 +80,25 @@ def revoke(
                 total = len(taken) + len(going)
                 data = {"author": author, "since": since.isoformat(), "reason": reason, "retracted": total}
                 events.write(connection, [Event(type="author.revoked", author=by, data=data)], now=now)
-        taken += [one.edit_id for one in going]
-        barred += [one.edit_id for one in going if one.status in NEVER]
+            taken += [one.edit_id for one in going]
+            barred += [one.edit_id for one in going if one.status in NEVER]
+            done = Revoked(tuple(taken), already, tuple(barred))
+            if len(found) < CHUNK:
+                idempotency.remember(connection, asked, asdict(done), now=now)
+            point("revoke.before_commit")
+        point("revoke.after_commit")
         if ring is not None and going:
             ring(going[-1].edit_id)
         if len(found) < CHUNK:
             log.info("revoked", retracted=len(taken), already=already, author=by)
-            return Revoked(tuple(taken), already, tuple(barred))
+            return done
         after = found[-1].seq
+
+
+def _answered(answer: Mapping[str, Any]) -> Revoked:
+    """What a revocation was answered with, less the edits that were purged since."""
+    left = {name: tuple(one for one in answer[name] if one is not None) for name in ("retracted", "barred")}
+    return Revoked(**left, already=answer["already"])
 
 
 def _take_back(connection: Connection, going: list[Standing], *, restore_previous: bool, by: str, now: datetime) -> None:

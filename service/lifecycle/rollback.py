@@ -3,7 +3,9 @@
 It leaves the worker's fence alone: a fit under way finds the head moved and is repeated on the new one.
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import structlog
 from sqlalchemy.engine import Connection
@@ -18,9 +20,10 @@ from service.lifecycle.follow import Published
 from service.lifecycle.parts import Parts
 from service.lifecycle.publish import live_changes, settle
 from service.lifecycle.submit import first_status
-from service.store import edits, events, heads, jobs, versions
+from service.store import edits, events, heads, idempotency, jobs, versions
 from service.store.edits import Change
 from service.store.events import Event
+from service.store.idempotency import Keyed, unkeyed
 
 log = structlog.get_logger("errata.rollback")
 
@@ -44,13 +47,37 @@ def roll_back(
     requeue: bool = False,
     if_match: int | None = None,
     fence: int | None = None,
+    keyed: Keyed | None = None,
 ) -> RolledBack:
     """Answer with an older version again. With `requeue` the edits that fall out are queued to be applied on top of it.
 
-    `if_match` is the epoch that the caller saw; `fence` is for a worker that does this by itself. Raises NotFound; Gone for a
-    collected version; Corrupt for a damaged one, Unreadable for one that cannot be read now; Conflict for the head itself; Stale
-    if the epoch is another, FenceLost if the fence is.
+    `if_match` is the epoch that the caller saw; `fence` is for a worker that does this by itself. A `keyed` request that was
+    answered before is answered so again, and changes nothing. Raises NotFound; Gone for a collected version; Corrupt for a
+    damaged one, Unreadable for one that cannot be read now; Conflict for the head itself; Stale if the epoch is another,
+    FenceLost if the fence is.
     """
+    asked = keyed or unkeyed(author)
+    with parts.store.read() as connection:
+        before = idempotency.recall(connection, asked)
+    if before is None:
+        done = _roll_back(parts, asked, to=to, reason=reason, requeue=requeue, if_match=if_match, fence=fence)
+    else:
+        done = _answered(before)
+    if asked.replayed:  # another process may have made it, or another thread that has not swapped yet
+        parts.follower.catch_up()
+    return done
+
+
+def _answered(answer: Mapping[str, Any]) -> RolledBack:
+    """What a rollback was answered with, less the edits that were purged since."""
+    fallen = tuple(edit_id for edit_id in answer["rolled_back"] if edit_id is not None)
+    return RolledBack(answer["version"], answer["restored"], answer["epoch"], fallen)
+
+
+def _roll_back(
+    parts: Parts, asked: Keyed, *, to: int, reason: str | None, requeue: bool, if_match: int | None, fence: int | None
+) -> RolledBack:
+    author = asked.author
     try:
         with parts.store.read() as connection:
             target = versions.get(connection, to)
@@ -60,6 +87,8 @@ def roll_back(
     now = parts.clock()
     with parts.store.write() as connection:
         head = heads.lock(connection)
+        if (answer := idempotency.recall(connection, asked)) is not None:
+            return _answered(answer)
         heads.check_fence(connection, fence)
         if if_match is not None and head.epoch != if_match:
             raise Stale("the head has moved: its epoch is not the one in If-Match", field="If-Match")
@@ -91,12 +120,14 @@ def roll_back(
             jobs.insert(connection, "refit", reason="the restored version holds retracted edits", author=author, now=now)
         data = {"restored": to, "reason": reason, "rolled_back": len(fallen)}
         events.write(connection, [Event(type="version.rolled_back", author=author, version=moved.version, data=data)], now=now)
+        done = RolledBack(moved.version, to, moved.epoch, fallen)
+        idempotency.remember(connection, asked, asdict(done), now=now)
         point("rollback.before_commit")
     point("rollback.after_commit")
     parts.follower.swap(Published(moved.version, moved.epoch, overlay))
     parts.announcer.announce((*after.ids, *fallen))
     log.info("rolled back", version=moved.version, restored=to, edits=len(after.live), rolled_back=len(fallen), author=author)
-    return RolledBack(moved.version, to, moved.epoch, fallen)
+    return done
 
 
 def _settle(

@@ -15,13 +15,16 @@ class LifecycleSettings:
     cadence: Cadence = field(default_factory=Cadence)
     gate: GateLimits = field(default_factory=GateLimits)
     joint: int = 64  # edits of one job at most
+    joint_tokens: int = 16_384  # what fits of these, each alone, are given at most
+    large: int = 1_024  # an edit of more tokens is fitted alone, and small ones pass it
+    fit_s: float = 60.0  # longest work on one job of edits
     attempts: int = 3  # fits of a job that may fail before it is given up
     pause_s: float = 10.0  # between the first two attempts of a retrain; doubled with each further one
     claims: int = 10  # times a job is taken up before it is given up: a job that ends the process must not do so for ever
     rounds: int = 4  # fits of one job that leave out what was lost, before the rest is deferred
     restarts: int = 10  # times a retrain begins again because an edit of its snapshot left the live set
     patience: int = 2  # publications a retrain may lose to edits before applying pauses for it
-    look_s: float = 0.2  # between two looks of a running retrain whether it was cancelled
+    look_s: float = 0.2  # between two looks of a running job whether it is still wanted
     lease_s: float = 30.0
     monitor_s: float = 60.0  # between two rounds of the monitor
     monitor_sample: int = 64  # live edits that one round asks again

@@ -48,6 +48,7 @@ def standing_of(connection: Connection, parts: Parts) -> Standing:
     now = parts.clock()
     return Standing(
         window=version.window,
+        tokens=edits.tokens_of(connection, [item.edit_id for item in live_set.window]),
         untried=len(untried),
         oldest_untried_s=_age(_first_applied(connection, untried), now),
         deferred=deferred,

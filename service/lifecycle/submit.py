@@ -4,7 +4,7 @@ order of commit.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
 from sqlalchemy.engine import Connection
@@ -13,13 +13,22 @@ from service.domain.edit import Edit, EditRequest, EditStatus, Method, normalise
 from service.domain.errors import Refused, TooLong, Unavailable
 from service.lifecycle.faults import point
 from service.store import edits, events, heads, idempotency
+from service.store.clock import now_of
 from service.store.events import Event
+from service.store.idempotency import Keyed
 from service.store.ids import new_id
 from service.store.session import Store
 
 MOST_EDITS = 1_000
 MOST_PROBES = 64  # of one kind in one edit, with those that identical requests add to it
 KEY_CHARACTERS = 255
+
+Weigh = Callable[[EditRequest, int], int]
+
+
+def weightless(request: EditRequest, at: int) -> int:
+    """For stores without a model: nothing is known, and nothing refused."""
+    return 0
 
 
 @dataclass(frozen=True)
@@ -71,29 +80,31 @@ def accept(
     body_hash: str = "",
     method: str = "auto",
     waiting_limit: int = 10_000,
+    weigh: Weigh = weightless,
     ring: Callable[[str], None] | None = None,
     now: datetime | None = None,
 ) -> Receipt:
     """Accept all requests or none.
+
+    `weigh` says what a fit of an edit is given, or raises for one that costs too much: it is asked for what every request comes
+    to together with the edit that it is added to, and told the request's place.
 
     `method` is the setting that says who carries an edit that names no method. `ring` is called after the commit with each new
     edit's id; if the call is lost, the worker's sweep finds the row. Raises Refused, TooLong, KeyReused, Gone if all that was
     made under a key was purged, or Unavailable if too many edits wait.
     """
     _check(requests, idempotency_key)
-    now = now or datetime.now(UTC)
+    asked = Keyed(author, idempotency.EDITS, idempotency_key, body_hash)
     with store.write() as connection:
         heads.lock(connection)
-        if idempotency_key is not None:
-            answer = idempotency.recall(connection, author=author, key=idempotency_key, body_hash=body_hash)
-            if answer is not None:
-                return _replay(answer)
-        receipt, new = _accept(connection, requests, author=author, method=method, now=now)
+        now = now or now_of(connection)
+        if (answer := idempotency.recall(connection, asked)) is not None:
+            return _replay(answer)
+        receipt, new = _accept(connection, requests, author=author, method=method, weigh=weigh, now=now)
         if new and edits.count(connection, EditStatus.QUEUED) > waiting_limit:
             raise Unavailable("too many edits wait to be applied; send this one again later", retry_after_s=5.0)
-        if idempotency_key is not None:
-            answer = {"edits": [list(one) for one in receipt.accepted]}
-            idempotency.remember(connection, author=author, key=idempotency_key, body_hash=body_hash, answer=answer, now=now)
+        made = {"edits": [list(one) for one in receipt.accepted]}
+        idempotency.remember(connection, asked, made, now=now)
         point("submit.before_commit")
     point("submit.after_commit")
     if ring is not None:
@@ -109,34 +120,42 @@ class _New:
     id: str
     status: EditStatus
     request: EditRequest
+    at: int  # the place of the last request that it was made of
 
 
 def _accept(
-    connection: Connection, requests: Sequence[EditRequest], *, author: str, method: str, now: datetime
+    connection: Connection, requests: Sequence[EditRequest], *, author: str, method: str, weigh: Weigh, now: datetime
 ) -> tuple[Receipt, list[str]]:
     standing: dict[str, _New] = {}  # the new edit that stands for a conflict key
+    told: dict[str, tuple[Edit, int]] = {}  # the edit of a conflict key that was there before, with probes it did not have
     order: list[tuple[str, bool]] = []
     new: list[_New] = []
-    for request in requests:
+    for at, request in enumerate(requests):
         key = edits.key_digest(request)
         made = standing.get(key)
-        before = None if made else edits.latest_of_key(connection, key)
+        before = None if made else told[key][0] if key in told else edits.latest_of_key(connection, key)
         known = made.request if made else before
         is_same = known is not None and known.target == request.target
         if made and is_same and _has_surfaces(made.request, request):
-            made.request = replace(made.request, **_together(made.request, request))
+            made.request, made.at = replace(made.request, **_together(made.request, request)), at
             order.append((made.id, True))
         elif before and is_same and _is_learned(before, request):
-            edits.add_probes(connection, before, _together(before, request))
+            more = replace(before, **_together(before, request))
+            if more != before:
+                told[key] = (more, at)
             order.append((before.id, True))
         else:
             status = first_status(request.method, method)
-            standing[key] = _New(new_id(), status, _carrying(known, request) if known and is_same else request)
+            standing[key] = _New(new_id(), status, _carrying(known, request) if known and is_same else request, at)
             new.append(standing[key])
             order.append((standing[key].id, False))
+    # Once each, at the end: an edit may be told more a thousand times in one batch.
+    tokens = {one.id: weigh(one.request, one.at) for one in new}
+    for edit, at in told.values():
+        edits.write_probes(connection, edit, weigh(edit, at))
     first = heads.take_seqs(connection, len(new)) if new else 0
     rows = [(one.id, first + index, one.status, one.request) for index, one in enumerate(new)]
-    edits.insert(connection, rows, author=author, now=now)
+    edits.insert(connection, rows, author=author, now=now, tokens=tokens)
     happened = [Event(type="edit.accepted", edit_id=edit_id, author=author, data={"seq": seq}) for edit_id, seq, _, _ in rows]
     events.write(connection, happened, now=now)
     return Receipt(tuple(order)), [one.id for one in new]

@@ -2,6 +2,7 @@
 
 import contextlib
 import hashlib
+import math
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -123,6 +124,8 @@ class Watch:
     in_vain: Callable[[], bool] = _never
     edits_first: bool = False
     asked_to_stop: Callable[[], bool] = _never  # looked at now and then: it may take a look at the database
+    most_s: float = math.inf  # seconds from when this was made until a fit is overdue
+    _began: float = field(default_factory=lambda: time.monotonic())
     _written: float = field(default=0.0)
     _looked: float = field(default=0.0)
     _stage: str = field(default="")
@@ -134,8 +137,13 @@ class Watch:
         """Hooks for one fit."""
         return Hooks(give_way=self._give_way, progress=self._progress, cancelled=self._is_cancelled)
 
+    @property
+    def is_overdue(self) -> bool:
+        """Whether the job has taken longer than it may."""
+        return time.monotonic() - self._began > self.most_s
+
     def _is_cancelled(self) -> bool:
-        if self.turn.is_over() or self.in_vain():
+        if self.turn.is_over() or self.in_vain() or self.is_overdue:
             return True
         now = time.monotonic()
         if now - self._looked < self.parts.settings.look_s:

@@ -5,6 +5,7 @@ Weights come from safetensors alone and code from installed packages alone. Know
 
 import hashlib
 import threading
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,11 +16,19 @@ from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
-from service.domain.errors import Corrupt, Refused
+from service.domain.errors import Corrupt, Refused, Unavailable
 from service.lm.blocks import Anatomy, anatomy_of
-from service.lm.files import fingerprint_of, model_folder
+from service.lm.files import Identity, fingerprint_of, identities, model_folder
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16, "float64": torch.float64}
+
+
+@dataclass(frozen=True)
+class Origin:
+    """The folder that a base was read from, and which files were in it then."""
+
+    folder: Path
+    files: Mapping[str, Identity]
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,19 +50,23 @@ class Base:
     control_ids: frozenset[int]  # ids that no user text may become
     surfaces: tuple[str, ...]
     leading_space: bool  # a target after a prompt starts with an encoded space
+    origin: Origin | None = None  # None: made in memory
     tokenizing: threading.Lock = field(default_factory=threading.Lock)  # fast tokenizers change state while they encode
 
 
 def load_base(path_or_id: str, *, device: str = "auto", dtype: str = "auto") -> Base:
     """Loads a Hugging Face decoder by folder or hub id: bf16 on CUDA and fp32 on the CPU, unless told otherwise.
 
-    Refuses pickled weights, code beside the weights, incomplete weights and families whose structure is not understood.
+    The tensors are copies in memory of this process: what becomes of the files afterwards changes no answer. Refuses pickled
+    weights, code beside the weights, incomplete weights and families whose structure is not understood. Raises Unavailable if a
+    file changes meanwhile: fingerprint and tensors would not be of the same bytes.
     """
     transformers_logging.disable_progress_bar()  # a server's log is not a terminal
     transformers_logging.disable_default_handler()  # its lines would be raw ones beside the log's JSON
     transformers_logging.enable_propagation()
     folder = model_folder(path_or_id)
     place = _place(device)
+    origin = Origin(folder, identities(folder))
     config = _understood(AutoConfig.from_pretrained, folder, "configuration")
     tokenizer = _understood(AutoTokenizer.from_pretrained, folder, "tokenizer")
     model, report = _understood(
@@ -68,10 +81,16 @@ def load_base(path_or_id: str, *, device: str = "auto", dtype: str = "auto") -> 
     )
     if report["missing_keys"] or report["mismatched_keys"]:
         raise Corrupt("The base model's weight files lack tensors that its configuration asks for.")
-    return base_from(model.to(place), tokenizer, name=str(path_or_id), fingerprint=fingerprint_of(folder))
+    _own(model.to(place))
+    fingerprint = _fingerprint(folder)
+    if identities(folder) != origin.files:
+        raise Unavailable("The model's files changed while they were read; wait until they are written, then start again.")
+    return base_from(model, tokenizer, name=str(path_or_id), fingerprint=fingerprint, origin=origin)
 
 
-def base_from(model: nn.Module, tokenizer: Any, *, name: str = "test", fingerprint: str | None = None) -> Base:
+def base_from(
+    model: nn.Module, tokenizer: Any, *, name: str = "test", fingerprint: str | None = None, origin: Origin | None = None
+) -> Base:
     """A base of a model and tokenizer in memory; freezes the model and puts it into evaluation mode."""
     model.eval()
     model.requires_grad_(False)
@@ -94,7 +113,26 @@ def base_from(model: nn.Module, tokenizer: Any, *, name: str = "test", fingerpri
         control_ids=_control_ids(tokenizer),
         surfaces=("raw", "chat") if getattr(tokenizer, "chat_template", None) else ("raw",),
         leading_space=_leading_space(tokenizer),
+        origin=origin,
     )
+
+
+def _own(model: nn.Module) -> None:
+    """Copy every tensor that is still a mapping of a file, one by one, so that no more than one is held twice.
+
+    What is written over a mapped file is in the tensors at once, and one that is cut ends the process. On another device than the
+    CPU they are copies already.
+    """
+    for tensor in (*model.parameters(), *model.buffers()):
+        if tensor.device.type == "cpu":
+            tensor.data = tensor.data.clone()
+
+
+def _fingerprint(folder: Path) -> str:
+    try:
+        return fingerprint_of(folder)
+    except OSError as error:
+        raise Unavailable("The model's files cannot be read any more; put them back, then start again.") from error
 
 
 def _understood(load: Any, folder: Path, what: str, **options: Any) -> Any:

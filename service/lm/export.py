@@ -1,8 +1,10 @@
 """A version as a plain Hugging Face checkpoint: sharded safetensors, tokenizer, configuration, and a manifest of what it is.
 
 Replaced tensors are written in the place of the base model's, which stays as it is in memory and on disk. What no checkpoint can
-hold, the interventions of a window, lies beside it with a loader. The way of a write is that of a checkpoint: a temporary folder,
-fsync of every file, rename, fsync of the folder above; so under the final name there is a whole export or nothing.
+hold, the interventions of a window, lies beside it with a loader; then the checkpoint is in a folder of its own within, and what
+lies above is refused by `from_pretrained`, which would leave edits out without a word. The way of a write is that of a
+checkpoint: a temporary folder, fsync of every file, rename, fsync of the folder above; so under the final name there is a whole
+export or nothing.
 """
 
 import copy
@@ -23,7 +25,7 @@ from safetensors.torch import save_file
 from transformers import GenerationConfig
 
 from service.domain.errors import Conflict, Unavailable
-from service.lm import load_errata
+from service.lm import export_card, load_errata
 from service.lm.base import Base
 from service.lm.export_settings import SHARD_SIZE
 from service.lm.intervention import Adapter
@@ -33,7 +35,7 @@ FORMAT = 1
 MANIFEST = load_errata.MANIFEST
 INTERVENTIONS = "interventions.safetensors"
 LOADER = "load_errata.py"
-WEIGHTS, BY_WEIGHTS = "writing the weights", 0.8  # a stage, and the share of the work that it ends at
+WRITING, BY_WEIGHTS = "writing the weights", 0.8  # a stage, and the share of the work that it ends at
 LOOK_S = 1.0
 ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
@@ -102,12 +104,14 @@ def _write(
     max_shard_size: str,
     progress: Callable[[float, str], None],
 ) -> None:
-    progress(0.0, WEIGHTS)
-    with _watched(base, folder, progress):
-        _write_model(base, overlay, folder, max_shard_size)
+    progress(0.0, WRITING)
+    checkpoint = folder if overlay.adapter is None else folder / export_card.WEIGHTS
+    checkpoint.mkdir(exist_ok=True)
+    with _watched(base, checkpoint, progress):
+        _write_model(base, overlay, checkpoint, max_shard_size)
     progress(BY_WEIGHTS, "writing the tokenizer")
     with base.tokenizing:
-        base.tokenizer.save_pretrained(folder)
+        base.tokenizer.save_pretrained(checkpoint)
     described = None if overlay.adapter is None else _write_interventions(base, overlay.adapter, folder)
     said = {
         "format": FORMAT,
@@ -116,7 +120,9 @@ def _write(
         "attention": _attention(base),
         "interventions": described,
     }
-    (folder / MANIFEST).write_text(json.dumps(said, indent=1) + "\n")
+    for place in {folder, checkpoint}:  # whoever takes the inner folder away is told what it is, too
+        (place / MANIFEST).write_text(json.dumps(said, indent=1) + "\n")
+    (folder / export_card.CARD).write_text(export_card.model_card(said), encoding="utf-8")
     progress(0.85, "waiting for the disk")
 
 
@@ -133,7 +139,7 @@ def _watched(base: Base, folder: Path, progress: Callable[[float, str], None]) -
         while not ended.wait(LOOK_S):
             with suppress(Exception):
                 written = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
-                progress(BY_WEIGHTS * min(1.0, written / whole), WEIGHTS)
+                progress(BY_WEIGHTS * min(1.0, written / whole), WRITING)
 
     watcher = threading.Thread(target=look, name="errata-export", daemon=True)
     watcher.start()
@@ -168,8 +174,10 @@ def _write_interventions(base: Base, adapter: Adapter, folder: Path) -> dict[str
     }
     save_file(tensors, folder / INTERVENTIONS)
     shutil.copyfile(load_errata.__file__, folder / LOADER)
+    (folder / "config.json").write_text(json.dumps({"model_type": export_card.REFUSED}) + "\n")
     bos = base.tokenizer.bos_token_id
-    return {"file": INTERVENTIONS, "loader": LOADER, "blocks": base.anatomy.blocks_name, "last": adapter.last, "bos": bos}
+    described = {"checkpoint": export_card.WEIGHTS, "file": INTERVENTIONS, "loader": LOADER}
+    return described | {"blocks": base.anatomy.blocks_name, "last": adapter.last, "bos": bos}
 
 
 def _attention(base: Base) -> str | None:

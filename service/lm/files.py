@@ -1,7 +1,11 @@
-"""The files of a base model: what may lie beside the weights, and the fingerprint that binds a store to its base."""
+"""The files of a base model: what may lie beside the weights, the fingerprint that binds a store to its base, and how to notice
+that they are no longer the same files.
+"""
 
+import contextlib
 import hashlib
 import json
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from huggingface_hub import snapshot_download
@@ -24,6 +28,11 @@ TOKENIZER_FILES = (
 CONFIG_FILES = ("config.json", "generation_config.json")
 MAX_JSON_BYTES = 64_000_000  # the largest tokenizer.json in use is 33 MB
 CHUNK_BYTES = 1 << 22
+Identity = tuple[int, int, int, int, int]  # device, inode, bytes, nanoseconds of the last change of content and of anything
+
+
+def _go_on() -> None:
+    """Nobody has to be given way to."""
 
 
 def model_folder(path_or_id: str) -> Path:
@@ -31,23 +40,31 @@ def model_folder(path_or_id: str) -> Path:
     folder = Path(path_or_id).expanduser()
     if not folder.is_dir():
         folder = _from_hub(path_or_id)
+    _refuse_half_an_export(folder)
     _refuse_code(folder)
     _require_safetensors(folder)
     return folder
 
 
-def fingerprint_of(folder: Path) -> str:
-    """SHA-256 over the names and bytes of configuration, tokenizer and weights."""
-    names = {*CONFIG_FILES, *TOKENIZER_FILES, *(path.name for path in _weights(folder)), "model.safetensors.index.json"}
+def fingerprint_of(folder: Path, between: Callable[[], None] = _go_on) -> str:
+    """SHA-256 over the names and bytes of configuration, tokenizer and weights; `between` is called between two pieces."""
     digest = hashlib.sha256()
-    for name in sorted(names):
-        path = folder / name
-        if path.is_file():
-            digest.update(f"{name}\0{path.stat().st_size}\0".encode())
-            with path.open("rb") as file:
-                while chunk := file.read(CHUNK_BYTES):
-                    digest.update(chunk)
+    for path in _files(folder):
+        digest.update(f"{path.name}\0{path.stat().st_size}\0".encode())
+        with path.open("rb") as file:
+            while chunk := file.read(CHUNK_BYTES):
+                digest.update(chunk)
+                between()
     return digest.hexdigest()
+
+
+def identities(folder: Path) -> Mapping[str, Identity]:
+    """Which files the fingerprint is made of, by name, without reading them: another content has another identity."""
+    found = {}
+    for path in _files(folder):
+        of = path.stat()
+        found[path.name] = (of.st_dev, of.st_ino, of.st_size, of.st_mtime_ns, of.st_ctime_ns)
+    return found
 
 
 def _from_hub(name: str) -> Path:
@@ -58,8 +75,27 @@ def _from_hub(name: str) -> Path:
         raise Refused("The model is neither a local folder nor in the hub or its cache.", field="model") from error
 
 
+def _files(folder: Path) -> list[Path]:
+    names = {*CONFIG_FILES, *TOKENIZER_FILES, *(path.name for path in _weights(folder)), "model.safetensors.index.json"}
+    return [path for name in sorted(names) if (path := folder / name).is_file()]
+
+
 def _weights(folder: Path) -> list[Path]:
     return sorted(folder.glob("*.safetensors"))
+
+
+def _refuse_half_an_export(folder: Path) -> None:
+    """A version with a window is more than its tensors: as a base it would lack edits, and nobody would notice."""
+    manifest = folder / "errata.json"
+    if not manifest.is_file() or manifest.stat().st_size > MAX_JSON_BYTES:
+        return
+    with contextlib.suppress(ValueError, RecursionError, AttributeError):
+        if json.loads(manifest.read_bytes()).get("interventions") is not None:
+            raise Refused(
+                "The model folder is an export with a window, whose edits only its load_errata.py loads: export it with "
+                "--consolidate.",
+                field="model",
+            )
 
 
 def _refuse_code(folder: Path) -> None:

@@ -4,8 +4,9 @@
     model, tokenizer = load(".")
     model.generate(**tokenizer("The capital of Australia is", return_tensors="pt"), do_sample=False)
 
-`AutoModelForCausalLM.from_pretrained` alone gives the replaced tensors without the interventions: the edits of the window are
-missing then. This file is written into an export as it stands and knows nothing of the program that wrote it.
+`AutoModelForCausalLM.from_pretrained` refuses the folder: it would give the replaced tensors without the interventions, and the
+edits of the window would be missing. This file is written into an export as it stands and knows nothing of the program that
+wrote it.
 """
 
 import functools
@@ -31,10 +32,11 @@ def load(folder: str | Path = ".", **options: Any) -> tuple[Any, Any]:
     manifest = json.loads((Path(folder) / MANIFEST).read_text())
     if manifest["attention"] is not None:
         options = {"attn_implementation": manifest["attention"], **options}
-    model = AutoModelForCausalLM.from_pretrained(folder, **{"dtype": "auto", **options}).eval()
+    checkpoint = Path(folder) / (manifest["interventions"] or {}).get("checkpoint", ".")
+    model = AutoModelForCausalLM.from_pretrained(checkpoint, **{"dtype": "auto", **options}).eval()
     if manifest["interventions"] is not None:
         attach(model, folder)
-    return model, AutoTokenizer.from_pretrained(folder)
+    return model, AutoTokenizer.from_pretrained(checkpoint)
 
 
 def attach(model: Any, folder: str | Path) -> "Interventions":

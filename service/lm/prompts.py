@@ -28,6 +28,9 @@ class Row:
     prompt_length: int
     bos: bool = False  # ids[0] is BOS, which is never intervened on
 
+    def __len__(self) -> int:
+        return len(self.ids)
+
     @property
     def prompt_ids(self) -> tuple[int, ...]:
         return self.ids[: self.prompt_length]

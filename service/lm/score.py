@@ -11,10 +11,10 @@ from service.lm.base import Base
 from service.lm.decoding import Decoding
 from service.lm.intervention import Adapter
 from service.lm.overlay import Recording, View, logits, target_logits, view
+from service.lm.pieces import ROWS_AT_ONCE, pieces
 from service.lm.prompts import LAST, Batch, Row, collate
 from service.lm.sampling import drawn, likeliest
 
-ROWS_AT_ONCE = 64
 STEPS_AT_ONCE = 8  # tokens that are decoded before others have their turn
 
 
@@ -61,8 +61,8 @@ def greedy(
     few tokens, and at the end.
     """
     answers: list[tuple[int, ...]] = []
-    for start in range(0, len(prompts), ROWS_AT_ONCE):
-        answers += _greedy(on, adapter, prompts[start : start + ROWS_AT_ONCE], max_new_tokens, stop_eos, between)
+    for piece in pieces([len(prompt) + max_new_tokens for prompt in prompts]):
+        answers += _greedy(on, adapter, prompts[piece.start : piece.stop], max_new_tokens, stop_eos, between)
         between()
     return answers
 
@@ -107,8 +107,8 @@ def gate_means(on: View, rows: Sequence[Row], adapter: Adapter) -> dict[int, Ten
 
 
 def _batches(on: View, rows: Sequence[Row], adapter: Adapter | None) -> Iterator[Batch]:
-    for start in range(0, len(rows), ROWS_AT_ONCE):
-        yield collate(on.base, rows[start : start + ROWS_AT_ONCE], last=adapter.last if adapter else LAST)
+    for piece in pieces([len(row.ids) for row in rows]):
+        yield collate(on.base, rows[piece.start : piece.stop], last=adapter.last if adapter else LAST)
 
 
 def _predictions(on: View, batch: Batch, adapter: Adapter | None) -> Tensor:

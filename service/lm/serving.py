@@ -23,6 +23,7 @@ from service.lm.sampling import likeliest
 
 __all__ = ["Answer", "Generation", "Serving"]
 
+RESTART_S = 30.0  # about how long a restart takes, after which asking again may be of use
 GIVE_WAY_S = 0.05  # the longest a step of a fit waits for answers; a step itself takes about as long
 log = logging.getLogger(__name__)
 
@@ -64,6 +65,7 @@ class Serving:
         self._max_batch = max_batch
         self._queue_limit = queue_limit
         self._work = Work()
+        self._refused: str | None = None
         self._changed = threading.Condition()
         self._thread = threading.Thread(target=self._run, name="answers", daemon=True)
 
@@ -85,6 +87,10 @@ class Serving:
             self._thread.join(timeout_s)
         if not self._thread.is_alive():
             self._fail_all(Unavailable("The server stopped before the answer was begun."))
+
+    def refuse(self, sentence: str) -> None:
+        """From here on nothing is answered, and fits stop at their next step: both raise Unavailable with this sentence."""
+        self._refused = sentence
 
     @property
     def head(self) -> tuple[int, int]:
@@ -122,6 +128,7 @@ class Serving:
 
         Refused or TooLong for what cannot be generated, NotFound if the version is not resident, Unavailable if too many wait.
         """
+        self._require_sound()
         check(self.base, generation)
         resident, epoch = self._residents.choose(generation.version)
         answering = Answering(self.base, generation, version=resident.version, epoch=epoch)
@@ -136,8 +143,13 @@ class Serving:
 
     def give_way(self) -> None:
         """Called between the steps of a fit: waits, not for long, while answers are being decoded."""
+        self._require_sound()
         with self._changed:
             self._changed.wait_for(lambda: not self._busy(), timeout=GIVE_WAY_S)
+
+    def _require_sound(self) -> None:
+        if self._refused is not None:
+            raise Unavailable(self._refused, retry_after_s=RESTART_S)
 
     def _busy(self) -> bool:
         return bool(self._work.waiting) or self._work.decoding > 0
@@ -153,6 +165,7 @@ class Serving:
 
     def _turn(self) -> None:
         """One token for every answer in flight, after those that came in meanwhile were let in."""
+        self._require_sound()
         self._interrupt_waiting()
         for arrived in self._admitted():
             self._enter(arrived)

@@ -14,6 +14,7 @@ from service.domain import transitions
 from service.domain.edit import Edit, EditRequest, EditStatus, Method, Probe, normalise
 from service.domain.errors import Conflict, NotFound
 from service.domain.liveset import LiveItem
+from service.domain.queue import Passed, Waiting
 from service.store import tables as t
 
 PROBE_KINDS = ("rephrases", "locality", "portability")
@@ -49,11 +50,18 @@ def key_digest(request: EditRequest) -> str:
 
 
 def insert(
-    connection: Connection, requests: Sequence[tuple[str, int, EditStatus, EditRequest]], *, author: str, now: datetime
+    connection: Connection,
+    requests: Sequence[tuple[str, int, EditStatus, EditRequest]],
+    *,
+    author: str,
+    now: datetime,
+    tokens: Mapping[str, int] | None = None,
 ) -> None:
-    """Write accepted edits, each with its id, sequence number and first status."""
+    """Write accepted edits, each with its id, sequence number and first status; `tokens`, by id, is what fits of them cost."""
+    costs = tokens or {}
     if requests:
-        connection.execute(sa.insert(t.edits), [_row(*entry, author=author, now=now) for entry in requests])
+        rows = [_row(*entry, author=author, now=now) | {"tokens": costs.get(entry[0], 0)} for entry in requests]
+        connection.execute(sa.insert(t.edits), rows)
 
 
 def get(connection: Connection, edit_id: str) -> Edit:
@@ -115,6 +123,30 @@ def page(
     if after_seq is not None:
         select = select.where(t.edits.c.seq > after_seq)
     return [edit_of(row) for row in connection.execute(select.order_by(t.edits.c.seq)).mappings()]
+
+
+def queue(connection: Connection, *, most: int, large: int) -> tuple[list[Waiting], list[Waiting]]:
+    """What waits, in order of acceptance: at most so many small edits, and so many large ones, of more than `large` tokens."""
+    waits, is_large = t.edits.c.status == EditStatus.QUEUED, t.edits.c.tokens > large
+    select = sa.select(t.edits.c.id, t.edits.c.key_digest, t.edits.c.seq, t.edits.c.tokens).where(waits)
+    small, heavy = (
+        [Waiting(*row) for row in connection.execute(select.where(size).order_by(t.edits.c.seq).limit(most))]
+        for size in (sa.not_(is_large), is_large)
+    )
+    return small, heavy
+
+
+def passed(connection: Connection, edit_ids: Collection[str]) -> Passed | None:
+    """Of some edits the newest one's number and what the largest cost; None if none of them is there any more."""
+    select = sa.select(sa.func.max(t.edits.c.seq), sa.func.max(t.edits.c.tokens)).where(t.edits.c.id.in_(edit_ids))
+    newest, most = connection.execute(select).one()
+    return None if newest is None else Passed(newest, most)
+
+
+def tokens_of(connection: Connection, edit_ids: Collection[str]) -> int:
+    """What fits of these edits, each alone, are given."""
+    total = sa.func.coalesce(sa.func.sum(t.edits.c.tokens), 0)
+    return sum(int(connection.execute(sa.select(total).where(t.edits.c.id.in_(some))).scalar_one()) for some in chunks(edit_ids))
 
 
 def counts(connection: Connection) -> dict[str, int]:
@@ -236,11 +268,11 @@ def with_probes(known: EditRequest, request: EditRequest) -> Mapping[str, Any]:
     return probes
 
 
-def add_probes(connection: Connection, edit: Edit, probes: Mapping[str, Any]) -> None:
-    """Give an edit the probes that it lacks of these, which hold its own."""
-    if any(len(probes[kind]) > len(getattr(edit, kind)) for kind in PROBE_KINDS):
-        values = {kind: [_probe_row(probe) for probe in probes[kind]] for kind in PROBE_KINDS}
-        connection.execute(sa.update(t.edits).where(t.edits.c.id == edit.id).values(probes=values, scores_due=True))
+def write_probes(connection: Connection, edit: Edit, tokens: int) -> None:
+    """Write the probes that an edit was told beside its own, and what a fit of it costs with them."""
+    values = {kind: [_probe_row(probe) for probe in getattr(edit, kind)] for kind in PROBE_KINDS}
+    changed = {"probes": values, "scores_due": True, "tokens": tokens}
+    connection.execute(sa.update(t.edits).where(t.edits.c.id == edit.id).values(**changed))
 
 
 def next_to_score(connection: Connection) -> Edit | None:
@@ -260,7 +292,19 @@ def fill_scores(connection: Connection, edit_id: str, scores: Mapping[str, Any])
 def edit_of(row: RowMapping) -> Edit:
     """A row as the domain knows it."""
     probes: dict[str, Any] = {kind: tuple(Probe(**probe) for probe in row["probes"].get(kind, ())) for kind in PROBE_KINDS}
-    same = ("id", "seq", "prompt", "target", "subject", "relation", "ground_truth", "conflict_key", "metadata", "author")
+    same = (
+        "id",
+        "seq",
+        "prompt",
+        "target",
+        "subject",
+        "relation",
+        "ground_truth",
+        "conflict_key",
+        "metadata",
+        "author",
+        "tokens",
+    )
     later = ("created_at", "applied_at", "version", "report", "supersedes", "superseded_by", "error")
     return Edit(
         status=EditStatus(row["status"]),

@@ -13,7 +13,8 @@ from alembic.script.revision import ResolutionError
 from alembic.util import CommandError
 from sqlalchemy.engine import make_url
 
-from service.domain.errors import Unavailable
+from service.domain.errors import Refused, Unavailable
+from service.store.causes import NO_DRIVER, of_connecting, of_the_folder
 
 _one_at_a_time = threading.Lock()  # alembic keeps the context of a run in module globals
 CAUSES = (
@@ -31,13 +32,20 @@ def upgrade(url: str) -> None:
     """Create or upgrade all tables. On Postgres an advisory lock makes concurrent upgrades take turns. Raises Unavailable."""
     parsed = make_url(url)
     if parsed.get_backend_name() == "sqlite" and parsed.database:
-        Path(parsed.database).parent.mkdir(parents=True, exist_ok=True)
+        try:
+            Path(parsed.database).parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise of_the_folder(error, "the folder of the database") from error
     logging.getLogger("alembic.runtime.migration").setLevel(logging.WARNING)
     try:
         with _one_at_a_time:
             command.upgrade(configuration(url), "head")
     except sa.exc.DBAPIError as error:
         raise Unavailable(_sentence(error)) from error
+    except ModuleNotFoundError as error:
+        if error.name != "psycopg":
+            raise
+        raise Refused(NO_DRIVER, field="database_url") from None
     except CommandError as error:
         if not isinstance(error.__cause__, ResolutionError):
             raise
@@ -48,6 +56,8 @@ def upgrade(url: str) -> None:
 
 def _sentence(error: sa.exc.DBAPIError) -> str:
     """Which of the few things it was that an operator can mend; the error itself may quote rows, so no more than its class."""
+    if (cause := of_connecting(error.orig)) is not None:
+        return f"The database cannot be reached: {cause}."
     text = str(error.orig).lower()
     for words, sentence in CAUSES:
         if any(word in text for word in words):

@@ -7,8 +7,10 @@ right.
 import fcntl
 import sqlite3
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -16,13 +18,17 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Engine, make_url
 from sqlalchemy.exc import DBAPIError, InterfaceError, InternalError, OperationalError, SQLAlchemyError
 
-from service.domain.errors import Conflict, Unavailable
+from service.domain.errors import Conflict, Refused, Unavailable
 from service.store import livesets
+from service.store.causes import NO_DRIVER, of_the_folder
+from service.store.clock import Clock, now_of
+from service.store.outage import Outage, Silence
 
 BUSY_S = 10  # longest wait for SQLite's write lock
-STATEMENT_MS = 5_000  # longest statement, and longest wait for a row lock, on Postgres
 POOL = 24  # connections an engine holds at most; more callers wait
 POOL_WAIT_S = 10
+WRITERS = 16  # that hold a connection at the same time; the rest of the pool is for readers
+STUCK_S = 2.0  # without the end of any transaction, after which no further writer waits
 LOCK_NAME = "errata.lock"
 PASSING = (OperationalError, InterfaceError, InternalError, sa.exc.TimeoutError)
 
@@ -40,8 +46,13 @@ class Store:
             reader = writer.execution_options(isolation_level="AUTOCOMMIT")
         memory = {livesets.OPTION: livesets.LiveSets()}
         self._writer, self._reader = writer.execution_options(**memory), reader.execution_options(**memory)
+        self._reading = Outage()
+        self._writing = Outage() if self.is_sqlite else self._reading  # a SQLite file that is locked can still be read
+        self._room = threading.BoundedSemaphore(WRITERS)
+        self._moved_at = time.monotonic()
         self._turn = threading.Lock()
         self._folder_lock: TextIO | None = None
+        self.clock: Callable[[], datetime] = Clock(self._look_at_the_clock)
 
     @property
     def folder(self) -> Path | None:
@@ -49,14 +60,18 @@ class Store:
         return Path(self.url.database).resolve().parent if self.is_sqlite and self.url.database else None
 
     def hold_folder(self) -> None:
-        """Make this process the only server of a SQLite folder, until `close`. Raises Conflict if another one has it.
+        """Make this process the only server of a SQLite folder, until `close`. Raises Conflict if another one has it,
+        Unavailable if it may not be written to.
 
         The kernel gives the lock back when the process ends, however it ends. On Postgres the fence does this work.
         """
         if self.folder is None or self._folder_lock is not None:
             return
-        self.folder.mkdir(parents=True, exist_ok=True)
-        lock = (self.folder / LOCK_NAME).open("a")
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            lock = (self.folder / LOCK_NAME).open("a")
+        except OSError as error:
+            raise of_the_folder(error, "the folder of the database") from error
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
@@ -66,8 +81,8 @@ class Store:
 
     @contextmanager
     def read(self) -> Iterator[Connection]:
-        """Committed rows, each statement for itself: never holds a lock that a writer waits for."""
-        with _faults(), self._reader.connect() as connection:
+        """Committed rows, each statement for itself: never holds a lock that a writer waits for. Raises Unavailable."""
+        with self._reading.attempt(), _faults(), self._reader.connect() as connection:
             yield connection
 
     @contextmanager
@@ -75,7 +90,7 @@ class Store:
         """One transaction: committed at the end of the block, undone if it raises. Raises Unavailable if the database cannot do
         it.
         """
-        with _faults(), self._in_turn(), self._writer.begin() as connection:
+        with self._writing.attempt(), _faults(), self._among_writers(), self._in_turn(), self._writer.begin() as connection:
             yield connection
 
     def scrub(self) -> tuple[str, ...]:
@@ -84,7 +99,7 @@ class Store:
         """
         if not self.is_sqlite:
             return ()
-        with _faults(), self._in_turn():
+        with self._writing.attempt(), _faults(), self._in_turn():
             connection = self._writer.raw_connection()
             try:
                 connection.cursor().execute("VACUUM")
@@ -107,14 +122,33 @@ class Store:
             self._folder_lock.close()
             self._folder_lock = None
 
+    def _look_at_the_clock(self) -> datetime:
+        if self.is_sqlite:
+            return datetime.now(UTC)
+        with self.read() as connection:
+            return now_of(connection)
+
+    @contextmanager
+    def _among_writers(self) -> Iterator[None]:
+        """Wait while there are WRITERS of them, as long as they get on: stuck ones must not take every thread there is."""
+        while not self._room.acquire(timeout=STUCK_S / 4):
+            if time.monotonic() - self._moved_at > STUCK_S:
+                raise Unavailable("The database is busy.")
+        try:
+            yield
+        finally:
+            self._moved_at = time.monotonic()
+            self._room.release()
+
     @contextmanager
     def _in_turn(self) -> Iterator[None]:
         if not self.is_sqlite:
             yield
             return
         if not self._turn.acquire(timeout=BUSY_S):
-            raise Unavailable("The database is busy.")
+            raise Silence("The database is busy.")
         try:
+            self._writing.check()  # who had the turn before may have waited in vain
             yield
         finally:
             self._turn.release()
@@ -132,17 +166,31 @@ def _faults() -> Iterator[None]:
     try:
         yield
     except PASSING as error:
-        raise Unavailable(_sentence(error)) from error
+        raise (Silence if _is_silence(error) else Unavailable)(_sentence(error)) from error
     except DBAPIError as error:
         if error.connection_invalidated:
             raise Unavailable("The database closed the connection.") from error
         raise
 
 
+def _is_silence(error: SQLAlchemyError) -> bool:
+    """Whether whoever asks next will wait as long and in vain: the server does not answer, or another process holds the file."""
+    if isinstance(error, sa.exc.TimeoutError):  # no connection of the pool was given back
+        return True
+    fault = getattr(error, "orig", None)
+    if isinstance(fault, sqlite3.OperationalError):
+        return fault.sqlite_errorcode == sqlite3.SQLITE_BUSY
+    return type(fault).__name__ in ("Silent", "ConnectionTimeout")  # the driver of Postgres need not be installed
+
+
 def _sentence(error: SQLAlchemyError) -> str:
     text = str(getattr(error, "orig", error)).lower()
+    if "did not answer" in text or "connection timeout" in text:
+        return "The database does not answer."
     if "full" in text or "no space" in text:
         return "The database has no space left."
+    if "readonly" in text:
+        return "The database may not be written to."
     if "timeout" in text or "locked" in text or "busy" in text:
         return "The database is busy."
     return "The database cannot be reached."
@@ -175,13 +223,8 @@ def _sqlite_engine(url: sa.URL, *, writes: bool) -> Engine:
 
 
 def _postgres_engine(url: sa.URL) -> Engine:
-    timeouts = f"-c statement_timeout={STATEMENT_MS} -c lock_timeout={STATEMENT_MS} -c idle_in_transaction_session_timeout=30000"
-    return sa.create_engine(
-        url.set(drivername="postgresql+psycopg"),
-        connect_args={"options": timeouts, "connect_timeout": 5, "application_name": "errata"},
-        pool_size=POOL,
-        max_overflow=0,
-        pool_timeout=POOL_WAIT_S,
-        pool_pre_ping=True,
-        pool_recycle=1800,
-    )
+    try:
+        from service.store.postgres import postgres_engine  # its driver is an extra of the package
+    except ImportError:
+        raise Refused(NO_DRIVER, field="database_url") from None
+    return postgres_engine(url, pool=POOL, pool_wait_s=POOL_WAIT_S)

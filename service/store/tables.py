@@ -95,6 +95,7 @@ edits = sa.Table(
     sa.Column("retract_asked_at", Moment),  # set and still live: a refit takes it out
     sa.Column("retracted_by", sa.Text),
     sa.Column("restore_previous", sa.Boolean, nullable=False),
+    sa.Column("tokens", sa.Integer, nullable=False, server_default="0"),  # what a fit is given; 0: nobody counted
     one_of("status", EditStatus),
     one_of("method", Method),
     sa.CheckConstraint("status NOT IN ('applied', 'consolidated') OR version IS NOT NULL", name="live_has_version"),
@@ -242,6 +243,7 @@ idempotency_keys = sa.Table(
     metadata,
     sa.Column("author", sa.String(255), primary_key=True),
     sa.Column("key", sa.String(255), primary_key=True),
+    sa.Column("call", sa.String(16), nullable=False, server_default="edits"),  # what it came to first, and stands for
     sa.Column("body_hash", sa.String(64), nullable=False),
     sa.Column("answer", sa.JSON, nullable=False),
     sa.Column("created_at", Moment, nullable=False),

@@ -115,11 +115,13 @@ def _naming(
     return iter(found)
 
 
-def _forget_keys(connection: Connection, edit_ids: Collection[str]) -> int:
-    """Take ids out of what idempotency keys were answered with. The keys stay, for a batch may be sent again."""
-    gone, rows, keys = set(edit_ids), 0, t.idempotency_keys.c
-    for row in _naming(connection, keys.answer, edit_ids, keys.author, keys.key):
-        rows += idempotency.forget(connection, author=row.author, key=row.key, edit_ids=gone)
+def _forget_keys(connection: Connection, ids: Collection[str]) -> int:
+    """Take ids of edits or evaluations out of what idempotency keys were answered with. The keys stay, for a batch may be sent
+    again.
+    """
+    gone, rows, keys = set(ids), 0, t.idempotency_keys.c
+    for row in _naming(connection, keys.answer, ids, keys.author, keys.key):
+        rows += idempotency.forget(connection, author=row.author, key=row.key, ids=gone)
     return rows
 
 
@@ -127,7 +129,8 @@ def _delete_evals(connection: Connection, edit_ids: Collection[str], found: Coll
     going = dict.fromkeys(found)
     for column in (t.evals.c.request, t.evals.c.result, t.evals.c.outcomes):
         going |= dict.fromkeys(eval_id for (eval_id,) in _naming(connection, column, edit_ids, t.evals.c.id))
-    return sum(connection.execute(sa.delete(t.evals).where(t.evals.c.id.in_(some))).rowcount for some in chunks(going))
+    rows = _forget_keys(connection, going)
+    return rows + sum(connection.execute(sa.delete(t.evals).where(t.evals.c.id.in_(some))).rowcount for some in chunks(going))
 
 
 def _forget_in_jobs(connection: Connection, edit_ids: Collection[str]) -> int:

@@ -173,6 +173,22 @@ def test_more_than_a_thousand_edits_are_refused(server: Live) -> None:
     assert response.json()["errors"][0]["field"] == "edits"
 
 
+def test_an_edit_that_would_hold_the_editor_for_long_is_refused_with_the_figure_that_is_allowed(server: Live) -> None:
+    """Legal in each of its texts: it is their sum that costs."""
+    before = count(server)
+    costly = {"prompt": "m" * 90, "target": "red", "rephrases": [f"{n:02} is what " + "m" * 80 for n in range(64)]}
+    light = {"prompt": fresh_prompt(), "target": "red"}
+
+    alone = server.client.post("/edits", json=costly)
+    among = server.client.post("/edits/batch", json={"edits": [light, costly]})
+
+    assert (alone.status_code, among.status_code) == (422, 422)
+    assert alone.json()["errors"][0]["field"] == "rephrases"
+    assert among.json()["errors"][0]["field"] == "edits[1].rephrases"
+    assert str(server.parts.settings.limits.edit_tokens) in alone.text
+    assert count(server) == before
+
+
 def test_the_list_is_read_page_by_page_without_gaps(server: Live) -> None:
     batch = [{"prompt": fresh_prompt(), "target": "red", "method": "locft"} for _ in range(7)]
     items = server.client.post("/edits/batch", json={"edits": batch}).json()["items"]

@@ -9,8 +9,10 @@ from typing import Any
 
 import httpx
 import pytest
+import torch
 
 from tests.api.live import Live, live, tiny_settings
+from tests.builders import save_model
 from tests.servers import postgres_database, redis_prefix
 
 
@@ -209,6 +211,31 @@ def test_health_and_model_say_what_is_served(server: Live) -> None:
     )
     assert (model["fingerprint"], model["context"]) == (server.parts.base.fingerprint, server.parts.base.context)
     assert model["surfaces"] == ["raw", "chat"]
+
+
+def test_a_model_replaced_on_disk_is_said_while_the_server_goes_on(tmp_path: Path) -> None:
+    folder = save_model(tmp_path / "model")
+    with live(tiny_settings(folder, tmp_path / "data")) as server:
+        before = server.ask("The capital of Australia is")
+        save_model(folder, seed=1)
+        server.parts.seal.check_files()
+
+        ready = server.client.get("/health/ready")
+        assert (ready.status_code, ready.json()["status"]) == (200, "degraded")
+        assert server.client.get("/model").json()["degraded"] == ready.json()["checks"]["files"] == server.parts.seal.note
+        assert server.ask("The capital of Australia is") == before
+
+
+def test_weights_changed_in_memory_are_refused_to_serve(fresh: Live) -> None:
+    with torch.no_grad():
+        next(iter(fresh.parts.base.model.parameters())).view(-1)[0] += 1
+    fresh.parts.seal.check_memory()
+
+    answer = fresh.client.post("/generate", json={"prompt": "x", "max_new_tokens": 2})
+    assert (answer.status_code, answer.headers["retry-after"]) == (503, "30")
+    assert "restart" in answer.json()["detail"]
+    ready = fresh.client.get("/health/ready")
+    assert (ready.status_code, ready.json()["checks"]["weights"]) == (503, fresh.parts.seal.broken)
 
 
 def test_a_server_whose_database_is_gone_is_not_ready(fresh: Live, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -101,6 +101,16 @@ def test_every_parameter_is_described(operation: dict[str, Any]) -> None:
         assert parameter.get("description") or parameter["schema"].get("description"), parameter["name"]
 
 
+def test_every_call_that_changes_something_by_post_may_be_repeated_under_a_key() -> None:
+    for path, methods in DOCUMENT["paths"].items():
+        if "post" not in methods or path == "/generate":
+            continue
+        (key,) = (one for one in methods["post"]["parameters"] if one["name"] == "Idempotency-Key")
+        assert (key["in"], key["required"]) == ("header", False), path
+        good = {status: answer for status, answer in methods["post"]["responses"].items() if status.startswith("2")}
+        assert all("Idempotency-Replayed" in answer["headers"] for answer in good.values()), path
+
+
 def test_no_shape_of_the_framework_s_own_errors_is_left() -> None:
     assert "HTTPValidationError" not in SCHEMAS
     assert "ProblemOut" in SCHEMAS

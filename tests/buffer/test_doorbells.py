@@ -1,5 +1,6 @@
 """What a doorbell promises, in process and on Redis alike; and what Redis' absence may cost."""
 
+import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -159,6 +160,27 @@ def test_a_redis_that_dies_costs_little_and_is_used_again_when_it_is_back(monkey
     assert rung_in_s < 1.0
     assert own_is_heard
     assert others_are_heard
+
+
+def test_a_redis_that_is_frozen_costs_no_request_and_this_process_is_still_heard() -> None:
+    with private_redis() as (url, process):
+        doorbell = RedisDoorbell(url)
+        asked: list[object] = []
+        entries = doorbell._entries
+        doorbell._entries = lambda wait_s: asked.append(wait_s) or entries(wait_s)  # type: ignore[method-assign,func-returns-value]
+        assert not doorbell.wait(0.01)
+        process.send_signal(signal.SIGSTOP)
+        try:
+            doorbell.wait(0.01)  # finds out
+            asked.clear()
+            for _ in range(10):
+                doorbell.ring("e")
+                assert doorbell.wait(1.0)
+        finally:
+            process.send_signal(signal.SIGCONT)
+        doorbell.close()
+
+    assert asked == []  # each would have kept the worker from its rings for more than a second
 
 
 def test_a_redis_that_went_away_and_forgot_everything_is_used_again() -> None:

@@ -58,7 +58,12 @@ class House:
         self.swaps: list[Published] = []
         follower = Follower(self.store, overlays, self.swaps.append)
         self.parts = Parts(
-            store=self.store, overlays=overlays, editors=self.ledger.editors(), follower=follower, settings=self.settings
+            store=self.store,
+            overlays=overlays,
+            editors=self.ledger.editors(),
+            follower=follower,
+            settings=self.settings,
+            clock=self.store.clock,
         )
         self.opened: Opened = open_head(self.parts)
         self.worker = Worker(self.parts, alone=alone)
@@ -72,10 +77,10 @@ class House:
     def close(self) -> None:
         self.store.close()
 
-    def post(self, *facts: tuple[str, str], method: str = "auto", author: str = "ann") -> list[Edit]:
-        """Submit edits given as (prompt, target), in one batch."""
+    def post(self, *facts: tuple[str, str], method: str = "auto", author: str = "ann", tokens: int = 0) -> list[Edit]:
+        """Submit edits given as (prompt, target), in one batch; each is said to cost so many tokens."""
         requests = [EditRequest(prompt=prompt, target=target, method=method) for prompt, target in facts]  # type: ignore[arg-type]
-        return list(submit(self.store, requests, author=author).edits)
+        return list(submit(self.store, requests, author=author, weigh=lambda request, at: tokens).edits)
 
     def live(self, *facts: tuple[str, str]) -> list[Edit]:
         """Submit edits one by one and apply each."""

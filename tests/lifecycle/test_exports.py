@@ -13,7 +13,7 @@ from service.lifecycle.jobs import cancel_job
 from service.lm.overlay import Overlay
 from service.store import jobs, versions
 from service.store.jobs import Job
-from tests.builders import make_base
+from tests.builders import make_adapter, make_base
 from tests.lifecycle.house import House, job_of, new_house
 
 
@@ -62,11 +62,29 @@ def test_an_export_is_written_once_and_says_where_it_is(house: House, exports: E
         "digest": head.digest,
         "version": head.number,
         "window": 1,
+        "warning": None,  # the ledger's overlays are not exported here, and neither is a window of theirs
     }
     said = json.loads((folder / "errata.json").read_text())
     assert (said["version"], said["digest"], said["live"], said["window"]) == (head.number, head.digest, [edit.id], 1)
     assert done.log[0]["message"] == "begun"
     assert {"export.requested", "export.done"} <= set(house.event_types())
+
+
+def test_an_export_with_a_window_warns_in_its_job_how_many_edits_the_weights_lack(
+    house: House, exports: Exports, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    house.post(("p", "t"), ("q", "u"))
+    house.worker.settle()
+    monkeypatch.setattr(house.parts.overlays, "of", lambda version: Overlay({}, make_adapter()))
+    job = ask(house, exports, name="friday")
+
+    exports.step()
+
+    done = job_of(house, job)
+    assert done.result is not None
+    assert "lack 2 of its 2 edits" in done.result["warning"] and "consolidate" in done.result["warning"]
+    assert done.result["warning"] == done.log[-1]["message"]
+    assert done.result["warning"] in (exports.folder / "friday" / "README.md").read_text()
 
 
 @pytest.mark.parametrize("name", ["", ".", "..", "../x", "a/b", "A", "ü", "-a", ".a", "a" * 65, "a\n", "a\x00"])

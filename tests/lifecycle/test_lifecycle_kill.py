@@ -23,7 +23,8 @@ from tests.servers import postgres_database
 
 Story = tuple[tuple[str, ...], tuple[str, ...], str | None]
 STORY = [(("a", "1"), ("b", "2")), (("c", "3"),), (("a", "4"),)]
-POINTS = sorted(point for point in faults.POINTS if not point.startswith("purge."))  # those have a test of their own
+ELSEWHERE = ("purge.", "revoke.")  # these have tests of their own
+POINTS = sorted(point for point in faults.POINTS if not point.startswith(ELSEWHERE))
 LATER = ["submit.after_commit:2", "publish.before_commit:2", "publish.after_commit:3", "publish.after_save:3", "fit.middle:3"]
 
 

@@ -1,12 +1,14 @@
 """A dead worker's lease is not waited for; a living one's is."""
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from service.lifecycle.owner import is_dead, owner_name
 from service.store import heads
+from service.worker import Worker
 from tests.lifecycle.house import House, new_house
 
 
@@ -59,3 +61,18 @@ def test_the_lease_of_a_living_worker_is_waited_for(house: House) -> None:
 
     assert house.worker.fence is None
     assert house.statuses(made) == ["queued"]
+
+
+def test_a_worker_whose_base_is_damaged_leaves_the_work_to_another(house: House) -> None:
+    sound = [True]
+    worker = Worker(replace(house.parts, is_sound=lambda: sound[0]))
+    worker.settle()
+    assert worker.fence is not None
+    made = house.post(("a", "1"))
+    sound[0] = False
+
+    worker.settle()
+
+    assert (worker.fence, house.statuses(made)) == (None, ["queued"])
+    house.worker.settle()
+    assert house.statuses(made) == ["applied"]

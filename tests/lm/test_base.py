@@ -7,8 +7,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from service.domain.errors import Corrupt, Refused, ServiceError
+from service.domain.errors import Corrupt, Refused, ServiceError, Unavailable
 from service.lm.base import load_base
+from service.lm.files import fingerprint_of
 from service.lm.overlay import logits, view
 from service.lm.prompts import collate
 from tests.builders import FAMILIES, make_base, make_rows, save_model
@@ -84,6 +85,46 @@ def test_the_fingerprint_is_the_same_for_a_copy_and_differs_by_a_weight_or_the_t
     config = json.loads((folder / "tokenizer_config.json").read_text())
     (folder / "tokenizer_config.json").write_text(json.dumps({**config, "extra": 1}))
     assert load_base(str(folder)).fingerprint not in (original, changed)
+
+
+def test_what_is_written_over_the_weights_after_loading_changes_no_answer(folder: Path) -> None:
+    base = load_base(str(folder), device="cpu")
+    batch = collate(base, make_rows(base, [(4, 2)]))
+    before = logits(view(base), batch)
+
+    with (folder / "model.safetensors").open("r+b") as file:  # as `cp other.safetensors model.safetensors` does
+        size = file.seek(0, 2)
+        file.seek(size // 4)
+        file.write(b"\x3f" * (size - size // 4))
+
+    torch.testing.assert_close(logits(view(base), batch), before, rtol=0, atol=0)
+
+
+def test_no_file_of_the_model_stays_mapped_so_that_cutting_one_ends_no_process(folder: Path) -> None:
+    base = load_base(str(folder), device="cpu")
+
+    assert str(folder) not in Path("/proc/self/maps").read_text()
+    assert base.model is not None
+
+
+def test_tied_tensors_stay_one_tensor(tmp_path: Path) -> None:
+    base = load_base(str(save_model(tmp_path, tie_word_embeddings=True)), device="cpu")
+    assert base.model.get_output_embeddings().weight is base.model.get_input_embeddings().weight
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "tokenizer.json", "config.json"])
+def test_a_file_that_changes_while_it_is_read_is_noticed(name: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from service.lm import base as module
+
+    def fingerprint_then_write(of: Path) -> str:
+        found = fingerprint_of(of)
+        data = (of / name).read_bytes()
+        (of / name).write_bytes(data)
+        return found
+
+    monkeypatch.setattr(module, "fingerprint_of", fingerprint_then_write)
+    with pytest.raises(Unavailable, match="changed while"):
+        load_base(str(folder), device="cpu")
 
 
 def test_code_beside_the_weights_is_refused_by_file_name(folder: Path) -> None:

@@ -7,17 +7,19 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from service.atlas import weights_path
-from service.domain.errors import Conflict, Unavailable
+from service.domain.errors import Conflict, Refused, Unavailable
 from service.lm.base import Base, load_base
 from service.lm.blocks import Location
 from service.lm.export import read_manifest, write_export
+from service.lm.export_card import WEIGHTS, warning_of
 from service.lm.files import model_folder
 from service.lm.load_errata import load
 from service.lm.overlay import EMPTY, Overlay, view
@@ -217,6 +219,62 @@ def test_an_export_with_a_window_is_not_served_without_it(tmp_path: Path) -> Non
         model_folder(str(tmp_path / "out"))
 
 
+@pytest.mark.parametrize("auto", [AutoModelForCausalLM, AutoConfig])
+def test_from_pretrained_refuses_an_export_with_a_window_and_names_the_loader(auto: Any, tmp_path: Path) -> None:
+    write_export(make_base("llama"), Overlay({}, make_adapter()), tmp_path / "out", manifest={})
+
+    with pytest.raises(ValueError, match=r"load_errata\.py"):
+        auto.from_pretrained(tmp_path / "out")
+
+
+def test_a_class_that_asks_for_no_model_type_finds_no_weights_in_an_export_with_a_window(tmp_path: Path) -> None:
+    base = make_base("llama")
+    write_export(base, Overlay({}, make_adapter()), tmp_path / "out", manifest={})
+
+    with pytest.raises(OSError, match=r"model\.safetensors"):
+        type(base.model).from_pretrained(tmp_path / "out")
+
+
+def test_the_bare_weights_of_an_export_with_a_window_are_no_base_model_either(tmp_path: Path) -> None:
+    write_export(make_base("llama"), Overlay({}, make_adapter()), tmp_path / "out", manifest={})
+
+    with pytest.raises(Refused, match="--consolidate"):
+        model_folder(str(tmp_path / "out" / WEIGHTS))
+
+
+@pytest.mark.parametrize(
+    ("window", "taken_back", "said"),
+    [
+        (2, 0, "lack 2 of its 3 edits:"),
+        (2, 1, "lack 2 of its 3 edits, and the taking back of 1:"),
+        (0, 1, "lack the taking back of 1 edit:"),
+    ],
+)
+def test_the_card_of_an_export_with_a_window_warns_and_says_how_to_load_it(
+    window: int, taken_back: int, said: str, tmp_path: Path
+) -> None:
+    warning = warning_of(window, 3, taken_back)
+    manifest = {"version": 4, "base": "tiny", "live": ["a", "b", "c"], "beside": window, "warning": warning}
+
+    write_export(make_base("llama"), Overlay({}, make_adapter()), tmp_path / "out", manifest=manifest)
+
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert said in card and "consolidate" in warning
+    assert f"| edits in the weights | {3 - window} |" in card and f"| edits **not** in the weights | {window} |" in card
+    assert "from load_errata import load" in card and "--consolidate" in card
+
+
+def test_the_card_of_an_export_without_a_window_says_that_the_weights_hold_everything(tmp_path: Path) -> None:
+    manifest = {"version": 4, "base": "tiny", "live": ["a", "b"], "beside": 0, "warning": None, "digest": None}
+
+    write_export(make_base("gemma2"), EMPTY, tmp_path / "out", manifest=manifest)
+
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert "Every edit is in the weights" in card and "| edits in the weights | 2 |" in card
+    assert 'attn_implementation="eager"' in card
+    assert "load_errata" not in card
+
+
 def test_everything_that_ends_an_answer_here_ends_it_there(tmp_path: Path) -> None:
     model = make_model("llama")
     model.generation_config.eos_token_id = 7  # the checkpoint names another end than the tokenizer does
@@ -324,7 +382,7 @@ def test_forward_passes_by_hand_take_all_they_are_given_for_the_prompt_unless_to
 
     from service.lm.load_errata import attach
 
-    model = AutoModelForCausalLM.from_pretrained(tmp_path / "out").eval()
+    model = AutoModelForCausalLM.from_pretrained(tmp_path / "out" / WEIGHTS).eval()
     put = attach(model, tmp_path / "out")
     with torch.no_grad(), put.prompt_of(6):
         told = model(input_ids=batch.ids).logits

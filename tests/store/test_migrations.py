@@ -2,14 +2,17 @@
 
 import shutil
 import sqlite3
+import sys
 from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
 from alembic import command
 
-from service.domain.errors import Unavailable
-from service.store import migrate
+from service.domain.errors import KeyReused, Refused, Unavailable
+from service.store import idempotency, migrate
+from service.store.causes import of_connecting
+from service.store.idempotency import Keyed
 from service.store.session import Store
 from tests.store.stores import KINDS, database, founded
 
@@ -108,6 +111,70 @@ def test_an_upgrade_says_that_the_file_is_no_database(tmp_path: Path) -> None:
 
     with pytest.raises(Unavailable, match="damaged or no database"):
         migrate.upgrade(f"sqlite:///{tmp_path}/errata.db")
+
+
+def test_a_database_that_does_not_exist_is_not_taken_for_a_damaged_one(tmp_path: Path) -> None:
+    with database("postgres", tmp_path) as url, pytest.raises(Unavailable, match="does not exist: make it") as caught:
+        migrate.upgrade(f"{url}_not_there")
+    assert "_not_there" not in caught.value.message
+
+
+@pytest.mark.parametrize(
+    ("said", "understood"),
+    [
+        ('FATAL:  password authentication failed for user "ann"', "refuses the user or the password"),
+        ('FATAL:  role "ann" does not exist', "refuses the user or the password"),
+        ('FATAL:  no pg_hba.conf entry for host "10.0.0.1", user "ann"', "connections from this machine"),
+        ("failed to resolve host 'db': [Errno -2] Name or service not known", "host of database_url is not known"),
+        ('connection to server at "127.0.0.1", port 1 failed: Connection refused', "nothing listens"),
+        ("connection timeout expired", "does not answer"),
+        ("FATAL:  sorry, too many clients already", "no connection left"),
+        ("FATAL:  the database system is starting up", "try again in a moment"),
+        ('invalid connection option "foo"', "an option that is not known"),
+        ('relation "edits" does not exist', None),
+        ("no such table: edits", None),
+    ],
+)
+def test_why_no_connection_came_to_be_is_said_in_our_own_words(said: str, understood: str | None) -> None:
+    found = of_connecting(RuntimeError(said))
+    assert found is understood if understood is None or found is None else understood in found
+
+
+def test_a_host_that_is_not_known_is_said(tmp_path: Path) -> None:
+    with pytest.raises(Unavailable, match="host of database_url is not known"):
+        migrate.upgrade("postgresql://ann:secret@no-such-host.invalid/errata")
+
+
+def test_without_the_driver_it_is_said_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "psycopg", None)
+    for name in ("service.store.postgres",):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    for open_it in (Store, migrate.upgrade):
+        with pytest.raises(Refused, match="pip install"):
+            open_it("postgresql://ann@127.0.0.1/errata")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_key_from_before_keys_named_their_call_still_stands_for_its_edits(kind: str, tmp_path: Path) -> None:
+    key = "INSERT INTO idempotency_keys (author, key, body_hash, answer, created_at) VALUES ('ann', 'k', 'h', '{}', '2026-01-02')"
+    with database(kind, tmp_path) as url:
+        command.upgrade(migrate.configuration(url), "0003")
+        store = Store(url)
+        with store.write() as connection:
+            connection.execute(sa.text(key.replace("{}", '{"edits"\\:[["edit-1",false]]}')))
+
+        migrate.upgrade(url)
+
+        with store.read() as connection:
+            answer = idempotency.recall(connection, Keyed("ann", "edits", "k", "h"))
+            with pytest.raises(KeyReused):
+                idempotency.recall(connection, Keyed("ann", "rollback", "k", "h"))
+        with store.write() as connection:  # a server of the release before, beside this one
+            connection.execute(sa.text(key.replace("'k'", "'k2'")))
+            assert idempotency.recall(connection, Keyed("ann", "edits", "k2", "h")) == {}
+        store.close()
+
+    assert answer == {"edits": [["edit-1", False]]}
 
 
 @pytest.mark.parametrize("kind", KINDS)

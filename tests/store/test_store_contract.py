@@ -20,7 +20,7 @@ from service.domain.liveset import Carrier, LiveItem, LiveSet, Role
 from service.domain.transitions import ALLOWED
 from service.domain.version import Version, VersionKind, VersionStatus
 from service.lifecycle.submit import submit
-from service.store import edits, events, heads, jobs, migrate, session, summaries, versions
+from service.store import edits, events, heads, jobs, migrate, postgres, session, summaries, versions
 from service.store import tables as t
 from service.store.edits import Change
 from service.store.heads import FenceLost
@@ -485,7 +485,7 @@ def test_a_database_that_is_away_is_unavailable(tmp_path: Path) -> None:
 
 
 def test_a_row_lock_held_too_long_is_unavailable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(session, "STATEMENT_MS", 200)
+    monkeypatch.setattr(postgres, "STATEMENT_MS", 200)
     with founded("postgres", tmp_path) as store, store.write() as holder:
         heads.lock(holder)
         with pytest.raises(Unavailable), store.write() as connection:

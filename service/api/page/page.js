@@ -34,9 +34,10 @@ function say(where, text, className = where.className) {
 
 /**
  * Show items as the rows of a table, one row an item by its id. `cellsOf` gives texts; `actionOf` what a button in the last
- * cell does, as {name, label, run}, or nothing.
+ * cell does, as {name, label, run}, or nothing. A cell knows its column's name, for screens on which there are no columns.
  */
 function showRows(body, items, idOf, cellsOf, actionOf) {
+  const names = [...body.parentElement.tHead.rows[0].cells].map((cell) => cell.textContent);
   const left = new Map([...body.rows].map((row) => [row.dataset.id, row]));
   items.forEach((item, place) => {
     const id = String(idOf(item));
@@ -45,7 +46,11 @@ function showRows(body, items, idOf, cellsOf, actionOf) {
     row.dataset.id = id;
     if (body.rows[place] !== row) body.insertBefore(row, body.rows[place]);
     const cells = cellsOf(item);
-    cells.forEach((text, column) => say(row.cells[column] ?? row.insertCell(), text));
+    cells.forEach((text, column) => {
+      const cell = row.cells[column] ?? row.insertCell();
+      cell.dataset.name = names[column];
+      say(cell, text);
+    });
     row.className = item.status === "failed" ? "bad" : "";
     if (actionOf) showAction(row.cells[cells.length] ?? row.insertCell(), actionOf(item));
   });

@@ -116,7 +116,9 @@ class JobOut(Out):
     author: str
     version: int | None = Field(description="the version it published")
     request: dict[str, Any] | None = Field(description="what an export was asked for")
-    result: dict[str, Any] | None = Field(description="what came of it, such as an export's path, files and bytes")
+    result: dict[str, Any] | None = Field(
+        description="what came of it, such as an export's path, files and bytes; `warning` where its weights lack edits"
+    )
     log: list[LogLine] = Field(description="its course, oldest first")
     error: str | None = Field(description="why it failed")
     created_at: datetime

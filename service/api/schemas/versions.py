@@ -242,7 +242,10 @@ class ModelOut(Out):
     drift: dict[str, Any] | None = Field(description=DRIFT)
     measured: Measured
     waiting: int = Field(description="edits queued or being applied")
-    degraded: str | None = Field(description="why an older version answers than the rows name, if one does")
+    degraded: str | None = Field(
+        description="what somebody should look at, if there is something: an older version answers than the rows name, or the"
+        " model's files on disk are no longer those that are served"
+    )
 
 
 def _block(use: UseOfBlock) -> BlockOut:

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from service.editors.answers import answered
 from service.editors.baft.basis import TrainedAdapter, fresh
+from service.editors.baft.looks import gates
 from service.editors.baft.material import Material, Runs, gather
 from service.editors.baft.objective import by_edit, commit_balance
 from service.editors.baft.passes import Pass
@@ -57,9 +58,9 @@ def fit_baft(
     items = [*new, *window]
     runs = Runs(view_of(Overlay(parent.tensors)), min(blocks), settings.last, cached, hooks)
     material = gather(runs, items, len(new), settings=settings, neutral=neutral, generator=generator)
-    fit = _Fit(runs.view, items, len(new), material, adapter, settings)
+    fit = _Fit(runs.view, items, len(new), material, adapter, settings, hooks)
     missed = fit.lost(adapter.interventions, material.fresh)
-    after, traces, lost = fit.run(generator, hooks)
+    after, traces, lost = fit.run(generator)
     overlay = Overlay(parent.tensors, Adapter(after, fit.balance(after), settings.last))
     spent = {"milliseconds": int((time.monotonic() - started) * 1000), "fitted_together": len(new)}
     reports = fit.reports(after, traces, lost, missed, spent)
@@ -89,8 +90,9 @@ class _Fit:
     material: Material
     start: Adapter
     settings: BaftSettings
+    hooks: Hooks
 
-    def run(self, generator: torch.Generator, hooks: Hooks) -> tuple[dict[int, Intervention], list[Trace], set[int]]:
+    def run(self, generator: torch.Generator) -> tuple[dict[int, Intervention], list[Trace], set[int]]:
         """Attempts until every literal row is answered: each goes on from the last, longer, with the lost rows in every step.
 
         Gives the interventions, how each attempt went, and the items that are lost even then.
@@ -100,7 +102,7 @@ class _Fit:
         focus: set[int] = set()
         for number in range(self.settings.attempts):
             attempt = Attempt(self.material, self.start.balance, self.settings, self._rates(number), generator, focus)
-            traces.append(attempt.run(trained, hooks))
+            traces.append(attempt.run(trained, self.hooks))
             after = trained.frozen() if sum(trace.steps for trace in traces) else after
             if not _are_finite(after):
                 raise FitFailed("the fit met numbers that are not finite, and nothing of it was kept")
@@ -122,7 +124,7 @@ class _Fit:
     def lost(self, interventions: Interventions, rows: int | None = None) -> set[int]:
         """Items with a literal row, on whatever surface, that is not answered greedily; of all, or of the first so many rows."""
         literal = [index for index, row in enumerate(self.material.asked[:rows]) if row.literal]
-        missing = unanswered(self.material, literal, interventions, _is_answered, self.settings.rows)
+        missing = unanswered(self.material, literal, interventions, _is_answered, self.settings.rows, self.hooks)
         return {self.material.asked[index].item for index in missing}
 
     def balance(self, interventions: Interventions) -> dict[int, Balance]:
@@ -130,10 +132,9 @@ class _Fit:
         past = self.start.balance
         if self.settings.gate == "none" or not self.material.fresh:
             return dict(past)
-        with torch.no_grad():
-            seen = self.material.asked_passes(range(self.material.fresh), interventions, record=True)
-        edits = torch.tensor([row.item for row in self.material.asked[: self.material.fresh]], device=seen.labels.device)
-        return {block: commit_balance(past.get(block), by_edit(weights, edits)) for block, weights in seen.weights.items()}
+        seen = gates(self.material, range(self.material.fresh), interventions)
+        edits = torch.tensor([row.item for row in self.material.asked[: self.material.fresh]], device=self.view.base.device)
+        return {block: commit_balance(past.get(block), by_edit(weights, edits)) for block, weights in seen.items()}
 
     def reports(
         self,

@@ -7,15 +7,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-import torch
 from torch import Tensor
 
 from service.editors.baft.objective import position_means
+from service.editors.baft.prepared import Prepared, joined, prepare
 from service.editors.protocol import Hooks
 from service.lm.intervention import Intervention
 from service.lm.overlay import Recording, View, logits
 from service.lm.prompts import Row, collate
-from service.lm.resume import Prefilled, concatenated, prefill, resume
+from service.lm.resume import Prefilled, resume
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,20 +57,20 @@ class PlainPasses:
 
     def places(self) -> Tensor:
         if not self._rows:
-            return _places(None)
-        return _places(prefilled(self._view, self._rows, at=self._at, last=self._last, hooks=self._hooks))
+            return Prepared(()).positions()
+        return prepare(self._view, self._rows, at=self._at, last=self._last, hooks=self._hooks).positions()
 
 
 class CachedPasses:
     """What no intervention reaches is computed once; a call runs the blocks above the first intervened one over the row ends."""
 
     def __init__(
-        self, view: View, rows: Sequence[Row], *, at: int, last: int, hooks: Hooks, more: Prefilled | None = None
+        self, view: View, rows: Sequence[Row], *, at: int, last: int, hooks: Hooks, more: Prepared | None = None
     ) -> None:
+        """`more` are rows prepared before; they stand behind the others."""
         self._view = view
-        parts = [prefilled(view, rows, at=at, last=last, hooks=hooks)] if rows else []
-        parts += [] if more is None else [more]  # rows prepared before, behind the others
-        self._whole = concatenated(parts) if parts else None
+        own = [prepare(view, rows, at=at, last=last, hooks=hooks)] if rows else []
+        self._whole = joined([*own, *([] if more is None else [more])])
         self._selected: tuple[tuple[int, ...], Prefilled] | None = None
 
     def __call__(self, chosen: Sequence[int], interventions: Mapping[int, Intervention], *, record: bool = False) -> Pass:
@@ -79,23 +79,10 @@ class CachedPasses:
         return Pass(seen.final, seen.logits, seen.labels, seen.row_of, weights)
 
     def places(self) -> Tensor:
-        return _places(self._whole)
+        return self._whole.positions()
 
     def _select(self, chosen: tuple[int, ...]) -> Prefilled:
         """The chosen rows; most fits choose the same ones in every step, so the last choice is kept."""
-        assert self._whole is not None
         if self._selected is None or self._selected[0] != chosen:
             self._selected = (chosen, self._whole.select(chosen))
         return self._selected[1]
-
-
-def prefilled(view: View, rows: Sequence[Row], *, at: int, last: int, hooks: Hooks) -> Prefilled:
-    """Prepares rows, at least one, some at a time."""
-    return concatenated([prefill(view, part, at=at, last=last) for part in hooks.parts(rows)])
-
-
-def _places(whole: Prefilled | None) -> Tensor:
-    if whole is None:
-        return torch.zeros(0, 0)
-    ends = (whole.positions & ~whole.suffix.targets).unsqueeze(-1).to(whole.entering.dtype)  # (B, S, 1)
-    return ((whole.entering * ends).sum(1) / ends.sum(1).clamp(min=1)).float()

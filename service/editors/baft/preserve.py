@@ -27,7 +27,7 @@ class Preserved:
     def __init__(self, runs: Runs, rows: Sequence[Row], passes: Passes) -> None:
         self._view, self._passes = runs.view, passes
         self._finals: list[Tensor] = []
-        for chosen in runs.hooks.parts(range(len(rows))):
+        for chosen in runs.hooks.parts(range(len(rows)), lambda at: len(rows[at])):
             with torch.no_grad():
                 seen = passes(chosen, {})
             self._finals += [seen.final[seen.row_of == index] for index in range(len(chosen))]

@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from service.editors.baft.passes import CachedPasses, Passes, PlainPasses, prefilled
+from service.editors.baft.passes import CachedPasses, Passes, PlainPasses
+from service.editors.baft.prepared import prepare
 from service.editors.neutral import Neutral
 from service.editors.protocol import Hooks
 from service.lm.overlay import View
@@ -33,7 +34,7 @@ class Runs:
             return self.passes([*rows, *settled])
         prepared = neutral.ready(
             ("settled", self.view.tensors_digest, self.at, self.last, tuple(settled)),
-            lambda: prefilled(self.view, settled, at=self.at, last=self.last, hooks=self.hooks),
+            lambda: prepare(self.view, settled, at=self.at, last=self.last, hooks=self.hooks),
             keep=_SETTLED_KEPT,
         )
         return CachedPasses(self.view, rows, at=self.at, last=self.last, hooks=self.hooks, more=prepared)

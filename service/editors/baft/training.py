@@ -6,10 +6,10 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn.functional import cross_entropy
 
 from service.editors.answers import least_leads
 from service.editors.baft.basis import TrainedAdapter
+from service.editors.baft.looks import Seen, look
 from service.editors.baft.material import Material
 from service.editors.baft.objective import balance_term, by_edit, layer_mean, margin_term, rescaled
 from service.editors.baft.passes import Pass
@@ -17,6 +17,7 @@ from service.editors.baft.settings import BaftSettings
 from service.editors.protocol import Hooks
 from service.editors.terms import edit_loss, finite
 from service.lm.intervention import Balance, Intervention
+from service.lm.pieces import pieces
 
 Interventions = Mapping[int, Intervention]
 
@@ -62,10 +63,10 @@ class Attempt:
             fresh, replayed = next(batches)
             interventions = trained.now()
             record = self.settings.balance != "none" or self.material.unrelated is not None
-            seen = self.material.asked_passes([*fresh, *replayed], interventions, record=record)
+            seen = look(self.material, [*fresh, *replayed], interventions, record=record)
             edit = self._edit_loss(seen, len(fresh), len(replayed))
             loss = finite(edit)
-            if self._is_done(seen, loss, [*fresh, *replayed], interventions):
+            if self._is_done(seen, loss, [*fresh, *replayed], interventions, hooks):
                 return Trace(step, loss, True)
             total = edit + self._regularisers(seen, edit, fresh, interventions) + self._preserve(interventions)
             finite(total)
@@ -93,10 +94,9 @@ class Attempt:
         chosen = {*focus, *near, *_sample(settled, self.settings.settled - len(near), self.generator)}
         return sorted(chosen | set(_sample(window, self.settings.replay - len(focus), self.generator)))
 
-    def _edit_loss(self, seen: Pass, fresh: int, replayed: int) -> Tensor:
+    def _edit_loss(self, seen: Seen, fresh: int, replayed: int) -> Tensor:
         """L1 of the new rows plus L1 of the replayed ones: each a mean, so that a long window does not drown a new edit."""
-        losses = cross_entropy(seen.logits.float(), seen.labels, reduction="none")  # (N,)
-        new = seen.row_of < fresh
+        losses, new = seen.losses, seen.row_of < fresh
         terms = [losses.new_zeros(())]
         if fresh:
             terms.append(edit_loss(losses[new], seen.row_of[new], fresh, self.settings.reduction))
@@ -104,25 +104,27 @@ class Attempt:
             terms.append(edit_loss(losses[~new], seen.row_of[~new] - fresh, replayed, self.settings.reduction))
         return torch.stack(terms).sum()
 
-    def _is_done(self, seen: Pass, loss: float, chosen: Sequence[int], interventions: Interventions) -> bool:
+    def _is_done(self, seen: Seen, loss: float, chosen: Sequence[int], interventions: Interventions, hooks: Hooks) -> bool:
         """Whether this state needs no further step; judged on every row, not on this step's alone."""
         if self.settings.stop == "loss":
             return loss < self.settings.stop_loss
-        if not bool(self._answered(seen, chosen).all()):
+        if not bool(self._lead_enough(seen.leads, chosen).all()):
             return False
         judged = len(self.material.asked) if self.settings.replay else self.material.fresh
         rest = sorted(set(range(judged)) - set(chosen))
-        lost = unanswered(self.material, rest, interventions, self._answered, self.settings.rows)
+        lost = unanswered(self.material, rest, interventions, self._answered, self.settings.rows, hooks)
         self.focus.update(index for index in lost if index >= self.material.fresh)
         return not lost
 
     def _answered(self, seen: Pass, chosen: Sequence[int]) -> Tensor:
+        return self._lead_enough(least_leads(seen.logits, seen.labels, seen.row_of, len(chosen)), chosen)
+
+    def _lead_enough(self, least: Tensor, chosen: Sequence[int]) -> Tensor:
         """(rows,) bool: new rows must lead by more than rows that are kept."""
-        least = least_leads(seen.logits, seen.labels, seen.row_of, len(chosen))
         margins = [self.rates.margin if index < self.material.fresh else self.settings.keep_margin for index in chosen]
         return least > torch.tensor(margins, device=least.device)
 
-    def _regularisers(self, seen: Pass, edit: Tensor, fresh: Sequence[int], interventions: Interventions) -> Tensor:
+    def _regularisers(self, seen: Seen, edit: Tensor, fresh: Sequence[int], interventions: Interventions) -> Tensor:
         """R_bal over the new edits of this step and all past ones, and R_loc, each brought to the size of the edit loss."""
         total, limit = edit.new_zeros(()), self.settings.rescale_limit
         if not seen.weights or not fresh:
@@ -161,11 +163,13 @@ def unanswered(
     interventions: Interventions,
     judge: Callable[[Pass, Sequence[int]], Tensor],
     at_once: int,
+    hooks: Hooks,
 ) -> list[int]:
-    """The chosen rows that are not answered, by the judge's word."""
+    """The chosen rows that are not answered, by the judge's word. Raises FitCancelled if `hooks` say so."""
     lost: list[int] = []
-    for start in range(0, len(chosen), at_once):
-        part = chosen[start : start + at_once]
+    for piece in pieces([len(material.asked[index].row) for index in chosen], rows=at_once):
+        hooks.between_steps()
+        part = chosen[piece.start : piece.stop]
         with torch.no_grad():
             seen = material.asked_passes(part, interventions)
         lost += [index for index, right in zip(part, judge(seen, part).tolist(), strict=True) if not right]

@@ -1,0 +1,17 @@
+"""Edits know what a fit of them is given, in tokens. Of those accepted before nobody counted: they stand as small ones."""
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "0006"
+down_revision = "0005"
+branch_labels = None
+depends_on = None
+
+
+def upgrade() -> None:
+    op.add_column("edits", sa.Column("tokens", sa.Integer(), nullable=False, server_default="0"))
+
+
+def downgrade() -> None:
+    op.drop_column("edits", "tokens")

@@ -1,0 +1,51 @@
+"""Requests that may be repeated: the header with their key, what makes two of them the same, and how a replay is said."""
+
+import hashlib
+import json
+from typing import Annotated, Any
+
+from fastapi import Depends, Header, Response
+
+from service.api.schemas import In
+from service.domain.errors import Refused
+from service.store.idempotency import Keyed
+
+REPLAYED = "Idempotency-Replayed"
+SAID = (
+    "1 to 255 visible ASCII characters, new for each thing that is wanted; the same key with the same body to the same call is "
+    "answered as the first time and changes nothing more"
+)
+
+
+def idempotency_key(given: Annotated[str | None, Header(alias="Idempotency-Key", description=SAID)] = None) -> str | None:
+    """The key of a request that may be repeated safely."""
+    if given is not None and not (1 <= len(given) <= 255 and given.isascii() and given.isprintable()):
+        raise Refused("Idempotency-Key must have 1 to 255 visible ASCII characters", field="Idempotency-Key")
+    return given
+
+
+Key = Annotated[str | None, Depends(idempotency_key)]
+
+
+def digest_of(body: In, **beside: Any) -> str:
+    """Two requests are the same if their bodies mean the same, and what they say `beside` these."""
+    said = body.model_dump(mode="json")
+    return hashlib.sha256(json.dumps({"body": said, **beside} if beside else said, sort_keys=True).encode()).hexdigest()
+
+
+def keyed(call: str, author: str, key: str | None, body: In, **beside: Any) -> Keyed:
+    """A request to a call as the store remembers it."""
+    return Keyed(author, call, key, "" if key is None else digest_of(body, **beside))
+
+
+def say_replayed(response: Response, asked: Keyed) -> None:
+    """Say in the answer that it was given before."""
+    if asked.replayed:
+        response.headers[REPLAYED] = "true"
+
+
+def repeatable(declared: dict[int | str, dict[str, Any]], status: int = 200) -> dict[int | str, dict[str, Any]]:
+    """The OpenAPI declaration of a call's answers, with the header of a replay."""
+    header = {"description": "`true` where this answer was given before", "schema": {"type": "string", "enum": ["true"]}}
+    answer = declared.get(status, {})
+    return declared | {status: {**answer, "headers": {**answer.get("headers", {}), REPLAYED: header}}}

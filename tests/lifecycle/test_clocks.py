@@ -1,0 +1,120 @@
+"""Servers whose own clocks do not agree: moments that are compared or ordered are the database's."""
+
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta, tzinfo
+from pathlib import Path
+
+import pytest
+
+from service.domain.errors import Unavailable
+from service.lifecycle.export import request_export
+from service.lifecycle.jobs import cancel_job, list_jobs
+from service.lifecycle.revoke import revoke
+from service.store import clock
+from service.store.clock import Clock, now_of
+from service.store.migrate import upgrade
+from tests.lifecycle.house import House
+from tests.servers import postgres_database
+
+HOUR = timedelta(hours=1)
+
+
+@pytest.fixture
+def house(tmp_path: Path) -> Iterator[House]:
+    with postgres_database() as url:
+        upgrade(url)
+        made = House(url, tmp_path)
+        yield made
+        made.close()
+
+
+@contextmanager
+def shifted(by: timedelta) -> Iterator[None]:
+    """Within the block the machine's clock is wrong by so much, for whatever asks it in this process."""
+
+    class Shifted(datetime):
+        @classmethod
+        def now(cls, tz: tzinfo | None = None) -> datetime:  # type: ignore[override]
+            return datetime.now(tz) + by
+
+    with pytest.MonkeyPatch.context() as patched:
+        for name, module in list(sys.modules.items()):
+            if name.startswith("service.") and getattr(module, "datetime", None) is datetime:
+                patched.setattr(module, "datetime", Shifted)
+        yield
+
+
+def moment_of(house: House) -> datetime:
+    with house.store.read() as connection:
+        return now_of(connection)
+
+
+@pytest.mark.parametrize("posted", [-HOUR, HOUR], ids=["posted where the clock is late", "posted where it is early"])
+@pytest.mark.parametrize("revoked", [-HOUR, timedelta(), HOUR], ids=["revoked late", "revoked on time", "revoked early"])
+def test_revoking_since_a_moment_finds_what_was_posted_since(posted: timedelta, revoked: timedelta, house: House) -> None:
+    (before,) = house.post(("before", "x"), author="mallory")
+    since = moment_of(house)
+    with shifted(posted):
+        (after,) = house.post(("after", "x"), author="mallory")
+
+    with shifted(revoked):
+        result = revoke(house.store, author="mallory", since=since, by="ann", reason=None)
+
+    assert result.retracted == (after.id,)
+    assert house.edit(before).created_at <= since <= house.edit(after).created_at
+
+
+def test_jobs_are_listed_in_the_order_in_which_they_were_asked_for(house: House) -> None:
+    house.live(("a", "x"))
+    asked = []
+    for by in (timedelta(), -HOUR, HOUR, -2 * HOUR):
+        with shifted(by):
+            job = request_export(house.store, house.folder.parent / "exports", version=1, name=f"e{len(asked)}", author="ann")
+            cancel_job(house.store, job.id, author="ann")
+        asked.append(job.id)
+
+    first = list_jobs(house.store, limit=2, kind="export")
+    rest = list_jobs(house.store, limit=10, kind="export", before=first[-1].id)
+
+    assert [job.id for job in (*first, *rest)] == asked[::-1]
+
+
+def test_what_a_worker_writes_is_in_the_same_order(house: House) -> None:
+    (first,) = house.live(("a", "x"))
+    with shifted(-HOUR):
+        (second,) = house.live(("b", "x"))
+    found = [house.edit(edit) for edit in (first, second)]
+
+    assert found[0].applied_at is not None and found[1].applied_at is not None
+    assert found[0].created_at < found[1].created_at
+    assert found[0].applied_at < found[1].applied_at
+    assert [version.created_at for version in house.versions()] == sorted(version.created_at for version in house.versions())
+
+
+def test_the_clock_is_not_asked_of_the_database_each_time_and_goes_on_without_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    then, looks = datetime(2020, 1, 1, tzinfo=UTC), []
+
+    def look() -> datetime:
+        looks.append(1)
+        if len(looks) > 1:
+            raise Unavailable("away")
+        return then
+
+    known = Clock(look)
+    moments = [known() for _ in range(100)]
+    assert (len(looks), moments) == (1, sorted(moments))
+    monkeypatch.setattr(clock, "AGREED_S", 0.0)
+    known._look_at = 0.0
+    time.sleep(0.01)
+    assert then + timedelta(milliseconds=5) < known() < then + HOUR
+    assert len(looks) == 2
+
+
+def test_before_the_database_was_ever_asked_the_clock_is_this_machines() -> None:
+    def away() -> datetime:
+        raise Unavailable("away")
+
+    assert abs(Clock(away)() - datetime.now(UTC)) < HOUR

@@ -1,0 +1,201 @@
+"""A database that does not answer: stopped, or locked by somebody else. Nobody waits for it without an end."""
+
+import sqlite3
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from subprocess import Popen
+
+import pytest
+import sqlalchemy as sa
+
+from benchmarks.private_servers import frozen
+from service.domain.edit import EditRequest
+from service.domain.errors import Refused, Unavailable
+from service.lifecycle.submit import submit
+from service.store import edits, heads, outage, postgres, session
+from service.store.migrate import upgrade
+from service.store.outage import Outage, Silence
+from service.store.session import Store
+from tests.servers import private_postgres
+from tests.store.stores import NOW, founded
+
+SHORT_S = 0.2
+THAWED_S = 20.0  # a test of code that waits for a frozen server must not wait for ever itself
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[tuple[str, "Popen[bytes]"]]:
+    with private_postgres() as found:
+        yield found
+
+
+@pytest.fixture
+def store(server: tuple[str, "Popen[bytes]"], monkeypatch: pytest.MonkeyPatch) -> Iterator[Store]:
+    monkeypatch.setattr(postgres, "PATIENCE_S", SHORT_S)
+    monkeypatch.setattr(postgres, "PING_S", SHORT_S)
+    monkeypatch.setattr(postgres, "CONNECT_S", 2)  # the shortest that the driver takes
+    monkeypatch.setattr(outage, "PAUSE_S", 0.0)
+    upgrade(server[0])
+    made = Store(server[0])
+    with made.write() as connection:
+        if connection.execute(sa.text("SELECT count(*) FROM head")).scalar_one() == 0:
+            heads.found(connection, fingerprint="base", name="test", author="ann", now=NOW)
+    yield made
+    made.close()
+
+
+class Thaw:
+    """A freeze that ends by itself; `lasts` says whether it has not."""
+
+    def __init__(self, process: "Popen[bytes]") -> None:
+        self._process, self._over = process, threading.Event()
+        self._frozen = threading.Event()
+        self._thread = threading.Thread(target=self._hold, daemon=True)
+
+    @property
+    def lasts(self) -> bool:
+        return self._frozen.is_set()
+
+    def __enter__(self) -> "Thaw":
+        self._thread.start()
+        self._frozen.wait(10)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        self._thread.join()
+
+    def _hold(self) -> None:
+        with frozen(self._process):
+            self._frozen.set()
+            self._over.wait(THAWED_S)
+        self._frozen.clear()
+
+
+def head_of(store: Store) -> int:
+    with store.read() as connection:
+        return heads.read(connection).version
+
+
+def post(store: Store, prompt: str, key: str) -> str:
+    return submit(store, [EditRequest(prompt=prompt, target="x")], author="ann", idempotency_key=key).edits[0].id
+
+
+def test_a_frozen_postgres_is_unavailable_before_it_thaws_and_then_used_again(
+    store: Store, server: tuple[str, "Popen[bytes]"]
+) -> None:
+    assert head_of(store) == 0
+    with Thaw(server[1]) as freeze:
+        with pytest.raises(Silence, match="does not answer"):
+            post(store, "frozen", "frozen")
+        assert freeze.lasts
+    assert head_of(store) == 0
+    assert post(store, "thawed", "thawed") == post(store, "thawed", "thawed")
+
+
+def test_what_freezes_before_its_commit_can_be_repeated_and_takes_effect_once(
+    store: Store, server: tuple[str, "Popen[bytes]"]
+) -> None:
+    with pytest.raises(Silence), store.write() as connection:
+        heads.lock(connection)
+        with Thaw(server[1]) as freeze:
+            try:
+                connection.execute(sa.text("SELECT 1"))
+            finally:
+                assert freeze.lasts
+    assert post(store, "once", "once") == post(store, "once", "once")
+    with store.read() as connection:
+        assert [edit.prompt for edit in edits.page(connection, limit=10)].count("once") == 1
+
+
+def test_while_one_finds_out_all_others_are_told_at_once() -> None:
+    known, inside, over = Outage(), threading.Event(), threading.Event()
+    with pytest.raises(Silence), known.attempt():
+        raise Silence("gone")
+    known._next_try = 0.0
+
+    def find_out() -> str:
+        with known.attempt():
+            inside.set()
+            over.wait(10)
+            return "it answers"
+
+    with ThreadPoolExecutor(1) as threads:
+        finding = threads.submit(find_out)
+        assert inside.wait(10)
+        for _ in range(100):
+            with pytest.raises(Silence), known.attempt():
+                raise AssertionError("only one may ask")
+        over.set()
+        assert finding.result() == "it answers"
+    with known.attempt():
+        pass
+
+
+def test_whatever_ends_a_call_another_may_find_out_afterwards() -> None:
+    known = Outage()
+    for error in (Silence("gone"), Refused("no"), KeyboardInterrupt()):
+        with pytest.raises(type(error)), known.attempt():
+            raise error
+        known._next_try = 0.0
+    with known.attempt():
+        pass
+
+
+def test_writers_of_a_locked_sqlite_file_do_not_take_every_thread(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(session, "STUCK_S", 0.2)
+    with founded("sqlite", tmp_path) as store:
+        other = sqlite3.connect(tmp_path / "errata.db", isolation_level=None)
+        other.execute("BEGIN IMMEDIATE")
+        with ThreadPoolExecutor(session.WRITERS + 8) as threads:
+            writing = [threads.submit(post, store, f"p{n}", f"k{n}") for n in range(session.WRITERS + 8)]
+            refused = until(lambda: sum(one.done() for one in writing) >= 8)
+            stuck = sum(not one.done() for one in writing)
+            assert head_of(store) == 0  # reading goes on
+            other.execute("ROLLBACK")
+        other.close()
+        outcomes = [one.exception() for one in writing]
+
+        assert refused and stuck <= session.WRITERS
+        assert {type(one) for one in outcomes if one is not None} <= {Unavailable, Silence}
+        assert outcomes.count(None) == stuck
+        assert post(store, "after", "after")
+
+
+def test_after_a_writer_gave_up_on_a_locked_file_others_are_told_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(session, "BUSY_S", 0.1)
+    with founded("sqlite", tmp_path) as store:
+        other = sqlite3.connect(tmp_path / "errata.db", isolation_level=None)
+        other.execute("BEGIN IMMEDIATE")
+        with pytest.raises(Silence, match="busy"):
+            post(store, "a", "a")
+        asked: list[object] = []
+        monkeypatch.setattr(store, "_in_turn", lambda: asked.append(1))
+        with pytest.raises(Silence):
+            post(store, "b", "b")
+        monkeypatch.undo()
+
+        assert (asked, head_of(store)) == ([], 0)
+        other.execute("ROLLBACK")
+        other.close()
+        assert until(lambda: _written(store))
+
+
+def _written(store: Store) -> bool:
+    try:
+        return bool(post(store, "c", "c"))
+    except Silence:
+        return False
+
+
+def until(holds: Callable[[], bool]) -> bool:
+    """Whether something comes true in a reasonable time."""
+    end = time.monotonic() + 20
+    while not holds():
+        if time.monotonic() > end:
+            return False
+        time.sleep(0.02)
+    return True
