@@ -55,10 +55,13 @@ def test_what_the_proxy_lets_through_is_answered_and_its_log_holds_no_prompt(tmp
         posted = client.post("/edits", json=EDIT)
         named = client.get("/edits", headers={"Host": "errata.example"})
         foreign = client.get("/edits", headers={"Host": "evil.example"})
+        own_page = client.post("/edits", json=EDIT, headers={"Origin": str(client.base_url).rstrip("/")})
+        other_page = client.post("/edits", json=EDIT, headers={"Origin": "http://evil.example"})
         large = client.post("/edits", json=EDIT | {"metadata": {"x": "y" * 9_000_000}})
 
     assert (listed.status_code, posted.status_code, named.status_code) == (200, 200, 200), listed.text
     assert (foreign.status_code, foreign.json()["type"]) == (400, "urn:errata:problem:host")
+    assert (own_page.status_code, other_page.status_code) == (200, 403)
     assert large.status_code == 413
     log = (tmp_path / "errata.log").read_text()
     assert listed.headers["x-request-id"] in log

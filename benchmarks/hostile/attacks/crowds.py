@@ -133,5 +133,5 @@ ATTACKS = (
     Attack("idle connections", idle_connections),
     Attack("silent connections", silent_connections),
     Attack("half-sent requests", half_sent_requests),
-    Attack("heads without bodies", half_sent_bodies),
+    Attack("connections with half a body", half_sent_bodies),
 )
