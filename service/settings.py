@@ -85,7 +85,7 @@ class Limits(Group):
         Bounds.batch, ge=64, description="tokens that fits of all edits of one POST /edits/batch are given; more get 422"
     )
     fit_s: float = Field(
-        60.0,
+        120.0,
         gt=0,
         description="seconds that applying may take for the edits of one job; then some of them are tried alone, and one alone is"
         " deferred to the next retrain; give it more where a large model runs on a CPU",

@@ -17,7 +17,7 @@ class LifecycleSettings:
     joint: int = 64  # edits of one job at most
     joint_tokens: int = 16_384  # what fits of these, each alone, are given at most
     large: int = 1_024  # an edit of more tokens is fitted alone, and small ones pass it
-    fit_s: float = 60.0  # longest work on one job of edits
+    fit_s: float = 120.0  # longest work on one job of edits
     attempts: int = 3  # fits of a job that may fail before it is given up
     pause_s: float = 10.0  # between the first two attempts of a retrain; doubled with each further one
     claims: int = 10  # times a job is taken up before it is given up: a job that ends the process must not do so for ever
