@@ -16,6 +16,7 @@ NAMES = (
     "gpu_8b",
     "kill9",
     "kill9_retrain",
+    "hostile",
     "authors",
     "retrain_time",
     "window_curve",

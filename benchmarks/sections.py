@@ -5,6 +5,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from benchmarks.markdown import Result, above, below, row, share, table, unseen
 from benchmarks.memory_sections import MEMORY
 
+WORST_HEALTH_MS = 100.0
+
 
 def _single(found: Mapping[str, Result]) -> Iterator[str]:
     figures = found["single"]["figures"]
@@ -140,6 +142,20 @@ def _kill9(found: Mapping[str, Result]) -> Iterator[str]:
     yield from table(("database", "kills", "submissions", "faults", "live edits answered", "ready again, less imports"), rows)
 
 
+def _hostile(found: Mapping[str, Result]) -> Iterator[str]:
+    attacks = found["hostile"]["figures"]["attacks"]
+    yield "Each fault that an attack on the service found is done again to a real server, with large numbers. A server holds if it goes on"
+    yield "answering others, loses nothing and says what is wrong. All the while `/health/live` is asked on new connections, every 20 ms;"
+    yield "attackers, server and fits share the machine's cores."
+    yield ""
+    rows = []
+    for one in attacks:
+        median = f"{one['live_p50_ms']:.0f} ms" if "live_p50_ms" in one else "–"
+        worst, aim = below(one["live_worst_ms"], WORST_HEALTH_MS, "ms") if "live_worst_ms" in one else ("–", "")
+        rows.append((one["attack"], "yes" if one["held"] else "**no**", one["seen"], median, worst, aim))
+    yield from table(("attack", "held", "seen", "`/health/live`, median", "slowest", "aim"), rows)
+
+
 def _gpu(found: Mapping[str, Result]) -> Iterator[str]:
     rows = []
     for result in found.values():
@@ -180,5 +196,6 @@ SECTIONS: Sequence[Section] = (
     ("Load balancing", ("load_balance",), _balance),
     ("Answers under load", ("serving_under_load",), _load),
     ("kill -9", ("kill9",), _kill9),
+    ("Attacks", ("hostile",), _hostile),
     ("Large models", ("gpu_8b_cuda", "gpu_8b_cpu"), _gpu),
 )

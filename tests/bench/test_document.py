@@ -77,3 +77,19 @@ def test_differences_are_told_beside_the_change() -> None:
     assert abs(found["largest_change"] - 0.2) < 1e-6
     assert abs(found["largest_difference"] - 0.1) < 1e-6
     assert abs(found["relative_difference"] - 0.5) < 1e-6
+
+
+def test_an_attack_that_was_not_held_or_slowed_the_health_check_is_marked(tmp_path: Path) -> None:
+    pulse = {"live_p50_ms": 3.0, "live_failures": 0, "seconds": 9.0}
+    attacks = [
+        {"attack": "a flood", "held": True, "seen": "nothing", "live_worst_ms": 40.2} | pulse,
+        {"attack": "a storm", "held": False, "seen": "it fell", "live_worst_ms": 431.0} | pulse,
+        {"attack": "a thief", "held": True, "seen": "refused", "seconds": 1.0},
+    ]
+    (tmp_path / "hostile.json").write_text(result({"attacks": attacks}))
+
+    document = render(tmp_path)
+
+    assert "| a flood | yes | nothing | 3 ms | 40 ms | ≤ 100 ms |" in document
+    assert "| a storm | **no** | it fell | 3 ms | **431 ms** (short) | ≤ 100 ms |" in document
+    assert "| a thief | yes | refused | – | – |  |" in document
