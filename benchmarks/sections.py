@@ -144,9 +144,9 @@ def _kill9(found: Mapping[str, Result]) -> Iterator[str]:
 
 def _hostile(found: Mapping[str, Result]) -> Iterator[str]:
     attacks = found["hostile"]["figures"]["attacks"]
-    yield "Each fault that an attack on the service found is done again to a real server, with large numbers. A server holds if it goes on"
-    yield "answering others, loses nothing and says what is wrong. All the while `/health/live` is asked on new connections, every 20 ms;"
-    yield "attackers, server and fits share the machine's cores."
+    yield "Each fault that an attack on the service found is done again to a real server, with large numbers. A server holds if"
+    yield "it goes on answering others, loses nothing and says what is wrong. All the while `/health/live` is asked on new"
+    yield "connections, every 20 ms; attackers, server and fits share the machine's cores."
     yield ""
     rows = []
     for one in attacks:
