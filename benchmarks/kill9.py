@@ -6,7 +6,8 @@ examined; the same store goes through all kills.
 
 import contextlib
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from itertools import count
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -17,7 +18,7 @@ from benchmarks.outcome import begin, options, write
 from benchmarks.private_servers import new_database, postgres_server
 from benchmarks.servers import Server, Zygote, server
 from service.atlas import benchmark
-from service.evaluation.record import read_records
+from service.evaluation.record import Record, read_records
 
 NAMED: tuple[Moment, ...] = (
     Moment("edits", "submit.before_commit:2"),
@@ -68,10 +69,18 @@ def on_database(kind: str, zygote: Zygote, model: str, records: Path | None, kil
                 return {"skipped": "no Postgres server and no binaries to start one"}
             url = opened.enter_context(new_database(database))
         made = opened.enter_context(server(zygote, model=model, database_url=url))
-        bodies = (body_of(record) for record in read_records(records or benchmark.FILE))
-        crashes = Crashes(made, bodies, engine_url(url, made), seed=seed)
+        crashes = Crashes(made, _bodies(read_records(records or benchmark.FILE)), engine_url(url, made), seed=seed)
         opened.callback(crashes.close)
         return _all_kills(crashes, made, kills, seed)
+
+
+def _bodies(records: Sequence[Record]) -> Iterator[dict[str, Any]]:
+    """Edits without end, no two of one fact: when the records are used up, the same ones of other years."""
+    for turn in count():
+        for record in records:
+            body = body_of(record)
+            later = {"prompt": f"In the year {2100 + turn}: {body['prompt']}", "target": body["target"]}
+            yield later if turn else body
 
 
 def moments(kills: int, seed: int) -> Iterator[Moment]:

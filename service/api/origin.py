@@ -14,7 +14,6 @@ from service.domain.hosts import LOOPBACK, Host, origin_of, without_own_port
 from service.settings import EVERY_HOST, Settings
 
 HEALTH_PATHS = frozenset({"/health/live", "/health/startup", "/health/ready"})
-SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
 COSTLY = frozenset({"/generate"})  # a link to it would spend the model's time, and nobody has a reason to set one
 OURS = frozenset({b"same-origin", b"none"})
 
@@ -53,10 +52,9 @@ class Origins:
 
     def _is_foreign(self, scope: Mapping[str, Any], headers: Mapping[bytes, bytes], host: Host | None) -> bool:
         site = headers.get(b"sec-fetch-site")
-        if scope["method"] in SAFE:
-            return site is not None and site not in OURS and not _follows_a_link(scope, headers)
-        if site is not None and site not in OURS:
+        if site is not None and site not in OURS and not _follows_a_link(scope, headers):
             return True
+        # A link carries no Origin; what a script of a page reads or sends does, also over plain HTTP.
         given = [value.decode("latin-1") for name, value in scope["headers"] if name == b"origin"]
         return not all(self._is_own_page(origin, host) for origin in given)
 

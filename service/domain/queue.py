@@ -20,31 +20,23 @@ class Waiting:
 
 
 @dataclass(frozen=True)
-class Passed:
-    """A job that has ended: the newest of its edits, and what the largest of them cost."""
-
-    seq: int
-    tokens: int
-
-
-@dataclass(frozen=True)
 class Queue:
-    """What waits, in order of acceptance: the first `small` and the first `large` edits; and the last jobs that ended, newest
-    first.
+    """What waits, in order of acceptance: the first `small` and the first `large` edits; and of the last jobs that ended, newest
+    first, the number of the newest of their edits.
     """
 
     small: Sequence[Waiting]
     large: Sequence[Waiting]
-    ended: Sequence[Passed]
+    ended: Sequence[int]
 
 
-def next_job(queue: Queue, *, most: int, budget: int, large: int) -> tuple[str, ...]:
+def next_job(queue: Queue, *, most: int, budget: int) -> tuple[str, ...]:
     """The ids of the edits that make the next job: a large one alone, or at most `most` small ones of `budget` tokens in all.
 
     Large edits that small ones of it overtake within one fact come along: the newest is fitted, the others are superseded.
     """
     first = _first_large(queue)
-    if first is not None and (not queue.small or is_its_turn(first, queue.ended, large=large)):
+    if first is not None and (not queue.small or is_its_turn(first, queue.ended)):
         return (first.edit_id,)
     taken: list[Waiting] = []
     for one in queue.small:
@@ -56,15 +48,17 @@ def next_job(queue: Queue, *, most: int, budget: int, large: int) -> tuple[str, 
     return tuple(one.edit_id for one in sorted(taken, key=lambda one: one.seq))
 
 
-def gives_way_to(running: Waiting, queue: Queue, *, large: int) -> bool:
+def gives_way_to(running: Waiting, queue: Queue) -> bool:
     """Whether the fit of a large edit ends for the sake of small ones that wait: unless it is its turn."""
-    return bool(queue.small) and not is_its_turn(running, queue.ended, large=large)
+    return bool(queue.small) and not is_its_turn(running, queue.ended)
 
 
-def is_its_turn(one: Waiting, ended: Sequence[Passed], *, large: int) -> bool:
-    """Whether so many jobs of small edits, all accepted after a large one, were done before it that now it is its turn."""
+def is_its_turn(one: Waiting, ended: Sequence[int]) -> bool:
+    """Whether so many jobs whose newest edit came after a large one were done before it that now it is its turn. Large ones have
+    theirs in order of acceptance, so none of these was one's: a small edit may have taken one of its fact along.
+    """
     last = ended[:TURNS]
-    return len(last) == TURNS and all(job.seq > one.seq and job.tokens <= large for job in last)
+    return len(last) == TURNS and all(seq > one.seq for seq in last)
 
 
 def _first_large(queue: Queue) -> Waiting | None:

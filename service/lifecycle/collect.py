@@ -14,7 +14,8 @@ from service.lifecycle import trash
 from service.lifecycle.identity import is_marked
 from service.lifecycle.parts import Parts
 from service.lifecycle.settings import SERVICE
-from service.lm.checkpoint import SUFFIX, TEMPORARY
+from service.lm.checkpoint import TEMPORARY
+from service.lm.plain_file import SUFFIX
 from service.store import events, heads, versions
 from service.store.events import Event
 

@@ -15,6 +15,7 @@ from service.lm.prompts import encode_prompt, encode_row
 
 BASE_ANSWER_TOKENS = 16  # of the base model's answer to what must stay, as fits keep it
 REPORT_ANSWER_TOKENS = 32  # of the same, as reports compare it
+REPORTS = 4  # times as many tokens as for fits may the reports of one batch ask: an edit may ask four times what it trains on
 
 
 @dataclass(frozen=True)
@@ -44,8 +45,10 @@ class Scales:
     """
 
     def __init__(self, base: Base, bounds: Bounds, *, listed: bool) -> None:
-        self._base, self._bounds, self._listed = base, bounds, listed
+        self._bounds, self._listed = bounds, listed
+        self._lengths = Lengths(base)
         self._known: dict[int, tuple[EditRequest, int]] = {}  # by identity: the request is kept, so that no other has its id
+        self._reports = 0  # what the reports of all that was weighed ask
 
     def check(self, requests: Sequence[EditRequest]) -> None:
         """Raise TooLong for an edit that costs too much, or for all of a list that do together."""
@@ -66,7 +69,14 @@ class Scales:
         return self._known[id(request)][1]
 
     def _weigh(self, request: EditRequest, path: str) -> int:
-        cost = cost_of(self._base, request)
+        cost = self._lengths.cost_of(request)
+        self._reports += cost.report
+        if self._reports > REPORTS * self._bounds.batch:
+            raise TooLong(
+                f"what the reports of these edits ask, with the probes that such edits have already, comes to more than the"
+                f" {REPORTS * self._bounds.batch} tokens that one batch may cost; send them in several",
+                field="edits",
+            )
         if cost.fit > self._bounds.fit:
             raise TooLong(
                 f"what a fit of this edit trains on, {_what_weighs(cost)}, comes to more than the {self._bounds.fit} tokens that"
@@ -82,36 +92,52 @@ class Scales:
         return cost.fit
 
 
+class Lengths:
+    """Tokens of rows of one base model, each row read once: an edit that is told more is mostly made of rows that are known."""
+
+    def __init__(self, base: Base) -> None:
+        self._base = base
+        self._known: dict[tuple[str, str | None, str | None], int] = {}
+
+    def cost_of(self, request: EditRequest) -> Cost:
+        """What an edit costs. Raises Refused for a text that does not fit the model at all."""
+        surfaces = request.surfaces or self._base.surfaces
+        own = self._rows(request.prompt, request.target, surfaces)
+        rephrases = [(probe, self._rows(probe.prompt, probe.answer or request.target, surfaces)) for probe in request.rephrases]
+        learned = [length for probe, lengths in rephrases if probe.train for length in lengths]
+        kept = [self._row(probe.prompt, None, None) + BASE_ANSWER_TOKENS for probe in request.locality if probe.train]
+        asked = {
+            "prompt": sum(own),
+            "rephrases": sum(length for _, lengths in rephrases for length in lengths),
+            "locality": sum(self._asked(request.locality, surfaces, REPORT_ANSWER_TOKENS)),
+            "portability": sum(self._asked(request.portability, surfaces, 0)),
+        }
+        return Cost(_padded([*own, *learned]), _padded(kept), asked)
+
+    def _rows(self, prompt: str, answer: str | None, surfaces: Sequence[str]) -> list[int]:
+        return [self._row(prompt, answer, surface) for surface in surfaces]
+
+    def _asked(self, probes: Sequence[Probe], surfaces: Sequence[str], more: int) -> Iterator[int]:
+        """Tokens of probes with their answers, and `more` for what the base model says of its own."""
+        return (length + more for probe in probes for length in self._rows(probe.prompt, probe.answer, surfaces))
+
+    def _row(self, prompt: str, answer: str | None, surface: str | None) -> int:
+        """Tokens of a prompt, with its answer if it has one, on a surface; without one as text by itself."""
+        if (prompt, answer, surface) not in self._known:
+            self._known[prompt, answer, surface] = self._read(prompt, answer, surface)
+        return self._known[prompt, answer, surface]
+
+    def _read(self, prompt: str, answer: str | None, surface: str | None) -> int:
+        if surface is None:
+            return len(encode_prompt(self._base, prompt))
+        if answer is None:
+            return len(encode_prompt(self._base, prompt, surface=surface))
+        return len(encode_row(self._base, prompt, answer, surface=surface).ids)
+
+
 def cost_of(base: Base, request: EditRequest) -> Cost:
     """What an edit costs. Raises Refused for a text that does not fit the model at all."""
-    surfaces = request.surfaces or base.surfaces
-    own = list(_rows(base, request.prompt, request.target, surfaces))
-    rephrases = [
-        (probe, list(_rows(base, probe.prompt, probe.answer or request.target, surfaces))) for probe in request.rephrases
-    ]
-    learned = [length for probe, lengths in rephrases if probe.train for length in lengths]
-    kept = [len(encode_prompt(base, probe.prompt)) + BASE_ANSWER_TOKENS for probe in request.locality if probe.train]
-    asked = {
-        "prompt": sum(own),
-        "rephrases": sum(length for _, lengths in rephrases for length in lengths),
-        "locality": sum(_asked(base, request.locality, surfaces, REPORT_ANSWER_TOKENS)),
-        "portability": sum(_asked(base, request.portability, surfaces, 0)),
-    }
-    return Cost(_padded([*own, *learned]), _padded(kept), asked)
-
-
-def _rows(base: Base, prompt: str, answer: str, surfaces: Sequence[str]) -> Iterator[int]:
-    return (len(encode_row(base, prompt, answer, surface=surface).ids) for surface in surfaces)
-
-
-def _asked(base: Base, probes: Sequence[Probe], surfaces: Sequence[str], more: int) -> Iterator[int]:
-    """Tokens of probes with their answers, and `more` for what the base model says of its own."""
-    for probe in probes:
-        for surface in surfaces:
-            if probe.answer is None:
-                yield len(encode_prompt(base, probe.prompt, surface=surface)) + more
-            else:
-                yield len(encode_row(base, probe.prompt, probe.answer, surface=surface).ids) + more
+    return Lengths(base).cost_of(request)
 
 
 def _padded(lengths: Sequence[int]) -> int:

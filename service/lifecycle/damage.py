@@ -38,7 +38,7 @@ def mend_head(parts: Parts, turn: Turn) -> bool:
         return False
     reason = f"the checkpoint of version {head.number} is damaged"
     roll_back(parts, to=good.number, author=SERVICE, reason=reason, requeue=True, fence=turn.fence)
-    parts.follower.degraded = f"{reason}; version {good.number} answers until its edits are applied again"
+    parts.follower.stands_for(f"{reason}; version {good.number} answers until its edits are applied again")
     return True
 
 

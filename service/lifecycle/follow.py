@@ -53,6 +53,17 @@ class Follower:
             self._on_published(published)
             self._current = published
 
+    def stands_for(self, reason: str) -> None:
+        """Say why the version that answers, which the row names, is not the one that should."""
+        with self._lock:
+            self.degraded = reason
+
+    def _degrade(self, reason: str, epoch: int, *, is_unreadable: bool) -> None:
+        """Note that the head of an epoch is not to be had, unless another has been swapped in since that was found out."""
+        with self._lock:
+            if self._current is None or epoch > self._current.epoch:
+                self.degraded, self.is_unreadable = reason, is_unreadable
+
     def catch_up(self) -> bool:
         """Load and swap to the head that the row names, if it is another one; whether it was. What cannot be loaded is tried
         again at the next call, and `degraded` says why until then.
@@ -65,8 +76,8 @@ class Follower:
         try:
             overlay = self._overlays.of(version)
         except (Corrupt, Unreadable) as error:
-            self.degraded = f"version {version.number} cannot be loaded: {error.message}"
-            self.is_unreadable = isinstance(error, Unreadable)
+            said = f"version {version.number} cannot be loaded: {error.message}"
+            self._degrade(said, head.epoch, is_unreadable=isinstance(error, Unreadable))
             return False
         self.swap(Published(head.version, head.epoch, overlay))
         return True

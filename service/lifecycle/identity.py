@@ -15,13 +15,13 @@ from sqlalchemy.engine import Connection
 
 from service.domain.errors import Conflict, Refused, Unavailable, Unreadable
 from service.lifecycle.settings import SERVICE
+from service.lm.plain_file import SUFFIX
 from service.store import heads, versions
 from service.store.clock import now_of
 from service.store.ids import new_id
 from service.store.session import Store
 
 MARK = "store.json"
-SUFFIX = ".safetensors"
 LARGEST_MARK = 4096  # bytes
 NAME = re.compile(r"[0-9a-z-]{1,36}")
 
@@ -104,7 +104,7 @@ def read_mark(folder: Path) -> Mark | None:
         raise Unreadable(
             f"the data folder's checkpoints/{MARK} cannot be read: {os.strerror(error.errno or 0).lower()}"
         ) from None
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         raise Unreadable(f"the data folder's checkpoints/{MARK} is damaged: restore it, or run `errata adopt`") from None
     return mark
 

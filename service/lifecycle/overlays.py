@@ -14,6 +14,7 @@ from service.lifecycle.identity import MARK, is_marked
 from service.lifecycle.trash import restore
 from service.lm import checkpoint
 from service.lm.overlay import EMPTY, Overlay
+from service.lm.plain_file import SUFFIX
 from service.store import versions
 from service.store.session import Store
 
@@ -93,20 +94,19 @@ class Overlays:
         return overlay
 
     def _read_twice(self, digest: str) -> Overlay:
-        """Wrong bytes are read once more before they are believed, and a file in the trash is fetched back."""
+        """What cannot be read is looked for in the trash; wrong bytes are read once more before they are believed."""
         try:
             return checkpoint.load(self.folder, digest)
         except Corrupt:
             return checkpoint.load(self.folder, digest)
         except Unreadable:
-            if not restore(self.folder, digest):
-                raise
+            restore(self.folder, digest)
             return checkpoint.load(self.folder, digest)
 
     def _identity(self, digest: str) -> Identity | None:
         """What tells one file from another under the same name, or None if there is none to be seen."""
         try:
-            found = (self.folder / f"{digest}{checkpoint.SUFFIX}").lstat()
+            found = (self.folder / f"{digest}{SUFFIX}").lstat()
         except OSError:
             return None
         return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns

@@ -18,13 +18,14 @@ import structlog
 from sqlalchemy.engine import Connection
 
 from service.domain.edit import EditStatus
-from service.domain.errors import Conflict, NotFound, Refused
+from service.domain.errors import Conflict, NotFound, Refused, Unreadable
 from service.domain.version import VersionStatus
 from service.lifecycle import trash
 from service.lifecycle.export import active_exports, exports_under_way
 from service.lifecycle.faults import point
-from service.lifecycle.identity import MARK
+from service.lifecycle.identity import MARK, is_marked
 from service.lifecycle.parts import Parts
+from service.lm.plain_file import SUFFIX
 from service.store import edits, evals, events, heads, idempotency, traces, versions
 from service.store.events import Event
 from service.store.idempotency import Keyed, unkeyed
@@ -89,6 +90,10 @@ def purge(
         answer = idempotency.recall(connection, asked)
     if answer is not None:
         return _answered(answer)
+    if not is_marked(parts.overlays.folder):  # what is not there now would be there again, and nobody would look for it
+        raise Unreadable(
+            f"nothing was purged: the data folder's checkpoints/{MARK} is not there, so see that the folder is mounted"
+        )
     folder = exports if exports is not None else parts.overlays.folder.parent / "exports"
     going = _stop_answering(parts.store, ids, by=by, now=now)
     for number in going:
@@ -186,7 +191,7 @@ def _delete_files(parts: Parts) -> tuple[str, ...]:
         for digest in sorted(versions.digests_collected(connection) - versions.digests_kept(connection)):
             parts.overlays.forget(digest)
             if trash.remove(parts.overlays.folder, digest):
-                removed.append(f"{digest}{trash.SUFFIX}")
+                removed.append(f"{digest}{SUFFIX}")
     return tuple(removed)
 
 

@@ -95,6 +95,12 @@ def accept(
     """
     _check(requests, idempotency_key)
     asked = Keyed(author, idempotency.EDITS, idempotency_key, body_hash)
+    if weigh is not weightless:  # ahead, so that next to nothing is left to be weighed while everybody waits for the head's row
+        with store.read() as connection:
+            if (answer := idempotency.recall(connection, asked)) is not None:
+                return _replay(answer)
+            ahead = _plan(connection, requests, method=method)
+        _weigh(ahead, weigh)
     with store.write() as connection:
         heads.lock(connection)
         now = now or now_of(connection)
@@ -123,11 +129,20 @@ class _New:
     at: int  # the place of the last request that it was made of
 
 
-def _accept(
-    connection: Connection, requests: Sequence[EditRequest], *, author: str, method: str, weigh: Weigh, now: datetime
-) -> tuple[Receipt, list[str]]:
+@dataclass
+class _Plan:
+    """What some requests come to: new edits, edits that were there and are told more, and which edit stands for each request,
+    with whether it was there before it.
+    """
+
+    new: list[_New]
+    told: Mapping[str, tuple[Edit, int]]  # by conflict key, each with the place of the last request that it was told by
+    order: list[tuple[str, bool]]
+
+
+def _plan(connection: Connection, requests: Sequence[EditRequest], *, method: str) -> _Plan:
     standing: dict[str, _New] = {}  # the new edit that stands for a conflict key
-    told: dict[str, tuple[Edit, int]] = {}  # the edit of a conflict key that was there before, with probes it did not have
+    told: dict[str, tuple[Edit, int]] = {}
     order: list[tuple[str, bool]] = []
     new: list[_New] = []
     for at, request in enumerate(requests):
@@ -149,16 +164,32 @@ def _accept(
             standing[key] = _New(new_id(), status, _carrying(known, request) if known and is_same else request, at)
             new.append(standing[key])
             order.append((standing[key].id, False))
-    # Once each, at the end: an edit may be told more a thousand times in one batch.
-    tokens = {one.id: weigh(one.request, one.at) for one in new}
-    for edit, at in told.values():
-        edits.write_probes(connection, edit, weigh(edit, at))
-    first = heads.take_seqs(connection, len(new)) if new else 0
-    rows = [(one.id, first + index, one.status, one.request) for index, one in enumerate(new)]
+    return _Plan(new, told, order)
+
+
+def _weigh(plan: _Plan, weigh: Weigh) -> tuple[dict[str, int], dict[str, int]]:
+    """What fits of the new edits, and of those that are told more, are given; by id. Once each, at the end: an edit may be told
+    more a thousand times in one batch.
+    """
+    return (
+        {one.id: weigh(one.request, one.at) for one in plan.new},
+        {edit.id: weigh(edit, at) for edit, at in plan.told.values()},
+    )
+
+
+def _accept(
+    connection: Connection, requests: Sequence[EditRequest], *, author: str, method: str, weigh: Weigh, now: datetime
+) -> tuple[Receipt, list[str]]:
+    plan = _plan(connection, requests, method=method)
+    tokens, tokens_told = _weigh(plan, weigh)
+    for edit, _ in plan.told.values():
+        edits.write_probes(connection, edit, tokens_told[edit.id])
+    first = heads.take_seqs(connection, len(plan.new)) if plan.new else 0
+    rows = [(one.id, first + index, one.status, one.request) for index, one in enumerate(plan.new)]
     edits.insert(connection, rows, author=author, now=now, tokens=tokens)
     happened = [Event(type="edit.accepted", edit_id=edit_id, author=author, data={"seq": seq}) for edit_id, seq, _, _ in rows]
     events.write(connection, happened, now=now)
-    return Receipt(tuple(order)), [one.id for one in new]
+    return Receipt(tuple(plan.order)), [one.id for one in plan.new]
 
 
 def _is_learned(edit: Edit, request: EditRequest) -> bool:

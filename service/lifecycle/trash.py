@@ -1,12 +1,13 @@
-"""The trash of the checkpoints' folder: what no version needs any more waits there, so that a mistake can be undone."""
+"""The trash of the checkpoints' folder: what no version needs any more waits there, so that a mistake can be undone. What is
+purged does not: it is deleted wherever it lies.
+"""
 
 import os
 import time
 from collections.abc import Collection
 from pathlib import Path
 
-SUFFIX = ".safetensors"
-TRASH = "trash"
+from service.lm.plain_file import SUFFIX, TRASH
 
 
 def discard(folder: Path, digest: str) -> bool:
@@ -21,11 +22,16 @@ def discard(folder: Path, digest: str) -> bool:
 
 
 def restore(folder: Path, digest: str) -> bool:
-    """Fetch a checkpoint back from the trash, if it is there and nothing lies in its place; whether it was."""
+    """Fetch a checkpoint back from the trash, if it is there and nothing lies in its place; whether it was. What the disk does
+    not allow now was not: whoever wants the checkpoint finds out what is wrong by reading it.
+    """
     waiting, place = folder / TRASH / f"{digest}{SUFFIX}", folder / f"{digest}{SUFFIX}"
-    if place.exists() or not waiting.is_file():
+    try:
+        if place.exists() or not waiting.is_file():
+            return False
+        waiting.rename(place)
+    except OSError:
         return False
-    waiting.rename(place)
     return True
 
 

@@ -16,7 +16,7 @@ ENDED = ("done", "failed")  # a job that was cancelled fitted nothing
 def next_edits(connection: Connection, parts: Parts) -> tuple[str, ...]:
     """The ids of the edits that make the next job; none if nothing waits."""
     settings = parts.settings
-    return next_job(_queue(connection, parts), most=settings.joint, budget=settings.joint_tokens, large=settings.large)
+    return next_job(_queue(connection, parts), most=settings.joint, budget=settings.joint_tokens)
 
 
 def gives_way(connection: Connection, parts: Parts, edit_ids: Sequence[str]) -> bool:
@@ -27,13 +27,13 @@ def gives_way(connection: Connection, parts: Parts, edit_ids: Sequence[str]) -> 
     if not found or found[0].tokens <= parts.settings.large:
         return False
     running = Waiting(found[0].id, edits.key_digest(found[0]), found[0].seq, found[0].tokens)
-    return gives_way_to(running, _queue(connection, parts), large=parts.settings.large)
+    return gives_way_to(running, _queue(connection, parts, running))
 
 
-def _queue(connection: Connection, parts: Parts) -> Queue:
+def _queue(connection: Connection, parts: Parts, running: Waiting | None = None) -> Queue:
     small, large = edits.queue(connection, most=parts.settings.joint, large=parts.settings.large)
-    if not small:
-        return Queue(small, large, ())
+    if not small or not (large or running):
+        return Queue(small, large, ())  # nobody asks whose turn it is
     last = jobs.page(connection, limit=TURNS, kind="apply", status=ENDED)
-    passed = (edits.passed(connection, job.edit_ids) for job in last)
-    return Queue(small, large, [one for one in passed if one is not None])
+    newest = (edits.newest_of(connection, job.edit_ids) for job in last)
+    return Queue(small, large, [seq for seq in newest if seq is not None])

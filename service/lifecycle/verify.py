@@ -11,8 +11,7 @@ from sqlalchemy.engine import Connection
 
 from service.domain.errors import Unreadable
 from service.lifecycle.identity import MARK
-from service.lifecycle.trash import SUFFIX, TRASH
-from service.lm.plain_file import opened_plain
+from service.lm.plain_file import SUFFIX, TRASH, opened_plain
 from service.store import events, heads, versions
 from service.store.events import Event
 from service.store.session import Store

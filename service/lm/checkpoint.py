@@ -22,14 +22,12 @@ from torch import Tensor
 from service.domain.errors import Corrupt, Unavailable, Unreadable
 from service.lm.intervention import Adapter, Balance, Intervention
 from service.lm.overlay import Overlay
-from service.lm.plain_file import opened_plain
+from service.lm.plain_file import SUFFIX, TRASH, opened_plain
 
 FORMAT = 1
 MAX_HEADER_BYTES = 1_000_000  # a block of replaced tensors and 100 interventions need some 50 kB
 KEY = "errata"  # the one metadata key: safetensors keeps several in no fixed order, and the same overlay must give the same bytes
 FIELDS = ("rotation", "source", "bias", "gate", "gain")
-SUFFIX = ".safetensors"
-TRASH = "trash"  # the folder, in that of the checkpoints, of what is not needed there any more
 TEMPORARY = re.compile(r"\.[0-9a-f]{64}\.\d+\.[0-9a-f]{8}\.tmp")  # a file that was being written when its process ended
 
 

@@ -1,4 +1,6 @@
-"""Opening a file of bytes that are stored by their digest: a plain one, and nothing that only looks like one."""
+"""The files of checkpoints, each named by the digest of its bytes: what they are called, and opening one that is a plain file
+and not only looks like one.
+"""
 
 import os
 import stat
@@ -9,6 +11,9 @@ from typing import BinaryIO
 
 from service.domain.errors import Unreadable
 
+SUFFIX = ".safetensors"  # of a checkpoint, behind its digest
+TRASH = "trash"  # the folder, in that of the checkpoints, of what is not needed there any more
+
 
 @contextmanager
 def opened_plain(path: Path) -> Iterator[BinaryIO]:
@@ -16,9 +21,12 @@ def opened_plain(path: Path) -> Iterator[BinaryIO]:
     try:
         # O_NOFOLLOW: a link planted in the folder would have the server read a file elsewhere. O_NONBLOCK: a pipe would hang it.
         number = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
-        with os.fdopen(number, "rb") as file:
+        try:
             if not stat.S_ISREG(os.fstat(number).st_mode):
                 raise Unreadable("A checkpoint cannot be read here: it is not a plain file.")
-            yield file
+            with os.fdopen(number, "rb", closefd=False) as file:
+                yield file
+        finally:
+            os.close(number)
     except OSError as error:
         raise Unreadable(f"A checkpoint cannot be read here: {os.strerror(error.errno or 0).lower()}.") from error

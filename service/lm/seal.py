@@ -96,6 +96,8 @@ class Seal:
             if identities(origin.folder) != found:
                 return  # somebody is still writing: the next look judges
         except OSError:
+            if not self._files:
+                return  # that they cannot be read was said before
             found, is_same = {}, False
         changed = sorted(name for name in {*found, *origin.files} if found.get(name) != self._files.get(name))
         self._files = found

@@ -14,7 +14,7 @@ from service.domain import transitions
 from service.domain.edit import Edit, EditRequest, EditStatus, Method, Probe, normalise
 from service.domain.errors import Conflict, NotFound
 from service.domain.liveset import LiveItem
-from service.domain.queue import Passed, Waiting
+from service.domain.queue import Waiting
 from service.store import tables as t
 
 PROBE_KINDS = ("rephrases", "locality", "portability")
@@ -136,11 +136,10 @@ def queue(connection: Connection, *, most: int, large: int) -> tuple[list[Waitin
     return small, heavy
 
 
-def passed(connection: Connection, edit_ids: Collection[str]) -> Passed | None:
-    """Of some edits the newest one's number and what the largest cost; None if none of them is there any more."""
-    select = sa.select(sa.func.max(t.edits.c.seq), sa.func.max(t.edits.c.tokens)).where(t.edits.c.id.in_(edit_ids))
-    newest, most = connection.execute(select).one()
-    return None if newest is None else Passed(newest, most)
+def newest_of(connection: Connection, edit_ids: Collection[str]) -> int | None:
+    """The number of the newest of some edits; None if none of them is there any more."""
+    newest: int | None = connection.execute(sa.select(sa.func.max(t.edits.c.seq)).where(t.edits.c.id.in_(edit_ids))).scalar_one()
+    return newest
 
 
 def tokens_of(connection: Connection, edit_ids: Collection[str]) -> int:

@@ -52,6 +52,14 @@ class Outage:
                 return
         raise Silence("The database does not answer.", retry_after_s=PAUSE_S)
 
+    def glance(self) -> None:
+        """Raise Silence as `check` does, and take nothing upon oneself: for those who have something to wait for first."""
+        with self._lock:
+            is_others = self._trying not in (None, threading.get_ident())
+            if not self._lasts or not (is_others or time.monotonic() < self._next_try):
+                return
+        raise Silence("The database does not answer.", retry_after_s=PAUSE_S)
+
     def _left(self, *, answered: bool) -> None:
         with self._lock:
             self._lasts = not answered

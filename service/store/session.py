@@ -90,7 +90,9 @@ class Store:
         """One transaction: committed at the end of the block, undone if it raises. Raises Unavailable if the database cannot do
         it.
         """
-        with self._writing.attempt(), _faults(), self._among_writers(), self._in_turn(), self._writer.begin() as connection:
+        self._writing.glance()  # nobody waits for room who would be told no afterwards
+        # A writer that finds no room has not asked the database: what it is told says nothing about an outage.
+        with self._among_writers(), self._writing.attempt(), _faults(), self._in_turn(), self._writer.begin() as connection:
             yield connection
 
     def scrub(self) -> tuple[str, ...]:

@@ -145,7 +145,7 @@ def test_no_answer_lets_another_origin_in(client: httpx.Client) -> None:
         client.post("/edits", json=EDIT, headers=OURS),
     ]
 
-    assert [answer.status_code for answer in answers] == [405, 403, 200, 200]
+    assert [answer.status_code for answer in answers] == [403, 403, 403, 200]
     for answer in answers:
         assert not any(name.startswith("access-control") for name in answer.headers)
         assert answer.headers["cross-origin-resource-policy"] == "same-origin"

@@ -1,6 +1,6 @@
 """Which edits are fitted next: small ones pass large ones, which have their turns, and one fact's edits keep their order."""
 
-from service.domain.queue import TURNS, Passed, Queue, Waiting, gives_way_to, next_job
+from service.domain.queue import TURNS, Queue, Waiting, gives_way_to, next_job
 
 LARGE = 100
 
@@ -9,19 +9,19 @@ def waiting(seq: int, tokens: int = 1, key: str | None = None) -> Waiting:
     return Waiting(f"edit-{seq}", key or f"key-{seq}", seq, tokens)
 
 
-def queue(*all_of: Waiting, ended: tuple[Passed, ...] = ()) -> Queue:
+def queue(*all_of: Waiting, ended: tuple[int, ...] = ()) -> Queue:
     small = [one for one in all_of if one.tokens <= LARGE]
     large = [one for one in all_of if one.tokens > LARGE]
     return Queue(small, large, ended)
 
 
 def taken(found: Queue, *, most: int = 64, budget: int = 1_000) -> list[int]:
-    return [int(edit_id.removeprefix("edit-")) for edit_id in next_job(found, most=most, budget=budget, large=LARGE)]
+    return [int(edit_id.removeprefix("edit-")) for edit_id in next_job(found, most=most, budget=budget)]
 
 
-def done(*seqs: int, tokens: int = 1) -> tuple[Passed, ...]:
+def done(*seqs: int) -> tuple[int, ...]:
     """Jobs that ended, newest first."""
-    return tuple(Passed(seq, tokens) for seq in seqs)
+    return seqs
 
 
 def test_small_edits_are_taken_together_in_order_and_as_many_as_may_be() -> None:
@@ -48,7 +48,6 @@ def test_a_large_edit_has_its_turn_after_so_many_jobs_that_passed_it() -> None:
 
     assert taken(queue(waiting(5, 500), waiting(10), ended=passed)) == [5]
     assert taken(queue(waiting(8, 500), waiting(10), ended=passed)) == [10]  # two of them came before it
-    assert taken(queue(waiting(5, 500), waiting(10), ended=(*passed[:3], Passed(6, 500)))) == [10]  # one was large itself
 
 
 def test_a_small_edit_takes_older_large_ones_of_its_own_fact_along() -> None:
@@ -66,8 +65,19 @@ def test_a_large_edit_waits_for_a_small_one_of_its_own_fact_that_was_accepted_be
 def test_the_fit_of_a_large_edit_gives_way_to_small_ones_unless_it_is_its_turn() -> None:
     large = waiting(1, 500, "fact")
 
-    assert gives_way_to(large, queue(waiting(2)), large=LARGE)
-    assert not gives_way_to(large, queue(), large=LARGE)
-    assert gives_way_to(large, queue(waiting(2, 1, "fact")), large=LARGE)
-    assert not gives_way_to(large, queue(waiting(2, 500)), large=LARGE)
-    assert not gives_way_to(large, queue(waiting(10), ended=done(9, 8, 7, 6)), large=LARGE)
+    assert gives_way_to(large, queue(waiting(2)))
+    assert not gives_way_to(large, queue())
+    assert gives_way_to(large, queue(waiting(2, 1, "fact")))
+    assert not gives_way_to(large, queue(waiting(2, 500)))
+    assert not gives_way_to(large, queue(waiting(10), ended=done(9, 8, 7, 6)))
+
+
+def test_a_large_edit_has_its_turn_though_small_ones_take_others_along() -> None:
+    ended: tuple[int, ...] = ()
+    for seq in range(2, 2 + 2 * TURNS, 2):  # each small edit overtakes a large one of its fact, and brings it
+        found = queue(waiting(1, 500), waiting(seq, 500, f"fact-{seq}"), waiting(seq + 1, 1, f"fact-{seq}"), ended=ended)
+        assert taken(found) == [seq, seq + 1]
+        ended = (seq + 1, *ended)
+
+    assert taken(queue(waiting(1, 500), waiting(100), ended=ended)) == [1]
+    assert taken(queue(waiting(50, 500), waiting(100), ended=(1, *ended))) == [100]  # another large one had its turn just now

@@ -1,6 +1,7 @@
 """What one edit may cost the others: it is weighed before it is accepted, fitted after the small ones, and not for ever."""
 
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -51,6 +52,10 @@ def refusal(asked: EditRequest, **bounds: int) -> tuple[str | None, str]:
     with pytest.raises(TooLong) as caught:
         scales(**bounds).check([asked])
     return caught.value.field, caught.value.message
+
+
+def told(number: int, *texts: str) -> EditRequest:
+    return EditRequest(prompt=f"The colour of moss {number} is", target="red", rephrases=probes(*texts, train=False))
 
 
 def fitted(house: House) -> list[tuple[str, ...]]:
@@ -134,7 +139,7 @@ def test_an_edit_does_not_grow_beyond_the_bound_by_being_asked_for_again(furnish
     assert edit.tokens == cost_of(make_base(), edit).fit
 
 
-def test_an_edit_that_is_told_more_by_a_batch_again_and_again_is_weighed_once(furnish: Furnish) -> None:
+def test_an_edit_that_is_told_more_by_a_batch_again_and_again_is_weighed_as_a_whole(furnish: Furnish) -> None:
     house, weighed = furnish(), []
     submit(house.store, [request()], author="ann")
 
@@ -144,7 +149,7 @@ def test_an_edit_that_is_told_more_by_a_batch_again_and_again_is_weighed_once(fu
 
     submit(house.store, [request(rephrases=probes(f"Moss {n} is")) for n in range(20)], author="ann", weigh=weigh)
 
-    assert weighed == [20]
+    assert weighed == [20, 20]  # ahead, and again under the lock, where the scales know it
     (edit,) = house.all_edits()
     assert (len(edit.rephrases), edit.tokens) == (20, 7)
 
@@ -308,3 +313,50 @@ def test_a_refit_after_a_retraction_has_no_deadline(furnish: Furnish) -> None:
     house.worker.settle()
 
     assert house.statuses([kept, gone]) == [EditStatus.APPLIED, EditStatus.RETRACTED]
+
+
+def test_texts_are_read_before_the_head_is_locked_also_those_an_edit_has_already(
+    furnish: Furnish, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    house = furnish()
+    edits = [told(number, *(f"Moss {number} is coloured {at}" for at in range(9))) for number in range(5)]
+    more = [told(number, "Moss is") for number in range(5)]
+    locked: list[bool] = [False]
+    read: list[bool] = []
+    write = house.store.write
+
+    @contextmanager
+    def writing() -> Iterator[object]:
+        with write() as connection:
+            locked[0] = True
+            try:
+                yield connection
+            finally:
+                locked[0] = False
+
+    def counted(*given: object, **named: object) -> object:
+        read.append(locked[0])
+        return encode_row(*given, **named)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(house.store, "write", writing)
+    monkeypatch.setattr("service.lifecycle.cost.encode_row", counted)
+    for requests in (edits, more):
+        weighing = scales(listed=True)
+        weighing.check(requests)
+        submit(house.store, requests, author="ann", weigh=weighing.weigh)
+
+    assert read and not any(read)
+    assert len(house.edit_by("The colour of moss 3 is").rephrases) == 10
+
+
+def test_a_batch_that_tells_many_edits_a_little_more_is_bounded_by_what_they_ask_in_all(furnish: Furnish) -> None:
+    house = furnish()
+    edits = [told(number, *(f"Moss {number} is coloured {at}" for at in range(9))) for number in range(20)]
+    submit(house.store, edits, author="ann", weigh=scales(listed=True).weigh)
+    weighing = scales(listed=True, batch=1_000)
+
+    with pytest.raises(TooLong, match="send them in several") as caught:
+        submit(house.store, [told(number, "Moss is") for number in range(20)], author="ann", weigh=weighing.weigh)
+
+    assert caught.value.field == "edits"
+    assert len(house.edit_by("The colour of moss 3 is").rephrases) == 9

@@ -12,7 +12,7 @@ import sqlalchemy as sa
 
 from service.domain.cadence import Cadence
 from service.domain.edit import EditRequest, EditStatus, Probe
-from service.domain.errors import Conflict, Gone, NotFound, Refused
+from service.domain.errors import Conflict, Gone, NotFound, Refused, Unreadable
 from service.domain.version import VersionStatus
 from service.lifecycle import faults
 from service.lifecycle.export import request_export
@@ -198,6 +198,19 @@ def test_a_purge_removes_every_version_file_and_row_that_held_the_edit(furnish: 
         assert {event["type"] for event in events.page(connection, limit=100, edit_id=secret)} >= {"edit.purged", "edit.accepted"}
         assert all(event["data"] == {} for event in events.page(connection, limit=100, edit_id=secret))
         assert all(secret not in job.edit_ids for job in jobs.page(connection, limit=100))
+
+
+def test_a_purge_is_refused_while_the_checkpoints_are_not_there(furnish: Furnish) -> None:
+    house = furnish()
+    secret = told_and_taken_back(house)
+    aside = house.folder.rename(house.folder.with_name("unmounted"))
+
+    with pytest.raises(Unreadable, match="nothing was purged"):
+        purged(house, secret)
+
+    assert SECRET in everything(house)
+    aside.rename(house.folder)
+    assert len(purged(house, secret).files) == 3
 
 
 def test_nothing_of_the_text_is_left_in_the_sqlite_files(tmp_path: Path) -> None:

@@ -187,3 +187,43 @@ def test_only_the_holder_of_the_lease_moves_a_damaged_head(house: House) -> None
     assert house.head.number == 2 and dict(rows(house))[2] is VersionStatus.PUBLISHED
     assert house.parts.follower.current.epoch == epoch
     other.close()
+
+
+def test_a_failure_to_load_says_nothing_of_a_head_that_was_swapped_in_meanwhile(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    house.live(("a", "1"), ("b", "2"))
+    other = House(house.url, house.folder, ledger=house.ledger, settings=SETTINGS, alone=False)
+    house.live(("c", "3"))
+
+    def rolled_back_while_it_loads(_: object) -> None:
+        monkeypatch.undo()
+        other.roll_back(1)
+        raise Unreadable("the disk is slow")
+
+    monkeypatch.setattr(other.parts.overlays, "of", rolled_back_while_it_loads)
+    other.parts.follower.catch_up()
+
+    assert other.parts.follower.current.version == 4
+    assert (other.parts.follower.degraded, other.parts.follower.is_unreadable) == (None, False)
+    other.close()
+
+
+def test_a_trash_that_cannot_be_looked_into_makes_a_checkpoint_unreadable_and_nothing_worse(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    house.live(("a", "1"), ("b", "2"))
+    path = file_of(house, 1)
+    (house.folder / "trash").mkdir()
+    path.rename(house.folder / "trash" / path.name)
+    house.parts.overlays.forget(path.stem)
+
+    def refuse(*_: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "rename", refuse)
+        with pytest.raises(Unreadable):
+            house.parts.overlays.of(house.versions()[1])
+
+    assert house.roll_back(1).restored == 1

@@ -143,6 +143,20 @@ def test_what_is_no_plain_file_is_not_read_and_nothing_is_said_about_its_bytes(t
         load(folder, digest)
 
 
+def test_what_cannot_be_read_is_tried_again_without_using_up_descriptors(tmp_path: Path) -> None:
+    (tmp_path / f"{'0' * 64}.safetensors").mkdir()
+
+    def opened() -> int:
+        return len(list(Path("/proc/self/fd").iterdir()))
+
+    before = opened()
+    for _ in range(20):
+        with pytest.raises(Unreadable):
+            load(tmp_path, "0" * 64)
+
+    assert opened() == before
+
+
 def test_a_folder_in_the_place_of_a_checkpoint_is_moved_aside(tmp_path: Path) -> None:
     digest = hashlib.sha256(to_bytes(make_overlay())).hexdigest()
     (tmp_path / f"{digest}.safetensors" / "inside").mkdir(parents=True)

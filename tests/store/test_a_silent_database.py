@@ -145,6 +145,27 @@ def test_whatever_ends_a_call_another_may_find_out_afterwards() -> None:
         pass
 
 
+def test_a_writer_that_finds_no_room_says_nothing_of_an_outage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(session, "STUCK_S", 0.01)
+    with founded("sqlite", tmp_path) as store:
+        with pytest.raises(Silence), store._writing.attempt():
+            raise Silence("it does not answer")
+        store._writing._next_try = 0.0  # it is time for somebody to find out
+        for _ in range(session.WRITERS):
+            store._room.acquire()
+        store._moved_at = 0.0
+
+        with pytest.raises(Unavailable, match="busy"), store.write():
+            pass
+
+        assert store._writing._lasts
+        for _ in range(session.WRITERS):
+            store._room.release()
+        with store.write():
+            pass
+        assert not store._writing._lasts
+
+
 def test_writers_of_a_locked_sqlite_file_do_not_take_every_thread(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(session, "STUCK_S", 0.2)
     with founded("sqlite", tmp_path) as store:
