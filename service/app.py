@@ -24,7 +24,7 @@ from service.lifecycle.evaluate import Evaluations
 from service.lifecycle.export import Exports
 from service.lifecycle.faults import arm
 from service.lifecycle.follow import Follower, Published
-from service.lifecycle.identity import found_store, recognise
+from service.lifecycle.identity import found_store, recognise, refuse_lost
 from service.lifecycle.overlays import Overlays
 from service.lifecycle.recover import open_head
 from service.lifecycle.reservoir import Reservoir
@@ -90,6 +90,7 @@ def open_parts(settings: Settings) -> Iterator[Parts]:
         store = Store(settings.store_url)
         opened.callback(store.close)
         store.hold_folder()
+        refuse_lost(store, settings.checkpoints)
         upgrade(settings.store_url)
         recognise(store, settings.checkpoints)  # before a model is loaded for nothing
         base = load_base(model_path(settings), device=settings.device, dtype=settings.dtype)

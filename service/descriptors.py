@@ -12,7 +12,9 @@ from service.domain.errors import Refused
 from service.settings import Settings
 from service.store.session import POOL
 
-RESERVED = 128  # the model's files while they are read, checkpoints, exports, spilled activations, Redis, pipes, the log
+BACKLOG = 256  # connections that wait to be accepted; asyncio accepts all of them before it lets any be closed
+FILES = 128  # the model's files while they are read, checkpoints, exports, spilled activations, Redis, pipes, the log
+RESERVED = FILES + BACKLOG
 PER_CONNECTION = 3  # of a SQLite connection: the file, its log, the log's index
 POOLS = 2  # one that reads, one that writes
 FEWEST = 16  # connections with which a server is of any use

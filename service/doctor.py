@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from service.atlas import weights_path
-from service.domain.errors import Conflict, ServiceError
+from service.domain.errors import ServiceError
 from service.lifecycle import identity
 from service.listening import taken_port
 from service.settings import Settings, masked
@@ -129,10 +129,12 @@ def _together(settings: Settings) -> Finding:
             name = identity.read_mark(settings.checkpoints)
             lost = "the folder is a store's, and its database is not there: restore it, or give another data_dir"
             return Finding("store", Verdict.OK, "new") if name is None else Finding("store", Verdict.BAD, lost)
+        with store.read() as connection:
+            if not is_current(connection):
+                return Finding("store", Verdict.NOTE, "cannot be told until the database is migrated")
         identity.recognise(store, settings.checkpoints)
-    except (ServiceError, sa.exc.SQLAlchemyError) as error:
-        said = error.message if isinstance(error, ServiceError) else "cannot be told until the database is migrated"
-        return Finding("store", Verdict.BAD if isinstance(error, Conflict) else Verdict.NOTE, said)
+    except ServiceError as error:
+        return Finding("store", Verdict.BAD, error.message)
     finally:
         store.close()
     return Finding("store", Verdict.OK, "database and data folder belong together")

@@ -15,7 +15,7 @@ from fastapi import FastAPI
 from service import __version__
 from service.api.protocol import DeadlineProtocol
 from service.app import create_app, open_parts
-from service.descriptors import within_descriptors
+from service.descriptors import BACKLOG, within_descriptors
 from service.listening import in_use
 from service.settings import EVERY_HOST, Settings
 from service.supervisor import Supervisor
@@ -47,6 +47,7 @@ def config(app: FastAPI, settings: Settings) -> uvicorn.Config:
         port=settings.port,
         http=DeadlineProtocol.with_limits(settings.limits),
         ws="none",
+        backlog=BACKLOG,
         lifespan="on",
         log_config=None,
         access_log=False,

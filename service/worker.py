@@ -115,9 +115,9 @@ class Worker:
 
     def _advance(self) -> bool:
         """Follow the head, then do the next thing of applying and refitting."""
-        self._follow()
+        self._keep_up()
         turn = self._turn()
-        if turn is None:
+        if turn is None or self._parts.overlays.note is not None:  # what was fitted now could not be kept
             return False
         if self._mend(turn):
             return True
@@ -312,8 +312,15 @@ class Worker:
             self._rest_alone(self._parts.settings.follow_s)
 
     def _keep_up(self) -> bool:
+        self._look_at_the_folder()
         self._follow()
         return True
+
+    def _look_at_the_folder(self) -> None:
+        """See whether checkpoints can be kept, and say once that they cannot, and once that they can again."""
+        before, now = self._parts.overlays.note, self._parts.overlays.look()
+        if now != before:
+            log.warning("edits wait" if now else "edits are applied again", reason=now or "the checkpoints are there")
 
     def _lease_loop(self) -> None:
         while not self._stopping.is_set():

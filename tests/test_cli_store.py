@@ -205,3 +205,13 @@ def test_the_doctor_says_when_database_and_folder_are_strangers(house: House, tm
 
     assert strange.exit_code == FAILED and "of store another" in strange.output
     assert lost.exit_code == FAILED and "its database is not there" in lost.output
+
+
+def test_a_database_that_is_none_is_one_sentence_in_every_command(tmp_path: Path) -> None:
+    (tmp_path / "errata.db").write_bytes(b"no database " * 1_000)
+    for arguments in (["jobs"], ["versions", "verify"], ["adopt", "--yes"], ["doctor"]):
+        result = runner.invoke(app, [*arguments, "--data-dir", str(tmp_path)])
+
+        assert result.exit_code == FAILED, arguments
+        assert "damaged or no database" in result.output + result.stderr
+        assert result.exception is None or isinstance(result.exception, SystemExit)

@@ -15,7 +15,7 @@ import structlog
 from service.api.addresses import check_address
 from service.api.bodies import READER, Bodies, Room
 from service.api.origin import Origins, is_health_check
-from service.api.problems import HEAD_TOO_LARGE, MEDIA, TOO_LARGE, UNAVAILABLE, Problem, problem_of
+from service.api.problems import HEAD_TOO_LARGE, MALFORMED, MEDIA, TOO_LARGE, UNAVAILABLE, Problem, problem_of
 from service.log import frames_of
 from service.settings import Settings
 
@@ -86,6 +86,11 @@ class Gate:
             raise Problem(HEAD_TOO_LARGE, f"Address and headers must together be at most {self._limits.header_bytes} bytes.")
         headers = {name: value.decode("latin-1") for name, value in scope["headers"]}
         self._origins.check(scope)
+        if b"content-length" in headers and b"transfer-encoding" in headers:
+            # Whoever is in between may see the body end elsewhere (RFC 9112, 6.1), and what follows as another request.
+            raise Problem(
+                MALFORMED, "Content-Length and Transfer-Encoding must not come together.", headers={"Connection": "close"}
+            )
         length = headers.get(b"content-length", "0")
         if int(length) > self._largest(scope):
             raise self._too_large(scope)

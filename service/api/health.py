@@ -5,7 +5,7 @@ from fastapi import APIRouter, Response
 from service.api.parts import Running
 from service.api.schemas.versions import HealthOut, ModelOut
 
-DEGRADED = ("head", "files")  # what may be wrong while requests are still answered here
+DEGRADED = ("head", "files", "checkpoints")  # what may be wrong while requests are still answered here
 router = APIRouter(tags=["health"])
 
 

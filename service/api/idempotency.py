@@ -4,7 +4,7 @@ import hashlib
 import json
 from typing import Annotated, Any
 
-from fastapi import Depends, Header, Response
+from fastapi import Depends, Header, Request, Response
 
 from service.api.schemas import In
 from service.domain.errors import Refused
@@ -17,10 +17,14 @@ SAID = (
 )
 
 
-def idempotency_key(given: Annotated[str | None, Header(alias="Idempotency-Key", description=SAID)] = None) -> str | None:
+def idempotency_key(
+    request: Request, given: Annotated[str | None, Header(alias="Idempotency-Key", description=SAID)] = None
+) -> str | None:
     """The key of a request that may be repeated safely."""
-    if given is not None and not (1 <= len(given) <= 255 and given.isascii() and given.isprintable()):
+    if given is not None and not (1 <= len(given) <= 255 and all("!" <= character <= "~" for character in given)):
         raise Refused("Idempotency-Key must have 1 to 255 visible ASCII characters", field="Idempotency-Key")
+    if len(request.headers.getlist("Idempotency-Key")) > 1:
+        raise Refused("Idempotency-Key must be given once", field="Idempotency-Key")
     return given
 
 

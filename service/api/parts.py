@@ -87,6 +87,7 @@ class Parts:
         return {
             "database": await self.readiness.find(),
             "head": self.lifecycle.follower.degraded or "ok",
+            "checkpoints": self.lifecycle.overlays.note or "ok",
             "weights": self.seal.broken or "ok",
             "files": self.seal.note or "ok",
             "worker": "ok" if self.works() else "the worker's thread has ended",
@@ -111,7 +112,7 @@ class Parts:
             "retention": version.scores.get("retention"),
             "canary": version.scores.get("canary"),
             "waiting": counts["queued"] + counts["applying"],
-            "degraded": self.seal.broken or self.lifecycle.follower.degraded or self.seal.note,
+            "degraded": self.seal.broken or self.lifecycle.follower.degraded or self.lifecycle.overlays.note or self.seal.note,
         }
 
     def _database(self) -> str:

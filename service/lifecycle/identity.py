@@ -44,6 +44,13 @@ def recognise(store: Store, folder: Path) -> None:
         _check(connection, folder, mark)
 
 
+def refuse_lost(store: Store, folder: Path) -> None:
+    """Raise Conflict if the SQLite file of a store is missing or has no bytes: before an empty one is made in its place."""
+    file = None if store.url.database is None else Path(store.url.database)
+    if store.is_sqlite and file is not None and not (file.is_file() and file.stat().st_size):
+        _check_new(folder, read_mark(folder))
+
+
 def found_store(store: Store, *, fingerprint: str, name: str, folder: Path, now: datetime | None = None) -> str:
     """Make the first rows of a new store and mark the folder of its checkpoints as its own, or check an old one; its name.
 

@@ -18,6 +18,7 @@ from service.lm.plain_file import SUFFIX
 from service.store import versions
 from service.store.session import Store
 
+AWAY = f"the data folder's checkpoints/{MARK} is not there, so see that the folder is mounted"
 RESIDENT = 16  # overlays kept in memory; a few megabytes each
 Identity = tuple[int, ...]
 
@@ -31,6 +32,12 @@ class Overlays:
         self._lock = threading.Lock()
         self._resident: OrderedDict[str, Overlay] = OrderedDict()
         self._damaged: dict[str, Identity] = {}
+        self.note: str | None = None
+
+    def look(self) -> str | None:
+        """What is wrong with the folder now, or None; `note` keeps it. A folder that is away is a disk's or a mount's."""
+        self.note = None if is_marked(self.folder) else AWAY
+        return self.note
 
     @property
     def damaged(self) -> tuple[str, ...]:
@@ -56,9 +63,8 @@ class Overlays:
         """
         if is_empty(overlay):
             return None
-        if not is_marked(self.folder):  # written beside an unmounted disk, it would be gone when the disk is back
-            why = f"the data folder's checkpoints/{MARK} is not there, so see that the folder is mounted"
-            raise Unreadable(f"The checkpoint could not be written: {why}.")
+        if self.look() is not None:  # written beside an unmounted disk, it would be gone when the disk is back
+            raise Unreadable(f"The checkpoint could not be written: {AWAY}.")
         digest = checkpoint.save(overlay, self.folder, meta={"base": self._fingerprint})
         self._keep(digest, overlay)
         return digest

@@ -30,6 +30,7 @@ POOL_WAIT_S = 10
 WRITERS = 16  # that hold a connection at the same time; the rest of the pool is for readers
 STUCK_S = 2.0  # without the end of any transaction, after which no further writer waits
 LOCK_NAME = "errata.lock"
+DAMAGED = ("not a database", "malformed")  # in SQLite's words
 PASSING = (OperationalError, InterfaceError, InternalError, sa.exc.TimeoutError)
 
 
@@ -172,6 +173,8 @@ def _faults() -> Iterator[None]:
     except DBAPIError as error:
         if error.connection_invalidated:
             raise Unavailable("The database closed the connection.") from error
+        if isinstance(error.orig, sqlite3.DatabaseError) and any(word in str(error.orig) for word in DAMAGED):
+            raise Unavailable("The database file is damaged or no database: restore it from a backup.") from error
         raise
 
 

@@ -111,3 +111,12 @@ def test_a_key_that_is_none_is_refused_by_every_call(server: Live, path: str) ->
     refused = sent(server, path, bodies.get(path, {}), "x" * 256)
 
     assert (refused.status_code, refused.json()["errors"][0]["field"]) == (422, "Idempotency-Key")
+
+
+def test_a_key_with_a_blank_or_two_keys_are_refused(server: Live) -> None:
+    body = {"prompt": "p", "target": "t"}
+    blank = server.client.post("/edits", json=body, headers={"Idempotency-Key": "a b"})
+    two = server.client.post("/edits", json=body, headers=[("Idempotency-Key", "a"), ("Idempotency-Key", "b")])
+
+    for refused in (blank, two):
+        assert (refused.status_code, refused.json()["errors"][0]["field"]) == (422, "Idempotency-Key")

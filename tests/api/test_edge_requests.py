@@ -16,7 +16,7 @@ from service.api.schemas.jobs import ExportIn
 from service.api.strict_json import DEEPEST, depth_of, outside_of_texts
 from service.api.text import clean_json
 from service.settings import Settings
-from tests.api.edge import edge_app, listening
+from tests.api.edge import connect, edge_app, listening, read_all
 
 SECRET = "XYZZY-do-not-echo"
 EDIT = {"prompt": "The capital of Australia is", "target": "Sydney"}
@@ -246,3 +246,16 @@ def test_metadata_may_not_be_long() -> None:
 def test_brackets_in_text_do_not_count_as_nesting() -> None:
     assert depth_of(outside_of_texts(b'{"a": "[[[[[ \\" [[[", "b": [[1], [2]]}')) == 3
     assert depth_of(b"[" * DEEPEST + b"]" * DEEPEST) == DEEPEST
+
+
+def test_a_body_whose_end_is_told_in_two_ways_is_refused_and_the_connection_closed(client: httpx.Client) -> None:
+    request = (
+        b"POST /edits HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 4\r\n"
+        b"Transfer-Encoding: chunked\r\n\r\n0\r\n\r\nGET /edits HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    )
+    with connect(client.base_url.port or 0) as connection:
+        connection.sendall(request)
+        received = read_all(connection)
+
+    assert received.startswith(b"HTTP/1.1 400 ") and received.count(b"HTTP/1.1 ") == 1
+    assert b"connection: close" in received.lower()

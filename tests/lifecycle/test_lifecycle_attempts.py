@@ -237,16 +237,21 @@ def test_another_process_waits_for_the_next_attempt_too(make: Callable[[Lifecycl
     again.close()
 
 
-def test_an_edit_that_cannot_be_published_now_says_why_while_it_waits(make: Callable[[LifecycleSettings], House]) -> None:
+def test_an_edit_that_cannot_be_published_now_says_why_while_it_waits(
+    make: Callable[[LifecycleSettings], House], monkeypatch: pytest.MonkeyPatch
+) -> None:
     house = make(MANUAL)
     house.live(("a", "1"))
-    aside = block(house)
+
+    def refuse(_: object) -> None:
+        raise Unavailable("The checkpoint could not be written; see that the data folder has room.")
+
     (b,) = house.post(("b", "2"))
-    with pytest.raises(Unavailable):
+    with monkeypatch.context() as patch, pytest.raises(Unavailable):
+        patch.setattr(house.parts.overlays, "save", refuse)
         house.worker.settle()
     with house.store.read() as connection:
         waiting = jobs.active(connection, "apply", "running")
-    unblock(house, aside)
     house.worker.settle()
 
     assert waiting is not None and "checkpoint could not be written" in str(waiting.stage)

@@ -9,7 +9,7 @@ import pytest
 
 from service.domain.errors import Conflict, Refused, Unreadable
 from service.lifecycle import identity
-from service.lifecycle.identity import MARK, Mark, adopt, found_store, read_mark, recognise, write_mark
+from service.lifecycle.identity import MARK, Mark, adopt, found_store, read_mark, recognise, refuse_lost, write_mark
 from service.store import heads
 from service.store.migrate import upgrade
 from service.store.session import Store
@@ -98,6 +98,24 @@ def test_an_empty_database_beside_checkpoints_is_a_lost_one_and_not_a_new_store(
     with pytest.raises(Conflict, match="the database is empty"):
         house.again()
     assert sorted(path.name for path in house.folder.iterdir()) == [name for name in files if name != MARK]
+
+
+@pytest.mark.parametrize("left", [None, b""])
+def test_in_the_place_of_a_lost_sqlite_file_no_empty_one_is_made(left: bytes | None, tmp_path: Path) -> None:
+    house = new_house(tmp_path)
+    house.live(("a", "1"))
+    house.close()
+    for path in tmp_path.glob("errata.db*"):
+        path.unlink()
+    if left is not None:
+        (tmp_path / "errata.db").write_bytes(left)
+    store = Store(house.url)
+
+    with pytest.raises(Conflict, match="the database is empty"):
+        refuse_lost(store, house.folder)
+
+    store.close()
+    assert [path.stat().st_size for path in tmp_path.glob("errata.db*")] == ([] if left is None else [0])
 
 
 def test_a_first_start_that_was_killed_between_the_folder_and_the_database_is_gone_on_with(

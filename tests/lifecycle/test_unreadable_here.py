@@ -227,3 +227,19 @@ def test_a_trash_that_cannot_be_looked_into_makes_a_checkpoint_unreadable_and_no
             house.parts.overlays.of(house.versions()[1])
 
     assert house.roll_back(1).restored == 1
+
+
+def test_no_edit_is_fitted_in_vain_while_the_checkpoints_are_away(house: House) -> None:
+    house.live(("a", "1"))
+    fits = len(house.ledger.fits)
+    aside = house.folder.rename(house.folder.with_name("unmounted"))
+    (b,) = house.post(("b", "2"))
+
+    for _ in range(3):
+        house.worker.step()
+    assert len(house.ledger.fits) == fits and not house.edit(b).status.is_settled
+    assert "checkpoints/store.json is not there" in str(house.parts.overlays.note)
+
+    aside.rename(house.folder)
+    house.worker.settle()
+    assert house.says("b") == "2" and house.parts.overlays.note is None

@@ -22,7 +22,7 @@ from service.settings import environment_without_settings
 EDIT = {"prompt": "The capital of Australia is", "target": "Sydney"}
 QUESTION = {"prompt": "The capital of Australia is"}
 PATIENCE_S = 120.0
-DESCRIPTORS = 400
+DESCRIPTORS = 700
 
 
 def strange_folder(ground: Ground) -> Finding:
