@@ -270,7 +270,7 @@ def _finish_unpublished(parts: Parts, turn: Turn, job: Job, changes: list[Change
     with parts.store.write() as connection:
         heads.lock(connection)
         heads.check_fence(connection, turn.fence)
-        standing = {edit.id for edit in edits.many(connection, job.edit_ids) if edit.status is EditStatus.APPLYING}
+        standing = {edit.id for edit in _standing(connection, job.edit_ids)}
         settle(connection, parts, [change for change in changes if change.edit_id in standing], author=SERVICE, job_id=job.id)
         jobs.finish(connection, job.id, now=parts.clock())
     parts.announcer.announce(job.edit_ids)
@@ -278,16 +278,21 @@ def _finish_unpublished(parts: Parts, turn: Turn, job: Job, changes: list[Change
 
 def _narrow(connection: Connection, parts: Parts, job: Job) -> None:
     half = (len(job.edit_ids) + 1) // 2
-    put_off = [edit for edit in edits.many(connection, job.edit_ids[half:]) if edit.status is EditStatus.APPLYING]
+    put_off = _standing(connection, job.edit_ids[half:])
     settle(
         connection, parts, [Change(edit_id=edit.id, status=EditStatus.QUEUED) for edit in put_off], author=SERVICE, job_id=job.id
     )
     jobs.update(connection, job.id, edit_ids=job.edit_ids[:half])
 
 
+def _standing(connection: Connection, edit_ids: Sequence[str]) -> list[Edit]:
+    """Those of a job's edits that it still has to bring to an end."""
+    return [edit for edit in edits.many(connection, edit_ids) if edit.status is EditStatus.APPLYING]
+
+
 def _put_back(connection: Connection, parts: Parts, job: Job) -> None:
     """Let the edits of a job wait again; those that were taken back meanwhile are."""
-    standing = [edit for edit in edits.many(connection, job.edit_ids) if edit.status is EditStatus.APPLYING]
+    standing = _standing(connection, job.edit_ids)
     changes = [Change(edit_id=edit.id, status=EditStatus.QUEUED) for edit in standing]
     settle(connection, parts, changes, author=SERVICE, job_id=job.id)
     jobs.say(connection, job.id, "gave way to smaller edits", parts.clock())
@@ -295,13 +300,13 @@ def _put_back(connection: Connection, parts: Parts, job: Job) -> None:
 
 
 def _defer(connection: Connection, parts: Parts, job: Job, reason: str) -> None:
-    standing = [edit for edit in edits.many(connection, job.edit_ids) if edit.status is EditStatus.APPLYING]
+    standing = _standing(connection, job.edit_ids)
     settle(connection, parts, [_deferred(edit.id, reason) for edit in standing], author=SERVICE, job_id=job.id)
     jobs.finish(connection, job.id, error=reason, now=parts.clock())
 
 
 def _fail(connection: Connection, parts: Parts, job: Job, reason: str) -> None:
-    standing = [edit for edit in edits.many(connection, job.edit_ids) if edit.status is EditStatus.APPLYING]
+    standing = _standing(connection, job.edit_ids)
     changes = [Change(edit_id=edit.id, status=EditStatus.FAILED, error=reason) for edit in standing]
     settle(connection, parts, changes, author=SERVICE, job_id=job.id)
     jobs.finish(connection, job.id, error=reason, now=parts.clock())

@@ -15,6 +15,7 @@ from sqlalchemy.engine import Connection
 
 from service.domain.errors import Conflict, Refused, Unavailable, Unreadable
 from service.lifecycle.settings import SERVICE
+from service.lm.durable import write_durably
 from service.lm.plain_file import SUFFIX
 from service.store import heads, versions
 from service.store.clock import now_of
@@ -126,25 +127,15 @@ def read_mark_if_sound(folder: Path) -> Mark | None:
 
 def write_mark(folder: Path, mark: Mark) -> None:
     """Say whose folder it is, durably. Raises Unavailable if it cannot be written."""
-    temporary = folder / f".{MARK}.{os.urandom(4).hex()}.tmp"
+    data = json.dumps({"store": mark.store, "founded": mark.founded}).encode()
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with temporary.open("x") as file:
-            json.dump({"store": mark.store, "founded": mark.founded}, file)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(folder / MARK)
+        write_durably(folder / MARK, data, temporary=f".{MARK}.{os.urandom(4).hex()}.tmp")
     except OSError as error:
-        temporary.unlink(missing_ok=True)
         why = os.strerror(error.errno or 0).lower()
         raise Unavailable(
             f"the data folder's checkpoints/{MARK} cannot be written: {why}; see that it may be written to"
         ) from None
-    directory = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)
 
 
 def checkpoints_in(folder: Path) -> int:

@@ -4,7 +4,6 @@ The way of a write: temporary file, fsync, rename to the digest, fsync of the fo
 half a file, and a file is believed only if its bytes give its name.
 """
 
-import contextlib
 import hashlib
 import json
 import os
@@ -20,6 +19,7 @@ from safetensors.torch import save as tensors_to_bytes
 from torch import Tensor
 
 from service.domain.errors import Corrupt, Unavailable, Unreadable
+from service.lm.durable import write_durably
 from service.lm.intervention import Adapter, Balance, Intervention
 from service.lm.overlay import Overlay
 from service.lm.plain_file import SUFFIX, TRASH, opened_plain
@@ -91,23 +91,8 @@ def from_bytes(data: bytes, digest: str) -> Overlay:
 
 def _write(data: bytes, folder: Path, digest: str) -> None:
     final = folder / f"{digest}{SUFFIX}"
-    temporary = folder / f".{digest}.{os.getpid()}.{os.urandom(4).hex()}.tmp"
-    try:
-        with temporary.open("xb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        _clear_the_way(final)
-        temporary.replace(final)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
-        raise
-    directory = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)
+    _clear_the_way(final)
+    write_durably(final, data, temporary=f".{digest}.{os.getpid()}.{os.urandom(4).hex()}.tmp")
 
 
 def _clear_the_way(final: Path) -> None:

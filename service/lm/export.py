@@ -10,7 +10,6 @@ export or nothing.
 import copy
 import errno
 import json
-import os
 import re
 import shutil
 import threading
@@ -27,6 +26,7 @@ from transformers import GenerationConfig
 from service.domain.errors import Conflict, Unavailable
 from service.lm import export_card, load_errata
 from service.lm.base import Base
+from service.lm.durable import synchronise
 from service.lm.export_settings import SHARD_SIZE
 from service.lm.intervention import Adapter
 from service.lm.overlay import Overlay, view
@@ -191,24 +191,16 @@ def _made_durable(temporary: Path, folder: Path) -> Written:
     mode = (temporary / MANIFEST).stat().st_mode  # safetensors lets nobody else read what it writes
     for path in files:
         path.chmod(mode)
-        _synchronise(path)
+        synchronise(path)
     for inner in (temporary, *(path for path in temporary.rglob("*") if path.is_dir())):
-        _synchronise(inner)
+        synchronise(inner)
     return Written(folder, len(files), sum(path.stat().st_size for path in files))
 
 
 def _put(temporary: Path, folder: Path) -> None:
     """Rename. An empty folder that came up meanwhile would be replaced, anything else makes it fail."""
     temporary.rename(folder)
-    _synchronise(folder.parent)
-
-
-def _synchronise(path: Path) -> None:
-    number = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(number)
-    finally:
-        os.close(number)
+    synchronise(folder.parent)
 
 
 def _sentence(error: Exception) -> str:
