@@ -1,4 +1,4 @@
-"""Writing a file so that it is whole under its name or not there, whatever happens: a power cut, a full disk, a killed process."""
+"""Writing a file so that it is whole under its name or not there: after a power cut, on a full disk, in a killed process."""
 
 import contextlib
 import os
