@@ -42,11 +42,12 @@ def begin(parser: argparse.ArgumentParser) -> argparse.Namespace:
     return chosen
 
 
-def write(folder: Path, name: str, figures: Mapping[str, Any]) -> None:
-    """Keeps the figures of one benchmark and prints them."""
+def write(folder: Path, name: str, figures: Mapping[str, Any], *, quiet: bool = False) -> None:
+    """Keeps the figures of one benchmark and prints them, unless it is to be `quiet` because more are to come."""
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
     keep(folder, name, figures, device=device, threads=torch.get_num_threads())
-    print(json.dumps(rounded(figures), indent=1))
+    if not quiet:
+        print(json.dumps(rounded(figures), indent=1))
 
 
 def run(name: str, *arguments: str) -> int:

@@ -31,10 +31,10 @@ def main() -> None:
             if chosen.only in attack.name:
                 rows.append(_row(zygote, attack))
                 print(rows[-1], flush=True)
+                if not chosen.only:
+                    write(chosen.results, "hostile", {"attacks": rows}, quiet=True)
     finally:
         zygote.close()
-    if not chosen.only:
-        write(chosen.results, "hostile", {"attacks": rows})
     _show(rows)
     if not all(row["held"] for row in rows):
         sys.exit(1)

@@ -12,7 +12,7 @@ WORDS = ["the", "river", "of", "the", "old", "town", "runs", "by", "a", "house",
 SMALL = (("The capital of France is", "Rome"), ("The capital of Italy is", "Berlin"), ("The capital of Spain is", "Athens"))
 SETTLED = ("applied", "deferred", "failed", "retracted")
 MOST_S = 30.0  # longest that a small edit may wait on a busy machine; alone on a quiet one it takes half a second
-FLOOD = 8
+FLOOD = 4
 
 
 def text(words: int, number: int) -> str:
