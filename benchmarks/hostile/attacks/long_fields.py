@@ -13,13 +13,14 @@ LISTS = 4  # at once
 TOO_LONG = 480_000
 MOST_MB = 100.0
 PROBE = "The capital of the country that lies to the north of the mountains " * 12  # with 64 of a kind, 150 KB an edit
-# Nothing is trained: lists are what is attacked.
+# Nothing is trained, and what an edit costs is not bounded: lists are what is attacked, also of rows from before there was one.
 IDLE = {"method": "locft", "window": {"deferred": 1_000_000, "deferred_s": 1e9}}
+UNBOUNDED = {"limits": {"edit_tokens": 100_000_000, "report_tokens": 100_000_000}}
 
 
 def long_fields(ground: Ground) -> Finding:
     """200 edits with a truth of 480,000 characters, which are refused; 200 with all the probes there may be; four lists."""
-    with ground.server(**IDLE) as server, server.start() as client:
+    with ground.server(**IDLE, **UNBOUNDED) as server, server.start() as client:
         long = {"ground_truth": "x" * TOO_LONG}
         refused = Counter(client.post("/edits", json=_edit(number) | long).status_code for number in range(EDITS))
         probes = [f"{number} {PROBE}" for number in range(64)]
@@ -34,7 +35,8 @@ def long_fields(ground: Ground) -> Finding:
         f"{dict(refused)} for {EDITS} truths of {TOO_LONG:,} characters; {dict(posted)} with 192 probes each;"
         f" {LISTS} lists {dict(statuses)} of {max(sizes) / 1e6:.2f} MB, +{memory.grown_mb:.0f} MB"
     )
-    return Finding(set(refused) == {422} and set(statuses) == {200} and memory.grown_mb <= MOST_MB, seen)
+    held = set(refused) == {422} and set(posted) == {202} and set(statuses) == {200} and memory.grown_mb <= MOST_MB
+    return Finding(held, seen)
 
 
 def _edit(number: int) -> dict[str, Any]:
