@@ -152,8 +152,9 @@ def _hostile(found: Mapping[str, Result]) -> Iterator[str]:
     for one in attacks:
         median = f"{one['live_p50_ms']:.0f} ms" if "live_p50_ms" in one else "–"
         worst, aim = below(one["live_worst_ms"], WORST_HEALTH_MS, "ms") if "live_worst_ms" in one else ("–", "")
-        rows.append((one["attack"], "yes" if one["held"] else "**no**", one["seen"], median, worst, aim))
-    yield from table(("attack", "held", "seen", "`/health/live`, median", "slowest", "aim"), rows)
+        held = "yes" if one["held"] else "**no**"
+        rows.append((one["attack"], held, one["seen"], median, worst, aim, one.get("at", "")))
+    yield from table(("attack", "held", "seen", "`/health/live`, median", "slowest", "aim", "measured"), rows)
 
 
 def _gpu(found: Mapping[str, Result]) -> Iterator[str]:

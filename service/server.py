@@ -1,6 +1,7 @@
 """From settings to an open port and back: parts are opened, then the port; at SIGTERM the port is closed, then the parts."""
 
 import errno
+import gc
 import socket
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -36,7 +37,16 @@ def serve(settings: Settings, sockets: list[socket.socket], supervisor: Supervis
         )
     settings = within_descriptors(settings)
     with closing(supervisor or Supervisor()) as told, open_parts(settings) as parts:
+        _spare_the_collector()
         Server(config(create_app(settings, parts), settings), told).run(sockets)
+
+
+def _spare_the_collector() -> None:
+    """Leave what is loaded for good out of garbage collections: walking half a million objects of the libraries held the
+    interpreter for 0.27 s now and then, in which nobody was answered.
+    """
+    gc.collect()
+    gc.freeze()
 
 
 def config(app: FastAPI, settings: Settings) -> uvicorn.Config:

@@ -4,9 +4,11 @@ An attack is a request or a flood of them, a neighbour on the machine, a wrong f
 on answering others, loses nothing and says in a sentence what is wrong. Everything happens on the loopback, in temporary folders.
 """
 
+import json
 import sys
 import tempfile
 import time
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -22,22 +24,32 @@ from benchmarks.servers import Zygote
 def main() -> None:
     """The command; it fails if a server did not hold."""
     parser = options(__doc__)
-    parser.add_argument("--only", default="", help="only attacks whose names hold this text")
+    parser.add_argument("--only", nargs="*", default=[], help="only attacks whose names hold one of these texts")
     chosen = begin(parser)
     zygote = Zygote()
-    rows: list[dict[str, Any]] = []
+    rows = {row["attack"]: row for row in _kept(chosen.results)} if chosen.only else {}
+    made: list[dict[str, Any]] = []
     try:
         for attack in every_attack():
-            if chosen.only in attack.name:
-                rows.append(_row(zygote, attack))
-                print(rows[-1], flush=True)
-                if not chosen.only:
-                    write(chosen.results, "hostile", {"attacks": rows}, quiet=True)
+            if not chosen.only or any(text in attack.name for text in chosen.only):
+                made.append(_row(zygote, attack))
+                print(made[-1], flush=True)
+                rows[attack.name] = made[-1]
+                write(chosen.results, "hostile", {"attacks": list(rows.values())}, quiet=True)
     finally:
         zygote.close()
-    _show(rows)
-    if not all(row["held"] for row in rows):
+    _show(made)
+    if not all(row["held"] for row in made):
         sys.exit(1)
+
+
+def _kept(results: Path) -> list[dict[str, Any]]:
+    """What the attacks came to before."""
+    try:
+        found: list[dict[str, Any]] = json.loads((results / "hostile.json").read_bytes())["figures"]["attacks"]
+    except FileNotFoundError:
+        return []
+    return found
 
 
 def _row(zygote: Zygote, attack: Attack) -> dict[str, Any]:
@@ -48,7 +60,8 @@ def _row(zygote: Zygote, attack: Attack) -> dict[str, Any]:
             finding = attack.make(ground)
         except Exception as error:  # what no attack foresaw is a finding as well, and the others are still to be made
             finding = Finding(False, f"it ended with {type(error).__name__}: {error}"[:300])
-    row = {"attack": attack.name, "held": finding.held, "seen": finding.seen, "seconds": time.monotonic() - began}
+    at = datetime.now(UTC).strftime("%Y-%m-%d %H:%M")
+    row = {"attack": attack.name, "held": finding.held, "seen": finding.seen, "seconds": time.monotonic() - began, "at": at}
     return row | _pulse(ground.pulses)
 
 

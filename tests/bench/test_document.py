@@ -80,7 +80,7 @@ def test_differences_are_told_beside_the_change() -> None:
 
 
 def test_an_attack_that_was_not_held_or_slowed_the_health_check_is_marked(tmp_path: Path) -> None:
-    pulse = {"live_p50_ms": 3.0, "live_failures": 0, "seconds": 9.0}
+    pulse = {"live_p50_ms": 3.0, "live_failures": 0, "seconds": 9.0, "at": "2026-11-29 00:01"}
     attacks = [
         {"attack": "a flood", "held": True, "seen": "nothing", "live_worst_ms": 40.2} | pulse,
         {"attack": "a storm", "held": False, "seen": "it fell", "live_worst_ms": 431.0} | pulse,
@@ -90,6 +90,6 @@ def test_an_attack_that_was_not_held_or_slowed_the_health_check_is_marked(tmp_pa
 
     document = render(tmp_path)
 
-    assert "| a flood | yes | nothing | 3 ms | 40 ms | ≤ 100 ms |" in document
+    assert "| a flood | yes | nothing | 3 ms | 40 ms | ≤ 100 ms | 2026-11-29 00:01 |" in document
     assert "| a storm | **no** | it fell | 3 ms | **431 ms** (short) | ≤ 100 ms |" in document
-    assert "| a thief | yes | refused | – | – |  |" in document
+    assert "| a thief | yes | refused | – | – |  |  |" in document
