@@ -76,7 +76,7 @@ def adopt(
     with failures(), opened_store(settings) as store:
         store.hold_folder()
         needed = verify.verify(store, settings.checkpoints).checkpoints
-        there = sum(one.state in (verify.State.GOOD, verify.State.IN_TRASH) for one in needed)
+        there = sum(one.is_right for one in needed)
         mark = identity.read_mark_if_sound(settings.checkpoints)
         whose = "no store's" if mark is None else f"store {mark.store}'s"
         output.print(f"The folder is {whose}. It holds {there} of the {len(needed)} checkpoints that the database names.")

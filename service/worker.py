@@ -240,8 +240,11 @@ class Worker:
         return self._alone or time.monotonic() < self._held_until
 
     def _hold_or_leave(self) -> None:
-        """Hold the lease, unless what fits are made with is damaged: then another process shall have it."""
-        if self._parts.is_sound():
+        """Hold the lease, unless another process shall have it: what fits are made with is damaged here, or the head cannot be
+        read here and perhaps can be elsewhere.
+        """
+        cannot_read = self._parts.follower.is_unreadable and not self._alone
+        if self._parts.is_sound() and not cannot_read:
             self._hold_lease()
         else:
             self._hand_back()
@@ -250,9 +253,6 @@ class Worker:
         """Take the lease if it is free, or keep it."""
         lease_s = self._parts.settings.lease_s
         until = time.monotonic() + lease_s
-        if self._parts.follower.is_unreadable and not self._alone:
-            self._hand_back()  # perhaps another process can read the head, and work
-            return
         with self._parts.store.write() as connection:
             if self._fence is None:
                 before = heads.lease_owner(connection)

@@ -38,8 +38,9 @@ def collect(parts: Parts, *, fence: int | None = None) -> int:
         versions.collect(connection, going)
         happened = [Event(type="version.collected", author=SERVICE, version=number) for number in going]
         events.write(connection, happened, now=parts.clock())
-        named = versions.digests_collected(connection) - versions.digests_kept(connection)
-        discarded = [digest for digest in sorted(named) if _is_old(folder, digest, settings.orphan_s) and _discard(parts, digest)]
+        named = versions.digests_without_need(connection)
+        old = [digest for digest in sorted(named) if _is_old(folder / f"{digest}{SUFFIX}", settings.orphan_s)]
+        discarded = [digest for digest in old if _discard(parts, digest)]
     deleted = trash.empty(folder, named, term_s=settings.trash_s)
     unfinished = _delete_unfinished(folder, settings.orphan_s)
     if going or discarded or deleted or unfinished:
@@ -59,10 +60,10 @@ def pin(parts: Parts, number: int, *, author: str, pinned: bool = True) -> None:
         events.write(connection, [Event(type=kind, author=author, version=number)], now=parts.clock())
 
 
-def _is_old(folder: Path, digest: str, age_s: float) -> bool:
-    """Whether a file is older than a publication takes: one under way may be about to name the same bytes again."""
+def _is_old(path: Path, age_s: float) -> bool:
+    """Whether a plain file is older than a publication takes: one under way may be about to name the same bytes again."""
     try:
-        return time.time() - (folder / f"{digest}{SUFFIX}").stat().st_mtime > age_s
+        return path.is_file() and time.time() - path.stat().st_mtime > age_s
     except OSError:
         return False
 
@@ -74,11 +75,7 @@ def _discard(parts: Parts, digest: str) -> bool:
 
 def _delete_unfinished(folder: Path, age_s: float) -> int:
     """Delete what was being written when its process ended: it has never been a checkpoint."""
-    left = [
-        path
-        for path in folder.iterdir()
-        if TEMPORARY.fullmatch(path.name) and path.is_file() and time.time() - path.stat().st_mtime > age_s
-    ]
+    left = [path for path in folder.iterdir() if TEMPORARY.fullmatch(path.name) and _is_old(path, age_s)]
     for path in left:
         path.unlink(missing_ok=True)
     return len(left)

@@ -135,11 +135,6 @@ class Lengths:
         return len(encode_row(self._base, prompt, answer, surface=surface).ids)
 
 
-def cost_of(base: Base, request: EditRequest) -> Cost:
-    """What an edit costs. Raises Refused for a text that does not fit the model at all."""
-    return Lengths(base).cost_of(request)
-
-
 def _padded(lengths: Sequence[int]) -> int:
     return len(lengths) * max(lengths, default=0)
 

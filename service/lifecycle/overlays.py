@@ -13,6 +13,7 @@ from service.domain.version import Version, VersionStatus
 from service.lifecycle.identity import MARK, is_marked
 from service.lifecycle.trash import restore
 from service.lm import checkpoint
+from service.lm.file_identity import Identity, identity_of
 from service.lm.overlay import EMPTY, Overlay
 from service.lm.plain_file import SUFFIX
 from service.store import versions
@@ -20,7 +21,6 @@ from service.store.session import Store
 
 AWAY = f"the data folder's checkpoints/{MARK} is not there, so see that the folder is mounted"
 RESIDENT = 16  # overlays kept in memory; a few megabytes each
-Identity = tuple[int, ...]
 
 
 class Overlays:
@@ -31,7 +31,7 @@ class Overlays:
         self._fingerprint = fingerprint
         self._lock = threading.Lock()
         self._resident: OrderedDict[str, Overlay] = OrderedDict()
-        self._damaged: dict[str, Identity] = {}
+        self._damaged: dict[str, Identity | None] = {}
         self.note: str | None = None
 
     def look(self) -> str | None:
@@ -93,7 +93,7 @@ class Overlays:
             overlay = self._read_twice(digest)
         except Corrupt:
             with self._lock:
-                self._damaged[digest] = identity or ()
+                self._damaged[digest] = identity
             raise
         with self._lock:
             self._damaged.pop(digest, None)
@@ -110,12 +110,11 @@ class Overlays:
             return checkpoint.load(self.folder, digest)
 
     def _identity(self, digest: str) -> Identity | None:
-        """What tells one file from another under the same name, or None if there is none to be seen."""
+        """The identity of a checkpoint's file, or None if there is none to be seen."""
         try:
-            found = (self.folder / f"{digest}{SUFFIX}").lstat()
+            return identity_of((self.folder / f"{digest}{SUFFIX}").lstat())
         except OSError:
             return None
-        return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
 
     def _keep(self, digest: str, overlay: Overlay) -> None:
         with self._lock:

@@ -188,7 +188,7 @@ def _delete_files(parts: Parts) -> tuple[str, ...]:
     removed = []
     with parts.store.write() as connection:
         heads.lock(connection)
-        for digest in sorted(versions.digests_collected(connection) - versions.digests_kept(connection)):
+        for digest in sorted(versions.digests_without_need(connection)):
             parts.overlays.forget(digest)
             if trash.remove(parts.overlays.folder, digest):
                 removed.append(f"{digest}{SUFFIX}")

@@ -39,9 +39,14 @@ class Checkpoint:
     detail: str = ""
 
     @property
+    def is_right(self) -> bool:
+        """Whether its bytes are there, and are those that it was written with."""
+        return self.state in (State.GOOD, State.IN_TRASH)
+
+    @property
     def is_good(self) -> bool:
         """Whether its versions can answer, and the database says so."""
-        return self.state in (State.GOOD, State.IN_TRASH) and not self.marked
+        return self.is_right and not self.marked
 
 
 @dataclass(frozen=True)
@@ -69,7 +74,7 @@ def verify(store: Store, folder: Path, *, progress: Callable[[int, int], None] =
 
 def heal(store: Store, verified: Verified, *, author: str, now: datetime) -> list[int]:
     """Take it back, in the database, that versions are corrupt whose bytes were read and are right; their numbers."""
-    right = [one.digest for one in verified.checkpoints if one.marked and one.state in (State.GOOD, State.IN_TRASH)]
+    right = [one.digest for one in verified.checkpoints if one.marked and one.is_right]
     with store.write() as connection:
         heads.lock(connection)
         return [number for digest in right for number in unmark(connection, digest, author=author, now=now)]

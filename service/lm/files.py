@@ -11,6 +11,7 @@ from pathlib import Path
 from huggingface_hub import snapshot_download
 
 from service.domain.errors import Refused
+from service.lm.file_identity import Identity, identity_of
 
 TOKENIZER_FILES = (
     "tokenizer.json",
@@ -28,7 +29,6 @@ TOKENIZER_FILES = (
 CONFIG_FILES = ("config.json", "generation_config.json")
 MAX_JSON_BYTES = 64_000_000  # the largest tokenizer.json in use is 33 MB
 CHUNK_BYTES = 1 << 22
-Identity = tuple[int, int, int, int, int]  # device, inode, bytes, nanoseconds of the last change of content and of anything
 
 
 def _go_on() -> None:
@@ -60,11 +60,7 @@ def fingerprint_of(folder: Path, between: Callable[[], None] = _go_on) -> str:
 
 def identities(folder: Path) -> Mapping[str, Identity]:
     """Which files the fingerprint is made of, by name, without reading them: another content has another identity."""
-    found = {}
-    for path in _files(folder):
-        of = path.stat()
-        found[path.name] = (of.st_dev, of.st_ino, of.st_size, of.st_mtime_ns, of.st_ctime_ns)
-    return found
+    return {path.name: identity_of(path.stat()) for path in _files(folder)}
 
 
 def _from_hub(name: str) -> Path:

@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from service.lm.base import Base
-from service.lm.files import Identity, fingerprint_of, identities
+from service.lm.file_identity import Identity
+from service.lm.files import fingerprint_of, identities
 
 FILES_S = 5.0  # between two looks at the files, which cost a `stat` each
 MEMORY_S = 600.0  # between two rounds over the tensors

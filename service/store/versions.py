@@ -272,6 +272,11 @@ def digests_collected(connection: Connection) -> set[str]:
     return set(connection.execute(select.distinct()).scalars())
 
 
+def digests_without_need(connection: Connection) -> set[str]:
+    """The digests of collected versions that no version still needs."""
+    return digests_collected(connection) - digests_kept(connection)
+
+
 def _place(connection: Connection, number: int) -> _Place | None:
     if not 0 <= number <= LARGEST:
         return None

@@ -11,7 +11,7 @@ from service.domain.cost import Bounds
 from service.domain.edit import EditRequest, EditStatus, Probe
 from service.domain.errors import TooLong
 from service.domain.queue import TURNS
-from service.lifecycle.cost import Scales, cost_of
+from service.lifecycle.cost import Lengths, Scales
 from service.lifecycle.settings import LifecycleSettings
 from service.lifecycle.submit import submit
 from service.lm.prompts import encode_row
@@ -71,14 +71,14 @@ def test_a_fit_costs_its_rows_times_the_longest_on_every_surface() -> None:
     asked = request(rephrases=(*probes("Moss is", long), *probes("never", train=False)))
     width = len(encode_row(base, long, "red").ids)
 
-    assert cost_of(base, asked).fit == 3 * width
-    assert cost_of(base, replace(asked, surfaces=("raw", "chat"))).fit >= 6 * width
+    assert Lengths(base).cost_of(asked).fit == 3 * width
+    assert Lengths(base).cost_of(replace(asked, surfaces=("raw", "chat"))).fit >= 6 * width
 
 
 def test_what_must_stay_is_a_part_of_the_fit_only_where_it_is_trained() -> None:
-    plain = cost_of(make_base(), request())
-    asked = cost_of(make_base(), request(locality=probes("The colour of snow is", train=False)))
-    trained = cost_of(make_base(), request(locality=probes("The colour of snow is")))
+    plain = Lengths(make_base()).cost_of(request())
+    asked = Lengths(make_base()).cost_of(request(locality=probes("The colour of snow is", train=False)))
+    trained = Lengths(make_base()).cost_of(request(locality=probes("The colour of snow is")))
 
     assert asked.fit == plain.fit < trained.fit
     assert asked.report == trained.report > plain.report
@@ -113,7 +113,7 @@ def test_a_report_that_asks_too_much_is_refused_by_the_kind_of_probes_that_weigh
 
 def test_of_a_batch_the_heavy_edit_is_named_by_its_place_and_the_sum_as_edits() -> None:
     light, heavy = request(), request(rephrases=probes(*(f"Moss number {n} is" for n in range(9))))
-    one = cost_of(make_base(), light).fit
+    one = Lengths(make_base()).cost_of(light).fit
 
     with pytest.raises(TooLong) as caught:
         scales(listed=True, fit=2 * one).check([light, heavy])
@@ -136,7 +136,7 @@ def test_an_edit_does_not_grow_beyond_the_bound_by_being_asked_for_again(furnish
     assert caught.value.field == "rephrases"
     (edit,) = house.all_edits()
     assert 0 < edit.tokens <= 200
-    assert edit.tokens == cost_of(make_base(), edit).fit
+    assert edit.tokens == Lengths(make_base()).cost_of(edit).fit
 
 
 def test_an_edit_that_is_told_more_by_a_batch_again_and_again_is_weighed_as_a_whole(furnish: Furnish) -> None:
