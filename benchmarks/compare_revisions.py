@@ -51,7 +51,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--pairs", type=int, default=24, help="pairs of timed samples")
     parser.add_argument("--only", action="append", choices=PARTS, help="only this part; may be repeated")
     parser.add_argument(
-        "--expected", action="append", default=[], help="changed lines of documents with this text are no difference"
+        "--expected", action="append", default=[], help="what differs and has this text is no difference; not of a store"
     )
     parser.add_argument("--out", type=Path, default=OUT, help="the file of the results")
     return parser.parse_args()
@@ -60,7 +60,7 @@ def _options() -> argparse.Namespace:
 def _parts(trees: tuple[Tree, Tree], room: Path, chosen: argparse.Namespace) -> dict[str, dict[str, Any]]:
     """What the chosen parts come to. Each is told as soon as it is known."""
     parts: dict[str, Callable[[], dict[str, Any]]] = {
-        "bytes": lambda: compare_bytes(trees, room / "bytes"),
+        "bytes": lambda: compare_bytes(trees, room / "bytes", chosen.expected),
         "documents": lambda: compare_documents(trees, room / "documents", chosen.expected),
         "store": lambda: compare_store(trees, room / "store"),
         "times": lambda: compare_times(trees, room / "times", chosen.pairs),

@@ -1,7 +1,7 @@
 """Where two texts, or two values as JSON has them, differ."""
 
 import difflib
-from collections.abc import Iterator, Mapping, Sequence, Set
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,8 +23,12 @@ def compared(name: str, before: str, after: str, expected: Sequence[str] = ()) -
     names = f"before/{name}", f"after/{name}"
     diff = tuple(difflib.unified_diff(before.splitlines(), after.splitlines(), *names, lineterm=""))
     changed = tuple(line for line in diff[2:] if line[0] in "+-")  # the first two lines are the names
-    unexpected = tuple(line for line in changed if not any(text in line for text in expected))
-    return Compared(name, diff, changed, unexpected)
+    return Compared(name, diff, changed, tuple(unexpected(changed, expected)))
+
+
+def unexpected(lines: Iterable[str], expected: Sequence[str]) -> list[str]:
+    """The lines that contain none of the texts `expected`."""
+    return [line for line in lines if not any(text in line for text in expected)]
 
 
 def differences(before: Any, after: Any, at: str = "") -> Iterator[str]:

@@ -24,7 +24,8 @@ def section(found: Mapping[str, Result]) -> Iterator[str]:
 
 
 def _bytes(part: Result) -> tuple[str, str]:
-    return "checkpoints and answers", f"SHA-256 of {len(part['versions'])} versions, {part['answers']} greedy answers"
+    expected = f"; {part['expected']} differences were expected" if part.get("expected") else ""
+    return "checkpoints and answers", f"SHA-256 of {len(part['versions'])} versions, {part['answers']} greedy answers{expected}"
 
 
 def _documents(part: Result) -> tuple[str, str]:
