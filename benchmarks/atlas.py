@@ -3,12 +3,12 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from service.bench.ground import Ground, item_of, stand_on
+from service.bench.measured_model import Ground, item_of, stand_on
 from service.bench.records import records_of
 from service.domain.edit import Edit
 from service.domain.errors import Refused
 from service.editors.neutral import Neutral
-from service.evaluation.record import Record
+from service.evaluation.records import Record
 
 
 def ground(model: str, records: Path | None, *, edits: int, skip: int = 0) -> Ground:

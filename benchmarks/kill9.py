@@ -18,7 +18,7 @@ from benchmarks.outcome import begin, options, write
 from benchmarks.private_servers import new_database, postgres_server
 from benchmarks.servers import Server, Zygote, server
 from service.atlas import benchmark
-from service.evaluation.record import Record, read_records
+from service.evaluation.records import Record, read_records
 
 NAMED: tuple[Moment, ...] = (
     Moment("edits", "submit.before_commit:2"),

@@ -16,7 +16,7 @@ from typing import Any
 import httpx
 
 from benchmarks.servers import Server, Zygote
-from service.bench.kept import KEPT, kept_in
+from service.bench.neutral_cache import KEPT, kept_in
 
 POINTS = ("retrain.middle", "retrain.before_publish", "publish.after_save", "publish.before_commit", "publish.after_commit")
 ENDS_IN_S = 300.0

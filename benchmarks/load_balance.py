@@ -12,11 +12,11 @@ from benchmarks.atlas import Ground, ground
 from benchmarks.one_after_another import OneAfterAnother
 from benchmarks.outcome import begin, options, write
 from service.editors.baft.settings import BaftSettings
-from service.evaluation.record import Record
+from service.evaluation.records import Record
 from service.evaluation.report import report
 from service.lm.intervention import Adapter
 from service.lm.prompts import Row, encode_row
-from service.lm.score import gate_means
+from service.lm.scoring import gate_means
 
 ACTIVE = 0.5  # of the largest mean weight in the block
 

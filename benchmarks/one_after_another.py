@@ -4,12 +4,12 @@ from dataclasses import replace
 from random import Random
 
 from service.atlas.neutral import pool_rows
-from service.bench.ground import Ground, item_of
+from service.bench.measured_model import Ground, item_of
 from service.domain.edit import Probe
 from service.editors.baft.fit import fit_baft
 from service.editors.baft.settings import BaftSettings
 from service.editors.protocol import Item
-from service.evaluation.record import Record
+from service.evaluation.records import Record
 from service.lm.overlay import EMPTY, Overlay
 
 

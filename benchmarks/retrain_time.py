@@ -12,12 +12,12 @@ import numpy as np
 import torch
 
 from benchmarks.outcome import begin, options, skipping, write
-from service.bench.ground import Ground, items_of, stand_on
+from service.bench.measured_model import Ground, items_of, stand_on
 from service.bench.records import records_of
 from service.editors.locft.fit import fit_locft
 from service.editors.locft.settings import LocftSettings
 from service.editors.protocol import Fitted, Item
-from service.evaluation.record import Record
+from service.evaluation.records import Record
 from service.lm.overlay import EMPTY, Overlay
 from service.settings import load_settings
 

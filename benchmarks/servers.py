@@ -14,10 +14,10 @@ from typing import Any
 
 import httpx
 
-from service.bench.kept import KEPT, kept_in
-from service.own_server import free_port
+from service.bench.neutral_cache import KEPT, kept_in
+from service.client.local_server import free_port
+from service.client.startup import Start
 from service.settings import environment_without_settings
-from service.starting import Start
 
 LOOK_S = 0.02
 TICKS = os.sysconf("SC_CLK_TCK")

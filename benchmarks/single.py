@@ -7,8 +7,8 @@ from benchmarks.outcome import begin, options, percentile, skipping, write
 from service.editors.baft.fit import fit_baft
 from service.editors.baft.settings import BaftSettings
 from service.editors.protocol import Hooks, Item
-from service.evaluation.metrics import Outcome
-from service.evaluation.record import Record
+from service.evaluation.metrics.outcomes import Outcome
+from service.evaluation.records import Record
 from service.evaluation.report import report
 from service.lm.overlay import EMPTY
 

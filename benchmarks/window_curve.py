@@ -9,8 +9,8 @@ from typing import Any
 
 from benchmarks.one_after_another import OneAfterAnother
 from benchmarks.outcome import begin, options, skipping, write
-from service.bench.contrast import measured
-from service.bench.ground import Ground, stand_on
+from service.bench.contrast_runs import measured
+from service.bench.measured_model import Ground, stand_on
 from service.bench.plots import Line, Panel, draw
 from service.bench.records import records_of
 from service.settings import load_settings

@@ -19,10 +19,10 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
 
+from service.domain.acceptance import GateLimits
 from service.domain.cadence import Cadence
-from service.domain.cost import Bounds
+from service.domain.cost_limits import Bounds
 from service.domain.errors import Refused
-from service.domain.gate import GateLimits
 from service.domain.hosts import Host
 from service.editors.baft.settings import BaftSettings
 from service.editors.locft.settings import LocftSettings

@@ -8,10 +8,10 @@ import pytest
 from typer.testing import CliRunner
 
 from service import __version__
-from service.cli import app
-from service.command import FAILED, USAGE
-from service.own_server import free_port
-from service.server import banner
+from service.cli.main import app
+from service.cli.options import FAILED, USAGE
+from service.client.local_server import free_port
+from service.runtime.server import banner
 from tests.servers import postgres_database
 
 SECRET = "hunter2-do-not-show"

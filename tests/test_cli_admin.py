@@ -9,12 +9,12 @@ from rich.console import Console
 from transformers import AutoModelForCausalLM
 from typer.testing import CliRunner, Result
 
-from service import command
-from service.cli import app
-from service.cli_admin import _table
-from service.command import FAILED, USAGE
+from service.cli import options
+from service.cli.admin import _table
+from service.cli.main import app
+from service.cli.options import FAILED, USAGE
+from service.client.local_server import free_port, refuse_used_folder, server_for
 from service.lm.load_errata import load
-from service.own_server import free_port, refuse_used_folder, server_for
 from service.settings import environment_of, load_settings
 from tests.api.live import Live, live, tiny_settings
 
@@ -24,7 +24,7 @@ runner = CliRunner()
 @pytest.fixture(autouse=True)
 def a_command_opens_no_log(monkeypatch: pytest.MonkeyPatch) -> None:
     """The server runs in the process of the commands here, and would write into what they print."""
-    monkeypatch.setattr(command, "configure_logging", lambda level: None)
+    monkeypatch.setattr(options, "configure_logging", lambda level: None)
 
 
 def run(server: Live, *arguments: str, answer: str | None = None) -> Result:

@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner, Result
 
-from service import command
-from service.app import open_parts
-from service.cli import app
-from service.command import FAILED, USAGE
+from service.cli import options
+from service.cli.main import app
+from service.cli.options import FAILED, USAGE
+from service.client.local_server import OwnServer
 from service.domain.errors import Conflict
-from service.lifecycle.identity import MARK
-from service.own_server import OwnServer
+from service.lifecycle.store_identity import MARK
+from service.runtime.app import open_parts
 from service.store import events, versions
 from tests.api.live import Live, tiny_settings
 from tests.lifecycle.house import House, new_house
@@ -27,7 +27,7 @@ runner = CliRunner()
 @pytest.fixture(autouse=True)
 def no_server_is_started(monkeypatch: pytest.MonkeyPatch) -> None:
     """A server may run in the process of the commands here, and would write into what they print."""
-    monkeypatch.setattr(command, "configure_logging", lambda level: None)
+    monkeypatch.setattr(options, "configure_logging", lambda level: None)
 
     def refuse(_: OwnServer) -> None:
         raise AssertionError("a server was started")

@@ -5,9 +5,9 @@ from collections.abc import Callable
 
 import pytest
 
-from service import descriptors
-from service.descriptors import FEWEST, POOL, RESERVED, within_descriptors
 from service.domain.errors import Refused
+from service.runtime import file_descriptors
+from service.runtime.file_descriptors import FEWEST, POOL, RESERVED, within_descriptors
 from service.settings import Settings
 
 OWN = RESERVED + 2 * POOL * 3
@@ -19,8 +19,8 @@ def limited(monkeypatch: pytest.MonkeyPatch) -> Callable[[int, int], list[tuple[
 
     def limit(soft: int, hard: int) -> list[tuple[int, int]]:
         made = [(soft, hard)]
-        monkeypatch.setattr(descriptors.resource, "getrlimit", lambda _: made[-1])
-        monkeypatch.setattr(descriptors.resource, "setrlimit", lambda _, pair: made.append(pair))
+        monkeypatch.setattr(file_descriptors.resource, "getrlimit", lambda _: made[-1])
+        monkeypatch.setattr(file_descriptors.resource, "setrlimit", lambda _, pair: made.append(pair))
         return made
 
     return limit

@@ -8,7 +8,7 @@ import sys
 import pytest
 import structlog
 
-from service.log import configure_logging
+from service.telemetry.log import configure_logging
 
 
 def test_a_line_that_cannot_be_written_fails_nobody(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,11 +9,11 @@ from typing import Any
 import httpx
 import pytest
 
+from service.client.local_server import OwnServer
+from service.client.retries import post
+from service.client.startup import Start, last_said
 from service.domain.errors import Unavailable
-from service.own_server import OwnServer
-from service.repeating import post
 from service.settings import environment_without_settings
-from service.starting import Start, last_said
 
 # It logs as a real one does, one line after another, and is ready after the last of them.
 SLOW = """
@@ -207,7 +207,7 @@ class Flaky(httpx.BaseTransport):
 
 
 def test_what_was_not_answered_is_sent_again_under_the_same_key(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("service.repeating.LOOK_S", 0.0)
+    monkeypatch.setattr("service.client.retries.LOOK_S", 0.0)
     server = Flaky(503, httpx.ReadError("reset"), httpx.ConnectError("refused"), httpx.RemoteProtocolError("half"))
 
     with httpx.Client(base_url="http://x", transport=server) as client:

@@ -18,7 +18,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
 from pydantic import BaseModel, ValidationError
 
-from service.api.bodies import READER, SMALL_BYTES
+from service.api.body_limits import READER, SMALL_BYTES
 from service.api.problems import INVALID, MALFORMED, Problem, problem_of
 
 DEEPEST = 32

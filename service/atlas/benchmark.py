@@ -19,11 +19,11 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from service.atlas import weights_path
-from service.atlas.corpus import Row, generic_sentence
 from service.atlas.facts import Fact, all_facts, answers
-from service.atlas.measure import exact_matches
 from service.atlas.split import fact_is_pool
 from service.atlas.templates import answer_in_text, prompts
+from service.atlas.training.corpus import Row, generic_sentence
+from service.atlas.training.measure import exact_matches
 
 FILE = Path(__file__).with_name("edits.jsonl")
 PLAIN_REPHRASES = 3  # one more stands behind an unrelated sentence

@@ -2,10 +2,10 @@
 
 from collections.abc import Iterator
 
-from service.atlas.corpus import Row
 from service.atlas.facts import all_facts
 from service.atlas.split import fact_is_pool
 from service.atlas.templates import answer_in_text, prompts
+from service.atlas.training.corpus import Row
 
 
 def pool_rows() -> Iterator[Row]:

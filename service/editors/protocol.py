@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 from service.domain.edit import Edit
 from service.domain.errors import ServiceError
 from service.lm.overlay import Overlay
-from service.lm.pieces import ROWS_AT_ONCE, pieces
+from service.lm.row_groups import ROWS_AT_ONCE, pieces
 
 One = TypeVar("One")
 

@@ -10,18 +10,16 @@ from dataclasses import dataclass
 
 from sqlalchemy.engine import Connection
 
-from service.domain import cadence, gate, liveset
+from service.domain import acceptance, cadence, liveset
 from service.domain.edit import Edit, EditStatus
 from service.domain.liveset import LiveItem, LiveSet
 from service.domain.version import VersionKind
 from service.editors.protocol import FitCancelled, FitOverdue, Fitted
-from service.lifecycle import turns
-from service.lifecycle.faults import point
-from service.lifecycle.parts import Parts
-from service.lifecycle.publish import Candidate, live_changes, publish, settle
-from service.lifecycle.settings import SERVICE
-from service.lifecycle.standing import standing_of
-from service.lifecycle.work import (
+from service.lifecycle import next_edits
+from service.lifecycle.cadence_inputs import standing_of
+from service.lifecycle.context import Parts
+from service.lifecycle.crash_points import point
+from service.lifecycle.fitting import (
     Standpoint,
     Turn,
     Watch,
@@ -33,6 +31,8 @@ from service.lifecycle.work import (
     settled_given,
     standpoint,
 )
+from service.lifecycle.publish import Candidate, live_changes, publish, settle
+from service.lifecycle.settings import SERVICE
 from service.store import edits, heads, jobs
 from service.store.edits import Change
 from service.store.jobs import Job
@@ -94,14 +94,14 @@ def _claim(parts: Parts, turn: Turn) -> Job | None:
         heads.lock(connection)
         heads.check_fence(connection, turn.fence)
         running = jobs.active(connection, "apply", "running")
-        if running is not None and turns.gives_way(connection, parts, running.edit_ids):
+        if running is not None and next_edits.gives_way(connection, parts, running.edit_ids):
             _put_back(connection, parts, running)
             running = None
         return _claim_new(connection, parts, turn) if running is None else _claim_again(connection, parts, turn, running)
 
 
 def _claim_new(connection: Connection, parts: Parts, turn: Turn) -> Job | None:
-    waiting = edits.many(connection, turns.next_edits(connection, parts))
+    waiting = edits.many(connection, next_edits.next_edits(connection, parts))
     if not waiting:
         return None
     now = parts.clock()
@@ -194,7 +194,7 @@ def _work(parts: Parts, turn: Turn, job: Job) -> None:
 def _is_unwanted(parts: Parts, job: Job) -> bool:
     """Whether a fit under way would be for nothing, or holds up what it should not."""
     with parts.store.read() as connection:
-        return bool(edits.retracted(connection, job.edit_ids)) or turns.gives_way(connection, parts, job.edit_ids)
+        return bool(edits.retracted(connection, job.edit_ids)) or next_edits.gives_way(connection, parts, job.edit_ids)
 
 
 def _rounds(parts: Parts, stand: Standpoint, asked: Sequence[Edit], job: Job, watch: Watch) -> Outcome:
@@ -256,7 +256,7 @@ def _fit(parts: Parts, stand: Standpoint, live_set: LiveSet, new: Sequence[LiveI
 
 def _judge(parts: Parts, stand: Standpoint, fitted: Fitted, new: int) -> str | None:
     """Why the gate refuses a fit, or None."""
-    decision = gate.decide(fitted.scores, stand.version.scores, edits=new, limits=parts.settings.gate)
+    decision = acceptance.decide(fitted.scores, stand.version.scores, edits=new, limits=parts.settings.gate)
     return None if decision.passes else "; ".join(decision.reasons)
 
 

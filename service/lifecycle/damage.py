@@ -9,12 +9,12 @@ import structlog
 
 from service.domain.errors import Corrupt, Gone, Unreadable
 from service.domain.version import Version
-from service.lifecycle.parts import Parts
+from service.lifecycle.context import Parts
+from service.lifecycle.fitting import Turn
 from service.lifecycle.recover import parent_of
 from service.lifecycle.rollback import roll_back
 from service.lifecycle.settings import SERVICE
 from service.lifecycle.verify import unmark
-from service.lifecycle.work import Turn
 from service.store import events, heads, versions
 from service.store.events import Event
 

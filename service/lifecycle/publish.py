@@ -20,10 +20,10 @@ from service.domain.errors import Stale, Unavailable
 from service.domain.liveset import Carrier, LiveItem, LiveSet
 from service.domain.version import Head, Version, VersionKind, VersionStatus
 from service.lifecycle import trash
-from service.lifecycle.faults import point
-from service.lifecycle.figures import gate_figures
-from service.lifecycle.follow import Published
-from service.lifecycle.parts import Parts
+from service.lifecycle.context import Parts
+from service.lifecycle.crash_points import point
+from service.lifecycle.head_follower import Published
+from service.lifecycle.measured_figures import gate_figures
 from service.lm.overlay import Overlay
 from service.store import edits, events, heads, jobs, measurements, versions
 from service.store.edits import Change

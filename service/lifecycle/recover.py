@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 from service.domain.errors import Corrupt, Gone, Unreadable
 from service.domain.version import Version
-from service.lifecycle.follow import Published
-from service.lifecycle.parts import Parts
+from service.lifecycle.context import Parts
+from service.lifecycle.head_follower import Published
 from service.store import heads, versions
 
 

@@ -14,10 +14,8 @@ from service.domain.edit import Edit, EditStatus
 from service.domain.liveset import LiveItem, LiveSet
 from service.domain.version import VersionKind
 from service.editors.protocol import Fitted
-from service.lifecycle.parts import Parts
-from service.lifecycle.publish import Candidate, live_changes, publish
-from service.lifecycle.settings import SERVICE
-from service.lifecycle.work import (
+from service.lifecycle.context import Parts
+from service.lifecycle.fitting import (
     Standpoint,
     Turn,
     Watch,
@@ -29,6 +27,8 @@ from service.lifecycle.work import (
     settled_given,
     standpoint,
 )
+from service.lifecycle.publish import Candidate, live_changes, publish
+from service.lifecycle.settings import SERVICE
 from service.lm.overlay import Overlay
 from service.store import edits, heads, jobs, versions
 from service.store.edits import Change

@@ -15,14 +15,14 @@ from sqlalchemy.engine import Connection
 
 from service.domain.edit import EditStatus
 from service.domain.errors import Refused
-from service.lifecycle.faults import point
+from service.lifecycle.crash_points import point
 from service.lifecycle.retract import AT_ONCE, NEVER
 from service.store import edits, events, heads, idempotency, jobs
 from service.store.clock import now_of
+from service.store.database import Store
 from service.store.edits import Change, Standing
 from service.store.events import Event
 from service.store.idempotency import Keyed, unkeyed
-from service.store.session import Store
 
 log = structlog.get_logger("errata.revoke")
 CHUNK = 500  # edits a transaction: other writers wait for less than half a second

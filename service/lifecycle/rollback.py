@@ -15,9 +15,9 @@ from service.domain.edit import EditStatus
 from service.domain.errors import Conflict, Gone, NotFound, Stale
 from service.domain.liveset import LiveSet
 from service.domain.version import Version, VersionKind, VersionStatus
-from service.lifecycle.faults import point
-from service.lifecycle.follow import Published
-from service.lifecycle.parts import Parts
+from service.lifecycle.context import Parts
+from service.lifecycle.crash_points import point
+from service.lifecycle.head_follower import Published
 from service.lifecycle.publish import live_changes, settle
 from service.lifecycle.submit import first_status
 from service.store import edits, events, heads, idempotency, jobs, versions

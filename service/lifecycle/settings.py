@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass, field
 
+from service.domain.acceptance import GateLimits
 from service.domain.cadence import Cadence
-from service.domain.gate import GateLimits
 
 SERVICE = "errata"  # the author of what nobody asked for: an automatic retrain, a recovery
 

@@ -11,13 +11,13 @@ from sqlalchemy.engine import Connection
 
 from service.domain.edit import Edit, EditRequest, EditStatus, Method, normalise
 from service.domain.errors import Refused, TooLong, Unavailable
-from service.lifecycle.faults import point
+from service.lifecycle.crash_points import point
 from service.store import edits, events, heads, idempotency
 from service.store.clock import now_of
+from service.store.database import Store
 from service.store.events import Event
 from service.store.idempotency import Keyed
 from service.store.ids import new_id
-from service.store.session import Store
 
 MOST_EDITS = 1_000
 MOST_PROBES = 64  # of one kind in one edit, with those that identical requests add to it

@@ -10,11 +10,11 @@ from pathlib import Path
 from sqlalchemy.engine import Connection
 
 from service.domain.errors import Unreadable
-from service.lifecycle.identity import MARK
-from service.lm.plain_file import SUFFIX, TRASH, opened_plain
+from service.lifecycle.store_identity import MARK
+from service.lm.checkpoint_files import SUFFIX, TRASH, opened_plain
 from service.store import events, heads, versions
+from service.store.database import Store
 from service.store.events import Event
-from service.store.session import Store
 
 CHUNK_BYTES = 1 << 22
 

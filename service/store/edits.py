@@ -13,8 +13,8 @@ from sqlalchemy.engine import Connection, RowMapping
 from service.domain import transitions
 from service.domain.edit import Edit, EditRequest, EditStatus, Method, Probe, normalise
 from service.domain.errors import Conflict, NotFound
+from service.domain.fit_queue import Waiting
 from service.domain.liveset import LiveItem
-from service.domain.queue import Waiting
 from service.store import tables as t
 
 PROBE_KINDS = ("rephrases", "locality", "portability")

@@ -16,10 +16,10 @@ from sqlalchemy.engine import Connection, RowMapping
 from service.domain.errors import NotFound
 from service.domain.liveset import Carrier, LiveItem, LiveSet, Role
 from service.domain.version import Version, VersionKind, VersionStatus
-from service.store import evals
+from service.store import evaluations
 from service.store import tables as t
 from service.store.edits import chunks
-from service.store.livesets import memory_of
+from service.store.live_set_cache import memory_of
 
 FEW_CHANGES = 256  # a set that differs from its root by no more is never written whole
 LARGEST = 2**63 - 1  # of a database's whole numbers
@@ -200,7 +200,7 @@ def beyond_retention(connection: Connection, *, head: int, keep_last: int, keep_
     waiting to be evaluated.
     """
     newest = connection.execute(sa.select(sa.func.max(t.versions.c.number))).scalar_one()
-    evaluated = sa.select(t.evals.c.version).where(t.evals.c.status.in_(evals.DUE))
+    evaluated = sa.select(t.evals.c.version).where(t.evals.c.status.in_(evaluations.DUE))
     select = sa.select(t.versions.c.number).where(
         t.versions.c.number <= newest - keep_last,
         t.versions.c.number != head,

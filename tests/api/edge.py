@@ -8,11 +8,11 @@ from typing import Annotated, Any
 from fastapi import APIRouter, FastAPI, Query
 
 from service.api import problems
-from service.api.gate import Gate
+from service.api.middleware import Gate
 from service.api.schemas.edits import BatchIn, EditIn, ListQuery
 from service.api.strict_json import StrictRoute
 from service.domain.errors import Corrupt, Gone, Stale, TooLong, Unavailable
-from service.server import config
+from service.runtime.server import config
 from service.settings import Settings
 from tests.api.served import served
 

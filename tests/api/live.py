@@ -9,9 +9,9 @@ from typing import Any
 
 import httpx
 
-from service.api.parts import Parts
-from service.app import create_app, open_parts
-from service.server import config
+from service.api.state import Parts
+from service.runtime.app import create_app, open_parts
+from service.runtime.server import config
 from service.settings import Settings
 from tests.api.served import served
 from tests.hooks import hooked

@@ -117,7 +117,7 @@ def test_a_wrong_list_of_jobs_is_refused(server: Live, query: str) -> None:
 
 
 def test_a_list_that_goes_on_after_a_job_that_never_was_is_404(server: Live) -> None:
-    from service.api.cursor import cursor_of_id
+    from service.api.pagination import cursor_of_id
 
     assert server.client.get(f"/jobs?cursor={cursor_of_id('a-b')}").status_code == 404
 

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from service.api.edits import _wait_until
-from service.lifecycle.follow import Follower
+from service.api.routes.edits import _wait_until
+from service.lifecycle.head_follower import Follower
 from tests.api.live import Live
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from service.lm.serving import Answer, Generation
+from service.serving.scheduler import Answer, Generation
 from tests.api.edge import connect
 from tests.api.live import Live
 

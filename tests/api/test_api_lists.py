@@ -10,9 +10,9 @@ import httpx
 import pytest
 
 from service.domain.edit import EditRequest, EditStatus, Probe
-from service.store import edits, heads, summaries
+from service.store import edits, heads, list_rows
 from service.store.ids import new_id
-from service.store.summaries import SHOWN
+from service.store.list_rows import SHOWN
 from tests.api.live import Live
 from tests.api.test_api_eval import RECORD
 
@@ -61,7 +61,7 @@ def test_the_memory_for_a_list_does_not_grow_with_what_rows_hold(crowded: Live) 
     with crowded.parts.store.read() as connection:
         tracemalloc.start()
         try:
-            listed = summaries.edits_page(connection, limit=200)
+            listed = list_rows.edits_page(connection, limit=200)
             _, most = tracemalloc.get_traced_memory()
         finally:
             tracemalloc.stop()

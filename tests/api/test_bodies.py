@@ -11,8 +11,8 @@ import httpx
 import pytest
 from structlog.testing import capture_logs
 
-from service.api.bodies import SMALL_BYTES, Bodies
-from service.api.pieces import FREE_PIECES
+from service.api.body_limits import SMALL_BYTES, Bodies
+from service.api.chunk_limit import FREE_PIECES
 from service.api.problems import Problem
 from service.api.schemas import MOST_MEMBERS
 from service.api.schemas.edits import BatchIn

@@ -10,7 +10,7 @@ from unittest.mock import Mock
 import pytest
 from fastapi import FastAPI
 
-from service.api.connections import Standing, Yielding
+from service.api.idle_connections import Standing, Yielding
 from service.settings import Settings
 from tests.api.edge import connect, edge_app, listening, read_all
 

@@ -8,13 +8,13 @@ import httpx
 import pytest
 from pydantic import BaseModel, ValidationError
 
-from service.api.faults import faults_of
 from service.api.schemas.edits import EditIn
-from service.api.schemas.evaluate import CompareQuery, EvalIn
+from service.api.schemas.evaluations import CompareQuery, EvalIn
 from service.api.schemas.generate import GenerateIn, GenerateQuery
 from service.api.schemas.jobs import ExportIn
 from service.api.strict_json import DEEPEST, depth_of, outside_of_texts
-from service.api.text import clean_json
+from service.api.text_types import clean_json
+from service.api.validation import faults_of
 from service.settings import Settings
 from tests.api.edge import connect, edge_app, listening, read_all
 

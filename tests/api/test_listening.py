@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from service.client.local_server import free_port
 from service.domain.errors import Conflict, Refused, ServiceError
-from service.listening import taken_port
-from service.own_server import free_port
-from service.server import Server, config
+from service.runtime.server import Server, config
+from service.runtime.sockets import taken_port
 from service.settings import Settings, environment_without_settings
 from tests.api.edge import edge_app
 

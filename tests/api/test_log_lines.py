@@ -11,7 +11,7 @@ import pytest
 import transformers
 from structlog.testing import capture_logs
 
-from service.log import configure_logging
+from service.telemetry.log import configure_logging
 from tests.api.live import Live, live, tiny_settings
 
 PROMPT, TARGET, ASKED = "The colour of moss is", "greenish", "The colour of heather is"
@@ -47,7 +47,9 @@ def test_every_change_of_the_model_is_one_line_without_anybody_s_words(tiny_mode
 
 
 def test_a_warning_of_python_s_own_is_a_line_of_the_log_too() -> None:
-    program = "import warnings; from service.log import configure_logging; configure_logging('info'); warnings.warn('old')"
+    program = (
+        "import warnings; from service.telemetry.log import configure_logging; configure_logging('info'); warnings.warn('old')"
+    )
 
     ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from service.api.page import FOLDER
+from service.api.console import FOLDER
 from tests.api.browser import Browser, browser
 from tests.api.live import Live
 

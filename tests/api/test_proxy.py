@@ -9,7 +9,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from service.own_server import free_port
+from service.client.local_server import free_port
 from service.settings import Settings
 from tests.api.edge import edge_app, listening
 

@@ -12,9 +12,9 @@ from pathlib import Path
 import httpx
 import pytest
 
-from service.app import create_app, open_parts
+from service.client.local_server import free_port
 from service.domain.errors import Conflict, Refused
-from service.own_server import free_port
+from service.runtime.app import create_app, open_parts
 from service.settings import environment_without_settings
 from tests.api.live import WAIT_S, live, tiny_settings
 from tests.builders import save_model

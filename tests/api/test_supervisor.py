@@ -12,15 +12,15 @@ from types import SimpleNamespace
 
 import pytest
 
-from service.server import Server, config
+from service.runtime.server import Server, config
+from service.runtime.supervisor import Supervisor
 from service.settings import Settings
-from service.supervisor import Supervisor
 from tests.api.edge import edge_app
 
 EVERY = 0.05
 FROZEN = """
 import re, sys
-from service.supervisor import Supervisor
+from service.runtime.supervisor import Supervisor
 Supervisor(frozen_s=0.5).ready()
 re.match(r"(a+)+$", "a" * 64 + "b")  # holds the interpreter for longer than anybody waits
 """
@@ -104,7 +104,9 @@ def test_a_process_whose_loop_does_not_turn_ends_itself_and_says_where(tmp_path:
 
 
 def test_an_orderly_end_is_not_taken_for_a_frozen_loop() -> None:
-    script = "import time; s = __import__('service.supervisor').supervisor.Supervisor(frozen_s=0.2); s.ready(); s.stopping()"
+    script = (
+        "import time; s = __import__('service.runtime.supervisor').supervisor.Supervisor(frozen_s=0.2); s.ready(); s.stopping()"
+    )
 
     assert subprocess.run([sys.executable, "-c", f"{script}; time.sleep(0.6)"], timeout=60).returncode == 0
 

@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from service.api.readiness import Readiness
-from service.api.waiting import WaitingRoom
+from service.api.waiting_room import WaitingRoom
 from service.domain.edit import EditStatus
 from service.settings import Limits, Settings
 from tests.api.live import Live, live, tiny_settings

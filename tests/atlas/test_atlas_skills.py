@@ -1,8 +1,8 @@
 from collections import Counter
 from random import Random
 
-from service.atlas.corpus import group_rows
 from service.atlas.skills import HELD_OUT_PER_SKILL, held_out_items, is_held_out, train_item
+from service.atlas.training.corpus import group_rows
 
 
 def test_held_out_items_are_fixed_and_equally_many_of_each_skill():

@@ -1,6 +1,6 @@
-from service.atlas.corpus import fact_rows
 from service.atlas.facts import relations
 from service.atlas.templates import WORDINGS, fill
+from service.atlas.training.corpus import fact_rows
 
 
 def test_every_relation_has_eight_wordings_of_both_forms():

@@ -4,10 +4,10 @@ from itertools import islice
 import pytest
 import torch
 
-from service.atlas.batches import batch, encode
-from service.atlas.corpus import BATCH_ROWS, GROUP_STEPS, SKILL_ROWS, Row, fact_rows, group_rows
-from service.atlas.train import Run, Schedule, Shape, build_model, rate_at, train
-from service.atlas.vocabulary import train_tokenizer
+from service.atlas.training.batches import batch, encode
+from service.atlas.training.corpus import BATCH_ROWS, GROUP_STEPS, SKILL_ROWS, Row, fact_rows, group_rows
+from service.atlas.training.train import Run, Schedule, Shape, build_model, rate_at, train
+from service.atlas.training.vocabulary import train_tokenizer
 
 TINY = Shape(hidden=16, blocks=2, heads=2, intermediate=32)
 SHORT = Schedule(steps=4, warmup_steps=2)

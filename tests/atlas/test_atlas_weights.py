@@ -7,9 +7,9 @@ from safetensors import safe_open
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM
 
 from service.atlas import weights_path
-from service.atlas.corpus import Row, fact_rows
-from service.atlas.measure import exact_matches, share
 from service.atlas.skills import held_out_items
+from service.atlas.training.corpus import Row, fact_rows
+from service.atlas.training.measure import exact_matches, share
 
 
 @pytest.fixture(scope="module")

@@ -7,18 +7,18 @@ from typing import Any
 import pytest
 
 from service.bench import plots
-from service.bench.contrast import case_rows, panels_of
-from service.bench.contrasts import EVERY_SURFACE, PARTS, Case
-from service.bench.ground import Ground, items_of
+from service.bench.contrast_cases import EVERY_SURFACE, PARTS, Case
+from service.bench.contrast_runs import case_rows, panels_of
+from service.bench.measured_model import Ground, items_of
 from service.bench.plots import Line, Panel
 from service.bench.records import records_of
-from service.bench.shards import shard_rows, shards_of
-from service.editors.locft.places import place_of
+from service.bench.shard_curves import shard_rows, shards_of
+from service.editors.locft.location import place_of
 from service.editors.locft.settings import LocftSettings
 from service.editors.neutral import Neutral
-from service.evaluation.capability import Task
-from service.evaluation.metrics import Reference
-from service.evaluation.record import EvalProbe, Record
+from service.evaluation.capability.measure import Task
+from service.evaluation.metrics.outcomes import Reference
+from service.evaluation.records import EvalProbe, Record
 from service.lm.overlay import view
 from tests.builders import make_base
 
@@ -76,8 +76,8 @@ def test_a_case_is_trained_on_its_own_edits_and_measured_on_them(place: Ground) 
 
 
 def test_shards_not_trained_yet_have_no_score(place: Ground, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("service.bench.shards.EPOCHS", (1, 2))
-    monkeypatch.setattr("service.bench.shards.DEPTH", LocftSettings(preset="ft_m", **EVERY_SURFACE, **QUICK))
+    monkeypatch.setattr("service.bench.shard_curves.EPOCHS", (1, 2))
+    monkeypatch.setattr("service.bench.shard_curves.DEPTH", LocftSettings(preset="ft_m", **EVERY_SURFACE, **QUICK))
 
     rows = list(shard_rows(place, 5))
 

@@ -8,16 +8,16 @@ from typing import Any
 import httpx
 import pytest
 
-from service.bench.asking import Asking
 from service.bench.contenders import CONTENDERS, SAID, environment_of
+from service.bench.counting_client import Asking
+from service.bench.one_stream import Posted, Stream, body_of, latencies, right_after, spread
 from service.bench.records import records_of, teach
 from service.bench.results import percentile
-from service.bench.stream import Posted, Stream, body_of, latencies, right_after, spread
-from service.bench.streams import PACED, join, joined_rows
-from service.bench.tables import rows_of, short_of_aims
+from service.bench.stream_comparison import PACED, join, joined_rows
+from service.bench.stream_tables import rows_of, short_of_aims
 from service.domain.errors import Refused
-from service.evaluation.merged import merged_results
-from service.evaluation.record import EvalProbe, Record
+from service.evaluation.merging import merged_results
+from service.evaluation.records import EvalProbe, Record
 from service.settings import load_settings, variable_names
 from tests.api.live import live, tiny_settings
 from tests.builders import save_model

@@ -8,10 +8,10 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from service.buffer.doorbell import Doorbell
-from service.buffer.in_process import InProcessDoorbell
-from service.buffer.redis_stream import RedisDoorbell
-from service.own_server import free_port
+from service.client.local_server import free_port
+from service.wakeup.doorbell import Doorbell
+from service.wakeup.in_process import InProcessDoorbell
+from service.wakeup.redis_stream import RedisDoorbell
 from tests.servers import private_redis, redis_prefix
 
 
@@ -102,7 +102,7 @@ def test_a_ring_is_one_consumers_and_is_left_to_others_if_it_dies(
     assert dying.wait(5.0)
     assert not living.wait(0.05)
 
-    monkeypatch.setattr("service.buffer.redis_stream.STALE_MS", 0)
+    monkeypatch.setattr("service.wakeup.redis_stream.STALE_MS", 0)
 
     assert living.wait(5.0)
     living.heard()
@@ -134,7 +134,7 @@ def test_without_redis_a_ring_costs_little_and_this_process_hears_it() -> None:
 
 
 def test_a_redis_that_dies_costs_little_and_is_used_again_when_it_is_back(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("service.buffer.redis_stream.PAUSE_S", 0.2)
+    monkeypatch.setattr("service.wakeup.redis_stream.PAUSE_S", 0.2)
     with private_redis() as (url, process):
         doorbell, other = RedisDoorbell(url), RedisDoorbell(url)
         assert not doorbell.wait(0.01)

@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
+from service.domain.acceptance import GateLimits, decide, losses
 from service.domain.cadence import Cadence, Due, Mode, Standing, Strategy, due, full_window_defers, mode_of, pause_s, room
 from service.domain.edit import EditStatus
 from service.domain.errors import Conflict
-from service.domain.gate import GateLimits, decide, losses
 from service.domain.transitions import ALLOWED, check, leads_to
 
 RULES = Cadence(soft=3, hard=5, deferred=2, deferred_s=60.0)

@@ -1,6 +1,6 @@
 """Which edits are fitted next: small ones pass large ones, which have their turns, and one fact's edits keep their order."""
 
-from service.domain.queue import TURNS, Queue, Waiting, gives_way_to, next_job
+from service.domain.fit_queue import TURNS, Queue, Waiting, gives_way_to, next_job
 
 LARGE = 100
 

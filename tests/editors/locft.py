@@ -7,7 +7,7 @@ from service.editors.locft.settings import LocftSettings
 from service.editors.protocol import Fitted, Hooks, Item
 from service.lm.overlay import EMPTY, Overlay
 from service.lm.prompts import encode_row
-from service.lm.score import taken
+from service.lm.scoring import taken
 from tests.editors.lessons import FACTS, item, neutral, taught_base, view_of
 
 EDITS = [item(prompt, target) for prompt, target in zip(FACTS, "ZYXWVUTS", strict=True)]

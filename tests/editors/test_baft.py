@@ -6,15 +6,15 @@ import pytest
 import torch
 
 from service.editors.baft.fit import fit_baft
-from service.editors.baft.passes import CachedPasses, PlainPasses
+from service.editors.baft.forward_passes import CachedPasses, PlainPasses
+from service.editors.examples import asked_rows
 from service.editors.locft.fit import fit_locft
 from service.editors.locft.settings import LocftSettings
 from service.editors.protocol import FitCancelled, FitFailed, Fitted, Hooks, Item
-from service.editors.rows import asked_rows
 from service.lm.checkpoint import load, save
 from service.lm.overlay import EMPTY, Overlay, logits
 from service.lm.prompts import collate, encode_row
-from service.lm.score import greedy, taken
+from service.lm.scoring import greedy, taken
 from tests.builders import make_base
 from tests.editors.lessons import FACTS, item, neutral, settings, taught_base, view_of
 

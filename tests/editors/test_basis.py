@@ -3,11 +3,11 @@
 import pytest
 import torch
 
-from service.editors.baft.basis import TrainedAdapter, fresh, orthonormal
 from service.editors.baft.settings import BaftSettings
-from service.editors.locft.positions import block_by, kind_of
+from service.editors.baft.trainable import TrainedAdapter, fresh, orthonormal
+from service.editors.depth_rule import at_share, same_depth
+from service.editors.locft.published_locations import block_by, kind_of
 from service.editors.locft.settings import LocftSettings
-from service.editors.proportion import at_share, same_depth
 from service.lm.intervention import Intervention
 
 

@@ -7,14 +7,14 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import torch
 
-from service.binding import Judge, bind
 from service.editors import protocol
 from service.editors.baft.fit import fit_baft
-from service.editors.baft.ready import make_ready
+from service.editors.baft.warm_up import make_ready
 from service.editors.canary import canary_share
 from service.editors.neutral import Neutral
 from service.editors.protocol import FitCancelled, Hooks
 from service.lm.overlay import EMPTY, Overlay
+from service.runtime.editors import Judge, bind
 from service.settings import Settings
 from tests.builders import make_adapter
 from tests.editors.lessons import SMALL, item, neutral, settings, taught_base, view_of

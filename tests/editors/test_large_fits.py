@@ -9,14 +9,14 @@ import pytest
 import torch
 
 from service.editors import protocol
-from service.editors.baft import looks, prepared, training
+from service.editors.baft import prepared_rows, step_outputs, training_loop
 from service.editors.baft.fit import fit_baft
-from service.editors.baft.prepared import joined, prepare
+from service.editors.baft.prepared_rows import joined, prepare
 from service.editors.protocol import FitCancelled, Fitted, Hooks, Item
 from service.lm.overlay import EMPTY
-from service.lm.pieces import alike, pieces
 from service.lm.prompts import Row, encode_row
 from service.lm.resume import Prefilled
+from service.lm.row_groups import alike, pieces
 from tests.editors.lessons import FACTS, item, neutral, settings, taught_base, view_of
 
 SHORT, LONG = 8, 100
@@ -62,7 +62,7 @@ def test_a_step_in_parts_comes_to_the_numbers_of_a_step_in_one_pass(monkeypatch:
         groups.append(len(found))
         return found
 
-    monkeypatch.setattr(looks, "alike", small)
+    monkeypatch.setattr(step_outputs, "alike", small)
     parts = fit(new)
 
     assert min(groups) > 1
@@ -72,7 +72,7 @@ def test_a_step_in_parts_comes_to_the_numbers_of_a_step_in_one_pass(monkeypatch:
 
 
 def test_one_long_row_does_not_widen_many_short_ones_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(prepared, "TOKENS_TOGETHER", 1_000)
+    monkeypatch.setattr(prepared_rows, "TOKENS_TOGETHER", 1_000)
     monkeypatch.setattr(protocol, "pieces", partial(pieces, tokens=500))
     given = rows(*[SHORT] * 60, LONG)
 
@@ -91,7 +91,7 @@ def test_rows_that_are_kept_apart_are_chosen_as_if_they_were_together(monkeypatc
 
     chosen = [1, 6, 0, 3, 3]
     together = select(chosen)
-    monkeypatch.setattr(prepared, "TOKENS_TOGETHER", 50)
+    monkeypatch.setattr(prepared_rows, "TOKENS_TOGETHER", 50)
     apart = select(chosen)
 
     assert torch.equal(apart.suffix.ids, together.suffix.ids)
@@ -116,7 +116,7 @@ def test_a_fit_stops_between_the_rows_that_it_asks_after_a_step(monkeypatch: pyt
         in_it = True
         return training_unanswered(material, chosen, interventions, counted, at_once, hooks)
 
-    training_unanswered = training.unanswered
+    training_unanswered = training_loop.unanswered
     monkeypatch.setattr("service.editors.baft.fit.unanswered", unanswered)
 
     with pytest.raises(FitCancelled):

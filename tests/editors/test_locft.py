@@ -7,15 +7,15 @@ import pytest
 import torch
 
 from service.domain.edit import Probe
-from service.editors import rows
+from service.editors import examples
 from service.editors.locft.fit import fit_locft
 from service.editors.locft.settings import LocftSettings
-from service.editors.locft.training import Master, teaches_nothing
+from service.editors.locft.training_step import Master, teaches_nothing
 from service.editors.neutral import Neutral
 from service.editors.protocol import FitCancelled, FitFailed, Hooks
 from service.lm.overlay import EMPTY, Overlay, logits, view
 from service.lm.prompts import collate, encode_row
-from service.lm.score import row_losses, taken
+from service.lm.scoring import row_losses, taken
 from tests.builders import make_base
 from tests.editors.lessons import FACTS, item, neutral, taught_base, view_of
 from tests.editors.locft import EDITS, fit, says
@@ -206,7 +206,7 @@ def test_a_retrain_can_be_cancelled_in_every_part_of_it(stage):
 
 
 def test_reading_gives_way_between_rows_and_between_answers_of_the_base(monkeypatch):
-    monkeypatch.setattr(rows, "_ANSWER_TOKENS", 2)
+    monkeypatch.setattr(examples, "_ANSWER_TOKENS", 2)
     probes = tuple(f"thing {number} is" for number in range(130))
     given = [EDITS[0], item("sky is", "Y", locality=probes), *(item(f"{number} is", "Z") for number in range(130))]
     stages: list[str] = [""]

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from service.domain.errors import Unavailable
-from service.editors.locft.activations import Activations
-from service.editors.locft.store import RowStore
+from service.editors.locft.activation_cache import Activations
+from service.editors.locft.packed_rows import RowStore
 from service.lm.overlay import View, target_logits, view
 from service.lm.prompts import collate
 from service.lm.resume import prefill_inputs

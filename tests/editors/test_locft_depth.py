@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from benchmarks.plain_locft import plain_locft
 from service.editors.locft.fit import fit_locft
-from service.editors.locft.places import place_of
+from service.editors.locft.location import place_of
 from service.editors.locft.settings import LocftSettings
 from service.editors.neutral import Neutral
 from service.editors.protocol import Fitted

@@ -11,13 +11,13 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from service.domain.errors import ServiceError
-from service.editors.locft import training
-from service.editors.locft.activations import Activations
+from service.editors.examples import AskedRow
+from service.editors.locft import training_step
+from service.editors.locft.activation_cache import Activations
+from service.editors.locft.packed_rows import RowStore
 from service.editors.locft.settings import LocftSettings
-from service.editors.locft.store import RowStore
-from service.editors.locft.training import Master, Tuning
+from service.editors.locft.training_step import Master, Tuning
 from service.editors.protocol import FitCancelled, FitFailed, Hooks
-from service.editors.rows import AskedRow
 from service.lm.base import Base
 from service.lm.overlay import target_logits, view
 from service.lm.prompts import Row, collate
@@ -65,7 +65,7 @@ def plain_gradient(base: Base, rows: list[Row], reduction: str) -> Tensor:
 @pytest.mark.parametrize("padding", [0, 8, 10_000])
 @pytest.mark.parametrize("reduction", ["sample", "token"])
 def test_the_parts_of_a_step_add_up_to_all_rows_at_once(reduction, padding, monkeypatch):
-    monkeypatch.setattr(training, "_PADDING", {"cpu": padding})
+    monkeypatch.setattr(training_step, "_PADDING", {"cpu": padding})
     base = make_base(dtype=torch.float64)
     rows, gave = rows_of(base), []
 
@@ -88,7 +88,7 @@ def test_the_preserve_term_is_the_same_in_parts(monkeypatch):
     gradients = []
 
     for padding in (0, 10_000):
-        monkeypatch.setattr(training, "_PADDING", {"cpu": padding})
+        monkeypatch.setattr(training_step, "_PADDING", {"cpu": padding})
         with tuned(base, rows, kept, preserve_weight=3.0) as (tuning, _):
             master = Noting(tuning.view, [NAME], 1e-3, start)
             tuning.step(master, range(len(rows)), Hooks())
@@ -106,7 +106,7 @@ def test_16_bit_models_gather_the_gradients_of_all_parts(monkeypatch):
     rows, gradients = rows_of(base), []
 
     for padding in (0, 10_000):
-        monkeypatch.setattr(training, "_PADDING", {"cpu": padding})
+        monkeypatch.setattr(training_step, "_PADDING", {"cpu": padding})
         with tuned(base, rows) as (tuning, master):
             tuning.step(master, range(len(rows)), Hooks())
             gradients.append(master.gradient)
@@ -119,7 +119,7 @@ def test_by_the_loss_nobody_looks_at_the_answers(monkeypatch):
     def never(*_: object) -> None:
         raise AssertionError("another pass over the vocabulary")
 
-    monkeypatch.setattr(training, "answered", never)
+    monkeypatch.setattr(training_step, "answered", never)
     base = make_base()
     rows = rows_of(base)
 
@@ -159,8 +159,8 @@ def test_a_batch_that_teaches_nothing_moves_nothing():
 
 def held_at_once(rows: list[Row], monkeypatch: pytest.MonkeyPatch, *, stop_loss: float) -> tuple[int, Noting]:
     """The most tokens whose graphs are held at one time in a step whose parts hold 40 tokens, and what was gathered."""
-    monkeypatch.setattr(training, "_PART_TOKENS", 40)
-    monkeypatch.setattr(training, "_PADDING", {"cpu": 0})
+    monkeypatch.setattr(training_step, "_PART_TOKENS", 40)
+    monkeypatch.setattr(training_step, "_PADDING", {"cpu": 0})
     learn, graphs, most = Tuning._learn, [], [0]
 
     def noting(self: Tuning, part: list[int], chosen: list[int], parameters: Any) -> tuple[Tensor, Tensor]:
@@ -202,10 +202,12 @@ def test_parts_whose_graphs_were_let_go_are_learned_if_a_later_one_has_something
 def test_parts_predict_no_more_tokens_than_their_logits_may_cost(monkeypatch):
     base = make_base(dtype=torch.float64)
     rows, passes = rows_of(base), []
-    monkeypatch.setattr(training, "_PADDING", {"cpu": 10_000})
-    monkeypatch.setattr(training, "_LOGIT_BYTES", 4 * 320 * 5)  # of five tokens
-    run = training.run_from
-    monkeypatch.setattr(training, "run_from", lambda *args, **more: passes.append(args[1].batch.labels) or run(*args, **more))
+    monkeypatch.setattr(training_step, "_PADDING", {"cpu": 10_000})
+    monkeypatch.setattr(training_step, "_LOGIT_BYTES", 4 * 320 * 5)  # of five tokens
+    run = training_step.run_from
+    monkeypatch.setattr(
+        training_step, "run_from", lambda *args, **more: passes.append(args[1].batch.labels) or run(*args, **more)
+    )
 
     with tuned(base, rows) as (tuning, master):
         tuning.step(master, range(len(rows)), Hooks())
@@ -216,7 +218,7 @@ def test_parts_predict_no_more_tokens_than_their_logits_may_cost(monkeypatch):
 
 @pytest.mark.parametrize(("fault", "raised"), [("cancelled", FitCancelled), ("nan", FitFailed)])
 def test_a_step_that_ends_in_the_middle_moves_nothing(fault: str, raised: type[ServiceError], monkeypatch):
-    monkeypatch.setattr(training, "_PADDING", {"cpu": 0})
+    monkeypatch.setattr(training_step, "_PADDING", {"cpu": 0})
     base, asked = make_base(), []
     rows = rows_of(base)
 

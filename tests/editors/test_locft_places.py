@@ -4,8 +4,8 @@ import pytest
 from pydantic import ValidationError
 
 from service.domain.errors import Refused
-from service.editors.locft.places import place_of
-from service.editors.locft.positions import block_by
+from service.editors.locft.location import place_of
+from service.editors.locft.published_locations import block_by
 from service.editors.locft.settings import LocftSettings
 from tests.builders import make_base
 from tests.editors.lessons import item, taught_base

@@ -2,10 +2,10 @@
 
 import torch
 
-from service.editors.locft.prefixes import of_the_likeliest, sample_beginnings
-from service.editors.rows import each_asked_row
+from service.editors.examples import each_asked_row
+from service.editors.locft.random_prefixes import of_the_likeliest, sample_beginnings
 from service.lm.overlay import EMPTY, view
-from service.lm.text import decode_plainly
+from service.lm.tokenizing import decode_plainly
 from tests.builders import make_base
 from tests.editors.lessons import item, taught_base
 from tests.editors.locft import EDITS, fit, says

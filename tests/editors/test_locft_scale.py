@@ -2,13 +2,13 @@
 
 import torch
 
-from service.editors.locft.activations import Activations
+from service.editors.examples import AskedRow, speaks_against
+from service.editors.locft.activation_cache import Activations
+from service.editors.locft.batching import batches_by_length, rows_to_visit
+from service.editors.locft.packed_rows import RowStore
 from service.editors.locft.settings import LocftSettings
-from service.editors.locft.store import RowStore
-from service.editors.locft.training import Master, Tuning
-from service.editors.locft.visits import batches_by_length, rows_to_visit
+from service.editors.locft.training_step import Master, Tuning
 from service.editors.protocol import Hooks
-from service.editors.rows import AskedRow, speaks_against
 from service.lm.overlay import view
 from service.lm.prompts import Row
 from tests.builders import make_base

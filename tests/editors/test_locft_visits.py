@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import torch
 
-from service.editors.locft.visits import Size, batches, batches_by_length, parts_by_length, rows_to_visit
+from service.editors.locft.batching import Size, batches, batches_by_length, parts_by_length, rows_to_visit
 
 LENGTHS = [5 + (number * 7) % 40 for number in range(1_000)]
 

@@ -2,8 +2,8 @@
 
 import pytest
 
-from service.editors.names import finder
-from service.editors.rows import speaks_against
+from service.editors.examples import speaks_against
+from service.editors.mentions import finder
 from tests.editors.lessons import item
 
 

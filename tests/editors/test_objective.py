@@ -13,7 +13,7 @@ from service.editors.baft.objective import (
     position_means,
     rescaled,
 )
-from service.editors.terms import divergence, edit_loss
+from service.editors.losses import divergence, edit_loss
 from service.lm.intervention import Balance
 
 

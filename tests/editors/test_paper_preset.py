@@ -5,9 +5,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import log_softmax
 
-from service.editors.baft.basis import fresh
 from service.editors.baft.fit import fit_baft
 from service.editors.baft.settings import BaftSettings
+from service.editors.baft.trainable import fresh
 from service.lm.intervention import Intervention
 from service.lm.overlay import EMPTY, Recording, logits
 from service.lm.prompts import Row, collate, encode_row, prompt_row

@@ -7,12 +7,12 @@ import torch
 
 from service.domain.edit import Probe
 from service.domain.errors import TooLong
-from service.editors import rows
+from service.editors import examples
+from service.editors.examples import AskedRow, asked_rows, each_asked_row, kept_prompts, kept_rows
 from service.editors.protocol import FitCancelled, Hooks, Item
-from service.editors.rows import AskedRow, asked_rows, each_asked_row, kept_prompts, kept_rows
 from service.lm.overlay import EMPTY
 from service.lm.prompts import encode_row
-from service.lm.text import decode
+from service.lm.tokenizing import decode
 from tests.builders import make_base
 from tests.editors.lessons import item, taught_base, view_of
 
@@ -102,7 +102,7 @@ def test_of_too_many_locality_probes_as_many_as_are_wanted_are_drawn_and_the_sam
 
 def test_of_many_real_prompts_no_more_are_looked_at_than_are_kept(monkeypatch):
     looked: list[str] = []
-    monkeypatch.setattr(rows, "speaks_against", lambda *_, **__: lambda text: bool(looked.append(text)))
+    monkeypatch.setattr(examples, "speaks_against", lambda *_, **__: lambda text: bool(looked.append(text)))
 
     kept = kept_prompts(taught_base(), view_of(EMPTY), [], [f"thing {number} is" for number in range(50)], limit=3)
 

@@ -5,7 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from service.editors.shelf import Shelf
+from service.editors.cache import Shelf
 
 LONG_S = 30.0  # only a failing test takes so long
 

@@ -7,7 +7,7 @@ from typing import Any
 from benchmarks.kill9 import NAMED, moments
 from benchmarks.report import render
 from service.bench.results import command, percentile, rounded, shown
-from service.lifecycle.faults import POINTS
+from service.lifecycle.crash_points import POINTS
 
 
 def figure(score: float | None, n: int = 10) -> dict[str, Any]:

@@ -10,15 +10,15 @@ import pytest
 import torch
 
 from service.domain.errors import Refused
-from service.evaluation.capability import Task, capability, load_tasks
-from service.evaluation.likelihood import log_likelihoods
-from service.evaluation.matching import squad
-from service.evaluation.metrics import Reference
+from service.evaluation.capability.measure import Task, capability, load_tasks
+from service.evaluation.metrics.log_likelihood import log_likelihoods
+from service.evaluation.metrics.matching import squad
+from service.evaluation.metrics.outcomes import Reference
 from service.lm.base import Base
 from service.lm.intervention import Adapter
 from service.lm.overlay import intervening, view
 from service.lm.prompts import Row, encode_prompt, encode_row
-from service.lm.score import greedy
+from service.lm.scoring import greedy
 from tests.builders import make_adapter, make_base
 
 QUESTION = "Question: Which is cold?\nAnswer:"
@@ -170,7 +170,7 @@ def test_a_number_is_what_stands_behind_the_mark_or_last(tmp_path: Path) -> None
             {"question": "How many?", "choices": [], "answer": "1200", "solution": "…\n#### 1200", "dataset": "gsm8k"},
         )
     )
-    from service.evaluation.capability import _is_found
+    from service.evaluation.capability.measure import _is_found
 
     assert (marked.kind, marked.answer) == ("number", "1,200")
     written = {

@@ -7,12 +7,12 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner, Result
 
-from service.cli import app
-from service.command import FAILED, USAGE
+from service.cli.main import app
+from service.cli.options import FAILED, USAGE
+from service.client.evaluations import Evaluator
 from service.domain.errors import Conflict, NotFound
-from service.eval_client import Evaluator
-from service.evaluation.merged import merged_results
-from service.pinned import opened_version
+from service.evaluation.merging import merged_results
+from service.runtime.offline import opened_version
 from tests.api.live import Live, tiny_settings
 from tests.builders import save_model
 

@@ -7,14 +7,9 @@ from typing import Any
 
 import pytest
 
-from service.domain.edit import EditRequest, Probe
-from service.domain.errors import Conflict, Corrupt, Gone, NotFound, Refused, TooLong, Unavailable
-from service.domain.version import VersionStatus
-from service.evaluation.metrics import Outcome
-from service.evaluation.record import EvalProbe, Record, asks_of
-from service.lifecycle.collect import collect
-from service.lifecycle.compare import compare_evals, latest_of
-from service.lifecycle.evaluate import (
+from service.background.collect import collect
+from service.background.compare_evaluations import compare_evals, latest_of
+from service.background.evaluations import (
     EDITS_AT_ONCE,
     MOST_EDITS,
     Between,
@@ -24,10 +19,15 @@ from service.lifecycle.evaluate import (
     list_evals,
     request_eval,
 )
-from service.lifecycle.purge import purge
+from service.background.purge import purge
+from service.domain.edit import EditRequest, Probe
+from service.domain.errors import Conflict, Corrupt, Gone, NotFound, Refused, TooLong, Unavailable
+from service.domain.version import VersionStatus
+from service.evaluation.metrics.outcomes import Outcome
+from service.evaluation.records import EvalProbe, Record, asks_of
 from service.lm.overlay import Overlay
-from service.store import evals, versions
-from service.store.evals import Evaluation
+from service.store import evaluations, versions
+from service.store.evaluations import Evaluation
 from tests.lifecycle.house import House, new_house
 from tests.lifecycle.ledger import answer
 
@@ -73,7 +73,7 @@ class Judge:
         return len(things)
 
 
-def evaluations(house: House, judge: Judge | None = None) -> Evaluations:
+def service_of(house: House, judge: Judge | None = None) -> Evaluations:
     return Evaluations(house.parts, judge or Judge(), step_s=0)
 
 
@@ -82,7 +82,7 @@ def facts(count: int) -> list[EditRequest]:
 
 
 def finished(house: House, evaluation: Evaluation, judge: Judge | None = None) -> Evaluation:
-    working = evaluations(house, judge)
+    working = service_of(house, judge)
     while working.step():
         pass
     return get_eval(house.store, evaluation.id)
@@ -138,7 +138,7 @@ def test_inline_records_are_asked_without_being_stored_as_edits(house: House) ->
 
 def test_a_long_evaluation_is_worked_on_a_few_edits_at_a_time(house: House) -> None:
     queued = request_eval(house.store, version=0, asked=facts(2 * EDITS_AT_ONCE), author="ann")
-    working = evaluations(house)
+    working = service_of(house)
 
     seen = []
     for _ in range(3):
@@ -169,7 +169,7 @@ def test_an_evaluation_gives_way_to_answers_and_to_fits_of_edits_between_its_ste
 
 def test_an_evaluation_that_a_stop_interrupted_is_done_by_the_next_process(house: House) -> None:
     queued = request_eval(house.store, version=0, asked=facts(2 * EDITS_AT_ONCE), author="ann")
-    stopped = evaluations(house)
+    stopped = service_of(house)
     stopped.step()
     stopped.close()
 
@@ -183,7 +183,7 @@ def test_a_cancelled_evaluation_asks_no_more_and_stays_in_the_list(house: House)
     asked: list[int] = []
     judge = Judge(lambda: asked.append(1))
     queued = request_eval(house.store, version=0, asked=facts(3 * EDITS_AT_ONCE), author="ann")
-    working = evaluations(house, judge)
+    working = service_of(house, judge)
     working.step()
 
     cancelled = cancel_eval(house.store, queued.id)
@@ -208,7 +208,7 @@ def test_what_is_over_cannot_be_cancelled(house: House) -> None:
 def test_an_evaluation_cancelled_while_the_next_waits_makes_room_for_it(house: House) -> None:
     first = request_eval(house.store, version=0, asked=facts(3 * EDITS_AT_ONCE), author="ann")
     second = request_eval(house.store, version=0, asked=facts(1), author="ann")
-    working = evaluations(house)
+    working = service_of(house)
     working.step()
     cancel_eval(house.store, first.id)
 
@@ -256,7 +256,7 @@ def test_capability_alone_needs_no_edits(house: House) -> None:
 
 
 def test_of_many_live_edits_some_are_asked_evenly(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("service.lifecycle.evaluate.MOST_EDITS", 2)
+    monkeypatch.setattr("service.background.evaluations.MOST_EDITS", 2)
     house.live(("Austria", "Graz"), ("Italy", "Milan"), ("France", "Lyon"), ("Spain", "Seville"))
 
     done = finished(house, request_eval(house.store, version=None, asked="live", author="ann"))
@@ -291,7 +291,7 @@ def test_inline_records_keep_what_rows_of_data_sets_have(house: House) -> None:
 def test_evaluations_are_listed_newest_first_by_version_and_status(house: House) -> None:
     house.live(("Austria", "Graz"))
     made = [request_eval(house.store, version=version, asked=facts(1), author="ann") for version in (0, 1, 0, 0)]
-    evaluations(house).step()
+    service_of(house).step()
     ids = [one.id for one in made]
 
     assert [one.id for one in list_evals(house.store, limit=10)] == ids[::-1]
@@ -378,7 +378,7 @@ def test_a_result_is_written_once(house: House) -> None:
 
     done = finished(house, request_eval(house.store, version=0, asked=[EditRequest(prompt="p", target="t")], author="ann"))
     with house.store.write() as connection:
-        evals.finish(connection, done.id, result={"edits": 0}, now=datetime.now(UTC))
+        evaluations.finish(connection, done.id, result={"edits": 0}, now=datetime.now(UTC))
 
     assert get_eval(house.store, done.id) == done
 
@@ -398,7 +398,7 @@ def test_a_version_is_not_collected_before_its_evaluations_are_done(house: House
     number = house.head.number
     local = EditRequest(prompt="q", target="x", locality=(Probe(prompt="Italy", answer="Rome"),))
     queued = request_eval(house.store, version=number, asked=[local, *facts(EDITS_AT_ONCE)], author="ann")
-    working = evaluations(house)
+    working = service_of(house)
     for _ in range(steps):
         working.step()
     crowd_out(house)
@@ -446,8 +446,8 @@ def test_a_version_without_live_edits_is_not_asked_for_them(house: House) -> Non
 
 def test_progress_is_written_where_it_can_be_seen_and_not_at_every_step(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
     written: list[float] = []
-    write = evals.write_progress
-    monkeypatch.setattr(evals, "write_progress", lambda on, name, share: (written.append(share), write(on, name, share)))
+    write = evaluations.write_progress
+    monkeypatch.setattr(evaluations, "write_progress", lambda on, name, share: (written.append(share), write(on, name, share)))
 
     class Slow(Judge):
         def ask(self, overlay: Overlay, records: Sequence[Record], *, between: Between) -> list[Outcome]:
@@ -493,7 +493,7 @@ def test_what_cannot_be_asked_fails_the_evaluation_with_a_reason(house: House) -
         raise TooLong("the prompt is too long for this model", field="prompt")
 
     queued = request_eval(house.store, version=0, asked=[EditRequest(prompt="p", target="t")], author="ann")
-    evaluations(house, Judge(refuse)).step()
+    service_of(house, Judge(refuse)).step()
 
     failed = get_eval(house.store, queued.id)
     assert (failed.status, failed.error) == ("failed", "the prompt is too long for this model")
@@ -505,7 +505,7 @@ def test_an_evaluation_that_breaks_fails_and_lets_the_next_one_through(house: Ho
 
     first = request_eval(house.store, version=0, asked=facts(1), author="ann")
     second = request_eval(house.store, version=0, asked=[EditRequest(prompt="p", target="t")], author="ann")
-    evaluations(house, Judge(break_down)).step()
+    service_of(house, Judge(break_down)).step()
 
     failed = get_eval(house.store, first.id)
     assert (failed.status, failed.error) == ("failed", "the evaluation ended with ZeroDivisionError")
@@ -516,13 +516,13 @@ def test_an_outcome_that_could_not_be_written_is_written_at_the_next_step(house:
     asked: list[int] = []
     queued = request_eval(house.store, version=0, asked=facts(1), author="ann")
     working = Evaluations(house.parts, Judge(lambda: asked.append(1)), step_s=3600)
-    finish = evals.finish
+    finish = evaluations.finish
 
     def away(*given: Any, **named: Any) -> None:
-        monkeypatch.setattr(evals, "finish", finish)
+        monkeypatch.setattr(evaluations, "finish", finish)
         raise Unavailable("the database is away")
 
-    monkeypatch.setattr(evals, "finish", away)
+    monkeypatch.setattr(evaluations, "finish", away)
     with pytest.raises(Unavailable):
         working.step()
     assert get_eval(house.store, queued.id).status == "running"

@@ -10,14 +10,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from service.evaluation.answered import MOST_ALIASES
-from service.evaluation.contradicted import askable
-from service.evaluation.figures import Marked, knowedit
-from service.evaluation.fluency import entropy
-from service.evaluation.forced import divergence, forced
-from service.evaluation.full import measure_full
-from service.evaluation.matching import field_match, locft_match, squad
-from service.evaluation.record import Ask, EvalProbe, Record
+from service.evaluation.contradictions import askable
+from service.evaluation.metrics.accuracy import MOST_ALIASES
+from service.evaluation.metrics.figures import Marked, knowedit
+from service.evaluation.metrics.fluency import entropy
+from service.evaluation.metrics.full import measure_full
+from service.evaluation.metrics.matching import field_match, locft_match, squad
+from service.evaluation.metrics.teacher_forcing import divergence, forced
+from service.evaluation.records import Ask, EvalProbe, Record
 from service.lm.intervention import Adapter
 from service.lm.overlay import intervening
 from service.lm.prompts import Row, encode_prompt, encode_row

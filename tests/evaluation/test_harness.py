@@ -12,15 +12,15 @@ pytest.importorskip("lm_eval", reason="lm-evaluation-harness is not installed: p
 from lm_eval.api.instance import Instance
 from typer.testing import CliRunner
 
-from service.cli import app
+from service.cli.main import app
 from service.domain.errors import Refused, TooLong
-from service.evaluation.harness import LiveModel, run_harness
+from service.evaluation.capability.harness import LiveModel, run_harness
 from service.lm.base import Base
 from service.lm.intervention import Adapter
 from service.lm.overlay import View, intervening, view
 from service.lm.prompts import encode_prompt
-from service.lm.score import greedy
-from service.lm.text import decode, encode_text
+from service.lm.scoring import greedy
+from service.lm.tokenizing import decode, encode_text
 from tests.builders import CONTEXT, make_adapter, make_base, save_model
 
 TASK = """\

@@ -7,15 +7,15 @@ from typing import Any
 import pytest
 import torch
 
-from service.evaluation.capability import Task, capability
-from service.evaluation.forced import agreement, forced
-from service.evaluation.likelihood import log_likelihoods
-from service.evaluation.metrics import AT_ONCE, Outcome, Reference, choices, in_pieces, measure
-from service.evaluation.record import EvalProbe, Record, asks_of
+from service.evaluation.capability.measure import Task, capability
+from service.evaluation.metrics.log_likelihood import log_likelihoods
+from service.evaluation.metrics.outcomes import AT_ONCE, Outcome, Reference, choices, in_pieces, measure
+from service.evaluation.metrics.teacher_forcing import agreement, forced
+from service.evaluation.records import EvalProbe, Record, asks_of
 from service.lm.intervention import Adapter
 from service.lm.overlay import View, intervening, target_logits
 from service.lm.prompts import encode_prompt, encode_row
-from service.lm.score import greedy
+from service.lm.scoring import greedy
 from tests.builders import make_adapter
 from tests.evaluation.lettered import LONGEST, PROMPTS, base, reference
 
@@ -112,7 +112,7 @@ def test_the_base_models_answers_to_many_locality_prompts_are_decoded_together(m
         decoded.append(len(prompts))
         return greedy(on, using, prompts, **more)
 
-    monkeypatch.setattr("service.evaluation.metrics.greedy", counting)
+    monkeypatch.setattr("service.evaluation.metrics.outcomes.greedy", counting)
     asks = [ask for ask in asks_of(local(*PROMPTS), ("raw",)) if ask.kind == "locality"]
 
     measure(reference().view, adapter(), Reference(reference().view, longest_answer=LONGEST), asks)
@@ -137,7 +137,7 @@ def test_the_questions_of_one_record_are_asked_in_pieces_with_a_pause_before_eac
 @pytest.mark.parametrize("ask", [forced, choices, log_likelihoods], ids=lambda ask: str(ask.__name__))
 def test_one_pass_makes_no_more_logits_than_there_is_room_for(ask: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     vocabulary = reference().view.model.get_output_embeddings().weight.shape[0]
-    monkeypatch.setattr("service.evaluation.passes.MOST_LOGITS", 40 * vocabulary)
+    monkeypatch.setattr("service.evaluation.metrics.length_batches.MOST_LOGITS", 40 * vocabulary)
     rows = [encode_row(base(), f"Number {n} is", "Graz and Linz and Graz") for n in range(12)]
     seen: list[int] = []
 

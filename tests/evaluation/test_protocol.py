@@ -7,10 +7,10 @@ from typing import Any
 import httpx
 import pytest
 
+from service.client.evaluation_protocol import edit_and_measure
+from service.client.evaluations import Evaluator
 from service.domain.errors import Conflict, Refused
-from service.eval_client import Evaluator
-from service.eval_protocol import edit_and_measure
-from service.evaluation.record import Record
+from service.evaluation.records import Record
 
 RECORDS = [Record(id=name, prompt=f"{name} is", target="blue") for name in ("a", "b", "c")]
 FIGURE = {"score": 1.0, "n": 1}
@@ -63,8 +63,8 @@ class Server:
 
 @pytest.fixture(autouse=True)
 def _at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("service.eval_client.IDLE_S", 0.0)
-    monkeypatch.setattr("service.carried.LOOK_S", 0.0)
+    monkeypatch.setattr("service.client.evaluations.IDLE_S", 0.0)
+    monkeypatch.setattr("service.client.waiting.LOOK_S", 0.0)
 
 
 def run(server: Server, **more: Any) -> dict[str, Any]:

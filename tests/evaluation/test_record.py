@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from service.api.schemas.evaluate import RecordIn
+from service.api.schemas.evaluations import RecordIn
 from service.domain.edit import EditRequest, Probe
 from service.domain.errors import Refused
-from service.evaluation.record import EvalProbe, Record, asks_of, edit_request_of, read_records, record_of
+from service.evaluation.records import EvalProbe, Record, asks_of, edit_request_of, read_records, record_of
 
 
 def written(folder: Path, *lines: str) -> Path:

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import pytest
 
-from service.lifecycle.stepwise import Stepwise
+from service.background.cooperative_task import Stepwise
 
 
 def counting(most: int, seen: list[int]) -> Callable[[Callable[[], None]], str]:

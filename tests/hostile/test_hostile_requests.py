@@ -8,7 +8,7 @@ from contextlib import suppress
 
 import pytest
 
-from service.log import configure_logging
+from service.telemetry.log import configure_logging
 from tests.api.edge import connect
 from tests.api.live import Live, live, tiny_settings
 from tests.builders import save_model

@@ -10,21 +10,21 @@ from service.domain.cadence import Cadence, Mode
 from service.domain.edit import Edit, EditRequest, EditStatus
 from service.domain.liveset import LiveSet
 from service.domain.version import Version, VersionStatus
-from service.lifecycle.follow import Follower, Published
-from service.lifecycle.identity import found_store
-from service.lifecycle.overlays import Overlays
-from service.lifecycle.parts import Parts
+from service.lifecycle.checkpoints import Overlays
+from service.lifecycle.context import Parts
+from service.lifecycle.head_follower import Follower, Published
 from service.lifecycle.recover import Opened, open_head
 from service.lifecycle.retract import Retraction, retract
-from service.lifecycle.retrain import request_retrain
+from service.lifecycle.retrain.run import request_retrain
 from service.lifecycle.rollback import RolledBack, roll_back
 from service.lifecycle.settings import LifecycleSettings
+from service.lifecycle.store_identity import found_store
 from service.lifecycle.submit import submit
+from service.runtime.worker import Worker
 from service.store import edits, events, heads, jobs, versions
+from service.store.database import Store
 from service.store.jobs import Job
 from service.store.migrate import upgrade
-from service.store.session import Store
-from service.worker import Worker
 from tests.lifecycle.ledger import Ledger, answer, lessons_of
 
 PATIENT = Cadence(soft=1_000, hard=2_000, deferred=1_000, deferred_s=1e9)  # nothing is due by itself

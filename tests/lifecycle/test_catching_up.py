@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from service.background.purge import purge
 from service.domain.edit import EditStatus
 from service.domain.errors import Conflict
-from service.lifecycle.parts import NoFits
-from service.lifecycle.purge import purge
+from service.lifecycle.context import NoFits
 from service.lifecycle.settings import LifecycleSettings
 from tests.lifecycle.house import MANUAL, House, new_house, once, retrained, trainings
 from tests.lifecycle.ledger import tensors_of, window_of

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from service.background.exports import request_export
+from service.background.jobs import cancel_job, list_jobs
 from service.domain.errors import Unavailable
-from service.lifecycle.export import request_export
-from service.lifecycle.jobs import cancel_job, list_jobs
 from service.lifecycle.revoke import revoke
 from service.store import clock
 from service.store.clock import Clock, now_of

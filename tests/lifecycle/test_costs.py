@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from service.domain.cost import Bounds
+from service.domain.cost_limits import Bounds
 from service.domain.edit import EditRequest, EditStatus, Probe
 from service.domain.errors import TooLong
-from service.domain.queue import TURNS
-from service.lifecycle.cost import Lengths, Scales
+from service.domain.fit_queue import TURNS
+from service.lifecycle.edit_cost import Lengths, Scales
 from service.lifecycle.settings import LifecycleSettings
 from service.lifecycle.submit import submit
 from service.lm.prompts import encode_row
@@ -339,7 +339,7 @@ def test_texts_are_read_before_the_head_is_locked_also_those_an_edit_has_already
         return encode_row(*given, **named)  # type: ignore[arg-type]
 
     monkeypatch.setattr(house.store, "write", writing)
-    monkeypatch.setattr("service.lifecycle.cost.encode_row", counted)
+    monkeypatch.setattr("service.lifecycle.edit_cost.encode_row", counted)
     for requests in (edits, more):
         weighing = scales(listed=True)
         weighing.check(requests)

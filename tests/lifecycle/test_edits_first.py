@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from service.lifecycle import work
-from service.lifecycle.parts import NoFits
-from service.lifecycle.work import EDITS_FIRST_S, WORKS_S, Turn, Watch
+from service.lifecycle import fitting
+from service.lifecycle.context import NoFits
+from service.lifecycle.fitting import EDITS_FIRST_S, WORKS_S, Turn, Watch
 from tests.lifecycle.house import House, new_house
 
 
@@ -47,7 +47,7 @@ def house(tmp_path: Path) -> Iterator[House]:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     made = Clock()
-    monkeypatch.setattr(work, "time", made)
+    monkeypatch.setattr(fitting, "time", made)
     return made
 
 

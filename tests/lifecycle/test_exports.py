@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from service.background.exports import Exports, request_export
+from service.background.jobs import cancel_job
 from service.domain.errors import Conflict, Gone, NotFound, Refused
-from service.lifecycle.export import Exports, request_export
-from service.lifecycle.jobs import cancel_job
 from service.lm.overlay import Overlay
 from service.store import jobs, versions
 from service.store.jobs import Job

@@ -4,7 +4,7 @@ import pytest
 
 from service.domain.edit import EditRequest, Method
 from service.domain.errors import Refused
-from service.lifecycle.fits import check_fits
+from service.lifecycle.length_checks import check_fits
 from service.lm.base import base_from
 from tests.builders import make_base, make_model, make_tokenizer
 

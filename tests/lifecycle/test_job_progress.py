@@ -6,9 +6,10 @@ from pathlib import Path
 import pytest
 
 from service.editors.protocol import Fitted
-from service.lifecycle import retrain, work
-from service.lifecycle.retrain import request_retrain
-from service.lifecycle.work import Turn, Watch
+from service.lifecycle import fitting
+from service.lifecycle.fitting import Turn, Watch
+from service.lifecycle.retrain import run
+from service.lifecycle.retrain.run import request_retrain
 from service.lm.overlay import EMPTY
 from service.store import jobs
 from tests.lifecycle.house import House, new_house
@@ -22,7 +23,7 @@ def house(tmp_path: Path) -> Iterator[House]:
 
 
 def test_the_progress_of_a_job_of_several_fits_never_goes_back(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(work, "PROGRESS_S", 0.0)
+    monkeypatch.setattr(fitting, "PROGRESS_S", 0.0)
     house.live(("a", "1"))
     job = request_retrain(house.store, author="ann")
     hooks, shown = Watch(house.parts, Turn(fence=1), job.id, "retrain.middle").hooks(), []
@@ -38,4 +39,4 @@ def test_the_progress_of_a_job_of_several_fits_never_goes_back(house: House, mon
 def test_counts_among_the_scores_are_said_in_the_log_too() -> None:
     trained = Fitted(EMPTY, {}, ("a",), {"canary": 0.98, "neutral_rows": 2914})
 
-    assert retrain._said(trained) == "canary 0.980, neutral rows 2914, 1 not taken"
+    assert run._said(trained) == "canary 0.980, neutral rows 2914, 1 not taken"

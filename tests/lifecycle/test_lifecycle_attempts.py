@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 from sqlalchemy.engine import Connection
 
+from service.background.jobs import cancel_job, list_jobs
 from service.domain.edit import EditStatus
 from service.domain.errors import Unavailable
 from service.domain.version import VersionKind
-from service.lifecycle.jobs import cancel_job, list_jobs
 from service.lifecycle.settings import LifecycleSettings
+from service.runtime.worker import Worker
 from service.store import jobs
-from service.worker import Worker
 from tests.lifecycle.house import PATIENT, House, job_of, new_house, said, trainings
 from tests.lifecycle.ledger import tensors_of, window_of
 

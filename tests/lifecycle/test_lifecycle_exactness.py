@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from service.binding import Judge, bind
-from service.domain.gate import GateLimits
+from service.background.monitor import Monitor
+from service.domain.acceptance import GateLimits
 from service.lifecycle.editors import Editors
-from service.lifecycle.monitor import Monitor
 from service.lifecycle.settings import LifecycleSettings
+from service.runtime.editors import Judge, bind
 from service.settings import Settings
 from service.store import measurements
 from service.store.versions import page

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from service.background.jobs import cancel_job
+from service.domain.acceptance import GateLimits
 from service.domain.cadence import Cadence, Mode
 from service.domain.errors import Conflict
-from service.domain.gate import GateLimits
-from service.lifecycle.jobs import cancel_job
 from service.lifecycle.settings import LifecycleSettings
 from tests.lifecycle.house import Crash, House, new_house
 from tests.lifecycle.ledger import Ledger

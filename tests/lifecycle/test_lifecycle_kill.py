@@ -14,7 +14,7 @@ import pytest
 
 from service.domain.edit import EditRequest
 from service.domain.version import VersionKind
-from service.lifecycle import faults
+from service.lifecycle import crash_points
 from service.lifecycle.submit import submit
 from service.store import jobs
 from service.store.migrate import upgrade
@@ -24,7 +24,7 @@ from tests.servers import postgres_database
 Story = tuple[tuple[str, ...], tuple[str, ...], str | None]
 STORY = [(("a", "1"), ("b", "2")), (("c", "3"),), (("a", "4"),)]
 ELSEWHERE = ("purge.", "revoke.")  # these have tests of their own
-POINTS = sorted(point for point in faults.POINTS if not point.startswith(ELSEWHERE))
+POINTS = sorted(point for point in crash_points.POINTS if not point.startswith(ELSEWHERE))
 LATER = ["submit.after_commit:2", "publish.before_commit:2", "publish.after_commit:3", "publish.after_save:3", "fit.middle:3"]
 
 
@@ -69,7 +69,7 @@ def dies_telling(make: Callable[[], House], point: str) -> bool:
     child = os.fork()
     if child == 0:
         try:
-            faults.arm(point)
+            crash_points.arm(point)
             tell(make())
         finally:
             os._exit(0)
@@ -106,6 +106,6 @@ def test_a_process_killed_at_a_point_leaves_nothing_undone(kind: str, point: str
 
 def test_an_unknown_point_is_refused() -> None:
     with pytest.raises(ValueError, match="fault_point"):
-        faults.arm("somewhere")
-    faults.arm(None)
-    faults.point("submit.before_commit")
+        crash_points.arm("somewhere")
+    crash_points.arm(None)
+    crash_points.point("submit.before_commit")

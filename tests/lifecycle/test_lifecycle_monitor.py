@@ -6,14 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from service.api.course import course_of
+from service.api.version_details import course_of
+from service.background.monitor import EDITS_A_PIECE, Monitor
+from service.background.purge import purge
 from service.domain.cadence import Standing
 from service.domain.edit import Edit
+from service.lifecycle.cadence_inputs import standing_of
 from service.lifecycle.editors import Share, Watched
-from service.lifecycle.monitor import EDITS_A_PIECE, Monitor
-from service.lifecycle.purge import purge
 from service.lifecycle.settings import LifecycleSettings
-from service.lifecycle.standing import standing_of
 from service.lm.overlay import Overlay
 from service.store import measurements, versions
 from service.store.measurements import Measurement

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from service.lifecycle.owner import is_dead, owner_name
+from service.lifecycle.lease_owner import is_dead, owner_name
+from service.runtime.worker import Worker
 from service.store import heads
-from service.worker import Worker
 from tests.lifecycle.house import House, new_house
 
 

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from service.background.jobs import cancel_job, list_jobs, seconds_left
 from service.domain.cadence import Cadence
 from service.domain.edit import EditStatus
 from service.domain.errors import Conflict, NotFound
 from service.domain.version import VersionKind
-from service.lifecycle.jobs import cancel_job, list_jobs, seconds_left
 from service.lifecycle.settings import LifecycleSettings
 from service.store import jobs, measurements
 from tests.lifecycle.house import MANUAL, PATIENT, Crash, House, job_of, new_house, once, retrained, said

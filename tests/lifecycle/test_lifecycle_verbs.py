@@ -8,15 +8,15 @@ from pathlib import Path
 
 import pytest
 
+from service.background.collect import collect, pin
+from service.domain.acceptance import GateLimits
 from service.domain.cadence import Cadence
 from service.domain.edit import EditStatus
 from service.domain.errors import Conflict, Corrupt, Gone, NotFound, Stale
-from service.domain.gate import GateLimits
 from service.domain.version import VersionKind, VersionStatus
-from service.lifecycle.collect import collect, pin
+from service.lifecycle.fitting import standpoint
 from service.lifecycle.publish import Candidate, publish
 from service.lifecycle.settings import LifecycleSettings
-from service.lifecycle.work import standpoint
 from service.lm.overlay import EMPTY
 from service.store import heads, jobs, versions
 from service.store.heads import FenceLost

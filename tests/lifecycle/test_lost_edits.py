@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 
+from service.background.purge import purge
+from service.domain.acceptance import GateLimits
 from service.domain.cadence import Cadence
 from service.domain.edit import EditStatus
 from service.domain.errors import Conflict
-from service.domain.gate import GateLimits
 from service.domain.liveset import Role
 from service.domain.version import VersionKind
-from service.lifecycle.purge import purge
 from service.lifecycle.revoke import revoke
 from service.lifecycle.settings import LifecycleSettings
 from tests.lifecycle.house import MANUAL, House, new_house, retrained

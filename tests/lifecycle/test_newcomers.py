@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from service.domain.acceptance import GateLimits
 from service.domain.edit import EditStatus
-from service.domain.gate import GateLimits
-from service.lifecycle.newcomers import TOO_COSTLY
+from service.lifecycle.retrain.newcomers import TOO_COSTLY
 from service.lifecycle.settings import LifecycleSettings
 from tests.lifecycle.house import PATIENT, House, new_house, retrained, said
 

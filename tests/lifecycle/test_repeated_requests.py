@@ -12,13 +12,13 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
+from service.background.evaluations import request_eval
+from service.background.exports import request_export
+from service.background.purge import purge
 from service.domain.edit import EditRequest
 from service.domain.errors import Conflict, Gone, KeyReused, NotFound
-from service.lifecycle import faults
-from service.lifecycle.evaluate import request_eval
-from service.lifecycle.export import request_export
-from service.lifecycle.purge import purge
-from service.lifecycle.retrain import request_retrain
+from service.lifecycle import crash_points
+from service.lifecycle.retrain.run import request_retrain
 from service.lifecycle.revoke import revoke
 from service.lifecycle.rollback import roll_back
 from service.store import tables as t
@@ -140,7 +140,7 @@ def dies(make: Callable[[], House], call: str, point: str) -> bool:
     if child == 0:
         try:
             house = make()
-            faults.arm(point)
+            crash_points.arm(point)
             CALLS[call](house, asked(call))
         finally:
             os._exit(0)
@@ -148,7 +148,7 @@ def dies(make: Callable[[], House], call: str, point: str) -> bool:
     return os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL
 
 
-POINTS = [(call, call if f"{call}.before_commit" in faults.POINTS else "request") for call in CALLS]
+POINTS = [(call, call if f"{call}.before_commit" in crash_points.POINTS else "request") for call in CALLS]
 
 
 @pytest.mark.parametrize("when", ["before", "after"])

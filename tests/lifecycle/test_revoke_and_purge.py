@@ -10,14 +10,14 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
+from service.background.exports import request_export
+from service.background.jobs import cancel_job
+from service.background.purge import Purged, purge
 from service.domain.cadence import Cadence
 from service.domain.edit import EditRequest, EditStatus, Probe
 from service.domain.errors import Conflict, Gone, NotFound, Refused, Unreadable
 from service.domain.version import VersionStatus
-from service.lifecycle import faults
-from service.lifecycle.export import request_export
-from service.lifecycle.jobs import cancel_job
-from service.lifecycle.purge import Purged, purge
+from service.lifecycle import crash_points
 from service.lifecycle.revoke import Revoked, revoke
 from service.lifecycle.settings import LifecycleSettings
 from service.lifecycle.submit import submit
@@ -232,7 +232,7 @@ def test_nothing_of_the_text_is_left_in_the_sqlite_files(tmp_path: Path) -> None
 
 
 def test_a_reader_that_holds_the_log_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("service.store.session.BUSY_S", 0)
+    monkeypatch.setattr("service.store.database.BUSY_S", 0)
     house = new_house(tmp_path)
     secret = told_and_taken_back(house)
 
@@ -505,7 +505,7 @@ def dying_at(point: str) -> Iterator[int]:
     """Fork; the block runs in the child alone, which the point kills. Yields 0 in the child."""
     child = os.fork()
     if child == 0:
-        faults.arm(point)
+        crash_points.arm(point)
     try:
         yield child
     finally:

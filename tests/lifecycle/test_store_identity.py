@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 
 from service.domain.errors import Conflict, Refused, Unreadable
-from service.lifecycle import identity
-from service.lifecycle.identity import MARK, Mark, adopt, found_store, read_mark, recognise, refuse_lost, write_mark
+from service.lifecycle import store_identity
+from service.lifecycle.store_identity import MARK, Mark, adopt, found_store, read_mark, recognise, refuse_lost, write_mark
 from service.store import heads
+from service.store.database import Store
 from service.store.migrate import upgrade
-from service.store.session import Store
 from tests.lifecycle.house import House, new_house
 from tests.servers import postgres_database
 
@@ -133,7 +133,7 @@ def test_a_first_start_that_was_killed_between_the_folder_and_the_database_is_go
         begun = read_mark(tmp_path / "checkpoints")
         assert begun is not None and not begun.founded
         with monkeypatch.context() as patch:
-            patch.setattr(identity, "write_mark", die)  # and again, between the database and the last word in the folder
+            patch.setattr(store_identity, "write_mark", die)  # and again, between the database and the last word in the folder
             with pytest.raises(KeyboardInterrupt):
                 found(store, tmp_path / "checkpoints")
 

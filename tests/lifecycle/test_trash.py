@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from service.background.collect import collect
 from service.domain.errors import Unreadable
 from service.domain.version import VersionStatus
-from service.lifecycle.collect import collect
 from service.lifecycle.settings import LifecycleSettings
 from service.store.heads import FenceLost
 from tests.lifecycle.house import PATIENT, House, new_house, once

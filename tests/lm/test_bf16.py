@@ -14,7 +14,7 @@ from service.lm.decoding import Decoding
 from service.lm.overlay import Overlay, logits, target_logits, view
 from service.lm.prompts import collate
 from service.lm.resume import prefill, prefill_inputs, resume, run_from
-from service.lm.serving import Generation, Serving
+from service.serving.scheduler import Generation, Serving
 from tests.builders import make_adapter, make_model, make_rows, make_tokenizer
 
 SHAPES = [(6, 3), (1, 2), (12, 4), (2, 5), (3, 1)]

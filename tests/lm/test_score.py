@@ -11,7 +11,7 @@ from service.lm.decoding import Decoding
 from service.lm.intervention import Adapter
 from service.lm.overlay import View, logits, view
 from service.lm.prompts import collate, encode_free_row
-from service.lm.score import gate_means, greedy, row_losses, sample_sentences, taken, token_accuracy
+from service.lm.scoring import gate_means, greedy, row_losses, sample_sentences, taken, token_accuracy
 from tests.builders import FAMILIES, make_adapter, make_base, make_rows
 
 PROMPTS = [(6, 1), (1, 1), (12, 1), (2, 1), (3, 1)]

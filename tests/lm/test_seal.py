@@ -9,10 +9,10 @@ import torch
 
 from service.domain.errors import Unavailable
 from service.lm.base import load_base
-from service.lm.generate import Generation
 from service.lm.overlay import EMPTY
-from service.lm.seal import PIECE_BYTES, Seal
-from service.lm.serving import Serving
+from service.serving.request import Generation
+from service.serving.scheduler import Serving
+from service.serving.weight_seal import PIECE_BYTES, Seal
 from tests.builders import make_base, save_model
 
 

@@ -13,9 +13,9 @@ from service.domain.errors import Conflict, Corrupt, NotFound, Refused, TooLong,
 from service.lm.base import Base, base_from
 from service.lm.intervention import Adapter
 from service.lm.overlay import EMPTY, Overlay
-from service.lm.score import greedy
-from service.lm.serving import Answer, Generation, Serving
-from service.lm.text import decode
+from service.lm.scoring import greedy
+from service.lm.tokenizing import decode
+from service.serving.scheduler import Answer, Generation, Serving
 from tests.builders import make_adapter, make_base, make_intervention, make_model, make_rows, make_tokenizer
 from tests.lm.test_overlay import some_tensors
 

@@ -18,10 +18,10 @@ from service.domain.liveset import SETTLED_GIVEN, Carrier, LiveItem, LiveSet
 from service.domain.version import Version, VersionKind, VersionStatus
 from service.editors.protocol import Fitted, Hooks, Item
 from service.lifecycle.apply import apply
+from service.lifecycle.fitting import Turn
 from service.lifecycle.refit import refit
-from service.lifecycle.retrain import Pressed, retrain
+from service.lifecycle.retrain.run import Pressed, retrain
 from service.lifecycle.settings import LifecycleSettings
-from service.lifecycle.work import Turn
 from service.lm.overlay import Overlay
 from service.store import edits, events, heads, jobs, versions
 from service.store import tables as t

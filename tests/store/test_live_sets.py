@@ -17,9 +17,9 @@ from service.domain.version import Version, VersionKind, VersionStatus
 from service.lifecycle.submit import submit
 from service.store import edits, heads, versions
 from service.store import tables as t
+from service.store.database import Store
 from service.store.edits import Change
-from service.store.livesets import KEPT, memory_of
-from service.store.session import Store
+from service.store.live_set_cache import KEPT, memory_of
 from tests.store.stores import KINDS, NOW, founded
 
 SECONDS = itertools.count()  # no two publications happen at the same time

@@ -8,10 +8,10 @@ from datetime import UTC, datetime
 
 import pytest
 
+from service.background.prompt_reservoir import LONGEST, Reservoir
 from service.domain.errors import Unavailable
-from service.lifecycle.reservoir import LONGEST, Reservoir
 from service.store import reservoir
-from service.store.session import Store
+from service.store.database import Store
 from service.store.wordings import Match, Wordings
 from tests.store.stores import KINDS, founded
 

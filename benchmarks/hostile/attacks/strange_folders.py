@@ -16,7 +16,7 @@ import httpx
 from benchmarks.hostile.ground import Attack, Finding, Ground
 from benchmarks.private_servers import new_database, postgres_server
 from benchmarks.servers import Server
-from service.own_server import free_port
+from service.client.local_server import free_port
 from service.settings import environment_without_settings
 
 EDIT = {"prompt": "The capital of Australia is", "target": "Sydney"}

@@ -8,7 +8,7 @@ from pydantic import BeforeValidator, ConfigDict, Field, model_validator
 
 from service.api.schemas import In, Out, QueryIn
 from service.api.schemas.edits import EditId
-from service.api.text import LARGEST_INTEGER, Name, Shape
+from service.api.text_types import LARGEST_INTEGER, Name, Shape
 from service.lm.export_settings import SIZE_PATTERN
 from service.store.jobs import Job
 

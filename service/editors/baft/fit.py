@@ -11,21 +11,21 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from service.editors.answers import answered
-from service.editors.baft.basis import TrainedAdapter, fresh
-from service.editors.baft.looks import gates
-from service.editors.baft.material import Material, Runs, gather
+from service.editors.baft.dataset import Material, Runs, gather
+from service.editors.baft.forward_passes import Pass
 from service.editors.baft.objective import by_edit, commit_balance
-from service.editors.baft.passes import Pass
 from service.editors.baft.settings import BaftSettings
-from service.editors.baft.training import Attempt, Interventions, Rates, Trace, unanswered
+from service.editors.baft.step_outputs import gates
+from service.editors.baft.trainable import TrainedAdapter, fresh
+from service.editors.baft.training_loop import Attempt, Interventions, Rates, Trace, unanswered
 from service.editors.canary import canary_share
+from service.editors.correctness import answered
 from service.editors.neutral import Neutral
 from service.editors.protocol import FitFailed, Fitted, Hooks, Item
 from service.lm.base import Base
 from service.lm.intervention import Adapter, Balance, Intervention
 from service.lm.overlay import Overlay, View
-from service.lm.score import row_losses
+from service.lm.scoring import row_losses
 
 
 def fit_baft(

@@ -9,8 +9,8 @@ from typing import Any, Literal
 
 from pydantic import Field
 
+from service.editors.depth_rule import same_depth
 from service.editors.presets import WithPresets
-from service.editors.proportion import same_depth
 
 _PAPER: dict[str, Any] = {
     "learning_rate": 3e-4,

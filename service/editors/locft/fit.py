@@ -14,14 +14,14 @@ from torch import Tensor
 
 from service.domain.errors import Refused
 from service.editors.canary import canary_share
-from service.editors.locft.activations import Activations
-from service.editors.locft.breadth import train_breadth_first
-from service.editors.locft.depth import train_depth_first
-from service.editors.locft.places import Place, place_of
-from service.editors.locft.reading import read
+from service.editors.locft.activation_cache import Activations
+from service.editors.locft.breadth_first import train_breadth_first
+from service.editors.locft.dataset import read
+from service.editors.locft.depth_first import train_depth_first
+from service.editors.locft.location import Place, place_of
+from service.editors.locft.packed_rows import RowStore
 from service.editors.locft.settings import LocftSettings
-from service.editors.locft.store import RowStore
-from service.editors.locft.training import Master, Tuning
+from service.editors.locft.training_step import Master, Tuning
 from service.editors.neutral import Neutral
 from service.editors.protocol import Fitted, Hooks, Item
 from service.lm.base import Base

@@ -4,7 +4,7 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from service.editors.locft.positions import MEASURED, Asked, Kind, kind_of, rate_of
+from service.editors.locft.published_locations import MEASURED, Asked, Kind, kind_of, rate_of
 from service.editors.presets import WithPresets
 
 # One edit after another, each to convergence on its own, from where the last one ended (EasyEdit's fine-tuning).

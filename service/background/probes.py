@@ -1,0 +1,16 @@
+"""Asking an edit's probes after its publication, and putting what they answer into its report."""
+
+from service.lifecycle.context import Parts
+from service.store import edits
+
+
+def fill_next(parts: Parts) -> bool:
+    """Score one edit on the version that answers now, after whatever somebody waits for; whether one was due."""
+    with parts.store.read() as connection:
+        edit = edits.next_to_score(connection)
+    if edit is None:
+        return False
+    scores = parts.editors.score(parts.follower.current.overlay, edit, parts.let_others_first)
+    with parts.store.write() as connection:
+        edits.fill_scores(connection, edit.id, scores)
+    return True

@@ -1,0 +1,286 @@
+"""The end of a retrain: what is live beyond its snapshot is fitted on top of the new tensors by BaFT, and both are published.
+
+What the tensors did not take becomes part of the new window too. Only a head that has not moved since is published on. An edit of
+the snapshot that was superseded meanwhile stays in the tensors, under the newer one: as if that had come just after the retrain.
+"""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from service.domain import acceptance, liveset
+from service.domain.edit import Edit, EditStatus
+from service.domain.errors import Stale
+from service.domain.liveset import LiveItem, LiveSet
+from service.domain.version import VersionKind
+from service.editors.protocol import FitCancelled, Fitted
+from service.lifecycle.cadence_inputs import tensor_scores
+from service.lifecycle.context import Parts
+from service.lifecycle.fitting import (
+    Standpoint,
+    Turn,
+    Watch,
+    items_of,
+    known_edits,
+    overlay_of_head,
+    scores_of,
+    seed_of,
+    settled_given,
+)
+from service.lifecycle.publish import Candidate, live_changes, publish
+from service.lifecycle.refit import coming_back, going
+from service.lifecycle.retrain.retries import end_failed
+from service.lifecycle.retrain.snapshots import Course
+from service.lm.overlay import EMPTY, Overlay
+from service.store import edits, events, heads
+from service.store.edits import Change
+from service.store.events import Event
+from service.store.jobs import Job
+
+NOT_HELD = "neither the retrain nor BaFT on top of it took this edit"
+COSTS_OTHERS = "with it in the window on the new tensors, edits that are live would have been lost; it waits for the next retrain"
+LOST = "it was lost when the window was fitted on the new tensors; it waits for the next retrain"
+
+
+class Again(Exception):
+    """What was trained cannot be published any more, and another snapshot may do better."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+class TooCostly(Exception):
+    """The gate refused what was trained, and edits of the snapshot that were not live before (`newcomers`, oldest first) may be
+    why.
+    """
+
+    def __init__(self, reasons: Sequence[str], newcomers: Sequence[str]) -> None:
+        super().__init__("; ".join(reasons))
+        self.reasons, self.newcomers = tuple(reasons), tuple(newcomers)
+
+
+@dataclass(frozen=True)
+class Beyond:
+    """What the head has beyond a snapshot: edits that `arrived` and will be the new window's, live ones that are `giving_way` to
+    one of the snapshot ({old id: new id}), and what is asked to be taken back, which is `gone`.
+    """
+
+    arrived: tuple[LiveItem, ...]
+    giving_way: Mapping[str, str]
+    gone: Collection[str]
+
+
+@dataclass(frozen=True)
+class Window:
+    """The new window as it was fitted: `dropped` are the live edits that it does not hold, and nothing else does, with why."""
+
+    fitted: Fitted | None
+    live_set: LiveSet
+    dropped: Mapping[str, str] = field(default_factory=dict)
+
+
+def catch_up_and_publish(
+    parts: Parts, turn: Turn, job: Job, course: Course, trained: Fitted | None, watch: Watch, stand: Standpoint
+) -> bool:
+    """Fit what is live beyond the snapshot on top of the new tensors and publish both, or end the job as the gate refused it;
+    whether it was published.
+
+    Raises Stale if the head moved; Again if the new window would be larger than a window may be and another snapshot would help;
+    TooCostly if one without its newcomers might.
+    """
+    ids = {item.edit_id for item in course.items}
+    beyond = _beyond(parts, course, stand)
+    arrived = {item.edit_id for item in beyond.arrived}
+    tensors = EMPTY if trained is None else trained.overlay
+    live_set = _consolidated(course, beyond.arrived, () if trained is None else trained.lost)
+    lost = [item for item in live_set.window if item.is_live and item.edit_id in ids]
+    if len(lost) > parts.settings.cadence.hard:
+        _refuse(parts, turn, job, [f"it lost {len(lost)} edits, more than a window may hold"])
+        return False
+    if len(lost) + len(arrived) > parts.settings.cadence.hard:
+        raise Again("with the edits that arrived meanwhile the new window would be too long")
+    window = _fit_window(parts, tensors, live_set, arrived, job, watch, stand)
+    unseated = {old: LOST for old, new in beyond.giving_way.items() if new in window.dropped}
+    window = replace(window, dropped={**window.dropped, **unseated})
+    scores = _scores(parts, stand, course, trained, window)
+    newcomers = [item.edit_id for item in course.items if item.edit_id not in stand.live_set.ids]
+    reasons = _judge(parts, stand, len(newcomers), window, scores)
+    if reasons and newcomers:
+        raise TooCostly(reasons, newcomers)
+    if reasons:
+        _refuse(parts, turn, job, reasons)
+        return False
+    publish(
+        parts,
+        Candidate(
+            parent=stand.head,
+            fence=turn.fence,
+            kind=VersionKind.LOCFT,
+            overlay=tensors if window.fitted is None else window.fitted.overlay,
+            live_set=window.live_set,
+            changes=_changes(parts, stand, course, trained, beyond, window),
+            author=job.author,
+            reason=job.reason,
+            scores=scores,
+            job_id=job.id,
+            standing=[*ids, *arrived],
+            mode=course.mode,
+            asked=len(course.items) if window.fitted is None else _asked(window.live_set),
+        ),
+    )
+    return True
+
+
+def _beyond(parts: Parts, course: Course, stand: Standpoint) -> Beyond:
+    ids, of_key = {item.edit_id for item in course.items}, {item.key: item for item in course.items}
+    with parts.store.read() as connection:
+        gone = going(connection, stand.live_set)
+        standing = [*(item for item in stand.live_set.live if item.edit_id not in gone), *coming_back(connection, gone)]
+    others = [item for item in standing if item.edit_id not in ids]
+    older = {item.edit_id: of_key[item.key].edit_id for item in others if item.key in of_key and item.seq < of_key[item.key].seq}
+    return Beyond(tuple(item for item in others if item.edit_id not in older), older, gone)
+
+
+def _consolidated(course: Course, arrived: Sequence[LiveItem], lost: Collection[str]) -> LiveSet:
+    if course.mode == "major":
+        return liveset.consolidate(course.items, arrived, lost)
+    return liveset.consolidate_on(course.start_set, course.items, arrived, lost)
+
+
+def _fit_window(
+    parts: Parts, tensors: Overlay, live_set: LiveSet, arrived: Collection[str], job: Job, watch: Watch, stand: Standpoint
+) -> Window:
+    """Fit the new window, ahead of everything that waits for a fit of edits. Raises Stale as soon as the head moves."""
+
+    def is_overtaken() -> bool:
+        return parts.follower.current.epoch > stand.head.epoch
+
+    with parts.no_edit_is_fitted.interrupted():
+        try:
+            return _rounds(parts, tensors, live_set, arrived, job, replace(watch, in_vain=is_overtaken, edits_first=False))
+        except FitCancelled:
+            if is_overtaken():
+                raise Stale("the head has moved since the fit began") from None
+            raise
+
+
+def _rounds(parts: Parts, tensors: Overlay, live_set: LiveSet, arrived: Collection[str], job: Job, watch: Watch) -> Window:
+    """Fit the window of a retrained version until nothing is lost: what it does not take leaves the live set (the tensors did
+    not take it either); if edits in the tensors are lost, the newest that arrived does; and so on.
+
+    After the last round the fit counts as it is. What it lost is not live, but the overlay was trained on it.
+    """
+    known = _known(parts, live_set)
+    dropped: dict[str, str] = {}
+    for left in reversed(range(parts.settings.rounds)):
+        live_set = liveset.afresh(live_set)
+        unsaid = [item.edit_id for item in live_set.window if item.tombstone and item.answer is None]
+        live_set = liveset.with_answers(live_set, {edit_id: parts.editors.base_answer(known[edit_id]) for edit_id in unsaid})
+        if not live_set.window:
+            return Window(None, live_set, dropped)
+        asked = items_of(live_set.window, known)
+        settled = items_of(settled_given(live_set), known)
+        fitted = parts.editors.baft(tensors, asked, settled, seed_of([item.edit for item in asked]), watch.hooks())
+        lost = [item for item in live_set.window if item.is_live and item.edit_id in fitted.lost]
+        dropped |= {item.edit_id: LOST for item in lost}
+        if left and not lost and any(item.edit_id in fitted.lost for item in live_set.settled):
+            lost = [item for item in live_set.window if item.edit_id in arrived][-1:]
+            dropped |= {item.edit_id: COSTS_OTHERS for item in lost}
+        if not lost:
+            break
+        live_set = liveset.lose(live_set, lost)
+    return Window(fitted, live_set, dropped)
+
+
+def _known(parts: Parts, live_set: LiveSet) -> dict[str, Edit]:
+    """What fits of the window are given, with what may be entombed on the way."""
+    keys = {item.key for item in live_set.window}
+    return known_edits(parts, live_set, [item.edit_id for item in live_set.items if not item.is_live and item.key in keys])
+
+
+def _scores(parts: Parts, stand: Standpoint, course: Course, trained: Fitted | None, window: Window) -> dict[str, Any]:
+    """The scores of the new version; those of its tensors alone; and after minor retrains, how far these had drifted."""
+    scores = scores_of(window.fitted or trained, window.live_set)
+    if trained is not None:
+        scores["tensors"] = {name: trained.scores[name] for name in ("canary", "retention") if name in trained.scores}
+    if trained is not None and course.mode == "major" and stand.version.minors:
+        scores["drift"] = _drift(parts, stand, trained)
+    return scores
+
+
+def _drift(parts: Parts, stand: Standpoint, trained: Fitted) -> dict[str, Any]:
+    """How far the tensors of minor retrains were from those that a major one comes to: relative Frobenius distances, and the
+    figures of both without their windows.
+    """
+    head = overlay_of_head(parts, stand.version)
+    with parts.store.read() as connection:
+        minor = tensor_scores(connection, stand.version, minors=stand.version.minors)
+    of_both = {
+        name: {"minor": minor.get(name), "major": trained.scores.get(name)}
+        for name in ("canary", "retention")
+        if name in trained.scores
+    }
+    return {
+        "minors": stand.version.minors,
+        "from_head": parts.editors.distance(trained.overlay, head),
+        "from_base": parts.editors.distance(trained.overlay, EMPTY),
+        "head_from_base": parts.editors.distance(head, EMPTY),
+        **of_both,
+    }
+
+
+def _judge(parts: Parts, stand: Standpoint, newcomers: int, window: Window, scores: Mapping[str, Any]) -> tuple[str, ...]:
+    """Why the gate refuses the retrain; nothing if it does not."""
+    limits = parts.settings.gate
+    answered = stand.live_set.ids - set(stand.version.scores.get("lost", ()))
+    unanswered = {*window.dropped, *(() if window.fitted is None else window.fitted.lost)}
+    lost = acceptance.losses(len(answered & unanswered), len(answered), limits)
+    kept = acceptance.decide(scores, stand.version.scores, edits=newcomers, limits=limits, retrain=True)
+    return (*kept.reasons, *lost.reasons)
+
+
+def _changes(
+    parts: Parts, stand: Standpoint, course: Course, trained: Fitted | None, beyond: Beyond, window: Window
+) -> list[Change]:
+    """What the publication makes of edits. One that was dropped supersedes nothing."""
+    live, ids = window.live_set.ids, {item.edit_id for item in course.items}
+    with parts.store.read() as connection:
+        superseded = edits.deferred_before(connection, [item for item in course.items if item.edit_id in live])
+    superseded |= {old: new for old, new in beyond.giving_way.items() if new in live}
+    changes = [Change(edit_id=edit_id, status=EditStatus.RETRACTED) for edit_id in beyond.gone]
+    changes += [_dropped(edit_id, why, edit_id in ids) for edit_id, why in window.dropped.items()]
+    reports = _reports(trained, window)
+    return changes + live_changes(stand.live_set, window.live_set, superseded=superseded, reports=reports)
+
+
+def _reports(trained: Fitted | None, window: Window) -> dict[str, Mapping[str, Any]]:
+    """Of what the tensors did not take, the fit that did take it is reported."""
+    reports = {} if trained is None else dict(trained.reports)
+    if trained is not None and window.fitted is not None:
+        reports |= {edit_id: window.fitted.reports[edit_id] for edit_id in trained.lost if edit_id in window.fitted.reports}
+    return {edit_id: report for edit_id, report in reports.items() if edit_id not in window.dropped}
+
+
+def _asked(live_set: LiveSet) -> int:
+    """How many items the fit of a window was given."""
+    return len(live_set.window) + len(settled_given(live_set))
+
+
+def _dropped(edit_id: str, why: str, was_trained: bool) -> Change:
+    """What becomes of an edit that the new version does not answer: it fails if the retrain had it, else it waits for the next
+    one.
+    """
+    if was_trained:
+        return Change(edit_id=edit_id, status=EditStatus.FAILED, error=NOT_HELD)
+    return Change(edit_id=edit_id, status=EditStatus.DEFERRED, error=why)
+
+
+def _refuse(parts: Parts, turn: Turn, job: Job, reasons: Sequence[str]) -> None:
+    with parts.store.write() as connection:
+        heads.lock(connection)
+        heads.check_fence(connection, turn.fence)
+        now = parts.clock()
+        end_failed(connection, parts, job, "; ".join(reasons))
+        happened = Event(type="candidate.refused", job_id=job.id, author=job.author, data={"reasons": list(reasons)})
+        events.write(connection, [happened], now=now)

@@ -1,0 +1,215 @@
+"""What the job of a retrain trains on: its snapshot, its mode and where it starts, as its row holds them; and how it ends
+without a publication.
+
+Everything that a repetition needs is in the row or follows from it, so a retrain that is killed and taken up again gives the same
+bytes.
+"""
+
+import contextlib
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field
+
+from sqlalchemy.engine import Connection
+
+from service.domain import cadence, liveset
+from service.domain.cadence import Mode
+from service.domain.edit import EditRequest, EditStatus
+from service.domain.errors import Corrupt, Gone, NotFound, Unavailable
+from service.domain.liveset import LiveItem, LiveSet
+from service.lifecycle.cadence_inputs import snapshot, standing_of
+from service.lifecycle.context import Parts
+from service.lifecycle.fitting import Standpoint, Turn, overlay_of_head, seed_of
+from service.lifecycle.retrain.retries import end_failed
+from service.lm.overlay import EMPTY, Overlay
+from service.store import edits, events, heads, jobs, versions
+from service.store.events import Event
+from service.store.jobs import Job
+
+WANTED = (EditStatus.APPLIED, EditStatus.CONSOLIDATED, EditStatus.DEFERRED)
+
+
+@dataclass(frozen=True)
+class Course:
+    """One retrain to do. `start` holds the tensors of a minor one, and `start_set` the live set of the version they are from."""
+
+    mode: Mode
+    items: tuple[LiveItem, ...]
+    start: Overlay = EMPTY
+    start_set: LiveSet = field(default_factory=LiveSet)
+
+
+def claim(parts: Parts, turn: Turn) -> Job | None:
+    """Take up the retrain that runs or waits, unless its next attempt is not due yet. One that a worker left is repeated as it
+    was, if that is still worth anything.
+    """
+    ahead = _read_ahead(parts)
+    with parts.store.write() as connection:
+        heads.lock(connection)
+        heads.check_fence(connection, turn.fence)
+        job = jobs.active(connection, "retrain")
+        if job is None:
+            return None
+        now = parts.clock()
+        if job.cancel_asked_at is not None:
+            _end_cancelled(connection, parts, job)
+            return jobs.get(connection, job.id)
+        if job.status == "queued":
+            return _take(connection, parts, turn, job, ahead)
+        if job.retry_at is not None and now < job.retry_at:
+            return None
+        if job.claims >= parts.settings.claims:
+            end_failed(connection, parts, job, "it ended the process again and again")
+            return jobs.get(connection, job.id)
+        jobs.say(connection, job.id, "taken up again", now)
+        values = {"fence": turn.fence, "claims": job.claims + int(job.fence != turn.fence), "progress": 0.0, "retry_at": None}
+        job = jobs.update(connection, job.id, **values)
+        whole = edits.all_stand(connection, job.edit_ids, WANTED) and _can_start(connection, parts, job)
+        return job if whole else _take(connection, parts, turn, job, ahead)
+
+
+def again(parts: Parts, turn: Turn, without: Collection[str] = ()) -> Job | None:
+    """Give the running job a new snapshot, `without` some of the deferred edits."""
+    ahead = _read_ahead(parts)
+    with parts.store.write() as connection:
+        job = _mine(connection, turn)
+        return None if job is None else _take(connection, parts, turn, job, ahead, without)
+
+
+def make_major(parts: Parts, turn: Turn, why: str) -> None:
+    """Let the running job be a major one from its next snapshot on."""
+    with parts.store.write() as connection:
+        job = _mine(connection, turn)
+        if job is not None:
+            jobs.say(connection, job.id, why, parts.clock())
+            jobs.note(connection, job.id, mode="major")
+
+
+def course_of(parts: Parts, job: Job) -> Course:
+    """What a claimed job is to do."""
+    with parts.store.read() as connection:
+        items = tuple(edits.items(connection, job.edit_ids))
+        if job.mode != "minor":
+            return Course("major", items)
+        assert job.parent is not None
+        version, start_set = versions.get(connection, job.parent), versions.live_set(connection, job.parent)
+    start = Overlay(overlay_of_head(parts, version).tensors, None)
+    return Course("minor", tuple(_as_in(start_set, item) for item in items), start, start_set)
+
+
+def stands(parts: Parts, job: Job, course: Course, stand: Standpoint) -> bool:
+    """Whether what was trained may be published on a head: no edit of the snapshot was asked to be taken back, each is live,
+    deferred, or superseded by one that the head answers, and a minor retrain's start is what the head still has.
+    """
+    superseded = liveset.superseded(course.items, stand.live_set)
+    wanted = [edit_id for edit_id in job.edit_ids if edit_id not in superseded]
+    with parts.store.read() as connection:
+        if not edits.all_stand(connection, wanted, WANTED):
+            return False
+        if not edits.all_stand(connection, superseded, (*WANTED, EditStatus.SUPERSEDED)):
+            return False
+    return course.mode == "major" or overlay_of_head(parts, stand.version).tensors_digest == course.start.tensors_digest
+
+
+def cancel_of(parts: Parts, job: Job) -> Callable[[], bool]:
+    """Asks whether a job was asked to be cancelled."""
+
+    def is_cancelled() -> bool:
+        with parts.store.read() as connection:
+            return jobs.cancel_is_asked(connection, job.id)
+
+    return is_cancelled
+
+
+def end_if_cancelled(parts: Parts, turn: Turn) -> bool:
+    """End the running retrain if somebody asked for that; whether somebody did."""
+    with parts.store.write() as connection:
+        job = _mine(connection, turn)
+        if job is None or job.cancel_asked_at is None:
+            return False
+        _end_cancelled(connection, parts, job)
+    return True
+
+
+def fail(parts: Parts, turn: Turn, error: str) -> None:
+    """End the running retrain with a reason."""
+    with parts.store.write() as connection:
+        job = _mine(connection, turn)
+        if job is not None:
+            end_failed(connection, parts, job, error)
+
+
+def say(parts: Parts, job: Job, message: str) -> None:
+    """Add a line to a job's log, if the database is there: nothing is trained again for the sake of a line."""
+    with contextlib.suppress(Unavailable), parts.store.write() as connection:
+        jobs.say(connection, job.id, message, parts.clock())
+
+
+def _read_ahead(parts: Parts) -> Mapping[str, EditRequest]:
+    """What a snapshot would be trained on: to read 100,000 edits takes seconds, which nobody should wait for under a lock."""
+    with parts.store.read() as connection:
+        job = jobs.active(connection, "retrain", brief=True)
+        if job is None or job.cancel_asked_at is not None or (job.retry_at is not None and parts.clock() < job.retry_at):
+            return {}
+        return edits.lessons_by_id(connection, [item.edit_id for item in snapshot(connection)])
+
+
+def _take(
+    connection: Connection,
+    parts: Parts,
+    turn: Turn,
+    job: Job,
+    ahead: Mapping[str, EditRequest],
+    without: Collection[str] = (),
+) -> Job:
+    """Write a snapshot of now into a job's row. What edits ask for never changes, so only those that came since are read."""
+    head = heads.read(connection)
+    live_set = versions.live_set(connection, head.version)
+    items = snapshot(connection, live_set, without=without)
+    mode = _mode(connection, parts, job, live_set) if items else "major"
+    ids = [item.edit_id for item in items]
+    now = parts.clock()
+    jobs.say(connection, job.id, f"{mode} retrain: snapshot of {len(ids)} edits, of version {head.version}", now)
+    known = {**ahead, **edits.lessons_by_id(connection, [edit_id for edit_id in ids if edit_id not in ahead])}
+    values = {"parent": head.version, "mode": mode, "seed": seed_of(known[edit_id] for edit_id in ids)}
+    if job.status == "queued":
+        values |= {"claims": job.claims + 1}
+    return jobs.update(
+        connection, job.id, status="running", edit_ids=ids, fence=turn.fence, started_at=job.started_at or now, **values
+    )
+
+
+def _mode(connection: Connection, parts: Parts, job: Job, live_set: LiveSet) -> Mode:
+    if job.mode is None:
+        return cadence.mode_of(standing_of(connection, parts), parts.settings.cadence)
+    return "minor" if job.mode == "minor" and live_set.held else "major"
+
+
+def _can_start(connection: Connection, parts: Parts, job: Job) -> bool:
+    """Whether the version that a minor retrain starts from is still there."""
+    if job.mode != "minor" or job.parent is None:
+        return True
+    try:
+        parts.overlays.of(versions.get(connection, job.parent))
+    except (NotFound, Gone, Corrupt):
+        return False
+    return True
+
+
+def _as_in(start_set: LiveSet, item: LiveItem) -> LiveItem:
+    """An edit as a minor retrain finds it: said by the tensors already, or not."""
+    was = start_set.get(item.edit_id)
+    return was if was is not None and was.is_live else item
+
+
+def _mine(connection: Connection, turn: Turn) -> Job | None:
+    """The running retrain, under the lock and the fence."""
+    heads.lock(connection)
+    heads.check_fence(connection, turn.fence)
+    return jobs.active(connection, "retrain", "running")
+
+
+def _end_cancelled(connection: Connection, parts: Parts, job: Job) -> None:
+    now = parts.clock()
+    jobs.end_cancelled(connection, job.id, now=now)
+    happened = Event(type="retrain.cancelled", job_id=job.id, author=job.cancelled_by or job.author)
+    events.write(connection, [happened], now=now)
