@@ -16,7 +16,7 @@ from service.lifecycle.revoke import revoke
 from service.store import clock
 from service.store.clock import Clock, now_of
 from service.store.migrate import upgrade
-from tests.lifecycle.house import House
+from tests.lifecycle.local_store import House
 from tests.servers import postgres_database
 
 HOUR = timedelta(hours=1)

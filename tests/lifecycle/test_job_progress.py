@@ -12,7 +12,7 @@ from service.lifecycle.retrain import run
 from service.lifecycle.retrain.run import request_retrain
 from service.lm.overlay import EMPTY
 from service.store import jobs
-from tests.lifecycle.house import House, new_house
+from tests.lifecycle.local_store import House, new_house
 
 
 @pytest.fixture

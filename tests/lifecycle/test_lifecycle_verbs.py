@@ -20,7 +20,7 @@ from service.lifecycle.settings import LifecycleSettings
 from service.lm.overlay import EMPTY
 from service.store import heads, jobs, versions
 from service.store.heads import FenceLost
-from tests.lifecycle.house import PATIENT, Crash, House, new_house, once
+from tests.lifecycle.local_store import PATIENT, Crash, House, new_house, once
 
 S = EditStatus
 

@@ -15,8 +15,8 @@ from service.domain.liveset import Role
 from service.domain.version import VersionKind
 from service.lifecycle.revoke import revoke
 from service.lifecycle.settings import LifecycleSettings
-from tests.lifecycle.house import MANUAL, House, new_house, retrained
 from tests.lifecycle.ledger import lessons_of
+from tests.lifecycle.local_store import MANUAL, House, new_house, retrained
 from tests.lifecycle.test_lifecycle_verbs import Stubborn
 
 S = EditStatus

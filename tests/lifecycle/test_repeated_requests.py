@@ -24,7 +24,7 @@ from service.lifecycle.rollback import roll_back
 from service.store import tables as t
 from service.store.idempotency import Keyed
 from service.store.migrate import upgrade
-from tests.lifecycle.house import House, new_house
+from tests.lifecycle.local_store import House, new_house
 from tests.servers import postgres_database
 from tests.store.stores import KINDS
 

@@ -13,7 +13,7 @@ from service.lifecycle.store_identity import MARK, Mark, adopt, found_store, rea
 from service.store import heads
 from service.store.database import Store
 from service.store.migrate import upgrade
-from tests.lifecycle.house import House, new_house
+from tests.lifecycle.local_store import House, new_house
 from tests.servers import postgres_database
 
 KINDS = ("sqlite", "postgres")

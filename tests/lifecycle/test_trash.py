@@ -12,7 +12,7 @@ from service.domain.errors import Unreadable
 from service.domain.version import VersionStatus
 from service.lifecycle.settings import LifecycleSettings
 from service.store.heads import FenceLost
-from tests.lifecycle.house import PATIENT, House, new_house, once
+from tests.lifecycle.local_store import PATIENT, House, new_house, once
 
 KEEPS_TWO = LifecycleSettings(cadence=PATIENT, keep_last=2, keep_every=1_000, orphan_s=0.0)
 

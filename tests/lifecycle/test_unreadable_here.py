@@ -9,7 +9,7 @@ import pytest
 from service.domain.errors import Conflict, Unavailable, Unreadable
 from service.domain.version import VersionStatus
 from service.lifecycle.settings import LifecycleSettings
-from tests.lifecycle.house import PATIENT, House, new_house
+from tests.lifecycle.local_store import PATIENT, House, new_house
 
 SETTINGS = LifecycleSettings(cadence=PATIENT, judge_s=0.0)
 

@@ -26,8 +26,8 @@ from service.lm.overlay import Overlay
 from service.store import edits, events, heads, jobs, versions
 from service.store import tables as t
 from service.store.migrate import upgrade
-from tests.lifecycle.house import House
 from tests.lifecycle.ledger import Ledger
+from tests.lifecycle.local_store import House
 from tests.store.stores import KINDS, database
 
 MANY = {"sqlite": 100_000, "postgres": 10_000}  # the code is the same, and a row takes longer to send to a server

@@ -1,0 +1,94 @@
+"""A retrain beside fits of edits: it waits for them between its steps, and is not stopped by many of them."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from service.lifecycle import fitting
+from service.lifecycle.context import NoFits
+from service.lifecycle.fitting import EDITS_FIRST_S, WORKS_S, Turn, Watch
+from tests.lifecycle.local_store import House, new_house
+
+
+class Clock:
+    """Time that passes only while somebody works or waits."""
+
+    def __init__(self) -> None:
+        self.now = 1_000.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+class Fits(NoFits):
+    """Counts the seconds that are waited for fits; one ends only by `end_s`."""
+
+    def __init__(self, clock: Clock) -> None:
+        super().__init__()
+        self.clock, self.waited, self.end_s = clock, 0.0, 1e9
+
+    def wait(self, timeout: float | None = None) -> bool:
+        assert timeout is not None
+        waits = min(timeout, self.end_s)
+        self.waited += waits
+        self.clock.now += waits
+        return self.end_s <= timeout
+
+
+@pytest.fixture
+def house(tmp_path: Path) -> Iterator[House]:
+    made = new_house(tmp_path)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    made = Clock()
+    monkeypatch.setattr(fitting, "time", made)
+    return made
+
+
+def watch(house: House, fits: Fits, **changes: bool) -> Watch:
+    return Watch(replace(house.parts, no_edit_is_fitted=fits), Turn(fence=1), "job", "retrain.middle", **changes)
+
+
+def test_a_retrain_waits_for_an_edit_at_its_first_step_beside_it(house: House, clock: Clock) -> None:
+    fits, step_s = Fits(clock), 0.02
+    hooks = watch(house, fits, edits_first=True).hooks()
+    for _ in range(3):
+        hooks.between_steps()
+        clock.now += step_s
+    before = fits.waited
+
+    with fits.interrupted():
+        fits.end_s = 0.8
+        hooks.between_steps()
+
+    assert before == 0.0
+    assert fits.waited == 0.8
+
+
+def test_a_retrain_has_its_share_beside_edits_without_end(house: House, clock: Clock) -> None:
+    fits, step_s, steps = Fits(clock), WORKS_S / 10, 100
+    hooks = watch(house, fits, edits_first=True).hooks()
+
+    with fits.interrupted():
+        for _ in range(steps):
+            hooks.between_steps()
+            clock.now += step_s
+
+    worked = steps * step_s
+    assert fits.waited == pytest.approx(worked * EDITS_FIRST_S / WORKS_S, rel=0.15)
+
+
+def test_a_fit_of_edits_waits_for_no_other(house: House, clock: Clock) -> None:
+    fits = Fits(clock)
+    hooks = watch(house, fits).hooks()
+
+    with fits.interrupted():
+        hooks.between_steps()
+
+    assert fits.waited == 0.0
