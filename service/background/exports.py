@@ -21,7 +21,7 @@ from service.domain.liveset import LiveSet
 from service.domain.version import Version, VersionStatus
 from service.lifecycle.checkpoints import Overlays
 from service.lifecycle.crash_points import point
-from service.lifecycle.retrain.run import request_retrain
+from service.lifecycle.retrain.request import request_retrain
 from service.lm.base import Base
 from service.lm.export import Written, read_manifest, write_export
 from service.lm.export_card import warning_of

@@ -17,7 +17,7 @@ from service.evaluation.records import Record, asks_of, edit_request_of
 from service.evaluation.report import report
 from service.lm.base import Base, load_base
 from service.lm.overlay import Overlay, View, view
-from service.runtime.editors import atlas_tasks
+from service.runtime.evaluator import atlas_tasks
 
 
 @dataclass(frozen=True)

@@ -19,20 +19,13 @@ from service.lifecycle import next_edits
 from service.lifecycle.cadence_inputs import standing_of
 from service.lifecycle.context import Parts
 from service.lifecycle.crash_points import point
-from service.lifecycle.fitting import (
-    Standpoint,
-    Turn,
-    Watch,
-    items_of,
-    known_edits,
-    overlay_of_head,
-    scores_of,
-    seed_of,
-    settled_given,
-    standpoint,
-)
-from service.lifecycle.publish import Candidate, live_changes, publish, settle
+from service.lifecycle.fitting import items_of, known_edits, scores_of, seed_of, settled_given
+from service.lifecycle.head_snapshot import Standpoint, overlay_of_head, standpoint
+from service.lifecycle.job_hooks import Watch
+from service.lifecycle.lease import Turn
+from service.lifecycle.publish import Candidate, publish
 from service.lifecycle.settings import SERVICE
+from service.lifecycle.statuses import live_changes, settle
 from service.store import edits, heads, jobs
 from service.store.edits import Change
 from service.store.jobs import Job

@@ -1,23 +1,18 @@
 """Where the window, the deferred edits and the figures of the head stand now: what the cadence decides on."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import takewhile
 from typing import Any
 
-import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from service.domain import liveset
 from service.domain.cadence import Standing
 from service.domain.edit import EditStatus
-from service.domain.liveset import LiveItem, LiveSet
 from service.domain.version import Version, VersionKind
 from service.lifecycle.context import Parts
 from service.store import edits, heads, jobs, measurements, versions
-from service.store import tables as t
-from service.store.edits import chunks
 from service.store.measurements import Measurement
 
 SETBACKS = 32  # looked at: after so many in a row the pause has been at its longest for long
@@ -40,9 +35,7 @@ def standing_of(connection: Connection, parts: Parts) -> Standing:
     head = heads.read(connection)
     version = versions.get(connection, head.version)
     live_set = versions.live_set(connection, head.version)
-    deferred, oldest = connection.execute(
-        sa.select(sa.func.count(), sa.func.min(t.edits.c.created_at)).where(t.edits.c.status == EditStatus.DEFERRED)
-    ).one()
+    deferred, oldest = edits.count_and_oldest(connection, EditStatus.DEFERRED)
     untried = [item.edit_id for item in live_set.window if item.is_live and not item.held]
     ended = retrains_ended(connection)
     now = parts.clock()
@@ -50,7 +43,7 @@ def standing_of(connection: Connection, parts: Parts) -> Standing:
         window=version.window,
         tokens=edits.tokens_of(connection, [item.edit_id for item in live_set.window]),
         untried=len(untried),
-        oldest_untried_s=_age(_first_applied(connection, untried), now),
+        oldest_untried_s=_age(edits.first_applied_at(connection, untried), now),
         deferred=deferred,
         oldest_deferred_s=_age(oldest, now),
         taken_back=any(item.tombstone for item in live_set.window),
@@ -58,7 +51,7 @@ def standing_of(connection: Connection, parts: Parts) -> Standing:
         setbacks=ended.setbacks,
         since_setback_s=_age(ended.at, now),
         cancelled=ended.cancelled,
-        news=_news(connection, untried, ended.at) if ended.cancelled and ended.at is not None else 0,
+        news=edits.news_since(connection, untried, ended.at) if ended.cancelled and ended.at is not None else 0,
         tensors=bool(live_set.held),
         minors=version.minors,
         since_major_s=None if version.major_at is None else _age(version.major_at, now),
@@ -75,29 +68,15 @@ def retrains_ended(connection: Connection) -> Ended:
     return Ended(len(setbacks), at, status == "cancelled", is_underway=len(over) < len(last))
 
 
-def snapshot(connection: Connection, live_set: LiveSet | None = None, *, without: Collection[str] = ()) -> tuple[LiveItem, ...]:
-    """What a retrain that begins now would train on: the live set and the deferred edits, the latest of each key, nothing taken
-    back, and less the deferred edits `without` which it shall go.
-    """
-    if live_set is None:
-        live_set = versions.live_set(connection, heads.read(connection).version)
-    waiting = connection.execute(sa.select(t.edits.c.id).where(t.edits.c.status == EditStatus.DEFERRED)).scalars().all()
-    candidates = [*live_set.live, *edits.items(connection, [edit_id for edit_id in waiting if edit_id not in without])]
-    asked = edits.retracted(connection, [item.edit_id for item in candidates])
-    return liveset.latest_per_key(item for item in candidates if item.edit_id not in asked)
-
-
 def tensor_scores(connection: Connection, version: Version, *, minors: int) -> Mapping[str, Any]:
     """What the tensors of the retrain so many minor ones after the major one came to, without any window: of those that lead to
     a version. Empty where that is not known, and 1 by definition for the base's own tensors.
     """
     if version.major_at is None:
         return {"canary": 1.0}
-    same = (t.versions.c.kind == VersionKind.LOCFT, t.versions.c.major_at == version.major_at, t.versions.c.minors == minors)
-    newest = sa.select(t.versions.c.scores).where(*same, t.versions.c.number <= version.number)
-    scores = connection.execute(newest.order_by(t.versions.c.number.desc()).limit(1)).scalar_one_or_none()
-    found: Mapping[str, Any] = (scores or {}).get("tensors", {})
-    return found
+    retrained = versions.latest_retrained(connection, version, minors=minors)
+    scores: Mapping[str, Any] = {} if retrained is None else retrained.scores.get("tensors", {})
+    return scores
 
 
 def _figures(connection: Connection, version: Version) -> dict[str, float | None]:
@@ -119,27 +98,8 @@ def _still_true(connection: Connection, version: Version) -> Mapping[str, Measur
     """
     found = measurements.nearest(connection, version.number)
     oldest = min((one.version for one in found.values()), default=version.number)
-    between = (t.versions.c.number > oldest, t.versions.c.number <= version.number, t.versions.c.kind.in_(MOVES_TENSORS))
-    since = connection.execute(sa.select(sa.func.max(t.versions.c.number)).where(*between)).scalar() or 0
+    since = versions.last_of_kinds(connection, MOVES_TENSORS, after=oldest, until=version.number) or 0
     return {name: one for name, one in found.items() if one.version >= since}
-
-
-def _news(connection: Connection, untried: list[str], at: datetime) -> int:
-    """How many edits came to the window, or were deferred, since a moment."""
-    waiting = (t.edits.c.status == EditStatus.DEFERRED, t.edits.c.created_at > at)
-    counted: int = connection.execute(sa.select(sa.func.count()).where(*waiting)).scalar_one()
-    for some in chunks(untried):
-        applied = (t.edits.c.id.in_(some), t.edits.c.applied_at > at)
-        counted += connection.execute(sa.select(sa.func.count()).where(*applied)).scalar_one()
-    return counted
-
-
-def _first_applied(connection: Connection, edit_ids: list[str]) -> datetime | None:
-    since = sa.func.coalesce(t.edits.c.applied_at, t.edits.c.created_at)
-    found = [
-        connection.execute(sa.select(sa.func.min(since)).where(t.edits.c.id.in_(some))).scalar() for some in chunks(edit_ids)
-    ]
-    return min((one for one in found if one is not None), default=None)
 
 
 def _age(since: datetime | None, now: datetime) -> float:

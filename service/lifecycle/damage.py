@@ -10,7 +10,7 @@ import structlog
 from service.domain.errors import Corrupt, Gone, Unreadable
 from service.domain.version import Version
 from service.lifecycle.context import Parts
-from service.lifecycle.fitting import Turn
+from service.lifecycle.lease import Turn
 from service.lifecycle.recover import parent_of
 from service.lifecycle.rollback import roll_back
 from service.lifecycle.settings import SERVICE

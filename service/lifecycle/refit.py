@@ -15,20 +15,13 @@ from service.domain.liveset import LiveItem, LiveSet
 from service.domain.version import VersionKind
 from service.editors.protocol import Fitted
 from service.lifecycle.context import Parts
-from service.lifecycle.fitting import (
-    Standpoint,
-    Turn,
-    Watch,
-    items_of,
-    known_edits,
-    overlay_of_head,
-    scores_of,
-    seed_of,
-    settled_given,
-    standpoint,
-)
-from service.lifecycle.publish import Candidate, live_changes, publish
+from service.lifecycle.fitting import items_of, known_edits, scores_of, seed_of, settled_given
+from service.lifecycle.head_snapshot import Standpoint, overlay_of_head, standpoint
+from service.lifecycle.job_hooks import Watch
+from service.lifecycle.lease import Turn
+from service.lifecycle.publish import Candidate, publish
 from service.lifecycle.settings import SERVICE
+from service.lifecycle.statuses import live_changes
 from service.lm.overlay import Overlay
 from service.store import edits, heads, jobs, versions
 from service.store.edits import Change

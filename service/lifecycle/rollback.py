@@ -18,7 +18,7 @@ from service.domain.version import Version, VersionKind, VersionStatus
 from service.lifecycle.context import Parts
 from service.lifecycle.crash_points import point
 from service.lifecycle.head_follower import Published
-from service.lifecycle.publish import live_changes, settle
+from service.lifecycle.statuses import live_changes, settle
 from service.lifecycle.submit import first_status
 from service.store import edits, events, heads, idempotency, jobs, versions
 from service.store.edits import Change

@@ -11,7 +11,7 @@ from service.lifecycle.store_identity import recognise
 from service.lm.base import load_base
 from service.lm.intervention import Adapter
 from service.lm.overlay import EMPTY, Overlay, View, view
-from service.runtime.app import model_path
+from service.runtime.assembly import model_path
 from service.settings import Settings
 from service.store import heads, versions
 from service.store.database import Store

@@ -15,7 +15,8 @@ from fastapi import FastAPI
 
 from service import __version__
 from service.api.http_protocol import DeadlineProtocol
-from service.runtime.app import create_app, open_parts
+from service.runtime.app import create_app
+from service.runtime.assembly import open_parts
 from service.runtime.file_descriptors import BACKLOG, within_descriptors
 from service.runtime.sockets import in_use
 from service.runtime.supervisor import Supervisor

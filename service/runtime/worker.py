@@ -12,7 +12,6 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 
-import sqlalchemy as sa
 import structlog
 
 from service.background.collect import collect
@@ -24,13 +23,13 @@ from service.editors.protocol import FitCancelled, FitOverdue
 from service.lifecycle.apply import apply, give_up_or_narrow
 from service.lifecycle.context import Parts
 from service.lifecycle.damage import judge, mend_head
-from service.lifecycle.fitting import Turn
+from service.lifecycle.lease import Turn
 from service.lifecycle.lease_owner import is_dead, owner_name
 from service.lifecycle.refit import give_up_or_retry, refit
+from service.lifecycle.retrain.request import queue_if_due
 from service.lifecycle.retrain.retries import count_failure, reason_of
-from service.lifecycle.retrain.run import Pressed, queue_if_due, retrain
+from service.lifecycle.retrain.run import Pressed, retrain
 from service.store import edits, heads, jobs
-from service.store import tables as t
 from service.store.heads import FenceLost
 from service.store.jobs import Job
 from service.telemetry.log import frames_of
@@ -279,8 +278,7 @@ class Worker:
             return
         try:
             with self._parts.store.write() as connection:
-                mine = (t.jobs.c.status == "running", t.jobs.c.fence == fence, t.jobs.c.claims > 0)
-                connection.execute(sa.update(t.jobs).where(*mine).values(claims=t.jobs.c.claims - 1))
+                jobs.forget_claim(connection, fence)
                 heads.give_lease(connection, fence)
         except Unavailable:
             log.warning("the lease could not be given back and will run out by itself")

@@ -159,6 +159,37 @@ def count(connection: Connection, status: EditStatus) -> int:
     return int(connection.execute(sa.select(sa.func.count()).where(t.edits.c.status == status)).scalar_one())
 
 
+def count_and_oldest(connection: Connection, status: EditStatus) -> tuple[int, datetime | None]:
+    """How many edits have one status, and when the oldest of them was posted."""
+    select = sa.select(sa.func.count(), sa.func.min(t.edits.c.created_at)).where(t.edits.c.status == status)
+    counted, oldest = connection.execute(select).one()
+    return counted, oldest
+
+
+def ids_of(connection: Connection, status: EditStatus) -> Sequence[str]:
+    """The ids of the edits with one status, in no order."""
+    return connection.execute(sa.select(t.edits.c.id).where(t.edits.c.status == status)).scalars().all()
+
+
+def first_applied_at(connection: Connection, edit_ids: Collection[str]) -> datetime | None:
+    """When the first of some edits was applied, or posted where it never was; None for no edits."""
+    since = sa.func.coalesce(t.edits.c.applied_at, t.edits.c.created_at)
+    firsts = [
+        connection.execute(sa.select(sa.func.min(since)).where(t.edits.c.id.in_(some))).scalar() for some in chunks(edit_ids)
+    ]
+    return min((at for at in firsts if at is not None), default=None)
+
+
+def news_since(connection: Connection, edit_ids: Collection[str], at: datetime) -> int:
+    """How many of some edits were applied after a moment, and how many deferred ones were posted after it."""
+    deferred = (t.edits.c.status == EditStatus.DEFERRED, t.edits.c.created_at > at)
+    counted: int = connection.execute(sa.select(sa.func.count()).where(*deferred)).scalar_one()
+    for some in chunks(edit_ids):
+        applied = (t.edits.c.id.in_(some), t.edits.c.applied_at > at)
+        counted += connection.execute(sa.select(sa.func.count()).where(*applied)).scalar_one()
+    return counted
+
+
 def all_stand(connection: Connection, edit_ids: Collection[str], statuses: Collection[EditStatus]) -> bool:
     """Whether each of these edits is there with one of the statuses, and none was asked to be taken back."""
     for some in chunks(edit_ids):

@@ -151,6 +151,12 @@ def forget_pause(connection: Connection, kind: str) -> None:
     connection.execute(sa.update(t.jobs).where(*running).values(retry_at=None, stage=None))
 
 
+def forget_claim(connection: Connection, fence: int) -> None:
+    """Do not count that the worker with this fence took up what it leaves running: it ends in good order."""
+    mine = (t.jobs.c.status == "running", t.jobs.c.fence == fence, t.jobs.c.claims > 0)
+    connection.execute(sa.update(t.jobs).where(*mine).values(claims=t.jobs.c.claims - 1))
+
+
 def say(connection: Connection, job_id: str, message: str, now: datetime) -> None:
     """Add a line to a job's log. Of a log that grows long the beginning and the end are kept."""
     log = [dict(line) for line in get(connection, job_id, brief=True).log]

@@ -61,6 +61,20 @@ def page(connection: Connection, *, limit: int, before: int | None = None) -> li
     return [_version(row) for row in connection.execute(select).mappings()]
 
 
+def latest_retrained(connection: Connection, version: Version, *, minors: int) -> Version | None:
+    """Of the versions up to one, the last that a retrain published so many minor ones after the same major one; None if none."""
+    same = (t.versions.c.kind == VersionKind.LOCFT, t.versions.c.major_at == version.major_at, t.versions.c.minors == minors)
+    select = sa.select(t.versions).where(*same, t.versions.c.number <= version.number)
+    row = connection.execute(select.order_by(t.versions.c.number.desc()).limit(1)).mappings().one_or_none()
+    return None if row is None else _version(row)
+
+
+def last_of_kinds(connection: Connection, kinds: Collection[VersionKind], *, after: int, until: int) -> int | None:
+    """The number of the last version of some kinds, later than `after` and no later than `until`; None if there is none."""
+    between = (t.versions.c.number > after, t.versions.c.number <= until, t.versions.c.kind.in_(kinds))
+    return connection.execute(sa.select(sa.func.max(t.versions.c.number)).where(*between)).scalar()
+
+
 def insert(connection: Connection, version: Version, live_set: LiveSet, *, fence: int | None, job_id: str | None) -> None:
     """Write a version with its live set: as changes to the root of the version that it came from, or whole if they are many."""
     near = _place(connection, version.parent or 0 if version.restores is None else version.restores)

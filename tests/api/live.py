@@ -10,7 +10,8 @@ from typing import Any
 import httpx
 
 from service.api.state import Parts
-from service.runtime.app import create_app, open_parts
+from service.runtime.app import create_app
+from service.runtime.assembly import open_parts
 from service.runtime.server import config
 from service.settings import Settings
 from tests.api.served import served

@@ -15,7 +15,7 @@ from service.cli.options import FAILED, USAGE
 from service.client.local_server import OwnServer
 from service.domain.errors import Conflict
 from service.lifecycle.store_identity import MARK
-from service.runtime.app import open_parts
+from service.runtime.assembly import open_parts
 from service.store import events, versions
 from tests.api.live import Live, tiny_settings
 from tests.lifecycle.local_store import House, new_house

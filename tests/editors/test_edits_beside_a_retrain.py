@@ -14,7 +14,8 @@ from service.editors.canary import canary_share
 from service.editors.neutral import Neutral
 from service.editors.protocol import FitCancelled, Hooks
 from service.lm.overlay import EMPTY, Overlay
-from service.runtime.editors import Judge, bind
+from service.runtime.editors import bind
+from service.runtime.evaluator import Judge
 from service.settings import Settings
 from tests.builders import make_adapter
 from tests.editors.lessons import SMALL, item, neutral, settings, taught_base, view_of

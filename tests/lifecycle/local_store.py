@@ -15,7 +15,7 @@ from service.lifecycle.context import Parts
 from service.lifecycle.head_follower import Follower, Published
 from service.lifecycle.recover import Opened, open_head
 from service.lifecycle.retract import Retraction, retract
-from service.lifecycle.retrain.run import request_retrain
+from service.lifecycle.retrain.request import request_retrain
 from service.lifecycle.rollback import RolledBack, roll_back
 from service.lifecycle.settings import LifecycleSettings
 from service.lifecycle.store_identity import found_store

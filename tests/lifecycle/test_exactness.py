@@ -11,7 +11,8 @@ from service.background.monitor import Monitor
 from service.domain.acceptance import GateLimits
 from service.lifecycle.editors import Editors
 from service.lifecycle.settings import LifecycleSettings
-from service.runtime.editors import Judge, bind
+from service.runtime.editors import bind
+from service.runtime.evaluator import Judge
 from service.settings import Settings
 from service.store import measurements
 from service.store.versions import page

@@ -7,9 +7,10 @@ import pytest
 
 from service.editors.protocol import Fitted
 from service.lifecycle import fitting
-from service.lifecycle.fitting import Turn, Watch
+from service.lifecycle.job_hooks import Watch
+from service.lifecycle.lease import Turn
 from service.lifecycle.retrain import run
-from service.lifecycle.retrain.run import request_retrain
+from service.lifecycle.retrain.request import request_retrain
 from service.lm.overlay import EMPTY
 from service.store import jobs
 from tests.lifecycle.local_store import House, new_house

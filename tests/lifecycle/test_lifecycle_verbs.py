@@ -14,7 +14,7 @@ from service.domain.cadence import Cadence
 from service.domain.edit import EditStatus
 from service.domain.errors import Conflict, Corrupt, Gone, NotFound, Stale
 from service.domain.version import VersionKind, VersionStatus
-from service.lifecycle.fitting import standpoint
+from service.lifecycle.head_snapshot import standpoint
 from service.lifecycle.publish import Candidate, publish
 from service.lifecycle.settings import LifecycleSettings
 from service.lm.overlay import EMPTY

@@ -18,7 +18,7 @@ from service.background.purge import purge
 from service.domain.edit import EditRequest
 from service.domain.errors import Conflict, Gone, KeyReused, NotFound
 from service.lifecycle import crash_points
-from service.lifecycle.retrain.run import request_retrain
+from service.lifecycle.retrain.request import request_retrain
 from service.lifecycle.revoke import revoke
 from service.lifecycle.rollback import roll_back
 from service.store import tables as t

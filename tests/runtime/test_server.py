@@ -14,7 +14,8 @@ import pytest
 
 from service.client.local_server import free_port
 from service.domain.errors import Conflict, Refused
-from service.runtime.app import create_app, open_parts
+from service.runtime.app import create_app
+from service.runtime.assembly import open_parts
 from service.settings import environment_without_settings
 from tests.api.live import WAIT_S, live, tiny_settings
 from tests.builders import save_model

@@ -18,7 +18,7 @@ from service.domain.liveset import SETTLED_GIVEN, Carrier, LiveItem, LiveSet
 from service.domain.version import Version, VersionKind, VersionStatus
 from service.editors.protocol import Fitted, Hooks, Item
 from service.lifecycle.apply import apply
-from service.lifecycle.fitting import Turn
+from service.lifecycle.lease import Turn
 from service.lifecycle.refit import refit
 from service.lifecycle.retrain.run import Pressed, retrain
 from service.lifecycle.settings import LifecycleSettings

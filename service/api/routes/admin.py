@@ -26,7 +26,7 @@ from service.api.strict_json import StrictRoute
 from service.background.exports import request_export
 from service.background.purge import Purged, purge
 from service.domain.errors import Refused
-from service.lifecycle.retrain.run import request_retrain
+from service.lifecycle.retrain.request import request_retrain
 from service.lifecycle.revoke import Revoked, revoke
 from service.lifecycle.rollback import RolledBack, roll_back
 from service.store.idempotency import Keyed

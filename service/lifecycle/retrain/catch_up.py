@@ -16,21 +16,15 @@ from service.domain.version import VersionKind
 from service.editors.protocol import FitCancelled, Fitted
 from service.lifecycle.cadence_inputs import tensor_scores
 from service.lifecycle.context import Parts
-from service.lifecycle.fitting import (
-    Standpoint,
-    Turn,
-    Watch,
-    items_of,
-    known_edits,
-    overlay_of_head,
-    scores_of,
-    seed_of,
-    settled_given,
-)
-from service.lifecycle.publish import Candidate, live_changes, publish
+from service.lifecycle.fitting import items_of, known_edits, scores_of, seed_of, settled_given
+from service.lifecycle.head_snapshot import Standpoint, overlay_of_head
+from service.lifecycle.job_hooks import Watch
+from service.lifecycle.lease import Turn
+from service.lifecycle.publish import Candidate, publish
 from service.lifecycle.refit import coming_back, going
 from service.lifecycle.retrain.retries import end_failed
 from service.lifecycle.retrain.snapshots import Course
+from service.lifecycle.statuses import live_changes
 from service.lm.overlay import EMPTY, Overlay
 from service.store import edits, events, heads
 from service.store.edits import Change

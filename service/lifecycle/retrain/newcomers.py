@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 
 from service.domain.edit import EditStatus
 from service.lifecycle.context import Parts
-from service.lifecycle.fitting import Turn
-from service.lifecycle.publish import settle
+from service.lifecycle.lease import Turn
 from service.lifecycle.settings import SERVICE
+from service.lifecycle.statuses import settle
 from service.store import edits, heads, jobs
 from service.store.edits import Change
 from service.store.jobs import Job

@@ -13,7 +13,7 @@ from service.domain.errors import Refused, ServiceError, Unavailable
 from service.editors.protocol import FitCancelled, FitFailed, Hooks
 from service.lifecycle.cadence_inputs import retrains_ended
 from service.lifecycle.context import Parts
-from service.lifecycle.fitting import Turn
+from service.lifecycle.lease import Turn
 from service.store import heads, jobs
 from service.store.jobs import Job
 

@@ -16,9 +16,11 @@ from service.domain.cadence import Mode
 from service.domain.edit import EditRequest, EditStatus
 from service.domain.errors import Corrupt, Gone, NotFound, Unavailable
 from service.domain.liveset import LiveItem, LiveSet
-from service.lifecycle.cadence_inputs import snapshot, standing_of
+from service.lifecycle.cadence_inputs import standing_of
 from service.lifecycle.context import Parts
-from service.lifecycle.fitting import Standpoint, Turn, overlay_of_head, seed_of
+from service.lifecycle.fitting import seed_of
+from service.lifecycle.head_snapshot import Standpoint, overlay_of_head
+from service.lifecycle.lease import Turn
 from service.lifecycle.retrain.retries import end_failed
 from service.lm.overlay import EMPTY, Overlay
 from service.store import edits, events, heads, jobs, versions
@@ -213,3 +215,15 @@ def _end_cancelled(connection: Connection, parts: Parts, job: Job) -> None:
     jobs.end_cancelled(connection, job.id, now=now)
     happened = Event(type="retrain.cancelled", job_id=job.id, author=job.cancelled_by or job.author)
     events.write(connection, [happened], now=now)
+
+
+def snapshot(connection: Connection, live_set: LiveSet | None = None, *, without: Collection[str] = ()) -> tuple[LiveItem, ...]:
+    """What a retrain that begins now would train on: the live set and the deferred edits, the latest of each key, nothing taken
+    back, and less the deferred edits `without` which it shall go.
+    """
+    if live_set is None:
+        live_set = versions.live_set(connection, heads.read(connection).version)
+    waiting = edits.ids_of(connection, EditStatus.DEFERRED)
+    candidates = [*live_set.live, *edits.items(connection, [edit_id for edit_id in waiting if edit_id not in without])]
+    asked = edits.retracted(connection, [item.edit_id for item in candidates])
+    return liveset.latest_per_key(item for item in candidates if item.edit_id not in asked)

@@ -8,7 +8,8 @@ import pytest
 
 from service.lifecycle import fitting
 from service.lifecycle.context import NoFits
-from service.lifecycle.fitting import EDITS_FIRST_S, WORKS_S, Turn, Watch
+from service.lifecycle.job_hooks import EDITS_FIRST_S, WORKS_S, Watch
+from service.lifecycle.lease import Turn
 from tests.lifecycle.local_store import House, new_house
 
 

@@ -9,7 +9,7 @@ from structlog.testing import capture_logs
 
 from service.background.jobs import cancel_job
 from service.domain.errors import Conflict
-from service.lifecycle.retrain.run import request_retrain
+from service.lifecycle.retrain.request import request_retrain
 from service.lifecycle.settings import LifecycleSettings
 from service.store import jobs
 from service.store.jobs import Job
