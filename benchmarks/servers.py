@@ -66,7 +66,7 @@ class Zygote:
         return answer
 
 
-class Server:
+class ServerProcess:
     """One data folder with, at any time, at most one server over it."""
 
     def __init__(self, zygote: Zygote, folder: Path, **settings: Any) -> None:
@@ -128,11 +128,11 @@ class Server:
 
 
 @contextmanager
-def server(zygote: Zygote, *, kept: Path = KEPT, **settings: Any) -> Iterator[Server]:
+def server(zygote: Zygote, *, kept: Path = KEPT, **settings: Any) -> Iterator[ServerProcess]:
     """A server over a new folder; both are gone afterwards, but for the neutral sentences, which are in the folder `kept`."""
     with tempfile.TemporaryDirectory(prefix="errata-benchmark-", ignore_cleanup_errors=True) as name:
         folder = Path(name)
-        made = Server(zygote, folder, **settings)
+        made = ServerProcess(zygote, folder, **settings)
         with kept_in(folder / "neutral", kept):
             try:
                 yield made

@@ -16,7 +16,7 @@ import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from service.api.chunk_limit import CountedConnection, TooManyPieces
-from service.api.idle_connections import Standing, Yielding
+from service.api.idle_connections import ConnectionState, Yielding
 from service.api.problems import HEAD_TOO_LARGE, MALFORMED, MEDIA_TYPE, Problem
 from service.settings import Limits
 
@@ -105,11 +105,11 @@ class DeadlineProtocol(H11Protocol):
         self.connections.discard(closed)
         return closed is not None
 
-    def _standing(self) -> Standing | None:
+    def _standing(self) -> ConnectionState | None:
         is_answered = self.cycle is not None and not self.cycle.response_complete
         if is_answered:
-            return Standing.OWES if self.conn.their_state is h11.SEND_BODY else None
-        return Standing.OWES if self._client_owes() else Standing.IDLE
+            return ConnectionState.OWES if self.conn.their_state is h11.SEND_BODY else None
+        return ConnectionState.OWES if self._client_owes() else ConnectionState.IDLE
 
     def _watch_receiving(self) -> None:
         """Start the clock when the client owes the rest of a request, stop it when it owes nothing; more bytes change nothing."""

@@ -6,7 +6,7 @@ from enum import StrEnum
 from typing import Protocol
 
 
-class Standing(StrEnum):
+class ConnectionState(StrEnum):
     """What a connection that is not being answered does, in the order in which they yield."""
 
     IDLE = "idle"  # between two requests
@@ -25,11 +25,13 @@ class Yielding:
     """
 
     def __init__(self) -> None:
-        self._standing: dict[Connection, Standing] = {}
+        self._standing: dict[Connection, ConnectionState] = {}
         # A dict would walk over all that left from its front before.
-        self._queues: dict[Standing, OrderedDict[Connection, None]] = {standing: OrderedDict() for standing in Standing}
+        self._queues: dict[ConnectionState, OrderedDict[Connection, None]] = {
+            standing: OrderedDict() for standing in ConnectionState
+        }
 
-    def note(self, connection: Connection, standing: Standing | None) -> None:
+    def note(self, connection: Connection, standing: ConnectionState | None) -> None:
         """Say how a connection stands now; None: it is being answered, and must not be closed."""
         before = self._standing.get(connection)
         if standing is before:

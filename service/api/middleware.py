@@ -35,7 +35,7 @@ ALWAYS = (
 log = structlog.get_logger("errata.access")
 
 
-class Gate:
+class RequestMiddleware:
     """Wraps the whole application; counts what is in flight, so that there is never more than `limits.concurrent_requests`,
     health checks aside.
     """

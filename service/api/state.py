@@ -11,17 +11,17 @@ from anyio import CapacityLimiter
 from fastapi import Depends, Request
 
 from service.api.readiness import Readiness
-from service.api.version_details import course_of
+from service.api.version_details import details_of
 from service.api.waiting_room import WaitingRoom
-from service.background.prompt_reservoir import Reservoir
+from service.background.prompt_reservoir import PromptReservoir
 from service.domain.errors import Unavailable
 from service.editors.neutral import Neutral
 from service.lifecycle import context as lifecycle
 from service.lifecycle.checkpoints import overlay_of
 from service.lifecycle.notifications import Announcer
 from service.lm.base import Base
-from service.serving.scheduler import Serving
-from service.serving.weight_seal import Seal
+from service.serving.scheduler import Scheduler
+from service.serving.weight_seal import WeightSeal
 from service.settings import Settings
 from service.store import edits, heads, versions
 from service.store.database import Store
@@ -31,7 +31,7 @@ ENCODERS = 8  # prompts turned into ids, and versions loaded, at the same time
 
 
 @dataclass(eq=False, kw_only=True)
-class Parts:
+class ServerState:
     """The parts of one running server. `works` says whether the worker's thread is alive; `ring` wakes it.
 
     `check_capability` raises Refused where there are no tasks to ask.
@@ -39,11 +39,11 @@ class Parts:
 
     settings: Settings
     base: Base
-    seal: Seal
-    serving: Serving
-    lifecycle: lifecycle.Parts
+    seal: WeightSeal
+    serving: Scheduler
+    lifecycle: lifecycle.LifecycleContext
     neutral: Neutral
-    reservoir: Reservoir
+    reservoir: PromptReservoir
     ring: Callable[[str], None]
     works: Callable[[], bool]
     check_capability: Callable[[], None]
@@ -101,7 +101,7 @@ class Parts:
             store_id = heads.read(connection).store_id
             version = versions.get(connection, current.version)
             counts = edits.counts(connection)
-            course = course_of(connection, version)
+            course = details_of(connection, version)
         return {
             **course,
             "store": store_id,
@@ -124,10 +124,10 @@ class Parts:
         return "ok"
 
 
-async def parts_of(request: Request) -> Parts:
+async def state_of(request: Request) -> ServerState:
     """The parts of the server that answers this request. Needs no thread: all of them may be waiting for the database."""
-    parts: Parts = request.app.state.parts
+    parts: ServerState = request.app.state.parts
     return parts
 
 
-Running = Annotated[Parts, Depends(parts_of)]
+Running = Annotated[ServerState, Depends(state_of)]

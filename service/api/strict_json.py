@@ -49,7 +49,7 @@ class _StrictRequest(Request):
         self._model = model
 
     async def body(self) -> bytes:
-        """The body, which the gate hands on in one piece."""
+        """The body, which the middleware hands on in one piece."""
         if not hasattr(self, "_body"):
             self._body: bytes = (await self.receive()).get("body", b"")
         return self._body

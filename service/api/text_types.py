@@ -57,7 +57,7 @@ def clean_json(value: dict[str, Any]) -> dict[str, Any]:
 
 
 @dataclass(frozen=True)
-class Shape:
+class TextPattern:
     """What a text must look like as a whole: the pattern is for machines, the sentence for who sent something else."""
 
     pattern: str
@@ -75,8 +75,8 @@ class Shape:
         return text
 
 
-ID = Shape(r"[0-9A-Za-z-]{1,64}", "must be an id: letters, digits and dashes, at most 64")
-VERSION = Shape(r"(head|base|0|[1-9][0-9]{0,17})", "must be a version's number, head or base")
+ID = TextPattern(r"[0-9A-Za-z-]{1,64}", "must be an id: letters, digits and dashes, at most 64")
+VERSION = TextPattern(r"(head|base|0|[1-9][0-9]{0,17})", "must be a version's number, head or base")
 Words = Annotated[str, Field(min_length=1, max_length=PROMPT_CHARACTERS), AfterValidator(clean), AfterValidator(worded)]
 Answer = Annotated[str, Field(min_length=1, max_length=ANSWER_CHARACTERS), AfterValidator(clean), AfterValidator(worded)]
 Name = Annotated[str, Field(min_length=1, max_length=NAME_CHARACTERS), AfterValidator(clean), AfterValidator(worded)]

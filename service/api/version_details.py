@@ -9,7 +9,7 @@ from service.domain.version import Version
 from service.store import measurements
 
 
-def course_of(connection: Connection, version: Version) -> dict[str, Any]:
+def details_of(connection: Connection, version: Version) -> dict[str, Any]:
     """The fields `minors`, `major_at`, `drift` and `measured` of an answer."""
     known = measurements.nearest(connection, version.number)
     return {

@@ -11,7 +11,7 @@ from service.domain.edit import Edit
 from service.editors.baft.basis_report import basis_report
 from service.editors.neutral import Neutral
 from service.lifecycle.checkpoints import overlay_of
-from service.lifecycle.context import Parts
+from service.lifecycle.context import LifecycleContext
 from service.lm.base import Base
 from service.lm.overlay import Overlay, View
 from service.lm.prompts import Row, encode_row
@@ -35,7 +35,9 @@ class UseOfBlock:
     unrelated: tuple[float, ...] | None
 
 
-def use_of_bases(parts: Parts, neutral: Neutral, view_of: Callable[[Overlay], View], number: int) -> tuple[UseOfBlock, ...]:
+def use_of_bases(
+    parts: LifecycleContext, neutral: Neutral, view_of: Callable[[Overlay], View], number: int
+) -> tuple[UseOfBlock, ...]:
     """One entry a block that the version intervenes on, none without interventions. Raises NotFound, Gone or Corrupt."""
     overlay = overlay_of(parts.store, parts.overlays, number)
     adapter = overlay.adapter

@@ -11,7 +11,7 @@ import structlog
 
 from service.domain.errors import Conflict
 from service.lifecycle import trash
-from service.lifecycle.context import Parts
+from service.lifecycle.context import LifecycleContext
 from service.lifecycle.settings import SERVICE
 from service.lifecycle.store_identity import is_marked
 from service.lm.checkpoint import TEMPORARY
@@ -22,7 +22,7 @@ from service.store.events import Event
 log = structlog.get_logger("errata.collect")
 
 
-def collect(parts: Parts, *, fence: int | None = None) -> int:
+def collect(parts: LifecycleContext, *, fence: int | None = None) -> int:
     """Collect what may go; how many files went, to the trash or out of it. Only under the head's lock, so that no rollback and no
     publication picks what is going. Raises FenceLost if another worker has taken over.
     """
@@ -49,7 +49,7 @@ def collect(parts: Parts, *, fence: int | None = None) -> int:
     return len(discarded) + len(deleted) + unfinished
 
 
-def pin(parts: Parts, number: int, *, author: str, pinned: bool = True) -> None:
+def pin(parts: LifecycleContext, number: int, *, author: str, pinned: bool = True) -> None:
     """Keep a version for good, or let it go with the others. Raises NotFound, or Conflict if it was collected already."""
     with parts.store.write() as connection:
         heads.lock(connection)
@@ -68,7 +68,7 @@ def _is_old(path: Path, age_s: float) -> bool:
         return False
 
 
-def _discard(parts: Parts, digest: str) -> bool:
+def _discard(parts: LifecycleContext, digest: str) -> bool:
     parts.overlays.forget(digest)
     return trash.discard(parts.overlays.folder, digest)
 

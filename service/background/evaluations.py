@@ -23,8 +23,8 @@ from service.evaluation.contradictions import uncontradicted
 from service.evaluation.metrics.outcomes import Outcome
 from service.evaluation.records import Record, from_json, record_of, to_json
 from service.evaluation.report import KINDS, report
-from service.lifecycle.context import Parts
-from service.lifecycle.crash_points import point
+from service.lifecycle.context import LifecycleContext
+from service.lifecycle.crash_points import crash_point
 from service.lm.overlay import Overlay
 from service.store import edits, evaluations, heads, idempotency, list_rows, versions
 from service.store.clock import now_of
@@ -113,8 +113,8 @@ def request_eval(
             now=now,
         )
         idempotency.remember(connection, once, {"eval": queued.id}, now=now)
-        point("request.before_commit")
-    point("request.after_commit")
+        crash_point("request.before_commit")
+    crash_point("request.after_commit")
     if ring is not None:
         ring(queued.id)
     return queued
@@ -155,7 +155,7 @@ class _Found:
 class Evaluations:
     """The worker's side: `step` does a little of the oldest evaluation that is due."""
 
-    def __init__(self, parts: Parts, measures: Measures, *, step_s: float = STEP_S) -> None:
+    def __init__(self, parts: LifecycleContext, measures: Measures, *, step_s: float = STEP_S) -> None:
         self._parts, self._measures, self._step_s = parts, measures, step_s
         self._underway: tuple[str, Stepwise[_Found]] | None = None
         self._share = self._written = 0.0

@@ -19,8 +19,8 @@ from service import __version__
 from service.domain.errors import Conflict, Corrupt, Gone, Refused, ServiceError, Unavailable, Unreadable
 from service.domain.liveset import LiveSet
 from service.domain.version import Version, VersionStatus
-from service.lifecycle.checkpoints import Overlays
-from service.lifecycle.crash_points import point
+from service.lifecycle.checkpoints import Checkpoints
+from service.lifecycle.crash_points import crash_point
 from service.lifecycle.retrain.request import request_retrain
 from service.lm.base import Base
 from service.lm.export import Written, read_manifest, write_export
@@ -89,8 +89,8 @@ def request_export(
         happened = Event(type="export.requested", version=number, job_id=job.id, author=author, data={"name": name})
         events.write(connection, [happened], now=now)
         idempotency.remember(connection, asked, {"job": job.id}, now=now)
-        point("request.before_commit")
-    point("request.after_commit")
+        crash_point("request.before_commit")
+    crash_point("request.after_commit")
     if ring is not None:
         ring(job.id)
     return job
@@ -118,7 +118,7 @@ class Exports:
 
     store: Store
     base: Base
-    overlays: Overlays
+    overlays: Checkpoints
     folder: Path
     max_shard_size: str = SHARD_SIZE
     clock: Callable[[], datetime] = lambda: datetime.now(UTC)

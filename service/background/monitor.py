@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from service.domain.errors import Corrupt, Gone, Unreadable
 from service.domain.liveset import LiveItem
 from service.domain.version import Version, VersionStatus
-from service.lifecycle.context import Parts
-from service.lifecycle.editors import Share, Watched
+from service.lifecycle.context import LifecycleContext
+from service.lifecycle.editors import MonitorProbes, Share
 from service.lifecycle.measured_figures import figure
 from service.lm.overlay import Overlay
 from service.store import edits, heads, measurements, versions
@@ -39,7 +39,7 @@ class Round:
 class Monitor:
     """`step` asks one piece. A round asks `sample` edits; rounds of one version go on until all of its edits had their turn."""
 
-    def __init__(self, parts: Parts, *, now: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, parts: LifecycleContext, *, now: Callable[[], float] = time.monotonic) -> None:
         self._parts, self._now = parts, now
         self._round: Round | None = None
         self._next_at = now() + parts.settings.monitor_s
@@ -63,7 +63,7 @@ class Monitor:
         self._next_at = self._now() + self._parts.settings.monitor_s
         return False
 
-    def _begin(self, watched: Watched) -> Round | None:
+    def _begin(self, watched: MonitorProbes) -> Round | None:
         with self._parts.store.read() as connection:
             version = versions.get(connection, heads.read(connection).version)
             live = versions.live_set(connection, version.number).live
@@ -85,7 +85,7 @@ class Monitor:
         before = in_order[: len(in_order) - len(after)]
         return [*after, *before][: min(self._parts.settings.monitor_sample, len(live) - asked)]
 
-    def _pieces(self, watched: Watched, round_: Round, due: list[LiveItem], mine: set[str]) -> Iterator[Callable[[], None]]:
+    def _pieces(self, watched: MonitorProbes, round_: Round, due: list[LiveItem], mine: set[str]) -> Iterator[Callable[[], None]]:
         for start in range(0, len(due), EDITS_A_PIECE):
             some = due[start : start + EDITS_A_PIECE]
             yield lambda some=some: self._ask_edits(watched, round_, some)  # type: ignore[misc]
@@ -96,7 +96,7 @@ class Monitor:
             if name not in mine:
                 yield lambda name=name, ask=ask: self._keep_share(round_, name, ask)  # type: ignore[misc]
 
-    def _ask_edits(self, watched: Watched, round_: Round, some: list[LiveItem]) -> None:
+    def _ask_edits(self, watched: MonitorProbes, round_: Round, some: list[LiveItem]) -> None:
         with self._parts.store.read() as connection:
             found = edits.many(connection, [item.edit_id for item in some])
         right = watched.answered(round_.overlay, found)

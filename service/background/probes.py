@@ -1,10 +1,10 @@
 """Asking an edit's probes after its publication, and putting what they answer into its report."""
 
-from service.lifecycle.context import Parts
+from service.lifecycle.context import LifecycleContext
 from service.store import edits
 
 
-def fill_next(parts: Parts) -> bool:
+def score_next_edit(parts: LifecycleContext) -> bool:
     """Score one edit on the version that answers now, after whatever somebody waits for; whether one was due."""
     with parts.store.read() as connection:
         edit = edits.next_to_score(connection)

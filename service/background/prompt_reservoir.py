@@ -19,7 +19,7 @@ LONGEST = 2_000  # characters; a longer prompt is no example of what is usually 
 log = structlog.get_logger("errata.reservoir")
 
 
-class Reservoir:
+class PromptReservoir:
     """A uniform sample of the prompts it was given, `size` of them. Size 0 is off: nothing is kept, and what was is removed.
 
     `draw` gives lots in [0, reservoir.LOTS); tests seed it.

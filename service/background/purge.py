@@ -22,8 +22,8 @@ from service.domain.edit import EditStatus
 from service.domain.errors import Conflict, NotFound, Refused, Unreadable
 from service.domain.version import VersionStatus
 from service.lifecycle import trash
-from service.lifecycle.context import Parts
-from service.lifecycle.crash_points import point
+from service.lifecycle.context import LifecycleContext
+from service.lifecycle.crash_points import crash_point
 from service.lifecycle.store_identity import MARK, is_marked
 from service.lm.checkpoint_files import SUFFIX
 from service.store import edits, erasure, evaluations, events, heads, idempotency, versions
@@ -65,7 +65,7 @@ class Purged:
 
 
 def purge(
-    parts: Parts,
+    parts: LifecycleContext,
     *,
     edit_ids: Collection[str],
     by: str,
@@ -99,13 +99,13 @@ def purge(
     for number in going:
         if forget is not None:
             forget(number)
-    point("purge.after_collecting")
+    crash_point("purge.after_collecting")
     files = _delete_files(parts)
     gone, doubtful = _delete_exports(parts.store, folder, ids, going)
-    point("purge.after_files")
+    crash_point("purge.after_files")
     rows, spoken = _delete_rows(parts.store, ids, by=by, now=now)
     doubtful += spoken
-    point("purge.after_rows")
+    crash_point("purge.after_rows")
     left = [*ALWAYS, *(() if parts.store.is_sqlite else ON_POSTGRES), *parts.store.scrub(), *doubtful, *_unnamed_files(parts)]
     if forget is None and going:
         left.append("the memory of this process, until it is started again")
@@ -115,7 +115,7 @@ def purge(
 
 def _remembered(store: Store, asked: Keyed, done: Purged, *, now: datetime) -> Purged:
     """What the purge is answered with: the same to all that asked for it under one key at once."""
-    point("purge.before_answer")
+    crash_point("purge.before_answer")
     with store.write() as connection:
         heads.lock(connection)
         if (answer := idempotency.recall(connection, asked)) is not None:
@@ -183,7 +183,7 @@ def _check(connection: Connection, ids: Sequence[str], head: int) -> set[int]:
     return begun
 
 
-def _delete_files(parts: Parts) -> tuple[str, ...]:
+def _delete_files(parts: LifecycleContext) -> tuple[str, ...]:
     """Delete the checkpoints that no kept version shares; under the head's lock, so that none comes to need one meanwhile."""
     removed = []
     with parts.store.write() as connection:
@@ -195,7 +195,7 @@ def _delete_files(parts: Parts) -> tuple[str, ...]:
     return tuple(removed)
 
 
-def _unnamed_files(parts: Parts) -> list[str]:
+def _unnamed_files(parts: LifecycleContext) -> list[str]:
     """A file without a row may be of a publication under way, or of a newer backup of the database, so it is left where it is."""
     with parts.store.read() as connection:
         known = versions.digests_kept(connection)

@@ -9,7 +9,7 @@ import torch
 
 from service.bench import plots
 from service.bench.contrast_cases import PARTS, Case
-from service.bench.measured_model import Ground, items_of, stand_on
+from service.bench.measured_model import MeasuredModel, items_of, open_model
 from service.bench.plots import Line, Panel
 from service.bench.records import records_of
 from service.bench.results import write, write_csv
@@ -29,7 +29,7 @@ def run_contrasts(
     """
     torch.set_num_threads(1)
     records = records_of(file, n=4 * n if "numbers" in parts else n, skip=skip)
-    place = stand_on(model, records)
+    place = open_model(model, records)
     for part in parts:
         say(f"-- {part}")
         rows: list[Row] = []
@@ -42,7 +42,7 @@ def run_contrasts(
             say(plots.MISSING)
 
 
-def case_rows(place: Ground, cases: Sequence[Case]) -> Iterator[Row]:
+def case_rows(place: MeasuredModel, cases: Sequence[Case]) -> Iterator[Row]:
     """Train and measure one case after another."""
     for case in cases:
         records = place.records[: case.edits]

@@ -21,7 +21,7 @@ from service.runtime.evaluator import atlas_tasks
 
 
 @dataclass(frozen=True)
-class Ground:
+class MeasuredModel:
     """The base model and everything that is asked of versions of it."""
 
     model: str
@@ -52,11 +52,11 @@ class Ground:
         return {**report(self.measure(overlay, live)), "capability": shares}
 
 
-def stand_on(model: str, records: Sequence[Record]) -> Ground:
+def open_model(model: str, records: Sequence[Record]) -> MeasuredModel:
     """Loads the model; `atlas` or a folder. Skills are those of the embedded model, which others may know nothing of."""
     base = load_base(str(weights_path()) if model == "atlas" else model, device="cpu")
     plain = view(base)
-    return Ground(
+    return MeasuredModel(
         model=model,
         base=base,
         reference=Reference(plain),

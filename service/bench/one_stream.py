@@ -22,9 +22,9 @@ from service.bench.contenders import DEFERRED_S, environment_of
 from service.bench.counting_client import Asking, evaluate
 from service.bench.neutral_cache import kept_in
 from service.bench.results import percentile
-from service.client.local_server import OwnServer
+from service.client.local_server import LocalServer
 from service.client.progress import telling
-from service.client.waiting import LIVE, WAITING, until_carried
+from service.client.waiting import LIVE, WAITING, wait_until_live
 from service.evaluation.merging import merged_results
 from service.evaluation.records import EvalProbe, Record
 from service.settings import environment_without_settings
@@ -46,7 +46,7 @@ def server_of(contender: str, model: str, *, every: int, tasks: Path | None = No
         opened.enter_context(kept_in(data / "neutral"))
         given = {"ERRATA_MODEL": model, "ERRATA_DATA_DIR": folder, "OMP_NUM_THREADS": "1"}
         given |= {} if tasks is None else {"ERRATA_CAPABILITY_FILE": str(tasks.resolve())}
-        server = OwnServer(environment_without_settings() | given | environment_of(contender, every=every), data / "server.log")
+        server = LocalServer(environment_without_settings() | given | environment_of(contender, every=every), data / "server.log")
         try:
             with telling("starting the server") as told:
                 server.start(told)
@@ -118,7 +118,7 @@ class Stream:
 
     def _mark(self, seq: int, since_last: Sequence[Posted]) -> Mark:
         began = time.monotonic()
-        until_carried(self._waiting, self._retrain_is_underway, patience_s=PATIENCE_S, idle_s=IDLE_S)
+        wait_until_live(self._waiting, self._retrain_is_underway, patience_s=PATIENCE_S, idle_s=IDLE_S)
         waited = time.monotonic() - began
         head = self.asking.send("GET", "/versions/head")
         after_all = None if head is None else self._evaluated(self.records[:seq], head["number"], capability=self.capability)

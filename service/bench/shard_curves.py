@@ -9,7 +9,7 @@ from itertools import pairwise
 from typing import Any
 
 from service.bench.contrast_cases import EVERY_SURFACE, ONE_BY_ONE
-from service.bench.measured_model import Ground, items_of
+from service.bench.measured_model import MeasuredModel, items_of
 from service.editors.locft.fit import fit_locft
 from service.editors.locft.settings import LocftSettings
 from service.evaluation.records import Record
@@ -22,7 +22,7 @@ DEPTH = LocftSettings(preset="ft_m", **EVERY_SURFACE)
 BREADTH = DEPTH.model_copy(update=dict(ONE_BY_ONE))
 
 
-def shard_rows(place: Ground, n: int) -> Iterator[dict[str, Any]]:
+def shard_rows(place: MeasuredModel, n: int) -> Iterator[dict[str, Any]]:
     """One row for each look: the order, how far training was, and each shard's score (None for shards not trained yet)."""
     shards = shards_of(place.records[:n])
     for done in range(1, len(shards) + 1):
@@ -50,12 +50,12 @@ def shards_of(records: Sequence[Record]) -> list[Sequence[Record]]:
     return [records[begin:end] for begin, end in pairwise(cuts)]
 
 
-def _trained(place: Ground, records: Sequence[Record], settings: LocftSettings) -> Overlay:
+def _trained(place: MeasuredModel, records: Sequence[Record], settings: LocftSettings) -> Overlay:
     return fit_locft(place.base, items_of(records), settings=settings, neutral=place.neutral, seed=0).overlay
 
 
 def _row(
-    place: Ground, overlay: Overlay, shards: Sequence[Sequence[Record]], order: str, at: int, *, trained: int
+    place: MeasuredModel, overlay: Overlay, shards: Sequence[Sequence[Record]], order: str, at: int, *, trained: int
 ) -> dict[str, Any]:
     row: dict[str, Any] = {"order": order, "at": at}
     for number, shard in enumerate(shards):

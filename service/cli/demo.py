@@ -11,7 +11,7 @@ from typing import Any
 import httpx
 from rich.console import Console
 
-from service.client.local_server import OwnServer, told
+from service.client.local_server import LocalServer, told
 from service.client.progress import telling
 from service.domain.errors import Unavailable
 from service.settings import environment_without_settings
@@ -92,7 +92,7 @@ def tell(model: str, *, keep: bool = False) -> bool:
     console = Console()
     with data_folder(keep, console) as folder:
         environment = environment_without_settings() | {"ERRATA_MODEL": model, "ERRATA_DATA_DIR": str(folder)}
-        server = OwnServer(environment, folder / "server.log")
+        server = LocalServer(environment, folder / "server.log")
         console.print("Starting a server of its own (torch takes a while to load) …", style="dim")
         try:
             with telling("loading") as say:
@@ -109,7 +109,7 @@ def tell(model: str, *, keep: bool = False) -> bool:
     return story.holds
 
 
-def play(story: Story, client: httpx.Client, server: OwnServer) -> None:
+def play(story: Story, client: httpx.Client, server: LocalServer) -> None:
     """The story itself."""
     scenes: tuple[Callable[[], None], ...] = (
         lambda: _before(story),
@@ -164,7 +164,7 @@ def _roll_back(story: Story, client: httpx.Client) -> None:
     story.expect(QUESTION, "Canberra")
 
 
-def _kill(story: Story, client: httpx.Client, server: OwnServer) -> None:
+def _kill(story: Story, client: httpx.Client, server: LocalServer) -> None:
     story.chapter("One more correction, then kill -9, and a new start")
     story.edit(QUESTION, "Melbourne", WORDINGS[:1])
     prompts = (QUESTION, *WORDINGS, *(prompt for prompt, _ in (*NEIGHBOURS, *OTHERS)))

@@ -24,7 +24,7 @@ PATIENCE_S = 3
 ROOM_BYTES = 500_000_000  # a hundred checkpoints of the embedded model, its neutral sentences and the database
 
 
-class Verdict(StrEnum):
+class CheckStatus(StrEnum):
     """How a part looks."""
 
     OK = "ok"
@@ -37,12 +37,12 @@ class Finding:
     """One part, how it looks, and what to do if it does not look well."""
 
     part: str
-    verdict: Verdict
+    verdict: CheckStatus
     detail: str
 
     @property
     def is_fatal(self) -> bool:
-        return self.verdict is Verdict.BAD
+        return self.verdict is CheckStatus.BAD
 
 
 def examine(settings: Settings) -> list[Finding]:
@@ -54,7 +54,7 @@ def examine(settings: Settings) -> list[Finding]:
 def show(findings: Iterable[Finding]) -> None:
     """Print the findings as a table."""
     table = Table(box=None, show_header=False, padding=(0, 1))
-    marks = {Verdict.OK: "[green]✓[/green]", Verdict.NOTE: "[yellow]·[/yellow]", Verdict.BAD: "[red]✗[/red]"}
+    marks = {CheckStatus.OK: "[green]✓[/green]", CheckStatus.NOTE: "[yellow]·[/yellow]", CheckStatus.BAD: "[red]✗[/red]"}
     for finding in findings:
         table.add_row(marks[finding.verdict], finding.part, finding.detail)
     Console(soft_wrap=True, highlight=False).print(table)
@@ -66,15 +66,15 @@ def _model(settings: Settings) -> Finding:
         if settings.model == "atlas":
             return Finding(
                 "model",
-                Verdict.BAD,
+                CheckStatus.BAD,
                 "the embedded model's weights are not installed; train them: python -m service.atlas.training.train",
             )
         return Finding(
-            "model", Verdict.NOTE, f"{settings.model}: no folder here, so it is looked up as a Hugging Face id at start"
+            "model", CheckStatus.NOTE, f"{settings.model}: no folder here, so it is looked up as a Hugging Face id at start"
         )
     if not (folder / "config.json").is_file() or not list(folder.glob("*.safetensors")):
-        return Finding("model", Verdict.BAD, f"{settings.model}: the folder needs config.json and *.safetensors")
-    return Finding("model", Verdict.OK, settings.model)
+        return Finding("model", CheckStatus.BAD, f"{settings.model}: the folder needs config.json and *.safetensors")
+    return Finding("model", CheckStatus.OK, settings.model)
 
 
 def _data_dir(settings: Settings) -> Finding:
@@ -84,14 +84,14 @@ def _data_dir(settings: Settings) -> Finding:
         with tempfile.TemporaryFile(dir=folder):
             pass
     except OSError as error:
-        return Finding("data folder", Verdict.BAD, f"{folder} cannot be written: {error.strerror}")
-    return Finding("data folder", Verdict.OK, str(folder))
+        return Finding("data folder", CheckStatus.BAD, f"{folder} cannot be written: {error.strerror}")
+    return Finding("data folder", CheckStatus.OK, str(folder))
 
 
 def _room(settings: Settings) -> Finding:
     folder = next(parent for parent in (settings.data_dir.resolve(), *settings.data_dir.resolve().parents) if parent.exists())
     free = shutil.disk_usage(folder).free
-    verdict = Verdict.OK if free > ROOM_BYTES else Verdict.NOTE
+    verdict = CheckStatus.OK if free > ROOM_BYTES else CheckStatus.NOTE
     return Finding("disk", verdict, f"{free / 1e9:.1f} GB free")
 
 
@@ -101,13 +101,15 @@ def _database(settings: Settings) -> Finding:
     if url.get_backend_name() == "sqlite":
         is_there = Path(url.database or "").exists()
         return Finding(
-            "database", Verdict.OK if is_there else Verdict.NOTE, shown + ("" if is_there else " (made at the first start)")
+            "database",
+            CheckStatus.OK if is_there else CheckStatus.NOTE,
+            shown + ("" if is_there else " (made at the first start)"),
         )
     try:
         engine = sa.create_engine(url.set(drivername="postgresql+psycopg"), connect_args={"connect_timeout": PATIENCE_S})
     except ImportError:
         advice = "Postgres is configured, and its driver is not installed: pip install 'errata-server[postgres]'"
-        return Finding("database", Verdict.BAD, advice)
+        return Finding("database", CheckStatus.BAD, advice)
     try:
         with engine.connect() as connection:
             migrated = is_current(connection)
@@ -115,11 +117,13 @@ def _database(settings: Settings) -> Finding:
         cause = (
             of_connecting(getattr(error, "orig", None)) or "it does not answer; check ERRATA_DATABASE_URL and that Postgres runs"
         )
-        return Finding("database", Verdict.BAD, f"{shown}: {cause}")
+        return Finding("database", CheckStatus.BAD, f"{shown}: {cause}")
     finally:
         engine.dispose()
     return Finding(
-        "database", Verdict.OK if migrated else Verdict.NOTE, shown + ("" if migrated else " (migrated at the next start)")
+        "database",
+        CheckStatus.OK if migrated else CheckStatus.NOTE,
+        shown + ("" if migrated else " (migrated at the next start)"),
     )
 
 
@@ -130,38 +134,38 @@ def _together(settings: Settings) -> Finding:
         if store.is_sqlite and not Path(store.url.database or "").is_file():
             name = store_identity.read_mark(settings.checkpoints)
             lost = "the folder is a store's, and its database is not there: restore it, or give another data_dir"
-            return Finding("store", Verdict.OK, "new") if name is None else Finding("store", Verdict.BAD, lost)
+            return Finding("store", CheckStatus.OK, "new") if name is None else Finding("store", CheckStatus.BAD, lost)
         with store.read() as connection:
             if not is_current(connection):
-                return Finding("store", Verdict.NOTE, "cannot be told until the database is migrated")
+                return Finding("store", CheckStatus.NOTE, "cannot be told until the database is migrated")
         store_identity.recognise(store, settings.checkpoints)
     except ServiceError as error:
-        return Finding("store", Verdict.BAD, error.message)
+        return Finding("store", CheckStatus.BAD, error.message)
     finally:
         store.close()
-    return Finding("store", Verdict.OK, "database and data folder belong together")
+    return Finding("store", CheckStatus.OK, "database and data folder belong together")
 
 
 def _buffer(settings: Settings) -> Finding:
     if settings.buffer_url is None:
-        return Finding("buffer", Verdict.OK, "in the server's process")
+        return Finding("buffer", CheckStatus.OK, "in the server's process")
     shown = masked(settings.buffer_url)
     try:
         import redis  # an extra of the package
     except ImportError:
         return Finding(
-            "buffer", Verdict.BAD, "Redis is configured, and its client is not installed: pip install 'errata-server[redis]'"
+            "buffer", CheckStatus.BAD, "Redis is configured, and its client is not installed: pip install 'errata-server[redis]'"
         )
     client = redis.Redis.from_url(settings.buffer_url, socket_connect_timeout=PATIENCE_S, socket_timeout=PATIENCE_S)
     try:
         client.ping()
     except redis.RedisError:
         return Finding(
-            "buffer", Verdict.NOTE, f"{shown} does not answer; edits are still found, within seconds instead of at once"
+            "buffer", CheckStatus.NOTE, f"{shown} does not answer; edits are still found, within seconds instead of at once"
         )
     finally:
         client.close()
-    return Finding("buffer", Verdict.OK, shown)
+    return Finding("buffer", CheckStatus.OK, shown)
 
 
 def _port(settings: Settings) -> Finding:
@@ -169,8 +173,8 @@ def _port(settings: Settings) -> Finding:
         with taken_port(settings.host, settings.port):
             pass
     except ServiceError as error:
-        return Finding("port", Verdict.NOTE, error.message)
-    return Finding("port", Verdict.OK, f"{settings.host}:{settings.port} is free")
+        return Finding("port", CheckStatus.NOTE, error.message)
+    return Finding("port", CheckStatus.OK, f"{settings.host}:{settings.port} is free")
 
 
 def _device(settings: Settings) -> Finding:
@@ -178,5 +182,5 @@ def _device(settings: Settings) -> Finding:
 
     have = f"cuda: {torch.cuda.get_device_name(0)}" if torch.cuda.is_available() else "cpu only"
     if settings.device.startswith("cuda") and not torch.cuda.is_available():
-        return Finding("device", Verdict.BAD, "cuda is asked for by ERRATA_DEVICE, and torch finds none")
-    return Finding("device", Verdict.OK, f"{settings.device}; {have}; torch {torch.__version__}")
+        return Finding("device", CheckStatus.BAD, "cuda is asked for by ERRATA_DEVICE, and torch finds none")
+    return Finding("device", CheckStatus.OK, f"{settings.device}; {have}; torch {torch.__version__}")

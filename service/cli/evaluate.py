@@ -139,7 +139,7 @@ def _measured(
 ) -> dict[str, Any]:
     """The report of a data set, or of the live edits."""
     from service.client.evaluation_protocol import edit_and_measure
-    from service.client.evaluations import Evaluator  # here, because it loads torch
+    from service.client.evaluations import EvaluationClient  # here, because it loads torch
     from service.client.local_server import server_for
     from service.evaluation.datasets import load
 
@@ -161,7 +161,7 @@ def _measured(
             errors.print(f"… and {len(bad) - MOST_BAD_SHOWN} bad rows more; --out has them all", style="yellow")
     with _store_of_its_own(settings, apply and server is None) as used, telling("starting") as told:
         with server_for(server, used, told) as client:
-            evaluator = Evaluator(client, metrics, told=told)
+            evaluator = EvaluationClient(client, metrics, told=told)
             if apply:
 
                 def keep(done: Mapping[str, Any]) -> None:

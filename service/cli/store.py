@@ -16,7 +16,7 @@ from service.cli.options import FAILED, DatabaseUrl, DataDir, failures, settings
 from service.client.progress import errors
 from service.domain.errors import Refused, Unavailable
 from service.lifecycle import store_identity, verify
-from service.lifecycle.verify import Verified
+from service.lifecycle.verify import Verification
 from service.settings import Settings
 from service.store.database import Store
 from service.store.migrate import is_current
@@ -98,7 +98,7 @@ def register(app: typer.Typer) -> None:
     app.command()(adopt)
 
 
-def _show(found: Verified, healed: list[int]) -> None:
+def _show(found: Verification, healed: list[int]) -> None:
     table = Table(box=None, pad_edge=False)
     for name in ("versions", "checkpoint", "is"):
         table.add_column(name, no_wrap=name != "is")

@@ -10,7 +10,7 @@ from typing import Any
 
 import httpx
 
-from service.client.evaluations import Evaluator
+from service.client.evaluations import EvaluationClient
 from service.client.local_server import told
 from service.domain.errors import Refused, ServiceError
 from service.evaluation.merging import merged_results
@@ -21,7 +21,13 @@ Keep = Callable[[Mapping[str, Any]], None]
 
 
 def edit_and_measure(
-    evaluator: Evaluator, records: Sequence[Record], *, batch: int, capability: bool, retrain: bool, keep: Keep = lambda _: None
+    evaluator: EvaluationClient,
+    records: Sequence[Record],
+    *,
+    batch: int,
+    capability: bool,
+    retrain: bool,
+    keep: Keep = lambda _: None,
 ) -> Report:
     """The report: `after_edit` (of `batch` edits each), `after_all`, and with `retrain` once more with everything in the weights.
 
@@ -47,7 +53,7 @@ def edit_and_measure(
     return report
 
 
-def _after_edit(evaluator: Evaluator, records: Sequence[Record], report: Report, batch: int) -> None:
+def _after_edit(evaluator: EvaluationClient, records: Sequence[Record], report: Report, batch: int) -> None:
     ended: Counter[str] = Counter()
     found: list[Report] = []
     try:
@@ -65,15 +71,15 @@ def _after_edit(evaluator: Evaluator, records: Sequence[Record], report: Report,
         raise Refused("the server took none of the records as an edit", field="data")
 
 
-def _right_after(evaluator: Evaluator, records: Sequence[Record], how: Mapping[str, str]) -> Report:
+def _right_after(evaluator: EvaluationClient, records: Sequence[Record], how: Mapping[str, str]) -> Report:
     asked = [record for record in records if how.get(record.id, "deferred") != "deferred"]
     counted = {"not_live": list(how.values()).count("deferred")}
     return counted | (evaluator.measure(evaluator.head(), asked) if asked else {})
 
 
-def _after_all(evaluator: Evaluator, records: Sequence[Record], report: Report, capability: bool) -> None:
+def _after_all(evaluator: EvaluationClient, records: Sequence[Record], report: Report, capability: bool) -> None:
     try:
-        waiting = evaluator.until_carried()
+        waiting = evaluator.wait_until_live()
     except (ServiceError, httpx.HTTPStatusError) as error:  # they are measured as they stand, and it is told
         report["deferred"] = {"error": told(error)}
         waiting = Counter({"deferred": evaluator.standing()["deferred"]})

@@ -15,7 +15,7 @@ from typing import Any
 import httpx
 
 from service.client.retries import AWAY_S, LOOK_S, TRIES_S, post
-from service.client.waiting import UNSETTLED, WAITING, until_carried
+from service.client.waiting import UNSETTLED, WAITING, wait_until_live
 from service.domain.errors import Conflict, Refused
 from service.evaluation.merging import merged_results
 from service.evaluation.records import Record, edit_request_of, to_json
@@ -38,7 +38,7 @@ Told = Callable[[str], None]
 
 
 @dataclass
-class Evaluator:
+class EvaluationClient:
     """Asks one server. `refused` lists the records that it cannot be asked, each with the server's reason."""
 
     client: httpx.Client
@@ -67,14 +67,14 @@ class Evaluator:
             ended |= {name: self._settled(self.posted[name]) for name in taken}
         return ended
 
-    def until_carried(self) -> Counter[str]:
+    def wait_until_live(self) -> Counter[str]:
         """Wait until no posted edit waits for its turn or for a retrain; those that still do, by status. Where none comes for
         deferred edits, one is asked for. Raises Conflict if that does not end well.
         """
-        if not self._until_carried()["deferred"]:
+        if not self._wait_until_live()["deferred"]:
             return Counter()
         self.retrain("errata eval: edits are deferred")
-        return self._until_carried()
+        return self._wait_until_live()
 
     def standing(self) -> Counter[str]:
         """How many posted edits have each status."""
@@ -97,8 +97,8 @@ class Evaluator:
             raise Conflict(f"the retrain did not end well: {job['error'] or job['status']}")
         return {"job": job["id"], "version": job["version"]}
 
-    def _until_carried(self) -> Counter[str]:
-        return until_carried(self._waiting, self._retrain_is_underway, patience_s=inf, idle_s=IDLE_S)
+    def _wait_until_live(self) -> Counter[str]:
+        return wait_until_live(self._waiting, self._retrain_is_underway, patience_s=inf, idle_s=IDLE_S)
 
     def _waiting(self) -> Counter[str]:
         own = set(self.posted.values())

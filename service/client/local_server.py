@@ -26,7 +26,7 @@ ANSWER_S = 60.0  # what a call that moves the head may take on a busy machine
 SERVE = (sys.executable, "-m", "service", "serve")
 
 
-class OwnServer:
+class LocalServer:
     """A server process on a free port of this machine, under the settings in `environment`; its log goes to a file.
 
     The log tells how far a start is, so it is written in full, whatever the level in the settings.
@@ -93,7 +93,7 @@ class OwnServer:
 class _Watching(httpx.HTTPTransport):
     """Calls to a server of one's own: one that breaks because the process has ended says so."""
 
-    def __init__(self, server: OwnServer) -> None:
+    def __init__(self, server: LocalServer) -> None:
         super().__init__()
         self._server = server
 
@@ -121,7 +121,7 @@ def server_for(url: str | None, settings: Settings, told: Told = silent) -> Iter
         return
     refuse_used_folder(settings)
     with _ending_in_order(), tempfile.TemporaryDirectory(prefix="errata-server-") as folder:
-        server = OwnServer(environment_of(settings), Path(folder) / "server.log")
+        server = LocalServer(environment_of(settings), Path(folder) / "server.log")
         try:
             server.start(told)
             with server.client(ANSWER_S) as client:

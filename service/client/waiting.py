@@ -10,7 +10,7 @@ LIVE = ("applied", "consolidated")
 LOOK_S = 0.25
 
 
-def until_carried(
+def wait_until_live(
     waiting: Callable[[], Counter[str]], retrain_is_underway: Callable[[], bool], *, patience_s: float, idle_s: float
 ) -> Counter[str]:
     """Wait until no edit waits for its turn or for a retrain, and return those that still do, by status.

@@ -1,4 +1,4 @@
-"""The gate: the decision whether measured scores allow a publication. Pure; how they are measured is no business of this file."""
+"""Acceptance: the decision whether measured scores allow the publication of a version. Pure: it measures nothing."""
 
 import math
 from collections.abc import Mapping
@@ -7,7 +7,7 @@ from typing import Any
 
 
 @dataclass(frozen=True)
-class GateLimits:
+class AcceptanceLimits:
     """Shares of canary prompts whose whole greedy answer equals the base's."""
 
     canary_fall: float = 0.05  # largest fall against the parent for each edit that a publication adds
@@ -24,7 +24,7 @@ class Decision:
     reasons: tuple[str, ...] = ()
 
 
-def losses(lost: int, live: int, limits: GateLimits) -> Decision:
+def losses(lost: int, live: int, limits: AcceptanceLimits) -> Decision:
     """Judge a retrain after which `lost` of `live` edits, which were answered before, would not be answered by anything."""
     if lost <= max(1, int(limits.retrain_losses * live)):
         return Decision(True)
@@ -32,7 +32,7 @@ def losses(lost: int, live: int, limits: GateLimits) -> Decision:
 
 
 def decide(
-    scores: Mapping[str, Any], parent: Mapping[str, Any], *, edits: int, limits: GateLimits, retrain: bool = False
+    scores: Mapping[str, Any], parent: Mapping[str, Any], *, edits: int, limits: AcceptanceLimits, retrain: bool = False
 ) -> Decision:
     """Judge a candidate that makes `edits` more edits live against its parent's scores.
 

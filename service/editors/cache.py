@@ -16,7 +16,7 @@ class _Entry:
     used: int = 0  # when it was asked for last; 0: it was made ahead, and nobody has asked yet
 
 
-class Shelf:
+class KeyedCache:
     """Things by name, shared by threads: who asks for one that is being made waits for that one alone, and for no other.
 
     Of one kind, `name[0]`, the `keep` used last stay. Only speed depends on what is here.

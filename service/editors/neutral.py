@@ -19,7 +19,7 @@ import structlog
 import torch
 
 from service.domain.errors import Unavailable
-from service.editors.cache import Shelf
+from service.editors.cache import KeyedCache
 from service.editors.neutral_settings import NeutralSettings
 from service.lm.base import Base
 from service.lm.overlay import View
@@ -59,7 +59,7 @@ class Neutral:
     base: Base
     sentences: tuple[Sentence, ...]
     canary: tuple[Row, ...]
-    _shelf: Shelf = field(default_factory=Shelf)
+    _shelf: KeyedCache = field(default_factory=KeyedCache)
 
     def ready(self, name: tuple, make: Callable[[], Made], *, keep: int, ahead: bool = False) -> Made:
         """What `make` gives, or gave for the same name before, as the shelf keeps it."""

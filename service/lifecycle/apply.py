@@ -16,16 +16,16 @@ from service.domain.liveset import LiveItem, LiveSet
 from service.domain.version import VersionKind
 from service.editors.protocol import FitCancelled, FitOverdue, Fitted
 from service.lifecycle import next_edits
-from service.lifecycle.cadence_inputs import standing_of
-from service.lifecycle.context import Parts
-from service.lifecycle.crash_points import point
-from service.lifecycle.fitting import items_of, known_edits, scores_of, seed_of, settled_given
-from service.lifecycle.head_snapshot import Standpoint, overlay_of_head, standpoint
-from service.lifecycle.job_hooks import Watch
-from service.lifecycle.lease import Turn
+from service.lifecycle.cadence_inputs import read_cadence_inputs
+from service.lifecycle.context import LifecycleContext
+from service.lifecycle.crash_points import crash_point
+from service.lifecycle.fitting import items_of, known_edits, scores_of, seed_of
+from service.lifecycle.head_snapshot import HeadSnapshot, overlay_of_head, read_head
+from service.lifecycle.job_hooks import JobHooks
+from service.lifecycle.lease import Lease
 from service.lifecycle.publish import Candidate, publish
 from service.lifecycle.settings import SERVICE
-from service.lifecycle.statuses import live_changes, settle
+from service.lifecycle.statuses import live_changes, write_statuses
 from service.store import edits, heads, jobs
 from service.store.edits import Change
 from service.store.jobs import Job
@@ -36,7 +36,7 @@ WINDOW_FULL = "the window is full; it waits for the next retrain"
 
 
 @dataclass(frozen=True)
-class Outcome:
+class ApplyOutcome:
     """What the rounds of one job came to: a fit of `entrants` (None if none is left), edits to defer, and edits to try later."""
 
     fitted: Fitted | None
@@ -47,7 +47,7 @@ class Outcome:
     later: tuple[str, ...] = ()
 
 
-def apply(parts: Parts, turn: Turn) -> bool:
+def apply(parts: LifecycleContext, turn: Lease) -> bool:
     """Do the next job of applying; whether there was anything to do.
 
     Raises Stale if the head moved or an edit was taken back during the fit: then the job stays, to be repeated.
@@ -55,13 +55,13 @@ def apply(parts: Parts, turn: Turn) -> bool:
     job = _claim(parts, turn)
     if job is None:
         return False
-    point("claim.after_commit")
+    crash_point("claim.after_commit")
     if job.status == "running":
         _work(parts, turn, job)
     return True
 
 
-def give_up_or_narrow(parts: Parts, turn: Turn, reason: str, *, overdue: bool = False) -> None:
+def give_up_or_narrow(parts: LifecycleContext, turn: Lease, reason: str, *, overdue: bool = False) -> None:
     """After a fit of the running job failed: try its older half alone; a single edit is tried again, with another seed, and
     then fails. One that took too long is deferred: it would take as long again, and a retrain goes at it another way.
     """
@@ -82,7 +82,7 @@ def give_up_or_narrow(parts: Parts, turn: Turn, reason: str, *, overdue: bool = 
     parts.announcer.announce(job.edit_ids)
 
 
-def _claim(parts: Parts, turn: Turn) -> Job | None:
+def _claim(parts: LifecycleContext, turn: Lease) -> Job | None:
     with parts.store.write() as connection:
         heads.lock(connection)
         heads.check_fence(connection, turn.fence)
@@ -93,36 +93,36 @@ def _claim(parts: Parts, turn: Turn) -> Job | None:
         return _claim_new(connection, parts, turn) if running is None else _claim_again(connection, parts, turn, running)
 
 
-def _claim_new(connection: Connection, parts: Parts, turn: Turn) -> Job | None:
+def _claim_new(connection: Connection, parts: LifecycleContext, turn: Lease) -> Job | None:
     waiting = edits.many(connection, next_edits.next_edits(connection, parts))
     if not waiting:
         return None
     now = parts.clock()
     rules = parts.settings.cadence
-    standing = standing_of(connection, parts)
+    standing = read_cadence_inputs(connection, parts)
     room = cadence.room(standing, rules)
     if room == 0:
         if not cadence.full_window_defers(standing, rules):
             return None
-        settle(connection, parts, [_deferred(edit.id, WINDOW_FULL) for edit in waiting], author=SERVICE)
+        write_statuses(connection, parts, [_deferred(edit.id, WINDOW_FULL) for edit in waiting], author=SERVICE)
         job = _new_job(connection, parts, waiting)
         return jobs.update(connection, job.id, status="cancelled", finished_at=now)
     taken = waiting[:room]
     job = _new_job(connection, parts, taken)
-    settle(
+    write_statuses(
         connection, parts, [Change(edit_id=edit.id, status=EditStatus.APPLYING) for edit in taken], author=SERVICE, job_id=job.id
     )
     values = {"parent": heads.read(connection).version, "seed": seed_of(taken), "fence": turn.fence}
     return jobs.update(connection, job.id, status="running", claims=1, started_at=now, **values)
 
 
-def _claim_again(connection: Connection, parts: Parts, turn: Turn, job: Job) -> Job:
+def _claim_again(connection: Connection, parts: LifecycleContext, turn: Lease, job: Job) -> Job:
     """Take up a job that a worker left: as it was, less edits taken back since, and on the head of now."""
     now = parts.clock()
     asked = edits.retracted(connection, job.edit_ids)
     found = [edit for edit in edits.many(connection, job.edit_ids) if edit.status is EditStatus.APPLYING]
     gone = [Change(edit_id=edit.id, status=EditStatus.RETRACTED) for edit in found if edit.id in asked]
-    settle(connection, parts, gone, author=SERVICE, job_id=job.id)
+    write_statuses(connection, parts, gone, author=SERVICE, job_id=job.id)
     taken = [edit for edit in found if edit.id not in asked]
     if not taken:
         jobs.update(connection, job.id, status="cancelled", finished_at=now)
@@ -137,9 +137,9 @@ def _claim_again(connection: Connection, parts: Parts, turn: Turn, job: Job) -> 
     return jobs.update(connection, job.id, edit_ids=ids, claims=job.claims + int(repeated), **values)
 
 
-def _work(parts: Parts, turn: Turn, job: Job) -> None:
-    stand = standpoint(parts)
-    watch = Watch(
+def _work(parts: LifecycleContext, turn: Lease, job: Job) -> None:
+    stand = read_head(parts)
+    watch = JobHooks(
         parts,
         turn,
         job.id,
@@ -178,19 +178,19 @@ def _work(parts: Parts, turn: Turn, job: Job) -> None:
             author=known[entered[-1]].author,
             scores=scores_of(outcome.fitted, outcome.live_set),
             job_id=job.id,
-            standing=job.edit_ids,
-            asked=len(outcome.live_set.window) + len(settled_given(outcome.live_set)),
+            required_edits=job.edit_ids,
+            asked=len(outcome.live_set.window) + len(outcome.live_set.consolidated_sample),
         ),
     )
 
 
-def _is_unwanted(parts: Parts, job: Job) -> bool:
+def _is_unwanted(parts: LifecycleContext, job: Job) -> bool:
     """Whether a fit under way would be for nothing, or holds up what it should not."""
     with parts.store.read() as connection:
         return bool(edits.retracted(connection, job.edit_ids)) or next_edits.gives_way(connection, parts, job.edit_ids)
 
 
-def _rounds(parts: Parts, stand: Standpoint, asked: Sequence[Edit], job: Job, watch: Watch) -> Outcome:
+def _rounds(parts: LifecycleContext, stand: HeadSnapshot, asked: Sequence[Edit], job: Job, watch: JobHooks) -> ApplyOutcome:
     """Fit until nothing is lost: what was not taken is left out; if live edits were lost the newest of the new is; and so on.
 
     Every round depends only on the job and its parent, so a repetition takes the same way. After the last round the fit counts as
@@ -206,7 +206,7 @@ def _rounds(parts: Parts, stand: Standpoint, asked: Sequence[Edit], job: Job, wa
         live_set, superseded = liveset.apply(stand.live_set, trying)
         new = tuple(item for item in live_set.window if item.is_live and item.edit_id in entrants)
         if not new:
-            return Outcome(None, live_set, superseded, (), deferred, later)
+            return ApplyOutcome(None, live_set, superseded, (), deferred, later)
         fitted = _fit(parts, stand, live_set, new, job, watch)
         lost_new = [item for item in new if item.edit_id in fitted.lost]
         known_lost = {item.edit_id for item in new} | set(stand.version.scores.get("lost", ()))
@@ -219,7 +219,7 @@ def _rounds(parts: Parts, stand: Standpoint, asked: Sequence[Edit], job: Job, wa
             kept = _without(stand, trying, lost_new) if last else None
             if kept is not None and kept[0].ids <= live_set.ids:
                 new = tuple(item for item in new if item not in lost_new)
-                return Outcome(fitted, liveset.lose(kept[0], lost_new), kept[1], new, deferred, later)
+                return ApplyOutcome(fitted, liveset.lose(kept[0], lost_new), kept[1], new, deferred, later)
         elif lost_old:
             deferred[new[-1].edit_id] = COSTS_OTHERS
         elif refused and len(new) > 1:
@@ -227,33 +227,35 @@ def _rounds(parts: Parts, stand: Standpoint, asked: Sequence[Edit], job: Job, wa
         elif refused:
             deferred[new[0].edit_id] = f"{refused}; it waits for the next retrain"
         else:
-            return Outcome(fitted, live_set, superseded, new, deferred, later)
+            return ApplyOutcome(fitted, live_set, superseded, new, deferred, later)
     deferred |= {edit_id: NOT_TAKEN for edit_id in entrants if edit_id not in deferred and edit_id not in later}
-    return Outcome(None, stand.live_set, {}, (), deferred, later)
+    return ApplyOutcome(None, stand.live_set, {}, (), deferred, later)
 
 
-def _without(stand: Standpoint, trying: Sequence[LiveItem], lost: Sequence[LiveItem]) -> tuple[LiveSet, dict[str, str]]:
+def _without(stand: HeadSnapshot, trying: Sequence[LiveItem], lost: Sequence[LiveItem]) -> tuple[LiveSet, dict[str, str]]:
     """What the live set is, and what is superseded, if some of the new edits do not join."""
     return liveset.apply(stand.live_set, [item for item in trying if item not in lost])
 
 
-def _fit(parts: Parts, stand: Standpoint, live_set: LiveSet, new: Sequence[LiveItem], job: Job, watch: Watch) -> Fitted:
+def _fit(
+    parts: LifecycleContext, stand: HeadSnapshot, live_set: LiveSet, new: Sequence[LiveItem], job: Job, watch: JobHooks
+) -> Fitted:
     known = known_edits(parts, live_set)
     entering = {item.edit_id for item in new}
     window = [item for item in live_set.window if item.edit_id not in entering]
     overlay = overlay_of_head(parts, stand.version)
     assert job.seed is not None
-    kept = items_of([*window, *settled_given(live_set)], known)
+    kept = items_of([*window, *live_set.consolidated_sample], known)
     return parts.editors.baft(overlay, items_of(new, known), kept, job.seed, watch.hooks())
 
 
-def _judge(parts: Parts, stand: Standpoint, fitted: Fitted, new: int) -> str | None:
-    """Why the gate refuses a fit, or None."""
-    decision = acceptance.decide(fitted.scores, stand.version.scores, edits=new, limits=parts.settings.gate)
+def _judge(parts: LifecycleContext, stand: HeadSnapshot, fitted: Fitted, new: int) -> str | None:
+    """Why a fit is not accepted, or None."""
+    decision = acceptance.decide(fitted.scores, stand.version.scores, edits=new, limits=parts.settings.acceptance)
     return None if decision.passes else "; ".join(decision.reasons)
 
 
-def _finish_unpublished(parts: Parts, turn: Turn, job: Job, changes: list[Change], outcome: Outcome) -> None:
+def _finish_unpublished(parts: LifecycleContext, turn: Lease, job: Job, changes: list[Change], outcome: ApplyOutcome) -> None:
     """End a job that publishes nothing: everything in it was deferred, put off, or older than what is live."""
     changes = changes + [
         Change(edit_id=old, status=EditStatus.SUPERSEDED, superseded_by=new)
@@ -264,15 +266,17 @@ def _finish_unpublished(parts: Parts, turn: Turn, job: Job, changes: list[Change
         heads.lock(connection)
         heads.check_fence(connection, turn.fence)
         standing = {edit.id for edit in _standing(connection, job.edit_ids)}
-        settle(connection, parts, [change for change in changes if change.edit_id in standing], author=SERVICE, job_id=job.id)
+        write_statuses(
+            connection, parts, [change for change in changes if change.edit_id in standing], author=SERVICE, job_id=job.id
+        )
         jobs.finish(connection, job.id, now=parts.clock())
     parts.announcer.announce(job.edit_ids)
 
 
-def _narrow(connection: Connection, parts: Parts, job: Job) -> None:
+def _narrow(connection: Connection, parts: LifecycleContext, job: Job) -> None:
     half = (len(job.edit_ids) + 1) // 2
     put_off = _standing(connection, job.edit_ids[half:])
-    settle(
+    write_statuses(
         connection, parts, [Change(edit_id=edit.id, status=EditStatus.QUEUED) for edit in put_off], author=SERVICE, job_id=job.id
     )
     jobs.update(connection, job.id, edit_ids=job.edit_ids[:half])
@@ -283,29 +287,29 @@ def _standing(connection: Connection, edit_ids: Sequence[str]) -> list[Edit]:
     return [edit for edit in edits.many(connection, edit_ids) if edit.status is EditStatus.APPLYING]
 
 
-def _put_back(connection: Connection, parts: Parts, job: Job) -> None:
+def _put_back(connection: Connection, parts: LifecycleContext, job: Job) -> None:
     """Let the edits of a job wait again; those that were taken back meanwhile are."""
     standing = _standing(connection, job.edit_ids)
     changes = [Change(edit_id=edit.id, status=EditStatus.QUEUED) for edit in standing]
-    settle(connection, parts, changes, author=SERVICE, job_id=job.id)
+    write_statuses(connection, parts, changes, author=SERVICE, job_id=job.id)
     jobs.say(connection, job.id, "gave way to smaller edits", parts.clock())
     jobs.update(connection, job.id, status="cancelled", finished_at=parts.clock())
 
 
-def _defer(connection: Connection, parts: Parts, job: Job, reason: str) -> None:
+def _defer(connection: Connection, parts: LifecycleContext, job: Job, reason: str) -> None:
     standing = _standing(connection, job.edit_ids)
-    settle(connection, parts, [_deferred(edit.id, reason) for edit in standing], author=SERVICE, job_id=job.id)
+    write_statuses(connection, parts, [_deferred(edit.id, reason) for edit in standing], author=SERVICE, job_id=job.id)
     jobs.finish(connection, job.id, error=reason, now=parts.clock())
 
 
-def _fail(connection: Connection, parts: Parts, job: Job, reason: str) -> None:
+def _fail(connection: Connection, parts: LifecycleContext, job: Job, reason: str) -> None:
     standing = _standing(connection, job.edit_ids)
     changes = [Change(edit_id=edit.id, status=EditStatus.FAILED, error=reason) for edit in standing]
-    settle(connection, parts, changes, author=SERVICE, job_id=job.id)
+    write_statuses(connection, parts, changes, author=SERVICE, job_id=job.id)
     jobs.finish(connection, job.id, error=reason, now=parts.clock())
 
 
-def _new_job(connection: Connection, parts: Parts, taken: Sequence[Edit]) -> Job:
+def _new_job(connection: Connection, parts: LifecycleContext, taken: Sequence[Edit]) -> Job:
     ids = [edit.id for edit in taken]
     return jobs.insert(connection, "apply", edit_ids=ids, reason=None, author=taken[-1].author, now=parts.clock())
 

@@ -8,10 +8,10 @@ from typing import Any
 
 from sqlalchemy.engine import Connection
 
-from service.domain.cadence import Standing
+from service.domain.cadence import CadenceInputs
 from service.domain.edit import EditStatus
 from service.domain.version import Version, VersionKind
-from service.lifecycle.context import Parts
+from service.lifecycle.context import LifecycleContext
 from service.store import edits, heads, jobs, measurements, versions
 from service.store.measurements import Measurement
 
@@ -30,7 +30,7 @@ class Ended:
     is_underway: bool = False
 
 
-def standing_of(connection: Connection, parts: Parts) -> Standing:
+def read_cadence_inputs(connection: Connection, parts: LifecycleContext) -> CadenceInputs:
     """Read the standing."""
     head = heads.read(connection)
     version = versions.get(connection, head.version)
@@ -39,7 +39,7 @@ def standing_of(connection: Connection, parts: Parts) -> Standing:
     untried = [item.edit_id for item in live_set.window if item.is_live and not item.held]
     ended = retrains_ended(connection)
     now = parts.clock()
-    return Standing(
+    return CadenceInputs(
         window=version.window,
         tokens=edits.tokens_of(connection, [item.edit_id for item in live_set.window]),
         untried=len(untried),
@@ -61,7 +61,7 @@ def standing_of(connection: Connection, parts: Parts) -> Standing:
 
 def retrains_ended(connection: Connection) -> Ended:
     """How the last retrains ended, less the one that is under way."""
-    last = jobs.stand(connection, "retrain", limit=SETBACKS)
+    last = jobs.recent_statuses(connection, "retrain", limit=SETBACKS)
     over = [(status, at) for status, at in last if at is not None]
     setbacks = list(takewhile(lambda one: one[0] in UNPUBLISHED, over))
     status, at = setbacks[0] if setbacks else (None, None)

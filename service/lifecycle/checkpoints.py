@@ -23,7 +23,7 @@ AWAY = f"the data folder's checkpoints/{MARK} is not there, so see that the fold
 RESIDENT = 16  # overlays kept in memory; a few megabytes each
 
 
-class Overlays:
+class Checkpoints:
     """Reads and writes checkpoints. The digest None stands for the empty overlay, which has no file."""
 
     def __init__(self, folder: Path, *, fingerprint: str) -> None:
@@ -129,7 +129,7 @@ def is_empty(overlay: Overlay) -> bool:
     return not overlay.tensors and overlay.adapter is None
 
 
-def overlay_of(store: Store, overlays: Overlays, number: int) -> Overlay:
+def overlay_of(store: Store, overlays: Checkpoints, number: int) -> Overlay:
     """The overlay of a version by number. Raises NotFound, Gone, Unreadable or Corrupt."""
     with store.read() as connection:
         version = versions.get(connection, number)

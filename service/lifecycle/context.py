@@ -6,9 +6,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
-from service.lifecycle.checkpoints import Overlays
+from service.lifecycle.checkpoints import Checkpoints
 from service.lifecycle.editors import Editors
-from service.lifecycle.head_follower import Follower
+from service.lifecycle.head_follower import HeadFollower
 from service.lifecycle.notifications import Announcer
 from service.lifecycle.settings import LifecycleSettings
 from service.store.database import Store
@@ -54,16 +54,16 @@ def _is_sound() -> bool:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Parts:
+class LifecycleContext:
     """One process' share of the lifecycle. `give_way` is called between steps of a fit; `clock` never decides about leases.
 
     Where the base model is not sound any more nothing may be fitted: another process, or the next one of this, does the work.
     """
 
     store: Store
-    overlays: Overlays
+    overlays: Checkpoints
     editors: Editors
-    follower: Follower
+    follower: HeadFollower
     announcer: Announcer = field(default_factory=Announcer)
     settings: LifecycleSettings = field(default_factory=LifecycleSettings)
     give_way: Callable[[], None] = _at_once

@@ -41,7 +41,7 @@ def arm(setting: str | None) -> None:
         _armed[name] = int(count or 1)
 
 
-def point(name: str) -> None:
+def crash_point(name: str) -> None:
     """Pass a point; die here, without any cleaning up, if it is armed."""
     if not _armed or name not in _armed:
         return

@@ -9,8 +9,8 @@ import structlog
 
 from service.domain.errors import Corrupt, Gone, Unreadable
 from service.domain.version import Version
-from service.lifecycle.context import Parts
-from service.lifecycle.lease import Turn
+from service.lifecycle.context import LifecycleContext
+from service.lifecycle.lease import Lease
 from service.lifecycle.recover import parent_of
 from service.lifecycle.rollback import roll_back
 from service.lifecycle.settings import SERVICE
@@ -21,7 +21,7 @@ from service.store.events import Event
 log = structlog.get_logger("errata.damage")
 
 
-def mend_head(parts: Parts, turn: Turn) -> bool:
+def mend_head(parts: LifecycleContext, turn: Lease) -> bool:
     """If the head's bytes are damaged, publish its nearest good ancestor; whether that was done.
 
     As long as something on the way there cannot be read, nothing is decided. Raises FenceLost or Stale.
@@ -38,11 +38,11 @@ def mend_head(parts: Parts, turn: Turn) -> bool:
         return False
     reason = f"the checkpoint of version {head.number} is damaged"
     roll_back(parts, to=good.number, author=SERVICE, reason=reason, requeue=True, fence=turn.fence)
-    parts.follower.stands_for(f"{reason}; version {good.number} answers until its edits are applied again")
+    parts.follower.mark_degraded(f"{reason}; version {good.number} answers until its edits are applied again")
     return True
 
 
-def judge(parts: Parts, turn: Turn) -> bool:
+def judge(parts: LifecycleContext, turn: Lease) -> bool:
     """Mark the versions whose bytes were found damaged here, and unmark those whose bytes are right again; whether any were."""
     with parts.store.read() as connection:
         marked = versions.digests_corrupt(connection)
@@ -53,7 +53,7 @@ def judge(parts: Parts, turn: Turn) -> bool:
     return any(changed)
 
 
-def _nearest_good(parts: Parts, turn: Turn, version: Version) -> Version:
+def _nearest_good(parts: LifecycleContext, turn: Lease, version: Version) -> Version:
     """The version itself or the first of its ancestors whose bytes are good, with what is damaged on the way marked."""
     while True:
         try:
@@ -67,7 +67,7 @@ def _nearest_good(parts: Parts, turn: Turn, version: Version) -> Version:
         version = parent_of(parts, version)
 
 
-def _is_good(parts: Parts, digest: str) -> bool:
+def _is_good(parts: LifecycleContext, digest: str) -> bool:
     """Whether bytes are right. What cannot be read now is no worse than it was."""
     try:
         parts.overlays.get(digest)
@@ -76,7 +76,7 @@ def _is_good(parts: Parts, digest: str) -> bool:
     return True
 
 
-def _is_damaged(parts: Parts, digest: str) -> bool:
+def _is_damaged(parts: LifecycleContext, digest: str) -> bool:
     """Whether bytes are wrong. What cannot be read now is not known to be."""
     try:
         parts.overlays.get(digest)
@@ -87,7 +87,7 @@ def _is_damaged(parts: Parts, digest: str) -> bool:
     return False
 
 
-def _mark(parts: Parts, turn: Turn, digest: str) -> bool:
+def _mark(parts: LifecycleContext, turn: Lease, digest: str) -> bool:
     """Mark every version with these bytes; whether any was not marked yet."""
     with parts.store.write() as connection:
         heads.lock(connection)
@@ -100,7 +100,7 @@ def _mark(parts: Parts, turn: Turn, digest: str) -> bool:
     return bool(numbers)
 
 
-def _unmark(parts: Parts, turn: Turn, digest: str) -> bool:
+def _unmark(parts: LifecycleContext, turn: Lease, digest: str) -> bool:
     with parts.store.write() as connection:
         heads.lock(connection)
         heads.check_fence(connection, turn.fence)

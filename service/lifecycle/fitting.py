@@ -7,7 +7,7 @@ from typing import Any
 from service.domain.edit import Edit, EditRequest
 from service.domain.liveset import Carrier, LiveItem, LiveSet
 from service.editors.protocol import Fitted, Item
-from service.lifecycle.context import Parts
+from service.lifecycle.context import LifecycleContext
 from service.store import edits
 
 
@@ -18,7 +18,7 @@ def scores_of(fitted: Fitted | None, live_set: LiveSet) -> dict[str, Any]:
     lost = sorted(edit_id for edit_id in set(fitted.lost) if (item := live_set.get(edit_id)) is not None and item.is_live)
     scores: dict[str, Any] = dict(fitted.scores)
     if len(lost) < len(set(fitted.lost)):  # some of what was lost was left out, and counts no more
-        scores["retention"] = 1.0 - len(lost) / max(1, len(live_set.window) + len(settled_given(live_set)))
+        scores["retention"] = 1.0 - len(lost) / max(1, len(live_set.window) + len(live_set.consolidated_sample))
     return {**scores, **({"lost": lost} if lost else {})}
 
 
@@ -39,19 +39,14 @@ def items_of(entries: Sequence[LiveItem], known: Mapping[str, Edit]) -> list[Ite
     return [
         Item(known[item.edit_id], item.answer or "", tombstone=True)
         if item.tombstone
-        else Item(known[item.edit_id], known[item.edit_id].target, settled=item.carrier is Carrier.TENSORS)
+        else Item(known[item.edit_id], known[item.edit_id].target, consolidated=item.carrier is Carrier.TENSORS)
         for item in entries
     ]
 
 
-def settled_given(live_set: LiveSet) -> tuple[LiveItem, ...]:
-    """The settled edits that a fit of the window is given to leave as they are: all, or a sample that is the same every time."""
-    return live_set.settled_given
-
-
-def known_edits(parts: Parts, live_set: LiveSet, more: Iterable[str] = ()) -> dict[str, Edit]:
+def known_edits(parts: LifecycleContext, live_set: LiveSet, more: Iterable[str] = ()) -> dict[str, Edit]:
     """What a fit of a live set's window is given, and more, by id. Never the whole of a large live set."""
-    given = {item.edit_id for item in (*live_set.window, *settled_given(live_set))}
+    given = {item.edit_id for item in (*live_set.window, *live_set.consolidated_sample)}
     with parts.store.read() as connection:
         found = edits.many(connection, given | set(more))
     return {edit.id: edit for edit in found}

@@ -5,14 +5,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from service.domain.errors import Corrupt, Unreadable
-from service.lifecycle.checkpoints import Overlays
+from service.lifecycle.checkpoints import Checkpoints
 from service.lm.overlay import Overlay
 from service.store import heads, versions
 from service.store.database import Store
 
 
 @dataclass(frozen=True)
-class Published:
+class PublishedHead:
     """A version that answers by default from now on."""
 
     version: int
@@ -20,25 +20,25 @@ class Published:
     overlay: Overlay
 
 
-class Follower:
+class HeadFollower:
     """Hands each head to `on_published` (which makes the process answer with it), in order of epoch and never an older one."""
 
-    def __init__(self, store: Store, overlays: Overlays, on_published: Callable[[Published], None]) -> None:
+    def __init__(self, store: Store, overlays: Checkpoints, on_published: Callable[[PublishedHead], None]) -> None:
         self._store = store
         self._overlays = overlays
         self._on_published = on_published
         self._lock = threading.Lock()
-        self._current: Published | None = None
+        self._current: PublishedHead | None = None
         self.degraded: str | None = None  # why this process does not answer with the head that the row names
         self.is_unreadable = False  # whether that is for what this process cannot read, and another perhaps can
 
     @property
-    def current(self) -> Published:
+    def current(self) -> PublishedHead:
         """What this process answers with; there is one as soon as the store was opened."""
         assert self._current is not None
         return self._current
 
-    def swap(self, published: Published) -> None:
+    def swap(self, published: PublishedHead) -> None:
         """Answer with a version from now on, unless a later one is in place already."""
         with self._lock:
             if self._current is None or published.epoch > self._current.epoch:
@@ -46,14 +46,14 @@ class Follower:
                 self._current = published
                 self.degraded, self.is_unreadable = None, False
 
-    def stand_in(self, published: Published) -> None:
+    def answer_with(self, published: PublishedHead) -> None:
         """Answer with an older version than the row names as long as that one cannot be had here: `degraded` says why."""
         with self._lock:
             assert self._current is None, "what answers is not replaced by something older"
             self._on_published(published)
             self._current = published
 
-    def stands_for(self, reason: str) -> None:
+    def mark_degraded(self, reason: str) -> None:
         """Say why the version that answers, which the row names, is not the one that should."""
         with self._lock:
             self.degraded = reason
@@ -79,5 +79,5 @@ class Follower:
             said = f"version {version.number} cannot be loaded: {error.message}"
             self._degrade(said, head.epoch, is_unreadable=isinstance(error, Unreadable))
             return False
-        self.swap(Published(head.version, head.epoch, overlay))
+        self.swap(PublishedHead(head.version, head.epoch, overlay))
         return True

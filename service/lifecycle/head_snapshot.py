@@ -5,13 +5,13 @@ from dataclasses import dataclass
 from service.domain.errors import Corrupt, Unreadable
 from service.domain.liveset import LiveSet
 from service.domain.version import Head, Version
-from service.lifecycle.context import Parts
+from service.lifecycle.context import LifecycleContext
 from service.lm.overlay import Overlay
 from service.store import heads, versions
 
 
 @dataclass(frozen=True)
-class Standpoint:
+class HeadSnapshot:
     """What a job works on: the head with its version row and live set, as one transaction or read saw them."""
 
     head: Head
@@ -19,17 +19,17 @@ class Standpoint:
     live_set: LiveSet
 
 
-def standpoint(parts: Parts) -> Standpoint:
+def read_head(parts: LifecycleContext) -> HeadSnapshot:
     """The head as it is now, from one consistent look (the head is read again, in case it moved while its live set was read)."""
     while True:
         with parts.store.read() as connection:
             head = heads.read(connection)
-            found = Standpoint(head, versions.get(connection, head.version), versions.live_set(connection, head.version))
+            found = HeadSnapshot(head, versions.get(connection, head.version), versions.live_set(connection, head.version))
             if heads.read(connection).epoch == head.epoch:
                 return found
 
 
-def overlay_of_head(parts: Parts, version: Version) -> Overlay:
+def overlay_of_head(parts: LifecycleContext, version: Version) -> Overlay:
     """What a fit starts from: the head's overlay, from memory where this process answers with it. Raises Unreadable if it cannot
     be had, also for a damaged one: that is no fault of what is fitted, and the head will be another soon.
     """

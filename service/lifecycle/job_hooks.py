@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 
 from service.domain.errors import Unavailable
 from service.editors.protocol import Hooks
-from service.lifecycle.context import Parts
-from service.lifecycle.crash_points import point
-from service.lifecycle.lease import Turn
+from service.lifecycle.context import LifecycleContext
+from service.lifecycle.crash_points import crash_point
+from service.lifecycle.lease import Lease
 from service.store import jobs
 
 PROGRESS_S = 0.5  # between two writes of a job's progress
@@ -23,11 +23,11 @@ def _never() -> bool:
 
 
 @dataclass
-class Watch:
+class JobHooks:
     """Makes the hooks of one job: its progress is written to its row, and its fit stops when it is in vain."""
 
-    parts: Parts
-    turn: Turn
+    parts: LifecycleContext
+    turn: Lease
     job_id: str
     fault: str  # the named point in the middle of this kind of fit
     in_vain: Callable[[], bool] = _never
@@ -66,7 +66,7 @@ class Watch:
     def _give_way(self) -> None:
         self._steps += 1
         if self._steps == 2:
-            point(self.fault)
+            crash_point(self.fault)
         if self.edits_first:
             self._let_edits_go_first()
         self.parts.give_way()

@@ -9,7 +9,7 @@ def _never() -> bool:
 
 
 @dataclass(frozen=True)
-class Turn:
+class Lease:
     """A worker's right to act: its fence, and whether it should stop (the process ends, or the lease was lost)."""
 
     fence: int

@@ -19,7 +19,7 @@ def figure(name: str, score: float, n: int, more: str = "") -> Figure:
     return Figure(name=name, score=score, n=n, how=HOW[name] + more)
 
 
-def gate_figures(scores: Mapping[str, Any], *, asked: int, canary: int) -> list[Figure]:
+def acceptance_figures(scores: Mapping[str, Any], *, asked: int, canary: int) -> list[Figure]:
     """What a fit's scores say of `asked` items and of a canary of so many sentences; nothing about what nobody asked."""
     found = []
     if asked and scores.get("retention") is not None:

@@ -6,34 +6,34 @@ from collections.abc import Sequence
 
 from sqlalchemy.engine import Connection
 
-from service.domain.fit_queue import TURNS, Queue, Waiting, gives_way_to, next_job
-from service.lifecycle.context import Parts
+from service.domain.fit_queue import TURNS, FitQueue, QueuedEdit, gives_way_to, next_job
+from service.lifecycle.context import LifecycleContext
 from service.store import edits, jobs
 
 ENDED = ("done", "failed")  # a job that was cancelled fitted nothing
 
 
-def next_edits(connection: Connection, parts: Parts) -> tuple[str, ...]:
+def next_edits(connection: Connection, parts: LifecycleContext) -> tuple[str, ...]:
     """The ids of the edits that make the next job; none if nothing waits."""
     settings = parts.settings
     return next_job(_queue(connection, parts), most=settings.joint, budget=settings.joint_tokens)
 
 
-def gives_way(connection: Connection, parts: Parts, edit_ids: Sequence[str]) -> bool:
+def gives_way(connection: Connection, parts: LifecycleContext, edit_ids: Sequence[str]) -> bool:
     """Whether the job of these edits ends for the sake of others that wait. Only one of a large edit ever does."""
     if len(edit_ids) != 1:
         return False
     found = edits.many(connection, edit_ids)
     if not found or found[0].tokens <= parts.settings.large:
         return False
-    running = Waiting(found[0].id, edits.key_digest(found[0]), found[0].seq, found[0].tokens)
+    running = QueuedEdit(found[0].id, edits.key_digest(found[0]), found[0].seq, found[0].tokens)
     return gives_way_to(running, _queue(connection, parts, running))
 
 
-def _queue(connection: Connection, parts: Parts, running: Waiting | None = None) -> Queue:
+def _queue(connection: Connection, parts: LifecycleContext, running: QueuedEdit | None = None) -> FitQueue:
     small, large = edits.queue(connection, most=parts.settings.joint, large=parts.settings.large)
     if not small or not (large or running):
-        return Queue(small, large, ())  # nobody asks whose turn it is
+        return FitQueue(small, large, ())  # nobody asks whose turn it is
     last = jobs.page(connection, limit=TURNS, kind="apply", status=ENDED)
     newest = (edits.newest_of(connection, job.edit_ids) for job in last)
-    return Queue(small, large, [seq for seq in newest if seq is not None])
+    return FitQueue(small, large, [seq for seq in newest if seq is not None])

@@ -18,11 +18,11 @@ from service.domain.errors import Stale, Unavailable
 from service.domain.liveset import LiveSet
 from service.domain.version import Head, Version, VersionKind, VersionStatus
 from service.lifecycle import trash
-from service.lifecycle.context import Parts
-from service.lifecycle.crash_points import point
-from service.lifecycle.head_follower import Published
-from service.lifecycle.measured_figures import gate_figures
-from service.lifecycle.statuses import settle
+from service.lifecycle.context import LifecycleContext
+from service.lifecycle.crash_points import crash_point
+from service.lifecycle.head_follower import PublishedHead
+from service.lifecycle.measured_figures import acceptance_figures
+from service.lifecycle.statuses import write_statuses
 from service.lm.overlay import Overlay
 from service.store import edits, events, heads, jobs, measurements, versions
 from service.store.edits import Change
@@ -46,19 +46,19 @@ class Candidate:
     reason: str | None = None
     scores: Mapping[str, Any] = field(default_factory=dict)
     job_id: str | None = None
-    standing: Collection[str] = ()
+    required_edits: Collection[str] = ()
     mode: Mode | None = None  # of a retrain
     asked: int = 0  # how many items the scores speak of
 
 
-def publish(parts: Parts, candidate: Candidate) -> Version:
+def publish(parts: LifecycleContext, candidate: Candidate) -> Version:
     """Make a candidate the head. Raises Stale if the head moved or a standing edit was taken back, FenceLost if the worker was
     replaced.
 
     On either nothing was changed.
     """
     digest = parts.overlays.save(candidate.overlay)
-    point("publish.after_save")
+    crash_point("publish.after_save")
     try:
         return _publish(parts, candidate, digest)
     except FenceLost:
@@ -68,7 +68,7 @@ def publish(parts: Parts, candidate: Candidate) -> Version:
         raise
 
 
-def _publish(parts: Parts, candidate: Candidate, digest: str | None) -> Version:
+def _publish(parts: LifecycleContext, candidate: Candidate, digest: str | None) -> Version:
     now = parts.clock()
     with parts.store.write() as connection:
         head = heads.lock(connection)
@@ -77,7 +77,7 @@ def _publish(parts: Parts, candidate: Candidate, digest: str | None) -> Version:
             raise Stale("the head has moved since the fit began")
         if candidate.job_id is not None and jobs.cancel_is_asked(connection, candidate.job_id):
             raise Stale("the job was cancelled meanwhile")
-        if edits.retracted(connection, candidate.standing):
+        if edits.retracted(connection, candidate.required_edits):
             raise Stale("an edit of the fit was taken back meanwhile")
         moved = heads.move(
             connection, head, restores_fence=candidate.fence, reason=candidate.reason, author=candidate.author, now=now
@@ -97,18 +97,20 @@ def _publish(parts: Parts, candidate: Candidate, digest: str | None) -> Version:
             **_descent(candidate.mode, versions.get(connection, head.version), now),
         )
         versions.insert(connection, version, candidate.live_set, fence=candidate.fence, job_id=candidate.job_id)
-        figures = gate_figures(candidate.scores, asked=candidate.asked, canary=parts.editors.canary_size)
+        figures = acceptance_figures(candidate.scores, asked=candidate.asked, canary=parts.editors.canary_size)
         measurements.insert(connection, moved.version, "gate", figures, now)
-        settle(connection, parts, candidate.changes, author=candidate.author, version=moved.version, job_id=candidate.job_id)
+        write_statuses(
+            connection, parts, candidate.changes, author=candidate.author, version=moved.version, job_id=candidate.job_id
+        )
         begun = None
         if candidate.job_id is not None:
             begun = jobs.get(connection, candidate.job_id, brief=True).started_at
             jobs.finish(connection, candidate.job_id, version=moved.version, now=now)
         published = Event(type="version.published", author=candidate.author, version=moved.version, job_id=candidate.job_id)
         events.write(connection, [published], now=now)
-        point("publish.before_commit")
-    point("publish.after_commit")
-    parts.follower.swap(Published(moved.version, moved.epoch, candidate.overlay))
+        crash_point("publish.before_commit")
+    crash_point("publish.after_commit")
+    parts.follower.swap(PublishedHead(moved.version, moved.epoch, candidate.overlay))
     parts.announcer.announce(change.edit_id for change in candidate.changes)
     counted = {"edits": version.edits_counted, "window": version.window, "changes": len(candidate.changes)}
     passed = None if begun is None else round((now - begun).total_seconds(), 2)
@@ -116,7 +118,7 @@ def _publish(parts: Parts, candidate: Candidate, digest: str | None) -> Version:
     return version
 
 
-def _take_back(parts: Parts, fence: int, digest: str | None) -> None:
+def _take_back(parts: LifecycleContext, fence: int, digest: str | None) -> None:
     """Delete the file of what was not published, if no version names it. Under the fence nobody else publishes meanwhile."""
     with contextlib.suppress(FenceLost, Unavailable, OSError), parts.store.write() as connection:
         heads.lock(connection)

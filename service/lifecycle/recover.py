@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 from service.domain.errors import Corrupt, Gone, Unreadable
 from service.domain.version import Version
-from service.lifecycle.context import Parts
-from service.lifecycle.head_follower import Published
+from service.lifecycle.context import LifecycleContext
+from service.lifecycle.head_follower import PublishedHead
 from service.store import heads, versions
 
 
@@ -23,15 +23,15 @@ class Opened:
     degraded: str | None = None
 
 
-def open_head(parts: Parts) -> Opened:
+def open_head(parts: LifecycleContext) -> Opened:
     """Load the head, verify it, and answer with it; or with its nearest ancestor whose bytes this process can read."""
     if not parts.follower.catch_up():
-        parts.follower.stand_in(_nearest_readable(parts))
+        parts.follower.answer_with(_nearest_readable(parts))
     current = parts.follower.current
     return Opened(current.version, current.epoch, parts.follower.degraded)
 
 
-def _nearest_readable(parts: Parts) -> Published:
+def _nearest_readable(parts: LifecycleContext) -> PublishedHead:
     """The first of the head's ancestors that can answer here. Version 0 has no bytes that could be missing."""
     with parts.store.read() as connection:
         version = versions.get(connection, heads.read(connection).version)
@@ -42,10 +42,10 @@ def _nearest_readable(parts: Parts) -> Published:
         except (Corrupt, Unreadable, Gone):
             continue
         with parts.store.read() as connection:
-            return Published(version.number, heads.epoch_of(connection, version.number), overlay)
+            return PublishedHead(version.number, heads.epoch_of(connection, version.number), overlay)
 
 
-def parent_of(parts: Parts, version: Version) -> Version:
+def parent_of(parts: LifecycleContext, version: Version) -> Version:
     """The version that one came from."""
     assert version.parent is not None, "version 0 can always answer"
     with parts.store.read() as connection:

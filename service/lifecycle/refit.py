@@ -14,11 +14,11 @@ from service.domain.edit import Edit, EditStatus
 from service.domain.liveset import LiveItem, LiveSet
 from service.domain.version import VersionKind
 from service.editors.protocol import Fitted
-from service.lifecycle.context import Parts
-from service.lifecycle.fitting import items_of, known_edits, scores_of, seed_of, settled_given
-from service.lifecycle.head_snapshot import Standpoint, overlay_of_head, standpoint
-from service.lifecycle.job_hooks import Watch
-from service.lifecycle.lease import Turn
+from service.lifecycle.context import LifecycleContext
+from service.lifecycle.fitting import items_of, known_edits, scores_of, seed_of
+from service.lifecycle.head_snapshot import HeadSnapshot, overlay_of_head, read_head
+from service.lifecycle.job_hooks import JobHooks
+from service.lifecycle.lease import Lease
 from service.lifecycle.publish import Candidate, publish
 from service.lifecycle.settings import SERVICE
 from service.lifecycle.statuses import live_changes
@@ -30,7 +30,7 @@ from service.store.jobs import Job
 LOST = "it was lost when the window was fitted again without a retracted edit; it waits for the next retrain"
 
 
-def refit(parts: Parts, turn: Turn) -> bool:
+def refit(parts: LifecycleContext, turn: Lease) -> bool:
     """Do the refit that is due, if one is; whether one was. Raises Stale if the head moved: then it stays due."""
     job = _claim(parts, turn)
     if job is None:
@@ -40,7 +40,7 @@ def refit(parts: Parts, turn: Turn) -> bool:
     return True
 
 
-def give_up_or_retry(parts: Parts, turn: Turn, kind: str, reason: str) -> None:
+def give_up_or_retry(parts: LifecycleContext, turn: Lease, kind: str, reason: str) -> None:
     """After a fit of the running job of a kind failed: count it, and end the job once it failed too often."""
     with parts.store.write() as connection:
         heads.lock(connection)
@@ -54,7 +54,7 @@ def give_up_or_retry(parts: Parts, turn: Turn, kind: str, reason: str) -> None:
             jobs.finish(connection, job.id, error=reason, now=parts.clock())
 
 
-def is_due(connection: Connection, parts: Parts) -> bool:
+def is_due(connection: Connection, parts: LifecycleContext) -> bool:
     """Whether live edits wait to be taken back, or the head's overlay says more than its rows; unless this failed on this head
     a moment ago.
     """
@@ -65,7 +65,7 @@ def is_due(connection: Connection, parts: Parts) -> bool:
     return live_set.needs_refit or bool(going(connection, live_set)) or bool(unwanted(connection, live_set))
 
 
-def _failed_lately(connection: Connection, parts: Parts, version: int) -> bool:
+def _failed_lately(connection: Connection, parts: LifecycleContext, version: int) -> bool:
     last = next(iter(jobs.page(connection, limit=1, kind="refit", brief=True)), None)
     if last is None or last.status != "failed" or last.parent != version or last.finished_at is None:
         return False
@@ -84,7 +84,7 @@ def unwanted(connection: Connection, live_set: LiveSet) -> set[str]:
     return edits.retracted(connection, lost) if lost else set()
 
 
-def _claim(parts: Parts, turn: Turn) -> Job | None:
+def _claim(parts: LifecycleContext, turn: Lease) -> Job | None:
     with parts.store.write() as connection:
         head = heads.lock(connection)
         heads.check_fence(connection, turn.fence)
@@ -104,13 +104,13 @@ def _claim(parts: Parts, turn: Turn) -> Job | None:
         return jobs.update(connection, job.id, status="running", started_at=job.started_at or now, **values)
 
 
-def _work(parts: Parts, turn: Turn, job: Job) -> None:
-    stand = standpoint(parts)
+def _work(parts: LifecycleContext, turn: Lease, job: Job) -> None:
+    stand = read_head(parts)
     with parts.store.read() as connection:
         gone = going(connection, stand.live_set)
         traces = unwanted(connection, stand.live_set)
         restored = coming_back(connection, gone)
-    watch = Watch(parts, turn, job.id, "fit.middle", in_vain=lambda: parts.follower.current.epoch > stand.head.epoch)
+    watch = JobHooks(parts, turn, job.id, "fit.middle", in_vain=lambda: parts.follower.current.epoch > stand.head.epoch)
     desired = liveset.refitted(stand.live_set, {*gone, *traces}, restored)
     known = known_edits(parts, desired, [item.edit_id for item in desired.items if not item.is_live])  # some may be entombed
     with parts.no_edit_is_fitted.interrupted():
@@ -131,8 +131,8 @@ def _work(parts: Parts, turn: Turn, job: Job) -> None:
             reason=job.reason,
             scores=scores_of(fitted, live_set),
             job_id=job.id,
-            asked=len(live_set.window) + len(settled_given(live_set)) if fitted is not None else 0,
-            standing=[item.edit_id for item in restored],
+            asked=len(live_set.window) + len(live_set.consolidated_sample) if fitted is not None else 0,
+            required_edits=[item.edit_id for item in restored],
         ),
     )
 
@@ -158,7 +158,7 @@ def coming_back(connection: Connection, gone: Mapping[str, bool]) -> list[LiveIt
 
 
 def _rounds(
-    parts: Parts, stand: Standpoint, desired: LiveSet, known: Mapping[str, Edit], job: Job, watch: Watch
+    parts: LifecycleContext, stand: HeadSnapshot, desired: LiveSet, known: Mapping[str, Edit], job: Job, watch: JobHooks
 ) -> tuple[Overlay, LiveSet, list[str], Fitted | None]:
     """Fit the window until nothing live is lost; what is lost is left out. A retraction is never held up by it.
 
@@ -173,7 +173,7 @@ def _rounds(
             return bare, desired, lost, None
         asked = items_of(desired.window, known)
         seed = seed_of([item.edit for item in asked], job.failures)
-        fitted = parts.editors.baft(bare, asked, items_of(settled_given(desired), known), seed, watch.hooks())
+        fitted = parts.editors.baft(bare, asked, items_of(desired.consolidated_sample, known), seed, watch.hooks())
         lost_now = [item for item in desired.window if item.is_live and item.edit_id in fitted.lost]
         if not lost_now:
             break
@@ -182,7 +182,7 @@ def _rounds(
     return fitted.overlay, desired, lost, fitted
 
 
-def _answers(parts: Parts, live_set: LiveSet, known: Mapping[str, Edit]) -> dict[str, str]:
+def _answers(parts: LifecycleContext, live_set: LiveSet, known: Mapping[str, Edit]) -> dict[str, str]:
     """What the base says to the prompts of tombstones that have no answer yet."""
     new = [item.edit_id for item in live_set.items if item.tombstone and item.answer is None]
     return {edit_id: parts.editors.base_answer(known[edit_id]) for edit_id in new}

@@ -15,10 +15,10 @@ from service.domain.edit import EditStatus
 from service.domain.errors import Conflict, Gone, NotFound, Stale
 from service.domain.liveset import LiveSet
 from service.domain.version import Version, VersionKind, VersionStatus
-from service.lifecycle.context import Parts
-from service.lifecycle.crash_points import point
-from service.lifecycle.head_follower import Published
-from service.lifecycle.statuses import live_changes, settle
+from service.lifecycle.context import LifecycleContext
+from service.lifecycle.crash_points import crash_point
+from service.lifecycle.head_follower import PublishedHead
+from service.lifecycle.statuses import live_changes, write_statuses
 from service.lifecycle.submit import first_status
 from service.store import edits, events, heads, idempotency, jobs, versions
 from service.store.edits import Change
@@ -39,7 +39,7 @@ class RolledBack:
 
 
 def roll_back(
-    parts: Parts,
+    parts: LifecycleContext,
     *,
     to: int,
     author: str,
@@ -75,7 +75,7 @@ def _answered(answer: Mapping[str, Any]) -> RolledBack:
 
 
 def _roll_back(
-    parts: Parts, asked: Keyed, *, to: int, reason: str | None, requeue: bool, if_match: int | None, fence: int | None
+    parts: LifecycleContext, asked: Keyed, *, to: int, reason: str | None, requeue: bool, if_match: int | None, fence: int | None
 ) -> RolledBack:
     author = asked.author
     try:
@@ -122,28 +122,28 @@ def _roll_back(
         events.write(connection, [Event(type="version.rolled_back", author=author, version=moved.version, data=data)], now=now)
         done = RolledBack(moved.version, to, moved.epoch, fallen)
         idempotency.remember(connection, asked, asdict(done), now=now)
-        point("rollback.before_commit")
-    point("rollback.after_commit")
-    parts.follower.swap(Published(moved.version, moved.epoch, overlay))
+        crash_point("rollback.before_commit")
+    crash_point("rollback.after_commit")
+    parts.follower.swap(PublishedHead(moved.version, moved.epoch, overlay))
     parts.announcer.announce((*after.ids, *fallen))
     log.info("rolled back", version=moved.version, restored=to, edits=len(after.live), rolled_back=len(fallen), author=author)
     return done
 
 
 def _settle(
-    connection: Connection, parts: Parts, before: LiveSet, after: LiveSet, *, author: str, version: int, requeue: bool
+    connection: Connection, parts: LifecycleContext, before: LiveSet, after: LiveSet, *, author: str, version: int, requeue: bool
 ) -> tuple[str, ...]:
     """Set the edits' states from the two live sets; the ids of those that fell out, less the retracted."""
     gone = sorted(before.ids - after.ids)
     asked = edits.retracted(connection, gone)
     changes = [Change(edit_id=edit_id, status=EditStatus.ROLLED_BACK) for edit_id in gone]
     changes += live_changes(before, after, superseded={}, reports={})
-    settle(connection, parts, changes, author=author, version=version)
+    write_statuses(connection, parts, changes, author=author, version=version)
     fallen = tuple(item.edit_id for item in edits.items(connection, set(gone) - asked))
     if requeue:
         again = [
             Change(edit_id=edit.id, status=first_status(edit.method, parts.settings.cadence.method))
             for edit in edits.many(connection, fallen)
         ]
-        settle(connection, parts, again, author=author)
+        write_statuses(connection, parts, again, author=author)
     return fallen

@@ -7,7 +7,7 @@ from sqlalchemy.engine import Connection
 
 from service.domain.edit import EditStatus
 from service.domain.liveset import Carrier, LiveItem, LiveSet
-from service.lifecycle.context import Parts
+from service.lifecycle.context import LifecycleContext
 from service.store import edits, events
 from service.store.edits import Change
 from service.store.events import Event
@@ -15,9 +15,9 @@ from service.store.events import Event
 RETRACTION_WINS = (EditStatus.SUPERSEDED, EditStatus.ROLLED_BACK, EditStatus.DEFERRED, EditStatus.QUEUED)
 
 
-def settle(
+def write_statuses(
     connection: Connection,
-    parts: Parts,
+    parts: LifecycleContext,
     changes: Sequence[Change],
     *,
     author: str,
@@ -67,7 +67,7 @@ def live_changes(
             continue
         # A retrain has a report of every edit: to write all down for the few that it moved would hold up every other writer.
         is_told = item.edit_id in reports and item.carrier is Carrier.WINDOW
-        if _stood(before, item) and not is_told and item.edit_id not in older:
+        if _was_live(before, item) and not is_told and item.edit_id not in older:
             continue
         changes.append(
             Change(
@@ -80,7 +80,7 @@ def live_changes(
     return changes
 
 
-def _stood(before: LiveSet, item: LiveItem) -> bool:
+def _was_live(before: LiveSet, item: LiveItem) -> bool:
     """Whether an item was live before with the same carrier, so that its row says so already."""
     was = before.get(item.edit_id)
     return was is not None and was.is_live and was.carrier is item.carrier

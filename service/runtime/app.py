@@ -7,9 +7,9 @@ from fastapi import FastAPI
 
 from service import __version__
 from service.api import console, openapi, problems
-from service.api.middleware import Gate
+from service.api.middleware import RequestMiddleware
 from service.api.routes import admin, edits, evaluations, generate, health, jobs, versions
-from service.api.state import Parts
+from service.api.state import ServerState
 from service.runtime.assembly import open_parts
 from service.settings import Settings
 from service.telemetry.log import configure_logging
@@ -20,7 +20,7 @@ ROUTERS = (
 )
 
 
-def create_app(settings: Settings, parts: Parts | None = None) -> FastAPI:
+def create_app(settings: Settings, parts: ServerState | None = None) -> FastAPI:
     """The HTTP application. It serves `parts`, or opens its own when it is started and closes them at the end."""
 
     @asynccontextmanager
@@ -47,5 +47,5 @@ def create_app(settings: Settings, parts: Parts | None = None) -> FastAPI:
         app.include_router(router)
     problems.install(app, ROUTERS)
     openapi.describe(app)
-    app.add_middleware(Gate, settings=settings)
+    app.add_middleware(RequestMiddleware, settings=settings)
     return app

@@ -6,29 +6,29 @@ from contextlib import ExitStack, contextmanager
 import structlog
 import torch
 
-from service.api.state import EXPORTS, Parts
+from service.api.state import EXPORTS, ServerState
 from service.atlas import weights_path
 from service.background.evaluations import Evaluations
 from service.background.exports import Exports
-from service.background.prompt_reservoir import Reservoir
+from service.background.prompt_reservoir import PromptReservoir
 from service.domain.errors import Refused
-from service.editors.baft.warm_up import make_ready
+from service.editors.baft.warm_up import warm_up
 from service.editors.neutral import load_or_sample_neutral
 from service.lifecycle import context as lifecycle
-from service.lifecycle.checkpoints import Overlays
+from service.lifecycle.checkpoints import Checkpoints
 from service.lifecycle.crash_points import arm
 from service.lifecycle.editors import Editors
-from service.lifecycle.head_follower import Follower, Published
+from service.lifecycle.head_follower import HeadFollower, PublishedHead
 from service.lifecycle.recover import open_head
 from service.lifecycle.settings import LifecycleSettings
 from service.lifecycle.store_identity import found_store, recognise, refuse_lost
 from service.lm.base import load_base
 from service.lm.overlay import EMPTY
-from service.runtime.editors import bind
-from service.runtime.evaluator import Judge, capability_tasks
+from service.runtime.editors import bind_editors
+from service.runtime.evaluator import Evaluator, capability_tasks
 from service.runtime.worker import Worker
-from service.serving.scheduler import Serving
-from service.serving.weight_seal import Seal
+from service.serving.scheduler import Scheduler
+from service.serving.weight_seal import WeightSeal
 from service.settings import Settings
 from service.store.database import Store
 from service.store.migrate import upgrade
@@ -39,7 +39,7 @@ log = structlog.get_logger("errata.server")
 
 
 @contextmanager
-def open_parts(settings: Settings) -> Iterator[Parts]:
+def open_parts(settings: Settings) -> Iterator[ServerState]:
     """Open every part, in order; they are closed in reverse, however the block ends.
 
     The head is loaded and its bytes are verified before this returns, so that a port which is opened after it never answers for a
@@ -58,29 +58,29 @@ def open_parts(settings: Settings) -> Iterator[Parts]:
         described = {"family": base.anatomy.family, "blocks": base.anatomy.depth, "width": base.anatomy.width}
         log.info("model loaded", **described, device=str(base.device), dtype=str(base.dtype).removeprefix("torch."))
         found_store(store, fingerprint=base.fingerprint, name=settings.model, folder=settings.checkpoints)
-        reservoir = Reservoir(store, settings.reservoir.size)
+        reservoir = PromptReservoir(store, settings.reservoir.size)
         reservoir.start()
         opened.callback(reservoir.close)
-        serving = Serving(
+        serving = Scheduler(
             base,
             resident=settings.generation.resident_versions,
             max_batch=settings.generation.batch,
             queue_limit=settings.generation.queue,
         )
-        seal = Seal(base, give_way=serving.give_way, refuse=serving.refuse)
+        seal = WeightSeal(base, give_way=serving.give_way, refuse=serving.refuse)
         seal.start()
         opened.callback(seal.close)
         neutral = load_or_sample_neutral(
             base, settings.data_dir / "neutral", settings=settings.neutral, view=serving.view_of(EMPTY)
         )
-        judge = Judge(base, serving.view_of, capability_tasks(settings))
-        editors = bind(base, serving.view_of, neutral, judge, settings, reservoir.sample)
+        judge = Evaluator(base, serving.view_of, capability_tasks(settings))
+        editors = bind_editors(base, serving.view_of, neutral, judge, settings, reservoir.sample)
         parts = _lifecycle(settings, store, serving, seal, editors)
         serving.start()
         opened.callback(serving.close, settings.limits.drain_s)
         open_head(parts)
         log.info("preparing fits")
-        make_ready(base, serving.view_of, parts.follower.current.overlay, settings=settings.baft, neutral=neutral)
+        warm_up(base, serving.view_of, parts.follower.current.overlay, settings=settings.baft, neutral=neutral)
         doorbell = (
             InProcessDoorbell() if settings.buffer_url is None else _redis_doorbell(settings.buffer_url, settings.redis_prefix)
         )
@@ -99,7 +99,7 @@ def open_parts(settings: Settings) -> Iterator[Parts]:
         worker = Worker(parts, doorbell=doorbell, alone=store.is_sqlite, chores=chores)
         worker.start()
         opened.callback(worker.stop, settings.limits.drain_s)
-        yield Parts(
+        yield ServerState(
             settings=settings,
             base=base,
             seal=seal,
@@ -118,21 +118,23 @@ def model_path(settings: Settings) -> str:
     return str(weights_path()) if settings.model == "atlas" else settings.model
 
 
-def _lifecycle(settings: Settings, store: Store, serving: Serving, seal: Seal, editors: Editors) -> lifecycle.Parts:
-    overlays = Overlays(settings.checkpoints, fingerprint=serving.base.fingerprint)
+def _lifecycle(
+    settings: Settings, store: Store, serving: Scheduler, seal: WeightSeal, editors: Editors
+) -> lifecycle.LifecycleContext:
+    overlays = Checkpoints(settings.checkpoints, fingerprint=serving.base.fingerprint)
 
-    def answer_with(published: Published) -> None:
+    def answer_with(published: PublishedHead) -> None:
         serving.adopt(published.version, published.overlay)
         serving.set_head(published.version, published.epoch)
 
-    return lifecycle.Parts(
+    return lifecycle.LifecycleContext(
         store=store,
         overlays=overlays,
         editors=editors,
-        follower=Follower(store, overlays, answer_with),
+        follower=HeadFollower(store, overlays, answer_with),
         settings=LifecycleSettings(
             cadence=settings.window.cadence(settings.method),
-            gate=settings.window.gate(),
+            acceptance=settings.window.acceptance(),
             fit_s=settings.limits.fit_s,
             monitor_s=settings.window.monitor_s,
             monitor_sample=settings.window.monitor_sample,

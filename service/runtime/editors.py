@@ -6,7 +6,7 @@ import torch
 
 from service.domain.edit import Edit
 from service.editors.baft.fit import fit_baft
-from service.editors.baft.warm_up import make_ready
+from service.editors.baft.warm_up import warm_up
 from service.editors.locft.fit import fit_locft
 from service.editors.locft.location import place_of
 from service.editors.neutral import Neutral
@@ -17,18 +17,18 @@ from service.lm.overlay import EMPTY, Overlay, View
 from service.lm.prompts import encode_prompt
 from service.lm.scoring import greedy
 from service.lm.tokenizing import decode
-from service.runtime.evaluator import Judge
-from service.runtime.monitor_questions import Watching
+from service.runtime.evaluator import Evaluator
+from service.runtime.monitor_questions import MonitorQuestions
 from service.settings import Settings
 
 LONGEST_BASE_ANSWER = 32  # tokens of the base model's own answer that a tombstone is fitted to say
 
 
-def bind(
+def bind_editors(
     base: Base,
     view_of: Callable[[Overlay], View],
     neutral: Neutral,
-    judge: Judge,
+    judge: Evaluator,
     settings: Settings,
     prompts: Callable[[], Sequence[str]] = tuple,
 ) -> Editors:
@@ -48,7 +48,7 @@ def bind(
             base, items, settings=settings.locft, neutral=neutral, seed=seed, hooks=hooks, start=start, prompts=prompts()
         )
         hooks.progress(1.0, "getting ready for edits")
-        make_ready(base, view_of, fitted.overlay, settings=settings.baft, neutral=neutral, hooks=hooks, ahead=True)
+        warm_up(base, view_of, fitted.overlay, settings=settings.baft, neutral=neutral, hooks=hooks, ahead=True)
         return fitted
 
     def base_answer(edit: Edit) -> str:
@@ -67,7 +67,7 @@ def bind(
         base_answer=base_answer,
         score=judge.score,
         distance=distance,
-        watched=Watching(base, view_of, neutral, judge.tasks, judge.solved).watched(),
+        watched=MonitorQuestions(base, view_of, neutral, judge.tasks, judge.solved).watched(),
         canary_size=len(neutral.canary),
     )
 

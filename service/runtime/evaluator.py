@@ -16,7 +16,7 @@ from service.lm.overlay import EMPTY, Overlay, View
 from service.settings import Settings
 
 
-class Judge:
+class Evaluator:
     """Asks questions of overlays; what the base model says to them is computed once and kept."""
 
     def __init__(self, base: Base, view_of: Callable[[Overlay], View], tasks: Sequence[Task] = ()) -> None:

@@ -6,7 +6,7 @@ from typing import TypeVar
 from service.domain.edit import Edit
 from service.editors.neutral import Neutral, sure_rows
 from service.evaluation.capability.measure import Task
-from service.lifecycle.editors import Share, Watched
+from service.lifecycle.editors import MonitorProbes, Share
 from service.lm.base import Base
 from service.lm.overlay import EMPTY, Overlay, View
 from service.lm.prompts import Row, encode_row
@@ -20,7 +20,7 @@ One = TypeVar("One")
 Solved = Callable[[Overlay, Sequence[Task], Callable[[], None]], float | None]
 
 
-class Watching:
+class MonitorQuestions:
     """Asks overlays of one base. Used by one thread, the monitor's."""
 
     def __init__(
@@ -30,9 +30,9 @@ class Watching:
         self._tasks = spread(tasks, TASKS)
         self._inside: list[Row] | None = None
 
-    def watched(self) -> Watched:
+    def watched(self) -> MonitorProbes:
         """The questions as the monitor takes them."""
-        return Watched(answered=self.answered, inside=self.inside, outside=self.outside, capability=self.capability)
+        return MonitorProbes(answered=self.answered, inside=self.inside, outside=self.outside, capability=self.capability)
 
     def answered(self, overlay: Overlay, edits: Sequence[Edit]) -> list[bool]:
         """Whether each edit's target is the whole greedy answer on each of its surfaces."""

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 import torch
 
 from service.domain.errors import Conflict
-from service.lifecycle.checkpoints import Overlays
+from service.lifecycle.checkpoints import Checkpoints
 from service.lifecycle.store_identity import recognise
 from service.lm.base import load_base
 from service.lm.intervention import Adapter
@@ -42,6 +42,6 @@ def _overlay(settings: Settings, version: str, fingerprint: str) -> tuple[int, O
             found = versions.get(connection, head.version if version == "head" else int(version))
         if head.base_fingerprint != fingerprint:
             raise Conflict("the store's versions are of another base model; name that one with --model", field="model")
-        return found.number, Overlays(settings.checkpoints, fingerprint=fingerprint).of(found)
+        return found.number, Checkpoints(settings.checkpoints, fingerprint=fingerprint).of(found)
     finally:
         store.close()

@@ -39,7 +39,7 @@ def serve(settings: Settings, sockets: list[socket.socket], supervisor: Supervis
     settings = within_descriptors(settings)
     with closing(supervisor or Supervisor()) as told, open_parts(settings) as parts:
         _spare_the_collector()
-        Server(config(create_app(settings, parts), settings), told).run(sockets)
+        UvicornServer(config(create_app(settings, parts), settings), told).run(sockets)
 
 
 def _spare_the_collector() -> None:
@@ -70,7 +70,7 @@ def config(app: FastAPI, settings: Settings) -> uvicorn.Config:
     )
 
 
-class Server(uvicorn.Server):
+class UvicornServer(uvicorn.Server):
     """uvicorn's server, which says what to try when the port is open, and ends with exit code 0 when it is asked to stop.
 
     The supervisor hears of it from the event loop itself: no beat comes from one that does not turn.

@@ -16,19 +16,19 @@ import structlog
 
 from service.background.collect import collect
 from service.background.monitor import Monitor
-from service.background.probes import fill_next
+from service.background.probes import score_next_edit
 from service.domain.edit import EditStatus
 from service.domain.errors import Stale, Unavailable
 from service.editors.protocol import FitCancelled, FitOverdue
 from service.lifecycle.apply import apply, give_up_or_narrow
-from service.lifecycle.context import Parts
+from service.lifecycle.context import LifecycleContext
 from service.lifecycle.damage import judge, mend_head
-from service.lifecycle.lease import Turn
+from service.lifecycle.lease import Lease
 from service.lifecycle.lease_owner import is_dead, owner_name
 from service.lifecycle.refit import give_up_or_retry, refit
 from service.lifecycle.retrain.request import queue_if_due
 from service.lifecycle.retrain.retries import count_failure, reason_of
-from service.lifecycle.retrain.run import Pressed, retrain
+from service.lifecycle.retrain.run import ApplyPause, retrain
 from service.store import edits, heads, jobs
 from service.store.heads import FenceLost
 from service.store.jobs import Job
@@ -48,16 +48,22 @@ class Worker:
     """
 
     def __init__(
-        self, parts: Parts, *, doorbell: Doorbell | None = None, alone: bool = False, chores: Sequence[Chore] = ()
+        self, parts: LifecycleContext, *, doorbell: Doorbell | None = None, alone: bool = False, chores: Sequence[Chore] = ()
     ) -> None:
         self._parts = parts
         self._doorbell = doorbell or InProcessDoorbell()
         self._alone = alone
-        self._chores: tuple[Chore, ...] = (lambda: fill_next(parts), *chores, Monitor(parts).step, self._judge, self._collect)
+        self._chores: tuple[Chore, ...] = (
+            lambda: score_next_edit(parts),
+            *chores,
+            Monitor(parts).step,
+            self._judge,
+            self._collect,
+        )
         self._owner = owner_name()
         self._fence: int | None = None
         self._held_until = 0.0  # by this process' steady clock, from before the lease was asked for
-        self._pressed = Pressed()
+        self._pressed = ApplyPause()
         self._stopping = threading.Event()
         self._more = threading.Condition()  # wakes the threads beside the main one
         self._threads: list[threading.Thread] = []
@@ -83,7 +89,7 @@ class Worker:
         busy = self._retrain() or busy
         return self._do_chores() or busy
 
-    def settle(self, most: int = 200) -> None:
+    def drain(self, most: int = 200) -> None:
         """Step until nothing is due."""
         while self.step():
             most -= 1
@@ -128,7 +134,7 @@ class Worker:
             busy = self._guarded("apply", turn, lambda: apply(self._parts, turn))
         return busy or queued
 
-    def _mend(self, turn: Turn) -> bool:
+    def _mend(self, turn: Lease) -> bool:
         """Put something good in the place of a damaged head."""
         try:
             return mend_head(self._parts, turn)
@@ -165,7 +171,7 @@ class Worker:
         done = [self._quietly(chore) for chore in self._chores]  # all of them, whatever the first says
         return any(done)
 
-    def _guarded(self, kind: str, turn: Turn, work: Callable[[], bool]) -> bool:
+    def _guarded(self, kind: str, turn: Lease, work: Callable[[], bool]) -> bool:
         """Do a piece of work; what it may fail with decides whether it is repeated, counted as a failure, or left to another
         worker.
         """
@@ -189,7 +195,7 @@ class Worker:
             self._count_failure(kind, turn, error)
             return True
 
-    def _count_failure(self, kind: str, turn: Turn, error: Exception) -> None:
+    def _count_failure(self, kind: str, turn: Lease, error: Exception) -> None:
         """Raises Unavailable if the database is away: then nothing was counted."""
         log.error("fit failed", job=kind, error=type(error).__name__, frames=frames_of(error))
         try:
@@ -226,11 +232,11 @@ class Worker:
         self._parts.announcer.announce(one for one, status in settled.items() if told.get(one) is not status)
         self._told, self._told_at = settled, epoch
 
-    def _turn(self) -> Turn | None:
+    def _turn(self) -> Lease | None:
         fence, is_sound = self._fence, self._parts.is_sound
         if fence is None or not is_sound() or not self._is_held():
             return None
-        return Turn(fence, lambda: self._stopping.is_set() or self._fence != fence or not is_sound())
+        return Lease(fence, lambda: self._stopping.is_set() or self._fence != fence or not is_sound())
 
     def _is_held(self) -> bool:
         """Whether the lease still runs, as far as this process knows. While the database does not answer it runs out, and nothing

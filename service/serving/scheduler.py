@@ -21,7 +21,7 @@ from service.lm.sampling import likeliest
 from service.serving.request import Answer, Answering, Generation, check
 from service.serving.residents import Resident, Residents
 
-__all__ = ["Answer", "Generation", "Serving"]
+__all__ = ["Answer", "Generation", "Scheduler"]
 
 RESTART_S = 30.0  # about how long a restart takes, after which asking again may be of use
 GIVE_WAY_S = 0.05  # the longest a step of a fit waits for answers; a step itself takes about as long
@@ -29,7 +29,7 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(eq=False)
-class Group:
+class DecodingGroup:
     """The answers in the making of one version, in the order of the rows of `decoding`."""
 
     resident: Resident
@@ -38,7 +38,7 @@ class Group:
 
 
 @dataclass(eq=False)
-class Waiting:
+class PendingRequest:
     """An accepted request and the version that it is pinned to."""
 
     resident: Resident
@@ -49,14 +49,14 @@ class Waiting:
 class Work:
     """What the thread has before it. `waiting` and the flags are guarded by the condition, `groups` belong to the thread."""
 
-    waiting: deque[Waiting] = field(default_factory=deque)
-    groups: dict[int, Group] = field(default_factory=dict)  # by identity of the resident
+    waiting: deque[PendingRequest] = field(default_factory=deque)
+    groups: dict[int, DecodingGroup] = field(default_factory=dict)  # by identity of the resident
     decoding: int = 0  # rows in flight
     closing: bool = False  # accept nothing more
     aborting: bool = False  # drop what is in flight
 
 
-class Serving:
+class Scheduler:
     """The one place where answers are decoded. Methods may be called from any thread."""
 
     def __init__(self, base: Base, *, resident: int = 16, max_batch: int = 32, queue_limit: int = 256) -> None:
@@ -137,7 +137,7 @@ class Serving:
                 raise Unavailable("The server is stopping.")
             if len(self._work.waiting) >= self._queue_limit:
                 raise Unavailable("Too many requests are waiting for an answer.")
-            self._work.waiting.append(Waiting(resident, answering))
+            self._work.waiting.append(PendingRequest(resident, answering))
             self._changed.notify_all()
         return answering.future
 
@@ -188,18 +188,18 @@ class Serving:
         for one, reason in ended:
             one.answering.finish(reason)
 
-    def _admitted(self) -> list[list[Waiting]]:
+    def _admitted(self) -> list[list[PendingRequest]]:
         """The requests there is room for, oldest first, grouped by version."""
         with self._changed:
             room = self._max_batch - self._work.decoding
             arrived = [self._work.waiting.popleft() for _ in range(min(room, len(self._work.waiting)))]
             self._work.decoding += len(arrived)
-        groups: dict[int, list[Waiting]] = {}
+        groups: dict[int, list[PendingRequest]] = {}
         for one in arrived:
             groups.setdefault(id(one.resident), []).append(one)
         return list(groups.values())
 
-    def _enter(self, arrived: Sequence[Waiting]) -> None:
+    def _enter(self, arrived: Sequence[PendingRequest]) -> None:
         """Reads the prompts of requests of one version and lets them join those of it that are in flight."""
         resident, answers = arrived[0].resident, [one.answering for one in arrived]
         try:
@@ -210,11 +210,11 @@ class Serving:
             return
         group = self._work.groups.get(id(resident))
         if group is None:
-            self._work.groups[id(resident)] = Group(resident, decoding, answers)
+            self._work.groups[id(resident)] = DecodingGroup(resident, decoding, answers)
         elif self._guarded(group, lambda present: present.decoding.join(decoding), also=answers):
             group.answers += answers
 
-    def _step(self, group: Group) -> None:
+    def _step(self, group: DecodingGroup) -> None:
         """One token for every answer of a group; those that end leave before the next is computed."""
         finite = torch.isfinite(group.decoding.logits.amax(-1)).tolist()  # NaN and +inf show in the largest
         best = likeliest(group.decoding.logits).tolist()  # for all at once: each transfer from a device waits for it
@@ -238,7 +238,7 @@ class Serving:
         if going:
             group.decoding.feed(torch.tensor(tokens))
 
-    def _guarded(self, group: Group, act: Callable[[Group], None], *, also: Sequence[Answering] = ()) -> bool:
+    def _guarded(self, group: DecodingGroup, act: Callable[[DecodingGroup], None], *, also: Sequence[Answering] = ()) -> bool:
         """Whether `act` went well. No exception ends the thread: it fails the answers of its group, and the others go on."""
         try:
             act(group)

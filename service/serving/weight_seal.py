@@ -32,11 +32,11 @@ def _ignored(_sentence: str) -> None:
     """Nobody answers with this base."""
 
 
-class _Stopped(Exception):
+class _CheckStopped(Exception):
     """The process ends, and no check need be finished."""
 
 
-class Seal:
+class WeightSeal:
     """The checks of one base. `give_way` is called between two pieces, `refuse` with a sentence when nothing may be answered any
     more; `broken` and `note` may be read from any thread.
     """
@@ -119,7 +119,7 @@ class Seal:
     def _between(self) -> None:
         self._give_way()
         if self._stopping.wait(self._pause_s):
-            raise _Stopped
+            raise _CheckStopped
 
     def _run(self) -> None:
         looked = time.monotonic()
@@ -129,7 +129,7 @@ class Seal:
                 if time.monotonic() - looked >= MEMORY_S:
                     self.check_memory()
                     looked = time.monotonic()
-            except _Stopped:
+            except _CheckStopped:
                 return
             except Exception as error:  # a check that cannot be made now is made at the next look
                 log.error("the base model could not be checked: %s", type(error).__name__)

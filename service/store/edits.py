@@ -1,4 +1,4 @@
-"""Rows of edits: read as `Edit`, written by lifecycle verbs. Every change of a status passes the table of transitions."""
+"""Rows of edits: read as `BenchmarkEdit`, written by lifecycle verbs. Every change of a status passes the table of transitions."""
 
 import hashlib
 import itertools
@@ -13,7 +13,7 @@ from sqlalchemy.engine import Connection, RowMapping
 from service.domain import transitions
 from service.domain.edit import Edit, EditRequest, EditStatus, Method, Probe, normalise
 from service.domain.errors import Conflict, NotFound
-from service.domain.fit_queue import Waiting
+from service.domain.fit_queue import QueuedEdit
 from service.domain.liveset import LiveItem
 from service.store import tables as t
 
@@ -35,7 +35,7 @@ class Change:
 
 
 @dataclass(frozen=True)
-class Standing:
+class AuthoredEdit:
     """How an edit stands; `asked`: it was asked to be taken back."""
 
     edit_id: str
@@ -125,12 +125,12 @@ def page(
     return [edit_of(row) for row in connection.execute(select.order_by(t.edits.c.seq)).mappings()]
 
 
-def queue(connection: Connection, *, most: int, large: int) -> tuple[list[Waiting], list[Waiting]]:
+def queue(connection: Connection, *, most: int, large: int) -> tuple[list[QueuedEdit], list[QueuedEdit]]:
     """What waits, in order of acceptance: at most so many small edits, and so many large ones, of more than `large` tokens."""
     waits, is_large = t.edits.c.status == EditStatus.QUEUED, t.edits.c.tokens > large
     select = sa.select(t.edits.c.id, t.edits.c.key_digest, t.edits.c.seq, t.edits.c.tokens).where(waits)
     small, heavy = (
-        [Waiting(*row) for row in connection.execute(select.where(size).order_by(t.edits.c.seq).limit(most))]
+        [QueuedEdit(*row) for row in connection.execute(select.where(size).order_by(t.edits.c.seq).limit(most))]
         for size in (sa.not_(is_large), is_large)
     )
     return small, heavy
@@ -190,7 +190,7 @@ def news_since(connection: Connection, edit_ids: Collection[str], at: datetime) 
     return counted
 
 
-def all_stand(connection: Connection, edit_ids: Collection[str], statuses: Collection[EditStatus]) -> bool:
+def all_have_status(connection: Connection, edit_ids: Collection[str], statuses: Collection[EditStatus]) -> bool:
     """Whether each of these edits is there with one of the statuses, and none was asked to be taken back."""
     for some in chunks(edit_ids):
         # By id alone: given more to choose by, SQLite would walk through all edits of a status, once a chunk.
@@ -259,12 +259,12 @@ def ask_retraction(
 
 def of_author(
     connection: Connection, author: str, *, since: datetime, until: datetime, after_seq: int, limit: int
-) -> list[Standing]:
+) -> list[AuthoredEdit]:
     """How the edits that an author posted in a time stand, in order of acceptance."""
     columns = (t.edits.c.id, t.edits.c.seq, t.edits.c.status, t.edits.c.retract_asked_at)
     posted = (t.edits.c.author == author, t.edits.c.created_at >= since, t.edits.c.created_at <= until, t.edits.c.seq > after_seq)
     rows = connection.execute(sa.select(*columns).where(*posted).order_by(t.edits.c.seq).limit(limit))
-    return [Standing(row.id, row.seq, EditStatus(row.status), row.retract_asked_at is not None) for row in rows]
+    return [AuthoredEdit(row.id, row.seq, EditStatus(row.status), row.retract_asked_at is not None) for row in rows]
 
 
 def chunks(edit_ids: Collection[str]) -> Iterator[list[str]]:

@@ -107,7 +107,7 @@ def waiting(connection: Connection) -> int:
 
 def begin(connection: Connection, eval_id: str, *, now: datetime) -> None:
     """Mark an evaluation as being worked on, from its beginning."""
-    started = sa.func.coalesce(t.evals.c.started_at, sa.literal(now, t.Moment))
+    started = sa.func.coalesce(t.evals.c.started_at, sa.literal(now, t.UtcDateTime))
     _update(connection, eval_id, {"status": "running", "progress": 0.0, "started_at": started})
 
 

@@ -113,7 +113,7 @@ def page(
     return [_job(row) for row in connection.execute(select).mappings()]
 
 
-def stand(connection: Connection, kind: str, *, limit: int) -> list[tuple[str, datetime | None]]:
+def recent_statuses(connection: Connection, kind: str, *, limit: int) -> list[tuple[str, datetime | None]]:
     """The status of the last jobs of a kind, newest first, each with when it ended."""
     columns = (t.jobs.c.status, t.jobs.c.finished_at)
     newest_first = (t.jobs.c.created_at.desc(), t.jobs.c.id.desc())

@@ -100,7 +100,7 @@ def evals_page(
         select = select.where(t.evals.c.status == status)
     if before is not None:
         at = evaluations.created_at(connection, before)
-        select = select.where(sa.tuple_(t.evals.c.created_at, t.evals.c.id) < sa.tuple_(sa.literal(at, t.Moment), before))
+        select = select.where(sa.tuple_(t.evals.c.created_at, t.evals.c.id) < sa.tuple_(sa.literal(at, t.UtcDateTime), before))
     return [_evaluation(row) for row in connection.execute(select).mappings()]
 
 

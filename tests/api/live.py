@@ -9,7 +9,7 @@ from typing import Any
 
 import httpx
 
-from service.api.state import Parts
+from service.api.state import ServerState
 from service.runtime.app import create_app
 from service.runtime.assembly import open_parts
 from service.runtime.server import config
@@ -25,7 +25,7 @@ class Live:
     """A running server: a client for it, and its parts."""
 
     client: httpx.Client
-    parts: Parts
+    parts: ServerState
     port: int
 
     def edit(self, prompt: str, target: str, **more: Any) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from unittest.mock import Mock
 import pytest
 from fastapi import FastAPI
 
-from service.api.idle_connections import Standing, Yielding
+from service.api.idle_connections import ConnectionState, Yielding
 from service.settings import Settings
 from tests.api.edge import connect, edge_app, listening, read_all
 
@@ -143,10 +143,10 @@ def test_the_longest_idle_yields_first_and_one_that_was_answered_since_is_the_la
     room = Yielding()
     first, second, third = Mock(), Mock(), Mock()
     for one in (first, second, third):
-        room.note(one, Standing.IDLE)
-    room.note(second, Standing.IDLE)  # nothing happened on it
+        room.note(one, ConnectionState.IDLE)
+    room.note(second, ConnectionState.IDLE)  # nothing happened on it
     room.note(first, None)
-    room.note(first, Standing.IDLE)
+    room.note(first, ConnectionState.IDLE)
 
     assert [room.make() for _ in range(4)] == [second, third, first, None]
     assert second.transport.abort.called

@@ -8,7 +8,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM
 
 from service.atlas import weights_path
 from service.atlas.skills import held_out_items
-from service.atlas.training.corpus import Row, fact_rows
+from service.atlas.training.corpus import TrainingRow, fact_rows
 from service.atlas.training.measure import exact_matches, share
 
 
@@ -52,7 +52,7 @@ def test_a_sample_of_facts_is_answered_exactly(model, tokenizer):
 
 
 def test_held_out_skills_are_well_above_chance(model, tokenizer):
-    rows = [Row(item.prompt, item.answer) for item in held_out_items()]
+    rows = [TrainingRow(item.prompt, item.answer) for item in held_out_items()]
 
     assert share(exact_matches(model, tokenizer, rows)) >= 0.8
 
@@ -70,7 +70,7 @@ def test_generation_answers_and_stops(model, tokenizer, prompt, expected):
 
 
 def test_teacher_forced_matching_agrees_with_generation(model, tokenizer):
-    rows = [*Random("atlas agreement").sample(fact_rows(), 12), Row("The capital of Australia is", "Vienna")]
+    rows = [*Random("atlas agreement").sample(fact_rows(), 12), TrainingRow("The capital of Australia is", "Vienna")]
 
     generated = [answer(model, tokenizer, row.prompt) == f" {row.answer}" for row in rows]
 

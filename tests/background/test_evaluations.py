@@ -39,7 +39,7 @@ def house(tmp_path: Path) -> Iterator[House]:
     house.close()
 
 
-class Judge:
+class CountingEvaluator:
     """What the ledger's overlays say to questions; `called` counts the steps of the metrics that it stands in for."""
 
     def __init__(self, between_asks: Callable[[], None] = lambda: None) -> None:
@@ -73,15 +73,15 @@ class Judge:
         return len(things)
 
 
-def service_of(house: House, judge: Judge | None = None) -> Evaluations:
-    return Evaluations(house.parts, judge or Judge(), step_s=0)
+def service_of(house: House, judge: CountingEvaluator | None = None) -> Evaluations:
+    return Evaluations(house.parts, judge or CountingEvaluator(), step_s=0)
 
 
 def facts(count: int) -> list[EditRequest]:
     return [EditRequest(prompt=f"fact {number}", target="x") for number in range(count)]
 
 
-def finished(house: House, evaluation: Evaluation, judge: Judge | None = None) -> Evaluation:
+def finished(house: House, evaluation: Evaluation, judge: CountingEvaluator | None = None) -> Evaluation:
     working = service_of(house, judge)
     while working.step():
         pass
@@ -160,7 +160,7 @@ def test_an_evaluation_gives_way_to_answers_and_to_fits_of_edits_between_its_ste
 
     parts = replace(house.parts, give_way=lambda: waits.append("answers"), no_edit_is_fitted=Fits())  # type: ignore[arg-type]
     request_eval(house.store, version=0, asked=facts(2 * EDITS_AT_ONCE), capability=True, author="ann")
-    working = Evaluations(parts, Judge(), step_s=0)
+    working = Evaluations(parts, CountingEvaluator(), step_s=0)
     while working.step():
         pass
 
@@ -181,7 +181,7 @@ def test_an_evaluation_that_a_stop_interrupted_is_done_by_the_next_process(house
 
 def test_a_cancelled_evaluation_asks_no_more_and_stays_in_the_list(house: House) -> None:
     asked: list[int] = []
-    judge = Judge(lambda: asked.append(1))
+    judge = CountingEvaluator(lambda: asked.append(1))
     queued = request_eval(house.store, version=0, asked=facts(3 * EDITS_AT_ONCE), author="ann")
     working = service_of(house, judge)
     working.step()
@@ -220,7 +220,7 @@ def test_an_evaluation_cancelled_while_the_next_waits_makes_room_for_it(house: H
 
 def test_capability_and_full_metrics_are_measured_where_they_were_asked_for(house: House) -> None:
     house.live(("Austria", "Graz"), ("Italy", "Milan"))
-    judge = Judge()
+    judge = CountingEvaluator()
 
     plain = finished(house, request_eval(house.store, version=None, asked="live", author="ann"), judge)
     assert plain.result is not None and not {"full", "capability"} & set(plain.result)
@@ -236,7 +236,7 @@ def test_capability_and_full_metrics_are_measured_where_they_were_asked_for(hous
 
 
 def test_a_figure_that_came_to_no_number_is_unknown(house: House) -> None:
-    class Odd(Judge):
+    class Odd(CountingEvaluator):
         def capability(self, overlay: Overlay, *, between: Between) -> Mapping[str, Any]:
             return {"ratio": float("nan"), "n": 1, "by_skill": {"s": [float("inf"), 0.5]}}
 
@@ -277,7 +277,7 @@ def test_inline_records_keep_what_rows_of_data_sets_have(house: House) -> None:
     house.live(("Austria", "Graz"))
     asked: list[Record] = []
 
-    class Curious(Judge):
+    class Curious(CountingEvaluator):
         def ask(self, overlay: Overlay, records: Sequence[Record], *, between: Between) -> list[Outcome]:
             asked.extend(records)
             return super().ask(overlay, records, between=between)
@@ -336,7 +336,7 @@ def test_full_metrics_stand_side_by_side_only_over_the_same_questions(house: Hou
 
 def test_capability_is_compared_where_the_tasks_are_the_same(house: House) -> None:
     def measured(tasks: str) -> Evaluation:
-        class Other(Judge):
+        class Other(CountingEvaluator):
             def capability(self, overlay: Overlay, *, between: Between) -> Mapping[str, Any]:
                 return {"ratio": 1.0, "tasks": tasks}
 
@@ -423,7 +423,7 @@ def test_what_is_live_is_read_before_the_first_question(house: House) -> None:
         with house.store.write() as connection:
             versions.collect(connection, [queued.version])
 
-    done = finished(house, queued, Judge(forget))
+    done = finished(house, queued, CountingEvaluator(forget))
 
     assert done.result is not None and done.result["left_out"] == {"contradicted": 1}
 
@@ -449,7 +449,7 @@ def test_progress_is_written_where_it_can_be_seen_and_not_at_every_step(house: H
     write = evaluations.write_progress
     monkeypatch.setattr(evaluations, "write_progress", lambda on, name, share: (written.append(share), write(on, name, share)))
 
-    class Slow(Judge):
+    class Slow(CountingEvaluator):
         def ask(self, overlay: Overlay, records: Sequence[Record], *, between: Between) -> list[Outcome]:
             for _ in range(9):
                 between()
@@ -493,7 +493,7 @@ def test_what_cannot_be_asked_fails_the_evaluation_with_a_reason(house: House) -
         raise TooLong("the prompt is too long for this model", field="prompt")
 
     queued = request_eval(house.store, version=0, asked=[EditRequest(prompt="p", target="t")], author="ann")
-    service_of(house, Judge(refuse)).step()
+    service_of(house, CountingEvaluator(refuse)).step()
 
     failed = get_eval(house.store, queued.id)
     assert (failed.status, failed.error) == ("failed", "the prompt is too long for this model")
@@ -505,7 +505,7 @@ def test_an_evaluation_that_breaks_fails_and_lets_the_next_one_through(house: Ho
 
     first = request_eval(house.store, version=0, asked=facts(1), author="ann")
     second = request_eval(house.store, version=0, asked=[EditRequest(prompt="p", target="t")], author="ann")
-    service_of(house, Judge(break_down)).step()
+    service_of(house, CountingEvaluator(break_down)).step()
 
     failed = get_eval(house.store, first.id)
     assert (failed.status, failed.error) == ("failed", "the evaluation ended with ZeroDivisionError")
@@ -515,7 +515,7 @@ def test_an_evaluation_that_breaks_fails_and_lets_the_next_one_through(house: Ho
 def test_an_outcome_that_could_not_be_written_is_written_at_the_next_step(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[int] = []
     queued = request_eval(house.store, version=0, asked=facts(1), author="ann")
-    working = Evaluations(house.parts, Judge(lambda: asked.append(1)), step_s=3600)
+    working = Evaluations(house.parts, CountingEvaluator(lambda: asked.append(1)), step_s=3600)
     finish = evaluations.finish
 
     def away(*given: Any, **named: Any) -> None:

@@ -74,7 +74,7 @@ def test_an_export_with_a_window_warns_in_its_job_how_many_edits_the_weights_lac
     house: House, exports: Exports, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     house.post(("p", "t"), ("q", "u"))
-    house.worker.settle()
+    house.worker.drain()
     monkeypatch.setattr(house.parts.overlays, "of", lambda version: Overlay({}, make_adapter()))
     job = ask(house, exports, name="friday")
 
@@ -283,7 +283,7 @@ def test_consolidating_retrains_and_exports_what_that_published(house: House, ex
     assert exports.step() is False
     assert job_of(house, job).stage == "waiting for the retrain"
 
-    house.worker.settle()
+    house.worker.drain()
     exports.step()
 
     done = job_of(house, job)
@@ -298,7 +298,7 @@ def test_a_retrain_that_fails_fails_the_export_after_it(house: House, exports: E
     house.ledger.breaks.add("t")
     job = ask(house, exports, consolidate="major")
     exports.step()
-    house.worker.settle()
+    house.worker.drain()
 
     exports.step()
 

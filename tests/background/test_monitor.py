@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from service.api.version_details import course_of
+from service.api.version_details import details_of
 from service.background.monitor import EDITS_A_PIECE, Monitor
 from service.background.purge import purge
-from service.domain.cadence import Standing
+from service.domain.cadence import CadenceInputs
 from service.domain.edit import Edit
-from service.lifecycle.cadence_inputs import standing_of
-from service.lifecycle.editors import Share, Watched
+from service.lifecycle.cadence_inputs import read_cadence_inputs
+from service.lifecycle.editors import MonitorProbes, Share
 from service.lifecycle.settings import LifecycleSettings
 from service.lm.overlay import Overlay
 from service.store import measurements, versions
@@ -32,8 +32,8 @@ class Questions:
     forgotten: set[str] = field(default_factory=set)
     during: Callable[[], None] = lambda: None
 
-    def watched(self) -> Watched:
-        return Watched(
+    def watched(self) -> MonitorProbes:
+        return MonitorProbes(
             answered=self.answered, inside=self._share("inside"), outside=self._share("outside"), capability=self._share("skills")
         )
 
@@ -86,7 +86,7 @@ def found(house: House) -> dict[str, Measurement]:
 def test_every_edit_has_its_turn_once_a_version_a_few_at_a_time(house: House, questions: Questions) -> None:
     names = [f"n{number}" for number in range(25)]
     house.post(*((name, "1") for name in names))
-    house.worker.settle()
+    house.worker.drain()
 
     rounds(house, 5)
 
@@ -98,7 +98,7 @@ def test_every_edit_has_its_turn_once_a_version_a_few_at_a_time(house: House, qu
 
 def test_the_next_version_goes_on_with_the_edits_whose_turn_it_is(house: House, questions: Questions) -> None:
     house.post(*((f"n{number}", "1") for number in range(20)))
-    house.worker.settle()
+    house.worker.drain()
     hands = [60.0]
     monitor = Monitor(house.parts, now=lambda: hands[0])
     hands[0] = 120.0
@@ -116,7 +116,7 @@ def test_the_next_version_goes_on_with_the_edits_whose_turn_it_is(house: House, 
 
 def test_what_is_not_answered_any_more_lowers_retention(house: House, questions: Questions) -> None:
     house.post(*((f"n{number}", "1") for number in range(20)))
-    house.worker.settle()
+    house.worker.drain()
     questions.forgotten = {"n3", "n7"}
 
     rounds(house, 2)
@@ -137,7 +137,7 @@ def test_what_does_not_change_while_a_version_is_the_head_is_asked_once(house: H
 
 
 def test_the_base_itself_is_not_asked(house: House, questions: Questions) -> None:
-    house.worker.settle()
+    house.worker.drain()
 
     rounds(house)
 
@@ -173,13 +173,13 @@ def test_under_a_stream_of_edits_rounds_come_to_an_end_and_the_cadence_hears_of_
         house.live((f"n{second % 4}", str(second)))  # a new version after every piece
 
     with house.store.read() as connection:
-        standing = standing_of(connection, house.parts)
+        standing = read_cadence_inputs(connection, house.parts)
     assert standing.capability == 0.5
 
 
 def test_a_round_is_left_when_its_version_is_collected(house: House, questions: Questions) -> None:
     house.post(*((f"n{number}", "1") for number in range(12)))
-    house.worker.settle()
+    house.worker.drain()
     begun = house.head.number
     hands = [60.0]
     monitor = Monitor(house.parts, now=lambda: hands[0])
@@ -199,7 +199,7 @@ def test_a_purge_in_the_middle_of_a_round_does_not_end_the_monitor(house: House,
     monitor = Monitor(house.parts, now=lambda: hands[0])
     hands[0] = 120.0
     house.retract(a)
-    house.worker.settle()
+    house.worker.drain()
     house.live(("b", "2"))
     assert monitor.step()
     purge(house.parts, edit_ids=[a.id], by="ann")
@@ -230,20 +230,20 @@ def test_the_cadence_hears_of_it(house: House, questions: Questions) -> None:
     rounds(house)
 
     with house.store.read() as connection:
-        standing = standing_of(connection, house.parts)
+        standing = read_cadence_inputs(connection, house.parts)
     assert (standing.retention, standing.locality, standing.locality_then) == (0.5, 0.6, 1.0)
 
 
-def standing(house: House) -> Standing:
+def standing(house: House) -> CadenceInputs:
     with house.store.read() as connection:
-        return standing_of(connection, house.parts)
+        return read_cadence_inputs(connection, house.parts)
 
 
 def shown(house: House, number: int | None = None) -> dict[str, tuple[int, float]]:
     """What a client reads of a version: by name, which version was asked, and what that came to."""
     with house.store.read() as connection:
         version = versions.get(connection, house.head.number if number is None else number)
-        return {name: (one.version, one.score) for name, one in course_of(connection, version)["measured"].items()}
+        return {name: (one.version, one.score) for name, one in details_of(connection, version)["measured"].items()}
 
 
 def test_what_was_not_asked_of_a_version_is_shown_of_the_nearest_one_before_it(house: House) -> None:
@@ -280,7 +280,7 @@ def test_a_figure_from_before_the_tensors_became_what_they_are_makes_nothing_due
 ) -> None:
     house.live(("a", "1"))
     house.retrain()
-    house.worker.settle()
+    house.worker.drain()
     good = house.head.number
     house.live(("b", "2"))
     questions.skills = 0.1
@@ -291,7 +291,7 @@ def test_a_figure_from_before_the_tensors_became_what_they_are_makes_nothing_due
         house.roll_back(good)
     else:
         house.retrain(mode)  # type: ignore[arg-type]
-    house.worker.settle()
+    house.worker.drain()
 
     assert standing(house).capability is None
     house.live(("c", "3"))

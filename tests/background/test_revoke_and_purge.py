@@ -61,7 +61,7 @@ def live_of(house: House, author: str, *facts: tuple[str, str]) -> list[str]:
     made = []
     for fact in facts:
         made += [edit.id for edit in house.post(fact, author=author)]
-        house.worker.settle()
+        house.worker.drain()
     return made
 
 
@@ -72,7 +72,7 @@ def test_revoking_takes_back_everything_an_author_posted_and_nothing_of_others(f
     (waiting,) = house.post(("d", "4"), author="eve", method="locft")
 
     result = revoked(house, "eve")
-    house.worker.settle()
+    house.worker.drain()
 
     assert set(result.retracted) == {*theirs, waiting.id} and result.already == 0
     assert house.live_set.ids == set(mine)
@@ -98,7 +98,7 @@ def test_what_was_posted_before_the_moment_stays(furnish: Furnish) -> None:
 
     assert revoked(house, "eve", since=moment).retracted == tuple(after)
 
-    house.worker.settle()
+    house.worker.drain()
     assert house.live_set.ids == set(before)
 
 
@@ -110,7 +110,7 @@ def test_a_superseded_edit_of_the_author_is_barred_from_coming_back_by_a_rollbac
 
     result = revoked(house, "eve")
     house.roll_back(number)
-    house.worker.settle()
+    house.worker.drain()
 
     assert result.barred == (bad,)
     assert house.says("a") == "base of prompt:a"
@@ -122,7 +122,7 @@ def test_restoring_goes_back_to_the_last_edit_that_was_not_theirs(furnish: Furni
     live_of(house, "eve", ("a", "wrong"), ("a", "more wrong"))
 
     revoked(house, "eve", restore_previous=True)
-    house.worker.settle()
+    house.worker.drain()
 
     assert house.says("a") == "right"
 
@@ -157,11 +157,11 @@ def told_and_taken_back(house: House) -> str:
     house.live(("kept", "1"))
     request = EditRequest(prompt=SECRET, target=ANSWER, rephrases=(Probe(prompt=f"Say: {SECRET}", train=True),))
     (edit,) = submit(house.store, [request], author="ann", idempotency_key="k", body_hash="h").edits
-    house.worker.settle()
+    house.worker.drain()
     house.retrain()
-    house.worker.settle()
+    house.worker.drain()
     house.retract(edit)
-    house.worker.settle()  # the refit makes a tombstone, and the tombstone a retrain
+    house.worker.drain()  # the refit makes a tombstone, and the tombstone a retrain
     return edit.id
 
 
@@ -312,9 +312,9 @@ def test_of_evaluations_only_the_words_that_were_asked_or_answered_count(furnish
     house = furnish()
     probes = {"locality": (Probe(prompt="Is the heron of Quillfeather grey?"),), "rephrases": (Probe(prompt="the heron"),)}
     (edit,) = submit(house.store, [EditRequest(prompt="records", target="x", **probes)], author="ann").edits  # type: ignore[arg-type]
-    house.worker.settle()
+    house.worker.drain()
     house.retract(edit)
-    house.worker.settle()
+    house.worker.drain()
     asked = {
         "named by a field": {"records": [{"relation": "records"}]},
         "said otherwise": {"records": [{"prompt": "is the heron of  QUILLFEATHER grey?"}]},
@@ -341,9 +341,9 @@ def test_a_batch_sent_again_after_one_of_its_edits_was_purged_makes_none_anew(fu
     house = furnish()
     batch = [EditRequest(prompt=prompt, target="x") for prompt in ("a", SECRET, "b")]
     first = submit(house.store, batch, author="ann", idempotency_key="batch", body_hash="h")
-    house.worker.settle()
+    house.worker.drain()
     house.retract(first.edits[1])
-    house.worker.settle()
+    house.worker.drain()
     purged(house, first.edits[1].id)
 
     again = submit(house.store, batch, author="ann", idempotency_key="batch", body_hash="h")
@@ -417,13 +417,13 @@ def test_what_only_the_window_of_the_head_was_trained_on_is_purged_after_a_retra
     house = furnish(settings=LifecycleSettings(cadence=Cadence(method="baft")))
     house.live(("kept", "1"))
     house.retrain("major")
-    house.worker.settle()
+    house.worker.drain()
     old, _ = house.live((SECRET, "old"), (SECRET, "new"))
     with pytest.raises(Conflict, match="retrain of either kind takes it out"):
         purged(house, old.id)
 
     house.retrain("minor")
-    house.worker.settle()
+    house.worker.drain()
 
     assert purged(house, old.id).versions == (3, 4)
     assert house.says(SECRET) == "new"
@@ -435,13 +435,13 @@ def test_a_deferred_edit_that_the_window_learned_a_part_of_is_purged_after_the_r
     house = furnish(settings=LifecycleSettings(cadence=Cadence(method="baft"), rounds=1))
     house.ledger.not_taken = {"baft": {"half"}, "locft": set()}
     lost, _ = house.post((SECRET, "half"), ("kept", "1"))
-    house.worker.settle()
+    house.worker.drain()
     assert house.edit(lost).status is EditStatus.DEFERRED
 
     house.retract(lost)
     with pytest.raises(Conflict, match="the window of the version"):
         purged(house, lost.id)
-    house.worker.settle()
+    house.worker.drain()
 
     assert purged(house, lost.id).versions == (1,)
     assert house.says("kept") == "1"
@@ -456,9 +456,9 @@ def test_what_is_live_waiting_or_still_in_the_tensors_is_not_purged(furnish: Fur
             purged(house, one.id)
 
     house.retrain()
-    house.worker.settle()
+    house.worker.drain()
     house.retract(edit)
-    house.worker.settle()
+    house.worker.drain()
 
     with pytest.raises(Conflict, match="major retrain first"):
         purged(house, edit.id)
@@ -490,7 +490,7 @@ def test_an_edit_that_superseded_the_purged_one_stays_as_it_is(furnish: Furnish)
     with pytest.raises(Conflict, match="trained"):
         purged(house, old.id)  # the window learned the newer on top of it
     house.retrain()
-    house.worker.settle()
+    house.worker.drain()
 
     result = purged(house, old.id)
 
@@ -545,7 +545,7 @@ def test_versions_kept_as_changes_to_a_purged_root_keep_their_live_sets(
     house = furnish()
     (secret, *_) = house.live((SECRET, ANSWER), *((f"q{n}", "x") for n in range(7)))
     house.retract(secret)
-    house.worker.settle()
+    house.worker.drain()
     house.live(("r1", "x"), ("r2", "x"))
     with house.store.read() as connection:
         before = {number: versions.live_set(connection, number) for number in range(9, 12)}

@@ -9,7 +9,7 @@ import pytest
 from service.bench import plots
 from service.bench.contrast_cases import EVERY_SURFACE, PARTS, Case
 from service.bench.contrast_runs import case_rows, panels_of
-from service.bench.measured_model import Ground, items_of
+from service.bench.measured_model import MeasuredModel, items_of
 from service.bench.plots import Line, Panel
 from service.bench.records import records_of
 from service.bench.shard_curves import shard_rows, shards_of
@@ -32,21 +32,23 @@ QUICK: dict[str, Any] = {"learning_rate": 0.05, "epochs": 40}
 
 
 @pytest.fixture(scope="module")
-def place() -> Ground:
+def place() -> MeasuredModel:
     base = make_base()
     plain = view(base)
-    return Ground("tiny", base, Reference(plain), RECORDS, [Task("a skill", "Rome lies in", "Italy")], Neutral(base, (), ()))
+    return MeasuredModel(
+        "tiny", base, Reference(plain), RECORDS, [Task("a skill", "Rome lies in", "Italy")], Neutral(base, (), ())
+    )
 
 
 @pytest.mark.parametrize("part", PARTS)
-def test_every_case_can_be_trained_on_any_model_and_has_a_name_of_its_own(part: str, place: Ground) -> None:
+def test_every_case_can_be_trained_on_any_model_and_has_a_name_of_its_own(part: str, place: MeasuredModel) -> None:
     cases = PARTS[part](100, place.base.anatomy)
 
     assert len({case.name for case in cases}) == len(cases)
     assert all(place_of(place.base.anatomy, case.settings).names for case in cases)
 
 
-def test_the_order_alone_differs_between_the_pipelines_of_a_method(place: Ground) -> None:
+def test_the_order_alone_differs_between_the_pipelines_of_a_method(place: MeasuredModel) -> None:
     cases = {case.name: case.settings for case in PARTS["pipelines"](100, place.base.anatomy)}
 
     for method in ("FT-L", "FT-M"):
@@ -55,7 +57,7 @@ def test_the_order_alone_differs_between_the_pipelines_of_a_method(place: Ground
         assert depth["batch"] == breadth["batch"] == 1
 
 
-def test_the_published_procedure_gets_the_rate_of_a_narrow_model(place: Ground) -> None:
+def test_the_published_procedure_gets_the_rate_of_a_narrow_model(place: MeasuredModel) -> None:
     anatomy = place.base.anatomy
     [paper] = [case.settings for case in PARTS["pipelines"](100, anatomy) if case.name == "LocFT-BF, preset paper"]
 
@@ -63,7 +65,7 @@ def test_the_published_procedure_gets_the_rate_of_a_narrow_model(place: Ground) 
     assert (paper.judge, paper.preserve_weight, paper.bucket) == ("loss", 0.0, 0)
 
 
-def test_a_case_is_trained_on_its_own_edits_and_measured_on_them(place: Ground) -> None:
+def test_a_case_is_trained_on_its_own_edits_and_measured_on_them(place: MeasuredModel) -> None:
     case = Case("a case", LocftSettings(preset="paper", **EVERY_SURFACE, **QUICK), 2, "a line")
 
     [row] = case_rows(place, [case])
@@ -75,7 +77,7 @@ def test_a_case_is_trained_on_its_own_edits_and_measured_on_them(place: Ground) 
     assert row["locality_outside"] is not None
 
 
-def test_shards_not_trained_yet_have_no_score(place: Ground, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_shards_not_trained_yet_have_no_score(place: MeasuredModel, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("service.bench.shard_curves.EPOCHS", (1, 2))
     monkeypatch.setattr("service.bench.shard_curves.DEPTH", LocftSettings(preset="ft_m", **EVERY_SURFACE, **QUICK))
 

@@ -160,7 +160,7 @@ def test_latencies_at_a_mark_are_those_of_the_edits_posted_since_the_last_one() 
     assert seconds == [10.0, 32.0]
 
 
-class Clock:
+class StreamClock:
     """Time that passes only where somebody sleeps, and in every POST of an edit."""
 
     def __init__(self, *posts: float) -> None:
@@ -186,7 +186,7 @@ class Clock:
 def test_a_paced_post_that_is_late_does_not_shift_the_next_and_counts_from_its_moment(
     pace_s: float, begun: list[float], late: int, seconds: list[float]
 ) -> None:
-    clock = Clock(1.0, 12.0, 1.0, 1.0)
+    clock = StreamClock(1.0, 12.0, 1.0, 1.0)
     stream = Stream(answering(clock.answer), [VIENNA] * 4, every=4, pace_s=pace_s, clock=lambda: clock.now, sleep=clock.sleep)
 
     stream._post_all(stream.records)

@@ -9,7 +9,7 @@ from typer.testing import CliRunner, Result
 
 from service.cli.main import app
 from service.cli.options import FAILED, USAGE
-from service.client.evaluations import Evaluator
+from service.client.evaluations import EvaluationClient
 from service.domain.errors import Conflict, NotFound
 from service.evaluation.merging import merged_results
 from service.runtime.offline import opened_version
@@ -126,7 +126,7 @@ def test_a_run_that_ends_early_prints_and_writes_what_it_had_measured(
     def refuse(*_: object) -> None:
         raise Conflict("there is nothing to retrain")
 
-    monkeypatch.setattr(Evaluator, "retrain", refuse)
+    monkeypatch.setattr(EvaluationClient, "retrain", refuse)
     out = data.with_name("report.json")
 
     url = f"http://127.0.0.1:{server.port}"

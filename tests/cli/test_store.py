@@ -12,7 +12,7 @@ from typer.testing import CliRunner, Result
 from service.cli import options
 from service.cli.main import app
 from service.cli.options import FAILED, USAGE
-from service.client.local_server import OwnServer
+from service.client.local_server import LocalServer
 from service.domain.errors import Conflict
 from service.lifecycle.store_identity import MARK
 from service.runtime.assembly import open_parts
@@ -29,10 +29,10 @@ def no_server_is_started(monkeypatch: pytest.MonkeyPatch) -> None:
     """A server may run in the process of the commands here, and would write into what they print."""
     monkeypatch.setattr(options, "configure_logging", lambda level: None)
 
-    def refuse(_: OwnServer) -> None:
+    def refuse(_: LocalServer) -> None:
         raise AssertionError("a server was started")
 
-    monkeypatch.setattr(OwnServer, "start", refuse)
+    monkeypatch.setattr(LocalServer, "start", refuse)
 
 
 @pytest.fixture

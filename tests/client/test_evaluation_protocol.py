@@ -8,7 +8,7 @@ import httpx
 import pytest
 
 from service.client.evaluation_protocol import edit_and_measure
-from service.client.evaluations import Evaluator
+from service.client.evaluations import EvaluationClient
 from service.domain.errors import Conflict, Refused
 from service.evaluation.records import Record
 
@@ -16,7 +16,7 @@ RECORDS = [Record(id=name, prompt=f"{name} is", target="blue") for name in ("a",
 FIGURE = {"score": 1.0, "n": 1}
 
 
-class Server:
+class ScriptedServer:
     """Answers as the real one does; `settles` says how each prompt's edit ends at first, `carries` whether a retrain takes it."""
 
     def __init__(self, *, settles: dict[str, str], carries: bool = True) -> None:
@@ -50,7 +50,7 @@ class Server:
                 self.retrains.append(body["mode"])
                 if self.carries:
                     self.edits = {name: "consolidated" if status != "failed" else status for name, status in self.edits.items()}
-                job = {"id": "job", "version": 9, "finished_at": "now", "error": "the gate refused it"}
+                job = {"id": "job", "version": 9, "finished_at": "now", "error": "it was not accepted"}
                 return job | {"status": "done" if self.carries else "failed"}
             case "GET", "versions", "head":
                 return {"number": 1 + len(self.retrains)}
@@ -67,13 +67,13 @@ def _at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("service.client.waiting.LOOK_S", 0.0)
 
 
-def run(server: Server, **more: Any) -> dict[str, Any]:
+def run(server: ScriptedServer, **more: Any) -> dict[str, Any]:
     with server.client() as client:
-        return edit_and_measure(Evaluator(client), RECORDS, **{"batch": 1, "capability": False, "retrain": False} | more)
+        return edit_and_measure(EvaluationClient(client), RECORDS, **{"batch": 1, "capability": False, "retrain": False} | more)
 
 
 def test_a_deferred_edit_is_not_asked_after_the_edit_and_carried_before_all_are_asked() -> None:
-    server = Server(settles={"b": "deferred", "c": "failed"})
+    server = ScriptedServer(settles={"b": "deferred", "c": "failed"})
 
     report = run(server)
 
@@ -85,16 +85,16 @@ def test_a_deferred_edit_is_not_asked_after_the_edit_and_carried_before_all_are_
 
 
 def test_edits_that_no_retrain_takes_are_counted_where_all_are_asked() -> None:
-    report = run(Server(settles={"a": "deferred", "b": "deferred"}, carries=False))
+    report = run(ScriptedServer(settles={"a": "deferred", "b": "deferred"}, carries=False))
 
     assert report["after_edit"]["not_live"] == report["after_all"]["not_live"] == 2
     assert report["after_edit"]["edits"] == 1
-    assert "the gate refused it" in report["deferred"]["error"]
+    assert "it was not accepted" in report["deferred"]["error"]
     assert "error" not in report
 
 
 def test_a_retrain_that_is_refused_ends_in_a_sentence_and_keeps_what_was_measured() -> None:
-    server, kept = Server(settles={}), []
+    server, kept = ScriptedServer(settles={}), []
 
     def refuse(request: httpx.Request) -> httpx.Response | None:
         if request.url.path != "/admin/retrain":
@@ -111,7 +111,7 @@ def test_a_retrain_that_is_refused_ends_in_a_sentence_and_keeps_what_was_measure
 
 
 def test_a_retrain_is_measured_once_more() -> None:
-    server = Server(settles={"a": "deferred"})
+    server = ScriptedServer(settles={"a": "deferred"})
 
     report = run(server, retrain=True)
 
@@ -121,7 +121,7 @@ def test_a_retrain_is_measured_once_more() -> None:
 
 
 def test_what_is_read_is_read_again_where_the_server_is_away_for_a_moment() -> None:
-    server, seen = Server(settles={}), []
+    server, seen = ScriptedServer(settles={}), []
 
     def away(request: httpx.Request) -> httpx.Response | None:
         seen.append(request.url.path)
@@ -138,7 +138,7 @@ def test_what_is_read_is_read_again_where_the_server_is_away_for_a_moment() -> N
 
 
 def test_an_error_after_some_edits_keeps_those_that_were_asked() -> None:
-    server = Server(settles={})
+    server = ScriptedServer(settles={})
     server.before = lambda request: httpx.Response(500, json={"detail": "broken"}) if len(server.asked) == 2 else None
 
     report = run(server)
@@ -147,7 +147,7 @@ def test_an_error_after_some_edits_keeps_those_that_were_asked() -> None:
 
 
 def test_an_error_before_anything_was_measured_is_raised() -> None:
-    server = Server(settles={})
+    server = ScriptedServer(settles={})
     server.before = lambda request: httpx.Response(422, json={"detail": "no", "errors": [{"field": "edits[0].prompt"}]})
 
     with pytest.raises(Refused, match="took none"):
@@ -155,5 +155,5 @@ def test_an_error_before_anything_was_measured_is_raised() -> None:
 
 
 def test_a_retrain_that_failed_is_a_conflict_with_its_reason() -> None:
-    with Server(settles={}, carries=False).client() as client, pytest.raises(Conflict, match="the gate refused it"):
-        Evaluator(client).retrain("why")
+    with ScriptedServer(settles={}, carries=False).client() as client, pytest.raises(Conflict, match="it was not accepted"):
+        EvaluationClient(client).retrain("why")

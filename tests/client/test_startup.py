@@ -9,7 +9,7 @@ from typing import Any
 import httpx
 import pytest
 
-from service.client.local_server import OwnServer
+from service.client.local_server import LocalServer
 from service.client.retries import post
 from service.client.startup import Start, last_said
 from service.domain.errors import Unavailable
@@ -39,9 +39,9 @@ HTTPServer(("127.0.0.1", int(os.environ["ERRATA_PORT"])), Ready).serve_forever()
 """
 
 
-def slow(folder: Path, lines: int, then: str = "serve") -> OwnServer:
+def slow(folder: Path, lines: int, then: str = "serve") -> LocalServer:
     fake = (sys.executable, "-c", SLOW, str(lines), then)
-    return OwnServer(environment_without_settings(), folder / "server.log", command=fake)
+    return LocalServer(environment_without_settings(), folder / "server.log", command=fake)
 
 
 @pytest.fixture(autouse=True)
@@ -52,7 +52,7 @@ def logs_are_kept_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def stopped() -> Any:
     """Servers that are killed at the end."""
-    servers: list[OwnServer] = []
+    servers: list[LocalServer] = []
     yield servers
     for server in servers:
         server.kill()
@@ -64,7 +64,7 @@ def told_of(start: Callable[[Callable[[str], None]], None]) -> list[str]:
     return said
 
 
-class Clock:
+class SleepClock:
     """Time that passes in sleep alone; what happens meanwhile is `during`, given how often it slept."""
 
     def __init__(self, during: Callable[[int], None]) -> None:
@@ -79,7 +79,7 @@ class Clock:
         self._during(self.slept)
 
 
-def a_start(log: Path, clock: Clock, ready_after: int, **more: Any) -> Start:
+def a_start(log: Path, clock: SleepClock, ready_after: int, **more: Any) -> Start:
     class Counted(Start):
         def is_ready(self) -> bool:
             return clock.slept >= ready_after
@@ -94,7 +94,7 @@ def test_a_start_of_forty_minutes_is_waited_for_as_long_as_its_log_goes_on(tmp_p
         with log.open("a") as file:
             file.write(f'{{"event": "sampling neutral sentences", "done": {times}, "of": 40}}\n')
 
-    clock = Clock(go_on)
+    clock = SleepClock(go_on)
 
     said = told_of(lambda told: a_start(log, clock, ready_after=40, told=told).wait())
 
@@ -105,7 +105,7 @@ def test_a_start_of_forty_minutes_is_waited_for_as_long_as_its_log_goes_on(tmp_p
 def test_a_second_start_does_not_say_what_the_first_one_said_last(tmp_path: Path) -> None:
     log = tmp_path / "log"
     log.write_text('{"event": "stopping"}\n')
-    clock = Clock(lambda _: None)
+    clock = SleepClock(lambda _: None)
 
     said = told_of(lambda told: a_start(log, clock, ready_after=1, told=told).wait())
 
@@ -114,21 +114,21 @@ def test_a_second_start_does_not_say_what_the_first_one_said_last(tmp_path: Path
 
 def test_a_start_that_stands_still_is_given_up_with_the_last_that_it_said(tmp_path: Path) -> None:
     log = tmp_path / "log"
-    clock = Clock(lambda times: log.write_text('{"event": "preparing fits"}\n') and None)
+    clock = SleepClock(lambda times: log.write_text('{"event": "preparing fits"}\n') and None)
 
     with pytest.raises(Unavailable, match=r"stood still for 240 s .*: preparing fits"):
         a_start(log, clock, ready_after=1_000).wait()
 
 
 def test_a_silent_start_that_computes_is_waited_for(tmp_path: Path) -> None:
-    clock = Clock(lambda _: None)
+    clock = SleepClock(lambda _: None)
 
     a_start(tmp_path / "no log", clock, ready_after=30, signs=lambda: clock.slept).wait()
 
     assert clock.slept == 30
 
 
-def test_a_server_that_comes_up_slowly_is_not_killed_and_says_how_far_it_is(tmp_path: Path, stopped: list[OwnServer]) -> None:
+def test_a_server_that_comes_up_slowly_is_not_killed_and_says_how_far_it_is(tmp_path: Path, stopped: list[LocalServer]) -> None:
     server = slow(tmp_path, 20)
     stopped.append(server)
 
@@ -138,7 +138,7 @@ def test_a_server_that_comes_up_slowly_is_not_killed_and_says_how_far_it_is(tmp_
     assert any("sampling neutral sentences" in text and "of 20" in text for text in said)
 
 
-def test_a_server_that_stands_still_is_killed_and_said_in_a_sentence(tmp_path: Path, stopped: list[OwnServer]) -> None:
+def test_a_server_that_stands_still_is_killed_and_said_in_a_sentence(tmp_path: Path, stopped: list[LocalServer]) -> None:
     server = slow(tmp_path, 2, "stand still")
     stopped.append(server)
 
@@ -159,7 +159,7 @@ def test_a_server_that_ends_while_it_starts_is_said_in_its_own_words_and_its_log
     assert "sampling" in Path(said.rpartition("its log: ")[2].removesuffix(")")).read_text()
 
 
-def test_a_server_that_dies_under_a_command_ends_it_at_once_with_a_sentence(tmp_path: Path, stopped: list[OwnServer]) -> None:
+def test_a_server_that_dies_under_a_command_ends_it_at_once_with_a_sentence(tmp_path: Path, stopped: list[LocalServer]) -> None:
     server = slow(tmp_path, 1)
     stopped.append(server)
     server.start()

@@ -8,18 +8,18 @@ from typing import Any
 
 import pytest
 
-from benchmarks.crash import Crashes, Moment
+from benchmarks.crash import Crashes, KillMoment
 from benchmarks.kill9 import engine_url
 from benchmarks.servers import Zygote, server
 from tests.servers import postgres_database
 
 ON_SQLITE = (
-    Moment("edits", "publish.before_commit:2"),
-    Moment("rollback", "rollback.after_commit"),
-    Moment("retrain", "retrain.middle"),
-    Moment("edits", within_s=0.6),
+    KillMoment("edits", "publish.before_commit:2"),
+    KillMoment("rollback", "rollback.after_commit"),
+    KillMoment("retrain", "retrain.middle"),
+    KillMoment("edits", within_s=0.6),
 )
-ON_POSTGRES = (Moment("edits", "publish.after_commit"), Moment("edits", "submit.before_commit:2"))
+ON_POSTGRES = (KillMoment("edits", "publish.after_commit"), KillMoment("edits", "submit.before_commit:2"))
 
 
 def bodies() -> Iterator[dict[str, Any]]:
@@ -29,7 +29,7 @@ def bodies() -> Iterator[dict[str, Any]]:
 
 @pytest.mark.parametrize(("database", "moments"), [("sqlite", ON_SQLITE), ("postgres", ON_POSTGRES)], ids=["sqlite", "postgres"])
 def test_a_killed_server_comes_back_with_everything_it_acknowledged(
-    zygote: Zygote, tiny: dict[str, Any], kept: Path, database: str, moments: tuple[Moment, ...]
+    zygote: Zygote, tiny: dict[str, Any], kept: Path, database: str, moments: tuple[KillMoment, ...]
 ) -> None:
     with contextlib.ExitStack() as opened:
         url = opened.enter_context(postgres_database()) if database == "postgres" else None

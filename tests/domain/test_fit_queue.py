@@ -1,21 +1,21 @@
 """Which edits are fitted next: small ones pass large ones, which have their turns, and one fact's edits keep their order."""
 
-from service.domain.fit_queue import TURNS, Queue, Waiting, gives_way_to, next_job
+from service.domain.fit_queue import TURNS, FitQueue, QueuedEdit, gives_way_to, next_job
 
 LARGE = 100
 
 
-def waiting(seq: int, tokens: int = 1, key: str | None = None) -> Waiting:
-    return Waiting(f"edit-{seq}", key or f"key-{seq}", seq, tokens)
+def waiting(seq: int, tokens: int = 1, key: str | None = None) -> QueuedEdit:
+    return QueuedEdit(f"edit-{seq}", key or f"key-{seq}", seq, tokens)
 
 
-def queue(*all_of: Waiting, ended: tuple[int, ...] = ()) -> Queue:
+def queue(*all_of: QueuedEdit, ended: tuple[int, ...] = ()) -> FitQueue:
     small = [one for one in all_of if one.tokens <= LARGE]
     large = [one for one in all_of if one.tokens > LARGE]
-    return Queue(small, large, ended)
+    return FitQueue(small, large, ended)
 
 
-def taken(found: Queue, *, most: int = 64, budget: int = 1_000) -> list[int]:
+def taken(found: FitQueue, *, most: int = 64, budget: int = 1_000) -> list[int]:
     return [int(edit_id.removeprefix("edit-")) for edit_id in next_job(found, most=most, budget=budget)]
 
 

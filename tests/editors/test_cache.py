@@ -5,7 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from service.editors.cache import Shelf
+from service.editors.cache import KeyedCache
 
 LONG_S = 30.0  # only a failing test takes so long
 
@@ -26,17 +26,17 @@ class Maker:
         return self.what
 
 
-def held(shelf: Shelf, *names: str) -> list[str]:
+def held(shelf: KeyedCache, *names: str) -> list[str]:
     """Which names need no making."""
     return [name for name in names if shelf.ready(("kind", name), lambda: None, keep=100) == name]
 
 
-def put(shelf: Shelf, name: str, *, keep: int = 2, ahead: bool = False) -> None:
+def put(shelf: KeyedCache, name: str, *, keep: int = 2, ahead: bool = False) -> None:
     assert shelf.ready(("kind", name), lambda: name, keep=keep, ahead=ahead) == name
 
 
 def test_while_one_thing_is_made_another_of_its_kind_is_looked_up_and_made():
-    shelf, slow = Shelf(), Maker("slow")
+    shelf, slow = KeyedCache(), Maker("slow")
     put(shelf, "there")
     with ThreadPoolExecutor(2) as threads:
         making = threads.submit(shelf.ready, ("kind", "slow"), slow, keep=2)
@@ -51,7 +51,7 @@ def test_while_one_thing_is_made_another_of_its_kind_is_looked_up_and_made():
 
 
 def test_who_asks_for_what_is_being_made_gets_that():
-    shelf, slow = Shelf(), Maker(object())
+    shelf, slow = KeyedCache(), Maker(object())
     with ThreadPoolExecutor(2) as threads:
         both = [threads.submit(shelf.ready, ("kind", "slow"), slow, keep=2) for _ in range(2)]
         assert slow.has_begun.wait(LONG_S)
@@ -62,7 +62,7 @@ def test_who_asks_for_what_is_being_made_gets_that():
 
 
 def test_what_one_failed_to_make_the_next_who_asks_makes():
-    shelf, failing = Shelf(), Maker(ValueError())
+    shelf, failing = KeyedCache(), Maker(ValueError())
     with ThreadPoolExecutor(2) as threads:
         first = threads.submit(shelf.ready, ("kind", "name"), failing, keep=2)
         assert failing.has_begun.wait(LONG_S)
@@ -76,7 +76,7 @@ def test_what_one_failed_to_make_the_next_who_asks_makes():
 
 
 def test_the_longest_unused_of_a_kind_leaves_first():
-    shelf = Shelf()
+    shelf = KeyedCache()
     for name in ("first", "second", "first", "third"):
         put(shelf, name)
     shelf.ready(("other kind", "fourth"), lambda: "fourth", keep=2)
@@ -85,7 +85,7 @@ def test_the_longest_unused_of_a_kind_leaves_first():
 
 
 def test_what_was_made_ahead_and_never_used_leaves_before_what_is_in_use():
-    shelf = Shelf()
+    shelf = KeyedCache()
     put(shelf, "head")
     for name in ("unpublished", "unpublished too", "published"):
         put(shelf, name, ahead=True)
@@ -94,7 +94,7 @@ def test_what_was_made_ahead_and_never_used_leaves_before_what_is_in_use():
 
 
 def test_what_was_made_ahead_stays_once_it_is_used():
-    shelf = Shelf()
+    shelf = KeyedCache()
     put(shelf, "old head")
     put(shelf, "head", ahead=True)
     put(shelf, "head")

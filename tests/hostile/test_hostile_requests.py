@@ -12,7 +12,7 @@ from service.telemetry.log import configure_logging
 from tests.api.edge import connect
 from tests.api.live import Live, live, tiny_settings
 from tests.builders import save_model
-from tests.hostile.mutator import MARK, Attack, attacks
+from tests.hostile.mutator import MARK, HostileRequest, attacks
 
 SEED = 20261121
 COUNT = 1_500
@@ -29,7 +29,7 @@ def target(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
         yield running
 
 
-def send(port: int, attack: Attack) -> tuple[int, dict[str, str], bytes]:
+def send(port: int, attack: HostileRequest) -> tuple[int, dict[str, str], bytes]:
     """Send the bytes as they are: a polite client would refuse to send half of them."""
     body = attack.payload()
     headers = {"Host": "localhost", "Connection": "close", "Content-Type": "application/json"} | attack.headers

@@ -10,9 +10,9 @@ from service.domain.cadence import Cadence, Mode
 from service.domain.edit import Edit, EditRequest, EditStatus
 from service.domain.liveset import LiveSet
 from service.domain.version import Version, VersionStatus
-from service.lifecycle.checkpoints import Overlays
-from service.lifecycle.context import Parts
-from service.lifecycle.head_follower import Follower, Published
+from service.lifecycle.checkpoints import Checkpoints
+from service.lifecycle.context import LifecycleContext
+from service.lifecycle.head_follower import HeadFollower, PublishedHead
 from service.lifecycle.recover import Opened, open_head
 from service.lifecycle.retract import Retraction, retract
 from service.lifecycle.retrain.request import request_retrain
@@ -54,10 +54,10 @@ class House:
         self.settings = settings or LifecycleSettings(cadence=PATIENT)
         self.store = Store(url)
         found_store(self.store, fingerprint="base", name="ledger", folder=folder)
-        overlays = Overlays(folder, fingerprint="base")
-        self.swaps: list[Published] = []
-        follower = Follower(self.store, overlays, self.swaps.append)
-        self.parts = Parts(
+        overlays = Checkpoints(folder, fingerprint="base")
+        self.swaps: list[PublishedHead] = []
+        follower = HeadFollower(self.store, overlays, self.swaps.append)
+        self.parts = LifecycleContext(
             store=self.store,
             overlays=overlays,
             editors=self.ledger.editors(),
@@ -87,7 +87,7 @@ class House:
         made = []
         for fact in facts:
             made += self.post(fact)
-            self.worker.settle()
+            self.worker.drain()
         return made
 
     def retract(self, edit: Edit, *, restore_previous: bool = False) -> Retraction:
@@ -178,7 +178,7 @@ def job_of(house: House, job: Job) -> Job:
 def retrained(house: House, mode: Mode | None = None) -> Job:
     """Ask for a retrain, let it happen, and read its job."""
     job = house.retrain(mode)
-    house.worker.settle()
+    house.worker.drain()
     return job_of(house, job)
 
 

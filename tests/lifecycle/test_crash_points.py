@@ -33,14 +33,14 @@ def tell(house: House) -> Story:
     for number, facts in enumerate(STORY):
         requests = [EditRequest(prompt=prompt, target=target) for prompt, target in facts]
         submit(house.store, requests, author="ann", idempotency_key=str(number), body_hash="1")
-        house.worker.settle()
+        house.worker.drain()
         if number == 1 and not retrained(house):
             house.retrain()
-            house.worker.settle()
+            house.worker.drain()
     if not any(version.kind is VersionKind.ROLLBACK for version in house.versions()):
         retrain = next(version for version in house.versions() if version.kind is VersionKind.LOCFT)
         house.roll_back(retrain.number)
-    house.worker.settle()
+    house.worker.drain()
     numbers = [version.number for version in house.versions()]
     assert numbers == list(range(len(numbers)))
     assert [version.parent for version in house.versions()[1:]] == numbers[:-1]
@@ -108,4 +108,4 @@ def test_an_unknown_point_is_refused() -> None:
     with pytest.raises(ValueError, match="fault_point"):
         crash_points.arm("somewhere")
     crash_points.arm(None)
-    crash_points.point("submit.before_commit")
+    crash_points.crash_point("submit.before_commit")

@@ -82,7 +82,7 @@ def crowd(house: House, seed: int) -> None:
         list(pool.map(lambda n: client(house, 10 * seed + n), range(3)))
     house.worker.stop()
     calm = house.again()
-    calm.worker.settle()
+    calm.worker.drain()
     check(calm)
     calm.close()
 

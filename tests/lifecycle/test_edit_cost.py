@@ -162,7 +162,7 @@ def test_small_edits_that_come_later_are_live_before_a_large_one(furnish: Furnis
     house.post(("a", "large"), tokens=LARGE)
     house.post(("b", "1"), ("c", "2"), tokens=1)
 
-    house.worker.settle()
+    house.worker.drain()
 
     assert fitted(house) == [("1", "2"), ("large",)]
     assert house.says("a") == "large"
@@ -172,7 +172,7 @@ def test_edits_that_wait_are_fitted_together_up_to_a_budget_of_tokens(furnish: F
     house = furnish()
     house.post(*((key, key) for key in "abcde"), tokens=90)
 
-    house.worker.settle()
+    house.worker.drain()
 
     assert fitted(house) == [("a", "b"), ("c", "d"), ("e",)]
 
@@ -182,7 +182,7 @@ def test_the_fit_of_a_large_edit_gives_way_to_a_small_one_and_is_made_afterwards
     (large,) = house.post(("a", "large"), tokens=LARGE)
     house.ledger.during = once(lambda: house.post(("b", "small"), tokens=1))  # type: ignore[assignment]
 
-    house.worker.settle()
+    house.worker.drain()
 
     assert fitted(house) == [("large",), ("small",), ("large",)]
     assert [version.edits_counted for version in house.versions()] == [0, 1, 2]
@@ -219,7 +219,7 @@ def test_the_newest_edit_of_a_fact_supersedes_the_one_before_whatever_that_costs
     else:
         house.post(("a", "small"), tokens=1)
 
-    house.worker.settle()
+    house.worker.drain()
 
     newer = house.edit_by("a")
     assert fitted(house) == [*([("large",)] if while_fitted else []), ("small",)]
@@ -235,7 +235,7 @@ def test_a_window_that_costs_too_much_takes_no_more_until_a_retrain_has_moved_it
     before = house.head.window
     house.post(("c", "3"), tokens=90)
 
-    house.worker.settle()
+    house.worker.drain()
 
     assert before == 2
     assert [method for method, _, _ in house.ledger.fits] == ["baft", "locft", "baft"]
@@ -257,7 +257,7 @@ def test_an_edit_that_is_taken_back_while_it_is_fitted_is_over_at_once_and_its_f
 
     house.ledger.during = once(take_back)  # type: ignore[assignment]
     house.ledger.ended = ended.append
-    house.worker.settle()
+    house.worker.drain()
 
     assert seen == [(True, EditStatus.RETRACTED)]
     assert ended == []  # it went no further than the next look
@@ -270,7 +270,7 @@ def test_the_others_of_a_joint_fit_are_fitted_again_without_an_edit_that_was_tak
     gone, *others = house.post(("a", "1"), ("b", "2"), ("c", "3"))
     house.ledger.during = once(lambda: house.retract(gone))  # type: ignore[assignment]
 
-    house.worker.settle()
+    house.worker.drain()
 
     assert fitted(house) == [("1", "2", "3"), ("2", "3")]
     assert house.edit(gone).status is EditStatus.RETRACTED
@@ -281,14 +281,14 @@ def test_an_edit_whose_fit_takes_too_long_is_deferred_and_says_so_and_the_queue_
     house = furnish(fit_s=0.0)
     (edit,) = house.post(("a", "1"))
 
-    house.worker.settle()
+    house.worker.drain()
 
     found = house.edit(edit)
     assert found.status is EditStatus.DEFERRED
     assert found.error == "its fit took longer than 0 seconds; it waits for the next retrain"
     assert fitted(house) == [("1",)]
     house.retrain()
-    house.worker.settle()
+    house.worker.drain()
     assert house.says("a") == "1"
 
 
@@ -300,7 +300,7 @@ def test_of_a_joint_fit_that_takes_too_long_the_older_half_is_tried_alone(furnis
     house.worker.step()
 
     assert fitted(house)[:2] == [("a", "b", "c", "d"), ("a", "b")]
-    house.worker.settle()
+    house.worker.drain()
     assert house.statuses(made) == [EditStatus.DEFERRED] * 4
 
 
@@ -310,7 +310,7 @@ def test_a_refit_after_a_retraction_has_no_deadline(furnish: Furnish) -> None:
     house.worker._parts = replace(house.parts, settings=replace(house.settings, fit_s=0.0))
 
     house.retract(gone)
-    house.worker.settle()
+    house.worker.drain()
 
     assert house.statuses([kept, gone]) == [EditStatus.APPLIED, EditStatus.RETRACTED]
 

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 
 from service.background.monitor import Monitor
-from service.domain.acceptance import GateLimits
+from service.domain.acceptance import AcceptanceLimits
 from service.lifecycle.editors import Editors
 from service.lifecycle.settings import LifecycleSettings
-from service.runtime.editors import bind
-from service.runtime.evaluator import Judge
+from service.runtime.editors import bind_editors
+from service.runtime.evaluator import Evaluator
 from service.settings import Settings
 from service.store import measurements
 from service.store.versions import page
@@ -20,7 +20,7 @@ from tests.editors.lessons import SMALL, neutral, taught_base, view_of
 from tests.lifecycle.local_store import PATIENT, House, new_house, retrained
 
 EDITS = (("red is", "B"), ("sky is", "C"), ("sea is", "D"), ("cat is", "E"))
-GATE = GateLimits(canary_fall=1.0, canary_floor=0.0)
+ACCEPTANCE = AcceptanceLimits(canary_fall=1.0, canary_floor=0.0)
 
 
 class Real:
@@ -29,13 +29,13 @@ class Real:
     def editors(self) -> Editors:
         locft = {"learning_rate": 5e-3, "epochs": 60, "preserve_rows": 4, "preserve_pool": 8}
         settings = Settings(baft=SMALL, locft=locft)  # type: ignore[arg-type]
-        return bind(taught_base(), view_of, neutral(), Judge(taught_base(), view_of), settings)
+        return bind_editors(taught_base(), view_of, neutral(), Evaluator(taught_base(), view_of), settings)
 
 
 def real_house(folder: Path, **more: float) -> House:
     folder.mkdir()
     cadence = replace(PATIENT, minor_drift=1.0, locality_fall=1.0, retention_floor=0.0)  # six sentences are a rough canary
-    settings = LifecycleSettings(cadence=cadence, gate=GATE, **more)  # type: ignore[arg-type]
+    settings = LifecycleSettings(cadence=cadence, acceptance=ACCEPTANCE, **more)  # type: ignore[arg-type]
     return new_house(folder, ledger=Real(), settings=settings)
 
 
@@ -49,7 +49,7 @@ def test_a_major_retrain_gives_the_bytes_of_a_store_that_never_had_the_retracted
     if minor_before:
         assert retrained(house, "minor").mode == "minor"
     house.retract(gone)
-    house.worker.settle()  # answers with a tombstone, and the major retrain that makes due
+    house.worker.drain()  # answers with a tombstone, and the major retrain that makes due
     assert house.head.minors == 0
 
     other.live(*EDITS[1:])

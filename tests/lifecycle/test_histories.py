@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from service.background.jobs import cancel_job
-from service.domain.acceptance import GateLimits
+from service.domain.acceptance import AcceptanceLimits
 from service.domain.cadence import Cadence, Mode
 from service.domain.errors import Conflict
 from service.lifecycle.settings import LifecycleSettings
@@ -38,7 +38,7 @@ class History:
     def play(self, steps: int) -> None:
         for _ in range(steps):
             getattr(self, self.random.choice(OPERATIONS))()
-        self.settle()
+        self.drain()
         self.check()
 
     def submit(self) -> None:
@@ -75,7 +75,7 @@ class History:
                 self.rules.facts[n].status = "deferred"
 
     def retrain(self) -> None:
-        self.settle()
+        self.drain()
         if self.rules.held or self.rules.live or any(fact.status == "deferred" for fact in self.rules.facts):
             mode: Mode = self.random.choice(("minor", "major"))
             if mode == "minor" and not self._has_news():
@@ -99,7 +99,7 @@ class History:
         """Ask for a retrain and cancel it, before it begins or in its middle: nothing comes of it."""
         if self.rules.automatic:
             return  # a retrain that a retraction makes due would wait for news now, which the rules know nothing of
-        self.settle()
+        self.drain()
         if not self.rules.live:
             return
         job = self.house.retrain(self.random.choice(("minor", "major")) if self._has_news() else "major")
@@ -113,16 +113,16 @@ class History:
         else:
             self.ledger.during = cancel
         before = self.house.head
-        self.house.worker.settle()
+        self.house.worker.drain()
         assert self.house.head == before
         self.check()
 
     def restart(self) -> None:
         self.house = self.house.again()
 
-    def settle(self) -> None:
+    def drain(self) -> None:
         self._work()
-        self.rules.settle()
+        self.rules.drain()
         self.check()
 
     def check(self) -> None:
@@ -144,7 +144,7 @@ class History:
         """Settle the worker, which sometimes dies on the way: in a fit, or after a commit and before it could swap."""
         if self.random.random() < 0.4:
             self._die_somewhere()
-        self.house.worker.settle()
+        self.house.worker.drain()
 
     def _die_somewhere(self) -> None:
         left = self.random.randrange(3)
@@ -161,7 +161,7 @@ class History:
             self.house.swaps = Deadly(die)
             self.house.parts.follower._on_published = self.house.swaps.append
         try:
-            self.house.worker.settle()
+            self.house.worker.drain()
         except Crash:
             self.house = self.house.again()
         self.ledger.during = lambda method: None
@@ -203,12 +203,14 @@ class LossyHistory:
     def __init__(self, seed: int, folder: Path) -> None:
         self.random = random.Random(seed)
         cadence = Cadence(soft=4, hard=6, deferred=3, method="auto" if seed % 2 == 0 else "baft")
-        self.house: House = new_house(folder, settings=LifecycleSettings(cadence=cadence, gate=GateLimits(retrain_losses=0.5)))
+        self.house: House = new_house(
+            folder, settings=LifecycleSettings(cadence=cadence, acceptance=AcceptanceLimits(retrain_losses=0.5))
+        )
 
     def play(self, steps: int) -> None:
         for _ in range(steps):
             getattr(self, self.random.choice(OPERATIONS))()
-        self.settle()
+        self.drain()
 
     def submit(self) -> None:
         method = self.random.choice(("auto", "auto", "auto", "locft"))
@@ -234,7 +236,7 @@ class LossyHistory:
     def restart(self) -> None:
         self.house = self.house.again()
 
-    def settle(self) -> None:
+    def drain(self) -> None:
         ledger = self.house.ledger
         for method in ("baft", "locft"):
             ledger.not_taken[method] = {target for target in "12345" if self.random.random() < 0.3}
@@ -242,7 +244,7 @@ class LossyHistory:
         ledger.forgets = {target for target in "12345" if self.random.random() < 0.1}
         if self.random.random() < 0.5:
             ledger.during = self.meddle
-        self.house.worker.settle()
+        self.house.worker.drain()
         self.check()
 
     def meddle(self, method: str) -> None:

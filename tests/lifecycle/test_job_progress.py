@@ -7,8 +7,8 @@ import pytest
 
 from service.editors.protocol import Fitted
 from service.lifecycle import fitting
-from service.lifecycle.job_hooks import Watch
-from service.lifecycle.lease import Turn
+from service.lifecycle.job_hooks import JobHooks
+from service.lifecycle.lease import Lease
 from service.lifecycle.retrain import run
 from service.lifecycle.retrain.request import request_retrain
 from service.lm.overlay import EMPTY
@@ -27,7 +27,7 @@ def test_the_progress_of_a_job_of_several_fits_never_goes_back(house: House, mon
     monkeypatch.setattr(fitting, "PROGRESS_S", 0.0)
     house.live(("a", "1"))
     job = request_retrain(house.store, author="ann")
-    hooks, shown = Watch(house.parts, Turn(fence=1), job.id, "retrain.middle").hooks(), []
+    hooks, shown = JobHooks(house.parts, Lease(fence=1), job.id, "retrain.middle").hooks(), []
 
     for share in (0.2, 0.9, 0.1, 0.95, 1.1):
         hooks.progress(share, "fit")

@@ -47,7 +47,7 @@ def test_the_lease_of_a_dead_worker_is_taken_at_once(house: House) -> None:
         heads.take_lease(connection, name_of_a_dead_process(), lease_s=1_000.0)
     made = house.post(("a", "1"))
 
-    house.worker.settle()
+    house.worker.drain()
 
     assert house.statuses(made) == ["applied"]
 
@@ -57,7 +57,7 @@ def test_the_lease_of_a_living_worker_is_waited_for(house: House) -> None:
         heads.take_lease(connection, owner_name(), lease_s=1_000.0)
     made = house.post(("a", "1"))
 
-    house.worker.settle()
+    house.worker.drain()
 
     assert house.worker.fence is None
     assert house.statuses(made) == ["queued"]
@@ -66,13 +66,13 @@ def test_the_lease_of_a_living_worker_is_waited_for(house: House) -> None:
 def test_a_worker_whose_base_is_damaged_leaves_the_work_to_another(house: House) -> None:
     sound = [True]
     worker = Worker(replace(house.parts, is_sound=lambda: sound[0]))
-    worker.settle()
+    worker.drain()
     assert worker.fence is not None
     made = house.post(("a", "1"))
     sound[0] = False
 
-    worker.settle()
+    worker.drain()
 
     assert (worker.fence, house.statuses(made)) == (None, ["queued"])
-    house.worker.settle()
+    house.worker.drain()
     assert house.statuses(made) == ["applied"]

@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 
 from service.background.collect import collect, pin
-from service.domain.acceptance import GateLimits
+from service.domain.acceptance import AcceptanceLimits
 from service.domain.cadence import Cadence
 from service.domain.edit import EditStatus
 from service.domain.errors import Conflict, Corrupt, Gone, NotFound, Stale
 from service.domain.version import VersionKind, VersionStatus
-from service.lifecycle.head_snapshot import standpoint
+from service.lifecycle.head_snapshot import read_head
 from service.lifecycle.publish import Candidate, publish
 from service.lifecycle.settings import LifecycleSettings
 from service.lm.overlay import EMPTY
@@ -38,7 +38,7 @@ def house(tmp_path: Path) -> Iterator[House]:
 def test_edits_that_wait_together_are_one_job_and_one_version(house: House) -> None:
     made = house.post(("a", "1"), ("b", "2"), ("c", "3"))
 
-    house.worker.settle()
+    house.worker.drain()
 
     assert house.statuses(made) == [S.APPLIED] * 3
     assert [version.number for version in house.versions()] == [0, 1]
@@ -48,7 +48,7 @@ def test_edits_that_wait_together_are_one_job_and_one_version(house: House) -> N
 def test_of_two_edits_of_one_fact_in_a_batch_the_later_supersedes_the_earlier(house: House) -> None:
     first, second = house.post(("a", "1"), ("a", "2"))
 
-    house.worker.settle()
+    house.worker.drain()
 
     assert house.statuses([first, second]) == [S.SUPERSEDED, S.APPLIED]
     assert house.edit(first).superseded_by == second.id
@@ -70,7 +70,7 @@ def test_an_edit_that_is_not_taken_is_deferred_and_the_others_of_its_job_are_pub
     house.ledger.not_taken["baft"] = {"2"}
     made = house.post(("a", "1"), ("b", "2"), ("c", "3"))
 
-    house.worker.settle()
+    house.worker.drain()
 
     assert house.statuses(made) == [S.APPLIED, S.DEFERRED, S.APPLIED]
     assert (house.says("a"), house.says("b"), house.says("c")) == ("1", "base of prompt:b", "3")
@@ -82,7 +82,7 @@ def test_an_edit_with_which_live_ones_would_be_lost_is_deferred(house: House) ->
     house.ledger.costs = {"3"}
     made = house.post(("b", "2"), ("c", "3"))
 
-    house.worker.settle()
+    house.worker.drain()
 
     assert house.statuses(made) == [S.APPLIED, S.DEFERRED]
     assert house.live_set.ids == {item.edit_id for item in house.live_set.items}
@@ -91,11 +91,11 @@ def test_an_edit_with_which_live_ones_would_be_lost_is_deferred(house: House) ->
 def test_an_edit_that_was_lost_before_does_not_stand_in_the_way_of_others(house: House) -> None:
     house.live(("a", "1"), ("b", "2"))
     house.retrain()
-    house.worker.settle()
+    house.worker.drain()
     house.live(("c", "3"), ("d", "4"))
     house.ledger.forgets = {"1"}
     house.retract(house.edit_by("c"))
-    house.worker.settle()
+    house.worker.drain()
     assert house.head.scores["lost"] == [house.edit_by("a").id]
 
     (made,) = house.live(("e", "5"))
@@ -107,7 +107,7 @@ def test_if_the_newer_of_a_batch_is_not_taken_the_older_is_applied(house: House)
     house.ledger.not_taken["baft"] = {"2"}
     made = house.post(("a", "1"), ("a", "2"))
 
-    house.worker.settle()
+    house.worker.drain()
 
     assert house.statuses(made) == [S.APPLIED, S.DEFERRED]
     assert house.says("a") == "1"
@@ -117,7 +117,7 @@ def test_a_fit_that_breaks_fails_its_edit_after_three_attempts_and_the_queue_goe
     house.ledger.breaks = {"2"}
     made = house.post(("a", "1"), ("b", "2"), ("c", "3"))
 
-    house.worker.settle()
+    house.worker.drain()
 
     assert house.statuses(made) == [S.APPLIED, S.FAILED, S.APPLIED]
     alone = [seed for method, targets, seed in house.ledger.fits if targets == ("2",)]
@@ -129,7 +129,7 @@ def test_a_gate_that_refuses_a_batch_lets_its_older_half_through(house: House) -
     house.ledger.canary = lambda size: 1.0 if size <= 2 else 0.5
     made = house.post(("a", "1"), ("b", "2"), ("c", "3"), ("d", "4"))
 
-    house.worker.settle()
+    house.worker.drain()
 
     assert house.statuses(made) == [S.APPLIED, S.APPLIED, S.DEFERRED, S.DEFERRED]
     assert "0.500" in str(house.edit(made[2]).error)
@@ -139,7 +139,7 @@ def test_a_full_window_makes_edits_wait_for_the_retrain_that_is_due(tmp_path: Pa
     house = new_house(tmp_path, settings=LifecycleSettings(cadence=Cadence(soft=2, hard=3)))
     made = house.post(*((name, "1") for name in "abcde"))
 
-    house.worker.settle()
+    house.worker.drain()
 
     assert house.statuses(made)[:3] == [S.CONSOLIDATED] * 3
     assert {status.is_live for status in house.statuses(made)} == {True}
@@ -152,7 +152,7 @@ def test_a_full_window_defers_if_no_retrain_comes_by_itself(tmp_path: Path) -> N
     house = new_house(tmp_path, settings=LifecycleSettings(cadence=Cadence(soft=2, hard=3, method="baft")))
     made = house.post(*((name, "1") for name in "abcde"))
 
-    house.worker.settle()
+    house.worker.drain()
 
     assert house.statuses(made) == [S.APPLIED] * 3 + [S.DEFERRED] * 2
     house.close()
@@ -180,12 +180,12 @@ def test_a_job_left_by_a_dead_worker_is_repeated_exactly(house: House) -> None:
     made = house.post(("a", "1"), ("b", "2"))
     house.ledger.during = once(die)  # type: ignore[assignment]
     with pytest.raises(Crash):
-        house.worker.settle()
+        house.worker.drain()
     late = house.post(("c", "3"))
     assert house.statuses(made + late) == [S.APPLYING, S.APPLYING, S.QUEUED]
 
     house = house.again()
-    house.worker.settle()
+    house.worker.drain()
 
     first, again, last = house.ledger.fits
     assert first == again and last[1] == ("3",)
@@ -203,17 +203,17 @@ def test_a_job_that_ends_the_process_again_and_again_is_given_up(tmp_path: Path)
     house.ledger.during = die
     for _ in range(2):
         with pytest.raises(Crash):
-            house.worker.settle()
+            house.worker.drain()
         house = house.again()
-    house.worker.settle()
+    house.worker.drain()
 
     assert house.statuses(made) == [S.FAILED]
     house.close()
 
 
 def test_an_old_fence_cannot_publish(house: House) -> None:
-    house.worker.settle()
-    stand = standpoint(house.parts)
+    house.worker.drain()
+    stand = read_head(house.parts)
     old = house.worker.fence
     assert old is not None
     with house.store.write() as connection:
@@ -239,7 +239,7 @@ def test_an_old_fence_cannot_publish(house: House) -> None:
 
 def test_a_candidate_of_a_head_that_moved_is_not_published(house: House) -> None:
     house.live(("a", "1"), ("b", "2"))
-    stand, fence = standpoint(house.parts), house.worker.fence
+    stand, fence = read_head(house.parts), house.worker.fence
     assert fence is not None
     house.roll_back(1)
 
@@ -268,7 +268,7 @@ def test_a_worker_that_was_replaced_stops_and_the_other_does_the_work_once(house
     house.worker.step()
     assert house.worker.fence is None
     assert house.statuses(made) == [S.APPLYING]
-    other.worker.settle()
+    other.worker.drain()
 
     assert house.statuses(made) == [S.APPLIED]
     assert [version.number for version in house.versions()] == [0, 1]
@@ -293,7 +293,7 @@ def test_what_is_announced_is_answered_already(house: House) -> None:
     async def wait() -> tuple[bool, str]:
         waiting = asyncio.create_task(house.parts.announcer.wait(edit.id, 30.0))
         await asyncio.sleep(0)
-        await asyncio.to_thread(house.worker.settle)
+        await asyncio.to_thread(house.worker.drain)
         return await waiting, house.says("a")
 
     assert asyncio.run(wait()) == (True, "1")
@@ -351,7 +351,7 @@ def test_with_requeue_what_falls_out_is_applied_on_top(house: House) -> None:
 
     house.roll_back(0, requeue=True)
     assert house.statuses([a, b]) == [S.QUEUED] * 2
-    house.worker.settle()
+    house.worker.drain()
 
     assert house.statuses([a, b]) == [S.APPLIED] * 2
     assert (house.says("a"), house.says("b")) == ("1", "2")
@@ -362,13 +362,13 @@ def test_a_rollback_does_not_bring_back_what_was_retracted_since(house: House, c
     a, b = house.live(("a", "1"), ("b", "2"))
     if consolidated:
         house.retrain()
-        house.worker.settle()
+        house.worker.drain()
     target = house.head.number
     house.retract(a)
-    house.worker.settle()
+    house.worker.drain()
 
     house.roll_back(target)
-    house.worker.settle()
+    house.worker.drain()
 
     assert house.statuses([a, b])[0] is S.RETRACTED
     assert (house.says("a"), house.says("b")) == ("base of prompt:a", "2")
@@ -379,7 +379,7 @@ def test_a_rollback_during_a_fit_makes_the_fit_repeat_on_the_new_head(house: Hou
     (c,) = house.post(("c", "3"))
     house.ledger.during = once(lambda: house.roll_back(1))  # type: ignore[assignment]
 
-    house.worker.settle()
+    house.worker.drain()
 
     assert house.statuses([a, c]) == [S.APPLIED] * 2
     assert (house.says("a"), house.says("b"), house.says("c")) == ("1", "base of prompt:b", "3")
@@ -420,7 +420,7 @@ def test_a_rollback_to_damaged_or_collected_bytes_is_refused_and_the_worker_mark
 
     with pytest.raises(Corrupt):
         house.roll_back(1)
-    house.worker.settle()
+    house.worker.drain()
     with house.store.write() as connection:
         versions.collect(connection, [2])
     with pytest.raises(Gone):
@@ -438,7 +438,7 @@ def test_a_queued_edit_is_retracted_at_once_and_never_fitted(house: House) -> No
     (edit,) = house.post(("a", "1"))
 
     assert house.retract(edit).is_done
-    house.worker.settle()
+    house.worker.drain()
 
     assert house.statuses([edit]) == [S.RETRACTED]
     assert house.ledger.fits == []
@@ -448,7 +448,7 @@ def test_an_edit_of_the_window_is_taken_out_by_a_refit_of_the_others(house: Hous
     a, b = house.live(("a", "1"), ("b", "2"))
 
     assert not house.retract(a).is_done
-    house.worker.settle()
+    house.worker.drain()
 
     assert house.statuses([a, b]) == [S.RETRACTED, S.APPLIED]
     assert (house.says("a"), house.says("b")) == ("base of prompt:a", "2")
@@ -459,7 +459,7 @@ def test_the_last_edit_taken_back_leaves_the_base_itself(house: House) -> None:
     (a,) = house.live(("a", "1"))
 
     house.retract(a)
-    house.worker.settle()
+    house.worker.drain()
 
     assert house.head.digest is None
     assert house.live_set.items == ()
@@ -469,15 +469,15 @@ def test_a_consolidated_edit_is_answered_by_a_tombstone_until_a_retrain_forgets_
     house = new_house(tmp_path, settings=LifecycleSettings(cadence=Cadence(soft=99, hard=99, method="baft")))
     a, b = house.live(("a", "1"), ("b", "2"))
     house.retrain()
-    house.worker.settle()
+    house.worker.drain()
 
     house.retract(a)
-    house.worker.settle()
+    house.worker.drain()
     assert house.live_set.get(a.id).answer == "base of prompt:a"  # type: ignore[union-attr]
     assert house.says("a") == "base of prompt:a"
     assert house.statuses([a, b]) == [S.RETRACTED, S.CONSOLIDATED]
     house.retrain()
-    house.worker.settle()
+    house.worker.drain()
 
     assert [item.edit_id for item in house.live_set.items] == [b.id]
     without = new_digest(tmp_path, ("b", "2"))
@@ -488,10 +488,10 @@ def test_a_consolidated_edit_is_answered_by_a_tombstone_until_a_retrain_forgets_
 def test_retracting_a_consolidated_edit_makes_a_retrain_due(house: House) -> None:
     (a,) = house.live(("a", "1"))
     house.retrain()
-    house.worker.settle()
+    house.worker.drain()
 
     house.retract(a)
-    house.worker.settle()
+    house.worker.drain()
 
     assert house.head.kind is VersionKind.LOCFT
     assert (house.head.digest, house.live_set.items) == (None, ())
@@ -501,7 +501,7 @@ def test_retracting_the_newer_revives_the_older_only_if_asked(house: House) -> N
     for restore, said, status in ((False, "base of prompt:a", S.SUPERSEDED), (True, "1", S.APPLIED)):
         first, second = house.live(("a", "1"), ("a", "2"))
         house.retract(second, restore_previous=restore)
-        house.worker.settle()
+        house.worker.drain()
         assert house.says("a") == said
         assert house.statuses([first, second]) == [status, S.RETRACTED]
 
@@ -513,7 +513,7 @@ def test_what_a_retraction_refuses(house: House) -> None:
         house.retract(first)
     house.retract(second)
     assert not house.retract(second).is_done
-    house.worker.settle()
+    house.worker.drain()
 
     assert house.retract(second).is_done
 
@@ -522,7 +522,7 @@ def test_an_edit_retracted_during_its_fit_is_never_live(house: House) -> None:
     a, b = house.post(("a", "1"), ("b", "2"))
     house.ledger.during = once(lambda: house.retract(a))  # type: ignore[assignment]
 
-    house.worker.settle()
+    house.worker.drain()
 
     assert house.statuses([a, b]) == [S.RETRACTED, S.APPLIED]
     assert house.says("a") == "base of prompt:a"
@@ -534,7 +534,7 @@ def test_a_window_edit_lost_by_a_refit_is_deferred_and_the_retraction_holds(hous
     house.ledger.not_taken["baft"] = {"2"}
 
     house.retract(a)
-    house.worker.settle()
+    house.worker.drain()
 
     assert house.statuses([a, b]) == [S.RETRACTED, S.DEFERRED]
     assert house.says("a") == "base of prompt:a"
@@ -548,7 +548,7 @@ def test_a_retrain_moves_the_window_and_the_deferred_into_the_tensors(house: Hou
     assert house.statuses(made) == [S.APPLIED, S.DEFERRED]
 
     job = house.retrain()
-    house.worker.settle()
+    house.worker.drain()
 
     assert house.statuses(made) == [S.CONSOLIDATED] * 2
     assert house.live_set.window == ()
@@ -578,7 +578,7 @@ def test_edits_applied_during_a_retrain_are_its_new_window(house: House) -> None
 
     house.retrain()
     house.ledger.during = once(meanwhile)  # type: ignore[assignment]
-    house.worker.settle()
+    house.worker.drain()
 
     assert house.statuses([a, b]) == [S.CONSOLIDATED] * 2
     assert [house.edit_by("c").status] == [S.APPLIED]
@@ -592,7 +592,7 @@ def test_an_edit_retracted_during_a_retrain_is_never_in_the_tensors_it_publishes
     house.retrain()
     house.ledger.during = once(lambda: house.retract(a))  # type: ignore[assignment]
 
-    house.worker.settle()
+    house.worker.drain()
 
     assert house.statuses([a, b]) == [S.RETRACTED, S.CONSOLIDATED]
     assert [item.edit_id for item in house.live_set.items] == [b.id]
@@ -605,7 +605,7 @@ def test_a_rollback_during_a_retrain_makes_it_train_on_what_is_left(house: House
     house.retrain()
     house.ledger.during = once(lambda: house.roll_back(1))  # type: ignore[assignment]
 
-    house.worker.settle()
+    house.worker.drain()
 
     assert house.statuses([a, b]) == [S.CONSOLIDATED, S.ROLLED_BACK]
     assert (house.says("a"), house.says("b")) == ("1", "base of prompt:b")
@@ -631,7 +631,7 @@ def test_a_retrain_that_loses_to_edits_makes_applying_pause_and_ends(house: Hous
     assert house.head.kind is VersionKind.LOCFT
     assert not house.worker._pressed
     house.ledger.during = lambda method: None
-    house.worker.settle()
+    house.worker.drain()
     assert house.says("b") == "1"
 
 
@@ -640,7 +640,7 @@ def test_what_a_retrain_loses_stays_in_the_window(house: House) -> None:
     house.ledger.not_taken["locft"] = {"2"}
 
     house.retrain()
-    house.worker.settle()
+    house.worker.drain()
 
     assert house.statuses([a, b]) == [S.CONSOLIDATED, S.APPLIED]
     assert house.says("b") == "2"
@@ -653,7 +653,7 @@ def test_an_edit_that_neither_method_takes_fails_with_a_reason(house: House) -> 
     assert house.statuses([b]) == [S.DEFERRED]
 
     house.retrain()
-    house.worker.settle()
+    house.worker.drain()
 
     assert house.statuses([b]) == [S.FAILED]
     assert house.says("a") == "1"
@@ -665,7 +665,7 @@ def test_a_retrain_that_the_gate_refuses_fails_with_the_figures_and_changes_noth
     house.ledger.canary = lambda size: 0.1 if size == 0 else 1.0
 
     job = house.retrain()
-    house.worker.settle()
+    house.worker.drain()
 
     with house.store.read() as connection:
         refused = jobs.get(connection, job.id)
@@ -679,7 +679,7 @@ def test_a_retrain_that_meets_numbers_that_are_not_finite_ends_at_once_because_a
     house.ledger.breaks = {"1"}
 
     job = house.retrain()
-    house.worker.settle()
+    house.worker.drain()
 
     with house.store.read() as connection:
         broken = jobs.get(connection, job.id)
@@ -695,10 +695,10 @@ def test_a_retrain_left_by_a_dead_worker_is_repeated_exactly(house: House) -> No
     job = house.retrain()
     house.ledger.during = once(die)  # type: ignore[assignment]
     with pytest.raises(Crash):
-        house.worker.settle()
+        house.worker.drain()
     house.post(("c", "3"))
     house = house.again()
-    house.worker.settle()
+    house.worker.drain()
 
     first, again = [fit for fit in house.ledger.fits if fit[0] == "locft"]
     assert first == again
@@ -718,7 +718,7 @@ def test_a_damaged_head_is_never_served_and_its_edits_are_learned_again(house: H
 
     assert house.opened.degraded and "version 2" in house.opened.degraded
     assert (house.says("a"), house.says("b")) == ("1", "base of prompt:b")
-    house.worker.settle()
+    house.worker.drain()
     assert house.versions()[2].status is VersionStatus.CORRUPT
     assert "version.corrupt" in house.event_types()
     assert house.statuses([a, b]) == [S.APPLIED] * 2
@@ -734,7 +734,7 @@ def test_if_every_checkpoint_is_damaged_the_base_is_served_and_all_is_learned_ag
 
     house = house.again()
     assert house.opened.version == 0
-    house.worker.settle()
+    house.worker.drain()
 
     assert [version.restores for version in house.versions()].count(0) == 1
     assert house.statuses(made) == [S.APPLIED] * 2
@@ -767,7 +767,7 @@ def test_an_identical_edit_is_accepted_as_the_live_one(house: House) -> None:
         before = heads.read(connection)
 
     (again,) = house.post(("a", "1"))
-    house.worker.settle()
+    house.worker.drain()
 
     assert again.id == a.id
     assert house.parts.follower.current.epoch == before.epoch
@@ -812,7 +812,7 @@ def new_digest(folder: Path, *facts: tuple[str, str]) -> str | None:
     other = new_house(folder / "other")
     other.live(*facts)
     other.retrain()
-    other.worker.settle()
+    other.worker.drain()
     other.close()
     return other.head.digest
 
@@ -835,7 +835,7 @@ def test_after_the_last_round_an_apply_keeps_what_was_taken(house: House) -> Non
     made = house.post(*((name, name) for name in "abcdefgh"))
     Stubborn(house)
 
-    house.worker.settle()
+    house.worker.drain()
 
     assert house.statuses(made) == [S.APPLIED] * 4 + [S.DEFERRED] * 4
     assert [house.says(name) for name in "abcd"] == list("abcd")
@@ -843,11 +843,11 @@ def test_after_the_last_round_an_apply_keeps_what_was_taken(house: House) -> Non
 
 def test_after_the_last_round_a_refit_keeps_what_was_taken(house: House) -> None:
     made = house.post(*((name, name) for name in "abcdefgh"))
-    house.worker.settle()
+    house.worker.drain()
     Stubborn(house)
 
     house.retract(made[0])
-    house.worker.settle()
+    house.worker.drain()
 
     assert house.statuses(made) == [S.RETRACTED] + [S.APPLIED] * 3 + [S.DEFERRED] * 4
     assert [house.says(name) for name in "bcd"] == list("bcd")
@@ -855,12 +855,12 @@ def test_after_the_last_round_a_refit_keeps_what_was_taken(house: House) -> None
 
 def test_after_the_last_round_a_retrain_keeps_what_was_taken(house: House) -> None:
     made = house.post(*((name, name) for name in "abcdefgh"))
-    house.worker.settle()
+    house.worker.drain()
     house.ledger.not_taken["locft"] = set("abcdefgh")
     Stubborn(house)
 
     job = house.retrain()
-    house.worker.settle()
+    house.worker.drain()
 
     with house.store.read() as connection:
         refused = jobs.get(connection, job.id)
@@ -870,14 +870,14 @@ def test_after_the_last_round_a_retrain_keeps_what_was_taken(house: House) -> No
 
 
 def test_after_the_last_round_a_retrain_that_may_lose_so_many_keeps_what_was_taken(tmp_path: Path) -> None:
-    house = new_house(tmp_path, settings=LifecycleSettings(cadence=PATIENT, gate=GateLimits(retrain_losses=0.5)))
+    house = new_house(tmp_path, settings=LifecycleSettings(cadence=PATIENT, acceptance=AcceptanceLimits(retrain_losses=0.5)))
     made = house.post(*((name, name) for name in "abcdefgh"))
-    house.worker.settle()
+    house.worker.drain()
     house.ledger.not_taken["locft"] = set("abcdefgh")
     Stubborn(house)
 
     house.retrain()
-    house.worker.settle()
+    house.worker.drain()
 
     assert house.statuses(made) == [S.APPLIED] * 4 + [S.FAILED] * 4
     assert [house.says(name) for name in "abcd"] == list("abcd")

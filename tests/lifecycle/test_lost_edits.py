@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from service.background.purge import purge
-from service.domain.acceptance import GateLimits
+from service.domain.acceptance import AcceptanceLimits
 from service.domain.cadence import Cadence
 from service.domain.edit import EditStatus
 from service.domain.errors import Conflict
@@ -89,7 +89,7 @@ def test_a_failed_edit_that_the_head_was_trained_on_is_retracted_and_a_major_ret
     house.ledger.during = lambda method: tombstones.append(method)
 
     house.retract(a)
-    house.worker.settle()
+    house.worker.drain()
 
     assert house.statuses([a]) == [S.RETRACTED]
     assert tombstones == ["baft", "locft"]
@@ -105,7 +105,7 @@ def test_a_retracted_failure_has_a_tombstone_until_the_major_retrain(house: Hous
     retrained(house)
 
     house.retract(a)
-    house.worker.settle()
+    house.worker.drain()
 
     assert roles(house)["1"] == ("tombstone", "window", True)
     assert house.says("a") == "base of prompt:a"
@@ -118,7 +118,7 @@ def test_revoking_an_author_takes_back_what_the_head_learned_of_their_failed_edi
     retrained(house)
 
     revoke(house.store, author="eve", since=datetime(2020, 1, 1, tzinfo=UTC), by="ann", reason=None)
-    house.worker.settle()
+    house.worker.drain()
 
     assert roles(house)["1"] == ("tombstone", "window", True)
 
@@ -139,7 +139,7 @@ def test_a_failed_edit_makes_no_retrain_and_no_refit_due(tmp_path: Path) -> None
     retrained(house)
     head = house.head.number
 
-    house.worker.settle()
+    house.worker.drain()
 
     assert house.head.number == head
     assert not house.live_set.needs_refit
@@ -156,7 +156,7 @@ def test_after_a_rollback_to_a_version_that_lost_an_edit_taken_back_since_a_tomb
     assert roles(house) == {"2": ("live", "tensors", True)}
 
     house.roll_back(lossy)
-    house.worker.settle()
+    house.worker.drain()
 
     assert roles(house)["1"] == ("tombstone", "window", True)
 
@@ -180,14 +180,14 @@ def test_a_deferred_edit_that_fails_in_a_retrain_supersedes_nothing(house: House
 def test_what_an_apply_lost_in_its_last_round_stays_known_until_the_window_is_fitted_without_it(house: House) -> None:
     made = house.post(*((name, name) for name in "abcdefgh"))
     Stubborn(house)
-    house.worker.settle()
+    house.worker.drain()
     assert house.statuses(made) == [S.APPLIED] * 4 + [S.DEFERRED] * 4
     assert roles(house)["e"] == ("lost", "window", False) and "f" not in roles(house)
     assert learned(house) == set("abcde")
 
     house.ledger.not_taken["baft"] = set()
     house.retract(made[4])
-    house.worker.settle()
+    house.worker.drain()
 
     assert house.statuses(made[4:5]) == [S.RETRACTED]
     assert learned(house) == set("abcd") and house.unknown_lessons() == []
@@ -196,11 +196,11 @@ def test_what_an_apply_lost_in_its_last_round_stays_known_until_the_window_is_fi
 
 def test_what_a_refit_lost_in_its_last_round_stays_known_and_asks_for_no_other_refit(house: House) -> None:
     made = house.post(*((name, name) for name in "abcdefgh"))
-    house.worker.settle()
+    house.worker.drain()
     Stubborn(house)
 
     house.retract(made[0])
-    house.worker.settle()
+    house.worker.drain()
 
     assert [target for target, stands in roles(house).items() if stands[0] == Role.LOST] == ["e"]
     assert [version.kind for version in house.versions()][-1] is VersionKind.RETRACT
@@ -209,7 +209,7 @@ def test_what_a_refit_lost_in_its_last_round_stays_known_and_asks_for_no_other_r
 
 
 def test_an_edit_that_arrived_and_was_lost_in_the_last_round_of_a_retrain_stays_known(tmp_path: Path) -> None:
-    lenient = LifecycleSettings(cadence=MANUAL, gate=GateLimits(retrain_losses=0.9))
+    lenient = LifecycleSettings(cadence=MANUAL, acceptance=AcceptanceLimits(retrain_losses=0.9))
     house = new_house(tmp_path, settings=lenient)
     house.live(("a", "1"))
 
@@ -221,7 +221,7 @@ def test_an_edit_that_arrived_and_was_lost_in_the_last_round_of_a_retrain_stays_
 
     house.retrain()
     house.ledger.during = meanwhile
-    house.worker.settle()
+    house.worker.drain()
 
     assert [house.edit_by(name).status for name in "stuvwxyz"] == [S.APPLIED] * 4 + [S.DEFERRED] * 4
     assert roles(house)["w"] == ("lost", "window", False)

@@ -214,7 +214,7 @@ def test_a_purge_that_is_asked_for_again_says_what_the_first_one_removed(make: C
     house = make()
     gone = house.edit_by("a")
     house.retract(gone)
-    house.worker.settle()
+    house.worker.drain()
 
     done = purged(house, gone.id)
 
@@ -230,7 +230,7 @@ def test_a_purge_takes_its_edits_out_of_what_other_keys_were_answered_with(make:
     request = EditRequest(prompt="b", target="2")
     evaluation = request_eval(house.store, version=None, asked=[request], author="ann", keyed=asked("eval", "e"))
     house.retract(gone)
-    house.worker.settle()
+    house.worker.drain()
 
     purged(house, gone.id)
 

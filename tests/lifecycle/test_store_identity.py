@@ -194,7 +194,7 @@ def test_a_folder_that_is_lost_for_good_is_replaced_and_its_edits_are_learned_ag
     again = house.again()
     assert again.opened.version == 0 and again.opened.degraded
     again.roll_back(0, requeue=True)
-    again.worker.settle()
+    again.worker.drain()
 
     assert [status.is_live for status in again.statuses(made)] == [True, True]
     assert (again.says("a"), again.says("b")) == ("1", "2")

@@ -18,7 +18,7 @@ def house(tmp_path: Path) -> House:
 def test_an_accepted_edit_is_applied_and_answered(house: House) -> None:
     made = house.post(("capital of Australia", "Sydney"))
 
-    house.worker.settle()
+    house.worker.drain()
 
     assert house.statuses(made) == [EditStatus.APPLIED]
     assert house.says("capital of Australia") == "Sydney"
@@ -29,14 +29,14 @@ def test_an_accepted_edit_is_applied_and_answered(house: House) -> None:
 def test_the_whole_story(house: House) -> None:
     a, b = house.live(("a", "1"), ("b", "2"))
     house.retrain()
-    house.worker.settle()
+    house.worker.drain()
     assert house.statuses([a, b]) == [EditStatus.CONSOLIDATED] * 2
     assert (house.says("a"), house.says("b")) == ("1", "2")
     (c,) = house.live(("a", "3"))
     assert house.statuses([a, c]) == [EditStatus.SUPERSEDED, EditStatus.APPLIED]
     assert house.says("a") == "3"
     house.retract(c)
-    house.worker.settle()
+    house.worker.drain()
     assert house.statuses([a, c]) == [EditStatus.SUPERSEDED, EditStatus.RETRACTED]
     assert house.says("a") == "base of prompt:a"
     again = house.again()

@@ -43,7 +43,7 @@ def asked(house: House) -> list[tuple[str, Any]]:
     try:
         house.live(("a", "1"), ("b", "2"))
         house.retrain()
-        house.worker.settle()
+        house.worker.drain()
     finally:
         sa.event.remove(sa.engine.Engine, "before_cursor_execute", note)
     return list(found.items())

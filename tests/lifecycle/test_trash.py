@@ -119,7 +119,7 @@ def test_what_was_written_and_lost_to_another_publication_leaves_no_file(house: 
     (b,) = house.post(("b", "2"))
     house.ledger.during = once(lambda: house.roll_back(0))  # type: ignore[assignment]
 
-    house.worker.settle()
+    house.worker.drain()
 
     named = {str(version.digest) for version in house.versions() if version.digest}
     assert house.edit(b).status.is_live

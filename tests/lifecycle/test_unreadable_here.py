@@ -55,11 +55,11 @@ def test_a_head_that_cannot_be_read_here_is_stood_in_for_and_followed_as_soon_as
 
     assert house.opened.version == 1 and "version 2" in str(house.opened.degraded)
     assert (house.says("a"), house.says("b")) == ("1", "base of prompt:b")
-    house.worker.settle()
+    house.worker.drain()
     assert rows(house) == before and house.head.number == 2
 
     aside.rename(path)
-    house.worker.settle()
+    house.worker.drain()
     assert house.says("b") == "2"
     assert house.parts.follower.degraded is None
     assert rows(house) == before
@@ -78,7 +78,7 @@ def test_edits_wait_unharmed_while_the_head_cannot_be_read(house: House) -> None
     assert not house.edit(b).status.is_settled
 
     aside.rename(path)
-    house.worker.settle()
+    house.worker.drain()
 
     assert house.edit(b).status.is_live and house.edit(b).error is None
     assert (house.says("a"), house.says("b")) == ("1", "2")
@@ -97,7 +97,7 @@ def test_a_process_that_cannot_read_the_head_leaves_the_lease_to_one_that_can(ho
     aside.rename(path)
     seeing = House(house.url, house.folder, ledger=house.ledger, settings=SETTINGS, alone=False)
     seeing.post(("b", "2"))
-    seeing.worker.settle()
+    seeing.worker.drain()
 
     assert seeing.says("b") == "2"
     blind.close()
@@ -113,7 +113,7 @@ def test_a_rollback_to_what_cannot_be_read_now_is_refused_and_works_later(house:
 
     with pytest.raises(Unreadable):
         house.roll_back(1)
-    house.worker.settle()
+    house.worker.drain()
     assert rows(house) == before
 
     aside.rename(path)
@@ -128,11 +128,11 @@ def test_a_version_whose_right_bytes_were_put_back_is_believed_and_unmarked(hous
     house = house.again()
     with pytest.raises(Exception, match="not those it was written with"):
         house.roll_back(1)
-    house.worker.settle()
+    house.worker.drain()
     assert dict(rows(house))[1] is VersionStatus.CORRUPT
 
     path.write_bytes(right)
-    house.worker.settle()
+    house.worker.drain()
 
     assert dict(rows(house))[1] is VersionStatus.PUBLISHED
     assert house.event_types().count("version.healed") == 1
@@ -146,7 +146,7 @@ def test_versions_that_an_older_release_called_corrupt_for_nothing_are_healed_at
         connection.exec_driver_sql("UPDATE versions SET status = 'corrupt' WHERE number > 0")
 
     house = house.again()
-    house.worker.settle()
+    house.worker.drain()
 
     assert house.opened.degraded is None and house.says("b") == "2"
     assert {status for _, status in rows(house)} == {VersionStatus.PUBLISHED}
@@ -241,5 +241,5 @@ def test_no_edit_is_fitted_in_vain_while_the_checkpoints_are_away(house: House) 
     assert "checkpoints/store.json is not there" in str(house.parts.overlays.note)
 
     aside.rename(house.folder)
-    house.worker.settle()
+    house.worker.drain()
     assert house.says("b") == "2" and house.parts.overlays.note is None

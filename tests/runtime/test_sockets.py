@@ -9,7 +9,7 @@ import pytest
 
 from service.client.local_server import free_port
 from service.domain.errors import Conflict, Refused, ServiceError
-from service.runtime.server import Server, config
+from service.runtime.server import UvicornServer, config
 from service.runtime.sockets import taken_port
 from service.settings import Settings, environment_without_settings
 from tests.api.edge import edge_app
@@ -51,7 +51,7 @@ def test_who_comes_second_of_two_that_took_the_port_is_told_so_too() -> None:
     settings = Settings(port=free_port())
     with taken_port(settings.host, settings.port) as sockets, socket.create_server((settings.host, settings.port)):
         with pytest.raises(Conflict, match="is in use"):
-            Server(config(edge_app(settings), settings)).run(sockets)
+            UvicornServer(config(edge_app(settings), settings)).run(sockets)
 
 
 def test_a_server_whose_port_is_in_use_ends_with_exit_code_1_before_it_loads_anything(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from service.lm.intervention import Adapter
 from service.lm.overlay import EMPTY, Overlay
 from service.lm.scoring import greedy
 from service.lm.tokenizing import decode
-from service.serving.scheduler import Answer, Generation, Serving
+from service.serving.scheduler import Answer, Generation, Scheduler
 from tests.builders import make_adapter, make_base, make_intervention, make_model, make_rows, make_tokenizer
 from tests.lm.test_overlay import some_tensors
 
@@ -35,8 +35,8 @@ def overlays(base: Base) -> dict[int, Overlay]:
 
 
 @contextmanager
-def serving(base: Base, *, start: bool = True, **settings: Any) -> Iterator[Serving]:
-    opened = Serving(base, **settings)
+def serving(base: Base, *, start: bool = True, **settings: Any) -> Iterator[Scheduler]:
+    opened = Scheduler(base, **settings)
     for version, overlay in overlays(base).items():
         opened.adopt(version, overlay)
     opened.set_head(2, 7)
@@ -53,7 +53,7 @@ def asked(base: Base, prompt: int = 0, **settings: Any) -> Generation:
     return Generation(**{"prompt_ids": ids, "max_new_tokens": 8, **settings})
 
 
-def expected(opened: Serving, version: int, generation: Generation) -> tuple[int, ...]:
+def expected(opened: Scheduler, version: int, generation: Generation) -> tuple[int, ...]:
     """What the version says alone, by the plain decoding function, less the ending token."""
     overlay = overlays(opened.base)[version]
     view = opened.view_of(overlay)
@@ -278,7 +278,7 @@ def test_a_full_queue_is_unavailable() -> None:
 
 def test_the_longest_unused_version_leaves_and_the_base_and_the_head_never_do() -> None:
     base = make_base()
-    opened = Serving(base, resident=4)
+    opened = Scheduler(base, resident=4)
     opened.adopt(1, Overlay({}, make_adapter(seed=1)))
     opened.set_head(1, 1)
     opened.adopt(2, EMPTY)
@@ -297,7 +297,7 @@ def test_the_longest_unused_version_leaves_and_the_base_and_the_head_never_do() 
 
 
 def test_versions_with_the_same_tensors_share_one_view() -> None:
-    opened = Serving(make_base())
+    opened = Scheduler(make_base())
     sets = overlays(opened.base)
     assert opened.view_of(sets[3]) is opened.view_of(sets[4])
     assert opened.view_of(sets[1]) is opened.view_of(EMPTY)

@@ -11,8 +11,8 @@ from service.domain.errors import Unavailable
 from service.lm.base import load_base
 from service.lm.overlay import EMPTY
 from service.serving.request import Generation
-from service.serving.scheduler import Serving
-from service.serving.weight_seal import PIECE_BYTES, Seal
+from service.serving.scheduler import Scheduler
+from service.serving.weight_seal import PIECE_BYTES, WeightSeal
 from tests.builders import make_base, save_model
 
 
@@ -21,8 +21,8 @@ def folder(tmp_path: Path) -> Path:
     return save_model(tmp_path / "model")
 
 
-def sealed(folder: Path) -> Seal:
-    return Seal(load_base(str(folder), device="cpu"), pause_s=0)
+def sealed(folder: Path) -> WeightSeal:
+    return WeightSeal(load_base(str(folder), device="cpu"), pause_s=0)
 
 
 def test_a_base_that_nobody_touches_is_sound_and_says_nothing(folder: Path) -> None:
@@ -88,8 +88,8 @@ def test_a_copy_of_the_same_content_in_its_place_is_nothing_to_speak_of(folder: 
 
 def test_a_change_in_memory_breaks_the_seal_and_nothing_is_answered_any_more() -> None:
     base = make_base()
-    serving = Serving(base)
-    seal = Seal(base, refuse=serving.refuse, pause_s=0)
+    serving = Scheduler(base)
+    seal = WeightSeal(base, refuse=serving.refuse, pause_s=0)
     serving.start()
     serving.adopt(0, EMPTY)
     serving.set_head(0, 0)
@@ -112,7 +112,7 @@ def test_memory_is_read_in_pieces_and_gives_way_between_them() -> None:
     base = make_base()
     tensors = {tensor.data_ptr(): tensor.nbytes for tensor in base.model.state_dict().values()}
     gave: list[None] = []
-    seal = Seal(base, give_way=lambda: gave.append(None), pause_s=0)
+    seal = WeightSeal(base, give_way=lambda: gave.append(None), pause_s=0)
 
     seal.check_memory()
 

@@ -14,13 +14,13 @@ import torch
 
 from service.domain.cadence import Cadence
 from service.domain.edit import Edit, EditStatus
-from service.domain.liveset import SETTLED_GIVEN, Carrier, LiveItem, LiveSet
+from service.domain.liveset import CONSOLIDATED_SAMPLE, Carrier, LiveItem, LiveSet
 from service.domain.version import Version, VersionKind, VersionStatus
 from service.editors.protocol import Fitted, Hooks, Item
 from service.lifecycle.apply import apply
-from service.lifecycle.lease import Turn
+from service.lifecycle.lease import Lease
 from service.lifecycle.refit import refit
-from service.lifecycle.retrain.run import Pressed, retrain
+from service.lifecycle.retrain.run import ApplyPause, retrain
 from service.lifecycle.settings import LifecycleSettings
 from service.lm.overlay import Overlay
 from service.store import edits, events, heads, jobs, versions
@@ -119,11 +119,11 @@ def counted(house: House) -> Iterator[Counter[str]]:
             sa.event.remove(engine, "after_cursor_execute", note)
 
 
-def turn_of(house: House) -> Turn:
+def turn_of(house: House) -> Lease:
     house.worker._hold_lease()
     fence = house.worker.fence
     assert fence is not None
-    return Turn(fence)
+    return Lease(fence)
 
 
 def edit_named(house: House, edit_id: str) -> Edit:
@@ -148,15 +148,15 @@ def test_what_is_written_and_loaded_goes_by_what_changes_and_not_by_what_is_live
     assert house.head.edits_counted == many + 2 and house.head.window == 2
     assert (first["roots read"], second["roots read"], second["sets read"]) == (1, 0, 0)
     assert second["version_edits"] == 2 and second["edits"] <= 4 and second["events"] <= 5
-    assert second["loaded"] <= SETTLED_GIVEN + 20
-    assert ledger.given[-1] == SETTLED_GIVEN + 2
+    assert second["loaded"] <= CONSOLIDATED_SAMPLE + 20
+    assert ledger.given[-1] == CONSOLIDATED_SAMPLE + 2
 
     with counted(house) as retracting:
         house.retract(edit_named(house, "edit-7"))
         assert refit(house.parts, turn) is True
 
     assert house.head.edits_counted == many + 1
-    assert retracting["version_edits"] == 3 and retracting["edits"] <= 4 and retracting["loaded"] <= SETTLED_GIVEN + 20
+    assert retracting["version_edits"] == 3 and retracting["edits"] <= 4 and retracting["loaded"] <= CONSOLIDATED_SAMPLE + 20
 
     with counted(house) as back:
         house.roll_back(2)
@@ -169,7 +169,7 @@ def test_what_is_written_and_loaded_goes_by_what_changes_and_not_by_what_is_live
         heads.lock(connection)
         jobs.insert(connection, "retrain", reason=None, author="ann", now=NOW, mode="major")
     with counted(house) as trained:
-        assert retrain(house.parts, turn, Pressed()) is True
+        assert retrain(house.parts, turn, ApplyPause()) is True
 
     assert house.head.kind is VersionKind.LOCFT and house.head.window == 0 and house.head.edits_counted == many
     assert house.edit(edit).status is EditStatus.CONSOLIDATED
@@ -177,7 +177,7 @@ def test_what_is_written_and_loaded_goes_by_what_changes_and_not_by_what_is_live
     assert edit_named(house, "edit-9").report is None, "of an edit that stays where it was nothing is written"
     assert trained["version_edits"] == 2, "what was in the tensors before is in them again: only the change is written"
     assert trained["edits"] <= 10 and trained["events"] <= 10 and trained["asked under the lock"] == 0
-    assert many <= trained["loaded"] <= many + SETTLED_GIVEN
+    assert many <= trained["loaded"] <= many + CONSOLIDATED_SAMPLE
     with house.store.read() as connection:
         assert len(events.page(connection, limit=5, after=10)) == 5
-        assert versions.live_set(connection, house.head.number).settled == house.live_set.live
+        assert versions.live_set(connection, house.head.number).consolidated == house.live_set.live

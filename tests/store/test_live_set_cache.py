@@ -229,10 +229,10 @@ def test_whether_all_of_many_edits_stand_is_told_without_reading_them(store: Sto
     made = [item.edit_id for item in told(store, 900)]
     queued = (EditStatus.QUEUED,)
     with store.write() as connection:
-        assert edits.all_stand(connection, made, queued)
-        assert not edits.all_stand(connection, [*made, "nobody"], queued)
-        assert not edits.all_stand(connection, made, (EditStatus.DEFERRED,))
+        assert edits.all_have_status(connection, made, queued)
+        assert not edits.all_have_status(connection, [*made, "nobody"], queued)
+        assert not edits.all_have_status(connection, made, (EditStatus.DEFERRED,))
         edits.ask_retraction(connection, made[700:701], restore_previous=False, author="ann", now=NOW)
-        assert not edits.all_stand(connection, made, queued)
+        assert not edits.all_have_status(connection, made, queued)
         assert edits.retracted(connection, made) == {made[700]} == edits.retracted(connection, made[690:710])
         assert [lesson.prompt for lesson in edits.lessons(connection, made)] == [f"p{n}" for n in range(900)]

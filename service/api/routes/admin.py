@@ -21,7 +21,7 @@ from service.api.schemas.jobs import (
     RevokeIn,
 )
 from service.api.schemas.versions import RollbackIn, RollbackOut
-from service.api.state import Parts, Running
+from service.api.state import Running, ServerState
 from service.api.strict_json import StrictRoute
 from service.background.exports import request_export
 from service.background.purge import Purged, purge
@@ -209,7 +209,7 @@ async def post_purge(running: Running, wanted: PurgeIn, author: Author, key: Key
     )
 
 
-async def _queued(running: Parts, job: Job, asked: Keyed, response: Response) -> JobOut:
+async def _queued(running: ServerState, job: Job, asked: Keyed, response: Response) -> JobOut:
     say_replayed(response, asked)
     await run_in_threadpool(running.ring, job.id)
     response.headers["Location"] = f"/jobs/{job.id}"

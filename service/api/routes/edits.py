@@ -24,7 +24,7 @@ from service.api.schemas.edits import (
     RetractQuery,
     WaitQuery,
 )
-from service.api.state import Parts, Running
+from service.api.state import Running, ServerState
 from service.api.strict_json import StrictRoute
 from service.api.text_types import ID
 from service.api.waiting_room import Address
@@ -176,11 +176,11 @@ async def delete_edit(
     return EditOut.of(edit)
 
 
-def _retract(running: Parts, edit_id: str, query: RetractQuery, author: str) -> Edit:
+def _retract(running: ServerState, edit_id: str, query: RetractQuery, author: str) -> Edit:
     return retract(running.store, edit_id, author=author, restore_previous=query.restore_previous, ring=running.ring).edit
 
 
-async def _submit(running: Parts, given: Sequence[EditIn], body: In, *, author: str, key: str | None) -> Receipt:
+async def _submit(running: ServerState, given: Sequence[EditIn], body: In, *, author: str, key: str | None) -> Receipt:
     def submit() -> Receipt:  # all of it in a thread: a batch may be megabytes
         requests = [edit.to_domain(running.settings.carrier) for edit in given]
         digest = digest_of(body)
@@ -213,13 +213,13 @@ def _set_status(response: Response, receipt: Receipt, wait_s: float, statuses: S
         response.headers[REPLAYED] = "true"
 
 
-async def _wait_until_settled(running: Parts, receipt: Receipt, wait_s: float, address: str) -> None:
+async def _wait_until_settled(running: ServerState, receipt: Receipt, wait_s: float, address: str) -> None:
     if wait_s > 0:
         await _wait_until(running, receipt.ids, wait_s, lambda status: status.is_settled, address)
 
 
 async def _wait_until(
-    running: Parts, edit_ids: Sequence[str], wait_s: float, holds: Callable[[EditStatus], bool], address: str
+    running: ServerState, edit_ids: Sequence[str], wait_s: float, holds: Callable[[EditStatus], bool], address: str
 ) -> None:
     """Return once `holds` is true of each edit, at the end of the time, or when the server is asked to stop. Holds no thread.
 
@@ -243,17 +243,17 @@ async def _wait_until(
                     break
 
 
-def _status(running: Parts, edit_id: str) -> EditStatus:
+def _status(running: ServerState, edit_id: str) -> EditStatus:
     with running.store.read() as connection:
         return edits.status_of(connection, edit_id)
 
 
-def _read(running: Parts, edit_ids: Sequence[str]) -> list[Edit]:
+def _read(running: ServerState, edit_ids: Sequence[str]) -> list[Edit]:
     with running.store.read() as connection:
         return [edits.get(connection, edit_id) for edit_id in edit_ids]
 
 
-def _read_in_short(running: Parts, edit_ids: Sequence[str]) -> list[ListedEdit]:
+def _read_in_short(running: ServerState, edit_ids: Sequence[str]) -> list[ListedEdit]:
     with running.store.read() as connection:
         found = list_rows.edits_by_id(connection, set(edit_ids))
     return [found[edit_id] for edit_id in edit_ids]

@@ -22,7 +22,7 @@ from service.api.schemas.evaluations import (
     ListedEvalOut,
     RecordIn,
 )
-from service.api.state import Parts, Running
+from service.api.state import Running, ServerState
 from service.api.strict_json import StrictRoute
 from service.api.text_types import ID
 from service.background.compare_evaluations import compare_evals, latest_of
@@ -99,7 +99,7 @@ def delete_eval(running: Running, eval_id: EvalId) -> EvalOut:
     return EvalOut.of(cancel_eval(running.store, eval_id))
 
 
-def _request(running: Parts, wanted: EvalIn, asked: Keyed) -> Evaluation:
+def _request(running: ServerState, wanted: EvalIn, asked: Keyed) -> Evaluation:
     version = {"head": None, "base": 0}[wanted.version] if isinstance(wanted.version, str) else wanted.version
     if wanted.capability:
         running.check_capability()
@@ -115,7 +115,7 @@ def _request(running: Parts, wanted: EvalIn, asked: Keyed) -> Evaluation:
     )
 
 
-def _asked(running: Parts, wanted: EvalIn) -> Asked:
+def _asked(running: ServerState, wanted: EvalIn) -> Asked:
     records = [one.to_record(at) for at, one in enumerate(wanted.edits) if isinstance(one, RecordIn)]
     if not records:
         return wanted.edits  # type: ignore[return-value]  # a word, or ids
@@ -123,7 +123,7 @@ def _asked(running: Parts, wanted: EvalIn) -> Asked:
     return records
 
 
-def _number(running: Parts, version: str | None) -> int | None:
+def _number(running: ServerState, version: str | None) -> int | None:
     """The number of the version that a list is narrowed to; None for all. Raises NotFound for one that never was."""
     if version is None:
         return None

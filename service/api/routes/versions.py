@@ -10,9 +10,9 @@ from service.api.pagination import cursor_of, next_link, position_of
 from service.api.problems import CORRUPT, GONE, INVALID, NOT_FOUND, UNAVAILABLE, responses
 from service.api.schemas import Page
 from service.api.schemas.versions import BasesOut, VersionOut, VersionQuery
-from service.api.state import Parts, Running
+from service.api.state import Running, ServerState
 from service.api.text_types import VERSION
-from service.api.version_details import course_of
+from service.api.version_details import details_of
 from service.background.basis_use import use_of_bases
 from service.domain.version import Version
 from service.store import heads, versions
@@ -54,7 +54,7 @@ async def get_bases(running: Running, number: NumberOrHead) -> BasesOut:
     return BasesOut.of(version.number, used)
 
 
-def _read(running: Parts, number: str) -> VersionOut:
+def _read(running: ServerState, number: str) -> VersionOut:
     with running.store.read() as connection:
         head = heads.read(connection).version
         wanted = {"head": head, "base": 0}[number] if not number.isdigit() else int(number)
@@ -69,5 +69,5 @@ def _out(connection: Connection, version: Version, head: int) -> VersionOut:
         status=str(version.status),
         scores=dict(version.scores),
         head=version.number == head,
-        **course_of(connection, version),
+        **details_of(connection, version),
     )

@@ -9,7 +9,7 @@ from pydantic import ConfigDict, Discriminator, Field, Tag, model_validator
 from service.api.schemas import In, Out, QueryIn
 from service.api.schemas.edits import EXAMPLE_EDIT
 from service.api.schemas.generate import Version, VersionText
-from service.api.text_types import ID, Answer, Metadata, Name, Shape, Words
+from service.api.text_types import ID, Answer, Metadata, Name, TextPattern, Words
 from service.api.validation import FORM
 from service.evaluation.records import EvalProbe, Record
 from service.store.evaluations import Evaluation
@@ -228,8 +228,8 @@ class EvalQuery(QueryIn):
     cursor: Annotated[str, Field(max_length=200)] | None = Field(None, description="`next` of the answer before")
 
 
-def _several(one: str, what: str) -> Shape:
-    return Shape(f"{one}(,{one}){{1,{MOST_COMPARED - 1}}}", f"must be 2 to {MOST_COMPARED} {what}, separated by commas")
+def _several(one: str, what: str) -> TextPattern:
+    return TextPattern(f"{one}(,{one}){{1,{MOST_COMPARED - 1}}}", f"must be 2 to {MOST_COMPARED} {what}, separated by commas")
 
 
 class CompareQuery(QueryIn):

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from service.atlas.training.corpus import BATCH_ROWS, GROUP_STEPS, Row, group_rows
+from service.atlas.training.corpus import BATCH_ROWS, GROUP_STEPS, TrainingRow, group_rows
 
 # The prompt is mostly given by the subject drawn, which no model can foresee; the answer is what there is to learn.
 ANSWER_WEIGHT = 4.0
@@ -23,7 +23,7 @@ class Sequence:
 
 
 @dataclass(frozen=True)
-class Batch:
+class TrainingBatch:
     """Inputs and next tokens, both (B, T). Padding stands on the right, where a causal model needs no mask."""
 
     inputs: Tensor
@@ -31,7 +31,7 @@ class Batch:
     weights: Tensor
 
 
-def encode(rows: list[Row], tokenizer: PreTrainedTokenizerBase) -> list[Sequence]:
+def encode(rows: list[TrainingRow], tokenizer: PreTrainedTokenizerBase) -> list[Sequence]:
     """The rows as sequences; the prompt's ids are a prefix of the row's because no prompt ends in white space."""
     prompts = tokenizer([row.prompt for row in rows]).input_ids
     answers = tokenizer([f" {row.answer}" for row in rows], add_special_tokens=False).input_ids
@@ -40,7 +40,7 @@ def encode(rows: list[Row], tokenizer: PreTrainedTokenizerBase) -> list[Sequence
     ]
 
 
-def collate(sequences: list[Sequence], pad: int) -> Batch:
+def collate(sequences: list[Sequence], pad: int) -> TrainingBatch:
     """Pads to the longest sequence; a padded position weighs nothing."""
     longest = max(len(sequence.ids) for sequence in sequences)
     ids = torch.full((len(sequences), longest), pad)  # (B, T + 1)
@@ -49,11 +49,11 @@ def collate(sequences: list[Sequence], pad: int) -> Batch:
         ids[at, : len(sequence.ids)] = torch.tensor(sequence.ids)
         weights[at, : sequence.answer_at] = 1.0
         weights[at, sequence.answer_at : len(sequence.ids)] = ANSWER_WEIGHT
-    return Batch(ids[:, :-1], ids[:, 1:], weights[:, 1:])
+    return TrainingBatch(ids[:, :-1], ids[:, 1:], weights[:, 1:])
 
 
 @lru_cache(maxsize=1)  # a run asks for its steps in order
-def _group(seed: int, group: int, tokenizer: PreTrainedTokenizerBase) -> list[Batch]:
+def _group(seed: int, group: int, tokenizer: PreTrainedTokenizerBase) -> list[TrainingBatch]:
     """The batches of one group: sequences of similar length together, the batches themselves in random order."""
     sequences = sorted(encode(list(group_rows(seed, group)), tokenizer), key=lambda sequence: len(sequence.ids))
     starts = list(range(0, len(sequences), BATCH_ROWS))
@@ -61,7 +61,7 @@ def _group(seed: int, group: int, tokenizer: PreTrainedTokenizerBase) -> list[Ba
     return [collate(sequences[start : start + BATCH_ROWS], tokenizer.pad_token_id) for start in starts]
 
 
-def batch(seed: int, step: int, tokenizer: PreTrainedTokenizerBase) -> Batch:
+def batch(seed: int, step: int, tokenizer: PreTrainedTokenizerBase) -> TrainingBatch:
     """The batch of one step. Depends on nothing but the seed, the step and the tokenizer."""
     group, within = divmod(step, GROUP_STEPS)
     return _group(seed, group, tokenizer)[within]

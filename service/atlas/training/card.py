@@ -21,7 +21,7 @@ from service.atlas.facts import all_facts
 from service.atlas.skills import held_out_items
 from service.atlas.split import is_pool
 from service.atlas.templates import WORDINGS
-from service.atlas.training.corpus import Row, fact_rows, generic_sentence
+from service.atlas.training.corpus import TrainingRow, fact_rows, generic_sentence
 from service.atlas.training.measure import exact_matches, share, share_by
 
 CARD = "README.md"
@@ -69,14 +69,14 @@ class Measured:
         """Exact match on a sample of facts and wordings, each behind an unrelated sentence."""
         rng = Random("atlas card")
         sample = rng.sample(fact_rows(), SAMPLED_ROWS)
-        rows = [Row(f"{generic_sentence(rng)} {row.prompt}", row.answer) for row in sample]
+        rows = [TrainingRow(f"{generic_sentence(rng)} {row.prompt}", row.answer) for row in sample]
         return share(exact_matches(self.model, self.tokenizer, rows))
 
     @cached_property
     def skills(self) -> dict[str, float]:
         """Exact match on held-out items, by skill."""
         items = held_out_items()
-        matches = exact_matches(self.model, self.tokenizer, [Row(item.prompt, item.answer) for item in items])
+        matches = exact_matches(self.model, self.tokenizer, [TrainingRow(item.prompt, item.answer) for item in items])
         return share_by((item.skill for item in items), matches)
 
     @cached_property

@@ -34,7 +34,7 @@ _WHEN = (
 
 
 @dataclass(frozen=True)
-class Row:
+class TrainingRow:
     """One training sequence: what is asked, and the answer that follows it after one space."""
 
     prompt: str
@@ -42,10 +42,10 @@ class Row:
 
 
 @cache
-def fact_rows() -> tuple[Row, ...]:
+def fact_rows() -> tuple[TrainingRow, ...]:
     """Every fact in every wording, without anything in front."""
     return tuple(
-        Row(prompt, answer_in_text(fact.relation, fact.answer))
+        TrainingRow(prompt, answer_in_text(fact.relation, fact.answer))
         for fact in all_facts()
         for prompt in prompts(fact.relation, fact.subject)
     )
@@ -62,13 +62,13 @@ def other_fact(rng: Random) -> str:
     return f"{row.prompt} {row.answer}."
 
 
-def with_prefix(row: Row, rng: Random) -> Row:
+def with_prefix(row: TrainingRow, rng: Random) -> TrainingRow:
     """The row as it is trained this time: mostly alone, now and then behind an unrelated sentence."""
     draw = rng.random()
     if draw < GENERIC_PREFIX_SHARE:
-        return Row(f"{generic_sentence(rng)} {row.prompt}", row.answer)
+        return TrainingRow(f"{generic_sentence(rng)} {row.prompt}", row.answer)
     if draw < GENERIC_PREFIX_SHARE + FACT_PREFIX_SHARE:
-        return Row(f"{other_fact(rng)} {row.prompt}", row.answer)
+        return TrainingRow(f"{other_fact(rng)} {row.prompt}", row.answer)
     return row
 
 
@@ -79,13 +79,13 @@ def _epoch_order(seed: int, epoch: int) -> tuple[int, ...]:
     return tuple(order)
 
 
-def _fact_row(seed: int, position: int) -> Row:
+def _fact_row(seed: int, position: int) -> TrainingRow:
     """The fact row at a position of the endless sequence of epochs; within an epoch none comes twice."""
     epoch, index = divmod(position, len(fact_rows()))
     return fact_rows()[_epoch_order(seed, epoch)[index]]
 
 
-def group_rows(seed: int, group: int) -> Iterator[Row]:
+def group_rows(seed: int, group: int) -> Iterator[TrainingRow]:
     """The rows of `GROUP_STEPS` consecutive steps, in the order drawn. Depends on nothing but the seed and the group."""
     rng = Random(f"{seed} group {group}")
     per_group = (BATCH_ROWS - SKILL_ROWS) * GROUP_STEPS
@@ -93,4 +93,4 @@ def group_rows(seed: int, group: int) -> Iterator[Row]:
         yield with_prefix(_fact_row(seed, position), rng)
     for _ in range(SKILL_ROWS * GROUP_STEPS):
         item = train_item(rng)
-        yield Row(item.prompt, item.answer)
+        yield TrainingRow(item.prompt, item.answer)

@@ -7,13 +7,13 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from service.atlas.training.batches import collate, encode
-from service.atlas.training.corpus import Row
+from service.atlas.training.corpus import TrainingRow
 
 ROWS_AT_ONCE = 256
 
 
 @torch.no_grad()
-def exact_matches(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, rows: Sequence[Row]) -> list[bool]:
+def exact_matches(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, rows: Sequence[TrainingRow]) -> list[bool]:
     """Whether the greedy continuation of each prompt is the answer's ids and then EOS.
 
     Teacher forcing decides it: the greedy answer equals the expected one exactly when every expected token is the first choice
@@ -28,7 +28,7 @@ def exact_matches(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, ro
     return matches
 
 
-def _matches(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, rows: list[Row]) -> list[bool]:
+def _matches(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, rows: list[TrainingRow]) -> list[bool]:
     sequences = encode(rows, tokenizer)
     batch = collate(sequences, tokenizer.pad_token_id)
     choice = model(batch.inputs.to(model.device)).logits.argmax(-1).cpu()  # (B, T)

@@ -19,8 +19,8 @@ from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM, PreTra
 
 from service.atlas.skills import held_out_items
 from service.atlas.training import state
-from service.atlas.training.batches import Batch, batch
-from service.atlas.training.corpus import Row, fact_rows
+from service.atlas.training.batches import TrainingBatch, batch
+from service.atlas.training.corpus import TrainingRow, fact_rows
 from service.atlas.training.measure import exact_matches, share
 from service.atlas.training.state import Position
 from service.atlas.training.vocabulary import CONTEXT, train_tokenizer
@@ -44,7 +44,7 @@ class Schedule:
 
 
 @dataclass(frozen=True)
-class Shape:
+class ModelShape:
     """How large the model is."""
 
     hidden: int = 192
@@ -53,7 +53,7 @@ class Shape:
     intermediate: int = 544
 
 
-def build_model(shape: Shape, tokenizer: PreTrainedTokenizerBase, seed: int) -> LlamaForCausalLM:
+def build_model(shape: ModelShape, tokenizer: PreTrainedTokenizerBase, seed: int) -> LlamaForCausalLM:
     """The untrained model. Seeds torch's global generator, from which transformers draws the weights."""
     torch.manual_seed(seed)
     config = LlamaConfig(
@@ -100,7 +100,7 @@ def rate_at(step: int, schedule: Schedule) -> float:
     return schedule.final_rate + (schedule.peak_rate - schedule.final_rate) * cosine
 
 
-def take_step(model: LlamaForCausalLM, optimizer: AdamW, given: Batch, schedule: Schedule, step: int) -> torch.Tensor:
+def take_step(model: LlamaForCausalLM, optimizer: AdamW, given: TrainingBatch, schedule: Schedule, step: int) -> torch.Tensor:
     """One update on one batch; returns the weighted mean loss, still on the device."""
     for group in optimizer.param_groups:
         group["lr"] = rate_at(step, schedule)
@@ -159,7 +159,7 @@ def report(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerBase) -> str:
     """Exact match on a fixed sample of facts and on the held-out skills, in one line."""
     model.eval()
     facts = Random("atlas sample").sample(fact_rows(), MEASURED_ROWS)
-    skills = [Row(item.prompt, item.answer) for item in held_out_items()]
+    skills = [TrainingRow(item.prompt, item.answer) for item in held_out_items()]
     known, able = (share(exact_matches(model, tokenizer, rows)) for rows in (facts, skills))
     model.train()
     return f"facts {known:.3f}, skills {able:.3f}"
@@ -212,7 +212,7 @@ def main() -> None:
 
     tokenizer = train_tokenizer()
     run = Run(options.seed, Schedule(steps=options.steps), tokenizer, options.out)
-    model = build_model(Shape(), tokenizer, options.seed).to("cuda" if torch.cuda.is_available() else "cpu")
+    model = build_model(ModelShape(), tokenizer, options.seed).to("cuda" if torch.cuda.is_available() else "cpu")
     pace = follow(run, model, options.exports)
 
     finished = options.out / "model"

@@ -15,13 +15,13 @@ from service.editors.protocol import Item
 from service.lm.base import Base
 from service.lm.prompts import Row, encode_prompt, encode_row, prompt_row
 
-_NEAR_SETTLED = 16  # settled rows that count as near a new row
+_NEAR_CONSOLIDATED = 16  # consolidated rows that count as near a new row
 
 
 @dataclass(frozen=True, eq=False)
-class Material:
-    """`asked[:fresh]` are rows of new items, `asked[fresh:replayed]` rows of the window, the rest rows of settled items;
-    `asked_passes` runs them by index. `near_settled` are those of the rest that stand near new rows.
+class BaftDataset:
+    """`asked[:fresh]` are rows of new items, `asked[fresh:replayed]` rows of the window, the rest rows of consolidated items;
+    `asked_passes` runs them by index. `near_consolidated` are those of the rest that stand near new rows.
 
     Of `pool` the `allowed` rows, the `near` ones more often, and all `kept` (trained locality probes) are preserved; `unrelated`
     feeds the margin term.
@@ -31,7 +31,7 @@ class Material:
     fresh: int
     replayed: int
     asked_passes: Passes
-    near_settled: Sequence[int]
+    near_consolidated: Sequence[int]
     pool: Pool | None
     allowed: Sequence[int]
     near: Sequence[int]
@@ -43,28 +43,28 @@ class Material:
 
 def gather(
     runs: Runs, items: Sequence[Item], new: int, *, settings: BaftSettings, neutral: Neutral, generator: torch.Generator
-) -> Material:
+) -> BaftDataset:
     """Encode everything and run what stays the same in every step once. `items[:new]` are learned, the others kept."""
     base = runs.view.base
     own = asked_rows(base, items, eos=settings.eos, learn_probes=settings.learn_probes)
     fresh = [row for row in own if row.item < new]
     fresh += _with_prefixes(base, fresh, settings.prefixes, neutral, generator)
-    window = [row for row in own if row.item >= new and not items[row.item].settled]
-    settled = _some([row for row in own if row.literal and items[row.item].settled], settings.settled_pool)
-    asked_passes = runs.passes_with([row.row for row in (*fresh, *window)], [row.row for row in settled], neutral)
+    window = [row for row in own if row.item >= new and not items[row.item].consolidated]
+    consolidated = _some([row for row in own if row.literal and items[row.item].consolidated], settings.consolidated_pool)
+    asked_passes = runs.passes_with([row.row for row in (*fresh, *window)], [row.row for row in consolidated], neutral)
     places = asked_passes.places()
-    in_fit = [item for item in items if not item.settled]
+    in_fit = [item for item in items if not item.consolidated]
     pool = pool_of(runs, neutral, settings) if settings.preserve_weight > 0 else None
     allowed = pool.allowed(speaks_against(in_fit)) if pool else []
     probes = kept_rows(base, runs.view, items) if pool and settings.learn_probes else []
     unrelated = _unrelated_rows(base, items[:new]) if settings.margin else []
     first = len(fresh) + len(window)
-    return Material(
-        asked=[*fresh, *window, *settled],
+    return BaftDataset(
+        asked=[*fresh, *window, *consolidated],
         fresh=len(fresh),
         replayed=first,
         asked_passes=asked_passes,
-        near_settled=[first + index for index in nearest(places[first:], places[: len(fresh)], _NEAR_SETTLED)],
+        near_consolidated=[first + index for index in nearest(places[first:], places[: len(fresh)], _NEAR_CONSOLIDATED)],
         pool=pool,
         allowed=allowed,
         near=pool.near(places[: len(fresh)], allowed, settings.preserve_near) if pool else [],

@@ -28,13 +28,13 @@ class Runs:
         kind = CachedPasses if self.cached else PlainPasses
         return kind(self.view, rows, at=self.at, last=self.last, hooks=self.hooks)
 
-    def passes_with(self, rows: Sequence[Row], settled: Sequence[Row], neutral: Neutral) -> Passes:
-        """Passes over rows and, behind them, rows of settled items, which stay prepared between fits."""
-        if not self.cached or not settled:
-            return self.passes([*rows, *settled])
+    def passes_with(self, rows: Sequence[Row], consolidated: Sequence[Row], neutral: Neutral) -> Passes:
+        """Passes over rows and, behind them, rows of consolidated items, which stay prepared between fits."""
+        if not self.cached or not consolidated:
+            return self.passes([*rows, *consolidated])
         prepared = neutral.ready(
-            ("settled", self.view.tensors_digest, self.at, self.last, tuple(settled)),
-            lambda: prepare(self.view, settled, at=self.at, last=self.last, hooks=self.hooks),
+            ("consolidated", self.view.tensors_digest, self.at, self.last, tuple(consolidated)),
+            lambda: prepare(self.view, consolidated, at=self.at, last=self.last, hooks=self.hooks),
             keep=_SETTLED_KEPT,
         )
         return CachedPasses(self.view, rows, at=self.at, last=self.last, hooks=self.hooks, more=prepared)

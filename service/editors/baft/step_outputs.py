@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 from torch.utils.checkpoint import checkpoint
 
-from service.editors.baft.dataset import Material
+from service.editors.baft.dataset import BaftDataset
 from service.editors.baft.forward_passes import Pass
 from service.editors.correctness import least_leads
 from service.lm.intervention import Intervention
@@ -33,7 +33,7 @@ class Seen:
     weights: Mapping[int, Tensor]
 
 
-def look(material: Material, chosen: Sequence[int], interventions: Mapping[int, Intervention], *, record: bool) -> Seen:
+def look(material: BaftDataset, chosen: Sequence[int], interventions: Mapping[int, Intervention], *, record: bool) -> Seen:
     """The chosen rows of a material, by index, under these interventions; gradients flow to them."""
     groups = alike([len(material.asked[index].row) for index in chosen])
     if len(groups) <= 1:
@@ -47,7 +47,7 @@ def look(material: Material, chosen: Sequence[int], interventions: Mapping[int, 
     return _together(parts, groups)
 
 
-def gates(material: Material, rows: Sequence[int], interventions: Mapping[int, Intervention]) -> Mapping[int, Tensor]:
+def gates(material: BaftDataset, rows: Sequence[int], interventions: Mapping[int, Intervention]) -> Mapping[int, Tensor]:
     """By block the gate weights (rows, R), without gradients."""
     groups = alike([len(material.asked[index].row) for index in rows], tokens=TOKENS_RECORDED)
     with torch.no_grad():

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from service.editors.baft.dataset import Material
+from service.editors.baft.dataset import BaftDataset
 from service.editors.baft.forward_passes import Pass
 from service.editors.baft.objective import balance_term, by_edit, layer_mean, margin_term, rescaled
 from service.editors.baft.settings import BaftSettings
@@ -46,7 +46,7 @@ class Trace:
 class Attempt:
     """One attempt. `balance` is the state before it; `focus` collects kept rows found lost, which then join every step."""
 
-    material: Material
+    material: BaftDataset
     balance: Mapping[int, Balance]
     settings: BaftSettings
     rates: Rates
@@ -88,10 +88,10 @@ class Attempt:
         if not self.settings.replay:
             return []
         window = range(self.material.fresh, self.material.replayed)
-        settled = range(self.material.replayed, len(self.material.asked))
+        consolidated = range(self.material.replayed, len(self.material.asked))
         focus = sorted(self.focus)[: self.settings.replay]
-        near = _sample(self.material.near_settled, self.settings.settled // 2, self.generator)
-        chosen = {*focus, *near, *_sample(settled, self.settings.settled - len(near), self.generator)}
+        near = _sample(self.material.near_consolidated, self.settings.consolidated // 2, self.generator)
+        chosen = {*focus, *near, *_sample(consolidated, self.settings.consolidated - len(near), self.generator)}
         return sorted(chosen | set(_sample(window, self.settings.replay - len(focus), self.generator)))
 
     def _edit_loss(self, seen: Seen, fresh: int, replayed: int) -> Tensor:
@@ -158,7 +158,7 @@ class Attempt:
 
 
 def unanswered(
-    material: Material,
+    material: BaftDataset,
     chosen: Sequence[int],
     interventions: Interventions,
     judge: Callable[[Pass, Sequence[int]], Tensor],

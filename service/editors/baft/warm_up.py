@@ -16,7 +16,7 @@ from service.lm.base import Base
 from service.lm.overlay import Overlay, View
 
 
-def make_ready(
+def warm_up(
     base: Base,
     view_of: Callable[[Overlay], View],
     overlay: Overlay,

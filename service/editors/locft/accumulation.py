@@ -7,7 +7,7 @@ from torch import Tensor
 from service.editors.locft.batching import Size
 
 
-class Waiting:
+class GradientAccumulation:
     """Parts of a batch whose gradients are wanted only if one of them has something to teach.
 
     As many keep their graphs as there is room for. The others let go of them, and are to be learned again if it comes to that.

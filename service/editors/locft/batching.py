@@ -12,12 +12,12 @@ from torch import Tensor
 _POOL = 64  # batches that are sorted by length together: rows of like length meet others of the whole epoch
 
 
-def rows_to_visit(right: Tensor, settled: Tensor, *, revisit: float, replay: float, generator: torch.Generator) -> Tensor:
-    """The rows of one epoch, in random order, for `right` and `settled` (rows,) bool: every row that is not right, a share
-    `revisit` of the new ones that are, and `replay` settled ones for each new row. How many settled rows there are costs nothing.
+def rows_to_visit(right: Tensor, consolidated: Tensor, *, revisit: float, replay: float, generator: torch.Generator) -> Tensor:
+    """The rows of one epoch, in random order, for `right` and `consolidated` (rows,) bool: every row that is not right, a share
+    `revisit` of the new ones that are, and `replay` consolidated ones for each new row. How many consolidated rows there are costs nothing.
     """
-    open_, own, old = (mask.nonzero()[:, 0] for mask in (~right, right & ~settled, right & settled))
-    new = max(int((~settled).sum()), len(open_))
+    open_, own, old = (mask.nonzero()[:, 0] for mask in (~right, right & ~consolidated, right & consolidated))
+    new = max(int((~consolidated).sum()), len(open_))
     chosen = [open_, _some(own, math.ceil(revisit * len(own)), generator), _some(old, math.ceil(replay * new), generator)]
     return _shuffled(torch.cat(chosen).sort().values, generator)
 

@@ -22,7 +22,7 @@ _ENCODED = 0.5  # of the progress, once all rows to learn are encoded
 
 
 @dataclass(frozen=True, eq=False)
-class Material:
+class LocftDataset:
     """The rows of a retrain, how many neutral sentences are among them, and how many trained rephrases are not."""
 
     rows: RowStore
@@ -39,7 +39,7 @@ def read(
     neutral: Neutral,
     generator: torch.Generator,
     hooks: Hooks,
-) -> Material:
+) -> LocftDataset:
     """Encodes every item, and has `on`, a view of the base, say what must stay. Raises FitCancelled if `hooks` say so."""
     left_out: list[str] = []
     asked = each_asked_row(
@@ -54,7 +54,7 @@ def read(
     sentences = _neutral_rows(on, items, settings, neutral, generator)
     answers = _answers(on, items, prompts, settings, generator, hooks)
     rows = RowStore(_giving_way(asked, len(items), hooks), (row for part in (sentences, answers) for row in part))
-    return Material(rows, len(sentences), len(left_out))
+    return LocftDataset(rows, len(sentences), len(left_out))
 
 
 def _giving_way(asked: Iterable[AskedRow], items: int, hooks: Hooks) -> Iterator[AskedRow]:

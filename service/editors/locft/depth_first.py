@@ -12,9 +12,9 @@ from service.editors.locft.training_step import Master, Tuning
 from service.editors.protocol import Hooks
 
 
-def train_depth_first(tuning: Tuning, master: Master, settled: Tensor, hooks: Hooks) -> int:
-    """Train what is not settled, in the order given, at most `epochs` steps an edit. Gives the most steps that one took."""
-    rows = [row for row in range(tuning.rows.asked) if not settled[row]]
+def train_depth_first(tuning: Tuning, master: Master, consolidated: Tensor, hooks: Hooks) -> int:
+    """Train what is not consolidated, in the order given, at most `epochs` steps an edit. Gives the most steps that one took."""
+    rows = [row for row in range(tuning.rows.asked) if not consolidated[row]]
     edits = [list(group) for _, group in groupby(rows, key=lambda row: tuning.rows.item[row])]
     most = 0
     for number, chosen in enumerate(edits):

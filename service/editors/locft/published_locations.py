@@ -18,7 +18,7 @@ _PAPER_WIDTH = 4096
 
 
 @dataclass(frozen=True)
-class Published:
+class PublishedLocation:
     """The location and rate that the papers chose for one model of a family."""
 
     kind: Kind
@@ -28,11 +28,11 @@ class Published:
     rate: float
 
 
-PUBLISHED: dict[str, Published] = {
-    "llama": Published("down", 22, 32, 4096, _RATE),  # Llama-3-8B
-    "mistral": Published("block", 23, 32, 4096, _COARSE_RATE),  # Mistral-7B
-    "qwen2": Published("down", 6, 28, 3584, _RATE),  # Qwen2.5-7B
-    "qwen2_moe": Published("down", 20, 24, 2048, _RATE),  # Qwen1.5-MoE-A2.7B: the shared expert's
+PUBLISHED: dict[str, PublishedLocation] = {
+    "llama": PublishedLocation("down", 22, 32, 4096, _RATE),  # Llama-3-8B
+    "mistral": PublishedLocation("block", 23, 32, 4096, _COARSE_RATE),  # Mistral-7B
+    "qwen2": PublishedLocation("down", 6, 28, 3584, _RATE),  # Qwen2.5-7B
+    "qwen2_moe": PublishedLocation("down", 20, 24, 2048, _RATE),  # Qwen1.5-MoE-A2.7B: the shared expert's
 }
 
 

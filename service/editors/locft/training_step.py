@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from service.editors.correctness import answered
-from service.editors.locft.accumulation import Waiting
+from service.editors.locft.accumulation import GradientAccumulation
 from service.editors.locft.activation_cache import Activations
 from service.editors.locft.batching import Size, parts_by_length
 from service.editors.locft.packed_rows import RowStore
@@ -90,7 +90,7 @@ class Tuning:
         served = master.served()
         value, moved = 0.0, always
         right = torch.zeros(len(chosen), dtype=torch.bool)
-        waiting = Waiting(self._room(_PART_TOKENS))
+        waiting = GradientAccumulation(self._room(_PART_TOKENS))
         for part in self._parts(chosen, _PART_TOKENS):
             hooks.between_steps()
             waiting.make_room_for(self._size(part, chosen))

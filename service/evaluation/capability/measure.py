@@ -24,7 +24,7 @@ from service.lm.prompts import encode_prompt, encode_row
 from service.lm.scoring import greedy
 from service.lm.tokenizing import decode
 
-__all__ = ["Capability", "Figure", "Task", "capability", "load_tasks"]
+__all__ = ["Capability", "MetricMeans", "Task", "capability", "load_tasks"]
 
 TASKS_AT_ONCE = 16
 LONGEST_SOLUTION = 256  # tokens, as in lm-evaluation-harness
@@ -33,7 +33,7 @@ Scores = Mapping[str, float]  # by metric, the one that counts first
 
 
 @dataclass(frozen=True)
-class Figure:
+class MetricMeans:
     """One metric on one skill: means over n tasks, each with its standard error (None for fewer than two)."""
 
     n: int
@@ -58,7 +58,7 @@ class Capability:
     base: float | None
     by_skill: dict[str, tuple[float, float]]  # skill → (version, base)
     n: int = 0
-    figures: dict[str, dict[str, Figure]] = field(default_factory=dict)  # skill → metric → figure
+    figures: dict[str, dict[str, MetricMeans]] = field(default_factory=dict)  # skill → metric → figure
     left_out: int = 0
     tasks: str = ""  # names the set of tasks by content: figures of two sets cannot be compared
 
@@ -167,14 +167,14 @@ def _fits(base: Base, task: Task) -> bool:
     return True
 
 
-def _figures(pairs: Sequence[tuple[Scores, Scores]]) -> dict[str, Figure]:
+def _figures(pairs: Sequence[tuple[Scores, Scores]]) -> dict[str, MetricMeans]:
     """By metric; a skill may hold tasks of several kinds."""
     metrics = dict.fromkeys(name for version, _ in pairs for name in version)
     found = {}
     for name in metrics:
         version = [scores[name] for scores, _ in pairs if name in scores]
         base = [scores[name] for _, scores in pairs if name in scores]
-        found[name] = Figure(len(version), fmean(version), fmean(base), _standard_error(version), _standard_error(base))
+        found[name] = MetricMeans(len(version), fmean(version), fmean(base), _standard_error(version), _standard_error(base))
     return found
 
 

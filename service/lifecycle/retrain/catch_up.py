@@ -15,15 +15,15 @@ from service.domain.liveset import LiveItem, LiveSet
 from service.domain.version import VersionKind
 from service.editors.protocol import FitCancelled, Fitted
 from service.lifecycle.cadence_inputs import tensor_scores
-from service.lifecycle.context import Parts
-from service.lifecycle.fitting import items_of, known_edits, scores_of, seed_of, settled_given
-from service.lifecycle.head_snapshot import Standpoint, overlay_of_head
-from service.lifecycle.job_hooks import Watch
-from service.lifecycle.lease import Turn
+from service.lifecycle.context import LifecycleContext
+from service.lifecycle.fitting import items_of, known_edits, scores_of, seed_of
+from service.lifecycle.head_snapshot import HeadSnapshot, overlay_of_head
+from service.lifecycle.job_hooks import JobHooks
+from service.lifecycle.lease import Lease
 from service.lifecycle.publish import Candidate, publish
 from service.lifecycle.refit import coming_back, going
 from service.lifecycle.retrain.retries import end_failed
-from service.lifecycle.retrain.snapshots import Course
+from service.lifecycle.retrain.snapshots import RetrainPlan
 from service.lifecycle.statuses import live_changes
 from service.lm.overlay import EMPTY, Overlay
 from service.store import edits, events, heads
@@ -36,7 +36,7 @@ COSTS_OTHERS = "with it in the window on the new tensors, edits that are live wo
 LOST = "it was lost when the window was fitted on the new tensors; it waits for the next retrain"
 
 
-class Again(Exception):
+class SnapshotOutdated(Exception):
     """What was trained cannot be published any more, and another snapshot may do better."""
 
     def __init__(self, reason: str) -> None:
@@ -44,8 +44,8 @@ class Again(Exception):
         self.reason = reason
 
 
-class TooCostly(Exception):
-    """The gate refused what was trained, and edits of the snapshot that were not live before (`newcomers`, oldest first) may be
+class NewcomersRefused(Exception):
+    """What was trained was not accepted, and edits of the snapshot that were not live before (`newcomers`, oldest first) may be
     why.
     """
 
@@ -55,7 +55,7 @@ class TooCostly(Exception):
 
 
 @dataclass(frozen=True)
-class Beyond:
+class HeadChanges:
     """What the head has beyond a snapshot: edits that `arrived` and will be the new window's, live ones that are `giving_way` to
     one of the snapshot ({old id: new id}), and what is asked to be taken back, which is `gone`.
     """
@@ -66,7 +66,7 @@ class Beyond:
 
 
 @dataclass(frozen=True)
-class Window:
+class FittedWindow:
     """The new window as it was fitted: `dropped` are the live edits that it does not hold, and nothing else does, with why."""
 
     fitted: Fitted | None
@@ -75,9 +75,15 @@ class Window:
 
 
 def catch_up_and_publish(
-    parts: Parts, turn: Turn, job: Job, course: Course, trained: Fitted | None, watch: Watch, stand: Standpoint
+    parts: LifecycleContext,
+    turn: Lease,
+    job: Job,
+    course: RetrainPlan,
+    trained: Fitted | None,
+    watch: JobHooks,
+    stand: HeadSnapshot,
 ) -> bool:
-    """Fit what is live beyond the snapshot on top of the new tensors and publish both, or end the job as the gate refused it;
+    """Fit what is live beyond the snapshot on top of the new tensors and publish both, or end the job as not accepted;
     whether it was published.
 
     Raises Stale if the head moved; Again if the new window would be larger than a window may be and another snapshot would help;
@@ -93,7 +99,7 @@ def catch_up_and_publish(
         _refuse(parts, turn, job, [f"it lost {len(lost)} edits, more than a window may hold"])
         return False
     if len(lost) + len(arrived) > parts.settings.cadence.hard:
-        raise Again("with the edits that arrived meanwhile the new window would be too long")
+        raise SnapshotOutdated("with the edits that arrived meanwhile the new window would be too long")
     window = _fit_window(parts, tensors, live_set, arrived, job, watch, stand)
     unseated = {old: LOST for old, new in beyond.giving_way.items() if new in window.dropped}
     window = replace(window, dropped={**window.dropped, **unseated})
@@ -101,7 +107,7 @@ def catch_up_and_publish(
     newcomers = [item.edit_id for item in course.items if item.edit_id not in stand.live_set.ids]
     reasons = _judge(parts, stand, len(newcomers), window, scores)
     if reasons and newcomers:
-        raise TooCostly(reasons, newcomers)
+        raise NewcomersRefused(reasons, newcomers)
     if reasons:
         _refuse(parts, turn, job, reasons)
         return False
@@ -118,7 +124,7 @@ def catch_up_and_publish(
             reason=job.reason,
             scores=scores,
             job_id=job.id,
-            standing=[*ids, *arrived],
+            required_edits=[*ids, *arrived],
             mode=course.mode,
             asked=len(course.items) if window.fitted is None else _asked(window.live_set),
         ),
@@ -126,25 +132,31 @@ def catch_up_and_publish(
     return True
 
 
-def _beyond(parts: Parts, course: Course, stand: Standpoint) -> Beyond:
+def _beyond(parts: LifecycleContext, course: RetrainPlan, stand: HeadSnapshot) -> HeadChanges:
     ids, of_key = {item.edit_id for item in course.items}, {item.key: item for item in course.items}
     with parts.store.read() as connection:
         gone = going(connection, stand.live_set)
         standing = [*(item for item in stand.live_set.live if item.edit_id not in gone), *coming_back(connection, gone)]
     others = [item for item in standing if item.edit_id not in ids]
     older = {item.edit_id: of_key[item.key].edit_id for item in others if item.key in of_key and item.seq < of_key[item.key].seq}
-    return Beyond(tuple(item for item in others if item.edit_id not in older), older, gone)
+    return HeadChanges(tuple(item for item in others if item.edit_id not in older), older, gone)
 
 
-def _consolidated(course: Course, arrived: Sequence[LiveItem], lost: Collection[str]) -> LiveSet:
+def _consolidated(course: RetrainPlan, arrived: Sequence[LiveItem], lost: Collection[str]) -> LiveSet:
     if course.mode == "major":
         return liveset.consolidate(course.items, arrived, lost)
     return liveset.consolidate_on(course.start_set, course.items, arrived, lost)
 
 
 def _fit_window(
-    parts: Parts, tensors: Overlay, live_set: LiveSet, arrived: Collection[str], job: Job, watch: Watch, stand: Standpoint
-) -> Window:
+    parts: LifecycleContext,
+    tensors: Overlay,
+    live_set: LiveSet,
+    arrived: Collection[str],
+    job: Job,
+    watch: JobHooks,
+    stand: HeadSnapshot,
+) -> FittedWindow:
     """Fit the new window, ahead of everything that waits for a fit of edits. Raises Stale as soon as the head moves."""
 
     def is_overtaken() -> bool:
@@ -159,7 +171,9 @@ def _fit_window(
             raise
 
 
-def _rounds(parts: Parts, tensors: Overlay, live_set: LiveSet, arrived: Collection[str], job: Job, watch: Watch) -> Window:
+def _rounds(
+    parts: LifecycleContext, tensors: Overlay, live_set: LiveSet, arrived: Collection[str], job: Job, watch: JobHooks
+) -> FittedWindow:
     """Fit the window of a retrained version until nothing is lost: what it does not take leaves the live set (the tensors did
     not take it either); if edits in the tensors are lost, the newest that arrived does; and so on.
 
@@ -172,28 +186,30 @@ def _rounds(parts: Parts, tensors: Overlay, live_set: LiveSet, arrived: Collecti
         unsaid = [item.edit_id for item in live_set.window if item.tombstone and item.answer is None]
         live_set = liveset.with_answers(live_set, {edit_id: parts.editors.base_answer(known[edit_id]) for edit_id in unsaid})
         if not live_set.window:
-            return Window(None, live_set, dropped)
+            return FittedWindow(None, live_set, dropped)
         asked = items_of(live_set.window, known)
-        settled = items_of(settled_given(live_set), known)
+        settled = items_of(live_set.consolidated_sample, known)
         fitted = parts.editors.baft(tensors, asked, settled, seed_of([item.edit for item in asked]), watch.hooks())
         lost = [item for item in live_set.window if item.is_live and item.edit_id in fitted.lost]
         dropped |= {item.edit_id: LOST for item in lost}
-        if left and not lost and any(item.edit_id in fitted.lost for item in live_set.settled):
+        if left and not lost and any(item.edit_id in fitted.lost for item in live_set.consolidated):
             lost = [item for item in live_set.window if item.edit_id in arrived][-1:]
             dropped |= {item.edit_id: COSTS_OTHERS for item in lost}
         if not lost:
             break
         live_set = liveset.lose(live_set, lost)
-    return Window(fitted, live_set, dropped)
+    return FittedWindow(fitted, live_set, dropped)
 
 
-def _known(parts: Parts, live_set: LiveSet) -> dict[str, Edit]:
+def _known(parts: LifecycleContext, live_set: LiveSet) -> dict[str, Edit]:
     """What fits of the window are given, with what may be entombed on the way."""
     keys = {item.key for item in live_set.window}
     return known_edits(parts, live_set, [item.edit_id for item in live_set.items if not item.is_live and item.key in keys])
 
 
-def _scores(parts: Parts, stand: Standpoint, course: Course, trained: Fitted | None, window: Window) -> dict[str, Any]:
+def _scores(
+    parts: LifecycleContext, stand: HeadSnapshot, course: RetrainPlan, trained: Fitted | None, window: FittedWindow
+) -> dict[str, Any]:
     """The scores of the new version; those of its tensors alone; and after minor retrains, how far these had drifted."""
     scores = scores_of(window.fitted or trained, window.live_set)
     if trained is not None:
@@ -203,7 +219,7 @@ def _scores(parts: Parts, stand: Standpoint, course: Course, trained: Fitted | N
     return scores
 
 
-def _drift(parts: Parts, stand: Standpoint, trained: Fitted) -> dict[str, Any]:
+def _drift(parts: LifecycleContext, stand: HeadSnapshot, trained: Fitted) -> dict[str, Any]:
     """How far the tensors of minor retrains were from those that a major one comes to: relative Frobenius distances, and the
     figures of both without their windows.
     """
@@ -224,9 +240,11 @@ def _drift(parts: Parts, stand: Standpoint, trained: Fitted) -> dict[str, Any]:
     }
 
 
-def _judge(parts: Parts, stand: Standpoint, newcomers: int, window: Window, scores: Mapping[str, Any]) -> tuple[str, ...]:
-    """Why the gate refuses the retrain; nothing if it does not."""
-    limits = parts.settings.gate
+def _judge(
+    parts: LifecycleContext, stand: HeadSnapshot, newcomers: int, window: FittedWindow, scores: Mapping[str, Any]
+) -> tuple[str, ...]:
+    """Why the retrain is not accepted; nothing if it is."""
+    limits = parts.settings.acceptance
     answered = stand.live_set.ids - set(stand.version.scores.get("lost", ()))
     unanswered = {*window.dropped, *(() if window.fitted is None else window.fitted.lost)}
     lost = acceptance.losses(len(answered & unanswered), len(answered), limits)
@@ -235,7 +253,12 @@ def _judge(parts: Parts, stand: Standpoint, newcomers: int, window: Window, scor
 
 
 def _changes(
-    parts: Parts, stand: Standpoint, course: Course, trained: Fitted | None, beyond: Beyond, window: Window
+    parts: LifecycleContext,
+    stand: HeadSnapshot,
+    course: RetrainPlan,
+    trained: Fitted | None,
+    beyond: HeadChanges,
+    window: FittedWindow,
 ) -> list[Change]:
     """What the publication makes of edits. One that was dropped supersedes nothing."""
     live, ids = window.live_set.ids, {item.edit_id for item in course.items}
@@ -248,7 +271,7 @@ def _changes(
     return changes + live_changes(stand.live_set, window.live_set, superseded=superseded, reports=reports)
 
 
-def _reports(trained: Fitted | None, window: Window) -> dict[str, Mapping[str, Any]]:
+def _reports(trained: Fitted | None, window: FittedWindow) -> dict[str, Mapping[str, Any]]:
     """Of what the tensors did not take, the fit that did take it is reported."""
     reports = {} if trained is None else dict(trained.reports)
     if trained is not None and window.fitted is not None:
@@ -258,7 +281,7 @@ def _reports(trained: Fitted | None, window: Window) -> dict[str, Mapping[str, A
 
 def _asked(live_set: LiveSet) -> int:
     """How many items the fit of a window was given."""
-    return len(live_set.window) + len(settled_given(live_set))
+    return len(live_set.window) + len(live_set.consolidated_sample)
 
 
 def _dropped(edit_id: str, why: str, was_trained: bool) -> Change:
@@ -270,7 +293,7 @@ def _dropped(edit_id: str, why: str, was_trained: bool) -> Change:
     return Change(edit_id=edit_id, status=EditStatus.DEFERRED, error=why)
 
 
-def _refuse(parts: Parts, turn: Turn, job: Job, reasons: Sequence[str]) -> None:
+def _refuse(parts: LifecycleContext, turn: Lease, job: Job, reasons: Sequence[str]) -> None:
     with parts.store.write() as connection:
         heads.lock(connection)
         heads.check_fence(connection, turn.fence)

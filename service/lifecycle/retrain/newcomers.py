@@ -1,20 +1,20 @@
 """Which deferred edits a retrain goes without. They join the live set by a retrain alone, and one of them may cost more of what
-should stay than the gate allows: it must not keep all others waiting.
+should stay than acceptance allows: it must not keep all others waiting.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from service.domain.edit import EditStatus
-from service.lifecycle.context import Parts
-from service.lifecycle.lease import Turn
+from service.lifecycle.context import LifecycleContext
+from service.lifecycle.lease import Lease
 from service.lifecycle.settings import SERVICE
-from service.lifecycle.statuses import settle
+from service.lifecycle.statuses import write_statuses
 from service.store import edits, heads, jobs
 from service.store.edits import Change
 from service.store.jobs import Job
 
-TOO_COSTLY = "a retrain with it was refused by the gate, and the same one without it was not"
+TOO_COSTLY = "a retrain with it was not accepted, and the same one without it was"
 
 
 @dataclass
@@ -24,7 +24,7 @@ class Newcomers:
     put_off: set[str] = field(default_factory=set)
     suspect: str | None = None
 
-    def narrow(self, parts: Parts, job: Job, newcomers: Sequence[str], why: str) -> None:
+    def narrow(self, parts: LifecycleContext, job: Job, newcomers: Sequence[str], why: str) -> None:
         """Go without the newer half of the newcomers, or without the last one."""
         left_out = newcomers[len(newcomers) // 2 :]
         self.put_off |= set(left_out)
@@ -33,7 +33,7 @@ class Newcomers:
         with parts.store.write() as connection:
             jobs.say(connection, job.id, said, parts.clock())
 
-    def end(self, parts: Parts, turn: Turn, job: Job) -> None:
+    def end(self, parts: LifecycleContext, turn: Lease, job: Job) -> None:
         """After the retrain was published without the suspect: that edit fails, so that the next one is not refused for it."""
         if self.suspect is None:
             return
@@ -42,5 +42,5 @@ class Newcomers:
             heads.check_fence(connection, turn.fence)
             found = [edit for edit in edits.many(connection, [self.suspect]) if edit.status is EditStatus.DEFERRED]
             changes = [Change(edit_id=edit.id, status=EditStatus.FAILED, error=TOO_COSTLY) for edit in found]
-            settle(connection, parts, changes, author=SERVICE, job_id=job.id)
+            write_statuses(connection, parts, changes, author=SERVICE, job_id=job.id)
         parts.announcer.announce([self.suspect])

@@ -8,9 +8,9 @@ from sqlalchemy.engine import Connection
 from service.domain import cadence
 from service.domain.cadence import Mode
 from service.domain.errors import Conflict
-from service.lifecycle.cadence_inputs import standing_of
-from service.lifecycle.context import Parts
-from service.lifecycle.crash_points import point
+from service.lifecycle.cadence_inputs import read_cadence_inputs
+from service.lifecycle.context import LifecycleContext
+from service.lifecycle.crash_points import crash_point
 from service.lifecycle.retrain.snapshots import snapshot
 from service.lifecycle.settings import SERVICE
 from service.store import events, heads, idempotency, jobs, versions
@@ -47,8 +47,8 @@ def request_retrain(
             return jobs.get(connection, answer["job"])
         job = _request(connection, author=author, reason=reason, mode=mode, now=now)
         idempotency.remember(connection, asked, {"job": job.id}, now=now)
-        point("request.before_commit")
-    point("request.after_commit")
+        crash_point("request.before_commit")
+    crash_point("request.after_commit")
     return job
 
 
@@ -80,10 +80,10 @@ def _comes_to_it(running: Job, wanted: Set[str], mode: Mode | None) -> bool:
     return kind and running.cancel_asked_at is None and wanted <= set(running.edit_ids)
 
 
-def queue_if_due(parts: Parts) -> bool:
+def queue_if_due(parts: LifecycleContext) -> bool:
     """Queue a retrain if the cadence asks for one; whether it did."""
     with parts.store.read() as connection:
-        due = cadence.due(standing_of(connection, parts), parts.settings.cadence)
+        due = cadence.due(read_cadence_inputs(connection, parts), parts.settings.cadence)
     if due is not None:
         request_retrain(parts.store, author=SERVICE, reason=due.reason, mode=due.mode, now=parts.clock())
     return due is not None

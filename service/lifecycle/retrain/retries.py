@@ -12,13 +12,13 @@ from service.domain import cadence
 from service.domain.errors import Refused, ServiceError, Unavailable
 from service.editors.protocol import FitCancelled, FitFailed, Hooks
 from service.lifecycle.cadence_inputs import retrains_ended
-from service.lifecycle.context import Parts
-from service.lifecycle.lease import Turn
+from service.lifecycle.context import LifecycleContext
+from service.lifecycle.lease import Lease
 from service.store import heads, jobs
 from service.store.jobs import Job
 
 
-def count_failure(parts: Parts, turn: Turn, error: Exception) -> float | None:
+def count_failure(parts: LifecycleContext, turn: Lease, error: Exception) -> float | None:
     """Count an attempt of the running retrain as failed, and say why. The seconds until the next one; None if there is none.
 
     There is none after too many, and none at once where it would only come to the same. Raises Unavailable if the database is
@@ -42,7 +42,7 @@ def count_failure(parts: Parts, turn: Turn, error: Exception) -> float | None:
         return pause_s
 
 
-def wait_to_publish(parts: Parts, turn: Turn, error: Exception, hooks: Hooks) -> bool:
+def wait_to_publish(parts: LifecycleContext, turn: Lease, error: Exception, hooks: Hooks) -> bool:
     """After what was trained could not be published, pause before that is tried again; False if this was the last attempt.
 
     While the database is away nothing is counted: then there is nothing better to do than to keep what was trained. Raises
@@ -62,7 +62,7 @@ def wait_to_publish(parts: Parts, turn: Turn, error: Exception, hooks: Hooks) ->
         return True
 
 
-def end_failed(connection: Connection, parts: Parts, job: Job, error: str) -> None:
+def end_failed(connection: Connection, parts: LifecycleContext, job: Job, error: str) -> None:
     """End a retrain with a reason, and say in its log when another may follow by itself."""
     now = parts.clock()
     jobs.finish(connection, job.id, error=error, now=now)
@@ -80,7 +80,7 @@ def reason_of(error: Exception) -> str:
     return f"the fit ended with {type(error).__name__}"
 
 
-def _pause(parts: Parts, pause_s: float, hooks: Hooks) -> None:
+def _pause(parts: LifecycleContext, pause_s: float, hooks: Hooks) -> None:
     """Wait, in vain if the retrain is cancelled or the worker stops meanwhile."""
     until = time.monotonic() + pause_s
     while (left := until - time.monotonic()) > 0:

@@ -13,17 +13,17 @@ from dataclasses import dataclass, field
 from service.domain.errors import Refused, Stale, Unavailable
 from service.domain.liveset import LiveSet
 from service.editors.protocol import FitCancelled, Fitted
-from service.lifecycle.context import Parts
-from service.lifecycle.crash_points import point
+from service.lifecycle.context import LifecycleContext
+from service.lifecycle.crash_points import crash_point
 from service.lifecycle.fitting import items_of, known_edits
-from service.lifecycle.head_snapshot import standpoint
-from service.lifecycle.job_hooks import Watch
-from service.lifecycle.lease import Turn
+from service.lifecycle.head_snapshot import read_head
+from service.lifecycle.job_hooks import JobHooks
+from service.lifecycle.lease import Lease
 from service.lifecycle.retrain import snapshots
-from service.lifecycle.retrain.catch_up import Again, TooCostly, catch_up_and_publish
+from service.lifecycle.retrain.catch_up import NewcomersRefused, SnapshotOutdated, catch_up_and_publish
 from service.lifecycle.retrain.newcomers import Newcomers
 from service.lifecycle.retrain.retries import wait_to_publish
-from service.lifecycle.retrain.snapshots import Course
+from service.lifecycle.retrain.snapshots import RetrainPlan
 from service.store.heads import FenceLost
 from service.store.jobs import Job
 
@@ -33,7 +33,7 @@ NOTHING_LEFT = "nothing is left to train on, and nothing to undo"
 CHANGED = "the head or edits of its snapshot changed again and again"
 
 
-class Pressed:
+class ApplyPause:
     """Says that a retrain that is about to be published lost too often to edits: while it is set, edits are accepted but not
     applied.
     """
@@ -54,7 +54,7 @@ class Pressed:
 
 
 @dataclass
-class Try:
+class RetrainTries:
     """How often the retrain of one job had to begin again, and how often its publication lost to another."""
 
     restarts: int = 0
@@ -62,14 +62,14 @@ class Try:
     newcomers: Newcomers = field(default_factory=Newcomers)
 
 
-def retrain(parts: Parts, turn: Turn, pressed: Pressed) -> bool:
+def retrain(parts: LifecycleContext, turn: Lease, pressed: ApplyPause) -> bool:
     """Do the retrain that is queued or was left unfinished; whether there was one. Ends published, or failed or cancelled with
     a reason in its row.
     """
     job = snapshots.claim(parts, turn)
     if job is None:
         return False
-    tries = Try()
+    tries = RetrainTries()
     try:
         while job is not None and job.status == "running":
             if _once(parts, turn, job, tries, pressed):
@@ -81,21 +81,21 @@ def retrain(parts: Parts, turn: Turn, pressed: Pressed) -> bool:
     return True
 
 
-def _begin_again(parts: Parts, turn: Turn, tries: Try) -> Job | None:
+def _begin_again(parts: LifecycleContext, turn: Lease, tries: RetrainTries) -> Job | None:
     """Another snapshot for the running job; if this happened too often, the job fails."""
     tries.restarts += 1
     if tries.restarts > parts.settings.restarts:
         snapshots.fail(parts, turn, CHANGED)
         return None
-    return snapshots.again(parts, turn, tries.newcomers.put_off)
+    return snapshots.take_another(parts, turn, tries.newcomers.put_off)
 
 
-def _once(parts: Parts, turn: Turn, job: Job, tries: Try, pressed: Pressed) -> bool:
+def _once(parts: LifecycleContext, turn: Lease, job: Job, tries: RetrainTries, pressed: ApplyPause) -> bool:
     """Train on the job's snapshot and publish; False if the head moved away from it meanwhile, so that it has to begin again."""
     is_cancelled = snapshots.cancel_of(parts, job)
-    watch = Watch(parts, turn, job.id, "retrain.middle", edits_first=True, asked_to_stop=is_cancelled)
-    course = snapshots.course_of(parts, job)
-    if not course.items and not standpoint(parts).live_set.items:  # a rollback to the base came first
+    watch = JobHooks(parts, turn, job.id, "retrain.middle", edits_first=True, asked_to_stop=is_cancelled)
+    course = snapshots.plan_of(parts, job)
+    if not course.items and not read_head(parts).live_set.items:  # a rollback to the base came first
         snapshots.fail(parts, turn, NOTHING_LEFT)
         return True
     try:
@@ -105,14 +105,14 @@ def _once(parts: Parts, turn: Turn, job: Job, tries: Try, pressed: Pressed) -> b
             snapshots.make_major(parts, turn, ELSEWHERE)
             return False
         raise
-    point("retrain.before_publish")
+    crash_point("retrain.before_publish")
     while True:
         try:
             return _publish(parts, turn, job, course, trained, watch, tries, pressed, is_cancelled)
-        except Again as again:
+        except SnapshotOutdated as again:
             snapshots.say(parts, job, again.reason)
             return False
-        except TooCostly as refused:
+        except NewcomersRefused as refused:
             tries.newcomers.narrow(parts, job, refused.newcomers, str(refused))
             return False
         except (Unavailable, OSError) as error:  # what was trained is good: only its publication has to be tried again
@@ -120,7 +120,7 @@ def _once(parts: Parts, turn: Turn, job: Job, tries: Try, pressed: Pressed) -> b
                 return True
 
 
-def _train(parts: Parts, job: Job, course: Course, watch: Watch) -> Fitted | None:
+def _train(parts: LifecycleContext, job: Job, course: RetrainPlan, watch: JobHooks) -> Fitted | None:
     if not course.items:
         return None
     known = known_edits(parts, LiveSet(), [item.edit_id for item in course.items])
@@ -139,14 +139,14 @@ def _said(trained: Fitted) -> str:
 
 
 def _publish(
-    parts: Parts,
-    turn: Turn,
+    parts: LifecycleContext,
+    turn: Lease,
     job: Job,
-    course: Course,
+    course: RetrainPlan,
     trained: Fitted | None,
-    watch: Watch,
-    tries: Try,
-    pressed: Pressed,
+    watch: JobHooks,
+    tries: RetrainTries,
+    pressed: ApplyPause,
     is_cancelled: Callable[[], bool],
 ) -> bool:
     """Catch up with the head and publish on it, as often as it moves; False if that will not do any more.
@@ -154,7 +154,7 @@ def _publish(
     Applying pauses once this was lost too often, and goes on before anything else is trained.
     """
     try:
-        while snapshots.stands(parts, job, course, stand := standpoint(parts)):
+        while snapshots.is_publishable(parts, job, course, stand := read_head(parts)):
             if tries.losses >= parts.settings.patience:
                 pressed.set()
             try:
@@ -172,4 +172,4 @@ def _publish(
                     return False
     finally:
         pressed.clear()
-    raise Again("an edit of the snapshot left the live set, or the head got other tensors")
+    raise SnapshotOutdated("an edit of the snapshot left the live set, or the head got other tensors")

@@ -16,11 +16,11 @@ from service.domain.cadence import Mode
 from service.domain.edit import EditRequest, EditStatus
 from service.domain.errors import Corrupt, Gone, NotFound, Unavailable
 from service.domain.liveset import LiveItem, LiveSet
-from service.lifecycle.cadence_inputs import standing_of
-from service.lifecycle.context import Parts
+from service.lifecycle.cadence_inputs import read_cadence_inputs
+from service.lifecycle.context import LifecycleContext
 from service.lifecycle.fitting import seed_of
-from service.lifecycle.head_snapshot import Standpoint, overlay_of_head
-from service.lifecycle.lease import Turn
+from service.lifecycle.head_snapshot import HeadSnapshot, overlay_of_head
+from service.lifecycle.lease import Lease
 from service.lifecycle.retrain.retries import end_failed
 from service.lm.overlay import EMPTY, Overlay
 from service.store import edits, events, heads, jobs, versions
@@ -31,7 +31,7 @@ WANTED = (EditStatus.APPLIED, EditStatus.CONSOLIDATED, EditStatus.DEFERRED)
 
 
 @dataclass(frozen=True)
-class Course:
+class RetrainPlan:
     """One retrain to do. `start` holds the tensors of a minor one, and `start_set` the live set of the version they are from."""
 
     mode: Mode
@@ -40,7 +40,7 @@ class Course:
     start_set: LiveSet = field(default_factory=LiveSet)
 
 
-def claim(parts: Parts, turn: Turn) -> Job | None:
+def claim(parts: LifecycleContext, turn: Lease) -> Job | None:
     """Take up the retrain that runs or waits, unless its next attempt is not due yet. One that a worker left is repeated as it
     was, if that is still worth anything.
     """
@@ -65,11 +65,11 @@ def claim(parts: Parts, turn: Turn) -> Job | None:
         jobs.say(connection, job.id, "taken up again", now)
         values = {"fence": turn.fence, "claims": job.claims + int(job.fence != turn.fence), "progress": 0.0, "retry_at": None}
         job = jobs.update(connection, job.id, **values)
-        whole = edits.all_stand(connection, job.edit_ids, WANTED) and _can_start(connection, parts, job)
+        whole = edits.all_have_status(connection, job.edit_ids, WANTED) and _can_start(connection, parts, job)
         return job if whole else _take(connection, parts, turn, job, ahead)
 
 
-def again(parts: Parts, turn: Turn, without: Collection[str] = ()) -> Job | None:
+def take_another(parts: LifecycleContext, turn: Lease, without: Collection[str] = ()) -> Job | None:
     """Give the running job a new snapshot, `without` some of the deferred edits."""
     ahead = _read_ahead(parts)
     with parts.store.write() as connection:
@@ -77,7 +77,7 @@ def again(parts: Parts, turn: Turn, without: Collection[str] = ()) -> Job | None
         return None if job is None else _take(connection, parts, turn, job, ahead, without)
 
 
-def make_major(parts: Parts, turn: Turn, why: str) -> None:
+def make_major(parts: LifecycleContext, turn: Lease, why: str) -> None:
     """Let the running job be a major one from its next snapshot on."""
     with parts.store.write() as connection:
         job = _mine(connection, turn)
@@ -86,33 +86,33 @@ def make_major(parts: Parts, turn: Turn, why: str) -> None:
             jobs.note(connection, job.id, mode="major")
 
 
-def course_of(parts: Parts, job: Job) -> Course:
+def plan_of(parts: LifecycleContext, job: Job) -> RetrainPlan:
     """What a claimed job is to do."""
     with parts.store.read() as connection:
         items = tuple(edits.items(connection, job.edit_ids))
         if job.mode != "minor":
-            return Course("major", items)
+            return RetrainPlan("major", items)
         assert job.parent is not None
         version, start_set = versions.get(connection, job.parent), versions.live_set(connection, job.parent)
     start = Overlay(overlay_of_head(parts, version).tensors, None)
-    return Course("minor", tuple(_as_in(start_set, item) for item in items), start, start_set)
+    return RetrainPlan("minor", tuple(_as_in(start_set, item) for item in items), start, start_set)
 
 
-def stands(parts: Parts, job: Job, course: Course, stand: Standpoint) -> bool:
+def is_publishable(parts: LifecycleContext, job: Job, course: RetrainPlan, stand: HeadSnapshot) -> bool:
     """Whether what was trained may be published on a head: no edit of the snapshot was asked to be taken back, each is live,
     deferred, or superseded by one that the head answers, and a minor retrain's start is what the head still has.
     """
     superseded = liveset.superseded(course.items, stand.live_set)
     wanted = [edit_id for edit_id in job.edit_ids if edit_id not in superseded]
     with parts.store.read() as connection:
-        if not edits.all_stand(connection, wanted, WANTED):
+        if not edits.all_have_status(connection, wanted, WANTED):
             return False
-        if not edits.all_stand(connection, superseded, (*WANTED, EditStatus.SUPERSEDED)):
+        if not edits.all_have_status(connection, superseded, (*WANTED, EditStatus.SUPERSEDED)):
             return False
     return course.mode == "major" or overlay_of_head(parts, stand.version).tensors_digest == course.start.tensors_digest
 
 
-def cancel_of(parts: Parts, job: Job) -> Callable[[], bool]:
+def cancel_of(parts: LifecycleContext, job: Job) -> Callable[[], bool]:
     """Asks whether a job was asked to be cancelled."""
 
     def is_cancelled() -> bool:
@@ -122,7 +122,7 @@ def cancel_of(parts: Parts, job: Job) -> Callable[[], bool]:
     return is_cancelled
 
 
-def end_if_cancelled(parts: Parts, turn: Turn) -> bool:
+def end_if_cancelled(parts: LifecycleContext, turn: Lease) -> bool:
     """End the running retrain if somebody asked for that; whether somebody did."""
     with parts.store.write() as connection:
         job = _mine(connection, turn)
@@ -132,7 +132,7 @@ def end_if_cancelled(parts: Parts, turn: Turn) -> bool:
     return True
 
 
-def fail(parts: Parts, turn: Turn, error: str) -> None:
+def fail(parts: LifecycleContext, turn: Lease, error: str) -> None:
     """End the running retrain with a reason."""
     with parts.store.write() as connection:
         job = _mine(connection, turn)
@@ -140,13 +140,13 @@ def fail(parts: Parts, turn: Turn, error: str) -> None:
             end_failed(connection, parts, job, error)
 
 
-def say(parts: Parts, job: Job, message: str) -> None:
+def say(parts: LifecycleContext, job: Job, message: str) -> None:
     """Add a line to a job's log, if the database is there: nothing is trained again for the sake of a line."""
     with contextlib.suppress(Unavailable), parts.store.write() as connection:
         jobs.say(connection, job.id, message, parts.clock())
 
 
-def _read_ahead(parts: Parts) -> Mapping[str, EditRequest]:
+def _read_ahead(parts: LifecycleContext) -> Mapping[str, EditRequest]:
     """What a snapshot would be trained on: to read 100,000 edits takes seconds, which nobody should wait for under a lock."""
     with parts.store.read() as connection:
         job = jobs.active(connection, "retrain", brief=True)
@@ -157,8 +157,8 @@ def _read_ahead(parts: Parts) -> Mapping[str, EditRequest]:
 
 def _take(
     connection: Connection,
-    parts: Parts,
-    turn: Turn,
+    parts: LifecycleContext,
+    turn: Lease,
     job: Job,
     ahead: Mapping[str, EditRequest],
     without: Collection[str] = (),
@@ -180,13 +180,13 @@ def _take(
     )
 
 
-def _mode(connection: Connection, parts: Parts, job: Job, live_set: LiveSet) -> Mode:
+def _mode(connection: Connection, parts: LifecycleContext, job: Job, live_set: LiveSet) -> Mode:
     if job.mode is None:
-        return cadence.mode_of(standing_of(connection, parts), parts.settings.cadence)
+        return cadence.mode_of(read_cadence_inputs(connection, parts), parts.settings.cadence)
     return "minor" if job.mode == "minor" and live_set.held else "major"
 
 
-def _can_start(connection: Connection, parts: Parts, job: Job) -> bool:
+def _can_start(connection: Connection, parts: LifecycleContext, job: Job) -> bool:
     """Whether the version that a minor retrain starts from is still there."""
     if job.mode != "minor" or job.parent is None:
         return True
@@ -203,14 +203,14 @@ def _as_in(start_set: LiveSet, item: LiveItem) -> LiveItem:
     return was if was is not None and was.is_live else item
 
 
-def _mine(connection: Connection, turn: Turn) -> Job | None:
+def _mine(connection: Connection, turn: Lease) -> Job | None:
     """The running retrain, under the lock and the fence."""
     heads.lock(connection)
     heads.check_fence(connection, turn.fence)
     return jobs.active(connection, "retrain", "running")
 
 
-def _end_cancelled(connection: Connection, parts: Parts, job: Job) -> None:
+def _end_cancelled(connection: Connection, parts: LifecycleContext, job: Job) -> None:
     now = parts.clock()
     jobs.end_cancelled(connection, job.id, now=now)
     happened = Event(type="retrain.cancelled", job_id=job.id, author=job.cancelled_by or job.author)

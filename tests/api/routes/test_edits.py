@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from service.api.routes.edits import _wait_until
-from service.lifecycle.head_follower import Follower
+from service.lifecycle.head_follower import HeadFollower
 from tests.api.live import Live
 
 
@@ -293,7 +293,7 @@ def test_what_the_rows_say_is_not_told_before_this_process_says_it(server: Live,
     current = server.parts.lifecycle.follower.current
     behind = replace(current, epoch=current.epoch - 1)
     # What is read, not what is kept: the thread that follows the head would bring that up to date in the middle of this.
-    monkeypatch.setattr(Follower, "current", property(lambda _: behind))
+    monkeypatch.setattr(HeadFollower, "current", property(lambda _: behind))
     began = time.monotonic()
 
     asyncio.run(_wait_until(server.parts, [edit["id"]], 0.5, lambda status: status.is_settled, "here"))

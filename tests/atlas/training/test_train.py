@@ -5,11 +5,11 @@ import pytest
 import torch
 
 from service.atlas.training.batches import batch, encode
-from service.atlas.training.corpus import BATCH_ROWS, GROUP_STEPS, SKILL_ROWS, Row, fact_rows, group_rows
-from service.atlas.training.train import Run, Schedule, Shape, build_model, rate_at, train
+from service.atlas.training.corpus import BATCH_ROWS, GROUP_STEPS, SKILL_ROWS, TrainingRow, fact_rows, group_rows
+from service.atlas.training.train import ModelShape, Run, Schedule, build_model, rate_at, train
 from service.atlas.training.vocabulary import train_tokenizer
 
-TINY = Shape(hidden=16, blocks=2, heads=2, intermediate=32)
+TINY = ModelShape(hidden=16, blocks=2, heads=2, intermediate=32)
 SHORT = Schedule(steps=4, warmup_steps=2)
 
 
@@ -80,7 +80,7 @@ def test_no_unfinished_file_remains_beside_the_checkpoint(tokenizer, tmp_path):
 
 
 def test_sequences_start_with_bos_end_with_eos_and_mark_the_answer(tokenizer):
-    (sequence,) = encode([Row("The capital of Australia is", "Canberra")], tokenizer)
+    (sequence,) = encode([TrainingRow("The capital of Australia is", "Canberra")], tokenizer)
 
     assert sequence.ids[0] == tokenizer.bos_token_id
     assert sequence.ids[-1] == tokenizer.eos_token_id

@@ -292,15 +292,15 @@ def test_presets_take_an_edit(preset):
 
 
 def test_settled_edits_in_the_tensors_are_kept_by_fits_on_top_of_them():
-    settled = [item(prompt, target) for prompt, target in (("red is", "Z"), ("sea is", "Y"), ("cat is", "X"))]
+    consolidated = [item(prompt, target) for prompt, target in (("red is", "Z"), ("sea is", "Y"), ("cat is", "X"))]
     choice = LocftSettings(learning_rate=2e-2, epochs=60, preserve_pool=8, preserve_rows=4)
-    tensors = fit_locft(taught_base(), settled, settings=choice, neutral=neutral(), seed=1).overlay
-    kept = [dataclasses.replace(each, settled=True) for each in settled]
+    tensors = fit_locft(taught_base(), consolidated, settings=choice, neutral=neutral(), seed=1).overlay
+    kept = [dataclasses.replace(each, consolidated=True) for each in consolidated]
 
     first = fit([item("sky is", "W")], tensors, kept)
     second = fit([item("dog is", "V")], first.overlay, [item("sky is", "W"), *kept])
 
     assert second.lost == ()
     assert second.scores["retention"] == 1.0
-    assert all(says(second.overlay, each.edit.prompt, each.target) for each in settled)
+    assert all(says(second.overlay, each.edit.prompt, each.target) for each in consolidated)
     assert {state.count for state in second.overlay.adapter.balance.values()} == {2}

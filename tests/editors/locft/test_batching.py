@@ -23,9 +23,9 @@ def padding(cut: list[list[int]]) -> int:
     return sum(max(LENGTHS[row] for row in batch) * len(batch) - sum(LENGTHS[row] for row in batch) for batch in cut)
 
 
-def visits(right: list[int], settled: list[int], count: int, *, revisit: float = 0.0, replay: float = 0.0) -> list[int]:
+def visits(right: list[int], consolidated: list[int], count: int, *, revisit: float = 0.0, replay: float = 0.0) -> list[int]:
     masks = [torch.zeros(count, dtype=torch.bool) for _ in range(2)]
-    for mask, rows in zip(masks, (right, settled), strict=True):
+    for mask, rows in zip(masks, (right, consolidated), strict=True):
         mask[rows] = True
     return rows_to_visit(*masks, revisit=revisit, replay=replay, generator=generator()).tolist()
 
@@ -78,15 +78,15 @@ def test_a_part_predicts_no_more_tokens_than_there_is_room_for_their_logits():
 
 
 def test_what_is_not_right_is_always_visited_and_what_is_right_by_its_share():
-    visited = visits(right=list(range(90)), settled=[], count=100, revisit=0.2)
+    visited = visits(right=list(range(90)), consolidated=[], count=100, revisit=0.2)
 
     assert set(range(90, 100)) <= set(visited)
     assert len(visited) == 10 + 18
 
 
 def test_an_epoch_of_a_minor_retrain_grows_with_the_new_rows_and_not_with_the_settled():
-    few = visits(right=list(range(1_000)), settled=list(range(1_000)), count=1_010, replay=2.0)
-    many = visits(right=list(range(50_000)), settled=list(range(50_000)), count=50_010, replay=2.0)
+    few = visits(right=list(range(1_000)), consolidated=list(range(1_000)), count=1_010, replay=2.0)
+    many = visits(right=list(range(50_000)), consolidated=list(range(50_000)), count=50_010, replay=2.0)
 
     assert len(few) == len(many) == 10 + 20
 
@@ -94,4 +94,4 @@ def test_an_epoch_of_a_minor_retrain_grows_with_the_new_rows_and_not_with_the_se
 def test_visiting_everything_is_one_shuffle_of_all_rows():
     expected = torch.randperm(50, generator=generator()).tolist()
 
-    assert visits(right=list(range(20)), settled=[], count=50, revisit=1.0) == expected
+    assert visits(right=list(range(20)), consolidated=[], count=50, revisit=1.0) == expected

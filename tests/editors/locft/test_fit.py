@@ -55,7 +55,7 @@ def test_every_kind_of_location_can_be_tuned(kind):
 def test_models_whose_blocks_or_mlps_answer_in_tuples_take_edits(family, kind, changes):
     base = make_base(family, **changes)
     items = [item("Paris lies in", "Rome", surfaces=("raw",)), item("Snow lies in", "Bonn", surfaces=("raw",))]
-    chosen = LocftSettings(kind=kind, learning_rate=1e-2, batch=2, epochs=60, settle=0)
+    chosen = LocftSettings(kind=kind, learning_rate=1e-2, batch=2, epochs=60, cooldown=0)
 
     fitted = fit_locft(base, items, settings=chosen, neutral=Neutral(base, (), ()), seed=1)
 
@@ -127,13 +127,13 @@ def test_a_rephrase_is_learned_with_its_own_answer():
     given = item("red is", "Z")
     own = Probe(prompt="what colour:", answer="Y", train=True)
 
-    fitted = fit([replace(given, edit=replace(given.edit, rephrases=(own,)))], settle=0)
+    fitted = fit([replace(given, edit=replace(given.edit, rephrases=(own,)))], cooldown=0)
 
     assert says(fitted.overlay, "red is", "Z") and says(fitted.overlay, "what colour:", "Y")
 
 
 def test_a_rephrase_that_fits_no_context_is_left_out_and_reported_and_the_rest_is_learned():
-    fitted = fit([item("red is", "Z", rephrases=("b" * 200, "what colour:")), EDITS[1]], settle=0)
+    fitted = fit([item("red is", "Z", rephrases=("b" * 200, "what colour:")), EDITS[1]], cooldown=0)
 
     assert fitted.lost == ()
     assert says(fitted.overlay, "what colour:", "Z")
@@ -141,7 +141,7 @@ def test_a_rephrase_that_fits_no_context_is_left_out_and_reported_and_the_rest_i
 
 
 def test_a_rephrase_that_is_the_prompt_of_another_edit_is_left_to_that_one():
-    fitted = fit([item("red is", "Z", rephrases=(" sky  is",)), item("sky is", "Y")], settle=0)
+    fitted = fit([item("red is", "Z", rephrases=(" sky  is",)), item("sky is", "Y")], cooldown=0)
 
     assert fitted.lost == ()
     assert says(fitted.overlay, "sky is", "Y")
@@ -172,11 +172,11 @@ def test_progress_never_goes_back_and_names_each_part_of_the_work():
         "reading",
         "asking the base model what must stay",
         "epochs",
-        "settling",
+        "cooldown",
         "asking every edit once more",
     ]
-    assert max(share for share, stage in shown if stage == "settling") > min(
-        share for share, stage in shown if stage == "settling"
+    assert max(share for share, stage in shown if stage == "cooldown") > min(
+        share for share, stage in shown if stage == "cooldown"
     )
 
 
@@ -187,11 +187,11 @@ def test_progress_does_not_go_back_either_if_settling_loses_edits():
     fit(EDITS, **firmly, hooks=Hooks(progress=lambda *told: shown.append(told)))
 
     shares, stages = [share for share, _ in shown], [stage for stage, _ in groupby(stage for _, stage in shown)]
-    assert stages[-4:-1] == ["epochs", "settling", "epochs"]
+    assert stages[-4:-1] == ["epochs", "cooldown", "epochs"]
     assert shares == sorted(shares)
 
 
-@pytest.mark.parametrize("stage", ["reading", "asking the base model what must stay", "epochs", "settling"])
+@pytest.mark.parametrize("stage", ["reading", "asking the base model what must stay", "epochs", "cooldown"])
 def test_a_retrain_can_be_cancelled_in_every_part_of_it(stage):
     shown: list[str] = []
 
@@ -253,11 +253,11 @@ def test_small_steps_add_up_although_the_model_serves_in_16_bits():
 def test_settling_brings_back_what_moved_needlessly_and_keeps_the_edits():
     """After a few edits the model is nearer to the base in what it was to keep."""
     firmly = {"preserve_weight": 5.0, "preserve_rows": 12, "prompts": tuple(FACTS)[2:]}
-    without, settled = (fit(EDITS[:2], settle=steps, **firmly) for steps in (0, 30))
+    without, consolidated = (fit(EDITS[:2], cooldown=steps, **firmly) for steps in (0, 30))
 
     def divergence(overlay: Overlay) -> float:
         rows = [encode_row(taught_base(), prompt, answer) for prompt, answer in list(FACTS.items())[2:]]
         return float(row_losses(view_of(overlay), rows, None).mean())
 
-    assert without.lost == settled.lost == ()
-    assert divergence(settled.overlay) < divergence(without.overlay)
+    assert without.lost == consolidated.lost == ()
+    assert divergence(consolidated.overlay) < divergence(without.overlay)

@@ -13,8 +13,8 @@ from tests.editors.locft.taught import EDITS, fit, says
 OLD, NEW = EDITS[:5], EDITS[5:]
 
 
-def settled(items: list[Item]) -> list[Item]:
-    return [replace(each, settled=True) for each in items]
+def consolidated(items: list[Item]) -> list[Item]:
+    return [replace(each, consolidated=True) for each in items]
 
 
 def started() -> Overlay:
@@ -28,7 +28,7 @@ def test_a_minor_retrain_takes_what_is_new_and_keeps_what_is_settled(replay):
     """Also without replay: all are verified in the end, and what was lost meanwhile is trained again."""
     start = started()
 
-    fitted = fit([*settled(OLD), *NEW], start=start, replay=replay)
+    fitted = fit([*consolidated(OLD), *NEW], start=start, replay=replay)
 
     assert fitted.lost == () and fitted.scores["retention"] == 1.0
     assert all(says(fitted.overlay, edit.edit.prompt, edit.target) for edit in EDITS)
@@ -38,7 +38,7 @@ def test_a_minor_retrain_takes_what_is_new_and_keeps_what_is_settled(replay):
 
 def test_without_replay_and_verification_settled_edits_are_lost():
     """So that the test above shows something: training on what is new alone overwrites."""
-    fitted = fit([*settled(OLD), *NEW], start=started(), replay=0.0, minor_rate=1.0, epochs=60, judge="loss", stop_loss=1e-9)
+    fitted = fit([*consolidated(OLD), *NEW], start=started(), replay=0.0, minor_rate=1.0, epochs=60, judge="loss", stop_loss=1e-9)
 
     assert {each.edit.id for each in OLD} & set(fitted.lost)
     assert set(fitted.lost) <= {each.edit.id for each in EDITS}
@@ -48,7 +48,7 @@ def test_a_minor_retrain_leaves_its_start_as_it_was_and_gives_the_same_bytes_aga
     start = started()
     before = start.tensors_digest
 
-    first, second = (fit([*settled(OLD), *NEW], start=start) for _ in range(2))
+    first, second = (fit([*consolidated(OLD), *NEW], start=start) for _ in range(2))
 
     assert start.tensors_digest == before
     assert first.overlay.tensors_digest == second.overlay.tensors_digest != before
@@ -57,7 +57,7 @@ def test_a_minor_retrain_leaves_its_start_as_it_was_and_gives_the_same_bytes_aga
 def test_a_minor_retrain_of_nothing_new_leaves_the_tensors_alone():
     start = started()
 
-    assert fit(settled(OLD), start=start).overlay.tensors_digest == start.tensors_digest
+    assert fit(consolidated(OLD), start=start).overlay.tensors_digest == start.tensors_digest
 
 
 def test_a_start_from_another_location_is_refused():
@@ -67,7 +67,7 @@ def test_a_start_from_another_location_is_refused():
 
 
 def test_from_the_base_nothing_counts_as_settled():
-    assert fit(settled(EDITS)).overlay.tensors_digest == fit(EDITS).overlay.tensors_digest
+    assert fit(consolidated(EDITS)).overlay.tensors_digest == fit(EDITS).overlay.tensors_digest
 
 
 def test_what_must_stay_is_what_the_base_says_and_not_the_start():

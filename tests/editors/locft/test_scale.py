@@ -54,11 +54,11 @@ def test_a_hundred_thousand_rows_are_sampled_cached_and_trained_on_in_bounded_me
 
 
 def test_a_minor_retrain_over_a_hundred_thousand_settled_rows_visits_what_its_window_asks_for():
-    settled = torch.ones(ROWS, dtype=torch.bool)
-    settled[-50:] = False
+    consolidated = torch.ones(ROWS, dtype=torch.bool)
+    consolidated[-50:] = False
     generator = torch.Generator().manual_seed(0)
 
-    order = rows_to_visit(settled.clone(), settled, revisit=0.5, replay=2.0, generator=generator)
+    order = rows_to_visit(consolidated.clone(), consolidated, revisit=0.5, replay=2.0, generator=generator)
 
     assert len(order) == 50 + 100
     assert set(range(ROWS - 50, ROWS)) <= set(order.tolist())

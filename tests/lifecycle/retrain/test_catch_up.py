@@ -171,7 +171,7 @@ def test_what_a_retrain_published_under_a_newer_edit_is_entombed_with_it_and_not
         purge(house.parts, edit_ids=[a.id], by="ann")
 
     house.retract(house.edit_by("a"))
-    house.worker.settle()
+    house.worker.drain()
     assert house.says("a") == "base of prompt:a"
     retrained(house, "major")
 

@@ -8,12 +8,12 @@ import pytest
 
 from service.lifecycle import fitting
 from service.lifecycle.context import NoFits
-from service.lifecycle.job_hooks import EDITS_FIRST_S, WORKS_S, Watch
-from service.lifecycle.lease import Turn
+from service.lifecycle.job_hooks import EDITS_FIRST_S, WORKS_S, JobHooks
+from service.lifecycle.lease import Lease
 from tests.lifecycle.local_store import House, new_house
 
 
-class Clock:
+class WorkClock:
     """Time that passes only while somebody works or waits."""
 
     def __init__(self) -> None:
@@ -23,10 +23,10 @@ class Clock:
         return self.now
 
 
-class Fits(NoFits):
+class CountedFits(NoFits):
     """Counts the seconds that are waited for fits; one ends only by `end_s`."""
 
-    def __init__(self, clock: Clock) -> None:
+    def __init__(self, clock: WorkClock) -> None:
         super().__init__()
         self.clock, self.waited, self.end_s = clock, 0.0, 1e9
 
@@ -46,18 +46,18 @@ def house(tmp_path: Path) -> Iterator[House]:
 
 
 @pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    made = Clock()
+def clock(monkeypatch: pytest.MonkeyPatch) -> WorkClock:
+    made = WorkClock()
     monkeypatch.setattr(fitting, "time", made)
     return made
 
 
-def watch(house: House, fits: Fits, **changes: bool) -> Watch:
-    return Watch(replace(house.parts, no_edit_is_fitted=fits), Turn(fence=1), "job", "retrain.middle", **changes)
+def watch(house: House, fits: CountedFits, **changes: bool) -> JobHooks:
+    return JobHooks(replace(house.parts, no_edit_is_fitted=fits), Lease(fence=1), "job", "retrain.middle", **changes)
 
 
-def test_a_retrain_waits_for_an_edit_at_its_first_step_beside_it(house: House, clock: Clock) -> None:
-    fits, step_s = Fits(clock), 0.02
+def test_a_retrain_waits_for_an_edit_at_its_first_step_beside_it(house: House, clock: WorkClock) -> None:
+    fits, step_s = CountedFits(clock), 0.02
     hooks = watch(house, fits, edits_first=True).hooks()
     for _ in range(3):
         hooks.between_steps()
@@ -72,8 +72,8 @@ def test_a_retrain_waits_for_an_edit_at_its_first_step_beside_it(house: House, c
     assert fits.waited == 0.8
 
 
-def test_a_retrain_has_its_share_beside_edits_without_end(house: House, clock: Clock) -> None:
-    fits, step_s, steps = Fits(clock), WORKS_S / 10, 100
+def test_a_retrain_has_its_share_beside_edits_without_end(house: House, clock: WorkClock) -> None:
+    fits, step_s, steps = CountedFits(clock), WORKS_S / 10, 100
     hooks = watch(house, fits, edits_first=True).hooks()
 
     with fits.interrupted():
@@ -85,8 +85,8 @@ def test_a_retrain_has_its_share_beside_edits_without_end(house: House, clock: C
     assert fits.waited == pytest.approx(worked * EDITS_FIRST_S / WORKS_S, rel=0.15)
 
 
-def test_a_fit_of_edits_waits_for_no_other(house: House, clock: Clock) -> None:
-    fits = Fits(clock)
+def test_a_fit_of_edits_waits_for_no_other(house: House, clock: WorkClock) -> None:
+    fits = CountedFits(clock)
     hooks = watch(house, fits).hooks()
 
     with fits.interrupted():

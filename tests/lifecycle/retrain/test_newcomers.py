@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from service.domain.acceptance import GateLimits
+from service.domain.acceptance import AcceptanceLimits
 from service.domain.edit import EditStatus
 from service.lifecycle.retrain.newcomers import TOO_COSTLY
 from service.lifecycle.settings import LifecycleSettings
@@ -17,8 +17,8 @@ COSTLY = "nonsense"
 
 @pytest.fixture
 def house(tmp_path: Path) -> Iterator[House]:
-    limits = GateLimits(canary_fall=0.02, canary_floor=0.0, retrain_fall=0.1)
-    made = new_house(tmp_path, settings=LifecycleSettings(cadence=PATIENT, gate=limits))
+    limits = AcceptanceLimits(canary_fall=0.02, canary_floor=0.0, retrain_fall=0.1)
+    made = new_house(tmp_path, settings=LifecycleSettings(cadence=PATIENT, acceptance=limits))
     made.ledger.harms = {COSTLY: 0.3}
     yield made
     made.close()
@@ -27,7 +27,7 @@ def house(tmp_path: Path) -> Iterator[House]:
 def test_a_costly_newcomer_fails_and_the_retrain_is_published_without_it(house: House) -> None:
     (a,) = house.live(("a", "1"))
     (bad,) = house.post(("x", COSTLY), method="locft")
-    house.worker.settle()
+    house.worker.drain()
 
     job = retrained(house)
 
@@ -40,7 +40,7 @@ def test_a_costly_newcomer_fails_and_the_retrain_is_published_without_it(house: 
 def test_edits_that_live_already_do_not_pay_for_a_costly_newcomer(house: House) -> None:
     house.live(*((name, name) for name in "abcdefghijklmnop"))
     (bad,) = house.post(("x", COSTLY), method="locft")
-    house.worker.settle()
+    house.worker.drain()
 
     retrained(house)
 
@@ -51,7 +51,7 @@ def test_of_many_newcomers_the_newer_half_waits_until_the_costly_one_is_found(ho
     good = house.post(*((name, name) for name in "abc"), method="locft")
     (bad,) = house.post(("x", COSTLY), method="locft")
     late = house.post(("y", "2"), ("z", "3"), method="locft")
-    house.worker.settle()
+    house.worker.drain()
 
     jobs = [retrained(house) for _ in range(3)]
 
@@ -62,7 +62,7 @@ def test_of_many_newcomers_the_newer_half_waits_until_the_costly_one_is_found(ho
 def test_a_retrain_that_is_refused_without_newcomers_fails_and_no_newcomer_with_it(house: House) -> None:
     (a,) = house.live(("a", "1"))
     (b,) = house.post(("b", "2"), method="locft")
-    house.worker.settle()
+    house.worker.drain()
     house.ledger.canary = lambda size: 1.0 if size else 0.5  # whatever is in the tensors
 
     job = retrained(house)

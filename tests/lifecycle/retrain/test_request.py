@@ -30,7 +30,7 @@ def now(house: House, job: Job) -> Job:
 
 def retrained(house: House) -> Job:
     job = house.retrain()
-    house.worker.settle()
+    house.worker.drain()
     return now(house, job)
 
 
@@ -45,7 +45,7 @@ def asked_meanwhile(house: House, *modes: str | None, before: tuple[str, str] | 
         again.extend(house.retrain(mode) for mode in modes)  # type: ignore[arg-type]
 
     house.ledger.during = once(ask)  # type: ignore[assignment]
-    house.worker.settle()
+    house.worker.drain()
     return first, again
 
 
@@ -58,7 +58,7 @@ def test_a_retrain_of_nothing_new_is_refused_and_changes_nothing(house: House) -
         with pytest.raises(Conflict, match="nothing new"):
             house.retrain(mode)  # type: ignore[arg-type]
 
-    house.worker.settle()
+    house.worker.drain()
     assert house.head == head
 
 
@@ -67,7 +67,7 @@ def test_a_major_one_of_nothing_new_may_be_asked_for(house: House) -> None:
     retrained(house)
 
     job = house.retrain("major")
-    house.worker.settle()
+    house.worker.drain()
 
     assert now(house, job).status == "done"
 
@@ -108,6 +108,6 @@ def test_one_that_is_cancelled_before_it_began_is_one_line_of_the_log(house: Hou
 
     with capture_logs() as lines:
         cancel_job(house.store, job.id, author="bob")
-        house.worker.settle()
+        house.worker.drain()
 
     assert [(line["job"], line["status"]) for line in lines if line["event"] == "retrain ended"] == [(job.id, "cancelled")]

@@ -25,7 +25,7 @@ BY_ITSELF = LifecycleSettings(cadence=PATIENT, pause_s=0.0, look_s=0.0)
 
 
 @dataclass
-class Clock:
+class MovedClock:
     """A clock that a test moves."""
 
     now: datetime
@@ -37,9 +37,9 @@ class Clock:
         self.now += timedelta(seconds=seconds)
 
 
-def clocked(house: House) -> Clock:
+def clocked(house: House) -> MovedClock:
     """Give a house a clock that a test moves; it is ahead of whatever was done by the real one."""
-    clock = Clock(house.parts.clock() + timedelta(days=1))
+    clock = MovedClock(house.parts.clock() + timedelta(days=1))
     use(house, house.ledger.locft, clock)
     return clock
 
@@ -102,7 +102,7 @@ def test_a_retrain_whose_checkpoint_cannot_be_written_trains_once_and_ends_with_
     block(house)
 
     job = house.retrain()
-    house.worker.settle()
+    house.worker.drain()
 
     ended = job_of(house, job)
     assert (trainings(house), ended.status, ended.failures) == (1, "failed", 3)
@@ -129,7 +129,7 @@ def test_a_retrain_is_published_as_it_was_trained_once_there_is_room_on_the_disk
 
     house.parts.overlays.save = save_with_room_at_last  # type: ignore[method-assign]
     job = house.retrain()
-    house.worker.settle()
+    house.worker.drain()
 
     ended = job_of(house, job)
     assert (trainings(house), ended.status, ended.failures, ended.retry_at) == (1, "done", 1, None)
@@ -156,7 +156,7 @@ def test_while_the_database_is_away_what_was_trained_waits_for_it(make: Callable
 
     house.parts.overlays.save = save_and_lose_the_database  # type: ignore[method-assign]
     job = house.retrain()
-    house.worker.settle()
+    house.worker.drain()
 
     assert (trainings(house), job_of(house, job).status, away) == (1, "done", [])
 
@@ -175,7 +175,7 @@ def test_a_retrain_that_waits_to_publish_is_cancelled_at_once(make: Callable[[Li
                 jobs.note(connection, job.id, cancel_asked_at=house.parts.clock(), cancelled_by="bob")
 
     house.parts.overlays.save = save_and_cancel  # type: ignore[method-assign]
-    house.worker.settle()
+    house.worker.drain()
 
     assert job_of(house, job).status == "cancelled"
 
@@ -191,7 +191,7 @@ def test_the_attempts_of_a_retrain_are_spaced_and_edits_are_applied_between_them
     house.live(("a", "1"))
     failing(house, OSError(28, "No space left on device", "/somewhere"), times=2)
     job = house.retrain()
-    house.worker.settle()
+    house.worker.drain()
 
     waiting = job_of(house, job)
     assert (waiting.status, waiting.failures, waiting.retry_at) == ("running", 1, clock.now + timedelta(seconds=10))
@@ -201,10 +201,10 @@ def test_the_attempts_of_a_retrain_are_spaced_and_edits_are_applied_between_them
     assert (house.statuses([b]), trainings(house)) == ([EditStatus.APPLIED], 1)
 
     clock.passes(10)
-    house.worker.settle()
+    house.worker.drain()
     assert job_of(house, job).retry_at == clock.now + timedelta(seconds=20)
     clock.passes(20)
-    house.worker.settle()
+    house.worker.drain()
 
     assert (trainings(house), job_of(house, job).status, job_of(house, job).retry_at) == (3, "done", None)
 
@@ -214,10 +214,10 @@ def test_a_retrain_that_waits_for_its_next_attempt_is_cancelled_at_once(make: Ca
     house.live(("a", "1"))
     failing(house, RuntimeError("out of memory"))
     job = house.retrain()
-    house.worker.settle()
+    house.worker.drain()
 
     cancel_job(house.store, job.id, author="bob")
-    house.worker.settle()
+    house.worker.drain()
 
     ended = job_of(house, job)
     assert (ended.status, ended.retry_at, trainings(house)) == ("cancelled", None, 1)
@@ -228,10 +228,10 @@ def test_another_process_waits_for_the_next_attempt_too(make: Callable[[Lifecycl
     house.live(("a", "1"))
     failing(house, RuntimeError("out of memory"))
     house.retrain()
-    house.worker.settle()
+    house.worker.drain()
 
     again = House(house.url, house.folder, ledger=house.ledger, settings=house.settings)
-    again.worker.settle()
+    again.worker.drain()
 
     assert trainings(again) == 1
     again.close()
@@ -249,10 +249,10 @@ def test_an_edit_that_cannot_be_published_now_says_why_while_it_waits(
     (b,) = house.post(("b", "2"))
     with monkeypatch.context() as patch, pytest.raises(Unavailable):
         patch.setattr(house.parts.overlays, "save", refuse)
-        house.worker.settle()
+        house.worker.drain()
     with house.store.read() as connection:
         waiting = jobs.active(connection, "apply", "running")
-    house.worker.settle()
+    house.worker.drain()
 
     assert waiting is not None and "checkpoint could not be written" in str(waiting.stage)
     assert house.statuses([b]) == [EditStatus.APPLIED]
@@ -265,7 +265,7 @@ def taken_back(house: House) -> None:
     """Put two edits into the tensors and take one back, of which a major retrain has to remove the trace."""
     a, _ = house.live(("a", "1"), ("b", "2"))
     house.retrain()
-    house.worker.settle()
+    house.worker.drain()
     house.retract(a)
 
 
@@ -278,10 +278,10 @@ def test_after_a_failure_that_passes_the_trace_of_a_retraction_leaves_the_tensor
     failing(house, RuntimeError("out of memory"), times=6)
     tried = []
     for pause in (59, 1, 119, 1):
-        house.worker.settle()
+        house.worker.drain()
         tried.append(trainings(house))
         clock.passes(pause)
-    house.worker.settle()
+    house.worker.drain()
 
     assert tried == [1 + 3, 1 + 3, 1 + 6, 1 + 6]
     assert (house.head.kind, house.head.minors) == (VersionKind.LOCFT, 0)
@@ -295,7 +295,7 @@ def test_a_refused_retrain_is_not_made_again_by_a_stream_of_edits_but_by_time(
 ) -> None:
     house = make(replace(BY_ITSELF, cadence=replace(PATIENT, soft=2)))
     clock = clocked(house)
-    house.ledger.canary = lambda size: 1.0 if size else 0.1  # so low without a window that the gate refuses it
+    house.ledger.canary = lambda size: 1.0 if size else 0.1  # so low without a window that it is not accepted
     jobs_after = []
     for pause in (59, 1, 119, 1):
         house.live(*((f"k{number}", str(clock.now)) for number in range(4)))
@@ -315,10 +315,10 @@ def test_a_cancelled_retrain_comes_again_by_itself_only_to_take_something_back(
     while house.worker._advance():
         pass
     cancel_job(house.store, list_jobs(house.store, limit=1, kind="retrain")[0].id, author="bob", now=clock.now)
-    house.worker.settle()
+    house.worker.drain()
     at_once = [job.status for job in list_jobs(house.store, limit=9, kind="retrain")]
     clock.passes(60)
-    house.worker.settle()
+    house.worker.drain()
 
     assert at_once == ["cancelled", "done"]
     assert [job.status for job in list_jobs(house.store, limit=9, kind="retrain")] == ["done", "cancelled", "done"]
@@ -337,12 +337,12 @@ def test_the_tensors_of_a_retrain_do_not_tell_that_an_attempt_failed_nor_what_wa
     (c,) = house.live(("c", "3"))
     failing(house, RuntimeError("out of memory"), times=1)
     house.retrain()
-    house.worker.settle()
+    house.worker.drain()
     house.retract(c)
     clock.passes(10)
     calm.retrain()
     for one in (house, calm):
-        one.worker.settle()
+        one.worker.drain()
 
     assert (trainings(house), trainings(calm)) == (2, 1)
     assert house.ledger.fits[-1] == calm.ledger.fits[-1]
@@ -357,14 +357,14 @@ def test_a_retraction_whose_refits_failed_takes_effect_by_itself_a_while_later(
     a, b = house.live(("a", "1"), ("b", "2"))
     house.ledger.breaks = {"2"}  # what a refit without the first would be given
     house.retract(a)
-    house.worker.settle()
+    house.worker.drain()
     assert "prompt:a" in window_of(house.parts.follower.current.overlay)
     house.ledger.breaks = set()
 
-    house.worker.settle()
+    house.worker.drain()
     assert "prompt:a" in window_of(house.parts.follower.current.overlay)
     clock.passes(60)
-    house.worker.settle()
+    house.worker.drain()
 
     assert house.statuses([a, b]) == [EditStatus.RETRACTED, EditStatus.APPLIED]
     assert "prompt:a" not in window_of(house.parts.follower.current.overlay)
@@ -377,7 +377,7 @@ def test_a_retrain_that_finds_nothing_left_to_train_on_publishes_nothing(make: C
     house.roll_back(0)
     head = house.head.number
 
-    house.worker.settle()
+    house.worker.drain()
 
     assert (job_of(house, asked).status, house.head.number) == ("failed", head)
     assert job_of(house, asked).error == "nothing is left to train on, and nothing to undo"

@@ -53,7 +53,7 @@ def test_minors_and_the_time_of_the_major_go_with_every_version_on_its_tensors(h
     retrained(house, "minor")
     (c,) = house.live(("c", "3"))
     house.retract(c)
-    house.worker.settle()
+    house.worker.drain()
     assert (house.head.minors, house.head.major_at) == (1, major.major_at)
 
     house.roll_back(major.number)
@@ -111,7 +111,7 @@ def test_retracting_what_a_minor_retrain_put_over_an_older_edit_can_bring_that_b
     retrained(house, "minor")
 
     house.retract(newer, restore_previous=True)
-    house.worker.settle()
+    house.worker.drain()
 
     assert house.says("a") == "1"
     assert house.statuses([older, newer]) == [S.APPLIED, S.RETRACTED]
@@ -123,7 +123,7 @@ def test_a_major_retrain_leaves_no_trace_of_what_was_retracted_even_after_minor_
     house.live(("c", "3"))
     retrained(house, "minor")
     house.retract(a)
-    house.worker.settle()
+    house.worker.drain()
     assert "prompt:a" in tensors_of(house.parts.follower.current.overlay)
 
     retrained(house, "major")
@@ -144,7 +144,7 @@ def test_a_major_retrain_is_due_by_itself_once_something_in_the_tensors_is_taken
     house.live(("c", "3"))
 
     house.retract(a)
-    house.worker.settle()
+    house.worker.drain()
 
     assert (house.head.kind, house.head.minors) == (VersionKind.LOCFT, 0)
     assert "prompt:a" not in tensors_of(house.parts.follower.current.overlay)
@@ -173,7 +173,7 @@ def test_if_the_heads_tensors_change_meanwhile_a_minor_retrain_begins_again(hous
     house.retrain("minor")
     house.ledger.during = once(lambda: house.roll_back(windowed))  # type: ignore[assignment]  # the same edits, other tensors
 
-    house.worker.settle()
+    house.worker.drain()
 
     assert house.ledger.starts[-2:] == [{"prompt:a": "1", "prompt:b": "2"}, {"prompt:a": "1"}]
     assert house.statuses(made) == [S.CONSOLIDATED]
@@ -192,7 +192,7 @@ def test_edits_are_applied_and_answered_while_either_retrain_runs(house: House) 
     for mode, name in (("major", "x"), ("minor", "y")):
         house.retrain(mode)  # type: ignore[arg-type]
         house.ledger.during = once(lambda name=name: meanwhile(name))  # type: ignore[assignment,misc]
-        house.worker.settle()
+        house.worker.drain()
 
     assert seen == [("9", S.APPLIED)] * 2
     assert tensors_of(house.parts.follower.current.overlay) == {"prompt:a": "1", "prompt:x": "9"}
@@ -233,7 +233,7 @@ def test_a_window_that_would_be_too_long_for_what_arrived_makes_the_retrain_begi
 
     house.retrain("major")
     house.ledger.during = once(meanwhile)  # type: ignore[assignment]
-    house.worker.settle()
+    house.worker.drain()
 
     assert house.statuses(made) == [S.RETRACTED]
     assert all(version.window <= 3 for version in house.versions())
@@ -263,10 +263,10 @@ def test_a_minor_retrain_left_by_a_dead_worker_is_repeated_exactly(house: House)
     job = house.retrain("minor")
     house.ledger.during = once(die)  # type: ignore[assignment]
     with pytest.raises(Crash):
-        house.worker.settle()
+        house.worker.drain()
     house.post(("c", "3"))
     house = house.again()
-    house.worker.settle()
+    house.worker.drain()
 
     first, again = [fit for fit in house.ledger.fits if fit[0] == "locft"][1:]
     assert first == again and house.ledger.starts[1] == house.ledger.starts[2]
@@ -285,7 +285,7 @@ def test_a_queued_retrain_is_cancelled_at_once(house: House) -> None:
     ended = cancel_job(house.store, job.id, author="bob")
 
     assert (ended.status, ended.cancelled_by, ended.error) == ("cancelled", "bob", "cancelled by bob")
-    house.worker.settle()
+    house.worker.drain()
     assert house.head.kind is VersionKind.BAFT
     assert "retrain.cancelled" in house.event_types()
 
@@ -300,7 +300,7 @@ def test_a_running_retrain_is_cancelled_at_its_next_step_and_the_head_stays(hous
     asked = []
     house.ledger.during = once(lambda: asked.append(cancel_job(house.store, job.id, author="bob")))  # type: ignore[assignment]
 
-    house.worker.settle()
+    house.worker.drain()
 
     ended = job_of(house, job)
     assert asked[0].is_active
@@ -314,7 +314,7 @@ def test_a_retrain_cancelled_in_its_last_moment_does_not_publish(house: House) -
     job = house.retrain()
     house.parts.overlays.save = _then(house.parts.overlays.save, lambda: cancel_job(house.store, job.id, author="bob"))  # type: ignore[method-assign]
 
-    house.worker.settle()
+    house.worker.drain()
 
     assert job_of(house, job).status == "cancelled"
     assert house.head.kind is VersionKind.BAFT
@@ -360,10 +360,10 @@ def test_a_cancelled_retrain_that_a_dead_worker_left_ends_when_it_would_be_taken
 
     house.ledger.during = once(die)  # type: ignore[assignment]
     with pytest.raises(Crash):
-        house.worker.settle()
+        house.worker.drain()
     cancel_job(house.store, job.id, author="bob")
     house = house.again()
-    house.worker.settle()
+    house.worker.drain()
 
     assert job_of(house, job).status == "cancelled"
     assert len([fit for fit in house.ledger.fits if fit[0] == "locft"]) == 1
