@@ -1,4 +1,4 @@
-"""Rows of edits: read as `BenchmarkEdit`, written by lifecycle verbs. Every change of a status passes the table of transitions."""
+"""Rows of edits: read as `Edit`, written by lifecycle verbs. Every change of a status passes the table of transitions."""
 
 import hashlib
 import itertools

@@ -14,7 +14,8 @@ _POOL = 64  # batches that are sorted by length together: rows of like length me
 
 def rows_to_visit(right: Tensor, consolidated: Tensor, *, revisit: float, replay: float, generator: torch.Generator) -> Tensor:
     """The rows of one epoch, in random order, for `right` and `consolidated` (rows,) bool: every row that is not right, a share
-    `revisit` of the new ones that are, and `replay` consolidated ones for each new row. How many consolidated rows there are costs nothing.
+    `revisit` of the new ones that are, and `replay` consolidated ones for each new row. The number of consolidated rows costs
+    nothing.
     """
     open_, own, old = (mask.nonzero()[:, 0] for mask in (~right, right & ~consolidated, right & consolidated))
     new = max(int((~consolidated).sum()), len(open_))

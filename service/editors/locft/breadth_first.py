@@ -19,8 +19,8 @@ _LEFT = 0.5  # of the rate, for what has to be learned again after the cooldown
 def train_breadth_first(tuning: Tuning, master: Master, consolidated: Tensor, hooks: Hooks) -> int:
     """Train until everything is answered, verified row by row, or out of epochs. Gives the epochs begun.
 
-    `consolidated` (rows to learn,) bool: what the tensors say already. By `judge: loss` it ends as the reference code does: when the
-    mean of the losses before each step of an epoch is under the threshold.
+    `consolidated` (rows to learn,) bool: what the tensors say already. By `judge: loss` it ends as the reference code does: when
+    the mean of the losses before each step of an epoch is under the threshold.
     """
     settings, right = tuning.settings, consolidated.clone()
     calm = settings.judge == "loss" or settings.cooldown == 0

@@ -52,7 +52,7 @@ def fit_locft(
 ) -> Fitted:
     """Train all `items` into one location. The overlay has no adapter: the window it leaves is empty.
 
-    Without `start` a major retrain, from the base. With it a minor one, from its tensors: consolidated items are said by them already,
+    Without `start` a major retrain, from the base. With it a minor one, from its tensors: these say consolidated items already,
     so a sample of them is enough in each epoch; all items are verified in the end, and what was lost is trained again. What must
     stay is in either case what the *base* says: to neutral sentences, trained locality probes and `prompts`.
 
