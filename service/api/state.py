@@ -69,7 +69,7 @@ class ServerState:
             return None
         number = 0 if version == "base" else version
         if not self.serving.is_resident(number):
-            self.serving.adopt(number, overlay_of(self.store, self.lifecycle.overlays, number))
+            self.serving.adopt(number, overlay_of(self.store, self.lifecycle.checkpoints, number))
         return number
 
     @cached_property
@@ -87,7 +87,7 @@ class ServerState:
         return {
             "database": await self.readiness.find(),
             "head": self.lifecycle.follower.degraded or "ok",
-            "checkpoints": self.lifecycle.overlays.note or "ok",
+            "checkpoints": self.lifecycle.checkpoints.note or "ok",
             "weights": self.seal.broken or "ok",
             "files": self.seal.note or "ok",
             "worker": "ok" if self.works() else "the worker's thread has ended",
@@ -112,7 +112,7 @@ class ServerState:
             "retention": version.scores.get("retention"),
             "canary": version.scores.get("canary"),
             "waiting": counts["queued"] + counts["applying"],
-            "degraded": self.seal.broken or self.lifecycle.follower.degraded or self.lifecycle.overlays.note or self.seal.note,
+            "degraded": self.seal.broken or self.lifecycle.follower.degraded or self.lifecycle.checkpoints.note or self.seal.note,
         }
 
     def _database(self) -> str:
@@ -126,8 +126,8 @@ class ServerState:
 
 async def state_of(request: Request) -> ServerState:
     """The parts of the server that answers this request. Needs no thread: all of them may be waiting for the database."""
-    parts: ServerState = request.app.state.parts
+    parts: ServerState = request.app.state.server
     return parts
 
 
-Running = Annotated[ServerState, Depends(state_of)]
+State = Annotated[ServerState, Depends(state_of)]

@@ -36,14 +36,14 @@ class UseOfBlock:
 
 
 def use_of_bases(
-    parts: LifecycleContext, neutral: Neutral, view_of: Callable[[Overlay], View], number: int
+    context: LifecycleContext, neutral: Neutral, view_of: Callable[[Overlay], View], number: int
 ) -> tuple[UseOfBlock, ...]:
     """One entry a block that the version intervenes on, none without interventions. Raises NotFound, Gone or Corrupt."""
-    overlay = overlay_of(parts.store, parts.overlays, number)
+    overlay = overlay_of(context.store, context.checkpoints, number)
     adapter = overlay.adapter
     if adapter is None:
         return ()
-    with parts.store.read() as connection:
+    with context.store.read() as connection:
         window = versions.live_set(connection, number).window
         asked = edits.many(connection, [item.edit_id for item in window[-MOST_EDITS:] if not item.tombstone])
     prompts = {

@@ -22,14 +22,14 @@ from service.store.events import Event
 log = structlog.get_logger("errata.collect")
 
 
-def collect(parts: LifecycleContext, *, fence: int | None = None) -> int:
+def collect(context: LifecycleContext, *, fence: int | None = None) -> int:
     """Collect what may go; how many files went, to the trash or out of it. Only under the head's lock, so that no rollback and no
     publication picks what is going. Raises FenceLost if another worker has taken over.
     """
-    folder, settings = parts.overlays.folder, parts.settings
+    folder, settings = context.checkpoints.folder, context.settings
     if not is_marked(folder):
         return 0
-    with parts.store.write() as connection:
+    with context.store.write() as connection:
         head = heads.lock(connection)
         heads.check_fence(connection, fence)
         going = versions.beyond_retention(
@@ -37,10 +37,10 @@ def collect(parts: LifecycleContext, *, fence: int | None = None) -> int:
         )
         versions.collect(connection, going)
         happened = [Event(type="version.collected", author=SERVICE, version=number) for number in going]
-        events.write(connection, happened, now=parts.clock())
+        events.write(connection, happened, now=context.clock())
         named = versions.digests_without_need(connection)
         old = [digest for digest in sorted(named) if _is_old(folder / f"{digest}{SUFFIX}", settings.orphan_s)]
-        discarded = [digest for digest in old if _discard(parts, digest)]
+        discarded = [digest for digest in old if _discard(context, digest)]
     deleted = trash.empty(folder, named, term_s=settings.trash_s)
     unfinished = _delete_unfinished(folder, settings.orphan_s)
     if going or discarded or deleted or unfinished:
@@ -49,15 +49,15 @@ def collect(parts: LifecycleContext, *, fence: int | None = None) -> int:
     return len(discarded) + len(deleted) + unfinished
 
 
-def pin(parts: LifecycleContext, number: int, *, author: str, pinned: bool = True) -> None:
+def pin(context: LifecycleContext, number: int, *, author: str, pinned: bool = True) -> None:
     """Keep a version for good, or let it go with the others. Raises NotFound, or Conflict if it was collected already."""
-    with parts.store.write() as connection:
+    with context.store.write() as connection:
         heads.lock(connection)
         if versions.get(connection, number).status == "collected":
             raise Conflict("this version was collected already", field="version")
         versions.pin(connection, number, pinned)
         kind = "version.pinned" if pinned else "version.unpinned"
-        events.write(connection, [Event(type=kind, author=author, version=number)], now=parts.clock())
+        events.write(connection, [Event(type=kind, author=author, version=number)], now=context.clock())
 
 
 def _is_old(path: Path, age_s: float) -> bool:
@@ -68,9 +68,9 @@ def _is_old(path: Path, age_s: float) -> bool:
         return False
 
 
-def _discard(parts: LifecycleContext, digest: str) -> bool:
-    parts.overlays.forget(digest)
-    return trash.discard(parts.overlays.folder, digest)
+def _discard(context: LifecycleContext, digest: str) -> bool:
+    context.checkpoints.forget(digest)
+    return trash.discard(context.checkpoints.folder, digest)
 
 
 def _delete_unfinished(folder: Path, age_s: float) -> int:

@@ -155,14 +155,14 @@ class _Found:
 class Evaluations:
     """The worker's side: `step` does a little of the oldest evaluation that is due."""
 
-    def __init__(self, parts: LifecycleContext, measures: Measures, *, step_s: float = STEP_S) -> None:
-        self._parts, self._measures, self._step_s = parts, measures, step_s
+    def __init__(self, context: LifecycleContext, measures: Measures, *, step_s: float = STEP_S) -> None:
+        self._context, self._measures, self._step_s = context, measures, step_s
         self._underway: tuple[str, Stepwise[_Found]] | None = None
         self._share = self._written = 0.0
 
     def step(self) -> bool:
         """Ask a little more; whether there was anything to do. What cannot be asked fails its evaluation, with the reason."""
-        with self._parts.store.read() as connection:
+        with self._context.store.read() as connection:
             due = evaluations.oldest_due(connection)
         if due is None or (self._underway is not None and self._underway[0] != due.id):
             self.close()  # it was cancelled, or another process has finished it
@@ -195,8 +195,8 @@ class Evaluations:
 
     def _resume(self, due: Evaluation) -> Stepwise[_Found]:
         if self._underway is None:
-            with self._parts.store.write() as connection:
-                evaluations.begin(connection, due.id, now=self._parts.clock())
+            with self._context.store.write() as connection:
+                evaluations.begin(connection, due.id, now=self._context.clock())
             self._share = self._written = 0.0
             self._underway = (due.id, Stepwise(lambda between: self._measure(due, between), step_s=self._step_s))
         return self._underway[1]
@@ -205,40 +205,40 @@ class Evaluations:
         """The whole evaluation, as if there were nothing else to do; `between` is where there is."""
 
         def rest() -> None:
-            self._parts.let_others_first()
+            self._context.let_others_first()
             between()
 
-        parts = _parts_of(due.about)
+        context = _parts_of(due.about)
         records, overlay, live = self._records(due), self._overlay(due), self._live(due.version)
         outcomes: list[Outcome] = []
         for start in range(0, len(records), EDITS_AT_ONCE):
             outcomes += self._measures.ask(overlay, records[start : start + EDITS_AT_ONCE], between=rest)
-            self._share = min(1.0, (start + EDITS_AT_ONCE) / len(records)) / len(parts)
+            self._share = min(1.0, (start + EDITS_AT_ONCE) / len(records)) / len(context)
             rest()
         kept = uncontradicted(outcomes, records, live)
         result = report(kept, left_out={"contradicted": len(outcomes) - len(kept)})
-        if "full" in parts:
+        if "full" in context:
             result["full"] = dict(self._measures.full(overlay, records, live=live, between=rest))
-            self._share = (1 + parts.index("full")) / len(parts)
-        if "capability" in parts:
+            self._share = (1 + context.index("full")) / len(context)
+        if "capability" in context:
             result["capability"] = dict(self._measures.capability(overlay, between=rest))
         return _Found(_finite(result), [_in_short(outcome) for outcome in kept])
 
     def _overlay(self, due: Evaluation) -> Overlay:
-        with self._parts.store.read() as connection:
+        with self._context.store.read() as connection:
             version = versions.get(connection, due.version)
-        return self._parts.overlays.of(version)
+        return self._context.checkpoints.of(version)
 
     def _records(self, due: Evaluation) -> list[Record]:
         """What is asked, in order of acceptance for stored edits, in the order given for inline ones."""
-        with self._parts.store.read() as connection:
+        with self._context.store.read() as connection:
             request = evaluations.request_of(connection, due.id)
             if "edits" in request:
                 return [record_of(edit, id=edit.id) for edit in edits.many(connection, request["edits"])]
         return [from_json(stored) for stored in request["records"]]
 
     def _live(self, version: int) -> list[Record]:
-        with self._parts.store.read() as connection:
+        with self._context.store.read() as connection:
             live = [item.edit_id for item in versions.live_set(connection, version).live]
             return [record_of(lesson, id=str(number)) for number, lesson in enumerate(edits.lessons(connection, live))]
 
@@ -246,20 +246,20 @@ class Evaluations:
         share = round(self._share, 2)
         if share == self._written:  # a row may hold megabytes, and a database writes all of it again
             return
-        with self._parts.store.write() as connection:
+        with self._context.store.write() as connection:
             evaluations.write_progress(connection, due.id, share)
         self._written = share
 
     def _finish(self, due: Evaluation, found: _Found) -> None:
         """Write the outcome. It is let go of only then: if the database is away, the next step writes it."""
-        with self._parts.store.write() as connection:
-            evaluations.finish(connection, due.id, result=found.result, outcomes=found.outcomes, now=self._parts.clock())
+        with self._context.store.write() as connection:
+            evaluations.finish(connection, due.id, result=found.result, outcomes=found.outcomes, now=self._context.clock())
         self.close()
 
     def _fail(self, due: Evaluation, reason: str) -> None:
         self.close()
-        with self._parts.store.write() as connection:
-            evaluations.finish(connection, due.id, error=reason, now=self._parts.clock())
+        with self._context.store.write() as connection:
+            evaluations.finish(connection, due.id, error=reason, now=self._context.clock())
 
 
 def question_digest(outcome: Outcome) -> str:

@@ -118,7 +118,7 @@ class Exports:
 
     store: Store
     base: Base
-    overlays: Checkpoints
+    checkpoints: Checkpoints
     folder: Path
     max_shard_size: str = SHARD_SIZE
     clock: Callable[[], datetime] = lambda: datetime.now(UTC)
@@ -219,7 +219,7 @@ class Exports:
             self._finish(job, version, _counted(target))
             return
         self._sweep(wish["name"])
-        overlay = self.overlays.of(version)
+        overlay = self.checkpoints.of(version)
         manifest = self._manifest(job, version, held, base_name) | _said_of_window(held, overlay)
         written = write_export(
             self.base,

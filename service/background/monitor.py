@@ -39,15 +39,15 @@ class Round:
 class Monitor:
     """`step` asks one piece. A round asks `sample` edits; rounds of one version go on until all of its edits had their turn."""
 
-    def __init__(self, parts: LifecycleContext, *, now: Callable[[], float] = time.monotonic) -> None:
-        self._parts, self._now = parts, now
+    def __init__(self, context: LifecycleContext, *, now: Callable[[], float] = time.monotonic) -> None:
+        self._context, self._now = context, now
         self._round: Round | None = None
-        self._next_at = now() + parts.settings.monitor_s
+        self._next_at = now() + context.settings.monitor_s
         self._turn = ""  # the key of the edit asked last: keys are digests, so their order is nobody's
 
     def step(self) -> bool:
         """Ask a little more; whether there was anything to ask."""
-        watched = self._parts.editors.watched
+        watched = self._context.editors.watched
         if watched is None or self._now() < self._next_at:
             return False
         with contextlib.suppress(Gone, Corrupt, Unreadable):
@@ -55,16 +55,16 @@ class Monitor:
                 self._round = self._begin(watched)
             piece = None if self._round is None else next(self._round.todo, None)
             if self._round is not None and piece is not None:
-                self._parts.let_others_first()
+                self._context.let_others_first()
                 self._check_is_there(self._round)
                 piece()
                 return True
         self._round = None
-        self._next_at = self._now() + self._parts.settings.monitor_s
+        self._next_at = self._now() + self._context.settings.monitor_s
         return False
 
     def _begin(self, watched: MonitorProbes) -> Round | None:
-        with self._parts.store.read() as connection:
+        with self._context.store.read() as connection:
             version = versions.get(connection, heads.read(connection).version)
             live = versions.live_set(connection, version.number).live
             known = measurements.latest(connection, version.number)
@@ -72,7 +72,7 @@ class Monitor:
             return None  # the base itself
         mine = {name for name, one in known.items() if one.source == "monitor"}
         due = self._turns(live, asked=known[RETENTION].n if RETENTION in mine else 0)
-        begun = Round(version, self._parts.overlays.of(version), live, iter(()))
+        begun = Round(version, self._context.checkpoints.of(version), live, iter(()))
         begun.todo = self._pieces(watched, begun, due, mine)
         return begun
 
@@ -83,7 +83,7 @@ class Monitor:
         in_order = sorted(live, key=lambda item: item.key)
         after = [item for item in in_order if item.key > self._turn]
         before = in_order[: len(in_order) - len(after)]
-        return [*after, *before][: min(self._parts.settings.monitor_sample, len(live) - asked)]
+        return [*after, *before][: min(self._context.settings.monitor_sample, len(live) - asked)]
 
     def _pieces(self, watched: MonitorProbes, round_: Round, due: list[LiveItem], mine: set[str]) -> Iterator[Callable[[], None]]:
         for start in range(0, len(due), EDITS_A_PIECE):
@@ -97,7 +97,7 @@ class Monitor:
                 yield lambda name=name, ask=ask: self._keep_share(round_, name, ask)  # type: ignore[misc]
 
     def _ask_edits(self, watched: MonitorProbes, round_: Round, some: list[LiveItem]) -> None:
-        with self._parts.store.read() as connection:
+        with self._context.store.read() as connection:
             found = edits.many(connection, [item.edit_id for item in some])
         right = watched.answered(round_.overlay, found)
         round_.asked += len(right)
@@ -106,7 +106,7 @@ class Monitor:
 
     def _keep_retention(self, round_: Round) -> None:
         """The figure of all edits asked of this version so far, in this round and those before it."""
-        with self._parts.store.read() as connection:
+        with self._context.store.read() as connection:
             before = measurements.latest_by(connection, round_.version.number, RETENTION, "monitor")
         if not round_.asked:
             return
@@ -115,16 +115,16 @@ class Monitor:
         self._keep(round_, figure(RETENTION, answered / asked, asked))
 
     def _keep_share(self, round_: Round, name: str, ask: Callable[[Overlay, Callable[[], None]], Share | None]) -> None:
-        share = ask(round_.overlay, self._parts.let_others_first)
+        share = ask(round_.overlay, self._context.let_others_first)
         if share is not None:
             self._keep(round_, figure(name, share.score, share.n))
 
     def _keep(self, round_: Round, found: Figure) -> None:
-        with self._parts.store.write() as connection:
-            measurements.insert(connection, round_.version.number, "monitor", [found], self._parts.clock())
+        with self._context.store.write() as connection:
+            measurements.insert(connection, round_.version.number, "monitor", [found], self._context.clock())
 
     def _check_is_there(self, round_: Round) -> None:
         """Raises Gone if the version was collected meanwhile, for instance by a purge: nothing of it is to answer any more."""
-        with self._parts.store.read() as connection:
+        with self._context.store.read() as connection:
             if versions.get(connection, round_.version.number).status is VersionStatus.COLLECTED:
                 raise Gone("this version was collected")

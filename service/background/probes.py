@@ -4,13 +4,13 @@ from service.lifecycle.context import LifecycleContext
 from service.store import edits
 
 
-def score_next_edit(parts: LifecycleContext) -> bool:
+def score_next_edit(context: LifecycleContext) -> bool:
     """Score one edit on the version that answers now, after whatever somebody waits for; whether one was due."""
-    with parts.store.read() as connection:
+    with context.store.read() as connection:
         edit = edits.next_to_score(connection)
     if edit is None:
         return False
-    scores = parts.editors.score(parts.follower.current.overlay, edit, parts.let_others_first)
-    with parts.store.write() as connection:
+    scores = context.editors.score(context.follower.current.overlay, edit, context.let_others_first)
+    with context.store.write() as connection:
         edits.fill_scores(connection, edit.id, scores)
     return True

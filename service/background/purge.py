@@ -65,7 +65,7 @@ class Purged:
 
 
 def purge(
-    parts: LifecycleContext,
+    context: LifecycleContext,
     *,
     edit_ids: Collection[str],
     by: str,
@@ -84,33 +84,39 @@ def purge(
     ids = tuple(dict.fromkeys(edit_ids))
     if not 1 <= len(ids) <= MOST_EDITS:
         raise Refused(f"edits must name 1 to {MOST_EDITS} edits", field="edits")
-    now = now or parts.clock()
+    now = now or context.clock()
     asked = keyed or unkeyed(by)
-    with parts.store.read() as connection:
+    with context.store.read() as connection:
         answer = idempotency.recall(connection, asked)
     if answer is not None:
         return _answered(answer)
-    if not is_marked(parts.overlays.folder):  # what is not there now would be there again, and nobody would look for it
+    if not is_marked(context.checkpoints.folder):  # what is not there now would be there again, and nobody would look for it
         raise Unreadable(
             f"nothing was purged: the data folder's checkpoints/{MARK} is not there, so see that the folder is mounted"
         )
-    folder = exports if exports is not None else parts.overlays.folder.parent / "exports"
-    going = _stop_answering(parts.store, ids, by=by, now=now)
+    folder = exports if exports is not None else context.checkpoints.folder.parent / "exports"
+    going = _stop_answering(context.store, ids, by=by, now=now)
     for number in going:
         if forget is not None:
             forget(number)
     crash_point("purge.after_collecting")
-    files = _delete_files(parts)
-    gone, doubtful = _delete_exports(parts.store, folder, ids, going)
+    files = _delete_files(context)
+    gone, doubtful = _delete_exports(context.store, folder, ids, going)
     crash_point("purge.after_files")
-    rows, spoken = _delete_rows(parts.store, ids, by=by, now=now)
+    rows, spoken = _delete_rows(context.store, ids, by=by, now=now)
     doubtful += spoken
     crash_point("purge.after_rows")
-    left = [*ALWAYS, *(() if parts.store.is_sqlite else ON_POSTGRES), *parts.store.scrub(), *doubtful, *_unnamed_files(parts)]
+    left = [
+        *ALWAYS,
+        *(() if context.store.is_sqlite else ON_POSTGRES),
+        *context.store.scrub(),
+        *doubtful,
+        *_unnamed_files(context),
+    ]
     if forget is None and going:
         left.append("the memory of this process, until it is started again")
     log.info("purged", edits=len(ids), versions=len(going), files=len(files), exports=len(gone), rows=rows, author=by)
-    return _remembered(parts.store, asked, Purged(going, files, gone, rows, tuple(left)), now=now)
+    return _remembered(context.store, asked, Purged(going, files, gone, rows, tuple(left)), now=now)
 
 
 def _remembered(store: Store, asked: Keyed, done: Purged, *, now: datetime) -> Purged:
@@ -183,23 +189,23 @@ def _check(connection: Connection, ids: Sequence[str], head: int) -> set[int]:
     return begun
 
 
-def _delete_files(parts: LifecycleContext) -> tuple[str, ...]:
+def _delete_files(context: LifecycleContext) -> tuple[str, ...]:
     """Delete the checkpoints that no kept version shares; under the head's lock, so that none comes to need one meanwhile."""
     removed = []
-    with parts.store.write() as connection:
+    with context.store.write() as connection:
         heads.lock(connection)
         for digest in sorted(versions.digests_without_need(connection)):
-            parts.overlays.forget(digest)
-            if trash.remove(parts.overlays.folder, digest):
+            context.checkpoints.forget(digest)
+            if trash.remove(context.checkpoints.folder, digest):
                 removed.append(f"{digest}{SUFFIX}")
     return tuple(removed)
 
 
-def _unnamed_files(parts: LifecycleContext) -> list[str]:
+def _unnamed_files(context: LifecycleContext) -> list[str]:
     """A file without a row may be of a publication under way, or of a newer backup of the database, so it is left where it is."""
-    with parts.store.read() as connection:
+    with context.store.read() as connection:
         known = versions.digests_kept(connection)
-    folder = parts.overlays.folder
+    folder = context.checkpoints.folder
     left = [path for path in folder.rglob("*") if path.is_file() and path.name != MARK and path.stem not in known]
     return [f"{len(left)} files among the checkpoints that no version names: `errata versions verify` lists them"] if left else []
 

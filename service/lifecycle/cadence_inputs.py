@@ -30,7 +30,7 @@ class Ended:
     is_underway: bool = False
 
 
-def read_cadence_inputs(connection: Connection, parts: LifecycleContext) -> CadenceInputs:
+def read_cadence_inputs(connection: Connection, context: LifecycleContext) -> CadenceInputs:
     """Read the standing."""
     head = heads.read(connection)
     version = versions.get(connection, head.version)
@@ -38,7 +38,7 @@ def read_cadence_inputs(connection: Connection, parts: LifecycleContext) -> Cade
     deferred, oldest = edits.count_and_oldest(connection, EditStatus.DEFERRED)
     untried = [item.edit_id for item in live_set.window if item.is_live and not item.held]
     ended = retrains_ended(connection)
-    now = parts.clock()
+    now = context.clock()
     return CadenceInputs(
         window=version.window,
         tokens=edits.tokens_of(connection, [item.edit_id for item in live_set.window]),

@@ -129,8 +129,8 @@ def is_empty(overlay: Overlay) -> bool:
     return not overlay.tensors and overlay.adapter is None
 
 
-def overlay_of(store: Store, overlays: Checkpoints, number: int) -> Overlay:
+def overlay_of(store: Store, checkpoints: Checkpoints, number: int) -> Overlay:
     """The overlay of a version by number. Raises NotFound, Gone, Unreadable or Corrupt."""
     with store.read() as connection:
         version = versions.get(connection, number)
-    return overlays.of(version)
+    return checkpoints.of(version)

@@ -61,7 +61,7 @@ class LifecycleContext:
     """
 
     store: Store
-    overlays: Checkpoints
+    checkpoints: Checkpoints
     editors: Editors
     follower: HeadFollower
     announcer: Announcer = field(default_factory=Announcer)

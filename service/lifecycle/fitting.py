@@ -44,9 +44,9 @@ def items_of(entries: Sequence[LiveItem], known: Mapping[str, Edit]) -> list[Ite
     ]
 
 
-def known_edits(parts: LifecycleContext, live_set: LiveSet, more: Iterable[str] = ()) -> dict[str, Edit]:
+def known_edits(context: LifecycleContext, live_set: LiveSet, more: Iterable[str] = ()) -> dict[str, Edit]:
     """What a fit of a live set's window is given, and more, by id. Never the whole of a large live set."""
     given = {item.edit_id for item in (*live_set.window, *live_set.consolidated_sample)}
-    with parts.store.read() as connection:
+    with context.store.read() as connection:
         found = edits.many(connection, given | set(more))
     return {edit.id: edit for edit in found}

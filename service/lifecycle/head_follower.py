@@ -23,9 +23,9 @@ class PublishedHead:
 class HeadFollower:
     """Hands each head to `on_published` (which makes the process answer with it), in order of epoch and never an older one."""
 
-    def __init__(self, store: Store, overlays: Checkpoints, on_published: Callable[[PublishedHead], None]) -> None:
+    def __init__(self, store: Store, checkpoints: Checkpoints, on_published: Callable[[PublishedHead], None]) -> None:
         self._store = store
-        self._overlays = overlays
+        self._checkpoints = checkpoints
         self._on_published = on_published
         self._lock = threading.Lock()
         self._current: PublishedHead | None = None
@@ -74,7 +74,7 @@ class HeadFollower:
                 return False
             version = versions.get(connection, head.version)
         try:
-            overlay = self._overlays.of(version)
+            overlay = self._checkpoints.of(version)
         except (Corrupt, Unreadable) as error:
             said = f"version {version.number} cannot be loaded: {error.message}"
             self._degrade(said, head.epoch, is_unreadable=isinstance(error, Unreadable))

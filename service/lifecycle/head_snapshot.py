@@ -14,29 +14,29 @@ from service.store import heads, versions
 class HeadSnapshot:
     """What a job works on: the head with its version row and live set, as one transaction or read saw them."""
 
-    head: Head
+    row: Head
     version: Version
     live_set: LiveSet
 
 
-def read_head(parts: LifecycleContext) -> HeadSnapshot:
+def read_head(context: LifecycleContext) -> HeadSnapshot:
     """The head as it is now, from one consistent look (the head is read again, in case it moved while its live set was read)."""
     while True:
-        with parts.store.read() as connection:
+        with context.store.read() as connection:
             head = heads.read(connection)
             found = HeadSnapshot(head, versions.get(connection, head.version), versions.live_set(connection, head.version))
             if heads.read(connection).epoch == head.epoch:
                 return found
 
 
-def overlay_of_head(parts: LifecycleContext, version: Version) -> Overlay:
+def overlay_of_head(context: LifecycleContext, version: Version) -> Overlay:
     """What a fit starts from: the head's overlay, from memory where this process answers with it. Raises Unreadable if it cannot
     be had, also for a damaged one: that is no fault of what is fitted, and the head will be another soon.
     """
-    current = parts.follower.current
+    current = context.follower.current
     if current.version == version.number:
         return current.overlay
     try:
-        return parts.overlays.of(version)
+        return context.checkpoints.of(version)
     except Corrupt as damaged:
         raise Unreadable("the checkpoint of the head is damaged; it is being replaced") from damaged

@@ -26,8 +26,8 @@ def _never() -> bool:
 class JobHooks:
     """Makes the hooks of one job: its progress is written to its row, and its fit stops when it is in vain."""
 
-    parts: LifecycleContext
-    turn: Lease
+    context: LifecycleContext
+    lease: Lease
     job_id: str
     fault: str  # the named point in the middle of this kind of fit
     in_vain: Callable[[], bool] = _never
@@ -52,10 +52,10 @@ class JobHooks:
         return time.monotonic() - self._began > self.most_s
 
     def _is_cancelled(self) -> bool:
-        if self.turn.is_over() or self.in_vain() or self.is_overdue:
+        if self.lease.is_over() or self.in_vain() or self.is_overdue:
             return True
         now = time.monotonic()
-        if now - self._looked < self.parts.settings.look_s:
+        if now - self._looked < self.context.settings.look_s:
             return False
         self._looked = now
         try:
@@ -69,12 +69,12 @@ class JobHooks:
             crash_point(self.fault)
         if self.edits_first:
             self._let_edits_go_first()
-        self.parts.give_way()
+        self.context.give_way()
 
     def _let_edits_go_first(self) -> None:
         """Wait for a fit of edits at the first step beside it; after that come WORKS_S of steps, whatever edits there are."""
-        if not self.parts.no_edit_is_fitted.is_set() and time.monotonic() - self._waited >= WORKS_S:
-            self.parts.no_edit_is_fitted.wait(EDITS_FIRST_S)
+        if not self.context.no_edit_is_fitted.is_set() and time.monotonic() - self._waited >= WORKS_S:
+            self.context.no_edit_is_fitted.wait(EDITS_FIRST_S)
             self._waited = time.monotonic()
 
     def _progress(self, share: float, stage: str) -> None:
@@ -82,8 +82,8 @@ class JobHooks:
         now = time.monotonic()
         if now - self._written >= PROGRESS_S:
             self._written = now
-            with contextlib.suppress(Unavailable), self.parts.store.write() as connection:
+            with contextlib.suppress(Unavailable), self.context.store.write() as connection:
                 jobs.note(connection, self.job_id, progress=self._furthest, stage=stage[:200])
                 if stage != self._stage:
-                    jobs.say(connection, self.job_id, stage[:200], self.parts.clock())
+                    jobs.say(connection, self.job_id, stage[:200], self.context.clock())
             self._stage = stage

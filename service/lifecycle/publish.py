@@ -51,26 +51,26 @@ class Candidate:
     asked: int = 0  # how many items the scores speak of
 
 
-def publish(parts: LifecycleContext, candidate: Candidate) -> Version:
+def publish(context: LifecycleContext, candidate: Candidate) -> Version:
     """Make a candidate the head. Raises Stale if the head moved or a standing edit was taken back, FenceLost if the worker was
     replaced.
 
     On either nothing was changed.
     """
-    digest = parts.overlays.save(candidate.overlay)
+    digest = context.checkpoints.save(candidate.overlay)
     crash_point("publish.after_save")
     try:
-        return _publish(parts, candidate, digest)
+        return _publish(context, candidate, digest)
     except FenceLost:
         raise  # another worker may be about to publish the same bytes
     except Stale:
-        _take_back(parts, candidate.fence, digest)
+        _take_back(context, candidate.fence, digest)
         raise
 
 
-def _publish(parts: LifecycleContext, candidate: Candidate, digest: str | None) -> Version:
-    now = parts.clock()
-    with parts.store.write() as connection:
+def _publish(context: LifecycleContext, candidate: Candidate, digest: str | None) -> Version:
+    now = context.clock()
+    with context.store.write() as connection:
         head = heads.lock(connection)
         heads.check_fence(connection, candidate.fence)
         if head.epoch != candidate.parent.epoch:
@@ -97,10 +97,10 @@ def _publish(parts: LifecycleContext, candidate: Candidate, digest: str | None) 
             **_descent(candidate.mode, versions.get(connection, head.version), now),
         )
         versions.insert(connection, version, candidate.live_set, fence=candidate.fence, job_id=candidate.job_id)
-        figures = acceptance_figures(candidate.scores, asked=candidate.asked, canary=parts.editors.canary_size)
+        figures = acceptance_figures(candidate.scores, asked=candidate.asked, canary=context.editors.canary_size)
         measurements.insert(connection, moved.version, "gate", figures, now)
         write_statuses(
-            connection, parts, candidate.changes, author=candidate.author, version=moved.version, job_id=candidate.job_id
+            connection, context, candidate.changes, author=candidate.author, version=moved.version, job_id=candidate.job_id
         )
         begun = None
         if candidate.job_id is not None:
@@ -110,22 +110,22 @@ def _publish(parts: LifecycleContext, candidate: Candidate, digest: str | None) 
         events.write(connection, [published], now=now)
         crash_point("publish.before_commit")
     crash_point("publish.after_commit")
-    parts.follower.swap(PublishedHead(moved.version, moved.epoch, candidate.overlay))
-    parts.announcer.announce(change.edit_id for change in candidate.changes)
+    context.follower.swap(PublishedHead(moved.version, moved.epoch, candidate.overlay))
+    context.announcer.announce(change.edit_id for change in candidate.changes)
     counted = {"edits": version.edits_counted, "window": version.window, "changes": len(candidate.changes)}
     passed = None if begun is None else round((now - begun).total_seconds(), 2)
     log.info("published", version=version.number, kind=str(version.kind), job=candidate.job_id, **counted, seconds=passed)
     return version
 
 
-def _take_back(parts: LifecycleContext, fence: int, digest: str | None) -> None:
+def _take_back(context: LifecycleContext, fence: int, digest: str | None) -> None:
     """Delete the file of what was not published, if no version names it. Under the fence nobody else publishes meanwhile."""
-    with contextlib.suppress(FenceLost, Unavailable, OSError), parts.store.write() as connection:
+    with contextlib.suppress(FenceLost, Unavailable, OSError), context.store.write() as connection:
         heads.lock(connection)
         heads.check_fence(connection, fence)
         if digest is not None and not versions.is_named(connection, digest):
-            parts.overlays.forget(digest)
-            trash.remove(parts.overlays.folder, digest)
+            context.checkpoints.forget(digest)
+            trash.remove(context.checkpoints.folder, digest)
 
 
 def _descent(mode: Mode | None, parent: Version, now: datetime) -> dict[str, Any]:

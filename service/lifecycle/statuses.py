@@ -17,7 +17,7 @@ RETRACTION_WINS = (EditStatus.SUPERSEDED, EditStatus.ROLLED_BACK, EditStatus.DEF
 
 def write_statuses(
     connection: Connection,
-    parts: LifecycleContext,
+    context: LifecycleContext,
     changes: Sequence[Change],
     *,
     author: str,
@@ -27,7 +27,7 @@ def write_statuses(
     """Write changes of edits with their events. An edit that leaves the live set and was asked to be taken back counts as
     retracted.
     """
-    now = parts.clock()
+    now = context.clock()
     leaving = [change.edit_id for change in changes if change.status in RETRACTION_WINS]
     asked = edits.retracted(connection, leaving) if leaving else set()
     written = [

@@ -10,7 +10,7 @@ from service.api import console, openapi, problems
 from service.api.middleware import RequestMiddleware
 from service.api.routes import admin, edits, evaluations, generate, health, jobs, versions
 from service.api.state import ServerState
-from service.runtime.assembly import open_parts
+from service.runtime.assembly import open_server
 from service.settings import Settings
 from service.telemetry.log import configure_logging
 
@@ -28,11 +28,11 @@ def create_app(settings: Settings, parts: ServerState | None = None) -> FastAPI:
         with ExitStack() as opened:
             if parts is None:
                 configure_logging(settings.log_level)
-            app.state.parts = parts or opened.enter_context(open_parts(settings))
+            app.state.server = parts or opened.enter_context(open_server(settings))
             try:
                 yield
             finally:
-                app.state.parts.draining.set()
+                app.state.server.draining.set()
 
     app = FastAPI(
         title="Errata",

@@ -39,7 +39,7 @@ log = structlog.get_logger("errata.server")
 
 
 @contextmanager
-def open_parts(settings: Settings) -> Iterator[ServerState]:
+def open_server(settings: Settings) -> Iterator[ServerState]:
     """Open every part, in order; they are closed in reverse, however the block ends.
 
     The head is loaded and its bytes are verified before this returns, so that a port which is opened after it never answers for a
@@ -89,7 +89,7 @@ def open_parts(settings: Settings) -> Iterator[ServerState]:
         exports = Exports(
             store,
             base,
-            parts.overlays,
+            parts.checkpoints,
             settings.data_dir.resolve() / EXPORTS,
             max_shard_size=settings.export.max_shard_size,
             ring=doorbell.ring,
@@ -121,7 +121,7 @@ def model_path(settings: Settings) -> str:
 def _lifecycle(
     settings: Settings, store: Store, serving: Scheduler, seal: WeightSeal, editors: Editors
 ) -> lifecycle.LifecycleContext:
-    overlays = Checkpoints(settings.checkpoints, fingerprint=serving.base.fingerprint)
+    checkpoints = Checkpoints(settings.checkpoints, fingerprint=serving.base.fingerprint)
 
     def answer_with(published: PublishedHead) -> None:
         serving.adopt(published.version, published.overlay)
@@ -129,9 +129,9 @@ def _lifecycle(
 
     return lifecycle.LifecycleContext(
         store=store,
-        overlays=overlays,
+        checkpoints=checkpoints,
         editors=editors,
-        follower=HeadFollower(store, overlays, answer_with),
+        follower=HeadFollower(store, checkpoints, answer_with),
         settings=LifecycleSettings(
             cadence=settings.window.cadence(settings.method),
             acceptance=settings.window.acceptance(),

@@ -16,7 +16,7 @@ from fastapi import FastAPI
 from service import __version__
 from service.api.http_protocol import DeadlineProtocol
 from service.runtime.app import create_app
-from service.runtime.assembly import open_parts
+from service.runtime.assembly import open_server
 from service.runtime.file_descriptors import BACKLOG, within_descriptors
 from service.runtime.sockets import in_use
 from service.runtime.supervisor import Supervisor
@@ -37,7 +37,7 @@ def serve(settings: Settings, sockets: list[socket.socket], supervisor: Supervis
             " name the hosts in ERRATA_ALLOWED_HOSTS instead of *"
         )
     settings = within_descriptors(settings)
-    with closing(supervisor or Supervisor()) as told, open_parts(settings) as parts:
+    with closing(supervisor or Supervisor()) as told, open_server(settings) as parts:
         _spare_the_collector()
         UvicornServer(config(create_app(settings, parts), settings), told).run(sockets)
 

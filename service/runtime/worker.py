@@ -48,15 +48,15 @@ class Worker:
     """
 
     def __init__(
-        self, parts: LifecycleContext, *, doorbell: Doorbell | None = None, alone: bool = False, chores: Sequence[Chore] = ()
+        self, context: LifecycleContext, *, doorbell: Doorbell | None = None, alone: bool = False, chores: Sequence[Chore] = ()
     ) -> None:
-        self._parts = parts
+        self._context = context
         self._doorbell = doorbell or InProcessDoorbell()
         self._alone = alone
         self._chores: tuple[Chore, ...] = (
-            lambda: score_next_edit(parts),
+            lambda: score_next_edit(context),
             *chores,
-            Monitor(parts).step,
+            Monitor(context).step,
             self._judge,
             self._collect,
         )
@@ -121,44 +121,44 @@ class Worker:
     def _advance(self) -> bool:
         """Follow the head, then do the next thing of applying and refitting."""
         self._keep_up()
-        turn = self._turn()
-        if turn is None or self._parts.overlays.note is not None:  # what was fitted now could not be kept
+        lease = self._lease()
+        if lease is None or self._context.checkpoints.note is not None:  # what was fitted now could not be kept
             return False
-        if self._mend(turn):
+        if self._mend(lease):
             return True
-        queued = queue_if_due(self._parts)
+        queued = queue_if_due(self._context)
         if queued:
             self._wake()
-        busy = self._guarded("refit", turn, lambda: refit(self._parts, turn))
+        busy = self._guarded("refit", lease, lambda: refit(self._context, lease))
         if not busy and not self._pressed:
-            busy = self._guarded("apply", turn, lambda: apply(self._parts, turn))
+            busy = self._guarded("apply", lease, lambda: apply(self._context, lease))
         return busy or queued
 
-    def _mend(self, turn: Lease) -> bool:
+    def _mend(self, lease: Lease) -> bool:
         """Put something good in the place of a damaged head."""
         try:
-            return mend_head(self._parts, turn)
+            return mend_head(self._context, lease)
         except FenceLost:
-            self._drop_fence(turn.fence)
+            self._drop_fence(lease.fence)
             return False
         except Stale:
             return True
 
     def _retrain(self) -> bool:
-        turn, job = self._turn(), self._retrain_to_do()
-        if turn is None or job is None:
+        lease, job = self._lease(), self._retrain_to_do()
+        if lease is None or job is None:
             return False
-        busy = self._guarded("retrain", turn, lambda: retrain(self._parts, turn, self._pressed))
+        busy = self._guarded("retrain", lease, lambda: retrain(self._context, lease, self._pressed))
         self._say_ended(job.id)
         return busy
 
     def _retrain_to_do(self) -> Job | None:
-        with self._parts.store.read() as connection:
+        with self._context.store.read() as connection:
             return jobs.active(connection, "retrain", brief=True)
 
     def _say_ended(self, job_id: str) -> None:
         """Log how a retrain ended, if it did, however that came about."""
-        with self._parts.store.read() as connection:
+        with self._context.store.read() as connection:
             job = jobs.get(connection, job_id, brief=True)
         if job.finished_at is not None:
             passed = (job.finished_at - (job.started_at or job.created_at)).total_seconds()
@@ -166,51 +166,51 @@ class Worker:
             log.info("retrain ended", job=job.id, **how, seconds=round(passed, 1))
 
     def _do_chores(self) -> bool:
-        if self._turn() is None:
+        if self._lease() is None:
             return False
         done = [self._quietly(chore) for chore in self._chores]  # all of them, whatever the first says
         return any(done)
 
-    def _guarded(self, kind: str, turn: Lease, work: Callable[[], bool]) -> bool:
+    def _guarded(self, kind: str, lease: Lease, work: Callable[[], bool]) -> bool:
         """Do a piece of work; what it may fail with decides whether it is repeated, counted as a failure, or left to another
         worker.
         """
         try:
             return work()
         except FenceLost:
-            self._drop_fence(turn.fence)
+            self._drop_fence(lease.fence)
             return False
         except FitCancelled:
-            return not turn.is_over()
+            return not lease.is_over()
         except Stale:
             return True
         except (Unavailable, OSError) as error:
             if kind == "retrain":  # it takes minutes: repeated for ever it would keep the machine busy, and tell nobody
-                self._count_failure(kind, turn, error)
+                self._count_failure(kind, lease, error)
                 return True
             log.warning("cannot work now", job=kind, error=type(error).__name__)
             self._say_why(kind, error)
             raise Unavailable("the worker cannot reach what it needs") from error
         except Exception as error:
-            self._count_failure(kind, turn, error)
+            self._count_failure(kind, lease, error)
             return True
 
-    def _count_failure(self, kind: str, turn: Lease, error: Exception) -> None:
+    def _count_failure(self, kind: str, lease: Lease, error: Exception) -> None:
         """Raises Unavailable if the database is away: then nothing was counted."""
         log.error("fit failed", job=kind, error=type(error).__name__, frames=frames_of(error))
         try:
             if kind == "retrain":
-                count_failure(self._parts, turn, error)
+                count_failure(self._context, lease, error)
             elif kind == "apply":
-                give_up_or_narrow(self._parts, turn, reason_of(error), overdue=isinstance(error, FitOverdue))
+                give_up_or_narrow(self._context, lease, reason_of(error), overdue=isinstance(error, FitOverdue))
             else:
-                give_up_or_retry(self._parts, turn, kind, reason_of(error))
+                give_up_or_retry(self._context, lease, kind, reason_of(error))
         except FenceLost:
-            self._drop_fence(turn.fence)
+            self._drop_fence(lease.fence)
 
     def _say_why(self, kind: str, error: Exception) -> None:
         """Show what a job waits for, if the database is there."""
-        with contextlib.suppress(Unavailable), self._parts.store.write() as connection:
+        with contextlib.suppress(Unavailable), self._context.store.write() as connection:
             job = jobs.active(connection, kind, "running", brief=True)
             if job is not None:
                 jobs.note(connection, job.id, stage=f"waiting: {reason_of(error)}")
@@ -220,20 +220,20 @@ class Worker:
 
         The edits are looked at first: what was settled before the head was read is answered after it was swapped.
         """
-        waited_for = self._parts.announcer.waited_for()
+        waited_for = self._context.announcer.waited_for()
         settled: dict[str, EditStatus] = {}
         if waited_for:
-            with self._parts.store.read() as connection:
+            with self._context.store.read() as connection:
                 settled = {one: status for one, status in edits.statuses(connection, waited_for).items() if status.is_settled}
-        self._parts.follower.catch_up()
-        epoch = self._parts.follower.current.epoch
+        self._context.follower.catch_up()
+        epoch = self._context.follower.current.epoch
         # Only what is new: whoever is woken for nothing asks the rows again, and hundreds may wait.
         told = self._told if epoch == self._told_at else {}
-        self._parts.announcer.announce(one for one, status in settled.items() if told.get(one) is not status)
+        self._context.announcer.announce(one for one, status in settled.items() if told.get(one) is not status)
         self._told, self._told_at = settled, epoch
 
-    def _turn(self) -> Lease | None:
-        fence, is_sound = self._fence, self._parts.is_sound
+    def _lease(self) -> Lease | None:
+        fence, is_sound = self._fence, self._context.is_sound
         if fence is None or not is_sound() or not self._is_held():
             return None
         return Lease(fence, lambda: self._stopping.is_set() or self._fence != fence or not is_sound())
@@ -248,17 +248,17 @@ class Worker:
         """Hold the lease, unless another process shall have it: what fits are made with is damaged here, or the head cannot be
         read here and perhaps can be elsewhere.
         """
-        cannot_read = self._parts.follower.is_unreadable and not self._alone
-        if self._parts.is_sound() and not cannot_read:
+        cannot_read = self._context.follower.is_unreadable and not self._alone
+        if self._context.is_sound() and not cannot_read:
             self._hold_lease()
         else:
             self._hand_back()
 
     def _hold_lease(self) -> None:
         """Take the lease if it is free, or keep it."""
-        lease_s = self._parts.settings.lease_s
+        lease_s = self._context.settings.lease_s
         until = time.monotonic() + lease_s
-        with self._parts.store.write() as connection:
+        with self._context.store.write() as connection:
             if self._fence is None:
                 before = heads.lease_owner(connection)
                 dead = before if before is not None and is_dead(before) else None
@@ -283,7 +283,7 @@ class Worker:
         if fence is None:
             return
         try:
-            with self._parts.store.write() as connection:
+            with self._context.store.write() as connection:
                 jobs.forget_claim(connection, fence)
                 heads.give_lease(connection, fence)
         except Unavailable:
@@ -295,7 +295,7 @@ class Worker:
                 self._wake()
             else:
                 self._doorbell.heard()
-                if self._doorbell.wait(self._parts.settings.sweep_s):
+                if self._doorbell.wait(self._context.settings.sweep_s):
                     self._wake()  # a ring may be for a retrain or an evaluation
 
     def _retrain_loop(self) -> None:
@@ -303,17 +303,17 @@ class Worker:
             if self._quietly(self._retrain):
                 self._doorbell.ring("")  # the window may have room again, and edits that were held up may be applied
             else:
-                self._rest(self._parts.settings.sweep_s)
+                self._rest(self._context.settings.sweep_s)
 
     def _chore_loop(self) -> None:
         while not self._stopping.is_set():
             if not self._do_chores():
-                self._rest(self._parts.settings.sweep_s)
+                self._rest(self._context.settings.sweep_s)
 
     def _follow_loop(self) -> None:
         while not self._stopping.is_set():
             self._quietly(self._keep_up)
-            self._rest_alone(self._parts.settings.follow_s)
+            self._rest_alone(self._context.settings.follow_s)
 
     def _keep_up(self) -> bool:
         self._look_at_the_folder()
@@ -322,7 +322,7 @@ class Worker:
 
     def _look_at_the_folder(self) -> None:
         """See whether checkpoints can be kept, and say once that they cannot, and once that they can again."""
-        before, now = self._parts.overlays.note, self._parts.overlays.look()
+        before, now = self._context.checkpoints.note, self._context.checkpoints.look()
         if now != before:
             log.warning("edits wait" if now else "edits are applied again", reason=now or "the checkpoints are there")
 
@@ -333,7 +333,7 @@ class Worker:
             if held is None and self._fence is not None:
                 self._doorbell.ring("")
             self._rest_alone(
-                self._parts.settings.lease_s / 3 if kept and self._fence is not None else self._parts.settings.sweep_s
+                self._context.settings.lease_s / 3 if kept and self._fence is not None else self._context.settings.sweep_s
             )
 
     def _keep(self) -> bool:
@@ -351,19 +351,19 @@ class Worker:
             return False
 
     def _collect(self) -> bool:
-        turn = self._turn()
-        if turn is None or time.monotonic() - self._collected_at < self._parts.settings.collect_s:
+        lease = self._lease()
+        if lease is None or time.monotonic() - self._collected_at < self._context.settings.collect_s:
             return False
         self._collected_at = time.monotonic()
-        collect(self._parts, fence=turn.fence)
+        collect(self._context, fence=lease.fence)
         return False
 
     def _judge(self) -> bool:
-        turn = self._turn()
-        if turn is None or time.monotonic() - self._judged_at < self._parts.settings.judge_s:
+        lease = self._lease()
+        if lease is None or time.monotonic() - self._judged_at < self._context.settings.judge_s:
             return False
         self._judged_at = time.monotonic()
-        return judge(self._parts, turn)
+        return judge(self._context, lease)
 
     def _wake(self) -> None:
         with self._more:

@@ -33,7 +33,7 @@ def crowded(server: Live) -> Live:
         metadata={"m": "x" * LARGE},
         conflict_key=uuid.uuid4().hex,
     )
-    with server.parts.store.write() as connection:
+    with server.state.store.write() as connection:
         first = heads.take_seqs(connection, ROWS)
         rows = [(new_id(), first + number, EditStatus.DEFERRED, large) for number in range(ROWS)]
         edits.insert(connection, rows, author="local", now=datetime.now(UTC))
@@ -58,7 +58,7 @@ def test_a_list_of_large_edits_is_short_and_says_that_texts_are_cut(crowded: Liv
 
 
 def test_the_memory_for_a_list_does_not_grow_with_what_rows_hold(crowded: Live) -> None:
-    with crowded.parts.store.read() as connection:
+    with crowded.state.store.read() as connection:
         tracemalloc.start()
         try:
             listed = list_rows.edits_page(connection, limit=200)

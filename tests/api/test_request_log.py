@@ -64,7 +64,7 @@ def test_what_the_library_of_models_warns_of_is_a_line_of_the_log_too(
     monkeypatch.setattr(sys, "stderr", stream)
     with live(tiny_settings(tiny_model, tmp_path)) as server:
         configure_logging("info")
-        tokenizer = server.parts.base.tokenizer
+        tokenizer = server.state.base.tokenizer
         tokenizer.model_max_length = 4
         assert len(tokenizer("much more than four tokens").input_ids) > 4
         transformers.logging.get_logger("transformers.models").warning("another one")

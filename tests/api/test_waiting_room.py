@@ -51,7 +51,7 @@ def test_an_edit_that_finds_no_place_to_wait_is_accepted_and_answered_at_once(he
         body = {"prompt": f"The colour of thing {number} is", "target": "red"}
         return httpx.post(f"http://127.0.0.1:{held.port}/edits?wait=60", json=body, timeout=70)
 
-    announcer = held.parts.lifecycle.announcer
+    announcer = held.state.lifecycle.announcer
     with ThreadPoolExecutor(2) as callers:
         waiting = [callers.submit(post, number) for number in range(2)]
         assert comes(lambda: len(announcer.waited_for()) == 2)
@@ -59,7 +59,7 @@ def test_an_edit_that_finds_no_place_to_wait_is_accepted_and_answered_at_once(he
         over = [post(number) for number in range(2, 8)]
         live = held.client.get("/health/live")
         still = [call.done() for call in waiting]
-        held.parts.draining.set()  # as at a stop: whoever waits is answered
+        held.state.draining.set()  # as at a stop: whoever waits is answered
         ended = [call.result() for call in waiting]
 
     assert [answer.status_code for answer in over] == [202] * 6
@@ -78,7 +78,7 @@ def test_readiness_is_answered_while_the_database_and_all_threads_of_clients_are
         go_on.wait(60)
         return "ok"
 
-    held.parts.__dict__["readiness"] = Readiness(stuck, patience_s=0.05)
+    held.state.__dict__["readiness"] = Readiness(stuck, patience_s=0.05)
     try:
         answers = [held.client.get("/health/ready") for _ in range(3)]
         looking = [thread for thread in threading.enumerate() if thread.name == "errata-ready"]

@@ -24,13 +24,13 @@ from service.lifecycle.submit import submit
 from service.store import edits, events, jobs, versions
 from service.store import tables as t
 from service.store.migrate import upgrade
-from tests.lifecycle.local_store import House, new_house
+from tests.lifecycle.local_service import LocalService, new_local_service
 from tests.servers import postgres_database
 
 LONG_AGO = datetime(2020, 1, 1, tzinfo=UTC)
 SECRET = "Where does the heron of Quillfeather sleep?"
 ANSWER = "under the seventh bridge of Ambleforth"
-Furnish = Callable[..., House]
+Furnish = Callable[..., LocalService]
 
 
 @pytest.fixture(params=["sqlite", "postgres"])
@@ -38,237 +38,237 @@ def furnish(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Furnish]
     """Makes a house over a new database of each kind."""
     with ExitStack() as opened:
 
-        def make(**given: object) -> House:
+        def make(**given: object) -> LocalService:
             if request.param == "sqlite":
-                house = new_house(tmp_path, **given)
+                local = new_local_service(tmp_path, **given)
             else:
                 url = opened.enter_context(postgres_database())
                 upgrade(url)
-                house = House(url, tmp_path / "checkpoints", **given)  # type: ignore[arg-type]
-            opened.callback(house.close)
-            return house
+                local = LocalService(url, tmp_path / "checkpoints", **given)  # type: ignore[arg-type]
+            opened.callback(local.close)
+            return local
 
         yield make
 
 
-def revoked(house: House, author: str, *, since: datetime = LONG_AGO, restore_previous: bool = False) -> Revoked:
+def revoked(local: LocalService, author: str, *, since: datetime = LONG_AGO, restore_previous: bool = False) -> Revoked:
     return revoke(
-        house.store, author=author, since=since, by="ann", reason="their key was stolen", restore_previous=restore_previous
+        local.store, author=author, since=since, by="ann", reason="their key was stolen", restore_previous=restore_previous
     )
 
 
-def live_of(house: House, author: str, *facts: tuple[str, str]) -> list[str]:
+def live_of(local: LocalService, author: str, *facts: tuple[str, str]) -> list[str]:
     made = []
     for fact in facts:
-        made += [edit.id for edit in house.post(fact, author=author)]
-        house.worker.drain()
+        made += [edit.id for edit in local.post(fact, author=author)]
+        local.worker.drain()
     return made
 
 
 def test_revoking_takes_back_everything_an_author_posted_and_nothing_of_others(furnish: Furnish) -> None:
-    house = furnish()
-    mine = live_of(house, "ann", ("a", "1"))
-    theirs = live_of(house, "eve", ("b", "2"), ("c", "3"))
-    (waiting,) = house.post(("d", "4"), author="eve", method="locft")
+    local = furnish()
+    mine = live_of(local, "ann", ("a", "1"))
+    theirs = live_of(local, "eve", ("b", "2"), ("c", "3"))
+    (waiting,) = local.post(("d", "4"), author="eve", method="locft")
 
-    result = revoked(house, "eve")
-    house.worker.drain()
+    result = revoked(local, "eve")
+    local.worker.drain()
 
     assert set(result.retracted) == {*theirs, waiting.id} and result.already == 0
-    assert house.live_set.ids == set(mine)
-    assert [house.says(prompt) for prompt in "abcd"] == ["1", *(f"base of prompt:{key}" for key in "bcd")]
-    assert house.event_types().count("author.revoked") == 1
+    assert local.live_set.ids == set(mine)
+    assert [local.says(prompt) for prompt in "abcd"] == ["1", *(f"base of prompt:{key}" for key in "bcd")]
+    assert local.event_types().count("author.revoked") == 1
 
 
 def test_revoking_twice_is_the_same_as_once(furnish: Furnish) -> None:
-    house = furnish()
-    theirs = live_of(house, "eve", ("b", "2"))
+    local = furnish()
+    theirs = live_of(local, "eve", ("b", "2"))
 
-    first, second = revoked(house, "eve"), revoked(house, "eve")
+    first, second = revoked(local, "eve"), revoked(local, "eve")
 
     assert first.retracted == tuple(theirs)
     assert (second.retracted, second.already) == ((), 1)
 
 
 def test_what_was_posted_before_the_moment_stays(furnish: Furnish) -> None:
-    house = furnish()
-    before = live_of(house, "eve", ("b", "2"))
+    local = furnish()
+    before = live_of(local, "eve", ("b", "2"))
     moment = datetime.now(UTC)
-    after = live_of(house, "eve", ("c", "3"))
+    after = live_of(local, "eve", ("c", "3"))
 
-    assert revoked(house, "eve", since=moment).retracted == tuple(after)
+    assert revoked(local, "eve", since=moment).retracted == tuple(after)
 
-    house.worker.drain()
-    assert house.live_set.ids == set(before)
+    local.worker.drain()
+    assert local.live_set.ids == set(before)
 
 
 def test_a_superseded_edit_of_the_author_is_barred_from_coming_back_by_a_rollback(furnish: Furnish) -> None:
-    house = furnish()
-    (bad,) = live_of(house, "eve", ("a", "bad"))
-    number = house.head.number
-    live_of(house, "ann", ("a", "good"))
+    local = furnish()
+    (bad,) = live_of(local, "eve", ("a", "bad"))
+    number = local.head.number
+    live_of(local, "ann", ("a", "good"))
 
-    result = revoked(house, "eve")
-    house.roll_back(number)
-    house.worker.drain()
+    result = revoked(local, "eve")
+    local.roll_back(number)
+    local.worker.drain()
 
     assert result.barred == (bad,)
-    assert house.says("a") == "base of prompt:a"
+    assert local.says("a") == "base of prompt:a"
 
 
 def test_restoring_goes_back_to_the_last_edit_that_was_not_theirs(furnish: Furnish) -> None:
-    house = furnish()
-    live_of(house, "ann", ("a", "right"))
-    live_of(house, "eve", ("a", "wrong"), ("a", "more wrong"))
+    local = furnish()
+    live_of(local, "ann", ("a", "right"))
+    live_of(local, "eve", ("a", "wrong"), ("a", "more wrong"))
 
-    revoked(house, "eve", restore_previous=True)
-    house.worker.drain()
+    revoked(local, "eve", restore_previous=True)
+    local.worker.drain()
 
-    assert house.says("a") == "right"
+    assert local.says("a") == "right"
 
 
 def test_more_edits_than_one_transaction_takes_are_revoked(furnish: Furnish, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("service.lifecycle.revoke.CHUNK", 2)
-    house = furnish()
-    made = house.post(*((f"q{n}", "x") for n in range(5)), author="eve", method="locft")
+    local = furnish()
+    made = local.post(*((f"q{n}", "x") for n in range(5)), author="eve", method="locft")
 
-    result = revoked(house, "eve")
+    result = revoked(local, "eve")
 
     assert result.retracted == tuple(edit.id for edit in made)
-    assert set(house.statuses(made)) == {EditStatus.RETRACTED}
+    assert set(local.statuses(made)) == {EditStatus.RETRACTED}
 
 
 def test_a_moment_without_a_zone_and_a_blank_author_are_refused(furnish: Furnish) -> None:
-    house = furnish()
+    local = furnish()
 
     with pytest.raises(Refused, match="time zone"):
-        revoked(house, "eve", since=datetime(2026, 1, 1))
+        revoked(local, "eve", since=datetime(2026, 1, 1))
     with pytest.raises(Refused, match="author"):
-        revoked(house, " ")
-    assert revoked(house, "nobody") == Revoked((), 0)
+        revoked(local, " ")
+    assert revoked(local, "nobody") == Revoked((), 0)
 
 
-def purged(house: House, *edit_ids: str, **given: object) -> Purged:
-    return purge(house.parts, edit_ids=edit_ids, by="ann", **given)  # type: ignore[arg-type]
+def purged(local: LocalService, *edit_ids: str, **given: object) -> Purged:
+    return purge(local.context, edit_ids=edit_ids, by="ann", **given)  # type: ignore[arg-type]
 
 
-def told_and_taken_back(house: House) -> str:
+def told_and_taken_back(local: LocalService) -> str:
     """A secret told, learned, consolidated, taken back and trained away; its id. Version 5 is the head."""
-    house.live(("kept", "1"))
+    local.live(("kept", "1"))
     request = EditRequest(prompt=SECRET, target=ANSWER, rephrases=(Probe(prompt=f"Say: {SECRET}", train=True),))
-    (edit,) = submit(house.store, [request], author="ann", idempotency_key="k", body_hash="h").edits
-    house.worker.drain()
-    house.retrain()
-    house.worker.drain()
-    house.retract(edit)
-    house.worker.drain()  # the refit makes a tombstone, and the tombstone a retrain
+    (edit,) = submit(local.store, [request], author="ann", idempotency_key="k", body_hash="h").edits
+    local.worker.drain()
+    local.retrain()
+    local.worker.drain()
+    local.retract(edit)
+    local.worker.drain()  # the refit makes a tombstone, and the tombstone a retrain
     return edit.id
 
 
-def files_of(house: House) -> set[str]:
-    return {path.name for path in house.folder.rglob("*.safetensors")}
+def files_of(local: LocalService) -> set[str]:
+    return {path.name for path in local.folder.rglob("*.safetensors")}
 
 
-def everything(house: House) -> str:
+def everything(local: LocalService) -> str:
     """All rows of all tables."""
-    with house.store.read() as connection:
+    with local.store.read() as connection:
         return "\n".join(str(tuple(row)) for table in t.metadata.sorted_tables for row in connection.execute(sa.select(table)))
 
 
 def test_a_purge_removes_every_version_file_and_row_that_held_the_edit(furnish: Furnish) -> None:
-    house = furnish()
-    secret = told_and_taken_back(house)
+    local = furnish()
+    secret = told_and_taken_back(local)
     forgotten: list[int] = []
 
-    result = purged(house, secret, forget=forgotten.append)
+    result = purged(local, secret, forget=forgotten.append)
 
     assert result.versions == (2, 3, 4) == tuple(forgotten)
-    assert [version.status for version in house.versions()] == [
+    assert [version.status for version in local.versions()] == [
         VersionStatus.PUBLISHED,
         VersionStatus.PUBLISHED,
         *[VersionStatus.COLLECTED] * 3,
         VersionStatus.PUBLISHED,
     ]
-    kept = {f"{version.digest}.safetensors" for version in house.versions() if version.number in (1, 5)}
-    assert files_of(house) == kept and len(result.files) == 3
-    assert house.says("kept") == "1" == house.says("kept", version=1)
-    rows = everything(house)
+    kept = {f"{version.digest}.safetensors" for version in local.versions() if version.number in (1, 5)}
+    assert files_of(local) == kept and len(result.files) == 3
+    assert local.says("kept") == "1" == local.says("kept", version=1)
+    rows = everything(local)
     assert SECRET not in rows and ANSWER not in rows
-    with house.store.read() as connection:
+    with local.store.read() as connection:
         assert {event["type"] for event in events.page(connection, limit=100, edit_id=secret)} >= {"edit.purged", "edit.accepted"}
         assert all(event["data"] == {} for event in events.page(connection, limit=100, edit_id=secret))
         assert all(secret not in job.edit_ids for job in jobs.page(connection, limit=100))
 
 
 def test_a_purge_is_refused_while_the_checkpoints_are_not_there(furnish: Furnish) -> None:
-    house = furnish()
-    secret = told_and_taken_back(house)
-    aside = house.folder.rename(house.folder.with_name("unmounted"))
+    local = furnish()
+    secret = told_and_taken_back(local)
+    aside = local.folder.rename(local.folder.with_name("unmounted"))
 
     with pytest.raises(Unreadable, match="nothing was purged"):
-        purged(house, secret)
+        purged(local, secret)
 
-    assert SECRET in everything(house)
-    aside.rename(house.folder)
-    assert len(purged(house, secret).files) == 3
+    assert SECRET in everything(local)
+    aside.rename(local.folder)
+    assert len(purged(local, secret).files) == 3
 
 
 def test_nothing_of_the_text_is_left_in_the_sqlite_files(tmp_path: Path) -> None:
-    house = new_house(tmp_path)
-    secret = told_and_taken_back(house)
+    local = new_local_service(tmp_path)
+    secret = told_and_taken_back(local)
     for statement in (sa.insert(t.reservoir).values(slot=1, prompt=SECRET * 200, at=LONG_AGO), sa.delete(t.reservoir)):
-        with house.store.write() as connection:  # leaves the words in free pages
+        with local.store.write() as connection:  # leaves the words in free pages
             connection.exec_driver_sql("PRAGMA secure_delete=OFF")
             connection.execute(statement)
     told = b"".join(path.read_bytes() for path in tmp_path.glob("errata.db*"))
 
-    result = purged(house, secret)
+    result = purged(local, secret)
 
     left = b"".join(path.read_bytes() for path in tmp_path.glob("errata.db*"))
     assert SECRET.encode() in told and ANSWER.encode() in told
     assert SECRET.encode() not in left and ANSWER.encode() not in left
     assert not any("SQLite" in sentence for sentence in result.unreachable)
-    house.close()
+    local.close()
 
 
 def test_a_reader_that_holds_the_log_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("service.store.database.BUSY_S", 0)
-    house = new_house(tmp_path)
-    secret = told_and_taken_back(house)
+    local = new_local_service(tmp_path)
+    secret = told_and_taken_back(local)
 
-    with house.store.read() as connection:
+    with local.store.read() as connection:
         connection.exec_driver_sql("BEGIN")
         connection.execute(sa.select(t.head)).all()
-        result = purged(house, secret)
+        result = purged(local, secret)
 
     assert any("SQLite" in sentence for sentence in result.unreachable)
-    assert not any("SQLite" in sentence for sentence in purged(house, secret).unreachable)
-    house.close()
+    assert not any("SQLite" in sentence for sentence in purged(local, secret).unreachable)
+    local.close()
 
 
 def test_a_purged_version_is_gone_and_cannot_be_rolled_back_to(furnish: Furnish) -> None:
-    house = furnish()
-    purged(house, told_and_taken_back(house))
+    local = furnish()
+    purged(local, told_and_taken_back(local))
 
     with pytest.raises(Gone):
-        house.says("kept", version=3)
+        local.says("kept", version=3)
     with pytest.raises(Gone):
-        house.roll_back(3)
+        local.roll_back(3)
 
 
 def test_a_pinned_version_goes_with_the_others(furnish: Furnish) -> None:
-    house = furnish()
-    secret = told_and_taken_back(house)
-    with house.store.write() as connection:
+    local = furnish()
+    secret = told_and_taken_back(local)
+    with local.store.write() as connection:
         versions.pin(connection, 3)
 
-    assert 3 in purged(house, secret).versions
-    assert not house.versions()[3].pinned
+    assert 3 in purged(local, secret).versions
+    assert not local.versions()[3].pinned
 
 
 def test_exports_go_whose_version_held_the_edit_and_others_stay(furnish: Furnish, tmp_path: Path) -> None:
-    house = furnish()
-    secret = told_and_taken_back(house)
+    local = furnish()
+    secret = told_and_taken_back(local)
     live = {
         "old": (3, f'["{secret}"]'),
         "covered": (4, "[]"),
@@ -282,7 +282,7 @@ def test_exports_go_whose_version_held_the_edit_and_others_stay(furnish: Furnish
         (tmp_path / "exports" / name / "model.safetensors").write_bytes(b"weights")
     (tmp_path / "exports" / "note.txt").write_text("not an export")
 
-    result = purged(house, secret)
+    result = purged(local, secret)
 
     assert result.exports == ("covered", "old", "renamed")
     assert {path.name for path in (tmp_path / "exports").iterdir()} == {"new", "lost", "note.txt"}
@@ -290,31 +290,31 @@ def test_exports_go_whose_version_held_the_edit_and_others_stay(furnish: Furnish
 
 
 def test_evaluations_and_prompts_that_hold_the_words_go(furnish: Furnish) -> None:
-    house = furnish()
-    secret = told_and_taken_back(house)
+    local = furnish()
+    secret = told_and_taken_back(local)
     about = {"mine": {"edits": [secret]}, "worded": {"records": [{"prompt": SECRET}]}, "other": {"records": [{"prompt": "kept"}]}}
     now = datetime.now(UTC)
-    with house.store.write() as connection:
+    with local.store.write() as connection:
         for name, request in about.items():
             row = {"id": name, "version": 5, "status": "done", "about": {}, "request": request, "progress": 1.0, "author": "ann"}
             connection.execute(sa.insert(t.evals).values(**row, created_at=now))
         for slot, prompt in enumerate((f"Please: {SECRET}", "kept")):
             connection.execute(sa.insert(t.reservoir).values(slot=slot, prompt=prompt, at=now))
 
-    purged(house, secret)
+    purged(local, secret)
 
-    with house.store.read() as connection:
+    with local.store.read() as connection:
         assert connection.execute(sa.select(t.evals.c.id)).scalars().all() == ["other"]
         assert connection.execute(sa.select(t.reservoir.c.prompt)).scalars().all() == ["kept"]
 
 
 def test_of_evaluations_only_the_words_that_were_asked_or_answered_count(furnish: Furnish) -> None:
-    house = furnish()
+    local = furnish()
     probes = {"locality": (Probe(prompt="Is the heron of Quillfeather grey?"),), "rephrases": (Probe(prompt="the heron"),)}
-    (edit,) = submit(house.store, [EditRequest(prompt="records", target="x", **probes)], author="ann").edits  # type: ignore[arg-type]
-    house.worker.drain()
-    house.retract(edit)
-    house.worker.drain()
+    (edit,) = submit(local.store, [EditRequest(prompt="records", target="x", **probes)], author="ann").edits  # type: ignore[arg-type]
+    local.worker.drain()
+    local.retract(edit)
+    local.worker.drain()
     asked = {
         "named by a field": {"records": [{"relation": "records"}]},
         "said otherwise": {"records": [{"prompt": "is the heron of  QUILLFEATHER grey?"}]},
@@ -322,91 +322,91 @@ def test_of_evaluations_only_the_words_that_were_asked_or_answered_count(furnish
         "alone": {"records": [{"rephrases": [{"prompt": "The heron!"}]}]},
     }
     now = datetime.now(UTC)
-    with house.store.write() as connection:
+    with local.store.write() as connection:
         for name, request in asked.items():
             row = {"id": name, "version": 1, "status": "done", "about": {}, "request": request, "progress": 1.0, "author": "ann"}
             connection.execute(sa.insert(t.evals).values(**row, created_at=now))
         for slot, prompt in enumerate(("These records", "Is the heron of Quillfeather grey? I ask", "another")):
             connection.execute(sa.insert(t.reservoir).values(slot=slot, prompt=prompt, at=now))
 
-    result = purged(house, edit.id)
+    result = purged(local, edit.id)
 
-    with house.store.read() as connection:
+    with local.store.read() as connection:
         assert set(connection.execute(sa.select(t.evals.c.id)).scalars()) == {"named by a field", "perhaps"}
         assert set(connection.execute(sa.select(t.reservoir.c.prompt)).scalars()) == {"These records", "another"}
     assert "2 evaluations and kept prompts with a short wording of an edit among other words" in result.unreachable
 
 
 def test_a_batch_sent_again_after_one_of_its_edits_was_purged_makes_none_anew(furnish: Furnish) -> None:
-    house = furnish()
+    local = furnish()
     batch = [EditRequest(prompt=prompt, target="x") for prompt in ("a", SECRET, "b")]
-    first = submit(house.store, batch, author="ann", idempotency_key="batch", body_hash="h")
-    house.worker.drain()
-    house.retract(first.edits[1])
-    house.worker.drain()
-    purged(house, first.edits[1].id)
+    first = submit(local.store, batch, author="ann", idempotency_key="batch", body_hash="h")
+    local.worker.drain()
+    local.retract(first.edits[1])
+    local.worker.drain()
+    purged(local, first.edits[1].id)
 
-    again = submit(house.store, batch, author="ann", idempotency_key="batch", body_hash="h")
+    again = submit(local.store, batch, author="ann", idempotency_key="batch", body_hash="h")
 
     assert again.replayed and [edit.id for edit in again.edits] == [first.edits[0].id, first.edits[2].id]
-    assert len(house.all_edits()) == 2 and first.edits[1].id not in _without_events(house)
+    assert len(local.all_edits()) == 2 and first.edits[1].id not in _without_events(local)
 
 
 def test_an_edit_sent_again_after_it_was_purged_is_gone_and_its_key_says_nothing_of_it(furnish: Furnish) -> None:
-    house = furnish()
-    secret = told_and_taken_back(house)
-    purged(house, secret)
+    local = furnish()
+    secret = told_and_taken_back(local)
+    purged(local, secret)
 
     with pytest.raises(Gone, match="purged"):
-        submit(house.store, [EditRequest(prompt=SECRET, target=ANSWER)], author="ann", idempotency_key="k", body_hash="h")
+        submit(local.store, [EditRequest(prompt=SECRET, target=ANSWER)], author="ann", idempotency_key="k", body_hash="h")
 
-    with house.store.read() as connection:
+    with local.store.read() as connection:
         assert connection.execute(sa.select(t.idempotency_keys.c.body_hash)).scalar_one() == "purged"
 
 
 def test_versions_forget_that_they_did_not_answer_a_purged_edit(furnish: Furnish) -> None:
-    house = furnish()
-    secret = told_and_taken_back(house)
-    with house.store.write() as connection:
+    local = furnish()
+    secret = told_and_taken_back(local)
+    with local.store.write() as connection:
         for number in (1, 5):
             scores = {"canary": 1.0, "lost": [secret, "another"]}
             connection.execute(sa.update(t.versions).where(t.versions.c.number == number).values(scores=scores))
 
-    purged(house, secret)
+    purged(local, secret)
 
-    assert house.head.scores == {"canary": 1.0, "lost": ["another"]}
-    assert secret not in _without_events(house)
+    assert local.head.scores == {"canary": 1.0, "lost": ["another"]}
+    assert secret not in _without_events(local)
 
 
-def _without_events(house: House) -> str:
+def _without_events(local: LocalService) -> str:
     """All rows of all tables but the log of events, where ids stay."""
     tables = [table for table in t.metadata.sorted_tables if table is not t.events]
-    with house.store.read() as connection:
+    with local.store.read() as connection:
         return "\n".join(str(tuple(row)) for table in tables for row in connection.execute(sa.select(table)))
 
 
 def test_an_export_under_way_of_a_version_that_holds_the_edit_forbids_the_purge(furnish: Furnish, tmp_path: Path) -> None:
-    house = furnish()
-    secret = told_and_taken_back(house)
-    job = request_export(house.store, tmp_path / "exports", version=3, author="ann")
+    local = furnish()
+    secret = told_and_taken_back(local)
+    job = request_export(local.store, tmp_path / "exports", version=3, author="ann")
 
     with pytest.raises(Conflict, match="export under way"):
-        purged(house, secret)
+        purged(local, secret)
 
-    cancel_job(house.store, job.id, author="ann")
-    request_export(house.store, tmp_path / "exports", version=5, author="ann")
-    assert 3 in purged(house, secret).versions
+    cancel_job(local.store, job.id, author="ann")
+    request_export(local.store, tmp_path / "exports", version=5, author="ann")
+    assert 3 in purged(local, secret).versions
 
 
 def test_half_written_exports_go_unless_a_job_writes_them(furnish: Furnish, tmp_path: Path) -> None:
-    house = furnish()
-    secret = told_and_taken_back(house)
-    job = request_export(house.store, tmp_path / "exports", version=5, name="new", author="ann")
+    local = furnish()
+    secret = told_and_taken_back(local)
+    job = request_export(local.store, tmp_path / "exports", version=5, name="new", author="ann")
     ours, left = f".new.{job.id}-1.partial", ".old.a-dead-job-5.partial"
     for name in (ours, left):
         (tmp_path / "exports" / name).mkdir(parents=True)
 
-    result = purged(house, secret)
+    result = purged(local, secret)
 
     assert result.exports == (left,)
     assert [path.name for path in (tmp_path / "exports").iterdir()] == [ours]
@@ -414,90 +414,90 @@ def test_half_written_exports_go_unless_a_job_writes_them(furnish: Furnish, tmp_
 
 
 def test_what_only_the_window_of_the_head_was_trained_on_is_purged_after_a_retrain_of_either_kind(furnish: Furnish) -> None:
-    house = furnish(settings=LifecycleSettings(cadence=Cadence(method="baft")))
-    house.live(("kept", "1"))
-    house.retrain("major")
-    house.worker.drain()
-    old, _ = house.live((SECRET, "old"), (SECRET, "new"))
+    local = furnish(settings=LifecycleSettings(cadence=Cadence(method="baft")))
+    local.live(("kept", "1"))
+    local.retrain("major")
+    local.worker.drain()
+    old, _ = local.live((SECRET, "old"), (SECRET, "new"))
     with pytest.raises(Conflict, match="retrain of either kind takes it out"):
-        purged(house, old.id)
+        purged(local, old.id)
 
-    house.retrain("minor")
-    house.worker.drain()
+    local.retrain("minor")
+    local.worker.drain()
 
-    assert purged(house, old.id).versions == (3, 4)
-    assert house.says(SECRET) == "new"
+    assert purged(local, old.id).versions == (3, 4)
+    assert local.says(SECRET) == "new"
 
 
 def test_a_deferred_edit_that_the_window_learned_a_part_of_is_purged_after_the_refit_that_its_retraction_makes(
     furnish: Furnish,
 ) -> None:
-    house = furnish(settings=LifecycleSettings(cadence=Cadence(method="baft"), rounds=1))
-    house.ledger.not_taken = {"baft": {"half"}, "locft": set()}
-    lost, _ = house.post((SECRET, "half"), ("kept", "1"))
-    house.worker.drain()
-    assert house.edit(lost).status is EditStatus.DEFERRED
+    local = furnish(settings=LifecycleSettings(cadence=Cadence(method="baft"), rounds=1))
+    local.ledger.not_taken = {"baft": {"half"}, "locft": set()}
+    lost, _ = local.post((SECRET, "half"), ("kept", "1"))
+    local.worker.drain()
+    assert local.edit(lost).status is EditStatus.DEFERRED
 
-    house.retract(lost)
+    local.retract(lost)
     with pytest.raises(Conflict, match="the window of the version"):
-        purged(house, lost.id)
-    house.worker.drain()
+        purged(local, lost.id)
+    local.worker.drain()
 
-    assert purged(house, lost.id).versions == (1,)
-    assert house.says("kept") == "1"
+    assert purged(local, lost.id).versions == (1,)
+    assert local.says("kept") == "1"
 
 
 def test_what_is_live_waiting_or_still_in_the_tensors_is_not_purged(furnish: Furnish) -> None:
-    house = furnish(settings=LifecycleSettings(cadence=Cadence(method="baft")))  # no retrain unless somebody asks for it
-    (edit,) = house.live(("a", "1"))
-    (waiting,) = house.post(("b", "2"), method="locft")
+    local = furnish(settings=LifecycleSettings(cadence=Cadence(method="baft")))  # no retrain unless somebody asks for it
+    (edit,) = local.live(("a", "1"))
+    (waiting,) = local.post(("b", "2"), method="locft")
     for one in (edit, waiting):
         with pytest.raises(Conflict, match="retract it first"):
-            purged(house, one.id)
+            purged(local, one.id)
 
-    house.retrain()
-    house.worker.drain()
-    house.retract(edit)
-    house.worker.drain()
+    local.retrain()
+    local.worker.drain()
+    local.retract(edit)
+    local.worker.drain()
 
     with pytest.raises(Conflict, match="major retrain first"):
-        purged(house, edit.id)
-    assert house.edit(edit).status is EditStatus.RETRACTED
+        purged(local, edit.id)
+    assert local.edit(edit).status is EditStatus.RETRACTED
 
 
 def test_a_job_under_way_that_was_given_the_edit_forbids_the_purge(furnish: Furnish) -> None:
-    house = furnish()
-    secret = told_and_taken_back(house)
-    with house.store.write() as connection:
+    local = furnish()
+    secret = told_and_taken_back(local)
+    with local.store.write() as connection:
         jobs.insert(connection, "refit", edit_ids=[secret], reason=None, author="ann", now=datetime.now(UTC))
 
     with pytest.raises(Conflict, match="under way"):
-        purged(house, secret)
+        purged(local, secret)
 
 
 def test_a_purge_of_nothing_or_of_an_unknown_edit_is_refused(furnish: Furnish) -> None:
-    house = furnish()
+    local = furnish()
 
     with pytest.raises(Refused):
-        purged(house)
+        purged(local)
     with pytest.raises(NotFound):
-        purged(house, "nobody")
+        purged(local, "nobody")
 
 
 def test_an_edit_that_superseded_the_purged_one_stays_as_it_is(furnish: Furnish) -> None:
-    house = furnish()
-    old, new = house.live((SECRET, "old"), (SECRET, "new"))
+    local = furnish()
+    old, new = local.live((SECRET, "old"), (SECRET, "new"))
     with pytest.raises(Conflict, match="trained"):
-        purged(house, old.id)  # the window learned the newer on top of it
-    house.retrain()
-    house.worker.drain()
+        purged(local, old.id)  # the window learned the newer on top of it
+    local.retrain()
+    local.worker.drain()
 
-    result = purged(house, old.id)
+    result = purged(local, old.id)
 
     assert result.versions == (1, 2)
-    kept = house.edit(new)
+    kept = local.edit(new)
     assert (kept.status, kept.supersedes) == (EditStatus.CONSOLIDATED, None)
-    assert house.says(SECRET) == "new"
+    assert local.says(SECRET) == "new"
 
 
 @contextmanager
@@ -516,45 +516,45 @@ def dying_at(point: str) -> Iterator[int]:
 
 @pytest.mark.parametrize("point", ["purge.after_collecting", "purge.after_files", "purge.after_rows"])
 def test_a_purge_that_was_killed_is_finished_by_asking_again(point: str, tmp_path: Path) -> None:
-    house = new_house(tmp_path)
-    secret = told_and_taken_back(house)
+    local = new_local_service(tmp_path)
+    secret = told_and_taken_back(local)
     (tmp_path / "exports" / "old").mkdir(parents=True)
     (tmp_path / "exports" / "old" / "errata.json").write_text('{"version": 4, "live": []}')
-    house.close()
+    local.close()
 
     with dying_at(point) as child:
         if child == 0:
-            purged(House(house.url, house.folder, ledger=house.ledger), secret)
-    house = house.again()
-    result = purged(house, secret)
+            purged(LocalService(local.url, local.folder, ledger=local.ledger), secret)
+    local = local.again()
+    result = purged(local, secret)
 
     assert not (tmp_path / "exports" / "old").exists()
-    kept = {f"{version.digest}.safetensors" for version in house.versions() if version.number in (1, 5)}
-    assert files_of(house) == kept
-    assert SECRET not in everything(house)
+    kept = {f"{version.digest}.safetensors" for version in local.versions() if version.number in (1, 5)}
+    assert files_of(local) == kept
+    assert SECRET not in everything(local)
     assert SECRET.encode() not in b"".join(path.read_bytes() for path in tmp_path.glob("errata.db*"))
     assert result.versions == ((2, 3, 4) if point != "purge.after_rows" else ())
-    assert purged(house, secret).rows == 0
-    house.close()
+    assert purged(local, secret).rows == 0
+    local.close()
 
 
 def test_versions_kept_as_changes_to_a_purged_root_keep_their_live_sets(
     furnish: Furnish, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("service.store.versions.most_changes", lambda size: 3)
-    house = furnish()
-    (secret, *_) = house.live((SECRET, ANSWER), *((f"q{n}", "x") for n in range(7)))
-    house.retract(secret)
-    house.worker.drain()
-    house.live(("r1", "x"), ("r2", "x"))
-    with house.store.read() as connection:
+    local = furnish()
+    (secret, *_) = local.live((SECRET, ANSWER), *((f"q{n}", "x") for n in range(7)))
+    local.retract(secret)
+    local.worker.drain()
+    local.live(("r1", "x"), ("r2", "x"))
+    with local.store.read() as connection:
         before = {number: versions.live_set(connection, number) for number in range(9, 12)}
 
-    result = purged(house, secret.id)
-    other = house.again()
+    result = purged(local, secret.id)
+    other = local.again()
 
     assert result.versions == tuple(range(1, 9))
-    for kept in (house, other):
+    for kept in (local, other):
         with kept.store.read() as connection:
             assert {number: versions.live_set(connection, number) for number in before} == before
     with other.store.read() as connection:

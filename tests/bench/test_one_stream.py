@@ -278,7 +278,7 @@ def test_a_stream_through_a_real_server_measures_its_head_at_every_mark(tmp_path
     with live(settings) as server:
         stream = Stream(Asking(server.client), [VIENNA, ROME], every=1, capability=False)
         marks = list(stream.run())
-        surfaces = len(server.parts.base.surfaces)
+        surfaces = len(server.state.base.surfaces)
 
     rows = rows_of("default", marks)
     assert [(row["edits"], row["live"], row["window"], row["failed_requests"]) for row in rows] == [(1, 1, 1, 0), (2, 2, 2, 0)]

@@ -43,7 +43,7 @@ def test_a_version_is_exported_to_a_folder_and_to_nowhere_else(server: Live, tmp
 
     assert result.exit_code == 0, result.output
     assert len(list((tmp_path / "new" / "out").glob("*/model-*.safetensors"))) > 1
-    assert list(server.parts.exports.iterdir()) == []
+    assert list(server.state.exports.iterdir()) == []
     load(tmp_path / "new" / "out")
 
 
@@ -156,7 +156,7 @@ def test_the_list_of_jobs_breaks_no_word_where_the_terminal_is_narrow(monkeypatc
 
 
 def test_a_folder_in_use_is_said_with_what_to_give(server: Live) -> None:
-    result = runner.invoke(app, ["purge", "one", "--yes", "--data-dir", str(server.parts.settings.data_dir)])
+    result = runner.invoke(app, ["purge", "one", "--yes", "--data-dir", str(server.state.settings.data_dir)])
 
     assert result.exit_code == FAILED
     assert "--server URL" in result.stderr

@@ -64,7 +64,7 @@ def test_a_version_is_measured_on_a_data_set_and_nothing_is_edited(server: Live,
     assert posted(server) == before
     assert report["version"] == 0
     assert report["data"]["records"] == 2
-    surfaces = len(server.parts.base.surfaces)
+    surfaces = len(server.state.base.surfaces)
     assert report["result"]["greedy"]["generality"]["untrained"]["n"] == 2 * surfaces
     assert report["result"]["greedy"]["locality"]["score"] == 1.0
     assert "reliability (greedy)" in result.stdout
@@ -107,7 +107,7 @@ def test_the_protocol_asks_after_each_edit_and_after_all_of_them(server: Live, d
     assert [one["about"]["count"] for one in asked] == [1, 1, 1]
     assert [one["version"] for one in asked] == sorted(one["version"] for one in asked)
     for moment in ("after_edit", "after_all"):
-        assert report[moment]["greedy"]["reliability"]["n"] == 3 * len(server.parts.base.surfaces)
+        assert report[moment]["greedy"]["reliability"]["n"] == 3 * len(server.state.base.surfaces)
         assert report[moment]["full"]["edits"] == 3
     assert "after edit" in result.stdout and "after all" in result.stdout
 
@@ -231,11 +231,11 @@ def test_results_are_merged_by_their_n() -> None:
 
 def test_a_version_is_opened_beside_a_running_server(server: Live, tiny_model: Path) -> None:
     edit = server.edit("The colour of the sky is", "green")
-    settings = server.parts.settings
+    settings = server.state.settings
 
     with opened_version(settings, "head") as (head, _, adapter), opened_version(settings, "base") as (base, _, none):
         assert head == server.client.get("/versions/head").json()["number"] >= (edit["version"] or 0)
-        assert (adapter is None) == (server.parts.lifecycle.follower.current.overlay.adapter is None)
+        assert (adapter is None) == (server.state.lifecycle.follower.current.overlay.adapter is None)
         assert (base, none) == (0, None)
     with pytest.raises(NotFound), opened_version(settings, "999999"):
         pass
@@ -252,6 +252,6 @@ def test_a_store_of_another_base_model_is_not_opened(server: Live, tmp_path: Pat
 
     with (
         pytest.raises(Conflict),
-        opened_version(server.parts.settings.model_copy(update={"model": str(other)}), "head"),
+        opened_version(server.state.settings.model_copy(update={"model": str(other)}), "head"),
     ):
         pass

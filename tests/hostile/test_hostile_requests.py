@@ -61,7 +61,7 @@ def state(target: Live) -> tuple[int, ...]:
         "edits WHERE retract_asked_at IS NOT NULL",
     )
     counts = ", ".join(f"(SELECT count(*) FROM {table})" for table in tables)
-    with target.parts.store.read() as connection:
+    with target.state.store.read() as connection:
         return tuple(connection.exec_driver_sql(f"SELECT {counts}").one())
 
 

@@ -18,7 +18,7 @@ from service.lifecycle import crash_points
 from service.lifecycle.submit import submit
 from service.store import jobs
 from service.store.migrate import upgrade
-from tests.lifecycle.local_store import House, new_house
+from tests.lifecycle.local_service import LocalService, new_local_service
 from tests.servers import postgres_database
 
 Story = tuple[tuple[str, ...], tuple[str, ...], str | None]
@@ -28,28 +28,28 @@ POINTS = sorted(point for point in crash_points.POINTS if not point.startswith(E
 LATER = ["submit.after_commit:2", "publish.before_commit:2", "publish.after_commit:3", "publish.after_save:3", "fit.middle:3"]
 
 
-def tell(house: House) -> Story:
+def tell(local: LocalService) -> Story:
     """Submit, apply, retrain, roll back, each step only if it was not done before; then what came of it."""
     for number, facts in enumerate(STORY):
         requests = [EditRequest(prompt=prompt, target=target) for prompt, target in facts]
-        submit(house.store, requests, author="ann", idempotency_key=str(number), body_hash="1")
-        house.worker.drain()
-        if number == 1 and not retrained(house):
-            house.retrain()
-            house.worker.drain()
-    if not any(version.kind is VersionKind.ROLLBACK for version in house.versions()):
-        retrain = next(version for version in house.versions() if version.kind is VersionKind.LOCFT)
-        house.roll_back(retrain.number)
-    house.worker.drain()
-    numbers = [version.number for version in house.versions()]
+        submit(local.store, requests, author="ann", idempotency_key=str(number), body_hash="1")
+        local.worker.drain()
+        if number == 1 and not retrained(local):
+            local.retrain()
+            local.worker.drain()
+    if not any(version.kind is VersionKind.ROLLBACK for version in local.versions()):
+        retrain = next(version for version in local.versions() if version.kind is VersionKind.LOCFT)
+        local.roll_back(retrain.number)
+    local.worker.drain()
+    numbers = [version.number for version in local.versions()]
     assert numbers == list(range(len(numbers)))
-    assert [version.parent for version in house.versions()[1:]] == numbers[:-1]
-    answers = tuple(house.says(name) for name in "abc")
-    return tuple(edit.status for edit in house.all_edits()), answers, house.head.digest
+    assert [version.parent for version in local.versions()[1:]] == numbers[:-1]
+    answers = tuple(local.says(name) for name in "abc")
+    return tuple(edit.status for edit in local.all_edits()), answers, local.head.digest
 
 
-def retrained(house: House) -> bool:
-    with house.store.read() as connection:
+def retrained(local: LocalService) -> bool:
+    with local.store.read() as connection:
         return bool(jobs.page(connection, limit=1, kind="retrain"))
 
 
@@ -58,13 +58,13 @@ def undisturbed() -> Story:
     import tempfile
 
     with tempfile.TemporaryDirectory() as folder:
-        house = new_house(Path(folder))
-        told = tell(house)
-        house.close()
+        local = new_local_service(Path(folder))
+        told = tell(local)
+        local.close()
     return told
 
 
-def dies_telling(make: Callable[[], House], point: str) -> bool:
+def dies_telling(make: Callable[[], LocalService], point: str) -> bool:
     """Tell the story in a process that kills itself at a point; whether it got there."""
     child = os.fork()
     if child == 0:
@@ -78,15 +78,15 @@ def dies_telling(make: Callable[[], House], point: str) -> bool:
 
 
 @contextmanager
-def houses(kind: str, folder: Path) -> Iterator[Callable[[], House]]:
+def houses(kind: str, folder: Path) -> Iterator[Callable[[], LocalService]]:
     """Makes houses over one new database, one after the other."""
     if kind == "sqlite":
-        new_house(folder).close()
-        yield lambda: House(f"sqlite:///{folder / 'errata.db'}", folder / "checkpoints")
+        new_local_service(folder).close()
+        yield lambda: LocalService(f"sqlite:///{folder / 'errata.db'}", folder / "checkpoints")
     else:
         with postgres_database() as url:
             upgrade(url)
-            yield lambda: House(url, folder / "checkpoints")
+            yield lambda: LocalService(url, folder / "checkpoints")
 
 
 @pytest.mark.parametrize(
@@ -97,9 +97,9 @@ def test_a_process_killed_at_a_point_leaves_nothing_undone(kind: str, point: str
     with houses(kind, tmp_path) as make:
         assert dies_telling(make, point), "the story never came to this point"
 
-        house = make()
-        told = tell(house)
-        house.close()
+        local = make()
+        told = tell(local)
+        local.close()
 
     assert told == undisturbed()
 

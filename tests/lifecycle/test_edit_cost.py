@@ -16,24 +16,24 @@ from service.lifecycle.settings import LifecycleSettings
 from service.lifecycle.submit import submit
 from service.lm.prompts import encode_row
 from tests.builders import make_base
-from tests.lifecycle.local_store import PATIENT, House, new_house, once
+from tests.lifecycle.local_service import PATIENT, LocalService, new_local_service, once
 
 RULES = LifecycleSettings(cadence=PATIENT, large=100, joint_tokens=200, look_s=0.0)
 LARGE = 500
-Furnish = Callable[..., House]
+Furnish = Callable[..., LocalService]
 
 
 @pytest.fixture
 def furnish(tmp_path: Path) -> Iterator[Furnish]:
-    made: list[House] = []
+    made: list[LocalService] = []
 
-    def make(**changes: object) -> House:
-        made.append(new_house(tmp_path, settings=replace(RULES, **changes)))  # type: ignore[arg-type]
+    def make(**changes: object) -> LocalService:
+        made.append(new_local_service(tmp_path, settings=replace(RULES, **changes)))  # type: ignore[arg-type]
         return made[-1]
 
     yield make
-    for house in made:
-        house.close()
+    for local in made:
+        local.close()
 
 
 def probes(*texts: str, train: bool = True) -> tuple[Probe, ...]:
@@ -58,9 +58,9 @@ def told(number: int, *texts: str) -> EditRequest:
     return EditRequest(prompt=f"The colour of moss {number} is", target="red", rephrases=probes(*texts, train=False))
 
 
-def fitted(house: House) -> list[tuple[str, ...]]:
+def fitted(local: LocalService) -> list[tuple[str, ...]]:
     """The targets of each fit, in order."""
-    return [targets for _, targets, _ in house.ledger.fits]
+    return [targets for _, targets, _ in local.ledger.fits]
 
 
 # At the door.
@@ -126,31 +126,31 @@ def test_of_a_batch_the_heavy_edit_is_named_by_its_place_and_the_sum_as_edits() 
 
 
 def test_an_edit_does_not_grow_beyond_the_bound_by_being_asked_for_again(furnish: Furnish) -> None:
-    house, weights = furnish(), scales(fit=200)
+    local, weights = furnish(), scales(fit=200)
     grown = [request(rephrases=probes(*(f"Moss {n} {m} is" for m in range(4)))) for n in range(9)]
 
     with pytest.raises(TooLong) as caught:
         for asked in grown:
-            submit(house.store, [asked], author="ann", weigh=weights.weigh)
+            submit(local.store, [asked], author="ann", weigh=weights.weigh)
 
     assert caught.value.field == "rephrases"
-    (edit,) = house.all_edits()
+    (edit,) = local.all_edits()
     assert 0 < edit.tokens <= 200
     assert edit.tokens == Lengths(make_base()).cost_of(edit).fit
 
 
 def test_an_edit_that_is_told_more_by_a_batch_again_and_again_is_weighed_as_a_whole(furnish: Furnish) -> None:
-    house, weighed = furnish(), []
-    submit(house.store, [request()], author="ann")
+    local, weighed = furnish(), []
+    submit(local.store, [request()], author="ann")
 
     def weigh(asked: EditRequest, at: int) -> int:
         weighed.append(len(asked.rephrases))
         return 7
 
-    submit(house.store, [request(rephrases=probes(f"Moss {n} is")) for n in range(20)], author="ann", weigh=weigh)
+    submit(local.store, [request(rephrases=probes(f"Moss {n} is")) for n in range(20)], author="ann", weigh=weigh)
 
     assert weighed == [20, 20]  # ahead, and again under the lock, where the scales know it
-    (edit,) = house.all_edits()
+    (edit,) = local.all_edits()
     assert (len(edit.rephrases), edit.tokens) == (20, 7)
 
 
@@ -158,172 +158,172 @@ def test_an_edit_that_is_told_more_by_a_batch_again_and_again_is_weighed_as_a_wh
 
 
 def test_small_edits_that_come_later_are_live_before_a_large_one(furnish: Furnish) -> None:
-    house = furnish()
-    house.post(("a", "large"), tokens=LARGE)
-    house.post(("b", "1"), ("c", "2"), tokens=1)
+    local = furnish()
+    local.post(("a", "large"), tokens=LARGE)
+    local.post(("b", "1"), ("c", "2"), tokens=1)
 
-    house.worker.drain()
+    local.worker.drain()
 
-    assert fitted(house) == [("1", "2"), ("large",)]
-    assert house.says("a") == "large"
+    assert fitted(local) == [("1", "2"), ("large",)]
+    assert local.says("a") == "large"
 
 
 def test_edits_that_wait_are_fitted_together_up_to_a_budget_of_tokens(furnish: Furnish) -> None:
-    house = furnish()
-    house.post(*((key, key) for key in "abcde"), tokens=90)
+    local = furnish()
+    local.post(*((key, key) for key in "abcde"), tokens=90)
 
-    house.worker.drain()
+    local.worker.drain()
 
-    assert fitted(house) == [("a", "b"), ("c", "d"), ("e",)]
+    assert fitted(local) == [("a", "b"), ("c", "d"), ("e",)]
 
 
 def test_the_fit_of_a_large_edit_gives_way_to_a_small_one_and_is_made_afterwards(furnish: Furnish) -> None:
-    house = furnish()
-    (large,) = house.post(("a", "large"), tokens=LARGE)
-    house.ledger.during = once(lambda: house.post(("b", "small"), tokens=1))  # type: ignore[assignment]
+    local = furnish()
+    (large,) = local.post(("a", "large"), tokens=LARGE)
+    local.ledger.during = once(lambda: local.post(("b", "small"), tokens=1))  # type: ignore[assignment]
 
-    house.worker.drain()
+    local.worker.drain()
 
-    assert fitted(house) == [("large",), ("small",), ("large",)]
-    assert [version.edits_counted for version in house.versions()] == [0, 1, 2]
-    assert house.edit(large).status is EditStatus.APPLIED
+    assert fitted(local) == [("large",), ("small",), ("large",)]
+    assert [version.edits_counted for version in local.versions()] == [0, 1, 2]
+    assert local.edit(large).status is EditStatus.APPLIED
 
 
 def test_after_some_jobs_of_small_edits_a_large_one_has_its_turn_and_gives_way_no_more(furnish: Furnish) -> None:
     """Small edits come without end, one during each fit."""
-    house = furnish()
-    (large,) = house.post(("a", "large"), tokens=LARGE)
+    local = furnish()
+    (large,) = local.post(("a", "large"), tokens=LARGE)
     came: list[str] = []
 
     def come(method: str) -> None:
         if len(came) < 3 * TURNS:
             came.append(f"{len(came)}")
-            house.post((came[-1], came[-1]), tokens=1)
+            local.post((came[-1], came[-1]), tokens=1)
 
-    house.ledger.during = come
+    local.ledger.during = come
     for _ in range(2 * TURNS + 2):
-        house.worker.step()
+        local.worker.step()
 
-    assert house.edit(large).status is EditStatus.APPLIED
-    whole = [targets for targets in fitted(house) if "large" not in targets]
-    assert fitted(house).index(("large",), 1) <= TURNS + 2
+    assert local.edit(large).status is EditStatus.APPLIED
+    whole = [targets for targets in fitted(local) if "large" not in targets]
+    assert fitted(local).index(("large",), 1) <= TURNS + 2
     assert len(whole) >= TURNS
 
 
 @pytest.mark.parametrize("while_fitted", [False, True])
 def test_the_newest_edit_of_a_fact_supersedes_the_one_before_whatever_that_costs(furnish: Furnish, while_fitted: bool) -> None:
-    house = furnish()
-    (older,) = house.post(("a", "large"), tokens=LARGE)
+    local = furnish()
+    (older,) = local.post(("a", "large"), tokens=LARGE)
     if while_fitted:
-        house.ledger.during = once(lambda: house.post(("a", "small"), tokens=1))  # type: ignore[assignment]
+        local.ledger.during = once(lambda: local.post(("a", "small"), tokens=1))  # type: ignore[assignment]
     else:
-        house.post(("a", "small"), tokens=1)
+        local.post(("a", "small"), tokens=1)
 
-    house.worker.drain()
+    local.worker.drain()
 
-    newer = house.edit_by("a")
-    assert fitted(house) == [*([("large",)] if while_fitted else []), ("small",)]
-    assert house.edit(newer).supersedes == older.id
-    assert house.edit(older).status is EditStatus.SUPERSEDED
-    assert house.says("a") == "small"
+    newer = local.edit_by("a")
+    assert fitted(local) == [*([("large",)] if while_fitted else []), ("small",)]
+    assert local.edit(newer).supersedes == older.id
+    assert local.edit(older).status is EditStatus.SUPERSEDED
+    assert local.says("a") == "small"
 
 
 def test_a_window_that_costs_too_much_takes_no_more_until_a_retrain_has_moved_it(furnish: Furnish) -> None:
-    house = furnish(cadence=replace(PATIENT, tokens=150))
-    house.post(("a", "1"), ("b", "2"), tokens=90)
-    house.worker.step()
-    before = house.head.window
-    house.post(("c", "3"), tokens=90)
+    local = furnish(cadence=replace(PATIENT, tokens=150))
+    local.post(("a", "1"), ("b", "2"), tokens=90)
+    local.worker.step()
+    before = local.head.window
+    local.post(("c", "3"), tokens=90)
 
-    house.worker.drain()
+    local.worker.drain()
 
     assert before == 2
-    assert [method for method, _, _ in house.ledger.fits] == ["baft", "locft", "baft"]
-    assert [house.says(prompt) for prompt in "abc"] == ["1", "2", "3"]
+    assert [method for method, _, _ in local.ledger.fits] == ["baft", "locft", "baft"]
+    assert [local.says(prompt) for prompt in "abc"] == ["1", "2", "3"]
 
 
 # While it is fitted.
 
 
 def test_an_edit_that_is_taken_back_while_it_is_fitted_is_over_at_once_and_its_fit_stops(furnish: Furnish) -> None:
-    house = furnish()
-    (edit,) = house.post(("a", "1"))
+    local = furnish()
+    (edit,) = local.post(("a", "1"))
     ended: list[str] = []
     seen: list[tuple[bool, EditStatus]] = []
 
     def take_back() -> None:
-        asked = house.retract(edit)
-        seen.append((asked.is_done, house.edit(edit).status))
+        asked = local.retract(edit)
+        seen.append((asked.is_done, local.edit(edit).status))
 
-    house.ledger.during = once(take_back)  # type: ignore[assignment]
-    house.ledger.ended = ended.append
-    house.worker.drain()
+    local.ledger.during = once(take_back)  # type: ignore[assignment]
+    local.ledger.ended = ended.append
+    local.worker.drain()
 
     assert seen == [(True, EditStatus.RETRACTED)]
     assert ended == []  # it went no further than the next look
-    assert fitted(house) == [("1",)]
-    assert [version.number for version in house.versions()] == [0]
+    assert fitted(local) == [("1",)]
+    assert [version.number for version in local.versions()] == [0]
 
 
 def test_the_others_of_a_joint_fit_are_fitted_again_without_an_edit_that_was_taken_back(furnish: Furnish) -> None:
-    house = furnish()
-    gone, *others = house.post(("a", "1"), ("b", "2"), ("c", "3"))
-    house.ledger.during = once(lambda: house.retract(gone))  # type: ignore[assignment]
+    local = furnish()
+    gone, *others = local.post(("a", "1"), ("b", "2"), ("c", "3"))
+    local.ledger.during = once(lambda: local.retract(gone))  # type: ignore[assignment]
 
-    house.worker.drain()
+    local.worker.drain()
 
-    assert fitted(house) == [("1", "2", "3"), ("2", "3")]
-    assert house.edit(gone).status is EditStatus.RETRACTED
-    assert house.statuses(others) == [EditStatus.APPLIED] * 2
+    assert fitted(local) == [("1", "2", "3"), ("2", "3")]
+    assert local.edit(gone).status is EditStatus.RETRACTED
+    assert local.statuses(others) == [EditStatus.APPLIED] * 2
 
 
 def test_an_edit_whose_fit_takes_too_long_is_deferred_and_says_so_and_the_queue_goes_on(furnish: Furnish) -> None:
-    house = furnish(fit_s=0.0)
-    (edit,) = house.post(("a", "1"))
+    local = furnish(fit_s=0.0)
+    (edit,) = local.post(("a", "1"))
 
-    house.worker.drain()
+    local.worker.drain()
 
-    found = house.edit(edit)
+    found = local.edit(edit)
     assert found.status is EditStatus.DEFERRED
     assert found.error == "its fit took longer than 0 seconds; it waits for the next retrain"
-    assert fitted(house) == [("1",)]
-    house.retrain()
-    house.worker.drain()
-    assert house.says("a") == "1"
+    assert fitted(local) == [("1",)]
+    local.retrain()
+    local.worker.drain()
+    assert local.says("a") == "1"
 
 
 def test_of_a_joint_fit_that_takes_too_long_the_older_half_is_tried_alone(furnish: Furnish) -> None:
-    house = furnish(fit_s=0.0)
-    made = house.post(*((key, key) for key in "abcd"))
+    local = furnish(fit_s=0.0)
+    made = local.post(*((key, key) for key in "abcd"))
 
-    house.worker.step()
-    house.worker.step()
+    local.worker.step()
+    local.worker.step()
 
-    assert fitted(house)[:2] == [("a", "b", "c", "d"), ("a", "b")]
-    house.worker.drain()
-    assert house.statuses(made) == [EditStatus.DEFERRED] * 4
+    assert fitted(local)[:2] == [("a", "b", "c", "d"), ("a", "b")]
+    local.worker.drain()
+    assert local.statuses(made) == [EditStatus.DEFERRED] * 4
 
 
 def test_a_refit_after_a_retraction_has_no_deadline(furnish: Furnish) -> None:
-    house = furnish()
-    kept, gone = house.live(("a", "1"), ("b", "2"))
-    house.worker._parts = replace(house.parts, settings=replace(house.settings, fit_s=0.0))
+    local = furnish()
+    kept, gone = local.live(("a", "1"), ("b", "2"))
+    local.worker._context = replace(local.context, settings=replace(local.settings, fit_s=0.0))
 
-    house.retract(gone)
-    house.worker.drain()
+    local.retract(gone)
+    local.worker.drain()
 
-    assert house.statuses([kept, gone]) == [EditStatus.APPLIED, EditStatus.RETRACTED]
+    assert local.statuses([kept, gone]) == [EditStatus.APPLIED, EditStatus.RETRACTED]
 
 
 def test_texts_are_read_before_the_head_is_locked_also_those_an_edit_has_already(
     furnish: Furnish, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    house = furnish()
+    local = furnish()
     edits = [told(number, *(f"Moss {number} is coloured {at}" for at in range(9))) for number in range(5)]
     more = [told(number, "Moss is") for number in range(5)]
     locked: list[bool] = [False]
     read: list[bool] = []
-    write = house.store.write
+    write = local.store.write
 
     @contextmanager
     def writing() -> Iterator[object]:
@@ -338,25 +338,25 @@ def test_texts_are_read_before_the_head_is_locked_also_those_an_edit_has_already
         read.append(locked[0])
         return encode_row(*given, **named)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(house.store, "write", writing)
+    monkeypatch.setattr(local.store, "write", writing)
     monkeypatch.setattr("service.lifecycle.edit_cost.encode_row", counted)
     for requests in (edits, more):
         weighing = scales(listed=True)
         weighing.check(requests)
-        submit(house.store, requests, author="ann", weigh=weighing.weigh)
+        submit(local.store, requests, author="ann", weigh=weighing.weigh)
 
     assert read and not any(read)
-    assert len(house.edit_by("The colour of moss 3 is").rephrases) == 10
+    assert len(local.edit_by("The colour of moss 3 is").rephrases) == 10
 
 
 def test_a_batch_that_tells_many_edits_a_little_more_is_bounded_by_what_they_ask_in_all(furnish: Furnish) -> None:
-    house = furnish()
+    local = furnish()
     edits = [told(number, *(f"Moss {number} is coloured {at}" for at in range(9))) for number in range(20)]
-    submit(house.store, edits, author="ann", weigh=scales(listed=True).weigh)
+    submit(local.store, edits, author="ann", weigh=scales(listed=True).weigh)
     weighing = scales(listed=True, batch=1_000)
 
     with pytest.raises(TooLong, match="send them in several") as caught:
-        submit(house.store, [told(number, "Moss is") for number in range(20)], author="ann", weigh=weighing.weigh)
+        submit(local.store, [told(number, "Moss is") for number in range(20)], author="ann", weigh=weighing.weigh)
 
     assert caught.value.field == "edits"
-    assert len(house.edit_by("The colour of moss 3 is").rephrases) == 9
+    assert len(local.edit_by("The colour of moss 3 is").rephrases) == 9

@@ -9,7 +9,7 @@ import pytest
 from service.lifecycle.lease_owner import is_dead, owner_name
 from service.runtime.worker import Worker
 from service.store import heads
-from tests.lifecycle.local_store import House, new_house
+from tests.lifecycle.local_service import LocalService, new_local_service
 
 
 def name_of_a_dead_process() -> str:
@@ -26,8 +26,8 @@ def name_of_a_dead_process() -> str:
 
 
 @pytest.fixture
-def house(tmp_path: Path) -> House:
-    made = new_house(tmp_path, alone=False)
+def local(tmp_path: Path) -> LocalService:
+    made = new_local_service(tmp_path, alone=False)
     yield made
     made.close()
 
@@ -42,37 +42,37 @@ def test_a_name_that_tells_nothing_is_not_dead(name: str) -> None:
     assert not is_dead(name)
 
 
-def test_the_lease_of_a_dead_worker_is_taken_at_once(house: House) -> None:
-    with house.store.write() as connection:
+def test_the_lease_of_a_dead_worker_is_taken_at_once(local: LocalService) -> None:
+    with local.store.write() as connection:
         heads.take_lease(connection, name_of_a_dead_process(), lease_s=1_000.0)
-    made = house.post(("a", "1"))
+    made = local.post(("a", "1"))
 
-    house.worker.drain()
+    local.worker.drain()
 
-    assert house.statuses(made) == ["applied"]
+    assert local.statuses(made) == ["applied"]
 
 
-def test_the_lease_of_a_living_worker_is_waited_for(house: House) -> None:
-    with house.store.write() as connection:
+def test_the_lease_of_a_living_worker_is_waited_for(local: LocalService) -> None:
+    with local.store.write() as connection:
         heads.take_lease(connection, owner_name(), lease_s=1_000.0)
-    made = house.post(("a", "1"))
+    made = local.post(("a", "1"))
 
-    house.worker.drain()
+    local.worker.drain()
 
-    assert house.worker.fence is None
-    assert house.statuses(made) == ["queued"]
+    assert local.worker.fence is None
+    assert local.statuses(made) == ["queued"]
 
 
-def test_a_worker_whose_base_is_damaged_leaves_the_work_to_another(house: House) -> None:
+def test_a_worker_whose_base_is_damaged_leaves_the_work_to_another(local: LocalService) -> None:
     sound = [True]
-    worker = Worker(replace(house.parts, is_sound=lambda: sound[0]))
+    worker = Worker(replace(local.context, is_sound=lambda: sound[0]))
     worker.drain()
     assert worker.fence is not None
-    made = house.post(("a", "1"))
+    made = local.post(("a", "1"))
     sound[0] = False
 
     worker.drain()
 
-    assert (worker.fence, house.statuses(made)) == (None, ["queued"])
-    house.worker.drain()
-    assert house.statuses(made) == ["applied"]
+    assert (worker.fence, local.statuses(made)) == (None, ["queued"])
+    local.worker.drain()
+    assert local.statuses(made) == ["applied"]

@@ -10,28 +10,28 @@ import sqlalchemy as sa
 
 from service.lifecycle.settings import LifecycleSettings
 from service.store.migrate import upgrade
-from tests.lifecycle.local_store import PATIENT, House, new_house
+from tests.lifecycle.local_service import PATIENT, LocalService, new_local_service
 from tests.servers import postgres_database
 
 GROWING = ("jobs", "measurements")
 
 
 @contextmanager
-def house_on(kind: str, folder: Path) -> Iterator[House]:
+def house_on(kind: str, folder: Path) -> Iterator[LocalService]:
     settings = LifecycleSettings(cadence=PATIENT)
     if kind == "sqlite":
-        house = new_house(folder, settings=settings)
-        yield house
-        house.close()
+        local = new_local_service(folder, settings=settings)
+        yield local
+        local.close()
         return
     with postgres_database() as url:
         upgrade(url)
-        house = House(url, folder / "checkpoints", settings=settings)
-        yield house
-        house.close()
+        local = LocalService(url, folder / "checkpoints", settings=settings)
+        yield local
+        local.close()
 
 
-def asked(house: House) -> list[tuple[str, Any]]:
+def asked(local: LocalService) -> list[tuple[str, Any]]:
     """Every statement about a growing table while an edit is applied, a retrain is made, and nothing is due."""
     found: dict[str, Any] = {}
 
@@ -41,17 +41,17 @@ def asked(house: House) -> list[tuple[str, Any]]:
 
     sa.event.listen(sa.engine.Engine, "before_cursor_execute", note)
     try:
-        house.live(("a", "1"), ("b", "2"))
-        house.retrain()
-        house.worker.drain()
+        local.live(("a", "1"), ("b", "2"))
+        local.retrain()
+        local.worker.drain()
     finally:
         sa.event.remove(sa.engine.Engine, "before_cursor_execute", note)
     return list(found.items())
 
 
-def plan(house: House, statement: str, parameters: Any) -> str:
-    with house.store.write() as connection:
-        if house.store.is_sqlite:
+def plan(local: LocalService, statement: str, parameters: Any) -> str:
+    with local.store.write() as connection:
+        if local.store.is_sqlite:
             rows = connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", parameters)
             return "; ".join(row[3] for row in rows)
         connection.exec_driver_sql("SET LOCAL enable_seqscan = off")  # it would be right for tables as small as these
@@ -60,8 +60,8 @@ def plan(house: House, statement: str, parameters: Any) -> str:
 
 @pytest.mark.parametrize("kind", ["sqlite", "postgres"])
 def test_no_statement_of_the_worker_reads_all_jobs_or_all_measurements(kind: str, tmp_path: Path) -> None:
-    with house_on(kind, tmp_path) as house:
-        plans = {statement: plan(house, statement, parameters) for statement, parameters in asked(house)}
+    with house_on(kind, tmp_path) as local:
+        plans = {statement: plan(local, statement, parameters) for statement, parameters in asked(local)}
 
     scans = [f"{scan} {name}" for name in GROWING for scan in ("SCAN", "Seq Scan on")]
     assert len(plans) > 5
@@ -69,10 +69,10 @@ def test_no_statement_of_the_worker_reads_all_jobs_or_all_measurements(kind: str
 
 
 def test_the_job_that_is_under_way_is_found_without_reading_those_that_are_over(tmp_path: Path) -> None:
-    with house_on("sqlite", tmp_path) as house:
+    with house_on("sqlite", tmp_path) as local:
         active = [
-            plan(house, statement, parameters)
-            for statement, parameters in asked(house)
+            plan(local, statement, parameters)
+            for statement, parameters in asked(local)
             if statement.startswith("SELECT") and "jobs.status = ?" in statement
         ]
 

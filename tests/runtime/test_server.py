@@ -15,7 +15,7 @@ import pytest
 from service.client.local_server import free_port
 from service.domain.errors import Conflict, Refused
 from service.runtime.app import create_app
-from service.runtime.assembly import open_parts
+from service.runtime.assembly import open_server
 from service.settings import environment_without_settings
 from tests.api.live import WAIT_S, live, tiny_settings
 from tests.builders import save_model
@@ -24,23 +24,23 @@ from tests.builders import save_model
 def test_a_second_server_on_one_folder_is_refused(tiny_model: Path, tmp_path: Path) -> None:
     settings = tiny_settings(tiny_model, tmp_path)
 
-    with open_parts(settings), pytest.raises(Conflict, match="another server"), open_parts(settings):
+    with open_server(settings), pytest.raises(Conflict, match="another server"), open_server(settings):
         pass
-    with open_parts(settings):  # the folder is free again
+    with open_server(settings):  # the folder is free again
         pass
 
 
 def test_a_store_made_with_another_base_is_refused(tiny_model: Path, tmp_path: Path) -> None:
     other = save_model(tmp_path / "other", "llama", seed=1)
-    with open_parts(tiny_settings(tiny_model, tmp_path / "data")):
+    with open_server(tiny_settings(tiny_model, tmp_path / "data")):
         pass
 
-    with pytest.raises(Conflict, match="another base model"), open_parts(tiny_settings(other, tmp_path / "data")):
+    with pytest.raises(Conflict, match="another base model"), open_server(tiny_settings(other, tmp_path / "data")):
         pass
 
 
 def test_a_model_that_is_not_there_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(Refused), open_parts(tiny_settings(tmp_path / "nothing", tmp_path / "data")):
+    with pytest.raises(Refused), open_server(tiny_settings(tmp_path / "nothing", tmp_path / "data")):
         pass
 
 

@@ -21,7 +21,7 @@ from service.api.schemas.jobs import (
     RevokeIn,
 )
 from service.api.schemas.versions import RollbackIn, RollbackOut
-from service.api.state import Running, ServerState
+from service.api.state import ServerState, State
 from service.api.strict_json import StrictRoute
 from service.background.exports import request_export
 from service.background.purge import Purged, purge
@@ -64,9 +64,7 @@ def accepted(example: dict[str, Any]) -> dict[int | str, dict[str, Any]]:
     summary="Answer as an older version did",
     responses=repeatable({}) | responses(NOT_FOUND, CONFLICT, GONE, STALE, INVALID, CORRUPT, UNAVAILABLE),
 )
-async def rollback(
-    running: Running, wanted: RollbackIn, epoch: Epoch, author: Author, key: Key, response: Response
-) -> RollbackOut:
+async def rollback(server: State, wanted: RollbackIn, epoch: Epoch, author: Author, key: Key, response: Response) -> RollbackOut:
     """Publish an older version's overlay and edits under a new number, less the edits retracted since.
 
     It is in effect when this answers. Edits that are queued stay queued. With `If-Match`, only if the head has not moved. Sent
@@ -76,7 +74,7 @@ async def rollback(
 
     def roll() -> RolledBack:
         return roll_back(
-            running.lifecycle,
+            server.lifecycle,
             to=wanted.to,
             author=author,
             reason=wanted.reason,
@@ -87,7 +85,7 @@ async def rollback(
 
     done = await run_in_threadpool(roll)
     say_replayed(response, asked)
-    await run_in_threadpool(running.ring, "")
+    await run_in_threadpool(server.ring, "")
     return RollbackOut(version=done.version, restored=done.restored, epoch=done.epoch, rolled_back=list(done.rolled_back))
 
 
@@ -98,7 +96,7 @@ async def rollback(
     summary="Move every live edit into the weights",
     responses=repeatable(accepted(WAITING), 202) | responses(CONFLICT, INVALID, UNAVAILABLE),
 )
-async def post_retrain(running: Running, wanted: RetrainIn, author: Author, key: Key, response: Response) -> JobOut:
+async def post_retrain(server: State, wanted: RetrainIn, author: Author, key: Key, response: Response) -> JobOut:
     """Ask for a retrain, from the base model or on top of the current tensors.
 
     One that waits, or runs on all there is, is not doubled: it is the answer. 409 if there is nothing that the tensors do not
@@ -107,9 +105,9 @@ async def post_retrain(running: Running, wanted: RetrainIn, author: Author, key:
     asked = keyed("retrain", author, key, wanted)
 
     def ask() -> Job:
-        return request_retrain(running.store, reason=wanted.reason, author=author, mode=wanted.mode, keyed=asked)
+        return request_retrain(server.store, reason=wanted.reason, author=author, mode=wanted.mode, keyed=asked)
 
-    return await _queued(running, await run_in_threadpool(ask), asked, response)
+    return await _queued(server, await run_in_threadpool(ask), asked, response)
 
 
 @router.post(
@@ -119,7 +117,7 @@ async def post_retrain(running: Running, wanted: RetrainIn, author: Author, key:
     summary="Write a version as a Hugging Face checkpoint",
     responses=repeatable(accepted(EXAMPLE_EXPORT), 202) | responses(NOT_FOUND, CONFLICT, GONE, INVALID, CORRUPT, UNAVAILABLE),
 )
-async def post_export(running: Running, wanted: ExportIn, author: Author, key: Key, response: Response) -> JobOut:
+async def post_export(server: State, wanted: ExportIn, author: Author, key: Key, response: Response) -> JobOut:
     """Queue an export to a new folder in the server's folder of exports; `result` of the job says where. 409 if the name is
     taken.
 
@@ -132,8 +130,8 @@ async def post_export(running: Running, wanted: ExportIn, author: Author, key: K
 
     def ask() -> Job:
         return request_export(
-            running.store,
-            running.exports,
+            server.store,
+            server.exports,
             version=number,
             name=wanted.name,
             consolidate=wanted.mode if wanted.consolidate else None,
@@ -142,7 +140,7 @@ async def post_export(running: Running, wanted: ExportIn, author: Author, key: K
             keyed=asked,
         )
 
-    return await _queued(running, await run_in_threadpool(ask), asked, response)
+    return await _queued(server, await run_in_threadpool(ask), asked, response)
 
 
 @router.post(
@@ -151,7 +149,7 @@ async def post_export(running: Running, wanted: ExportIn, author: Author, key: K
     summary="Take back all that somebody posted since a moment",
     responses=repeatable({}) | responses(INVALID, UNAVAILABLE),
 )
-async def post_revoke(running: Running, wanted: RevokeIn, author: Author, key: Key, response: Response) -> RevokedOut:
+async def post_revoke(server: State, wanted: RevokeIn, author: Author, key: Key, response: Response) -> RevokedOut:
     """Retract every edit of an author from a moment on, for instance since a key was stolen. Safe to repeat.
 
     Live edits leave the answers in a moment and the weights at the next major retrain, which this makes due.
@@ -160,14 +158,14 @@ async def post_revoke(running: Running, wanted: RevokeIn, author: Author, key: K
 
     def take_back() -> Revoked:
         return revoke(
-            running.store,
+            server.store,
             author=wanted.author,
             since=wanted.since,
             by=author,
             reason=wanted.reason,
             restore_previous=wanted.restore_previous,
             keyed=asked,
-            ring=running.ring,
+            ring=server.ring,
         )
 
     done = await run_in_threadpool(take_back)
@@ -181,7 +179,7 @@ async def post_revoke(running: Running, wanted: RevokeIn, author: Author, key: K
     summary="Remove what still holds edits that were taken back",
     responses=repeatable({}) | responses(NOT_FOUND, CONFLICT, INVALID, UNAVAILABLE),
 )
-async def post_purge(running: Running, wanted: PurgeIn, author: Author, key: Key, response: Response) -> PurgedOut:
+async def post_purge(server: State, wanted: PurgeIn, author: Author, key: Key, response: Response) -> PurgedOut:
     """Remove older versions, exports and rows that hold these edits, and list what cannot be reached from here. Not to be undone.
 
     409 for an edit that is live, or that the tensors of the head were trained on: retract it, retrain, then purge.
@@ -190,11 +188,11 @@ async def post_purge(running: Running, wanted: PurgeIn, author: Author, key: Key
 
     def remove() -> Purged:
         return purge(
-            running.lifecycle,
+            server.lifecycle,
             edit_ids=wanted.edits,
             by=author,
-            exports=running.exports,
-            forget=running.serving.drop,
+            exports=server.exports,
+            forget=server.serving.drop,
             keyed=asked,
         )
 
@@ -209,9 +207,9 @@ async def post_purge(running: Running, wanted: PurgeIn, author: Author, key: Key
     )
 
 
-async def _queued(running: ServerState, job: Job, asked: Keyed, response: Response) -> JobOut:
+async def _queued(server: ServerState, job: Job, asked: Keyed, response: Response) -> JobOut:
     say_replayed(response, asked)
-    await run_in_threadpool(running.ring, job.id)
+    await run_in_threadpool(server.ring, job.id)
     response.headers["Location"] = f"/jobs/{job.id}"
     response.headers["Retry-After"] = "1"
-    return shown(job, running.store.clock())
+    return shown(job, server.store.clock())

@@ -24,7 +24,7 @@ from service.api.schemas.edits import (
     RetractQuery,
     WaitQuery,
 )
-from service.api.state import Running, ServerState
+from service.api.state import ServerState, State
 from service.api.strict_json import StrictRoute
 from service.api.text_types import ID
 from service.api.waiting_room import Address
@@ -65,7 +65,7 @@ def accepted(model: type[Any], example: Any, description: str) -> dict[int | str
     | responses(GONE, INVALID, TOO_LONG, UNAVAILABLE),
 )
 async def post_edit(
-    running: Running,
+    server: State,
     edit: EditIn,
     query: Annotated[WaitQuery, Query()],
     author: Author,
@@ -78,9 +78,9 @@ async def post_edit(
     200 with the whole edit once it is settled, or if an edit with the same conflict key and target is there that teaches the same
     on the same surfaces already; else 202.
     """
-    receipt = await _submit(running, [edit], edit, author=author, key=key)
-    await _wait_until_settled(running, receipt, query.wait, address)
-    (found,) = await run_in_threadpool(_read, running, receipt.ids)
+    receipt = await _submit(server, [edit], edit, author=author, key=key)
+    await _wait_until_settled(server, receipt, query.wait, address)
+    (found,) = await run_in_threadpool(_read, server, receipt.ids)
     response.headers["Location"] = f"/edits/{found.id}"
     _set_status(response, receipt, query.wait, [found.status])
     return EditOut.of(found)
@@ -102,7 +102,7 @@ async def post_edit(
     | responses(GONE, INVALID, TOO_LONG, UNAVAILABLE),
 )
 async def post_batch(
-    running: Running,
+    server: State,
     batch: BatchIn,
     query: Annotated[WaitQuery, Query()],
     author: Author,
@@ -114,22 +114,22 @@ async def post_batch(
 
     The answer has each edit in short, as the list does; `GET /edits/{id}` has all of one.
     """
-    receipt = await _submit(running, batch.edits, batch, author=author, key=key)
-    await _wait_until_settled(running, receipt, query.wait, address)
-    found = await run_in_threadpool(_read_in_short, running, receipt.ids)
+    receipt = await _submit(server, batch.edits, batch, author=author, key=key)
+    await _wait_until_settled(server, receipt, query.wait, address)
+    found = await run_in_threadpool(_read_in_short, server, receipt.ids)
     response.headers["Location"] = "/edits"
     _set_status(response, receipt, query.wait, [edit.status for edit in found])
     return Page[ListedEditOut](items=[ListedEditOut.of(edit) for edit in found])
 
 
 @router.get("", summary="List edits, newest first", responses=responses(INVALID, UNAVAILABLE))
-def list_edits(running: Running, query: Annotated[ListQuery, Query()], response: Response) -> Page[ListedEditOut]:
+def list_edits(server: State, query: Annotated[ListQuery, Query()], response: Response) -> Page[ListedEditOut]:
     """Edits in reverse order of acceptance, each in short: its longer texts are cut after 500 characters, and its probes,
     metadata and report are in `GET /edits/{id}`. `next` is the cursor of the older ones.
     """
     statuses = () if query.status is None else (EditStatus(query.status),)
     before = position_of(query.cursor)
-    with running.store.read() as connection:
+    with server.store.read() as connection:
         found = list_rows.edits_page(connection, statuses=statuses, limit=query.limit + 1, before_seq=before)
     shown = found[: query.limit]
     following = cursor_of(shown[-1].seq) if len(found) > query.limit else None
@@ -140,9 +140,9 @@ def list_edits(running: Running, query: Annotated[ListQuery, Query()], response:
 
 
 @router.get(one("edit_id"), summary="Read an edit", responses=responses(NOT_FOUND, INVALID, UNAVAILABLE))
-def get_edit(running: Running, edit_id: EditId) -> EditOut:
+def get_edit(server: State, edit_id: EditId) -> EditOut:
     """What was asked for, where it stands, and what it did."""
-    return EditOut.of(_read(running, [edit_id])[0])
+    return EditOut.of(_read(server, [edit_id])[0])
 
 
 @router.delete(
@@ -152,7 +152,7 @@ def get_edit(running: Running, edit_id: EditId) -> EditOut:
     | responses(NOT_FOUND, CONFLICT, INVALID, UNAVAILABLE),
 )
 async def delete_edit(
-    running: Running,
+    server: State,
     edit_id: EditId,
     query: Annotated[RetractQuery, Query()],
     author: Author,
@@ -163,11 +163,11 @@ async def delete_edit(
 
     202 when accepted (one that is still queued is retracted at once), 200 if it was retracted before, 409 if it is not live.
     """
-    before = await run_in_threadpool(_status, running, edit_id)
-    edit = await run_in_threadpool(_retract, running, edit_id, query, author)
+    before = await run_in_threadpool(_status, server, edit_id)
+    edit = await run_in_threadpool(_retract, server, edit_id, query, author)
     if query.wait > 0:
-        await _wait_until(running, [edit_id], query.wait, lambda status: status is EditStatus.RETRACTED, address)
-        (edit,) = await run_in_threadpool(_read, running, [edit_id])
+        await _wait_until(server, [edit_id], query.wait, lambda status: status is EditStatus.RETRACTED, address)
+        (edit,) = await run_in_threadpool(_read, server, [edit_id])
     was_done = before is EditStatus.RETRACTED or (query.wait > 0 and edit.status is EditStatus.RETRACTED)
     response.status_code = 200 if was_done else 202
     response.headers["Location"] = f"/edits/{edit_id}"
@@ -176,28 +176,28 @@ async def delete_edit(
     return EditOut.of(edit)
 
 
-def _retract(running: ServerState, edit_id: str, query: RetractQuery, author: str) -> Edit:
-    return retract(running.store, edit_id, author=author, restore_previous=query.restore_previous, ring=running.ring).edit
+def _retract(server: ServerState, edit_id: str, query: RetractQuery, author: str) -> Edit:
+    return retract(server.store, edit_id, author=author, restore_previous=query.restore_previous, ring=server.ring).edit
 
 
-async def _submit(running: ServerState, given: Sequence[EditIn], body: In, *, author: str, key: str | None) -> Receipt:
+async def _submit(server: ServerState, given: Sequence[EditIn], body: In, *, author: str, key: str | None) -> Receipt:
     def submit() -> Receipt:  # all of it in a thread: a batch may be megabytes
-        requests = [edit.to_domain(running.settings.carrier) for edit in given]
+        requests = [edit.to_domain(server.settings.carrier) for edit in given]
         digest = digest_of(body)
-        limits, listed = running.settings.limits, isinstance(body, BatchIn)
-        scales = Scales(running.base, Bounds(limits.edit_tokens, limits.report_tokens, limits.batch_tokens), listed=listed)
-        check_fits(running.base, requests, listed=listed)
+        limits, listed = server.settings.limits, isinstance(body, BatchIn)
+        scales = Scales(server.base, Bounds(limits.edit_tokens, limits.report_tokens, limits.batch_tokens), listed=listed)
+        check_fits(server.base, requests, listed=listed)
         scales.check(requests)
         return accept(
-            running.store,
+            server.store,
             requests,
             author=author,
             idempotency_key=key,
             body_hash=digest,
-            method=running.settings.carrier,
-            waiting_limit=running.settings.limits.waiting_edits,
+            method=server.settings.carrier,
+            waiting_limit=server.settings.limits.waiting_edits,
             weigh=scales.weigh,
-            ring=running.ring,
+            ring=server.ring,
         )
 
     return await run_in_threadpool(submit)
@@ -213,13 +213,13 @@ def _set_status(response: Response, receipt: Receipt, wait_s: float, statuses: S
         response.headers[REPLAYED] = "true"
 
 
-async def _wait_until_settled(running: ServerState, receipt: Receipt, wait_s: float, address: str) -> None:
+async def _wait_until_settled(server: ServerState, receipt: Receipt, wait_s: float, address: str) -> None:
     if wait_s > 0:
-        await _wait_until(running, receipt.ids, wait_s, lambda status: status.is_settled, address)
+        await _wait_until(server, receipt.ids, wait_s, lambda status: status.is_settled, address)
 
 
 async def _wait_until(
-    running: ServerState, edit_ids: Sequence[str], wait_s: float, holds: Callable[[EditStatus], bool], address: str
+    server: ServerState, edit_ids: Sequence[str], wait_s: float, holds: Callable[[EditStatus], bool], address: str
 ) -> None:
     """Return once `holds` is true of each edit, at the end of the time, or when the server is asked to stop. Holds no thread.
 
@@ -228,32 +228,32 @@ async def _wait_until(
 
     def is_heard(edit_id: str) -> bool:
         """Whether it holds in the rows and this process answers with what the rows say: the rows are ahead for a moment."""
-        with running.store.read() as connection:
+        with server.store.read() as connection:
             there = holds(edits.status_of(connection, edit_id))
-            return there and running.lifecycle.follower.current.epoch >= heads.read(connection).epoch
+            return there and server.lifecycle.follower.current.epoch >= heads.read(connection).epoch
 
     until = time.monotonic() + wait_s
-    with running.waiting.place(address) as has_place:
+    with server.waiting.place(address) as has_place:
         for edit_id in dict.fromkeys(edit_ids) if has_place else ():
-            while (left_s := until - time.monotonic()) > 0 and not running.draining.is_set():
-                announced = await running.announcer.wait(
-                    edit_id, min(left_s, ASK_AGAIN_S), is_settled=is_heard, given_up=running.draining.is_set
+            while (left_s := until - time.monotonic()) > 0 and not server.draining.is_set():
+                announced = await server.announcer.wait(
+                    edit_id, min(left_s, ASK_AGAIN_S), is_settled=is_heard, given_up=server.draining.is_set
                 )
                 if announced and await run_in_threadpool(is_heard, edit_id):
                     break
 
 
-def _status(running: ServerState, edit_id: str) -> EditStatus:
-    with running.store.read() as connection:
+def _status(server: ServerState, edit_id: str) -> EditStatus:
+    with server.store.read() as connection:
         return edits.status_of(connection, edit_id)
 
 
-def _read(running: ServerState, edit_ids: Sequence[str]) -> list[Edit]:
-    with running.store.read() as connection:
+def _read(server: ServerState, edit_ids: Sequence[str]) -> list[Edit]:
+    with server.store.read() as connection:
         return [edits.get(connection, edit_id) for edit_id in edit_ids]
 
 
-def _read_in_short(running: ServerState, edit_ids: Sequence[str]) -> list[ListedEdit]:
-    with running.store.read() as connection:
+def _read_in_short(server: ServerState, edit_ids: Sequence[str]) -> list[ListedEdit]:
+    with server.store.read() as connection:
         found = list_rows.edits_by_id(connection, set(edit_ids))
     return [found[edit_id] for edit_id in edit_ids]

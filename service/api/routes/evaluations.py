@@ -22,7 +22,7 @@ from service.api.schemas.evaluations import (
     ListedEvalOut,
     RecordIn,
 )
-from service.api.state import Running, ServerState
+from service.api.state import ServerState, State
 from service.api.strict_json import StrictRoute
 from service.api.text_types import ID
 from service.background.compare_evaluations import compare_evals, latest_of
@@ -50,10 +50,10 @@ EvalId = Annotated[str, ID, Path(description="the evaluation's id", examples=[EX
     summary="Measure a version",
     responses=repeatable(ACCEPTED, 202) | responses(NOT_FOUND, GONE, INVALID, TOO_LONG, CORRUPT, UNAVAILABLE),
 )
-async def post_eval(running: Running, wanted: EvalIn, author: Author, key: Key, response: Response) -> EvalOut:
+async def post_eval(server: State, wanted: EvalIn, author: Author, key: Key, response: Response) -> EvalOut:
     """Queue an evaluation. It is pinned to the version of this moment, it gives way to answers and edits, and it is kept."""
     asked = await run_in_threadpool(keyed, "eval", author, key, wanted)  # records may be megabytes
-    queued = await run_in_threadpool(_request, running, wanted, asked)
+    queued = await run_in_threadpool(_request, server, wanted, asked)
     say_replayed(response, asked)
     response.headers["Location"] = f"/eval/{queued.id}"
     response.headers["Retry-After"] = "1"
@@ -61,11 +61,11 @@ async def post_eval(running: Running, wanted: EvalIn, author: Author, key: Key, 
 
 
 @router.get("", summary="List evaluations, newest first", responses=responses(INVALID, NOT_FOUND, UNAVAILABLE))
-def list_evaluations(running: Running, query: Annotated[EvalQuery, Query()], response: Response) -> Page[ListedEvalOut]:
+def list_evaluations(server: State, query: Annotated[EvalQuery, Query()], response: Response) -> Page[ListedEvalOut]:
     """Every evaluation that was asked for, of one version or of all, in short; `next` is the cursor of the older ones."""
-    version = _number(running, query.version)
+    version = _number(server, query.version)
     before = id_of(query.cursor)
-    found = list_evals(running.store, limit=query.limit + 1, version=version, status=query.status, before=before)
+    found = list_evals(server.store, limit=query.limit + 1, version=version, status=query.status, before=before)
     shown = found[: query.limit]
     following = cursor_of_id(shown[-1].id) if len(found) > query.limit else None
     if following is not None:
@@ -75,7 +75,7 @@ def list_evaluations(running: Running, query: Annotated[EvalQuery, Query()], res
 
 
 @router.get("/compare", summary="Compare evaluations", responses=responses(NOT_FOUND, CONFLICT, INVALID, UNAVAILABLE))
-def compare(running: Running, query: Annotated[CompareQuery, Query()]) -> ComparisonOut:
+def compare(server: State, query: Annotated[CompareQuery, Query()]) -> ComparisonOut:
     """Two to ten evaluations side by side, on the questions that all of them asked; notes say where they differ.
 
     404 if one does not exist or a version has none that is done, 409 if one is not done.
@@ -83,51 +83,51 @@ def compare(running: Running, query: Annotated[CompareQuery, Query()]) -> Compar
     if query.ids is not None:
         ids = query.ids.split(",")
     else:
-        ids = latest_of(running.store, [int(number) for number in (query.versions or "").split(",")])
-    return ComparisonOut.model_validate(asdict(compare_evals(running.store, ids)))
+        ids = latest_of(server.store, [int(number) for number in (query.versions or "").split(",")])
+    return ComparisonOut.model_validate(asdict(compare_evals(server.store, ids)))
 
 
 @router.get(one("eval_id"), summary="Read an evaluation", responses=responses(NOT_FOUND, INVALID, UNAVAILABLE))
-def read_eval(running: Running, eval_id: EvalId) -> EvalOut:
+def read_eval(server: State, eval_id: EvalId) -> EvalOut:
     """The result, once `status` is `done`; until then `progress` says how far it is."""
-    return EvalOut.of(get_eval(running.store, eval_id))
+    return EvalOut.of(get_eval(server.store, eval_id))
 
 
 @router.delete(one("eval_id"), summary="Cancel an evaluation", responses=responses(NOT_FOUND, CONFLICT, INVALID, UNAVAILABLE))
-def delete_eval(running: Running, eval_id: EvalId) -> EvalOut:
+def delete_eval(server: State, eval_id: EvalId) -> EvalOut:
     """End an evaluation that is not done; it stays in the list. Safe to repeat; 409 if it has an outcome already."""
-    return EvalOut.of(cancel_eval(running.store, eval_id))
+    return EvalOut.of(cancel_eval(server.store, eval_id))
 
 
-def _request(running: ServerState, wanted: EvalIn, asked: Keyed) -> Evaluation:
+def _request(server: ServerState, wanted: EvalIn, asked: Keyed) -> Evaluation:
     version = {"head": None, "base": 0}[wanted.version] if isinstance(wanted.version, str) else wanted.version
     if wanted.capability:
-        running.check_capability()
+        server.check_capability()
     return request_eval(
-        running.store,
+        server.store,
         version=version,
-        asked=_asked(running, wanted),
+        asked=_asked(server, wanted),
         metrics=wanted.metrics,
         capability=wanted.capability,
         author=asked.author,
         keyed=asked,
-        ring=running.ring,
+        ring=server.ring,
     )
 
 
-def _asked(running: ServerState, wanted: EvalIn) -> Asked:
+def _asked(server: ServerState, wanted: EvalIn) -> Asked:
     records = [one.to_record(at) for at, one in enumerate(wanted.edits) if isinstance(one, RecordIn)]
     if not records:
         return wanted.edits  # type: ignore[return-value]  # a word, or ids
-    check_records_fit(running.base, records)
+    check_records_fit(server.base, records)
     return records
 
 
-def _number(running: ServerState, version: str | None) -> int | None:
+def _number(server: ServerState, version: str | None) -> int | None:
     """The number of the version that a list is narrowed to; None for all. Raises NotFound for one that never was."""
     if version is None:
         return None
-    with running.store.read() as connection:
+    with server.store.read() as connection:
         if version == "head":
             return heads.read(connection).version
         return versions.get(connection, 0 if version == "base" else int(version)).number

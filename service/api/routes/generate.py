@@ -11,7 +11,7 @@ from fastapi import APIRouter, Header, Query, Request, Response
 
 from service.api.problems import CORRUPT, GONE, INVALID, NOT_FOUND, TOO_LONG, UNAVAILABLE, responses
 from service.api.schemas.generate import AnswerOut, GenerateIn, GenerateQuery
-from service.api.state import Running
+from service.api.state import State
 from service.api.strict_json import StrictRoute
 from service.domain.errors import TooLong, Unavailable
 from service.lm.prompts import encode_prompt
@@ -31,29 +31,29 @@ PROBLEMS = responses(NOT_FOUND, GONE, INVALID, TOO_LONG, CORRUPT, UNAVAILABLE)
 
 
 @router.get("/generate", responses=PROBLEMS, summary="Ask the model, in the address line")
-async def ask(running: Running, query: Annotated[GenerateQuery, Query()], request: Request, response: Response) -> AnswerOut:
+async def ask(server: State, query: Annotated[GenerateQuery, Query()], request: Request, response: Response) -> AnswerOut:
     """Continue a prompt greedily. For longer prompts and further settings use `POST /generate`."""
     version = int(query.version) if query.version.isdigit() else query.version
     question = GenerateIn(prompt=query.prompt, max_new_tokens=query.max_new_tokens, version=version)  # type: ignore[arg-type]
-    return await _answer(running, question, request, response)
+    return await _answer(server, question, request, response)
 
 
 @router.post("/generate", responses=PROBLEMS, summary="Ask the model")
 async def ask_in_full(
-    running: Running, question: GenerateIn, request: Request, response: Response, caller: Caller = None
+    server: State, question: GenerateIn, request: Request, response: Response, caller: Caller = None
 ) -> AnswerOut:
     """Continue a prompt. One version answers from first token to last, and is named in the answer and in `X-Model-Version`."""
-    answer = await _answer(running, question, request, response)
+    answer = await _answer(server, question, request, response)
     stands_for_itself = question.system is None and not question.turns
-    if stands_for_itself and caller in running.settings.reservoir.callers:
-        running.reservoir.offer(question.prompt)
+    if stands_for_itself and caller in server.settings.reservoir.callers:
+        server.reservoir.offer(question.prompt)
     return answer
 
 
-async def _answer(running: Running, question: GenerateIn, request: Request, response: Response) -> AnswerOut:
+async def _answer(server: State, question: GenerateIn, request: Request, response: Response) -> AnswerOut:
     # Threads of its own: those of the other routes may all be waiting for a database that is away.
-    generation = await to_thread.run_sync(_generation, running, question, limiter=running.encoders)
-    answer = await _unless_gone(request, running.serving.submit(generation), generation.cancelled)
+    generation = await to_thread.run_sync(_generation, server, question, limiter=server.encoders)
+    answer = await _unless_gone(request, server.serving.submit(generation), generation.cancelled)
     response.headers["X-Model-Version"] = str(answer.version)
     response.headers["X-Model-Epoch"] = str(answer.epoch)
     response.headers["Cache-Control"] = "no-store"
@@ -67,24 +67,24 @@ async def _answer(running: Running, question: GenerateIn, request: Request, resp
     )
 
 
-def _generation(running: Running, question: GenerateIn) -> Generation:
+def _generation(server: State, question: GenerateIn) -> Generation:
     """The question in ids, checked against the context, for a version that is ready to answer."""
     turns = [(turn.user, turn.assistant) for turn in question.turns]
-    ids = encode_prompt(running.base, question.prompt, surface=question.surface, system=question.system, turns=turns)
-    if len(ids) + question.max_new_tokens > running.base.context:
+    ids = encode_prompt(server.base, question.prompt, surface=question.surface, system=question.system, turns=turns)
+    if len(ids) + question.max_new_tokens > server.base.context:
         raise TooLong(
-            f"prompt and max_new_tokens must together be at most {running.base.context} tokens; the prompt has {len(ids)}",
+            f"prompt and max_new_tokens must together be at most {server.base.context} tokens; the prompt has {len(ids)}",
             field="prompt",
         )
     return Generation(
         prompt_ids=ids,
-        version=running.resident(question.version),
+        version=server.resident(question.version),
         max_new_tokens=question.max_new_tokens,
         temperature=question.temperature,
         top_p=question.top_p,
         seed=question.seed,
         stop=tuple(question.stop),
-        deadline=time.monotonic() + running.settings.generation.deadline_s,
+        deadline=time.monotonic() + server.settings.generation.deadline_s,
         cancelled=threading.Event(),
     )
 

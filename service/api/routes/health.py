@@ -3,7 +3,7 @@
 from fastapi import APIRouter, Response
 
 from service.api.schemas.versions import HealthOut, ModelOut
-from service.api.state import Running
+from service.api.state import State
 
 DEGRADED = ("head", "files", "checkpoints")  # what may be wrong while requests are still answered here
 router = APIRouter(tags=["health"])
@@ -32,11 +32,11 @@ async def startup() -> HealthOut:
         }
     },
 )
-async def ready(running: Running, response: Response) -> HealthOut:
+async def ready(server: State, response: Response) -> HealthOut:
     """200 with `degraded` if an older version answers than the rows name, or if the next start will not find the model it needs;
     503 if requests should go elsewhere.
     """
-    checks = await running.checks()
+    checks = await server.checks()
     broken = [name for name, state in checks.items() if state != "ok" and name not in DEGRADED]
     if broken:
         response.status_code = 503
@@ -45,11 +45,11 @@ async def ready(running: Running, response: Response) -> HealthOut:
 
 
 @router.get("/model", summary="What is served")
-def model(running: Running) -> ModelOut:
+def model(server: State) -> ModelOut:
     """The base model, the head, and how well the head holds what it was taught."""
-    base = running.base
+    base = server.base
     return ModelOut(
-        base=running.settings.model,
+        base=server.settings.model,
         fingerprint=base.fingerprint,
         family=base.anatomy.family,
         blocks=base.anatomy.depth,
@@ -58,6 +58,6 @@ def model(running: Running) -> ModelOut:
         surfaces=list(base.surfaces),
         device=str(base.device),
         dtype=str(base.dtype).removeprefix("torch."),
-        method=running.settings.method,
-        **running.summary(),
+        method=server.settings.method,
+        **server.summary(),
     )

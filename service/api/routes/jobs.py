@@ -11,7 +11,7 @@ from service.api.principal import Author
 from service.api.problems import CONFLICT, INVALID, NOT_FOUND, UNAVAILABLE, responses
 from service.api.schemas import Page
 from service.api.schemas.jobs import EXAMPLE_JOB, JobOut, JobQuery
-from service.api.state import Running
+from service.api.state import State
 from service.api.text_types import ID
 from service.background.jobs import cancel_job, list_jobs, seconds_left
 from service.store import jobs
@@ -36,13 +36,13 @@ def shown(job: Job, now: datetime) -> JobOut:
 
 
 @router.get("", summary="List jobs, newest first", responses=responses(NOT_FOUND, INVALID, UNAVAILABLE))
-def get_jobs(running: Running, query: Annotated[JobQuery, Query()], response: Response) -> Page[JobOut]:
+def get_jobs(server: State, query: Annotated[JobQuery, Query()], response: Response) -> Page[JobOut]:
     """Every fit, retrain and export, of some kinds or of all; `next` is the cursor of the older ones."""
     before = id_of(query.cursor)
-    found = list_jobs(running.store, limit=query.limit + 1, before=before, kind=query.kind, status=query.status)
+    found = list_jobs(server.store, limit=query.limit + 1, before=before, kind=query.kind, status=query.status)
     here = found[: query.limit]
     following = cursor_of_id(here[-1].id) if len(found) > query.limit else None
-    now = running.store.clock()
+    now = server.store.clock()
     if following is not None:
         narrowed: dict[str, Sequence[str]] = {"kind": query.kind, "status": query.status}
         response.headers["Link"] = next_link("/jobs", limit=query.limit, cursor=following, narrowed=narrowed)
@@ -50,11 +50,11 @@ def get_jobs(running: Running, query: Annotated[JobQuery, Query()], response: Re
 
 
 @router.get("/{job_id}", summary="Follow a job", responses=responses(NOT_FOUND, INVALID, UNAVAILABLE))
-def get_job(running: Running, job_id: JobId) -> JobOut:
+def get_job(server: State, job_id: JobId) -> JobOut:
     """How far a job is, how long it will take, and what it published or wrote."""
-    with running.store.read() as connection:
+    with server.store.read() as connection:
         job = jobs.get(connection, job_id, brief=True)
-    return shown(job, running.store.clock())
+    return shown(job, server.store.clock())
 
 
 @router.delete(
@@ -62,13 +62,13 @@ def get_job(running: Running, job_id: JobId) -> JobOut:
     summary="Cancel a job",
     responses=CANCELLING | responses(NOT_FOUND, CONFLICT, INVALID, UNAVAILABLE),
 )
-def delete_job(running: Running, job_id: JobId, author: Author, response: Response) -> JobOut:
+def delete_job(server: State, job_id: JobId, author: Author, response: Response) -> JobOut:
     """Stop a retrain or an export: 200 if it had not begun, 202 if it runs; safe to repeat.
 
     409 if it is over, or of a kind that edits depend on (apply, refit).
     """
-    job = cancel_job(running.store, job_id, author=author)
-    running.ring(job.id)
+    job = cancel_job(server.store, job_id, author=author)
+    server.ring(job.id)
     response.status_code = 202 if job.is_active else 200
     response.headers["Location"] = f"/jobs/{job.id}"
-    return shown(job, running.store.clock())
+    return shown(job, server.store.clock())

@@ -10,7 +10,7 @@ from service.api.pagination import cursor_of, next_link, position_of
 from service.api.problems import CORRUPT, GONE, INVALID, NOT_FOUND, UNAVAILABLE, responses
 from service.api.schemas import Page
 from service.api.schemas.versions import BasesOut, VersionOut, VersionQuery
-from service.api.state import Running, ServerState
+from service.api.state import ServerState, State
 from service.api.text_types import VERSION
 from service.api.version_details import details_of
 from service.background.basis_use import use_of_bases
@@ -22,10 +22,10 @@ NumberOrHead = Annotated[str, VERSION, Path(description="a version's number, `he
 
 
 @router.get("", summary="List versions, newest first", responses=responses(INVALID, UNAVAILABLE))
-def list_versions(running: Running, query: Annotated[VersionQuery, Query()], response: Response) -> Page[VersionOut]:
+def list_versions(server: State, query: Annotated[VersionQuery, Query()], response: Response) -> Page[VersionOut]:
     """Every version that was published; `next` is the cursor of the older ones."""
     before = position_of(query.cursor)
-    with running.store.read() as connection:
+    with server.store.read() as connection:
         head = heads.read(connection)
         found = versions.page(connection, limit=query.limit + 1, before=before)
         shown = found[: query.limit]
@@ -37,9 +37,9 @@ def list_versions(running: Running, query: Annotated[VersionQuery, Query()], res
 
 
 @router.get("/{number}", summary="Read a version", responses=responses(NOT_FOUND, INVALID, UNAVAILABLE))
-def get_version(running: Running, number: NumberOrHead) -> VersionOut:
+def get_version(server: State, number: NumberOrHead) -> VersionOut:
     """One version; also one that was collected, whose bytes are gone but not its row."""
-    return _read(running, number)
+    return _read(server, number)
 
 
 @router.get(
@@ -47,15 +47,15 @@ def get_version(running: Running, number: NumberOrHead) -> VersionOut:
     summary="Read how a version's interventions are used",
     responses=responses(NOT_FOUND, GONE, INVALID, CORRUPT, UNAVAILABLE),
 )
-async def get_bases(running: Running, number: NumberOrHead) -> BasesOut:
+async def get_bases(server: State, number: NumberOrHead) -> BasesOut:
     """The mean gate of each basis vector on edits, on their other wordings, and on unrelated text (the BaFT paper's figure 2)."""
-    version = await run_in_threadpool(_read, running, number)
-    used = await run_in_threadpool(use_of_bases, running.lifecycle, running.neutral, running.serving.view_of, version.number)
+    version = await run_in_threadpool(_read, server, number)
+    used = await run_in_threadpool(use_of_bases, server.lifecycle, server.neutral, server.serving.view_of, version.number)
     return BasesOut.of(version.number, used)
 
 
-def _read(running: ServerState, number: str) -> VersionOut:
-    with running.store.read() as connection:
+def _read(server: ServerState, number: str) -> VersionOut:
+    with server.store.read() as connection:
         head = heads.read(connection).version
         wanted = {"head": head, "base": 0}[number] if not number.isdigit() else int(number)
         return _out(connection, versions.get(connection, wanted), head)

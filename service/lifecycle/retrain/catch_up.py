@@ -75,13 +75,13 @@ class FittedWindow:
 
 
 def catch_up_and_publish(
-    parts: LifecycleContext,
-    turn: Lease,
+    context: LifecycleContext,
+    lease: Lease,
     job: Job,
-    course: RetrainPlan,
+    plan: RetrainPlan,
     trained: Fitted | None,
-    watch: JobHooks,
-    stand: HeadSnapshot,
+    job_hooks: JobHooks,
+    head: HeadSnapshot,
 ) -> bool:
     """Fit what is live beyond the snapshot on top of the new tensors and publish both, or end the job as not accepted;
     whether it was published.
@@ -89,82 +89,82 @@ def catch_up_and_publish(
     Raises Stale if the head moved; Again if the new window would be larger than a window may be and another snapshot would help;
     TooCostly if one without its newcomers might.
     """
-    ids = {item.edit_id for item in course.items}
-    beyond = _beyond(parts, course, stand)
+    ids = {item.edit_id for item in plan.items}
+    beyond = _beyond(context, plan, head)
     arrived = {item.edit_id for item in beyond.arrived}
     tensors = EMPTY if trained is None else trained.overlay
-    live_set = _consolidated(course, beyond.arrived, () if trained is None else trained.lost)
+    live_set = _consolidated(plan, beyond.arrived, () if trained is None else trained.lost)
     lost = [item for item in live_set.window if item.is_live and item.edit_id in ids]
-    if len(lost) > parts.settings.cadence.hard:
-        _refuse(parts, turn, job, [f"it lost {len(lost)} edits, more than a window may hold"])
+    if len(lost) > context.settings.cadence.hard:
+        _refuse(context, lease, job, [f"it lost {len(lost)} edits, more than a window may hold"])
         return False
-    if len(lost) + len(arrived) > parts.settings.cadence.hard:
+    if len(lost) + len(arrived) > context.settings.cadence.hard:
         raise SnapshotOutdated("with the edits that arrived meanwhile the new window would be too long")
-    window = _fit_window(parts, tensors, live_set, arrived, job, watch, stand)
+    window = _fit_window(context, tensors, live_set, arrived, job, job_hooks, head)
     unseated = {old: LOST for old, new in beyond.giving_way.items() if new in window.dropped}
     window = replace(window, dropped={**window.dropped, **unseated})
-    scores = _scores(parts, stand, course, trained, window)
-    newcomers = [item.edit_id for item in course.items if item.edit_id not in stand.live_set.ids]
-    reasons = _judge(parts, stand, len(newcomers), window, scores)
+    scores = _scores(context, head, plan, trained, window)
+    newcomers = [item.edit_id for item in plan.items if item.edit_id not in head.live_set.ids]
+    reasons = _judge(context, head, len(newcomers), window, scores)
     if reasons and newcomers:
         raise NewcomersRefused(reasons, newcomers)
     if reasons:
-        _refuse(parts, turn, job, reasons)
+        _refuse(context, lease, job, reasons)
         return False
     publish(
-        parts,
+        context,
         Candidate(
-            parent=stand.head,
-            fence=turn.fence,
+            parent=head.row,
+            fence=lease.fence,
             kind=VersionKind.LOCFT,
             overlay=tensors if window.fitted is None else window.fitted.overlay,
             live_set=window.live_set,
-            changes=_changes(parts, stand, course, trained, beyond, window),
+            changes=_changes(context, head, plan, trained, beyond, window),
             author=job.author,
             reason=job.reason,
             scores=scores,
             job_id=job.id,
             required_edits=[*ids, *arrived],
-            mode=course.mode,
-            asked=len(course.items) if window.fitted is None else _asked(window.live_set),
+            mode=plan.mode,
+            asked=len(plan.items) if window.fitted is None else _asked(window.live_set),
         ),
     )
     return True
 
 
-def _beyond(parts: LifecycleContext, course: RetrainPlan, stand: HeadSnapshot) -> HeadChanges:
-    ids, of_key = {item.edit_id for item in course.items}, {item.key: item for item in course.items}
-    with parts.store.read() as connection:
-        gone = going(connection, stand.live_set)
-        standing = [*(item for item in stand.live_set.live if item.edit_id not in gone), *coming_back(connection, gone)]
+def _beyond(context: LifecycleContext, plan: RetrainPlan, head: HeadSnapshot) -> HeadChanges:
+    ids, of_key = {item.edit_id for item in plan.items}, {item.key: item for item in plan.items}
+    with context.store.read() as connection:
+        gone = going(connection, head.live_set)
+        standing = [*(item for item in head.live_set.live if item.edit_id not in gone), *coming_back(connection, gone)]
     others = [item for item in standing if item.edit_id not in ids]
     older = {item.edit_id: of_key[item.key].edit_id for item in others if item.key in of_key and item.seq < of_key[item.key].seq}
     return HeadChanges(tuple(item for item in others if item.edit_id not in older), older, gone)
 
 
-def _consolidated(course: RetrainPlan, arrived: Sequence[LiveItem], lost: Collection[str]) -> LiveSet:
-    if course.mode == "major":
-        return liveset.consolidate(course.items, arrived, lost)
-    return liveset.consolidate_on(course.start_set, course.items, arrived, lost)
+def _consolidated(plan: RetrainPlan, arrived: Sequence[LiveItem], lost: Collection[str]) -> LiveSet:
+    if plan.mode == "major":
+        return liveset.consolidate(plan.items, arrived, lost)
+    return liveset.consolidate_on(plan.start_set, plan.items, arrived, lost)
 
 
 def _fit_window(
-    parts: LifecycleContext,
+    context: LifecycleContext,
     tensors: Overlay,
     live_set: LiveSet,
     arrived: Collection[str],
     job: Job,
-    watch: JobHooks,
-    stand: HeadSnapshot,
+    job_hooks: JobHooks,
+    head: HeadSnapshot,
 ) -> FittedWindow:
     """Fit the new window, ahead of everything that waits for a fit of edits. Raises Stale as soon as the head moves."""
 
     def is_overtaken() -> bool:
-        return parts.follower.current.epoch > stand.head.epoch
+        return context.follower.current.epoch > head.row.epoch
 
-    with parts.no_edit_is_fitted.interrupted():
+    with context.no_edit_is_fitted.interrupted():
         try:
-            return _rounds(parts, tensors, live_set, arrived, job, replace(watch, in_vain=is_overtaken, edits_first=False))
+            return _rounds(context, tensors, live_set, arrived, job, replace(job_hooks, in_vain=is_overtaken, edits_first=False))
         except FitCancelled:
             if is_overtaken():
                 raise Stale("the head has moved since the fit began") from None
@@ -172,24 +172,24 @@ def _fit_window(
 
 
 def _rounds(
-    parts: LifecycleContext, tensors: Overlay, live_set: LiveSet, arrived: Collection[str], job: Job, watch: JobHooks
+    context: LifecycleContext, tensors: Overlay, live_set: LiveSet, arrived: Collection[str], job: Job, job_hooks: JobHooks
 ) -> FittedWindow:
     """Fit the window of a retrained version until nothing is lost: what it does not take leaves the live set (the tensors did
     not take it either); if edits in the tensors are lost, the newest that arrived does; and so on.
 
     After the last round the fit counts as it is. What it lost is not live, but the overlay was trained on it.
     """
-    known = _known(parts, live_set)
+    known = _known(context, live_set)
     dropped: dict[str, str] = {}
-    for left in reversed(range(parts.settings.rounds)):
+    for left in reversed(range(context.settings.rounds)):
         live_set = liveset.afresh(live_set)
         unsaid = [item.edit_id for item in live_set.window if item.tombstone and item.answer is None]
-        live_set = liveset.with_answers(live_set, {edit_id: parts.editors.base_answer(known[edit_id]) for edit_id in unsaid})
+        live_set = liveset.with_answers(live_set, {edit_id: context.editors.base_answer(known[edit_id]) for edit_id in unsaid})
         if not live_set.window:
             return FittedWindow(None, live_set, dropped)
         asked = items_of(live_set.window, known)
         settled = items_of(live_set.consolidated_sample, known)
-        fitted = parts.editors.baft(tensors, asked, settled, seed_of([item.edit for item in asked]), watch.hooks())
+        fitted = context.editors.baft(tensors, asked, settled, seed_of([item.edit for item in asked]), job_hooks.hooks())
         lost = [item for item in live_set.window if item.is_live and item.edit_id in fitted.lost]
         dropped |= {item.edit_id: LOST for item in lost}
         if left and not lost and any(item.edit_id in fitted.lost for item in live_set.consolidated):
@@ -201,74 +201,74 @@ def _rounds(
     return FittedWindow(fitted, live_set, dropped)
 
 
-def _known(parts: LifecycleContext, live_set: LiveSet) -> dict[str, Edit]:
+def _known(context: LifecycleContext, live_set: LiveSet) -> dict[str, Edit]:
     """What fits of the window are given, with what may be entombed on the way."""
     keys = {item.key for item in live_set.window}
-    return known_edits(parts, live_set, [item.edit_id for item in live_set.items if not item.is_live and item.key in keys])
+    return known_edits(context, live_set, [item.edit_id for item in live_set.items if not item.is_live and item.key in keys])
 
 
 def _scores(
-    parts: LifecycleContext, stand: HeadSnapshot, course: RetrainPlan, trained: Fitted | None, window: FittedWindow
+    context: LifecycleContext, head: HeadSnapshot, plan: RetrainPlan, trained: Fitted | None, window: FittedWindow
 ) -> dict[str, Any]:
     """The scores of the new version; those of its tensors alone; and after minor retrains, how far these had drifted."""
     scores = scores_of(window.fitted or trained, window.live_set)
     if trained is not None:
         scores["tensors"] = {name: trained.scores[name] for name in ("canary", "retention") if name in trained.scores}
-    if trained is not None and course.mode == "major" and stand.version.minors:
-        scores["drift"] = _drift(parts, stand, trained)
+    if trained is not None and plan.mode == "major" and head.version.minors:
+        scores["drift"] = _drift(context, head, trained)
     return scores
 
 
-def _drift(parts: LifecycleContext, stand: HeadSnapshot, trained: Fitted) -> dict[str, Any]:
+def _drift(context: LifecycleContext, head: HeadSnapshot, trained: Fitted) -> dict[str, Any]:
     """How far the tensors of minor retrains were from those that a major one comes to: relative Frobenius distances, and the
     figures of both without their windows.
     """
-    head = overlay_of_head(parts, stand.version)
-    with parts.store.read() as connection:
-        minor = tensor_scores(connection, stand.version, minors=stand.version.minors)
+    overlay = overlay_of_head(context, head.version)
+    with context.store.read() as connection:
+        minor = tensor_scores(connection, head.version, minors=head.version.minors)
     of_both = {
         name: {"minor": minor.get(name), "major": trained.scores.get(name)}
         for name in ("canary", "retention")
         if name in trained.scores
     }
     return {
-        "minors": stand.version.minors,
-        "from_head": parts.editors.distance(trained.overlay, head),
-        "from_base": parts.editors.distance(trained.overlay, EMPTY),
-        "head_from_base": parts.editors.distance(head, EMPTY),
+        "minors": head.version.minors,
+        "from_head": context.editors.distance(trained.overlay, overlay),
+        "from_base": context.editors.distance(trained.overlay, EMPTY),
+        "head_from_base": context.editors.distance(overlay, EMPTY),
         **of_both,
     }
 
 
 def _judge(
-    parts: LifecycleContext, stand: HeadSnapshot, newcomers: int, window: FittedWindow, scores: Mapping[str, Any]
+    context: LifecycleContext, head: HeadSnapshot, newcomers: int, window: FittedWindow, scores: Mapping[str, Any]
 ) -> tuple[str, ...]:
     """Why the retrain is not accepted; nothing if it is."""
-    limits = parts.settings.acceptance
-    answered = stand.live_set.ids - set(stand.version.scores.get("lost", ()))
+    limits = context.settings.acceptance
+    answered = head.live_set.ids - set(head.version.scores.get("lost", ()))
     unanswered = {*window.dropped, *(() if window.fitted is None else window.fitted.lost)}
     lost = acceptance.losses(len(answered & unanswered), len(answered), limits)
-    kept = acceptance.decide(scores, stand.version.scores, edits=newcomers, limits=limits, retrain=True)
+    kept = acceptance.decide(scores, head.version.scores, edits=newcomers, limits=limits, retrain=True)
     return (*kept.reasons, *lost.reasons)
 
 
 def _changes(
-    parts: LifecycleContext,
-    stand: HeadSnapshot,
-    course: RetrainPlan,
+    context: LifecycleContext,
+    head: HeadSnapshot,
+    plan: RetrainPlan,
     trained: Fitted | None,
     beyond: HeadChanges,
     window: FittedWindow,
 ) -> list[Change]:
     """What the publication makes of edits. One that was dropped supersedes nothing."""
-    live, ids = window.live_set.ids, {item.edit_id for item in course.items}
-    with parts.store.read() as connection:
-        superseded = edits.deferred_before(connection, [item for item in course.items if item.edit_id in live])
+    live, ids = window.live_set.ids, {item.edit_id for item in plan.items}
+    with context.store.read() as connection:
+        superseded = edits.deferred_before(connection, [item for item in plan.items if item.edit_id in live])
     superseded |= {old: new for old, new in beyond.giving_way.items() if new in live}
     changes = [Change(edit_id=edit_id, status=EditStatus.RETRACTED) for edit_id in beyond.gone]
     changes += [_dropped(edit_id, why, edit_id in ids) for edit_id, why in window.dropped.items()]
     reports = _reports(trained, window)
-    return changes + live_changes(stand.live_set, window.live_set, superseded=superseded, reports=reports)
+    return changes + live_changes(head.live_set, window.live_set, superseded=superseded, reports=reports)
 
 
 def _reports(trained: Fitted | None, window: FittedWindow) -> dict[str, Mapping[str, Any]]:
@@ -293,11 +293,11 @@ def _dropped(edit_id: str, why: str, was_trained: bool) -> Change:
     return Change(edit_id=edit_id, status=EditStatus.DEFERRED, error=why)
 
 
-def _refuse(parts: LifecycleContext, turn: Lease, job: Job, reasons: Sequence[str]) -> None:
-    with parts.store.write() as connection:
+def _refuse(context: LifecycleContext, lease: Lease, job: Job, reasons: Sequence[str]) -> None:
+    with context.store.write() as connection:
         heads.lock(connection)
-        heads.check_fence(connection, turn.fence)
-        now = parts.clock()
-        end_failed(connection, parts, job, "; ".join(reasons))
+        heads.check_fence(connection, lease.fence)
+        now = context.clock()
+        end_failed(connection, context, job, "; ".join(reasons))
         happened = Event(type="candidate.refused", job_id=job.id, author=job.author, data={"reasons": list(reasons)})
         events.write(connection, [happened], now=now)

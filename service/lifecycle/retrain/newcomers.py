@@ -24,23 +24,23 @@ class Newcomers:
     put_off: set[str] = field(default_factory=set)
     suspect: str | None = None
 
-    def narrow(self, parts: LifecycleContext, job: Job, newcomers: Sequence[str], why: str) -> None:
+    def narrow(self, context: LifecycleContext, job: Job, newcomers: Sequence[str], why: str) -> None:
         """Go without the newer half of the newcomers, or without the last one."""
         left_out = newcomers[len(newcomers) // 2 :]
         self.put_off |= set(left_out)
         self.suspect = newcomers[0] if len(newcomers) == 1 else None
         said = f"refused: {why}; once more without {len(left_out)} of {len(newcomers)} edits that were not live before"
-        with parts.store.write() as connection:
-            jobs.say(connection, job.id, said, parts.clock())
+        with context.store.write() as connection:
+            jobs.say(connection, job.id, said, context.clock())
 
-    def end(self, parts: LifecycleContext, turn: Lease, job: Job) -> None:
+    def end(self, context: LifecycleContext, lease: Lease, job: Job) -> None:
         """After the retrain was published without the suspect: that edit fails, so that the next one is not refused for it."""
         if self.suspect is None:
             return
-        with parts.store.write() as connection:
+        with context.store.write() as connection:
             heads.lock(connection)
-            heads.check_fence(connection, turn.fence)
+            heads.check_fence(connection, lease.fence)
             found = [edit for edit in edits.many(connection, [self.suspect]) if edit.status is EditStatus.DEFERRED]
             changes = [Change(edit_id=edit.id, status=EditStatus.FAILED, error=TOO_COSTLY) for edit in found]
-            write_statuses(connection, parts, changes, author=SERVICE, job_id=job.id)
-        parts.announcer.announce([self.suspect])
+            write_statuses(connection, context, changes, author=SERVICE, job_id=job.id)
+        context.announcer.announce([self.suspect])

@@ -80,10 +80,10 @@ def _comes_to_it(running: Job, wanted: Set[str], mode: Mode | None) -> bool:
     return kind and running.cancel_asked_at is None and wanted <= set(running.edit_ids)
 
 
-def queue_if_due(parts: LifecycleContext) -> bool:
+def queue_if_due(context: LifecycleContext) -> bool:
     """Queue a retrain if the cadence asks for one; whether it did."""
-    with parts.store.read() as connection:
-        due = cadence.due(read_cadence_inputs(connection, parts), parts.settings.cadence)
+    with context.store.read() as connection:
+        due = cadence.due(read_cadence_inputs(connection, context), context.settings.cadence)
     if due is not None:
-        request_retrain(parts.store, author=SERVICE, reason=due.reason, mode=due.mode, now=parts.clock())
+        request_retrain(context.store, author=SERVICE, reason=due.reason, mode=due.mode, now=context.clock())
     return due is not None

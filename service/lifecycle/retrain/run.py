@@ -62,71 +62,71 @@ class RetrainTries:
     newcomers: Newcomers = field(default_factory=Newcomers)
 
 
-def retrain(parts: LifecycleContext, turn: Lease, pressed: ApplyPause) -> bool:
+def retrain(context: LifecycleContext, lease: Lease, pressed: ApplyPause) -> bool:
     """Do the retrain that is queued or was left unfinished; whether there was one. Ends published, or failed or cancelled with
     a reason in its row.
     """
-    job = snapshots.claim(parts, turn)
+    job = snapshots.claim(context, lease)
     if job is None:
         return False
     tries = RetrainTries()
     try:
         while job is not None and job.status == "running":
-            if _once(parts, turn, job, tries, pressed):
+            if _once(context, lease, job, tries, pressed):
                 break
-            job = _begin_again(parts, turn, tries)
+            job = _begin_again(context, lease, tries)
     except FitCancelled:
-        if turn.is_over() or not snapshots.end_if_cancelled(parts, turn):
+        if lease.is_over() or not snapshots.end_if_cancelled(context, lease):
             raise
     return True
 
 
-def _begin_again(parts: LifecycleContext, turn: Lease, tries: RetrainTries) -> Job | None:
+def _begin_again(context: LifecycleContext, lease: Lease, tries: RetrainTries) -> Job | None:
     """Another snapshot for the running job; if this happened too often, the job fails."""
     tries.restarts += 1
-    if tries.restarts > parts.settings.restarts:
-        snapshots.fail(parts, turn, CHANGED)
+    if tries.restarts > context.settings.restarts:
+        snapshots.fail(context, lease, CHANGED)
         return None
-    return snapshots.take_another(parts, turn, tries.newcomers.put_off)
+    return snapshots.take_another(context, lease, tries.newcomers.put_off)
 
 
-def _once(parts: LifecycleContext, turn: Lease, job: Job, tries: RetrainTries, pressed: ApplyPause) -> bool:
+def _once(context: LifecycleContext, lease: Lease, job: Job, tries: RetrainTries, pressed: ApplyPause) -> bool:
     """Train on the job's snapshot and publish; False if the head moved away from it meanwhile, so that it has to begin again."""
-    is_cancelled = snapshots.cancel_of(parts, job)
-    watch = JobHooks(parts, turn, job.id, "retrain.middle", edits_first=True, asked_to_stop=is_cancelled)
-    course = snapshots.plan_of(parts, job)
-    if not course.items and not read_head(parts).live_set.items:  # a rollback to the base came first
-        snapshots.fail(parts, turn, NOTHING_LEFT)
+    is_cancelled = snapshots.cancel_of(context, job)
+    job_hooks = JobHooks(context, lease, job.id, "retrain.middle", edits_first=True, asked_to_stop=is_cancelled)
+    plan = snapshots.plan_of(context, job)
+    if not plan.items and not read_head(context).live_set.items:  # a rollback to the base came first
+        snapshots.fail(context, lease, NOTHING_LEFT)
         return True
     try:
-        trained = _train(parts, job, course, watch)
+        trained = _train(context, job, plan, job_hooks)
     except Refused as refused:
-        if course.mode == "minor" and refused.field == "start":
-            snapshots.make_major(parts, turn, ELSEWHERE)
+        if plan.mode == "minor" and refused.field == "start":
+            snapshots.make_major(context, lease, ELSEWHERE)
             return False
         raise
     crash_point("retrain.before_publish")
     while True:
         try:
-            return _publish(parts, turn, job, course, trained, watch, tries, pressed, is_cancelled)
+            return _publish(context, lease, job, plan, trained, job_hooks, tries, pressed, is_cancelled)
         except SnapshotOutdated as again:
-            snapshots.say(parts, job, again.reason)
+            snapshots.say(context, job, again.reason)
             return False
         except NewcomersRefused as refused:
-            tries.newcomers.narrow(parts, job, refused.newcomers, str(refused))
+            tries.newcomers.narrow(context, job, refused.newcomers, str(refused))
             return False
         except (Unavailable, OSError) as error:  # what was trained is good: only its publication has to be tried again
-            if not wait_to_publish(parts, turn, error, watch.hooks()):
+            if not wait_to_publish(context, lease, error, job_hooks.hooks()):
                 return True
 
 
-def _train(parts: LifecycleContext, job: Job, course: RetrainPlan, watch: JobHooks) -> Fitted | None:
-    if not course.items:
+def _train(context: LifecycleContext, job: Job, plan: RetrainPlan, job_hooks: JobHooks) -> Fitted | None:
+    if not plan.items:
         return None
-    known = known_edits(parts, LiveSet(), [item.edit_id for item in course.items])
+    known = known_edits(context, LiveSet(), [item.edit_id for item in plan.items])
     assert job.seed is not None
-    trained = parts.editors.locft(items_of(course.items, known), course.start, job.seed, watch.hooks().within(0.0, TRAINED))
-    snapshots.say(parts, job, f"trained on {len(course.items)} edits: {_said(trained)}")
+    trained = context.editors.locft(items_of(plan.items, known), plan.start, job.seed, job_hooks.hooks().within(0.0, TRAINED))
+    snapshots.say(context, job, f"trained on {len(plan.items)} edits: {_said(trained)}")
     return trained
 
 
@@ -139,12 +139,12 @@ def _said(trained: Fitted) -> str:
 
 
 def _publish(
-    parts: LifecycleContext,
-    turn: Lease,
+    context: LifecycleContext,
+    lease: Lease,
     job: Job,
-    course: RetrainPlan,
+    plan: RetrainPlan,
     trained: Fitted | None,
-    watch: JobHooks,
+    job_hooks: JobHooks,
     tries: RetrainTries,
     pressed: ApplyPause,
     is_cancelled: Callable[[], bool],
@@ -154,12 +154,12 @@ def _publish(
     Applying pauses once this was lost too often, and goes on before anything else is trained.
     """
     try:
-        while snapshots.is_publishable(parts, job, course, stand := read_head(parts)):
-            if tries.losses >= parts.settings.patience:
+        while snapshots.is_publishable(context, job, plan, head := read_head(context)):
+            if tries.losses >= context.settings.patience:
                 pressed.set()
             try:
-                if catch_up_and_publish(parts, turn, job, course, trained, watch, stand):
-                    tries.newcomers.end(parts, turn, job)
+                if catch_up_and_publish(context, lease, job, plan, trained, job_hooks, head):
+                    tries.newcomers.end(context, lease, job)
                 return True
             except FenceLost:
                 raise
@@ -167,8 +167,8 @@ def _publish(
                 if is_cancelled():
                     raise FitCancelled("the retrain was cancelled") from None
                 tries.losses += 1
-                if tries.losses > parts.settings.restarts:
-                    tries.restarts = parts.settings.restarts  # the next one is one too many
+                if tries.losses > context.settings.restarts:
+                    tries.restarts = context.settings.restarts  # the next one is one too many
                     return False
     finally:
         pressed.clear()

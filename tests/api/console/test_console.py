@@ -30,8 +30,8 @@ def rows_of(page: str, table: str) -> list[str]:
 def test_a_retrain_that_runs_is_shown_with_its_stage_however_many_edits_came_since(fresh: Live, tmp_path: Path) -> None:
     fresh.edit("The colour of moss is", "<b>green</b>")
     began, go_on = threading.Event(), threading.Event()
-    give_way = fresh.parts.serving.give_way
-    lifecycle = fresh.parts.lifecycle
+    give_way = fresh.state.serving.give_way
+    lifecycle = fresh.state.lifecycle
 
     def held_up() -> None:
         if threading.current_thread().name == "errata-retrain":
@@ -43,7 +43,7 @@ def test_a_retrain_that_runs_is_shown_with_its_stage_however_many_edits_came_sin
     asked = fresh.client.post("/admin/retrain", json={"reason": "test", "mode": "major"}).json()
     assert began.wait(30)
     try:
-        with fresh.parts.store.write() as connection:
+        with fresh.state.store.write() as connection:
             for _ in range(9):
                 job = jobs.insert(connection, "apply", reason=None, author="local", now=datetime.now(UTC))
                 jobs.finish(connection, job.id, now=datetime.now(UTC))

@@ -34,7 +34,7 @@ def test_an_export_answers_as_the_head_does(fresh: Live) -> None:
     job = follow(fresh, fresh.client.post("/admin/export", json={"name": "friday", "max_shard_size": "20KB"}))
 
     assert (job["kind"], job["status"], job["progress"], job["error"]) == ("export", "done", 1.0, None)
-    folder = fresh.parts.exports / "friday"
+    folder = fresh.state.exports / "friday"
     assert job["result"]["path"] == str(folder)
     assert (job["result"]["window"], job["result"]["version"]) == (1, 1)
     assert job["log"][0]["message"] == "begun"
@@ -136,7 +136,7 @@ def test_a_retrain_that_is_cancelled_leaves_the_head_as_it_was(fresh: Live) -> N
     fresh.edit("The colour of moss is", "green")
     before = fresh.client.get("/versions/head").json()
     began, go_on = threading.Event(), threading.Event()
-    give_way = fresh.parts.serving.give_way
+    give_way = fresh.state.serving.give_way
 
     def held_up() -> None:
         if threading.current_thread().name == "errata-retrain":  # others give way too
@@ -144,7 +144,7 @@ def test_a_retrain_that_is_cancelled_leaves_the_head_as_it_was(fresh: Live) -> N
             assert go_on.wait(30)
         give_way()
 
-    object.__setattr__(fresh.parts.lifecycle, "give_way", held_up)
+    object.__setattr__(fresh.state.lifecycle, "give_way", held_up)
     asked = fresh.client.post("/admin/retrain", json={"reason": "test", "mode": "major"})
     assert began.wait(30)
     cancelled = fresh.client.delete(asked.headers["location"])
@@ -221,7 +221,7 @@ def test_an_edit_is_purged_once_nothing_live_holds_it(fresh: Live) -> None:
 
     assert purged.status_code == 200, purged.text
     assert purged.json()["exports"] == ["with-it"]
-    assert list(fresh.parts.exports.iterdir()) == []
+    assert list(fresh.state.exports.iterdir()) == []
     assert gone["version"] in purged.json()["versions"]
     assert any("backups" in sentence for sentence in purged.json()["unreachable"])
     assert fresh.client.get(f"/edits/{gone['id']}").status_code == 404
@@ -239,14 +239,14 @@ def test_a_wrong_purge_is_refused(server: Live, body: dict[str, Any], status: in
 
 
 def kept_prompts(server: Live) -> list[str]:
-    with server.parts.store.read() as connection:
+    with server.state.store.read() as connection:
         return reservoir.sample(connection, 100)
 
 
 def test_no_prompt_is_stored_unless_it_was_asked_for(server: Live) -> None:
     server.ask("The colour of chalk is")
 
-    server.parts.reservoir.close()
+    server.state.reservoir.close()
     assert kept_prompts(server) == []
 
 
@@ -256,7 +256,7 @@ def test_answered_prompts_are_stored_where_it_was_asked_for_and_refused_ones_are
         server.ask("The colour of chalk is")
         server.ask("And now?", surface="chat", turns=[{"user": "a", "assistant": "b"}])
         server.client.post("/generate", json={"prompt": "The colour of ink is", "max_new_tokens": 0})
-        server.parts.reservoir.close()
+        server.state.reservoir.close()
 
         assert kept_prompts(server) == ["The colour of chalk is"]
 
@@ -279,7 +279,7 @@ def test_only_what_a_named_caller_posts_is_kept_and_no_page_of_another_site_feed
             ask("planted", **{"X-Errata-Caller": "desk", "Origin": "http://evil.example"}),
             ask("kept", **{"X-Errata-Caller": "desk"}),
         ]
-        server.parts.reservoir.close()
+        server.state.reservoir.close()
 
         assert seen == [403, 200, 200, 200, 200, 403, 200]
         assert kept_prompts(server) == ["kept"]

@@ -186,7 +186,7 @@ def test_an_edit_that_would_hold_the_editor_for_long_is_refused_with_the_figure_
     assert (alone.status_code, among.status_code) == (422, 422)
     assert alone.json()["errors"][0]["field"] == "rephrases"
     assert among.json()["errors"][0]["field"] == "edits[1].rephrases"
-    assert str(server.parts.settings.limits.edit_tokens) in alone.text
+    assert str(server.state.settings.limits.edit_tokens) in alone.text
     assert count(server) == before
 
 
@@ -266,15 +266,15 @@ def test_what_does_not_fit_the_context_is_refused_by_name_and_never_cut(server: 
 
 def test_waiting_ends_when_the_server_is_asked_to_stop(server: Live) -> None:
     edit = server.client.post("/edits", json={"prompt": fresh_prompt(), "target": "red", "method": "locft"}).json()
-    stop = threading.Timer(0.2, server.parts.draining.set)
+    stop = threading.Timer(0.2, server.state.draining.set)
     stop.start()
     began = time.monotonic()
     try:
-        asyncio.run(_wait_until(server.parts, [edit["id"]], 60, lambda _: False, "here"))
+        asyncio.run(_wait_until(server.state, [edit["id"]], 60, lambda _: False, "here"))
         assert server.client.get("/health/ready").status_code == 503
     finally:
         stop.join()
-        server.parts.draining.clear()
+        server.state.draining.clear()
 
     assert time.monotonic() - began < 20
 
@@ -283,19 +283,19 @@ def test_waiting_ends_when_its_time_is_over(server: Live) -> None:
     edit = server.client.post("/edits", json={"prompt": fresh_prompt(), "target": "red", "method": "locft"}).json()
     began = time.monotonic()
 
-    asyncio.run(_wait_until(server.parts, [edit["id"]], 0.3, lambda _: False, "here"))
+    asyncio.run(_wait_until(server.state, [edit["id"]], 0.3, lambda _: False, "here"))
 
     assert 0.3 <= time.monotonic() - began < 10
 
 
 def test_what_the_rows_say_is_not_told_before_this_process_says_it(server: Live, monkeypatch: pytest.MonkeyPatch) -> None:
     edit = server.edit(fresh_prompt(), "red")
-    current = server.parts.lifecycle.follower.current
+    current = server.state.lifecycle.follower.current
     behind = replace(current, epoch=current.epoch - 1)
     # What is read, not what is kept: the thread that follows the head would bring that up to date in the middle of this.
     monkeypatch.setattr(HeadFollower, "current", property(lambda _: behind))
     began = time.monotonic()
 
-    asyncio.run(_wait_until(server.parts, [edit["id"]], 0.5, lambda status: status.is_settled, "here"))
+    asyncio.run(_wait_until(server.state, [edit["id"]], 0.5, lambda status: status.is_settled, "here"))
 
     assert time.monotonic() - began >= 0.5

@@ -51,9 +51,9 @@ def test_a_record_is_measured_with_everything_that_data_sets_have(tasked: Live) 
 
     assert done["about"] == {"edits": "records", "count": 1, "metrics": "standard", "capability": False}
     assert done["progress"] == 1.0
-    assert done["result"]["greedy"]["generality"]["groups"]["questions"]["n"] == 1 * len(tasked.parts.base.surfaces)
+    assert done["result"]["greedy"]["generality"]["groups"]["questions"]["n"] == 1 * len(tasked.state.base.surfaces)
     assert done["result"]["greedy"]["generality"]["trained"]["n"] == 0  # a benchmark's probes were never taught
-    assert done["result"]["greedy"]["locality"]["outside"]["n"] == 1 * len(tasked.parts.base.surfaces)
+    assert done["result"]["greedy"]["locality"]["outside"]["n"] == 1 * len(tasked.state.base.surfaces)
     assert done["created_at"] <= done["started_at"] <= done["finished_at"]
 
 
@@ -64,7 +64,7 @@ def test_full_metrics_come_beside_the_standard_ones(tasked: Live) -> None:
 
     full = done["result"]["full"]
     assert full["edits"] == 1
-    assert done["result"]["greedy"]["reliability"]["n"] == len(tasked.parts.base.surfaces)
+    assert done["result"]["greedy"]["reliability"]["n"] == len(tasked.state.base.surfaces)
     assert {"reliability", "generality", "locality", "portability", "fluency", "opinions"} <= set(full)
 
 
@@ -106,7 +106,7 @@ def test_evaluations_are_compared_side_by_side(tasked: Live) -> None:
     assert found.status_code == 200, found.text
     body = found.json()
     assert body["notes"] == []
-    assert body["shared"] == body["evaluations"][0]["questions"] == 4 * len(tasked.parts.base.surfaces)
+    assert body["shared"] == body["evaluations"][0]["questions"] == 4 * len(tasked.state.base.surfaces)
     assert all(figure["differences"] == [0.0, 0.0] for figure in body["figures"])
     assert body["capability"][0] == first["result"]["capability"]
     # The last one of version 0, twice, is one evaluation, and that is not compared with itself.

@@ -49,7 +49,7 @@ def test_head_base_and_numbers_name_versions(server: Live) -> None:
 def test_a_version_that_left_memory_is_loaded_again(server: Live) -> None:
     edit = server.edit("The colour of coal is", "black")
     server.client.post("/admin/rollback", json={"to": 0, "reason": "so that the version is not the head"})
-    server.parts.serving.drop(edit["version"])
+    server.state.serving.drop(edit["version"])
 
     answer = server.ask("The colour of coal is", version=edit["version"])
 
@@ -127,14 +127,14 @@ def test_a_seed_repeats_an_answer(server: Live) -> None:
 
 def test_a_client_that_goes_away_stops_costing(server: Live, monkeypatch: pytest.MonkeyPatch) -> None:
     decoding: queue.Queue[Future[Answer]] = queue.Queue()
-    submit = server.parts.serving.submit
+    submit = server.state.serving.submit
 
     def watched(generation: Generation) -> Future[Answer]:
         answer = submit(generation)
         decoding.put(answer)
         return answer
 
-    monkeypatch.setattr(server.parts.serving, "submit", watched)
+    monkeypatch.setattr(server.state.serving, "submit", watched)
     body = json.dumps({"prompt": "x", "max_new_tokens": 120, "temperature": 1.0, "seed": 5}).encode()
     head = f"POST /generate HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
 
@@ -147,7 +147,7 @@ def test_a_client_that_goes_away_stops_costing(server: Live, monkeypatch: pytest
 
 
 def test_a_full_queue_is_503_with_the_time_to_come_back(server: Live, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(server.parts.serving, "_queue_limit", 0)
+    monkeypatch.setattr(server.state.serving, "_queue_limit", 0)
 
     response = server.client.post("/generate", json={"prompt": PROMPT})
 

@@ -153,7 +153,7 @@ def test_the_bases_of_a_version_are_gates_between_0_and_1(server: Live) -> None:
     assert bases["version"] == head(server)["number"]
     assert len(bases["blocks"]) >= 1
     for block in bases["blocks"]:
-        assert len(block["bases"]) == server.parts.settings.baft.rank
+        assert len(block["bases"]) == server.state.settings.baft.rank
         for basis in block["bases"]:
             assert 0 <= basis["edits"] <= 1
             assert 0 <= basis["unrelated"] <= 1
@@ -209,7 +209,7 @@ def test_health_and_model_say_what_is_served(server: Live) -> None:
         version["edits_counted"],
         version["window"],
     )
-    assert (model["fingerprint"], model["context"]) == (server.parts.base.fingerprint, server.parts.base.context)
+    assert (model["fingerprint"], model["context"]) == (server.state.base.fingerprint, server.state.base.context)
     assert model["surfaces"] == ["raw", "chat"]
 
 
@@ -218,24 +218,24 @@ def test_a_model_replaced_on_disk_is_said_while_the_server_goes_on(tmp_path: Pat
     with live(tiny_settings(folder, tmp_path / "data")) as server:
         before = server.ask("The capital of Australia is")
         save_model(folder, seed=1)
-        server.parts.seal.check_files()
+        server.state.seal.check_files()
 
         ready = server.client.get("/health/ready")
         assert (ready.status_code, ready.json()["status"]) == (200, "degraded")
-        assert server.client.get("/model").json()["degraded"] == ready.json()["checks"]["files"] == server.parts.seal.note
+        assert server.client.get("/model").json()["degraded"] == ready.json()["checks"]["files"] == server.state.seal.note
         assert server.ask("The capital of Australia is") == before
 
 
 def test_weights_changed_in_memory_are_refused_to_serve(fresh: Live) -> None:
     with torch.no_grad():
-        next(iter(fresh.parts.base.model.parameters())).view(-1)[0] += 1
-    fresh.parts.seal.check_memory()
+        next(iter(fresh.state.base.model.parameters())).view(-1)[0] += 1
+    fresh.state.seal.check_memory()
 
     answer = fresh.client.post("/generate", json={"prompt": "x", "max_new_tokens": 2})
     assert (answer.status_code, answer.headers["retry-after"]) == (503, "30")
     assert "restart" in answer.json()["detail"]
     ready = fresh.client.get("/health/ready")
-    assert (ready.status_code, ready.json()["checks"]["weights"]) == (503, fresh.parts.seal.broken)
+    assert (ready.status_code, ready.json()["checks"]["weights"]) == (503, fresh.state.seal.broken)
 
 
 def test_a_server_whose_database_is_gone_is_not_ready(fresh: Live, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -244,7 +244,7 @@ def test_a_server_whose_database_is_gone_is_not_ready(fresh: Live, monkeypatch: 
     def away() -> None:
         raise Unavailable("The database cannot be reached.")
 
-    monkeypatch.setattr(fresh.parts.store, "read", away)
+    monkeypatch.setattr(fresh.state.store, "read", away)
 
     assert fresh.client.get("/health/ready").status_code == 503
     assert fresh.client.get("/health/ready").json()["checks"]["database"] == "The database cannot be reached."
@@ -281,14 +281,14 @@ THREADS_OF_OTHER_ROUTES = 40  # anyio's default, which starlette keeps
 
 def test_answers_go_on_while_every_other_call_waits_for_the_database(fresh: Live, monkeypatch: pytest.MonkeyPatch) -> None:
     away, crowded = threading.Event(), threading.Semaphore(0)
-    read = fresh.parts.store.read
+    read = fresh.state.store.read
 
     def frozen() -> object:
         crowded.release()
         away.wait(30)
         return read()
 
-    monkeypatch.setattr(fresh.parts.store, "read", frozen)
+    monkeypatch.setattr(fresh.state.store, "read", frozen)
     with ThreadPoolExecutor(60) as callers:
         waiting = [callers.submit(httpx.get, f"http://127.0.0.1:{fresh.port}/edits", timeout=40) for _ in range(60)]
         try:

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from service.lifecycle import fitting
+from service.lifecycle import job_hooks
 from service.lifecycle.context import NoFits
 from service.lifecycle.job_hooks import EDITS_FIRST_S, WORKS_S, JobHooks
 from service.lifecycle.lease import Lease
-from tests.lifecycle.local_store import House, new_house
+from tests.lifecycle.local_service import LocalService, new_local_service
 
 
 class WorkClock:
@@ -39,8 +39,8 @@ class CountedFits(NoFits):
 
 
 @pytest.fixture
-def house(tmp_path: Path) -> Iterator[House]:
-    made = new_house(tmp_path)
+def local(tmp_path: Path) -> Iterator[LocalService]:
+    made = new_local_service(tmp_path)
     yield made
     made.close()
 
@@ -48,17 +48,17 @@ def house(tmp_path: Path) -> Iterator[House]:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> WorkClock:
     made = WorkClock()
-    monkeypatch.setattr(fitting, "time", made)
+    monkeypatch.setattr(job_hooks, "time", made)
     return made
 
 
-def watch(house: House, fits: CountedFits, **changes: bool) -> JobHooks:
-    return JobHooks(replace(house.parts, no_edit_is_fitted=fits), Lease(fence=1), "job", "retrain.middle", **changes)
+def watch(local: LocalService, fits: CountedFits, **changes: bool) -> JobHooks:
+    return JobHooks(replace(local.context, no_edit_is_fitted=fits), Lease(fence=1), "job", "retrain.middle", **changes)
 
 
-def test_a_retrain_waits_for_an_edit_at_its_first_step_beside_it(house: House, clock: WorkClock) -> None:
+def test_a_retrain_waits_for_an_edit_at_its_first_step_beside_it(local: LocalService, clock: WorkClock) -> None:
     fits, step_s = CountedFits(clock), 0.02
-    hooks = watch(house, fits, edits_first=True).hooks()
+    hooks = watch(local, fits, edits_first=True).hooks()
     for _ in range(3):
         hooks.between_steps()
         clock.now += step_s
@@ -72,9 +72,9 @@ def test_a_retrain_waits_for_an_edit_at_its_first_step_beside_it(house: House, c
     assert fits.waited == 0.8
 
 
-def test_a_retrain_has_its_share_beside_edits_without_end(house: House, clock: WorkClock) -> None:
+def test_a_retrain_has_its_share_beside_edits_without_end(local: LocalService, clock: WorkClock) -> None:
     fits, step_s, steps = CountedFits(clock), WORKS_S / 10, 100
-    hooks = watch(house, fits, edits_first=True).hooks()
+    hooks = watch(local, fits, edits_first=True).hooks()
 
     with fits.interrupted():
         for _ in range(steps):
@@ -85,9 +85,9 @@ def test_a_retrain_has_its_share_beside_edits_without_end(house: House, clock: W
     assert fits.waited == pytest.approx(worked * EDITS_FIRST_S / WORKS_S, rel=0.15)
 
 
-def test_a_fit_of_edits_waits_for_no_other(house: House, clock: WorkClock) -> None:
+def test_a_fit_of_edits_waits_for_no_other(local: LocalService, clock: WorkClock) -> None:
     fits = CountedFits(clock)
-    hooks = watch(house, fits).hooks()
+    hooks = watch(local, fits).hooks()
 
     with fits.interrupted():
         hooks.between_steps()

@@ -35,7 +35,7 @@ class Crash(BaseException):
     """The process ends here."""
 
 
-class House:
+class LocalService:
     """One process' parts over one database and folder; several houses may share both. `close` ends it as a clean stop would
     not.
     """
@@ -57,22 +57,22 @@ class House:
         overlays = Checkpoints(folder, fingerprint="base")
         self.swaps: list[PublishedHead] = []
         follower = HeadFollower(self.store, overlays, self.swaps.append)
-        self.parts = LifecycleContext(
+        self.context = LifecycleContext(
             store=self.store,
-            overlays=overlays,
+            checkpoints=overlays,
             editors=self.ledger.editors(),
             follower=follower,
             settings=self.settings,
             clock=self.store.clock,
         )
-        self.opened: Opened = open_head(self.parts)
-        self.worker = Worker(self.parts, alone=alone)
+        self.opened: Opened = open_head(self.context)
+        self.worker = Worker(self.context, alone=alone)
 
-    def again(self, **changed: object) -> "House":
+    def again(self, **changed: object) -> "LocalService":
         """The same database and folder after this process died."""
         self.close()
         kept = {"ledger": self.ledger, "settings": self.settings}
-        return House(self.url, self.folder, **{**kept, **changed})  # type: ignore[arg-type]
+        return LocalService(self.url, self.folder, **{**kept, **changed})  # type: ignore[arg-type]
 
     def close(self) -> None:
         self.store.close()
@@ -94,7 +94,7 @@ class House:
         return retract(self.store, edit.id, author="ann", restore_previous=restore_previous)
 
     def roll_back(self, to: int, *, requeue: bool = False, if_match: int | None = None) -> RolledBack:
-        return roll_back(self.parts, to=to, author="ann", reason="test", requeue=requeue, if_match=if_match)
+        return roll_back(self.context, to=to, author="ann", reason="test", requeue=requeue, if_match=if_match)
 
     def retrain(self, mode: Mode | None = None) -> Job:
         return request_retrain(self.store, author="ann", reason="test", mode=mode)
@@ -132,7 +132,7 @@ class House:
         for version in asked or [one for one in self.versions() if one.status is VersionStatus.PUBLISHED]:
             with self.store.read() as connection:
                 known = edits.many(connection, versions.live_set(connection, version.number).by_id)
-            lessons = lessons_of(self.parts.overlays.of(version)) - {(edit.key, edit.target) for edit in known}
+            lessons = lessons_of(self.context.checkpoints.of(version)) - {(edit.key, edit.target) for edit in known}
             found += [(version.number, key, target) for key, target in sorted(lessons)]
         return found
 
@@ -147,10 +147,10 @@ class House:
     def says(self, prompt: str, *, version: int | None = None) -> str:
         """What the process answers now, or what a version on disk would."""
         asked = EditRequest(prompt=prompt, target="?")
-        overlay = self.parts.follower.current.overlay
+        overlay = self.context.follower.current.overlay
         if version is not None:
             with self.store.read() as connection:
-                overlay = self.parts.overlays.of(versions.get(connection, version))
+                overlay = self.context.checkpoints.of(versions.get(connection, version))
         return answer(overlay, asked)  # type: ignore[arg-type]
 
 
@@ -162,24 +162,24 @@ def migrated() -> bytes:
         return Path(folder, "errata.db").read_bytes()
 
 
-def new_house(folder: Path, **given: object) -> House:
+def new_local_service(folder: Path, **given: object) -> LocalService:
     """A house over a new SQLite file."""
     (folder / "errata.db").write_bytes(migrated())
     url = f"sqlite:///{folder / 'errata.db'}"
-    return House(url, folder / "checkpoints", **given)  # type: ignore[arg-type]
+    return LocalService(url, folder / "checkpoints", **given)  # type: ignore[arg-type]
 
 
-def job_of(house: House, job: Job) -> Job:
+def job_of(local: LocalService, job: Job) -> Job:
     """A job as it stands now."""
-    with house.store.read() as connection:
+    with local.store.read() as connection:
         return jobs.get(connection, job.id)
 
 
-def retrained(house: House, mode: Mode | None = None) -> Job:
+def retrained(local: LocalService, mode: Mode | None = None) -> Job:
     """Ask for a retrain, let it happen, and read its job."""
-    job = house.retrain(mode)
-    house.worker.drain()
-    return job_of(house, job)
+    job = local.retrain(mode)
+    local.worker.drain()
+    return job_of(local, job)
 
 
 def said(job: Job) -> str:
@@ -187,9 +187,9 @@ def said(job: Job) -> str:
     return "; ".join(line["message"] for line in job.log)
 
 
-def trainings(house: House) -> int:
+def trainings(local: LocalService) -> int:
     """How many retrains were trained."""
-    return sum(method == "locft" for method, _, _ in house.ledger.fits)
+    return sum(method == "locft" for method, _, _ in local.ledger.fits)
 
 
 def once(work: object) -> object:
