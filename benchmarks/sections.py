@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
+from benchmarks.compare.section import section as compared
 from benchmarks.markdown import Result, above, below, row, share, table, unseen
 from benchmarks.memory_sections import MEMORY
 
@@ -198,5 +199,6 @@ SECTIONS: Sequence[Section] = (
     ("Answers under load", ("serving_under_load",), _load),
     ("kill -9", ("kill9",), _kill9),
     ("Attacks", ("hostile",), _hostile),
+    ("Two revisions", ("compare_revisions",), compared),
     ("Large models", ("gpu_8b_cuda", "gpu_8b_cpu"), _gpu),
 )

@@ -1,0 +1,82 @@
+"""The calls that a comparison is made of. Each waits for its outcome and raises if that is not the one that it is to have."""
+
+import time
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import httpx
+
+from benchmarks.compare.facts import QUESTIONS, Fact
+
+WAIT_S = 60
+ENDS_IN_S = 300.0
+LOOK_S = 0.01
+PAGE = 200
+ANSWER_TOKENS = 16
+Json = dict[str, Any]
+
+
+def post_edit(client: httpx.Client, fact: Fact, target: str | None = None) -> Json:
+    """Apply a fact, or another target of it."""
+    body = {
+        "prompt": fact.prompt,
+        "target": target or fact.target,
+        "subject": fact.subject,
+        "relation": fact.relation,
+        "rephrases": [fact.rephrase],
+    }
+    edit: Json = client.post("/edits", params={"wait": WAIT_S}, json=body).raise_for_status().json()
+    if edit["status"] not in ("applied", "deferred"):
+        raise RuntimeError(f"an edit is {edit['status']}: {edit['error']}")
+    return edit
+
+
+def retrain(client: httpx.Client, mode: Literal["minor", "major"]) -> Json:
+    """Ask for a retrain and follow its job to the end."""
+    job: Json = client.post("/admin/retrain", json={"reason": "comparison", "mode": mode}).raise_for_status().json()
+    until = time.monotonic() + ENDS_IN_S
+    while job["finished_at"] is None and time.monotonic() < until:
+        time.sleep(LOOK_S)
+        job = client.get(f"/jobs/{job['id']}").raise_for_status().json()
+    if job["status"] != "done":
+        raise RuntimeError(f"a retrain is {job['status']}: {job['error']}")
+    return job
+
+
+def roll_back(client: httpx.Client, to: int) -> int:
+    """Publish an older version again; its new number."""
+    answer = client.post("/admin/rollback", json={"to": to, "reason": "comparison"}).raise_for_status().json()
+    return int(answer["version"])
+
+
+def retract(client: httpx.Client, edit: Json) -> None:
+    """Take an edit back, and wait until the model no longer answers with it."""
+    client.delete(f"/edits/{edit['id']}", params={"wait": WAIT_S}).raise_for_status()
+
+
+def head_of(client: httpx.Client) -> int:
+    """The number of the version that answers."""
+    return int(client.get("/versions/head").raise_for_status().json()["number"])
+
+
+def everything(client: httpx.Client, path: str) -> list[Json]:
+    """All items of a list, oldest first."""
+    found: list[Json] = []
+    query: Json = {"limit": PAGE}
+    while True:
+        page = client.get(path, params=query).raise_for_status().json()
+        found += page["items"]
+        if page["next"] is None:
+            return found[::-1]
+        query["cursor"] = page["next"]
+
+
+def answers(client: httpx.Client, version: int, questions: Sequence[str] = QUESTIONS) -> dict[str, str]:
+    """What a version says, greedily, to each question."""
+    return {question: answer(client, question, str(version)) for question in questions}
+
+
+def answer(client: httpx.Client, question: str, version: str = "head") -> str:
+    """What a version says to a question."""
+    asked: dict[str, str | int] = {"prompt": question, "version": version, "max_new_tokens": ANSWER_TOKENS}
+    return str(client.get("/generate", params=asked).raise_for_status().json()["text"])

@@ -1,0 +1,150 @@
+"""A server of one tree on a free port of the loopback. It ends with its block, whatever ends the block."""
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+from typing import Self, TypeVar
+
+import httpx
+
+from benchmarks.compare.trees import Tree
+
+STARTS_IN_S = 300.0
+ENDS_IN_S = 30.0
+CALL_S = 120.0
+LOOK_S = 0.05
+QUIET_S = 0.15  # without work, after which a server counts as quiet
+QUIET_WITHIN_S = 30.0
+LAST_CHARACTERS = 1_500
+# No retrain and no measurement begins by itself: what is compared happens on request alone.
+NOTHING_BY_ITSELF = {
+    "WINDOW__SOFT": "1000",
+    "WINDOW__HARD": "1000",
+    "WINDOW__DEFERRED": "1000",
+    "WINDOW__DEFERRED_S": "1000000",
+    "WINDOW__AGE_S": "1000000",
+    "WINDOW__MAJOR_EVERY_S": "1000000",
+    "WINDOW__MONITOR_S": "1000000",
+    "WINDOW__LOCALITY_FALL": "1",
+    "WINDOW__RETENTION_FLOOR": "0",
+    "WINDOW__CAPABILITY_FLOOR": "0",
+}
+Found = TypeVar("Found")
+
+
+class Server:
+    """One server over one data folder. Its environment is the tree's, so a setting is named as a variable without prefix."""
+
+    def __init__(self, tree: Tree, data: Path, **settings: str) -> None:
+        self.tree, self.data = tree, data
+        self._settings = NOTHING_BY_ITSELF | {"LOG_LEVEL": "warning"} | settings
+        self._process: subprocess.Popen[bytes] | None = None
+        self._url = ""
+
+    def __enter__(self) -> Self:
+        if not self.data.exists():  # else another revision may have written it, and is to be read as it is
+            shutil.copytree(self.tree.neutral, self.data / "neutral")
+        port = _free_port()
+        self._url = f"http://127.0.0.1:{port}"
+        own = {"HOST": "127.0.0.1", "PORT": str(port), "DATA_DIR": str(self.data)}
+        with self._log.open("ab") as log:
+            # A session of its own: Ctrl-C is for this program, which then ends its servers in order.
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "service", "serve"],
+                cwd=self.tree.folder,
+                env=self.tree.environment(self._settings | own),
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_rest: object) -> None:
+        assert self._process is not None
+        if kind is None:
+            self._process.send_signal(signal.SIGTERM)
+            with suppress(subprocess.TimeoutExpired):
+                self._process.wait(ENDS_IN_S)
+        with suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.wait()
+        shutil.copytree(self.data / "neutral", self.tree.neutral, dirs_exist_ok=True, ignore=shutil.ignore_patterns("*.part"))
+
+    @contextmanager
+    def client(self) -> Iterator[httpx.Client]:
+        """A client, once the server is ready."""
+        with httpx.Client(base_url=self._url, timeout=CALL_S, trust_env=False) as client:
+            self._wait_until_ready(client)
+            yield client
+
+    def wait_until_quiet(self) -> None:
+        """Wait until its process computes nothing, such as the scores of an edit that was just published."""
+        until = time.monotonic() + QUIET_WITHIN_S
+        worked = self._ticks()
+        while time.monotonic() < until:
+            time.sleep(QUIET_S)
+            worked, before = self._ticks(), worked
+            if worked - before <= 1:
+                return
+        raise TimeoutError(f"the server {self.tree.side} does not come to rest")
+
+    def _wait_until_ready(self, client: httpx.Client) -> None:
+        until = time.monotonic() + STARTS_IN_S
+        while not _is_ready(client):
+            assert self._process is not None
+            if self._process.poll() is not None or time.monotonic() > until:
+                said = self._log.read_text(encoding="utf-8", errors="replace")[-LAST_CHARACTERS:]
+                raise RuntimeError(f"the server {self.tree.side} did not start; the end of its log:\n{said}")
+            time.sleep(LOOK_S)
+
+    @property
+    def _log(self) -> Path:
+        return self.data / "server.log"
+
+    def _ticks(self) -> int:
+        """Hundredths of a second that it computed."""
+        assert self._process is not None
+        fields = Path(f"/proc/{self._process.pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()
+        return int(fields[11]) + int(fields[12])
+
+
+@contextmanager
+def serving(tree: Tree, data: Path, **settings: str) -> Iterator[httpx.Client]:
+    """A client of a server that runs in this block."""
+    with Server(tree, data, **settings) as server, server.client() as client:
+        yield client
+
+
+def on_both(trees: tuple[Tree, Tree], room: Path, work: Callable[[Server, httpx.Client], Found]) -> tuple[Found, Found]:
+    """What the same work comes to on a new server of each tree; both work at the same time."""
+
+    def worked(server: Server) -> Found:
+        with server.client() as client:
+            return work(server, client)
+
+    # The servers end before the threads are waited for: calls that are under way then fail, and so do their threads.
+    with ThreadPoolExecutor(2) as pool, ExitStack() as opened:
+        servers = [opened.enter_context(Server(tree, room / f"data-{tree.side}")) for tree in trees]
+        before, after = [pool.submit(worked, server) for server in servers]
+        return before.result(), after.result()
+
+
+def _is_ready(client: httpx.Client) -> bool:
+    try:
+        return client.get("/health/ready", timeout=2).status_code == 200
+    except httpx.TransportError:
+        return False
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])

@@ -1,0 +1,77 @@
+"""The part *store*: what one revision wrote, the other one opens, answers from, verifies and goes on with."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from benchmarks.compare.calls import answers, everything, head_of, post_edit, retract, retrain, roll_back
+from benchmarks.compare.differences import differences
+from benchmarks.compare.facts import FACTS
+from benchmarks.compare.servers import serving
+from benchmarks.compare.trees import Tree
+
+
+def compare_store(trees: tuple[Tree, Tree], room: Path) -> dict[str, Any]:
+    """A store of the revision before, as the revision after finds it."""
+    before, after = trees
+    data = room / "data-store"
+    with serving(before, data) as client:
+        _write(client)
+        written = _all_of(client)
+    with serving(after, data) as client:
+        found = list(differences(written, _all_of(client)))
+        found += _goes_on(client)
+    found += _verified(after, data)
+    return {
+        "versions": len(written["versions"]),
+        "edits": len(written["edits"]),
+        "answers": sum(len(said) for said in written["answers"].values()),
+        "differences": found,
+    }
+
+
+def _write(client: httpx.Client) -> None:
+    """A store with all that a store may hold: both kinds of retrains, a rollback, and edits taken back in either place."""
+    in_tensors = [post_edit(client, fact) for fact in FACTS[:3]]
+    retrain(client, "major")
+    for fact in FACTS[3:5]:
+        post_edit(client, fact)
+    retrain(client, "minor")
+    post_edit(client, FACTS[5])
+    roll_back(client, head_of(client) - 1)
+    in_window = post_edit(client, FACTS[6])
+    post_edit(client, FACTS[7])
+    retract(client, in_window)
+    retract(client, in_tensors[0])
+    retrain(client, "major")  # the retraction makes it due; one that is queued is not doubled
+    post_edit(client, FACTS[8])
+
+
+def _all_of(client: httpx.Client) -> dict[str, Any]:
+    """Every row that is shown, and what every version says."""
+    versions = everything(client, "/versions")
+    return {
+        "store": client.get("/model").raise_for_status().json()["store"],
+        "head": head_of(client),
+        "versions": versions,
+        "edits": everything(client, "/edits"),
+        "jobs": everything(client, "/jobs"),
+        "answers": {str(row["number"]): answers(client, row["number"]) for row in versions},
+    }
+
+
+def _goes_on(client: httpx.Client) -> Iterator[str]:
+    """What is wrong with an edit on top of what was found."""
+    head = head_of(client)
+    edit = post_edit(client, FACTS[9])
+    if edit["status"] != "applied" or head_of(client) != head + 1:
+        yield f"an edit on top is {edit['status']}, and the head went from {head} to {head_of(client)}"
+
+
+def _verified(tree: Tree, data: Path) -> Iterator[str]:
+    """What `errata versions verify` says of the checkpoints, if it does not pass."""
+    done = tree.errata("versions", "verify", DATA_DIR=str(data))
+    if done.returncode:
+        yield f"errata versions verify ended with {done.returncode}: {done.stdout}{done.stderr}"

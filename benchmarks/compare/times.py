@@ -1,0 +1,133 @@
+"""The part *times*: an edit, an answer and a retrain, in pairs, on two servers that are up at once and do nothing else.
+
+Both stores are given the same calls, so they hold the same versions. Every sample begins at a window of the same few edits:
+what an edit or a retrain published is rolled back before the next one, since an edit costs more the longer the window is.
+In every other pair the revision after comes first, so a drift of the machine favours neither. A sample begins when both servers
+compute nothing.
+"""
+
+import os
+import time
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import httpx
+
+from benchmarks.compare.calls import answer, head_of, post_edit, retrain, roll_back
+from benchmarks.compare.facts import FACTS, QUESTIONS, Fact
+from benchmarks.compare.ratios import ratio_of
+from benchmarks.compare.servers import Server
+from benchmarks.compare.trees import Tree
+
+WINDOW = 5
+LOOK_S = 0.2
+TICKS = os.sysconf("SC_CLK_TCK")
+# Fewer neutral sentences than by default make a retrain shorter by far; then more pairs fit into the same time.
+SENTENCES = 600
+
+
+@dataclass
+class Side:
+    """One server, the version that its samples begin at, and the seconds of each kind of sample."""
+
+    server: Server
+    client: httpx.Client
+    home: int = 0
+    seconds: dict[str, list[float]] = field(default_factory=dict)
+
+    def go_home(self) -> None:
+        """Answer as at the beginning again. The number of that version is a new one, so it is never collected for its age."""
+        self.home = roll_back(self.client, self.home)
+
+
+def compare_times(trees: tuple[Tree, Tree], room: Path, pairs: int) -> dict[str, Any]:
+    """Medians of both revisions and of their ratios, for each kind of sample."""
+    with ExitStack() as opened:
+        before, after = (_side(opened, tree, room / f"data-times-{tree.side}") for tree in trees)
+        _take_pair(before, after, FACTS[-1])  # it only warms them up
+        for side in (before, after):
+            side.seconds.clear()
+        others = []
+        for number in range(pairs):
+            first, second = (before, after) if number % 2 == 0 else (after, before)
+            others.append(_cores_of_others(before, after))
+            _take_pair(first, second, FACTS[WINDOW + number % (len(FACTS) - WINDOW)])
+            print(f"times: pair {number + 1} of {pairs}", flush=True)
+    return {
+        "pairs": pairs,
+        "window": WINDOW,
+        "neutral_sentences": SENTENCES,
+        "cores_of_others": round(median(others), 2),
+        **{name: _figures(before.seconds[name], after.seconds[name]) for name in SAMPLES},
+    }
+
+
+def _side(opened: ExitStack, tree: Tree, data: Path) -> Side:
+    """A server that holds a few edits in its window."""
+    server = opened.enter_context(Server(tree, data, NEUTRAL__SENTENCES=str(SENTENCES)))
+    client = opened.enter_context(server.client())
+    for fact in FACTS[:WINDOW]:
+        post_edit(client, fact)
+    return Side(server, client, head_of(client))
+
+
+def _take_pair(first: Side, second: Side, fact: Fact) -> None:
+    """One sample of each kind on both sides. The sides take turns within each kind."""
+    for name, sample in SAMPLES.items():
+        for side in (first, second):
+            for other in (first, second):
+                other.server.wait_until_quiet()
+            side.seconds.setdefault(name, []).append(sample(side, fact))
+
+
+def _cores_of_others(*sides: Side) -> float:
+    """How many cores other programs use while both servers rest: with more than a few hundredths, times are less sure."""
+    for side in sides:
+        side.server.wait_until_quiet()
+    worked = _ticks_of_all()
+    time.sleep(LOOK_S)
+    return (_ticks_of_all() - worked) / TICKS / LOOK_S
+
+
+def _ticks_of_all() -> int:
+    """What all processes of the machine have computed: user, nice and system, as the first line of /proc/stat has them."""
+    with Path("/proc/stat").open(encoding="ascii") as file:
+        return sum(int(field) for field in file.readline().split()[1:4])
+
+
+def _edit(side: Side, fact: Fact) -> float:
+    """From the first byte of an edit until the answer that it is applied."""
+    seconds = _timed(lambda: post_edit(side.client, fact))
+    side.go_home()
+    return seconds
+
+
+def _answer(side: Side, _fact: Fact) -> float:
+    """An answer, as the mean of forty different ones."""
+    return _timed(lambda: [answer(side.client, question) for question in QUESTIONS]) / len(QUESTIONS)
+
+
+def _retrain(side: Side, _fact: Fact) -> float:
+    """From the request of a major retrain until its job has ended."""
+    seconds = _timed(lambda: retrain(side.client, "major"))
+    side.go_home()
+    return seconds
+
+
+SAMPLES: dict[str, Callable[[Side, Fact], float]] = {"edit": _edit, "answer": _answer, "retrain": _retrain}
+
+
+def _timed(work: Callable[[], object]) -> float:
+    began = time.perf_counter()
+    work()
+    return time.perf_counter() - began
+
+
+def _figures(before: Sequence[float], after: Sequence[float]) -> dict[str, Any]:
+    """What is told of one kind of sample."""
+    ratio = {name: round(value, 4) for name, value in asdict(ratio_of(before, after)).items()}
+    return {"before_ms": round(1000 * median(before), 2), "after_ms": round(1000 * median(after), 2), "ratio": ratio}

@@ -1,0 +1,94 @@
+"""Source trees of two revisions, each run as a program of its own.
+
+Nothing of a tree is imported here: between two revisions every module may have another name.
+"""
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parents[2]
+COMMAND_S = 300.0
+WIDTH = "130"  # columns of a help text
+PREFIX = "ERRATA_"
+
+
+@dataclass(frozen=True)
+class Tree:
+    """The source of one revision. Its neutral sentences, which never change, are kept in `neutral` for its next server."""
+
+    side: str  # before or after
+    folder: Path
+    neutral: Path
+    commit: str
+    is_changed: bool  # whether the tree differs from its commit
+
+    @property
+    def name(self) -> str:
+        """The commit in short, marked if the tree is not exactly that."""
+        return self.commit[:12] + (" and changes" if self.is_changed else "")
+
+    def environment(self, settings: dict[str, str]) -> dict[str, str]:
+        """This process' environment with the tree first on the path and these settings alone, each without its prefix."""
+        kept = {name: value for name, value in os.environ.items() if not name.upper().startswith(PREFIX)}
+        fixed = {"PYTHONPATH": str(self.folder), "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
+        shown = {"COLUMNS": WIDTH, "NO_COLOR": "1", "TERM": "dumb"}
+        return kept | fixed | shown | {PREFIX + name: value for name, value in settings.items()}
+
+    def python(self, *arguments: str, **settings: str) -> "subprocess.CompletedProcess[str]":
+        """Run Python in the tree and wait for its end."""
+        return subprocess.run(
+            [sys.executable, *arguments],
+            cwd=self.folder,
+            env=self.environment(settings),
+            capture_output=True,
+            text=True,
+            timeout=COMMAND_S,
+            check=False,
+        )
+
+    def errata(self, *arguments: str, **settings: str) -> "subprocess.CompletedProcess[str]":
+        """Run the `errata` command of the tree."""
+        return self.python("-m", "service", *arguments, **settings)
+
+    def check(self) -> None:
+        """Raise if Python finds the service elsewhere: an installed one, for instance, which would be compared with itself."""
+        found = self.python("-c", "import service; print(service.__file__)").stdout.strip()
+        if not Path(found).resolve().is_relative_to(self.folder.resolve()):
+            raise RuntimeError(f"Python in the tree {self.side} finds another service")
+
+
+@contextmanager
+def tree_of(side: str, what: str | None, room: Path) -> Iterator[Tree]:
+    """A tree: the one that this runs in (None), a folder, or a revision that is checked out below `room` and removed again."""
+    neutral = room / f"neutral-{side}"
+    neutral.mkdir()
+    if what is None or Path(what).is_dir():
+        folder = HERE if what is None else Path(what).resolve()
+        is_changed = bool(git(folder, "status", "--porcelain"))
+        yield _checked(Tree(side, folder, neutral, git(folder, "rev-parse", "HEAD"), is_changed))
+        return
+    commit = git(HERE, "rev-parse", "--verify", f"{what}^{{commit}}")
+    folder = room / f"tree-{side}"
+    try:
+        git(HERE, "worktree", "add", "--detach", str(folder), commit)
+        yield _checked(Tree(side, folder, neutral, commit, is_changed=False))
+    finally:
+        subprocess.run(["git", "worktree", "remove", "--force", str(folder)], cwd=HERE, capture_output=True, check=False)
+
+
+def git(folder: Path, *arguments: str) -> str:
+    """What git says in a folder. Ends the program with git's own words if it refuses."""
+    done = subprocess.run(["git", *arguments], cwd=folder, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise SystemExit(done.stderr.strip())
+    return done.stdout.strip()
+
+
+def _checked(tree: Tree) -> Tree:
+    tree.check()
+    return tree

@@ -1,0 +1,95 @@
+"""Compare two revisions of the service from outside: whether anything that a user can see has changed between them.
+
+Each is started from its own source tree as `python -m service serve` and is asked over HTTP. *bytes*: the same edits and
+retrains come to the same checkpoints and answers. *documents*: the API's description, the settings, the help texts and the
+schema are the same. *store*: the revision after opens what the revision before wrote. *times*: an edit, an answer and a retrain
+take as long. Fails if there is a difference that is not expected; times alone never fail.
+"""
+
+import argparse
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+from benchmarks.compare.documents import compare_documents
+from benchmarks.compare.learned import compare_bytes
+from benchmarks.compare.result import NAME, keep
+from benchmarks.compare.store import compare_store
+from benchmarks.compare.times import SAMPLES, compare_times
+from benchmarks.compare.trees import Tree, tree_of
+
+PARTS = ("bytes", "documents", "store", "times")
+OUT = Path(__file__).with_name("results") / f"{NAME}.json"
+SHOWN = 40  # differences that are printed of one part
+
+
+def main() -> None:
+    """The command; it fails if something differs."""
+    chosen = _options()
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, lambda number, _frame: sys.exit(128 + number))  # so that all that was started is ended
+    with ExitStack() as opened:
+        room = Path(opened.enter_context(tempfile.TemporaryDirectory(prefix="errata-compare-")))
+        before = opened.enter_context(tree_of("before", chosen.before, room))
+        after = opened.enter_context(tree_of("after", chosen.after, room))
+        print(f"before: {before.name}, after: {after.name}", flush=True)
+        found = _parts((before, after), room, chosen)
+        keep(chosen.out, (before, after), found)
+    if any(part.get("differences") for part in found.values()):
+        sys.exit(1)
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser.add_argument("before", help="a revision of git, or a folder with a checkout")
+    parser.add_argument("--after", default=None, help="a revision, or a folder; default: the tree that this runs in")
+    parser.add_argument("--pairs", type=int, default=24, help="pairs of timed samples")
+    parser.add_argument("--only", action="append", choices=PARTS, help="only this part; may be repeated")
+    parser.add_argument(
+        "--expected", action="append", default=[], help="what differs and has this text is no difference; not of a store"
+    )
+    parser.add_argument("--out", type=Path, default=OUT, help="the file of the results")
+    return parser.parse_args()
+
+
+def _parts(trees: tuple[Tree, Tree], room: Path, chosen: argparse.Namespace) -> dict[str, dict[str, Any]]:
+    """What the chosen parts come to. Each is told as soon as it is known."""
+    parts: dict[str, Callable[[], dict[str, Any]]] = {
+        "bytes": lambda: compare_bytes(trees, room / "bytes", chosen.expected),
+        "documents": lambda: compare_documents(trees, room / "documents", chosen.expected),
+        "store": lambda: compare_store(trees, room / "store"),
+        "times": lambda: compare_times(trees, room / "times", chosen.pairs),
+    }
+    found = {}
+    for name in chosen.only or PARTS:
+        (room / name).mkdir()
+        began = time.monotonic()
+        found[name] = parts[name]() | {"seconds": round(time.monotonic() - began, 1)}
+        _tell(name, found[name])
+    return found
+
+
+def _tell(name: str, part: dict[str, Any]) -> None:
+    """Print what a part came to."""
+    print(f"{name}: {part['seconds']:.0f} s", flush=True)
+    if name == "times":
+        for sample in SAMPLES:
+            one, ratio = part[sample], part[sample]["ratio"]
+            told = f"ratio {ratio['median']:.3f}, 95 % interval {ratio['low']:.3f} to {ratio['high']:.3f}"
+            print(f"  {sample}: {one['before_ms']:.1f} ms before, {one['after_ms']:.1f} ms after, {told}", flush=True)
+        print(f"  meanwhile other programs used {part['cores_of_others']:.1f} cores (median)", flush=True)
+        return
+    counts = {key: len(value) if isinstance(value, list) else value for key, value in part.items() if key != "seconds"}
+    print("  " + ", ".join(f"{count} {key.replace('_', ' ')}" for key, count in counts.items()))
+    for line in part["differences"][:SHOWN]:
+        print(f"  {line}")
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    main()

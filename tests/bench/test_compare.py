@@ -1,0 +1,162 @@
+"""What a comparison of two revisions makes of texts, rows and times; the servers that it starts are not needed for that."""
+
+import json
+from math import comb
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from benchmarks.compare.differences import compared, differences, without
+from benchmarks.compare.documents import commands_in, sorted_lines
+from benchmarks.compare.facts import FACTS, QUESTIONS
+from benchmarks.compare.ratios import interval, ratio_of
+from benchmarks.compare.result import keep
+from benchmarks.compare.trees import Tree
+from benchmarks.report import render
+
+SETTINGS = "# Settings\n\n| `ERRATA_PORT` | `8000` |\n| `ERRATA_LOCFT__SETTLE` | `30` |\n"
+HELP = """
+ Usage: errata [OPTIONS] COMMAND [ARGS]...
+
+╭─ Options ─────────────────────────────────────────╮
+│ --help        <bool>  Show this message and exit. │
+╰───────────────────────────────────────────────────╯
+╭─ Commands ────────────────────────────────────────╮
+│ eval      Measure a version on a data set, or     │
+│           edit a model with one.                  │
+│ re-name   Give another name.                      │
+╰───────────────────────────────────────────────────╯
+"""
+
+
+def test_equal_texts_have_no_diff() -> None:
+    found = compared("settings", SETTINGS, SETTINGS)
+
+    assert (found.diff, found.changed, found.unexpected) == ((), (), ())
+
+
+def test_a_changed_line_is_unexpected_unless_it_has_a_text_that_is_expected() -> None:
+    renamed = SETTINGS.replace("SETTLE", "COOLDOWN").replace("8000", "8001")
+
+    found = compared("settings", SETTINGS, renamed, ["LOCFT__SETTLE", "LOCFT__COOLDOWN"])
+
+    assert found.diff[:2] == ("--- before/settings", "+++ after/settings")
+    assert len(found.changed) == 4
+    assert found.unexpected == ("-| `ERRATA_PORT` | `8000` |", "+| `ERRATA_PORT` | `8001` |")
+
+
+def test_lines_that_look_like_the_head_of_a_diff_are_compared_as_well() -> None:
+    assert compared("text", "-- gone", "++ new").unexpected == ("--- gone", "+++ new")
+
+
+def test_a_document_that_one_side_lacks_is_a_difference_in_every_line() -> None:
+    assert len(compared("help", "a\nb", "").unexpected) == 2
+
+
+def test_rows_differ_where_a_field_or_an_item_does() -> None:
+    before = {"head": 2, "versions": [{"number": 0, "digest": "aa"}, {"number": 1, "digest": "bb"}]}
+    after = {"head": 2, "versions": [{"number": 0, "digest": "aa"}, {"number": 1, "digest": "cc"}, {"number": 2}]}
+
+    assert list(differences(before, before)) == []
+    assert list(differences(before, after)) == [
+        "versions[1].digest: 'bb' before, 'cc' after",
+        "versions[2]: 'nothing' before, {'number': 2} after",
+    ]
+    assert list(differences({"a": 0}, {})) == ["a: 0 before, 'nothing' after"]
+    assert list(differences({"a": 1}, {"a": True})) == ["a: 1 before, True after"]
+
+
+def test_fields_are_left_out_at_any_depth() -> None:
+    row = {"id": "x", "number": 1, "measured": [{"at": "now", "score": 1.0}]}
+
+    assert without(row, {"id", "at"}) == {"number": 1, "measured": [{"score": 1.0}]}
+
+
+def test_the_interval_of_the_median_is_that_of_its_exact_bootstrap_distribution() -> None:
+    # Of n odd values, a sample's median is at most the k-th smallest if more than half of its draws are: a binomial tail.
+    n = 25
+    values = [float(value) for value in range(1, n + 1)]
+
+    def at_most(k: int) -> float:
+        return sum(comb(n, j) * (k / n) ** j * (1 - k / n) ** (n - j) for j in range(n // 2 + 1, n + 1))
+
+    exact = [next(k for k in range(1, n + 1) if at_most(k) >= share) for share in (0.025, 0.975)]
+
+    assert interval(list(reversed(values))) == tuple(map(float, exact))
+
+
+def test_ratios_are_of_pairs_and_the_same_each_time() -> None:
+    before = [100.0, 400.0, 200.0, 800.0, 300.0]
+    after = [second * ratio for second, ratio in zip(before, (1.1, 0.9, 1.0, 1.2, 1.4), strict=True)]
+
+    found = ratio_of(before, after)
+
+    assert abs(found.median - 1.1) < 1e-12
+    assert found.low <= found.median <= found.high
+    assert found == ratio_of(before, after)
+    assert abs(found.median - median(after) / median(before)) > 0.01  # which would not be of pairs
+
+
+def test_equal_times_have_the_ratio_one() -> None:
+    found = ratio_of([1.0, 2.0, 3.0], [1.0, 2.0, 3.0])
+
+    assert (found.median, found.low, found.high) == (1.0, 1.0, 1.0)
+
+
+def test_the_commands_of_a_help_text_are_found_and_its_options_are_not() -> None:
+    assert commands_in(HELP) == ["eval", "re-name"]
+    assert commands_in(HELP.partition("╭─ Commands")[0]) == []
+
+
+def test_the_order_of_constraints_is_no_difference() -> None:
+    one = "CREATE TABLE a (\n\tx INTEGER, \n\tCONSTRAINT b CHECK (x > 0), \n\tCONSTRAINT c CHECK (x < 9)\n)"
+    other = "CREATE TABLE a (\n\tx INTEGER, \n\tCONSTRAINT c CHECK (x < 9), \n\tCONSTRAINT b CHECK (x > 0)\n)"
+
+    assert sorted_lines(one) == sorted_lines(other)
+    assert sorted_lines(one) != sorted_lines(one.replace("x > 0", "x > 1"))
+
+
+def test_facts_speak_of_different_things() -> None:
+    assert len({(fact.subject, fact.relation) for fact in FACTS}) == len(FACTS)
+    assert len(set(QUESTIONS)) == len(QUESTIONS)
+
+
+def tree(side: str, *, is_changed: bool = False) -> Tree:
+    """A tree that nobody runs."""
+    return Tree(side, Path(), Path(), commit=f"{side:0<40}", is_changed=is_changed)
+
+
+def figures(file: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(file.read_text())["figures"]
+    return found
+
+
+def test_parts_of_earlier_runs_stay_if_they_were_of_the_same_two(tmp_path: Path) -> None:
+    file = tmp_path / "compare_revisions.json"
+    same = tree("before"), tree("after")
+    keep(file, same, {"store": 1})
+    keep(file, same, {"bytes": 2})
+    assert set(figures(file)) == {"before", "after", "store", "bytes"}
+
+    keep(file, (tree("before"), tree("after", is_changed=True)), {"times": 3})
+
+    assert set(figures(file)) == {"before", "after", "times"}
+
+
+def test_the_document_tells_what_differs_and_how_long_each_takes(tmp_path: Path) -> None:
+    ratio = {"median": 1.0123, "low": 0.9912, "high": 1.0301}
+    sample = {"before_ms": 700.4, "after_ms": 709.6, "ratio": ratio}
+    times = {"pairs": 24, "window": 5, "neutral_sentences": 600, "cores_of_others": 0.02}
+    parts = {
+        "bytes": {"versions": [{}] * 15, "answers": 600, "differences": []},
+        "documents": {"documents": 24, "lines": 9, "expected": 2, "expected_texts": ["SETTLE"], "differences": ["x"]},
+        "times": times | dict.fromkeys(("edit", "answer", "retrain"), sample),
+    }
+    keep(tmp_path / "compare_revisions.json", (tree("before"), tree("after")), parts)
+
+    document = render(tmp_path)
+
+    assert "| checkpoints and answers | SHA-256 of 15 versions, 600 greedy answers | 0 |" in document
+    assert "24 documents, 9 lines; 2 changed lines were expected (with `SETTLE`) | **1** |" in document
+    assert "| an edit, from POST to applied | 700 ms | 710 ms | 1.012 | 0.991 to 1.030 |" in document
+    assert "python -m benchmarks.compare_revisions before000000 --after after0000000" in document
