@@ -126,8 +126,8 @@ class ServerState:
 
 async def state_of(request: Request) -> ServerState:
     """The parts of the server that answers this request. Needs no thread: all of them may be waiting for the database."""
-    parts: ServerState = request.app.state.server
-    return parts
+    server: ServerState = request.app.state.server
+    return server
 
 
 State = Annotated[ServerState, Depends(state_of)]

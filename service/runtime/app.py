@@ -20,15 +20,15 @@ ROUTERS = (
 )
 
 
-def create_app(settings: Settings, parts: ServerState | None = None) -> FastAPI:
-    """The HTTP application. It serves `parts`, or opens its own when it is started and closes them at the end."""
+def create_app(settings: Settings, server: ServerState | None = None) -> FastAPI:
+    """The HTTP application. It serves `server`, or opens its own when it is started and closes them at the end."""
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         with ExitStack() as opened:
-            if parts is None:
+            if server is None:
                 configure_logging(settings.log_level)
-            app.state.server = parts or opened.enter_context(open_server(settings))
+            app.state.server = server or opened.enter_context(open_server(settings))
             try:
                 yield
             finally:

@@ -75,28 +75,28 @@ def open_server(settings: Settings) -> Iterator[ServerState]:
         )
         judge = Evaluator(base, serving.view_of, capability_tasks(settings))
         editors = bind_editors(base, serving.view_of, neutral, judge, settings, reservoir.sample)
-        parts = _lifecycle(settings, store, serving, seal, editors)
+        context = _lifecycle(settings, store, serving, seal, editors)
         serving.start()
         opened.callback(serving.close, settings.limits.drain_s)
-        open_head(parts)
+        open_head(context)
         log.info("preparing fits")
-        warm_up(base, serving.view_of, parts.follower.current.overlay, settings=settings.baft, neutral=neutral)
+        warm_up(base, serving.view_of, context.follower.current.overlay, settings=settings.baft, neutral=neutral)
         doorbell = (
             InProcessDoorbell() if settings.buffer_url is None else _redis_doorbell(settings.buffer_url, settings.redis_prefix)
         )
-        evaluations = Evaluations(parts, judge)
+        evaluations = Evaluations(context, judge)
         opened.callback(evaluations.close)
         exports = Exports(
             store,
             base,
-            parts.checkpoints,
+            context.checkpoints,
             settings.data_dir.resolve() / EXPORTS,
             max_shard_size=settings.export.max_shard_size,
             ring=doorbell.ring,
             clock=store.clock,
         )
         chores = [evaluations.step, exports.step]
-        worker = Worker(parts, doorbell=doorbell, alone=store.is_sqlite, chores=chores)
+        worker = Worker(context, doorbell=doorbell, alone=store.is_sqlite, chores=chores)
         worker.start()
         opened.callback(worker.stop, settings.limits.drain_s)
         yield ServerState(
@@ -104,7 +104,7 @@ def open_server(settings: Settings) -> Iterator[ServerState]:
             base=base,
             seal=seal,
             serving=serving,
-            lifecycle=parts,
+            lifecycle=context,
             neutral=neutral,
             reservoir=reservoir,
             ring=doorbell.ring,

@@ -37,9 +37,9 @@ def serve(settings: Settings, sockets: list[socket.socket], supervisor: Supervis
             " name the hosts in ERRATA_ALLOWED_HOSTS instead of *"
         )
     settings = within_descriptors(settings)
-    with closing(supervisor or Supervisor()) as told, open_server(settings) as parts:
+    with closing(supervisor or Supervisor()) as told, open_server(settings) as server:
         _spare_the_collector()
-        UvicornServer(config(create_app(settings, parts), settings), told).run(sockets)
+        UvicornServer(config(create_app(settings, server), settings), told).run(sockets)
 
 
 def _spare_the_collector() -> None:
@@ -90,7 +90,7 @@ class UvicornServer(uvicorn.Server):
             raise in_use(self.config.host, self.config.port) from None
         if self.started:
             host, port = self.servers[0].sockets[0].getsockname()[:2]
-            current = self.config.app.state.parts.lifecycle.follower.current  # type: ignore[union-attr]
+            current = self.config.app.state.server.lifecycle.follower.current  # type: ignore[union-attr]
             log.info("ready", host=host, port=port, version=current.version, epoch=current.epoch)
             for line in banner(f"http://{f'[{host}]' if ':' in host else host}:{port}"):
                 typer.echo(line)
@@ -107,7 +107,7 @@ class UvicornServer(uvicorn.Server):
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         app = self.config.app
         assert isinstance(app, FastAPI)
-        app.state.parts.draining.set()  # whoever waits for an edit is answered within a second
+        app.state.server.draining.set()  # whoever waits for an edit is answered within a second
         super().handle_exit(sig, frame)
 
     @contextmanager

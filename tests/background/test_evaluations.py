@@ -397,7 +397,7 @@ def test_a_version_is_not_collected_before_its_evaluations_are_done(local: Local
     local.live(("Italy", "Milan"))
     number = local.head.number
     near = EditRequest(prompt="q", target="x", locality=(Probe(prompt="Italy", answer="Rome"),))
-    queued = request_eval(local.store, version=number, asked=[local, *facts(EDITS_AT_ONCE)], author="ann")
+    queued = request_eval(local.store, version=number, asked=[near, *facts(EDITS_AT_ONCE)], author="ann")
     working = service_of(local)
     for _ in range(steps):
         working.step()

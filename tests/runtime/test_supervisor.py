@@ -61,7 +61,7 @@ def ear(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Ear]:
 def test_a_loop_that_turns_beats_and_one_that_is_blocked_does_not(ear: Ear) -> None:
     app = edge_app(Settings())
     current = SimpleNamespace(version=0, epoch=0)
-    app.state.state = SimpleNamespace(lifecycle=SimpleNamespace(follower=SimpleNamespace(current=current)))
+    app.state.server = SimpleNamespace(lifecycle=SimpleNamespace(follower=SimpleNamespace(current=current)))
     server = UvicornServer(config(app, Settings(port=0)), Supervisor(ear.address, limit_s=2 * EVERY))
     loops: list[asyncio.AbstractEventLoop] = []
     blocked, go_on = threading.Event(), threading.Event()
@@ -104,9 +104,16 @@ def test_a_process_whose_loop_does_not_turn_ends_itself_and_says_where(tmp_path:
 
 
 def test_an_orderly_end_is_not_taken_for_a_frozen_loop() -> None:
-    script = "import time; s = __import__('service.runtime.supervisor', fromlist=['Supervisor']).Supervisor(frozen_s=0.2); s.ready(); s.stopping()"
+    script = """
+import time
+from service.runtime.supervisor import Supervisor
+supervisor = Supervisor(frozen_s=0.2)
+supervisor.ready()
+supervisor.stopping()
+time.sleep(0.6)
+"""
 
-    assert subprocess.run([sys.executable, "-c", f"{script}; time.sleep(0.6)"], timeout=60).returncode == 0
+    assert subprocess.run([sys.executable, "-c", script], timeout=60).returncode == 0
 
 
 @pytest.mark.parametrize(
