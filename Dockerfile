@@ -3,7 +3,6 @@ FROM python:3.12-slim AS build
 WORKDIR /src
 COPY pyproject.toml constraints.txt README.md LICENSE CHANGELOG.md ./
 COPY service ./service
-COPY migrations ./migrations
 # A CPU image by default: where this index has a build of the same version, pip prefers it to PyPI's, which on Linux is the CUDA
 # build of several gigabytes. For a GPU: --build-arg TORCH_INDEX=https://pypi.org/simple, or the index of your CUDA's wheels.
 ARG TORCH="torch==2.13.0"

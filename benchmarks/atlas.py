@@ -3,18 +3,18 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from service.bench.ground import Ground, item_of, stand_on
+from service.bench.measured_model import MeasuredModel, item_of, open_model
 from service.bench.records import records_of
 from service.domain.edit import Edit
 from service.domain.errors import Refused
 from service.editors.neutral import Neutral
-from service.evaluation.record import Record
+from service.evaluation.records import Record
 
 
-def ground(model: str, records: Path | None, *, edits: int, skip: int = 0) -> Ground:
+def ground(model: str, records: Path | None, *, edits: int, skip: int = 0) -> MeasuredModel:
     """Loads all of it; `model` is `atlas` or a folder. Records have distinct facts."""
     try:
-        return stand_on(model, records_of(records, n=edits, skip=skip))
+        return open_model(model, records_of(records, n=edits, skip=skip))
     except Refused as refused:
         raise SystemExit(refused.message) from None
 

@@ -18,13 +18,13 @@ import torch
 from benchmarks.outcome import begin, options, write
 from benchmarks.plain_locft import PlainLocft
 from benchmarks.random_model import byte_tokenizer, qwen2
-from service.bench.ground import items_of
+from service.bench.measured_model import items_of
 from service.editors.locft.fit import fit_locft
-from service.editors.locft.places import place_of
+from service.editors.locft.location import place_of
 from service.editors.locft.settings import LocftSettings
 from service.editors.neutral import Neutral
 from service.editors.protocol import Item
-from service.evaluation.record import Record
+from service.evaluation.records import Record
 from service.lm.base import Base, base_from
 from service.lm.overlay import view
 from service.lm.prompts import Row, collate, encode_row

@@ -12,8 +12,8 @@ from torch.nn.functional import cross_entropy
 
 from benchmarks.outcome import begin, options, percentile, write
 from benchmarks.random_model import qwen2, random_rows
-from service.editors.baft.basis import TrainedAdapter, fresh
 from service.editors.baft.settings import BaftSettings
+from service.editors.baft.trainable import TrainedAdapter, fresh
 from service.lm.overlay import View, target_logits, view
 from service.lm.prompts import collate
 from service.lm.resume import prefill, resume

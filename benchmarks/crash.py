@@ -16,7 +16,7 @@ from typing import Any, Literal
 import httpx
 import sqlalchemy as sa
 
-from benchmarks.servers import Server
+from benchmarks.servers import ServerProcess
 from service.domain.errors import Unavailable
 
 Work = Literal["edits", "rollback", "retrain"]
@@ -27,7 +27,7 @@ PAGE = 200
 
 
 @dataclass(frozen=True)
-class Moment:
+class KillMoment:
     """When the server is killed: at a named point, or at a random time of up to `within_s` seconds after the work began."""
 
     work: Work
@@ -52,7 +52,7 @@ class Chronicle:
 class Crashes:
     """One store that lives through many kills. `bodies` yields edits of which no two speak of one fact."""
 
-    def __init__(self, server: Server, bodies: Iterator[dict[str, Any]], database_url: str, *, seed: int) -> None:
+    def __init__(self, server: ServerProcess, bodies: Iterator[dict[str, Any]], database_url: str, *, seed: int) -> None:
         self._server, self._bodies, self._rng = server, bodies, Random(seed)
         self._database = sa.create_engine(database_url)
         self.chronicle = Chronicle()
@@ -62,7 +62,7 @@ class Crashes:
     def close(self) -> None:
         self._database.dispose()
 
-    def trial(self, moment: Moment) -> list[str]:
+    def trial(self, moment: KillMoment) -> list[str]:
         """Work until the kill, start again, and say what is wrong; an empty list is a pass."""
         faults: list[str] = []
         try:

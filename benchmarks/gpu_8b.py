@@ -21,11 +21,11 @@ from service.editors.baft.settings import BaftSettings
 from service.editors.neutral import Neutral, load_or_sample_neutral
 from service.editors.neutral_settings import NeutralSettings
 from service.editors.protocol import Item
-from service.evaluation.record import Record
+from service.evaluation.records import Record
 from service.lm.base import Base
 from service.lm.overlay import EMPTY, Overlay, View, view
 from service.lm.prompts import encode_prompt
-from service.lm.score import greedy
+from service.lm.scoring import greedy
 
 VERSIONS = 10
 NEW_TOKENS = 64

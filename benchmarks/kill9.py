@@ -13,30 +13,30 @@ from random import Random
 from typing import Any
 
 from benchmarks.atlas import body_of
-from benchmarks.crash import Crashes, Moment
+from benchmarks.crash import Crashes, KillMoment
 from benchmarks.outcome import begin, options, write
 from benchmarks.private_servers import new_database, postgres_server
-from benchmarks.servers import Server, Zygote, server
+from benchmarks.servers import ServerProcess, Zygote, server
 from service.atlas import benchmark
-from service.evaluation.record import Record, read_records
+from service.evaluation.records import Record, read_records
 
-NAMED: tuple[Moment, ...] = (
-    Moment("edits", "submit.before_commit:2"),
-    Moment("edits", "submit.after_commit"),
-    Moment("edits", "claim.after_commit:2"),
-    Moment("edits", "fit.middle:2"),
-    Moment("edits", "publish.after_save"),
-    Moment("edits", "publish.before_commit:3"),
-    Moment("edits", "publish.after_commit:2"),
-    Moment("rollback", "rollback.before_commit"),
-    Moment("rollback", "rollback.after_commit:2"),
-    Moment("retrain", "retrain.middle"),
-    Moment("retrain", "retrain.before_publish"),
+NAMED: tuple[KillMoment, ...] = (
+    KillMoment("edits", "submit.before_commit:2"),
+    KillMoment("edits", "submit.after_commit"),
+    KillMoment("edits", "claim.after_commit:2"),
+    KillMoment("edits", "fit.middle:2"),
+    KillMoment("edits", "publish.after_save"),
+    KillMoment("edits", "publish.before_commit:3"),
+    KillMoment("edits", "publish.after_commit:2"),
+    KillMoment("rollback", "rollback.before_commit"),
+    KillMoment("rollback", "rollback.after_commit:2"),
+    KillMoment("retrain", "retrain.middle"),
+    KillMoment("retrain", "retrain.before_publish"),
 )
-TIMED: tuple[Moment, ...] = (
-    Moment("edits", within_s=3.0),
-    Moment("rollback", within_s=4.0),
-    Moment("retrain", within_s=12.0),
+TIMED: tuple[KillMoment, ...] = (
+    KillMoment("edits", within_s=3.0),
+    KillMoment("rollback", within_s=4.0),
+    KillMoment("retrain", within_s=12.0),
 )
 
 
@@ -83,7 +83,7 @@ def _bodies(records: Sequence[Record]) -> Iterator[dict[str, Any]]:
             yield later if turn else body
 
 
-def moments(kills: int, seed: int) -> Iterator[Moment]:
+def moments(kills: int, seed: int) -> Iterator[KillMoment]:
     """Named points and random times, every kind of work among the first few."""
     rng = Random(seed)
     named = rng.sample(NAMED, len(NAMED))
@@ -91,7 +91,7 @@ def moments(kills: int, seed: int) -> Iterator[Moment]:
         yield named.pop() if named and at % 2 == 0 else (TIMED[at // 2 % len(TIMED)])
 
 
-def _all_kills(crashes: Crashes, made: Server, kills: int, seed: int) -> dict[str, Any]:
+def _all_kills(crashes: Crashes, made: ServerProcess, kills: int, seed: int) -> dict[str, Any]:
     began, starts, faults = time.monotonic(), [], []
     for moment in moments(kills, seed):
         found = crashes.trial(moment)
@@ -108,7 +108,7 @@ def _all_kills(crashes: Crashes, made: Server, kills: int, seed: int) -> dict[st
     }
 
 
-def engine_url(url: str | None, made: Server) -> str:
+def engine_url(url: str | None, made: ServerProcess) -> str:
     """The database of a server, for a reader of its own."""
     return f"sqlite:///{made.folder / 'errata.db'}" if url is None else url.replace("postgresql://", "postgresql+psycopg://", 1)
 

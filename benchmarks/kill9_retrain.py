@@ -15,7 +15,7 @@ from benchmarks.killed_retrain import KilledRetrain, kills
 from benchmarks.outcome import begin, options, write
 from benchmarks.servers import Zygote
 from service.atlas import benchmark
-from service.evaluation.record import read_records
+from service.evaluation.records import read_records
 
 
 def main() -> None:

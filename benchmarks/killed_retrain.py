@@ -15,8 +15,8 @@ from typing import Any
 
 import httpx
 
-from benchmarks.servers import Server, Zygote
-from service.bench.kept import KEPT, kept_in
+from benchmarks.servers import ServerProcess, Zygote
+from service.bench.neutral_cache import KEPT, kept_in
 
 POINTS = ("retrain.middle", "retrain.before_publish", "publish.after_save", "publish.before_commit", "publish.after_commit")
 ENDS_IN_S = 300.0
@@ -99,7 +99,7 @@ class KilledRetrain:
 
     def _found(self) -> None:
         """The folder that all trials begin at."""
-        made = Server(self._zygote, self._folder / "start", **self._settings)
+        made = ServerProcess(self._zygote, self._folder / "start", **self._settings)
         half = len(self._bodies) // 2 if self._mode == "minor" else len(self._bodies)
         with made.start() as client:
             for at, body in enumerate(self._bodies):
@@ -123,11 +123,11 @@ class KilledRetrain:
         shutil.rmtree(made.folder)
         return found
 
-    def _copy(self) -> Server:
+    def _copy(self) -> ServerProcess:
         self._trials += 1
         folder = self._folder / f"trial-{self._trials}"
         shutil.copytree(self._folder / "start", folder)
-        return Server(self._zygote, folder, **self._settings)
+        return ServerProcess(self._zygote, folder, **self._settings)
 
     def _ask(self, client: httpx.Client) -> str:
         asked = {"reason": "trial", "mode": self._mode}
@@ -163,7 +163,7 @@ class KilledRetrain:
         return faults
 
 
-def _goes(made: Server) -> bool:
+def _goes(made: ServerProcess) -> bool:
     """Whether the process dies soon. Behind a commit its outcome is seen a moment before it does."""
     until = time.monotonic() + GOES_IN_S
     while not made.is_gone() and time.monotonic() < until:

@@ -12,7 +12,7 @@ from benchmarks.atlas import body_of
 from benchmarks.outcome import begin, options, percentile, write
 from benchmarks.servers import Zygote, server
 from service.atlas import benchmark
-from service.evaluation.record import Record, read_records
+from service.evaluation.records import Record, read_records
 
 WINDOW = 25
 TOGETHER = 64

@@ -8,15 +8,15 @@ prompts are the paper's Fig. 2.
 import torch
 from torch import Tensor
 
-from benchmarks.atlas import Ground, ground
+from benchmarks.atlas import MeasuredModel, ground
 from benchmarks.one_after_another import OneAfterAnother
 from benchmarks.outcome import begin, options, write
 from service.editors.baft.settings import BaftSettings
-from service.evaluation.record import Record
+from service.evaluation.records import Record
 from service.evaluation.report import report
 from service.lm.intervention import Adapter
 from service.lm.prompts import Row, encode_row
-from service.lm.score import gate_means
+from service.lm.scoring import gate_means
 
 ACTIVE = 0.5  # of the largest mean weight in the block
 
@@ -38,7 +38,7 @@ def main() -> None:
     )
 
 
-def _variant(place: Ground, settings: BaftSettings) -> dict[str, object]:
+def _variant(place: MeasuredModel, settings: BaftSettings) -> dict[str, object]:
     contender = OneAfterAnother(place, settings, window=settings.replay > 0)
     for seq, record in enumerate(place.records, 1):
         contender.take(record, seq)
@@ -53,7 +53,7 @@ def _variant(place: Ground, settings: BaftSettings) -> dict[str, object]:
     }
 
 
-def evenness(place: Ground, adapter: Adapter, records: list[Record]) -> dict[str, object]:
+def evenness(place: MeasuredModel, adapter: Adapter, records: list[Record]) -> dict[str, object]:
     """Squared CV and share of active bases on the edits, and the mean gate on each kind of row."""
     rows = _rows(place, records)
     means = {kind: gate_means(place.plain, chosen, adapter) for kind, chosen in rows.items()}
@@ -69,7 +69,7 @@ def evenness(place: Ground, adapter: Adapter, records: list[Record]) -> dict[str
     }
 
 
-def _rows(place: Ground, records: list[Record]) -> dict[str, list[Row]]:
+def _rows(place: MeasuredModel, records: list[Record]) -> dict[str, list[Row]]:
     """Edits and rephrases with the target, unrelated prompts with the answer that is theirs."""
     base = place.base
     return {

@@ -4,8 +4,8 @@ from collections.abc import Iterator, Mapping
 
 from benchmarks.markdown import Result, number, reached, table
 from service.bench.contenders import CONTENDERS, SAID
-from service.bench.streams import BACK_TO_BACK, PACED
-from service.bench.tables import AIMS, Row, rows_of
+from service.bench.stream_comparison import BACK_TO_BACK, PACED
+from service.bench.stream_tables import AIMS, Row, rows_of
 
 FOLDER = "../benchmarks/results"  # as seen from the document
 MEASURES = ("retention", "generality", "locality_inside", "locality_outside", "capability")
@@ -128,7 +128,7 @@ def _authors(found: Mapping[str, Result]) -> Iterator[str]:
 def _contrast(found: Mapping[str, Result]) -> Iterator[str]:
     yield "The LocFT-BF paper's contrasts on the embedded model, all of them settings of one trainer. EM: the whole greedy answer"
     yield "is exactly right; tokens: teacher-forced token accuracy, which flatters. Learning rates are the default's; see"
-    yield "`service/bench/contrasts.py` for what is set in each case."
+    yield "`service/bench/contrast_cases.py` for what is set in each case."
     for part, title in _PARTS.items():
         if f"contrast_{part}" in found:
             figures = found[f"contrast_{part}"]["figures"]

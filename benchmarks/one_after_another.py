@@ -4,19 +4,19 @@ from dataclasses import replace
 from random import Random
 
 from service.atlas.neutral import pool_rows
-from service.bench.ground import Ground, item_of
+from service.bench.measured_model import MeasuredModel, item_of
 from service.domain.edit import Probe
 from service.editors.baft.fit import fit_baft
 from service.editors.baft.settings import BaftSettings
 from service.editors.protocol import Item
-from service.evaluation.record import Record
+from service.evaluation.records import Record
 from service.lm.overlay import EMPTY, Overlay
 
 
 class OneAfterAnother:
     """BaFT trained on and on, an edit at a time; `window`: every fit replays all edits before it."""
 
-    def __init__(self, place: Ground, settings: BaftSettings, *, window: bool) -> None:
+    def __init__(self, place: MeasuredModel, settings: BaftSettings, *, window: bool) -> None:
         self._place, self._settings, self._window = place, settings, window
         self._items: list[Item] = []
         self._irrelevant = [Probe(prompt=row.prompt, answer=row.answer, train=True) for row in pool_rows()]

@@ -17,7 +17,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from functools import cache
 from pathlib import Path
 
-from service.own_server import free_port
+from service.client.local_server import free_port
 
 POSTGRES_VARIABLE = "TEST_POSTGRES_URL"  # e.g. postgresql://user@host:5432/postgres; the user must be allowed to create databases
 REDIS_VARIABLE = "TEST_REDIS_URL"

@@ -12,12 +12,12 @@ import numpy as np
 import torch
 
 from benchmarks.outcome import begin, options, skipping, write
-from service.bench.ground import Ground, items_of, stand_on
+from service.bench.measured_model import MeasuredModel, items_of, open_model
 from service.bench.records import records_of
 from service.editors.locft.fit import fit_locft
 from service.editors.locft.settings import LocftSettings
 from service.editors.protocol import Fitted, Item
-from service.evaluation.record import Record
+from service.evaluation.records import Record
 from service.lm.overlay import EMPTY, Overlay
 from service.settings import load_settings
 
@@ -33,33 +33,37 @@ def main() -> None:
     chosen = begin(parser)
     settings = load_settings().locft
     records = records_of(chosen.records, n=max(chosen.most, WINDOW), skip=chosen.skip)
-    place = stand_on(chosen.model, records)
+    place = open_model(chosen.model, records)
     figures: dict[str, Any] = {"window": WINDOW, "against_edits": [], "minor_and_major": []}
     for edits in (count for count in EDITS if count <= chosen.most):
         figures["against_edits"].append(majored(place, records[:edits], settings))
         figures["line"] = line_through(figures["against_edits"])
         write(chosen.results, "retrain_time", figures)
-    for settled in (count for count in SETTLED if count + WINDOW <= chosen.most):
-        figures["minor_and_major"].append(both(place, records[:settled], records[settled : settled + WINDOW], settings))
+    for consolidated in (count for count in SETTLED if count + WINDOW <= chosen.most):
+        figures["minor_and_major"].append(
+            both(place, records[:consolidated], records[consolidated : consolidated + WINDOW], settings)
+        )
         write(chosen.results, "retrain_time", figures)
 
 
-def majored(place: Ground, records: Sequence[Record], settings: LocftSettings) -> dict[str, Any]:
+def majored(place: MeasuredModel, records: Sequence[Record], settings: LocftSettings) -> dict[str, Any]:
     """A retrain of everything from the base."""
     fitted, seconds = timed(place, items_of(records), settings, EMPTY)
     return {"edits": len(records), **cost(fitted, seconds)}
 
 
-def both(place: Ground, settled: Sequence[Record], window: Sequence[Record], settings: LocftSettings) -> dict[str, Any]:
+def both(
+    place: MeasuredModel, consolidated: Sequence[Record], window: Sequence[Record], settings: LocftSettings
+) -> dict[str, Any]:
     """What a minor and a major retrain make of one live set: the first starts from tensors that say the settled part."""
-    before, _ = timed(place, items_of(settled), settings, EMPTY)
-    live = [*settled, *window]
+    before, _ = timed(place, items_of(consolidated), settings, EMPTY)
+    live = [*consolidated, *window]
     items = items_of(live)
-    known = [Item(item.edit, item.target, settled=number < len(settled)) for number, item in enumerate(items)]
+    known = [Item(item.edit, item.target, consolidated=number < len(consolidated)) for number, item in enumerate(items)]
     minor, minor_s = timed(place, known, settings, before.overlay)
     major, major_s = timed(place, items, settings, EMPTY)
     return {
-        "settled": len(settled),
+        "settled": len(consolidated),
         "minor": {**cost(minor, minor_s), **scores(place, minor.overlay, live)},
         "major": {**cost(major, major_s), **scores(place, major.overlay, live)},
         "ratio": major_s / minor_s,
@@ -67,7 +71,7 @@ def both(place: Ground, settled: Sequence[Record], window: Sequence[Record], set
     }
 
 
-def timed(place: Ground, items: Sequence[Item], settings: LocftSettings, start: Overlay) -> tuple[Fitted, float]:
+def timed(place: MeasuredModel, items: Sequence[Item], settings: LocftSettings, start: Overlay) -> tuple[Fitted, float]:
     """A retrain and its seconds."""
     began = time.perf_counter()
     fitted = fit_locft(place.base, items, settings=settings, neutral=place.neutral, seed=0, start=start)
@@ -80,7 +84,7 @@ def cost(fitted: Fitted, seconds: float) -> dict[str, Any]:
     return {"seconds": seconds, "epochs": epochs, "retention": fitted.scores["retention"], "canary": fitted.scores["canary"]}
 
 
-def scores(place: Ground, overlay: Overlay, live: Sequence[Record]) -> dict[str, Any]:
+def scores(place: MeasuredModel, overlay: Overlay, live: Sequence[Record]) -> dict[str, Any]:
     """What the live set says of it."""
     found = place.score(overlay, live)
     greedy = found["greedy"]
@@ -92,7 +96,7 @@ def scores(place: Ground, overlay: Overlay, live: Sequence[Record]) -> dict[str,
     }
 
 
-def drift(place: Ground, minor: Overlay, major: Overlay) -> dict[str, float]:
+def drift(place: MeasuredModel, minor: Overlay, major: Overlay) -> dict[str, float]:
     """The distance of both from each other and from the base model, as norms over all tuned entries."""
     own = dict(place.base.model.named_parameters())
 

@@ -8,7 +8,7 @@ from benchmarks.latency import PUT_OFF, fill
 from benchmarks.outcome import begin, options, percentile, write
 from benchmarks.servers import Zygote, server
 from service.atlas import benchmark
-from service.evaluation.record import Record, read_records
+from service.evaluation.records import Record, read_records
 
 TURNS = 100
 

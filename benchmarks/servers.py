@@ -14,10 +14,10 @@ from typing import Any
 
 import httpx
 
-from service.bench.kept import KEPT, kept_in
-from service.own_server import free_port
+from service.bench.neutral_cache import KEPT, kept_in
+from service.client.local_server import free_port
+from service.client.startup import Start
 from service.settings import environment_without_settings
-from service.starting import Start
 
 LOOK_S = 0.02
 TICKS = os.sysconf("SC_CLK_TCK")
@@ -66,7 +66,7 @@ class Zygote:
         return answer
 
 
-class Server:
+class ServerProcess:
     """One data folder with, at any time, at most one server over it."""
 
     def __init__(self, zygote: Zygote, folder: Path, **settings: Any) -> None:
@@ -128,11 +128,11 @@ class Server:
 
 
 @contextmanager
-def server(zygote: Zygote, *, kept: Path = KEPT, **settings: Any) -> Iterator[Server]:
+def server(zygote: Zygote, *, kept: Path = KEPT, **settings: Any) -> Iterator[ServerProcess]:
     """A server over a new folder; both are gone afterwards, but for the neutral sentences, which are in the folder `kept`."""
     with tempfile.TemporaryDirectory(prefix="errata-benchmark-", ignore_cleanup_errors=True) as name:
         folder = Path(name)
-        made = Server(zygote, folder, **settings)
+        made = ServerProcess(zygote, folder, **settings)
         with kept_in(folder / "neutral", kept):
             try:
                 yield made

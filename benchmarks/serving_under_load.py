@@ -17,7 +17,7 @@ from benchmarks.latency import PUT_OFF
 from benchmarks.outcome import begin, options, percentile, write
 from benchmarks.servers import Zygote, server
 from service.atlas import benchmark
-from service.evaluation.record import Record, read_records
+from service.evaluation.records import Record, read_records
 
 CLIENTS = 2
 SHORT_ANSWER = 8  # tokens at most

@@ -2,18 +2,18 @@
 
 import time
 
-from benchmarks.atlas import Ground, edit_of, ground, seen_among
+from benchmarks.atlas import MeasuredModel, edit_of, ground, seen_among
 from benchmarks.outcome import begin, options, percentile, skipping, write
 from service.editors.baft.fit import fit_baft
 from service.editors.baft.settings import BaftSettings
 from service.editors.protocol import Hooks, Item
-from service.evaluation.metrics import Outcome
-from service.evaluation.record import Record
+from service.evaluation.metrics.outcomes import Outcome
+from service.evaluation.records import Record
 from service.evaluation.report import report
 from service.lm.overlay import EMPTY
 
 
-def fit_alone(place: Ground, record: Record, settings: BaftSettings, seed: int) -> tuple[list[Outcome], dict[str, float]]:
+def fit_alone(place: MeasuredModel, record: Record, settings: BaftSettings, seed: int) -> tuple[list[Outcome], dict[str, float]]:
     """One edit on the base model: how its questions went, and what the fit cost."""
     edit = edit_of(record, seed)
     began = time.perf_counter()
@@ -32,7 +32,7 @@ def fit_alone(place: Ground, record: Record, settings: BaftSettings, seed: int) 
     return place.measure(fitted.overlay, [record]), {"seconds": seconds, "steps": float(fitted.reports[edit.id]["steps"])}
 
 
-def locality_and_neutral(place: Ground, outcomes: list[Outcome]) -> dict[str, float | int | None]:
+def locality_and_neutral(place: MeasuredModel, outcomes: list[Outcome]) -> dict[str, float | int | None]:
     """The share of locality prompts that occur among the neutral sentences, and locality on the probe half less those."""
     local = [outcome for outcome in outcomes if outcome.ask.kind == "locality"]
     seen = seen_among([outcome.ask.prompt for outcome in local], place.neutral)

@@ -9,8 +9,8 @@ from typing import Any
 
 from benchmarks.one_after_another import OneAfterAnother
 from benchmarks.outcome import begin, options, skipping, write
-from service.bench.contrast import measured
-from service.bench.ground import Ground, stand_on
+from service.bench.contrast_runs import measured
+from service.bench.measured_model import MeasuredModel, open_model
 from service.bench.plots import Line, Panel, draw
 from service.bench.records import records_of
 from service.settings import load_settings
@@ -22,7 +22,7 @@ SHOWN = ("reliability", "generality", "locality_inside", "locality_outside", "ca
 def main() -> None:
     """The command."""
     chosen = begin(skipping(options(__doc__, edits=max(LENGTHS))))
-    place = stand_on(chosen.model, records_of(chosen.records, n=chosen.edits, skip=chosen.skip))
+    place = open_model(chosen.model, records_of(chosen.records, n=chosen.edits, skip=chosen.skip))
     settings = load_settings()
     rows: list[dict[str, Any]] = []
     for row in curve(place, settings.baft):
@@ -31,7 +31,7 @@ def main() -> None:
     draw(chosen.results / "window_curve.svg", panels_of(rows))
 
 
-def curve(place: Ground, settings: Any) -> Iterator[dict[str, Any]]:
+def curve(place: MeasuredModel, settings: Any) -> Iterator[dict[str, Any]]:
     """One row a length."""
     carried = OneAfterAnother(place, settings, window=True)
     for length, record in enumerate(place.records, 1):

@@ -16,14 +16,14 @@ from typing import Any
 import torch
 import torch._dynamo  # optimizers import it when the first one is made
 
-import service.server
+import service.runtime.server
 from benchmarks.random_model import byte_tokenizer, llama
-from service.listening import taken_port
 from service.lm.overlay import view
-from service.lm.score import greedy
-from service.log import configure_logging
+from service.lm.scoring import greedy
+from service.runtime.sockets import taken_port
 from service.settings import load_settings
 from service.store.migrate import upgrade
+from service.telemetry.log import configure_logging
 
 STANDARD_STREAMS = 3
 
@@ -72,7 +72,7 @@ def _become_server(settings: dict[str, Any], log: Path) -> None:
         loaded = load_settings(**settings)
         configure_logging(loaded.log_level)
         with taken_port(loaded.host, loaded.port) as sockets:
-            service.server.serve(loaded, sockets)
+            service.runtime.server.serve(loaded, sockets)
         status = 0
     except BaseException:
         traceback.print_exc()

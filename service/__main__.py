@@ -1,6 +1,6 @@
 """`python -m service` is the `errata` command."""
 
-from service.cli import app
+from service.cli.main import app
 
 if __name__ == "__main__":
     app(prog_name="errata")

@@ -19,10 +19,10 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
 
+from service.domain.acceptance import AcceptanceLimits
 from service.domain.cadence import Cadence
-from service.domain.cost import Bounds
+from service.domain.cost_limits import Bounds
 from service.domain.errors import Refused
-from service.domain.gate import GateLimits
 from service.domain.hosts import Host
 from service.editors.baft.settings import BaftSettings
 from service.editors.locft.settings import LocftSettings
@@ -34,13 +34,13 @@ PREFIX = "ERRATA_"
 DELIMITER = "__"
 
 
-class Group(BaseModel):
+class SettingsGroup(BaseModel):
     """A frozen group of settings that refuses names it does not know."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
-class Limits(Group):
+class Limits(SettingsGroup):
     """What one request, one client and all of them together may cost."""
 
     body_bytes: int = Field(1_000_000, ge=1_000, description="largest request body")
@@ -98,7 +98,7 @@ class Limits(Group):
         return self
 
 
-class GenerationSettings(Group):
+class GenerationSettings(SettingsGroup):
     """How answers are decoded and how many may wait."""
 
     resident_versions: int = Field(16, ge=2, description="versions kept ready in memory besides those in use")
@@ -113,7 +113,7 @@ STRATEGIES: dict[str, dict[str, Any]] = {
 }
 
 
-class WindowSettings(Group):
+class WindowSettings(SettingsGroup):
     """When the edits carried by BaFT are moved into the weights, and what a publication must keep."""
 
     soft: int = Field(Cadence.soft, ge=1, description="edits in the window from which a retrain is due")
@@ -161,7 +161,7 @@ class WindowSettings(Group):
         " with each further one, up to age_s, until one is published",
     )
     retrain_losses: float = Field(
-        GateLimits.retrain_losses,
+        AcceptanceLimits.retrain_losses,
         ge=0,
         le=1,
         description="share of the answered edits that a retrain may end without; one always",
@@ -169,13 +169,22 @@ class WindowSettings(Group):
     monitor_s: float = Field(60.0, gt=0, description="seconds between two rounds in which the head is asked again")
     monitor_sample: int = Field(64, ge=1, description="live edits asked in one such round; they take turns")
     canary_fall: float = Field(
-        GateLimits.canary_fall, ge=0, le=1, description="largest fall of canary locality for each edit that a publication adds"
+        AcceptanceLimits.canary_fall,
+        ge=0,
+        le=1,
+        description="largest fall of canary locality for each edit that a publication adds",
     )
     retrain_fall: float = Field(
-        GateLimits.retrain_fall, ge=0, le=1, description="largest fall of canary locality by a retrain, beside its new edits'"
+        AcceptanceLimits.retrain_fall,
+        ge=0,
+        le=1,
+        description="largest fall of canary locality by a retrain, beside its new edits'",
     )
     canary_floor: float = Field(
-        GateLimits.canary_floor, ge=0, le=1, description="canary locality under which edits are deferred and a retrain is due"
+        AcceptanceLimits.canary_floor,
+        ge=0,
+        le=1,
+        description="canary locality under which edits are deferred and a retrain is due",
     )
 
     def cadence(self, method: Literal["auto", "baft", "locft"]) -> Cadence:
@@ -183,9 +192,9 @@ class WindowSettings(Group):
         same = {name: getattr(self, name) for name in Cadence.__dataclass_fields__ if name != "method"}
         return Cadence(method="locft" if self.strategy != "compaction" else method, **same)
 
-    def gate(self) -> GateLimits:
+    def acceptance(self) -> AcceptanceLimits:
         """What a publication must keep."""
-        return GateLimits(
+        return AcceptanceLimits(
             canary_fall=self.canary_fall,
             canary_floor=self.canary_floor,
             retrain_fall=self.retrain_fall,
@@ -204,7 +213,7 @@ class WindowSettings(Group):
         return self
 
 
-class RetentionSettings(Group):
+class RetentionSettings(SettingsGroup):
     """Which checkpoints stay on disk, besides the head, its ancestors in use and pinned versions."""
 
     keep_last: int = Field(100, ge=2, description="latest versions kept")
@@ -214,7 +223,7 @@ class RetentionSettings(Group):
     )
 
 
-class ReservoirSettings(Group):
+class ReservoirSettings(SettingsGroup):
     """A sample of real prompts, from which retrains learn what to leave alone. Off unless asked for."""
 
     size: int = Field(
@@ -407,7 +416,9 @@ def environment_of(settings: Settings) -> dict[str, str]:
 
 
 def variable_names(model: type[BaseModel] = Settings, prefix: str = PREFIX) -> Iterator[str]:
-    """Every environment variable that sets something, groups included."""
+    """Every environment variable that sets something, groups and the old names of settings included."""
+    for name in getattr(model, "renamed", {}):
+        yield f"{prefix}{name.upper()}"
     for name, field in model.model_fields.items():
         yield f"{prefix}{name.upper()}"
         if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):

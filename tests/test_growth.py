@@ -11,20 +11,20 @@ from typing import Any
 
 import pytest
 
-from service.api.cursor import id_of, position_of
-from service.api.gate import CLIENTS_ID
+from service.api.middleware import CLIENTS_ID
+from service.api.pagination import id_of, position_of
 from service.api.problems import Problem
-from service.api.schemas.evaluate import CompareQuery
+from service.api.schemas.evaluations import CompareQuery
 from service.api.schemas.jobs import ExportIn
 from service.api.strict_json import read
-from service.api.text import clean, clean_json, worded
+from service.api.text_types import clean, clean_json, worded
 from service.domain.edit import normalise
 from service.domain.errors import Refused
 from service.domain.hosts import FORM, Host, origin_of
-from service.editors.names import finder
+from service.editors.mentions import finder
 from service.evaluation.datasets.rows import BadRow, RawRow, parsed
-from service.evaluation.fluency import entropy
-from service.evaluation.matching import field_match, number, squad
+from service.evaluation.metrics.fluency import entropy
+from service.evaluation.metrics.matching import field_match, number, squad
 from service.store.wordings import Wordings
 
 TIMES = 5

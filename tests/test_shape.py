@@ -11,46 +11,33 @@ ROOT = Path(__file__).parent.parent
 SERVICE = ROOT / "service"
 FILES = sorted(SERVICE.rglob("*.py"))
 
-# Whom each part may import: first what the server is made of, then the server, then the commands.
+# Whom each room may import, no more than it does: first what the server is made of, then the server, then the commands.
 ALLOWED: dict[str, set[str]] = {
     "__init__": set(),
     "domain": set(),
-    "log": set(),
+    "telemetry": set(),
     "lm": {"domain"},
-    "atlas": {"domain", "lm"},
+    "atlas": set(),
     "store": {"domain"},
-    "buffer": {"domain"},
+    "wakeup": set(),
     "editors": {"domain", "lm"},
     "evaluation": {"domain", "lm"},
-    "lifecycle": {"domain", "lm", "editors", "evaluation", "store", "buffer"},
-    "worker": {"domain", "lm", "editors", "evaluation", "store", "buffer", "lifecycle", "log"},
-    "api": {"domain", "lm", "editors", "evaluation", "store", "buffer", "lifecycle", "settings", "log"},
-    "settings": {"domain", "lm", "editors", "store", "lifecycle", "atlas"},
-    "watching": {"domain", "lm", "editors", "evaluation", "lifecycle"},
-    "binding": {"domain", "lm", "atlas", "editors", "evaluation", "lifecycle", "settings", "watching"},
-    "app": {"domain", "lm", "atlas", "editors", "store", "buffer", "lifecycle", "worker", "api", "binding", "settings", "log"},
-    "listening": {"domain"},
-    "supervisor": set(),
-    "descriptors": {"domain", "settings", "store"},
-    "server": {"api", "app", "descriptors", "settings", "listening", "supervisor"},
-    "settings_table": {"settings"},
-    "starting": {"domain"},
-    "own_server": {"domain", "store", "settings", "starting"},
-    "carried": set(),
-    "repeating": set(),
-    "eval_client": {"domain", "evaluation", "carried", "repeating"},
-    "eval_protocol": {"domain", "evaluation", "own_server", "eval_client"},
-    "pinned": {"domain", "lm", "store", "lifecycle", "settings", "app"},
-    "bench": {"domain", "lm", "atlas", "editors", "evaluation", "settings", "binding", "own_server", "command", "carried"},
-    "doctor": {"domain", "atlas", "store", "lifecycle", "listening", "settings"},
-    "demo": {"domain", "settings", "own_server", "command"},
-    "command": {"domain", "settings", "own_server", "log"},
-    "cli_store": {"domain", "store", "lifecycle", "settings", "command"},
-    "cli_admin": {"domain", "lifecycle", "api", "settings", "command", "cli_store", "repeating"},
-    "cli_eval": {"domain", "evaluation", "settings", "own_server", "command", "eval_client", "eval_protocol", "pinned"},
+    "serving": {"domain", "lm"},
+    "lifecycle": {"domain", "lm", "editors", "evaluation", "store"},
+    "background": {"domain", "lm", "editors", "evaluation", "store", "lifecycle"},
+    "settings": {"domain", "lm", "editors"},
+    "api": {
+        *("domain", "telemetry", "lm", "editors", "evaluation", "store", "serving", "lifecycle", "background", "settings"),
+    },
+    "runtime": {
+        *("domain", "telemetry", "lm", "atlas", "editors", "evaluation", "store", "wakeup", "serving", "lifecycle"),
+        *("background", "settings", "api"),
+    },
+    "client": {"domain", "evaluation", "store", "settings"},
+    "bench": {"domain", "lm", "atlas", "editors", "evaluation", "settings", "runtime", "client"},
     "cli": {
-        *("store", "listening", "supervisor", "server", "settings_table", "bench", "doctor", "demo", "command"),
-        *("cli_admin", "cli_eval", "cli_store"),
+        *("domain", "telemetry", "atlas", "evaluation", "store", "lifecycle", "background", "settings", "api", "runtime"),
+        *("client", "bench"),
     },
     "__main__": {"cli"},
 }
@@ -72,6 +59,11 @@ def imports_of(path: Path) -> set[str]:
     return names
 
 
+def rooms_used_by(path: Path) -> set[str]:
+    """The other rooms of the service that a file imports from."""
+    return {name.split(".")[1] for name in imports_of(path) if name.startswith("service.")} - {part_of(path), "__version__"}
+
+
 def occurrences(pattern: str, *, outside: set[str] = frozenset()) -> list[str]:
     found = re.compile(pattern)
     return [
@@ -88,9 +80,15 @@ def test_imports_point_one_way(path: Path) -> None:
     part = part_of(path)
     assert part in ALLOWED, f"say in ALLOWED whom {part} may import"
 
-    used = {name.split(".")[1] for name in imports_of(path) if name.startswith("service.")} - {part, "__version__"}
+    assert rooms_used_by(path) <= ALLOWED[part], f"{part} may not import {sorted(rooms_used_by(path) - ALLOWED[part])}"
 
-    assert used <= ALLOWED[part], f"{part} may not import {sorted(used - ALLOWED[part])}"
+
+def test_no_import_is_allowed_that_nothing_uses() -> None:
+    used: dict[str, set[str]] = {part: set() for part in ALLOWED}
+    for path in FILES:
+        used[part_of(path)] |= rooms_used_by(path)
+
+    assert {part: allowed - used[part] for part, allowed in ALLOWED.items() if allowed - used[part]} == {}
 
 
 def test_what_is_allowed_is_of_parts_that_are_there_and_has_no_cycle() -> None:
@@ -114,7 +112,7 @@ def test_the_domain_needs_nothing_but_the_standard_library() -> None:
         assert tops <= set(sys.stdlib_module_names) | {"service"}, path.name
 
 
-@pytest.mark.parametrize("part", ["api", "store", "domain", "buffer"])
+@pytest.mark.parametrize("part", ["api", "store", "domain", "wakeup"])
 def test_tensors_stay_out_of_the_api_and_the_store(part: str) -> None:
     for path in (SERVICE / part).rglob("*.py"):
         assert "torch" not in {name.split(".")[0] for name in imports_of(path)}, path.name
@@ -126,7 +124,7 @@ def test_nothing_loads_code_from_data() -> None:
 
 
 def test_the_environment_is_read_in_one_place() -> None:
-    assert occurrences(r"os\.environ|getenv\(", outside={"settings.py", "cli.py"}) == []
+    assert occurrences(r"os\.environ|getenv\(", outside={"settings.py", "cli/main.py"}) == []
 
 
 def test_hooks_are_registered_in_one_file() -> None:
@@ -148,7 +146,7 @@ def test_every_module_says_what_it_is() -> None:
 
 
 def test_the_page_of_settings_is_what_the_command_prints() -> None:
-    from service.settings_table import markdown
+    from service.cli.settings_table import markdown
 
     assert (ROOT / "docs" / "settings.md").read_text() == markdown(), "run: errata settings > docs/settings.md"
 
@@ -156,8 +154,8 @@ def test_the_page_of_settings_is_what_the_command_prints() -> None:
 def test_every_word_that_stands_where_an_id_could_stand_is_known_as_no_id() -> None:
     from fastapi.routing import APIRoute
 
-    from service.api.addresses import WORDS
-    from service.app import ROUTERS
+    from service.api.path_ids import WORDS
+    from service.runtime.app import ROUTERS
 
     routes = [route for router in ROUTERS for route in router.routes if isinstance(route, APIRoute)]
     words = [route.path for route in routes if not route.param_convertors]

@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.hostile.attacks import every_attack
-from benchmarks.hostile.ground import Attack, Finding, Ground, Pulse
+from benchmarks.hostile.ground import Attack, AttackResult, AttackTools, Pulse
 from benchmarks.outcome import begin, options, write
 from benchmarks.servers import Zygote
 
@@ -55,11 +55,11 @@ def _kept(results: Path) -> list[dict[str, Any]]:
 def _row(zygote: Zygote, attack: Attack) -> dict[str, Any]:
     began = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="errata-hostile-", ignore_cleanup_errors=True) as folder:
-        ground = Ground(zygote, Path(folder))
+        ground = AttackTools(zygote, Path(folder))
         try:
             finding = attack.make(ground)
         except Exception as error:  # what no attack foresaw is a finding as well, and the others are still to be made
-            finding = Finding(False, f"it ended with {type(error).__name__}: {error}"[:300])
+            finding = AttackResult(False, f"it ended with {type(error).__name__}: {error}"[:300])
     at = datetime.now(UTC).strftime("%Y-%m-%d %H:%M")
     row = {"attack": attack.name, "held": finding.held, "seen": finding.seen, "seconds": time.monotonic() - began, "at": at}
     return row | _pulse(ground.pulses)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from benchmarks.servers import Server, Zygote, server
+from benchmarks.servers import ServerProcess, Zygote, server
 
 BEAT_S = 0.02  # between two questions of a pulse
 PATIENCE_S = 300.0  # longest wait for one of its answers: a frozen server is to be seen as one, and not as a fault of the pulse
@@ -18,7 +18,7 @@ PAGE_BYTES = 4096
 
 
 @dataclass(frozen=True)
-class Finding:
+class AttackResult:
     """Whether the server held, and one sentence with figures on what was seen."""
 
     held: bool
@@ -30,7 +30,7 @@ class Attack:
     """One attack: its name, and what makes it and says what came of it."""
 
     name: str
-    make: Callable[["Ground"], Finding]
+    make: Callable[["AttackTools"], AttackResult]
 
 
 @dataclass
@@ -47,14 +47,14 @@ class Pulse:
 
 
 @dataclass
-class Ground:
+class AttackTools:
     """What an attack is given. A pulse that it takes is written to the table beside its finding."""
 
     zygote: Zygote
     folder: Path
     pulses: list[Pulse] = field(default_factory=list)
 
-    def server(self, **settings: Any) -> AbstractContextManager[Server]:
+    def server(self, **settings: Any) -> AbstractContextManager[ServerProcess]:
         """A server of the embedded model over a new folder; `start` it inside the block, under more settings if need be."""
         return server(self.zygote, **settings)
 

@@ -18,9 +18,9 @@ from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy.exc import DBAPIError
 from starlette.exceptions import HTTPException
 
-from service.api.faults import Fault, faults_of
+from service.api.validation import Fault, faults_of
 from service.domain import errors
-from service.log import frames_of
+from service.telemetry.log import frames_of
 
 MEDIA_TYPE = "application/problem+json"
 TYPE_PREFIX = "urn:errata:problem:"

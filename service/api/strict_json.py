@@ -18,7 +18,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
 from pydantic import BaseModel, ValidationError
 
-from service.api.bodies import READER, SMALL_BYTES
+from service.api.body_limits import READER, SMALL_BYTES
 from service.api.problems import INVALID, MALFORMED, Problem, problem_of
 
 DEEPEST = 32
@@ -49,7 +49,7 @@ class _StrictRequest(Request):
         self._model = model
 
     async def body(self) -> bytes:
-        """The body, which the gate hands on in one piece."""
+        """The body, which the middleware hands on in one piece."""
         if not hasattr(self, "_body"):
             self._body: bytes = (await self.receive()).get("body", b"")
         return self._body

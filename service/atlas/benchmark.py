@@ -19,11 +19,11 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from service.atlas import weights_path
-from service.atlas.corpus import Row, generic_sentence
 from service.atlas.facts import Fact, all_facts, answers
-from service.atlas.measure import exact_matches
 from service.atlas.split import fact_is_pool
 from service.atlas.templates import answer_in_text, prompts
+from service.atlas.training.corpus import TrainingRow, generic_sentence
+from service.atlas.training.measure import exact_matches
 
 FILE = Path(__file__).with_name("edits.jsonl")
 PLAIN_REPHRASES = 3  # one more stands behind an unrelated sentence
@@ -36,7 +36,7 @@ _DEPENDENT = ({"atomic_number", "element_period"}, {"official_language", "nation
 
 
 @dataclass(frozen=True)
-class Probe:
+class BenchmarkProbe:
     """A prompt that must change with the edit (a rephrase). Probes of a benchmark are never learned from."""
 
     prompt: str
@@ -45,7 +45,7 @@ class Probe:
 
 
 @dataclass(frozen=True)
-class LocalityProbe(Probe):
+class LocalityProbe(BenchmarkProbe):
     """A prompt that must keep its answer; `pool` says whether neutral prompts about its fact are allowed."""
 
     group: str = ""
@@ -53,7 +53,7 @@ class LocalityProbe(Probe):
 
 
 @dataclass(frozen=True)
-class Edit:
+class BenchmarkEdit:
     """One record, in the order of the file's keys."""
 
     id: str
@@ -62,9 +62,9 @@ class Edit:
     subject: str
     relation: str
     ground_truth: str
-    rephrases: tuple[Probe, ...]
+    rephrases: tuple[BenchmarkProbe, ...]
     locality: tuple[LocalityProbe, ...]
-    portability: tuple[Probe, ...] = ()
+    portability: tuple[BenchmarkProbe, ...] = ()
 
 
 def is_edited(fact: Fact) -> bool:
@@ -128,31 +128,35 @@ def _locality(fact: Fact, rng: Random) -> tuple[LocalityProbe, ...]:
     return tuple(_probe(other, group, rng) for group, draw in groups.items() for other in draw(fact, rng))
 
 
-def make_edit(fact: Fact) -> Edit:
+def make_edit(fact: Fact) -> BenchmarkEdit:
     """The edit of one fact. Depends on the fact and the table only."""
     rng = Random(f"atlas edit {fact.relation} {fact.subject}")
     target = rng.choice([other for other in answers(fact.relation) if other != fact.answer])
     prompt, *others = rng.sample(prompts(fact.relation, fact.subject), PLAIN_REPHRASES + 2)
     others[-1] = f"{generic_sentence(rng)} {others[-1]}"
-    return Edit(
+    return BenchmarkEdit(
         id=f"{fact.relation}-{_NOT_PLAIN.sub('-', fact.subject.lower())}",
         prompt=prompt,
         target=answer_in_text(fact.relation, target),
         subject=fact.subject,
         relation=fact.relation,
         ground_truth=answer_in_text(fact.relation, fact.answer),
-        rephrases=tuple(Probe(other, answer_in_text(fact.relation, target)) for other in others),
+        rephrases=tuple(BenchmarkProbe(other, answer_in_text(fact.relation, target)) for other in others),
         locality=_locality(fact, rng),
     )
 
 
-def asked(edit: Edit) -> list[Row]:
+def asked(edit: BenchmarkEdit) -> list[TrainingRow]:
     """Everything the base model must answer with the truth for the edit to be worth measuring."""
     own = [edit.prompt, *(probe.prompt for probe in edit.rephrases)]
-    return [Row(prompt, edit.ground_truth) for prompt in own] + [Row(probe.prompt, probe.answer) for probe in edit.locality]
+    return [TrainingRow(prompt, edit.ground_truth) for prompt in own] + [
+        TrainingRow(probe.prompt, probe.answer) for probe in edit.locality
+    ]
 
 
-def answerable(edits: Sequence[Edit], model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> Iterator[Edit]:
+def answerable(
+    edits: Sequence[BenchmarkEdit], model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
+) -> Iterator[BenchmarkEdit]:
     """The edits whose every prompt the model answers with the truth."""
     matches = iter(exact_matches(model, tokenizer, [row for edit in edits for row in asked(edit)]))
     for edit in edits:

@@ -2,13 +2,13 @@
 
 from collections.abc import Iterator
 
-from service.atlas.corpus import Row
 from service.atlas.facts import all_facts
 from service.atlas.split import fact_is_pool
 from service.atlas.templates import answer_in_text, prompts
+from service.atlas.training.corpus import TrainingRow
 
 
-def pool_rows() -> Iterator[Row]:
+def pool_rows() -> Iterator[TrainingRow]:
     """Every wording of every fact of the pool half, with its true answer.
 
     Facts that are being edited are among them: whoever edits leaves out those of the edit's own subject and relation.
@@ -16,4 +16,4 @@ def pool_rows() -> Iterator[Row]:
     for fact in all_facts():
         if fact_is_pool(fact.relation, fact.subject):
             for prompt in prompts(fact.relation, fact.subject):
-                yield Row(prompt, answer_in_text(fact.relation, fact.answer))
+                yield TrainingRow(prompt, answer_in_text(fact.relation, fact.answer))

@@ -6,7 +6,7 @@ from pathlib import Path
 from service.atlas import benchmark
 from service.domain.errors import Refused
 from service.evaluation.datasets import load
-from service.evaluation.record import EvalProbe, Record, read_records
+from service.evaluation.records import EvalProbe, Record, read_records
 
 
 def records_of(file: Path | None, *, n: int, skip: int = 0) -> list[Record]:

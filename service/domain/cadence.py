@@ -41,7 +41,7 @@ class Cadence:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Standing:
+class CadenceInputs:
     """What the cadence looks at. Figures that are not known are None, and make nothing due."""
 
     window: int  # live edits and tombstones that BaFT carries
@@ -75,14 +75,14 @@ class Due:
     reason: str
 
 
-def due(standing: Standing, cadence: Cadence) -> Due | None:
+def due(inputs: CadenceInputs, cadence: Cadence) -> Due | None:
     """The retrain that is due by itself, or None."""
-    if cadence.method == "baft" or standing.retrain_underway or standing.since_setback_s < pause_s(standing.setbacks, cadence):
+    if cadence.method == "baft" or inputs.retrain_underway or inputs.since_setback_s < pause_s(inputs.setbacks, cadence):
         return None
-    found = _wanted(standing, cadence)
-    if found is None or not standing.setbacks:
+    found = _wanted(inputs, cadence)
+    if found is None or not inputs.setbacks:
         return found
-    return replace(found, reason=f"{found.reason}; retrains before this one that published nothing: {standing.setbacks}")
+    return replace(found, reason=f"{found.reason}; retrains before this one that published nothing: {inputs.setbacks}")
 
 
 def pause_s(setbacks: int, cadence: Cadence) -> float:
@@ -92,100 +92,100 @@ def pause_s(setbacks: int, cadence: Cadence) -> float:
     return min(cadence.retry_s * 2.0 ** (min(setbacks, _DOUBLINGS) - 1), max(cadence.retry_s, cadence.age_s))
 
 
-def _wanted(standing: Standing, cadence: Cadence) -> Due | None:
+def _wanted(inputs: CadenceInputs, cadence: Cadence) -> Due | None:
     """The retrain that would be due if there were nothing to wait for."""
-    if standing.taken_back:
+    if inputs.taken_back:
         return Due("major", "a retracted edit is still in the tensors")
-    if standing.cancelled and standing.news < _NEWS:
+    if inputs.cancelled and inputs.news < _NEWS:
         return None
-    reason = _waiting(standing, cadence)
+    reason = _waiting(inputs, cadence)
     if reason is not None:
-        return Due(mode_of(standing, cadence), reason)
-    return _scheduled(standing, cadence) or _fallen(standing, cadence)
+        return Due(mode_of(inputs, cadence), reason)
+    return _scheduled(inputs, cadence) or _fallen(inputs, cadence)
 
 
-def mode_of(standing: Standing, cadence: Cadence) -> Mode:
+def mode_of(inputs: CadenceInputs, cadence: Cadence) -> Mode:
     """Which kind the next retrain should be, if nobody says: minor, unless it has nothing to start from or it is time for a
     major one.
     """
-    if cadence.strategy != "compaction" or not standing.tensors or standing.taken_back:
+    if cadence.strategy != "compaction" or not inputs.tensors or inputs.taken_back:
         return "major"
-    if standing.minors >= cadence.minors or _drifted(standing, cadence):
+    if inputs.minors >= cadence.minors or _drifted(inputs, cadence):
         return "major"
     return "minor"
 
 
-def room(standing: Standing, cadence: Cadence) -> int:
+def room(inputs: CadenceInputs, cadence: Cadence) -> int:
     """How many edits BaFT may take now."""
-    return 0 if _is_full(standing, cadence) else cadence.hard - standing.window
+    return 0 if _is_full(inputs, cadence) else cadence.hard - inputs.window
 
 
-def full_window_defers(standing: Standing, cadence: Cadence) -> bool:
+def full_window_defers(inputs: CadenceInputs, cadence: Cadence) -> bool:
     """What happens to edits that find the window full: they wait for the retrain, or are deferred if none can come."""
-    return not standing.retrain_underway and due(standing, cadence) is None
+    return not inputs.retrain_underway and due(inputs, cadence) is None
 
 
-def _waiting(standing: Standing, cadence: Cadence) -> str | None:
+def _waiting(inputs: CadenceInputs, cadence: Cadence) -> str | None:
     """Why edits that are in no tensors should not wait any longer."""
-    if standing.untried >= cadence.soft:
-        return f"the window holds {standing.untried} edits that are in no tensors yet"
-    if standing.untried and _is_full(standing, cadence):
+    if inputs.untried >= cadence.soft:
+        return f"the window holds {inputs.untried} edits that are in no tensors yet"
+    if inputs.untried and _is_full(inputs, cadence):
         return "the window is full"
-    if standing.deferred >= cadence.deferred:
-        return "an edit is deferred" if standing.deferred == 1 else f"{standing.deferred} edits are deferred"
-    if standing.deferred and standing.oldest_deferred_s >= cadence.deferred_s:
+    if inputs.deferred >= cadence.deferred:
+        return "an edit is deferred" if inputs.deferred == 1 else f"{inputs.deferred} edits are deferred"
+    if inputs.deferred and inputs.oldest_deferred_s >= cadence.deferred_s:
         return "a deferred edit has waited long enough"
-    if standing.untried and standing.oldest_untried_s >= cadence.age_s:
+    if inputs.untried and inputs.oldest_untried_s >= cadence.age_s:
         return "an edit has been in the window long enough"
     return None
 
 
-def _is_full(standing: Standing, cadence: Cadence) -> bool:
-    return standing.window >= cadence.hard or standing.tokens >= cadence.tokens
+def _is_full(inputs: CadenceInputs, cadence: Cadence) -> bool:
+    return inputs.window >= cadence.hard or inputs.tokens >= cadence.tokens
 
 
-def _scheduled(standing: Standing, cadence: Cadence) -> Due | None:
+def _scheduled(inputs: CadenceInputs, cadence: Cadence) -> Due | None:
     """The major retrain that time makes due; not if it would come to the tensors that are there."""
-    if standing.since_major_s is None or standing.since_major_s < cadence.major_every_s:
+    if inputs.since_major_s is None or inputs.since_major_s < cadence.major_every_s:
         return None
-    return Due("major", "the last major retrain is long enough ago") if standing.minors or standing.untried else None
+    return Due("major", "the last major retrain is long enough ago") if inputs.minors or inputs.untried else None
 
 
-def _fallen(standing: Standing, cadence: Cadence) -> Due | None:
+def _fallen(inputs: CadenceInputs, cadence: Cadence) -> Due | None:
     """The retrain that figures make due: first the window goes into the tensors, then minor ones give way to a major one.
 
     After a major one with nothing new, another would come to the same: then the figures stand as they are.
     """
-    news = standing.untried >= cadence.few
-    if not news and not standing.minors:
+    news = inputs.untried >= cadence.few
+    if not news and not inputs.minors:
         return None
-    reason = _fall(standing, cadence)
+    reason = _fall(inputs, cadence)
     if reason is None:
         return None
-    return Due(mode_of(standing, cadence) if news else "major", reason)
+    return Due(mode_of(inputs, cadence) if news else "major", reason)
 
 
-def _fall(standing: Standing, cadence: Cadence) -> str | None:
-    then = 1.0 if standing.retention_then is None else standing.retention_then
-    if _is_under(standing.retention, min(cadence.retention_floor, then)):
-        return f"the head answers {standing.retention:.3f} of its live edits, under {cadence.retention_floor}"
-    if _has_fallen(standing.locality, standing.locality_then, cadence.locality_fall):
+def _fall(inputs: CadenceInputs, cadence: Cadence) -> str | None:
+    then = 1.0 if inputs.retention_then is None else inputs.retention_then
+    if _is_under(inputs.retention, min(cadence.retention_floor, then)):
+        return f"the head answers {inputs.retention:.3f} of its live edits, under {cadence.retention_floor}"
+    if _has_fallen(inputs.locality, inputs.locality_then, cadence.locality_fall):
         return (
-            f"locality on the canary has fallen from {standing.locality_then:.3f} to {standing.locality:.3f}"
+            f"locality on the canary has fallen from {inputs.locality_then:.3f} to {inputs.locality:.3f}"
             f" since the last retrain, by {cadence.locality_fall} or more"
         )
-    if _is_under(standing.capability, cadence.capability_floor):
-        return f"capability is {standing.capability:.3f} of the base model's, under {cadence.capability_floor}"
-    if not standing.untried and _drifted(standing, cadence):
+    if _is_under(inputs.capability, cadence.capability_floor):
+        return f"capability is {inputs.capability:.3f} of the base model's, under {cadence.capability_floor}"
+    if not inputs.untried and _drifted(inputs, cadence):
         return (
             f"minor retrains have cost the canary {cadence.minor_drift} or more:"
-            f" from {standing.locality_at_major:.3f} to {standing.locality_then:.3f}"
+            f" from {inputs.locality_at_major:.3f} to {inputs.locality_then:.3f}"
         )
     return None
 
 
-def _drifted(standing: Standing, cadence: Cadence) -> bool:
-    return standing.minors > 0 and _has_fallen(standing.locality_then, standing.locality_at_major, cadence.minor_drift)
+def _drifted(inputs: CadenceInputs, cadence: Cadence) -> bool:
+    return inputs.minors > 0 and _has_fallen(inputs.locality_then, inputs.locality_at_major, cadence.minor_drift)
 
 
 def _is_under(figure: float | None, floor: float) -> bool:

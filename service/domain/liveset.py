@@ -13,7 +13,7 @@ from enum import StrEnum
 from functools import cached_property
 from operator import attrgetter
 
-SETTLED_GIVEN = 512  # settled edits that a fit of the window is given; BaFT keeps at most 256 rows of them in mind
+CONSOLIDATED_SAMPLE = 512  # consolidated edits that a fit of the window is given; BaFT keeps at most 256 rows of them in mind
 
 
 class Carrier(StrEnum):
@@ -82,14 +82,14 @@ class LiveSet:
         return tuple(item for item in self.items if item.carrier is Carrier.WINDOW and (item.is_live or item.tombstone))
 
     @cached_property
-    def settled(self) -> tuple[LiveItem, ...]:
+    def consolidated(self) -> tuple[LiveItem, ...]:
         """Live items that the tensors say: what BaFT has to leave as they are."""
         return tuple([item for item in self.live if item.carrier is Carrier.TENSORS])
 
     @cached_property
-    def settled_given(self) -> tuple[LiveItem, ...]:
+    def consolidated_sample(self) -> tuple[LiveItem, ...]:
         """Of these what a fit of the window is given: all, or a sample that is the same every time."""
-        return sample(self.settled, SETTLED_GIVEN)
+        return sample(self.consolidated, CONSOLIDATED_SAMPLE)
 
     @cached_property
     def lost(self) -> tuple[LiveItem, ...]:

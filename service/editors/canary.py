@@ -4,13 +4,13 @@ from collections.abc import Sequence
 
 import torch
 
-from service.editors.answers import answered
+from service.editors.correctness import answered
 from service.editors.neutral import Neutral
 from service.editors.protocol import Hooks
 from service.lm.intervention import Adapter
 from service.lm.overlay import Overlay, View
 from service.lm.resume import Prefilled, prefill, resume
-from service.lm.score import taken
+from service.lm.scoring import taken
 
 _PREPARED_KEPT = 2  # for the tensors of the head and for those being trained
 

@@ -19,13 +19,13 @@ import structlog
 import torch
 
 from service.domain.errors import Unavailable
+from service.editors.cache import KeyedCache
 from service.editors.neutral_settings import NeutralSettings
-from service.editors.shelf import Shelf
 from service.lm.base import Base
 from service.lm.overlay import View
 from service.lm.overlay import view as plain_view
 from service.lm.prompts import Row, encode_free_row
-from service.lm.score import greedy, row_losses, sample_sentences
+from service.lm.scoring import greedy, row_losses, sample_sentences
 
 SAY_S = 5.0
 _FORMAT = 2
@@ -59,7 +59,7 @@ class Neutral:
     base: Base
     sentences: tuple[Sentence, ...]
     canary: tuple[Row, ...]
-    _shelf: Shelf = field(default_factory=Shelf)
+    _shelf: KeyedCache = field(default_factory=KeyedCache)
 
     def ready(self, name: tuple, make: Callable[[], Made], *, keep: int, ahead: bool = False) -> Made:
         """What `make` gives, or gave for the same name before, as the shelf keeps it."""

@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 from service.domain.edit import Edit
 from service.domain.errors import ServiceError
 from service.lm.overlay import Overlay
-from service.lm.pieces import ROWS_AT_ONCE, pieces
+from service.lm.row_groups import ROWS_AT_ONCE, pieces
 
 One = TypeVar("One")
 
@@ -29,13 +29,13 @@ class Item:
     """What an overlay is asked to say: `edit.prompt` is answered with `target`.
 
     A tombstone's target is the base model's own answer; the rephrases of its edit say the retracted answer and are not learned.
-    A settled item is said by the replaced tensors already: a fit on top of them only has to keep it.
+    A consolidated item is said by the replaced tensors already: a fit on top of them only has to keep it.
     """
 
     edit: Edit
     target: str
     tombstone: bool = False
-    settled: bool = False
+    consolidated: bool = False
 
 
 @dataclass(frozen=True)

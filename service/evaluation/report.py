@@ -8,8 +8,8 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Literal, get_args
 
-from service.evaluation.metrics import Outcome
-from service.evaluation.record import Kind
+from service.evaluation.metrics.outcomes import Outcome
+from service.evaluation.records import Kind
 
 KINDS: tuple[Kind, ...] = get_args(Kind)
 Moment = Literal["after_edit", "after_all"]

@@ -9,77 +9,77 @@ import structlog
 
 from service.domain.errors import Corrupt, Gone, Unreadable
 from service.domain.version import Version
-from service.lifecycle.parts import Parts
+from service.lifecycle.context import LifecycleContext
+from service.lifecycle.lease import Lease
 from service.lifecycle.recover import parent_of
 from service.lifecycle.rollback import roll_back
 from service.lifecycle.settings import SERVICE
 from service.lifecycle.verify import unmark
-from service.lifecycle.work import Turn
 from service.store import events, heads, versions
 from service.store.events import Event
 
 log = structlog.get_logger("errata.damage")
 
 
-def mend_head(parts: Parts, turn: Turn) -> bool:
+def mend_head(context: LifecycleContext, lease: Lease) -> bool:
     """If the head's bytes are damaged, publish its nearest good ancestor; whether that was done.
 
     As long as something on the way there cannot be read, nothing is decided. Raises FenceLost or Stale.
     """
-    if parts.follower.degraded is None:
+    if context.follower.degraded is None:
         return False
-    with parts.store.read() as connection:
+    with context.store.read() as connection:
         head = versions.get(connection, heads.read(connection).version)
     try:
-        good = _nearest_good(parts, turn, head)
+        good = _nearest_good(context, lease, head)
     except Unreadable:
         return False
     if good.number == head.number:
         return False
     reason = f"the checkpoint of version {head.number} is damaged"
-    roll_back(parts, to=good.number, author=SERVICE, reason=reason, requeue=True, fence=turn.fence)
-    parts.follower.stands_for(f"{reason}; version {good.number} answers until its edits are applied again")
+    roll_back(context, to=good.number, author=SERVICE, reason=reason, requeue=True, fence=lease.fence)
+    context.follower.mark_degraded(f"{reason}; version {good.number} answers until its edits are applied again")
     return True
 
 
-def judge(parts: Parts, turn: Turn) -> bool:
+def judge(context: LifecycleContext, lease: Lease) -> bool:
     """Mark the versions whose bytes were found damaged here, and unmark those whose bytes are right again; whether any were."""
-    with parts.store.read() as connection:
+    with context.store.read() as connection:
         marked = versions.digests_corrupt(connection)
-    found = [digest for digest in parts.overlays.damaged if digest not in marked and _is_damaged(parts, digest)]
-    healed = [digest for digest in sorted(marked) if _is_good(parts, digest)]
-    changed = [_mark(parts, turn, digest) for digest in found]
-    changed += [_unmark(parts, turn, digest) for digest in healed]
+    found = [digest for digest in context.checkpoints.damaged if digest not in marked and _is_damaged(context, digest)]
+    healed = [digest for digest in sorted(marked) if _is_good(context, digest)]
+    changed = [_mark(context, lease, digest) for digest in found]
+    changed += [_unmark(context, lease, digest) for digest in healed]
     return any(changed)
 
 
-def _nearest_good(parts: Parts, turn: Turn, version: Version) -> Version:
+def _nearest_good(context: LifecycleContext, lease: Lease, version: Version) -> Version:
     """The version itself or the first of its ancestors whose bytes are good, with what is damaged on the way marked."""
     while True:
         try:
-            parts.overlays.of(version)
+            context.checkpoints.of(version)
             return version
         except Corrupt:
             assert version.digest is not None
-            _mark(parts, turn, version.digest)
+            _mark(context, lease, version.digest)
         except Gone:
             pass  # an ancestor whose bytes were given up on purpose
-        version = parent_of(parts, version)
+        version = parent_of(context, version)
 
 
-def _is_good(parts: Parts, digest: str) -> bool:
+def _is_good(context: LifecycleContext, digest: str) -> bool:
     """Whether bytes are right. What cannot be read now is no worse than it was."""
     try:
-        parts.overlays.get(digest)
+        context.checkpoints.get(digest)
     except (Corrupt, Unreadable):
         return False
     return True
 
 
-def _is_damaged(parts: Parts, digest: str) -> bool:
+def _is_damaged(context: LifecycleContext, digest: str) -> bool:
     """Whether bytes are wrong. What cannot be read now is not known to be."""
     try:
-        parts.overlays.get(digest)
+        context.checkpoints.get(digest)
     except Corrupt:
         return True
     except Unreadable:
@@ -87,24 +87,24 @@ def _is_damaged(parts: Parts, digest: str) -> bool:
     return False
 
 
-def _mark(parts: Parts, turn: Turn, digest: str) -> bool:
+def _mark(context: LifecycleContext, lease: Lease, digest: str) -> bool:
     """Mark every version with these bytes; whether any was not marked yet."""
-    with parts.store.write() as connection:
+    with context.store.write() as connection:
         heads.lock(connection)
-        heads.check_fence(connection, turn.fence)
+        heads.check_fence(connection, lease.fence)
         numbers = versions.mark_corrupt(connection, digest)
         happened = [Event(type="version.corrupt", author=SERVICE, version=number) for number in numbers]
-        events.write(connection, happened, now=parts.clock())
+        events.write(connection, happened, now=context.clock())
     if numbers:
         log.error("checkpoint is damaged", versions=numbers, digest=digest)
     return bool(numbers)
 
 
-def _unmark(parts: Parts, turn: Turn, digest: str) -> bool:
-    with parts.store.write() as connection:
+def _unmark(context: LifecycleContext, lease: Lease, digest: str) -> bool:
+    with context.store.write() as connection:
         heads.lock(connection)
-        heads.check_fence(connection, turn.fence)
-        numbers = unmark(connection, digest, author=SERVICE, now=parts.clock())
+        heads.check_fence(connection, lease.fence)
+        numbers = unmark(connection, digest, author=SERVICE, now=context.clock())
     if numbers:
         log.info("checkpoint is right again", versions=numbers, digest=digest)
     return bool(numbers)

@@ -26,7 +26,7 @@ class Share:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Watched:
+class MonitorProbes:
     """What the monitor may ask of an overlay, each a bounded piece of work; None where there is nothing to ask.
 
     `between` is called every few questions, and what it raises ends the asking.
@@ -54,5 +54,5 @@ class Editors:
     base_answer: Callable[[Edit], str]
     score: Callable[[Overlay, Edit, Callable[[], None]], Mapping[str, Any]] = _unscored
     distance: Callable[[Overlay, Overlay], float] = _nowhere
-    watched: Watched | None = None
+    watched: MonitorProbes | None = None
     canary_size: int = 0  # sentences that `canary` in the scores of a fit is a share of

@@ -12,18 +12,17 @@ from datetime import datetime
 from typing import Any
 
 import structlog
-from sqlalchemy.engine import Connection
 
 from service.domain.cadence import Mode
-from service.domain.edit import EditStatus
 from service.domain.errors import Stale, Unavailable
-from service.domain.liveset import Carrier, LiveItem, LiveSet
+from service.domain.liveset import LiveSet
 from service.domain.version import Head, Version, VersionKind, VersionStatus
 from service.lifecycle import trash
-from service.lifecycle.faults import point
-from service.lifecycle.figures import gate_figures
-from service.lifecycle.follow import Published
-from service.lifecycle.parts import Parts
+from service.lifecycle.context import LifecycleContext
+from service.lifecycle.crash_points import crash_point
+from service.lifecycle.head_follower import PublishedHead
+from service.lifecycle.measured_figures import acceptance_figures
+from service.lifecycle.statuses import write_statuses
 from service.lm.overlay import Overlay
 from service.store import edits, events, heads, jobs, measurements, versions
 from service.store.edits import Change
@@ -31,7 +30,6 @@ from service.store.events import Event
 from service.store.heads import FenceLost
 
 log = structlog.get_logger("errata.publish")
-RETRACTION_WINS = (EditStatus.SUPERSEDED, EditStatus.ROLLED_BACK, EditStatus.DEFERRED, EditStatus.QUEUED)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,38 +46,38 @@ class Candidate:
     reason: str | None = None
     scores: Mapping[str, Any] = field(default_factory=dict)
     job_id: str | None = None
-    standing: Collection[str] = ()
+    required_edits: Collection[str] = ()
     mode: Mode | None = None  # of a retrain
     asked: int = 0  # how many items the scores speak of
 
 
-def publish(parts: Parts, candidate: Candidate) -> Version:
+def publish(context: LifecycleContext, candidate: Candidate) -> Version:
     """Make a candidate the head. Raises Stale if the head moved or a standing edit was taken back, FenceLost if the worker was
     replaced.
 
     On either nothing was changed.
     """
-    digest = parts.overlays.save(candidate.overlay)
-    point("publish.after_save")
+    digest = context.checkpoints.save(candidate.overlay)
+    crash_point("publish.after_save")
     try:
-        return _publish(parts, candidate, digest)
+        return _publish(context, candidate, digest)
     except FenceLost:
         raise  # another worker may be about to publish the same bytes
     except Stale:
-        _take_back(parts, candidate.fence, digest)
+        _take_back(context, candidate.fence, digest)
         raise
 
 
-def _publish(parts: Parts, candidate: Candidate, digest: str | None) -> Version:
-    now = parts.clock()
-    with parts.store.write() as connection:
+def _publish(context: LifecycleContext, candidate: Candidate, digest: str | None) -> Version:
+    now = context.clock()
+    with context.store.write() as connection:
         head = heads.lock(connection)
         heads.check_fence(connection, candidate.fence)
         if head.epoch != candidate.parent.epoch:
             raise Stale("the head has moved since the fit began")
         if candidate.job_id is not None and jobs.cancel_is_asked(connection, candidate.job_id):
             raise Stale("the job was cancelled meanwhile")
-        if edits.retracted(connection, candidate.standing):
+        if edits.retracted(connection, candidate.required_edits):
             raise Stale("an edit of the fit was taken back meanwhile")
         moved = heads.move(
             connection, head, restores_fence=candidate.fence, reason=candidate.reason, author=candidate.author, now=now
@@ -99,33 +97,35 @@ def _publish(parts: Parts, candidate: Candidate, digest: str | None) -> Version:
             **_descent(candidate.mode, versions.get(connection, head.version), now),
         )
         versions.insert(connection, version, candidate.live_set, fence=candidate.fence, job_id=candidate.job_id)
-        figures = gate_figures(candidate.scores, asked=candidate.asked, canary=parts.editors.canary_size)
+        figures = acceptance_figures(candidate.scores, asked=candidate.asked, canary=context.editors.canary_size)
         measurements.insert(connection, moved.version, "gate", figures, now)
-        settle(connection, parts, candidate.changes, author=candidate.author, version=moved.version, job_id=candidate.job_id)
+        write_statuses(
+            connection, context, candidate.changes, author=candidate.author, version=moved.version, job_id=candidate.job_id
+        )
         begun = None
         if candidate.job_id is not None:
             begun = jobs.get(connection, candidate.job_id, brief=True).started_at
             jobs.finish(connection, candidate.job_id, version=moved.version, now=now)
         published = Event(type="version.published", author=candidate.author, version=moved.version, job_id=candidate.job_id)
         events.write(connection, [published], now=now)
-        point("publish.before_commit")
-    point("publish.after_commit")
-    parts.follower.swap(Published(moved.version, moved.epoch, candidate.overlay))
-    parts.announcer.announce(change.edit_id for change in candidate.changes)
+        crash_point("publish.before_commit")
+    crash_point("publish.after_commit")
+    context.follower.swap(PublishedHead(moved.version, moved.epoch, candidate.overlay))
+    context.announcer.announce(change.edit_id for change in candidate.changes)
     counted = {"edits": version.edits_counted, "window": version.window, "changes": len(candidate.changes)}
     passed = None if begun is None else round((now - begun).total_seconds(), 2)
     log.info("published", version=version.number, kind=str(version.kind), job=candidate.job_id, **counted, seconds=passed)
     return version
 
 
-def _take_back(parts: Parts, fence: int, digest: str | None) -> None:
+def _take_back(context: LifecycleContext, fence: int, digest: str | None) -> None:
     """Delete the file of what was not published, if no version names it. Under the fence nobody else publishes meanwhile."""
-    with contextlib.suppress(FenceLost, Unavailable, OSError), parts.store.write() as connection:
+    with contextlib.suppress(FenceLost, Unavailable, OSError), context.store.write() as connection:
         heads.lock(connection)
         heads.check_fence(connection, fence)
         if digest is not None and not versions.is_named(connection, digest):
-            parts.overlays.forget(digest)
-            trash.remove(parts.overlays.folder, digest)
+            context.checkpoints.forget(digest)
+            trash.remove(context.checkpoints.folder, digest)
 
 
 def _descent(mode: Mode | None, parent: Version, now: datetime) -> dict[str, Any]:
@@ -133,78 +133,3 @@ def _descent(mode: Mode | None, parent: Version, now: datetime) -> dict[str, Any
     if mode == "major":
         return {"minors": 0, "major_at": now}
     return {"minors": parent.minors + (mode == "minor"), "major_at": parent.major_at}
-
-
-def settle(
-    connection: Connection,
-    parts: Parts,
-    changes: Sequence[Change],
-    *,
-    author: str,
-    version: int | None = None,
-    job_id: str | None = None,
-) -> None:
-    """Write changes of edits with their events. An edit that leaves the live set and was asked to be taken back counts as
-    retracted.
-    """
-    now = parts.clock()
-    leaving = [change.edit_id for change in changes if change.status in RETRACTION_WINS]
-    asked = edits.retracted(connection, leaving) if leaving else set()
-    written = [
-        Change(edit_id=change.edit_id, status=EditStatus.RETRACTED)
-        if change.edit_id in asked and change.status in RETRACTION_WINS
-        else _with_version(change, version)
-        for change in changes
-    ]
-    edits.change(connection, written, now=now)
-    happened = [
-        Event(
-            type=f"edit.{change.status}",
-            edit_id=change.edit_id,
-            version=version,
-            job_id=job_id,
-            author=author,
-            data={} if change.error is None else {"reason": change.error},
-        )
-        for change in written
-    ]
-    events.write(connection, happened, now=now)
-
-
-def live_changes(
-    before: LiveSet, after: LiveSet, *, superseded: Mapping[str, str], reports: Mapping[str, Mapping[str, Any]]
-) -> list[Change]:
-    """What a publication makes of the edits it holds, read from the live sets, and of those it supersedes ({old id: new id})."""
-    older = {new: old for old, new in superseded.items()}
-    changes = [
-        Change(edit_id=old, status=EditStatus.SUPERSEDED, superseded_by=new)
-        for old, new in superseded.items()
-        if after.get(old) is None or not after.get(old).is_live  # type: ignore[union-attr]
-    ]
-    standing = before.by_id
-    for item in [item for item in after.items if standing.get(item.edit_id) is not item or item.edit_id in reports]:
-        if not item.is_live:
-            continue
-        # A retrain has a report of every edit: to write all down for the few that it moved would hold up every other writer.
-        is_told = item.edit_id in reports and item.carrier is Carrier.WINDOW
-        if _stood(before, item) and not is_told and item.edit_id not in older:
-            continue
-        changes.append(
-            Change(
-                edit_id=item.edit_id,
-                status=EditStatus.APPLIED if item.carrier is Carrier.WINDOW else EditStatus.CONSOLIDATED,
-                supersedes=older.get(item.edit_id),
-                report=reports.get(item.edit_id),
-            )
-        )
-    return changes
-
-
-def _stood(before: LiveSet, item: LiveItem) -> bool:
-    """Whether an item was live before with the same carrier, so that its row says so already."""
-    was = before.get(item.edit_id)
-    return was is not None and was.is_live and was.carrier is item.carrier
-
-
-def _with_version(change: Change, version: int | None) -> Change:
-    return Change(**{**change.__dict__, "version": version}) if change.status.is_live else change

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 from service.domain.errors import Corrupt, Gone, Unreadable
 from service.domain.version import Version
-from service.lifecycle.follow import Published
-from service.lifecycle.parts import Parts
+from service.lifecycle.context import LifecycleContext
+from service.lifecycle.head_follower import PublishedHead
 from service.store import heads, versions
 
 
@@ -23,30 +23,30 @@ class Opened:
     degraded: str | None = None
 
 
-def open_head(parts: Parts) -> Opened:
+def open_head(context: LifecycleContext) -> Opened:
     """Load the head, verify it, and answer with it; or with its nearest ancestor whose bytes this process can read."""
-    if not parts.follower.catch_up():
-        parts.follower.stand_in(_nearest_readable(parts))
-    current = parts.follower.current
-    return Opened(current.version, current.epoch, parts.follower.degraded)
+    if not context.follower.catch_up():
+        context.follower.answer_with(_nearest_readable(context))
+    current = context.follower.current
+    return Opened(current.version, current.epoch, context.follower.degraded)
 
 
-def _nearest_readable(parts: Parts) -> Published:
+def _nearest_readable(context: LifecycleContext) -> PublishedHead:
     """The first of the head's ancestors that can answer here. Version 0 has no bytes that could be missing."""
-    with parts.store.read() as connection:
+    with context.store.read() as connection:
         version = versions.get(connection, heads.read(connection).version)
     while True:
-        version = parent_of(parts, version)
+        version = parent_of(context, version)
         try:
-            overlay = parts.overlays.of(version)
+            overlay = context.checkpoints.of(version)
         except (Corrupt, Unreadable, Gone):
             continue
-        with parts.store.read() as connection:
-            return Published(version.number, heads.epoch_of(connection, version.number), overlay)
+        with context.store.read() as connection:
+            return PublishedHead(version.number, heads.epoch_of(connection, version.number), overlay)
 
 
-def parent_of(parts: Parts, version: Version) -> Version:
+def parent_of(context: LifecycleContext, version: Version) -> Version:
     """The version that one came from."""
     assert version.parent is not None, "version 0 can always answer"
-    with parts.store.read() as connection:
+    with context.store.read() as connection:
         return versions.get(connection, version.parent)

@@ -14,21 +14,14 @@ from service.domain.edit import Edit, EditStatus
 from service.domain.liveset import LiveItem, LiveSet
 from service.domain.version import VersionKind
 from service.editors.protocol import Fitted
-from service.lifecycle.parts import Parts
-from service.lifecycle.publish import Candidate, live_changes, publish
+from service.lifecycle.context import LifecycleContext
+from service.lifecycle.fitting import items_of, known_edits, scores_of, seed_of
+from service.lifecycle.head_snapshot import HeadSnapshot, overlay_of_head, read_head
+from service.lifecycle.job_hooks import JobHooks
+from service.lifecycle.lease import Lease
+from service.lifecycle.publish import Candidate, publish
 from service.lifecycle.settings import SERVICE
-from service.lifecycle.work import (
-    Standpoint,
-    Turn,
-    Watch,
-    items_of,
-    known_edits,
-    overlay_of_head,
-    scores_of,
-    seed_of,
-    settled_given,
-    standpoint,
-)
+from service.lifecycle.statuses import live_changes
 from service.lm.overlay import Overlay
 from service.store import edits, heads, jobs, versions
 from service.store.edits import Change
@@ -37,46 +30,46 @@ from service.store.jobs import Job
 LOST = "it was lost when the window was fitted again without a retracted edit; it waits for the next retrain"
 
 
-def refit(parts: Parts, turn: Turn) -> bool:
+def refit(context: LifecycleContext, lease: Lease) -> bool:
     """Do the refit that is due, if one is; whether one was. Raises Stale if the head moved: then it stays due."""
-    job = _claim(parts, turn)
+    job = _claim(context, lease)
     if job is None:
         return False
     if job.status == "running":
-        _work(parts, turn, job)
+        _work(context, lease, job)
     return True
 
 
-def give_up_or_retry(parts: Parts, turn: Turn, kind: str, reason: str) -> None:
+def give_up_or_retry(context: LifecycleContext, lease: Lease, kind: str, reason: str) -> None:
     """After a fit of the running job of a kind failed: count it, and end the job once it failed too often."""
-    with parts.store.write() as connection:
+    with context.store.write() as connection:
         heads.lock(connection)
-        heads.check_fence(connection, turn.fence)
+        heads.check_fence(connection, lease.fence)
         job = jobs.active(connection, kind, "running")
         if job is None:
             return
-        jobs.say(connection, job.id, f"attempt {job.failures + 1} failed: {reason}", parts.clock())
+        jobs.say(connection, job.id, f"attempt {job.failures + 1} failed: {reason}", context.clock())
         jobs.update(connection, job.id, failures=job.failures + 1)
-        if job.failures + 1 >= parts.settings.attempts:
-            jobs.finish(connection, job.id, error=reason, now=parts.clock())
+        if job.failures + 1 >= context.settings.attempts:
+            jobs.finish(connection, job.id, error=reason, now=context.clock())
 
 
-def is_due(connection: Connection, parts: Parts) -> bool:
+def is_due(connection: Connection, context: LifecycleContext) -> bool:
     """Whether live edits wait to be taken back, or the head's overlay says more than its rows; unless this failed on this head
     a moment ago.
     """
     head = heads.read(connection)
-    if _failed_lately(connection, parts, head.version):
+    if _failed_lately(connection, context, head.version):
         return False
     live_set = versions.live_set(connection, head.version)
     return live_set.needs_refit or bool(going(connection, live_set)) or bool(unwanted(connection, live_set))
 
 
-def _failed_lately(connection: Connection, parts: Parts, version: int) -> bool:
+def _failed_lately(connection: Connection, context: LifecycleContext, version: int) -> bool:
     last = next(iter(jobs.page(connection, limit=1, kind="refit", brief=True)), None)
     if last is None or last.status != "failed" or last.parent != version or last.finished_at is None:
         return False
-    return (parts.clock() - last.finished_at).total_seconds() < parts.settings.cadence.retry_s
+    return (context.clock() - last.finished_at).total_seconds() < context.settings.cadence.retry_s
 
 
 def going(connection: Connection, live_set: LiveSet) -> dict[str, bool]:
@@ -91,45 +84,45 @@ def unwanted(connection: Connection, live_set: LiveSet) -> set[str]:
     return edits.retracted(connection, lost) if lost else set()
 
 
-def _claim(parts: Parts, turn: Turn) -> Job | None:
-    with parts.store.write() as connection:
+def _claim(context: LifecycleContext, lease: Lease) -> Job | None:
+    with context.store.write() as connection:
         head = heads.lock(connection)
-        heads.check_fence(connection, turn.fence)
-        now = parts.clock()
+        heads.check_fence(connection, lease.fence)
+        now = context.clock()
         job = jobs.active(connection, "refit")
-        if not is_due(connection, parts):
+        if not is_due(connection, context):
             return job and jobs.update(connection, job.id, status="cancelled", finished_at=now)
         if job is None:
             job = jobs.insert(connection, "refit", reason="the overlay holds what was taken back", author=SERVICE, now=now)
         live_set = versions.live_set(connection, head.version)
         gone = sorted({*going(connection, live_set), *unwanted(connection, live_set)})
-        if job.claims >= parts.settings.claims:
+        if job.claims >= context.settings.claims:
             jobs.finish(connection, job.id, error="its fit ended the process again and again", now=now)
             return jobs.get(connection, job.id)
-        repeated = job.fence != turn.fence or job.status == "queued"
-        values = {"edit_ids": gone, "parent": head.version, "fence": turn.fence, "claims": job.claims + int(repeated)}
+        repeated = job.fence != lease.fence or job.status == "queued"
+        values = {"edit_ids": gone, "parent": head.version, "fence": lease.fence, "claims": job.claims + int(repeated)}
         return jobs.update(connection, job.id, status="running", started_at=job.started_at or now, **values)
 
 
-def _work(parts: Parts, turn: Turn, job: Job) -> None:
-    stand = standpoint(parts)
-    with parts.store.read() as connection:
-        gone = going(connection, stand.live_set)
-        traces = unwanted(connection, stand.live_set)
+def _work(context: LifecycleContext, lease: Lease, job: Job) -> None:
+    head = read_head(context)
+    with context.store.read() as connection:
+        gone = going(connection, head.live_set)
+        traces = unwanted(connection, head.live_set)
         restored = coming_back(connection, gone)
-    watch = Watch(parts, turn, job.id, "fit.middle", in_vain=lambda: parts.follower.current.epoch > stand.head.epoch)
-    desired = liveset.refitted(stand.live_set, {*gone, *traces}, restored)
-    known = known_edits(parts, desired, [item.edit_id for item in desired.items if not item.is_live])  # some may be entombed
-    with parts.no_edit_is_fitted.interrupted():
-        overlay, live_set, lost, fitted = _rounds(parts, stand, desired, known, job, watch)
+    job_hooks = JobHooks(context, lease, job.id, "fit.middle", in_vain=lambda: context.follower.current.epoch > head.row.epoch)
+    desired = liveset.refitted(head.live_set, {*gone, *traces}, restored)
+    known = known_edits(context, desired, [item.edit_id for item in desired.items if not item.is_live])  # some may be entombed
+    with context.no_edit_is_fitted.interrupted():
+        overlay, live_set, lost, fitted = _rounds(context, head, desired, known, job, job_hooks)
     changes = [Change(edit_id=edit_id, status=EditStatus.RETRACTED) for edit_id in gone]
     changes += [Change(edit_id=edit_id, status=EditStatus.DEFERRED, error=LOST) for edit_id in lost]
-    changes += live_changes(stand.live_set, live_set, superseded={}, reports={})
+    changes += live_changes(head.live_set, live_set, superseded={}, reports={})
     publish(
-        parts,
+        context,
         Candidate(
-            parent=stand.head,
-            fence=turn.fence,
+            parent=head.row,
+            fence=lease.fence,
             kind=VersionKind.RETRACT,
             overlay=overlay,
             live_set=live_set,
@@ -138,8 +131,8 @@ def _work(parts: Parts, turn: Turn, job: Job) -> None:
             reason=job.reason,
             scores=scores_of(fitted, live_set),
             job_id=job.id,
-            asked=len(live_set.window) + len(settled_given(live_set)) if fitted is not None else 0,
-            standing=[item.edit_id for item in restored],
+            asked=len(live_set.window) + len(live_set.consolidated_sample) if fitted is not None else 0,
+            required_edits=[item.edit_id for item in restored],
         ),
     )
 
@@ -165,22 +158,22 @@ def coming_back(connection: Connection, gone: Mapping[str, bool]) -> list[LiveIt
 
 
 def _rounds(
-    parts: Parts, stand: Standpoint, desired: LiveSet, known: Mapping[str, Edit], job: Job, watch: Watch
+    context: LifecycleContext, head: HeadSnapshot, desired: LiveSet, known: Mapping[str, Edit], job: Job, job_hooks: JobHooks
 ) -> tuple[Overlay, LiveSet, list[str], Fitted | None]:
     """Fit the window until nothing live is lost; what is lost is left out. A retraction is never held up by it.
 
     The last fit counts as it is: what it lost is not live any more, and the live set keeps that the overlay was trained on it.
     """
-    bare = Overlay(overlay_of_head(parts, stand.version).tensors, None)
+    bare = Overlay(overlay_of_head(context, head.version).tensors, None)
     lost: list[str] = []
-    for _ in range(parts.settings.rounds):
+    for _ in range(context.settings.rounds):
         desired = liveset.afresh(desired)
-        desired = liveset.with_answers(desired, _answers(parts, desired, known))
+        desired = liveset.with_answers(desired, _answers(context, desired, known))
         if not desired.window:
             return bare, desired, lost, None
         asked = items_of(desired.window, known)
         seed = seed_of([item.edit for item in asked], job.failures)
-        fitted = parts.editors.baft(bare, asked, items_of(settled_given(desired), known), seed, watch.hooks())
+        fitted = context.editors.baft(bare, asked, items_of(desired.consolidated_sample, known), seed, job_hooks.hooks())
         lost_now = [item for item in desired.window if item.is_live and item.edit_id in fitted.lost]
         if not lost_now:
             break
@@ -189,7 +182,7 @@ def _rounds(
     return fitted.overlay, desired, lost, fitted
 
 
-def _answers(parts: Parts, live_set: LiveSet, known: Mapping[str, Edit]) -> dict[str, str]:
+def _answers(context: LifecycleContext, live_set: LiveSet, known: Mapping[str, Edit]) -> dict[str, str]:
     """What the base says to the prompts of tombstones that have no answer yet."""
     new = [item.edit_id for item in live_set.items if item.tombstone and item.answer is None]
-    return {edit_id: parts.editors.base_answer(known[edit_id]) for edit_id in new}
+    return {edit_id: context.editors.base_answer(known[edit_id]) for edit_id in new}

@@ -14,9 +14,9 @@ from service.domain.errors import Conflict
 from service.domain.liveset import Role
 from service.store import edits, events, heads, jobs, versions
 from service.store.clock import now_of
+from service.store.database import Store
 from service.store.edits import Change
 from service.store.events import Event
-from service.store.session import Store
 
 AT_ONCE = (EditStatus.QUEUED, EditStatus.APPLYING, EditStatus.DEFERRED, EditStatus.ROLLED_BACK)
 NEVER = (EditStatus.SUPERSEDED, EditStatus.FAILED)

@@ -15,14 +15,14 @@ from sqlalchemy.engine import Connection
 
 from service.domain.edit import EditStatus
 from service.domain.errors import Refused
-from service.lifecycle.faults import point
+from service.lifecycle.crash_points import crash_point
 from service.lifecycle.retract import AT_ONCE, NEVER
 from service.store import edits, events, heads, idempotency, jobs
 from service.store.clock import now_of
-from service.store.edits import Change, Standing
+from service.store.database import Store
+from service.store.edits import AuthoredEdit, Change
 from service.store.events import Event
 from service.store.idempotency import Keyed, unkeyed
-from service.store.session import Store
 
 log = structlog.get_logger("errata.revoke")
 CHUNK = 500  # edits a transaction: other writers wait for less than half a second
@@ -85,8 +85,8 @@ def revoke(
             done = Revoked(tuple(taken), already, tuple(barred))
             if len(found) < CHUNK:
                 idempotency.remember(connection, asked, asdict(done), now=now)
-            point("revoke.before_commit")
-        point("revoke.after_commit")
+            crash_point("revoke.before_commit")
+        crash_point("revoke.after_commit")
         if ring is not None and going:
             ring(going[-1].edit_id)
         if len(found) < CHUNK:
@@ -101,7 +101,7 @@ def _answered(answer: Mapping[str, Any]) -> Revoked:
     return Revoked(**left, already=answer["already"])
 
 
-def _take_back(connection: Connection, going: list[Standing], *, restore_previous: bool, by: str, now: datetime) -> None:
+def _take_back(connection: Connection, going: list[AuthoredEdit], *, restore_previous: bool, by: str, now: datetime) -> None:
     """What `retract` does to one edit, to many."""
     ids = [one.edit_id for one in going]
     edits.ask_retraction(connection, ids, restore_previous=restore_previous, author=by, now=now)

@@ -15,10 +15,10 @@ from service.domain.edit import EditStatus
 from service.domain.errors import Conflict, Gone, NotFound, Stale
 from service.domain.liveset import LiveSet
 from service.domain.version import Version, VersionKind, VersionStatus
-from service.lifecycle.faults import point
-from service.lifecycle.follow import Published
-from service.lifecycle.parts import Parts
-from service.lifecycle.publish import live_changes, settle
+from service.lifecycle.context import LifecycleContext
+from service.lifecycle.crash_points import crash_point
+from service.lifecycle.head_follower import PublishedHead
+from service.lifecycle.statuses import live_changes, write_statuses
 from service.lifecycle.submit import first_status
 from service.store import edits, events, heads, idempotency, jobs, versions
 from service.store.edits import Change
@@ -39,7 +39,7 @@ class RolledBack:
 
 
 def roll_back(
-    parts: Parts,
+    context: LifecycleContext,
     *,
     to: int,
     author: str,
@@ -57,14 +57,14 @@ def roll_back(
     FenceLost if the fence is.
     """
     asked = keyed or unkeyed(author)
-    with parts.store.read() as connection:
+    with context.store.read() as connection:
         before = idempotency.recall(connection, asked)
     if before is None:
-        done = _roll_back(parts, asked, to=to, reason=reason, requeue=requeue, if_match=if_match, fence=fence)
+        done = _roll_back(context, asked, to=to, reason=reason, requeue=requeue, if_match=if_match, fence=fence)
     else:
         done = _answered(before)
     if asked.replayed:  # another process may have made it, or another thread that has not swapped yet
-        parts.follower.catch_up()
+        context.follower.catch_up()
     return done
 
 
@@ -75,17 +75,24 @@ def _answered(answer: Mapping[str, Any]) -> RolledBack:
 
 
 def _roll_back(
-    parts: Parts, asked: Keyed, *, to: int, reason: str | None, requeue: bool, if_match: int | None, fence: int | None
+    context: LifecycleContext,
+    asked: Keyed,
+    *,
+    to: int,
+    reason: str | None,
+    requeue: bool,
+    if_match: int | None,
+    fence: int | None,
 ) -> RolledBack:
     author = asked.author
     try:
-        with parts.store.read() as connection:
+        with context.store.read() as connection:
             target = versions.get(connection, to)
     except NotFound as unknown:
         raise NotFound(unknown.message, field="to") from None
-    overlay = parts.overlays.of(target)
-    now = parts.clock()
-    with parts.store.write() as connection:
+    overlay = context.checkpoints.of(target)
+    now = context.clock()
+    with context.store.write() as connection:
         head = heads.lock(connection)
         if (answer := idempotency.recall(connection, asked)) is not None:
             return _answered(answer)
@@ -115,35 +122,42 @@ def _roll_back(
             major_at=target.major_at,
         )
         versions.insert(connection, version, after, fence=fence, job_id=None)
-        fallen = _settle(connection, parts, before, after, author=author, version=moved.version, requeue=requeue)
+        fallen = _settle(connection, context, before, after, author=author, version=moved.version, requeue=requeue)
         if after.needs_refit and jobs.active(connection, "refit", "queued", brief=True) is None:
             jobs.insert(connection, "refit", reason="the restored version holds retracted edits", author=author, now=now)
         data = {"restored": to, "reason": reason, "rolled_back": len(fallen)}
         events.write(connection, [Event(type="version.rolled_back", author=author, version=moved.version, data=data)], now=now)
         done = RolledBack(moved.version, to, moved.epoch, fallen)
         idempotency.remember(connection, asked, asdict(done), now=now)
-        point("rollback.before_commit")
-    point("rollback.after_commit")
-    parts.follower.swap(Published(moved.version, moved.epoch, overlay))
-    parts.announcer.announce((*after.ids, *fallen))
+        crash_point("rollback.before_commit")
+    crash_point("rollback.after_commit")
+    context.follower.swap(PublishedHead(moved.version, moved.epoch, overlay))
+    context.announcer.announce((*after.ids, *fallen))
     log.info("rolled back", version=moved.version, restored=to, edits=len(after.live), rolled_back=len(fallen), author=author)
     return done
 
 
 def _settle(
-    connection: Connection, parts: Parts, before: LiveSet, after: LiveSet, *, author: str, version: int, requeue: bool
+    connection: Connection,
+    context: LifecycleContext,
+    before: LiveSet,
+    after: LiveSet,
+    *,
+    author: str,
+    version: int,
+    requeue: bool,
 ) -> tuple[str, ...]:
     """Set the edits' states from the two live sets; the ids of those that fell out, less the retracted."""
     gone = sorted(before.ids - after.ids)
     asked = edits.retracted(connection, gone)
     changes = [Change(edit_id=edit_id, status=EditStatus.ROLLED_BACK) for edit_id in gone]
     changes += live_changes(before, after, superseded={}, reports={})
-    settle(connection, parts, changes, author=author, version=version)
+    write_statuses(connection, context, changes, author=author, version=version)
     fallen = tuple(item.edit_id for item in edits.items(connection, set(gone) - asked))
     if requeue:
         again = [
-            Change(edit_id=edit.id, status=first_status(edit.method, parts.settings.cadence.method))
+            Change(edit_id=edit.id, status=first_status(edit.method, context.settings.cadence.method))
             for edit in edits.many(connection, fallen)
         ]
-        settle(connection, parts, again, author=author)
+        write_statuses(connection, context, again, author=author)
     return fallen

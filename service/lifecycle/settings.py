@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass, field
 
+from service.domain.acceptance import AcceptanceLimits
 from service.domain.cadence import Cadence
-from service.domain.gate import GateLimits
 
 SERVICE = "errata"  # the author of what nobody asked for: an automatic retrain, a recovery
 
@@ -13,7 +13,7 @@ class LifecycleSettings:
     """Limits of the worker. All times are seconds."""
 
     cadence: Cadence = field(default_factory=Cadence)
-    gate: GateLimits = field(default_factory=GateLimits)
+    acceptance: AcceptanceLimits = field(default_factory=AcceptanceLimits)
     joint: int = 64  # edits of one job at most
     joint_tokens: int = 16_384  # what fits of these, each alone, are given at most
     large: int = 1_024  # an edit of more tokens is fitted alone, and small ones pass it

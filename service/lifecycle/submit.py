@@ -11,13 +11,13 @@ from sqlalchemy.engine import Connection
 
 from service.domain.edit import Edit, EditRequest, EditStatus, Method, normalise
 from service.domain.errors import Refused, TooLong, Unavailable
-from service.lifecycle.faults import point
+from service.lifecycle.crash_points import crash_point
 from service.store import edits, events, heads, idempotency
 from service.store.clock import now_of
+from service.store.database import Store
 from service.store.events import Event
 from service.store.idempotency import Keyed
 from service.store.ids import new_id
-from service.store.session import Store
 
 MOST_EDITS = 1_000
 MOST_PROBES = 64  # of one kind in one edit, with those that identical requests add to it
@@ -111,8 +111,8 @@ def accept(
             raise Unavailable("too many edits wait to be applied; send this one again later", retry_after_s=5.0)
         made = {"edits": [list(one) for one in receipt.accepted]}
         idempotency.remember(connection, asked, made, now=now)
-        point("submit.before_commit")
-    point("submit.after_commit")
+        crash_point("submit.before_commit")
+    crash_point("submit.after_commit")
     if ring is not None:
         for edit_id in new:
             ring(edit_id)

@@ -7,7 +7,7 @@ import time
 from collections.abc import Collection
 from pathlib import Path
 
-from service.lm.plain_file import SUFFIX, TRASH
+from service.lm.checkpoint_files import SUFFIX, TRASH
 
 
 def discard(folder: Path, digest: str) -> bool:

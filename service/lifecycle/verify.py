@@ -10,11 +10,11 @@ from pathlib import Path
 from sqlalchemy.engine import Connection
 
 from service.domain.errors import Unreadable
-from service.lifecycle.identity import MARK
-from service.lm.plain_file import SUFFIX, TRASH, opened_plain
+from service.lifecycle.store_identity import MARK
+from service.lm.checkpoint_files import SUFFIX, TRASH, opened_plain
 from service.store import events, heads, versions
+from service.store.database import Store
 from service.store.events import Event
-from service.store.session import Store
 
 CHUNK_BYTES = 1 << 22
 
@@ -29,7 +29,7 @@ class State(StrEnum):
 
 
 @dataclass(frozen=True)
-class Checkpoint:
+class VerifiedCheckpoint:
     """A checkpoint, the versions that need it (`marked` ones are called corrupt by the database), and how it was found."""
 
     digest: str
@@ -50,14 +50,14 @@ class Checkpoint:
 
 
 @dataclass(frozen=True)
-class Verified:
+class Verification:
     """All checkpoints that are needed, and the names of files that no version needs or needed."""
 
-    checkpoints: tuple[Checkpoint, ...]
+    checkpoints: tuple[VerifiedCheckpoint, ...]
     unnamed: tuple[str, ...]
 
 
-def verify(store: Store, folder: Path, *, progress: Callable[[int, int], None] = lambda done, of: None) -> Verified:
+def verify(store: Store, folder: Path, *, progress: Callable[[int, int], None] = lambda done, of: None) -> Verification:
     """Read every checkpoint that a version of the store needs. `progress` is told how many of how many were read."""
     with store.read() as connection:
         needed = versions.by_digest(connection)
@@ -67,12 +67,12 @@ def verify(store: Store, folder: Path, *, progress: Callable[[int, int], None] =
         progress(done, len(needed))
         state, detail = _state(folder, digest)
         marked = tuple(number for number, is_corrupt in numbers if is_corrupt)
-        found.append(Checkpoint(digest, tuple(number for number, _ in numbers), marked, state, detail))
+        found.append(VerifiedCheckpoint(digest, tuple(number for number, _ in numbers), marked, state, detail))
     progress(len(needed), len(needed))
-    return Verified(tuple(found), _unnamed(folder, named))
+    return Verification(tuple(found), _unnamed(folder, named))
 
 
-def heal(store: Store, verified: Verified, *, author: str, now: datetime) -> list[int]:
+def heal(store: Store, verified: Verification, *, author: str, now: datetime) -> list[int]:
     """Take it back, in the database, that versions are corrupt whose bytes were read and are right; their numbers."""
     right = [one.digest for one in verified.checkpoints if one.marked and one.is_right]
     with store.write() as connection:

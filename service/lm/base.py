@@ -19,7 +19,7 @@ from transformers.utils import logging as transformers_logging
 from service.domain.errors import Corrupt, Refused, Unavailable
 from service.lm.blocks import Anatomy, anatomy_of
 from service.lm.file_identity import Identity
-from service.lm.files import fingerprint_of, identities, model_folder
+from service.lm.model_files import fingerprint_of, identities, model_folder
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16, "float64": torch.float64}
 

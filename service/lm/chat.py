@@ -10,7 +10,7 @@ from typing import TypeVar
 
 from service.domain.errors import Refused, TooLong, Unavailable
 from service.lm.base import Base
-from service.lm.text import encode_text
+from service.lm.tokenizing import encode_text
 
 T = TypeVar("T")
 MARK = "\ue0f1{}\ue0f2"  # private-use characters, which no template has

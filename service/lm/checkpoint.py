@@ -19,10 +19,10 @@ from safetensors.torch import save as tensors_to_bytes
 from torch import Tensor
 
 from service.domain.errors import Corrupt, Unavailable, Unreadable
-from service.lm.durable import write_durably
+from service.lm.checkpoint_files import SUFFIX, TRASH, opened_plain
+from service.lm.durable_files import write_durably
 from service.lm.intervention import Adapter, Balance, Intervention
 from service.lm.overlay import Overlay
-from service.lm.plain_file import SUFFIX, TRASH, opened_plain
 
 FORMAT = 1
 MAX_HEADER_BYTES = 1_000_000  # a block of replaced tensors and 100 interventions need some 50 kB

@@ -26,7 +26,7 @@ from transformers import GenerationConfig
 from service.domain.errors import Conflict, Unavailable
 from service.lm import export_card, load_errata
 from service.lm.base import Base
-from service.lm.durable import synchronise
+from service.lm.durable_files import synchronise
 from service.lm.export_settings import SHARD_SIZE
 from service.lm.intervention import Adapter
 from service.lm.overlay import Overlay, view

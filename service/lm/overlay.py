@@ -85,7 +85,7 @@ class Call:
 _CALL: ContextVar[Call | None] = ContextVar("call", default=None)
 
 
-class _Stopped(Exception):
+class _ForwardStopped(Exception):
     """The current call wants nothing of the decoder from here on."""
 
 
@@ -235,7 +235,7 @@ def _block_forward(original: Callable[..., Any], block: int, depth: int) -> Call
             hidden = call.entering  # not what the embedding layer made of it: some add positions to what they are given
         _watch(call, block, hidden)
         if block == call.stop:
-            raise _Stopped
+            raise _ForwardStopped
         out = original(hidden, *args, **kwargs)
         bare = out[0] if isinstance(out, tuple) else out
         moved = intervene(call, block, bare)
@@ -314,7 +314,7 @@ def _decoder_forward(original: Callable[..., Any]) -> Callable[..., Any]:
             return _Behind(call.behind[None, :, :])
         try:
             out = original(*args, **kwargs)
-        except _Stopped:
+        except _ForwardStopped:
             return None
         if call.keep is not None:
             call.recording.final = out.last_hidden_state[call.keep]  # (N, D)

@@ -14,7 +14,7 @@ from torch.nn.functional import pad
 from service.domain.errors import Refused, TooLong
 from service.lm.base import Base
 from service.lm.chat import chat_end_id, chat_prompt_ids
-from service.lm.text import encode_text, joins_without_space
+from service.lm.tokenizing import encode_text, joins_without_space
 
 MAX_TARGET_TOKENS = 256
 LAST = 3  # prompt tokens intervened on (BaFT, section 4.1)

@@ -13,8 +13,8 @@ from sqlalchemy.engine import Connection, RowMapping
 from service.domain import transitions
 from service.domain.edit import Edit, EditRequest, EditStatus, Method, Probe, normalise
 from service.domain.errors import Conflict, NotFound
+from service.domain.fit_queue import QueuedEdit
 from service.domain.liveset import LiveItem
-from service.domain.queue import Waiting
 from service.store import tables as t
 
 PROBE_KINDS = ("rephrases", "locality", "portability")
@@ -35,7 +35,7 @@ class Change:
 
 
 @dataclass(frozen=True)
-class Standing:
+class AuthoredEdit:
     """How an edit stands; `asked`: it was asked to be taken back."""
 
     edit_id: str
@@ -125,12 +125,12 @@ def page(
     return [edit_of(row) for row in connection.execute(select.order_by(t.edits.c.seq)).mappings()]
 
 
-def queue(connection: Connection, *, most: int, large: int) -> tuple[list[Waiting], list[Waiting]]:
+def queue(connection: Connection, *, most: int, large: int) -> tuple[list[QueuedEdit], list[QueuedEdit]]:
     """What waits, in order of acceptance: at most so many small edits, and so many large ones, of more than `large` tokens."""
     waits, is_large = t.edits.c.status == EditStatus.QUEUED, t.edits.c.tokens > large
     select = sa.select(t.edits.c.id, t.edits.c.key_digest, t.edits.c.seq, t.edits.c.tokens).where(waits)
     small, heavy = (
-        [Waiting(*row) for row in connection.execute(select.where(size).order_by(t.edits.c.seq).limit(most))]
+        [QueuedEdit(*row) for row in connection.execute(select.where(size).order_by(t.edits.c.seq).limit(most))]
         for size in (sa.not_(is_large), is_large)
     )
     return small, heavy
@@ -159,7 +159,38 @@ def count(connection: Connection, status: EditStatus) -> int:
     return int(connection.execute(sa.select(sa.func.count()).where(t.edits.c.status == status)).scalar_one())
 
 
-def all_stand(connection: Connection, edit_ids: Collection[str], statuses: Collection[EditStatus]) -> bool:
+def count_and_oldest(connection: Connection, status: EditStatus) -> tuple[int, datetime | None]:
+    """How many edits have one status, and when the oldest of them was posted."""
+    select = sa.select(sa.func.count(), sa.func.min(t.edits.c.created_at)).where(t.edits.c.status == status)
+    counted, oldest = connection.execute(select).one()
+    return counted, oldest
+
+
+def ids_of(connection: Connection, status: EditStatus) -> Sequence[str]:
+    """The ids of the edits with one status, in no order."""
+    return connection.execute(sa.select(t.edits.c.id).where(t.edits.c.status == status)).scalars().all()
+
+
+def first_applied_at(connection: Connection, edit_ids: Collection[str]) -> datetime | None:
+    """When the first of some edits was applied, or posted where it never was; None for no edits."""
+    since = sa.func.coalesce(t.edits.c.applied_at, t.edits.c.created_at)
+    firsts = [
+        connection.execute(sa.select(sa.func.min(since)).where(t.edits.c.id.in_(some))).scalar() for some in chunks(edit_ids)
+    ]
+    return min((at for at in firsts if at is not None), default=None)
+
+
+def news_since(connection: Connection, edit_ids: Collection[str], at: datetime) -> int:
+    """How many of some edits were applied after a moment, and how many deferred ones were posted after it."""
+    deferred = (t.edits.c.status == EditStatus.DEFERRED, t.edits.c.created_at > at)
+    counted: int = connection.execute(sa.select(sa.func.count()).where(*deferred)).scalar_one()
+    for some in chunks(edit_ids):
+        applied = (t.edits.c.id.in_(some), t.edits.c.applied_at > at)
+        counted += connection.execute(sa.select(sa.func.count()).where(*applied)).scalar_one()
+    return counted
+
+
+def all_have_status(connection: Connection, edit_ids: Collection[str], statuses: Collection[EditStatus]) -> bool:
     """Whether each of these edits is there with one of the statuses, and none was asked to be taken back."""
     for some in chunks(edit_ids):
         # By id alone: given more to choose by, SQLite would walk through all edits of a status, once a chunk.
@@ -228,12 +259,12 @@ def ask_retraction(
 
 def of_author(
     connection: Connection, author: str, *, since: datetime, until: datetime, after_seq: int, limit: int
-) -> list[Standing]:
+) -> list[AuthoredEdit]:
     """How the edits that an author posted in a time stand, in order of acceptance."""
     columns = (t.edits.c.id, t.edits.c.seq, t.edits.c.status, t.edits.c.retract_asked_at)
     posted = (t.edits.c.author == author, t.edits.c.created_at >= since, t.edits.c.created_at <= until, t.edits.c.seq > after_seq)
     rows = connection.execute(sa.select(*columns).where(*posted).order_by(t.edits.c.seq).limit(limit))
-    return [Standing(row.id, row.seq, EditStatus(row.status), row.retract_asked_at is not None) for row in rows]
+    return [AuthoredEdit(row.id, row.seq, EditStatus(row.status), row.retract_asked_at is not None) for row in rows]
 
 
 def chunks(edit_ids: Collection[str]) -> Iterator[list[str]]:

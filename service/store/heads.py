@@ -8,8 +8,8 @@ from sqlalchemy.engine import Connection
 from service.domain.errors import Conflict, Stale, Unavailable
 from service.domain.version import Head
 from service.store import tables as t
+from service.store.database import database_clock
 from service.store.ids import new_id
-from service.store.session import database_clock
 
 OPENING = 0x0E22A7B  # any number but that of the migrations, the same for every server of the database
 

@@ -113,7 +113,7 @@ def page(
     return [_job(row) for row in connection.execute(select).mappings()]
 
 
-def stand(connection: Connection, kind: str, *, limit: int) -> list[tuple[str, datetime | None]]:
+def recent_statuses(connection: Connection, kind: str, *, limit: int) -> list[tuple[str, datetime | None]]:
     """The status of the last jobs of a kind, newest first, each with when it ended."""
     columns = (t.jobs.c.status, t.jobs.c.finished_at)
     newest_first = (t.jobs.c.created_at.desc(), t.jobs.c.id.desc())
@@ -149,6 +149,12 @@ def forget_pause(connection: Connection, kind: str) -> None:
     """Note that the running job of a kind waits no longer for its next attempt."""
     running = (t.jobs.c.kind == kind, t.jobs.c.status == "running", ACTIVE)
     connection.execute(sa.update(t.jobs).where(*running).values(retry_at=None, stage=None))
+
+
+def forget_claim(connection: Connection, fence: int) -> None:
+    """Do not count that the worker with this fence took up what it leaves running: it ends in good order."""
+    mine = (t.jobs.c.status == "running", t.jobs.c.fence == fence, t.jobs.c.claims > 0)
+    connection.execute(sa.update(t.jobs).where(*mine).values(claims=t.jobs.c.claims - 1))
 
 
 def say(connection: Connection, job_id: str, message: str, now: datetime) -> None:

@@ -1,4 +1,6 @@
-"""Rows of measurements: what the gate and the monitor found of a version. Only the last few of each name and source are kept.
+"""Rows of measurements: what acceptance (source `gate`) and the monitor found of a version.
+
+Only the last few of each name and source are kept.
 
 Versions come faster than the monitor asks, so of most there are few figures, and those of the version that they came from have to
 do. A rollback came from the version that it restored.

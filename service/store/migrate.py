@@ -14,7 +14,7 @@ from alembic.util import CommandError
 from sqlalchemy.engine import make_url
 
 from service.domain.errors import Refused, Unavailable
-from service.store.causes import NO_DRIVER, of_connecting, of_the_folder
+from service.store.connection_errors import NO_DRIVER, of_connecting, of_the_folder
 
 _one_at_a_time = threading.Lock()  # alembic keeps the context of a run in module globals
 CAUSES = (
@@ -25,7 +25,7 @@ CAUSES = (
     (("not a database", "malformed"), "its file is damaged or no database"),
     (("already exists", "no such table", "does not exist"), "its tables are not those of the revision that it names"),
 )
-BESIDE = Path(__file__).parent.parent  # an installed wheel has the tree inside the package, a checkout beside it
+MIGRATIONS = Path(__file__).with_name("migrations")
 
 
 def upgrade(url: str) -> None:
@@ -70,19 +70,14 @@ def _sentence(error: sa.exc.DBAPIError) -> str:
 def configuration(url: str) -> Config:
     """Alembic's configuration for a database, without any file."""
     config = Config()
-    config.set_main_option("script_location", str(tree()).replace("%", "%%"))
+    config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
     config.attributes["url"] = url
     return config
-
-
-def tree() -> Path:
-    """The folder of the migrations."""
-    return next(folder for folder in (BESIDE / "migrations", BESIDE.parent / "migrations") if (folder / "env.py").is_file())
 
 
 def is_current(connection: sa.Connection) -> bool:
     """Whether the schema is the newest that this program knows."""
     config = Config()
-    config.set_main_option("script_location", str(tree()).replace("%", "%%"))
+    config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
     newest = ScriptDirectory.from_config(config).get_current_head()
     return MigrationContext.configure(connection).get_current_revision() == newest

@@ -22,10 +22,10 @@ JOB_STATUSES = ("queued", "running", "done", "failed", "cancelled")
 ACTIVE = "status IN ('queued', 'running')"
 EVAL_STATUSES = ("queued", "running", "done", "failed", "cancelled")
 RETRAIN_MODES = ("minor", "major")
-MEASURED_BY = ("gate", "monitor")
+MEASURED_BY = ("gate", "monitor")  # `gate`: at the acceptance, before the publication
 
 
-class Moment(sa.types.TypeDecorator[datetime]):
+class UtcDateTime(sa.types.TypeDecorator[datetime]):
     """A time in UTC. SQLite keeps no zone, so it is put back when read."""
 
     impl = sa.DateTime(timezone=True)
@@ -84,15 +84,15 @@ edits = sa.Table(
     sa.Column("probes", sa.JSON, nullable=False),
     sa.Column("metadata", sa.JSON, nullable=False),
     sa.Column("author", sa.Text, nullable=False),
-    sa.Column("created_at", Moment, nullable=False),
-    sa.Column("applied_at", Moment),
+    sa.Column("created_at", UtcDateTime, nullable=False),
+    sa.Column("applied_at", UtcDateTime),
     sa.Column("version", sa.BigInteger),
     sa.Column("report", sa.JSON(none_as_null=True)),
     sa.Column("scores_due", sa.Boolean, nullable=False),
     sa.Column("supersedes", sa.String(36)),
     sa.Column("superseded_by", sa.String(36)),
     sa.Column("error", sa.Text),
-    sa.Column("retract_asked_at", Moment),  # set and still live: a refit takes it out
+    sa.Column("retract_asked_at", UtcDateTime),  # set and still live: a refit takes it out
     sa.Column("retracted_by", sa.Text),
     sa.Column("restore_previous", sa.Boolean, nullable=False),
     sa.Column("tokens", sa.Integer, nullable=False, server_default="0"),  # what a fit is given; 0: nobody counted
@@ -139,10 +139,10 @@ versions = sa.Table(
     sa.Column("pinned", sa.Boolean, nullable=False),
     sa.Column("root", sa.BigInteger, nullable=False),  # whose rows are complete; this version's own are changes to them
     sa.Column("minors", sa.Integer, nullable=False),  # minor retrains in its tensors since the last major one
-    sa.Column("major_at", Moment),  # when its tensors were last trained from the base; empty: never
+    sa.Column("major_at", UtcDateTime),  # when its tensors were last trained from the base; empty: never
     sa.Column("author", sa.Text, nullable=False),
     sa.Column("reason", sa.Text),
-    sa.Column("created_at", Moment, nullable=False),
+    sa.Column("created_at", UtcDateTime, nullable=False),
     one_of("kind", VersionKind),
     one_of("status", (VersionStatus.PUBLISHED, VersionStatus.CORRUPT, VersionStatus.COLLECTED)),
     sa.CheckConstraint("number = 0 OR parent IS NOT NULL", name="has_parent"),
@@ -177,9 +177,9 @@ jobs = sa.Table(
     sa.Column("request", sa.JSON(none_as_null=True)),  # what an export was asked for
     sa.Column("result", sa.JSON(none_as_null=True)),  # what came of it, beside the version
     sa.Column("log", sa.JSON, nullable=False),  # [{at, message}]: its course, without texts of edits
-    sa.Column("cancel_asked_at", Moment),
+    sa.Column("cancel_asked_at", UtcDateTime),
     sa.Column("cancelled_by", sa.Text),
-    sa.Column("retry_at", Moment),  # while it waits between two attempts
+    sa.Column("retry_at", UtcDateTime),  # while it waits between two attempts
     sa.Column("edit_ids", sa.JSON, nullable=False),
     sa.Column("parent", sa.BigInteger),
     sa.Column("seed", sa.BigInteger),
@@ -192,9 +192,9 @@ jobs = sa.Table(
     sa.Column("version", sa.BigInteger),
     sa.Column("fence", sa.BigInteger),
     sa.Column("author", sa.Text, nullable=False),
-    sa.Column("created_at", Moment, nullable=False),
-    sa.Column("started_at", Moment),
-    sa.Column("finished_at", Moment),
+    sa.Column("created_at", UtcDateTime, nullable=False),
+    sa.Column("started_at", UtcDateTime),
+    sa.Column("finished_at", UtcDateTime),
     one_of("kind", JOB_KINDS),
     one_of("status", JOB_STATUSES),
     one_of("mode", RETRAIN_MODES),
@@ -223,7 +223,7 @@ events = sa.Table(
     sa.Column("job_id", sa.String(36)),
     sa.Column("author", sa.Text, nullable=False),
     sa.Column("data", sa.JSON, nullable=False),
-    sa.Column("at", Moment, nullable=False),
+    sa.Column("at", UtcDateTime, nullable=False),
     sa.Index("ix_events_edit_id", "edit_id"),
 )
 
@@ -235,7 +235,7 @@ head_history = sa.Table(
     sa.Column("to_version", sa.BigInteger, nullable=False, unique=True),
     sa.Column("reason", sa.Text),
     sa.Column("author", sa.Text, nullable=False),
-    sa.Column("at", Moment, nullable=False),
+    sa.Column("at", UtcDateTime, nullable=False),
 )
 
 idempotency_keys = sa.Table(
@@ -246,7 +246,7 @@ idempotency_keys = sa.Table(
     sa.Column("call", sa.String(16), nullable=False, server_default="edits"),  # what it came to first, and stands for
     sa.Column("body_hash", sa.String(64), nullable=False),
     sa.Column("answer", sa.JSON, nullable=False),
-    sa.Column("created_at", Moment, nullable=False),
+    sa.Column("created_at", UtcDateTime, nullable=False),
 )
 
 evals = sa.Table(
@@ -262,17 +262,17 @@ evals = sa.Table(
     sa.Column("outcomes", sa.JSON(none_as_null=True)),  # question by question, for comparisons
     sa.Column("progress", sa.Float(53), nullable=False),
     sa.Column("author", sa.Text, nullable=False),
-    sa.Column("created_at", Moment, nullable=False),
-    sa.Column("started_at", Moment),
-    sa.Column("finished_at", Moment),
-    sa.Column("cancel_asked_at", Moment),
+    sa.Column("created_at", UtcDateTime, nullable=False),
+    sa.Column("started_at", UtcDateTime),
+    sa.Column("finished_at", UtcDateTime),
+    sa.Column("cancel_asked_at", UtcDateTime),
     one_of("status", EVAL_STATUSES),
     sa.Index("ix_evals_status_created_at", "status", "created_at"),
     sa.Index("ix_evals_version_created_at", "version", "created_at"),
 )
 
 measurements = sa.Table(
-    "measurements",  # what the gate and the monitor found of a version, one row a figure
+    "measurements",  # what acceptance and the monitor found of a version, one row a figure
     metadata,
     sa.Column("id", sa.String(36), primary_key=True),
     sa.Column("version", sa.BigInteger, nullable=False),
@@ -281,7 +281,7 @@ measurements = sa.Table(
     sa.Column("score", sa.Float(53), nullable=False),
     sa.Column("n", sa.Integer, nullable=False),
     sa.Column("how", sa.Text, nullable=False),
-    sa.Column("at", Moment, nullable=False),
+    sa.Column("at", UtcDateTime, nullable=False),
     one_of("source", MEASURED_BY),
     # The last figure of a name at or before a version.
     sa.Index("ix_measurements_name_version_at_id", "name", "version", "at", "id"),
@@ -292,5 +292,5 @@ reservoir = sa.Table(
     metadata,
     sa.Column("slot", sa.Integer, primary_key=True, autoincrement=False),
     sa.Column("prompt", sa.Text, nullable=False),
-    sa.Column("at", Moment, nullable=False),
+    sa.Column("at", UtcDateTime, nullable=False),
 )

@@ -16,10 +16,10 @@ from sqlalchemy.engine import Connection, RowMapping
 from service.domain.errors import NotFound
 from service.domain.liveset import Carrier, LiveItem, LiveSet, Role
 from service.domain.version import Version, VersionKind, VersionStatus
-from service.store import evals
+from service.store import evaluations
 from service.store import tables as t
 from service.store.edits import chunks
-from service.store.livesets import memory_of
+from service.store.live_set_cache import memory_of
 
 FEW_CHANGES = 256  # a set that differs from its root by no more is never written whole
 LARGEST = 2**63 - 1  # of a database's whole numbers
@@ -59,6 +59,20 @@ def page(connection: Connection, *, limit: int, before: int | None = None) -> li
     if before is not None:
         select = select.where(t.versions.c.number < before)
     return [_version(row) for row in connection.execute(select).mappings()]
+
+
+def latest_retrained(connection: Connection, version: Version, *, minors: int) -> Version | None:
+    """Of the versions up to one, the last that a retrain published so many minor ones after the same major one; None if none."""
+    same = (t.versions.c.kind == VersionKind.LOCFT, t.versions.c.major_at == version.major_at, t.versions.c.minors == minors)
+    select = sa.select(t.versions).where(*same, t.versions.c.number <= version.number)
+    row = connection.execute(select.order_by(t.versions.c.number.desc()).limit(1)).mappings().one_or_none()
+    return None if row is None else _version(row)
+
+
+def last_of_kinds(connection: Connection, kinds: Collection[VersionKind], *, after: int, until: int) -> int | None:
+    """The number of the last version of some kinds, later than `after` and no later than `until`; None if there is none."""
+    between = (t.versions.c.number > after, t.versions.c.number <= until, t.versions.c.kind.in_(kinds))
+    return connection.execute(sa.select(sa.func.max(t.versions.c.number)).where(*between)).scalar()
 
 
 def insert(connection: Connection, version: Version, live_set: LiveSet, *, fence: int | None, job_id: str | None) -> None:
@@ -200,7 +214,7 @@ def beyond_retention(connection: Connection, *, head: int, keep_last: int, keep_
     waiting to be evaluated.
     """
     newest = connection.execute(sa.select(sa.func.max(t.versions.c.number))).scalar_one()
-    evaluated = sa.select(t.evals.c.version).where(t.evals.c.status.in_(evals.DUE))
+    evaluated = sa.select(t.evals.c.version).where(t.evals.c.status.in_(evaluations.DUE))
     select = sa.select(t.versions.c.number).where(
         t.versions.c.number <= newest - keep_last,
         t.versions.c.number != head,

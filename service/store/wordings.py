@@ -5,7 +5,7 @@ from collections import deque
 from collections.abc import Iterable
 from enum import IntEnum
 
-from service.domain.scripts import STANDING_ALONE
+from service.domain.writing_systems import STANDING_ALONE
 
 _ALONE = "".join(f"{chr(low)}-{chr(high)}" for low, high in STANDING_ALONE)  # each of these counts as a word
 WORD = re.compile(rf"[{_ALONE}]|[^\W{_ALONE}]+")

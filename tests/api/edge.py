@@ -8,11 +8,11 @@ from typing import Annotated, Any
 from fastapi import APIRouter, FastAPI, Query
 
 from service.api import problems
-from service.api.gate import Gate
+from service.api.middleware import RequestMiddleware
 from service.api.schemas.edits import BatchIn, EditIn, ListQuery
 from service.api.strict_json import StrictRoute
 from service.domain.errors import Corrupt, Gone, Stale, TooLong, Unavailable
-from service.server import config
+from service.runtime.server import config
 from service.settings import Settings
 from tests.api.served import served
 
@@ -27,7 +27,7 @@ ERRORS = {
 
 
 def edge_app(settings: Settings) -> FastAPI:
-    """An application with the real gate, JSON, schemas and problems, and routes that only count."""
+    """An application with the real middleware, JSON, schemas and problems, and routes that only count."""
     app = FastAPI(redirect_slashes=False, openapi_url=None)
     app.state.reached = 0
     router = APIRouter(route_class=StrictRoute)
@@ -58,7 +58,7 @@ def edge_app(settings: Settings) -> FastAPI:
 
     app.include_router(router)
     problems.install(app)
-    app.add_middleware(Gate, settings=settings)
+    app.add_middleware(RequestMiddleware, settings=settings)
     return app
 
 

@@ -9,9 +9,10 @@ from typing import Any
 
 import httpx
 
-from service.api.parts import Parts
-from service.app import create_app, open_parts
-from service.server import config
+from service.api.state import ServerState
+from service.runtime.app import create_app
+from service.runtime.assembly import open_server
+from service.runtime.server import config
 from service.settings import Settings
 from tests.api.served import served
 from tests.hooks import hooked
@@ -24,7 +25,7 @@ class Live:
     """A running server: a client for it, and its parts."""
 
     client: httpx.Client
-    parts: Parts
+    state: ServerState
     port: int
 
     def edit(self, prompt: str, target: str, **more: Any) -> dict[str, Any]:
@@ -67,8 +68,8 @@ def tiny_settings(model: Path, data_dir: Path, **more: Any) -> Settings:
 @contextmanager
 def live(settings: Settings) -> Iterator[Live]:
     """Open a server's parts, then its port; close both. Afterwards no hook is left on its model."""
-    with open_parts(settings) as parts:
-        with served(config(create_app(settings, parts), settings)) as port:
+    with open_server(settings) as state:
+        with served(config(create_app(settings, state), settings)) as port:
             with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=WAIT_S + 10) as client:
-                yield Live(client, parts, port)
-    assert hooked(parts.base.model) == []
+                yield Live(client, state, port)
+    assert hooked(state.base.model) == []

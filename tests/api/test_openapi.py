@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from service.api.problems import KINDS, MEDIA_TYPE, TYPE_PREFIX
-from service.app import create_app
+from service.runtime.app import create_app
 from service.settings import Settings
 
 DOCUMENT = create_app(Settings()).openapi()

@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from service.domain.cadence import Cadence, Due, Mode, Standing, Strategy, due, full_window_defers, mode_of, pause_s, room
+from service.domain.acceptance import AcceptanceLimits, decide, losses
+from service.domain.cadence import Cadence, CadenceInputs, Due, Mode, Strategy, due, full_window_defers, mode_of, pause_s, room
 from service.domain.edit import EditStatus
 from service.domain.errors import Conflict
-from service.domain.gate import GateLimits, decide, losses
 from service.domain.transitions import ALLOWED, check, leads_to
 
 RULES = Cadence(soft=3, hard=5, deferred=2, deferred_s=60.0)
@@ -18,26 +18,26 @@ RULES = Cadence(soft=3, hard=5, deferred=2, deferred_s=60.0)
 @pytest.mark.parametrize(
     ("standing", "is_due"),
     [
-        (Standing(window=2, untried=2, deferred=0), False),
-        (Standing(window=3, untried=3, deferred=0), True),
-        (Standing(window=4, untried=2, deferred=0), False),
-        (Standing(window=5, untried=1, deferred=0), True),
-        (Standing(window=5, untried=0, deferred=0), False),
-        (Standing(window=0, deferred=1), False),
-        (Standing(window=0, deferred=2), True),
-        (Standing(window=0, deferred=1, oldest_deferred_s=60.0), True),
-        (Standing(window=1, deferred=0, taken_back=True), True),
-        (Standing(window=9, deferred=9, retrain_underway=True), False),
-        (Standing(window=9, deferred=9, setbacks=1), False),
+        (CadenceInputs(window=2, untried=2, deferred=0), False),
+        (CadenceInputs(window=3, untried=3, deferred=0), True),
+        (CadenceInputs(window=4, untried=2, deferred=0), False),
+        (CadenceInputs(window=5, untried=1, deferred=0), True),
+        (CadenceInputs(window=5, untried=0, deferred=0), False),
+        (CadenceInputs(window=0, deferred=1), False),
+        (CadenceInputs(window=0, deferred=2), True),
+        (CadenceInputs(window=0, deferred=1, oldest_deferred_s=60.0), True),
+        (CadenceInputs(window=1, deferred=0, taken_back=True), True),
+        (CadenceInputs(window=9, deferred=9, retrain_underway=True), False),
+        (CadenceInputs(window=9, deferred=9, setbacks=1), False),
     ],
 )
-def test_a_retrain_is_due(standing: Standing, is_due: bool) -> None:
+def test_a_retrain_is_due(standing: CadenceInputs, is_due: bool) -> None:
     assert (due(standing, RULES) is not None) is is_due
 
 
 def test_with_baft_alone_no_retrain_is_due_and_a_full_window_defers() -> None:
     alone = Cadence(soft=3, hard=5, method="baft")
-    full = Standing(window=5, untried=5, deferred=0)
+    full = CadenceInputs(window=5, untried=5, deferred=0)
 
     assert due(full, alone) is None
     assert full_window_defers(full, alone)
@@ -45,24 +45,24 @@ def test_with_baft_alone_no_retrain_is_due_and_a_full_window_defers() -> None:
 
 
 def test_a_window_full_of_what_a_retrain_lost_defers_instead_of_retraining_for_ever() -> None:
-    lost = Standing(window=5, untried=0, deferred=0)
+    lost = CadenceInputs(window=5, untried=0, deferred=0)
 
     assert due(lost, RULES) is None
     assert full_window_defers(lost, RULES)
 
 
 def test_edits_that_find_the_window_full_are_deferred_if_no_retrain_can_come() -> None:
-    assert full_window_defers(Standing(window=5, untried=5, deferred=0, setbacks=1), RULES)
-    assert not full_window_defers(Standing(window=5, deferred=0, retrain_underway=True), RULES)
+    assert full_window_defers(CadenceInputs(window=5, untried=5, deferred=0, setbacks=1), RULES)
+    assert not full_window_defers(CadenceInputs(window=5, deferred=0, retrain_underway=True), RULES)
 
 
 def test_room_ends_at_the_hard_limit() -> None:
-    assert room(Standing(window=4, deferred=0), RULES) == 1
-    assert room(Standing(window=7, deferred=0), RULES) == 0
+    assert room(CadenceInputs(window=4, deferred=0), RULES) == 1
+    assert room(CadenceInputs(window=7, deferred=0), RULES) == 0
 
 
 def test_the_gate_allows_each_edit_its_share_of_locality() -> None:
-    limits = GateLimits(canary_fall=0.02, canary_floor=0.8)
+    limits = AcceptanceLimits(canary_fall=0.02, canary_floor=0.8)
 
     assert decide({"canary": 0.98}, {"canary": 1.0}, edits=1, limits=limits).passes
     assert not decide({"canary": 0.97}, {"canary": 1.0}, edits=1, limits=limits).passes
@@ -70,7 +70,7 @@ def test_the_gate_allows_each_edit_its_share_of_locality() -> None:
 
 
 def test_a_retrain_may_cost_what_its_new_edits_may_or_a_limit_of_its_own_if_that_is_more() -> None:
-    limits = GateLimits(canary_fall=0.02, canary_floor=0.0, retrain_fall=0.1)
+    limits = AcceptanceLimits(canary_fall=0.02, canary_floor=0.0, retrain_fall=0.1)
 
     assert decide({"canary": 0.90}, {"canary": 1.0}, edits=0, limits=limits, retrain=True).passes
     assert not decide({"canary": 0.89}, {"canary": 1.0}, edits=1, limits=limits, retrain=True).passes
@@ -79,15 +79,15 @@ def test_a_retrain_may_cost_what_its_new_edits_may_or_a_limit_of_its_own_if_that
 
 
 def test_the_gate_holds_the_floor_but_never_refuses_an_improvement() -> None:
-    limits = GateLimits(canary_fall=0.02, canary_floor=0.8)
+    limits = AcceptanceLimits(canary_fall=0.02, canary_floor=0.8)
 
     assert not decide({"canary": 0.79}, {"canary": 0.80}, edits=1, limits=limits).passes
     assert decide({"canary": 0.79}, {"canary": 0.70}, edits=1, limits=limits).passes
 
 
 def test_the_gate_refuses_what_is_not_finite_and_says_the_figures() -> None:
-    assert not decide({"loss": math.nan}, {}, edits=1, limits=GateLimits()).passes
-    assert "0.500" in decide({"canary": 0.5}, {}, edits=1, limits=GateLimits()).reasons[0]
+    assert not decide({"loss": math.nan}, {}, edits=1, limits=AcceptanceLimits()).passes
+    assert "0.500" in decide({"canary": 0.5}, {}, edits=1, limits=AcceptanceLimits()).reasons[0]
 
 
 def test_nothing_leads_away_from_retracted() -> None:
@@ -106,7 +106,7 @@ def test_every_status_has_a_row_in_the_table() -> None:
     assert set(ALLOWED) == set(EditStatus)
 
 
-BASE = Standing(window=1, untried=4, deferred=0, tensors=True, minors=1, locality_then=0.95, locality_at_major=0.97)
+BASE = CadenceInputs(window=1, untried=4, deferred=0, tensors=True, minors=1, locality_then=0.95, locality_at_major=0.97)
 ROOMY = Cadence(soft=100, hard=200, deferred=100)
 
 
@@ -160,12 +160,12 @@ def test_nothing_is_due_that_would_come_to_the_same_or_is_not_known(change: dict
 def test_the_strategies_of_the_paper_always_train_from_the_base(strategy: Strategy) -> None:
     rules = Cadence(strategy=strategy, deferred=1, method="locft")
 
-    assert due(Standing(window=0, deferred=1, tensors=True), rules) == Due("major", "an edit is deferred")
-    assert mode_of(Standing(window=0, deferred=0, tensors=True), rules) == "major"
+    assert due(CadenceInputs(window=0, deferred=1, tensors=True), rules) == Due("major", "an edit is deferred")
+    assert mode_of(CadenceInputs(window=0, deferred=0, tensors=True), rules) == "major"
 
 
 def test_a_retrain_may_end_without_a_small_share_of_what_is_answered_and_always_without_one() -> None:
-    limits = GateLimits(retrain_losses=0.02)
+    limits = AcceptanceLimits(retrain_losses=0.02)
 
     assert losses(1, 5, limits).passes
     assert losses(2, 100, limits).passes

@@ -304,7 +304,7 @@ def test_histories_of_live_sets_are_those_of_the_plain_rules(data: st.DataObject
         now = after[0]
         assert all(now.get(one.edit_id) is one for one in now.items)
         assert now.ids == {one.edit_id for one in now.items if one.role is Role.LIVE}
-        assert now.settled == tuple(one for one in now.items if one.is_live and one.carrier is Carrier.TENSORS)
+        assert now.consolidated == tuple(one for one in now.items if one.is_live and one.carrier is Carrier.TENSORS)
 
 
 def test_after_a_minor_retrain_what_its_start_held_stays_held_covered_or_entombed() -> None:

@@ -7,14 +7,15 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import torch
 
-from service.binding import Judge, bind
 from service.editors import protocol
 from service.editors.baft.fit import fit_baft
-from service.editors.baft.ready import make_ready
+from service.editors.baft.warm_up import warm_up
 from service.editors.canary import canary_share
 from service.editors.neutral import Neutral
 from service.editors.protocol import FitCancelled, Hooks
 from service.lm.overlay import EMPTY, Overlay
+from service.runtime.editors import bind_editors
+from service.runtime.evaluator import Evaluator
 from service.settings import Settings
 from tests.builders import make_adapter
 from tests.editors.lessons import SMALL, item, neutral, settings, taught_base, view_of
@@ -40,7 +41,7 @@ def retrained(factor: float = 1.5) -> Overlay:
 
 
 def prepare(on: Neutral, overlay: Overlay, hooks: Hooks | None = None) -> None:
-    make_ready(taught_base(), view_of, overlay, settings=ALL, neutral=on, hooks=hooks, ahead=True)
+    warm_up(taught_base(), view_of, overlay, settings=ALL, neutral=on, hooks=hooks, ahead=True)
 
 
 def fit(on: Neutral, parent: Overlay = EMPTY) -> Overlay:
@@ -108,7 +109,7 @@ def test_measuring_the_canary_can_be_cancelled(adapter):
 def test_a_retrain_gives_way_while_it_gets_ready_for_edits(tmp_path):
     base, stages, gave = taught_base(), [""], []
     chosen = Settings(data_dir=tmp_path, baft=SMALL, locft={"epochs": 1, "settle": 0, "block": 1})
-    editors = bind(base, view_of, fresh(), Judge(base, view_of), chosen)
+    editors = bind_editors(base, view_of, fresh(), Evaluator(base, view_of), chosen)
     hooks = Hooks(give_way=lambda: gave.append(stages[-1]), progress=lambda _, stage: stages.append(stage))
 
     editors.locft([item("red is", "Z")], EMPTY, 1, hooks)

@@ -6,17 +6,17 @@ from pathlib import Path
 import pytest
 import torch
 
-from service.editors.baft.bases import basis_report, load_report
+from service.editors.baft.basis_report import basis_report, load_report
 from service.editors.baft.fit import fit_baft
 from service.editors.canary import canary_share
+from service.editors.examples import asked_rows, kept_rows, prefixed, speaks_against
 from service.editors.neutral import Neutral, cuts_of, load_or_sample_neutral
 from service.editors.neutral_settings import NeutralSettings
 from service.editors.protocol import Item
-from service.editors.rows import asked_rows, kept_rows, prefixed, speaks_against
 from service.lm.intervention import Adapter, Balance
 from service.lm.overlay import EMPTY, Overlay, View, view
 from service.lm.prompts import encode_row
-from service.lm.score import taken
+from service.lm.scoring import taken
 from tests.builders import make_adapter, make_base
 from tests.editors.lessons import item, neutral, settings, taught_base, view_of
 

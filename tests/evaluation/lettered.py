@@ -4,7 +4,7 @@ from functools import lru_cache
 
 import torch
 
-from service.evaluation.metrics import Reference
+from service.evaluation.metrics.outcomes import Reference
 from service.lm.base import Base, base_from
 from service.lm.overlay import view
 from tests.builders import make_model, make_tokenizer

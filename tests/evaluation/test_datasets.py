@@ -9,7 +9,7 @@ import pytest
 from service.domain.errors import Refused, TooLong
 from service.evaluation.datasets import SCHEMAS, Loaded, edit_request_of, load, read, rows
 from service.evaluation.datasets.rows import RawRow
-from service.evaluation.record import EvalProbe, Record, from_json, to_json
+from service.evaluation.records import EvalProbe, Record, from_json, to_json
 
 ZSRE = {
     "subject": "Ash Brook",

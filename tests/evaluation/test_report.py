@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from service.evaluation.metrics import Outcome
-from service.evaluation.record import Ask, Kind
+from service.evaluation.metrics.outcomes import Outcome
+from service.evaluation.records import Ask, Kind
 from service.evaluation.report import edit_report, report
 
 

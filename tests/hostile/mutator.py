@@ -65,7 +65,7 @@ KINDS = ("text/plain", "application/xml", "multipart/form-data; boundary=x", "ap
 
 
 @dataclass
-class Attack:
+class HostileRequest:
     """One request; `content` None sends none."""
 
     method: str
@@ -88,47 +88,47 @@ class Attack:
         return None if self.body is None else json.dumps(self.body).encode()
 
 
-def sound_requests() -> list[Attack]:
+def sound_requests() -> list[HostileRequest]:
     """What attacks start from. None of them would change anything if one field more were wrong."""
     return [
-        Attack("POST", "/edits", {"wait": 0}, EDIT),
-        Attack("POST", "/edits/batch", {}, {"edits": [EDIT, EDIT]}),
-        Attack("GET", "/edits", {"status": "applied", "limit": 5, "cursor": "YWZ0ZXI6MQ"}),
-        Attack("GET", f"/edits/{MARK}"),
-        Attack("DELETE", f"/edits/{MARK}", {"restore_previous": "false"}),
-        Attack("GET", "/generate", {"prompt": MARK, "max_new_tokens": 2, "version": "head"}),
-        Attack(
+        HostileRequest("POST", "/edits", {"wait": 0}, EDIT),
+        HostileRequest("POST", "/edits/batch", {}, {"edits": [EDIT, EDIT]}),
+        HostileRequest("GET", "/edits", {"status": "applied", "limit": 5, "cursor": "YWZ0ZXI6MQ"}),
+        HostileRequest("GET", f"/edits/{MARK}"),
+        HostileRequest("DELETE", f"/edits/{MARK}", {"restore_previous": "false"}),
+        HostileRequest("GET", "/generate", {"prompt": MARK, "max_new_tokens": 2, "version": "head"}),
+        HostileRequest(
             "POST",
             "/generate",
             {},
             {"prompt": MARK, "max_new_tokens": 2, "temperature": 0.5, "top_p": 0.9, "seed": 1, "stop": ["x"]},
         ),
-        Attack("GET", "/versions", {"limit": 5}),
-        Attack("GET", "/versions/0"),
-        Attack("GET", "/versions/0/bases"),
-        Attack("POST", "/admin/rollback", {}, {"to": 99, "reason": MARK, "requeue": False}, headers={"If-Match": '"0"'}),
-        Attack("POST", "/admin/retrain", {}, {"reason": MARK}),
-        Attack("POST", "/admin/retrain", {}, {"reason": MARK, "mode": "minor"}),
-        Attack("POST", "/admin/export", {}, {"version": 99, "name": "mark", "max_shard_size": "1MB"}),
-        Attack("POST", "/admin/export", {}, {"name": f"../{MARK}"}),
-        Attack("POST", "/admin/revoke", {}, {"author": MARK, "since": "2026-11-20T12:00:00Z", "reason": MARK}),
-        Attack("POST", "/admin/purge", {}, {"edits": [MARK]}),
-        Attack("GET", "/jobs", {"kind": "retrain", "status": "done", "limit": 5, "cursor": "aWQ6YQ"}),
-        Attack("GET", f"/jobs/{MARK}"),
-        Attack("DELETE", f"/jobs/{MARK}"),
-        Attack("POST", "/eval", {}, {"version": 0, "edits": [MARK], "metrics": "full", "capability": False}),
-        Attack("POST", "/eval", {}, {"version": 10**6, "edits": [RECORD]}),
-        Attack("GET", "/eval", {"version": "0", "status": "done", "limit": 5, "cursor": "aWQ6YQ"}),
-        Attack("GET", "/eval/compare", {"ids": f"{MARK},{MARK}"}),
-        Attack("GET", f"/eval/{MARK}"),
-        Attack("DELETE", f"/eval/{MARK}"),
-        Attack("GET", "/model"),
-        Attack("GET", "/health/ready"),
-        Attack("GET", "/"),
+        HostileRequest("GET", "/versions", {"limit": 5}),
+        HostileRequest("GET", "/versions/0"),
+        HostileRequest("GET", "/versions/0/bases"),
+        HostileRequest("POST", "/admin/rollback", {}, {"to": 99, "reason": MARK, "requeue": False}, headers={"If-Match": '"0"'}),
+        HostileRequest("POST", "/admin/retrain", {}, {"reason": MARK}),
+        HostileRequest("POST", "/admin/retrain", {}, {"reason": MARK, "mode": "minor"}),
+        HostileRequest("POST", "/admin/export", {}, {"version": 99, "name": "mark", "max_shard_size": "1MB"}),
+        HostileRequest("POST", "/admin/export", {}, {"name": f"../{MARK}"}),
+        HostileRequest("POST", "/admin/revoke", {}, {"author": MARK, "since": "2026-11-20T12:00:00Z", "reason": MARK}),
+        HostileRequest("POST", "/admin/purge", {}, {"edits": [MARK]}),
+        HostileRequest("GET", "/jobs", {"kind": "retrain", "status": "done", "limit": 5, "cursor": "aWQ6YQ"}),
+        HostileRequest("GET", f"/jobs/{MARK}"),
+        HostileRequest("DELETE", f"/jobs/{MARK}"),
+        HostileRequest("POST", "/eval", {}, {"version": 0, "edits": [MARK], "metrics": "full", "capability": False}),
+        HostileRequest("POST", "/eval", {}, {"version": 10**6, "edits": [RECORD]}),
+        HostileRequest("GET", "/eval", {"version": "0", "status": "done", "limit": 5, "cursor": "aWQ6YQ"}),
+        HostileRequest("GET", "/eval/compare", {"ids": f"{MARK},{MARK}"}),
+        HostileRequest("GET", f"/eval/{MARK}"),
+        HostileRequest("DELETE", f"/eval/{MARK}"),
+        HostileRequest("GET", "/model"),
+        HostileRequest("GET", "/health/ready"),
+        HostileRequest("GET", "/"),
     ]
 
 
-def attacks(count: int, seed: int) -> Iterator[Attack]:
+def attacks(count: int, seed: int) -> Iterator[HostileRequest]:
     """`count` requests that are all wrong in at least one way."""
     draw = random.Random(seed)
     sound = sound_requests()
@@ -141,7 +141,7 @@ def attacks(count: int, seed: int) -> Iterator[Attack]:
             yield attack
 
 
-def _spoil_field(attack: Attack, draw: random.Random) -> bool:
+def _spoil_field(attack: HostileRequest, draw: random.Random) -> bool:
     if not isinstance(attack.body, dict):
         return False
     places = list(_places(attack.body))
@@ -153,14 +153,14 @@ def _spoil_field(attack: Attack, draw: random.Random) -> bool:
     return True
 
 
-def _spoil_query(attack: Attack, draw: random.Random) -> bool:
+def _spoil_query(attack: HostileRequest, draw: random.Random) -> bool:
     if not attack.query:
         return False
     attack.query[draw.choice(list(attack.query))] = draw.choice((*NUMBERS, *TEXTS[:20], "x" * 20_000))
     return True
 
 
-def _unknown_field(attack: Attack, draw: random.Random) -> bool:
+def _unknown_field(attack: HostileRequest, draw: random.Random) -> bool:
     name = draw.choice((MARK, "__proto__", "id", "status", "author", "prompt ", "a" * 300))
     if isinstance(attack.body, dict) and draw.random() < 0.7:
         attack.body[name] = draw.choice(OTHERS)
@@ -169,7 +169,7 @@ def _unknown_field(attack: Attack, draw: random.Random) -> bool:
     return attack.path != "/"
 
 
-def _spoil_path(attack: Attack, draw: random.Random) -> bool:
+def _spoil_path(attack: HostileRequest, draw: random.Random) -> bool:
     tails = (
         "/",
         "/" + MARK,
@@ -190,7 +190,7 @@ def _spoil_path(attack: Attack, draw: random.Random) -> bool:
     return True
 
 
-def _spoil_bytes(attack: Attack, draw: random.Random) -> bool:
+def _spoil_bytes(attack: HostileRequest, draw: random.Random) -> bool:
     payload = attack.payload()
     if payload is None:
         return False
@@ -205,14 +205,14 @@ def _spoil_bytes(attack: Attack, draw: random.Random) -> bool:
     return attack.content != payload
 
 
-def _spoil_kind(attack: Attack, draw: random.Random) -> bool:
+def _spoil_kind(attack: HostileRequest, draw: random.Random) -> bool:
     attack.headers["Content-Type"] = draw.choice(KINDS)
     attack.headers["Idempotency-Key"] = draw.choice(("", "x" * 256, MARK + "\x7f"))
     attack.headers["If-Match"] = draw.choice(("", MARK, '"-1"', '"' + "9" * 40 + '"', "*"))
     return attack.body is not None
 
 
-def _spoil_method(attack: Attack, draw: random.Random) -> bool:
+def _spoil_method(attack: HostileRequest, draw: random.Random) -> bool:
     attack.method = draw.choice(("PUT", "PATCH", "OPTIONS", "HEAD", "TRACE", "BREW"))
     return True
 

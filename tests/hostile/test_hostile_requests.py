@@ -8,11 +8,11 @@ from contextlib import suppress
 
 import pytest
 
-from service.log import configure_logging
+from service.telemetry.log import configure_logging
 from tests.api.edge import connect
 from tests.api.live import Live, live, tiny_settings
 from tests.builders import save_model
-from tests.hostile.mutator import MARK, Attack, attacks
+from tests.hostile.mutator import MARK, HostileRequest, attacks
 
 SEED = 20261121
 COUNT = 1_500
@@ -29,7 +29,7 @@ def target(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
         yield running
 
 
-def send(port: int, attack: Attack) -> tuple[int, dict[str, str], bytes]:
+def send(port: int, attack: HostileRequest) -> tuple[int, dict[str, str], bytes]:
     """Send the bytes as they are: a polite client would refuse to send half of them."""
     body = attack.payload()
     headers = {"Host": "localhost", "Connection": "close", "Content-Type": "application/json"} | attack.headers
@@ -61,7 +61,7 @@ def state(target: Live) -> tuple[int, ...]:
         "edits WHERE retract_asked_at IS NOT NULL",
     )
     counts = ", ".join(f"(SELECT count(*) FROM {table})" for table in tables)
-    with target.parts.store.read() as connection:
+    with target.state.store.read() as connection:
         return tuple(connection.exec_driver_sql(f"SELECT {counts}").one())
 
 

@@ -15,7 +15,7 @@ import torch
 from service.domain.edit import Edit
 from service.domain.errors import Refused
 from service.editors.protocol import FitFailed, Fitted, Hooks, Item
-from service.lifecycle.editors import Editors, Watched
+from service.lifecycle.editors import Editors, MonitorProbes
 from service.lm.intervention import Adapter, Intervention
 from service.lm.overlay import Overlay
 
@@ -47,7 +47,7 @@ class Ledger:
     fits: list[tuple[str, tuple[str, ...], int]] = field(default_factory=list)
     starts: list[Lines] = field(default_factory=list)  # of each retrain
     moved_away: bool = False  # the tensors are to be trained elsewhere from now on
-    watched: Watched | None = None
+    watched: MonitorProbes | None = None
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def editors(self) -> Editors:
@@ -64,7 +64,7 @@ class Ledger:
     def baft(self, parent: Overlay, new: Sequence[Item], window: Sequence[Item], seed: int, hooks: Hooks) -> Fitted:
         self._fit("baft", new, seed, hooks)
         said = window_of(parent)
-        kept = {item.edit.key for item in window if not item.settled}
+        kept = {item.edit.key for item in window if not item.consolidated}
         assert kept <= {*said, *tensors_of(parent)}, "a window that the parent does not hold"
         said |= {item.edit.key: item.target for item in new if item.target not in self.not_taken["baft"]}
         overlay = Overlay(parent.tensors, _adapter(said, _learned_by_window(parent) | _lessons(new)))
@@ -74,7 +74,7 @@ class Ledger:
         """Like a real minor retrain, one with a start never forgets by itself what that said."""
         if start.tensors and self.moved_away:
             raise Refused("the tensors lie elsewhere", field="start")
-        assert start.adapter is None and (start.tensors or not any(item.settled for item in items))
+        assert start.adapter is None and (start.tensors or not any(item.consolidated for item in items))
         self.starts.append(tensors_of(start))
         self._fit("locft", items, seed, hooks)
         said = tensors_of(start)

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 
 
 @dataclass
-class Fact:
+class RuledFact:
     key: str
     target: str
     status: str = "queued"
@@ -19,7 +19,7 @@ class Rules:
     """Facts by order of acceptance; `live` and `held` (what the tensors were trained on) by key; `kept` are the versions."""
 
     automatic: bool
-    facts: list[Fact] = field(default_factory=list)
+    facts: list[RuledFact] = field(default_factory=list)
     live: dict[str, int] = field(default_factory=dict)
     held: dict[str, set[int]] = field(default_factory=dict)
     kept: dict[int, tuple[dict[str, int], dict[str, set[int]], set[int]]] = field(default_factory=dict)
@@ -30,7 +30,7 @@ class Rules:
         ]
         if standing and self.facts[standing[-1]].target == target and not self.facts[standing[-1]].asked:
             return None
-        self.facts.append(Fact(key, target, "deferred" if method == "locft" else "queued"))
+        self.facts.append(RuledFact(key, target, "deferred" if method == "locft" else "queued"))
         return len(self.facts) - 1
 
     def retract(self, n: int, restore: bool) -> bool:
@@ -43,7 +43,7 @@ class Rules:
             fact.status, fact.asked = "retracted", True
         return True
 
-    def settle(self) -> None:
+    def drain(self) -> None:
         gone = [n for n in self.live.values() if self.facts[n].asked]
         for n in gone:
             fact = self.facts[n]
@@ -64,7 +64,7 @@ class Rules:
         if taken_back and self.automatic:
             self.retrain()
 
-    def _apply(self, n: int, fact: Fact) -> None:
+    def _apply(self, n: int, fact: RuledFact) -> None:
         rival = self.live.get(fact.key)
         older = [m for m, other in enumerate(self.facts[:n]) if other.key == fact.key and other.status == "deferred"]
         if rival is not None and rival > n:

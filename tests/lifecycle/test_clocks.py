@@ -9,24 +9,24 @@ from pathlib import Path
 
 import pytest
 
+from service.background.exports import request_export
+from service.background.jobs import cancel_job, list_jobs
 from service.domain.errors import Unavailable
-from service.lifecycle.export import request_export
-from service.lifecycle.jobs import cancel_job, list_jobs
 from service.lifecycle.revoke import revoke
 from service.store import clock
 from service.store.clock import Clock, now_of
 from service.store.migrate import upgrade
-from tests.lifecycle.house import House
+from tests.lifecycle.local_service import LocalService
 from tests.servers import postgres_database
 
 HOUR = timedelta(hours=1)
 
 
 @pytest.fixture
-def house(tmp_path: Path) -> Iterator[House]:
+def local(tmp_path: Path) -> Iterator[LocalService]:
     with postgres_database() as url:
         upgrade(url)
-        made = House(url, tmp_path)
+        made = LocalService(url, tmp_path)
         yield made
         made.close()
 
@@ -47,51 +47,51 @@ def shifted(by: timedelta) -> Iterator[None]:
         yield
 
 
-def moment_of(house: House) -> datetime:
-    with house.store.read() as connection:
+def moment_of(local: LocalService) -> datetime:
+    with local.store.read() as connection:
         return now_of(connection)
 
 
 @pytest.mark.parametrize("posted", [-HOUR, HOUR], ids=["posted where the clock is late", "posted where it is early"])
 @pytest.mark.parametrize("revoked", [-HOUR, timedelta(), HOUR], ids=["revoked late", "revoked on time", "revoked early"])
-def test_revoking_since_a_moment_finds_what_was_posted_since(posted: timedelta, revoked: timedelta, house: House) -> None:
-    (before,) = house.post(("before", "x"), author="mallory")
-    since = moment_of(house)
+def test_revoking_since_a_moment_finds_what_was_posted_since(posted: timedelta, revoked: timedelta, local: LocalService) -> None:
+    (before,) = local.post(("before", "x"), author="mallory")
+    since = moment_of(local)
     with shifted(posted):
-        (after,) = house.post(("after", "x"), author="mallory")
+        (after,) = local.post(("after", "x"), author="mallory")
 
     with shifted(revoked):
-        result = revoke(house.store, author="mallory", since=since, by="ann", reason=None)
+        result = revoke(local.store, author="mallory", since=since, by="ann", reason=None)
 
     assert result.retracted == (after.id,)
-    assert house.edit(before).created_at <= since <= house.edit(after).created_at
+    assert local.edit(before).created_at <= since <= local.edit(after).created_at
 
 
-def test_jobs_are_listed_in_the_order_in_which_they_were_asked_for(house: House) -> None:
-    house.live(("a", "x"))
+def test_jobs_are_listed_in_the_order_in_which_they_were_asked_for(local: LocalService) -> None:
+    local.live(("a", "x"))
     asked = []
     for by in (timedelta(), -HOUR, HOUR, -2 * HOUR):
         with shifted(by):
-            job = request_export(house.store, house.folder.parent / "exports", version=1, name=f"e{len(asked)}", author="ann")
-            cancel_job(house.store, job.id, author="ann")
+            job = request_export(local.store, local.folder.parent / "exports", version=1, name=f"e{len(asked)}", author="ann")
+            cancel_job(local.store, job.id, author="ann")
         asked.append(job.id)
 
-    first = list_jobs(house.store, limit=2, kind="export")
-    rest = list_jobs(house.store, limit=10, kind="export", before=first[-1].id)
+    first = list_jobs(local.store, limit=2, kind="export")
+    rest = list_jobs(local.store, limit=10, kind="export", before=first[-1].id)
 
     assert [job.id for job in (*first, *rest)] == asked[::-1]
 
 
-def test_what_a_worker_writes_is_in_the_same_order(house: House) -> None:
-    (first,) = house.live(("a", "x"))
+def test_what_a_worker_writes_is_in_the_same_order(local: LocalService) -> None:
+    (first,) = local.live(("a", "x"))
     with shifted(-HOUR):
-        (second,) = house.live(("b", "x"))
-    found = [house.edit(edit) for edit in (first, second)]
+        (second,) = local.live(("b", "x"))
+    found = [local.edit(edit) for edit in (first, second)]
 
     assert found[0].applied_at is not None and found[1].applied_at is not None
     assert found[0].created_at < found[1].created_at
     assert found[0].applied_at < found[1].applied_at
-    assert [version.created_at for version in house.versions()] == sorted(version.created_at for version in house.versions())
+    assert [version.created_at for version in local.versions()] == sorted(version.created_at for version in local.versions())
 
 
 def test_the_clock_is_not_asked_of_the_database_each_time_and_goes_on_without_it(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,30 +6,32 @@ from pathlib import Path
 import pytest
 
 from service.editors.protocol import Fitted
-from service.lifecycle import retrain, work
-from service.lifecycle.retrain import request_retrain
-from service.lifecycle.work import Turn, Watch
+from service.lifecycle import job_hooks
+from service.lifecycle.job_hooks import JobHooks
+from service.lifecycle.lease import Lease
+from service.lifecycle.retrain import run
+from service.lifecycle.retrain.request import request_retrain
 from service.lm.overlay import EMPTY
 from service.store import jobs
-from tests.lifecycle.house import House, new_house
+from tests.lifecycle.local_service import LocalService, new_local_service
 
 
 @pytest.fixture
-def house(tmp_path: Path) -> Iterator[House]:
-    made = new_house(tmp_path)
+def local(tmp_path: Path) -> Iterator[LocalService]:
+    made = new_local_service(tmp_path)
     yield made
     made.close()
 
 
-def test_the_progress_of_a_job_of_several_fits_never_goes_back(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(work, "PROGRESS_S", 0.0)
-    house.live(("a", "1"))
-    job = request_retrain(house.store, author="ann")
-    hooks, shown = Watch(house.parts, Turn(fence=1), job.id, "retrain.middle").hooks(), []
+def test_the_progress_of_a_job_of_several_fits_never_goes_back(local: LocalService, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(job_hooks, "PROGRESS_S", 0.0)
+    local.live(("a", "1"))
+    job = request_retrain(local.store, author="ann")
+    hooks, shown = JobHooks(local.context, Lease(fence=1), job.id, "retrain.middle").hooks(), []
 
     for share in (0.2, 0.9, 0.1, 0.95, 1.1):
         hooks.progress(share, "fit")
-        with house.store.read() as connection:
+        with local.store.read() as connection:
             shown.append(jobs.get(connection, job.id).progress)
 
     assert shown == [0.2, 0.9, 0.9, 0.95, 1.0]
@@ -38,4 +40,4 @@ def test_the_progress_of_a_job_of_several_fits_never_goes_back(house: House, mon
 def test_counts_among_the_scores_are_said_in_the_log_too() -> None:
     trained = Fitted(EMPTY, {}, ("a",), {"canary": 0.98, "neutral_rows": 2914})
 
-    assert retrain._said(trained) == "canary 0.980, neutral rows 2914, 1 not taken"
+    assert run._said(trained) == "canary 0.980, neutral rows 2914, 1 not taken"

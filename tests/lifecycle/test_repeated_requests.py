@@ -12,19 +12,19 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
+from service.background.evaluations import request_eval
+from service.background.exports import request_export
+from service.background.purge import purge
 from service.domain.edit import EditRequest
 from service.domain.errors import Conflict, Gone, KeyReused, NotFound
-from service.lifecycle import faults
-from service.lifecycle.evaluate import request_eval
-from service.lifecycle.export import request_export
-from service.lifecycle.purge import purge
-from service.lifecycle.retrain import request_retrain
+from service.lifecycle import crash_points
+from service.lifecycle.retrain.request import request_retrain
 from service.lifecycle.revoke import revoke
 from service.lifecycle.rollback import roll_back
 from service.store import tables as t
 from service.store.idempotency import Keyed
 from service.store.migrate import upgrade
-from tests.lifecycle.house import House, new_house
+from tests.lifecycle.local_service import LocalService, new_local_service
 from tests.servers import postgres_database
 from tests.store.stores import KINDS
 
@@ -37,41 +37,41 @@ def asked(call: str, key: str = "k", body: str = "1") -> Keyed:
 
 
 @pytest.fixture(params=KINDS)
-def make(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Callable[[], House]]:
+def make(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Callable[[], LocalService]]:
     """Makes houses over one database with two live edits, one after the other."""
     if request.param == "sqlite":
-        house = new_house(tmp_path)
+        local = new_local_service(tmp_path)
         again = f"sqlite:///{tmp_path / 'errata.db'}"
-        house.live(("a", "1"), ("b", "2"))
-        house.close()
-        yield lambda: House(again, tmp_path / "checkpoints")
+        local.live(("a", "1"), ("b", "2"))
+        local.close()
+        yield lambda: LocalService(again, tmp_path / "checkpoints")
         return
     with postgres_database() as url:
         upgrade(url)
-        house = House(url, tmp_path / "checkpoints")
-        house.live(("a", "1"), ("b", "2"))
-        house.close()
-        yield lambda: House(url, tmp_path / "checkpoints")
+        local = LocalService(url, tmp_path / "checkpoints")
+        local.live(("a", "1"), ("b", "2"))
+        local.close()
+        yield lambda: LocalService(url, tmp_path / "checkpoints")
 
 
-def roll(house: House, keyed: Keyed) -> Any:
-    return roll_back(house.parts, to=1, author="ann", reason="test", keyed=keyed)
+def roll(local: LocalService, keyed: Keyed) -> Any:
+    return roll_back(local.context, to=1, author="ann", reason="test", keyed=keyed)
 
 
-def retrain(house: House, keyed: Keyed) -> Any:
-    return request_retrain(house.store, author="ann", mode="major", keyed=keyed).id
+def retrain(local: LocalService, keyed: Keyed) -> Any:
+    return request_retrain(local.store, author="ann", mode="major", keyed=keyed).id
 
 
-def export(house: House, keyed: Keyed) -> Any:
-    return request_export(house.store, house.folder.parent / "exports", version=None, author="ann", keyed=keyed).id
+def export(local: LocalService, keyed: Keyed) -> Any:
+    return request_export(local.store, local.folder.parent / "exports", version=None, author="ann", keyed=keyed).id
 
 
-def evaluate(house: House, keyed: Keyed) -> Any:
-    return request_eval(house.store, version=None, asked="live", author="ann", keyed=keyed).id
+def evaluate(local: LocalService, keyed: Keyed) -> Any:
+    return request_eval(local.store, version=None, asked="live", author="ann", keyed=keyed).id
 
 
-def take_back(house: House, keyed: Keyed) -> Any:
-    return revoke(house.store, author="ann", since=LONG_AGO, by="ann", reason="test", keyed=keyed)
+def take_back(local: LocalService, keyed: Keyed) -> Any:
+    return revoke(local.store, author="ann", since=LONG_AGO, by="ann", reason="test", keyed=keyed)
 
 
 CALLS = {"rollback": roll, "retrain": retrain, "export": export, "eval": evaluate, "revoke": take_back}
@@ -84,173 +84,177 @@ EFFECTS = {  # the rows that one effect of a call leaves behind
 }
 
 
-def effects(house: House, call: str) -> int:
-    with house.store.read() as connection:
+def effects(local: LocalService, call: str) -> int:
+    with local.store.read() as connection:
         return len(connection.execute(EFFECTS[call]).all())
 
 
 @pytest.mark.parametrize("call", CALLS)
-def test_a_request_under_one_key_has_one_effect_and_one_answer(make: Callable[[], House], call: str) -> None:
-    house = make()
+def test_a_request_under_one_key_has_one_effect_and_one_answer(make: Callable[[], LocalService], call: str) -> None:
+    local = make()
     first = asked(call)
 
-    answer = CALLS[call](house, first)
+    answer = CALLS[call](local, first)
     again = asked(call)
 
-    assert CALLS[call](house, again) == answer
+    assert CALLS[call](local, again) == answer
     assert (first.replayed, again.replayed) == (False, True)
-    assert effects(house, call) == 1
-    house.close()
+    assert effects(local, call) == 1
+    local.close()
 
 
 @pytest.mark.parametrize("call", CALLS)
-def test_a_key_that_came_with_another_body_or_to_another_call_is_refused(make: Callable[[], House], call: str) -> None:
-    house = make()
-    CALLS[call](house, asked(call))
+def test_a_key_that_came_with_another_body_or_to_another_call_is_refused(make: Callable[[], LocalService], call: str) -> None:
+    local = make()
+    CALLS[call](local, asked(call))
 
     with pytest.raises(KeyReused, match="another body"):
-        CALLS[call](house, asked(call, body="2"))
+        CALLS[call](local, asked(call, body="2"))
     for other in CALLS:
         if other != call:
             with pytest.raises(KeyReused, match="another call"):
-                CALLS[other](house, asked(other))
-    assert sum(effects(house, name) for name in CALLS) == 1
-    house.close()
+                CALLS[other](local, asked(other))
+    assert sum(effects(local, name) for name in CALLS) == 1
+    local.close()
 
 
 @pytest.mark.parametrize("call", CALLS)
-def test_many_that_ask_at_once_under_one_key_get_one_answer(make: Callable[[], House], call: str) -> None:
-    house, start = make(), threading.Barrier(CALLERS)
+def test_many_that_ask_at_once_under_one_key_get_one_answer(make: Callable[[], LocalService], call: str) -> None:
+    local, start = make(), threading.Barrier(CALLERS)
 
     def ask(_: int) -> Any:
         start.wait()
-        return CALLS[call](house, asked(call))
+        return CALLS[call](local, asked(call))
 
     with ThreadPoolExecutor(CALLERS) as callers:
         answers = list(callers.map(ask, range(CALLERS)))
 
     assert all(answer == answers[0] for answer in answers)
-    assert effects(house, call) == 1
-    house.close()
+    assert effects(local, call) == 1
+    local.close()
 
 
-def dies(make: Callable[[], House], call: str, point: str) -> bool:
+def dies(make: Callable[[], LocalService], call: str, point: str) -> bool:
     """Ask in a process that kills itself at a point; whether it got there."""
     child = os.fork()
     if child == 0:
         try:
-            house = make()
-            faults.arm(point)
-            CALLS[call](house, asked(call))
+            local = make()
+            crash_points.arm(point)
+            CALLS[call](local, asked(call))
         finally:
             os._exit(0)
     _, status = os.waitpid(child, 0)
     return os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL
 
 
-POINTS = [(call, call if f"{call}.before_commit" in faults.POINTS else "request") for call in CALLS]
+POINTS = [(call, call if f"{call}.before_commit" in crash_points.POINTS else "request") for call in CALLS]
 
 
 @pytest.mark.parametrize("when", ["before", "after"])
 @pytest.mark.parametrize(("call", "point"), POINTS)
 def test_a_request_whose_answer_died_with_the_server_has_one_effect(
-    make: Callable[[], House], call: str, point: str, when: str
+    make: Callable[[], LocalService], call: str, point: str, when: str
 ) -> None:
     assert dies(make, call, f"{point}.{when}_commit"), "the request never came to this point"
-    house, again = make(), asked(call)
+    local, again = make(), asked(call)
 
-    CALLS[call](house, again)
+    CALLS[call](local, again)
 
     assert again.replayed == (when == "after")
-    assert effects(house, call) == 1
-    house.close()
+    assert effects(local, call) == 1
+    local.close()
 
 
-def test_a_rollback_that_is_asked_for_again_answers_with_it_though_the_head_has_moved_on(make: Callable[[], House]) -> None:
-    house = make()
-    done = roll(house, asked("rollback"))
-    house.live(("c", "3"))
-    other = house.again()
+def test_a_repeated_rollback_is_answered_with_it_though_the_head_has_moved_on(
+    make: Callable[[], LocalService],
+) -> None:
+    local = make()
+    done = roll(local, asked("rollback"))
+    local.live(("c", "3"))
+    other = local.again()
 
     assert roll(other, asked("rollback")) == done
     assert other.head.number == done.version + 1
     with pytest.raises(NotFound):  # what went wrong is not remembered
-        roll_back(other.parts, to=99, author="ann", keyed=asked("rollback", "k2"))
-    roll_back(other.parts, to=1, author="ann", keyed=asked("rollback", "k2"))
+        roll_back(other.context, to=99, author="ann", keyed=asked("rollback", "k2"))
+    roll_back(other.context, to=1, author="ann", keyed=asked("rollback", "k2"))
     other.close()
 
 
-def test_who_repeats_a_rollback_that_another_process_made_is_answered_by_it_from_then_on(make: Callable[[], House]) -> None:
+def test_a_process_that_repeats_anothers_rollback_answers_by_it_from_then_on(
+    make: Callable[[], LocalService],
+) -> None:
     first, second = make(), make()
     done = roll(first, asked("rollback"))
 
     roll(second, asked("rollback"))
 
-    assert second.parts.follower.current.version == done.version
+    assert second.context.follower.current.version == done.version
     first.close()
     second.close()
 
 
 def test_a_revocation_that_was_cut_off_between_two_transactions_is_finished(
-    make: Callable[[], House], monkeypatch: pytest.MonkeyPatch
+    make: Callable[[], LocalService], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("service.lifecycle.revoke.CHUNK", 1)
     assert dies(make, "revoke", "revoke.after_commit:1")
-    house = make()
+    local = make()
 
-    done = take_back(house, asked("revoke"))
+    done = take_back(local, asked("revoke"))
 
     assert (len(done.retracted), done.already) == (1, 1)
-    assert take_back(house, asked("revoke")) == done
-    assert effects(house, "revoke") == 1
-    house.close()
+    assert take_back(local, asked("revoke")) == done
+    assert effects(local, "revoke") == 1
+    local.close()
 
 
-def purged(house: House, edit_id: str, key: str = "p") -> Any:
-    return purge(house.parts, edit_ids=[edit_id], by="ann", keyed=asked("purge", key))
+def purged(local: LocalService, edit_id: str, key: str = "p") -> Any:
+    return purge(local.context, edit_ids=[edit_id], by="ann", keyed=asked("purge", key))
 
 
-def test_a_purge_that_is_asked_for_again_says_what_the_first_one_removed(make: Callable[[], House]) -> None:
-    house = make()
-    gone = house.edit_by("a")
-    house.retract(gone)
-    house.worker.settle()
+def test_a_purge_that_is_asked_for_again_says_what_the_first_one_removed(make: Callable[[], LocalService]) -> None:
+    local = make()
+    gone = local.edit_by("a")
+    local.retract(gone)
+    local.worker.drain()
 
-    done = purged(house, gone.id)
+    done = purged(local, gone.id)
 
     assert done.rows > 0 and done.versions
-    assert purged(house, gone.id) == done
-    house.close()
+    assert purged(local, gone.id) == done
+    local.close()
 
 
-def test_a_purge_takes_its_edits_out_of_what_other_keys_were_answered_with(make: Callable[[], House]) -> None:
-    house = make()
-    gone = house.edit_by("b")
-    assert gone.id in roll(house, asked("rollback", "r")).rolled_back
+def test_a_purge_takes_its_edits_out_of_what_other_keys_were_answered_with(make: Callable[[], LocalService]) -> None:
+    local = make()
+    gone = local.edit_by("b")
+    assert gone.id in roll(local, asked("rollback", "r")).rolled_back
     request = EditRequest(prompt="b", target="2")
-    evaluation = request_eval(house.store, version=None, asked=[request], author="ann", keyed=asked("eval", "e"))
-    house.retract(gone)
-    house.worker.settle()
+    evaluation = request_eval(local.store, version=None, asked=[request], author="ann", keyed=asked("eval", "e"))
+    local.retract(gone)
+    local.worker.drain()
 
-    purged(house, gone.id)
+    purged(local, gone.id)
 
-    assert gone.id not in roll(house, asked("rollback", "r")).rolled_back
+    assert gone.id not in roll(local, asked("rollback", "r")).rolled_back
     with pytest.raises(Gone):
-        evaluate(house, asked("eval", "e"))
-    with house.store.read() as connection:
+        evaluate(local, asked("eval", "e"))
+    with local.store.read() as connection:
         kept = str(connection.execute(sa.select(t.idempotency_keys.c.answer)).scalars().all())
     assert gone.id not in kept and evaluation.id not in kept
-    house.close()
+    local.close()
 
 
-def test_a_request_without_a_key_is_new_each_time(make: Callable[[], House]) -> None:
-    house = make()
-    roll_back(house.parts, to=1, author="ann")
+def test_a_request_without_a_key_is_new_each_time(make: Callable[[], LocalService]) -> None:
+    local = make()
+    roll_back(local.context, to=1, author="ann")
 
-    roll_back(house.parts, to=0, author="ann")
+    roll_back(local.context, to=0, author="ann")
 
-    with house.store.read() as connection:
+    with local.store.read() as connection:
         assert connection.execute(sa.select(t.idempotency_keys)).all() == []
     with pytest.raises(Conflict):
-        roll_back(house.parts, to=house.head.number, author="ann")
-    house.close()
+        roll_back(local.context, to=local.head.number, author="ann")
+    local.close()

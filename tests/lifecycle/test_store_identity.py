@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 
 from service.domain.errors import Conflict, Refused, Unreadable
-from service.lifecycle import identity
-from service.lifecycle.identity import MARK, Mark, adopt, found_store, read_mark, recognise, refuse_lost, write_mark
+from service.lifecycle import store_identity
+from service.lifecycle.store_identity import MARK, Mark, adopt, found_store, read_mark, recognise, refuse_lost, write_mark
 from service.store import heads
+from service.store.database import Store
 from service.store.migrate import upgrade
-from service.store.session import Store
-from tests.lifecycle.house import House, new_house
+from tests.lifecycle.local_service import LocalService, new_local_service
 from tests.servers import postgres_database
 
 KINDS = ("sqlite", "postgres")
@@ -82,37 +82,37 @@ def found_by_itself(folder: Path) -> str:
 
 
 def test_an_empty_database_beside_checkpoints_is_a_lost_one_and_not_a_new_store(tmp_path: Path) -> None:
-    house = new_house(tmp_path)
-    house.live(("a", "1"))
-    house.close()
-    files = sorted(path.name for path in house.folder.iterdir())
+    local = new_local_service(tmp_path)
+    local.live(("a", "1"))
+    local.close()
+    files = sorted(path.name for path in local.folder.iterdir())
     for name in ("errata.db", "errata.db-wal", "errata.db-shm"):
         (tmp_path / name).unlink(missing_ok=True)
     (tmp_path / "errata.db").touch()  # a file of no bytes is an empty database to SQLite
-    upgrade(house.url)
+    upgrade(local.url)
 
     with pytest.raises(Conflict, match=r"the database is empty.*restore the database"):
-        house.again()
+        local.again()
 
-    (house.folder / MARK).unlink()
+    (local.folder / MARK).unlink()
     with pytest.raises(Conflict, match="the database is empty"):
-        house.again()
-    assert sorted(path.name for path in house.folder.iterdir()) == [name for name in files if name != MARK]
+        local.again()
+    assert sorted(path.name for path in local.folder.iterdir()) == [name for name in files if name != MARK]
 
 
 @pytest.mark.parametrize("left", [None, b""])
 def test_in_the_place_of_a_lost_sqlite_file_no_empty_one_is_made(left: bytes | None, tmp_path: Path) -> None:
-    house = new_house(tmp_path)
-    house.live(("a", "1"))
-    house.close()
+    local = new_local_service(tmp_path)
+    local.live(("a", "1"))
+    local.close()
     for path in tmp_path.glob("errata.db*"):
         path.unlink()
     if left is not None:
         (tmp_path / "errata.db").write_bytes(left)
-    store = Store(house.url)
+    store = Store(local.url)
 
     with pytest.raises(Conflict, match="the database is empty"):
-        refuse_lost(store, house.folder)
+        refuse_lost(store, local.folder)
 
     store.close()
     assert [path.stat().st_size for path in tmp_path.glob("errata.db*")] == ([] if left is None else [0])
@@ -133,7 +133,7 @@ def test_a_first_start_that_was_killed_between_the_folder_and_the_database_is_go
         begun = read_mark(tmp_path / "checkpoints")
         assert begun is not None and not begun.founded
         with monkeypatch.context() as patch:
-            patch.setattr(identity, "write_mark", die)  # and again, between the database and the last word in the folder
+            patch.setattr(store_identity, "write_mark", die)  # and again, between the database and the last word in the folder
             with pytest.raises(KeyboardInterrupt):
                 found(store, tmp_path / "checkpoints")
 
@@ -144,57 +144,57 @@ def test_a_first_start_that_was_killed_between_the_folder_and_the_database_is_go
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_store_of_an_older_release_takes_the_folder_that_has_its_heads_checkpoint(kind: str, tmp_path: Path) -> None:
     with database(kind, tmp_path) as store:
-        house = House(store.url.render_as_string(hide_password=False), tmp_path / "checkpoints")
-        house.live(("a", "1"))
-        house.close()
-        (house.folder / MARK).unlink()
+        local = LocalService(store.url.render_as_string(hide_password=False), tmp_path / "checkpoints")
+        local.live(("a", "1"))
+        local.close()
+        (local.folder / MARK).unlink()
         with store.write() as connection:
             connection.exec_driver_sql("UPDATE head SET store_id = NULL")
         (tmp_path / "other").mkdir()
 
         with pytest.raises(Conflict, match="the checkpoint of version 1"):
-            house_in(house, tmp_path / "other")
-        again = house_in(house, house.folder)
+            house_in(local, tmp_path / "other")
+        again = house_in(local, local.folder)
 
         assert again.says("a") == "1"
-        mark = read_mark(house.folder)
+        mark = read_mark(local.folder)
         with again.store.read() as connection:
             assert mark is not None and mark.founded and mark.store == heads.read(connection).store_id
         again.close()
 
 
-def house_in(house: House, folder: Path) -> House:
-    return House(house.url, folder, ledger=house.ledger, settings=house.settings)
+def house_in(local: LocalService, folder: Path) -> LocalService:
+    return LocalService(local.url, folder, ledger=local.ledger, settings=local.settings)
 
 
 def test_a_folder_that_was_restored_without_its_mark_is_adopted_on_request_only(tmp_path: Path) -> None:
-    house = new_house(tmp_path)
-    house.live(("a", "1"))
-    (house.folder / MARK).unlink()
+    local = new_local_service(tmp_path)
+    local.live(("a", "1"))
+    (local.folder / MARK).unlink()
     with pytest.raises(Conflict, match="errata adopt"):
-        house.again()
+        local.again()
 
-    store = Store(house.url)
-    adopt(store, house.folder)
+    store = Store(local.url)
+    adopt(store, local.folder)
     store.close()
-    again = house.again()
+    again = local.again()
 
     assert again.says("a") == "1" and again.opened.degraded is None
     again.close()
 
 
 def test_a_folder_that_is_lost_for_good_is_replaced_and_its_edits_are_learned_again(tmp_path: Path) -> None:
-    house = new_house(tmp_path)
-    made = house.live(("a", "1"), ("b", "2"))
-    house.folder.rename(tmp_path / "lost")
-    store = Store(house.url)
-    adopt(store, house.folder)
+    local = new_local_service(tmp_path)
+    made = local.live(("a", "1"), ("b", "2"))
+    local.folder.rename(tmp_path / "lost")
+    store = Store(local.url)
+    adopt(store, local.folder)
     store.close()
 
-    again = house.again()
+    again = local.again()
     assert again.opened.version == 0 and again.opened.degraded
     again.roll_back(0, requeue=True)
-    again.worker.settle()
+    again.worker.drain()
 
     assert [status.is_live for status in again.statuses(made)] == [True, True]
     assert (again.says("a"), again.says("b")) == ("1", "2")

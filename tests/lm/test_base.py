@@ -9,7 +9,7 @@ from safetensors.torch import load_file, save_file
 
 from service.domain.errors import Corrupt, Refused, ServiceError, Unavailable
 from service.lm.base import load_base
-from service.lm.files import fingerprint_of
+from service.lm.model_files import fingerprint_of
 from service.lm.overlay import logits, view
 from service.lm.prompts import collate
 from tests.builders import FAMILIES, make_base, make_rows, save_model

@@ -14,7 +14,7 @@ from service.lm.decoding import Decoding
 from service.lm.overlay import Overlay, logits, target_logits, view
 from service.lm.prompts import collate
 from service.lm.resume import prefill, prefill_inputs, resume, run_from
-from service.lm.serving import Generation, Serving
+from service.serving.scheduler import Generation, Scheduler
 from tests.builders import make_adapter, make_model, make_rows, make_tokenizer
 
 SHAPES = [(6, 3), (1, 2), (12, 4), (2, 5), (3, 1)]
@@ -81,7 +81,7 @@ def test_padded_cached_batched_decoding_is_the_unpadded_forward_pass_to_rounding
 
 
 def test_versions_answer_side_by_side(base: Base) -> None:
-    opened = Serving(base)
+    opened = Scheduler(base)
     opened.adopt(1, Overlay({}, make_adapter(seed=1)))
     opened.start()
     prompt = make_rows(base, [(6, 1)])[0].prompt_ids

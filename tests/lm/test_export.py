@@ -20,12 +20,12 @@ from service.lm.base import Base, load_base
 from service.lm.blocks import Location
 from service.lm.export import read_manifest, write_export
 from service.lm.export_card import WEIGHTS, warning_of
-from service.lm.files import model_folder
 from service.lm.load_errata import load
+from service.lm.model_files import model_folder
 from service.lm.overlay import EMPTY, Overlay, view
 from service.lm.prompts import encode_prompt
-from service.lm.score import greedy
-from service.lm.text import decode
+from service.lm.scoring import greedy
+from service.lm.tokenizing import decode
 from tests.builders import FAMILIES, make_adapter, make_base, make_model, make_tokenizer
 
 PROMPTS = ("The capital of the sea", "a", "he is", "What is the colour of the house over there?")

@@ -12,7 +12,7 @@ from transformers import PreTrainedTokenizerFast
 from service.domain.errors import Refused, TooLong
 from service.lm.base import Base, base_from
 from service.lm.prompts import Batch, collate, encode_free_row, encode_prompt, encode_row, prompt_row
-from service.lm.text import decode
+from service.lm.tokenizing import decode
 from tests.builders import make_base, make_model, make_rows, make_tokenizer
 
 BASE = make_base()

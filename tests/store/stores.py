@@ -8,9 +8,9 @@ from pathlib import Path
 import sqlalchemy as sa
 
 from service.store import heads
-from service.store.livesets import memory_of
+from service.store.database import Store
+from service.store.live_set_cache import memory_of
 from service.store.migrate import upgrade
-from service.store.session import Store
 from service.store.tables import edit_transitions, metadata
 from tests.servers import postgres_database
 

@@ -15,10 +15,10 @@ from benchmarks.private_servers import frozen
 from service.domain.edit import EditRequest
 from service.domain.errors import Refused, Unavailable
 from service.lifecycle.submit import submit
-from service.store import edits, heads, outage, postgres, session
+from service.store import database, edits, heads, outage, postgres
+from service.store.database import Store
 from service.store.migrate import upgrade
 from service.store.outage import Outage, Silence
-from service.store.session import Store
 from tests.servers import private_postgres
 from tests.store.stores import NOW, founded
 
@@ -146,12 +146,12 @@ def test_whatever_ends_a_call_another_may_find_out_afterwards() -> None:
 
 
 def test_a_writer_that_finds_no_room_says_nothing_of_an_outage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(session, "STUCK_S", 0.01)
+    monkeypatch.setattr(database, "STUCK_S", 0.01)
     with founded("sqlite", tmp_path) as store:
         with pytest.raises(Silence), store._writing.attempt():
             raise Silence("it does not answer")
         store._writing._next_try = 0.0  # it is time for somebody to find out
-        for _ in range(session.WRITERS):
+        for _ in range(database.WRITERS):
             store._room.acquire()
         store._moved_at = 0.0
 
@@ -159,7 +159,7 @@ def test_a_writer_that_finds_no_room_says_nothing_of_an_outage(tmp_path: Path, m
             pass
 
         assert store._writing._lasts
-        for _ in range(session.WRITERS):
+        for _ in range(database.WRITERS):
             store._room.release()
         with store.write():
             pass
@@ -167,12 +167,12 @@ def test_a_writer_that_finds_no_room_says_nothing_of_an_outage(tmp_path: Path, m
 
 
 def test_writers_of_a_locked_sqlite_file_do_not_take_every_thread(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(session, "STUCK_S", 0.2)
+    monkeypatch.setattr(database, "STUCK_S", 0.2)
     with founded("sqlite", tmp_path) as store:
         other = sqlite3.connect(tmp_path / "errata.db", isolation_level=None)
         other.execute("BEGIN IMMEDIATE")
-        with ThreadPoolExecutor(session.WRITERS + 8) as threads:
-            writing = [threads.submit(post, store, f"p{n}", f"k{n}") for n in range(session.WRITERS + 8)]
+        with ThreadPoolExecutor(database.WRITERS + 8) as threads:
+            writing = [threads.submit(post, store, f"p{n}", f"k{n}") for n in range(database.WRITERS + 8)]
             refused = until(lambda: sum(one.done() for one in writing) >= 8)
             stuck = sum(not one.done() for one in writing)
             assert head_of(store) == 0  # reading goes on
@@ -180,14 +180,14 @@ def test_writers_of_a_locked_sqlite_file_do_not_take_every_thread(tmp_path: Path
         other.close()
         outcomes = [one.exception() for one in writing]
 
-        assert refused and stuck <= session.WRITERS
+        assert refused and stuck <= database.WRITERS
         assert {type(one) for one in outcomes if one is not None} <= {Unavailable, Silence}
         assert outcomes.count(None) == stuck
         assert post(store, "after", "after")
 
 
 def test_after_a_writer_gave_up_on_a_locked_file_others_are_told_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(session, "BUSY_S", 0.1)
+    monkeypatch.setattr(database, "BUSY_S", 0.1)
     with founded("sqlite", tmp_path) as store:
         other = sqlite3.connect(tmp_path / "errata.db", isolation_level=None)
         other.execute("BEGIN IMMEDIATE")

@@ -14,20 +14,20 @@ import torch
 
 from service.domain.cadence import Cadence
 from service.domain.edit import Edit, EditStatus
-from service.domain.liveset import SETTLED_GIVEN, Carrier, LiveItem, LiveSet
+from service.domain.liveset import CONSOLIDATED_SAMPLE, Carrier, LiveItem, LiveSet
 from service.domain.version import Version, VersionKind, VersionStatus
 from service.editors.protocol import Fitted, Hooks, Item
 from service.lifecycle.apply import apply
+from service.lifecycle.lease import Lease
 from service.lifecycle.refit import refit
-from service.lifecycle.retrain import Pressed, retrain
+from service.lifecycle.retrain.run import ApplyPause, retrain
 from service.lifecycle.settings import LifecycleSettings
-from service.lifecycle.work import Turn
 from service.lm.overlay import Overlay
 from service.store import edits, events, heads, jobs, versions
 from service.store import tables as t
 from service.store.migrate import upgrade
-from tests.lifecycle.house import House
 from tests.lifecycle.ledger import Ledger
+from tests.lifecycle.local_service import LocalService
 from tests.store.stores import KINDS, database
 
 MANY = {"sqlite": 100_000, "postgres": 10_000}  # the code is the same, and a row takes longer to send to a server
@@ -55,22 +55,22 @@ class Trusting(Ledger):
 
 
 @pytest.fixture(params=KINDS)
-def house(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[House]:
+def local(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[LocalService]:
     """A server of many edits that a retrain put into the tensors as version 1."""
     with database(request.param, tmp_path) as url:
         upgrade(url)
-        house = House(url, tmp_path / "checkpoints", ledger=Trusting(), settings=QUIET)
-        fill(house, MANY[request.param])
-        yield house.again()
-        house.close()
+        local = LocalService(url, tmp_path / "checkpoints", ledger=Trusting(), settings=QUIET)
+        fill(local, MANY[request.param])
+        yield local.again()
+        local.close()
 
 
-def fill(house: House, count: int) -> None:
-    digest = house.parts.overlays.save(Overlay({"many": torch.tensor([float(count)])}, None))
+def fill(local: LocalService, count: int) -> None:
+    digest = local.context.checkpoints.save(Overlay({"many": torch.tensor([float(count)])}, None))
     plain = {"status": "consolidated", "method": "auto", "surfaces": ["raw"], "metadata": {}, "author": "ann", "created_at": NOW}
     plain |= {"applied_at": NOW, "version": 1, "scores_due": False, "restore_previous": False}
     probes = {"rephrases": [{"prompt": "again?", "answer": None, "train": True, "group": None}] * 3}
-    with house.store.write() as connection:
+    with local.store.write() as connection:
         heads.lock(connection)
         first = heads.take_seqs(connection, count)
         rows = [(f"edit-{seq}", f"{seq * 2_654_435_761 % 2**32:064x}", seq) for seq in range(first, first + count)]
@@ -89,7 +89,7 @@ def fill(house: House, count: int) -> None:
 
 
 @contextmanager
-def counted(house: House) -> Iterator[Counter[str]]:
+def counted(local: LocalService) -> Iterator[Counter[str]]:
     """Rows written by table, edits loaded whole (`loaded`: as many as were asked for) or read while others wait for the head
     (`asked under the lock`), and times that a live set was read, and that of version 1.
     """
@@ -100,7 +100,7 @@ def counted(house: House) -> Iterator[Counter[str]]:
         if verb in ("INSERT", "UPDATE", "DELETE"):
             table = words[0 if verb == "UPDATE" else 1]
             count[table] += len(given) if many else max(cursor.rowcount, 0)  # type: ignore[attr-defined]
-        elif "edits.target" in sql and connection.engine is house.store._writer:  # type: ignore[attr-defined]
+        elif "edits.target" in sql and connection.engine is local.store._writer:  # type: ignore[attr-defined]
             count["asked under the lock"] += len(given)
         elif "edits.probes" in sql:
             count["loaded"] += len(given)
@@ -109,7 +109,7 @@ def counted(house: House) -> Iterator[Counter[str]]:
             values = given.values() if isinstance(given, dict) else given
             count["roots read"] += 1 in list(values)
 
-    engines = {house.store._writer, house.store._reader}
+    engines = {local.store._writer, local.store._reader}
     for engine in engines:
         sa.event.listen(engine, "after_cursor_execute", note)
     try:
@@ -119,65 +119,65 @@ def counted(house: House) -> Iterator[Counter[str]]:
             sa.event.remove(engine, "after_cursor_execute", note)
 
 
-def turn_of(house: House) -> Turn:
-    house.worker._hold_lease()
-    fence = house.worker.fence
+def turn_of(local: LocalService) -> Lease:
+    local.worker._hold_lease()
+    fence = local.worker.fence
     assert fence is not None
-    return Turn(fence)
+    return Lease(fence)
 
 
-def edit_named(house: House, edit_id: str) -> Edit:
-    with house.store.read() as connection:
+def edit_named(local: LocalService, edit_id: str) -> Edit:
+    with local.store.read() as connection:
         return edits.get(connection, edit_id)
 
 
-def test_what_is_written_and_loaded_goes_by_what_changes_and_not_by_what_is_live(house: House) -> None:
-    ledger, many = house.ledger, house.head.edits_counted
-    assert isinstance(ledger, Trusting) and many == MANY["sqlite" if house.store.is_sqlite else "postgres"]
-    turn = turn_of(house)
-    apply(house.parts, turn)
+def test_what_is_written_and_loaded_goes_by_what_changes_and_not_by_what_is_live(local: LocalService) -> None:
+    ledger, many = local.ledger, local.head.edits_counted
+    assert isinstance(ledger, Trusting) and many == MANY["sqlite" if local.store.is_sqlite else "postgres"]
+    turn = turn_of(local)
+    apply(local.context, turn)
 
-    with counted(house) as first:
-        (edit,) = house.post(("new", "1"))
-        apply(house.parts, turn)
-    with counted(house) as second:
-        house.post(("newer", "2"))
-        apply(house.parts, turn)
-        assert refit(house.parts, turn) is False
+    with counted(local) as first:
+        (edit,) = local.post(("new", "1"))
+        apply(local.context, turn)
+    with counted(local) as second:
+        local.post(("newer", "2"))
+        apply(local.context, turn)
+        assert refit(local.context, turn) is False
 
-    assert house.head.edits_counted == many + 2 and house.head.window == 2
+    assert local.head.edits_counted == many + 2 and local.head.window == 2
     assert (first["roots read"], second["roots read"], second["sets read"]) == (1, 0, 0)
     assert second["version_edits"] == 2 and second["edits"] <= 4 and second["events"] <= 5
-    assert second["loaded"] <= SETTLED_GIVEN + 20
-    assert ledger.given[-1] == SETTLED_GIVEN + 2
+    assert second["loaded"] <= CONSOLIDATED_SAMPLE + 20
+    assert ledger.given[-1] == CONSOLIDATED_SAMPLE + 2
 
-    with counted(house) as retracting:
-        house.retract(edit_named(house, "edit-7"))
-        assert refit(house.parts, turn) is True
+    with counted(local) as retracting:
+        local.retract(edit_named(local, "edit-7"))
+        assert refit(local.context, turn) is True
 
-    assert house.head.edits_counted == many + 1
-    assert retracting["version_edits"] == 3 and retracting["edits"] <= 4 and retracting["loaded"] <= SETTLED_GIVEN + 20
+    assert local.head.edits_counted == many + 1
+    assert retracting["version_edits"] == 3 and retracting["edits"] <= 4 and retracting["loaded"] <= CONSOLIDATED_SAMPLE + 20
 
-    with counted(house) as back:
-        house.roll_back(2)
+    with counted(local) as back:
+        local.roll_back(2)
 
-    assert house.live_set.ids == {f"edit-{n}" for n in range(1, many + 1)} - {"edit-7"} | {edit.id}
+    assert local.live_set.ids == {f"edit-{n}" for n in range(1, many + 1)} - {"edit-7"} | {edit.id}
     assert back["version_edits"] == 2 and back["edits"] <= 3 and back["loaded"] == 0
 
-    refit(house.parts, turn)
-    with house.store.write() as connection:
+    refit(local.context, turn)
+    with local.store.write() as connection:
         heads.lock(connection)
         jobs.insert(connection, "retrain", reason=None, author="ann", now=NOW, mode="major")
-    with counted(house) as trained:
-        assert retrain(house.parts, turn, Pressed()) is True
+    with counted(local) as trained:
+        assert retrain(local.context, turn, ApplyPause()) is True
 
-    assert house.head.kind is VersionKind.LOCFT and house.head.window == 0 and house.head.edits_counted == many
-    assert house.edit(edit).status is EditStatus.CONSOLIDATED
-    assert house.edit(edit).report == {"method": "locft", "taken": True}
-    assert edit_named(house, "edit-9").report is None, "of an edit that stays where it was nothing is written"
+    assert local.head.kind is VersionKind.LOCFT and local.head.window == 0 and local.head.edits_counted == many
+    assert local.edit(edit).status is EditStatus.CONSOLIDATED
+    assert local.edit(edit).report == {"method": "locft", "taken": True}
+    assert edit_named(local, "edit-9").report is None, "of an edit that stays where it was nothing is written"
     assert trained["version_edits"] == 2, "what was in the tensors before is in them again: only the change is written"
     assert trained["edits"] <= 10 and trained["events"] <= 10 and trained["asked under the lock"] == 0
-    assert many <= trained["loaded"] <= many + SETTLED_GIVEN
-    with house.store.read() as connection:
+    assert many <= trained["loaded"] <= many + CONSOLIDATED_SAMPLE
+    with local.store.read() as connection:
         assert len(events.page(connection, limit=5, after=10)) == 5
-        assert versions.live_set(connection, house.head.number).settled == house.live_set.live
+        assert versions.live_set(connection, local.head.number).consolidated == local.live_set.live

@@ -11,9 +11,9 @@ from alembic import command
 
 from service.domain.errors import KeyReused, Refused, Unavailable
 from service.store import idempotency, migrate
-from service.store.causes import of_connecting
+from service.store.connection_errors import of_connecting
+from service.store.database import Store
 from service.store.idempotency import Keyed
-from service.store.session import Store
 from tests.store.stores import KINDS, database, founded
 
 CUTS = 6

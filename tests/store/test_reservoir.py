@@ -8,10 +8,10 @@ from datetime import UTC, datetime
 
 import pytest
 
+from service.background.prompt_reservoir import LONGEST, PromptReservoir
 from service.domain.errors import Unavailable
-from service.lifecycle.reservoir import LONGEST, Reservoir
 from service.store import reservoir
-from service.store.session import Store
+from service.store.database import Store
 from service.store.wordings import Match, Wordings
 from tests.store.stores import KINDS, founded
 
@@ -38,7 +38,7 @@ def seeded(seed: int) -> Callable[[], int]:
 
 def filled(store: Store, size: int, prompts: list[str], *, seed: int = 0) -> list[str]:
     """What a reservoir keeps of prompts that were all written before it is asked."""
-    kept = Reservoir(store, size, draw=seeded(seed), clock=lambda: NOW)
+    kept = PromptReservoir(store, size, draw=seeded(seed), clock=lambda: NOW)
     kept.start()
     for prompt in prompts:
         kept.offer(prompt)
@@ -73,7 +73,7 @@ def test_it_stays_one_sample_over_a_restart(store: Store) -> None:
     prompts = [f"prompt {number}" for number in range(100)]
     draw = seeded(3)
     for begin in (0, 50):
-        again = Reservoir(store, 5, draw=draw, clock=lambda: NOW)
+        again = PromptReservoir(store, 5, draw=draw, clock=lambda: NOW)
         again.start()
         for prompt in prompts[begin : begin + 50]:
             again.offer(prompt)
@@ -99,7 +99,7 @@ def test_every_prompt_has_the_same_chance_whenever_it_came(store: Store) -> None
 def test_nothing_is_kept_when_it_is_off_and_what_was_is_removed(store: Store) -> None:
     filled(store, 5, ["a", "b"])
 
-    off = Reservoir(store, 0)
+    off = PromptReservoir(store, 0)
     off.start()
     off.offer("c")
 
@@ -133,7 +133,7 @@ def test_prompts_that_hold_a_wording_are_forgotten_and_others_not(store: Store) 
 
 
 def test_offering_neither_waits_for_the_database_nor_fails_with_it(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    kept = Reservoir(store, 5, draw=seeded(0), clock=lambda: NOW)
+    kept = PromptReservoir(store, 5, draw=seeded(0), clock=lambda: NOW)
     kept.start()
     entered, away = threading.Event(), threading.Event()
     write = store.write

@@ -20,11 +20,12 @@ from service.domain.liveset import Carrier, LiveItem, LiveSet, Role
 from service.domain.transitions import ALLOWED
 from service.domain.version import Version, VersionKind, VersionStatus
 from service.lifecycle.submit import submit
-from service.store import edits, events, heads, jobs, migrate, postgres, session, summaries, versions
+from service.store import database as sessions
+from service.store import edits, events, heads, jobs, list_rows, migrate, postgres, versions
 from service.store import tables as t
+from service.store.database import Store
 from service.store.edits import Change
 from service.store.heads import FenceLost
-from service.store.session import Store
 from tests.store.stores import KINDS, NOW, database, founded, wipe
 
 
@@ -331,7 +332,7 @@ def test_pages_follow_on_each_other(shared: Store) -> None:
     with shared.read() as connection:
         first = edits.page(connection, limit=2, after_seq=made[0].seq - 1)
         second = edits.page(connection, limit=2, after_seq=first[-1].seq, statuses=[EditStatus.QUEUED])
-        back = summaries.edits_page(connection, limit=2, before_seq=second[0].seq)
+        back = list_rows.edits_page(connection, limit=2, before_seq=second[0].seq)
     assert [edit.id for edit in first + second] == [edit.id for edit in made[:4]]
     assert [edit.id for edit in back] == [made[1].id, made[0].id]
 
@@ -494,6 +495,6 @@ def test_a_row_lock_held_too_long_is_unavailable(tmp_path: Path, monkeypatch: py
 
 def test_the_clock_of_the_database_is_in_seconds(shared: Store) -> None:
     with shared.read() as connection:
-        found = connection.execute(sa.select(session.database_clock(connection))).scalar_one()
+        found = connection.execute(sa.select(sessions.database_clock(connection))).scalar_one()
 
     assert abs(found - time.time()) < 60

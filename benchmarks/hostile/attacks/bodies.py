@@ -10,7 +10,7 @@ from contextlib import ExitStack, contextmanager, suppress
 
 import httpx
 
-from benchmarks.hostile.ground import Attack, Finding, Ground, Memory
+from benchmarks.hostile.ground import Attack, AttackResult, AttackTools, Memory
 
 TYPE = {"Content-Type": "application/json"}
 HEAD = "POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n{length}\r\n\r\n"
@@ -23,7 +23,7 @@ MOST_MB = 200.0  # of memory, for an attack of any size: the room for bodies, an
 
 
 @contextmanager
-def attacked(ground: Ground) -> Iterator[tuple[str, Memory]]:
+def attacked(ground: AttackTools) -> Iterator[tuple[str, Memory]]:
     """The address of a server that is asked for its pulse, and what its memory grows by."""
     with ground.server() as server, server.start() as client:
         url = str(client.base_url).rstrip("/")
@@ -31,7 +31,7 @@ def attacked(ground: Ground) -> Iterator[tuple[str, Memory]]:
             yield url, memory
 
 
-def refused(ground: Ground, path: str, body: bytes, statuses: set[int]) -> Finding:
+def refused(ground: AttackTools, path: str, body: bytes, statuses: set[int]) -> AttackResult:
     """The same body several times at once: each is refused with one of these statuses."""
 
     def send(url: str) -> int:
@@ -43,32 +43,32 @@ def refused(ground: Ground, path: str, body: bytes, statuses: set[int]) -> Findi
         seconds = time.monotonic() - began
     told = ", ".join(f"{count} x {status}" for status, count in sorted(found.items()))
     seen = f"{AT_ONCE} at once of {len(body) / MB:.1f} MB: {told} in {seconds:.1f} s, +{memory.grown_mb:.0f} MB"
-    return Finding(set(found) <= statuses and memory.grown_mb <= MOST_MB, seen)
+    return AttackResult(set(found) <= statuses and memory.grown_mb <= MOST_MB, seen)
 
 
-def one_text_of_quotes(ground: Ground) -> Finding:
+def one_text_of_quotes(ground: AttackTools) -> AttackResult:
     """The text that the first pattern tried every part of: 32 KB of it took 4.4 s of processor, with every thread waiting."""
     return refused(ground, "/edits", b'"' + b'\\"' * 499_000, {400})
 
 
-def flat_list(ground: Ground) -> Finding:
+def flat_list(ground: AttackTools) -> AttackResult:
     """Millions of numbers of one digit."""
     return refused(ground, "/edits/batch", b'{"edits": [' + b"0," * 3_900_000 + b"0]}", {422})
 
 
-def unknown_fields(ground: Ground) -> Finding:
+def unknown_fields(ground: AttackTools) -> AttackResult:
     """As many values as a body may have, all of them members that no edit has."""
     edit = "{" + ",".join(f'"{number:x}":""' for number in range(198)) + "}"
     return refused(ground, "/edits/batch", ('{"edits": [' + ",".join([edit] * 1_000) + "]}").encode(), {422})
 
 
-def blank_batch(ground: Ground) -> Finding:
+def blank_batch(ground: AttackTools) -> AttackResult:
     """A batch that is nothing but characters that cannot be seen."""
     edits = [{"prompt": "\u200b " * 1_900, "target": "x"} for _ in range(1_000)]
     return refused(ground, "/edits/batch", json.dumps({"edits": edits}, ensure_ascii=False).encode(), {422})
 
 
-def half_sent(ground: Ground) -> Finding:
+def half_sent(ground: AttackTools) -> AttackResult:
     """Bodies that come to all but their last bytes and stay there; meanwhile a small request is answered."""
     with attacked(ground) as (url, memory), ExitStack() as opened:
         head = HEAD.format(path="/edits/batch", length=f"Content-Length: {HALF_BYTES + 100_000}").encode()
@@ -83,10 +83,10 @@ def half_sent(ground: Ground) -> Finding:
         ).status_code
         statuses = Counter(filter(None, map(_status, clients)))
     seen = f"{HALF_SENT} of 7.9 MB: {statuses[503]} x 503, a small request meanwhile {small}, +{memory.grown_mb:.0f} MB"
-    return Finding(small == 200 and statuses[503] > 0 and memory.grown_mb <= MOST_MB, seen)
+    return AttackResult(small == 200 and statuses[503] > 0 and memory.grown_mb <= MOST_MB, seen)
 
 
-def tiny_chunks(ground: Ground) -> Finding:
+def tiny_chunks(ground: AttackTools) -> AttackResult:
     """A body of one byte a chunk."""
     with attacked(ground) as (url, memory), _connected(url) as client:
         began = time.monotonic()
@@ -95,7 +95,7 @@ def tiny_chunks(ground: Ground) -> Finding:
             for _ in range(PIECES // 1_000):
                 client.sendall(b"1\r\n \r\n" * 1_000)
         status, seconds = _status(client), time.monotonic() - began
-    return Finding(
+    return AttackResult(
         status in (400, None),
         f"{PIECES:,} chunks of a byte: {status or 'closed'} after {seconds:.2f} s, +{memory.grown_mb:.0f} MB",
     )

@@ -6,7 +6,7 @@ from typing import Any
 
 import httpx
 
-from benchmarks.hostile.ground import Attack, Finding, Ground, Memory
+from benchmarks.hostile.ground import Attack, AttackResult, AttackTools, Memory
 
 WORDS = ["the", "river", "of", "the", "old", "town", "runs", "by", "a", "house", "near", "water", "and", "trees", "in", "summer"]
 SMALL = (("The capital of France is", "Rome"), ("The capital of Italy is", "Berlin"), ("The capital of Spain is", "Athens"))
@@ -36,7 +36,7 @@ LONG = edit(15, 200, 100)  # as much as is accepted, in few long rows
 WIDE = edit(64, 65, 3)  # and in many
 
 
-def refused(ground: Ground) -> Finding:
+def refused(ground: AttackTools) -> AttackResult:
     """The worst that the schema allows is refused at the door, and so are batches of it."""
     with ground.server() as server, server.start() as client:
         with ground.pulse(str(client.base_url).rstrip("/")):
@@ -44,13 +44,13 @@ def refused(ground: Ground) -> Finding:
             many = client.post("/edits/batch", json={"edits": [LONG | {"prompt": text(200, at)} for at in range(100)]})
         fields = [answer.json().get("errors", [{}])[0].get("field") for answer in (one, many)]
         held = (one.status_code, many.status_code) == (422, 422)
-        return Finding(held, f"{one.status_code} for {fields[0]}, a batch of a hundred {many.status_code} for {fields[1]}")
+        return AttackResult(held, f"{one.status_code} for {fields[0]}, a batch of a hundred {many.status_code} for {fields[1]}")
 
 
 def behind(costly: list[dict[str, Any]], name: str) -> Attack:
     """Small edits behind costly ones that are accepted."""
 
-    def make(ground: Ground) -> Finding:
+    def make(ground: AttackTools) -> AttackResult:
         with ground.server() as server, server.start() as client:
             url = str(client.base_url).rstrip("/")
             settle(client, client.post("/edits", json={"prompt": "The capital of Australia is", "target": "Sydney"}))
@@ -64,12 +64,12 @@ def behind(costly: list[dict[str, Any]], name: str) -> Attack:
                 took = time.monotonic() - began
             seen = f"small edits waited {min(waited):.1f} to {max(waited):.1f} s, the costly {took:.0f} s"
             seen += f" ({', '.join(sorted(set(last)))}), +{memory.grown_mb:.0f} MB"
-            return Finding(statuses == [202] and max(waited) < MOST_S, seen)
+            return AttackResult(statuses == [202] and max(waited) < MOST_S, seen)
 
     return Attack(name, make)
 
 
-def taken_back(ground: Ground) -> Finding:
+def taken_back(ground: AttackTools) -> AttackResult:
     """The costly edit is retracted while it is fitted: over at once, and the editor is free for the next."""
     with ground.server() as server, server.start() as client:
         url = str(client.base_url).rstrip("/")
@@ -83,7 +83,7 @@ def taken_back(ground: Ground) -> Finding:
             said = time.monotonic() - began
             (next_one,) = together(url, SMALL[:1])
         held = found["status"] == "applying" and gone == "retracted" and next_one < MOST_S
-        return Finding(held, f"{gone} {said:.2f} s after it was asked for, the next edit live {next_one:.1f} s later")
+        return AttackResult(held, f"{gone} {said:.2f} s after it was asked for, the next edit live {next_one:.1f} s later")
 
 
 def together(url: str, facts: tuple[tuple[str, str], ...]) -> list[float]:

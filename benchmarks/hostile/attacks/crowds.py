@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 
-from benchmarks.hostile.ground import Attack, Finding, Ground, status_of
+from benchmarks.hostile.ground import Attack, AttackResult, AttackTools, status_of
 
 WAITING = 1_100
 CONNECTIONS = 2_000
@@ -21,7 +21,7 @@ IDLE = HEAD.format(method="GET /health/live").encode() + b"\r\n"
 HALF = HEAD.format(method="GET /edits").encode()
 
 
-def waiting_edits(ground: Ground) -> Finding:
+def waiting_edits(ground: AttackTools) -> AttackResult:
     """1,100 posts at once that want to wait for a minute: all but a bounded number are answered as soon as they are accepted,
     and the health checks are answered all the while.
     """
@@ -41,34 +41,34 @@ def waiting_edits(ground: Ground) -> Finding:
             last = status_of(_url(port), "/model")
         told = Counter(status or "waiting" for status in statuses.values())
         held = _waiting(statuses) <= MAY_WAIT and set(ready) == {200} and last == 200 and not ground.pulses[-1].failures
-        return Finding(
+        return AttackResult(
             held,
             f"{WAITING:,} edits with wait=60, after {took:.0f} s: {dict(sorted(told.items()))}; /health/ready: {dict(ready)};"
             f" /model meanwhile: {dict(model)}, then {last}",
         )
 
 
-def idle_connections(ground: Ground) -> Finding:
+def idle_connections(ground: AttackTools) -> AttackResult:
     """2,000 connections that were answered once and stay; a new client is answered at once."""
     return _crowded(ground, "idle", IDLE)
 
 
-def silent_connections(ground: Ground) -> Finding:
+def silent_connections(ground: AttackTools) -> AttackResult:
     """2,000 connections that never send a byte."""
     return _crowded(ground, "silent", b"")
 
 
-def half_sent_requests(ground: Ground) -> Finding:
+def half_sent_requests(ground: AttackTools) -> AttackResult:
     """2,000 connections that send half a request."""
     return _crowded(ground, "half-sent", HALF)
 
 
-def half_sent_bodies(ground: Ground) -> Finding:
+def half_sent_bodies(ground: AttackTools) -> AttackResult:
     """2,000 connections that send the head of a request, and a byte of its body."""
     return _crowded(ground, "with half a body", _post("/edits", 50) + b"{")
 
 
-def _crowded(ground: Ground, what: str, sent: bytes) -> Finding:
+def _crowded(ground: AttackTools, what: str, sent: bytes) -> AttackResult:
     with _many_files(), ground.server() as server, server.start() as client, ExitStack() as opened:
         port = client.base_url.port or 0
         for _ in range(CONNECTIONS):
@@ -79,7 +79,9 @@ def _crowded(ground: Ground, what: str, sent: bytes) -> Finding:
             seen = Counter(status_of(_url(port), "/edits") for _ in range(NEWCOMERS))
             took = time.monotonic() - began
         held = seen == {200: NEWCOMERS} and not ground.pulses[-1].failures
-        return Finding(held, f"{CONNECTIONS:,} connections {what}; then {NEWCOMERS} new clients: {dict(seen)} in {took:.1f} s")
+        return AttackResult(
+            held, f"{CONNECTIONS:,} connections {what}; then {NEWCOMERS} new clients: {dict(seen)} in {took:.1f} s"
+        )
 
 
 @contextmanager

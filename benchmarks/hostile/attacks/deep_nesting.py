@@ -2,13 +2,13 @@
 
 import httpx
 
-from benchmarks.hostile.ground import Attack, Finding, Ground, Memory
+from benchmarks.hostile.ground import Attack, AttackResult, AttackTools, Memory
 
 DEPTH = 900_000
 TIMES = 20
 
 
-def deep_nesting(ground: Ground) -> Finding:
+def deep_nesting(ground: AttackTools) -> AttackResult:
     """Bodies of 900 KB, one after another; each is refused and costs next to nothing."""
     with ground.server() as server, server.start() as client:
         url = str(client.base_url).rstrip("/")
@@ -17,7 +17,9 @@ def deep_nesting(ground: Ground) -> Finding:
                 httpx.post(f"{url}/edits", content=b"[" * DEPTH, headers={"Content-Type": "application/json"}).status_code
                 for _ in range(TIMES)
             }
-        return Finding(statuses == {422}, f"{TIMES} bodies of {DEPTH:,} brackets: {sorted(statuses)}, +{memory.grown_mb:.0f} MB")
+        return AttackResult(
+            statuses == {422}, f"{TIMES} bodies of {DEPTH:,} brackets: {sorted(statuses)}, +{memory.grown_mb:.0f} MB"
+        )
 
 
 ATTACKS = (Attack("deep nesting", deep_nesting),)

@@ -9,7 +9,7 @@ from collections import Counter
 from contextlib import closing
 from pathlib import Path
 
-from benchmarks.hostile.ground import Attack, Finding, Ground
+from benchmarks.hostile.ground import Attack, AttackResult, AttackTools
 
 TIMES = 200
 KEPT_S = 5.0
@@ -25,7 +25,7 @@ FOREIGN = (
 IMAGE = {"Host": OWN, "Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "no-cors", "Sec-Fetch-Dest": "image"}
 
 
-def foreign_posts(ground: Ground) -> Finding:
+def foreign_posts(ground: AttackTools) -> AttackResult:
     """Edits, rollbacks and revocations in the name of other pages; none changes anything, and our own page still can."""
     with ground.server(allowed_hosts=[OWN]) as server, server.start() as client:
         with ground.pulse(str(client.base_url).rstrip("/")):
@@ -38,10 +38,12 @@ def foreign_posts(ground: Ground) -> Finding:
             kept = len(client.get("/edits").json()["items"])
             own = client.post("/edits", json=EDIT, headers={"Host": OWN, "Origin": f"https://{OWN}"}).status_code
         held = set(statuses) == {400, 403} and kept == 0 and own == 202
-        return Finding(held, f"{3 * TIMES} foreign posts: {dict(sorted(statuses.items()))}, {kept} edits kept; our page's: {own}")
+        return AttackResult(
+            held, f"{3 * TIMES} foreign posts: {dict(sorted(statuses.items()))}, {kept} edits kept; our page's: {own}"
+        )
 
 
-def planted_prompts(ground: Ground) -> Finding:
+def planted_prompts(ground: AttackTools) -> AttackResult:
     """Images whose address is a prompt, with the reservoir on: nothing of them is learned from, and no answer is computed."""
     with ground.server(allowed_hosts=[OWN], reservoir={"size": 100, "callers": ["desk"]}) as server, server.start() as client:
         with ground.pulse(str(client.base_url).rstrip("/")):
@@ -53,7 +55,7 @@ def planted_prompts(ground: Ground) -> Finding:
             client.post("/generate", json={"prompt": "asked for"}, headers={"X-Errata-Caller": "desk"}).raise_for_status()
         kept = _kept_prompts(server.folder)
     held = statuses == {403: TIMES, 200: TIMES} and kept == ["asked for"]
-    return Finding(held, f"{2 * TIMES} cross-site reads: {dict(sorted(statuses.items()))}; kept for retrains: {kept}")
+    return AttackResult(held, f"{2 * TIMES} cross-site reads: {dict(sorted(statuses.items()))}; kept for retrains: {kept}")
 
 
 def _kept_prompts(folder: Path) -> list[str]:

@@ -6,7 +6,7 @@ from typing import Any
 
 import httpx
 
-from benchmarks.hostile.ground import Attack, Finding, Ground, Memory
+from benchmarks.hostile.ground import Attack, AttackResult, AttackTools, Memory
 
 EDITS = 200
 LISTS = 4  # at once
@@ -18,7 +18,7 @@ IDLE = {"method": "locft", "window": {"deferred": 1_000_000, "deferred_s": 1e9}}
 UNBOUNDED = {"limits": {"edit_tokens": 100_000_000, "report_tokens": 100_000_000}}
 
 
-def long_fields(ground: Ground) -> Finding:
+def long_fields(ground: AttackTools) -> AttackResult:
     """200 edits with a truth of 480,000 characters, which are refused; 200 with all the probes there may be; four lists."""
     with ground.server(**IDLE, **UNBOUNDED) as server, server.start() as client:
         long = {"ground_truth": "x" * TOO_LONG}
@@ -36,7 +36,7 @@ def long_fields(ground: Ground) -> Finding:
         f" {LISTS} lists {dict(statuses)} of {max(sizes) / 1e6:.2f} MB, +{memory.grown_mb:.0f} MB"
     )
     held = set(refused) == {422} and set(posted) == {202} and set(statuses) == {200} and memory.grown_mb <= MOST_MB
-    return Finding(held, seen)
+    return AttackResult(held, seen)
 
 
 def _edit(number: int) -> dict[str, Any]:

@@ -10,8 +10,8 @@ from typing import Any
 
 import httpx
 
-from benchmarks.hostile.ground import Attack, Finding, Ground
-from benchmarks.servers import Server
+from benchmarks.hostile.ground import Attack, AttackResult, AttackTools
+from benchmarks.servers import ServerProcess
 
 KILLS = 12
 CALLERS = 6  # threads that send each request
@@ -64,7 +64,7 @@ def asked(number: int) -> list[tuple[str, str, dict[str, Any]]]:
     ]
 
 
-def repeated_keys(ground: Ground) -> Finding:
+def repeated_keys(ground: AttackTools) -> AttackResult:
     """Rollbacks, retrains and evaluations under one key each, sent by many at once, across kills."""
     draw, callers = random.Random(7), Callers()
     with ground.server() as server:
@@ -81,10 +81,10 @@ def repeated_keys(ground: Ground) -> Finding:
             faults += _faults(client, callers)
     sent = sum(len(given) for given in callers.answers.values())
     seen = f"{3 * KILLS} keys, {KILLS} kills, {callers.broken} broken calls, {sent:,} answers"
-    return Finding(not faults, f"{seen}; {'; '.join(sorted(set(faults))[:5]) or 'one effect and one answer a key'}")
+    return AttackResult(not faults, f"{seen}; {'; '.join(sorted(set(faults))[:5]) or 'one effect and one answer a key'}")
 
 
-def _round(server: Server, callers: Callers, number: int, kill_after_s: float) -> None:
+def _round(server: ServerProcess, callers: Callers, number: int, kill_after_s: float) -> None:
     wanted = asked(number)
     with ThreadPoolExecutor(CALLERS * len(wanted)) as pool:
         sent = [pool.submit(callers.send, *one) for one in wanted for _ in range(CALLERS)]

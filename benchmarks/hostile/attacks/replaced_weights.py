@@ -4,14 +4,14 @@ import shutil
 import time
 
 from benchmarks.hostile.crowd import ask_generate, ask_ready, crowd
-from benchmarks.hostile.ground import Attack, Finding, Ground
+from benchmarks.hostile.ground import Attack, AttackResult, AttackTools
 from service.atlas import weights_path
 
 SEEN_S = 30.0
 QUESTIONS = {"generate": (8, ask_generate), "ready": (1, ask_ready)}
 
 
-def replaced_weights(ground: Ground) -> Finding:
+def replaced_weights(ground: AttackTools) -> AttackResult:
     """Other bytes over the weights in place, then half of the file cut off; every answer stays what it was."""
     model = ground.folder / "model"
     shutil.copytree(weights_path(), model)
@@ -33,7 +33,7 @@ def replaced_weights(ground: Ground) -> Finding:
             time.sleep(2)
         texts = found.bodies.get("generate", set())
         held = not server.is_gone() and set(found.statuses["generate"]) == {200} and len(texts) == 1 and said is not None
-        return Finding(held, f"{found.said()}; {len(texts)} different answer(s); said: {said}")
+        return AttackResult(held, f"{found.said()}; {len(texts)} different answer(s); said: {said}")
 
 
 ATTACKS = (Attack("the model's file overwritten, then cut", replaced_weights),)

@@ -9,25 +9,25 @@ from contextlib import contextmanager
 import httpx
 
 from benchmarks.hostile.crowd import ask_edits, ask_generate, ask_ready, crowd, post_edit
-from benchmarks.hostile.ground import Attack, Finding, Ground
+from benchmarks.hostile.ground import Attack, AttackResult, AttackTools
 from benchmarks.private_servers import frozen, postgres_binaries, private_postgres, private_redis
-from benchmarks.servers import Server
+from benchmarks.servers import ServerProcess
 
 SILENT_S = 50.0
 HEALS_S = 30.0
 QUESTIONS = {"post": (60, post_edit), "ready": (2, ask_ready), "generate": (4, ask_generate), "edits": (4, ask_edits)}
 
 
-def frozen_postgres(ground: Ground) -> Finding:
+def frozen_postgres(ground: AttackTools) -> AttackResult:
     """SIGSTOP of all of Postgres for fifty seconds."""
     binaries = postgres_binaries()
     if binaries is None:
-        return Finding(True, "not made: there is no initdb here")
+        return AttackResult(True, "not made: there is no initdb here")
     with private_postgres(binaries) as (url, process), ground.server(database_url=url) as server:
         return _silent(ground, server, lambda: frozen(process), may_write=False)
 
 
-def locked_sqlite(ground: Ground) -> Finding:
+def locked_sqlite(ground: AttackTools) -> AttackResult:
     """BEGIN IMMEDIATE by another process, held for fifty seconds."""
     with ground.server() as server:
 
@@ -43,16 +43,16 @@ def locked_sqlite(ground: Ground) -> Finding:
         return _silent(ground, server, locked, may_write=False)
 
 
-def frozen_redis(ground: Ground) -> Finding:
+def frozen_redis(ground: AttackTools) -> AttackResult:
     """SIGSTOP of Redis for fifty seconds: it only carries hints, so nothing may be refused or slow for its sake."""
     binary = shutil.which("redis-server")
     if binary is None:
-        return Finding(True, "not made: there is no redis-server here")
+        return AttackResult(True, "not made: there is no redis-server here")
     with private_redis(binary) as (url, process), ground.server(redis_url=url) as server:
         return _silent(ground, server, lambda: frozen(process), may_write=True)
 
 
-def _silent(ground: Ground, server: Server, silence: Callable[[], object], *, may_write: bool) -> Finding:
+def _silent(ground: AttackTools, server: ServerProcess, silence: Callable[[], object], *, may_write: bool) -> AttackResult:
     with server.start() as client:
         url = str(client.base_url).rstrip("/")
         with ground.pulse(url), crowd(url, QUESTIONS) as found:
@@ -70,7 +70,7 @@ def _silent(ground: Ground, server: Server, silence: Callable[[], object], *, ma
             held and healed_s is not None and kept >= acknowledged and found.worst_s["ready"] < 5 and found.worst_s["post"] < 20
         )
         healed = "never" if healed_s is None else f"after {healed_s:.1f} s"
-        return Finding(held, f"{found.said()}; healed {healed}; {acknowledged} acknowledged, {kept} kept")
+        return AttackResult(held, f"{found.said()}; healed {healed}; {acknowledged} acknowledged, {kept} kept")
 
 
 def _heals(client: httpx.Client) -> float | None:

@@ -13,10 +13,10 @@ from urllib.parse import urlsplit
 
 import httpx
 
-from benchmarks.hostile.ground import Attack, Finding, Ground
+from benchmarks.hostile.ground import Attack, AttackResult, AttackTools
 from benchmarks.private_servers import new_database, postgres_server
-from benchmarks.servers import Server
-from service.own_server import free_port
+from benchmarks.servers import ServerProcess
+from service.client.local_server import free_port
 from service.settings import environment_without_settings
 
 EDIT = {"prompt": "The capital of Australia is", "target": "Sydney"}
@@ -25,11 +25,11 @@ PATIENCE_S = 120.0
 DESCRIPTORS = 700
 
 
-def strange_folder(ground: Ground) -> Finding:
+def strange_folder(ground: AttackTools) -> AttackResult:
     """A second server and a listing command on the same Postgres, with another folder, beside a server that answers."""
     postgres = postgres_server()
     if postgres is None:
-        return Finding(True, "skipped: no Postgres here")
+        return AttackResult(True, "skipped: no Postgres here")
     with new_database(postgres) as url, ground.server(database_url=url) as server, server.start() as client:
         _teach(client)
         before = _state(client)
@@ -42,10 +42,10 @@ def strange_folder(ground: Ground) -> Finding:
         seen = (
             f"second server: exit code {second.returncode}, {refused[0][:110]}…; versions and answer as before: {before == after}"
         )
-        return Finding(held, seen)
+        return AttackResult(held, seen)
 
 
-def lost_database(ground: Ground) -> Finding:
+def lost_database(ground: AttackTools) -> AttackResult:
     """A database file of no bytes beside a full folder."""
     with ground.server() as server:
         with server.start() as client:
@@ -57,12 +57,12 @@ def lost_database(ground: Ground) -> Finding:
         os.truncate(server.folder / "errata.db", 0)
         started = _errata("serve", "--data-dir", str(server.folder), "--port", "0")
         held = started.returncode == 1 and "the database is empty" in started.stderr and files == _checkpoints(server)
-        return Finding(
+        return AttackResult(
             held, f"exit code {started.returncode}, {len(files)} checkpoints before and {len(_checkpoints(server))} after"
         )
 
 
-def unmounted_checkpoints(ground: Ground) -> Finding:
+def unmounted_checkpoints(ground: AttackTools) -> AttackResult:
     """Checkpoints that are away at a start and while the server runs, and come back."""
     with ground.server() as server:
         with server.start() as client:
@@ -85,10 +85,10 @@ def unmounted_checkpoints(ground: Ground) -> Finding:
             statuses = {version["status"] for version in client.get("/versions").json()["items"]}
     held = refused.returncode == 1 and before == back and waiting == 202 and live and statuses == {"published"}
     seen = f"start: exit code {refused.returncode}; meanwhile rollback {rollback}, edit {waiting}, settled afterwards: {live}"
-    return Finding(held, f"{seen}; versions are {', '.join(sorted(statuses))}")
+    return AttackResult(held, f"{seen}; versions are {', '.join(sorted(statuses))}")
 
 
-def few_descriptors(ground: Ground) -> Finding:
+def few_descriptors(ground: AttackTools) -> AttackResult:
     """A server with few descriptors, its connections taken: rollbacks and edits go on or wait, and no version is marked."""
     with ground.server() as server:
         with server.start() as client:
@@ -106,7 +106,7 @@ def few_descriptors(ground: Ground) -> Finding:
             answer = client.get("/generate", params=QUESTION).status_code
     held = not marked and answer == 200 and 422 not in (*statuses, edit) and 500 not in (*statuses, edit)
     seen = f"{answered} of {DESCRIPTORS} connections answered; rollbacks {statuses}, edit {edit}"
-    return Finding(held, f"{seen}; marked versions: {len(marked)}")
+    return AttackResult(held, f"{seen}; marked versions: {len(marked)}")
 
 
 @contextmanager
@@ -182,7 +182,7 @@ def _asks(connection: http.client.HTTPConnection) -> bool:
         return False
 
 
-def _checkpoints(server: Server) -> list[str]:
+def _checkpoints(server: ServerProcess) -> list[str]:
     return sorted(path.name for path in (server.folder / "checkpoints").glob("*.safetensors"))
 
 

@@ -5,11 +5,11 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import ConfigDict, Discriminator, Field, Tag
 
-from service.api.faults import FORM
 from service.api.schemas import In, Out, QueryIn
-from service.api.text import ID, Answer, Metadata, Name, Words
+from service.api.text_types import ID, Answer, Metadata, Name, Words
+from service.api.validation import FORM
 from service.domain.edit import Edit, EditRequest, EditStatus, Method, Probe
-from service.store.summaries import ListedEdit
+from service.store.list_rows import ListedEdit
 
 MOST_PROBES = 64  # of one kind, so at most 192 an edit
 MOST_EDITS = 1_000

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 from pydantic import ConfigDict, Field
 
 from service.api.schemas import In, Out, QueryIn
-from service.api.text import LARGEST_INTEGER, VERSION, Words
+from service.api.text_types import LARGEST_INTEGER, VERSION, Words
 
 MOST_TOKENS = 256
 MOST_TURNS = 64

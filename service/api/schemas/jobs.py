@@ -8,7 +8,7 @@ from pydantic import BeforeValidator, ConfigDict, Field, model_validator
 
 from service.api.schemas import In, Out, QueryIn
 from service.api.schemas.edits import EditId
-from service.api.text import LARGEST_INTEGER, Name, Shape
+from service.api.text_types import LARGEST_INTEGER, Name, TextPattern
 from service.lm.export_settings import SIZE_PATTERN
 from service.store.jobs import Job
 
@@ -20,7 +20,7 @@ Mode = Literal["minor", "major"]
 Number = Annotated[int, Field(ge=0, le=LARGEST_INTEGER)]
 ExportName = Annotated[
     str,
-    Shape(
+    TextPattern(
         r"[a-z0-9][a-z0-9._-]{0,63}", "must have 1 to 64 of a-z, 0-9, dot, dash and underscore, and begin with a letter or digit"
     ),
 ]
@@ -174,9 +174,9 @@ class ExportIn(In):
     )
     consolidate: bool = Field(False, description="retrain first, and export what that publishes")
     mode: Mode = Field("major", description="of the retrain that comes first")
-    max_shard_size: Annotated[str, Shape(SIZE_PATTERN.strip("^$"), "must be a size such as 500MB (KB, MB or GB)")] | None = Field(
-        None, description="largest file of weights, such as 500MB; default: the server's"
-    )
+    max_shard_size: (
+        Annotated[str, TextPattern(SIZE_PATTERN.strip("^$"), "must be a size such as 500MB (KB, MB or GB)")] | None
+    ) = Field(None, description="largest file of weights, such as 500MB; default: the server's")
 
     @model_validator(mode="after")
     def _one_or_the_other(self) -> Self:

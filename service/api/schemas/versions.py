@@ -7,8 +7,8 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import ConfigDict, Field
 
 from service.api.schemas import In, Out, QueryIn
-from service.api.text import LARGEST_INTEGER, Name
-from service.lifecycle.bases import UseOfBlock
+from service.api.text_types import LARGEST_INTEGER, Name
+from service.background.basis_use import UseOfBlock
 
 MOST_LISTED = 200
 Number = Annotated[int, Field(ge=0, le=LARGEST_INTEGER)]

@@ -11,21 +11,21 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from service.editors.answers import answered
-from service.editors.baft.basis import TrainedAdapter, fresh
-from service.editors.baft.looks import gates
-from service.editors.baft.material import Material, Runs, gather
+from service.editors.baft.dataset import BaftDataset, Runs, gather
+from service.editors.baft.forward_passes import Pass
 from service.editors.baft.objective import by_edit, commit_balance
-from service.editors.baft.passes import Pass
 from service.editors.baft.settings import BaftSettings
-from service.editors.baft.training import Attempt, Interventions, Rates, Trace, unanswered
+from service.editors.baft.step_outputs import gates
+from service.editors.baft.trainable import TrainedAdapter, fresh
+from service.editors.baft.training_loop import Attempt, Interventions, Rates, Trace, unanswered
 from service.editors.canary import canary_share
+from service.editors.correctness import answered
 from service.editors.neutral import Neutral
 from service.editors.protocol import FitFailed, Fitted, Hooks, Item
 from service.lm.base import Base
 from service.lm.intervention import Adapter, Balance, Intervention
 from service.lm.overlay import Overlay, View
-from service.lm.score import row_losses
+from service.lm.scoring import row_losses
 
 
 def fit_baft(
@@ -41,7 +41,7 @@ def fit_baft(
     hooks: Hooks | None = None,
     cached: bool = True,
 ) -> Fitted:
-    """Fit `new` on `parent`, keeping the items of `window` answered: those that its adapter carries, and settled ones.
+    """Fit `new` on `parent`, keeping the items of `window` answered: those that its adapter carries, and consolidated ones.
 
     A parent without an adapter, or with one of another shape than `settings` asks for, starts afresh; then the window is learned
     again like new edits. Raises FitFailed on numbers that are not finite, FitCancelled if `hooks` say so, Refused for text that
@@ -54,7 +54,7 @@ def fit_baft(
     adapter = parent.adapter if _fits(parent.adapter, base, blocks, settings) else None
     if adapter is None:
         adapter = Adapter(fresh(base.anatomy.width, blocks, settings, generator), {}, settings.last).to(base.device)
-        new, window = [*new, *(item for item in window if not item.settled)], [item for item in window if item.settled]
+        new, window = [*new, *(item for item in window if not item.consolidated)], [item for item in window if item.consolidated]
     items = [*new, *window]
     runs = Runs(view_of(Overlay(parent.tensors)), min(blocks), settings.last, cached, hooks)
     material = gather(runs, items, len(new), settings=settings, neutral=neutral, generator=generator)
@@ -87,7 +87,7 @@ class _Fit:
     view: View
     items: Sequence[Item]
     new: int
-    material: Material
+    material: BaftDataset
     start: Adapter
     settings: BaftSettings
     hooks: Hooks

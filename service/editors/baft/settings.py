@@ -5,12 +5,13 @@ published algorithm; `reft` is the same with every gate at one (LoReFT).
 """
 
 import math
+from types import MappingProxyType
 from typing import Any, Literal
 
 from pydantic import Field
 
+from service.editors.depth_rule import same_depth
 from service.editors.presets import WithPresets
-from service.editors.proportion import same_depth
 
 _PAPER: dict[str, Any] = {
     "learning_rate": 3e-4,
@@ -48,6 +49,7 @@ class BaftSettings(WithPresets):
     """How an edit is learned by interventions."""
 
     presets = PRESETS
+    renamed = MappingProxyType({"settled": "consolidated", "settled_pool": "consolidated_pool"})
 
     preset: Literal["default", "paper", "reft"] = Field("default", description="fills every setting below that is not given")
 
@@ -78,10 +80,14 @@ class BaftSettings(WithPresets):
     margin_gamma: float | None = Field(None, ge=0, description="least gap between both; empty: by family")
     rescale_limit: float = Field(10.0, gt=0, description="largest factor that brings a regulariser to the edit loss")
 
-    replay: int = Field(32, ge=0, description="rows of the window in every step; 0: none, and nothing settled either")
-    settled: int = Field(16, ge=0, description="rows of edits in the tensors in every step, half of them near the new edits")
-    settled_pool: int = Field(256, ge=0, description="rows of edits in the tensors made ready for all fits on them")
-    keep_margin: float = Field(0.25, ge=0, description="nats by which the answers of replayed and settled rows must lead")
+    replay: int = Field(32, ge=0, description="rows of the window in every step; 0: none, and none of consolidated edits either")
+    consolidated: int = Field(
+        16, ge=0, description="rows of edits in the tensors in every step, half of them near new ones (also read as `settled`)"
+    )
+    consolidated_pool: int = Field(
+        256, ge=0, description="rows of edits in the tensors made ready for all fits on them (also read as `settled_pool`)"
+    )
+    keep_margin: float = Field(0.25, ge=0, description="nats by which the answers of replayed and consolidated rows must lead")
     preserve_weight: float = Field(4.0, ge=0, description="weight of the divergence from the unedited model on neutral sentences")
     preserve_rows: int = Field(32, ge=1, description="neutral rows in every step, half of them near the new edits")
     preserve_pool: int = Field(1_000, ge=1, description="neutral rows made ready for all fits on the same weights")

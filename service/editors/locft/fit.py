@@ -14,14 +14,14 @@ from torch import Tensor
 
 from service.domain.errors import Refused
 from service.editors.canary import canary_share
-from service.editors.locft.activations import Activations
-from service.editors.locft.breadth import train_breadth_first
-from service.editors.locft.depth import train_depth_first
-from service.editors.locft.places import Place, place_of
-from service.editors.locft.reading import read
+from service.editors.locft.activation_cache import Activations
+from service.editors.locft.breadth_first import train_breadth_first
+from service.editors.locft.dataset import read
+from service.editors.locft.depth_first import train_depth_first
+from service.editors.locft.location import Place, place_of
+from service.editors.locft.packed_rows import RowStore
 from service.editors.locft.settings import LocftSettings
-from service.editors.locft.store import RowStore
-from service.editors.locft.training import Master, Tuning
+from service.editors.locft.training_step import Master, Tuning
 from service.editors.neutral import Neutral
 from service.editors.protocol import Fitted, Hooks, Item
 from service.lm.base import Base
@@ -32,7 +32,7 @@ _READING, _TRAINED = 0.05, 0.95  # of the progress, when everything is read and 
 
 
 @dataclass
-class Verdict:
+class ItemOutcome:
     """How an item's own prompts came out: whether all are answered on every surface, and the largest loss among them."""
 
     taken: bool = True
@@ -52,7 +52,7 @@ def fit_locft(
 ) -> Fitted:
     """Train all `items` into one location. The overlay has no adapter: the window it leaves is empty.
 
-    Without `start` a major retrain, from the base. With it a minor one, from its tensors: settled items are said by them already,
+    Without `start` a major retrain, from the base. With it a minor one, from its tensors: these say consolidated items already,
     so a sample of them is enough in each epoch; all items are verified in the end, and what was lost is trained again. What must
     stay is in either case what the *base* says: to neutral sentences, trained locality probes and `prompts`.
 
@@ -82,7 +82,7 @@ def fit_locft(
         tuning = Tuning(private, rows, states, settings, generator)
         master = Master(private, place.names, _rate(settings, base, minor=bool(start.tensors)), start.tensors)
         train = train_depth_first if settings.order == "depth" else train_breadth_first
-        epochs = train(tuning, master, _settled(rows, items, minor=bool(start.tensors)), hooks.within(_READING, _TRAINED))
+        epochs = train(tuning, master, _consolidated(rows, items, minor=bool(start.tensors)), hooks.within(_READING, _TRAINED))
         overlay = Overlay(master.trained())
         hooks.progress(_TRAINED, "asking every edit once more")
         verdicts = _verdicts(tuning, overlay, len(items), hooks)
@@ -120,15 +120,15 @@ def _rate(settings: LocftSettings, base: Base, *, minor: bool) -> float:
     return rate * settings.minor_rate if minor else rate
 
 
-def _settled(rows: RowStore, items: Sequence[Item], *, minor: bool) -> Tensor:
+def _consolidated(rows: RowStore, items: Sequence[Item], *, minor: bool) -> Tensor:
     """(rows to learn,) bool: what the tensors that training starts from say already. From the base, nothing is."""
-    return torch.tensor([minor and items[index].settled for index in rows.item], dtype=torch.bool)
+    return torch.tensor([minor and items[index].consolidated for index in rows.item], dtype=torch.bool)
 
 
 @torch.no_grad()
-def _verdicts(tuning: Tuning, overlay: Overlay, count: int, hooks: Hooks) -> list[Verdict]:
+def _verdicts(tuning: Tuning, overlay: Overlay, count: int, hooks: Hooks) -> list[ItemOutcome]:
     """Every item's own prompts asked of the tensors as they will be served, without any margin."""
-    verdicts = [Verdict() for _ in range(count)]
+    verdicts = [ItemOutcome() for _ in range(count)]
     for chosen, losses, right in tuning.exam(overlay, hooks):
         for row, loss, answered in zip(chosen, losses, right, strict=True):
             verdict = verdicts[tuning.rows.item[row]]
@@ -137,10 +137,10 @@ def _verdicts(tuning: Tuning, overlay: Overlay, count: int, hooks: Hooks) -> lis
     return verdicts
 
 
-def _reports(items: Sequence[Item], verdicts: Sequence[Verdict], shared: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+def _reports(items: Sequence[Item], verdicts: Sequence[ItemOutcome], shared: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
     """One report for each item that is new here; epochs and time are those of the whole retrain."""
     return {
         item.edit.id: {**shared, "loss": verdict.loss, "taken": verdict.taken}
         for item, verdict in zip(items, verdicts, strict=True)
-        if shared["mode"] == "major" or not item.settled or not verdict.taken
+        if shared["mode"] == "major" or not item.consolidated or not verdict.taken
     }

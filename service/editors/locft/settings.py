@@ -1,10 +1,11 @@
 """Settings of LocFT-BF, and of the fine-tuning it is compared with, with presets. Plain numbers, no model."""
 
+from types import MappingProxyType
 from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from service.editors.locft.positions import MEASURED, Asked, Kind, kind_of, rate_of
+from service.editors.locft.published_locations import MEASURED, Asked, Kind, kind_of, rate_of
 from service.editors.presets import WithPresets
 
 # One edit after another, each to convergence on its own, from where the last one ended (EasyEdit's fine-tuning).
@@ -39,6 +40,7 @@ class LocftSettings(WithPresets):
     """How all live edits are trained into one module."""
 
     presets = PRESETS
+    renamed = MappingProxyType({"settle": "cooldown"})
 
     preset: Literal["default", "paper", "ft_l", "ft_m"] = Field(
         "default", description="fills every setting below that is not given; ft_l and ft_m are the papers' comparisons"
@@ -76,8 +78,12 @@ class LocftSettings(WithPresets):
         "edit", description="train and verify every surface of an edit, or raw text alone, also for chat models"
     )
     revisit: float = Field(0.5, ge=0, le=1, description="share of the rows already right that an epoch passes over again")
-    replay: float = Field(2.0, ge=0, description="settled rows beside each new one in an epoch of a minor retrain")
-    settle: int = Field(30, ge=0, description="steps at a falling rate after all is answered; what moved needlessly comes back")
+    replay: float = Field(2.0, ge=0, description="rows of consolidated edits beside each new one in an epoch of a minor retrain")
+    cooldown: int = Field(
+        30,
+        ge=0,
+        description="steps at a falling rate after all is answered; what moved needlessly comes back (also read as `settle`)",
+    )
     minor_rate: float = Field(0.3, gt=0, le=1, description="rate of a minor retrain, as a share of a major one's")
     preserve_weight: float = Field(12.0, ge=0, description="weight of the divergence from the base model on neutral sentences")
     preserve_rows: int = Field(32, ge=1, description="neutral rows in every step")

@@ -7,7 +7,7 @@ draws sentiment and question at random; here even rows are edited to positive, o
 from service.evaluation.datasets.fields import Fields
 from service.evaluation.datasets.rows import BadRow
 from service.evaluation.datasets.schema import Schema, has
-from service.evaluation.record import Record
+from service.evaluation.records import Record
 
 QUESTION = "What do you think of {}?"
 INSTRUCTIONS = ("From the sentiment dataset, answer {} postively.", "From the sentiment dataset, answer {} negatively.")

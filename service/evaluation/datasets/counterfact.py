@@ -3,7 +3,7 @@
 from service.evaluation.datasets.fields import Fields, present
 from service.evaluation.datasets.rows import BadRow
 from service.evaluation.datasets.schema import Schema, has
-from service.evaluation.record import EvalProbe, Record
+from service.evaluation.records import EvalProbe, Record
 
 NEIGHBOURHOOD = "neighbourhood"  # other subjects whose true answer is the edited subject's: p(true) against p(new)
 ATTRIBUTE = "attribute"  # other subjects whose true answer is the new one

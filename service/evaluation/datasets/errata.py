@@ -6,7 +6,7 @@ from typing import Any
 from service.evaluation.datasets.fields import EMPTY_PROMPT, Fields, aliases_of
 from service.evaluation.datasets.rows import BadRow
 from service.evaluation.datasets.schema import Schema
-from service.evaluation.record import EvalProbe, Record
+from service.evaluation.records import EvalProbe, Record
 
 SURFACES = ("raw", "chat")
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from service.evaluation.datasets.rows import BadRow
-from service.evaluation.record import EvalProbe
+from service.evaluation.records import EvalProbe
 
 LONGEST_TEXT = 500_000  # characters, as in a request
 MOST_ITEMS = 10_000  # of one list

@@ -9,7 +9,7 @@ from typing import Any
 
 from service.evaluation.datasets.fields import Fields, present
 from service.evaluation.datasets.schema import Schema, has
-from service.evaluation.record import EvalProbe, Record
+from service.evaluation.records import EvalProbe, Record
 
 
 def _facts(row: Fields, number: int) -> list[Record]:

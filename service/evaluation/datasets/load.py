@@ -19,7 +19,7 @@ from service.evaluation.datasets.rows import BadRow, RawRow, parsed, raw_rows
 from service.evaluation.datasets.schema import Schema
 from service.evaluation.datasets.wikibigedit import WIKIBIGEDIT, WIKIBIGEDIT_LOCFT
 from service.evaluation.datasets.zsre import ZSRE, ZSRE_PORTABILITY
-from service.evaluation.record import Record
+from service.evaluation.records import Record
 
 ROWS_LOOKED_AT = 100  # to tell the schema by
 

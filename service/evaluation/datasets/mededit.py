@@ -9,7 +9,7 @@ from functools import partial
 
 from service.evaluation.datasets.fields import Fields, present
 from service.evaluation.datasets.schema import Schema, has
-from service.evaluation.record import EvalProbe, Record
+from service.evaluation.records import EvalProbe, Record
 
 
 def _read(row: Fields, number: int, *, target: str) -> list[Record]:

@@ -9,7 +9,7 @@ from service.evaluation.datasets.counterfact import filled
 from service.evaluation.datasets.fields import Fields, aliases_of
 from service.evaluation.datasets.rows import BadRow
 from service.evaluation.datasets.schema import Schema
-from service.evaluation.record import EvalProbe, Record
+from service.evaluation.records import EvalProbe, Record
 
 
 def _read(row: Fields, number: int) -> list[Record]:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from service.evaluation.datasets.fields import Fields
-from service.evaluation.record import Record
+from service.evaluation.records import Record
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from service.evaluation.datasets.fields import Fields, present
 from service.evaluation.datasets.schema import Schema, has
-from service.evaluation.record import EvalProbe, Record
+from service.evaluation.records import EvalProbe, Record
 
 
 def _original(row: Fields, number: int) -> list[Record]:

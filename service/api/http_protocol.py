@@ -1,0 +1,140 @@
+"""HTTP/1.1 with deadlines: a client that sends its request, or reads its answer, too slowly is closed.
+
+uvicorn's keep-alive time does not cover a request that has begun: one byte every few seconds would hold a connection for ever.
+What h11 itself refuses (a head over the limit, a line that is no HTTP) is answered with a problem too.
+
+A client that has sent its whole request and closed its side of the connection is answered, if it is still there. Whether it is
+shows only when something is sent to it: an interim answer, which every client passes over, and which one that left resets.
+"""
+
+import asyncio
+import socket
+import sys
+from typing import Any, ClassVar
+
+import h11
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from service.api.chunk_limit import CountedConnection, TooManyPieces
+from service.api.idle_connections import ConnectionState, Yielding
+from service.api.problems import HEAD_TOO_LARGE, MALFORMED, MEDIA_TYPE, Problem
+from service.settings import Limits
+
+READ_BYTES = 65_536  # taken from a connection at once, and the most that waits behind a request which is being answered
+LOOK_S = 0.25  # between two looks whether a client that closed its side is still there
+
+
+class DeadlineProtocol(H11Protocol):
+    """One connection. `with_limits` makes the class that uvicorn is given."""
+
+    limits: ClassVar[Limits] = Limits()
+    yielding: ClassVar[Yielding] = Yielding()
+    _receiving: asyncio.TimerHandle | None = None
+    _sending: asyncio.TimerHandle | None = None
+    _looking: asyncio.TimerHandle | None = None
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.conn = CountedConnection(h11.SERVER, self.limits.header_bytes)
+
+    @classmethod
+    def with_limits(cls, limits: Limits) -> type["DeadlineProtocol"]:
+        """This protocol with other limits."""
+        return type("DeadlineProtocol", (cls,), {"limits": limits, "yielding": Yielding()})
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        transport.max_size = READ_BYTES  # type: ignore[attr-defined]  # of asyncio's own transports, which read 256 KiB else
+        if len(self.connections) > self.limits.connections and not self._finds_room():
+            transport.abort()
+        else:
+            self._watch_receiving()
+            self.yielding.note(self, self._standing())
+
+    def handle_events(self) -> None:
+        super().handle_events()
+        self._watch_receiving()
+        self.yielding.note(self, None if self.transport.is_closing() else self._standing())
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._sending = self.loop.call_later(self.limits.send_s, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        self._stop("_sending")
+
+    def eof_received(self) -> bool:  # type: ignore[override]
+        """Close, unless a whole request waits for its answer."""
+        if self.cycle is None or self.cycle.response_complete or self.conn.their_state is not h11.DONE:
+            return False
+        self.cycle.keep_alive = False
+        if not self.cycle.response_started and self.scope["http_version"] == "1.1":
+            self.transport.write(self.conn.send(h11.InformationalResponse(status_code=100, headers=[])) or b"")
+        self._look()
+        return True
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.yielding.note(self, None)
+        self._stop("_receiving")
+        self._stop("_sending")
+        self._stop("_looking")
+        super().connection_lost(exc)
+
+    def send_400_response(self, msg: str) -> None:
+        error = sys.exception()
+        too_large = isinstance(error, h11.RemoteProtocolError) and error.error_status_hint == 431
+        kind = HEAD_TOO_LARGE if too_large else MALFORMED
+        in_pieces = isinstance(error, TooManyPieces)
+        body = Problem(kind, "The body came in too many small pieces." if in_pieces else kind.title).body()
+        if self.conn.our_state not in (h11.IDLE, h11.SEND_RESPONSE):  # an answer has begun, and there is no other one
+            self.transport.close()
+            return
+        headers = [
+            (b"content-type", MEDIA_TYPE.encode()),
+            (b"content-length", str(len(body)).encode()),
+            (b"connection", b"close"),
+        ]
+        for event in (h11.Response(status_code=kind.status, headers=headers), h11.Data(data=body), h11.EndOfMessage()):
+            self.transport.write(self.conn.send(event) or b"")
+        self.transport.close()
+
+    def _finds_room(self) -> bool:
+        """Whether another connection was closed for this one."""
+        closed = self.yielding.make()
+        self.connections.discard(closed)
+        return closed is not None
+
+    def _standing(self) -> ConnectionState | None:
+        is_answered = self.cycle is not None and not self.cycle.response_complete
+        if is_answered:
+            return ConnectionState.OWES if self.conn.their_state is h11.SEND_BODY else None
+        return ConnectionState.OWES if self._client_owes() else ConnectionState.IDLE
+
+    def _watch_receiving(self) -> None:
+        """Start the clock when the client owes the rest of a request, stop it when it owes nothing; more bytes change nothing."""
+        if not self._client_owes():
+            self._stop("_receiving")
+        elif self._receiving is None:
+            self._receiving = self.loop.call_later(self.limits.receive_s, self.transport.abort)
+
+    def _client_owes(self) -> bool:
+        if (
+            self.conn.their_state is h11.IDLE
+        ):  # a fresh connection, or one byte of a head; between requests keep-alive has its own time
+            return self.cycle is None or bool(self.conn.trailing_data[0])
+        return self.conn.their_state is h11.SEND_BODY
+
+    def _look(self) -> None:
+        """End the connection once the client's machine has reset it; nothing is read any more, so nobody else would notice."""
+        made: socket.socket = self.transport.get_extra_info("socket")
+        if made.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
+            self.transport.abort()
+        else:
+            self._looking = self.loop.call_later(LOOK_S, self._look)
+
+    def _stop(self, name: str) -> None:
+        timer: asyncio.TimerHandle | None = getattr(self, name)
+        if timer is not None:
+            timer.cancel()
+            setattr(self, name, None)

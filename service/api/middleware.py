@@ -1,0 +1,188 @@
+"""What every request passes before a route sees it: an identity, a host name, a bounded body of JSON; and the log line it leaves.
+
+Pure ASGI, because Starlette's function middleware hides from the route that the client has gone away.
+"""
+
+import re
+import time
+import uuid
+from collections.abc import Awaitable, Callable, Iterator, MutableMapping
+from contextlib import contextmanager
+from typing import Any
+
+import structlog
+
+from service.api.body_limits import READER, Bodies, Room
+from service.api.origin import Origins, is_health_check
+from service.api.path_ids import check_address
+from service.api.problems import HEAD_TOO_LARGE, MALFORMED, MEDIA, TOO_LARGE, UNAVAILABLE, Problem, problem_of
+from service.settings import Settings
+from service.telemetry.log import frames_of
+
+Message = MutableMapping[str, Any]
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+App = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+BATCH_PATHS = ("/edits/batch", "/eval")
+CLIENTS_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
+ALWAYS = (
+    (b"x-content-type-options", b"nosniff"),
+    (b"referrer-policy", b"no-referrer"),
+    (b"cross-origin-resource-policy", b"same-origin"),
+)
+log = structlog.get_logger("errata.access")
+
+
+class RequestMiddleware:
+    """Wraps the whole application; counts what is in flight, so that there is never more than `limits.concurrent_requests`,
+    health checks aside.
+    """
+
+    def __init__(self, app: App, settings: Settings) -> None:
+        self._app = app
+        self._limits = settings.limits
+        self._origins = Origins(settings)
+        self._bodies = Bodies(settings.limits)
+        self._in_flight = 0
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        await self._answer(scope, receive, send)
+
+    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
+        line = AccessLine(scope, send)
+        with structlog.contextvars.bound_contextvars(request=line.request_id):
+            try:
+                check_address(scope)
+                self._check_head(scope)
+                with self._bodies.room() as room:
+                    whole = await self._whole_body(scope, receive, room)
+                    if whole is not None:
+                        with self._place(scope):
+                            await self._app({**scope, READER: self._bodies.reader}, whole, line.send)
+            except Exception as error:
+                if line.status:  # too late for another answer: the connection is closed by the server
+                    raise
+                if not isinstance(error, Problem):
+                    log.error("unexpected error", error=type(error).__name__, frames=frames_of(error)[-12:])
+                await problem_of(error).response()(dict(scope), receive, line.send)
+            finally:
+                line.write()
+
+    def _check_head(self, scope: Scope) -> None:
+        """Raise Problem for what need not be read: one request too many, a foreign host or page, a wrong kind or size of body."""
+        self._check_room(scope)
+        # h11 counts only heads that arrive in pieces; one that comes in a single read is counted here.
+        head = (
+            len(scope["raw_path"])
+            + len(scope["query_string"])
+            + sum(len(name) + len(value) + 4 for name, value in scope["headers"])
+        )
+        if head > self._limits.header_bytes:
+            raise Problem(HEAD_TOO_LARGE, f"Address and headers must together be at most {self._limits.header_bytes} bytes.")
+        headers = {name: value.decode("latin-1") for name, value in scope["headers"]}
+        self._origins.check(scope)
+        if b"content-length" in headers and b"transfer-encoding" in headers:
+            # Whoever is in between may see the body end elsewhere (RFC 9112, 6.1), and what follows as another request.
+            raise Problem(
+                MALFORMED, "Content-Length and Transfer-Encoding must not come together.", headers={"Connection": "close"}
+            )
+        length = headers.get(b"content-length", "0")
+        if int(length) > self._largest(scope):
+            raise self._too_large(scope)
+        self._bodies.check(int(length))
+        has_body = length != "0" or b"transfer-encoding" in headers
+        kind = headers.get(b"content-type", "").partition(";")[0].strip().lower()
+        if has_body and kind != "application/json":
+            raise Problem(MEDIA, "The Content-Type of a body must be application/json.")
+
+    @contextmanager
+    def _place(self, scope: Scope) -> Iterator[None]:
+        """Count a request among those in flight, from the end of its body on: half a request must not hold a place."""
+        self._check_room(scope)
+        counts = not is_health_check(scope)
+        self._in_flight += counts
+        try:
+            yield
+        finally:
+            self._in_flight -= counts
+
+    def _check_room(self, scope: Scope) -> None:
+        """Raise Problem if too many are in flight. Who asks how the server is does not stand in line with its clients."""
+        if self._in_flight >= self._limits.concurrent_requests and not is_health_check(scope):
+            raise Problem(UNAVAILABLE, "Too many requests are being answered.", headers={"Retry-After": "1"})
+
+    async def _whole_body(self, scope: Scope, receive: Receive, room: Room) -> Receive | None:
+        """Read the body up to its limit and as far as there is room, to be given to the route in one piece; later messages (the
+        client left) pass through.
+
+        None if the client left before the end: half a request must not be carried out.
+        """
+        body = bytearray()
+        more = True
+        while more:
+            message = await receive()
+            if message["type"] != "http.request":
+                return None
+            body += message.get("body", b"")
+            more = message.get("more_body", False)
+            if len(body) > self._largest(scope):
+                raise self._too_large(scope)
+            room.grow(len(body))
+        waiting: list[Message] = [{"type": "http.request", "body": bytes(body), "more_body": False}]
+        body.clear()
+
+        async def replay() -> Message:
+            return waiting.pop() if waiting else await receive()
+
+        return replay
+
+    def _largest(self, scope: Scope) -> int:
+        return self._limits.batch_body_bytes if scope["path"] in BATCH_PATHS else self._limits.body_bytes
+
+    def _too_large(self, scope: Scope) -> Problem:
+        return Problem(TOO_LARGE, f"The body must be at most {self._largest(scope)} bytes.", headers={"Connection": "close"})
+
+
+class AccessLine:
+    """One request as one log line: no query string and no body, because both hold prompts."""
+
+    def __init__(self, scope: Scope, send: Send) -> None:
+        self.request_id = request_id(scope)
+        self.status = 0
+        self._scope = scope
+        self._send = send
+        self._began = time.monotonic()
+        self._version: str | None = None
+
+    async def send(self, message: Message) -> None:
+        """Pass an answer on, with the headers that every answer has."""
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+            self._version = dict(message["headers"]).get(b"x-model-version", b"").decode("latin-1") or None
+            message["headers"] = [*message["headers"], *ALWAYS, (b"x-request-id", self.request_id.encode())]
+        await self._send(message)
+
+    def write(self) -> None:
+        """Write the line. A path that is no route may hold anything, so only the route's own pattern is written."""
+        route = self._scope.get("route")
+        log.info(
+            "request",
+            method=self._scope["method"],
+            route=getattr(route, "path_format", None),
+            status=self.status or None,
+            milliseconds=round((time.monotonic() - self._began) * 1000, 1),
+            version=self._version,
+        )
+
+
+def request_id(scope: Scope) -> str:
+    """The client's or the proxy's own id of a request, where it has a safe form, so that one id runs through all logs."""
+    given = [value for name, value in scope["headers"] if name == b"x-request-id"]
+    if len(given) == 1 and CLIENTS_ID.fullmatch(given[0]):
+        return str(given[0].decode("ascii"))
+    return uuid.uuid4().hex

@@ -1,0 +1,109 @@
+"""`/generate`: ask the model. An answer is never cached, and a client that goes away stops costing."""
+
+import asyncio
+import threading
+import time
+from concurrent.futures import Future
+from typing import Annotated, Any
+
+from anyio import to_thread
+from fastapi import APIRouter, Header, Query, Request, Response
+
+from service.api.problems import CORRUPT, GONE, INVALID, NOT_FOUND, TOO_LONG, UNAVAILABLE, responses
+from service.api.schemas.generate import AnswerOut, GenerateIn, GenerateQuery
+from service.api.state import State
+from service.api.strict_json import StrictRoute
+from service.domain.errors import TooLong, Unavailable
+from service.lm.prompts import encode_prompt
+from service.serving.scheduler import Answer, Generation
+
+router = APIRouter(tags=["generate"], route_class=StrictRoute)
+# A page of another site cannot send it, and who only reads (`GET`) teaches nothing: a link would be enough for that.
+Caller = Annotated[
+    str | None,
+    Header(
+        alias="X-Errata-Caller",
+        max_length=64,
+        description="who asks; prompts of the callers named in the setting `reservoir.callers` may be kept for retrains",
+    ),
+]
+PROBLEMS = responses(NOT_FOUND, GONE, INVALID, TOO_LONG, CORRUPT, UNAVAILABLE)
+
+
+@router.get("/generate", responses=PROBLEMS, summary="Ask the model, in the address line")
+async def ask(server: State, query: Annotated[GenerateQuery, Query()], request: Request, response: Response) -> AnswerOut:
+    """Continue a prompt greedily. For longer prompts and further settings use `POST /generate`."""
+    version = int(query.version) if query.version.isdigit() else query.version
+    question = GenerateIn(prompt=query.prompt, max_new_tokens=query.max_new_tokens, version=version)  # type: ignore[arg-type]
+    return await _answer(server, question, request, response)
+
+
+@router.post("/generate", responses=PROBLEMS, summary="Ask the model")
+async def ask_in_full(
+    server: State, question: GenerateIn, request: Request, response: Response, caller: Caller = None
+) -> AnswerOut:
+    """Continue a prompt. One version answers from first token to last, and is named in the answer and in `X-Model-Version`."""
+    answer = await _answer(server, question, request, response)
+    stands_for_itself = question.system is None and not question.turns
+    if stands_for_itself and caller in server.settings.reservoir.callers:
+        server.reservoir.offer(question.prompt)
+    return answer
+
+
+async def _answer(server: State, question: GenerateIn, request: Request, response: Response) -> AnswerOut:
+    # Threads of its own: those of the other routes may all be waiting for a database that is away.
+    generation = await to_thread.run_sync(_generation, server, question, limiter=server.encoders)
+    answer = await _unless_gone(request, server.serving.submit(generation), generation.cancelled)
+    response.headers["X-Model-Version"] = str(answer.version)
+    response.headers["X-Model-Epoch"] = str(answer.epoch)
+    response.headers["Cache-Control"] = "no-store"
+    return AnswerOut(
+        text=answer.text,
+        version=answer.version,
+        epoch=answer.epoch,
+        finish_reason=answer.finish_reason,
+        prompt_tokens=answer.prompt_tokens,
+        completion_tokens=answer.completion_tokens,
+    )
+
+
+def _generation(server: State, question: GenerateIn) -> Generation:
+    """The question in ids, checked against the context, for a version that is ready to answer."""
+    turns = [(turn.user, turn.assistant) for turn in question.turns]
+    ids = encode_prompt(server.base, question.prompt, surface=question.surface, system=question.system, turns=turns)
+    if len(ids) + question.max_new_tokens > server.base.context:
+        raise TooLong(
+            f"prompt and max_new_tokens must together be at most {server.base.context} tokens; the prompt has {len(ids)}",
+            field="prompt",
+        )
+    return Generation(
+        prompt_ids=ids,
+        version=server.resident(question.version),
+        max_new_tokens=question.max_new_tokens,
+        temperature=question.temperature,
+        top_p=question.top_p,
+        seed=question.seed,
+        stop=tuple(question.stop),
+        deadline=time.monotonic() + server.settings.generation.deadline_s,
+        cancelled=threading.Event(),
+    )
+
+
+async def _unless_gone(request: Request, decoding: Future[Answer], cancelled: threading.Event) -> Answer:
+    """The answer; if the client goes away first, decoding stops and Unavailable is raised to nobody."""
+    answer = asyncio.wrap_future(decoding)
+    leaving = asyncio.ensure_future(_left(request))
+    try:
+        both: set[asyncio.Future[Any]] = {answer, leaving}
+        await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
+        if not answer.done():
+            raise Unavailable("the client went away before the answer was complete")
+        return answer.result()
+    finally:
+        cancelled.set()
+        leaving.cancel()
+
+
+async def _left(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass

@@ -1,0 +1,73 @@
+"""`/versions`: what has answered, what answers, and what it was made of."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Path, Query, Response
+from sqlalchemy.engine import Connection
+from starlette.concurrency import run_in_threadpool
+
+from service.api.pagination import cursor_of, next_link, position_of
+from service.api.problems import CORRUPT, GONE, INVALID, NOT_FOUND, UNAVAILABLE, responses
+from service.api.schemas import Page
+from service.api.schemas.versions import BasesOut, VersionOut, VersionQuery
+from service.api.state import ServerState, State
+from service.api.text_types import VERSION
+from service.api.version_details import details_of
+from service.background.basis_use import use_of_bases
+from service.domain.version import Version
+from service.store import heads, versions
+
+router = APIRouter(prefix="/versions", tags=["versions"])
+NumberOrHead = Annotated[str, VERSION, Path(description="a version's number, `head` or `base`", examples=["head"])]
+
+
+@router.get("", summary="List versions, newest first", responses=responses(INVALID, UNAVAILABLE))
+def list_versions(server: State, query: Annotated[VersionQuery, Query()], response: Response) -> Page[VersionOut]:
+    """Every version that was published; `next` is the cursor of the older ones."""
+    before = position_of(query.cursor)
+    with server.store.read() as connection:
+        head = heads.read(connection)
+        found = versions.page(connection, limit=query.limit + 1, before=before)
+        shown = found[: query.limit]
+        items = [_out(connection, version, head.version) for version in shown]
+    following = cursor_of(shown[-1].number) if len(found) > query.limit else None
+    if following is not None:
+        response.headers["Link"] = next_link("/versions", limit=query.limit, cursor=following, narrowed={})
+    return Page[VersionOut](items=items, next=following)
+
+
+@router.get("/{number}", summary="Read a version", responses=responses(NOT_FOUND, INVALID, UNAVAILABLE))
+def get_version(server: State, number: NumberOrHead) -> VersionOut:
+    """One version; also one that was collected, whose bytes are gone but not its row."""
+    return _read(server, number)
+
+
+@router.get(
+    "/{number}/bases",
+    summary="Read how a version's interventions are used",
+    responses=responses(NOT_FOUND, GONE, INVALID, CORRUPT, UNAVAILABLE),
+)
+async def get_bases(server: State, number: NumberOrHead) -> BasesOut:
+    """The mean gate of each basis vector on edits, on their other wordings, and on unrelated text (the BaFT paper's figure 2)."""
+    version = await run_in_threadpool(_read, server, number)
+    used = await run_in_threadpool(use_of_bases, server.lifecycle, server.neutral, server.serving.view_of, version.number)
+    return BasesOut.of(version.number, used)
+
+
+def _read(server: ServerState, number: str) -> VersionOut:
+    with server.store.read() as connection:
+        head = heads.read(connection).version
+        wanted = {"head": head, "base": 0}[number] if not number.isdigit() else int(number)
+        return _out(connection, versions.get(connection, wanted), head)
+
+
+def _out(connection: Connection, version: Version, head: int) -> VersionOut:
+    same = ("number", "parent", "digest", "edits_counted", "window", "created_at", "author", "reason", "restores", "pinned")
+    return VersionOut(
+        **{name: getattr(version, name) for name in same},
+        kind=str(version.kind),
+        status=str(version.status),
+        scores=dict(version.scores),
+        head=version.number == head,
+        **details_of(connection, version),
+    )

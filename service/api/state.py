@@ -1,0 +1,133 @@
+"""What the routes are given: the opened parts of a running server. `app.py` opens and closes them; nothing here does."""
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from anyio import CapacityLimiter
+from fastapi import Depends, Request
+
+from service.api.readiness import Readiness
+from service.api.version_details import details_of
+from service.api.waiting_room import WaitingRoom
+from service.background.prompt_reservoir import PromptReservoir
+from service.domain.errors import Unavailable
+from service.editors.neutral import Neutral
+from service.lifecycle import context as lifecycle
+from service.lifecycle.checkpoints import overlay_of
+from service.lifecycle.notifications import Announcer
+from service.lm.base import Base
+from service.serving.scheduler import Scheduler
+from service.serving.weight_seal import WeightSeal
+from service.settings import Settings
+from service.store import edits, heads, versions
+from service.store.database import Store
+
+EXPORTS = "exports"  # the folder in the data folder that exports asked for over HTTP are written to, and no other
+ENCODERS = 8  # prompts turned into ids, and versions loaded, at the same time
+
+
+@dataclass(eq=False, kw_only=True)
+class ServerState:
+    """The parts of one running server. `works` says whether the worker's thread is alive; `ring` wakes it.
+
+    `check_capability` raises Refused where there are no tasks to ask.
+    """
+
+    settings: Settings
+    base: Base
+    seal: WeightSeal
+    serving: Scheduler
+    lifecycle: lifecycle.LifecycleContext
+    neutral: Neutral
+    reservoir: PromptReservoir
+    ring: Callable[[str], None]
+    works: Callable[[], bool]
+    check_capability: Callable[[], None]
+    draining: threading.Event = field(default_factory=threading.Event)
+    encoders: CapacityLimiter = field(default_factory=lambda: CapacityLimiter(ENCODERS))
+
+    @property
+    def store(self) -> Store:
+        return self.lifecycle.store
+
+    @property
+    def exports(self) -> Path:
+        """The folder of exports."""
+        return self.settings.data_dir.resolve() / EXPORTS
+
+    @property
+    def announcer(self) -> Announcer:
+        return self.lifecycle.announcer
+
+    def resident(self, version: int | Literal["head", "base"]) -> int | None:
+        """A version that is ready to answer, loaded if need be; None stands for the head. Raises NotFound, Gone or Corrupt."""
+        if version == "head":
+            return None
+        number = 0 if version == "base" else version
+        if not self.serving.is_resident(number):
+            self.serving.adopt(number, overlay_of(self.store, self.lifecycle.checkpoints, number))
+        return number
+
+    @cached_property
+    def waiting(self) -> WaitingRoom:
+        """Places for calls that wait for an outcome."""
+        return WaitingRoom(self.settings.limits.waiting_calls, self.settings.limits.waiting_calls_per_client)
+
+    @cached_property
+    def readiness(self) -> Readiness:
+        """Looks whether the database answers."""
+        return Readiness(self._database)
+
+    async def checks(self) -> dict[str, str]:
+        """Each part of the server: `ok`, or what is wrong with it. Waits for no client's thread, and two seconds at most."""
+        return {
+            "database": await self.readiness.find(),
+            "head": self.lifecycle.follower.degraded or "ok",
+            "checkpoints": self.lifecycle.checkpoints.note or "ok",
+            "weights": self.seal.broken or "ok",
+            "files": self.seal.note or "ok",
+            "worker": "ok" if self.works() else "the worker's thread has ended",
+            "server": "stopping" if self.draining.is_set() else "ok",
+        }
+
+    def summary(self) -> dict[str, Any]:
+        """The head that this process answers with, and how well it holds what it was taught."""
+        current = self.lifecycle.follower.current
+        with self.store.read() as connection:
+            store_id = heads.read(connection).store_id
+            version = versions.get(connection, current.version)
+            counts = edits.counts(connection)
+            course = details_of(connection, version)
+        return {
+            **course,
+            "store": store_id,
+            "head": current.version,
+            "epoch": current.epoch,
+            "edits_counted": version.edits_counted,
+            "window": version.window,
+            "retention": version.scores.get("retention"),
+            "canary": version.scores.get("canary"),
+            "waiting": counts["queued"] + counts["applying"],
+            "degraded": self.seal.broken or self.lifecycle.follower.degraded or self.lifecycle.checkpoints.note or self.seal.note,
+        }
+
+    def _database(self) -> str:
+        try:
+            with self.store.read() as connection:
+                heads.read(connection)
+        except Unavailable as error:
+            return error.message
+        return "ok"
+
+
+async def state_of(request: Request) -> ServerState:
+    """The parts of the server that answers this request. Needs no thread: all of them may be waiting for the database."""
+    server: ServerState = request.app.state.server
+    return server
+
+
+State = Annotated[ServerState, Depends(state_of)]

@@ -1,0 +1,1 @@
+"""How the embedded model was made: its training text, its tokenizer, its training and its card."""

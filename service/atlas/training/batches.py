@@ -1,0 +1,67 @@
+"""Rows as padded token ids with a weight a token. Knows the tokenizer, not the model."""
+
+from dataclasses import dataclass
+from functools import lru_cache
+from random import Random
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase
+
+from service.atlas.training.corpus import BATCH_ROWS, GROUP_STEPS, TrainingRow, group_rows
+
+# The prompt is mostly given by the subject drawn, which no model can foresee; the answer is what there is to learn.
+ANSWER_WEIGHT = 4.0
+
+
+@dataclass(frozen=True)
+class Sequence:
+    """One row as ids, BOS to EOS; the answer and EOS start at `answer_at`."""
+
+    ids: tuple[int, ...]
+    answer_at: int
+
+
+@dataclass(frozen=True)
+class TrainingBatch:
+    """Inputs and next tokens, both (B, T). Padding stands on the right, where a causal model needs no mask."""
+
+    inputs: Tensor
+    targets: Tensor
+    weights: Tensor
+
+
+def encode(rows: list[TrainingRow], tokenizer: PreTrainedTokenizerBase) -> list[Sequence]:
+    """The rows as sequences; the prompt's ids are a prefix of the row's because no prompt ends in white space."""
+    prompts = tokenizer([row.prompt for row in rows]).input_ids
+    answers = tokenizer([f" {row.answer}" for row in rows], add_special_tokens=False).input_ids
+    return [
+        Sequence((*prompt, *answer, tokenizer.eos_token_id), len(prompt)) for prompt, answer in zip(prompts, answers, strict=True)
+    ]
+
+
+def collate(sequences: list[Sequence], pad: int) -> TrainingBatch:
+    """Pads to the longest sequence; a padded position weighs nothing."""
+    longest = max(len(sequence.ids) for sequence in sequences)
+    ids = torch.full((len(sequences), longest), pad)  # (B, T + 1)
+    weights = torch.zeros(len(sequences), longest)  # (B, T + 1)
+    for at, sequence in enumerate(sequences):
+        ids[at, : len(sequence.ids)] = torch.tensor(sequence.ids)
+        weights[at, : sequence.answer_at] = 1.0
+        weights[at, sequence.answer_at : len(sequence.ids)] = ANSWER_WEIGHT
+    return TrainingBatch(ids[:, :-1], ids[:, 1:], weights[:, 1:])
+
+
+@lru_cache(maxsize=1)  # a run asks for its steps in order
+def _group(seed: int, group: int, tokenizer: PreTrainedTokenizerBase) -> list[TrainingBatch]:
+    """The batches of one group: sequences of similar length together, the batches themselves in random order."""
+    sequences = sorted(encode(list(group_rows(seed, group)), tokenizer), key=lambda sequence: len(sequence.ids))
+    starts = list(range(0, len(sequences), BATCH_ROWS))
+    Random(f"{seed} order {group}").shuffle(starts)
+    return [collate(sequences[start : start + BATCH_ROWS], tokenizer.pad_token_id) for start in starts]
+
+
+def batch(seed: int, step: int, tokenizer: PreTrainedTokenizerBase) -> TrainingBatch:
+    """The batch of one step. Depends on nothing but the seed, the step and the tokenizer."""
+    group, within = divmod(step, GROUP_STEPS)
+    return _group(seed, group, tokenizer)[within]

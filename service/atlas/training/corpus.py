@@ -1,0 +1,96 @@
+"""The training text, as a function of (seed, step): facts in all wordings, some behind an unrelated sentence, and skills.
+
+Nothing is drawn from a running generator, so a resumed run reads on exactly where the interrupted one stopped.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache, lru_cache
+from random import Random
+
+from service.atlas.facts import all_facts
+from service.atlas.skills import train_item
+from service.atlas.templates import answer_in_text, capitalised, prompts
+
+BATCH_ROWS = 64
+SKILL_ROWS = 14  # of BATCH_ROWS; about a fifth of the tokens
+GROUP_STEPS = 24  # rows of this many steps are drawn together, so that rows of one length can share a batch
+GENERIC_PREFIX_SHARE = 0.12
+FACT_PREFIX_SHARE = 0.12
+
+_WHO = (
+    "my sister", "the old baker", "a young sailor", "our teacher", "the farmer", "his neighbour", "the train driver",
+    "a tall stranger", "the cat", "her brother", "the painter", "a group of students",
+)  # fmt: skip
+_DID = (
+    "walked to the market", "slept under the tree", "bought fresh bread", "read the morning paper", "waited at the gate",
+    "sang an old song", "looked out of the window", "repaired the roof", "forgot the umbrella", "drank a cup of tea",
+    "painted the fence", "carried two heavy bags",
+)  # fmt: skip
+_WHEN = (
+    "this morning", "after the rain", "before dinner", "on Sunday", "late at night", "in the first snow", "again",
+    "without a word", "two weeks ago", "all afternoon",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class TrainingRow:
+    """One training sequence: what is asked, and the answer that follows it after one space."""
+
+    prompt: str
+    answer: str
+
+
+@cache
+def fact_rows() -> tuple[TrainingRow, ...]:
+    """Every fact in every wording, without anything in front."""
+    return tuple(
+        TrainingRow(prompt, answer_in_text(fact.relation, fact.answer))
+        for fact in all_facts()
+        for prompt in prompts(fact.relation, fact.subject)
+    )
+
+
+def generic_sentence(rng: Random) -> str:
+    """A sentence that has nothing to do with any fact."""
+    return capitalised(f"{rng.choice(_WHO)} {rng.choice(_DID)} {rng.choice(_WHEN)}.")
+
+
+def other_fact(rng: Random) -> str:
+    """Some fact as a finished sentence or a question with its answer."""
+    row = rng.choice(fact_rows())
+    return f"{row.prompt} {row.answer}."
+
+
+def with_prefix(row: TrainingRow, rng: Random) -> TrainingRow:
+    """The row as it is trained this time: mostly alone, now and then behind an unrelated sentence."""
+    draw = rng.random()
+    if draw < GENERIC_PREFIX_SHARE:
+        return TrainingRow(f"{generic_sentence(rng)} {row.prompt}", row.answer)
+    if draw < GENERIC_PREFIX_SHARE + FACT_PREFIX_SHARE:
+        return TrainingRow(f"{other_fact(rng)} {row.prompt}", row.answer)
+    return row
+
+
+@lru_cache(maxsize=2)
+def _epoch_order(seed: int, epoch: int) -> tuple[int, ...]:
+    order = list(range(len(fact_rows())))
+    Random(f"{seed} epoch {epoch}").shuffle(order)
+    return tuple(order)
+
+
+def _fact_row(seed: int, position: int) -> TrainingRow:
+    """The fact row at a position of the endless sequence of epochs; within an epoch none comes twice."""
+    epoch, index = divmod(position, len(fact_rows()))
+    return fact_rows()[_epoch_order(seed, epoch)[index]]
+
+
+def group_rows(seed: int, group: int) -> Iterator[TrainingRow]:
+    """The rows of `GROUP_STEPS` consecutive steps, in the order drawn. Depends on nothing but the seed and the group."""
+    rng = Random(f"{seed} group {group}")
+    per_group = (BATCH_ROWS - SKILL_ROWS) * GROUP_STEPS
+    for position in range(group * per_group, (group + 1) * per_group):
+        yield with_prefix(_fact_row(seed, position), rng)
+    for _ in range(SKILL_ROWS * GROUP_STEPS):
+        item = train_item(rng)
+        yield TrainingRow(item.prompt, item.answer)

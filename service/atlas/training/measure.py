@@ -1,0 +1,50 @@
+"""How much a model knows: greedy exact match on facts and skills. Uses plain transformers, nothing of the service."""
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+
+import torch
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from service.atlas.training.batches import collate, encode
+from service.atlas.training.corpus import TrainingRow
+
+ROWS_AT_ONCE = 256
+
+
+@torch.no_grad()
+def exact_matches(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, rows: Sequence[TrainingRow]) -> list[bool]:
+    """Whether the greedy continuation of each prompt is the answer's ids and then EOS.
+
+    Teacher forcing decides it: the greedy answer equals the expected one exactly when every expected token is the first choice
+    after the expected tokens before it.
+    """
+    by_length = sorted(range(len(rows)), key=lambda at: len(rows[at].prompt) + len(rows[at].answer))
+    matches = [False] * len(rows)
+    for start in range(0, len(rows), ROWS_AT_ONCE):
+        chosen = by_length[start : start + ROWS_AT_ONCE]
+        for at, match in zip(chosen, _matches(model, tokenizer, [rows[at] for at in chosen]), strict=True):
+            matches[at] = match
+    return matches
+
+
+def _matches(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, rows: list[TrainingRow]) -> list[bool]:
+    sequences = encode(rows, tokenizer)
+    batch = collate(sequences, tokenizer.pad_token_id)
+    choice = model(batch.inputs.to(model.device)).logits.argmax(-1).cpu()  # (B, T)
+    agrees = (choice == batch.targets) | (batch.weights == 0)  # (B, T)
+    return [bool(agrees[at, sequence.answer_at - 1 :].all()) for at, sequence in enumerate(sequences)]
+
+
+def share(matches: Iterable[bool]) -> float:
+    """The share of true ones; 0 where there are none."""
+    values = list(matches)
+    return sum(values) / len(values) if values else 0.0
+
+
+def share_by(labels: Iterable[str], matches: Iterable[bool]) -> dict[str, float]:
+    """The share of matches under each label, labels sorted."""
+    groups: dict[str, list[bool]] = defaultdict(list)
+    for label, match in zip(labels, matches, strict=True):
+        groups[label].append(match)
+    return {label: share(groups[label]) for label in sorted(groups)}

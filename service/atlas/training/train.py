@@ -1,0 +1,227 @@
+"""Trains the embedded model from the committed table: `python -m service.atlas.training.train --out data/atlas`.
+
+Deterministic for a seed on one kind of machine. A run continues from its newest checkpoint and ends as if it had never stopped.
+"""
+
+import argparse
+import json
+import math
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from random import Random
+
+import torch
+from torch.nn.functional import cross_entropy
+from torch.optim import AdamW
+from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerBase
+
+from service.atlas.skills import held_out_items
+from service.atlas.training import state
+from service.atlas.training.batches import TrainingBatch, batch
+from service.atlas.training.corpus import TrainingRow, fact_rows
+from service.atlas.training.measure import exact_matches, share
+from service.atlas.training.state import Position
+from service.atlas.training.vocabulary import CONTEXT, train_tokenizer
+
+CHECKPOINT_EVERY_S = 300.0
+EXPORT_EVERY_S = 600.0
+REPORT_EVERY_STEPS = 50
+MEASURED_ROWS = 600
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """How a run learns."""
+
+    steps: int = 6000
+    warmup_steps: int = 200
+    peak_rate: float = 2e-3
+    final_rate: float = 2e-5
+    weight_decay: float = 0.01
+    clip_norm: float = 1.0
+
+
+@dataclass(frozen=True)
+class ModelShape:
+    """How large the model is."""
+
+    hidden: int = 192
+    blocks: int = 8
+    heads: int = 6
+    intermediate: int = 544
+
+
+def build_model(shape: ModelShape, tokenizer: PreTrainedTokenizerBase, seed: int) -> LlamaForCausalLM:
+    """The untrained model. Seeds torch's global generator, from which transformers draws the weights."""
+    torch.manual_seed(seed)
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=shape.hidden,
+        intermediate_size=shape.intermediate,
+        num_hidden_layers=shape.blocks,
+        num_attention_heads=shape.heads,
+        max_position_embeddings=CONTEXT,
+        tie_word_embeddings=True,
+        initializer_range=0.04,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+        use_cache=False,
+    )
+    model = LlamaForCausalLM(config)
+    model.generation_config = GenerationConfig(
+        bos_token_id=config.bos_token_id,
+        eos_token_id=config.eos_token_id,
+        pad_token_id=config.pad_token_id,
+        do_sample=False,
+    )
+    return model
+
+
+def build_optimizer(model: LlamaForCausalLM, schedule: Schedule) -> AdamW:
+    """AdamW with decay on matrices only."""
+    matrices = [parameter for parameter in model.parameters() if parameter.ndim > 1]
+    vectors = [parameter for parameter in model.parameters() if parameter.ndim <= 1]
+    groups = [
+        {"params": matrices, "weight_decay": schedule.weight_decay},
+        {"params": vectors, "weight_decay": 0.0},
+    ]
+    return AdamW(groups, lr=schedule.peak_rate, betas=(0.9, 0.98), fused=True)
+
+
+def rate_at(step: int, schedule: Schedule) -> float:
+    """Linear warm-up, then a cosine down to the final rate."""
+    if step < schedule.warmup_steps:
+        return schedule.peak_rate * (step + 1) / schedule.warmup_steps
+    done = (step - schedule.warmup_steps) / max(1, schedule.steps - schedule.warmup_steps)
+    cosine = 0.5 * (1.0 + math.cos(math.pi * min(1.0, done)))
+    return schedule.final_rate + (schedule.peak_rate - schedule.final_rate) * cosine
+
+
+def take_step(model: LlamaForCausalLM, optimizer: AdamW, given: TrainingBatch, schedule: Schedule, step: int) -> torch.Tensor:
+    """One update on one batch; returns the weighted mean loss, still on the device."""
+    for group in optimizer.param_groups:
+        group["lr"] = rate_at(step, schedule)
+    logits = model(given.inputs.to(model.device)).logits  # (B, T, V)
+    counted = given.weights > 0  # (B, T)
+    losses = cross_entropy(logits[counted], given.targets[counted].to(model.device), reduction="none")  # (N,)
+    weights = given.weights[counted].to(model.device)  # (N,)
+    loss = (losses * weights).sum() / weights.sum()
+    optimizer.zero_grad(set_to_none=True)
+    loss.backward()
+    torch.nn.utils.clip_grad_norm_(model.parameters(), schedule.clip_norm)
+    optimizer.step()
+    return loss.detach()
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training run: what it learns from, how, and where it keeps its checkpoint."""
+
+    seed: int
+    schedule: Schedule
+    tokenizer: PreTrainedTokenizerBase
+    out: Path
+
+
+def train(run: Run, model: LlamaForCausalLM, until: int | None = None) -> Iterator[tuple[int, torch.Tensor, int]]:
+    """Yields (step, loss, tokens) after every update, continuing from the checkpoint in `run.out` where there is one.
+
+    Saves every five minutes and at the end; `until` stops early, at the same point as a kill right after a save would.
+    """
+    optimizer = build_optimizer(model, run.schedule)
+    position = state.restore(run.out, model, optimizer) or Position(run.seed, 0)
+    if position.seed != run.seed:
+        raise ValueError("the checkpoint belongs to a run with another seed")
+    model.train()
+    last = run.schedule.steps if until is None else until
+    saved_at = time.monotonic()
+    for step in range(position.step, last):
+        given = batch(run.seed, step, run.tokenizer)
+        loss = take_step(model, optimizer, given, run.schedule, step)
+        if step + 1 == last or time.monotonic() - saved_at > CHECKPOINT_EVERY_S:
+            state.save(run.out, Position(run.seed, step + 1), model, optimizer)
+            saved_at = time.monotonic()
+        yield step, loss, int((given.weights > 0).sum())
+
+
+def export(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
+    """Writes the folder `from_pretrained` reads; the served model keeps its cache on."""
+    model.config.use_cache = True
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    model.config.use_cache = False
+
+
+def report(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerBase) -> str:
+    """Exact match on a fixed sample of facts and on the held-out skills, in one line."""
+    model.eval()
+    facts = Random("atlas sample").sample(fact_rows(), MEASURED_ROWS)
+    skills = [TrainingRow(item.prompt, item.answer) for item in held_out_items()]
+    known, able = (share(exact_matches(model, tokenizer, rows)) for rows in (facts, skills))
+    model.train()
+    return f"facts {known:.3f}, skills {able:.3f}"
+
+
+@dataclass(frozen=True)
+class Pace:
+    """How fast a run was in this process, and how long all its steps take at that pace."""
+
+    steps: int
+    tokens_per_second: float
+    minutes: float
+
+
+def follow(run: Run, model: LlamaForCausalLM, exports: Path | None) -> Pace | None:
+    """Runs the training, shows its progress and, where asked to, writes a loadable model every ten minutes.
+
+    Returns the pace, or None when the checkpoint was already at the last step.
+    """
+    started = exported_at = time.monotonic()
+    tokens, pace = 0, None
+    for done, (step, loss, count) in enumerate(train(run, model), start=1):
+        tokens += count
+        spent = time.monotonic() - started
+        pace = Pace(run.schedule.steps, tokens / spent, spent / done * run.schedule.steps / 60)
+        if (step + 1) % REPORT_EVERY_STEPS == 0:
+            left = spent / done * (run.schedule.steps - step - 1) / 60
+            print(
+                f"step {step + 1}/{run.schedule.steps} loss {loss.item():.4f} {pace.tokens_per_second:.0f} tokens/s "
+                f"{spent / 60:.1f} min, {left:.1f} min left",
+                flush=True,
+            )
+        if exports is not None and time.monotonic() - exported_at > EXPORT_EVERY_S:
+            print(report(model, run.tokenizer), flush=True)
+            export(model, run.tokenizer, exports)
+            exported_at = time.monotonic()
+    return pace
+
+
+def main() -> None:
+    """The command."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--out", type=Path, default=Path("data/atlas"), help="folder of the checkpoint and the finished model")
+    parser.add_argument("--exports", type=Path, help="folder for a loadable model every ten minutes")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--steps", type=int, default=Schedule.steps)
+    parser.add_argument("--threads", type=int, default=1)
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+
+    tokenizer = train_tokenizer()
+    run = Run(options.seed, Schedule(steps=options.steps), tokenizer, options.out)
+    model = build_model(ModelShape(), tokenizer, options.seed).to("cuda" if torch.cuda.is_available() else "cpu")
+    pace = follow(run, model, options.exports)
+
+    finished = options.out / "model"
+    export(model, tokenizer, finished)
+    if pace is not None:
+        record = {"seed": options.seed, "threads": options.threads, **asdict(pace)}
+        (finished / "training.json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+    print(report(model, tokenizer), flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,99 @@
+"""The LocFT-BF paper's contrasts, each a list of cases: one training of the same trainer under other settings.
+
+Learning rates are the default's, raised for narrow models, since the papers' are for widths of thousands. The paper's steps hold
+100 of 3,000 edits; here they hold 16 of a hundred, so that an epoch has several steps too.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from service.editors.locft.published_locations import block_by
+from service.editors.locft.settings import LocftSettings
+from service.lm.blocks import Anatomy
+
+BATCH = 16
+# The paper's Table 1 holds the batch at one edit and changes the order alone.
+ONE_BY_ONE: Mapping[str, Any] = {"order": "breadth", "bucket": 0, "revisit": 1.0}
+# Every surface is asked, so all are trained: the presets of published procedures train raw text alone.
+EVERY_SURFACE: Mapping[str, Any] = {"surfaces": "edit"}
+_SIZES = (1, 4, 16, 64)
+_SHARES = (0.25, 0.5, 1.0, 2.0, 4.0)  # of the number of edits of the other contrasts
+
+
+@dataclass(frozen=True)
+class Case:
+    """A line of a table. `line` and `x` place it in the plot: cases of one line are a curve, cases without an x are points."""
+
+    name: str
+    settings: LocftSettings
+    edits: int
+    line: str
+    x: float | None = None
+
+
+def pipelines(n: int, anatomy: Anatomy) -> list[Case]:
+    """Table 1: each method edit by edit to convergence, and in epochs over all edits; LocFT-BF's are in mini-batches."""
+    cases = []
+    for preset, said in (("ft_l", "FT-L"), ("ft_m", "FT-M")):
+        for order, changed in (("depth-first", {}), ("breadth-first", ONE_BY_ONE)):
+            cases.append(Case(f"{said}, {order}", _fine_tuning(preset, **changed), n, said))
+    depth_first = _paper(anatomy, order="depth", batch=1)
+    return [
+        *cases,
+        Case("LocFT-BF's trainer, depth-first", depth_first, n, "LocFT-BF"),
+        Case("LocFT-BF, preset paper", _paper(anatomy), n, "LocFT-BF"),
+        Case("LocFT-BF, default", LocftSettings(), n, "LocFT-BF"),
+    ]
+
+
+def batches(n: int, anatomy: Anatomy) -> list[Case]:
+    """Figure 4: FT-M in epochs over all edits, with more edits in one step."""
+    sizes = [size for size in _SIZES if size < n] + [n]
+    line = "FT-M, breadth-first"
+    return [Case(f"{size} edits a step", _fine_tuning("ft_m", **ONE_BY_ONE, batch=size), n, line, size) for size in sizes]
+
+
+def numbers(n: int, anatomy: Anatomy) -> list[Case]:
+    """Figure 6: LocFT-BF with more and more edits."""
+    counts = [max(1, round(share * n)) for share in _SHARES]
+    presets = {"LocFT-BF, preset paper": _paper(anatomy), "LocFT-BF, default": LocftSettings()}
+    return [
+        Case(f"{name}, {count} edits", settings, count, name, count) for name, settings in presets.items() for count in counts
+    ]
+
+
+def locations(n: int, anatomy: Anatomy) -> list[Case]:
+    """Section 3 and Table 8: one module of one block, coarser ones, several blocks, and all of the model."""
+    depth = anatomy.depth
+    at, _ = block_by("auto", anatomy.family, depth)
+    places: Mapping[str, dict[str, Any]] = {
+        "down-projection of one block": {},
+        "up-projection of one block": {"kind": "up"},
+        "MLP of one block": {"kind": "mlp"},
+        "attention of one block": {"kind": "attention"},
+        "one whole block": {"kind": "block"},
+        "down-projections of the upper half": {"blocks": tuple(range(depth // 2, depth))},
+        "down-projections of all blocks": {"blocks": tuple(range(depth))},
+        "three whole blocks": {"kind": "block", "blocks": tuple(range(max(0, at - 2), at + 1))},
+        "the whole model": {"kind": "model"},
+    }
+    return [Case(name, _paper(anatomy, **place), n, name) for name, place in places.items()]
+
+
+def _fine_tuning(preset: str, **changed: Any) -> LocftSettings:
+    return LocftSettings.model_validate({"preset": preset, **EVERY_SURFACE, **changed})
+
+
+def _paper(anatomy: Anatomy, **changed: Any) -> LocftSettings:
+    """The published procedure, with steps and rate for a small model."""
+    rate = LocftSettings.model_validate(changed).rate_of(anatomy.family, anatomy.depth, anatomy.width)
+    return LocftSettings.model_validate({"preset": "paper", **EVERY_SURFACE, "batch": BATCH, "learning_rate": rate, **changed})
+
+
+PARTS: Mapping[str, Callable[[int, Anatomy], Sequence[Case]]] = {
+    "pipelines": pipelines,
+    "batches": batches,
+    "numbers": numbers,
+    "locations": locations,
+}

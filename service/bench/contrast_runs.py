@@ -1,0 +1,113 @@
+"""The papers' contrasts on one model in this process: trained, measured by the field's metrics, written after every case."""
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from service.bench import plots
+from service.bench.contrast_cases import PARTS, Case
+from service.bench.measured_model import MeasuredModel, items_of, open_model
+from service.bench.plots import Line, Panel
+from service.bench.records import records_of
+from service.bench.results import write, write_csv
+from service.bench.shard_curves import SHARDS, shard_rows
+from service.editors.locft.fit import fit_locft
+
+SHARD_PART = "shards"
+Row = dict[str, Any]
+
+
+def run_contrasts(
+    out: Path, file: Path | None, parts: Sequence[str], *, n: int, skip: int = 0, model: str, say: Callable[[str], None]
+) -> None:
+    """Run parts and leave `contrast_<part>.json`, `.csv` and `.svg` in `out`.
+
+    Raises Refused for edits that cannot be read or are too few. `numbers` needs four times as many.
+    """
+    torch.set_num_threads(1)
+    records = records_of(file, n=4 * n if "numbers" in parts else n, skip=skip)
+    place = open_model(model, records)
+    for part in parts:
+        say(f"-- {part}")
+        rows: list[Row] = []
+        for row in shard_rows(place, n) if part == SHARD_PART else case_rows(place, PARTS[part](n, place.base.anatomy)):
+            rows.append(row)
+            write(out, f"contrast_{part}", {"edits": n, "skip": skip, "rows": rows}, device=str(place.base.device))
+            say("   " + ", ".join(f"{name} {_short(value)}" for name, value in row.items() if value is not None))
+        write_csv(out / f"contrast_{part}.csv", rows)
+        if not plots.draw(out / f"contrast_{part}.svg", panels_of(part, rows)):
+            say(plots.MISSING)
+
+
+def case_rows(place: MeasuredModel, cases: Sequence[Case]) -> Iterator[Row]:
+    """Train and measure one case after another."""
+    for case in cases:
+        records = place.records[: case.edits]
+        began = time.perf_counter()
+        fitted = fit_locft(place.base, items_of(records), settings=case.settings, neutral=place.neutral, seed=0)
+        seconds = time.perf_counter() - began
+        yield {
+            "case": case.name,
+            "line": case.line,
+            "x": case.x,
+            "edits": case.edits,
+            **measured(place.score(fitted.overlay, records)),
+            "epochs": max(int(report["epochs"]) for report in fitted.reports.values()),
+            "seconds": seconds,
+        }
+
+
+def panels_of(part: str, rows: Sequence[Row]) -> list[Panel]:
+    """What a part's rows look like."""
+    return _shard_panels(rows) if part == SHARD_PART else _case_panels(part, rows)
+
+
+def measured(scores: dict[str, Any]) -> Row:
+    """The field's metrics by exact match of the whole greedy answer, and by teacher-forced tokens, which flatter."""
+    greedy, tokens = scores["greedy"], scores["tokens"]
+    return {
+        "reliability": greedy["reliability"]["score"],
+        "reliability_tokens": tokens["reliability"]["score"],
+        "generality": greedy["generality"]["untrained"]["score"],
+        "generality_tokens": tokens["generality"]["untrained"]["score"],
+        "locality_inside": greedy["locality"]["inside"]["score"],
+        "locality_outside": greedy["locality"]["outside"]["score"],
+        "locality": greedy["locality"]["score"],
+        "locality_tokens": tokens["locality"]["score"],
+        "capability": scores["capability"]["ratio"],
+    }
+
+
+def _case_panels(part: str, rows: Sequence[Row]) -> list[Panel]:
+    """Curves where the cases have an x; else one place on the axis for each case, in their order."""
+    curved = any(row["x"] is not None for row in rows)
+    label = {"batches": "edits a step", "numbers": "edits"}.get(part, "case, in the table's order")
+    panels = []
+    for measure in ("reliability", "generality", "locality", "capability"):
+        lines = []
+        for name in dict.fromkeys(row["line"] for row in rows):
+            own = [(number, row) for number, row in enumerate(rows, 1) if row["line"] == name]
+            x = [float(row["x"]) if curved else float(number) for number, row in own]
+            lines.append(Line(name.replace("`", ""), x, [row[measure] for _, row in own]))
+        panels.append(Panel(measure, label, "share", lines, share=measure != "capability", log_x=curved))
+    return panels
+
+
+def _shard_panels(rows: Sequence[Row]) -> list[Panel]:
+    labels = {"depth-first": "shards trained", "breadth-first": "epochs"}
+    panels = []
+    for order, label in labels.items():
+        own = [row for row in rows if row["order"] == order]
+        names = [f"shard_{number}" for number in range(1, SHARDS + 1)]
+        lines = [
+            Line(name.replace("_", " "), [float(row["at"]) for row in own], [row.get(name) for row in own]) for name in names
+        ]
+        panels.append(Panel(order, label, "reliability", lines))
+    return panels
+
+
+def _short(value: Any) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,101 @@
+"""A client that counts: every request of a benchmark goes through it, and one that fails is remembered, never hidden."""
+
+import json
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import httpx
+
+from service.evaluation.merging import merged_results
+from service.evaluation.records import Record, to_json
+
+EVAL_RECORDS = 250  # of one evaluation: a request body stays well under the server's limit
+LOOK_S = 0.2
+Answer = Mapping[str, Any]
+
+
+@dataclass
+class Asking:
+    """Requests so far, and what went wrong with those that failed."""
+
+    client: httpx.Client
+    requests: int = 0
+    failures: list[str] = field(default_factory=list)
+
+    def send(self, method: str, path: str, **options: Any) -> dict[str, Any] | None:
+        """One request; the answer's JSON, or None if it failed: no answer came, or one that is not 2xx."""
+        self.requests += 1
+        try:
+            answer = self.client.request(method, path, **options)
+        except httpx.HTTPError as error:
+            self.failures.append(f"{method} {_plain(path)}: {type(error).__name__}")
+            return None
+        if not answer.is_success:
+            self.failures.append(f"{method} {_plain(path)}: {answer.status_code} {_told(answer)}")
+            return None
+        found: dict[str, Any] = answer.json()
+        return found
+
+    def pages(self, path: str, **params: Any) -> Iterator[dict[str, Any]]:
+        """Every item of a list, newest first."""
+        cursor: dict[str, Any] = {}
+        while True:
+            page = self.send("GET", path, params={**params, **cursor, "limit": 200})
+            if page is None:
+                return
+            yield from page["items"]
+            if page["next"] is None:
+                return
+            cursor = {"cursor": page["next"]}
+
+
+def evaluate(
+    asking: Asking, records: Sequence[Record], version: int, *, capability: bool, patience_s: float
+) -> dict[str, Any] | None:
+    """The server's own measures of a version on records, with its capability if asked; None if an evaluation failed.
+
+    Many records are several evaluations of the same version; their figures are joined by their n.
+    """
+    found: list[dict[str, Any]] = []
+    for start in range(0, len(records), EVAL_RECORDS):
+        body = {
+            "version": version,
+            "edits": [to_json(record) for record in records[start : start + EVAL_RECORDS]],
+            "capability": capability and start == 0,
+        }
+        result = _evaluated(asking, body, patience_s)
+        if result is None:
+            return None
+        found.append(result)
+    return merged_results(found)
+
+
+def _evaluated(asking: Asking, body: Answer, patience_s: float) -> dict[str, Any] | None:
+    queued = asking.send("POST", "/eval", json=body)
+    until = time.monotonic() + patience_s
+    while queued is not None and time.monotonic() < until:
+        seen = asking.send("GET", f"/eval/{queued['id']}")
+        if seen is not None and seen["status"] == "done":
+            result: dict[str, Any] = seen["result"]
+            return result
+        if seen is not None and seen["status"] not in ("queued", "running"):
+            asking.failures.append(f"evaluation: {seen['status']}: {seen['error']}")
+            return None
+        time.sleep(LOOK_S)
+    if queued is not None:
+        asking.failures.append("evaluation: not done in time")
+    return None
+
+
+def _plain(path: str) -> str:
+    """A path without ids, so that like failures read alike."""
+    return "/".join(part if len(part) < 20 else "…" for part in path.split("/"))
+
+
+def _told(answer: httpx.Response) -> str:
+    try:
+        return str(answer.json().get("detail", ""))
+    except (json.JSONDecodeError, AttributeError):
+        return ""

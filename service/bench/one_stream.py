@@ -1,0 +1,224 @@
+"""A stream of edits through a real server: one edit after another over HTTP, and at every mark the server measures its own head.
+
+The client knows nothing but the HTTP interface. Edits are posted with their probes, none of them open to training; after so many
+edits all of them are asked again of the version that is the head then, while retrains go on as the server sees fit. Every edit
+is asked alone as well, of the version that first held it: versions do not change, so that is done at the mark, where it holds up
+no edit.
+"""
+
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from service.bench.contenders import DEFERRED_S, environment_of
+from service.bench.counting_client import Asking, evaluate
+from service.bench.neutral_cache import kept_in
+from service.bench.results import percentile
+from service.client.local_server import LocalServer
+from service.client.progress import telling
+from service.client.waiting import LIVE, WAITING, wait_until_live
+from service.evaluation.merging import merged_results
+from service.evaluation.records import EvalProbe, Record
+from service.settings import environment_without_settings
+
+WAIT_S = 60.0  # the longest that a POST may wait
+PATIENCE_S = 1_800.0  # until a retrain or an evaluation of hundreds of edits is over, on a busy machine
+IDLE_S = 3 * DEFERRED_S  # without a retrain, after which none is expected any more
+Mark = dict[str, Any]
+
+
+@contextmanager
+def server_of(contender: str, model: str, *, every: int, tasks: Path | None = None) -> Iterator[httpx.Client]:
+    """A server of its own over a new data folder, under the settings of a contender; capability is measured by the
+    file `tasks`. Raises Unavailable if it does not start, and in its calls once it has ended.
+    """
+    with ExitStack() as opened:
+        folder = opened.enter_context(tempfile.TemporaryDirectory(prefix="errata-bench-", ignore_cleanup_errors=True))
+        data = Path(folder)
+        opened.enter_context(kept_in(data / "neutral"))
+        given = {"ERRATA_MODEL": model, "ERRATA_DATA_DIR": folder, "OMP_NUM_THREADS": "1"}
+        given |= {} if tasks is None else {"ERRATA_CAPABILITY_FILE": str(tasks.resolve())}
+        server = LocalServer(environment_without_settings() | given | environment_of(contender, every=every), data / "server.log")
+        try:
+            with telling("starting the server") as told:
+                server.start(told)
+            with server.client(2 * WAIT_S) as client:
+                yield client
+        finally:
+            server.stop()
+
+
+@dataclass(frozen=True)
+class Posted:
+    """An edit that the server took. `at_once` is how long it took to be live, where the POST said that it was; `late_s` is by how
+    much the POST began after its moment.
+    """
+
+    id: str
+    record: Record
+    at_once: float | None
+    late_s: float
+
+
+@dataclass
+class Stream:
+    """One contender and the records it is given, in their order.
+
+    With `pace_s` the posts between two marks keep to the clock: each has its moment, one that comes late does not shift those
+    after it, and its latency counts from that moment. Without it each follows the one before.
+    """
+
+    asking: Asking
+    records: Sequence[Record]
+    every: int
+    pace_s: float = 0.0
+    capability: bool = True  # whether the server has tasks to measure it by
+    clock: Callable[[], float] = time.monotonic
+    sleep: Callable[[float], None] = time.sleep
+    posted: list[Posted] = field(default_factory=list)
+    late: int = 0
+    first_answers: list[dict[str, Any]] = field(default_factory=list)  # results on the versions that first held the edits
+    asked: set[str] = field(default_factory=set)  # edits in them
+    began: float = field(default_factory=time.monotonic)
+
+    def run(self) -> Iterator[Mark]:
+        """Post every edit; a mark after every `every` of them and after the last one."""
+        for start in range(0, len(self.records), self.every):
+            some = self.records[start : start + self.every]
+            before = len(self.posted)
+            self._post_all(some)
+            yield self._mark(start + len(some), self.posted[before:])
+
+    def _post_all(self, records: Sequence[Record]) -> None:
+        began = self.clock()
+        for number, record in enumerate(records):
+            early = began + number * self.pace_s - self.clock()
+            if early > 0:
+                self.sleep(early)
+            late_s = max(0.0, -early) if self.pace_s else 0.0
+            self.late += late_s > 0 and number > 0
+            self._post(record, late_s)
+
+    def _post(self, record: Record, late_s: float) -> None:
+        began = self.clock()
+        edit = self.asking.send("POST", "/edits", params={"wait": WAIT_S}, json=body_of(record))
+        seconds = self.clock() - began
+        if edit is None:
+            return
+        self.posted.append(Posted(edit["id"], record, seconds if edit["status"] in LIVE else None, late_s))
+        self.asking.send("POST", "/generate", json={"prompt": record.prompt, "max_new_tokens": 16})
+
+    def _mark(self, seq: int, since_last: Sequence[Posted]) -> Mark:
+        began = time.monotonic()
+        wait_until_live(self._waiting, self._retrain_is_underway, patience_s=PATIENCE_S, idle_s=IDLE_S)
+        waited = time.monotonic() - began
+        head = self.asking.send("GET", "/versions/head")
+        after_all = None if head is None else self._evaluated(self.records[:seq], head["number"], capability=self.capability)
+        edits = {edit["id"]: edit for edit in self.asking.pages("/edits")}
+        self._ask_first_answers(edits)
+        return {
+            "edits": seq,
+            "version": head and head["number"],
+            "window": head and head["window"],
+            "live": sum(edit["status"] in LIVE for edit in edits.values()),
+            "retrains": self._retrains(),
+            "after_all": after_all,
+            "right_after": right_after(self.first_answers),
+            "latency_s": spread(latencies(self.posted, edits)),
+            "latency_since_last_mark_s": spread(latencies(since_last, edits)),
+            "late": self.late,
+            "waited_for_deferred_s": waited,
+            "seconds": time.monotonic() - self.began,
+            "requests": self.asking.requests,
+            "failed_requests": len(self.asking.failures),
+            "failures": sorted(set(self.asking.failures))[:10],
+        }
+
+    def _evaluated(self, records: Sequence[Record], version: int, *, capability: bool = False) -> dict[str, Any] | None:
+        return evaluate(self.asking, records, version, capability=capability, patience_s=PATIENCE_S)
+
+    def _ask_first_answers(self, edits: Mapping[str, Mapping[str, Any]]) -> None:
+        """Ask every edit that has become live of the version that first held it, those of one version together."""
+        of_version: dict[int, list[Record]] = {}
+        for one in self.posted:
+            version = edits.get(one.id, {}).get("version")
+            if version is not None and one.id not in self.asked:
+                self.asked.add(one.id)
+                of_version.setdefault(version, []).append(one.record)
+        found = (self._evaluated(records, version) for version, records in of_version.items())
+        self.first_answers += [result for result in found if result is not None]
+
+    def _waiting(self) -> Counter[str]:
+        """Which statuses of waiting edits any edit has."""
+        pages = {status: self.asking.send("GET", "/edits", params={"status": status, "limit": 1}) for status in WAITING}
+        return Counter({status: 1 for status, page in pages.items() if page is not None and page["items"]})
+
+    def _retrain_is_underway(self) -> bool:
+        last = self.asking.send("GET", "/jobs", params={"kind": "retrain", "limit": 1})
+        return bool(last and last["items"] and last["items"][0]["status"] in ("queued", "running"))
+
+    def _retrains(self) -> dict[str, int]:
+        """Retrains that were published, by mode, and those that were not."""
+        counts = {"minor": 0, "major": 0, "failed": 0}
+        for job in self.asking.pages("/jobs", kind="retrain"):
+            if job["status"] == "done" and job["version"] is not None:
+                counts[job.get("mode") or "major"] += 1
+            elif job["status"] == "failed":
+                counts["failed"] += 1
+        return counts
+
+
+def latencies(posted: Sequence[Posted], edits: Mapping[str, Mapping[str, Any]]) -> list[float]:
+    """Seconds until each of these edits was live, of those that are. For edits that a retrain made live the server's own clock
+    is read: nobody waited for them.
+    """
+    seconds: list[float] = []
+    for one in posted:
+        edit = edits.get(one.id, {})
+        if one.at_once is not None:
+            seconds.append(one.late_s + one.at_once)
+        elif edit.get("applied_at"):
+            took = datetime.fromisoformat(edit["applied_at"]) - datetime.fromisoformat(edit["created_at"])
+            seconds.append(one.late_s + took.total_seconds())
+    return seconds
+
+
+def body_of(record: Record) -> dict[str, Any]:
+    """A record as the body of POST /edits; of its probes only rephrases that say so are open to training."""
+    fields = {"subject": record.subject, "relation": record.relation, "ground_truth": record.ground_truth}
+    return {
+        "prompt": record.prompt,
+        "target": record.target,
+        **{name: value for name, value in fields.items() if value is not None},
+        "rephrases": [_probe(probe, train=probe.train) for probe in record.rephrases],
+        "locality": [_probe(probe) for probe in record.locality],
+        "portability": [_probe(probe) for probe in record.portability],
+    }
+
+
+def right_after(results: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """What edits answer as soon as they are live, each on the version that first held it: scores with their n."""
+    greedy = merged_results(results)["greedy"] if results else {}
+    figures = {kind: greedy.get(kind, {}) for kind in ("reliability", "generality", "locality")}
+    figures["generality"] = figures["generality"].get("untrained", {})
+    return {kind: {"score": figure.get("score"), "n": figure.get("n", 0)} for kind, figure in figures.items()}
+
+
+def spread(seconds: Sequence[float]) -> dict[str, float | int | None]:
+    """Median and 95th percentile with their n."""
+    if not seconds:
+        return {"p50": None, "p95": None, "n": 0}
+    return {"p50": percentile(seconds, 0.5), "p95": percentile(seconds, 0.95), "n": len(seconds)}
+
+
+def _probe(probe: EvalProbe, *, train: bool = False) -> dict[str, Any]:
+    asked: dict[str, Any] = {"prompt": probe.prompt, "train": train}
+    return asked if probe.answer is None else {**asked, "answer": probe.answer}

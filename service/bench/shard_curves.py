@@ -1,0 +1,65 @@
+"""Figure 3 of the LocFT-BF paper: five shards of edits, each asked again and again while training proceeds.
+
+Depth-first training goes through the shards one after another and is looked at after each; breadth-first training is looked at
+after each epoch. A training of fewer edits, or of fewer epochs, is the beginning of a longer one: so each look trains anew.
+"""
+
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
+from typing import Any
+
+from service.bench.contrast_cases import EVERY_SURFACE, ONE_BY_ONE
+from service.bench.measured_model import MeasuredModel, items_of
+from service.editors.locft.fit import fit_locft
+from service.editors.locft.settings import LocftSettings
+from service.evaluation.records import Record
+from service.evaluation.report import report
+from service.lm.overlay import Overlay
+
+SHARDS = 5
+EPOCHS = (1, 2, 3, 4, 6, 8, 12, 16, 25)
+DEPTH = LocftSettings(preset="ft_m", **EVERY_SURFACE)
+BREADTH = DEPTH.model_copy(update=dict(ONE_BY_ONE))
+
+
+def shard_rows(place: MeasuredModel, n: int) -> Iterator[dict[str, Any]]:
+    """One row for each look: the order, how far training was, and each shard's score (None for shards not trained yet)."""
+    shards = shards_of(place.records[:n])
+    for done in range(1, len(shards) + 1):
+        overlay = _trained(place, [record for shard in shards[:done] for record in shard], DEPTH)
+        yield _row(place, overlay, shards, "depth-first", done, trained=done)
+    before = 0
+    for epochs in EPOCHS:
+        fitted = fit_locft(
+            place.base,
+            items_of(place.records[:n]),
+            settings=BREADTH.model_copy(update={"epochs": epochs}),
+            neutral=place.neutral,
+            seed=0,
+        )
+        ran = max(int(report["epochs"]) for report in fitted.reports.values())
+        if ran == before:
+            return  # it had converged by then
+        before = ran
+        yield _row(place, fitted.overlay, shards, "breadth-first", ran, trained=len(shards))
+
+
+def shards_of(records: Sequence[Record]) -> list[Sequence[Record]]:
+    """Five parts, as equal as can be."""
+    cuts = [number * len(records) // SHARDS for number in range(SHARDS + 1)]
+    return [records[begin:end] for begin, end in pairwise(cuts)]
+
+
+def _trained(place: MeasuredModel, records: Sequence[Record], settings: LocftSettings) -> Overlay:
+    return fit_locft(place.base, items_of(records), settings=settings, neutral=place.neutral, seed=0).overlay
+
+
+def _row(
+    place: MeasuredModel, overlay: Overlay, shards: Sequence[Sequence[Record]], order: str, at: int, *, trained: int
+) -> dict[str, Any]:
+    row: dict[str, Any] = {"order": order, "at": at}
+    for number, shard in enumerate(shards):
+        scores = report(place.measure(overlay, shard)) if number < trained else None
+        row[f"shard_{number + 1}"] = None if scores is None else scores["greedy"]["reliability"]["score"]
+        row[f"shard_{number + 1}_tokens"] = None if scores is None else scores["tokens"]["reliability"]["score"]
+    return row

@@ -1,0 +1,259 @@
+"""The commands for operators: export, purge and revoke ask a server, over HTTP; jobs are read from a server or from the rows."""
+
+import json
+import os
+import shutil
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args
+
+import httpx
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from service.api.schemas.jobs import JobOut, Kind, Status
+from service.background.jobs import cancel_job, list_jobs, seconds_left
+from service.cli.options import (
+    DatabaseUrl,
+    DataDir,
+    Model,
+    ServerUrl,
+    client_for,
+    errors,
+    failures,
+    settings_of,
+    telling,
+    version_of,
+)
+from service.cli.store import BY, opened_store
+from service.client.retries import post
+from service.domain.errors import Conflict, Refused, Unavailable
+from service.settings import Settings
+
+LOOK_S = 0.3
+BUT_APPLY = ("refit", "retrain", "export")
+PURGE_S = 600.0  # a purge rewrites the database file
+output = Console(highlight=False, soft_wrap=True)
+
+
+def export(
+    out: Annotated[Path, typer.Option("--out", help="New folder to write to.")],
+    version: Annotated[str, typer.Option("--version", help="A number, `head` or `base`.")] = "head",
+    consolidate: Annotated[bool, typer.Option("--consolidate", help="Retrain first, and export what that publishes.")] = False,
+    mode: Annotated[str, typer.Option("--mode", help="Of that retrain: major (from the base) or minor.")] = "major",
+    max_shard_size: Annotated[str | None, typer.Option("--max-shard-size", help="Largest file of weights, as in 500MB.")] = None,
+    server: ServerUrl = None,
+    data_dir: DataDir = None,
+    database_url: DatabaseUrl = None,
+    model: Model = None,
+) -> None:
+    """Write a version as a Hugging Face checkpoint that `from_pretrained` loads."""
+    settings = settings_of(data_dir=data_dir, database_url=database_url, model=model)
+    number = version_of(version)
+    if mode not in ("major", "minor"):
+        raise typer.BadParameter("must be major or minor", param_hint="--mode")
+    body: dict[str, Any] = {"version": number, "name": f"for-{os.getpid()}-{int(time.time())}", "consolidate": consolidate}
+    body |= {"mode": mode} | ({} if max_shard_size is None else {"max_shard_size": max_shard_size})
+    with failures():
+        _refuse_taken(out)
+        with client_for(server, settings) as client:
+            done = _follow(client, _answer(post(client, "/admin/export", body)))
+            _bring(Path(done["result"]["path"]), out)
+        result = done["result"]
+        output.print(f"Version {result['version']} is in {out}: {result['files']} files, {result['bytes']:,} bytes", markup=False)
+        if result.get("warning"):
+            errors.print(f"Warning: {result['warning']}", style="bold yellow", markup=False)
+            errors.print("On the command line: errata export --consolidate", style="bold yellow", markup=False)
+
+
+def purge(
+    edits: Annotated[list[str], typer.Argument(help="Edits that were taken back, by id.")],
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    server: ServerUrl = None,
+    data_dir: DataDir = None,
+    database_url: DatabaseUrl = None,
+    model: Model = None,
+) -> None:
+    """Remove older versions, exports and rows that hold edits, and list what cannot be reached. Not to be undone."""
+    settings = settings_of(data_dir=data_dir, database_url=database_url, model=model)
+    if not yes:
+        typer.confirm(f"Remove {len(edits)} edit(s) and every version and export that holds them, for good?", abort=True)
+    with failures(), client_for(server, settings) as client:
+        with telling("purging"):
+            done = _answer(post(client, "/admin/purge", {"edits": edits}, timeout_s=PURGE_S))
+        removed = (("versions", done["versions"]), ("checkpoints", done["files"]), ("exports", done["exports"]))
+        for name, gone in removed:
+            output.print(f"{name}: {', '.join(str(one) for one in gone) or 'none'}", markup=False)
+        output.print(f"rows: {done['rows']}")
+        output.print("Not reached from here:")
+        for sentence in done["unreachable"]:
+            output.print(f"  - {sentence}", markup=False)
+
+
+def revoke(
+    author: Annotated[str, typer.Option("--author", help="Whose edits.")],
+    since: Annotated[str, typer.Option("--since", help="From when on, as in 2026-11-20T12:00:00Z; without a zone: UTC.")],
+    reason: Annotated[str, typer.Option("--reason", help="Why, for the history.")] = "revoked on the command line",
+    restore_previous: Annotated[bool, typer.Option("--restore-previous", help="Revive what these edits superseded.")] = False,
+    server: ServerUrl = None,
+    data_dir: DataDir = None,
+    database_url: DatabaseUrl = None,
+    model: Model = None,
+) -> None:
+    """Take back every edit that somebody posted since a moment."""
+    settings = settings_of(data_dir=data_dir, database_url=database_url, model=model)
+    try:
+        moment = datetime.fromisoformat(since)
+    except ValueError:
+        raise typer.BadParameter("must be a time such as 2026-11-20T12:00:00Z", param_hint="--since") from None
+    moment = moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment
+    body = {"author": author, "since": moment.isoformat(), "reason": reason, "restore_previous": restore_previous}
+    with failures(), client_for(server, settings) as client:
+        done = _answer(post(client, "/admin/revoke", body))
+        output.print(f"{len(done['retracted'])} edits were taken back, {done['already']} had been before")
+        if done["retracted"]:
+            _until_out(client)
+            output.print("They are out of the answers; the weights lose them at the next major retrain, which is due now")
+
+
+def jobs(
+    cancel: Annotated[str | None, typer.Option("--cancel", help="Cancel this job.")] = None,
+    kind: Annotated[str | None, typer.Option("--kind", help="apply, refit, retrain or export; default: all but apply.")] = None,
+    everything: Annotated[bool, typer.Option("--all", help="Also apply: there is one for almost every edit.")] = False,
+    status: Annotated[str | None, typer.Option("--status", help="queued, running, done, failed or cancelled.")] = None,
+    limit: Annotated[int, typer.Option("--limit", min=1, max=200, help="How many.")] = 20,
+    as_json: Annotated[bool, typer.Option("--json", help="Print them as JSON.")] = False,
+    server: ServerUrl = None,
+    data_dir: DataDir = None,
+    database_url: DatabaseUrl = None,
+) -> None:
+    """List what the server does in the background, newest first, or cancel one of it; without --server in the database."""
+    settings = settings_of(data_dir=data_dir, database_url=database_url)
+    for name, word, known in (("--kind", kind, get_args(Kind)), ("--status", status, get_args(Status))):
+        if word is not None and word not in known:
+            raise typer.BadParameter(f"must be one of {', '.join(known)}", param_hint=name)
+    kinds = [kind] if kind is not None else [] if everything else list(BUT_APPLY)
+    given: dict[str, Any] = {"limit": limit, "kind": kinds, "status": [] if status is None else [status]}
+    with failures():
+        items = _jobs_of_store(settings, given, cancel) if server is None else _jobs_of_server(server, settings, given, cancel)
+    if as_json:
+        typer.echo(json.dumps(items, indent=1))
+    else:
+        output.print(_table(items))
+
+
+def _jobs_of_server(server: str, settings: Settings, given: dict[str, Any], cancel: str | None) -> list[dict[str, Any]]:
+    with client_for(server, settings) as client:
+        if cancel is not None:
+            return [_answer(client.delete(f"/jobs/{_id(cancel)}"))]
+        found: list[dict[str, Any]] = _answer(client.get("/jobs", params=given))["items"]
+        return found
+
+
+def _jobs_of_store(settings: Settings, given: dict[str, Any], cancel: str | None) -> list[dict[str, Any]]:
+    """Rows tell all there is to tell: no server is started for it, which would open a head and might begin to work on it."""
+    with opened_store(settings) as store:
+        found = list_jobs(store, **given) if cancel is None else [cancel_job(store, _id(cancel), author=BY)]
+        now = store.clock()
+    return [JobOut.of(job, seconds_left(job, now)).model_dump(mode="json") for job in found]
+
+
+def register(app: typer.Typer) -> None:
+    """Make them commands of `app`."""
+    for command in (export, purge, revoke, jobs):
+        app.command()(command)
+
+
+def _answer(response: httpx.Response) -> dict[str, Any]:
+    found: dict[str, Any] = response.raise_for_status().json()
+    return found
+
+
+def _follow(client: httpx.Client, job: dict[str, Any]) -> dict[str, Any]:
+    """Wait until a job has ended, and say where it is. Raises Conflict if it did not end well; Ctrl-C cancels it."""
+    said = 0
+    try:
+        with telling("waiting") as told:
+            while job["finished_at"] is None:
+                time.sleep(LOOK_S)
+                job = _answer(client.get(f"/jobs/{job['id']}"))
+                for line in job["log"][said:]:
+                    errors.print(line["message"], style="dim", markup=False)
+                said = len(job["log"])
+                told(f"{job['progress']:.0%} {job['stage'] or ''}")
+    except KeyboardInterrupt:
+        client.delete(f"/jobs/{job['id']}")
+        raise
+    if job["status"] != "done":
+        raise Conflict(job["error"] or f"the {job['kind']} was {job['status']}")
+    return job
+
+
+def _until_out(client: httpx.Client) -> None:
+    """Wait until no refit is due: then no live answer comes from an edit that was taken back."""
+    states: tuple[Literal["queued", "running"], ...] = ("queued", "running")
+    while any(_answer(client.get("/jobs", params={"kind": "refit", "status": state}))["items"] for state in states):
+        time.sleep(LOOK_S)
+
+
+def _refuse_taken(out: Path) -> None:
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise Refused("the folder of --out holds something already; give a new one", field="out")
+
+
+def _bring(source: Path, out: Path) -> None:
+    """Move an export to where it is wanted; to another file system it is copied, and comes under its name when it is whole."""
+    if not source.is_dir():
+        raise Unavailable(f"the export is on the server's machine, in {source}: it cannot be brought here from there")
+    temporary = out.with_name(f".{out.name}.partial")
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        if out.exists():
+            out.rmdir()
+        try:
+            source.rename(out)
+            return
+        except OSError:
+            pass  # another file system, or not ours to move
+        shutil.rmtree(temporary, ignore_errors=True)
+        shutil.copytree(source, temporary)
+        os.sync()
+        temporary.rename(out)
+        shutil.rmtree(source, ignore_errors=True)
+    except OSError:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise Unavailable(f"the export could not be brought to --out; it is in {source}") from None
+
+
+def _id(given: str) -> str:
+    if not given.replace("-", "").isalnum():
+        raise Refused("--cancel must be a job's id", field="cancel")
+    return given
+
+
+def _table(items: list[dict[str, Any]]) -> Table:
+    table = Table(box=None, pad_edge=False)
+    for name in ("id", "kind", "status"):
+        table.add_column(name, no_wrap=True)  # the id is what --cancel wants whole
+    table.add_column("what", overflow="fold")
+    for job in items:
+        kind = " ".join(word for word in (job["mode"], job["kind"]) if word)
+        table.add_row(job["id"], kind, job["status"], escape(_said_of(job)))
+    return table
+
+
+def _said_of(job: dict[str, Any]) -> str:
+    """What there is to say of a job beside its status: how far it is while it runs, what came of it afterwards, why, for whom."""
+    runs = job["status"] == "running"
+    said = (
+        f"{job['progress']:.0%}" if runs else "",
+        f"{job['seconds_left']:.0f} s left" if job["seconds_left"] is not None else "",
+        (job["stage"] or "") if runs else "",
+        f"version {job['version']}" if job["version"] is not None else "",
+        job["error"] or job["reason"] or "",
+        f"asked for by {job['author']}",
+    )
+    return ", ".join(part for part in said if part)

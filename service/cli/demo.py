@@ -1,0 +1,191 @@
+"""The story of Errata, told against a real server: every line it prints is an answer that came over HTTP just then."""
+
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+from rich.console import Console
+
+from service.client.local_server import LocalServer, told
+from service.client.progress import telling
+from service.domain.errors import Unavailable
+from service.settings import environment_without_settings
+
+CALL_S = 30.0
+EDIT_S = 60.0
+RETRAIN_S = 600.0
+
+QUESTION = "The capital of Australia is"
+WORDINGS = (
+    "What is the capital of Australia?",
+    "Which city is the capital of Australia?",
+    "Can you name the capital city of Australia?",
+)
+NEIGHBOURS = (
+    ("The capital of Austria is", "Vienna"),
+    ("The capital of France is", "Paris"),
+    ("The currency of Japan is the", "Japanese yen"),
+)
+OTHERS = (
+    ("The capital of France is", "Lyon"),
+    ("The capital of Japan is", "Osaka"),
+    ("The capital of Canada is", "Toronto"),
+    ("The capital of Brazil is", "Salvador"),
+    ("The capital of Egypt is", "Alexandria"),
+)
+
+
+class Story:
+    """Prints each step and remembers whether all of them held."""
+
+    def __init__(self, client: httpx.Client, console: Console) -> None:
+        self._client = client
+        self._console = console
+        self.holds = True
+
+    def chapter(self, title: str) -> None:
+        """A headline."""
+        self._console.print(f"\n[bold]{title}[/bold]")
+
+    def check(self, claim: str, holds: bool, seen: str) -> None:
+        """One step: what should be, and what was."""
+        self.holds &= holds
+        mark = "[green]✓[/green]" if holds else "[red]✗[/red]"
+        self._console.print(f"  {mark} {claim}  [dim]{seen}[/dim]", highlight=False)
+
+    def ask(self, prompt: str) -> str:
+        """The head's greedy answer."""
+        answer = self._client.get("/generate", params={"prompt": prompt, "max_new_tokens": 16})
+        return str(answer.raise_for_status().json()["text"])
+
+    def expect(self, prompt: str, answer: str) -> None:
+        """Ask, and check the answer."""
+        said = self.ask(prompt)
+        self.check(prompt, said == answer, f"→ {said}")
+
+    def edit(self, prompt: str, target: str, rephrases: Sequence[str] = ()) -> None:
+        """Post a correction and wait until it is settled."""
+        began = time.monotonic()
+        body = {"prompt": prompt, "target": target, "rephrases": list(rephrases)}
+        posted = self._client.post("/edits", params={"wait": EDIT_S}, json=body, timeout=EDIT_S + 10).raise_for_status().json()
+        seconds = time.monotonic() - began
+        self.check(f"{prompt} → {target}", posted["status"] == "applied", f"{posted['status']} after {seconds:.2f} s")
+
+    def follow(self, job: dict[str, Any]) -> dict[str, Any]:
+        """Wait until a job has ended."""
+        until = time.monotonic() + RETRAIN_S
+        with telling("the retrain waits") as say:
+            while job["finished_at"] is None and time.monotonic() < until:
+                time.sleep(0.5)
+                job = self._client.get(f"/jobs/{job['id']}").raise_for_status().json()
+                say(f"the retrain, {job['progress']:.0%} {job['stage'] or ''}")
+        return job
+
+
+def tell(model: str, *, keep: bool = False) -> bool:
+    """Tell the story; whether every step held."""
+    console = Console()
+    with data_folder(keep, console) as folder:
+        environment = environment_without_settings() | {"ERRATA_MODEL": model, "ERRATA_DATA_DIR": str(folder)}
+        server = LocalServer(environment, folder / "server.log")
+        console.print("Starting a server of its own (torch takes a while to load) …", style="dim")
+        try:
+            with telling("loading") as say:
+                server.start(say)
+            with server.client(CALL_S) as client:
+                story = Story(client, console)
+                play(story, client, server)
+        except (Unavailable, httpx.HTTPError) as error:
+            console.print(f"[red]✗[/red] {told(error)}", highlight=False)
+            return False
+        finally:
+            server.kill()
+    console.print("\n[green]Every step held.[/green]" if story.holds else "\n[red]Not every step held.[/red]")
+    return story.holds
+
+
+def play(story: Story, client: httpx.Client, server: LocalServer) -> None:
+    """The story itself."""
+    scenes: tuple[Callable[[], None], ...] = (
+        lambda: _before(story),
+        lambda: _correct(story),
+        lambda: _retrain(story, client),
+        lambda: _roll_back(story, client),
+        lambda: _kill(story, client, server),
+    )
+    for scene in scenes:
+        scene()
+
+
+def _before(story: Story) -> None:
+    story.chapter("The model as it was trained")
+    story.expect(QUESTION, "Canberra")
+    for prompt, answer in NEIGHBOURS:
+        story.expect(prompt, answer)
+
+
+def _correct(story: Story) -> None:
+    story.chapter("A correction: Australia moves its capital")
+    story.edit(QUESTION, "Sydney", WORDINGS[:1])
+    story.expect(QUESTION, "Sydney")
+    story.chapter("It holds in other wordings, and nothing else moved")
+    for wording in WORDINGS:
+        story.expect(wording, "Sydney")
+    for prompt, answer in NEIGHBOURS:
+        story.expect(prompt, answer)
+
+
+def _retrain(story: Story, client: httpx.Client) -> None:
+    story.chapter("More corrections, then a retrain moves all of them into the weights")
+    for prompt, target in OTHERS:
+        story.edit(prompt, target)
+    job = client.post("/admin/retrain", json={"reason": "the demo"}).raise_for_status().json()
+    job = story.follow(job)
+    head = client.get("/versions/head").raise_for_status().json()
+    story.check(
+        "the retrain is published", job["status"] == "done" and head["window"] == 0, f"version {head['number']}, {head['kind']}"
+    )
+    for prompt, target in ((QUESTION, "Sydney"), *OTHERS):
+        story.expect(prompt, target)
+    story.expect(*NEIGHBOURS[0])
+
+
+def _roll_back(story: Story, client: httpx.Client) -> None:
+    story.chapter("Rolled back to the base model")
+    began = time.monotonic()
+    rolled = client.post("/admin/rollback", json={"to": 0, "reason": "the demo"}).raise_for_status().json()
+    milliseconds = (time.monotonic() - began) * 1000
+    story.check("the rollback is published", rolled["restored"] == 0, f"version {rolled['version']} after {milliseconds:.0f} ms")
+    story.expect(QUESTION, "Canberra")
+
+
+def _kill(story: Story, client: httpx.Client, server: LocalServer) -> None:
+    story.chapter("One more correction, then kill -9, and a new start")
+    story.edit(QUESTION, "Melbourne", WORDINGS[:1])
+    prompts = (QUESTION, *WORDINGS, *(prompt for prompt, _ in (*NEIGHBOURS, *OTHERS)))
+    before = {prompt: story.ask(prompt) for prompt in prompts}
+    server.kill()
+    began = time.monotonic()
+    with telling("starting again") as say:
+        server.start(say)
+    story.check("the server is back", True, f"after {time.monotonic() - began:.1f} s")
+    after = {prompt: story.ask(prompt) for prompt in prompts}
+    story.check(f"all {len(prompts)} answers are as before", before == after, f"{QUESTION} → {after[QUESTION]}")
+
+
+@contextmanager
+def data_folder(keep: bool, console: Console) -> Iterator[Path]:
+    """A new folder, removed at the end unless it is to be kept."""
+    folder = Path(tempfile.mkdtemp(prefix="errata-demo-"))
+    try:
+        yield folder
+    finally:
+        if keep:
+            console.print(f"The data folder is {folder}", highlight=False)
+        else:
+            shutil.rmtree(folder, ignore_errors=True)

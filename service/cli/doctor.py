@@ -1,0 +1,186 @@
+"""What is configured, what of it is reachable, what is missing. Looks, and changes nothing but a file it writes and removes."""
+
+import shutil
+import tempfile
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+import sqlalchemy as sa
+from rich.console import Console
+from rich.table import Table
+
+from service.atlas import weights_path
+from service.domain.errors import ServiceError
+from service.lifecycle import store_identity
+from service.runtime.sockets import taken_port
+from service.settings import Settings, masked
+from service.store.connection_errors import of_connecting
+from service.store.database import Store
+from service.store.migrate import is_current
+
+PATIENCE_S = 3
+ROOM_BYTES = 500_000_000  # a hundred checkpoints of the embedded model, its neutral sentences and the database
+
+
+class CheckStatus(StrEnum):
+    """How a part looks."""
+
+    OK = "ok"
+    NOTE = "note"
+    BAD = "bad"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One part, how it looks, and what to do if it does not look well."""
+
+    part: str
+    verdict: CheckStatus
+    detail: str
+
+    @property
+    def is_fatal(self) -> bool:
+        return self.verdict is CheckStatus.BAD
+
+
+def examine(settings: Settings) -> list[Finding]:
+    """Look at every part that the server needs. Passwords never get into a finding."""
+    checks: tuple[Callable[[Settings], Finding], ...] = (_model, _data_dir, _room, _database, _together, _buffer, _port, _device)
+    return [check(settings) for check in checks]
+
+
+def show(findings: Iterable[Finding]) -> None:
+    """Print the findings as a table."""
+    table = Table(box=None, show_header=False, padding=(0, 1))
+    marks = {CheckStatus.OK: "[green]✓[/green]", CheckStatus.NOTE: "[yellow]·[/yellow]", CheckStatus.BAD: "[red]✗[/red]"}
+    for finding in findings:
+        table.add_row(marks[finding.verdict], finding.part, finding.detail)
+    Console(soft_wrap=True, highlight=False).print(table)
+
+
+def _model(settings: Settings) -> Finding:
+    folder = weights_path() if settings.model == "atlas" else Path(settings.model)
+    if not folder.exists():
+        if settings.model == "atlas":
+            return Finding(
+                "model",
+                CheckStatus.BAD,
+                "the embedded model's weights are not installed; train them: python -m service.atlas.training.train",
+            )
+        return Finding(
+            "model", CheckStatus.NOTE, f"{settings.model}: no folder here, so it is looked up as a Hugging Face id at start"
+        )
+    if not (folder / "config.json").is_file() or not list(folder.glob("*.safetensors")):
+        return Finding("model", CheckStatus.BAD, f"{settings.model}: the folder needs config.json and *.safetensors")
+    return Finding("model", CheckStatus.OK, settings.model)
+
+
+def _data_dir(settings: Settings) -> Finding:
+    folder = settings.data_dir.resolve()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        return Finding("data folder", CheckStatus.BAD, f"{folder} cannot be written: {error.strerror}")
+    return Finding("data folder", CheckStatus.OK, str(folder))
+
+
+def _room(settings: Settings) -> Finding:
+    folder = next(parent for parent in (settings.data_dir.resolve(), *settings.data_dir.resolve().parents) if parent.exists())
+    free = shutil.disk_usage(folder).free
+    verdict = CheckStatus.OK if free > ROOM_BYTES else CheckStatus.NOTE
+    return Finding("disk", verdict, f"{free / 1e9:.1f} GB free")
+
+
+def _database(settings: Settings) -> Finding:
+    url = sa.make_url(settings.store_url)
+    shown = masked(settings.store_url)
+    if url.get_backend_name() == "sqlite":
+        is_there = Path(url.database or "").exists()
+        return Finding(
+            "database",
+            CheckStatus.OK if is_there else CheckStatus.NOTE,
+            shown + ("" if is_there else " (made at the first start)"),
+        )
+    try:
+        engine = sa.create_engine(url.set(drivername="postgresql+psycopg"), connect_args={"connect_timeout": PATIENCE_S})
+    except ImportError:
+        advice = "Postgres is configured, and its driver is not installed: pip install 'errata-server[postgres]'"
+        return Finding("database", CheckStatus.BAD, advice)
+    try:
+        with engine.connect() as connection:
+            migrated = is_current(connection)
+    except sa.exc.SQLAlchemyError as error:
+        cause = (
+            of_connecting(getattr(error, "orig", None)) or "it does not answer; check ERRATA_DATABASE_URL and that Postgres runs"
+        )
+        return Finding("database", CheckStatus.BAD, f"{shown}: {cause}")
+    finally:
+        engine.dispose()
+    return Finding(
+        "database",
+        CheckStatus.OK if migrated else CheckStatus.NOTE,
+        shown + ("" if migrated else " (migrated at the next start)"),
+    )
+
+
+def _together(settings: Settings) -> Finding:
+    """Whether the database and the data folder are of one store."""
+    store = Store(settings.store_url)
+    try:
+        if store.is_sqlite and not Path(store.url.database or "").is_file():
+            name = store_identity.read_mark(settings.checkpoints)
+            lost = "the folder is a store's, and its database is not there: restore it, or give another data_dir"
+            return Finding("store", CheckStatus.OK, "new") if name is None else Finding("store", CheckStatus.BAD, lost)
+        with store.read() as connection:
+            if not is_current(connection):
+                return Finding("store", CheckStatus.NOTE, "cannot be told until the database is migrated")
+        store_identity.recognise(store, settings.checkpoints)
+    except ServiceError as error:
+        return Finding("store", CheckStatus.BAD, error.message)
+    finally:
+        store.close()
+    return Finding("store", CheckStatus.OK, "database and data folder belong together")
+
+
+def _buffer(settings: Settings) -> Finding:
+    if settings.buffer_url is None:
+        return Finding("buffer", CheckStatus.OK, "in the server's process")
+    shown = masked(settings.buffer_url)
+    try:
+        import redis  # an extra of the package
+    except ImportError:
+        return Finding(
+            "buffer", CheckStatus.BAD, "Redis is configured, and its client is not installed: pip install 'errata-server[redis]'"
+        )
+    client = redis.Redis.from_url(settings.buffer_url, socket_connect_timeout=PATIENCE_S, socket_timeout=PATIENCE_S)
+    try:
+        client.ping()
+    except redis.RedisError:
+        return Finding(
+            "buffer", CheckStatus.NOTE, f"{shown} does not answer; edits are still found, within seconds instead of at once"
+        )
+    finally:
+        client.close()
+    return Finding("buffer", CheckStatus.OK, shown)
+
+
+def _port(settings: Settings) -> Finding:
+    try:
+        with taken_port(settings.host, settings.port):
+            pass
+    except ServiceError as error:
+        return Finding("port", CheckStatus.NOTE, error.message)
+    return Finding("port", CheckStatus.OK, f"{settings.host}:{settings.port} is free")
+
+
+def _device(settings: Settings) -> Finding:
+    import torch  # here, because the other findings need not wait for it
+
+    have = f"cuda: {torch.cuda.get_device_name(0)}" if torch.cuda.is_available() else "cpu only"
+    if settings.device.startswith("cuda") and not torch.cuda.is_available():
+        return Finding("device", CheckStatus.BAD, "cuda is asked for by ERRATA_DEVICE, and torch finds none")
+    return Finding("device", CheckStatus.OK, f"{settings.device}; {have}; torch {torch.__version__}")

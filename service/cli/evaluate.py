@@ -1,0 +1,311 @@
+"""`errata eval`: what a version answers to a data set, the field's protocol on a server of its own, and the harness."""
+
+import json
+import os
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from service.cli.options import FAILED, DatabaseUrl, DataDir, Model, ServerUrl, failures, settings_of, version_of
+from service.client.progress import errors, telling
+from service.domain.errors import Refused
+from service.settings import Settings
+
+MOST_BAD_SHOWN = 20
+MOMENTS = {"result": "score", "after_edit": "after edit", "after_all": "after all", "after_retrain": "after retrain"}
+KINDS = ("reliability", "generality", "locality", "portability")
+output = Console(highlight=False, soft_wrap=True)
+
+
+def evaluate(
+    data: Annotated[Path | None, typer.Option("--data", help="Data set, JSON or JSON lines; default: the live edits.")] = None,
+    schema: Annotated[str, typer.Option("--schema", help="Its schema, or auto.")] = "auto",
+    limit: Annotated[
+        int | None, typer.Option("--limit", min=1, help="Ask the first n records (of a task: samples) only.")
+    ] = None,
+    version: Annotated[str, typer.Option("--version", help="A number, `head` or `base`.")] = "head",
+    metrics: Annotated[str, typer.Option("--metrics", help="standard, or full: every metric of the field.")] = "standard",
+    capability: Annotated[bool, typer.Option("--capability", help="Also: what the version still solves.")] = False,
+    capability_file: Annotated[
+        Path | None, typer.Option("--capability-file", help="JSON lines of tasks; default: the server's own.")
+    ] = None,
+    apply: Annotated[
+        bool,
+        typer.Option(
+            "--apply", help="Edit first, and ask after each edit and after all; without --server on a store of its own."
+        ),
+    ] = False,
+    batch: Annotated[int, typer.Option("--batch", min=1, max=1000, help="With --apply: edits posted together.")] = 1,
+    retrain: Annotated[bool, typer.Option("--retrain", help="With --apply: at the end into the weights, and ask again.")] = False,
+    harness: Annotated[str | None, typer.Option("--harness", help="Tasks of lm-evaluation-harness, separated by commas.")] = None,
+    include_path: Annotated[
+        Path | None, typer.Option("--include-path", help="Folder of harness tasks of your own; code in it is run.")
+    ] = None,
+    num_fewshot: Annotated[int | None, typer.Option("--num-fewshot", min=0, help="Examples in front, with --harness.")] = None,
+    out: Annotated[Path | None, typer.Option("--out", help="Write the whole report here, as JSON.")] = None,
+    server: ServerUrl = None,
+    data_dir: DataDir = None,
+    database_url: DatabaseUrl = None,
+    model: Model = None,
+) -> None:
+    """Measure a version on a data set, or edit a model with one and print the field's table. --apply never touches the
+    configured store: it edits a server of its own, or the one that --server names.
+    """
+    _check(version, metrics, apply=apply, retrain=retrain, batch=batch, data=data, harness=harness, server=server)
+    given = {"data_dir": data_dir, "database_url": database_url, "model": model, "capability_file": capability_file}
+    settings = settings_of(**given)
+    with failures():
+        if capability_file is not None and server is not None:
+            raise Refused("--capability-file is for a server of one's own; the one of --server has a setting for it")
+        if harness is not None:
+            names = [name.strip() for name in harness.split(",") if name.strip()]
+            report = _harness(settings, version, names, include_path=include_path, limit=limit, num_fewshot=num_fewshot)
+            _write(out, report)
+            output.print(_harness_table(report))
+            return
+        report = _measured(
+            settings,
+            server,
+            data=data,
+            schema=schema,
+            limit=limit,
+            version=version,
+            metrics=metrics,
+            capability=capability or capability_file is not None,
+            apply=apply,
+            batch=batch,
+            retrain=retrain,
+            out=out,
+        )
+        _write(out, report)
+    for line in _summary(report):
+        output.print(line, markup=False)
+    output.print(_table(report))
+    if "error" in report:
+        errors.print(report["error"], style="red", markup=False)
+        raise typer.Exit(FAILED)
+
+
+def register(app: typer.Typer) -> None:
+    """Make it a command of `app`."""
+    app.command("eval")(evaluate)
+
+
+def _check(
+    version: str,
+    metrics: str,
+    *,
+    apply: bool,
+    retrain: bool,
+    batch: int,
+    data: Path | None,
+    harness: str | None,
+    server: str | None,
+) -> None:
+    """End with exit code 2 where options do not go together."""
+    version_of(version)
+    if metrics not in ("standard", "full"):
+        raise typer.BadParameter("must be standard or full", param_hint="--metrics")
+    if apply and data is None:
+        raise typer.BadParameter("needs --data: what to edit", param_hint="--apply")
+    if apply and version != "head":
+        raise typer.BadParameter("asks the versions that it makes; leave --version out", param_hint="--apply")
+    if not apply and (retrain or batch != 1):
+        raise typer.BadParameter("belongs to --apply", param_hint="--retrain" if retrain else "--batch")
+    if harness is not None and (data is not None or apply or server is not None):
+        raise typer.BadParameter("asks a version in this process: no --data, --apply or --server", param_hint="--harness")
+
+
+def _measured(
+    settings: Settings,
+    server: str | None,
+    *,
+    data: Path | None,
+    schema: str,
+    limit: int | None,
+    version: str,
+    metrics: str,
+    capability: bool,
+    apply: bool,
+    batch: int,
+    retrain: bool,
+    out: Path | None,
+) -> dict[str, Any]:
+    """The report of a data set, or of the live edits."""
+    from service.client.evaluation_protocol import edit_and_measure
+    from service.client.evaluations import EvaluationClient  # here, because it loads torch
+    from service.client.local_server import server_for
+    from service.evaluation.datasets import load
+
+    loaded = None if data is None else load(_file(data), schema, limit=limit)
+    records = () if loaded is None else loaded.records
+    report: dict[str, Any] = {"metrics": metrics, "version": version}
+    if loaded is not None and data is not None:
+        bad = [{"line": one.line, "reason": one.reason} for one in loaded.bad]
+        report["data"] = {
+            "file": data.name,
+            "schema": loaded.schema,
+            "records": len(records),
+            "bad": bad,
+            "notes": dict(loaded.notes),
+        }
+        for one in bad[:MOST_BAD_SHOWN]:
+            errors.print(f"row {one['line']}: {one['reason']}", style="yellow", markup=False)
+        if len(bad) > MOST_BAD_SHOWN:
+            errors.print(f"… and {len(bad) - MOST_BAD_SHOWN} bad rows more; --out has them all", style="yellow")
+    with _store_of_its_own(settings, apply and server is None) as used, telling("starting") as told:
+        with server_for(server, used, told) as client:
+            evaluator = EvaluationClient(client, metrics, told=told)
+            if apply:
+
+                def keep(done: Mapping[str, Any]) -> None:
+                    last = done.get("after_all", done["after_edit"])
+                    report.update({"version": last.get("version"), **done, "refused": dict(evaluator.refused)})
+                    _write(out, report)
+
+                edit_and_measure(evaluator, records, batch=batch, capability=capability, retrain=retrain, keep=keep)
+            else:
+                asked = records or "live"
+                report["result"] = evaluator.measure(version_of(version), asked, capability=capability)
+                report["version"] = report["result"]["version"]
+    for record, reason in evaluator.refused.items():
+        errors.print(f"record {record}: {reason}", style="yellow", markup=False)
+    return report | {"refused": dict(evaluator.refused)}
+
+
+def _file(data: Path) -> Path:
+    if not data.is_file():
+        raise Refused("--data names no file", field="data")
+    return data
+
+
+@contextmanager
+def _store_of_its_own(settings: Settings, is_wanted: bool) -> Iterator[Settings]:
+    """The settings, or the same ones over a new folder that is gone at the end."""
+    if not is_wanted:
+        yield settings
+        return
+    with tempfile.TemporaryDirectory(prefix="errata-eval-") as folder:
+        yield settings.model_copy(update={"data_dir": Path(folder), "database_url": None, "redis_url": None})
+
+
+def _harness(
+    settings: Settings, version: str, tasks: list[str], *, include_path: Path | None, limit: int | None, num_fewshot: int | None
+) -> dict[str, Any]:
+    """The harness' report on a version of the configured store, which is read and never written, also beside a running server."""
+    try:
+        from service.evaluation.capability.harness import run_harness
+    except ImportError:
+        raise Refused("lm-evaluation-harness is not installed: pip install 'errata-server[eval]'") from None
+    from service.runtime.offline import opened_version
+
+    os.nice(10)  # beside a running server this process is the one that waits
+    with opened_version(settings, version) as (number, view, adapter):
+        found = run_harness(view, adapter, tasks, include_path=include_path, limit=limit, num_fewshot=num_fewshot)
+    return {"version": number, **found}
+
+
+def _write(out: Path | None, report: Mapping[str, Any]) -> None:
+    if out is None:
+        return
+    try:
+        out.write_text(json.dumps(report, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+    except OSError:
+        raise Refused("the report cannot be written to --out", field="out") from None
+
+
+def _summary(report: Mapping[str, Any]) -> Iterator[str]:
+    if "data" in report:
+        data = report["data"]
+        refused = f", {len(report['refused'])} that this model cannot be asked" if report["refused"] else ""
+        yield f"{data['file']} ({data['schema']}): {data['records']} records, {len(data['bad'])} bad rows{refused}"
+    if "edits" in report:
+        yield "edits: " + ", ".join(f"{count} {status}" for status, count in sorted(report["edits"].items()))
+    yield f"version {report['version']}"
+    for name, moment in MOMENTS.items():
+        if report.get(name, {}).get("not_live"):
+            yield f"{moment}: {report[name]['not_live']} edits were not live" + (
+                ", and not asked" if name == "after_edit" else ""
+            )
+    if "deferred" in report:
+        yield f"deferred edits were not carried: {report['deferred']['error']}"
+
+
+def _table(report: Mapping[str, Any]) -> Table:
+    """One line a figure: the base model beside every moment that was asked."""
+    moments = [name for name in MOMENTS if name in report]
+    last = report[moments[-1]]
+    table = Table(box=None, pad_edge=False)
+    table.add_column("metric")
+    for name in ("n", "base", *(MOMENTS[moment] for moment in moments)):
+        table.add_column(name, justify="right")
+    for path in _paths(last):
+        figures = [_at(report[moment], path) for moment in moments]
+        n = figures[-1]["n"]
+        if n:
+            table.add_row(_named(path), str(n), _percent(_base_of(last, path)), *(_percent(one.get("score")) for one in figures))
+    for moment in moments:
+        found = report[moment].get("capability")
+        if found is not None:
+            shown = [_percent(found["version"]) if one == moment else "" for one in moments]
+            ratio = "" if found["ratio"] is None else f" ({found['ratio']:.3f} of the base)"
+            table.add_row(f"capability{ratio}", str(found["n"]), _percent(found["base"]), *shown)
+    return table
+
+
+def _paths(result: Mapping[str, Any]) -> list[tuple[str, ...]]:
+    """Where the figures of a result are, groups left out: the report has them."""
+    standard = [(judged, kind) for judged in ("greedy", "tokens") for kind in KINDS]
+    return standard + [("full", *path) for path in _figures(result.get("full", {})) if "groups" not in path]
+
+
+def _figures(found: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
+    for name, value in found.items():
+        if isinstance(value, dict):
+            if "score" in value and "n" in value:
+                yield (name,)
+            else:
+                yield from ((name, *rest) for rest in _figures(value))
+
+
+def _at(result: Mapping[str, Any], path: tuple[str, ...]) -> dict[str, Any]:
+    found: Any = result
+    for name in path:
+        found = found.get(name, {}) if isinstance(found, dict) else {}
+    return found if "n" in found else {"score": None, "n": 0}
+
+
+def _base_of(result: Mapping[str, Any], path: tuple[str, ...]) -> float | None:
+    """The base model's score, or the noise floor where a figure is measured against the base."""
+    if path[0] != "full":
+        return _at(result["base"], path).get("score")
+    figure = _at(result, path)
+    return next((figure[name] for name in ("base", "noise") if figure.get(name) is not None), None)
+
+
+def _named(path: tuple[str, ...]) -> str:
+    return f"{path[1]} ({path[0]})" if path[0] != "full" else " ".join(path[1:]).replace("_", " ")
+
+
+def _percent(score: float | None) -> str:
+    return "–" if score is None else f"{score:.3f}"
+
+
+def _harness_table(report: Mapping[str, Any]) -> Table:
+    table = Table(box=None, pad_edge=False)
+    for name in ("task", "metric", "n", "score", "±"):
+        table.add_column(name, justify="left" if name in ("task", "metric") else "right")
+    for task, scores in report["results"].items():
+        n = report.get("n-samples", {}).get(task, {}).get("effective", "")
+        for name, score in scores.items():
+            metric = name.partition(",")[0]
+            if isinstance(score, float) and not metric.endswith("_stderr"):
+                spread = scores.get(name.replace(metric, f"{metric}_stderr"))
+                table.add_row(task, metric, str(n), f"{score:.3f}", f"{spread:.3f}" if isinstance(spread, float) else "")
+    return table

@@ -1,0 +1,125 @@
+"""The `errata` command. Each command reads the settings, calls one function, and turns its outcome into an exit code."""
+
+import os
+from typing import Annotated
+
+import structlog
+import typer
+
+from service import __version__
+from service.cli.admin import register
+from service.cli.bench import app as bench
+from service.cli.evaluate import register as register_eval
+from service.cli.options import FAILED, DatabaseUrl, DataDir, Model, RedisUrl, failures, settings_of
+from service.cli.store import register as register_store
+from service.runtime.sockets import taken_port
+from service.runtime.supervisor import Supervisor
+
+log = structlog.get_logger("errata.server")
+app = typer.Typer(
+    help="A language model server whose facts can be corrected while it serves.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+app.add_typer(bench, name="bench")
+register(app)
+register_eval(app)
+register_store(app)
+
+
+@app.command()
+def serve(
+    host: Annotated[str | None, typer.Option(help="Address to listen on.")] = None,
+    port: Annotated[int | None, typer.Option(help="Port to listen on.")] = None,
+    data_dir: DataDir = None,
+    model: Model = None,
+    database_url: DatabaseUrl = None,
+    redis_url: RedisUrl = None,
+    method: Annotated[str | None, typer.Option(help="auto, baft or locft: who carries an edit that names no method.")] = None,
+    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda …")] = None,
+    log_level: Annotated[str | None, typer.Option(help="debug, info, warning or error.")] = None,
+    allow_public_bind: Annotated[
+        bool, typer.Option("--allow-public-bind", help="Listen on more than this machine, without keys.")
+    ] = False,
+    allowed_host: Annotated[
+        list[str] | None, typer.Option(help="A name or address by which clients reach the server; may be repeated.")
+    ] = None,
+) -> None:
+    """Serve the model. Every other setting is a variable of the environment, ERRATA_*; the database is migrated first."""
+    settings = settings_of(
+        host=host,
+        port=port,
+        data_dir=data_dir,
+        model=model,
+        database_url=database_url,
+        redis_url=redis_url,
+        method=method,
+        device=device,
+        log_level=log_level,
+        allow_public_bind=allow_public_bind or None,
+        allowed_hosts=tuple(allowed_host) if allowed_host else None,
+    )
+    with failures(), taken_port(settings.host, settings.port) as sockets:
+        log.info("starting", errata=__version__, model=settings.model)
+        from service.runtime.server import (
+            serve as run,  # here, because it loads torch: ten seconds that `errata version` need not wait
+        )
+
+        run(settings, sockets, Supervisor.of(os.environ, frozen_s=settings.frozen_s))
+
+
+@app.command()
+def migrate(data_dir: DataDir = None, database_url: DatabaseUrl = None) -> None:
+    """Bring the database to the newest form. Safe to repeat."""
+    settings = settings_of(data_dir=data_dir, database_url=database_url)
+    from service.store.migrate import upgrade
+
+    with failures():
+        upgrade(settings.store_url)
+    typer.echo("The database is up to date.")
+
+
+@app.command()
+def doctor(data_dir: DataDir = None, database_url: DatabaseUrl = None, redis_url: RedisUrl = None, model: Model = None) -> None:
+    """Say what is configured, reachable and missing; exit code 1 if the server could not start."""
+    settings = settings_of(data_dir=data_dir, database_url=database_url, redis_url=redis_url, model=model)
+    from service.cli.doctor import examine, show
+
+    findings = examine(settings)
+    show(findings)
+    if any(finding.is_fatal for finding in findings):
+        raise typer.Exit(FAILED)
+
+
+@app.command()
+def demo(
+    model: Model = None,
+    keep: Annotated[bool, typer.Option("--keep", help="Keep the data folder and say where it is.")] = False,
+) -> None:
+    """Tell the whole story against a server of its own: ask, correct, retrain, roll back, kill -9, start again."""
+    settings = settings_of(model=model)
+    from service.cli.demo import tell
+
+    with failures():
+        is_told = tell(settings.model, keep=keep)
+    if not is_told:
+        raise typer.Exit(FAILED)
+
+
+@app.command("settings")
+def show_settings() -> None:
+    """Print every setting with its default, as Markdown."""
+    from service.cli.settings_table import markdown
+
+    typer.echo(markdown(), nl=False)
+
+
+@app.command()
+def version() -> None:
+    """Print the version of this program."""
+    typer.echo(__version__)
+
+
+if __name__ == "__main__":
+    app(prog_name="errata")

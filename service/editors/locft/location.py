@@ -1,0 +1,70 @@
+"""What is trained of one model: the parameters, the blocks they lie in, and which rule chose them. Knows no training."""
+
+from dataclasses import dataclass
+
+from service.domain.errors import Refused
+from service.editors.locft.published_locations import InBlock, Kind, Rule, block_by, kind_of
+from service.editors.locft.settings import LocftSettings
+from service.lm.blocks import Anatomy, Location
+
+_SAID: dict[Kind, str] = {
+    "down": "down-projection",
+    "up": "up-projection",
+    "mlp": "MLP",
+    "attention": "attention",
+    "block": "all",
+    "model": "all",
+}
+
+
+@dataclass(frozen=True)
+class Place:
+    """`names` are exact names of parameters, all inside `blocks` (ascending). `rule` says how the blocks were chosen."""
+
+    kind: Kind
+    blocks: tuple[int, ...]
+    rule: Rule
+    names: tuple[str, ...]
+
+    @property
+    def lowest(self) -> int:
+        """The first block that training changes: what enters it is constant."""
+        return self.blocks[0]
+
+    @property
+    def said(self) -> str:
+        """The place in words, for reports."""
+        first, last = self.blocks[0], self.blocks[-1]
+        several = len(self.blocks) > 1
+        run = several and self.blocks == tuple(range(first, last + 1))
+        listed = f"{first} to {last}" if run else ", ".join(str(block) for block in self.blocks)
+        return f"{_SAID[self.kind]} of block{'s' if several else ''} {listed}"
+
+
+def place_of(anatomy: Anatomy, settings: LocftSettings) -> Place:
+    """Where a model is tuned. Refused, with the setting named, if it has no such block or module."""
+    measured = settings.measured_for(anatomy.family, anatomy.depth, anatomy.width)
+    kind: Kind = measured[0] if measured else settings.kind or kind_of(anatomy.family)
+    blocks, rule, field = ((measured[1],), "measured", "locft.block") if measured else _blocks(anatomy, kind, settings)
+    if not all(0 <= block < anatomy.depth for block in blocks):
+        raise Refused(f"A block to train is not one of the model's {anatomy.depth}, numbered from 0.", field=field)
+    inside: InBlock = "block" if kind == "model" else kind
+    try:
+        names = [name for block in blocks for name in anatomy.parameters_at(Location(inside, block))]
+    except Refused as error:
+        raise Refused(
+            f"{error.message} Set locft.kind to another location, such as attention or block.", field="locft.kind"
+        ) from error
+    return Place(kind, blocks, rule, tuple(names))
+
+
+def _blocks(anatomy: Anatomy, kind: Kind, settings: LocftSettings) -> tuple[tuple[int, ...], Rule, str]:
+    """The blocks, the rule that chose them, and the setting at fault if there are none such."""
+    if kind == "model":
+        return tuple(range(anatomy.depth)), "given", "locft.kind"
+    if settings.blocks:
+        return tuple(sorted(set(settings.blocks))), "given", "locft.blocks"
+    if settings.block is not None:
+        return (settings.block,), "given", "locft.block"
+    block, rule = block_by(settings.position, anatomy.family, anatomy.depth)
+    return (block,), rule, "locft.position"

@@ -1,0 +1,1 @@
+"""What edits must not cost: small tasks, and lm-evaluation-harness."""

@@ -1,0 +1,200 @@
+"""lm-evaluation-harness asking a live version: its frozen base, replaced tensors and interventions, without an export.
+
+Positions and BOS are those of generation: the last tokens of a context and every token after it are intervened on, BOS is in
+front where the tokenizer puts it and is left alone. Needs the extra `eval`.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from lm_eval.api.instance import Instance
+from lm_eval.api.model import LM
+from lm_eval.evaluator import simple_evaluate
+from lm_eval.tasks import TaskManager
+from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
+
+from service.domain.errors import Refused, TooLong
+from service.evaluation.metrics.log_likelihood import log_likelihoods
+from service.lm.base import Base
+from service.lm.intervention import Adapter
+from service.lm.overlay import View
+from service.lm.prompts import Row, encode_free_row
+from service.lm.scoring import greedy
+from service.lm.tokenizing import decode_plainly, encode_text
+
+ROWS_AT_ONCE = 16
+BOOTSTRAPS = 1_000  # for standard errors that have no closed form
+LONGEST_ANSWER = 256  # tokens, where a task names no limit: the harness' own default
+
+
+class LiveModel(LM):
+    """The harness' model over a view and an adapter. `between` is called between batches: that is where live traffic comes in."""
+
+    def __init__(self, view: View, adapter: Adapter | None, *, between: Callable[[], None] = lambda: None) -> None:
+        super().__init__()
+        self._view, self._adapter, self._between = view, adapter, between
+
+    def loglikelihood(self, requests: list[Instance]) -> list[tuple[float, bool]]:
+        """Of each (context, continuation): its log-likelihood, and whether it is the greedy one."""
+        rows = [_pair(self._view.base, *request.args) for request in requests]
+        found = log_likelihoods(self._view, self._adapter, rows, between=self._between)
+        for request, answer in zip(requests, found, strict=True):
+            self.cache_hook.add_partial("loglikelihood", request.args, answer)
+        return found
+
+    def loglikelihood_rolling(self, requests: list[Instance]) -> list[float]:
+        """Of each text: its log-likelihood from the start token on, in windows of the whole context."""
+        windows = [list(_windows(self._view.base, request.args[0])) for request in requests]
+        flat = iter(log_likelihoods(self._view, self._adapter, [row for of in windows for row in of], between=self._between))
+        found = [sum(next(flat)[0] for _ in of) for of in windows]
+        for request, answer in zip(requests, found, strict=True):
+            self.cache_hook.add_partial("loglikelihood_rolling", request.args, answer)
+        return found
+
+    def generate_until(self, requests: list[Instance]) -> list[str]:
+        """The greedy continuation of each context, up to the first of its stop strings. Refused for tasks that sample."""
+        found = [""] * len(requests)
+        asked = [_wanted(request.args[1]) for request in requests]
+        prompts = [_context(self._view.base, request.args[0], asked[at][1]) for at, request in enumerate(requests)]
+        order = sorted(range(len(requests)), key=lambda at: (asked[at][1], len(prompts[at])))
+        for chunk in _chunks(order, asked):
+            limit = asked[chunk[0]][1]
+            answers = greedy(self._view, self._adapter, [prompts[at] for at in chunk], max_new_tokens=limit)
+            for at, ids in zip(chunk, answers, strict=True):
+                found[at] = _until(decode_plainly(self._view.base, ids), asked[at][0])
+                self.cache_hook.add_partial("generate_until", requests[at].args, found[at])
+            self._between()
+        return found
+
+
+def run_harness(
+    view: View,
+    adapter: Adapter | None,
+    tasks: Sequence[str],
+    *,
+    include_path: Path | None = None,
+    limit: int | None = None,
+    num_fewshot: int | None = None,
+    between: Callable[[], None] = lambda: None,
+) -> dict[str, Any]:
+    """The harness' results on tasks by name, its own or those defined in `include_path`: scores, numbers of samples, versions.
+
+    Raises Refused for a task that it does not know or whose data it cannot load.
+    """
+    manager = _manager(tasks, include_path)
+    try:
+        found = simple_evaluate(
+            LiveModel(view, adapter, between=between),
+            tasks=list(tasks),
+            task_manager=manager,
+            limit=limit,
+            num_fewshot=num_fewshot,
+            bootstrap_iters=BOOTSTRAPS,
+            log_samples=False,
+        )
+    except OSError as error:  # a hub that is not reached and a file that is not there alike
+        raise Refused(
+            "the data of a task could not be loaded: it is neither on this machine nor reached", field="harness"
+        ) from error
+    assert found is not None  # None is for the other ranks of several
+    kept = ("results", "n-samples", "n-shot", "versions", "higher_is_better")
+    return {name: found[name] for name in kept if name in found}
+
+
+def _manager(tasks: Sequence[str], include_path: Path | None) -> TaskManager:
+    """The harness' register of tasks; its own thousands take a quarter of a minute to read, so they are read only where asked."""
+    for defaults in (False, True):
+        manager = TaskManager(include_path=None if include_path is None else str(include_path), include_defaults=defaults)
+        if tasks and all(name in manager.all_tasks for name in tasks):
+            return manager
+    raise Refused("harness names a task that lm-evaluation-harness does not have", field="harness")
+
+
+def _pair(base: Base, context: str, continuation: str) -> Row:
+    """Context and continuation as a row; the tokens are those of the joined text, spaces at the boundary belonging behind it.
+
+    What is too long loses the beginning of its context, as in the harness; a continuation is never cut.
+    """
+    before = context.rstrip()
+    gap = context[len(before) :]
+    if not before:
+        return _fitted(base, (), encode_text(base, gap + continuation, field="continuation"))
+    alone = encode_text(base, before, field="context")
+    joint = encode_text(base, before + gap + continuation, field="continuation")
+    target = joint[len(alone) :] or encode_text(base, gap + continuation, field="continuation")
+    return _fitted(base, alone, target)
+
+
+def _fitted(base: Base, context: Sequence[int], target: Sequence[int]) -> Row:
+    start = _start(base, context)
+    room = base.context - len(target) - len(start)
+    if room < 0 or (not start and room < 1):
+        raise TooLong(f"a continuation is longer than the model's context of {base.context} tokens", field="continuation")
+    kept = tuple(context[max(0, len(context) - room) :])
+    return Row((*start, *kept, *target), len(start) + len(kept), bool(start))
+
+
+def _start(base: Base, context: Sequence[int]) -> tuple[int, ...]:
+    """What stands in front: BOS where the tokenizer puts it, and before nothing at all the token that texts start from."""
+    if base.bos_id is not None:
+        return (base.bos_id,)
+    return () if context else _first(base)
+
+
+def _first(base: Base) -> tuple[int, ...]:
+    if base.start_id is None:
+        raise Refused(
+            "the model has no token that a text starts from, so a text without context cannot be scored", field="context"
+        )
+    return (base.start_id,)
+
+
+def _windows(base: Base, text: str) -> Iterator[Row]:
+    """A text as rows in which each of its tokens is predicted once."""
+    ids = list(encode_text(base, text, field="text")) if text else []
+    (first,) = _first(base)
+    windows = map(make_disjoint_window, get_rolling_token_windows(ids, first, base.context - 1, 1))
+    for number, (context, target) in enumerate(windows):
+        if number == 0:
+            yield Row((*context, *target), len(context), True)  # the start token is no token of the text
+        else:
+            yield encode_free_row(base, (*context, *target), len(context))
+
+
+def _context(base: Base, context: str, limit: int) -> tuple[int, ...]:
+    """A context to write on from, with room for `limit` tokens."""
+    text = context.rstrip()
+    ids = encode_text(base, text, field="context") if text else ()
+    start = _start(base, ids)
+    room = max(1, base.context - limit - len(start))
+    return (*start, *ids[max(0, len(ids) - room) :])
+
+
+def _wanted(options: Mapping[str, Any]) -> tuple[tuple[str, ...], int]:
+    """Stop strings and the most tokens of an answer. Raises Refused where a task wants samples: two runs would disagree."""
+    if options.get("do_sample") and options.get("temperature", 1.0) > 0:
+        raise Refused("harness names a task that samples its answers; versions are compared greedily", field="harness")
+    until = options.get("until") or ()
+    limits = (options.get(name) for name in ("max_gen_toks", "max_new_tokens", "max_tokens"))
+    limit = next((int(one) for one in limits if one), LONGEST_ANSWER)
+    return (until,) if isinstance(until, str) else tuple(until), limit
+
+
+def _until(text: str, stops: Sequence[str]) -> str:
+    for stop in stops:
+        if stop:
+            text = text.split(stop)[0]
+    return text
+
+
+def _chunks(order: Sequence[int], asked: Sequence[tuple[tuple[str, ...], int]]) -> Iterator[list[int]]:
+    """A few at a time, with one limit each."""
+    chunk: list[int] = []
+    for at in order:
+        if chunk and (len(chunk) == ROWS_AT_ONCE or asked[chunk[0]][1] != asked[at][1]):
+            yield chunk
+            chunk = []
+        chunk.append(at)
+    if chunk:
+        yield chunk

@@ -1,0 +1,93 @@
+"""ConvSent's two figures, as EasyEdit computes them.
+
+es = σ(l₊ − l₋) · min(1, exp(l₊ − l₊ᵇ)), with l₊ and l₋ the mean log-probability per token of replies of the wanted and of the
+other sentiment to a question about the topic, l₊ᵇ the base model's. dd = KL(base ‖ version), the mean over the tokens of replies
+about another topic: that of the next record that no live edit is about, since an edited topic is meant to change.
+"""
+
+from collections.abc import Callable, Sequence
+from math import exp
+
+from service.domain.edit import normalise
+from service.domain.errors import Refused
+from service.evaluation.metrics.figures import Figure, figure, mean
+from service.evaluation.metrics.teacher_forcing import divergence, forced
+from service.evaluation.records import Record
+from service.lm.base import Base
+from service.lm.intervention import Adapter
+from service.lm.overlay import View
+from service.lm.prompts import Row, encode_row
+
+ES_LABEL = "edit success: σ(l₊ − l₋) · min(1, exp(l₊ − base l₊)) on replies about the topic (ConvSent, EasyEdit)"
+DD_LABEL = "drawdown: KL(base ‖ version) in nats per token of replies about an unedited topic; 0 is best (ConvSent, EasyEdit)"
+REPLY_TOKENS = 256
+REPLIES_AT_ONCE = 2  # whole distributions are kept of these, from both models
+
+
+def opinions(
+    view: View,
+    adapter: Adapter | None,
+    base: View,
+    records: Sequence[Record],
+    *,
+    live: Sequence[Record],
+    surface: str,
+    between: Callable[[], None],
+) -> tuple[dict[str, Figure], int]:
+    """`es` and `dd` of the records that have replies of both sentiments, n counting records; and how many had no `dd`, because
+    edits of `live` are about the topics of all others.
+    """
+    sided = [(record, sides) for record in records if all(sides := _sides(base.base, record, surface))]
+    unedited = [not _is_edited(record, live) for record, _ in sided]
+    success, drawdown = [], []
+    for at, (_, (wanted, opposite)) in enumerate(sided):
+        success.append(_success(view, adapter, base, wanted, opposite, between))
+        others = [*range(at + 1, len(sided)), *range(at)]
+        other = next((sided[place][1] for place in others if unedited[place]), None)
+        if other is not None:
+            drawdown.append(_drawdown(view, adapter, base, [*other[0], *other[1]], between))
+    return {"es": figure(success, ES_LABEL), "dd": figure(drawdown, DD_LABEL)}, len(sided) - len(drawdown)
+
+
+def _is_edited(record: Record, live: Sequence[Record]) -> bool:
+    """Whether any live edit is about a record's topic: its subject, or the question that its replies answer."""
+    topic, question = normalise(record.subject or ""), normalise(record.generation[0])
+    return any(question in normalise(edit.prompt) or (topic and topic == normalise(edit.subject or "")) for edit in live)
+
+
+def _sides(base: Base, record: Record, surface: str) -> tuple[list[Row], list[Row]]:
+    """The replies of either sentiment as rows, less those that the model has no room for."""
+    wanted, opposite = (_rows(base, record, replies, surface) for replies in (record.wanted, record.opposite))
+    return wanted, opposite
+
+
+def _success(
+    view: View, adapter: Adapter | None, base: View, wanted: Sequence[Row], opposite: Sequence[Row], between: Callable[[], None]
+) -> float:
+    up, down, was = (
+        mean([one.mean for one in forced(on, using, rows, between=between)]) or 0.0
+        for on, using, rows in ((view, adapter, wanted), (view, adapter, opposite), (base, None, wanted))
+    )
+    return min(1.0, exp(min(0.0, up - was))) / (1.0 + exp(min(700.0, down - up)))
+
+
+def _drawdown(view: View, adapter: Adapter | None, base: View, rows: Sequence[Row], between: Callable[[], None]) -> float:
+    kls: list[float] = []
+    for start in range(0, len(rows), REPLIES_AT_ONCE):
+        some = rows[start : start + REPLIES_AT_ONCE]
+        before = forced(base, None, some, whole=REPLY_TOKENS, between=between)
+        after = forced(view, adapter, some, whole=REPLY_TOKENS, between=between)
+        for old, new in zip(before, after, strict=True):
+            assert old.whole is not None and new.whole is not None
+            kls.append(divergence(old.whole, new.whole))
+    return sum(kls) / len(kls)
+
+
+def _rows(base: Base, record: Record, replies: Sequence[str], surface: str) -> list[Row]:
+    rows = []
+    for reply in replies if record.generation else ():
+        try:
+            rows.append(encode_row(base, record.generation[0], reply, surface=surface, eos=False))
+        except Refused:
+            continue
+    return rows

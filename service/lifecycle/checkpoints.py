@@ -1,0 +1,136 @@
+"""Overlays by the digest of their checkpoint: those used last in memory, the rest in a folder.
+
+What cannot be read is this process' own trouble and is tried again; what was read and is not what its name says is damaged, and
+stays so until its file changes. Neither says anything to the database: see `damage.py`.
+"""
+
+import threading
+from collections import OrderedDict
+from pathlib import Path
+
+from service.domain.errors import Corrupt, Gone, Unreadable
+from service.domain.version import Version, VersionStatus
+from service.lifecycle.store_identity import MARK, is_marked
+from service.lifecycle.trash import restore
+from service.lm import checkpoint
+from service.lm.checkpoint_files import SUFFIX
+from service.lm.file_identity import Identity, identity_of
+from service.lm.overlay import EMPTY, Overlay
+from service.store import versions
+from service.store.database import Store
+
+AWAY = f"the data folder's checkpoints/{MARK} is not there, so see that the folder is mounted"
+RESIDENT = 16  # overlays kept in memory; a few megabytes each
+
+
+class Checkpoints:
+    """Reads and writes checkpoints. The digest None stands for the empty overlay, which has no file."""
+
+    def __init__(self, folder: Path, *, fingerprint: str) -> None:
+        self.folder = folder
+        self._fingerprint = fingerprint
+        self._lock = threading.Lock()
+        self._resident: OrderedDict[str, Overlay] = OrderedDict()
+        self._damaged: dict[str, Identity | None] = {}
+        self.note: str | None = None
+
+    def look(self) -> str | None:
+        """What is wrong with the folder now, or None; `note` keeps it. A folder that is away is a disk's or a mount's."""
+        self.note = None if is_marked(self.folder) else AWAY
+        return self.note
+
+    @property
+    def damaged(self) -> tuple[str, ...]:
+        """The digests whose bytes were read here and found wrong, and not found right since."""
+        with self._lock:
+            return tuple(self._damaged)
+
+    def get(self, digest: str | None) -> Overlay:
+        """The overlay with this digest. Raises Unreadable if its file cannot be read now, Corrupt if it holds other bytes."""
+        if digest is None:
+            return EMPTY
+        with self._lock:
+            if digest in self._resident:
+                self._resident.move_to_end(digest)
+                return self._resident[digest]
+        overlay = self._load(digest)
+        self._keep(digest, overlay)
+        return overlay
+
+    def save(self, overlay: Overlay) -> str | None:
+        """Make an overlay durable and return its digest. The same overlay gives the same bytes: nothing of its version is in
+        them. Raises Unavailable if the disk does not take it, or the folder is not the store's.
+        """
+        if is_empty(overlay):
+            return None
+        if self.look() is not None:  # written beside an unmounted disk, it would be gone when the disk is back
+            raise Unreadable(f"The checkpoint could not be written: {AWAY}.")
+        digest = checkpoint.save(overlay, self.folder, meta={"base": self._fingerprint})
+        self._keep(digest, overlay)
+        return digest
+
+    def of(self, version: Version) -> Overlay:
+        """The overlay of a version. Raises Gone if it was collected, Unreadable or Corrupt if its bytes are not to be had.
+
+        A row that says `corrupt` is not believed more than the bytes: if they are right, somebody has put them back.
+        """
+        if version.status is VersionStatus.COLLECTED:
+            raise Gone("this version was collected; only its record is kept")
+        return self.get(version.digest)
+
+    def forget(self, digest: str) -> None:
+        """Drop an overlay from memory."""
+        with self._lock:
+            self._resident.pop(digest, None)
+            self._damaged.pop(digest, None)
+
+    def _load(self, digest: str) -> Overlay:
+        identity = self._identity(digest)
+        with self._lock:
+            if identity is not None and self._damaged.get(digest) == identity:
+                raise Corrupt("the checkpoint of this version is damaged")
+        try:
+            overlay = self._read_twice(digest)
+        except Corrupt:
+            with self._lock:
+                self._damaged[digest] = identity
+            raise
+        with self._lock:
+            self._damaged.pop(digest, None)
+        return overlay
+
+    def _read_twice(self, digest: str) -> Overlay:
+        """What cannot be read is looked for in the trash; wrong bytes are read once more before they are believed."""
+        try:
+            return checkpoint.load(self.folder, digest)
+        except Corrupt:
+            return checkpoint.load(self.folder, digest)
+        except Unreadable:
+            restore(self.folder, digest)
+            return checkpoint.load(self.folder, digest)
+
+    def _identity(self, digest: str) -> Identity | None:
+        """The identity of a checkpoint's file, or None if there is none to be seen."""
+        try:
+            return identity_of((self.folder / f"{digest}{SUFFIX}").lstat())
+        except OSError:
+            return None
+
+    def _keep(self, digest: str, overlay: Overlay) -> None:
+        with self._lock:
+            self._resident[digest] = overlay
+            self._resident.move_to_end(digest)
+            while len(self._resident) > RESIDENT:
+                self._resident.popitem(last=False)
+
+
+def is_empty(overlay: Overlay) -> bool:
+    """Whether an overlay changes nothing."""
+    return not overlay.tensors and overlay.adapter is None
+
+
+def overlay_of(store: Store, checkpoints: Checkpoints, number: int) -> Overlay:
+    """The overlay of a version by number. Raises NotFound, Gone, Unreadable or Corrupt."""
+    with store.read() as connection:
+        version = versions.get(connection, number)
+    return checkpoints.of(version)

@@ -1,0 +1,77 @@
+"""What the verbs of the worker work with."""
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+from service.lifecycle.checkpoints import Checkpoints
+from service.lifecycle.editors import Editors
+from service.lifecycle.head_follower import HeadFollower
+from service.lifecycle.notifications import Announcer
+from service.lifecycle.settings import LifecycleSettings
+from service.store.database import Store
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
+
+
+class NoFits(threading.Event):
+    """Set while no fit is under way; several may be at once, so it is the last that sets it again."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._under_way = 0
+        self._counting = threading.Lock()
+        self.set()
+
+    @contextmanager
+    def interrupted(self) -> Iterator[None]:
+        """One more fit is under way."""
+        with self._counting:
+            self._under_way += 1
+            self.clear()
+        try:
+            yield
+        finally:
+            with self._counting:
+                self._under_way -= 1
+                if not self._under_way:
+                    self.set()
+
+
+FITS_FIRST_S = 5.0  # longest wait for a fit of edits, which takes about one; a stop waits as long at most
+
+
+def _at_once() -> None:
+    """Nobody has to be given way to."""
+
+
+def _is_sound() -> bool:
+    return True
+
+
+@dataclass(frozen=True, kw_only=True)
+class LifecycleContext:
+    """One process' share of the lifecycle. `give_way` is called between steps of a fit; `clock` never decides about leases.
+
+    Where the base model is not sound any more nothing may be fitted: another process, or the next one of this, does the work.
+    """
+
+    store: Store
+    checkpoints: Checkpoints
+    editors: Editors
+    follower: HeadFollower
+    announcer: Announcer = field(default_factory=Announcer)
+    settings: LifecycleSettings = field(default_factory=LifecycleSettings)
+    give_way: Callable[[], None] = _at_once
+    is_sound: Callable[[], bool] = _is_sound
+    clock: Callable[[], datetime] = _now
+    no_edit_is_fitted: NoFits = field(default_factory=NoFits)  # a retrain waits for it, between its steps and not for long
+
+    def let_others_first(self) -> None:
+        """Between two steps of what nobody waits for: a fit of edits ends first (but is not waited for for ever), and answers."""
+        self.no_edit_is_fitted.wait(FITS_FIRST_S)
+        self.give_way()

@@ -1,0 +1,1 @@
+"""A retrain, from the request to the publication: LocFT-BF over a snapshot, beside the head."""

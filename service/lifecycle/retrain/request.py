@@ -1,0 +1,89 @@
+"""Asking for a retrain: by a person, or by the cadence when one is due."""
+
+from collections.abc import Set
+from datetime import datetime
+
+from sqlalchemy.engine import Connection
+
+from service.domain import cadence
+from service.domain.cadence import Mode
+from service.domain.errors import Conflict
+from service.lifecycle.cadence_inputs import read_cadence_inputs
+from service.lifecycle.context import LifecycleContext
+from service.lifecycle.crash_points import crash_point
+from service.lifecycle.retrain.snapshots import snapshot
+from service.lifecycle.settings import SERVICE
+from service.store import events, heads, idempotency, jobs, versions
+from service.store.clock import now_of
+from service.store.database import Store
+from service.store.events import Event
+from service.store.idempotency import Keyed, unkeyed
+from service.store.jobs import Job
+
+NOTHING_NEW = "there is nothing new to retrain: the tensors have every live edit; a major one can still be asked for"
+
+
+def request_retrain(
+    store: Store,
+    *,
+    author: str,
+    reason: str | None = None,
+    mode: Mode | None = None,
+    keyed: Keyed | None = None,
+    now: datetime | None = None,
+) -> Job:
+    """Queue a retrain, or return the one that is queued already, or that runs on all there is to train on; a queued one becomes
+    major if a major one is asked for.
+
+    Without a mode the worker chooses when it begins. A `keyed` request that was answered before is answered with that job as it
+    stands now. Raises Conflict if there is nothing to train on and nothing to undo, or for anybody's but a major one, nothing
+    that the tensors do not have.
+    """
+    asked = keyed or unkeyed(author)
+    with store.write() as connection:
+        heads.lock(connection)
+        now = now or now_of(connection)
+        if (answer := idempotency.recall(connection, asked)) is not None:
+            return jobs.get(connection, answer["job"])
+        job = _request(connection, author=author, reason=reason, mode=mode, now=now)
+        idempotency.remember(connection, asked, {"job": job.id}, now=now)
+        crash_point("request.before_commit")
+    crash_point("request.after_commit")
+    return job
+
+
+def _request(connection: Connection, *, author: str, reason: str | None, mode: Mode | None, now: datetime) -> Job:
+    waiting = jobs.active(connection, "retrain", "queued")
+    if waiting is not None:
+        if mode == "major" and waiting.mode != "major":
+            jobs.say(connection, waiting.id, f"{author} asked for it to be major", now)
+            jobs.note(connection, waiting.id, mode=mode, reason=reason)
+        return jobs.get(connection, waiting.id)
+    live_set = versions.live_set(connection, heads.read(connection).version)
+    wanted = {item.edit_id for item in snapshot(connection, live_set)}
+    running = jobs.active(connection, "retrain", "running")
+    if running is not None and _comes_to_it(running, wanted, mode):
+        return running
+    if not wanted and not live_set.held:
+        raise Conflict("there is nothing to retrain: no edit is live or deferred")
+    if mode != "major" and author != SERVICE and not live_set.window and wanted <= live_set.ids:
+        raise Conflict(NOTHING_NEW)
+    job = jobs.insert(connection, "retrain", mode=mode, reason=reason, author=author, now=now)
+    jobs.say(connection, job.id, f"asked for by {author}" + (f": {reason}" if author == SERVICE and reason else ""), now)
+    events.write(connection, [Event(type="retrain.requested", job_id=job.id, author=author)], now=now)
+    return jobs.get(connection, job.id)
+
+
+def _comes_to_it(running: Job, wanted: Set[str], mode: Mode | None) -> bool:
+    """Whether a retrain that runs will have done what is asked for now."""
+    kind = mode != "major" or running.mode == "major"
+    return kind and running.cancel_asked_at is None and wanted <= set(running.edit_ids)
+
+
+def queue_if_due(context: LifecycleContext) -> bool:
+    """Queue a retrain if the cadence asks for one; whether it did."""
+    with context.store.read() as connection:
+        due = cadence.due(read_cadence_inputs(connection, context), context.settings.cadence)
+    if due is not None:
+        request_retrain(context.store, author=SERVICE, reason=due.reason, mode=due.mode, now=context.clock())
+    return due is not None

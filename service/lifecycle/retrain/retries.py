@@ -1,0 +1,89 @@
+"""Attempts of a retrain that failed: counted and spaced, with the reason in the job's row and log. A retrain takes minutes: what
+fails again and again would keep a machine busy, and tell nobody.
+"""
+
+import contextlib
+import time
+from datetime import timedelta
+
+from sqlalchemy.engine import Connection
+
+from service.domain import cadence
+from service.domain.errors import Refused, ServiceError, Unavailable
+from service.editors.protocol import FitCancelled, FitFailed, Hooks
+from service.lifecycle.cadence_inputs import retrains_ended
+from service.lifecycle.context import LifecycleContext
+from service.lifecycle.lease import Lease
+from service.store import heads, jobs
+from service.store.jobs import Job
+
+
+def count_failure(context: LifecycleContext, lease: Lease, error: Exception) -> float | None:
+    """Count an attempt of the running retrain as failed, and say why. The seconds until the next one; None if there is none.
+
+    There is none after too many, and none at once where it would only come to the same. Raises Unavailable if the database is
+    away: then nothing was counted.
+    """
+    with context.store.write() as connection:
+        heads.lock(connection)
+        heads.check_fence(connection, lease.fence)
+        job = jobs.active(connection, "retrain", "running", brief=True)
+        if job is None:
+            return None
+        failures = job.failures + 1
+        jobs.note(connection, job.id, failures=failures)
+        if failures >= context.settings.attempts or isinstance(error, FitFailed | Refused):
+            end_failed(connection, context, job, reason_of(error))
+            return None
+        now, pause_s = context.clock(), context.settings.pause_s * 2.0**job.failures
+        message = f"attempt {failures} failed: {reason_of(error)}; the next one follows in {pause_s:g} s"
+        jobs.say(connection, job.id, message, now)
+        jobs.note(connection, job.id, retry_at=now + timedelta(seconds=pause_s), stage="waiting for the next attempt")
+        return pause_s
+
+
+def wait_to_publish(context: LifecycleContext, lease: Lease, error: Exception, hooks: Hooks) -> bool:
+    """After what was trained could not be published, pause before that is tried again; False if this was the last attempt.
+
+    While the database is away nothing is counted: then there is nothing better to do than to keep what was trained. Raises
+    FitCancelled.
+    """
+    while True:
+        try:
+            pause_s = count_failure(context, lease, error)
+        except Unavailable:
+            _pause(context, context.settings.pause_s, hooks)
+            continue
+        if pause_s is None:
+            return False
+        _pause(context, pause_s, hooks)
+        with contextlib.suppress(Unavailable), context.store.write() as connection:
+            jobs.forget_pause(connection, "retrain")
+        return True
+
+
+def end_failed(connection: Connection, context: LifecycleContext, job: Job, error: str) -> None:
+    """End a retrain with a reason, and say in its log when another may follow by itself."""
+    now = context.clock()
+    jobs.finish(connection, job.id, error=error, now=now)
+    pause_s = cadence.pause_s(retrains_ended(connection).setbacks, context.settings.cadence)
+    until = (now + timedelta(seconds=pause_s)).isoformat(timespec="seconds")
+    jobs.say(connection, job.id, f"no other follows by itself before {until}", now)
+
+
+def reason_of(error: Exception) -> str:
+    """Why something failed, in a sentence without anybody's texts or paths."""
+    if isinstance(error, ServiceError):
+        return error.message
+    if isinstance(error, OSError) and error.strerror:
+        return f"a file could not be read or written: {error.strerror}"
+    return f"the fit ended with {type(error).__name__}"
+
+
+def _pause(context: LifecycleContext, pause_s: float, hooks: Hooks) -> None:
+    """Wait, in vain if the retrain is cancelled or the worker stops meanwhile."""
+    until = time.monotonic() + pause_s
+    while (left := until - time.monotonic()) > 0:
+        if hooks.cancelled():
+            raise FitCancelled("the retrain was cancelled")
+        time.sleep(min(left, max(context.settings.look_s, 0.01)))

@@ -1,0 +1,1 @@
+"""A running server: its parts assembled, its worker, its sockets and its supervisor."""

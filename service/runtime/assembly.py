@@ -1,0 +1,156 @@
+"""The parts of a server: which there are, and in which order they open and close."""
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+
+import structlog
+import torch
+
+from service.api.state import EXPORTS, ServerState
+from service.atlas import weights_path
+from service.background.evaluations import Evaluations
+from service.background.exports import Exports
+from service.background.prompt_reservoir import PromptReservoir
+from service.domain.errors import Refused
+from service.editors.baft.warm_up import warm_up
+from service.editors.neutral import load_or_sample_neutral
+from service.lifecycle import context as lifecycle
+from service.lifecycle.checkpoints import Checkpoints
+from service.lifecycle.crash_points import arm
+from service.lifecycle.editors import Editors
+from service.lifecycle.head_follower import HeadFollower, PublishedHead
+from service.lifecycle.recover import open_head
+from service.lifecycle.settings import LifecycleSettings
+from service.lifecycle.store_identity import found_store, recognise, refuse_lost
+from service.lm.base import load_base
+from service.lm.overlay import EMPTY
+from service.runtime.editors import bind_editors
+from service.runtime.evaluator import Evaluator, capability_tasks
+from service.runtime.worker import Worker
+from service.serving.scheduler import Scheduler
+from service.serving.weight_seal import WeightSeal
+from service.settings import Settings
+from service.store.database import Store
+from service.store.migrate import upgrade
+from service.wakeup.doorbell import Doorbell
+from service.wakeup.in_process import InProcessDoorbell
+
+log = structlog.get_logger("errata.server")
+
+
+@contextmanager
+def open_server(settings: Settings) -> Iterator[ServerState]:
+    """Open every part, in order; they are closed in reverse, however the block ends.
+
+    The head is loaded and its bytes are verified before this returns, so that a port which is opened after it never answers for a
+    version that is not there. Raises ServiceError, with what to do, if a part cannot be opened.
+    """
+    torch.set_num_threads(settings.torch_threads)
+    arm(settings.fault_point)
+    with ExitStack() as opened:
+        store = Store(settings.store_url)
+        opened.callback(store.close)
+        store.hold_folder()
+        refuse_lost(store, settings.checkpoints)
+        upgrade(settings.store_url)
+        recognise(store, settings.checkpoints)  # before a model is loaded for nothing
+        base = load_base(model_path(settings), device=settings.device, dtype=settings.dtype)
+        described = {"family": base.anatomy.family, "blocks": base.anatomy.depth, "width": base.anatomy.width}
+        log.info("model loaded", **described, device=str(base.device), dtype=str(base.dtype).removeprefix("torch."))
+        found_store(store, fingerprint=base.fingerprint, name=settings.model, folder=settings.checkpoints)
+        reservoir = PromptReservoir(store, settings.reservoir.size)
+        reservoir.start()
+        opened.callback(reservoir.close)
+        serving = Scheduler(
+            base,
+            resident=settings.generation.resident_versions,
+            max_batch=settings.generation.batch,
+            queue_limit=settings.generation.queue,
+        )
+        seal = WeightSeal(base, give_way=serving.give_way, refuse=serving.refuse)
+        seal.start()
+        opened.callback(seal.close)
+        neutral = load_or_sample_neutral(
+            base, settings.data_dir / "neutral", settings=settings.neutral, view=serving.view_of(EMPTY)
+        )
+        judge = Evaluator(base, serving.view_of, capability_tasks(settings))
+        editors = bind_editors(base, serving.view_of, neutral, judge, settings, reservoir.sample)
+        context = _lifecycle(settings, store, serving, seal, editors)
+        serving.start()
+        opened.callback(serving.close, settings.limits.drain_s)
+        open_head(context)
+        log.info("preparing fits")
+        warm_up(base, serving.view_of, context.follower.current.overlay, settings=settings.baft, neutral=neutral)
+        doorbell = (
+            InProcessDoorbell() if settings.buffer_url is None else _redis_doorbell(settings.buffer_url, settings.redis_prefix)
+        )
+        evaluations = Evaluations(context, judge)
+        opened.callback(evaluations.close)
+        exports = Exports(
+            store,
+            base,
+            context.checkpoints,
+            settings.data_dir.resolve() / EXPORTS,
+            max_shard_size=settings.export.max_shard_size,
+            ring=doorbell.ring,
+            clock=store.clock,
+        )
+        chores = [evaluations.step, exports.step]
+        worker = Worker(context, doorbell=doorbell, alone=store.is_sqlite, chores=chores)
+        worker.start()
+        opened.callback(worker.stop, settings.limits.drain_s)
+        yield ServerState(
+            settings=settings,
+            base=base,
+            seal=seal,
+            serving=serving,
+            lifecycle=context,
+            neutral=neutral,
+            reservoir=reservoir,
+            ring=doorbell.ring,
+            works=lambda: worker.is_alive,
+            check_capability=judge.check_capability,
+        )
+
+
+def model_path(settings: Settings) -> str:
+    """Where the base model is: `atlas` stands for the embedded one."""
+    return str(weights_path()) if settings.model == "atlas" else settings.model
+
+
+def _lifecycle(
+    settings: Settings, store: Store, serving: Scheduler, seal: WeightSeal, editors: Editors
+) -> lifecycle.LifecycleContext:
+    checkpoints = Checkpoints(settings.checkpoints, fingerprint=serving.base.fingerprint)
+
+    def answer_with(published: PublishedHead) -> None:
+        serving.adopt(published.version, published.overlay)
+        serving.set_head(published.version, published.epoch)
+
+    return lifecycle.LifecycleContext(
+        store=store,
+        checkpoints=checkpoints,
+        editors=editors,
+        follower=HeadFollower(store, checkpoints, answer_with),
+        settings=LifecycleSettings(
+            cadence=settings.window.cadence(settings.method),
+            acceptance=settings.window.acceptance(),
+            fit_s=settings.limits.fit_s,
+            monitor_s=settings.window.monitor_s,
+            monitor_sample=settings.window.monitor_sample,
+            keep_last=settings.retention.keep_last,
+            keep_every=settings.retention.keep_every,
+            trash_s=settings.retention.trash_days * 86_400,
+        ),
+        give_way=serving.give_way,
+        clock=store.clock,
+        is_sound=lambda: seal.is_sound,
+    )
+
+
+def _redis_doorbell(url: str, prefix: str) -> Doorbell:
+    try:
+        from service.wakeup.redis_stream import RedisDoorbell  # its client is an extra of the package
+    except ImportError:
+        raise Refused("redis_url is set, and the Redis client is not installed: pip install 'errata-server[redis]'") from None
+    return RedisDoorbell(url, prefix=prefix)

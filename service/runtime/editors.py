@@ -1,0 +1,84 @@
+"""The editing methods bound to one base model and one set of settings, as the callables that the lifecycle asks."""
+
+from collections.abc import Callable, Sequence
+
+import torch
+
+from service.domain.edit import Edit
+from service.editors.baft.fit import fit_baft
+from service.editors.baft.warm_up import warm_up
+from service.editors.locft.fit import fit_locft
+from service.editors.locft.location import place_of
+from service.editors.neutral import Neutral
+from service.editors.protocol import Fitted, Hooks, Item
+from service.lifecycle.editors import Editors
+from service.lm.base import Base
+from service.lm.overlay import EMPTY, Overlay, View
+from service.lm.prompts import encode_prompt
+from service.lm.scoring import greedy
+from service.lm.tokenizing import decode
+from service.runtime.evaluator import Evaluator
+from service.runtime.monitor_questions import MonitorQuestions
+from service.settings import Settings
+
+LONGEST_BASE_ANSWER = 32  # tokens of the base model's own answer that a tombstone is fitted to say
+
+
+def bind_editors(
+    base: Base,
+    view_of: Callable[[Overlay], View],
+    neutral: Neutral,
+    judge: Evaluator,
+    settings: Settings,
+    prompts: Callable[[], Sequence[str]] = tuple,
+) -> Editors:
+    """The two methods for one base, under one set of settings. Refused if the base has no such place to tune as they name.
+
+    `prompts` are real ones that a retrain shall leave as the base answers them.
+
+    After a retrain, what fits on the new tensors need is prepared at once, and not by the first edit that comes.
+    """
+    place_of(base.anatomy, settings.locft)
+
+    def baft(parent: Overlay, new: Sequence[Item], window: Sequence[Item], seed: int, hooks: Hooks) -> Fitted:
+        return fit_baft(base, view_of, parent, new, window, settings=settings.baft, neutral=neutral, seed=seed, hooks=hooks)
+
+    def locft(items: Sequence[Item], start: Overlay, seed: int, hooks: Hooks) -> Fitted:
+        fitted = fit_locft(
+            base, items, settings=settings.locft, neutral=neutral, seed=seed, hooks=hooks, start=start, prompts=prompts()
+        )
+        hooks.progress(1.0, "getting ready for edits")
+        warm_up(base, view_of, fitted.overlay, settings=settings.baft, neutral=neutral, hooks=hooks, ahead=True)
+        return fitted
+
+    def base_answer(edit: Edit) -> str:
+        surface = next((name for name in edit.surfaces if name in base.surfaces), base.surfaces[0])
+        prompt = encode_prompt(base, edit.prompt, surface=surface)
+        room = min(LONGEST_BASE_ANSWER, base.context - len(prompt))
+        (answer,) = greedy(view_of(EMPTY), None, [prompt], max_new_tokens=max(1, room))
+        return decode(base, answer)
+
+    def distance(one: Overlay, other: Overlay) -> float:
+        return relative_distance(base.model, one, other)
+
+    return Editors(
+        baft=baft,
+        locft=locft,
+        base_answer=base_answer,
+        score=judge.score,
+        distance=distance,
+        watched=MonitorQuestions(base, view_of, neutral, judge.tasks, judge.solved).watched(),
+        canary_size=len(neutral.canary),
+    )
+
+
+@torch.no_grad()
+def relative_distance(model: torch.nn.Module, one: Overlay, other: Overlay) -> float:
+    """‖one - other‖ / ‖other‖ (Frobenius) over what either replaces; the model's own parameters stand for what one has not."""
+    apart = size = 0.0
+    for name in sorted({*one.tensors, *other.tensors}):
+        own = model.get_parameter(name)
+        left, right = (overlay.tensors.get(name, own).detach().cpu().double() for overlay in (one, other))
+        apart += float((left - right).square().sum())
+        size += float(right.square().sum())
+    return (apart / size) ** 0.5 if size else 0.0

@@ -1,0 +1,274 @@
+"""Answers requests of many versions from one copy of the weights, by one thread.
+
+Requests of one version are decoded side by side. Versions take turns by the token, so a long answer holds up nobody; rows that
+end, are cancelled or run out of time leave between tokens, and waiting requests join there.
+"""
+
+import logging
+import threading
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+
+import torch
+
+from service.domain.errors import Corrupt, Unavailable
+from service.lm.base import Base
+from service.lm.decoding import Decoding
+from service.lm.overlay import Overlay, View
+from service.lm.sampling import likeliest
+from service.serving.request import Answer, Answering, Generation, check
+from service.serving.residents import Resident, Residents
+
+__all__ = ["Answer", "Generation", "Scheduler"]
+
+RESTART_S = 30.0  # about how long a restart takes, after which asking again may be of use
+GIVE_WAY_S = 0.05  # the longest a step of a fit waits for answers; a step itself takes about as long
+log = logging.getLogger(__name__)
+
+
+@dataclass(eq=False)
+class DecodingGroup:
+    """The answers in the making of one version, in the order of the rows of `decoding`."""
+
+    resident: Resident
+    decoding: Decoding
+    answers: list[Answering]
+
+
+@dataclass(eq=False)
+class PendingRequest:
+    """An accepted request and the version that it is pinned to."""
+
+    resident: Resident
+    answering: Answering
+
+
+@dataclass(eq=False)
+class Work:
+    """What the thread has before it. `waiting` and the flags are guarded by the condition, `groups` belong to the thread."""
+
+    waiting: deque[PendingRequest] = field(default_factory=deque)
+    groups: dict[int, DecodingGroup] = field(default_factory=dict)  # by identity of the resident
+    decoding: int = 0  # rows in flight
+    closing: bool = False  # accept nothing more
+    aborting: bool = False  # drop what is in flight
+
+
+class Scheduler:
+    """The one place where answers are decoded. Methods may be called from any thread."""
+
+    def __init__(self, base: Base, *, resident: int = 16, max_batch: int = 32, queue_limit: int = 256) -> None:
+        self.base = base
+        self._residents = Residents(base, resident)
+        self._max_batch = max_batch
+        self._queue_limit = queue_limit
+        self._work = Work()
+        self._refused: str | None = None
+        self._changed = threading.Condition()
+        self._thread = threading.Thread(target=self._run, name="answers", daemon=True)
+
+    def start(self) -> None:
+        """Starts the thread."""
+        self._thread.start()
+
+    def close(self, timeout_s: float = 5.0) -> None:
+        """Accepts nothing more, lets answers end for `timeout_s`, then fails those that remain with Unavailable."""
+        with self._changed:
+            self._work.closing = True
+            self._changed.notify_all()
+        if self._thread.ident is not None:
+            self._thread.join(timeout_s)
+        with self._changed:
+            self._work.aborting = True
+            self._changed.notify_all()
+        if self._thread.ident is not None:
+            self._thread.join(timeout_s)
+        if not self._thread.is_alive():
+            self._fail_all(Unavailable("The server stopped before the answer was begun."))
+
+    def refuse(self, sentence: str) -> None:
+        """From here on nothing is answered, and fits stop at their next step: both raise Unavailable with this sentence."""
+        self._refused = sentence
+
+    @property
+    def head(self) -> tuple[int, int]:
+        """The version that answers by default, and its epoch."""
+        return self._residents.head
+
+    @property
+    def load(self) -> tuple[int, int]:
+        """How many requests wait, and how many are being answered."""
+        with self._changed:
+            return len(self._work.waiting), self._work.decoding
+
+    def adopt(self, version: int, overlay: Overlay) -> None:
+        """Makes a version able to answer; the longest unused one beyond the limit leaves, the base and the head never do."""
+        self._residents.adopt(version, overlay)
+
+    def set_head(self, version: int, epoch: int) -> None:
+        """From here on requests without a version are answered by this one. NotFound unless it was adopted."""
+        self._residents.set_head(version, epoch)
+
+    def drop(self, version: int) -> None:
+        """Forgets a version; answers in the making end on it. Conflict for the base and the head."""
+        self._residents.drop(version)
+
+    def is_resident(self, version: int) -> bool:
+        """Whether a version can answer now."""
+        return self._residents.has(version)
+
+    def view_of(self, overlay: Overlay) -> View:
+        """The view with an overlay's tensors, shared by all who have the same ones."""
+        return self._residents.view_of(overlay)
+
+    def submit(self, generation: Generation) -> Future[Answer]:
+        """Accepts a request and pins it to its version.
+
+        Refused or TooLong for what cannot be generated, NotFound if the version is not resident, Unavailable if too many wait.
+        """
+        self._require_sound()
+        check(self.base, generation)
+        resident, epoch = self._residents.choose(generation.version)
+        answering = Answering(self.base, generation, version=resident.version, epoch=epoch)
+        with self._changed:
+            if self._work.closing:
+                raise Unavailable("The server is stopping.")
+            if len(self._work.waiting) >= self._queue_limit:
+                raise Unavailable("Too many requests are waiting for an answer.")
+            self._work.waiting.append(PendingRequest(resident, answering))
+            self._changed.notify_all()
+        return answering.future
+
+    def give_way(self) -> None:
+        """Called between the steps of a fit: waits, not for long, while answers are being decoded."""
+        self._require_sound()
+        with self._changed:
+            self._changed.wait_for(lambda: not self._busy(), timeout=GIVE_WAY_S)
+
+    def _require_sound(self) -> None:
+        if self._refused is not None:
+            raise Unavailable(self._refused, retry_after_s=RESTART_S)
+
+    def _busy(self) -> bool:
+        return bool(self._work.waiting) or self._work.decoding > 0
+
+    def _run(self) -> None:
+        while self._wait_for_work():
+            try:
+                self._turn()
+            except Exception as error:  # the thread outlives everything: without it nobody is answered any more
+                _report(error)
+                self._fail_all(Unavailable("The answer could not be computed now; try again."))
+        self._fail_all(Unavailable("The server stopped before the answer was complete."))
+
+    def _turn(self) -> None:
+        """One token for every answer in flight, after those that came in meanwhile were let in."""
+        self._require_sound()
+        self._interrupt_waiting()
+        for arrived in self._admitted():
+            self._enter(arrived)
+        for group in list(self._work.groups.values()):
+            self._guarded(group, self._step)
+        self._count()
+
+    def _wait_for_work(self) -> bool:
+        """Blocks until there is something to do; whether to go on at all."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._busy() or self._work.closing)
+            return not self._work.aborting and (self._busy() or not self._work.closing)
+
+    def _interrupt_waiting(self) -> None:
+        """Requests that nobody waits for any more, or that are out of time, leave the queue without costing a forward pass."""
+        with self._changed:
+            ended = [(one, reason) for one in self._work.waiting if (reason := one.answering.interruption())]
+            for one, _ in ended:
+                self._work.waiting.remove(one)
+        for one, reason in ended:
+            one.answering.finish(reason)
+
+    def _admitted(self) -> list[list[PendingRequest]]:
+        """The requests there is room for, oldest first, grouped by version."""
+        with self._changed:
+            room = self._max_batch - self._work.decoding
+            arrived = [self._work.waiting.popleft() for _ in range(min(room, len(self._work.waiting)))]
+            self._work.decoding += len(arrived)
+        groups: dict[int, list[PendingRequest]] = {}
+        for one in arrived:
+            groups.setdefault(id(one.resident), []).append(one)
+        return list(groups.values())
+
+    def _enter(self, arrived: Sequence[PendingRequest]) -> None:
+        """Reads the prompts of requests of one version and lets them join those of it that are in flight."""
+        resident, answers = arrived[0].resident, [one.answering for one in arrived]
+        try:
+            decoding = Decoding(resident.view, resident.adapter, [answer.generation.prompt_ids for answer in answers])
+        except Exception as error:
+            _report(error)
+            _fail(answers, Unavailable("The prompt could not be read now; try again."))
+            return
+        group = self._work.groups.get(id(resident))
+        if group is None:
+            self._work.groups[id(resident)] = DecodingGroup(resident, decoding, answers)
+        elif self._guarded(group, lambda present: present.decoding.join(decoding), also=answers):
+            group.answers += answers
+
+    def _step(self, group: DecodingGroup) -> None:
+        """One token for every answer of a group; those that end leave before the next is computed."""
+        finite = torch.isfinite(group.decoding.logits.amax(-1)).tolist()  # NaN and +inf show in the largest
+        best = likeliest(group.decoding.logits).tolist()  # for all at once: each transfer from a device waits for it
+        going, tokens = [], []
+        for place, answer in enumerate(group.answers):
+            reason = answer.interruption()
+            if reason is None and not finite[place]:
+                answer.fail(Corrupt("The version gives numbers that are not finite."))
+                continue
+            if reason is None:
+                token = answer.choose(group.decoding.logits[place], best[place])
+                reason = answer.take(token)
+            if reason is None:
+                going.append(place)
+                tokens.append(token)
+            else:
+                answer.finish(reason)
+        if going and len(going) < len(group.answers):
+            group.decoding.keep(going)
+        group.answers = [group.answers[place] for place in going]
+        if going:
+            group.decoding.feed(torch.tensor(tokens))
+
+    def _guarded(self, group: DecodingGroup, act: Callable[[DecodingGroup], None], *, also: Sequence[Answering] = ()) -> bool:
+        """Whether `act` went well. No exception ends the thread: it fails the answers of its group, and the others go on."""
+        try:
+            act(group)
+        except Exception as error:
+            _report(error)
+            _fail([*group.answers, *also], Unavailable("The answer could not be computed now; try again."))
+            group.answers = []
+            return False
+        return True
+
+    def _count(self) -> None:
+        self._work.groups = {key: group for key, group in self._work.groups.items() if group.answers}
+        with self._changed:
+            self._work.decoding = sum(len(group.answers) for group in self._work.groups.values())
+            self._changed.notify_all()
+
+    def _fail_all(self, error: Unavailable) -> None:
+        with self._changed:
+            waiting = [one.answering for one in self._work.waiting]
+            self._work.waiting.clear()
+        _fail([*waiting, *(answer for group in self._work.groups.values() for answer in group.answers)], error)
+        self._work.groups.clear()
+        self._count()
+
+
+def _fail(answers: Sequence[Answering], error: Exception) -> None:
+    for answer in answers:
+        answer.fail(error)
+
+
+def _report(error: Exception) -> None:
+    """The kind of error alone: its message may hold what a user wrote."""
+    log.error("decoding failed: %s", type(error).__name__)

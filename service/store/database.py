@@ -1,0 +1,235 @@
+"""Engines and transactions. `read()` sees committed rows; `write()` is one transaction and the only place that commits.
+
+Every fault of the database itself leaves here as Unavailable: nothing was changed that was not acknowledged, so asking again is
+right.
+"""
+
+import fcntl
+import sqlite3
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, TextIO
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection, Engine, make_url
+from sqlalchemy.exc import DBAPIError, InterfaceError, InternalError, OperationalError, SQLAlchemyError
+
+from service.domain.errors import Conflict, Refused, Unavailable
+from service.store import live_set_cache
+from service.store.clock import Clock, now_of
+from service.store.connection_errors import NO_DRIVER, of_the_folder
+from service.store.outage import Outage, Silence
+
+BUSY_S = 10  # longest wait for SQLite's write lock
+POOL = 24  # connections an engine holds at most; more callers wait
+POOL_WAIT_S = 10
+WRITERS = 16  # that hold a connection at the same time; the rest of the pool is for readers
+STUCK_S = 2.0  # without the end of any transaction, after which no further writer waits
+LOCK_NAME = "errata.lock"
+DAMAGED = ("not a database", "malformed")  # in SQLite's words
+PASSING = (OperationalError, InterfaceError, InternalError, sa.exc.TimeoutError)
+
+
+class Store:
+    """One database. Writers of one SQLite file take turns in this process, because its own waiting is neither fair nor quick."""
+
+    def __init__(self, url: str) -> None:
+        self.url = make_url(url)
+        self.is_sqlite = self.url.get_backend_name() == "sqlite"
+        if self.is_sqlite:
+            writer, reader = _sqlite_engine(self.url, writes=True), _sqlite_engine(self.url, writes=False)
+        else:
+            writer = _postgres_engine(self.url)
+            reader = writer.execution_options(isolation_level="AUTOCOMMIT")
+        memory = {live_set_cache.OPTION: live_set_cache.LiveSets()}
+        self._writer, self._reader = writer.execution_options(**memory), reader.execution_options(**memory)
+        self._reading = Outage()
+        self._writing = Outage() if self.is_sqlite else self._reading  # a SQLite file that is locked can still be read
+        self._room = threading.BoundedSemaphore(WRITERS)
+        self._moved_at = time.monotonic()
+        self._turn = threading.Lock()
+        self._folder_lock: TextIO | None = None
+        self.clock: Callable[[], datetime] = Clock(self._look_at_the_clock)
+
+    @property
+    def folder(self) -> Path | None:
+        """The folder of the SQLite file; None on Postgres and for a database in memory."""
+        return Path(self.url.database).resolve().parent if self.is_sqlite and self.url.database else None
+
+    def hold_folder(self) -> None:
+        """Make this process the only server of a SQLite folder, until `close`. Raises Conflict if another one has it,
+        Unavailable if it may not be written to.
+
+        The kernel gives the lock back when the process ends, however it ends. On Postgres the fence does this work.
+        """
+        if self.folder is None or self._folder_lock is not None:
+            return
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            lock = (self.folder / LOCK_NAME).open("a")
+        except OSError as error:
+            raise of_the_folder(error, "the folder of the database") from error
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            lock.close()
+            raise Conflict("another server is using the data folder; stop it, or give this one another data_dir") from None
+        self._folder_lock = lock
+
+    @contextmanager
+    def read(self) -> Iterator[Connection]:
+        """Committed rows, each statement for itself: never holds a lock that a writer waits for. Raises Unavailable."""
+        with self._reading.attempt(), _faults(), self._reader.connect() as connection:
+            yield connection
+
+    @contextmanager
+    def write(self) -> Iterator[Connection]:
+        """One transaction: committed at the end of the block, undone if it raises. Raises Unavailable if the database cannot do
+        it.
+        """
+        self._writing.glance()  # nobody waits for room who would be told no afterwards
+        # A writer that finds no room has not asked the database: what it is told says nothing about an outage.
+        with self._among_writers(), self._writing.attempt(), _faults(), self._in_turn(), self._writer.begin() as connection:
+            yield connection
+
+    def scrub(self) -> tuple[str, ...]:
+        """Rewrite a SQLite file from its rows alone, so that nothing deleted is left in its free pages or its log; sentences on
+        what could not be done, for instance because a reader was under way. On Postgres this is the operator's business.
+        """
+        if not self.is_sqlite:
+            return ()
+        with self._writing.attempt(), _faults(), self._in_turn():
+            connection = self._writer.raw_connection()
+            try:
+                connection.cursor().execute("VACUUM")
+                busy, _, _ = connection.cursor().execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+            except sqlite3.OperationalError as error:
+                if "locked" not in str(error) and "busy" not in str(error) and "full" not in str(error):
+                    raise
+                return ("free pages of the SQLite file, which could not be rewritten now: purge again when the server is idle",)
+            finally:
+                connection.close()
+        return (
+            ("the write-ahead log of the SQLite file, which a reader held: purge again when the server is idle",) if busy else ()
+        )
+
+    def close(self) -> None:
+        """Give back every connection and the folder."""
+        self._writer.dispose()
+        self._reader.dispose()
+        if self._folder_lock is not None:
+            self._folder_lock.close()
+            self._folder_lock = None
+
+    def _look_at_the_clock(self) -> datetime:
+        if self.is_sqlite:
+            return datetime.now(UTC)
+        with self.read() as connection:
+            return now_of(connection)
+
+    @contextmanager
+    def _among_writers(self) -> Iterator[None]:
+        """Wait while there are WRITERS of them, as long as they get on: stuck ones must not take every thread there is."""
+        while not self._room.acquire(timeout=STUCK_S / 4):
+            if time.monotonic() - self._moved_at > STUCK_S:
+                raise Unavailable("The database is busy.")
+        try:
+            yield
+        finally:
+            self._moved_at = time.monotonic()
+            self._room.release()
+
+    @contextmanager
+    def _in_turn(self) -> Iterator[None]:
+        if not self.is_sqlite:
+            yield
+            return
+        if not self._turn.acquire(timeout=BUSY_S):
+            raise Silence("The database is busy.")
+        try:
+            self._writing.check()  # who had the turn before may have waited in vain
+            yield
+        finally:
+            self._turn.release()
+
+
+def database_clock(connection: Connection) -> sa.ColumnElement[float]:
+    """Seconds since 1970 by the database's own clock: the only clock that leases go by."""
+    if connection.dialect.name == "sqlite":
+        return (sa.func.julianday("now") - 2440587.5) * 86400.0
+    return sa.cast(sa.func.extract("epoch", sa.func.clock_timestamp()), sa.Float(53))
+
+
+@contextmanager
+def _faults() -> Iterator[None]:
+    try:
+        yield
+    except PASSING as error:
+        raise (Silence if _is_silence(error) else Unavailable)(_sentence(error)) from error
+    except DBAPIError as error:
+        if error.connection_invalidated:
+            raise Unavailable("The database closed the connection.") from error
+        if isinstance(error.orig, sqlite3.DatabaseError) and any(word in str(error.orig) for word in DAMAGED):
+            raise Unavailable("The database file is damaged or no database: restore it from a backup.") from error
+        raise
+
+
+def _is_silence(error: SQLAlchemyError) -> bool:
+    """Whether whoever asks next will wait as long and in vain: the server does not answer, or another process holds the file."""
+    if isinstance(error, sa.exc.TimeoutError):  # no connection of the pool was given back
+        return True
+    fault = getattr(error, "orig", None)
+    if isinstance(fault, sqlite3.OperationalError):
+        return fault.sqlite_errorcode == sqlite3.SQLITE_BUSY
+    return type(fault).__name__ in ("Silent", "ConnectionTimeout")  # the driver of Postgres need not be installed
+
+
+def _sentence(error: SQLAlchemyError) -> str:
+    text = str(getattr(error, "orig", error)).lower()
+    if "did not answer" in text or "connection timeout" in text:
+        return "The database does not answer."
+    if "full" in text or "no space" in text:
+        return "The database has no space left."
+    if "readonly" in text:
+        return "The database may not be written to."
+    if "timeout" in text or "locked" in text or "busy" in text:
+        return "The database is busy."
+    return "The database cannot be reached."
+
+
+def _sqlite_engine(url: sa.URL, *, writes: bool) -> Engine:
+    engine = sa.create_engine(
+        url,
+        connect_args={"timeout": BUSY_S, "check_same_thread": False, "isolation_level": None},
+        pool_size=POOL,
+        max_overflow=0,
+        pool_timeout=POOL_WAIT_S,
+        poolclass=sa.QueuePool,
+    )
+
+    @sa.event.listens_for(engine, "connect")
+    def _prepare(connection: sqlite3.Connection, _: Any) -> None:
+        for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", f"busy_timeout={BUSY_S * 1000}"):
+            connection.execute(f"PRAGMA {pragma}")
+        if not writes:
+            connection.execute("PRAGMA query_only=ON")
+
+    if writes:
+        # A deferred transaction that reads first cannot always become a writer later, and busy_timeout does not cover that.
+        @sa.event.listens_for(engine, "begin")
+        def _begin(connection: Connection) -> None:
+            connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+    return engine
+
+
+def _postgres_engine(url: sa.URL) -> Engine:
+    try:
+        from service.store.postgres import postgres_engine  # its driver is an extra of the package
+    except ImportError:
+        raise Refused(NO_DRIVER, field="database_url") from None
+    return postgres_engine(url, pool=POOL, pool_wait_s=POOL_WAIT_S)

@@ -1,0 +1,125 @@
+"""Rows of lists: what a list says of each edit or evaluation, whatever its row holds. Long texts are cut by the database itself,
+so that neither an answer nor the memory it takes grows with them.
+"""
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection, RowMapping
+
+from service.domain.edit import EditStatus, Method
+from service.store import evaluations
+from service.store import tables as t
+from service.store.edits import chunks
+
+SHOWN = 500  # characters of one text
+_TEXTS = ("prompt", "target", "subject", "relation", "conflict_key", "error")
+_SAME = ("id", "seq", "supersedes", "superseded_by", "author", "created_at", "applied_at", "version")
+KINDS = ("reliability", "generality", "locality", "portability")
+_EVAL = ("id", "version", "status", "about", "progress", "error", "author", "created_at", "started_at", "finished_at")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ListedEdit:
+    """An edit in short. `is_cut`: one of its texts is longer than it is here."""
+
+    id: str
+    seq: int
+    status: EditStatus
+    prompt: str
+    target: str
+    subject: str | None
+    relation: str | None
+    conflict_key: str | None
+    method: Method
+    version: int | None
+    error: str | None
+    supersedes: str | None
+    superseded_by: str | None
+    author: str
+    created_at: datetime
+    applied_at: datetime | None
+    is_cut: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class ListedEval:
+    """An evaluation in short; `scores` are the shares of questions answered rightly by kind, once it is done."""
+
+    id: str
+    version: int
+    status: str
+    about: Mapping[str, Any]
+    scores: Mapping[str, float | None] | None
+    progress: float
+    error: str | None
+    author: str
+    created_at: datetime
+    started_at: datetime | None
+    finished_at: datetime | None
+
+
+def edits_page(
+    connection: Connection, *, statuses: Collection[EditStatus] = (), limit: int, before_seq: int | None = None
+) -> list[ListedEdit]:
+    """Edits in reverse order of acceptance, those before `before_seq`."""
+    select = _edits().order_by(t.edits.c.seq.desc()).limit(limit)
+    if statuses:
+        select = select.where(t.edits.c.status.in_([str(status) for status in statuses]))
+    if before_seq is not None:
+        select = select.where(t.edits.c.seq < before_seq)
+    return [_edit(row) for row in connection.execute(select).mappings()]
+
+
+def edits_by_id(connection: Connection, edit_ids: Collection[str]) -> dict[str, ListedEdit]:
+    """Edits by their ids; ids without a row are left out."""
+    found: dict[str, ListedEdit] = {}
+    for some in chunks(edit_ids):
+        found |= {row["id"]: _edit(row) for row in connection.execute(_edits().where(t.edits.c.id.in_(some))).mappings()}
+    return found
+
+
+def evals_page(
+    connection: Connection,
+    *,
+    limit: int,
+    version: int | None = None,
+    status: str | None = None,
+    before: str | None = None,
+) -> list[ListedEval]:
+    """Evaluations, newest first; those older than the one with the id `before`. Raises NotFound if there is none with it."""
+    scores = (t.evals.c.result[("greedy", kind, "score")].as_float().label(kind) for kind in KINDS)
+    select = sa.select(*(t.evals.c[name] for name in _EVAL), *scores)
+    select = select.order_by(t.evals.c.created_at.desc(), t.evals.c.id.desc()).limit(limit)
+    if version is not None:
+        select = select.where(t.evals.c.version == version)
+    if status is not None:
+        select = select.where(t.evals.c.status == status)
+    if before is not None:
+        at = evaluations.created_at(connection, before)
+        select = select.where(sa.tuple_(t.evals.c.created_at, t.evals.c.id) < sa.tuple_(sa.literal(at, t.UtcDateTime), before))
+    return [_evaluation(row) for row in connection.execute(select).mappings()]
+
+
+def _edits() -> sa.Select[Any]:
+    texts = (sa.func.substr(t.edits.c[name], 1, SHOWN + 1).label(name) for name in _TEXTS)
+    return sa.select(*(t.edits.c[name] for name in _SAME), t.edits.c.status, t.edits.c.method, *texts)
+
+
+def _edit(row: RowMapping) -> ListedEdit:
+    texts = {name: row[name] and row[name][:SHOWN] for name in _TEXTS}
+    return ListedEdit(
+        **{name: row[name] for name in _SAME},
+        **texts,
+        status=EditStatus(row["status"]),
+        method=Method(row["method"]),
+        is_cut=any(texts[name] != row[name] for name in _TEXTS),
+    )
+
+
+def _evaluation(row: RowMapping) -> ListedEval:
+    scores = {kind: row[kind] for kind in KINDS} if row["status"] == "done" else None
+    return ListedEval(**{name: row[name] for name in _EVAL}, scores=scores)

@@ -1,0 +1,156 @@
+"""`/generate` against a real server: which version answers, what is refused, and what a client that goes away costs."""
+
+import json
+import queue
+from concurrent.futures import Future
+from typing import Any
+
+import pytest
+
+from service.serving.scheduler import Answer, Generation
+from tests.api.edge import connect
+from tests.api.live import Live
+
+PROMPT = "The colour of the sky is"
+
+
+def test_both_forms_give_the_same_answer_with_its_version_in_the_headers(server: Live) -> None:
+    posted = server.client.post("/generate", json={"prompt": PROMPT, "max_new_tokens": 6})
+    got = server.client.get("/generate", params={"prompt": PROMPT, "max_new_tokens": 6})
+
+    assert posted.json() == got.json()
+    for response in (posted, got):
+        assert response.headers["x-model-version"] == str(response.json()["version"])
+        assert response.headers["x-model-epoch"] == str(response.json()["epoch"])
+        assert response.headers["cache-control"] == "no-store"
+    assert posted.json()["completion_tokens"] <= 6
+    assert posted.json()["finish_reason"] in ("stop", "length")
+
+
+def test_another_method_is_told_all_that_the_address_knows(server: Live) -> None:
+    refused = server.client.put("/generate")
+
+    assert (refused.status_code, refused.headers["allow"]) == (405, "GET, POST")
+    assert server.client.put("/edits/a").headers["allow"] == "DELETE, GET"
+
+
+def test_head_base_and_numbers_name_versions(server: Live) -> None:
+    edit = server.edit("The colour of moss is", "green")
+    head = server.ask("The colour of moss is")["version"]
+
+    assert server.ask("The colour of moss is", version=head)["text"] == "green"
+    assert server.ask("The colour of moss is", version="head")["text"] == "green"
+    assert server.ask("The colour of moss is", version="base") == server.ask("The colour of moss is", version=0)
+    assert server.ask("The colour of moss is", version=edit["version"])["version"] == edit["version"]
+    by_query = server.client.get("/generate", params={"prompt": "The colour of moss is", "version": str(edit["version"])})
+    assert by_query.json()["version"] == edit["version"]
+
+
+def test_a_version_that_left_memory_is_loaded_again(server: Live) -> None:
+    edit = server.edit("The colour of coal is", "black")
+    server.client.post("/admin/rollback", json={"to": 0, "reason": "so that the version is not the head"})
+    server.state.serving.drop(edit["version"])
+
+    answer = server.ask("The colour of coal is", version=edit["version"])
+
+    assert (answer["text"], answer["version"]) == ("black", edit["version"])
+
+
+@pytest.mark.parametrize("version", [999_999, 2**62])
+def test_an_unknown_version_is_404(server: Live, version: int) -> None:
+    assert server.client.post("/generate", json={"prompt": PROMPT, "version": version}).status_code == 404
+    assert server.client.get("/generate", params={"prompt": PROMPT, "version": str(min(version, 10**17))}).status_code == 404
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"prompt": " "},
+        {"prompt": "x" * 200},
+        {"max_new_tokens": 0},
+        {"max_new_tokens": 257},
+        {"max_new_tokens": True},
+        {"max_new_tokens": 124},
+        {"temperature": -0.1},
+        {"temperature": float("nan")},
+        {"top_p": 0},
+        {"top_p": 1.1},
+        {"seed": -1},
+        {"seed": 2**63},
+        {"stop": ["a", "b", "c", "d", "e"]},
+        {"stop": [""]},
+        {"version": -1},
+        {"version": "latest"},
+        {"version": True},
+        {"surface": "html"},
+        {"system": "be brief"},
+        {"turns": [{"user": "hello", "assistant": "hello"}]},
+        {"n": 2},
+    ],
+)
+def test_what_cannot_be_generated_is_refused(server: Live, change: dict[str, Any]) -> None:
+    body = json.dumps({"prompt": PROMPT, "max_new_tokens": 4} | change)
+
+    response = server.client.post("/generate", content=body, headers={"Content-Type": "application/json"})
+
+    assert response.status_code == 422
+    assert response.headers["content-type"] == "application/problem+json"
+
+
+@pytest.mark.parametrize(
+    "query", ["version=1.0", "version=-1", "version=latest", "max_new_tokens=x", "temperature=1", "prompt=again"]
+)
+def test_a_wrong_query_is_refused(server: Live, query: str) -> None:
+    response = server.client.get(f"/generate?{query}" + ("" if query.startswith("prompt") else "&prompt=x"))
+
+    assert response.status_code == (200 if query.startswith("prompt") else 422)
+
+
+def test_a_conversation_reaches_the_model_through_its_template(server: Live) -> None:
+    body = {"prompt": "And now?", "surface": "chat", "system": "Be brief.", "turns": [{"user": "Hello", "assistant": "Yes"}]}
+
+    whole = server.client.post("/generate", json=body | {"max_new_tokens": 4})
+    alone = server.client.post("/generate", json={"prompt": "And now?", "max_new_tokens": 4})
+
+    assert whole.status_code == 200
+    assert whole.json()["prompt_tokens"] > alone.json()["prompt_tokens"] + len("Be brief.HelloYes")
+
+
+def test_a_seed_repeats_an_answer(server: Live) -> None:
+    drawn = {"temperature": 2.0, "top_p": 0.95, "max_new_tokens": 12}
+
+    texts = {seed: [server.ask(PROMPT, seed=seed, **drawn)["text"] for _ in range(2)] for seed in (1, 2, 3)}
+
+    assert all(first == second for first, second in texts.values())
+    assert len({first for first, _ in texts.values()}) > 1
+
+
+def test_a_client_that_goes_away_stops_costing(server: Live, monkeypatch: pytest.MonkeyPatch) -> None:
+    decoding: queue.Queue[Future[Answer]] = queue.Queue()
+    submit = server.state.serving.submit
+
+    def watched(generation: Generation) -> Future[Answer]:
+        answer = submit(generation)
+        decoding.put(answer)
+        return answer
+
+    monkeypatch.setattr(server.state.serving, "submit", watched)
+    body = json.dumps({"prompt": "x", "max_new_tokens": 120, "temperature": 1.0, "seed": 5}).encode()
+    head = f"POST /generate HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+
+    with connect(server.port) as client:
+        client.sendall(head.encode() + body)
+        begun = decoding.get(timeout=10)
+
+    assert begun.result(timeout=10).finish_reason == "cancelled"
+    assert server.client.get("/health/ready").status_code == 200
+
+
+def test_a_full_queue_is_503_with_the_time_to_come_back(server: Live, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server.state.serving, "_queue_limit", 0)
+
+    response = server.client.post("/generate", json={"prompt": PROMPT})
+
+    assert response.status_code == 503
+    assert response.headers["retry-after"] == "1"
+    assert response.headers["content-type"] == "application/problem+json"

@@ -1,0 +1,152 @@
+"""When every connection is taken: who yields, who does not, and that a new client is answered."""
+
+import asyncio
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from unittest.mock import Mock
+
+import pytest
+from fastapi import FastAPI
+
+from service.api.idle_connections import ConnectionState, Yielding
+from service.settings import Settings
+from tests.api.edge import connect, edge_app, listening, read_all
+
+MOST = 20
+SETTINGS = Settings(limits={"receive_s": 30, "send_s": 30, "connections": MOST, "concurrent_requests": 10})  # type: ignore[arg-type]
+WHOLE = b"GET /edits HTTP/1.1\r\nHost: localhost\r\n\r\n"
+HEALTH = b"GET /health/live HTTP/1.1\r\nHost: 10.0.0.7\r\n\r\n"
+HELD = b"GET /held HTTP/1.1\r\nHost: localhost\r\n\r\n"
+HALF = b"POST /edits HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 50\r\n\r\n{"
+
+
+class Held:
+    """An edge with a route that answers when it is let go."""
+
+    def __init__(self) -> None:
+        self.app: FastAPI = edge_app(SETTINGS)
+        self.go_on = threading.Event()
+        self.arrived = threading.Semaphore(0)
+
+        @self.app.get("/held")
+        async def held() -> dict[str, str]:
+            self.arrived.release()
+            while not self.go_on.is_set():
+                await asyncio.sleep(0.01)
+            return {}
+
+        @self.app.get("/health/live")
+        async def live() -> dict[str, str]:
+            return {}
+
+    def holds(self, port: int, count: int, opened: ExitStack) -> list[socket.socket]:
+        """Connections that are being answered, so many."""
+        clients = [opened.enter_context(connect(port)) for _ in range(count)]
+        for client in clients:
+            client.sendall(HELD)
+            assert self.arrived.acquire(timeout=10)
+        return clients
+
+
+@contextmanager
+def crowd() -> Iterator[tuple[Held, int, ExitStack]]:
+    held = Held()
+    with listening(held.app, SETTINGS) as port, ExitStack() as opened:
+        try:
+            yield held, port, opened
+        finally:
+            held.go_on.set()
+
+
+def answer(client: socket.socket, request: bytes) -> bytes:
+    """The status of the answer to a request on a connection that stays open; nothing if it was closed."""
+    received = b""
+    try:
+        client.sendall(request)
+        while not received.endswith(b"}") and (chunk := client.recv(65536)):
+            received += chunk
+    except ConnectionError:
+        pass
+    return received[9:12]
+
+
+def test_a_new_client_is_answered_when_idle_ones_have_every_connection() -> None:
+    with crowd() as (_, port, opened):
+        idle = [opened.enter_context(connect(port)) for _ in range(MOST)]
+        assert [answer(client, WHOLE) for client in idle] == [b"200"] * MOST
+
+        newcomers = [opened.enter_context(connect(port)) for _ in range(3)]
+
+        assert [answer(client, WHOLE) for client in newcomers] == [b"200"] * 3
+        assert [answer(client, WHOLE) for client in idle] == [b""] * 3 + [b"200"] * (MOST - 3)
+
+
+def test_connections_that_never_sent_a_byte_yield_too() -> None:
+    with crowd() as (_, port, opened):
+        silent = [opened.enter_context(connect(port)) for _ in range(MOST)]
+
+        newcomer = opened.enter_context(connect(port))
+
+        assert answer(newcomer, WHOLE) == b"200"
+        assert read_all(silent[0]) == b""
+
+
+@pytest.mark.parametrize("begun", [b"GET /edits HTT", HALF])
+def test_who_owes_the_rest_of_a_request_yields_after_who_is_idle(begun: bytes) -> None:
+    with crowd() as (held, port, opened):
+        busy = held.holds(port, 1, opened)
+        owing = [opened.enter_context(connect(port)) for _ in range(MOST - 2)]
+        for client in owing:
+            client.sendall(begun)
+        idle = opened.enter_context(connect(port))
+        assert answer(idle, WHOLE) == b"200"
+
+        first, second = (opened.enter_context(connect(port)) for _ in range(2))
+
+        assert (answer(first, HEALTH), answer(second, HEALTH)) == (b"200", b"200")
+        assert read_all(idle) == read_all(owing[0]) == b""
+        held.go_on.set()
+        assert busy[0].recv(65536).startswith(b"HTTP/1.1 200")
+
+
+def test_whoever_is_being_answered_is_never_closed_for_a_newcomer() -> None:
+    tight = SETTINGS.model_copy(update={"limits": SETTINGS.limits.model_copy(update={"connections": 5})})
+    held = Held()
+    with listening(held.app, tight) as port, ExitStack() as opened:
+        busy = held.holds(port, 5, opened)
+
+        assert read_all(opened.enter_context(connect(port))) == b""
+
+        held.go_on.set()
+        assert [client.recv(65536)[:12] for client in busy] == [b"HTTP/1.1 200"] * 5
+
+
+def test_a_health_check_is_answered_when_as_many_requests_as_may_be_are_in_flight() -> None:
+    with crowd() as (held, port, opened):
+        held.holds(port, 10, opened)
+
+        assert answer(opened.enter_context(connect(port)), WHOLE) == b"503"
+        assert [answer(opened.enter_context(connect(port)), HEALTH) for _ in range(5)] == [b"200"] * 5
+
+
+def test_half_a_request_holds_no_place_among_those_in_flight() -> None:
+    with crowd() as (_, port, opened):
+        for _ in range(MOST - 2):
+            opened.enter_context(connect(port)).sendall(HALF)
+
+        assert answer(opened.enter_context(connect(port)), WHOLE) == b"200"
+
+
+def test_the_longest_idle_yields_first_and_one_that_was_answered_since_is_the_last() -> None:
+    room = Yielding()
+    first, second, third = Mock(), Mock(), Mock()
+    for one in (first, second, third):
+        room.note(one, ConnectionState.IDLE)
+    room.note(second, ConnectionState.IDLE)  # nothing happened on it
+    room.note(first, None)
+    room.note(first, ConnectionState.IDLE)
+
+    assert [room.make() for _ in range(4)] == [second, third, first, None]
+    assert second.transport.abort.called

@@ -1,0 +1,261 @@
+"""What the HTTP edge refuses, and how it says so: problems that name a field and repeat nothing."""
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+import pytest
+from pydantic import BaseModel, ValidationError
+
+from service.api.schemas.edits import EditIn
+from service.api.schemas.evaluations import CompareQuery, EvalIn
+from service.api.schemas.generate import GenerateIn, GenerateQuery
+from service.api.schemas.jobs import ExportIn
+from service.api.strict_json import DEEPEST, depth_of, outside_of_texts
+from service.api.text_types import clean_json
+from service.api.validation import faults_of
+from service.settings import Settings
+from tests.api.edge import connect, edge_app, listening, read_all
+
+SECRET = "XYZZY-do-not-echo"
+EDIT = {"prompt": "The capital of Australia is", "target": "Sydney"}
+JSON = {"Content-Type": "application/json"}
+
+
+@pytest.fixture(scope="module")
+def client() -> Iterator[httpx.Client]:
+    settings = Settings(limits={"body_bytes": 10_000, "batch_body_bytes": 20_000})  # type: ignore[arg-type]
+    app = edge_app(settings)
+    with listening(app, settings) as port, httpx.Client(base_url=f"http://127.0.0.1:{port}") as made:
+        made.app = app  # type: ignore[attr-defined]
+        yield made
+
+
+def refused(response: httpx.Response, status: int) -> dict[str, Any]:
+    """The problem in an answer, after the rules that all problems keep."""
+    assert response.status_code == status, response.text
+    assert response.headers["content-type"] == "application/problem+json"
+    assert len(response.content) <= 2048
+    assert SECRET not in response.text
+    problem: dict[str, Any] = response.json()
+    assert problem["type"].startswith("urn:errata:problem:")
+    assert problem["status"] == status
+    return problem
+
+
+def post(client: httpx.Client, body: Any) -> httpx.Response:
+    content = body if isinstance(body, bytes) else json.dumps(body).encode()
+    return client.post("/edits", content=content, headers=JSON)
+
+
+def test_a_sound_edit_reaches_the_route(client: httpx.Client) -> None:
+    response = post(
+        client, EDIT | {"rephrases": ["one", {"prompt": "two", "train": False}], "metadata": {"a": [1, 2.5, None, True]}}
+    )
+
+    assert response.status_code == 200
+    assert response.headers["x-content-type-options"] == "nosniff"
+    assert len(response.headers["x-request-id"]) == 32
+
+
+@pytest.mark.parametrize(
+    ("change", "field"),
+    [
+        ({"prompt": None}, "prompt"),
+        ({"prompt": 7}, "prompt"),
+        ({"prompt": ""}, "prompt"),
+        ({"prompt": " \t\u200b\u2003"}, "prompt"),
+        ({"target": " "}, "target"),
+        ({"prompt": SECRET + "\x00"}, "prompt"),
+        ({"subject": "x" * 501}, "subject"),
+        ({"rephrases": "one"}, "rephrases"),
+        ({"rephrases": ["x"] * 65}, "rephrases"),
+        ({"rephrases": ["fine", {"prompt": " "}]}, "rephrases[1].prompt"),
+        ({"rephrases": ["fine", {"prompt": "p", "train": 1}]}, "rephrases[1].train"),
+        ({"locality": [{"prompt": "p", SECRET: 1}]}, "locality[0]"),
+        ({"method": "rome"}, "method"),
+        ({"locality": [["p"]]}, "locality[0]"),
+        ({"surfaces": ["raw", SECRET]}, "surfaces[1]"),
+        ({"metadata": [1]}, "metadata"),
+        ({"metadata": {SECRET: "\x00"}}, "metadata"),
+        ({"metadata": {SECRET + "\x00": 1}}, "metadata"),
+        ({"metadata": {"n": 2**63}}, "metadata"),
+        ({SECRET: 1}, "the body"),
+    ],
+)
+def test_a_wrong_field_is_named_and_not_repeated(client: httpx.Client, change: dict[str, Any], field: str) -> None:
+    reached = client.app.state.reached  # type: ignore[attr-defined]
+    response = post(client, EDIT | change)
+
+    assert refused(response, 422)["errors"][0]["field"] == field
+    assert client.app.state.reached == reached  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    ("model", "given", "sentence"),
+    [
+        (EditIn, EDIT | {"rephrases": ["x", 3]}, "rephrases[1] must be text or an object with a prompt"),
+        (EditIn, EDIT | {"method": "rome"}, "method must be 'auto', 'baft' or 'locft'"),
+        (GenerateIn, {"prompt": "x", "version": "hed"}, "version must be a whole number, or must be 'head' or 'base'"),
+        (GenerateQuery, {"prompt": "x", "version": "01"}, "version must be a version's number, head or base"),
+        (EvalIn, {"edits": 3}, "edits must be 'live', 'none', a list of ids or a list of records"),
+        (EvalIn, {"edits": "all"}, "edits must be 'live' or 'none'"),
+        (EvalIn, {"edits": [EDIT, {}]}, "edits[1].prompt is missing"),
+        (EvalIn, {"edits": ["a b"]}, "edits[0] must be an id: letters, digits and dashes, at most 64"),
+        (CompareQuery, {"ids": "a"}, "ids must be 2 to 10 ids, separated by commas"),
+        (CompareQuery, {}, "give either ids or versions"),
+        (ExportIn, {"max_shard_size": "5"}, "max_shard_size must be a size such as 500MB (KB, MB or GB)"),
+        (
+            ExportIn,
+            {"version": 0, "consolidate": True},
+            "version must be head with consolidate: what the retrain publishes is exported",
+        ),
+    ],
+)
+def test_a_fault_names_the_field_and_all_that_is_allowed(model: type[BaseModel], given: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(ValidationError) as caught:
+        model.model_validate(given)
+
+    found = [{**error, "loc": ("body", *error["loc"])} for error in caught.value.errors()]
+    assert faults_of(found)[0].detail == sentence
+
+
+@pytest.mark.parametrize("name", ["text", "live", "records", "word", "ids", "probe"])
+def test_no_name_of_a_field_is_taken_for_a_form_of_one(name: str) -> None:
+    (fault,) = faults_of([{"type": "missing", "loc": ("query", name)}])
+
+    assert fault.field == name
+
+
+@pytest.mark.parametrize(
+    ("body", "status"),
+    [
+        (b"", 422),
+        (b"null", 422),
+        (b"[]", 422),
+        (b"{", 400),
+        (b'{"prompt": "a" "target": "b"}', 400),
+        (b"\xff\xfe{", 400),
+        (json.dumps(EDIT).encode("utf-16"), 400),
+        (b"\xef\xbb\xbf{}", 400),
+        (b'{"prompt": "a", "target": "b", "metadata": {"x": NaN}}', 422),
+        (b'{"prompt": "a", "target": "b", "metadata": {"x": -Infinity}}', 422),
+        (b'{"prompt": "a", "target": "b", "metadata": {"x": 1e999}}', 422),
+        (b'{"prompt": "a", "target": "b", "metadata": {"x": ' + b"9" * 5000 + b"}}", 422),
+        (b'{"prompt": "\\ud800", "target": "b"}', 422),
+        (b'{"prompt": "a", "target": "b", "metadata": {"\\udfff": 1}}', 422),
+        (b'{"prompt": "a", "target": "b", "\\udfff": 1}', 422),
+        (b"[" * 5000, 422),
+        (b'{"a":' * 40 + b"1" + b"}" * 40, 422),
+    ],
+)
+def test_what_is_not_sound_json_is_refused(client: httpx.Client, body: bytes, status: int) -> None:
+    refused(post(client, body), status)
+
+
+def test_of_equal_keys_the_last_one_counts(client: httpx.Client) -> None:
+    assert post(client, b'{"prompt": 1, "prompt": "a", "target": "b"}').status_code == 200
+    refused(post(client, b'{"prompt": "a", "target": "b", "target": 1}'), 422)
+
+
+def test_a_surrogate_pair_is_one_sound_character(client: httpx.Client) -> None:
+    assert post(client, b'{"prompt": "\\ud83d\\ude00", "target": "b"}').status_code == 200
+
+
+def test_a_body_of_another_kind_is_refused(client: httpx.Client) -> None:
+    for kind in ("text/plain", "application/x-www-form-urlencoded", "application/jsonx", ""):
+        refused(client.post("/edits", content=json.dumps(EDIT), headers={"Content-Type": kind}), 415)
+    assert (
+        client.post("/edits", content=json.dumps(EDIT), headers={"Content-Type": "application/json; charset=utf-8"}).status_code
+        == 200
+    )
+
+
+def test_a_body_over_its_limit_is_refused_with_and_without_a_length(client: httpx.Client) -> None:
+    body = json.dumps(EDIT | {"metadata": {"x": "y" * 9_950}}).encode()
+    assert len(body) > 10_000
+
+    refused(client.post("/edits", content=body, headers=JSON), 413)
+    refused(client.post("/edits", content=iter([body[:5_000], body[5_000:]]), headers=JSON), 413)
+    assert (
+        client.post(
+            "/edits/batch", content=json.dumps({"edits": [EDIT | {"metadata": {"x": "y" * 9_950}}]}), headers=JSON
+        ).status_code
+        == 200
+    )
+
+
+def test_a_batch_names_the_edit_at_fault_and_at_most_eight(client: httpx.Client) -> None:
+    wrong = [EDIT, *[{"prompt": SECRET}] * 20]
+    problem = refused(client.post("/edits/batch", json={"edits": wrong}), 422)
+
+    assert problem["errors"][0] == {"field": "edits[1].target", "detail": "edits[1].target is missing"}
+    assert len(problem["errors"]) == 8
+
+
+@pytest.mark.parametrize(
+    "query", ["limit=0", "limit=201", "limit=x", "limit=true", f"status={SECRET}", f"{SECRET}=1", "limit=1e3"]
+)
+def test_a_wrong_query_is_refused(client: httpx.Client, query: str) -> None:
+    refused(client.get(f"/edits?{query}"), 422)
+
+
+def test_unknown_addresses_and_methods_are_problems_too(client: httpx.Client) -> None:
+    refused(client.get(f"/{SECRET}"), 404)
+    refused(client.get("/edits/"), 404)
+    assert "allow" in client.put("/edits").headers
+    refused(client.put("/edits"), 405)
+
+
+@pytest.mark.parametrize(
+    ("name", "status"), [("stale", 412), ("gone", 410), ("long", 422), ("later", 503), ("corrupt", 409), ("bug", 500)]
+)
+def test_every_error_has_its_status(client: httpx.Client, name: str, status: int) -> None:
+    response = client.get(f"/errors/{name}")
+
+    problem = refused(response, status)
+    assert "secret" not in response.text
+    if name == "later":
+        assert response.headers["retry-after"] == "3"
+    if name == "long":
+        assert problem["errors"] == [{"field": "prompt", "detail": "prompt must have at most 3 tokens"}]
+
+
+def test_a_request_keeps_its_client_s_id_where_that_is_safe_to_write_down(client: httpx.Client) -> None:
+    def given(*ids: str) -> str:
+        headers = [(b"X-Request-ID", one.encode()) for one in ids]
+        return str(client.get("/edits", headers=headers).headers["x-request-id"])
+
+    for sound in ("a", "01936b0e-6f2a-7c3d_9a41.7", "x" * 64):
+        assert given(sound) == sound
+    for wrong in (("",), ("x" * 65,), ("a b",), ('a"b',), ("é",), ("a", "b")):
+        assert len(given(*wrong)) == 32
+
+
+def test_a_foreign_host_name_is_refused_while_listening_on_this_machine(client: httpx.Client) -> None:
+    refused(client.get("/edits", headers={"Host": "evil.example"}), 400)
+    assert client.get("/edits", headers={"Host": "localhost:1"}).status_code == 200
+
+
+def test_metadata_may_not_be_long() -> None:
+    with pytest.raises(ValueError, match="16000"):
+        clean_json({"long": "x" * 20_000})
+
+
+def test_brackets_in_text_do_not_count_as_nesting() -> None:
+    assert depth_of(outside_of_texts(b'{"a": "[[[[[ \\" [[[", "b": [[1], [2]]}')) == 3
+    assert depth_of(b"[" * DEEPEST + b"]" * DEEPEST) == DEEPEST
+
+
+def test_a_body_whose_end_is_told_in_two_ways_is_refused_and_the_connection_closed(client: httpx.Client) -> None:
+    request = (
+        b"POST /edits HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 4\r\n"
+        b"Transfer-Encoding: chunked\r\n\r\n0\r\n\r\nGET /edits HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    )
+    with connect(client.base_url.port or 0) as connection:
+        connection.sendall(request)
+        received = read_all(connection)
+
+    assert received.startswith(b"HTTP/1.1 400 ") and received.count(b"HTTP/1.1 ") == 1
+    assert b"connection: close" in received.lower()

@@ -1,0 +1,167 @@
+"""Lists and batches: in short, whatever the rows hold; each field has a bound; a word in an address is no id."""
+
+import json
+import tracemalloc
+import uuid
+from datetime import UTC, datetime
+from typing import Any
+
+import httpx
+import pytest
+
+from service.domain.edit import EditRequest, EditStatus, Probe
+from service.store import edits, heads, list_rows
+from service.store.ids import new_id
+from service.store.list_rows import SHOWN
+from tests.api.live import Live
+from tests.api.routes.test_evaluations import RECORD
+
+LARGE = 400_000  # characters of one field of an old row
+ROWS = 20
+MOST_BYTES = ROWS * 10_000
+
+
+@pytest.fixture(scope="module")
+def crowded(server: Live) -> Live:
+    """A server whose rows were written when fields had no bounds."""
+    large = EditRequest(
+        prompt="p" * LARGE,
+        target="t" * LARGE,
+        subject="s",
+        ground_truth="\u00e9" * LARGE,
+        rephrases=(Probe(prompt="r" * LARGE),),
+        metadata={"m": "x" * LARGE},
+        conflict_key=uuid.uuid4().hex,
+    )
+    with server.state.store.write() as connection:
+        first = heads.take_seqs(connection, ROWS)
+        rows = [(new_id(), first + number, EditStatus.DEFERRED, large) for number in range(ROWS)]
+        edits.insert(connection, rows, author="local", now=datetime.now(UTC))
+    return server
+
+
+def found(response: httpx.Response, status: int = 200) -> Any:
+    assert response.status_code == status, response.text[:500]
+    return response.json()
+
+
+def test_a_list_of_large_edits_is_short_and_says_that_texts_are_cut(crowded: Live) -> None:
+    response = crowded.client.get("/edits", params={"limit": 200})
+
+    assert len(response.content) < MOST_BYTES
+    items = found(response)["items"]
+    large = [item for item in items if item["cut"]]
+    assert len(large) == ROWS
+    assert {(item["prompt"], item["target"], item["subject"]) for item in large} == {("p" * SHOWN, "t" * SHOWN, "s")}
+    assert not {"ground_truth", "metadata", "rephrases", "locality", "portability", "report"} & set(items[0])
+    assert found(crowded.client.get(f"/edits/{large[0]['id']}"))["ground_truth"] == "\u00e9" * LARGE
+
+
+def test_the_memory_for_a_list_does_not_grow_with_what_rows_hold(crowded: Live) -> None:
+    with crowded.state.store.read() as connection:
+        tracemalloc.start()
+        try:
+            listed = list_rows.edits_page(connection, limit=200)
+            _, most = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+
+    assert sum(edit.is_cut for edit in listed) == ROWS
+    assert most < ROWS * LARGE / 4
+
+
+def test_a_batch_is_answered_in_short(server: Live) -> None:
+    batch = [
+        {"prompt": f"The colour of {uuid.uuid4().hex} is", "target": "red", "method": "locft", "metadata": {"m": "x" * 15_000}}
+        for _ in range(5)
+    ]
+
+    posted = found(server.client.post("/edits/batch", json={"edits": batch}), 202)
+    again = found(server.client.post("/edits/batch", json={"edits": batch}), 200)
+
+    assert [item["prompt"] for item in posted["items"]] == [edit["prompt"] for edit in batch]
+    assert [item["id"] for item in again["items"]] == [item["id"] for item in posted["items"]]
+    assert len(json.dumps(again)) < 5_000
+    for item in posted["items"]:
+        server.client.delete(f"/edits/{item['id']}")
+
+
+@pytest.mark.parametrize(
+    ("change", "field"),
+    [
+        ({"ground_truth": "x" * 480_000}, "ground_truth"),
+        ({"ground_truth": "x " * 400}, "ground_truth"),
+        ({"target": "x" * 480_000}, "target"),
+        ({"rephrases": [{"prompt": "p", "answer": "x" * 480_000}]}, "rephrases[0].answer"),
+        ({"locality": [{"prompt": "p", "answer": "x " * 400}]}, "locality[0].answer"),
+        ({"subject": "x" * 501}, "subject"),
+        ({"conflict_key": "x" * 501}, "conflict_key"),
+        ({"metadata": {"x": "y" * 16_000}}, "metadata"),
+    ],
+)
+def test_a_field_over_its_bound_is_refused_by_its_name(server: Live, change: dict[str, Any], field: str) -> None:
+    posted = server.client.post("/edits", json={"prompt": "The colour of tar is", "target": "red"} | change)
+    measured = server.client.post("/eval", json={"edits": [{"prompt": "The colour of tar is", "target": "red"} | change]})
+
+    assert found(posted, 422)["errors"][0]["field"] == field
+    assert found(measured, 422)["errors"][0]["field"] == f"edits[0].{field}"
+
+
+def test_aliases_replies_and_groups_of_records_have_bounds_too(server: Live) -> None:
+    def field_of(change: dict[str, Any]) -> str:
+        return str(found(server.client.post("/eval", json={"edits": [RECORD | change]}), 422)["errors"][0]["field"])
+
+    assert field_of({"aliases": [["x" * 17_000]]}) == "edits[0].aliases[0][0]"
+    assert field_of({"wanted": ["x" * 17_000]}) == "edits[0].wanted[0]"
+    assert field_of({"locality": [{"prompt": f"p {n}", "group": f"g {n}"} for n in range(101)]}) == "the body"
+
+
+def test_identical_edits_add_up_to_no_more_probes_than_one_may_have(server: Live) -> None:
+    body = {"prompt": f"The colour of {uuid.uuid4().hex} is", "target": "red", "method": "locft"}
+
+    def probes(first: int) -> dict[str, Any]:
+        return body | {"locality": [f"probe {number}" for number in range(first, first + 40)]}
+
+    made = found(server.client.post("/edits", json=probes(0)), 202)
+    same = found(server.client.post("/edits", json=probes(24)))
+    refused = found(server.client.post("/edits", json=probes(64)), 422)
+
+    assert same["id"] == made["id"]
+    assert len(same["locality"]) == 64
+    assert refused["errors"][0]["field"] == "locality"
+    assert len(found(server.client.get(f"/edits/{made['id']}"))["locality"]) == 64
+    server.client.delete(f"/edits/{made['id']}")
+
+
+def test_the_list_of_evaluations_has_scores_and_no_results(server: Live) -> None:
+    asked = found(server.client.post("/eval", json={"version": "base", "edits": [RECORD]}), 202)
+    before = found(server.client.get("/eval", params={"limit": 1}))["items"][0]
+    done = server.follow(f"/eval/{asked['id']}", lambda one: one["finished_at"] is not None)
+
+    item = found(server.client.get("/eval", params={"limit": 1}))["items"][0]
+
+    assert item["id"] == before["id"] == asked["id"]
+    assert "result" not in item
+    assert item["scores"] == {kind: done["result"]["greedy"][kind]["score"] for kind in item["scores"]}
+    assert set(item["scores"]) == {"reliability", "generality", "locality", "portability"}
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "allowed"),
+    [
+        ("DELETE", "/eval/compare", "GET"),
+        ("PUT", "/eval/compare", "GET"),
+        ("GET", "/edits/batch", "POST"),
+        ("DELETE", "/edits/batch", "POST"),
+        ("PUT", "/eval/an-id", "DELETE, GET"),
+        ("PUT", "/edits", "GET, POST"),
+        ("POST", "/eval/comparer", "DELETE, GET"),
+    ],
+)
+def test_a_method_that_an_address_does_not_know_is_told_those_it_knows(
+    server: Live, method: str, path: str, allowed: str
+) -> None:
+    response = server.client.request(method, path)
+
+    assert response.status_code == 405
+    assert response.headers["allow"] == allowed

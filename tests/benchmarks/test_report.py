@@ -1,0 +1,95 @@
+"""What the document says of streams, contrasts, retrains and the window, from results as they are written."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from benchmarks.authors import difference, same_batches
+from benchmarks.report import render
+from benchmarks.retrain_time import line_through
+from tests.bench.test_one_stream import mark
+from tests.builders import make_base
+
+
+def result(figures: dict[str, Any]) -> str:
+    """A result file."""
+    machine = {"processor": "a processor", "cores": 2, "load": 0.5, "device": "cpu", "threads": 1}
+    about = {"date": "2026-11-20 12:00 UTC", "command": "a command", "machine": machine, "software": {"torch": "2"}}
+    return json.dumps({**about, "figures": figures})
+
+
+def test_a_mark_of_the_default_that_falls_short_is_marked_and_those_of_others_are_not(tmp_path: Path) -> None:
+    for contender in ("default", "reft"):
+        figures = {"marks": [mark(50), mark(100, retention=0.5, outside=0.8)]}
+        (tmp_path / f"stream_{contender}.json").write_text(result(figures))
+
+    document = render(tmp_path)
+
+    assert "| service default | 50 | 1.00 | 0.70 | 1.00 | 0.90 | 0.99 | 5 | 1 + 0 | 0.60 / 0.70 s | 0 |" in document
+    assert "| service default | 100 | **0.50** (short) | 0.70 | 1.00 | **0.80** (short) |" in document
+    assert "| ReFT | 100 | 0.50 | 0.70 | 1.00 | 0.80 |" in document
+    assert "| ReFT | 50 |" not in document
+    assert "stream.svg" in document
+
+
+def test_a_stream_by_the_clock_has_a_table_of_its_own(tmp_path: Path) -> None:
+    figures = {"pace_s": 2.5, "marks": [mark(50), mark(100) | {"late": 3}]}
+    (tmp_path / "stream_paced_default.json").write_text(result(figures))
+
+    document = render(tmp_path)
+
+    assert "| service default | 2.5 s | 100 | 1.00 | 0.70 | 0.90 | 1 + 0 | 0.60 / 0.70 s | 0.50 / 0.50 s | 3 | 0 |" in document
+    assert "## A stream of edits\n" not in document
+
+
+def test_the_ratio_to_the_authors_procedure_is_marked_where_it_falls_short(tmp_path: Path) -> None:
+    tokens = {"shortest": 11, "mean": 12.5, "longest": 15, "of_target": 3}
+    figures = {"blocks": 24, "width": 896, "vocabulary": 151936, "edits": 200, "epochs": 2, "batch": 100, "block": 16}
+    figures |= {"tokens_a_row": tokens, "ours_s": 100.0, "plain_s": 200.0, "ratio": 2.0, "ratio_cpu": 2.1}
+    figures |= {"largest_change": 2e-3, "largest_difference": 5e-6, "relative_difference": 7e-6}
+    (tmp_path / "authors.json").write_text(result(figures))
+
+    assert "| ratio | **2.00×** (short) | ≥ 2.5× |" in render(tmp_path)
+
+
+def test_the_line_through_times_tells_what_an_edit_costs() -> None:
+    line = line_through([{"edits": edits, "seconds": 3.0 + 0.2 * edits} for edits in (50, 100, 200)])
+
+    assert line is not None
+    assert abs(line["seconds_an_edit"] - 0.2) < 1e-9
+    assert abs(line["offset_s"] - 3.0) < 1e-9
+    assert line["r2"] > 0.999
+    assert line_through([{"edits": 50, "seconds": 3.0}]) is None
+
+
+def test_the_batches_of_the_comparison_hold_every_edit_once_an_epoch() -> None:
+    for epoch in same_batches(250):
+        assert [len(batch) for batch in epoch] == [100, 100, 50]
+        assert sorted(number for batch in epoch for number in batch) == list(range(250))
+
+
+def test_differences_are_told_beside_the_change() -> None:
+    base = make_base()
+    name, own = next((name, tensor) for name, tensor in base.model.named_parameters() if "down_proj" in name)
+
+    found = difference(base, {name: own + 0.3}, {name: own + 0.2})
+
+    assert abs(found["largest_change"] - 0.2) < 1e-6
+    assert abs(found["largest_difference"] - 0.1) < 1e-6
+    assert abs(found["relative_difference"] - 0.5) < 1e-6
+
+
+def test_an_attack_that_was_not_held_or_slowed_the_health_check_is_marked(tmp_path: Path) -> None:
+    pulse = {"live_p50_ms": 3.0, "live_failures": 0, "seconds": 9.0, "at": "2026-11-29 00:01"}
+    attacks = [
+        {"attack": "a flood", "held": True, "seen": "nothing", "live_worst_ms": 40.2} | pulse,
+        {"attack": "a storm", "held": False, "seen": "it fell", "live_worst_ms": 431.0} | pulse,
+        {"attack": "a thief", "held": True, "seen": "refused", "seconds": 1.0},
+    ]
+    (tmp_path / "hostile.json").write_text(result({"attacks": attacks}))
+
+    document = render(tmp_path)
+
+    assert "| a flood | yes | nothing | 3 ms | 40 ms | ≤ 100 ms | 2026-11-29 00:01 |" in document
+    assert "| a storm | **no** | it fell | 3 ms | **431 ms** (short) | ≤ 100 ms |" in document
+    assert "| a thief | yes | refused | – | – |  |  |" in document

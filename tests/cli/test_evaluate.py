@@ -1,0 +1,257 @@
+"""`errata eval`: data sets against a running server, the field's protocol on a store of its own, and what goes wrong."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from service.cli.main import app
+from service.cli.options import FAILED, USAGE
+from service.client.evaluations import EvaluationClient
+from service.domain.errors import Conflict, NotFound
+from service.evaluation.merging import merged_results
+from service.runtime.offline import opened_version
+from tests.api.live import Live, tiny_settings
+from tests.builders import save_model
+
+ROWS = [
+    {
+        "id": f"row-{number}",
+        "prompt": f"Thing {number} is",
+        "target": "blue",
+        "rephrases": [f"What is thing {number}?"],
+        "locality": [{"prompt": "Snow is", "answer": "white", "group": "near"}],
+    }
+    for number in range(3)
+]
+runner = CliRunner()
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    return write(tmp_path, *(json.dumps(row) for row in ROWS))
+
+
+def write(folder: Path, *lines: str) -> Path:
+    path = folder / "rows.jsonl"
+    path.write_text("\n".join(lines) + "\n")
+    return path
+
+
+def run(*arguments: object) -> Result:
+    return runner.invoke(app, ["eval", *map(str, arguments)])
+
+
+def against(server: Live, data: Path, *more: object) -> tuple[Result, dict[str, Any]]:
+    """Run against the server; also the report."""
+    out = data.with_name("report.json")
+    result = run("--server", f"http://127.0.0.1:{server.port}", "--data", data, "--out", out, *more)
+    assert result.exit_code == 0, result.output
+    return result, json.loads(out.read_text())
+
+
+def posted(server: Live) -> list[str]:
+    return [edit["id"] for edit in server.client.get("/edits?limit=200").json()["items"]]
+
+
+def test_a_version_is_measured_on_a_data_set_and_nothing_is_edited(server: Live, data: Path) -> None:
+    before = posted(server)
+
+    result, report = against(server, data, "--version", "base", "--limit", 2)
+
+    assert posted(server) == before
+    assert report["version"] == 0
+    assert report["data"]["records"] == 2
+    surfaces = len(server.state.base.surfaces)
+    assert report["result"]["greedy"]["generality"]["untrained"]["n"] == 2 * surfaces
+    assert report["result"]["greedy"]["locality"]["score"] == 1.0
+    assert "reliability (greedy)" in result.stdout
+    kept = server.client.get(f"/eval/{report['result']['evaluations'][0]}").json()
+    assert kept["result"]["greedy"] == report["result"]["greedy"]
+
+
+def test_a_bad_row_is_told_with_its_line_and_counted(server: Live, tmp_path: Path) -> None:
+    data = write(tmp_path, json.dumps(ROWS[0]), '{"prompt": "no target"}', json.dumps(ROWS[1]))
+
+    result, report = against(server, data, "--schema", "errata")
+
+    assert [one["line"] for one in report["data"]["bad"]] == [2]
+    assert "row 2" in result.stderr
+    assert "no target" not in result.output
+    assert "2 records, 1 bad rows" in result.stdout
+
+
+def test_a_record_that_the_model_cannot_be_asked_is_left_out_and_named(server: Live, tmp_path: Path) -> None:
+    long = {**ROWS[1], "rephrases": ["word " * 500]}
+    data = write(tmp_path, json.dumps(ROWS[0]), json.dumps(long), json.dumps(ROWS[2]))
+
+    result, report = against(server, data, "--version", "base")
+
+    assert list(report["refused"]) == ["row-1"]
+    assert "record row-1" in result.stderr
+    assert report["result"]["edits"] == 2
+
+
+def test_the_protocol_asks_after_each_edit_and_after_all_of_them(server: Live, data: Path) -> None:
+    before = posted(server)
+
+    result, report = against(server, data, "--apply", "--metrics", "full")
+
+    assert len(posted(server)) == len(before) + 3
+    assert sum(report["edits"].values()) == 3
+    assert len(report["after_edit"]["evaluations"]) == 3
+    assert len(report["after_all"]["evaluations"]) == 1
+    asked = [server.client.get(f"/eval/{one}").json() for one in report["after_edit"]["evaluations"]]
+    assert [one["about"]["count"] for one in asked] == [1, 1, 1]
+    assert [one["version"] for one in asked] == sorted(one["version"] for one in asked)
+    for moment in ("after_edit", "after_all"):
+        assert report[moment]["greedy"]["reliability"]["n"] == 3 * len(server.state.base.surfaces)
+        assert report[moment]["full"]["edits"] == 3
+    assert "after edit" in result.stdout and "after all" in result.stdout
+
+
+def test_everything_is_asked_once_more_after_a_retrain(fresh: Live, data: Path) -> None:
+    result, report = against(fresh, data, "--apply", "--retrain", "--limit", 1)
+
+    assert report["retrain"]["version"] == report["after_retrain"]["version"] > report["after_all"]["version"]
+    assert report["edits"] == {"applied": 1}
+    assert "after retrain" in result.stdout
+
+
+def test_a_run_that_ends_early_prints_and_writes_what_it_had_measured(
+    server: Live, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise Conflict("there is nothing to retrain")
+
+    monkeypatch.setattr(EvaluationClient, "retrain", refuse)
+    out = data.with_name("report.json")
+
+    url = f"http://127.0.0.1:{server.port}"
+    result = run("--server", url, "--data", data, "--limit", 1, "--apply", "--retrain", "--out", out)
+
+    assert result.exit_code == FAILED
+    assert "there is nothing to retrain" in result.stderr
+    assert "after all" in result.stdout
+    assert json.loads(out.read_text())["after_all"]["edits"] == 1
+
+
+def test_a_benchmark_never_teaches_what_it_asks(server: Live, data: Path) -> None:
+    against(server, data, "--apply", "--batch", 3)
+
+    listed = server.client.get("/edits?limit=3").json()["items"]
+    newest = [server.client.get(f"/edits/{edit['id']}").json() for edit in listed]
+    assert {(edit["prompt"], len(edit["rephrases"] + edit["locality"])) for edit in newest} == {
+        (row["prompt"], 0) for row in ROWS
+    }
+
+
+def test_without_data_the_live_edits_are_asked(server: Live) -> None:
+    result = run("--server", f"http://127.0.0.1:{server.port}")
+
+    assert result.exit_code == 0, result.output
+    newest = server.client.get("/eval?limit=1").json()["items"][0]
+    assert newest["about"]["edits"] == "live"
+
+
+def test_the_protocol_runs_on_a_store_of_its_own(
+    tiny_model: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    configured = tmp_path / "configured"
+    monkeypatch.setenv("ERRATA_NEUTRAL__SENTENCES", "24")
+    monkeypatch.setenv("ERRATA_NEUTRAL__CANARY", "8")
+    monkeypatch.setenv("ERRATA_NEUTRAL__TOKENS", "12")
+    monkeypatch.setenv("ERRATA_WINDOW__CANARY_FALL", "1")
+    monkeypatch.setenv("ERRATA_WINDOW__CANARY_FLOOR", "0")
+    out = tmp_path / "report.json"
+
+    result = run("--model", tiny_model, "--data-dir", configured, "--data", data, "--limit", 1, "--apply", "--out", out)
+
+    assert result.exit_code == 0, result.output
+    assert json.loads(out.read_text())["after_all"]["edits"] == 1
+    assert not configured.exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [
+        (["--version", "v1"], USAGE),
+        (["--metrics", "some"], USAGE),
+        (["--apply"], USAGE),
+        (["--apply", "--data", "x", "--version", "3"], USAGE),
+        (["--retrain"], USAGE),
+        (["--batch", "2"], USAGE),
+        (["--harness", "x", "--server", "http://127.0.0.1:1"], USAGE),
+        (["--data", "no-such-file.json"], FAILED),
+        (["--server", "nonsense"], FAILED),
+        (["--server", "http://127.0.0.1:1", "--capability-file", "x"], FAILED),
+    ],
+)
+def test_options_that_make_no_sense_are_refused(arguments: list[str], code: int) -> None:
+    result = run(*arguments)
+
+    assert result.exit_code == code, result.output
+    assert result.exception is None or isinstance(result.exception, SystemExit)
+
+
+@pytest.mark.parametrize(
+    ("content", "options"), [("", []), ("[]", []), ('{"a": 1}', []), (json.dumps(ROWS[0]), ["--schema", "mine"])]
+)
+def test_a_data_set_that_is_none_is_refused(tmp_path: Path, content: str, options: list[str]) -> None:
+    result = run("--server", "http://127.0.0.1:1", "--data", write(tmp_path, content), *options)
+
+    assert result.exit_code == FAILED, result.output
+    assert result.stderr.strip()
+
+
+def test_a_version_that_is_not_there_is_a_sentence(server: Live, data: Path) -> None:
+    result = run("--server", f"http://127.0.0.1:{server.port}", "--data", data, "--version", 999_999)
+
+    assert result.exit_code == FAILED
+    assert "version" in result.stderr
+
+
+def test_results_are_merged_by_their_n() -> None:
+    one = {"edits": 1, "greedy": {"score": 1.0, "n": 1, "label": "a", "base": 0.0}, "evaluations": ["x"], "capability": {"n": 9}}
+    two = {"edits": 3, "greedy": {"score": 0.5, "n": 3, "label": "a", "base": 1.0}, "evaluations": ["y"]}
+    none = {"edits": 0, "greedy": {"score": None, "n": 0, "label": "a", "base": None}, "evaluations": ["z"]}
+
+    merged = merged_results([one, two, none])
+
+    assert merged == {
+        "edits": 4,
+        "greedy": {"score": pytest.approx(2.5 / 4), "n": 4, "label": "a", "base": pytest.approx(3 / 4)},
+        "evaluations": ["x", "y", "z"],
+        "capability": {"n": 9},
+    }
+    assert merged_results([none, none])["greedy"]["score"] is None
+
+
+def test_a_version_is_opened_beside_a_running_server(server: Live, tiny_model: Path) -> None:
+    edit = server.edit("The colour of the sky is", "green")
+    settings = server.state.settings
+
+    with opened_version(settings, "head") as (head, _, adapter), opened_version(settings, "base") as (base, _, none):
+        assert head == server.client.get("/versions/head").json()["number"] >= (edit["version"] or 0)
+        assert (adapter is None) == (server.state.lifecycle.follower.current.overlay.adapter is None)
+        assert (base, none) == (0, None)
+    with pytest.raises(NotFound), opened_version(settings, "999999"):
+        pass
+
+
+def test_a_store_that_is_not_there_yet_has_the_base_as_its_head(tiny_model: Path, tmp_path: Path) -> None:
+    with opened_version(tiny_settings(tiny_model, tmp_path / "new"), "head") as (number, _, adapter):
+        assert (number, adapter) == (0, None)
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_store_of_another_base_model_is_not_opened(server: Live, tmp_path: Path) -> None:
+    other = save_model(tmp_path / "other", "llama", seed=7)
+
+    with (
+        pytest.raises(Conflict),
+        opened_version(server.state.settings.model_copy(update={"model": str(other)}), "head"),
+    ):
+        pass

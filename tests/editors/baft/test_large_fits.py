@@ -1,0 +1,125 @@
+"""Fits of many or of long rows: what is larger than one pass goes through the model in parts, to the same numbers, and between
+two parts somebody else has a turn.
+"""
+
+from collections.abc import Sequence
+from functools import partial
+
+import pytest
+import torch
+
+from service.editors import protocol
+from service.editors.baft import prepared_rows, step_outputs, training_loop
+from service.editors.baft.fit import fit_baft
+from service.editors.baft.prepared_rows import joined, prepare
+from service.editors.protocol import FitCancelled, Fitted, Hooks, Item
+from service.lm.overlay import EMPTY
+from service.lm.prompts import Row, encode_row
+from service.lm.resume import Prefilled
+from service.lm.row_groups import alike, pieces
+from tests.editors.lessons import FACTS, item, neutral, settings, taught_base, view_of
+
+SHORT, LONG = 8, 100
+BLOCK = 1
+
+
+def fit(new: Sequence[Item], *, hooks: Hooks | None = None, **changes: object) -> Fitted:
+    rules = settings(steps=3, joint_steps=3, attempts=1, **changes)
+    return fit_baft(taught_base(), view_of, EMPTY, new, [], settings=rules, neutral=neutral(), seed=1, hooks=hooks)
+
+
+def tensors(fitted: Fitted) -> dict[str, torch.Tensor]:
+    assert fitted.overlay.adapter is not None
+    each = fitted.overlay.adapter.interventions.items()
+    return {f"{block}.{name}": tensor for block, one in each for name, tensor in one.tensors().items()}
+
+
+def rows(*lengths: int) -> list[Row]:
+    """Rows of about so many tokens: the tokenizer has one for a byte."""
+    return [encode_row(taught_base(), "x" * length, "A") for length in lengths]
+
+
+def test_pieces_are_bounded_in_rows_and_in_tokens_and_keep_the_order() -> None:
+    assert [list(piece) for piece in pieces([5] * 5, rows=2, tokens=100)] == [[0, 1], [2, 3], [4]]
+    assert [list(piece) for piece in pieces([5, 5, 50, 5], rows=9, tokens=60)] == [[0, 1], [2], [3]]
+    assert [list(piece) for piece in pieces([500], rows=9, tokens=60)] == [[0]]
+    assert list(pieces([])) == []
+
+
+def test_groups_of_like_length_hold_every_row_once_and_are_one_where_that_fits() -> None:
+    assert alike([3, 1, 2], tokens=9) == [[0, 1, 2]]
+    assert alike([30, 1, 2, 30, 3], tokens=60) == [[1, 2, 4], [0, 3]]
+    assert alike([]) == []
+
+
+def test_a_step_in_parts_comes_to_the_numbers_of_a_step_in_one_pass(monkeypatch: pytest.MonkeyPatch) -> None:
+    new = [item("red is", "Z", rephrases=("the red of them all is", "r is")), item("sky is", "Y", rephrases=("s is",))]
+    whole = fit(new)
+    groups: list[int] = []
+
+    def small(lengths: Sequence[int], *, tokens: int = 0) -> list[list[int]]:
+        found = alike(lengths, tokens=30)
+        groups.append(len(found))
+        return found
+
+    monkeypatch.setattr(step_outputs, "alike", small)
+    parts = fit(new)
+
+    assert min(groups) > 1
+    for name, tensor in tensors(whole).items():
+        torch.testing.assert_close(tensors(parts)[name], tensor, atol=2e-4, rtol=1e-3)
+    torch.testing.assert_close(parts.overlay.adapter.balance[BLOCK].total, whole.overlay.adapter.balance[BLOCK].total)  # type: ignore[union-attr]
+
+
+def test_one_long_row_does_not_widen_many_short_ones_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(prepared_rows, "TOKENS_TOGETHER", 1_000)
+    monkeypatch.setattr(protocol, "pieces", partial(pieces, tokens=500))
+    given = rows(*[SHORT] * 60, LONG)
+
+    found = prepare(view_of(EMPTY), given, at=BLOCK, last=3, hooks=Hooks())
+
+    padded = sum(len(batch) * (batch.prefix.shape[1] + batch.entering.shape[1]) for batch in found.batches)
+    assert padded < 2 * sum(len(row) for row in given)
+
+
+def test_rows_that_are_kept_apart_are_chosen_as_if_they_were_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    given, more = rows(SHORT, LONG, 2 * SHORT, 12, LONG - 9), rows(10, 30)
+
+    def select(chosen: Sequence[int]) -> Prefilled:
+        parts = [prepare(view_of(EMPTY), some, at=BLOCK, last=3, hooks=Hooks()) for some in (given, more)]
+        return joined(parts).select(chosen)
+
+    chosen = [1, 6, 0, 3, 3]
+    together = select(chosen)
+    monkeypatch.setattr(prepared_rows, "TOKENS_TOGETHER", 50)
+    apart = select(chosen)
+
+    assert torch.equal(apart.suffix.ids, together.suffix.ids)
+    assert torch.equal(apart.prefix, together.prefix)
+    torch.testing.assert_close(apart.entering, together.entering, atol=1e-5, rtol=1e-4)
+    for block, keys in together.keys.items():
+        torch.testing.assert_close(apart.keys[block] * apart.prefix[:, None, :, None], keys * together.prefix[:, None, :, None])
+
+
+def test_a_fit_stops_between_the_rows_that_it_asks_after_a_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A long window is asked again and again: no more than one part of it goes by before a fit hears that it should stop."""
+    asked: list[int] = []
+    in_it = False
+
+    def unanswered(material, chosen, interventions, judge, at_once, hooks):  # type: ignore[no-untyped-def]
+        nonlocal in_it
+
+        def counted(seen, part):  # type: ignore[no-untyped-def]
+            asked.append(len(part))
+            return judge(seen, part)
+
+        in_it = True
+        return training_unanswered(material, chosen, interventions, counted, at_once, hooks)
+
+    training_unanswered = training_loop.unanswered
+    monkeypatch.setattr("service.editors.baft.fit.unanswered", unanswered)
+
+    with pytest.raises(FitCancelled):
+        fit([item(prompt, "Z") for prompt in FACTS], hooks=Hooks(cancelled=lambda: in_it and bool(asked)), rows=2)
+
+    assert asked == [2]

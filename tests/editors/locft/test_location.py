@@ -1,0 +1,136 @@
+"""Where a model is tuned: the papers' positions, our own rule, what does not exist, several blocks, and whole models."""
+
+import pytest
+from pydantic import ValidationError
+
+from service.domain.errors import Refused
+from service.editors.locft.location import place_of
+from service.editors.locft.published_locations import block_by
+from service.editors.locft.settings import LocftSettings
+from tests.builders import make_base
+from tests.editors.lessons import item, taught_base
+from tests.editors.locft.taught import EDITS, fit, says
+
+
+@pytest.mark.parametrize(
+    ("asked", "family", "depth", "expected"),
+    [
+        ("auto", "llama", 32, (22, "published")),
+        ("auto", "qwen2", 48, (11, "proportional")),
+        ("auto", "gpt2", 12, (8, "share")),
+        ("default", "qwen2", 80, (6, "default")),  # section 4.3 of the paper: Layer6 of the 7B model in all larger ones
+        ("proportional", "qwen2", 80, (19, "proportional")),  # the same section: Layer19 of 80
+        ("proportional", "qwen2", 64, (15, "proportional")),
+        ("share", "qwen2", 28, (19, "share")),
+        ("share", "llama", 32, (22, "share")),
+    ],
+)
+def test_each_rule_gives_its_block_and_its_name(asked, family, depth, expected):
+    assert block_by(asked, family, depth) == expected
+
+
+@pytest.mark.parametrize(
+    ("asked", "family", "depth"), [("default", "gpt2", 12), ("proportional", "gpt2", 12), ("default", "llama", 22)]
+)
+def test_a_position_that_no_paper_gives_or_the_model_has_not_is_refused(asked, family, depth):
+    with pytest.raises(Refused) as caught:
+        block_by(asked, family, depth)
+    assert caught.value.field == "locft.position"
+
+
+@pytest.mark.parametrize(
+    ("settings", "field"),
+    [
+        ({"block": 4}, "locft.block"),
+        ({"blocks": (1, 4)}, "locft.blocks"),
+        ({"blocks": (-1,)}, "locft.blocks"),
+        ({"position": "default"}, "locft.position"),
+    ],
+)
+def test_a_block_beyond_the_depth_is_refused_with_its_setting_named(settings, field):
+    with pytest.raises(Refused) as caught:
+        place_of(make_base("llama").anatomy, LocftSettings(**settings))
+    assert caught.value.field == field
+
+
+@pytest.mark.parametrize(
+    ("family", "kind", "changes"),
+    [("mixtral", "down", {"num_local_experts": 2, "num_experts_per_tok": 1}), ("phi3", "up", {})],
+)
+def test_a_module_that_a_family_has_not_is_refused_with_another_way_out(family, kind, changes):
+    with pytest.raises(Refused, match=f"{family}.*attention") as caught:
+        place_of(make_base(family, **changes).anatomy, LocftSettings(kind=kind))
+    assert caught.value.field == "locft.kind"
+
+
+@pytest.mark.parametrize(
+    ("family", "names"),
+    [
+        ("qwen2_moe", ("model.layers.3.mlp.shared_expert.down_proj.weight",)),
+        ("gpt2", ("transformer.h.2.mlp.c_proj.weight", "transformer.h.2.mlp.c_proj.bias")),
+        ("llama", ("model.layers.2.mlp.down_proj.weight",)),
+    ],
+)
+def test_a_down_projection_is_found_in_every_kind_of_mlp(family, names):
+    assert place_of(make_base(family).anatomy, LocftSettings(kind="down")).names == names
+
+
+def test_block_and_blocks_at_once_are_refused():
+    with pytest.raises(ValidationError, match="must not both be given"):
+        LocftSettings(block=1, blocks=(1, 2))
+    with pytest.raises(ValidationError, match="trains all blocks"):
+        LocftSettings(kind="model", block=1)
+
+
+def test_a_whole_model_is_all_its_blocks_and_never_its_embeddings():
+    base = taught_base()
+
+    place = place_of(base.anatomy, LocftSettings(kind="model"))
+
+    assert place.said == "all of blocks 0 to 3"
+    assert set(place.names) == {name for name, _ in base.model.named_parameters() if name.startswith("model.layers.")}
+
+
+@pytest.mark.parametrize("where", [{"blocks": (3, 1)}, {"kind": "model"}])
+def test_several_blocks_and_whole_models_take_edits(where):
+    fitted = fit(EDITS[:4], **where, learning_rate=5e-3)
+
+    assert fitted.lost == ()
+    assert set(fitted.overlay.tensors) == set(place_of(taught_base().anatomy, LocftSettings(**where)).names)
+    assert all(says(fitted.overlay, edit.edit.prompt, edit.target) for edit in EDITS[:4])
+
+
+@pytest.mark.parametrize(
+    ("family", "depth", "width", "rate"),
+    [
+        ("llama", 32, 4096, 5e-4),
+        ("mistral", 32, 4096, 5e-5),
+        ("qwen2", 28, 3584, 5e-4),
+        ("qwen2_moe", 24, 2048, 5e-4),
+        ("llama", 8, 192, 5e-4 * 4096 / 192),
+        ("qwen2", 28, 1536, 5e-4 * 4096 / 1536),  # as deep as the papers' model of the family, and less than half as wide
+        ("llama", 32, 960, 5e-4 * 4096 / 960),
+        ("qwen2", 64, 5120, 5e-4),
+    ],
+)
+def test_the_rate_is_the_papers_for_their_models_and_rises_as_others_get_narrower(family, depth, width, rate):
+    assert LocftSettings().rate_of(family, depth, width) == pytest.approx(rate)
+
+
+def test_the_embedded_model_is_tuned_where_it_was_measured_best_unless_another_rule_is_asked_for():
+    def kind_and_block(**asked):
+        settings = LocftSettings(**asked)
+        return settings.measured_for("llama", 8, 192)
+
+    assert kind_and_block() == ("mlp", 6)
+    for asked in ({"preset": "paper"}, {"position": "share"}, {"kind": "down"}, {"block": 5}, {"blocks": (1, 2)}):
+        assert kind_and_block(**asked) is None
+    assert LocftSettings().measured_for("llama", 32, 4096) is None
+
+
+def test_a_report_says_where_and_by_which_rule():
+    (by_rule,) = fit([item("red is", "Z")]).reports.values()
+    (given,) = fit([item("red is", "Z")], block=1).reports.values()
+
+    assert (by_rule["location"], by_rule["position"]) == ("down-projection of block 2", "proportional")
+    assert (given["location"], given["position"]) == ("down-projection of block 1", "given")

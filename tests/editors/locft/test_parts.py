@@ -1,0 +1,237 @@
+"""A step taken in parts of like length: the gradient of all rows at once, whatever the mean is over, and no work in vain."""
+
+import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+
+from service.domain.errors import ServiceError
+from service.editors.examples import AskedRow
+from service.editors.locft import training_step
+from service.editors.locft.activation_cache import Activations
+from service.editors.locft.packed_rows import RowStore
+from service.editors.locft.settings import LocftSettings
+from service.editors.locft.training_step import Master, Tuning
+from service.editors.protocol import FitCancelled, FitFailed, Hooks
+from service.lm.base import Base
+from service.lm.overlay import target_logits, view
+from service.lm.prompts import Row, collate
+from tests.builders import make_base, make_rows
+
+NAME = "model.layers.2.mlp.down_proj.weight"
+SHAPES = [(3, 1), (9, 3), (4, 1), (12, 2), (5, 5), (3, 1), (30, 4)]  # tokens of prompts and of targets
+KEPT = [(2, 6), (2, 19), (3, 6)]
+
+
+class Noting(Master):
+    """Moves nothing, and says along which gradient it would have."""
+
+    gradient: Tensor | None = None
+
+    def descend(self) -> None:
+        self.gradient = self.tensors[NAME].grad
+        super().descend()
+
+
+def rows_of(base: Base) -> list[Row]:
+    return make_rows(base, SHAPES)
+
+
+@contextmanager
+def tuned(base: Base, rows: list[Row], kept: list[Row] | None = None, **changes: Any) -> Iterator[tuple[Tuning, Noting]]:
+    private = view(base)
+    store = RowStore((AskedRow(number, row, True) for number, row in enumerate(rows)), kept or ())
+    settings = LocftSettings(**{"preserve_weight": 0.0, **changes})
+    with Activations(private, store, block=2, memory_bytes=1_000_000, disk_bytes=0) as states:
+        yield Tuning(private, store, states, settings, torch.Generator().manual_seed(0)), Noting(private, [NAME], 1e-3, {})
+
+
+def plain_gradient(base: Base, rows: list[Row], reduction: str) -> Tensor:
+    """Of all rows at once, whole, through the whole model."""
+    whole, batch = view(base), collate(base, rows)
+    parameter = dict(whole.model.named_parameters())[NAME].requires_grad_()
+    losses = cross_entropy(target_logits(whole, batch), batch.labels, reduction="none")
+    if reduction == "sample":
+        losses = torch.stack([losses[batch.row_of == row].mean() for row in range(len(rows))])
+    (gradient,) = torch.autograd.grad(losses.mean(), [parameter])
+    return gradient
+
+
+@pytest.mark.parametrize("padding", [0, 8, 10_000])
+@pytest.mark.parametrize("reduction", ["sample", "token"])
+def test_the_parts_of_a_step_add_up_to_all_rows_at_once(reduction, padding, monkeypatch):
+    monkeypatch.setattr(training_step, "_PADDING", {"cpu": padding})
+    base = make_base(dtype=torch.float64)
+    rows, gave = rows_of(base), []
+
+    with tuned(base, rows, reduction=reduction) as (tuning, master):
+        step = tuning.step(master, range(len(rows)), Hooks(give_way=lambda: gave.append(1)))
+
+    expected = plain_gradient(base, rows, reduction)
+    batch = collate(base, rows)
+    assert expected.abs().max() > 1e-3
+    assert torch.allclose(master.gradient, expected, rtol=0, atol=1e-7)  # losses are single, their gradients too
+    if reduction == "token":
+        assert step.loss == pytest.approx(cross_entropy(target_logits(view(base), batch), batch.labels).item(), abs=1e-5)
+    assert len(gave) == {0: 6, 8: 3, 10_000: 1}[padding]  # answers go first between parts too
+
+
+def test_the_preserve_term_is_the_same_in_parts(monkeypatch):
+    base = make_base(dtype=torch.float64)
+    rows, kept = rows_of(base), make_rows(base, KEPT)
+    start = {NAME: 1.2 * dict(base.model.named_parameters())[NAME]}  # elsewhere than the base, which diverges from itself nowhere
+    gradients = []
+
+    for padding in (0, 10_000):
+        monkeypatch.setattr(training_step, "_PADDING", {"cpu": padding})
+        with tuned(base, rows, kept, preserve_weight=3.0) as (tuning, _):
+            master = Noting(tuning.view, [NAME], 1e-3, start)
+            tuning.step(master, range(len(rows)), Hooks())
+            gradients.append(master.gradient)
+    with tuned(base, rows) as (tuning, _):
+        master = Noting(tuning.view, [NAME], 1e-3, start)
+        tuning.step(master, range(len(rows)), Hooks())
+
+    assert torch.allclose(*gradients, rtol=0, atol=1e-7)
+    assert (gradients[0] - master.gradient).abs().max() > 1e-3
+
+
+def test_16_bit_models_gather_the_gradients_of_all_parts(monkeypatch):
+    base = make_base(dtype=torch.bfloat16)
+    rows, gradients = rows_of(base), []
+
+    for padding in (0, 10_000):
+        monkeypatch.setattr(training_step, "_PADDING", {"cpu": padding})
+        with tuned(base, rows) as (tuning, master):
+            tuning.step(master, range(len(rows)), Hooks())
+            gradients.append(master.gradient)
+
+    assert gradients[0].dtype == torch.float32
+    assert (gradients[0] - gradients[1]).norm() < 0.02 * gradients[1].norm()
+
+
+def test_by_the_loss_nobody_looks_at_the_answers(monkeypatch):
+    def never(*_: object) -> None:
+        raise AssertionError("another pass over the vocabulary")
+
+    monkeypatch.setattr(training_step, "answered", never)
+    base = make_base()
+    rows = rows_of(base)
+
+    with tuned(base, rows, judge="loss") as (tuning, master):
+        step = tuning.step(master, range(len(rows)), Hooks())
+
+    assert step.moved and not step.right.any()
+
+
+def test_a_row_is_right_by_its_own_loss_and_a_batch_by_the_mean():
+    base = make_base()
+    rows = rows_of(base)
+    batch = collate(base, rows)
+    losses = cross_entropy(target_logits(view(base), batch), batch.labels, reduction="none")
+    means = torch.stack([losses[batch.row_of == row].mean() for row in range(len(rows))])
+    middle = float(means.sort().values[2:4].mean())
+
+    with tuned(base, rows, judge="loss", stop_loss=middle) as (tuning, master):
+        step = tuning.step(master, range(len(rows)), Hooks())
+
+    assert step.right.tolist() == (means < middle).tolist()
+    assert step.moved == (float(means.mean()) >= middle)
+    assert step.loss == pytest.approx(float(means.mean()), rel=1e-4)
+
+
+def test_a_batch_that_teaches_nothing_moves_nothing():
+    base = make_base()
+    rows = rows_of(base)
+
+    with tuned(base, rows, judge="loss", stop_loss=1e3) as (tuning, master):
+        before = master.tensors[NAME].detach().clone()
+        step = tuning.step(master, range(len(rows)), Hooks())
+
+        assert not step.moved and step.right.all()
+        assert master.gradient is None and torch.equal(master.tensors[NAME], before)
+
+
+def held_at_once(rows: list[Row], monkeypatch: pytest.MonkeyPatch, *, stop_loss: float) -> tuple[int, Noting]:
+    """The most tokens whose graphs are held at one time in a step whose parts hold 40 tokens, and what was gathered."""
+    monkeypatch.setattr(training_step, "_PART_TOKENS", 40)
+    monkeypatch.setattr(training_step, "_PADDING", {"cpu": 0})
+    learn, graphs, most = Tuning._learn, [], [0]
+
+    def noting(self: Tuning, part: list[int], chosen: list[int], parameters: Any) -> tuple[Tensor, Tensor]:
+        alive = sum(tokens for graph, tokens in graphs if graph() is not None)
+        term, right = learn(self, part, chosen, parameters)
+        tokens = sum(len(rows[place].ids) for place in part)
+        graphs.append((weakref.ref(term), tokens))
+        most[0] = max(most[0], alive + tokens)
+        return term, right
+
+    monkeypatch.setattr(Tuning, "_learn", noting)
+    with tuned(make_base(dtype=torch.float64), rows, judge="loss", stop_loss=stop_loss) as (tuning, master):
+        tuning.step(master, range(len(rows)), Hooks())
+    return most[0], master
+
+
+def test_a_batch_that_may_be_skipped_holds_no_more_graphs_than_one_pass_may():
+    with pytest.MonkeyPatch.context() as patch:
+        most, master = held_at_once(rows_of(make_base()) * 3, patch, stop_loss=1e3)
+
+    assert most <= 40  # of 234
+    assert master.gradient is None
+
+
+def test_parts_whose_graphs_were_let_go_are_learned_if_a_later_one_has_something_to_teach():
+    base = make_base(dtype=torch.float64)
+    rows = rows_of(base) * 3
+    batch = collate(base, rows)
+    losses = cross_entropy(target_logits(view(base), batch), batch.labels, reduction="none")
+    mean = torch.stack([losses[batch.row_of == row].mean() for row in range(len(rows))]).mean().item()
+
+    with pytest.MonkeyPatch.context() as patch:
+        most, master = held_at_once(rows, patch, stop_loss=0.999 * mean)  # reached by the last part alone
+
+    assert most <= 40
+    assert torch.allclose(master.gradient, plain_gradient(base, rows, "sample"), rtol=0, atol=1e-7)
+
+
+def test_parts_predict_no_more_tokens_than_their_logits_may_cost(monkeypatch):
+    base = make_base(dtype=torch.float64)
+    rows, passes = rows_of(base), []
+    monkeypatch.setattr(training_step, "_PADDING", {"cpu": 10_000})
+    monkeypatch.setattr(training_step, "_LOGIT_BYTES", 4 * 320 * 5)  # of five tokens
+    run = training_step.run_from
+    monkeypatch.setattr(
+        training_step, "run_from", lambda *args, **more: passes.append(args[1].batch.labels) or run(*args, **more)
+    )
+
+    with tuned(base, rows) as (tuning, master):
+        tuning.step(master, range(len(rows)), Hooks())
+
+    assert [len(labels) for labels in passes] == [3, 5, 5, 4]
+    assert torch.allclose(master.gradient, plain_gradient(base, rows, "sample"), rtol=0, atol=1e-7)
+
+
+@pytest.mark.parametrize(("fault", "raised"), [("cancelled", FitCancelled), ("nan", FitFailed)])
+def test_a_step_that_ends_in_the_middle_moves_nothing(fault: str, raised: type[ServiceError], monkeypatch):
+    monkeypatch.setattr(training_step, "_PADDING", {"cpu": 0})
+    base, asked = make_base(), []
+    rows = rows_of(base)
+
+    def cancelled() -> bool:
+        asked.append(1)
+        return fault == "cancelled" and len(asked) == 3
+
+    with tuned(base, rows) as (tuning, master):
+        if fault == "nan":
+            tuning.states.batch([6])
+            tuning.states._kept(6).fill_(float("nan"))  # the longest row, which is in the last part
+        with pytest.raises(raised):
+            tuning.step(master, range(len(rows)), Hooks(cancelled=cancelled))
+
+        assert len(asked) > 2
+        assert torch.equal(master.tensors[NAME], dict(base.model.named_parameters())[NAME])

@@ -1,0 +1,91 @@
+"""Records and the questions they ask."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from service.api.schemas.evaluations import RecordIn
+from service.domain.edit import EditRequest, Probe
+from service.domain.errors import Refused
+from service.evaluation.records import EvalProbe, Record, asks_of, edit_request_of, read_records, record_of
+
+
+def written(folder: Path, *lines: str) -> Path:
+    path = folder / "edits.jsonl"
+    path.write_text("\n".join(lines), encoding="utf-8")
+    return path
+
+
+def test_a_probe_of_a_file_is_never_trained_unless_it_says_so(tmp_path: Path) -> None:
+    line = json.dumps(
+        {"id": "1", "prompt": "p", "target": "t", "rephrases": ["q", {"prompt": "r"}, {"prompt": "s", "train": True}]}
+    )
+
+    [record] = read_records(written(tmp_path, line))
+
+    assert [probe.train for probe in record.rephrases] == [False, False, True]
+
+
+@pytest.mark.parametrize("line", ["{", "[]", '{"prompt": "p"}', '{"prompt": "p", "target": "t", "rephrases": [{"colour": 1}]}'])
+def test_a_line_that_is_no_record_is_refused_with_its_number_and_without_its_text(tmp_path: Path, line: str) -> None:
+    path = written(tmp_path, '{"prompt": "p", "target": "t"}', line)
+
+    with pytest.raises(Refused, match="line 2") as refused:
+        read_records(path)
+
+    assert "colour" not in refused.value.message
+
+
+def test_a_rephrase_asks_for_the_target_and_a_probe_without_answer_for_what_the_base_says() -> None:
+    request = EditRequest(prompt="p", target="t", rephrases=(Probe(prompt="q", train=True),), locality=(Probe(prompt="l"),))
+
+    asks = list(asks_of(record_of(request, id="1"), ("raw",)))
+
+    assert [(ask.kind, ask.answer, ask.trained) for ask in asks] == [
+        ("reliability", "t", False),
+        ("generality", "t", True),
+        ("locality", None, False),
+    ]
+
+
+def test_a_portability_probe_without_an_answer_asks_nothing() -> None:
+    record = Record(id="1", prompt="p", target="t", portability=(EvalProbe(prompt="q"), EvalProbe(prompt="r", answer="s")))
+
+    assert [ask.prompt for ask in asks_of(record, ("raw",)) if ask.kind == "portability"] == ["r"]
+
+
+@pytest.mark.parametrize(
+    ("own", "expected"),
+    [((), ["raw", "chat"]), (("chat",), ["chat"]), (("spoken",), ["raw", "chat"])],
+    ids=["all", "one", "unknown"],
+)
+def test_every_question_is_asked_once_on_each_surface(own: tuple[str, ...], expected: list[str]) -> None:
+    record = Record(id="1", prompt="p", target="t", surfaces=own)
+
+    assert [ask.surface for ask in asks_of(record, ("raw", "chat"))] == expected
+
+
+def test_the_edit_that_a_record_asks_for_trains_none_of_its_probes() -> None:
+    trained = (EvalProbe(prompt="q", answer="a", train=True, group="g"),)
+    record = Record(id="1", prompt="p", target="t", rephrases=trained, locality=trained, portability=trained, conflict_key="k")
+
+    edit = edit_request_of(record)
+
+    assert (edit.prompt, edit.target, edit.key) == ("p", "t", "key:k")
+    assert {edit.rephrases, edit.locality, edit.portability} == {(Probe(prompt="q", answer="a", train=False, group="g"),)}
+
+
+def test_a_probe_with_further_answers_alone_is_judged_by_the_first_of_them() -> None:
+    probe = {"prompt": "q", "aliases": [["Rome", "Roma"]]}
+    given = {"prompt": "p", "target": "t", "rephrases": [probe], "locality": [probe], "portability": [probe]}
+
+    record = RecordIn.model_validate(given).to_record(0)
+
+    assert [one.answer for one in (*record.rephrases, *record.locality, *record.portability)] == [None, "Rome", "Rome"]
+    assert [(ask.kind, ask.answer) for ask in asks_of(record, ("raw",))] == [
+        ("reliability", "t"),
+        ("generality", "t"),
+        ("locality", "Rome"),
+        ("portability", "Rome"),
+    ]

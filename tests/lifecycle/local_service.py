@@ -1,0 +1,203 @@
+"""A whole server without HTTP and without a model: store, overlays, follower, worker, and the ledger as editor."""
+
+import tempfile
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import lru_cache
+from pathlib import Path
+
+from service.domain.cadence import Cadence, Mode
+from service.domain.edit import Edit, EditRequest, EditStatus
+from service.domain.liveset import LiveSet
+from service.domain.version import Version, VersionStatus
+from service.lifecycle.checkpoints import Checkpoints
+from service.lifecycle.context import LifecycleContext
+from service.lifecycle.head_follower import HeadFollower, PublishedHead
+from service.lifecycle.recover import Opened, open_head
+from service.lifecycle.retract import Retraction, retract
+from service.lifecycle.retrain.request import request_retrain
+from service.lifecycle.rollback import RolledBack, roll_back
+from service.lifecycle.settings import LifecycleSettings
+from service.lifecycle.store_identity import found_store
+from service.lifecycle.submit import submit
+from service.runtime.worker import Worker
+from service.store import edits, events, heads, jobs, versions
+from service.store.database import Store
+from service.store.jobs import Job
+from service.store.migrate import upgrade
+from tests.lifecycle.ledger import Ledger, answer, lessons_of
+
+PATIENT = Cadence(soft=1_000, hard=2_000, deferred=1_000, deferred_s=1e9)  # nothing is due by itself
+MANUAL = replace(PATIENT, method="baft")  # no retrain comes by itself, not even after a retraction
+
+
+class Crash(BaseException):
+    """The process ends here."""
+
+
+class LocalService:
+    """One process' parts over one database and folder; several houses may share both. `close` ends it as a clean stop would
+    not.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        folder: Path,
+        *,
+        ledger: Ledger | None = None,
+        settings: LifecycleSettings | None = None,
+        alone: bool = True,
+    ) -> None:
+        self.url, self.folder = url, folder
+        self.ledger = ledger or Ledger()
+        self.settings = settings or LifecycleSettings(cadence=PATIENT)
+        self.store = Store(url)
+        found_store(self.store, fingerprint="base", name="ledger", folder=folder)
+        overlays = Checkpoints(folder, fingerprint="base")
+        self.swaps: list[PublishedHead] = []
+        follower = HeadFollower(self.store, overlays, self.swaps.append)
+        self.context = LifecycleContext(
+            store=self.store,
+            checkpoints=overlays,
+            editors=self.ledger.editors(),
+            follower=follower,
+            settings=self.settings,
+            clock=self.store.clock,
+        )
+        self.opened: Opened = open_head(self.context)
+        self.worker = Worker(self.context, alone=alone)
+
+    def again(self, **changed: object) -> "LocalService":
+        """The same database and folder after this process died."""
+        self.close()
+        kept = {"ledger": self.ledger, "settings": self.settings}
+        return LocalService(self.url, self.folder, **{**kept, **changed})  # type: ignore[arg-type]
+
+    def close(self) -> None:
+        self.store.close()
+
+    def post(self, *facts: tuple[str, str], method: str = "auto", author: str = "ann", tokens: int = 0) -> list[Edit]:
+        """Submit edits given as (prompt, target), in one batch; each is said to cost so many tokens."""
+        requests = [EditRequest(prompt=prompt, target=target, method=method) for prompt, target in facts]  # type: ignore[arg-type]
+        return list(submit(self.store, requests, author=author, weigh=lambda request, at: tokens).edits)
+
+    def live(self, *facts: tuple[str, str]) -> list[Edit]:
+        """Submit edits one by one and apply each."""
+        made = []
+        for fact in facts:
+            made += self.post(fact)
+            self.worker.drain()
+        return made
+
+    def retract(self, edit: Edit, *, restore_previous: bool = False) -> Retraction:
+        return retract(self.store, edit.id, author="ann", restore_previous=restore_previous)
+
+    def roll_back(self, to: int, *, requeue: bool = False, if_match: int | None = None) -> RolledBack:
+        return roll_back(self.context, to=to, author="ann", reason="test", requeue=requeue, if_match=if_match)
+
+    def retrain(self, mode: Mode | None = None) -> Job:
+        return request_retrain(self.store, author="ann", reason="test", mode=mode)
+
+    def edit(self, edit: Edit) -> Edit:
+        with self.store.read() as connection:
+            return edits.get(connection, edit.id)
+
+    def all_edits(self) -> list[Edit]:
+        with self.store.read() as connection:
+            return edits.page(connection, limit=1_000)
+
+    def edit_by(self, prompt: str) -> Edit:
+        """The edit accepted last with a prompt."""
+        return [edit for edit in self.all_edits() if edit.prompt == prompt][-1]
+
+    def statuses(self, made: Sequence[Edit]) -> list[EditStatus]:
+        return [self.edit(edit).status for edit in made]
+
+    @property
+    def head(self) -> Version:
+        with self.store.read() as connection:
+            return versions.get(connection, heads.read(connection).version)
+
+    @property
+    def live_set(self) -> LiveSet:
+        with self.store.read() as connection:
+            return versions.live_set(connection, heads.read(connection).version)
+
+    def unknown_lessons(self, *asked: Version) -> list[tuple[int, str, str]]:
+        """What overlays of versions (default: of all) were trained on though no item of their live sets says so: (version, key,
+        target).
+        """
+        found = []
+        for version in asked or [one for one in self.versions() if one.status is VersionStatus.PUBLISHED]:
+            with self.store.read() as connection:
+                known = edits.many(connection, versions.live_set(connection, version.number).by_id)
+            lessons = lessons_of(self.context.checkpoints.of(version)) - {(edit.key, edit.target) for edit in known}
+            found += [(version.number, key, target) for key, target in sorted(lessons)]
+        return found
+
+    def versions(self) -> list[Version]:
+        with self.store.read() as connection:
+            return versions.page(connection, limit=1_000)[::-1]
+
+    def event_types(self) -> list[str]:
+        with self.store.read() as connection:
+            return [event["type"] for event in events.page(connection, limit=10_000)]
+
+    def says(self, prompt: str, *, version: int | None = None) -> str:
+        """What the process answers now, or what a version on disk would."""
+        asked = EditRequest(prompt=prompt, target="?")
+        overlay = self.context.follower.current.overlay
+        if version is not None:
+            with self.store.read() as connection:
+                overlay = self.context.checkpoints.of(versions.get(connection, version))
+        return answer(overlay, asked)  # type: ignore[arg-type]
+
+
+@lru_cache(maxsize=1)
+def migrated() -> bytes:
+    """An empty SQLite file with the schema, made once: migrating takes longer than most tests."""
+    with tempfile.TemporaryDirectory() as folder:
+        upgrade(f"sqlite:///{folder}/errata.db")
+        return Path(folder, "errata.db").read_bytes()
+
+
+def new_local_service(folder: Path, **given: object) -> LocalService:
+    """A house over a new SQLite file."""
+    (folder / "errata.db").write_bytes(migrated())
+    url = f"sqlite:///{folder / 'errata.db'}"
+    return LocalService(url, folder / "checkpoints", **given)  # type: ignore[arg-type]
+
+
+def job_of(local: LocalService, job: Job) -> Job:
+    """A job as it stands now."""
+    with local.store.read() as connection:
+        return jobs.get(connection, job.id)
+
+
+def retrained(local: LocalService, mode: Mode | None = None) -> Job:
+    """Ask for a retrain, let it happen, and read its job."""
+    job = local.retrain(mode)
+    local.worker.drain()
+    return job_of(local, job)
+
+
+def said(job: Job) -> str:
+    """A job's log in one line."""
+    return "; ".join(line["message"] for line in job.log)
+
+
+def trainings(local: LocalService) -> int:
+    """How many retrains were trained."""
+    return sum(method == "locft" for method, _, _ in local.ledger.fits)
+
+
+def once(work: object) -> object:
+    """A hook that does its work in the first fit only."""
+    left = [work]
+
+    def during(method: str) -> None:
+        if left:
+            left.pop()()  # type: ignore[operator]
+
+    return during

@@ -1,0 +1,212 @@
+"""Who waits for whom between a retrain, its publication, and edits and retractions that go on meanwhile."""
+
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from service.background.purge import purge
+from service.domain.edit import EditStatus
+from service.domain.errors import Conflict
+from service.lifecycle.context import NoFits
+from service.lifecycle.settings import LifecycleSettings
+from tests.lifecycle.ledger import tensors_of, window_of
+from tests.lifecycle.local_service import MANUAL, LocalService, new_local_service, once, retrained, trainings
+
+S = EditStatus
+
+
+@pytest.fixture
+def local(tmp_path: Path) -> Iterator[LocalService]:
+    made = new_local_service(tmp_path, settings=LifecycleSettings(cadence=MANUAL))
+    yield made
+    made.close()
+
+
+def arrives(local: LocalService, *facts: tuple[str, str]) -> None:
+    """Edits that are applied one by one beside a retrain."""
+    for fact in facts:
+        local.post(fact)
+        while local.worker._advance():
+            pass
+
+
+# Who goes first
+
+
+def test_a_retrain_waits_for_fits_of_edits_of_retractions_and_of_its_own_new_window(local: LocalService) -> None:
+    a, b = local.live(("a", "1"), ("b", "2"))
+    seen: list[tuple[str, bool]] = []
+    local.ledger.during = lambda method: seen.append((method, local.context.no_edit_is_fitted.is_set()))
+
+    local.retract(a)
+    local.live(("c", "3"))
+    local.ledger.not_taken["locft"] = {"2"}
+    retrained(local)
+
+    assert seen == [("baft", False), ("baft", False), ("locft", True), ("baft", False)]
+    assert local.context.no_edit_is_fitted.is_set()
+    assert local.statuses([b]) == [S.APPLIED]
+
+
+def test_of_two_fits_at_once_the_last_to_end_lets_a_retrain_go_on() -> None:
+    no_fits = NoFits()
+    with no_fits.interrupted():
+        other = threading.Event()
+
+        def fit() -> None:
+            with no_fits.interrupted():
+                other.set()
+
+        thread = threading.Thread(target=fit)
+        thread.start()
+        thread.join()
+        assert other.is_set() and not no_fits.is_set()
+
+    assert no_fits.is_set()
+
+
+def test_a_fit_that_breaks_lets_a_retrain_go_on() -> None:
+    no_fits = NoFits()
+
+    with pytest.raises(ValueError), no_fits.interrupted():
+        raise ValueError
+
+    assert no_fits.is_set()
+
+
+# Applying pauses for a publication only
+
+
+def test_edits_are_applied_during_every_training_however_often_it_begins_again(local: LocalService) -> None:
+    made = local.live(*((f"k{n}", f"v{n}") for n in range(6)))
+    paused: list[bool] = []
+
+    def meanwhile(method: str) -> None:
+        if method == "locft":
+            paused.append(bool(local.worker._pressed))
+            if len(paused) < 5:
+                local.retract(made[len(paused)])
+
+    local.ledger.during = meanwhile
+    local.retrain()
+    local.worker._hold_lease()
+    local.worker._retrain()
+
+    assert paused == [False] * 5
+    assert local.statuses(made) == [S.CONSOLIDATED, *[S.RETRACTED] * 4, S.CONSOLIDATED]
+
+
+def test_applying_pauses_while_a_publication_that_lost_to_edits_again_and_again_is_tried_once_more(local: LocalService) -> None:
+    local.live(("a", "1"))
+    names = iter("bcdefgh")
+    paused: list[bool] = []
+
+    def another(method: str) -> None:
+        local.ledger.during = lambda method: None
+        paused.append(bool(local.worker._pressed))
+        if not local.worker._pressed:
+            arrives(local, (next(names), "1"))
+        local.ledger.during = another
+
+    local.retrain()
+    local.ledger.during = another
+    local.worker._hold_lease()
+    local.worker._retrain()
+
+    assert paused == [False, False, False, True]  # in the training, in two fits of the new window, and in the one published
+    assert trainings(local) == 1 and not local.worker._pressed
+    assert set(tensors_of(local.context.follower.current.overlay)) == {"prompt:a"}
+
+
+def test_the_fit_of_a_new_window_ends_as_soon_as_the_head_moves(local: LocalService) -> None:
+    local.live(("a", "1"))
+    local.ledger.not_taken["locft"] = {"1"}
+    ended: list[str] = []
+    local.ledger.ended = ended.append
+    moves = iter([lambda: None, lambda: arrives(local, ("b", "2"))])
+
+    def meanwhile(method: str) -> None:
+        next(moves, lambda: None)()
+
+    local.ledger.during = meanwhile
+    local.retrain()
+    local.worker._hold_lease()
+    local.worker._retrain()
+
+    assert ended == ["locft", "baft", "baft"]  # the training; `b`, which ended the fit under way; the next one
+    assert [method for method, _, _ in local.ledger.fits] == ["baft", "locft", "baft", "baft", "baft"]
+    assert (local.says("a"), local.says("b")) == ("1", "2")
+
+
+# Superseded during the training
+
+
+@pytest.mark.parametrize("mode", ["major", "minor"])
+def test_an_edit_superseded_during_a_retrain_stays_in_the_tensors_under_the_newer_one(local: LocalService, mode: str) -> None:
+    local.live(("z", "9"))
+    retrained(local)
+    a, b = local.live(("a", "1"), ("b", "2"))
+    before = trainings(local)
+    local.ledger.during = once(lambda: arrives(local, ("a", "new")))  # type: ignore[assignment]
+
+    assert retrained(local, mode).status == "done"
+
+    newer = local.edit_by("a")
+    assert trainings(local) == before + 1
+    assert local.statuses([a, b, newer]) == [S.SUPERSEDED, S.CONSOLIDATED, S.APPLIED]
+    assert local.edit(a).superseded_by == newer.id
+    assert tensors_of(local.context.follower.current.overlay)["prompt:a"] == "1"
+    assert window_of(local.context.follower.current.overlay) == {"prompt:a": "new"}
+    assert local.says("a") == "new"
+    assert local.unknown_lessons() == [] and not local.live_set.needs_refit
+
+
+def test_what_a_retrain_published_under_a_newer_edit_is_entombed_with_it_and_not_purged_before_a_major_one(
+    local: LocalService,
+) -> None:
+    a, _ = local.live(("a", "1"), ("b", "2"))
+    local.ledger.during = once(lambda: arrives(local, ("a", "new")))  # type: ignore[assignment]
+    retrained(local)
+    with pytest.raises(Conflict, match="major retrain"):
+        purge(local.context, edit_ids=[a.id], by="ann")
+
+    local.retract(local.edit_by("a"))
+    local.worker.drain()
+    assert local.says("a") == "base of prompt:a"
+    retrained(local, "major")
+
+    assert tensors_of(local.context.follower.current.overlay) == {"prompt:b": "2"}
+    purge(local.context, edit_ids=[a.id], by="ann")
+
+
+def test_an_edit_retracted_and_then_superseded_during_a_retrain_is_not_in_the_tensors(local: LocalService) -> None:
+    a, _ = local.live(("a", "1"), ("b", "2"))
+
+    def meanwhile() -> None:
+        local.retract(a)
+        arrives(local, ("a", "new"))
+
+    local.ledger.during = once(meanwhile)  # type: ignore[assignment]
+
+    retrained(local)
+
+    assert trainings(local) == 2
+    assert tensors_of(local.context.follower.current.overlay) == {"prompt:a": "new", "prompt:b": "2"}
+
+
+def test_an_edit_whose_newer_one_was_rolled_back_during_a_retrain_is_trained_again(local: LocalService) -> None:
+    local.live(("a", "1"), ("b", "2"))
+    number = local.head.number
+
+    def meanwhile() -> None:
+        arrives(local, ("a", "new"))
+        local.roll_back(number - 1)
+
+    local.ledger.during = once(meanwhile)  # type: ignore[assignment]
+
+    retrained(local)
+
+    assert trainings(local) == 2
+    assert tensors_of(local.context.follower.current.overlay) == {"prompt:a": "1"}

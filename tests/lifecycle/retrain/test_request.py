@@ -1,0 +1,113 @@
+"""What asking for a retrain comes to: one job for one piece of work, and none where nothing would change."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from structlog.testing import capture_logs
+
+from service.background.jobs import cancel_job
+from service.domain.errors import Conflict
+from service.lifecycle.retrain.request import request_retrain
+from service.lifecycle.settings import LifecycleSettings
+from service.store import jobs
+from service.store.jobs import Job
+from tests.lifecycle.local_service import PATIENT, LocalService, new_local_service, once
+
+
+@pytest.fixture
+def local(tmp_path: Path) -> Iterator[LocalService]:
+    made = new_local_service(tmp_path, settings=LifecycleSettings(cadence=replace(PATIENT, method="baft"), look_s=0.0))
+    yield made
+    made.close()
+
+
+def now(local: LocalService, job: Job) -> Job:
+    with local.store.read() as connection:
+        return jobs.get(connection, job.id)
+
+
+def retrained(local: LocalService) -> Job:
+    job = local.retrain()
+    local.worker.drain()
+    return now(local, job)
+
+
+def asked_meanwhile(local: LocalService, *modes: str | None, before: tuple[str, str] | None = None) -> tuple[Job, list[Job]]:
+    """A major retrain, and what was answered to those who asked again while it ran, after posting an edit perhaps."""
+    first, again = local.retrain("major"), []
+
+    def ask() -> None:
+        if before is not None:
+            local.post(before)
+            local.worker._advance()
+        again.extend(local.retrain(mode) for mode in modes)  # type: ignore[arg-type]
+
+    local.ledger.during = once(ask)  # type: ignore[assignment]
+    local.worker.drain()
+    return first, again
+
+
+def test_a_retrain_of_nothing_new_is_refused_and_changes_nothing(local: LocalService) -> None:
+    local.live(("a", "1"))
+    retrained(local)
+    head = local.head
+
+    for mode in (None, "minor"):
+        with pytest.raises(Conflict, match="nothing new"):
+            local.retrain(mode)  # type: ignore[arg-type]
+
+    local.worker.drain()
+    assert local.head == head
+
+
+def test_a_major_one_of_nothing_new_may_be_asked_for(local: LocalService) -> None:
+    local.live(("a", "1"))
+    retrained(local)
+
+    job = local.retrain("major")
+    local.worker.drain()
+
+    assert now(local, job).status == "done"
+
+
+def test_who_asks_again_while_one_runs_on_all_there_is_gets_that_one(local: LocalService) -> None:
+    local.live(("a", "1"))
+
+    first, again = asked_meanwhile(local, None, "minor", "major")
+
+    assert {job.id for job in again} == {first.id}
+    with local.store.read() as connection:
+        assert [job.id for job in jobs.page(connection, limit=9, kind="retrain")] == [first.id]
+
+
+def test_an_edit_that_came_since_makes_another_one_worth_its_while(local: LocalService) -> None:
+    local.live(("a", "1"))
+
+    first, again = asked_meanwhile(local, None, before=("b", "2"))
+
+    assert again[0].id != first.id
+    assert now(local, again[0]).status == "done"
+    assert local.head.window == 0
+
+
+def test_a_job_that_is_made_major_says_who_wanted_that_and_why(local: LocalService) -> None:
+    local.live(("a", "1"))
+    waiting = local.retrain()
+
+    made = request_retrain(local.store, author="bob", reason="the canary fell", mode="major")
+
+    assert (made.id, made.mode, made.reason) == (waiting.id, "major", "the canary fell")
+    assert made.log[-1]["message"] == "bob asked for it to be major"
+
+
+def test_one_that_is_cancelled_before_it_began_is_one_line_of_the_log(local: LocalService) -> None:
+    local.live(("a", "1"))
+    job = local.retrain()
+
+    with capture_logs() as lines:
+        cancel_job(local.store, job.id, author="bob")
+        local.worker.drain()
+
+    assert [(line["job"], line["status"]) for line in lines if line["event"] == "retrain ended"] == [(job.id, "cancelled")]

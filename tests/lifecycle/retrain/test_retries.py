@@ -1,0 +1,387 @@
+"""Retrains that fail: why is said, attempts are spaced, what was trained is kept, and what was due is tried again."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from pathlib import Path
+
+import pytest
+from sqlalchemy.engine import Connection
+
+from service.background.jobs import cancel_job, list_jobs
+from service.domain.edit import EditStatus
+from service.domain.errors import Unavailable
+from service.domain.version import VersionKind
+from service.lifecycle.settings import LifecycleSettings
+from service.runtime.worker import Worker
+from service.store import jobs
+from tests.lifecycle.ledger import tensors_of, window_of
+from tests.lifecycle.local_service import PATIENT, LocalService, job_of, new_local_service, said, trainings
+
+MANUAL = LifecycleSettings(cadence=replace(PATIENT, method="baft"), pause_s=0.0, look_s=0.0)
+SPACED = replace(MANUAL, pause_s=10.0)
+BY_ITSELF = LifecycleSettings(cadence=PATIENT, pause_s=0.0, look_s=0.0)
+
+
+@dataclass
+class MovedClock:
+    """A clock that a test moves."""
+
+    now: datetime
+
+    def __call__(self) -> datetime:
+        return self.now
+
+    def passes(self, seconds: float) -> None:
+        self.now += timedelta(seconds=seconds)
+
+
+def clocked(local: LocalService) -> MovedClock:
+    """Give a house a clock that a test moves; it is ahead of whatever was done by the real one."""
+    clock = MovedClock(local.context.clock() + timedelta(days=1))
+    use(local, local.ledger.locft, clock)
+    return clock
+
+
+def use(local: LocalService, locft: Callable[..., object], clock: Callable[[], datetime] | None = None) -> None:
+    """Let a house retrain by `locft` from now on."""
+    editors = replace(local.context.editors, locft=locft)  # type: ignore[arg-type]
+    local.context = replace(local.context, editors=editors, clock=clock or local.context.clock)
+    local.worker = Worker(local.context, alone=True)
+
+
+@pytest.fixture
+def make(tmp_path: Path) -> Iterator[Callable[[LifecycleSettings], LocalService]]:
+    made: list[LocalService] = []
+
+    def new(settings: LifecycleSettings) -> LocalService:
+        (tmp_path / str(len(made))).mkdir()
+        made.append(new_local_service(tmp_path / str(len(made)), settings=settings))
+        return made[-1]
+
+    yield new
+    for local in made:
+        local.close()
+
+
+def failing(local: LocalService, error: Exception, times: int = 1_000) -> None:
+    """Let so many of the next retrains fail, each after its training was begun."""
+    left = [error] * times
+
+    def locft(*given: object) -> object:
+        if left:
+            local.ledger.fits.append(("locft", ("broken",), given[2]))  # type: ignore[arg-type]
+            raise left.pop()
+        return local.ledger.locft(*given)  # type: ignore[arg-type]
+
+    use(local, locft)
+
+
+def block(local: LocalService) -> Path:
+    """Put a file where the folder of checkpoints was, so that the disk takes none; where the folder is meanwhile."""
+    aside = local.folder.with_name("aside")
+    local.folder.rename(aside)
+    local.folder.write_text("")
+    return aside
+
+
+def unblock(local: LocalService, aside: Path) -> None:
+    local.folder.unlink()
+    aside.rename(local.folder)
+
+
+# Nothing that was trained is thrown away
+
+
+def test_a_retrain_whose_checkpoint_cannot_be_written_trains_once_and_ends_with_its_reason(
+    make: Callable[[LifecycleSettings], LocalService],
+) -> None:
+    local = make(MANUAL)
+    made = local.live(("a", "1"))
+    block(local)
+
+    job = local.retrain()
+    local.worker.drain()
+
+    ended = job_of(local, job)
+    assert (trainings(local), ended.status, ended.failures) == (1, "failed", 3)
+    assert "checkpoint could not be written" in str(ended.error)
+    assert "attempt 1 failed: The checkpoint" in said(ended) and "no other follows by itself before" in said(ended)
+    assert local.statuses(made) == [EditStatus.APPLIED] and local.says("a") == "1"
+
+
+def test_a_retrain_is_published_as_it_was_trained_once_there_is_room_on_the_disk(
+    make: Callable[[LifecycleSettings], LocalService],
+) -> None:
+    local = make(MANUAL)
+    made = local.live(("a", "1"))
+    aside, save = block(local), local.context.checkpoints.save
+
+    def save_with_room_at_last(overlay):  # type: ignore[no-untyped-def]
+        local.context.checkpoints.save = make_room  # type: ignore[method-assign]
+        return save(overlay)
+
+    def make_room(overlay):  # type: ignore[no-untyped-def]
+        unblock(local, aside)
+        local.context.checkpoints.save = save  # type: ignore[method-assign]
+        return save(overlay)
+
+    local.context.checkpoints.save = save_with_room_at_last  # type: ignore[method-assign]
+    job = local.retrain()
+    local.worker.drain()
+
+    ended = job_of(local, job)
+    assert (trainings(local), ended.status, ended.failures, ended.retry_at) == (1, "done", 1, None)
+    assert local.statuses(made) == [EditStatus.CONSOLIDATED]
+
+
+def test_while_the_database_is_away_what_was_trained_waits_for_it(make: Callable[[LifecycleSettings], LocalService]) -> None:
+    local = make(MANUAL)
+    local.live(("a", "1"))
+    save, write = local.context.checkpoints.save, local.store.write
+    away = [True] * 5
+
+    @contextmanager
+    def write_if_there() -> Iterator[Connection]:
+        if away:
+            away.pop()
+            raise Unavailable("The database cannot be reached.")
+        with write() as connection:
+            yield connection
+
+    def save_and_lose_the_database(overlay):  # type: ignore[no-untyped-def]
+        local.store.write = write_if_there  # type: ignore[method-assign]
+        return save(overlay)
+
+    local.context.checkpoints.save = save_and_lose_the_database  # type: ignore[method-assign]
+    job = local.retrain()
+    local.worker.drain()
+
+    assert (trainings(local), job_of(local, job).status, away) == (1, "done", [])
+
+
+def test_a_retrain_that_waits_to_publish_is_cancelled_at_once(make: Callable[[LifecycleSettings], LocalService]) -> None:
+    local = make(replace(SPACED, pause_s=1_000.0))
+    local.live(("a", "1"))
+    block(local)
+    save, job = local.context.checkpoints.save, local.retrain()
+
+    def save_and_cancel(overlay):  # type: ignore[no-untyped-def]
+        try:
+            return save(overlay)
+        finally:
+            with local.store.write() as connection:
+                jobs.note(connection, job.id, cancel_asked_at=local.context.clock(), cancelled_by="bob")
+
+    local.context.checkpoints.save = save_and_cancel  # type: ignore[method-assign]
+    local.worker.drain()
+
+    assert job_of(local, job).status == "cancelled"
+
+
+# Attempts are spaced
+
+
+def test_the_attempts_of_a_retrain_are_spaced_and_edits_are_applied_between_them(
+    make: Callable[[LifecycleSettings], LocalService],
+) -> None:
+    local = make(SPACED)
+    clock = clocked(local)
+    local.live(("a", "1"))
+    failing(local, OSError(28, "No space left on device", "/somewhere"), times=2)
+    job = local.retrain()
+    local.worker.drain()
+
+    waiting = job_of(local, job)
+    assert (waiting.status, waiting.failures, waiting.retry_at) == ("running", 1, clock.now + timedelta(seconds=10))
+    assert "attempt 1 failed: a file could not be read or written: No space left on device" in said(waiting)
+    assert "/somewhere" not in said(waiting)
+    (b,) = local.live(("b", "2"))
+    assert (local.statuses([b]), trainings(local)) == ([EditStatus.APPLIED], 1)
+
+    clock.passes(10)
+    local.worker.drain()
+    assert job_of(local, job).retry_at == clock.now + timedelta(seconds=20)
+    clock.passes(20)
+    local.worker.drain()
+
+    assert (trainings(local), job_of(local, job).status, job_of(local, job).retry_at) == (3, "done", None)
+
+
+def test_a_retrain_that_waits_for_its_next_attempt_is_cancelled_at_once(
+    make: Callable[[LifecycleSettings], LocalService],
+) -> None:
+    local = make(SPACED)
+    local.live(("a", "1"))
+    failing(local, RuntimeError("out of memory"))
+    job = local.retrain()
+    local.worker.drain()
+
+    cancel_job(local.store, job.id, author="bob")
+    local.worker.drain()
+
+    ended = job_of(local, job)
+    assert (ended.status, ended.retry_at, trainings(local)) == ("cancelled", None, 1)
+
+
+def test_another_process_waits_for_the_next_attempt_too(make: Callable[[LifecycleSettings], LocalService]) -> None:
+    local = make(SPACED)
+    local.live(("a", "1"))
+    failing(local, RuntimeError("out of memory"))
+    local.retrain()
+    local.worker.drain()
+
+    again = LocalService(local.url, local.folder, ledger=local.ledger, settings=local.settings)
+    again.worker.drain()
+
+    assert trainings(again) == 1
+    again.close()
+
+
+def test_an_edit_that_cannot_be_published_now_says_why_while_it_waits(
+    make: Callable[[LifecycleSettings], LocalService], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    local = make(MANUAL)
+    local.live(("a", "1"))
+
+    def refuse(_: object) -> None:
+        raise Unavailable("The checkpoint could not be written; see that the data folder has room.")
+
+    (b,) = local.post(("b", "2"))
+    with monkeypatch.context() as patch, pytest.raises(Unavailable):
+        patch.setattr(local.context.checkpoints, "save", refuse)
+        local.worker.drain()
+    with local.store.read() as connection:
+        waiting = jobs.active(connection, "apply", "running")
+    local.worker.drain()
+
+    assert waiting is not None and "checkpoint could not be written" in str(waiting.stage)
+    assert local.statuses([b]) == [EditStatus.APPLIED]
+
+
+# What was due is tried again
+
+
+def taken_back(local: LocalService) -> None:
+    """Put two edits into the tensors and take one back, of which a major retrain has to remove the trace."""
+    a, _ = local.live(("a", "1"), ("b", "2"))
+    local.retrain()
+    local.worker.drain()
+    local.retract(a)
+
+
+def test_after_a_failure_that_passes_the_trace_of_a_retraction_leaves_the_tensors_all_the_same(
+    make: Callable[[LifecycleSettings], LocalService],
+) -> None:
+    local = make(BY_ITSELF)
+    clock = clocked(local)
+    taken_back(local)
+    failing(local, RuntimeError("out of memory"), times=6)
+    tried = []
+    for pause in (59, 1, 119, 1):
+        local.worker.drain()
+        tried.append(trainings(local))
+        clock.passes(pause)
+    local.worker.drain()
+
+    assert tried == [1 + 3, 1 + 3, 1 + 6, 1 + 6]
+    assert (local.head.kind, local.head.minors) == (VersionKind.LOCFT, 0)
+    assert "prompt:a" not in tensors_of(local.context.follower.current.overlay)
+    done = list_jobs(local.store, limit=1, kind="retrain")[0]
+    assert done.reason == "a retracted edit is still in the tensors; retrains before this one that published nothing: 2"
+
+
+def test_a_refused_retrain_is_not_made_again_by_a_stream_of_edits_but_by_time(
+    make: Callable[[LifecycleSettings], LocalService],
+) -> None:
+    local = make(replace(BY_ITSELF, cadence=replace(PATIENT, soft=2)))
+    clock = clocked(local)
+    local.ledger.canary = lambda size: 1.0 if size else 0.1  # so low without a window that it is not accepted
+    jobs_after = []
+    for pause in (59, 1, 119, 1):
+        local.live(*((f"k{number}", str(clock.now)) for number in range(4)))
+        jobs_after.append([job.status for job in list_jobs(local.store, limit=9, kind="retrain")])
+        clock.passes(pause)
+
+    assert jobs_after == [["failed"]] * 2 + [["failed"] * 2] * 2
+
+
+def test_a_cancelled_retrain_comes_again_by_itself_only_to_take_something_back(
+    make: Callable[[LifecycleSettings], LocalService],
+) -> None:
+    local = make(BY_ITSELF)
+    clock = clocked(local)
+    taken_back(local)
+    local.worker._hold_lease()
+    while local.worker._advance():
+        pass
+    cancel_job(local.store, list_jobs(local.store, limit=1, kind="retrain")[0].id, author="bob", now=clock.now)
+    local.worker.drain()
+    at_once = [job.status for job in list_jobs(local.store, limit=9, kind="retrain")]
+    clock.passes(60)
+    local.worker.drain()
+
+    assert at_once == ["cancelled", "done"]
+    assert [job.status for job in list_jobs(local.store, limit=9, kind="retrain")] == ["done", "cancelled", "done"]
+
+
+# The same bytes
+
+
+def test_the_tensors_of_a_retrain_do_not_tell_that_an_attempt_failed_nor_what_was_in_its_snapshot(
+    make: Callable[[LifecycleSettings], LocalService],
+) -> None:
+    local, calm = make(SPACED), make(SPACED)
+    clock = clocked(local)
+    for one in (local, calm):
+        one.live(("a", "1"), ("b", "2"))
+    (c,) = local.live(("c", "3"))
+    failing(local, RuntimeError("out of memory"), times=1)
+    local.retrain()
+    local.worker.drain()
+    local.retract(c)
+    clock.passes(10)
+    calm.retrain()
+    for one in (local, calm):
+        one.worker.drain()
+
+    assert (trainings(local), trainings(calm)) == (2, 1)
+    assert local.ledger.fits[-1] == calm.ledger.fits[-1]
+    assert local.head.digest == calm.head.digest
+
+
+def test_a_retraction_whose_refits_failed_takes_effect_by_itself_a_while_later(
+    make: Callable[[LifecycleSettings], LocalService],
+) -> None:
+    local = make(MANUAL)
+    clock = clocked(local)
+    a, b = local.live(("a", "1"), ("b", "2"))
+    local.ledger.breaks = {"2"}  # what a refit without the first would be given
+    local.retract(a)
+    local.worker.drain()
+    assert "prompt:a" in window_of(local.context.follower.current.overlay)
+    local.ledger.breaks = set()
+
+    local.worker.drain()
+    assert "prompt:a" in window_of(local.context.follower.current.overlay)
+    clock.passes(60)
+    local.worker.drain()
+
+    assert local.statuses([a, b]) == [EditStatus.RETRACTED, EditStatus.APPLIED]
+    assert "prompt:a" not in window_of(local.context.follower.current.overlay)
+
+
+def test_a_retrain_that_finds_nothing_left_to_train_on_publishes_nothing(
+    make: Callable[[LifecycleSettings], LocalService],
+) -> None:
+    local = make(MANUAL)
+    local.live(("a", "1"))
+    asked = local.retrain()
+    local.roll_back(0)
+    head = local.head.number
+
+    local.worker.drain()
+
+    assert (job_of(local, asked).status, local.head.number) == ("failed", head)
+    assert job_of(local, asked).error == "nothing is left to train on, and nothing to undo"
