@@ -205,7 +205,7 @@ class Evaluations:
         """The whole evaluation, as if there were nothing else to do; `between` is where there is."""
 
         def rest() -> None:
-            self._context.let_others_first()
+            self._context.yield_to_edits()
             between()
 
         context = _parts_of(due.about)
@@ -227,7 +227,7 @@ class Evaluations:
     def _overlay(self, due: Evaluation) -> Overlay:
         with self._context.store.read() as connection:
             version = versions.get(connection, due.version)
-        return self._context.checkpoints.of(version)
+        return self._context.checkpoints.get_overlay(version)
 
     def _records(self, due: Evaluation) -> list[Record]:
         """What is asked, in order of acceptance for stored edits, in the order given for inline ones."""
