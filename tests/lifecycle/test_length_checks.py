@@ -5,14 +5,14 @@ import pytest
 from service.domain.edit import EditRequest, Method
 from service.domain.errors import Refused
 from service.lifecycle.length_checks import check_lengths
-from service.lm.base import base_from
+from service.lm.base import build_base
 from tests.builders import make_base, make_model, make_tokenizer
 
 PLAIN = EditRequest(prompt="The colour of moss is", target="green", method=Method.AUTO)
 
 
 def field_of(refused: EditRequest, *, is_batch: bool) -> str | None:
-    base = base_from(make_model(), make_tokenizer(chat=False)) if refused.surfaces else make_base()
+    base = build_base(make_model(), make_tokenizer(chat=False)) if refused.surfaces else make_base()
     with pytest.raises(Refused) as caught:
         check_lengths(base, [PLAIN, refused] if is_batch else [refused], is_batch=is_batch)
     return caught.value.field
