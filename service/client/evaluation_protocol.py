@@ -13,7 +13,7 @@ import httpx
 from service.client.evaluations import EvaluationClient
 from service.client.local_server import told
 from service.domain.errors import Refused, ServiceError
-from service.evaluation.merging import merged_results
+from service.evaluation.merging import merge_results
 from service.evaluation.records import Record
 
 Report = dict[str, Any]
@@ -66,7 +66,7 @@ def _after_edit(evaluator: EvaluationClient, records: Sequence[Record], report: 
             evaluator.told(f"edited {min(start + batch, len(records))} of {len(records)}")
     finally:  # an error later on does not take it away
         if found:
-            report |= {"edits": dict(ended), "after_edit": merged_results(found)}
+            report |= {"edits": dict(ended), "after_edit": merge_results(found)}
     if not found:
         raise Refused("the server took none of the records as an edit", field="data")
 

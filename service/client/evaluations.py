@@ -17,8 +17,8 @@ import httpx
 from service.client.retries import AWAY_S, LOOK_S, TRIES_S, post
 from service.client.waiting import UNSETTLED, WAITING, wait_until_live
 from service.domain.errors import Conflict, Refused
-from service.evaluation.merging import merged_results
-from service.evaluation.records import Record, edit_request_of, to_json
+from service.evaluation.merging import merge_results
+from service.evaluation.records import Record, to_edit_request, to_json
 
 AT_ONCE = 1_000  # records of one evaluation: the server's limit
 BYTES_AT_ONCE = 4_000_000  # of one request: half of the server's default limit
@@ -185,7 +185,7 @@ class EvaluationClient:
 def _merged(done: Sequence[dict[str, Any]]) -> dict[str, Any]:
     if not done:
         raise Refused("the server can be asked none of the records", field="data")
-    return merged_results([{"evaluations": [one["id"]], **one["result"]} for one in done]) | {"version": done[0]["version"]}
+    return merge_results([{"evaluations": [one["id"]], **one["result"]} for one in done]) | {"version": done[0]["version"]}
 
 
 def _parts(records: Sequence[Record]) -> Iterator[list[Record]]:
@@ -206,7 +206,7 @@ def _parts(records: Sequence[Record]) -> Iterator[list[Record]]:
 
 def _edit(record: Record) -> dict[str, Any]:
     """The edit of a record, without its probes: a benchmark must not teach what it asks."""
-    edit = edit_request_of(record)
+    edit = to_edit_request(record)
     named = ("prompt", "target", "subject", "relation", "ground_truth", "conflict_key")
     fields = {name: getattr(edit, name) for name in named if getattr(edit, name) is not None}
     return fields | ({"surfaces": list(edit.surfaces)} if edit.surfaces else {})

@@ -7,9 +7,9 @@ which the newest counts. Contradictions under other words are not seen by any pr
 from collections.abc import Iterable, Sequence
 
 from service.domain.edit import normalise
-from service.evaluation.metrics.matching import squad
+from service.evaluation.metrics.matching import normalise_squad
 from service.evaluation.metrics.outcomes import Outcome
-from service.evaluation.records import Ask, Record, asks_of, edit_request_of
+from service.evaluation.records import EvalQuestion, Record, list_questions, to_edit_request
 
 
 class LiveEdits:
@@ -21,7 +21,7 @@ class LiveEdits:
     def __init__(self, live: Iterable[Record], asked: Iterable[Record]) -> None:
         by_key: dict[str, Record] = {}
         for record in live:
-            key = edit_request_of(record).key
+            key = to_edit_request(record).key
             by_key.pop(key, None)  # the newest of a key comes last, as it was accepted last
             by_key[key] = record
         self._by_key = by_key
@@ -31,7 +31,7 @@ class LiveEdits:
             for probe in record.rephrases:
                 self._by_rephrase.setdefault(normalise(probe.prompt), set()).add(probe.answer or record.target)
 
-    def contradict(self, record: Record, ask: Ask) -> bool:
+    def contradict(self, record: Record, ask: EvalQuestion) -> bool:
         """Whether another live edit has the question's answer changed.
 
         A locality question must keep the base model's answer, so any live edit of its prompt contradicts it, even its own.
@@ -47,29 +47,29 @@ class LiveEdits:
         return self._by_rephrase.get(prompt, set()) if holder is None else {holder.target}
 
     def _is_live(self, record: Record) -> bool:
-        newest = self._by_key.get(edit_request_of(record).key)
+        newest = self._by_key.get(to_edit_request(record).key)
         return newest is not None and _is_among(newest.target, record.accepted())
 
     def _is_replaced(self, record: Record) -> bool:
-        newest = self._by_key.get(edit_request_of(record).key)
+        newest = self._by_key.get(to_edit_request(record).key)
         return newest is not None and not _is_among(newest.target, record.accepted())
 
 
-def askable(
+def select_questions(
     records: Sequence[Record], supported: Sequence[str], live: Iterable[Record] | None = None
-) -> tuple[list[tuple[Record, Ask]], int]:
+) -> tuple[list[tuple[Record, EvalQuestion]], int]:
     """The questions of `records` that no edit of `live` contradicts (None: of the records themselves), and how many others."""
     edits = LiveEdits(records if live is None else live, records)
-    asks = [(record, ask) for record in records for ask in asks_of(record, supported)]
+    asks = [(record, ask) for record in records for ask in list_questions(record, supported)]
     kept = [(record, ask) for record, ask in asks if not edits.contradict(record, ask)]
     return kept, len(asks) - len(kept)
 
 
-def uncontradicted(outcomes: Sequence[Outcome], records: Sequence[Record], live: Iterable[Record]) -> list[Outcome]:
+def drop_contradicted(outcomes: Sequence[Outcome], records: Sequence[Record], live: Iterable[Record]) -> list[Outcome]:
     """The outcomes of those questions of `records` that no edit of `live` contradicts."""
     edits, asked = LiveEdits(live, records), {record.id: record for record in records}
     return [outcome for outcome in outcomes if not edits.contradict(asked[outcome.ask.record], outcome.ask)]
 
 
 def _is_among(answer: str, accepted: Sequence[str]) -> bool:
-    return squad(answer) in {squad(one) for one in accepted}
+    return normalise_squad(answer) in {normalise_squad(one) for one in accepted}

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 
-def merged_results(results: Sequence[dict[str, Any]]) -> dict[str, Any]:
+def merge_results(results: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """Results as one: scores are weighted by their n, counts are added, and what names something stays as the first has it."""
     first = results[0]
     merged: dict[str, Any] = {}
@@ -17,7 +17,7 @@ def merged_results(results: Sequence[dict[str, Any]]) -> dict[str, Any]:
         elif name == "evaluations":
             merged[name] = [one for value in values for one in value]
         elif isinstance(values[0], dict):
-            merged[name] = merged_results(values)
+            merged[name] = merge_results(values)
         elif isinstance(values[0], float) or (name == "score" and "n" in first):
             merged[name] = _weighted(name, results)
         elif isinstance(values[0], int) and not isinstance(values[0], bool):

@@ -60,7 +60,7 @@ class Record:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Ask:
+class EvalQuestion:
     """One question on one surface. `answer` None: whatever the base model answers."""
 
     record: str
@@ -74,7 +74,7 @@ class Ask:
     accepted: tuple[str, ...] = ()  # all right answers, `answer` first
 
 
-def record_of(edit: EditRequest, *, id: str) -> Record:
+def build_record(edit: EditRequest, *, id: str) -> Record:
     """An edit of the store, or one that is not stored, as a record."""
     return Record(
         id=id,
@@ -91,7 +91,7 @@ def record_of(edit: EditRequest, *, id: str) -> Record:
     )
 
 
-def edit_request_of(record: Record) -> EditRequest:
+def to_edit_request(record: Record) -> EditRequest:
     """The edit that a record asks for. No probe is ever trained: a benchmark must not teach what it asks."""
     return EditRequest(
         prompt=record.prompt,
@@ -119,13 +119,13 @@ def from_json(fields: Mapping[str, Any]) -> Record:
     return Record(**read | {"aliases": _alias_lists(fields.get("aliases", ()))})
 
 
-def asks_of(record: Record, supported: Sequence[str]) -> Iterator[Ask]:
+def list_questions(record: Record, supported: Sequence[str]) -> Iterator[EvalQuestion]:
     """Every question of a record, once on each of its surfaces that the model supports.
 
     A rephrase without an answer asks for the target. A portability probe without one cannot be judged and asks nothing.
     """
     for surface in [name for name in record.surfaces if name in supported] or supported:
-        yield Ask(
+        yield EvalQuestion(
             record=record.id,
             kind="reliability",
             prompt=record.prompt,
@@ -200,8 +200,8 @@ def _probes(given: Sequence[str | Mapping[str, Any]]) -> tuple[EvalProbe, ...]:
     return tuple(EvalProbe(prompt=probe) if isinstance(probe, str) else EvalProbe(**probe) for probe in given)
 
 
-def _ask(record: Record, kind: Kind, probe: EvalProbe, surface: str, accepted: tuple[str, ...]) -> Ask:
-    return Ask(
+def _ask(record: Record, kind: Kind, probe: EvalProbe, surface: str, accepted: tuple[str, ...]) -> EvalQuestion:
+    return EvalQuestion(
         record=record.id,
         kind=kind,
         prompt=probe.prompt,

@@ -16,7 +16,7 @@ Moment = Literal["after_edit", "after_all"]
 Figure = dict[str, Any]
 
 
-def report(
+def build_report(
     outcomes: Sequence[Outcome], *, moment: Moment | None = None, left_out: Mapping[str, int] | None = None
 ) -> dict[str, Any]:
     """Scores under `greedy` and `tokens`, and under `base` what the base model scores on the same questions.
@@ -37,13 +37,13 @@ def report(
     }
 
 
-def edit_report(outcomes: Sequence[Outcome]) -> dict[str, Any]:
+def build_edit_report(outcomes: Sequence[Outcome]) -> dict[str, Any]:
     """The part of an edit's report that its probes fill in: greedy scores, tokens beside them, and what they say of generality.
 
     `generality` is `untested` without rephrases, `literal only` where the edit is answered on its own prompt and on no untrained
     rephrase (trained ones, where there are no others), else `general`.
     """
-    scores = report(outcomes)
+    scores = build_report(outcomes)
     return {"scores": {"greedy": scores["greedy"], "tokens": scores["tokens"]}, "generality": _verdict(scores["greedy"])}
 
 

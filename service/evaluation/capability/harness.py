@@ -15,7 +15,7 @@ from lm_eval.tasks import TaskManager
 from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 
 from service.domain.errors import Refused, TooLong
-from service.evaluation.metrics.log_likelihood import log_likelihoods
+from service.evaluation.metrics.log_likelihood import compute_log_likelihoods
 from service.lm.base import Base
 from service.lm.intervention import Adapter
 from service.lm.overlay import View
@@ -38,7 +38,7 @@ class LiveModel(LM):
     def loglikelihood(self, requests: list[Instance]) -> list[tuple[float, bool]]:
         """Of each (context, continuation): its log-likelihood, and whether it is the greedy one."""
         rows = [_pair(self._view.base, *request.args) for request in requests]
-        found = log_likelihoods(self._view, self._adapter, rows, between=self._between)
+        found = compute_log_likelihoods(self._view, self._adapter, rows, between=self._between)
         for request, answer in zip(requests, found, strict=True):
             self.cache_hook.add_partial("loglikelihood", request.args, answer)
         return found
@@ -46,7 +46,9 @@ class LiveModel(LM):
     def loglikelihood_rolling(self, requests: list[Instance]) -> list[float]:
         """Of each text: its log-likelihood from the start token on, in windows of the whole context."""
         windows = [list(_windows(self._view.base, request.args[0])) for request in requests]
-        flat = iter(log_likelihoods(self._view, self._adapter, [row for of in windows for row in of], between=self._between))
+        flat = iter(
+            compute_log_likelihoods(self._view, self._adapter, [row for of in windows for row in of], between=self._between)
+        )
         found = [sum(next(flat)[0] for _ in of) for of in windows]
         for request, answer in zip(requests, found, strict=True):
             self.cache_hook.add_partial("loglikelihood_rolling", request.args, answer)

@@ -14,9 +14,9 @@ from typing import Any
 from service.domain.errors import Refused
 from service.evaluation.capability.tasks import Task, load_tasks
 from service.evaluation.metrics.figures import mean
-from service.evaluation.metrics.log_likelihood import log_likelihoods
-from service.evaluation.metrics.matching import number, squad
-from service.evaluation.metrics.outcomes import Between, Reference, choices
+from service.evaluation.metrics.log_likelihood import compute_log_likelihoods
+from service.evaluation.metrics.matching import extract_number, normalise_squad
+from service.evaluation.metrics.outcomes import Between, Reference, predict_choices
 from service.lm.base import Base
 from service.lm.intervention import Adapter
 from service.lm.overlay import View
@@ -24,7 +24,7 @@ from service.lm.prompts import encode_prompt, encode_row
 from service.lm.scoring import greedy
 from service.lm.tokenizing import decode
 
-__all__ = ["Capability", "MetricMeans", "Task", "capability", "load_tasks"]
+__all__ = ["Capability", "MetricMeans", "Task", "measure_capability", "load_tasks"]
 
 TASKS_AT_ONCE = 16
 LONGEST_SOLUTION = 256  # tokens, as in lm-evaluation-harness
@@ -74,7 +74,7 @@ class Capability:
         return {**whole, "left_out": self.left_out, "tasks": self.tasks, "by_skill": by_skill}
 
 
-def capability(
+def measure_capability(
     view: View,
     adapter: Adapter | None,
     reference: Reference,
@@ -120,13 +120,13 @@ def _scores(view: View, adapter: Adapter | None, tasks: Sequence[Task], between:
 
 def _exact(view: View, adapter: Adapter | None, tasks: Sequence[Task], between: Between) -> list[Scores]:
     rows = [encode_row(view.base, task.prompt, task.answer) for task in tasks]
-    said = choices(view, adapter, rows, between=between)
+    said = predict_choices(view, adapter, rows, between=between)
     return [{"exact": float(ids == row.target_ids)} for ids, row in zip(said, rows, strict=True)]
 
 
 def _chosen(view: View, adapter: Adapter | None, tasks: Sequence[Task], between: Between) -> list[Scores]:
     rows = [encode_row(view.base, task.prompt, choice, eos=False) for task in tasks for choice in task.choices]
-    sums = iter(log_likelihoods(view, adapter, rows, between=between))
+    sums = iter(compute_log_likelihoods(view, adapter, rows, between=between))
     found: list[Scores] = []
     for task in tasks:
         of_choice = [next(sums)[0] for _ in task.choices]
@@ -149,12 +149,12 @@ def _is_right(task: Task, likelihoods: Sequence[float]) -> float:
 
 def _is_found(task: Task, written: str) -> bool:
     if task.kind == "number":
-        found = number(written)
-        return found is not None and found == number(task.answer)
+        found = extract_number(written)
+        return found is not None and found == extract_number(task.answer)
     first = written.split("\n")[0]
     if "." not in task.answer:
         first = first.split(".")[0]
-    return squad(first) == squad(task.answer)
+    return normalise_squad(first) == normalise_squad(task.answer)
 
 
 def _fits(base: Base, task: Task) -> bool:

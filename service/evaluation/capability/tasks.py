@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from service.domain.errors import Refused
-from service.evaluation.metrics.matching import SOLUTION, number
+from service.evaluation.metrics.matching import SOLUTION, extract_number
 
 TaskKind = Literal["exact", "choice", "number", "text"]
 LETTERS = string.ascii_uppercase
@@ -106,7 +106,7 @@ def _words(given: object) -> str:
 
 def _numeral(given: str) -> str:
     """A text that holds a number."""
-    if number(given) is None:
+    if extract_number(given) is None:
         raise ValueError("no number")
     return given.strip()
 

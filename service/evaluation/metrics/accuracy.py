@@ -4,11 +4,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from service.domain.errors import Refused
-from service.evaluation.metrics.figures import Marked
-from service.evaluation.metrics.matching import field_match, locft_match
+from service.evaluation.metrics.figures import ScoredQuestion
+from service.evaluation.metrics.matching import matches_field, matches_locft
 from service.evaluation.metrics.outcomes import Reference
-from service.evaluation.metrics.teacher_forcing import Forced, agreement, forced
-from service.evaluation.records import Ask
+from service.evaluation.metrics.teacher_forcing import ForcedRow, agreement, teacher_force
+from service.evaluation.records import EvalQuestion
 from service.lm.base import Base
 from service.lm.intervention import Adapter
 from service.lm.overlay import View
@@ -40,16 +40,16 @@ LENGTH_LABELS = {
 
 
 @dataclass(frozen=True)
-class Question:
+class EncodedQuestion:
     """An ask as rows: one for each spelling of the right answer, EOS included, and how many of its tokens are text."""
 
-    ask: Ask
+    ask: EvalQuestion
     prompt: tuple[int, ...]
     rows: tuple[Row, ...]
     spoken: tuple[int, ...]
 
 
-def question(base: Base, ask: Ask) -> Question:
+def encode_question(base: Base, ask: EvalQuestion) -> EncodedQuestion:
     """Raises Refused where the model cannot be asked that; of its further spellings one that does not fit is left out alone."""
     prompt = encode_prompt(base, ask.prompt, surface=ask.surface)
     rows, spoken = [], []
@@ -62,12 +62,17 @@ def question(base: Base, ask: Ask) -> Question:
             continue
         rows.append(row)
         spoken.append(len(plain.target_ids))
-    return Question(ask, prompt, tuple(rows), tuple(spoken))
+    return EncodedQuestion(ask, prompt, tuple(rows), tuple(spoken))
 
 
-def mark(
-    view: View, adapter: Adapter | None, reference: Reference, questions: Sequence[Question], *, between: Callable[[], None]
-) -> list[Marked]:
+def score_questions(
+    view: View,
+    adapter: Adapter | None,
+    reference: Reference,
+    questions: Sequence[EncodedQuestion],
+    *,
+    between: Callable[[], None],
+) -> list[ScoredQuestion]:
     """Every question's marks by the names of `LABELS`, `AFTER_LABELS` and `LENGTH_LABELS`, the base model's beside them."""
     prompts, limit = [one.prompt for one in questions], min(ANSWER_TOKENS, reference.longest_answer)
     own = _marks(view, adapter, questions, greedy(view, adapter, prompts, max_new_tokens=limit, between=between), between)
@@ -75,25 +80,25 @@ def mark(
     beside = _marks(reference.view, None, questions, said, between)
     for marks, base in zip(own, beside, strict=True):
         marks["longer_by"], base["longer_by"] = marks["tokens"] - base["tokens"], 0.0
-    return [Marked(one.ask, marks, base) for one, marks, base in zip(questions, own, beside, strict=True)]
+    return [ScoredQuestion(one.ask, marks, base) for one, marks, base in zip(questions, own, beside, strict=True)]
 
 
 def _marks(
     view: View,
     adapter: Adapter | None,
-    questions: Sequence[Question],
+    questions: Sequence[EncodedQuestion],
     written: Sequence[tuple[int, ...]],
     between: Callable[[], None],
 ) -> list[dict[str, float]]:
     rows = [row for one in questions for row in one.rows]
-    said = iter(forced(view, adapter, rows, between=between))
+    said = iter(teacher_force(view, adapter, rows, between=between))
     return [
-        _by_tokens(one, [next(said) for _ in one.rows]) | _by_text(view.base, one.ask, answer) | lengths(view.base, answer)
+        _by_tokens(one, [next(said) for _ in one.rows]) | _by_text(view.base, one.ask, answer) | measure_length(view.base, answer)
         for one, answer in zip(questions, written, strict=True)
     ]
 
 
-def _by_tokens(one: Question, said: Sequence[Forced]) -> dict[str, float]:
+def _by_tokens(one: EncodedQuestion, said: Sequence[ForcedRow]) -> dict[str, float]:
     """EasyEdit's target has no EOS, so its accuracy is taken over the tokens before it; exact match is over all."""
     shares = [
         agreement(f.choices[:spoken], row.target_ids[:spoken]) for f, row, spoken in zip(said, one.rows, one.spoken, strict=True)
@@ -110,16 +115,16 @@ def _by_tokens(one: Question, said: Sequence[Forced]) -> dict[str, float]:
     return marks
 
 
-def _by_text(base: Base, ask: Ask, answer: Sequence[int]) -> dict[str, float]:
+def _by_text(base: Base, ask: EvalQuestion, answer: Sequence[int]) -> dict[str, float]:
     text = decode(base, answer)
     return {
-        "field_exact": float(field_match(text, ask.accepted[0])),
-        "field_exact_any": float(any(field_match(text, one) for one in ask.accepted)),
-        "locft_exact": float(locft_match(text, ask.accepted[0])),
+        "field_exact": float(matches_field(text, ask.accepted[0])),
+        "field_exact_any": float(any(matches_field(text, one) for one in ask.accepted)),
+        "locft_exact": float(matches_locft(text, ask.accepted[0])),
     }
 
 
-def lengths(base: Base, answer: Sequence[int]) -> dict[str, float]:
+def measure_length(base: Base, answer: Sequence[int]) -> dict[str, float]:
     """How long an answer is, and whether it had to be cut."""
     ended = bool(answer) and answer[-1] in base.eos_ids
     return {"tokens": float(len(answer) - ended), "at_limit": float(not ended)}

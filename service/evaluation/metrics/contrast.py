@@ -9,9 +9,9 @@ from math import exp
 
 from service.domain.errors import Refused
 from service.evaluation.datasets.counterfact import NEIGHBOURHOOD
-from service.evaluation.metrics.figures import Marked
-from service.evaluation.metrics.teacher_forcing import forced
-from service.evaluation.records import Ask, Record
+from service.evaluation.metrics.figures import ScoredQuestion
+from service.evaluation.metrics.teacher_forcing import teacher_force
+from service.evaluation.records import EvalQuestion, Record
 from service.lm.base import Base
 from service.lm.intervention import Adapter
 from service.lm.overlay import View
@@ -26,10 +26,10 @@ LABELS = {
     "neighbourhood_success": "p(true) > p(new) on neighbouring subjects",
     "neighbourhood_magnitude": "p(true) - p(new) on neighbouring subjects",
 }
-Pair = tuple[Ask, Row, Row]  # the question with what should be likelier, then what should not
+Pair = tuple[EvalQuestion, Row, Row]  # the question with what should be likelier, then what should not
 
 
-def pairs(base: Base, asks: Sequence[tuple[Record, Ask]]) -> tuple[list[Pair], int]:
+def encode_pairs(base: Base, asks: Sequence[tuple[Record, EvalQuestion]]) -> tuple[list[Pair], int]:
     """The questions of records that say what was true, of locality those about neighbours; and how many were left out because
     the new answer is the true one, so that neither can be likelier.
     """
@@ -51,18 +51,21 @@ def pairs(base: Base, asks: Sequence[tuple[Record, Ask]]) -> tuple[list[Pair], i
     return found, alike
 
 
-def mark(view: View, adapter: Adapter | None, base: View, found: Sequence[Pair], *, between: Callable[[], None]) -> list[Marked]:
+def score_pairs(
+    view: View, adapter: Adapter | None, base: View, found: Sequence[Pair], *, between: Callable[[], None]
+) -> list[ScoredQuestion]:
     """Marks by the names of `LABELS`; the base model's beside them."""
     rows = [row for _, *both in found for row in both]
     own, beside = (
-        [exp(one.mean) for one in forced(on, using, rows, between=between)] for on, using in ((view, adapter), (base, None))
+        [exp(one.mean) for one in teacher_force(on, using, rows, between=between)]
+        for on, using in ((view, adapter), (base, None))
     )
     return [
-        Marked(ask, _marks(ask, own[2 * at], own[2 * at + 1]), _marks(ask, beside[2 * at], beside[2 * at + 1]))
+        ScoredQuestion(ask, _marks(ask, own[2 * at], own[2 * at + 1]), _marks(ask, beside[2 * at], beside[2 * at + 1]))
         for at, (ask, *_) in enumerate(found)
     ]
 
 
-def _marks(ask: Ask, wanted: float, other: float) -> dict[str, float]:
+def _marks(ask: EvalQuestion, wanted: float, other: float) -> dict[str, float]:
     name = NAMES[ask.kind]
     return {f"{name}_success": float(wanted > other), f"{name}_magnitude": wanted - other}

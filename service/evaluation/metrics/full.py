@@ -7,13 +7,20 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeVar
 
 from service.domain.errors import Refused
-from service.evaluation.contradictions import askable
+from service.evaluation.contradictions import select_questions
 from service.evaluation.metrics import accuracy, contrast, locality
-from service.evaluation.metrics.figures import Figure, Marked, figure, figures, grouped, knowedit
+from service.evaluation.metrics.figures import (
+    Figure,
+    ScoredQuestion,
+    build_figure,
+    build_figures,
+    build_group_figures,
+    build_knowedit_figure,
+)
 from service.evaluation.metrics.fluency import LONGEST, entropy
-from service.evaluation.metrics.opinions import opinions
-from service.evaluation.metrics.outcomes import Between, Reference, in_pieces
-from service.evaluation.records import Ask, Record
+from service.evaluation.metrics.opinions import measure_opinions
+from service.evaluation.metrics.outcomes import Between, Reference, split_into_batches
+from service.evaluation.records import EvalQuestion, Record
 from service.evaluation.report import Moment
 from service.lm.base import Base
 from service.lm.intervention import Adapter
@@ -46,21 +53,23 @@ def measure_full(
     every other one is edited. `moment` says when this is measured and changes nothing.
     """
     base, live = reference.base, list(records if live is None else live)
-    asked, contradicted = askable(records, surfaces or base.surfaces, live)
-    questions, unfit_questions = _encoded(accuracy.question, base, [ask for _, ask in asked if ask.kind != "locality"])
-    neighbours, unfit_neighbours = _encoded(locality.neighbour, base, [ask for _, ask in asked if ask.kind == "locality"])
-    marked: list[Marked] = []
-    for some in in_pieces(questions, between):
-        marked += accuracy.mark(view, adapter, reference, some, between=between)
-    local: list[Marked] = []
-    for several in in_pieces(neighbours, between):
-        local += locality.mark(view, adapter, reference, several, between=between)
-    against: list[Marked] = []
-    pairs, alike = contrast.pairs(base, asked)
-    for some_pairs in in_pieces(pairs, between):
-        against += contrast.mark(view, adapter, reference.view, some_pairs, between=between)
+    asked, contradicted = select_questions(records, surfaces or base.surfaces, live)
+    questions, unfit_questions = _encoded(accuracy.encode_question, base, [ask for _, ask in asked if ask.kind != "locality"])
+    neighbours, unfit_neighbours = _encoded(locality.encode_neighbour, base, [ask for _, ask in asked if ask.kind == "locality"])
+    marked: list[ScoredQuestion] = []
+    for some in split_into_batches(questions, between):
+        marked += accuracy.score_questions(view, adapter, reference, some, between=between)
+    local: list[ScoredQuestion] = []
+    for several in split_into_batches(neighbours, between):
+        local += locality.score_neighbours(view, adapter, reference, several, between=between)
+    against: list[ScoredQuestion] = []
+    pairs, alike = contrast.encode_pairs(base, asked)
+    for some_pairs in split_into_batches(pairs, between):
+        against += contrast.score_pairs(view, adapter, reference.view, some_pairs, between=between)
     surface = (surfaces or base.surfaces)[0]
-    judged, without_drawdown = opinions(view, adapter, reference.view, records, live=live, surface=surface, between=between)
+    judged, without_drawdown = measure_opinions(
+        view, adapter, reference.view, records, live=live, surface=surface, between=between
+    )
     return {
         "moment": moment,
         "edits": len(records),
@@ -72,30 +81,34 @@ def measure_full(
             "no_unedited_topic": without_drawdown,
         },
         **{kind: _of_kind(kind, marked) for kind in ("reliability", "generality", "portability")},
-        "locality": figures(local, locality.LABELS, locality.NOISE)
+        "locality": build_figures(local, locality.LABELS, locality.NOISE)
         | {
-            "groups": grouped(local, locality.LABELS, locality.NOISE),
-            "knowedit": knowedit(local, "token_agreement", "token agreement by KnowEdit's aggregation: group, case, all"),
+            "groups": build_group_figures(local, locality.LABELS, locality.NOISE),
+            "knowedit": build_knowedit_figure(
+                local, "token_agreement", "token agreement by KnowEdit's aggregation: group, case, all"
+            ),
         },
-        "counterfact": figures(against, contrast.LABELS, "base"),
+        "counterfact": build_figures(against, contrast.LABELS, "base"),
         "length": {
-            "edit": figures([one for one in marked if one.ask.kind == "reliability"], accuracy.LENGTH_LABELS, "base"),
-            "locality": figures(local, accuracy.LENGTH_LABELS, "base"),
+            "edit": build_figures([one for one in marked if one.ask.kind == "reliability"], accuracy.LENGTH_LABELS, "base"),
+            "locality": build_figures(local, accuracy.LENGTH_LABELS, "base"),
         },
-        "after_object": figures(marked, accuracy.AFTER_LABELS, "base"),
+        "after_object": build_figures(marked, accuracy.AFTER_LABELS, "base"),
         "fluency": _fluency(view, adapter, reference.view, records, surface, between),
         "opinions": judged,
     }
 
 
-def _of_kind(kind: str, marked: Sequence[Marked]) -> dict[str, Any]:
+def _of_kind(kind: str, marked: Sequence[ScoredQuestion]) -> dict[str, Any]:
     own = [one for one in marked if one.ask.kind == kind]
-    found: dict[str, Any] = figures(own, accuracy.LABELS, "base")
+    found: dict[str, Any] = build_figures(own, accuracy.LABELS, "base")
     if kind == "generality":
-        found["groups"] = grouped(own, accuracy.LABELS, "base")
+        found["groups"] = build_group_figures(own, accuracy.LABELS, "base")
     if kind == "portability":
-        found["groups"] = grouped(own, accuracy.LABELS, "base")
-        found["knowedit"] = knowedit(own, "token_accuracy", "token accuracy by KnowEdit's aggregation: group, case, all")
+        found["groups"] = build_group_figures(own, accuracy.LABELS, "base")
+        found["knowedit"] = build_knowedit_figure(
+            own, "token_accuracy", "token accuracy by KnowEdit's aggregation: group, case, all"
+        )
     return found
 
 
@@ -106,14 +119,14 @@ def _fluency(
     prompts, _ = _encoded(lambda on, text: (text, encode_prompt(on, text, surface=surface)), base.base, texts[:MOST_GENERATIONS])
     own: list[float] = []
     beside: list[float] = []
-    for some in in_pieces(prompts, between, WRITTEN_AT_ONCE):
+    for some in split_into_batches(prompts, between, WRITTEN_AT_ONCE):
         for values, on, using in ((own, view, adapter), (beside, base, None)):
             written = greedy(on, using, [ids for _, ids in some], max_new_tokens=LONGEST, between=between)
             values += [entropy(f"{text} {decode(on.base, ids)}") for (text, _), ids in zip(some, written, strict=True)]
-    return figure(own, FLUENCY_LABEL, base=figure(beside, "")["score"])
+    return build_figure(own, FLUENCY_LABEL, base=build_figure(beside, "")["score"])
 
 
-def _encoded(encode: Callable[[Base, Any], T], base: Base, given: Sequence[Ask] | Sequence[str]) -> tuple[list[T], int]:
+def _encoded(encode: Callable[[Base, Any], T], base: Base, given: Sequence[EvalQuestion] | Sequence[str]) -> tuple[list[T], int]:
     """What the model can be asked, and how much it cannot."""
     found: list[T] = []
     for one in given:

@@ -14,7 +14,7 @@ MOST_TOKENS = 8_192  # of a batch, padding included
 MOST_LOGITS = 1 << 26  # numbers: 0.25 GiB in fp32
 
 
-def passes(view: View, rows: Sequence[Row], *, otherwise: bool = False) -> Iterator[list[int]]:
+def batch_by_length(view: View, rows: Sequence[Row], *, otherwise: bool = False) -> Iterator[list[int]]:
     """Places of rows, shortest first; a row without a target needs no pass. `otherwise`: other batches, longest first and fewer
     at once.
     """

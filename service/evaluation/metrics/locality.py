@@ -7,11 +7,11 @@ exceed there it does not do.
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from service.evaluation.metrics.accuracy import ANSWER_TOKENS, lengths
-from service.evaluation.metrics.figures import Marked
+from service.evaluation.metrics.accuracy import ANSWER_TOKENS, measure_length
+from service.evaluation.metrics.figures import ScoredQuestion
 from service.evaluation.metrics.outcomes import Reference
-from service.evaluation.metrics.teacher_forcing import Forced, agreement, divergence, forced
-from service.evaluation.records import Ask
+from service.evaluation.metrics.teacher_forcing import ForcedRow, agreement, divergence, teacher_force
+from service.evaluation.records import EvalQuestion
 from service.lm.base import Base
 from service.lm.intervention import Adapter
 from service.lm.overlay import View
@@ -32,42 +32,42 @@ _OTHER_BATCH = 7  # rows decoded together for the noise floor
 class Neighbour:
     """A locality ask as a prompt and, where the data set names an answer, the row to be teacher-forced."""
 
-    ask: Ask
+    ask: EvalQuestion
     prompt: tuple[int, ...]
     named: Row | None
 
 
-def neighbour(base: Base, ask: Ask) -> Neighbour:
+def encode_neighbour(base: Base, ask: EvalQuestion) -> Neighbour:
     """Raises Refused where the model cannot be asked that."""
     named = encode_row(base, ask.prompt, ask.answer, surface=ask.surface, eos=False) if ask.answer is not None else None
     return Neighbour(ask, encode_prompt(base, ask.prompt, surface=ask.surface), named)
 
 
-def mark(
+def score_neighbours(
     view: View, adapter: Adapter | None, reference: Reference, neighbours: Sequence[Neighbour], *, between: Callable[[], None]
-) -> list[Marked]:
+) -> list[ScoredQuestion]:
     """Every question's marks by the names of `LABELS` and of `answered.LENGTH_LABELS`; beside them the noise floor."""
     base, prompts = reference.base, [one.prompt for one in neighbours]
     limit = min(ANSWER_TOKENS, reference.longest_answer)
     answers = [answer[:limit] for answer in reference.answers(prompts, between=between)]
     whole = [encode_free_row(base, p + a, len(p)) for p, a in zip(prompts, answers, strict=True)]
     rows = [*whole, *(one.named or row for one, row in zip(neighbours, whole, strict=True))]
-    before = forced(reference.view, None, rows, whole=1, between=between)
-    again = forced(reference.view, None, rows, whole=1, otherwise=True, between=between)
-    after = forced(view, adapter, rows, whole=1, between=between)
+    before = teacher_force(reference.view, None, rows, whole=1, between=between)
+    again = teacher_force(reference.view, None, rows, whole=1, otherwise=True, between=between)
+    after = teacher_force(view, adapter, rows, whole=1, between=between)
     said = greedy(view, adapter, prompts, max_new_tokens=limit, between=between)
     said_again = _otherwise(reference.view, prompts, limit, between)
     count, found = len(neighbours), []
     for at, one in enumerate(neighbours):
         drift = _drift(before, after, at, count) | {"whole_answer": float(said[at] == answers[at])}
         noise = _drift(before, again, at, count) | {"whole_answer": float(said_again[at] == answers[at])}
-        grown, was = lengths(base, said[at]), lengths(base, answers[at])
+        grown, was = measure_length(base, said[at]), measure_length(base, answers[at])
         grown["longer_by"], was["longer_by"] = grown["tokens"] - was["tokens"], 0.0
-        found.append(Marked(one.ask, drift | grown, noise | was))
+        found.append(ScoredQuestion(one.ask, drift | grown, noise | was))
     return found
 
 
-def _drift(before: Sequence[Forced], after: Sequence[Forced], at: int, count: int) -> dict[str, float]:
+def _drift(before: Sequence[ForcedRow], after: Sequence[ForcedRow], at: int, count: int) -> dict[str, float]:
     """Of the row of the base model's own answer, `at`, and of the named one, `count` further on."""
     old, new = before[at], after[at]
     assert old.whole is not None and new.whole is not None

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch.nn.functional import cross_entropy
 
-from service.evaluation.metrics.length_batches import passes
+from service.evaluation.metrics.length_batches import batch_by_length
 from service.lm.intervention import Adapter
 from service.lm.overlay import View, target_logits
 from service.lm.prompts import LAST, Row, collate
@@ -13,12 +13,12 @@ from service.lm.sampling import likeliest
 
 
 @torch.no_grad()
-def log_likelihoods(
+def compute_log_likelihoods(
     view: View, adapter: Adapter | None, rows: Sequence[Row], *, between: Callable[[], None] = lambda: None
 ) -> list[tuple[float, bool]]:
     """Of each row: the log-likelihood of its target tokens, and whether greedy decoding would give exactly them."""
     found: list[tuple[float, bool]] = [(0.0, True)] * len(rows)
-    for chunk in passes(view, rows):
+    for chunk in batch_by_length(view, rows):
         batch = collate(view.base, [rows[at] for at in chunk], last=LAST if adapter is None else adapter.last)
         logits = target_logits(view, batch, None if adapter is None else adapter.interventions)  # (N, V)
         losses = cross_entropy(logits.float(), batch.labels, reduction="none").double().cpu()  # (N,)

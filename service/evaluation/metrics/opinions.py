@@ -10,8 +10,8 @@ from math import exp
 
 from service.domain.edit import normalise
 from service.domain.errors import Refused
-from service.evaluation.metrics.figures import Figure, figure, mean
-from service.evaluation.metrics.teacher_forcing import divergence, forced
+from service.evaluation.metrics.figures import Figure, build_figure, mean
+from service.evaluation.metrics.teacher_forcing import divergence, teacher_force
 from service.evaluation.records import Record
 from service.lm.base import Base
 from service.lm.intervention import Adapter
@@ -24,7 +24,7 @@ REPLY_TOKENS = 256
 REPLIES_AT_ONCE = 2  # whole distributions are kept of these, from both models
 
 
-def opinions(
+def measure_opinions(
     view: View,
     adapter: Adapter | None,
     base: View,
@@ -46,7 +46,7 @@ def opinions(
         other = next((sided[place][1] for place in others if unedited[place]), None)
         if other is not None:
             drawdown.append(_drawdown(view, adapter, base, [*other[0], *other[1]], between))
-    return {"es": figure(success, ES_LABEL), "dd": figure(drawdown, DD_LABEL)}, len(sided) - len(drawdown)
+    return {"es": build_figure(success, ES_LABEL), "dd": build_figure(drawdown, DD_LABEL)}, len(sided) - len(drawdown)
 
 
 def _is_edited(record: Record, live: Sequence[Record]) -> bool:
@@ -65,7 +65,7 @@ def _success(
     view: View, adapter: Adapter | None, base: View, wanted: Sequence[Row], opposite: Sequence[Row], between: Callable[[], None]
 ) -> float:
     up, down, was = (
-        mean([one.mean for one in forced(on, using, rows, between=between)]) or 0.0
+        mean([one.mean for one in teacher_force(on, using, rows, between=between)]) or 0.0
         for on, using, rows in ((view, adapter, wanted), (view, adapter, opposite), (base, None, wanted))
     )
     return min(1.0, exp(min(0.0, up - was))) / (1.0 + exp(min(700.0, down - up)))
@@ -75,8 +75,8 @@ def _drawdown(view: View, adapter: Adapter | None, base: View, rows: Sequence[Ro
     kls: list[float] = []
     for start in range(0, len(rows), REPLIES_AT_ONCE):
         some = rows[start : start + REPLIES_AT_ONCE]
-        before = forced(base, None, some, whole=REPLY_TOKENS, between=between)
-        after = forced(view, adapter, some, whole=REPLY_TOKENS, between=between)
+        before = teacher_force(base, None, some, whole=REPLY_TOKENS, between=between)
+        after = teacher_force(view, adapter, some, whole=REPLY_TOKENS, between=between)
         for old, new in zip(before, after, strict=True):
             assert old.whole is not None and new.whole is not None
             kls.append(divergence(old.whole, new.whole))

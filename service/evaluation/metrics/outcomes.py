@@ -13,8 +13,8 @@ from typing import Any, TypeVar
 
 import torch
 
-from service.evaluation.metrics.length_batches import passes
-from service.evaluation.records import Ask
+from service.evaluation.metrics.length_batches import batch_by_length
+from service.evaluation.records import EvalQuestion
 from service.lm.base import Base
 from service.lm.intervention import Adapter
 from service.lm.overlay import View, target_logits
@@ -23,8 +23,8 @@ from service.lm.sampling import likeliest
 from service.lm.scoring import greedy
 
 LONGEST_ANSWER = 32  # tokens of a base model's answer that are compared
-AT_ONCE = 32  # questions: between two pieces live traffic goes first
-REMEMBERED = 20_000  # answers of the base model, some megabytes; a server asks for as long as it lives
+QUESTIONS_AT_ONCE = 32  # questions: between two pieces live traffic goes first
+CACHE_SIZE = 20_000  # answers of the base model, some megabytes; a server asks for as long as it lives
 Ids = tuple[int, ...]
 Between = Callable[[], None]
 T = TypeVar("T")
@@ -34,7 +34,7 @@ T = TypeVar("T")
 class Outcome:
     """How one question went; `base_*` is what the base model scores on it (1 for locality, which is measured against it)."""
 
-    ask: Ask
+    ask: EvalQuestion
     greedy: bool
     tokens: float
     base_greedy: bool
@@ -71,23 +71,23 @@ class Reference:
     def choices(self, rows: Sequence[Row], *, between: Between = lambda: None) -> list[Ids]:
         """The first choice at every target position of each row."""
         new = list({row: None for row in rows if row not in self._choices})
-        self._choices.update(zip(new, choices(self.view, None, new, between=between), strict=True))
+        self._choices.update(zip(new, predict_choices(self.view, None, new, between=between), strict=True))
         found = [self._choices[row] for row in rows]
         _forget_oldest(self._choices)
         return found
 
 
-def measure(
-    view: View, adapter: Adapter | None, reference: Reference, asks: Sequence[Ask], *, between: Between = lambda: None
+def measure_outcomes(
+    view: View, adapter: Adapter | None, reference: Reference, asks: Sequence[EvalQuestion], *, between: Between = lambda: None
 ) -> list[Outcome]:
     """The outcome of each question for the version that `view` and `adapter` make, in the order of the questions."""
     outcomes: list[Outcome] = []
-    for some in in_pieces(asks, between):
+    for some in split_into_batches(asks, between):
         outcomes += _measured(view, adapter, reference, some, between)
     return outcomes
 
 
-def in_pieces(given: Sequence[T], between: Between, at_once: int = AT_ONCE) -> Iterator[Sequence[T]]:
+def split_into_batches(given: Sequence[T], between: Between, at_once: int = QUESTIONS_AT_ONCE) -> Iterator[Sequence[T]]:
     """What is asked, a few at a time; `between` comes before each."""
     for start in range(0, len(given), at_once):
         between()
@@ -95,7 +95,7 @@ def in_pieces(given: Sequence[T], between: Between, at_once: int = AT_ONCE) -> I
 
 
 @dataclass(frozen=True)
-class _Question:
+class QuestionRows:
     """`whole` has the greedy answer that is wanted as its target, `forced` the tokens to be teacher-forced, the first `spoken` of
     which are text.
     """
@@ -105,10 +105,12 @@ class _Question:
     spoken: int
 
 
-def _measured(view: View, adapter: Adapter | None, reference: Reference, asks: Sequence[Ask], between: Between) -> list[Outcome]:
+def _measured(
+    view: View, adapter: Adapter | None, reference: Reference, asks: Sequence[EvalQuestion], between: Between
+) -> list[Outcome]:
     questions = _questions(reference, asks, between)
     rows = list(dict.fromkeys(row for one in questions for row in (one.whole, one.forced)))
-    of_version = dict(zip(rows, choices(view, adapter, rows, between=between), strict=True))
+    of_version = dict(zip(rows, predict_choices(view, adapter, rows, between=between), strict=True))
     of_base = dict(zip(rows, reference.choices(rows, between=between), strict=True))
     outcomes = []
     for ask, one in zip(asks, questions, strict=True):
@@ -127,14 +129,14 @@ def _measured(view: View, adapter: Adapter | None, reference: Reference, asks: S
 
 
 @torch.no_grad()
-def choices(view: View, adapter: Adapter | None, rows: Sequence[Row], *, between: Between = lambda: None) -> list[Ids]:
+def predict_choices(view: View, adapter: Adapter | None, rows: Sequence[Row], *, between: Between = lambda: None) -> list[Ids]:
     """The first choice at every target position of each row, rows of like length together.
 
     All of a row's choices equal its target ids exactly when greedy decoding gives that target.
     """
     found: list[Ids] = [()] * len(rows)
     interventions = None if adapter is None else adapter.interventions
-    for chunk in passes(view, rows):
+    for chunk in batch_by_length(view, rows):
         batch = collate(view.base, [rows[at] for at in chunk], last=LAST if adapter is None else adapter.last)
         picked = likeliest(target_logits(view, batch, interventions)).cpu()  # (N,)
         lengths = [len(rows[at].target_ids) for at in chunk]
@@ -144,7 +146,7 @@ def choices(view: View, adapter: Adapter | None, rows: Sequence[Row], *, between
     return found
 
 
-def _questions(reference: Reference, asks: Sequence[Ask], between: Between) -> list[_Question]:
+def _questions(reference: Reference, asks: Sequence[EvalQuestion], between: Between) -> list[QuestionRows]:
     """All asks as rows; the base model's own answers to all locality prompts come from one call."""
     base = reference.base
     prompts = {ask: encode_prompt(base, ask.prompt, surface=ask.surface) for ask in asks if ask.kind == "locality"}
@@ -155,22 +157,22 @@ def _questions(reference: Reference, asks: Sequence[Ask], between: Between) -> l
     ]
 
 
-def _local_question(base: Base, ask: Ask, prompt: Ids, answer: Ids) -> _Question:
+def _local_question(base: Base, ask: EvalQuestion, prompt: Ids, answer: Ids) -> QuestionRows:
     """The greedy answer must equal the base model's own, to its end; teacher-forced is the named answer, else the same."""
     whole = encode_free_row(base, prompt + answer, len(prompt))
     forced = whole if ask.answer is None else encode_row(base, ask.prompt, ask.answer, surface=ask.surface, eos=False)
-    return _Question(whole, forced, len(forced.target_ids))
+    return QuestionRows(whole, forced, len(forced.target_ids))
 
 
-def _answered_question(base: Base, ask: Ask) -> _Question:
+def _answered_question(base: Base, ask: EvalQuestion) -> QuestionRows:
     """EasyEdit's targets have no EOS, so token accuracy is over the tokens before it; a greedy answer must end there."""
     assert ask.answer is not None
     row = encode_row(base, ask.prompt, ask.answer, surface=ask.surface)
-    return _Question(row, row, len(encode_row(base, ask.prompt, ask.answer, surface=ask.surface, eos=False).target_ids))
+    return QuestionRows(row, row, len(encode_row(base, ask.prompt, ask.answer, surface=ask.surface, eos=False).target_ids))
 
 
 def _forget_oldest(remembered: dict[Any, Ids]) -> None:
-    for oldest in list(remembered)[: max(0, len(remembered) - REMEMBERED)]:
+    for oldest in list(remembered)[: max(0, len(remembered) - CACHE_SIZE)]:
         del remembered[oldest]
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from service.evaluation.metrics.length_batches import passes
+from service.evaluation.metrics.length_batches import batch_by_length
 from service.lm.intervention import Adapter
 from service.lm.overlay import View, target_logits
 from service.lm.prompts import LAST, Row, collate
@@ -14,7 +14,7 @@ from service.lm.sampling import likeliest
 
 
 @dataclass(frozen=True, eq=False)
-class Forced:
+class ForcedRow:
     """What a version says along one row's target. `whole` (N, V) are all its log-probabilities there, where asked for."""
 
     choices: tuple[int, ...]
@@ -28,7 +28,7 @@ class Forced:
 
 
 @torch.no_grad()
-def forced(
+def teacher_force(
     view: View,
     adapter: Adapter | None,
     rows: Sequence[Row],
@@ -36,14 +36,14 @@ def forced(
     whole: int = 0,
     otherwise: bool = False,
     between: Callable[[], None] = lambda: None,
-) -> list[Forced]:
+) -> list[ForcedRow]:
     """Each row's figures, in the order given; whole distributions at its first `whole` target tokens.
 
     `otherwise`: the same rows in other batches, longest first and fewer at once. In exact arithmetic it changes nothing, so what
     it changes is the noise of rounding. Every row needs a target.
     """
-    found: list[Forced | None] = [None] * len(rows)
-    for chunk in passes(view, rows, otherwise=otherwise):
+    found: list[ForcedRow | None] = [None] * len(rows)
+    for chunk in batch_by_length(view, rows, otherwise=otherwise):
         batch = collate(view.base, [rows[at] for at in chunk], last=LAST if adapter is None else adapter.last)
         logits = target_logits(view, batch, None if adapter is None else adapter.interventions).float()  # (N, V)
         normaliser = logits.logsumexp(-1)  # (N,)
@@ -53,7 +53,7 @@ def forced(
         for at in chunk:
             end = start + len(rows[at].target_ids)
             first = slice(start, min(end, start + whole))
-            found[at] = Forced(
+            found[at] = ForcedRow(
                 tuple(picked[start:end].tolist()),
                 tuple(said[start:end].tolist()),
                 (logits[first] - normaliser[first, None]).cpu() if whole else None,
