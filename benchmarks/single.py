@@ -34,9 +34,9 @@ def fit_alone(place: MeasuredModel, record: Record, settings: BaftSettings, seed
 
 def locality_and_neutral(place: MeasuredModel, outcomes: list[Outcome]) -> dict[str, float | int | None]:
     """The share of locality prompts that occur among the neutral sentences, and locality on the probe half less those."""
-    local = [outcome for outcome in outcomes if outcome.ask.kind == "locality"]
-    seen = occurs_in_neutral([outcome.ask.prompt for outcome in local], place.neutral)
-    strange = [outcome.greedy for outcome, known in zip(local, seen, strict=True) if not known and outcome.ask.pool is False]
+    local = [outcome for outcome in outcomes if outcome.question.kind == "locality"]
+    seen = occurs_in_neutral([outcome.question.prompt for outcome in local], place.neutral)
+    strange = [outcome.greedy for outcome, known in zip(local, seen, strict=True) if not known and outcome.question.pool is False]
     return {
         "prompts_among_neutral_sentences": sum(seen) / len(seen) if seen else None,
         "locality_outside_and_not_among_them": sum(strange) / len(strange) if strange else None,

@@ -264,13 +264,13 @@ class Evaluations:
 
 def question_digest(outcome: Outcome) -> str:
     """Names a question by its content, so that two evaluations can be compared on the questions they share."""
-    ask = outcome.ask
-    content = json.dumps([ask.kind, ask.surface, ask.prompt, ask.answer], ensure_ascii=True)
+    question = outcome.question
+    content = json.dumps([question.kind, question.surface, question.prompt, question.answer], ensure_ascii=True)
     return hashlib.sha256(content.encode()).hexdigest()[:16]
 
 
 def _in_short(outcome: Outcome) -> list[Any]:
-    return [question_digest(outcome), KINDS.index(outcome.ask.kind), int(outcome.greedy), round(outcome.tokens, 4)]
+    return [question_digest(outcome), KINDS.index(outcome.question.kind), int(outcome.greedy), round(outcome.tokens, 4)]
 
 
 def _finite(value: Any) -> Any:

@@ -47,7 +47,7 @@ class MeasuredModel:
 
     def score(self, overlay: Overlay, live: Sequence[Record]) -> dict[str, Any]:
         """All edits of `live` asked of an overlay, and the skills it still has beside the base model's."""
-        kept = measure_capability(self.view_of(overlay), overlay.adapter, self.reference, self.tasks, remembered=self.remembered)
+        kept = measure_capability(self.view_of(overlay), overlay.adapter, self.reference, self.tasks, cache=self.remembered)
         shares = {"version": kept.version, "base": kept.base, "ratio": kept.ratio}
         return {**build_report(self.measure(overlay, live)), "capability": shares}
 

@@ -47,7 +47,7 @@ class Evaluator:
         self.check_capability()
         view = self._view_of(overlay)
         return measure_capability(
-            view, overlay.adapter, self._reference, self._tasks, between=between, remembered=self._base_solves
+            view, overlay.adapter, self._reference, self._tasks, between=between, cache=self._base_solves
         ).to_json()
 
     @property
@@ -58,7 +58,7 @@ class Evaluator:
     def solved(self, overlay: Overlay, tasks: Sequence[Task], between: Callable[[], None]) -> float | None:
         """What a version solves of some tasks, as a share of what the base model solves; None where that is nothing."""
         return measure_capability(
-            self._view_of(overlay), overlay.adapter, self._reference, tasks, between=between, remembered=self._base_solves
+            self._view_of(overlay), overlay.adapter, self._reference, tasks, between=between, cache=self._base_solves
         ).ratio
 
     def check_capability(self) -> None:

@@ -50,7 +50,7 @@ class CountingEvaluator:
     def ask(self, overlay: Overlay, records: Sequence[Record], *, between: Between) -> list[Outcome]:
         self._between_asks()
         return [
-            Outcome(ask=one, greedy=right, tokens=float(right), base_greedy=False, base_tokens=0.0)
+            Outcome(question=one, greedy=right, tokens=float(right), base_greedy=False, base_tokens=0.0)
             for record in records
             for one in list_questions(record, ("raw",))
             for right in [answer(overlay, EditRequest(prompt=one.prompt, target="?")) == one.answer]  # type: ignore[arg-type]

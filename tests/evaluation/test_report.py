@@ -9,7 +9,7 @@ from service.evaluation.report import build_edit_report, build_report
 
 def outcome(kind: Kind, right: bool, *, tokens: float = 0.5, base: bool = False, **marks: Any) -> Outcome:
     ask = EvalQuestion(record=marks.pop("record", "a"), kind=kind, prompt="p", answer="x", surface="raw", **marks)
-    return Outcome(ask=ask, greedy=right, tokens=tokens, base_greedy=base, base_tokens=float(base))
+    return Outcome(question=ask, greedy=right, tokens=tokens, base_greedy=base, base_tokens=float(base))
 
 
 def test_nothing_asked_is_no_score() -> None:

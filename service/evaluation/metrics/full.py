@@ -53,85 +53,95 @@ def measure_full(
     every other one is edited. `moment` says when this is measured and changes nothing.
     """
     base, live = reference.base, list(records if live is None else live)
-    asked, contradicted = select_questions(records, surfaces or base.surfaces, live)
-    questions, unfit_questions = _encoded(accuracy.encode_question, base, [ask for _, ask in asked if ask.kind != "locality"])
-    neighbours, unfit_neighbours = _encoded(locality.encode_neighbour, base, [ask for _, ask in asked if ask.kind == "locality"])
-    marked: list[ScoredQuestion] = []
-    for some in split_into_batches(questions, between):
-        marked += accuracy.score_questions(view, adapter, reference, some, between=between)
-    local: list[ScoredQuestion] = []
-    for several in split_into_batches(neighbours, between):
-        local += locality.score_neighbours(view, adapter, reference, several, between=between)
-    against: list[ScoredQuestion] = []
-    pairs, alike = contrast.encode_pairs(base, asked)
-    for some_pairs in split_into_batches(pairs, between):
-        against += contrast.score_pairs(view, adapter, reference.view, some_pairs, between=between)
+    candidates, contradicted = select_questions(records, surfaces or base.surfaces, live)
+    questions, unfit_questions = _encode_all(
+        accuracy.encode_question, base, [question for _, question in candidates if question.kind != "locality"]
+    )
+    neighbours, unfit_neighbours = _encode_all(
+        locality.encode_neighbour, base, [question for _, question in candidates if question.kind == "locality"]
+    )
+    scored: list[ScoredQuestion] = []
+    for batch in split_into_batches(questions, between):
+        scored += accuracy.score_questions(view, adapter, reference, batch, between=between)
+    scored_neighbours: list[ScoredQuestion] = []
+    for neighbour_batch in split_into_batches(neighbours, between):
+        scored_neighbours += locality.score_neighbours(view, adapter, reference, neighbour_batch, between=between)
+    scored_pairs: list[ScoredQuestion] = []
+    pairs, equal_count = contrast.encode_pairs(base, candidates)
+    for pair_batch in split_into_batches(pairs, between):
+        scored_pairs += contrast.score_pairs(view, adapter, reference.view, pair_batch, between=between)
     surface = (surfaces or base.surfaces)[0]
-    judged, without_drawdown = measure_opinions(
+    opinion_figures, without_drawdown = measure_opinions(
         view, adapter, reference.view, records, live=live, surface=surface, between=between
     )
     return {
         "moment": moment,
         "edits": len(records),
-        "questions": len(marked) + len(local),
+        "questions": len(scored) + len(scored_neighbours),
         "left_out": {
             "contradicted": contradicted,
             "cannot_be_asked": unfit_questions + unfit_neighbours,
-            "new_answer_is_the_true_one": alike,
+            "new_answer_is_the_true_one": equal_count,
             "no_unedited_topic": without_drawdown,
         },
-        **{kind: _of_kind(kind, marked) for kind in ("reliability", "generality", "portability")},
-        "locality": build_figures(local, locality.LABELS, locality.NOISE)
+        **{kind: _build_kind_figures(kind, scored) for kind in ("reliability", "generality", "portability")},
+        "locality": build_figures(scored_neighbours, locality.LABELS, locality.NOISE)
         | {
-            "groups": build_group_figures(local, locality.LABELS, locality.NOISE),
+            "groups": build_group_figures(scored_neighbours, locality.LABELS, locality.NOISE),
             "knowedit": build_knowedit_figure(
-                local, "token_agreement", "token agreement by KnowEdit's aggregation: group, case, all"
+                scored_neighbours, "token_agreement", "token agreement by KnowEdit's aggregation: group, case, all"
             ),
         },
-        "counterfact": build_figures(against, contrast.LABELS, "base"),
+        "counterfact": build_figures(scored_pairs, contrast.LABELS, "base"),
         "length": {
-            "edit": build_figures([one for one in marked if one.ask.kind == "reliability"], accuracy.LENGTH_LABELS, "base"),
-            "locality": build_figures(local, accuracy.LENGTH_LABELS, "base"),
+            "edit": build_figures(
+                [question for question in scored if question.question.kind == "reliability"], accuracy.LENGTH_LABELS, "base"
+            ),
+            "locality": build_figures(scored_neighbours, accuracy.LENGTH_LABELS, "base"),
         },
-        "after_object": build_figures(marked, accuracy.AFTER_LABELS, "base"),
+        "after_object": build_figures(scored, accuracy.AFTER_LABELS, "base"),
         "fluency": _fluency(view, adapter, reference.view, records, surface, between),
-        "opinions": judged,
+        "opinions": opinion_figures,
     }
 
 
-def _of_kind(kind: str, marked: Sequence[ScoredQuestion]) -> dict[str, Any]:
-    own = [one for one in marked if one.ask.kind == kind]
-    found: dict[str, Any] = build_figures(own, accuracy.LABELS, "base")
+def _build_kind_figures(kind: str, scored: Sequence[ScoredQuestion]) -> dict[str, Any]:
+    kind_scored = [question for question in scored if question.question.kind == kind]
+    figures: dict[str, Any] = build_figures(kind_scored, accuracy.LABELS, "base")
     if kind == "generality":
-        found["groups"] = build_group_figures(own, accuracy.LABELS, "base")
+        figures["groups"] = build_group_figures(kind_scored, accuracy.LABELS, "base")
     if kind == "portability":
-        found["groups"] = build_group_figures(own, accuracy.LABELS, "base")
-        found["knowedit"] = build_knowedit_figure(
-            own, "token_accuracy", "token accuracy by KnowEdit's aggregation: group, case, all"
+        figures["groups"] = build_group_figures(kind_scored, accuracy.LABELS, "base")
+        figures["knowedit"] = build_knowedit_figure(
+            kind_scored, "token_accuracy", "token accuracy by KnowEdit's aggregation: group, case, all"
         )
-    return found
+    return figures
 
 
 def _fluency(
     view: View, adapter: Adapter | None, base: View, records: Sequence[Record], surface: str, between: Between
 ) -> Figure:
     texts = [prompt for record in records for prompt in (record.generation or (record.prompt,))]
-    prompts, _ = _encoded(lambda on, text: (text, encode_prompt(on, text, surface=surface)), base.base, texts[:MOST_GENERATIONS])
-    own: list[float] = []
-    beside: list[float] = []
-    for some in split_into_batches(prompts, between, WRITTEN_AT_ONCE):
-        for values, on, using in ((own, view, adapter), (beside, base, None)):
-            written = greedy(on, using, [ids for _, ids in some], max_new_tokens=LONGEST, between=between)
-            values += [entropy(f"{text} {decode(on.base, ids)}") for (text, _), ids in zip(some, written, strict=True)]
-    return build_figure(own, FLUENCY_LABEL, base=build_figure(beside, "")["score"])
+    prompts, _ = _encode_all(
+        lambda model_view, text: (text, encode_prompt(model_view, text, surface=surface)), base.base, texts[:MOST_GENERATIONS]
+    )
+    version_values: list[float] = []
+    base_values: list[float] = []
+    for batch in split_into_batches(prompts, between, WRITTEN_AT_ONCE):
+        for values, model_view, model_adapter in ((version_values, view, adapter), (base_values, base, None)):
+            written = greedy(model_view, model_adapter, [ids for _, ids in batch], max_new_tokens=LONGEST, between=between)
+            values += [entropy(f"{text} {decode(model_view.base, ids)}") for (text, _), ids in zip(batch, written, strict=True)]
+    return build_figure(version_values, FLUENCY_LABEL, base=build_figure(base_values, "")["score"])
 
 
-def _encoded(encode: Callable[[Base, Any], T], base: Base, given: Sequence[EvalQuestion] | Sequence[str]) -> tuple[list[T], int]:
+def _encode_all(
+    encode: Callable[[Base, Any], T], base: Base, items: Sequence[EvalQuestion] | Sequence[str]
+) -> tuple[list[T], int]:
     """What the model can be asked, and how much it cannot."""
-    found: list[T] = []
-    for one in given:
+    encoded: list[T] = []
+    for item in items:
         try:
-            found.append(encode(base, one))
+            encoded.append(encode(base, item))
         except Refused:
             continue
-    return found, len(given) - len(found)
+    return encoded, len(items) - len(encoded)

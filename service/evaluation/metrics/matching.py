@@ -33,8 +33,8 @@ def matches_locft(answer: str, accepted: str) -> bool:
 def extract_number(text: str) -> float | None:
     """The number behind `####`, or else the last one, before another question begins."""
     head, mark, tail = text.split("Question:")[0].partition(SOLUTION)
-    found = _NUMBER.findall(tail if mark else head)
-    return float((found[0] if mark else found[-1]).replace(",", "")) if found else None
+    numbers = _NUMBER.findall(tail if mark else head)
+    return float((numbers[0] if mark else numbers[-1]).replace(",", "")) if numbers else None
 
 
 def _same(answer: str, accepted: str, stops: Sequence[str]) -> bool:

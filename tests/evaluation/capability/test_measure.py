@@ -109,7 +109,7 @@ def test_every_figure_has_its_n_its_standard_error_and_the_base_model_beside_it(
 def test_the_base_model_is_asked_once_where_its_scores_are_remembered() -> None:
     tasks, remembered = [Task("s", QUESTION, "fire", "choice", CHOICES)], {}
     both, one = [], []
-    ask = partial(measure_capability, reference().view, adapter(), reference(), tasks, remembered=remembered)
+    ask = partial(measure_capability, reference().view, adapter(), reference(), tasks, cache=remembered)
 
     first = ask(between=lambda: both.append(1))
     again = ask(between=lambda: one.append(1))
@@ -170,7 +170,7 @@ def test_a_number_is_what_stands_behind_the_mark_or_last(tmp_path: Path) -> None
             {"question": "How many?", "choices": [], "answer": "1200", "solution": "…\n#### 1200", "dataset": "gsm8k"},
         )
     )
-    from service.evaluation.capability.measure import _is_found
+    from service.evaluation.capability.measure import _is_right_text
 
     assert (marked.kind, marked.answer) == ("number", "1,200")
     written = {
@@ -182,7 +182,7 @@ def test_a_number_is_what_stands_behind_the_mark_or_last(tmp_path: Path) -> None
         "none": False,
         "1200\nQuestion: How many? 7": True,
     }
-    assert {text: _is_found(apart, text) for text in written} == written
+    assert {text: _is_right_text(apart, text) for text in written} == written
 
 
 def test_written_answers_are_compared_as_squad_does() -> None:

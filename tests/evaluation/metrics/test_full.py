@@ -100,14 +100,16 @@ def answerable() -> list[Record]:
 def test_teacher_forcing_in_batches_is_that_of_single_rows_and_other_batches_change_rounding_only() -> None:
     rows = make_rows(base(), [(3, 2), (7, 1), (4, 9), (12, 3), *[(5, 2)] * 40])
 
-    together, otherwise = (teacher_force(reference().view, adapter(), rows, whole=3, otherwise=other) for other in (False, True))
+    together, otherwise = (
+        teacher_force(reference().view, adapter(), rows, distributions=3, alternative=other) for other in (False, True)
+    )
 
     for row, one, other in zip(rows, together, otherwise, strict=True):
         expected = along(row, adapter())
         labels = torch.tensor(row.target_ids)
         assert one.choices == other.choices == tuple(expected.argmax(-1).tolist())
         assert one.log_probabilities == pytest.approx(expected.gather(-1, labels[:, None])[:, 0].tolist(), abs=1e-4)
-        assert one.whole is not None and torch.allclose(one.whole, expected[:3], atol=1e-4)
+        assert one.distributions is not None and torch.allclose(one.distributions, expected[:3], atol=1e-4)
         assert other.log_probabilities == pytest.approx(one.log_probabilities, abs=1e-4)
 
 

@@ -60,13 +60,13 @@ def local(*prompts: str, answer: str | None = None) -> Record:
 
 
 def test_the_base_model_is_local_to_itself() -> None:
-    found = [outcome for outcome in outcomes([local(*PROMPTS)], None) if outcome.ask.kind == "locality"]
+    found = [outcome for outcome in outcomes([local(*PROMPTS)], None) if outcome.question.kind == "locality"]
 
     assert [(outcome.greedy, outcome.tokens) for outcome in found] == [(True, 1.0)] * len(PROMPTS)
 
 
 def test_locality_is_equality_of_whole_greedy_answers() -> None:
-    found = [outcome.greedy for outcome in outcomes([local(*PROMPTS)], adapter()) if outcome.ask.kind == "locality"]
+    found = [outcome.greedy for outcome in outcomes([local(*PROMPTS)], adapter()) if outcome.question.kind == "locality"]
 
     expected = [naive_answer(prompt, adapter()) == naive_answer(prompt, None) for prompt in PROMPTS]
     assert found == expected
@@ -74,7 +74,7 @@ def test_locality_is_equality_of_whole_greedy_answers() -> None:
 
 
 def test_tokens_of_locality_are_choices_that_agree_along_the_named_answer() -> None:
-    [outcome] = [one for one in outcomes([local("Vienna 在", answer="Austria")], adapter()) if one.ask.kind == "locality"]
+    [outcome] = [one for one in outcomes([local("Vienna 在", answer="Austria")], adapter()) if one.question.kind == "locality"]
 
     row = encode_row(base(), "Vienna 在", "Austria", eos=False)
     ids = torch.tensor([row.ids])
