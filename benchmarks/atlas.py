@@ -7,7 +7,7 @@ from service.bench.measured_model import MeasuredModel, open_model, to_item
 from service.bench.records import load_records
 from service.domain.edit import Edit
 from service.domain.errors import Refused
-from service.editors.neutral import Neutral
+from service.editors.neutral import NeutralSentences
 from service.evaluation.records import Record
 
 

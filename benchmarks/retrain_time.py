@@ -16,7 +16,7 @@ from service.bench.measured_model import MeasuredModel, open_model, to_items
 from service.bench.records import load_records
 from service.editors.locft.fit import fit_locft
 from service.editors.locft.settings import LocftSettings
-from service.editors.protocol import Fitted, Item
+from service.editors.protocol import FitItem, FitResult
 from service.evaluation.records import Record
 from service.lm.overlay import EMPTY, Overlay
 from service.settings import load_settings

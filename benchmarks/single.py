@@ -6,7 +6,7 @@ from benchmarks.atlas import MeasuredModel, load_model, occurs_in_neutral, to_ed
 from benchmarks.outcome import add_skip, build_parser, parse_options, percentile, write
 from service.editors.baft.fit import fit_baft
 from service.editors.baft.settings import BaftSettings
-from service.editors.protocol import Hooks, Item
+from service.editors.protocol import FitItem, Hooks
 from service.evaluation.metrics.outcomes import Outcome
 from service.evaluation.records import Record
 from service.evaluation.report import build_report
@@ -21,7 +21,7 @@ def fit_alone(place: MeasuredModel, record: Record, settings: BaftSettings, seed
         place.base,
         place.view_of,
         EMPTY,
-        [Item(edit, edit.target)],
+        [FitItem(edit, edit.target)],
         (),
         settings=settings,
         neutral=place.neutral,

@@ -4,6 +4,9 @@ Both stores are given the same calls, so they hold the same versions. Every samp
 what an edit or a retrain published is rolled back before the next one, since an edit costs more the longer the window is.
 In every other pair the revision after comes first, so a drift of the machine favours neither. A sample begins when both servers
 compute nothing.
+
+The interval tells how far the pairs of one run scatter. It does not tell how one pair of processes differs from the next, nor
+what a busy machine does to either. Compare a revision with itself first, to see what a run on this machine can tell apart.
 """
 
 import os

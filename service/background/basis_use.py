@@ -9,7 +9,7 @@ from typing import Any
 
 from service.domain.edit import Edit
 from service.editors.baft.basis_report import basis_report
-from service.editors.neutral import Neutral
+from service.editors.neutral import NeutralSentences
 from service.lifecycle.checkpoints import overlay_of
 from service.lifecycle.context import LifecycleContext
 from service.lm.base import Base
@@ -36,7 +36,7 @@ class UseOfBlock:
 
 
 def use_of_bases(
-    context: LifecycleContext, neutral: Neutral, view_of: Callable[[Overlay], View], number: int
+    context: LifecycleContext, neutral: NeutralSentences, view_of: Callable[[Overlay], View], number: int
 ) -> tuple[UseOfBlock, ...]:
     """One entry a block that the version intervenes on, none without interventions. Raises NotFound, Gone or Corrupt."""
     overlay = overlay_of(context.store, context.checkpoints, number)

@@ -23,8 +23,8 @@ from service.lifecycle.checkpoints import Checkpoints
 from service.lifecycle.crash_points import crash_point
 from service.lifecycle.retrain.request import request_retrain
 from service.lm.base import Base
-from service.lm.export import Written, read_manifest, write_export
-from service.lm.export_card import warning_of
+from service.lm.export import ExportResult, read_manifest, write_export
+from service.lm.export_card import window_warning
 from service.lm.export_settings import SHARD_SIZE
 from service.lm.overlay import Overlay
 from service.store import events, heads, idempotency, jobs, versions
@@ -264,7 +264,7 @@ class Exports:
             if jobs.cancel_is_asked(connection, job_id):
                 raise Cancelled
 
-    def _finish(self, job: Job, version: Version, written: Written) -> None:
+    def _finish(self, job: Job, version: Version, written: ExportResult) -> None:
         """Write what came of it; unless the version was purged meanwhile, of which nothing may stay."""
         now = self.clock()
         result = _result(version, written)
@@ -322,10 +322,10 @@ def _said_of_window(held: LiveSet, overlay: Overlay) -> dict[str, Any]:
     beside = sum(item.is_live for item in held.window)
     if overlay.adapter is None:
         return {"beside": 0, "warning": None}
-    return {"beside": beside, "warning": warning_of(beside, len(held.live), len(held.window) - beside)}
+    return {"beside": beside, "warning": window_warning(beside, len(held.live), len(held.window) - beside)}
 
 
-def _result(version: Version, written: Written) -> dict[str, Any]:
+def _result(version: Version, written: ExportResult) -> dict[str, Any]:
     manifest = read_manifest(written.path) or {}
     return {
         "path": str(written.path),
@@ -359,6 +359,6 @@ def _without_path(name: str) -> str:
     return Path(name).name if name.startswith(("/", ".", "~")) else name
 
 
-def _counted(folder: Path) -> Written:
+def _counted(folder: Path) -> ExportResult:
     files = [path for path in folder.rglob("*") if path.is_file()]
-    return Written(folder, len(files), sum(path.stat().st_size for path in files))
+    return ExportResult(folder, len(files), sum(path.stat().st_size for path in files))

@@ -25,7 +25,7 @@ from service.lifecycle import trash
 from service.lifecycle.context import LifecycleContext
 from service.lifecycle.crash_points import crash_point
 from service.lifecycle.store_identity import MARK, is_marked
-from service.lm.checkpoint_files import SUFFIX
+from service.lm.checkpoint_files import CHECKPOINT_SUFFIX
 from service.store import edits, erasure, evaluations, events, heads, idempotency, versions
 from service.store.database import Store
 from service.store.events import Event
@@ -197,7 +197,7 @@ def _delete_files(context: LifecycleContext) -> tuple[str, ...]:
         for digest in sorted(versions.digests_without_need(connection)):
             context.checkpoints.forget(digest)
             if trash.remove(context.checkpoints.folder, digest):
-                removed.append(f"{digest}{SUFFIX}")
+                removed.append(f"{digest}{CHECKPOINT_SUFFIX}")
     return tuple(removed)
 
 

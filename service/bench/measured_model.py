@@ -8,7 +8,7 @@ from typing import Any
 from service.atlas import weights_path
 from service.bench.neutral_cache import CACHE_FOLDER
 from service.domain.edit import Edit, EditStatus
-from service.editors.neutral import Neutral, load_or_sample_neutral
+from service.editors.neutral import NeutralSentences, load_or_sample_neutral
 from service.editors.neutral_settings import NeutralSettings
 from service.editors.protocol import Item
 from service.evaluation.capability.measure import Scores, Task, measure_capability
@@ -16,7 +16,7 @@ from service.evaluation.metrics.outcomes import Outcome, Reference, measure_outc
 from service.evaluation.records import Record, list_questions, to_edit_request
 from service.evaluation.report import build_report
 from service.lm.base import Base, load_base
-from service.lm.overlay import Overlay, View, view
+from service.lm.overlay import Overlay, View, make_view
 from service.runtime.evaluator import atlas_tasks
 
 
@@ -29,7 +29,7 @@ class MeasuredModel:
     reference: Reference
     records: list[Record]
     tasks: list[Task]
-    neutral: Neutral
+    neutral: NeutralSentences
     remembered: dict[Task, Scores] = field(default_factory=dict)  # what the base model solves
 
     @property
@@ -38,7 +38,7 @@ class MeasuredModel:
 
     def view_of(self, overlay: Overlay) -> View:
         """The base's own view for overlays without replaced tensors, else a new one."""
-        return view(self.base, overlay.tensors) if overlay.tensors else self.plain
+        return make_view(self.base, overlay.tensors) if overlay.tensors else self.plain
 
     def measure(self, overlay: Overlay, records: Iterable[Record]) -> list[Outcome]:
         """The outcome of every question of `records`."""
@@ -55,7 +55,7 @@ class MeasuredModel:
 def open_model(model: str, records: Sequence[Record]) -> MeasuredModel:
     """Loads the model; `atlas` or a folder. Skills are those of the embedded model, which others may know nothing of."""
     base = load_base(str(weights_path()) if model == "atlas" else model, device="cpu")
-    plain = view(base)
+    plain = make_view(base)
     return MeasuredModel(
         model=model,
         base=base,
@@ -87,4 +87,4 @@ def to_item(record: Record, seq: int) -> Item:
         created_at=datetime(2026, 1, 1, tzinfo=UTC),
         **{each.name: getattr(asked, each.name) for each in fields(asked)},
     )
-    return Item(edit, asked.target)
+    return FitItem(edit, asked.target)

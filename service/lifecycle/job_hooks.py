@@ -44,7 +44,7 @@ class JobHooks:
 
     def hooks(self) -> Hooks:
         """Hooks for one fit."""
-        return Hooks(give_way=self._give_way, progress=self._progress, cancelled=self._is_cancelled)
+        return Hooks(give_way=self._give_way, progress=self._progress, is_cancelled=self._is_cancelled)
 
     @property
     def is_overdue(self) -> bool:

@@ -19,9 +19,9 @@ from service.evaluation.metrics.log_likelihood import compute_log_likelihoods
 from service.lm.base import Base
 from service.lm.intervention import Adapter
 from service.lm.overlay import View
-from service.lm.prompts import Row, encode_free_row
-from service.lm.scoring import greedy
-from service.lm.tokenizing import decode_plainly, encode_text
+from service.lm.prompts import Row, row_from_ids
+from service.lm.scoring import decode_greedily
+from service.lm.tokenizing import decode_ids, encode_text
 
 ROWS_AT_ONCE = 16
 BOOTSTRAPS = 1_000  # for standard errors that have no closed form
@@ -163,7 +163,7 @@ def _encode_windows(base: Base, text: str) -> Iterator[Row]:
         if number == 0:
             yield Row((*context, *target), len(context), True)  # the start token is no token of the text
         else:
-            yield encode_free_row(base, (*context, *target), len(context))
+            yield row_from_ids(base, (*context, *target), len(context))
 
 
 def _encode_context(base: Base, context: str, limit: int) -> tuple[int, ...]:

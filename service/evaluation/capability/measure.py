@@ -21,8 +21,8 @@ from service.lm.base import Base
 from service.lm.intervention import Adapter
 from service.lm.overlay import View
 from service.lm.prompts import encode_prompt, encode_row
-from service.lm.scoring import greedy
-from service.lm.tokenizing import decode
+from service.lm.scoring import decode_greedily
+from service.lm.tokenizing import decode_answer
 
 __all__ = ["Capability", "MetricMeans", "Task", "measure_capability", "load_tasks"]
 

@@ -13,8 +13,8 @@ from service.lm.base import Base
 from service.lm.intervention import Adapter
 from service.lm.overlay import View
 from service.lm.prompts import Row, encode_prompt, encode_row
-from service.lm.scoring import greedy
-from service.lm.tokenizing import decode
+from service.lm.scoring import decode_greedily
+from service.lm.tokenizing import decode_answer
 
 MOST_ALIASES = 8  # spellings tried: KnowEdit has up to some hundred, and each costs a pass
 ANSWER_TOKENS = 32  # as in LocFT's evaluation

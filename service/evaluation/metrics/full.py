@@ -26,8 +26,8 @@ from service.lm.base import Base
 from service.lm.intervention import Adapter
 from service.lm.overlay import View
 from service.lm.prompts import encode_prompt
-from service.lm.scoring import greedy
-from service.lm.tokenizing import decode
+from service.lm.scoring import decode_greedily
+from service.lm.tokenizing import decode_answer
 
 WRITTEN_AT_ONCE = 8  # prompts written on for 100 tokens
 MOST_GENERATIONS = 200

@@ -15,8 +15,8 @@ from service.evaluation.records import EvalQuestion
 from service.lm.base import Base
 from service.lm.intervention import Adapter
 from service.lm.overlay import View
-from service.lm.prompts import Row, encode_free_row, encode_prompt, encode_row
-from service.lm.scoring import greedy
+from service.lm.prompts import Row, encode_prompt, encode_row, row_from_ids
+from service.lm.scoring import decode_greedily
 
 LABELS = {
     "token_agreement": "share of the named answer's tokens at which version and base choose alike, teacher-forced (EasyEdit)",

@@ -17,10 +17,10 @@ from service.evaluation.metrics.length_batches import batch_by_length
 from service.evaluation.records import EvalQuestion
 from service.lm.base import Base
 from service.lm.intervention import Adapter
-from service.lm.overlay import View, target_logits
-from service.lm.prompts import LAST, Row, collate, encode_free_row, encode_prompt, encode_row
-from service.lm.sampling import likeliest
-from service.lm.scoring import greedy
+from service.lm.overlay import View, compute_target_logits
+from service.lm.prompts import LAST_PROMPT_TOKENS, Row, collate, encode_prompt, encode_row, row_from_ids
+from service.lm.sampling import greedy_tokens
+from service.lm.scoring import decode_greedily
 
 LONGEST_ANSWER = 32  # tokens of a base model's answer that are compared
 QUESTIONS_AT_ONCE = 32  # questions: between two pieces live traffic goes first

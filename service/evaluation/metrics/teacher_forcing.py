@@ -8,9 +8,9 @@ from torch import Tensor
 
 from service.evaluation.metrics.length_batches import batch_by_length
 from service.lm.intervention import Adapter
-from service.lm.overlay import View, target_logits
-from service.lm.prompts import LAST, Row, collate
-from service.lm.sampling import likeliest
+from service.lm.overlay import View, compute_target_logits
+from service.lm.prompts import LAST_PROMPT_TOKENS, Row, collate
+from service.lm.sampling import greedy_tokens
 
 
 @dataclass(frozen=True, eq=False)
