@@ -35,7 +35,7 @@ def build_body(record: Record) -> dict[str, object]:
     }
 
 
-def occurs_in_neutral(prompts: Sequence[str], neutral: Neutral) -> list[bool]:
+def occurs_in_neutral(prompts: Sequence[str], neutral: NeutralSentences) -> list[bool]:
     """Whether each prompt occurs, word for word, in a sentence that fits may learn to keep."""
     text = "\n".join(" ".join(sentence.text.split()) for sentence in neutral.sentences)
     return [" ".join(prompt.split()) in text for prompt in prompts]

@@ -29,7 +29,7 @@ def main() -> None:
     parser.add_argument("--width", type=int, default=896)
     parser.add_argument("--repeats", type=int, default=5)
     chosen = parse_options(parser)
-    on = view(qwen2(chosen.blocks, chosen.width))
+    on = make_view(qwen2(chosen.blocks, chosen.width))
     cases = [compare(on, tokens, rows, chosen.repeats) for tokens, rows in CASES]
     write(
         chosen.results, "cached_step", {"blocks": chosen.blocks, "width": chosen.width, "answer_tokens": ANSWER, "cases": cases}

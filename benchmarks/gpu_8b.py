@@ -79,7 +79,7 @@ def main() -> None:
     write(chosen.results, f"gpu_8b_{chosen.device}", figures)
 
 
-def _fit(base: Base, on: View, neutral: Neutral, number: int) -> Fit:
+def _fit(base: Base, on: View, neutral: NeutralSentences, number: int) -> Fit:
     edit: Edit = to_edit(Record(id=str(number), prompt=PROMPT.format(number), target=TARGET.format(number)), number)
     _wait(base.device)
     began = time.perf_counter()

@@ -59,7 +59,7 @@ def compare_minor_and_major(
     before, _ = time_fit(place, to_items(consolidated), settings, EMPTY)
     live = [*consolidated, *window]
     items = to_items(live)
-    known = [Item(item.edit, item.target, consolidated=number < len(consolidated)) for number, item in enumerate(items)]
+    known = [FitItem(item.edit, item.target, is_consolidated=number < len(consolidated)) for number, item in enumerate(items)]
     minor, minor_s = time_fit(place, known, settings, before.overlay)
     major, major_s = time_fit(place, items, settings, EMPTY)
     return {
@@ -71,14 +71,14 @@ def compare_minor_and_major(
     }
 
 
-def time_fit(place: MeasuredModel, items: Sequence[Item], settings: LocftSettings, start: Overlay) -> tuple[Fitted, float]:
+def time_fit(place: MeasuredModel, items: Sequence[FitItem], settings: LocftSettings, start: Overlay) -> tuple[FitResult, float]:
     """A retrain and its seconds."""
     began = time.perf_counter()
     fitted = fit_locft(place.base, items, settings=settings, neutral=place.neutral, seed=0, start=start)
     return fitted, time.perf_counter() - began
 
 
-def fit_cost(fitted: Fitted, seconds: float) -> dict[str, Any]:
+def fit_cost(fitted: FitResult, seconds: float) -> dict[str, Any]:
     """What a retrain took and whether it took everything."""
     epochs = max(int(report["epochs"]) for report in fitted.reports.values())
     return {"seconds": seconds, "epochs": epochs, "retention": fitted.scores["retention"], "canary": fitted.scores["canary"]}

@@ -21,7 +21,7 @@ from service.api.text_types import clean, clean_json, worded
 from service.domain.edit import normalise
 from service.domain.errors import Refused
 from service.domain.hosts import FORM, Host, origin_of
-from service.editors.mentions import finder
+from service.editors.mentions import make_name_finder
 from service.evaluation.datasets.rows import BadRow, RawRow, parse_row
 from service.evaluation.metrics.fluency import entropy
 from service.evaluation.metrics.matching import extract_number, matches_field, normalise_squad

@@ -10,7 +10,7 @@ from service.bench.neutral_cache import CACHE_FOLDER
 from service.domain.edit import Edit, EditStatus
 from service.editors.neutral import NeutralSentences, load_or_sample_neutral
 from service.editors.neutral_settings import NeutralSettings
-from service.editors.protocol import Item
+from service.editors.protocol import FitItem
 from service.evaluation.capability.measure import Scores, Task, measure_capability
 from service.evaluation.metrics.outcomes import Outcome, Reference, measure_outcomes
 from service.evaluation.records import Record, list_questions, to_edit_request
@@ -66,17 +66,17 @@ def open_model(model: str, records: Sequence[Record]) -> MeasuredModel:
     )
 
 
-def load_neutral(base: Base, plain: View) -> Neutral:
+def load_neutral(base: Base, plain: View) -> NeutralSentences:
     """The sentences the base model wrote, sampled once a machine."""
     return load_or_sample_neutral(base, CACHE_FOLDER, settings=NeutralSettings(), view=plain)
 
 
-def to_items(records: Sequence[Record]) -> list[Item]:
+def to_items(records: Sequence[Record]) -> list[FitItem]:
     """Records as what a method is given, in their order; no probe is open to training."""
     return [to_item(record, seq) for seq, record in enumerate(records, 1)]
 
 
-def to_item(record: Record, seq: int) -> Item:
+def to_item(record: Record, seq: int) -> FitItem:
     """One of them."""
     asked = to_edit_request(record)
     edit = Edit(

@@ -29,7 +29,7 @@ class Evaluator:
     def ask(self, overlay: Overlay, records: Sequence[Record], *, between: Callable[[], None] = lambda: None) -> list[Outcome]:
         """Every question of every record, answered by an overlay."""
         asks = [ask for record in records for ask in list_questions(record, self._base.surfaces)]
-        return measure_outcomes(self._view_of(overlay), overlay.adapter, self._reference, asks, between=between)
+        return measure_outcomes(self._view_of(overlay), overlay.adapter, self._reference, asks, give_way=between)
 
     def score(self, overlay: Overlay, edit: Edit, between: Callable[[], None]) -> Mapping[str, Any]:
         """What an edit's report gains: the scores of its probes."""
@@ -40,14 +40,14 @@ class Evaluator:
     ) -> Mapping[str, Any]:
         """Every figure of the field, for a version that holds the edits `live`."""
         view = self._view_of(overlay)
-        return measure_full(view, overlay.adapter, self._reference, records, live=live, between=between)
+        return measure_full(view, overlay.adapter, self._reference, records, live=live, give_way=between)
 
     def capability(self, overlay: Overlay, *, between: Callable[[], None] = lambda: None) -> Mapping[str, Any]:
         """What a version still solves of the tasks that this server has. Raises Refused if it has none."""
         self.check_capability()
         view = self._view_of(overlay)
         return measure_capability(
-            view, overlay.adapter, self._reference, self._tasks, between=between, cache=self._base_solves
+            view, overlay.adapter, self._reference, self._tasks, give_way=between, cache=self._base_solves
         ).to_json()
 
     @property
@@ -58,7 +58,7 @@ class Evaluator:
     def solved(self, overlay: Overlay, tasks: Sequence[Task], between: Callable[[], None]) -> float | None:
         """What a version solves of some tasks, as a share of what the base model solves; None where that is nothing."""
         return measure_capability(
-            self._view_of(overlay), overlay.adapter, self._reference, tasks, between=between, cache=self._base_solves
+            self._view_of(overlay), overlay.adapter, self._reference, tasks, give_way=between, cache=self._base_solves
         ).ratio
 
     def check_capability(self) -> None:

@@ -13,7 +13,7 @@ from service.bench.measured_model import MeasuredModel, to_items
 from service.bench.plots import Line, Panel
 from service.bench.records import load_records
 from service.bench.shard_curves import run_shards, split_shards
-from service.editors.locft.location import place_of
+from service.editors.locft.location import find_tuned_location
 from service.editors.locft.settings import LocftSettings
 from service.editors.neutral import NeutralSentences
 from service.evaluation.capability.measure import Task

@@ -31,14 +31,14 @@ LONGEST_ANSWER = 256  # tokens, where a task names no limit: the harness' own de
 class LiveModel(LM):
     """The harness' model over a view and an adapter. `between` is called between batches: that is where live traffic comes in."""
 
-    def __init__(self, view: View, adapter: Adapter | None, *, between: Callable[[], None] = lambda: None) -> None:
+    def __init__(self, view: View, adapter: Adapter | None, *, give_way: Callable[[], None] = lambda: None) -> None:
         super().__init__()
-        self._view, self._adapter, self._between = view, adapter, between
+        self._view, self._adapter, self._give_way = view, adapter, give_way
 
     def loglikelihood(self, requests: list[Instance]) -> list[tuple[float, bool]]:
         """Of each (context, continuation): its log-likelihood, and whether it is the greedy one."""
         rows = [_encode_pair(self._view.base, *request.args) for request in requests]
-        results = compute_log_likelihoods(self._view, self._adapter, rows, between=self._between)
+        results = compute_log_likelihoods(self._view, self._adapter, rows, give_way=self._give_way)
         for request, result in zip(requests, results, strict=True):
             self.cache_hook.add_partial("loglikelihood", request.args, result)
         return results
@@ -48,7 +48,7 @@ class LiveModel(LM):
         windows = [list(_encode_windows(self._view.base, request.args[0])) for request in requests]
         flat = iter(
             compute_log_likelihoods(
-                self._view, self._adapter, [row for text_windows in windows for row in text_windows], between=self._between
+                self._view, self._adapter, [row for text_windows in windows for row in text_windows], give_way=self._give_way
             )
         )
         totals = [sum(next(flat)[0] for _ in text_windows) for text_windows in windows]
@@ -64,11 +64,11 @@ class LiveModel(LM):
         order = sorted(range(len(requests)), key=lambda index: (rules[index][1], len(prompts[index])))
         for batch in _batch_by_limit(order, rules):
             limit = rules[batch[0]][1]
-            answers = greedy(self._view, self._adapter, [prompts[index] for index in batch], max_new_tokens=limit)
+            answers = decode_greedily(self._view, self._adapter, [prompts[index] for index in batch], max_new_tokens=limit)
             for index, ids in zip(batch, answers, strict=True):
-                texts[index] = _cut_at_stop(decode_plainly(self._view.base, ids), rules[index][0])
+                texts[index] = _cut_at_stop(decode_ids(self._view.base, ids), rules[index][0])
                 self.cache_hook.add_partial("generate_until", requests[index].args, texts[index])
-            self._between()
+            self._give_way()
         return texts
 
 
@@ -80,7 +80,7 @@ def run_harness(
     include_path: Path | None = None,
     limit: int | None = None,
     num_fewshot: int | None = None,
-    between: Callable[[], None] = lambda: None,
+    give_way: Callable[[], None] = lambda: None,
 ) -> dict[str, Any]:
     """The harness' results on tasks by name, its own or those defined in `include_path`: scores, numbers of samples, versions.
 
@@ -89,7 +89,7 @@ def run_harness(
     manager = _open_task_manager(tasks, include_path)
     try:
         results = simple_evaluate(
-            LiveModel(view, adapter, between=between),
+            LiveModel(view, adapter, give_way=give_way),
             tasks=list(tasks),
             task_manager=manager,
             limit=limit,
@@ -132,9 +132,9 @@ def _encode_pair(base: Base, context: str, continuation: str) -> Row:
 
 def _fit_context(base: Base, context: Sequence[int], target: Sequence[int]) -> Row:
     start = _start_tokens(base, context)
-    room = base.context - len(target) - len(start)
+    room = base.context_length - len(target) - len(start)
     if room < 0 or (not start and room < 1):
-        raise TooLong(f"a continuation is longer than the model's context of {base.context} tokens", field="continuation")
+        raise TooLong(f"a continuation is longer than the model's context of {base.context_length} tokens", field="continuation")
     tail = tuple(context[max(0, len(context) - room) :])
     return Row((*start, *tail, *target), len(start) + len(tail), bool(start))
 
@@ -158,7 +158,7 @@ def _encode_windows(base: Base, text: str) -> Iterator[Row]:
     """A text as rows in which each of its tokens is predicted once."""
     ids = list(encode_text(base, text, field="text")) if text else []
     (first,) = _first_token(base)
-    windows = map(make_disjoint_window, get_rolling_token_windows(ids, first, base.context - 1, 1))
+    windows = map(make_disjoint_window, get_rolling_token_windows(ids, first, base.context_length - 1, 1))
     for number, (context, target) in enumerate(windows):
         if number == 0:
             yield Row((*context, *target), len(context), True)  # the start token is no token of the text
@@ -171,7 +171,7 @@ def _encode_context(base: Base, context: str, limit: int) -> tuple[int, ...]:
     text = context.rstrip()
     ids = encode_text(base, text, field="context") if text else ()
     start = _start_tokens(base, ids)
-    room = max(1, base.context - limit - len(start))
+    room = max(1, base.context_length - limit - len(start))
     return (*start, *ids[max(0, len(ids) - room) :])
 
 

@@ -73,15 +73,15 @@ def score_questions(
     reference: Reference,
     questions: Sequence[EncodedQuestion],
     *,
-    between: Callable[[], None],
+    give_way: Callable[[], None],
 ) -> list[ScoredQuestion]:
     """Every question's marks by the names of `LABELS`, `AFTER_LABELS` and `LENGTH_LABELS`, the base model's beside them."""
     prompts, limit = [question.prompt for question in questions], min(ANSWER_TOKENS, reference.longest_answer)
     version_scores = _score_batch(
-        view, adapter, questions, greedy(view, adapter, prompts, max_new_tokens=limit, between=between), between
+        view, adapter, questions, decode_greedily(view, adapter, prompts, max_new_tokens=limit, give_way=give_way), give_way
     )
-    base_answers = [answer[:limit] for answer in reference.decode_answers(prompts, between=between)]
-    base_scores = _score_batch(reference.view, None, questions, base_answers, between)
+    base_answers = [answer[:limit] for answer in reference.decode_answers(prompts, give_way=give_way)]
+    base_scores = _score_batch(reference.view, None, questions, base_answers, give_way)
     for scores, base in zip(version_scores, base_scores, strict=True):
         scores["longer_by"], base["longer_by"] = scores["tokens"] - base["tokens"], 0.0
     return [
@@ -95,10 +95,10 @@ def _score_batch(
     adapter: Adapter | None,
     questions: Sequence[EncodedQuestion],
     answers: Sequence[tuple[int, ...]],
-    between: Callable[[], None],
+    give_way: Callable[[], None],
 ) -> list[dict[str, float]]:
     rows = [row for question in questions for row in question.rows]
-    forced_rows = iter(teacher_force(view, adapter, rows, between=between))
+    forced_rows = iter(teacher_force(view, adapter, rows, give_way=give_way))
     return [
         _score_tokens(question, [next(forced_rows) for _ in question.rows])
         | _score_text(view.base, question.question, answer)
@@ -126,7 +126,7 @@ def _score_tokens(question: EncodedQuestion, forced_rows: Sequence[ForcedRow]) -
 
 
 def _score_text(base: Base, question: EvalQuestion, answer: Sequence[int]) -> dict[str, float]:
-    text = decode(base, answer)
+    text = decode_answer(base, answer)
     return {
         "field_exact": float(matches_field(text, question.answers[0])),
         "field_exact_any": float(any(matches_field(text, alias) for alias in question.answers)),

@@ -19,7 +19,7 @@ from service.evaluation.metrics.figures import (
 )
 from service.evaluation.metrics.fluency import LONGEST, entropy
 from service.evaluation.metrics.opinions import measure_opinions
-from service.evaluation.metrics.outcomes import Between, Reference, split_into_batches
+from service.evaluation.metrics.outcomes import GiveWay, Reference, split_into_batches
 from service.evaluation.records import EvalQuestion, Record
 from service.evaluation.report import Moment
 from service.lm.base import Base
@@ -42,7 +42,7 @@ def measure_full(
     records: Sequence[Record],
     *,
     live: Iterable[Record] | None = None,
-    between: Between = lambda: None,
+    give_way: GiveWay = lambda: None,
     moment: Moment = "after_all",
     surfaces: Sequence[str] | None = None,
 ) -> dict[str, Any]:
@@ -61,18 +61,18 @@ def measure_full(
         locality.encode_neighbour, base, [question for _, question in candidates if question.kind == "locality"]
     )
     scored: list[ScoredQuestion] = []
-    for batch in split_into_batches(questions, between):
-        scored += accuracy.score_questions(view, adapter, reference, batch, between=between)
+    for batch in split_into_batches(questions, give_way):
+        scored += accuracy.score_questions(view, adapter, reference, batch, give_way=give_way)
     scored_neighbours: list[ScoredQuestion] = []
-    for neighbour_batch in split_into_batches(neighbours, between):
-        scored_neighbours += locality.score_neighbours(view, adapter, reference, neighbour_batch, between=between)
+    for neighbour_batch in split_into_batches(neighbours, give_way):
+        scored_neighbours += locality.score_neighbours(view, adapter, reference, neighbour_batch, give_way=give_way)
     scored_pairs: list[ScoredQuestion] = []
     pairs, equal_count = contrast.encode_pairs(base, candidates)
-    for pair_batch in split_into_batches(pairs, between):
-        scored_pairs += contrast.score_pairs(view, adapter, reference.view, pair_batch, between=between)
+    for pair_batch in split_into_batches(pairs, give_way):
+        scored_pairs += contrast.score_pairs(view, adapter, reference.view, pair_batch, give_way=give_way)
     surface = (surfaces or base.surfaces)[0]
     opinion_figures, without_drawdown = measure_opinions(
-        view, adapter, reference.view, records, live=live, surface=surface, between=between
+        view, adapter, reference.view, records, live=live, surface=surface, give_way=give_way
     )
     return {
         "moment": moment,
@@ -100,7 +100,7 @@ def measure_full(
             "locality": build_figures(scored_neighbours, accuracy.LENGTH_LABELS, "base"),
         },
         "after_object": build_figures(scored, accuracy.AFTER_LABELS, "base"),
-        "fluency": _fluency(view, adapter, reference.view, records, surface, between),
+        "fluency": _fluency(view, adapter, reference.view, records, surface, give_way),
         "opinions": opinion_figures,
     }
 
@@ -119,7 +119,7 @@ def _build_kind_figures(kind: str, scored: Sequence[ScoredQuestion]) -> dict[str
 
 
 def _fluency(
-    view: View, adapter: Adapter | None, base: View, records: Sequence[Record], surface: str, between: Between
+    view: View, adapter: Adapter | None, base: View, records: Sequence[Record], surface: str, give_way: GiveWay
 ) -> Figure:
     texts = [prompt for record in records for prompt in (record.generation or (record.prompt,))]
     prompts, _ = _encode_all(
@@ -127,10 +127,14 @@ def _fluency(
     )
     version_values: list[float] = []
     base_values: list[float] = []
-    for batch in split_into_batches(prompts, between, WRITTEN_AT_ONCE):
+    for batch in split_into_batches(prompts, give_way, WRITTEN_AT_ONCE):
         for values, model_view, model_adapter in ((version_values, view, adapter), (base_values, base, None)):
-            written = greedy(model_view, model_adapter, [ids for _, ids in batch], max_new_tokens=LONGEST, between=between)
-            values += [entropy(f"{text} {decode(model_view.base, ids)}") for (text, _), ids in zip(batch, written, strict=True)]
+            written = decode_greedily(
+                model_view, model_adapter, [ids for _, ids in batch], max_new_tokens=LONGEST, give_way=give_way
+            )
+            values += [
+                entropy(f"{text} {decode_answer(model_view.base, ids)}") for (text, _), ids in zip(batch, written, strict=True)
+            ]
     return build_figure(version_values, FLUENCY_LABEL, base=build_figure(base_values, "")["score"])
 
 

@@ -48,19 +48,19 @@ def encode_neighbour(base: Base, question: EvalQuestion) -> Neighbour:
 
 
 def score_neighbours(
-    view: View, adapter: Adapter | None, reference: Reference, neighbours: Sequence[Neighbour], *, between: Callable[[], None]
+    view: View, adapter: Adapter | None, reference: Reference, neighbours: Sequence[Neighbour], *, give_way: Callable[[], None]
 ) -> list[ScoredQuestion]:
     """Every question's marks by the names of `LABELS` and of `answered.LENGTH_LABELS`; beside them the noise floor."""
     base, prompts = reference.base, [neighbour.prompt for neighbour in neighbours]
     limit = min(ANSWER_TOKENS, reference.longest_answer)
-    answers = [answer[:limit] for answer in reference.decode_answers(prompts, between=between)]
-    whole = [encode_free_row(base, p + a, len(p)) for p, a in zip(prompts, answers, strict=True)]
+    answers = [answer[:limit] for answer in reference.decode_answers(prompts, give_way=give_way)]
+    whole = [row_from_ids(base, p + a, len(p)) for p, a in zip(prompts, answers, strict=True)]
     rows = [*whole, *(neighbour.named_row or row for neighbour, row in zip(neighbours, whole, strict=True))]
-    base_rows = teacher_force(reference.view, None, rows, distributions=1, between=between)
-    base_noise = teacher_force(reference.view, None, rows, distributions=1, alternative=True, between=between)
-    version_rows = teacher_force(view, adapter, rows, distributions=1, between=between)
-    version_answers = greedy(view, adapter, prompts, max_new_tokens=limit, between=between)
-    noise_answers = _decode_in_other_batches(reference.view, prompts, limit, between)
+    base_rows = teacher_force(reference.view, None, rows, distributions=1, give_way=give_way)
+    base_noise = teacher_force(reference.view, None, rows, distributions=1, alternative=True, give_way=give_way)
+    version_rows = teacher_force(view, adapter, rows, distributions=1, give_way=give_way)
+    version_answers = decode_greedily(view, adapter, prompts, max_new_tokens=limit, give_way=give_way)
+    noise_answers = _decode_in_other_batches(reference.view, prompts, limit, give_way)
     count, scored = len(neighbours), []
     for index, neighbour in enumerate(neighbours):
         drift = _drift(base_rows, version_rows, index, count) | {"whole_answer": float(version_answers[index] == answers[index])}
@@ -83,11 +83,11 @@ def _drift(before: Sequence[ForcedRow], after: Sequence[ForcedRow], index: int, 
 
 
 def _decode_in_other_batches(
-    base: View, prompts: Sequence[tuple[int, ...]], limit: int, between: Callable[[], None]
+    base: View, prompts: Sequence[tuple[int, ...]], limit: int, give_way: Callable[[], None]
 ) -> list[tuple[int, ...]]:
     """The base model's answers in other batches: backwards, a few at once."""
     backwards = prompts[::-1]
     answers: list[tuple[int, ...]] = []
     for start in range(0, len(backwards), _OTHER_BATCH):
-        answers += greedy(base, None, backwards[start : start + _OTHER_BATCH], max_new_tokens=limit, between=between)
+        answers += decode_greedily(base, None, backwards[start : start + _OTHER_BATCH], max_new_tokens=limit, give_way=give_way)
     return answers[::-1]

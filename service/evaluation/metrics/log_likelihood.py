@@ -14,17 +14,17 @@ from service.lm.sampling import greedy_tokens
 
 @torch.no_grad()
 def compute_log_likelihoods(
-    view: View, adapter: Adapter | None, rows: Sequence[Row], *, between: Callable[[], None] = lambda: None
+    view: View, adapter: Adapter | None, rows: Sequence[Row], *, give_way: Callable[[], None] = lambda: None
 ) -> list[tuple[float, bool]]:
     """Of each row: the log-likelihood of its target tokens, and whether greedy decoding would give exactly them."""
     results: list[tuple[float, bool]] = [(0.0, True)] * len(rows)
     for chunk in batch_by_length(view, rows):
-        batch = collate(view.base, [rows[index] for index in chunk], last=LAST if adapter is None else adapter.last)
-        logits = target_logits(view, batch, None if adapter is None else adapter.interventions)  # (N, V)
+        batch = collate(view.base, [rows[index] for index in chunk], last=LAST_PROMPT_TOKENS if adapter is None else adapter.last)
+        logits = compute_target_logits(view, batch, None if adapter is None else adapter.interventions)  # (N, V)
         losses = cross_entropy(logits.float(), batch.labels, reduction="none").double().cpu()  # (N,)
-        is_first_choice = (likeliest(logits) == batch.labels).cpu()  # (N,)
+        is_first_choice = (greedy_tokens(logits) == batch.labels).cpu()  # (N,)
         lengths = [len(rows[index].target_ids) for index in chunk]
         for index, loss, hits in zip(chunk, losses.split(lengths), is_first_choice.split(lengths), strict=True):
             results[index] = (-float(loss.sum()), bool(hits.all()))
-        between()
+        give_way()
     return results

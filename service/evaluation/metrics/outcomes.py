@@ -26,7 +26,7 @@ LONGEST_ANSWER = 32  # tokens of a base model's answer that are compared
 QUESTIONS_AT_ONCE = 32  # questions: between two pieces live traffic goes first
 CACHE_SIZE = 20_000  # answers of the base model, some megabytes; a server asks for as long as it lives
 Ids = tuple[int, ...]
-Between = Callable[[], None]
+GiveWay = Callable[[], None]
 T = TypeVar("T")
 
 
@@ -59,19 +59,19 @@ class Reference:
         """How many tokens of an answer are remembered."""
         return self._longest
 
-    def decode_answers(self, prompts: Sequence[Ids], *, between: Between = lambda: None) -> list[Ids]:
+    def decode_answers(self, prompts: Sequence[Ids], *, give_way: GiveWay = lambda: None) -> list[Ids]:
         """The whole greedy answer to each prompt, EOS included where it came before the limit."""
         missing = sorted({prompt for prompt in prompts if prompt not in self._answers}, key=len)
-        new_answers = greedy(self.view, None, missing, max_new_tokens=self._longest, between=between)
+        new_answers = decode_greedily(self.view, None, missing, max_new_tokens=self._longest, give_way=give_way)
         self._answers.update(zip(missing, new_answers, strict=True))
         answers = [self._answers[prompt] for prompt in prompts]
         _forget_oldest(self._answers)
         return answers
 
-    def predict_choices(self, rows: Sequence[Row], *, between: Between = lambda: None) -> list[Ids]:
+    def predict_choices(self, rows: Sequence[Row], *, give_way: GiveWay = lambda: None) -> list[Ids]:
         """The first choice at every target position of each row."""
         missing = list({row: None for row in rows if row not in self._choices})
-        self._choices.update(zip(missing, predict_choices(self.view, None, missing, between=between), strict=True))
+        self._choices.update(zip(missing, predict_choices(self.view, None, missing, give_way=give_way), strict=True))
         choices = [self._choices[row] for row in rows]
         _forget_oldest(self._choices)
         return choices
@@ -83,19 +83,19 @@ def measure_outcomes(
     reference: Reference,
     questions: Sequence[EvalQuestion],
     *,
-    between: Between = lambda: None,
+    give_way: GiveWay = lambda: None,
 ) -> list[Outcome]:
     """The outcome of each question for the version that `view` and `adapter` make, in the order of the questions."""
     outcomes: list[Outcome] = []
-    for batch in split_into_batches(questions, between):
-        outcomes += _measure_batch(view, adapter, reference, batch, between)
+    for batch in split_into_batches(questions, give_way):
+        outcomes += _measure_batch(view, adapter, reference, batch, give_way)
     return outcomes
 
 
-def split_into_batches(items: Sequence[T], between: Between, size: int = QUESTIONS_AT_ONCE) -> Iterator[Sequence[T]]:
+def split_into_batches(items: Sequence[T], give_way: GiveWay, size: int = QUESTIONS_AT_ONCE) -> Iterator[Sequence[T]]:
     """What is asked, a few at a time; `between` comes before each."""
     for start in range(0, len(items), size):
-        between()
+        give_way()
         yield items[start : start + size]
 
 
@@ -111,12 +111,12 @@ class QuestionRows:
 
 
 def _measure_batch(
-    view: View, adapter: Adapter | None, reference: Reference, questions: Sequence[EvalQuestion], between: Between
+    view: View, adapter: Adapter | None, reference: Reference, questions: Sequence[EvalQuestion], give_way: GiveWay
 ) -> list[Outcome]:
-    question_rows = _encode_questions(reference, questions, between)
+    question_rows = _encode_questions(reference, questions, give_way)
     rows = list(dict.fromkeys(row for pair in question_rows for row in (pair.answer_row, pair.forced_row)))
-    version_choices = dict(zip(rows, predict_choices(view, adapter, rows, between=between), strict=True))
-    base_choices = dict(zip(rows, reference.predict_choices(rows, between=between), strict=True))
+    version_choices = dict(zip(rows, predict_choices(view, adapter, rows, give_way=give_way), strict=True))
+    base_choices = dict(zip(rows, reference.predict_choices(rows, give_way=give_way), strict=True))
     outcomes = []
     for question, pair in zip(questions, question_rows, strict=True):
         is_local, base_forced = question.kind == "locality", base_choices[pair.forced_row]
@@ -134,7 +134,7 @@ def _measure_batch(
 
 
 @torch.no_grad()
-def predict_choices(view: View, adapter: Adapter | None, rows: Sequence[Row], *, between: Between = lambda: None) -> list[Ids]:
+def predict_choices(view: View, adapter: Adapter | None, rows: Sequence[Row], *, give_way: GiveWay = lambda: None) -> list[Ids]:
     """The first choice at every target position of each row, rows of like length together.
 
     All of a row's choices equal its target ids exactly when greedy decoding gives that target.
@@ -142,16 +142,16 @@ def predict_choices(view: View, adapter: Adapter | None, rows: Sequence[Row], *,
     results: list[Ids] = [()] * len(rows)
     interventions = None if adapter is None else adapter.interventions
     for chunk in batch_by_length(view, rows):
-        batch = collate(view.base, [rows[index] for index in chunk], last=LAST if adapter is None else adapter.last)
-        predictions = likeliest(target_logits(view, batch, interventions)).cpu()  # (N,)
+        batch = collate(view.base, [rows[index] for index in chunk], last=LAST_PROMPT_TOKENS if adapter is None else adapter.last)
+        predictions = greedy_tokens(compute_target_logits(view, batch, interventions)).cpu()  # (N,)
         lengths = [len(rows[index].target_ids) for index in chunk]
         for index, ids in zip(chunk, predictions.split(lengths), strict=True):
             results[index] = tuple(ids.tolist())
-        between()
+        give_way()
     return results
 
 
-def _encode_questions(reference: Reference, questions: Sequence[EvalQuestion], between: Between) -> list[QuestionRows]:
+def _encode_questions(reference: Reference, questions: Sequence[EvalQuestion], give_way: GiveWay) -> list[QuestionRows]:
     """All asks as rows; the base model's own answers to all locality prompts come from one call."""
     base = reference.base
     prompts = {
@@ -159,7 +159,7 @@ def _encode_questions(reference: Reference, questions: Sequence[EvalQuestion], b
         for question in questions
         if question.kind == "locality"
     }
-    answers = dict(zip(prompts, reference.decode_answers(list(prompts.values()), between=between), strict=True))
+    answers = dict(zip(prompts, reference.decode_answers(list(prompts.values()), give_way=give_way), strict=True))
     return [
         _encode_locality(base, question, prompts[question], answers[question])
         if question in prompts
@@ -170,7 +170,7 @@ def _encode_questions(reference: Reference, questions: Sequence[EvalQuestion], b
 
 def _encode_locality(base: Base, question: EvalQuestion, prompt: Ids, answer: Ids) -> QuestionRows:
     """The greedy answer must equal the base model's own, to its end; teacher-forced is the named answer, else the same."""
-    answer_row = encode_free_row(base, prompt + answer, len(prompt))
+    answer_row = row_from_ids(base, prompt + answer, len(prompt))
     forced_row = (
         answer_row
         if question.answer is None

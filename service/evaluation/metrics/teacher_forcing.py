@@ -35,7 +35,7 @@ def teacher_force(
     *,
     distributions: int = 0,
     alternative: bool = False,
-    between: Callable[[], None] = lambda: None,
+    give_way: Callable[[], None] = lambda: None,
 ) -> list[ForcedRow]:
     """Each row's figures, in the order given; whole distributions at its first `whole` target tokens.
 
@@ -44,11 +44,11 @@ def teacher_force(
     """
     results: list[ForcedRow | None] = [None] * len(rows)
     for chunk in batch_by_length(view, rows, alternative=alternative):
-        batch = collate(view.base, [rows[index] for index in chunk], last=LAST if adapter is None else adapter.last)
-        logits = target_logits(view, batch, None if adapter is None else adapter.interventions).float()  # (N, V)
+        batch = collate(view.base, [rows[index] for index in chunk], last=LAST_PROMPT_TOKENS if adapter is None else adapter.last)
+        logits = compute_target_logits(view, batch, None if adapter is None else adapter.interventions).float()  # (N, V)
         normaliser = logits.logsumexp(-1)  # (N,)
         log_probabilities = (logits.gather(-1, batch.labels.to(logits.device)[:, None])[:, 0] - normaliser).cpu()  # (N,)
-        predictions = likeliest(logits).cpu()  # (N,)
+        predictions = greedy_tokens(logits).cpu()  # (N,)
         start = 0
         for index in chunk:
             end = start + len(rows[index].target_ids)
@@ -59,7 +59,7 @@ def teacher_force(
                 (logits[span] - normaliser[span, None]).cpu() if distributions else None,
             )
             start = end
-        between()
+        give_way()
     return [result for result in results if result is not None]
 
 

@@ -410,7 +410,7 @@ def test_the_traffic_is_let_by_between_batches_and_the_moment_is_named() -> None
     times: list[int] = []
 
     found = full(
-        [record(f"{prompt} {at}") for prompt in PROMPTS for at in range(9)], between=lambda: times.append(1), moment="after_edit"
+        [record(f"{prompt} {at}") for prompt in PROMPTS for at in range(9)], give_way=lambda: times.append(1), moment="after_edit"
     )
 
     assert len(times) >= 72 // 32 + 72 // 8  # batches of questions, and of prompts to write on from

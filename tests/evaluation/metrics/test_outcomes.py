@@ -119,7 +119,7 @@ def test_the_base_models_answers_to_many_locality_prompts_are_decoded_together(m
         decoded.append(len(prompts))
         return decode_greedily(on, using, prompts, **more)
 
-    monkeypatch.setattr("service.evaluation.metrics.outcomes.greedy", counting)
+    monkeypatch.setattr("service.evaluation.metrics.outcomes.decode_greedily", counting)
     asks = [ask for ask in list_questions(local(*PROMPTS), ("raw",)) if ask.kind == "locality"]
 
     measure_outcomes(reference().view, adapter(), Reference(reference().view, longest_answer=LONGEST), asks)
@@ -136,7 +136,7 @@ def test_the_questions_of_one_record_are_asked_in_pieces_with_a_pause_before_eac
     pieces = [list(piece) for piece in split_into_batches(asks, lambda: None)]
     pauses: list[int] = []
 
-    found = measure_outcomes(reference().view, adapter(), reference(), asks, between=lambda: pauses.append(1))
+    found = measure_outcomes(reference().view, adapter(), reference(), asks, give_way=lambda: pauses.append(1))
 
     assert [len(piece) for piece in pieces] == [QUESTIONS_AT_ONCE, QUESTIONS_AT_ONCE, 81 - 2 * QUESTIONS_AT_ONCE]
     assert len(pauses) >= 2 * len(pieces)  # before each, and after each pass of the model
