@@ -20,7 +20,7 @@ import service.runtime.server
 from benchmarks.random_model import byte_tokenizer, llama
 from service.lm.overlay import make_view
 from service.lm.scoring import decode_greedily
-from service.runtime.sockets import taken_port
+from service.runtime.sockets import bind_port
 from service.settings import load_settings
 from service.store.migrate import upgrade
 from service.telemetry.log import configure_logging
@@ -71,7 +71,7 @@ def _become_server(settings: dict[str, Any], log: Path) -> None:
             os.dup2(source, target)
         loaded = load_settings(**settings)
         configure_logging(loaded.log_level)
-        with taken_port(loaded.host, loaded.port) as sockets:
+        with bind_port(loaded.host, loaded.port) as sockets:
             service.runtime.server.serve(loaded, sockets)
         status = 0
     except BaseException:

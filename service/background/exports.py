@@ -39,7 +39,7 @@ MOST_CLAIMS = 5  # a machine that has no memory for it should not be ended again
 log = structlog.get_logger("errata.export")
 
 
-class Cancelled(Exception):
+class ExportCancelled(Exception):
     """Somebody asked for the running export to be cancelled."""
 
 
@@ -102,7 +102,7 @@ def active_exports(connection: Connection) -> list[Job]:
     return [job for job in found if job is not None]
 
 
-def exports_under_way(connection: Connection) -> set[int]:
+def versions_being_exported(connection: Connection) -> set[int]:
     """The versions that exports are being written of or wait for, as far as they are known."""
     wishes = [_wish(job) for job in active_exports(connection)]
     known = {jobs.get(connection, wish["retrain"]).version if "retrain" in wish else wish["version"] for wish in wishes}
@@ -136,7 +136,7 @@ class Exports:
             if number is None:
                 return False
             self._export(job, number)
-        except Cancelled:
+        except ExportCancelled:
             self._end(job, None)
         except Unreadable:  # a disk that is away comes back: the export waits for it
             raise
@@ -262,7 +262,7 @@ class Exports:
     def _raise_if_cancelled(self, job_id: str) -> None:
         with self.store.read() as connection:
             if jobs.cancel_is_asked(connection, job_id):
-                raise Cancelled
+                raise ExportCancelled
 
     def _finish(self, job: Job, version: Version, written: ExportResult) -> None:
         """Write what came of it; unless the version was purged meanwhile, of which nothing may stay."""

@@ -17,7 +17,7 @@ from service.evaluation.records import Record, list_questions, to_edit_request
 from service.evaluation.report import build_report
 from service.lm.base import Base, load_base
 from service.lm.overlay import Overlay, View, make_view
-from service.runtime.evaluator import atlas_tasks
+from service.runtime.evaluator import embedded_tasks
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ def open_model(model: str, records: Sequence[Record]) -> MeasuredModel:
         base=base,
         reference=Reference(plain),
         records=list(records),
-        tasks=list(atlas_tasks()),
+        tasks=list(embedded_tasks()),
         neutral=load_neutral(base, plain),
     )
 

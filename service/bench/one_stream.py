@@ -23,7 +23,7 @@ from service.bench.counting_client import CountingClient, evaluate
 from service.bench.neutral_cache import cached_neutral
 from service.bench.results import percentile
 from service.client.local_server import LocalServer
-from service.client.progress import telling
+from service.client.progress import show_progress
 from service.client.waiting import LIVE, WAITING, wait_until_live
 from service.evaluation.merging import merge_results
 from service.evaluation.records import EvalProbe, Record
@@ -50,7 +50,7 @@ def run_server(contender: str, model: str, *, every: int, tasks: Path | None = N
             environment_without_settings() | given | build_environment(contender, every=every), data / "server.log"
         )
         try:
-            with telling("starting the server") as told:
+            with show_progress("starting the server") as told:
                 server.start(told)
             with server.client(2 * WAIT_S) as client:
                 yield client

@@ -18,7 +18,7 @@ from service.store.database import Store
 
 
 @contextmanager
-def opened_version(settings: Settings, version: str) -> Iterator[tuple[int, View, Adapter | None]]:
+def open_version(settings: Settings, version: str) -> Iterator[tuple[int, View, Adapter | None]]:
     """The number of a version (a number, `head` or `base`), its view and its adapter; nothing is written.
 
     A store that does not exist yet has the base model as its head. Raises NotFound, Gone or Corrupt for a version that cannot
