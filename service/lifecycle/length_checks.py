@@ -5,7 +5,7 @@ from contextlib import contextmanager
 
 from service.domain.edit import EditRequest
 from service.domain.errors import Refused, TooLong
-from service.evaluation.records import Record, edit_request_of
+from service.evaluation.records import Record, to_edit_request
 from service.lm.base import Base
 from service.lm.prompts import encode_prompt, encode_row
 
@@ -39,7 +39,7 @@ def check_record_lengths(base: Base, records: Sequence[Record]) -> None:
     for index, record in enumerate(records):
         path = f"edits[{index}]."
         with _at(path):
-            check_lengths(base, [edit_request_of(record)], is_batch=False)
+            check_lengths(base, [to_edit_request(record)], is_batch=False)
         for place, text in enumerate(record.generation):
             at = f"{path}generation[{place}]"
             _check_pair(base, text, None, base.surfaces[0], {"prompt": at, "target": at})
