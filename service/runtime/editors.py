@@ -66,7 +66,7 @@ def bind_editors(
         base_answer=base_answer,
         score=evaluator.score,
         distance=distance,
-        watched=MonitorQuestions(base, view_of, neutral, evaluator.tasks, evaluator.measure_capability_ratio).probes(),
+        monitor_probes=MonitorQuestions(base, view_of, neutral, evaluator.tasks, evaluator.measure_capability_ratio).probes(),
         canary_size=len(neutral.canary),
     )
 

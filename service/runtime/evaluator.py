@@ -6,11 +6,11 @@ from typing import Any
 from service.atlas.skills import held_out_items
 from service.domain.edit import Edit
 from service.domain.errors import Refused
-from service.evaluation.capability.measure import Task, capability, load_tasks
+from service.evaluation.capability.measure import Task, load_tasks, measure_capability
 from service.evaluation.metrics.full import measure_full
-from service.evaluation.metrics.outcomes import Outcome, Reference, measure
-from service.evaluation.records import Record, asks_of, record_of
-from service.evaluation.report import edit_report
+from service.evaluation.metrics.outcomes import Outcome, Reference, measure_outcomes
+from service.evaluation.records import Record, build_record, list_questions
+from service.evaluation.report import build_edit_report
 from service.lm.base import Base
 from service.lm.overlay import EMPTY, Overlay, View
 from service.settings import Settings
@@ -28,26 +28,26 @@ class Evaluator:
 
     def ask(self, overlay: Overlay, records: Sequence[Record], *, between: Callable[[], None] = lambda: None) -> list[Outcome]:
         """The outcome of every question of every record, answered with an overlay."""
-        asks = [ask for record in records for ask in asks_of(record, self._base.surfaces)]
-        return measure(self._view_of(overlay), overlay.adapter, self._reference, asks, between=between)
+        questions = [question for record in records for question in list_questions(record, self._base.surfaces)]
+        return measure_outcomes(self._view_of(overlay), overlay.adapter, self._reference, questions, give_way=between)
 
     def score(self, overlay: Overlay, edit: Edit, between: Callable[[], None]) -> Mapping[str, Any]:
         """The scores of an edit's probes, for its report."""
-        return edit_report(self.ask(overlay, [record_of(edit, id=edit.id)], between=between))
+        return build_edit_report(self.ask(overlay, [build_record(edit, id=edit.id)], between=between))
 
     def measure_full(
         self, overlay: Overlay, records: Sequence[Record], *, live: Sequence[Record], between: Callable[[], None]
     ) -> Mapping[str, Any]:
         """All metrics of the field, for a version that holds the edits `live`."""
         view = self._view_of(overlay)
-        return measure_full(view, overlay.adapter, self._reference, records, live=live, between=between)
+        return measure_full(view, overlay.adapter, self._reference, records, live=live, give_way=between)
 
     def measure_capability(self, overlay: Overlay, *, between: Callable[[], None] = lambda: None) -> Mapping[str, Any]:
         """The capability of a version on this server's tasks. Raises Refused if the server has no tasks."""
         self.check_capability()
         view = self._view_of(overlay)
-        return capability(
-            view, overlay.adapter, self._reference, self._tasks, between=between, remembered=self._base_scores
+        return measure_capability(
+            view, overlay.adapter, self._reference, self._tasks, give_way=between, cache=self._base_scores
         ).to_json()
 
     @property
@@ -57,8 +57,8 @@ class Evaluator:
 
     def measure_capability_ratio(self, overlay: Overlay, tasks: Sequence[Task], between: Callable[[], None]) -> float | None:
         """The capability of a version on some tasks, as a share of the base model's; None if the base model solves none."""
-        return capability(
-            self._view_of(overlay), overlay.adapter, self._reference, tasks, between=between, remembered=self._base_scores
+        return measure_capability(
+            self._view_of(overlay), overlay.adapter, self._reference, tasks, give_way=between, cache=self._base_scores
         ).ratio
 
     def check_capability(self) -> None:

@@ -22,9 +22,9 @@ from service.domain.errors import Stale, Unavailable
 from service.editors.protocol import FitCancelled, FitOverdue
 from service.lifecycle.apply import apply, give_up_or_narrow
 from service.lifecycle.context import LifecycleContext
-from service.lifecycle.damage import judge, mend_head
+from service.lifecycle.damage import replace_damaged_head, update_damage_marks
 from service.lifecycle.lease import Lease
-from service.lifecycle.lease_owner import is_dead, owner_name
+from service.lifecycle.lease_owner import is_dead, new_owner_name
 from service.lifecycle.refit import give_up_or_retry, refit
 from service.lifecycle.retrain.request import queue_if_due
 from service.lifecycle.retrain.retries import count_failure, reason_of
@@ -61,7 +61,7 @@ class Worker:
             self._judge_damage,
             self._collect,
         )
-        self._owner = owner_name()
+        self._owner = new_owner_name()
         self._fence: int | None = None
         self._held_until = 0.0  # by this process' monotonic clock, read before the request for the lease
         self._pressed = ApplyPause()
@@ -123,7 +123,7 @@ class Worker:
         """Follow the head, then do the next piece of mending, refitting or applying."""
         self._follow_head()
         lease = self._lease()
-        if lease is None or self._context.checkpoints.note is not None:  # a fit's checkpoint could not be written
+        if lease is None or self._context.checkpoints.folder_error is not None:  # a fit's checkpoint could not be written
             return False
         if self._mend_head(lease):
             return True
@@ -138,7 +138,7 @@ class Worker:
     def _mend_head(self, lease: Lease) -> bool:
         """Replace a damaged head."""
         try:
-            return mend_head(self._context, lease)
+            return replace_damaged_head(self._context, lease)
         except FenceLost:
             self._drop_fence(lease.fence)
             return False
@@ -221,13 +221,12 @@ class Worker:
 
         The statuses are read before the head, so that an edit that is announced as settled is live in the head that was adopted.
         """
-        waited_for = self._context.announcer.waited_for()
+        awaited_ids = self._context.announcer.awaited_ids()
         settled: dict[str, EditStatus] = {}
-        if waited_for:
+        if awaited_ids:
             with self._context.store.read() as connection:
-                settled = {
-                    edit_id: status for edit_id, status in edits.statuses(connection, waited_for).items() if status.is_settled
-                }
+                statuses = edits.statuses(connection, awaited_ids)
+            settled = {edit_id: status for edit_id, status in statuses.items() if status.is_settled}
         self._context.follower.catch_up()
         epoch = self._context.follower.current.epoch
         # Only new statuses are announced: each woken call reads the rows again, and hundreds may wait.
@@ -325,7 +324,7 @@ class Worker:
 
     def _check_folder(self) -> None:
         """Check whether checkpoints can be written, and log each change once."""
-        before, now = self._context.checkpoints.note, self._context.checkpoints.look()
+        before, now = self._context.checkpoints.folder_error, self._context.checkpoints.check_folder()
         if now != before:
             log.warning("edits wait" if now else "edits are applied again", reason=now or "the checkpoints are there")
 
@@ -366,7 +365,7 @@ class Worker:
         if lease is None or time.monotonic() - self._judged_at < self._context.settings.judge_s:
             return False
         self._judged_at = time.monotonic()
-        return judge(self._context, lease)
+        return update_damage_marks(self._context, lease)
 
     def _wake(self) -> None:
         with self._wakeup:
