@@ -18,13 +18,14 @@ from typing import Any
 
 from benchmarks.compare.documents import compare_documents
 from benchmarks.compare.learned import compare_bytes
-from benchmarks.compare.result import NAME, keep
+from benchmarks.compare.result import NAME, write_result
 from benchmarks.compare.store import compare_store
 from benchmarks.compare.times import SAMPLES, compare_times
-from benchmarks.compare.trees import Tree, tree_of
+from benchmarks.compare.trees import Tree, open_tree
 
 PARTS = ("bytes", "documents", "store", "times")
 OUT = Path(__file__).with_name("results") / f"{NAME}.json"
+QUIET_CORES = 0.1  # of other programs, beyond which times are not to be trusted
 SHOWN = 40  # differences that are printed of one part
 
 
@@ -35,11 +36,11 @@ def main() -> None:
         signal.signal(number, lambda number, _frame: sys.exit(128 + number))  # so that all that was started is ended
     with ExitStack() as opened:
         room = Path(opened.enter_context(tempfile.TemporaryDirectory(prefix="errata-compare-")))
-        before = opened.enter_context(tree_of("before", chosen.before, room))
-        after = opened.enter_context(tree_of("after", chosen.after, room))
+        before = opened.enter_context(open_tree("before", chosen.before, room))
+        after = opened.enter_context(open_tree("after", chosen.after, room))
         print(f"before: {before.name}, after: {after.name}", flush=True)
         found = _parts((before, after), room, chosen)
-        keep(chosen.out, (before, after), found)
+        write_result(chosen.out, (before, after), found)
     if any(part.get("differences") for part in found.values()):
         sys.exit(1)
 
@@ -82,7 +83,8 @@ def _tell(name: str, part: dict[str, Any]) -> None:
             one, ratio = part[sample], part[sample]["ratio"]
             told = f"ratio {ratio['median']:.3f}, 95 % interval {ratio['low']:.3f} to {ratio['high']:.3f}"
             print(f"  {sample}: {one['before_ms']:.1f} ms before, {one['after_ms']:.1f} ms after, {told}", flush=True)
-        print(f"  meanwhile other programs used {part['cores_of_others']:.1f} cores (median)", flush=True)
+        busy = "; repeat it on a quiet machine" if part["cores_of_others"] > QUIET_CORES else ""
+        print(f"  meanwhile other programs used {part['cores_of_others']:.2f} cores (median){busy}", flush=True)
         return
     counts = {key: len(value) if isinstance(value, list) else value for key, value in part.items() if key != "seconds"}
     print("  " + ", ".join(f"{count} {key.replace('_', ' ')}" for key, count in counts.items()))

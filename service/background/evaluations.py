@@ -15,14 +15,14 @@ from typing import Any, Literal, Protocol
 import structlog
 from sqlalchemy.engine import Connection
 
-from service.background.cooperative_task import Stepwise
+from service.background.cooperative_task import CooperativeTask
 from service.domain.edit import EditRequest
 from service.domain.errors import Conflict, Corrupt, Gone, NotFound, Refused, ServiceError, TooLong, Unavailable
 from service.domain.version import VersionStatus
-from service.evaluation.contradictions import uncontradicted
+from service.evaluation.contradictions import drop_contradicted
 from service.evaluation.metrics.outcomes import Outcome
-from service.evaluation.records import Record, from_json, record_of, to_json
-from service.evaluation.report import KINDS, report
+from service.evaluation.records import Record, build_record, from_json, to_json
+from service.evaluation.report import KINDS, build_report
 from service.lifecycle.context import LifecycleContext
 from service.lifecycle.crash_points import crash_point
 from service.lm.overlay import Overlay
@@ -42,11 +42,11 @@ log = structlog.get_logger("errata.evaluate")
 
 Metrics = Literal["standard", "full"]
 METRICS: tuple[Metrics, ...] = ("standard", "full")
-Asked = Literal["live", "none"] | Sequence[str] | Sequence[Record] | Sequence[EditRequest]
+Selection = Literal["live", "none"] | Sequence[str] | Sequence[Record] | Sequence[EditRequest]
 Between = Callable[[], None]
 
 
-class Measures(Protocol):
+class OverlayEvaluator(Protocol):
     """What is asked of an overlay. `between` is called between small steps, and may not return for long."""
 
     def ask(self, overlay: Overlay, records: Sequence[Record], *, between: Between) -> list[Outcome]:
@@ -70,7 +70,7 @@ def request_eval(
     store: Store,
     *,
     version: int | None,
-    asked: Asked,
+    selection: Selection,
     metrics: Metrics = "standard",
     capability: bool = False,
     author: str,
@@ -89,9 +89,9 @@ def request_eval(
     """
     if metrics not in METRICS:
         raise Refused("metrics must be standard or full", field="metrics")
-    if not isinstance(asked, str) and not asked:
+    if not isinstance(selection, str) and not selection:
         raise Refused("edits must name at least one edit", field="edits")
-    if asked == "none" and not capability:
+    if selection == "none" and not capability:
         raise Refused("edits may be none only where capability is asked for", field="edits")
     once = keyed or unkeyed(author)
     with store.write() as connection:
@@ -103,7 +103,7 @@ def request_eval(
             raise Unavailable("too many evaluations wait; ask for this one again later", retry_after_s=10.0)
         number = head.version if version is None else version
         _check_answers(versions.get(connection, number).status)
-        request, about = _request(connection, number, asked)
+        request, about = _request(connection, number, selection)
         queued = evaluations.insert(
             connection,
             version=number,
@@ -155,9 +155,9 @@ class _Found:
 class Evaluations:
     """The worker's side: `step` does a little of the oldest evaluation that is due."""
 
-    def __init__(self, context: LifecycleContext, measures: Measures, *, step_s: float = STEP_S) -> None:
+    def __init__(self, context: LifecycleContext, measures: OverlayEvaluator, *, step_s: float = STEP_S) -> None:
         self._context, self._measures, self._step_s = context, measures, step_s
-        self._underway: tuple[str, Stepwise[_Found]] | None = None
+        self._underway: tuple[str, CooperativeTask[_Found]] | None = None
         self._share = self._written = 0.0
 
     def step(self) -> bool:
@@ -193,19 +193,19 @@ class Evaluations:
         if underway is not None:
             underway[1].drop()
 
-    def _resume(self, due: Evaluation) -> Stepwise[_Found]:
+    def _resume(self, due: Evaluation) -> CooperativeTask[_Found]:
         if self._underway is None:
             with self._context.store.write() as connection:
                 evaluations.begin(connection, due.id, now=self._context.clock())
             self._share = self._written = 0.0
-            self._underway = (due.id, Stepwise(lambda between: self._measure(due, between), step_s=self._step_s))
+            self._underway = (due.id, CooperativeTask(lambda between: self._measure(due, between), step_s=self._step_s))
         return self._underway[1]
 
     def _measure(self, due: Evaluation, between: Between) -> _Found:
         """The whole evaluation, as if there were nothing else to do; `between` is where there is."""
 
         def rest() -> None:
-            self._context.let_others_first()
+            self._context.yield_to_edits()
             between()
 
         context = _parts_of(due.about)
@@ -215,8 +215,8 @@ class Evaluations:
             outcomes += self._measures.ask(overlay, records[start : start + EDITS_AT_ONCE], between=rest)
             self._share = min(1.0, (start + EDITS_AT_ONCE) / len(records)) / len(context)
             rest()
-        kept = uncontradicted(outcomes, records, live)
-        result = report(kept, left_out={"contradicted": len(outcomes) - len(kept)})
+        kept = drop_contradicted(outcomes, records, live)
+        result = build_report(kept, left_out={"contradicted": len(outcomes) - len(kept)})
         if "full" in context:
             result["full"] = dict(self._measures.full(overlay, records, live=live, between=rest))
             self._share = (1 + context.index("full")) / len(context)
@@ -227,20 +227,20 @@ class Evaluations:
     def _overlay(self, due: Evaluation) -> Overlay:
         with self._context.store.read() as connection:
             version = versions.get(connection, due.version)
-        return self._context.checkpoints.of(version)
+        return self._context.checkpoints.get_overlay(version)
 
     def _records(self, due: Evaluation) -> list[Record]:
         """What is asked, in order of acceptance for stored edits, in the order given for inline ones."""
         with self._context.store.read() as connection:
             request = evaluations.request_of(connection, due.id)
             if "edits" in request:
-                return [record_of(edit, id=edit.id) for edit in edits.many(connection, request["edits"])]
+                return [build_record(edit, id=edit.id) for edit in edits.many(connection, request["edits"])]
         return [from_json(stored) for stored in request["records"]]
 
     def _live(self, version: int) -> list[Record]:
         with self._context.store.read() as connection:
             live = [item.edit_id for item in versions.live_set(connection, version).live]
-            return [record_of(lesson, id=str(number)) for number, lesson in enumerate(edits.lessons(connection, live))]
+            return [build_record(lesson, id=str(number)) for number, lesson in enumerate(edits.lessons(connection, live))]
 
     def _write_progress(self, due: Evaluation) -> None:
         share = round(self._share, 2)
@@ -264,13 +264,13 @@ class Evaluations:
 
 def question_digest(outcome: Outcome) -> str:
     """Names a question by its content, so that two evaluations can be compared on the questions they share."""
-    ask = outcome.ask
-    content = json.dumps([ask.kind, ask.surface, ask.prompt, ask.answer], ensure_ascii=True)
+    question = outcome.question
+    content = json.dumps([question.kind, question.surface, question.prompt, question.answer], ensure_ascii=True)
     return hashlib.sha256(content.encode()).hexdigest()[:16]
 
 
 def _in_short(outcome: Outcome) -> list[Any]:
-    return [question_digest(outcome), KINDS.index(outcome.ask.kind), int(outcome.greedy), round(outcome.tokens, 4)]
+    return [question_digest(outcome), KINDS.index(outcome.question.kind), int(outcome.greedy), round(outcome.tokens, 4)]
 
 
 def _finite(value: Any) -> Any:
@@ -298,7 +298,7 @@ def _check_answers(status: VersionStatus) -> None:
         raise Corrupt("the checkpoint of this version is damaged")
 
 
-def _request(connection: Connection, version: int, asked: Asked) -> tuple[dict[str, Any], dict[str, Any]]:
+def _request(connection: Connection, version: int, asked: Selection) -> tuple[dict[str, Any], dict[str, Any]]:
     """What is asked as the row keeps it, and in short. Raises NotFound or TooLong."""
     if asked == "none":
         return {"edits": []}, {"edits": "none", "count": 0}
@@ -322,7 +322,7 @@ def _request(connection: Connection, version: int, asked: Asked) -> tuple[dict[s
 def _stored(one: object, number: int) -> dict[str, Any]:
     """An inline record as JSON."""
     assert isinstance(one, (Record, EditRequest))
-    return to_json(one if isinstance(one, Record) else record_of(one, id=str(number)))
+    return to_json(one if isinstance(one, Record) else build_record(one, id=str(number)))
 
 
 def _evenly(ids: Sequence[str], most: int) -> list[str]:

@@ -13,8 +13,8 @@ from service.domain.version import Version, VersionStatus
 from service.lifecycle.store_identity import MARK, is_marked
 from service.lifecycle.trash import restore
 from service.lm import checkpoint
-from service.lm.checkpoint_files import SUFFIX
-from service.lm.file_identity import Identity, identity_of
+from service.lm.checkpoint_files import CHECKPOINT_SUFFIX
+from service.lm.file_identity import FileIdentity, identity_of
 from service.lm.overlay import EMPTY, Overlay
 from service.store import versions
 from service.store.database import Store
@@ -31,16 +31,16 @@ class Checkpoints:
         self._fingerprint = fingerprint
         self._lock = threading.Lock()
         self._resident: OrderedDict[str, Overlay] = OrderedDict()
-        self._damaged: dict[str, Identity | None] = {}
-        self.note: str | None = None
+        self._damaged: dict[str, FileIdentity | None] = {}
+        self.folder_error: str | None = None
 
-    def look(self) -> str | None:
-        """What is wrong with the folder now, or None; `note` keeps it. A folder that is away is a disk's or a mount's."""
-        self.note = None if is_marked(self.folder) else AWAY
-        return self.note
+    def check_folder(self) -> str | None:
+        """What is wrong with the folder now, or None; `folder_error` keeps it. A folder that is away is a disk's or a mount's."""
+        self.folder_error = None if is_marked(self.folder) else AWAY
+        return self.folder_error
 
     @property
-    def damaged(self) -> tuple[str, ...]:
+    def damaged_digests(self) -> tuple[str, ...]:
         """The digests whose bytes were read here and found wrong, and not found right since."""
         with self._lock:
             return tuple(self._damaged)
@@ -63,13 +63,13 @@ class Checkpoints:
         """
         if is_empty(overlay):
             return None
-        if self.look() is not None:  # written beside an unmounted disk, it would be gone when the disk is back
+        if self.check_folder() is not None:  # written beside an unmounted disk, it would be gone when the disk is back
             raise Unreadable(f"The checkpoint could not be written: {AWAY}.")
         digest = checkpoint.save(overlay, self.folder, meta={"base": self._fingerprint})
         self._keep(digest, overlay)
         return digest
 
-    def of(self, version: Version) -> Overlay:
+    def get_overlay(self, version: Version) -> Overlay:
         """The overlay of a version. Raises Gone if it was collected, Unreadable or Corrupt if its bytes are not to be had.
 
         A row that says `corrupt` is not believed more than the bytes: if they are right, somebody has put them back.
@@ -109,10 +109,10 @@ class Checkpoints:
             restore(self.folder, digest)
             return checkpoint.load(self.folder, digest)
 
-    def _identity(self, digest: str) -> Identity | None:
+    def _identity(self, digest: str) -> FileIdentity | None:
         """The identity of a checkpoint's file, or None if there is none to be seen."""
         try:
-            return identity_of((self.folder / f"{digest}{SUFFIX}").lstat())
+            return identity_of((self.folder / f"{digest}{CHECKPOINT_SUFFIX}").lstat())
         except OSError:
             return None
 
@@ -129,8 +129,8 @@ def is_empty(overlay: Overlay) -> bool:
     return not overlay.tensors and overlay.adapter is None
 
 
-def overlay_of(store: Store, checkpoints: Checkpoints, number: int) -> Overlay:
+def load_overlay(store: Store, checkpoints: Checkpoints, number: int) -> Overlay:
     """The overlay of a version by number. Raises NotFound, Gone, Unreadable or Corrupt."""
     with store.read() as connection:
         version = versions.get(connection, number)
-    return checkpoints.of(version)
+    return checkpoints.get_overlay(version)

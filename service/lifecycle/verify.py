@@ -11,7 +11,7 @@ from sqlalchemy.engine import Connection
 
 from service.domain.errors import Unreadable
 from service.lifecycle.store_identity import MARK
-from service.lm.checkpoint_files import SUFFIX, TRASH, opened_plain
+from service.lm.checkpoint_files import CHECKPOINT_SUFFIX, TRASH_FOLDER, open_plain_file
 from service.store import events, heads, versions
 from service.store.database import Store
 from service.store.events import Event
@@ -19,7 +19,7 @@ from service.store.events import Event
 CHUNK_BYTES = 1 << 22
 
 
-class State(StrEnum):
+class CheckpointState(StrEnum):
     """What reading a checkpoint came to."""
 
     GOOD = "good"
@@ -35,13 +35,13 @@ class VerifiedCheckpoint:
     digest: str
     versions: tuple[int, ...]
     marked: tuple[int, ...]
-    state: State
+    state: CheckpointState
     detail: str = ""
 
     @property
     def is_right(self) -> bool:
         """Whether its bytes are there, and are those that it was written with."""
-        return self.state in (State.GOOD, State.IN_TRASH)
+        return self.state in (CheckpointState.GOOD, CheckpointState.IN_TRASH)
 
     @property
     def is_good(self) -> bool:
@@ -87,21 +87,21 @@ def unmark(connection: Connection, digest: str, *, author: str, now: datetime) -
     return numbers
 
 
-def _state(folder: Path, digest: str) -> tuple[State, str]:
-    for place, state in ((folder, State.GOOD), (folder / TRASH, State.IN_TRASH)):
+def _state(folder: Path, digest: str) -> tuple[CheckpointState, str]:
+    for place, state in ((folder, CheckpointState.GOOD), (folder / TRASH_FOLDER, CheckpointState.IN_TRASH)):
         try:
-            if _sha256(place / f"{digest}{SUFFIX}") == digest:
+            if _sha256(place / f"{digest}{CHECKPOINT_SUFFIX}") == digest:
                 return state, ""
-            return State.DAMAGED, "its bytes are not those that it was written with"
+            return CheckpointState.DAMAGED, "its bytes are not those that it was written with"
         except Unreadable as error:
             if place == folder:
                 why = error.message
-    return State.UNREADABLE, why
+    return CheckpointState.UNREADABLE, why
 
 
 def _sha256(path: Path) -> str:
     digest = hashlib.sha256()
-    with opened_plain(path) as file:
+    with open_plain_file(path) as file:
         while chunk := file.read(CHUNK_BYTES):
             digest.update(chunk)
     return digest.hexdigest()
@@ -110,4 +110,6 @@ def _sha256(path: Path) -> str:
 def _unnamed(folder: Path, named: set[str]) -> tuple[str, ...]:
     """What lies among the checkpoints and is none that a version names or named."""
     found = [path.relative_to(folder) for path in folder.rglob("*") if path.is_file()] if folder.is_dir() else []
-    return tuple(sorted(str(path) for path in found if path.name != MARK and path.name.removesuffix(SUFFIX) not in named))
+    return tuple(
+        sorted(str(path) for path in found if path.name != MARK and path.name.removesuffix(CHECKPOINT_SUFFIX) not in named)
+    )

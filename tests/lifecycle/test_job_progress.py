@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from service.editors.protocol import Fitted
+from service.editors.protocol import FitResult
 from service.lifecycle import job_hooks
 from service.lifecycle.job_hooks import JobHooks
 from service.lifecycle.lease import Lease
@@ -24,7 +24,7 @@ def local(tmp_path: Path) -> Iterator[LocalService]:
 
 
 def test_the_progress_of_a_job_of_several_fits_never_goes_back(local: LocalService, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(job_hooks, "PROGRESS_S", 0.0)
+    monkeypatch.setattr(job_hooks, "PROGRESS_INTERVAL_S", 0.0)
     local.live(("a", "1"))
     job = request_retrain(local.store, author="ann")
     hooks, shown = JobHooks(local.context, Lease(fence=1), job.id, "retrain.middle").hooks(), []
@@ -38,6 +38,6 @@ def test_the_progress_of_a_job_of_several_fits_never_goes_back(local: LocalServi
 
 
 def test_counts_among_the_scores_are_said_in_the_log_too() -> None:
-    trained = Fitted(EMPTY, {}, ("a",), {"canary": 0.98, "neutral_rows": 2914})
+    trained = FitResult(EMPTY, {}, ("a",), {"canary": 0.98, "neutral_rows": 2914})
 
     assert run._said(trained) == "canary 0.980, neutral rows 2914, 1 not taken"
