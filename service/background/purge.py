@@ -24,7 +24,7 @@ from service.domain.version import VersionStatus
 from service.lifecycle import trash
 from service.lifecycle.context import LifecycleContext
 from service.lifecycle.crash_points import crash_point
-from service.lifecycle.store_identity import MARK, is_marked
+from service.lifecycle.store_identity import MARK_FILE, is_marked
 from service.lm.checkpoint_files import CHECKPOINT_SUFFIX
 from service.store import edits, erasure, evaluations, events, heads, idempotency, versions
 from service.store.database import Store
@@ -92,7 +92,7 @@ def purge(
         return _answered(answer)
     if not is_marked(context.checkpoints.folder):  # what is not there now would be there again, and nobody would look for it
         raise Unreadable(
-            f"nothing was purged: the data folder's checkpoints/{MARK} is not there, so see that the folder is mounted"
+            f"nothing was purged: the data folder's checkpoints/{MARK_FILE} is not there, so see that the folder is mounted"
         )
     folder = exports if exports is not None else context.checkpoints.folder.parent / "exports"
     going = _stop_answering(context.store, ids, by=by, now=now)
@@ -206,7 +206,7 @@ def _unnamed_files(context: LifecycleContext) -> list[str]:
     with context.store.read() as connection:
         known = versions.digests_kept(connection)
     folder = context.checkpoints.folder
-    left = [path for path in folder.rglob("*") if path.is_file() and path.name != MARK and path.stem not in known]
+    left = [path for path in folder.rglob("*") if path.is_file() and path.name != MARK_FILE and path.stem not in known]
     return [f"{len(left)} files among the checkpoints that no version names: `errata versions verify` lists them"] if left else []
 
 

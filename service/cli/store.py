@@ -79,7 +79,7 @@ def adopt(
         needed = verify.verify(store, settings.checkpoints).checkpoints
         there = sum(one.is_right for one in needed)
         mark = store_identity.read_mark_or_none(settings.checkpoints)
-        whose = "no store's" if mark is None else f"store {mark.store}'s"
+        whose = "no store's" if mark is None else f"store {mark.store_id}'s"
         output.print(f"The folder is {whose}. It holds {there} of the {len(needed)} checkpoints that the database names.")
         if not yes:
             typer.confirm("Make it the database's own?", abort=True)
