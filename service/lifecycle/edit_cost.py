@@ -80,7 +80,8 @@ class CostChecker:
         if cost.fit_tokens > self._bounds.fit:
             raise TooLong(
                 f"what a fit of this edit trains on, {_trained_fields(cost)}, comes to more than the {self._bounds.fit} tokens"
-                " that one edit may cost (rows times the longest row); send fewer or shorter texts, or say `train: false` of some",
+                " that one edit may cost (rows times the longest row); send fewer or shorter texts, or say `train: false` of"
+                " some",
                 field=path + _largest_field(cost, request),
             )
         if cost.report_tokens > self._bounds.report:

@@ -95,7 +95,7 @@ def test_what_must_stay_is_a_part_of_the_fit_only_where_it_is_trained() -> None:
 def test_an_edit_that_costs_too_much_is_refused_by_field_with_the_figure_that_is_allowed(
     more: Mapping[str, object], field: str
 ) -> None:
-    named, message = refusal(request(**more), fit_tokens=10)
+    named, message = refusal(request(**more), fit=10)
 
     assert named == field
     assert "the 10 tokens" in message
@@ -105,7 +105,7 @@ def test_an_edit_that_costs_too_much_is_refused_by_field_with_the_figure_that_is
 def test_a_report_that_asks_too_much_is_refused_by_the_kind_of_probes_that_weighs_most() -> None:
     asked = request(portability=tuple(Probe(prompt=f"On moss {n} grows", answer="a tree") for n in range(9)))
 
-    named, message = refusal(asked, report_tokens=50)
+    named, message = refusal(asked, report=50)
 
     assert named == "portability"
     assert "50 tokens" in message
@@ -116,7 +116,7 @@ def test_of_a_batch_the_heavy_edit_is_named_by_its_place_and_the_sum_as_edits() 
     one = RowLengths(make_base()).cost_of(light).fit_tokens
 
     with pytest.raises(TooLong) as caught:
-        scales(is_batch=True, fit_tokens=2 * one).check([light, heavy])
+        scales(is_batch=True, fit=2 * one).check([light, heavy])
     assert caught.value.field == "edits[1].rephrases"
 
     scales(is_batch=True, batch=2 * one).check([light, light])
@@ -126,7 +126,7 @@ def test_of_a_batch_the_heavy_edit_is_named_by_its_place_and_the_sum_as_edits() 
 
 
 def test_an_edit_does_not_grow_beyond_the_bound_by_being_asked_for_again(furnish: Furnish) -> None:
-    local, weights = furnish(), scales(fit_tokens=200)
+    local, weights = furnish(), scales(fit=200)
     grown = [request(rephrases=probes(*(f"Moss {n} {m} is" for m in range(4)))) for n in range(9)]
 
     with pytest.raises(TooLong) as caught:

@@ -146,7 +146,7 @@ def test_a_first_start_that_was_killed_between_the_folder_and_the_database_is_go
             with pytest.raises(KeyboardInterrupt):
                 found(store, tmp_path / "checkpoints")
 
-        assert found(store, tmp_path / "checkpoints") == begun.store
+        assert found(store, tmp_path / "checkpoints") == begun.store_id
         assert read_mark(tmp_path / "checkpoints") == FolderMark(begun.store, is_complete=True)
 
 
@@ -168,7 +168,7 @@ def test_a_store_of_an_older_release_takes_the_folder_that_has_its_heads_checkpo
         assert again.says("a") == "1"
         mark = read_mark(local.folder)
         with again.store.read() as connection:
-            assert mark is not None and mark.is_complete and mark.store == heads.read(connection).store_id
+            assert mark is not None and mark.is_complete and mark.store_id == heads.read(connection).store_id
         again.close()
 
 
