@@ -44,8 +44,8 @@ def use_of_bases(
     if adapter is None:
         return ()
     with context.store.read() as connection:
-        window = versions.live_set(connection, number).window
-        asked = edits.many(connection, [item.edit_id for item in window[-MOST_EDITS:] if not item.tombstone])
+        window = versions.read_live_set(connection, number).window
+        asked = edits.read_many(connection, [item.edit_id for item in window[-MOST_EDITS:] if not item.is_tombstone])
     prompts = {
         "edits": _rows(neutral.base, asked, literal=True),
         "rephrases": _rows(neutral.base, asked, literal=False),

@@ -57,7 +57,7 @@ def latest_of(store: Store, numbers: Sequence[int]) -> list[str]:
     ids = []
     with store.read() as connection:
         for number in numbers:
-            found = evaluations.latest_of(connection, number)
+            found = evaluations.find_latest(connection, number)
             if found is None:
                 raise NotFound("a version has no evaluation that is done", field="versions")
             ids.append(found)
@@ -72,7 +72,7 @@ def compare_evals(store: Store, ids: Sequence[str]) -> Comparison:
         found = [evaluations.get(connection, eval_id) for eval_id in ids]
         if any(one.status != "done" for one in found):
             raise Conflict("only evaluations that are done can be compared", field="ids")
-        answers = [_answers(evaluations.outcomes_of(connection, one.id)) for one in found]
+        answers = [_answers(evaluations.read_outcomes(connection, one.id)) for one in found]
     shared = set(answers[0]).intersection(*answers[1:])
     same = all(len(of) == len(shared) for of in answers)
     return Comparison(

@@ -27,10 +27,10 @@ from service.lifecycle.context import LifecycleContext
 from service.lifecycle.crash_points import crash_point
 from service.lm.overlay import Overlay
 from service.store import edits, evaluations, heads, idempotency, list_rows, versions
-from service.store.clock import now_of
+from service.store.clock import read_now
 from service.store.database import Store
 from service.store.evaluations import Evaluation
-from service.store.idempotency import Keyed, unkeyed
+from service.store.idempotency import KeyedRequest, unkeyed_request
 from service.store.list_rows import ListedEval
 
 MOST_EDITS = 1_000
@@ -74,7 +74,7 @@ def request_eval(
     metrics: Metrics = "standard",
     capability: bool = False,
     author: str,
-    keyed: Keyed | None = None,
+    keyed: KeyedRequest | None = None,
     ring: Callable[[str], None] | None = None,
     now: datetime | None = None,
 ) -> Evaluation:
@@ -93,13 +93,13 @@ def request_eval(
         raise Refused("edits must name at least one edit", field="edits")
     if asked == "none" and not capability:
         raise Refused("edits may be none only where capability is asked for", field="edits")
-    once = keyed or unkeyed(author)
+    once = keyed or unkeyed_request(author)
     with store.write() as connection:
         head = heads.lock(connection)  # as a collection does, so that none takes the version meanwhile
-        now = now or now_of(connection)
+        now = now or read_now(connection)
         if (answer := idempotency.recall(connection, once)) is not None:
             return evaluations.get(connection, answer["eval"])
-        if evaluations.waiting(connection) >= MOST_WAITING:
+        if evaluations.count_unfinished(connection) >= MOST_WAITING:
             raise Unavailable("too many evaluations wait; ask for this one again later", retry_after_s=10.0)
         number = head.version if version is None else version
         _check_answers(versions.get(connection, number).status)
@@ -131,7 +131,7 @@ def list_evals(
 ) -> list[ListedEval]:
     """Evaluations in short, newest first; those older than the one with the id `before`. Raises NotFound without such a one."""
     with store.read() as connection:
-        return list_rows.evals_page(connection, limit=limit, version=version, status=status, before=before)
+        return list_rows.read_evals_page(connection, limit=limit, version=version, status=status, before=before)
 
 
 def cancel_eval(store: Store, eval_id: str, *, now: datetime | None = None) -> Evaluation:
@@ -140,7 +140,7 @@ def cancel_eval(store: Store, eval_id: str, *, now: datetime | None = None) -> E
         found = evaluations.get(connection, eval_id)
         if found.status in ("done", "failed"):
             raise Conflict("the evaluation is over; it is kept and cannot be cancelled", field="id")
-        evaluations.cancel(connection, eval_id, now=now or now_of(connection))
+        evaluations.cancel(connection, eval_id, now=now or read_now(connection))
         return evaluations.get(connection, eval_id)
 
 
@@ -163,7 +163,7 @@ class Evaluations:
     def step(self) -> bool:
         """Ask a little more; whether there was anything to do. What cannot be asked fails its evaluation, with the reason."""
         with self._context.store.read() as connection:
-            due = evaluations.oldest_due(connection)
+            due = evaluations.find_next(connection)
         if due is None or (self._underway is not None and self._underway[0] != due.id):
             self.close()  # it was cancelled, or another process has finished it
         if due is None:
@@ -232,15 +232,15 @@ class Evaluations:
     def _records(self, due: Evaluation) -> list[Record]:
         """What is asked, in order of acceptance for stored edits, in the order given for inline ones."""
         with self._context.store.read() as connection:
-            request = evaluations.request_of(connection, due.id)
+            request = evaluations.read_request(connection, due.id)
             if "edits" in request:
-                return [record_of(edit, id=edit.id) for edit in edits.many(connection, request["edits"])]
+                return [record_of(edit, id=edit.id) for edit in edits.read_many(connection, request["edits"])]
         return [from_json(stored) for stored in request["records"]]
 
     def _live(self, version: int) -> list[Record]:
         with self._context.store.read() as connection:
-            live = [item.edit_id for item in versions.live_set(connection, version).live]
-            return [record_of(lesson, id=str(number)) for number, lesson in enumerate(edits.lessons(connection, live))]
+            live = [item.edit_id for item in versions.read_live_set(connection, version).live]
+            return [record_of(lesson, id=str(number)) for number, lesson in enumerate(edits.read_requests(connection, live))]
 
     def _write_progress(self, due: Evaluation) -> None:
         share = round(self._share, 2)
@@ -303,7 +303,7 @@ def _request(connection: Connection, version: int, asked: Asked) -> tuple[dict[s
     if asked == "none":
         return {"edits": []}, {"edits": "none", "count": 0}
     if asked == "live":
-        live = [item.edit_id for item in versions.live_set(connection, version).live]
+        live = [item.edit_id for item in versions.read_live_set(connection, version).live]
         if not live:
             raise Refused("this version has no live edit to ask about: name edits, or none with capability", field="edits")
         some = _evenly(live, MOST_EDITS)
@@ -312,7 +312,7 @@ def _request(connection: Connection, version: int, asked: Asked) -> tuple[dict[s
         raise TooLong(f"an evaluation takes at most {MOST_EDITS} edits", field="edits")
     if isinstance(asked[0], str):
         ids = list(dict.fromkeys(str(one) for one in asked))
-        if len(edits.many(connection, ids)) != len(ids):
+        if len(edits.read_many(connection, ids)) != len(ids):
             raise NotFound("edits names an edit that does not exist", field="edits")
         return {"edits": ids}, {"edits": "ids", "count": len(ids)}
     records = [_stored(one, number) for number, one in enumerate(asked)]

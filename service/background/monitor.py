@@ -66,8 +66,8 @@ class Monitor:
     def _begin(self, watched: MonitorProbes) -> Round | None:
         with self._context.store.read() as connection:
             version = versions.get(connection, heads.read(connection).version)
-            live = versions.live_set(connection, version.number).live
-            known = measurements.latest(connection, version.number)
+            live = versions.read_live_set(connection, version.number).live
+            known = measurements.read_latest(connection, version.number)
         if not live and version.digest is None:
             return None  # the base itself
         mine = {name for name, one in known.items() if one.source == "monitor"}
@@ -98,7 +98,7 @@ class Monitor:
 
     def _ask_edits(self, watched: MonitorProbes, round_: Round, some: list[LiveItem]) -> None:
         with self._context.store.read() as connection:
-            found = edits.many(connection, [item.edit_id for item in some])
+            found = edits.read_many(connection, [item.edit_id for item in some])
         right = watched.answered(round_.overlay, found)
         round_.asked += len(right)
         round_.answered += sum(right)
@@ -107,7 +107,7 @@ class Monitor:
     def _keep_retention(self, round_: Round) -> None:
         """The figure of all edits asked of this version so far, in this round and those before it."""
         with self._context.store.read() as connection:
-            before = measurements.latest_by(connection, round_.version.number, RETENTION, "monitor")
+            before = measurements.read_latest_by(connection, round_.version.number, RETENTION, "monitor")
         if not round_.asked:
             return
         asked = round_.asked + (0 if before is None else before.n)

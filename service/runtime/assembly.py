@@ -50,7 +50,7 @@ def open_server(settings: Settings) -> Iterator[ServerState]:
     with ExitStack() as opened:
         store = Store(settings.store_url)
         opened.callback(store.close)
-        store.hold_folder()
+        store.lock_folder()
         refuse_lost(store, settings.checkpoints)
         upgrade(settings.store_url)
         recognise(store, settings.checkpoints)  # before a model is loaded for nothing
@@ -67,7 +67,7 @@ def open_server(settings: Settings) -> Iterator[ServerState]:
             max_batch=settings.generation.batch,
             queue_limit=settings.generation.queue,
         )
-        seal = WeightSeal(base, give_way=serving.give_way, refuse=serving.refuse)
+        seal = WeightSeal(base, yield_to_answers=serving.yield_to_answers, refuse=serving.refuse)
         seal.start()
         opened.callback(seal.close)
         neutral = load_or_sample_neutral(
@@ -142,7 +142,7 @@ def _lifecycle(
             keep_every=settings.retention.keep_every,
             trash_s=settings.retention.trash_days * 86_400,
         ),
-        give_way=serving.give_way,
+        yield_to_answers=serving.yield_to_answers,
         clock=store.clock,
         is_sound=lambda: seal.is_sound,
     )

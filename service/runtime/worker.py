@@ -154,7 +154,7 @@ class Worker:
 
     def _retrain_to_do(self) -> Job | None:
         with self._context.store.read() as connection:
-            return jobs.active(connection, "retrain", brief=True)
+            return jobs.find_active(connection, "retrain", brief=True)
 
     def _say_ended(self, job_id: str) -> None:
         """Log how a retrain ended, if it did, however that came about."""
@@ -211,9 +211,9 @@ class Worker:
     def _say_why(self, kind: str, error: Exception) -> None:
         """Show what a job waits for, if the database is there."""
         with contextlib.suppress(Unavailable), self._context.store.write() as connection:
-            job = jobs.active(connection, kind, "running", brief=True)
+            job = jobs.find_active(connection, kind, "running", brief=True)
             if job is not None:
-                jobs.note(connection, job.id, stage=f"waiting: {reason_of(error)}")
+                jobs.write(connection, job.id, stage=f"waiting: {reason_of(error)}")
 
     def _follow(self) -> None:
         """Catch up with a head that another process moved, and wake who waits for edits that it settled.
@@ -224,7 +224,9 @@ class Worker:
         settled: dict[str, EditStatus] = {}
         if waited_for:
             with self._context.store.read() as connection:
-                settled = {one: status for one, status in edits.statuses(connection, waited_for).items() if status.is_settled}
+                settled = {
+                    one: status for one, status in edits.read_statuses(connection, waited_for).items() if status.is_settled
+                }
         self._context.follower.catch_up()
         epoch = self._context.follower.current.epoch
         # Only what is new: whoever is woken for nothing asks the rows again, and hundreds may wait.
@@ -260,13 +262,13 @@ class Worker:
         until = time.monotonic() + lease_s
         with self._context.store.write() as connection:
             if self._fence is None:
-                before = heads.lease_owner(connection)
+                before = heads.read_lease_owner(connection)
                 dead = before if before is not None and is_dead(before) else None
-                fence = heads.take_lease(connection, self._owner, lease_s=lease_s, at_once=self._alone, instead_of=dead)
+                fence = heads.take_lease(connection, self._owner, lease_s=lease_s, is_only_server=self._alone, dead_owner=dead)
             else:
                 fence = self._fence
                 try:
-                    heads.keep_lease(connection, fence, lease_s=lease_s)
+                    heads.renew_lease(connection, fence, lease_s=lease_s)
                 except FenceLost:
                     self._drop_fence(fence)
                     return
@@ -284,8 +286,8 @@ class Worker:
             return
         try:
             with self._context.store.write() as connection:
-                jobs.forget_claim(connection, fence)
-                heads.give_lease(connection, fence)
+                jobs.uncount_claim(connection, fence)
+                heads.release_lease(connection, fence)
         except Unavailable:
             log.warning("the lease could not be given back and will run out by itself")
 

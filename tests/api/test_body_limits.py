@@ -11,7 +11,7 @@ import httpx
 import pytest
 from structlog.testing import capture_logs
 
-from service.api.body_limits import SMALL_BYTES, Bodies
+from service.api.body_limits import SMALL_BYTES, BodyMemory
 from service.api.chunk_limit import FREE_PIECES
 from service.api.problems import Problem
 from service.api.schemas import MOST_MEMBERS
@@ -107,7 +107,7 @@ def test_a_large_body_says_what_a_small_one_says(text: str, value: Any) -> None:
 
 
 def test_bodies_in_flight_share_one_room_and_give_it_back() -> None:
-    bodies = Bodies(SETTINGS.limits)
+    bodies = BodyMemory(SETTINGS.limits)
     with bodies.room() as first, bodies.room() as second:
         first.grow(ROOM)
         second.grow(2 * SMALL_BYTES)

@@ -10,7 +10,7 @@ from unittest.mock import Mock
 import pytest
 from fastapi import FastAPI
 
-from service.api.idle_connections import ConnectionState, Yielding
+from service.api.idle_connections import ConnectionState, IdleConnections
 from service.settings import Settings
 from tests.api.edge import connect, edge_app, listening, read_all
 
@@ -140,13 +140,13 @@ def test_half_a_request_holds_no_place_among_those_in_flight() -> None:
 
 
 def test_the_longest_idle_yields_first_and_one_that_was_answered_since_is_the_last() -> None:
-    room = Yielding()
+    idle = IdleConnections()
     first, second, third = Mock(), Mock(), Mock()
     for one in (first, second, third):
-        room.note(one, ConnectionState.IDLE)
-    room.note(second, ConnectionState.IDLE)  # nothing happened on it
-    room.note(first, None)
-    room.note(first, ConnectionState.IDLE)
+        idle.set_state(one, ConnectionState.IDLE)
+    idle.set_state(second, ConnectionState.IDLE)  # nothing happened on it
+    idle.set_state(first, None)
+    idle.set_state(first, ConnectionState.IDLE)
 
-    assert [room.make() for _ in range(4)] == [second, third, first, None]
+    assert [idle.close_longest_idle() for _ in range(4)] == [second, third, first, None]
     assert second.transport.abort.called

@@ -14,7 +14,7 @@ from service.api.schemas.generate import GenerateIn, GenerateQuery
 from service.api.schemas.jobs import ExportIn
 from service.api.strict_json import DEEPEST, depth_of, outside_of_texts
 from service.api.text_types import clean_json
-from service.api.validation import faults_of
+from service.api.validation import to_faults
 from service.settings import Settings
 from tests.api.edge import connect, edge_app, listening, read_all
 
@@ -118,12 +118,12 @@ def test_a_fault_names_the_field_and_all_that_is_allowed(model: type[BaseModel],
         model.model_validate(given)
 
     found = [{**error, "loc": ("body", *error["loc"])} for error in caught.value.errors()]
-    assert faults_of(found)[0].detail == sentence
+    assert to_faults(found)[0].detail == sentence
 
 
 @pytest.mark.parametrize("name", ["text", "live", "records", "word", "ids", "probe"])
 def test_no_name_of_a_field_is_taken_for_a_form_of_one(name: str) -> None:
-    (fault,) = faults_of([{"type": "missing", "loc": ("query", name)}])
+    (fault,) = to_faults([{"type": "missing", "loc": ("query", name)}])
 
     assert fault.field == name
 

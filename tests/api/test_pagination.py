@@ -12,7 +12,7 @@ import pytest
 from service.domain.edit import EditRequest, EditStatus, Probe
 from service.store import edits, heads, list_rows
 from service.store.ids import new_id
-from service.store.list_rows import SHOWN
+from service.store.list_rows import MAX_TEXT_CHARACTERS
 from tests.api.live import Live
 from tests.api.routes.test_evaluations import RECORD
 
@@ -52,7 +52,9 @@ def test_a_list_of_large_edits_is_short_and_says_that_texts_are_cut(crowded: Liv
     items = found(response)["items"]
     large = [item for item in items if item["cut"]]
     assert len(large) == ROWS
-    assert {(item["prompt"], item["target"], item["subject"]) for item in large} == {("p" * SHOWN, "t" * SHOWN, "s")}
+    assert {(item["prompt"], item["target"], item["subject"]) for item in large} == {
+        ("p" * MAX_TEXT_CHARACTERS, "t" * MAX_TEXT_CHARACTERS, "s")
+    }
     assert not {"ground_truth", "metadata", "rephrases", "locality", "portability", "report"} & set(items[0])
     assert found(crowded.client.get(f"/edits/{large[0]['id']}"))["ground_truth"] == "\u00e9" * LARGE
 
@@ -61,7 +63,7 @@ def test_the_memory_for_a_list_does_not_grow_with_what_rows_hold(crowded: Live) 
     with crowded.state.store.read() as connection:
         tracemalloc.start()
         try:
-            listed = list_rows.edits_page(connection, limit=200)
+            listed = list_rows.read_edits_page(connection, limit=200)
             _, most = tracemalloc.get_traced_memory()
         finally:
             tracemalloc.stop()

@@ -158,7 +158,7 @@ def test_an_evaluation_gives_way_to_answers_and_to_fits_of_edits_between_its_ste
             waits.append("edits")
             return True
 
-    context = replace(local.context, give_way=lambda: waits.append("answers"), no_edit_is_fitted=Fits())  # type: ignore[arg-type]
+    context = replace(local.context, yield_to_answers=lambda: waits.append("answers"), no_edit_is_fitted=Fits())  # type: ignore[arg-type]
     request_eval(local.store, version=0, asked=facts(2 * EDITS_AT_ONCE), capability=True, author="ann")
     working = Evaluations(context, CountingEvaluator(), step_s=0)
     while working.step():

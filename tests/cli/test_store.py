@@ -54,8 +54,8 @@ def file_of(local: LocalService, number: int) -> Path:
 def everything(local: LocalService) -> list[Any]:
     """What a command that only looks must leave as it is."""
     with local.store.read() as connection:
-        rows = [asdict(version) for version in versions.page(connection, limit=100)]
-        return [rows, events.page(connection, limit=100), sorted(path.name for path in local.folder.iterdir())]
+        rows = [asdict(version) for version in versions.read_page(connection, limit=100)]
+        return [rows, events.read_page(connection, limit=100), sorted(path.name for path in local.folder.iterdir())]
 
 
 def test_jobs_are_read_from_the_database_beside_a_running_server(server: Live) -> None:

@@ -217,7 +217,7 @@ def test_an_old_fence_cannot_publish(local: LocalService) -> None:
     old = local.worker.fence
     assert old is not None
     with local.store.write() as connection:
-        heads.take_lease(connection, "another", lease_s=60.0, at_once=True)
+        heads.take_lease(connection, "another", lease_s=60.0, is_only_server=True)
 
     with pytest.raises(FenceLost):
         publish(
@@ -797,7 +797,7 @@ def test_threads_of_a_worker_apply_retrain_and_stop(tmp_path: Path) -> None:
 
 def live_ids(local: LocalService, number: int) -> frozenset[str]:
     with local.store.read() as connection:
-        return versions.live_set(connection, number).ids
+        return versions.read_live_set(connection, number).ids
 
 
 def damage(local: LocalService, number: int) -> None:

@@ -340,12 +340,12 @@ def test_a_fit_waits_for_answers_but_never_long() -> None:
     base = make_base()
     with serving(base, start=False) as opened:
         started = time.monotonic()
-        opened.give_way()
+        opened.yield_to_answers()
         idle_s = time.monotonic() - started
         future = opened.submit(asked(base))
 
         started = time.monotonic()
-        opened.give_way()  # the thread does not run, so the answer never ends
+        opened.yield_to_answers()  # the thread does not run, so the answer never ends
         busy_s = time.monotonic() - started
 
         opened.start()

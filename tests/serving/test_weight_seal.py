@@ -31,7 +31,7 @@ def test_a_base_that_nobody_touches_is_sound_and_says_nothing(folder: Path) -> N
     seal.check_files()
     seal.check_memory()
 
-    assert (seal.is_sound, seal.broken, seal.note) == (True, None, None)
+    assert (seal.is_sound, seal.failure, seal.note) == (True, None, None)
 
 
 def test_a_file_replaced_on_disk_is_said_once_and_serving_goes_on(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -100,11 +100,11 @@ def test_a_change_in_memory_breaks_the_seal_and_nothing_is_answered_any_more() -
         next(iter(base.model.parameters())).view(-1)[-1] += 1
     seal.check_memory()
 
-    assert not seal.is_sound and seal.broken is not None
+    assert not seal.is_sound and seal.failure is not None
     with pytest.raises(Unavailable, match="restart"):
         serving.submit(asked)
     with pytest.raises(Unavailable, match="restart"):
-        serving.give_way()  # a fit ends at its next step
+        serving.yield_to_answers()  # a fit ends at its next step
     serving.close()
 
 
@@ -112,7 +112,7 @@ def test_memory_is_read_in_pieces_and_gives_way_between_them() -> None:
     base = make_base()
     tensors = {tensor.data_ptr(): tensor.nbytes for tensor in base.model.state_dict().values()}
     gave: list[None] = []
-    seal = WeightSeal(base, give_way=lambda: gave.append(None), pause_s=0)
+    seal = WeightSeal(base, yield_to_answers=lambda: gave.append(None), pause_s=0)
 
     seal.check_memory()
 

@@ -34,7 +34,7 @@ def queue(store: Store, *, version: int, seconds: int = 0) -> Evaluation:
 
 def listed(store: Store, **asked: object) -> list[str]:
     with store.read() as connection:
-        return [one.id for one in list_rows.evals_page(connection, limit=10, **asked)]  # type: ignore[arg-type]
+        return [one.id for one in list_rows.read_evals_page(connection, limit=10, **asked)]  # type: ignore[arg-type]
 
 
 def test_what_is_asked_is_read_in_short_and_whole(store: Store) -> None:
@@ -42,7 +42,7 @@ def test_what_is_asked_is_read_in_short_and_whole(store: Store) -> None:
 
     assert (queued.about, queued.status, queued.progress) == (ABOUT, "queued", 0.0)
     with store.read() as connection:
-        assert evaluations.request_of(connection, queued.id) == {"records": [{"prompt": "p", "target": "t"}]}
+        assert evaluations.read_request(connection, queued.id) == {"records": [{"prompt": "p", "target": "t"}]}
 
 
 def test_pages_go_on_where_the_last_one_ended(store: Store) -> None:
@@ -70,8 +70,8 @@ def test_an_outcome_is_written_once_and_never_after_a_cancellation(store: Store)
 
     with store.read() as connection:
         first, second = evaluations.get(connection, done.id), evaluations.get(connection, cancelled.id)
-        assert evaluations.outcomes_of(connection, done.id) == [["a", 0, 1, 1.0]]
-        assert evaluations.outcomes_of(connection, cancelled.id) is None
+        assert evaluations.read_outcomes(connection, done.id) == [["a", 0, 1, 1.0]]
+        assert evaluations.read_outcomes(connection, cancelled.id) is None
     assert (first.status, first.result, first.progress, first.started_at) == ("done", {"edits": 1}, 1.0, NOW)
     assert (second.status, second.result) == ("cancelled", None)
     assert listed(store, version=3, status="cancelled") == [cancelled.id]

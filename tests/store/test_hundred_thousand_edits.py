@@ -81,10 +81,10 @@ def fill(local: LocalService, count: int) -> None:
                 for name, key, seq in rows
             ],
         )
-        moved = heads.move(connection, heads.read(connection), restores_fence=None, reason=None, author="ann", now=NOW)
+        moved = heads.move(connection, heads.read(connection), fence=None, reason=None, author="ann", now=NOW)
         kind, status = VersionKind.LOCFT, VersionStatus.PUBLISHED
         made = {"number": moved.version, "kind": kind, "status": status, "parent": 0, "digest": digest, "created_at": NOW}
-        held = [LiveItem(edit_id=name, key=key, seq=seq, carrier=Carrier.TENSORS, held=True) for name, key, seq in rows]
+        held = [LiveItem(edit_id=name, key=key, seq=seq, carrier=Carrier.TENSORS, is_in_tensors=True) for name, key, seq in rows]
         versions.insert(connection, Version(**made, author="ann"), LiveSet(tuple(held)), fence=None, job_id=None)  # type: ignore[arg-type]
 
 
@@ -179,5 +179,5 @@ def test_what_is_written_and_loaded_goes_by_what_changes_and_not_by_what_is_live
     assert trained["edits"] <= 10 and trained["events"] <= 10 and trained["asked under the lock"] == 0
     assert many <= trained["loaded"] <= many + CONSOLIDATED_SAMPLE
     with local.store.read() as connection:
-        assert len(events.page(connection, limit=5, after=10)) == 5
-        assert versions.live_set(connection, local.head.number).consolidated == local.live_set.live
+        assert len(events.read_page(connection, limit=5, after=10)) == 5
+        assert versions.read_live_set(connection, local.head.number).consolidated == local.live_set.live

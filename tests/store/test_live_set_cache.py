@@ -18,8 +18,8 @@ from service.lifecycle.submit import submit
 from service.store import edits, heads, versions
 from service.store import tables as t
 from service.store.database import Store
-from service.store.edits import Change
-from service.store.live_set_cache import KEPT, memory_of
+from service.store.edits import StatusChange
+from service.store.live_set_cache import CAPACITY, cache_of
 from tests.store.stores import KINDS, NOW, founded
 
 SECONDS = itertools.count()  # no two publications happen at the same time
@@ -35,7 +35,7 @@ def told(store: Store, count: int) -> list[LiveItem]:
     """Items of so many new edits."""
     made = submit(store, [EditRequest(prompt=f"p{n}", target="x") for n in range(count)], author="ann").edits
     with store.read() as connection:
-        return edits.items(connection, [edit.id for edit in made])
+        return edits.read_items(connection, [edit.id for edit in made])
 
 
 @contextmanager
@@ -43,7 +43,7 @@ def publication(store: Store, live_set: LiveSet, *, restores: int | None = None)
     """A version with a live set; committed at the end of the block, undone if it raises."""
     with store.write() as connection:
         head = heads.lock(connection)
-        moved = heads.move(connection, head, restores_fence=None, reason=None, author="ann", now=NOW)
+        moved = heads.move(connection, head, fence=None, reason=None, author="ann", now=NOW)
         made = {
             "kind": VersionKind.BAFT,
             "status": VersionStatus.PUBLISHED,
@@ -66,7 +66,7 @@ def publish(store: Store, live_set: LiveSet, *, restores: int | None = None) -> 
 def test_versions_of_a_root_that_goes_keep_their_live_sets_at_the_cost_of_their_changes(
     store: Store, seed: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("service.store.versions.most_changes", lambda size: 45)
+    monkeypatch.setattr("service.store.versions.max_changes", lambda size: 45)
     chance = random.Random(seed)
     items = told(store, 60)
     going = [item.edit_id for item in items[:3]]
@@ -74,17 +74,17 @@ def test_versions_of_a_root_that_goes_keep_their_live_sets_at_the_cost_of_their_
     kept: dict[int, LiveSet] = {}
     for _ in range(5):
         chosen = sorted({item.seq: item for item in chance.sample(items[3:], 45) + items[3:40]}.values(), key=lambda one: one.seq)
-        live_set = LiveSet(tuple(replace(one, held=True) if chance.random() < 0.2 else one for one in chosen))
+        live_set = LiveSet(tuple(replace(one, is_in_tensors=True) if chance.random() < 0.2 else one for one in chosen))
         kept[publish(store, live_set, restores=root)] = live_set
     with store.write() as connection:
         versions.collect(connection, [root])
-        assert versions.roots_holding(connection, going) == [root]
+        assert versions.find_roots_holding(connection, going) == [root]
 
     with store.write() as connection:
-        versions.root_anew(connection, root)
-        assert versions.roots_holding(connection, going) == []
+        versions.replace_root(connection, root)
+        assert versions.find_roots_holding(connection, going) == []
     with store.write() as connection:
-        versions.take_out(connection, going)
+        versions.delete_items(connection, going)
 
     other = fresh(store)
     assert {number: read(other, number) for number in kept} == kept == {number: read(store, number) for number in kept}
@@ -100,7 +100,7 @@ def _differing(one: LiveSet, other: LiveSet) -> int:
 
 def read(store: Store, number: int) -> LiveSet:
     with store.read() as connection:
-        return versions.live_set(connection, number)
+        return versions.read_live_set(connection, number)
 
 
 def rows(store: Store) -> dict[int, int]:
@@ -121,7 +121,9 @@ def varied(items: list[LiveItem], chance: random.Random) -> LiveSet:
     for item in chance.sample(items, chance.randint(0, len(items))):
         role = chance.choice(list(Role))
         answer = "base" if role is Role.TOMBSTONE else None
-        made.append(replace(item, role=role, answer=answer, carrier=chance.choice(list(Carrier)), held=chance.random() < 0.5))
+        made.append(
+            replace(item, role=role, answer=answer, carrier=chance.choice(list(Carrier)), is_in_tensors=chance.random() < 0.5)
+        )
     return LiveSet(tuple(sorted(made, key=lambda item: item.seq)))
 
 
@@ -192,7 +194,7 @@ def test_rows_of_a_collected_root_go_with_the_last_version_that_needs_them(store
 def test_a_set_read_in_a_transaction_that_is_undone_is_not_remembered_for_the_next_of_its_number(store: Store) -> None:
     items = told(store, 3)
     with pytest.raises(RuntimeError), publication(store, LiveSet(tuple(items[:1]))) as (undone, connection):
-        assert versions.live_set(connection, undone).items == tuple(items[:1])
+        assert versions.read_live_set(connection, undone).items == tuple(items[:1])
         raise RuntimeError("the transaction is undone")
 
     number = publish(store, LiveSet(tuple(items)))
@@ -209,19 +211,23 @@ def test_the_memory_is_bounded_and_a_set_is_read_once(store: Store) -> None:
     for number in numbers:
         read(store, number)
     with store.read() as connection:
-        assert len(memory_of(connection)._sets) == KEPT
+        assert len(cache_of(connection)._sets) == CAPACITY
 
 
 def test_of_many_changes_one_that_is_not_allowed_undoes_all(store: Store) -> None:
     made = told(store, 600)
     with store.write() as connection:
-        edits.change(connection, [Change(edit_id=made[400].edit_id, status=EditStatus.FAILED, error="no")], now=NOW)
+        edits.change_statuses(
+            connection, [StatusChange(edit_id=made[400].edit_id, status=EditStatus.FAILED, error="no")], now=NOW
+        )
 
     with pytest.raises(Conflict), store.write() as connection:
-        edits.change(connection, [Change(edit_id=item.edit_id, status=EditStatus.APPLYING) for item in made], now=NOW)
+        edits.change_statuses(
+            connection, [StatusChange(edit_id=item.edit_id, status=EditStatus.APPLYING) for item in made], now=NOW
+        )
 
     with store.read() as connection:
-        assert edits.counts(connection)["applying"] == 0
+        assert edits.count_by_status(connection)["applying"] == 0
         assert edits.count(connection, EditStatus.QUEUED) == 599
 
 
@@ -229,10 +235,10 @@ def test_whether_all_of_many_edits_stand_is_told_without_reading_them(store: Sto
     made = [item.edit_id for item in told(store, 900)]
     queued = (EditStatus.QUEUED,)
     with store.write() as connection:
-        assert edits.all_have_status(connection, made, queued)
-        assert not edits.all_have_status(connection, [*made, "nobody"], queued)
-        assert not edits.all_have_status(connection, made, (EditStatus.DEFERRED,))
-        edits.ask_retraction(connection, made[700:701], restore_previous=False, author="ann", now=NOW)
-        assert not edits.all_have_status(connection, made, queued)
-        assert edits.retracted(connection, made) == {made[700]} == edits.retracted(connection, made[690:710])
-        assert [lesson.prompt for lesson in edits.lessons(connection, made)] == [f"p{n}" for n in range(900)]
+        assert edits.check_all_have_status(connection, made, queued)
+        assert not edits.check_all_have_status(connection, [*made, "nobody"], queued)
+        assert not edits.check_all_have_status(connection, made, (EditStatus.DEFERRED,))
+        edits.request_retraction(connection, made[700:701], restore_previous=False, author="ann", now=NOW)
+        assert not edits.check_all_have_status(connection, made, queued)
+        assert edits.find_retracted(connection, made) == {made[700]} == edits.find_retracted(connection, made[690:710])
+        assert [lesson.prompt for lesson in edits.read_requests(connection, made)] == [f"p{n}" for n in range(900)]

@@ -11,9 +11,9 @@ from alembic import command
 
 from service.domain.errors import KeyReused, Refused, Unavailable
 from service.store import idempotency, migrate
-from service.store.connection_errors import of_connecting
+from service.store.connection_errors import explain_connection_error
 from service.store.database import Store
-from service.store.idempotency import Keyed
+from service.store.idempotency import KeyedRequest
 from tests.store.stores import KINDS, database, founded
 
 CUTS = 6
@@ -136,7 +136,7 @@ def test_a_database_that_does_not_exist_is_not_taken_for_a_damaged_one(tmp_path:
     ],
 )
 def test_why_no_connection_came_to_be_is_said_in_our_own_words(said: str, understood: str | None) -> None:
-    found = of_connecting(RuntimeError(said))
+    found = explain_connection_error(RuntimeError(said))
     assert found is understood if understood is None or found is None else understood in found
 
 
@@ -166,12 +166,12 @@ def test_a_key_from_before_keys_named_their_call_still_stands_for_its_edits(kind
         migrate.upgrade(url)
 
         with store.read() as connection:
-            answer = idempotency.recall(connection, Keyed("ann", "edits", "k", "h"))
+            answer = idempotency.recall(connection, KeyedRequest("ann", "edits", "k", "h"))
             with pytest.raises(KeyReused):
-                idempotency.recall(connection, Keyed("ann", "rollback", "k", "h"))
+                idempotency.recall(connection, KeyedRequest("ann", "rollback", "k", "h"))
         with store.write() as connection:  # a server of the release before, beside this one
             connection.execute(sa.text(key.replace("'k'", "'k2'")))
-            assert idempotency.recall(connection, Keyed("ann", "edits", "k2", "h")) == {}
+            assert idempotency.recall(connection, KeyedRequest("ann", "edits", "k2", "h")) == {}
         store.close()
 
     assert answer == {"edits": [["edit-1", False]]}

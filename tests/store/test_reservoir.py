@@ -125,8 +125,8 @@ def test_prompts_that_hold_a_wording_are_forgotten_and_others_not(store: Store) 
     )
 
     with store.write() as connection:
-        found = reservoir.matches(connection, Wordings(["The capital of Australia is", "of Austria"]))
-        assert reservoir.forget(connection, [lot for lot, match in found.items() if match is Match.YES]) == 2
+        found = reservoir.find_matches(connection, Wordings(["The capital of Australia is", "of Austria"]))
+        assert reservoir.remove(connection, [lot for lot, match in found.items() if match is Match.YES]) == 2
 
     assert list(found.values()).count(Match.PERHAPS) == 1
     assert sorted(stored(store)) == ["100% _", "The capital of Austria is"]

@@ -24,7 +24,7 @@ from service.store import database as sessions
 from service.store import edits, events, heads, jobs, list_rows, migrate, postgres, versions
 from service.store import tables as t
 from service.store.database import Store
-from service.store.edits import Change
+from service.store.edits import StatusChange
 from service.store.heads import FenceLost
 from tests.store.stores import KINDS, NOW, database, founded, wipe
 
@@ -92,8 +92,8 @@ def test_the_database_holds_the_table_of_transitions_of_the_domain(shared: Store
 def test_the_database_itself_refuses_a_transition_that_is_not_in_the_table(shared: Store) -> None:
     (edit,) = submit(shared, [ask("refused by the database")], author="ann").edits
     with shared.write() as connection:
-        edits.ask_retraction(connection, [edit.id], restore_previous=False, author="ann", now=NOW)
-        edits.change(connection, [Change(edit_id=edit.id, status=EditStatus.RETRACTED)], now=NOW)
+        edits.request_retraction(connection, [edit.id], restore_previous=False, author="ann", now=NOW)
+        edits.change_statuses(connection, [StatusChange(edit_id=edit.id, status=EditStatus.RETRACTED)], now=NOW)
 
     with pytest.raises(IntegrityError), shared.write() as connection:
         connection.execute(sa.update(t.edits).where(t.edits.c.id == edit.id).values(status="queued"))
@@ -103,7 +103,7 @@ def test_the_code_refuses_it_before(shared: Store) -> None:
     (edit,) = submit(shared, [ask("refused by the code")], author="ann").edits
 
     with pytest.raises(Conflict), shared.write() as connection:
-        edits.change(connection, [Change(edit_id=edit.id, status=EditStatus.ROLLED_BACK)], now=NOW)
+        edits.change_statuses(connection, [StatusChange(edit_id=edit.id, status=EditStatus.ROLLED_BACK)], now=NOW)
 
 
 @pytest.mark.parametrize(
@@ -160,8 +160,8 @@ def test_sequence_numbers_are_gapless_and_in_order_of_commit(store: Store) -> No
     submit(store, [ask("last")], author="ann")
 
     with store.read() as connection:
-        made = edits.page(connection, limit=100)
-        happened = events.page(connection, limit=100)
+        made = edits.read_page(connection, limit=100)
+        happened = events.read_page(connection, limit=100)
     assert [edit.seq for edit in made] == list(range(1, 26))
     assert [event["id"] for event in happened] == list(range(1, 26))
     assert [event["edit_id"] for event in happened] == [edit.id for edit in made]
@@ -169,7 +169,7 @@ def test_sequence_numbers_are_gapless_and_in_order_of_commit(store: Store) -> No
 
 def test_a_batch_with_a_bad_edit_changes_nothing(shared: Store) -> None:
     with shared.read() as connection:
-        before = edits.counts(connection)
+        before = edits.count_by_status(connection)
 
     with pytest.raises(Refused):
         submit(shared, [ask("good"), ask("bad", target="  ")], author="ann", idempotency_key="bad batch", body_hash="1")
@@ -179,7 +179,7 @@ def test_a_batch_with_a_bad_edit_changes_nothing(shared: Store) -> None:
         submit(shared, [ask(str(n)) for n in range(1_001)], author="ann")
 
     with shared.read() as connection:
-        assert edits.counts(connection) == before
+        assert edits.count_by_status(connection) == before
 
 
 def test_replaying_an_idempotency_key_returns_the_first_edit(shared: Store) -> None:
@@ -233,7 +233,7 @@ def test_an_identical_edit_is_the_one_that_is_there_and_gains_the_new_probes(sha
 def settled(store: Store, edit: Edit, status: EditStatus) -> None:
     with store.write() as connection:
         heads.lock(connection)
-        edits.change(connection, [Change(edit_id=edit.id, status=status, version=0)], now=NOW)
+        edits.change_statuses(connection, [StatusChange(edit_id=edit.id, status=status, version=0)], now=NOW)
 
 
 @pytest.mark.parametrize("status", [EditStatus.APPLYING, EditStatus.APPLIED, EditStatus.CONSOLIDATED, EditStatus.DEFERRED])
@@ -330,9 +330,9 @@ def test_pages_follow_on_each_other(shared: Store) -> None:
     made = submit(shared, [ask(f"page {n}") for n in range(5)], author="ann").edits
 
     with shared.read() as connection:
-        first = edits.page(connection, limit=2, after_seq=made[0].seq - 1)
-        second = edits.page(connection, limit=2, after_seq=first[-1].seq, statuses=[EditStatus.QUEUED])
-        back = list_rows.edits_page(connection, limit=2, before_seq=second[0].seq)
+        first = edits.read_page(connection, limit=2, after_seq=made[0].seq - 1)
+        second = edits.read_page(connection, limit=2, after_seq=first[-1].seq, statuses=[EditStatus.QUEUED])
+        back = list_rows.read_edits_page(connection, limit=2, before_seq=second[0].seq)
     assert [edit.id for edit in first + second] == [edit.id for edit in made[:4]]
     assert [edit.id for edit in back] == [made[1].id, made[0].id]
 
@@ -351,15 +351,15 @@ def test_unknown_ids_are_not_found(shared: Store) -> None:
 def test_a_version_keeps_its_live_set(store: Store) -> None:
     a, b, c = submit(store, [ask("a"), ask("b"), ask("c")], author="ann").edits
     with store.write() as connection:
-        keys = {item.edit_id: item for item in edits.items(connection, [a.id, b.id, c.id])}
+        keys = {item.edit_id: item for item in edits.read_items(connection, [a.id, b.id, c.id])}
         live_set = LiveSet(
             (
-                LiveItem(edit_id=a.id, key=keys[a.id].key, seq=1, carrier=Carrier.TENSORS, held=True),
-                LiveItem(edit_id=b.id, key=keys[b.id].key, seq=2, role=Role.TOMBSTONE, held=True, answer="base"),
+                LiveItem(edit_id=a.id, key=keys[a.id].key, seq=1, carrier=Carrier.TENSORS, is_in_tensors=True),
+                LiveItem(edit_id=b.id, key=keys[b.id].key, seq=2, role=Role.TOMBSTONE, is_in_tensors=True, answer="base"),
                 LiveItem(edit_id=c.id, key=keys[c.id].key, seq=3),
             )
         )
-        moved = heads.move(connection, heads.lock(connection), restores_fence=None, reason=None, author="ann", now=NOW)
+        moved = heads.move(connection, heads.lock(connection), fence=None, reason=None, author="ann", now=NOW)
         version = Version(
             number=moved.version,
             kind=VersionKind.BAFT,
@@ -372,7 +372,7 @@ def test_a_version_keeps_its_live_set(store: Store) -> None:
         versions.insert(connection, version, live_set, fence=None, job_id=None)
 
     with store.read() as connection:
-        assert versions.live_set(connection, 1) == live_set
+        assert versions.read_live_set(connection, 1) == live_set
         assert versions.get(connection, 1).edits_counted == 2
         assert versions.get(connection, 1).window == 2
         assert versions.get(connection, 1).created_at == NOW
@@ -381,10 +381,10 @@ def test_a_version_keeps_its_live_set(store: Store) -> None:
 def test_the_head_moves_only_from_where_it_was_seen(store: Store) -> None:
     with store.write() as connection:
         seen = heads.lock(connection)
-        heads.move(connection, seen, restores_fence=None, reason="r", author="ann", now=NOW)
+        heads.move(connection, seen, fence=None, reason="r", author="ann", now=NOW)
 
     with pytest.raises(Stale), store.write() as connection:
-        heads.move(connection, seen, restores_fence=None, reason="r", author="ann", now=NOW)
+        heads.move(connection, seen, fence=None, reason="r", author="ann", now=NOW)
 
     with store.read() as connection:
         head = heads.read(connection)
@@ -398,32 +398,32 @@ def test_a_lease_is_one_workers_until_it_ends_and_every_taking_makes_a_new_fence
         first = heads.take_lease(connection, "one", lease_s=60.0)
         assert first is not None
         assert heads.take_lease(connection, "two", lease_s=60.0) is None
-        heads.keep_lease(connection, first, lease_s=-1.0)
+        heads.renew_lease(connection, first, lease_s=-1.0)
         second = heads.take_lease(connection, "two", lease_s=60.0)
         assert second == first + 1
-        third = heads.take_lease(connection, "three", lease_s=60.0, at_once=True)
+        third = heads.take_lease(connection, "three", lease_s=60.0, is_only_server=True)
         assert third == first + 2
-        heads.give_lease(connection, third)
+        heads.release_lease(connection, third)
         assert heads.take_lease(connection, "four", lease_s=60.0) == first + 3
         with pytest.raises(FenceLost):
-            heads.keep_lease(connection, first, lease_s=60.0)
+            heads.renew_lease(connection, first, lease_s=60.0)
 
 
 def test_an_old_fence_cannot_move_the_head(store: Store) -> None:
     with store.write() as connection:
         old = heads.take_lease(connection, "one", lease_s=60.0)
-        heads.take_lease(connection, "two", lease_s=60.0, at_once=True)
+        heads.take_lease(connection, "two", lease_s=60.0, is_only_server=True)
 
     with pytest.raises(FenceLost), store.write() as connection:
-        heads.move(connection, heads.lock(connection), restores_fence=old, reason=None, author="ann", now=NOW)
+        heads.move(connection, heads.lock(connection), fence=old, reason=None, author="ann", now=NOW)
 
 
 def test_a_store_made_with_one_base_refuses_another(store: Store) -> None:
     with pytest.raises(Conflict, match="another base model"), store.write() as connection:
-        heads.found(connection, fingerprint="other", name="other", author="ann", now=NOW)
+        heads.create_or_check(connection, fingerprint="other", name="other", author="ann", now=NOW)
 
     with store.write() as connection:
-        assert heads.found(connection, fingerprint="base", name="test", author="ann", now=NOW).version == 0
+        assert heads.create_or_check(connection, fingerprint="base", name="test", author="ann", now=NOW).version == 0
 
 
 def test_at_most_one_job_of_a_kind_waits(store: Store) -> None:
@@ -452,13 +452,13 @@ def test_a_very_long_prompt_can_be_stored_and_found_again(shared: Store) -> None
 
 def test_a_second_server_cannot_have_the_folder(tmp_path: Path) -> None:
     with founded("sqlite", tmp_path) as store:
-        store.hold_folder()
-        store.hold_folder()
+        store.lock_folder()
+        store.lock_folder()
         other = Store(str(store.url))
         with pytest.raises(Conflict, match="another server"):
-            other.hold_folder()
+            other.lock_folder()
         store.close()
-        other.hold_folder()
+        other.lock_folder()
         other.close()
 
 

@@ -30,16 +30,16 @@ def rows_of(page: str, table: str) -> list[str]:
 def test_a_retrain_that_runs_is_shown_with_its_stage_however_many_edits_came_since(fresh: Live, tmp_path: Path) -> None:
     fresh.edit("The colour of moss is", "<b>green</b>")
     began, go_on = threading.Event(), threading.Event()
-    give_way = fresh.state.serving.give_way
+    yield_to_answers = fresh.state.serving.yield_to_answers
     lifecycle = fresh.state.lifecycle
 
     def held_up() -> None:
         if threading.current_thread().name == "errata-retrain":
             began.set()
             assert go_on.wait(120)
-        give_way()
+        yield_to_answers()
 
-    object.__setattr__(lifecycle, "give_way", held_up)
+    object.__setattr__(lifecycle, "yield_to_answers", held_up)
     asked = fresh.client.post("/admin/retrain", json={"reason": "test", "mode": "major"}).json()
     assert began.wait(30)
     try:

@@ -117,9 +117,9 @@ def test_a_wrong_list_of_jobs_is_refused(server: Live, query: str) -> None:
 
 
 def test_a_list_that_goes_on_after_a_job_that_never_was_is_404(server: Live) -> None:
-    from service.api.pagination import cursor_of_id
+    from service.api.pagination import encode_id
 
-    assert server.client.get(f"/jobs?cursor={cursor_of_id('a-b')}").status_code == 404
+    assert server.client.get(f"/jobs?cursor={encode_id('a-b')}").status_code == 404
 
 
 def test_a_job_that_is_over_or_that_edits_wait_for_is_not_cancelled(server: Live) -> None:
@@ -136,15 +136,15 @@ def test_a_retrain_that_is_cancelled_leaves_the_head_as_it_was(fresh: Live) -> N
     fresh.edit("The colour of moss is", "green")
     before = fresh.client.get("/versions/head").json()
     began, go_on = threading.Event(), threading.Event()
-    give_way = fresh.state.serving.give_way
+    yield_to_answers = fresh.state.serving.yield_to_answers
 
     def held_up() -> None:
         if threading.current_thread().name == "errata-retrain":  # others give way too
             began.set()
             assert go_on.wait(30)
-        give_way()
+        yield_to_answers()
 
-    object.__setattr__(fresh.state.lifecycle, "give_way", held_up)
+    object.__setattr__(fresh.state.lifecycle, "yield_to_answers", held_up)
     asked = fresh.client.post("/admin/retrain", json={"reason": "test", "mode": "major"})
     assert began.wait(30)
     cancelled = fresh.client.delete(asked.headers["location"])

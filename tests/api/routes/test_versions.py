@@ -235,7 +235,7 @@ def test_weights_changed_in_memory_are_refused_to_serve(fresh: Live) -> None:
     assert (answer.status_code, answer.headers["retry-after"]) == (503, "30")
     assert "restart" in answer.json()["detail"]
     ready = fresh.client.get("/health/ready")
-    assert (ready.status_code, ready.json()["checks"]["weights"]) == (503, fresh.state.seal.broken)
+    assert (ready.status_code, ready.json()["checks"]["weights"]) == (503, fresh.state.seal.failure)
 
 
 def test_a_server_whose_database_is_gone_is_not_ready(fresh: Live, monkeypatch: pytest.MonkeyPatch) -> None:

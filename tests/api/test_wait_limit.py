@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from service.api.readiness import Readiness
-from service.api.waiting_room import WaitingRoom
+from service.api.wait_limit import WaitLimit
 from service.domain.edit import EditStatus
 from service.settings import Limits, Settings
 from tests.api.live import Live, live, tiny_settings
@@ -36,7 +36,7 @@ def comes(true: Callable[[], bool]) -> bool:
 
 
 def test_places_are_counted_in_all_and_by_address_and_are_given_back() -> None:
-    room = WaitingRoom(3, 2)
+    room = WaitLimit(3, 2)
     with room.place("a") as first, room.place("a") as second, room.place("a") as third, room.place("b") as other:
         with room.place("c") as late:
             assert (first, second, third, other, late) == (True, True, False, True, False)
@@ -102,10 +102,10 @@ def test_whoever_asks_during_a_look_is_given_its_answer_and_a_later_one_looks_ag
 
     async def ask() -> tuple[list[str], str]:
         readiness = Readiness(look, patience_s=10)
-        together = [asyncio.create_task(readiness.find()) for _ in range(5)]
+        together = [asyncio.create_task(readiness.check()) for _ in range(5)]
         await asyncio.sleep(0)
         go_on.set()
-        return await asyncio.gather(*together), await readiness.find()
+        return await asyncio.gather(*together), await readiness.check()
 
     assert asyncio.run(ask()) == (["look 1"] * 5, "look 2")
 
@@ -116,7 +116,7 @@ def test_a_look_that_fails_is_said_and_is_not_the_last() -> None:
 
     async def ask() -> list[str]:
         readiness = Readiness(look)
-        return [await readiness.find(), await readiness.find()]
+        return [await readiness.check(), await readiness.check()]
 
     assert asyncio.run(ask()) == ["the look failed (RuntimeError)"] * 2
 
