@@ -7,7 +7,7 @@ from service.bench.measured_model import MeasuredModel, item_of, open_model
 from service.bench.records import records_of
 from service.domain.edit import Edit
 from service.domain.errors import Refused
-from service.editors.neutral import Neutral
+from service.editors.neutral import NeutralSentences
 from service.evaluation.records import Record
 
 
@@ -35,7 +35,7 @@ def body_of(record: Record) -> dict[str, object]:
     }
 
 
-def seen_among(prompts: Sequence[str], neutral: Neutral) -> list[bool]:
+def seen_among(prompts: Sequence[str], neutral: NeutralSentences) -> list[bool]:
     """Whether each prompt occurs, word for word, in a sentence that fits may learn to keep."""
     text = "\n".join(" ".join(sentence.text.split()) for sentence in neutral.sentences)
     return [" ".join(prompt.split()) in text for prompt in prompts]

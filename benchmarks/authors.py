@@ -20,13 +20,13 @@ from benchmarks.plain_locft import PlainLocft
 from benchmarks.random_model import byte_tokenizer, qwen2
 from service.bench.measured_model import items_of
 from service.editors.locft.fit import fit_locft
-from service.editors.locft.location import place_of
+from service.editors.locft.location import find_tuned_location
 from service.editors.locft.settings import LocftSettings
-from service.editors.neutral import Neutral
-from service.editors.protocol import Item
+from service.editors.neutral import NeutralSentences
+from service.editors.protocol import FitItem
 from service.evaluation.records import Record
-from service.lm.base import Base, base_from
-from service.lm.overlay import view
+from service.lm.base import Base, build_base
+from service.lm.overlay import make_view
 from service.lm.prompts import Row, collate, encode_row
 
 SEED = 5
@@ -47,7 +47,7 @@ def main() -> None:
     parser.add_argument("--vocabulary", type=int, default=151_936)
     chosen = begin(parser)
     model = qwen2(chosen.blocks, chosen.width, vocabulary=chosen.vocabulary).model
-    base = base_from(model, byte_tokenizer([(SPACE, letter) for letter in LETTERS]), name="random qwen2")
+    base = build_base(model, byte_tokenizer([(SPACE, letter) for letter in LETTERS]), name="random qwen2")
     figures = {"blocks": chosen.blocks, "width": chosen.width, "vocabulary": chosen.vocabulary, **compare(base, chosen.edits)}
     write(chosen.results, "authors", figures)
 
@@ -58,7 +58,7 @@ def compare(base: Base, edits: int) -> dict[str, Any]:
     rows = [encode_row(base, item.edit.prompt, item.target) for item in items]
     # Two epochs are to be run in full, so nothing stops early: the loss is above this by far.
     settings = LocftSettings(preset="paper", position="share", kind="down", epochs=EPOCHS, batch=BATCH)
-    place = place_of(base.anatomy, settings)
+    place = find_tuned_location(base.anatomy, settings)
     plain = PlainLocft(
         base.model,
         [(row.ids, row.prompt_length) for row in rows],
@@ -74,7 +74,7 @@ def compare(base: Base, edits: int) -> dict[str, Any]:
             plain.epoch(batches)
         if number == 0:
             with ours:
-                fitted = fit_locft(base, items, settings=settings, neutral=Neutral(base, (), ()), seed=SEED)
+                fitted = fit_locft(base, items, settings=settings, neutral=NeutralSentences(base, (), ()), seed=SEED)
     lengths = [len(row.ids) for row in rows]
     return {
         "edits": edits,
@@ -115,7 +115,7 @@ class Spent:
         self.cpu_seconds += time.process_time()
 
 
-def random_items(count: int) -> list[Item]:
+def random_items(count: int) -> list[FitItem]:
     """Edits of CounterFact's lengths, of letters that mean nothing."""
     rng = Random(SEED)
     words = rng.choices(list(WORDS), weights=list(WORDS.values()), k=count)
@@ -142,7 +142,7 @@ def same_batches(count: int) -> list[list[list[int]]]:
 def warm_up(base: Base, rows: list[Row]) -> None:
     """One small pass, so that neither procedure pays for what happens once a process."""
     batch = collate(base, rows[:2])
-    view(base).model(input_ids=batch.ids, attention_mask=batch.attention.long(), use_cache=False)
+    make_view(base).model(input_ids=batch.ids, attention_mask=batch.attention.long(), use_cache=False)
 
 
 def difference(base: Base, ours: Any, plain: Any) -> dict[str, float]:

@@ -13,8 +13,8 @@ from torch.nn.functional import cross_entropy
 from benchmarks.outcome import begin, options, percentile, write
 from benchmarks.random_model import qwen2, random_rows
 from service.editors.baft.settings import BaftSettings
-from service.editors.baft.trainable import TrainedAdapter, fresh
-from service.lm.overlay import View, target_logits, view
+from service.editors.baft.trainable import TrainableAdapter, initial_interventions
+from service.lm.overlay import View, compute_target_logits, make_view
 from service.lm.prompts import collate
 from service.lm.resume import prefill, resume
 
@@ -29,7 +29,7 @@ def main() -> None:
     parser.add_argument("--width", type=int, default=896)
     parser.add_argument("--repeats", type=int, default=5)
     chosen = begin(parser)
-    on = view(qwen2(chosen.blocks, chosen.width))
+    on = make_view(qwen2(chosen.blocks, chosen.width))
     cases = [compare(on, tokens, rows, chosen.repeats) for tokens, rows in CASES]
     write(
         chosen.results, "cached_step", {"blocks": chosen.blocks, "width": chosen.width, "answer_tokens": ANSWER, "cases": cases}
@@ -40,15 +40,17 @@ def compare(on: View, tokens: int, count: int, repeats: int) -> dict[str, float]
     """Milliseconds of a step in both forms, of preparing the cache, and how far apart the gradients of the two lie."""
     base = on.base
     blocks = BaftSettings().blocks_of(base.anatomy.family, base.anatomy.depth)
-    trained = TrainedAdapter(fresh(base.anatomy.width, blocks, BaftSettings(), torch.Generator().manual_seed(0)))
+    trained = TrainableAdapter(
+        initial_interventions(base.anatomy.width, blocks, BaftSettings(), torch.Generator().manual_seed(0))
+    )
     rows = random_rows(base, tokens, count, answer=ANSWER)
     batch = collate(base, rows)
     began = time.perf_counter()
-    prepared = prefill(on, rows, at=min(blocks))
+    prepared = prefill(on, rows, first_block=min(blocks))
     preparing_s = time.perf_counter() - began
 
     def plain() -> torch.Tensor:
-        return cross_entropy(target_logits(on, batch, trained.now()), batch.labels)
+        return cross_entropy(compute_target_logits(on, batch, trained.now()), batch.labels)
 
     def cached() -> torch.Tensor:
         resumed = resume(on, prepared, trained.now())
@@ -72,7 +74,7 @@ def _difference(left: torch.Tensor, right: torch.Tensor) -> float:
 
 
 def _turn_by_turn(
-    left: Callable[[], torch.Tensor], right: Callable[[], torch.Tensor], trained: TrainedAdapter, n: int
+    left: Callable[[], torch.Tensor], right: Callable[[], torch.Tensor], trained: TrainableAdapter, n: int
 ) -> tuple[float, float]:
     """Median seconds of each, taking turns so that a busy machine slows both; the first turn does not count."""
     times: tuple[list[float], list[float]] = ([], [])
@@ -84,7 +86,7 @@ def _turn_by_turn(
     return percentile(times[0][1:], 0.5), percentile(times[1][1:], 0.5)
 
 
-def _gradient(step: Callable[[], torch.Tensor], trained: TrainedAdapter) -> torch.Tensor:
+def _gradient(step: Callable[[], torch.Tensor], trained: TrainableAdapter) -> torch.Tensor:
     """One forward and backward pass; all gradients in one vector."""
     trained.zero_grad(set_to_none=True)
     step().backward()

@@ -18,14 +18,14 @@ from benchmarks.random_model import LLAMA_SHAPES, llama
 from service.domain.edit import Edit
 from service.editors.baft.fit import fit_baft
 from service.editors.baft.settings import BaftSettings
-from service.editors.neutral import Neutral, load_or_sample_neutral
+from service.editors.neutral import NeutralSentences, load_or_sample_neutral
 from service.editors.neutral_settings import NeutralSettings
-from service.editors.protocol import Item
+from service.editors.protocol import FitItem
 from service.evaluation.records import Record
 from service.lm.base import Base
-from service.lm.overlay import EMPTY, Overlay, View, view
+from service.lm.overlay import EMPTY, Overlay, View, make_view
 from service.lm.prompts import encode_prompt
-from service.lm.scoring import greedy
+from service.lm.scoring import decode_greedily
 
 VERSIONS = 10
 NEW_TOKENS = 64
@@ -50,7 +50,7 @@ def main() -> None:
     chosen = begin(parser)
     dtype = torch.bfloat16 if chosen.device == "cuda" else torch.float32
     base = llama(chosen.shape, device=chosen.device, dtype=dtype)
-    on = view(base)
+    on = make_view(base)
     with tempfile.TemporaryDirectory() as folder:
         small_pool = NeutralSettings(sentences=200, canary=20)
         neutral = load_or_sample_neutral(base, Path(folder), settings=small_pool, view=on)
@@ -79,11 +79,11 @@ def main() -> None:
     write(chosen.results, f"gpu_8b_{chosen.device}", figures)
 
 
-def _fit(base: Base, on: View, neutral: Neutral, number: int) -> Fit:
+def _fit(base: Base, on: View, neutral: NeutralSentences, number: int) -> Fit:
     edit: Edit = edit_of(Record(id=str(number), prompt=PROMPT.format(number), target=TARGET.format(number)), number)
     _wait(base.device)
     began = time.perf_counter()
-    item = Item(edit, edit.target)
+    item = FitItem(edit, edit.target)
     fitted = fit_baft(base, lambda _: on, EMPTY, [item], (), settings=BaftSettings(attempts=1), neutral=neutral, seed=number)
     _wait(base.device)
     return Fit(fitted.overlay, time.perf_counter() - began, int(fitted.reports[edit.id]["steps"]))
@@ -129,7 +129,7 @@ def tokens_a_second(on: View, overlay: Overlay, rows: int) -> float:
     prompts = [encode_prompt(on.base, PROMPT.format(number)) for number in range(rows)]
 
     def decode() -> None:
-        greedy(on, overlay.adapter, prompts, max_new_tokens=NEW_TOKENS, stop_eos=False)
+        decode_greedily(on, overlay.adapter, prompts, max_new_tokens=NEW_TOKENS, stop_eos=False)
 
     decode()
     return rows * NEW_TOKENS / _seconds(on.base.device, decode)

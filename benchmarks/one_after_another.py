@@ -8,7 +8,7 @@ from service.bench.measured_model import MeasuredModel, item_of
 from service.domain.edit import Probe
 from service.editors.baft.fit import fit_baft
 from service.editors.baft.settings import BaftSettings
-from service.editors.protocol import Item
+from service.editors.protocol import FitItem
 from service.evaluation.records import Record
 from service.lm.overlay import EMPTY, Overlay
 
@@ -18,7 +18,7 @@ class OneAfterAnother:
 
     def __init__(self, place: MeasuredModel, settings: BaftSettings, *, window: bool) -> None:
         self._place, self._settings, self._window = place, settings, window
-        self._items: list[Item] = []
+        self._items: list[FitItem] = []
         self._irrelevant = [Probe(prompt=row.prompt, answer=row.answer, train=True) for row in pool_rows()]
         self.overlay: Overlay = EMPTY
 
@@ -40,7 +40,7 @@ class OneAfterAnother:
         self.overlay = fitted.overlay
         self._items.append(item)
 
-    def _with_irrelevant(self, item: Item) -> Item:
+    def _with_irrelevant(self, item: FitItem) -> FitItem:
         """The margin term reads one irrelevant sample an edit: here a true fact of the pool half about something else."""
         edit, rng = item.edit, Random(item.edit.seq)
         fitting = (

@@ -7,8 +7,8 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
 
-from service.lm.base import Base, base_from
-from service.lm.prompts import Row, encode_free_row
+from service.lm.base import Base, build_base
+from service.lm.prompts import Row, row_from_ids
 
 LLAMA_SHAPES: dict[str, dict[str, int]] = {
     "8b": {  # Llama-3-8B
@@ -72,7 +72,7 @@ def random_rows(base: Base, tokens: int, count: int, *, answer: int) -> list[Row
     generator = torch.Generator().manual_seed(tokens)
     vocabulary = cast(Any, base.model.config).vocab_size
     ids = torch.randint(FIRST_TEXT_ID, vocabulary, (count, tokens), generator=generator)
-    return [encode_free_row(base, row, tokens - answer) for row in ids.tolist()]
+    return [row_from_ids(base, row, tokens - answer) for row in ids.tolist()]
 
 
 def _made(kind: type, config: LlamaConfig | Qwen2Config, device: str, dtype: torch.dtype) -> Base:
@@ -85,4 +85,4 @@ def _made(kind: type, config: LlamaConfig | Qwen2Config, device: str, dtype: tor
             model = kind(config)
     finally:
         torch.set_default_dtype(before)
-    return base_from(model, byte_tokenizer(), name=f"random {config.model_type}")
+    return build_base(model, byte_tokenizer(), name=f"random {config.model_type}")

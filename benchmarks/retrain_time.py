@@ -16,7 +16,7 @@ from service.bench.measured_model import MeasuredModel, items_of, open_model
 from service.bench.records import records_of
 from service.editors.locft.fit import fit_locft
 from service.editors.locft.settings import LocftSettings
-from service.editors.protocol import Fitted, Item
+from service.editors.protocol import FitItem, FitResult
 from service.evaluation.records import Record
 from service.lm.overlay import EMPTY, Overlay
 from service.settings import load_settings
@@ -59,7 +59,7 @@ def both(
     before, _ = timed(place, items_of(consolidated), settings, EMPTY)
     live = [*consolidated, *window]
     items = items_of(live)
-    known = [Item(item.edit, item.target, consolidated=number < len(consolidated)) for number, item in enumerate(items)]
+    known = [FitItem(item.edit, item.target, is_consolidated=number < len(consolidated)) for number, item in enumerate(items)]
     minor, minor_s = timed(place, known, settings, before.overlay)
     major, major_s = timed(place, items, settings, EMPTY)
     return {
@@ -71,14 +71,14 @@ def both(
     }
 
 
-def timed(place: MeasuredModel, items: Sequence[Item], settings: LocftSettings, start: Overlay) -> tuple[Fitted, float]:
+def timed(place: MeasuredModel, items: Sequence[FitItem], settings: LocftSettings, start: Overlay) -> tuple[FitResult, float]:
     """A retrain and its seconds."""
     began = time.perf_counter()
     fitted = fit_locft(place.base, items, settings=settings, neutral=place.neutral, seed=0, start=start)
     return fitted, time.perf_counter() - began
 
 
-def cost(fitted: Fitted, seconds: float) -> dict[str, Any]:
+def cost(fitted: FitResult, seconds: float) -> dict[str, Any]:
     """What a retrain took and whether it took everything."""
     epochs = max(int(report["epochs"]) for report in fitted.reports.values())
     return {"seconds": seconds, "epochs": epochs, "retention": fitted.scores["retention"], "canary": fitted.scores["canary"]}

@@ -16,7 +16,7 @@ import httpx
 
 from service.bench.neutral_cache import KEPT, kept_in
 from service.client.local_server import free_port
-from service.client.startup import Start
+from service.client.startup import ServerStart
 from service.settings import environment_without_settings
 
 LOOK_S = 0.02
@@ -82,7 +82,7 @@ class ServerProcess:
         began = time.monotonic()
         self._pid = self._zygote.start({**self._settings, **more, "port": self._port}, self.folder / "server.log")
         url = f"http://127.0.0.1:{self._port}"
-        Start(url, self.folder / "server.log", self.is_gone, signs=self._worked, look_s=LOOK_S).wait()
+        ServerStart(url, self.folder / "server.log", self.is_gone, activity=self._worked, poll_s=LOOK_S).wait()
         self.start_s = time.monotonic() - began
         return httpx.Client(base_url=url, timeout=120)
 

@@ -6,7 +6,7 @@ from benchmarks.atlas import MeasuredModel, edit_of, ground, seen_among
 from benchmarks.outcome import begin, options, percentile, skipping, write
 from service.editors.baft.fit import fit_baft
 from service.editors.baft.settings import BaftSettings
-from service.editors.protocol import Hooks, Item
+from service.editors.protocol import FitItem, Hooks
 from service.evaluation.metrics.outcomes import Outcome
 from service.evaluation.records import Record
 from service.evaluation.report import report
@@ -21,7 +21,7 @@ def fit_alone(place: MeasuredModel, record: Record, settings: BaftSettings, seed
         place.base,
         place.view_of,
         EMPTY,
-        [Item(edit, edit.target)],
+        [FitItem(edit, edit.target)],
         (),
         settings=settings,
         neutral=place.neutral,

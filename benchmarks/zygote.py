@@ -18,9 +18,9 @@ import torch._dynamo  # optimizers import it when the first one is made
 
 import service.runtime.server
 from benchmarks.random_model import byte_tokenizer, llama
-from service.lm.overlay import view
-from service.lm.scoring import greedy
-from service.runtime.sockets import taken_port
+from service.lm.overlay import make_view
+from service.lm.scoring import decode_greedily
+from service.runtime.sockets import bind_port
 from service.settings import load_settings
 from service.store.migrate import upgrade
 from service.telemetry.log import configure_logging
@@ -55,7 +55,7 @@ def _import_the_rest() -> None:
     """Much is imported at the first use of a model, its tokenizer and a database: use them once, without gradients, whose threads
     would not survive a fork."""
     byte_tokenizer()
-    greedy(view(llama("small", device="cpu", dtype=torch.float32)), None, [(2, 3)], max_new_tokens=2)
+    decode_greedily(make_view(llama("small", device="cpu", dtype=torch.float32)), None, [(2, 3)], max_new_tokens=2)
     with tempfile.TemporaryDirectory() as folder:
         upgrade(f"sqlite:///{folder}/none.db")
 
@@ -71,7 +71,7 @@ def _become_server(settings: dict[str, Any], log: Path) -> None:
             os.dup2(source, target)
         loaded = load_settings(**settings)
         configure_logging(loaded.log_level)
-        with taken_port(loaded.host, loaded.port) as sockets:
+        with bind_port(loaded.host, loaded.port) as sockets:
             service.runtime.server.serve(loaded, sockets)
         status = 0
     except BaseException:

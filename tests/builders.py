@@ -11,9 +11,9 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
 
-from service.lm.base import Base, base_from
+from service.lm.base import Base, build_base
 from service.lm.intervention import Adapter, Balance, Intervention
-from service.lm.prompts import Row, encode_free_row
+from service.lm.prompts import Row, row_from_ids
 
 WIDTH = 32
 VOCABULARY = 320
@@ -114,7 +114,7 @@ def make_base(
     family: str = "llama", *, seed: int = 0, dtype: torch.dtype = torch.float32, bos: bool = True, **changes: Any
 ) -> Base:
     """A base over a tiny random model, in memory."""
-    base = base_from(make_model(family, seed=seed, dtype=dtype, **changes), make_tokenizer(bos=bos), name=f"tiny-{family}")
+    base = build_base(make_model(family, seed=seed, dtype=dtype, **changes), make_tokenizer(bos=bos), name=f"tiny-{family}")
     _BUILT.add(base.model)
     return base
 
@@ -158,5 +158,5 @@ def make_rows(base: Base, shapes: Sequence[tuple[int, int]], *, seed: int = 0) -
         ids = torch.randint(5, 250, (prompt + target,), generator=generator).tolist()
         if base.bos_id is not None:
             ids[0] = base.bos_id
-        rows.append(encode_free_row(base, ids, prompt))
+        rows.append(row_from_ids(base, ids, prompt))
     return rows

@@ -21,7 +21,7 @@ from service.api.text_types import clean, clean_json, worded
 from service.domain.edit import normalise
 from service.domain.errors import Refused
 from service.domain.hosts import HOST_PATTERN, Host, parse_origin
-from service.editors.mentions import finder
+from service.editors.mentions import make_name_finder
 from service.evaluation.datasets.rows import BadRow, RawRow, parsed
 from service.evaluation.metrics.fluency import entropy
 from service.evaluation.metrics.matching import field_match, number, squad
@@ -69,7 +69,7 @@ CASES: list[tuple[str, Callable[[Any], object], Callable[[int], Any], int]] = [
     ("numbers", number, lambda n: "1," * n, 20_000),
     ("words", entropy, lambda n: "a." * n, 5_000),
     ("wordings", lambda n: Wordings(["a " * n + "b"]).match("a " * n), lambda n: n, 2_000),
-    ("names", finder([("a " * n).strip() for n in range(1, 20)]), lambda n: "a " * n + "b", 2_000),
+    ("names", make_name_finder([("a " * n).strip() for n in range(1, 20)]), lambda n: "a " * n + "b", 2_000),
     ("ids", lambda text: CompareQuery(ids=text), lambda n: "a," * n, 20_000),
     ("size", lambda text: ExportIn(max_shard_size=text), lambda n: "1" * n, 50_000),
     ("host", Host.of, lambda n: "a." * n, 20_000),

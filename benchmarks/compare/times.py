@@ -4,6 +4,9 @@ Both stores are given the same calls, so they hold the same versions. Every samp
 what an edit or a retrain published is rolled back before the next one, since an edit costs more the longer the window is.
 In every other pair the revision after comes first, so a drift of the machine favours neither. A sample begins when both servers
 compute nothing.
+
+The interval tells how far the pairs of one run scatter. It does not tell how one pair of processes differs from the next, nor
+what a busy machine does to either. Compare a revision with itself first, to see what a run on this machine can tell apart.
 """
 
 import os
@@ -130,4 +133,9 @@ def _timed(work: Callable[[], object]) -> float:
 def _figures(before: Sequence[float], after: Sequence[float]) -> dict[str, Any]:
     """What is told of one kind of sample."""
     ratio = {name: round(value, 4) for name, value in asdict(ratio_of(before, after)).items()}
-    return {"before_ms": round(1000 * median(before), 2), "after_ms": round(1000 * median(after), 2), "ratio": ratio}
+    samples = {"before": _in_ms(before), "after": _in_ms(after)}
+    return {"before_ms": median(samples["before"]), "after_ms": median(samples["after"]), "ratio": ratio, "samples_ms": samples}
+
+
+def _in_ms(seconds: Sequence[float]) -> list[float]:
+    return [round(1000 * one, 2) for one in seconds]

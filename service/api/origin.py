@@ -11,7 +11,7 @@ from typing import Any
 
 from service.api.problems import BAD_HOST, CROSS_ORIGIN, Problem
 from service.domain.hosts import LOOPBACK, Host, parse_origin, without_default_port
-from service.settings import EVERY_HOST, Settings
+from service.settings import ANY_HOST, Settings
 
 HEALTH_PATHS = frozenset({"/health/live", "/health/startup", "/health/ready"})
 NOT_LINKABLE_PATHS = frozenset({"/generate"})  # a link to it would spend the model's time, and nobody has a reason to set one
@@ -28,7 +28,7 @@ class Origins:
 
     def __init__(self, settings: Settings) -> None:
         named = [host for text in settings.allowed_hosts if (host := Host.of(text)) is not None]
-        self._answers_all = EVERY_HOST in settings.allowed_hosts
+        self._answers_all = ANY_HOST in settings.allowed_hosts
         self._hosts = (*LOOPBACK, *named)
         # A bare loopback name does not vouch for pages: other servers of this machine have pages there too.
         self._pages = tuple(host for host in named if host not in LOOPBACK)

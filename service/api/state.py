@@ -15,7 +15,7 @@ from service.api.version_details import read_details
 from service.api.wait_limit import WaitLimit
 from service.background.prompt_reservoir import PromptReservoir
 from service.domain.errors import Unavailable
-from service.editors.neutral import Neutral
+from service.editors.neutral import NeutralSentences
 from service.lifecycle import context as lifecycle
 from service.lifecycle.checkpoints import overlay_of
 from service.lifecycle.notifications import Announcer
@@ -42,7 +42,7 @@ class ServerState:
     seal: WeightSeal
     serving: Scheduler
     lifecycle: lifecycle.LifecycleContext
-    neutral: Neutral
+    neutral: NeutralSentences
     reservoir: PromptReservoir
     ring: Callable[[str], None]
     works: Callable[[], bool]

@@ -9,7 +9,7 @@ from typing import Any
 
 from service.domain.edit import Edit
 from service.editors.baft.basis_report import basis_report
-from service.editors.neutral import Neutral
+from service.editors.neutral import NeutralSentences
 from service.lifecycle.checkpoints import overlay_of
 from service.lifecycle.context import LifecycleContext
 from service.lm.base import Base
@@ -22,7 +22,7 @@ MOST_UNRELATED = 64
 
 
 @dataclass(frozen=True)
-class UseOfBlock:
+class BlockUsage:
     """The intervention at one block, each list by basis; None where there is nothing to take a mean of."""
 
     block: int
@@ -35,9 +35,9 @@ class UseOfBlock:
     unrelated: tuple[float, ...] | None
 
 
-def use_of_bases(
-    context: LifecycleContext, neutral: Neutral, view_of: Callable[[Overlay], View], number: int
-) -> tuple[UseOfBlock, ...]:
+def measure_basis_use(
+    context: LifecycleContext, neutral: NeutralSentences, view_of: Callable[[Overlay], View], number: int
+) -> tuple[BlockUsage, ...]:
     """One entry a block that the version intervenes on, none without interventions. Raises NotFound, Gone or Corrupt."""
     overlay = overlay_of(context.store, context.checkpoints, number)
     adapter = overlay.adapter
@@ -55,9 +55,9 @@ def use_of_bases(
     return tuple(_use_of_block(seen) for seen in report["blocks"])
 
 
-def _use_of_block(seen: Mapping[str, Any]) -> UseOfBlock:
+def _use_of_block(seen: Mapping[str, Any]) -> BlockUsage:
     gates = {kind: None if mean is None else tuple(mean) for kind, mean in seen["mean_gate"].items()}
-    return UseOfBlock(
+    return BlockUsage(
         block=seen["block"],
         edits_counted=seen["edits"],
         balance=None if seen["load"] is None else tuple(seen["load"]),

@@ -15,7 +15,7 @@ from service.lifecycle.context import LifecycleContext
 from service.lifecycle.settings import SERVICE
 from service.lifecycle.store_identity import is_marked
 from service.lm.checkpoint import TEMPORARY
-from service.lm.checkpoint_files import SUFFIX
+from service.lm.checkpoint_files import CHECKPOINT_SUFFIX
 from service.store import events, heads, versions
 from service.store.events import Event
 
@@ -39,7 +39,7 @@ def collect(context: LifecycleContext, *, fence: int | None = None) -> int:
         happened = [Event(type="version.collected", author=SERVICE, version=number) for number in going]
         events.write(connection, happened, now=context.clock())
         named = versions.read_unneeded_digests(connection)
-        old = [digest for digest in sorted(named) if _is_old(folder / f"{digest}{SUFFIX}", settings.orphan_s)]
+        old = [digest for digest in sorted(named) if _is_old(folder / f"{digest}{CHECKPOINT_SUFFIX}", settings.orphan_s)]
         discarded = [digest for digest in old if _discard(context, digest)]
     deleted = trash.empty(folder, named, term_s=settings.trash_s)
     unfinished = _delete_unfinished(folder, settings.orphan_s)

@@ -15,7 +15,7 @@ from typing import Any, Literal, Protocol
 import structlog
 from sqlalchemy.engine import Connection
 
-from service.background.cooperative_task import Stepwise
+from service.background.cooperative_task import CooperativeTask
 from service.domain.edit import EditRequest
 from service.domain.errors import Conflict, Corrupt, Gone, NotFound, Refused, ServiceError, TooLong, Unavailable
 from service.domain.version import VersionStatus
@@ -42,11 +42,11 @@ log = structlog.get_logger("errata.evaluate")
 
 Metrics = Literal["standard", "full"]
 METRICS: tuple[Metrics, ...] = ("standard", "full")
-Asked = Literal["live", "none"] | Sequence[str] | Sequence[Record] | Sequence[EditRequest]
+Selection = Literal["live", "none"] | Sequence[str] | Sequence[Record] | Sequence[EditRequest]
 Between = Callable[[], None]
 
 
-class Measures(Protocol):
+class OverlayEvaluator(Protocol):
     """What is asked of an overlay. `between` is called between small steps, and may not return for long."""
 
     def ask(self, overlay: Overlay, records: Sequence[Record], *, between: Between) -> list[Outcome]:
@@ -70,7 +70,7 @@ def request_eval(
     store: Store,
     *,
     version: int | None,
-    asked: Asked,
+    selection: Selection,
     metrics: Metrics = "standard",
     capability: bool = False,
     author: str,
@@ -89,9 +89,9 @@ def request_eval(
     """
     if metrics not in METRICS:
         raise Refused("metrics must be standard or full", field="metrics")
-    if not isinstance(asked, str) and not asked:
+    if not isinstance(selection, str) and not selection:
         raise Refused("edits must name at least one edit", field="edits")
-    if asked == "none" and not capability:
+    if selection == "none" and not capability:
         raise Refused("edits may be none only where capability is asked for", field="edits")
     once = keyed or unkeyed_request(author)
     with store.write() as connection:
@@ -103,7 +103,7 @@ def request_eval(
             raise Unavailable("too many evaluations wait; ask for this one again later", retry_after_s=10.0)
         number = head.version if version is None else version
         _check_answers(versions.get(connection, number).status)
-        request, about = _request(connection, number, asked)
+        request, about = _request(connection, number, selection)
         queued = evaluations.insert(
             connection,
             version=number,
@@ -155,9 +155,9 @@ class _Found:
 class Evaluations:
     """The worker's side: `step` does a little of the oldest evaluation that is due."""
 
-    def __init__(self, context: LifecycleContext, measures: Measures, *, step_s: float = STEP_S) -> None:
+    def __init__(self, context: LifecycleContext, measures: OverlayEvaluator, *, step_s: float = STEP_S) -> None:
         self._context, self._measures, self._step_s = context, measures, step_s
-        self._underway: tuple[str, Stepwise[_Found]] | None = None
+        self._underway: tuple[str, CooperativeTask[_Found]] | None = None
         self._share = self._written = 0.0
 
     def step(self) -> bool:
@@ -193,12 +193,12 @@ class Evaluations:
         if underway is not None:
             underway[1].drop()
 
-    def _resume(self, due: Evaluation) -> Stepwise[_Found]:
+    def _resume(self, due: Evaluation) -> CooperativeTask[_Found]:
         if self._underway is None:
             with self._context.store.write() as connection:
                 evaluations.begin(connection, due.id, now=self._context.clock())
             self._share = self._written = 0.0
-            self._underway = (due.id, Stepwise(lambda between: self._measure(due, between), step_s=self._step_s))
+            self._underway = (due.id, CooperativeTask(lambda between: self._measure(due, between), step_s=self._step_s))
         return self._underway[1]
 
     def _measure(self, due: Evaluation, between: Between) -> _Found:
@@ -298,7 +298,7 @@ def _check_answers(status: VersionStatus) -> None:
         raise Corrupt("the checkpoint of this version is damaged")
 
 
-def _request(connection: Connection, version: int, asked: Asked) -> tuple[dict[str, Any], dict[str, Any]]:
+def _request(connection: Connection, version: int, asked: Selection) -> tuple[dict[str, Any], dict[str, Any]]:
     """What is asked as the row keeps it, and in short. Raises NotFound or TooLong."""
     if asked == "none":
         return {"edits": []}, {"edits": "none", "count": 0}

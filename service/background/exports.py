@@ -23,8 +23,8 @@ from service.lifecycle.checkpoints import Checkpoints
 from service.lifecycle.crash_points import crash_point
 from service.lifecycle.retrain.request import request_retrain
 from service.lm.base import Base
-from service.lm.export import Written, read_manifest, write_export
-from service.lm.export_card import warning_of
+from service.lm.export import ExportResult, read_manifest, write_export
+from service.lm.export_card import window_warning
 from service.lm.export_settings import SHARD_SIZE
 from service.lm.overlay import Overlay
 from service.store import events, heads, idempotency, jobs, versions
@@ -39,7 +39,7 @@ MOST_CLAIMS = 5  # a machine that has no memory for it should not be ended again
 log = structlog.get_logger("errata.export")
 
 
-class Cancelled(Exception):
+class ExportCancelled(Exception):
     """Somebody asked for the running export to be cancelled."""
 
 
@@ -102,7 +102,7 @@ def active_exports(connection: Connection) -> list[Job]:
     return [job for job in found if job is not None]
 
 
-def exports_under_way(connection: Connection) -> set[int]:
+def versions_being_exported(connection: Connection) -> set[int]:
     """The versions that exports are being written of or wait for, as far as they are known."""
     wishes = [_wish(job) for job in active_exports(connection)]
     known = {jobs.get(connection, wish["retrain"]).version if "retrain" in wish else wish["version"] for wish in wishes}
@@ -136,7 +136,7 @@ class Exports:
             if number is None:
                 return False
             self._export(job, number)
-        except Cancelled:
+        except ExportCancelled:
             self._end(job, None)
         except Unreadable:  # a disk that is away comes back: the export waits for it
             raise
@@ -262,9 +262,9 @@ class Exports:
     def _raise_if_cancelled(self, job_id: str) -> None:
         with self.store.read() as connection:
             if jobs.is_cancel_requested(connection, job_id):
-                raise Cancelled
+                raise ExportCancelled
 
-    def _finish(self, job: Job, version: Version, written: Written) -> None:
+    def _finish(self, job: Job, version: Version, written: ExportResult) -> None:
         """Write what came of it; unless the version was purged meanwhile, of which nothing may stay."""
         now = self.clock()
         result = _result(version, written)
@@ -322,10 +322,10 @@ def _said_of_window(held: LiveSet, overlay: Overlay) -> dict[str, Any]:
     beside = sum(item.is_live for item in held.window)
     if overlay.adapter is None:
         return {"beside": 0, "warning": None}
-    return {"beside": beside, "warning": warning_of(beside, len(held.live), len(held.window) - beside)}
+    return {"beside": beside, "warning": window_warning(beside, len(held.live), len(held.window) - beside)}
 
 
-def _result(version: Version, written: Written) -> dict[str, Any]:
+def _result(version: Version, written: ExportResult) -> dict[str, Any]:
     manifest = read_manifest(written.path) or {}
     return {
         "path": str(written.path),
@@ -359,6 +359,6 @@ def _without_path(name: str) -> str:
     return Path(name).name if name.startswith(("/", ".", "~")) else name
 
 
-def _counted(folder: Path) -> Written:
+def _counted(folder: Path) -> ExportResult:
     files = [path for path in folder.rglob("*") if path.is_file()]
-    return Written(folder, len(files), sum(path.stat().st_size for path in files))
+    return ExportResult(folder, len(files), sum(path.stat().st_size for path in files))

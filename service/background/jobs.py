@@ -53,7 +53,7 @@ def cancel_job(store: Store, job_id: str, *, author: str, now: datetime | None =
     return ended
 
 
-def seconds_left(job: Job, now: datetime) -> float | None:
+def estimate_seconds_left(job: Job, now: datetime) -> float | None:
     """How long a running job will take still if it goes on as it did; None where nothing tells."""
     if job.status != "running" or job.started_at is None or not 0 < job.progress <= 1:
         return None

@@ -17,7 +17,7 @@ from typing import Any
 import structlog
 from sqlalchemy.engine import Connection
 
-from service.background.exports import active_exports, exports_under_way
+from service.background.exports import active_exports, versions_being_exported
 from service.domain.edit import EditStatus
 from service.domain.errors import Conflict, NotFound, Refused, Unreadable
 from service.domain.version import VersionStatus
@@ -25,7 +25,7 @@ from service.lifecycle import trash
 from service.lifecycle.context import LifecycleContext
 from service.lifecycle.crash_points import crash_point
 from service.lifecycle.store_identity import MARK, is_marked
-from service.lm.checkpoint_files import SUFFIX
+from service.lm.checkpoint_files import CHECKPOINT_SUFFIX
 from service.store import edits, erasure, evaluations, events, heads, idempotency, versions
 from service.store.database import Store
 from service.store.events import Event
@@ -52,7 +52,7 @@ ON_POSTGRES = (
 
 
 @dataclass(frozen=True)
-class Purged:
+class PurgeReport:
     """What was removed: `versions` that do not answer any more, names of checkpoint `files` and of `exports`, and how many `rows`
     were deleted or cleared. `unreachable` names, a sentence each, what may still hold the edits.
     """
@@ -73,7 +73,7 @@ def purge(
     forget: Callable[[int], None] | None = None,
     keyed: KeyedRequest | None = None,
     now: datetime | None = None,
-) -> Purged:
+) -> PurgeReport:
     """Remove older versions, exports and rows that hold these edits. Of each edit the event `edit.purged` stays, with its id.
 
     `exports` is the folder of exports (default: beside the checkpoints); `forget` is called with each version that must not
@@ -116,10 +116,10 @@ def purge(
     if forget is None and going:
         left.append("the memory of this process, until it is started again")
     log.info("purged", edits=len(ids), versions=len(going), files=len(files), exports=len(gone), rows=rows, author=by)
-    return _remembered(context.store, asked, Purged(going, files, gone, rows, tuple(left)), now=now)
+    return _remembered(context.store, asked, PurgeReport(going, files, gone, rows, tuple(left)), now=now)
 
 
-def _remembered(store: Store, asked: KeyedRequest, done: Purged, *, now: datetime) -> Purged:
+def _remembered(store: Store, asked: KeyedRequest, done: PurgeReport, *, now: datetime) -> PurgeReport:
     """What the purge is answered with: the same to all that asked for it under one key at once."""
     crash_point("purge.before_answer")
     with store.write() as connection:
@@ -130,9 +130,9 @@ def _remembered(store: Store, asked: KeyedRequest, done: Purged, *, now: datetim
     return done
 
 
-def _answered(answer: Mapping[str, Any]) -> Purged:
+def _answered(answer: Mapping[str, Any]) -> PurgeReport:
     lists = {name: tuple(answer[name]) for name in ("versions", "files", "exports", "unreachable")}
-    return Purged(**lists, rows=answer["rows"])
+    return PurgeReport(**lists, rows=answer["rows"])
 
 
 def _stop_answering(store: Store, ids: Sequence[str], *, by: str, now: datetime) -> tuple[int, ...]:
@@ -141,7 +141,7 @@ def _stop_answering(store: Store, ids: Sequence[str], *, by: str, now: datetime)
         head = heads.lock(connection)
         begun = _check(connection, ids, head.version)
         going = versions.find_holding(connection, ids)
-        if exports_under_way(connection) & set(going):
+        if versions_being_exported(connection) & set(going):
             raise Conflict(
                 "an export under way is of a version that holds an edit to be purged: cancel it, or ask again when it has ended",
                 field="edits",
@@ -199,7 +199,7 @@ def _delete_files(context: LifecycleContext) -> tuple[str, ...]:
         for digest in sorted(versions.read_unneeded_digests(connection)):
             context.checkpoints.forget(digest)
             if trash.remove(context.checkpoints.folder, digest):
-                removed.append(f"{digest}{SUFFIX}")
+                removed.append(f"{digest}{CHECKPOINT_SUFFIX}")
     return tuple(removed)
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from service.editors.locft.published_locations import block_by
+from service.editors.locft.published_locations import choose_block
 from service.editors.locft.settings import LocftSettings
 from service.lm.blocks import Anatomy
 
@@ -66,7 +66,7 @@ def numbers(n: int, anatomy: Anatomy) -> list[Case]:
 def locations(n: int, anatomy: Anatomy) -> list[Case]:
     """Section 3 and Table 8: one module of one block, coarser ones, several blocks, and all of the model."""
     depth = anatomy.depth
-    at, _ = block_by("auto", anatomy.family, depth)
+    at, _ = choose_block("auto", anatomy.family, depth)
     places: Mapping[str, dict[str, Any]] = {
         "down-projection of one block": {},
         "up-projection of one block": {"kind": "up"},

@@ -8,16 +8,16 @@ from typing import Any
 from service.atlas import weights_path
 from service.bench.neutral_cache import KEPT
 from service.domain.edit import Edit, EditStatus
-from service.editors.neutral import Neutral, load_or_sample_neutral
+from service.editors.neutral import NeutralSentences, load_or_sample_neutral
 from service.editors.neutral_settings import NeutralSettings
-from service.editors.protocol import Item
+from service.editors.protocol import FitItem
 from service.evaluation.capability.measure import Scores, Task, capability
 from service.evaluation.metrics.outcomes import Outcome, Reference, measure
 from service.evaluation.records import Record, asks_of, edit_request_of
 from service.evaluation.report import report
 from service.lm.base import Base, load_base
-from service.lm.overlay import Overlay, View, view
-from service.runtime.evaluator import atlas_tasks
+from service.lm.overlay import Overlay, View, make_view
+from service.runtime.evaluator import embedded_tasks
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class MeasuredModel:
     reference: Reference
     records: list[Record]
     tasks: list[Task]
-    neutral: Neutral
+    neutral: NeutralSentences
     remembered: dict[Task, Scores] = field(default_factory=dict)  # what the base model solves
 
     @property
@@ -38,7 +38,7 @@ class MeasuredModel:
 
     def view_of(self, overlay: Overlay) -> View:
         """The base's own view for overlays without replaced tensors, else a new one."""
-        return view(self.base, overlay.tensors) if overlay.tensors else self.plain
+        return make_view(self.base, overlay.tensors) if overlay.tensors else self.plain
 
     def measure(self, overlay: Overlay, records: Iterable[Record]) -> list[Outcome]:
         """The outcome of every question of `records`."""
@@ -55,28 +55,28 @@ class MeasuredModel:
 def open_model(model: str, records: Sequence[Record]) -> MeasuredModel:
     """Loads the model; `atlas` or a folder. Skills are those of the embedded model, which others may know nothing of."""
     base = load_base(str(weights_path()) if model == "atlas" else model, device="cpu")
-    plain = view(base)
+    plain = make_view(base)
     return MeasuredModel(
         model=model,
         base=base,
         reference=Reference(plain),
         records=list(records),
-        tasks=list(atlas_tasks()),
+        tasks=list(embedded_tasks()),
         neutral=own_sentences(base, plain),
     )
 
 
-def own_sentences(base: Base, plain: View) -> Neutral:
+def own_sentences(base: Base, plain: View) -> NeutralSentences:
     """The sentences the base model wrote, sampled once a machine."""
     return load_or_sample_neutral(base, KEPT, settings=NeutralSettings(), view=plain)
 
 
-def items_of(records: Sequence[Record]) -> list[Item]:
+def items_of(records: Sequence[Record]) -> list[FitItem]:
     """Records as what a method is given, in their order; no probe is open to training."""
     return [item_of(record, seq) for seq, record in enumerate(records, 1)]
 
 
-def item_of(record: Record, seq: int) -> Item:
+def item_of(record: Record, seq: int) -> FitItem:
     """One of them."""
     asked = edit_request_of(record)
     edit = Edit(
@@ -87,4 +87,4 @@ def item_of(record: Record, seq: int) -> Item:
         created_at=datetime(2026, 1, 1, tzinfo=UTC),
         **{each.name: getattr(asked, each.name) for each in fields(asked)},
     )
-    return Item(edit, asked.target)
+    return FitItem(edit, asked.target)

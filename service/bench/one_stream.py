@@ -23,7 +23,7 @@ from service.bench.counting_client import Asking, evaluate
 from service.bench.neutral_cache import kept_in
 from service.bench.results import percentile
 from service.client.local_server import LocalServer
-from service.client.progress import telling
+from service.client.progress import show_progress
 from service.client.waiting import LIVE, WAITING, wait_until_live
 from service.evaluation.merging import merged_results
 from service.evaluation.records import EvalProbe, Record
@@ -48,7 +48,7 @@ def server_of(contender: str, model: str, *, every: int, tasks: Path | None = No
         given |= {} if tasks is None else {"ERRATA_CAPABILITY_FILE": str(tasks.resolve())}
         server = LocalServer(environment_without_settings() | given | environment_of(contender, every=every), data / "server.log")
         try:
-            with telling("starting the server") as told:
+            with show_progress("starting the server") as told:
                 server.start(told)
             with server.client(2 * WAIT_S) as client:
                 yield client

@@ -14,8 +14,8 @@ from rich.table import Table
 from service.atlas import weights_path
 from service.domain.errors import ServiceError
 from service.lifecycle import store_identity
-from service.runtime.sockets import taken_port
-from service.settings import Settings, masked
+from service.runtime.sockets import bind_port
+from service.settings import Settings, mask_password
 from service.store.connection_errors import explain_connection_error
 from service.store.database import Store
 from service.store.migrate import is_current
@@ -97,7 +97,7 @@ def _room(settings: Settings) -> Finding:
 
 def _database(settings: Settings) -> Finding:
     url = sa.make_url(settings.store_url)
-    shown = masked(settings.store_url)
+    shown = mask_password(settings.store_url)
     if url.get_backend_name() == "sqlite":
         is_there = Path(url.database or "").exists()
         return Finding(
@@ -150,7 +150,7 @@ def _together(settings: Settings) -> Finding:
 def _buffer(settings: Settings) -> Finding:
     if settings.buffer_url is None:
         return Finding("buffer", CheckStatus.OK, "in the server's process")
-    shown = masked(settings.buffer_url)
+    shown = mask_password(settings.buffer_url)
     try:
         import redis  # an extra of the package
     except ImportError:
@@ -171,7 +171,7 @@ def _buffer(settings: Settings) -> Finding:
 
 def _port(settings: Settings) -> Finding:
     try:
-        with taken_port(settings.host, settings.port):
+        with bind_port(settings.host, settings.port):
             pass
     except ServiceError as error:
         return Finding("port", CheckStatus.NOTE, error.message)

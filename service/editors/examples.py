@@ -9,12 +9,12 @@ import torch
 
 from service.domain.edit import Probe, normalise
 from service.domain.errors import Refused
-from service.editors.mentions import finder, is_telling
-from service.editors.protocol import Hooks, Item
+from service.editors.mentions import is_distinctive, make_name_finder
+from service.editors.protocol import FitItem, Hooks
 from service.lm.base import Base
 from service.lm.overlay import View
-from service.lm.prompts import Row, encode_free_row, encode_prompt, encode_row
-from service.lm.scoring import greedy
+from service.lm.prompts import Row, encode_prompt, encode_row, row_from_ids
+from service.lm.scoring import decode_greedily
 
 _ANSWER_TOKENS = 16
 _NOBODY = Hooks()
@@ -33,14 +33,14 @@ class AskedRow:
     literal: bool
 
 
-def asked_rows(base: Base, items: Sequence[Item], *, eos: bool, learn_probes: bool) -> list[AskedRow]:
+def asked_rows(base: Base, items: Sequence[FitItem], *, eos: bool, learn_probes: bool) -> list[AskedRow]:
     """Every surface of every item's prompt and, where probes are learned, of its trained rephrases."""
     return list(each_asked_row(base, items, eos=eos, learn_probes=learn_probes))
 
 
 def each_asked_row(
     base: Base,
-    items: Sequence[Item],
+    items: Sequence[FitItem],
     *,
     eos: bool,
     learn_probes: bool,
@@ -66,7 +66,7 @@ def each_asked_row(
             if len(fit) < len(on):
                 left_out(probe.prompt)
             yield from (AskedRow(index, row, False) for row in fit)
-        for beginning in () if item.tombstone else beginnings:
+        for beginning in () if item.is_tombstone else beginnings:
             yield from (AskedRow(index, row, False) for row in _fitting(base, beginning + item.edit.prompt, item.target, on, eos))
 
 
@@ -78,16 +78,16 @@ def _fitting(base: Base, prompt: str, answer: str, surfaces: Sequence[str], eos:
     return rows
 
 
-def _trained(item: Item) -> Iterator[Probe]:
+def _trained(item: FitItem) -> Iterator[Probe]:
     """The rephrases that are learned: none of a tombstone, since they say the retracted answer."""
-    return (probe for probe in item.edit.rephrases if probe.train and not item.tombstone)
+    return (probe for probe in item.edit.rephrases if probe.train and not item.is_tombstone)
 
 
-def _answer(probe: Probe, item: Item) -> str:
+def _answer(probe: Probe, item: FitItem) -> str:
     return probe.answer or item.target
 
 
-def _contradicted(items: Sequence[Item]) -> frozenset[str]:
+def _contradicted(items: Sequence[FitItem]) -> frozenset[str]:
     """Rephrases that would be learned with several answers, be it as rephrases of others or as an item's own prompt."""
     answers: dict[str, set[str]] = {}
     for item in items:
@@ -101,17 +101,17 @@ def _contradicted(items: Sequence[Item]) -> frozenset[str]:
 
 def prefixed(base: Base, asked: AskedRow, prefix: Sequence[int]) -> AskedRow | None:
     """The row with unrelated words before its prompt (after BOS), or None if it would no longer fit."""
-    start = 1 if asked.row.bos else 0
+    start = 1 if asked.row.has_bos else 0
     ids = (*asked.row.ids[:start], *prefix, *asked.row.ids[start:])
-    if len(ids) > base.context:
+    if len(ids) > base.context_length:
         return None
-    return AskedRow(asked.item, encode_free_row(base, ids, asked.row.prompt_length + len(prefix)), False)
+    return AskedRow(asked.item, row_from_ids(base, ids, asked.row.prompt_length + len(prefix)), False)
 
 
 def kept_rows(
     base: Base,
     view: View,
-    items: Sequence[Item],
+    items: Sequence[FitItem],
     *,
     limit: int | None = None,
     generator: torch.Generator | None = None,
@@ -131,7 +131,7 @@ def kept_rows(
 def kept_prompts(
     base: Base,
     view: View,
-    items: Sequence[Item],
+    items: Sequence[FitItem],
     prompts: Sequence[str],
     *,
     limit: int,
@@ -153,11 +153,11 @@ def _with_answers(base: Base, view: View, prompts: Iterable[str], hooks: Hooks) 
     for prompt in sorted(prompts):
         with suppress(Refused):
             starts.append(encode_prompt(base, prompt))
-    starts = [start for start in starts if len(start) + _ANSWER_TOKENS <= base.context]
+    starts = [start for start in starts if len(start) + _ANSWER_TOKENS <= base.context_length]
     rows: list[Row] = []
-    for asked in hooks.parts(starts, lambda start: len(start) + _ANSWER_TOKENS):
-        answers = greedy(view, None, asked, max_new_tokens=_ANSWER_TOKENS)
-        rows += [encode_free_row(base, (*ids, *said), len(ids)) for ids, said in zip(asked, answers, strict=True) if said]
+    for asked in hooks.split(starts, lambda start: len(start) + _ANSWER_TOKENS):
+        answers = decode_greedily(view, None, asked, max_new_tokens=_ANSWER_TOKENS)
+        rows += [row_from_ids(base, (*ids, *said), len(ids)) for ids, said in zip(asked, answers, strict=True) if said]
     return rows
 
 
@@ -165,17 +165,17 @@ def _is_kept(probe: Probe, changed: set[str]) -> bool:
     return probe.train and normalise(probe.prompt) not in changed
 
 
-def _prompts_of(items: Sequence[Item]) -> Iterator[str]:
+def _prompts_of(items: Sequence[FitItem]) -> Iterator[str]:
     for item in items:
         yield normalise(item.edit.prompt)
         yield from (normalise(probe.prompt) for probe in item.edit.rephrases)
 
 
-def speaks_against(items: Sequence[Item], *, any_case: bool = False) -> Callable[[str], bool]:
+def speaks_against(items: Sequence[FitItem], *, any_case: bool = False) -> Callable[[str], bool]:
     """Whether a sentence may state what an item changes: it names the item's subject, or holds its whole prompt.
 
     A subject that is too short to tell anything counts as none, and so does such a prompt: hardly a sentence would be left.
     """
     names = ((item.edit.subject, item.edit.prompt) for item in items)
-    telling = (next((name for name in given if name and is_telling(name, any_case=any_case)), None) for given in names)
-    return finder((name for name in telling if name), any_case=any_case)
+    telling = (next((name for name in given if name and is_distinctive(name, any_case=any_case)), None) for given in names)
+    return make_name_finder((name for name in telling if name), any_case=any_case)

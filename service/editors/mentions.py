@@ -14,7 +14,7 @@ _LEAST = 3  # letters of a name: shorter ones are also everyday words
 _LEAST_WITHOUT_SPACES = 2
 
 
-def finder(names: Iterable[str], *, any_case: bool = False) -> Callable[[str], bool]:
+def make_name_finder(names: Iterable[str], *, any_case: bool = False) -> Callable[[str], bool]:
     """Whether a text holds one of the names, where a word begins and to where one ends; white space counts as one space.
 
     In scripts that set no spaces between words, anywhere. The cost of a text is about its length, however many names there are.
@@ -41,7 +41,7 @@ def finder(names: Iterable[str], *, any_case: bool = False) -> Callable[[str], b
     return holds
 
 
-def is_telling(name: str, *, any_case: bool = False) -> bool:
+def is_distinctive(name: str, *, any_case: bool = False) -> bool:
     """Whether a name is long enough to be found as more than an everyday word: two letters are where they are capitals whose
     case counts, or where each is a syllable or a word.
     """

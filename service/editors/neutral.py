@@ -23,9 +23,9 @@ from service.editors.cache import KeyedCache
 from service.editors.neutral_settings import NeutralSettings
 from service.lm.base import Base
 from service.lm.overlay import View
-from service.lm.overlay import view as plain_view
-from service.lm.prompts import Row, encode_free_row
-from service.lm.scoring import greedy, row_losses, sample_sentences
+from service.lm.overlay import make_view as plain_view
+from service.lm.prompts import Row, row_from_ids
+from service.lm.scoring import decode_greedily, row_losses, sample_sentences
 
 SAY_S = 5.0
 _FORMAT = 2
@@ -50,7 +50,7 @@ class Sentence:
 
 
 @dataclass(frozen=True, eq=False)
-class Neutral:
+class NeutralSentences:
     """`sentences` may be learned from; the rows of `canary` end in the base model's own greedy continuation and never are.
 
     With them goes the shelf of all fits on this base, which holds forward passes that many of them need.
@@ -86,7 +86,7 @@ class Neutral:
             if speaks_against is None or not speaks_against(sentence.text):
                 cuts = sentence.cuts[-last_words:]
                 cut = cuts[int(torch.randint(len(cuts), (), generator=generator))]
-                rows.append(encode_free_row(self.base, sentence.ids, cut))
+                rows.append(row_from_ids(self.base, sentence.ids, cut))
         return rows
 
     def prefixes(self, count: int, generator: torch.Generator) -> list[tuple[int, ...]]:
@@ -96,7 +96,7 @@ class Neutral:
         return [tuple(token for token in row.ids if token not in special)[:_PREFIX_TOKENS] for row in rows]
 
 
-def load_or_sample_neutral(base: Base, folder: Path, *, settings: NeutralSettings, view: View | None = None) -> Neutral:
+def load_or_sample_neutral(base: Base, folder: Path, *, settings: NeutralSettings, view: View | None = None) -> NeutralSentences:
     """The neutral sentences of a base, from `folder` if they are there, else sampled and kept there.
 
     A file that cannot be read counts as absent: the same sentences are sampled again.
@@ -107,8 +107,8 @@ def load_or_sample_neutral(base: Base, folder: Path, *, settings: NeutralSetting
         stored = _sample(base, view or plain_view(base), settings)
         _write(path, stored)
     sentences = tuple(_sentence(base, ids) for ids in stored["sentences"])
-    canary = tuple(encode_free_row(base, ids, cut) for ids, cut in stored["canary"])
-    return Neutral(base, tuple(sentence for sentence in sentences if sentence.cuts), canary)
+    canary = tuple(row_from_ids(base, ids, cut) for ids, cut in stored["canary"])
+    return NeutralSentences(base, tuple(sentence for sentence in sentences if sentence.cuts), canary)
 
 
 def _key(base: Base, settings: NeutralSettings) -> str:
@@ -147,13 +147,13 @@ def _surest(base: Base, view: View, continued: list, count: int) -> list:
 
     Where two continuations are all but equally likely, any change of the weights flips the greedy one: that would be noise.
     """
-    rows = [encode_free_row(base, ids, cut) for ids, cut in continued]
+    rows = [row_from_ids(base, ids, cut) for ids, cut in continued]
     losses = row_losses(view, rows, None).tolist() if rows else []
     order = sorted(range(len(rows)), key=lambda index: max(losses[index], _SURE))  # stable: the sure ones in their order
     return [continued[index] for index in sorted(order[:count])]
 
 
-def sure_rows(
+def confident_rows(
     base: Base, view: View, sentences: Sequence[tuple[int, ...]], count: int, between: Callable[[], None] = lambda: None
 ) -> list[Row]:
     """At most `count` rows made of sentences as the canary's are: cut at a random word, continued as `view` does, and sure.
@@ -166,7 +166,7 @@ def sure_rows(
     for start in range(0, len(chosen), _CHUNK):
         continued += _continued(base, view, chosen[start : start + _CHUNK], generator)
         between()
-    return [encode_free_row(base, ids, cut) for ids, cut in _surest(base, view, continued, count)]
+    return [row_from_ids(base, ids, cut) for ids, cut in _surest(base, view, continued, count)]
 
 
 def _continued(base: Base, view: View, sentences: Sequence[tuple[int, ...]], generator: torch.Generator) -> list:
@@ -175,7 +175,7 @@ def _continued(base: Base, view: View, sentences: Sequence[tuple[int, ...]], gen
     for ids in sentences:
         cuts = cuts_of(base, ids)
         starts.append(ids[: cuts[int(torch.randint(len(cuts), (), generator=generator))]])
-    answers = greedy(view, None, starts, max_new_tokens=_CONTINUATION_TOKENS) if starts else []
+    answers = decode_greedily(view, None, starts, max_new_tokens=_CONTINUATION_TOKENS) if starts else []
     return [[[*start, *answer], len(start)] for start, answer in zip(starts, answers, strict=True) if answer]
 
 

@@ -7,9 +7,9 @@ from typing import Any, TypeVar
 from service.domain.edit import Edit
 from service.domain.errors import ServiceError
 from service.lm.overlay import Overlay
-from service.lm.row_groups import ROWS_AT_ONCE, pieces
+from service.lm.row_groups import ROWS_AT_ONCE, split_in_order
 
-One = TypeVar("One")
+Element = TypeVar("Element")
 
 
 class FitFailed(ServiceError):
@@ -25,7 +25,7 @@ class FitOverdue(ServiceError):
 
 
 @dataclass(frozen=True)
-class Item:
+class FitItem:
     """What an overlay is asked to say: `edit.prompt` is answered with `target`.
 
     A tombstone's target is the base model's own answer; the rephrases of its edit say the retracted answer and are not learned.
@@ -34,12 +34,12 @@ class Item:
 
     edit: Edit
     target: str
-    tombstone: bool = False
-    consolidated: bool = False
+    is_tombstone: bool = False
+    is_consolidated: bool = False
 
 
 @dataclass(frozen=True)
-class Fitted:
+class FitResult:
     """A fitted overlay that nobody has published.
 
     `reports` holds one JSON object per new item, by edit id. `lost` names the items, new or of the window, that the overlay does
@@ -67,20 +67,20 @@ class Hooks:
 
     yield_to_answers: Callable[[], None] = _nothing
     progress: Callable[[float, str], None] = _nothing
-    cancelled: Callable[[], bool] = field(default=_never)
+    is_cancelled: Callable[[], bool] = field(default=_never)
 
-    def within(self, low: float, high: float) -> "Hooks":
+    def scale_progress(self, low: float, high: float) -> "Hooks":
         """For a part of the work: what it has done of itself lies between these shares of the whole."""
         return replace(self, progress=lambda share, stage: self.progress(low + (high - low) * share, stage))
 
-    def between_steps(self) -> None:
+    def begin_step(self) -> None:
         """Give way, and raise FitCancelled if the fit is no longer wanted."""
         self.yield_to_answers()
-        if self.cancelled():
+        if self.is_cancelled():
             raise FitCancelled("the fit was cancelled")
 
-    def parts(self, rows: Sequence[One], tokens: Callable[[One], int]) -> Iterator[Sequence[One]]:
+    def split(self, rows: Sequence[Element], tokens: Callable[[Element], int]) -> Iterator[Sequence[Element]]:
         """The rows, of so many `tokens` each, in parts that are a step each."""
-        for piece in pieces([tokens(row) for row in rows], rows=ROWS_AT_ONCE):
-            self.between_steps()
+        for piece in split_in_order([tokens(row) for row in rows], rows=ROWS_AT_ONCE):
+            self.begin_step()
             yield rows[piece.start : piece.stop]

@@ -14,7 +14,7 @@ from service.domain import acceptance, cadence, liveset
 from service.domain.edit import Edit, EditStatus
 from service.domain.liveset import LiveItem, LiveSet
 from service.domain.version import VersionKind
-from service.editors.protocol import FitCancelled, FitOverdue, Fitted
+from service.editors.protocol import FitCancelled, FitOverdue, FitResult
 from service.lifecycle import next_edits
 from service.lifecycle.cadence_inputs import read_cadence_inputs
 from service.lifecycle.context import LifecycleContext
@@ -39,7 +39,7 @@ WINDOW_FULL = "the window is full; it waits for the next retrain"
 class ApplyOutcome:
     """What the rounds of one job came to: a fit of `entrants` (None if none is left), edits to defer, and edits to try later."""
 
-    fitted: Fitted | None
+    fitted: FitResult | None
     live_set: LiveSet
     superseded: dict[str, str]
     entrants: tuple[LiveItem, ...]
@@ -243,7 +243,7 @@ def _without(head: HeadSnapshot, trying: Sequence[LiveItem], lost: Sequence[Live
 
 def _fit(
     context: LifecycleContext, head: HeadSnapshot, live_set: LiveSet, new: Sequence[LiveItem], job: Job, job_hooks: JobHooks
-) -> Fitted:
+) -> FitResult:
     known = known_edits(context, live_set)
     entering = {item.edit_id for item in new}
     window = [item for item in live_set.window if item.edit_id not in entering]
@@ -253,7 +253,7 @@ def _fit(
     return context.editors.baft(overlay, items_of(new, known), kept, job.seed, job_hooks.hooks())
 
 
-def _judge(context: LifecycleContext, head: HeadSnapshot, fitted: Fitted, new: int) -> str | None:
+def _judge(context: LifecycleContext, head: HeadSnapshot, fitted: FitResult, new: int) -> str | None:
     """Why a fit is not accepted, or None."""
     decision = acceptance.judge_scores(fitted.scores, head.version.scores, edits=new, limits=context.settings.acceptance)
     return None if decision.is_accepted else "; ".join(decision.reasons)

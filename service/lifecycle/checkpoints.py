@@ -13,8 +13,8 @@ from service.domain.version import Version, VersionStatus
 from service.lifecycle.store_identity import MARK, is_marked
 from service.lifecycle.trash import restore
 from service.lm import checkpoint
-from service.lm.checkpoint_files import SUFFIX
-from service.lm.file_identity import Identity, identity_of
+from service.lm.checkpoint_files import CHECKPOINT_SUFFIX
+from service.lm.file_identity import FileIdentity, identity_of
 from service.lm.overlay import EMPTY, Overlay
 from service.store import versions
 from service.store.database import Store
@@ -31,7 +31,7 @@ class Checkpoints:
         self._fingerprint = fingerprint
         self._lock = threading.Lock()
         self._resident: OrderedDict[str, Overlay] = OrderedDict()
-        self._damaged: dict[str, Identity | None] = {}
+        self._damaged: dict[str, FileIdentity | None] = {}
         self.note: str | None = None
 
     def look(self) -> str | None:
@@ -109,10 +109,10 @@ class Checkpoints:
             restore(self.folder, digest)
             return checkpoint.load(self.folder, digest)
 
-    def _identity(self, digest: str) -> Identity | None:
+    def _identity(self, digest: str) -> FileIdentity | None:
         """The identity of a checkpoint's file, or None if there is none to be seen."""
         try:
-            return identity_of((self.folder / f"{digest}{SUFFIX}").lstat())
+            return identity_of((self.folder / f"{digest}{CHECKPOINT_SUFFIX}").lstat())
         except OSError:
             return None
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from service.domain.edit import Edit
-from service.editors.protocol import Fitted, Hooks, Item
+from service.editors.protocol import FitItem, FitResult, Hooks
 from service.lm.overlay import Overlay
 
 
@@ -49,8 +49,8 @@ class Editors:
     the other's, the base's standing where one has none.
     """
 
-    baft: Callable[[Overlay, Sequence[Item], Sequence[Item], int, Hooks], Fitted]
-    locft: Callable[[Sequence[Item], Overlay, int, Hooks], Fitted]
+    baft: Callable[[Overlay, Sequence[FitItem], Sequence[FitItem], int, Hooks], FitResult]
+    locft: Callable[[Sequence[FitItem], Overlay, int, Hooks], FitResult]
     base_answer: Callable[[Edit], str]
     score: Callable[[Overlay, Edit, Callable[[], None]], Mapping[str, Any]] = _unscored
     distance: Callable[[Overlay, Overlay], float] = _nowhere

@@ -6,12 +6,12 @@ from typing import Any
 
 from service.domain.edit import Edit, EditRequest
 from service.domain.liveset import Carrier, LiveItem, LiveSet
-from service.editors.protocol import Fitted, Item
+from service.editors.protocol import FitItem, FitResult
 from service.lifecycle.context import LifecycleContext
 from service.store import edits
 
 
-def scores_of(fitted: Fitted | None, live_set: LiveSet) -> dict[str, Any]:
+def scores_of(fitted: FitResult | None, live_set: LiveSet) -> dict[str, Any]:
     """The scores of a fit as a version keeps them, with the ids of live edits that it does not answer, if there are any."""
     if fitted is None:
         return {}
@@ -34,12 +34,12 @@ def seed_of(asked: Iterable[EditRequest], failures: int = 0) -> int:
     return int.from_bytes(digest.digest()[:8]) >> 2
 
 
-def items_of(entries: Sequence[LiveItem], known: Mapping[str, Edit]) -> list[Item]:
+def items_of(entries: Sequence[LiveItem], known: Mapping[str, Edit]) -> list[FitItem]:
     """What an editor is given for items of a live set."""
     return [
-        Item(known[item.edit_id], item.answer or "", tombstone=True)
+        FitItem(known[item.edit_id], item.answer or "", is_tombstone=True)
         if item.is_tombstone
-        else Item(known[item.edit_id], known[item.edit_id].target, consolidated=item.carrier is Carrier.TENSORS)
+        else FitItem(known[item.edit_id], known[item.edit_id].target, is_consolidated=item.carrier is Carrier.TENSORS)
         for item in entries
     ]
 

@@ -44,7 +44,7 @@ class JobHooks:
 
     def hooks(self) -> Hooks:
         """Hooks for one fit."""
-        return Hooks(yield_to_answers=self._yield_to_answers, progress=self._progress, cancelled=self._is_cancelled)
+        return Hooks(yield_to_answers=self._yield_to_answers, progress=self._progress, is_cancelled=self._is_cancelled)
 
     @property
     def is_overdue(self) -> bool:

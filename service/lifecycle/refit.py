@@ -13,7 +13,7 @@ from service.domain import liveset
 from service.domain.edit import Edit, EditStatus
 from service.domain.liveset import LiveItem, LiveSet
 from service.domain.version import VersionKind
-from service.editors.protocol import Fitted
+from service.editors.protocol import FitResult
 from service.lifecycle.context import LifecycleContext
 from service.lifecycle.fitting import items_of, known_edits, scores_of, seed_of
 from service.lifecycle.head_snapshot import HeadSnapshot, overlay_of_head, read_head
@@ -159,7 +159,7 @@ def coming_back(connection: Connection, gone: Mapping[str, bool]) -> list[LiveIt
 
 def _rounds(
     context: LifecycleContext, head: HeadSnapshot, desired: LiveSet, known: Mapping[str, Edit], job: Job, job_hooks: JobHooks
-) -> tuple[Overlay, LiveSet, list[str], Fitted | None]:
+) -> tuple[Overlay, LiveSet, list[str], FitResult | None]:
     """Fit the window until nothing live is lost; what is lost is left out. A retraction is never held up by it.
 
     The last fit counts as it is: what it lost is not live any more, and the live set keeps that the overlay was trained on it.

@@ -15,7 +15,7 @@ from sqlalchemy.engine import Connection
 
 from service.domain.errors import Conflict, Refused, Unavailable, Unreadable
 from service.lifecycle.settings import SERVICE
-from service.lm.checkpoint_files import SUFFIX
+from service.lm.checkpoint_files import CHECKPOINT_SUFFIX
 from service.lm.durable_files import write_durably
 from service.store import heads, versions
 from service.store.clock import read_now
@@ -140,7 +140,7 @@ def write_mark(folder: Path, mark: Mark) -> None:
 
 def checkpoints_in(folder: Path) -> int:
     """How many checkpoints lie in a folder."""
-    return sum(1 for _ in folder.glob(f"*{SUFFIX}")) if folder.is_dir() else 0
+    return sum(1 for _ in folder.glob(f"*{CHECKPOINT_SUFFIX}")) if folder.is_dir() else 0
 
 
 def _check(connection: Connection, folder: Path, mark: Mark | None) -> None:
@@ -177,7 +177,7 @@ def _check_new(folder: Path, mark: Mark | None) -> None:
 def _check_unnamed(connection: Connection, folder: Path, mark: Mark | None) -> None:
     """A store of a release before names is where its head's checkpoint is."""
     version = versions.get(connection, heads.read(connection).version)
-    is_here = version.digest is None or (folder / f"{version.digest}{SUFFIX}").is_file()
+    is_here = version.digest is None or (folder / f"{version.digest}{CHECKPOINT_SUFFIX}").is_file()
     if (mark is not None and mark.founded) or not is_here:
         raise Conflict(
             f"the checkpoint of version {version.number}, the database's head, is not in the data folder's checkpoints/: mount it"

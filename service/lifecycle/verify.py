@@ -11,7 +11,7 @@ from sqlalchemy.engine import Connection
 
 from service.domain.errors import Unreadable
 from service.lifecycle.store_identity import MARK
-from service.lm.checkpoint_files import SUFFIX, TRASH, opened_plain
+from service.lm.checkpoint_files import CHECKPOINT_SUFFIX, TRASH_FOLDER, open_plain_file
 from service.store import events, heads, versions
 from service.store.database import Store
 from service.store.events import Event
@@ -88,9 +88,9 @@ def unmark(connection: Connection, digest: str, *, author: str, now: datetime) -
 
 
 def _state(folder: Path, digest: str) -> tuple[State, str]:
-    for place, state in ((folder, State.GOOD), (folder / TRASH, State.IN_TRASH)):
+    for place, state in ((folder, State.GOOD), (folder / TRASH_FOLDER, State.IN_TRASH)):
         try:
-            if _sha256(place / f"{digest}{SUFFIX}") == digest:
+            if _sha256(place / f"{digest}{CHECKPOINT_SUFFIX}") == digest:
                 return state, ""
             return State.DAMAGED, "its bytes are not those that it was written with"
         except Unreadable as error:
@@ -101,7 +101,7 @@ def _state(folder: Path, digest: str) -> tuple[State, str]:
 
 def _sha256(path: Path) -> str:
     digest = hashlib.sha256()
-    with opened_plain(path) as file:
+    with open_plain_file(path) as file:
         while chunk := file.read(CHUNK_BYTES):
             digest.update(chunk)
     return digest.hexdigest()
@@ -110,4 +110,6 @@ def _sha256(path: Path) -> str:
 def _unnamed(folder: Path, named: set[str]) -> tuple[str, ...]:
     """What lies among the checkpoints and is none that a version names or named."""
     found = [path.relative_to(folder) for path in folder.rglob("*") if path.is_file()] if folder.is_dir() else []
-    return tuple(sorted(str(path) for path in found if path.name != MARK and path.name.removesuffix(SUFFIX) not in named))
+    return tuple(
+        sorted(str(path) for path in found if path.name != MARK and path.name.removesuffix(CHECKPOINT_SUFFIX) not in named)
+    )

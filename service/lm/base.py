@@ -18,7 +18,7 @@ from transformers.utils import logging as transformers_logging
 
 from service.domain.errors import Corrupt, Refused, Unavailable
 from service.lm.blocks import Anatomy, anatomy_of
-from service.lm.file_identity import Identity
+from service.lm.file_identity import FileIdentity
 from service.lm.model_files import fingerprint_of, identities, model_folder
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16, "float64": torch.float64}
@@ -29,7 +29,7 @@ class Origin:
     """The folder that a base was read from, and which files were in it then."""
 
     folder: Path
-    files: Mapping[str, Identity]
+    files: Mapping[str, FileIdentity]
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,7 +41,7 @@ class Base:
     anatomy: Anatomy
     fingerprint: str  # SHA-256 of configuration, tokenizer files and weights
     name: str
-    context: int  # tokens of prompt and target together
+    context_length: int  # tokens of prompt and target together
     device: torch.device
     dtype: torch.dtype
     eos_ids: tuple[int, ...]  # any of these ends an answer; the first is the one targets end with
@@ -52,7 +52,7 @@ class Base:
     surfaces: tuple[str, ...]
     leading_space: bool  # a target after a prompt starts with an encoded space
     origin: Origin | None = None  # None: made in memory
-    tokenizing: threading.Lock = field(default_factory=threading.Lock)  # fast tokenizers change state while they encode
+    tokenizer_lock: threading.Lock = field(default_factory=threading.Lock)  # fast tokenizers change state while they encode
 
 
 def load_base(path_or_id: str, *, device: str = "auto", dtype: str = "auto") -> Base:
@@ -86,10 +86,10 @@ def load_base(path_or_id: str, *, device: str = "auto", dtype: str = "auto") -> 
     fingerprint = _fingerprint(folder)
     if identities(folder) != origin.files:
         raise Unavailable("The model's files changed while they were read; wait until they are written, then start again.")
-    return base_from(model, tokenizer, name=str(path_or_id), fingerprint=fingerprint, origin=origin)
+    return build_base(model, tokenizer, name=str(path_or_id), fingerprint=fingerprint, origin=origin)
 
 
-def base_from(
+def build_base(
     model: nn.Module, tokenizer: Any, *, name: str = "test", fingerprint: str | None = None, origin: Origin | None = None
 ) -> Base:
     """A base of a model and tokenizer in memory; freezes the model and puts it into evaluation mode."""
@@ -104,7 +104,7 @@ def base_from(
         anatomy=anatomy,
         fingerprint=fingerprint or _fingerprint_in_memory(model, tokenizer),
         name=name,
-        context=_context(model.config),
+        context_length=_context_length(model.config),
         device=weight.device,
         dtype=weight.dtype,
         eos_ids=eos_ids,
@@ -171,7 +171,7 @@ def _attention(config: Any) -> dict[str, str]:
     return {"attn_implementation": "eager"} if capped else {}
 
 
-def _context(config: Any) -> int:
+def _context_length(config: Any) -> int:
     length = getattr(config, "max_position_embeddings", None)
     if not isinstance(length, int) or length <= 0:
         raise Refused("The base model's configuration does not say how many tokens its context holds.", field="model")

@@ -8,7 +8,7 @@ from torch import nn
 
 from service.domain.errors import Refused
 
-Kind = Literal["down", "up", "mlp", "attention", "block"]
+ModuleKind = Literal["down", "up", "mlp", "attention", "block"]
 
 ATTENTION_NAMES = ("self_attn", "attn", "attention")
 # Names of the up- and down-projection inside an MLP, by layout. Gated MLPs come first: "up" is never their gate.
@@ -27,7 +27,7 @@ SHARED_EXPERT_NAMES = ("shared_expert", "shared_experts")
 class Location:
     """A module that may be tuned: `kind` inside block number `block` (from 0)."""
 
-    kind: Kind
+    kind: ModuleKind
     block: int
 
 

@@ -31,8 +31,8 @@ def chat_prompt_ids(base: Base, prompt: str, *, system: str | None, turns: Seque
     frame = _frame(base, [role for role, _, _ in messages])
     users = [encode_text(base, text, field=field) for (_, _, field), text in zip(messages, texts, strict=True)]
     apart = tuple(chain(*_woven([_encode_template(base, piece) for piece in frame], users)))
-    if len(apart) > 2 * base.context:
-        raise TooLong(f"The prompt is longer than the model's context of {base.context} tokens allows.", field="prompt")
+    if len(apart) > 2 * base.context_length:
+        raise TooLong(f"The prompt is longer than the model's context of {base.context_length} tokens allows.", field="prompt")
     joint = _encode_template(base, "".join(_woven(frame, texts)))
     return joint if _controls(base, joint) == _controls(base, apart) else apart
 
@@ -63,7 +63,7 @@ def _frame(base: Base, roles: Sequence[str], *, reply: bool = True) -> list[str]
 
 def _render(base: Base, messages: list[dict[str, str]], reply: bool) -> str:
     try:
-        with base.tokenizing:
+        with base.tokenizer_lock:
             options = {"tokenize": False, "add_generation_prompt": reply, "enable_thinking": False}
             return str(base.tokenizer.apply_chat_template(messages, **options))
     except OSError as error:  # for instance too many open files: nothing that the conversation could help
@@ -73,7 +73,7 @@ def _render(base: Base, messages: list[dict[str, str]], reply: bool) -> str:
 
 
 def _encode_template(base: Base, text: str) -> tuple[int, ...]:
-    with base.tokenizing:
+    with base.tokenizer_lock:
         return tuple(base.tokenizer(text, add_special_tokens=False).input_ids) if text else ()
 
 

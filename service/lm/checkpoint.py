@@ -19,7 +19,7 @@ from safetensors.torch import save as tensors_to_bytes
 from torch import Tensor
 
 from service.domain.errors import Corrupt, Unavailable, Unreadable
-from service.lm.checkpoint_files import SUFFIX, TRASH, opened_plain
+from service.lm.checkpoint_files import CHECKPOINT_SUFFIX, TRASH_FOLDER, open_plain_file
 from service.lm.durable_files import write_durably
 from service.lm.intervention import Adapter, Balance, Intervention
 from service.lm.overlay import Overlay
@@ -90,7 +90,7 @@ def from_bytes(data: bytes, digest: str) -> Overlay:
 
 
 def _write(data: bytes, folder: Path, digest: str) -> None:
-    final = folder / f"{digest}{SUFFIX}"
+    final = folder / f"{digest}{CHECKPOINT_SUFFIX}"
     _clear_the_way(final)
     write_durably(final, data, temporary=f".{digest}.{os.getpid()}.{os.urandom(4).hex()}.tmp")
 
@@ -98,7 +98,7 @@ def _write(data: bytes, folder: Path, digest: str) -> None:
 def _clear_the_way(final: Path) -> None:
     """Move a folder that lies where a checkpoint belongs aside: nothing of ours makes one, and nothing could be written there."""
     if final.is_dir() and not final.is_symlink():
-        aside = final.parent / TRASH
+        aside = final.parent / TRASH_FOLDER
         aside.mkdir(exist_ok=True)
         final.rename(aside / f"{final.name}.{os.urandom(4).hex()}.in-the-way")
 
@@ -106,7 +106,7 @@ def _clear_the_way(final: Path) -> None:
 def _read(folder: Path, digest: str) -> bytes:
     if not re.fullmatch(r"[0-9a-f]{64}", digest):
         raise Corrupt("A checkpoint's name is not a digest.")
-    with opened_plain(folder / f"{digest}{SUFFIX}") as file:
+    with open_plain_file(folder / f"{digest}{CHECKPOINT_SUFFIX}") as file:
         return file.read()
 
 

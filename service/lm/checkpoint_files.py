@@ -11,12 +11,12 @@ from typing import BinaryIO
 
 from service.domain.errors import Unreadable
 
-SUFFIX = ".safetensors"  # of a checkpoint, behind its digest
-TRASH = "trash"  # the folder, in that of the checkpoints, of what is not needed there any more
+CHECKPOINT_SUFFIX = ".safetensors"  # of a checkpoint, behind its digest
+TRASH_FOLDER = "trash"  # the folder, in that of the checkpoints, of what is not needed there any more
 
 
 @contextmanager
-def opened_plain(path: Path) -> Iterator[BinaryIO]:
+def open_plain_file(path: Path) -> Iterator[BinaryIO]:
     """A plain file, open for reading. Raises Unreadable if there is none, or if it cannot be opened or read now."""
     try:
         # O_NOFOLLOW: a link planted in the folder would have the server read a file elsewhere. O_NONBLOCK: a pipe would hang it.

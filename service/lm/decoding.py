@@ -12,8 +12,8 @@ from torch.nn.functional import pad
 from transformers import DynamicCache
 
 from service.lm.intervention import Adapter
-from service.lm.overlay import Call, View, calling, placed
-from service.lm.prompts import LAST, collate, prompt_row
+from service.lm.overlay import Call, View, call_context, move_interventions
+from service.lm.prompts import LAST_PROMPT_TOKENS, collate, prompt_row
 
 
 class Decoding:
@@ -22,10 +22,10 @@ class Decoding:
     @torch.no_grad()
     def __init__(self, on: View, adapter: Adapter | None, prompts: Sequence[Sequence[int]]) -> None:
         self._view = on
-        self._interventions = placed(on, adapter.interventions if adapter else {})
+        self._interventions = move_interventions(on, adapter.interventions if adapter else {})
         self._cache = DynamicCache()  # without a configuration: every layer keeps all columns, sliding ones too
         rows = [prompt_row(on.base, prompt) for prompt in prompts]
-        batch = collate(on.base, rows, last=adapter.last if adapter else LAST, side="left")
+        batch = collate(on.base, rows, last=adapter.last if adapter else LAST_PROMPT_TOKENS, side="left")
         self._attention = batch.attention  # (B, T)
         self.logits = self._run(batch.ids, batch.positions, batch.position_ids)
 
@@ -64,7 +64,7 @@ class Decoding:
     def _run(self, ids: Tensor, positions: Tensor, position_ids: Tensor) -> Tensor:
         last_column = torch.zeros_like(positions)
         last_column[:, -1] = True
-        with calling(Call(interventions=self._interventions, mask=positions, keep=last_column)):
+        with call_context(Call(interventions=self._interventions, mask=positions, keep=last_column)):
             return self._view.model(
                 input_ids=ids,
                 attention_mask=self._attention.long(),

@@ -29,7 +29,7 @@ from service.lm.base import Base
 from service.lm.durable_files import synchronise
 from service.lm.export_settings import SHARD_SIZE
 from service.lm.intervention import Adapter
-from service.lm.overlay import Overlay, view
+from service.lm.overlay import Overlay, make_view
 
 FORMAT = 1
 MANIFEST = load_errata.MANIFEST
@@ -41,7 +41,7 @@ ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 @dataclass(frozen=True)
-class Written:
+class ExportResult:
     """What an export came to."""
 
     path: Path
@@ -62,7 +62,7 @@ def write_export(
     max_shard_size: str = SHARD_SIZE,
     temporary: Path | None = None,
     progress: Callable[[float, str], None] = _say_nothing,
-) -> Written:
+) -> ExportResult:
     """Write the base model under an overlay to `folder`, which must not exist; `manifest` is what `errata.json` says of it.
 
     `temporary` is a folder on the same disk, beside `folder` unless given; what lies there is removed. `progress` is told the
@@ -110,7 +110,7 @@ def _write(
     with _watched(base, checkpoint, progress):
         _write_model(base, overlay, checkpoint, max_shard_size)
     progress(BY_WEIGHTS, "writing the tokenizer")
-    with base.tokenizing:
+    with base.tokenizer_lock:
         base.tokenizer.save_pretrained(checkpoint)
     described = None if overlay.adapter is None else _write_interventions(base, overlay.adapter, folder)
     said = {
@@ -151,7 +151,7 @@ def _watched(base: Base, folder: Path, progress: Callable[[float, str], None]) -
 
 
 def _write_model(base: Base, overlay: Overlay, folder: Path, max_shard_size: str) -> None:
-    model: Any = view(base, overlay.tensors).model  # of one's own: saving writes into the configuration
+    model: Any = make_view(base, overlay.tensors).model  # of one's own: saving writes into the configuration
     model.config = copy.deepcopy(model.config)
     model.generation_config = _generation_config(base)
     model.save_pretrained(folder, max_shard_size=max_shard_size)
@@ -185,7 +185,7 @@ def _attention(base: Base) -> str | None:
     return "eager" if getattr(base.model.config, "attn_logit_softcapping", None) is not None else None
 
 
-def _made_durable(temporary: Path, folder: Path) -> Written:
+def _made_durable(temporary: Path, folder: Path) -> ExportResult:
     """Every byte of a folder on the disk, and how many there are."""
     files = [path for path in sorted(temporary.rglob("*")) if path.is_file()]
     mode = (temporary / MANIFEST).stat().st_mode  # safetensors lets nobody else read what it writes
@@ -194,7 +194,7 @@ def _made_durable(temporary: Path, folder: Path) -> Written:
         synchronise(path)
     for inner in (temporary, *(path for path in temporary.rglob("*") if path.is_dir())):
         synchronise(inner)
-    return Written(folder, len(files), sum(path.stat().st_size for path in files))
+    return ExportResult(folder, len(files), sum(path.stat().st_size for path in files))
 
 
 def _put(temporary: Path, folder: Path) -> None:

@@ -55,7 +55,7 @@ To have every edit in the weights, export the version again with a retrain first
 """
 
 
-def warning_of(window: int, live: int, taken_back: int = 0) -> str:
+def window_warning(window: int, live: int, taken_back: int = 0) -> str:
     """What who loads the weights alone would miss: `window` of the `live` edits, and the taking back of others."""
     missing = f"{window} of its {live} {'edit' if live == 1 else 'edits'}"
     if not window:
@@ -76,7 +76,7 @@ def model_card(said: Mapping[str, Any]) -> str:
     text = HEAD.format(**known | {"digest": known["digest"] or "none"}, in_weights=len(live) - beside, beside=beside)
     if said.get("interventions") is None:
         return text + WHOLE + _attention(said)
-    return text + WINDOW.format(warning=said.get("warning") or warning_of(beside, len(live)), weights=WEIGHTS)
+    return text + WINDOW.format(warning=said.get("warning") or window_warning(beside, len(live)), weights=WEIGHTS)
 
 
 def _attention(said: Mapping[str, Any]) -> str:

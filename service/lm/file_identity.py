@@ -2,9 +2,9 @@
 
 import os
 
-Identity = tuple[int, int, int, int, int]  # device, inode, bytes, nanoseconds of the last change of content and of anything
+FileIdentity = tuple[int, int, int, int, int]  # device, inode, bytes, nanoseconds of the last change of content and of anything
 
 
-def identity_of(found: os.stat_result) -> Identity:
+def identity_of(found: os.stat_result) -> FileIdentity:
     """The identity of a file that was looked at: another content has another one."""
     return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns

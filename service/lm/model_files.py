@@ -11,7 +11,7 @@ from pathlib import Path
 from huggingface_hub import snapshot_download
 
 from service.domain.errors import Refused
-from service.lm.file_identity import Identity, identity_of
+from service.lm.file_identity import FileIdentity, identity_of
 
 TOKENIZER_FILES = (
     "tokenizer.json",
@@ -46,19 +46,19 @@ def model_folder(path_or_id: str) -> Path:
     return folder
 
 
-def fingerprint_of(folder: Path, between: Callable[[], None] = _go_on) -> str:
-    """SHA-256 over the names and bytes of configuration, tokenizer and weights; `between` is called between two pieces."""
+def fingerprint_of(folder: Path, yield_to_answers: Callable[[], None] = _go_on) -> str:
+    """SHA-256 over the names and bytes of configuration, tokenizer and weights; `yield_to_answers` is called between pieces."""
     digest = hashlib.sha256()
     for path in _files(folder):
         digest.update(f"{path.name}\0{path.stat().st_size}\0".encode())
         with path.open("rb") as file:
             while chunk := file.read(CHUNK_BYTES):
                 digest.update(chunk)
-                between()
+                yield_to_answers()
     return digest.hexdigest()
 
 
-def identities(folder: Path) -> Mapping[str, Identity]:
+def identities(folder: Path) -> Mapping[str, FileIdentity]:
     """Which files the fingerprint is made of, by name, without reading them: another content has another identity."""
     return {path.name: identity_of(path.stat()) for path in _files(folder)}
 

@@ -90,7 +90,7 @@ class _ForwardStopped(Exception):
 
 
 @contextmanager
-def calling(call: Call) -> Iterator[Recording]:
+def call_context(call: Call) -> Iterator[Recording]:
     """Makes `call` the current call of this thread (or task) for the forward passes inside."""
     token = _CALL.set(call)
     try:
@@ -99,12 +99,12 @@ def calling(call: Call) -> Iterator[Recording]:
         _CALL.reset(token)
 
 
-def intervening(interventions: Mapping[int, Intervention], mask: Tensor, *, record: bool = False) -> Any:
+def intervention_context(interventions: Mapping[int, Intervention], mask: Tensor, *, record: bool = False) -> Any:
     """A context in which forward passes of a view are intervened on at `mask` (B, T); yields the `Recording`."""
-    return calling(Call(interventions=interventions, mask=mask, record=record))
+    return call_context(Call(interventions=interventions, mask=mask, record=record))
 
 
-def view(base: Base, tensors: Mapping[str, Tensor] | None = None) -> View:
+def make_view(base: Base, tensors: Mapping[str, Tensor] | None = None) -> View:
     """A new view of `base` with `tensors` in the place of its own.
 
     Names must be parameters of blocks and shapes theirs, else `Refused`. Values are cast to the dtype and device that serve.
@@ -125,7 +125,7 @@ def view(base: Base, tensors: Mapping[str, Tensor] | None = None) -> View:
     return View(base, model, anatomy, digest_of(tensors))
 
 
-def substituted(private: View, parameters: Mapping[str, Tensor], **inputs: Any) -> Any:
+def run_with_parameters(private: View, parameters: Mapping[str, Tensor], **inputs: Any) -> Any:
     """One forward pass of a view with `parameters` in the place of its own, and gradients to them.
 
     The view's modules are changed while the pass runs, so it must be one that nobody else uses.
@@ -133,7 +133,7 @@ def substituted(private: View, parameters: Mapping[str, Tensor], **inputs: Any) 
     return functional_call(private.model, dict(parameters), args=(), kwargs=inputs)
 
 
-def logits(
+def compute_logits(
     on: View,
     batch: Batch,
     interventions: Mapping[int, Intervention] | None = None,
@@ -148,32 +148,34 @@ def logits(
     """
     batch = batch.to(on.base.device)
     call = Call(
-        interventions=placed(on, interventions or {}),
+        interventions=move_interventions(on, interventions or {}),
         mask=batch.positions,
         record=record,
         keep=None if keep is None else keep.to(on.base.device),
         recording=recording or Recording(),
     )
-    with calling(call):
+    with call_context(call):
         out = on.model(
             input_ids=batch.ids, attention_mask=batch.attention.long(), position_ids=batch.position_ids, use_cache=False
         ).logits
     return out if keep is None else out[0]
 
 
-def target_logits(on: View, batch: Batch, interventions: Mapping[int, Intervention] | None = None, **options: Any) -> Tensor:
+def compute_target_logits(
+    on: View, batch: Batch, interventions: Mapping[int, Intervention] | None = None, **options: Any
+) -> Tensor:
     """The predictions (N, V) of the target tokens of a batch, in the row-major order of `batch.targets`."""
-    return logits(on, batch, interventions, keep=batch.predicting, **options)
+    return compute_logits(on, batch, interventions, keep=batch.predicting, **options)
 
 
-def placed(on: View, interventions: Mapping[int, Intervention]) -> dict[int, Intervention]:
+def move_interventions(on: View, interventions: Mapping[int, Intervention]) -> dict[int, Intervention]:
     """Interventions where the view's model is; checkpoints come from disk to the CPU."""
     return {block: intervention.to(on.base.device) for block, intervention in interventions.items()}
 
 
-def head(on: View, final: Tensor) -> Tensor:
+def apply_lm_head(on: View, final: Tensor) -> Tensor:
     """Logits (N, V) of states (N, D) behind the final norm, as the model's own head makes them (soft-capping included)."""
-    with calling(Call(behind=final)):
+    with call_context(Call(behind=final)):
         return on.model(inputs_embeds=final[None, :, :], use_cache=False).logits[0]
 
 

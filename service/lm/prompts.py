@@ -17,7 +17,7 @@ from service.lm.chat import chat_end_id, chat_prompt_ids
 from service.lm.tokenizing import encode_text, joins_without_space
 
 MAX_TARGET_TOKENS = 256
-LAST = 3  # prompt tokens intervened on (BaFT, section 4.1)
+LAST_PROMPT_TOKENS = 3  # prompt tokens intervened on (BaFT, section 4.1)
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Row:
 
     ids: tuple[int, ...]
     prompt_length: int
-    bos: bool = False  # ids[0] is BOS, which is never intervened on
+    has_bos: bool = False  # ids[0] is BOS, which is never intervened on
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -39,9 +39,9 @@ class Row:
     def target_ids(self) -> tuple[int, ...]:
         return self.ids[self.prompt_length :]
 
-    def first_position(self, last: int = LAST) -> int:
+    def first_position(self, last: int = LAST_PROMPT_TOKENS) -> int:
         """The first position intervened on: the `last` tokens of the prompt, or all there are, less BOS."""
-        return max(self.prompt_length - last, 1 if self.bos else 0)
+        return max(self.prompt_length - last, 1 if self.has_bos else 0)
 
 
 @dataclass(frozen=True, eq=False)
@@ -118,8 +118,8 @@ def encode_prompt(
         ids = (*start, *encode_text(base, text, field="prompt"))
     else:
         raise Refused("The surface must be raw or chat.", field="surface")
-    if len(ids) >= base.context:
-        raise TooLong(f"The prompt is longer than the model's context of {base.context} tokens allows.", field="prompt")
+    if len(ids) >= base.context_length:
+        raise TooLong(f"The prompt is longer than the model's context of {base.context_length} tokens allows.", field="prompt")
     return ids
 
 
@@ -134,14 +134,16 @@ def encode_row(base: Base, prompt: str, target: str, *, surface: str = "raw", eo
     ids = (*prompt_ids, *target_ids, *end)
     if len(target_ids) > MAX_TARGET_TOKENS:
         raise TooLong(f"The target is longer than {MAX_TARGET_TOKENS} tokens.", field="target")
-    if len(ids) > base.context:
-        raise TooLong(f"Prompt and target together are longer than the model's context of {base.context} tokens.", field="target")
+    if len(ids) > base.context_length:
+        raise TooLong(
+            f"Prompt and target together are longer than the model's context of {base.context_length} tokens.", field="target"
+        )
     return Row(ids, len(prompt_ids), _starts_with_bos(base, ids))
 
 
-def encode_free_row(base: Base, ids: Sequence[int], prompt_length: int) -> Row:
+def row_from_ids(base: Base, ids: Sequence[int], prompt_length: int) -> Row:
     """A row of ids that are already at hand, such as a sentence the model wrote, cut into prompt and rest."""
-    if not 0 < prompt_length <= len(ids) <= base.context:
+    if not 0 < prompt_length <= len(ids) <= base.context_length:
         raise Refused("A row needs a prompt of at least one token and must fit the context.", field="prompt")
     return Row(tuple(ids), prompt_length, _starts_with_bos(base, ids))
 
@@ -155,7 +157,7 @@ def collate(
     base: Base,
     rows: Sequence[Row],
     *,
-    last: int = LAST,
+    last: int = LAST_PROMPT_TOKENS,
     side: Literal["left", "right"] = "right",
     lead: Sequence[int] | None = None,
     width: int | None = None,

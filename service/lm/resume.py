@@ -1,7 +1,7 @@
 """The cached step: what an edit cannot change is computed once, and every step of a fit runs only the rest. Exact.
 
 BaFT leaves alone every token before the last few of the prompt and every block up to the first one intervened on. So a row is
-prepared once: keys and values of its *prefix* in the upper blocks, and the state of its *suffix* behind block `at`. LocFT-BF
+prepared once: keys and values of its *prefix* in the upper blocks, and the state of its *suffix* behind that block. LocFT-BF
 leaves alone every block below the tuned one, so there whole sequences are prepared up to it.
 
 Columns: the prefix is padded on its left and the suffix on its right, so that they meet and distances between columns are
@@ -19,19 +19,19 @@ from transformers.cache_utils import DynamicLayer
 
 from service.domain.errors import Refused
 from service.lm.intervention import Intervention
-from service.lm.overlay import Call, Recording, View, calling, intervene, placed, substituted
-from service.lm.prompts import LAST, Batch, Row, collate
+from service.lm.overlay import Call, Recording, View, call_context, intervene, move_interventions, run_with_parameters
+from service.lm.prompts import LAST_PROMPT_TOKENS, Batch, Row, collate
 
 
 @dataclass(frozen=True, eq=False)
-class Prefilled:
-    """Rows prepared up to the output of block `at`. P prefix columns, S suffix columns, H heads."""
+class PrefilledRows:
+    """Rows prepared up to the output of block `first_block`. P prefix columns, S suffix columns, H heads."""
 
-    at: int
+    first_block: int
     suffix: Batch  # (B, S), padded on the right
-    entering: Tensor  # (B, S, D): the output of block `at`, without intervention
+    entering: Tensor  # (B, S, D): the output of block `first_block`, without intervention
     prefix: Tensor  # (B, P) bool: not padding
-    keys: Mapping[int, Tensor]  # by block above `at`: (B, H, P, ·), padded on the left
+    keys: Mapping[int, Tensor]  # by block above `first_block`: (B, H, P, ·), padded on the left
     values: Mapping[int, Tensor]
 
     def __len__(self) -> int:
@@ -42,7 +42,7 @@ class Prefilled:
         """(B, S) bool: suffix columns that are intervened on."""
         return self.suffix.positions
 
-    def select(self, rows: Sequence[int]) -> "Prefilled":
+    def select(self, rows: Sequence[int]) -> "PrefilledRows":
         """The chosen rows, in the order given (a row may occur twice), without columns that none of them uses."""
         index = torch.tensor(list(rows), device=self.prefix.device)
         prefix, suffix = self.prefix[index], self.suffix.select(index)
@@ -59,7 +59,7 @@ class Prefilled:
 
 
 @dataclass(frozen=True, eq=False)
-class Resumed:
+class ResumeOutput:
     """What rows say under interventions, at the N positions that predict target tokens (row-major)."""
 
     final: Tensor  # (N, D) behind the final norm
@@ -71,7 +71,7 @@ class Resumed:
 
 
 @dataclass(frozen=True, eq=False)
-class Inputs:
+class BlockInputs:
     """Whole sequences prepared up to the input of one block, less the last token of each: nothing is predicted from it."""
 
     block: int
@@ -81,34 +81,38 @@ class Inputs:
     def __len__(self) -> int:
         return self.entering.shape[0]
 
-    def select(self, rows: Sequence[int]) -> "Inputs":
+    def select(self, rows: Sequence[int]) -> "BlockInputs":
         """The chosen rows, in the order given, without columns that none of them uses."""
         index = torch.tensor(list(rows), device=self.entering.device)
         batch = self.batch.select(index)
         width = _longest(batch.attention)
-        return Inputs(self.block, batch.narrow(width), self.entering[index, : width - 1])
+        return BlockInputs(self.block, batch.narrow(width), self.entering[index, : width - 1])
 
 
-def prefill(on: View, rows: Sequence[Row], *, at: int, last: int = LAST, max_batch: int = 64) -> Prefilled:
-    """Prepares rows for interventions at block `at` and above. No gradients; one forward pass per `max_batch` rows."""
-    parts = [_prefill(on, rows[start : start + max_batch], at, last) for start in range(0, len(rows), max_batch)]
-    return concatenated(parts)
+def prefill(
+    on: View, rows: Sequence[Row], *, first_block: int, last: int = LAST_PROMPT_TOKENS, max_batch: int = 64
+) -> PrefilledRows:
+    """Prepares rows for interventions at block `first_block` and above. No gradients; one forward pass per `max_batch` rows."""
+    parts = [_prefill(on, rows[start : start + max_batch], first_block, last) for start in range(0, len(rows), max_batch)]
+    return concatenate(parts)
 
 
-def resume(on: View, prefilled: Prefilled, interventions: Mapping[int, Intervention], *, record: bool = False) -> Resumed:
-    """The blocks above `at` over the suffix columns; equal to a plain forward pass, gradients of interventions included."""
-    if interventions and min(interventions) < prefilled.at:
-        raise Refused("The rows were prepared for interventions at higher blocks.", field="at")
+def resume(
+    on: View, prefilled: PrefilledRows, interventions: Mapping[int, Intervention], *, record: bool = False
+) -> ResumeOutput:
+    """The blocks above the first over the suffix columns; equal to a plain forward pass, gradients of interventions included."""
+    if interventions and min(interventions) < prefilled.first_block:
+        raise Refused("The rows were prepared for interventions at higher blocks.", field="first_block")
     call = Call(
-        interventions=placed(on, interventions),
+        interventions=move_interventions(on, interventions),
         mask=prefilled.positions,
         record=record,
         keep=prefilled.suffix.predicting,
-        start=prefilled.at + 1,
+        start=prefilled.first_block + 1,
     )
-    call = replace(call, entering=intervene(call, prefilled.at, prefilled.entering))
+    call = replace(call, entering=intervene(call, prefilled.first_block, prefilled.entering))
     attention = torch.cat([prefilled.prefix, prefilled.suffix.attention], dim=1)  # (B, P + S)
-    with calling(call) as recording:
+    with call_context(call) as recording:
         logits = on.model(
             inputs_embeds=prefilled.entering,  # only its shape counts: the blocks that would read it are skipped
             attention_mask=attention.long(),
@@ -118,10 +122,10 @@ def resume(on: View, prefilled: Prefilled, interventions: Mapping[int, Intervent
         ).logits[0]
     assert recording.final is not None
     suffix = prefilled.suffix
-    return Resumed(recording.final, logits, suffix.labels, suffix.row_of, suffix.positions, recording)
+    return ResumeOutput(recording.final, logits, suffix.labels, suffix.row_of, suffix.positions, recording)
 
 
-def concatenated(parts: Sequence[Prefilled]) -> Prefilled:
+def concatenate(parts: Sequence[PrefilledRows]) -> PrefilledRows:
     """Rows prepared apart, for the same block, as one batch."""
     if len(parts) == 1:
         return parts[0]
@@ -131,8 +135,8 @@ def concatenated(parts: Sequence[Prefilled]) -> Prefilled:
     def left(tensor: Tensor) -> Tensor:
         return pad(tensor, (0, 0, before - tensor.shape[2], 0))
 
-    return Prefilled(
-        at=parts[0].at,
+    return PrefilledRows(
+        first_block=parts[0].first_block,
         suffix=Batch.stacked([part.suffix.widen(width) for part in parts]),
         entering=torch.cat([pad(part.entering, (0, 0, 0, width - part.entering.shape[1])) for part in parts]),
         prefix=torch.cat([pad(part.prefix, (before - part.prefix.shape[1], 0)) for part in parts]),
@@ -141,7 +145,9 @@ def concatenated(parts: Sequence[Prefilled]) -> Prefilled:
     )
 
 
-def prefill_inputs(on: View, rows: Sequence[Row], *, block: int, last: int = LAST, max_batch: int = 64) -> Inputs:
+def compute_block_inputs(
+    on: View, rows: Sequence[Row], *, block: int, last: int = LAST_PROMPT_TOKENS, max_batch: int = 64
+) -> BlockInputs:
     """Prepares rows of at least two tokens up to the input of `block`, which is not run. No gradients."""
     parts = []
     for start in range(0, len(rows), max_batch):
@@ -149,11 +155,11 @@ def prefill_inputs(on: View, rows: Sequence[Row], *, block: int, last: int = LAS
         parts.append((batch, _entering(on, _followed(batch), block, None)))
     width = max(batch.ids.shape[1] for batch, _ in parts)
     entering = torch.cat([pad(tensor, (0, 0, 0, width - 1 - tensor.shape[1])) for _, tensor in parts])
-    return Inputs(block, Batch.stacked([batch.widen(width) for batch, _ in parts]), entering)
+    return BlockInputs(block, Batch.stacked([batch.widen(width) for batch, _ in parts]), entering)
 
 
 def run_from(
-    on: View, inputs: Inputs, *, parameters: Mapping[str, Tensor] | None = None, recording: Recording | None = None
+    on: View, inputs: BlockInputs, *, parameters: Mapping[str, Tensor] | None = None, recording: Recording | None = None
 ) -> Tensor:
     """Predictions (N, V) of the rows' target tokens by the blocks from `inputs.block` on. `recording` is filled if given.
 
@@ -168,8 +174,8 @@ def run_from(
         sparing=True,
         recording=recording or Recording(),
     )
-    with calling(call):
-        return substituted(
+    with call_context(call):
+        return run_with_parameters(
             on,
             parameters or {},
             inputs_embeds=inputs.entering,
@@ -184,16 +190,16 @@ def _followed(batch: Batch) -> Batch:
     return replace(batch.narrow(batch.ids.shape[1] - 1), attention=batch.attention[:, 1:])
 
 
-def _prefill(on: View, rows: Sequence[Row], at: int, last: int) -> Prefilled:
+def _prefill(on: View, rows: Sequence[Row], first_block: int, last: int) -> PrefilledRows:
     starts = [min(row.first_position(last), row.prompt_length - 1) for row in rows]
     before = max(starts)
     width = before + max(len(row.ids) - start for row, start in zip(rows, starts, strict=True))
     whole = collate(on.base, rows, last=last, lead=[before - start for start in starts], width=width)
     cache = DynamicCache()  # without a configuration: every layer keeps all columns, sliding ones too
-    entering = _entering(on, whole, at + 1, cache)
-    above = range(at + 1, on.anatomy.depth)
-    return Prefilled(
-        at=at,
+    entering = _entering(on, whole, first_block + 1, cache)
+    above = range(first_block + 1, on.anatomy.depth)
+    return PrefilledRows(
+        first_block=first_block,
         suffix=whole.narrow(width - before, start=before),
         entering=entering[:, before:],
         prefix=whole.attention[:, :before],
@@ -205,7 +211,7 @@ def _prefill(on: View, rows: Sequence[Row], at: int, last: int) -> Prefilled:
 @torch.no_grad()
 def _entering(on: View, batch: Batch, block: int, cache: DynamicCache | None) -> Tensor:
     stop = block if cache is None else None  # a cache wants the keys and values of the blocks above
-    with calling(Call(watch=frozenset({block}), stop=stop)) as recording:
+    with call_context(Call(watch=frozenset({block}), stop=stop)) as recording:
         on.anatomy.decoder(
             input_ids=batch.ids,
             attention_mask=batch.attention.long(),
@@ -216,7 +222,7 @@ def _entering(on: View, batch: Batch, block: int, cache: DynamicCache | None) ->
     return recording.entering[block]
 
 
-def _cache(prefilled: Prefilled, depth: int) -> DynamicCache | None:
+def _cache(prefilled: PrefilledRows, depth: int) -> DynamicCache | None:
     """A cache over the stored tensors, fresh for each step: a step appends by making new tensors, so the stored ones stay."""
     if prefilled.prefix.shape[1] == 0:
         return None

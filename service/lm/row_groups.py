@@ -9,7 +9,7 @@ ROWS_AT_ONCE = 64
 TOKENS_AT_ONCE = 8_192  # 64 rows of 128 tokens: texts of ordinary length are bounded by their number alone
 
 
-def pieces(lengths: Sequence[int], *, rows: int = ROWS_AT_ONCE, tokens: int = TOKENS_AT_ONCE) -> Iterator[range]:
+def split_in_order(lengths: Sequence[int], *, rows: int = ROWS_AT_ONCE, tokens: int = TOKENS_AT_ONCE) -> Iterator[range]:
     """The places of rows of these lengths, in their order, in pieces; each holds one row at least."""
     start = widest = 0
     for at, length in enumerate(lengths):
@@ -21,11 +21,13 @@ def pieces(lengths: Sequence[int], *, rows: int = ROWS_AT_ONCE, tokens: int = TO
         yield range(start, len(lengths))
 
 
-def alike(lengths: Sequence[int], *, tokens: int = TOKENS_AT_ONCE) -> list[list[int]]:
+def group_by_length(lengths: Sequence[int], *, tokens: int = TOKENS_AT_ONCE) -> list[list[int]]:
     """The places of rows in groups that are as large as the tokens allow: all in their order if they fit together, else rows of
     like length, the shortest first.
     """
     if len(lengths) * max(lengths, default=0) <= tokens:
         return [list(range(len(lengths)))] if lengths else []
     order = sorted(range(len(lengths)), key=lambda at: lengths[at])
-    return [[order[at] for at in piece] for piece in pieces([lengths[at] for at in order], rows=len(order), tokens=tokens)]
+    return [
+        [order[at] for at in piece] for piece in split_in_order([lengths[at] for at in order], rows=len(order), tokens=tokens)
+    ]

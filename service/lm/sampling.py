@@ -4,12 +4,12 @@ import torch
 from torch import Tensor
 
 
-def likeliest(logits: Tensor) -> Tensor:
+def greedy_tokens(logits: Tensor) -> Tensor:
     """The likeliest token of each row: (B, V) to (B,). Of equals, the first."""
     return logits.argmax(-1)
 
 
-def drawn(logits: Tensor, points: Tensor, *, temperature: float = 1.0, top_p: float = 1.0) -> Tensor:
+def sample_tokens(logits: Tensor, points: Tensor, *, temperature: float = 1.0, top_p: float = 1.0) -> Tensor:
     """Tokens (B,) drawn from (B, V) at `points` (B,) in [0, 1): the inverse of the distribution function there.
 
     `top_p` keeps the likeliest tokens whose shares together reach it. The points come from the caller's generators, on the

@@ -10,10 +10,10 @@ from service.domain.errors import Refused
 from service.lm.base import Base
 from service.lm.decoding import Decoding
 from service.lm.intervention import Adapter
-from service.lm.overlay import Recording, View, logits, target_logits, view
-from service.lm.prompts import LAST, Batch, Row, collate
-from service.lm.row_groups import ROWS_AT_ONCE, pieces
-from service.lm.sampling import drawn, likeliest
+from service.lm.overlay import Recording, View, compute_logits, compute_target_logits, make_view
+from service.lm.prompts import LAST_PROMPT_TOKENS, Batch, Row, collate
+from service.lm.row_groups import ROWS_AT_ONCE, split_in_order
+from service.lm.sampling import greedy_tokens, sample_tokens
 
 STEPS_AT_ONCE = 8  # tokens that are decoded before others have their turn
 
@@ -33,12 +33,12 @@ def token_accuracy(on: View, rows: Sequence[Row], adapter: Adapter | None) -> li
     """The share of each row's target tokens that are the likeliest ones, under teacher forcing."""
     shares = []
     for batch in _batches(on, rows, adapter):
-        right = likeliest(_predictions(on, batch, adapter)) == batch.labels  # (N,)
+        right = greedy_tokens(_predictions(on, batch, adapter)) == batch.labels  # (N,)
         shares.append(_row_means(right.float(), batch))
     return [float(share) for share in torch.cat(shares)] if shares else []
 
 
-def taken(on: View, rows: Sequence[Row], adapter: Adapter | None) -> list[bool]:
+def greedy_matches(on: View, rows: Sequence[Row], adapter: Adapter | None) -> list[bool]:
     """Whether greedy decoding would give each row's target to the last token.
 
     Teacher forcing decides it in one pass: if every token of the target is the likeliest after those before it, greedy decoding
@@ -48,22 +48,22 @@ def taken(on: View, rows: Sequence[Row], adapter: Adapter | None) -> list[bool]:
 
 
 @torch.no_grad()
-def greedy(
+def decode_greedily(
     on: View,
     adapter: Adapter | None,
     prompts: Sequence[Sequence[int]],
     *,
     max_new_tokens: int,
     stop_eos: bool = True,
-    between: Callable[[], None] = lambda: None,
+    yield_to_answers: Callable[[], None] = lambda: None,
 ) -> list[tuple[int, ...]]:
-    """Greedy answers as ids, the ending token included where it came; limited by the context as well. `between` is called every
-    few tokens, and at the end.
+    """Greedy answers as ids, the ending token included where it came; limited by the context as well. `yield_to_answers` is
+    called every few tokens, and at the end.
     """
     answers: list[tuple[int, ...]] = []
-    for piece in pieces([len(prompt) + max_new_tokens for prompt in prompts]):
-        answers += _greedy(on, adapter, prompts[piece.start : piece.stop], max_new_tokens, stop_eos, between)
-        between()
+    for piece in split_in_order([len(prompt) + max_new_tokens for prompt in prompts]):
+        answers += _greedy(on, adapter, prompts[piece.start : piece.stop], max_new_tokens, stop_eos, yield_to_answers)
+        yield_to_answers()
     return answers
 
 
@@ -84,8 +84,8 @@ def sample_sentences(
     """
     if base.start_id is None:
         raise Refused("The model's tokenizer has no token that sentences start from.", field="model")
-    on, generator = view(base), torch.Generator().manual_seed(seed)
-    length = min(max_tokens, base.context)
+    on, generator = make_view(base), torch.Generator().manual_seed(seed)
+    length = min(max_tokens, base.context_length)
     sentences: list[tuple[int, ...]] = []
     while len(sentences) < count:
         sentences += _sentences(on, min(batch, count - len(sentences)), length, generator)
@@ -99,7 +99,7 @@ def gate_means(on: View, rows: Sequence[Row], adapter: Adapter) -> dict[int, Ten
     sums = {block: torch.zeros(intervention.rotation.shape[0]) for block, intervention in adapter.interventions.items()}
     for batch in _batches(on, rows, adapter):
         recording = Recording()
-        logits(on, batch, adapter.interventions, keep=batch.predicting, recording=recording, record=True)
+        compute_logits(on, batch, adapter.interventions, keep=batch.predicting, recording=recording, record=True)
         mask = batch.positions[:, :, None].float()  # (B, T, 1)
         for block, weights in recording.weights.items():
             sums[block] += ((weights * mask).sum(1) / mask.sum(1).clamp(min=1)).sum(0).cpu()
@@ -107,12 +107,12 @@ def gate_means(on: View, rows: Sequence[Row], adapter: Adapter) -> dict[int, Ten
 
 
 def _batches(on: View, rows: Sequence[Row], adapter: Adapter | None) -> Iterator[Batch]:
-    for piece in pieces([len(row.ids) for row in rows]):
-        yield collate(on.base, rows[piece.start : piece.stop], last=adapter.last if adapter else LAST)
+    for piece in split_in_order([len(row.ids) for row in rows]):
+        yield collate(on.base, rows[piece.start : piece.stop], last=adapter.last if adapter else LAST_PROMPT_TOKENS)
 
 
 def _predictions(on: View, batch: Batch, adapter: Adapter | None) -> Tensor:
-    return target_logits(on, batch, adapter.interventions if adapter else None)
+    return compute_target_logits(on, batch, adapter.interventions if adapter else None)
 
 
 def _row_means(values: Tensor, batch: Batch) -> Tensor:
@@ -128,20 +128,20 @@ def _greedy(
     prompts: Sequence[Sequence[int]],
     limit: int,
     stop_eos: bool,
-    between: Callable[[], None],
+    yield_to_answers: Callable[[], None],
 ) -> list[tuple[int, ...]]:
     decoding = Decoding(on, adapter, prompts)
     ends = set(on.base.eos_ids) if stop_eos else set()
     answers: list[list[int]] = [[] for _ in prompts]
     rows = list(range(len(prompts)))  # which prompt each row in flight is
     while True:
-        tokens = likeliest(decoding.logits).tolist()
+        tokens = greedy_tokens(decoding.logits).tolist()
         for row, token in zip(rows, tokens, strict=True):
             answers[row].append(token)
         open_ = [
             place
             for place, row in enumerate(rows)
-            if tokens[place] not in ends and len(answers[row]) < min(limit, on.base.context - len(prompts[row]))
+            if tokens[place] not in ends and len(answers[row]) < min(limit, on.base.context_length - len(prompts[row]))
         ]
         if not open_:
             return [tuple(answer) for answer in answers]
@@ -150,7 +150,7 @@ def _greedy(
         rows = [rows[place] for place in open_]
         decoding.feed(torch.tensor([tokens[place] for place in open_]))
         if len(answers[rows[0]]) % STEPS_AT_ONCE == 0:
-            between()
+            yield_to_answers()
 
 
 def _sentences(on: View, count: int, length: int, generator: torch.Generator) -> list[tuple[int, ...]]:
@@ -161,7 +161,7 @@ def _sentences(on: View, count: int, length: int, generator: torch.Generator) ->
     decoding = Decoding(on, None, sentences)
     while True:
         points = torch.rand(count, generator=generator)  # one for every sentence, ended or not, so that none shifts another's
-        tokens = drawn(decoding.logits, points[rows]).tolist()
+        tokens = sample_tokens(decoding.logits, points[rows]).tolist()
         for row, token in zip(rows, tokens, strict=True):
             sentences[row].append(token)
         open_ = [place for place, row in enumerate(rows) if tokens[place] not in ends and len(sentences[row]) < length]

@@ -8,15 +8,15 @@ from service.domain.edit import Edit
 from service.editors.baft.fit import fit_baft
 from service.editors.baft.warm_up import warm_up
 from service.editors.locft.fit import fit_locft
-from service.editors.locft.location import place_of
-from service.editors.neutral import Neutral
-from service.editors.protocol import Fitted, Hooks, Item
+from service.editors.locft.location import find_tuned_location
+from service.editors.neutral import NeutralSentences
+from service.editors.protocol import FitItem, FitResult, Hooks
 from service.lifecycle.editors import Editors
 from service.lm.base import Base
 from service.lm.overlay import EMPTY, Overlay, View
 from service.lm.prompts import encode_prompt
-from service.lm.scoring import greedy
-from service.lm.tokenizing import decode
+from service.lm.scoring import decode_greedily
+from service.lm.tokenizing import decode_answer
 from service.runtime.evaluator import Evaluator
 from service.runtime.monitor_questions import MonitorQuestions
 from service.settings import Settings
@@ -27,7 +27,7 @@ LONGEST_BASE_ANSWER = 32  # tokens of the base model's own answer that a tombsto
 def bind_editors(
     base: Base,
     view_of: Callable[[Overlay], View],
-    neutral: Neutral,
+    neutral: NeutralSentences,
     judge: Evaluator,
     settings: Settings,
     prompts: Callable[[], Sequence[str]] = tuple,
@@ -38,12 +38,12 @@ def bind_editors(
 
     After a retrain, what fits on the new tensors need is prepared at once, and not by the first edit that comes.
     """
-    place_of(base.anatomy, settings.locft)
+    find_tuned_location(base.anatomy, settings.locft)
 
-    def baft(parent: Overlay, new: Sequence[Item], window: Sequence[Item], seed: int, hooks: Hooks) -> Fitted:
+    def baft(parent: Overlay, new: Sequence[FitItem], window: Sequence[FitItem], seed: int, hooks: Hooks) -> FitResult:
         return fit_baft(base, view_of, parent, new, window, settings=settings.baft, neutral=neutral, seed=seed, hooks=hooks)
 
-    def locft(items: Sequence[Item], start: Overlay, seed: int, hooks: Hooks) -> Fitted:
+    def locft(items: Sequence[FitItem], start: Overlay, seed: int, hooks: Hooks) -> FitResult:
         fitted = fit_locft(
             base, items, settings=settings.locft, neutral=neutral, seed=seed, hooks=hooks, start=start, prompts=prompts()
         )
@@ -54,9 +54,9 @@ def bind_editors(
     def base_answer(edit: Edit) -> str:
         surface = next((name for name in edit.surfaces if name in base.surfaces), base.surfaces[0])
         prompt = encode_prompt(base, edit.prompt, surface=surface)
-        room = min(LONGEST_BASE_ANSWER, base.context - len(prompt))
-        (answer,) = greedy(view_of(EMPTY), None, [prompt], max_new_tokens=max(1, room))
-        return decode(base, answer)
+        room = min(LONGEST_BASE_ANSWER, base.context_length - len(prompt))
+        (answer,) = decode_greedily(view_of(EMPTY), None, [prompt], max_new_tokens=max(1, room))
+        return decode_answer(base, answer)
 
     def distance(one: Overlay, other: Overlay) -> float:
         return relative_distance(base.model, one, other)

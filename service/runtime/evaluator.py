@@ -73,9 +73,9 @@ def capability_tasks(settings: Settings) -> tuple[Task, ...]:
         return load_tasks(settings.capability_file)
     if settings.model != "atlas":
         return ()
-    return atlas_tasks()
+    return embedded_tasks()
 
 
-def atlas_tasks() -> tuple[Task, ...]:
+def embedded_tasks() -> tuple[Task, ...]:
     """The skills of the embedded model that its training did not see."""
     return tuple(Task(item.skill, item.prompt, item.answer) for item in held_out_items())

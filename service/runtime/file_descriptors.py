@@ -21,7 +21,7 @@ FEWEST = 16  # connections with which a server is of any use
 log = structlog.get_logger("errata.server")
 
 
-def within_descriptors(settings: Settings) -> Settings:
+def limit_connections(settings: Settings) -> Settings:
     """The same settings with no more connections than there are descriptors for; the soft limit is raised first, as far as the
     system allows. Raises Refused if that leaves next to none.
     """

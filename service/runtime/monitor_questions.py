@@ -4,13 +4,13 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar
 
 from service.domain.edit import Edit
-from service.editors.neutral import Neutral, sure_rows
+from service.editors.neutral import NeutralSentences, confident_rows
 from service.evaluation.capability.measure import Task
 from service.lifecycle.editors import MonitorProbes, Share
 from service.lm.base import Base
 from service.lm.overlay import EMPTY, Overlay, View
 from service.lm.prompts import Row, encode_row
-from service.lm.scoring import taken
+from service.lm.scoring import greedy_matches
 
 ROWS_AT_ONCE = 16  # a quarter of a second of a small model on one busy core: so long an answer may wait for one piece
 SENTENCES = 100  # as many as the canary has by default, so that the two figures are as sure
@@ -24,7 +24,7 @@ class MonitorQuestions:
     """Asks overlays of one base. Used by one thread, the monitor's."""
 
     def __init__(
-        self, base: Base, view_of: Callable[[Overlay], View], neutral: Neutral, tasks: Sequence[Task], solved: Solved
+        self, base: Base, view_of: Callable[[Overlay], View], neutral: NeutralSentences, tasks: Sequence[Task], solved: Solved
     ) -> None:
         self._base, self._view_of, self._neutral, self._solved = base, view_of, neutral, solved
         self._tasks = spread(tasks, TASKS)
@@ -41,7 +41,7 @@ class MonitorQuestions:
             for at, edit in enumerate(edits)
             for surface in edit.surfaces or self._base.surfaces
         ]
-        right = taken(self._view_of(overlay), [row for _, row in rows], overlay.adapter) if rows else []
+        right = greedy_matches(self._view_of(overlay), [row for _, row in rows], overlay.adapter) if rows else []
         wrong = {at for (at, _), is_right in zip(rows, right, strict=True) if not is_right}
         return [at not in wrong for at in range(len(edits))]
 
@@ -49,7 +49,7 @@ class MonitorQuestions:
         """Neutral sentences that fits may use, chosen as the canary is: of what the base model is sure of."""
         if self._inside is None:
             ids = [sentence.ids for sentence in self._neutral.sentences]
-            self._inside = sure_rows(self._base, self._view_of(EMPTY), ids, SENTENCES, between)
+            self._inside = confident_rows(self._base, self._view_of(EMPTY), ids, SENTENCES, between)
         return self._share(overlay, self._inside, between)
 
     def outside(self, overlay: Overlay, between: Callable[[], None]) -> Share | None:
@@ -66,7 +66,7 @@ class MonitorQuestions:
             return None
         view, right = self._view_of(overlay), 0
         for some in pieces(rows, ROWS_AT_ONCE):
-            right += sum(taken(view, some, overlay.adapter))
+            right += sum(greedy_matches(view, some, overlay.adapter))
             between()
         return Share(right / len(rows), len(rows))
 

@@ -10,7 +10,7 @@ from service.lifecycle.checkpoints import Checkpoints
 from service.lifecycle.store_identity import recognise
 from service.lm.base import load_base
 from service.lm.intervention import Adapter
-from service.lm.overlay import EMPTY, Overlay, View, view
+from service.lm.overlay import EMPTY, Overlay, View, make_view
 from service.runtime.assembly import model_path
 from service.settings import Settings
 from service.store import heads, versions
@@ -18,7 +18,7 @@ from service.store.database import Store
 
 
 @contextmanager
-def opened_version(settings: Settings, version: str) -> Iterator[tuple[int, View, Adapter | None]]:
+def open_version(settings: Settings, version: str) -> Iterator[tuple[int, View, Adapter | None]]:
     """The number of a version (a number, `head` or `base`), its view and its adapter; nothing is written.
 
     A store that does not exist yet has the base model as its head. Raises NotFound, Gone or Corrupt for a version that cannot
@@ -27,7 +27,7 @@ def opened_version(settings: Settings, version: str) -> Iterator[tuple[int, View
     torch.set_num_threads(settings.torch_threads)
     base = load_base(model_path(settings), device=settings.device, dtype=settings.dtype)
     number, overlay = _overlay(settings, version, base.fingerprint)
-    yield number, view(base, overlay.tensors), overlay.adapter
+    yield number, make_view(base, overlay.tensors), overlay.adapter
 
 
 def _overlay(settings: Settings, version: str, fingerprint: str) -> tuple[int, Overlay]:

@@ -17,10 +17,10 @@ from service import __version__
 from service.api.http_protocol import DeadlineProtocol
 from service.runtime.app import create_app
 from service.runtime.assembly import open_server
-from service.runtime.file_descriptors import BACKLOG, within_descriptors
+from service.runtime.file_descriptors import BACKLOG, limit_connections
 from service.runtime.sockets import in_use
 from service.runtime.supervisor import Supervisor
-from service.settings import EVERY_HOST, Settings
+from service.settings import ANY_HOST, Settings
 
 log = structlog.get_logger("errata.server")
 KEEP_ALIVE_S = 75  # longer than a load balancer keeps an idle connection (60 s), or it sends a request into one we just closed
@@ -31,15 +31,15 @@ def serve(settings: Settings, sockets: list[socket.socket], supervisor: Supervis
 
     Raises ServiceError if a part cannot be opened: nothing listens then.
     """
-    if EVERY_HOST in settings.allowed_hosts:
+    if ANY_HOST in settings.allowed_hosts:
         log.warning(
             "any Host header is answered: a page that points its own name at this server can read it and change the model;"
             " name the hosts in ERRATA_ALLOWED_HOSTS instead of *"
         )
-    settings = within_descriptors(settings)
-    with closing(supervisor or Supervisor()) as told, open_server(settings) as server:
+    settings = limit_connections(settings)
+    with closing(supervisor or Supervisor()) as notifier, open_server(settings) as server:
         _spare_the_collector()
-        UvicornServer(config(create_app(settings, server), settings), told).run(sockets)
+        UvicornServer(uvicorn_config(create_app(settings, server), settings), notifier).run(sockets)
 
 
 def _spare_the_collector() -> None:
@@ -50,7 +50,7 @@ def _spare_the_collector() -> None:
     gc.freeze()
 
 
-def config(app: FastAPI, settings: Settings) -> uvicorn.Config:
+def uvicorn_config(app: FastAPI, settings: Settings) -> uvicorn.Config:
     """How uvicorn serves `app`: h11 with our deadlines, no web sockets, none of its own log lines about requests."""
     return uvicorn.Config(
         app,

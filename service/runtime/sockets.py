@@ -12,7 +12,7 @@ NOT_HERE = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)  # a name may have addresse
 
 
 @contextmanager
-def taken_port(host: str, port: int) -> Iterator[list[socket.socket]]:
+def bind_port(host: str, port: int) -> Iterator[list[socket.socket]]:
     """A socket bound to each address of `host`, closed at the end. Connections are refused until somebody listens on them.
 
     Raises Conflict if the port is in use, Refused if the address is not one of this machine's or the port needs more rights.

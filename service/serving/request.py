@@ -17,8 +17,8 @@ from torch import Tensor
 
 from service.domain.errors import Refused, TooLong
 from service.lm.base import Base
-from service.lm.sampling import drawn
-from service.lm.tokenizing import decode_plainly
+from service.lm.sampling import sample_tokens
+from service.lm.tokenizing import decode_ids
 
 FinishReason = Literal["stop", "length", "deadline", "cancelled"]
 
@@ -57,9 +57,9 @@ def check_generation(base: Base, generation: Generation) -> None:
         raise Refused("The prompt is blank.", field="prompt")
     if generation.max_new_tokens < 1:
         raise Refused("max_new_tokens must be at least 1.", field="max_new_tokens")
-    if len(generation.prompt_ids) + generation.max_new_tokens > base.context:
+    if len(generation.prompt_ids) + generation.max_new_tokens > base.context_length:
         raise TooLong(
-            f"The prompt and max_new_tokens together exceed the model's context of {base.context} tokens.", field="prompt"
+            f"The prompt and max_new_tokens together exceed the model's context of {base.context_length} tokens.", field="prompt"
         )
     if not (math.isfinite(generation.temperature) and generation.temperature >= 0):
         raise Refused("temperature must be 0 or a finite positive number.", field="temperature")
@@ -96,20 +96,20 @@ class AnswerInProgress:
         if self.generation.temperature == 0:
             return likeliest
         point = torch.rand(1, generator=self._generator)
-        return int(drawn(logits[None], point, temperature=self.generation.temperature, top_p=self.generation.top_p))
+        return int(sample_tokens(logits[None], point, temperature=self.generation.temperature, top_p=self.generation.top_p))
 
     def take(self, token: int) -> FinishReason | None:
         """Adds a token; why that ends the answer, if it does."""
         if token in self._base.eos_ids:
             return "stop"
         self._ids.append(token)
-        if self.generation.stop and self._stop_at(decode_plainly(self._base, self._ids)) is not None:
+        if self.generation.stop and self._stop_at(decode_ids(self._base, self._ids)) is not None:
             return "stop"
         return "length" if len(self._ids) >= self.generation.max_new_tokens else None
 
     def finish(self, reason: FinishReason) -> None:
         """Delivers what there is."""
-        text = decode_plainly(self._base, self._ids)
+        text = decode_ids(self._base, self._ids)
         answer = Answer(
             text=text[: self._stop_at(text)].lstrip(),
             ids=tuple(self._ids),

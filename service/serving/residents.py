@@ -11,7 +11,7 @@ from weakref import WeakValueDictionary
 from service.domain.errors import Conflict, NotFound
 from service.lm.base import Base
 from service.lm.intervention import Adapter
-from service.lm.overlay import EMPTY, Overlay, View, view
+from service.lm.overlay import EMPTY, Overlay, View, make_view
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,7 +48,7 @@ class Residents:
         with self._building:  # two builders of one view would hold its tensors twice
             found = self._views.get(digest)
             if found is None:
-                found = view(self._base, overlay.tensors)
+                found = make_view(self._base, overlay.tensors)
                 self._views[digest] = found
             return found
 

@@ -17,7 +17,7 @@ from service.domain.errors import Corrupt, Unavailable
 from service.lm.base import Base
 from service.lm.decoding import Decoding
 from service.lm.overlay import Overlay, View
-from service.lm.sampling import likeliest
+from service.lm.sampling import greedy_tokens
 from service.serving.request import Answer, AnswerInProgress, Generation, check_generation
 from service.serving.residents import Resident, Residents
 
@@ -217,7 +217,7 @@ class Scheduler:
     def _step(self, group: DecodingGroup) -> None:
         """One token for every answer of a group; those that end leave before the next is computed."""
         finite = torch.isfinite(group.decoding.logits.amax(-1)).tolist()  # NaN and +inf show in the largest
-        best = likeliest(group.decoding.logits).tolist()  # for all at once: each transfer from a device waits for it
+        best = greedy_tokens(group.decoding.logits).tolist()  # for all at once: each transfer from a device waits for it
         going, tokens = [], []
         for place, answer in enumerate(group.answers):
             reason = answer.interruption()

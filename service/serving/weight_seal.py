@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from service.lm.base import Base
-from service.lm.file_identity import Identity
+from service.lm.file_identity import FileIdentity
 from service.lm.model_files import fingerprint_of, identities
 
 FILES_S = 5.0  # between two looks at the files, which cost a `stat` each
@@ -54,7 +54,7 @@ class WeightSeal:
         self._refuse = refuse
         self._pause_s = pause_s
         self._sums = {name: _checksum(tensor) for name, tensor in _tensors(base)}
-        self._files: Mapping[str, Identity] | None = None if base.origin is None else base.origin.files
+        self._files: Mapping[str, FileIdentity] | None = None if base.origin is None else base.origin.files
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="errata-seal", daemon=True)
         self.failure: str | None = None  # why nothing may be answered any more

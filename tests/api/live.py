@@ -12,7 +12,7 @@ import httpx
 from service.api.state import ServerState
 from service.runtime.app import create_app
 from service.runtime.assembly import open_server
-from service.runtime.server import config
+from service.runtime.server import uvicorn_config
 from service.settings import Settings
 from tests.api.served import served
 from tests.hooks import hooked
@@ -69,7 +69,7 @@ def tiny_settings(model: Path, data_dir: Path, **more: Any) -> Settings:
 def live(settings: Settings) -> Iterator[Live]:
     """Open a server's parts, then its port; close both. Afterwards no hook is left on its model."""
     with open_server(settings) as state:
-        with served(config(create_app(settings, state), settings)) as port:
+        with served(uvicorn_config(create_app(settings, state), settings)) as port:
             with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=WAIT_S + 10) as client:
                 yield Live(client, state, port)
     assert hooked(state.base.model) == []

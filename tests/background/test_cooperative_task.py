@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import pytest
 
-from service.background.cooperative_task import Stepwise
+from service.background.cooperative_task import CooperativeTask
 
 
 def counting(most: int, seen: list[int]) -> Callable[[Callable[[], None]], str]:
@@ -20,7 +20,7 @@ def counting(most: int, seen: list[int]) -> Callable[[Callable[[], None]], str]:
 
 def test_the_work_moves_one_step_at_a_time_and_its_result_is_kept() -> None:
     seen: list[int] = []
-    stepwise = Stepwise(counting(3, seen), step_s=0)
+    stepwise = CooperativeTask(counting(3, seen), step_s=0)
 
     lengths = []
     while not stepwise.go_on():
@@ -33,7 +33,7 @@ def test_the_work_moves_one_step_at_a_time_and_its_result_is_kept() -> None:
 
 def test_nothing_is_done_before_it_is_asked_for() -> None:
     seen: list[int] = []
-    stepwise = Stepwise(counting(1, seen), step_s=0)
+    stepwise = CooperativeTask(counting(1, seen), step_s=0)
 
     stepwise.drop()
 
@@ -43,7 +43,7 @@ def test_nothing_is_done_before_it_is_asked_for() -> None:
 def test_small_steps_are_one_step_until_its_time_is_over() -> None:
     seen: list[int] = []
 
-    assert Stepwise(counting(100, seen), step_s=3600).go_on()
+    assert CooperativeTask(counting(100, seen), step_s=3600).go_on()
 
     assert len(seen) == 100
 
@@ -53,7 +53,7 @@ def test_what_the_work_raises_is_raised_where_it_is_waited_for() -> None:
         between()
         raise ValueError("no")
 
-    stepwise = Stepwise(work, step_s=0)
+    stepwise = CooperativeTask(work, step_s=0)
     assert not stepwise.go_on()
 
     for _ in range(2):
@@ -71,7 +71,7 @@ def test_work_that_is_dropped_ends_and_cleans_up() -> None:
         finally:
             ended.set()
 
-    stepwise = Stepwise(work, step_s=0)
+    stepwise = CooperativeTask(work, step_s=0)
     stepwise.go_on()
 
     stepwise.drop()

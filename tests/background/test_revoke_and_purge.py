@@ -12,7 +12,7 @@ import sqlalchemy as sa
 
 from service.background.exports import request_export
 from service.background.jobs import cancel_job
-from service.background.purge import Purged, purge
+from service.background.purge import PurgeReport, purge
 from service.domain.cadence import Cadence
 from service.domain.edit import EditRequest, EditStatus, Probe
 from service.domain.errors import Conflict, Gone, NotFound, Refused, Unreadable
@@ -148,7 +148,7 @@ def test_a_moment_without_a_zone_and_a_blank_author_are_refused(furnish: Furnish
     assert revoked(local, "nobody") == Revoked((), 0)
 
 
-def purged(local: LocalService, *edit_ids: str, **given: object) -> Purged:
+def purged(local: LocalService, *edit_ids: str, **given: object) -> PurgeReport:
     return purge(local.context, edit_ids=edit_ids, by="ann", **given)  # type: ignore[arg-type]
 
 

@@ -13,13 +13,13 @@ from service.bench.measured_model import MeasuredModel, items_of
 from service.bench.plots import Line, Panel
 from service.bench.records import records_of
 from service.bench.shard_curves import shard_rows, shards_of
-from service.editors.locft.location import place_of
+from service.editors.locft.location import find_tuned_location
 from service.editors.locft.settings import LocftSettings
-from service.editors.neutral import Neutral
+from service.editors.neutral import NeutralSentences
 from service.evaluation.capability.measure import Task
 from service.evaluation.metrics.outcomes import Reference
 from service.evaluation.records import EvalProbe, Record
-from service.lm.overlay import view
+from service.lm.overlay import make_view
 from tests.builders import make_base
 
 RECORDS = [
@@ -34,9 +34,9 @@ QUICK: dict[str, Any] = {"learning_rate": 0.05, "epochs": 40}
 @pytest.fixture(scope="module")
 def place() -> MeasuredModel:
     base = make_base()
-    plain = view(base)
+    plain = make_view(base)
     return MeasuredModel(
-        "tiny", base, Reference(plain), RECORDS, [Task("a skill", "Rome lies in", "Italy")], Neutral(base, (), ())
+        "tiny", base, Reference(plain), RECORDS, [Task("a skill", "Rome lies in", "Italy")], NeutralSentences(base, (), ())
     )
 
 
@@ -45,7 +45,7 @@ def test_every_case_can_be_trained_on_any_model_and_has_a_name_of_its_own(part: 
     cases = PARTS[part](100, place.base.anatomy)
 
     assert len({case.name for case in cases}) == len(cases)
-    assert all(place_of(place.base.anatomy, case.settings).names for case in cases)
+    assert all(find_tuned_location(place.base.anatomy, case.settings).names for case in cases)
 
 
 def test_the_order_alone_differs_between_the_pipelines_of_a_method(place: MeasuredModel) -> None:

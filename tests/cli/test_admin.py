@@ -13,7 +13,7 @@ from service.cli import options
 from service.cli.admin import _table
 from service.cli.main import app
 from service.cli.options import FAILED, USAGE
-from service.client.local_server import free_port, refuse_used_folder, server_for
+from service.client.local_server import free_port, open_client, refuse_used_folder
 from service.lm.load_errata import load
 from service.settings import environment_of, load_settings
 from tests.api.live import Live, live, tiny_settings
@@ -167,7 +167,7 @@ def test_without_a_server_the_command_starts_one_on_the_data_folder_and_stops_it
     with live(settings) as first:
         version = first.edit("The colour of moss is", "green")["version"]
 
-    with server_for(None, settings) as client:
+    with open_client(None, settings) as client:
         head = client.get("/versions/head").json()
         answer = client.post("/generate", json={"prompt": "The colour of moss is", "max_new_tokens": 8}).json()
 

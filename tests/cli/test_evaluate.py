@@ -12,7 +12,7 @@ from service.cli.options import FAILED, USAGE
 from service.client.evaluations import EvaluationClient
 from service.domain.errors import Conflict, NotFound
 from service.evaluation.merging import merged_results
-from service.runtime.offline import opened_version
+from service.runtime.offline import open_version
 from tests.api.live import Live, tiny_settings
 from tests.builders import save_model
 
@@ -233,16 +233,16 @@ def test_a_version_is_opened_beside_a_running_server(server: Live, tiny_model: P
     edit = server.edit("The colour of the sky is", "green")
     settings = server.state.settings
 
-    with opened_version(settings, "head") as (head, _, adapter), opened_version(settings, "base") as (base, _, none):
+    with open_version(settings, "head") as (head, _, adapter), open_version(settings, "base") as (base, _, none):
         assert head == server.client.get("/versions/head").json()["number"] >= (edit["version"] or 0)
         assert (adapter is None) == (server.state.lifecycle.follower.current.overlay.adapter is None)
         assert (base, none) == (0, None)
-    with pytest.raises(NotFound), opened_version(settings, "999999"):
+    with pytest.raises(NotFound), open_version(settings, "999999"):
         pass
 
 
 def test_a_store_that_is_not_there_yet_has_the_base_as_its_head(tiny_model: Path, tmp_path: Path) -> None:
-    with opened_version(tiny_settings(tiny_model, tmp_path / "new"), "head") as (number, _, adapter):
+    with open_version(tiny_settings(tiny_model, tmp_path / "new"), "head") as (number, _, adapter):
         assert (number, adapter) == (0, None)
     assert not (tmp_path / "new").exists()
 
@@ -252,6 +252,6 @@ def test_a_store_of_another_base_model_is_not_opened(server: Live, tmp_path: Pat
 
     with (
         pytest.raises(Conflict),
-        opened_version(server.state.settings.model_copy(update={"model": str(other)}), "head"),
+        open_version(server.state.settings.model_copy(update={"model": str(other)}), "head"),
     ):
         pass

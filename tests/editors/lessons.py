@@ -11,11 +11,11 @@ from torch.nn.functional import cross_entropy
 
 from service.domain.edit import Edit, EditStatus, Probe
 from service.editors.baft.settings import BaftSettings
-from service.editors.neutral import Neutral, load_or_sample_neutral
+from service.editors.neutral import NeutralSentences, load_or_sample_neutral
 from service.editors.neutral_settings import NeutralSettings
-from service.editors.protocol import Item
-from service.lm.base import Base, base_from
-from service.lm.overlay import Overlay, View, view
+from service.editors.protocol import FitItem
+from service.lm.base import Base, build_base
+from service.lm.overlay import Overlay, View, make_view
 from service.lm.prompts import collate, encode_row
 from tests.builders import make_model, make_tokenizer
 
@@ -27,7 +27,7 @@ SMALL = {"rank": 4, "learning_rate": 2e-2, "preserve_rows": 4, "preserve_pool": 
 def taught_base() -> Base:
     """A base that answers every prompt of FACTS. Chat surfaces are left out: one row an edit keeps the tests short."""
     torch.manual_seed(0)
-    base = base_from(make_model("llama"), make_tokenizer(chat=False), name="taught")
+    base = build_base(make_model("llama"), make_tokenizer(chat=False), name="taught")
     batch = collate(base, [encode_row(base, prompt, answer) for prompt, answer in FACTS.items()])
     model = base.model
     model.requires_grad_(True)
@@ -41,18 +41,18 @@ def taught_base() -> Base:
         loss.backward()
         optimizer.step()
     model.requires_grad_(False)
-    return base_from(model, base.tokenizer, name="taught")
+    return build_base(model, base.tokenizer, name="taught")
 
 
 @lru_cache(maxsize=1)
-def neutral() -> Neutral:
+def neutral() -> NeutralSentences:
     """Sentences of the taught base, sampled once."""
     with TemporaryDirectory() as folder:
         return load_or_sample_neutral(taught_base(), Path(folder), settings=NeutralSettings(sentences=100, canary=6, tokens=10))
 
 
 def view_of(overlay: Overlay) -> View:
-    return view(taught_base(), overlay.tensors)
+    return make_view(taught_base(), overlay.tensors)
 
 
 def settings(**changes: Any) -> BaftSettings:
@@ -61,7 +61,7 @@ def settings(**changes: Any) -> BaftSettings:
 
 def item(
     prompt: str, target: str, *, rephrases: tuple[str, ...] = (), locality: tuple[str, ...] = (), train: bool = True, **more: Any
-) -> Item:
+) -> FitItem:
     """An edit of the taught base; its id is its prompt."""
     edit = Edit(
         id=prompt,
@@ -75,4 +75,4 @@ def item(
         locality=tuple(Probe(prompt=each, train=train) for each in locality),
         **more,
     )
-    return Item(edit, target)
+    return FitItem(edit, target)

@@ -11,7 +11,7 @@ from service.editors import protocol
 from service.editors.baft.fit import fit_baft
 from service.editors.baft.warm_up import warm_up
 from service.editors.canary import canary_share
-from service.editors.neutral import Neutral
+from service.editors.neutral import NeutralSentences
 from service.editors.protocol import FitCancelled, Hooks
 from service.lm.overlay import EMPTY, Overlay
 from service.runtime.editors import bind_editors
@@ -30,9 +30,9 @@ def few_rows_at_once(monkeypatch):
     monkeypatch.setattr(protocol, "ROWS_AT_ONCE", AT_ONCE)
 
 
-def fresh() -> Neutral:
+def fresh() -> NeutralSentences:
     """The neutral sentences with nothing prepared."""
-    return Neutral(taught_base(), neutral().sentences, neutral().canary)
+    return NeutralSentences(taught_base(), neutral().sentences, neutral().canary)
 
 
 def retrained(factor: float = 1.5) -> Overlay:
@@ -40,11 +40,11 @@ def retrained(factor: float = 1.5) -> Overlay:
     return Overlay({name: factor * dict(taught_base().model.named_parameters())[name].detach()})
 
 
-def prepare(on: Neutral, overlay: Overlay, hooks: Hooks | None = None) -> None:
+def prepare(on: NeutralSentences, overlay: Overlay, hooks: Hooks | None = None) -> None:
     warm_up(taught_base(), view_of, overlay, settings=ALL, neutral=on, hooks=hooks, ahead=True)
 
 
-def fit(on: Neutral, parent: Overlay = EMPTY) -> Overlay:
+def fit(on: NeutralSentences, parent: Overlay = EMPTY) -> Overlay:
     return fit_baft(taught_base(), view_of, parent, [item("red is", "Z")], [], settings=ALL, neutral=on, seed=1).overlay
 
 
@@ -79,7 +79,7 @@ def test_preparing_gives_way_before_every_few_rows():
 @pytest.mark.parametrize("steps", [0, 1, 3, 4])
 def test_preparing_that_is_cancelled_ends_there_and_a_fit_makes_what_is_missing(steps):
     on, gave = fresh(), []
-    hooks = Hooks(yield_to_answers=lambda: gave.append(1), cancelled=lambda: len(gave) > steps)
+    hooks = Hooks(yield_to_answers=lambda: gave.append(1), is_cancelled=lambda: len(gave) > steps)
 
     with pytest.raises(FitCancelled):
         prepare(on, retrained(), hooks)
@@ -103,7 +103,7 @@ def test_a_fit_comes_to_the_same_whether_or_not_its_tensors_were_prepared():
 @pytest.mark.parametrize("adapter", [None, make_adapter((1, 2), scale=0.1)])
 def test_measuring_the_canary_can_be_cancelled(adapter):
     with pytest.raises(FitCancelled):
-        canary_share(fresh(), view_of(EMPTY), Overlay({}, adapter), Hooks(cancelled=lambda: True))
+        canary_share(fresh(), view_of(EMPTY), Overlay({}, adapter), Hooks(is_cancelled=lambda: True))
 
 
 def test_a_retrain_gives_way_while_it_gets_ready_for_edits(tmp_path):

@@ -9,23 +9,23 @@ from service.domain.edit import Probe
 from service.domain.errors import TooLong
 from service.editors import examples
 from service.editors.examples import AskedRow, asked_rows, each_asked_row, kept_prompts, kept_rows
-from service.editors.protocol import FitCancelled, Hooks, Item
+from service.editors.protocol import FitCancelled, FitItem, Hooks
 from service.lm.overlay import EMPTY
 from service.lm.prompts import encode_row
-from service.lm.tokenizing import decode
+from service.lm.tokenizing import decode_answer
 from tests.builders import make_base
 from tests.editors.lessons import item, taught_base, view_of
 
 
-def with_rephrases(given: Item, *probes: Probe) -> Item:
+def with_rephrases(given: FitItem, *probes: Probe) -> FitItem:
     return replace(given, edit=replace(given.edit, rephrases=probes))
 
 
-def learned(items: list[Item]) -> list[tuple[int, str, str]]:
+def learned(items: list[FitItem]) -> list[tuple[int, str, str]]:
     """By item, prompts and answers of the rows to learn."""
     base = taught_base()
     asked = asked_rows(base, items, eos=False, learn_probes=True)
-    return [(each.item, decode(base, each.row.prompt_ids), decode(base, each.row.target_ids)) for each in asked]
+    return [(each.item, decode_answer(base, each.row.prompt_ids), decode_answer(base, each.row.target_ids)) for each in asked]
 
 
 def test_a_trained_rephrase_is_asked_for_its_own_answer_if_it_has_one():
@@ -73,7 +73,7 @@ def test_rephrases_of_two_edits_that_contradict_each_other_are_both_left_out():
 
 
 def test_what_the_rephrases_of_a_retracted_edit_say_contradicts_nothing():
-    retracted = Item(item("red is", "Z", rephrases=("it is",)).edit, "A", tombstone=True)
+    retracted = FitItem(item("red is", "Z", rephrases=("it is",)).edit, "A", is_tombstone=True)
 
     assert (1, "it is", "Y") in learned([retracted, item("sky is", "Y", rephrases=("it is",))])
 
@@ -111,4 +111,4 @@ def test_of_many_real_prompts_no_more_are_looked_at_than_are_kept(monkeypatch):
 
 def test_asking_the_base_what_must_stay_can_be_cancelled():
     with pytest.raises(FitCancelled):
-        kept_prompts(taught_base(), view_of(EMPTY), [], ["sky is"], limit=3, hooks=Hooks(cancelled=lambda: True))
+        kept_prompts(taught_base(), view_of(EMPTY), [], ["sky is"], limit=3, hooks=Hooks(is_cancelled=lambda: True))

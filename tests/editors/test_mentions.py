@@ -3,7 +3,7 @@
 import pytest
 
 from service.editors.examples import speaks_against
-from service.editors.mentions import finder
+from service.editors.mentions import make_name_finder
 from tests.editors.lessons import item
 
 
@@ -24,7 +24,7 @@ from tests.editors.lessons import item
     ],
 )
 def test_a_name_is_found_where_it_stands_as_words(name, text):
-    assert finder([name])(text)
+    assert make_name_finder([name])(text)
 
 
 @pytest.mark.parametrize(
@@ -40,21 +40,21 @@ def test_a_name_is_found_where_it_stands_as_words(name, text):
     ],
 )
 def test_letters_of_other_words_are_no_name(name, text):
-    assert not finder([name])(text)
+    assert not make_name_finder([name])(text)
 
 
 def test_no_name_is_found_in_any_text():
-    assert not finder([])("a text")
-    assert not finder(["", "  "])("a text")
+    assert not make_name_finder([])("a text")
+    assert not make_name_finder(["", "  "])("a text")
 
 
 def test_case_may_not_matter():
-    assert finder(["Rome"], any_case=True)("what is in ROME?")
+    assert make_name_finder(["Rome"], any_case=True)("what is in ROME?")
 
 
 def test_names_of_all_lengths_are_found_among_many():
     names = ["Bo", "Bob", "Boba Fett", "Bob Dylan", *(f"Bob {number}" for number in range(100))]
-    holds = finder(names)
+    holds = make_name_finder(names)
 
     assert all(holds(f"about {name}, again") for name in names)
     assert not any(holds(f"about {name.replace(' ', '')}x, again") for name in names)

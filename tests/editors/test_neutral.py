@@ -10,20 +10,20 @@ from service.editors.baft.basis_report import basis_report, load_report
 from service.editors.baft.fit import fit_baft
 from service.editors.canary import canary_share
 from service.editors.examples import asked_rows, kept_rows, prefixed, speaks_against
-from service.editors.neutral import Neutral, cuts_of, load_or_sample_neutral
+from service.editors.neutral import NeutralSentences, cuts_of, load_or_sample_neutral
 from service.editors.neutral_settings import NeutralSettings
-from service.editors.protocol import Item
+from service.editors.protocol import FitItem
 from service.lm.intervention import Adapter, Balance
-from service.lm.overlay import EMPTY, Overlay, View, view
+from service.lm.overlay import EMPTY, Overlay, View, make_view
 from service.lm.prompts import encode_row
-from service.lm.scoring import taken
+from service.lm.scoring import greedy_matches
 from tests.builders import make_adapter, make_base
 from tests.editors.lessons import item, neutral, settings, taught_base, view_of
 
 SETTINGS = NeutralSettings(sentences=100, canary=4, tokens=10)
 
 
-def load(folder: Path, chosen: NeutralSettings = SETTINGS) -> Neutral:
+def load(folder: Path, chosen: NeutralSettings = SETTINGS) -> NeutralSentences:
     return load_or_sample_neutral(taught_base(), folder, settings=chosen)
 
 
@@ -75,7 +75,7 @@ def test_a_base_keeps_its_own_canary_whole(tmp_path):
 
 def test_the_canary_that_is_prepared_once_says_what_asking_plainly_says(tmp_path):
     drawn, adapter = load(tmp_path), make_adapter((1, 2), scale=30.0)
-    plain = taken(view_of(EMPTY), drawn.canary, adapter)
+    plain = greedy_matches(view_of(EMPTY), drawn.canary, adapter)
 
     assert canary_share(drawn, view_of(EMPTY), Overlay({}, adapter)) == pytest.approx(sum(plain) / len(plain))
 
@@ -115,9 +115,9 @@ def test_rows_of_an_item_are_its_surfaces_and_trained_rephrases():
 
     assert [row.literal for row in asked_rows(base, [given], eos=True, learn_probes=True)] == [True, False]
     assert [row.literal for row in asked_rows(base, [given], eos=True, learn_probes=False)] == [True]
-    assert [row.literal for row in asked_rows(base, [Item(given.edit, "A", tombstone=True)], eos=True, learn_probes=True)] == [
-        True
-    ]
+    assert [
+        row.literal for row in asked_rows(base, [FitItem(given.edit, "A", is_tombstone=True)], eos=True, learn_probes=True)
+    ] == [True]
 
 
 def test_without_surfaces_an_edit_is_asked_on_all_that_the_tokenizer_has():
@@ -149,7 +149,7 @@ def test_a_prefix_stands_between_bos_and_the_prompt():
     assert copy is not None
     assert copy.row.ids == (asked.row.ids[0], 50, 51, *asked.row.ids[1:])
     assert copy.row.target_ids == asked.row.target_ids
-    assert prefixed(base, asked, (50,) * base.context) is None
+    assert prefixed(base, asked, (50,) * base.context_length) is None
 
 
 def test_the_report_on_bases_gives_every_block_and_kind_of_prompt():
@@ -182,7 +182,7 @@ def test_load_is_reported_with_its_variation_and_the_share_of_active_bases():
 def test_an_adapter_without_a_load_is_reported_with_null():
     base = taught_base()
     adapter = Adapter(make_adapter((1,), scale=0.1).interventions, {})
-    shown: View = view(base)
+    shown: View = make_view(base)
 
     prompts = {"edits": [], "rephrases": [encode_row(base, "sky is", "B")]}
     (block,) = basis_report(shown, adapter, prompts)["blocks"]

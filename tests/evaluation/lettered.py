@@ -5,8 +5,8 @@ from functools import lru_cache
 import torch
 
 from service.evaluation.metrics.outcomes import Reference
-from service.lm.base import Base, base_from
-from service.lm.overlay import view
+from service.lm.base import Base, build_base
+from service.lm.overlay import make_view
 from tests.builders import make_model, make_tokenizer
 
 # They end in a script without spaces, so that an answer follows without one, as the model gives it.
@@ -22,9 +22,9 @@ def base() -> Base:
     with torch.no_grad():
         for token, row in enumerate(model.get_output_embeddings().weight):
             row *= 4.0 if token == tokenizer.eos_token_id else float(token in letters)
-    return base_from(model, tokenizer)
+    return build_base(model, tokenizer)
 
 
 @lru_cache(maxsize=1)
 def reference() -> Reference:
-    return Reference(view(base()), longest_answer=LONGEST)
+    return Reference(make_view(base()), longest_answer=LONGEST)

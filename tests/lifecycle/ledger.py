@@ -14,7 +14,7 @@ import torch
 
 from service.domain.edit import Edit
 from service.domain.errors import Refused
-from service.editors.protocol import FitFailed, Fitted, Hooks, Item
+from service.editors.protocol import FitFailed, FitItem, FitResult, Hooks
 from service.lifecycle.editors import Editors, MonitorProbes
 from service.lm.intervention import Adapter, Intervention
 from service.lm.overlay import Overlay
@@ -61,20 +61,20 @@ class Ledger:
             canary_size=100,
         )
 
-    def baft(self, parent: Overlay, new: Sequence[Item], window: Sequence[Item], seed: int, hooks: Hooks) -> Fitted:
+    def baft(self, parent: Overlay, new: Sequence[FitItem], window: Sequence[FitItem], seed: int, hooks: Hooks) -> FitResult:
         self._fit("baft", new, seed, hooks)
         said = window_of(parent)
-        kept = {item.edit.key for item in window if not item.consolidated}
+        kept = {item.edit.key for item in window if not item.is_consolidated}
         assert kept <= {*said, *tensors_of(parent)}, "a window that the parent does not hold"
         said |= {item.edit.key: item.target for item in new if item.target not in self.not_taken["baft"]}
         overlay = Overlay(parent.tensors, _adapter(said, _learned_by_window(parent) | _lessons(new)))
         return self._fitted("baft", overlay, new, window)
 
-    def locft(self, items: Sequence[Item], start: Overlay, seed: int, hooks: Hooks) -> Fitted:
+    def locft(self, items: Sequence[FitItem], start: Overlay, seed: int, hooks: Hooks) -> FitResult:
         """Like a real minor retrain, one with a start never forgets by itself what that said."""
         if start.tensors and self.moved_away:
             raise Refused("the tensors lie elsewhere", field="start")
-        assert start.adapter is None and (start.tensors or not any(item.consolidated for item in items))
+        assert start.adapter is None and (start.tensors or not any(item.is_consolidated for item in items))
         self.starts.append(tensors_of(start))
         self._fit("locft", items, seed, hooks)
         said = tensors_of(start)
@@ -85,18 +85,18 @@ class Ledger:
     def score(self, overlay: Overlay, edit: Edit, between: Callable[[], None]) -> Mapping[str, Any]:
         return {"scores": {"reliability": float(answer(overlay, edit) == edit.target)}}
 
-    def _fit(self, method: str, items: Sequence[Item], seed: int, hooks: Hooks) -> None:
+    def _fit(self, method: str, items: Sequence[FitItem], seed: int, hooks: Hooks) -> None:
         with self._lock:
             self.fits.append((method, tuple(item.target for item in items), seed))
         for step in range(4):
-            hooks.between_steps()
+            hooks.begin_step()
             hooks.progress(step / 4, method)
         self.during(method)
-        hooks.between_steps()
+        hooks.begin_step()
         if any(item.target in self.breaks for item in items):
             raise FitFailed("the loss is not finite")
 
-    def _fitted(self, method: str, overlay: Overlay, new: Sequence[Item], window: Sequence[Item]) -> Fitted:
+    def _fitted(self, method: str, overlay: Overlay, new: Sequence[FitItem], window: Sequence[FitItem]) -> FitResult:
         lost = [item.edit.id for item in (*new, *window) if answer(overlay, item.edit) != item.target]
         lost += [item.edit.id for item in window if item.target in self.forgets]
         if any(item.target in self.costs for item in new):
@@ -107,7 +107,7 @@ class Ledger:
         said = {**tensors_of(overlay), **window_of(overlay)}
         harm = sum(self.harms.get(target, 0.0) for target in said.values())
         scores = {"canary": self.canary(len(window_of(overlay))) - harm, "retention": 1.0 - len(set(lost)) / max(1, asked)}
-        return Fitted(overlay, reports, tuple(lost), scores)
+        return FitResult(overlay, reports, tuple(lost), scores)
 
 
 def distance(one: Overlay, other: Overlay) -> float:
@@ -135,8 +135,8 @@ def lessons_of(overlay: Overlay) -> Lessons:
     return _learned_by_tensors(overlay) | _learned_by_window(overlay)
 
 
-def _lessons(items: Sequence[Item]) -> Lessons:
-    return frozenset((item.edit.key, item.edit.target) for item in items if not item.tombstone)
+def _lessons(items: Sequence[FitItem]) -> Lessons:
+    return frozenset((item.edit.key, item.edit.target) for item in items if not item.is_tombstone)
 
 
 def _learned_by_window(overlay: Overlay) -> Lessons:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from service.editors.protocol import Fitted
+from service.editors.protocol import FitResult
 from service.lifecycle import job_hooks
 from service.lifecycle.job_hooks import JobHooks
 from service.lifecycle.lease import Lease
@@ -38,6 +38,6 @@ def test_the_progress_of_a_job_of_several_fits_never_goes_back(local: LocalServi
 
 
 def test_counts_among_the_scores_are_said_in_the_log_too() -> None:
-    trained = Fitted(EMPTY, {}, ("a",), {"canary": 0.98, "neutral_rows": 2914})
+    trained = FitResult(EMPTY, {}, ("a",), {"canary": 0.98, "neutral_rows": 2914})
 
     assert run._said(trained) == "canary 0.980, neutral rows 2914, 1 not taken"

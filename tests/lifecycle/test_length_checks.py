@@ -5,14 +5,14 @@ import pytest
 from service.domain.edit import EditRequest, Method
 from service.domain.errors import Refused
 from service.lifecycle.length_checks import check_fits
-from service.lm.base import base_from
+from service.lm.base import build_base
 from tests.builders import make_base, make_model, make_tokenizer
 
 PLAIN = EditRequest(prompt="The colour of moss is", target="green", method=Method.AUTO)
 
 
 def field_of(refused: EditRequest, *, listed: bool) -> str | None:
-    base = base_from(make_model(), make_tokenizer(chat=False)) if refused.surfaces else make_base()
+    base = build_base(make_model(), make_tokenizer(chat=False)) if refused.surfaces else make_base()
     with pytest.raises(Refused) as caught:
         check_fits(base, [PLAIN, refused] if listed else [refused], listed=listed)
     return caught.value.field

@@ -67,7 +67,7 @@ def export(local: LocalService, keyed: KeyedRequest) -> Any:
 
 
 def evaluate(local: LocalService, keyed: KeyedRequest) -> Any:
-    return request_eval(local.store, version=None, asked="live", author="ann", keyed=keyed).id
+    return request_eval(local.store, version=None, selection="live", author="ann", keyed=keyed).id
 
 
 def take_back(local: LocalService, keyed: KeyedRequest) -> Any:
@@ -232,7 +232,7 @@ def test_a_purge_takes_its_edits_out_of_what_other_keys_were_answered_with(make:
     gone = local.edit_by("b")
     assert gone.id in roll(local, asked("rollback", "r")).rolled_back
     request = EditRequest(prompt="b", target="2")
-    evaluation = request_eval(local.store, version=None, asked=[request], author="ann", keyed=asked("eval", "e"))
+    evaluation = request_eval(local.store, version=None, selection=[request], author="ann", keyed=asked("eval", "e"))
     local.retract(gone)
     local.worker.drain()
 

@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 from service.domain.errors import Corrupt, Refused, ServiceError, Unavailable
 from service.lm.base import load_base
 from service.lm.model_files import fingerprint_of
-from service.lm.overlay import logits, view
+from service.lm.overlay import compute_logits, make_view
 from service.lm.prompts import collate
 from tests.builders import FAMILIES, make_base, make_rows, save_model
 
@@ -36,15 +36,15 @@ def test_a_saved_model_of_every_family_answers_as_before(family: str, tmp_path: 
     loaded = load_base(str(save_model(tmp_path, family)))
 
     expected = make_base(family)
-    got = logits(view(loaded), collate(loaded, rows))
+    got = compute_logits(make_view(loaded), collate(loaded, rows))
 
-    torch.testing.assert_close(got, logits(view(expected), collate(expected, rows)), rtol=0, atol=1e-5)
+    torch.testing.assert_close(got, compute_logits(make_view(expected), collate(expected, rows)), rtol=0, atol=1e-5)
 
 
 def test_a_base_on_the_cpu_is_fp32_and_frozen_and_evaluating(saved: Path) -> None:
     base = load_base(str(saved), device="cpu")
 
-    assert base.dtype == torch.float32 and base.context == 128
+    assert base.dtype == torch.float32 and base.context_length == 128
     assert not base.model.training
     assert not any(parameter.requires_grad for parameter in base.model.parameters())
 
@@ -90,14 +90,14 @@ def test_the_fingerprint_is_the_same_for_a_copy_and_differs_by_a_weight_or_the_t
 def test_what_is_written_over_the_weights_after_loading_changes_no_answer(folder: Path) -> None:
     base = load_base(str(folder), device="cpu")
     batch = collate(base, make_rows(base, [(4, 2)]))
-    before = logits(view(base), batch)
+    before = compute_logits(make_view(base), batch)
 
     with (folder / "model.safetensors").open("r+b") as file:  # as `cp other.safetensors model.safetensors` does
         size = file.seek(0, 2)
         file.seek(size // 4)
         file.write(b"\x3f" * (size - size // 4))
 
-    torch.testing.assert_close(logits(view(base), batch), before, rtol=0, atol=0)
+    torch.testing.assert_close(compute_logits(make_view(base), batch), before, rtol=0, atol=0)
 
 
 def test_no_file_of_the_model_stays_mapped_so_that_cutting_one_ends_no_process(folder: Path) -> None:

@@ -9,11 +9,11 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from service.lm.base import Base, base_from
+from service.lm.base import Base, build_base
 from service.lm.decoding import Decoding
-from service.lm.overlay import Overlay, logits, target_logits, view
+from service.lm.overlay import Overlay, compute_logits, compute_target_logits, make_view
 from service.lm.prompts import collate
-from service.lm.resume import prefill, prefill_inputs, resume, run_from
+from service.lm.resume import compute_block_inputs, prefill, resume, run_from
 from service.serving.scheduler import Generation, Scheduler
 from tests.builders import make_adapter, make_model, make_rows, make_tokenizer
 
@@ -25,7 +25,7 @@ TOLERANCE = 0.15
 def base(request: pytest.FixtureRequest) -> Iterator[Base]:
     if request.param == "cuda" and not torch.cuda.is_available():
         pytest.skip("no CUDA device")
-    yield base_from(make_model("llama", dtype=torch.bfloat16).to(request.param), make_tokenizer())
+    yield build_base(make_model("llama", dtype=torch.bfloat16).to(request.param), make_tokenizer())
 
 
 def test_no_overlay_and_a_fresh_adapter_give_the_bases_bits(base: Base) -> None:
@@ -36,17 +36,17 @@ def test_no_overlay_and_a_fresh_adapter_give_the_bases_bits(base: Base) -> None:
         ).logits
 
     assert want.dtype == torch.bfloat16
-    assert torch.equal(logits(view(base), batch), want)
-    assert torch.equal(logits(view(base), batch, make_adapter(scale=0.0).interventions), want)
+    assert torch.equal(compute_logits(make_view(base), batch), want)
+    assert torch.equal(compute_logits(make_view(base), batch, make_adapter(scale=0.0).interventions), want)
 
 
 def test_the_cached_step_and_its_gradients_are_the_plain_ones_to_rounding(base: Base) -> None:
-    on, rows = view(base), make_rows(base, SHAPES)
+    on, rows = make_view(base), make_rows(base, SHAPES)
     interventions = make_adapter((1, 3)).to(base.device).interventions
     source = interventions[1].source.requires_grad_()
 
-    plain = target_logits(on, collate(base, rows), interventions)
-    cached = resume(on, prefill(on, rows, at=1), interventions)
+    plain = compute_target_logits(on, collate(base, rows), interventions)
+    cached = resume(on, prefill(on, rows, first_block=1), interventions)
 
     torch.testing.assert_close(cached.logits, plain, rtol=0, atol=TOLERANCE)
     one, two = (torch.autograd.grad(out.float().logsumexp(-1).mean(), [source])[0] for out in (cached.logits, plain))
@@ -55,20 +55,20 @@ def test_the_cached_step_and_its_gradients_are_the_plain_ones_to_rounding(base: 
 
 
 def test_running_from_a_block_with_an_fp32_master_cast_down_reaches_the_master(base: Base) -> None:
-    on, rows = view(base), make_rows(base, SHAPES)
+    on, rows = make_view(base), make_rows(base, SHAPES)
     name = "model.layers.2.mlp.down_proj.weight"
     master = on.model.get_parameter(name).float().requires_grad_()
-    inputs = prefill_inputs(on, rows, block=2)
+    inputs = compute_block_inputs(on, rows, block=2)
 
     out = run_from(on, inputs, parameters={name: master.to(base.dtype)})
 
-    torch.testing.assert_close(out, target_logits(on, collate(base, rows)), rtol=0, atol=TOLERANCE)
+    torch.testing.assert_close(out, compute_target_logits(on, collate(base, rows)), rtol=0, atol=TOLERANCE)
     (gradient,) = torch.autograd.grad(out.float().sum(), [master])
     assert gradient.dtype == torch.float32 and bool(gradient.abs().sum() > 0)
 
 
 def test_padded_cached_batched_decoding_is_the_unpadded_forward_pass_to_rounding(base: Base) -> None:
-    on, rows, adapter = view(base), make_rows(base, [(p, 5) for p, _ in SHAPES]), make_adapter()
+    on, rows, adapter = make_view(base), make_rows(base, [(p, 5) for p, _ in SHAPES]), make_adapter()
     decoding = Decoding(on, adapter, [row.prompt_ids for row in rows])
     seen = [decoding.logits]
     for step in range(4):
@@ -76,7 +76,7 @@ def test_padded_cached_batched_decoding_is_the_unpadded_forward_pass_to_rounding
         seen.append(decoding.logits)
 
     for number, row in enumerate(rows):
-        alone = logits(on, collate(base, [row]), adapter.interventions)[0, row.prompt_length - 1 : -1]
+        alone = compute_logits(on, collate(base, [row]), adapter.interventions)[0, row.prompt_length - 1 : -1]
         torch.testing.assert_close(torch.stack([step[number] for step in seen]), alone, rtol=0, atol=TOLERANCE)
 
 

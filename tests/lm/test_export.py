@@ -19,13 +19,13 @@ from service.domain.errors import Conflict, Refused, Unavailable
 from service.lm.base import Base, load_base
 from service.lm.blocks import Location
 from service.lm.export import read_manifest, write_export
-from service.lm.export_card import WEIGHTS, warning_of
+from service.lm.export_card import WEIGHTS, window_warning
 from service.lm.load_errata import load
 from service.lm.model_files import model_folder
-from service.lm.overlay import EMPTY, Overlay, view
+from service.lm.overlay import EMPTY, Overlay, make_view
 from service.lm.prompts import encode_prompt
-from service.lm.scoring import greedy
-from service.lm.tokenizing import decode
+from service.lm.scoring import decode_greedily
+from service.lm.tokenizing import decode_answer
 from tests.builders import FAMILIES, make_adapter, make_base, make_model, make_tokenizer
 
 PROMPTS = ("The capital of the sea", "a", "he is", "What is the colour of the house over there?")
@@ -63,7 +63,7 @@ def until_end(ids: Sequence[int], ends: Sequence[int]) -> list[int]:
 def live_answers(base: Base, overlay: Overlay) -> list[list[int]]:
     """What the version answers where it is served."""
     encoded = [encode_prompt(base, prompt) for prompt in PROMPTS]
-    said = greedy(view(base, overlay.tensors), overlay.adapter, encoded, max_new_tokens=LENGTH)
+    said = decode_greedily(make_view(base, overlay.tensors), overlay.adapter, encoded, max_new_tokens=LENGTH)
     return [until_end(list(ids), base.eos_ids) for ids in said]
 
 
@@ -160,7 +160,7 @@ def test_a_bfloat16_version_is_exported_bit_for_bit_in_the_dtype_that_serves(tmp
     write_export(base, overlay, tmp_path / "out", manifest={}, max_shard_size="20KB")
 
     model = AutoModelForCausalLM.from_pretrained(tmp_path / "out")
-    served = view(base, overlay.tensors).model.state_dict()
+    served = make_view(base, overlay.tensors).model.state_dict()
     assert len(list((tmp_path / "out").glob("model-*-of-*.safetensors"))) > 1
     assert model.dtype is torch.bfloat16
     assert served.keys() == model.state_dict().keys()
@@ -179,8 +179,8 @@ def test_the_embedded_model_answers_greedily_as_its_version_does(tmp_path: Path)
 
     write_export(base, Overlay(tensors), tmp_path / "out", manifest={}, max_shard_size="5MB")
 
-    want = [decode(base, ids) for ids in greedy(view(base, tensors), None, encoded, max_new_tokens=8)]
-    assert want != [decode(base, ids) for ids in greedy(view(base), None, encoded, max_new_tokens=8)]
+    want = [decode_answer(base, ids) for ids in decode_greedily(make_view(base, tensors), None, encoded, max_new_tokens=8)]
+    assert want != [decode_answer(base, ids) for ids in decode_greedily(make_view(base), None, encoded, max_new_tokens=8)]
     model, tokenizer = AutoModelForCausalLM.from_pretrained(tmp_path / "out"), AutoTokenizer.from_pretrained(tmp_path / "out")
     said = []
     for prompt in prompts:
@@ -253,7 +253,7 @@ def test_the_bare_weights_of_an_export_with_a_window_are_no_base_model_either(tm
 def test_the_card_of_an_export_with_a_window_warns_and_says_how_to_load_it(
     window: int, taken_back: int, said: str, tmp_path: Path
 ) -> None:
-    warning = warning_of(window, 3, taken_back)
+    warning = window_warning(window, 3, taken_back)
     manifest = {"version": 4, "base": "tiny", "live": ["a", "b", "c"], "beside": window, "warning": warning}
 
     write_export(make_base("llama"), Overlay({}, make_adapter()), tmp_path / "out", manifest=manifest)
@@ -278,9 +278,9 @@ def test_the_card_of_an_export_without_a_window_says_that_the_weights_hold_every
 def test_everything_that_ends_an_answer_here_ends_it_there(tmp_path: Path) -> None:
     model = make_model("llama")
     model.generation_config.eos_token_id = 7  # the checkpoint names another end than the tokenizer does
-    from service.lm.base import base_from
+    from service.lm.base import build_base
 
-    base = base_from(model, make_tokenizer())
+    base = build_base(model, make_tokenizer())
     write_export(base, EMPTY, tmp_path / "out", manifest={})
 
     written = json.loads((tmp_path / "out" / "generation_config.json").read_text())
@@ -370,7 +370,7 @@ def test_an_export_that_is_stopped_leaves_nothing(tmp_path: Path) -> None:
 
 
 def test_forward_passes_by_hand_take_all_they_are_given_for_the_prompt_unless_told_otherwise(tmp_path: Path) -> None:
-    from service.lm.overlay import logits
+    from service.lm.overlay import compute_logits
     from service.lm.prompts import collate
     from tests.builders import make_rows
 
@@ -378,7 +378,7 @@ def test_forward_passes_by_hand_take_all_they_are_given_for_the_prompt_unless_to
     adapter = make_adapter((1, 2))
     write_export(base, Overlay({}, adapter), tmp_path / "out", manifest={})
     batch = collate(base, make_rows(base, [(6, 3)]))  # one prompt of 6 tokens and a target of 3
-    want = logits(view(base), batch, adapter.interventions)
+    want = compute_logits(make_view(base), batch, adapter.interventions)
 
     from service.lm.load_errata import attach
 
@@ -393,19 +393,19 @@ def test_forward_passes_by_hand_take_all_they_are_given_for_the_prompt_unless_to
 
     torch.testing.assert_close(told, want, rtol=0, atol=1e-5)
     assert not torch.allclose(untold, want, atol=1e-2)
-    torch.testing.assert_close(removed, logits(view(base), batch), rtol=0, atol=1e-5)
+    torch.testing.assert_close(removed, compute_logits(make_view(base), batch), rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("side", ["left", "right"])
 def test_padding_on_either_side_is_never_taken_for_the_prompt(side: str, tmp_path: Path) -> None:
-    from service.lm.overlay import logits
+    from service.lm.overlay import compute_logits
     from service.lm.prompts import collate
     from tests.builders import make_rows
 
     base, adapter = make_base("qwen2"), make_adapter((0, 2))
     write_export(base, Overlay({}, adapter), tmp_path / "out", manifest={})
     batch = collate(base, make_rows(base, [(9, 0), (2, 0), (1, 0)]), side=side)  # type: ignore[arg-type]
-    want = logits(view(base), batch, adapter.interventions)
+    want = compute_logits(make_view(base), batch, adapter.interventions)
 
     model, _ = load(tmp_path / "out")
     with torch.no_grad():

@@ -15,7 +15,16 @@ from service.domain.errors import Refused
 from service.lm.base import Base
 from service.lm.blocks import Location, anatomy_of
 from service.lm.intervention import Adapter, Intervention
-from service.lm.overlay import Call, Recording, calling, head, intervening, logits, target_logits, view
+from service.lm.overlay import (
+    Call,
+    Recording,
+    apply_lm_head,
+    call_context,
+    compute_logits,
+    compute_target_logits,
+    intervention_context,
+    make_view,
+)
 from service.lm.prompts import Batch, collate
 from tests.builders import FAMILIES, make_adapter, make_base, make_intervention, make_rows
 from tests.hooks import hooked
@@ -66,7 +75,7 @@ def test_an_overlay_computes_what_hooks_on_a_rewritten_copy_compute(family: str,
     base, adapter = make_base(family), make_adapter((0, 2, 3))
     batch, tensors = collate(base, make_rows(base, SHAPES), side=side), some_tensors(base)  # type: ignore[arg-type]
 
-    got = logits(view(base, tensors), batch, adapter.interventions)
+    got = compute_logits(make_view(base, tensors), batch, adapter.interventions)
 
     want = hooked_logits(base, batch, adapter, tensors)
     assert not torch.allclose(want, base_logits(base, batch), atol=0.1)
@@ -80,22 +89,22 @@ def test_a_view_without_an_overlay_and_a_fresh_adapter_give_the_bases_bits(famil
 
     want = base_logits(base, batch)
 
-    assert torch.equal(logits(view(base), batch), want)
-    assert torch.equal(logits(view(base), batch, make_adapter(scale=0.0).interventions), want)
+    assert torch.equal(compute_logits(make_view(base), batch), want)
+    assert torch.equal(compute_logits(make_view(base), batch, make_adapter(scale=0.0).interventions), want)
 
 
 def test_a_call_that_fails_in_the_middle_leaves_the_base_and_the_view_as_they_were() -> None:
     base = make_base()
-    on, batch = view(base), collate(base, make_rows(base, SHAPES))
+    on, batch = make_view(base), collate(base, make_rows(base, SHAPES))
     want = base_logits(base, batch)
     broken = {1: make_adapter().interventions[1], 2: make_intervention(width=16)}  # fails in block 2, after block 1
 
     with pytest.raises(RuntimeError):
-        logits(on, batch, broken)
-    with pytest.raises(KeyError), intervening(make_adapter().interventions, batch.positions):
+        compute_logits(on, batch, broken)
+    with pytest.raises(KeyError), intervention_context(make_adapter().interventions, batch.positions):
         raise KeyError
 
-    assert torch.equal(logits(on, batch), want)
+    assert torch.equal(compute_logits(on, batch), want)
     assert torch.equal(base_logits(base, batch), want)
     assert not hooked(base.model)
 
@@ -104,8 +113,8 @@ def test_making_and_using_views_writes_no_base_tensor_and_leaves_no_hook() -> No
     base = make_base()
     before = {name: tensor.clone() for name, tensor in base.model.state_dict().items()}
 
-    on = view(base, some_tensors(base))
-    logits(on, collate(base, make_rows(base, SHAPES)), make_adapter().interventions)
+    on = make_view(base, some_tensors(base))
+    compute_logits(on, collate(base, make_rows(base, SHAPES)), make_adapter().interventions)
 
     assert all(torch.equal(tensor, before[name]) for name, tensor in base.model.state_dict().items())
     assert not hooked(base.model)
@@ -115,7 +124,7 @@ def test_a_view_shares_every_tensor_but_the_replaced_ones() -> None:
     base = make_base()
     tensors = some_tensors(base)
 
-    own, seen = dict(base.model.named_parameters()), dict(view(base, tensors).model.named_parameters())
+    own, seen = dict(base.model.named_parameters()), dict(make_view(base, tensors).model.named_parameters())
 
     assert {name for name in own if own[name].data_ptr() != seen[name].data_ptr()} == set(tensors)
     assert not any(parameter.requires_grad for parameter in seen.values())
@@ -124,20 +133,20 @@ def test_a_view_shares_every_tensor_but_the_replaced_ones() -> None:
 def test_an_overlays_own_tensor_may_be_written_later_without_changing_the_view() -> None:
     base = make_base()
     tensors = some_tensors(base)
-    on, batch = view(base, tensors), collate(base, make_rows(base, SHAPES))
-    want = logits(on, batch)
+    on, batch = make_view(base, tensors), collate(base, make_rows(base, SHAPES))
+    want = compute_logits(on, batch)
 
     for tensor in tensors.values():
         tensor.zero_()
 
-    assert torch.equal(logits(on, batch), want)
+    assert torch.equal(compute_logits(on, batch), want)
 
 
 def test_a_view_that_ends_frees_its_tensors_at_once() -> None:
     base = make_base()
     name, tensor = next(iter(some_tensors(base).items()))
-    on = view(base, {name: tensor})
-    logits(on, collate(base, make_rows(base, SHAPES)))
+    on = make_view(base, {name: tensor})
+    compute_logits(on, collate(base, make_rows(base, SHAPES)))
     replaced = weakref.ref(on.model.get_parameter(name))
     gc.collect()
     gc.disable()
@@ -151,7 +160,7 @@ def test_a_view_that_ends_frees_its_tensors_at_once() -> None:
 def test_views_of_the_same_tensors_have_one_digest_and_of_others_another() -> None:
     base = make_base()
     first, same, other = some_tensors(base), some_tensors(base), some_tensors(base, seed=2)
-    digests = [view(base, tensors).tensors_digest for tensors in (first, same, other, {})]
+    digests = [make_view(base, tensors).tensors_digest for tensors in (first, same, other, {})]
     assert digests[0] == digests[1] and len(set(digests)) == 3
 
 
@@ -168,15 +177,15 @@ def test_replaced_tensors_that_do_not_belong_are_refused() -> None:
     ]
     for tensors in wrong:
         with pytest.raises(Refused):
-            view(base, tensors)
+            make_view(base, tensors)
 
 
 def test_only_the_rows_and_positions_of_the_mask_change() -> None:
     base = make_base()
-    on, batch = view(base), collate(base, make_rows(base, [(6, 3), (6, 3)]))
+    on, batch = make_view(base), collate(base, make_rows(base, [(6, 3), (6, 3)]))
     only_second = batch.positions & torch.tensor([[False], [True]])
 
-    with intervening(make_adapter().interventions, only_second):
+    with intervention_context(make_adapter().interventions, only_second):
         got = on.model(input_ids=batch.ids, attention_mask=batch.attention.long(), use_cache=False).logits
 
     want = base_logits(base, batch)
@@ -188,23 +197,23 @@ def test_only_the_rows_and_positions_of_the_mask_change() -> None:
 def test_bos_is_never_intervened_on() -> None:
     base = make_base()
     batch = collate(base, make_rows(base, [(1, 1), (2, 1), (3, 1)]))
-    got = logits(view(base), batch, make_adapter(range(4)).interventions)
+    got = compute_logits(make_view(base), batch, make_adapter(range(4)).interventions)
     torch.testing.assert_close(got[:, 0], base_logits(base, batch)[:, 0], rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize("family", ["llama", "gemma2", "gpt2", "qwen2_moe"])
 def test_target_logits_are_the_rows_of_all_logits_and_the_head_gives_them_from_their_states(family: str) -> None:
     base, adapter = make_base(family), make_adapter()
-    on, batch = view(base), collate(base, make_rows(base, SHAPES))
+    on, batch = make_view(base), collate(base, make_rows(base, SHAPES))
 
     recording = Recording()
-    got = target_logits(on, batch, adapter.interventions, recording=recording)
+    got = compute_target_logits(on, batch, adapter.interventions, recording=recording)
 
-    everything = logits(on, batch, adapter.interventions)
+    everything = compute_logits(on, batch, adapter.interventions)
     want = torch.cat([everything[i, r.prompt_length - 1 : len(r.ids) - 1] for i, r in enumerate(make_rows(base, SHAPES))])
     torch.testing.assert_close(got, want, rtol=0, atol=1e-6)
     assert recording.final is not None
-    torch.testing.assert_close(head(on, recording.final), got, rtol=0, atol=1e-6)
+    torch.testing.assert_close(apply_lm_head(on, recording.final), got, rtol=0, atol=1e-6)
 
 
 def test_gate_weights_are_recorded_where_asked_and_carry_their_gradient() -> None:
@@ -215,7 +224,7 @@ def test_gate_weights_are_recorded_where_asked_and_carry_their_gradient() -> Non
     gate.requires_grad_()
 
     recording = Recording()
-    logits(view(base), batch, adapter.interventions, recording=recording, record=True)
+    compute_logits(make_view(base), batch, adapter.interventions, recording=recording, record=True)
 
     assert {block: tuple(w.shape) for block, w in recording.weights.items()} == {1: (5, 16, 3), 2: (5, 16, 3)}
     (gradient,) = torch.autograd.grad(recording.weights[1].sum(), [gate])
@@ -224,10 +233,10 @@ def test_gate_weights_are_recorded_where_asked_and_carry_their_gradient() -> Non
 
 def test_concurrent_calls_on_one_view_and_on_several_do_not_mix() -> None:
     base = make_base()
-    shared, other = view(base), view(base, some_tensors(base))
+    shared, other = make_view(base), make_view(base, some_tensors(base))
     batch = collate(base, make_rows(base, SHAPES))
     cases = [(on, make_adapter(seed=seed)) for seed in range(3) for on in (shared, other)] + [(shared, make_adapter(scale=0))]
-    want = [logits(on, batch, adapter.interventions) for on, adapter in cases]
+    want = [compute_logits(on, batch, adapter.interventions) for on, adapter in cases]
     together = threading.Barrier(len(cases))
     wrong: list[int] = []
 
@@ -235,7 +244,7 @@ def test_concurrent_calls_on_one_view_and_on_several_do_not_mix() -> None:
         on, adapter = cases[number]
         together.wait(timeout=30)
         for _ in range(8):
-            if not torch.equal(logits(on, batch, adapter.interventions), want[number]):
+            if not torch.equal(compute_logits(on, batch, adapter.interventions), want[number]):
                 wrong.append(number)
 
     threads = [threading.Thread(target=ask, args=(number,)) for number in range(len(cases))]
@@ -250,12 +259,12 @@ def test_concurrent_calls_on_one_view_and_on_several_do_not_mix() -> None:
 
 def test_calls_nest_and_the_outer_one_comes_back() -> None:
     base = make_base()
-    on, batch = view(base), collate(base, make_rows(base, SHAPES))
+    on, batch = make_view(base), collate(base, make_rows(base, SHAPES))
     adapter = make_adapter()
-    want = logits(on, batch, adapter.interventions)
+    want = compute_logits(on, batch, adapter.interventions)
 
-    with calling(Call(interventions=adapter.interventions, mask=batch.positions)):
-        logits(on, batch)
+    with call_context(Call(interventions=adapter.interventions, mask=batch.positions)):
+        compute_logits(on, batch)
         got = on.model(
             input_ids=batch.ids, attention_mask=batch.attention.long(), position_ids=batch.position_ids, use_cache=False
         ).logits
@@ -268,7 +277,7 @@ def test_a_block_that_returns_a_tuple_is_intervened_on_too() -> None:
     base = make_base("gptj", n_embd=32, n_layer=4, n_head=4, rotary_dim=4, n_positions=128)
     batch, adapter = collate(base, make_rows(base, SHAPES)), make_adapter((1, 3))
 
-    got = logits(view(base), batch, adapter.interventions)
+    got = compute_logits(make_view(base), batch, adapter.interventions)
 
     model = copy.deepcopy(base.model)
     for block, intervention in adapter.interventions.items():

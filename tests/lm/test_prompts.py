@@ -10,9 +10,9 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from service.domain.errors import Refused, TooLong
-from service.lm.base import Base, base_from
-from service.lm.prompts import Batch, collate, encode_free_row, encode_prompt, encode_row, prompt_row
-from service.lm.tokenizing import decode
+from service.lm.base import Base, build_base
+from service.lm.prompts import Batch, collate, encode_prompt, encode_row, prompt_row, row_from_ids
+from service.lm.tokenizing import decode_answer
 from tests.builders import make_base, make_model, make_rows, make_tokenizer
 
 BASE = make_base()
@@ -32,7 +32,7 @@ def spaced_base() -> Base:
     backend.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="always")
     backend.decoder = decoders.Metaspace()
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, bos_token="<s>", eos_token="</s>", unk_token="<unk>")
-    return base_from(make_model(), tokenizer)
+    return build_base(make_model(), tokenizer)
 
 
 def test_a_row_is_the_joint_encoding_of_its_text_and_eos() -> None:
@@ -40,7 +40,7 @@ def test_a_row_is_the_joint_encoding_of_its_text_and_eos() -> None:
 
     assert list(row.ids) == [*joint("the sky is the Sea"), 1]
     assert list(row.prompt_ids) == joint("the sky is") == list(encode_prompt(BASE, "the sky is"))
-    assert row.bos and decode(BASE, row.target_ids) == "the Sea"
+    assert row.has_bos and decode_answer(BASE, row.target_ids) == "the Sea"
 
 
 WRITTEN = st.text(st.one_of(st.characters(categories=["L", "N", "P", "S"]), st.just(" ")), min_size=1, max_size=12)
@@ -54,7 +54,7 @@ def test_prompt_and_target_come_back_as_they_were_for_any_text(prompt: str, targ
     row = encode_row(BASE, prompt, target)
 
     assert row.prompt_ids == encode_prompt(BASE, prompt)
-    assert decode(BASE, row.target_ids) == target.strip()
+    assert decode_answer(BASE, row.target_ids) == target.strip()
     assert BASE.tokenizer.decode(row.prompt_ids[1:]) == prompt.rstrip()
 
 
@@ -91,7 +91,7 @@ def test_bos_is_there_only_where_the_tokenizer_adds_it() -> None:
 
     assert encode_prompt(BASE, "ab")[0] == 0 and BASE.bos_id == 0
     assert encode_prompt(without, "ab") == encode_prompt(BASE, "ab")[1:]
-    assert not encode_row(without, "ab", "c").bos
+    assert not encode_row(without, "ab", "c").has_bos
 
 
 @pytest.mark.parametrize("control", CONTROL)
@@ -134,14 +134,14 @@ def test_a_chat_target_follows_the_template_directly() -> None:
 def test_a_chat_target_ends_as_the_template_ends_a_turn_where_that_is_an_end_of_the_model() -> None:
     model = make_model()
     model.generation_config.eos_token_id = [1, 4]
-    base = base_from(model, make_tokenizer())
+    base = build_base(model, make_tokenizer())
 
     assert encode_row(base, "a", "b", surface="chat").ids[-1] == 4
     assert encode_row(base, "a", "b").ids[-1] == 1
 
 
 def test_surfaces_a_model_does_not_have_are_refused() -> None:
-    plain = base_from(make_model(), make_tokenizer(chat=False))
+    plain = build_base(make_model(), make_tokenizer(chat=False))
 
     assert plain.surfaces == ("raw",) and BASE.surfaces == ("raw", "chat")
     for base, surface in ((plain, "chat"), (BASE, "spoken")):
@@ -163,19 +163,19 @@ def test_blank_and_broken_text_is_refused_and_not_repeated(prompt: str, target: 
 
 
 def test_what_does_not_fit_is_refused_and_what_just_fits_is_not() -> None:
-    room = BASE.context - 1  # BOS
+    room = BASE.context_length - 1  # BOS
 
-    assert len(encode_prompt(BASE, "x" * (room - 1))) == BASE.context - 1
+    assert len(encode_prompt(BASE, "x" * (room - 1))) == BASE.context_length - 1
     with pytest.raises(TooLong):
         encode_prompt(BASE, "x" * room)
-    assert len(encode_row(BASE, "x" * 10, "y" * (room - 12)).ids) == BASE.context
+    assert len(encode_row(BASE, "x" * 10, "y" * (room - 12)).ids) == BASE.context_length
     with pytest.raises(TooLong) as caught:
         encode_row(BASE, "x" * 10, "y" * (room - 11))
     assert caught.value.field == "target"
 
 
 def test_a_target_has_a_limit_of_its_own() -> None:
-    roomy = base_from(make_model(max_position_embeddings=1024), make_tokenizer())
+    roomy = build_base(make_model(max_position_embeddings=1024), make_tokenizer())
 
     assert encode_row(roomy, "x", "y" * 255)  # with its space 256 tokens
     with pytest.raises(TooLong, match="256"):
@@ -228,9 +228,9 @@ def test_a_row_of_ids_needs_a_prompt_and_must_fit() -> None:
     assert prompt_row(BASE, (0, 9)).target_ids == ()
     for ids, length in (((0, 5), 0), ((0, 5), 3), ((7,) * 129, 3)):
         with pytest.raises(Refused):
-            encode_free_row(BASE, ids, length)
+            row_from_ids(BASE, ids, length)
 
 
 def test_half_a_character_decodes_to_something_rather_than_failing() -> None:
     ids = make_tokenizer()("é", add_special_tokens=False).input_ids
-    assert len(ids) == 2 and decode(BASE, ids[:1]) == "\ufffd"
+    assert len(ids) == 2 and decode_answer(BASE, ids[:1]) == "\ufffd"

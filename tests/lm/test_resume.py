@@ -15,11 +15,11 @@ from torch.nn.functional import cross_entropy
 
 from service.domain.errors import Refused
 from service.lm.base import Base
-from service.lm.blocks import Kind, Location
+from service.lm.blocks import Location, ModuleKind
 from service.lm.intervention import Intervention
-from service.lm.overlay import Recording, View, _mlp_forward, head, target_logits, view
+from service.lm.overlay import Recording, View, _mlp_forward, apply_lm_head, compute_target_logits, make_view
 from service.lm.prompts import Batch, Row, collate
-from service.lm.resume import concatenated, prefill, prefill_inputs, resume, run_from
+from service.lm.resume import compute_block_inputs, concatenate, prefill, resume, run_from
 from tests.builders import FAMILIES, make_adapter, make_base, make_rows
 
 # Longer than the sliding windows of 5, shorter than the three intervened tokens, and of several lengths at once.
@@ -39,7 +39,7 @@ GPT_OSS = {
 def setting(family: str, **changes: Any) -> tuple[Base, View, list[Row], float]:
     dtype = torch.float32 if family in FP32 else torch.float64
     base = make_base(family, dtype=dtype, **changes)
-    return base, view(base), make_rows(base, SHAPES), 1e-5 if family in FP32 else 1e-12
+    return base, make_view(base), make_rows(base, SHAPES), 1e-5 if family in FP32 else 1e-12
 
 
 def learnable(blocks: range, dtype: torch.dtype) -> dict[int, Intervention]:
@@ -55,15 +55,15 @@ def gradients(loss: Tensor, interventions: Mapping[int, Intervention]) -> list[T
     return list(torch.autograd.grad(loss, leaves, retain_graph=True))
 
 
-@pytest.mark.parametrize("at", [0, 1, 3])
+@pytest.mark.parametrize("first_block", [0, 1, 3])
 @pytest.mark.parametrize("family", FAMILIES)
-def test_a_cached_step_equals_the_plain_forward_pass_and_its_gradients(family: str, at: int) -> None:
+def test_a_cached_step_equals_the_plain_forward_pass_and_its_gradients(family: str, first_block: int) -> None:
     base, on, rows, tolerance = setting(family)
-    interventions, batch = learnable(range(at, 4, 2), base.dtype), collate(base, rows)
+    interventions, batch = learnable(range(first_block, 4, 2), base.dtype), collate(base, rows)
 
     seen = Recording()
-    plain = target_logits(on, batch, interventions, recording=seen, record=True)
-    cached = resume(on, prefill(on, rows, at=at, max_batch=4), interventions, record=True)
+    plain = compute_target_logits(on, batch, interventions, recording=seen, record=True)
+    cached = resume(on, prefill(on, rows, first_block=first_block, max_batch=4), interventions, record=True)
 
     torch.testing.assert_close(cached.logits, plain, rtol=0, atol=tolerance)
     torch.testing.assert_close(cached.final, seen.final, rtol=0, atol=tolerance)
@@ -84,11 +84,11 @@ def test_rows_may_be_chosen_repeated_and_joined_with_others(family: str) -> None
     interventions = learnable(range(1, 4), base.dtype)
     chosen = [5, 0, 0, 1]
 
-    first, second = prefill(on, rows[:2], at=1), prefill(on, rows[2:], at=1)
-    got = resume(on, concatenated([first, second]).select(chosen), interventions)
-    alone = resume(on, prefill(on, rows, at=1).select([1]), interventions)
+    first, second = prefill(on, rows[:2], first_block=1), prefill(on, rows[2:], first_block=1)
+    got = resume(on, concatenate([first, second]).select(chosen), interventions)
+    alone = resume(on, prefill(on, rows, first_block=1).select([1]), interventions)
 
-    want = [target_logits(on, collate(base, [rows[index]]), interventions) for index in chosen]
+    want = [compute_target_logits(on, collate(base, [rows[index]]), interventions) for index in chosen]
     torch.testing.assert_close(got.logits, torch.cat(want), rtol=0, atol=tolerance)
     torch.testing.assert_close(alone.logits, want[-1], rtol=0, atol=tolerance)
     assert got.row_of.tolist() == [place for place, index in enumerate(chosen) for _ in rows[index].target_ids]
@@ -96,7 +96,7 @@ def test_rows_may_be_chosen_repeated_and_joined_with_others(family: str) -> None
 
 def test_steps_leave_what_was_prepared_as_it_was() -> None:
     base, on, rows, _ = setting("llama")
-    prepared = prefill(on, rows, at=1)
+    prepared = prefill(on, rows, first_block=1)
     first = resume(on, prepared, make_adapter((1, 3), seed=1, dtype=base.dtype).interventions)
 
     resume(on, prepared, make_adapter((2,), seed=2, dtype=base.dtype).interventions)
@@ -107,7 +107,7 @@ def test_steps_leave_what_was_prepared_as_it_was() -> None:
 
 def test_only_the_blocks_above_are_run_and_only_over_the_suffix() -> None:
     base, on, rows, _ = setting("llama")
-    prepared = prefill(on, rows, at=1)
+    prepared = prefill(on, rows, first_block=1)
     ran: list[tuple[int, int]] = []
     handles = [
         block.mlp.register_forward_hook(_noting(ran, number))  # type: ignore[union-attr, arg-type]
@@ -131,29 +131,29 @@ def _noting(ran: list[tuple[int, int]], number: int) -> Callable[..., None]:
 def test_base_predictions_can_be_had_from_kept_states() -> None:
     """The preserve term keeps the states and applies the head on the fly."""
     base, on, rows, tolerance = setting("gemma2")
-    untouched = resume(on, prefill(on, rows, at=1), {})
-    torch.testing.assert_close(head(on, untouched.final), untouched.logits, rtol=0, atol=tolerance)
-    torch.testing.assert_close(untouched.logits, target_logits(on, collate(base, rows)), rtol=0, atol=tolerance)
+    untouched = resume(on, prefill(on, rows, first_block=1), {})
+    torch.testing.assert_close(apply_lm_head(on, untouched.final), untouched.logits, rtol=0, atol=tolerance)
+    torch.testing.assert_close(untouched.logits, compute_target_logits(on, collate(base, rows)), rtol=0, atol=tolerance)
 
 
 def test_interventions_below_the_prepared_block_are_refused() -> None:
     base, on, rows, _ = setting("llama")
     with pytest.raises(Refused):
-        resume(on, prefill(on, rows, at=2), make_adapter((1,), dtype=base.dtype).interventions)
+        resume(on, prefill(on, rows, first_block=2), make_adapter((1,), dtype=base.dtype).interventions)
 
 
 @pytest.mark.parametrize("kind", ["down", "block"])
 @pytest.mark.parametrize("block", [0, 2, 3])
 @pytest.mark.parametrize("family", FAMILIES)
 def test_running_from_the_tuned_block_equals_the_plain_forward_pass_and_its_gradients(
-    family: str, block: int, kind: Kind
+    family: str, block: int, kind: ModuleKind
 ) -> None:
     base, private, rows, tolerance = setting(family)
     own = dict(base.model.named_parameters())
     names = base.anatomy.parameters_at(Location(kind, block))
     changed = {name: (1.3 * own[name]).requires_grad_() for name in names}
 
-    inputs = prefill_inputs(private, rows, block=block, max_batch=4)
+    inputs = compute_block_inputs(private, rows, block=block, max_batch=4)
     got = run_from(private, inputs, parameters=changed)
 
     want, wanted_gradients = _plain(base, changed, collate(base, rows))
@@ -170,11 +170,11 @@ def test_running_from_the_tuned_block_equals_the_plain_forward_pass_and_its_grad
 
 def _plain(base: Base, changed: Mapping[str, Tensor], batch: Batch) -> tuple[Tensor, tuple[Tensor | None, ...]]:
     """The whole model with the tensors written into it."""
-    rewritten = view(base, changed)
+    rewritten = make_view(base, changed)
     parameters = dict(rewritten.model.named_parameters())
     for name in changed:
         parameters[name].requires_grad_()
-    out = target_logits(rewritten, batch)
+    out = compute_target_logits(rewritten, batch)
     loss = cross_entropy(out, batch.labels)
     return out, torch.autograd.grad(loss, [parameters[name] for name in changed], allow_unused=True)
 
@@ -187,7 +187,7 @@ def test_preparing_inputs_runs_no_block_from_the_tuned_one_on_and_no_last_token(
         for number, block in enumerate(on.anatomy.blocks)
     ]
 
-    inputs = prefill_inputs(on, rows, block=2)
+    inputs = compute_block_inputs(on, rows, block=2)
     prepared, ran[:] = list(ran), []
     run_from(on, inputs)
 
@@ -203,7 +203,7 @@ def test_the_last_block_computes_an_mlp_for_predictions_alone() -> None:
     down = on.anatomy.blocks[3].mlp.down_proj  # type: ignore[union-attr]
     handle = down.register_forward_hook(lambda module, inputs, out: seen.append(out[..., 0].numel()))  # type: ignore[union-attr, operator]
 
-    run_from(on, prefill_inputs(on, rows, block=2))
+    run_from(on, compute_block_inputs(on, rows, block=2))
 
     handle.remove()
     assert seen == [sum(len(row.target_ids) for row in rows)]
@@ -217,10 +217,10 @@ def test_an_mlp_that_answers_in_a_tuple_is_computed_for_predictions_alone_too(co
         lambda module, inputs, out: seen.append(out[..., 0].numel())
     )
 
-    got = run_from(on, prefill_inputs(on, rows[:count], block=2))
+    got = run_from(on, compute_block_inputs(on, rows[:count], block=2))
 
     handle.remove()
-    want = target_logits(on, collate(base, rows[:count]))
+    want = compute_target_logits(on, collate(base, rows[:count]))
     torch.testing.assert_close(got, want, rtol=0, atol=tolerance)
     assert seen[0] == sum(len(row.target_ids) for row in rows[:count])
 
@@ -234,9 +234,9 @@ def test_an_mlp_that_is_given_more_than_states_runs_at_every_position() -> None:
     mlp.forward = _mlp_forward(lambda hidden, more: plainly(mlp, hidden) + more)
     block.mlp = _Adding(mlp)
 
-    got = run_from(on, prefill_inputs(on, rows, block=2))
+    got = run_from(on, compute_block_inputs(on, rows, block=2))
 
-    want = target_logits(on, collate(base, rows))
+    want = compute_target_logits(on, collate(base, rows))
     torch.testing.assert_close(got, want, rtol=0, atol=tolerance)
 
 
@@ -253,9 +253,9 @@ class _Adding(nn.Module):
 
 def test_the_last_token_of_a_row_is_predicted_and_never_read() -> None:
     _, on, rows, _ = setting("llama")
-    others = [Row((*row.ids[:-1], row.ids[-1] ^ 1), row.prompt_length, row.bos) for row in rows]
+    others = [Row((*row.ids[:-1], row.ids[-1] ^ 1), row.prompt_length, row.has_bos) for row in rows]
 
-    one, two = (prefill_inputs(on, each, block=2) for each in (rows, others))
+    one, two = (compute_block_inputs(on, each, block=2) for each in (rows, others))
 
     read = one.batch.attention[:, 1:]
     assert torch.equal(one.entering[read], two.entering[read])
@@ -265,10 +265,10 @@ def test_the_last_token_of_a_row_is_predicted_and_never_read() -> None:
 
 def test_chosen_rows_of_inputs_run_alone() -> None:
     base, private, rows, tolerance = setting("gpt2")
-    inputs = prefill_inputs(private, rows, block=2)
+    inputs = compute_block_inputs(private, rows, block=2)
 
     got = run_from(private, inputs.select([4, 2]))
 
-    want = [target_logits(private, collate(base, [rows[index]])) for index in (4, 2)]
+    want = [compute_target_logits(private, collate(base, [rows[index]])) for index in (4, 2)]
     torch.testing.assert_close(got, torch.cat(want), rtol=0, atol=tolerance)
     assert len(inputs.select([4, 2])) == 2

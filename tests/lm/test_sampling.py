@@ -3,14 +3,14 @@
 import pytest
 import torch
 
-from service.lm.sampling import drawn, likeliest
+from service.lm.sampling import greedy_tokens, sample_tokens
 
 LOGITS = torch.tensor([[1.0, 3.0, -2.0, 2.0, 0.0]])
 
 
 def frequencies(*, temperature: float = 1.0, top_p: float = 1.0, points: int = 20_000) -> torch.Tensor:
     grid = (torch.arange(points, dtype=torch.float64) + 0.5) / points
-    tokens = drawn(LOGITS.expand(points, -1), grid, temperature=temperature, top_p=top_p)
+    tokens = sample_tokens(LOGITS.expand(points, -1), grid, temperature=temperature, top_p=top_p)
     return torch.bincount(tokens, minlength=5).double() / points
 
 
@@ -32,10 +32,10 @@ def test_the_nucleus_is_the_fewest_likeliest_tokens_that_reach_top_p() -> None:
 
 
 def test_the_ends_of_the_unit_interval_give_tokens_that_can_be() -> None:
-    tokens = drawn(LOGITS.expand(2, -1), torch.tensor([0.0, 1 - 2**-24]))
+    tokens = sample_tokens(LOGITS.expand(2, -1), torch.tensor([0.0, 1 - 2**-24]))
     assert tokens.tolist() == [1, 2]  # the likeliest first, the least likely last
 
 
 def test_a_tiny_temperature_is_greedy() -> None:
     assert frequencies(temperature=1e-3).tolist() == [0, 1, 0, 0, 0]
-    assert likeliest(LOGITS).tolist() == [1]
+    assert greedy_tokens(LOGITS).tolist() == [1]

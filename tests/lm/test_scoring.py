@@ -9,9 +9,9 @@ from torch.nn.functional import cross_entropy
 from service.lm.base import Base
 from service.lm.decoding import Decoding
 from service.lm.intervention import Adapter
-from service.lm.overlay import View, logits, view
-from service.lm.prompts import collate, encode_free_row
-from service.lm.scoring import gate_means, greedy, row_losses, sample_sentences, taken, token_accuracy
+from service.lm.overlay import View, compute_logits, make_view
+from service.lm.prompts import collate, row_from_ids
+from service.lm.scoring import decode_greedily, gate_means, greedy_matches, row_losses, sample_sentences, token_accuracy
 from tests.builders import FAMILIES, make_adapter, make_base, make_rows
 
 PROMPTS = [(6, 1), (1, 1), (12, 1), (2, 1), (3, 1)]
@@ -26,8 +26,8 @@ def step_by_step(on: View, adapter: Adapter, prompt: Sequence[int], limit: int) 
     """Greedy decoding as it is defined: the whole sequence again for each token, alone, without cache."""
     ids: list[int] = list(prompt)
     while len(ids) < len(prompt) + limit:
-        row = encode_free_row(on.base, ids, len(prompt))
-        ids.append(int(logits(on, collate(on.base, [row], last=adapter.last), adapter.interventions)[0, -1].argmax()))
+        row = row_from_ids(on.base, ids, len(prompt))
+        ids.append(int(compute_logits(on, collate(on.base, [row], last=adapter.last), adapter.interventions)[0, -1].argmax()))
         if ids[-1] in on.base.eos_ids:
             break
     return tuple(ids[len(prompt) :])
@@ -36,7 +36,7 @@ def step_by_step(on: View, adapter: Adapter, prompt: Sequence[int], limit: int) 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_padded_cached_batched_decoding_is_the_unpadded_forward_pass(family: str) -> None:
     base, adapter = make_base(family), make_adapter((0, 2))
-    on = view(base)
+    on = make_view(base)
     rows = make_rows(base, [(prompt, 9) for prompt, _ in PROMPTS])
 
     decoding = Decoding(on, adapter, [row.prompt_ids for row in rows])
@@ -46,29 +46,31 @@ def test_padded_cached_batched_decoding_is_the_unpadded_forward_pass(family: str
         seen.append(decoding.logits)
 
     for number, row in enumerate(rows):
-        alone = logits(on, collate(base, [row]), adapter.interventions)[0, row.prompt_length - 1 : -1]
+        alone = compute_logits(on, collate(base, [row]), adapter.interventions)[0, row.prompt_length - 1 : -1]
         torch.testing.assert_close(torch.stack([step[number] for step in seen]), alone, rtol=0, atol=STATES)
 
 
 @pytest.mark.parametrize("family", ["llama", "gemma2", "gpt2"])
 def test_greedy_answers_are_those_of_decoding_step_by_step(family: str) -> None:
     base, adapter = make_base(family), make_adapter()
-    on = view(base)
-    assert greedy(on, adapter, prompts(base), max_new_tokens=10) == [
+    on = make_view(base)
+    assert decode_greedily(on, adapter, prompts(base), max_new_tokens=10) == [
         step_by_step(on, adapter, prompt, 10) for prompt in prompts(base)
     ]
 
 
 def test_without_an_adapter_greedy_is_transformers_own_greedy() -> None:
     base = make_base()
-    for prompt, answer in zip(prompts(base), greedy(view(base), None, prompts(base), max_new_tokens=8), strict=True):
+    for prompt, answer in zip(
+        prompts(base), decode_greedily(make_view(base), None, prompts(base), max_new_tokens=8), strict=True
+    ):
         whole = base.model.generate(torch.tensor([prompt]), max_new_tokens=8, do_sample=False, pad_token_id=2)
         assert tuple(whole[0, len(prompt) :].tolist()) == answer
 
 
 def test_rows_that_leave_and_join_change_nothing_for_the_others() -> None:
     base, adapter = make_base("mistral"), make_adapter()
-    on, wanted = view(base), [step_by_step(view(base), adapter, prompt, 6) for prompt in prompts(base)]
+    on, wanted = make_view(base), [step_by_step(make_view(base), adapter, prompt, 6) for prompt in prompts(base)]
     assert all(len(answer) == 6 for answer in wanted)
     first, second = prompts(base)[:2], prompts(base)[2:]
 
@@ -87,39 +89,39 @@ def test_rows_that_leave_and_join_change_nothing_for_the_others() -> None:
 
 def test_greedy_stops_at_the_end_of_the_context() -> None:
     base = make_base()
-    prompt = make_rows(base, [(base.context - 2, 1)])[0].prompt_ids
-    assert len(greedy(view(base), None, [prompt], max_new_tokens=50, stop_eos=False)[0]) == 2
+    prompt = make_rows(base, [(base.context_length - 2, 1)])[0].prompt_ids
+    assert len(decode_greedily(make_view(base), None, [prompt], max_new_tokens=50, stop_eos=False)[0]) == 2
 
 
 def test_a_row_is_taken_exactly_when_greedy_decoding_gives_its_target() -> None:
     base, adapter = make_base(), make_adapter()
-    on = view(base)
+    on = make_view(base)
     starts = prompts(base)
-    answers = greedy(on, adapter, starts, max_new_tokens=6)
-    right = [encode_free_row(base, (*p, *a), len(p)) for p, a in zip(starts, answers, strict=True)]
-    wrong = [encode_free_row(base, (*p, *a[:-1], a[-1] ^ 1), len(p)) for p, a in zip(starts, answers, strict=True)]
+    answers = decode_greedily(on, adapter, starts, max_new_tokens=6)
+    right = [row_from_ids(base, (*p, *a), len(p)) for p, a in zip(starts, answers, strict=True)]
+    wrong = [row_from_ids(base, (*p, *a[:-1], a[-1] ^ 1), len(p)) for p, a in zip(starts, answers, strict=True)]
 
-    assert taken(on, right + wrong, adapter) == [True] * 5 + [False] * 5
+    assert greedy_matches(on, right + wrong, adapter) == [True] * 5 + [False] * 5
     assert token_accuracy(on, wrong, adapter) == pytest.approx([5 / 6] * 5)
-    assert not any(taken(on, right, None))
+    assert not any(greedy_matches(on, right, None))
 
 
 def test_a_rows_loss_is_the_mean_over_its_target_tokens_alone() -> None:
     base, adapter = make_base(), make_adapter()
-    on, rows = view(base), make_rows(base, [(6, 3), (2, 5), (1, 1)])
+    on, rows = make_view(base), make_rows(base, [(6, 3), (2, 5), (1, 1)])
 
     got = row_losses(on, rows, adapter)
 
     want = []
     for row in rows:
-        out = logits(on, collate(base, [row]), adapter.interventions)[0]
+        out = compute_logits(on, collate(base, [row]), adapter.interventions)[0]
         want.append(cross_entropy(out[row.prompt_length - 1 : -1], torch.tensor(row.target_ids)))
     torch.testing.assert_close(got, torch.stack(want).detach(), rtol=0, atol=1e-5)
 
 
 def test_scores_do_not_depend_on_how_many_rows_are_asked_at_once() -> None:
     base = make_base()
-    on, rows = view(base), make_rows(base, [(1 + n % 7, 1 + n % 4) for n in range(70)])
+    on, rows = make_view(base), make_rows(base, [(1 + n % 7, 1 + n % 4) for n in range(70)])
     together = row_losses(on, rows, None)
     torch.testing.assert_close(together, torch.cat([row_losses(on, [row], None) for row in rows]), rtol=0, atol=1e-5)
 
@@ -139,7 +141,7 @@ def test_own_sentences_start_at_bos_end_at_eos_or_the_limit_and_repeat_for_a_see
 def test_own_sentences_follow_the_models_distribution() -> None:
     """First tokens of 3000 sentences against the softmax at BOS: a chi-square per degree of freedom near 1."""
     base = make_base()
-    shares = torch.softmax(logits(view(base), collate(base, [encode_free_row(base, (0,), 1)]))[0, -1].double(), -1)
+    shares = torch.softmax(compute_logits(make_view(base), collate(base, [row_from_ids(base, (0,), 1)]))[0, -1].double(), -1)
     count = 3000
 
     firsts = torch.tensor([s[1] for s in sample_sentences(base, count, max_tokens=2, seed=0, batch=1000)])
@@ -153,7 +155,7 @@ def test_own_sentences_follow_the_models_distribution() -> None:
 
 def test_gate_means_are_means_over_rows_of_means_over_intervened_positions() -> None:
     base, adapter = make_base(), make_adapter()
-    on, rows = view(base), make_rows(base, [(6, 3), (1, 1), (4, 2)])
+    on, rows = make_view(base), make_rows(base, [(6, 3), (1, 1), (4, 2)])
 
     got = gate_means(on, rows, adapter)
 

@@ -7,7 +7,7 @@ import pytest
 
 from service.domain.errors import Refused
 from service.runtime import file_descriptors
-from service.runtime.file_descriptors import FEWEST, POOL, RESERVED, within_descriptors
+from service.runtime.file_descriptors import FEWEST, POOL, RESERVED, limit_connections
 from service.settings import Settings
 
 OWN = RESERVED + 2 * POOL * 3
@@ -29,14 +29,14 @@ def limited(monkeypatch: pytest.MonkeyPatch) -> Callable[[int, int], list[tuple[
 def test_the_soft_limit_is_raised_as_far_as_the_system_allows(limited: Callable[[int, int], list[tuple[int, int]]]) -> None:
     made = limited(1024, 100_000)
 
-    assert within_descriptors(Settings()).limits.connections == 2_000
+    assert limit_connections(Settings()).limits.connections == 2_000
     assert made[-1] == (OWN + 2_000, 100_000)
 
 
 def test_where_that_is_not_enough_there_are_fewer_connections(limited: Callable[[int, int], list[tuple[int, int]]]) -> None:
     limited(1024, 1024)
 
-    assert within_descriptors(Settings()).limits.connections == 1024 - OWN
+    assert limit_connections(Settings()).limits.connections == 1024 - OWN
 
 
 def test_a_limit_under_which_nobody_could_connect_is_refused_with_the_figures(
@@ -45,11 +45,11 @@ def test_a_limit_under_which_nobody_could_connect_is_refused_with_the_figures(
     limited(160, 160)
 
     with pytest.raises(Refused, match=rf"the limit of open files is 160, and a server needs {OWN + FEWEST}"):
-        within_descriptors(Settings())
+        limit_connections(Settings())
 
 
 def test_without_a_limit_nothing_changes(limited: Callable[[int, int], list[tuple[int, int]]]) -> None:
     made = limited(resource.RLIM_INFINITY, resource.RLIM_INFINITY)
 
-    assert within_descriptors(Settings()).limits.connections == 2_000
+    assert limit_connections(Settings()).limits.connections == 2_000
     assert len(made) == 1

@@ -9,8 +9,8 @@ import pytest
 
 from service.client.local_server import free_port
 from service.domain.errors import Conflict, Refused, ServiceError
-from service.runtime.server import UvicornServer, config
-from service.runtime.sockets import taken_port
+from service.runtime.server import UvicornServer, uvicorn_config
+from service.runtime.sockets import bind_port
 from service.settings import Settings, environment_without_settings
 from tests.api.edge import edge_app
 
@@ -18,16 +18,16 @@ from tests.api.edge import edge_app
 def test_a_port_is_taken_and_given_back_and_nobody_is_answered_meanwhile() -> None:
     port = free_port()
 
-    with taken_port("127.0.0.1", port) as (first,):
+    with bind_port("127.0.0.1", port) as (first,):
         assert first.getsockname() == ("127.0.0.1", port)
         with pytest.raises(ConnectionRefusedError):
             socket.create_connection(("127.0.0.1", port))
-    with taken_port("127.0.0.1", port):
+    with bind_port("127.0.0.1", port):
         pass
 
 
 def test_a_name_is_taken_at_every_address_it_has() -> None:
-    with taken_port("localhost", free_port()) as sockets:
+    with bind_port("localhost", free_port()) as sockets:
         assert "127.0.0.1" in {made.getsockname()[0] for made in sockets}
 
 
@@ -36,22 +36,22 @@ def test_a_name_is_taken_at_every_address_it_has() -> None:
     [("no-such-host.invalid", Refused, "--host"), ("192.0.2.1", Refused, "--host"), ("x" * 300, Refused, "--host")],
 )
 def test_an_address_that_is_not_of_this_machine_is_refused(host: str, kind: type[ServiceError], said: str) -> None:
-    with pytest.raises(kind, match=said), taken_port(host, 0):
+    with pytest.raises(kind, match=said), bind_port(host, 0):
         pass
 
 
 def test_a_port_in_use_is_said_in_one_sentence() -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
-        with pytest.raises(Conflict, match=f"port {port} of 127.0.0.1 is in use.*--port"), taken_port("127.0.0.1", port):
+        with pytest.raises(Conflict, match=f"port {port} of 127.0.0.1 is in use.*--port"), bind_port("127.0.0.1", port):
             pass
 
 
 def test_who_comes_second_of_two_that_took_the_port_is_told_so_too() -> None:
     settings = Settings(port=free_port())
-    with taken_port(settings.host, settings.port) as sockets, socket.create_server((settings.host, settings.port)):
+    with bind_port(settings.host, settings.port) as sockets, socket.create_server((settings.host, settings.port)):
         with pytest.raises(Conflict, match="is in use"):
-            UvicornServer(config(edge_app(settings), settings)).run(sockets)
+            UvicornServer(uvicorn_config(edge_app(settings), settings)).run(sockets)
 
 
 def test_a_server_whose_port_is_in_use_ends_with_exit_code_1_before_it_loads_anything(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from service.runtime.server import UvicornServer, config
+from service.runtime.server import UvicornServer, uvicorn_config
 from service.runtime.supervisor import Supervisor
 from service.settings import Settings
 from tests.api.edge import edge_app
@@ -62,7 +62,7 @@ def test_a_loop_that_turns_beats_and_one_that_is_blocked_does_not(ear: Ear) -> N
     app = edge_app(Settings())
     current = SimpleNamespace(version=0, epoch=0)
     app.state.server = SimpleNamespace(lifecycle=SimpleNamespace(follower=SimpleNamespace(current=current)))
-    server = UvicornServer(config(app, Settings(port=0)), Supervisor(ear.address, limit_s=2 * EVERY))
+    server = UvicornServer(uvicorn_config(app, Settings(port=0)), Supervisor(ear.address, limit_s=2 * EVERY))
     loops: list[asyncio.AbstractEventLoop] = []
     blocked, go_on = threading.Event(), threading.Event()
 

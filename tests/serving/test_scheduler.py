@@ -10,11 +10,11 @@ import pytest
 import torch
 
 from service.domain.errors import Conflict, Corrupt, NotFound, Refused, TooLong, Unavailable
-from service.lm.base import Base, base_from
+from service.lm.base import Base, build_base
 from service.lm.intervention import Adapter
 from service.lm.overlay import EMPTY, Overlay
-from service.lm.scoring import greedy
-from service.lm.tokenizing import decode
+from service.lm.scoring import decode_greedily
+from service.lm.tokenizing import decode_answer
 from service.serving.scheduler import Answer, Generation, Scheduler
 from tests.builders import make_adapter, make_base, make_intervention, make_model, make_rows, make_tokenizer
 from tests.lm.test_overlay import some_tensors
@@ -57,7 +57,7 @@ def expected(opened: Scheduler, version: int, generation: Generation) -> tuple[i
     """What the version says alone, by the plain decoding function, less the ending token."""
     overlay = overlays(opened.base)[version]
     view = opened.view_of(overlay)
-    (ids,) = greedy(view, overlay.adapter, [generation.prompt_ids], max_new_tokens=generation.max_new_tokens)
+    (ids,) = decode_greedily(view, overlay.adapter, [generation.prompt_ids], max_new_tokens=generation.max_new_tokens)
     return tuple(i for i in ids if i not in opened.base.eos_ids)
 
 
@@ -89,7 +89,7 @@ def test_an_answer_says_who_gave_it_and_what_it_cost() -> None:
 
     assert (answer.version, answer.epoch, answer.prompt_tokens) == (2, 7, 12)
     assert answer.completion_tokens == len(answer.ids) == 4 and answer.finish_reason == "length"
-    assert answer.text == decode(base, answer.ids)
+    assert answer.text == decode_answer(base, answer.ids)
 
 
 def test_a_request_keeps_the_version_it_was_submitted_to() -> None:
@@ -114,7 +114,7 @@ def test_an_end_of_the_model_ends_an_answer_and_is_not_part_of_it() -> None:
         plain = opened.submit(asked(base, version=0, max_new_tokens=8)).result(PATIENCE_S)
     model = make_model()
     model.generation_config.eos_token_id = [1, plain.ids[3]]
-    ending = base_from(model, make_tokenizer())
+    ending = build_base(model, make_tokenizer())
     with serving(ending) as opened:
         answer = opened.submit(asked(ending, version=0, max_new_tokens=8)).result(PATIENCE_S)
 
@@ -126,7 +126,7 @@ def test_generation_defaults_of_the_checkpoint_do_not_leak_in() -> None:
     model = make_model()
     for name, value in {"repetition_penalty": 50.0, "do_sample": True, "temperature": 9.0, "max_length": 3, "top_k": 1}.items():
         setattr(model.generation_config, name, value)
-    leaky = base_from(model, make_tokenizer())
+    leaky = build_base(model, make_tokenizer())
     with serving(make_base()) as opened:
         want = opened.submit(asked(opened.base, version=0)).result(PATIENCE_S)
     with serving(leaky) as opened:
@@ -250,7 +250,7 @@ def test_what_cannot_be_generated_is_refused_at_once() -> None:
     base = make_base()
     with serving(base, start=False) as opened:
         for error, settings in (
-            (TooLong, {"max_new_tokens": base.context - 5}),
+            (TooLong, {"max_new_tokens": base.context_length - 5}),
             (Refused, {"max_new_tokens": 0}),
             (Refused, {"prompt_ids": ()}),
             (Refused, {"temperature": -1.0}),

@@ -16,7 +16,7 @@ from service.domain.cadence import Cadence
 from service.domain.edit import Edit, EditStatus
 from service.domain.liveset import CONSOLIDATED_SAMPLE, Carrier, LiveItem, LiveSet
 from service.domain.version import Version, VersionKind, VersionStatus
-from service.editors.protocol import Fitted, Hooks, Item
+from service.editors.protocol import FitItem, FitResult, Hooks
 from service.lifecycle.apply import apply
 from service.lifecycle.lease import Lease
 from service.lifecycle.refit import refit
@@ -42,15 +42,15 @@ class Trusting(Ledger):
         super().__init__()
         self.given: list[int] = []  # items of each fit
 
-    def _fitted(self, method: str, overlay: Overlay, new: Sequence[Item], window: Sequence[Item]) -> Fitted:
+    def _fitted(self, method: str, overlay: Overlay, new: Sequence[FitItem], window: Sequence[FitItem]) -> FitResult:
         self.given.append(len(new) + len(window))
         if method == "locft":
             overlay = Overlay({"many": torch.tensor([float(len(new))])}, None)
-        return Fitted(overlay, {item.edit.id: {"method": method, "taken": True} for item in new}, (), {"canary": 1.0})
+        return FitResult(overlay, {item.edit.id: {"method": method, "taken": True} for item in new}, (), {"canary": 1.0})
 
-    def locft(self, items: Sequence[Item], *given: object, **named: object) -> Fitted:
+    def locft(self, items: Sequence[FitItem], *given: object, **named: object) -> FitResult:
         hooks = next(one for one in (*given, *named.values()) if isinstance(one, Hooks))
-        hooks.between_steps()
+        hooks.begin_step()
         return self._fitted("locft", Overlay({}, None), items, ())
 
 

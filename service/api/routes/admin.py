@@ -24,7 +24,7 @@ from service.api.schemas.versions import RollbackIn, RollbackOut
 from service.api.state import ServerState, State
 from service.api.strict_json import StrictRoute
 from service.background.exports import request_export
-from service.background.purge import Purged, purge
+from service.background.purge import PurgeReport, purge
 from service.domain.errors import Refused
 from service.lifecycle.retrain.request import request_retrain
 from service.lifecycle.revoke import Revoked, revoke
@@ -194,7 +194,7 @@ async def post_purge(server: State, wanted: PurgeIn, author: Author, key: Key, r
     """
     asked = keyed_request("purge", author, key, wanted)
 
-    def remove() -> Purged:
+    def remove() -> PurgeReport:
         return purge(
             server.lifecycle,
             edit_ids=wanted.edits,

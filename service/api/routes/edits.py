@@ -182,7 +182,7 @@ def _retract(server: ServerState, edit_id: str, query: RetractQuery, author: str
 
 async def _submit(server: ServerState, given: Sequence[EditIn], body: In, *, author: str, key: str | None) -> Receipt:
     def submit() -> Receipt:  # all of it in a thread: a batch may be megabytes
-        requests = [edit.to_domain(server.settings.carrier) for edit in given]
+        requests = [edit.to_domain(server.settings.default_method) for edit in given]
         digest = digest_of(body)
         limits, listed = server.settings.limits, isinstance(body, BatchIn)
         scales = Scales(server.base, CostLimits(limits.edit_tokens, limits.report_tokens, limits.batch_tokens), listed=listed)
@@ -194,7 +194,7 @@ async def _submit(server: ServerState, given: Sequence[EditIn], body: In, *, aut
             author=author,
             idempotency_key=key,
             body_hash=digest,
-            method=server.settings.carrier,
+            method=server.settings.default_method,
             waiting_limit=server.settings.limits.waiting_edits,
             weigh=scales.weigh,
             ring=server.ring,

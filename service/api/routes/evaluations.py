@@ -25,8 +25,8 @@ from service.api.schemas.evaluations import (
 from service.api.state import ServerState, State
 from service.api.strict_json import StrictRoute
 from service.api.text_types import ID
-from service.background.compare_evaluations import compare_evals, latest_of
-from service.background.evaluations import Asked, cancel_eval, get_eval, list_evals, request_eval
+from service.background.compare_evaluations import compare_evals, latest_evaluations
+from service.background.evaluations import Selection, cancel_eval, get_eval, list_evals, request_eval
 from service.lifecycle.length_checks import check_records_fit
 from service.store import heads, versions
 from service.store.evaluations import Evaluation
@@ -83,7 +83,7 @@ def compare(server: State, query: Annotated[CompareQuery, Query()]) -> Compariso
     if query.ids is not None:
         ids = query.ids.split(",")
     else:
-        ids = latest_of(server.store, [int(number) for number in (query.versions or "").split(",")])
+        ids = latest_evaluations(server.store, [int(number) for number in (query.versions or "").split(",")])
     return ComparisonOut.model_validate(asdict(compare_evals(server.store, ids)))
 
 
@@ -106,7 +106,7 @@ def _request(server: ServerState, wanted: EvalIn, asked: KeyedRequest) -> Evalua
     return request_eval(
         server.store,
         version=version,
-        asked=_asked(server, wanted),
+        selection=_asked(server, wanted),
         metrics=wanted.metrics,
         capability=wanted.capability,
         author=asked.author,
@@ -115,7 +115,7 @@ def _request(server: ServerState, wanted: EvalIn, asked: KeyedRequest) -> Evalua
     )
 
 
-def _asked(server: ServerState, wanted: EvalIn) -> Asked:
+def _asked(server: ServerState, wanted: EvalIn) -> Selection:
     records = [one.to_record(at) for at, one in enumerate(wanted.edits) if isinstance(one, RecordIn)]
     if not records:
         return wanted.edits  # type: ignore[return-value]  # a word, or ids

@@ -71,9 +71,9 @@ def _generation(server: State, question: GenerateIn) -> Generation:
     """The question in ids, checked against the context, for a version that is ready to answer."""
     turns = [(turn.user, turn.assistant) for turn in question.turns]
     ids = encode_prompt(server.base, question.prompt, surface=question.surface, system=question.system, turns=turns)
-    if len(ids) + question.max_new_tokens > server.base.context:
+    if len(ids) + question.max_new_tokens > server.base.context_length:
         raise TooLong(
-            f"prompt and max_new_tokens must together be at most {server.base.context} tokens; the prompt has {len(ids)}",
+            f"prompt and max_new_tokens must together be at most {server.base.context_length} tokens; the prompt has {len(ids)}",
             field="prompt",
         )
     return Generation(

@@ -54,7 +54,7 @@ def model(server: State) -> ModelOut:
         family=base.anatomy.family,
         blocks=base.anatomy.depth,
         width=base.anatomy.width,
-        context=base.context,
+        context=base.context_length,
         surfaces=list(base.surfaces),
         device=str(base.device),
         dtype=str(base.dtype).removeprefix("torch."),

@@ -13,7 +13,7 @@ from service.api.schemas import Page
 from service.api.schemas.jobs import EXAMPLE_JOB, JobOut, JobQuery
 from service.api.state import State
 from service.api.text_types import ID
-from service.background.jobs import cancel_job, list_jobs, seconds_left
+from service.background.jobs import cancel_job, estimate_seconds_left, list_jobs
 from service.store import jobs
 from service.store.jobs import Job
 
@@ -31,7 +31,7 @@ JobId = Annotated[str, ID, Path(description="the job's id", examples=[EXAMPLE_JO
 
 def job_to_out(job: Job, now: datetime) -> JobOut:
     """A job as an answer at a moment of the database's clock."""
-    left = seconds_left(job, now)
+    left = estimate_seconds_left(job, now)
     return JobOut.of(job, None if left is None else round(left, 1))
 
 

@@ -13,7 +13,7 @@ from service.api.schemas.versions import BasesOut, VersionOut, VersionQuery
 from service.api.state import ServerState, State
 from service.api.text_types import VERSION
 from service.api.version_details import read_details
-from service.background.basis_use import use_of_bases
+from service.background.basis_use import measure_basis_use
 from service.domain.version import Version
 from service.store import heads, versions
 
@@ -50,7 +50,7 @@ def get_version(server: State, number: NumberOrHead) -> VersionOut:
 async def get_bases(server: State, number: NumberOrHead) -> BasesOut:
     """The mean gate of each basis vector on edits, on their other wordings, and on unrelated text (the BaFT paper's figure 2)."""
     version = await run_in_threadpool(_read, server, number)
-    used = await run_in_threadpool(use_of_bases, server.lifecycle, server.neutral, server.serving.view_of, version.number)
+    used = await run_in_threadpool(measure_basis_use, server.lifecycle, server.neutral, server.serving.view_of, version.number)
     return BasesOut.of(version.number, used)
 
 

@@ -10,8 +10,8 @@ from service.editors.baft.forward_passes import Passes
 from service.editors.baft.preserve_term import Pool, Preserved, nearest, pool_of
 from service.editors.baft.settings import BaftSettings
 from service.editors.examples import AskedRow, asked_rows, kept_rows, prefixed, speaks_against
-from service.editors.neutral import Neutral
-from service.editors.protocol import Item
+from service.editors.neutral import NeutralSentences
+from service.editors.protocol import FitItem
 from service.lm.base import Base
 from service.lm.prompts import Row, encode_prompt, encode_row, prompt_row
 
@@ -42,18 +42,24 @@ class BaftDataset:
 
 
 def gather(
-    runs: Runs, items: Sequence[Item], new: int, *, settings: BaftSettings, neutral: Neutral, generator: torch.Generator
+    runs: Runs,
+    items: Sequence[FitItem],
+    new: int,
+    *,
+    settings: BaftSettings,
+    neutral: NeutralSentences,
+    generator: torch.Generator,
 ) -> BaftDataset:
     """Encode everything and run what stays the same in every step once. `items[:new]` are learned, the others kept."""
     base = runs.view.base
     own = asked_rows(base, items, eos=settings.eos, learn_probes=settings.learn_probes)
     fresh = [row for row in own if row.item < new]
     fresh += _with_prefixes(base, fresh, settings.prefixes, neutral, generator)
-    window = [row for row in own if row.item >= new and not items[row.item].consolidated]
-    consolidated = _some([row for row in own if row.literal and items[row.item].consolidated], settings.consolidated_pool)
+    window = [row for row in own if row.item >= new and not items[row.item].is_consolidated]
+    consolidated = _some([row for row in own if row.literal and items[row.item].is_consolidated], settings.consolidated_pool)
     asked_passes = runs.passes_with([row.row for row in (*fresh, *window)], [row.row for row in consolidated], neutral)
     places = asked_passes.places()
-    in_fit = [item for item in items if not item.consolidated]
+    in_fit = [item for item in items if not item.is_consolidated]
     pool = pool_of(runs, neutral, settings) if settings.preserve_weight > 0 else None
     allowed = pool.allowed(speaks_against(in_fit)) if pool else []
     probes = kept_rows(base, runs.view, items) if pool and settings.learn_probes else []
@@ -84,7 +90,7 @@ def _some(rows: Sequence[AskedRow], count: int) -> list[AskedRow]:
 
 
 def _with_prefixes(
-    base: Base, fresh: Sequence[AskedRow], count: int, neutral: Neutral, generator: torch.Generator
+    base: Base, fresh: Sequence[AskedRow], count: int, neutral: NeutralSentences, generator: torch.Generator
 ) -> list[AskedRow]:
     """Copies of the literal rows behind beginnings of sentences that the base model wrote."""
     beginnings = neutral.prefixes(count, generator) if count else []
@@ -92,7 +98,7 @@ def _with_prefixes(
     return [copy for copy in copies if copy is not None]
 
 
-def _unrelated_rows(base: Base, new: Sequence[Item]) -> list[Row]:
+def _unrelated_rows(base: Base, new: Sequence[FitItem]) -> list[Row]:
     """One trained locality probe per edit that has one: question and answer as one prompt, as the margin term reads it."""
     rows = []
     for item in new:

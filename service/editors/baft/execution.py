@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from service.editors.baft.forward_passes import CachedPasses, Passes, PlainPasses
 from service.editors.baft.prepared_rows import prepare
-from service.editors.neutral import Neutral
+from service.editors.neutral import NeutralSentences
 from service.editors.protocol import Hooks
 from service.lm.overlay import View
 from service.lm.prompts import Row
@@ -18,7 +18,7 @@ class Runs:
     """How rows are run through a view: cached from block `at` on, or plainly."""
 
     view: View
-    at: int
+    first_block: int
     last: int
     cached: bool
     hooks: Hooks
@@ -26,15 +26,15 @@ class Runs:
     def passes(self, rows: Sequence[Row]) -> Passes:
         """Passes over rows."""
         kind = CachedPasses if self.cached else PlainPasses
-        return kind(self.view, rows, at=self.at, last=self.last, hooks=self.hooks)
+        return kind(self.view, rows, first_block=self.first_block, last=self.last, hooks=self.hooks)
 
-    def passes_with(self, rows: Sequence[Row], consolidated: Sequence[Row], neutral: Neutral) -> Passes:
+    def passes_with(self, rows: Sequence[Row], consolidated: Sequence[Row], neutral: NeutralSentences) -> Passes:
         """Passes over rows and, behind them, rows of consolidated items, which stay prepared between fits."""
         if not self.cached or not consolidated:
             return self.passes([*rows, *consolidated])
         prepared = neutral.ready(
-            ("consolidated", self.view.tensors_digest, self.at, self.last, tuple(consolidated)),
-            lambda: prepare(self.view, consolidated, at=self.at, last=self.last, hooks=self.hooks),
+            ("consolidated", self.view.tensors_digest, self.first_block, self.last, tuple(consolidated)),
+            lambda: prepare(self.view, consolidated, first_block=self.first_block, last=self.last, hooks=self.hooks),
             keep=_SETTLED_KEPT,
         )
-        return CachedPasses(self.view, rows, at=self.at, last=self.last, hooks=self.hooks, more=prepared)
+        return CachedPasses(self.view, rows, first_block=self.first_block, last=self.last, hooks=self.hooks, more=prepared)

@@ -16,12 +16,12 @@ from service.editors.baft.forward_passes import Pass
 from service.editors.baft.objective import by_edit, commit_balance
 from service.editors.baft.settings import BaftSettings
 from service.editors.baft.step_outputs import gates
-from service.editors.baft.trainable import TrainedAdapter, fresh
+from service.editors.baft.trainable import TrainableAdapter, initial_interventions
 from service.editors.baft.training_loop import Attempt, Interventions, Rates, Trace, unanswered
 from service.editors.canary import canary_share
-from service.editors.correctness import answered
-from service.editors.neutral import Neutral
-from service.editors.protocol import FitFailed, Fitted, Hooks, Item
+from service.editors.correctness import answered_mask
+from service.editors.neutral import NeutralSentences
+from service.editors.protocol import FitFailed, FitItem, FitResult, Hooks
 from service.lm.base import Base
 from service.lm.intervention import Adapter, Balance, Intervention
 from service.lm.overlay import Overlay, View
@@ -32,15 +32,15 @@ def fit_baft(
     base: Base,
     view_of: Callable[[Overlay], View],
     parent: Overlay,
-    new: Sequence[Item],
-    window: Sequence[Item],
+    new: Sequence[FitItem],
+    window: Sequence[FitItem],
     *,
     settings: BaftSettings,
-    neutral: Neutral,
+    neutral: NeutralSentences,
     seed: int,
     hooks: Hooks | None = None,
     cached: bool = True,
-) -> Fitted:
+) -> FitResult:
     """Fit `new` on `parent`, keeping the items of `window` answered: those that its adapter carries, and consolidated ones.
 
     A parent without an adapter, or with one of another shape than `settings` asks for, starts afresh; then the window is learned
@@ -53,8 +53,13 @@ def fit_baft(
     blocks = settings.blocks_of(base.anatomy.family, base.anatomy.depth)
     adapter = parent.adapter if _fits(parent.adapter, base, blocks, settings) else None
     if adapter is None:
-        adapter = Adapter(fresh(base.anatomy.width, blocks, settings, generator), {}, settings.last).to(base.device)
-        new, window = [*new, *(item for item in window if not item.consolidated)], [item for item in window if item.consolidated]
+        adapter = Adapter(initial_interventions(base.anatomy.width, blocks, settings, generator), {}, settings.last).to(
+            base.device
+        )
+        new, window = (
+            [*new, *(item for item in window if not item.is_consolidated)],
+            [item for item in window if item.is_consolidated],
+        )
     items = [*new, *window]
     runs = Runs(view_of(Overlay(parent.tensors)), min(blocks), settings.last, cached, hooks)
     material = gather(runs, items, len(new), settings=settings, neutral=neutral, generator=generator)
@@ -65,14 +70,14 @@ def fit_baft(
     spent = {"milliseconds": int((time.monotonic() - started) * 1000), "fitted_together": len(new)}
     reports = fit.reports(after, traces, lost, missed, spent)
     scores = {"retention": 1.0 - len(lost) / max(len(items), 1), "canary": canary_share(neutral, runs.view, overlay, hooks)}
-    return Fitted(overlay, reports, tuple(items[index].edit.id for index in sorted(lost)), scores)
+    return FitResult(overlay, reports, tuple(items[index].edit.id for index in sorted(lost)), scores)
 
 
 def _fits(adapter: Adapter | None, base: Base, blocks: Sequence[int], settings: BaftSettings) -> bool:
     """Whether an adapter can be trained on: the blocks, the rank and the kind of gate that the settings ask for."""
     if adapter is None or set(adapter.interventions) != set(blocks) or adapter.last != settings.last:
         return False
-    plain = next(iter(fresh(base.anatomy.width, blocks[:1], settings, torch.Generator()).values()))
+    plain = next(iter(initial_interventions(base.anatomy.width, blocks[:1], settings, torch.Generator()).values()))
     wanted = {name: tensor.shape for name, tensor in plain.tensors().items()}
     return all(
         {name: tensor.shape for name, tensor in intervention.tensors().items()} == wanted
@@ -85,7 +90,7 @@ class _Fit:
     """One job: `items[:new]` are learned on `start`, the others kept."""
 
     view: View
-    items: Sequence[Item]
+    items: Sequence[FitItem]
     new: int
     material: BaftDataset
     start: Adapter
@@ -98,7 +103,7 @@ class _Fit:
         Gives the interventions, how each attempt went, and the items that are lost even then.
         """
         after, traces, lost = dict(self.start.interventions), list[Trace](), set[int]()
-        trained = TrainedAdapter(self.start.interventions)
+        trained = TrainableAdapter(self.start.interventions)
         focus: set[int] = set()
         for number in range(self.settings.attempts):
             attempt = Attempt(self.material, self.start.balance, self.settings, self._rates(number), generator, focus)
@@ -163,7 +168,7 @@ class _Fit:
 
 
 def _is_answered(seen: Pass, chosen: Sequence[int]) -> Tensor:
-    return answered(seen.logits, seen.labels, seen.row_of, len(chosen), 0.0)
+    return answered_mask(seen.logits, seen.labels, seen.row_of, len(chosen), 0.0)
 
 
 def _are_finite(interventions: Interventions) -> bool:

@@ -13,9 +13,9 @@ from service.editors.baft.objective import position_means
 from service.editors.baft.prepared_rows import Prepared, joined, prepare
 from service.editors.protocol import Hooks
 from service.lm.intervention import Intervention
-from service.lm.overlay import Recording, View, logits
+from service.lm.overlay import Recording, View, compute_logits
 from service.lm.prompts import Row, collate
-from service.lm.resume import Prefilled, resume
+from service.lm.resume import PrefilledRows, resume
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,13 +44,13 @@ class Passes(Protocol):
 class PlainPasses:
     """Whole sequences through the whole model, every time."""
 
-    def __init__(self, view: View, rows: Sequence[Row], *, at: int, last: int, hooks: Hooks) -> None:
-        self._view, self._rows, self._at, self._last, self._hooks = view, rows, at, last, hooks
+    def __init__(self, view: View, rows: Sequence[Row], *, first_block: int, last: int, hooks: Hooks) -> None:
+        self._view, self._rows, self._first_block, self._last, self._hooks = view, rows, first_block, last, hooks
 
     def __call__(self, chosen: Sequence[int], interventions: Mapping[int, Intervention], *, record: bool = False) -> Pass:
         batch = collate(self._view.base, [self._rows[index] for index in chosen], last=self._last)
         recording = Recording()
-        out = logits(self._view, batch, interventions, keep=batch.predicting, recording=recording, record=record)
+        out = compute_logits(self._view, batch, interventions, keep=batch.predicting, recording=recording, record=record)
         weights = {block: position_means(seen, batch.positions) for block, seen in recording.weights.items()}
         assert recording.final is not None
         return Pass(recording.final, out, batch.labels, batch.row_of, weights)
@@ -58,20 +58,20 @@ class PlainPasses:
     def places(self) -> Tensor:
         if not self._rows:
             return Prepared(()).positions()
-        return prepare(self._view, self._rows, at=self._at, last=self._last, hooks=self._hooks).positions()
+        return prepare(self._view, self._rows, first_block=self._first_block, last=self._last, hooks=self._hooks).positions()
 
 
 class CachedPasses:
     """What no intervention reaches is computed once; a call runs the blocks above the first intervened one over the row ends."""
 
     def __init__(
-        self, view: View, rows: Sequence[Row], *, at: int, last: int, hooks: Hooks, more: Prepared | None = None
+        self, view: View, rows: Sequence[Row], *, first_block: int, last: int, hooks: Hooks, more: Prepared | None = None
     ) -> None:
         """`more` are rows prepared before; they stand behind the others."""
         self._view = view
-        own = [prepare(view, rows, at=at, last=last, hooks=hooks)] if rows else []
+        own = [prepare(view, rows, first_block=first_block, last=last, hooks=hooks)] if rows else []
         self._whole = joined([*own, *([] if more is None else [more])])
-        self._selected: tuple[tuple[int, ...], Prefilled] | None = None
+        self._selected: tuple[tuple[int, ...], PrefilledRows] | None = None
 
     def __call__(self, chosen: Sequence[int], interventions: Mapping[int, Intervention], *, record: bool = False) -> Pass:
         seen = resume(self._view, self._select(tuple(chosen)), interventions, record=record)
@@ -81,7 +81,7 @@ class CachedPasses:
     def places(self) -> Tensor:
         return self._whole.positions()
 
-    def _select(self, chosen: tuple[int, ...]) -> Prefilled:
+    def _select(self, chosen: tuple[int, ...]) -> PrefilledRows:
         """The chosen rows; most fits choose the same ones in every step, so the last choice is kept."""
         if self._selected is None or self._selected[0] != chosen:
             self._selected = (chosen, self._whole.select(chosen))

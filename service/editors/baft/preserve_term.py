@@ -13,9 +13,9 @@ from service.editors.baft.execution import Runs
 from service.editors.baft.forward_passes import Passes
 from service.editors.baft.settings import BaftSettings
 from service.editors.losses import divergence
-from service.editors.neutral import Neutral
+from service.editors.neutral import NeutralSentences
 from service.lm.intervention import Intervention
-from service.lm.overlay import head
+from service.lm.overlay import apply_lm_head
 from service.lm.prompts import Row
 
 _POOLS_KEPT = 2  # of the head's tensors and of those being trained
@@ -27,7 +27,7 @@ class Preserved:
     def __init__(self, runs: Runs, rows: Sequence[Row], passes: Passes) -> None:
         self._view, self._passes = runs.view, passes
         self._finals: list[Tensor] = []
-        for chosen in runs.hooks.parts(range(len(rows)), lambda at: len(rows[at])):
+        for chosen in runs.hooks.split(range(len(rows)), lambda at: len(rows[at])):
             with torch.no_grad():
                 seen = passes(chosen, {})
             self._finals += [seen.final[seen.row_of == index] for index in range(len(chosen))]
@@ -36,7 +36,7 @@ class Preserved:
         """KL(unedited ‖ edited) over the target positions of the chosen rows."""
         seen = self._passes(chosen, interventions)
         with torch.no_grad():
-            logits = head(self._view, torch.cat([self._finals[index] for index in chosen]))
+            logits = apply_lm_head(self._view, torch.cat([self._finals[index] for index in chosen]))
             reference = torch.log_softmax(logits.float(), -1)
         return divergence(seen.logits, reference)
 
@@ -71,12 +71,12 @@ def nearest(rows: Tensor, places: Tensor, count: int) -> list[int]:
     return sorted(set(close.topk(min(count, len(rows)), dim=0).indices.flatten().tolist()))
 
 
-def pool_of(runs: Runs, neutral: Neutral, settings: BaftSettings, *, ahead: bool = False) -> Pool:
+def pool_of(runs: Runs, neutral: NeutralSentences, settings: BaftSettings, *, ahead: bool = False) -> Pool:
     """The pool of a view, from the last ones used if it is among them. The same numbers either way."""
 
     def make_pool() -> Pool:
         rows = neutral.draw(settings.preserve_pool, torch.Generator().manual_seed(0), last_words=settings.preserve_words)
         return Pool(runs, rows)
 
-    name = ("pool", runs.view.tensors_digest, runs.at, runs.last, settings.preserve_pool, settings.preserve_words)
+    name = ("pool", runs.view.tensors_digest, runs.first_block, runs.last, settings.preserve_pool, settings.preserve_words)
     return neutral.ready(name, make_pool, keep=_POOLS_KEPT, ahead=ahead)

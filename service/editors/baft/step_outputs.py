@@ -14,9 +14,9 @@ from torch.utils.checkpoint import checkpoint
 
 from service.editors.baft.dataset import BaftDataset
 from service.editors.baft.forward_passes import Pass
-from service.editors.correctness import least_leads
+from service.editors.correctness import row_margins
 from service.lm.intervention import Intervention
-from service.lm.row_groups import alike
+from service.lm.row_groups import group_by_length
 
 TOKENS_RECORDED = 16_384  # of one pass without gradients
 
@@ -35,7 +35,7 @@ class Seen:
 
 def look(material: BaftDataset, chosen: Sequence[int], interventions: Mapping[int, Intervention], *, record: bool) -> Seen:
     """The chosen rows of a material, by index, under these interventions; gradients flow to them."""
-    groups = alike([len(material.asked[index].row) for index in chosen])
+    groups = group_by_length([len(material.asked[index].row) for index in chosen])
     if len(groups) <= 1:
         return _seen(material.asked_passes(chosen, interventions, record=record), len(chosen))
 
@@ -49,7 +49,7 @@ def look(material: BaftDataset, chosen: Sequence[int], interventions: Mapping[in
 
 def gates(material: BaftDataset, rows: Sequence[int], interventions: Mapping[int, Intervention]) -> Mapping[int, Tensor]:
     """By block the gate weights (rows, R), without gradients."""
-    groups = alike([len(material.asked[index].row) for index in rows], tokens=TOKENS_RECORDED)
+    groups = group_by_length([len(material.asked[index].row) for index in rows], tokens=TOKENS_RECORDED)
     with torch.no_grad():
         found = [material.asked_passes([rows[at] for at in group], interventions, record=True).weights for group in groups]
     return found[0] if len(found) == 1 else _in_order(found, groups)
@@ -57,7 +57,7 @@ def gates(material: BaftDataset, rows: Sequence[int], interventions: Mapping[int
 
 def _seen(seen: Pass, rows: int) -> Seen:
     losses = cross_entropy(seen.logits.float(), seen.labels, reduction="none")  # (N,)
-    leads = least_leads(seen.logits, seen.labels, seen.row_of, rows)
+    leads = row_margins(seen.logits, seen.labels, seen.row_of, rows)
     return Seen(losses, seen.row_of, leads, seen.weights)
 
 

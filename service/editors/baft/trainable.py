@@ -27,7 +27,7 @@ def orthonormal(free: Tensor) -> Tensor:
     return torch.linalg.solve_triangular(lower, free, upper=False)  # (R, D)
 
 
-class TrainedIntervention(nn.Module):
+class TrainableIntervention(nn.Module):
     """One block's parameters in fp32. `now()` is the intervention they mean, with gradients."""
 
     def __init__(self, start: Intervention) -> None:
@@ -54,17 +54,17 @@ def _trained(tensor: Tensor) -> nn.Parameter:
     return nn.Parameter(tensor.detach().float().clone(memory_format=torch.contiguous_format))
 
 
-class TrainedAdapter(nn.Module):
+class TrainableAdapter(nn.Module):
     """The interventions of all tuned blocks while they are trained."""
 
     def __init__(self, start: Mapping[int, Intervention]) -> None:
         super().__init__()
         self.blocks = tuple(sorted(start))
-        self.interventions = nn.ModuleList(TrainedIntervention(start[block]) for block in self.blocks)
+        self.interventions = nn.ModuleList(TrainableIntervention(start[block]) for block in self.blocks)
 
-    def _each(self) -> Iterator[tuple[int, TrainedIntervention]]:
+    def _each(self) -> Iterator[tuple[int, TrainableIntervention]]:
         for block, intervention in zip(self.blocks, self.interventions, strict=True):
-            assert isinstance(intervention, TrainedIntervention)
+            assert isinstance(intervention, TrainableIntervention)
             yield block, intervention
 
     def now(self) -> dict[int, Intervention]:
@@ -76,14 +76,16 @@ class TrainedAdapter(nn.Module):
         return {block: intervention.frozen() for block, intervention in self._each()}
 
 
-def fresh(width: int, blocks: Sequence[int], settings: BaftSettings, generator: torch.Generator) -> dict[int, Intervention]:
+def initial_interventions(
+    width: int, blocks: Sequence[int], settings: BaftSettings, generator: torch.Generator
+) -> dict[int, Intervention]:
     """Interventions before any edit. With `identity` (A = R, b = 0) they change nothing, exactly, whatever the gate says."""
     return {block: _fresh_one(width, settings, generator) for block in blocks}
 
 
 def identity_adapter(width: int, blocks: Sequence[int], settings: BaftSettings) -> Adapter:
     """An adapter that stands at the right blocks and, with `init: identity`, changes nothing."""
-    return Adapter(fresh(width, blocks, settings, torch.Generator().manual_seed(0)), {}, settings.last)
+    return Adapter(initial_interventions(width, blocks, settings, torch.Generator().manual_seed(0)), {}, settings.last)
 
 
 def _fresh_one(width: int, settings: BaftSettings, generator: torch.Generator) -> Intervention:

@@ -12,12 +12,12 @@ from service.editors.baft.forward_passes import Pass
 from service.editors.baft.objective import balance_term, by_edit, layer_mean, margin_term, rescaled
 from service.editors.baft.settings import BaftSettings
 from service.editors.baft.step_outputs import Seen, look
-from service.editors.baft.trainable import TrainedAdapter
-from service.editors.correctness import least_leads
+from service.editors.baft.trainable import TrainableAdapter
+from service.editors.correctness import row_margins
 from service.editors.losses import edit_loss, finite
 from service.editors.protocol import Hooks
 from service.lm.intervention import Balance, Intervention
-from service.lm.row_groups import pieces
+from service.lm.row_groups import split_in_order
 
 Interventions = Mapping[int, Intervention]
 
@@ -53,13 +53,13 @@ class Attempt:
     generator: torch.Generator
     focus: set[int]
 
-    def run(self, trained: TrainedAdapter, hooks: Hooks) -> Trace:
+    def run(self, trained: TrainableAdapter, hooks: Hooks) -> Trace:
         """Train until done or out of steps, with a fresh optimizer. Raises FitFailed on numbers that are not finite."""
         optimizer = torch.optim.AdamW(trained.parameters(), lr=self.rates.learning_rate, weight_decay=0.0)
         batches = self._batches()
         loss = math.inf
         for step in range(self.rates.steps):
-            hooks.between_steps()
+            hooks.begin_step()
             fresh, replayed = next(batches)
             interventions = trained.now()
             record = self.settings.balance != "none" or self.material.unrelated is not None
@@ -117,7 +117,7 @@ class Attempt:
         return not lost
 
     def _answered(self, seen: Pass, chosen: Sequence[int]) -> Tensor:
-        return self._lead_enough(least_leads(seen.logits, seen.labels, seen.row_of, len(chosen)), chosen)
+        return self._lead_enough(row_margins(seen.logits, seen.labels, seen.row_of, len(chosen)), chosen)
 
     def _lead_enough(self, least: Tensor, chosen: Sequence[int]) -> Tensor:
         """(rows,) bool: new rows must lead by more than rows that are kept."""
@@ -167,8 +167,8 @@ def unanswered(
 ) -> list[int]:
     """The chosen rows that are not answered, by the judge's word. Raises FitCancelled if `hooks` say so."""
     lost: list[int] = []
-    for piece in pieces([len(material.asked[index].row) for index in chosen], rows=at_once):
-        hooks.between_steps()
+    for piece in split_in_order([len(material.asked[index].row) for index in chosen], rows=at_once):
+        hooks.begin_step()
         part = chosen[piece.start : piece.stop]
         with torch.no_grad():
             seen = material.asked_passes(part, interventions)

@@ -10,7 +10,7 @@ from service.editors.baft.preserve_term import pool_of
 from service.editors.baft.settings import BaftSettings
 from service.editors.baft.trainable import identity_adapter
 from service.editors.canary import prepared_canary
-from service.editors.neutral import Neutral
+from service.editors.neutral import NeutralSentences
 from service.editors.protocol import Hooks
 from service.lm.base import Base
 from service.lm.overlay import Overlay, View
@@ -22,7 +22,7 @@ def warm_up(
     overlay: Overlay,
     *,
     settings: BaftSettings,
-    neutral: Neutral,
+    neutral: NeutralSentences,
     hooks: Hooks | None = None,
     ahead: bool = False,
 ) -> None:

@@ -17,9 +17,9 @@ from torch import Tensor
 
 from service.domain.errors import Unavailable
 from service.editors.locft.packed_rows import RowStore
-from service.lm.overlay import Recording, View, head
+from service.lm.overlay import Recording, View, apply_lm_head
 from service.lm.prompts import collate
-from service.lm.resume import Inputs, prefill_inputs, run_from
+from service.lm.resume import BlockInputs, compute_block_inputs, run_from
 
 _ABSENT = -1
 
@@ -60,7 +60,7 @@ class Activations:
         """For how many rows what enters is kept."""
         return int((self._start[: len(self._rows)] != _ABSENT).sum())
 
-    def batch(self, chosen: Sequence[int]) -> Inputs:
+    def batch(self, chosen: Sequence[int]) -> BlockInputs:
         """The chosen rows, in the order given and padded on the right to the longest of them."""
         missing = [index for index in chosen if self._start[index] == _ABSENT]
         fresh = self._computed(missing)
@@ -71,17 +71,17 @@ class Activations:
         for place, index in enumerate(chosen):
             states = fresh[index] if index in fresh else self._kept(index)
             entering[place, : len(states)] = states
-        return Inputs(self._block, batch, entering.to(self._view.base.device))
+        return BlockInputs(self._block, batch, entering.to(self._view.base.device))
 
     @torch.no_grad()
-    def base_logits(self, chosen: Sequence[int], inputs: Inputs) -> Tensor:
+    def base_logits(self, chosen: Sequence[int], inputs: BlockInputs) -> Tensor:
         """What the base model predicts (N, V) for the target tokens of rows that must stay, whose batch is `inputs`.
 
         Kept are its states behind the final norm, so that the blocks above need not run twice for every step.
         """
         keys = [index + len(self._rows) for index in chosen]
         if all(self._start[key] != _ABSENT for key in keys):
-            return head(self._view, torch.cat([self._kept(key) for key in keys]).to(self._view.base.device))
+            return apply_lm_head(self._view, torch.cat([self._kept(key) for key in keys]).to(self._view.base.device))
         recording = Recording()
         logits = run_from(self._view, inputs, recording=recording)
         assert recording.final is not None
@@ -95,7 +95,7 @@ class Activations:
         if not missing:
             return {}
         rows = [self._rows[index] for index in missing]
-        entering = prefill_inputs(self._view, rows, block=self._block, max_batch=len(rows)).entering.cpu()
+        entering = compute_block_inputs(self._view, rows, block=self._block, max_batch=len(rows)).entering.cpu()
         found = {index: entering[place, : len(row.ids) - 1] for place, (index, row) in enumerate(zip(missing, rows, strict=True))}
         for index, states in found.items():
             self._keep(index, states)

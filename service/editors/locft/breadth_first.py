@@ -28,12 +28,12 @@ def train_breadth_first(tuning: Tuning, master: Master, consolidated: Tensor, ho
     an_epoch, told = (1 - cooling) / settings.epochs, 0.0
     moved = False
     for epoch in range(settings.epochs):
-        meter, has_moved = _epoch(tuning, master, right, consolidated, hooks.within(told, told + an_epoch))
+        meter, has_moved = _epoch(tuning, master, right, consolidated, hooks.scale_progress(told, told + an_epoch))
         told += an_epoch
         moved = moved or has_moved
         done = meter < settings.stop_loss if settings.judge == "loss" else _verified(tuning, master, right, hooks)
         if done and moved and not calm:
-            _cool_down(tuning, master, right, hooks.within(told, told + cooling))
+            _cool_down(tuning, master, right, hooks.scale_progress(told, told + cooling))
             told += cooling
             calm, done = True, _verified(tuning, master, right, hooks)
         if done:
@@ -95,7 +95,7 @@ def _verified(tuning: Tuning, master: Master, right: Tensor, hooks: Hooks) -> bo
     for rows, until_wrong in ((asked_last, True), (rest, False)):
         rows.sort(key=tuning.rows.length)
         for start in range(0, len(rows), _CHUNK):
-            hooks.between_steps()
+            hooks.begin_step()
             chosen = rows[start : start + _CHUNK]
             right[chosen] = tuning.answers(chosen, served)
             if until_wrong and not bool(right[chosen].all()):

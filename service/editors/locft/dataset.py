@@ -12,10 +12,10 @@ from service.editors.examples import AskedRow, each_asked_row, kept_prompts, kep
 from service.editors.locft.packed_rows import RowStore
 from service.editors.locft.random_prefixes import sample_beginnings
 from service.editors.locft.settings import LocftSettings
-from service.editors.neutral import Neutral
-from service.editors.protocol import Hooks, Item
+from service.editors.neutral import NeutralSentences
+from service.editors.protocol import FitItem, Hooks
 from service.lm.overlay import View
-from service.lm.prompts import Row, encode_free_row
+from service.lm.prompts import Row, row_from_ids
 
 _ROWS = 64  # encoded between two looks at the hooks
 _ENCODED = 0.5  # of the progress, once all rows to learn are encoded
@@ -32,11 +32,11 @@ class LocftDataset:
 
 def read(
     on: View,
-    items: Sequence[Item],
+    items: Sequence[FitItem],
     prompts: Sequence[str],
     *,
     settings: LocftSettings,
-    neutral: Neutral,
+    neutral: NeutralSentences,
     generator: torch.Generator,
     hooks: Hooks,
 ) -> LocftDataset:
@@ -60,23 +60,23 @@ def read(
 def _giving_way(asked: Iterable[AskedRow], items: int, hooks: Hooks) -> Iterator[AskedRow]:
     for number, each in enumerate(asked):
         if number % _ROWS == 0:
-            hooks.between_steps()
+            hooks.begin_step()
             hooks.progress(_ENCODED * each.item / items, "reading")
         yield each
 
 
 def _neutral_rows(
-    on: View, items: Sequence[Item], settings: LocftSettings, neutral: Neutral, generator: torch.Generator
+    on: View, items: Sequence[FitItem], settings: LocftSettings, neutral: NeutralSentences, generator: torch.Generator
 ) -> list[Row]:
     """Neutral sentences whole, as the tuned weights compute every position of them."""
     if settings.preserve_weight == 0:
         return []
     drawn = neutral.draw(settings.preserve_pool, generator, speaks_against=speaks_against(items))
-    return [encode_free_row(on.base, row.ids, 2 if row.bos else 1) for row in drawn]
+    return [row_from_ids(on.base, row.ids, 2 if row.has_bos else 1) for row in drawn]
 
 
 def _answers(
-    on: View, items: Sequence[Item], prompts: Sequence[str], settings: LocftSettings, generator: torch.Generator, hooks: Hooks
+    on: View, items: Sequence[FitItem], prompts: Sequence[str], settings: LocftSettings, generator: torch.Generator, hooks: Hooks
 ) -> Iterator[Row]:
     """Trained locality probes and real prompts, each with the base model's answer."""
     if settings.preserve_weight == 0:

@@ -18,14 +18,14 @@ from service.editors.locft.activation_cache import Activations
 from service.editors.locft.breadth_first import train_breadth_first
 from service.editors.locft.dataset import read
 from service.editors.locft.depth_first import train_depth_first
-from service.editors.locft.location import Place, place_of
+from service.editors.locft.location import TunedLocation, find_tuned_location
 from service.editors.locft.packed_rows import RowStore
 from service.editors.locft.settings import LocftSettings
 from service.editors.locft.training_step import Master, Tuning
-from service.editors.neutral import Neutral
-from service.editors.protocol import Fitted, Hooks, Item
+from service.editors.neutral import NeutralSentences
+from service.editors.protocol import FitItem, FitResult, Hooks
 from service.lm.base import Base
-from service.lm.overlay import EMPTY, Overlay, view
+from service.lm.overlay import EMPTY, Overlay, make_view
 
 _MEGABYTE = 1_000_000
 _READING, _TRAINED = 0.05, 0.95  # of the progress, when everything is read and when training ends
@@ -41,15 +41,15 @@ class ItemOutcome:
 
 def fit_locft(
     base: Base,
-    items: Sequence[Item],
+    items: Sequence[FitItem],
     *,
     settings: LocftSettings,
-    neutral: Neutral,
+    neutral: NeutralSentences,
     seed: int,
     hooks: Hooks | None = None,
     start: Overlay = EMPTY,
     prompts: Sequence[str] = (),
-) -> Fitted:
+) -> FitResult:
     """Train all `items` into one location. The overlay has no adapter: the window it leaves is empty.
 
     Without `start` a major retrain, from the base. With it a minor one, from its tensors: these say consolidated items already,
@@ -64,12 +64,18 @@ def fit_locft(
     """
     hooks = hooks or Hooks()
     began = time.monotonic()
-    place = place_of(base.anatomy, settings)
+    place = find_tuned_location(base.anatomy, settings)
     _require_same_place(start, place)
-    private, generator = view(base), torch.Generator().manual_seed(seed)
+    private, generator = make_view(base), torch.Generator().manual_seed(seed)
     hooks.progress(0.0, "reading")
     given = read(
-        private, items, prompts, settings=settings, neutral=neutral, generator=generator, hooks=hooks.within(0.0, _READING)
+        private,
+        items,
+        prompts,
+        settings=settings,
+        neutral=neutral,
+        generator=generator,
+        hooks=hooks.scale_progress(0.0, _READING),
     )
     rows = given.rows
     with Activations(
@@ -82,7 +88,9 @@ def fit_locft(
         tuning = Tuning(private, rows, states, settings, generator)
         master = Master(private, place.names, _rate(settings, base, minor=bool(start.tensors)), start.tensors)
         train = train_depth_first if settings.order == "depth" else train_breadth_first
-        epochs = train(tuning, master, _consolidated(rows, items, minor=bool(start.tensors)), hooks.within(_READING, _TRAINED))
+        epochs = train(
+            tuning, master, _consolidated(rows, items, minor=bool(start.tensors)), hooks.scale_progress(_READING, _TRAINED)
+        )
         overlay = Overlay(master.trained())
         hooks.progress(_TRAINED, "asking every edit once more")
         verdicts = _verdicts(tuning, overlay, len(items), hooks)
@@ -99,15 +107,15 @@ def fit_locft(
     }
     scores = {
         "retention": 1.0 - len(lost) / max(len(items), 1),
-        "canary": canary_share(neutral, view(base, overlay.tensors), overlay, hooks),
+        "canary": canary_share(neutral, make_view(base, overlay.tensors), overlay, hooks),
         "neutral_rows": given.neutral,
         **({"rephrases_left_out": given.left_out} if given.left_out else {}),
     }
     hooks.progress(1.0, "asking every edit once more")
-    return Fitted(overlay, _reports(items, verdicts, shared), tuple(lost), scores)
+    return FitResult(overlay, _reports(items, verdicts, shared), tuple(lost), scores)
 
 
-def _require_same_place(start: Overlay, place: Place) -> None:
+def _require_same_place(start: Overlay, place: TunedLocation) -> None:
     if start.tensors and set(start.tensors) != set(place.names):
         raise Refused("The tensors to start from were trained at another location than the settings name.", field="start")
 
@@ -120,9 +128,9 @@ def _rate(settings: LocftSettings, base: Base, *, minor: bool) -> float:
     return rate * settings.minor_rate if minor else rate
 
 
-def _consolidated(rows: RowStore, items: Sequence[Item], *, minor: bool) -> Tensor:
+def _consolidated(rows: RowStore, items: Sequence[FitItem], *, minor: bool) -> Tensor:
     """(rows to learn,) bool: what the tensors that training starts from say already. From the base, nothing is."""
-    return torch.tensor([minor and items[index].consolidated for index in rows.item], dtype=torch.bool)
+    return torch.tensor([minor and items[index].is_consolidated for index in rows.item], dtype=torch.bool)
 
 
 @torch.no_grad()
@@ -137,10 +145,12 @@ def _verdicts(tuning: Tuning, overlay: Overlay, count: int, hooks: Hooks) -> lis
     return verdicts
 
 
-def _reports(items: Sequence[Item], verdicts: Sequence[ItemOutcome], shared: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+def _reports(
+    items: Sequence[FitItem], verdicts: Sequence[ItemOutcome], shared: Mapping[str, Any]
+) -> dict[str, Mapping[str, Any]]:
     """One report for each item that is new here; epochs and time are those of the whole retrain."""
     return {
         item.edit.id: {**shared, "loss": verdict.loss, "taken": verdict.taken}
         for item, verdict in zip(items, verdicts, strict=True)
-        if shared["mode"] == "major" or not item.consolidated or not verdict.taken
+        if shared["mode"] == "major" or not item.is_consolidated or not verdict.taken
     }

@@ -3,11 +3,11 @@
 from dataclasses import dataclass
 
 from service.domain.errors import Refused
-from service.editors.locft.published_locations import InBlock, Kind, Rule, block_by, kind_of
+from service.editors.locft.published_locations import BlockKind, LocationKind, LocationRule, choose_block, published_kind
 from service.editors.locft.settings import LocftSettings
 from service.lm.blocks import Anatomy, Location
 
-_SAID: dict[Kind, str] = {
+_SAID: dict[LocationKind, str] = {
     "down": "down-projection",
     "up": "up-projection",
     "mlp": "MLP",
@@ -18,12 +18,12 @@ _SAID: dict[Kind, str] = {
 
 
 @dataclass(frozen=True)
-class Place:
+class TunedLocation:
     """`names` are exact names of parameters, all inside `blocks` (ascending). `rule` says how the blocks were chosen."""
 
-    kind: Kind
+    kind: LocationKind
     blocks: tuple[int, ...]
-    rule: Rule
+    rule: LocationRule
     names: tuple[str, ...]
 
     @property
@@ -41,24 +41,24 @@ class Place:
         return f"{_SAID[self.kind]} of block{'s' if several else ''} {listed}"
 
 
-def place_of(anatomy: Anatomy, settings: LocftSettings) -> Place:
+def find_tuned_location(anatomy: Anatomy, settings: LocftSettings) -> TunedLocation:
     """Where a model is tuned. Refused, with the setting named, if it has no such block or module."""
     measured = settings.measured_for(anatomy.family, anatomy.depth, anatomy.width)
-    kind: Kind = measured[0] if measured else settings.kind or kind_of(anatomy.family)
+    kind: LocationKind = measured[0] if measured else settings.kind or published_kind(anatomy.family)
     blocks, rule, field = ((measured[1],), "measured", "locft.block") if measured else _blocks(anatomy, kind, settings)
     if not all(0 <= block < anatomy.depth for block in blocks):
         raise Refused(f"A block to train is not one of the model's {anatomy.depth}, numbered from 0.", field=field)
-    inside: InBlock = "block" if kind == "model" else kind
+    inside: BlockKind = "block" if kind == "model" else kind
     try:
         names = [name for block in blocks for name in anatomy.parameters_at(Location(inside, block))]
     except Refused as error:
         raise Refused(
             f"{error.message} Set locft.kind to another location, such as attention or block.", field="locft.kind"
         ) from error
-    return Place(kind, blocks, rule, tuple(names))
+    return TunedLocation(kind, blocks, rule, tuple(names))
 
 
-def _blocks(anatomy: Anatomy, kind: Kind, settings: LocftSettings) -> tuple[tuple[int, ...], Rule, str]:
+def _blocks(anatomy: Anatomy, kind: LocationKind, settings: LocftSettings) -> tuple[tuple[int, ...], LocationRule, str]:
     """The blocks, the rule that chose them, and the setting at fault if there are none such."""
     if kind == "model":
         return tuple(range(anatomy.depth)), "given", "locft.kind"
@@ -66,5 +66,5 @@ def _blocks(anatomy: Anatomy, kind: Kind, settings: LocftSettings) -> tuple[tupl
         return tuple(sorted(set(settings.blocks))), "given", "locft.blocks"
     if settings.block is not None:
         return (settings.block,), "given", "locft.block"
-    block, rule = block_by(settings.position, anatomy.family, anatomy.depth)
+    block, rule = choose_block(settings.position, anatomy.family, anatomy.depth)
     return (block,), rule, "locft.position"

@@ -62,4 +62,4 @@ class RowStore(Sequence[Row]):
         self._ids.extend(row.ids)
         self._ends.append(len(self._ids))
         self._prompts.append(row.prompt_length)
-        self._bos.append(row.bos)
+        self._bos.append(row.has_bos)

@@ -6,10 +6,10 @@ from typing import Literal
 from service.domain.errors import Refused
 from service.editors.depth_rule import at_share, same_depth
 
-InBlock = Literal["down", "up", "mlp", "attention", "block"]
-Kind = InBlock | Literal["model"]
-Asked = Literal["auto", "default", "proportional", "share"]
-Rule = Literal["published", "measured", "default", "proportional", "share", "given"]
+BlockKind = Literal["down", "up", "mlp", "attention", "block"]
+LocationKind = BlockKind | Literal["model"]
+Position = Literal["auto", "default", "proportional", "share"]
+LocationRule = Literal["published", "measured", "default", "proportional", "share", "given"]
 
 SHARE = 0.72  # of the depth: block 22 of 32. Our own rule, for families that no paper names
 _RATE = 5e-4
@@ -21,7 +21,7 @@ _PAPER_WIDTH = 4096
 class PublishedLocation:
     """The location and rate that the papers chose for one model of a family."""
 
-    kind: Kind
+    kind: LocationKind
     block: int
     depth: int
     width: int
@@ -38,10 +38,10 @@ PUBLISHED: dict[str, PublishedLocation] = {
 
 # What our own measurements chose for a model that the papers do not know, by (family, depth, width): the embedded one. With 300
 # edits the MLP of block 6 keeps more wordings and leaves more alone than the down-projection of block 5, in a third of the time.
-MEASURED: dict[tuple[str, int, int], tuple[Kind, int]] = {("llama", 8, 192): ("mlp", 6)}
+MEASURED: dict[tuple[str, int, int], tuple[LocationKind, int]] = {("llama", 8, 192): ("mlp", 6)}
 
 
-def block_by(asked: Asked, family: str, depth: int) -> tuple[int, Rule]:
+def choose_block(asked: Position, family: str, depth: int) -> tuple[int, LocationRule]:
     """The block (from 0) that a rule gives for a model, and the rule by its name.
 
     `default` is the block of the paper's own model, whatever the depth; `proportional` lies as deep as that one (section 4.3 of
@@ -66,13 +66,13 @@ def block_by(asked: Asked, family: str, depth: int) -> tuple[int, Rule]:
     return same_depth(published.block, published.depth, depth), "proportional"
 
 
-def kind_of(family: str) -> Kind:
+def published_kind(family: str) -> LocationKind:
     """What the papers train in a block: the down-projection, but for Mistral."""
     published = PUBLISHED.get(family)
     return published.kind if published else "down"
 
 
-def rate_of(kind: Kind, family: str, depth: int, width: int, *, scaled: bool) -> float:
+def choose_rate(kind: LocationKind, family: str, depth: int, width: int, *, scaled: bool) -> float:
     """The rate of Adam: the published one for a published model, which its depth and width tell, else that of the kind, if
     `scaled` raised as the model gets narrower.
     """

@@ -12,8 +12,8 @@ from service.lm.base import Base
 from service.lm.decoding import Decoding
 from service.lm.overlay import View
 from service.lm.prompts import encode_prompt
-from service.lm.sampling import drawn
-from service.lm.tokenizing import decode_plainly
+from service.lm.sampling import sample_tokens
+from service.lm.tokenizing import decode_ids
 
 _STARTS = ("The", "Therefore", "Because", "I", "You")
 _TOKENS = 10  # of a whole beginning, its first word included
@@ -25,14 +25,14 @@ def sample_beginnings(on: View, count: int, generator: torch.Generator) -> tuple
     if count == 0:
         return ()
     starts = [encode_prompt(on.base, _STARTS[number % len(_STARTS)]) for number in range(count)]
-    texts = [decode_plainly(on.base, ids) for ids in _continued(on, starts, generator)]
+    texts = [decode_ids(on.base, ids) for ids in _continued(on, starts, generator)]
     return tuple(" ".join(text.replace("{", " ").replace("}", " ").split()) + ". " for text in texts)
 
 
 def _continued(on: View, starts: Sequence[tuple[int, ...]], generator: torch.Generator) -> list[list[int]]:
     decoding, texts = Decoding(on, None, starts), [list(start) for start in starts]
     while min(len(text) for text in texts) < _TOKENS:
-        tokens = drawn(of_the_likeliest(on.base, decoding.logits), torch.rand(len(texts), generator=generator))
+        tokens = sample_tokens(of_the_likeliest(on.base, decoding.logits), torch.rand(len(texts), generator=generator))
         for text, token in zip(texts, tokens.tolist(), strict=True):
             text.append(token)
         decoding.feed(tokens)

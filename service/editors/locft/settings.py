@@ -5,7 +5,7 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from service.editors.locft.published_locations import MEASURED, Asked, Kind, kind_of, rate_of
+from service.editors.locft.published_locations import MEASURED, LocationKind, Position, choose_rate, published_kind
 from service.editors.presets import WithPresets
 
 # One edit after another, each to convergence on its own, from where the last one ended (EasyEdit's fine-tuning).
@@ -46,11 +46,11 @@ class LocftSettings(WithPresets):
         "default", description="fills every setting below that is not given; ft_l and ft_m are the papers' comparisons"
     )
 
-    kind: Kind | None = Field(
+    kind: LocationKind | None = Field(
         None,
         description="what is trained in the block; empty: by model or family, else the down-projection; model: all blocks whole",
     )
-    position: Asked = Field(
+    position: Position = Field(
         "auto",
         description="which block: the papers' default (same block) or proportional one, or our share, 0.72 deep; "
         "auto: as measured for the embedded model, else by family, proportional at other depths, share for unknown families",
@@ -107,7 +107,7 @@ class LocftSettings(WithPresets):
             raise ValueError("objective last_position never gives right answers of several tokens: judge must be loss")
         return self
 
-    def measured_for(self, family: str, depth: int, width: int) -> tuple[Kind, int] | None:
+    def measured_for(self, family: str, depth: int, width: int) -> tuple[LocationKind, int] | None:
         """(kind, block) that our own measurements chose for a model, where nothing else is asked for."""
         asked_for = self.kind, self.block, self.blocks, self.position, self.preset
         return MEASURED.get((family, depth, width)) if asked_for == (None, None, (), "auto", "default") else None
@@ -116,4 +116,4 @@ class LocftSettings(WithPresets):
         """The rate of Adam: the papers' for their models, else raised as the model gets narrower."""
         if self.learning_rate is not None:
             return self.learning_rate
-        return rate_of(self.kind or kind_of(family), family, depth, width, scaled=self.preset != "paper")
+        return choose_rate(self.kind or published_kind(family), family, depth, width, scaled=self.preset != "paper")

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from service.editors.correctness import answered
+from service.editors.correctness import answered_mask
 from service.editors.locft.accumulation import GradientAccumulation
 from service.editors.locft.activation_cache import Activations
 from service.editors.locft.batching import Size, parts_by_length
@@ -16,7 +16,7 @@ from service.editors.locft.packed_rows import RowStore
 from service.editors.locft.settings import LocftSettings
 from service.editors.losses import divergence, edit_loss, finite
 from service.editors.protocol import Hooks
-from service.lm.overlay import Overlay, View, view
+from service.lm.overlay import Overlay, View, make_view
 from service.lm.prompts import Batch
 from service.lm.resume import run_from
 
@@ -92,7 +92,7 @@ class Tuning:
         right = torch.zeros(len(chosen), dtype=torch.bool)
         waiting = GradientAccumulation(self._room(_PART_TOKENS))
         for part in self._parts(chosen, _PART_TOKENS):
-            hooks.between_steps()
+            hooks.begin_step()
             waiting.make_room_for(self._size(part, chosen))
             term, right[part] = self._learn(part, chosen, served)
             waiting.add(part, term)
@@ -102,7 +102,7 @@ class Tuning:
             if moved:
                 waiting.backward()
                 for left in waiting.let_go():
-                    hooks.between_steps()
+                    hooks.begin_step()
                     self._learn(left, chosen, served)[0].backward()
         if moved:
             for term in self._preserve(served, hooks):
@@ -122,10 +122,10 @@ class Tuning:
 
     def exam(self, overlay: Overlay, hooks: Hooks) -> Iterator[tuple[list[int], list[float], list[bool]]]:
         """The literal rows under an overlay, some at a time: which, their mean losses, whether greedy decoding gives them."""
-        served = view(self.view.base, overlay.tensors)
+        served = make_view(self.view.base, overlay.tensors)
         literal = [row for row in range(self.rows.asked) if self.rows.literal[row]]
         for part in self._parts(literal, _EXAM_TOKENS):
-            hooks.between_steps()
+            hooks.begin_step()
             chosen = [literal[place] for place in part]
             inputs = self.states.batch(chosen)
             logits = run_from(served, inputs)
@@ -148,7 +148,7 @@ class Tuning:
         return edit_loss(losses, row_of, len(rows), self.settings.reduction) * self._share(part, chosen), right
 
     def _answered(self, logits: Tensor, batch: Batch, margin: float) -> Tensor:
-        return answered(logits, batch.labels, batch.row_of, len(batch.ids), margin).cpu()
+        return answered_mask(logits, batch.labels, batch.row_of, len(batch.ids), margin).cpu()
 
     def _share(self, part: Sequence[int], chosen: Sequence[int]) -> float:
         """What the mean over a part, at these places in `chosen`, counts in the mean over all: by rows, or by their tokens."""
@@ -166,7 +166,7 @@ class Tuning:
         chosen = drawn.tolist()
         positions = sum(self.rows.targets(row) for row in chosen)
         for part in self._parts(chosen, _PART_TOKENS):
-            hooks.between_steps()
+            hooks.begin_step()
             rows = [chosen[place] for place in part]
             inputs = self.states.batch(rows)
             reference = torch.log_softmax(self.states.base_logits(rows, inputs).float(), -1)

@@ -19,9 +19,9 @@ from service.evaluation.metrics.log_likelihood import log_likelihoods
 from service.lm.base import Base
 from service.lm.intervention import Adapter
 from service.lm.overlay import View
-from service.lm.prompts import Row, encode_free_row
-from service.lm.scoring import greedy
-from service.lm.tokenizing import decode_plainly, encode_text
+from service.lm.prompts import Row, row_from_ids
+from service.lm.scoring import decode_greedily
+from service.lm.tokenizing import decode_ids, encode_text
 
 ROWS_AT_ONCE = 16
 BOOTSTRAPS = 1_000  # for standard errors that have no closed form
@@ -60,9 +60,9 @@ class LiveModel(LM):
         order = sorted(range(len(requests)), key=lambda at: (asked[at][1], len(prompts[at])))
         for chunk in _chunks(order, asked):
             limit = asked[chunk[0]][1]
-            answers = greedy(self._view, self._adapter, [prompts[at] for at in chunk], max_new_tokens=limit)
+            answers = decode_greedily(self._view, self._adapter, [prompts[at] for at in chunk], max_new_tokens=limit)
             for at, ids in zip(chunk, answers, strict=True):
-                found[at] = _until(decode_plainly(self._view.base, ids), asked[at][0])
+                found[at] = _until(decode_ids(self._view.base, ids), asked[at][0])
                 self.cache_hook.add_partial("generate_until", requests[at].args, found[at])
             self._between()
         return found
@@ -128,9 +128,9 @@ def _pair(base: Base, context: str, continuation: str) -> Row:
 
 def _fitted(base: Base, context: Sequence[int], target: Sequence[int]) -> Row:
     start = _start(base, context)
-    room = base.context - len(target) - len(start)
+    room = base.context_length - len(target) - len(start)
     if room < 0 or (not start and room < 1):
-        raise TooLong(f"a continuation is longer than the model's context of {base.context} tokens", field="continuation")
+        raise TooLong(f"a continuation is longer than the model's context of {base.context_length} tokens", field="continuation")
     kept = tuple(context[max(0, len(context) - room) :])
     return Row((*start, *kept, *target), len(start) + len(kept), bool(start))
 
@@ -154,12 +154,12 @@ def _windows(base: Base, text: str) -> Iterator[Row]:
     """A text as rows in which each of its tokens is predicted once."""
     ids = list(encode_text(base, text, field="text")) if text else []
     (first,) = _first(base)
-    windows = map(make_disjoint_window, get_rolling_token_windows(ids, first, base.context - 1, 1))
+    windows = map(make_disjoint_window, get_rolling_token_windows(ids, first, base.context_length - 1, 1))
     for number, (context, target) in enumerate(windows):
         if number == 0:
             yield Row((*context, *target), len(context), True)  # the start token is no token of the text
         else:
-            yield encode_free_row(base, (*context, *target), len(context))
+            yield row_from_ids(base, (*context, *target), len(context))
 
 
 def _context(base: Base, context: str, limit: int) -> tuple[int, ...]:
@@ -167,7 +167,7 @@ def _context(base: Base, context: str, limit: int) -> tuple[int, ...]:
     text = context.rstrip()
     ids = encode_text(base, text, field="context") if text else ()
     start = _start(base, ids)
-    room = max(1, base.context - limit - len(start))
+    room = max(1, base.context_length - limit - len(start))
     return (*start, *ids[max(0, len(ids) - room) :])
 
 

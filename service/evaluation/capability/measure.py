@@ -21,8 +21,8 @@ from service.lm.base import Base
 from service.lm.intervention import Adapter
 from service.lm.overlay import View
 from service.lm.prompts import encode_prompt, encode_row
-from service.lm.scoring import greedy
-from service.lm.tokenizing import decode
+from service.lm.scoring import decode_greedily
+from service.lm.tokenizing import decode_answer
 
 __all__ = ["Capability", "MetricMeans", "Task", "capability", "load_tasks"]
 
@@ -138,8 +138,8 @@ def _chosen(view: View, adapter: Adapter | None, tasks: Sequence[Task], between:
 def _written(view: View, adapter: Adapter | None, tasks: Sequence[Task], between: Between) -> list[Scores]:
     prompts = [encode_prompt(view.base, task.prompt) for task in tasks]
     longest = LONGEST_SOLUTION if tasks[0].kind == "number" else LONGEST_TEXT
-    answers = greedy(view, adapter, prompts, max_new_tokens=longest, between=between)
-    return [{"em": float(_is_found(task, decode(view.base, ids)))} for task, ids in zip(tasks, answers, strict=True)]
+    answers = decode_greedily(view, adapter, prompts, max_new_tokens=longest, yield_to_answers=between)
+    return [{"em": float(_is_found(task, decode_answer(view.base, ids)))} for task, ids in zip(tasks, answers, strict=True)]
 
 
 def _is_right(task: Task, likelihoods: Sequence[float]) -> float:

@@ -13,8 +13,8 @@ from service.lm.base import Base
 from service.lm.intervention import Adapter
 from service.lm.overlay import View
 from service.lm.prompts import Row, encode_prompt, encode_row
-from service.lm.scoring import greedy
-from service.lm.tokenizing import decode
+from service.lm.scoring import decode_greedily
+from service.lm.tokenizing import decode_answer
 
 MOST_ALIASES = 8  # spellings tried: KnowEdit has up to some hundred, and each costs a pass
 ANSWER_TOKENS = 32  # as in LocFT's evaluation
@@ -70,7 +70,9 @@ def mark(
 ) -> list[Marked]:
     """Every question's marks by the names of `LABELS`, `AFTER_LABELS` and `LENGTH_LABELS`, the base model's beside them."""
     prompts, limit = [one.prompt for one in questions], min(ANSWER_TOKENS, reference.longest_answer)
-    own = _marks(view, adapter, questions, greedy(view, adapter, prompts, max_new_tokens=limit, between=between), between)
+    own = _marks(
+        view, adapter, questions, decode_greedily(view, adapter, prompts, max_new_tokens=limit, yield_to_answers=between), between
+    )
     said = [answer[:limit] for answer in reference.answers(prompts, between=between)]
     beside = _marks(reference.view, None, questions, said, between)
     for marks, base in zip(own, beside, strict=True):
@@ -111,7 +113,7 @@ def _by_tokens(one: Question, said: Sequence[Forced]) -> dict[str, float]:
 
 
 def _by_text(base: Base, ask: Ask, answer: Sequence[int]) -> dict[str, float]:
-    text = decode(base, answer)
+    text = decode_answer(base, answer)
     return {
         "field_exact": float(field_match(text, ask.accepted[0])),
         "field_exact_any": float(any(field_match(text, one) for one in ask.accepted)),

@@ -19,8 +19,8 @@ from service.lm.base import Base
 from service.lm.intervention import Adapter
 from service.lm.overlay import View
 from service.lm.prompts import encode_prompt
-from service.lm.scoring import greedy
-from service.lm.tokenizing import decode
+from service.lm.scoring import decode_greedily
+from service.lm.tokenizing import decode_answer
 
 WRITTEN_AT_ONCE = 8  # prompts written on for 100 tokens
 MOST_GENERATIONS = 200
@@ -108,8 +108,8 @@ def _fluency(
     beside: list[float] = []
     for some in in_pieces(prompts, between, WRITTEN_AT_ONCE):
         for values, on, using in ((own, view, adapter), (beside, base, None)):
-            written = greedy(on, using, [ids for _, ids in some], max_new_tokens=LONGEST, between=between)
-            values += [entropy(f"{text} {decode(on.base, ids)}") for (text, _), ids in zip(some, written, strict=True)]
+            written = decode_greedily(on, using, [ids for _, ids in some], max_new_tokens=LONGEST, yield_to_answers=between)
+            values += [entropy(f"{text} {decode_answer(on.base, ids)}") for (text, _), ids in zip(some, written, strict=True)]
     return figure(own, FLUENCY_LABEL, base=figure(beside, "")["score"])
 
 

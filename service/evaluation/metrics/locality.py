@@ -15,8 +15,8 @@ from service.evaluation.records import Ask
 from service.lm.base import Base
 from service.lm.intervention import Adapter
 from service.lm.overlay import View
-from service.lm.prompts import Row, encode_free_row, encode_prompt, encode_row
-from service.lm.scoring import greedy
+from service.lm.prompts import Row, encode_prompt, encode_row, row_from_ids
+from service.lm.scoring import decode_greedily
 
 LABELS = {
     "token_agreement": "share of the named answer's tokens at which version and base choose alike, teacher-forced (EasyEdit)",
@@ -50,12 +50,12 @@ def mark(
     base, prompts = reference.base, [one.prompt for one in neighbours]
     limit = min(ANSWER_TOKENS, reference.longest_answer)
     answers = [answer[:limit] for answer in reference.answers(prompts, between=between)]
-    whole = [encode_free_row(base, p + a, len(p)) for p, a in zip(prompts, answers, strict=True)]
+    whole = [row_from_ids(base, p + a, len(p)) for p, a in zip(prompts, answers, strict=True)]
     rows = [*whole, *(one.named or row for one, row in zip(neighbours, whole, strict=True))]
     before = forced(reference.view, None, rows, whole=1, between=between)
     again = forced(reference.view, None, rows, whole=1, otherwise=True, between=between)
     after = forced(view, adapter, rows, whole=1, between=between)
-    said = greedy(view, adapter, prompts, max_new_tokens=limit, between=between)
+    said = decode_greedily(view, adapter, prompts, max_new_tokens=limit, yield_to_answers=between)
     said_again = _otherwise(reference.view, prompts, limit, between)
     count, found = len(neighbours), []
     for at, one in enumerate(neighbours):
@@ -83,5 +83,7 @@ def _otherwise(base: View, prompts: Sequence[tuple[int, ...]], limit: int, betwe
     backwards = prompts[::-1]
     found: list[tuple[int, ...]] = []
     for start in range(0, len(backwards), _OTHER_BATCH):
-        found += greedy(base, None, backwards[start : start + _OTHER_BATCH], max_new_tokens=limit, between=between)
+        found += decode_greedily(
+            base, None, backwards[start : start + _OTHER_BATCH], max_new_tokens=limit, yield_to_answers=between
+        )
     return found[::-1]

@@ -7,9 +7,9 @@ from torch.nn.functional import cross_entropy
 
 from service.evaluation.metrics.length_batches import passes
 from service.lm.intervention import Adapter
-from service.lm.overlay import View, target_logits
-from service.lm.prompts import LAST, Row, collate
-from service.lm.sampling import likeliest
+from service.lm.overlay import View, compute_target_logits
+from service.lm.prompts import LAST_PROMPT_TOKENS, Row, collate
+from service.lm.sampling import greedy_tokens
 
 
 @torch.no_grad()
@@ -19,10 +19,10 @@ def log_likelihoods(
     """Of each row: the log-likelihood of its target tokens, and whether greedy decoding would give exactly them."""
     found: list[tuple[float, bool]] = [(0.0, True)] * len(rows)
     for chunk in passes(view, rows):
-        batch = collate(view.base, [rows[at] for at in chunk], last=LAST if adapter is None else adapter.last)
-        logits = target_logits(view, batch, None if adapter is None else adapter.interventions)  # (N, V)
+        batch = collate(view.base, [rows[at] for at in chunk], last=LAST_PROMPT_TOKENS if adapter is None else adapter.last)
+        logits = compute_target_logits(view, batch, None if adapter is None else adapter.interventions)  # (N, V)
         losses = cross_entropy(logits.float(), batch.labels, reduction="none").double().cpu()  # (N,)
-        right = (likeliest(logits) == batch.labels).cpu()  # (N,)
+        right = (greedy_tokens(logits) == batch.labels).cpu()  # (N,)
         lengths = [len(rows[at].target_ids) for at in chunk]
         for at, loss, hits in zip(chunk, losses.split(lengths), right.split(lengths), strict=True):
             found[at] = (-float(loss.sum()), bool(hits.all()))

@@ -17,10 +17,10 @@ from service.evaluation.metrics.length_batches import passes
 from service.evaluation.records import Ask
 from service.lm.base import Base
 from service.lm.intervention import Adapter
-from service.lm.overlay import View, target_logits
-from service.lm.prompts import LAST, Row, collate, encode_free_row, encode_prompt, encode_row
-from service.lm.sampling import likeliest
-from service.lm.scoring import greedy
+from service.lm.overlay import View, compute_target_logits
+from service.lm.prompts import LAST_PROMPT_TOKENS, Row, collate, encode_prompt, encode_row, row_from_ids
+from service.lm.sampling import greedy_tokens
+from service.lm.scoring import decode_greedily
 
 LONGEST_ANSWER = 32  # tokens of a base model's answer that are compared
 AT_ONCE = 32  # questions: between two pieces live traffic goes first
@@ -62,7 +62,7 @@ class Reference:
     def answers(self, prompts: Sequence[Ids], *, between: Between = lambda: None) -> list[Ids]:
         """The whole greedy answer to each prompt, EOS included where it came before the limit."""
         new = sorted({prompt for prompt in prompts if prompt not in self._answers}, key=len)
-        answers = greedy(self.view, None, new, max_new_tokens=self._longest, between=between)
+        answers = decode_greedily(self.view, None, new, max_new_tokens=self._longest, yield_to_answers=between)
         self._answers.update(zip(new, answers, strict=True))
         found = [self._answers[prompt] for prompt in prompts]
         _forget_oldest(self._answers)
@@ -135,8 +135,8 @@ def choices(view: View, adapter: Adapter | None, rows: Sequence[Row], *, between
     found: list[Ids] = [()] * len(rows)
     interventions = None if adapter is None else adapter.interventions
     for chunk in passes(view, rows):
-        batch = collate(view.base, [rows[at] for at in chunk], last=LAST if adapter is None else adapter.last)
-        picked = likeliest(target_logits(view, batch, interventions)).cpu()  # (N,)
+        batch = collate(view.base, [rows[at] for at in chunk], last=LAST_PROMPT_TOKENS if adapter is None else adapter.last)
+        picked = greedy_tokens(compute_target_logits(view, batch, interventions)).cpu()  # (N,)
         lengths = [len(rows[at].target_ids) for at in chunk]
         for at, ids in zip(chunk, picked.split(lengths), strict=True):
             found[at] = tuple(ids.tolist())
@@ -157,7 +157,7 @@ def _questions(reference: Reference, asks: Sequence[Ask], between: Between) -> l
 
 def _local_question(base: Base, ask: Ask, prompt: Ids, answer: Ids) -> _Question:
     """The greedy answer must equal the base model's own, to its end; teacher-forced is the named answer, else the same."""
-    whole = encode_free_row(base, prompt + answer, len(prompt))
+    whole = row_from_ids(base, prompt + answer, len(prompt))
     forced = whole if ask.answer is None else encode_row(base, ask.prompt, ask.answer, surface=ask.surface, eos=False)
     return _Question(whole, forced, len(forced.target_ids))
 

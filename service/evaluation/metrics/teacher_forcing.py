@@ -8,9 +8,9 @@ from torch import Tensor
 
 from service.evaluation.metrics.length_batches import passes
 from service.lm.intervention import Adapter
-from service.lm.overlay import View, target_logits
-from service.lm.prompts import LAST, Row, collate
-from service.lm.sampling import likeliest
+from service.lm.overlay import View, compute_target_logits
+from service.lm.prompts import LAST_PROMPT_TOKENS, Row, collate
+from service.lm.sampling import greedy_tokens
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,11 +44,11 @@ def forced(
     """
     found: list[Forced | None] = [None] * len(rows)
     for chunk in passes(view, rows, otherwise=otherwise):
-        batch = collate(view.base, [rows[at] for at in chunk], last=LAST if adapter is None else adapter.last)
-        logits = target_logits(view, batch, None if adapter is None else adapter.interventions).float()  # (N, V)
+        batch = collate(view.base, [rows[at] for at in chunk], last=LAST_PROMPT_TOKENS if adapter is None else adapter.last)
+        logits = compute_target_logits(view, batch, None if adapter is None else adapter.interventions).float()  # (N, V)
         normaliser = logits.logsumexp(-1)  # (N,)
         said = (logits.gather(-1, batch.labels.to(logits.device)[:, None])[:, 0] - normaliser).cpu()  # (N,)
-        picked = likeliest(logits).cpu()  # (N,)
+        picked = greedy_tokens(logits).cpu()  # (N,)
         start = 0
         for at in chunk:
             end = start + len(rows[at].target_ids)

@@ -13,7 +13,7 @@ from service.domain.edit import Edit, EditStatus
 from service.domain.errors import Stale
 from service.domain.liveset import LiveItem, LiveSet
 from service.domain.version import VersionKind
-from service.editors.protocol import FitCancelled, Fitted
+from service.editors.protocol import FitCancelled, FitResult
 from service.lifecycle.cadence_inputs import tensor_scores
 from service.lifecycle.context import LifecycleContext
 from service.lifecycle.fitting import items_of, known_edits, scores_of, seed_of
@@ -69,7 +69,7 @@ class HeadChanges:
 class FittedWindow:
     """The new window as it was fitted: `dropped` are the live edits that it does not hold, and nothing else does, with why."""
 
-    fitted: Fitted | None
+    fitted: FitResult | None
     live_set: LiveSet
     dropped: Mapping[str, str] = field(default_factory=dict)
 
@@ -79,7 +79,7 @@ def catch_up_and_publish(
     lease: Lease,
     job: Job,
     plan: RetrainPlan,
-    trained: Fitted | None,
+    trained: FitResult | None,
     job_hooks: JobHooks,
     head: HeadSnapshot,
 ) -> bool:
@@ -210,7 +210,7 @@ def _known(context: LifecycleContext, live_set: LiveSet) -> dict[str, Edit]:
 
 
 def _scores(
-    context: LifecycleContext, head: HeadSnapshot, plan: RetrainPlan, trained: Fitted | None, window: FittedWindow
+    context: LifecycleContext, head: HeadSnapshot, plan: RetrainPlan, trained: FitResult | None, window: FittedWindow
 ) -> dict[str, Any]:
     """The scores of the new version; those of its tensors alone; and after minor retrains, how far these had drifted."""
     scores = scores_of(window.fitted or trained, window.live_set)
@@ -221,7 +221,7 @@ def _scores(
     return scores
 
 
-def _drift(context: LifecycleContext, head: HeadSnapshot, trained: Fitted) -> dict[str, Any]:
+def _drift(context: LifecycleContext, head: HeadSnapshot, trained: FitResult) -> dict[str, Any]:
     """How far the tensors of minor retrains were from those that a major one comes to: relative Frobenius distances, and the
     figures of both without their windows.
     """
@@ -258,7 +258,7 @@ def _changes(
     context: LifecycleContext,
     head: HeadSnapshot,
     plan: RetrainPlan,
-    trained: Fitted | None,
+    trained: FitResult | None,
     beyond: HeadChanges,
     window: FittedWindow,
 ) -> list[StatusChange]:
@@ -273,7 +273,7 @@ def _changes(
     return changes + live_changes(head.live_set, window.live_set, superseded=superseded, reports=reports)
 
 
-def _reports(trained: Fitted | None, window: FittedWindow) -> dict[str, Mapping[str, Any]]:
+def _reports(trained: FitResult | None, window: FittedWindow) -> dict[str, Mapping[str, Any]]:
     """Of what the tensors did not take, the fit that did take it is reported."""
     reports = {} if trained is None else dict(trained.reports)
     if trained is not None and window.fitted is not None:

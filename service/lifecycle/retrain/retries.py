@@ -84,6 +84,6 @@ def _pause(context: LifecycleContext, pause_s: float, hooks: Hooks) -> None:
     """Wait, in vain if the retrain is cancelled or the worker stops meanwhile."""
     until = time.monotonic() + pause_s
     while (left := until - time.monotonic()) > 0:
-        if hooks.cancelled():
+        if hooks.is_cancelled():
             raise FitCancelled("the retrain was cancelled")
         time.sleep(min(left, max(context.settings.look_s, 0.01)))

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from service.domain.errors import Refused, Stale, Unavailable
 from service.domain.liveset import LiveSet
-from service.editors.protocol import FitCancelled, Fitted
+from service.editors.protocol import FitCancelled, FitResult
 from service.lifecycle.context import LifecycleContext
 from service.lifecycle.crash_points import crash_point
 from service.lifecycle.fitting import items_of, known_edits
@@ -120,17 +120,19 @@ def _once(context: LifecycleContext, lease: Lease, job: Job, tries: RetrainTries
                 return True
 
 
-def _train(context: LifecycleContext, job: Job, plan: RetrainPlan, job_hooks: JobHooks) -> Fitted | None:
+def _train(context: LifecycleContext, job: Job, plan: RetrainPlan, job_hooks: JobHooks) -> FitResult | None:
     if not plan.items:
         return None
     known = known_edits(context, LiveSet(), [item.edit_id for item in plan.items])
     assert job.seed is not None
-    trained = context.editors.locft(items_of(plan.items, known), plan.start, job.seed, job_hooks.hooks().within(0.0, TRAINED))
+    trained = context.editors.locft(
+        items_of(plan.items, known), plan.start, job.seed, job_hooks.hooks().scale_progress(0.0, TRAINED)
+    )
     snapshots.say(context, job, f"trained on {len(plan.items)} edits: {_said(trained)}")
     return trained
 
 
-def _said(trained: Fitted) -> str:
+def _said(trained: FitResult) -> str:
     figures = [
         f"{name.replace('_', ' ')} {f'{value:.3f}' if isinstance(value, float) else value}"
         for name, value in sorted(trained.scores.items())
@@ -143,7 +145,7 @@ def _publish(
     lease: Lease,
     job: Job,
     plan: RetrainPlan,
-    trained: Fitted | None,
+    trained: FitResult | None,
     job_hooks: JobHooks,
     tries: RetrainTries,
     pressed: ApplyPause,

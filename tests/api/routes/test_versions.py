@@ -209,7 +209,7 @@ def test_health_and_model_say_what_is_served(server: Live) -> None:
         version["edits_counted"],
         version["window"],
     )
-    assert (model["fingerprint"], model["context"]) == (server.state.base.fingerprint, server.state.base.context)
+    assert (model["fingerprint"], model["context"]) == (server.state.base.fingerprint, server.state.base.context_length)
     assert model["surfaces"] == ["raw", "chat"]
 
 

@@ -10,25 +10,25 @@ from service.editors.baft.forward_passes import CachedPasses, PlainPasses
 from service.editors.examples import asked_rows
 from service.editors.locft.fit import fit_locft
 from service.editors.locft.settings import LocftSettings
-from service.editors.protocol import FitCancelled, FitFailed, Fitted, Hooks, Item
+from service.editors.protocol import FitCancelled, FitFailed, FitItem, FitResult, Hooks
 from service.lm.checkpoint import load, save
-from service.lm.overlay import EMPTY, Overlay, logits
+from service.lm.overlay import EMPTY, Overlay, compute_logits
 from service.lm.prompts import collate, encode_row
-from service.lm.scoring import greedy, taken
+from service.lm.scoring import decode_greedily, greedy_matches
 from tests.builders import make_base
 from tests.editors.lessons import FACTS, item, neutral, settings, taught_base, view_of
 
 
 def fit(
-    new: list[Item],
+    new: list[FitItem],
     parent: Overlay = EMPTY,
-    window: list[Item] | None = None,
+    window: list[FitItem] | None = None,
     *,
     seed: int = 1,
     hooks: Hooks | None = None,
     cached: bool = True,
     **changes,
-) -> Fitted:
+) -> FitResult:
     return fit_baft(
         taught_base(),
         view_of,
@@ -44,7 +44,7 @@ def fit(
 
 
 def says(overlay: Overlay, prompt: str, target: str) -> bool:
-    (answer,) = taken(view_of(overlay), [encode_row(taught_base(), prompt, target)], overlay.adapter)
+    (answer,) = greedy_matches(view_of(overlay), [encode_row(taught_base(), prompt, target)], overlay.adapter)
     return answer
 
 
@@ -68,7 +68,7 @@ def test_an_edit_is_taken_and_said_by_greedy_decoding():
     fitted = fit([item("red is", "Z")])
     base = taught_base()
     row = encode_row(base, "red is", "Z")
-    (answer,) = greedy(view_of(fitted.overlay), fitted.overlay.adapter, [row.prompt_ids], max_new_tokens=5)
+    (answer,) = decode_greedily(view_of(fitted.overlay), fitted.overlay.adapter, [row.prompt_ids], max_new_tokens=5)
 
     assert answer == row.target_ids
     assert fitted.lost == ()
@@ -80,14 +80,14 @@ def test_an_edit_is_taken_and_said_by_greedy_decoding():
 def test_fitting_leaves_the_parent_and_the_base_as_they_were():
     base = taught_base()
     batch = collate(base, [encode_row(base, "sky is", "B")])
-    before = logits(view_of(EMPTY), batch)
+    before = compute_logits(view_of(EMPTY), batch)
     parent = fit([item("red is", "Z")]).overlay
     kept = {name: tensor.clone() for name, tensor in tensors_of(parent).items()}
 
     fit([item("sky is", "Y")], parent, [item("red is", "Z")])
 
     assert all(torch.equal(kept[name], tensor) for name, tensor in tensors_of(parent).items())
-    assert torch.equal(logits(view_of(EMPTY), batch), before)
+    assert torch.equal(compute_logits(view_of(EMPTY), batch), before)
 
 
 def test_edits_made_one_by_one_are_all_kept_by_replaying_the_window():
@@ -145,7 +145,7 @@ def test_cached_and_plain_passes_agree_on_loss_and_gradient():
     start = fit([item("red is", "Z")]).overlay.adapter.interventions
     outcomes = []
     for kind in (CachedPasses, PlainPasses):
-        passes = kind(view, rows, at=min(start), last=3, hooks=Hooks())
+        passes = kind(view, rows, first_block=min(start), last=3, hooks=Hooks())
         source = {block: each.source.clone().requires_grad_() for block, each in start.items()}
         seen = passes(
             [1, 0], {block: dataclasses.replace(each, source=source[block]) for block, each in start.items()}, record=True
@@ -202,13 +202,13 @@ def test_a_target_that_the_model_says_already_is_reported_so():
 def test_numbers_that_are_not_finite_stop_a_fit_at_once_and_leave_the_base_bit_identical():
     base = taught_base()
     batch = collate(base, [encode_row(base, "sky is", "B")])
-    before, steps = logits(view_of(EMPTY), batch), []
+    before, steps = compute_logits(view_of(EMPTY), batch), []
 
     with pytest.raises(FitFailed):
         fit([item("red is", "Z")], learning_rate=1e30, hooks=Hooks(progress=lambda share, _: steps.append(share)))
 
     assert len(steps) <= 2
-    assert torch.equal(logits(view_of(EMPTY), batch), before)
+    assert torch.equal(compute_logits(view_of(EMPTY), batch), before)
 
 
 def test_a_cancelled_fit_returns_nothing():
@@ -219,7 +219,7 @@ def test_a_cancelled_fit_returns_nothing():
         return len(asked) > 2
 
     with pytest.raises(FitCancelled):
-        fit([item("red is", "Z")], hooks=Hooks(cancelled=cancelled))
+        fit([item("red is", "Z")], hooks=Hooks(is_cancelled=cancelled))
 
 
 def test_a_fit_gives_way_before_every_step():
@@ -255,7 +255,7 @@ def test_trained_rephrases_are_learned_and_others_are_not_looked_at():
 
 def test_a_tombstone_does_not_learn_the_rephrases_of_its_edit():
     edit = item("red is", "A", rephrases=("what colour:",)).edit
-    tombstone = fit([Item(edit, "A", tombstone=True)], stop_margin=0.0)
+    tombstone = fit([FitItem(edit, "A", is_tombstone=True)], stop_margin=0.0)
 
     assert tombstone.reports["red is"]["steps"] == 0
 
@@ -286,7 +286,7 @@ def test_presets_take_an_edit(preset):
     fitted = fit([item("red is", "Z")], preset=preset, learning_rate=2e-2)
     row = encode_row(taught_base(), "red is", "Z", eos=False)
 
-    assert taken(view_of(fitted.overlay), [row], fitted.overlay.adapter) == [True]
+    assert greedy_matches(view_of(fitted.overlay), [row], fitted.overlay.adapter) == [True]
     gates = {each.gate is None for each in fitted.overlay.adapter.interventions.values()}
     assert gates == {preset == "reft"}
 
@@ -295,7 +295,7 @@ def test_settled_edits_in_the_tensors_are_kept_by_fits_on_top_of_them():
     consolidated = [item(prompt, target) for prompt, target in (("red is", "Z"), ("sea is", "Y"), ("cat is", "X"))]
     choice = LocftSettings(learning_rate=2e-2, epochs=60, preserve_pool=8, preserve_rows=4)
     tensors = fit_locft(taught_base(), consolidated, settings=choice, neutral=neutral(), seed=1).overlay
-    kept = [dataclasses.replace(each, consolidated=True) for each in consolidated]
+    kept = [dataclasses.replace(each, is_consolidated=True) for each in consolidated]
 
     first = fit([item("sky is", "W")], tensors, kept)
     second = fit([item("dog is", "V")], first.overlay, [item("sky is", "W"), *kept])

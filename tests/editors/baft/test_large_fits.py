@@ -12,23 +12,23 @@ from service.editors import protocol
 from service.editors.baft import prepared_rows, step_outputs, training_loop
 from service.editors.baft.fit import fit_baft
 from service.editors.baft.prepared_rows import joined, prepare
-from service.editors.protocol import FitCancelled, Fitted, Hooks, Item
+from service.editors.protocol import FitCancelled, FitItem, FitResult, Hooks
 from service.lm.overlay import EMPTY
 from service.lm.prompts import Row, encode_row
-from service.lm.resume import Prefilled
-from service.lm.row_groups import alike, pieces
+from service.lm.resume import PrefilledRows
+from service.lm.row_groups import group_by_length, split_in_order
 from tests.editors.lessons import FACTS, item, neutral, settings, taught_base, view_of
 
 SHORT, LONG = 8, 100
 BLOCK = 1
 
 
-def fit(new: Sequence[Item], *, hooks: Hooks | None = None, **changes: object) -> Fitted:
+def fit(new: Sequence[FitItem], *, hooks: Hooks | None = None, **changes: object) -> FitResult:
     rules = settings(steps=3, joint_steps=3, attempts=1, **changes)
     return fit_baft(taught_base(), view_of, EMPTY, new, [], settings=rules, neutral=neutral(), seed=1, hooks=hooks)
 
 
-def tensors(fitted: Fitted) -> dict[str, torch.Tensor]:
+def tensors(fitted: FitResult) -> dict[str, torch.Tensor]:
     assert fitted.overlay.adapter is not None
     each = fitted.overlay.adapter.interventions.items()
     return {f"{block}.{name}": tensor for block, one in each for name, tensor in one.tensors().items()}
@@ -40,16 +40,16 @@ def rows(*lengths: int) -> list[Row]:
 
 
 def test_pieces_are_bounded_in_rows_and_in_tokens_and_keep_the_order() -> None:
-    assert [list(piece) for piece in pieces([5] * 5, rows=2, tokens=100)] == [[0, 1], [2, 3], [4]]
-    assert [list(piece) for piece in pieces([5, 5, 50, 5], rows=9, tokens=60)] == [[0, 1], [2], [3]]
-    assert [list(piece) for piece in pieces([500], rows=9, tokens=60)] == [[0]]
-    assert list(pieces([])) == []
+    assert [list(piece) for piece in split_in_order([5] * 5, rows=2, tokens=100)] == [[0, 1], [2, 3], [4]]
+    assert [list(piece) for piece in split_in_order([5, 5, 50, 5], rows=9, tokens=60)] == [[0, 1], [2], [3]]
+    assert [list(piece) for piece in split_in_order([500], rows=9, tokens=60)] == [[0]]
+    assert list(split_in_order([])) == []
 
 
 def test_groups_of_like_length_hold_every_row_once_and_are_one_where_that_fits() -> None:
-    assert alike([3, 1, 2], tokens=9) == [[0, 1, 2]]
-    assert alike([30, 1, 2, 30, 3], tokens=60) == [[1, 2, 4], [0, 3]]
-    assert alike([]) == []
+    assert group_by_length([3, 1, 2], tokens=9) == [[0, 1, 2]]
+    assert group_by_length([30, 1, 2, 30, 3], tokens=60) == [[1, 2, 4], [0, 3]]
+    assert group_by_length([]) == []
 
 
 def test_a_step_in_parts_comes_to_the_numbers_of_a_step_in_one_pass(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -58,11 +58,11 @@ def test_a_step_in_parts_comes_to_the_numbers_of_a_step_in_one_pass(monkeypatch:
     groups: list[int] = []
 
     def small(lengths: Sequence[int], *, tokens: int = 0) -> list[list[int]]:
-        found = alike(lengths, tokens=30)
+        found = group_by_length(lengths, tokens=30)
         groups.append(len(found))
         return found
 
-    monkeypatch.setattr(step_outputs, "alike", small)
+    monkeypatch.setattr(step_outputs, "group_by_length", small)
     parts = fit(new)
 
     assert min(groups) > 1
@@ -73,10 +73,10 @@ def test_a_step_in_parts_comes_to_the_numbers_of_a_step_in_one_pass(monkeypatch:
 
 def test_one_long_row_does_not_widen_many_short_ones_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(prepared_rows, "TOKENS_TOGETHER", 1_000)
-    monkeypatch.setattr(protocol, "pieces", partial(pieces, tokens=500))
+    monkeypatch.setattr(protocol, "split_in_order", partial(split_in_order, tokens=500))
     given = rows(*[SHORT] * 60, LONG)
 
-    found = prepare(view_of(EMPTY), given, at=BLOCK, last=3, hooks=Hooks())
+    found = prepare(view_of(EMPTY), given, first_block=BLOCK, last=3, hooks=Hooks())
 
     padded = sum(len(batch) * (batch.prefix.shape[1] + batch.entering.shape[1]) for batch in found.batches)
     assert padded < 2 * sum(len(row) for row in given)
@@ -85,8 +85,8 @@ def test_one_long_row_does_not_widen_many_short_ones_in_memory(monkeypatch: pyte
 def test_rows_that_are_kept_apart_are_chosen_as_if_they_were_together(monkeypatch: pytest.MonkeyPatch) -> None:
     given, more = rows(SHORT, LONG, 2 * SHORT, 12, LONG - 9), rows(10, 30)
 
-    def select(chosen: Sequence[int]) -> Prefilled:
-        parts = [prepare(view_of(EMPTY), some, at=BLOCK, last=3, hooks=Hooks()) for some in (given, more)]
+    def select(chosen: Sequence[int]) -> PrefilledRows:
+        parts = [prepare(view_of(EMPTY), some, first_block=BLOCK, last=3, hooks=Hooks()) for some in (given, more)]
         return joined(parts).select(chosen)
 
     chosen = [1, 6, 0, 3, 3]
@@ -120,6 +120,6 @@ def test_a_fit_stops_between_the_rows_that_it_asks_after_a_step(monkeypatch: pyt
     monkeypatch.setattr("service.editors.baft.fit.unanswered", unanswered)
 
     with pytest.raises(FitCancelled):
-        fit([item(prompt, "Z") for prompt in FACTS], hooks=Hooks(cancelled=lambda: in_it and bool(asked)), rows=2)
+        fit([item(prompt, "Z") for prompt in FACTS], hooks=Hooks(is_cancelled=lambda: in_it and bool(asked)), rows=2)
 
     assert asked == [2]

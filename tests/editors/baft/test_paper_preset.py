@@ -7,9 +7,9 @@ from torch.nn.functional import log_softmax
 
 from service.editors.baft.fit import fit_baft
 from service.editors.baft.settings import BaftSettings
-from service.editors.baft.trainable import fresh
+from service.editors.baft.trainable import initial_interventions
 from service.lm.intervention import Intervention
-from service.lm.overlay import EMPTY, Recording, logits
+from service.lm.overlay import EMPTY, Recording, compute_logits
 from service.lm.prompts import Row, collate, encode_row, prompt_row
 from tests.editors.lessons import item, neutral, taught_base, view_of
 
@@ -27,7 +27,7 @@ def mean_gates(row: Row, interventions: dict[int, Intervention]) -> tuple[Tensor
     """The predictions of a row's target, and by block the mean gate over its intervened positions."""
     batch = collate(taught_base(), [row], last=3)
     recording = Recording()
-    out = logits(view_of(EMPTY), batch, interventions, keep=batch.predicting, recording=recording, record=True)
+    out = compute_logits(view_of(EMPTY), batch, interventions, keep=batch.predicting, recording=recording, record=True)
     return out, {block: weights[0][batch.positions[0]].mean(0) for block, weights in recording.weights.items()}
 
 
@@ -35,7 +35,7 @@ def published_loop(prompt: str, target: str, unrelated: str) -> dict[int, Interv
     base = taught_base()
     settings = BaftSettings(preset="paper", rank=4)
     blocks = settings.blocks_of("llama", 4)
-    start = fresh(base.anatomy.width, blocks, settings, torch.Generator().manual_seed(SEED))
+    start = initial_interventions(base.anatomy.width, blocks, settings, torch.Generator().manual_seed(SEED))
     free = {block: each.rotation.clone().requires_grad_() for block, each in start.items()}
     rest = {block: [each.source.clone(), each.bias.clone(), each.gate.clone()] for block, each in start.items()}
     parameters = list(free.values()) + [tensor.requires_grad_() for block in blocks for tensor in rest[block]]

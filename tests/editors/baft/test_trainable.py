@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from service.editors.baft.settings import BaftSettings
-from service.editors.baft.trainable import TrainedAdapter, fresh, orthonormal
+from service.editors.baft.trainable import TrainableAdapter, initial_interventions, orthonormal
 from service.editors.depth_rule import at_share, same_depth
-from service.editors.locft.published_locations import block_by, kind_of
+from service.editors.locft.published_locations import choose_block, published_kind
 from service.editors.locft.settings import LocftSettings
 from service.lm.intervention import Intervention
 
@@ -19,7 +19,7 @@ def off_orthonormal(rotation: torch.Tensor) -> float:
     return float((rotation.double() @ rotation.double().T - torch.eye(len(rotation), dtype=torch.float64)).abs().max())
 
 
-def train_a_little(trained: TrainedAdapter, steps: int) -> None:
+def train_a_little(trained: TrainableAdapter, steps: int) -> None:
     optimizer = torch.optim.AdamW(trained.parameters(), lr=3e-2, weight_decay=0.0)
     hidden = torch.randn(8, 32, generator=seeded(1))
     for _ in range(steps):
@@ -34,7 +34,7 @@ def train_a_little(trained: TrainedAdapter, steps: int) -> None:
 )
 def test_parameter_counts_are_the_papers(preset, width, expected):
     settings = BaftSettings(preset=preset)
-    trained = TrainedAdapter(fresh(width, (9, 18, 24, 28), settings, seeded()))
+    trained = TrainableAdapter(initial_interventions(width, (9, 18, 24, 28), settings, seeded()))
 
     assert settings.parameters(width, 4) == expected
     assert sum(parameter.numel() for parameter in trained.parameters()) == expected
@@ -42,7 +42,7 @@ def test_parameter_counts_are_the_papers(preset, width, expected):
 
 @pytest.mark.parametrize("gate", ["none", "subspace", "basis"])
 def test_a_fresh_intervention_changes_nothing_bit_for_bit(gate):
-    (intervention,) = fresh(32, (0,), BaftSettings(gate=gate, rank=4), seeded()).values()
+    (intervention,) = initial_interventions(32, (0,), BaftSettings(gate=gate, rank=4), seeded()).values()
     hidden = torch.randn(2, 5, 32, generator=seeded(3))
 
     moved = intervention(hidden, torch.ones(2, 5, dtype=torch.bool))
@@ -51,18 +51,18 @@ def test_a_fresh_intervention_changes_nothing_bit_for_bit(gate):
 
 
 def test_the_random_start_of_pyreft_is_not_the_identity():
-    (intervention,) = fresh(32, (0,), BaftSettings(init="pyreft", rank=4), seeded()).values()
+    (intervention,) = initial_interventions(32, (0,), BaftSettings(init="pyreft", rank=4), seeded()).values()
     hidden = torch.randn(3, 32, generator=seeded(3))
 
     assert not torch.allclose(intervention(hidden, torch.ones(3, dtype=torch.bool)), hidden, atol=1e-3)
 
 
 def test_bases_stay_orthonormal_through_training_and_through_storing_and_training_again():
-    trained = TrainedAdapter(fresh(32, (1, 3), BaftSettings(rank=6), seeded()))
+    trained = TrainableAdapter(initial_interventions(32, (1, 3), BaftSettings(rank=6), seeded()))
 
     train_a_little(trained, 20)
     stored = trained.frozen()
-    again = TrainedAdapter(stored)
+    again = TrainableAdapter(stored)
     train_a_little(again, 20)
 
     assert max(off_orthonormal(each.rotation) for each in stored.values()) < 1e-6
@@ -70,9 +70,9 @@ def test_bases_stay_orthonormal_through_training_and_through_storing_and_trainin
 
 
 def test_a_stored_intervention_is_where_training_goes_on():
-    trained = TrainedAdapter(fresh(32, (1,), BaftSettings(rank=6), seeded()))
+    trained = TrainableAdapter(initial_interventions(32, (1,), BaftSettings(rank=6), seeded()))
     train_a_little(trained, 5)
-    (before,), (after,) = trained.frozen().values(), TrainedAdapter(trained.frozen()).now().values()
+    (before,), (after,) = trained.frozen().values(), TrainableAdapter(trained.frozen()).now().values()
     hidden = torch.randn(4, 32, generator=seeded(3))
     everywhere = torch.ones(4, dtype=torch.bool)
 
@@ -89,7 +89,7 @@ def test_cholesky_qr_spans_the_same_rows_and_ignores_their_scale():
 
 
 def test_a_gate_at_one_is_reft():
-    (start,) = fresh(16, (0,), BaftSettings(gate="none", rank=3, init="pyreft"), seeded()).values()
+    (start,) = initial_interventions(16, (0,), BaftSettings(gate="none", rank=3, init="pyreft"), seeded()).values()
     hidden = torch.randn(5, 16, generator=seeded(2), dtype=torch.float64)
     rotation, source, bias = start.rotation.double(), start.source.double(), start.bias.double()
     reft = Intervention(rotation, source, bias, None, None)
@@ -126,11 +126,11 @@ def test_margins_follow_table_5():
 
 
 def test_locft_is_where_the_papers_put_it_and_at_the_same_depth_elsewhere():
-    assert (kind_of("llama"), block_by("auto", "llama", 32)[0]) == ("down", 22)
-    assert (kind_of("mistral"), block_by("auto", "mistral", 32)[0]) == ("block", 23)
-    assert (kind_of("qwen2"), block_by("auto", "qwen2", 28)[0]) == ("down", 6)
-    assert (kind_of("qwen2_moe"), block_by("auto", "qwen2_moe", 24)[0]) == ("down", 20)
-    assert (kind_of("gpt2"), block_by("auto", "gpt2", 12)[0]) == ("down", 8)
+    assert (published_kind("llama"), choose_block("auto", "llama", 32)[0]) == ("down", 22)
+    assert (published_kind("mistral"), choose_block("auto", "mistral", 32)[0]) == ("block", 23)
+    assert (published_kind("qwen2"), choose_block("auto", "qwen2", 28)[0]) == ("down", 6)
+    assert (published_kind("qwen2_moe"), choose_block("auto", "qwen2_moe", 24)[0]) == ("down", 20)
+    assert (published_kind("gpt2"), choose_block("auto", "gpt2", 12)[0]) == ("down", 8)
 
 
 def test_shares_of_the_depth_are_rounded_half_up_and_stay_inside_the_model():

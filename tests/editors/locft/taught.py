@@ -4,24 +4,24 @@ from typing import Any
 
 from service.editors.locft.fit import fit_locft
 from service.editors.locft.settings import LocftSettings
-from service.editors.protocol import Fitted, Hooks, Item
+from service.editors.protocol import FitItem, FitResult, Hooks
 from service.lm.overlay import EMPTY, Overlay
 from service.lm.prompts import encode_row
-from service.lm.scoring import taken
+from service.lm.scoring import greedy_matches
 from tests.editors.lessons import FACTS, item, neutral, taught_base, view_of
 
 EDITS = [item(prompt, target) for prompt, target in zip(FACTS, "ZYXWVUTS", strict=True)]
 
 
 def fit(
-    items: list[Item],
+    items: list[FitItem],
     *,
     seed: int = 1,
     hooks: Hooks | None = None,
     start: Overlay = EMPTY,
     prompts: tuple[str, ...] = (),
     **changes: Any,
-) -> Fitted:
+) -> FitResult:
     """A retrain of the taught base, with small batches and a rate that suits it."""
     chosen = LocftSettings(**{"learning_rate": 2e-2, "batch": 4, "preserve_rows": 4, "preserve_pool": 8, **changes})
     return fit_locft(
@@ -31,5 +31,5 @@ def fit(
 
 def says(overlay: Overlay, prompt: str, target: str) -> bool:
     """Whether the taught base under an overlay answers a prompt so."""
-    (answer,) = taken(view_of(overlay), [encode_row(taught_base(), prompt, target)], None)
+    (answer,) = greedy_matches(view_of(overlay), [encode_row(taught_base(), prompt, target)], None)
     return answer

@@ -11,9 +11,9 @@ import torch
 from service.domain.errors import Unavailable
 from service.editors.locft.activation_cache import Activations
 from service.editors.locft.packed_rows import RowStore
-from service.lm.overlay import View, target_logits, view
+from service.lm.overlay import View, compute_target_logits, make_view
 from service.lm.prompts import collate
-from service.lm.resume import prefill_inputs
+from service.lm.resume import compute_block_inputs
 from tests.builders import make_base, make_rows
 from tests.editors.locft.taught import EDITS, fit
 
@@ -52,7 +52,7 @@ def test_computing_again_gives_the_same_to_rounding_whatever_the_shape():
 
 @pytest.mark.parametrize("room", [{"memory_tokens": 100}, {"disk_tokens": 100}, {"memory_tokens": 13, "disk_tokens": 16}, {}])
 def test_every_row_comes_back_as_it_was_wherever_it_is_kept(room):
-    on = view(make_base())
+    on = make_view(make_base())
     rows = store_of(on)
 
     with cache(on, rows, **room) as states:
@@ -60,7 +60,7 @@ def test_every_row_comes_back_as_it_was_wherever_it_is_kept(room):
             inputs = states.batch(chosen)
             for place, index in enumerate(chosen):
                 length = rows.length(index)
-                alone = prefill_inputs(on, [rows[index]], block=2).entering[0]
+                alone = compute_block_inputs(on, [rows[index]], block=2).entering[0]
                 assert torch.allclose(inputs.entering[place, : length - 1], alone, atol=1e-5)  # less the last token
                 assert inputs.batch.ids[place, :length].tolist() == list(rows[index].ids)
                 assert not inputs.entering[place, length - 1 :].any()
@@ -71,7 +71,7 @@ def test_every_row_comes_back_as_it_was_wherever_it_is_kept(room):
     [(100, 0, 6), (0, 100, 6), (0, 0, 0), (14, 0, 2), (3, 11, 2)],  # rows of 3, 3, 4, 9, 11 and 13 tokens go in, less the last
 )
 def test_no_more_is_held_than_there_is_room_for(memory_tokens, disk_tokens, held):
-    on = view(make_base())
+    on = make_view(make_base())
     rows = store_of(on)
 
     with cache(on, rows, memory_tokens=memory_tokens, disk_tokens=disk_tokens) as states:
@@ -84,7 +84,7 @@ def test_no_more_is_held_than_there_is_room_for(memory_tokens, disk_tokens, held
 
 
 def test_a_long_row_costs_other_rows_no_room():
-    on = view(make_base())
+    on = make_view(make_base())
     rows = RowStore(kept=make_rows(on.base, [(90, 10), *[(3, 1)] * 50]))
 
     with cache(on, rows, memory_tokens=300) as states:
@@ -95,7 +95,7 @@ def test_a_long_row_costs_other_rows_no_room():
 
 def test_the_file_has_no_name_while_it_is_used(tmp_path, monkeypatch):
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    on = view(make_base())
+    on = make_view(make_base())
 
     with cache(on, store_of(on), disk_tokens=100) as states:
         assert states.bytes[1] > 0
@@ -106,7 +106,7 @@ def test_the_file_has_no_name_while_its_room_is_reserved_either(tmp_path, monkey
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     reserve, named = os.posix_fallocate, []
     monkeypatch.setattr(os, "posix_fallocate", lambda *room: named.extend(tmp_path.iterdir()) or reserve(*room))
-    on = view(make_base())
+    on = make_view(make_base())
 
     with cache(on, store_of(on), disk_tokens=100) as states:
         assert states.bytes[1] > 0
@@ -116,7 +116,7 @@ def test_the_file_has_no_name_while_its_room_is_reserved_either(tmp_path, monkey
 
 def test_the_file_goes_with_the_tensor_over_it(tmp_path, monkeypatch):
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    on = view(make_base())
+    on = make_view(make_base())
     files = Path("/proc/self/fd")
 
     def opened() -> int:
@@ -151,11 +151,11 @@ def test_rows_are_the_same_after_packing():
 
 @pytest.mark.parametrize("room", [{"memory_tokens": 200}, {"disk_tokens": 200}, {"memory_tokens": 60}, {}])
 def test_what_the_base_says_comes_back_as_it_was_wherever_it_is_kept(room):
-    on = view(make_base())
+    on = make_view(make_base())
     rows = store_of(on)
 
     with cache(on, rows, **room) as states:
         for chosen in ([0, 1], [2, 3, 4], [1, 5, 0], [5, 4, 3, 2, 1, 0]):
             said = states.base_logits(chosen, states.batch(chosen))
             batch = collate(on.base, [rows[index] for index in chosen])
-            assert torch.allclose(said, target_logits(on, batch), atol=1e-4)
+            assert torch.allclose(said, compute_target_logits(on, batch), atol=1e-4)

@@ -8,10 +8,10 @@ from torch import Tensor, nn
 
 from benchmarks.plain_locft import plain_locft
 from service.editors.locft.fit import fit_locft
-from service.editors.locft.location import place_of
+from service.editors.locft.location import find_tuned_location
 from service.editors.locft.settings import LocftSettings
-from service.editors.neutral import Neutral
-from service.editors.protocol import Fitted
+from service.editors.neutral import NeutralSentences
+from service.editors.protocol import FitResult
 from service.lm.base import Base
 from service.lm.prompts import encode_row
 from tests.builders import make_base
@@ -27,9 +27,9 @@ ITEMS = [
 ]
 
 
-def one_by_one(base: Base, preset: str) -> Fitted:
+def one_by_one(base: Base, preset: str) -> FitResult:
     chosen = LocftSettings(preset=preset, learning_rate=RATE)
-    return fit_locft(base, ITEMS, settings=chosen, neutral=Neutral(base, (), ()), seed=0)
+    return fit_locft(base, ITEMS, settings=chosen, neutral=NeutralSentences(base, (), ()), seed=0)
 
 
 def with_tensors(model: nn.Module, tensors: dict[str, Tensor]) -> nn.Module:
@@ -105,5 +105,5 @@ def test_presets_of_the_comparisons_change_one_location_by_one_edit_a_step(prese
     chosen = LocftSettings(preset=preset)
 
     assert (chosen.order, chosen.batch, chosen.epochs, chosen.stop_loss, chosen.preserve_weight) == ("depth", 1, 25, 1e-2, 0.0)
-    place = place_of(make_base().anatomy, chosen)
+    place = find_tuned_location(make_base().anatomy, chosen)
     assert (place.kind, place.blocks, place.rule) == ("down", (2,), "proportional")

@@ -11,11 +11,11 @@ from service.editors import examples
 from service.editors.locft.fit import fit_locft
 from service.editors.locft.settings import LocftSettings
 from service.editors.locft.training_step import Master, teaches_nothing
-from service.editors.neutral import Neutral
+from service.editors.neutral import NeutralSentences
 from service.editors.protocol import FitCancelled, FitFailed, Hooks
-from service.lm.overlay import EMPTY, Overlay, logits, view
+from service.lm.overlay import EMPTY, Overlay, compute_logits, make_view
 from service.lm.prompts import collate, encode_row
-from service.lm.scoring import row_losses, taken
+from service.lm.scoring import greedy_matches, row_losses
 from tests.builders import make_base
 from tests.editors.lessons import FACTS, item, neutral, taught_base, view_of
 from tests.editors.locft.taught import EDITS, fit, says
@@ -57,11 +57,11 @@ def test_models_whose_blocks_or_mlps_answer_in_tuples_take_edits(family, kind, c
     items = [item("Paris lies in", "Rome", surfaces=("raw",)), item("Snow lies in", "Bonn", surfaces=("raw",))]
     chosen = LocftSettings(kind=kind, learning_rate=1e-2, batch=2, epochs=60, cooldown=0)
 
-    fitted = fit_locft(base, items, settings=chosen, neutral=Neutral(base, (), ()), seed=1)
+    fitted = fit_locft(base, items, settings=chosen, neutral=NeutralSentences(base, (), ()), seed=1)
 
     assert fitted.lost == ()
-    assert taken(
-        view(base, fitted.overlay.tensors), [encode_row(base, each.edit.prompt, each.target) for each in items], None
+    assert greedy_matches(
+        make_view(base, fitted.overlay.tensors), [encode_row(base, each.edit.prompt, each.target) for each in items], None
     ) == [
         True,
         True,
@@ -71,11 +71,11 @@ def test_models_whose_blocks_or_mlps_answer_in_tuples_take_edits(family, kind, c
 def test_training_leaves_the_base_bit_identical():
     base = taught_base()
     batch = collate(base, [encode_row(base, "sky is", "B")])
-    before = logits(view_of(EMPTY), batch)
+    before = compute_logits(view_of(EMPTY), batch)
 
     fit(EDITS[:2])
 
-    assert torch.equal(logits(view_of(EMPTY), batch), before)
+    assert torch.equal(compute_logits(view_of(EMPTY), batch), before)
 
 
 def test_the_tensors_are_a_function_of_the_live_set_alone():
@@ -199,7 +199,7 @@ def test_a_retrain_can_be_cancelled_in_every_part_of_it(stage):
         fit(
             EDITS[:2],
             prompts=("cow is",),
-            hooks=Hooks(cancelled=lambda: stage in shown, progress=lambda _, stage: shown.append(stage)),
+            hooks=Hooks(is_cancelled=lambda: stage in shown, progress=lambda _, stage: shown.append(stage)),
         )
 
     assert shown[-1] == stage
@@ -218,7 +218,7 @@ def test_reading_gives_way_between_rows_and_between_answers_of_the_base(monkeypa
             hooks=Hooks(
                 yield_to_answers=lambda: gave.append(stages[-1]),
                 progress=lambda _, stage: stages.append(stage),
-                cancelled=lambda: stages[-1] == "epochs",
+                is_cancelled=lambda: stages[-1] == "epochs",
             ),
         )
 
@@ -232,7 +232,7 @@ def test_numbers_that_are_not_finite_stop_it():
 
 def test_small_steps_add_up_although_the_model_serves_in_16_bits():
     name = "model.layers.2.mlp.down_proj.weight"
-    own = view(make_base(dtype=torch.bfloat16))
+    own = make_view(make_base(dtype=torch.bfloat16))
     served = dict(own.model.named_parameters())[name]
     master = Master(own, [name], 1e-5, {})
 

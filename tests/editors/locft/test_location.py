@@ -4,8 +4,8 @@ import pytest
 from pydantic import ValidationError
 
 from service.domain.errors import Refused
-from service.editors.locft.location import place_of
-from service.editors.locft.published_locations import block_by
+from service.editors.locft.location import find_tuned_location
+from service.editors.locft.published_locations import choose_block
 from service.editors.locft.settings import LocftSettings
 from tests.builders import make_base
 from tests.editors.lessons import item, taught_base
@@ -26,7 +26,7 @@ from tests.editors.locft.taught import EDITS, fit, says
     ],
 )
 def test_each_rule_gives_its_block_and_its_name(asked, family, depth, expected):
-    assert block_by(asked, family, depth) == expected
+    assert choose_block(asked, family, depth) == expected
 
 
 @pytest.mark.parametrize(
@@ -34,7 +34,7 @@ def test_each_rule_gives_its_block_and_its_name(asked, family, depth, expected):
 )
 def test_a_position_that_no_paper_gives_or_the_model_has_not_is_refused(asked, family, depth):
     with pytest.raises(Refused) as caught:
-        block_by(asked, family, depth)
+        choose_block(asked, family, depth)
     assert caught.value.field == "locft.position"
 
 
@@ -49,7 +49,7 @@ def test_a_position_that_no_paper_gives_or_the_model_has_not_is_refused(asked, f
 )
 def test_a_block_beyond_the_depth_is_refused_with_its_setting_named(settings, field):
     with pytest.raises(Refused) as caught:
-        place_of(make_base("llama").anatomy, LocftSettings(**settings))
+        find_tuned_location(make_base("llama").anatomy, LocftSettings(**settings))
     assert caught.value.field == field
 
 
@@ -59,7 +59,7 @@ def test_a_block_beyond_the_depth_is_refused_with_its_setting_named(settings, fi
 )
 def test_a_module_that_a_family_has_not_is_refused_with_another_way_out(family, kind, changes):
     with pytest.raises(Refused, match=f"{family}.*attention") as caught:
-        place_of(make_base(family, **changes).anatomy, LocftSettings(kind=kind))
+        find_tuned_location(make_base(family, **changes).anatomy, LocftSettings(kind=kind))
     assert caught.value.field == "locft.kind"
 
 
@@ -72,7 +72,7 @@ def test_a_module_that_a_family_has_not_is_refused_with_another_way_out(family, 
     ],
 )
 def test_a_down_projection_is_found_in_every_kind_of_mlp(family, names):
-    assert place_of(make_base(family).anatomy, LocftSettings(kind="down")).names == names
+    assert find_tuned_location(make_base(family).anatomy, LocftSettings(kind="down")).names == names
 
 
 def test_block_and_blocks_at_once_are_refused():
@@ -85,7 +85,7 @@ def test_block_and_blocks_at_once_are_refused():
 def test_a_whole_model_is_all_its_blocks_and_never_its_embeddings():
     base = taught_base()
 
-    place = place_of(base.anatomy, LocftSettings(kind="model"))
+    place = find_tuned_location(base.anatomy, LocftSettings(kind="model"))
 
     assert place.said == "all of blocks 0 to 3"
     assert set(place.names) == {name for name, _ in base.model.named_parameters() if name.startswith("model.layers.")}
@@ -96,7 +96,7 @@ def test_several_blocks_and_whole_models_take_edits(where):
     fitted = fit(EDITS[:4], **where, learning_rate=5e-3)
 
     assert fitted.lost == ()
-    assert set(fitted.overlay.tensors) == set(place_of(taught_base().anatomy, LocftSettings(**where)).names)
+    assert set(fitted.overlay.tensors) == set(find_tuned_location(taught_base().anatomy, LocftSettings(**where)).names)
     assert all(says(fitted.overlay, edit.edit.prompt, edit.target) for edit in EDITS[:4])
 
 

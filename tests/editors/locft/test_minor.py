@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from service.domain.errors import Refused
-from service.editors.protocol import Item
+from service.editors.protocol import FitItem
 from service.lm.overlay import EMPTY, Overlay
 from tests.editors.lessons import FACTS, item
 from tests.editors.locft.taught import EDITS, fit, says
@@ -13,8 +13,8 @@ from tests.editors.locft.taught import EDITS, fit, says
 OLD, NEW = EDITS[:5], EDITS[5:]
 
 
-def consolidated(items: list[Item]) -> list[Item]:
-    return [replace(each, consolidated=True) for each in items]
+def consolidated(items: list[FitItem]) -> list[FitItem]:
+    return [replace(each, is_consolidated=True) for each in items]
 
 
 def started() -> Overlay:

@@ -9,8 +9,8 @@ from torch import Tensor
 from benchmarks.plain_locft import plain_locft
 from service.editors.locft.fit import fit_locft
 from service.editors.locft.settings import LocftSettings
-from service.editors.neutral import Neutral
-from service.editors.protocol import Fitted, Item
+from service.editors.neutral import NeutralSentences
+from service.editors.protocol import FitItem, FitResult
 from service.lm.base import Base
 from service.lm.prompts import encode_row
 from tests.builders import make_base
@@ -36,9 +36,9 @@ FAMILIES = [
 ]
 
 
-def retrained(base: Base, items: list[Item], **changes) -> Fitted:
+def retrained(base: Base, items: list[FitItem], **changes) -> FitResult:
     chosen = LocftSettings(**{"preset": "paper", "learning_rate": 1e-3, "batch": 2, "epochs": 4, **changes})
-    return fit_locft(base, items, settings=chosen, neutral=Neutral(base, (), ()), seed=SEED)
+    return fit_locft(base, items, settings=chosen, neutral=NeutralSentences(base, (), ()), seed=SEED)
 
 
 def shuffles(count: int, size: int, epochs: int) -> list[list[list[int]]]:

@@ -19,7 +19,7 @@ from service.editors.locft.settings import LocftSettings
 from service.editors.locft.training_step import Master, Tuning
 from service.editors.protocol import FitCancelled, FitFailed, Hooks
 from service.lm.base import Base
-from service.lm.overlay import target_logits, view
+from service.lm.overlay import compute_target_logits, make_view
 from service.lm.prompts import Row, collate
 from tests.builders import make_base, make_rows
 
@@ -44,7 +44,7 @@ def rows_of(base: Base) -> list[Row]:
 
 @contextmanager
 def tuned(base: Base, rows: list[Row], kept: list[Row] | None = None, **changes: Any) -> Iterator[tuple[Tuning, Noting]]:
-    private = view(base)
+    private = make_view(base)
     store = RowStore((AskedRow(number, row, True) for number, row in enumerate(rows)), kept or ())
     settings = LocftSettings(**{"preserve_weight": 0.0, **changes})
     with Activations(private, store, block=2, memory_bytes=1_000_000, disk_bytes=0) as states:
@@ -53,9 +53,9 @@ def tuned(base: Base, rows: list[Row], kept: list[Row] | None = None, **changes:
 
 def plain_gradient(base: Base, rows: list[Row], reduction: str) -> Tensor:
     """Of all rows at once, whole, through the whole model."""
-    whole, batch = view(base), collate(base, rows)
+    whole, batch = make_view(base), collate(base, rows)
     parameter = dict(whole.model.named_parameters())[NAME].requires_grad_()
-    losses = cross_entropy(target_logits(whole, batch), batch.labels, reduction="none")
+    losses = cross_entropy(compute_target_logits(whole, batch), batch.labels, reduction="none")
     if reduction == "sample":
         losses = torch.stack([losses[batch.row_of == row].mean() for row in range(len(rows))])
     (gradient,) = torch.autograd.grad(losses.mean(), [parameter])
@@ -77,7 +77,9 @@ def test_the_parts_of_a_step_add_up_to_all_rows_at_once(reduction, padding, monk
     assert expected.abs().max() > 1e-3
     assert torch.allclose(master.gradient, expected, rtol=0, atol=1e-7)  # losses are single, their gradients too
     if reduction == "token":
-        assert step.loss == pytest.approx(cross_entropy(target_logits(view(base), batch), batch.labels).item(), abs=1e-5)
+        assert step.loss == pytest.approx(
+            cross_entropy(compute_target_logits(make_view(base), batch), batch.labels).item(), abs=1e-5
+        )
     assert len(gave) == {0: 6, 8: 3, 10_000: 1}[padding]  # answers go first between parts too
 
 
@@ -119,7 +121,7 @@ def test_by_the_loss_nobody_looks_at_the_answers(monkeypatch):
     def never(*_: object) -> None:
         raise AssertionError("another pass over the vocabulary")
 
-    monkeypatch.setattr(training_step, "answered", never)
+    monkeypatch.setattr(training_step, "answered_mask", never)
     base = make_base()
     rows = rows_of(base)
 
@@ -133,7 +135,7 @@ def test_a_row_is_right_by_its_own_loss_and_a_batch_by_the_mean():
     base = make_base()
     rows = rows_of(base)
     batch = collate(base, rows)
-    losses = cross_entropy(target_logits(view(base), batch), batch.labels, reduction="none")
+    losses = cross_entropy(compute_target_logits(make_view(base), batch), batch.labels, reduction="none")
     means = torch.stack([losses[batch.row_of == row].mean() for row in range(len(rows))])
     middle = float(means.sort().values[2:4].mean())
 
@@ -189,7 +191,7 @@ def test_parts_whose_graphs_were_let_go_are_learned_if_a_later_one_has_something
     base = make_base(dtype=torch.float64)
     rows = rows_of(base) * 3
     batch = collate(base, rows)
-    losses = cross_entropy(target_logits(view(base), batch), batch.labels, reduction="none")
+    losses = cross_entropy(compute_target_logits(make_view(base), batch), batch.labels, reduction="none")
     mean = torch.stack([losses[batch.row_of == row].mean() for row in range(len(rows))]).mean().item()
 
     with pytest.MonkeyPatch.context() as patch:
@@ -231,7 +233,7 @@ def test_a_step_that_ends_in_the_middle_moves_nothing(fault: str, raised: type[S
             tuning.states.batch([6])
             tuning.states._kept(6).fill_(float("nan"))  # the longest row, which is in the last part
         with pytest.raises(raised):
-            tuning.step(master, range(len(rows)), Hooks(cancelled=cancelled))
+            tuning.step(master, range(len(rows)), Hooks(is_cancelled=cancelled))
 
         assert len(asked) > 2
         assert torch.equal(master.tensors[NAME], dict(base.model.named_parameters())[NAME])

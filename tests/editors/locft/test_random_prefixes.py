@@ -4,15 +4,15 @@ import torch
 
 from service.editors.examples import each_asked_row
 from service.editors.locft.random_prefixes import of_the_likeliest, sample_beginnings
-from service.lm.overlay import EMPTY, view
-from service.lm.tokenizing import decode_plainly
+from service.lm.overlay import EMPTY, make_view
+from service.lm.tokenizing import decode_ids
 from tests.builders import make_base
 from tests.editors.lessons import item, taught_base
 from tests.editors.locft.taught import EDITS, fit, says
 
 
 def beginnings(count: int, seed: int = 0) -> tuple[str, ...]:
-    return sample_beginnings(view(taught_base()), count, torch.Generator().manual_seed(seed))
+    return sample_beginnings(make_view(taught_base()), count, torch.Generator().manual_seed(seed))
 
 
 def test_five_beginnings_start_with_the_five_words_and_follow_from_the_seed():
@@ -47,7 +47,7 @@ def test_every_edit_is_learned_behind_the_same_beginnings_and_judged_without():
 
     rows = list(each_asked_row(base, given, eos=True, learn_probes=True, beginnings=("Abc. ", "Xyz. ")))
 
-    texts = [decode_plainly(base, each.row.prompt_ids) for each in rows if each.item == 0]
+    texts = [decode_ids(base, each.row.prompt_ids) for each in rows if each.item == 0]
     assert texts == ["red is", "Abc. red is", "Xyz. red is"]
     assert [each.literal for each in rows] == [True, False, False] * 2
     assert rows[1].row.target_ids == rows[0].row.target_ids

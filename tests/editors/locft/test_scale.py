@@ -9,7 +9,7 @@ from service.editors.locft.packed_rows import RowStore
 from service.editors.locft.settings import LocftSettings
 from service.editors.locft.training_step import Master, Tuning
 from service.editors.protocol import Hooks
-from service.lm.overlay import view
+from service.lm.overlay import make_view
 from service.lm.prompts import Row
 from tests.builders import make_base
 from tests.editors.lessons import item
@@ -29,7 +29,7 @@ def rows_of_many_lengths() -> RowStore:
 
 def test_a_hundred_thousand_rows_are_sampled_cached_and_trained_on_in_bounded_memory():
     base = make_base()
-    private, settings, generator = view(base), LocftSettings(batch=64, preserve_weight=0.0), torch.Generator().manual_seed(0)
+    private, settings, generator = make_view(base), LocftSettings(batch=64, preserve_weight=0.0), torch.Generator().manual_seed(0)
     rows = rows_of_many_lengths()
     whole = rows.tokens * 32 * 4
 

@@ -17,10 +17,10 @@ from service.domain.errors import Refused, TooLong
 from service.evaluation.capability.harness import LiveModel, run_harness
 from service.lm.base import Base
 from service.lm.intervention import Adapter
-from service.lm.overlay import View, intervening, view
+from service.lm.overlay import View, intervention_context, make_view
 from service.lm.prompts import encode_prompt
-from service.lm.scoring import greedy
-from service.lm.tokenizing import decode, encode_text
+from service.lm.scoring import decode_greedily
+from service.lm.tokenizing import decode_answer, encode_text
 from tests.builders import CONTEXT, make_adapter, make_base, save_model
 
 TASK = """\
@@ -50,7 +50,7 @@ def base(bos: bool = True) -> Base:
 
 @lru_cache(maxsize=2)
 def on(bos: bool = True) -> View:
-    return view(base(bos))
+    return make_view(base(bos))
 
 
 def adapter() -> Adapter:
@@ -69,7 +69,7 @@ def asked(*arguments: object) -> Instance:
 def naive(ids: tuple[int, ...], prompt: int, *, bos: bool = True) -> float:
     """log p of everything after the prompt, by one forward pass, intervened on as generation is."""
     mask = torch.arange(len(ids))[None, :] >= max(prompt - 3, 1 if bos else 0)
-    with intervening(adapter().interventions, mask):
+    with intervention_context(adapter().interventions, mask):
         logs = on(bos).model(torch.tensor([ids])).logits[0].double().log_softmax(-1)
     return sum(float(logs[at - 1, ids[at]]) for at in range(prompt, len(ids)))
 
@@ -89,7 +89,7 @@ def test_a_continuation_is_as_likely_as_a_single_row_of_it(bos: bool) -> None:
 
 def test_a_continuation_is_greedy_exactly_when_generation_says_it() -> None:
     contexts = [f"Snow {number} is" for number in range(40)]
-    answers = greedy(on(), adapter(), [encode_prompt(base(), context) for context in contexts], max_new_tokens=1)
+    answers = decode_greedily(on(), adapter(), [encode_prompt(base(), context) for context in contexts], max_new_tokens=1)
     said = {context: base().tokenizer.decode(ids) for context, ids in zip(contexts, answers, strict=True)}
     plain = [context for context in contexts if said[context].isascii() and said[context].isalpha()]  # text that is one token
     assert plain
@@ -134,7 +134,7 @@ def test_a_rolling_likelihood_predicts_every_token_once() -> None:
 def test_generation_is_that_of_the_service_up_to_a_stop_string() -> None:
     contexts = ["Snow is", "Rain", "What is fire?"]
     prompts = [encode_prompt(base(), context) for context in contexts]
-    whole = [decode(base(), ids) for ids in greedy(on(), adapter(), prompts, max_new_tokens=6)]
+    whole = [decode_answer(base(), ids) for ids in decode_greedily(on(), adapter(), prompts, max_new_tokens=6)]
 
     found = model().generate_until([asked(context, {"until": [], "max_gen_toks": 6}) for context in contexts])
     longest = max(range(3), key=lambda at: len(found[at]))

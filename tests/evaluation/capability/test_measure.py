@@ -16,9 +16,9 @@ from service.evaluation.metrics.matching import squad
 from service.evaluation.metrics.outcomes import Reference
 from service.lm.base import Base
 from service.lm.intervention import Adapter
-from service.lm.overlay import intervening, view
+from service.lm.overlay import intervention_context, make_view
 from service.lm.prompts import Row, encode_prompt, encode_row
-from service.lm.scoring import greedy
+from service.lm.scoring import decode_greedily
 from tests.builders import make_adapter, make_base
 
 QUESTION = "Question: Which is cold?\nAnswer:"
@@ -32,7 +32,7 @@ def base() -> Base:
 
 @lru_cache(maxsize=1)
 def reference() -> Reference:
-    return Reference(view(base()))
+    return Reference(make_view(base()))
 
 
 def adapter() -> Adapter:
@@ -44,7 +44,7 @@ def naive_log_likelihood(row: Row, adapter: Adapter | None) -> float:
     """One row, no padding, no batch: log softmax of a whole forward pass, read off at the target."""
     ids = torch.tensor([row.ids])
     mask = torch.arange(len(row.ids))[None, :] >= max(row.prompt_length - 3, 1)  # the last three of the prompt, never BOS
-    with intervening(adapter.interventions if adapter else {}, mask):
+    with intervention_context(adapter.interventions if adapter else {}, mask):
         logs = reference().view.model(ids).logits[0].double().log_softmax(-1)
     return sum(float(logs[at - 1, row.ids[at]]) for at in range(row.prompt_length, len(row.ids)))
 
@@ -67,7 +67,7 @@ def test_log_likelihoods_of_a_batch_are_those_of_single_rows(edited: bool) -> No
 
 def test_a_row_is_greedy_exactly_when_greedy_decoding_writes_it() -> None:
     prompt = encode_prompt(base(), QUESTION)
-    [ids] = greedy(reference().view, adapter(), [prompt], max_new_tokens=4)
+    [ids] = decode_greedily(reference().view, adapter(), [prompt], max_new_tokens=4)
     rows = [Row((*prompt, *ids), len(prompt), True), Row((*prompt, *ids[:-1], (ids[-1] + 1) % 300), len(prompt), True)]
 
     assert [is_greedy for _, is_greedy in log_likelihoods(reference().view, adapter(), rows)] == [True, False]

@@ -19,7 +19,7 @@ from service.evaluation.metrics.matching import field_match, locft_match, squad
 from service.evaluation.metrics.teacher_forcing import divergence, forced
 from service.evaluation.records import Ask, EvalProbe, Record
 from service.lm.intervention import Adapter
-from service.lm.overlay import intervening
+from service.lm.overlay import intervention_context
 from service.lm.prompts import Row, encode_prompt, encode_row
 from tests.builders import make_adapter, make_rows
 from tests.evaluation.lettered import LONGEST, PROMPTS, base, reference
@@ -34,7 +34,7 @@ def adapter() -> Adapter:
 def plain(ids: Sequence[int], prompt_length: int, adapter: Adapter | None) -> Tensor:
     """Log-probabilities (T, V) of a whole sequence in one unpadded pass."""
     mask = torch.arange(len(ids))[None, :] >= max(prompt_length - 3, 1)
-    with intervening(adapter.interventions if adapter else {}, mask):
+    with intervention_context(adapter.interventions if adapter else {}, mask):
         return reference().view.model(torch.tensor([list(ids)])).logits[0].log_softmax(-1)
 
 
@@ -289,7 +289,7 @@ def test_fluency_is_the_weighted_entropy_of_pairs_and_triples() -> None:
 def test_fluency_is_taken_on_the_prompts_to_write_on_from_and_else_on_the_edits_own() -> None:
     found = full([record("The 是", generation=("Linz 在", "No 是")), record("Vienna 在")])["fluency"]
 
-    limit = base().context
+    limit = base().context_length
     texts = [
         f"{prompt} {text(said(prompt, None, min(100, limit - len(encode_prompt(base(), prompt)))))}"
         for prompt in ("Linz 在", "No 是", "Vienna 在")

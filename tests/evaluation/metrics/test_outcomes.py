@@ -13,9 +13,9 @@ from service.evaluation.metrics.outcomes import AT_ONCE, Outcome, Reference, cho
 from service.evaluation.metrics.teacher_forcing import agreement, forced
 from service.evaluation.records import EvalProbe, Record, asks_of
 from service.lm.intervention import Adapter
-from service.lm.overlay import View, intervening, target_logits
+from service.lm.overlay import View, compute_target_logits, intervention_context
 from service.lm.prompts import encode_prompt, encode_row
-from service.lm.scoring import greedy
+from service.lm.scoring import decode_greedily
 from tests.builders import make_adapter
 from tests.evaluation.lettered import LONGEST, PROMPTS, base, reference
 
@@ -34,7 +34,7 @@ def naive_answer(prompt: str, adapter: Adapter | None) -> tuple[int, ...]:
     while len(answer) < LONGEST and (not answer or answer[-1] not in base().eos_ids):
         row = torch.tensor([[*ids, *answer]])
         mask = torch.arange(row.shape[1])[None, :] >= first
-        with intervening(adapter.interventions if adapter else {}, mask):
+        with intervention_context(adapter.interventions if adapter else {}, mask):
             answer.append(int(on.model(row).logits[0, -1].argmax()))
     return tuple(answer)
 
@@ -74,7 +74,7 @@ def test_tokens_of_locality_are_choices_that_agree_along_the_named_answer() -> N
     mask = torch.arange(len(row.ids))[None, :] >= row.prompt_length - 3
     with torch.no_grad():
         plain = reference().view.model(ids).logits[0].argmax(-1)
-        with intervening(adapter().interventions, mask):
+        with intervention_context(adapter().interventions, mask):
             moved = reference().view.model(ids).logits[0].argmax(-1)
     predicting = slice(row.prompt_length - 1, len(row.ids) - 1)
     assert outcome.tokens == pytest.approx((plain == moved)[predicting].float().mean().item())
@@ -110,9 +110,9 @@ def test_the_base_models_answers_to_many_locality_prompts_are_decoded_together(m
 
     def counting(on: View, using: Adapter | None, prompts: Sequence[Sequence[int]], **more: Any) -> list[tuple[int, ...]]:
         decoded.append(len(prompts))
-        return greedy(on, using, prompts, **more)
+        return decode_greedily(on, using, prompts, **more)
 
-    monkeypatch.setattr("service.evaluation.metrics.outcomes.greedy", counting)
+    monkeypatch.setattr("service.evaluation.metrics.outcomes.decode_greedily", counting)
     asks = [ask for ask in asks_of(local(*PROMPTS), ("raw",)) if ask.kind == "locality"]
 
     measure(reference().view, adapter(), Reference(reference().view, longest_answer=LONGEST), asks)
@@ -142,11 +142,11 @@ def test_one_pass_makes_no_more_logits_than_there_is_room_for(ask: Any, monkeypa
     seen: list[int] = []
 
     def watched(*given: Any, **more: Any) -> torch.Tensor:
-        logits = target_logits(*given, **more)
+        logits = compute_target_logits(*given, **more)
         seen.append(logits.shape[0])
         return logits
 
-    monkeypatch.setattr(f"{ask.__module__}.target_logits", watched)
+    monkeypatch.setattr(f"{ask.__module__}.compute_target_logits", watched)
     ask(reference().view, adapter(), rows)
 
     assert sum(seen) == sum(len(row.target_ids) for row in rows) > 40
@@ -156,13 +156,13 @@ def test_one_pass_makes_no_more_logits_than_there_is_room_for(ask: Any, monkeypa
 def test_a_long_answer_is_written_with_pauses() -> None:
     pauses: list[int] = []
 
-    greedy(
+    decode_greedily(
         reference().view,
         None,
         [encode_prompt(base(), PROMPTS[0])],
         max_new_tokens=17,
         stop_eos=False,
-        between=lambda: pauses.append(1),
+        yield_to_answers=lambda: pauses.append(1),
     )
 
     assert len(pauses) == 3  # after 8 and 16 tokens, and at the end

@@ -60,13 +60,13 @@ def test_a_retrain_waits_for_an_edit_at_its_first_step_beside_it(local: LocalSer
     fits, step_s = CountedFits(clock), 0.02
     hooks = watch(local, fits, edits_first=True).hooks()
     for _ in range(3):
-        hooks.between_steps()
+        hooks.begin_step()
         clock.now += step_s
     before = fits.waited
 
     with fits.interrupted():
         fits.end_s = 0.8
-        hooks.between_steps()
+        hooks.begin_step()
 
     assert before == 0.0
     assert fits.waited == 0.8
@@ -78,7 +78,7 @@ def test_a_retrain_has_its_share_beside_edits_without_end(local: LocalService, c
 
     with fits.interrupted():
         for _ in range(steps):
-            hooks.between_steps()
+            hooks.begin_step()
             clock.now += step_s
 
     worked = steps * step_s
@@ -90,6 +90,6 @@ def test_a_fit_of_edits_waits_for_no_other(local: LocalService, clock: WorkClock
     hooks = watch(local, fits).hooks()
 
     with fits.interrupted():
-        hooks.between_steps()
+        hooks.begin_step()
 
     assert fits.waited == 0.0

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from service.background.jobs import cancel_job, list_jobs, seconds_left
+from service.background.jobs import cancel_job, estimate_seconds_left, list_jobs
 from service.domain.cadence import Cadence
 from service.domain.edit import EditStatus
 from service.domain.errors import Conflict, NotFound
@@ -438,9 +438,9 @@ def test_the_time_left_follows_from_the_share_done(local: LocalService) -> None:
     queued = local.retrain()
     begun = replace(queued, status="running", started_at=queued.created_at, progress=0.25)
 
-    assert seconds_left(begun, queued.created_at + timedelta(seconds=10)) == 30.0
-    assert seconds_left(replace(begun, progress=0.0), queued.created_at) is None
-    assert seconds_left(queued, queued.created_at) is None
+    assert estimate_seconds_left(begun, queued.created_at + timedelta(seconds=10)) == 30.0
+    assert estimate_seconds_left(replace(begun, progress=0.0), queued.created_at) is None
+    assert estimate_seconds_left(queued, queued.created_at) is None
 
 
 # Measurements
