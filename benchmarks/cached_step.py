@@ -10,7 +10,7 @@ from collections.abc import Callable
 import torch
 from torch.nn.functional import cross_entropy
 
-from benchmarks.outcome import begin, options, percentile, write
+from benchmarks.outcome import build_parser, parse_options, percentile, write
 from benchmarks.random_model import qwen2, random_rows
 from service.editors.baft.settings import BaftSettings
 from service.editors.baft.trainable import TrainableAdapter, initial_interventions
@@ -24,11 +24,11 @@ ANSWER = 4  # tokens of a row that are learned
 
 def main() -> None:
     """The command."""
-    parser = options(__doc__)
+    parser = build_parser(__doc__)
     parser.add_argument("--blocks", type=int, default=24)
     parser.add_argument("--width", type=int, default=896)
     parser.add_argument("--repeats", type=int, default=5)
-    chosen = begin(parser)
+    chosen = parse_options(parser)
     on = make_view(qwen2(chosen.blocks, chosen.width))
     cases = [compare(on, tokens, rows, chosen.repeats) for tokens, rows in CASES]
     write(

@@ -18,10 +18,10 @@ from typing import Any
 
 from benchmarks.compare.documents import compare_documents
 from benchmarks.compare.learned import compare_bytes
-from benchmarks.compare.result import NAME, keep
+from benchmarks.compare.result import NAME, write_result
 from benchmarks.compare.store import compare_store
 from benchmarks.compare.times import SAMPLES, compare_times
-from benchmarks.compare.trees import Tree, tree_of
+from benchmarks.compare.trees import Tree, open_tree
 
 PARTS = ("bytes", "documents", "store", "times")
 OUT = Path(__file__).with_name("results") / f"{NAME}.json"
@@ -36,11 +36,11 @@ def main() -> None:
         signal.signal(number, lambda number, _frame: sys.exit(128 + number))  # so that all that was started is ended
     with ExitStack() as opened:
         room = Path(opened.enter_context(tempfile.TemporaryDirectory(prefix="errata-compare-")))
-        before = opened.enter_context(tree_of("before", chosen.before, room))
-        after = opened.enter_context(tree_of("after", chosen.after, room))
+        before = opened.enter_context(open_tree("before", chosen.before, room))
+        after = opened.enter_context(open_tree("after", chosen.after, room))
         print(f"before: {before.name}, after: {after.name}", flush=True)
         found = _parts((before, after), room, chosen)
-        keep(chosen.out, (before, after), found)
+        write_result(chosen.out, (before, after), found)
     if any(part.get("differences") for part in found.values()):
         sys.exit(1)
 

@@ -20,9 +20,9 @@ from benchmarks.servers import ServerProcess
 from service.domain.errors import Unavailable
 
 Work = Literal["edits", "rollback", "retrain"]
-SETTLES_IN_S = 120.0
-DIES_IN_S = 60.0
-REMEMBERED = 80  # answers asked again after every restart
+SETTLE_S = 120.0
+DEATH_S = 60.0
+MOST_ANSWERS = 80  # answers asked again after every restart
 PAGE = 200
 
 
@@ -39,7 +39,7 @@ class KillMoment:
 
 
 @dataclass
-class Chronicle:
+class ClientLog:
     """What clients know: bodies by idempotency key, what was acknowledged, and what versions answered."""
 
     sent: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -49,13 +49,13 @@ class Chronicle:
     said: dict[tuple[int, str], str] = field(default_factory=dict)
 
 
-class Crashes:
+class CrashTrials:
     """One store that lives through many kills. `bodies` yields edits of which no two speak of one fact."""
 
     def __init__(self, server: ServerProcess, bodies: Iterator[dict[str, Any]], database_url: str, *, seed: int) -> None:
         self._server, self._bodies, self._rng = server, bodies, Random(seed)
         self._database = sa.create_engine(database_url)
-        self.chronicle = Chronicle()
+        self.chronicle = ClientLog()
         self.kills = 0
         self.live = self.answered = 0  # live edits that were asked after all restarts, and those that were answered
 
@@ -113,7 +113,7 @@ class Crashes:
             return
 
     def _died(self) -> bool:
-        until = time.monotonic() + DIES_IN_S
+        until = time.monotonic() + DEATH_S
         while not self._server.is_gone() and time.monotonic() < until:
             time.sleep(0.01)
         return self._server.is_gone()
@@ -137,7 +137,7 @@ class Crashes:
             self.chronicle.versions.add(answer.json()["version"])
 
     def _settle(self, client: httpx.Client) -> None:
-        until = time.monotonic() + SETTLES_IN_S
+        until = time.monotonic() + SETTLE_S
         while time.monotonic() < until:
             jobs = [client.get(f"/jobs/{job}").raise_for_status().json() for job in self.chronicle.retrains]
             if not client.get("/model").raise_for_status().json()["waiting"] and all(job["finished_at"] for job in jobs):
@@ -201,7 +201,7 @@ class Crashes:
         head = int(client.get("/versions/head").raise_for_status().json()["number"])
         for body in self._rng.sample(list(self.chronicle.sent.values()), min(10, len(self.chronicle.sent))):
             self.chronicle.said[head, body["prompt"]] = self._ask(client, body["prompt"], head)
-        for key in list(self.chronicle.said)[:-REMEMBERED]:
+        for key in list(self.chronicle.said)[:-MOST_ANSWERS]:
             del self.chronicle.said[key]
 
     def _ask(self, client: httpx.Client, prompt: str, version: int | str) -> str:

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.atlas import edit_of
-from benchmarks.outcome import begin, options, percentile, write
+from benchmarks.atlas import to_edit
+from benchmarks.outcome import build_parser, parse_options, percentile, write
 from benchmarks.random_model import LLAMA_SHAPES, llama
 from service.domain.edit import Edit
 from service.editors.baft.fit import fit_baft
@@ -44,10 +44,10 @@ class Fit:
 
 def main() -> None:
     """The command."""
-    parser = options(__doc__, edits=10)
+    parser = build_parser(__doc__, edits=10)
     parser.add_argument("--shape", choices=tuple(LLAMA_SHAPES), default="8b" if torch.cuda.is_available() else "small")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cuda" if torch.cuda.is_available() else "cpu")
-    chosen = begin(parser)
+    chosen = parse_options(parser)
     dtype = torch.bfloat16 if chosen.device == "cuda" else torch.float32
     base = llama(chosen.shape, device=chosen.device, dtype=dtype)
     on = make_view(base)
@@ -80,7 +80,7 @@ def main() -> None:
 
 
 def _fit(base: Base, on: View, neutral: NeutralSentences, number: int) -> Fit:
-    edit: Edit = edit_of(Record(id=str(number), prompt=PROMPT.format(number), target=TARGET.format(number)), number)
+    edit: Edit = to_edit(Record(id=str(number), prompt=PROMPT.format(number), target=TARGET.format(number)), number)
     _wait(base.device)
     began = time.perf_counter()
     item = FitItem(edit, edit.target)

@@ -12,15 +12,15 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from benchmarks.atlas import body_of
-from benchmarks.crash import Crashes, KillMoment
-from benchmarks.outcome import begin, options, write
+from benchmarks.atlas import build_body
+from benchmarks.crash import CrashTrials, KillMoment
+from benchmarks.outcome import build_parser, parse_options, write
 from benchmarks.private_servers import new_database, postgres_server
-from benchmarks.servers import ServerProcess, Zygote, server
+from benchmarks.servers import ServerProcess, Zygote, run_server
 from service.atlas import benchmark
 from service.evaluation.records import Record, read_records
 
-NAMED: tuple[KillMoment, ...] = (
+NAMED_MOMENTS: tuple[KillMoment, ...] = (
     KillMoment("edits", "submit.before_commit:2"),
     KillMoment("edits", "submit.after_commit"),
     KillMoment("edits", "claim.after_commit:2"),
@@ -33,7 +33,7 @@ NAMED: tuple[KillMoment, ...] = (
     KillMoment("retrain", "retrain.middle"),
     KillMoment("retrain", "retrain.before_publish"),
 )
-TIMED: tuple[KillMoment, ...] = (
+TIMED_MOMENTS: tuple[KillMoment, ...] = (
     KillMoment("edits", within_s=3.0),
     KillMoment("rollback", within_s=4.0),
     KillMoment("retrain", within_s=12.0),
@@ -42,16 +42,16 @@ TIMED: tuple[KillMoment, ...] = (
 
 def main() -> None:
     """The command."""
-    parser = options(__doc__)
+    parser = build_parser(__doc__)
     parser.add_argument("--kills", type=int, default=20, help="on each database")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--databases", nargs="*", choices=("sqlite", "postgres"), default=["sqlite", "postgres"])
-    chosen = begin(parser)
+    chosen = parse_options(parser)
     zygote = Zygote()
     figures: dict[str, Any] = {"seed": chosen.seed}
     try:
         for kind in chosen.databases:
-            figures[kind] = on_database(kind, zygote, chosen.model, chosen.records, chosen.kills, chosen.seed)
+            figures[kind] = run_kills(kind, zygote, chosen.model, chosen.records, chosen.kills, chosen.seed)
             write(chosen.results, "kill9", figures)
     finally:
         zygote.close()
@@ -59,7 +59,7 @@ def main() -> None:
         raise SystemExit(1)
 
 
-def on_database(kind: str, zygote: Zygote, model: str, records: Path | None, kills: int, seed: int) -> dict[str, Any]:
+def run_kills(kind: str, zygote: Zygote, model: str, records: Path | None, kills: int, seed: int) -> dict[str, Any]:
     """All kills on one kind of database."""
     with contextlib.ExitStack() as opened:
         url: str | None = None
@@ -68,8 +68,8 @@ def on_database(kind: str, zygote: Zygote, model: str, records: Path | None, kil
             if database is None:
                 return {"skipped": "no Postgres server and no binaries to start one"}
             url = opened.enter_context(new_database(database))
-        made = opened.enter_context(server(zygote, model=model, database_url=url))
-        crashes = Crashes(made, _bodies(read_records(records or benchmark.FILE)), engine_url(url, made), seed=seed)
+        made = opened.enter_context(run_server(zygote, model=model, database_url=url))
+        crashes = CrashTrials(made, _bodies(read_records(records or benchmark.FILE)), engine_url(url, made), seed=seed)
         opened.callback(crashes.close)
         return _all_kills(crashes, made, kills, seed)
 
@@ -78,22 +78,22 @@ def _bodies(records: Sequence[Record]) -> Iterator[dict[str, Any]]:
     """Edits without end, no two of one fact: when the records are used up, the same ones of other years."""
     for turn in count():
         for record in records:
-            body = body_of(record)
+            body = build_body(record)
             later = {"prompt": f"In the year {2100 + turn}: {body['prompt']}", "target": body["target"]}
             yield later if turn else body
 
 
-def moments(kills: int, seed: int) -> Iterator[KillMoment]:
+def choose_moments(kills: int, seed: int) -> Iterator[KillMoment]:
     """Named points and random times, every kind of work among the first few."""
     rng = Random(seed)
-    named = rng.sample(NAMED, len(NAMED))
+    named = rng.sample(NAMED_MOMENTS, len(NAMED_MOMENTS))
     for at in range(kills):
-        yield named.pop() if named and at % 2 == 0 else (TIMED[at // 2 % len(TIMED)])
+        yield named.pop() if named and at % 2 == 0 else (TIMED_MOMENTS[at // 2 % len(TIMED_MOMENTS)])
 
 
-def _all_kills(crashes: Crashes, made: ServerProcess, kills: int, seed: int) -> dict[str, Any]:
+def _all_kills(crashes: CrashTrials, made: ServerProcess, kills: int, seed: int) -> dict[str, Any]:
     began, starts, faults = time.monotonic(), [], []
-    for moment in moments(kills, seed):
+    for moment in choose_moments(kills, seed):
         found = crashes.trial(moment)
         starts.append(made.start_s)
         faults += found

@@ -16,11 +16,11 @@ from typing import Any
 import httpx
 
 from benchmarks.servers import ServerProcess, Zygote
-from service.bench.neutral_cache import KEPT, kept_in
+from service.bench.neutral_cache import CACHE_FOLDER, cached_neutral
 
 POINTS = ("retrain.middle", "retrain.before_publish", "publish.after_save", "publish.before_commit", "publish.after_commit")
 ENDS_IN_S = 300.0
-GOES_IN_S = 10.0
+DEATH_S = 10.0
 ON_REQUEST = {"method": "baft"}  # no retrain comes by itself
 
 
@@ -36,14 +36,14 @@ class Kill:
 
 
 @dataclass(frozen=True)
-class Undisturbed:
+class UndisturbedRetrain:
     """What a retrain comes to when nobody kills it."""
 
     digest: str
     seconds: float
 
 
-class KilledRetrain:
+class RetrainTrials:
     """Trials of one kind of retrain. `bodies` are edits; of those of a minor one half are in the tensors when it begins. Neutral
     sentences are in the folder `kept`.
     """
@@ -56,12 +56,12 @@ class KilledRetrain:
         bodies: Sequence[dict[str, Any]],
         settings: Mapping[str, Any],
         *,
-        kept: Path = KEPT,
+        kept: Path = CACHE_FOLDER,
     ) -> None:
         self._zygote, self._folder, self._mode, self._bodies = zygote, folder, mode, bodies
         self._settings = {**settings, **ON_REQUEST}
         self._trials = 0
-        with kept_in(folder / "start" / "neutral", kept):
+        with cached_neutral(folder / "start" / "neutral", kept):
             self._found()
         self.undisturbed = self._undisturbed()
 
@@ -80,7 +80,7 @@ class KilledRetrain:
             except httpx.TransportError:
                 pass
             timer.cancel()
-            if kill.point is not None and not _goes(made):
+            if kill.point is not None and not _dies(made):
                 faults.append("the point was never reached")
         made.kill()
         with made.start() as client:
@@ -111,14 +111,14 @@ class KilledRetrain:
         if faults:
             raise RuntimeError("before any kill: " + "; ".join(faults))
 
-    def _undisturbed(self) -> Undisturbed:
+    def _undisturbed(self) -> UndisturbedRetrain:
         made = self._copy()
         with made.start() as client:
             began = time.monotonic()
             job = self._ended(client, self._ask(client))
             if job["mode"] != self._mode or job["status"] != "done":
                 raise RuntimeError(f"the undisturbed retrain: {job['mode']}, {job['status']}: {job['error']}")
-            found = Undisturbed(self._head(client)["digest"], time.monotonic() - began)
+            found = UndisturbedRetrain(self._head(client)["digest"], time.monotonic() - began)
         made.kill()
         shutil.rmtree(made.folder)
         return found
@@ -163,15 +163,15 @@ class KilledRetrain:
         return faults
 
 
-def _goes(made: ServerProcess) -> bool:
+def _dies(made: ServerProcess) -> bool:
     """Whether the process dies soon. Behind a commit its outcome is seen a moment before it does."""
-    until = time.monotonic() + GOES_IN_S
+    until = time.monotonic() + DEATH_S
     while not made.is_gone() and time.monotonic() < until:
         time.sleep(0.05)
     return made.is_gone()
 
 
-def kills(count: int, rng: Random) -> list[Kill]:
+def choose_kills(count: int, rng: Random) -> list[Kill]:
     """Every named point once, and random times between them."""
     named = [Kill(point=point) for point in POINTS]
     timed = [Kill(share=rng.random()) for _ in range(max(0, count - len(named)))]

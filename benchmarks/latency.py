@@ -8,30 +8,30 @@ import time
 
 import httpx
 
-from benchmarks.atlas import body_of
-from benchmarks.outcome import begin, options, percentile, write
-from benchmarks.servers import Zygote, server
+from benchmarks.atlas import build_body
+from benchmarks.outcome import build_parser, parse_options, percentile, write
+from benchmarks.servers import Zygote, run_server
 from service.atlas import benchmark
 from service.evaluation.records import Record, read_records
 
 WINDOW = 25
 TOGETHER = 64
-PUT_OFF = {"soft": 1_000, "hard": 1_000}
+NO_RETRAINS = {"soft": 1_000, "hard": 1_000}
 
 
 def main() -> None:
     """The command."""
-    chosen = begin(options(__doc__, edits=20))
+    chosen = parse_options(build_parser(__doc__, edits=20))
     records = read_records(chosen.records or benchmark.FILE)[: WINDOW + TOGETHER + chosen.edits]
     timed, window, together = records[: chosen.edits], records[chosen.edits :][:WINDOW], records[-TOGETHER:]
     zygote = Zygote()
     try:
-        with server(zygote, model=chosen.model, window=PUT_OFF) as made, made.start() as client:
-            empty, back_from_one = timed_edits(client, timed, to=0)
-            full = fill(client, window)
-            at_window, back_from_window = timed_edits(client, timed, to=full)
+        with run_server(zygote, model=chosen.model, window=NO_RETRAINS) as made, made.start() as client:
+            empty, back_from_one = time_edits(client, timed, to=0)
+            full = fill_window(client, window)
+            at_window, back_from_window = time_edits(client, timed, to=full)
             client.post("/admin/rollback", json={"to": 0, "reason": "benchmark"}).raise_for_status()
-            throughput = all_at_once(client, together)
+            throughput = post_together(client, together)
     finally:
         zygote.close()
     figures = {
@@ -48,12 +48,12 @@ def main() -> None:
     write(chosen.results, "latency", figures)
 
 
-def timed_edits(client: httpx.Client, records: list[Record], *, to: int) -> tuple[list[float], list[float]]:
+def time_edits(client: httpx.Client, records: list[Record], *, to: int) -> tuple[list[float], list[float]]:
     """Seconds of each edit, and of the rollback to version `to` after it. The first one only warms the server up."""
     posting, rolling = [], []
     for record in [records[0], *records]:
         began = time.perf_counter()
-        answer = client.post("/edits", params={"wait": 60}, json=body_of(record)).raise_for_status().json()
+        answer = client.post("/edits", params={"wait": 60}, json=build_body(record)).raise_for_status().json()
         posting.append(time.perf_counter() - began)
         if answer["status"] != "applied":
             print(f"   one edit is {answer['status']}", flush=True)
@@ -63,17 +63,17 @@ def timed_edits(client: httpx.Client, records: list[Record], *, to: int) -> tupl
     return posting[1:], rolling[1:]
 
 
-def fill(client: httpx.Client, records: list[Record]) -> int:
+def fill_window(client: httpx.Client, records: list[Record]) -> int:
     """Apply `records` one after another; the version that holds them."""
     for record in records:
-        client.post("/edits", params={"wait": 60}, json=body_of(record)).raise_for_status()
+        client.post("/edits", params={"wait": 60}, json=build_body(record)).raise_for_status()
     return int(client.get("/versions/head").raise_for_status().json()["number"])
 
 
-def all_at_once(client: httpx.Client, records: list[Record]) -> dict[str, float | int]:
+def post_together(client: httpx.Client, records: list[Record]) -> dict[str, float | int]:
     """Edits a second when all are posted together, from the first byte sent until none waits."""
     began = time.perf_counter()
-    posted = client.post("/edits/batch", json={"edits": [body_of(record) for record in records]}).raise_for_status().json()
+    posted = client.post("/edits/batch", json={"edits": [build_body(record) for record in records]}).raise_for_status().json()
     while client.get("/model").raise_for_status().json()["waiting"]:
         time.sleep(0.02)
     seconds = time.perf_counter() - began

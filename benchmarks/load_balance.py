@@ -8,12 +8,12 @@ prompts are the paper's Fig. 2.
 import torch
 from torch import Tensor
 
-from benchmarks.atlas import MeasuredModel, ground
+from benchmarks.atlas import MeasuredModel, load_model
 from benchmarks.one_after_another import OneAfterAnother
-from benchmarks.outcome import begin, options, write
+from benchmarks.outcome import build_parser, parse_options, write
 from service.editors.baft.settings import BaftSettings
 from service.evaluation.records import Record
-from service.evaluation.report import report
+from service.evaluation.report import build_report
 from service.lm.intervention import Adapter
 from service.lm.prompts import Row, encode_row
 from service.lm.scoring import gate_means
@@ -23,8 +23,8 @@ ACTIVE = 0.5  # of the largest mean weight in the block
 
 def main() -> None:
     """The command."""
-    chosen = begin(options(__doc__, edits=50))
-    place = ground(chosen.model, chosen.records, edits=chosen.edits)
+    chosen = parse_options(build_parser(__doc__, edits=50))
+    place = load_model(chosen.model, chosen.records, edits=chosen.edits)
     variants = {
         "balanced": BaftSettings(),
         "unbalanced": BaftSettings(balance="none"),
@@ -44,16 +44,16 @@ def _variant(place: MeasuredModel, settings: BaftSettings) -> dict[str, object]:
         contender.take(record, seq)
     overlay = contender.overlay
     assert overlay.adapter is not None
-    greedy = report(place.measure(overlay, place.records))["greedy"]
+    greedy = build_report(place.measure(overlay, place.records))["greedy"]
     return {
-        **evenness(place, overlay.adapter, place.records),
+        **measure_balance(place, overlay.adapter, place.records),
         "reliability": greedy["reliability"]["score"],
         "generality": greedy["generality"]["score"],
         "locality": greedy["locality"]["score"],
     }
 
 
-def evenness(place: MeasuredModel, adapter: Adapter, records: list[Record]) -> dict[str, object]:
+def measure_balance(place: MeasuredModel, adapter: Adapter, records: list[Record]) -> dict[str, object]:
     """Squared CV and share of active bases on the edits, and the mean gate on each kind of row."""
     rows = _rows(place, records)
     means = {kind: gate_means(place.plain, chosen, adapter) for kind, chosen in rows.items()}

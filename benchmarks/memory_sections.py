@@ -2,10 +2,10 @@
 
 from collections.abc import Iterator, Mapping
 
-from benchmarks.markdown import Result, number, reached, table
-from service.bench.contenders import CONTENDERS, SAID
+from benchmarks.markdown import Result, format_number, format_share, table
+from service.bench.contenders import CONTENDERS, LABELS
 from service.bench.stream_comparison import BACK_TO_BACK, PACED
-from service.bench.stream_tables import AIMS, Row, rows_of
+from service.bench.stream_tables import AIMS, Row, build_rows
 
 FOLDER = "../benchmarks/results"  # as seen from the document
 MEASURES = ("retention", "generality", "locality_inside", "locality_outside", "capability")
@@ -59,13 +59,13 @@ def _paced(found: Mapping[str, Result]) -> Iterator[str]:
 
 def _paced_line(row: Row, pace_s: float | None) -> tuple[str, ...]:
     return (
-        SAID[row["contender"]],
+        LABELS[row["contender"]],
         f"{pace_s:g} s",
         str(row["edits"]),
-        *(number(row[name]) for name in ("retention", "generality", "locality_outside")),
+        *(format_number(row[name]) for name in ("retention", "generality", "locality_outside")),
         f"{row['retrains_minor']} + {row['retrains_major']}",
-        f"{number(row['latency_p50_s'])} / {number(row['latency_p95_s'])} s",
-        f"{number(row['latency_all_p50_s'])} / {number(row['latency_all_p95_s'])} s",
+        f"{format_number(row['latency_p50_s'])} / {format_number(row['latency_p95_s'])} s",
+        f"{format_number(row['latency_all_p50_s'])} / {format_number(row['latency_all_p95_s'])} s",
         str(row["late"]),
         str(row["failed_requests"]),
     )
@@ -73,7 +73,7 @@ def _paced_line(row: Row, pace_s: float | None) -> tuple[str, ...]:
 
 def _stream_rows(found: Mapping[str, Result], name: str, kind: str = BACK_TO_BACK) -> list[Row]:
     result = found.get(f"{kind}_{name}")
-    return rows_of(name, result["figures"]["marks"]) if result else []
+    return build_rows(name, result["figures"]["marks"]) if result else []
 
 
 def _is_told(row: Row, rows: list[Row]) -> bool:
@@ -88,18 +88,18 @@ def _last_of_each(rows: list[Row]) -> list[Row]:
 
 def _reported(row: Row) -> tuple[str, ...]:
     names = ("reliability", "generality", "locality")
-    return (SAID[row["contender"]], *(number(row[f"{name}_right_after"]) for name in names))
+    return (LABELS[row["contender"]], *(format_number(row[f"{name}_right_after"]) for name in names))
 
 
 def _stream_line(row: Row) -> tuple[str, ...]:
     aims = AIMS if row["contender"] == "default" else {}
     return (
-        SAID[row["contender"]],
+        LABELS[row["contender"]],
         str(row["edits"]),
-        *(reached(row[name], aims.get(name)) for name in MEASURES),
+        *(format_share(row[name], aims.get(name)) for name in MEASURES),
         str(row["window"]),
         f"{row['retrains_minor']} + {row['retrains_major']}",
-        f"{number(row['latency_p50_s'])} / {number(row['latency_p95_s'])} s",
+        f"{format_number(row['latency_p50_s'])} / {format_number(row['latency_p95_s'])} s",
         str(row["failed_requests"]),
     )
 
@@ -168,7 +168,7 @@ def _cases(rows: list[Row]) -> Iterator[str]:
         [
             (
                 row["case"],
-                *(number(row[name]) for name in (*names, "capability")),
+                *(format_number(row[name]) for name in (*names, "capability")),
                 str(row["epochs"]),
                 f"{row['seconds']:.0f}",
             )
@@ -182,7 +182,7 @@ def _shards(rows: list[Row]) -> Iterator[str]:
     said = {"depth-first": "after shard", "breadth-first": "after epoch"}
     yield from table(
         ("", "", *(name.replace("_", " ") for name in shards)),
-        [(row["order"], f"{said[row['order']]} {row['at']}", *(number(row.get(name)) for name in shards)) for row in rows],
+        [(row["order"], f"{said[row['order']]} {row['at']}", *(format_number(row.get(name)) for name in shards)) for row in rows],
     )
 
 
@@ -196,7 +196,7 @@ def _retrains(found: Mapping[str, Result]) -> Iterator[str]:
             f"{one['seconds']:.1f} s",
             f"{1000 * one['seconds'] / one['edits']:.0f} ms",
             str(one["epochs"]),
-            number(one["retention"]),
+            format_number(one["retention"]),
         )
         for one in figures["against_edits"]
     ]
@@ -215,14 +215,19 @@ def _retrains(found: Mapping[str, Result]) -> Iterator[str]:
         for one in figures["minor_and_major"]:
             for mode in ("minor", "major"):
                 lines.append(
-                    (str(one["settled"]), mode, f"{one[mode]['seconds']:.1f} s", *(number(one[mode][name]) for name in names))
+                    (
+                        str(one["settled"]),
+                        mode,
+                        f"{one[mode]['seconds']:.1f} s",
+                        *(format_number(one[mode][name]) for name in names),
+                    )
                 )
         yield from table(("settled", "retrain", "seconds", *(name.replace("_", " ") for name in names)), lines)
         yield ""
         yield "Drift, as norms over all tuned entries:"
         yield ""
         drifts = [
-            (str(one["settled"]), f"{one['ratio']:.1f}×", *(number(one["drift"][name]) for name in _DRIFTS))
+            (str(one["settled"]), f"{one['ratio']:.1f}×", *(format_number(one["drift"][name]) for name in _DRIFTS))
             for one in figures["minor_and_major"]
         ]
         yield from table(("settled", "minor faster by", *(name.replace("_", " ") for name in _DRIFTS)), drifts)
@@ -252,7 +257,7 @@ def _window(found: Mapping[str, Result]) -> Iterator[str]:
     yield f"by (a retrain is due at {figures['soft']} edits, and a window of {figures['hard']} takes no more)."
     yield ""
     names = ("reliability", "generality", "locality_inside", "locality_outside", "capability")
-    rows = [(str(row["window"]), *(number(row[name]) for name in names)) for row in figures["rows"]]
+    rows = [(str(row["window"]), *(format_number(row[name]) for name in names)) for row in figures["rows"]]
     yield from table(
         ("edits in the window", *("retention" if name == "reliability" else name.replace("_", " ") for name in names)), rows
     )

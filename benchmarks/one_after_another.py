@@ -4,7 +4,7 @@ from dataclasses import replace
 from random import Random
 
 from service.atlas.neutral import pool_rows
-from service.bench.measured_model import MeasuredModel, item_of
+from service.bench.measured_model import MeasuredModel, to_item
 from service.domain.edit import Probe
 from service.editors.baft.fit import fit_baft
 from service.editors.baft.settings import BaftSettings
@@ -24,7 +24,7 @@ class OneAfterAnother:
 
     def take(self, record: Record, seq: int) -> None:
         """Fit one edit more."""
-        item = item_of(record, seq)
+        item = to_item(record, seq)
         if self._settings.margin:
             item = self._with_irrelevant(item)
         fitted = fit_baft(

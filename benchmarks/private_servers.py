@@ -32,12 +32,12 @@ class DidNotStart(RuntimeError):
 
 def postgres_server() -> str | None:
     """The URL of a server's maintenance database; None if there is neither a server nor a binary."""
-    return _told(_postgres())
+    return _url_or_raise(_postgres())
 
 
 def redis_server() -> str | None:
     """The URL of a server; None if there is neither a server nor a binary."""
-    return _told(_redis())
+    return _url_or_raise(_redis())
 
 
 @contextmanager
@@ -183,7 +183,7 @@ def _until_exit(start: Callable[[ExitStack], str]) -> str | DidNotStart:
         return url
 
 
-def _told(found: str | DidNotStart | None) -> str | None:
+def _url_or_raise(found: str | DidNotStart | None) -> str | None:
     if isinstance(found, DidNotStart):
         raise DidNotStart(*found.args)
     return found

@@ -43,19 +43,19 @@ def render(folder: Path) -> str:
     for title, names, section in SECTIONS:
         present = {name: found[name] for name in names if name in found}
         if present:
-            lines = [f"## {title}", "", *section(present), "", *_told(present, remarks), *_circumstances(list(present.values()))]
+            lines = [f"## {title}", "", *section(present), "", *_remarks(present, remarks), *_runs(list(present.values()))]
             parts.append("\n".join(lines) + "\n")
     return "\n".join(parts)
 
 
-def _told(present: Mapping[str, Result], remarks: Mapping[str, str]) -> Iterator[str]:
+def _remarks(present: Mapping[str, Result], remarks: Mapping[str, str]) -> Iterator[str]:
     for name in present:
         if name in remarks:
             yield remarks[name]
             yield ""
 
 
-def _circumstances(results: Sequence[Result]) -> Iterator[str]:
+def _runs(results: Sequence[Result]) -> Iterator[str]:
     """Dates, machine and command of the runs of a section; runs of one command share a line."""
     runs: dict[str, list[Result]] = {}
     for result in results:

@@ -4,9 +4,9 @@ import time
 
 import httpx
 
-from benchmarks.latency import PUT_OFF, fill
-from benchmarks.outcome import begin, options, percentile, write
-from benchmarks.servers import Zygote, server
+from benchmarks.latency import NO_RETRAINS, fill_window
+from benchmarks.outcome import build_parser, parse_options, percentile, write
+from benchmarks.servers import Zygote, run_server
 from service.atlas import benchmark
 from service.evaluation.records import Record, read_records
 
@@ -15,13 +15,13 @@ TURNS = 100
 
 def main() -> None:
     """The command."""
-    chosen = begin(options(__doc__, edits=25))
+    chosen = parse_options(build_parser(__doc__, edits=25))
     records = read_records(chosen.records or benchmark.FILE)[: chosen.edits]
     zygote = Zygote()
     try:
-        with server(zygote, model=chosen.model, window=PUT_OFF) as made, made.start() as client:
-            fill(client, records)
-            ms, right = back_and_forth(client, records[0])
+        with run_server(zygote, model=chosen.model, window=NO_RETRAINS) as made, made.start() as client:
+            fill_window(client, records)
+            ms, right = roll_to_and_fro(client, records[0])
     finally:
         zygote.close()
     figures = {
@@ -35,7 +35,7 @@ def main() -> None:
     write(chosen.results, "rollback", figures)
 
 
-def back_and_forth(client: httpx.Client, record: Record) -> tuple[list[float], int]:
+def roll_to_and_fro(client: httpx.Client, record: Record) -> tuple[list[float], int]:
     """Milliseconds of each rollback, and how often the very next answer was the one of the version that it restored."""
     edited, times, right = _head(client), [], 0
     said = {to: _answer(client, record.prompt, to) for to in (0, edited)}

@@ -3,7 +3,15 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from benchmarks.compare.section import section as compared
-from benchmarks.markdown import Result, above, below, row, share, table, unseen
+from benchmarks.markdown import (
+    Result,
+    format_at_least,
+    format_at_most,
+    format_percentage,
+    locality_outside_neutral,
+    score_row,
+    table,
+)
 from benchmarks.memory_sections import MEMORY
 
 WORST_HEALTH_MS = 100.0
@@ -17,18 +25,18 @@ def _single(found: Mapping[str, Result]) -> Iterator[str]:
     yield from table(
         ("", "measured", "n", "aim"),
         [
-            row("reliability", greedy["reliability"], 1.0),
-            row("generality", greedy["generality"], 0.85),
-            row("locality outside", greedy["locality"]["outside"], 0.95),
-            row("locality inside", greedy["locality"]["inside"]),
-            row("locality outside, prompts not among the neutral sentences", unseen(neutral)),
-            row("portability", greedy["portability"]),
+            score_row("reliability", greedy["reliability"], 1.0),
+            score_row("generality", greedy["generality"], 0.85),
+            score_row("locality outside", greedy["locality"]["outside"], 0.95),
+            score_row("locality inside", greedy["locality"]["inside"]),
+            score_row("locality outside, prompts not among the neutral sentences", locality_outside_neutral(neutral)),
+            score_row("portability", greedy["portability"]),
         ],
     )
     yield ""
     yield (
-        f"{share(neutral['prompts_among_neutral_sentences'])} of the probe prompts occur among the neutral sentences. "
-        f"Median fit: {figures['seconds_p50']:.2f} s, mean {figures['steps_mean']:.1f} steps."
+        f"{format_percentage(neutral['prompts_among_neutral_sentences'])} of the probe prompts occur among the neutral sentences."
+        f" Median fit: {figures['seconds_p50']:.2f} s, mean {figures['steps_mean']:.1f} steps."
     )
 
 
@@ -41,13 +49,13 @@ def _latency(found: Mapping[str, Result]) -> Iterator[str]:
     yield from table(
         ("", "measured", "aim"),
         [
-            ("POST → applied, empty window, p50", *below(empty["p50_s"], 1.0, "s")),
+            ("POST → applied, empty window, p50", *format_at_most(empty["p50_s"], 1.0, "s")),
             ("the same, p90", f"{empty['p90_s']:.2f} s", ""),
-            ("POST → applied, 25 edits in the window, p50", *below(window["p50_s"], 2.0, "s")),
+            ("POST → applied, 25 edits in the window, p50", *format_at_most(window["p50_s"], 2.0, "s")),
             ("the same, p90", f"{window['p90_s']:.2f} s", ""),
-            (f"edits a second when {together['edits']} wait", *above(together["edits_a_second"], 4.0)),
+            (f"edits a second when {together['edits']} wait", *format_at_least(together["edits_a_second"], 4.0)),
             ("of these applied at once (the others wait for a retrain)", f"{together['applied']} of {together['edits']}", ""),
-            ("rollback, p50", *below(rollback["p50"], 100.0, "ms")),
+            ("rollback, p50", *format_at_most(rollback["p50"], 100.0, "ms")),
             ("rollback, p99", f"{rollback['p99']:.0f} ms", ""),
         ],
     )
@@ -58,9 +66,9 @@ def _rollback(found: Mapping[str, Result]) -> Iterator[str]:
     yield f"{figures['rollbacks']} rollbacks, to and fro between the base model and {figures['edits']} edits, by HTTP."
     yield ""
     rows = [
-        ("p50", *below(figures["p50_ms"], 100.0, "ms")),
+        ("p50", *format_at_most(figures["p50_ms"], 100.0, "ms")),
         ("p99", f"{figures['p99_ms']:.0f} ms", ""),
-        ("the very next answer is the restored version's", share(figures["next_answer_is_the_restored_one"]), "100%"),
+        ("the very next answer is the restored version's", format_percentage(figures["next_answer_is_the_restored_one"]), "100%"),
     ]
     yield from table(("", "measured", "aim"), rows)
 
@@ -96,7 +104,15 @@ def _balance(found: Mapping[str, Result]) -> Iterator[str]:
         if one is not None:
             gates = [f"{one['mean_gate'][kind]:.3f}" for kind in ("edits", "rephrases", "unrelated")]
             scores = [f"{one[kind]:.2f}" for kind in ("reliability", "generality", "locality")]
-            rows.append((name.replace("_", " preset, "), f"{one['squared_cv']:.4f}", share(one["active_share"]), *gates, *scores))
+            rows.append(
+                (
+                    name.replace("_", " preset, "),
+                    f"{one['squared_cv']:.4f}",
+                    format_percentage(one["active_share"]),
+                    *gates,
+                    *scores,
+                )
+            )
     yield from table(head, rows)
 
 
@@ -152,7 +168,7 @@ def _hostile(found: Mapping[str, Result]) -> Iterator[str]:
     rows = []
     for one in attacks:
         median = f"{one['live_p50_ms']:.0f} ms" if "live_p50_ms" in one else "–"
-        worst, aim = below(one["live_worst_ms"], WORST_HEALTH_MS, "ms") if "live_worst_ms" in one else ("–", "")
+        worst, aim = format_at_most(one["live_worst_ms"], WORST_HEALTH_MS, "ms") if "live_worst_ms" in one else ("–", "")
         held = "yes" if one["held"] else "**no**"
         rows.append((one["attack"], held, one["seen"], median, worst, aim, one.get("at", "")))
     yield from table(("attack", "held", "seen", "`/health/live`, median", "slowest", "aim", "measured"), rows)

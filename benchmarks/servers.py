@@ -14,12 +14,12 @@ from typing import Any
 
 import httpx
 
-from service.bench.neutral_cache import KEPT, kept_in
+from service.bench.neutral_cache import CACHE_FOLDER, cached_neutral
 from service.client.local_server import free_port
 from service.client.startup import ServerStart
 from service.settings import environment_without_settings
 
-LOOK_S = 0.02
+POLL_S = 0.02
 TICKS = os.sysconf("SC_CLK_TCK")
 BURY_S = 30.0
 
@@ -82,7 +82,7 @@ class ServerProcess:
         began = time.monotonic()
         self._pid = self._zygote.start({**self._settings, **more, "port": self._port}, self.folder / "server.log")
         url = f"http://127.0.0.1:{self._port}"
-        ServerStart(url, self.folder / "server.log", self.is_gone, activity=self._worked, poll_s=LOOK_S).wait()
+        ServerStart(url, self.folder / "server.log", self.is_gone, activity=self._worked, poll_s=POLL_S).wait()
         self.start_s = time.monotonic() - began
         return httpx.Client(base_url=url, timeout=120)
 
@@ -128,12 +128,12 @@ class ServerProcess:
 
 
 @contextmanager
-def server(zygote: Zygote, *, kept: Path = KEPT, **settings: Any) -> Iterator[ServerProcess]:
+def run_server(zygote: Zygote, *, kept: Path = CACHE_FOLDER, **settings: Any) -> Iterator[ServerProcess]:
     """A server over a new folder; both are gone afterwards, but for the neutral sentences, which are in the folder `kept`."""
     with tempfile.TemporaryDirectory(prefix="errata-benchmark-", ignore_cleanup_errors=True) as name:
         folder = Path(name)
         made = ServerProcess(zygote, folder, **settings)
-        with kept_in(folder / "neutral", kept):
+        with cached_neutral(folder / "neutral", kept):
             try:
                 yield made
             finally:

@@ -12,10 +12,10 @@ from itertools import cycle
 
 import httpx
 
-from benchmarks.atlas import body_of
-from benchmarks.latency import PUT_OFF
-from benchmarks.outcome import begin, options, percentile, write
-from benchmarks.servers import Zygote, server
+from benchmarks.atlas import build_body
+from benchmarks.latency import NO_RETRAINS
+from benchmarks.outcome import build_parser, parse_options, percentile, write
+from benchmarks.servers import Zygote, run_server
 from service.atlas import benchmark
 from service.evaluation.records import Record, read_records
 
@@ -24,7 +24,7 @@ SHORT_ANSWER = 8  # tokens at most
 
 
 @dataclass
-class Asked:
+class ClientAnswers:
     """What the clients saw in one phase."""
 
     seconds: list[float] = field(default_factory=list)
@@ -45,22 +45,22 @@ class Asked:
 
 def main() -> None:
     """The command."""
-    parser = options(__doc__, edits=60)
+    parser = build_parser(__doc__, edits=60)
     parser.add_argument("--seconds", type=float, default=15.0, help="of each phase at least; the retrain takes what it takes")
-    chosen = begin(parser)
+    chosen = parse_options(parser)
     records = read_records(chosen.records or benchmark.FILE)[: chosen.edits]
     prompts = [probe.prompt for record in records for probe in record.locality]
     zygote = Zygote()
     figures: dict[str, object] = {"clients": CLIENTS, "short_answer_tokens": SHORT_ANSWER}
     try:
-        with server(zygote, model=chosen.model, window=PUT_OFF) as made, made.start() as client:
+        with run_server(zygote, model=chosen.model, window=NO_RETRAINS) as made, made.start() as client:
             phases: dict[str, Callable[[], None]] = {
                 "idle": lambda: time.sleep(chosen.seconds),
                 "edits": lambda: _edit_for(client, records, chosen.seconds, figures),
                 "retrain": lambda: _retrain(client, figures),
             }
             for name, work in phases.items():
-                with asking(str(client.base_url), prompts) as asked:
+                with ask_under_load(str(client.base_url), prompts) as asked:
                     began = time.perf_counter()
                     work()
                     lasted = time.perf_counter() - began
@@ -72,9 +72,9 @@ def main() -> None:
 
 
 @contextmanager
-def asking(url: str, prompts: list[str]) -> Iterator[Asked]:
+def ask_under_load(url: str, prompts: list[str]) -> Iterator[ClientAnswers]:
     """Clients that ask until the block ends."""
-    asked, over, lock = Asked(), threading.Event(), threading.Lock()
+    asked, over, lock = ClientAnswers(), threading.Event(), threading.Lock()
 
     def ask(first: int) -> None:
         with httpx.Client(base_url=url, timeout=60) as client:
@@ -107,7 +107,7 @@ def _edit_for(client: httpx.Client, records: list[Record], seconds: float, figur
     for record in records:
         if time.perf_counter() > until:
             break
-        client.post("/edits", params={"wait": 60}, json=body_of(record)).raise_for_status()
+        client.post("/edits", params={"wait": 60}, json=build_body(record)).raise_for_status()
         applied += 1
     figures["edits_a_second_under_load"] = applied / (time.perf_counter() - began)
 

@@ -2,20 +2,20 @@
 
 import time
 
-from benchmarks.atlas import MeasuredModel, edit_of, ground, seen_among
-from benchmarks.outcome import begin, options, percentile, skipping, write
+from benchmarks.atlas import MeasuredModel, load_model, occurs_in_neutral, to_edit
+from benchmarks.outcome import add_skip, build_parser, parse_options, percentile, write
 from service.editors.baft.fit import fit_baft
 from service.editors.baft.settings import BaftSettings
 from service.editors.protocol import FitItem, Hooks
 from service.evaluation.metrics.outcomes import Outcome
 from service.evaluation.records import Record
-from service.evaluation.report import report
+from service.evaluation.report import build_report
 from service.lm.overlay import EMPTY
 
 
 def fit_alone(place: MeasuredModel, record: Record, settings: BaftSettings, seed: int) -> tuple[list[Outcome], dict[str, float]]:
     """One edit on the base model: how its questions went, and what the fit cost."""
-    edit = edit_of(record, seed)
+    edit = to_edit(record, seed)
     began = time.perf_counter()
     fitted = fit_baft(
         place.base,
@@ -34,9 +34,9 @@ def fit_alone(place: MeasuredModel, record: Record, settings: BaftSettings, seed
 
 def locality_and_neutral(place: MeasuredModel, outcomes: list[Outcome]) -> dict[str, float | int | None]:
     """The share of locality prompts that occur among the neutral sentences, and locality on the probe half less those."""
-    local = [outcome for outcome in outcomes if outcome.ask.kind == "locality"]
-    seen = seen_among([outcome.ask.prompt for outcome in local], place.neutral)
-    strange = [outcome.greedy for outcome, known in zip(local, seen, strict=True) if not known and outcome.ask.pool is False]
+    local = [outcome for outcome in outcomes if outcome.question.kind == "locality"]
+    seen = occurs_in_neutral([outcome.question.prompt for outcome in local], place.neutral)
+    strange = [outcome.greedy for outcome, known in zip(local, seen, strict=True) if not known and outcome.question.pool is False]
     return {
         "prompts_among_neutral_sentences": sum(seen) / len(seen) if seen else None,
         "locality_outside_and_not_among_them": sum(strange) / len(strange) if strange else None,
@@ -46,10 +46,10 @@ def locality_and_neutral(place: MeasuredModel, outcomes: list[Outcome]) -> dict[
 
 def main() -> None:
     """The command."""
-    parser = skipping(options(__doc__, edits=100))
+    parser = add_skip(build_parser(__doc__, edits=100))
     parser.add_argument("--preset", choices=("default", "paper", "reft"), default="default")
-    chosen = begin(parser)
-    place = ground(chosen.model, chosen.records, edits=chosen.edits, skip=chosen.skip)
+    chosen = parse_options(parser)
+    place = load_model(chosen.model, chosen.records, edits=chosen.edits, skip=chosen.skip)
     settings = BaftSettings(preset=chosen.preset)
     fits = [fit_alone(place, record, settings, seed) for seed, record in enumerate(place.records)]
     outcomes = [outcome for found, _ in fits for outcome in found]
@@ -57,7 +57,7 @@ def main() -> None:
     figures = {
         "preset": chosen.preset,
         "edits": chosen.edits,
-        **report(outcomes),
+        **build_report(outcomes),
         "neutral": locality_and_neutral(place, outcomes),
         "seconds_p50": percentile(seconds, 0.5),
         "seconds_p90": percentile(seconds, 0.9),

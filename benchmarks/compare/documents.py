@@ -10,8 +10,8 @@ from typing import Any
 
 import httpx
 
-from benchmarks.compare.differences import Compared, compared
-from benchmarks.compare.servers import Server, on_both
+from benchmarks.compare.differences import DocumentDifference, compare_texts
+from benchmarks.compare.servers import RevisionServer, run_on_both
 from benchmarks.compare.trees import Tree
 
 MOST_DEEP = 3  # words of a command
@@ -45,9 +45,11 @@ REQUESTS: Sequence[tuple[str, str, Any]] = (
 
 def compare_documents(trees: tuple[Tree, Tree], room: Path, expected: Sequence[str]) -> dict[str, Any]:
     """Every document of both revisions by line. Prints the diffs."""
-    served = on_both(trees, room, _served)
+    served = run_on_both(trees, room, _served)
     before, after = (documents | dict(_printed(tree, room)) for tree, documents in zip(trees, served, strict=True))
-    found = [compared(name, before.get(name, ""), after.get(name, ""), expected) for name in dict.fromkeys([*before, *after])]
+    found = [
+        compare_texts(name, before.get(name, ""), after.get(name, ""), expected) for name in dict.fromkeys([*before, *after])
+    ]
     _show(found)
     return {
         "documents": len(found),
@@ -58,19 +60,19 @@ def compare_documents(trees: tuple[Tree, Tree], room: Path, expected: Sequence[s
     }
 
 
-def commands_in(text: str) -> list[str]:
+def list_commands(text: str) -> list[str]:
     """The commands that a help text lists."""
     panel = PANEL.search(text)
     return COMMAND.findall(panel.group()) if panel else []
 
 
-def sorted_lines(sql: str) -> str:
+def sort_lines(sql: str) -> str:
     """A statement with its first line in place and the others sorted, without the commas between them."""
     first, *rest = (line.strip().removesuffix(",") for line in sql.splitlines())
     return "\n".join([first, *sorted(rest)])
 
 
-def _served(_server: Server, client: httpx.Client) -> dict[str, str]:
+def _served(_server: RevisionServer, client: httpx.Client) -> dict[str, str]:
     """What a new server says over HTTP."""
     described = client.get("/openapi.json").raise_for_status().json()
     return {
@@ -98,7 +100,7 @@ def _helps(tree: Tree, words: tuple[str, ...]) -> Iterator[tuple[str, str]]:
     text = tree.errata(*words, "--help").stdout
     yield " ".join(["errata", *words, "--help"]), text
     if len(words) < MOST_DEEP:
-        for word in commands_in(text):
+        for word in list_commands(text):
             yield from _helps(tree, (*words, word))
 
 
@@ -113,10 +115,10 @@ def _schema(tree: Tree, data: Path) -> str:
     with closing(sqlite3.connect(data / "errata.db")) as database:
         made = database.execute("SELECT sql FROM sqlite_master WHERE sql IS NOT NULL ORDER BY type, name").fetchall()
         stands = database.execute("SELECT version_num FROM alembic_version").fetchall()
-    return "\n\n".join([f"revision {stands}", *(sorted_lines(sql) for (sql,) in made)])
+    return "\n\n".join([f"revision {stands}", *(sort_lines(sql) for (sql,) in made)])
 
 
-def _show(found: Sequence[Compared]) -> None:
+def _show(found: Sequence[DocumentDifference]) -> None:
     for one in found:
         if one.diff:
             print("\n".join(one.diff), flush=True)

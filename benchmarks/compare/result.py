@@ -15,7 +15,7 @@ NAME = "compare_revisions"
 SIDES = ("before", "after")
 
 
-def keep(file: Path, trees: tuple[Tree, Tree], parts: Mapping[str, Any]) -> None:
+def write_result(file: Path, trees: tuple[Tree, Tree], parts: Mapping[str, Any]) -> None:
     """Write the parts of this run, beside the parts of earlier runs if those were made on the same two revisions."""
     sides = dict(zip(SIDES, (tree.name for tree in trees), strict=True))
     figures = _earlier(file, sides, trees) | sides | dict(parts)

@@ -20,12 +20,12 @@ from benchmarks.compare.trees import Tree
 STARTS_IN_S = 300.0
 ENDS_IN_S = 30.0
 CALL_S = 120.0
-LOOK_S = 0.05
+POLL_S = 0.05
 QUIET_S = 0.15  # without work, after which a server counts as quiet
 QUIET_WITHIN_S = 30.0
 LAST_CHARACTERS = 1_500
 # No retrain and no measurement begins by itself: what is compared happens on request alone.
-NOTHING_BY_ITSELF = {
+ON_REQUEST_ONLY = {
     "WINDOW__SOFT": "1000",
     "WINDOW__HARD": "1000",
     "WINDOW__DEFERRED": "1000",
@@ -37,15 +37,15 @@ NOTHING_BY_ITSELF = {
     "WINDOW__RETENTION_FLOOR": "0",
     "WINDOW__CAPABILITY_FLOOR": "0",
 }
-Found = TypeVar("Found")
+Result = TypeVar("Result")
 
 
-class Server:
+class RevisionServer:
     """One server over one data folder. Its environment is the tree's, so a setting is named as a variable without prefix."""
 
     def __init__(self, tree: Tree, data: Path, **settings: str) -> None:
         self.tree, self.data = tree, data
-        self._settings = NOTHING_BY_ITSELF | {"LOG_LEVEL": "warning"} | settings
+        self._settings = ON_REQUEST_ONLY | {"LOG_LEVEL": "warning"} | settings
         self._process: subprocess.Popen[bytes] | None = None
         self._url = ""
 
@@ -103,7 +103,7 @@ class Server:
             if self._process.poll() is not None or time.monotonic() > until:
                 said = self._log.read_text(encoding="utf-8", errors="replace")[-LAST_CHARACTERS:]
                 raise RuntimeError(f"the server {self.tree.side} did not start; the end of its log:\n{said}")
-            time.sleep(LOOK_S)
+            time.sleep(POLL_S)
 
     @property
     def _log(self) -> Path:
@@ -117,22 +117,24 @@ class Server:
 
 
 @contextmanager
-def serving(tree: Tree, data: Path, **settings: str) -> Iterator[httpx.Client]:
+def run_server(tree: Tree, data: Path, **settings: str) -> Iterator[httpx.Client]:
     """A client of a server that runs in this block."""
-    with Server(tree, data, **settings) as server, server.client() as client:
+    with RevisionServer(tree, data, **settings) as server, server.client() as client:
         yield client
 
 
-def on_both(trees: tuple[Tree, Tree], room: Path, work: Callable[[Server, httpx.Client], Found]) -> tuple[Found, Found]:
+def run_on_both(
+    trees: tuple[Tree, Tree], room: Path, work: Callable[[RevisionServer, httpx.Client], Result]
+) -> tuple[Result, Result]:
     """What the same work comes to on a new server of each tree; both work at the same time."""
 
-    def worked(server: Server) -> Found:
+    def worked(server: RevisionServer) -> Result:
         with server.client() as client:
             return work(server, client)
 
     # The servers end before the threads are waited for: calls that are under way then fail, and so do their threads.
     with ThreadPoolExecutor(2) as pool, ExitStack() as opened:
-        servers = [opened.enter_context(Server(tree, room / f"data-{tree.side}")) for tree in trees]
+        servers = [opened.enter_context(RevisionServer(tree, room / f"data-{tree.side}")) for tree in trees]
         before, after = [pool.submit(worked, server) for server in servers]
         return before.result(), after.result()
 

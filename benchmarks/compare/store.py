@@ -6,10 +6,10 @@ from typing import Any
 
 import httpx
 
-from benchmarks.compare.calls import answers, everything, head_of, post_edit, retract, retrain, roll_back
-from benchmarks.compare.differences import differences
+from benchmarks.compare.calls import generate_all, post_edit, read_all, read_head, retract, retrain, roll_back
+from benchmarks.compare.differences import list_differences
 from benchmarks.compare.facts import FACTS
-from benchmarks.compare.servers import serving
+from benchmarks.compare.servers import run_server
 from benchmarks.compare.trees import Tree
 
 
@@ -17,11 +17,11 @@ def compare_store(trees: tuple[Tree, Tree], room: Path) -> dict[str, Any]:
     """A store of the revision before, as the revision after finds it."""
     before, after = trees
     data = room / "data-store"
-    with serving(before, data) as client:
+    with run_server(before, data) as client:
         _write(client)
         written = _all_of(client)
-    with serving(after, data) as client:
-        found = list(differences(written, _all_of(client)))
+    with run_server(after, data) as client:
+        found = list(list_differences(written, _all_of(client)))
         found += _goes_on(client)
     found += _verified(after, data)
     return {
@@ -40,7 +40,7 @@ def _write(client: httpx.Client) -> None:
         post_edit(client, fact)
     retrain(client, "minor")
     post_edit(client, FACTS[5])
-    roll_back(client, head_of(client) - 1)
+    roll_back(client, read_head(client) - 1)
     in_window = post_edit(client, FACTS[6])
     post_edit(client, FACTS[7])
     retract(client, in_window)
@@ -51,23 +51,23 @@ def _write(client: httpx.Client) -> None:
 
 def _all_of(client: httpx.Client) -> dict[str, Any]:
     """Every row that is shown, and what every version says."""
-    versions = everything(client, "/versions")
+    versions = read_all(client, "/versions")
     return {
         "store": client.get("/model").raise_for_status().json()["store"],
-        "head": head_of(client),
+        "head": read_head(client),
         "versions": versions,
-        "edits": everything(client, "/edits"),
-        "jobs": everything(client, "/jobs"),
-        "answers": {str(row["number"]): answers(client, row["number"]) for row in versions},
+        "edits": read_all(client, "/edits"),
+        "jobs": read_all(client, "/jobs"),
+        "answers": {str(row["number"]): generate_all(client, row["number"]) for row in versions},
     }
 
 
 def _goes_on(client: httpx.Client) -> Iterator[str]:
     """What is wrong with an edit on top of what was found."""
-    head = head_of(client)
+    head = read_head(client)
     edit = post_edit(client, FACTS[9])
-    if edit["status"] != "applied" or head_of(client) != head + 1:
-        yield f"an edit on top is {edit['status']}, and the head went from {head} to {head_of(client)}"
+    if edit["status"] != "applied" or read_head(client) != head + 1:
+        yield f"an edit on top is {edit['status']}, and the head went from {head} to {read_head(client)}"
 
 
 def _verified(tree: Tree, data: Path) -> Iterator[str]:

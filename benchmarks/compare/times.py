@@ -20,10 +20,10 @@ from typing import Any
 
 import httpx
 
-from benchmarks.compare.calls import answer, head_of, post_edit, retrain, roll_back
-from benchmarks.compare.facts import FACTS, QUESTIONS, Fact
-from benchmarks.compare.ratios import ratio_of
-from benchmarks.compare.servers import Server
+from benchmarks.compare.calls import generate, post_edit, read_head, retrain, roll_back
+from benchmarks.compare.facts import FACTS, PROMPTS, EditFact
+from benchmarks.compare.ratios import compute_ratio
+from benchmarks.compare.servers import RevisionServer
 from benchmarks.compare.trees import Tree
 
 WINDOW = 5
@@ -37,7 +37,7 @@ SENTENCES = 600
 class Side:
     """One server, the version that its samples begin at, and the seconds of each kind of sample."""
 
-    server: Server
+    server: RevisionServer
     client: httpx.Client
     home: int = 0
     seconds: dict[str, list[float]] = field(default_factory=dict)
@@ -71,14 +71,14 @@ def compare_times(trees: tuple[Tree, Tree], room: Path, pairs: int) -> dict[str,
 
 def _side(opened: ExitStack, tree: Tree, data: Path) -> Side:
     """A server that holds a few edits in its window."""
-    server = opened.enter_context(Server(tree, data, NEUTRAL__SENTENCES=str(SENTENCES)))
+    server = opened.enter_context(RevisionServer(tree, data, NEUTRAL__SENTENCES=str(SENTENCES)))
     client = opened.enter_context(server.client())
     for fact in FACTS[:WINDOW]:
         post_edit(client, fact)
-    return Side(server, client, head_of(client))
+    return Side(server, client, read_head(client))
 
 
-def _take_pair(first: Side, second: Side, fact: Fact) -> None:
+def _take_pair(first: Side, second: Side, fact: EditFact) -> None:
     """One sample of each kind on both sides. The sides take turns within each kind."""
     for name, sample in SAMPLES.items():
         for side in (first, second):
@@ -102,26 +102,26 @@ def _ticks_of_all() -> int:
         return sum(int(field) for field in file.readline().split()[1:4])
 
 
-def _edit(side: Side, fact: Fact) -> float:
+def _edit(side: Side, fact: EditFact) -> float:
     """From the first byte of an edit until the answer that it is applied."""
     seconds = _timed(lambda: post_edit(side.client, fact))
     side.go_home()
     return seconds
 
 
-def _answer(side: Side, _fact: Fact) -> float:
+def _answer(side: Side, _fact: EditFact) -> float:
     """An answer, as the mean of forty different ones."""
-    return _timed(lambda: [answer(side.client, question) for question in QUESTIONS]) / len(QUESTIONS)
+    return _timed(lambda: [generate(side.client, question) for question in PROMPTS]) / len(PROMPTS)
 
 
-def _retrain(side: Side, _fact: Fact) -> float:
+def _retrain(side: Side, _fact: EditFact) -> float:
     """From the request of a major retrain until its job has ended."""
     seconds = _timed(lambda: retrain(side.client, "major"))
     side.go_home()
     return seconds
 
 
-SAMPLES: dict[str, Callable[[Side, Fact], float]] = {"edit": _edit, "answer": _answer, "retrain": _retrain}
+SAMPLES: dict[str, Callable[[Side, EditFact], float]] = {"edit": _edit, "answer": _answer, "retrain": _retrain}
 
 
 def _timed(work: Callable[[], object]) -> float:
@@ -132,10 +132,5 @@ def _timed(work: Callable[[], object]) -> float:
 
 def _figures(before: Sequence[float], after: Sequence[float]) -> dict[str, Any]:
     """What is told of one kind of sample."""
-    ratio = {name: round(value, 4) for name, value in asdict(ratio_of(before, after)).items()}
-    samples = {"before": _in_ms(before), "after": _in_ms(after)}
-    return {"before_ms": median(samples["before"]), "after_ms": median(samples["after"]), "ratio": ratio, "samples_ms": samples}
-
-
-def _in_ms(seconds: Sequence[float]) -> list[float]:
-    return [round(1000 * one, 2) for one in seconds]
+    ratio = {name: round(value, 4) for name, value in asdict(compute_ratio(before, after)).items()}
+    return {"before_ms": round(1000 * median(before), 2), "after_ms": round(1000 * median(after), 2), "ratio": ratio}

@@ -63,25 +63,25 @@ class Tree:
 
 
 @contextmanager
-def tree_of(side: str, what: str | None, room: Path) -> Iterator[Tree]:
+def open_tree(side: str, what: str | None, room: Path) -> Iterator[Tree]:
     """A tree: the one that this runs in (None), a folder, or a revision that is checked out below `room` and removed again."""
     neutral = room / f"neutral-{side}"
     neutral.mkdir()
     if what is None or Path(what).is_dir():
         folder = HERE if what is None else Path(what).resolve()
-        is_changed = bool(git(folder, "status", "--porcelain"))
-        yield _checked(Tree(side, folder, neutral, git(folder, "rev-parse", "HEAD"), is_changed))
+        is_changed = bool(run_git(folder, "status", "--porcelain"))
+        yield _checked(Tree(side, folder, neutral, run_git(folder, "rev-parse", "HEAD"), is_changed))
         return
-    commit = git(HERE, "rev-parse", "--verify", f"{what}^{{commit}}")
+    commit = run_git(HERE, "rev-parse", "--verify", f"{what}^{{commit}}")
     folder = room / f"tree-{side}"
     try:
-        git(HERE, "worktree", "add", "--detach", str(folder), commit)
+        run_git(HERE, "worktree", "add", "--detach", str(folder), commit)
         yield _checked(Tree(side, folder, neutral, commit, is_changed=False))
     finally:
         subprocess.run(["git", "worktree", "remove", "--force", str(folder)], cwd=HERE, capture_output=True, check=False)
 
 
-def git(folder: Path, *arguments: str) -> str:
+def run_git(folder: Path, *arguments: str) -> str:
     """What git says in a folder. Ends the program with git's own words if it refuses."""
     done = subprocess.run(["git", *arguments], cwd=folder, capture_output=True, text=True, check=False)
     if done.returncode:

@@ -16,16 +16,16 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.hostile.attacks import every_attack
-from benchmarks.hostile.ground import Attack, AttackResult, AttackTools, Pulse
-from benchmarks.outcome import begin, options, write
+from benchmarks.hostile.ground import Attack, AttackResult, AttackTools, HealthProbe
+from benchmarks.outcome import build_parser, parse_options, write
 from benchmarks.servers import Zygote
 
 
 def main() -> None:
     """The command; it fails if a server did not hold."""
-    parser = options(__doc__)
+    parser = build_parser(__doc__)
     parser.add_argument("--only", nargs="*", default=[], help="only attacks whose names hold one of these texts")
-    chosen = begin(parser)
+    chosen = parse_options(parser)
     zygote = Zygote()
     rows = {row["attack"]: row for row in _kept(chosen.results)} if chosen.only else {}
     made: list[dict[str, Any]] = []
@@ -65,7 +65,7 @@ def _row(zygote: Zygote, attack: Attack) -> dict[str, Any]:
     return row | _pulse(ground.pulses)
 
 
-def _pulse(pulses: list[Pulse]) -> dict[str, Any]:
+def _pulse(pulses: list[HealthProbe]) -> dict[str, Any]:
     seconds = sorted(one for pulse in pulses for one in pulse.seconds)
     if not seconds:
         return {}

@@ -14,7 +14,7 @@ PAUSE_S = 0.05
 
 
 @dataclass
-class Crowd:
+class ClientAnswerCounts:
     """Answers by kind of question: statuses with their numbers (0: no answer), and the slowest."""
 
     statuses: dict[str, Counter[int]] = field(default_factory=dict)
@@ -42,11 +42,11 @@ Question = Callable[[httpx.Client, int], httpx.Response]
 
 
 @contextmanager
-def crowd(url: str, questions: Mapping[str, tuple[int, Question]]) -> Iterator[Crowd]:
+def run_clients(url: str, questions: Mapping[str, tuple[int, Question]]) -> Iterator[ClientAnswerCounts]:
     """Ask until the block ends: of each kind so many clients, each again as soon as it was answered, or as `Retry-After` says. A
     question is given the number of the time it is asked.
     """
-    found, over = Crowd(), threading.Event()
+    found, over = ClientAnswerCounts(), threading.Event()
 
     def go_on(kind: str, ask: Question, place: int, many: int) -> None:
         number = place

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from benchmarks.servers import ServerProcess, Zygote, server
+from benchmarks.servers import ServerProcess, Zygote, run_server
 
 BEAT_S = 0.02  # between two questions of a pulse
 PATIENCE_S = 300.0  # longest wait for one of its answers: a frozen server is to be seen as one, and not as a fault of the pulse
@@ -34,7 +34,7 @@ class Attack:
 
 
 @dataclass
-class Pulse:
+class HealthProbe:
     """What `/health/live` said during an attack: seconds an answer took, and how often there was none or a wrong one."""
 
     seconds: list[float] = field(default_factory=list)
@@ -52,17 +52,17 @@ class AttackTools:
 
     zygote: Zygote
     folder: Path
-    pulses: list[Pulse] = field(default_factory=list)
+    pulses: list[HealthProbe] = field(default_factory=list)
 
     def server(self, **settings: Any) -> AbstractContextManager[ServerProcess]:
         """A server of the embedded model over a new folder; `start` it inside the block, under more settings if need be."""
-        return server(self.zygote, **settings)
+        return run_server(self.zygote, **settings)
 
     @contextmanager
-    def pulse(self, url: str) -> Iterator[Pulse]:
+    def pulse(self, url: str) -> Iterator[HealthProbe]:
         """Ask `/health/live` on new connections, as a probe does, until the block ends."""
-        pulse, over = Pulse(), threading.Event()
-        thread = threading.Thread(target=_beat, args=(url, pulse, over), daemon=True)
+        pulse, over = HealthProbe(), threading.Event()
+        thread = threading.Thread(target=_probe_health, args=(url, pulse, over), daemon=True)
         self.pulses.append(pulse)
         thread.start()
         try:
@@ -72,15 +72,15 @@ class AttackTools:
             thread.join(PATIENCE_S)
 
 
-def _beat(url: str, pulse: Pulse, over: threading.Event) -> None:
+def _probe_health(url: str, pulse: HealthProbe, over: threading.Event) -> None:
     while not over.is_set():
         began = time.monotonic()
-        pulse.failures += status_of(url, "/health/live") != 200
+        pulse.failures += read_status(url, "/health/live") != 200
         pulse.seconds.append(time.monotonic() - began)
         over.wait(BEAT_S)
 
 
-def status_of(url: str, path: str, timeout_s: float = PATIENCE_S) -> int:
+def read_status(url: str, path: str, timeout_s: float = PATIENCE_S) -> int:
     """The status of a GET on a new connection; 0 if there was no answer. A client that costs little: httpx makes a context of TLS
     for each, in tens of milliseconds of the processor.
     """

@@ -10,7 +10,7 @@ from typing import Any
 from service.domain.edit import Edit
 from service.editors.baft.basis_report import basis_report
 from service.editors.neutral import NeutralSentences
-from service.lifecycle.checkpoints import overlay_of
+from service.lifecycle.checkpoints import load_overlay
 from service.lifecycle.context import LifecycleContext
 from service.lm.base import Base
 from service.lm.overlay import Overlay, View
@@ -39,7 +39,7 @@ def measure_basis_use(
     context: LifecycleContext, neutral: NeutralSentences, view_of: Callable[[Overlay], View], number: int
 ) -> tuple[BlockUsage, ...]:
     """One entry a block that the version intervenes on, none without interventions. Raises NotFound, Gone or Corrupt."""
-    overlay = overlay_of(context.store, context.checkpoints, number)
+    overlay = load_overlay(context.store, context.checkpoints, number)
     adapter = overlay.adapter
     if adapter is None:
         return ()

@@ -19,10 +19,10 @@ from service.background.cooperative_task import CooperativeTask
 from service.domain.edit import EditRequest
 from service.domain.errors import Conflict, Corrupt, Gone, NotFound, Refused, ServiceError, TooLong, Unavailable
 from service.domain.version import VersionStatus
-from service.evaluation.contradictions import uncontradicted
+from service.evaluation.contradictions import drop_contradicted
 from service.evaluation.metrics.outcomes import Outcome
-from service.evaluation.records import Record, from_json, record_of, to_json
-from service.evaluation.report import KINDS, report
+from service.evaluation.records import Record, build_record, from_json, to_json
+from service.evaluation.report import KINDS, build_report
 from service.lifecycle.context import LifecycleContext
 from service.lifecycle.crash_points import crash_point
 from service.lm.overlay import Overlay
@@ -205,7 +205,7 @@ class Evaluations:
         """The whole evaluation, as if there were nothing else to do; `between` is where there is."""
 
         def rest() -> None:
-            self._context.let_others_first()
+            self._context.yield_to_edits()
             between()
 
         context = _parts_of(due.about)
@@ -215,8 +215,8 @@ class Evaluations:
             outcomes += self._measures.ask(overlay, records[start : start + EDITS_AT_ONCE], between=rest)
             self._share = min(1.0, (start + EDITS_AT_ONCE) / len(records)) / len(context)
             rest()
-        kept = uncontradicted(outcomes, records, live)
-        result = report(kept, left_out={"contradicted": len(outcomes) - len(kept)})
+        kept = drop_contradicted(outcomes, records, live)
+        result = build_report(kept, left_out={"contradicted": len(outcomes) - len(kept)})
         if "full" in context:
             result["full"] = dict(self._measures.full(overlay, records, live=live, between=rest))
             self._share = (1 + context.index("full")) / len(context)
@@ -227,20 +227,20 @@ class Evaluations:
     def _overlay(self, due: Evaluation) -> Overlay:
         with self._context.store.read() as connection:
             version = versions.get(connection, due.version)
-        return self._context.checkpoints.of(version)
+        return self._context.checkpoints.get_overlay(version)
 
     def _records(self, due: Evaluation) -> list[Record]:
         """What is asked, in order of acceptance for stored edits, in the order given for inline ones."""
         with self._context.store.read() as connection:
             request = evaluations.read_request(connection, due.id)
             if "edits" in request:
-                return [record_of(edit, id=edit.id) for edit in edits.read_many(connection, request["edits"])]
+                return [build_record(edit, id=edit.id) for edit in edits.read_many(connection, request["edits"])]
         return [from_json(stored) for stored in request["records"]]
 
     def _live(self, version: int) -> list[Record]:
         with self._context.store.read() as connection:
             live = [item.edit_id for item in versions.read_live_set(connection, version).live]
-            return [record_of(lesson, id=str(number)) for number, lesson in enumerate(edits.read_requests(connection, live))]
+            return [build_record(lesson, id=str(number)) for number, lesson in enumerate(edits.read_requests(connection, live))]
 
     def _write_progress(self, due: Evaluation) -> None:
         share = round(self._share, 2)
@@ -264,13 +264,13 @@ class Evaluations:
 
 def question_digest(outcome: Outcome) -> str:
     """Names a question by its content, so that two evaluations can be compared on the questions they share."""
-    ask = outcome.ask
-    content = json.dumps([ask.kind, ask.surface, ask.prompt, ask.answer], ensure_ascii=True)
+    question = outcome.question
+    content = json.dumps([question.kind, question.surface, question.prompt, question.answer], ensure_ascii=True)
     return hashlib.sha256(content.encode()).hexdigest()[:16]
 
 
 def _in_short(outcome: Outcome) -> list[Any]:
-    return [question_digest(outcome), KINDS.index(outcome.ask.kind), int(outcome.greedy), round(outcome.tokens, 4)]
+    return [question_digest(outcome), KINDS.index(outcome.question.kind), int(outcome.greedy), round(outcome.tokens, 4)]
 
 
 def _finite(value: Any) -> Any:
@@ -322,7 +322,7 @@ def _request(connection: Connection, version: int, asked: Selection) -> tuple[di
 def _stored(one: object, number: int) -> dict[str, Any]:
     """An inline record as JSON."""
     assert isinstance(one, (Record, EditRequest))
-    return to_json(one if isinstance(one, Record) else record_of(one, id=str(number)))
+    return to_json(one if isinstance(one, Record) else build_record(one, id=str(number)))
 
 
 def _evenly(ids: Sequence[str], most: int) -> list[str]:

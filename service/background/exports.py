@@ -219,7 +219,7 @@ class Exports:
             self._finish(job, version, _counted(target))
             return
         self._sweep(wish["name"])
-        overlay = self.checkpoints.of(version)
+        overlay = self.checkpoints.get_overlay(version)
         manifest = self._manifest(job, version, held, base_name) | _said_of_window(held, overlay)
         written = write_export(
             self.base,

@@ -30,7 +30,7 @@ CONTENDERS: Mapping[str, Mapping[str, str]] = {
 }
 TRAINED_REPHRASES = {"one_rephrase": 1}  # how many of an edit's rephrases a contender may learn from; the others: none
 
-SAID: Mapping[str, str] = {
+LABELS: Mapping[str, str] = {
     "default": "service default",
     "baft_paper": "BaFT, preset `paper`",
     "baft_unbounded": "BaFT default, unbounded window",
@@ -45,7 +45,7 @@ DEFERRED_S = 5.0
 KEEP_LAST = 100  # the service's default
 
 
-def environment_of(contender: str, *, every: int) -> dict[str, str]:
+def build_environment(contender: str, *, every: int) -> dict[str, str]:
     """The settings of a contender; where edits wait for retrains, one is made whenever `every` of them do.
 
     Versions are kept until the mark at which they are asked: an edit makes one, now and then two or three.

@@ -32,7 +32,7 @@ class Case:
     x: float | None = None
 
 
-def pipelines(n: int, anatomy: Anatomy) -> list[Case]:
+def pipeline_cases(n: int, anatomy: Anatomy) -> list[Case]:
     """Table 1: each method edit by edit to convergence, and in epochs over all edits; LocFT-BF's are in mini-batches."""
     cases = []
     for preset, said in (("ft_l", "FT-L"), ("ft_m", "FT-M")):
@@ -47,14 +47,14 @@ def pipelines(n: int, anatomy: Anatomy) -> list[Case]:
     ]
 
 
-def batches(n: int, anatomy: Anatomy) -> list[Case]:
+def batch_cases(n: int, anatomy: Anatomy) -> list[Case]:
     """Figure 4: FT-M in epochs over all edits, with more edits in one step."""
     sizes = [size for size in _SIZES if size < n] + [n]
     line = "FT-M, breadth-first"
     return [Case(f"{size} edits a step", _fine_tuning("ft_m", **ONE_BY_ONE, batch=size), n, line, size) for size in sizes]
 
 
-def numbers(n: int, anatomy: Anatomy) -> list[Case]:
+def edit_count_cases(n: int, anatomy: Anatomy) -> list[Case]:
     """Figure 6: LocFT-BF with more and more edits."""
     counts = [max(1, round(share * n)) for share in _SHARES]
     presets = {"LocFT-BF, preset paper": _paper(anatomy), "LocFT-BF, default": LocftSettings()}
@@ -63,7 +63,7 @@ def numbers(n: int, anatomy: Anatomy) -> list[Case]:
     ]
 
 
-def locations(n: int, anatomy: Anatomy) -> list[Case]:
+def location_cases(n: int, anatomy: Anatomy) -> list[Case]:
     """Section 3 and Table 8: one module of one block, coarser ones, several blocks, and all of the model."""
     depth = anatomy.depth
     at, _ = choose_block("auto", anatomy.family, depth)
@@ -92,8 +92,8 @@ def _paper(anatomy: Anatomy, **changed: Any) -> LocftSettings:
 
 
 PARTS: Mapping[str, Callable[[int, Anatomy], Sequence[Case]]] = {
-    "pipelines": pipelines,
-    "batches": batches,
-    "numbers": numbers,
-    "locations": locations,
+    "pipelines": pipeline_cases,
+    "batches": batch_cases,
+    "numbers": edit_count_cases,
+    "locations": location_cases,
 }

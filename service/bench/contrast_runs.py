@@ -9,11 +9,11 @@ import torch
 
 from service.bench import plots
 from service.bench.contrast_cases import PARTS, Case
-from service.bench.measured_model import MeasuredModel, items_of, open_model
+from service.bench.measured_model import MeasuredModel, open_model, to_items
 from service.bench.plots import Line, Panel
-from service.bench.records import records_of
+from service.bench.records import load_records
 from service.bench.results import write, write_csv
-from service.bench.shard_curves import SHARDS, shard_rows
+from service.bench.shard_curves import SHARDS, run_shards
 from service.editors.locft.fit import fit_locft
 
 SHARD_PART = "shards"
@@ -28,44 +28,44 @@ def run_contrasts(
     Raises Refused for edits that cannot be read or are too few. `numbers` needs four times as many.
     """
     torch.set_num_threads(1)
-    records = records_of(file, n=4 * n if "numbers" in parts else n, skip=skip)
+    records = load_records(file, n=4 * n if "numbers" in parts else n, skip=skip)
     place = open_model(model, records)
     for part in parts:
         say(f"-- {part}")
         rows: list[Row] = []
-        for row in shard_rows(place, n) if part == SHARD_PART else case_rows(place, PARTS[part](n, place.base.anatomy)):
+        for row in run_shards(place, n) if part == SHARD_PART else run_cases(place, PARTS[part](n, place.base.anatomy)):
             rows.append(row)
             write(out, f"contrast_{part}", {"edits": n, "skip": skip, "rows": rows}, device=str(place.base.device))
             say("   " + ", ".join(f"{name} {_short(value)}" for name, value in row.items() if value is not None))
         write_csv(out / f"contrast_{part}.csv", rows)
-        if not plots.draw(out / f"contrast_{part}.svg", panels_of(part, rows)):
+        if not plots.draw(out / f"contrast_{part}.svg", build_panels(part, rows)):
             say(plots.MISSING)
 
 
-def case_rows(place: MeasuredModel, cases: Sequence[Case]) -> Iterator[Row]:
+def run_cases(place: MeasuredModel, cases: Sequence[Case]) -> Iterator[Row]:
     """Train and measure one case after another."""
     for case in cases:
         records = place.records[: case.edits]
         began = time.perf_counter()
-        fitted = fit_locft(place.base, items_of(records), settings=case.settings, neutral=place.neutral, seed=0)
+        fitted = fit_locft(place.base, to_items(records), settings=case.settings, neutral=place.neutral, seed=0)
         seconds = time.perf_counter() - began
         yield {
             "case": case.name,
             "line": case.line,
             "x": case.x,
             "edits": case.edits,
-            **measured(place.score(fitted.overlay, records)),
+            **flatten_scores(place.score(fitted.overlay, records)),
             "epochs": max(int(report["epochs"]) for report in fitted.reports.values()),
             "seconds": seconds,
         }
 
 
-def panels_of(part: str, rows: Sequence[Row]) -> list[Panel]:
+def build_panels(part: str, rows: Sequence[Row]) -> list[Panel]:
     """What a part's rows look like."""
     return _shard_panels(rows) if part == SHARD_PART else _case_panels(part, rows)
 
 
-def measured(scores: dict[str, Any]) -> Row:
+def flatten_scores(scores: dict[str, Any]) -> Row:
     """The field's metrics by exact match of the whole greedy answer, and by teacher-forced tokens, which flatter."""
     greedy, tokens = scores["greedy"], scores["tokens"]
     return {

@@ -6,15 +6,15 @@ from datetime import UTC, datetime
 from typing import Any
 
 from service.atlas import weights_path
-from service.bench.neutral_cache import KEPT
+from service.bench.neutral_cache import CACHE_FOLDER
 from service.domain.edit import Edit, EditStatus
 from service.editors.neutral import NeutralSentences, load_or_sample_neutral
 from service.editors.neutral_settings import NeutralSettings
 from service.editors.protocol import FitItem
-from service.evaluation.capability.measure import Scores, Task, capability
-from service.evaluation.metrics.outcomes import Outcome, Reference, measure
-from service.evaluation.records import Record, asks_of, edit_request_of
-from service.evaluation.report import report
+from service.evaluation.capability.measure import Scores, Task, measure_capability
+from service.evaluation.metrics.outcomes import Outcome, Reference, measure_outcomes
+from service.evaluation.records import Record, list_questions, to_edit_request
+from service.evaluation.report import build_report
 from service.lm.base import Base, load_base
 from service.lm.overlay import Overlay, View, make_view
 from service.runtime.evaluator import embedded_tasks
@@ -42,14 +42,14 @@ class MeasuredModel:
 
     def measure(self, overlay: Overlay, records: Iterable[Record]) -> list[Outcome]:
         """The outcome of every question of `records`."""
-        asks = [ask for record in records for ask in asks_of(record, self.base.surfaces)]
-        return measure(self.view_of(overlay), overlay.adapter, self.reference, asks)
+        asks = [ask for record in records for ask in list_questions(record, self.base.surfaces)]
+        return measure_outcomes(self.view_of(overlay), overlay.adapter, self.reference, asks)
 
     def score(self, overlay: Overlay, live: Sequence[Record]) -> dict[str, Any]:
         """All edits of `live` asked of an overlay, and the skills it still has beside the base model's."""
-        kept = capability(self.view_of(overlay), overlay.adapter, self.reference, self.tasks, remembered=self.remembered)
+        kept = measure_capability(self.view_of(overlay), overlay.adapter, self.reference, self.tasks, cache=self.remembered)
         shares = {"version": kept.version, "base": kept.base, "ratio": kept.ratio}
-        return {**report(self.measure(overlay, live)), "capability": shares}
+        return {**build_report(self.measure(overlay, live)), "capability": shares}
 
 
 def open_model(model: str, records: Sequence[Record]) -> MeasuredModel:
@@ -62,23 +62,23 @@ def open_model(model: str, records: Sequence[Record]) -> MeasuredModel:
         reference=Reference(plain),
         records=list(records),
         tasks=list(embedded_tasks()),
-        neutral=own_sentences(base, plain),
+        neutral=load_neutral(base, plain),
     )
 
 
-def own_sentences(base: Base, plain: View) -> NeutralSentences:
+def load_neutral(base: Base, plain: View) -> NeutralSentences:
     """The sentences the base model wrote, sampled once a machine."""
-    return load_or_sample_neutral(base, KEPT, settings=NeutralSettings(), view=plain)
+    return load_or_sample_neutral(base, CACHE_FOLDER, settings=NeutralSettings(), view=plain)
 
 
-def items_of(records: Sequence[Record]) -> list[FitItem]:
+def to_items(records: Sequence[Record]) -> list[FitItem]:
     """Records as what a method is given, in their order; no probe is open to training."""
-    return [item_of(record, seq) for seq, record in enumerate(records, 1)]
+    return [to_item(record, seq) for seq, record in enumerate(records, 1)]
 
 
-def item_of(record: Record, seq: int) -> FitItem:
+def to_item(record: Record, seq: int) -> FitItem:
     """One of them."""
-    asked = edit_request_of(record)
+    asked = to_edit_request(record)
     edit = Edit(
         id=f"{seq:06d}",
         seq=seq,

@@ -8,11 +8,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 # Sampled once a machine and user, as a data folder keeps them once a base.
-KEPT = Path(tempfile.gettempdir()) / f"errata-benchmarks-{os.getuid()}"
+CACHE_FOLDER = Path(tempfile.gettempdir()) / f"errata-benchmarks-{os.getuid()}"
 
 
 @contextmanager
-def kept_in(neutral: Path, kept: Path = KEPT) -> Iterator[None]:
+def cached_neutral(neutral: Path, kept: Path = CACHE_FOLDER) -> Iterator[None]:
     """Bring what is kept into a data folder's `neutral`; what a server samples there meanwhile is kept for the next one."""
     kept.mkdir(mode=0o700, parents=True, exist_ok=True)
     shutil.copytree(kept, neutral, dirs_exist_ok=True)

@@ -18,14 +18,14 @@ from typing import Any
 
 import httpx
 
-from service.bench.contenders import DEFERRED_S, environment_of
-from service.bench.counting_client import Asking, evaluate
-from service.bench.neutral_cache import kept_in
+from service.bench.contenders import DEFERRED_S, build_environment
+from service.bench.counting_client import CountingClient, evaluate
+from service.bench.neutral_cache import cached_neutral
 from service.bench.results import percentile
 from service.client.local_server import LocalServer
 from service.client.progress import show_progress
 from service.client.waiting import LIVE, WAITING, wait_until_live
-from service.evaluation.merging import merged_results
+from service.evaluation.merging import merge_results
 from service.evaluation.records import EvalProbe, Record
 from service.settings import environment_without_settings
 
@@ -36,17 +36,19 @@ Mark = dict[str, Any]
 
 
 @contextmanager
-def server_of(contender: str, model: str, *, every: int, tasks: Path | None = None) -> Iterator[httpx.Client]:
+def run_server(contender: str, model: str, *, every: int, tasks: Path | None = None) -> Iterator[httpx.Client]:
     """A server of its own over a new data folder, under the settings of a contender; capability is measured by the
     file `tasks`. Raises Unavailable if it does not start, and in its calls once it has ended.
     """
     with ExitStack() as opened:
         folder = opened.enter_context(tempfile.TemporaryDirectory(prefix="errata-bench-", ignore_cleanup_errors=True))
         data = Path(folder)
-        opened.enter_context(kept_in(data / "neutral"))
+        opened.enter_context(cached_neutral(data / "neutral"))
         given = {"ERRATA_MODEL": model, "ERRATA_DATA_DIR": folder, "OMP_NUM_THREADS": "1"}
         given |= {} if tasks is None else {"ERRATA_CAPABILITY_FILE": str(tasks.resolve())}
-        server = LocalServer(environment_without_settings() | given | environment_of(contender, every=every), data / "server.log")
+        server = LocalServer(
+            environment_without_settings() | given | build_environment(contender, every=every), data / "server.log"
+        )
         try:
             with show_progress("starting the server") as told:
                 server.start(told)
@@ -57,7 +59,7 @@ def server_of(contender: str, model: str, *, every: int, tasks: Path | None = No
 
 
 @dataclass(frozen=True)
-class Posted:
+class PostedEdit:
     """An edit that the server took. `at_once` is how long it took to be live, where the POST said that it was; `late_s` is by how
     much the POST began after its moment.
     """
@@ -76,14 +78,14 @@ class Stream:
     after it, and its latency counts from that moment. Without it each follows the one before.
     """
 
-    asking: Asking
+    asking: CountingClient
     records: Sequence[Record]
     every: int
     pace_s: float = 0.0
     capability: bool = True  # whether the server has tasks to measure it by
     clock: Callable[[], float] = time.monotonic
     sleep: Callable[[float], None] = time.sleep
-    posted: list[Posted] = field(default_factory=list)
+    posted: list[PostedEdit] = field(default_factory=list)
     late: int = 0
     first_answers: list[dict[str, Any]] = field(default_factory=list)  # results on the versions that first held the edits
     asked: set[str] = field(default_factory=set)  # edits in them
@@ -109,14 +111,14 @@ class Stream:
 
     def _post(self, record: Record, late_s: float) -> None:
         began = self.clock()
-        edit = self.asking.send("POST", "/edits", params={"wait": WAIT_S}, json=body_of(record))
+        edit = self.asking.send("POST", "/edits", params={"wait": WAIT_S}, json=build_body(record))
         seconds = self.clock() - began
         if edit is None:
             return
-        self.posted.append(Posted(edit["id"], record, seconds if edit["status"] in LIVE else None, late_s))
+        self.posted.append(PostedEdit(edit["id"], record, seconds if edit["status"] in LIVE else None, late_s))
         self.asking.send("POST", "/generate", json={"prompt": record.prompt, "max_new_tokens": 16})
 
-    def _mark(self, seq: int, since_last: Sequence[Posted]) -> Mark:
+    def _mark(self, seq: int, since_last: Sequence[PostedEdit]) -> Mark:
         began = time.monotonic()
         wait_until_live(self._waiting, self._retrain_is_underway, patience_s=PATIENCE_S, idle_s=IDLE_S)
         waited = time.monotonic() - began
@@ -131,9 +133,9 @@ class Stream:
             "live": sum(edit["status"] in LIVE for edit in edits.values()),
             "retrains": self._retrains(),
             "after_all": after_all,
-            "right_after": right_after(self.first_answers),
-            "latency_s": spread(latencies(self.posted, edits)),
-            "latency_since_last_mark_s": spread(latencies(since_last, edits)),
+            "right_after": score_first_answers(self.first_answers),
+            "latency_s": summarise_seconds(compute_latencies(self.posted, edits)),
+            "latency_since_last_mark_s": summarise_seconds(compute_latencies(since_last, edits)),
             "late": self.late,
             "waited_for_deferred_s": waited,
             "seconds": time.monotonic() - self.began,
@@ -176,7 +178,7 @@ class Stream:
         return counts
 
 
-def latencies(posted: Sequence[Posted], edits: Mapping[str, Mapping[str, Any]]) -> list[float]:
+def compute_latencies(posted: Sequence[PostedEdit], edits: Mapping[str, Mapping[str, Any]]) -> list[float]:
     """Seconds until each of these edits was live, of those that are. For edits that a retrain made live the server's own clock
     is read: nobody waited for them.
     """
@@ -191,7 +193,7 @@ def latencies(posted: Sequence[Posted], edits: Mapping[str, Mapping[str, Any]]) 
     return seconds
 
 
-def body_of(record: Record) -> dict[str, Any]:
+def build_body(record: Record) -> dict[str, Any]:
     """A record as the body of POST /edits; of its probes only rephrases that say so are open to training."""
     fields = {"subject": record.subject, "relation": record.relation, "ground_truth": record.ground_truth}
     return {
@@ -204,15 +206,15 @@ def body_of(record: Record) -> dict[str, Any]:
     }
 
 
-def right_after(results: Sequence[dict[str, Any]]) -> dict[str, Any]:
+def score_first_answers(results: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """What edits answer as soon as they are live, each on the version that first held it: scores with their n."""
-    greedy = merged_results(results)["greedy"] if results else {}
+    greedy = merge_results(results)["greedy"] if results else {}
     figures = {kind: greedy.get(kind, {}) for kind in ("reliability", "generality", "locality")}
     figures["generality"] = figures["generality"].get("untrained", {})
     return {kind: {"score": figure.get("score"), "n": figure.get("n", 0)} for kind, figure in figures.items()}
 
 
-def spread(seconds: Sequence[float]) -> dict[str, float | int | None]:
+def summarise_seconds(seconds: Sequence[float]) -> dict[str, float | int | None]:
     """Median and 95th percentile with their n."""
     if not seconds:
         return {"p50": None, "p95": None, "n": 0}

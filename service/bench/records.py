@@ -9,7 +9,7 @@ from service.evaluation.datasets import load
 from service.evaluation.records import EvalProbe, Record, read_records
 
 
-def records_of(file: Path | None, *, n: int, skip: int = 0) -> list[Record]:
+def load_records(file: Path | None, *, n: int, skip: int = 0) -> list[Record]:
     """`n` records of a file in any form that `datasets` reads, or of the embedded model's own edits.
 
     Raises Refused where the file holds none or fewer. Rows that cannot be read are left out; `errata eval` tells which.
@@ -21,7 +21,7 @@ def records_of(file: Path | None, *, n: int, skip: int = 0) -> list[Record]:
     return chosen
 
 
-def teach(record: Record, rephrases: int) -> Record:
+def open_rephrases(record: Record, rephrases: int) -> Record:
     """The record with its first `rephrases` rephrases open to training, and nothing else."""
 
     def closed(probes: tuple[EvalProbe, ...], first: int = 0) -> tuple[EvalProbe, ...]:

@@ -23,7 +23,7 @@ Figures = Mapping[str, Any]
 def write(folder: Path, name: str, figures: Figures, *, device: str = "cpu", threads: int = 1) -> None:
     """Keeps the figures of one benchmark as `<name>.json`, at once whole or not at all: a run may be cut short anywhere."""
     folder.mkdir(parents=True, exist_ok=True)
-    content = {"benchmark": name, **circumstances(device=device, threads=threads), "figures": rounded(figures)}
+    content = {"benchmark": name, **describe_run(device=device, threads=threads), "figures": round_figures(figures)}
     part = folder / f"{name}.json.part"
     part.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
     part.replace(folder / f"{name}.json")
@@ -46,16 +46,16 @@ def write_csv(path: Path, rows: Sequence[Figures]) -> None:
     with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(file, fieldnames=list(dict.fromkeys(name for row in rows for name in row)), restval="")
         writer.writeheader()
-        writer.writerows(rounded(row) for row in rows)
+        writer.writerows(round_figures(row) for row in rows)
 
 
-def circumstances(*, device: str = "cpu", threads: int = 1) -> dict[str, Any]:
+def describe_run(*, device: str = "cpu", threads: int = 1) -> dict[str, Any]:
     """When, where and how this run was made."""
     return {
         "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
-        "command": command(sys.argv),
+        "command": format_command(sys.argv),
         "machine": {
-            "processor": processor(),
+            "processor": read_processor_name(),
             "cores": os.cpu_count(),
             "load": round(os.getloadavg()[0], 1),
             "device": device,
@@ -70,15 +70,15 @@ def circumstances(*, device: str = "cpu", threads: int = 1) -> dict[str, Any]:
     }
 
 
-def command(arguments: Sequence[str]) -> str:
+def format_command(arguments: Sequence[str]) -> str:
     """The command of a run, as somebody else would type it."""
     started = Path(arguments[0])
     if started.parent.name == "benchmarks":
-        return " ".join(["python", "-m", f"benchmarks.{started.stem}", *shown(arguments[1:])])
-    return " ".join(["errata", *shown(arguments[1:], _HIDDEN | {_FILE_OF_EDITS})])
+        return " ".join(["python", "-m", f"benchmarks.{started.stem}", *visible_options(arguments[1:])])
+    return " ".join(["errata", *visible_options(arguments[1:], _HIDDEN | {_FILE_OF_EDITS})])
 
 
-def shown(arguments: Sequence[str], hide: Set[str] = _HIDDEN) -> list[str]:
+def visible_options(arguments: Sequence[str], hide: Set[str] = _HIDDEN) -> list[str]:
     """The options of a run, less the hidden ones and their values."""
     kept: list[str] = []
     hidden = False
@@ -90,18 +90,18 @@ def shown(arguments: Sequence[str], hide: Set[str] = _HIDDEN) -> list[str]:
     return kept
 
 
-def rounded(value: Any) -> Any:
+def round_figures(value: Any) -> Any:
     """Four significant digits are more than one run can show."""
     if isinstance(value, float):
         return float(f"{value:.4g}")
     if isinstance(value, Mapping):
-        return {str(key): rounded(inner) for key, inner in value.items()}
+        return {str(key): round_figures(inner) for key, inner in value.items()}
     if isinstance(value, list | tuple):
-        return [rounded(inner) for inner in value]
+        return [round_figures(inner) for inner in value]
     return value
 
 
-def processor() -> str:
+def read_processor_name() -> str:
     """The processor's name as the system gives it."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()

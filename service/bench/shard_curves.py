@@ -9,11 +9,11 @@ from itertools import pairwise
 from typing import Any
 
 from service.bench.contrast_cases import EVERY_SURFACE, ONE_BY_ONE
-from service.bench.measured_model import MeasuredModel, items_of
+from service.bench.measured_model import MeasuredModel, to_items
 from service.editors.locft.fit import fit_locft
 from service.editors.locft.settings import LocftSettings
 from service.evaluation.records import Record
-from service.evaluation.report import report
+from service.evaluation.report import build_report
 from service.lm.overlay import Overlay
 
 SHARDS = 5
@@ -22,17 +22,17 @@ DEPTH = LocftSettings(preset="ft_m", **EVERY_SURFACE)
 BREADTH = DEPTH.model_copy(update=dict(ONE_BY_ONE))
 
 
-def shard_rows(place: MeasuredModel, n: int) -> Iterator[dict[str, Any]]:
+def run_shards(place: MeasuredModel, n: int) -> Iterator[dict[str, Any]]:
     """One row for each look: the order, how far training was, and each shard's score (None for shards not trained yet)."""
-    shards = shards_of(place.records[:n])
+    shards = split_shards(place.records[:n])
     for done in range(1, len(shards) + 1):
-        overlay = _trained(place, [record for shard in shards[:done] for record in shard], DEPTH)
+        overlay = _train(place, [record for shard in shards[:done] for record in shard], DEPTH)
         yield _row(place, overlay, shards, "depth-first", done, trained=done)
     before = 0
     for epochs in EPOCHS:
         fitted = fit_locft(
             place.base,
-            items_of(place.records[:n]),
+            to_items(place.records[:n]),
             settings=BREADTH.model_copy(update={"epochs": epochs}),
             neutral=place.neutral,
             seed=0,
@@ -44,14 +44,14 @@ def shard_rows(place: MeasuredModel, n: int) -> Iterator[dict[str, Any]]:
         yield _row(place, fitted.overlay, shards, "breadth-first", ran, trained=len(shards))
 
 
-def shards_of(records: Sequence[Record]) -> list[Sequence[Record]]:
+def split_shards(records: Sequence[Record]) -> list[Sequence[Record]]:
     """Five parts, as equal as can be."""
     cuts = [number * len(records) // SHARDS for number in range(SHARDS + 1)]
     return [records[begin:end] for begin, end in pairwise(cuts)]
 
 
-def _trained(place: MeasuredModel, records: Sequence[Record], settings: LocftSettings) -> Overlay:
-    return fit_locft(place.base, items_of(records), settings=settings, neutral=place.neutral, seed=0).overlay
+def _train(place: MeasuredModel, records: Sequence[Record], settings: LocftSettings) -> Overlay:
+    return fit_locft(place.base, to_items(records), settings=settings, neutral=place.neutral, seed=0).overlay
 
 
 def _row(
@@ -59,7 +59,7 @@ def _row(
 ) -> dict[str, Any]:
     row: dict[str, Any] = {"order": order, "at": at}
     for number, shard in enumerate(shards):
-        scores = report(place.measure(overlay, shard)) if number < trained else None
+        scores = build_report(place.measure(overlay, shard)) if number < trained else None
         row[f"shard_{number + 1}"] = None if scores is None else scores["greedy"]["reliability"]["score"]
         row[f"shard_{number + 1}_tokens"] = None if scores is None else scores["tokens"]["reliability"]["score"]
     return row

@@ -3,14 +3,14 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from service.bench.contenders import SAID
+from service.bench.contenders import LABELS
 from service.bench.plots import Line, Panel
 
 Row = dict[str, Any]
 AIMS = {"retention": 0.99, "generality": 0.60, "locality_outside": 0.85, "capability": 0.95}  # of the default, at every mark
 
 
-def rows_of(contender: str, marks: Sequence[Mapping[str, Any]]) -> list[Row]:
+def build_rows(contender: str, marks: Sequence[Mapping[str, Any]]) -> list[Row]:
     """One row a mark. `retention` counts all edits posted, also those that a contender did not take."""
     return [_row(contender, mark) for mark in marks]
 
@@ -51,13 +51,13 @@ def _row(contender: str, mark: Mapping[str, Any]) -> Row:
     }
 
 
-def panels_of(rows: Sequence[Row]) -> list[Panel]:
+def build_panels(rows: Sequence[Row]) -> list[Panel]:
     """Six panels over the number of edits, one line a contender."""
     names = list(dict.fromkeys(row["contender"] for row in rows))
 
     def lines(measure: str) -> list[Line]:
         return [
-            Line(SAID.get(name, name).replace("`", ""), *_points([row for row in rows if row["contender"] == name], measure))
+            Line(LABELS.get(name, name).replace("`", ""), *_points([row for row in rows if row["contender"] == name], measure))
             for name in names
         ]
 
@@ -69,7 +69,7 @@ def panels_of(rows: Sequence[Row]) -> list[Panel]:
     return [*panels, Panel("POST → applied, median", "edits", "seconds", lines("latency_p50_s"), share=False)]
 
 
-def short_of_aims(rows: Sequence[Row]) -> list[str]:
+def find_shortfalls(rows: Sequence[Row]) -> list[str]:
     """Where the default falls short of what it aims at, in sentences."""
     short = []
     for row in rows:

@@ -12,7 +12,7 @@ import httpx
 from service.client.evaluations import EvaluationClient
 from service.client.local_server import error_sentence
 from service.domain.errors import Refused, ServiceError
-from service.evaluation.merging import merged_results
+from service.evaluation.merging import merge_results
 from service.evaluation.records import Record
 
 Report = dict[str, Any]
@@ -66,7 +66,7 @@ def _measure_after_edit(evaluator: EvaluationClient, records: Sequence[Record], 
             evaluator.progress(f"edited {min(start + batch, len(records))} of {len(records)}")
     finally:  # a later error does not discard these results
         if results:
-            report |= {"edits": dict(counts), "after_edit": merged_results(results)}
+            report |= {"edits": dict(counts), "after_edit": merge_results(results)}
     if not results:
         raise Refused("the server took none of the records as an edit", field="data")
 

@@ -18,8 +18,8 @@ from service.client.retries import AWAY_S, BUSY_S, POLL_S, post_with_retries
 from service.client.startup import Progress, ignore_progress
 from service.client.waiting import UNSETTLED, WAITING, wait_until_live
 from service.domain.errors import Conflict, Refused
-from service.evaluation.merging import merged_results
-from service.evaluation.records import Record, edit_request_of, to_json
+from service.evaluation.merging import merge_results
+from service.evaluation.records import Record, to_edit_request, to_json
 
 MAX_RECORDS = 1_000  # of one evaluation: the server's limit
 MAX_BYTES = 4_000_000  # of one request: half of the server's default limit
@@ -185,7 +185,7 @@ def _merge(evaluations: Sequence[dict[str, Any]]) -> dict[str, Any]:
     if not evaluations:
         raise Refused("the server can be asked none of the records", field="data")
     results = [{"evaluations": [evaluation["id"]], **evaluation["result"]} for evaluation in evaluations]
-    return merged_results(results) | {"version": evaluations[0]["version"]}
+    return merge_results(results) | {"version": evaluations[0]["version"]}
 
 
 def _batches(records: Sequence[Record]) -> Iterator[list[Record]]:
@@ -205,7 +205,7 @@ def _batches(records: Sequence[Record]) -> Iterator[list[Record]]:
 
 def _edit_body(record: Record) -> dict[str, Any]:
     """The edit of a record, without its probes: a benchmark must not teach the probes."""
-    edit = edit_request_of(record)
+    edit = to_edit_request(record)
     names = ("prompt", "target", "subject", "relation", "ground_truth", "conflict_key")
     fields = {name: getattr(edit, name) for name in names if getattr(edit, name) is not None}
     return fields | ({"surfaces": list(edit.surfaces)} if edit.surfaces else {})

@@ -21,7 +21,7 @@ from service.lifecycle.editors import Editors
 from service.lifecycle.head_follower import HeadFollower, PublishedHead
 from service.lifecycle.recover import open_head
 from service.lifecycle.settings import LifecycleSettings
-from service.lifecycle.store_identity import found_store, recognise, refuse_lost
+from service.lifecycle.store_identity import check_database_exists, check_same_store, initialise_store
 from service.lm.base import load_base
 from service.lm.overlay import EMPTY
 from service.runtime.editors import bind_editors
@@ -51,13 +51,13 @@ def open_server(settings: Settings) -> Iterator[ServerState]:
         store = Store(settings.store_url)
         opened.callback(store.close)
         store.lock_folder()
-        refuse_lost(store, settings.checkpoints)
+        check_database_exists(store, settings.checkpoints)
         upgrade(settings.store_url)
-        recognise(store, settings.checkpoints)  # before a model is loaded for nothing
+        check_same_store(store, settings.checkpoints)  # before a model is loaded for nothing
         base = load_base(model_path(settings), device=settings.device, dtype=settings.dtype)
         described = {"family": base.anatomy.family, "blocks": base.anatomy.depth, "width": base.anatomy.width}
         log.info("model loaded", **described, device=str(base.device), dtype=str(base.dtype).removeprefix("torch."))
-        found_store(store, fingerprint=base.fingerprint, name=settings.model, folder=settings.checkpoints)
+        initialise_store(store, fingerprint=base.fingerprint, name=settings.model, folder=settings.checkpoints)
         reservoir = PromptReservoir(store, settings.reservoir.size)
         reservoir.start()
         opened.callback(reservoir.close)

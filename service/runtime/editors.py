@@ -67,7 +67,7 @@ def bind_editors(
         base_answer=base_answer,
         score=judge.score,
         distance=distance,
-        watched=MonitorQuestions(base, view_of, neutral, judge.tasks, judge.solved).watched(),
+        monitor_probes=MonitorQuestions(base, view_of, neutral, judge.tasks, judge.solved).monitor_probes(),
         canary_size=len(neutral.canary),
     )
 

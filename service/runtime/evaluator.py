@@ -6,11 +6,11 @@ from typing import Any
 from service.atlas.skills import held_out_items
 from service.domain.edit import Edit
 from service.domain.errors import Refused
-from service.evaluation.capability.measure import Task, capability, load_tasks
+from service.evaluation.capability.measure import Task, load_tasks, measure_capability
 from service.evaluation.metrics.full import measure_full
-from service.evaluation.metrics.outcomes import Outcome, Reference, measure
-from service.evaluation.records import Record, asks_of, record_of
-from service.evaluation.report import edit_report
+from service.evaluation.metrics.outcomes import Outcome, Reference, measure_outcomes
+from service.evaluation.records import Record, build_record, list_questions
+from service.evaluation.report import build_edit_report
 from service.lm.base import Base
 from service.lm.overlay import EMPTY, Overlay, View
 from service.settings import Settings
@@ -28,26 +28,26 @@ class Evaluator:
 
     def ask(self, overlay: Overlay, records: Sequence[Record], *, between: Callable[[], None] = lambda: None) -> list[Outcome]:
         """Every question of every record, answered by an overlay."""
-        asks = [ask for record in records for ask in asks_of(record, self._base.surfaces)]
-        return measure(self._view_of(overlay), overlay.adapter, self._reference, asks, between=between)
+        asks = [ask for record in records for ask in list_questions(record, self._base.surfaces)]
+        return measure_outcomes(self._view_of(overlay), overlay.adapter, self._reference, asks, yield_to_answers=between)
 
     def score(self, overlay: Overlay, edit: Edit, between: Callable[[], None]) -> Mapping[str, Any]:
         """What an edit's report gains: the scores of its probes."""
-        return edit_report(self.ask(overlay, [record_of(edit, id=edit.id)], between=between))
+        return build_edit_report(self.ask(overlay, [build_record(edit, id=edit.id)], between=between))
 
     def full(
         self, overlay: Overlay, records: Sequence[Record], *, live: Sequence[Record], between: Callable[[], None]
     ) -> Mapping[str, Any]:
         """Every figure of the field, for a version that holds the edits `live`."""
         view = self._view_of(overlay)
-        return measure_full(view, overlay.adapter, self._reference, records, live=live, between=between)
+        return measure_full(view, overlay.adapter, self._reference, records, live=live, yield_to_answers=between)
 
     def capability(self, overlay: Overlay, *, between: Callable[[], None] = lambda: None) -> Mapping[str, Any]:
         """What a version still solves of the tasks that this server has. Raises Refused if it has none."""
         self.check_capability()
         view = self._view_of(overlay)
-        return capability(
-            view, overlay.adapter, self._reference, self._tasks, between=between, remembered=self._base_solves
+        return measure_capability(
+            view, overlay.adapter, self._reference, self._tasks, yield_to_answers=between, cache=self._base_solves
         ).to_json()
 
     @property
@@ -57,8 +57,8 @@ class Evaluator:
 
     def solved(self, overlay: Overlay, tasks: Sequence[Task], between: Callable[[], None]) -> float | None:
         """What a version solves of some tasks, as a share of what the base model solves; None where that is nothing."""
-        return capability(
-            self._view_of(overlay), overlay.adapter, self._reference, tasks, between=between, remembered=self._base_solves
+        return measure_capability(
+            self._view_of(overlay), overlay.adapter, self._reference, tasks, yield_to_answers=between, cache=self._base_solves
         ).ratio
 
     def check_capability(self) -> None:

@@ -30,7 +30,7 @@ class MonitorQuestions:
         self._tasks = spread(tasks, TASKS)
         self._inside: list[Row] | None = None
 
-    def watched(self) -> MonitorProbes:
+    def monitor_probes(self) -> MonitorProbes:
         """The questions as the monitor takes them."""
         return MonitorProbes(answered=self.answered, inside=self.inside, outside=self.outside, capability=self.capability)
 

@@ -7,7 +7,7 @@ import torch
 
 from service.domain.errors import Conflict
 from service.lifecycle.checkpoints import Checkpoints
-from service.lifecycle.store_identity import recognise
+from service.lifecycle.store_identity import check_same_store
 from service.lm.base import load_base
 from service.lm.intervention import Adapter
 from service.lm.overlay import EMPTY, Overlay, View, make_view
@@ -36,12 +36,12 @@ def _overlay(settings: Settings, version: str, fingerprint: str) -> tuple[int, O
         return 0, EMPTY
     store = Store(settings.store_url)
     try:
-        recognise(store, settings.checkpoints)
+        check_same_store(store, settings.checkpoints)
         with store.read() as connection:
             head = heads.read(connection)
             found = versions.get(connection, head.version if version == "head" else int(version))
         if head.base_fingerprint != fingerprint:
             raise Conflict("the store's versions are of another base model; name that one with --model", field="model")
-        return found.number, Checkpoints(settings.checkpoints, fingerprint=fingerprint).of(found)
+        return found.number, Checkpoints(settings.checkpoints, fingerprint=fingerprint).get_overlay(found)
     finally:
         store.close()

@@ -22,9 +22,9 @@ from service.domain.errors import Stale, Unavailable
 from service.editors.protocol import FitCancelled, FitOverdue
 from service.lifecycle.apply import apply, give_up_or_narrow
 from service.lifecycle.context import LifecycleContext
-from service.lifecycle.damage import judge, mend_head
+from service.lifecycle.damage import replace_damaged_head, update_damage_marks
 from service.lifecycle.lease import Lease
-from service.lifecycle.lease_owner import is_dead, owner_name
+from service.lifecycle.lease_owner import is_dead, new_owner_name
 from service.lifecycle.refit import give_up_or_retry, refit
 from service.lifecycle.retrain.request import queue_if_due
 from service.lifecycle.retrain.retries import count_failure, reason_of
@@ -60,7 +60,7 @@ class Worker:
             self._judge,
             self._collect,
         )
-        self._owner = owner_name()
+        self._owner = new_owner_name()
         self._fence: int | None = None
         self._held_until = 0.0  # by this process' steady clock, from before the lease was asked for
         self._pressed = ApplyPause()
@@ -122,7 +122,7 @@ class Worker:
         """Follow the head, then do the next thing of applying and refitting."""
         self._keep_up()
         lease = self._lease()
-        if lease is None or self._context.checkpoints.note is not None:  # what was fitted now could not be kept
+        if lease is None or self._context.checkpoints.folder_error is not None:  # what was fitted now could not be kept
             return False
         if self._mend(lease):
             return True
@@ -137,7 +137,7 @@ class Worker:
     def _mend(self, lease: Lease) -> bool:
         """Put something good in the place of a damaged head."""
         try:
-            return mend_head(self._context, lease)
+            return replace_damaged_head(self._context, lease)
         except FenceLost:
             self._drop_fence(lease.fence)
             return False
@@ -220,12 +220,12 @@ class Worker:
 
         The edits are looked at first: what was settled before the head was read is answered after it was swapped.
         """
-        waited_for = self._context.announcer.waited_for()
+        awaited_ids = self._context.announcer.awaited_ids()
         settled: dict[str, EditStatus] = {}
-        if waited_for:
+        if awaited_ids:
             with self._context.store.read() as connection:
                 settled = {
-                    one: status for one, status in edits.read_statuses(connection, waited_for).items() if status.is_settled
+                    one: status for one, status in edits.read_statuses(connection, awaited_ids).items() if status.is_settled
                 }
         self._context.follower.catch_up()
         epoch = self._context.follower.current.epoch
@@ -324,7 +324,7 @@ class Worker:
 
     def _look_at_the_folder(self) -> None:
         """See whether checkpoints can be kept, and say once that they cannot, and once that they can again."""
-        before, now = self._context.checkpoints.note, self._context.checkpoints.look()
+        before, now = self._context.checkpoints.folder_error, self._context.checkpoints.check_folder()
         if now != before:
             log.warning("edits wait" if now else "edits are applied again", reason=now or "the checkpoints are there")
 
@@ -365,7 +365,7 @@ class Worker:
         if lease is None or time.monotonic() - self._judged_at < self._context.settings.judge_s:
             return False
         self._judged_at = time.monotonic()
-        return judge(self._context, lease)
+        return update_damage_marks(self._context, lease)
 
     def _wake(self) -> None:
         with self._more:

@@ -24,7 +24,7 @@ from service.domain.edit import EditRequest, Probe
 from service.domain.errors import Conflict, Corrupt, Gone, NotFound, Refused, TooLong, Unavailable
 from service.domain.version import VersionStatus
 from service.evaluation.metrics.outcomes import Outcome
-from service.evaluation.records import EvalProbe, Record, asks_of
+from service.evaluation.records import EvalProbe, Record, list_questions
 from service.lm.overlay import Overlay
 from service.store import evaluations, versions
 from service.store.evaluations import Evaluation
@@ -50,9 +50,9 @@ class CountingEvaluator:
     def ask(self, overlay: Overlay, records: Sequence[Record], *, between: Between) -> list[Outcome]:
         self._between_asks()
         return [
-            Outcome(ask=one, greedy=right, tokens=float(right), base_greedy=False, base_tokens=0.0)
+            Outcome(question=one, greedy=right, tokens=float(right), base_greedy=False, base_tokens=0.0)
             for record in records
-            for one in asks_of(record, ("raw",))
+            for one in list_questions(record, ("raw",))
             for right in [answer(overlay, EditRequest(prompt=one.prompt, target="?")) == one.answer]  # type: ignore[arg-type]
         ]
 
@@ -158,7 +158,7 @@ def test_an_evaluation_gives_way_to_answers_and_to_fits_of_edits_between_its_ste
             waits.append("edits")
             return True
 
-    context = replace(local.context, yield_to_answers=lambda: waits.append("answers"), no_edit_is_fitted=Fits())  # type: ignore[arg-type]
+    context = replace(local.context, yield_to_answers=lambda: waits.append("answers"), edit_fits_idle=Fits())  # type: ignore[arg-type]
     request_eval(local.store, version=0, selection=facts(2 * EDITS_AT_ONCE), capability=True, author="ann")
     working = Evaluations(context, CountingEvaluator(), step_s=0)
     while working.step():

@@ -18,7 +18,7 @@ from service.domain.edit import EditRequest, EditStatus, Probe
 from service.domain.errors import Conflict, Gone, NotFound, Refused, Unreadable
 from service.domain.version import VersionStatus
 from service.lifecycle import crash_points
-from service.lifecycle.revoke import Revoked, revoke
+from service.lifecycle.revoke import RevocationResult, revoke
 from service.lifecycle.settings import LifecycleSettings
 from service.lifecycle.submit import submit
 from service.store import edits, events, jobs, versions
@@ -51,7 +51,7 @@ def furnish(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Furnish]
         yield make
 
 
-def revoked(local: LocalService, author: str, *, since: datetime = LONG_AGO, restore_previous: bool = False) -> Revoked:
+def revoked(local: LocalService, author: str, *, since: datetime = LONG_AGO, restore_previous: bool = False) -> RevocationResult:
     return revoke(
         local.store, author=author, since=since, by="ann", reason="their key was stolen", restore_previous=restore_previous
     )
@@ -145,7 +145,7 @@ def test_a_moment_without_a_zone_and_a_blank_author_are_refused(furnish: Furnish
         revoked(local, "eve", since=datetime(2026, 1, 1))
     with pytest.raises(Refused, match="author"):
         revoked(local, " ")
-    assert revoked(local, "nobody") == Revoked((), 0)
+    assert revoked(local, "nobody") == RevocationResult((), 0)
 
 
 def purged(local: LocalService, *edit_ids: str, **given: object) -> PurgeReport:

@@ -11,7 +11,7 @@ from service.cli.main import app
 from service.cli.options import FAILED, USAGE
 from service.client.evaluations import EvaluationClient
 from service.domain.errors import Conflict, NotFound
-from service.evaluation.merging import merged_results
+from service.evaluation.merging import merge_results
 from service.runtime.offline import open_version
 from tests.api.live import Live, tiny_settings
 from tests.builders import save_model
@@ -218,7 +218,7 @@ def test_results_are_merged_by_their_n() -> None:
     two = {"edits": 3, "greedy": {"score": 0.5, "n": 3, "label": "a", "base": 1.0}, "evaluations": ["y"]}
     none = {"edits": 0, "greedy": {"score": None, "n": 0, "label": "a", "base": None}, "evaluations": ["z"]}
 
-    merged = merged_results([one, two, none])
+    merged = merge_results([one, two, none])
 
     assert merged == {
         "edits": 4,
@@ -226,7 +226,7 @@ def test_results_are_merged_by_their_n() -> None:
         "evaluations": ["x", "y", "z"],
         "capability": {"n": 9},
     }
-    assert merged_results([none, none])["greedy"]["score"] is None
+    assert merge_results([none, none])["greedy"]["score"] is None
 
 
 def test_a_version_is_opened_beside_a_running_server(server: Live, tiny_model: Path) -> None:

@@ -13,12 +13,12 @@ from service.domain.version import Version, VersionStatus
 from service.lifecycle.checkpoints import Checkpoints
 from service.lifecycle.context import LifecycleContext
 from service.lifecycle.head_follower import HeadFollower, PublishedHead
-from service.lifecycle.recover import Opened, open_head
+from service.lifecycle.recover import OpenedHead, open_head
 from service.lifecycle.retract import Retraction, retract
 from service.lifecycle.retrain.request import request_retrain
-from service.lifecycle.rollback import RolledBack, roll_back
+from service.lifecycle.rollback import RollbackResult, roll_back
 from service.lifecycle.settings import LifecycleSettings
-from service.lifecycle.store_identity import found_store
+from service.lifecycle.store_identity import initialise_store
 from service.lifecycle.submit import submit
 from service.runtime.worker import Worker
 from service.store import edits, events, heads, jobs, versions
@@ -53,7 +53,7 @@ class LocalService:
         self.ledger = ledger or Ledger()
         self.settings = settings or LifecycleSettings(cadence=PATIENT)
         self.store = Store(url)
-        found_store(self.store, fingerprint="base", name="ledger", folder=folder)
+        initialise_store(self.store, fingerprint="base", name="ledger", folder=folder)
         overlays = Checkpoints(folder, fingerprint="base")
         self.swaps: list[PublishedHead] = []
         follower = HeadFollower(self.store, overlays, self.swaps.append)
@@ -65,7 +65,7 @@ class LocalService:
             settings=self.settings,
             clock=self.store.clock,
         )
-        self.opened: Opened = open_head(self.context)
+        self.opened: OpenedHead = open_head(self.context)
         self.worker = Worker(self.context, alone=alone)
 
     def again(self, **changed: object) -> "LocalService":
@@ -80,7 +80,7 @@ class LocalService:
     def post(self, *facts: tuple[str, str], method: str = "auto", author: str = "ann", tokens: int = 0) -> list[Edit]:
         """Submit edits given as (prompt, target), in one batch; each is said to cost so many tokens."""
         requests = [EditRequest(prompt=prompt, target=target, method=method) for prompt, target in facts]  # type: ignore[arg-type]
-        return list(submit(self.store, requests, author=author, weigh=lambda request, at: tokens).edits)
+        return list(submit(self.store, requests, author=author, cost_of=lambda request, at: tokens).edits)
 
     def live(self, *facts: tuple[str, str]) -> list[Edit]:
         """Submit edits one by one and apply each."""
@@ -93,7 +93,7 @@ class LocalService:
     def retract(self, edit: Edit, *, restore_previous: bool = False) -> Retraction:
         return retract(self.store, edit.id, author="ann", restore_previous=restore_previous)
 
-    def roll_back(self, to: int, *, requeue: bool = False, if_match: int | None = None) -> RolledBack:
+    def roll_back(self, to: int, *, requeue: bool = False, if_match: int | None = None) -> RollbackResult:
         return roll_back(self.context, to=to, author="ann", reason="test", requeue=requeue, if_match=if_match)
 
     def retrain(self, mode: Mode | None = None) -> Job:
@@ -132,7 +132,7 @@ class LocalService:
         for version in asked or [one for one in self.versions() if one.status is VersionStatus.PUBLISHED]:
             with self.store.read() as connection:
                 known = edits.read_many(connection, versions.read_live_set(connection, version.number).by_id)
-            lessons = lessons_of(self.context.checkpoints.of(version)) - {(edit.key, edit.target) for edit in known}
+            lessons = lessons_of(self.context.checkpoints.get_overlay(version)) - {(edit.key, edit.target) for edit in known}
             found += [(version.number, key, target) for key, target in sorted(lessons)]
         return found
 
@@ -150,7 +150,7 @@ class LocalService:
         overlay = self.context.follower.current.overlay
         if version is not None:
             with self.store.read() as connection:
-                overlay = self.context.checkpoints.of(versions.get(connection, version))
+                overlay = self.context.checkpoints.get_overlay(versions.get(connection, version))
         return answer(overlay, asked)  # type: ignore[arg-type]
 
 

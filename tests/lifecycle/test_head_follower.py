@@ -66,7 +66,7 @@ def test_whoever_waits_is_woken_by_a_change_and_not_by_every_look(tmp_path: Path
     local = new_local_service(tmp_path, settings=MANUAL)
     (edit,) = local.live(("a", "1"))
     told: list[str] = []
-    monkeypatch.setattr(local.context.announcer, "waited_for", lambda: (edit.id,))
+    monkeypatch.setattr(local.context.announcer, "awaited_ids", lambda: (edit.id,))
     monkeypatch.setattr(local.context.announcer, "announce", told.extend)
 
     for _ in range(3):

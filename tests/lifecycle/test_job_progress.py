@@ -24,7 +24,7 @@ def local(tmp_path: Path) -> Iterator[LocalService]:
 
 
 def test_the_progress_of_a_job_of_several_fits_never_goes_back(local: LocalService, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(job_hooks, "PROGRESS_S", 0.0)
+    monkeypatch.setattr(job_hooks, "PROGRESS_INTERVAL_S", 0.0)
     local.live(("a", "1"))
     job = request_retrain(local.store, author="ann")
     hooks, shown = JobHooks(local.context, Lease(fence=1), job.id, "retrain.middle").hooks(), []

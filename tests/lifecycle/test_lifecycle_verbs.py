@@ -305,7 +305,7 @@ def test_a_wait_ends_in_time_and_sees_what_settled_before_it_began(local: LocalS
 
     assert asyncio.run(announcer.wait(edit.id, 0.01)) is False
     assert asyncio.run(announcer.wait(edit.id, 30.0, is_settled=lambda edit_id: True)) is True
-    assert announcer.waited_for() == ()
+    assert announcer.awaited_ids() == ()
 
 
 # Rolling back

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 
-from benchmarks.hostile.ground import Attack, AttackResult, AttackTools, status_of
+from benchmarks.hostile.ground import Attack, AttackResult, AttackTools, read_status
 
 WAITING = 1_100
 CONNECTIONS = 2_000
@@ -33,12 +33,12 @@ def waiting_edits(ground: AttackTools) -> AttackResult:
             crowd = [opened.enter_context(_sending(port, _edit(number))) for number in range(WAITING)]
             statuses = dict.fromkeys(crowd, "")
             while _waiting(statuses) > MAY_WAIT and time.monotonic() < began + STAY_S:
-                ready[status_of(_url(port), "/health/ready")] += 1
-                model[status_of(_url(port), "/model")] += 1
+                ready[read_status(_url(port), "/health/ready")] += 1
+                model[read_status(_url(port), "/model")] += 1
                 statuses |= {one: _answer_so_far(one) for one, status in statuses.items() if not status}
                 time.sleep(0.2)
             took = time.monotonic() - began
-            last = status_of(_url(port), "/model")
+            last = read_status(_url(port), "/model")
         told = Counter(status or "waiting" for status in statuses.values())
         held = _waiting(statuses) <= MAY_WAIT and set(ready) == {200} and last == 200 and not ground.pulses[-1].failures
         return AttackResult(
@@ -76,7 +76,7 @@ def _crowded(ground: AttackTools, what: str, sent: bytes) -> AttackResult:
         time.sleep(1.0)  # all of them are accepted
         with ground.pulse(_url(port)):
             began = time.monotonic()
-            seen = Counter(status_of(_url(port), "/edits") for _ in range(NEWCOMERS))
+            seen = Counter(read_status(_url(port), "/edits") for _ in range(NEWCOMERS))
             took = time.monotonic() - began
         held = seen == {200: NEWCOMERS} and not ground.pulses[-1].failures
         return AttackResult(

@@ -54,7 +54,7 @@ class Callers:
         self.refused.append(f"{path}: no answer")
 
 
-def asked(number: int) -> list[tuple[str, str, dict[str, Any]]]:
+def build_requests(number: int) -> list[tuple[str, str, dict[str, Any]]]:
     """What the callers of one round send: path, key, body."""
     key = f"round-{number}"
     return [
@@ -85,7 +85,7 @@ def repeated_keys(ground: AttackTools) -> AttackResult:
 
 
 def _round(server: ServerProcess, callers: Callers, number: int, kill_after_s: float) -> None:
-    wanted = asked(number)
+    wanted = build_requests(number)
     with ThreadPoolExecutor(CALLERS * len(wanted)) as pool:
         sent = [pool.submit(callers.send, *one) for one in wanted for _ in range(CALLERS)]
         timer = threading.Timer(kill_after_s, server.strike)
@@ -100,7 +100,7 @@ def _round(server: ServerProcess, callers: Callers, number: int, kill_after_s: f
 
 def _storm(callers: Callers) -> None:
     """Everything that was answered is asked for again, by many at once."""
-    again = [one for number in range(KILLS) for one in asked(number)]
+    again = [one for number in range(KILLS) for one in build_requests(number)]
     with ThreadPoolExecutor(CALLERS) as pool:
         list(pool.map(lambda one: callers.send(*one), again * AGAIN))
 
@@ -113,7 +113,7 @@ def _faults(client: httpx.Client, callers: Callers) -> list[str]:
     rolled = [version["reason"] for version in versions if version["kind"] == "rollback"]
     faults = []
     for number in range(KILLS):
-        for path, key, body in asked(number):
+        for path, key, body in build_requests(number):
             names = {str(one.get("version") if path == "/admin/rollback" else one["id"]) for one in callers.answers[key]}
             if len(names) != 1:
                 faults.append(f"{path}: {len(names)} answers under one key")

@@ -3,7 +3,7 @@
 import shutil
 import time
 
-from benchmarks.hostile.crowd import ask_generate, ask_ready, crowd
+from benchmarks.hostile.crowd import ask_generate, ask_ready, run_clients
 from benchmarks.hostile.ground import Attack, AttackResult, AttackTools
 from service.atlas import weights_path
 
@@ -18,7 +18,7 @@ def replaced_weights(ground: AttackTools) -> AttackResult:
     weights = next(model.glob("*.safetensors"))
     with ground.server(model=str(model)) as server, server.start() as client:
         url = str(client.base_url).rstrip("/")
-        with ground.pulse(url), crowd(url, QUESTIONS) as found:
+        with ground.pulse(url), run_clients(url, QUESTIONS) as found:
             time.sleep(1)
             with weights.open("r+b") as file:
                 size = file.seek(0, 2)

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 import httpx
 
-from benchmarks.hostile.crowd import ask_edits, ask_generate, ask_ready, crowd, post_edit
+from benchmarks.hostile.crowd import ask_edits, ask_generate, ask_ready, post_edit, run_clients
 from benchmarks.hostile.ground import Attack, AttackResult, AttackTools
 from benchmarks.private_servers import frozen, postgres_binaries, private_postgres, private_redis
 from benchmarks.servers import ServerProcess
@@ -55,7 +55,7 @@ def frozen_redis(ground: AttackTools) -> AttackResult:
 def _silent(ground: AttackTools, server: ServerProcess, silence: Callable[[], object], *, may_write: bool) -> AttackResult:
     with server.start() as client:
         url = str(client.base_url).rstrip("/")
-        with ground.pulse(url), crowd(url, QUESTIONS) as found:
+        with ground.pulse(url), run_clients(url, QUESTIONS) as found:
             time.sleep(2)
             with silence():  # type: ignore[attr-defined]
                 time.sleep(SILENT_S)

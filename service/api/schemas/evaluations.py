@@ -162,7 +162,7 @@ def _probes(given: list[str | RecordProbeIn]) -> tuple[EvalProbe, ...]:
 
 def _with_answer(probe: EvalProbe) -> EvalProbe:
     """The first of the further right answers is the answer where none is named; a rephrase has the target to begin with."""
-    return replace(probe, answer=next(iter(probe.accepted()), None))
+    return replace(probe, answer=next(iter(probe.list_answers()), None))
 
 
 def _form(given: object) -> str | None:

@@ -53,7 +53,7 @@ SOURCES = {
 
 
 @dataclass(frozen=True)
-class Measured:
+class AtlasMeasurements:
     """A loaded model and what was found out about it. Each figure is measured once, when first asked for."""
 
     model: PreTrainedModel
@@ -95,7 +95,7 @@ def relation_labels() -> list[str]:
     return [fact.relation for fact in all_facts() for _ in WORDINGS[fact.relation]]
 
 
-def relation_table(measured: Measured) -> str:
+def relation_table(measured: AtlasMeasurements) -> str:
     """One line a relation: size, half, exact match, source."""
     found = share_by(relation_labels(), measured.facts)
     sizes = Counter(fact.relation for fact in all_facts())
@@ -109,7 +109,7 @@ def relation_table(measured: Measured) -> str:
     return "\n".join(lines)
 
 
-def skill_table(measured: Measured) -> str:
+def skill_table(measured: AtlasMeasurements) -> str:
     """One line a skill."""
     lines = ["| skill | exact match |", "|---|---|"]
     lines += [f"| {skill} | {value:.3f} |" for skill, value in measured.skills.items()]
@@ -117,7 +117,7 @@ def skill_table(measured: Measured) -> str:
     return "\n".join([*lines, f"| mean (the model's capability) | {mean:.3f} |"])
 
 
-def sentence_line(measured: Measured) -> str:
+def sentence_line(measured: AtlasMeasurements) -> str:
     """How much of what the model writes by itself is a whole sentence of the training form, and true."""
     true = {f"{row.prompt} {row.answer}" for row in fact_rows()}
     known = sum(sentence in true for sentence in measured.sentences)
@@ -133,7 +133,7 @@ def training_lines(folder: Path) -> str:
     )
 
 
-def render(measured: Measured, folder: Path) -> str:
+def render(measured: AtlasMeasurements, folder: Path) -> str:
     """The card's text."""
     file = folder / "model.safetensors"
     config = measured.model.config
@@ -203,7 +203,7 @@ def main() -> None:
     if options.model is not None:
         shutil.copytree(options.model, folder, dirs_exist_ok=True)
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
-    measured = Measured(model, AutoTokenizer.from_pretrained(folder))
+    measured = AtlasMeasurements(model, AutoTokenizer.from_pretrained(folder))
     (folder / CARD).write_text(render(measured, folder), encoding="utf-8")
     print(f"exact match {share(measured.facts):.4f}, skills {sum(measured.skills.values()) / len(measured.skills):.3f}")
 

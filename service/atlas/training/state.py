@@ -20,7 +20,7 @@ class Position:
     step: int
 
 
-def _names(model: nn.Module) -> list[tuple[str, nn.Parameter]]:
+def _named_parameters(model: nn.Module) -> list[tuple[str, nn.Parameter]]:
     return list(model.named_parameters())
 
 
@@ -28,7 +28,7 @@ def save(folder: Path, position: Position, model: nn.Module, optimizer: AdamW) -
     """Writes the checkpoint beside the old one, then takes its place; a kill leaves one of the two whole."""
     folder.mkdir(parents=True, exist_ok=True)
     tensors: dict[str, Tensor] = {}
-    for name, parameter in _names(model):
+    for name, parameter in _named_parameters(model):
         tensors[f"model.{name}"] = parameter.detach().contiguous()
         for key, value in optimizer.state[parameter].items():
             tensors[f"optimizer.{key}.{name}"] = value.contiguous()
@@ -45,7 +45,7 @@ def restore(folder: Path, model: nn.Module, optimizer: AdamW) -> Position | None
         return None
     with safe_open(folder / FILE, framework="pt") as saved:
         metadata, keys = saved.metadata(), set(saved.keys())
-        for name, parameter in _names(model):
+        for name, parameter in _named_parameters(model):
             parameter.data.copy_(saved.get_tensor(f"model.{name}"))
             kinds = [kind for kind in ("step", "exp_avg", "exp_avg_sq") if f"optimizer.{kind}.{name}" in keys]
             optimizer.state[parameter] = {

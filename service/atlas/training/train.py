@@ -174,7 +174,7 @@ class Pace:
     minutes: float
 
 
-def follow(run: Run, model: LlamaForCausalLM, exports: Path | None) -> Pace | None:
+def run_training(run: Run, model: LlamaForCausalLM, exports: Path | None) -> Pace | None:
     """Runs the training, shows its progress and, where asked to, writes a loadable model every ten minutes.
 
     Returns the pace, or None when the checkpoint was already at the last step.
@@ -213,7 +213,7 @@ def main() -> None:
     tokenizer = train_tokenizer()
     run = Run(options.seed, Schedule(steps=options.steps), tokenizer, options.out)
     model = build_model(ModelShape(), tokenizer, options.seed).to("cuda" if torch.cuda.is_available() else "cpu")
-    pace = follow(run, model, options.exports)
+    pace = run_training(run, model, options.exports)
 
     finished = options.out / "model"
     export(model, tokenizer, finished)

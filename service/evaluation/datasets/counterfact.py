@@ -1,21 +1,21 @@
 """CounterFact: flat, as EasyEdit and LocFT hold it, and ROME's own."""
 
-from service.evaluation.datasets.fields import Fields, present
+from service.evaluation.datasets.fields import Fields, drop_missing
 from service.evaluation.datasets.rows import BadRow
-from service.evaluation.datasets.schema import Schema, has
+from service.evaluation.datasets.schema import Schema, has_fields
 from service.evaluation.records import EvalProbe, Record
 
 NEIGHBOURHOOD = "neighbourhood"  # other subjects whose true answer is the edited subject's: p(true) against p(new)
 ATTRIBUTE = "attribute"  # other subjects whose true answer is the new one
-PLACE = "{}"
+PLACEHOLDER = "{}"
 
 
-def filled(row: Fields, name: str, subject: str) -> str:
+def fill_template(row: Fields, name: str, subject: str) -> str:
     """A prompt with the subject in its one place. Raises BadRow where there is none."""
     template = row.words(name)
-    if template.count(PLACE) != 1:
-        raise BadRow(f"requested_rewrite.{name} must have one place {PLACE} for the subject")
-    return template.replace(PLACE, subject)
+    if template.count(PLACEHOLDER) != 1:
+        raise BadRow(f"requested_rewrite.{name} must have one place {PLACEHOLDER} for the subject")
+    return template.replace(PLACEHOLDER, subject)
 
 
 def _flat(row: Fields, number: int) -> list[Record]:
@@ -28,7 +28,7 @@ def _flat(row: Fields, number: int) -> list[Record]:
             subject=row.maybe("subject"),
             ground_truth=row.spelled("ground_truth"),
             rephrases=(EvalProbe(prompt=rephrase),) if rephrase else (),
-            locality=present(row.probe("locality_prompt", "locality_ground_truth", group=NEIGHBOURHOOD)),
+            locality=drop_missing(row.probe("locality_prompt", "locality_ground_truth", group=NEIGHBOURHOOD)),
         )
     ]
 
@@ -40,7 +40,7 @@ def _rome(row: Fields, number: int) -> list[Record]:
     return [
         Record(
             id=row.name("case_id") or f"counterfact-{number}",
-            prompt=filled(rewrite, "prompt", subject),
+            prompt=fill_template(rewrite, "prompt", subject),
             target=new,
             subject=subject,
             relation=rewrite.maybe("relation_id"),
@@ -57,5 +57,5 @@ def _probes(row: Fields, name: str, answer: str | None, group: str | None) -> tu
     return tuple(EvalProbe(prompt=prompt, answer=answer, group=group) for prompt in row.texts(name))
 
 
-COUNTERFACT = Schema("counterfact", lambda row: has("prompt", "target_new", "locality_prompt", "ground_truth")(row), _flat)
+COUNTERFACT = Schema("counterfact", lambda row: has_fields("prompt", "target_new", "locality_prompt", "ground_truth")(row), _flat)
 COUNTERFACT_ROME = Schema("counterfact_rome", lambda row: isinstance(row.get("requested_rewrite"), dict), _rome)

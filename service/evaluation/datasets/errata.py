@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from service.evaluation.datasets.fields import EMPTY_PROMPT, Fields, aliases_of
+from service.evaluation.datasets.fields import EMPTY_PROMPT, Fields, build_aliases
 from service.evaluation.datasets.rows import BadRow
 from service.evaluation.datasets.schema import Schema
 from service.evaluation.records import EvalProbe, Record
@@ -53,12 +53,12 @@ def _probe(fields: Fields) -> EvalProbe | None:
         answer=answer,
         group=fields.maybe("group"),
         pool=fields.flag("pool"),
-        aliases=aliases_of(answers) or _aliases(answer, fields.answers("aliases")),
+        aliases=build_aliases(answers) or _aliases(answer, fields.answers("aliases")),
     )
 
 
 def _aliases(answer: str | None, given: tuple[tuple[str, ...], ...]) -> tuple[tuple[str, ...], ...]:
-    return aliases_of(((answer,), *given)) if answer is not None and given else given
+    return build_aliases(((answer,), *given)) if answer is not None and given else given
 
 
 def _surfaces(row: Fields) -> tuple[str, ...]:

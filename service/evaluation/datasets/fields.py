@@ -34,7 +34,7 @@ class Fields:
 
     def maybe(self, name: str) -> str | None:
         """Text that says something, or None where the field is missing, null or blank."""
-        return _words(self._given.get(name), f"{self._of}{name}")
+        return _parse_text(self._given.get(name), f"{self._of}{name}")
 
     def spelled(self, name: str) -> str | None:
         """The first of the lists or the text under `name`: some files hold either."""
@@ -49,7 +49,7 @@ class Fields:
     def texts(self, name: str) -> tuple[str, ...]:
         """A list of texts, or one text; what is blank in it is left out."""
         given = self._given.get(name)
-        found = (_words(text, f"{self._of}{name}") for text in ([given] if isinstance(given, str) else self.items(name)))
+        found = (_parse_text(text, f"{self._of}{name}") for text in ([given] if isinstance(given, str) else self.items(name)))
         return tuple(text for text in found if text is not None)
 
     def answers(self, name: str) -> tuple[tuple[str, ...], ...]:
@@ -107,20 +107,20 @@ class Fields:
             if self._given.get(prompt) is not None or self._given.get(answer) is not None:
                 self.notes[EMPTY_PROMPT if asked is None else EMPTY_ANSWER] += 1
             return None
-        return EvalProbe(prompt=asked, answer=answers[0][0], group=group, aliases=aliases_of(answers))
+        return EvalProbe(prompt=asked, answer=answers[0][0], group=group, aliases=build_aliases(answers))
 
 
-def aliases_of(answers: tuple[tuple[str, ...], ...]) -> tuple[tuple[str, ...], ...]:
+def build_aliases(answers: tuple[tuple[str, ...], ...]) -> tuple[tuple[str, ...], ...]:
     """The answers if there is more than the first spelling of the first, else nothing."""
     return answers if sum(map(len, answers)) > 1 else ()
 
 
-def present(*probes: EvalProbe | None) -> tuple[EvalProbe, ...]:
+def drop_missing(*probes: EvalProbe | None) -> tuple[EvalProbe, ...]:
     """The probes that there are."""
     return tuple(probe for probe in probes if probe is not None)
 
 
-def _words(value: Any, name: str) -> str | None:
+def _parse_text(value: Any, name: str) -> str | None:
     if value is None:
         return None
     if not isinstance(value, str):

@@ -7,8 +7,8 @@ that are empty leave their probe out, not the row.
 from collections.abc import Mapping
 from typing import Any
 
-from service.evaluation.datasets.fields import Fields, present
-from service.evaluation.datasets.schema import Schema, has
+from service.evaluation.datasets.fields import Fields, drop_missing
+from service.evaluation.datasets.schema import Schema, has_fields
 from service.evaluation.records import EvalProbe, Record
 
 
@@ -22,8 +22,8 @@ def _facts(row: Fields, number: int) -> list[Record]:
             subject=row.maybe("subject"),
             ground_truth=row.spelled("ground_truth"),
             rephrases=tuple(EvalProbe(prompt=prompt) for prompt in rephrases),
-            locality=_grouped(row.object("locality")),
-            portability=_grouped(row.object("portability")),
+            locality=_read_groups(row.object("locality")),
+            portability=_read_groups(row.object("portability")),
         )
     ]
 
@@ -36,18 +36,22 @@ def _biography(row: Fields, number: int) -> list[Record]:
             prompt=row.words("text"),
             target=row.words("labels"),
             subject=row.maybe("concept"),
-            locality=_grouped(row.object("locality")),
+            locality=_read_groups(row.object("locality")),
         )
     ]
 
 
-def _grouped(groups: Fields) -> tuple[EvalProbe, ...]:
-    return present(*(probe.probe("prompt", "ground_truth", group=name) for name, probes in groups.groups() for probe in probes))
+def _read_groups(groups: Fields) -> tuple[EvalProbe, ...]:
+    return drop_missing(
+        *(probe.probe("prompt", "ground_truth", group=name) for name, probes in groups.groups() for probe in probes)
+    )
 
 
 def _fits(row: Mapping[str, Any]) -> bool:
-    return has("prompt", "target_new")(row) and any(isinstance(row.get(name), dict) for name in ("portability", "locality"))
+    return has_fields("prompt", "target_new")(row) and any(
+        isinstance(row.get(name), dict) for name in ("portability", "locality")
+    )
 
 
 KNOWEDIT = Schema("knowedit", _fits, _facts)
-KNOWEDIT_WIKIBIO = Schema("knowedit_wikibio", has("text", "labels", "concept"), _biography)
+KNOWEDIT_WIKIBIO = Schema("knowedit_wikibio", has_fields("text", "labels", "concept"), _biography)

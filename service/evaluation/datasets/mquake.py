@@ -5,8 +5,8 @@ once every rewrite of the case is in, so they are portability probes of the *las
 that no rewrite of the case teaches (group `single_hop`). A rewrite's own question, the same fact put as one, is its rephrase.
 """
 
-from service.evaluation.datasets.counterfact import filled
-from service.evaluation.datasets.fields import Fields, aliases_of
+from service.evaluation.datasets.counterfact import fill_template
+from service.evaluation.datasets.fields import Fields, build_aliases
 from service.evaluation.datasets.rows import BadRow
 from service.evaluation.datasets.schema import Schema
 from service.evaluation.records import EvalProbe, Record
@@ -27,7 +27,7 @@ def _record(rewrite: Fields, case: str, place: int, portability: tuple[EvalProbe
     subject, question = rewrite.words("subject"), rewrite.maybe("question")
     return Record(
         id=f"{case}-{place + 1}",
-        prompt=filled(rewrite, "prompt", subject),
+        prompt=fill_template(rewrite, "prompt", subject),
         target=rewrite.object("target_new").words("str"),
         subject=subject,
         relation=rewrite.maybe("relation_id"),
@@ -42,7 +42,7 @@ def _multi_hop(row: Fields) -> tuple[EvalProbe, ...]:
     answer = row.maybe("new_answer")
     if answer is None:
         return ()
-    aliases = aliases_of(((answer, *row.texts("new_answer_alias")),))
+    aliases = build_aliases(((answer, *row.texts("new_answer_alias")),))
     return tuple(EvalProbe(prompt=prompt, answer=answer, group="multi_hop", aliases=aliases) for prompt in row.texts("questions"))
 
 
@@ -51,7 +51,7 @@ def _single_hop(row: Fields, taught: set[str]) -> tuple[EvalProbe, ...]:
     for hop in row.objects("new_single_hops"):
         question, answer = hop.maybe("question"), hop.maybe("answer")
         if question is not None and answer is not None and question not in taught:
-            aliases = aliases_of(((answer, *hop.texts("answer_alias")),))
+            aliases = build_aliases(((answer, *hop.texts("answer_alias")),))
             probes.append(EvalProbe(prompt=question, answer=answer, group="single_hop", aliases=aliases))
     return tuple(probes)
 

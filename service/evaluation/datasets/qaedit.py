@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
-from service.evaluation.datasets.fields import Fields, present
-from service.evaluation.datasets.schema import Schema, has
+from service.evaluation.datasets.fields import Fields, drop_missing
+from service.evaluation.datasets.schema import Schema, has_fields
 from service.evaluation.records import EvalProbe, Record
 
 
@@ -17,7 +17,7 @@ def _read(row: Fields, number: int) -> list[Record]:
             target=row.words("target"),
             subject=row.maybe("subject"),
             rephrases=(EvalProbe(prompt=rephrase),) if rephrase else (),
-            locality=present(*(probe.probe("loc", "loc_ans") for probe in row.objects("locality"))),
+            locality=drop_missing(*(probe.probe("loc", "loc_ans") for probe in row.objects("locality"))),
         )
     ]
 
@@ -25,7 +25,9 @@ def _read(row: Fields, number: int) -> list[Record]:
 def _fits(row: Mapping[str, Any]) -> bool:
     local = row.get("locality")
     return (
-        has("prompt", "target")(row) and isinstance(local, list) and any(isinstance(one, dict) and "loc" in one for one in local)
+        has_fields("prompt", "target")(row)
+        and isinstance(local, list)
+        and any(isinstance(one, dict) and "loc" in one for one in local)
     )
 
 

@@ -42,7 +42,7 @@ class RawRow:
     text: bytes
 
 
-def raw_rows(path: Path) -> Iterator[RawRow]:
+def read_raw_rows(path: Path) -> Iterator[RawRow]:
     """The rows of a file, in order. Raises Refused if it cannot be read or is neither form, TooLong over its bounds."""
     try:
         size = path.stat().st_size
@@ -51,8 +51,8 @@ def raw_rows(path: Path) -> Iterator[RawRow]:
         if size > MOST_BYTES:
             raise TooLong(f"the data set must have at most {MOST_BYTES >> 30} GiB", field="path")
         with path.open("rb") as file:
-            start = _start(file.read(4096))
-            rows = _of_array(file.fileno()) if start == b"[" else _of_lines(file)
+            start = _first_byte(file.read(4096))
+            rows = _split_array(file.fileno()) if start == b"[" else _split_lines(file)
             for number, row in enumerate(rows):
                 if number == MOST_ROWS:
                     raise TooLong(f"the data set must have at most {MOST_ROWS:,} rows", field="path")
@@ -61,7 +61,7 @@ def raw_rows(path: Path) -> Iterator[RawRow]:
         raise Refused("the data set cannot be read", field="path") from error
 
 
-def parsed(row: RawRow) -> dict[str, Any]:
+def parse_row(row: RawRow) -> dict[str, Any]:
     """The object in a row. Raises BadRow."""
     if len(row.text) > MOST_ROW_BYTES:
         raise BadRow(f"it has more than {MOST_ROW_BYTES >> 20} MiB")
@@ -80,7 +80,7 @@ def parsed(row: RawRow) -> dict[str, Any]:
     return fields
 
 
-def _start(head: bytes) -> bytes:
+def _first_byte(head: bytes) -> bytes:
     """The first byte that says something. Raises Refused where no JSON begins like that."""
     head = head.removeprefix(_BOM)
     start = head.lstrip(b" \t\r\n")[:1]
@@ -91,7 +91,7 @@ def _start(head: bytes) -> bytes:
     return start
 
 
-def _of_lines(file: Any) -> Iterator[RawRow]:
+def _split_lines(file: Any) -> Iterator[RawRow]:
     file.seek(0)
     number = 0
     while line := file.readline(MOST_ROW_BYTES + 2):
@@ -108,7 +108,7 @@ def _skip_rest(file: Any) -> None:
         pass
 
 
-def _of_array(descriptor: int) -> Iterator[RawRow]:
+def _split_array(descriptor: int) -> Iterator[RawRow]:
     """The elements of the outermost array. One that is not closed takes the rest of the file with it;
     what breaks off is a bad row of its own."""
     with mmap.mmap(descriptor, 0, access=mmap.ACCESS_READ) as data:
@@ -122,14 +122,14 @@ def _of_array(descriptor: int) -> Iterator[RawRow]:
                 depth -= 1
             if (token == b"," and depth == 1) or depth == 0:
                 if token == b"," or index or not _is_blank(data, begun, found.start()):
-                    yield _piece(data, begun, found.start(), index)
+                    yield _slice_row(data, begun, found.start(), index)
                     index += 1
                 begun = found.end()
             if depth == 0:
                 break
         rest = not _is_blank(data, begun, len(data))
         if depth == 1 and rest:  # a whole row, but the array does not end
-            yield _piece(data, begun, len(data), index)
+            yield _slice_row(data, begun, len(data), index)
             index += 1
         if depth or rest:
             yield RawRow(index, b"")
@@ -140,7 +140,7 @@ def _is_blank(data: mmap.mmap, start: int, end: int) -> bool:
     return blank is not None and blank.end() == end
 
 
-def _piece(data: mmap.mmap, start: int, end: int, index: int) -> RawRow:
+def _slice_row(data: mmap.mmap, start: int, end: int, index: int) -> RawRow:
     return RawRow(index, data[start : min(end, start + MOST_ROW_BYTES + 1)])
 
 

@@ -17,6 +17,6 @@ class Schema:
     read: Callable[[Fields, int], list[Record]]
 
 
-def has(*names: str) -> Callable[[Mapping[str, Any]], bool]:
+def has_fields(*names: str) -> Callable[[Mapping[str, Any]], bool]:
     """Whether a row has all these fields."""
     return lambda row: all(name in row for name in names)

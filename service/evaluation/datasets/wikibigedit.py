@@ -1,7 +1,7 @@
 """WikiBigEdit: its own form, as EasyEdit and UltraEdit read it, and LocFT's flat 3,000."""
 
-from service.evaluation.datasets.fields import Fields, present
-from service.evaluation.datasets.schema import Schema, has
+from service.evaluation.datasets.fields import Fields, drop_missing
+from service.evaluation.datasets.schema import Schema, has_fields
 from service.evaluation.records import EvalProbe, Record
 
 
@@ -17,8 +17,8 @@ def _original(row: Fields, number: int) -> list[Record]:
             target=answer,
             subject=row.maybe("subject"),
             rephrases=(EvalProbe(prompt=rephrase),) if rephrase else (),
-            locality=present(row.probe("loc", "loc_ans")),
-            portability=personas + present(row.probe("mhop", "mhop_ans", group="mhop")),
+            locality=drop_missing(row.probe("loc", "loc_ans")),
+            portability=personas + drop_missing(row.probe("mhop", "mhop_ans", group="mhop")),
         )
     ]
 
@@ -32,10 +32,10 @@ def _flat(row: Fields, number: int) -> list[Record]:
             target=row.words("target_new"),
             subject=row.maybe("subject"),
             rephrases=(EvalProbe(prompt=rephrase),) if rephrase else (),
-            locality=present(row.probe("locality_prompt", "locality_ground_truth")),
+            locality=drop_missing(row.probe("locality_prompt", "locality_ground_truth")),
         )
     ]
 
 
-WIKIBIGEDIT = Schema("wikibigedit", has("update", "ans"), _original)
-WIKIBIGEDIT_LOCFT = Schema("wikibigedit_locft", has("prompt", "target_new", "locality_prompt"), _flat)
+WIKIBIGEDIT = Schema("wikibigedit", has_fields("update", "ans"), _original)
+WIKIBIGEDIT_LOCFT = Schema("wikibigedit_locft", has_fields("prompt", "target_new", "locality_prompt"), _flat)

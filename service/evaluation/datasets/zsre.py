@@ -1,7 +1,7 @@
 """ZsRE as MEND, EasyEdit, LocFT and UltraEdit hold it, with and without portability."""
 
-from service.evaluation.datasets.fields import Fields, present
-from service.evaluation.datasets.schema import Schema, has
+from service.evaluation.datasets.fields import Fields, drop_missing
+from service.evaluation.datasets.schema import Schema, has_fields
 from service.evaluation.records import EvalProbe, Record
 
 
@@ -15,8 +15,8 @@ def _record(row: Fields, number: int) -> Record:
         subject=row.maybe("subject"),
         ground_truth=row.spelled("answers") or row.maybe("pred"),
         rephrases=(EvalProbe(prompt=rephrase),) if rephrase else (),
-        locality=present(row.probe("loc", "loc_ans", group="natural_questions")),
-        portability=present(row.object("portability").probe("New Question", "New Answer", group="Reasoning")),
+        locality=drop_missing(row.probe("loc", "loc_ans", group="natural_questions")),
+        portability=drop_missing(row.object("portability").probe("New Question", "New Answer", group="Reasoning")),
     )
 
 
@@ -25,4 +25,4 @@ def _read(row: Fields, number: int) -> list[Record]:
 
 
 ZSRE_PORTABILITY = Schema("zsre_portability", lambda row: "src" in row and isinstance(row.get("portability"), dict), _read)
-ZSRE = Schema("zsre", has("src", "loc"), _read)
+ZSRE = Schema("zsre", has_fields("src", "loc"), _read)
