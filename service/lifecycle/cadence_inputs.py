@@ -86,7 +86,7 @@ def _figures(connection: Connection, version: Version) -> dict[str, float | None
         "retention": known.get(measurements.RETENTION, version.scores.get("retention")),
         "retention_at_retrain": then.get("retention"),
         "locality": known.get(measurements.OUTSIDE, version.scores.get("canary")),
-        "locality_then": then.get("canary"),
+        "locality_at_retrain": then.get("canary"),
         "locality_at_major": read_tensor_scores(connection, version, minors=0).get("canary"),
         "capability": known.get(measurements.CAPABILITY),
     }
