@@ -17,8 +17,8 @@ from service.lm.overlay import Overlay, View
 from service.lm.prompts import Row, encode_row
 from service.store import edits, versions
 
-MOST_EDITS = 64  # a mean over more changes little and would hold up the answers
-MOST_UNRELATED = 64
+MAX_EDITS = 64  # a mean over more changes little and would hold up the answers
+MAX_UNRELATED = 64
 
 
 @dataclass(frozen=True)
@@ -45,11 +45,11 @@ def measure_basis_use(
         return ()
     with context.store.read() as connection:
         window = versions.read_live_set(connection, number).window
-        asked = edits.read_many(connection, [item.edit_id for item in window[-MOST_EDITS:] if not item.is_tombstone])
+        asked = edits.read_many(connection, [item.edit_id for item in window[-MAX_EDITS:] if not item.is_tombstone])
     prompts = {
         "edits": _rows(neutral.base, asked, literal=True),
         "rephrases": _rows(neutral.base, asked, literal=False),
-        "unrelated": neutral.canary[:MOST_UNRELATED],
+        "unrelated": neutral.canary[:MAX_UNRELATED],
     }
     report = basis_report(view_of(overlay), adapter.to(neutral.base.device), prompts)
     return tuple(_use_of_block(seen) for seen in report["blocks"])
