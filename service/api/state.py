@@ -17,7 +17,7 @@ from service.background.prompt_reservoir import PromptReservoir
 from service.domain.errors import Unavailable
 from service.editors.neutral import NeutralSentences
 from service.lifecycle import context as lifecycle
-from service.lifecycle.checkpoints import overlay_of
+from service.lifecycle.checkpoints import load_overlay
 from service.lifecycle.notifications import Announcer
 from service.lm.base import Base
 from service.serving.scheduler import Scheduler
@@ -69,7 +69,7 @@ class ServerState:
             return None
         number = 0 if version == "base" else version
         if not self.serving.is_resident(number):
-            self.serving.adopt(number, overlay_of(self.store, self.lifecycle.checkpoints, number))
+            self.serving.adopt(number, load_overlay(self.store, self.lifecycle.checkpoints, number))
         return number
 
     @cached_property
@@ -87,7 +87,7 @@ class ServerState:
         return {
             "database": await self.readiness.find(),
             "head": self.lifecycle.follower.degraded or "ok",
-            "checkpoints": self.lifecycle.checkpoints.note or "ok",
+            "checkpoints": self.lifecycle.checkpoints.folder_error or "ok",
             "weights": self.seal.broken or "ok",
             "files": self.seal.note or "ok",
             "worker": "ok" if self.works() else "the worker's thread has ended",
@@ -112,7 +112,10 @@ class ServerState:
             "retention": version.scores.get("retention"),
             "canary": version.scores.get("canary"),
             "waiting": counts["queued"] + counts["applying"],
-            "degraded": self.seal.broken or self.lifecycle.follower.degraded or self.lifecycle.checkpoints.note or self.seal.note,
+            "degraded": self.seal.broken
+            or self.lifecycle.follower.degraded
+            or self.lifecycle.checkpoints.folder_error
+            or self.seal.note,
         }
 
     def _database(self) -> str:

@@ -30,7 +30,7 @@ class CooperativeTask(Generic[Result]):
         self._thread = threading.Thread(target=self._run, name="errata-stepwise", daemon=True)
         self._thread.start()
 
-    def go_on(self) -> bool:
+    def run_step(self) -> bool:
         """Let the work go on for one step; whether it is done. Raises what the work raised."""
         if not self._is_done:
             self._until = time.monotonic() + self._step_s
@@ -46,7 +46,7 @@ class CooperativeTask(Generic[Result]):
         assert self._is_done and self._error is None
         return self._result  # type: ignore[return-value]  # None is a result too, if the work says so
 
-    def drop(self) -> None:
+    def cancel(self) -> None:
         """End the work where it stands. Safe to repeat, and after the end."""
         if not self._is_done:
             self._dropped = True

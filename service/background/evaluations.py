@@ -33,8 +33,8 @@ from service.store.evaluations import Evaluation
 from service.store.idempotency import Keyed, unkeyed
 from service.store.list_rows import ListedEval
 
-MOST_EDITS = 1_000
-MOST_WAITING = 100
+MAX_EDITS = 1_000
+MAX_WAITING = 100
 EDITS_AT_ONCE = 4  # asked together
 STEP_S = 0.25  # of work before other chores have their turn
 
@@ -53,11 +53,13 @@ class OverlayEvaluator(Protocol):
         """Every question of every record."""
         ...
 
-    def full(self, overlay: Overlay, records: Sequence[Record], *, live: Sequence[Record], between: Between) -> Mapping[str, Any]:
+    def measure_full(
+        self, overlay: Overlay, records: Sequence[Record], *, live: Sequence[Record], between: Between
+    ) -> Mapping[str, Any]:
         """All metrics of the field; `live` are the edits that the version holds."""
         ...
 
-    def capability(self, overlay: Overlay, *, between: Between) -> Mapping[str, Any]:
+    def measure_capability(self, overlay: Overlay, *, between: Between) -> Mapping[str, Any]:
         """What the version still solves, as a share of what the base model solves."""
         ...
 
@@ -99,7 +101,7 @@ def request_eval(
         now = now or now_of(connection)
         if (answer := idempotency.recall(connection, once)) is not None:
             return evaluations.get(connection, answer["eval"])
-        if evaluations.waiting(connection) >= MOST_WAITING:
+        if evaluations.waiting(connection) >= MAX_WAITING:
             raise Unavailable("too many evaluations wait; ask for this one again later", retry_after_s=10.0)
         number = head.version if version is None else version
         _check_answers(versions.get(connection, number).status)
@@ -170,7 +172,7 @@ class Evaluations:
             return False
         try:
             work = self._resume(due)
-            is_done = work.go_on()
+            is_done = work.run_step()
         except Unavailable:
             self.close()
             raise
@@ -191,7 +193,7 @@ class Evaluations:
         """Let go of what is under way; its row stays as it is, so the next process begins it again."""
         underway, self._underway = self._underway, None
         if underway is not None:
-            underway[1].drop()
+            underway[1].cancel()
 
     def _resume(self, due: Evaluation) -> CooperativeTask[_Found]:
         if self._underway is None:
@@ -205,7 +207,7 @@ class Evaluations:
         """The whole evaluation, as if there were nothing else to do; `between` is where there is."""
 
         def rest() -> None:
-            self._context.let_others_first()
+            self._context.yield_to_edits()
             between()
 
         context = _parts_of(due.about)
@@ -218,16 +220,16 @@ class Evaluations:
         kept = drop_contradicted(outcomes, records, live)
         result = build_report(kept, left_out={"contradicted": len(outcomes) - len(kept)})
         if "full" in context:
-            result["full"] = dict(self._measures.full(overlay, records, live=live, between=rest))
+            result["full"] = dict(self._measures.measure_full(overlay, records, live=live, between=rest))
             self._share = (1 + context.index("full")) / len(context)
         if "capability" in context:
-            result["capability"] = dict(self._measures.capability(overlay, between=rest))
+            result["capability"] = dict(self._measures.measure_capability(overlay, between=rest))
         return _Found(_finite(result), [_in_short(outcome) for outcome in kept])
 
     def _overlay(self, due: Evaluation) -> Overlay:
         with self._context.store.read() as connection:
             version = versions.get(connection, due.version)
-        return self._context.checkpoints.of(version)
+        return self._context.checkpoints.get_overlay(version)
 
     def _records(self, due: Evaluation) -> list[Record]:
         """What is asked, in order of acceptance for stored edits, in the order given for inline ones."""
@@ -306,10 +308,10 @@ def _request(connection: Connection, version: int, asked: Selection) -> tuple[di
         live = [item.edit_id for item in versions.live_set(connection, version).live]
         if not live:
             raise Refused("this version has no live edit to ask about: name edits, or none with capability", field="edits")
-        some = _evenly(live, MOST_EDITS)
+        some = _evenly(live, MAX_EDITS)
         return {"edits": some}, {"edits": "live", "count": len(some), "of": len(live)}
-    if len(asked) > MOST_EDITS:
-        raise TooLong(f"an evaluation takes at most {MOST_EDITS} edits", field="edits")
+    if len(asked) > MAX_EDITS:
+        raise TooLong(f"an evaluation takes at most {MAX_EDITS} edits", field="edits")
     if isinstance(asked[0], str):
         ids = list(dict.fromkeys(str(one) for one in asked))
         if len(edits.many(connection, ids)) != len(ids):

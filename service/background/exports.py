@@ -35,7 +35,7 @@ from service.store.idempotency import Keyed, unkeyed
 from service.store.jobs import Job
 
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
-MOST_CLAIMS = 5  # a machine that has no memory for it should not be ended again and again
+MAX_CLAIMS = 5  # a machine that has no memory for it should not be ended again and again
 log = structlog.get_logger("errata.export")
 
 
@@ -157,7 +157,7 @@ class Exports:
             if job is None:
                 return None
             now = self.clock()
-            is_given_up = job.claims >= MOST_CLAIMS
+            is_given_up = job.claims >= MAX_CLAIMS
             if not is_given_up:
                 message = "begun" if job.claims == 0 else "begun again: the process before this one ended"
                 values = {"status": "running", "claims": job.claims + 1, "progress": 0.0, "started_at": job.started_at or now}
@@ -219,7 +219,7 @@ class Exports:
             self._finish(job, version, _counted(target))
             return
         self._sweep(wish["name"])
-        overlay = self.checkpoints.of(version)
+        overlay = self.checkpoints.get_overlay(version)
         manifest = self._manifest(job, version, held, base_name) | _said_of_window(held, overlay)
         written = write_export(
             self.base,

@@ -10,7 +10,7 @@ def score_next_edit(context: LifecycleContext) -> bool:
         edit = edits.next_to_score(connection)
     if edit is None:
         return False
-    scores = context.editors.score(context.follower.current.overlay, edit, context.let_others_first)
+    scores = context.editors.score(context.follower.current.overlay, edit, context.yield_to_edits)
     with context.store.write() as connection:
         edits.fill_scores(connection, edit.id, scores)
     return True

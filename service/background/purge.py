@@ -33,7 +33,7 @@ from service.store.idempotency import Keyed, unkeyed
 
 log = structlog.get_logger("errata.purge")
 OVER = (EditStatus.RETRACTED, EditStatus.SUPERSEDED, EditStatus.FAILED, EditStatus.ROLLED_BACK)
-MOST_EDITS = 1_000
+MAX_EDITS = 1_000
 MANIFEST = "errata.json"
 PARTIAL = re.compile(r"\..+\.partial")  # the folder of an export that is being written
 GOING = ".purged-"  # what the folder of an export is called while it is deleted; no export may be called so
@@ -82,8 +82,8 @@ def purge(
     head, a job or an export under way still holds.
     """
     ids = tuple(dict.fromkeys(edit_ids))
-    if not 1 <= len(ids) <= MOST_EDITS:
-        raise Refused(f"edits must name 1 to {MOST_EDITS} edits", field="edits")
+    if not 1 <= len(ids) <= MAX_EDITS:
+        raise Refused(f"edits must name 1 to {MAX_EDITS} edits", field="edits")
     now = now or context.clock()
     asked = keyed or unkeyed(by)
     with context.store.read() as connection:

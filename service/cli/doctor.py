@@ -138,7 +138,7 @@ def _together(settings: Settings) -> Finding:
         with store.read() as connection:
             if not is_current(connection):
                 return Finding("store", CheckStatus.NOTE, "cannot be told until the database is migrated")
-        store_identity.recognise(store, settings.checkpoints)
+        store_identity.check_same_store(store, settings.checkpoints)
     except ServiceError as error:
         return Finding("store", CheckStatus.BAD, error.message)
     finally:

@@ -66,7 +66,7 @@ def serve(
             serve as run,  # here, because it loads torch: ten seconds that `errata version` need not wait
         )
 
-        run(settings, sockets, Supervisor.of(os.environ, frozen_s=settings.frozen_s))
+        run(settings, sockets, Supervisor.from_environment(os.environ, frozen_s=settings.frozen_s))
 
 
 @app.command()

@@ -51,7 +51,7 @@ def verify_versions(
     """Read every checkpoint that a version needs and say how it is; exit code 1 if one is not good. Works beside a server."""
     settings = read_settings(data_dir=data_dir, database_url=database_url)
     with report_errors(), open_store(settings) as store:
-        store_identity.recognise(store, settings.checkpoints)
+        store_identity.check_same_store(store, settings.checkpoints)
         with errors.status("reading") as shown:
             found = verify.verify(
                 store, settings.checkpoints, progress=lambda done, of: shown.update(f"{done} of {of} checkpoints read")
@@ -78,7 +78,7 @@ def adopt(
         store.hold_folder()
         needed = verify.verify(store, settings.checkpoints).checkpoints
         there = sum(one.is_right for one in needed)
-        mark = store_identity.read_mark_if_sound(settings.checkpoints)
+        mark = store_identity.read_mark_or_none(settings.checkpoints)
         whose = "no store's" if mark is None else f"store {mark.store}'s"
         output.print(f"The folder is {whose}. It holds {there} of the {len(needed)} checkpoints that the database names.")
         if not yes:

@@ -19,13 +19,13 @@ from service.lifecycle import next_edits
 from service.lifecycle.cadence_inputs import read_cadence_inputs
 from service.lifecycle.context import LifecycleContext
 from service.lifecycle.crash_points import crash_point
-from service.lifecycle.fitting import items_of, known_edits, scores_of, seed_of
-from service.lifecycle.head_snapshot import HeadSnapshot, overlay_of_head, read_head
+from service.lifecycle.fitting import items_of, read_fit_edits, scores_of, seed_of
+from service.lifecycle.head_snapshot import HeadSnapshot, load_head_overlay, read_head
 from service.lifecycle.job_hooks import JobHooks
 from service.lifecycle.lease import Lease
 from service.lifecycle.publish import Candidate, publish
 from service.lifecycle.settings import SERVICE
-from service.lifecycle.statuses import live_changes, write_statuses
+from service.lifecycle.statuses import changes_of_live_sets, write_statuses
 from service.store import edits, heads, jobs
 from service.store.edits import Change
 from service.store.jobs import Job
@@ -94,7 +94,7 @@ def _claim(context: LifecycleContext, lease: Lease) -> Job | None:
 
 
 def _claim_new(connection: Connection, context: LifecycleContext, lease: Lease) -> Job | None:
-    waiting = edits.many(connection, next_edits.next_edits(connection, context))
+    waiting = edits.many(connection, next_edits.read_next_edits(connection, context))
     if not waiting:
         return None
     now = context.clock()
@@ -148,13 +148,13 @@ def _work(context: LifecycleContext, lease: Lease, job: Job) -> None:
         lease,
         job.id,
         "fit.middle",
-        in_vain=lambda: context.follower.current.epoch > head.row.epoch,
-        asked_to_stop=lambda: _is_unwanted(context, job),
-        most_s=context.settings.fit_s,
+        is_stale=lambda: context.follower.current.epoch > head.row.epoch,
+        is_stop_requested=lambda: _is_unwanted(context, job),
+        limit_s=context.settings.fit_s,
     )
-    known = known_edits(context, LiveSet(), job.edit_ids)
+    known = read_fit_edits(context, LiveSet(), job.edit_ids)
     try:
-        with context.no_edit_is_fitted.interrupted():
+        with context.edit_fits_idle.busy():
             outcome = _rounds(context, head, [known[edit_id] for edit_id in job.edit_ids], job, job_hooks)
     except FitCancelled:
         if job_hooks.is_overdue and not lease.is_over():
@@ -168,7 +168,7 @@ def _work(context: LifecycleContext, lease: Lease, job: Job) -> None:
     with context.store.read() as connection:
         pointless = edits.deferred_before(connection, outcome.entrants)
     superseded = {**pointless, **outcome.superseded}
-    changes += live_changes(head.live_set, outcome.live_set, superseded=superseded, reports=outcome.fitted.reports)
+    changes += changes_of_live_sets(head.live_set, outcome.live_set, superseded=superseded, reports=outcome.fitted.reports)
     entered = [item.edit_id for item in outcome.entrants]
     publish(
         context,
@@ -244,10 +244,10 @@ def _without(head: HeadSnapshot, trying: Sequence[LiveItem], lost: Sequence[Live
 def _fit(
     context: LifecycleContext, head: HeadSnapshot, live_set: LiveSet, new: Sequence[LiveItem], job: Job, job_hooks: JobHooks
 ) -> FitResult:
-    known = known_edits(context, live_set)
+    known = read_fit_edits(context, live_set)
     entering = {item.edit_id for item in new}
     window = [item for item in live_set.window if item.edit_id not in entering]
-    overlay = overlay_of_head(context, head.version)
+    overlay = load_head_overlay(context, head.version)
     assert job.seed is not None
     kept = items_of([*window, *live_set.consolidated_sample], known)
     return context.editors.baft(overlay, items_of(new, known), kept, job.seed, job_hooks.hooks())

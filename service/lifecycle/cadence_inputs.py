@@ -21,7 +21,7 @@ MOVES_TENSORS = (VersionKind.LOCFT, VersionKind.ROLLBACK)
 
 
 @dataclass(frozen=True)
-class Ended:
+class RetrainHistory:
     """How the last retrains ended: `setbacks` in a row, up to the last, published nothing."""
 
     setbacks: int = 0
@@ -37,7 +37,7 @@ def read_cadence_inputs(connection: Connection, context: LifecycleContext) -> Ca
     live_set = versions.live_set(connection, head.version)
     deferred, oldest = edits.count_and_oldest(connection, EditStatus.DEFERRED)
     untried = [item.edit_id for item in live_set.window if item.is_live and not item.held]
-    ended = retrains_ended(connection)
+    ended = read_retrain_history(connection)
     now = context.clock()
     return CadenceInputs(
         window=version.window,
@@ -59,16 +59,16 @@ def read_cadence_inputs(connection: Connection, context: LifecycleContext) -> Ca
     )
 
 
-def retrains_ended(connection: Connection) -> Ended:
+def read_retrain_history(connection: Connection) -> RetrainHistory:
     """How the last retrains ended, less the one that is under way."""
     last = jobs.recent_statuses(connection, "retrain", limit=SETBACKS)
     over = [(status, at) for status, at in last if at is not None]
     setbacks = list(takewhile(lambda one: one[0] in UNPUBLISHED, over))
     status, at = setbacks[0] if setbacks else (None, None)
-    return Ended(len(setbacks), at, status == "cancelled", is_underway=len(over) < len(last))
+    return RetrainHistory(len(setbacks), at, status == "cancelled", is_underway=len(over) < len(last))
 
 
-def tensor_scores(connection: Connection, version: Version, *, minors: int) -> Mapping[str, Any]:
+def read_tensor_scores(connection: Connection, version: Version, *, minors: int) -> Mapping[str, Any]:
     """What the tensors of the retrain so many minor ones after the major one came to, without any window: of those that lead to
     a version. Empty where that is not known, and 1 by definition for the base's own tensors.
     """
@@ -81,13 +81,13 @@ def tensor_scores(connection: Connection, version: Version, *, minors: int) -> M
 
 def _figures(connection: Connection, version: Version) -> dict[str, float | None]:
     known = {name: one.score for name, one in _still_true(connection, version).items()}
-    then = tensor_scores(connection, version, minors=version.minors)
+    then = read_tensor_scores(connection, version, minors=version.minors)
     return {
         "retention": known.get(measurements.RETENTION, version.scores.get("retention")),
         "retention_then": then.get("retention"),
         "locality": known.get(measurements.OUTSIDE, version.scores.get("canary")),
         "locality_then": then.get("canary"),
-        "locality_at_major": tensor_scores(connection, version, minors=0).get("canary"),
+        "locality_at_major": read_tensor_scores(connection, version, minors=0).get("canary"),
         "capability": known.get(measurements.CAPABILITY),
     }
 

@@ -18,7 +18,7 @@ def _now() -> datetime:
     return datetime.now(UTC)
 
 
-class NoFits(threading.Event):
+class EditFitsIdle(threading.Event):
     """Set while no fit is under way; several may be at once, so it is the last that sets it again."""
 
     def __init__(self) -> None:
@@ -28,7 +28,7 @@ class NoFits(threading.Event):
         self.set()
 
     @contextmanager
-    def interrupted(self) -> Iterator[None]:
+    def busy(self) -> Iterator[None]:
         """One more fit is under way."""
         with self._counting:
             self._under_way += 1
@@ -42,7 +42,7 @@ class NoFits(threading.Event):
                     self.set()
 
 
-FITS_FIRST_S = 5.0  # longest wait for a fit of edits, which takes about one; a stop waits as long at most
+EDIT_FITS_WAIT_S = 5.0  # longest wait for a fit of edits, which takes about one; a stop waits as long at most
 
 
 def _at_once() -> None:
@@ -69,9 +69,9 @@ class LifecycleContext:
     give_way: Callable[[], None] = _at_once
     is_sound: Callable[[], bool] = _is_sound
     clock: Callable[[], datetime] = _now
-    no_edit_is_fitted: NoFits = field(default_factory=NoFits)  # a retrain waits for it, between its steps and not for long
+    edit_fits_idle: EditFitsIdle = field(default_factory=EditFitsIdle)
 
-    def let_others_first(self) -> None:
+    def yield_to_edits(self) -> None:
         """Between two steps of what nobody waits for: a fit of edits ends first (but is not waited for for ever), and answers."""
-        self.no_edit_is_fitted.wait(FITS_FIRST_S)
+        self.edit_fits_idle.wait(EDIT_FITS_WAIT_S)
         self.give_way()

@@ -44,7 +44,7 @@ def items_of(entries: Sequence[LiveItem], known: Mapping[str, Edit]) -> list[Fit
     ]
 
 
-def known_edits(context: LifecycleContext, live_set: LiveSet, more: Iterable[str] = ()) -> dict[str, Edit]:
+def read_fit_edits(context: LifecycleContext, live_set: LiveSet, more: Iterable[str] = ()) -> dict[str, Edit]:
     """What a fit of a live set's window is given, and more, by id. Never the whole of a large live set."""
     given = {item.edit_id for item in (*live_set.window, *live_set.consolidated_sample)}
     with context.store.read() as connection:

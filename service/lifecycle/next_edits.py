@@ -13,7 +13,7 @@ from service.store import edits, jobs
 ENDED = ("done", "failed")  # a job that was cancelled fitted nothing
 
 
-def next_edits(connection: Connection, context: LifecycleContext) -> tuple[str, ...]:
+def read_next_edits(connection: Connection, context: LifecycleContext) -> tuple[str, ...]:
     """The ids of the edits that make the next job; none if nothing waits."""
     settings = context.settings
     return next_job(_queue(connection, context), most=settings.joint, budget=settings.joint_tokens)

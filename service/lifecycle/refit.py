@@ -15,13 +15,13 @@ from service.domain.liveset import LiveItem, LiveSet
 from service.domain.version import VersionKind
 from service.editors.protocol import FitResult
 from service.lifecycle.context import LifecycleContext
-from service.lifecycle.fitting import items_of, known_edits, scores_of, seed_of
-from service.lifecycle.head_snapshot import HeadSnapshot, overlay_of_head, read_head
+from service.lifecycle.fitting import items_of, read_fit_edits, scores_of, seed_of
+from service.lifecycle.head_snapshot import HeadSnapshot, load_head_overlay, read_head
 from service.lifecycle.job_hooks import JobHooks
 from service.lifecycle.lease import Lease
 from service.lifecycle.publish import Candidate, publish
 from service.lifecycle.settings import SERVICE
-from service.lifecycle.statuses import live_changes
+from service.lifecycle.statuses import changes_of_live_sets
 from service.lm.overlay import Overlay
 from service.store import edits, heads, jobs, versions
 from service.store.edits import Change
@@ -62,7 +62,11 @@ def is_due(connection: Connection, context: LifecycleContext) -> bool:
     if _failed_lately(connection, context, head.version):
         return False
     live_set = versions.live_set(connection, head.version)
-    return live_set.needs_refit or bool(going(connection, live_set)) or bool(unwanted(connection, live_set))
+    return (
+        live_set.needs_refit
+        or bool(read_pending_retractions(connection, live_set))
+        or bool(read_lost_retractions(connection, live_set))
+    )
 
 
 def _failed_lately(connection: Connection, context: LifecycleContext, version: int) -> bool:
@@ -72,13 +76,13 @@ def _failed_lately(connection: Connection, context: LifecycleContext, version: i
     return (context.clock() - last.finished_at).total_seconds() < context.settings.cadence.retry_s
 
 
-def going(connection: Connection, live_set: LiveSet) -> dict[str, bool]:
+def read_pending_retractions(connection: Connection, live_set: LiveSet) -> dict[str, bool]:
     """Live edits that were asked to be taken back: {id: whether the edit before it shall be live again}."""
     pending = edits.retractions_pending(connection)
     return {edit_id: pending[edit_id] for edit_id in pending if (item := live_set.get(edit_id)) is not None and item.is_live}
 
 
-def unwanted(connection: Connection, live_set: LiveSet) -> set[str]:
+def read_lost_retractions(connection: Connection, live_set: LiveSet) -> set[str]:
     """Edits that the overlay was trained on and lost, that were taken back since, and that nothing live covers."""
     lost = [item.edit_id for item in live_set.lost if item.key not in live_set.covered]
     return edits.retracted(connection, lost) if lost else set()
@@ -95,7 +99,7 @@ def _claim(context: LifecycleContext, lease: Lease) -> Job | None:
         if job is None:
             job = jobs.insert(connection, "refit", reason="the overlay holds what was taken back", author=SERVICE, now=now)
         live_set = versions.live_set(connection, head.version)
-        gone = sorted({*going(connection, live_set), *unwanted(connection, live_set)})
+        gone = sorted({*read_pending_retractions(connection, live_set), *read_lost_retractions(connection, live_set)})
         if job.claims >= context.settings.claims:
             jobs.finish(connection, job.id, error="its fit ended the process again and again", now=now)
             return jobs.get(connection, job.id)
@@ -107,17 +111,17 @@ def _claim(context: LifecycleContext, lease: Lease) -> Job | None:
 def _work(context: LifecycleContext, lease: Lease, job: Job) -> None:
     head = read_head(context)
     with context.store.read() as connection:
-        gone = going(connection, head.live_set)
-        traces = unwanted(connection, head.live_set)
-        restored = coming_back(connection, gone)
-    job_hooks = JobHooks(context, lease, job.id, "fit.middle", in_vain=lambda: context.follower.current.epoch > head.row.epoch)
+        gone = read_pending_retractions(connection, head.live_set)
+        traces = read_lost_retractions(connection, head.live_set)
+        restored = read_restored_items(connection, gone)
+    job_hooks = JobHooks(context, lease, job.id, "fit.middle", is_stale=lambda: context.follower.current.epoch > head.row.epoch)
     desired = liveset.refitted(head.live_set, {*gone, *traces}, restored)
-    known = known_edits(context, desired, [item.edit_id for item in desired.items if not item.is_live])  # some may be entombed
-    with context.no_edit_is_fitted.interrupted():
+    known = read_fit_edits(context, desired, [item.edit_id for item in desired.items if not item.is_live])  # some may be entombed
+    with context.edit_fits_idle.busy():
         overlay, live_set, lost, fitted = _rounds(context, head, desired, known, job, job_hooks)
     changes = [Change(edit_id=edit_id, status=EditStatus.RETRACTED) for edit_id in gone]
     changes += [Change(edit_id=edit_id, status=EditStatus.DEFERRED, error=LOST) for edit_id in lost]
-    changes += live_changes(head.live_set, live_set, superseded={}, reports={})
+    changes += changes_of_live_sets(head.live_set, live_set, superseded={}, reports={})
     publish(
         context,
         Candidate(
@@ -137,7 +141,7 @@ def _work(context: LifecycleContext, lease: Lease, job: Job) -> None:
     )
 
 
-def coming_back(connection: Connection, gone: Mapping[str, bool]) -> list[LiveItem]:
+def read_restored_items(connection: Connection, gone: Mapping[str, bool]) -> list[LiveItem]:
     """The edits that those taken back superseded and whose return was asked for, where they still count as superseded by them.
 
     Where such an edit was taken back too, the one before it.
@@ -164,7 +168,7 @@ def _rounds(
 
     The last fit counts as it is: what it lost is not live any more, and the live set keeps that the overlay was trained on it.
     """
-    bare = Overlay(overlay_of_head(context, head.version).tensors, None)
+    bare = Overlay(load_head_overlay(context, head.version).tensors, None)
     lost: list[str] = []
     for _ in range(context.settings.rounds):
         desired = liveset.afresh(desired)

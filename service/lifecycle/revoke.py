@@ -29,7 +29,7 @@ CHUNK = 500  # edits a transaction: other writers wait for less than half a seco
 
 
 @dataclass(frozen=True)
-class Revoked:
+class RevocationResult:
     """`retracted`: edits taken back, or asked to be, by this call; `barred`: of these, the ones that were not live and only may
     not come back. `already`: how many had been taken back before.
     """
@@ -50,7 +50,7 @@ def revoke(
     keyed: Keyed | None = None,
     ring: Callable[[str], None] | None = None,
     now: datetime | None = None,
-) -> Revoked:
+) -> RevocationResult:
     """Take back every edit that `author` posted from `since` on; with `restore_previous` what these superseded is live again.
 
     `by` is who asks for it. A `keyed` request that was answered before is answered so again; one that was cut off is finished,
@@ -82,7 +82,7 @@ def revoke(
                 events.write(connection, [Event(type="author.revoked", author=by, data=data)], now=now)
             taken += [one.edit_id for one in going]
             barred += [one.edit_id for one in going if one.status in NEVER]
-            done = Revoked(tuple(taken), already, tuple(barred))
+            done = RevocationResult(tuple(taken), already, tuple(barred))
             if len(found) < CHUNK:
                 idempotency.remember(connection, asked, asdict(done), now=now)
             crash_point("revoke.before_commit")
@@ -95,10 +95,10 @@ def revoke(
         after = found[-1].seq
 
 
-def _answered(answer: Mapping[str, Any]) -> Revoked:
+def _answered(answer: Mapping[str, Any]) -> RevocationResult:
     """What a revocation was answered with, less the edits that were purged since."""
     left = {name: tuple(one for one in answer[name] if one is not None) for name in ("retracted", "barred")}
-    return Revoked(**left, already=answer["already"])
+    return RevocationResult(**left, already=answer["already"])
 
 
 def _take_back(connection: Connection, going: list[AuthoredEdit], *, restore_previous: bool, by: str, now: datetime) -> None:

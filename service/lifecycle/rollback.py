@@ -18,7 +18,7 @@ from service.domain.version import Version, VersionKind, VersionStatus
 from service.lifecycle.context import LifecycleContext
 from service.lifecycle.crash_points import crash_point
 from service.lifecycle.head_follower import PublishedHead
-from service.lifecycle.statuses import live_changes, write_statuses
+from service.lifecycle.statuses import changes_of_live_sets, write_statuses
 from service.lifecycle.submit import first_status
 from service.store import edits, events, heads, idempotency, jobs, versions
 from service.store.edits import Change
@@ -29,7 +29,7 @@ log = structlog.get_logger("errata.rollback")
 
 
 @dataclass(frozen=True)
-class RolledBack:
+class RollbackResult:
     """The new head; `restored` is the version whose overlay it took, `rolled_back` the edits that are not live any more."""
 
     version: int
@@ -48,7 +48,7 @@ def roll_back(
     if_match: int | None = None,
     fence: int | None = None,
     keyed: Keyed | None = None,
-) -> RolledBack:
+) -> RollbackResult:
     """Answer with an older version again. With `requeue` the edits that fall out are queued to be applied on top of it.
 
     `if_match` is the epoch that the caller saw; `fence` is for a worker that does this by itself. A `keyed` request that was
@@ -68,10 +68,10 @@ def roll_back(
     return done
 
 
-def _answered(answer: Mapping[str, Any]) -> RolledBack:
+def _answered(answer: Mapping[str, Any]) -> RollbackResult:
     """What a rollback was answered with, less the edits that were purged since."""
     fallen = tuple(edit_id for edit_id in answer["rolled_back"] if edit_id is not None)
-    return RolledBack(answer["version"], answer["restored"], answer["epoch"], fallen)
+    return RollbackResult(answer["version"], answer["restored"], answer["epoch"], fallen)
 
 
 def _roll_back(
@@ -83,14 +83,14 @@ def _roll_back(
     requeue: bool,
     if_match: int | None,
     fence: int | None,
-) -> RolledBack:
+) -> RollbackResult:
     author = asked.author
     try:
         with context.store.read() as connection:
             target = versions.get(connection, to)
     except NotFound as unknown:
         raise NotFound(unknown.message, field="to") from None
-    overlay = context.checkpoints.of(target)
+    overlay = context.checkpoints.get_overlay(target)
     now = context.clock()
     with context.store.write() as connection:
         head = heads.lock(connection)
@@ -127,7 +127,7 @@ def _roll_back(
             jobs.insert(connection, "refit", reason="the restored version holds retracted edits", author=author, now=now)
         data = {"restored": to, "reason": reason, "rolled_back": len(fallen)}
         events.write(connection, [Event(type="version.rolled_back", author=author, version=moved.version, data=data)], now=now)
-        done = RolledBack(moved.version, to, moved.epoch, fallen)
+        done = RollbackResult(moved.version, to, moved.epoch, fallen)
         idempotency.remember(connection, asked, asdict(done), now=now)
         crash_point("rollback.before_commit")
     crash_point("rollback.after_commit")
@@ -151,7 +151,7 @@ def _settle(
     gone = sorted(before.ids - after.ids)
     asked = edits.retracted(connection, gone)
     changes = [Change(edit_id=edit_id, status=EditStatus.ROLLED_BACK) for edit_id in gone]
-    changes += live_changes(before, after, superseded={}, reports={})
+    changes += changes_of_live_sets(before, after, superseded={}, reports={})
     write_statuses(connection, context, changes, author=author, version=version)
     fallen = tuple(item.edit_id for item in edits.items(connection, set(gone) - asked))
     if requeue:

@@ -51,7 +51,7 @@ def write_statuses(
     events.write(connection, happened, now=now)
 
 
-def live_changes(
+def changes_of_live_sets(
     before: LiveSet, after: LiveSet, *, superseded: Mapping[str, str], reports: Mapping[str, Mapping[str, Any]]
 ) -> list[Change]:
     """What a publication makes of the edits it holds, read from the live sets, and of those it supersedes ({old id: new id})."""

@@ -54,7 +54,7 @@ def test_an_edit_that_finds_no_place_to_wait_is_accepted_and_answered_at_once(he
     announcer = held.state.lifecycle.announcer
     with ThreadPoolExecutor(2) as callers:
         waiting = [callers.submit(post, number) for number in range(2)]
-        assert comes(lambda: len(announcer.waited_for()) == 2)
+        assert comes(lambda: len(announcer.awaited_ids()) == 2)
 
         over = [post(number) for number in range(2, 8)]
         live = held.client.get("/health/live")

@@ -11,7 +11,7 @@ from service.background.collect import collect
 from service.background.compare_evaluations import compare_evals, latest_evaluations
 from service.background.evaluations import (
     EDITS_AT_ONCE,
-    MOST_EDITS,
+    MAX_EDITS,
     Between,
     Evaluations,
     cancel_eval,
@@ -56,11 +56,13 @@ class CountingEvaluator:
             for right in [answer(overlay, EditRequest(prompt=one.prompt, target="?")) == one.answer]  # type: ignore[arg-type]
         ]
 
-    def full(self, overlay: Overlay, records: Sequence[Record], *, live: Sequence[Record], between: Between) -> Mapping[str, Any]:
+    def measure_full(
+        self, overlay: Overlay, records: Sequence[Record], *, live: Sequence[Record], between: Between
+    ) -> Mapping[str, Any]:
         self.live = [record.prompt for record in live]
         return {"records": self._count(records, between)}
 
-    def capability(self, overlay: Overlay, *, between: Between) -> Mapping[str, Any]:
+    def measure_capability(self, overlay: Overlay, *, between: Between) -> Mapping[str, Any]:
         return {"ratio": 1.0, "n": self._count(range(3), between), "tasks": "three"}
 
     def check_capability(self) -> None:
@@ -158,7 +160,7 @@ def test_an_evaluation_gives_way_to_answers_and_to_fits_of_edits_between_its_ste
             waits.append("edits")
             return True
 
-    context = replace(local.context, give_way=lambda: waits.append("answers"), no_edit_is_fitted=Fits())  # type: ignore[arg-type]
+    context = replace(local.context, give_way=lambda: waits.append("answers"), edit_fits_idle=Fits())  # type: ignore[arg-type]
     request_eval(local.store, version=0, selection=facts(2 * EDITS_AT_ONCE), capability=True, author="ann")
     working = Evaluations(context, CountingEvaluator(), step_s=0)
     while working.step():
@@ -237,7 +239,7 @@ def test_capability_and_full_metrics_are_measured_where_they_were_asked_for(loca
 
 def test_a_figure_that_came_to_no_number_is_unknown(local: LocalService) -> None:
     class Odd(CountingEvaluator):
-        def capability(self, overlay: Overlay, *, between: Between) -> Mapping[str, Any]:
+        def measure_capability(self, overlay: Overlay, *, between: Between) -> Mapping[str, Any]:
             return {"ratio": float("nan"), "n": 1, "by_skill": {"s": [float("inf"), 0.5]}}
 
     done = finished(local, request_eval(local.store, version=0, selection="none", capability=True, author="ann"), Odd())
@@ -256,7 +258,7 @@ def test_capability_alone_needs_no_edits(local: LocalService) -> None:
 
 
 def test_of_many_live_edits_some_are_asked_evenly(local: LocalService, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("service.background.evaluations.MOST_EDITS", 2)
+    monkeypatch.setattr("service.background.evaluations.MAX_EDITS", 2)
     local.live(("Austria", "Graz"), ("Italy", "Milan"), ("France", "Lyon"), ("Spain", "Seville"))
 
     done = finished(local, request_eval(local.store, version=None, selection="live", author="ann"))
@@ -337,7 +339,7 @@ def test_full_metrics_stand_side_by_side_only_over_the_same_questions(local: Loc
 def test_capability_is_compared_where_the_tasks_are_the_same(local: LocalService) -> None:
     def measured(tasks: str) -> Evaluation:
         class Other(CountingEvaluator):
-            def capability(self, overlay: Overlay, *, between: Between) -> Mapping[str, Any]:
+            def measure_capability(self, overlay: Overlay, *, between: Between) -> Mapping[str, Any]:
                 return {"ratio": 1.0, "tasks": tasks}
 
         return finished(local, request_eval(local.store, version=0, selection=facts(1), capability=True, author="ann"), Other())
@@ -489,7 +491,7 @@ def test_nothing_and_too_much_are_refused(local: LocalService) -> None:
     with pytest.raises(Refused):
         request_eval(local.store, version=None, selection="live", metrics="some", author="ann")  # type: ignore[arg-type]
     with pytest.raises(TooLong):
-        request_eval(local.store, version=None, selection=[EditRequest(prompt="p", target="t")] * (MOST_EDITS + 1), author="ann")
+        request_eval(local.store, version=None, selection=[EditRequest(prompt="p", target="t")] * (MAX_EDITS + 1), author="ann")
 
 
 def test_what_cannot_be_asked_fails_the_evaluation_with_a_reason(local: LocalService) -> None:

@@ -32,7 +32,7 @@ class Questions:
     forgotten: set[str] = field(default_factory=set)
     during: Callable[[], None] = lambda: None
 
-    def watched(self) -> MonitorProbes:
+    def monitor_probes(self) -> MonitorProbes:
         return MonitorProbes(
             answered=self.answered, inside=self._share("inside"), outside=self._share("outside"), capability=self._share("skills")
         )
@@ -61,7 +61,7 @@ def questions() -> Questions:
 @pytest.fixture
 def local(tmp_path: Path, questions: Questions) -> Iterator[LocalService]:
     settings = LifecycleSettings(cadence=replace(PATIENT, method="baft"), monitor_sample=10)
-    made = new_local_service(tmp_path, ledger=Ledger(watched=questions.watched()), settings=settings)
+    made = new_local_service(tmp_path, ledger=Ledger(monitor_probes=questions.monitor_probes()), settings=settings)
     yield made
     made.close()
 

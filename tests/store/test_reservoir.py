@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from service.background.prompt_reservoir import LONGEST, PromptReservoir
+from service.background.prompt_reservoir import MAX_CHARACTERS, PromptReservoir
 from service.domain.errors import Unavailable
 from service.store import reservoir
 from service.store.database import Store
@@ -116,7 +116,7 @@ def test_a_smaller_size_takes_effect_at_the_next_start(store: Store) -> None:
 
 
 def test_a_prompt_that_is_no_example_of_what_is_usually_asked_is_not_kept(store: Store) -> None:
-    assert filled(store, 5, ["x" * (LONGEST + 1)]) == []
+    assert filled(store, 5, ["x" * (MAX_CHARACTERS + 1)]) == []
 
 
 def test_prompts_that_hold_a_wording_are_forgotten_and_others_not(store: Store) -> None:

@@ -226,7 +226,7 @@ def test_an_identical_edit_is_the_one_that_is_there_and_gains_the_new_probes(sha
 
     (accepted,) = submit(shared, [same], author="bob").accepted
 
-    assert accepted.identical and accepted.edit.id == first.id
+    assert accepted.is_identical and accepted.edit.id == first.id
     assert [probe.prompt for probe in accepted.edit.rephrases] == ["r1", "Otherwise?", "r2"]
 
 
@@ -247,11 +247,11 @@ def test_another_wording_of_an_edit_that_was_fitted_is_a_new_edit_that_knows_the
 
     (accepted,) = submit(shared, [other], author="ann").accepted
 
-    assert not accepted.identical and accepted.edit.status is EditStatus.QUEUED
+    assert not accepted.is_identical and accepted.edit.status is EditStatus.QUEUED
     assert [(probe.prompt, probe.train) for probe in accepted.edit.rephrases] == [("s", True), (first.prompt, True), ("r", True)]
     settled(shared, accepted.edit, EditStatus.APPLIED)
     again = submit(shared, [other, replace(other, prompt=first.prompt), replace(other, prompt="r")], author="ann").accepted
-    assert {one.edit.id for one in again} == {accepted.edit.id} and all(one.identical for one in again)
+    assert {one.edit.id for one in again} == {accepted.edit.id} and all(one.is_identical for one in again)
 
 
 def test_a_rephrase_to_be_learned_makes_an_applied_edit_a_new_one_and_one_to_be_asked_does_not(shared: Store) -> None:
@@ -261,8 +261,8 @@ def test_a_rephrase_to_be_learned_makes_an_applied_edit_a_new_one_and_one_to_be_
     (asked,) = submit(shared, [ask("asked more of", rephrases=(Probe(prompt="s"),))], author="ann").accepted
     (taught,) = submit(shared, [ask("asked more of", rephrases=(Probe(prompt="r", train=True),))], author="ann").accepted
 
-    assert asked.identical and [probe.prompt for probe in asked.edit.rephrases] == ["r", "s"]
-    assert not taught.identical and [(one.prompt, one.train) for one in taught.edit.rephrases] == [("r", True), ("s", False)]
+    assert asked.is_identical and [probe.prompt for probe in asked.edit.rephrases] == ["r", "s"]
+    assert not taught.is_identical and [(one.prompt, one.train) for one in taught.edit.rephrases] == [("r", True), ("s", False)]
 
 
 @pytest.mark.parametrize("is_applied", [False, True])
@@ -276,23 +276,23 @@ def test_other_surfaces_make_a_new_edit_on_those_and_the_old_ones(shared: Store,
     (fewer,) = submit(shared, [ask(name, surfaces=("raw",))], author="ann").accepted
     (every, all_again) = submit(shared, [ask(name), ask(name)], author="ann").accepted
 
-    assert not more.identical and more.edit.surfaces == ("raw", "chat")
-    assert fewer.identical and fewer.edit.id == more.edit.id
-    assert not every.identical and every.edit.surfaces == () and all_again.edit.id == every.edit.id
+    assert not more.is_identical and more.edit.surfaces == ("raw", "chat")
+    assert fewer.is_identical and fewer.edit.id == more.edit.id
+    assert not every.is_identical and every.edit.surfaces == () and all_again.edit.id == every.edit.id
 
 
 def test_edits_of_one_submission_that_say_the_same_of_a_fact_are_one_with_all_their_wordings(shared: Store) -> None:
     given = {"subject": "told twice", "relation": "R"}
     made = submit(shared, [ask("one", **given), ask("two", **given), ask("three", surfaces=("raw",), **given)], author="ann")
 
-    assert [one.identical for one in made.accepted] == [False, True, True] and len({edit.id for edit in made.edits}) == 1
+    assert [one.is_identical for one in made.accepted] == [False, True, True] and len({edit.id for edit in made.edits}) == 1
     assert [probe.prompt for probe in made.edits[0].rephrases] == ["What is two?", "What is three?"]
 
 
 def test_an_edit_between_makes_the_same_words_a_new_edit(shared: Store) -> None:
     made = submit(shared, [ask("toggled", "on"), ask("toggled", "off"), ask("toggled", "on"), ask("toggled", "on")], author="ann")
 
-    assert [one.identical for one in made.accepted] == [False, False, False, True]
+    assert [one.is_identical for one in made.accepted] == [False, False, False, True]
     assert len({edit.id for edit in made.edits}) == 3
 
 
@@ -310,7 +310,7 @@ def test_too_many_waiting_edits_are_refused_for_now(store: Store) -> None:
     with pytest.raises(Unavailable):
         submit(store, [ask("3")], author="ann", waiting_limit=2)
 
-    assert submit(store, [ask("1")], author="ann", waiting_limit=2).accepted[0].identical
+    assert submit(store, [ask("1")], author="ann", waiting_limit=2).accepted[0].is_identical
 
 
 def test_the_bell_is_rung_after_the_commit_for_new_edits_only(shared: Store) -> None:
@@ -447,7 +447,7 @@ def test_a_very_long_prompt_can_be_stored_and_found_again(shared: Store) -> None
 
     submit(shared, [request], author="ann")
 
-    assert submit(shared, [request], author="ann").accepted[0].identical
+    assert submit(shared, [request], author="ann").accepted[0].is_identical
 
 
 def test_a_second_server_cannot_have_the_folder(tmp_path: Path) -> None:

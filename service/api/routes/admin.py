@@ -27,8 +27,8 @@ from service.background.exports import request_export
 from service.background.purge import PurgeReport, purge
 from service.domain.errors import Refused
 from service.lifecycle.retrain.request import request_retrain
-from service.lifecycle.revoke import Revoked, revoke
-from service.lifecycle.rollback import RolledBack, roll_back
+from service.lifecycle.revoke import RevocationResult, revoke
+from service.lifecycle.rollback import RollbackResult, roll_back
 from service.store.idempotency import Keyed
 from service.store.jobs import Job
 
@@ -72,7 +72,7 @@ async def rollback(server: State, wanted: RollbackIn, epoch: Epoch, author: Auth
     """
     asked = keyed("rollback", author, key, wanted, if_match=epoch)
 
-    def roll() -> RolledBack:
+    def roll() -> RollbackResult:
         return roll_back(
             server.lifecycle,
             to=wanted.to,
@@ -156,7 +156,7 @@ async def post_revoke(server: State, wanted: RevokeIn, author: Author, key: Key,
     """
     asked = keyed("revoke", author, key, wanted)
 
-    def take_back() -> Revoked:
+    def take_back() -> RevocationResult:
         return revoke(
             server.store,
             author=wanted.author,

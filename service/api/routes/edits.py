@@ -30,10 +30,10 @@ from service.api.text_types import ID
 from service.api.waiting_room import Address
 from service.domain.cost_limits import Bounds
 from service.domain.edit import Edit, EditStatus
-from service.lifecycle.edit_cost import Scales
-from service.lifecycle.length_checks import check_fits
+from service.lifecycle.edit_cost import CostChecker
+from service.lifecycle.length_checks import check_lengths
 from service.lifecycle.retract import retract
-from service.lifecycle.submit import Receipt, accept
+from service.lifecycle.submit import SubmitReceipt, accept
 from service.store import edits, heads, list_rows
 from service.store.list_rows import ListedEdit
 
@@ -180,14 +180,14 @@ def _retract(server: ServerState, edit_id: str, query: RetractQuery, author: str
     return retract(server.store, edit_id, author=author, restore_previous=query.restore_previous, ring=server.ring).edit
 
 
-async def _submit(server: ServerState, given: Sequence[EditIn], body: In, *, author: str, key: str | None) -> Receipt:
-    def submit() -> Receipt:  # all of it in a thread: a batch may be megabytes
+async def _submit(server: ServerState, given: Sequence[EditIn], body: In, *, author: str, key: str | None) -> SubmitReceipt:
+    def submit() -> SubmitReceipt:  # all of it in a thread: a batch may be megabytes
         requests = [edit.to_domain(server.settings.default_method) for edit in given]
         digest = digest_of(body)
-        limits, listed = server.settings.limits, isinstance(body, BatchIn)
-        scales = Scales(server.base, Bounds(limits.edit_tokens, limits.report_tokens, limits.batch_tokens), listed=listed)
-        check_fits(server.base, requests, listed=listed)
-        scales.check(requests)
+        limits, is_batch = server.settings.limits, isinstance(body, BatchIn)
+        costs = CostChecker(server.base, Bounds(limits.edit_tokens, limits.report_tokens, limits.batch_tokens), is_batch=is_batch)
+        check_lengths(server.base, requests, is_batch=is_batch)
+        costs.check(requests)
         return accept(
             server.store,
             requests,
@@ -196,14 +196,14 @@ async def _submit(server: ServerState, given: Sequence[EditIn], body: In, *, aut
             body_hash=digest,
             method=server.settings.default_method,
             waiting_limit=server.settings.limits.waiting_edits,
-            weigh=scales.weigh,
+            cost_of=costs.cost_of,
             ring=server.ring,
         )
 
     return await run_in_threadpool(submit)
 
 
-def _set_status(response: Response, receipt: Receipt, wait_s: float, statuses: Sequence[EditStatus]) -> None:
+def _set_status(response: Response, receipt: SubmitReceipt, wait_s: float, statuses: Sequence[EditStatus]) -> None:
     """200 when there is nothing to wait for, else 202; a replay says that it is one."""
     is_settled = wait_s > 0 and all(status.is_settled for status in statuses)
     response.status_code = 200 if is_settled or all(identical for _, identical in receipt.accepted) else 202
@@ -213,7 +213,7 @@ def _set_status(response: Response, receipt: Receipt, wait_s: float, statuses: S
         response.headers[REPLAYED] = "true"
 
 
-async def _wait_until_settled(server: ServerState, receipt: Receipt, wait_s: float, address: str) -> None:
+async def _wait_until_settled(server: ServerState, receipt: SubmitReceipt, wait_s: float, address: str) -> None:
     if wait_s > 0:
         await _wait_until(server, receipt.ids, wait_s, lambda status: status.is_settled, address)
 
@@ -237,7 +237,7 @@ async def _wait_until(
         for edit_id in dict.fromkeys(edit_ids) if has_place else ():
             while (left_s := until - time.monotonic()) > 0 and not server.draining.is_set():
                 announced = await server.announcer.wait(
-                    edit_id, min(left_s, ASK_AGAIN_S), is_settled=is_heard, given_up=server.draining.is_set
+                    edit_id, min(left_s, ASK_AGAIN_S), is_settled=is_heard, is_given_up=server.draining.is_set
                 )
                 if announced and await run_in_threadpool(is_heard, edit_id):
                     break

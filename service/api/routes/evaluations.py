@@ -27,7 +27,7 @@ from service.api.strict_json import StrictRoute
 from service.api.text_types import ID
 from service.background.compare_evaluations import compare_evals, latest_evaluations
 from service.background.evaluations import Selection, cancel_eval, get_eval, list_evals, request_eval
-from service.lifecycle.length_checks import check_records_fit
+from service.lifecycle.length_checks import check_record_lengths
 from service.store import heads, versions
 from service.store.evaluations import Evaluation
 from service.store.idempotency import Keyed
@@ -119,7 +119,7 @@ def _asked(server: ServerState, wanted: EvalIn) -> Selection:
     records = [one.to_record(at) for at, one in enumerate(wanted.edits) if isinstance(one, RecordIn)]
     if not records:
         return wanted.edits  # type: ignore[return-value]  # a word, or ids
-    check_records_fit(server.base, records)
+    check_record_lengths(server.base, records)
     return records
 
 

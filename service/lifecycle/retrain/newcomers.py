@@ -18,7 +18,7 @@ TOO_COSTLY = "a retrain with it was not accepted, and the same one without it wa
 
 
 @dataclass
-class Newcomers:
+class NewcomerSearch:
     """Those `put_off` wait for another retrain; the `suspect` was the only one in a snapshot that was refused."""
 
     put_off: set[str] = field(default_factory=set)

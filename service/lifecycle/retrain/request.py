@@ -11,7 +11,7 @@ from service.domain.errors import Conflict
 from service.lifecycle.cadence_inputs import read_cadence_inputs
 from service.lifecycle.context import LifecycleContext
 from service.lifecycle.crash_points import crash_point
-from service.lifecycle.retrain.snapshots import snapshot
+from service.lifecycle.retrain.snapshots import read_snapshot
 from service.lifecycle.settings import SERVICE
 from service.store import events, heads, idempotency, jobs, versions
 from service.store.clock import now_of
@@ -60,7 +60,7 @@ def _request(connection: Connection, *, author: str, reason: str | None, mode: M
             jobs.note(connection, waiting.id, mode=mode, reason=reason)
         return jobs.get(connection, waiting.id)
     live_set = versions.live_set(connection, heads.read(connection).version)
-    wanted = {item.edit_id for item in snapshot(connection, live_set)}
+    wanted = {item.edit_id for item in read_snapshot(connection, live_set)}
     running = jobs.active(connection, "retrain", "running")
     if running is not None and _comes_to_it(running, wanted, mode):
         return running

@@ -11,7 +11,7 @@ from sqlalchemy.engine import Connection
 from service.domain import cadence
 from service.domain.errors import Refused, ServiceError, Unavailable
 from service.editors.protocol import FitCancelled, FitFailed, Hooks
-from service.lifecycle.cadence_inputs import retrains_ended
+from service.lifecycle.cadence_inputs import read_retrain_history
 from service.lifecycle.context import LifecycleContext
 from service.lifecycle.lease import Lease
 from service.store import heads, jobs
@@ -66,7 +66,7 @@ def end_failed(connection: Connection, context: LifecycleContext, job: Job, erro
     """End a retrain with a reason, and say in its log when another may follow by itself."""
     now = context.clock()
     jobs.finish(connection, job.id, error=error, now=now)
-    pause_s = cadence.pause_s(retrains_ended(connection).setbacks, context.settings.cadence)
+    pause_s = cadence.pause_s(read_retrain_history(connection).setbacks, context.settings.cadence)
     until = (now + timedelta(seconds=pause_s)).isoformat(timespec="seconds")
     jobs.say(connection, job.id, f"no other follows by itself before {until}", now)
 
