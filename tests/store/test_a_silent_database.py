@@ -11,7 +11,7 @@ from subprocess import Popen
 import pytest
 import sqlalchemy as sa
 
-from benchmarks.private_servers import frozen
+from benchmarks.private_servers import freeze
 from service.domain.edit import EditRequest
 from service.domain.errors import Refused, Unavailable
 from service.lifecycle.submit import submit
@@ -69,7 +69,7 @@ class Thaw:
         self._thread.join()
 
     def _hold(self) -> None:
-        with frozen(self._process):
+        with freeze(self._process):
             self._frozen.set()
             self._over.wait(THAWED_S)
         self._frozen.clear()

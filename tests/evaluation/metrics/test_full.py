@@ -22,7 +22,7 @@ from service.lm.intervention import Adapter
 from service.lm.overlay import intervention_context
 from service.lm.prompts import Row, encode_prompt, encode_row
 from tests.builders import make_adapter, make_rows
-from tests.evaluation.lettered import LONGEST, PROMPTS, base, reference
+from tests.evaluation.letter_model import LONGEST, PROMPTS, base, reference
 
 
 @lru_cache(maxsize=1)

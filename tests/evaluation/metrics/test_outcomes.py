@@ -24,7 +24,7 @@ from service.lm.overlay import View, compute_target_logits, intervention_context
 from service.lm.prompts import encode_prompt, encode_row
 from service.lm.scoring import decode_greedily
 from tests.builders import make_adapter
-from tests.evaluation.lettered import LONGEST, PROMPTS, base, reference
+from tests.evaluation.letter_model import LONGEST, PROMPTS, base, reference
 
 
 def adapter() -> Adapter:

@@ -10,9 +10,9 @@ import pytest
 
 from service.bench.contenders import CONTENDERS, LABELS, build_environment
 from service.bench.counting_client import CountingClient
-from service.bench.one_stream import PostedEdit, Stream, build_body, compute_latencies, score_first_answers, summarise_seconds
 from service.bench.records import load_records, open_rephrases
 from service.bench.results import percentile
+from service.bench.stream import PostedEdit, Stream, build_body, compute_latencies, score_first_answers, summarise_seconds
 from service.bench.stream_comparison import PACED, load_rows, write_comparison
 from service.bench.stream_tables import build_rows, find_shortfalls
 from service.domain.errors import Refused
@@ -145,8 +145,8 @@ def test_every_edit_is_asked_of_the_version_that_first_held_it() -> None:
     stream = Stream(answering(answer), [VIENNA, ROME], every=2)
     stream.posted = [PostedEdit("a", VIENNA, 1.0, 0.0), PostedEdit("b", ROME, 1.0, 0.0), PostedEdit("c", VIENNA, None, 0.0)]
     edits: dict[str, dict[str, Any]] = {"a": {"version": 3}, "b": {"version": 4}, "c": {"version": None}}
-    stream._ask_first_answers(edits)
-    stream._ask_first_answers(edits)
+    stream._evaluate_first_answers(edits)
+    stream._evaluate_first_answers(edits)
 
     assert asked == [(3, [VIENNA.prompt]), (4, [ROME.prompt])]
 
@@ -196,7 +196,7 @@ def test_a_paced_post_that_is_late_does_not_shift_the_next_and_counts_from_its_m
     stream._post_all(stream.records)
 
     assert clock.begun == begun
-    assert stream.late == late
+    assert stream.late_count == late
     assert compute_latencies(stream.posted, {}) == seconds
 
 
