@@ -56,20 +56,20 @@ def test_an_edit_older_than_the_live_one_of_its_key_does_not_join() -> None:
     assert superseded == {"a1": "a2"}
 
 
-def test_what_the_tensors_hold_stays_behind_as_a_ghost_that_the_newer_edit_covers() -> None:
+def test_a_superseded_edit_in_the_tensors_becomes_a_ghost() -> None:
     after, _ = liveset.apply(consolidated(item("a1", 1)), [item("a2", 2)])
 
     assert roles(after) == {"a1": ("ghost", "tensors"), "a2": ("live", "window")}
     assert not after.needs_refit
 
 
-def test_taking_back_an_edit_of_the_window_leaves_nothing_of_it() -> None:
+def test_retracting_an_edit_of_the_window_removes_it() -> None:
     before, _ = liveset.apply(LiveSet(), [item("a1", 1), item("b1", 2)])
 
     assert roles(liveset.refit(before, ["a1"])) == {"b1": ("live", "window")}
 
 
-def test_taking_back_an_edit_of_the_tensors_leaves_a_tombstone_in_the_window() -> None:
+def test_retracting_an_edit_of_the_tensors_leaves_a_tombstone_in_the_window() -> None:
     after = liveset.refit(consolidated(item("a1", 1)), ["a1"])
 
     assert roles(after) == {"a1": ("tombstone", "window")}
@@ -77,13 +77,13 @@ def test_taking_back_an_edit_of_the_tensors_leaves_a_tombstone_in_the_window() -
     assert after.live == ()
 
 
-def test_taking_back_the_newer_edit_entombs_the_older_one_that_the_tensors_hold() -> None:
+def test_retracting_the_newer_edit_makes_the_older_one_in_the_tensors_a_tombstone() -> None:
     before, _ = liveset.apply(consolidated(item("a1", 1)), [item("a2", 2)])
 
     assert roles(liveset.refit(before, ["a2"])) == {"a1": ("tombstone", "window")}
 
 
-def test_a_restored_edit_is_the_tensors_if_they_hold_it_and_joins_the_window_if_not() -> None:
+def test_a_restored_edit_is_consolidated_if_the_tensors_hold_it_else_in_the_window() -> None:
     in_tensors, _ = liveset.apply(consolidated(item("a1", 1)), [item("a2", 2)])
     in_window, _ = liveset.apply(LiveSet(), [item("a2", 2)])
 
@@ -100,7 +100,7 @@ def test_an_edit_with_the_key_of_a_tombstone_takes_its_place() -> None:
     assert superseded == {}
 
 
-def test_a_rollback_leaves_out_what_was_retracted_since_and_asks_for_a_refit() -> None:
+def test_a_rollback_leaves_out_later_retractions_and_needs_a_refit() -> None:
     in_window, _ = liveset.apply(LiveSet(), [item("a1", 1), item("b1", 2)])
     in_tensors = consolidated(item("a1", 1), item("b1", 2))
 
@@ -111,14 +111,14 @@ def test_a_rollback_leaves_out_what_was_retracted_since_and_asks_for_a_refit() -
     assert not liveset.roll_back(in_window, set()).needs_refit
 
 
-def test_a_refit_after_a_rollback_clears_the_window_and_entombs_the_tensors() -> None:
+def test_a_refit_after_a_rollback_clears_the_window_and_leaves_tombstones() -> None:
     in_window, _ = liveset.apply(LiveSet(), [item("a1", 1), item("b1", 2)])
 
     assert roles(liveset.refit(liveset.roll_back(in_window, {"a1"}), [])) == {"b1": ("live", "window")}
     assert liveset.refit(liveset.roll_back(consolidated(item("a1", 1)), {"a1"}), []).get("a1").is_tombstone  # type: ignore[union-attr]
 
 
-def test_a_retrain_empties_the_window_but_for_what_arrived_and_what_it_lost() -> None:
+def test_after_a_retrain_the_window_has_only_new_and_lost_edits() -> None:
     after = liveset.consolidate_major([item("a1", 1), item("b1", 2)], [item("c1", 3)], lost=["b1"])
 
     assert roles(after) == {"a1": ("live", "tensors"), "b1": ("live", "window"), "c1": ("live", "window")}
@@ -152,7 +152,7 @@ def test_the_latest_per_key_is_kept_in_order_of_acceptance() -> None:
     assert [one.edit_id for one in found] == ["b1", "a2"]
 
 
-def test_a_sample_is_all_there_is_or_the_same_few_in_order_of_acceptance() -> None:
+def test_a_sample_is_all_items_or_always_the_same_ones_in_order_of_acceptance() -> None:
     few = [item(name, seq) for seq, name in enumerate("dbca")]
 
     assert liveset.sample(few, 4) == tuple(few)
@@ -160,7 +160,7 @@ def test_a_sample_is_all_there_is_or_the_same_few_in_order_of_acceptance() -> No
     assert liveset.sample([*few, item("z", 9)], 2) == liveset.sample(few, 2)
 
 
-def test_what_a_fit_lost_stays_known_and_asks_for_nothing() -> None:
+def test_a_lost_item_stays_in_the_live_set_and_needs_no_refit() -> None:
     window, _ = liveset.apply(LiveSet(), [item("a1", 1), item("b1", 2)])
 
     after = liveset.mark_lost(window, [item("a1", 1), item("c1", 3)])
@@ -172,7 +172,7 @@ def test_what_a_fit_lost_stays_known_and_asks_for_nothing() -> None:
     assert [one.edit_id for one in after.lost] == ["a1", "c1"]
 
 
-def test_a_window_fitted_from_nothing_forgets_what_the_one_before_lost_and_the_tensors_do_not() -> None:
+def test_a_reset_window_forgets_its_lost_edits_and_the_tensors_keep_theirs() -> None:
     window, _ = liveset.apply(consolidated(item("a1", 1)), [item("b1", 2), item("b2", 3)])
     window, _ = liveset.apply(window, [item("b3", 4), item("c1", 5)])
     lost = liveset.mark_lost(window, [item("a1", 1), item("c1", 5)])
@@ -184,14 +184,14 @@ def test_a_window_fitted_from_nothing_forgets_what_the_one_before_lost_and_the_t
     assert roles(liveset.refit(lost, [])) == roles(after)
 
 
-def test_what_is_lost_is_entombed_only_once_it_is_taken_back() -> None:
+def test_a_lost_item_becomes_a_tombstone_only_after_its_retraction() -> None:
     lost = liveset.mark_lost(consolidated(item("a1", 1)), [item("a1", 1)])
 
     assert roles(liveset.update_tombstones(lost)) == {"a1": ("lost", "tensors")}
     assert roles(liveset.refit(lost, ["a1"])) == {"a1": ("tombstone", "window")}
 
 
-def test_what_is_lost_stays_lost_under_a_newer_edit_and_through_a_minor_retrain() -> None:
+def test_a_lost_item_stays_lost_under_a_newer_edit_and_a_minor_retrain() -> None:
     lost = liveset.mark_lost(consolidated(item("a1", 1)), [item("a1", 1)])
 
     covered, superseded = liveset.apply(lost, [item("a2", 2)])
@@ -201,14 +201,14 @@ def test_what_is_lost_stays_lost_under_a_newer_edit_and_through_a_minor_retrain(
     assert roles(liveset.consolidate_minor(covered, covered.live, [])) == {"a1": ("lost", "tensors"), "a2": ("live", "tensors")}
 
 
-def test_an_edit_of_a_snapshot_is_superseded_if_a_newer_one_is_live_in_its_place() -> None:
+def test_a_snapshot_edit_is_superseded_if_a_newer_edit_of_its_key_is_live() -> None:
     snapshot = [item("a1", 1), item("b1", 2), item("c1", 3)]
     now, _ = liveset.apply(LiveSet(), [item("a2", 4), item("b1", 2)])
 
     assert liveset.find_superseded(snapshot, now) == {"a1": "a2"}
 
 
-def test_what_arrived_during_a_retrain_covers_what_its_snapshot_says_of_the_same_fact() -> None:
+def test_edits_that_arrive_during_a_retrain_win_over_its_snapshot() -> None:
     after = liveset.consolidate_major([item("a1", 1), item("b1", 2)], [item("a2", 3)], lost=["a1"])
 
     assert roles(after) == {"a1": ("ghost", "tensors"), "b1": ("live", "tensors"), "a2": ("live", "window")}
@@ -307,7 +307,7 @@ def test_histories_of_live_sets_are_those_of_the_plain_rules(data: st.DataObject
         assert now.consolidated == tuple(one for one in now.items if one.is_live and one.carrier is Carrier.TENSORS)
 
 
-def test_after_a_minor_retrain_what_its_start_held_stays_held_covered_or_entombed() -> None:
+def test_after_a_minor_retrain_the_items_of_its_start_are_ghosts_or_tombstones() -> None:
     said, covered, retracted, newer, arrived = (
         LiveItem(edit_id=name, key=key, seq=seq)
         for seq, (name, key) in enumerate([("said", "a"), ("covered", "b"), ("retracted", "c"), ("newer", "b"), ("arrived", "d")])
@@ -337,7 +337,7 @@ def test_a_tombstone_keeps_its_answer_through_a_minor_retrain() -> None:
     assert [(item.role, item.answer) for item in after.items] == [(Role.TOMBSTONE, "as before")]
 
 
-def test_an_older_edit_that_comes_back_is_fitted_again_if_the_tensors_hold_a_newer_one_of_its_key() -> None:
+def test_a_restored_edit_joins_the_window_if_the_tensors_hold_a_newer_one_of_its_key() -> None:
     older, newer = LiveItem(edit_id="older", key="a", seq=1), LiveItem(edit_id="newer", key="a", seq=2)
     start = liveset.consolidate_minor(liveset.consolidate_major([older], []), [newer], [])
 

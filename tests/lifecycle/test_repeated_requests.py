@@ -26,7 +26,7 @@ from service.store.idempotency import KeyedRequest
 from service.store.migrate import upgrade
 from tests.lifecycle.local_service import LocalService, new_local_service
 from tests.servers import postgres_database
-from tests.store.stores import KINDS
+from tests.store.store_kinds import KINDS
 
 CALLERS = 8
 LONG_AGO = datetime(2000, 1, 1, tzinfo=UTC)

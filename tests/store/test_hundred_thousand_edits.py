@@ -28,7 +28,7 @@ from service.store import tables as t
 from service.store.migrate import upgrade
 from tests.lifecycle.ledger import Ledger
 from tests.lifecycle.local_service import LocalService
-from tests.store.stores import KINDS, database
+from tests.store.store_kinds import KINDS, database
 
 MANY = {"sqlite": 100_000, "postgres": 10_000}  # the code is the same, and a row takes longer to send to a server
 NOW = datetime(2026, 1, 2, tzinfo=UTC)
@@ -131,7 +131,7 @@ def edit_named(local: LocalService, edit_id: str) -> Edit:
         return edits.get(connection, edit_id)
 
 
-def test_what_is_written_and_loaded_goes_by_what_changes_and_not_by_what_is_live(local: LocalService) -> None:
+def test_rows_written_and_loaded_grow_with_the_changes_and_not_with_the_live_set(local: LocalService) -> None:
     ledger, many = local.ledger, local.head.edits_counted
     assert isinstance(ledger, Trusting) and many == MANY["sqlite" if local.store.is_sqlite else "postgres"]
     turn = turn_of(local)

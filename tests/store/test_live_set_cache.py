@@ -20,14 +20,14 @@ from service.store import tables as t
 from service.store.database import Store
 from service.store.edits import StatusChange
 from service.store.live_set_cache import CAPACITY, cache_of
-from tests.store.stores import KINDS, NOW, founded
+from tests.store.store_kinds import KINDS, NOW, new_store
 
 SECONDS = itertools.count()  # no two publications happen at the same time
 
 
 @pytest.fixture(params=KINDS)
 def store(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
-    with founded(request.param, tmp_path_factory.mktemp(request.param)) as made:
+    with new_store(request.param, tmp_path_factory.mktemp(request.param)) as made:
         yield made
 
 
@@ -63,7 +63,7 @@ def publish(store: Store, live_set: LiveSet, *, restores: int | None = None) -> 
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_versions_of_a_root_that_goes_keep_their_live_sets_at_the_cost_of_their_changes(
+def test_replacing_a_root_keeps_the_live_sets_and_costs_only_their_changes(
     store: Store, seed: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("service.store.versions.max_changes", lambda size: 45)
@@ -127,7 +127,7 @@ def varied(items: list[LiveItem], chance: random.Random) -> LiveSet:
     return LiveSet(tuple(sorted(made, key=lambda item: item.seq)))
 
 
-def test_every_version_reads_back_as_it_was_written_whatever_was_collected(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_version_reads_back_as_written_after_any_collection(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(versions, "FEW_CHANGES", 4)
     chance = random.Random(1)
     items = told(store, 30)
@@ -149,9 +149,7 @@ def test_every_version_reads_back_as_it_was_written_whatever_was_collected(store
     other.close()
 
 
-def test_a_version_with_few_changes_writes_only_these_and_many_make_it_a_root(
-    store: Store, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_few_changes_are_written_alone_and_many_make_a_version_a_root(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(versions, "FEW_CHANGES", 5)
     items = told(store, 40)
 
@@ -175,7 +173,9 @@ def test_a_rollback_is_written_as_changes_to_what_it_restores(store: Store, monk
     assert read(store, back) == read(store, old)
 
 
-def test_rows_of_a_collected_root_go_with_the_last_version_that_needs_them(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rows_of_a_collected_root_are_deleted_with_the_last_version_that_needs_them(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(versions, "FEW_CHANGES", 5)
     items = told(store, 31)
     root = publish(store, LiveSet(tuple(items[:30])))
@@ -191,7 +191,7 @@ def test_rows_of_a_collected_root_go_with_the_last_version_that_needs_them(store
     assert rows(store) == {}
 
 
-def test_a_set_read_in_a_transaction_that_is_undone_is_not_remembered_for_the_next_of_its_number(store: Store) -> None:
+def test_a_live_set_of_a_rolled_back_transaction_is_not_cached_for_its_number(store: Store) -> None:
     items = told(store, 3)
     with pytest.raises(RuntimeError), publication(store, LiveSet(tuple(items[:1]))) as (undone, connection):
         assert versions.read_live_set(connection, undone).items == tuple(items[:1])
@@ -203,7 +203,7 @@ def test_a_set_read_in_a_transaction_that_is_undone_is_not_remembered_for_the_ne
     assert read(store, number).items == tuple(items)
 
 
-def test_the_memory_is_bounded_and_a_set_is_read_once(store: Store) -> None:
+def test_the_cache_is_bounded_and_a_live_set_is_read_once(store: Store) -> None:
     items = told(store, 20)
     numbers = [publish(store, LiveSet(tuple(items[: n + 1]))) for n in range(20)]
 
@@ -214,7 +214,7 @@ def test_the_memory_is_bounded_and_a_set_is_read_once(store: Store) -> None:
         assert len(cache_of(connection)._sets) == CAPACITY
 
 
-def test_of_many_changes_one_that_is_not_allowed_undoes_all(store: Store) -> None:
+def test_one_forbidden_status_change_undoes_all_others(store: Store) -> None:
     made = told(store, 600)
     with store.write() as connection:
         edits.change_statuses(
@@ -231,7 +231,7 @@ def test_of_many_changes_one_that_is_not_allowed_undoes_all(store: Store) -> Non
         assert edits.count(connection, EditStatus.QUEUED) == 599
 
 
-def test_whether_all_of_many_edits_stand_is_told_without_reading_them(store: Store) -> None:
+def test_the_statuses_of_many_edits_are_checked_without_reading_them(store: Store) -> None:
     made = [item.edit_id for item in told(store, 900)]
     queued = (EditStatus.QUEUED,)
     with store.write() as connection:

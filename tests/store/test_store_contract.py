@@ -26,19 +26,19 @@ from service.store import tables as t
 from service.store.database import Store
 from service.store.edits import StatusChange
 from service.store.heads import FenceLost
-from tests.store.stores import KINDS, NOW, database, founded, wipe
+from tests.store.store_kinds import KINDS, NOW, database, new_store, wipe
 
 
 @pytest.fixture(params=KINDS, scope="module")
 def shared(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
     """One store for the tests that do not mind what others left in it."""
-    with founded(request.param, tmp_path_factory.mktemp(request.param)) as store:
+    with new_store(request.param, tmp_path_factory.mktemp(request.param)) as store:
         yield store
 
 
 @pytest.fixture(params=KINDS, scope="module")
 def wiped(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
-    with founded(request.param, tmp_path_factory.mktemp(request.param)) as made:
+    with new_store(request.param, tmp_path_factory.mktemp(request.param)) as made:
         yield made
 
 
@@ -99,7 +99,7 @@ def test_the_database_itself_refuses_a_transition_that_is_not_in_the_table(share
         connection.execute(sa.update(t.edits).where(t.edits.c.id == edit.id).values(status="queued"))
 
 
-def test_the_code_refuses_it_before(shared: Store) -> None:
+def test_the_code_refuses_a_forbidden_transition_before_the_database(shared: Store) -> None:
     (edit,) = submit(shared, [ask("refused by the code")], author="ann").edits
 
     with pytest.raises(Conflict), shared.write() as connection:
@@ -219,7 +219,7 @@ def test_sixteen_threads_with_one_key_make_one_row_and_get_equal_answers(shared:
     assert rows == 1
 
 
-def test_an_identical_edit_is_the_one_that_is_there_and_gains_the_new_probes(shared: Store) -> None:
+def test_an_identical_edit_returns_the_existing_one_and_adds_its_probes(shared: Store) -> None:
     given = {"subject": "S", "relation": "R"}
     (first,) = submit(shared, [ask("it", rephrases=(Probe(prompt="r1"),), **given)], author="ann").edits
     same = EditRequest(prompt="Otherwise?", target="x", rephrases=(Probe(prompt="r1"), Probe(prompt="r2")), **given)
@@ -237,9 +237,7 @@ def settled(store: Store, edit: Edit, status: EditStatus) -> None:
 
 
 @pytest.mark.parametrize("status", [EditStatus.APPLYING, EditStatus.APPLIED, EditStatus.CONSOLIDATED, EditStatus.DEFERRED])
-def test_another_wording_of_an_edit_that_was_fitted_is_a_new_edit_that_knows_the_old_one(
-    shared: Store, status: EditStatus
-) -> None:
+def test_a_new_wording_of_a_fitted_edit_makes_a_new_edit_with_the_old_one_s_probes(shared: Store, status: EditStatus) -> None:
     given = {"subject": f"worded {status}", "relation": "R"}
     (first,) = submit(shared, [ask("this", rephrases=(Probe(prompt="r", train=True),), **given)], author="ann").edits
     settled(shared, first, status)
@@ -254,7 +252,7 @@ def test_another_wording_of_an_edit_that_was_fitted_is_a_new_edit_that_knows_the
     assert {one.edit.id for one in again} == {accepted.edit.id} and all(one.is_identical for one in again)
 
 
-def test_a_rephrase_to_be_learned_makes_an_applied_edit_a_new_one_and_one_to_be_asked_does_not(shared: Store) -> None:
+def test_a_trained_rephrase_makes_a_new_edit_and_an_untrained_one_does_not(shared: Store) -> None:
     (first,) = submit(shared, [ask("asked more of", rephrases=(Probe(prompt="r"),))], author="ann").edits
     settled(shared, first, EditStatus.APPLIED)
 
@@ -281,7 +279,7 @@ def test_other_surfaces_make_a_new_edit_on_those_and_the_old_ones(shared: Store,
     assert not every.is_identical and every.edit.surfaces == () and all_again.edit.id == every.edit.id
 
 
-def test_edits_of_one_submission_that_say_the_same_of_a_fact_are_one_with_all_their_wordings(shared: Store) -> None:
+def test_identical_edits_of_one_submission_become_one_edit_with_all_wordings(shared: Store) -> None:
     given = {"subject": "told twice", "relation": "R"}
     made = submit(shared, [ask("one", **given), ask("two", **given), ask("three", surfaces=("raw",), **given)], author="ann")
 
@@ -289,7 +287,7 @@ def test_edits_of_one_submission_that_say_the_same_of_a_fact_are_one_with_all_th
     assert [probe.prompt for probe in made.edits[0].rephrases] == ["What is two?", "What is three?"]
 
 
-def test_an_edit_between_makes_the_same_words_a_new_edit(shared: Store) -> None:
+def test_after_another_edit_of_the_fact_the_same_words_are_a_new_edit(shared: Store) -> None:
     made = submit(shared, [ask("toggled", "on"), ask("toggled", "off"), ask("toggled", "on"), ask("toggled", "on")], author="ann")
 
     assert [one.is_identical for one in made.accepted] == [False, False, False, True]
@@ -434,7 +432,7 @@ def test_at_most_one_job_of_a_kind_waits(store: Store) -> None:
         jobs.insert(connection, "retrain", reason=None, author="ann", now=NOW)
 
 
-def test_the_table_of_edits_cannot_say_that_one_is_live_in_no_version(store: Store) -> None:
+def test_a_live_edit_without_a_version_is_refused_by_the_table(store: Store) -> None:
     (edit,) = submit(store, [ask("a")], author="ann").edits
 
     for status in ("applied", "failed", "superseded", "retracted"):
@@ -451,7 +449,7 @@ def test_a_very_long_prompt_can_be_stored_and_found_again(shared: Store) -> None
 
 
 def test_a_second_server_cannot_have_the_folder(tmp_path: Path) -> None:
-    with founded("sqlite", tmp_path) as store:
+    with new_store("sqlite", tmp_path) as store:
         store.lock_folder()
         store.lock_folder()
         other = Store(str(store.url))
@@ -463,7 +461,7 @@ def test_a_second_server_cannot_have_the_folder(tmp_path: Path) -> None:
 
 
 def test_sqlite_is_durable_and_readers_do_not_wait_for_the_writer(tmp_path: Path) -> None:
-    with founded("sqlite", tmp_path) as store:
+    with new_store("sqlite", tmp_path) as store:
         with store.write() as connection:
             pragmas = {name: connection.exec_driver_sql(f"PRAGMA {name}").scalar() for name in ("journal_mode", "synchronous")}
             heads.take_seqs(connection, 1)
@@ -487,7 +485,7 @@ def test_a_database_that_is_away_is_unavailable(tmp_path: Path) -> None:
 
 def test_a_row_lock_held_too_long_is_unavailable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(postgres, "STATEMENT_MS", 200)
-    with founded("postgres", tmp_path) as store, store.write() as holder:
+    with new_store("postgres", tmp_path) as store, store.write() as holder:
         heads.lock(holder)
         with pytest.raises(Unavailable), store.write() as connection:
             heads.lock(connection)

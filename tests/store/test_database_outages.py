@@ -20,7 +20,7 @@ from service.store.database import Store
 from service.store.migrate import upgrade
 from service.store.outage import DatabaseTimeout, Outage
 from tests.servers import private_postgres
-from tests.store.stores import NOW, founded
+from tests.store.store_kinds import NOW, new_store
 
 SHORT_S = 0.2
 THAWED_S = 20.0  # a test of code that waits for a frozen server must not wait for ever itself
@@ -96,7 +96,7 @@ def test_a_frozen_postgres_is_unavailable_before_it_thaws_and_then_used_again(
     assert post(store, "thawed", "thawed") == post(store, "thawed", "thawed")
 
 
-def test_what_freezes_before_its_commit_can_be_repeated_and_takes_effect_once(
+def test_a_write_frozen_before_its_commit_can_be_repeated_and_takes_effect_once(
     store: Store, server: tuple[str, "Popen[bytes]"]
 ) -> None:
     with pytest.raises(DatabaseTimeout), store.write() as connection:
@@ -111,7 +111,7 @@ def test_what_freezes_before_its_commit_can_be_repeated_and_takes_effect_once(
         assert [edit.prompt for edit in edits.read_page(connection, limit=10)].count("once") == 1
 
 
-def test_while_one_finds_out_all_others_are_told_at_once() -> None:
+def test_while_one_caller_probes_the_database_the_others_fail_at_once() -> None:
     known, inside, over = Outage(), threading.Event(), threading.Event()
     with pytest.raises(DatabaseTimeout), known.attempt():
         raise DatabaseTimeout("gone")
@@ -135,7 +135,7 @@ def test_while_one_finds_out_all_others_are_told_at_once() -> None:
         pass
 
 
-def test_whatever_ends_a_call_another_may_find_out_afterwards() -> None:
+def test_after_any_end_of_a_probe_another_caller_may_probe() -> None:
     known = Outage()
     for error in (DatabaseTimeout("gone"), Refused("no"), KeyboardInterrupt()):
         with pytest.raises(type(error)), known.attempt():
@@ -145,9 +145,9 @@ def test_whatever_ends_a_call_another_may_find_out_afterwards() -> None:
         pass
 
 
-def test_a_writer_that_finds_no_room_says_nothing_of_an_outage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_writer_that_gets_no_connection_does_not_start_an_outage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(database, "STALLED_S", 0.01)
-    with founded("sqlite", tmp_path) as store:
+    with new_store("sqlite", tmp_path) as store:
         with pytest.raises(DatabaseTimeout), store._writing.attempt():
             raise DatabaseTimeout("it does not answer")
         store._writing._next_try = 0.0  # it is time for somebody to find out
@@ -168,7 +168,7 @@ def test_a_writer_that_finds_no_room_says_nothing_of_an_outage(tmp_path: Path, m
 
 def test_writers_of_a_locked_sqlite_file_do_not_take_every_thread(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(database, "STALLED_S", 0.2)
-    with founded("sqlite", tmp_path) as store:
+    with new_store("sqlite", tmp_path) as store:
         other = sqlite3.connect(tmp_path / "errata.db", isolation_level=None)
         other.execute("BEGIN IMMEDIATE")
         with ThreadPoolExecutor(database.WRITERS + 8) as threads:
@@ -186,9 +186,9 @@ def test_writers_of_a_locked_sqlite_file_do_not_take_every_thread(tmp_path: Path
         assert post(store, "after", "after")
 
 
-def test_after_a_writer_gave_up_on_a_locked_file_others_are_told_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_after_a_writer_timed_out_on_a_locked_file_others_fail_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(database, "BUSY_S", 0.1)
-    with founded("sqlite", tmp_path) as store:
+    with new_store("sqlite", tmp_path) as store:
         other = sqlite3.connect(tmp_path / "errata.db", isolation_level=None)
         other.execute("BEGIN IMMEDIATE")
         with pytest.raises(DatabaseTimeout, match="busy"):

@@ -29,7 +29,7 @@ def database(kind: str, folder: Path) -> Iterator[str]:
 
 
 @contextmanager
-def founded(kind: str, folder: Path) -> Iterator[Store]:
+def new_store(kind: str, folder: Path) -> Iterator[Store]:
     """A store with its schema, head row and version 0."""
     with database(kind, folder) as url:
         upgrade(url)
