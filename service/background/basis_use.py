@@ -44,8 +44,8 @@ def measure_basis_use(
     if adapter is None:
         return ()
     with context.store.read() as connection:
-        window = versions.live_set(connection, number).window
-        window_edits = edits.many(connection, [item.edit_id for item in window[-MAX_EDITS:] if not item.tombstone])
+        window = versions.read_live_set(connection, number).window
+        window_edits = edits.read_many(connection, [item.edit_id for item in window[-MAX_EDITS:] if not item.is_tombstone])
     prompts = {
         "edits": _encode(neutral.base, window_edits, literal=True),
         "rephrases": _encode(neutral.base, window_edits, literal=False),

@@ -34,13 +34,13 @@ def collect(context: LifecycleContext, *, fence: int | None = None) -> int:
     with context.store.write() as connection:
         head = heads.lock(connection)
         heads.check_fence(connection, fence)
-        numbers = versions.beyond_retention(
+        numbers = versions.find_beyond_retention(
             connection, head=head.version, keep_last=settings.keep_last, keep_every=settings.keep_every
         )
         versions.collect(connection, numbers)
         collected = [Event(type="version.collected", author=SERVICE, version=number) for number in numbers]
         events.write(connection, collected, now=context.clock())
-        unneeded = versions.digests_without_need(connection)
+        unneeded = versions.read_unneeded_digests(connection)
         old = [digest for digest in sorted(unneeded) if _is_old(folder / f"{digest}{CHECKPOINT_SUFFIX}", settings.orphan_s)]
         discarded = [digest for digest in old if _discard(context, digest)]
     deleted = trash.empty(folder, unneeded, term_s=settings.trash_s)

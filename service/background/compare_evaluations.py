@@ -57,7 +57,7 @@ def latest_evaluations(store: Store, numbers: Sequence[int]) -> list[str]:
     ids = []
     with store.read() as connection:
         for number in numbers:
-            eval_id = evaluations.latest_of(connection, number)
+            eval_id = evaluations.find_latest(connection, number)
             if eval_id is None:
                 raise NotFound("a version has no evaluation that is done", field="versions")
             ids.append(eval_id)
@@ -72,7 +72,7 @@ def compare_evals(store: Store, ids: Sequence[str]) -> Comparison:
         compared = [evaluations.get(connection, eval_id) for eval_id in ids]
         if any(evaluation.status != "done" for evaluation in compared):
             raise Conflict("only evaluations that are done can be compared", field="ids")
-        answers = [_answers(evaluations.outcomes_of(connection, evaluation.id)) for evaluation in compared]
+        answers = [_answers(evaluations.read_outcomes(connection, evaluation.id)) for evaluation in compared]
     shared = set(answers[0]).intersection(*answers[1:])
     has_same_questions = all(len(own) == len(shared) for own in answers)
     return Comparison(

@@ -27,10 +27,10 @@ from service.lifecycle.context import LifecycleContext
 from service.lifecycle.crash_points import crash_point
 from service.lm.overlay import Overlay
 from service.store import edits, evaluations, heads, idempotency, list_rows, versions
-from service.store.clock import now_of
+from service.store.clock import read_now
 from service.store.database import Store
 from service.store.evaluations import Evaluation
-from service.store.idempotency import Keyed, unkeyed
+from service.store.idempotency import KeyedRequest, unkeyed_request
 from service.store.list_rows import ListedEval
 
 MAX_EDITS = 1_000
@@ -43,23 +43,23 @@ log = structlog.get_logger("errata.evaluate")
 Metrics = Literal["standard", "full"]
 METRICS: tuple[Metrics, ...] = ("standard", "full")
 Selection = Literal["live", "none"] | Sequence[str] | Sequence[Record] | Sequence[EditRequest]
-GiveWay = Callable[[], None]
+YieldToAnswers = Callable[[], None]
 
 
 class OverlayEvaluator(Protocol):
-    """The measurements of an overlay. They call `give_way` between small steps; it may return only after a long time."""
+    """The measurements of an overlay. They call `yield_to_answers` between small steps; it may return only after a long time."""
 
-    def ask(self, overlay: Overlay, records: Sequence[Record], *, give_way: GiveWay) -> list[Outcome]:
+    def ask(self, overlay: Overlay, records: Sequence[Record], *, yield_to_answers: YieldToAnswers) -> list[Outcome]:
         """The outcome of every question of every record."""
         ...
 
     def measure_full(
-        self, overlay: Overlay, records: Sequence[Record], *, live: Sequence[Record], give_way: GiveWay
+        self, overlay: Overlay, records: Sequence[Record], *, live: Sequence[Record], yield_to_answers: YieldToAnswers
     ) -> Mapping[str, Any]:
         """All metrics of the field; `live` are the live edits of the version."""
         ...
 
-    def measure_capability(self, overlay: Overlay, *, give_way: GiveWay) -> Mapping[str, Any]:
+    def measure_capability(self, overlay: Overlay, *, yield_to_answers: YieldToAnswers) -> Mapping[str, Any]:
         """The capability of the version, as a share of the base model's."""
         ...
 
@@ -76,7 +76,7 @@ def request_eval(
     metrics: Metrics = "standard",
     capability: bool = False,
     author: str,
-    keyed: Keyed | None = None,
+    keyed: KeyedRequest | None = None,
     ring: Callable[[str], None] | None = None,
     now: datetime | None = None,
 ) -> Evaluation:
@@ -95,13 +95,13 @@ def request_eval(
         raise Refused("edits must name at least one edit", field="edits")
     if selection == "none" and not capability:
         raise Refused("edits may be none only where capability is asked for", field="edits")
-    request_key = keyed or unkeyed(author)
+    request_key = keyed or unkeyed_request(author)
     with store.write() as connection:
         head = heads.lock(connection)  # a collection takes the same lock, so the version is not collected meanwhile
-        now = now or now_of(connection)
+        now = now or read_now(connection)
         if (answer := idempotency.recall(connection, request_key)) is not None:
             return evaluations.get(connection, answer["eval"])
-        if evaluations.waiting(connection) >= MAX_WAITING:
+        if evaluations.count_unfinished(connection) >= MAX_WAITING:
             raise Unavailable("too many evaluations wait; ask for this one again later", retry_after_s=10.0)
         number = head.version if version is None else version
         _check_can_answer(versions.get(connection, number).status)
@@ -135,7 +135,7 @@ def list_evals(
     an unknown `before`.
     """
     with store.read() as connection:
-        return list_rows.evals_page(connection, limit=limit, version=version, status=status, before=before)
+        return list_rows.read_evals_page(connection, limit=limit, version=version, status=status, before=before)
 
 
 def cancel_eval(store: Store, eval_id: str, *, now: datetime | None = None) -> Evaluation:
@@ -144,7 +144,7 @@ def cancel_eval(store: Store, eval_id: str, *, now: datetime | None = None) -> E
         status = evaluations.get(connection, eval_id).status
         if status in ("done", "failed"):
             raise Conflict("the evaluation is over; it is kept and cannot be cancelled", field="id")
-        evaluations.cancel(connection, eval_id, now=now or now_of(connection))
+        evaluations.cancel(connection, eval_id, now=now or read_now(connection))
         return evaluations.get(connection, eval_id)
 
 
@@ -167,7 +167,7 @@ class Evaluations:
     def step(self) -> bool:
         """Do one step; whether there was anything to do. An error ends its evaluation as failed, with the reason."""
         with self._context.store.read() as connection:
-            due = evaluations.oldest_due(connection)
+            due = evaluations.find_next(connection)
         if due is None or (self._running is not None and self._running[0] != due.id):
             self.close()  # the evaluation was cancelled, or another process has finished it
         if due is None:
@@ -205,10 +205,10 @@ class Evaluations:
             self._running = (due.id, CooperativeTask(lambda pause: self._measure(due, pause), step_s=self._step_s))
         return self._running[1]
 
-    def _measure(self, due: Evaluation, pause: GiveWay) -> _Measured:
+    def _measure(self, due: Evaluation, pause: YieldToAnswers) -> _Measured:
         """Do a whole evaluation; `pause` is called between its small steps, where other work may run."""
 
-        def give_way() -> None:
+        def yield_and_pause() -> None:
             self._context.yield_to_edits()
             pause()
 
@@ -216,16 +216,16 @@ class Evaluations:
         records, overlay, live = self._records(due), self._overlay(due), self._live(due.version)
         outcomes: list[Outcome] = []
         for start in range(0, len(records), EDITS_AT_ONCE):
-            outcomes += self._evaluator.ask(overlay, records[start : start + EDITS_AT_ONCE], give_way=give_way)
+            outcomes += self._evaluator.ask(overlay, records[start : start + EDITS_AT_ONCE], yield_to_answers=yield_and_pause)
             self._share = min(1.0, (start + EDITS_AT_ONCE) / len(records)) / len(parts)
-            give_way()
+            yield_and_pause()
         consistent = drop_contradicted(outcomes, records, live)
         result = build_report(consistent, left_out={"contradicted": len(outcomes) - len(consistent)})
         if "full" in parts:
-            result["full"] = dict(self._evaluator.measure_full(overlay, records, live=live, give_way=give_way))
+            result["full"] = dict(self._evaluator.measure_full(overlay, records, live=live, yield_to_answers=yield_and_pause))
             self._share = (1 + parts.index("full")) / len(parts)
         if "capability" in parts:
-            result["capability"] = dict(self._evaluator.measure_capability(overlay, give_way=give_way))
+            result["capability"] = dict(self._evaluator.measure_capability(overlay, yield_to_answers=yield_and_pause))
         return _Measured(_finite(result), [_shorten(outcome) for outcome in consistent])
 
     def _overlay(self, due: Evaluation) -> Overlay:
@@ -236,15 +236,15 @@ class Evaluations:
     def _records(self, due: Evaluation) -> list[Record]:
         """The records of an evaluation: stored edits in the order of their posting, inline records in the given order."""
         with self._context.store.read() as connection:
-            request = evaluations.request_of(connection, due.id)
+            request = evaluations.read_request(connection, due.id)
             if "edits" in request:
-                return [build_record(edit, id=edit.id) for edit in edits.many(connection, request["edits"])]
+                return [build_record(edit, id=edit.id) for edit in edits.read_many(connection, request["edits"])]
         return [from_json(stored) for stored in request["records"]]
 
     def _live(self, version: int) -> list[Record]:
         with self._context.store.read() as connection:
-            live = [item.edit_id for item in versions.live_set(connection, version).live]
-            return [build_record(lesson, id=str(number)) for number, lesson in enumerate(edits.lessons(connection, live))]
+            live = [item.edit_id for item in versions.read_live_set(connection, version).live]
+            return [build_record(lesson, id=str(number)) for number, lesson in enumerate(edits.read_requests(connection, live))]
 
     def _write_progress(self, due: Evaluation) -> None:
         share = round(self._share, 2)
@@ -307,7 +307,7 @@ def _resolve(connection: Connection, version: int, selection: Selection) -> tupl
     if selection == "none":
         return {"edits": []}, {"edits": "none", "count": 0}
     if selection == "live":
-        live = [item.edit_id for item in versions.live_set(connection, version).live]
+        live = [item.edit_id for item in versions.read_live_set(connection, version).live]
         if not live:
             raise Refused("this version has no live edit to ask about: name edits, or none with capability", field="edits")
         chosen = _choose_evenly(live, MAX_EDITS)
@@ -316,7 +316,7 @@ def _resolve(connection: Connection, version: int, selection: Selection) -> tupl
         raise TooLong(f"an evaluation takes at most {MAX_EDITS} edits", field="edits")
     if isinstance(selection[0], str):
         ids = list(dict.fromkeys(str(edit_id) for edit_id in selection))
-        if len(edits.many(connection, ids)) != len(ids):
+        if len(edits.read_many(connection, ids)) != len(ids):
             raise NotFound("edits names an edit that does not exist", field="edits")
         return {"edits": ids}, {"edits": "ids", "count": len(ids)}
     records = [_record_json(record, number) for number, record in enumerate(selection)]

@@ -28,10 +28,10 @@ from service.lm.export_card import window_warning
 from service.lm.export_settings import SHARD_SIZE
 from service.lm.overlay import Overlay
 from service.store import events, heads, idempotency, jobs, versions
-from service.store.clock import now_of
+from service.store.clock import read_now
 from service.store.database import Store
 from service.store.events import Event
-from service.store.idempotency import Keyed, unkeyed
+from service.store.idempotency import KeyedRequest, unkeyed_request
 from service.store.jobs import Job
 
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
@@ -52,7 +52,7 @@ def request_export(
     consolidate: Literal["minor", "major"] | None = None,
     max_shard_size: str | None = None,
     author: str,
-    keyed: Keyed | None = None,
+    keyed: KeyedRequest | None = None,
     ring: Callable[[str], None] | None = None,
     now: datetime | None = None,
 ) -> Job:
@@ -64,10 +64,10 @@ def request_export(
     """
     if consolidate is not None and version is not None:
         raise Refused("version cannot be given with consolidate: the retrain's version is exported", field="version")
-    request_key = keyed or unkeyed(author)
+    request_key = keyed or unkeyed_request(author)
     with store.write() as connection:
         head = heads.lock(connection)
-        now = now or now_of(connection)
+        now = now or read_now(connection)
         if (answer := idempotency.recall(connection, request_key)) is not None:
             return jobs.get(connection, answer["job"])
         number = None if consolidate is not None else head.version if version is None else version
@@ -98,7 +98,7 @@ def request_export(
 
 def active_exports(connection: Connection) -> list[Job]:
     """The running export and the queued export, as far as there are any."""
-    candidates = (jobs.active(connection, "export", status) for status in ("running", "queued"))
+    candidates = (jobs.find_active(connection, "export", status) for status in ("running", "queued"))
     return [job for job in candidates if job is not None]
 
 
@@ -148,11 +148,11 @@ class Exports:
 
     def _claim(self) -> Job | None:
         with self.store.read() as connection:
-            job = jobs.active(connection, "export")
+            job = jobs.find_active(connection, "export")
         if job is None or job.id == self._claimed_id:
             return job
         with self.store.write() as connection:
-            job = jobs.active(connection, "export")
+            job = jobs.find_active(connection, "export")
             if job is None:
                 return None
             now = self.clock()
@@ -160,7 +160,7 @@ class Exports:
             if not is_given_up:
                 message = "begun" if job.claims == 0 else "begun again: the process before this one ended"
                 values = {"status": "running", "claims": job.claims + 1, "progress": 0.0, "started_at": job.started_at or now}
-                jobs.say(connection, job.id, message, now)
+                jobs.append_to_log(connection, job.id, message, now)
                 job = jobs.update(connection, job.id, **values)
         if is_given_up:
             self._end(job, "it ended the process again and again")
@@ -194,11 +194,11 @@ class Exports:
             retrain = request_retrain(self.store, author=job.author, reason="for an export", mode=mode, now=now)
         except Conflict as error:
             with self.store.write() as connection:
-                jobs.say(connection, job.id, f"no retrain first: {error.message}", self.clock())
+                jobs.append_to_log(connection, job.id, f"no retrain first: {error.message}", self.clock())
             return None
         with self.store.write() as connection:
             jobs.update(connection, job.id, request={**request, "retrain": retrain.id}, stage="waiting for the retrain")
-            jobs.say(connection, job.id, f"waits for the retrain {retrain.id}", self.clock())
+            jobs.append_to_log(connection, job.id, f"waits for the retrain {retrain.id}", self.clock())
         self.ring(retrain.id)
         return retrain
 
@@ -213,7 +213,7 @@ class Exports:
             base_name = heads.read(connection).base_name
             version = versions.get(connection, number)
             _check_can_export(version)
-            live_set = versions.live_set(connection, number)
+            live_set = versions.read_live_set(connection, number)
         if _is_complete(target, job):  # the process ended between the rename and the update of the row
             self._finish(job, version, _count_files(target))
             return
@@ -253,14 +253,14 @@ class Exports:
             self._raise_if_cancelled(job_id)
             with self.store.write() as connection:
                 if jobs.get(connection, job_id).stage != stage:
-                    jobs.say(connection, job_id, stage, self.clock())
-                jobs.note(connection, job_id, progress=share, stage=stage)
+                    jobs.append_to_log(connection, job_id, stage, self.clock())
+                jobs.write(connection, job_id, progress=share, stage=stage)
         except Unavailable:
             pass  # writing files does not wait for the database; the job is updated at the end
 
     def _raise_if_cancelled(self, job_id: str) -> None:
         with self.store.read() as connection:
-            if jobs.cancel_is_asked(connection, job_id):
+            if jobs.is_cancel_requested(connection, job_id):
                 raise ExportCancelled
 
     def _finish(self, job: Job, version: Version, written: ExportResult) -> None:
@@ -273,9 +273,9 @@ class Exports:
             is_collected = versions.get(connection, version.number).status is VersionStatus.COLLECTED
             if not is_collected:
                 jobs.update(connection, job.id, result=result)
-                jobs.say(connection, job.id, f"done: {written.files} files, {written.bytes} bytes", self.clock())
+                jobs.append_to_log(connection, job.id, f"done: {written.files} files, {written.bytes} bytes", self.clock())
                 if result["warning"] is not None:
-                    jobs.say(connection, job.id, result["warning"], self.clock())
+                    jobs.append_to_log(connection, job.id, result["warning"], self.clock())
                 jobs.finish(connection, job.id, now=now)
                 done = Event(type="export.done", version=version.number, job_id=job.id, author=job.author)
                 events.write(connection, [done], now=now)
@@ -298,9 +298,9 @@ class Exports:
             if not _lock_claim(connection, job):
                 return
             if error is None:
-                jobs.end_cancelled(connection, job.id, now=now)
+                jobs.finish_cancelled(connection, job.id, now=now)
             else:
-                jobs.say(connection, job.id, error, now)
+                jobs.append_to_log(connection, job.id, error, now)
                 jobs.finish(connection, job.id, error=error, now=now)
             event_type = "export.cancelled" if error is None else "export.failed"
             events.write(connection, [Event(type=event_type, job_id=job.id, author=job.author)], now=now)

@@ -68,8 +68,8 @@ class Monitor:
     def _begin_round(self, probes: MonitorProbes) -> Round | None:
         with self._context.store.read() as connection:
             version = versions.get(connection, heads.read(connection).version)
-            live = versions.live_set(connection, version.number).live
-            measured = measurements.latest(connection, version.number)
+            live = versions.read_live_set(connection, version.number).live
+            measured = measurements.read_latest(connection, version.number)
         if not live and version.digest is None:
             return None  # the base itself
         done = {name for name, measurement in measured.items() if measurement.source == "monitor"}
@@ -100,7 +100,7 @@ class Monitor:
 
     def _ask_edits(self, probes: MonitorProbes, round_: Round, batch: list[LiveItem]) -> None:
         with self._context.store.read() as connection:
-            asked = edits.many(connection, [item.edit_id for item in batch])
+            asked = edits.read_many(connection, [item.edit_id for item in batch])
         is_answered = probes.answered(round_.overlay, asked)
         round_.asked_count += len(is_answered)
         round_.answered_count += sum(is_answered)
@@ -109,7 +109,7 @@ class Monitor:
     def _write_retention(self, round_: Round) -> None:
         """Write the retention over all edits asked of this version, in this round and the rounds before."""
         with self._context.store.read() as connection:
-            before = measurements.latest_by(connection, round_.version.number, RETENTION, "monitor")
+            before = measurements.read_latest_by(connection, round_.version.number, RETENTION, "monitor")
         if not round_.asked_count:
             return
         asked_count = round_.asked_count + (0 if before is None else before.n)

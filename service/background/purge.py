@@ -30,7 +30,7 @@ from service.lm.checkpoint_files import CHECKPOINT_SUFFIX
 from service.store import edits, erasure, evaluations, events, heads, idempotency, versions
 from service.store.database import Store
 from service.store.events import Event
-from service.store.idempotency import Keyed, unkeyed
+from service.store.idempotency import KeyedRequest, unkeyed_request
 
 log = structlog.get_logger("errata.purge")
 PURGEABLE = (EditStatus.RETRACTED, EditStatus.SUPERSEDED, EditStatus.FAILED, EditStatus.ROLLED_BACK)
@@ -72,7 +72,7 @@ def purge(
     by: str,
     exports: Path | None = None,
     forget: Callable[[int], None] | None = None,
-    keyed: Keyed | None = None,
+    keyed: KeyedRequest | None = None,
     now: datetime | None = None,
 ) -> PurgeReport:
     """Remove older versions, exports and rows that hold these edits. Of each edit the event `edit.purged` stays, with its id.
@@ -86,7 +86,7 @@ def purge(
     if not 1 <= len(ids) <= MAX_EDITS:
         raise Refused(f"edits must name 1 to {MAX_EDITS} edits", field="edits")
     now = now or context.clock()
-    request_key = keyed or unkeyed(by)
+    request_key = keyed or unkeyed_request(by)
     with context.store.read() as connection:
         answer = idempotency.recall(connection, request_key)
     if answer is not None:
@@ -123,7 +123,7 @@ def purge(
     return _remember(context.store, request_key, report, now=now)
 
 
-def _remember(store: Store, request_key: Keyed, report: PurgeReport, *, now: datetime) -> PurgeReport:
+def _remember(store: Store, request_key: KeyedRequest, report: PurgeReport, *, now: datetime) -> PurgeReport:
     """Store the report under the request's key; concurrent requests of one key get the report that was stored first."""
     crash_point("purge.before_answer")
     with store.write() as connection:
@@ -144,7 +144,7 @@ def _stop_answering(store: Store, ids: Sequence[str], *, by: str, now: datetime)
     with store.write() as connection:
         head = heads.lock(connection)
         marked_before = _check(connection, ids, head.version)
-        holding = versions.holding(connection, ids)
+        holding = versions.find_holding(connection, ids)
         if versions_being_exported(connection) & set(holding):
             raise Conflict(
                 "an export under way is of a version that holds an edit to be purged: cancel it, or ask again when it has ended",
@@ -156,7 +156,7 @@ def _stop_answering(store: Store, ids: Sequence[str], *, by: str, now: datetime)
         evaluations.cancel_all_of(connection, holding, now=now)
         purged = [Event(type="version.purged", author=by, version=number) for number in holding]
         numbers = sorted(set(holding) | marked_before)
-        left = [item.edit_id for item in edits.items(connection, ids)]
+        left = [item.edit_id for item in edits.read_items(connection, ids)]
         purged += [Event(type="edit.purging", author=by, edit_id=edit_id, data={"versions": numbers}) for edit_id in left]
         events.write(connection, purged, now=now)
     return tuple(numbers)
@@ -164,20 +164,22 @@ def _stop_answering(store: Store, ids: Sequence[str], *, by: str, now: datetime)
 
 def _check(connection: Connection, ids: Sequence[str], head: int) -> set[int]:
     """Raise Conflict or NotFound if the purge is forbidden; the versions that an unfinished purge has marked before."""
-    stored = {edit.id: edit for edit in edits.many(connection, ids)}
+    stored = {edit.id: edit for edit in edits.read_many(connection, ids)}
     marked_before: set[int] = set()
     for edit_id in ids:
         purge_events = [
-            event for event in events.page(connection, limit=10_000, edit_id=edit_id) if event["type"].startswith("edit.purg")
+            event
+            for event in events.read_page(connection, limit=10_000, edit_id=edit_id)
+            if event["type"].startswith("edit.purg")
         ]
         marked_before |= {number for event in purge_events for number in event["data"].get("versions", ())}
         if edit_id not in stored and not purge_events:
             raise NotFound("edits names an edit that does not exist", field="edits")
     if any(edit.status not in PURGEABLE for edit in stored.values()):
         raise Conflict("an edit that is live or on its way cannot be purged: retract it first", field="edits")
-    head_set = versions.live_set(connection, head)
+    head_set = versions.read_live_set(connection, head)
     held = [item for edit_id in ids if (item := head_set.get(edit_id)) is not None]
-    if any(item.held for item in held):
+    if any(item.is_in_tensors for item in held):
         raise Conflict(
             "the tensors of the version that answers now were trained on an edit to be purged: make a major retrain first",
             field="edits",
@@ -188,7 +190,7 @@ def _check(connection: Connection, ids: Sequence[str], head: int) -> set[int]:
             " takes it out, so make one first",
             field="edits",
         )
-    if erasure.works_on(connection, ids):
+    if erasure.has_active_job(connection, ids):
         raise Conflict("a job under way was given an edit to be purged: ask again when it has ended", field="edits")
     return marked_before
 
@@ -198,7 +200,7 @@ def _delete_files(context: LifecycleContext) -> tuple[str, ...]:
     removed = []
     with context.store.write() as connection:
         heads.lock(connection)
-        for digest in sorted(versions.digests_without_need(connection)):
+        for digest in sorted(versions.read_unneeded_digests(connection)):
             context.checkpoints.forget(digest)
             if trash.remove(context.checkpoints.folder, digest):
                 removed.append(f"{digest}{CHECKPOINT_SUFFIX}")
@@ -208,7 +210,7 @@ def _delete_files(context: LifecycleContext) -> tuple[str, ...]:
 def _unnamed_files(context: LifecycleContext) -> list[str]:
     """A sentence on files without a row. They stay: they may belong to a publication under way or to a newer backup."""
     with context.store.read() as connection:
-        kept_digests = versions.digests_kept(connection)
+        kept_digests = versions.read_kept_digests(connection)
     folder = context.checkpoints.folder
     unnamed = [path for path in folder.rglob("*") if path.is_file() and path.name != MARK and path.stem not in kept_digests]
     if not unnamed:
@@ -280,20 +282,20 @@ def _delete_rows(store: Store, ids: Sequence[str], *, by: str, now: datetime) ->
     the transaction for which all other writers wait.
     """
     with store.read() as connection:
-        mentions = erasure.spoken(connection, ids)
-        roots = versions.roots_holding(connection, ids)
+        mentions = erasure.find_mentions(connection, ids)
+        roots = versions.find_roots_holding(connection, ids)
     for root in roots:
         with store.write() as connection:
             heads.lock(connection)
-            erasure.overwrite_what_is_deleted(connection)
-            versions.root_anew(connection, root)
+            erasure.enable_secure_delete(connection)
+            versions.replace_root(connection, root)
     with store.write() as connection:
         heads.lock(connection)
-        erasure.overwrite_what_is_deleted(connection)
-        left = [item.edit_id for item in edits.items(connection, ids)]
+        erasure.enable_secure_delete(connection)
+        left = [item.edit_id for item in edits.read_items(connection, ids)]
         if not left:
             return 0, ()
-        rows = versions.take_out(connection, left)
+        rows = versions.delete_items(connection, left)
         rows += erasure.remove(connection, left, mentions)
         events.write(connection, [Event(type="edit.purged", edit_id=edit_id, author=by) for edit_id in left], now=now)
     sentence = f"{mentions.doubtful} evaluations and kept prompts with a short wording of an edit among other words"

@@ -7,7 +7,7 @@ from functools import lru_cache
 from itertools import pairwise
 
 from service.domain.edit import normalise
-from service.domain.writing_systems import stands_alone
+from service.domain.writing_systems import is_single_character_word
 
 _HEAD = 4  # characters by which names are found; those of names alike that far differ in length or not at all
 _LEAST = 3  # letters of a name: shorter ones are also everyday words
@@ -48,7 +48,9 @@ def is_distinctive(name: str, *, any_case: bool = False) -> bool:
     letters = [character for character in name if character.isalnum()]
     if len(letters) >= _LEAST:
         return True
-    return len(letters) == _LEAST_WITHOUT_SPACES and (any(map(stands_alone, letters)) or (not any_case and name.isupper()))
+    return len(letters) == _LEAST_WITHOUT_SPACES and (
+        any(map(is_single_character_word, letters)) or (not any_case and name.isupper())
+    )
 
 
 def _lowered(text: str) -> str:
@@ -64,4 +66,4 @@ def _edges(text: str) -> list[bool]:
 @lru_cache(maxsize=4_096)
 def _binds(character: str) -> bool:
     """Whether a word goes on from this character to another such."""
-    return unicodedata.category(character)[0] in "LMN" and not stands_alone(character)
+    return unicodedata.category(character)[0] in "LMN" and not is_single_character_word(character)

@@ -65,7 +65,7 @@ def _never() -> bool:
 class Hooks:
     """What a fit asks and tells between its steps: answers go first, progress is shown, and it may be told to stop."""
 
-    give_way: Callable[[], None] = _nothing
+    yield_to_answers: Callable[[], None] = _nothing
     progress: Callable[[float, str], None] = _nothing
     is_cancelled: Callable[[], bool] = field(default=_never)
 
@@ -75,7 +75,7 @@ class Hooks:
 
     def begin_step(self) -> None:
         """Give way, and raise FitCancelled if the fit is no longer wanted."""
-        self.give_way()
+        self.yield_to_answers()
         if self.is_cancelled():
             raise FitCancelled("the fit was cancelled")
 

@@ -55,15 +55,15 @@ def decode_greedily(
     *,
     max_new_tokens: int,
     stop_eos: bool = True,
-    give_way: Callable[[], None] = lambda: None,
+    yield_to_answers: Callable[[], None] = lambda: None,
 ) -> list[tuple[int, ...]]:
-    """Greedy answers as ids, the ending token included where it came; limited by the context as well. `give_way` is called every
-    few tokens, and at the end.
+    """Greedy answers as ids, the ending token included where it came; limited by the context as well. `yield_to_answers` is
+    called every few tokens, and at the end.
     """
     answers: list[tuple[int, ...]] = []
     for piece in split_in_order([len(prompt) + max_new_tokens for prompt in prompts]):
-        answers += _greedy(on, adapter, prompts[piece.start : piece.stop], max_new_tokens, stop_eos, give_way)
-        give_way()
+        answers += _greedy(on, adapter, prompts[piece.start : piece.stop], max_new_tokens, stop_eos, yield_to_answers)
+        yield_to_answers()
     return answers
 
 
@@ -128,7 +128,7 @@ def _greedy(
     prompts: Sequence[Sequence[int]],
     limit: int,
     stop_eos: bool,
-    give_way: Callable[[], None],
+    yield_to_answers: Callable[[], None],
 ) -> list[tuple[int, ...]]:
     decoding = Decoding(on, adapter, prompts)
     ends = set(on.base.eos_ids) if stop_eos else set()
@@ -150,7 +150,7 @@ def _greedy(
         rows = [rows[place] for place in open_]
         decoding.feed(torch.tensor([tokens[place] for place in open_]))
         if len(answers[rows[0]]) % STEPS_AT_ONCE == 0:
-            give_way()
+            yield_to_answers()
 
 
 def _sentences(on: View, count: int, length: int, generator: torch.Generator) -> list[tuple[int, ...]]:

@@ -13,7 +13,7 @@ from service.background.evaluations import (
     EDITS_AT_ONCE,
     MAX_EDITS,
     Evaluations,
-    GiveWay,
+    YieldToAnswers,
     cancel_eval,
     get_eval,
     list_evals,
@@ -47,7 +47,7 @@ class CountingEvaluator:
         self.live: list[str] = []
         self._between_asks = between_asks
 
-    def ask(self, overlay: Overlay, records: Sequence[Record], *, give_way: GiveWay) -> list[Outcome]:
+    def ask(self, overlay: Overlay, records: Sequence[Record], *, yield_to_answers: YieldToAnswers) -> list[Outcome]:
         self._between_asks()
         return [
             Outcome(question=question, greedy=right, tokens=float(right), base_greedy=False, base_tokens=0.0)
@@ -57,21 +57,21 @@ class CountingEvaluator:
         ]
 
     def measure_full(
-        self, overlay: Overlay, records: Sequence[Record], *, live: Sequence[Record], give_way: GiveWay
+        self, overlay: Overlay, records: Sequence[Record], *, live: Sequence[Record], yield_to_answers: YieldToAnswers
     ) -> Mapping[str, Any]:
         self.live = [record.prompt for record in live]
-        return {"records": self._count(records, give_way)}
+        return {"records": self._count(records, yield_to_answers)}
 
-    def measure_capability(self, overlay: Overlay, *, give_way: GiveWay) -> Mapping[str, Any]:
-        return {"ratio": 1.0, "n": self._count(range(3), give_way), "tasks": "three"}
+    def measure_capability(self, overlay: Overlay, *, yield_to_answers: YieldToAnswers) -> Mapping[str, Any]:
+        return {"ratio": 1.0, "n": self._count(range(3), yield_to_answers), "tasks": "three"}
 
     def check_capability(self) -> None:
         """It has tasks."""
 
-    def _count(self, items: Sequence[object], give_way: GiveWay) -> int:
+    def _count(self, items: Sequence[object], yield_to_answers: YieldToAnswers) -> int:
         for _ in items:
             self.steps += 1
-            give_way()
+            yield_to_answers()
         return len(items)
 
 
@@ -102,7 +102,7 @@ def test_an_evaluation_of_the_live_edits_asks_all_of_them(local: LocalService) -
 
     assert (queued.status, queued.result) == ("queued", None)
     done = finish(local, queued)
-    assert (devaluation.status, done.version, done.author) == ("done", local.head.number, "ann")
+    assert (done.status, done.version, done.author) == ("done", local.head.number, "ann")
     assert reliability(done) == {"score": 1.0, "n": 2}
 
 
@@ -160,7 +160,7 @@ def test_an_evaluation_gives_way_to_answers_and_fits_between_its_steps(local: Lo
             waits.append("edits")
             return True
 
-    context = replace(local.context, give_way=lambda: waits.append("answers"), edit_fits_idle=Fits())  # type: ignore[arg-type]
+    context = replace(local.context, yield_to_answers=lambda: waits.append("answers"), edit_fits_idle=Fits())  # type: ignore[arg-type]
     request_eval(local.store, version=0, selection=facts(2 * EDITS_AT_ONCE), capability=True, author="ann")
     worker = Evaluations(context, CountingEvaluator(), step_s=0)
     while worker.step():
@@ -201,10 +201,10 @@ def test_a_finished_evaluation_cannot_be_cancelled(local: LocalService) -> None:
     done = finish(local, request_eval(local.store, version=0, selection=facts(1), author="ann"))
 
     with pytest.raises(Conflict):
-        cancel_eval(local.store, devaluation.id)
+        cancel_eval(local.store, done.id)
     with pytest.raises(NotFound):
         cancel_eval(local.store, "no such evaluation")
-    assert get_eval(local.store, devaluation.id) == done
+    assert get_eval(local.store, done.id) == done
 
 
 def test_the_next_evaluation_runs_after_a_cancelled_one(local: LocalService) -> None:
@@ -239,7 +239,7 @@ def test_capability_and_full_metrics_are_measured_on_request(local: LocalService
 
 def test_a_figure_that_is_not_finite_is_unknown(local: LocalService) -> None:
     class NonFinite(CountingEvaluator):
-        def measure_capability(self, overlay: Overlay, *, give_way: GiveWay) -> Mapping[str, Any]:
+        def measure_capability(self, overlay: Overlay, *, yield_to_answers: YieldToAnswers) -> Mapping[str, Any]:
             return {"ratio": float("nan"), "n": 1, "by_skill": {"s": [float("inf"), 0.5]}}
 
     done = finish(local, request_eval(local.store, version=0, selection="none", capability=True, author="ann"), NonFinite())
@@ -280,9 +280,9 @@ def test_inline_records_keep_all_fields_of_a_data_set_row(local: LocalService) -
     records_asked: list[Record] = []
 
     class RecordingEvaluator(CountingEvaluator):
-        def ask(self, overlay: Overlay, records: Sequence[Record], *, give_way: GiveWay) -> list[Outcome]:
+        def ask(self, overlay: Overlay, records: Sequence[Record], *, yield_to_answers: YieldToAnswers) -> list[Outcome]:
             records_asked.extend(records)
-            return super().ask(overlay, records, give_way=give_way)
+            return super().ask(overlay, records, yield_to_answers=yield_to_answers)
 
     done = finish(local, request_eval(local.store, version=None, selection=[row], author="ann"), RecordingEvaluator())
 
@@ -313,7 +313,7 @@ def test_two_versions_are_compared_on_the_questions_they_share(local: LocalServi
 
     comparison = compare_evals(local.store, [first.id, second.id])
 
-    [figure] = [one for evaluation in comparison.figures if evaluation.judged == "greedy"]
+    [figure] = [figure for figure in comparison.figures if figure.judged == "greedy"]
     assert (figure.name, figure.n, figure.scores, figure.differences) == ("reliability", 2, [0.5, 1.0], [0.0, 0.5])
     assert (figure.gained, figure.lost) == ([0, 1], [0, 0])
     assert figure.standard_errors[1] == pytest.approx(0.5)  # of 0 and 1: deviation √½, over √2
@@ -339,25 +339,25 @@ def test_full_metrics_are_compared_only_over_the_same_questions(local: LocalServ
 def test_capability_is_compared_where_the_tasks_are_the_same(local: LocalService) -> None:
     def evaluate_with(tasks: str) -> Evaluation:
         class OtherTasks(CountingEvaluator):
-            def measure_capability(self, overlay: Overlay, *, give_way: GiveWay) -> Mapping[str, Any]:
+            def measure_capability(self, overlay: Overlay, *, yield_to_answers: YieldToAnswers) -> Mapping[str, Any]:
                 return {"ratio": 1.0, "tasks": tasks}
 
         return finish(
             local, request_eval(local.store, version=0, selection=facts(1), capability=True, author="ann"), OtherTasks()
         )
 
-    one, two, three = evaluate_with("a"), evaluate_with("a"), evaluate_with("b")
+    first, second, third = evaluate_with("a"), evaluate_with("a"), evaluate_with("b")
 
-    assert compare_evals(local.store, [evaluation.id, two.id]).capability is not None
-    other = compare_evals(local.store, [evaluation.id, three.id])
+    assert compare_evals(local.store, [first.id, second.id]).capability is not None
+    other = compare_evals(local.store, [first.id, third.id])
     assert other.capability is None and other.notes
 
 
 def test_a_comparison_without_common_questions_has_a_note(local: LocalService) -> None:
-    one = finish(local, request_eval(local.store, version=0, selection=facts(1), author="ann"))
-    two = finish(local, request_eval(local.store, version=0, selection=[EditRequest(prompt="p", target="t")], author="ann"))
+    first = finish(local, request_eval(local.store, version=0, selection=facts(1), author="ann"))
+    second = finish(local, request_eval(local.store, version=0, selection=[EditRequest(prompt="p", target="t")], author="ann"))
 
-    comparison = compare_evals(local.store, [evaluation.id, two.id])
+    comparison = compare_evals(local.store, [first.id, second.id])
 
     assert (comparison.shared, comparison.figures) == (0, [])
     assert any("share no question" in note for note in comparison.notes)
@@ -368,11 +368,11 @@ def test_only_different_finished_evaluations_are_compared(local: LocalService) -
     queued = request_eval(local.store, version=0, selection=facts(1), author="ann")
 
     with pytest.raises(Refused):
-        compare_evals(local.store, [devaluation.id, devaluation.id])
+        compare_evals(local.store, [done.id, done.id])
     with pytest.raises(Conflict):
-        compare_evals(local.store, [devaluation.id, queued.id])
+        compare_evals(local.store, [done.id, queued.id])
     with pytest.raises(NotFound):
-        compare_evals(local.store, [devaluation.id, "no such evaluation"])
+        compare_evals(local.store, [done.id, "no such evaluation"])
     with pytest.raises(NotFound):
         latest_evaluations(local.store, [0, 1])
 
@@ -382,9 +382,9 @@ def test_a_result_is_written_once(local: LocalService) -> None:
 
     done = finish(local, request_eval(local.store, version=0, selection=[EditRequest(prompt="p", target="t")], author="ann"))
     with local.store.write() as connection:
-        evaluations.finish(connection, devaluation.id, result={"edits": 0}, now=datetime.now(UTC))
+        evaluations.finish(connection, done.id, result={"edits": 0}, now=datetime.now(UTC))
 
-    assert get_eval(local.store, devaluation.id) == done
+    assert get_eval(local.store, done.id) == done
 
 
 def collect_older(local: LocalService) -> None:
@@ -411,7 +411,7 @@ def test_a_version_is_not_collected_before_its_evaluations_are_done(local: Local
         pass
 
     done = get_eval(local.store, queued.id)
-    assert (devaluation.status, done.error) == ("done", None)
+    assert (done.status, done.error) == ("done", None)
     assert done.result is not None and done.result["left_out"] == {"contradicted": 1}
     collect(local.context)
     with pytest.raises(Gone):
@@ -454,10 +454,10 @@ def test_progress_is_written_when_it_changes_and_not_at_every_step(local: LocalS
     monkeypatch.setattr(evaluations, "write_progress", lambda on, name, share: (shares.append(share), write(on, name, share)))
 
     class SlowEvaluator(CountingEvaluator):
-        def ask(self, overlay: Overlay, records: Sequence[Record], *, give_way: GiveWay) -> list[Outcome]:
+        def ask(self, overlay: Overlay, records: Sequence[Record], *, yield_to_answers: YieldToAnswers) -> list[Outcome]:
             for _ in range(9):
-                give_way()
-            return super().ask(overlay, records, give_way=give_way)
+                yield_to_answers()
+            return super().ask(overlay, records, yield_to_answers=yield_to_answers)
 
     finish(local, request_eval(local.store, version=0, selection=facts(2 * EDITS_AT_ONCE), author="ann"), SlowEvaluator())
 

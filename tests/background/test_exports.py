@@ -102,7 +102,7 @@ def test_a_name_that_could_be_a_path_is_refused(local: LocalService, exports: Ex
 
 def jobs_of(local: LocalService) -> list[Job]:
     with local.store.read() as connection:
-        return jobs.page(connection, limit=10, kind="export")
+        return jobs.read_page(connection, limit=10, kind="export")
 
 
 def test_a_name_is_used_once(local: LocalService, exports: Exports) -> None:

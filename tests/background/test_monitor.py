@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from service.api.version_details import details_of
+from service.api.version_details import read_details
 from service.background.monitor import EDITS_PER_STEP, Monitor
 from service.background.purge import purge
 from service.domain.cadence import CadenceInputs
@@ -82,7 +82,7 @@ def run_rounds(local: LocalService, count: int = 1) -> Monitor:
 
 def monitor_figures(local: LocalService) -> dict[str, Measurement]:
     with local.store.read() as connection:
-        latest = measurements.latest(connection, local.head.number)
+        latest = measurements.read_latest(connection, local.head.number)
     return {name: measurement for name, measurement in latest.items() if measurement.source == "monitor"}
 
 
@@ -156,8 +156,8 @@ def test_a_round_ends_on_its_version_although_the_head_moves(local: LocalService
     probes.during = lambda: None
 
     with local.store.read() as connection:
-        own = measurements.latest(connection, round_version)
-        of_head = measurements.nearest(connection, local.head.number)
+        own = measurements.read_latest(connection, round_version)
+        of_head = measurements.read_nearest(connection, local.head.number)
     assert local.head.number > round_version
     assert (own["locality_inside"].score, own["capability"].score) == (0.75, 0.9)
     assert of_head["locality_inside"] == own["locality_inside"]
@@ -229,7 +229,7 @@ def test_the_cadence_reads_the_figures_of_the_monitor(local: LocalService, probe
     run_rounds(local)
 
     inputs = cadence_inputs(local)
-    assert (inputs.retention, inputs.locality, inputs.locality_then) == (0.5, 0.6, 1.0)
+    assert (inputs.retention, inputs.locality, inputs.locality_at_retrain) == (0.5, 0.6, 1.0)
 
 
 def cadence_inputs(local: LocalService) -> CadenceInputs:
@@ -241,7 +241,7 @@ def measured_figures(local: LocalService, number: int | None = None) -> dict[str
     """The figures that a client reads of a version: by name, the version that was measured and its score."""
     with local.store.read() as connection:
         version = versions.get(connection, local.head.number if number is None else number)
-        return {name: (figure.version, figure.score) for name, figure in details_of(connection, version)["measured"].items()}
+        return {name: (figure.version, figure.score) for name, figure in read_details(connection, version)["measured"].items()}
 
 
 def test_a_figure_not_measured_yet_is_that_of_the_nearest_earlier_version(local: LocalService) -> None:

@@ -56,7 +56,7 @@ def test_an_edit_on_the_head_does_not_wait_for_what_a_retrain_prepares():
         assert may_go_on.wait(LONG_S)
 
     with ThreadPoolExecutor(2) as threads:
-        preparing = threads.submit(prepare, on, retrained(), Hooks(give_way=hold))
+        preparing = threads.submit(prepare, on, retrained(), Hooks(yield_to_answers=hold))
         assert has_begun.wait(LONG_S)
         try:
             assert threads.submit(fit, on).result(LONG_S).adapter is not None
@@ -69,7 +69,7 @@ def test_an_edit_on_the_head_does_not_wait_for_what_a_retrain_prepares():
 def test_preparing_gives_way_before_every_few_rows():
     on, gave = fresh(), []
 
-    prepare(on, retrained(), Hooks(give_way=lambda: gave.append(1)))
+    prepare(on, retrained(), Hooks(yield_to_answers=lambda: gave.append(1)))
 
     sentences, canary = (math.ceil(len(rows) / AT_ONCE) for rows in (on.sentences, on.canary))
     assert min(sentences, canary) > 1
@@ -79,7 +79,7 @@ def test_preparing_gives_way_before_every_few_rows():
 @pytest.mark.parametrize("steps", [0, 1, 3, 4])
 def test_preparing_that_is_cancelled_ends_there_and_a_fit_makes_what_is_missing(steps):
     on, gave = fresh(), []
-    hooks = Hooks(give_way=lambda: gave.append(1), is_cancelled=lambda: len(gave) > steps)
+    hooks = Hooks(yield_to_answers=lambda: gave.append(1), is_cancelled=lambda: len(gave) > steps)
 
     with pytest.raises(FitCancelled):
         prepare(on, retrained(), hooks)
@@ -110,7 +110,7 @@ def test_a_retrain_gives_way_while_it_gets_ready_for_edits(tmp_path):
     base, stages, gave = taught_base(), [""], []
     chosen = Settings(data_dir=tmp_path, baft=SMALL, locft={"epochs": 1, "settle": 0, "block": 1})
     editors = bind_editors(base, view_of, fresh(), Evaluator(base, view_of), chosen)
-    hooks = Hooks(give_way=lambda: gave.append(stages[-1]), progress=lambda _, stage: stages.append(stage))
+    hooks = Hooks(yield_to_answers=lambda: gave.append(stages[-1]), progress=lambda _, stage: stages.append(stage))
 
     editors.locft([item("red is", "Z")], EMPTY, 1, hooks)
 

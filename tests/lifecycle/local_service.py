@@ -1,7 +1,8 @@
 """A whole server without HTTP and without a model: store, overlays, follower, worker, and the ledger as editor."""
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
@@ -26,9 +27,12 @@ from service.store.database import Store
 from service.store.jobs import Job
 from service.store.migrate import upgrade
 from tests.lifecycle.ledger import Ledger, answer, lessons_of
+from tests.servers import postgres_database
 
 PATIENT = Cadence(soft=1_000, hard=2_000, deferred=1_000, deferred_s=1e9)  # nothing is due by itself
 MANUAL = replace(PATIENT, method="baft")  # no retrain comes by itself, not even after a retraction
+
+MakeService = Callable[..., "LocalService"]
 
 
 class Crash(BaseException):
@@ -105,7 +109,7 @@ class LocalService:
 
     def all_edits(self) -> list[Edit]:
         with self.store.read() as connection:
-            return edits.page(connection, limit=1_000)
+            return edits.read_page(connection, limit=1_000)
 
     def edit_by(self, prompt: str) -> Edit:
         """The edit accepted last with a prompt."""
@@ -122,7 +126,7 @@ class LocalService:
     @property
     def live_set(self) -> LiveSet:
         with self.store.read() as connection:
-            return versions.live_set(connection, heads.read(connection).version)
+            return versions.read_live_set(connection, heads.read(connection).version)
 
     def unknown_lessons(self, *asked: Version) -> list[tuple[int, str, str]]:
         """What overlays of versions (default: of all) were trained on though no item of their live sets says so: (version, key,
@@ -131,18 +135,18 @@ class LocalService:
         found = []
         for version in asked or [one for one in self.versions() if one.status is VersionStatus.PUBLISHED]:
             with self.store.read() as connection:
-                known = edits.many(connection, versions.live_set(connection, version.number).by_id)
+                known = edits.read_many(connection, versions.read_live_set(connection, version.number).by_id)
             lessons = lessons_of(self.context.checkpoints.get_overlay(version)) - {(edit.key, edit.target) for edit in known}
             found += [(version.number, key, target) for key, target in sorted(lessons)]
         return found
 
     def versions(self) -> list[Version]:
         with self.store.read() as connection:
-            return versions.page(connection, limit=1_000)[::-1]
+            return versions.read_page(connection, limit=1_000)[::-1]
 
     def event_types(self) -> list[str]:
         with self.store.read() as connection:
-            return [event["type"] for event in events.page(connection, limit=10_000)]
+            return [event["type"] for event in events.read_page(connection, limit=10_000)]
 
     def says(self, prompt: str, *, version: int | None = None) -> str:
         """What the process answers now, or what a version on disk would."""
@@ -201,3 +205,47 @@ def once(work: object) -> object:
             left.pop()()  # type: ignore[operator]
 
     return during
+
+
+class LoseNewest:
+    """Makes the fits of a method lose the newest edit that they train on, unless it is the only one."""
+
+    def __init__(self, local: LocalService, method: str = "baft") -> None:
+        self._local = local
+        local.ledger.not_taken[method] = self  # type: ignore[assignment]
+
+    def __contains__(self, target: str) -> bool:
+        targets = self._local.ledger.fits[-1][1]
+        return target == targets[-1] and len(targets) > 1
+
+
+def live_ids(local: LocalService, number: int) -> frozenset[str]:
+    """The ids of a version's live edits."""
+    with local.store.read() as connection:
+        return versions.read_live_set(connection, number).ids
+
+
+def flip_bit(local: LocalService, number: int) -> None:
+    """Flip one bit of a version's checkpoint."""
+    path = local.folder / f"{local.versions()[number].digest}.safetensors"
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(bytes(data))
+
+
+@contextmanager
+def local_services(kind: str, folder: Path) -> Iterator[MakeService]:
+    """A function that opens services over a new database of a kind: `sqlite` or `postgres`. They are closed at the end."""
+    with ExitStack() as stack:
+
+        def make(**options: object) -> LocalService:
+            if kind == "sqlite":
+                service = new_local_service(folder, **options)
+            else:
+                url = stack.enter_context(postgres_database())
+                upgrade(url)
+                service = LocalService(url, folder / "checkpoints", **options)  # type: ignore[arg-type]
+            stack.callback(service.close)
+            return service
+
+        yield make

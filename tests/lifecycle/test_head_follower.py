@@ -81,3 +81,15 @@ def test_whoever_waits_is_woken_by_a_change_and_not_by_every_look(tmp_path: Path
     assert told == [edit.id]
     other.close()
     local.close()
+
+
+def test_a_process_follows_a_head_that_another_process_moved(local: LocalService) -> None:
+    other = LocalService(local.url, local.folder, alone=False)
+
+    local.live(("a", "1"))
+    other.worker.step()
+
+    assert other.worker.fence is None
+    assert other.says("a") == "1"
+    assert other.context.follower.current.epoch == local.context.follower.current.epoch
+    other.close()

@@ -1,8 +1,6 @@
 """A retrain beside fits of edits: it waits for them between its steps, and is not stopped by many of them."""
 
-from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
@@ -10,7 +8,7 @@ from service.lifecycle import job_hooks
 from service.lifecycle.context import EditFitsIdle
 from service.lifecycle.job_hooks import EDIT_FIT_WAIT_S, WORK_BETWEEN_WAITS_S, JobHooks
 from service.lifecycle.lease import Lease
-from tests.lifecycle.local_service import LocalService, new_local_service
+from tests.lifecycle.local_service import LocalService
 
 
 class WorkClock:
@@ -36,13 +34,6 @@ class CountedFits(EditFitsIdle):
         self.waited += waits
         self.clock.now += waits
         return self.end_s <= timeout
-
-
-@pytest.fixture
-def local(tmp_path: Path) -> Iterator[LocalService]:
-    made = new_local_service(tmp_path)
-    yield made
-    made.close()
 
 
 @pytest.fixture
