@@ -50,10 +50,10 @@ def compare(on: View, tokens: int, count: int, repeats: int) -> dict[str, float]
     preparing_s = time.perf_counter() - began
 
     def plain() -> torch.Tensor:
-        return cross_entropy(compute_target_logits(on, batch, trained.now()), batch.labels)
+        return cross_entropy(compute_target_logits(on, batch, trained.with_gradients()), batch.labels)
 
     def cached() -> torch.Tensor:
-        resumed = resume(on, prepared, trained.now())
+        resumed = resume(on, prepared, trained.with_gradients())
         return cross_entropy(resumed.logits, resumed.labels)
 
     plain_s, cached_s = _turn_by_turn(plain, cached, trained, repeats)

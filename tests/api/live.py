@@ -15,7 +15,7 @@ from service.runtime.assembly import open_server
 from service.runtime.server import config
 from service.settings import Settings
 from tests.api.served import served
-from tests.hooks import hooked
+from tests.hooks import find_hooked_modules
 
 WAIT_S = 30
 
@@ -72,4 +72,4 @@ def live(settings: Settings) -> Iterator[Live]:
         with served(config(create_app(settings, state), settings)) as port:
             with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=WAIT_S + 10) as client:
                 yield Live(client, state, port)
-    assert hooked(state.base.model) == []
+    assert find_hooked_modules(state.base.model) == []
