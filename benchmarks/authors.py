@@ -15,10 +15,10 @@ from typing import Any
 
 import torch
 
-from benchmarks.outcome import begin, options, write
+from benchmarks.command import build_parser, parse_options, write
 from benchmarks.plain_locft import PlainLocft
 from benchmarks.random_model import byte_tokenizer, qwen2
-from service.bench.measured_model import items_of
+from service.bench.bench_model import to_items
 from service.editors.locft.fit import fit_locft
 from service.editors.locft.location import find_tuned_location
 from service.editors.locft.settings import LocftSettings
@@ -41,15 +41,20 @@ EPOCHS, BATCH = 2, 100
 
 def main() -> None:
     """The command."""
-    parser = options(__doc__, edits=200)
+    parser = build_parser(__doc__, edits=200)
     parser.add_argument("--blocks", type=int, default=24)
     parser.add_argument("--width", type=int, default=896)
     parser.add_argument("--vocabulary", type=int, default=151_936)
-    chosen = begin(parser)
-    model = qwen2(chosen.blocks, chosen.width, vocabulary=chosen.vocabulary).model
+    arguments = parse_options(parser)
+    model = qwen2(arguments.blocks, arguments.width, vocabulary=arguments.vocabulary).model
     base = build_base(model, byte_tokenizer([(SPACE, letter) for letter in LETTERS]), name="random qwen2")
-    figures = {"blocks": chosen.blocks, "width": chosen.width, "vocabulary": chosen.vocabulary, **compare(base, chosen.edits)}
-    write(chosen.results, "authors", figures)
+    figures = {
+        "blocks": arguments.blocks,
+        "width": arguments.width,
+        "vocabulary": arguments.vocabulary,
+        **compare(base, arguments.edits),
+    }
+    write(arguments.results, "authors", figures)
 
 
 def compare(base: Base, edits: int) -> dict[str, Any]:
@@ -58,18 +63,18 @@ def compare(base: Base, edits: int) -> dict[str, Any]:
     rows = [encode_row(base, item.edit.prompt, item.target) for item in items]
     # Two epochs are to be run in full, so nothing stops early: the loss is above this by far.
     settings = LocftSettings(preset="paper", position="share", kind="down", epochs=EPOCHS, batch=BATCH)
-    place = find_tuned_location(base.anatomy, settings)
+    location = find_tuned_location(base.anatomy, settings)
     plain = PlainLocft(
         base.model,
         [(row.ids, row.prompt_length) for row in rows],
-        place.names,
+        location.names,
         rate=settings.rate_of(base.anatomy.family, base.anatomy.depth, base.anatomy.width),
         pad_id=base.pad_id,
     )
     warm_up(base, rows)
     # The trainer runs between the authors' epochs, so that a machine that others use too is as busy for both.
-    ours, authors = Spent(), Spent()
-    for number, batches in enumerate(same_batches(edits)):
+    ours, authors = Stopwatch(), Stopwatch()
+    for number, batches in enumerate(trainer_batches(edits)):
         with authors:
             plain.epoch(batches)
         if number == 0:
@@ -81,7 +86,7 @@ def compare(base: Base, edits: int) -> dict[str, Any]:
         "epochs": EPOCHS,
         "batch": BATCH,
         "steps": EPOCHS * -(-edits // BATCH),
-        "block": place.lowest,
+        "block": location.lowest,
         "tokens_a_row": {
             "shortest": min(lengths),
             "mean": sum(lengths) / edits,
@@ -94,11 +99,11 @@ def compare(base: Base, edits: int) -> dict[str, Any]:
         "plain_cpu_s": authors.cpu_seconds,
         "ratio": authors.seconds / ours.seconds,
         "ratio_cpu": authors.cpu_seconds / ours.cpu_seconds,
-        **difference(base, fitted.overlay.tensors, plain.tensors()),
+        **measure_difference(base, fitted.overlay.tensors, plain.tensors()),
     }
 
 
-class Spent:
+class Stopwatch:
     """Seconds on the clock, and of the processor, which other programs on a busy machine lengthen less. A context that may be
     entered again: its parts are added.
     """
@@ -124,14 +129,14 @@ def random_items(count: int) -> list[FitItem]:
         Record(id=str(number), prompt=_letters(rng, length), target=_letters(rng, 2 if rng.random() < LONG_TARGETS else 1))
         for number, length in enumerate(lengths)
     ]
-    return items_of(records)
+    return to_items(records)
 
 
 def _letters(rng: Random, count: int) -> str:
     return "".join(rng.choices(LETTERS, k=count))
 
 
-def same_batches(count: int) -> list[list[list[int]]]:
+def trainer_batches(count: int) -> list[list[list[int]]]:
     """The trainer's batches: a new order from the same seed in every epoch."""
     generator = torch.Generator().manual_seed(SEED)
     orders = [torch.randperm(count, generator=generator).tolist() for _ in range(EPOCHS)]
@@ -145,7 +150,7 @@ def warm_up(base: Base, rows: list[Row]) -> None:
     make_view(base).model(input_ids=batch.ids, attention_mask=batch.attention.long(), use_cache=False)
 
 
-def difference(base: Base, ours: Any, plain: Any) -> dict[str, float]:
+def measure_difference(base: Base, ours: Any, plain: Any) -> dict[str, float]:
     """How far apart two trainings of the same tensors ended, beside how far they went from the base model."""
     own = dict(base.model.named_parameters())
     moved = torch.cat([(plain[name] - own[name]).flatten() for name in plain])

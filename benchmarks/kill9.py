@@ -12,15 +12,15 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from benchmarks.atlas import body_of
-from benchmarks.crash import Crashes, KillMoment
-from benchmarks.outcome import begin, options, write
+from benchmarks.command import build_parser, parse_options, write
+from benchmarks.crash_trials import CrashTrials, KillMoment
+from benchmarks.inputs import build_body
 from benchmarks.private_servers import new_database, postgres_server
-from benchmarks.servers import ServerProcess, Zygote, server
+from benchmarks.servers import ServerProcess, Zygote, run_server
 from service.atlas import benchmark
 from service.evaluation.records import Record, read_records
 
-NAMED: tuple[KillMoment, ...] = (
+NAMED_MOMENTS: tuple[KillMoment, ...] = (
     KillMoment("edits", "submit.before_commit:2"),
     KillMoment("edits", "submit.after_commit"),
     KillMoment("edits", "claim.after_commit:2"),
@@ -33,7 +33,7 @@ NAMED: tuple[KillMoment, ...] = (
     KillMoment("retrain", "retrain.middle"),
     KillMoment("retrain", "retrain.before_publish"),
 )
-TIMED: tuple[KillMoment, ...] = (
+TIMED_MOMENTS: tuple[KillMoment, ...] = (
     KillMoment("edits", within_s=3.0),
     KillMoment("rollback", within_s=4.0),
     KillMoment("retrain", within_s=12.0),
@@ -42,75 +42,77 @@ TIMED: tuple[KillMoment, ...] = (
 
 def main() -> None:
     """The command."""
-    parser = options(__doc__)
+    parser = build_parser(__doc__)
     parser.add_argument("--kills", type=int, default=20, help="on each database")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--databases", nargs="*", choices=("sqlite", "postgres"), default=["sqlite", "postgres"])
-    chosen = begin(parser)
+    arguments = parse_options(parser)
     zygote = Zygote()
-    figures: dict[str, Any] = {"seed": chosen.seed}
+    figures: dict[str, Any] = {"seed": arguments.seed}
     try:
-        for kind in chosen.databases:
-            figures[kind] = on_database(kind, zygote, chosen.model, chosen.records, chosen.kills, chosen.seed)
-            write(chosen.results, "kill9", figures)
+        for kind in arguments.databases:
+            figures[kind] = run_kills(kind, zygote, arguments.model, arguments.records, arguments.kills, arguments.seed)
+            write(arguments.results, "kill9", figures)
     finally:
         zygote.close()
-    if any(figures[kind].get("faults") for kind in chosen.databases):
+    if any(figures[kind].get("faults") for kind in arguments.databases):
         raise SystemExit(1)
 
 
-def on_database(kind: str, zygote: Zygote, model: str, records: Path | None, kills: int, seed: int) -> dict[str, Any]:
+def run_kills(kind: str, zygote: Zygote, model: str, records: Path | None, kills: int, seed: int) -> dict[str, Any]:
     """All kills on one kind of database."""
-    with contextlib.ExitStack() as opened:
+    with contextlib.ExitStack() as stack:
         url: str | None = None
         if kind == "postgres":
             database = postgres_server()
             if database is None:
                 return {"skipped": "no Postgres server and no binaries to start one"}
-            url = opened.enter_context(new_database(database))
-        made = opened.enter_context(server(zygote, model=model, database_url=url))
-        crashes = Crashes(made, _bodies(read_records(records or benchmark.FILE)), engine_url(url, made), seed=seed)
-        opened.callback(crashes.close)
-        return _all_kills(crashes, made, kills, seed)
+            url = stack.enter_context(new_database(database))
+        process = stack.enter_context(run_server(zygote, model=model, database_url=url))
+        crashes = CrashTrials(process, _bodies(read_records(records or benchmark.FILE)), engine_url(url, process), seed=seed)
+        stack.callback(crashes.close)
+        return _run_all(crashes, process, kills, seed)
 
 
 def _bodies(records: Sequence[Record]) -> Iterator[dict[str, Any]]:
     """Edits without end, no two of one fact: when the records are used up, the same ones of other years."""
     for turn in count():
         for record in records:
-            body = body_of(record)
+            body = build_body(record)
             later = {"prompt": f"In the year {2100 + turn}: {body['prompt']}", "target": body["target"]}
             yield later if turn else body
 
 
-def moments(kills: int, seed: int) -> Iterator[KillMoment]:
+def choose_moments(kills: int, seed: int) -> Iterator[KillMoment]:
     """Named points and random times, every kind of work among the first few."""
     rng = Random(seed)
-    named = rng.sample(NAMED, len(NAMED))
-    for at in range(kills):
-        yield named.pop() if named and at % 2 == 0 else (TIMED[at // 2 % len(TIMED)])
+    remaining = rng.sample(NAMED_MOMENTS, len(NAMED_MOMENTS))
+    for number in range(kills):
+        yield remaining.pop() if remaining and number % 2 == 0 else (TIMED_MOMENTS[number // 2 % len(TIMED_MOMENTS)])
 
 
-def _all_kills(crashes: Crashes, made: ServerProcess, kills: int, seed: int) -> dict[str, Any]:
-    began, starts, faults = time.monotonic(), [], []
-    for moment in moments(kills, seed):
-        found = crashes.trial(moment)
-        starts.append(made.start_s)
-        faults += found
-        print(f"   kill {crashes.kills}: {moment}: {'; '.join(found) or 'all well'}", flush=True)
+def _run_all(crashes: CrashTrials, process: ServerProcess, kills: int, seed: int) -> dict[str, Any]:
+    started_at, starts, faults = time.monotonic(), [], []
+    for moment in choose_moments(kills, seed):
+        new_faults = crashes.run_trial(moment)
+        starts.append(process.start_s)
+        faults += new_faults
+        print(f"   kill {crashes.kills}: {moment}: {'; '.join(new_faults) or 'all well'}", flush=True)
     return {
         "kills": crashes.kills,
-        "submissions": len(crashes.chronicle.sent),
+        "submissions": len(crashes.client_log.sent),
         "faults": faults,
         "live_edits_answered": crashes.answered / max(crashes.live, 1),
         "start_after_kill_s": {"p50": sorted(starts)[len(starts) // 2], "max": max(starts)},
-        "seconds": time.monotonic() - began,
+        "seconds": time.monotonic() - started_at,
     }
 
 
-def engine_url(url: str | None, made: ServerProcess) -> str:
+def engine_url(url: str | None, process: ServerProcess) -> str:
     """The database of a server, for a reader of its own."""
-    return f"sqlite:///{made.folder / 'errata.db'}" if url is None else url.replace("postgresql://", "postgresql+psycopg://", 1)
+    return (
+        f"sqlite:///{process.folder / 'errata.db'}" if url is None else url.replace("postgresql://", "postgresql+psycopg://", 1)
+    )
 
 
 if __name__ == "__main__":

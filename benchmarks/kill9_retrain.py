@@ -10,9 +10,9 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from benchmarks.atlas import body_of
-from benchmarks.killed_retrain import KilledRetrain, kills
-from benchmarks.outcome import begin, options, write
+from benchmarks.command import build_parser, parse_options, write
+from benchmarks.inputs import build_body
+from benchmarks.retrain_trials import RetrainTrials, choose_kills
 from benchmarks.servers import Zygote
 from service.atlas import benchmark
 from service.evaluation.records import read_records
@@ -20,40 +20,40 @@ from service.evaluation.records import read_records
 
 def main() -> None:
     """The command."""
-    parser = options(__doc__)
+    parser = build_parser(__doc__)
     parser.add_argument("--kills", type=int, default=10, help="of each kind of retrain")
     parser.add_argument("--edits", type=int, default=6)
     parser.add_argument("--seed", type=int, default=0)
-    chosen = begin(parser)
-    records = read_records(chosen.records or benchmark.FILE)
-    bodies = [body_of(record) for record in islice(records, chosen.edits)]
-    figures: dict[str, Any] = {"seed": chosen.seed, "edits": len(bodies)}
+    arguments = parse_options(parser)
+    records = read_records(arguments.records or benchmark.FILE)
+    bodies = [build_body(record) for record in islice(records, arguments.edits)]
+    figures: dict[str, Any] = {"seed": arguments.seed, "edits": len(bodies)}
     zygote = Zygote()
     try:
         for mode in ("major", "minor"):
-            figures[mode] = trials(zygote, mode, bodies, {"model": chosen.model}, chosen.kills, chosen.seed)
-            write(chosen.results, "kill9_retrain", figures)
+            figures[mode] = run_trials(zygote, mode, bodies, {"model": arguments.model}, arguments.kills, arguments.seed)
+            write(arguments.results, "kill9_retrain", figures)
     finally:
         zygote.close()
     if figures["major"]["faults"] or figures["minor"]["faults"]:
         raise SystemExit(1)
 
 
-def trials(
+def run_trials(
     zygote: Zygote, mode: str, bodies: list[dict[str, Any]], settings: dict[str, Any], count: int, seed: int
 ) -> dict[str, Any]:
     """All kills of one kind of retrain."""
     with tempfile.TemporaryDirectory(prefix="errata-benchmark-") as folder:
-        retrain = KilledRetrain(zygote, Path(folder), mode, bodies, settings)
-        at, faults = [], []
-        for kill in kills(count, Random(seed)):
-            found = [f"{kill}: {fault}" for fault in retrain.trial(kill)]
-            print(f"   {mode}, kill {kill}: {'; '.join(found) or 'all well'}", flush=True)
-            at.append(str(kill))
-            faults += found
+        retrain = RetrainTrials(zygote, Path(folder), mode, bodies, settings)
+        moments, faults = [], []
+        for kill in choose_kills(count, Random(seed)):
+            new_faults = [f"{kill}: {fault}" for fault in retrain.run_trial(kill)]
+            print(f"   {mode}, kill {kill}: {'; '.join(new_faults) or 'all well'}", flush=True)
+            moments.append(str(kill))
+            faults += new_faults
         return {
-            "kills": len(at),
-            "at": at,
+            "kills": len(moments),
+            "at": moments,
             "faults": faults,
             "digest": retrain.undisturbed.digest,
             "undisturbed_s": retrain.undisturbed.seconds,

@@ -6,45 +6,45 @@ from typing import Any
 Result = Mapping[str, Any]
 
 
-def unseen(neutral: Result) -> Result:
+def locality_outside_neutral(neutral: Result) -> Result:
     """Locality outside on the prompts that do not occur among the neutral sentences."""
     return {"score": neutral["locality_outside_and_not_among_them"], "n": neutral["n"]}
 
 
-def row(name: str, figure: Result, aim: float | None = None) -> tuple[str, str, str, str]:
+def score_row(name: str, figure: Result, aim: float | None = None) -> tuple[str, str, str, str]:
     """A score with its n and its aim."""
-    shown = reached(figure["score"], aim)
-    return (name, shown, str(figure["n"]), "" if aim is None else f"≥ {aim:.2f}")
+    text = format_share(figure["score"], aim)
+    return (name, text, str(figure["n"]), "" if aim is None else f"≥ {aim:.2f}")
 
 
-def reached(value: float | None, aim: float | None = None) -> str:
+def format_share(value: float | None, aim: float | None = None) -> str:
     """A share, marked if it is under its aim."""
-    shown = number(value)
-    return f"**{shown}** (short)" if aim is not None and value is not None and round(value, 3) < aim else shown
+    text = format_number(value)
+    return f"**{text}** (short)" if aim is not None and value is not None and round(value, 3) < aim else text
 
 
-def score(figure: Result) -> str:
+def format_score(figure: Result) -> str:
     """A score alone."""
-    return number(figure["score"])
+    return format_number(figure["score"])
 
 
-def number(value: float | None, digits: int = 2) -> str:
+def format_number(value: float | None, digits: int = 2) -> str:
     """A number, or a dash where nothing was measured."""
     return "–" if value is None else f"{value:.{digits}f}"
 
 
-def share(value: float | None) -> str:
+def format_percentage(value: float | None) -> str:
     """A percentage."""
     return "–" if value is None else f"{100 * value:.0f}%"
 
 
-def below(value: float, aim: float, unit: str) -> tuple[str, str]:
+def format_at_most(value: float, aim: float, unit: str) -> tuple[str, str]:
     """A figure that is to be small, and its aim."""
-    shown = f"{value:.2f} {unit}" if unit == "s" else f"{value:.0f} {unit}"
-    return (shown if value <= aim else f"**{shown}** (short)", f"≤ {aim:g} {unit}")
+    text = f"{value:.2f} {unit}" if unit == "s" else f"{value:.0f} {unit}"
+    return (text if value <= aim else f"**{text}** (short)", f"≤ {aim:g} {unit}")
 
 
-def above(value: float, aim: float) -> tuple[str, str]:
+def format_at_least(value: float, aim: float) -> tuple[str, str]:
     """A figure that is to be large, and its aim."""
     return (f"{value:.1f}" if value >= aim else f"**{value:.1f}** (short)", f"≥ {aim:g}")
 

@@ -3,37 +3,45 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from benchmarks.compare.section import section as compared
-from benchmarks.markdown import Result, above, below, row, share, table, unseen
+from benchmarks.markdown import (
+    Result,
+    format_at_least,
+    format_at_most,
+    format_percentage,
+    locality_outside_neutral,
+    score_row,
+    table,
+)
 from benchmarks.memory_sections import MEMORY
 
 WORST_HEALTH_MS = 100.0
 
 
-def _single(found: Mapping[str, Result]) -> Iterator[str]:
-    figures = found["single"]["figures"]
+def _single(results: Mapping[str, Result]) -> Iterator[str]:
+    figures = results["single"]["figures"]
     greedy, neutral = figures["greedy"], figures["neutral"]
     yield f"{figures['edits']} edits, each fitted alone on the base model; rephrases and probes are never trained."
     yield ""
     yield from table(
         ("", "measured", "n", "aim"),
         [
-            row("reliability", greedy["reliability"], 1.0),
-            row("generality", greedy["generality"], 0.85),
-            row("locality outside", greedy["locality"]["outside"], 0.95),
-            row("locality inside", greedy["locality"]["inside"]),
-            row("locality outside, prompts not among the neutral sentences", unseen(neutral)),
-            row("portability", greedy["portability"]),
+            score_row("reliability", greedy["reliability"], 1.0),
+            score_row("generality", greedy["generality"], 0.85),
+            score_row("locality outside", greedy["locality"]["outside"], 0.95),
+            score_row("locality inside", greedy["locality"]["inside"]),
+            score_row("locality outside, prompts not among the neutral sentences", locality_outside_neutral(neutral)),
+            score_row("portability", greedy["portability"]),
         ],
     )
     yield ""
     yield (
-        f"{share(neutral['prompts_among_neutral_sentences'])} of the probe prompts occur among the neutral sentences. "
-        f"Median fit: {figures['seconds_p50']:.2f} s, mean {figures['steps_mean']:.1f} steps."
+        f"{format_percentage(neutral['prompts_among_neutral_sentences'])} of the probe prompts occur among the neutral sentences."
+        f" Median fit: {figures['seconds_p50']:.2f} s, mean {figures['steps_mean']:.1f} steps."
     )
 
 
-def _latency(found: Mapping[str, Result]) -> Iterator[str]:
-    figures = found["latency"]["figures"]
+def _latency(results: Mapping[str, Result]) -> Iterator[str]:
+    figures = results["latency"]["figures"]
     together, rollback = figures["waiting_together"], figures["rollback_ms"]
     empty, window = figures["empty_window"], figures["window_of_25"]
     yield "From sending `POST /edits?wait=` to reading the whole answer, over HTTP; each edit is rolled back before the next."
@@ -41,32 +49,32 @@ def _latency(found: Mapping[str, Result]) -> Iterator[str]:
     yield from table(
         ("", "measured", "aim"),
         [
-            ("POST → applied, empty window, p50", *below(empty["p50_s"], 1.0, "s")),
+            ("POST → applied, empty window, p50", *format_at_most(empty["p50_s"], 1.0, "s")),
             ("the same, p90", f"{empty['p90_s']:.2f} s", ""),
-            ("POST → applied, 25 edits in the window, p50", *below(window["p50_s"], 2.0, "s")),
+            ("POST → applied, 25 edits in the window, p50", *format_at_most(window["p50_s"], 2.0, "s")),
             ("the same, p90", f"{window['p90_s']:.2f} s", ""),
-            (f"edits a second when {together['edits']} wait", *above(together["edits_a_second"], 4.0)),
+            (f"edits a second when {together['edits']} wait", *format_at_least(together["edits_a_second"], 4.0)),
             ("of these applied at once (the others wait for a retrain)", f"{together['applied']} of {together['edits']}", ""),
-            ("rollback, p50", *below(rollback["p50"], 100.0, "ms")),
+            ("rollback, p50", *format_at_most(rollback["p50"], 100.0, "ms")),
             ("rollback, p99", f"{rollback['p99']:.0f} ms", ""),
         ],
     )
 
 
-def _rollback(found: Mapping[str, Result]) -> Iterator[str]:
-    figures = found["rollback"]["figures"]
+def _rollback(results: Mapping[str, Result]) -> Iterator[str]:
+    figures = results["rollback"]["figures"]
     yield f"{figures['rollbacks']} rollbacks, to and fro between the base model and {figures['edits']} edits, by HTTP."
     yield ""
     rows = [
-        ("p50", *below(figures["p50_ms"], 100.0, "ms")),
+        ("p50", *format_at_most(figures["p50_ms"], 100.0, "ms")),
         ("p99", f"{figures['p99_ms']:.0f} ms", ""),
-        ("the very next answer is the restored version's", share(figures["next_answer_is_the_restored_one"]), "100%"),
+        ("the very next answer is the restored version's", format_percentage(figures["next_answer_is_the_restored_one"]), "100%"),
     ]
     yield from table(("", "measured", "aim"), rows)
 
 
-def _cached(found: Mapping[str, Result]) -> Iterator[str]:
-    figures = found["cached_step"]["figures"]
+def _cached(results: Mapping[str, Result]) -> Iterator[str]:
+    figures = results["cached_step"]["figures"]
     yield f"Forward and backward of a step, in turns, on a random model of {figures['blocks']} blocks, width {figures['width']}."
     yield ""
     rows = [
@@ -84,36 +92,44 @@ def _cached(found: Mapping[str, Result]) -> Iterator[str]:
     yield from table(("tokens", "rows", "plain", "cached", "ratio", "prepared once", "largest difference of gradients"), rows)
 
 
-def _balance(found: Mapping[str, Result]) -> Iterator[str]:
-    figures = found["load_balance"]["figures"]
+def _balance(results: Mapping[str, Result]) -> Iterator[str]:
+    figures = results["load_balance"]["figures"]
     yield f"{figures['edits']} edits one after another in one window. A basis is active if its mean weight on the edits is above"
     yield "half of the largest in its block. CV²: squared coefficient of variation of the mean weights, averaged over blocks."
     yield ""
     head = ("", "CV²", "active bases", "gate: edits", "rephrases", "unrelated", "reliability", "generality", "locality")
     rows = []
     for name in ("balanced", "unbalanced", "paper_balanced", "paper_unbalanced"):
-        one = figures.get(name)
-        if one is not None:
-            gates = [f"{one['mean_gate'][kind]:.3f}" for kind in ("edits", "rephrases", "unrelated")]
-            scores = [f"{one[kind]:.2f}" for kind in ("reliability", "generality", "locality")]
-            rows.append((name.replace("_", " preset, "), f"{one['squared_cv']:.4f}", share(one["active_share"]), *gates, *scores))
+        variant = figures.get(name)
+        if variant is not None:
+            gates = [f"{variant['mean_gate'][kind]:.3f}" for kind in ("edits", "rephrases", "unrelated")]
+            scores = [f"{variant[kind]:.2f}" for kind in ("reliability", "generality", "locality")]
+            rows.append(
+                (
+                    name.replace("_", " preset, "),
+                    f"{variant['squared_cv']:.4f}",
+                    format_percentage(variant["active_share"]),
+                    *gates,
+                    *scores,
+                )
+            )
     yield from table(head, rows)
 
 
-def _load(found: Mapping[str, Result]) -> Iterator[str]:
-    figures = found["serving_under_load"]["figures"]
+def _load(results: Mapping[str, Result]) -> Iterator[str]:
+    figures = results["serving_under_load"]["figures"]
     yield f"{figures['clients']} clients ask in a closed loop for answers of at most {figures['short_answer_tokens']} tokens."
     yield ""
     rows = [
         (
             name,
-            f"{one['tokens_a_second']:.0f}",
-            f"{one['answers_a_second']:.0f}",
-            f"{one['p50_ms']:.0f} ms",
-            f"{one['p99_ms']:.0f} ms",
-            str(one["failures"]),
+            f"{phase['tokens_a_second']:.0f}",
+            f"{phase['answers_a_second']:.0f}",
+            f"{phase['p50_ms']:.0f} ms",
+            f"{phase['p99_ms']:.0f} ms",
+            str(phase["failures"]),
         )
-        for name, one in ((name, figures[name]) for name in ("idle", "edits", "retrain"))
+        for name, phase in ((name, figures[name]) for name in ("idle", "edits", "retrain"))
     ]
     yield from table(("while", "tokens a second", "answers a second", "p50", "p99", "failures"), rows)
     yield ""
@@ -124,52 +140,52 @@ def _load(found: Mapping[str, Result]) -> Iterator[str]:
     )
 
 
-def _kill9(found: Mapping[str, Result]) -> Iterator[str]:
-    figures = found["kill9"]["figures"]
+def _kill9(results: Mapping[str, Result]) -> Iterator[str]:
+    figures = results["kill9"]["figures"]
     yield "A real server is killed while it submits, fits, publishes, retrains or rolls back, and examined after the next start:"
     yield "everything acknowledged is there once, nothing took effect twice, every version says what it said before, and every"
     yield "edit of the window is answered. Later fits ask only a sample of the consolidated edits again, so their share is given."
     yield ""
     rows = []
     for kind in ("sqlite", "postgres"):
-        one = figures.get(kind)
-        if one and "skipped" in one:
-            rows.append((kind, one["skipped"], "", "", "", ""))
-        elif one:
-            start = one["start_after_kill_s"]
-            faults = str(len(one["faults"])) if not one["faults"] else f"**{len(one['faults'])}**: {'; '.join(one['faults'])}"
-            answered = f"{100 * one['live_edits_answered']:.1f}%"
-            rows.append((kind, str(one["kills"]), str(one["submissions"]), faults, answered, f"{start['p50']:.1f} s"))
+        run = figures.get(kind)
+        if run and "skipped" in run:
+            rows.append((kind, run["skipped"], "", "", "", ""))
+        elif run:
+            start = run["start_after_kill_s"]
+            faults = str(len(run["faults"])) if not run["faults"] else f"**{len(run['faults'])}**: {'; '.join(run['faults'])}"
+            answered = f"{100 * run['live_edits_answered']:.1f}%"
+            rows.append((kind, str(run["kills"]), str(run["submissions"]), faults, answered, f"{start['p50']:.1f} s"))
     yield from table(("database", "kills", "submissions", "faults", "live edits answered", "ready again, less imports"), rows)
 
 
-def _hostile(found: Mapping[str, Result]) -> Iterator[str]:
-    attacks = found["hostile"]["figures"]["attacks"]
+def _hostile(results: Mapping[str, Result]) -> Iterator[str]:
+    attacks = results["hostile"]["figures"]["attacks"]
     yield "Each fault that an attack on the service found is done again to a real server, with large numbers. A server holds if"
     yield "it goes on answering others, loses nothing and says what is wrong. All the while `/health/live` is asked on new"
     yield "connections, every 20 ms; attackers, server and fits share the machine's cores."
     yield ""
     rows = []
-    for one in attacks:
-        median = f"{one['live_p50_ms']:.0f} ms" if "live_p50_ms" in one else "–"
-        worst, aim = below(one["live_worst_ms"], WORST_HEALTH_MS, "ms") if "live_worst_ms" in one else ("–", "")
-        held = "yes" if one["held"] else "**no**"
-        rows.append((one["attack"], held, one["seen"], median, worst, aim, one.get("at", "")))
+    for attack in attacks:
+        median = f"{attack['live_p50_ms']:.0f} ms" if "live_p50_ms" in attack else "–"
+        worst, aim = format_at_most(attack["live_worst_ms"], WORST_HEALTH_MS, "ms") if "live_worst_ms" in attack else ("–", "")
+        held = "yes" if attack["held"] else "**no**"
+        rows.append((attack["attack"], held, attack["seen"], median, worst, aim, attack.get("at", "")))
     yield from table(("attack", "held", "seen", "`/health/live`, median", "slowest", "aim", "measured"), rows)
 
 
-def _gpu(found: Mapping[str, Result]) -> Iterator[str]:
+def _gpu(results: Mapping[str, Result]) -> Iterator[str]:
     rows = []
-    for result in found.values():
-        one = result["figures"]
-        memory, tokens = one["memory"], one["tokens_a_second"]
+    for result in results.values():
+        run = result["figures"]
+        memory, tokens = run["memory"], run["tokens_a_second"]
         rows.append(
             (
-                f"{one['shape']} on {one['device']}, {one['dtype']}",
-                f"{one['seconds_an_edit_p50']:.2f} s",
-                f"{one['steps_an_edit_mean']:.1f}",
-                f"{one['step_ms']:.0f} ms",
-                f"{one['ratio_to_floor']:.1f}×",
+                f"{run['shape']} on {run['device']}, {run['dtype']}",
+                f"{run['seconds_an_edit_p50']:.2f} s",
+                f"{run['steps_an_edit_mean']:.1f}",
+                f"{run['step_ms']:.0f} ms",
+                f"{run['ratio_to_floor']:.1f}×",
                 f"{memory['base_gb']:.3f} GB",
                 f"{memory['with_10_versions_gb']:.3f} GB",
                 f"{tokens['version_1_row']:.0f} / {tokens['version_16_rows']:.0f}",

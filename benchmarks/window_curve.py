@@ -7,12 +7,12 @@ locality outside the pool is what the default of `window.soft` is chosen by.
 from collections.abc import Iterator
 from typing import Any
 
-from benchmarks.one_after_another import OneAfterAnother
-from benchmarks.outcome import begin, options, skipping, write
-from service.bench.contrast_runs import measured
-from service.bench.measured_model import MeasuredModel, open_model
+from benchmarks.command import add_skip, build_parser, parse_options, write
+from benchmarks.sequential_baft import SequentialBaft
+from service.bench.bench_model import BenchModel, open_model
+from service.bench.contrast_runs import flatten_scores
 from service.bench.plots import Line, Panel, draw
-from service.bench.records import records_of
+from service.bench.records import load_records
 from service.settings import load_settings
 
 LENGTHS = (10, 25, 50, 75, 100, 150, 200)
@@ -21,26 +21,26 @@ SHOWN = ("reliability", "generality", "locality_inside", "locality_outside", "ca
 
 def main() -> None:
     """The command."""
-    chosen = begin(skipping(options(__doc__, edits=max(LENGTHS))))
-    place = open_model(chosen.model, records_of(chosen.records, n=chosen.edits, skip=chosen.skip))
+    arguments = parse_options(add_skip(build_parser(__doc__, edits=max(LENGTHS))))
+    bench_model = open_model(arguments.model, load_records(arguments.records, n=arguments.edits, skip=arguments.skip))
     settings = load_settings()
     rows: list[dict[str, Any]] = []
-    for row in curve(place, settings.baft):
+    for row in measure_curve(bench_model, settings.baft):
         rows.append(row)
-        write(chosen.results, "window_curve", {"soft": settings.window.soft, "hard": settings.window.hard, "rows": rows})
-    draw(chosen.results / "window_curve.svg", panels_of(rows))
+        write(arguments.results, "window_curve", {"soft": settings.window.soft, "hard": settings.window.hard, "rows": rows})
+    draw(arguments.results / "window_curve.svg", build_panels(rows))
 
 
-def curve(place: MeasuredModel, settings: Any) -> Iterator[dict[str, Any]]:
+def measure_curve(bench_model: BenchModel, settings: Any) -> Iterator[dict[str, Any]]:
     """One row a length."""
-    carried = OneAfterAnother(place, settings, window=True)
-    for length, record in enumerate(place.records, 1):
-        carried.take(record, length)
-        if length in LENGTHS or length == len(place.records):
-            yield {"window": length, **measured(place.score(carried.overlay, place.records[:length]))}
+    trainer = SequentialBaft(bench_model, settings, window=True)
+    for length, record in enumerate(bench_model.records, 1):
+        trainer.apply(record, length)
+        if length in LENGTHS or length == len(bench_model.records):
+            yield {"window": length, **flatten_scores(bench_model.score(trainer.overlay, bench_model.records[:length]))}
 
 
-def panels_of(rows: list[dict[str, Any]]) -> list[Panel]:
+def build_panels(rows: list[dict[str, Any]]) -> list[Panel]:
     """All shares over the length of the window."""
     x = [float(row["window"]) for row in rows]
     lines = [Line(name.replace("_", " "), x, [row[name] for row in rows]) for name in SHOWN]

@@ -20,7 +20,7 @@ import service.runtime.server
 from benchmarks.random_model import byte_tokenizer, llama
 from service.lm.overlay import make_view
 from service.lm.scoring import decode_greedily
-from service.runtime.sockets import taken_port
+from service.runtime.sockets import bind_port
 from service.settings import load_settings
 from service.store.migrate import upgrade
 from service.telemetry.log import configure_logging
@@ -65,13 +65,13 @@ def _become_server(settings: dict[str, Any], log: Path) -> None:
     status = 1
     try:
         os.closerange(STANDARD_STREAMS, 256)
-        to = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-        nothing = os.open(os.devnull, os.O_RDONLY)
-        for target, source in enumerate((nothing, to, to)):
+        log_descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        null_descriptor = os.open(os.devnull, os.O_RDONLY)
+        for target, source in enumerate((null_descriptor, log_descriptor, log_descriptor)):
             os.dup2(source, target)
         loaded = load_settings(**settings)
         configure_logging(loaded.log_level)
-        with taken_port(loaded.host, loaded.port) as sockets:
+        with bind_port(loaded.host, loaded.port) as sockets:
             service.runtime.server.serve(loaded, sockets)
         status = 0
     except BaseException:

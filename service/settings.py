@@ -21,7 +21,7 @@ from sqlalchemy.exc import ArgumentError
 
 from service.domain.acceptance import AcceptanceLimits
 from service.domain.cadence import Cadence
-from service.domain.cost_limits import Bounds
+from service.domain.cost_limits import CostLimits
 from service.domain.errors import Refused
 from service.domain.hosts import Host
 from service.editors.baft.settings import BaftSettings
@@ -29,7 +29,7 @@ from service.editors.locft.settings import LocftSettings
 from service.editors.neutral_settings import NeutralSettings
 from service.lm.export_settings import ExportSettings
 
-EVERY_HOST = "*"
+ANY_HOST = "*"
 PREFIX = "ERRATA_"
 DELIMITER = "__"
 
@@ -73,16 +73,16 @@ class Limits(SettingsGroup):
     )
     waiting_edits: int = Field(10_000, ge=1, description="edits queued at the same time; more get 503")
     edit_tokens: int = Field(
-        Bounds.fit,
+        CostLimits.fit,
         ge=64,
         description="tokens that a fit of one edit is given at most: prompt and target, trained rephrases and trained locality"
         " probes, on each surface, rows times the longest row; more get 422",
     )
     report_tokens: int = Field(
-        Bounds.report, ge=64, description="tokens of all questions that an edit's report asks; more get 422"
+        CostLimits.report, ge=64, description="tokens of all questions that an edit's report asks; more get 422"
     )
     batch_tokens: int = Field(
-        Bounds.batch, ge=64, description="tokens that fits of all edits of one POST /edits/batch are given; more get 422"
+        CostLimits.batch, ge=64, description="tokens that fits of all edits of one POST /edits/batch are given; more get 422"
     )
     fit_s: float = Field(
         120.0,
@@ -321,7 +321,7 @@ class Settings(BaseSettings):
     @classmethod
     def _hosts_are_hosts(cls, hosts: tuple[str, ...]) -> tuple[str, ...]:
         in_brackets = tuple(f"[{host}]" if host.count(":") > 1 and not host.startswith("[") else host for host in hosts)
-        if not all(host == EVERY_HOST or Host.of(host) for host in in_brackets):
+        if not all(host == ANY_HOST or Host.of(host) for host in in_brackets):
             raise ValueError(
                 "must be names or addresses as they stand in a Host header, such as errata.example, errata.example:8443, 10.0.0.5"
                 " or [fd00::5]: no scheme, no path, no pattern; or * for any"
@@ -330,12 +330,12 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _stays_on_this_machine(self) -> Self:
-        if not self.listens_on_loopback and not self.allow_public_bind:
+        if not self.is_loopback_only and not self.allow_public_bind:
             raise ValueError(
                 "host must be a loopback address: there are no keys yet, and anybody who reaches the port may change the model;"
                 " to listen elsewhere all the same, give --allow-public-bind or ERRATA_ALLOW_PUBLIC_BIND=true"
             )
-        if not self.listens_on_loopback and not self.allowed_hosts:
+        if not self.is_loopback_only and not self.allowed_hosts:
             raise ValueError(
                 "allowed_hosts must name the hosts by which clients reach a server that listens on more than this machine:"
                 " give --allowed-host errata.example, once for each, or ERRATA_ALLOWED_HOSTS=errata.example,10.0.0.5"
@@ -343,12 +343,12 @@ class Settings(BaseSettings):
         return self
 
     @property
-    def carrier(self) -> Literal["auto", "baft", "locft"]:
+    def default_method(self) -> Literal["auto", "baft", "locft"]:
         """Who carries an edit that names no method: under the strategies without BaFT, LocFT-BF."""
         return self.window.cadence(self.method).method
 
     @property
-    def listens_on_loopback(self) -> bool:
+    def is_loopback_only(self) -> bool:
         """Whether only this machine can reach the port."""
         if self.host == "localhost":
             return True
@@ -425,7 +425,7 @@ def variable_names(model: type[BaseModel] = Settings, prefix: str = PREFIX) -> I
             yield from variable_names(field.annotation, f"{prefix}{name.upper()}{DELIMITER}")
 
 
-def masked(url: str) -> str:
+def mask_password(url: str) -> str:
     """A URL fit to be shown: without password and without its query, which may hold one too."""
     parts = urlsplit(url)
     user, at, host = parts.netloc.rpartition("@")

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from service.api.middleware import CLIENTS_ID
-from service.api.pagination import id_of, position_of
+from service.api.middleware import CLIENT_REQUEST_ID
+from service.api.pagination import decode_id, decode_position
 from service.api.problems import Problem
 from service.api.schemas.evaluations import CompareQuery
 from service.api.schemas.jobs import ExportIn
@@ -20,11 +20,11 @@ from service.api.strict_json import read
 from service.api.text_types import clean, clean_json, worded
 from service.domain.edit import normalise
 from service.domain.errors import Refused
-from service.domain.hosts import FORM, Host, origin_of
+from service.domain.hosts import HOST_PATTERN, Host, parse_origin
 from service.editors.mentions import make_name_finder
-from service.evaluation.datasets.rows import BadRow, RawRow, parsed
+from service.evaluation.datasets.rows import BadRow, RawRow, parse_row
 from service.evaluation.metrics.fluency import entropy
-from service.evaluation.metrics.matching import field_match, number, squad
+from service.evaluation.metrics.matching import extract_number, matches_field, normalise_squad
 from service.store.wordings import Wordings
 
 TIMES = 5
@@ -57,27 +57,27 @@ CASES: list[tuple[str, Callable[[Any], object], Callable[[int], Any], int]] = [
     ("members", json_of, lambda n: b"{" + b",".join(b'"%x":[]' % k for k in range(n)) + b"}", 3_000),
     ("blanks", json_of, lambda n: b" " * n + b"x", 100_000),
     ("digits", json_of, lambda n: b"1" * n, 100_000),
-    ("row of a data set", parsed, lambda n: RawRow(0, b'{"a": "' + b'\\"' * n), 4_000),
-    ("texts in a row", parsed, lambda n: RawRow(0, b'{"a": ' + b'"\\"a' * n), 4_000),
+    ("row of a data set", parse_row, lambda n: RawRow(0, b'{"a": "' + b'\\"' * n), 4_000),
+    ("texts in a row", parse_row, lambda n: RawRow(0, b'{"a": ' + b'"\\"a' * n), 4_000),
     ("marks on a letter", normalise, lambda n: "a" + "\u0301\u0316" * n, 4_000),
     ("white space", normalise, lambda n: "\u00e9 " * n, 20_000),
     ("blank text", worded, lambda n: " \u200b" * n, 50_000),
     ("text", clean, lambda n: "\u00e9" * n, 50_000),
     ("nested metadata", clean_json, lambda n: {"a": [[]] * n}, 10_000),
-    ("articles", squad, lambda n: "a " * n, 20_000),
-    ("an answer", lambda text: field_match(text, "b."), lambda n: ". \n" * n, 20_000),
-    ("numbers", number, lambda n: "1," * n, 20_000),
+    ("articles", normalise_squad, lambda n: "a " * n, 20_000),
+    ("an answer", lambda text: matches_field(text, "b."), lambda n: ". \n" * n, 20_000),
+    ("numbers", extract_number, lambda n: "1," * n, 20_000),
     ("words", entropy, lambda n: "a." * n, 5_000),
     ("wordings", lambda n: Wordings(["a " * n + "b"]).match("a " * n), lambda n: n, 2_000),
     ("names", make_name_finder([("a " * n).strip() for n in range(1, 20)]), lambda n: "a " * n + "b", 2_000),
     ("ids", lambda text: CompareQuery(ids=text), lambda n: "a," * n, 20_000),
     ("size", lambda text: ExportIn(max_shard_size=text), lambda n: "1" * n, 50_000),
     ("host", Host.of, lambda n: "a." * n, 20_000),
-    ("host's form", FORM.fullmatch, lambda n: "a." * n + "!", 20_000),
-    ("origin", origin_of, lambda n: "http://" + ":" * n, 20_000),
-    ("request's id", CLIENTS_ID.fullmatch, lambda n: b"a" * n, 50_000),
-    ("position", position_of, lambda n: "YWZ0ZXI6" * n, 20_000),
-    ("id in a cursor", id_of, lambda n: "aWQ6" * n, 20_000),
+    ("host's form", HOST_PATTERN.fullmatch, lambda n: "a." * n + "!", 20_000),
+    ("origin", parse_origin, lambda n: "http://" + ":" * n, 20_000),
+    ("request's id", CLIENT_REQUEST_ID.fullmatch, lambda n: b"a" * n, 50_000),
+    ("position", decode_position, lambda n: "YWZ0ZXI6" * n, 20_000),
+    ("id in a cursor", decode_id, lambda n: "aWQ6" * n, 20_000),
 ]
 
 

@@ -3,7 +3,7 @@
 import pytest
 
 from service.domain.errors import Refused
-from service.settings import Settings, environment_of, load_settings, masked, refuse_unknown_variables, variable_names
+from service.settings import Settings, environment_of, load_settings, mask_password, refuse_unknown_variables, variable_names
 
 SECRET = "hunter2-do-not-show"
 
@@ -85,7 +85,7 @@ def test_a_wrong_value_is_refused_by_name_and_never_repeated(given: dict[str, ob
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.8.8.8", "::1", "localhost"])
 def test_this_machine_may_be_listened_on(host: str) -> None:
-    assert load_settings(host=host).listens_on_loopback
+    assert load_settings(host=host).is_loopback_only
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.1", "example.org", ""])
@@ -149,4 +149,4 @@ def test_secrets_are_not_in_what_is_printed() -> None:
     ],
 )
 def test_a_masked_url_has_no_password(url: str, shown: str) -> None:
-    assert masked(url) == shown
+    assert mask_password(url) == shown

@@ -2,6 +2,7 @@
 
 import ast
 import re
+import tomllib
 from graphlib import TopologicalSorter
 from pathlib import Path
 
@@ -41,6 +42,34 @@ ALLOWED: dict[str, set[str]] = {
     },
     "__main__": {"cli"},
 }
+
+# The floors of the lifecycle, from the ground up. A file imports files of its own floor and of those below it.
+LIFECYCLE_FLOORS: tuple[set[str], ...] = (
+    {
+        "settings",
+        "editors",
+        "crash_points",
+        "lease",
+        "lease_owner",
+        "notifications",
+        "measured_figures",
+        "edit_cost",
+        "length_checks",
+    },
+    {
+        "trash",
+        "store_identity",
+        "verify",
+        "checkpoints",
+        "head_follower",
+    },  # what is on the disk, and what this process answers with
+    {"context"},
+    {"head_snapshot", "fitting", "job_hooks", "statuses", "cadence_inputs", "next_edits"},  # what several verbs need
+    {"submit", "retract", "revoke"},  # verbs that only write rows
+    {"publish", "rollback", "recover", "damage"},  # verbs that move the head
+    {"apply", "refit"},  # verbs that fit
+    {"retrain"},
+)
 
 
 def part_of(path: Path) -> str:
@@ -95,6 +124,58 @@ def test_what_is_allowed_is_of_parts_that_are_there_and_has_no_cycle() -> None:
     assert {part_of(path) for path in FILES} == set(ALLOWED)
 
     assert set(TopologicalSorter(ALLOWED).static_order()) == set(ALLOWED)
+
+
+def test_the_lifecycle_is_built_in_floors() -> None:
+    floor_of = {name: floor for floor, names in enumerate(LIFECYCLE_FLOORS) for name in names}
+    files = {path: _name_in_lifecycle(path) for path in (SERVICE / "lifecycle").rglob("*.py") if path.stem != "__init__"}
+    assert set(files.values()) == set(floor_of), "say in LIFECYCLE_FLOORS on which floor each file is"
+
+    for path, name in files.items():
+        used = {part.split(".")[2] for part in imports_of(path) if part.startswith("service.lifecycle.")}
+        above = {other for other in used if floor_of[other] > floor_of[name]}
+        assert not above, f"{path.name} may not import {sorted(above)}, which are on floors above it"
+
+
+def _name_in_lifecycle(path: Path) -> str:
+    return path.relative_to(SERVICE / "lifecycle").parts[0].removesuffix(".py")
+
+
+def test_no_file_imports_itself_by_way_of_others() -> None:
+    modules = {
+        str(path.relative_to(ROOT)).removesuffix(".py").removesuffix("/__init__").replace("/", "."): path for path in FILES
+    }
+    used = {
+        name: {module for full in imports_of(path) for module in (full, full.rpartition(".")[0]) if module in modules} - {name}
+        for name, path in modules.items()
+    }
+    outer = {name: {module for module in found if not name.startswith(f"{module}.")} for name, found in used.items()}
+
+    assert set(TopologicalSorter(outer).static_order()) == set(modules)
+
+
+def test_no_two_classes_have_one_name() -> None:
+    places: dict[str, list[str]] = {}
+    for folder in ("service", "benchmarks", "tests"):
+        for path in sorted((ROOT / folder).rglob("*.py")):
+            for node in ast.walk(ast.parse(path.read_text())):
+                if isinstance(node, ast.ClassDef):
+                    places.setdefault(node.name, []).append(f"{path.relative_to(ROOT)}:{node.lineno}")
+
+    assert {name: found for name, found in places.items() if len(found) > 1} == {}
+
+
+def test_sql_is_written_in_the_store_alone() -> None:
+    outside = [
+        place for place in occurrences(r"\bsa\.(select|insert|update|delete|text)\(|\.execute\(") if "service/store/" not in place
+    ]
+    assert outside == []
+
+
+def test_the_wheel_holds_the_service_and_nothing_else_at_top_level() -> None:
+    build = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["hatch"]["build"]["targets"]["wheel"]
+    assert build == {"packages": ["service"]}
+    assert (SERVICE / "store" / "migrations" / "env.py").is_file()
 
 
 def test_tests_know_benchmarks_and_both_know_the_service_and_never_the_other_way() -> None:
@@ -154,10 +235,10 @@ def test_the_page_of_settings_is_what_the_command_prints() -> None:
 def test_every_word_that_stands_where_an_id_could_stand_is_known_as_no_id() -> None:
     from fastapi.routing import APIRoute
 
-    from service.api.path_ids import WORDS
+    from service.api.path_ids import RESERVED
     from service.runtime.app import ROUTERS
 
     routes = [route for router in ROUTERS for route in router.routes if isinstance(route, APIRoute)]
     words = [route.path for route in routes if not route.param_convertors]
     taken = [(word, route.path) for word in words for route in routes if route.param_convertors and route.path_regex.match(word)]
-    assert taken == [], f"name it among {WORDS}, and give the other path by `one`"
+    assert taken == [], f"name it among {RESERVED}, and give the other path by `one`"

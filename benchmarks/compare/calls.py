@@ -6,17 +6,17 @@ from typing import Any, Literal
 
 import httpx
 
-from benchmarks.compare.facts import QUESTIONS, Fact
+from benchmarks.compare.facts import PROMPTS, EditFact
 
 WAIT_S = 60
 ENDS_IN_S = 300.0
-LOOK_S = 0.01
+POLL_S = 0.01
 PAGE = 200
 ANSWER_TOKENS = 16
 Json = dict[str, Any]
 
 
-def post_edit(client: httpx.Client, fact: Fact, target: str | None = None) -> Json:
+def post_edit(client: httpx.Client, fact: EditFact, target: str | None = None) -> Json:
     """Apply a fact, or another target of it."""
     body = {
         "prompt": fact.prompt,
@@ -34,18 +34,18 @@ def post_edit(client: httpx.Client, fact: Fact, target: str | None = None) -> Js
 def retrain(client: httpx.Client, mode: Literal["minor", "major"]) -> Json:
     """Ask for a retrain and follow its job to the end."""
     job: Json = client.post("/admin/retrain", json={"reason": "comparison", "mode": mode}).raise_for_status().json()
-    until = time.monotonic() + ENDS_IN_S
-    while job["finished_at"] is None and time.monotonic() < until:
-        time.sleep(LOOK_S)
+    deadline = time.monotonic() + ENDS_IN_S
+    while job["finished_at"] is None and time.monotonic() < deadline:
+        time.sleep(POLL_S)
         job = client.get(f"/jobs/{job['id']}").raise_for_status().json()
     if job["status"] != "done":
         raise RuntimeError(f"a retrain is {job['status']}: {job['error']}")
     return job
 
 
-def roll_back(client: httpx.Client, to: int) -> int:
+def roll_back(client: httpx.Client, version: int) -> int:
     """Publish an older version again; its new number."""
-    answer = client.post("/admin/rollback", json={"to": to, "reason": "comparison"}).raise_for_status().json()
+    answer = client.post("/admin/rollback", json={"to": version, "reason": "comparison"}).raise_for_status().json()
     return int(answer["version"])
 
 
@@ -54,29 +54,29 @@ def retract(client: httpx.Client, edit: Json) -> None:
     client.delete(f"/edits/{edit['id']}", params={"wait": WAIT_S}).raise_for_status()
 
 
-def head_of(client: httpx.Client) -> int:
+def read_head(client: httpx.Client) -> int:
     """The number of the version that answers."""
     return int(client.get("/versions/head").raise_for_status().json()["number"])
 
 
-def everything(client: httpx.Client, path: str) -> list[Json]:
+def read_all(client: httpx.Client, path: str) -> list[Json]:
     """All items of a list, oldest first."""
-    found: list[Json] = []
+    items: list[Json] = []
     query: Json = {"limit": PAGE}
     while True:
         page = client.get(path, params=query).raise_for_status().json()
-        found += page["items"]
+        items += page["items"]
         if page["next"] is None:
-            return found[::-1]
+            return items[::-1]
         query["cursor"] = page["next"]
 
 
-def answers(client: httpx.Client, version: int, questions: Sequence[str] = QUESTIONS) -> dict[str, str]:
+def generate_all(client: httpx.Client, version: int, questions: Sequence[str] = PROMPTS) -> dict[str, str]:
     """What a version says, greedily, to each question."""
-    return {question: answer(client, question, str(version)) for question in questions}
+    return {question: generate(client, question, str(version)) for question in questions}
 
 
-def answer(client: httpx.Client, question: str, version: str = "head") -> str:
+def generate(client: httpx.Client, question: str, version: str = "head") -> str:
     """What a version says to a question."""
-    asked: dict[str, str | int] = {"prompt": question, "version": version, "max_new_tokens": ANSWER_TOKENS}
-    return str(client.get("/generate", params=asked).raise_for_status().json()["text"])
+    query: dict[str, str | int] = {"prompt": question, "version": version, "max_new_tokens": ANSWER_TOKENS}
+    return str(client.get("/generate", params=query).raise_for_status().json()["text"])

@@ -9,7 +9,7 @@ NOTHING = "nothing"
 
 
 @dataclass(frozen=True)
-class Compared:
+class DocumentDifference:
     """A document of both revisions: the unified diff, its changed lines, and those among them that nobody expected."""
 
     name: str
@@ -18,34 +18,36 @@ class Compared:
     unexpected: tuple[str, ...]
 
 
-def compared(name: str, before: str, after: str, expected: Sequence[str] = ()) -> Compared:
+def compare_texts(name: str, before: str, after: str, expected: Sequence[str] = ()) -> DocumentDifference:
     """Compare two texts by line. A changed line is expected if it contains one of the texts `expected`."""
     names = f"before/{name}", f"after/{name}"
     diff = tuple(difflib.unified_diff(before.splitlines(), after.splitlines(), *names, lineterm=""))
     changed = tuple(line for line in diff[2:] if line[0] in "+-")  # the first two lines are the names
-    return Compared(name, diff, changed, tuple(unexpected(changed, expected)))
+    return DocumentDifference(name, diff, changed, tuple(drop_expected(changed, expected)))
 
 
-def unexpected(lines: Iterable[str], expected: Sequence[str]) -> list[str]:
+def drop_expected(lines: Iterable[str], expected: Sequence[str]) -> list[str]:
     """The lines that contain none of the texts `expected`."""
     return [line for line in lines if not any(text in line for text in expected)]
 
 
-def differences(before: Any, after: Any, at: str = "") -> Iterator[str]:
+def list_differences(before: Any, after: Any, path: str = "") -> Iterator[str]:
     """Each place at which two values of JSON differ, with both."""
     if isinstance(before, Mapping) and isinstance(after, Mapping):
         for name in dict.fromkeys([*before, *after]):
-            yield from differences(before.get(name, NOTHING), after.get(name, NOTHING), f"{at}.{name}" if at else str(name))
+            yield from list_differences(
+                before.get(name, NOTHING), after.get(name, NOTHING), f"{path}.{name}" if path else str(name)
+            )
     elif isinstance(before, list) and isinstance(after, list):
         for number in range(max(len(before), len(after))):
-            one, other = (side[number] if number < len(side) else NOTHING for side in (before, after))
-            yield from differences(one, other, f"{at}[{number}]")
+            first, second = (side[number] if number < len(side) else NOTHING for side in (before, after))
+            yield from list_differences(first, second, f"{path}[{number}]")
     elif before != after or type(before) is not type(after):  # 1, 1.0 and true are not written alike
-        yield f"{at}: {before!r} before, {after!r} after"
+        yield f"{path}: {before!r} before, {after!r} after"
 
 
-def without(value: Any, names: Set[str]) -> Any:
+def drop_fields(value: Any, names: Set[str]) -> Any:
     """A value of JSON less the fields with these names, at any depth."""
     if isinstance(value, Mapping):
-        return {name: without(inner, names) for name, inner in value.items() if name not in names}
-    return [without(inner, names) for inner in value] if isinstance(value, list) else value
+        return {name: drop_fields(item, names) for name, item in value.items() if name not in names}
+    return [drop_fields(item, names) for item in value] if isinstance(value, list) else value

@@ -18,15 +18,17 @@ class Ratio:
     high: float
 
 
-def ratio_of(before: Sequence[float], after: Sequence[float], *, seed: int = 0) -> Ratio:
+def compute_ratio(before: Sequence[float], after: Sequence[float], *, seed: int = 0) -> Ratio:
     """The ratio of times that were taken in pairs."""
     ratios = [second / first for first, second in zip(before, after, strict=True)]
-    return Ratio(median(ratios), *interval(ratios, seed=seed))
+    return Ratio(median(ratios), *bootstrap_interval(ratios, seed=seed))
 
 
-def interval(values: Sequence[float], *, seed: int = 0, draws: int = DRAWS, level: float = LEVEL) -> tuple[float, float]:
+def bootstrap_interval(
+    values: Sequence[float], *, seed: int = 0, draws: int = DRAWS, level: float = LEVEL
+) -> tuple[float, float]:
     """The percentile bootstrap interval of the median: the middle share `level` of the medians of samples with replacement."""
     rng = Random(seed)
     medians = sorted(median(rng.choices(values, k=len(values))) for _ in range(draws))
-    outside = round(draws * (1 - level) / 2)
-    return medians[outside], medians[-1 - outside]
+    tail = round(draws * (1 - level) / 2)
+    return medians[tail], medians[-1 - tail]

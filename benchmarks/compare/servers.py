@@ -20,12 +20,12 @@ from benchmarks.compare.trees import Tree
 STARTS_IN_S = 300.0
 ENDS_IN_S = 30.0
 CALL_S = 120.0
-LOOK_S = 0.05
+POLL_S = 0.05
 QUIET_S = 0.15  # without work, after which a server counts as quiet
 QUIET_WITHIN_S = 30.0
 LAST_CHARACTERS = 1_500
 # No retrain and no measurement begins by itself: what is compared happens on request alone.
-NOTHING_BY_ITSELF = {
+ON_REQUEST_ONLY = {
     "WINDOW__SOFT": "1000",
     "WINDOW__HARD": "1000",
     "WINDOW__DEFERRED": "1000",
@@ -37,15 +37,15 @@ NOTHING_BY_ITSELF = {
     "WINDOW__RETENTION_FLOOR": "0",
     "WINDOW__CAPABILITY_FLOOR": "0",
 }
-Found = TypeVar("Found")
+Result = TypeVar("Result")
 
 
-class Server:
+class RevisionServer:
     """One server over one data folder. Its environment is the tree's, so a setting is named as a variable without prefix."""
 
     def __init__(self, tree: Tree, data: Path, **settings: str) -> None:
         self.tree, self.data = tree, data
-        self._settings = NOTHING_BY_ITSELF | {"LOG_LEVEL": "warning"} | settings
+        self._settings = ON_REQUEST_ONLY | {"LOG_LEVEL": "warning"} | settings
         self._process: subprocess.Popen[bytes] | None = None
         self._url = ""
 
@@ -54,13 +54,13 @@ class Server:
             shutil.copytree(self.tree.neutral, self.data / "neutral")
         port = _free_port()
         self._url = f"http://127.0.0.1:{port}"
-        own = {"HOST": "127.0.0.1", "PORT": str(port), "DATA_DIR": str(self.data)}
+        address = {"HOST": "127.0.0.1", "PORT": str(port), "DATA_DIR": str(self.data)}
         with self._log.open("ab") as log:
             # A session of its own: Ctrl-C is for this program, which then ends its servers in order.
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "service", "serve"],
                 cwd=self.tree.folder,
-                env=self.tree.environment(self._settings | own),
+                env=self.tree.environment(self._settings | address),
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
@@ -87,23 +87,23 @@ class Server:
 
     def wait_until_quiet(self) -> None:
         """Wait until its process computes nothing, such as the scores of an edit that was just published."""
-        until = time.monotonic() + QUIET_WITHIN_S
-        worked = self._ticks()
-        while time.monotonic() < until:
+        deadline = time.monotonic() + QUIET_WITHIN_S
+        ticks = self._ticks()
+        while time.monotonic() < deadline:
             time.sleep(QUIET_S)
-            worked, before = self._ticks(), worked
-            if worked - before <= 1:
+            ticks, previous = self._ticks(), ticks
+            if ticks - previous <= 1:
                 return
         raise TimeoutError(f"the server {self.tree.side} does not come to rest")
 
     def _wait_until_ready(self, client: httpx.Client) -> None:
-        until = time.monotonic() + STARTS_IN_S
+        deadline = time.monotonic() + STARTS_IN_S
         while not _is_ready(client):
             assert self._process is not None
-            if self._process.poll() is not None or time.monotonic() > until:
-                said = self._log.read_text(encoding="utf-8", errors="replace")[-LAST_CHARACTERS:]
-                raise RuntimeError(f"the server {self.tree.side} did not start; the end of its log:\n{said}")
-            time.sleep(LOOK_S)
+            if self._process.poll() is not None or time.monotonic() > deadline:
+                log_end = self._log.read_text(encoding="utf-8", errors="replace")[-LAST_CHARACTERS:]
+                raise RuntimeError(f"the server {self.tree.side} did not start; the end of its log:\n{log_end}")
+            time.sleep(POLL_S)
 
     @property
     def _log(self) -> Path:
@@ -117,23 +117,25 @@ class Server:
 
 
 @contextmanager
-def serving(tree: Tree, data: Path, **settings: str) -> Iterator[httpx.Client]:
+def run_server(tree: Tree, data: Path, **settings: str) -> Iterator[httpx.Client]:
     """A client of a server that runs in this block."""
-    with Server(tree, data, **settings) as server, server.client() as client:
+    with RevisionServer(tree, data, **settings) as server, server.client() as client:
         yield client
 
 
-def on_both(trees: tuple[Tree, Tree], room: Path, work: Callable[[Server, httpx.Client], Found]) -> tuple[Found, Found]:
+def run_on_both(
+    trees: tuple[Tree, Tree], room: Path, work: Callable[[RevisionServer, httpx.Client], Result]
+) -> tuple[Result, Result]:
     """What the same work comes to on a new server of each tree; both work at the same time."""
 
-    def worked(server: Server) -> Found:
+    def run_work(server: RevisionServer) -> Result:
         with server.client() as client:
             return work(server, client)
 
     # The servers end before the threads are waited for: calls that are under way then fail, and so do their threads.
-    with ThreadPoolExecutor(2) as pool, ExitStack() as opened:
-        servers = [opened.enter_context(Server(tree, room / f"data-{tree.side}")) for tree in trees]
-        before, after = [pool.submit(worked, server) for server in servers]
+    with ThreadPoolExecutor(2) as pool, ExitStack() as stack:
+        servers = [stack.enter_context(RevisionServer(tree, room / f"data-{tree.side}")) for tree in trees]
+        before, after = [pool.submit(run_work, server) for server in servers]
         return before.result(), after.result()
 
 

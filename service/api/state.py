@@ -11,13 +11,13 @@ from anyio import CapacityLimiter
 from fastapi import Depends, Request
 
 from service.api.readiness import Readiness
-from service.api.version_details import details_of
-from service.api.waiting_room import WaitingRoom
+from service.api.version_details import read_details
+from service.api.wait_limit import WaitLimit
 from service.background.prompt_reservoir import PromptReservoir
 from service.domain.errors import Unavailable
 from service.editors.neutral import NeutralSentences
 from service.lifecycle import context as lifecycle
-from service.lifecycle.checkpoints import overlay_of
+from service.lifecycle.checkpoints import load_overlay
 from service.lifecycle.notifications import Announcer
 from service.lm.base import Base
 from service.serving.scheduler import Scheduler
@@ -69,13 +69,13 @@ class ServerState:
             return None
         number = 0 if version == "base" else version
         if not self.serving.is_resident(number):
-            self.serving.adopt(number, overlay_of(self.store, self.lifecycle.checkpoints, number))
+            self.serving.adopt(number, load_overlay(self.store, self.lifecycle.checkpoints, number))
         return number
 
     @cached_property
-    def waiting(self) -> WaitingRoom:
+    def wait_limit(self) -> WaitLimit:
         """Places for calls that wait for an outcome."""
-        return WaitingRoom(self.settings.limits.waiting_calls, self.settings.limits.waiting_calls_per_client)
+        return WaitLimit(self.settings.limits.waiting_calls, self.settings.limits.waiting_calls_per_client)
 
     @cached_property
     def readiness(self) -> Readiness:
@@ -85,10 +85,10 @@ class ServerState:
     async def checks(self) -> dict[str, str]:
         """Each part of the server: `ok`, or what is wrong with it. Waits for no client's thread, and two seconds at most."""
         return {
-            "database": await self.readiness.find(),
+            "database": await self.readiness.check(),
             "head": self.lifecycle.follower.degraded or "ok",
-            "checkpoints": self.lifecycle.checkpoints.note or "ok",
-            "weights": self.seal.broken or "ok",
+            "checkpoints": self.lifecycle.checkpoints.folder_error or "ok",
+            "weights": self.seal.failure or "ok",
             "files": self.seal.note or "ok",
             "worker": "ok" if self.works() else "the worker's thread has ended",
             "server": "stopping" if self.draining.is_set() else "ok",
@@ -100,8 +100,8 @@ class ServerState:
         with self.store.read() as connection:
             store_id = heads.read(connection).store_id
             version = versions.get(connection, current.version)
-            counts = edits.counts(connection)
-            course = details_of(connection, version)
+            counts = edits.count_by_status(connection)
+            course = read_details(connection, version)
         return {
             **course,
             "store": store_id,
@@ -112,7 +112,10 @@ class ServerState:
             "retention": version.scores.get("retention"),
             "canary": version.scores.get("canary"),
             "waiting": counts["queued"] + counts["applying"],
-            "degraded": self.seal.broken or self.lifecycle.follower.degraded or self.lifecycle.checkpoints.note or self.seal.note,
+            "degraded": self.seal.failure
+            or self.lifecycle.follower.degraded
+            or self.lifecycle.checkpoints.folder_error
+            or self.seal.note,
         }
 
     def _database(self) -> str:

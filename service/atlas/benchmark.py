@@ -74,12 +74,12 @@ def is_edited(fact: Fact) -> bool:
 
 def edited_facts() -> list[Fact]:
     """The edited quarter, in an order that mixes the relations."""
-    chosen = [fact for fact in all_facts() if is_edited(fact)]
-    return sorted(chosen, key=lambda fact: sha256(f"order:{fact.relation}:{fact.subject}".encode()).digest())
+    facts = [fact for fact in all_facts() if is_edited(fact)]
+    return sorted(facts, key=lambda fact: sha256(f"order:{fact.relation}:{fact.subject}".encode()).digest())
 
 
 @cache
-def _untouched(pool: bool | None = None, relation: str | None = None) -> tuple[Fact, ...]:
+def _unedited_facts(pool: bool | None = None, relation: str | None = None) -> tuple[Fact, ...]:
     """Facts that no edit touches, of one half (None: both) and one relation (None: all)."""
     return tuple(
         fact
@@ -102,7 +102,7 @@ def _probe(fact: Fact, group: str, rng: Random) -> LocalityProbe:
 
 def _same_relation(fact: Fact, rng: Random) -> list[Fact]:
     """Other subjects: one of each half where the relation has both, else two."""
-    halves = [_untouched(pool, fact.relation) for pool in (True, False)]
+    halves = [_unedited_facts(pool, fact.relation) for pool in (True, False)]
     if all(halves):
         return [rng.choice(half) for half in halves]
     return rng.sample(halves[0] or halves[1], PROBES_PER_GROUP)
@@ -110,14 +110,16 @@ def _same_relation(fact: Fact, rng: Random) -> list[Fact]:
 
 def _same_subject(fact: Fact, rng: Random) -> list[Fact]:
     """Other relations of the subject; none for a subject that has only this one."""
-    others = [other for other in _untouched() if other.subject == fact.subject and _independent(other.relation, fact.relation)]
+    others = [
+        other for other in _unedited_facts() if other.subject == fact.subject and _independent(other.relation, fact.relation)
+    ]
     return rng.sample(others, min(PROBES_PER_GROUP, len(others)))
 
 
 def _unrelated(fact: Fact, rng: Random) -> list[Fact]:
     """Another subject and another relation, one of each half."""
     halves = [
-        [other for other in _untouched(pool) if other.relation != fact.relation and other.subject != fact.subject]
+        [other for other in _unedited_facts(pool) if other.relation != fact.relation and other.subject != fact.subject]
         for pool in (True, False)
     ]
     return [rng.choice(half) for half in halves]
@@ -146,7 +148,7 @@ def make_edit(fact: Fact) -> BenchmarkEdit:
     )
 
 
-def asked(edit: BenchmarkEdit) -> list[TrainingRow]:
+def list_rows(edit: BenchmarkEdit) -> list[TrainingRow]:
     """Everything the base model must answer with the truth for the edit to be worth measuring."""
     own = [edit.prompt, *(probe.prompt for probe in edit.rephrases)]
     return [TrainingRow(prompt, edit.ground_truth) for prompt in own] + [
@@ -154,14 +156,14 @@ def asked(edit: BenchmarkEdit) -> list[TrainingRow]:
     ]
 
 
-def answerable(
+def select_answerable(
     edits: Sequence[BenchmarkEdit], model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
 ) -> Iterator[BenchmarkEdit]:
     """The edits whose every prompt the model answers with the truth."""
-    matches = iter(exact_matches(model, tokenizer, [row for edit in edits for row in asked(edit)]))
+    matches = iter(exact_matches(model, tokenizer, [row for edit in edits for row in list_rows(edit)]))
     for edit in edits:
-        right = [next(matches) for _ in asked(edit)]
-        if all(right):
+        results = [next(matches) for _ in list_rows(edit)]
+        if all(results):
             yield edit
 
 
@@ -171,7 +173,7 @@ def main() -> None:
     torch.set_num_threads(1)
     model = AutoModelForCausalLM.from_pretrained(weights_path(), dtype=torch.float32)
     tokenizer = AutoTokenizer.from_pretrained(weights_path())
-    edits = list(answerable([make_edit(fact) for fact in edited_facts()], model, tokenizer))
+    edits = list(select_answerable([make_edit(fact) for fact in edited_facts()], model, tokenizer))
     FILE.write_text("".join(json.dumps(asdict(edit)) + "\n" for edit in edits), encoding="utf-8")
     print(f"{len(edits)} of {len(edited_facts())} edits kept")
 

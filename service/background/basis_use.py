@@ -10,19 +10,19 @@ from typing import Any
 from service.domain.edit import Edit
 from service.editors.baft.basis_report import basis_report
 from service.editors.neutral import NeutralSentences
-from service.lifecycle.checkpoints import overlay_of
+from service.lifecycle.checkpoints import load_overlay
 from service.lifecycle.context import LifecycleContext
 from service.lm.base import Base
 from service.lm.overlay import Overlay, View
 from service.lm.prompts import Row, encode_row
 from service.store import edits, versions
 
-MOST_EDITS = 64  # a mean over more changes little and would hold up the answers
-MOST_UNRELATED = 64
+MAX_EDITS = 64  # a mean over more changes little and would hold up the answers
+MAX_UNRELATED = 64
 
 
 @dataclass(frozen=True)
-class UseOfBlock:
+class BlockUsage:
     """The intervention at one block, each list by basis; None where there is nothing to take a mean of."""
 
     block: int
@@ -35,29 +35,29 @@ class UseOfBlock:
     unrelated: tuple[float, ...] | None
 
 
-def use_of_bases(
+def measure_basis_use(
     context: LifecycleContext, neutral: NeutralSentences, view_of: Callable[[Overlay], View], number: int
-) -> tuple[UseOfBlock, ...]:
+) -> tuple[BlockUsage, ...]:
     """One entry a block that the version intervenes on, none without interventions. Raises NotFound, Gone or Corrupt."""
-    overlay = overlay_of(context.store, context.checkpoints, number)
+    overlay = load_overlay(context.store, context.checkpoints, number)
     adapter = overlay.adapter
     if adapter is None:
         return ()
     with context.store.read() as connection:
-        window = versions.live_set(connection, number).window
-        asked = edits.many(connection, [item.edit_id for item in window[-MOST_EDITS:] if not item.tombstone])
+        window = versions.read_live_set(connection, number).window
+        asked = edits.read_many(connection, [item.edit_id for item in window[-MAX_EDITS:] if not item.is_tombstone])
     prompts = {
         "edits": _rows(neutral.base, asked, literal=True),
         "rephrases": _rows(neutral.base, asked, literal=False),
-        "unrelated": neutral.canary[:MOST_UNRELATED],
+        "unrelated": neutral.canary[:MAX_UNRELATED],
     }
     report = basis_report(view_of(overlay), adapter.to(neutral.base.device), prompts)
     return tuple(_use_of_block(seen) for seen in report["blocks"])
 
 
-def _use_of_block(seen: Mapping[str, Any]) -> UseOfBlock:
+def _use_of_block(seen: Mapping[str, Any]) -> BlockUsage:
     gates = {kind: None if mean is None else tuple(mean) for kind, mean in seen["mean_gate"].items()}
-    return UseOfBlock(
+    return BlockUsage(
         block=seen["block"],
         edits_counted=seen["edits"],
         balance=None if seen["load"] is None else tuple(seen["load"]),

@@ -32,13 +32,13 @@ def collect(context: LifecycleContext, *, fence: int | None = None) -> int:
     with context.store.write() as connection:
         head = heads.lock(connection)
         heads.check_fence(connection, fence)
-        going = versions.beyond_retention(
+        going = versions.find_beyond_retention(
             connection, head=head.version, keep_last=settings.keep_last, keep_every=settings.keep_every
         )
         versions.collect(connection, going)
         happened = [Event(type="version.collected", author=SERVICE, version=number) for number in going]
         events.write(connection, happened, now=context.clock())
-        named = versions.digests_without_need(connection)
+        named = versions.read_unneeded_digests(connection)
         old = [digest for digest in sorted(named) if _is_old(folder / f"{digest}{CHECKPOINT_SUFFIX}", settings.orphan_s)]
         discarded = [digest for digest in old if _discard(context, digest)]
     deleted = trash.empty(folder, named, term_s=settings.trash_s)

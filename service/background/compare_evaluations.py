@@ -11,12 +11,12 @@ from service.store import evaluations
 from service.store.database import Store
 from service.store.evaluations import Evaluation
 
-Judged = Literal["greedy", "tokens"]
+Criterion = Literal["greedy", "tokens"]
 Answers = Mapping[str, tuple[int, float, float]]  # question → (kind, greedy, tokens)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Compared:
+class ComparedEvaluation:
     """One of the evaluations; `left_out` of its questions were not asked by all others."""
 
     id: str
@@ -27,11 +27,11 @@ class Compared:
 
 
 @dataclass(frozen=True, kw_only=True)
-class SideBySide:
+class ComparedFigure:
     """One figure of every evaluation, in order; differences with their standard errors, gains and losses are to the first."""
 
     name: str
-    judged: Judged
+    judged: Criterion
     n: int
     scores: list[float]
     differences: list[float]
@@ -44,20 +44,20 @@ class SideBySide:
 class Comparison:
     """`figures` are about the `shared` questions alone."""
 
-    evaluations: list[Compared]
+    evaluations: list[ComparedEvaluation]
     shared: int
     notes: list[str]
-    figures: list[SideBySide]
+    figures: list[ComparedFigure]
     capability: list[Mapping[str, Any]] | None
     full: list[Mapping[str, Any]] | None
 
 
-def latest_of(store: Store, numbers: Sequence[int]) -> list[str]:
+def latest_evaluations(store: Store, numbers: Sequence[int]) -> list[str]:
     """The last evaluation of each version that is done and asked questions. Raises NotFound for a version without one."""
     ids = []
     with store.read() as connection:
         for number in numbers:
-            found = evaluations.latest_of(connection, number)
+            found = evaluations.find_latest(connection, number)
             if found is None:
                 raise NotFound("a version has no evaluation that is done", field="versions")
             ids.append(found)
@@ -72,12 +72,12 @@ def compare_evals(store: Store, ids: Sequence[str]) -> Comparison:
         found = [evaluations.get(connection, eval_id) for eval_id in ids]
         if any(one.status != "done" for one in found):
             raise Conflict("only evaluations that are done can be compared", field="ids")
-        answers = [_answers(evaluations.outcomes_of(connection, one.id)) for one in found]
+        answers = [_answers(evaluations.read_outcomes(connection, one.id)) for one in found]
     shared = set(answers[0]).intersection(*answers[1:])
     same = all(len(of) == len(shared) for of in answers)
     return Comparison(
         evaluations=[
-            Compared(id=one.id, version=one.version, about=one.about, questions=len(of), left_out=len(of) - len(shared))
+            ComparedEvaluation(id=one.id, version=one.version, about=one.about, questions=len(of), left_out=len(of) - len(shared))
             for one, of in zip(found, answers, strict=True)
         ],
         shared=len(shared),
@@ -93,7 +93,7 @@ def _answers(outcomes: Sequence[Any] | None) -> Answers:
     return {digest: (kind, float(greedy), tokens) for digest, kind, greedy, tokens in outcomes or ()}
 
 
-def _figure(answers: Sequence[Answers], shared: set[str], kind: int, judged: int) -> list[SideBySide]:
+def _figure(answers: Sequence[Answers], shared: set[str], kind: int, judged: int) -> list[ComparedFigure]:
     """The figure of one kind of question by one judgement, if there are such questions."""
     questions = sorted(question for question in shared if answers[0][question][0] == kind)
     if not questions:
@@ -101,7 +101,7 @@ def _figure(answers: Sequence[Answers], shared: set[str], kind: int, judged: int
     values = [[float(of[question][judged]) for question in questions] for of in answers]
     changes = [[value - first for value, first in zip(of, values[0], strict=True)] for of in values]
     return [
-        SideBySide(
+        ComparedFigure(
             name=KINDS[kind],
             judged="greedy" if judged == 1 else "tokens",
             n=len(questions),

@@ -8,11 +8,11 @@ from typing import Generic, TypeVar
 Result = TypeVar("Result")
 
 
-class Dropped(BaseException):
+class TaskCancelled(BaseException):
     """Raised inside work that nobody will go on with. No `except Exception` on its way may swallow it."""
 
 
-class Stepwise(Generic[Result]):
+class CooperativeTask(Generic[Result]):
     """Runs `work(between)` in a thread that moves only while somebody waits in `go_on`: there is never anything beside it.
 
     `between` is what the work calls between its small steps. There it stops as soon as `step_s` are over, until the next `go_on`.
@@ -30,7 +30,7 @@ class Stepwise(Generic[Result]):
         self._thread = threading.Thread(target=self._run, name="errata-stepwise", daemon=True)
         self._thread.start()
 
-    def go_on(self) -> bool:
+    def run_step(self) -> bool:
         """Let the work go on for one step; whether it is done. Raises what the work raised."""
         if not self._is_done:
             self._until = time.monotonic() + self._step_s
@@ -46,7 +46,7 @@ class Stepwise(Generic[Result]):
         assert self._is_done and self._error is None
         return self._result  # type: ignore[return-value]  # None is a result too, if the work says so
 
-    def drop(self) -> None:
+    def cancel(self) -> None:
         """End the work where it stands. Safe to repeat, and after the end."""
         if not self._is_done:
             self._dropped = True
@@ -57,7 +57,7 @@ class Stepwise(Generic[Result]):
         try:
             self._wait()
             self._result = self._work(self._between)
-        except Dropped:
+        except TaskCancelled:
             pass
         except BaseException as error:
             self._error = error
@@ -73,4 +73,4 @@ class Stepwise(Generic[Result]):
     def _wait(self) -> None:
         self._may_go_on.acquire()
         if self._dropped:
-            raise Dropped
+            raise TaskCancelled

@@ -28,18 +28,18 @@ from service.lm.export_card import window_warning
 from service.lm.export_settings import SHARD_SIZE
 from service.lm.overlay import Overlay
 from service.store import events, heads, idempotency, jobs, versions
-from service.store.clock import now_of
+from service.store.clock import read_now
 from service.store.database import Store
 from service.store.events import Event
-from service.store.idempotency import Keyed, unkeyed
+from service.store.idempotency import KeyedRequest, unkeyed_request
 from service.store.jobs import Job
 
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
-MOST_CLAIMS = 5  # a machine that has no memory for it should not be ended again and again
+MAX_CLAIMS = 5  # a machine that has no memory for it should not be ended again and again
 log = structlog.get_logger("errata.export")
 
 
-class Cancelled(Exception):
+class ExportCancelled(Exception):
     """Somebody asked for the running export to be cancelled."""
 
 
@@ -52,7 +52,7 @@ def request_export(
     consolidate: Literal["minor", "major"] | None = None,
     max_shard_size: str | None = None,
     author: str,
-    keyed: Keyed | None = None,
+    keyed: KeyedRequest | None = None,
     ring: Callable[[str], None] | None = None,
     now: datetime | None = None,
 ) -> Job:
@@ -64,10 +64,10 @@ def request_export(
     """
     if consolidate is not None and version is not None:
         raise Refused("version cannot be given with consolidate: what the retrain publishes is exported", field="version")
-    asked = keyed or unkeyed(author)
+    asked = keyed or unkeyed_request(author)
     with store.write() as connection:
         head = heads.lock(connection)
-        now = now or now_of(connection)
+        now = now or read_now(connection)
         if (answer := idempotency.recall(connection, asked)) is not None:
             return jobs.get(connection, answer["job"])
         number = None if consolidate is not None else head.version if version is None else version
@@ -98,11 +98,11 @@ def request_export(
 
 def active_exports(connection: Connection) -> list[Job]:
     """The exports that are being written or wait."""
-    found = (jobs.active(connection, "export", status) for status in ("running", "queued"))
+    found = (jobs.find_active(connection, "export", status) for status in ("running", "queued"))
     return [job for job in found if job is not None]
 
 
-def exports_under_way(connection: Connection) -> set[int]:
+def versions_being_exported(connection: Connection) -> set[int]:
     """The versions that exports are being written of or wait for, as far as they are known."""
     wishes = [_wish(job) for job in active_exports(connection)]
     known = {jobs.get(connection, wish["retrain"]).version if "retrain" in wish else wish["version"] for wish in wishes}
@@ -136,7 +136,7 @@ class Exports:
             if number is None:
                 return False
             self._export(job, number)
-        except Cancelled:
+        except ExportCancelled:
             self._end(job, None)
         except Unreadable:  # a disk that is away comes back: the export waits for it
             raise
@@ -149,19 +149,19 @@ class Exports:
 
     def _claim(self) -> Job | None:
         with self.store.read() as connection:
-            job = jobs.active(connection, "export")
+            job = jobs.find_active(connection, "export")
         if job is None or job.id == self._taken:
             return job
         with self.store.write() as connection:
-            job = jobs.active(connection, "export")
+            job = jobs.find_active(connection, "export")
             if job is None:
                 return None
             now = self.clock()
-            is_given_up = job.claims >= MOST_CLAIMS
+            is_given_up = job.claims >= MAX_CLAIMS
             if not is_given_up:
                 message = "begun" if job.claims == 0 else "begun again: the process before this one ended"
                 values = {"status": "running", "claims": job.claims + 1, "progress": 0.0, "started_at": job.started_at or now}
-                jobs.say(connection, job.id, message, now)
+                jobs.append_to_log(connection, job.id, message, now)
                 job = jobs.update(connection, job.id, **values)
         if is_given_up:
             self._end(job, "it ended the process again and again")
@@ -195,11 +195,11 @@ class Exports:
             retrain = request_retrain(self.store, author=job.author, reason="for an export", mode=mode, now=now)
         except Conflict as error:
             with self.store.write() as connection:
-                jobs.say(connection, job.id, f"no retrain first: {error.message}", self.clock())
+                jobs.append_to_log(connection, job.id, f"no retrain first: {error.message}", self.clock())
             return None
         with self.store.write() as connection:
             jobs.update(connection, job.id, request={**wish, "retrain": retrain.id}, stage="waiting for the retrain")
-            jobs.say(connection, job.id, f"waits for the retrain {retrain.id}", self.clock())
+            jobs.append_to_log(connection, job.id, f"waits for the retrain {retrain.id}", self.clock())
         self.ring(retrain.id)
         return retrain
 
@@ -214,12 +214,12 @@ class Exports:
             base_name = heads.read(connection).base_name
             version = versions.get(connection, number)
             _check_is_there(version)
-            held = versions.live_set(connection, number)
+            held = versions.read_live_set(connection, number)
         if (read_manifest(target) or {}).get("job") == job.id:  # whole already: the process ended between renaming and its row
             self._finish(job, version, _counted(target))
             return
         self._sweep(wish["name"])
-        overlay = self.checkpoints.of(version)
+        overlay = self.checkpoints.get_overlay(version)
         manifest = self._manifest(job, version, held, base_name) | _said_of_window(held, overlay)
         written = write_export(
             self.base,
@@ -254,15 +254,15 @@ class Exports:
             self._raise_if_cancelled(job_id)
             with self.store.write() as connection:
                 if jobs.get(connection, job_id).stage != stage:
-                    jobs.say(connection, job_id, stage, self.clock())
-                jobs.note(connection, job_id, progress=share, stage=stage)
+                    jobs.append_to_log(connection, job_id, stage, self.clock())
+                jobs.write(connection, job_id, progress=share, stage=stage)
         except Unavailable:
             pass  # the files do not wait for a database that is away; its rows are written at the end
 
     def _raise_if_cancelled(self, job_id: str) -> None:
         with self.store.read() as connection:
-            if jobs.cancel_is_asked(connection, job_id):
-                raise Cancelled
+            if jobs.is_cancel_requested(connection, job_id):
+                raise ExportCancelled
 
     def _finish(self, job: Job, version: Version, written: ExportResult) -> None:
         """Write what came of it; unless the version was purged meanwhile, of which nothing may stay."""
@@ -274,9 +274,9 @@ class Exports:
             purged = versions.get(connection, version.number).status is VersionStatus.COLLECTED
             if not purged:
                 jobs.update(connection, job.id, result=result)
-                jobs.say(connection, job.id, f"done: {written.files} files, {written.bytes} bytes", self.clock())
+                jobs.append_to_log(connection, job.id, f"done: {written.files} files, {written.bytes} bytes", self.clock())
                 if result["warning"] is not None:
-                    jobs.say(connection, job.id, result["warning"], self.clock())
+                    jobs.append_to_log(connection, job.id, result["warning"], self.clock())
                 jobs.finish(connection, job.id, now=now)
                 happened = Event(type="export.done", version=version.number, job_id=job.id, author=job.author)
                 events.write(connection, [happened], now=now)
@@ -301,9 +301,9 @@ class Exports:
             if not _is_ours(connection, job):
                 return
             if error is None:
-                jobs.end_cancelled(connection, job.id, now=now)
+                jobs.finish_cancelled(connection, job.id, now=now)
             else:
-                jobs.say(connection, job.id, error, now)
+                jobs.append_to_log(connection, job.id, error, now)
                 jobs.finish(connection, job.id, error=error, now=now)
             happened = "export.cancelled" if error is None else "export.failed"
             events.write(connection, [Event(type=happened, job_id=job.id, author=job.author)], now=now)

@@ -7,7 +7,7 @@ import structlog
 
 from service.domain.errors import Conflict
 from service.store import events, heads, jobs
-from service.store.clock import now_of
+from service.store.clock import read_now
 from service.store.database import Store
 from service.store.events import Event
 from service.store.jobs import Job
@@ -23,7 +23,7 @@ def list_jobs(
     not exist.
     """
     with store.read() as connection:
-        return jobs.page(connection, limit=limit, before=before, kind=kind, status=status, brief=True)
+        return jobs.read_page(connection, limit=limit, before=before, kind=kind, status=status, brief=True)
 
 
 def cancel_job(store: Store, job_id: str, *, author: str, now: datetime | None = None) -> Job:
@@ -33,7 +33,7 @@ def cancel_job(store: Store, job_id: str, *, author: str, now: datetime | None =
     """
     with store.write() as connection:
         heads.lock(connection)
-        now = now or now_of(connection)
+        now = now or read_now(connection)
         job = jobs.get(connection, job_id, brief=True)
         if job.kind not in CANCELLABLE:
             raise Conflict(f"a job of the kind {job.kind} cannot be cancelled; retract its edits instead", field="id")
@@ -41,19 +41,19 @@ def cancel_job(store: Store, job_id: str, *, author: str, now: datetime | None =
             return job
         if not job.is_active:
             raise Conflict(f"the job is over: it is {job.status}", field="id")
-        jobs.note(connection, job.id, cancel_asked_at=now, cancelled_by=author)
+        jobs.write(connection, job.id, cancel_asked_at=now, cancelled_by=author)
         if job.status == "running":
-            jobs.say(connection, job.id, f"{author} asked for it to be cancelled", now)
+            jobs.append_to_log(connection, job.id, f"{author} asked for it to be cancelled", now)
             events.write(connection, [Event(type=f"{job.kind}.cancel_asked", job_id=job.id, author=author)], now=now)
             return jobs.get(connection, job.id, brief=True)
-        jobs.end_cancelled(connection, job.id, now=now)
+        jobs.finish_cancelled(connection, job.id, now=now)
         events.write(connection, [Event(type=f"{job.kind}.cancelled", job_id=job.id, author=author)], now=now)
         ended = jobs.get(connection, job.id, brief=True)
     log.info(f"{job.kind} ended", job=job.id, status=ended.status, mode=ended.mode, version=None, reason=ended.error, seconds=0.0)
     return ended
 
 
-def seconds_left(job: Job, now: datetime) -> float | None:
+def estimate_seconds_left(job: Job, now: datetime) -> float | None:
     """How long a running job will take still if it goes on as it did; None where nothing tells."""
     if job.status != "running" or job.started_at is None or not 0 < job.progress <= 1:
         return None

@@ -16,7 +16,7 @@ from service.domain.liveset import LiveItem
 from service.domain.version import Version, VersionStatus
 from service.lifecycle.context import LifecycleContext
 from service.lifecycle.editors import MonitorProbes, Share
-from service.lifecycle.measured_figures import figure
+from service.lifecycle.measured_figures import measured_figure
 from service.lm.overlay import Overlay
 from service.store import edits, heads, measurements, versions
 from service.store.measurements import CAPABILITY, INSIDE, OUTSIDE, RETENTION, Figure
@@ -47,15 +47,15 @@ class Monitor:
 
     def step(self) -> bool:
         """Ask a little more; whether there was anything to ask."""
-        watched = self._context.editors.watched
-        if watched is None or self._now() < self._next_at:
+        probes = self._context.editors.monitor_probes
+        if probes is None or self._now() < self._next_at:
             return False
         with contextlib.suppress(Gone, Corrupt, Unreadable):
             if self._round is None:
-                self._round = self._begin(watched)
+                self._round = self._begin(probes)
             piece = None if self._round is None else next(self._round.todo, None)
             if self._round is not None and piece is not None:
-                self._context.let_others_first()
+                self._context.yield_to_edits()
                 self._check_is_there(self._round)
                 piece()
                 return True
@@ -63,17 +63,17 @@ class Monitor:
         self._next_at = self._now() + self._context.settings.monitor_s
         return False
 
-    def _begin(self, watched: MonitorProbes) -> Round | None:
+    def _begin(self, probes: MonitorProbes) -> Round | None:
         with self._context.store.read() as connection:
             version = versions.get(connection, heads.read(connection).version)
-            live = versions.live_set(connection, version.number).live
-            known = measurements.latest(connection, version.number)
+            live = versions.read_live_set(connection, version.number).live
+            known = measurements.read_latest(connection, version.number)
         if not live and version.digest is None:
             return None  # the base itself
         mine = {name for name, one in known.items() if one.source == "monitor"}
         due = self._turns(live, asked=known[RETENTION].n if RETENTION in mine else 0)
-        begun = Round(version, self._context.checkpoints.of(version), live, iter(()))
-        begun.todo = self._pieces(watched, begun, due, mine)
+        begun = Round(version, self._context.checkpoints.get_overlay(version), live, iter(()))
+        begun.todo = self._pieces(probes, begun, due, mine)
         return begun
 
     def _turns(self, live: tuple[LiveItem, ...], *, asked: int) -> list[LiveItem]:
@@ -85,21 +85,21 @@ class Monitor:
         before = in_order[: len(in_order) - len(after)]
         return [*after, *before][: min(self._context.settings.monitor_sample, len(live) - asked)]
 
-    def _pieces(self, watched: MonitorProbes, round_: Round, due: list[LiveItem], mine: set[str]) -> Iterator[Callable[[], None]]:
+    def _pieces(self, probes: MonitorProbes, round_: Round, due: list[LiveItem], mine: set[str]) -> Iterator[Callable[[], None]]:
         for start in range(0, len(due), EDITS_A_PIECE):
             some = due[start : start + EDITS_A_PIECE]
-            yield lambda some=some: self._ask_edits(watched, round_, some)  # type: ignore[misc]
+            yield lambda some=some: self._ask_edits(probes, round_, some)  # type: ignore[misc]
         if due:
             yield lambda: self._keep_retention(round_)
-        shares = {OUTSIDE: watched.outside, INSIDE: watched.inside, CAPABILITY: watched.capability}
+        shares = {OUTSIDE: probes.outside, INSIDE: probes.inside, CAPABILITY: probes.capability}
         for name, ask in shares.items():
             if name not in mine:
                 yield lambda name=name, ask=ask: self._keep_share(round_, name, ask)  # type: ignore[misc]
 
-    def _ask_edits(self, watched: MonitorProbes, round_: Round, some: list[LiveItem]) -> None:
+    def _ask_edits(self, probes: MonitorProbes, round_: Round, some: list[LiveItem]) -> None:
         with self._context.store.read() as connection:
-            found = edits.many(connection, [item.edit_id for item in some])
-        right = watched.answered(round_.overlay, found)
+            found = edits.read_many(connection, [item.edit_id for item in some])
+        right = probes.answered(round_.overlay, found)
         round_.asked += len(right)
         round_.answered += sum(right)
         self._turn = some[-1].key
@@ -107,17 +107,17 @@ class Monitor:
     def _keep_retention(self, round_: Round) -> None:
         """The figure of all edits asked of this version so far, in this round and those before it."""
         with self._context.store.read() as connection:
-            before = measurements.latest_by(connection, round_.version.number, RETENTION, "monitor")
+            before = measurements.read_latest_by(connection, round_.version.number, RETENTION, "monitor")
         if not round_.asked:
             return
         asked = round_.asked + (0 if before is None else before.n)
         answered = round_.answered + (0.0 if before is None else before.score * before.n)
-        self._keep(round_, figure(RETENTION, answered / asked, asked))
+        self._keep(round_, measured_figure(RETENTION, answered / asked, asked))
 
     def _keep_share(self, round_: Round, name: str, ask: Callable[[Overlay, Callable[[], None]], Share | None]) -> None:
-        share = ask(round_.overlay, self._context.let_others_first)
+        share = ask(round_.overlay, self._context.yield_to_edits)
         if share is not None:
-            self._keep(round_, figure(name, share.score, share.n))
+            self._keep(round_, measured_figure(name, share.score, share.n))
 
     def _keep(self, round_: Round, found: Figure) -> None:
         with self._context.store.write() as connection:

@@ -13,9 +13,9 @@ from service.domain.errors import ServiceError
 from service.store import reservoir
 from service.store.database import Store
 
-WAITING = 1_000  # prompts that may wait to be written; more are not kept
-AT_ONCE = 100
-LONGEST = 2_000  # characters; a longer prompt is no example of what is usually asked, and would make the table large
+MAX_WAITING = 1_000  # prompts that may wait to be written; more are not kept
+WRITE_BATCH = 100
+MAX_CHARACTERS = 2_000  # characters; a longer prompt is no example of what is usually asked, and would make the table large
 log = structlog.get_logger("errata.reservoir")
 
 
@@ -36,7 +36,7 @@ class PromptReservoir:
         self._store, self._size, self._clock = store, size, clock or store.clock
         chance = random.SystemRandom()
         self._draw = draw or (lambda: chance.randrange(reservoir.LOTS))
-        self._waiting: queue.Queue[tuple[int, str] | None] = queue.Queue(WAITING)
+        self._waiting: queue.Queue[tuple[int, str] | None] = queue.Queue(MAX_WAITING)
         self._bound: int | None = None
         self._thread = threading.Thread(target=self._run, name="errata-reservoir", daemon=True)
 
@@ -65,7 +65,7 @@ class PromptReservoir:
 
     def offer(self, prompt: str) -> None:
         """Perhaps keep a prompt that was answered. Returns at once and raises nothing."""
-        if not self.is_on or len(prompt) > LONGEST:
+        if not self.is_on or len(prompt) > MAX_CHARACTERS:
             return
         lot = self._draw()
         if self._bound is not None and lot >= self._bound:
@@ -84,7 +84,7 @@ class PromptReservoir:
         ended = False
         while not ended:
             some = [self._waiting.get()]
-            while len(some) < AT_ONCE and not self._waiting.empty():
+            while len(some) < WRITE_BATCH and not self._waiting.empty():
                 some.append(self._waiting.get())
             ended = None in some
             self._keep([one for one in some if one is not None])

@@ -17,7 +17,7 @@ from typing import Any
 import structlog
 from sqlalchemy.engine import Connection
 
-from service.background.exports import active_exports, exports_under_way
+from service.background.exports import active_exports, versions_being_exported
 from service.domain.edit import EditStatus
 from service.domain.errors import Conflict, NotFound, Refused, Unreadable
 from service.domain.version import VersionStatus
@@ -29,11 +29,11 @@ from service.lm.checkpoint_files import CHECKPOINT_SUFFIX
 from service.store import edits, erasure, evaluations, events, heads, idempotency, versions
 from service.store.database import Store
 from service.store.events import Event
-from service.store.idempotency import Keyed, unkeyed
+from service.store.idempotency import KeyedRequest, unkeyed_request
 
 log = structlog.get_logger("errata.purge")
 OVER = (EditStatus.RETRACTED, EditStatus.SUPERSEDED, EditStatus.FAILED, EditStatus.ROLLED_BACK)
-MOST_EDITS = 1_000
+MAX_EDITS = 1_000
 MANIFEST = "errata.json"
 PARTIAL = re.compile(r"\..+\.partial")  # the folder of an export that is being written
 GOING = ".purged-"  # what the folder of an export is called while it is deleted; no export may be called so
@@ -52,7 +52,7 @@ ON_POSTGRES = (
 
 
 @dataclass(frozen=True)
-class Purged:
+class PurgeReport:
     """What was removed: `versions` that do not answer any more, names of checkpoint `files` and of `exports`, and how many `rows`
     were deleted or cleared. `unreachable` names, a sentence each, what may still hold the edits.
     """
@@ -71,9 +71,9 @@ def purge(
     by: str,
     exports: Path | None = None,
     forget: Callable[[int], None] | None = None,
-    keyed: Keyed | None = None,
+    keyed: KeyedRequest | None = None,
     now: datetime | None = None,
-) -> Purged:
+) -> PurgeReport:
     """Remove older versions, exports and rows that hold these edits. Of each edit the event `edit.purged` stays, with its id.
 
     `exports` is the folder of exports (default: beside the checkpoints); `forget` is called with each version that must not
@@ -82,10 +82,10 @@ def purge(
     head, a job or an export under way still holds.
     """
     ids = tuple(dict.fromkeys(edit_ids))
-    if not 1 <= len(ids) <= MOST_EDITS:
-        raise Refused(f"edits must name 1 to {MOST_EDITS} edits", field="edits")
+    if not 1 <= len(ids) <= MAX_EDITS:
+        raise Refused(f"edits must name 1 to {MAX_EDITS} edits", field="edits")
     now = now or context.clock()
-    asked = keyed or unkeyed(by)
+    asked = keyed or unkeyed_request(by)
     with context.store.read() as connection:
         answer = idempotency.recall(connection, asked)
     if answer is not None:
@@ -116,10 +116,10 @@ def purge(
     if forget is None and going:
         left.append("the memory of this process, until it is started again")
     log.info("purged", edits=len(ids), versions=len(going), files=len(files), exports=len(gone), rows=rows, author=by)
-    return _remembered(context.store, asked, Purged(going, files, gone, rows, tuple(left)), now=now)
+    return _remembered(context.store, asked, PurgeReport(going, files, gone, rows, tuple(left)), now=now)
 
 
-def _remembered(store: Store, asked: Keyed, done: Purged, *, now: datetime) -> Purged:
+def _remembered(store: Store, asked: KeyedRequest, done: PurgeReport, *, now: datetime) -> PurgeReport:
     """What the purge is answered with: the same to all that asked for it under one key at once."""
     crash_point("purge.before_answer")
     with store.write() as connection:
@@ -130,9 +130,9 @@ def _remembered(store: Store, asked: Keyed, done: Purged, *, now: datetime) -> P
     return done
 
 
-def _answered(answer: Mapping[str, Any]) -> Purged:
+def _answered(answer: Mapping[str, Any]) -> PurgeReport:
     lists = {name: tuple(answer[name]) for name in ("versions", "files", "exports", "unreachable")}
-    return Purged(**lists, rows=answer["rows"])
+    return PurgeReport(**lists, rows=answer["rows"])
 
 
 def _stop_answering(store: Store, ids: Sequence[str], *, by: str, now: datetime) -> tuple[int, ...]:
@@ -140,8 +140,8 @@ def _stop_answering(store: Store, ids: Sequence[str], *, by: str, now: datetime)
     with store.write() as connection:
         head = heads.lock(connection)
         begun = _check(connection, ids, head.version)
-        going = versions.holding(connection, ids)
-        if exports_under_way(connection) & set(going):
+        going = versions.find_holding(connection, ids)
+        if versions_being_exported(connection) & set(going):
             raise Conflict(
                 "an export under way is of a version that holds an edit to be purged: cancel it, or ask again when it has ended",
                 field="edits",
@@ -152,7 +152,7 @@ def _stop_answering(store: Store, ids: Sequence[str], *, by: str, now: datetime)
         evaluations.cancel_all_of(connection, going, now=now)
         happened = [Event(type="version.purged", author=by, version=number) for number in going]
         numbers = sorted(set(going) | begun)
-        left = [item.edit_id for item in edits.items(connection, ids)]
+        left = [item.edit_id for item in edits.read_items(connection, ids)]
         happened += [Event(type="edit.purging", author=by, edit_id=edit_id, data={"versions": numbers}) for edit_id in left]
         events.write(connection, happened, now=now)
     return tuple(numbers)
@@ -160,20 +160,22 @@ def _stop_answering(store: Store, ids: Sequence[str], *, by: str, now: datetime)
 
 def _check(connection: Connection, ids: Sequence[str], head: int) -> set[int]:
     """Raise what forbids the purge; the versions that an unfinished one before it marked."""
-    found = {edit.id: edit for edit in edits.many(connection, ids)}
+    found = {edit.id: edit for edit in edits.read_many(connection, ids)}
     begun: set[int] = set()
     for edit_id in ids:
         past = [
-            event for event in events.page(connection, limit=10_000, edit_id=edit_id) if event["type"].startswith("edit.purg")
+            event
+            for event in events.read_page(connection, limit=10_000, edit_id=edit_id)
+            if event["type"].startswith("edit.purg")
         ]
         begun |= {number for event in past for number in event["data"].get("versions", ())}
         if edit_id not in found and not past:
             raise NotFound("edits names an edit that does not exist", field="edits")
     if any(edit.status not in OVER for edit in found.values()):
         raise Conflict("an edit that is live or on its way cannot be purged: retract it first", field="edits")
-    of_head = versions.live_set(connection, head)
+    of_head = versions.read_live_set(connection, head)
     held = [item for edit_id in ids if (item := of_head.get(edit_id)) is not None]
-    if any(item.held for item in held):
+    if any(item.is_in_tensors for item in held):
         raise Conflict(
             "the tensors of the version that answers now were trained on an edit to be purged: make a major retrain first",
             field="edits",
@@ -184,7 +186,7 @@ def _check(connection: Connection, ids: Sequence[str], head: int) -> set[int]:
             " takes it out, so make one first",
             field="edits",
         )
-    if erasure.works_on(connection, ids):
+    if erasure.has_active_job(connection, ids):
         raise Conflict("a job under way was given an edit to be purged: ask again when it has ended", field="edits")
     return begun
 
@@ -194,7 +196,7 @@ def _delete_files(context: LifecycleContext) -> tuple[str, ...]:
     removed = []
     with context.store.write() as connection:
         heads.lock(connection)
-        for digest in sorted(versions.digests_without_need(connection)):
+        for digest in sorted(versions.read_unneeded_digests(connection)):
             context.checkpoints.forget(digest)
             if trash.remove(context.checkpoints.folder, digest):
                 removed.append(f"{digest}{CHECKPOINT_SUFFIX}")
@@ -204,7 +206,7 @@ def _delete_files(context: LifecycleContext) -> tuple[str, ...]:
 def _unnamed_files(context: LifecycleContext) -> list[str]:
     """A file without a row may be of a publication under way, or of a newer backup of the database, so it is left where it is."""
     with context.store.read() as connection:
-        known = versions.digests_kept(connection)
+        known = versions.read_kept_digests(connection)
     folder = context.checkpoints.folder
     left = [path for path in folder.rglob("*") if path.is_file() and path.name != MARK and path.stem not in known]
     return [f"{len(left)} files among the checkpoints that no version names: `errata versions verify` lists them"] if left else []
@@ -274,20 +276,20 @@ def _delete_rows(store: Store, ids: Sequence[str], *, by: str, now: datetime) ->
     transaction that everybody else waits for.
     """
     with store.read() as connection:
-        found = erasure.spoken(connection, ids)
-        roots = versions.roots_holding(connection, ids)
+        found = erasure.find_mentions(connection, ids)
+        roots = versions.find_roots_holding(connection, ids)
     for root in roots:
         with store.write() as connection:
             heads.lock(connection)
-            erasure.overwrite_what_is_deleted(connection)
-            versions.root_anew(connection, root)
+            erasure.enable_secure_delete(connection)
+            versions.replace_root(connection, root)
     with store.write() as connection:
         heads.lock(connection)
-        erasure.overwrite_what_is_deleted(connection)
-        left = [item.edit_id for item in edits.items(connection, ids)]
+        erasure.enable_secure_delete(connection)
+        left = [item.edit_id for item in edits.read_items(connection, ids)]
         if not left:
             return 0, ()
-        rows = versions.take_out(connection, left)
+        rows = versions.delete_items(connection, left)
         rows += erasure.remove(connection, left, found)
         events.write(connection, [Event(type="edit.purged", edit_id=edit_id, author=by) for edit_id in left], now=now)
     kept = f"{found.doubtful} evaluations and kept prompts with a short wording of an edit among other words"

@@ -30,7 +30,7 @@ CONTENDERS: Mapping[str, Mapping[str, str]] = {
 }
 TRAINED_REPHRASES = {"one_rephrase": 1}  # how many of an edit's rephrases a contender may learn from; the others: none
 
-SAID: Mapping[str, str] = {
+LABELS: Mapping[str, str] = {
     "default": "service default",
     "baft_paper": "BaFT, preset `paper`",
     "baft_unbounded": "BaFT default, unbounded window",
@@ -45,13 +45,13 @@ DEFERRED_S = 5.0
 KEEP_LAST = 100  # the service's default
 
 
-def environment_of(contender: str, *, every: int) -> dict[str, str]:
+def build_environment(contender: str, *, every: int) -> dict[str, str]:
     """The settings of a contender; where edits wait for retrains, one is made whenever `every` of them do.
 
     Versions are kept until the mark at which they are asked: an edit makes one, now and then two or three.
     """
-    given = {"ERRATA_WINDOW__DEFERRED_S": str(DEFERRED_S), "ERRATA_RETENTION__KEEP_LAST": str(max(KEEP_LAST, 4 * every))}
-    given |= CONTENDERS[contender]
-    if "ERRATA_WINDOW__STRATEGY" in given:
-        given |= {"ERRATA_WINDOW__DEFERRED": str(every)}
-    return given
+    environment = {"ERRATA_WINDOW__DEFERRED_S": str(DEFERRED_S), "ERRATA_RETENTION__KEEP_LAST": str(max(KEEP_LAST, 4 * every))}
+    environment |= CONTENDERS[contender]
+    if "ERRATA_WINDOW__STRATEGY" in environment:
+        environment |= {"ERRATA_WINDOW__DEFERRED": str(every)}
+    return environment

@@ -8,16 +8,16 @@ from typing import Any
 
 import httpx
 
-from service.evaluation.merging import merged_results
+from service.evaluation.merging import merge_results
 from service.evaluation.records import Record, to_json
 
 EVAL_RECORDS = 250  # of one evaluation: a request body stays well under the server's limit
-LOOK_S = 0.2
+POLL_S = 0.2
 Answer = Mapping[str, Any]
 
 
 @dataclass
-class Asking:
+class CountingClient:
     """Requests so far, and what went wrong with those that failed."""
 
     client: httpx.Client
@@ -30,13 +30,13 @@ class Asking:
         try:
             answer = self.client.request(method, path, **options)
         except httpx.HTTPError as error:
-            self.failures.append(f"{method} {_plain(path)}: {type(error).__name__}")
+            self.failures.append(f"{method} {_path_without_ids(path)}: {type(error).__name__}")
             return None
         if not answer.is_success:
-            self.failures.append(f"{method} {_plain(path)}: {answer.status_code} {_told(answer)}")
+            self.failures.append(f"{method} {_path_without_ids(path)}: {answer.status_code} {_error_detail(answer)}")
             return None
-        found: dict[str, Any] = answer.json()
-        return found
+        content: dict[str, Any] = answer.json()
+        return content
 
     def pages(self, path: str, **params: Any) -> Iterator[dict[str, Any]]:
         """Every item of a list, newest first."""
@@ -52,49 +52,49 @@ class Asking:
 
 
 def evaluate(
-    asking: Asking, records: Sequence[Record], version: int, *, capability: bool, patience_s: float
+    client: CountingClient, records: Sequence[Record], version: int, *, capability: bool, patience_s: float
 ) -> dict[str, Any] | None:
     """The server's own measures of a version on records, with its capability if asked; None if an evaluation failed.
 
     Many records are several evaluations of the same version; their figures are joined by their n.
     """
-    found: list[dict[str, Any]] = []
+    results: list[dict[str, Any]] = []
     for start in range(0, len(records), EVAL_RECORDS):
         body = {
             "version": version,
             "edits": [to_json(record) for record in records[start : start + EVAL_RECORDS]],
             "capability": capability and start == 0,
         }
-        result = _evaluated(asking, body, patience_s)
+        result = _evaluate_once(client, body, patience_s)
         if result is None:
             return None
-        found.append(result)
-    return merged_results(found)
+        results.append(result)
+    return merge_results(results)
 
 
-def _evaluated(asking: Asking, body: Answer, patience_s: float) -> dict[str, Any] | None:
-    queued = asking.send("POST", "/eval", json=body)
-    until = time.monotonic() + patience_s
-    while queued is not None and time.monotonic() < until:
-        seen = asking.send("GET", f"/eval/{queued['id']}")
-        if seen is not None and seen["status"] == "done":
-            result: dict[str, Any] = seen["result"]
+def _evaluate_once(client: CountingClient, body: Answer, patience_s: float) -> dict[str, Any] | None:
+    accepted_evaluation = client.send("POST", "/eval", json=body)
+    deadline = time.monotonic() + patience_s
+    while accepted_evaluation is not None and time.monotonic() < deadline:
+        evaluation = client.send("GET", f"/eval/{accepted_evaluation['id']}")
+        if evaluation is not None and evaluation["status"] == "done":
+            result: dict[str, Any] = evaluation["result"]
             return result
-        if seen is not None and seen["status"] not in ("queued", "running"):
-            asking.failures.append(f"evaluation: {seen['status']}: {seen['error']}")
+        if evaluation is not None and evaluation["status"] not in ("queued", "running"):
+            client.failures.append(f"evaluation: {evaluation['status']}: {evaluation['error']}")
             return None
-        time.sleep(LOOK_S)
-    if queued is not None:
-        asking.failures.append("evaluation: not done in time")
+        time.sleep(POLL_S)
+    if accepted_evaluation is not None:
+        client.failures.append("evaluation: not done in time")
     return None
 
 
-def _plain(path: str) -> str:
+def _path_without_ids(path: str) -> str:
     """A path without ids, so that like failures read alike."""
     return "/".join(part if len(part) < 20 else "…" for part in path.split("/"))
 
 
-def _told(answer: httpx.Response) -> str:
+def _error_detail(answer: httpx.Response) -> str:
     try:
         return str(answer.json().get("detail", ""))
     except (json.JSONDecodeError, AttributeError):

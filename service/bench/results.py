@@ -23,19 +23,10 @@ Figures = Mapping[str, Any]
 def write(folder: Path, name: str, figures: Figures, *, device: str = "cpu", threads: int = 1) -> None:
     """Keeps the figures of one benchmark as `<name>.json`, at once whole or not at all: a run may be cut short anywhere."""
     folder.mkdir(parents=True, exist_ok=True)
-    content = {"benchmark": name, **circumstances(device=device, threads=threads), "figures": rounded(figures)}
+    content = {"benchmark": name, **describe_run(device=device, threads=threads), "figures": round_figures(figures)}
     part = folder / f"{name}.json.part"
     part.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
     part.replace(folder / f"{name}.json")
-
-
-def read(folder: Path, name: str) -> Figures | None:
-    """The figures of an earlier run, or None."""
-    path = folder / f"{name}.json"
-    if not path.exists():
-        return None
-    figures: Figures = json.loads(path.read_text(encoding="utf-8"))["figures"]
-    return figures
 
 
 def write_csv(path: Path, rows: Sequence[Figures]) -> None:
@@ -46,16 +37,16 @@ def write_csv(path: Path, rows: Sequence[Figures]) -> None:
     with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(file, fieldnames=list(dict.fromkeys(name for row in rows for name in row)), restval="")
         writer.writeheader()
-        writer.writerows(rounded(row) for row in rows)
+        writer.writerows(round_figures(row) for row in rows)
 
 
-def circumstances(*, device: str = "cpu", threads: int = 1) -> dict[str, Any]:
+def describe_run(*, device: str = "cpu", threads: int = 1) -> dict[str, Any]:
     """When, where and how this run was made."""
     return {
         "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
-        "command": command(sys.argv),
+        "command": format_command(sys.argv),
         "machine": {
-            "processor": processor(),
+            "processor": read_processor_name(),
             "cores": os.cpu_count(),
             "load": round(os.getloadavg()[0], 1),
             "device": device,
@@ -70,38 +61,38 @@ def circumstances(*, device: str = "cpu", threads: int = 1) -> dict[str, Any]:
     }
 
 
-def command(arguments: Sequence[str]) -> str:
+def format_command(arguments: Sequence[str]) -> str:
     """The command of a run, as somebody else would type it."""
-    started = Path(arguments[0])
-    if started.parent.name == "benchmarks":
-        return " ".join(["python", "-m", f"benchmarks.{started.stem}", *shown(arguments[1:])])
-    return " ".join(["errata", *shown(arguments[1:], _HIDDEN | {_FILE_OF_EDITS})])
+    program = Path(arguments[0])
+    if program.parent.name == "benchmarks":
+        return " ".join(["python", "-m", f"benchmarks.{program.stem}", *visible_options(arguments[1:])])
+    return " ".join(["errata", *visible_options(arguments[1:], _HIDDEN | {_FILE_OF_EDITS})])
 
 
-def shown(arguments: Sequence[str], hide: Set[str] = _HIDDEN) -> list[str]:
+def visible_options(arguments: Sequence[str], hidden_names: Set[str] = _HIDDEN) -> list[str]:
     """The options of a run, less the hidden ones and their values."""
-    kept: list[str] = []
-    hidden = False
+    visible: list[str] = []
+    is_hidden = False
     for argument in arguments:
         if argument.startswith("--"):
-            hidden = argument.partition("=")[0] in hide
-        if not hidden:
-            kept.append(argument)
-    return kept
+            is_hidden = argument.partition("=")[0] in hidden_names
+        if not is_hidden:
+            visible.append(argument)
+    return visible
 
 
-def rounded(value: Any) -> Any:
+def round_figures(value: Any) -> Any:
     """Four significant digits are more than one run can show."""
     if isinstance(value, float):
         return float(f"{value:.4g}")
     if isinstance(value, Mapping):
-        return {str(key): rounded(inner) for key, inner in value.items()}
+        return {str(key): round_figures(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [rounded(inner) for inner in value]
+        return [round_figures(item) for item in value]
     return value
 
 
-def processor() -> str:
+def read_processor_name() -> str:
     """The processor's name as the system gives it."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()

@@ -15,21 +15,20 @@ from rich.markup import escape
 from rich.table import Table
 
 from service.api.schemas.jobs import JobOut, Kind, Status
-from service.background.jobs import cancel_job, list_jobs, seconds_left
+from service.background.jobs import cancel_job, estimate_seconds_left, list_jobs
 from service.cli.options import (
     DatabaseUrl,
     DataDir,
     Model,
     ServerUrl,
-    client_for,
-    errors,
-    failures,
-    settings_of,
-    telling,
-    version_of,
+    open_client_with_progress,
+    parse_version,
+    read_settings,
+    report_errors,
 )
-from service.cli.store import BY, opened_store
-from service.client.retries import post
+from service.cli.store import OPERATOR, open_store
+from service.client.progress import errors, show_progress
+from service.client.retries import post_with_retries
 from service.domain.errors import Conflict, Refused, Unavailable
 from service.settings import Settings
 
@@ -51,16 +50,16 @@ def export(
     model: Model = None,
 ) -> None:
     """Write a version as a Hugging Face checkpoint that `from_pretrained` loads."""
-    settings = settings_of(data_dir=data_dir, database_url=database_url, model=model)
-    number = version_of(version)
+    settings = read_settings(data_dir=data_dir, database_url=database_url, model=model)
+    number = parse_version(version)
     if mode not in ("major", "minor"):
         raise typer.BadParameter("must be major or minor", param_hint="--mode")
     body: dict[str, Any] = {"version": number, "name": f"for-{os.getpid()}-{int(time.time())}", "consolidate": consolidate}
     body |= {"mode": mode} | ({} if max_shard_size is None else {"max_shard_size": max_shard_size})
-    with failures():
+    with report_errors():
         _refuse_taken(out)
-        with client_for(server, settings) as client:
-            done = _follow(client, _answer(post(client, "/admin/export", body)))
+        with open_client_with_progress(server, settings) as client:
+            done = _follow(client, _answer(post_with_retries(client, "/admin/export", body)))
             _bring(Path(done["result"]["path"]), out)
         result = done["result"]
         output.print(f"Version {result['version']} is in {out}: {result['files']} files, {result['bytes']:,} bytes", markup=False)
@@ -78,12 +77,12 @@ def purge(
     model: Model = None,
 ) -> None:
     """Remove older versions, exports and rows that hold edits, and list what cannot be reached. Not to be undone."""
-    settings = settings_of(data_dir=data_dir, database_url=database_url, model=model)
+    settings = read_settings(data_dir=data_dir, database_url=database_url, model=model)
     if not yes:
         typer.confirm(f"Remove {len(edits)} edit(s) and every version and export that holds them, for good?", abort=True)
-    with failures(), client_for(server, settings) as client:
-        with telling("purging"):
-            done = _answer(post(client, "/admin/purge", {"edits": edits}, timeout_s=PURGE_S))
+    with report_errors(), open_client_with_progress(server, settings) as client:
+        with show_progress("purging"):
+            done = _answer(post_with_retries(client, "/admin/purge", {"edits": edits}, timeout_s=PURGE_S))
         removed = (("versions", done["versions"]), ("checkpoints", done["files"]), ("exports", done["exports"]))
         for name, gone in removed:
             output.print(f"{name}: {', '.join(str(one) for one in gone) or 'none'}", markup=False)
@@ -104,15 +103,15 @@ def revoke(
     model: Model = None,
 ) -> None:
     """Take back every edit that somebody posted since a moment."""
-    settings = settings_of(data_dir=data_dir, database_url=database_url, model=model)
+    settings = read_settings(data_dir=data_dir, database_url=database_url, model=model)
     try:
         moment = datetime.fromisoformat(since)
     except ValueError:
         raise typer.BadParameter("must be a time such as 2026-11-20T12:00:00Z", param_hint="--since") from None
     moment = moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment
     body = {"author": author, "since": moment.isoformat(), "reason": reason, "restore_previous": restore_previous}
-    with failures(), client_for(server, settings) as client:
-        done = _answer(post(client, "/admin/revoke", body))
+    with report_errors(), open_client_with_progress(server, settings) as client:
+        done = _answer(post_with_retries(client, "/admin/revoke", body))
         output.print(f"{len(done['retracted'])} edits were taken back, {done['already']} had been before")
         if done["retracted"]:
             _until_out(client)
@@ -131,13 +130,13 @@ def jobs(
     database_url: DatabaseUrl = None,
 ) -> None:
     """List what the server does in the background, newest first, or cancel one of it; without --server in the database."""
-    settings = settings_of(data_dir=data_dir, database_url=database_url)
+    settings = read_settings(data_dir=data_dir, database_url=database_url)
     for name, word, known in (("--kind", kind, get_args(Kind)), ("--status", status, get_args(Status))):
         if word is not None and word not in known:
             raise typer.BadParameter(f"must be one of {', '.join(known)}", param_hint=name)
     kinds = [kind] if kind is not None else [] if everything else list(BUT_APPLY)
     given: dict[str, Any] = {"limit": limit, "kind": kinds, "status": [] if status is None else [status]}
-    with failures():
+    with report_errors():
         items = _jobs_of_store(settings, given, cancel) if server is None else _jobs_of_server(server, settings, given, cancel)
     if as_json:
         typer.echo(json.dumps(items, indent=1))
@@ -146,7 +145,7 @@ def jobs(
 
 
 def _jobs_of_server(server: str, settings: Settings, given: dict[str, Any], cancel: str | None) -> list[dict[str, Any]]:
-    with client_for(server, settings) as client:
+    with open_client_with_progress(server, settings) as client:
         if cancel is not None:
             return [_answer(client.delete(f"/jobs/{_id(cancel)}"))]
         found: list[dict[str, Any]] = _answer(client.get("/jobs", params=given))["items"]
@@ -155,10 +154,10 @@ def _jobs_of_server(server: str, settings: Settings, given: dict[str, Any], canc
 
 def _jobs_of_store(settings: Settings, given: dict[str, Any], cancel: str | None) -> list[dict[str, Any]]:
     """Rows tell all there is to tell: no server is started for it, which would open a head and might begin to work on it."""
-    with opened_store(settings) as store:
-        found = list_jobs(store, **given) if cancel is None else [cancel_job(store, _id(cancel), author=BY)]
+    with open_store(settings) as store:
+        found = list_jobs(store, **given) if cancel is None else [cancel_job(store, _id(cancel), author=OPERATOR)]
         now = store.clock()
-    return [JobOut.of(job, seconds_left(job, now)).model_dump(mode="json") for job in found]
+    return [JobOut.of(job, estimate_seconds_left(job, now)).model_dump(mode="json") for job in found]
 
 
 def register(app: typer.Typer) -> None:
@@ -176,7 +175,7 @@ def _follow(client: httpx.Client, job: dict[str, Any]) -> dict[str, Any]:
     """Wait until a job has ended, and say where it is. Raises Conflict if it did not end well; Ctrl-C cancels it."""
     said = 0
     try:
-        with telling("waiting") as told:
+        with show_progress("waiting") as told:
             while job["finished_at"] is None:
                 time.sleep(LOOK_S)
                 job = _answer(client.get(f"/jobs/{job['id']}"))

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from service.bench.contenders import CONTENDERS, SAID
+from service.bench.contenders import CONTENDERS, LABELS
 from service.domain.errors import Refused, ServiceError
 
 app = typer.Typer(help="Measure: a stream of edits through a real server, or the papers' contrasts.", no_args_is_help=True)
@@ -47,7 +47,7 @@ def stream(
     except ServiceError as error:
         _refuse(error.message, USAGE if isinstance(error, Refused) else FAILED)
     for sentence in short:
-        typer.echo(f"{SAID['default']}: short of its aim: {sentence}")
+        typer.echo(f"{LABELS['default']}: short of its aim: {sentence}")
 
 
 @app.command()

@@ -11,8 +11,8 @@ from typing import Any
 import httpx
 from rich.console import Console
 
-from service.client.local_server import LocalServer, told
-from service.client.progress import telling
+from service.client.local_server import LocalServer, error_sentence
+from service.client.progress import show_progress
 from service.domain.errors import Unavailable
 from service.settings import environment_without_settings
 
@@ -79,7 +79,7 @@ class Story:
     def follow(self, job: dict[str, Any]) -> dict[str, Any]:
         """Wait until a job has ended."""
         until = time.monotonic() + RETRAIN_S
-        with telling("the retrain waits") as say:
+        with show_progress("the retrain waits") as say:
             while job["finished_at"] is None and time.monotonic() < until:
                 time.sleep(0.5)
                 job = self._client.get(f"/jobs/{job['id']}").raise_for_status().json()
@@ -95,13 +95,13 @@ def tell(model: str, *, keep: bool = False) -> bool:
         server = LocalServer(environment, folder / "server.log")
         console.print("Starting a server of its own (torch takes a while to load) …", style="dim")
         try:
-            with telling("loading") as say:
+            with show_progress("loading") as say:
                 server.start(say)
             with server.client(CALL_S) as client:
                 story = Story(client, console)
                 play(story, client, server)
         except (Unavailable, httpx.HTTPError) as error:
-            console.print(f"[red]✗[/red] {told(error)}", highlight=False)
+            console.print(f"[red]✗[/red] {error_sentence(error)}", highlight=False)
             return False
         finally:
             server.kill()
@@ -171,7 +171,7 @@ def _kill(story: Story, client: httpx.Client, server: LocalServer) -> None:
     before = {prompt: story.ask(prompt) for prompt in prompts}
     server.kill()
     began = time.monotonic()
-    with telling("starting again") as say:
+    with show_progress("starting again") as say:
         server.start(say)
     story.check("the server is back", True, f"after {time.monotonic() - began:.1f} s")
     after = {prompt: story.ask(prompt) for prompt in prompts}

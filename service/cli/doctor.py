@@ -14,9 +14,9 @@ from rich.table import Table
 from service.atlas import weights_path
 from service.domain.errors import ServiceError
 from service.lifecycle import store_identity
-from service.runtime.sockets import taken_port
-from service.settings import Settings, masked
-from service.store.connection_errors import of_connecting
+from service.runtime.sockets import bind_port
+from service.settings import Settings, mask_password
+from service.store.connection_errors import explain_connection_error
 from service.store.database import Store
 from service.store.migrate import is_current
 
@@ -97,7 +97,7 @@ def _room(settings: Settings) -> Finding:
 
 def _database(settings: Settings) -> Finding:
     url = sa.make_url(settings.store_url)
-    shown = masked(settings.store_url)
+    shown = mask_password(settings.store_url)
     if url.get_backend_name() == "sqlite":
         is_there = Path(url.database or "").exists()
         return Finding(
@@ -115,7 +115,8 @@ def _database(settings: Settings) -> Finding:
             migrated = is_current(connection)
     except sa.exc.SQLAlchemyError as error:
         cause = (
-            of_connecting(getattr(error, "orig", None)) or "it does not answer; check ERRATA_DATABASE_URL and that Postgres runs"
+            explain_connection_error(getattr(error, "orig", None))
+            or "it does not answer; check ERRATA_DATABASE_URL and that Postgres runs"
         )
         return Finding("database", CheckStatus.BAD, f"{shown}: {cause}")
     finally:
@@ -138,7 +139,7 @@ def _together(settings: Settings) -> Finding:
         with store.read() as connection:
             if not is_current(connection):
                 return Finding("store", CheckStatus.NOTE, "cannot be told until the database is migrated")
-        store_identity.recognise(store, settings.checkpoints)
+        store_identity.check_same_store(store, settings.checkpoints)
     except ServiceError as error:
         return Finding("store", CheckStatus.BAD, error.message)
     finally:
@@ -149,7 +150,7 @@ def _together(settings: Settings) -> Finding:
 def _buffer(settings: Settings) -> Finding:
     if settings.buffer_url is None:
         return Finding("buffer", CheckStatus.OK, "in the server's process")
-    shown = masked(settings.buffer_url)
+    shown = mask_password(settings.buffer_url)
     try:
         import redis  # an extra of the package
     except ImportError:
@@ -170,7 +171,7 @@ def _buffer(settings: Settings) -> Finding:
 
 def _port(settings: Settings) -> Finding:
     try:
-        with taken_port(settings.host, settings.port):
+        with bind_port(settings.host, settings.port):
             pass
     except ServiceError as error:
         return Finding("port", CheckStatus.NOTE, error.message)

@@ -12,8 +12,8 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from service.cli.options import FAILED, DatabaseUrl, DataDir, Model, ServerUrl, failures, settings_of, version_of
-from service.client.progress import errors, telling
+from service.cli.options import FAILED, DatabaseUrl, DataDir, Model, ServerUrl, parse_version, read_settings, report_errors
+from service.client.progress import errors, show_progress
 from service.domain.errors import Refused
 from service.settings import Settings
 
@@ -59,8 +59,8 @@ def evaluate(
     """
     _check(version, metrics, apply=apply, retrain=retrain, batch=batch, data=data, harness=harness, server=server)
     given = {"data_dir": data_dir, "database_url": database_url, "model": model, "capability_file": capability_file}
-    settings = settings_of(**given)
-    with failures():
+    settings = read_settings(**given)
+    with report_errors():
         if capability_file is not None and server is not None:
             raise Refused("--capability-file is for a server of one's own; the one of --server has a setting for it")
         if harness is not None:
@@ -109,7 +109,7 @@ def _check(
     server: str | None,
 ) -> None:
     """End with exit code 2 where options do not go together."""
-    version_of(version)
+    parse_version(version)
     if metrics not in ("standard", "full"):
         raise typer.BadParameter("must be standard or full", param_hint="--metrics")
     if apply and data is None:
@@ -140,7 +140,7 @@ def _measured(
     """The report of a data set, or of the live edits."""
     from service.client.evaluation_protocol import edit_and_measure
     from service.client.evaluations import EvaluationClient  # here, because it loads torch
-    from service.client.local_server import server_for
+    from service.client.local_server import open_client
     from service.evaluation.datasets import load
 
     loaded = None if data is None else load(_file(data), schema, limit=limit)
@@ -159,20 +159,20 @@ def _measured(
             errors.print(f"row {one['line']}: {one['reason']}", style="yellow", markup=False)
         if len(bad) > MOST_BAD_SHOWN:
             errors.print(f"… and {len(bad) - MOST_BAD_SHOWN} bad rows more; --out has them all", style="yellow")
-    with _store_of_its_own(settings, apply and server is None) as used, telling("starting") as told:
-        with server_for(server, used, told) as client:
-            evaluator = EvaluationClient(client, metrics, told=told)
+    with _store_of_its_own(settings, apply and server is None) as used, show_progress("starting") as progress:
+        with open_client(server, used, progress) as client:
+            evaluator = EvaluationClient(client, metrics, progress=progress)
             if apply:
 
-                def keep(done: Mapping[str, Any]) -> None:
+                def save(done: Mapping[str, Any]) -> None:
                     last = done.get("after_all", done["after_edit"])
                     report.update({"version": last.get("version"), **done, "refused": dict(evaluator.refused)})
                     _write(out, report)
 
-                edit_and_measure(evaluator, records, batch=batch, capability=capability, retrain=retrain, keep=keep)
+                edit_and_measure(evaluator, records, batch=batch, capability=capability, retrain=retrain, save=save)
             else:
                 asked = records or "live"
-                report["result"] = evaluator.measure(version_of(version), asked, capability=capability)
+                report["result"] = evaluator.measure(parse_version(version), asked, capability=capability)
                 report["version"] = report["result"]["version"]
     for record, reason in evaluator.refused.items():
         errors.print(f"record {record}: {reason}", style="yellow", markup=False)
@@ -203,10 +203,10 @@ def _harness(
         from service.evaluation.capability.harness import run_harness
     except ImportError:
         raise Refused("lm-evaluation-harness is not installed: pip install 'errata-server[eval]'") from None
-    from service.runtime.offline import opened_version
+    from service.runtime.offline import open_version
 
     os.nice(10)  # beside a running server this process is the one that waits
-    with opened_version(settings, version) as (number, view, adapter):
+    with open_version(settings, version) as (number, view, adapter):
         found = run_harness(view, adapter, tasks, include_path=include_path, limit=limit, num_fewshot=num_fewshot)
     return {"version": number, **found}
 

@@ -10,9 +10,9 @@ from service import __version__
 from service.cli.admin import register
 from service.cli.bench import app as bench
 from service.cli.evaluate import register as register_eval
-from service.cli.options import FAILED, DatabaseUrl, DataDir, Model, RedisUrl, failures, settings_of
+from service.cli.options import FAILED, DatabaseUrl, DataDir, Model, RedisUrl, read_settings, report_errors
 from service.cli.store import register as register_store
-from service.runtime.sockets import taken_port
+from service.runtime.sockets import bind_port
 from service.runtime.supervisor import Supervisor
 
 log = structlog.get_logger("errata.server")
@@ -47,7 +47,7 @@ def serve(
     ] = None,
 ) -> None:
     """Serve the model. Every other setting is a variable of the environment, ERRATA_*; the database is migrated first."""
-    settings = settings_of(
+    settings = read_settings(
         host=host,
         port=port,
         data_dir=data_dir,
@@ -60,22 +60,22 @@ def serve(
         allow_public_bind=allow_public_bind or None,
         allowed_hosts=tuple(allowed_host) if allowed_host else None,
     )
-    with failures(), taken_port(settings.host, settings.port) as sockets:
+    with report_errors(), bind_port(settings.host, settings.port) as sockets:
         log.info("starting", errata=__version__, model=settings.model)
         from service.runtime.server import (
             serve as run,  # here, because it loads torch: ten seconds that `errata version` need not wait
         )
 
-        run(settings, sockets, Supervisor.of(os.environ, frozen_s=settings.frozen_s))
+        run(settings, sockets, Supervisor.from_environment(os.environ, frozen_s=settings.frozen_s))
 
 
 @app.command()
 def migrate(data_dir: DataDir = None, database_url: DatabaseUrl = None) -> None:
     """Bring the database to the newest form. Safe to repeat."""
-    settings = settings_of(data_dir=data_dir, database_url=database_url)
+    settings = read_settings(data_dir=data_dir, database_url=database_url)
     from service.store.migrate import upgrade
 
-    with failures():
+    with report_errors():
         upgrade(settings.store_url)
     typer.echo("The database is up to date.")
 
@@ -83,7 +83,7 @@ def migrate(data_dir: DataDir = None, database_url: DatabaseUrl = None) -> None:
 @app.command()
 def doctor(data_dir: DataDir = None, database_url: DatabaseUrl = None, redis_url: RedisUrl = None, model: Model = None) -> None:
     """Say what is configured, reachable and missing; exit code 1 if the server could not start."""
-    settings = settings_of(data_dir=data_dir, database_url=database_url, redis_url=redis_url, model=model)
+    settings = read_settings(data_dir=data_dir, database_url=database_url, redis_url=redis_url, model=model)
     from service.cli.doctor import examine, show
 
     findings = examine(settings)
@@ -98,10 +98,10 @@ def demo(
     keep: Annotated[bool, typer.Option("--keep", help="Keep the data folder and say where it is.")] = False,
 ) -> None:
     """Tell the whole story against a server of its own: ask, correct, retrain, roll back, kill -9, start again."""
-    settings = settings_of(model=model)
+    settings = read_settings(model=model)
     from service.cli.demo import tell
 
-    with failures():
+    with report_errors():
         is_told = tell(settings.model, keep=keep)
     if not is_told:
         raise typer.Exit(FAILED)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from service.client.progress import errors, telling
+from service.client.progress import errors, show_progress
 from service.domain.errors import Refused, ServiceError
 from service.settings import Settings, load_settings
 from service.telemetry.log import configure_logging
@@ -36,7 +36,7 @@ ServerUrl = Annotated[
 ]
 
 
-def settings_of(**given: object) -> Settings:
+def read_settings(**given: object) -> Settings:
     """The settings of the environment under those given; a refused one ends the command with exit code 2."""
     try:
         settings = load_settings(**given)
@@ -47,7 +47,7 @@ def settings_of(**given: object) -> Settings:
     return settings
 
 
-def version_of(text: str) -> int | Literal["head", "base"]:
+def parse_version(text: str) -> int | Literal["head", "base"]:
     """What `--version` names; anything else ends the command with exit code 2."""
     match text:
         case "head" | "base":
@@ -58,29 +58,29 @@ def version_of(text: str) -> int | Literal["head", "base"]:
 
 
 @contextmanager
-def client_for(server: str | None, settings: Settings) -> Iterator["httpx.Client"]:
+def open_client_with_progress(server: str | None, settings: Settings) -> Iterator["httpx.Client"]:
     """A client of the server at an address, or of one of the command's own, whose start is told."""
-    from service.client.local_server import server_for
+    from service.client.local_server import open_client
 
     with ExitStack() as opened:
-        with telling("starting a server of the command's own") as told:
-            client = opened.enter_context(server_for(server, settings, told))
+        with show_progress("starting a server of the command's own") as progress:
+            client = opened.enter_context(open_client(server, settings, progress))
         yield client
 
 
 @contextmanager
-def failures() -> Iterator[None]:
+def report_errors() -> Iterator[None]:
     """Errors raised on purpose, here or by a server, and what the disk refuses become one sentence and exit code 1; anything else
     is a fault of ours and keeps its traceback.
     """
     import httpx  # here, because `errata version` need not wait for it
 
-    from service.client.local_server import told
+    from service.client.local_server import error_sentence
 
     try:
         yield
     except (ServiceError, httpx.HTTPError) as error:
-        errors.print(told(error), style="red", markup=False)
+        errors.print(error_sentence(error), style="red", markup=False)
         raise typer.Exit(FAILED) from None
     except OSError as error:
         if error.errno not in OF_THE_DISK or error.filename is None:

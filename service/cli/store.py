@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from service.cli.options import FAILED, DatabaseUrl, DataDir, failures, settings_of
+from service.cli.options import FAILED, DatabaseUrl, DataDir, read_settings, report_errors
 from service.client.progress import errors
 from service.domain.errors import Refused, Unavailable
 from service.lifecycle import store_identity, verify
@@ -21,13 +21,13 @@ from service.settings import Settings
 from service.store.database import Store
 from service.store.migrate import is_current
 
-BY = "operator"  # the author of what is done here
+OPERATOR = "operator"  # the author of what is done here
 output = Console(highlight=False, soft_wrap=True)
 versions = typer.Typer(help="Look after the versions of a store.", no_args_is_help=True)
 
 
 @contextmanager
-def opened_store(settings: Settings) -> Iterator[Store]:
+def open_store(settings: Settings) -> Iterator[Store]:
     """The store that the settings name, as it is. Raises Refused if there is none, Unavailable if it is not migrated."""
     store = Store(settings.store_url)
     try:
@@ -49,14 +49,14 @@ def verify_versions(
     database_url: DatabaseUrl = None,
 ) -> None:
     """Read every checkpoint that a version needs and say how it is; exit code 1 if one is not good. Works beside a server."""
-    settings = settings_of(data_dir=data_dir, database_url=database_url)
-    with failures(), opened_store(settings) as store:
-        store_identity.recognise(store, settings.checkpoints)
+    settings = read_settings(data_dir=data_dir, database_url=database_url)
+    with report_errors(), open_store(settings) as store:
+        store_identity.check_same_store(store, settings.checkpoints)
         with errors.status("reading") as shown:
             found = verify.verify(
                 store, settings.checkpoints, progress=lambda done, of: shown.update(f"{done} of {of} checkpoints read")
             )
-        healed = verify.heal(store, found, author=BY, now=store.clock()) if heal else []
+        healed = verify.heal(store, found, author=OPERATOR, now=store.clock()) if heal else []
         if healed:
             found = verify.verify(store, settings.checkpoints)
     if as_json:
@@ -73,12 +73,12 @@ def adopt(
     database_url: DatabaseUrl = None,
 ) -> None:
     """Make the data folder the database's own although they do not know each other: after a restoration, or a loss."""
-    settings = settings_of(data_dir=data_dir, database_url=database_url)
-    with failures(), opened_store(settings) as store:
-        store.hold_folder()
+    settings = read_settings(data_dir=data_dir, database_url=database_url)
+    with report_errors(), open_store(settings) as store:
+        store.lock_folder()
         needed = verify.verify(store, settings.checkpoints).checkpoints
         there = sum(one.is_right for one in needed)
-        mark = store_identity.read_mark_if_sound(settings.checkpoints)
+        mark = store_identity.read_mark_or_none(settings.checkpoints)
         whose = "no store's" if mark is None else f"store {mark.store}'s"
         output.print(f"The folder is {whose}. It holds {there} of the {len(needed)} checkpoints that the database names.")
         if not yes:

@@ -1,1 +1,1 @@
-"""How this program speaks to a server over HTTP: a server of its own, following edits and jobs, sending again."""
+"""The HTTP client of the commands and benchmarks: a local server, waiting for edits and jobs, repeated requests."""

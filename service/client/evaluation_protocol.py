@@ -1,7 +1,6 @@
-"""The field's protocol: edit, ask right after each edit, ask everything after the last one, and again after a retrain.
+"""The field's protocol: edit, ask right after each edit, ask everything after the last edit, and once more after a retrain.
 
-What was measured is worth having whatever comes later: the report is kept after every moment, and an error ends it with a
-sentence.
+The report is saved after every moment, and an error ends the report with a sentence: earlier measurements are worth keeping.
 """
 
 from collections import Counter
@@ -11,13 +10,13 @@ from typing import Any
 import httpx
 
 from service.client.evaluations import EvaluationClient
-from service.client.local_server import told
+from service.client.local_server import error_sentence
 from service.domain.errors import Refused, ServiceError
-from service.evaluation.merging import merged_results
+from service.evaluation.merging import merge_results
 from service.evaluation.records import Record
 
 Report = dict[str, Any]
-Keep = Callable[[Mapping[str, Any]], None]
+SaveReport = Callable[[Mapping[str, Any]], None]
 
 
 def edit_and_measure(
@@ -27,61 +26,62 @@ def edit_and_measure(
     batch: int,
     capability: bool,
     retrain: bool,
-    keep: Keep = lambda _: None,
+    save: SaveReport = lambda _: None,
 ) -> Report:
-    """The report: `after_edit` (of `batch` edits each), `after_all`, and with `retrain` once more with everything in the weights.
+    """The report: `after_edit` (of `batch` edits each), `after_all`, and with `retrain` `after_retrain`.
 
-    After the edit an edit that is deferred to a retrain is not asked but counted, as `not_live`: it is not made yet. All are
-    asked once every edit is carried; those for which no retrain comes are asked as they are, and counted too. `error` says what
-    ended the protocol early. `keep` is given the report after every moment. Raises what happened before anything was measured.
+    In `after_edit` a deferred edit is not asked but counted, as `not_live`. In `after_all` every edit is asked, once all are
+    live; edits for which no retrain comes are asked as they are, and counted too. `error` is the sentence of the error that ended
+    the protocol early. `save` is called with the report after every moment. Raises an error that comes before any measurement.
     """
     report: Report = {}
     try:
-        _after_edit(evaluator, records, report, batch)
-        keep(report)
-        _after_all(evaluator, records, report, capability)
-        keep(report)
+        _measure_after_edit(evaluator, records, report, batch)
+        save(report)
+        _measure_after_all(evaluator, records, report, capability)
+        save(report)
         if retrain:
-            report["retrain"] = evaluator.retrain("errata eval --retrain", "major")  # also where deferred edits made one already
-            report["after_retrain"] = evaluator.measure(evaluator.head(), records, capability=capability)
-            keep(report)
+            # Also where deferred edits have caused a retrain already.
+            report["retrain"] = evaluator.retrain("errata eval --retrain", "major")
+            report["after_retrain"] = evaluator.measure(evaluator.read_head(), records, capability=capability)
+            save(report)
     except (ServiceError, httpx.HTTPError) as error:
         if "after_edit" not in report:
             raise
-        report["error"] = told(error)
-        keep(report)
+        report["error"] = error_sentence(error)
+        save(report)
     return report
 
 
-def _after_edit(evaluator: EvaluationClient, records: Sequence[Record], report: Report, batch: int) -> None:
-    ended: Counter[str] = Counter()
-    found: list[Report] = []
+def _measure_after_edit(evaluator: EvaluationClient, records: Sequence[Record], report: Report, batch: int) -> None:
+    counts: Counter[str] = Counter()
+    results: list[Report] = []
     try:
         for start in range(0, len(records), batch):
-            some = records[start : start + batch]
-            how = evaluator.apply(some)
-            if how:
-                ended.update(how.values())
-                found.append(_right_after(evaluator, some, how))
-            evaluator.told(f"edited {min(start + batch, len(records))} of {len(records)}")
-    finally:  # an error later on does not take it away
-        if found:
-            report |= {"edits": dict(ended), "after_edit": merged_results(found)}
-    if not found:
+            posted = records[start : start + batch]
+            statuses = evaluator.apply(posted)
+            if statuses:
+                counts.update(statuses.values())
+                results.append(_measure_batch(evaluator, posted, statuses))
+            evaluator.progress(f"edited {min(start + batch, len(records))} of {len(records)}")
+    finally:  # a later error does not discard these results
+        if results:
+            report |= {"edits": dict(counts), "after_edit": merge_results(results)}
+    if not results:
         raise Refused("the server took none of the records as an edit", field="data")
 
 
-def _right_after(evaluator: EvaluationClient, records: Sequence[Record], how: Mapping[str, str]) -> Report:
-    asked = [record for record in records if how.get(record.id, "deferred") != "deferred"]
-    counted = {"not_live": list(how.values()).count("deferred")}
-    return counted | (evaluator.measure(evaluator.head(), asked) if asked else {})
+def _measure_batch(evaluator: EvaluationClient, records: Sequence[Record], statuses: Mapping[str, str]) -> Report:
+    live = [record for record in records if statuses.get(record.id, "deferred") != "deferred"]
+    counted = {"not_live": list(statuses.values()).count("deferred")}
+    return counted | (evaluator.measure(evaluator.read_head(), live) if live else {})
 
 
-def _after_all(evaluator: EvaluationClient, records: Sequence[Record], report: Report, capability: bool) -> None:
+def _measure_after_all(evaluator: EvaluationClient, records: Sequence[Record], report: Report, capability: bool) -> None:
     try:
         waiting = evaluator.wait_until_live()
-    except (ServiceError, httpx.HTTPStatusError) as error:  # they are measured as they stand, and it is told
-        report["deferred"] = {"error": told(error)}
-        waiting = Counter({"deferred": evaluator.standing()["deferred"]})
-    report["edits"] = dict(evaluator.standing())
-    report["after_all"] = {"not_live": waiting.total()} | evaluator.measure(evaluator.head(), records, capability=capability)
+    except (ServiceError, httpx.HTTPStatusError) as error:  # the edits are measured as they are, and the report says so
+        report["deferred"] = {"error": error_sentence(error)}
+        waiting = Counter({"deferred": evaluator.count_statuses()["deferred"]})
+    report["edits"] = dict(evaluator.count_statuses())
+    report["after_all"] = {"not_live": waiting.total()} | evaluator.measure(evaluator.read_head(), records, capability=capability)

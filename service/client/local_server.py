@@ -1,6 +1,6 @@
-"""A server for one command: the one at `--server`, or one of its own over the configured data folder, stopped at the end.
+"""The server that a command asks: the one at `--server`, or a local server over the configured data folder, stopped at the end.
 
-So a command line works the same beside a running server and without one, and there is one way into the store: HTTP.
+So a command works the same beside a running server and without one, and HTTP is the only way into the store.
 """
 
 import signal
@@ -16,66 +16,68 @@ from types import FrameType
 
 import httpx
 
-from service.client.startup import STILL_S, Start, Told, kept, last_said, silent
+from service.client.startup import STALL_S, Progress, ServerStart, copy_log, describe_last_line, ignore_progress
 from service.domain.errors import Conflict, Refused, Unavailable
 from service.settings import Settings, environment_of
 from service.store.database import Store
 
-BURY_S = 1.0  # from a broken connection to the end of the process that broke it
-ANSWER_S = 60.0  # what a call that moves the head may take on a busy machine
+EXIT_S = 1.0  # from a broken connection to the end of the process that broke it
+ANSWER_S = 60.0  # for a call that moves the head on a busy machine
 SERVE = (sys.executable, "-m", "service", "serve")
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
 class LocalServer:
     """A server process on a free port of this machine, under the settings in `environment`; its log goes to a file.
 
-    The log tells how far a start is, so it is written in full, whatever the level in the settings.
+    The log shows the progress of a start, so its level is `info`, whatever the level in the settings.
     """
 
     def __init__(self, environment: Mapping[str, str], log: Path, *, command: Sequence[str] = SERVE) -> None:
         self.port = free_port()
         self.process: subprocess.Popen[bytes] | None = None
-        own = {"ERRATA_HOST": "127.0.0.1", "ERRATA_PORT": str(self.port), "ERRATA_LOG_LEVEL": "info"}
-        self._environment = {**environment, **own}
+        fixed = {"ERRATA_HOST": "127.0.0.1", "ERRATA_PORT": str(self.port), "ERRATA_LOG_LEVEL": "info"}
+        self._environment = {**environment, **fixed}
         self._log, self._command = log, command
 
     @property
     def url(self) -> str:
-        """Where it answers."""
+        """The address of the server."""
         return f"http://127.0.0.1:{self.port}"
 
-    def start(self, told: Told = silent, *, still_s: float = STILL_S) -> None:
-        """Start it and wait until it is ready; `told` hears how far that is. Raises Unavailable if it ends or stands still."""
+    def start(self, progress: Progress = ignore_progress, *, stall_s: float = STALL_S) -> None:
+        """Start the process and wait until the server is ready. Raises Unavailable if the process ends or stalls before."""
         with self._log.open("ab") as log:
-            # A session of its own: Ctrl-C is for the command, which then stops its server in order.
+            # The process has its own session: Ctrl-C reaches only the command, which then stops its server in order.
             self.process = subprocess.Popen(self._command, stdout=log, stderr=log, env=self._environment, start_new_session=True)
         try:
-            Start(self.url, self._log, lambda: not self.is_running(), told, still_s=still_s).wait()
+            ServerStart(self.url, self._log, lambda: not self.is_running(), progress, stall_s=stall_s).wait()
         except BaseException:
             self.kill()
             raise
 
     def is_running(self) -> bool:
-        """Whether its process lives."""
+        """Whether the process runs."""
         return self.process is not None and self.process.poll() is None
 
     def client(self, timeout_s: float) -> httpx.Client:
-        """A client of it, whose calls raise Unavailable once the process has ended: nobody needs to ask again."""
-        return httpx.Client(base_url=self.url, timeout=timeout_s, transport=_Watching(self))
+        """A client whose calls raise Unavailable once the process has ended, so that nobody asks again."""
+        return httpx.Client(base_url=self.url, timeout=timeout_s, transport=_LocalTransport(self))
 
     def raise_if_ended(self) -> None:
-        """Raise Unavailable, with the last that it said, if its process has ended or is about to."""
+        """Raise Unavailable, with the last log line, if the process has ended or ends within a second."""
         if self.process is None:
             return
         try:
-            number = self.process.wait(BURY_S)
+            number = self.process.wait(EXIT_S)
         except subprocess.TimeoutExpired:
             return
-        how = f"was ended by the signal {-number}" if number < 0 else f"ended with {number}"
-        raise Unavailable(f"the server of this command {how}; the last that it said: {last_said(self._log)}{kept(self._log)}")
+        end = f"was ended by the signal {-number}" if number < 0 else f"ended with {number}"
+        last_line = f"its last log line: {describe_last_line(self._log)}{copy_log(self._log)}"
+        raise Unavailable(f"the server of this command {end}; {last_line}")
 
     def stop(self, timeout_s: float = 30.0) -> None:
-        """Ask it to end, and see to it that it does."""
+        """Stop the process by SIGTERM, and by SIGKILL after `timeout_s` seconds."""
         if self.process is not None and self.is_running():
             self.process.send_signal(signal.SIGTERM)
             try:
@@ -84,21 +86,21 @@ class LocalServer:
                 self.kill()
 
     def kill(self) -> None:
-        """kill -9: no goodbye, nothing flushed."""
+        """Kill the process by SIGKILL: nothing is flushed."""
         if self.process is not None and self.is_running():
             self.process.send_signal(signal.SIGKILL)
             self.process.wait()
 
 
-class _Watching(httpx.HTTPTransport):
-    """Calls to a server of one's own: one that breaks because the process has ended says so."""
+class _LocalTransport(httpx.HTTPTransport):
+    """The transport to a local server: a broken call reports that the process has ended, if it has."""
 
     def __init__(self, server: LocalServer) -> None:
         super().__init__()
         self._server = server
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
-        """The answer, or what there is instead."""
+        """The response. Raises Unavailable if the connection broke because the process has ended."""
         try:
             return super().handle_request(request)
         except httpx.TransportError as error:
@@ -108,22 +110,21 @@ class _Watching(httpx.HTTPTransport):
 
 
 @contextmanager
-def server_for(url: str | None, settings: Settings, told: Told = silent) -> Iterator[httpx.Client]:
-    """A client of the server at `url`, or of one that runs under `settings` as long as the block does; `told` hears how far the
-    start of that one is.
+def open_client(url: str | None, settings: Settings, progress: Progress = ignore_progress) -> Iterator[httpx.Client]:
+    """A client of the server at `url`, or without a URL of a local server that runs under `settings` as long as the block.
 
-    Raises Refused for an address that is none, Conflict if a running server has the data folder already, Unavailable if a server
-    of one's own does not come up.
+    `progress` is called with each step of the local server's start. Raises Refused for a malformed URL, Conflict if a running
+    server uses the data folder, Unavailable if the local server does not start.
     """
     if url is not None:
-        with _client(url) as client:
+        with _client_of(url) as client:
             yield client
         return
     refuse_used_folder(settings)
-    with _ending_in_order(), tempfile.TemporaryDirectory(prefix="errata-server-") as folder:
+    with _exit_at_sigterm(), tempfile.TemporaryDirectory(prefix="errata-server-") as folder:
         server = LocalServer(environment_of(settings), Path(folder) / "server.log")
         try:
-            server.start(told)
+            server.start(progress)
             with server.client(ANSWER_S) as client:
                 yield client
         finally:
@@ -131,8 +132,8 @@ def server_for(url: str | None, settings: Settings, told: Told = silent) -> Iter
 
 
 @contextmanager
-def _ending_in_order() -> Iterator[None]:
-    """Inside, SIGTERM ends this process as an exception does, so that a server of one's own is not left behind."""
+def _exit_at_sigterm() -> Iterator[None]:
+    """Inside, SIGTERM ends this process by SystemExit, so that the local server is stopped too."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -148,29 +149,29 @@ def _ending_in_order() -> Iterator[None]:
 
 
 def refuse_used_folder(settings: Settings) -> None:
-    """Raise Conflict if a running server has the SQLite file's folder."""
+    """Raise Conflict if a running server holds the folder of the SQLite file."""
     store = Store(settings.store_url)
     try:
-        store.hold_folder()
+        store.lock_folder()
     except Conflict:
         raise Conflict("a running server is using the data folder: name it with --server URL") from None
     finally:
         store.close()
 
 
-def _client(url: str) -> httpx.Client:
+def _client_of(url: str) -> httpx.Client:
     try:
-        where = httpx.URL(url)
+        address = httpx.URL(url)
     except httpx.InvalidURL:
-        where = httpx.URL("")
-    if where.scheme not in ("http", "https") or not where.host:
+        address = httpx.URL("")
+    if address.scheme not in ("http", "https") or not address.host:
         raise Refused("--server must be an address such as http://127.0.0.1:8000", field="server")
     # Proxies of the environment are for the web, not for a server on this machine.
-    return httpx.Client(base_url=where, timeout=ANSWER_S, trust_env=where.host not in ("127.0.0.1", "localhost", "::1"))
+    return httpx.Client(base_url=address, timeout=ANSWER_S, trust_env=address.host not in LOOPBACK)
 
 
-def told(error: Exception) -> str:
-    """An error as a sentence: the server's own, if it sent one."""
+def error_sentence(error: Exception) -> str:
+    """An error as a sentence: the `detail` of the server's answer, if it has one."""
     if isinstance(error, httpx.HTTPStatusError):
         try:
             return str(error.response.json()["detail"])
@@ -182,7 +183,7 @@ def told(error: Exception) -> str:
 
 
 def free_port() -> int:
-    """A port of this machine that nobody listens on."""
+    """A port of this machine on which nothing listens."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])

@@ -1,4 +1,4 @@
-"""How far a command is, said on standard error."""
+"""Progress of a command, printed on standard error."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -7,24 +7,26 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.markup import escape
 
-SAY_S = 10.0  # between two lines where there is no terminal
+PRINT_EVERY_S = 10.0  # between two lines where there is no terminal
 
 errors = Console(stderr=True, highlight=False, soft_wrap=True)
 
 
 @contextmanager
-def telling(first: str) -> Iterator[Callable[[str], None]]:
-    """Say how far something is, on standard error: on a terminal in one line that changes, elsewhere in a line now and then."""
+def show_progress(first: str) -> Iterator[Callable[[str], None]]:
+    """A function that prints a progress text on standard error: on a terminal in one line that changes, elsewhere at most one
+    line every 10 s. `first` is the text at the start.
+    """
     if errors.is_terminal:
-        with errors.status(escape(first)) as shown:
-            yield lambda text: shown.update(escape(text))
+        with errors.status(escape(first)) as status:
+            yield lambda text: status.update(escape(text))
         return
-    said_at = time.monotonic()
+    printed_at = time.monotonic()
 
-    def say(text: str) -> None:
-        nonlocal said_at
-        if time.monotonic() - said_at >= SAY_S:
-            said_at = time.monotonic()
+    def print_now_and_then(text: str) -> None:
+        nonlocal printed_at
+        if time.monotonic() - printed_at >= PRINT_EVERY_S:
+            printed_at = time.monotonic()
             errors.print(text, markup=False)
 
-    yield say
+    yield print_now_and_then

@@ -1,5 +1,5 @@
-"""Waiting for a server that starts. As long as it goes on it may take its time, since a large base model writes its neutral
-sentences for long; one that stands still is given up. What it does is told, for whoever waits.
+"""Waiting for a server that starts. A start may take long (a large base model writes its neutral sentences for many minutes), so
+only a start without any activity is given up. Each step of the start is reported to the caller.
 """
 
 import json
@@ -15,92 +15,100 @@ import httpx
 
 from service.domain.errors import Unavailable
 
-STILL_S = 180.0  # without a sign of life: the longest silent step is to load torch and the weights on one busy core
-LOOK_S = 0.2
-ANSWER_S = 2.0  # a port that is taken and not served yet does not answer
-LAST_BYTES = 8_000  # of a log, in which its last line is looked for
-LONGEST = 300  # characters of that line that are shown
-REQUEST = "request"  # what a log calls one that was answered
-Told = Callable[[str], None]
+STALL_S = 180.0  # without activity: the longest silent step is to load torch and the weights on one busy core
+POLL_S = 0.2
+ANSWER_S = 2.0  # a port that is bound and not served yet does not answer
+TAIL_BYTES = 8_000  # of a log, in which its last line is searched
+MAX_CHARACTERS = 300  # of that line that are shown
+REQUEST = "request"  # the event of a log line about an answered request
+Progress = Callable[[str], None]
 
 
-def silent(_text: str) -> None:
-    """Nobody listens."""
+def ignore_progress(_text: str) -> None:
+    """The progress callback where nobody reads the progress."""
 
 
 @dataclass
-class Start:
-    """One start. `has_ended` says whether the process is gone; `signs` is what changes while it works, beside its log."""
+class ServerStart:
+    """One start of a server process.
+
+    `has_ended` says whether the process has ended. `activity` returns a value that changes while the process works; the log's
+    growth counts as activity too.
+    """
 
     url: str
     log: Path
     has_ended: Callable[[], bool]
-    told: Told = silent
-    signs: Callable[[], object] = lambda: None
-    still_s: float = STILL_S
-    look_s: float = LOOK_S
+    progress: Progress = ignore_progress
+    activity: Callable[[], object] = lambda: None
+    stall_s: float = STALL_S
+    poll_s: float = POLL_S
     clock: Callable[[], float] = time.monotonic
     sleep: Callable[[float], None] = time.sleep
 
     def wait(self) -> None:
-        """Return once it is ready. Raises Unavailable with the last that it said if it ends or stands still before."""
+        """Return once the server is ready. Raises Unavailable, with the last log line, if the process ends or stalls before."""
         began = moved = self.clock()
-        seen = self._seen()
-        since = seen[0]  # what lies before is of another start
+        signs = self._read_signs()
+        since = signs[0]  # earlier log lines belong to another start
         while not self.is_ready():
             if self.has_ended():
-                raise Unavailable(f"the server ended before it was ready: {last_said(self.log, since)}{kept(self.log)}")
-            now, signs = self.clock(), self._seen()
-            if signs != seen:
-                seen, moved = signs, now
-            if now - moved > self.still_s:
-                still = f"the server stood still for {now - moved:.0f} s while it started"
-                raise Unavailable(f"{still}; the last that it said: {last_said(self.log, since)}{kept(self.log)}")
-            self.told(f"the server starts, {now - began:.0f} s: {last_said(self.log, since)}")
-            self.sleep(self.look_s)
+                raise Unavailable(f"the server ended before it was ready: {self._last_line(since)}{copy_log(self.log)}")
+            now, current = self.clock(), self._read_signs()
+            if current != signs:
+                signs, moved = current, now
+            if now - moved > self.stall_s:
+                stall = f"the server stood still for {now - moved:.0f} s while it started"
+                raise Unavailable(f"{stall}; its last log line: {self._last_line(since)}{copy_log(self.log)}")
+            self.progress(f"the server starts, {now - began:.0f} s: {self._last_line(since)}")
+            self.sleep(self.poll_s)
 
     def is_ready(self) -> bool:
-        """Whether it answers that it is."""
+        """Whether the server answers that it is ready."""
         try:
             return httpx.get(f"{self.url}/health/ready", timeout=ANSWER_S, trust_env=False).status_code == 200
         except httpx.TransportError:
             return False
 
-    def _seen(self) -> tuple[int, object]:
-        return self.log.stat().st_size if self.log.exists() else 0, self.signs()
+    def _read_signs(self) -> tuple[int, object]:
+        """The signs of activity: the size of the log in bytes, and the value of `activity`."""
+        return self.log.stat().st_size if self.log.exists() else 0, self.activity()
+
+    def _last_line(self, since: int) -> str:
+        return describe_last_line(self.log, since)
 
 
-def last_said(log: Path, since: int = 0) -> str:
-    """The last line of a log after so many bytes in a few words: of a JSON line what happened and how far it is. What was asked
-    of a server says nothing of it.
+def describe_last_line(log: Path, since: int = 0) -> str:
+    """The last line of a log after byte `since`, in a few words: of a JSON line the event and its progress. Lines about answered
+    requests are skipped, because they say nothing about the server.
     """
     try:
         with log.open("rb") as file:
-            file.seek(max(since, log.stat().st_size - LAST_BYTES))
+            file.seek(max(since, log.stat().st_size - TAIL_BYTES))
             lines = file.read().decode(errors="replace").splitlines()
     except OSError:
         lines = []
     for line in reversed(lines):
-        if words := _words(line.strip()):
+        if words := _describe(line.strip()):
             return words
     return "it loads its program"
 
 
-def _words(line: str) -> str:
+def _describe(line: str) -> str:
     try:
-        said = json.loads(line)
-        words = str(said["event"])
+        fields = json.loads(line)
+        words = str(fields["event"])
     except (ValueError, KeyError, TypeError):
-        return line[:LONGEST]
+        return line[:MAX_CHARACTERS]
     if words == REQUEST:
         return ""
-    if "done" in said and "of" in said:
-        words += f", {said['done']} of {said['of']}"
-    return words + (f": {said['error']}" if "error" in said else "")
+    if "done" in fields and "of" in fields:
+        words += f", {fields['done']} of {fields['of']}"
+    return words + (f": {fields['error']}" if "error" in fields else "")
 
 
-def kept(log: Path) -> str:
-    """Where a copy of a log is that goes with its folder, for who has to look into it."""
+def copy_log(log: Path) -> str:
+    """Copy a log out of its temporary folder; a note that names the copy, for the error message. Empty if the copy fails."""
     try:
         number, name = tempfile.mkstemp(prefix="errata-server-", suffix=".log")
         os.close(number)

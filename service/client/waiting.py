@@ -1,4 +1,4 @@
-"""Waiting until a server carries what was posted to it: what is measured before that holds edits that no version has yet."""
+"""Waiting until posted edits are live: a measurement before that would ask for edits that no version has yet."""
 
 import time
 from collections import Counter
@@ -7,20 +7,20 @@ from collections.abc import Callable
 UNSETTLED = ("queued", "applying")
 WAITING = (*UNSETTLED, "deferred")
 LIVE = ("applied", "consolidated")
-LOOK_S = 0.25
+POLL_S = 0.25
 
 
 def wait_until_live(
-    waiting: Callable[[], Counter[str]], retrain_is_underway: Callable[[], bool], *, patience_s: float, idle_s: float
+    count_waiting: Callable[[], Counter[str]], retrain_is_underway: Callable[[], bool], *, patience_s: float, idle_s: float
 ) -> Counter[str]:
-    """Wait until no edit waits for its turn or for a retrain, and return those that still do, by status.
+    """Wait until no edit is unsettled or deferred, at most `patience_s` seconds; the edits that still wait, counted by status.
 
-    `waiting` counts edits by status. Deferred ones that no retrain comes for within `idle_s` are not waited for: under some
-    settings none is made, and one that failed stays failed.
+    `count_waiting` counts waiting edits by status. Deferred edits are waited for only while a retrain is under way or begins
+    within `idle_s` seconds: under some settings no retrain is made, and a failed retrain is not repeated at once.
     """
-    until, patience = time.monotonic() + patience_s, time.monotonic() + idle_s
-    while (found := waiting()) and time.monotonic() < min(until, patience):
-        if any(found[status] for status in UNSETTLED) or retrain_is_underway():
-            patience = time.monotonic() + idle_s
-        time.sleep(LOOK_S)
-    return found
+    until, idle_until = time.monotonic() + patience_s, time.monotonic() + idle_s
+    while (waiting := count_waiting()) and time.monotonic() < min(until, idle_until):
+        if any(waiting[status] for status in UNSETTLED) or retrain_is_underway():
+            idle_until = time.monotonic() + idle_s
+        time.sleep(POLL_S)
+    return waiting

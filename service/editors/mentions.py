@@ -7,7 +7,7 @@ from functools import lru_cache
 from itertools import pairwise
 
 from service.domain.edit import normalise
-from service.domain.writing_systems import stands_alone
+from service.domain.writing_systems import is_single_character_word
 
 _PREFIX_LENGTH = 4  # characters of the index key; names with one key rarely differ in length
 _MIN_LETTERS = 3  # letters of a name: shorter names are also everyday words
@@ -50,7 +50,9 @@ def is_distinctive(name: str, *, any_case: bool = False) -> bool:
     letters = [character for character in name if character.isalnum()]
     if len(letters) >= _MIN_LETTERS:
         return True
-    return len(letters) == _MIN_LETTERS_UNSPACED and (any(map(stands_alone, letters)) or (not any_case and name.isupper()))
+    return len(letters) == _MIN_LETTERS_UNSPACED and (
+        any(map(is_single_character_word, letters)) or (not any_case and name.isupper())
+    )
 
 
 def _lowered(text: str) -> str:
@@ -66,4 +68,4 @@ def _edges(text: str) -> list[bool]:
 @lru_cache(maxsize=4_096)
 def _binds(character: str) -> bool:
     """Whether a word continues from this character to the next one of the same kind."""
-    return unicodedata.category(character)[0] in "LMN" and not stands_alone(character)
+    return unicodedata.category(character)[0] in "LMN" and not is_single_character_word(character)

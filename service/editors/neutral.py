@@ -156,18 +156,18 @@ def _most_confident(base: Base, view: View, continuations: list, count: int) -> 
 
 
 def confident_rows(
-    base: Base, view: View, sentences: Sequence[tuple[int, ...]], count: int, give_way: Callable[[], None] = lambda: None
+    base: Base, view: View, sentences: Sequence[tuple[int, ...]], count: int, yield_to_answers: Callable[[], None] = lambda: None
 ) -> list[Row]:
     """At most `count` rows of sentences, made as the canary's are: cut at a random word and continued confidently by `view`.
 
-    The same arguments give the same rows. `give_way` is called between two passes.
+    The same arguments give the same rows. `yield_to_answers` is called between two passes.
     """
     candidates = list(sentences[: _CANDIDATES * count])
     generator = torch.Generator().manual_seed(0)
     continuations: list = []
     for start in range(0, len(candidates), _CHUNK):
         continuations += _continue(base, view, candidates[start : start + _CHUNK], generator)
-        give_way()
+        yield_to_answers()
     return [row_from_ids(base, ids, cut) for ids, cut in _most_confident(base, view, continuations, count)]
 
 

@@ -63,9 +63,9 @@ def _never() -> bool:
 
 @dataclass(frozen=True)
 class Hooks:
-    """A fit's calls to its owner between steps: `give_way` lets answers go first, `progress` takes (share, stage)."""
+    """A fit's calls to its owner between steps: `yield_to_answers` lets answers go first, `progress` takes (share, stage)."""
 
-    give_way: Callable[[], None] = _ignore
+    yield_to_answers: Callable[[], None] = _ignore
     progress: Callable[[float, str], None] = _ignore
     is_cancelled: Callable[[], bool] = field(default=_never)
 
@@ -75,7 +75,7 @@ class Hooks:
 
     def begin_step(self) -> None:
         """Give way to answers. Raises FitCancelled if the fit is cancelled."""
-        self.give_way()
+        self.yield_to_answers()
         if self.is_cancelled():
             raise FitCancelled("the fit was cancelled")
 

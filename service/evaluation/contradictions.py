@@ -7,9 +7,9 @@ which the newest counts. Contradictions under other words are not seen by any pr
 from collections.abc import Iterable, Sequence
 
 from service.domain.edit import normalise
-from service.evaluation.metrics.matching import squad
+from service.evaluation.metrics.matching import normalise_squad
 from service.evaluation.metrics.outcomes import Outcome
-from service.evaluation.records import Ask, Record, asks_of, edit_request_of
+from service.evaluation.records import EvalQuestion, Record, list_questions, to_edit_request
 
 
 class LiveEdits:
@@ -18,58 +18,58 @@ class LiveEdits:
     Data sets are applied without their probes, so an edit's rephrases are also those of a record of `asked` that is live.
     """
 
-    def __init__(self, live: Iterable[Record], asked: Iterable[Record]) -> None:
+    def __init__(self, live: Iterable[Record], records: Iterable[Record]) -> None:
         by_key: dict[str, Record] = {}
         for record in live:
-            key = edit_request_of(record).key
+            key = to_edit_request(record).key
             by_key.pop(key, None)  # the newest of a key comes last, as it was accepted last
             by_key[key] = record
         self._by_key = by_key
         self._by_prompt = {normalise(record.prompt): record for record in by_key.values()}
         self._by_rephrase: dict[str, set[str]] = {}  # what edits answer to a rephrase; several may share one
-        for record in (*by_key.values(), *(record for record in asked if self._is_live(record))):
+        for record in (*by_key.values(), *(record for record in records if self._is_live(record))):
             for probe in record.rephrases:
                 self._by_rephrase.setdefault(normalise(probe.prompt), set()).add(probe.answer or record.target)
 
-    def contradict(self, record: Record, ask: Ask) -> bool:
+    def contradicts(self, record: Record, question: EvalQuestion) -> bool:
         """Whether another live edit has the question's answer changed.
 
         A locality question must keep the base model's answer, so any live edit of its prompt contradicts it, even its own.
         """
-        answers = self._answers(normalise(ask.prompt))
-        if ask.kind == "locality":
+        answers = self._answers(normalise(question.prompt))
+        if question.kind == "locality":
             return bool(answers)
-        return self._is_replaced(record) or any(not _is_among(answer, ask.accepted) for answer in answers)
+        return self._is_replaced(record) or any(not _is_among(answer, question.answers) for answer in answers)
 
     def _answers(self, prompt: str) -> set[str]:
         """What live edits answer to a prompt: the one whose own it is, else all of which it is a rephrase."""
-        holder = self._by_prompt.get(prompt)
-        return self._by_rephrase.get(prompt, set()) if holder is None else {holder.target}
+        edit = self._by_prompt.get(prompt)
+        return self._by_rephrase.get(prompt, set()) if edit is None else {edit.target}
 
     def _is_live(self, record: Record) -> bool:
-        newest = self._by_key.get(edit_request_of(record).key)
-        return newest is not None and _is_among(newest.target, record.accepted())
+        newest = self._by_key.get(to_edit_request(record).key)
+        return newest is not None and _is_among(newest.target, record.list_answers())
 
     def _is_replaced(self, record: Record) -> bool:
-        newest = self._by_key.get(edit_request_of(record).key)
-        return newest is not None and not _is_among(newest.target, record.accepted())
+        newest = self._by_key.get(to_edit_request(record).key)
+        return newest is not None and not _is_among(newest.target, record.list_answers())
 
 
-def askable(
+def select_questions(
     records: Sequence[Record], supported: Sequence[str], live: Iterable[Record] | None = None
-) -> tuple[list[tuple[Record, Ask]], int]:
+) -> tuple[list[tuple[Record, EvalQuestion]], int]:
     """The questions of `records` that no edit of `live` contradicts (None: of the records themselves), and how many others."""
     edits = LiveEdits(records if live is None else live, records)
-    asks = [(record, ask) for record in records for ask in asks_of(record, supported)]
-    kept = [(record, ask) for record, ask in asks if not edits.contradict(record, ask)]
-    return kept, len(asks) - len(kept)
+    pairs = [(record, question) for record in records for question in list_questions(record, supported)]
+    selection = [(record, question) for record, question in pairs if not edits.contradicts(record, question)]
+    return selection, len(pairs) - len(selection)
 
 
-def uncontradicted(outcomes: Sequence[Outcome], records: Sequence[Record], live: Iterable[Record]) -> list[Outcome]:
+def drop_contradicted(outcomes: Sequence[Outcome], records: Sequence[Record], live: Iterable[Record]) -> list[Outcome]:
     """The outcomes of those questions of `records` that no edit of `live` contradicts."""
-    edits, asked = LiveEdits(live, records), {record.id: record for record in records}
-    return [outcome for outcome in outcomes if not edits.contradict(asked[outcome.ask.record], outcome.ask)]
+    edits, by_id = LiveEdits(live, records), {record.id: record for record in records}
+    return [outcome for outcome in outcomes if not edits.contradicts(by_id[outcome.question.record], outcome.question)]
 
 
 def _is_among(answer: str, accepted: Sequence[str]) -> bool:
-    return squad(answer) in {squad(one) for one in accepted}
+    return normalise_squad(answer) in {normalise_squad(text) for text in accepted}

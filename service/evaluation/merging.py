@@ -4,27 +4,27 @@ from collections.abc import Sequence
 from typing import Any
 
 
-def merged_results(results: Sequence[dict[str, Any]]) -> dict[str, Any]:
+def merge_results(results: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """Results as one: scores are weighted by their n, counts are added, and what names something stays as the first has it."""
     first = results[0]
-    merged: dict[str, Any] = {}
+    total: dict[str, Any] = {}
     for name in dict.fromkeys(name for result in results for name in result):
         values = [result[name] for result in results if result.get(name) is not None]
         if not values:
-            merged[name] = None
+            total[name] = None
         elif name in ("capability", "version"):
-            merged[name] = values[-1]  # the last version's, of one set of tasks, whatever was asked beside it
+            total[name] = values[-1]  # the last version's, of one set of tasks, whatever was asked beside it
         elif name == "evaluations":
-            merged[name] = [one for value in values for one in value]
+            total[name] = [evaluation for value in values for evaluation in value]
         elif isinstance(values[0], dict):
-            merged[name] = merged_results(values)
+            total[name] = merge_results(values)
         elif isinstance(values[0], float) or (name == "score" and "n" in first):
-            merged[name] = _weighted(name, results)
+            total[name] = _weighted(name, results)
         elif isinstance(values[0], int) and not isinstance(values[0], bool):
-            merged[name] = sum(values)
+            total[name] = sum(values)
         else:
-            merged[name] = values[0]
-    return merged
+            total[name] = values[0]
+    return total
 
 
 def _weighted(name: str, results: Sequence[dict[str, Any]]) -> float | None:

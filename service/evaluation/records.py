@@ -27,7 +27,7 @@ class EvalProbe:
     pool: bool | None = None
     aliases: tuple[tuple[str, ...], ...] = ()
 
-    def accepted(self, default: str | None = None) -> tuple[str, ...]:
+    def list_answers(self, default: str | None = None) -> tuple[str, ...]:
         """Every spelling of every right answer, the named one first; `default` stands where none is named."""
         first = self.answer or default
         return tuple(dict.fromkeys([*([first] if first is not None else []), *_flat(self.aliases)]))
@@ -54,13 +54,13 @@ class Record:
     opposite: tuple[str, ...] = ()  # and of the other one
     case: str | None = None  # edits of one case belong together (MQuAKE)
 
-    def accepted(self) -> tuple[str, ...]:
+    def list_answers(self) -> tuple[str, ...]:
         """Every spelling of the target, itself first."""
         return tuple(dict.fromkeys([self.target, *_flat(self.aliases)]))
 
 
 @dataclass(frozen=True, kw_only=True)
-class Ask:
+class EvalQuestion:
     """One question on one surface. `answer` None: whatever the base model answers."""
 
     record: str
@@ -71,10 +71,10 @@ class Ask:
     trained: bool = False
     group: str | None = None
     pool: bool | None = None
-    accepted: tuple[str, ...] = ()  # all right answers, `answer` first
+    answers: tuple[str, ...] = ()  # all right answers, `answer` first
 
 
-def record_of(edit: EditRequest, *, id: str) -> Record:
+def build_record(edit: EditRequest, *, id: str) -> Record:
     """An edit of the store, or one that is not stored, as a record."""
     return Record(
         id=id,
@@ -85,13 +85,13 @@ def record_of(edit: EditRequest, *, id: str) -> Record:
         conflict_key=edit.conflict_key,
         ground_truth=edit.ground_truth,
         surfaces=edit.surfaces,
-        rephrases=_of_domain(edit.rephrases),
-        locality=_of_domain(edit.locality),
-        portability=_of_domain(edit.portability),
+        rephrases=_to_eval_probes(edit.rephrases),
+        locality=_to_eval_probes(edit.locality),
+        portability=_to_eval_probes(edit.portability),
     )
 
 
-def edit_request_of(record: Record) -> EditRequest:
+def to_edit_request(record: Record) -> EditRequest:
     """The edit that a record asks for. No probe is ever trained: a benchmark must not teach what it asks."""
     return EditRequest(
         prompt=record.prompt,
@@ -101,46 +101,46 @@ def edit_request_of(record: Record) -> EditRequest:
         conflict_key=record.conflict_key,
         ground_truth=record.ground_truth,
         surfaces=record.surfaces,
-        rephrases=_untrained(record.rephrases),
-        locality=_untrained(record.locality),
-        portability=_untrained(record.portability),
+        rephrases=_to_untrained_probes(record.rephrases),
+        locality=_to_untrained_probes(record.locality),
+        portability=_to_untrained_probes(record.portability),
     )
 
 
 def to_json(record: Record) -> dict[str, Any]:
     """A record as JSON can hold it; `from_json` reads it back. What is at its default is left out."""
-    return _brief(asdict(record))
+    return _drop_defaults(asdict(record))
 
 
 def from_json(fields: Mapping[str, Any]) -> Record:
     """What `to_json` wrote. It is no parser of users' files: those go through `datasets`."""
-    read: dict[str, Any] = {name: tuple(value) if isinstance(value, (list, tuple)) else value for name, value in fields.items()}
-    read |= {kind: tuple(_probe(probe) for probe in fields.get(kind, ())) for kind in PROBES}
-    return Record(**read | {"aliases": _alias_lists(fields.get("aliases", ()))})
+    values: dict[str, Any] = {name: tuple(value) if isinstance(value, (list, tuple)) else value for name, value in fields.items()}
+    values |= {kind: tuple(_parse_probe(probe) for probe in fields.get(kind, ())) for kind in PROBES}
+    return Record(**values | {"aliases": _to_alias_tuples(fields.get("aliases", ()))})
 
 
-def asks_of(record: Record, supported: Sequence[str]) -> Iterator[Ask]:
+def list_questions(record: Record, supported: Sequence[str]) -> Iterator[EvalQuestion]:
     """Every question of a record, once on each of its surfaces that the model supports.
 
     A rephrase without an answer asks for the target. A portability probe without one cannot be judged and asks nothing.
     """
     for surface in [name for name in record.surfaces if name in supported] or supported:
-        yield Ask(
+        yield EvalQuestion(
             record=record.id,
             kind="reliability",
             prompt=record.prompt,
             answer=record.target,
             surface=surface,
-            accepted=record.accepted(),
+            answers=record.list_answers(),
         )
         for probe in record.rephrases:
-            default = record.accepted() if probe.answer is None else ()
-            yield _ask(record, "generality", probe, surface, (*default, *probe.accepted()))
+            default = record.list_answers() if probe.answer is None else ()
+            yield _build_question(record, "generality", probe, surface, (*default, *probe.list_answers()))
         for probe in record.locality:
-            yield _ask(record, "locality", probe, surface, probe.accepted())
+            yield _build_question(record, "locality", probe, surface, probe.list_answers())
         for probe in record.portability:
             if probe.answer is not None:
-                yield _ask(record, "portability", probe, surface, probe.accepted())
+                yield _build_question(record, "portability", probe, surface, probe.list_answers())
 
 
 def read_records(path: Path) -> list[Record]:
@@ -150,35 +150,35 @@ def read_records(path: Path) -> list[Record]:
     Raises Refused with the line's number where a line is no record.
     """
     with path.open(encoding="utf-8") as lines:
-        return [_parse(line, number) for number, line in enumerate(lines, 1) if line.strip()]
+        return [_parse_line(line, number) for number, line in enumerate(lines, 1) if line.strip()]
 
 
 def _flat(aliases: Sequence[Sequence[str]]) -> list[str]:
     return [spelling for answer in aliases for spelling in answer]
 
 
-def _of_domain(probes: Sequence[Probe]) -> tuple[EvalProbe, ...]:
+def _to_eval_probes(probes: Sequence[Probe]) -> tuple[EvalProbe, ...]:
     return tuple(EvalProbe(prompt=probe.prompt, answer=probe.answer, train=probe.train, group=probe.group) for probe in probes)
 
 
-def _untrained(probes: Sequence[EvalProbe]) -> tuple[Probe, ...]:
+def _to_untrained_probes(probes: Sequence[EvalProbe]) -> tuple[Probe, ...]:
     return tuple(Probe(prompt=probe.prompt, answer=probe.answer, train=False, group=probe.group) for probe in probes)
 
 
-def _brief(fields: Mapping[str, Any]) -> dict[str, Any]:
-    kept = {name: value for name, value in fields.items() if value not in (None, ()) and (name, value) != ("train", False)}
-    return {name: [_brief(probe) for probe in value] if name in PROBES else value for name, value in kept.items()}
+def _drop_defaults(fields: Mapping[str, Any]) -> dict[str, Any]:
+    changed = {name: value for name, value in fields.items() if value not in (None, ()) and (name, value) != ("train", False)}
+    return {name: [_drop_defaults(probe) for probe in value] if name in PROBES else value for name, value in changed.items()}
 
 
-def _probe(fields: Mapping[str, Any]) -> EvalProbe:
-    return EvalProbe(**{**fields, "aliases": _alias_lists(fields.get("aliases", ()))})
+def _parse_probe(fields: Mapping[str, Any]) -> EvalProbe:
+    return EvalProbe(**{**fields, "aliases": _to_alias_tuples(fields.get("aliases", ()))})
 
 
-def _alias_lists(given: Sequence[Sequence[str]]) -> tuple[tuple[str, ...], ...]:
-    return tuple(tuple(answer) for answer in given)
+def _to_alias_tuples(aliases: Sequence[Sequence[str]]) -> tuple[tuple[str, ...], ...]:
+    return tuple(tuple(answer) for answer in aliases)
 
 
-def _parse(line: str, number: int) -> Record:
+def _parse_line(line: str, number: int) -> Record:
     try:
         fields = json.loads(line)
         return Record(
@@ -188,27 +188,27 @@ def _parse(line: str, number: int) -> Record:
             subject=fields.get("subject"),
             relation=fields.get("relation"),
             ground_truth=fields.get("ground_truth"),
-            rephrases=_probes(fields.get("rephrases", ())),
-            locality=_probes(fields.get("locality", ())),
-            portability=_probes(fields.get("portability", ())),
+            rephrases=_parse_probes(fields.get("rephrases", ())),
+            locality=_parse_probes(fields.get("locality", ())),
+            portability=_parse_probes(fields.get("portability", ())),
         )
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise Refused(f"line {number} of the records is not an edit with prompt, target and probes") from error
 
 
-def _probes(given: Sequence[str | Mapping[str, Any]]) -> tuple[EvalProbe, ...]:
-    return tuple(EvalProbe(prompt=probe) if isinstance(probe, str) else EvalProbe(**probe) for probe in given)
+def _parse_probes(probes: Sequence[str | Mapping[str, Any]]) -> tuple[EvalProbe, ...]:
+    return tuple(EvalProbe(prompt=probe) if isinstance(probe, str) else EvalProbe(**probe) for probe in probes)
 
 
-def _ask(record: Record, kind: Kind, probe: EvalProbe, surface: str, accepted: tuple[str, ...]) -> Ask:
-    return Ask(
+def _build_question(record: Record, kind: Kind, probe: EvalProbe, surface: str, answers: tuple[str, ...]) -> EvalQuestion:
+    return EvalQuestion(
         record=record.id,
         kind=kind,
         prompt=probe.prompt,
-        answer=accepted[0] if accepted else None,
+        answer=answers[0] if answers else None,
         surface=surface,
         trained=probe.train,
         group=probe.group,
         pool=probe.pool,
-        accepted=accepted,
+        answers=answers,
     )

@@ -16,7 +16,7 @@ Moment = Literal["after_edit", "after_all"]
 Figure = dict[str, Any]
 
 
-def report(
+def build_report(
     outcomes: Sequence[Outcome], *, moment: Moment | None = None, left_out: Mapping[str, int] | None = None
 ) -> dict[str, Any]:
     """Scores under `greedy` and `tokens`, and under `base` what the base model scores on the same questions.
@@ -27,59 +27,59 @@ def report(
     return {
         **({} if moment is None else {"moment": moment}),
         **({} if left_out is None else {"left_out": dict(left_out)}),
-        "edits": len({outcome.ask.record for outcome in outcomes}),
+        "edits": len({outcome.question.record for outcome in outcomes}),
         "greedy": _scores(outcomes, lambda outcome: float(outcome.greedy)),
         "tokens": _scores(outcomes, lambda outcome: outcome.tokens),
         "base": {
-            "greedy": _plain(outcomes, lambda outcome: float(outcome.base_greedy)),
-            "tokens": _plain(outcomes, lambda outcome: outcome.base_tokens),
+            "greedy": _kind_figures(outcomes, lambda outcome: float(outcome.base_greedy)),
+            "tokens": _kind_figures(outcomes, lambda outcome: outcome.base_tokens),
         },
     }
 
 
-def edit_report(outcomes: Sequence[Outcome]) -> dict[str, Any]:
+def build_edit_report(outcomes: Sequence[Outcome]) -> dict[str, Any]:
     """The part of an edit's report that its probes fill in: greedy scores, tokens beside them, and what they say of generality.
 
     `generality` is `untested` without rephrases, `literal only` where the edit is answered on its own prompt and on no untrained
     rephrase (trained ones, where there are no others), else `general`.
     """
-    scores = report(outcomes)
+    scores = build_report(outcomes)
     return {"scores": {"greedy": scores["greedy"], "tokens": scores["tokens"]}, "generality": _verdict(scores["greedy"])}
 
 
 def _verdict(scores: Mapping[str, Any]) -> str:
     generality = scores["generality"]
-    judged = generality["untrained"] if generality["untrained"]["n"] else generality["trained"]
-    if not judged["n"]:
+    relevant = generality["untrained"] if generality["untrained"]["n"] else generality["trained"]
+    if not relevant["n"]:
         return "untested"
-    return "literal only" if scores["reliability"]["score"] and not judged["score"] else "general"
+    return "literal only" if scores["reliability"]["score"] and not relevant["score"] else "general"
 
 
 def _scores(outcomes: Sequence[Outcome], value: Callable[[Outcome], float]) -> dict[str, Figure]:
-    scores = _plain(outcomes, value)
-    of = {kind: [outcome for outcome in outcomes if outcome.ask.kind == kind] for kind in KINDS}
+    scores = _kind_figures(outcomes, value)
+    by_kind = {kind: [outcome for outcome in outcomes if outcome.question.kind == kind] for kind in KINDS}
     scores["generality"] |= {
-        "trained": _figure((outcome for outcome in of["generality"] if outcome.ask.trained), value),
-        "untrained": _figure((outcome for outcome in of["generality"] if not outcome.ask.trained), value),
+        "trained": _figure((outcome for outcome in by_kind["generality"] if outcome.question.trained), value),
+        "untrained": _figure((outcome for outcome in by_kind["generality"] if not outcome.question.trained), value),
     }
     scores["locality"] |= {
-        "inside": _figure((outcome for outcome in of["locality"] if outcome.ask.pool is True), value),
-        "outside": _figure((outcome for outcome in of["locality"] if outcome.ask.pool is False), value),
+        "inside": _figure((outcome for outcome in by_kind["locality"] if outcome.question.pool is True), value),
+        "outside": _figure((outcome for outcome in by_kind["locality"] if outcome.question.pool is False), value),
     }
     for kind in ("generality", "locality", "portability"):
-        scores[kind]["groups"] = _groups(of[kind], value)
+        scores[kind]["groups"] = _group_figures(by_kind[kind], value)
     return scores
 
 
-def _plain(outcomes: Sequence[Outcome], value: Callable[[Outcome], float]) -> dict[str, Figure]:
-    return {kind: _figure((outcome for outcome in outcomes if outcome.ask.kind == kind), value) for kind in KINDS}
+def _kind_figures(outcomes: Sequence[Outcome], value: Callable[[Outcome], float]) -> dict[str, Figure]:
+    return {kind: _figure((outcome for outcome in outcomes if outcome.question.kind == kind), value) for kind in KINDS}
 
 
-def _groups(outcomes: Iterable[Outcome], value: Callable[[Outcome], float]) -> dict[str, Figure]:
+def _group_figures(outcomes: Iterable[Outcome], value: Callable[[Outcome], float]) -> dict[str, Figure]:
     groups: dict[str, list[Outcome]] = defaultdict(list)
     for outcome in outcomes:
-        if outcome.ask.group is not None:
-            groups[outcome.ask.group].append(outcome)
+        if outcome.question.group is not None:
+            groups[outcome.question.group].append(outcome)
     return {group: _figure(groups[group], value) for group in sorted(groups)}
 
 

@@ -32,15 +32,15 @@ class Checkpoints:
         self._lock = threading.Lock()
         self._resident: OrderedDict[str, Overlay] = OrderedDict()
         self._damaged: dict[str, FileIdentity | None] = {}
-        self.note: str | None = None
+        self.folder_error: str | None = None
 
-    def look(self) -> str | None:
-        """What is wrong with the folder now, or None; `note` keeps it. A folder that is away is a disk's or a mount's."""
-        self.note = None if is_marked(self.folder) else AWAY
-        return self.note
+    def check_folder(self) -> str | None:
+        """What is wrong with the folder now, or None; `folder_error` keeps it. A folder that is away is a disk's or a mount's."""
+        self.folder_error = None if is_marked(self.folder) else AWAY
+        return self.folder_error
 
     @property
-    def damaged(self) -> tuple[str, ...]:
+    def damaged_digests(self) -> tuple[str, ...]:
         """The digests whose bytes were read here and found wrong, and not found right since."""
         with self._lock:
             return tuple(self._damaged)
@@ -63,13 +63,13 @@ class Checkpoints:
         """
         if is_empty(overlay):
             return None
-        if self.look() is not None:  # written beside an unmounted disk, it would be gone when the disk is back
+        if self.check_folder() is not None:  # written beside an unmounted disk, it would be gone when the disk is back
             raise Unreadable(f"The checkpoint could not be written: {AWAY}.")
         digest = checkpoint.save(overlay, self.folder, meta={"base": self._fingerprint})
         self._keep(digest, overlay)
         return digest
 
-    def of(self, version: Version) -> Overlay:
+    def get_overlay(self, version: Version) -> Overlay:
         """The overlay of a version. Raises Gone if it was collected, Unreadable or Corrupt if its bytes are not to be had.
 
         A row that says `corrupt` is not believed more than the bytes: if they are right, somebody has put them back.
@@ -129,8 +129,8 @@ def is_empty(overlay: Overlay) -> bool:
     return not overlay.tensors and overlay.adapter is None
 
 
-def overlay_of(store: Store, checkpoints: Checkpoints, number: int) -> Overlay:
+def load_overlay(store: Store, checkpoints: Checkpoints, number: int) -> Overlay:
     """The overlay of a version by number. Raises NotFound, Gone, Unreadable or Corrupt."""
     with store.read() as connection:
         version = versions.get(connection, number)
-    return checkpoints.of(version)
+    return checkpoints.get_overlay(version)

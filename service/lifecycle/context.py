@@ -18,7 +18,7 @@ def _now() -> datetime:
     return datetime.now(UTC)
 
 
-class NoFits(threading.Event):
+class EditFitsIdle(threading.Event):
     """Set while no fit is under way; several may be at once, so it is the last that sets it again."""
 
     def __init__(self) -> None:
@@ -28,7 +28,7 @@ class NoFits(threading.Event):
         self.set()
 
     @contextmanager
-    def interrupted(self) -> Iterator[None]:
+    def busy(self) -> Iterator[None]:
         """One more fit is under way."""
         with self._counting:
             self._under_way += 1
@@ -42,7 +42,7 @@ class NoFits(threading.Event):
                     self.set()
 
 
-FITS_FIRST_S = 5.0  # longest wait for a fit of edits, which takes about one; a stop waits as long at most
+EDIT_FITS_WAIT_S = 5.0  # longest wait for a fit of edits, which takes about one; a stop waits as long at most
 
 
 def _at_once() -> None:
@@ -55,7 +55,7 @@ def _is_sound() -> bool:
 
 @dataclass(frozen=True, kw_only=True)
 class LifecycleContext:
-    """One process' share of the lifecycle. `give_way` is called between steps of a fit; `clock` never decides about leases.
+    """One process' share of the lifecycle. `yield_to_answers` is called between steps of a fit; `clock` decides about no lease.
 
     Where the base model is not sound any more nothing may be fitted: another process, or the next one of this, does the work.
     """
@@ -66,12 +66,12 @@ class LifecycleContext:
     follower: HeadFollower
     announcer: Announcer = field(default_factory=Announcer)
     settings: LifecycleSettings = field(default_factory=LifecycleSettings)
-    give_way: Callable[[], None] = _at_once
+    yield_to_answers: Callable[[], None] = _at_once
     is_sound: Callable[[], bool] = _is_sound
     clock: Callable[[], datetime] = _now
-    no_edit_is_fitted: NoFits = field(default_factory=NoFits)  # a retrain waits for it, between its steps and not for long
+    edit_fits_idle: EditFitsIdle = field(default_factory=EditFitsIdle)
 
-    def let_others_first(self) -> None:
+    def yield_to_edits(self) -> None:
         """Between two steps of what nobody waits for: a fit of edits ends first (but is not waited for for ever), and answers."""
-        self.no_edit_is_fitted.wait(FITS_FIRST_S)
-        self.give_way()
+        self.edit_fits_idle.wait(EDIT_FITS_WAIT_S)
+        self.yield_to_answers()

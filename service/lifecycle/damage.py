@@ -11,7 +11,7 @@ from service.domain.errors import Corrupt, Gone, Unreadable
 from service.domain.version import Version
 from service.lifecycle.context import LifecycleContext
 from service.lifecycle.lease import Lease
-from service.lifecycle.recover import parent_of
+from service.lifecycle.recover import read_parent
 from service.lifecycle.rollback import roll_back
 from service.lifecycle.settings import SERVICE
 from service.lifecycle.verify import unmark
@@ -21,7 +21,7 @@ from service.store.events import Event
 log = structlog.get_logger("errata.damage")
 
 
-def mend_head(context: LifecycleContext, lease: Lease) -> bool:
+def replace_damaged_head(context: LifecycleContext, lease: Lease) -> bool:
     """If the head's bytes are damaged, publish its nearest good ancestor; whether that was done.
 
     As long as something on the way there cannot be read, nothing is decided. Raises FenceLost or Stale.
@@ -42,11 +42,11 @@ def mend_head(context: LifecycleContext, lease: Lease) -> bool:
     return True
 
 
-def judge(context: LifecycleContext, lease: Lease) -> bool:
+def update_damage_marks(context: LifecycleContext, lease: Lease) -> bool:
     """Mark the versions whose bytes were found damaged here, and unmark those whose bytes are right again; whether any were."""
     with context.store.read() as connection:
-        marked = versions.digests_corrupt(connection)
-    found = [digest for digest in context.checkpoints.damaged if digest not in marked and _is_damaged(context, digest)]
+        marked = versions.read_corrupt_digests(connection)
+    found = [digest for digest in context.checkpoints.damaged_digests if digest not in marked and _is_damaged(context, digest)]
     healed = [digest for digest in sorted(marked) if _is_good(context, digest)]
     changed = [_mark(context, lease, digest) for digest in found]
     changed += [_unmark(context, lease, digest) for digest in healed]
@@ -57,14 +57,14 @@ def _nearest_good(context: LifecycleContext, lease: Lease, version: Version) -> 
     """The version itself or the first of its ancestors whose bytes are good, with what is damaged on the way marked."""
     while True:
         try:
-            context.checkpoints.of(version)
+            context.checkpoints.get_overlay(version)
             return version
         except Corrupt:
             assert version.digest is not None
             _mark(context, lease, version.digest)
         except Gone:
             pass  # an ancestor whose bytes were given up on purpose
-        version = parent_of(context, version)
+        version = read_parent(context, version)
 
 
 def _is_good(context: LifecycleContext, digest: str) -> bool:

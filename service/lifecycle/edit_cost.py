@@ -7,7 +7,7 @@ them, padding included, whatever the base model's context would allow; a report 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from service.domain.cost_limits import Bounds
+from service.domain.cost_limits import CostLimits
 from service.domain.edit import EditRequest, Probe
 from service.domain.errors import TooLong
 from service.lm.base import Base
@@ -19,7 +19,7 @@ REPORTS = 4  # times as many tokens as for fits may the reports of one batch ask
 
 
 @dataclass(frozen=True)
-class Cost:
+class EditCost:
     """Of one edit: rows to be answered, each padded to the longest; rows to be kept, likewise; and what each kind of question
     adds to its report.
     """
@@ -39,33 +39,33 @@ class Cost:
         return sum(self.asked.values())
 
 
-class Scales:
+class CostChecker:
     """Weighs the edits of one submission for one base model, and refuses what is too heavy. Each edit is weighed once: what is
     weighed ahead need not be weighed again while the database is held.
     """
 
-    def __init__(self, base: Base, bounds: Bounds, *, listed: bool) -> None:
-        self._bounds, self._listed = bounds, listed
-        self._lengths = Lengths(base)
+    def __init__(self, base: Base, bounds: CostLimits, *, is_batch: bool) -> None:
+        self._bounds, self._is_batch = bounds, is_batch
+        self._lengths = RowLengths(base)
         self._known: dict[int, tuple[EditRequest, int]] = {}  # by identity: the request is kept, so that no other has its id
         self._reports = 0  # what the reports of all that was weighed ask
 
     def check(self, requests: Sequence[EditRequest]) -> None:
         """Raise TooLong for an edit that costs too much, or for all of a list that do together."""
-        total = sum(self.weigh(request, at) for at, request in enumerate(requests))
-        if self._listed and total > self._bounds.batch:
+        total = sum(self.cost_of(request, at) for at, request in enumerate(requests))
+        if self._is_batch and total > self._bounds.batch:
             raise TooLong(
                 f"what fits of these edits train on comes to more than the {self._bounds.batch} tokens that one batch may cost;"
                 " send them in several",
                 field="edits",
             )
 
-    def weigh(self, request: EditRequest, at: int) -> int:
+    def cost_of(self, request: EditRequest, at: int) -> int:
         """What a fit of the edit is given, in tokens. Raises TooLong if it costs too much; the field's path begins with `at`, the
         edit's place, if edits were `listed`.
         """
         if id(request) not in self._known:
-            self._known[id(request)] = (request, self._weigh(request, f"edits[{at}]." if self._listed else ""))
+            self._known[id(request)] = (request, self._weigh(request, f"edits[{at}]." if self._is_batch else ""))
         return self._known[id(request)][1]
 
     def _weigh(self, request: EditRequest, path: str) -> int:
@@ -92,14 +92,14 @@ class Scales:
         return cost.fit
 
 
-class Lengths:
+class RowLengths:
     """Tokens of rows of one base model, each row read once: an edit that is told more is mostly made of rows that are known."""
 
     def __init__(self, base: Base) -> None:
         self._base = base
         self._known: dict[tuple[str, str | None, str | None], int] = {}
 
-    def cost_of(self, request: EditRequest) -> Cost:
+    def cost_of(self, request: EditRequest) -> EditCost:
         """What an edit costs. Raises Refused for a text that does not fit the model at all."""
         surfaces = request.surfaces or self._base.surfaces
         own = self._rows(request.prompt, request.target, surfaces)
@@ -112,7 +112,7 @@ class Lengths:
             "locality": sum(self._asked(request.locality, surfaces, REPORT_ANSWER_TOKENS)),
             "portability": sum(self._asked(request.portability, surfaces, 0)),
         }
-        return Cost(_padded([*own, *learned]), _padded(kept), asked)
+        return EditCost(_padded([*own, *learned]), _padded(kept), asked)
 
     def _rows(self, prompt: str, answer: str | None, surfaces: Sequence[str]) -> list[int]:
         return [self._row(prompt, answer, surface) for surface in surfaces]
@@ -139,11 +139,11 @@ def _padded(lengths: Sequence[int]) -> int:
     return len(lengths) * max(lengths, default=0)
 
 
-def _what_weighs(cost: Cost) -> str:
+def _what_weighs(cost: EditCost) -> str:
     return "prompt, target and trained rephrases" + (", and trained locality probes" if cost.kept else "")
 
 
-def _heaviest(cost: Cost, request: EditRequest) -> str:
+def _heaviest(cost: EditCost, request: EditRequest) -> str:
     """The field that weighs most and could be made smaller."""
     if cost.kept > cost.answered:
         return "locality"

@@ -54,5 +54,5 @@ class Editors:
     base_answer: Callable[[Edit], str]
     score: Callable[[Overlay, Edit, Callable[[], None]], Mapping[str, Any]] = _unscored
     distance: Callable[[Overlay, Overlay], float] = _nowhere
-    watched: MonitorProbes | None = None
+    monitor_probes: MonitorProbes | None = None
     canary_size: int = 0  # sentences that `canary` in the scores of a fit is a share of

@@ -74,7 +74,7 @@ class HeadFollower:
                 return False
             version = versions.get(connection, head.version)
         try:
-            overlay = self._checkpoints.of(version)
+            overlay = self._checkpoints.get_overlay(version)
         except (Corrupt, Unreadable) as error:
             said = f"version {version.number} cannot be loaded: {error.message}"
             self._degrade(said, head.epoch, is_unreadable=isinstance(error, Unreadable))

@@ -24,12 +24,12 @@ def read_head(context: LifecycleContext) -> HeadSnapshot:
     while True:
         with context.store.read() as connection:
             head = heads.read(connection)
-            found = HeadSnapshot(head, versions.get(connection, head.version), versions.live_set(connection, head.version))
+            found = HeadSnapshot(head, versions.get(connection, head.version), versions.read_live_set(connection, head.version))
             if heads.read(connection).epoch == head.epoch:
                 return found
 
 
-def overlay_of_head(context: LifecycleContext, version: Version) -> Overlay:
+def load_head_overlay(context: LifecycleContext, version: Version) -> Overlay:
     """What a fit starts from: the head's overlay, from memory where this process answers with it. Raises Unreadable if it cannot
     be had, also for a damaged one: that is no fault of what is fitted, and the head will be another soon.
     """
@@ -37,6 +37,6 @@ def overlay_of_head(context: LifecycleContext, version: Version) -> Overlay:
     if current.version == version.number:
         return current.overlay
     try:
-        return context.checkpoints.of(version)
+        return context.checkpoints.get_overlay(version)
     except Corrupt as damaged:
         raise Unreadable("the checkpoint of the head is damaged; it is being replaced") from damaged

@@ -13,9 +13,9 @@ from service.lifecycle.crash_points import crash_point
 from service.lifecycle.lease import Lease
 from service.store import jobs
 
-PROGRESS_S = 0.5  # between two writes of a job's progress
-EDITS_FIRST_S = 1.0  # longest wait of a retrain for a fit of edits, which takes about so long; unwaited for, 2.3 times that
-WORKS_S = 0.5  # of a retrain between two such waits, so that a stream of edits does not stop it
+PROGRESS_INTERVAL_S = 0.5  # between two writes of a job's progress
+EDIT_FIT_WAIT_S = 1.0  # longest wait of a retrain for a fit of edits, which takes about so long; unwaited for, 2.3 times that
+WORK_BETWEEN_WAITS_S = 0.5  # of a retrain between two such waits, so that a stream of edits does not stop it
 
 
 def _never() -> bool:
@@ -29,11 +29,11 @@ class JobHooks:
     context: LifecycleContext
     lease: Lease
     job_id: str
-    fault: str  # the named point in the middle of this kind of fit
-    in_vain: Callable[[], bool] = _never
-    edits_first: bool = False
-    asked_to_stop: Callable[[], bool] = _never  # looked at now and then: it may take a look at the database
-    most_s: float = math.inf  # seconds from when this was made until a fit is overdue
+    crash_point_name: str  # the named point in the middle of this kind of fit
+    is_stale: Callable[[], bool] = _never
+    yields_to_edits: bool = False
+    is_stop_requested: Callable[[], bool] = _never  # looked at now and then: it may take a look at the database
+    limit_s: float = math.inf  # seconds from when this was made until a fit is overdue
     _began: float = field(default_factory=lambda: time.monotonic())
     _written: float = field(default=0.0)
     _looked: float = field(default=0.0)
@@ -44,46 +44,46 @@ class JobHooks:
 
     def hooks(self) -> Hooks:
         """Hooks for one fit."""
-        return Hooks(give_way=self._give_way, progress=self._progress, is_cancelled=self._is_cancelled)
+        return Hooks(yield_to_answers=self._yield_to_answers, progress=self._progress, is_cancelled=self._is_cancelled)
 
     @property
     def is_overdue(self) -> bool:
         """Whether the job has taken longer than it may."""
-        return time.monotonic() - self._began > self.most_s
+        return time.monotonic() - self._began > self.limit_s
 
     def _is_cancelled(self) -> bool:
-        if self.lease.is_over() or self.in_vain() or self.is_overdue:
+        if self.lease.is_over() or self.is_stale() or self.is_overdue:
             return True
         now = time.monotonic()
         if now - self._looked < self.context.settings.look_s:
             return False
         self._looked = now
         try:
-            return self.asked_to_stop()
+            return self.is_stop_requested()
         except Unavailable:
             return False  # a fit does not end because the database is away for a moment
 
-    def _give_way(self) -> None:
+    def _yield_to_answers(self) -> None:
         self._steps += 1
         if self._steps == 2:
-            crash_point(self.fault)
-        if self.edits_first:
+            crash_point(self.crash_point_name)
+        if self.yields_to_edits:
             self._let_edits_go_first()
-        self.context.give_way()
+        self.context.yield_to_answers()
 
     def _let_edits_go_first(self) -> None:
         """Wait for a fit of edits at the first step beside it; after that come WORKS_S of steps, whatever edits there are."""
-        if not self.context.no_edit_is_fitted.is_set() and time.monotonic() - self._waited >= WORKS_S:
-            self.context.no_edit_is_fitted.wait(EDITS_FIRST_S)
+        if not self.context.edit_fits_idle.is_set() and time.monotonic() - self._waited >= WORK_BETWEEN_WAITS_S:
+            self.context.edit_fits_idle.wait(EDIT_FIT_WAIT_S)
             self._waited = time.monotonic()
 
     def _progress(self, share: float, stage: str) -> None:
         self._furthest = max(self._furthest, min(1.0, float(share)))  # a job of several fits goes on where the last one ended
         now = time.monotonic()
-        if now - self._written >= PROGRESS_S:
+        if now - self._written >= PROGRESS_INTERVAL_S:
             self._written = now
             with contextlib.suppress(Unavailable), self.context.store.write() as connection:
-                jobs.note(connection, self.job_id, progress=self._furthest, stage=stage[:200])
+                jobs.write(connection, self.job_id, progress=self._furthest, stage=stage[:200])
                 if stage != self._stage:
-                    jobs.say(connection, self.job_id, stage[:200], self.context.clock())
+                    jobs.append_to_log(connection, self.job_id, stage[:200], self.context.clock())
             self._stage = stage

@@ -12,7 +12,7 @@ BOOT = Path("/proc/sys/kernel/random/boot_id")
 NAMESPACE = Path("/proc/self/ns/pid")
 
 
-def owner_name() -> str:
+def new_owner_name() -> str:
     """A name for a worker of this process; unique, even among workers of one process."""
     return f"{_place()}/{os.getpid()}/{_began(os.getpid())}/{uuid.uuid4().hex}"
 

@@ -5,14 +5,14 @@ from contextlib import contextmanager
 
 from service.domain.edit import EditRequest
 from service.domain.errors import Refused, TooLong
-from service.evaluation.records import Record, edit_request_of
+from service.evaluation.records import Record, to_edit_request
 from service.lm.base import Base
 from service.lm.prompts import encode_prompt, encode_row
 
 PROBE_KINDS = ("rephrases", "locality", "portability")
 
 
-def check_fits(base: Base, requests: Sequence[EditRequest], *, listed: bool) -> None:
+def check_lengths(base: Base, requests: Sequence[EditRequest], *, is_batch: bool) -> None:
     """Raise Refused or TooLong, with the field's path, for the first text that some surface of the model cannot hold.
 
     The path begins with the edit's place if edits were `listed`, however many.
@@ -20,7 +20,7 @@ def check_fits(base: Base, requests: Sequence[EditRequest], *, listed: bool) -> 
     A rephrase is judged with what it is to be answered with; another probe with its answer, if it has one.
     """
     for index, request in enumerate(requests):
-        path = f"edits[{index}]." if listed else ""
+        path = f"edits[{index}]." if is_batch else ""
         for surface in request.surfaces or base.surfaces:
             here = {"prompt": f"{path}prompt", "target": f"{path}target", "surface": f"{path}surfaces"}
             _check_pair(base, request.prompt, request.target, surface, here)
@@ -34,12 +34,12 @@ def check_fits(base: Base, requests: Sequence[EditRequest], *, listed: bool) -> 
                     _check_pair(base, probe.prompt, answer, surface, there)
 
 
-def check_records_fit(base: Base, records: Sequence[Record]) -> None:
+def check_record_lengths(base: Base, records: Sequence[Record]) -> None:
     """The same for records of a data set, whose further texts must fit as well."""
     for index, record in enumerate(records):
         path = f"edits[{index}]."
         with _at(path):
-            check_fits(base, [edit_request_of(record)], listed=False)
+            check_lengths(base, [to_edit_request(record)], is_batch=False)
         for place, text in enumerate(record.generation):
             at = f"{path}generation[{place}]"
             _check_pair(base, text, None, base.surfaces[0], {"prompt": at, "target": at})

@@ -21,7 +21,7 @@ class Announcer:
         timeout_s: float,
         *,
         is_settled: Callable[[str], bool] | None = None,
-        given_up: Callable[[], bool] = lambda: False,
+        is_given_up: Callable[[], bool] = lambda: False,
     ) -> bool:
         """Wait until an edit is announced, at most `timeout_s` seconds; whether it was.
 
@@ -37,7 +37,7 @@ class Announcer:
             if is_settled is not None and await asyncio.to_thread(is_settled, edit_id):
                 return True
             until = loop.time() + timeout_s
-            while (left_s := until - loop.time()) > 0 and not given_up() and not future.done():
+            while (left_s := until - loop.time()) > 0 and not is_given_up() and not future.done():
                 await asyncio.wait((future,), timeout=min(left_s, SLICE_S))
             return future.done()
         finally:
@@ -51,7 +51,7 @@ class Announcer:
             with contextlib.suppress(RuntimeError):  # the loop has ended, and with it whoever waited
                 loop.call_soon_threadsafe(_resolve, future)
 
-    def waited_for(self) -> tuple[str, ...]:
+    def awaited_ids(self) -> tuple[str, ...]:
         """The edits somebody waits for: the worker looks whether another process has settled them."""
         with self._lock:
             return tuple(self._waiting)

@@ -15,7 +15,7 @@ from service.store import heads, versions
 
 
 @dataclass(frozen=True)
-class Opened:
+class OpenedHead:
     """What a server answers with after opening its store. `degraded` says why it is not the version that the row names."""
 
     version: int
@@ -23,12 +23,12 @@ class Opened:
     degraded: str | None = None
 
 
-def open_head(context: LifecycleContext) -> Opened:
+def open_head(context: LifecycleContext) -> OpenedHead:
     """Load the head, verify it, and answer with it; or with its nearest ancestor whose bytes this process can read."""
     if not context.follower.catch_up():
         context.follower.answer_with(_nearest_readable(context))
     current = context.follower.current
-    return Opened(current.version, current.epoch, context.follower.degraded)
+    return OpenedHead(current.version, current.epoch, context.follower.degraded)
 
 
 def _nearest_readable(context: LifecycleContext) -> PublishedHead:
@@ -36,16 +36,16 @@ def _nearest_readable(context: LifecycleContext) -> PublishedHead:
     with context.store.read() as connection:
         version = versions.get(connection, heads.read(connection).version)
     while True:
-        version = parent_of(context, version)
+        version = read_parent(context, version)
         try:
-            overlay = context.checkpoints.of(version)
+            overlay = context.checkpoints.get_overlay(version)
         except (Corrupt, Unreadable, Gone):
             continue
         with context.store.read() as connection:
-            return PublishedHead(version.number, heads.epoch_of(connection, version.number), overlay)
+            return PublishedHead(version.number, heads.read_epoch(connection, version.number), overlay)
 
 
-def parent_of(context: LifecycleContext, version: Version) -> Version:
+def read_parent(context: LifecycleContext, version: Version) -> Version:
     """The version that one came from."""
     assert version.parent is not None, "version 0 can always answer"
     with context.store.read() as connection:

@@ -18,7 +18,7 @@ from service.lifecycle.settings import SERVICE
 from service.lm.checkpoint_files import CHECKPOINT_SUFFIX
 from service.lm.durable_files import write_durably
 from service.store import heads, versions
-from service.store.clock import now_of
+from service.store.clock import read_now
 from service.store.database import Store
 from service.store.ids import new_id
 
@@ -28,14 +28,14 @@ NAME = re.compile(r"[0-9a-z-]{1,36}")
 
 
 @dataclass(frozen=True)
-class Mark:
+class FolderMark:
     """Whose folder it is. One that is not `founded` was written by a process that may have ended before it made the store."""
 
     store: str
     founded: bool
 
 
-def recognise(store: Store, folder: Path) -> None:
+def check_same_store(store: Store, folder: Path) -> None:
     """Raise Conflict if the database and the folder of checkpoints are not of one store, Unreadable if the folder cannot be read.
 
     What is new, on both sides, is of one store.
@@ -45,33 +45,33 @@ def recognise(store: Store, folder: Path) -> None:
         _check(connection, folder, mark)
 
 
-def refuse_lost(store: Store, folder: Path) -> None:
+def check_database_exists(store: Store, folder: Path) -> None:
     """Raise Conflict if the SQLite file of a store is missing or has no bytes: before an empty one is made in its place."""
     file = None if store.url.database is None else Path(store.url.database)
     if store.is_sqlite and file is not None and not (file.is_file() and file.stat().st_size):
         _check_new(folder, read_mark(folder))
 
 
-def found_store(store: Store, *, fingerprint: str, name: str, folder: Path, now: datetime | None = None) -> str:
+def initialise_store(store: Store, *, fingerprint: str, name: str, folder: Path, now: datetime | None = None) -> str:
     """Make the first rows of a new store and mark the folder of its checkpoints as its own, or check an old one; its name.
 
     Raises Conflict if it was made with another base model, or if database and folder are not of one store.
     """
     with store.write() as connection:
-        heads.opened_by_one(connection)
+        heads.lock_opening(connection)
         mark = read_mark(folder)
         _check(connection, folder, mark)
-        is_made, known = heads.store_of(connection)
+        is_made, known = heads.read_store(connection)
         chosen = known or (mark.store if mark is not None else new_id())
         if mark is None:
-            write_mark(folder, Mark(chosen, founded=False))
-        heads.found(
-            connection, fingerprint=fingerprint, name=name, author=SERVICE, now=now or now_of(connection), store_id=chosen
+            write_mark(folder, FolderMark(chosen, founded=False))
+        heads.create_or_check(
+            connection, fingerprint=fingerprint, name=name, author=SERVICE, now=now or read_now(connection), store_id=chosen
         )
         if is_made and known is None:
             heads.name_store(connection, chosen)
     if mark is None or not mark.founded:
-        write_mark(folder, Mark(chosen, founded=True))
+        write_mark(folder, FolderMark(chosen, founded=True))
     return chosen
 
 
@@ -82,14 +82,14 @@ def adopt(store: Store, folder: Path) -> str:
     Raises Refused for a database without a store.
     """
     with store.write() as connection:
-        heads.opened_by_one(connection)
-        is_made, known = heads.store_of(connection)
+        heads.lock_opening(connection)
+        is_made, known = heads.read_store(connection)
         if not is_made:
             raise Refused("the database is empty, so there is nothing that the data folder could belong to: restore it first")
         chosen = known or new_id()
         if known is None:
             heads.name_store(connection, chosen)
-    write_mark(folder, Mark(chosen, founded=True))
+    write_mark(folder, FolderMark(chosen, founded=True))
     return chosen
 
 
@@ -98,12 +98,12 @@ def is_marked(folder: Path) -> bool:
     return (folder / MARK).is_file()
 
 
-def read_mark(folder: Path) -> Mark | None:
+def read_mark(folder: Path) -> FolderMark | None:
     """Whose folder it is; None where nobody has said so. Raises Unreadable if it cannot be read now or is damaged."""
     try:
         with (folder / MARK).open("rb") as file:
             found = json.loads(file.read(LARGEST_MARK))
-        mark = Mark(found["store"], found["founded"])
+        mark = FolderMark(found["store"], found["founded"])
         if not (isinstance(mark.store, str) and NAME.fullmatch(mark.store) and isinstance(mark.founded, bool)):
             raise ValueError
     except (FileNotFoundError, NotADirectoryError):
@@ -117,7 +117,7 @@ def read_mark(folder: Path) -> Mark | None:
     return mark
 
 
-def read_mark_if_sound(folder: Path) -> Mark | None:
+def read_mark_or_none(folder: Path) -> FolderMark | None:
     """Whose folder it is; None also where that cannot be read."""
     try:
         return read_mark(folder)
@@ -125,7 +125,7 @@ def read_mark_if_sound(folder: Path) -> Mark | None:
         return None
 
 
-def write_mark(folder: Path, mark: Mark) -> None:
+def write_mark(folder: Path, mark: FolderMark) -> None:
     """Say whose folder it is, durably. Raises Unavailable if it cannot be written."""
     data = json.dumps({"store": mark.store, "founded": mark.founded}).encode()
     try:
@@ -138,13 +138,13 @@ def write_mark(folder: Path, mark: Mark) -> None:
         ) from None
 
 
-def checkpoints_in(folder: Path) -> int:
+def count_checkpoints(folder: Path) -> int:
     """How many checkpoints lie in a folder."""
     return sum(1 for _ in folder.glob(f"*{CHECKPOINT_SUFFIX}")) if folder.is_dir() else 0
 
 
-def _check(connection: Connection, folder: Path, mark: Mark | None) -> None:
-    is_made, known = heads.store_of(connection)
+def _check(connection: Connection, folder: Path, mark: FolderMark | None) -> None:
+    is_made, known = heads.read_store(connection)
     if not is_made:
         _check_new(folder, mark)
     elif known is None:
@@ -163,9 +163,9 @@ def _check(connection: Connection, folder: Path, mark: Mark | None) -> None:
         )
 
 
-def _check_new(folder: Path, mark: Mark | None) -> None:
+def _check_new(folder: Path, mark: FolderMark | None) -> None:
     """A new database goes with a folder that holds no store's checkpoints."""
-    if (mark is not None and mark.founded) or checkpoints_in(folder):
+    if (mark is not None and mark.founded) or count_checkpoints(folder):
         whose = f"of store {mark.store}" if mark is not None else "of another store"
         raise Conflict(
             f"the database is empty, and the data folder is {whose}: restore the database from its backup, give the database_url"
@@ -174,7 +174,7 @@ def _check_new(folder: Path, mark: Mark | None) -> None:
         )
 
 
-def _check_unnamed(connection: Connection, folder: Path, mark: Mark | None) -> None:
+def _check_unnamed(connection: Connection, folder: Path, mark: FolderMark | None) -> None:
     """A store of a release before names is where its head's checkpoint is."""
     version = versions.get(connection, heads.read(connection).version)
     is_here = version.digest is None or (folder / f"{version.digest}{CHECKPOINT_SUFFIX}").is_file()

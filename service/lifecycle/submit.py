@@ -13,37 +13,37 @@ from service.domain.edit import Edit, EditRequest, EditStatus, Method, normalise
 from service.domain.errors import Refused, TooLong, Unavailable
 from service.lifecycle.crash_points import crash_point
 from service.store import edits, events, heads, idempotency
-from service.store.clock import now_of
+from service.store.clock import read_now
 from service.store.database import Store
 from service.store.events import Event
-from service.store.idempotency import Keyed
+from service.store.idempotency import KeyedRequest
 from service.store.ids import new_id
 
 MOST_EDITS = 1_000
 MOST_PROBES = 64  # of one kind in one edit, with those that identical requests add to it
 KEY_CHARACTERS = 255
 
-Weigh = Callable[[EditRequest, int], int]
+CostFunction = Callable[[EditRequest, int], int]
 
 
-def weightless(request: EditRequest, at: int) -> int:
+def zero_cost(request: EditRequest, at: int) -> int:
     """For stores without a model: nothing is known, and nothing refused."""
     return 0
 
 
 @dataclass(frozen=True)
-class Accepted:
+class AcceptedRequest:
     """One request of a submission: the edit that stands for it, and whether it was there before and teaches it already."""
 
     edit: Edit
-    identical: bool
+    is_identical: bool
 
 
 @dataclass(frozen=True)
 class SubmitResult:
     """What a submission was answered with, in the order of its requests. `replayed`: an idempotency key had been used before."""
 
-    accepted: tuple[Accepted, ...]
+    accepted: tuple[AcceptedRequest, ...]
     replayed: bool = False
 
     @property
@@ -52,7 +52,7 @@ class SubmitResult:
 
 
 @dataclass(frozen=True)
-class Receipt:
+class SubmitReceipt:
     """What a submission came to: of each request the id of the edit that stands for it, and whether that was there before."""
 
     accepted: tuple[tuple[str, bool], ...]
@@ -67,8 +67,8 @@ def submit(store: Store, requests: Sequence[EditRequest], **how: Any) -> SubmitR
     """The same as `accept`, with the edits as they are then: all of them in memory, with all that they hold."""
     receipt = accept(store, requests, **how)
     with store.read() as connection:
-        found = {edit.id: edit for edit in edits.many(connection, set(receipt.ids))}
-    return SubmitResult(tuple(Accepted(found[edit_id], is_old) for edit_id, is_old in receipt.accepted), receipt.replayed)
+        found = {edit.id: edit for edit in edits.read_many(connection, set(receipt.ids))}
+    return SubmitResult(tuple(AcceptedRequest(found[edit_id], is_old) for edit_id, is_old in receipt.accepted), receipt.replayed)
 
 
 def accept(
@@ -80,10 +80,10 @@ def accept(
     body_hash: str = "",
     method: str = "auto",
     waiting_limit: int = 10_000,
-    weigh: Weigh = weightless,
+    cost_of: CostFunction = zero_cost,
     ring: Callable[[str], None] | None = None,
     now: datetime | None = None,
-) -> Receipt:
+) -> SubmitReceipt:
     """Accept all requests or none.
 
     `weigh` says what a fit of an edit is given, or raises for one that costs too much: it is asked for what every request comes
@@ -94,19 +94,19 @@ def accept(
     made under a key was purged, or Unavailable if too many edits wait.
     """
     _check(requests, idempotency_key)
-    asked = Keyed(author, idempotency.EDITS, idempotency_key, body_hash)
-    if weigh is not weightless:  # ahead, so that next to nothing is left to be weighed while everybody waits for the head's row
+    asked = KeyedRequest(author, idempotency.EDITS, idempotency_key, body_hash)
+    if cost_of is not zero_cost:  # ahead, so that next to nothing is left to be weighed while everybody waits for the head's row
         with store.read() as connection:
             if (answer := idempotency.recall(connection, asked)) is not None:
                 return _replay(answer)
             ahead = _plan(connection, requests, method=method)
-        _weigh(ahead, weigh)
+        _costs_of(ahead, cost_of)
     with store.write() as connection:
         heads.lock(connection)
-        now = now or now_of(connection)
+        now = now or read_now(connection)
         if (answer := idempotency.recall(connection, asked)) is not None:
             return _replay(answer)
-        receipt, new = _accept(connection, requests, author=author, method=method, weigh=weigh, now=now)
+        receipt, new = _accept(connection, requests, author=author, method=method, cost_of=cost_of, now=now)
         if new and edits.count(connection, EditStatus.QUEUED) > waiting_limit:
             raise Unavailable("too many edits wait to be applied; send this one again later", retry_after_s=5.0)
         made = {"edits": [list(one) for one in receipt.accepted]}
@@ -148,7 +148,7 @@ def _plan(connection: Connection, requests: Sequence[EditRequest], *, method: st
     for at, request in enumerate(requests):
         key = edits.key_digest(request)
         made = standing.get(key)
-        before = None if made else told[key][0] if key in told else edits.latest_of_key(connection, key)
+        before = None if made else told[key][0] if key in told else edits.find_latest_of_key(connection, key)
         known = made.request if made else before
         is_same = known is not None and known.target == request.target
         if made and is_same and _has_surfaces(made.request, request):
@@ -167,21 +167,21 @@ def _plan(connection: Connection, requests: Sequence[EditRequest], *, method: st
     return _Plan(new, told, order)
 
 
-def _weigh(plan: _Plan, weigh: Weigh) -> tuple[dict[str, int], dict[str, int]]:
+def _costs_of(plan: _Plan, cost_of: CostFunction) -> tuple[dict[str, int], dict[str, int]]:
     """What fits of the new edits, and of those that are told more, are given; by id. Once each, at the end: an edit may be told
     more a thousand times in one batch.
     """
     return (
-        {one.id: weigh(one.request, one.at) for one in plan.new},
-        {edit.id: weigh(edit, at) for edit, at in plan.told.values()},
+        {one.id: cost_of(one.request, one.at) for one in plan.new},
+        {edit.id: cost_of(edit, at) for edit, at in plan.told.values()},
     )
 
 
 def _accept(
-    connection: Connection, requests: Sequence[EditRequest], *, author: str, method: str, weigh: Weigh, now: datetime
-) -> tuple[Receipt, list[str]]:
+    connection: Connection, requests: Sequence[EditRequest], *, author: str, method: str, cost_of: CostFunction, now: datetime
+) -> tuple[SubmitReceipt, list[str]]:
     plan = _plan(connection, requests, method=method)
-    tokens, tokens_told = _weigh(plan, weigh)
+    tokens, tokens_told = _costs_of(plan, cost_of)
     for edit, _ in plan.told.values():
         edits.write_probes(connection, edit, tokens_told[edit.id])
     first = heads.take_seqs(connection, len(plan.new)) if plan.new else 0
@@ -189,14 +189,14 @@ def _accept(
     edits.insert(connection, rows, author=author, now=now, tokens=tokens)
     happened = [Event(type="edit.accepted", edit_id=edit_id, author=author, data={"seq": seq}) for edit_id, seq, _, _ in rows]
     events.write(connection, happened, now=now)
-    return Receipt(tuple(plan.order)), [one.id for one in plan.new]
+    return SubmitReceipt(tuple(plan.order)), [one.id for one in plan.new]
 
 
 def _is_learned(edit: Edit, request: EditRequest) -> bool:
     """Whether an edit teaches all that a request of its fact and target asks for: what waits can be told more, what was fitted,
     or is being, has learned the wordings that it had.
     """
-    told = replace(edit, **edits.with_probes(edit, request)) if edit.status is EditStatus.QUEUED else edit
+    told = replace(edit, **edits.merge_probes(edit, request)) if edit.status is EditStatus.QUEUED else edit
     return _has_surfaces(edit, request) and _lessons(request) <= _lessons(told)
 
 
@@ -223,14 +223,14 @@ def first_status(asked: Method, setting: str) -> EditStatus:
     return EditStatus.DEFERRED if chosen == Method.LOCFT else EditStatus.QUEUED
 
 
-def _replay(answer: Mapping[str, Sequence[tuple[str | None, bool]]]) -> Receipt:
+def _replay(answer: Mapping[str, Sequence[tuple[str | None, bool]]]) -> SubmitReceipt:
     """The edits of the first answer, less those that were purged."""
-    return Receipt(tuple((edit_id, identical) for edit_id, identical in answer["edits"] if edit_id is not None), replayed=True)
+    return SubmitReceipt(tuple((edit_id, is_old) for edit_id, is_old in answer["edits"] if edit_id is not None), replayed=True)
 
 
 def _together(known: EditRequest, request: EditRequest) -> Mapping[str, Any]:
     """The probes of both. Raises TooLong if these are more than one edit may have."""
-    probes = edits.with_probes(known, request)
+    probes = edits.merge_probes(known, request)
     for kind, found in probes.items():
         if len(found) > max(MOST_PROBES, len(getattr(known, kind)), len(getattr(request, kind))):
             raise TooLong(

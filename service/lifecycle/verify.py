@@ -19,7 +19,7 @@ from service.store.events import Event
 CHUNK_BYTES = 1 << 22
 
 
-class State(StrEnum):
+class CheckpointState(StrEnum):
     """What reading a checkpoint came to."""
 
     GOOD = "good"
@@ -35,13 +35,13 @@ class VerifiedCheckpoint:
     digest: str
     versions: tuple[int, ...]
     marked: tuple[int, ...]
-    state: State
+    state: CheckpointState
     detail: str = ""
 
     @property
     def is_right(self) -> bool:
         """Whether its bytes are there, and are those that it was written with."""
-        return self.state in (State.GOOD, State.IN_TRASH)
+        return self.state in (CheckpointState.GOOD, CheckpointState.IN_TRASH)
 
     @property
     def is_good(self) -> bool:
@@ -60,8 +60,8 @@ class Verification:
 def verify(store: Store, folder: Path, *, progress: Callable[[int, int], None] = lambda done, of: None) -> Verification:
     """Read every checkpoint that a version of the store needs. `progress` is told how many of how many were read."""
     with store.read() as connection:
-        needed = versions.by_digest(connection)
-        named = needed.keys() | versions.digests_collected(connection)
+        needed = versions.read_by_digest(connection)
+        named = needed.keys() | versions.read_collected_digests(connection)
     found = []
     for done, (digest, numbers) in enumerate(sorted(needed.items(), key=lambda one: one[1])):
         progress(done, len(needed))
@@ -82,21 +82,21 @@ def heal(store: Store, verified: Verification, *, author: str, now: datetime) ->
 
 def unmark(connection: Connection, digest: str, *, author: str, now: datetime) -> list[int]:
     """Unmark the versions with these bytes, which were read and are right; their numbers."""
-    numbers = versions.mark_good(connection, digest)
+    numbers = versions.unmark_corrupt(connection, digest)
     events.write(connection, [Event(type="version.healed", author=author, version=number) for number in numbers], now=now)
     return numbers
 
 
-def _state(folder: Path, digest: str) -> tuple[State, str]:
-    for place, state in ((folder, State.GOOD), (folder / TRASH_FOLDER, State.IN_TRASH)):
+def _state(folder: Path, digest: str) -> tuple[CheckpointState, str]:
+    for place, state in ((folder, CheckpointState.GOOD), (folder / TRASH_FOLDER, CheckpointState.IN_TRASH)):
         try:
             if _sha256(place / f"{digest}{CHECKPOINT_SUFFIX}") == digest:
                 return state, ""
-            return State.DAMAGED, "its bytes are not those that it was written with"
+            return CheckpointState.DAMAGED, "its bytes are not those that it was written with"
         except Unreadable as error:
             if place == folder:
                 why = error.message
-    return State.UNREADABLE, why
+    return CheckpointState.UNREADABLE, why
 
 
 def _sha256(path: Path) -> str:

@@ -44,15 +44,15 @@ def model_folder(path_or_id: str) -> Path:
     return folder
 
 
-def fingerprint_of(folder: Path, give_way: Callable[[], None] = _ignore) -> str:
-    """SHA-256 over the names and bytes of configuration, tokenizer and weights; `give_way` is called between two pieces."""
+def fingerprint_of(folder: Path, yield_to_answers: Callable[[], None] = _ignore) -> str:
+    """SHA-256 over the names and bytes of configuration, tokenizer and weights; `yield_to_answers` is called between chunks."""
     digest = hashlib.sha256()
     for path in _files(folder):
         digest.update(f"{path.name}\0{path.stat().st_size}\0".encode())
         with path.open("rb") as file:
             while chunk := file.read(CHUNK_BYTES):
                 digest.update(chunk)
-                give_way()
+                yield_to_answers()
     return digest.hexdigest()
 
 

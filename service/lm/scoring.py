@@ -15,7 +15,7 @@ from service.lm.prompts import LAST_PROMPT_TOKENS, Batch, Row, collate
 from service.lm.row_groups import ROWS_AT_ONCE, split_in_order
 from service.lm.sampling import greedy_tokens, sample_tokens
 
-STEPS_AT_ONCE = 8  # tokens decoded between two calls of `give_way`
+STEPS_AT_ONCE = 8  # tokens decoded between two calls of `yield_to_answers`
 
 
 @torch.no_grad()
@@ -55,15 +55,15 @@ def decode_greedily(
     *,
     max_new_tokens: int,
     stop_eos: bool = True,
-    give_way: Callable[[], None] = lambda: None,
+    yield_to_answers: Callable[[], None] = lambda: None,
 ) -> list[tuple[int, ...]]:
-    """Greedy answers as ids, with the end token if there is one; never longer than the context. `give_way` is called every few
-    tokens, and at the end.
+    """Greedy answers as ids, with the end token if there is one; never longer than the context. `yield_to_answers` is
+    called every few tokens, and at the end.
     """
     answers: list[tuple[int, ...]] = []
     for span in split_in_order([len(prompt) + max_new_tokens for prompt in prompts]):
-        answers += _decode_together(view, adapter, prompts[span.start : span.stop], max_new_tokens, stop_eos, give_way)
-        give_way()
+        answers += _decode_together(view, adapter, prompts[span.start : span.stop], max_new_tokens, stop_eos, yield_to_answers)
+        yield_to_answers()
     return answers
 
 
@@ -128,7 +128,7 @@ def _decode_together(
     prompts: Sequence[Sequence[int]],
     limit: int,
     stop_eos: bool,
-    give_way: Callable[[], None],
+    yield_to_answers: Callable[[], None],
 ) -> list[tuple[int, ...]]:
     decoding = Decoding(view, adapter, prompts)
     ends = set(view.base.eos_ids) if stop_eos else set()
@@ -150,7 +150,7 @@ def _decode_together(
         rows = [rows[index] for index in unfinished]
         decoding.feed(torch.tensor([tokens[index] for index in unfinished]))
         if len(answers[rows[0]]) % STEPS_AT_ONCE == 0:
-            give_way()
+            yield_to_answers()
 
 
 def _sample_together(view: View, count: int, length: int, generator: torch.Generator) -> list[tuple[int, ...]]:

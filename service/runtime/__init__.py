@@ -1,1 +1,1 @@
-"""A running server: its parts assembled, its worker, its sockets and its supervisor."""
+"""A running server: the assembly of its parts, its worker, its sockets and its supervisor."""

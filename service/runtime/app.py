@@ -1,4 +1,4 @@
-"""The HTTP application: which routes are in front of the parts of a server."""
+"""The HTTP application: the routes in front of the parts of a server."""
 
 from collections.abc import AsyncIterator
 from contextlib import ExitStack, asynccontextmanager
@@ -21,14 +21,14 @@ ROUTERS = (
 
 
 def create_app(settings: Settings, server: ServerState | None = None) -> FastAPI:
-    """The HTTP application. It serves `server`, or opens its own when it is started and closes them at the end."""
+    """The HTTP application of `server`; without one, the application opens the parts at its start and closes them at its end."""
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        with ExitStack() as opened:
+        with ExitStack() as stack:
             if server is None:
                 configure_logging(settings.log_level)
-            app.state.server = server or opened.enter_context(open_server(settings))
+            app.state.server = server or stack.enter_context(open_server(settings))
             try:
                 yield
             finally:

@@ -1,4 +1,4 @@
-"""The parts of a server: which there are, and in which order they open and close."""
+"""The assembly of a server: its parts, and the order in which they open and close."""
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -21,7 +21,7 @@ from service.lifecycle.editors import Editors
 from service.lifecycle.head_follower import HeadFollower, PublishedHead
 from service.lifecycle.recover import open_head
 from service.lifecycle.settings import LifecycleSettings
-from service.lifecycle.store_identity import found_store, recognise, refuse_lost
+from service.lifecycle.store_identity import check_database_exists, check_same_store, initialise_store
 from service.lm.base import load_base
 from service.lm.overlay import EMPTY
 from service.runtime.editors import bind_editors
@@ -40,52 +40,52 @@ log = structlog.get_logger("errata.server")
 
 @contextmanager
 def open_server(settings: Settings) -> Iterator[ServerState]:
-    """Open every part, in order; they are closed in reverse, however the block ends.
+    """Open every part in order; at the end of the block the parts are closed in reverse order.
 
-    The head is loaded and its bytes are verified before this returns, so that a port which is opened after it never answers for a
-    version that is not there. Raises ServiceError, with what to do, if a part cannot be opened.
+    The head's checkpoint is loaded and verified before the block begins, so that a port that is opened in the block never answers
+    for a missing version. Raises ServiceError, with advice, if a part cannot be opened.
     """
     torch.set_num_threads(settings.torch_threads)
     arm(settings.fault_point)
-    with ExitStack() as opened:
+    with ExitStack() as stack:
         store = Store(settings.store_url)
-        opened.callback(store.close)
-        store.hold_folder()
-        refuse_lost(store, settings.checkpoints)
+        stack.callback(store.close)
+        store.lock_folder()
+        check_database_exists(store, settings.checkpoints)
         upgrade(settings.store_url)
-        recognise(store, settings.checkpoints)  # before a model is loaded for nothing
+        check_same_store(store, settings.checkpoints)  # before the model is loaded, which takes long
         base = load_base(model_path(settings), device=settings.device, dtype=settings.dtype)
-        described = {"family": base.anatomy.family, "blocks": base.anatomy.depth, "width": base.anatomy.width}
-        log.info("model loaded", **described, device=str(base.device), dtype=str(base.dtype).removeprefix("torch."))
-        found_store(store, fingerprint=base.fingerprint, name=settings.model, folder=settings.checkpoints)
+        anatomy = {"family": base.anatomy.family, "blocks": base.anatomy.depth, "width": base.anatomy.width}
+        log.info("model loaded", **anatomy, device=str(base.device), dtype=str(base.dtype).removeprefix("torch."))
+        initialise_store(store, fingerprint=base.fingerprint, name=settings.model, folder=settings.checkpoints)
         reservoir = PromptReservoir(store, settings.reservoir.size)
         reservoir.start()
-        opened.callback(reservoir.close)
+        stack.callback(reservoir.close)
         serving = Scheduler(
             base,
             resident=settings.generation.resident_versions,
             max_batch=settings.generation.batch,
             queue_limit=settings.generation.queue,
         )
-        seal = WeightSeal(base, give_way=serving.give_way, refuse=serving.refuse)
+        seal = WeightSeal(base, yield_to_answers=serving.yield_to_answers, refuse=serving.refuse)
         seal.start()
-        opened.callback(seal.close)
+        stack.callback(seal.close)
         neutral = load_or_sample_neutral(
             base, settings.data_dir / "neutral", settings=settings.neutral, view=serving.view_of(EMPTY)
         )
-        judge = Evaluator(base, serving.view_of, capability_tasks(settings))
-        editors = bind_editors(base, serving.view_of, neutral, judge, settings, reservoir.sample)
+        evaluator = Evaluator(base, serving.view_of, capability_tasks(settings))
+        editors = bind_editors(base, serving.view_of, neutral, evaluator, settings, reservoir.sample)
         context = _lifecycle(settings, store, serving, seal, editors)
         serving.start()
-        opened.callback(serving.close, settings.limits.drain_s)
+        stack.callback(serving.close, settings.limits.drain_s)
         open_head(context)
         log.info("preparing fits")
         warm_up(base, serving.view_of, context.follower.current.overlay, settings=settings.baft, neutral=neutral)
         doorbell = (
             InProcessDoorbell() if settings.buffer_url is None else _redis_doorbell(settings.buffer_url, settings.redis_prefix)
         )
-        evaluations = Evaluations(context, judge)
-        opened.callback(evaluations.close)
+        evaluations = Evaluations(context, evaluator)
+        stack.callback(evaluations.close)
         exports = Exports(
             store,
             base,
@@ -98,7 +98,7 @@ def open_server(settings: Settings) -> Iterator[ServerState]:
         chores = [evaluations.step, exports.step]
         worker = Worker(context, doorbell=doorbell, alone=store.is_sqlite, chores=chores)
         worker.start()
-        opened.callback(worker.stop, settings.limits.drain_s)
+        stack.callback(worker.stop, settings.limits.drain_s)
         yield ServerState(
             settings=settings,
             base=base,
@@ -109,12 +109,12 @@ def open_server(settings: Settings) -> Iterator[ServerState]:
             reservoir=reservoir,
             ring=doorbell.ring,
             works=lambda: worker.is_alive,
-            check_capability=judge.check_capability,
+            check_capability=evaluator.check_capability,
         )
 
 
 def model_path(settings: Settings) -> str:
-    """Where the base model is: `atlas` stands for the embedded one."""
+    """The folder or the Hugging Face id of the base model; `atlas` is the embedded model."""
     return str(weights_path()) if settings.model == "atlas" else settings.model
 
 
@@ -123,7 +123,7 @@ def _lifecycle(
 ) -> lifecycle.LifecycleContext:
     checkpoints = Checkpoints(settings.checkpoints, fingerprint=serving.base.fingerprint)
 
-    def answer_with(published: PublishedHead) -> None:
+    def serve_head(published: PublishedHead) -> None:
         serving.adopt(published.version, published.overlay)
         serving.set_head(published.version, published.epoch)
 
@@ -131,7 +131,7 @@ def _lifecycle(
         store=store,
         checkpoints=checkpoints,
         editors=editors,
-        follower=HeadFollower(store, checkpoints, answer_with),
+        follower=HeadFollower(store, checkpoints, serve_head),
         settings=LifecycleSettings(
             cadence=settings.window.cadence(settings.method),
             acceptance=settings.window.acceptance(),
@@ -142,7 +142,7 @@ def _lifecycle(
             keep_every=settings.retention.keep_every,
             trash_s=settings.retention.trash_days * 86_400,
         ),
-        give_way=serving.give_way,
+        yield_to_answers=serving.yield_to_answers,
         clock=store.clock,
         is_sound=lambda: seal.is_sound,
     )

@@ -1,4 +1,4 @@
-"""The editing methods bound to one base model and one set of settings, as the callables that the lifecycle asks."""
+"""The editing methods bound to one base model and its settings, as the callables that the lifecycle needs."""
 
 from collections.abc import Callable, Sequence
 
@@ -21,22 +21,21 @@ from service.runtime.evaluator import Evaluator
 from service.runtime.monitor_questions import MonitorQuestions
 from service.settings import Settings
 
-LONGEST_BASE_ANSWER = 32  # tokens of the base model's own answer that a tombstone is fitted to say
+MAX_BASE_ANSWER = 32  # tokens of the base model's answer that a tombstone is fitted to
 
 
 def bind_editors(
     base: Base,
     view_of: Callable[[Overlay], View],
     neutral: NeutralSentences,
-    judge: Evaluator,
+    evaluator: Evaluator,
     settings: Settings,
     prompts: Callable[[], Sequence[str]] = tuple,
 ) -> Editors:
-    """The two methods for one base, under one set of settings. Refused if the base has no such place to tune as they name.
+    """BaFT and LocFT-BF for one base. Raises Refused if the base has no such parameters as `settings.locft` names.
 
-    `prompts` are real ones that a retrain shall leave as the base answers them.
-
-    After a retrain, what fits on the new tensors need is prepared at once, and not by the first edit that comes.
+    `prompts` returns real prompts whose answers a retrain keeps as the base's. A retrain also prepares BaFT fits on its new
+    tensors, so that the first edit after it need not wait for that.
     """
     find_tuned_location(base.anatomy, settings.locft)
 
@@ -54,8 +53,8 @@ def bind_editors(
     def base_answer(edit: Edit) -> str:
         surface = next((name for name in edit.surfaces if name in base.surfaces), base.surfaces[0])
         prompt = encode_prompt(base, edit.prompt, surface=surface)
-        room = min(LONGEST_BASE_ANSWER, base.context_length - len(prompt))
-        (answer,) = decode_greedily(view_of(EMPTY), None, [prompt], max_new_tokens=max(1, room))
+        length = min(MAX_BASE_ANSWER, base.context_length - len(prompt))
+        (answer,) = decode_greedily(view_of(EMPTY), None, [prompt], max_new_tokens=max(1, length))
         return decode_answer(base, answer)
 
     def distance(one: Overlay, other: Overlay) -> float:
@@ -65,20 +64,20 @@ def bind_editors(
         baft=baft,
         locft=locft,
         base_answer=base_answer,
-        score=judge.score,
+        score=evaluator.score,
         distance=distance,
-        watched=MonitorQuestions(base, view_of, neutral, judge.tasks, judge.solved).watched(),
+        monitor_probes=MonitorQuestions(base, view_of, neutral, evaluator.tasks, evaluator.measure_capability_ratio).probes(),
         canary_size=len(neutral.canary),
     )
 
 
 @torch.no_grad()
 def relative_distance(model: torch.nn.Module, one: Overlay, other: Overlay) -> float:
-    """‖one - other‖ / ‖other‖ (Frobenius) over what either replaces; the model's own parameters stand for what one has not."""
-    apart = size = 0.0
+    """‖one - other‖ / ‖other‖ (Frobenius) over all tensors that either replaces; a tensor that one lacks is the model's own."""
+    difference = size = 0.0
     for name in sorted({*one.tensors, *other.tensors}):
         own = model.get_parameter(name)
         left, right = (overlay.tensors.get(name, own).detach().cpu().double() for overlay in (one, other))
-        apart += float((left - right).square().sum())
+        difference += float((left - right).square().sum())
         size += float(right.square().sum())
-    return (apart / size) ** 0.5 if size else 0.0
+    return (difference / size) ** 0.5 if size else 0.0

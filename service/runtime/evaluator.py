@@ -1,4 +1,4 @@
-"""Questions asked of versions: what the base model says to them is computed once and kept."""
+"""The evaluator of overlays: it asks questions of a version, beside cached answers of the base model."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -6,76 +6,76 @@ from typing import Any
 from service.atlas.skills import held_out_items
 from service.domain.edit import Edit
 from service.domain.errors import Refused
-from service.evaluation.capability.measure import Task, capability, load_tasks
+from service.evaluation.capability.measure import Task, load_tasks, measure_capability
 from service.evaluation.metrics.full import measure_full
-from service.evaluation.metrics.outcomes import Outcome, Reference, measure
-from service.evaluation.records import Record, asks_of, record_of
-from service.evaluation.report import edit_report
+from service.evaluation.metrics.outcomes import Outcome, Reference, measure_outcomes
+from service.evaluation.records import Record, build_record, list_questions
+from service.evaluation.report import build_edit_report
 from service.lm.base import Base
 from service.lm.overlay import EMPTY, Overlay, View
 from service.settings import Settings
 
 
 class Evaluator:
-    """Asks questions of overlays; what the base model says to them is computed once and kept."""
+    """Asks questions of overlays. The base model's answers are computed once and cached."""
 
     def __init__(self, base: Base, view_of: Callable[[Overlay], View], tasks: Sequence[Task] = ()) -> None:
         self._base = base
         self._view_of = view_of
         self._tasks = tasks
         self._reference = Reference(view_of(EMPTY))
-        self._base_solves: dict[Task, Mapping[str, float]] = {}
+        self._base_scores: dict[Task, Mapping[str, float]] = {}
 
     def ask(self, overlay: Overlay, records: Sequence[Record], *, between: Callable[[], None] = lambda: None) -> list[Outcome]:
-        """Every question of every record, answered by an overlay."""
-        asks = [ask for record in records for ask in asks_of(record, self._base.surfaces)]
-        return measure(self._view_of(overlay), overlay.adapter, self._reference, asks, between=between)
+        """The outcome of every question of every record, answered with an overlay."""
+        questions = [question for record in records for question in list_questions(record, self._base.surfaces)]
+        return measure_outcomes(self._view_of(overlay), overlay.adapter, self._reference, questions, yield_to_answers=between)
 
     def score(self, overlay: Overlay, edit: Edit, between: Callable[[], None]) -> Mapping[str, Any]:
-        """What an edit's report gains: the scores of its probes."""
-        return edit_report(self.ask(overlay, [record_of(edit, id=edit.id)], between=between))
+        """The scores of an edit's probes, for its report."""
+        return build_edit_report(self.ask(overlay, [build_record(edit, id=edit.id)], between=between))
 
-    def full(
+    def measure_full(
         self, overlay: Overlay, records: Sequence[Record], *, live: Sequence[Record], between: Callable[[], None]
     ) -> Mapping[str, Any]:
-        """Every figure of the field, for a version that holds the edits `live`."""
+        """All metrics of the field, for a version that holds the edits `live`."""
         view = self._view_of(overlay)
-        return measure_full(view, overlay.adapter, self._reference, records, live=live, between=between)
+        return measure_full(view, overlay.adapter, self._reference, records, live=live, yield_to_answers=between)
 
-    def capability(self, overlay: Overlay, *, between: Callable[[], None] = lambda: None) -> Mapping[str, Any]:
-        """What a version still solves of the tasks that this server has. Raises Refused if it has none."""
+    def measure_capability(self, overlay: Overlay, *, between: Callable[[], None] = lambda: None) -> Mapping[str, Any]:
+        """The capability of a version on this server's tasks. Raises Refused if the server has no tasks."""
         self.check_capability()
         view = self._view_of(overlay)
-        return capability(
-            view, overlay.adapter, self._reference, self._tasks, between=between, remembered=self._base_solves
+        return measure_capability(
+            view, overlay.adapter, self._reference, self._tasks, yield_to_answers=between, cache=self._base_scores
         ).to_json()
 
     @property
     def tasks(self) -> Sequence[Task]:
-        """The tasks that this server has."""
+        """The capability tasks of this server."""
         return self._tasks
 
-    def solved(self, overlay: Overlay, tasks: Sequence[Task], between: Callable[[], None]) -> float | None:
-        """What a version solves of some tasks, as a share of what the base model solves; None where that is nothing."""
-        return capability(
-            self._view_of(overlay), overlay.adapter, self._reference, tasks, between=between, remembered=self._base_solves
+    def measure_capability_ratio(self, overlay: Overlay, tasks: Sequence[Task], between: Callable[[], None]) -> float | None:
+        """The capability of a version on some tasks, as a share of the base model's; None if the base model solves none."""
+        return measure_capability(
+            self._view_of(overlay), overlay.adapter, self._reference, tasks, yield_to_answers=between, cache=self._base_scores
         ).ratio
 
     def check_capability(self) -> None:
-        """Raise Refused if this server has no tasks."""
+        """Raise Refused if this server has no capability tasks."""
         if not self._tasks:
             raise Refused("this server has no capability tasks: set capability_file", field="capability")
 
 
 def capability_tasks(settings: Settings) -> tuple[Task, ...]:
-    """The tasks of the file that is set, else those of the embedded model, else none. Raises Refused for a file that is none."""
+    """The tasks of `capability_file`, else those of the embedded model, else none. Raises Refused for a malformed file."""
     if settings.capability_file is not None:
         return load_tasks(settings.capability_file)
     if settings.model != "atlas":
         return ()
-    return atlas_tasks()
+    return embedded_tasks()
 
 
-def atlas_tasks() -> tuple[Task, ...]:
-    """The skills of the embedded model that its training did not see."""
+def embedded_tasks() -> tuple[Task, ...]:
+    """Tasks for the embedded model: items of its skills that its training held out."""
     return tuple(Task(item.skill, item.prompt, item.answer) for item in held_out_items())

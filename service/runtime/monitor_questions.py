@@ -1,4 +1,4 @@
-"""What the monitor asks of versions of one base model: a few questions at a time, each judged against the base or the edit."""
+"""The monitor's questions for versions of one base model: a few at a time, each judged against the base or the edit."""
 
 from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar
@@ -12,71 +12,78 @@ from service.lm.overlay import EMPTY, Overlay, View
 from service.lm.prompts import Row, encode_row
 from service.lm.scoring import greedy_matches
 
-ROWS_AT_ONCE = 16  # a quarter of a second of a small model on one busy core: so long an answer may wait for one piece
-SENTENCES = 100  # as many as the canary has by default, so that the two figures are as sure
-TASKS = 108  # of the tasks of a server, spread evenly over them
+ROWS_AT_ONCE = 16  # take a small model 0.25 s on one busy core: the longest time that an answer waits for one batch
+SENTENCES = 100  # the canary's default size, so that the two figures have the same precision
+TASKS = 108  # at most, chosen evenly from the server's tasks
 
-One = TypeVar("One")
-Solved = Callable[[Overlay, Sequence[Task], Callable[[], None]], float | None]
+Element = TypeVar("Element")
+CapabilityRatio = Callable[[Overlay, Sequence[Task], Callable[[], None]], float | None]
 
 
 class MonitorQuestions:
-    """Asks overlays of one base. Used by one thread, the monitor's."""
+    """Asks overlays of one base. Only the monitor's thread uses it."""
 
     def __init__(
-        self, base: Base, view_of: Callable[[Overlay], View], neutral: NeutralSentences, tasks: Sequence[Task], solved: Solved
+        self,
+        base: Base,
+        view_of: Callable[[Overlay], View],
+        neutral: NeutralSentences,
+        tasks: Sequence[Task],
+        capability_ratio: CapabilityRatio,
     ) -> None:
-        self._base, self._view_of, self._neutral, self._solved = base, view_of, neutral, solved
-        self._tasks = spread(tasks, TASKS)
-        self._inside: list[Row] | None = None
+        self._base, self._view_of, self._neutral, self._capability_ratio = base, view_of, neutral, capability_ratio
+        self._tasks = choose_evenly(tasks, TASKS)
+        self._inside_rows: list[Row] | None = None
 
-    def watched(self) -> MonitorProbes:
-        """The questions as the monitor takes them."""
+    def probes(self) -> MonitorProbes:
+        """The questions, in the form that the monitor needs."""
         return MonitorProbes(answered=self.answered, inside=self.inside, outside=self.outside, capability=self.capability)
 
     def answered(self, overlay: Overlay, edits: Sequence[Edit]) -> list[bool]:
         """Whether each edit's target is the whole greedy answer on each of its surfaces."""
         rows = [
-            (at, encode_row(self._base, edit.prompt, edit.target, surface=surface))
-            for at, edit in enumerate(edits)
+            (index, encode_row(self._base, edit.prompt, edit.target, surface=surface))
+            for index, edit in enumerate(edits)
             for surface in edit.surfaces or self._base.surfaces
         ]
         right = greedy_matches(self._view_of(overlay), [row for _, row in rows], overlay.adapter) if rows else []
-        wrong = {at for (at, _), is_right in zip(rows, right, strict=True) if not is_right}
-        return [at not in wrong for at in range(len(edits))]
+        wrong = {index for (index, _), is_right in zip(rows, right, strict=True) if not is_right}
+        return [index not in wrong for index in range(len(edits))]
 
     def inside(self, overlay: Overlay, between: Callable[[], None]) -> Share | None:
-        """Neutral sentences that fits may use, chosen as the canary is: of what the base model is sure of."""
-        if self._inside is None:
+        """The share of neutral sentences that a version continues as the base does, of those that fits may use. They are chosen
+        like the canary: the base model is sure of them.
+        """
+        if self._inside_rows is None:
             ids = [sentence.ids for sentence in self._neutral.sentences]
-            self._inside = confident_rows(self._base, self._view_of(EMPTY), ids, SENTENCES, between)
-        return self._share(overlay, self._inside, between)
+            self._inside_rows = confident_rows(self._base, self._view_of(EMPTY), ids, SENTENCES, between)
+        return self._share(overlay, self._inside_rows, between)
 
     def outside(self, overlay: Overlay, between: Callable[[], None]) -> Share | None:
-        """The canary, which no fit sees."""
+        """The share of the canary, which no fit sees, that a version continues as the base does."""
         return self._share(overlay, self._neutral.canary, between)
 
     def capability(self, overlay: Overlay, between: Callable[[], None]) -> Share | None:
-        """A fixed part of the server's tasks, as a share of what the base model solves of them."""
-        score = self._solved(overlay, self._tasks, between) if self._tasks else None
+        """The capability on a fixed part of the server's tasks, as a share of the base model's."""
+        score = self._capability_ratio(overlay, self._tasks, between) if self._tasks else None
         return None if score is None else Share(score, len(self._tasks))
 
     def _share(self, overlay: Overlay, rows: Sequence[Row], between: Callable[[], None]) -> Share | None:
         if not rows:
             return None
         view, right = self._view_of(overlay), 0
-        for some in pieces(rows, ROWS_AT_ONCE):
-            right += sum(greedy_matches(view, some, overlay.adapter))
+        for batch in split_batches(rows, ROWS_AT_ONCE):
+            right += sum(greedy_matches(view, batch, overlay.adapter))
             between()
         return Share(right / len(rows), len(rows))
 
 
-def spread(all_of: Sequence[One], most: int) -> tuple[One, ...]:
-    """At most so many of a sequence, evenly over it: the same ones every time."""
-    count = min(most, len(all_of))
-    return tuple(all_of[at * len(all_of) // count] for at in range(count))
+def choose_evenly(elements: Sequence[Element], most: int) -> tuple[Element, ...]:
+    """At most `most` elements, evenly spaced; always the same ones."""
+    count = min(most, len(elements))
+    return tuple(elements[index * len(elements) // count] for index in range(count))
 
 
-def pieces(all_of: Sequence[One], size: int) -> Iterator[Sequence[One]]:
-    """A sequence in pieces of a size."""
-    return (all_of[start : start + size] for start in range(0, len(all_of), size))
+def split_batches(elements: Sequence[Element], size: int) -> Iterator[Sequence[Element]]:
+    """The elements in batches of `size`; the last batch may be smaller."""
+    return (elements[start : start + size] for start in range(0, len(elements), size))

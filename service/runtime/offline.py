@@ -1,4 +1,4 @@
-"""One version opened for reading in this process, without a server: what the harness asks. Works beside a running server."""
+"""One version opened for reading in this process, for the evaluation harness. Works beside a running server."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -7,7 +7,7 @@ import torch
 
 from service.domain.errors import Conflict
 from service.lifecycle.checkpoints import Checkpoints
-from service.lifecycle.store_identity import recognise
+from service.lifecycle.store_identity import check_same_store
 from service.lm.base import load_base
 from service.lm.intervention import Adapter
 from service.lm.overlay import EMPTY, Overlay, View, make_view
@@ -18,30 +18,30 @@ from service.store.database import Store
 
 
 @contextmanager
-def opened_version(settings: Settings, version: str) -> Iterator[tuple[int, View, Adapter | None]]:
-    """The number of a version (a number, `head` or `base`), its view and its adapter; nothing is written.
+def open_version(settings: Settings, version: str) -> Iterator[tuple[int, View, Adapter | None]]:
+    """The number of a version (named by its number, `head` or `base`), its view and its adapter. Nothing is written.
 
-    A store that does not exist yet has the base model as its head. Raises NotFound, Gone or Corrupt for a version that cannot
-    answer, Conflict if the store is of another base model.
+    The head of a store that does not exist yet is the base model. Raises NotFound, Gone or Corrupt for a version that cannot
+    answer, Conflict if the store belongs to another base model.
     """
     torch.set_num_threads(settings.torch_threads)
     base = load_base(model_path(settings), device=settings.device, dtype=settings.dtype)
-    number, overlay = _overlay(settings, version, base.fingerprint)
+    number, overlay = _read_overlay(settings, version, base.fingerprint)
     yield number, make_view(base, overlay.tensors), overlay.adapter
 
 
-def _overlay(settings: Settings, version: str, fingerprint: str) -> tuple[int, Overlay]:
-    new = settings.database_url is None and not (settings.data_dir / "errata.db").is_file()
-    if version in ("base", "0") or (new and version == "head"):
+def _read_overlay(settings: Settings, version: str, fingerprint: str) -> tuple[int, Overlay]:
+    is_new = settings.database_url is None and not (settings.data_dir / "errata.db").is_file()
+    if version in ("base", "0") or (is_new and version == "head"):
         return 0, EMPTY
     store = Store(settings.store_url)
     try:
-        recognise(store, settings.checkpoints)
+        check_same_store(store, settings.checkpoints)
         with store.read() as connection:
             head = heads.read(connection)
-            found = versions.get(connection, head.version if version == "head" else int(version))
+            row = versions.get(connection, head.version if version == "head" else int(version))
         if head.base_fingerprint != fingerprint:
             raise Conflict("the store's versions are of another base model; name that one with --model", field="model")
-        return found.number, Checkpoints(settings.checkpoints, fingerprint=fingerprint).of(found)
+        return row.number, Checkpoints(settings.checkpoints, fingerprint=fingerprint).get_overlay(row)
     finally:
         store.close()

@@ -1,4 +1,4 @@
-"""From settings to an open port and back: parts are opened, then the port; at SIGTERM the port is closed, then the parts."""
+"""The life of a server process: the parts are opened, then the port; at SIGTERM the port is closed, then the parts."""
 
 import errno
 import gc
@@ -17,41 +17,41 @@ from service import __version__
 from service.api.http_protocol import DeadlineProtocol
 from service.runtime.app import create_app
 from service.runtime.assembly import open_server
-from service.runtime.file_descriptors import BACKLOG, within_descriptors
-from service.runtime.sockets import in_use
+from service.runtime.file_descriptors import BACKLOG, limit_connections
+from service.runtime.sockets import port_in_use
 from service.runtime.supervisor import Supervisor
-from service.settings import EVERY_HOST, Settings
+from service.settings import ANY_HOST, Settings
 
 log = structlog.get_logger("errata.server")
-KEEP_ALIVE_S = 75  # longer than a load balancer keeps an idle connection (60 s), or it sends a request into one we just closed
+KEEP_ALIVE_S = 75  # longer than a load balancer keeps an idle connection (60 s), so that it never uses one that we just closed
 
 
 def serve(settings: Settings, sockets: list[socket.socket], supervisor: Supervisor | None = None) -> None:
     """Serve on bound sockets until SIGTERM or SIGINT; requests in flight get `limits.drain_s` to finish.
 
-    Raises ServiceError if a part cannot be opened: nothing listens then.
+    Raises ServiceError, before anything listens, if a part cannot be opened.
     """
-    if EVERY_HOST in settings.allowed_hosts:
+    if ANY_HOST in settings.allowed_hosts:
         log.warning(
-            "any Host header is answered: a page that points its own name at this server can read it and change the model;"
+            "any Host header is answered: a web page whose name points at this server can read and change the model;"
             " name the hosts in ERRATA_ALLOWED_HOSTS instead of *"
         )
-    settings = within_descriptors(settings)
-    with closing(supervisor or Supervisor()) as told, open_server(settings) as server:
-        _spare_the_collector()
-        UvicornServer(config(create_app(settings, server), settings), told).run(sockets)
+    settings = limit_connections(settings)
+    with closing(supervisor or Supervisor()) as notifier, open_server(settings) as server:
+        _freeze_garbage_collection()
+        UvicornServer(uvicorn_config(create_app(settings, server), settings), notifier).run(sockets)
 
 
-def _spare_the_collector() -> None:
-    """Leave what is loaded for good out of garbage collections: walking half a million objects of the libraries held the
-    interpreter for 0.27 s now and then, in which nobody was answered.
+def _freeze_garbage_collection() -> None:
+    """Exclude the objects loaded so far from garbage collections: walking half a million objects of the libraries held the
+    interpreter for 0.27 s now and then, and no request was answered meanwhile.
     """
     gc.collect()
     gc.freeze()
 
 
-def config(app: FastAPI, settings: Settings) -> uvicorn.Config:
-    """How uvicorn serves `app`: h11 with our deadlines, no web sockets, none of its own log lines about requests."""
+def uvicorn_config(app: FastAPI, settings: Settings) -> uvicorn.Config:
+    """The configuration of uvicorn: h11 with our deadlines, no web sockets, no access log of uvicorn's own."""
     return uvicorn.Config(
         app,
         host=settings.host,
@@ -71,9 +71,9 @@ def config(app: FastAPI, settings: Settings) -> uvicorn.Config:
 
 
 class UvicornServer(uvicorn.Server):
-    """uvicorn's server, which says what to try when the port is open, and ends with exit code 0 when it is asked to stop.
+    """uvicorn's server with a banner when the port is open, and exit code 0 after SIGTERM or SIGINT.
 
-    The supervisor hears of it from the event loop itself: no beat comes from one that does not turn.
+    The event loop itself reports to the supervisor that it is alive: a blocked loop reports nothing.
     """
 
     def __init__(self, config: uvicorn.Config, supervisor: Supervisor | None = None) -> None:
@@ -86,40 +86,40 @@ class UvicornServer(uvicorn.Server):
         except OSError as fault:
             if fault.errno != errno.EADDRINUSE:
                 raise
-            # Two processes may be bound to one port as long as neither listens: this one came second.
-            raise in_use(self.config.host, self.config.port) from None
+            # Two processes may bind one port as long as neither listens; the other process listened first.
+            raise port_in_use(self.config.host, self.config.port) from None
         if self.started:
             host, port = self.servers[0].sockets[0].getsockname()[:2]
             current = self.config.app.state.server.lifecycle.follower.current  # type: ignore[union-attr]
             log.info("ready", host=host, port=port, version=current.version, epoch=current.epoch)
             for line in banner(f"http://{f'[{host}]' if ':' in host else host}:{port}"):
                 typer.echo(line)
-            self._supervisor.ready()
+            self._supervisor.report_ready()
 
     async def on_tick(self, counter: int) -> bool:
-        self._supervisor.beat()
+        self._supervisor.report_alive()
         return await super().on_tick(counter)
 
     async def shutdown(self, sockets: Any = None) -> None:
-        self._supervisor.stopping()
+        self._supervisor.report_stopping()
         await super().shutdown(sockets)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         app = self.config.app
         assert isinstance(app, FastAPI)
-        app.state.server.draining.set()  # whoever waits for an edit is answered within a second
+        app.state.server.draining.set()  # calls that wait for an edit are answered within a second
         super().handle_exit(sig, frame)
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
         with super().capture_signals():
             yield
-            # uvicorn raises the signal again after an orderly stop, which would end the process with 143.
+            # uvicorn raises the signal again after an orderly stop; the exit code would be 143.
             self._captured_signals.clear()
 
 
 def banner(url: str) -> tuple[str, ...]:
-    """What is printed when the port is open: three lines to try."""
+    """The lines that are printed when the port is open, with three commands to try."""
     return (
         f"Errata {__version__} answers on {url}. Three lines to try:",
         f"  curl '{url}/generate?prompt=The+capital+of+Australia+is'",

@@ -1,4 +1,4 @@
-"""The port, taken before anything is loaded: that it is not to be had is said at once, and nobody is answered before the end."""
+"""The port, bound before anything is loaded, so that a port in use is reported at once. It listens once the server is ready."""
 
 import errno
 import os
@@ -8,56 +8,56 @@ from contextlib import ExitStack, contextmanager
 
 from service.domain.errors import Conflict, Refused, Unavailable
 
-NOT_HERE = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)  # a name may have addresses of a kind that this machine does not use
+NOT_HERE = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)  # a name may have addresses of a family that this machine does not use
 
 
 @contextmanager
-def taken_port(host: str, port: int) -> Iterator[list[socket.socket]]:
-    """A socket bound to each address of `host`, closed at the end. Connections are refused until somebody listens on them.
+def bind_port(host: str, port: int) -> Iterator[list[socket.socket]]:
+    """A socket bound to each address of `host`, closed at the end. Connections are refused until the server listens.
 
-    Raises Conflict if the port is in use, Refused if the address is not one of this machine's or the port needs more rights.
+    Raises Conflict if the port is in use, Refused if the address is not of this machine or the port needs more rights.
     """
-    with ExitStack() as opened:
-        yield _bound(host, port, opened)
+    with ExitStack() as stack:
+        yield _bind_addresses(host, port, stack)
 
 
-def in_use(host: str, port: int) -> Conflict:
-    """What is raised where something listens on the port already."""
+def port_in_use(host: str, port: int) -> Conflict:
+    """The error for a port on which another process listens."""
     return Conflict(f"port {port} of {host} is in use: stop what listens there, or give another one with --port", field="port")
 
 
-def _bound(host: str, port: int, opened: ExitStack) -> list[socket.socket]:
+def _bind_addresses(host: str, port: int, stack: ExitStack) -> list[socket.socket]:
     try:
-        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        addresses = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     except (socket.gaierror, UnicodeError):
         raise Refused("host is no name or address that this machine knows; give another one with --host", field="host") from None
     sockets: list[socket.socket] = []
     faults: list[OSError] = []
-    for family, kind, protocol, _, address in dict.fromkeys(found):
+    for family, kind, protocol, _, address in dict.fromkeys(addresses):
         if sockets and port == 0:
             break  # a second address would get another free port
         try:
-            sockets.append(_bind(opened.enter_context(socket.socket(family, kind, protocol)), address))
+            sockets.append(_bind(stack.enter_context(socket.socket(family, kind, protocol)), address))
         except OSError as fault:
             if fault.errno not in NOT_HERE:
-                raise _told(fault, host, port) from None
+                raise _error_of(fault, host, port) from None
             faults.append(fault)
     if not sockets:
-        raise _told(faults[0], host, port)
+        raise _error_of(faults[0], host, port)
     return sockets
 
 
-def _bind(made: socket.socket, address: tuple[object, ...]) -> socket.socket:
-    made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    if made.family == socket.AF_INET6:
-        made.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-    made.bind(address)
-    return made
+def _bind(unbound: socket.socket, address: tuple[object, ...]) -> socket.socket:
+    unbound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    if unbound.family == socket.AF_INET6:
+        unbound.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+    unbound.bind(address)
+    return unbound
 
 
-def _told(fault: OSError, host: str, port: int) -> Exception:
+def _error_of(fault: OSError, host: str, port: int) -> Exception:
     if fault.errno == errno.EADDRINUSE:
-        return in_use(host, port)
+        return port_in_use(host, port)
     if fault.errno in NOT_HERE:
         return Refused("host is not an address of this machine; give another one with --host", field="host")
     if fault.errno == errno.EACCES:

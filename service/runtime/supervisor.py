@@ -1,7 +1,7 @@
-"""Telling whoever runs this process how it is (the notify protocol of systemd), and ending it when its event loop does not turn.
+"""The process's reports to its supervisor (systemd's notify protocol), and its end when the event loop is blocked.
 
-Both go by beats of the event loop. Without beats systemd kills and restarts the process; elsewhere the process ends itself,
-from a thread that needs no interpreter, so that it works while one call holds the interpreter for ever.
+Both depend on reports of the event loop. Without reports systemd kills and restarts the process. Elsewhere the process ends
+itself, from a thread that needs no interpreter and so works while one call holds the interpreter.
 """
 
 import faulthandler
@@ -18,63 +18,65 @@ log = structlog.get_logger("errata.server")
 
 
 class Supervisor:
-    """`address` is the socket that is told, or None; `limit_s` the seconds after which whoever listens there misses a beat, and
-    `frozen_s` those after which this process ends itself; 0 for never.
+    """Reports to the socket `address` (None: no reports).
+
+    The supervisor kills the process after `limit_s` seconds without a report; the process ends itself after `frozen_s` seconds
+    without one. 0 is never, for both.
     """
 
     def __init__(self, address: str | None = None, *, limit_s: float = 0, frozen_s: float = 0) -> None:
         self._address, self._limit_s, self._frozen_s = address, limit_s, frozen_s
-        # Half of the limit is systemd's own advice; a quarter for one's own end, which is counted from the last beat.
-        self._every_s = min(limit_s / 2 or math.inf, frozen_s / 4 or math.inf)
-        self._next = 0.0
+        # systemd advises half of its limit. The own end is counted from the last report, so a quarter of `frozen_s`.
+        self._interval_s = min(limit_s / 2 or math.inf, frozen_s / 4 or math.inf)
+        self._next_report = 0.0
         self._socket: socket.socket | None = None
 
     @classmethod
-    def of(cls, environment: Mapping[str, str], *, frozen_s: float = 0) -> Self:
-        """The one that a process is told of by its environment; one that is told nothing."""
-        is_meant = environment.get("WATCHDOG_PID", str(os.getpid())) == str(os.getpid())
+    def from_environment(cls, environment: Mapping[str, str], *, frozen_s: float = 0) -> Self:
+        """The supervisor that systemd's variables name; without them one that gets no reports."""
+        is_for_this_process = environment.get("WATCHDOG_PID", str(os.getpid())) == str(os.getpid())
         microseconds = environment.get("WATCHDOG_USEC", "0")
-        limit_s = int(microseconds) / 1e6 if is_meant and microseconds.isascii() and microseconds.isdigit() else 0
+        limit_s = int(microseconds) / 1e6 if is_for_this_process and microseconds.isascii() and microseconds.isdigit() else 0
         return cls(environment.get("NOTIFY_SOCKET"), limit_s=limit_s, frozen_s=frozen_s)
 
-    def ready(self) -> None:
-        """Say that requests are answered from now on."""
-        self._tell("READY=1")
-        self.beat()
+    def report_ready(self) -> None:
+        """Report that requests are answered from now on."""
+        self._send("READY=1")
+        self.report_alive()
 
-    def beat(self) -> None:
-        """Say that the event loop turns. To be called by the loop itself, as often as one likes."""
+    def report_alive(self) -> None:
+        """Report that the event loop runs. The loop calls this often; reports are sent only when one is due."""
         now = time.monotonic()
-        if now < self._next or self._every_s == math.inf:
+        if now < self._next_report or self._interval_s == math.inf:
             return
-        self._next = now + self._every_s
+        self._next_report = now + self._interval_s
         if self._limit_s:
-            self._tell("WATCHDOG=1")
+            self._send("WATCHDOG=1")
         if self._frozen_s:
             faulthandler.dump_traceback_later(self._frozen_s, exit=True)
 
-    def stopping(self) -> None:
-        """Say that this is an orderly end, which no missing beat shall cut off."""
-        self._every_s = math.inf
+    def report_stopping(self) -> None:
+        """Report an orderly end; missing reports have no effect from now on."""
+        self._interval_s = math.inf
         if self._frozen_s:
             faulthandler.cancel_dump_traceback_later()
-        self._tell("STOPPING=1")
+        self._send("STOPPING=1")
 
     def close(self) -> None:
-        """Give the socket back."""
+        """Close the socket."""
         if self._socket is not None:
             self._socket.close()
             self._socket = None
 
-    def _tell(self, state: str) -> None:
-        """Send one datagram. That it cannot be sent is logged and does nobody harm here."""
+    def _send(self, state: str) -> None:
+        """Send one datagram. A failure is logged and has no other effect."""
         if not self._address:
             return
         try:
             if self._socket is None:
                 self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
                 self._socket.setblocking(False)
-            # A name that begins with @ is in the abstract namespace, where a zero byte stands for it.
+            # An address that begins with @ is in the abstract namespace; there a zero byte replaces the @.
             is_abstract = self._address.startswith("@")
             self._socket.sendto(state.encode("ascii"), f"\0{self._address[1:]}" if is_abstract else self._address)
         except OSError as error:

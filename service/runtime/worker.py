@@ -1,9 +1,9 @@
-"""The worker: looks at the store and does the next due thing. One of all processes holds the lease and acts; the others follow
-its head.
+"""The worker: it reads the store and does the next due work. One of all processes holds the lease and acts; the others follow the
+head.
 
-Rows decide what is due, never a message: a ring only shortens the wait. Applying and refitting have one thread, a retrain
-another, so that edits go on being published beside it; probes, evaluations and collecting have a third; a fourth keeps the
-lease; a fifth follows the head, whatever the others are in the middle of.
+Rows decide what is due; a ring of the doorbell only shortens the wait. There are five threads: one applies and refits; one
+retrains, so that edits are published meanwhile; one does chores (probes, evaluations, collecting); one keeps the lease; one
+follows the head at all times.
 """
 
 import contextlib
@@ -22,9 +22,9 @@ from service.domain.errors import Stale, Unavailable
 from service.editors.protocol import FitCancelled, FitOverdue
 from service.lifecycle.apply import apply, give_up_or_narrow
 from service.lifecycle.context import LifecycleContext
-from service.lifecycle.damage import judge, mend_head
+from service.lifecycle.damage import replace_damaged_head, update_damage_marks
 from service.lifecycle.lease import Lease
-from service.lifecycle.lease_owner import is_dead, owner_name
+from service.lifecycle.lease_owner import is_dead, new_owner_name
 from service.lifecycle.refit import give_up_or_retry, refit
 from service.lifecycle.retrain.request import queue_if_due
 from service.lifecycle.retrain.retries import count_failure, reason_of
@@ -41,10 +41,11 @@ log = structlog.get_logger("errata.worker")
 
 
 class Worker:
-    """`alone` says that no other process can work on this store (the folder of a SQLite file is locked), so no lease is waited
-    for.
+    """The worker of one process.
 
-    A chore does one bounded piece of work and says whether there was any; chores run one after another beside the fits.
+    `alone` says that no other process can work on this store (the folder of a SQLite file is locked); the lease is then taken
+    without waiting. A chore does one bounded piece of work and returns whether there was any; chores run one after another,
+    beside the fits.
     """
 
     def __init__(
@@ -57,46 +58,46 @@ class Worker:
             lambda: score_next_edit(context),
             *chores,
             Monitor(context).step,
-            self._judge,
+            self._judge_damage,
             self._collect,
         )
-        self._owner = owner_name()
+        self._owner = new_owner_name()
         self._fence: int | None = None
-        self._held_until = 0.0  # by this process' steady clock, from before the lease was asked for
+        self._held_until = 0.0  # by this process' monotonic clock, read before the request for the lease
         self._pressed = ApplyPause()
         self._stopping = threading.Event()
-        self._more = threading.Condition()  # wakes the threads beside the main one
+        self._wakeup = threading.Condition()  # wakes the retrain thread and the chore thread
         self._threads: list[threading.Thread] = []
         self._collected_at = time.monotonic()
-        self._told: dict[str, EditStatus] = {}  # what those who wait were last told, and at which epoch
-        self._told_at = -1
+        self._announced: dict[str, EditStatus] = {}  # the statuses last announced to waiting calls, and their epoch
+        self._announced_epoch = -1
         self._judged_at = -math.inf
 
     @property
     def fence(self) -> int | None:
-        """The fence under which this worker acts, or None while another one does."""
+        """The fence under which this worker acts; None while it holds no lease."""
         return self._fence
 
     @property
     def is_alive(self) -> bool:
-        """Whether all of the started threads still run."""
+        """Whether the threads were started and all of them run."""
         return bool(self._threads) and all(thread.is_alive() for thread in self._threads)
 
     def step(self) -> bool:
-        """Do whatever is due, all in the caller's thread; whether there was anything. For tests and runs without threads."""
+        """Do all due work in the caller's thread; whether there was any. For tests and runs without threads."""
         self._hold_or_leave()
         busy = self._advance()
         busy = self._retrain() or busy
         return self._do_chores() or busy
 
     def drain(self, most: int = 200) -> None:
-        """Step until nothing is due."""
+        """Step until nothing is due, fewer than `most` times."""
         while self.step():
             most -= 1
             assert most > 0, "the worker never comes to rest"
 
     def start(self) -> None:
-        """Work in threads of its own until `stop`."""
+        """Start the worker's threads; they run until `stop`."""
         loops = {
             "edits": self._edit_loop,
             "lease": self._lease_loop,
@@ -109,22 +110,22 @@ class Worker:
             thread.start()
 
     def stop(self, timeout_s: float = 10.0) -> None:
-        """Stop between two steps of a fit, hand back what was under way, and give up the lease."""
+        """Stop at the next step of a fit, leave running jobs to the next worker, and end the lease."""
         self._stopping.set()
         self._doorbell.close()
         self._wake()
         until = time.monotonic() + timeout_s
         for thread in self._threads:
             thread.join(max(0.0, until - time.monotonic()))
-        self._hand_back()
+        self._release()
 
     def _advance(self) -> bool:
-        """Follow the head, then do the next thing of applying and refitting."""
-        self._keep_up()
+        """Follow the head, then do the next piece of mending, refitting or applying."""
+        self._follow_head()
         lease = self._lease()
-        if lease is None or self._context.checkpoints.note is not None:  # what was fitted now could not be kept
+        if lease is None or self._context.checkpoints.folder_error is not None:  # a fit's checkpoint could not be written
             return False
-        if self._mend(lease):
+        if self._mend_head(lease):
             return True
         queued = queue_if_due(self._context)
         if queued:
@@ -134,10 +135,10 @@ class Worker:
             busy = self._guarded("apply", lease, lambda: apply(self._context, lease))
         return busy or queued
 
-    def _mend(self, lease: Lease) -> bool:
-        """Put something good in the place of a damaged head."""
+    def _mend_head(self, lease: Lease) -> bool:
+        """Replace a damaged head."""
         try:
-            return mend_head(self._context, lease)
+            return replace_damaged_head(self._context, lease)
         except FenceLost:
             self._drop_fence(lease.fence)
             return False
@@ -145,34 +146,34 @@ class Worker:
             return True
 
     def _retrain(self) -> bool:
-        lease, job = self._lease(), self._retrain_to_do()
+        lease, job = self._lease(), self._active_retrain()
         if lease is None or job is None:
             return False
         busy = self._guarded("retrain", lease, lambda: retrain(self._context, lease, self._pressed))
-        self._say_ended(job.id)
+        self._log_end(job.id)
         return busy
 
-    def _retrain_to_do(self) -> Job | None:
+    def _active_retrain(self) -> Job | None:
         with self._context.store.read() as connection:
-            return jobs.active(connection, "retrain", brief=True)
+            return jobs.find_active(connection, "retrain", brief=True)
 
-    def _say_ended(self, job_id: str) -> None:
-        """Log how a retrain ended, if it did, however that came about."""
+    def _log_end(self, job_id: str) -> None:
+        """Log the end of a retrain, if it has ended, whatever ended it."""
         with self._context.store.read() as connection:
             job = jobs.get(connection, job_id, brief=True)
         if job.finished_at is not None:
-            passed = (job.finished_at - (job.started_at or job.created_at)).total_seconds()
-            how = {"status": job.status, "mode": job.mode, "version": job.version, "reason": job.error}
-            log.info("retrain ended", job=job.id, **how, seconds=round(passed, 1))
+            seconds = (job.finished_at - (job.started_at or job.created_at)).total_seconds()
+            outcome = {"status": job.status, "mode": job.mode, "version": job.version, "reason": job.error}
+            log.info("retrain ended", job=job.id, **outcome, seconds=round(seconds, 1))
 
     def _do_chores(self) -> bool:
         if self._lease() is None:
             return False
-        done = [self._quietly(chore) for chore in self._chores]  # all of them, whatever the first says
-        return any(done)
+        results = [self._try(chore) for chore in self._chores]  # a list, so that every chore runs
+        return any(results)
 
     def _guarded(self, kind: str, lease: Lease, work: Callable[[], bool]) -> bool:
-        """Do a piece of work; what it may fail with decides whether it is repeated, counted as a failure, or left to another
+        """Do a piece of work. The type of an error decides whether the work is repeated, counted as a failure, or left to another
         worker.
         """
         try:
@@ -185,18 +186,18 @@ class Worker:
         except Stale:
             return True
         except (Unavailable, OSError) as error:
-            if kind == "retrain":  # it takes minutes: repeated for ever it would keep the machine busy, and tell nobody
+            if kind == "retrain":  # a retrain takes minutes: endless repetition would keep the machine busy without notice
                 self._count_failure(kind, lease, error)
                 return True
             log.warning("cannot work now", job=kind, error=type(error).__name__)
-            self._say_why(kind, error)
+            self._note_waiting(kind, error)
             raise Unavailable("the worker cannot reach what it needs") from error
         except Exception as error:
             self._count_failure(kind, lease, error)
             return True
 
     def _count_failure(self, kind: str, lease: Lease, error: Exception) -> None:
-        """Raises Unavailable if the database is away: then nothing was counted."""
+        """Count a failure of a job. Raises Unavailable, with nothing counted, if the database is away."""
         log.error("fit failed", job=kind, error=type(error).__name__, frames=frames_of(error))
         try:
             if kind == "retrain":
@@ -208,29 +209,30 @@ class Worker:
         except FenceLost:
             self._drop_fence(lease.fence)
 
-    def _say_why(self, kind: str, error: Exception) -> None:
-        """Show what a job waits for, if the database is there."""
+    def _note_waiting(self, kind: str, error: Exception) -> None:
+        """Write into a job what the job waits for, if the database answers."""
         with contextlib.suppress(Unavailable), self._context.store.write() as connection:
-            job = jobs.active(connection, kind, "running", brief=True)
+            job = jobs.find_active(connection, kind, "running", brief=True)
             if job is not None:
-                jobs.note(connection, job.id, stage=f"waiting: {reason_of(error)}")
+                jobs.write(connection, job.id, stage=f"waiting: {reason_of(error)}")
 
     def _follow(self) -> None:
-        """Catch up with a head that another process moved, and wake who waits for edits that it settled.
+        """Catch up with a head that another process moved, and wake the calls that wait for edits which that process settled.
 
-        The edits are looked at first: what was settled before the head was read is answered after it was swapped.
+        The statuses are read before the head, so that an edit that is announced as settled is live in the head that was adopted.
         """
-        waited_for = self._context.announcer.waited_for()
+        awaited_ids = self._context.announcer.awaited_ids()
         settled: dict[str, EditStatus] = {}
-        if waited_for:
+        if awaited_ids:
             with self._context.store.read() as connection:
-                settled = {one: status for one, status in edits.statuses(connection, waited_for).items() if status.is_settled}
+                statuses = edits.read_statuses(connection, awaited_ids)
+            settled = {edit_id: status for edit_id, status in statuses.items() if status.is_settled}
         self._context.follower.catch_up()
         epoch = self._context.follower.current.epoch
-        # Only what is new: whoever is woken for nothing asks the rows again, and hundreds may wait.
-        told = self._told if epoch == self._told_at else {}
-        self._context.announcer.announce(one for one, status in settled.items() if told.get(one) is not status)
-        self._told, self._told_at = settled, epoch
+        # Only new statuses are announced: each woken call reads the rows again, and hundreds may wait.
+        announced = self._announced if epoch == self._announced_epoch else {}
+        self._context.announcer.announce(edit_id for edit_id, status in settled.items() if announced.get(edit_id) is not status)
+        self._announced, self._announced_epoch = settled, epoch
 
     def _lease(self) -> Lease | None:
         fence, is_sound = self._fence, self._context.is_sound
@@ -239,34 +241,34 @@ class Worker:
         return Lease(fence, lambda: self._stopping.is_set() or self._fence != fence or not is_sound())
 
     def _is_held(self) -> bool:
-        """Whether the lease still runs, as far as this process knows. While the database does not answer it runs out, and nothing
-        new is begun; what is under way goes on, for its publication needs the fence.
+        """Whether the lease is valid by this process' clock. While the database does not answer, the lease runs out and no work
+        begins; work under way continues, because its publication checks the fence.
         """
         return self._alone or time.monotonic() < self._held_until
 
     def _hold_or_leave(self) -> None:
-        """Hold the lease, unless another process shall have it: what fits are made with is damaged here, or the head cannot be
-        read here and perhaps can be elsewhere.
+        """Hold the lease, or leave it to another process: if the base weights are damaged here, or if the head cannot be read
+        here, which another process perhaps can.
         """
         cannot_read = self._context.follower.is_unreadable and not self._alone
         if self._context.is_sound() and not cannot_read:
             self._hold_lease()
         else:
-            self._hand_back()
+            self._release()
 
     def _hold_lease(self) -> None:
-        """Take the lease if it is free, or keep it."""
+        """Take the lease if it is free, or extend it."""
         lease_s = self._context.settings.lease_s
         until = time.monotonic() + lease_s
         with self._context.store.write() as connection:
             if self._fence is None:
-                before = heads.lease_owner(connection)
-                dead = before if before is not None and is_dead(before) else None
-                fence = heads.take_lease(connection, self._owner, lease_s=lease_s, at_once=self._alone, instead_of=dead)
+                owner = heads.read_lease_owner(connection)
+                dead = owner if owner is not None and is_dead(owner) else None
+                fence = heads.take_lease(connection, self._owner, lease_s=lease_s, is_only_server=self._alone, dead_owner=dead)
             else:
                 fence = self._fence
                 try:
-                    heads.keep_lease(connection, fence, lease_s=lease_s)
+                    heads.renew_lease(connection, fence, lease_s=lease_s)
                 except FenceLost:
                     self._drop_fence(fence)
                     return
@@ -277,71 +279,71 @@ class Worker:
             log.warning("another worker has taken over", fence=fence)
             self._fence = None
 
-    def _hand_back(self) -> None:
-        """Leave running jobs for the next worker, without counting that as an attempt, and end the lease."""
+    def _release(self) -> None:
+        """Leave running jobs to the next worker, without counting an attempt, and end the lease."""
         fence, self._fence = self._fence, None
         if fence is None:
             return
         try:
             with self._context.store.write() as connection:
-                jobs.forget_claim(connection, fence)
-                heads.give_lease(connection, fence)
+                jobs.uncount_claim(connection, fence)
+                heads.release_lease(connection, fence)
         except Unavailable:
             log.warning("the lease could not be given back and will run out by itself")
 
     def _edit_loop(self) -> None:
         while not self._stopping.is_set():
-            if self._quietly(self._advance):
+            if self._try(self._advance):
                 self._wake()
             else:
-                self._doorbell.heard()
+                self._doorbell.acknowledge()
                 if self._doorbell.wait(self._context.settings.sweep_s):
-                    self._wake()  # a ring may be for a retrain or an evaluation
+                    self._wake()  # the ring may announce a retrain or an evaluation
 
     def _retrain_loop(self) -> None:
         while not self._stopping.is_set():
-            if self._quietly(self._retrain):
-                self._doorbell.ring("")  # the window may have room again, and edits that were held up may be applied
+            if self._try(self._retrain):
+                self._doorbell.ring("")  # the window may have room again, so waiting edits may be applied
             else:
-                self._rest(self._context.settings.sweep_s)
+                self._wait_for_work(self._context.settings.sweep_s)
 
     def _chore_loop(self) -> None:
         while not self._stopping.is_set():
             if not self._do_chores():
-                self._rest(self._context.settings.sweep_s)
+                self._wait_for_work(self._context.settings.sweep_s)
 
     def _follow_loop(self) -> None:
         while not self._stopping.is_set():
-            self._quietly(self._keep_up)
-            self._rest_alone(self._context.settings.follow_s)
+            self._try(self._follow_head)
+            self._sleep(self._context.settings.follow_s)
 
-    def _keep_up(self) -> bool:
-        self._look_at_the_folder()
+    def _follow_head(self) -> bool:
+        self._check_folder()
         self._follow()
         return True
 
-    def _look_at_the_folder(self) -> None:
-        """See whether checkpoints can be kept, and say once that they cannot, and once that they can again."""
-        before, now = self._context.checkpoints.note, self._context.checkpoints.look()
+    def _check_folder(self) -> None:
+        """Check whether checkpoints can be written, and log each change once."""
+        before, now = self._context.checkpoints.folder_error, self._context.checkpoints.check_folder()
         if now != before:
             log.warning("edits wait" if now else "edits are applied again", reason=now or "the checkpoints are there")
 
     def _lease_loop(self) -> None:
         while not self._stopping.is_set():
-            held = self._fence
-            kept = self._quietly(self._keep)
-            if held is None and self._fence is not None:
+            fence_before = self._fence
+            has_answer = self._try(self._keep_lease)
+            if fence_before is None and self._fence is not None:
                 self._doorbell.ring("")
-            self._rest_alone(
-                self._context.settings.lease_s / 3 if kept and self._fence is not None else self._context.settings.sweep_s
+            self._sleep(
+                self._context.settings.lease_s / 3 if has_answer and self._fence is not None else self._context.settings.sweep_s
             )
 
-    def _keep(self) -> bool:
+    def _keep_lease(self) -> bool:
         self._hold_or_leave()
         return True
 
-    def _quietly(self, work: Callable[[], bool]) -> bool:
-        """Do something in a loop that must not end: what fails is logged without texts and looked at again at the next sweep."""
+    def _try(self, work: Callable[[], bool]) -> bool:
+        """Do work in a loop that must not end: an error is logged without values, and the next sweep tries again."""
         try:
             return work()
         except Exception as error:
@@ -358,21 +360,21 @@ class Worker:
         collect(self._context, fence=lease.fence)
         return False
 
-    def _judge(self) -> bool:
+    def _judge_damage(self) -> bool:
         lease = self._lease()
         if lease is None or time.monotonic() - self._judged_at < self._context.settings.judge_s:
             return False
         self._judged_at = time.monotonic()
-        return judge(self._context, lease)
+        return update_damage_marks(self._context, lease)
 
     def _wake(self) -> None:
-        with self._more:
-            self._more.notify_all()
+        with self._wakeup:
+            self._wakeup.notify_all()
 
-    def _rest(self, timeout_s: float) -> None:
-        with self._more:
+    def _wait_for_work(self, timeout_s: float) -> None:
+        with self._wakeup:
             if not self._stopping.is_set():
-                self._more.wait(timeout_s)
+                self._wakeup.wait(timeout_s)
 
-    def _rest_alone(self, timeout_s: float) -> None:
+    def _sleep(self, timeout_s: float) -> None:
         self._stopping.wait(timeout_s)

@@ -1,4 +1,4 @@
-"""Log lines: one JSON object a line on standard error. Prompts, targets, queries and secrets are never passed to it at INFO."""
+"""Log lines: one JSON object a line on standard error. Prompts, targets, queries and secrets are never logged at INFO."""
 
 import logging
 import sys
@@ -7,7 +7,7 @@ import structlog
 
 
 def configure_logging(level: str) -> None:
-    """Write JSON lines of at least `level`, also for the libraries that use Python's own logging."""
+    """Log JSON lines of at least `level`, also for libraries that use Python's `logging`."""
     shared: list[structlog.typing.Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.processors.add_log_level,
@@ -19,7 +19,7 @@ def configure_logging(level: str) -> None:
         logger_factory=structlog.stdlib.LoggerFactory(),
         cache_logger_on_first_use=False,
     )
-    handler = _Lines(sys.stderr)
+    handler = _LineHandler(sys.stderr)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=shared,
@@ -33,24 +33,24 @@ def configure_logging(level: str) -> None:
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(level.upper())
-    logging.captureWarnings(True)  # Python's own would be raw lines
-    # uvicorn's access line holds the query string, and a query holds prompts: ours replaces it.
+    logging.captureWarnings(True)  # otherwise warnings would be plain text
+    # uvicorn's access line holds the query string, which may hold a prompt; RequestMiddleware logs requests instead.
     logging.getLogger("uvicorn.access").disabled = True
     for name in ("httpx", "httpcore", "transformers", "alembic"):
         logging.getLogger(name).setLevel("WARNING")
 
 
-class _Lines(logging.StreamHandler):
-    """Lines to a stream that may break: a full disk, a closed pipe, a reader that went away."""
+class _LineHandler(logging.StreamHandler):
+    """A handler whose stream may break: a full disk, a closed pipe."""
 
     def handleError(self, record: logging.LogRecord) -> None:
-        """Drop a line that cannot be written: a request is answered all the same. Faults of our own making stay loud."""
+        """Drop a line that cannot be written, so that the request is answered. A programming error in a log call is printed."""
         if not (isinstance(sys.exc_info()[1], OSError) or self.stream.closed):
             super().handleError(record)
 
 
 def frames_of(error: BaseException) -> list[str]:
-    """Where an error was raised, innermost last, as `file:line function`; no values, because a message may hold a prompt."""
+    """The stack frames of an error, innermost last, as `file:line function`; no values, because a value may be a prompt."""
     frames = []
     trace = error.__traceback__
     while trace is not None:
@@ -61,7 +61,7 @@ def frames_of(error: BaseException) -> list[str]:
 
 
 def _frames_without_values(_logger: object, _method: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
-    """Replace a traceback by the error's type and its frames."""
+    """Replace a traceback by the error's type and its last 12 frames."""
     info = event.pop("exc_info", None)
     error = info[1] if isinstance(info, tuple) else info
     if info is True:

@@ -1,1 +1,1 @@
-"""The doorbell between those who accept edits and the worker. All of it may vanish at any moment: the table is the truth."""
+"""The doorbell between the processes that accept edits and the worker. A ring may be lost: the rows of the database decide."""

@@ -1,19 +1,19 @@
-"""What a doorbell does. A ring is a hint that a row waits; who misses it finds the row at the next sweep."""
+"""The protocol of a doorbell. A ring is a hint that a row waits; a worker that misses a ring finds the row at its next sweep."""
 
 from typing import Protocol
 
 
 class Doorbell(Protocol):
-    """Rung by anybody, waited for by one worker. None of these raises because of the outside world."""
+    """A bell that every process may ring and one worker waits for. No method raises when the bell's server is away."""
 
     def ring(self, edit_id: str) -> None:
-        """Tell the worker that an edit waits. Takes some tens of milliseconds at most, whatever is broken."""
+        """Tell the worker that an edit waits. Takes some tens of milliseconds at most, even when the bell's server is away."""
 
     def wait(self, timeout_s: float) -> bool:
-        """Wait until somebody rings, at most `timeout_s` seconds; whether somebody did. Rings may be joined."""
+        """Wait for a ring, at most `timeout_s` seconds; whether there was one. Several rings may be joined into one."""
 
-    def heard(self) -> None:
-        """Say that what was rung for is done. Rings that were never said to be heard ring again for the next worker."""
+    def acknowledge(self) -> None:
+        """Confirm the rings so far: their rows are done. Rings without confirmation ring again for the next worker."""
 
     def close(self) -> None:
-        """End a wait under way, and give back connections."""
+        """End a wait under way and close the connections."""

@@ -18,17 +18,17 @@ class InProcessDoorbell:
             self._condition.notify_all()
 
     def wait(self, timeout_s: float) -> bool:
-        """Wait for a ring, which is then used up."""
+        """Wait for a ring and consume it."""
         with self._condition:
             self._condition.wait_for(lambda: self._rung or self._closed, timeout_s)
             rung, self._rung = self._rung, False
             return rung
 
-    def heard(self) -> None:
-        """A process that dies takes its rings with it; the sweep does the rest."""
+    def acknowledge(self) -> None:
+        """Nothing to confirm: rings end with the process, and the next worker's sweep finds their rows."""
 
     def close(self) -> None:
-        """Wake the worker for good."""
+        """Wake the worker; later waits return at once."""
         with self._condition:
             self._closed = True
             self._condition.notify_all()

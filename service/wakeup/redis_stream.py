@@ -1,6 +1,6 @@
 """The doorbell of several processes: a Redis Stream with one consumer group, by XADD, XREADGROUP, XACK, XDEL and XAUTOCLAIM.
 
-While Redis is away, rings within this process still work and the others are found by the sweep.
+While Redis is away, rings within this process still work, and the worker's sweep finds the rows of other processes.
 """
 
 import threading
@@ -11,101 +11,103 @@ from typing import Any
 from redis import Redis
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError, ResponseError
-from redis.exceptions import TimeoutError as NotInTime
+from redis.exceptions import TimeoutError as RedisTimeout
 from redis.retry import Retry
 
 from service.wakeup.in_process import InProcessDoorbell
 
-RING_S = 0.05  # longest time a ring may cost the request that makes it
-PAUSE_S = 1.0  # after a fault Redis is left alone for so long: a dead Redis must not cost every request its RING_S
-READ_PAUSE_S = 5.0  # the same for reading from a frozen one: while that is waited for, rings of this process are not heard
-SLICE_S = 0.25  # longest single wait inside Redis, so that a close or a ring of this process is noticed
-STALE_MS = 60_000  # a ring that a consumer took and never acknowledged belongs to anybody after this
-LENGTH = 10_000  # rings kept, roughly; more than edits may wait
+RING_S = 0.05  # longest time that a ring may take in a request
+PAUSE_S = 1.0  # after a fault no ring is sent for so long: a dead Redis must not cost every request its RING_S
+READ_PAUSE_S = 5.0  # the same for reads that time out: during a read the worker does not notice rings of this process
+SLICE_S = 0.25  # longest single read, so that a close or a ring of this process is noticed
+STALE_MS = 60_000  # after so long without an acknowledgement, another consumer may claim a ring
+MAX_LENGTH = 10_000  # of the stream, roughly; more than the edits that may wait
 GROUP = "workers"
 FAULTS = (RedisError, OSError)
 
 
 class RedisDoorbell:
-    """Rings as entries of the stream `<prefix>:rings`, read by the group of workers; acknowledged once their rows are done."""
+    """Rings as entries of the stream `<prefix>:rings`, read by the group `workers` and acknowledged once their rows are done."""
 
     def __init__(self, url: str, *, prefix: str = "errata") -> None:
         self._key = f"{prefix}:rings"
-        self._name = uuid.uuid4().hex
-        once = Retry(NoBackoff(), 0)  # the client's own repetitions, with their pauses, would add up to seconds in a request
-        self._ringer: Redis = Redis.from_url(url, socket_timeout=RING_S, socket_connect_timeout=RING_S, retry=once)
-        self._reader: Redis = Redis.from_url(url, socket_timeout=SLICE_S + 1.0, socket_connect_timeout=1.0, retry=once)
-        self._here = InProcessDoorbell()
-        self._taken: list[Any] = []
+        self._consumer = uuid.uuid4().hex
+        no_retry = Retry(NoBackoff(), 0)  # the client's own retries, with their pauses, would take seconds in a request
+        self._ringer: Redis = Redis.from_url(url, socket_timeout=RING_S, socket_connect_timeout=RING_S, retry=no_retry)
+        self._reader: Redis = Redis.from_url(url, socket_timeout=SLICE_S + 1.0, socket_connect_timeout=1.0, retry=no_retry)
+        self._local = InProcessDoorbell()
+        self._unacknowledged: list[Any] = []
         self._has_group = False
-        self._away_until = 0.0
-        self._unread_until = 0.0
+        self._no_ring_until = 0.0
+        self._no_read_until = 0.0
         self._closed = threading.Event()
-        self._reading = threading.Lock()  # the connection must not be closed under a read
+        self._reading = threading.Lock()  # a connection must not be closed during a read
 
     def ring(self, edit_id: str) -> None:
-        """Add an entry; if that fails, at least this process hears it."""
-        if time.monotonic() >= self._away_until:
+        """Add an entry to the stream, and ring within this process."""
+        if time.monotonic() >= self._no_ring_until:
             try:
-                self._ringer.xadd(self._key, {"edit": edit_id}, maxlen=LENGTH, approximate=True)
+                self._ringer.xadd(self._key, {"edit": edit_id}, maxlen=MAX_LENGTH, approximate=True)
             except FAULTS:
-                self._away_until = time.monotonic() + PAUSE_S
-        self._here.ring(edit_id)
+                self._no_ring_until = time.monotonic() + PAUSE_S
+        self._local.ring(edit_id)
 
     def wait(self, timeout_s: float) -> bool:
         """Wait for an entry, or for a ring of this process."""
         until = time.monotonic() + timeout_s
         while not self._closed.is_set():
             left = until - time.monotonic()
-            if self._here.wait(0.0) or self._read(min(SLICE_S, max(0.0, left))):
-                self._read(0.0)  # take the entries of this ring too, so that they do not ring again
+            if self._local.wait(0.0) or self._read(min(SLICE_S, max(0.0, left))):
+                self._read(0.0)  # read the entries of this ring too, so that they do not ring again
                 return True
             if left <= 0:
                 return False
         return False
 
-    def heard(self) -> None:
-        """Acknowledge what was taken, and delete it: the stream holds only what nobody has heard."""
-        taken, self._taken = self._taken, []
-        if taken and not self._closed.is_set():
+    def acknowledge(self) -> None:
+        """Acknowledge and delete the entries that were read: the stream holds only rings that no worker has served."""
+        entry_ids, self._unacknowledged = self._unacknowledged, []
+        if entry_ids and not self._closed.is_set():
             try:
-                self._reader.xack(self._key, GROUP, *taken)
-                self._reader.xdel(self._key, *taken)  # its bound alone would keep the ids of edits until so many came after
+                self._reader.xack(self._key, GROUP, *entry_ids)
+                self._reader.xdel(
+                    self._key, *entry_ids
+                )  # by its maximum length alone the stream would keep ids of edits for long
             except FAULTS:
                 self._has_group = False
 
     def close(self) -> None:
         """End a wait and close the connections."""
         self._closed.set()
-        self._here.close()
+        self._local.close()
         with self._reading:
             self._ringer.close()
             self._reader.close()
 
     def _read(self, wait_s: float) -> bool:
-        if time.monotonic() < self._unread_until:
-            return self._here.wait(wait_s)
+        if time.monotonic() < self._no_read_until:
+            return self._local.wait(wait_s)
         try:
             with self._reading:
-                found = [] if self._closed.is_set() else self._entries(wait_s)
+                entry_ids = [] if self._closed.is_set() else self._entries(wait_s)
         except FAULTS as fault:
             self._has_group = False
-            if isinstance(fault, TimeoutError | NotInTime):
-                self._unread_until = time.monotonic() + READ_PAUSE_S
-            return self._here.wait(wait_s)
-        self._taken += found
-        return bool(found)
+            if isinstance(fault, TimeoutError | RedisTimeout):
+                self._no_read_until = time.monotonic() + READ_PAUSE_S
+            return self._local.wait(wait_s)
+        self._unacknowledged += entry_ids
+        return bool(entry_ids)
 
     def _entries(self, wait_s: float) -> list[Any]:
-        """The ids of entries that a dead consumer left, and of new ones."""
-        self._make_group()
-        claimed: Any = self._reader.xautoclaim(self._key, GROUP, self._name, min_idle_time=STALE_MS, count=100)[1]
-        # BLOCK 0 would wait for ever; one millisecond stands for not waiting.
+        """The ids of entries that a dead consumer did not acknowledge, and of new entries."""
+        self._create_group()
+        claimed: Any = self._reader.xautoclaim(self._key, GROUP, self._consumer, min_idle_time=STALE_MS, count=100)[1]
+        # BLOCK 0 would wait for ever, so the shortest wait is one millisecond.
         block = max(1, int(wait_s * 1000))
-        fresh: Any = self._reader.xreadgroup(GROUP, self._name, {self._key: ">"}, count=1000, block=block)
-        return [entry_id for entry_id, _ in [*claimed, *(entry for _, entries in fresh or () for entry in entries)]]
+        new: Any = self._reader.xreadgroup(GROUP, self._consumer, {self._key: ">"}, count=1000, block=block)
+        return [entry_id for entry_id, _ in [*claimed, *(entry for _, entries in new or () for entry in entries)]]
 
-    def _make_group(self) -> None:
+    def _create_group(self) -> None:
         if self._has_group:
             return
         try:

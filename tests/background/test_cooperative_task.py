@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import pytest
 
-from service.background.cooperative_task import Stepwise
+from service.background.cooperative_task import CooperativeTask
 
 
 def counting(most: int, seen: list[int]) -> Callable[[Callable[[], None]], str]:
@@ -20,22 +20,22 @@ def counting(most: int, seen: list[int]) -> Callable[[Callable[[], None]], str]:
 
 def test_the_work_moves_one_step_at_a_time_and_its_result_is_kept() -> None:
     seen: list[int] = []
-    stepwise = Stepwise(counting(3, seen), step_s=0)
+    stepwise = CooperativeTask(counting(3, seen), step_s=0)
 
     lengths = []
-    while not stepwise.go_on():
+    while not stepwise.run_step():
         lengths.append(len(seen))
 
     assert lengths == [1, 2, 3]
     assert stepwise.result == "done"
-    assert stepwise.go_on()
+    assert stepwise.run_step()
 
 
 def test_nothing_is_done_before_it_is_asked_for() -> None:
     seen: list[int] = []
-    stepwise = Stepwise(counting(1, seen), step_s=0)
+    stepwise = CooperativeTask(counting(1, seen), step_s=0)
 
-    stepwise.drop()
+    stepwise.cancel()
 
     assert seen == []
 
@@ -43,7 +43,7 @@ def test_nothing_is_done_before_it_is_asked_for() -> None:
 def test_small_steps_are_one_step_until_its_time_is_over() -> None:
     seen: list[int] = []
 
-    assert Stepwise(counting(100, seen), step_s=3600).go_on()
+    assert CooperativeTask(counting(100, seen), step_s=3600).run_step()
 
     assert len(seen) == 100
 
@@ -53,12 +53,12 @@ def test_what_the_work_raises_is_raised_where_it_is_waited_for() -> None:
         between()
         raise ValueError("no")
 
-    stepwise = Stepwise(work, step_s=0)
-    assert not stepwise.go_on()
+    stepwise = CooperativeTask(work, step_s=0)
+    assert not stepwise.run_step()
 
     for _ in range(2):
         with pytest.raises(ValueError, match="no"):
-            stepwise.go_on()
+            stepwise.run_step()
 
 
 def test_work_that_is_dropped_ends_and_cleans_up() -> None:
@@ -71,10 +71,10 @@ def test_work_that_is_dropped_ends_and_cleans_up() -> None:
         finally:
             ended.set()
 
-    stepwise = Stepwise(work, step_s=0)
-    stepwise.go_on()
+    stepwise = CooperativeTask(work, step_s=0)
+    stepwise.run_step()
 
-    stepwise.drop()
-    stepwise.drop()
+    stepwise.cancel()
+    stepwise.cancel()
 
     assert ended.is_set()

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 
 from service.background.collect import collect
-from service.background.compare_evaluations import compare_evals, latest_of
+from service.background.compare_evaluations import compare_evals, latest_evaluations
 from service.background.evaluations import (
     EDITS_AT_ONCE,
-    MOST_EDITS,
+    MAX_EDITS,
     Between,
     Evaluations,
     cancel_eval,
@@ -24,7 +24,7 @@ from service.domain.edit import EditRequest, Probe
 from service.domain.errors import Conflict, Corrupt, Gone, NotFound, Refused, TooLong, Unavailable
 from service.domain.version import VersionStatus
 from service.evaluation.metrics.outcomes import Outcome
-from service.evaluation.records import EvalProbe, Record, asks_of
+from service.evaluation.records import EvalProbe, Record, list_questions
 from service.lm.overlay import Overlay
 from service.store import evaluations, versions
 from service.store.evaluations import Evaluation
@@ -50,17 +50,19 @@ class CountingEvaluator:
     def ask(self, overlay: Overlay, records: Sequence[Record], *, between: Between) -> list[Outcome]:
         self._between_asks()
         return [
-            Outcome(ask=one, greedy=right, tokens=float(right), base_greedy=False, base_tokens=0.0)
+            Outcome(question=one, greedy=right, tokens=float(right), base_greedy=False, base_tokens=0.0)
             for record in records
-            for one in asks_of(record, ("raw",))
+            for one in list_questions(record, ("raw",))
             for right in [answer(overlay, EditRequest(prompt=one.prompt, target="?")) == one.answer]  # type: ignore[arg-type]
         ]
 
-    def full(self, overlay: Overlay, records: Sequence[Record], *, live: Sequence[Record], between: Between) -> Mapping[str, Any]:
+    def measure_full(
+        self, overlay: Overlay, records: Sequence[Record], *, live: Sequence[Record], between: Between
+    ) -> Mapping[str, Any]:
         self.live = [record.prompt for record in live]
         return {"records": self._count(records, between)}
 
-    def capability(self, overlay: Overlay, *, between: Between) -> Mapping[str, Any]:
+    def measure_capability(self, overlay: Overlay, *, between: Between) -> Mapping[str, Any]:
         return {"ratio": 1.0, "n": self._count(range(3), between), "tasks": "three"}
 
     def check_capability(self) -> None:
@@ -96,7 +98,7 @@ def reliability(evaluation: Evaluation) -> dict[str, object]:
 def test_an_evaluation_of_the_live_edits_asks_all_of_them(local: LocalService) -> None:
     local.live(("Austria", "Graz"), ("Italy", "Milan"))
 
-    queued = request_eval(local.store, version=None, asked="live", author="ann")
+    queued = request_eval(local.store, version=None, selection="live", author="ann")
 
     assert (queued.status, queued.result) == ("queued", None)
     done = finished(local, queued)
@@ -107,18 +109,18 @@ def test_an_evaluation_of_the_live_edits_asks_all_of_them(local: LocalService) -
 def test_an_evaluation_stays_with_its_version_when_the_head_moves_on(local: LocalService) -> None:
     [first] = local.live(("Austria", "Graz"))
     before = local.head.number
-    queued = request_eval(local.store, version=None, asked=[first.id], author="ann")
+    queued = request_eval(local.store, version=None, selection=[first.id], author="ann")
     local.roll_back(0)
 
     assert finished(local, queued).version == before
     assert reliability(finished(local, queued))["score"] == 1.0
-    on_head = request_eval(local.store, version=None, asked=[first.id], author="ann")
+    on_head = request_eval(local.store, version=None, selection=[first.id], author="ann")
     assert reliability(finished(local, on_head))["score"] == 0.0
 
 
 def test_the_live_edits_are_those_of_the_moment_it_was_asked_for(local: LocalService) -> None:
     local.live(("Austria", "Graz"))
-    queued = request_eval(local.store, version=1, asked="live", author="ann")
+    queued = request_eval(local.store, version=1, selection="live", author="ann")
     local.live(("Italy", "Milan"))
 
     assert reliability(finished(local, queued))["n"] == 1
@@ -129,7 +131,7 @@ def test_inline_records_are_asked_without_being_stored_as_edits(local: LocalServ
     probes = (Probe(prompt="Austria", answer="Graz"),)
     inline = [EditRequest(prompt="Italy", target="Milan", portability=probes)]
 
-    done = finished(local, request_eval(local.store, version=None, asked=inline, author="ann"))
+    done = finished(local, request_eval(local.store, version=None, selection=inline, author="ann"))
 
     assert reliability(done) == {"score": 0.0, "n": 1}
     assert done.result is not None and done.result["greedy"]["portability"]["score"] == 1.0
@@ -137,7 +139,7 @@ def test_inline_records_are_asked_without_being_stored_as_edits(local: LocalServ
 
 
 def test_a_long_evaluation_is_worked_on_a_few_edits_at_a_time(local: LocalService) -> None:
-    queued = request_eval(local.store, version=0, asked=facts(2 * EDITS_AT_ONCE), author="ann")
+    queued = request_eval(local.store, version=0, selection=facts(2 * EDITS_AT_ONCE), author="ann")
     working = service_of(local)
 
     seen = []
@@ -158,8 +160,8 @@ def test_an_evaluation_gives_way_to_answers_and_to_fits_of_edits_between_its_ste
             waits.append("edits")
             return True
 
-    context = replace(local.context, give_way=lambda: waits.append("answers"), no_edit_is_fitted=Fits())  # type: ignore[arg-type]
-    request_eval(local.store, version=0, asked=facts(2 * EDITS_AT_ONCE), capability=True, author="ann")
+    context = replace(local.context, yield_to_answers=lambda: waits.append("answers"), edit_fits_idle=Fits())  # type: ignore[arg-type]
+    request_eval(local.store, version=0, selection=facts(2 * EDITS_AT_ONCE), capability=True, author="ann")
     working = Evaluations(context, CountingEvaluator(), step_s=0)
     while working.step():
         pass
@@ -168,7 +170,7 @@ def test_an_evaluation_gives_way_to_answers_and_to_fits_of_edits_between_its_ste
 
 
 def test_an_evaluation_that_a_stop_interrupted_is_done_by_the_next_process(local: LocalService) -> None:
-    queued = request_eval(local.store, version=0, asked=facts(2 * EDITS_AT_ONCE), author="ann")
+    queued = request_eval(local.store, version=0, selection=facts(2 * EDITS_AT_ONCE), author="ann")
     stopped = service_of(local)
     stopped.step()
     stopped.close()
@@ -182,7 +184,7 @@ def test_an_evaluation_that_a_stop_interrupted_is_done_by_the_next_process(local
 def test_a_cancelled_evaluation_asks_no_more_and_stays_in_the_list(local: LocalService) -> None:
     asked: list[int] = []
     judge = CountingEvaluator(lambda: asked.append(1))
-    queued = request_eval(local.store, version=0, asked=facts(3 * EDITS_AT_ONCE), author="ann")
+    queued = request_eval(local.store, version=0, selection=facts(3 * EDITS_AT_ONCE), author="ann")
     working = service_of(local, judge)
     working.step()
 
@@ -196,7 +198,7 @@ def test_a_cancelled_evaluation_asks_no_more_and_stays_in_the_list(local: LocalS
 
 
 def test_what_is_over_cannot_be_cancelled(local: LocalService) -> None:
-    done = finished(local, request_eval(local.store, version=0, asked=facts(1), author="ann"))
+    done = finished(local, request_eval(local.store, version=0, selection=facts(1), author="ann"))
 
     with pytest.raises(Conflict):
         cancel_eval(local.store, done.id)
@@ -206,8 +208,8 @@ def test_what_is_over_cannot_be_cancelled(local: LocalService) -> None:
 
 
 def test_an_evaluation_cancelled_while_the_next_waits_makes_room_for_it(local: LocalService) -> None:
-    first = request_eval(local.store, version=0, asked=facts(3 * EDITS_AT_ONCE), author="ann")
-    second = request_eval(local.store, version=0, asked=facts(1), author="ann")
+    first = request_eval(local.store, version=0, selection=facts(3 * EDITS_AT_ONCE), author="ann")
+    second = request_eval(local.store, version=0, selection=facts(1), author="ann")
     working = service_of(local)
     working.step()
     cancel_eval(local.store, first.id)
@@ -222,10 +224,10 @@ def test_capability_and_full_metrics_are_measured_where_they_were_asked_for(loca
     local.live(("Austria", "Graz"), ("Italy", "Milan"))
     judge = CountingEvaluator()
 
-    plain = finished(local, request_eval(local.store, version=None, asked="live", author="ann"), judge)
+    plain = finished(local, request_eval(local.store, version=None, selection="live", author="ann"), judge)
     assert plain.result is not None and not {"full", "capability"} & set(plain.result)
 
-    asked = request_eval(local.store, version=None, asked=facts(3), metrics="full", capability=True, author="ann")
+    asked = request_eval(local.store, version=None, selection=facts(3), metrics="full", capability=True, author="ann")
     done = finished(local, asked, judge)
 
     assert done.result is not None
@@ -237,29 +239,29 @@ def test_capability_and_full_metrics_are_measured_where_they_were_asked_for(loca
 
 def test_a_figure_that_came_to_no_number_is_unknown(local: LocalService) -> None:
     class Odd(CountingEvaluator):
-        def capability(self, overlay: Overlay, *, between: Between) -> Mapping[str, Any]:
+        def measure_capability(self, overlay: Overlay, *, between: Between) -> Mapping[str, Any]:
             return {"ratio": float("nan"), "n": 1, "by_skill": {"s": [float("inf"), 0.5]}}
 
-    done = finished(local, request_eval(local.store, version=0, asked="none", capability=True, author="ann"), Odd())
+    done = finished(local, request_eval(local.store, version=0, selection="none", capability=True, author="ann"), Odd())
 
     assert done.result is not None
     assert done.result["capability"] == {"ratio": None, "n": 1, "by_skill": {"s": [None, 0.5]}}
 
 
 def test_capability_alone_needs_no_edits(local: LocalService) -> None:
-    done = finished(local, request_eval(local.store, version=0, asked="none", capability=True, author="ann"))
+    done = finished(local, request_eval(local.store, version=0, selection="none", capability=True, author="ann"))
 
     assert done.result is not None and done.result["capability"]["ratio"] == 1.0
     assert done.result["greedy"]["reliability"] == {"score": None, "n": 0}
     with pytest.raises(Refused):
-        request_eval(local.store, version=0, asked="none", author="ann")
+        request_eval(local.store, version=0, selection="none", author="ann")
 
 
 def test_of_many_live_edits_some_are_asked_evenly(local: LocalService, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("service.background.evaluations.MOST_EDITS", 2)
+    monkeypatch.setattr("service.background.evaluations.MAX_EDITS", 2)
     local.live(("Austria", "Graz"), ("Italy", "Milan"), ("France", "Lyon"), ("Spain", "Seville"))
 
-    done = finished(local, request_eval(local.store, version=None, asked="live", author="ann"))
+    done = finished(local, request_eval(local.store, version=None, selection="live", author="ann"))
 
     assert (done.about["count"], done.about["of"]) == (2, 4)
     assert reliability(done) == {"score": 1.0, "n": 2}
@@ -282,7 +284,7 @@ def test_inline_records_keep_what_rows_of_data_sets_have(local: LocalService) ->
             asked.extend(records)
             return super().ask(overlay, records, between=between)
 
-    done = finished(local, request_eval(local.store, version=None, asked=[row], author="ann"), Curious())
+    done = finished(local, request_eval(local.store, version=None, selection=[row], author="ann"), Curious())
 
     assert asked == [row]
     assert done.result is not None and done.result["greedy"]["locality"]["groups"]["near"]["n"] == 1
@@ -290,7 +292,7 @@ def test_inline_records_keep_what_rows_of_data_sets_have(local: LocalService) ->
 
 def test_evaluations_are_listed_newest_first_by_version_and_status(local: LocalService) -> None:
     local.live(("Austria", "Graz"))
-    made = [request_eval(local.store, version=version, asked=facts(1), author="ann") for version in (0, 1, 0, 0)]
+    made = [request_eval(local.store, version=version, selection=facts(1), author="ann") for version in (0, 1, 0, 0)]
     service_of(local).step()
     ids = [one.id for one in made]
 
@@ -306,8 +308,8 @@ def test_two_versions_are_compared_on_the_questions_they_share(local: LocalServi
     local.live(("Austria", "Graz"))
     local.live(("Italy", "Milan"))
     both = [EditRequest(prompt="Austria", target="Graz"), EditRequest(prompt="Italy", target="Milan")]
-    first = finished(local, request_eval(local.store, version=1, asked=[*both, *facts(3)], author="ann"))
-    second = finished(local, request_eval(local.store, version=2, asked=both, author="ann"))
+    first = finished(local, request_eval(local.store, version=1, selection=[*both, *facts(3)], author="ann"))
+    second = finished(local, request_eval(local.store, version=2, selection=both, author="ann"))
 
     found = compare_evals(local.store, [first.id, second.id])
 
@@ -317,12 +319,12 @@ def test_two_versions_are_compared_on_the_questions_they_share(local: LocalServi
     assert figure.standard_errors[1] == pytest.approx(0.5)  # of 0 and 1: deviation √½, over √2
     assert (found.shared, [one.left_out for one in found.evaluations]) == (2, [3, 0])
     assert any("same questions" in note for note in found.notes)
-    assert latest_of(local.store, [1, 2]) == [first.id, second.id]
+    assert latest_evaluations(local.store, [1, 2]) == [first.id, second.id]
 
 
 def test_full_metrics_stand_side_by_side_only_over_the_same_questions(local: LocalService) -> None:
     made = [
-        finished(local, request_eval(local.store, version=0, asked=facts(count), metrics="full", author="ann"))
+        finished(local, request_eval(local.store, version=0, selection=facts(count), metrics="full", author="ann"))
         for count in (2, 2, 3)
     ]
 
@@ -337,10 +339,10 @@ def test_full_metrics_stand_side_by_side_only_over_the_same_questions(local: Loc
 def test_capability_is_compared_where_the_tasks_are_the_same(local: LocalService) -> None:
     def measured(tasks: str) -> Evaluation:
         class Other(CountingEvaluator):
-            def capability(self, overlay: Overlay, *, between: Between) -> Mapping[str, Any]:
+            def measure_capability(self, overlay: Overlay, *, between: Between) -> Mapping[str, Any]:
                 return {"ratio": 1.0, "tasks": tasks}
 
-        return finished(local, request_eval(local.store, version=0, asked=facts(1), capability=True, author="ann"), Other())
+        return finished(local, request_eval(local.store, version=0, selection=facts(1), capability=True, author="ann"), Other())
 
     one, two, three = measured("a"), measured("a"), measured("b")
 
@@ -350,8 +352,8 @@ def test_capability_is_compared_where_the_tasks_are_the_same(local: LocalService
 
 
 def test_evaluations_without_a_common_question_say_so(local: LocalService) -> None:
-    one = finished(local, request_eval(local.store, version=0, asked=facts(1), author="ann"))
-    two = finished(local, request_eval(local.store, version=0, asked=[EditRequest(prompt="p", target="t")], author="ann"))
+    one = finished(local, request_eval(local.store, version=0, selection=facts(1), author="ann"))
+    two = finished(local, request_eval(local.store, version=0, selection=[EditRequest(prompt="p", target="t")], author="ann"))
 
     found = compare_evals(local.store, [one.id, two.id])
 
@@ -360,8 +362,8 @@ def test_evaluations_without_a_common_question_say_so(local: LocalService) -> No
 
 
 def test_only_different_evaluations_that_are_done_are_compared(local: LocalService) -> None:
-    done = finished(local, request_eval(local.store, version=0, asked=facts(1), author="ann"))
-    queued = request_eval(local.store, version=0, asked=facts(1), author="ann")
+    done = finished(local, request_eval(local.store, version=0, selection=facts(1), author="ann"))
+    queued = request_eval(local.store, version=0, selection=facts(1), author="ann")
 
     with pytest.raises(Refused):
         compare_evals(local.store, [done.id, done.id])
@@ -370,13 +372,13 @@ def test_only_different_evaluations_that_are_done_are_compared(local: LocalServi
     with pytest.raises(NotFound):
         compare_evals(local.store, [done.id, "no such evaluation"])
     with pytest.raises(NotFound):
-        latest_of(local.store, [0, 1])
+        latest_evaluations(local.store, [0, 1])
 
 
 def test_a_result_is_written_once(local: LocalService) -> None:
     from datetime import UTC, datetime
 
-    done = finished(local, request_eval(local.store, version=0, asked=[EditRequest(prompt="p", target="t")], author="ann"))
+    done = finished(local, request_eval(local.store, version=0, selection=[EditRequest(prompt="p", target="t")], author="ann"))
     with local.store.write() as connection:
         evaluations.finish(connection, done.id, result={"edits": 0}, now=datetime.now(UTC))
 
@@ -397,7 +399,7 @@ def test_a_version_is_not_collected_before_its_evaluations_are_done(local: Local
     local.live(("Italy", "Milan"))
     number = local.head.number
     near = EditRequest(prompt="q", target="x", locality=(Probe(prompt="Italy", answer="Rome"),))
-    queued = request_eval(local.store, version=number, asked=[near, *facts(EDITS_AT_ONCE)], author="ann")
+    queued = request_eval(local.store, version=number, selection=[near, *facts(EDITS_AT_ONCE)], author="ann")
     working = service_of(local)
     for _ in range(steps):
         working.step()
@@ -411,13 +413,13 @@ def test_a_version_is_not_collected_before_its_evaluations_are_done(local: Local
     assert done.result is not None and done.result["left_out"] == {"contradicted": 1}
     collect(local.context)
     with pytest.raises(Gone):
-        request_eval(local.store, version=number, asked="live", author="ann")
+        request_eval(local.store, version=number, selection="live", author="ann")
 
 
 def test_what_is_live_is_read_before_the_first_question(local: LocalService) -> None:
     local.live(("Italy", "Milan"))
     near = EditRequest(prompt="q", target="x", locality=(Probe(prompt="Italy"),))
-    queued = request_eval(local.store, version=None, asked=[near], author="ann")
+    queued = request_eval(local.store, version=None, selection=[near], author="ann")
 
     def forget() -> None:
         with local.store.write() as connection:
@@ -430,7 +432,7 @@ def test_what_is_live_is_read_before_the_first_question(local: LocalService) -> 
 
 def test_a_purge_cancels_the_evaluations_of_the_versions_it_takes(local: LocalService) -> None:
     [edit] = local.live(("Austria", "Graz"))
-    waiting = [request_eval(local.store, version=version, asked=facts(1), author="ann") for version in (0, local.head.number)]
+    waiting = [request_eval(local.store, version=version, selection=facts(1), author="ann") for version in (0, local.head.number)]
     local.roll_back(0)
 
     purge(local.context, edit_ids=[edit.id], by="ann")
@@ -441,7 +443,7 @@ def test_a_purge_cancels_the_evaluations_of_the_versions_it_takes(local: LocalSe
 def test_a_version_without_live_edits_is_not_asked_for_them(local: LocalService) -> None:
     for capability in (False, True):
         with pytest.raises(Refused, match="none with capability"):
-            request_eval(local.store, version=0, asked="live", capability=capability, author="ann")
+            request_eval(local.store, version=0, selection="live", capability=capability, author="ann")
 
 
 def test_progress_is_written_where_it_can_be_seen_and_not_at_every_step(
@@ -457,16 +459,16 @@ def test_progress_is_written_where_it_can_be_seen_and_not_at_every_step(
                 between()
             return super().ask(overlay, records, between=between)
 
-    finished(local, request_eval(local.store, version=0, asked=facts(2 * EDITS_AT_ONCE), author="ann"), Slow())
+    finished(local, request_eval(local.store, version=0, selection=facts(2 * EDITS_AT_ONCE), author="ann"), Slow())
 
     assert written == [0.5, 1.0]
 
 
 def test_unknown_versions_edits_and_evaluations_are_not_found(local: LocalService) -> None:
     with pytest.raises(NotFound):
-        request_eval(local.store, version=7, asked="live", author="ann")
+        request_eval(local.store, version=7, selection="live", author="ann")
     with pytest.raises(NotFound):
-        request_eval(local.store, version=None, asked=["no such edit"], author="ann")
+        request_eval(local.store, version=None, selection=["no such edit"], author="ann")
     with pytest.raises(NotFound):
         get_eval(local.store, "no such evaluation")
 
@@ -480,23 +482,23 @@ def test_a_version_that_cannot_answer_is_not_evaluated(
         versions.set_status(connection, 1, status)
 
     with pytest.raises(error):
-        request_eval(local.store, version=1, asked="live", author="ann")
+        request_eval(local.store, version=1, selection="live", author="ann")
 
 
 def test_nothing_and_too_much_are_refused(local: LocalService) -> None:
     with pytest.raises(Refused):
-        request_eval(local.store, version=None, asked=[], author="ann")
+        request_eval(local.store, version=None, selection=[], author="ann")
     with pytest.raises(Refused):
-        request_eval(local.store, version=None, asked="live", metrics="some", author="ann")  # type: ignore[arg-type]
+        request_eval(local.store, version=None, selection="live", metrics="some", author="ann")  # type: ignore[arg-type]
     with pytest.raises(TooLong):
-        request_eval(local.store, version=None, asked=[EditRequest(prompt="p", target="t")] * (MOST_EDITS + 1), author="ann")
+        request_eval(local.store, version=None, selection=[EditRequest(prompt="p", target="t")] * (MAX_EDITS + 1), author="ann")
 
 
 def test_what_cannot_be_asked_fails_the_evaluation_with_a_reason(local: LocalService) -> None:
     def refuse() -> None:
         raise TooLong("the prompt is too long for this model", field="prompt")
 
-    queued = request_eval(local.store, version=0, asked=[EditRequest(prompt="p", target="t")], author="ann")
+    queued = request_eval(local.store, version=0, selection=[EditRequest(prompt="p", target="t")], author="ann")
     service_of(local, CountingEvaluator(refuse)).step()
 
     failed = get_eval(local.store, queued.id)
@@ -507,8 +509,8 @@ def test_an_evaluation_that_breaks_fails_and_lets_the_next_one_through(local: Lo
     def break_down() -> None:
         raise ZeroDivisionError("a secret of the input")
 
-    first = request_eval(local.store, version=0, asked=facts(1), author="ann")
-    second = request_eval(local.store, version=0, asked=[EditRequest(prompt="p", target="t")], author="ann")
+    first = request_eval(local.store, version=0, selection=facts(1), author="ann")
+    second = request_eval(local.store, version=0, selection=[EditRequest(prompt="p", target="t")], author="ann")
     service_of(local, CountingEvaluator(break_down)).step()
 
     failed = get_eval(local.store, first.id)
@@ -520,7 +522,7 @@ def test_an_outcome_that_could_not_be_written_is_written_at_the_next_step(
     local: LocalService, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[int] = []
-    queued = request_eval(local.store, version=0, asked=facts(1), author="ann")
+    queued = request_eval(local.store, version=0, selection=facts(1), author="ann")
     working = Evaluations(local.context, CountingEvaluator(lambda: asked.append(1)), step_s=3600)
     finish = evaluations.finish
 
@@ -544,12 +546,12 @@ def test_a_question_that_another_live_edit_answers_otherwise_is_left_out_and_cou
         prompt="the capital of A is", target="B", locality=(Probe(prompt="the capital of C is"), Probe(prompt="the sun is"))
     )
     local.live(("the capital of C is", "D"))
-    queued = request_eval(local.store, version=None, asked=[first], author="ann")
+    queued = request_eval(local.store, version=None, selection=[first], author="ann")
 
     done = finished(local, queued)
 
     assert done.result is not None
     assert done.result["left_out"] == {"contradicted": 1}
     assert done.result["greedy"]["locality"]["n"] == 1
-    on_base = finished(local, request_eval(local.store, version=0, asked=[first], author="ann"))
+    on_base = finished(local, request_eval(local.store, version=0, selection=[first], author="ann"))
     assert on_base.result is not None and on_base.result["left_out"] == {"contradicted": 0}

@@ -28,7 +28,7 @@ def local(tmp_path: Path) -> Iterator[LocalService]:
 @pytest.fixture
 def exports(local: LocalService, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Exports:
     # The ledger's overlays fit no model: what is exported here is the base, whose answers tests/lm/test_export.py is about.
-    monkeypatch.setattr(local.context.checkpoints, "of", lambda version: Overlay())
+    monkeypatch.setattr(local.context.checkpoints, "get_overlay", lambda version: Overlay())
     return Exports(local.store, make_base(), local.context.checkpoints, tmp_path / "exports")
 
 
@@ -75,7 +75,7 @@ def test_an_export_with_a_window_warns_in_its_job_how_many_edits_the_weights_lac
 ) -> None:
     local.post(("p", "t"), ("q", "u"))
     local.worker.drain()
-    monkeypatch.setattr(local.context.checkpoints, "of", lambda version: Overlay({}, make_adapter()))
+    monkeypatch.setattr(local.context.checkpoints, "get_overlay", lambda version: Overlay({}, make_adapter()))
     job = ask(local, exports, name="friday")
 
     exports.step()
@@ -97,7 +97,7 @@ def test_a_name_that_could_be_a_path_is_refused(local: LocalService, exports: Ex
 
 def jobs_of(local: LocalService) -> list[Job]:
     with local.store.read() as connection:
-        return jobs.page(connection, limit=10, kind="export")
+        return jobs.read_page(connection, limit=10, kind="export")
 
 
 def test_a_name_is_given_once(local: LocalService, exports: Exports) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from service.api.version_details import details_of
+from service.api.version_details import read_details
 from service.background.monitor import EDITS_A_PIECE, Monitor
 from service.background.purge import purge
 from service.domain.cadence import CadenceInputs
@@ -32,7 +32,7 @@ class Questions:
     forgotten: set[str] = field(default_factory=set)
     during: Callable[[], None] = lambda: None
 
-    def watched(self) -> MonitorProbes:
+    def monitor_probes(self) -> MonitorProbes:
         return MonitorProbes(
             answered=self.answered, inside=self._share("inside"), outside=self._share("outside"), capability=self._share("skills")
         )
@@ -61,7 +61,7 @@ def questions() -> Questions:
 @pytest.fixture
 def local(tmp_path: Path, questions: Questions) -> Iterator[LocalService]:
     settings = LifecycleSettings(cadence=replace(PATIENT, method="baft"), monitor_sample=10)
-    made = new_local_service(tmp_path, ledger=Ledger(watched=questions.watched()), settings=settings)
+    made = new_local_service(tmp_path, ledger=Ledger(monitor_probes=questions.monitor_probes()), settings=settings)
     yield made
     made.close()
 
@@ -79,7 +79,7 @@ def rounds(local: LocalService, count: int = 1) -> Monitor:
 
 def found(local: LocalService) -> dict[str, Measurement]:
     with local.store.read() as connection:
-        known = measurements.latest(connection, local.head.number)
+        known = measurements.read_latest(connection, local.head.number)
     return {name: one for name, one in known.items() if one.source == "monitor"}
 
 
@@ -155,8 +155,8 @@ def test_a_round_is_ended_on_the_version_it_was_begun_on_although_the_head_moves
     questions.during = lambda: None
 
     with local.store.read() as connection:
-        own = measurements.latest(connection, begun)
-        of_the_head = measurements.nearest(connection, local.head.number)
+        own = measurements.read_latest(connection, begun)
+        of_the_head = measurements.read_nearest(connection, local.head.number)
     assert local.head.number > begun
     assert (own["locality_inside"].score, own["capability"].score) == (0.75, 0.9)
     assert of_the_head["locality_inside"] == own["locality_inside"]
@@ -233,7 +233,7 @@ def test_the_cadence_hears_of_it(local: LocalService, questions: Questions) -> N
 
     with local.store.read() as connection:
         standing = read_cadence_inputs(connection, local.context)
-    assert (standing.retention, standing.locality, standing.locality_then) == (0.5, 0.6, 1.0)
+    assert (standing.retention, standing.locality, standing.locality_at_retrain) == (0.5, 0.6, 1.0)
 
 
 def standing(local: LocalService) -> CadenceInputs:
@@ -245,7 +245,7 @@ def shown(local: LocalService, number: int | None = None) -> dict[str, tuple[int
     """What a client reads of a version: by name, which version was asked, and what that came to."""
     with local.store.read() as connection:
         version = versions.get(connection, local.head.number if number is None else number)
-        return {name: (one.version, one.score) for name, one in details_of(connection, version)["measured"].items()}
+        return {name: (one.version, one.score) for name, one in read_details(connection, version)["measured"].items()}
 
 
 def test_what_was_not_asked_of_a_version_is_shown_of_the_nearest_one_before_it(local: LocalService) -> None:

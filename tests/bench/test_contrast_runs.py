@@ -7,12 +7,12 @@ from typing import Any
 import pytest
 
 from service.bench import plots
+from service.bench.bench_model import BenchModel, to_items
 from service.bench.contrast_cases import EVERY_SURFACE, PARTS, Case
-from service.bench.contrast_runs import case_rows, panels_of
-from service.bench.measured_model import MeasuredModel, items_of
+from service.bench.contrast_runs import build_panels, run_cases
 from service.bench.plots import Line, Panel
-from service.bench.records import records_of
-from service.bench.shard_curves import shard_rows, shards_of
+from service.bench.records import load_records
+from service.bench.shard_curves import run_shards, split_shards
 from service.editors.locft.location import find_tuned_location
 from service.editors.locft.settings import LocftSettings
 from service.editors.neutral import NeutralSentences
@@ -32,23 +32,23 @@ QUICK: dict[str, Any] = {"learning_rate": 0.05, "epochs": 40}
 
 
 @pytest.fixture(scope="module")
-def place() -> MeasuredModel:
+def place() -> BenchModel:
     base = make_base()
     plain = make_view(base)
-    return MeasuredModel(
+    return BenchModel(
         "tiny", base, Reference(plain), RECORDS, [Task("a skill", "Rome lies in", "Italy")], NeutralSentences(base, (), ())
     )
 
 
 @pytest.mark.parametrize("part", PARTS)
-def test_every_case_can_be_trained_on_any_model_and_has_a_name_of_its_own(part: str, place: MeasuredModel) -> None:
+def test_every_case_can_be_trained_on_any_model_and_has_a_name_of_its_own(part: str, place: BenchModel) -> None:
     cases = PARTS[part](100, place.base.anatomy)
 
     assert len({case.name for case in cases}) == len(cases)
     assert all(find_tuned_location(place.base.anatomy, case.settings).names for case in cases)
 
 
-def test_the_order_alone_differs_between_the_pipelines_of_a_method(place: MeasuredModel) -> None:
+def test_the_order_alone_differs_between_the_pipelines_of_a_method(place: BenchModel) -> None:
     cases = {case.name: case.settings for case in PARTS["pipelines"](100, place.base.anatomy)}
 
     for method in ("FT-L", "FT-M"):
@@ -57,7 +57,7 @@ def test_the_order_alone_differs_between_the_pipelines_of_a_method(place: Measur
         assert depth["batch"] == breadth["batch"] == 1
 
 
-def test_the_published_procedure_gets_the_rate_of_a_narrow_model(place: MeasuredModel) -> None:
+def test_the_published_procedure_gets_the_rate_of_a_narrow_model(place: BenchModel) -> None:
     anatomy = place.base.anatomy
     [paper] = [case.settings for case in PARTS["pipelines"](100, anatomy) if case.name == "LocFT-BF, preset paper"]
 
@@ -65,10 +65,10 @@ def test_the_published_procedure_gets_the_rate_of_a_narrow_model(place: Measured
     assert (paper.judge, paper.preserve_weight, paper.bucket) == ("loss", 0.0, 0)
 
 
-def test_a_case_is_trained_on_its_own_edits_and_measured_on_them(place: MeasuredModel) -> None:
+def test_a_case_is_trained_on_its_own_edits_and_measured_on_them(place: BenchModel) -> None:
     case = Case("a case", LocftSettings(preset="paper", **EVERY_SURFACE, **QUICK), 2, "a line")
 
-    [row] = case_rows(place, [case])
+    [row] = run_cases(place, [case])
 
     assert (row["case"], row["edits"], row["epochs"])[:2] == ("a case", 2)
     assert row["reliability"] == 1.0
@@ -77,11 +77,11 @@ def test_a_case_is_trained_on_its_own_edits_and_measured_on_them(place: Measured
     assert row["locality_outside"] is not None
 
 
-def test_shards_not_trained_yet_have_no_score(place: MeasuredModel, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_shards_not_trained_yet_have_no_score(place: BenchModel, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("service.bench.shard_curves.EPOCHS", (1, 2))
     monkeypatch.setattr("service.bench.shard_curves.DEPTH", LocftSettings(preset="ft_m", **EVERY_SURFACE, **QUICK))
 
-    rows = list(shard_rows(place, 5))
+    rows = list(run_shards(place, 5))
 
     depth = [row for row in rows if row["order"] == "depth-first"]
     assert [sum(row[f"shard_{number}"] is not None for number in range(1, 6)) for row in depth] == [1, 2, 3, 4, 5]
@@ -92,7 +92,7 @@ def test_shards_not_trained_yet_have_no_score(place: MeasuredModel, monkeypatch:
 def test_items_hold_the_edits_in_their_order_with_every_probe_closed() -> None:
     taught = replace(RECORDS[0], rephrases=(EvalProbe(prompt="Where is Vienna? In", train=True),))
 
-    items = items_of([taught, RECORDS[1]])
+    items = to_items([taught, RECORDS[1]])
 
     assert [(item.edit.seq, item.target) for item in items] == [(1, "Graz"), (2, "black")]
     assert not any(probe.train for probe in items[0].edit.rephrases)
@@ -105,8 +105,8 @@ def test_cases_with_an_x_are_curves_and_the_others_are_points() -> None:
     ]
     points = [row | {"x": None, "line": name} for row, name in zip(rows, "ab", strict=True)]
 
-    assert panels_of("batches", rows)[0].lines == [Line("one", [1.0, 4.0], [0.5, 0.5])]
-    assert panels_of("locations", points)[0].lines == [Line("a", [1.0], [0.5]), Line("b", [2.0], [0.5])]
+    assert build_panels("batches", rows)[0].lines == [Line("one", [1.0, 4.0], [0.5, 0.5])]
+    assert build_panels("locations", points)[0].lines == [Line("a", [1.0], [0.5]), Line("b", [2.0], [0.5])]
 
 
 def test_the_same_figures_give_the_same_plot(tmp_path: Path) -> None:
@@ -121,9 +121,9 @@ def test_the_same_figures_give_the_same_plot(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("n", "sizes"), [(5, [1, 1, 1, 1, 1]), (6, [1, 1, 1, 1, 2]), (100, [20] * 5)])
 def test_there_are_always_five_shards_and_they_hold_everything(n: int, sizes: list[int]) -> None:
-    records = records_of(None, n=n)
+    records = load_records(None, n=n)
 
-    shards = shards_of(records)
+    shards = split_shards(records)
 
     assert [len(shard) for shard in shards] == sizes
     assert [record for shard in shards for record in shard] == records

@@ -4,9 +4,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-from benchmarks.kill9 import NAMED, moments
+from benchmarks.kill9 import NAMED_MOMENTS, choose_moments
 from benchmarks.report import render
-from service.bench.results import command, percentile, rounded, shown
+from service.bench.results import format_command, percentile, round_figures, visible_options
 from service.lifecycle.crash_points import POINTS
 
 
@@ -44,16 +44,21 @@ def test_a_percentile_is_a_value_that_was_measured() -> None:
 
 
 def test_figures_are_kept_to_four_digits() -> None:
-    assert rounded({"a": [0.123456, 12345.6], "b": 7}) == {"a": [0.1235, 12350.0], "b": 7}
+    assert round_figures({"a": [0.123456, 12345.6], "b": 7}) == {"a": [0.1235, 12350.0], "b": 7}
 
 
 def test_a_command_is_shown_without_the_folders_it_was_given() -> None:
-    assert shown(["--edits", "10", "--model", "here", "--results", "there", "--seed", "1"]) == ["--edits", "10", "--seed", "1"]
+    assert visible_options(["--edits", "10", "--model", "here", "--results", "there", "--seed", "1"]) == [
+        "--edits",
+        "10",
+        "--seed",
+        "1",
+    ]
 
 
 def test_a_command_is_told_as_somebody_else_would_type_it() -> None:
-    assert command(["/there/benchmarks/single.py", "--edits", "10"]) == "python -m benchmarks.single --edits 10"
-    assert command(["/there/errata", "bench", "stream", "--edits", "my.json", "--n", "10"]) == "errata bench stream --n 10"
+    assert format_command(["/there/benchmarks/single.py", "--edits", "10"]) == "python -m benchmarks.single --edits 10"
+    assert format_command(["/there/errata", "bench", "stream", "--edits", "my.json", "--n", "10"]) == "errata bench stream --n 10"
 
 
 def test_a_figure_that_falls_short_stands_and_is_marked(tmp_path: Path) -> None:
@@ -71,7 +76,7 @@ def test_the_document_names_date_command_and_machine_and_tells_the_remarks(tmp_p
 
 
 def test_every_kill_is_at_a_point_that_exists_and_all_kinds_of_work_come_early() -> None:
-    assert {moment.point.partition(":")[0] for moment in NAMED if moment.point} <= POINTS
-    chosen = list(moments(20, seed=0))
+    assert {moment.point.partition(":")[0] for moment in NAMED_MOMENTS if moment.point} <= POINTS
+    chosen = list(choose_moments(20, seed=0))
     assert len(chosen) == 20
     assert {moment.work for moment in chosen[:6]} == {"edits", "rollback", "retrain"}

@@ -4,10 +4,10 @@ import json
 from pathlib import Path
 from typing import Any
 
-from benchmarks.authors import difference, same_batches
+from benchmarks.authors import measure_difference, trainer_batches
 from benchmarks.report import render
-from benchmarks.retrain_time import line_through
-from tests.bench.test_one_stream import mark
+from benchmarks.retrain_time import fit_line
+from tests.bench.test_stream import mark
 from tests.builders import make_base
 
 
@@ -53,17 +53,17 @@ def test_the_ratio_to_the_authors_procedure_is_marked_where_it_falls_short(tmp_p
 
 
 def test_the_line_through_times_tells_what_an_edit_costs() -> None:
-    line = line_through([{"edits": edits, "seconds": 3.0 + 0.2 * edits} for edits in (50, 100, 200)])
+    line = fit_line([{"edits": edits, "seconds": 3.0 + 0.2 * edits} for edits in (50, 100, 200)])
 
     assert line is not None
     assert abs(line["seconds_an_edit"] - 0.2) < 1e-9
     assert abs(line["offset_s"] - 3.0) < 1e-9
     assert line["r2"] > 0.999
-    assert line_through([{"edits": 50, "seconds": 3.0}]) is None
+    assert fit_line([{"edits": 50, "seconds": 3.0}]) is None
 
 
 def test_the_batches_of_the_comparison_hold_every_edit_once_an_epoch() -> None:
-    for epoch in same_batches(250):
+    for epoch in trainer_batches(250):
         assert [len(batch) for batch in epoch] == [100, 100, 50]
         assert sorted(number for batch in epoch for number in batch) == list(range(250))
 
@@ -72,7 +72,7 @@ def test_differences_are_told_beside_the_change() -> None:
     base = make_base()
     name, own = next((name, tensor) for name, tensor in base.model.named_parameters() if "down_proj" in name)
 
-    found = difference(base, {name: own + 0.3}, {name: own + 0.2})
+    found = measure_difference(base, {name: own + 0.3}, {name: own + 0.2})
 
     assert abs(found["largest_change"] - 0.2) < 1e-6
     assert abs(found["largest_difference"] - 0.1) < 1e-6

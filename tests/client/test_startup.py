@@ -1,4 +1,4 @@
-"""Starting a server of one's own: it may take as long as it goes on, and what stands still or ends is said in a sentence."""
+"""The start of a local server: a long start is waited for, and a server that stalls or ends is reported in a sentence."""
 
 import sys
 import tempfile
@@ -10,12 +10,12 @@ import httpx
 import pytest
 
 from service.client.local_server import LocalServer
-from service.client.retries import post
-from service.client.startup import Start, last_said
+from service.client.retries import post_with_retries
+from service.client.startup import ServerStart, describe_last_line
 from service.domain.errors import Unavailable
 from service.settings import environment_without_settings
 
-# It logs as a real one does, one line after another, and is ready after the last of them.
+# Logs as a real server does, one line after another, and is ready after the last line.
 SLOW = """
 import json, os, sys, time
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -39,18 +39,18 @@ HTTPServer(("127.0.0.1", int(os.environ["ERRATA_PORT"])), Ready).serve_forever()
 """
 
 
-def slow(folder: Path, lines: int, then: str = "serve") -> LocalServer:
+def slow_server(folder: Path, lines: int, then: str = "serve") -> LocalServer:
     fake = (sys.executable, "-c", SLOW, str(lines), then)
     return LocalServer(environment_without_settings(), folder / "server.log", command=fake)
 
 
 @pytest.fixture(autouse=True)
-def logs_are_kept_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def copies_of_logs_go_to_tmp_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
 
 
 @pytest.fixture
-def stopped() -> Any:
+def killed_at_end() -> Any:
     """Servers that are killed at the end."""
     servers: list[LocalServer] = []
     yield servers
@@ -58,14 +58,14 @@ def stopped() -> Any:
         server.kill()
 
 
-def told_of(start: Callable[[Callable[[str], None]], None]) -> list[str]:
-    said: list[str] = []
-    start(said.append)
-    return said
+def progress_of(start: Callable[[Callable[[str], None]], None]) -> list[str]:
+    texts: list[str] = []
+    start(texts.append)
+    return texts
 
 
 class SleepClock:
-    """Time that passes in sleep alone; what happens meanwhile is `during`, given how often it slept."""
+    """A clock that moves by 60 s in each sleep; `during` is called in each sleep with the number of sleeps so far."""
 
     def __init__(self, during: Callable[[int], None]) -> None:
         self.now, self.slept, self._during = 0.0, 0, during
@@ -79,100 +79,100 @@ class SleepClock:
         self._during(self.slept)
 
 
-def a_start(log: Path, clock: SleepClock, ready_after: int, **more: Any) -> Start:
-    class Counted(Start):
+def start_with(log: Path, clock: SleepClock, ready_after: int, **more: Any) -> ServerStart:
+    class CountedStart(ServerStart):
         def is_ready(self) -> bool:
             return clock.slept >= ready_after
 
-    return Counted("http://nowhere", log, lambda: False, clock=clock, sleep=clock.sleep, still_s=180.0, **more)
+    return CountedStart("http://nowhere", log, lambda: False, clock=clock, sleep=clock.sleep, stall_s=180.0, **more)
 
 
-def test_a_start_of_forty_minutes_is_waited_for_as_long_as_its_log_goes_on(tmp_path: Path) -> None:
+def test_a_start_of_forty_minutes_is_waited_for_while_its_log_grows(tmp_path: Path) -> None:
     log = tmp_path / "log"
 
-    def go_on(times: int) -> None:
+    def write_log(times: int) -> None:
         with log.open("a") as file:
             file.write(f'{{"event": "sampling neutral sentences", "done": {times}, "of": 40}}\n')
 
-    clock = SleepClock(go_on)
+    clock = SleepClock(write_log)
 
-    said = told_of(lambda told: a_start(log, clock, ready_after=40, told=told).wait())
+    texts = progress_of(lambda progress: start_with(log, clock, ready_after=40, progress=progress).wait())
 
     assert clock.now == 40 * 60.0
-    assert said[-1] == "the server starts, 2340 s: sampling neutral sentences, 39 of 40"
+    assert texts[-1] == "the server starts, 2340 s: sampling neutral sentences, 39 of 40"
 
 
-def test_a_second_start_does_not_say_what_the_first_one_said_last(tmp_path: Path) -> None:
+def test_a_second_start_does_not_report_the_last_line_of_the_first_start(tmp_path: Path) -> None:
     log = tmp_path / "log"
     log.write_text('{"event": "stopping"}\n')
     clock = SleepClock(lambda _: None)
 
-    said = told_of(lambda told: a_start(log, clock, ready_after=1, told=told).wait())
+    texts = progress_of(lambda progress: start_with(log, clock, ready_after=1, progress=progress).wait())
 
-    assert said == ["the server starts, 0 s: it loads its program"]
+    assert texts == ["the server starts, 0 s: it loads its program"]
 
 
-def test_a_start_that_stands_still_is_given_up_with_the_last_that_it_said(tmp_path: Path) -> None:
+def test_a_start_that_stalls_is_given_up_with_its_last_log_line(tmp_path: Path) -> None:
     log = tmp_path / "log"
     clock = SleepClock(lambda times: log.write_text('{"event": "preparing fits"}\n') and None)
 
     with pytest.raises(Unavailable, match=r"stood still for 240 s .*: preparing fits"):
-        a_start(log, clock, ready_after=1_000).wait()
+        start_with(log, clock, ready_after=1_000).wait()
 
 
 def test_a_silent_start_that_computes_is_waited_for(tmp_path: Path) -> None:
     clock = SleepClock(lambda _: None)
 
-    a_start(tmp_path / "no log", clock, ready_after=30, signs=lambda: clock.slept).wait()
+    start_with(tmp_path / "no log", clock, ready_after=30, activity=lambda: clock.slept).wait()
 
     assert clock.slept == 30
 
 
-def test_a_server_that_comes_up_slowly_is_not_killed_and_says_how_far_it_is(tmp_path: Path, stopped: list[LocalServer]) -> None:
-    server = slow(tmp_path, 20)
-    stopped.append(server)
+def test_a_slow_start_is_not_killed_and_reports_its_progress(tmp_path: Path, killed_at_end: list[LocalServer]) -> None:
+    server = slow_server(tmp_path, 20)
+    killed_at_end.append(server)
 
-    said = told_of(server.start)
+    texts = progress_of(server.start)
 
     assert server.is_running()
-    assert any("sampling neutral sentences" in text and "of 20" in text for text in said)
+    assert any("sampling neutral sentences" in text and "of 20" in text for text in texts)
 
 
-def test_a_server_that_stands_still_is_killed_and_said_in_a_sentence(tmp_path: Path, stopped: list[LocalServer]) -> None:
-    server = slow(tmp_path, 2, "stand still")
-    stopped.append(server)
+def test_a_server_that_stalls_is_killed_and_reported_in_a_sentence(tmp_path: Path, killed_at_end: list[LocalServer]) -> None:
+    server = slow_server(tmp_path, 2, "stand still")
+    killed_at_end.append(server)
 
     with pytest.raises(Unavailable, match="stood still"):
-        server.start(still_s=0.5)
+        server.start(stall_s=0.5)
 
     assert not server.is_running()
 
 
-def test_a_server_that_ends_while_it_starts_is_said_in_its_own_words_and_its_log_is_kept(tmp_path: Path) -> None:
-    server = slow(tmp_path, 2, "end")
+def test_a_server_that_ends_while_it_starts_is_reported_with_a_copy_of_its_log(tmp_path: Path) -> None:
+    server = slow_server(tmp_path, 2, "end")
 
     with pytest.raises(Unavailable) as raised:
         server.start()
 
-    said = raised.value.message
-    assert said.startswith("the server ended before it was ready: the model folder has no config.json (its log: ")
-    assert "sampling" in Path(said.rpartition("its log: ")[2].removesuffix(")")).read_text()
+    message = raised.value.message
+    assert message.startswith("the server ended before it was ready: the model folder has no config.json (its log: ")
+    assert "sampling" in Path(message.rpartition("its log: ")[2].removesuffix(")")).read_text()
 
 
-def test_a_server_that_dies_under_a_command_ends_it_at_once_with_a_sentence(tmp_path: Path, stopped: list[LocalServer]) -> None:
-    server = slow(tmp_path, 1)
-    stopped.append(server)
+def test_a_server_that_dies_ends_its_command_at_once_with_a_sentence(tmp_path: Path, killed_at_end: list[LocalServer]) -> None:
+    server = slow_server(tmp_path, 1)
+    killed_at_end.append(server)
     server.start()
 
     with server.client(30) as client, pytest.raises(Unavailable, match="ended by the signal 9"):
         client.get("/die")
 
     with server.client(30) as client, pytest.raises(Unavailable):
-        post(client, "/admin/rollback", {})
+        post_with_retries(client, "/admin/rollback", {})
 
 
 @pytest.mark.parametrize(
-    ("line", "said"),
+    ("line", "words"),
     [
         ('{"event": "published", "version": 3}', "published"),
         ('{"event": "published"}\n{"event": "request", "path": "/edits"}', "published"),
@@ -183,14 +183,14 @@ def test_a_server_that_dies_under_a_command_ends_it_at_once_with_a_sentence(tmp_
         ("", "it loads its program"),
     ],
 )
-def test_the_last_line_of_a_log_is_said_in_a_few_words(line: str, said: str, tmp_path: Path) -> None:
+def test_the_last_line_of_a_log_is_described_in_a_few_words(line: str, words: str, tmp_path: Path) -> None:
     (tmp_path / "log").write_text(f"first\n{line}\n" if line else "")
 
-    assert last_said(tmp_path / "log") == said
+    assert describe_last_line(tmp_path / "log") == words
 
 
-class Flaky(httpx.BaseTransport):
-    """A server that breaks off, is busy, and then answers; `keys` are those it was sent."""
+class FlakyServer(httpx.BaseTransport):
+    """A server that first breaks or is busy as listed, then answers; `keys` are the idempotency keys that it received."""
 
     def __init__(self, *breaks: Exception | int) -> None:
         self._breaks = list(breaks)
@@ -206,12 +206,12 @@ class Flaky(httpx.BaseTransport):
         return httpx.Response(broken, headers={"Retry-After": "0"})
 
 
-def test_what_was_not_answered_is_sent_again_under_the_same_key(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("service.client.retries.LOOK_S", 0.0)
-    server = Flaky(503, httpx.ReadError("reset"), httpx.ConnectError("refused"), httpx.RemoteProtocolError("half"))
+def test_an_unanswered_request_is_repeated_under_the_same_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("service.client.retries.POLL_S", 0.0)
+    server = FlakyServer(503, httpx.ReadError("reset"), httpx.ConnectError("refused"), httpx.RemoteProtocolError("half"))
 
     with httpx.Client(base_url="http://x", transport=server) as client:
-        first, second = post(client, "/admin/rollback", {"to": 0}), post(client, "/admin/rollback", {"to": 0})
+        first, second = (post_with_retries(client, "/admin/rollback", {"to": 0}) for _ in range(2))
 
     assert (first.status_code, second.status_code) == (200, 200)
     assert len(server.keys) == 6
@@ -219,7 +219,7 @@ def test_what_was_not_answered_is_sent_again_under_the_same_key(monkeypatch: pyt
 
 
 def test_a_server_that_was_never_there_is_not_waited_for() -> None:
-    server = Flaky(httpx.ConnectError("refused"))
+    server = FlakyServer(httpx.ConnectError("refused"))
 
     with httpx.Client(base_url="http://x", transport=server) as client, pytest.raises(httpx.ConnectError):
-        post(client, "/admin/rollback", {"to": 0})
+        post_with_retries(client, "/admin/rollback", {"to": 0})

@@ -56,7 +56,7 @@ def test_an_edit_on_the_head_does_not_wait_for_a_retrains_warm_up():
         assert may_go_on.wait(LONG_S)
 
     with ThreadPoolExecutor(2) as threads:
-        preparing = threads.submit(prepare, sentences, retrained(), Hooks(give_way=hold))
+        preparing = threads.submit(prepare, sentences, retrained(), Hooks(yield_to_answers=hold))
         assert has_begun.wait(LONG_S)
         try:
             assert threads.submit(fit, sentences).result(LONG_S).adapter is not None
@@ -69,7 +69,7 @@ def test_an_edit_on_the_head_does_not_wait_for_a_retrains_warm_up():
 def test_a_warm_up_gives_way_before_every_few_rows():
     neutral_sentences, gave = fresh(), []
 
-    prepare(neutral_sentences, retrained(), Hooks(give_way=lambda: gave.append(1)))
+    prepare(neutral_sentences, retrained(), Hooks(yield_to_answers=lambda: gave.append(1)))
 
     sentences, canary = (math.ceil(len(rows) / AT_ONCE) for rows in (neutral_sentences.sentences, neutral_sentences.canary))
     assert min(sentences, canary) > 1
@@ -79,7 +79,7 @@ def test_a_warm_up_gives_way_before_every_few_rows():
 @pytest.mark.parametrize("steps", [0, 1, 3, 4])
 def test_a_cancelled_warm_up_ends_and_a_fit_computes_the_missing_values(steps):
     sentences, gave = fresh(), []
-    hooks = Hooks(give_way=lambda: gave.append(1), is_cancelled=lambda: len(gave) > steps)
+    hooks = Hooks(yield_to_answers=lambda: gave.append(1), is_cancelled=lambda: len(gave) > steps)
 
     with pytest.raises(FitCancelled):
         prepare(sentences, retrained(), hooks)
@@ -110,7 +110,7 @@ def test_a_retrain_gives_way_during_its_warm_up(tmp_path):
     base, stages, gave = taught_base(), [""], []
     chosen = Settings(data_dir=tmp_path, baft=SMALL, locft={"epochs": 1, "settle": 0, "block": 1})
     editors = bind_editors(base, view_of, fresh(), Evaluator(base, view_of), chosen)
-    hooks = Hooks(give_way=lambda: gave.append(stages[-1]), progress=lambda _, stage: stages.append(stage))
+    hooks = Hooks(yield_to_answers=lambda: gave.append(stages[-1]), progress=lambda _, stage: stages.append(stage))
 
     editors.locft([item("red is", "Z")], EMPTY, 1, hooks)
 

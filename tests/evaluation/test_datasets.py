@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from service.domain.errors import Refused, TooLong
-from service.evaluation.datasets import SCHEMAS, Loaded, edit_request_of, load, read, rows
+from service.evaluation.datasets import SCHEMAS, LoadedDataset, load, read, rows
 from service.evaluation.datasets.rows import RawRow
-from service.evaluation.records import EvalProbe, Record, from_json, to_json
+from service.evaluation.records import EvalProbe, Record, from_json, to_edit_request, to_json
 
 ZSRE = {
     "subject": "Ash Brook",
@@ -177,7 +177,7 @@ def asked(probes: tuple[EvalProbe, ...]) -> list[tuple[str, str | None, str | No
     return [(probe.prompt, probe.answer, probe.group) for probe in probes]
 
 
-def faults(loaded: Loaded) -> list[tuple[int, str]]:
+def faults(loaded: LoadedDataset) -> list[tuple[int, str]]:
     return [(bad.line, bad.reason) for bad in loaded.bad]
 
 
@@ -193,7 +193,7 @@ def test_a_schema_is_told_by_its_fields_in_an_array_and_in_lines(schema: str, tm
 @pytest.mark.parametrize("schema", SAMPLES)
 def test_no_probe_of_a_data_set_is_ever_trained(schema: str, tmp_path: Path) -> None:
     for record in load(array(tmp_path, SAMPLES[schema])).records:
-        edit = edit_request_of(record)
+        edit = to_edit_request(record)
         assert not any(probe.train for probe in (*record.rephrases, *record.locality, *record.portability))
         assert not any(probe.train for probe in (*edit.rephrases, *edit.locality, *edit.portability))
 
@@ -232,7 +232,7 @@ def test_romes_counterfact_fills_the_subject_in_and_keeps_neighbours_attributes_
     record = only(tmp_path, ROME)
 
     assert (record.id, record.prompt, record.target, record.ground_truth) == ("7", "Jo Kick plays for", "Ulm", "Bonn")
-    assert edit_request_of(record).key == "fact:Jo Kick\x1fP54"
+    assert to_edit_request(record).key == "fact:Jo Kick\x1fP54"
     assert [probe.prompt for probe in record.rephrases] == ROME["paraphrase_prompts"]
     assert asked(record.locality) == [
         ("Al Pass plays for", "Bonn", "neighbourhood"),
@@ -272,8 +272,8 @@ def test_knowedits_groups_and_all_spellings_of_all_answers_are_kept(tmp_path: Pa
     [record] = loaded.records
     assert (record.ground_truth, asked(record.rephrases)) == ("Bo Save", [("Jo Kick is married to", None, None)])
     [local] = record.locality
-    assert (local.group, local.answer, local.accepted()) == ("Relation_Specificity", "Norway", ("Norway", "NO", "Chile"))
-    assert [(probe.group, probe.accepted()) for probe in record.portability] == [
+    assert (local.group, local.answer, local.list_answers()) == ("Relation_Specificity", "Norway", ("Norway", "NO", "Chile"))
+    assert [(probe.group, probe.list_answers()) for probe in record.portability] == [
         ("Reasoning", ("Bonn",)),
         ("Subject_Aliasing", ("Al Pass", "Albert Pass")),
     ]
@@ -316,7 +316,7 @@ def test_mquake_is_one_record_a_rewrite_and_asks_over_hops_after_the_last(tmp_pa
     ]
     assert asked(first.rephrases) == [("Who founded Ulm Cars?", None, None)]
     assert first.portability == ()
-    assert [(probe.group, probe.accepted()) for probe in last.portability] == [
+    assert [(probe.group, probe.list_answers()) for probe in last.portability] == [
         ("multi_hop", ("Chile", "Republic of Chile")),
         ("multi_hop", ("Chile", "Republic of Chile")),
         ("single_hop", ("Santiago", "Santiago de Chile")),
@@ -467,7 +467,7 @@ def test_reading_ends_with_the_records_that_are_wanted(tmp_path: Path) -> None:
     loaded = read(read_until, "errata", limit=3)
 
     assert [record.id for record in loaded.records] == ["0", "1", "2"]
-    assert next(read_until).place == 4
+    assert next(read_until).position == 4
 
 
 def test_a_case_of_several_records_is_cut_where_the_limit_is(tmp_path: Path) -> None:

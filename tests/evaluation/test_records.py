@@ -8,7 +8,7 @@ import pytest
 from service.api.schemas.evaluations import RecordIn
 from service.domain.edit import EditRequest, Probe
 from service.domain.errors import Refused
-from service.evaluation.records import EvalProbe, Record, asks_of, edit_request_of, read_records, record_of
+from service.evaluation.records import EvalProbe, Record, build_record, list_questions, read_records, to_edit_request
 
 
 def written(folder: Path, *lines: str) -> Path:
@@ -40,7 +40,7 @@ def test_a_line_that_is_no_record_is_refused_with_its_number_and_without_its_tex
 def test_a_rephrase_asks_for_the_target_and_a_probe_without_answer_for_what_the_base_says() -> None:
     request = EditRequest(prompt="p", target="t", rephrases=(Probe(prompt="q", train=True),), locality=(Probe(prompt="l"),))
 
-    asks = list(asks_of(record_of(request, id="1"), ("raw",)))
+    asks = list(list_questions(build_record(request, id="1"), ("raw",)))
 
     assert [(ask.kind, ask.answer, ask.trained) for ask in asks] == [
         ("reliability", "t", False),
@@ -52,7 +52,7 @@ def test_a_rephrase_asks_for_the_target_and_a_probe_without_answer_for_what_the_
 def test_a_portability_probe_without_an_answer_asks_nothing() -> None:
     record = Record(id="1", prompt="p", target="t", portability=(EvalProbe(prompt="q"), EvalProbe(prompt="r", answer="s")))
 
-    assert [ask.prompt for ask in asks_of(record, ("raw",)) if ask.kind == "portability"] == ["r"]
+    assert [ask.prompt for ask in list_questions(record, ("raw",)) if ask.kind == "portability"] == ["r"]
 
 
 @pytest.mark.parametrize(
@@ -63,14 +63,14 @@ def test_a_portability_probe_without_an_answer_asks_nothing() -> None:
 def test_every_question_is_asked_once_on_each_surface(own: tuple[str, ...], expected: list[str]) -> None:
     record = Record(id="1", prompt="p", target="t", surfaces=own)
 
-    assert [ask.surface for ask in asks_of(record, ("raw", "chat"))] == expected
+    assert [ask.surface for ask in list_questions(record, ("raw", "chat"))] == expected
 
 
 def test_the_edit_that_a_record_asks_for_trains_none_of_its_probes() -> None:
     trained = (EvalProbe(prompt="q", answer="a", train=True, group="g"),)
     record = Record(id="1", prompt="p", target="t", rephrases=trained, locality=trained, portability=trained, conflict_key="k")
 
-    edit = edit_request_of(record)
+    edit = to_edit_request(record)
 
     assert (edit.prompt, edit.target, edit.key) == ("p", "t", "key:k")
     assert {edit.rephrases, edit.locality, edit.portability} == {(Probe(prompt="q", answer="a", train=False, group="g"),)}
@@ -83,7 +83,7 @@ def test_a_probe_with_further_answers_alone_is_judged_by_the_first_of_them() -> 
     record = RecordIn.model_validate(given).to_record(0)
 
     assert [one.answer for one in (*record.rephrases, *record.locality, *record.portability)] == [None, "Rome", "Rome"]
-    assert [(ask.kind, ask.answer) for ask in asks_of(record, ("raw",))] == [
+    assert [(ask.kind, ask.answer) for ask in list_questions(record, ("raw",))] == [
         ("reliability", "t"),
         ("generality", "t"),
         ("locality", "Rome"),

@@ -3,44 +3,44 @@
 from typing import Any
 
 from service.evaluation.metrics.outcomes import Outcome
-from service.evaluation.records import Ask, Kind
-from service.evaluation.report import edit_report, report
+from service.evaluation.records import EvalQuestion, Kind
+from service.evaluation.report import build_edit_report, build_report
 
 
 def outcome(kind: Kind, right: bool, *, tokens: float = 0.5, base: bool = False, **marks: Any) -> Outcome:
-    ask = Ask(record=marks.pop("record", "a"), kind=kind, prompt="p", answer="x", surface="raw", **marks)
-    return Outcome(ask=ask, greedy=right, tokens=tokens, base_greedy=base, base_tokens=float(base))
+    ask = EvalQuestion(record=marks.pop("record", "a"), kind=kind, prompt="p", answer="x", surface="raw", **marks)
+    return Outcome(question=ask, greedy=right, tokens=tokens, base_greedy=base, base_tokens=float(base))
 
 
 def test_nothing_asked_is_no_score() -> None:
-    greedy = report([outcome("reliability", True)])["greedy"]
+    greedy = build_report([outcome("reliability", True)])["greedy"]
 
     assert greedy["portability"] == {"score": None, "n": 0, "groups": {}}
 
 
 def test_scores_count_the_edits_and_the_questions() -> None:
-    found = report([outcome("reliability", True), outcome("reliability", False, record="b"), outcome("generality", True)])
+    found = build_report([outcome("reliability", True), outcome("reliability", False, record="b"), outcome("generality", True)])
 
     assert found["edits"] == 2
     assert found["greedy"]["reliability"] == {"score": 0.5, "n": 2}
 
 
 def test_greedy_answers_and_token_accuracy_are_told_apart() -> None:
-    found = report([outcome("reliability", False, tokens=0.75)])
+    found = build_report([outcome("reliability", False, tokens=0.75)])
 
     assert found["greedy"]["reliability"]["score"] == 0.0
     assert found["tokens"]["reliability"]["score"] == 0.75
 
 
 def test_the_base_model_is_scored_on_the_same_questions() -> None:
-    found = report([outcome("reliability", True, base=False), outcome("locality", False, base=True)])
+    found = build_report([outcome("reliability", True, base=False), outcome("locality", False, base=True)])
 
     assert found["base"]["greedy"]["reliability"] == {"score": 0.0, "n": 1}
     assert found["base"]["greedy"]["locality"] == {"score": 1.0, "n": 1}
 
 
 def test_trained_rephrases_do_not_raise_the_score_of_untrained_ones() -> None:
-    greedy = report([outcome("generality", True, trained=True), outcome("generality", False)])["greedy"]
+    greedy = build_report([outcome("generality", True, trained=True), outcome("generality", False)])["greedy"]
 
     assert greedy["generality"]["trained"] == {"score": 1.0, "n": 1}
     assert greedy["generality"]["untrained"] == {"score": 0.0, "n": 1}
@@ -53,7 +53,7 @@ def test_locality_is_told_inside_and_outside_of_the_pool_and_by_group() -> None:
         outcome("locality", True, group="far"),
     ]
 
-    locality = report(found)["greedy"]["locality"]
+    locality = build_report(found)["greedy"]["locality"]
 
     assert (locality["inside"]["n"], locality["outside"]["n"]) == (1, 1)  # the third does not say
     assert (locality["inside"]["score"], locality["outside"]["score"]) == (1.0, 0.0)
@@ -65,17 +65,21 @@ def test_an_edit_that_holds_on_its_own_prompt_alone_says_so() -> None:
     general = [outcome("reliability", True), outcome("generality", True), outcome("generality", False)]
     untested = [outcome("reliability", True)]
 
-    assert [edit_report(found)["generality"] for found in (literal, general, untested)] == ["literal only", "general", "untested"]
+    assert [build_edit_report(found)["generality"] for found in (literal, general, untested)] == [
+        "literal only",
+        "general",
+        "untested",
+    ]
 
 
 def test_with_trained_rephrases_only_these_decide_whether_it_is_general() -> None:
     found = [outcome("reliability", True), outcome("generality", True, trained=True)]
 
-    assert edit_report(found)["generality"] == "general"
+    assert build_edit_report(found)["generality"] == "general"
 
 
 def test_a_report_says_when_it_was_measured_and_what_was_left_out_where_that_is_known() -> None:
-    found = report([], moment="after_edit", left_out={"contradicted": 3})
+    found = build_report([], moment="after_edit", left_out={"contradicted": 3})
 
     assert (found["moment"], found["left_out"]) == ("after_edit", {"contradicted": 3})
-    assert not {"moment", "left_out"} & set(report([]))
+    assert not {"moment", "left_out"} & set(build_report([]))

@@ -47,7 +47,7 @@ class Ledger:
     fits: list[tuple[str, tuple[str, ...], int]] = field(default_factory=list)
     starts: list[Lines] = field(default_factory=list)  # of each retrain
     moved_away: bool = False  # the tensors are to be trained elsewhere from now on
-    watched: MonitorProbes | None = None
+    monitor_probes: MonitorProbes | None = None
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def editors(self) -> Editors:
@@ -57,7 +57,7 @@ class Ledger:
             base_answer=base_answer,
             score=self.score,
             distance=distance,
-            watched=self.watched,
+            monitor_probes=self.monitor_probes,
             canary_size=100,
         )
 

@@ -1,7 +1,8 @@
 """A whole server without HTTP and without a model: store, overlays, follower, worker, and the ledger as editor."""
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
@@ -13,12 +14,12 @@ from service.domain.version import Version, VersionStatus
 from service.lifecycle.checkpoints import Checkpoints
 from service.lifecycle.context import LifecycleContext
 from service.lifecycle.head_follower import HeadFollower, PublishedHead
-from service.lifecycle.recover import Opened, open_head
+from service.lifecycle.recover import OpenedHead, open_head
 from service.lifecycle.retract import Retraction, retract
 from service.lifecycle.retrain.request import request_retrain
-from service.lifecycle.rollback import RolledBack, roll_back
+from service.lifecycle.rollback import RollbackResult, roll_back
 from service.lifecycle.settings import LifecycleSettings
-from service.lifecycle.store_identity import found_store
+from service.lifecycle.store_identity import initialise_store
 from service.lifecycle.submit import submit
 from service.runtime.worker import Worker
 from service.store import edits, events, heads, jobs, versions
@@ -26,9 +27,12 @@ from service.store.database import Store
 from service.store.jobs import Job
 from service.store.migrate import upgrade
 from tests.lifecycle.ledger import Ledger, answer, lessons_of
+from tests.servers import postgres_database
 
 PATIENT = Cadence(soft=1_000, hard=2_000, deferred=1_000, deferred_s=1e9)  # nothing is due by itself
 MANUAL = replace(PATIENT, method="baft")  # no retrain comes by itself, not even after a retraction
+
+MakeService = Callable[..., "LocalService"]
 
 
 class Crash(BaseException):
@@ -53,7 +57,7 @@ class LocalService:
         self.ledger = ledger or Ledger()
         self.settings = settings or LifecycleSettings(cadence=PATIENT)
         self.store = Store(url)
-        found_store(self.store, fingerprint="base", name="ledger", folder=folder)
+        initialise_store(self.store, fingerprint="base", name="ledger", folder=folder)
         overlays = Checkpoints(folder, fingerprint="base")
         self.swaps: list[PublishedHead] = []
         follower = HeadFollower(self.store, overlays, self.swaps.append)
@@ -65,7 +69,7 @@ class LocalService:
             settings=self.settings,
             clock=self.store.clock,
         )
-        self.opened: Opened = open_head(self.context)
+        self.opened: OpenedHead = open_head(self.context)
         self.worker = Worker(self.context, alone=alone)
 
     def again(self, **changed: object) -> "LocalService":
@@ -80,7 +84,7 @@ class LocalService:
     def post(self, *facts: tuple[str, str], method: str = "auto", author: str = "ann", tokens: int = 0) -> list[Edit]:
         """Submit edits given as (prompt, target), in one batch; each is said to cost so many tokens."""
         requests = [EditRequest(prompt=prompt, target=target, method=method) for prompt, target in facts]  # type: ignore[arg-type]
-        return list(submit(self.store, requests, author=author, weigh=lambda request, at: tokens).edits)
+        return list(submit(self.store, requests, author=author, cost_of=lambda request, at: tokens).edits)
 
     def live(self, *facts: tuple[str, str]) -> list[Edit]:
         """Submit edits one by one and apply each."""
@@ -93,7 +97,7 @@ class LocalService:
     def retract(self, edit: Edit, *, restore_previous: bool = False) -> Retraction:
         return retract(self.store, edit.id, author="ann", restore_previous=restore_previous)
 
-    def roll_back(self, to: int, *, requeue: bool = False, if_match: int | None = None) -> RolledBack:
+    def roll_back(self, to: int, *, requeue: bool = False, if_match: int | None = None) -> RollbackResult:
         return roll_back(self.context, to=to, author="ann", reason="test", requeue=requeue, if_match=if_match)
 
     def retrain(self, mode: Mode | None = None) -> Job:
@@ -105,7 +109,7 @@ class LocalService:
 
     def all_edits(self) -> list[Edit]:
         with self.store.read() as connection:
-            return edits.page(connection, limit=1_000)
+            return edits.read_page(connection, limit=1_000)
 
     def edit_by(self, prompt: str) -> Edit:
         """The edit accepted last with a prompt."""
@@ -122,7 +126,7 @@ class LocalService:
     @property
     def live_set(self) -> LiveSet:
         with self.store.read() as connection:
-            return versions.live_set(connection, heads.read(connection).version)
+            return versions.read_live_set(connection, heads.read(connection).version)
 
     def unknown_lessons(self, *asked: Version) -> list[tuple[int, str, str]]:
         """What overlays of versions (default: of all) were trained on though no item of their live sets says so: (version, key,
@@ -131,18 +135,18 @@ class LocalService:
         found = []
         for version in asked or [one for one in self.versions() if one.status is VersionStatus.PUBLISHED]:
             with self.store.read() as connection:
-                known = edits.many(connection, versions.live_set(connection, version.number).by_id)
-            lessons = lessons_of(self.context.checkpoints.of(version)) - {(edit.key, edit.target) for edit in known}
+                known = edits.read_many(connection, versions.read_live_set(connection, version.number).by_id)
+            lessons = lessons_of(self.context.checkpoints.get_overlay(version)) - {(edit.key, edit.target) for edit in known}
             found += [(version.number, key, target) for key, target in sorted(lessons)]
         return found
 
     def versions(self) -> list[Version]:
         with self.store.read() as connection:
-            return versions.page(connection, limit=1_000)[::-1]
+            return versions.read_page(connection, limit=1_000)[::-1]
 
     def event_types(self) -> list[str]:
         with self.store.read() as connection:
-            return [event["type"] for event in events.page(connection, limit=10_000)]
+            return [event["type"] for event in events.read_page(connection, limit=10_000)]
 
     def says(self, prompt: str, *, version: int | None = None) -> str:
         """What the process answers now, or what a version on disk would."""
@@ -150,7 +154,7 @@ class LocalService:
         overlay = self.context.follower.current.overlay
         if version is not None:
             with self.store.read() as connection:
-                overlay = self.context.checkpoints.of(versions.get(connection, version))
+                overlay = self.context.checkpoints.get_overlay(versions.get(connection, version))
         return answer(overlay, asked)  # type: ignore[arg-type]
 
 
@@ -201,3 +205,47 @@ def once(work: object) -> object:
             left.pop()()  # type: ignore[operator]
 
     return during
+
+
+class LoseNewest:
+    """Makes the fits of a method lose the newest edit that they train on, unless it is the only one."""
+
+    def __init__(self, local: LocalService, method: str = "baft") -> None:
+        self._local = local
+        local.ledger.not_taken[method] = self  # type: ignore[assignment]
+
+    def __contains__(self, target: str) -> bool:
+        targets = self._local.ledger.fits[-1][1]
+        return target == targets[-1] and len(targets) > 1
+
+
+def live_ids(local: LocalService, number: int) -> frozenset[str]:
+    """The ids of a version's live edits."""
+    with local.store.read() as connection:
+        return versions.read_live_set(connection, number).ids
+
+
+def flip_bit(local: LocalService, number: int) -> None:
+    """Flip one bit of a version's checkpoint."""
+    path = local.folder / f"{local.versions()[number].digest}.safetensors"
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(bytes(data))
+
+
+@contextmanager
+def local_services(kind: str, folder: Path) -> Iterator[MakeService]:
+    """A function that opens services over a new database of a kind: `sqlite` or `postgres`. They are closed at the end."""
+    with ExitStack() as stack:
+
+        def make(**options: object) -> LocalService:
+            if kind == "sqlite":
+                service = new_local_service(folder, **options)
+            else:
+                url = stack.enter_context(postgres_database())
+                upgrade(url)
+                service = LocalService(url, folder / "checkpoints", **options)  # type: ignore[arg-type]
+            stack.callback(service.close)
+            return service
+
+        yield make

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from service.domain.cost_limits import Bounds
+from service.domain.cost_limits import CostLimits
 from service.domain.edit import EditRequest, EditStatus, Probe
 from service.domain.errors import TooLong
-from service.domain.fit_queue import TURNS
-from service.lifecycle.edit_cost import Lengths, Scales
+from service.domain.fit_queue import JOBS_BEFORE_TURN
+from service.lifecycle.edit_cost import CostChecker, RowLengths
 from service.lifecycle.settings import LifecycleSettings
 from service.lifecycle.submit import submit
 from service.lm.prompts import encode_row
@@ -44,8 +44,8 @@ def request(**more: object) -> EditRequest:
     return EditRequest(prompt="The colour of moss is", target="red", surfaces=("raw",), **more)  # type: ignore[arg-type]
 
 
-def scales(*, listed: bool = False, **bounds: int) -> Scales:
-    return Scales(make_base(), Bounds(**bounds), listed=listed)
+def scales(*, is_batch: bool = False, **bounds: int) -> CostChecker:
+    return CostChecker(make_base(), CostLimits(**bounds), is_batch=is_batch)
 
 
 def refusal(asked: EditRequest, **bounds: int) -> tuple[str | None, str]:
@@ -71,14 +71,14 @@ def test_a_fit_costs_its_rows_times_the_longest_on_every_surface() -> None:
     asked = request(rephrases=(*probes("Moss is", long), *probes("never", train=False)))
     width = len(encode_row(base, long, "red").ids)
 
-    assert Lengths(base).cost_of(asked).fit == 3 * width
-    assert Lengths(base).cost_of(replace(asked, surfaces=("raw", "chat"))).fit >= 6 * width
+    assert RowLengths(base).cost_of(asked).fit == 3 * width
+    assert RowLengths(base).cost_of(replace(asked, surfaces=("raw", "chat"))).fit >= 6 * width
 
 
 def test_what_must_stay_is_a_part_of_the_fit_only_where_it_is_trained() -> None:
-    plain = Lengths(make_base()).cost_of(request())
-    asked = Lengths(make_base()).cost_of(request(locality=probes("The colour of snow is", train=False)))
-    trained = Lengths(make_base()).cost_of(request(locality=probes("The colour of snow is")))
+    plain = RowLengths(make_base()).cost_of(request())
+    asked = RowLengths(make_base()).cost_of(request(locality=probes("The colour of snow is", train=False)))
+    trained = RowLengths(make_base()).cost_of(request(locality=probes("The colour of snow is")))
 
     assert asked.fit == plain.fit < trained.fit
     assert asked.report == trained.report > plain.report
@@ -113,15 +113,15 @@ def test_a_report_that_asks_too_much_is_refused_by_the_kind_of_probes_that_weigh
 
 def test_of_a_batch_the_heavy_edit_is_named_by_its_place_and_the_sum_as_edits() -> None:
     light, heavy = request(), request(rephrases=probes(*(f"Moss number {n} is" for n in range(9))))
-    one = Lengths(make_base()).cost_of(light).fit
+    one = RowLengths(make_base()).cost_of(light).fit
 
     with pytest.raises(TooLong) as caught:
-        scales(listed=True, fit=2 * one).check([light, heavy])
+        scales(is_batch=True, fit=2 * one).check([light, heavy])
     assert caught.value.field == "edits[1].rephrases"
 
-    scales(listed=True, batch=2 * one).check([light, light])
+    scales(is_batch=True, batch=2 * one).check([light, light])
     with pytest.raises(TooLong) as caught:
-        scales(listed=True, batch=2 * one).check([light, light, light])
+        scales(is_batch=True, batch=2 * one).check([light, light, light])
     assert caught.value.field == "edits"
 
 
@@ -131,12 +131,12 @@ def test_an_edit_does_not_grow_beyond_the_bound_by_being_asked_for_again(furnish
 
     with pytest.raises(TooLong) as caught:
         for asked in grown:
-            submit(local.store, [asked], author="ann", weigh=weights.weigh)
+            submit(local.store, [asked], author="ann", cost_of=weights.cost_of)
 
     assert caught.value.field == "rephrases"
     (edit,) = local.all_edits()
     assert 0 < edit.tokens <= 200
-    assert edit.tokens == Lengths(make_base()).cost_of(edit).fit
+    assert edit.tokens == RowLengths(make_base()).cost_of(edit).fit
 
 
 def test_an_edit_that_is_told_more_by_a_batch_again_and_again_is_weighed_as_a_whole(furnish: Furnish) -> None:
@@ -147,7 +147,7 @@ def test_an_edit_that_is_told_more_by_a_batch_again_and_again_is_weighed_as_a_wh
         weighed.append(len(asked.rephrases))
         return 7
 
-    submit(local.store, [request(rephrases=probes(f"Moss {n} is")) for n in range(20)], author="ann", weigh=weigh)
+    submit(local.store, [request(rephrases=probes(f"Moss {n} is")) for n in range(20)], author="ann", cost_of=weigh)
 
     assert weighed == [20, 20]  # ahead, and again under the lock, where the scales know it
     (edit,) = local.all_edits()
@@ -196,18 +196,18 @@ def test_after_some_jobs_of_small_edits_a_large_one_has_its_turn_and_gives_way_n
     came: list[str] = []
 
     def come(method: str) -> None:
-        if len(came) < 3 * TURNS:
+        if len(came) < 3 * JOBS_BEFORE_TURN:
             came.append(f"{len(came)}")
             local.post((came[-1], came[-1]), tokens=1)
 
     local.ledger.during = come
-    for _ in range(2 * TURNS + 2):
+    for _ in range(2 * JOBS_BEFORE_TURN + 2):
         local.worker.step()
 
     assert local.edit(large).status is EditStatus.APPLIED
     whole = [targets for targets in fitted(local) if "large" not in targets]
-    assert fitted(local).index(("large",), 1) <= TURNS + 2
-    assert len(whole) >= TURNS
+    assert fitted(local).index(("large",), 1) <= JOBS_BEFORE_TURN + 2
+    assert len(whole) >= JOBS_BEFORE_TURN
 
 
 @pytest.mark.parametrize("while_fitted", [False, True])
@@ -341,9 +341,9 @@ def test_texts_are_read_before_the_head_is_locked_also_those_an_edit_has_already
     monkeypatch.setattr(local.store, "write", writing)
     monkeypatch.setattr("service.lifecycle.edit_cost.encode_row", counted)
     for requests in (edits, more):
-        weighing = scales(listed=True)
+        weighing = scales(is_batch=True)
         weighing.check(requests)
-        submit(local.store, requests, author="ann", weigh=weighing.weigh)
+        submit(local.store, requests, author="ann", cost_of=weighing.cost_of)
 
     assert read and not any(read)
     assert len(local.edit_by("The colour of moss 3 is").rephrases) == 10
@@ -352,11 +352,11 @@ def test_texts_are_read_before_the_head_is_locked_also_those_an_edit_has_already
 def test_a_batch_that_tells_many_edits_a_little_more_is_bounded_by_what_they_ask_in_all(furnish: Furnish) -> None:
     local = furnish()
     edits = [told(number, *(f"Moss {number} is coloured {at}" for at in range(9))) for number in range(20)]
-    submit(local.store, edits, author="ann", weigh=scales(listed=True).weigh)
-    weighing = scales(listed=True, batch=1_000)
+    submit(local.store, edits, author="ann", cost_of=scales(is_batch=True).cost_of)
+    weighing = scales(is_batch=True, batch=1_000)
 
     with pytest.raises(TooLong, match="send them in several") as caught:
-        submit(local.store, [told(number, "Moss is") for number in range(20)], author="ann", weigh=weighing.weigh)
+        submit(local.store, [told(number, "Moss is") for number in range(20)], author="ann", cost_of=weighing.cost_of)
 
     assert caught.value.field == "edits"
     assert len(local.edit_by("The colour of moss 3 is").rephrases) == 9

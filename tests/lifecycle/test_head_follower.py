@@ -66,7 +66,7 @@ def test_whoever_waits_is_woken_by_a_change_and_not_by_every_look(tmp_path: Path
     local = new_local_service(tmp_path, settings=MANUAL)
     (edit,) = local.live(("a", "1"))
     told: list[str] = []
-    monkeypatch.setattr(local.context.announcer, "waited_for", lambda: (edit.id,))
+    monkeypatch.setattr(local.context.announcer, "awaited_ids", lambda: (edit.id,))
     monkeypatch.setattr(local.context.announcer, "announce", told.extend)
 
     for _ in range(3):
@@ -81,3 +81,15 @@ def test_whoever_waits_is_woken_by_a_change_and_not_by_every_look(tmp_path: Path
     assert told == [edit.id]
     other.close()
     local.close()
+
+
+def test_a_process_follows_a_head_that_another_process_moved(local: LocalService) -> None:
+    other = LocalService(local.url, local.folder, alone=False)
+
+    local.live(("a", "1"))
+    other.worker.step()
+
+    assert other.worker.fence is None
+    assert other.says("a") == "1"
+    assert other.context.follower.current.epoch == local.context.follower.current.epoch
+    other.close()

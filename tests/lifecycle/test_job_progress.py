@@ -1,8 +1,5 @@
 """What a running job says of itself: how far it is, and what its training came to."""
 
-from collections.abc import Iterator
-from pathlib import Path
-
 import pytest
 
 from service.editors.protocol import FitResult
@@ -13,18 +10,11 @@ from service.lifecycle.retrain import run
 from service.lifecycle.retrain.request import request_retrain
 from service.lm.overlay import EMPTY
 from service.store import jobs
-from tests.lifecycle.local_service import LocalService, new_local_service
-
-
-@pytest.fixture
-def local(tmp_path: Path) -> Iterator[LocalService]:
-    made = new_local_service(tmp_path)
-    yield made
-    made.close()
+from tests.lifecycle.local_service import LocalService
 
 
 def test_the_progress_of_a_job_of_several_fits_never_goes_back(local: LocalService, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(job_hooks, "PROGRESS_S", 0.0)
+    monkeypatch.setattr(job_hooks, "PROGRESS_INTERVAL_S", 0.0)
     local.live(("a", "1"))
     job = request_retrain(local.store, author="ann")
     hooks, shown = JobHooks(local.context, Lease(fence=1), job.id, "retrain.middle").hooks(), []

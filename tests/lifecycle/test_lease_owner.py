@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from service.lifecycle.lease_owner import is_dead, owner_name
+from service.lifecycle.lease_owner import is_dead, new_owner_name
 from service.runtime.worker import Worker
 from service.store import heads
 from tests.lifecycle.local_service import LocalService, new_local_service
@@ -16,7 +16,7 @@ def name_of_a_dead_process() -> str:
     reader, writer = os.pipe()
     child = os.fork()
     if child == 0:
-        os.write(writer, owner_name().encode())
+        os.write(writer, new_owner_name().encode())
         os._exit(0)
     os.waitpid(child, 0)
     name = os.read(reader, 1_000).decode()
@@ -33,11 +33,11 @@ def local(tmp_path: Path) -> LocalService:
 
 
 def test_this_process_is_alive_and_one_that_ended_is_dead() -> None:
-    assert not is_dead(owner_name())
+    assert not is_dead(new_owner_name())
     assert is_dead(name_of_a_dead_process())
 
 
-@pytest.mark.parametrize("name", ["", "x", "other machine/1/2/3", "/1/2/3", f"{owner_name().split('/')[0]}/abc//"])
+@pytest.mark.parametrize("name", ["", "x", "other machine/1/2/3", "/1/2/3", f"{new_owner_name().split('/')[0]}/abc//"])
 def test_a_name_that_tells_nothing_is_not_dead(name: str) -> None:
     assert not is_dead(name)
 
@@ -54,7 +54,7 @@ def test_the_lease_of_a_dead_worker_is_taken_at_once(local: LocalService) -> Non
 
 def test_the_lease_of_a_living_worker_is_waited_for(local: LocalService) -> None:
     with local.store.write() as connection:
-        heads.take_lease(connection, owner_name(), lease_s=1_000.0)
+        heads.take_lease(connection, new_owner_name(), lease_s=1_000.0)
     made = local.post(("a", "1"))
 
     local.worker.drain()

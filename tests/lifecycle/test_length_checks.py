@@ -4,31 +4,31 @@ import pytest
 
 from service.domain.edit import EditRequest, Method
 from service.domain.errors import Refused
-from service.lifecycle.length_checks import check_fits
+from service.lifecycle.length_checks import check_lengths
 from service.lm.base import build_base
 from tests.builders import make_base, make_model, make_tokenizer
 
 PLAIN = EditRequest(prompt="The colour of moss is", target="green", method=Method.AUTO)
 
 
-def field_of(refused: EditRequest, *, listed: bool) -> str | None:
+def field_of(refused: EditRequest, *, is_batch: bool) -> str | None:
     base = build_base(make_model(), make_tokenizer(chat=False)) if refused.surfaces else make_base()
     with pytest.raises(Refused) as caught:
-        check_fits(base, [PLAIN, refused] if listed else [refused], listed=listed)
+        check_lengths(base, [PLAIN, refused] if is_batch else [refused], is_batch=is_batch)
     return caught.value.field
 
 
 def test_a_surface_that_the_model_does_not_have_is_refused_as_surfaces() -> None:
     chat = EditRequest(prompt="The colour of moss is", target="green", method=Method.AUTO, surfaces=("chat",))
 
-    assert field_of(chat, listed=False) == "surfaces"
-    assert field_of(chat, listed=True) == "edits[1].surfaces"
+    assert field_of(chat, is_batch=False) == "surfaces"
+    assert field_of(chat, is_batch=True) == "edits[1].surfaces"
 
 
 def test_an_edit_of_a_batch_is_named_by_its_place_also_where_it_is_alone() -> None:
     long = EditRequest(prompt="x" * 5000, target="green", method=Method.AUTO)
 
-    assert field_of(long, listed=True) == "edits[1].prompt"
+    assert field_of(long, is_batch=True) == "edits[1].prompt"
     with pytest.raises(Refused) as caught:
-        check_fits(make_base(), [long], listed=True)
+        check_lengths(make_base(), [long], is_batch=True)
     assert caught.value.field == "edits[0].prompt"

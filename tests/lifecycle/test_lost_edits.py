@@ -16,8 +16,7 @@ from service.domain.version import VersionKind
 from service.lifecycle.revoke import revoke
 from service.lifecycle.settings import LifecycleSettings
 from tests.lifecycle.ledger import lessons_of
-from tests.lifecycle.local_service import MANUAL, LocalService, new_local_service, retrained
-from tests.lifecycle.test_lifecycle_verbs import Stubborn
+from tests.lifecycle.local_service import MANUAL, LocalService, LoseNewest, new_local_service, retrained
 
 S = EditStatus
 
@@ -32,7 +31,7 @@ def local(tmp_path: Path) -> Iterator[LocalService]:
 def roles(local: LocalService) -> dict[str, tuple[str, str, bool]]:
     """By target: role, carrier, held."""
     return {
-        edit.target: (str(item.role), str(item.carrier), item.held)
+        edit.target: (str(item.role), str(item.carrier), item.is_in_tensors)
         for edit in local.all_edits()
         if (item := local.live_set.get(edit.id)) is not None
     }
@@ -179,7 +178,7 @@ def test_a_deferred_edit_that_fails_in_a_retrain_supersedes_nothing(local: Local
 
 def test_what_an_apply_lost_in_its_last_round_stays_known_until_the_window_is_fitted_without_it(local: LocalService) -> None:
     made = local.post(*((name, name) for name in "abcdefgh"))
-    Stubborn(local)
+    LoseNewest(local)
     local.worker.drain()
     assert local.statuses(made) == [S.APPLIED] * 4 + [S.DEFERRED] * 4
     assert roles(local)["e"] == ("lost", "window", False) and "f" not in roles(local)
@@ -197,7 +196,7 @@ def test_what_an_apply_lost_in_its_last_round_stays_known_until_the_window_is_fi
 def test_what_a_refit_lost_in_its_last_round_stays_known_and_asks_for_no_other_refit(local: LocalService) -> None:
     made = local.post(*((name, name) for name in "abcdefgh"))
     local.worker.drain()
-    Stubborn(local)
+    LoseNewest(local)
 
     local.retract(made[0])
     local.worker.drain()
@@ -217,7 +216,7 @@ def test_an_edit_that_arrived_and_was_lost_in_the_last_round_of_a_retrain_stays_
         local.ledger.during = lambda method: None
         local.post(*((name, name) for name in "stuvwxyz"))
         local.worker._advance()
-        Stubborn(local)
+        LoseNewest(local)
 
     local.retrain()
     local.ledger.during = meanwhile

@@ -9,7 +9,16 @@ import pytest
 
 from service.domain.errors import Conflict, Refused, Unreadable
 from service.lifecycle import store_identity
-from service.lifecycle.store_identity import MARK, Mark, adopt, found_store, read_mark, recognise, refuse_lost, write_mark
+from service.lifecycle.store_identity import (
+    MARK,
+    FolderMark,
+    adopt,
+    check_database_exists,
+    check_same_store,
+    initialise_store,
+    read_mark,
+    write_mark,
+)
 from service.store import heads
 from service.store.database import Store
 from service.store.migrate import upgrade
@@ -37,7 +46,7 @@ def opened(url: str) -> Iterator[Store]:
 
 
 def found(store: Store, folder: Path) -> str:
-    return found_store(store, fingerprint="base", name="ledger", folder=folder)
+    return initialise_store(store, fingerprint="base", name="ledger", folder=folder)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -46,8 +55,8 @@ def test_a_new_database_and_a_new_folder_get_one_name_and_know_each_other(kind: 
         name = found(store, tmp_path / "checkpoints")
 
         assert found(store, tmp_path / "checkpoints") == name
-        recognise(store, tmp_path / "checkpoints")
-        assert read_mark(tmp_path / "checkpoints") == Mark(name, founded=True)
+        check_same_store(store, tmp_path / "checkpoints")
+        assert read_mark(tmp_path / "checkpoints") == FolderMark(name, founded=True)
         with store.read() as connection:
             assert heads.read(connection).store_id == name
 
@@ -66,10 +75,10 @@ def test_another_folder_is_refused_and_neither_it_nor_the_database_changes(kind:
         with pytest.raises(Conflict, match=f"of store {name}"):
             found(store, tmp_path / "new")
         with pytest.raises(Conflict, match=f"of store {name}"):
-            recognise(store, tmp_path / "not there")
+            check_same_store(store, tmp_path / "not there")
 
         assert list((tmp_path / "new").iterdir()) == [] and not (tmp_path / "not there").exists()
-        assert read_mark(tmp_path / "theirs") == Mark(other, founded=True)
+        assert read_mark(tmp_path / "theirs") == FolderMark(other, founded=True)
         with store.read() as connection:
             assert heads.read(connection) == before
 
@@ -77,7 +86,7 @@ def test_another_folder_is_refused_and_neither_it_nor_the_database_changes(kind:
 def found_by_itself(folder: Path) -> str:
     """A folder of another store."""
     folder.mkdir()
-    write_mark(folder, Mark("another-store", founded=True))
+    write_mark(folder, FolderMark("another-store", founded=True))
     return "another-store"
 
 
@@ -112,7 +121,7 @@ def test_in_the_place_of_a_lost_sqlite_file_no_empty_one_is_made(left: bytes | N
     store = Store(local.url)
 
     with pytest.raises(Conflict, match="the database is empty"):
-        refuse_lost(store, local.folder)
+        check_database_exists(store, local.folder)
 
     store.close()
     assert [path.stat().st_size for path in tmp_path.glob("errata.db*")] == ([] if left is None else [0])
@@ -127,7 +136,7 @@ def test_a_first_start_that_was_killed_between_the_folder_and_the_database_is_go
             raise KeyboardInterrupt
 
         with monkeypatch.context() as patch:
-            patch.setattr(heads, "found", die)
+            patch.setattr(heads, "create_or_check", die)
             with pytest.raises(KeyboardInterrupt):
                 found(store, tmp_path / "checkpoints")
         begun = read_mark(tmp_path / "checkpoints")
@@ -138,7 +147,7 @@ def test_a_first_start_that_was_killed_between_the_folder_and_the_database_is_go
                 found(store, tmp_path / "checkpoints")
 
         assert found(store, tmp_path / "checkpoints") == begun.store
-        assert read_mark(tmp_path / "checkpoints") == Mark(begun.store, founded=True)
+        assert read_mark(tmp_path / "checkpoints") == FolderMark(begun.store, founded=True)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -216,7 +225,7 @@ def test_a_mark_that_is_damaged_is_said_and_never_taken_for_none(content: str, t
 
 
 def test_the_mark_is_plain_enough_to_be_read_by_a_person(tmp_path: Path) -> None:
-    write_mark(tmp_path, Mark("one", founded=True))
+    write_mark(tmp_path, FolderMark("one", founded=True))
 
     assert json.loads((tmp_path / MARK).read_text()) == {"store": "one", "founded": True}
     assert [path.name for path in tmp_path.iterdir()] == [MARK]

@@ -1,18 +1,7 @@
 """The way of an edit from its acceptance to its taking back, on a store without a model."""
 
-from pathlib import Path
-
-import pytest
-
 from service.domain.edit import EditStatus
-from tests.lifecycle.local_service import LocalService, new_local_service
-
-
-@pytest.fixture
-def local(tmp_path: Path) -> LocalService:
-    made = new_local_service(tmp_path)
-    yield made
-    made.close()
+from tests.lifecycle.local_service import LocalService
 
 
 def test_an_accepted_edit_is_applied_and_answered(local: LocalService) -> None:

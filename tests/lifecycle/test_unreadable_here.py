@@ -164,12 +164,12 @@ def test_a_damaged_file_is_read_again_only_when_it_has_changed(local: LocalServi
 
     for _ in range(3):
         with pytest.raises(Exception, match=r"damaged|written with"):
-            local.context.checkpoints.of(local.versions()[1])
+            local.context.checkpoints.get_overlay(local.versions()[1])
 
     assert reads == [path.stem] * 2  # wrong bytes are read twice before they are believed
     os.utime(path, ns=(1, 1))
     with pytest.raises(Exception, match="written with"):
-        local.context.checkpoints.of(local.versions()[1])
+        local.context.checkpoints.get_overlay(local.versions()[1])
     assert len(reads) == 4
     local.close()
 
@@ -201,7 +201,7 @@ def test_a_failure_to_load_says_nothing_of_a_head_that_was_swapped_in_meanwhile(
         other.roll_back(1)
         raise Unreadable("the disk is slow")
 
-    monkeypatch.setattr(other.context.checkpoints, "of", rolled_back_while_it_loads)
+    monkeypatch.setattr(other.context.checkpoints, "get_overlay", rolled_back_while_it_loads)
     other.context.follower.catch_up()
 
     assert other.context.follower.current.version == 4
@@ -224,7 +224,7 @@ def test_a_trash_that_cannot_be_looked_into_makes_a_checkpoint_unreadable_and_no
     with monkeypatch.context() as patch:
         patch.setattr(Path, "rename", refuse)
         with pytest.raises(Unreadable):
-            local.context.checkpoints.of(local.versions()[1])
+            local.context.checkpoints.get_overlay(local.versions()[1])
 
     assert local.roll_back(1).restored == 1
 
@@ -238,8 +238,8 @@ def test_no_edit_is_fitted_in_vain_while_the_checkpoints_are_away(local: LocalSe
     for _ in range(3):
         local.worker.step()
     assert len(local.ledger.fits) == fits and not local.edit(b).status.is_settled
-    assert "checkpoints/store.json is not there" in str(local.context.checkpoints.note)
+    assert "checkpoints/store.json is not there" in str(local.context.checkpoints.folder_error)
 
     aside.rename(local.folder)
     local.worker.drain()
-    assert local.says("b") == "2" and local.context.checkpoints.note is None
+    assert local.says("b") == "2" and local.context.checkpoints.folder_error is None

@@ -1,4 +1,4 @@
-"""Starting and stopping: what a server refuses to start on, how it ends, and what the next one finds."""
+"""Start and stop of a server: refused starts, an orderly end, and the state that the next server finds."""
 
 import asyncio
 import logging
@@ -17,7 +17,7 @@ from service.domain.errors import Conflict, Refused
 from service.runtime.app import create_app
 from service.runtime.assembly import open_server
 from service.settings import environment_without_settings
-from tests.api.live import WAIT_S, live, tiny_settings
+from tests.api.live_server import WAIT_S, live_server, tiny_settings
 from tests.builders import save_model
 
 
@@ -39,19 +39,19 @@ def test_a_store_made_with_another_base_is_refused(tiny_model: Path, tmp_path: P
         pass
 
 
-def test_a_model_that_is_not_there_is_refused(tmp_path: Path) -> None:
+def test_a_missing_model_is_refused(tmp_path: Path) -> None:
     with pytest.raises(Refused), open_server(tiny_settings(tmp_path / "nothing", tmp_path / "data")):
         pass
 
 
-def test_the_next_server_answers_as_the_last_one_did(tiny_model: Path, tmp_path: Path) -> None:
+def test_the_next_server_gives_the_same_answers(tiny_model: Path, tmp_path: Path) -> None:
     settings = tiny_settings(tiny_model, tmp_path)
     prompts = ["The colour of moss is", "The colour of coal is", "x"]
-    with live(settings) as first:
+    with live_server(settings) as first:
         first.edit(prompts[0], "green")
         before = [first.ask(prompt) for prompt in prompts]
 
-    with live(settings) as second:
+    with live_server(settings) as second:
         after = [second.ask(prompt) for prompt in prompts]
 
     assert after == before
@@ -60,7 +60,7 @@ def test_the_next_server_answers_as_the_last_one_did(tiny_model: Path, tmp_path:
 
 def test_a_damaged_head_is_not_served_and_its_edits_are_learned_again(tiny_model: Path, tmp_path: Path) -> None:
     settings = tiny_settings(tiny_model, tmp_path)
-    with live(settings) as first:
+    with live_server(settings) as first:
         version = first.edit("The colour of moss is", "green")["version"]
         digest = first.client.get(f"/versions/{version}").json()["digest"]
     file = next((tmp_path / "checkpoints").glob(f"{digest}*"))
@@ -68,17 +68,17 @@ def test_a_damaged_head_is_not_served_and_its_edits_are_learned_again(tiny_model
     content[len(content) // 2] ^= 1
     file.write_bytes(bytes(content))
 
-    with live(settings) as second:
+    with live_server(settings) as second:
         assert second.client.get(f"/versions/{version}").json()["status"] == "corrupt"
         refused = second.client.post("/generate", json={"prompt": "x", "version": version})
-        found = second.follow("/edits", lambda page: page["items"][0]["status"] == "applied")
+        edits = second.follow("/edits", lambda page: page["items"][0]["status"] == "applied")
         assert second.ask("The colour of moss is")["text"] == "green"
 
     assert (refused.status_code, refused.json()["type"]) == (409, "urn:errata:problem:corrupt")
-    assert found["items"][0]["version"] == version
+    assert edits["items"][0]["version"] == version
 
 
-def test_the_application_opens_its_own_parts_when_it_is_given_none(tiny_model: Path, tmp_path: Path) -> None:
+def test_the_application_opens_its_own_parts_without_a_server(tiny_model: Path, tmp_path: Path) -> None:
     app = create_app(tiny_settings(tiny_model, tmp_path))
 
     async def start_and_stop() -> int:
@@ -91,7 +91,7 @@ def test_the_application_opens_its_own_parts_when_it_is_given_none(tiny_model: P
     assert asyncio.run(start_and_stop()) == 200
 
 
-def test_the_level_of_the_log_holds_however_the_server_is_started(tiny_model: Path, tmp_path: Path) -> None:
+def test_the_log_level_also_holds_for_an_application_of_its_own(tiny_model: Path, tmp_path: Path) -> None:
     app = create_app(tiny_settings(tiny_model, tmp_path, log_level="error"))
 
     async def level_within() -> int:
@@ -101,7 +101,7 @@ def test_the_level_of_the_log_holds_however_the_server_is_started(tiny_model: Pa
     assert asyncio.run(level_within()) == logging.ERROR
 
 
-def test_sigterm_answers_what_is_in_flight_and_ends_with_exit_code_0(tiny_model: Path, tmp_path: Path) -> None:
+def test_sigterm_answers_calls_in_flight_and_ends_with_exit_code_0(tiny_model: Path, tmp_path: Path) -> None:
     port, data = free_port(), tmp_path / "data"
     command = [sys.executable, "-m", "service", "serve", "--port", str(port), "--data-dir", str(data), "--model", str(tiny_model)]
     variables = {"ERRATA_NEUTRAL__SENTENCES": "8", "ERRATA_NEUTRAL__CANARY": "0", "OMP_NUM_THREADS": "1"}
@@ -128,12 +128,12 @@ def test_sigterm_answers_what_is_in_flight_and_ends_with_exit_code_0(tiny_model:
         process.kill()
         process.communicate()
         errors = log.read_text(errors="replace")
-    with live(tiny_settings(tiny_model, data)) as following:
+    with live_server(tiny_settings(tiny_model, data)) as following:
         following.follow(f"/edits/{answer.json()['id']}", lambda edit: edit["status"] == "applied")
-        heard = following.ask("The colour of moss is")["text"]
+        text = following.ask("The colour of moss is")["text"]
 
     assert sum("curl" in line for line in printed) == 3
     assert answer.status_code in (200, 202)
     assert code == 0, errors
     assert "Traceback" not in errors
-    assert heard == "green"
+    assert text == "green"

@@ -1,4 +1,4 @@
-"""The log says what happened, holds no values of a fault, and fails nobody when it cannot be written."""
+"""The log: an error is logged without values, and a log that cannot be written fails no request."""
 
 import io
 import json
@@ -11,7 +11,7 @@ import structlog
 from service.telemetry.log import configure_logging
 
 
-def test_a_line_that_cannot_be_written_fails_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_line_that_cannot_be_written_raises_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     stream = io.StringIO()
     monkeypatch.setattr(sys, "stderr", stream)
     configure_logging("info")
@@ -23,7 +23,7 @@ def test_a_line_that_cannot_be_written_fails_nobody(monkeypatch: pytest.MonkeyPa
 
 
 @pytest.mark.parametrize(("line", "fault"), [("a number: %d", "TypeError"), ("a number: %y", "ValueError")])
-def test_a_fault_of_our_own_in_a_line_is_told(monkeypatch: pytest.MonkeyPatch, line: str, fault: str) -> None:
+def test_a_programming_error_in_a_log_call_is_printed(monkeypatch: pytest.MonkeyPatch, line: str, fault: str) -> None:
     stream = io.StringIO()
     monkeypatch.setattr(sys, "stderr", stream)
     configure_logging("info")
@@ -33,7 +33,7 @@ def test_a_fault_of_our_own_in_a_line_is_told(monkeypatch: pytest.MonkeyPatch, l
     assert fault in stream.getvalue()
 
 
-def test_a_fault_is_logged_by_its_kind_and_frames_and_not_by_its_message(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_error_is_logged_by_type_and_frames_without_its_message(monkeypatch: pytest.MonkeyPatch) -> None:
     stream = io.StringIO()
     monkeypatch.setattr(sys, "stderr", stream)
     configure_logging("info")

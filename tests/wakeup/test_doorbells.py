@@ -1,4 +1,4 @@
-"""What a doorbell promises, in process and on Redis alike; and what Redis' absence may cost."""
+"""Doorbells, in process and on Redis alike; and the cost of an absent Redis."""
 
 import signal
 import threading
@@ -18,32 +18,32 @@ from tests.servers import private_redis, redis_prefix
 @pytest.fixture(params=["in process", "redis"])
 def doorbell(request: pytest.FixtureRequest) -> Iterator[Doorbell]:
     if request.param == "in process":
-        made: Doorbell = InProcessDoorbell()
-        yield made
-        made.close()
+        bell: Doorbell = InProcessDoorbell()
+        yield bell
+        bell.close()
     else:
         with redis_prefix() as (url, prefix):
-            made = RedisDoorbell(url, prefix=prefix)
-            yield made
-            made.close()
+            bell = RedisDoorbell(url, prefix=prefix)
+            yield bell
+            bell.close()
 
 
 @pytest.fixture
 def redis_doorbell() -> Iterator[Callable[[], RedisDoorbell]]:
-    """Makes doorbells of one stream, as several processes would."""
+    """A function that makes doorbells of one stream, as several processes would."""
     with redis_prefix() as (url, prefix):
-        made: list[RedisDoorbell] = []
+        bells: list[RedisDoorbell] = []
 
         def make() -> RedisDoorbell:
-            made.append(RedisDoorbell(url, prefix=prefix))
-            return made[-1]
+            bells.append(RedisDoorbell(url, prefix=prefix))
+            return bells[-1]
 
         yield make
-        for one in made:
-            one.close()
+        for bell in bells:
+            bell.close()
 
 
-def test_a_ring_before_the_wait_is_heard(doorbell: Doorbell) -> None:
+def test_a_ring_before_the_wait_ends_it(doorbell: Doorbell) -> None:
     doorbell.ring("e")
 
     assert doorbell.wait(5.0)
@@ -64,7 +64,7 @@ def test_rings_are_joined_and_used_up(doorbell: Doorbell) -> None:
         doorbell.ring(str(n))
 
     assert doorbell.wait(5.0)
-    doorbell.heard()
+    doorbell.acknowledge()
     assert not doorbell.wait(0.05)
 
 
@@ -86,7 +86,7 @@ def test_closing_ends_a_wait(doorbell: Doorbell) -> None:
     timer.join()
 
 
-def test_a_ring_of_another_process_is_heard(redis_doorbell: Callable[[], RedisDoorbell]) -> None:
+def test_a_ring_of_another_process_ends_a_wait(redis_doorbell: Callable[[], RedisDoorbell]) -> None:
     ringing, waiting = redis_doorbell(), redis_doorbell()
 
     ringing.ring("e")
@@ -94,7 +94,7 @@ def test_a_ring_of_another_process_is_heard(redis_doorbell: Callable[[], RedisDo
     assert waiting.wait(5.0)
 
 
-def test_a_ring_is_one_consumers_and_is_left_to_others_if_it_dies(
+def test_a_ring_goes_to_one_consumer_and_to_another_if_that_one_dies(
     redis_doorbell: Callable[[], RedisDoorbell], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ringing, dying, living = redis_doorbell(), redis_doorbell(), redis_doorbell()
@@ -105,35 +105,35 @@ def test_a_ring_is_one_consumers_and_is_left_to_others_if_it_dies(
     monkeypatch.setattr("service.wakeup.redis_stream.STALE_MS", 0)
 
     assert living.wait(5.0)
-    living.heard()
+    living.acknowledge()
     assert not living.wait(0.05)
 
 
-def test_a_ring_that_was_heard_is_not_kept(redis_doorbell: Callable[[], RedisDoorbell]) -> None:
+def test_an_acknowledged_ring_is_deleted(redis_doorbell: Callable[[], RedisDoorbell]) -> None:
     doorbell = redis_doorbell()
     doorbell.ring("e")
     assert doorbell.wait(5.0)
     assert doorbell._reader.xlen(doorbell._key) == 1
 
-    doorbell.heard()
+    doorbell.acknowledge()
 
     assert doorbell._reader.xlen(doorbell._key) == 0
 
 
-def test_without_redis_a_ring_costs_little_and_this_process_hears_it() -> None:
+def test_without_redis_a_ring_costs_little_and_wakes_this_process() -> None:
     doorbell = RedisDoorbell(f"redis://127.0.0.1:{free_port()}/0")
     began = time.monotonic()
 
     for _ in range(100):
         doorbell.ring("e")
 
-    assert time.monotonic() - began < 2.0  # one failure of at most 0.05 s, then Redis is left alone for a second
+    assert time.monotonic() - began < 2.0  # one failure of at most 0.05 s, then no ring is sent for a second
     assert doorbell.wait(1.0)
     assert not doorbell.wait(0.05)
     doorbell.close()
 
 
-def test_a_redis_that_dies_costs_little_and_is_used_again_when_it_is_back(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_dead_redis_costs_little_and_is_used_again_when_it_is_back(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("service.wakeup.redis_stream.PAUSE_S", 0.2)
     with private_redis() as (url, process):
         doorbell, other = RedisDoorbell(url), RedisDoorbell(url)
@@ -147,32 +147,32 @@ def test_a_redis_that_dies_costs_little_and_is_used_again_when_it_is_back(monkey
         rung_in_s = time.monotonic() - began
         assert not doorbell.wait(0.01)
         doorbell.ring("e")
-        own_is_heard = doorbell.wait(1.0)
+        own_ring_came = doorbell.wait(1.0)
     with private_redis(urlsplit(url).port):
         until = time.monotonic() + 30.0
-        others_are_heard = False
-        while not others_are_heard and time.monotonic() < until:  # a ring made while it was being left alone is not repeated
+        other_ring_came = False
+        while not other_ring_came and time.monotonic() < until:  # a ring during the pause is not repeated
             other.ring("e")
-            others_are_heard = doorbell.wait(0.1)
+            other_ring_came = doorbell.wait(0.1)
         doorbell.close()
         other.close()
 
     assert rung_in_s < 1.0
-    assert own_is_heard
-    assert others_are_heard
+    assert own_ring_came
+    assert other_ring_came
 
 
-def test_a_redis_that_is_frozen_costs_no_request_and_this_process_is_still_heard() -> None:
+def test_a_frozen_redis_costs_no_request_and_rings_of_this_process_still_work() -> None:
     with private_redis() as (url, process):
         doorbell = RedisDoorbell(url)
-        asked: list[object] = []
+        reads: list[object] = []
         entries = doorbell._entries
-        doorbell._entries = lambda wait_s: asked.append(wait_s) or entries(wait_s)  # type: ignore[method-assign,func-returns-value]
+        doorbell._entries = lambda wait_s: reads.append(wait_s) or entries(wait_s)  # type: ignore[method-assign,func-returns-value]
         assert not doorbell.wait(0.01)
         process.send_signal(signal.SIGSTOP)
         try:
             doorbell.wait(0.01)  # finds out
-            asked.clear()
+            reads.clear()
             for _ in range(10):
                 doorbell.ring("e")
                 assert doorbell.wait(1.0)
@@ -180,10 +180,10 @@ def test_a_redis_that_is_frozen_costs_no_request_and_this_process_is_still_heard
             process.send_signal(signal.SIGCONT)
         doorbell.close()
 
-    assert asked == []  # each would have kept the worker from its rings for more than a second
+    assert reads == []  # each would have kept the worker from its rings for more than a second
 
 
-def test_a_redis_that_went_away_and_forgot_everything_is_used_again() -> None:
+def test_a_redis_that_lost_all_its_data_is_used_again() -> None:
     with private_redis() as (url, _):
         doorbell, other = RedisDoorbell(url), RedisDoorbell(url)
         assert not doorbell.wait(0.01)

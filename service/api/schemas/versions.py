@@ -8,7 +8,7 @@ from pydantic import ConfigDict, Field
 
 from service.api.schemas import In, Out, QueryIn
 from service.api.text_types import LARGEST_INTEGER, Name
-from service.background.basis_use import UseOfBlock
+from service.background.basis_use import BlockUsage
 
 MOST_LISTED = 200
 Number = Annotated[int, Field(ge=0, le=LARGEST_INTEGER)]
@@ -142,7 +142,7 @@ class BasesOut(Out):
     blocks: list[BlockOut]
 
     @classmethod
-    def of(cls, version: int, used: Sequence[UseOfBlock]) -> Self:
+    def of(cls, version: int, used: Sequence[BlockUsage]) -> Self:
         """The use of each block's bases as an answer."""
         return cls(version=version, blocks=[_block(use) for use in used])
 
@@ -248,7 +248,7 @@ class ModelOut(Out):
     )
 
 
-def _block(use: UseOfBlock) -> BlockOut:
+def _block(use: BlockUsage) -> BlockOut:
     columns = {name: getattr(use, name) for name in ("balance", "edits", "rephrases", "unrelated")}
     rank = max((len(values) for values in columns.values() if values is not None), default=0)
     bases = [

@@ -15,7 +15,7 @@ from lm_eval.tasks import TaskManager
 from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 
 from service.domain.errors import Refused, TooLong
-from service.evaluation.metrics.log_likelihood import log_likelihoods
+from service.evaluation.metrics.log_likelihood import compute_log_likelihoods
 from service.lm.base import Base
 from service.lm.intervention import Adapter
 from service.lm.overlay import View
@@ -31,41 +31,48 @@ LONGEST_ANSWER = 256  # tokens, where a task names no limit: the harness' own de
 class LiveModel(LM):
     """The harness' model over a view and an adapter. `between` is called between batches: that is where live traffic comes in."""
 
-    def __init__(self, view: View, adapter: Adapter | None, *, between: Callable[[], None] = lambda: None) -> None:
+    def __init__(self, view: View, adapter: Adapter | None, *, yield_to_answers: Callable[[], None] = lambda: None) -> None:
         super().__init__()
-        self._view, self._adapter, self._between = view, adapter, between
+        self._view, self._adapter, self._yield_to_answers = view, adapter, yield_to_answers
 
     def loglikelihood(self, requests: list[Instance]) -> list[tuple[float, bool]]:
         """Of each (context, continuation): its log-likelihood, and whether it is the greedy one."""
-        rows = [_pair(self._view.base, *request.args) for request in requests]
-        found = log_likelihoods(self._view, self._adapter, rows, between=self._between)
-        for request, answer in zip(requests, found, strict=True):
-            self.cache_hook.add_partial("loglikelihood", request.args, answer)
-        return found
+        rows = [_encode_pair(self._view.base, *request.args) for request in requests]
+        results = compute_log_likelihoods(self._view, self._adapter, rows, yield_to_answers=self._yield_to_answers)
+        for request, result in zip(requests, results, strict=True):
+            self.cache_hook.add_partial("loglikelihood", request.args, result)
+        return results
 
     def loglikelihood_rolling(self, requests: list[Instance]) -> list[float]:
         """Of each text: its log-likelihood from the start token on, in windows of the whole context."""
-        windows = [list(_windows(self._view.base, request.args[0])) for request in requests]
-        flat = iter(log_likelihoods(self._view, self._adapter, [row for of in windows for row in of], between=self._between))
-        found = [sum(next(flat)[0] for _ in of) for of in windows]
-        for request, answer in zip(requests, found, strict=True):
-            self.cache_hook.add_partial("loglikelihood_rolling", request.args, answer)
-        return found
+        windows = [list(_encode_windows(self._view.base, request.args[0])) for request in requests]
+        flat = iter(
+            compute_log_likelihoods(
+                self._view,
+                self._adapter,
+                [row for text_windows in windows for row in text_windows],
+                yield_to_answers=self._yield_to_answers,
+            )
+        )
+        totals = [sum(next(flat)[0] for _ in text_windows) for text_windows in windows]
+        for request, total in zip(requests, totals, strict=True):
+            self.cache_hook.add_partial("loglikelihood_rolling", request.args, total)
+        return totals
 
     def generate_until(self, requests: list[Instance]) -> list[str]:
         """The greedy continuation of each context, up to the first of its stop strings. Refused for tasks that sample."""
-        found = [""] * len(requests)
-        asked = [_wanted(request.args[1]) for request in requests]
-        prompts = [_context(self._view.base, request.args[0], asked[at][1]) for at, request in enumerate(requests)]
-        order = sorted(range(len(requests)), key=lambda at: (asked[at][1], len(prompts[at])))
-        for chunk in _chunks(order, asked):
-            limit = asked[chunk[0]][1]
-            answers = decode_greedily(self._view, self._adapter, [prompts[at] for at in chunk], max_new_tokens=limit)
-            for at, ids in zip(chunk, answers, strict=True):
-                found[at] = _until(decode_ids(self._view.base, ids), asked[at][0])
-                self.cache_hook.add_partial("generate_until", requests[at].args, found[at])
-            self._between()
-        return found
+        texts = [""] * len(requests)
+        rules = [_stopping_rule(request.args[1]) for request in requests]
+        prompts = [_encode_context(self._view.base, request.args[0], rules[index][1]) for index, request in enumerate(requests)]
+        order = sorted(range(len(requests)), key=lambda index: (rules[index][1], len(prompts[index])))
+        for batch in _batch_by_limit(order, rules):
+            limit = rules[batch[0]][1]
+            answers = decode_greedily(self._view, self._adapter, [prompts[index] for index in batch], max_new_tokens=limit)
+            for index, ids in zip(batch, answers, strict=True):
+                texts[index] = _cut_at_stop(decode_ids(self._view.base, ids), rules[index][0])
+                self.cache_hook.add_partial("generate_until", requests[index].args, texts[index])
+            self._yield_to_answers()
+        return texts
 
 
 def run_harness(
@@ -76,16 +83,16 @@ def run_harness(
     include_path: Path | None = None,
     limit: int | None = None,
     num_fewshot: int | None = None,
-    between: Callable[[], None] = lambda: None,
+    yield_to_answers: Callable[[], None] = lambda: None,
 ) -> dict[str, Any]:
     """The harness' results on tasks by name, its own or those defined in `include_path`: scores, numbers of samples, versions.
 
     Raises Refused for a task that it does not know or whose data it cannot load.
     """
-    manager = _manager(tasks, include_path)
+    manager = _open_task_manager(tasks, include_path)
     try:
-        found = simple_evaluate(
-            LiveModel(view, adapter, between=between),
+        results = simple_evaluate(
+            LiveModel(view, adapter, yield_to_answers=yield_to_answers),
             tasks=list(tasks),
             task_manager=manager,
             limit=limit,
@@ -97,12 +104,12 @@ def run_harness(
         raise Refused(
             "the data of a task could not be loaded: it is neither on this machine nor reached", field="harness"
         ) from error
-    assert found is not None  # None is for the other ranks of several
-    kept = ("results", "n-samples", "n-shot", "versions", "higher_is_better")
-    return {name: found[name] for name in kept if name in found}
+    assert results is not None  # None is for the other ranks of several
+    keys = ("results", "n-samples", "n-shot", "versions", "higher_is_better")
+    return {name: results[name] for name in keys if name in results}
 
 
-def _manager(tasks: Sequence[str], include_path: Path | None) -> TaskManager:
+def _open_task_manager(tasks: Sequence[str], include_path: Path | None) -> TaskManager:
     """The harness' register of tasks; its own thousands take a quarter of a minute to read, so they are read only where asked."""
     for defaults in (False, True):
         manager = TaskManager(include_path=None if include_path is None else str(include_path), include_defaults=defaults)
@@ -111,38 +118,38 @@ def _manager(tasks: Sequence[str], include_path: Path | None) -> TaskManager:
     raise Refused("harness names a task that lm-evaluation-harness does not have", field="harness")
 
 
-def _pair(base: Base, context: str, continuation: str) -> Row:
+def _encode_pair(base: Base, context: str, continuation: str) -> Row:
     """Context and continuation as a row; the tokens are those of the joined text, spaces at the boundary belonging behind it.
 
     What is too long loses the beginning of its context, as in the harness; a continuation is never cut.
     """
-    before = context.rstrip()
-    gap = context[len(before) :]
-    if not before:
-        return _fitted(base, (), encode_text(base, gap + continuation, field="continuation"))
-    alone = encode_text(base, before, field="context")
-    joint = encode_text(base, before + gap + continuation, field="continuation")
-    target = joint[len(alone) :] or encode_text(base, gap + continuation, field="continuation")
-    return _fitted(base, alone, target)
+    prefix = context.rstrip()
+    gap = context[len(prefix) :]
+    if not prefix:
+        return _fit_context(base, (), encode_text(base, gap + continuation, field="continuation"))
+    prefix_ids = encode_text(base, prefix, field="context")
+    joint_ids = encode_text(base, prefix + gap + continuation, field="continuation")
+    target = joint_ids[len(prefix_ids) :] or encode_text(base, gap + continuation, field="continuation")
+    return _fit_context(base, prefix_ids, target)
 
 
-def _fitted(base: Base, context: Sequence[int], target: Sequence[int]) -> Row:
-    start = _start(base, context)
+def _fit_context(base: Base, context: Sequence[int], target: Sequence[int]) -> Row:
+    start = _start_tokens(base, context)
     room = base.context_length - len(target) - len(start)
     if room < 0 or (not start and room < 1):
         raise TooLong(f"a continuation is longer than the model's context of {base.context_length} tokens", field="continuation")
-    kept = tuple(context[max(0, len(context) - room) :])
-    return Row((*start, *kept, *target), len(start) + len(kept), bool(start))
+    tail = tuple(context[max(0, len(context) - room) :])
+    return Row((*start, *tail, *target), len(start) + len(tail), bool(start))
 
 
-def _start(base: Base, context: Sequence[int]) -> tuple[int, ...]:
+def _start_tokens(base: Base, context: Sequence[int]) -> tuple[int, ...]:
     """What stands in front: BOS where the tokenizer puts it, and before nothing at all the token that texts start from."""
     if base.bos_id is not None:
         return (base.bos_id,)
-    return () if context else _first(base)
+    return () if context else _first_token(base)
 
 
-def _first(base: Base) -> tuple[int, ...]:
+def _first_token(base: Base) -> tuple[int, ...]:
     if base.start_id is None:
         raise Refused(
             "the model has no token that a text starts from, so a text without context cannot be scored", field="context"
@@ -150,10 +157,10 @@ def _first(base: Base) -> tuple[int, ...]:
     return (base.start_id,)
 
 
-def _windows(base: Base, text: str) -> Iterator[Row]:
+def _encode_windows(base: Base, text: str) -> Iterator[Row]:
     """A text as rows in which each of its tokens is predicted once."""
     ids = list(encode_text(base, text, field="text")) if text else []
-    (first,) = _first(base)
+    (first,) = _first_token(base)
     windows = map(make_disjoint_window, get_rolling_token_windows(ids, first, base.context_length - 1, 1))
     for number, (context, target) in enumerate(windows):
         if number == 0:
@@ -162,39 +169,39 @@ def _windows(base: Base, text: str) -> Iterator[Row]:
             yield row_from_ids(base, (*context, *target), len(context))
 
 
-def _context(base: Base, context: str, limit: int) -> tuple[int, ...]:
+def _encode_context(base: Base, context: str, limit: int) -> tuple[int, ...]:
     """A context to write on from, with room for `limit` tokens."""
     text = context.rstrip()
     ids = encode_text(base, text, field="context") if text else ()
-    start = _start(base, ids)
+    start = _start_tokens(base, ids)
     room = max(1, base.context_length - limit - len(start))
     return (*start, *ids[max(0, len(ids) - room) :])
 
 
-def _wanted(options: Mapping[str, Any]) -> tuple[tuple[str, ...], int]:
+def _stopping_rule(options: Mapping[str, Any]) -> tuple[tuple[str, ...], int]:
     """Stop strings and the most tokens of an answer. Raises Refused where a task wants samples: two runs would disagree."""
     if options.get("do_sample") and options.get("temperature", 1.0) > 0:
         raise Refused("harness names a task that samples its answers; versions are compared greedily", field="harness")
     until = options.get("until") or ()
     limits = (options.get(name) for name in ("max_gen_toks", "max_new_tokens", "max_tokens"))
-    limit = next((int(one) for one in limits if one), LONGEST_ANSWER)
+    limit = next((int(value) for value in limits if value), LONGEST_ANSWER)
     return (until,) if isinstance(until, str) else tuple(until), limit
 
 
-def _until(text: str, stops: Sequence[str]) -> str:
+def _cut_at_stop(text: str, stops: Sequence[str]) -> str:
     for stop in stops:
         if stop:
             text = text.split(stop)[0]
     return text
 
 
-def _chunks(order: Sequence[int], asked: Sequence[tuple[tuple[str, ...], int]]) -> Iterator[list[int]]:
+def _batch_by_limit(order: Sequence[int], rules: Sequence[tuple[tuple[str, ...], int]]) -> Iterator[list[int]]:
     """A few at a time, with one limit each."""
-    chunk: list[int] = []
-    for at in order:
-        if chunk and (len(chunk) == ROWS_AT_ONCE or asked[chunk[0]][1] != asked[at][1]):
-            yield chunk
-            chunk = []
-        chunk.append(at)
-    if chunk:
-        yield chunk
+    batch: list[int] = []
+    for index in order:
+        if batch and (len(batch) == ROWS_AT_ONCE or rules[batch[0]][1] != rules[index][1]):
+            yield batch
+            batch = []
+        batch.append(index)
+    if batch:
+        yield batch

@@ -14,9 +14,9 @@ from typing import Any
 from service.domain.errors import Refused
 from service.evaluation.capability.tasks import Task, load_tasks
 from service.evaluation.metrics.figures import mean
-from service.evaluation.metrics.log_likelihood import log_likelihoods
-from service.evaluation.metrics.matching import number, squad
-from service.evaluation.metrics.outcomes import Between, Reference, choices
+from service.evaluation.metrics.log_likelihood import compute_log_likelihoods
+from service.evaluation.metrics.matching import extract_number, normalise_squad
+from service.evaluation.metrics.outcomes import GiveWay, Reference, predict_choices
 from service.lm.base import Base
 from service.lm.intervention import Adapter
 from service.lm.overlay import View
@@ -24,7 +24,7 @@ from service.lm.prompts import encode_prompt, encode_row
 from service.lm.scoring import decode_greedily
 from service.lm.tokenizing import decode_answer
 
-__all__ = ["Capability", "MetricMeans", "Task", "capability", "load_tasks"]
+__all__ = ["Capability", "MetricMeans", "Task", "measure_capability", "load_tasks"]
 
 TASKS_AT_ONCE = 16
 LONGEST_SOLUTION = 256  # tokens, as in lm-evaluation-harness
@@ -69,95 +69,97 @@ class Capability:
 
     def to_json(self) -> dict[str, Any]:
         """Everything as JSON; under each skill its metrics."""
-        by_skill = {skill: {name: one.to_json() for name, one in of.items()} for skill, of in self.figures.items()}
+        by_skill = {
+            skill: {name: metric.to_json() for name, metric in metrics.items()} for skill, metrics in self.figures.items()
+        }
         whole = {"ratio": self.ratio, "version": self.version, "base": self.base, "n": self.n}
         return {**whole, "left_out": self.left_out, "tasks": self.tasks, "by_skill": by_skill}
 
 
-def capability(
+def measure_capability(
     view: View,
     adapter: Adapter | None,
     reference: Reference,
     tasks: Sequence[Task],
     *,
-    between: Between = lambda: None,
-    remembered: MutableMapping[Task, Scores] | None = None,
+    yield_to_answers: GiveWay = lambda: None,
+    cache: MutableMapping[Task, Scores] | None = None,
 ) -> Capability:
     """How a version solves `tasks`, beside the base model; `remembered` keeps the base model's scores for the next call."""
-    fitting = [task for task in tasks if _fits(reference.base, task)]
-    of_base = {} if remembered is None else remembered
-    base_scores = _scores(reference.view, None, [task for task in fitting if task not in of_base], between)
-    of_base.update(base_scores)
-    of_version = _scores(view, adapter, fitting, between)
-    pairs = {task: (of_version[task], of_base[task]) for task in fitting}
-    counting = [[next(iter(scores.values())) for scores in pairs[task]] for task in fitting]
-    skills = sorted({task.skill for task in fitting})
-    figures = {skill: _figures([pairs[task] for task in fitting if task.skill == skill]) for skill in skills}
-    first = {skill: next(iter(of.values())) for skill, of in figures.items()}
+    eligible = [task for task in tasks if _fits_model(reference.base, task)]
+    base_scores = {} if cache is None else cache
+    new_scores = _score_tasks(reference.view, None, [task for task in eligible if task not in base_scores], yield_to_answers)
+    base_scores.update(new_scores)
+    version_scores = _score_tasks(view, adapter, eligible, yield_to_answers)
+    pairs = {task: (version_scores[task], base_scores[task]) for task in eligible}
+    primary_scores = [[next(iter(scores.values())) for scores in pairs[task]] for task in eligible]
+    skills = sorted({task.skill for task in eligible})
+    figures = {skill: _build_metric_means([pairs[task] for task in eligible if task.skill == skill]) for skill in skills}
+    primary_figures = {skill: next(iter(metrics.values())) for skill, metrics in figures.items()}
     return Capability(
-        version=mean([version for version, _ in counting]),
-        base=mean([base for _, base in counting]),
-        by_skill={skill: (figure.version, figure.base) for skill, figure in first.items()},
-        n=len(fitting),
+        version=mean([version for version, _ in primary_scores]),
+        base=mean([base for _, base in primary_scores]),
+        by_skill={skill: (figure.version, figure.base) for skill, figure in primary_figures.items()},
+        n=len(eligible),
         figures=figures,
-        left_out=len(tasks) - len(fitting),
-        tasks=sha256(repr(sorted(fitting, key=repr)).encode()).hexdigest()[:16],
+        left_out=len(tasks) - len(eligible),
+        tasks=sha256(repr(sorted(eligible, key=repr)).encode()).hexdigest()[:16],
     )
 
 
-def _scores(view: View, adapter: Adapter | None, tasks: Sequence[Task], between: Between) -> dict[Task, Scores]:
+def _score_tasks(view: View, adapter: Adapter | None, tasks: Sequence[Task], yield_to_answers: GiveWay) -> dict[Task, Scores]:
     """What each task came to, tasks of one kind together and a few at a time."""
-    found: dict[Task, Scores] = {}
-    ways = {"exact": _exact, "choice": _chosen, "number": _written, "text": _written}
-    for kind, way in ways.items():
-        of_kind = [task for task in dict.fromkeys(tasks) if task.kind == kind]
-        for start in range(0, len(of_kind), TASKS_AT_ONCE):
-            some = of_kind[start : start + TASKS_AT_ONCE]
-            found.update(zip(some, way(view, adapter, some, between), strict=True))
-            between()
-    return found
+    scores: dict[Task, Scores] = {}
+    scorers = {"exact": _score_exact, "choice": _score_choices, "number": _score_text, "text": _score_text}
+    for kind, scorer in scorers.items():
+        kind_tasks = [task for task in dict.fromkeys(tasks) if task.kind == kind]
+        for start in range(0, len(kind_tasks), TASKS_AT_ONCE):
+            batch = kind_tasks[start : start + TASKS_AT_ONCE]
+            scores.update(zip(batch, scorer(view, adapter, batch, yield_to_answers), strict=True))
+            yield_to_answers()
+    return scores
 
 
-def _exact(view: View, adapter: Adapter | None, tasks: Sequence[Task], between: Between) -> list[Scores]:
+def _score_exact(view: View, adapter: Adapter | None, tasks: Sequence[Task], yield_to_answers: GiveWay) -> list[Scores]:
     rows = [encode_row(view.base, task.prompt, task.answer) for task in tasks]
-    said = choices(view, adapter, rows, between=between)
-    return [{"exact": float(ids == row.target_ids)} for ids, row in zip(said, rows, strict=True)]
+    predictions = predict_choices(view, adapter, rows, yield_to_answers=yield_to_answers)
+    return [{"exact": float(ids == row.target_ids)} for ids, row in zip(predictions, rows, strict=True)]
 
 
-def _chosen(view: View, adapter: Adapter | None, tasks: Sequence[Task], between: Between) -> list[Scores]:
+def _score_choices(view: View, adapter: Adapter | None, tasks: Sequence[Task], yield_to_answers: GiveWay) -> list[Scores]:
     rows = [encode_row(view.base, task.prompt, choice, eos=False) for task in tasks for choice in task.choices]
-    sums = iter(log_likelihoods(view, adapter, rows, between=between))
-    found: list[Scores] = []
+    sums = iter(compute_log_likelihoods(view, adapter, rows, yield_to_answers=yield_to_answers))
+    scores: list[Scores] = []
     for task in tasks:
-        of_choice = [next(sums)[0] for _ in task.choices]
-        by_character = [total / len(choice) for total, choice in zip(of_choice, task.choices, strict=True)]
-        found.append({"acc": _is_right(task, of_choice), "acc_norm": _is_right(task, by_character)})
-    return found
+        totals = [next(sums)[0] for _ in task.choices]
+        by_character = [total / len(choice) for total, choice in zip(totals, task.choices, strict=True)]
+        scores.append({"acc": _is_right_choice(task, totals), "acc_norm": _is_right_choice(task, by_character)})
+    return scores
 
 
-def _written(view: View, adapter: Adapter | None, tasks: Sequence[Task], between: Between) -> list[Scores]:
+def _score_text(view: View, adapter: Adapter | None, tasks: Sequence[Task], yield_to_answers: GiveWay) -> list[Scores]:
     prompts = [encode_prompt(view.base, task.prompt) for task in tasks]
     longest = LONGEST_SOLUTION if tasks[0].kind == "number" else LONGEST_TEXT
-    answers = decode_greedily(view, adapter, prompts, max_new_tokens=longest, give_way=between)
-    return [{"em": float(_is_found(task, decode_answer(view.base, ids)))} for task, ids in zip(tasks, answers, strict=True)]
+    answers = decode_greedily(view, adapter, prompts, max_new_tokens=longest, yield_to_answers=yield_to_answers)
+    return [{"em": float(_is_right_text(task, decode_answer(view.base, ids)))} for task, ids in zip(tasks, answers, strict=True)]
 
 
-def _is_right(task: Task, likelihoods: Sequence[float]) -> float:
+def _is_right_choice(task: Task, likelihoods: Sequence[float]) -> float:
     best = max(range(len(likelihoods)), key=likelihoods.__getitem__)
     return float(task.choices[best] == task.answer)
 
 
-def _is_found(task: Task, written: str) -> bool:
+def _is_right_text(task: Task, written: str) -> bool:
     if task.kind == "number":
-        found = number(written)
-        return found is not None and found == number(task.answer)
-    first = written.split("\n")[0]
+        value = extract_number(written)
+        return value is not None and value == extract_number(task.answer)
+    line = written.split("\n")[0]
     if "." not in task.answer:
-        first = first.split(".")[0]
-    return squad(first) == squad(task.answer)
+        line = line.split(".")[0]
+    return normalise_squad(line) == normalise_squad(task.answer)
 
 
-def _fits(base: Base, task: Task) -> bool:
+def _fits_model(base: Base, task: Task) -> bool:
     try:
         encode_prompt(base, task.prompt)
         for answer in task.choices or ((task.answer,) if task.kind == "exact" else ()):
@@ -167,15 +169,15 @@ def _fits(base: Base, task: Task) -> bool:
     return True
 
 
-def _figures(pairs: Sequence[tuple[Scores, Scores]]) -> dict[str, MetricMeans]:
+def _build_metric_means(pairs: Sequence[tuple[Scores, Scores]]) -> dict[str, MetricMeans]:
     """By metric; a skill may hold tasks of several kinds."""
     metrics = dict.fromkeys(name for version, _ in pairs for name in version)
-    found = {}
+    means = {}
     for name in metrics:
         version = [scores[name] for scores, _ in pairs if name in scores]
         base = [scores[name] for _, scores in pairs if name in scores]
-        found[name] = MetricMeans(len(version), fmean(version), fmean(base), _standard_error(version), _standard_error(base))
-    return found
+        means[name] = MetricMeans(len(version), fmean(version), fmean(base), _standard_error(version), _standard_error(base))
+    return means
 
 
 def _standard_error(values: Sequence[float]) -> float | None:

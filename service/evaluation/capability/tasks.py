@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 from service.domain.errors import Refused
-from service.evaluation.metrics.matching import SOLUTION, number
+from service.evaluation.metrics.matching import SOLUTION, extract_number
 
 TaskKind = Literal["exact", "choice", "number", "text"]
 LETTERS = string.ascii_uppercase
 SENTIMENTS = ("negative", "positive")  # SST-2's labels 0 and 1
-REFERENCE = "a task is a JSON object with question, choices and answer, with text and label, or with prompt and answer"
+TASK_FORMAT = "a task is a JSON object with question, choices and answer, with text and label, or with prompt and answer"
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ def load_tasks(path: Path) -> tuple[Task, ...]:
     """
     try:
         with path.open(encoding="utf-8-sig") as lines:
-            tasks = tuple(_parsed(line, place, path.stem) for place, line in enumerate(lines, 1) if line.strip())
+            tasks = tuple(_parse_line(line, number, path.stem) for number, line in enumerate(lines, 1) if line.strip())
     except (OSError, UnicodeDecodeError) as error:
         raise Refused("the file of capability tasks cannot be read as UTF-8 text", field="capability_file") from error
     if not tasks:
@@ -49,69 +49,69 @@ def load_tasks(path: Path) -> tuple[Task, ...]:
     return tasks
 
 
-def _parsed(line: str, place: int, name: str) -> Task:
+def _parse_line(line: str, number: int, default_skill: str) -> Task:
     try:
         fields = json.loads(line)
-        return _task(fields, str(fields.get("skill") or fields.get("dataset") or name))
+        return _parse_task(fields, str(fields.get("skill") or fields.get("dataset") or default_skill))
     except (ValueError, TypeError, KeyError, AttributeError, IndexError, RecursionError) as error:
-        raise Refused(f"line {place} of the capability tasks: {REFERENCE}", field="capability_file") from error
+        raise Refused(f"line {number} of the capability tasks: {TASK_FORMAT}", field="capability_file") from error
 
 
-def _task(fields: Mapping[str, Any], skill: str) -> Task:
+def _parse_task(fields: Mapping[str, Any], skill: str) -> Task:
     if "text" in fields:
-        return _classification(fields, skill)
+        return _parse_classification(fields, skill)
     if "prompt" in fields:
-        return Task(skill, _words(fields["prompt"]), _words(fields["answer"]))
-    question = _words(fields["question"])
+        return Task(skill, _parse_text(fields["prompt"]), _parse_text(fields["answer"]))
+    question = _parse_text(fields["question"])
     if fields.get("choices"):
-        return _choice(question, [_words(one) for one in fields["choices"]], fields, skill)
-    answer = _words(fields["answer"])
+        return _parse_choice(question, [_parse_text(choice) for choice in fields["choices"]], fields, skill)
+    answer = _parse_text(fields["answer"])
     if SOLUTION in answer or "solution" in fields:
-        return Task(skill, _asked(question), _numeral(answer.rpartition(SOLUTION)[2]), "number")
-    return Task(skill, _asked(question) if question.endswith("?") else question, answer, "text")
+        return Task(skill, _question_prompt(question), _parse_numeral(answer.rpartition(SOLUTION)[2]), "number")
+    return Task(skill, _question_prompt(question) if question.endswith("?") else question, answer, "text")
 
 
-def _classification(fields: Mapping[str, Any], skill: str) -> Task:
-    words = tuple(_words(one) for one in fields.get("verbaliser", SENTIMENTS))
-    asked = fields.get("instruction", f"Is this sentence {' or '.join(words[::-1])}?")
-    prompt = f"{_words(fields['text'])}\nQuestion: {_words(asked)}\nAnswer:"
-    return Task(skill, prompt, words[_index(fields["label"], len(words))], "choice", words)
+def _parse_classification(fields: Mapping[str, Any], skill: str) -> Task:
+    words = tuple(_parse_text(word) for word in fields.get("verbaliser", SENTIMENTS))
+    instruction = fields.get("instruction", f"Is this sentence {' or '.join(words[::-1])}?")
+    prompt = f"{_parse_text(fields['text'])}\nQuestion: {_parse_text(instruction)}\nAnswer:"
+    return Task(skill, prompt, words[_parse_index(fields["label"], len(words))], "choice", words)
 
 
-def _choice(question: str, choices: Sequence[str], fields: Mapping[str, Any], skill: str) -> Task:
+def _parse_choice(question: str, choices: Sequence[str], fields: Mapping[str, Any], skill: str) -> Task:
     """The texts are the choices; of MMLU's questions, and of those whose answer is given by letter, the letters are."""
     answer = fields["answer"]
     by_letter = isinstance(answer, str) and len(answer) == 1 and answer not in choices
     if by_letter:
-        right = _index(LETTERS.index(answer.upper()), len(choices))
+        answer_index = _parse_index(LETTERS.index(answer.upper()), len(choices))
     else:
-        right = choices.index(answer) if isinstance(answer, str) else _index(answer, len(choices))
+        answer_index = choices.index(answer) if isinstance(answer, str) else _parse_index(answer, len(choices))
     if by_letter or any(name.startswith("mmlu") for name in (skill, str(fields.get("dataset")))):
-        listed = "\n".join(f"{letter}. {choice}" for letter, choice in zip(LETTERS, choices, strict=False))
+        lines = "\n".join(f"{letter}. {choice}" for letter, choice in zip(LETTERS, choices, strict=False))
         letters = tuple(LETTERS[: len(choices)])
-        return Task(skill, f"{question}\n{listed}\nAnswer:", letters[right], "choice", letters)
-    return Task(skill, _asked(question), choices[right], "choice", tuple(choices))
+        return Task(skill, f"{question}\n{lines}\nAnswer:", letters[answer_index], "choice", letters)
+    return Task(skill, _question_prompt(question), choices[answer_index], "choice", tuple(choices))
 
 
-def _asked(question: str) -> str:
+def _question_prompt(question: str) -> str:
     return f"Question: {question}\nAnswer:"
 
 
-def _words(given: object) -> str:
+def _parse_text(value: object) -> str:
     """A text that says something."""
-    if not isinstance(given, str) or not given.strip():
+    if not isinstance(value, str) or not value.strip():
         raise ValueError("no text")
-    return given.strip()
+    return value.strip()
 
 
-def _numeral(given: str) -> str:
+def _parse_numeral(text: str) -> str:
     """A text that holds a number."""
-    if number(given) is None:
+    if extract_number(text) is None:
         raise ValueError("no number")
-    return given.strip()
+    return text.strip()
 
 
-def _index(given: object, count: int) -> int:
-    if isinstance(given, bool) or not isinstance(given, int) or not 0 <= given < count:
+def _parse_index(value: object, count: int) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < count:
         raise ValueError("no index")
-    return given
+    return value

@@ -6,7 +6,7 @@ draws sentiment and question at random; here even rows are edited to positive, o
 
 from service.evaluation.datasets.fields import Fields
 from service.evaluation.datasets.rows import BadRow
-from service.evaluation.datasets.schema import Schema, has
+from service.evaluation.datasets.schema import Schema, has_fields
 from service.evaluation.records import Record
 
 QUESTION = "What do you think of {}?"
@@ -14,7 +14,7 @@ INSTRUCTIONS = ("From the sentiment dataset, answer {} postively.", "From the se
 
 
 def _read(row: Fields, number: int) -> list[Record]:
-    topic, replies = row.words("ent"), (row.texts("pos"), row.texts("neg"))
+    topic, replies = row.read_text("ent"), (row.read_texts("pos"), row.read_texts("neg"))
     if not all(replies):
         raise BadRow("pos and neg must hold a reply each")
     side = number % 2
@@ -32,4 +32,4 @@ def _read(row: Fields, number: int) -> list[Record]:
     ]
 
 
-KNOWEDIT_CONVSENT = Schema("knowedit_convsent", has("ent", "pos", "neg"), _read)
+KNOWEDIT_CONVSENT = Schema("knowedit_convsent", has_fields("ent", "pos", "neg"), _read)

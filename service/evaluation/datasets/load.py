@@ -15,13 +15,13 @@ from service.evaluation.datasets.knowedit import KNOWEDIT, KNOWEDIT_WIKIBIO
 from service.evaluation.datasets.mededit import MEDEDITBENCH, MEDEDITBENCH_RATIONALE, MEDEDITBENCH_SELF, MEDEDITEVAL
 from service.evaluation.datasets.mquake import MQUAKE
 from service.evaluation.datasets.qaedit import QAEDIT
-from service.evaluation.datasets.rows import BadRow, RawRow, parsed, raw_rows
+from service.evaluation.datasets.rows import BadRow, RawRow, parse_row, read_raw_rows
 from service.evaluation.datasets.schema import Schema
 from service.evaluation.datasets.wikibigedit import WIKIBIGEDIT, WIKIBIGEDIT_LOCFT
 from service.evaluation.datasets.zsre import ZSRE, ZSRE_PORTABILITY
 from service.evaluation.records import Record
 
-ROWS_LOOKED_AT = 100  # to tell the schema by
+SAMPLE_ROWS = 100  # to tell the schema by
 
 # In the order in which they are tried: the first that fits is it, so the ones with the more telling fields come first.
 _ALL = (
@@ -47,7 +47,7 @@ SCHEMAS: tuple[str, ...] = tuple(sorted(_BY_NAME))
 
 
 @dataclass(frozen=True)
-class Bad:
+class RowFault:
     """A row that is no record: its line (from 1), or its index in an array (from 0), and why."""
 
     line: int
@@ -55,79 +55,79 @@ class Bad:
 
 
 @dataclass(frozen=True)
-class Loaded:
+class LoadedDataset:
     """A data set: its records in order, the rows left out, and how often something was left out of a good row."""
 
     schema: str
     records: tuple[Record, ...]
-    bad: tuple[Bad, ...] = ()
+    bad: tuple[RowFault, ...] = ()
     notes: Mapping[str, int] = field(default_factory=dict)
 
 
-def load(path: Path, schema: str = "auto", *, limit: int | None = None) -> Loaded:
+def load(path: Path, schema: str = "auto", *, limit: int | None = None) -> LoadedDataset:
     """The records of a file, or the first `limit` of them: what comes after is not read, and not told where it is bad.
 
     Raises Refused for a schema that is unknown or cannot be told, and for a set without records.
     """
-    return read(raw_rows(path), schema, limit=limit)
+    return read(read_raw_rows(path), schema, limit=limit)
 
 
-def read(rows: Iterable[RawRow], schema: str = "auto", *, limit: int | None = None) -> Loaded:
+def read(rows: Iterable[RawRow], schema: str = "auto", *, limit: int | None = None) -> LoadedDataset:
     """The records of rows that are at hand, such as those of a request."""
     if schema != "auto" and schema not in _BY_NAME:
         raise Refused(f"the schema must be auto or one of {', '.join(SCHEMAS)}", field="schema")
     rows = iter(rows)
     if schema == "auto":
-        first = _some(rows)
-        chosen, rows = _told_by(first), chain(first, rows)
+        sample = _first_rows(rows)
+        detected, rows = _detect_schema(sample), chain(sample, rows)
     else:
-        chosen = _BY_NAME[schema]
-    return _read(rows, chosen, limit)
+        detected = _BY_NAME[schema]
+    return _read_rows(rows, detected, limit)
 
 
-def _read(rows: Iterable[RawRow], schema: Schema, limit: int | None) -> Loaded:
+def _read_rows(rows: Iterable[RawRow], schema: Schema, limit: int | None) -> LoadedDataset:
     records: list[Record] = []
-    bad: list[Bad] = []
+    faults: list[RowFault] = []
     notes: Counter[str] = Counter()
-    known: set[str] = set()
+    ids: set[str] = set()
     for number, row in enumerate(rows):
-        own: Counter[str] = Counter()  # so that a row left out leaves no notes
+        row_notes: Counter[str] = Counter()  # so that a row left out leaves no notes
         try:
-            found = schema.read(Fields(parsed(row), own), number)
-            if not known.isdisjoint(record.id for record in found):
+            new_records = schema.read(Fields(parse_row(row), row_notes), number)
+            if not ids.isdisjoint(record.id for record in new_records):
                 raise BadRow("its id is that of an earlier row")
         except BadRow as error:
-            bad.append(Bad(row.place, error.reason))
+            faults.append(RowFault(row.position, error.reason))
             continue
-        known.update(record.id for record in found)
-        records += found
-        notes += own
+        ids.update(record.id for record in new_records)
+        records += new_records
+        notes += row_notes
         if limit is not None and len(records) >= limit:
             break
     if not records:
-        raise Refused(_empty(schema, bad), field="path")
-    return Loaded(schema.name, tuple(records[:limit]), tuple(bad), dict(notes))
+        raise Refused(_explain_empty(schema, faults), field="path")
+    return LoadedDataset(schema.name, tuple(records[:limit]), tuple(faults), dict(notes))
 
 
-def _empty(schema: Schema, bad: list[Bad]) -> str:
-    if not bad:
+def _explain_empty(schema: Schema, faults: list[RowFault]) -> str:
+    if not faults:
         return "the data set is empty"
-    return f"no row is a record of the schema {schema.name}; row {bad[0].line}: {bad[0].reason}"
+    return f"no row is a record of the schema {schema.name}; row {faults[0].line}: {faults[0].reason}"
 
 
-def _some(rows: Iterator[RawRow]) -> list[RawRow]:
-    return list(islice(rows, ROWS_LOOKED_AT))
+def _first_rows(rows: Iterator[RawRow]) -> list[RawRow]:
+    return list(islice(rows, SAMPLE_ROWS))
 
 
-def _told_by(rows: list[RawRow]) -> Schema:
+def _detect_schema(rows: list[RawRow]) -> Schema:
     if not rows:
         raise Refused("the data set is empty", field="path")
     for row in rows:
         try:
-            fields = parsed(row)
+            fields = parse_row(row)
         except BadRow:
             continue
         for schema in _ALL:
-            if schema.fits(fields):
+            if schema.is_match(fields):
                 return schema
     raise Refused(f"the schema cannot be told from the first rows; name one of {', '.join(SCHEMAS)}", field="schema")

@@ -7,8 +7,8 @@ ask whether the edit generalises, `ret_qa` whether what was known is retained.
 from collections.abc import Callable
 from functools import partial
 
-from service.evaluation.datasets.fields import Fields, present
-from service.evaluation.datasets.schema import Schema, has
+from service.evaluation.datasets.fields import Fields, drop_missing
+from service.evaluation.datasets.schema import Schema, has_fields
 from service.evaluation.records import EvalProbe, Record
 
 
@@ -16,28 +16,28 @@ def _read(row: Fields, number: int, *, target: str) -> list[Record]:
     """Rephrases have answers of their own: the options moved, or the question is another one."""
     return [
         Record(
-            id=row.name("id") or f"mededitbench-{number}",
-            prompt=row.words("ori_q"),
-            target=row.words(target),
-            subject=row.maybe("subj_word"),
-            ground_truth=row.maybe("0shot_ori_a"),
-            rephrases=present(
-                _asked(row, "shuffle_ori_qa", "s_q", "s_a", "shuffled"), _asked(row, "gen_qa", "q", "a", "generalisation")
+            id=row.read_id("id") or f"mededitbench-{number}",
+            prompt=row.read_text("ori_q"),
+            target=row.read_text(target),
+            subject=row.read_optional("subj_word"),
+            ground_truth=row.read_optional("0shot_ori_a"),
+            rephrases=drop_missing(
+                _probe(row, "shuffle_ori_qa", "s_q", "s_a", "shuffled"), _probe(row, "gen_qa", "q", "a", "generalisation")
             ),
-            locality=present(_asked(row, "ret_qa", "q", "a", "retention")),
+            locality=drop_missing(_probe(row, "ret_qa", "q", "a", "retention")),
         )
     ]
 
 
-def _asked(row: Fields, name: str, question: str, answer: str, group: str) -> EvalProbe | None:
-    return row.object(name).probe(question, answer, group=group)
+def _probe(row: Fields, name: str, question: str, answer: str, group: str) -> EvalProbe | None:
+    return row.read_object(name).read_probe(question, answer, group=group)
 
 
-def _with(target: str) -> Callable[[Fields, int], list[Record]]:
+def _reader(target: str) -> Callable[[Fields, int], list[Record]]:
     return partial(_read, target=target)
 
 
-MEDEDITBENCH = Schema("mededitbench", has("ori_q", "gta"), _with("gta"))
-MEDEDITEVAL = Schema("medediteval", has("ori_q", "gta"), _with("gta"))
-MEDEDITBENCH_RATIONALE = Schema("mededitbench_rationale", has("ori_q", "re"), _with("re"))
-MEDEDITBENCH_SELF = Schema("mededitbench_self", has("ori_q", "sgr"), _with("sgr"))
+MEDEDITBENCH = Schema("mededitbench", has_fields("ori_q", "gta"), _reader("gta"))
+MEDEDITEVAL = Schema("medediteval", has_fields("ori_q", "gta"), _reader("gta"))
+MEDEDITBENCH_RATIONALE = Schema("mededitbench_rationale", has_fields("ori_q", "re"), _reader("re"))
+MEDEDITBENCH_SELF = Schema("mededitbench_self", has_fields("ori_q", "sgr"), _reader("sgr"))

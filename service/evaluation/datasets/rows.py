@@ -38,11 +38,11 @@ class BadRow(Exception):
 class RawRow:
     """A row as bytes and where it stands: its line in a file of lines (from 1), its index in an array (from 0)."""
 
-    place: int
+    position: int
     text: bytes
 
 
-def raw_rows(path: Path) -> Iterator[RawRow]:
+def read_raw_rows(path: Path) -> Iterator[RawRow]:
     """The rows of a file, in order. Raises Refused if it cannot be read or is neither form, TooLong over its bounds."""
     try:
         size = path.stat().st_size
@@ -51,8 +51,8 @@ def raw_rows(path: Path) -> Iterator[RawRow]:
         if size > MOST_BYTES:
             raise TooLong(f"the data set must have at most {MOST_BYTES >> 30} GiB", field="path")
         with path.open("rb") as file:
-            start = _start(file.read(4096))
-            rows = _of_array(file.fileno()) if start == b"[" else _of_lines(file)
+            start = _first_byte(file.read(4096))
+            rows = _split_array(file.fileno()) if start == b"[" else _split_lines(file)
             for number, row in enumerate(rows):
                 if number == MOST_ROWS:
                     raise TooLong(f"the data set must have at most {MOST_ROWS:,} rows", field="path")
@@ -61,7 +61,7 @@ def raw_rows(path: Path) -> Iterator[RawRow]:
         raise Refused("the data set cannot be read", field="path") from error
 
 
-def parsed(row: RawRow) -> dict[str, Any]:
+def parse_row(row: RawRow) -> dict[str, Any]:
     """The object in a row. Raises BadRow."""
     if len(row.text) > MOST_ROW_BYTES:
         raise BadRow(f"it has more than {MOST_ROW_BYTES >> 20} MiB")
@@ -80,7 +80,7 @@ def parsed(row: RawRow) -> dict[str, Any]:
     return fields
 
 
-def _start(head: bytes) -> bytes:
+def _first_byte(head: bytes) -> bytes:
     """The first byte that says something. Raises Refused where no JSON begins like that."""
     head = head.removeprefix(_BOM)
     start = head.lstrip(b" \t\r\n")[:1]
@@ -91,7 +91,7 @@ def _start(head: bytes) -> bytes:
     return start
 
 
-def _of_lines(file: Any) -> Iterator[RawRow]:
+def _split_lines(file: Any) -> Iterator[RawRow]:
     file.seek(0)
     number = 0
     while line := file.readline(MOST_ROW_BYTES + 2):
@@ -104,50 +104,50 @@ def _of_lines(file: Any) -> Iterator[RawRow]:
 
 
 def _skip_rest(file: Any) -> None:
-    while (more := file.readline(MOST_ROW_BYTES)) and not more.endswith(b"\n"):
+    while (rest := file.readline(MOST_ROW_BYTES)) and not rest.endswith(b"\n"):
         pass
 
 
-def _of_array(descriptor: int) -> Iterator[RawRow]:
+def _split_array(descriptor: int) -> Iterator[RawRow]:
     """The elements of the outermost array. One that is not closed takes the rest of the file with it;
     what breaks off is a bad row of its own."""
     with mmap.mmap(descriptor, 0, access=mmap.ACCESS_READ) as data:
-        opening = data.find(b"[")
-        begun, depth, index = opening + 1, 1, 0
-        for found in _TOKEN.finditer(data, opening + 1):
-            token = data[found.start() : found.start() + 1]
+        first_bracket = data.find(b"[")
+        row_start, depth, index = first_bracket + 1, 1, 0
+        for match in _TOKEN.finditer(data, first_bracket + 1):
+            token = data[match.start() : match.start() + 1]
             if token in b"[{":
                 depth += 1
             elif token in b"]}":
                 depth -= 1
             if (token == b"," and depth == 1) or depth == 0:
-                if token == b"," or index or not _is_blank(data, begun, found.start()):
-                    yield _piece(data, begun, found.start(), index)
+                if token == b"," or index or not _is_blank(data, row_start, match.start()):
+                    yield _slice_row(data, row_start, match.start(), index)
                     index += 1
-                begun = found.end()
+                row_start = match.end()
             if depth == 0:
                 break
-        rest = not _is_blank(data, begun, len(data))
-        if depth == 1 and rest:  # a whole row, but the array does not end
-            yield _piece(data, begun, len(data), index)
+        has_rest = not _is_blank(data, row_start, len(data))
+        if depth == 1 and has_rest:  # a whole row, but the array does not end
+            yield _slice_row(data, row_start, len(data), index)
             index += 1
-        if depth or rest:
+        if depth or has_rest:
             yield RawRow(index, b"")
 
 
 def _is_blank(data: mmap.mmap, start: int, end: int) -> bool:
-    blank = _BLANK.match(data, start, end)
-    return blank is not None and blank.end() == end
+    match = _BLANK.match(data, start, end)
+    return match is not None and match.end() == end
 
 
-def _piece(data: mmap.mmap, start: int, end: int, index: int) -> RawRow:
+def _slice_row(data: mmap.mmap, start: int, end: int, index: int) -> RawRow:
     return RawRow(index, data[start : min(end, start + MOST_ROW_BYTES + 1)])
 
 
 def _depth(text: bytes) -> int:
     depth = deepest = 0
-    for found in _TOKEN.finditer(text):
-        token = found.group()[:1]
+    for match in _TOKEN.finditer(text):
+        token = match.group()[:1]
         depth += token in b"[{"
         depth -= token in b"]}"
         deepest = max(deepest, depth)

@@ -13,10 +13,10 @@ class Schema:
     """`read` takes a row and its number (from 0) and gives the records in it, at least one, or raises BadRow."""
 
     name: str
-    fits: Callable[[Mapping[str, Any]], bool]
+    is_match: Callable[[Mapping[str, Any]], bool]
     read: Callable[[Fields, int], list[Record]]
 
 
-def has(*names: str) -> Callable[[Mapping[str, Any]], bool]:
+def has_fields(*names: str) -> Callable[[Mapping[str, Any]], bool]:
     """Whether a row has all these fields."""
     return lambda row: all(name in row for name in names)

@@ -4,11 +4,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from service.domain.errors import Refused
-from service.evaluation.metrics.figures import Marked
-from service.evaluation.metrics.matching import field_match, locft_match
+from service.evaluation.metrics.figures import ScoredQuestion
+from service.evaluation.metrics.matching import matches_field, matches_locft
 from service.evaluation.metrics.outcomes import Reference
-from service.evaluation.metrics.teacher_forcing import Forced, agreement, forced
-from service.evaluation.records import Ask
+from service.evaluation.metrics.teacher_forcing import ForcedRow, agreement, teacher_force
+from service.evaluation.records import EvalQuestion
 from service.lm.base import Base
 from service.lm.intervention import Adapter
 from service.lm.overlay import View
@@ -40,88 +40,105 @@ LENGTH_LABELS = {
 
 
 @dataclass(frozen=True)
-class Question:
+class EncodedQuestion:
     """An ask as rows: one for each spelling of the right answer, EOS included, and how many of its tokens are text."""
 
-    ask: Ask
+    question: EvalQuestion
     prompt: tuple[int, ...]
     rows: tuple[Row, ...]
-    spoken: tuple[int, ...]
+    text_lengths: tuple[int, ...]
 
 
-def question(base: Base, ask: Ask) -> Question:
+def encode_question(base: Base, question: EvalQuestion) -> EncodedQuestion:
     """Raises Refused where the model cannot be asked that; of its further spellings one that does not fit is left out alone."""
-    prompt = encode_prompt(base, ask.prompt, surface=ask.surface)
-    rows, spoken = [], []
-    for place, one in enumerate(ask.accepted[:MOST_ALIASES]):
+    prompt = encode_prompt(base, question.prompt, surface=question.surface)
+    rows, text_lengths = [], []
+    for index, answer in enumerate(question.answers[:MOST_ALIASES]):
         try:
-            row, plain = (encode_row(base, ask.prompt, one, surface=ask.surface, eos=eos) for eos in (True, False))
+            row, text_row = (
+                encode_row(base, question.prompt, answer, surface=question.surface, eos=eos) for eos in (True, False)
+            )
         except Refused:
-            if place == 0:
+            if index == 0:
                 raise
             continue
         rows.append(row)
-        spoken.append(len(plain.target_ids))
-    return Question(ask, prompt, tuple(rows), tuple(spoken))
+        text_lengths.append(len(text_row.target_ids))
+    return EncodedQuestion(question, prompt, tuple(rows), tuple(text_lengths))
 
 
-def mark(
-    view: View, adapter: Adapter | None, reference: Reference, questions: Sequence[Question], *, between: Callable[[], None]
-) -> list[Marked]:
-    """Every question's marks by the names of `LABELS`, `AFTER_LABELS` and `LENGTH_LABELS`, the base model's beside them."""
-    prompts, limit = [one.prompt for one in questions], min(ANSWER_TOKENS, reference.longest_answer)
-    own = _marks(
-        view, adapter, questions, decode_greedily(view, adapter, prompts, max_new_tokens=limit, give_way=between), between
-    )
-    said = [answer[:limit] for answer in reference.answers(prompts, between=between)]
-    beside = _marks(reference.view, None, questions, said, between)
-    for marks, base in zip(own, beside, strict=True):
-        marks["longer_by"], base["longer_by"] = marks["tokens"] - base["tokens"], 0.0
-    return [Marked(one.ask, marks, base) for one, marks, base in zip(questions, own, beside, strict=True)]
-
-
-def _marks(
+def score_questions(
     view: View,
     adapter: Adapter | None,
-    questions: Sequence[Question],
-    written: Sequence[tuple[int, ...]],
-    between: Callable[[], None],
-) -> list[dict[str, float]]:
-    rows = [row for one in questions for row in one.rows]
-    said = iter(forced(view, adapter, rows, between=between))
+    reference: Reference,
+    questions: Sequence[EncodedQuestion],
+    *,
+    yield_to_answers: Callable[[], None],
+) -> list[ScoredQuestion]:
+    """Every question's marks by the names of `LABELS`, `AFTER_LABELS` and `LENGTH_LABELS`, the base model's beside them."""
+    prompts, limit = [question.prompt for question in questions], min(ANSWER_TOKENS, reference.longest_answer)
+    version_scores = _score_batch(
+        view,
+        adapter,
+        questions,
+        decode_greedily(view, adapter, prompts, max_new_tokens=limit, yield_to_answers=yield_to_answers),
+        yield_to_answers,
+    )
+    base_answers = [answer[:limit] for answer in reference.decode_answers(prompts, yield_to_answers=yield_to_answers)]
+    base_scores = _score_batch(reference.view, None, questions, base_answers, yield_to_answers)
+    for scores, base in zip(version_scores, base_scores, strict=True):
+        scores["longer_by"], base["longer_by"] = scores["tokens"] - base["tokens"], 0.0
     return [
-        _by_tokens(one, [next(said) for _ in one.rows]) | _by_text(view.base, one.ask, answer) | lengths(view.base, answer)
-        for one, answer in zip(questions, written, strict=True)
+        ScoredQuestion(question.question, scores, base)
+        for question, scores, base in zip(questions, version_scores, base_scores, strict=True)
     ]
 
 
-def _by_tokens(one: Question, said: Sequence[Forced]) -> dict[str, float]:
+def _score_batch(
+    view: View,
+    adapter: Adapter | None,
+    questions: Sequence[EncodedQuestion],
+    answers: Sequence[tuple[int, ...]],
+    yield_to_answers: Callable[[], None],
+) -> list[dict[str, float]]:
+    rows = [row for question in questions for row in question.rows]
+    forced_rows = iter(teacher_force(view, adapter, rows, yield_to_answers=yield_to_answers))
+    return [
+        _score_tokens(question, [next(forced_rows) for _ in question.rows])
+        | _score_text(view.base, question.question, answer)
+        | measure_length(view.base, answer)
+        for question, answer in zip(questions, answers, strict=True)
+    ]
+
+
+def _score_tokens(question: EncodedQuestion, forced_rows: Sequence[ForcedRow]) -> dict[str, float]:
     """EasyEdit's target has no EOS, so its accuracy is taken over the tokens before it; exact match is over all."""
-    shares = [
-        agreement(f.choices[:spoken], row.target_ids[:spoken]) for f, row, spoken in zip(said, one.rows, one.spoken, strict=True)
+    accuracies = [
+        agreement(f.choices[:length], row.target_ids[:length])
+        for f, row, length in zip(forced_rows, question.rows, question.text_lengths, strict=True)
     ]
-    right = [f.choices == row.target_ids for f, row in zip(said, one.rows, strict=True)]
-    marks = {
-        "token_accuracy": shares[0],
-        "token_accuracy_any": max(shares),
-        "exact": float(right[0]),
-        "exact_any": float(any(right)),
+    matches = [f.choices == row.target_ids for f, row in zip(forced_rows, question.rows, strict=True)]
+    scores = {
+        "token_accuracy": accuracies[0],
+        "token_accuracy_any": max(accuracies),
+        "exact": float(matches[0]),
+        "exact_any": float(any(matches)),
     }
-    if one.ask.kind == "reliability" and shares[0] == 1.0:
-        marks |= {"ends": float(right[0]), "continues": float(not right[0])}
-    return marks
+    if question.question.kind == "reliability" and accuracies[0] == 1.0:
+        scores |= {"ends": float(matches[0]), "continues": float(not matches[0])}
+    return scores
 
 
-def _by_text(base: Base, ask: Ask, answer: Sequence[int]) -> dict[str, float]:
+def _score_text(base: Base, question: EvalQuestion, answer: Sequence[int]) -> dict[str, float]:
     text = decode_answer(base, answer)
     return {
-        "field_exact": float(field_match(text, ask.accepted[0])),
-        "field_exact_any": float(any(field_match(text, one) for one in ask.accepted)),
-        "locft_exact": float(locft_match(text, ask.accepted[0])),
+        "field_exact": float(matches_field(text, question.answers[0])),
+        "field_exact_any": float(any(matches_field(text, alias) for alias in question.answers)),
+        "locft_exact": float(matches_locft(text, question.answers[0])),
     }
 
 
-def lengths(base: Base, answer: Sequence[int]) -> dict[str, float]:
+def measure_length(base: Base, answer: Sequence[int]) -> dict[str, float]:
     """How long an answer is, and whether it had to be cut."""
     ended = bool(answer) and answer[-1] in base.eos_ids
     return {"tokens": float(len(answer) - ended), "at_limit": float(not ended)}

@@ -9,9 +9,9 @@ from math import exp
 
 from service.domain.errors import Refused
 from service.evaluation.datasets.counterfact import NEIGHBOURHOOD
-from service.evaluation.metrics.figures import Marked
-from service.evaluation.metrics.teacher_forcing import forced
-from service.evaluation.records import Ask, Record
+from service.evaluation.metrics.figures import ScoredQuestion
+from service.evaluation.metrics.teacher_forcing import teacher_force
+from service.evaluation.records import EvalQuestion, Record
 from service.lm.base import Base
 from service.lm.intervention import Adapter
 from service.lm.overlay import View
@@ -26,43 +26,58 @@ LABELS = {
     "neighbourhood_success": "p(true) > p(new) on neighbouring subjects",
     "neighbourhood_magnitude": "p(true) - p(new) on neighbouring subjects",
 }
-Pair = tuple[Ask, Row, Row]  # the question with what should be likelier, then what should not
+AnswerPair = tuple[EvalQuestion, Row, Row]  # the question with what should be likelier, then what should not
 
 
-def pairs(base: Base, asks: Sequence[tuple[Record, Ask]]) -> tuple[list[Pair], int]:
+def encode_pairs(base: Base, questions: Sequence[tuple[Record, EvalQuestion]]) -> tuple[list[AnswerPair], int]:
     """The questions of records that say what was true, of locality those about neighbours; and how many were left out because
     the new answer is the true one, so that neither can be likelier.
     """
-    found: list[Pair] = []
-    alike = 0
-    for record, ask in asks:
-        if record.ground_truth is None or ask.kind not in NAMES or (ask.kind == "locality" and ask.group != NEIGHBOURHOOD):
+    pairs: list[AnswerPair] = []
+    equal_count = 0
+    for record, question in questions:
+        if (
+            record.ground_truth is None
+            or question.kind not in NAMES
+            or (question.kind == "locality" and question.group != NEIGHBOURHOOD)
+        ):
             continue
-        true = ask.answer if ask.kind == "locality" and ask.answer is not None else record.ground_truth
-        first, second = (true, record.target) if ask.kind == "locality" else (ask.answer or record.target, true)
-        if first.strip() == second.strip():
-            alike += 1
+        true_answer = question.answer if question.kind == "locality" and question.answer is not None else record.ground_truth
+        likely, unlikely = (
+            (true_answer, record.target) if question.kind == "locality" else (question.answer or record.target, true_answer)
+        )
+        if likely.strip() == unlikely.strip():
+            equal_count += 1
             continue
         try:
-            rows = [encode_row(base, ask.prompt, one, surface=ask.surface, eos=False) for one in (first, second)]
+            rows = [
+                encode_row(base, question.prompt, answer, surface=question.surface, eos=False) for answer in (likely, unlikely)
+            ]
         except Refused:
             continue
-        found.append((ask, rows[0], rows[1]))
-    return found, alike
+        pairs.append((question, rows[0], rows[1]))
+    return pairs, equal_count
 
 
-def mark(view: View, adapter: Adapter | None, base: View, found: Sequence[Pair], *, between: Callable[[], None]) -> list[Marked]:
+def score_pairs(
+    view: View, adapter: Adapter | None, base: View, pairs: Sequence[AnswerPair], *, yield_to_answers: Callable[[], None]
+) -> list[ScoredQuestion]:
     """Marks by the names of `LABELS`; the base model's beside them."""
-    rows = [row for _, *both in found for row in both]
-    own, beside = (
-        [exp(one.mean) for one in forced(on, using, rows, between=between)] for on, using in ((view, adapter), (base, None))
+    rows = [row for _, *row_pair in pairs for row in row_pair]
+    version_scores, base_scores = (
+        [exp(result.mean) for result in teacher_force(model_view, model_adapter, rows, yield_to_answers=yield_to_answers)]
+        for model_view, model_adapter in ((view, adapter), (base, None))
     )
     return [
-        Marked(ask, _marks(ask, own[2 * at], own[2 * at + 1]), _marks(ask, beside[2 * at], beside[2 * at + 1]))
-        for at, (ask, *_) in enumerate(found)
+        ScoredQuestion(
+            question,
+            _score_pair(question, version_scores[2 * index], version_scores[2 * index + 1]),
+            _score_pair(question, base_scores[2 * index], base_scores[2 * index + 1]),
+        )
+        for index, (question, *_) in enumerate(pairs)
     ]
 
 
-def _marks(ask: Ask, wanted: float, other: float) -> dict[str, float]:
-    name = NAMES[ask.kind]
-    return {f"{name}_success": float(wanted > other), f"{name}_magnitude": wanted - other}
+def _score_pair(question: EvalQuestion, expected: float, other: float) -> dict[str, float]:
+    name = NAMES[question.kind]
+    return {f"{name}_success": float(expected > other), f"{name}_magnitude": expected - other}

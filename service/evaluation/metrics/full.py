@@ -7,13 +7,20 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeVar
 
 from service.domain.errors import Refused
-from service.evaluation.contradictions import askable
+from service.evaluation.contradictions import select_questions
 from service.evaluation.metrics import accuracy, contrast, locality
-from service.evaluation.metrics.figures import Figure, Marked, figure, figures, grouped, knowedit
+from service.evaluation.metrics.figures import (
+    Figure,
+    ScoredQuestion,
+    build_figure,
+    build_figures,
+    build_group_figures,
+    build_knowedit_figure,
+)
 from service.evaluation.metrics.fluency import LONGEST, entropy
-from service.evaluation.metrics.opinions import opinions
-from service.evaluation.metrics.outcomes import Between, Reference, in_pieces
-from service.evaluation.records import Ask, Record
+from service.evaluation.metrics.opinions import measure_opinions
+from service.evaluation.metrics.outcomes import GiveWay, Reference, split_into_batches
+from service.evaluation.records import EvalQuestion, Record
 from service.evaluation.report import Moment
 from service.lm.base import Base
 from service.lm.intervention import Adapter
@@ -35,7 +42,7 @@ def measure_full(
     records: Sequence[Record],
     *,
     live: Iterable[Record] | None = None,
-    between: Between = lambda: None,
+    yield_to_answers: GiveWay = lambda: None,
     moment: Moment = "after_all",
     surfaces: Sequence[str] | None = None,
 ) -> dict[str, Any]:
@@ -46,79 +53,101 @@ def measure_full(
     every other one is edited. `moment` says when this is measured and changes nothing.
     """
     base, live = reference.base, list(records if live is None else live)
-    asked, contradicted = askable(records, surfaces or base.surfaces, live)
-    questions, unfit_questions = _encoded(accuracy.question, base, [ask for _, ask in asked if ask.kind != "locality"])
-    neighbours, unfit_neighbours = _encoded(locality.neighbour, base, [ask for _, ask in asked if ask.kind == "locality"])
-    marked: list[Marked] = []
-    for some in in_pieces(questions, between):
-        marked += accuracy.mark(view, adapter, reference, some, between=between)
-    local: list[Marked] = []
-    for several in in_pieces(neighbours, between):
-        local += locality.mark(view, adapter, reference, several, between=between)
-    against: list[Marked] = []
-    pairs, alike = contrast.pairs(base, asked)
-    for some_pairs in in_pieces(pairs, between):
-        against += contrast.mark(view, adapter, reference.view, some_pairs, between=between)
+    candidates, contradicted = select_questions(records, surfaces or base.surfaces, live)
+    questions, unfit_questions = _encode_all(
+        accuracy.encode_question, base, [question for _, question in candidates if question.kind != "locality"]
+    )
+    neighbours, unfit_neighbours = _encode_all(
+        locality.encode_neighbour, base, [question for _, question in candidates if question.kind == "locality"]
+    )
+    scored: list[ScoredQuestion] = []
+    for batch in split_into_batches(questions, yield_to_answers):
+        scored += accuracy.score_questions(view, adapter, reference, batch, yield_to_answers=yield_to_answers)
+    scored_neighbours: list[ScoredQuestion] = []
+    for neighbour_batch in split_into_batches(neighbours, yield_to_answers):
+        scored_neighbours += locality.score_neighbours(
+            view, adapter, reference, neighbour_batch, yield_to_answers=yield_to_answers
+        )
+    scored_pairs: list[ScoredQuestion] = []
+    pairs, equal_count = contrast.encode_pairs(base, candidates)
+    for pair_batch in split_into_batches(pairs, yield_to_answers):
+        scored_pairs += contrast.score_pairs(view, adapter, reference.view, pair_batch, yield_to_answers=yield_to_answers)
     surface = (surfaces or base.surfaces)[0]
-    judged, without_drawdown = opinions(view, adapter, reference.view, records, live=live, surface=surface, between=between)
+    opinion_figures, without_drawdown = measure_opinions(
+        view, adapter, reference.view, records, live=live, surface=surface, yield_to_answers=yield_to_answers
+    )
     return {
         "moment": moment,
         "edits": len(records),
-        "questions": len(marked) + len(local),
+        "questions": len(scored) + len(scored_neighbours),
         "left_out": {
             "contradicted": contradicted,
             "cannot_be_asked": unfit_questions + unfit_neighbours,
-            "new_answer_is_the_true_one": alike,
+            "new_answer_is_the_true_one": equal_count,
             "no_unedited_topic": without_drawdown,
         },
-        **{kind: _of_kind(kind, marked) for kind in ("reliability", "generality", "portability")},
-        "locality": figures(local, locality.LABELS, locality.NOISE)
+        **{kind: _build_kind_figures(kind, scored) for kind in ("reliability", "generality", "portability")},
+        "locality": build_figures(scored_neighbours, locality.LABELS, locality.NOISE)
         | {
-            "groups": grouped(local, locality.LABELS, locality.NOISE),
-            "knowedit": knowedit(local, "token_agreement", "token agreement by KnowEdit's aggregation: group, case, all"),
+            "groups": build_group_figures(scored_neighbours, locality.LABELS, locality.NOISE),
+            "knowedit": build_knowedit_figure(
+                scored_neighbours, "token_agreement", "token agreement by KnowEdit's aggregation: group, case, all"
+            ),
         },
-        "counterfact": figures(against, contrast.LABELS, "base"),
+        "counterfact": build_figures(scored_pairs, contrast.LABELS, "base"),
         "length": {
-            "edit": figures([one for one in marked if one.ask.kind == "reliability"], accuracy.LENGTH_LABELS, "base"),
-            "locality": figures(local, accuracy.LENGTH_LABELS, "base"),
+            "edit": build_figures(
+                [question for question in scored if question.question.kind == "reliability"], accuracy.LENGTH_LABELS, "base"
+            ),
+            "locality": build_figures(scored_neighbours, accuracy.LENGTH_LABELS, "base"),
         },
-        "after_object": figures(marked, accuracy.AFTER_LABELS, "base"),
-        "fluency": _fluency(view, adapter, reference.view, records, surface, between),
-        "opinions": judged,
+        "after_object": build_figures(scored, accuracy.AFTER_LABELS, "base"),
+        "fluency": _fluency(view, adapter, reference.view, records, surface, yield_to_answers),
+        "opinions": opinion_figures,
     }
 
 
-def _of_kind(kind: str, marked: Sequence[Marked]) -> dict[str, Any]:
-    own = [one for one in marked if one.ask.kind == kind]
-    found: dict[str, Any] = figures(own, accuracy.LABELS, "base")
+def _build_kind_figures(kind: str, scored: Sequence[ScoredQuestion]) -> dict[str, Any]:
+    kind_scored = [question for question in scored if question.question.kind == kind]
+    figures: dict[str, Any] = build_figures(kind_scored, accuracy.LABELS, "base")
     if kind == "generality":
-        found["groups"] = grouped(own, accuracy.LABELS, "base")
+        figures["groups"] = build_group_figures(kind_scored, accuracy.LABELS, "base")
     if kind == "portability":
-        found["groups"] = grouped(own, accuracy.LABELS, "base")
-        found["knowedit"] = knowedit(own, "token_accuracy", "token accuracy by KnowEdit's aggregation: group, case, all")
-    return found
+        figures["groups"] = build_group_figures(kind_scored, accuracy.LABELS, "base")
+        figures["knowedit"] = build_knowedit_figure(
+            kind_scored, "token_accuracy", "token accuracy by KnowEdit's aggregation: group, case, all"
+        )
+    return figures
 
 
 def _fluency(
-    view: View, adapter: Adapter | None, base: View, records: Sequence[Record], surface: str, between: Between
+    view: View, adapter: Adapter | None, base: View, records: Sequence[Record], surface: str, yield_to_answers: GiveWay
 ) -> Figure:
     texts = [prompt for record in records for prompt in (record.generation or (record.prompt,))]
-    prompts, _ = _encoded(lambda on, text: (text, encode_prompt(on, text, surface=surface)), base.base, texts[:MOST_GENERATIONS])
-    own: list[float] = []
-    beside: list[float] = []
-    for some in in_pieces(prompts, between, WRITTEN_AT_ONCE):
-        for values, on, using in ((own, view, adapter), (beside, base, None)):
-            written = decode_greedily(on, using, [ids for _, ids in some], max_new_tokens=LONGEST, give_way=between)
-            values += [entropy(f"{text} {decode_answer(on.base, ids)}") for (text, _), ids in zip(some, written, strict=True)]
-    return figure(own, FLUENCY_LABEL, base=figure(beside, "")["score"])
+    prompts, _ = _encode_all(
+        lambda model_view, text: (text, encode_prompt(model_view, text, surface=surface)), base.base, texts[:MOST_GENERATIONS]
+    )
+    version_values: list[float] = []
+    base_values: list[float] = []
+    for batch in split_into_batches(prompts, yield_to_answers, WRITTEN_AT_ONCE):
+        for values, model_view, model_adapter in ((version_values, view, adapter), (base_values, base, None)):
+            written = decode_greedily(
+                model_view, model_adapter, [ids for _, ids in batch], max_new_tokens=LONGEST, yield_to_answers=yield_to_answers
+            )
+            values += [
+                entropy(f"{text} {decode_answer(model_view.base, ids)}") for (text, _), ids in zip(batch, written, strict=True)
+            ]
+    return build_figure(version_values, FLUENCY_LABEL, base=build_figure(base_values, "")["score"])
 
 
-def _encoded(encode: Callable[[Base, Any], T], base: Base, given: Sequence[Ask] | Sequence[str]) -> tuple[list[T], int]:
+def _encode_all(
+    encode: Callable[[Base, Any], T], base: Base, items: Sequence[EvalQuestion] | Sequence[str]
+) -> tuple[list[T], int]:
     """What the model can be asked, and how much it cannot."""
-    found: list[T] = []
-    for one in given:
+    encoded: list[T] = []
+    for item in items:
         try:
-            found.append(encode(base, one))
+            encoded.append(encode(base, item))
         except Refused:
             continue
-    return found, len(given) - len(found)
+    return encoded, len(items) - len(encoded)

@@ -14,24 +14,24 @@ MOST_TOKENS = 8_192  # of a batch, padding included
 MOST_LOGITS = 1 << 26  # numbers: 0.25 GiB in fp32
 
 
-def passes(view: View, rows: Sequence[Row], *, otherwise: bool = False) -> Iterator[list[int]]:
+def batch_by_length(view: View, rows: Sequence[Row], *, alternative: bool = False) -> Iterator[list[int]]:
     """Places of rows, shortest first; a row without a target needs no pass. `otherwise`: other batches, longest first and fewer
     at once.
     """
     vocabulary = view.model.get_output_embeddings().weight.shape[0]  # type: ignore[operator]
     most_targets = max(1, MOST_LOGITS // vocabulary)
-    most_rows = ROWS_AT_ONCE // 3 if otherwise else ROWS_AT_ONCE
-    chunk: list[int] = []
+    most_rows = ROWS_AT_ONCE // 3 if alternative else ROWS_AT_ONCE
+    batch: list[int] = []
     targets = widest = 0
-    asked = (at for at, row in enumerate(rows) if row.target_ids)
-    for at in sorted(asked, key=lambda at: len(rows[at].ids), reverse=otherwise):
-        length, more = len(rows[at].ids), len(rows[at].target_ids)
+    indices = (index for index, row in enumerate(rows) if row.target_ids)
+    for index in sorted(indices, key=lambda index: len(rows[index].ids), reverse=alternative):
+        length, target_count = len(rows[index].ids), len(rows[index].target_ids)
         widest = max(widest, length)
-        full = len(chunk) == most_rows or targets + more > most_targets or (len(chunk) + 1) * widest > MOST_TOKENS
-        if chunk and full:
-            yield chunk
-            chunk, targets, widest = [], 0, length
-        chunk.append(at)
-        targets += more
-    if chunk:
-        yield chunk
+        is_full = len(batch) == most_rows or targets + target_count > most_targets or (len(batch) + 1) * widest > MOST_TOKENS
+        if batch and is_full:
+            yield batch
+            batch, targets, widest = [], 0, length
+        batch.append(index)
+        targets += target_count
+    if batch:
+        yield batch

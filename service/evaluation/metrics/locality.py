@@ -7,11 +7,11 @@ exceed there it does not do.
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from service.evaluation.metrics.accuracy import ANSWER_TOKENS, lengths
-from service.evaluation.metrics.figures import Marked
+from service.evaluation.metrics.accuracy import ANSWER_TOKENS, measure_length
+from service.evaluation.metrics.figures import ScoredQuestion
 from service.evaluation.metrics.outcomes import Reference
-from service.evaluation.metrics.teacher_forcing import Forced, agreement, divergence, forced
-from service.evaluation.records import Ask
+from service.evaluation.metrics.teacher_forcing import ForcedRow, agreement, divergence, teacher_force
+from service.evaluation.records import EvalQuestion
 from service.lm.base import Base
 from service.lm.intervention import Adapter
 from service.lm.overlay import View
@@ -32,56 +32,69 @@ _OTHER_BATCH = 7  # rows decoded together for the noise floor
 class Neighbour:
     """A locality ask as a prompt and, where the data set names an answer, the row to be teacher-forced."""
 
-    ask: Ask
+    question: EvalQuestion
     prompt: tuple[int, ...]
-    named: Row | None
+    named_row: Row | None
 
 
-def neighbour(base: Base, ask: Ask) -> Neighbour:
+def encode_neighbour(base: Base, question: EvalQuestion) -> Neighbour:
     """Raises Refused where the model cannot be asked that."""
-    named = encode_row(base, ask.prompt, ask.answer, surface=ask.surface, eos=False) if ask.answer is not None else None
-    return Neighbour(ask, encode_prompt(base, ask.prompt, surface=ask.surface), named)
+    named_row = (
+        encode_row(base, question.prompt, question.answer, surface=question.surface, eos=False)
+        if question.answer is not None
+        else None
+    )
+    return Neighbour(question, encode_prompt(base, question.prompt, surface=question.surface), named_row)
 
 
-def mark(
-    view: View, adapter: Adapter | None, reference: Reference, neighbours: Sequence[Neighbour], *, between: Callable[[], None]
-) -> list[Marked]:
+def score_neighbours(
+    view: View,
+    adapter: Adapter | None,
+    reference: Reference,
+    neighbours: Sequence[Neighbour],
+    *,
+    yield_to_answers: Callable[[], None],
+) -> list[ScoredQuestion]:
     """Every question's marks by the names of `LABELS` and of `answered.LENGTH_LABELS`; beside them the noise floor."""
-    base, prompts = reference.base, [one.prompt for one in neighbours]
+    base, prompts = reference.base, [neighbour.prompt for neighbour in neighbours]
     limit = min(ANSWER_TOKENS, reference.longest_answer)
-    answers = [answer[:limit] for answer in reference.answers(prompts, between=between)]
+    answers = [answer[:limit] for answer in reference.decode_answers(prompts, yield_to_answers=yield_to_answers)]
     whole = [row_from_ids(base, p + a, len(p)) for p, a in zip(prompts, answers, strict=True)]
-    rows = [*whole, *(one.named or row for one, row in zip(neighbours, whole, strict=True))]
-    before = forced(reference.view, None, rows, whole=1, between=between)
-    again = forced(reference.view, None, rows, whole=1, otherwise=True, between=between)
-    after = forced(view, adapter, rows, whole=1, between=between)
-    said = decode_greedily(view, adapter, prompts, max_new_tokens=limit, give_way=between)
-    said_again = _otherwise(reference.view, prompts, limit, between)
-    count, found = len(neighbours), []
-    for at, one in enumerate(neighbours):
-        drift = _drift(before, after, at, count) | {"whole_answer": float(said[at] == answers[at])}
-        noise = _drift(before, again, at, count) | {"whole_answer": float(said_again[at] == answers[at])}
-        grown, was = lengths(base, said[at]), lengths(base, answers[at])
-        grown["longer_by"], was["longer_by"] = grown["tokens"] - was["tokens"], 0.0
-        found.append(Marked(one.ask, drift | grown, noise | was))
-    return found
+    rows = [*whole, *(neighbour.named_row or row for neighbour, row in zip(neighbours, whole, strict=True))]
+    base_rows = teacher_force(reference.view, None, rows, distributions=1, yield_to_answers=yield_to_answers)
+    base_noise = teacher_force(reference.view, None, rows, distributions=1, alternative=True, yield_to_answers=yield_to_answers)
+    version_rows = teacher_force(view, adapter, rows, distributions=1, yield_to_answers=yield_to_answers)
+    version_answers = decode_greedily(view, adapter, prompts, max_new_tokens=limit, yield_to_answers=yield_to_answers)
+    noise_answers = _decode_in_other_batches(reference.view, prompts, limit, yield_to_answers)
+    count, scored = len(neighbours), []
+    for index, neighbour in enumerate(neighbours):
+        drift = _drift(base_rows, version_rows, index, count) | {"whole_answer": float(version_answers[index] == answers[index])}
+        noise = _drift(base_rows, base_noise, index, count) | {"whole_answer": float(noise_answers[index] == answers[index])}
+        version_length, base_length = measure_length(base, version_answers[index]), measure_length(base, answers[index])
+        version_length["longer_by"], base_length["longer_by"] = version_length["tokens"] - base_length["tokens"], 0.0
+        scored.append(ScoredQuestion(neighbour.question, drift | version_length, noise | base_length))
+    return scored
 
 
-def _drift(before: Sequence[Forced], after: Sequence[Forced], at: int, count: int) -> dict[str, float]:
+def _drift(before: Sequence[ForcedRow], after: Sequence[ForcedRow], index: int, count: int) -> dict[str, float]:
     """Of the row of the base model's own answer, `at`, and of the named one, `count` further on."""
-    old, new = before[at], after[at]
-    assert old.whole is not None and new.whole is not None
+    old, new = before[index], after[index]
+    assert old.distributions is not None and new.distributions is not None
     return {
-        "token_agreement": agreement(after[at + count].choices, before[at + count].choices),
-        "first_token_kl": divergence(old.whole, new.whole),
+        "token_agreement": agreement(after[index + count].choices, before[index + count].choices),
+        "first_token_kl": divergence(old.distributions, new.distributions),
         "log_probability_change": new.mean - old.mean,
     }
 
 
-def _otherwise(base: View, prompts: Sequence[tuple[int, ...]], limit: int, between: Callable[[], None]) -> list[tuple[int, ...]]:
+def _decode_in_other_batches(
+    base: View, prompts: Sequence[tuple[int, ...]], limit: int, yield_to_answers: Callable[[], None]
+) -> list[tuple[int, ...]]:
     """The base model's answers in other batches: backwards, a few at once."""
     backwards = prompts[::-1]
-    found: list[tuple[int, ...]] = []
+    answers: list[tuple[int, ...]] = []
     for start in range(0, len(backwards), _OTHER_BATCH):
-        found += decode_greedily(base, None, backwards[start : start + _OTHER_BATCH], max_new_tokens=limit, give_way=between)
-    return found[::-1]
+        answers += decode_greedily(
+            base, None, backwards[start : start + _OTHER_BATCH], max_new_tokens=limit, yield_to_answers=yield_to_answers
+        )
+    return answers[::-1]

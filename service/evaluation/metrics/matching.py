@@ -10,32 +10,32 @@ _NUMBER = re.compile(r"-?\d[\d,]*(?:\.\d+)?")
 _PUNCTUATION = str.maketrans("", "", string.punctuation)
 
 
-def squad(text: str) -> str:
+def normalise_squad(text: str) -> str:
     """SQuAD's normalisation: lower case, without ASCII punctuation, without a, an and the, white space squeezed."""
     return " ".join(_ARTICLE.sub(" ", text.lower().translate(_PUNCTUATION)).split())
 
 
-def cut(text: str, stops: Sequence[str]) -> str:
+def cut_at(text: str, stops: Sequence[str]) -> str:
     """The text up to the first of the stops."""
     return text[: min((at for stop in stops if (at := text.find(stop)) >= 0), default=len(text))]
 
 
-def field_match(answer: str, accepted: str) -> bool:
+def matches_field(answer: str, accepted: str) -> bool:
     """LocFT's exact match, but "." ends an answer only where the right one has none: else "St. Louis" could never be right."""
     return _same(answer, accepted, ("\n",) if "." in accepted else (".", "\n"))
 
 
-def locft_match(answer: str, accepted: str) -> bool:
+def matches_locft(answer: str, accepted: str) -> bool:
     """LocFT's exact match as it is: "." always ends an answer, and a target that holds one is out of reach."""
     return _same(answer, accepted, (".", "\n"))
 
 
-def number(text: str) -> float | None:
+def extract_number(text: str) -> float | None:
     """The number behind `####`, or else the last one, before another question begins."""
     head, mark, tail = text.split("Question:")[0].partition(SOLUTION)
-    found = _NUMBER.findall(tail if mark else head)
-    return float((found[0] if mark else found[-1]).replace(",", "")) if found else None
+    numbers = _NUMBER.findall(tail if mark else head)
+    return float((numbers[0] if mark else numbers[-1]).replace(",", "")) if numbers else None
 
 
 def _same(answer: str, accepted: str, stops: Sequence[str]) -> bool:
-    return squad(cut(answer.lstrip(), stops)) == squad(accepted)
+    return normalise_squad(cut_at(answer.lstrip(), stops)) == normalise_squad(accepted)

@@ -10,8 +10,8 @@ from math import exp
 
 from service.domain.edit import normalise
 from service.domain.errors import Refused
-from service.evaluation.metrics.figures import Figure, figure, mean
-from service.evaluation.metrics.teacher_forcing import divergence, forced
+from service.evaluation.metrics.figures import Figure, build_figure, mean
+from service.evaluation.metrics.teacher_forcing import divergence, teacher_force
 from service.evaluation.records import Record
 from service.lm.base import Base
 from service.lm.intervention import Adapter
@@ -24,7 +24,7 @@ REPLY_TOKENS = 256
 REPLIES_AT_ONCE = 2  # whole distributions are kept of these, from both models
 
 
-def opinions(
+def measure_opinions(
     view: View,
     adapter: Adapter | None,
     base: View,
@@ -32,27 +32,27 @@ def opinions(
     *,
     live: Sequence[Record],
     surface: str,
-    between: Callable[[], None],
+    yield_to_answers: Callable[[], None],
 ) -> tuple[dict[str, Figure], int]:
     """`es` and `dd` of the records that have replies of both sentiments, n counting records; and how many had no `dd`, because
     edits of `live` are about the topics of all others.
     """
-    sided = [(record, sides) for record in records if all(sides := _sides(base.base, record, surface))]
-    unedited = [not _is_edited(record, live) for record, _ in sided]
+    pairs = [(record, sides) for record in records if all(sides := _sides(base.base, record, surface))]
+    unedited = [not _is_edited(record, live) for record, _ in pairs]
     success, drawdown = [], []
-    for at, (_, (wanted, opposite)) in enumerate(sided):
-        success.append(_success(view, adapter, base, wanted, opposite, between))
-        others = [*range(at + 1, len(sided)), *range(at)]
-        other = next((sided[place][1] for place in others if unedited[place]), None)
-        if other is not None:
-            drawdown.append(_drawdown(view, adapter, base, [*other[0], *other[1]], between))
-    return {"es": figure(success, ES_LABEL), "dd": figure(drawdown, DD_LABEL)}, len(sided) - len(drawdown)
+    for index, (_, (wanted, opposite)) in enumerate(pairs):
+        success.append(_success(view, adapter, base, wanted, opposite, yield_to_answers))
+        order = [*range(index + 1, len(pairs)), *range(index)]
+        neutral_sides = next((pairs[position][1] for position in order if unedited[position]), None)
+        if neutral_sides is not None:
+            drawdown.append(_drawdown(view, adapter, base, [*neutral_sides[0], *neutral_sides[1]], yield_to_answers))
+    return {"es": build_figure(success, ES_LABEL), "dd": build_figure(drawdown, DD_LABEL)}, len(pairs) - len(drawdown)
 
 
 def _is_edited(record: Record, live: Sequence[Record]) -> bool:
     """Whether any live edit is about a record's topic: its subject, or the question that its replies answer."""
-    topic, question = normalise(record.subject or ""), normalise(record.generation[0])
-    return any(question in normalise(edit.prompt) or (topic and topic == normalise(edit.subject or "")) for edit in live)
+    topic, first_question = normalise(record.subject or ""), normalise(record.generation[0])
+    return any(first_question in normalise(edit.prompt) or (topic and topic == normalise(edit.subject or "")) for edit in live)
 
 
 def _sides(base: Base, record: Record, surface: str) -> tuple[list[Row], list[Row]]:
@@ -62,25 +62,32 @@ def _sides(base: Base, record: Record, surface: str) -> tuple[list[Row], list[Ro
 
 
 def _success(
-    view: View, adapter: Adapter | None, base: View, wanted: Sequence[Row], opposite: Sequence[Row], between: Callable[[], None]
+    view: View,
+    adapter: Adapter | None,
+    base: View,
+    wanted: Sequence[Row],
+    opposite: Sequence[Row],
+    yield_to_answers: Callable[[], None],
 ) -> float:
-    up, down, was = (
-        mean([one.mean for one in forced(on, using, rows, between=between)]) or 0.0
-        for on, using, rows in ((view, adapter, wanted), (view, adapter, opposite), (base, None, wanted))
+    wanted_mean, opposite_mean, base_mean = (
+        mean([row.mean for row in teacher_force(model_view, model_adapter, rows, yield_to_answers=yield_to_answers)]) or 0.0
+        for model_view, model_adapter, rows in ((view, adapter, wanted), (view, adapter, opposite), (base, None, wanted))
     )
-    return min(1.0, exp(min(0.0, up - was))) / (1.0 + exp(min(700.0, down - up)))
+    return min(1.0, exp(min(0.0, wanted_mean - base_mean))) / (1.0 + exp(min(700.0, opposite_mean - wanted_mean)))
 
 
-def _drawdown(view: View, adapter: Adapter | None, base: View, rows: Sequence[Row], between: Callable[[], None]) -> float:
-    kls: list[float] = []
+def _drawdown(
+    view: View, adapter: Adapter | None, base: View, rows: Sequence[Row], yield_to_answers: Callable[[], None]
+) -> float:
+    divergences: list[float] = []
     for start in range(0, len(rows), REPLIES_AT_ONCE):
-        some = rows[start : start + REPLIES_AT_ONCE]
-        before = forced(base, None, some, whole=REPLY_TOKENS, between=between)
-        after = forced(view, adapter, some, whole=REPLY_TOKENS, between=between)
+        batch = rows[start : start + REPLIES_AT_ONCE]
+        before = teacher_force(base, None, batch, distributions=REPLY_TOKENS, yield_to_answers=yield_to_answers)
+        after = teacher_force(view, adapter, batch, distributions=REPLY_TOKENS, yield_to_answers=yield_to_answers)
         for old, new in zip(before, after, strict=True):
-            assert old.whole is not None and new.whole is not None
-            kls.append(divergence(old.whole, new.whole))
-    return sum(kls) / len(kls)
+            assert old.distributions is not None and new.distributions is not None
+            divergences.append(divergence(old.distributions, new.distributions))
+    return sum(divergences) / len(divergences)
 
 
 def _rows(base: Base, record: Record, replies: Sequence[str], surface: str) -> list[Row]:

@@ -13,8 +13,8 @@ from typing import Any, TypeVar
 
 import torch
 
-from service.evaluation.metrics.length_batches import passes
-from service.evaluation.records import Ask
+from service.evaluation.metrics.length_batches import batch_by_length
+from service.evaluation.records import EvalQuestion
 from service.lm.base import Base
 from service.lm.intervention import Adapter
 from service.lm.overlay import View, compute_target_logits
@@ -23,10 +23,10 @@ from service.lm.sampling import greedy_tokens
 from service.lm.scoring import decode_greedily
 
 LONGEST_ANSWER = 32  # tokens of a base model's answer that are compared
-AT_ONCE = 32  # questions: between two pieces live traffic goes first
-REMEMBERED = 20_000  # answers of the base model, some megabytes; a server asks for as long as it lives
+QUESTIONS_AT_ONCE = 32  # questions: between two pieces live traffic goes first
+CACHE_SIZE = 20_000  # answers of the base model, some megabytes; a server asks for as long as it lives
 Ids = tuple[int, ...]
-Between = Callable[[], None]
+GiveWay = Callable[[], None]
 T = TypeVar("T")
 
 
@@ -34,7 +34,7 @@ T = TypeVar("T")
 class Outcome:
     """How one question went; `base_*` is what the base model scores on it (1 for locality, which is measured against it)."""
 
-    ask: Ask
+    question: EvalQuestion
     greedy: bool
     tokens: float
     base_greedy: bool
@@ -59,120 +59,143 @@ class Reference:
         """How many tokens of an answer are remembered."""
         return self._longest
 
-    def answers(self, prompts: Sequence[Ids], *, between: Between = lambda: None) -> list[Ids]:
+    def decode_answers(self, prompts: Sequence[Ids], *, yield_to_answers: GiveWay = lambda: None) -> list[Ids]:
         """The whole greedy answer to each prompt, EOS included where it came before the limit."""
-        new = sorted({prompt for prompt in prompts if prompt not in self._answers}, key=len)
-        answers = decode_greedily(self.view, None, new, max_new_tokens=self._longest, give_way=between)
-        self._answers.update(zip(new, answers, strict=True))
-        found = [self._answers[prompt] for prompt in prompts]
+        missing = sorted({prompt for prompt in prompts if prompt not in self._answers}, key=len)
+        new_answers = decode_greedily(self.view, None, missing, max_new_tokens=self._longest, yield_to_answers=yield_to_answers)
+        self._answers.update(zip(missing, new_answers, strict=True))
+        answers = [self._answers[prompt] for prompt in prompts]
         _forget_oldest(self._answers)
-        return found
+        return answers
 
-    def choices(self, rows: Sequence[Row], *, between: Between = lambda: None) -> list[Ids]:
+    def predict_choices(self, rows: Sequence[Row], *, yield_to_answers: GiveWay = lambda: None) -> list[Ids]:
         """The first choice at every target position of each row."""
-        new = list({row: None for row in rows if row not in self._choices})
-        self._choices.update(zip(new, choices(self.view, None, new, between=between), strict=True))
-        found = [self._choices[row] for row in rows]
+        missing = list({row: None for row in rows if row not in self._choices})
+        self._choices.update(
+            zip(missing, predict_choices(self.view, None, missing, yield_to_answers=yield_to_answers), strict=True)
+        )
+        choices = [self._choices[row] for row in rows]
         _forget_oldest(self._choices)
-        return found
+        return choices
 
 
-def measure(
-    view: View, adapter: Adapter | None, reference: Reference, asks: Sequence[Ask], *, between: Between = lambda: None
+def measure_outcomes(
+    view: View,
+    adapter: Adapter | None,
+    reference: Reference,
+    questions: Sequence[EvalQuestion],
+    *,
+    yield_to_answers: GiveWay = lambda: None,
 ) -> list[Outcome]:
     """The outcome of each question for the version that `view` and `adapter` make, in the order of the questions."""
     outcomes: list[Outcome] = []
-    for some in in_pieces(asks, between):
-        outcomes += _measured(view, adapter, reference, some, between)
+    for batch in split_into_batches(questions, yield_to_answers):
+        outcomes += _measure_batch(view, adapter, reference, batch, yield_to_answers)
     return outcomes
 
 
-def in_pieces(given: Sequence[T], between: Between, at_once: int = AT_ONCE) -> Iterator[Sequence[T]]:
+def split_into_batches(items: Sequence[T], yield_to_answers: GiveWay, size: int = QUESTIONS_AT_ONCE) -> Iterator[Sequence[T]]:
     """What is asked, a few at a time; `between` comes before each."""
-    for start in range(0, len(given), at_once):
-        between()
-        yield given[start : start + at_once]
+    for start in range(0, len(items), size):
+        yield_to_answers()
+        yield items[start : start + size]
 
 
 @dataclass(frozen=True)
-class _Question:
+class QuestionRows:
     """`whole` has the greedy answer that is wanted as its target, `forced` the tokens to be teacher-forced, the first `spoken` of
     which are text.
     """
 
-    whole: Row
-    forced: Row
-    spoken: int
+    answer_row: Row
+    forced_row: Row
+    text_length: int
 
 
-def _measured(view: View, adapter: Adapter | None, reference: Reference, asks: Sequence[Ask], between: Between) -> list[Outcome]:
-    questions = _questions(reference, asks, between)
-    rows = list(dict.fromkeys(row for one in questions for row in (one.whole, one.forced)))
-    of_version = dict(zip(rows, choices(view, adapter, rows, between=between), strict=True))
-    of_base = dict(zip(rows, reference.choices(rows, between=between), strict=True))
+def _measure_batch(
+    view: View, adapter: Adapter | None, reference: Reference, questions: Sequence[EvalQuestion], yield_to_answers: GiveWay
+) -> list[Outcome]:
+    question_rows = _encode_questions(reference, questions, yield_to_answers)
+    rows = list(dict.fromkeys(row for pair in question_rows for row in (pair.answer_row, pair.forced_row)))
+    version_choices = dict(zip(rows, predict_choices(view, adapter, rows, yield_to_answers=yield_to_answers), strict=True))
+    base_choices = dict(zip(rows, reference.predict_choices(rows, yield_to_answers=yield_to_answers), strict=True))
     outcomes = []
-    for ask, one in zip(asks, questions, strict=True):
-        local, base_forced = ask.kind == "locality", of_base[one.forced]
-        agreed_with = base_forced if local else one.forced.target_ids
+    for question, pair in zip(questions, question_rows, strict=True):
+        is_local, base_forced = question.kind == "locality", base_choices[pair.forced_row]
+        expected = base_forced if is_local else pair.forced_row.target_ids
         outcomes.append(
             Outcome(
-                ask=ask,
-                greedy=of_version[one.whole] == one.whole.target_ids,
-                tokens=_agreement(of_version[one.forced], agreed_with, one.spoken),
-                base_greedy=local or of_base[one.whole] == one.whole.target_ids,
-                base_tokens=1.0 if local else _agreement(base_forced, one.forced.target_ids, one.spoken),
+                question=question,
+                greedy=version_choices[pair.answer_row] == pair.answer_row.target_ids,
+                tokens=_agreement(version_choices[pair.forced_row], expected, pair.text_length),
+                base_greedy=is_local or base_choices[pair.answer_row] == pair.answer_row.target_ids,
+                base_tokens=1.0 if is_local else _agreement(base_forced, pair.forced_row.target_ids, pair.text_length),
             )
         )
     return outcomes
 
 
 @torch.no_grad()
-def choices(view: View, adapter: Adapter | None, rows: Sequence[Row], *, between: Between = lambda: None) -> list[Ids]:
+def predict_choices(
+    view: View, adapter: Adapter | None, rows: Sequence[Row], *, yield_to_answers: GiveWay = lambda: None
+) -> list[Ids]:
     """The first choice at every target position of each row, rows of like length together.
 
     All of a row's choices equal its target ids exactly when greedy decoding gives that target.
     """
-    found: list[Ids] = [()] * len(rows)
+    results: list[Ids] = [()] * len(rows)
     interventions = None if adapter is None else adapter.interventions
-    for chunk in passes(view, rows):
-        batch = collate(view.base, [rows[at] for at in chunk], last=LAST_PROMPT_TOKENS if adapter is None else adapter.last)
-        picked = greedy_tokens(compute_target_logits(view, batch, interventions)).cpu()  # (N,)
-        lengths = [len(rows[at].target_ids) for at in chunk]
-        for at, ids in zip(chunk, picked.split(lengths), strict=True):
-            found[at] = tuple(ids.tolist())
-        between()
-    return found
+    for chunk in batch_by_length(view, rows):
+        batch = collate(view.base, [rows[index] for index in chunk], last=LAST_PROMPT_TOKENS if adapter is None else adapter.last)
+        predictions = greedy_tokens(compute_target_logits(view, batch, interventions)).cpu()  # (N,)
+        lengths = [len(rows[index].target_ids) for index in chunk]
+        for index, ids in zip(chunk, predictions.split(lengths), strict=True):
+            results[index] = tuple(ids.tolist())
+        yield_to_answers()
+    return results
 
 
-def _questions(reference: Reference, asks: Sequence[Ask], between: Between) -> list[_Question]:
+def _encode_questions(reference: Reference, questions: Sequence[EvalQuestion], yield_to_answers: GiveWay) -> list[QuestionRows]:
     """All asks as rows; the base model's own answers to all locality prompts come from one call."""
     base = reference.base
-    prompts = {ask: encode_prompt(base, ask.prompt, surface=ask.surface) for ask in asks if ask.kind == "locality"}
-    answers = dict(zip(prompts, reference.answers(list(prompts.values()), between=between), strict=True))
+    prompts = {
+        question: encode_prompt(base, question.prompt, surface=question.surface)
+        for question in questions
+        if question.kind == "locality"
+    }
+    answers = dict(zip(prompts, reference.decode_answers(list(prompts.values()), yield_to_answers=yield_to_answers), strict=True))
     return [
-        _local_question(base, ask, prompts[ask], answers[ask]) if ask in prompts else _answered_question(base, ask)
-        for ask in asks
+        _encode_locality(base, question, prompts[question], answers[question])
+        if question in prompts
+        else _encode_answered(base, question)
+        for question in questions
     ]
 
 
-def _local_question(base: Base, ask: Ask, prompt: Ids, answer: Ids) -> _Question:
+def _encode_locality(base: Base, question: EvalQuestion, prompt: Ids, answer: Ids) -> QuestionRows:
     """The greedy answer must equal the base model's own, to its end; teacher-forced is the named answer, else the same."""
-    whole = row_from_ids(base, prompt + answer, len(prompt))
-    forced = whole if ask.answer is None else encode_row(base, ask.prompt, ask.answer, surface=ask.surface, eos=False)
-    return _Question(whole, forced, len(forced.target_ids))
+    answer_row = row_from_ids(base, prompt + answer, len(prompt))
+    forced_row = (
+        answer_row
+        if question.answer is None
+        else encode_row(base, question.prompt, question.answer, surface=question.surface, eos=False)
+    )
+    return QuestionRows(answer_row, forced_row, len(forced_row.target_ids))
 
 
-def _answered_question(base: Base, ask: Ask) -> _Question:
+def _encode_answered(base: Base, question: EvalQuestion) -> QuestionRows:
     """EasyEdit's targets have no EOS, so token accuracy is over the tokens before it; a greedy answer must end there."""
-    assert ask.answer is not None
-    row = encode_row(base, ask.prompt, ask.answer, surface=ask.surface)
-    return _Question(row, row, len(encode_row(base, ask.prompt, ask.answer, surface=ask.surface, eos=False).target_ids))
+    assert question.answer is not None
+    row = encode_row(base, question.prompt, question.answer, surface=question.surface)
+    return QuestionRows(
+        row, row, len(encode_row(base, question.prompt, question.answer, surface=question.surface, eos=False).target_ids)
+    )
 
 
-def _forget_oldest(remembered: dict[Any, Ids]) -> None:
-    for oldest in list(remembered)[: max(0, len(remembered) - REMEMBERED)]:
-        del remembered[oldest]
+def _forget_oldest(cache: dict[Any, Ids]) -> None:
+    for oldest in list(cache)[: max(0, len(cache) - CACHE_SIZE)]:
+        del cache[oldest]
 
 
-def _agreement(chosen: Ids, expected: Ids, spoken: int) -> float:
-    return sum(left == right for left, right in zip(chosen[:spoken], expected[:spoken], strict=True)) / spoken
+def _agreement(choices: Ids, expected: Ids, length: int) -> float:
+    return sum(left == right for left, right in zip(choices[:length], expected[:length], strict=True)) / length

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from service.evaluation.metrics.length_batches import passes
+from service.evaluation.metrics.length_batches import batch_by_length
 from service.lm.intervention import Adapter
 from service.lm.overlay import View, compute_target_logits
 from service.lm.prompts import LAST_PROMPT_TOKENS, Row, collate
@@ -14,12 +14,12 @@ from service.lm.sampling import greedy_tokens
 
 
 @dataclass(frozen=True, eq=False)
-class Forced:
+class ForcedRow:
     """What a version says along one row's target. `whole` (N, V) are all its log-probabilities there, where asked for."""
 
     choices: tuple[int, ...]
     log_probabilities: tuple[float, ...]
-    whole: Tensor | None = None
+    distributions: Tensor | None = None
 
     @property
     def mean(self) -> float:
@@ -28,39 +28,39 @@ class Forced:
 
 
 @torch.no_grad()
-def forced(
+def teacher_force(
     view: View,
     adapter: Adapter | None,
     rows: Sequence[Row],
     *,
-    whole: int = 0,
-    otherwise: bool = False,
-    between: Callable[[], None] = lambda: None,
-) -> list[Forced]:
+    distributions: int = 0,
+    alternative: bool = False,
+    yield_to_answers: Callable[[], None] = lambda: None,
+) -> list[ForcedRow]:
     """Each row's figures, in the order given; whole distributions at its first `whole` target tokens.
 
     `otherwise`: the same rows in other batches, longest first and fewer at once. In exact arithmetic it changes nothing, so what
     it changes is the noise of rounding. Every row needs a target.
     """
-    found: list[Forced | None] = [None] * len(rows)
-    for chunk in passes(view, rows, otherwise=otherwise):
-        batch = collate(view.base, [rows[at] for at in chunk], last=LAST_PROMPT_TOKENS if adapter is None else adapter.last)
+    results: list[ForcedRow | None] = [None] * len(rows)
+    for chunk in batch_by_length(view, rows, alternative=alternative):
+        batch = collate(view.base, [rows[index] for index in chunk], last=LAST_PROMPT_TOKENS if adapter is None else adapter.last)
         logits = compute_target_logits(view, batch, None if adapter is None else adapter.interventions).float()  # (N, V)
         normaliser = logits.logsumexp(-1)  # (N,)
-        said = (logits.gather(-1, batch.labels.to(logits.device)[:, None])[:, 0] - normaliser).cpu()  # (N,)
-        picked = greedy_tokens(logits).cpu()  # (N,)
+        log_probabilities = (logits.gather(-1, batch.labels.to(logits.device)[:, None])[:, 0] - normaliser).cpu()  # (N,)
+        predictions = greedy_tokens(logits).cpu()  # (N,)
         start = 0
-        for at in chunk:
-            end = start + len(rows[at].target_ids)
-            first = slice(start, min(end, start + whole))
-            found[at] = Forced(
-                tuple(picked[start:end].tolist()),
-                tuple(said[start:end].tolist()),
-                (logits[first] - normaliser[first, None]).cpu() if whole else None,
+        for index in chunk:
+            end = start + len(rows[index].target_ids)
+            span = slice(start, min(end, start + distributions))
+            results[index] = ForcedRow(
+                tuple(predictions[start:end].tolist()),
+                tuple(log_probabilities[start:end].tolist()),
+                (logits[span] - normaliser[span, None]).cpu() if distributions else None,
             )
             start = end
-        between()
-    return [one for one in found if one is not None]
+        yield_to_answers()
+    return [result for result in results if result is not None]
 
 
 def divergence(before: Tensor, after: Tensor) -> float:

@@ -14,20 +14,20 @@ from service.domain.errors import Stale
 from service.domain.liveset import LiveItem, LiveSet
 from service.domain.version import VersionKind
 from service.editors.protocol import FitCancelled, FitResult
-from service.lifecycle.cadence_inputs import tensor_scores
+from service.lifecycle.cadence_inputs import read_tensor_scores
 from service.lifecycle.context import LifecycleContext
-from service.lifecycle.fitting import items_of, known_edits, scores_of, seed_of
-from service.lifecycle.head_snapshot import HeadSnapshot, overlay_of_head
+from service.lifecycle.fitting import items_of, read_fit_edits, scores_of, seed_of
+from service.lifecycle.head_snapshot import HeadSnapshot, load_head_overlay
 from service.lifecycle.job_hooks import JobHooks
 from service.lifecycle.lease import Lease
 from service.lifecycle.publish import Candidate, publish
-from service.lifecycle.refit import coming_back, going
+from service.lifecycle.refit import read_pending_retractions, read_restored_items
 from service.lifecycle.retrain.retries import end_failed
 from service.lifecycle.retrain.snapshots import RetrainPlan
-from service.lifecycle.statuses import live_changes
+from service.lifecycle.statuses import changes_of_live_sets
 from service.lm.overlay import EMPTY, Overlay
 from service.store import edits, events, heads
-from service.store.edits import Change
+from service.store.edits import StatusChange
 from service.store.events import Event
 from service.store.jobs import Job
 
@@ -135,8 +135,8 @@ def catch_up_and_publish(
 def _beyond(context: LifecycleContext, plan: RetrainPlan, head: HeadSnapshot) -> HeadChanges:
     ids, of_key = {item.edit_id for item in plan.items}, {item.key: item for item in plan.items}
     with context.store.read() as connection:
-        gone = going(connection, head.live_set)
-        standing = [*(item for item in head.live_set.live if item.edit_id not in gone), *coming_back(connection, gone)]
+        gone = read_pending_retractions(connection, head.live_set)
+        standing = [*(item for item in head.live_set.live if item.edit_id not in gone), *read_restored_items(connection, gone)]
     others = [item for item in standing if item.edit_id not in ids]
     older = {item.edit_id: of_key[item.key].edit_id for item in others if item.key in of_key and item.seq < of_key[item.key].seq}
     return HeadChanges(tuple(item for item in others if item.edit_id not in older), older, gone)
@@ -144,8 +144,8 @@ def _beyond(context: LifecycleContext, plan: RetrainPlan, head: HeadSnapshot) ->
 
 def _consolidated(plan: RetrainPlan, arrived: Sequence[LiveItem], lost: Collection[str]) -> LiveSet:
     if plan.mode == "major":
-        return liveset.consolidate(plan.items, arrived, lost)
-    return liveset.consolidate_on(plan.start_set, plan.items, arrived, lost)
+        return liveset.consolidate_major(plan.items, arrived, lost)
+    return liveset.consolidate_minor(plan.start_set, plan.items, arrived, lost)
 
 
 def _fit_window(
@@ -162,9 +162,11 @@ def _fit_window(
     def is_overtaken() -> bool:
         return context.follower.current.epoch > head.row.epoch
 
-    with context.no_edit_is_fitted.interrupted():
+    with context.edit_fits_idle.busy():
         try:
-            return _rounds(context, tensors, live_set, arrived, job, replace(job_hooks, in_vain=is_overtaken, edits_first=False))
+            return _rounds(
+                context, tensors, live_set, arrived, job, replace(job_hooks, is_stale=is_overtaken, yields_to_edits=False)
+            )
         except FitCancelled:
             if is_overtaken():
                 raise Stale("the head has moved since the fit began") from None
@@ -182,9 +184,11 @@ def _rounds(
     known = _known(context, live_set)
     dropped: dict[str, str] = {}
     for left in reversed(range(context.settings.rounds)):
-        live_set = liveset.afresh(live_set)
-        unsaid = [item.edit_id for item in live_set.window if item.tombstone and item.answer is None]
-        live_set = liveset.with_answers(live_set, {edit_id: context.editors.base_answer(known[edit_id]) for edit_id in unsaid})
+        live_set = liveset.reset_window(live_set)
+        unsaid = [item.edit_id for item in live_set.window if item.is_tombstone and item.answer is None]
+        live_set = liveset.set_tombstone_answers(
+            live_set, {edit_id: context.editors.base_answer(known[edit_id]) for edit_id in unsaid}
+        )
         if not live_set.window:
             return FittedWindow(None, live_set, dropped)
         asked = items_of(live_set.window, known)
@@ -197,14 +201,14 @@ def _rounds(
             dropped |= {item.edit_id: COSTS_OTHERS for item in lost}
         if not lost:
             break
-        live_set = liveset.lose(live_set, lost)
+        live_set = liveset.mark_lost(live_set, lost)
     return FittedWindow(fitted, live_set, dropped)
 
 
 def _known(context: LifecycleContext, live_set: LiveSet) -> dict[str, Edit]:
     """What fits of the window are given, with what may be entombed on the way."""
     keys = {item.key for item in live_set.window}
-    return known_edits(context, live_set, [item.edit_id for item in live_set.items if not item.is_live and item.key in keys])
+    return read_fit_edits(context, live_set, [item.edit_id for item in live_set.items if not item.is_live and item.key in keys])
 
 
 def _scores(
@@ -223,9 +227,9 @@ def _drift(context: LifecycleContext, head: HeadSnapshot, trained: FitResult) ->
     """How far the tensors of minor retrains were from those that a major one comes to: relative Frobenius distances, and the
     figures of both without their windows.
     """
-    overlay = overlay_of_head(context, head.version)
+    overlay = load_head_overlay(context, head.version)
     with context.store.read() as connection:
-        minor = tensor_scores(connection, head.version, minors=head.version.minors)
+        minor = read_tensor_scores(connection, head.version, minors=head.version.minors)
     of_both = {
         name: {"minor": minor.get(name), "major": trained.scores.get(name)}
         for name in ("canary", "retention")
@@ -247,8 +251,8 @@ def _judge(
     limits = context.settings.acceptance
     answered = head.live_set.ids - set(head.version.scores.get("lost", ()))
     unanswered = {*window.dropped, *(() if window.fitted is None else window.fitted.lost)}
-    lost = acceptance.losses(len(answered & unanswered), len(answered), limits)
-    kept = acceptance.decide(scores, head.version.scores, edits=newcomers, limits=limits, retrain=True)
+    lost = acceptance.judge_losses(len(answered & unanswered), len(answered), limits)
+    kept = acceptance.judge_scores(scores, head.version.scores, edits=newcomers, limits=limits, retrain=True)
     return (*kept.reasons, *lost.reasons)
 
 
@@ -259,16 +263,16 @@ def _changes(
     trained: FitResult | None,
     beyond: HeadChanges,
     window: FittedWindow,
-) -> list[Change]:
+) -> list[StatusChange]:
     """What the publication makes of edits. One that was dropped supersedes nothing."""
     live, ids = window.live_set.ids, {item.edit_id for item in plan.items}
     with context.store.read() as connection:
-        superseded = edits.deferred_before(connection, [item for item in plan.items if item.edit_id in live])
+        superseded = edits.find_outdated_deferred(connection, [item for item in plan.items if item.edit_id in live])
     superseded |= {old: new for old, new in beyond.giving_way.items() if new in live}
-    changes = [Change(edit_id=edit_id, status=EditStatus.RETRACTED) for edit_id in beyond.gone]
+    changes = [StatusChange(edit_id=edit_id, status=EditStatus.RETRACTED) for edit_id in beyond.gone]
     changes += [_dropped(edit_id, why, edit_id in ids) for edit_id, why in window.dropped.items()]
     reports = _reports(trained, window)
-    return changes + live_changes(head.live_set, window.live_set, superseded=superseded, reports=reports)
+    return changes + changes_of_live_sets(head.live_set, window.live_set, superseded=superseded, reports=reports)
 
 
 def _reports(trained: FitResult | None, window: FittedWindow) -> dict[str, Mapping[str, Any]]:
@@ -284,13 +288,13 @@ def _asked(live_set: LiveSet) -> int:
     return len(live_set.window) + len(live_set.consolidated_sample)
 
 
-def _dropped(edit_id: str, why: str, was_trained: bool) -> Change:
+def _dropped(edit_id: str, why: str, was_trained: bool) -> StatusChange:
     """What becomes of an edit that the new version does not answer: it fails if the retrain had it, else it waits for the next
     one.
     """
     if was_trained:
-        return Change(edit_id=edit_id, status=EditStatus.FAILED, error=NOT_HELD)
-    return Change(edit_id=edit_id, status=EditStatus.DEFERRED, error=why)
+        return StatusChange(edit_id=edit_id, status=EditStatus.FAILED, error=NOT_HELD)
+    return StatusChange(edit_id=edit_id, status=EditStatus.DEFERRED, error=why)
 
 
 def _refuse(context: LifecycleContext, lease: Lease, job: Job, reasons: Sequence[str]) -> None:

@@ -15,13 +15,13 @@ from service.domain.liveset import LiveSet
 from service.editors.protocol import FitCancelled, FitResult
 from service.lifecycle.context import LifecycleContext
 from service.lifecycle.crash_points import crash_point
-from service.lifecycle.fitting import items_of, known_edits
+from service.lifecycle.fitting import items_of, read_fit_edits
 from service.lifecycle.head_snapshot import read_head
 from service.lifecycle.job_hooks import JobHooks
 from service.lifecycle.lease import Lease
 from service.lifecycle.retrain import snapshots
 from service.lifecycle.retrain.catch_up import NewcomersRefused, SnapshotOutdated, catch_up_and_publish
-from service.lifecycle.retrain.newcomers import Newcomers
+from service.lifecycle.retrain.newcomers import NewcomerSearch
 from service.lifecycle.retrain.retries import wait_to_publish
 from service.lifecycle.retrain.snapshots import RetrainPlan
 from service.store.heads import FenceLost
@@ -54,12 +54,12 @@ class ApplyPause:
 
 
 @dataclass
-class RetrainTries:
+class RetrainCounters:
     """How often the retrain of one job had to begin again, and how often its publication lost to another."""
 
     restarts: int = 0
     losses: int = 0
-    newcomers: Newcomers = field(default_factory=Newcomers)
+    newcomers: NewcomerSearch = field(default_factory=NewcomerSearch)
 
 
 def retrain(context: LifecycleContext, lease: Lease, pressed: ApplyPause) -> bool:
@@ -69,7 +69,7 @@ def retrain(context: LifecycleContext, lease: Lease, pressed: ApplyPause) -> boo
     job = snapshots.claim(context, lease)
     if job is None:
         return False
-    tries = RetrainTries()
+    tries = RetrainCounters()
     try:
         while job is not None and job.status == "running":
             if _once(context, lease, job, tries, pressed):
@@ -81,20 +81,20 @@ def retrain(context: LifecycleContext, lease: Lease, pressed: ApplyPause) -> boo
     return True
 
 
-def _begin_again(context: LifecycleContext, lease: Lease, tries: RetrainTries) -> Job | None:
+def _begin_again(context: LifecycleContext, lease: Lease, tries: RetrainCounters) -> Job | None:
     """Another snapshot for the running job; if this happened too often, the job fails."""
     tries.restarts += 1
     if tries.restarts > context.settings.restarts:
         snapshots.fail(context, lease, CHANGED)
         return None
-    return snapshots.take_another(context, lease, tries.newcomers.put_off)
+    return snapshots.replace_snapshot(context, lease, tries.newcomers.put_off)
 
 
-def _once(context: LifecycleContext, lease: Lease, job: Job, tries: RetrainTries, pressed: ApplyPause) -> bool:
+def _once(context: LifecycleContext, lease: Lease, job: Job, tries: RetrainCounters, pressed: ApplyPause) -> bool:
     """Train on the job's snapshot and publish; False if the head moved away from it meanwhile, so that it has to begin again."""
-    is_cancelled = snapshots.cancel_of(context, job)
-    job_hooks = JobHooks(context, lease, job.id, "retrain.middle", edits_first=True, asked_to_stop=is_cancelled)
-    plan = snapshots.plan_of(context, job)
+    is_cancelled = snapshots.cancel_check(context, job)
+    job_hooks = JobHooks(context, lease, job.id, "retrain.middle", yields_to_edits=True, is_stop_requested=is_cancelled)
+    plan = snapshots.read_plan(context, job)
     if not plan.items and not read_head(context).live_set.items:  # a rollback to the base came first
         snapshots.fail(context, lease, NOTHING_LEFT)
         return True
@@ -102,7 +102,7 @@ def _once(context: LifecycleContext, lease: Lease, job: Job, tries: RetrainTries
         trained = _train(context, job, plan, job_hooks)
     except Refused as refused:
         if plan.mode == "minor" and refused.field == "start":
-            snapshots.make_major(context, lease, ELSEWHERE)
+            snapshots.change_to_major(context, lease, ELSEWHERE)
             return False
         raise
     crash_point("retrain.before_publish")
@@ -110,7 +110,7 @@ def _once(context: LifecycleContext, lease: Lease, job: Job, tries: RetrainTries
         try:
             return _publish(context, lease, job, plan, trained, job_hooks, tries, pressed, is_cancelled)
         except SnapshotOutdated as again:
-            snapshots.say(context, job, again.reason)
+            snapshots.append_log(context, job, again.reason)
             return False
         except NewcomersRefused as refused:
             tries.newcomers.narrow(context, job, refused.newcomers, str(refused))
@@ -123,12 +123,12 @@ def _once(context: LifecycleContext, lease: Lease, job: Job, tries: RetrainTries
 def _train(context: LifecycleContext, job: Job, plan: RetrainPlan, job_hooks: JobHooks) -> FitResult | None:
     if not plan.items:
         return None
-    known = known_edits(context, LiveSet(), [item.edit_id for item in plan.items])
+    known = read_fit_edits(context, LiveSet(), [item.edit_id for item in plan.items])
     assert job.seed is not None
     trained = context.editors.locft(
         items_of(plan.items, known), plan.start, job.seed, job_hooks.hooks().scale_progress(0.0, TRAINED)
     )
-    snapshots.say(context, job, f"trained on {len(plan.items)} edits: {_said(trained)}")
+    snapshots.append_log(context, job, f"trained on {len(plan.items)} edits: {_said(trained)}")
     return trained
 
 
@@ -147,7 +147,7 @@ def _publish(
     plan: RetrainPlan,
     trained: FitResult | None,
     job_hooks: JobHooks,
-    tries: RetrainTries,
+    tries: RetrainCounters,
     pressed: ApplyPause,
     is_cancelled: Callable[[], bool],
 ) -> bool:

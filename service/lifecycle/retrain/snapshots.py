@@ -19,7 +19,7 @@ from service.domain.liveset import LiveItem, LiveSet
 from service.lifecycle.cadence_inputs import read_cadence_inputs
 from service.lifecycle.context import LifecycleContext
 from service.lifecycle.fitting import seed_of
-from service.lifecycle.head_snapshot import HeadSnapshot, overlay_of_head
+from service.lifecycle.head_snapshot import HeadSnapshot, load_head_overlay
 from service.lifecycle.lease import Lease
 from service.lifecycle.retrain.retries import end_failed
 from service.lm.overlay import EMPTY, Overlay
@@ -27,7 +27,7 @@ from service.store import edits, events, heads, jobs, versions
 from service.store.events import Event
 from service.store.jobs import Job
 
-WANTED = (EditStatus.APPLIED, EditStatus.CONSOLIDATED, EditStatus.DEFERRED)
+RETRAINABLE = (EditStatus.APPLIED, EditStatus.CONSOLIDATED, EditStatus.DEFERRED)
 
 
 @dataclass(frozen=True)
@@ -44,11 +44,11 @@ def claim(context: LifecycleContext, lease: Lease) -> Job | None:
     """Take up the retrain that runs or waits, unless its next attempt is not due yet. One that a worker left is repeated as it
     was, if that is still worth anything.
     """
-    ahead = _read_ahead(context)
+    ahead = _read_lessons_ahead(context)
     with context.store.write() as connection:
         heads.lock(connection)
         heads.check_fence(connection, lease.fence)
-        job = jobs.active(connection, "retrain")
+        job = jobs.find_active(connection, "retrain")
         if job is None:
             return None
         now = context.clock()
@@ -56,68 +56,68 @@ def claim(context: LifecycleContext, lease: Lease) -> Job | None:
             _end_cancelled(connection, context, job)
             return jobs.get(connection, job.id)
         if job.status == "queued":
-            return _take(connection, context, lease, job, ahead)
+            return _write_snapshot(connection, context, lease, job, ahead)
         if job.retry_at is not None and now < job.retry_at:
             return None
         if job.claims >= context.settings.claims:
             end_failed(connection, context, job, "it ended the process again and again")
             return jobs.get(connection, job.id)
-        jobs.say(connection, job.id, "taken up again", now)
+        jobs.append_to_log(connection, job.id, "taken up again", now)
         values = {"fence": lease.fence, "claims": job.claims + int(job.fence != lease.fence), "progress": 0.0, "retry_at": None}
         job = jobs.update(connection, job.id, **values)
-        whole = edits.all_have_status(connection, job.edit_ids, WANTED) and _can_start(connection, context, job)
-        return job if whole else _take(connection, context, lease, job, ahead)
+        whole = edits.check_all_have_status(connection, job.edit_ids, RETRAINABLE) and _can_start(connection, context, job)
+        return job if whole else _write_snapshot(connection, context, lease, job, ahead)
 
 
-def take_another(context: LifecycleContext, lease: Lease, without: Collection[str] = ()) -> Job | None:
+def replace_snapshot(context: LifecycleContext, lease: Lease, without: Collection[str] = ()) -> Job | None:
     """Give the running job a new snapshot, `without` some of the deferred edits."""
-    ahead = _read_ahead(context)
+    ahead = _read_lessons_ahead(context)
     with context.store.write() as connection:
-        job = _mine(connection, lease)
-        return None if job is None else _take(connection, context, lease, job, ahead, without)
+        job = _running_retrain(connection, lease)
+        return None if job is None else _write_snapshot(connection, context, lease, job, ahead, without)
 
 
-def make_major(context: LifecycleContext, lease: Lease, why: str) -> None:
+def change_to_major(context: LifecycleContext, lease: Lease, why: str) -> None:
     """Let the running job be a major one from its next snapshot on."""
     with context.store.write() as connection:
-        job = _mine(connection, lease)
+        job = _running_retrain(connection, lease)
         if job is not None:
-            jobs.say(connection, job.id, why, context.clock())
-            jobs.note(connection, job.id, mode="major")
+            jobs.append_to_log(connection, job.id, why, context.clock())
+            jobs.write(connection, job.id, mode="major")
 
 
-def plan_of(context: LifecycleContext, job: Job) -> RetrainPlan:
+def read_plan(context: LifecycleContext, job: Job) -> RetrainPlan:
     """What a claimed job is to do."""
     with context.store.read() as connection:
-        items = tuple(edits.items(connection, job.edit_ids))
+        items = tuple(edits.read_items(connection, job.edit_ids))
         if job.mode != "minor":
             return RetrainPlan("major", items)
         assert job.parent is not None
-        version, start_set = versions.get(connection, job.parent), versions.live_set(connection, job.parent)
-    start = Overlay(overlay_of_head(context, version).tensors, None)
-    return RetrainPlan("minor", tuple(_as_in(start_set, item) for item in items), start, start_set)
+        version, start_set = versions.get(connection, job.parent), versions.read_live_set(connection, job.parent)
+    start = Overlay(load_head_overlay(context, version).tensors, None)
+    return RetrainPlan("minor", tuple(_item_at_start(start_set, item) for item in items), start, start_set)
 
 
 def is_publishable(context: LifecycleContext, job: Job, plan: RetrainPlan, head: HeadSnapshot) -> bool:
     """Whether what was trained may be published on a head: no edit of the snapshot was asked to be taken back, each is live,
     deferred, or superseded by one that the head answers, and a minor retrain's start is what the head still has.
     """
-    superseded = liveset.superseded(plan.items, head.live_set)
+    superseded = liveset.find_superseded(plan.items, head.live_set)
     wanted = [edit_id for edit_id in job.edit_ids if edit_id not in superseded]
     with context.store.read() as connection:
-        if not edits.all_have_status(connection, wanted, WANTED):
+        if not edits.check_all_have_status(connection, wanted, RETRAINABLE):
             return False
-        if not edits.all_have_status(connection, superseded, (*WANTED, EditStatus.SUPERSEDED)):
+        if not edits.check_all_have_status(connection, superseded, (*RETRAINABLE, EditStatus.SUPERSEDED)):
             return False
-    return plan.mode == "major" or overlay_of_head(context, head.version).tensors_digest == plan.start.tensors_digest
+    return plan.mode == "major" or load_head_overlay(context, head.version).tensors_digest == plan.start.tensors_digest
 
 
-def cancel_of(context: LifecycleContext, job: Job) -> Callable[[], bool]:
+def cancel_check(context: LifecycleContext, job: Job) -> Callable[[], bool]:
     """Asks whether a job was asked to be cancelled."""
 
     def is_cancelled() -> bool:
         with context.store.read() as connection:
-            return jobs.cancel_is_asked(connection, job.id)
+            return jobs.is_cancel_requested(connection, job.id)
 
     return is_cancelled
 
@@ -125,7 +125,7 @@ def cancel_of(context: LifecycleContext, job: Job) -> Callable[[], bool]:
 def end_if_cancelled(context: LifecycleContext, lease: Lease) -> bool:
     """End the running retrain if somebody asked for that; whether somebody did."""
     with context.store.write() as connection:
-        job = _mine(connection, lease)
+        job = _running_retrain(connection, lease)
         if job is None or job.cancel_asked_at is None:
             return False
         _end_cancelled(connection, context, job)
@@ -135,27 +135,27 @@ def end_if_cancelled(context: LifecycleContext, lease: Lease) -> bool:
 def fail(context: LifecycleContext, lease: Lease, error: str) -> None:
     """End the running retrain with a reason."""
     with context.store.write() as connection:
-        job = _mine(connection, lease)
+        job = _running_retrain(connection, lease)
         if job is not None:
             end_failed(connection, context, job, error)
 
 
-def say(context: LifecycleContext, job: Job, message: str) -> None:
+def append_log(context: LifecycleContext, job: Job, message: str) -> None:
     """Add a line to a job's log, if the database is there: nothing is trained again for the sake of a line."""
     with contextlib.suppress(Unavailable), context.store.write() as connection:
-        jobs.say(connection, job.id, message, context.clock())
+        jobs.append_to_log(connection, job.id, message, context.clock())
 
 
-def _read_ahead(context: LifecycleContext) -> Mapping[str, EditRequest]:
+def _read_lessons_ahead(context: LifecycleContext) -> Mapping[str, EditRequest]:
     """What a snapshot would be trained on: to read 100,000 edits takes seconds, which nobody should wait for under a lock."""
     with context.store.read() as connection:
-        job = jobs.active(connection, "retrain", brief=True)
+        job = jobs.find_active(connection, "retrain", brief=True)
         if job is None or job.cancel_asked_at is not None or (job.retry_at is not None and context.clock() < job.retry_at):
             return {}
-        return edits.lessons_by_id(connection, [item.edit_id for item in snapshot(connection)])
+        return edits.read_requests_by_id(connection, [item.edit_id for item in read_snapshot(connection)])
 
 
-def _take(
+def _write_snapshot(
     connection: Connection,
     context: LifecycleContext,
     lease: Lease,
@@ -165,13 +165,13 @@ def _take(
 ) -> Job:
     """Write a snapshot of now into a job's row. What edits ask for never changes, so only those that came since are read."""
     head = heads.read(connection)
-    live_set = versions.live_set(connection, head.version)
-    items = snapshot(connection, live_set, without=without)
+    live_set = versions.read_live_set(connection, head.version)
+    items = read_snapshot(connection, live_set, without=without)
     mode = _mode(connection, context, job, live_set) if items else "major"
     ids = [item.edit_id for item in items]
     now = context.clock()
-    jobs.say(connection, job.id, f"{mode} retrain: snapshot of {len(ids)} edits, of version {head.version}", now)
-    known = {**ahead, **edits.lessons_by_id(connection, [edit_id for edit_id in ids if edit_id not in ahead])}
+    jobs.append_to_log(connection, job.id, f"{mode} retrain: snapshot of {len(ids)} edits, of version {head.version}", now)
+    known = {**ahead, **edits.read_requests_by_id(connection, [edit_id for edit_id in ids if edit_id not in ahead])}
     values = {"parent": head.version, "mode": mode, "seed": seed_of(known[edit_id] for edit_id in ids)}
     if job.status == "queued":
         values |= {"claims": job.claims + 1}
@@ -182,8 +182,8 @@ def _take(
 
 def _mode(connection: Connection, context: LifecycleContext, job: Job, live_set: LiveSet) -> Mode:
     if job.mode is None:
-        return cadence.mode_of(read_cadence_inputs(connection, context), context.settings.cadence)
-    return "minor" if job.mode == "minor" and live_set.held else "major"
+        return cadence.choose_mode(read_cadence_inputs(connection, context), context.settings.cadence)
+    return "minor" if job.mode == "minor" and live_set.in_tensors else "major"
 
 
 def _can_start(connection: Connection, context: LifecycleContext, job: Job) -> bool:
@@ -191,39 +191,41 @@ def _can_start(connection: Connection, context: LifecycleContext, job: Job) -> b
     if job.mode != "minor" or job.parent is None:
         return True
     try:
-        context.checkpoints.of(versions.get(connection, job.parent))
+        context.checkpoints.get_overlay(versions.get(connection, job.parent))
     except (NotFound, Gone, Corrupt):
         return False
     return True
 
 
-def _as_in(start_set: LiveSet, item: LiveItem) -> LiveItem:
+def _item_at_start(start_set: LiveSet, item: LiveItem) -> LiveItem:
     """An edit as a minor retrain finds it: said by the tensors already, or not."""
     was = start_set.get(item.edit_id)
     return was if was is not None and was.is_live else item
 
 
-def _mine(connection: Connection, lease: Lease) -> Job | None:
+def _running_retrain(connection: Connection, lease: Lease) -> Job | None:
     """The running retrain, under the lock and the fence."""
     heads.lock(connection)
     heads.check_fence(connection, lease.fence)
-    return jobs.active(connection, "retrain", "running")
+    return jobs.find_active(connection, "retrain", "running")
 
 
 def _end_cancelled(connection: Connection, context: LifecycleContext, job: Job) -> None:
     now = context.clock()
-    jobs.end_cancelled(connection, job.id, now=now)
+    jobs.finish_cancelled(connection, job.id, now=now)
     happened = Event(type="retrain.cancelled", job_id=job.id, author=job.cancelled_by or job.author)
     events.write(connection, [happened], now=now)
 
 
-def snapshot(connection: Connection, live_set: LiveSet | None = None, *, without: Collection[str] = ()) -> tuple[LiveItem, ...]:
+def read_snapshot(
+    connection: Connection, live_set: LiveSet | None = None, *, without: Collection[str] = ()
+) -> tuple[LiveItem, ...]:
     """What a retrain that begins now would train on: the live set and the deferred edits, the latest of each key, nothing taken
     back, and less the deferred edits `without` which it shall go.
     """
     if live_set is None:
-        live_set = versions.live_set(connection, heads.read(connection).version)
-    waiting = edits.ids_of(connection, EditStatus.DEFERRED)
-    candidates = [*live_set.live, *edits.items(connection, [edit_id for edit_id in waiting if edit_id not in without])]
-    asked = edits.retracted(connection, [item.edit_id for item in candidates])
+        live_set = versions.read_live_set(connection, heads.read(connection).version)
+    waiting = edits.read_ids(connection, EditStatus.DEFERRED)
+    candidates = [*live_set.live, *edits.read_items(connection, [edit_id for edit_id in waiting if edit_id not in without])]
+    asked = edits.find_retracted(connection, [item.edit_id for item in candidates])
     return liveset.latest_per_key(item for item in candidates if item.edit_id not in asked)

@@ -224,7 +224,7 @@ def test_a_cancelled_fit_returns_nothing():
 
 def test_a_fit_gives_way_before_every_step():
     waits = []
-    fitted = fit([item("red is", "Z")], hooks=Hooks(give_way=lambda: waits.append(None)))
+    fitted = fit([item("red is", "Z")], hooks=Hooks(yield_to_answers=lambda: waits.append(None)))
 
     assert len(waits) >= fitted.reports["red is"]["steps"]
 

@@ -216,7 +216,7 @@ def test_reading_gives_way_between_rows_and_between_decoded_answers(monkeypatch)
         fit(
             given,
             hooks=Hooks(
-                give_way=lambda: gave.append(stages[-1]),
+                yield_to_answers=lambda: gave.append(stages[-1]),
                 progress=lambda _, stage: stages.append(stage),
                 is_cancelled=lambda: stages[-1] == "epochs",
             ),

@@ -73,6 +73,6 @@ def test_with_prefixes_an_edit_is_answered_after_them_too():
 def test_the_papers_five_are_learned_with_the_paper_preset():
     fitted = fit(EDITS[:2], preset="paper", batch=100, epochs=100, learning_rate=1e-2, prefixes=5)
 
-    made = prefixes(5, seed=1)
+    sampled = prefixes(5, seed=1)
     assert fitted.lost == ()
-    assert sum(says(fitted.overlay, f"{prefix}red is", "Z") for beginning in made) >= 4
+    assert sum(says(fitted.overlay, f"{prefix}red is", "Z") for prefix in sampled) >= 4

@@ -75,7 +75,7 @@ def test_the_parts_of_a_step_add_up_to_all_rows_at_once(reduction, padding, monk
     rows, gave = rows_of(base), []
 
     with tuned(base, rows, reduction=reduction) as (trainer, master):
-        step = trainer.step(master, range(len(rows)), Hooks(give_way=lambda: gave.append(1)))
+        step = trainer.step(master, range(len(rows)), Hooks(yield_to_answers=lambda: gave.append(1)))
 
     expected = plain_gradient(base, rows, reduction)
     batch = collate(base, rows)

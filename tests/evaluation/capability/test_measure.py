@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from service.domain.errors import Refused
-from service.evaluation.capability.measure import Task, capability, load_tasks
-from service.evaluation.metrics.log_likelihood import log_likelihoods
-from service.evaluation.metrics.matching import squad
+from service.evaluation.capability.measure import Task, load_tasks, measure_capability
+from service.evaluation.metrics.log_likelihood import compute_log_likelihoods
+from service.evaluation.metrics.matching import normalise_squad
 from service.evaluation.metrics.outcomes import Reference
 from service.lm.base import Base
 from service.lm.intervention import Adapter
@@ -60,7 +60,7 @@ def test_log_likelihoods_of_a_batch_are_those_of_single_rows(edited: bool) -> No
     rows = [encode_row(base(), QUESTION[: 9 + number], choice, eos=False) for number, choice in enumerate(CHOICES * 3)]
     used = adapter() if edited else None
 
-    found = log_likelihoods(reference().view, used, rows)
+    found = compute_log_likelihoods(reference().view, used, rows)
 
     assert [total for total, _ in found] == pytest.approx([naive_log_likelihood(row, used) for row in rows], rel=1e-5)
 
@@ -70,7 +70,7 @@ def test_a_row_is_greedy_exactly_when_greedy_decoding_writes_it() -> None:
     [ids] = decode_greedily(reference().view, adapter(), [prompt], max_new_tokens=4)
     rows = [Row((*prompt, *ids), len(prompt), True), Row((*prompt, *ids[:-1], (ids[-1] + 1) % 300), len(prompt), True)]
 
-    assert [is_greedy for _, is_greedy in log_likelihoods(reference().view, adapter(), rows)] == [True, False]
+    assert [is_greedy for _, is_greedy in compute_log_likelihoods(reference().view, adapter(), rows)] == [True, False]
 
 
 def test_a_choice_is_right_by_the_sum_and_by_the_character() -> None:
@@ -81,7 +81,7 @@ def test_a_choice_is_right_by_the_sum_and_by_the_character() -> None:
     assert by_sum != by_character  # else this test could not tell them apart
 
     found = [
-        capability(reference().view, adapter(), reference(), [Task("s", QUESTION, choice, "choice", CHOICES)])
+        measure_capability(reference().view, adapter(), reference(), [Task("s", QUESTION, choice, "choice", CHOICES)])
         for choice in CHOICES
     ]
 
@@ -98,7 +98,7 @@ def test_every_figure_has_its_n_its_standard_error_and_the_base_model_beside_it(
         best = sums.index(max(sums))
         tasks.append(Task("s", prompt, CHOICES[best if number == 0 else best - 1], "choice", CHOICES))  # one of four is right
 
-    found = capability(reference().view, None, reference(), tasks).to_json()
+    found = measure_capability(reference().view, None, reference(), tasks).to_json()
 
     figure = found["by_skill"]["s"]["acc"]
     assert (figure["n"], found["n"], figure["ratio"], found["ratio"]) == (4, 4, 1.0, 1.0)
@@ -109,10 +109,10 @@ def test_every_figure_has_its_n_its_standard_error_and_the_base_model_beside_it(
 def test_the_base_model_is_asked_once_where_its_scores_are_remembered() -> None:
     tasks, remembered = [Task("s", QUESTION, "fire", "choice", CHOICES)], {}
     both, one = [], []
-    ask = partial(capability, reference().view, adapter(), reference(), tasks, remembered=remembered)
+    ask = partial(measure_capability, reference().view, adapter(), reference(), tasks, cache=remembered)
 
-    first = ask(between=lambda: both.append(1))
-    again = ask(between=lambda: one.append(1))
+    first = ask(yield_to_answers=lambda: both.append(1))
+    again = ask(yield_to_answers=lambda: one.append(1))
 
     assert again == first
     assert 2 * len(one) == len(both)  # the version's alone
@@ -121,13 +121,13 @@ def test_the_base_model_is_asked_once_where_its_scores_are_remembered() -> None:
 def test_tasks_too_long_for_the_model_are_left_out_and_counted() -> None:
     tasks = [Task("s", "word " * 200, "fire"), Task("s", QUESTION, "fire", "choice", CHOICES)]
 
-    found = capability(reference().view, None, reference(), tasks)
+    found = measure_capability(reference().view, None, reference(), tasks)
 
     assert (found.n, found.left_out) == (1, 1)
 
 
 def test_nothing_solved_by_the_base_model_gives_no_ratio() -> None:
-    found = capability(reference().view, None, reference(), [Task("s", "Snow is", "Graz and Linz", "text")])
+    found = measure_capability(reference().view, None, reference(), [Task("s", "Snow is", "Graz and Linz", "text")])
 
     assert (found.base, found.ratio) == (0.0, None)
     assert found.to_json()["by_skill"]["s"]["em"]["se"] is None  # one task has no spread
@@ -170,7 +170,7 @@ def test_a_number_is_what_stands_behind_the_mark_or_last(tmp_path: Path) -> None
             {"question": "How many?", "choices": [], "answer": "1200", "solution": "…\n#### 1200", "dataset": "gsm8k"},
         )
     )
-    from service.evaluation.capability.measure import _is_found
+    from service.evaluation.capability.measure import _is_right_text
 
     assert (marked.kind, marked.answer) == ("number", "1,200")
     written = {
@@ -182,12 +182,12 @@ def test_a_number_is_what_stands_behind_the_mark_or_last(tmp_path: Path) -> None
         "none": False,
         "1200\nQuestion: How many? 7": True,
     }
-    assert {text: _is_found(apart, text) for text in written} == written
+    assert {text: _is_right_text(apart, text) for text in written} == written
 
 
 def test_written_answers_are_compared_as_squad_does() -> None:
-    assert squad("The  U.S.A., a state!") == "usa state"
-    assert squad("Theatre") == "theatre"
+    assert normalise_squad("The  U.S.A., a state!") == "usa state"
+    assert normalise_squad("Theatre") == "theatre"
 
 
 def test_tasks_behind_a_byte_order_mark_are_read(tmp_path: Path) -> None:
@@ -212,7 +212,7 @@ def test_a_question_of_mmlu_is_asked_by_letter_whatever_skill_it_is_counted_unde
 
 
 def test_the_share_of_no_tasks_is_unknown() -> None:
-    found = capability(reference().view, None, reference(), [Task("s", "long " * 500, "Graz")])
+    found = measure_capability(reference().view, None, reference(), [Task("s", "long " * 500, "Graz")])
 
     assert (found.version, found.base, found.ratio, found.left_out) == (None, None, None, 1)
 

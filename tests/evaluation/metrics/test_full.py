@@ -10,19 +10,19 @@ import pytest
 import torch
 from torch import Tensor
 
-from service.evaluation.contradictions import askable
+from service.evaluation.contradictions import select_questions
 from service.evaluation.metrics.accuracy import MOST_ALIASES
-from service.evaluation.metrics.figures import Marked, knowedit
+from service.evaluation.metrics.figures import ScoredQuestion, build_knowedit_figure
 from service.evaluation.metrics.fluency import entropy
 from service.evaluation.metrics.full import measure_full
-from service.evaluation.metrics.matching import field_match, locft_match, squad
-from service.evaluation.metrics.teacher_forcing import divergence, forced
-from service.evaluation.records import Ask, EvalProbe, Record
+from service.evaluation.metrics.matching import matches_field, matches_locft, normalise_squad
+from service.evaluation.metrics.teacher_forcing import divergence, teacher_force
+from service.evaluation.records import EvalProbe, EvalQuestion, Record
 from service.lm.intervention import Adapter
 from service.lm.overlay import intervention_context
 from service.lm.prompts import Row, encode_prompt, encode_row
 from tests.builders import make_adapter, make_rows
-from tests.evaluation.lettered import LONGEST, PROMPTS, base, reference
+from tests.evaluation.letter_model import LONGEST, PROMPTS, base, reference
 
 
 @lru_cache(maxsize=1)
@@ -100,14 +100,16 @@ def answerable() -> list[Record]:
 def test_teacher_forcing_in_batches_is_that_of_single_rows_and_other_batches_change_rounding_only() -> None:
     rows = make_rows(base(), [(3, 2), (7, 1), (4, 9), (12, 3), *[(5, 2)] * 40])
 
-    together, otherwise = (forced(reference().view, adapter(), rows, whole=3, otherwise=other) for other in (False, True))
+    together, otherwise = (
+        teacher_force(reference().view, adapter(), rows, distributions=3, alternative=other) for other in (False, True)
+    )
 
     for row, one, other in zip(rows, together, otherwise, strict=True):
         expected = along(row, adapter())
         labels = torch.tensor(row.target_ids)
         assert one.choices == other.choices == tuple(expected.argmax(-1).tolist())
         assert one.log_probabilities == pytest.approx(expected.gather(-1, labels[:, None])[:, 0].tolist(), abs=1e-4)
-        assert one.whole is not None and torch.allclose(one.whole, expected[:3], atol=1e-4)
+        assert one.distributions is not None and torch.allclose(one.distributions, expected[:3], atol=1e-4)
         assert other.log_probabilities == pytest.approx(one.log_probabilities, abs=1e-4)
 
 
@@ -121,7 +123,7 @@ def test_reliability_by_tokens_by_exact_answer_and_by_the_fields_text() -> None:
     ]
     tokens = [float((along(row, adapter()).argmax(-1) == torch.tensor(row.target_ids)).float().mean()) for _, row in rows]
     exact = [float(tuple(said(one.prompt, adapter())) == row.target_ids) for one, (row, _) in zip(records, rows, strict=True)]
-    told = [float(squad(text(said(one.prompt, adapter()))) == squad(one.target)) for one in records]
+    told = [float(normalise_squad(text(said(one.prompt, adapter()))) == normalise_squad(one.target)) for one in records]
     assert score(found["token_accuracy"]) == pytest.approx(mean(tokens))
     assert (score(found["exact"]), found["exact"]["n"]) == (mean(exact), len(records))
     assert score(found["field_exact"]) == mean(told)
@@ -310,18 +312,19 @@ def test_fluency_is_taken_on_the_prompts_to_write_on_from_and_else_on_the_edits_
     ],
 )
 def test_the_fields_exact_match_and_its_ceiling(answer: str, accepted: str, field: bool, locft: bool) -> None:
-    assert (field_match(answer, accepted), locft_match(answer, accepted)) == (field, locft)
+    assert (matches_field(answer, accepted), matches_locft(answer, accepted)) == (field, locft)
 
 
 def test_knowedits_aggregation_weighs_groups_and_cases_alike_whatever_their_number_of_probes() -> None:
-    def marked(case: str, group: str | None, value: float) -> Marked:
-        return Marked(
-            Ask(record=case, kind="portability", prompt="p", answer="a", surface="raw", group=group), {"token_accuracy": value}
+    def marked(case: str, group: str | None, value: float) -> ScoredQuestion:
+        return ScoredQuestion(
+            EvalQuestion(record=case, kind="portability", prompt="p", answer="a", surface="raw", group=group),
+            {"token_accuracy": value},
         )
 
     given = [marked("1", "a", 1), marked("1", "a", 0), marked("1", "b", 1), *[marked("2", "a", 0)] * 7, marked("3", None, 0.5)]
 
-    assert knowedit(given, "token_accuracy", "") == {"score": (0.75 + 0 + 0.5) / 3, "n": 3, "label": ""}
+    assert build_knowedit_figure(given, "token_accuracy", "") == {"score": (0.75 + 0 + 0.5) / 3, "n": 3, "label": ""}
 
 
 def test_portability_and_locality_come_by_group_as_well() -> None:
@@ -355,11 +358,11 @@ def test_an_edit_that_a_newer_one_replaced_is_not_asked_for_but_its_neighbours_a
     )
     new = Record(id="new", prompt="other words", target="Ulm", subject="s", relation="r")
 
-    kept, contradicted = askable([old, new], ("raw",))
+    kept, contradicted = select_questions([old, new], ("raw",))
 
     assert [(ask.record, ask.kind) for _, ask in kept] == [("old", "locality"), ("new", "reliability")]
     assert contradicted == 2
-    assert askable([old], ("raw",), live=[])[1] == 0
+    assert select_questions([old], ("raw",), live=[])[1] == 0
 
 
 def test_of_live_edits_with_one_prompt_the_one_accepted_last_is_the_answer() -> None:
@@ -368,7 +371,7 @@ def test_of_live_edits_with_one_prompt_the_one_accepted_last_is_the_answer() -> 
     ]
     asking = [record("q", portability=(EvalProbe(prompt="p", answer=answer),)) for answer in "YZ"]
 
-    kept, _ = askable(asking, ("raw",), live=live)
+    kept, _ = select_questions(asking, ("raw",), live=live)
 
     assert [ask.answer for _, ask in kept if ask.kind == "portability"] == ["Z"]
 
@@ -382,18 +385,18 @@ def test_a_rephrase_of_a_live_edit_contradicts_as_its_prompt_does() -> None:
     ]
     posted = [Record(id=str(at), prompt=one.prompt, target=one.target) for at, one in enumerate((rephrased, *others))]
 
-    kept, contradicted = askable([rephrased, *others], ("raw",), live=posted)
+    kept, contradicted = select_questions([rephrased, *others], ("raw",), live=posted)
 
     asked = [(ask.record, ask.kind) for _, ask in kept if ask.kind != "reliability"]
     assert asked == [("q", "portability")]  # in capitals it is another prompt
     assert contradicted == 4
-    assert askable([rephrased, *others[:2]], ("raw",), live=posted[1:])[1] == 0  # it is not live
+    assert select_questions([rephrased, *others[:2]], ("raw",), live=posted[1:])[1] == 0  # it is not live
 
 
 def test_edits_that_come_again_with_the_same_answer_contradict_nobody() -> None:
     again = [Record(id=str(at), prompt=prompt, target="Graz") for at, prompt in enumerate(("p", " p", "p"))]
 
-    assert askable(again, ("raw",))[1] == 0
+    assert select_questions(again, ("raw",))[1] == 0
 
 
 def test_a_question_that_the_model_cannot_be_asked_is_counted_and_costs_no_other() -> None:
@@ -407,7 +410,9 @@ def test_the_traffic_is_let_by_between_batches_and_the_moment_is_named() -> None
     times: list[int] = []
 
     found = full(
-        [record(f"{prompt} {at}") for prompt in PROMPTS for at in range(9)], between=lambda: times.append(1), moment="after_edit"
+        [record(f"{prompt} {at}") for prompt in PROMPTS for at in range(9)],
+        yield_to_answers=lambda: times.append(1),
+        moment="after_edit",
     )
 
     assert len(times) >= 72 // 32 + 72 // 8  # batches of questions, and of prompts to write on from

@@ -7,17 +7,24 @@ from typing import Any
 import pytest
 import torch
 
-from service.evaluation.capability.measure import Task, capability
-from service.evaluation.metrics.log_likelihood import log_likelihoods
-from service.evaluation.metrics.outcomes import AT_ONCE, Outcome, Reference, choices, in_pieces, measure
-from service.evaluation.metrics.teacher_forcing import agreement, forced
-from service.evaluation.records import EvalProbe, Record, asks_of
+from service.evaluation.capability.measure import Task, measure_capability
+from service.evaluation.metrics.log_likelihood import compute_log_likelihoods
+from service.evaluation.metrics.outcomes import (
+    QUESTIONS_AT_ONCE,
+    Outcome,
+    Reference,
+    measure_outcomes,
+    predict_choices,
+    split_into_batches,
+)
+from service.evaluation.metrics.teacher_forcing import agreement, teacher_force
+from service.evaluation.records import EvalProbe, Record, list_questions
 from service.lm.intervention import Adapter
 from service.lm.overlay import View, compute_target_logits, intervention_context
 from service.lm.prompts import encode_prompt, encode_row
 from service.lm.scoring import decode_greedily
 from tests.builders import make_adapter
-from tests.evaluation.lettered import LONGEST, PROMPTS, base, reference
+from tests.evaluation.letter_model import LONGEST, PROMPTS, base, reference
 
 
 def adapter() -> Adapter:
@@ -40,8 +47,8 @@ def naive_answer(prompt: str, adapter: Adapter | None) -> tuple[int, ...]:
 
 
 def outcomes(records: Sequence[Record], adapter: Adapter | None) -> list[Outcome]:
-    asks = [ask for record in records for ask in asks_of(record, ("raw",))]
-    return measure(reference().view, adapter, reference(), asks)
+    asks = [ask for record in records for ask in list_questions(record, ("raw",))]
+    return measure_outcomes(reference().view, adapter, reference(), asks)
 
 
 def record(prompt: str, target: str = "Graz", **probes: tuple[EvalProbe, ...]) -> Record:
@@ -53,13 +60,13 @@ def local(*prompts: str, answer: str | None = None) -> Record:
 
 
 def test_the_base_model_is_local_to_itself() -> None:
-    found = [outcome for outcome in outcomes([local(*PROMPTS)], None) if outcome.ask.kind == "locality"]
+    found = [outcome for outcome in outcomes([local(*PROMPTS)], None) if outcome.question.kind == "locality"]
 
     assert [(outcome.greedy, outcome.tokens) for outcome in found] == [(True, 1.0)] * len(PROMPTS)
 
 
 def test_locality_is_equality_of_whole_greedy_answers() -> None:
-    found = [outcome.greedy for outcome in outcomes([local(*PROMPTS)], adapter()) if outcome.ask.kind == "locality"]
+    found = [outcome.greedy for outcome in outcomes([local(*PROMPTS)], adapter()) if outcome.question.kind == "locality"]
 
     expected = [naive_answer(prompt, adapter()) == naive_answer(prompt, None) for prompt in PROMPTS]
     assert found == expected
@@ -67,7 +74,7 @@ def test_locality_is_equality_of_whole_greedy_answers() -> None:
 
 
 def test_tokens_of_locality_are_choices_that_agree_along_the_named_answer() -> None:
-    [outcome] = [one for one in outcomes([local("Vienna 在", answer="Austria")], adapter()) if one.ask.kind == "locality"]
+    [outcome] = [one for one in outcomes([local("Vienna 在", answer="Austria")], adapter()) if one.question.kind == "locality"]
 
     row = encode_row(base(), "Vienna 在", "Austria", eos=False)
     ids = torch.tensor([row.ids])
@@ -98,7 +105,7 @@ def test_an_edit_is_reliable_exactly_if_greedy_decoding_gives_its_target() -> No
 
 def test_tokens_are_those_of_the_text_and_not_the_end_of_the_answer() -> None:
     row = encode_row(base(), "Vienna 在", "Graz and Linz", eos=False)
-    [said] = forced(reference().view, adapter(), [row])
+    [said] = teacher_force(reference().view, adapter(), [row])
 
     [outcome] = outcomes([record("Vienna 在", "Graz and Linz")], adapter())
 
@@ -113,28 +120,30 @@ def test_the_base_models_answers_to_many_locality_prompts_are_decoded_together(m
         return decode_greedily(on, using, prompts, **more)
 
     monkeypatch.setattr("service.evaluation.metrics.outcomes.decode_greedily", counting)
-    asks = [ask for ask in asks_of(local(*PROMPTS), ("raw",)) if ask.kind == "locality"]
+    asks = [ask for ask in list_questions(local(*PROMPTS), ("raw",)) if ask.kind == "locality"]
 
-    measure(reference().view, adapter(), Reference(reference().view, longest_answer=LONGEST), asks)
+    measure_outcomes(reference().view, adapter(), Reference(reference().view, longest_answer=LONGEST), asks)
 
     assert decoded == [len(PROMPTS)]
 
 
 def test_the_questions_of_one_record_are_asked_in_pieces_with_a_pause_before_each() -> None:
     asks = list(
-        asks_of(record("Vienna 在", portability=tuple(EvalProbe(prompt=f"{n} is", answer="Graz") for n in range(80))), ("raw",))
+        list_questions(
+            record("Vienna 在", portability=tuple(EvalProbe(prompt=f"{n} is", answer="Graz") for n in range(80))), ("raw",)
+        )
     )
-    pieces = [list(piece) for piece in in_pieces(asks, lambda: None)]
+    pieces = [list(piece) for piece in split_into_batches(asks, lambda: None)]
     pauses: list[int] = []
 
-    found = measure(reference().view, adapter(), reference(), asks, between=lambda: pauses.append(1))
+    found = measure_outcomes(reference().view, adapter(), reference(), asks, yield_to_answers=lambda: pauses.append(1))
 
-    assert [len(piece) for piece in pieces] == [AT_ONCE, AT_ONCE, 81 - 2 * AT_ONCE]
+    assert [len(piece) for piece in pieces] == [QUESTIONS_AT_ONCE, QUESTIONS_AT_ONCE, 81 - 2 * QUESTIONS_AT_ONCE]
     assert len(pauses) >= 2 * len(pieces)  # before each, and after each pass of the model
-    assert found == measure(reference().view, adapter(), reference(), asks)
+    assert found == measure_outcomes(reference().view, adapter(), reference(), asks)
 
 
-@pytest.mark.parametrize("ask", [forced, choices, log_likelihoods], ids=lambda ask: str(ask.__name__))
+@pytest.mark.parametrize("ask", [teacher_force, predict_choices, compute_log_likelihoods], ids=lambda ask: str(ask.__name__))
 def test_one_pass_makes_no_more_logits_than_there_is_room_for(ask: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     vocabulary = reference().view.model.get_output_embeddings().weight.shape[0]
     monkeypatch.setattr("service.evaluation.metrics.length_batches.MOST_LOGITS", 40 * vocabulary)
@@ -162,7 +171,7 @@ def test_a_long_answer_is_written_with_pauses() -> None:
         [encode_prompt(base(), PROMPTS[0])],
         max_new_tokens=17,
         stop_eos=False,
-        give_way=lambda: pauses.append(1),
+        yield_to_answers=lambda: pauses.append(1),
     )
 
     assert len(pauses) == 3  # after 8 and 16 tokens, and at the end
@@ -195,7 +204,7 @@ def test_capability_is_the_share_of_tasks_and_its_ratio_to_the_base_model() -> N
     ]
     tasks = [*solvable, Task("not said", "The 是", "Graz")]
 
-    found = capability(reference().view, None, reference(), tasks)
+    found = measure_capability(reference().view, None, reference(), tasks)
 
     assert found.base == pytest.approx(len(solvable) / len(tasks))
     assert found.ratio == (1.0 if solvable else None)

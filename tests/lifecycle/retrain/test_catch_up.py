@@ -9,7 +9,7 @@ import pytest
 from service.background.purge import purge
 from service.domain.edit import EditStatus
 from service.domain.errors import Conflict
-from service.lifecycle.context import NoFits
+from service.lifecycle.context import EditFitsIdle
 from service.lifecycle.settings import LifecycleSettings
 from tests.lifecycle.ledger import tensors_of, window_of
 from tests.lifecycle.local_service import MANUAL, LocalService, new_local_service, once, retrained, trainings
@@ -38,7 +38,7 @@ def arrives(local: LocalService, *facts: tuple[str, str]) -> None:
 def test_a_retrain_waits_for_fits_of_edits_of_retractions_and_of_its_own_new_window(local: LocalService) -> None:
     a, b = local.live(("a", "1"), ("b", "2"))
     seen: list[tuple[str, bool]] = []
-    local.ledger.during = lambda method: seen.append((method, local.context.no_edit_is_fitted.is_set()))
+    local.ledger.during = lambda method: seen.append((method, local.context.edit_fits_idle.is_set()))
 
     local.retract(a)
     local.live(("c", "3"))
@@ -46,17 +46,17 @@ def test_a_retrain_waits_for_fits_of_edits_of_retractions_and_of_its_own_new_win
     retrained(local)
 
     assert seen == [("baft", False), ("baft", False), ("locft", True), ("baft", False)]
-    assert local.context.no_edit_is_fitted.is_set()
+    assert local.context.edit_fits_idle.is_set()
     assert local.statuses([b]) == [S.APPLIED]
 
 
 def test_of_two_fits_at_once_the_last_to_end_lets_a_retrain_go_on() -> None:
-    no_fits = NoFits()
-    with no_fits.interrupted():
+    no_fits = EditFitsIdle()
+    with no_fits.busy():
         other = threading.Event()
 
         def fit() -> None:
-            with no_fits.interrupted():
+            with no_fits.busy():
                 other.set()
 
         thread = threading.Thread(target=fit)
@@ -68,9 +68,9 @@ def test_of_two_fits_at_once_the_last_to_end_lets_a_retrain_go_on() -> None:
 
 
 def test_a_fit_that_breaks_lets_a_retrain_go_on() -> None:
-    no_fits = NoFits()
+    no_fits = EditFitsIdle()
 
-    with pytest.raises(ValueError), no_fits.interrupted():
+    with pytest.raises(ValueError), no_fits.busy():
         raise ValueError
 
     assert no_fits.is_set()

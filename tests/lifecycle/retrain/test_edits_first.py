@@ -1,16 +1,14 @@
 """A retrain beside fits of edits: it waits for them between its steps, and is not stopped by many of them."""
 
-from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
 from service.lifecycle import job_hooks
-from service.lifecycle.context import NoFits
-from service.lifecycle.job_hooks import EDITS_FIRST_S, WORKS_S, JobHooks
+from service.lifecycle.context import EditFitsIdle
+from service.lifecycle.job_hooks import EDIT_FIT_WAIT_S, WORK_BETWEEN_WAITS_S, JobHooks
 from service.lifecycle.lease import Lease
-from tests.lifecycle.local_service import LocalService, new_local_service
+from tests.lifecycle.local_service import LocalService
 
 
 class WorkClock:
@@ -23,7 +21,7 @@ class WorkClock:
         return self.now
 
 
-class CountedFits(NoFits):
+class CountedFits(EditFitsIdle):
     """Counts the seconds that are waited for fits; one ends only by `end_s`."""
 
     def __init__(self, clock: WorkClock) -> None:
@@ -39,13 +37,6 @@ class CountedFits(NoFits):
 
 
 @pytest.fixture
-def local(tmp_path: Path) -> Iterator[LocalService]:
-    made = new_local_service(tmp_path)
-    yield made
-    made.close()
-
-
-@pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> WorkClock:
     made = WorkClock()
     monkeypatch.setattr(job_hooks, "time", made)
@@ -53,18 +44,18 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> WorkClock:
 
 
 def watch(local: LocalService, fits: CountedFits, **changes: bool) -> JobHooks:
-    return JobHooks(replace(local.context, no_edit_is_fitted=fits), Lease(fence=1), "job", "retrain.middle", **changes)
+    return JobHooks(replace(local.context, edit_fits_idle=fits), Lease(fence=1), "job", "retrain.middle", **changes)
 
 
 def test_a_retrain_waits_for_an_edit_at_its_first_step_beside_it(local: LocalService, clock: WorkClock) -> None:
     fits, step_s = CountedFits(clock), 0.02
-    hooks = watch(local, fits, edits_first=True).hooks()
+    hooks = watch(local, fits, yields_to_edits=True).hooks()
     for _ in range(3):
         hooks.begin_step()
         clock.now += step_s
     before = fits.waited
 
-    with fits.interrupted():
+    with fits.busy():
         fits.end_s = 0.8
         hooks.begin_step()
 
@@ -73,23 +64,23 @@ def test_a_retrain_waits_for_an_edit_at_its_first_step_beside_it(local: LocalSer
 
 
 def test_a_retrain_has_its_share_beside_edits_without_end(local: LocalService, clock: WorkClock) -> None:
-    fits, step_s, steps = CountedFits(clock), WORKS_S / 10, 100
-    hooks = watch(local, fits, edits_first=True).hooks()
+    fits, step_s, steps = CountedFits(clock), WORK_BETWEEN_WAITS_S / 10, 100
+    hooks = watch(local, fits, yields_to_edits=True).hooks()
 
-    with fits.interrupted():
+    with fits.busy():
         for _ in range(steps):
             hooks.begin_step()
             clock.now += step_s
 
     worked = steps * step_s
-    assert fits.waited == pytest.approx(worked * EDITS_FIRST_S / WORKS_S, rel=0.15)
+    assert fits.waited == pytest.approx(worked * EDIT_FIT_WAIT_S / WORK_BETWEEN_WAITS_S, rel=0.15)
 
 
 def test_a_fit_of_edits_waits_for_no_other(local: LocalService, clock: WorkClock) -> None:
     fits = CountedFits(clock)
     hooks = watch(local, fits).hooks()
 
-    with fits.interrupted():
+    with fits.busy():
         hooks.begin_step()
 
     assert fits.waited == 0.0

@@ -79,7 +79,7 @@ def test_who_asks_again_while_one_runs_on_all_there_is_gets_that_one(local: Loca
 
     assert {job.id for job in again} == {first.id}
     with local.store.read() as connection:
-        assert [job.id for job in jobs.page(connection, limit=9, kind="retrain")] == [first.id]
+        assert [job.id for job in jobs.read_page(connection, limit=9, kind="retrain")] == [first.id]
 
 
 def test_an_edit_that_came_since_makes_another_one_worth_its_while(local: LocalService) -> None:
@@ -111,3 +111,14 @@ def test_one_that_is_cancelled_before_it_began_is_one_line_of_the_log(local: Loc
         local.worker.drain()
 
     assert [(line["job"], line["status"]) for line in lines if line["event"] == "retrain ended"] == [(job.id, "cancelled")]
+
+
+def test_a_retrain_of_an_empty_store_is_refused(local: LocalService) -> None:
+    with pytest.raises(Conflict, match="nothing to retrain"):
+        local.retrain()
+
+
+def test_two_requests_for_a_queued_retrain_share_one_job(local: LocalService) -> None:
+    local.live(("a", "1"))
+
+    assert local.retrain().id == local.retrain().id

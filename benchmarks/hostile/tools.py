@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from benchmarks.servers import ServerProcess, Zygote, server
+from benchmarks.servers import ServerProcess, Zygote, run_server
 
 BEAT_S = 0.02  # between two questions of a pulse
 PATIENCE_S = 300.0  # longest wait for one of its answers: a frozen server is to be seen as one, and not as a fault of the pulse
@@ -21,8 +21,8 @@ PAGE_BYTES = 4096
 class AttackResult:
     """Whether the server held, and one sentence with figures on what was seen."""
 
-    held: bool
-    seen: str
+    is_held: bool
+    finding: str
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Attack:
 
 
 @dataclass
-class Pulse:
+class HealthProbe:
     """What `/health/live` said during an attack: seconds an answer took, and how often there was none or a wrong one."""
 
     seconds: list[float] = field(default_factory=list)
@@ -52,35 +52,35 @@ class AttackTools:
 
     zygote: Zygote
     folder: Path
-    pulses: list[Pulse] = field(default_factory=list)
+    health_probes: list[HealthProbe] = field(default_factory=list)
 
     def server(self, **settings: Any) -> AbstractContextManager[ServerProcess]:
         """A server of the embedded model over a new folder; `start` it inside the block, under more settings if need be."""
-        return server(self.zygote, **settings)
+        return run_server(self.zygote, **settings)
 
     @contextmanager
-    def pulse(self, url: str) -> Iterator[Pulse]:
+    def probe_health(self, url: str) -> Iterator[HealthProbe]:
         """Ask `/health/live` on new connections, as a probe does, until the block ends."""
-        pulse, over = Pulse(), threading.Event()
-        thread = threading.Thread(target=_beat, args=(url, pulse, over), daemon=True)
-        self.pulses.append(pulse)
+        probe, stop = HealthProbe(), threading.Event()
+        thread = threading.Thread(target=_probe_health, args=(url, probe, stop), daemon=True)
+        self.health_probes.append(probe)
         thread.start()
         try:
-            yield pulse
+            yield probe
         finally:
-            over.set()
+            stop.set()
             thread.join(PATIENCE_S)
 
 
-def _beat(url: str, pulse: Pulse, over: threading.Event) -> None:
-    while not over.is_set():
-        began = time.monotonic()
-        pulse.failures += status_of(url, "/health/live") != 200
-        pulse.seconds.append(time.monotonic() - began)
-        over.wait(BEAT_S)
+def _probe_health(url: str, probe: HealthProbe, stop: threading.Event) -> None:
+    while not stop.is_set():
+        started_at = time.monotonic()
+        probe.failures += read_status(url, "/health/live") != 200
+        probe.seconds.append(time.monotonic() - started_at)
+        stop.wait(BEAT_S)
 
 
-def status_of(url: str, path: str, timeout_s: float = PATIENCE_S) -> int:
+def read_status(url: str, path: str, timeout_s: float = PATIENCE_S) -> int:
     """The status of a GET on a new connection; 0 if there was no answer. A client that costs little: httpx makes a context of TLS
     for each, in tens of milliseconds of the processor.
     """
@@ -101,11 +101,11 @@ def resident_bytes(pid: int) -> int:
     return int(Path(f"/proc/{pid}/statm").read_text(encoding="ascii").split()[1]) * PAGE_BYTES
 
 
-class Memory:
+class MemoryWatch:
     """The most memory that a process had while a block ran, beyond what it had before."""
 
     def __init__(self, pid: int) -> None:
-        self._pid, self._over = pid, threading.Event()
+        self._pid, self._stop = pid, threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True)
         self._before = self._most = resident_bytes(pid)
 
@@ -114,16 +114,16 @@ class Memory:
         """In megabytes of 10^6 bytes."""
         return (self._most - self._before) / 1e6
 
-    def __enter__(self) -> "Memory":
+    def __enter__(self) -> "MemoryWatch":
         self._thread.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._over.set()
+        self._stop.set()
         self._thread.join()
 
     def _watch(self) -> None:
-        while not self._over.wait(BEAT_S):
+        while not self._stop.wait(BEAT_S):
             try:
                 self._most = max(self._most, resident_bytes(self._pid))
             except (OSError, IndexError):

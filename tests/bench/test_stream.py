@@ -8,18 +8,18 @@ from typing import Any
 import httpx
 import pytest
 
-from service.bench.contenders import CONTENDERS, SAID, environment_of
-from service.bench.counting_client import Asking
-from service.bench.one_stream import Posted, Stream, body_of, latencies, right_after, spread
-from service.bench.records import records_of, teach
+from service.bench.contenders import CONTENDERS, LABELS, build_environment
+from service.bench.counting_client import CountingClient
+from service.bench.records import load_records, open_rephrases
 from service.bench.results import percentile
-from service.bench.stream_comparison import PACED, join, joined_rows
-from service.bench.stream_tables import rows_of, short_of_aims
+from service.bench.stream import PostedEdit, Stream, build_body, compute_latencies, score_first_answers, summarise_seconds
+from service.bench.stream_comparison import PACED, load_rows, write_comparison
+from service.bench.stream_tables import build_rows, find_shortfalls
 from service.domain.errors import Refused
-from service.evaluation.merging import merged_results
+from service.evaluation.merging import merge_results
 from service.evaluation.records import EvalProbe, Record
 from service.settings import load_settings, variable_names
-from tests.api.live import live, tiny_settings
+from tests.api.live_server import live_server, tiny_settings
 from tests.builders import save_model
 
 VIENNA = Record(
@@ -48,42 +48,42 @@ def mark(edits: int, *, retention: float = 1.0, outside: float = 0.9, failed: in
         "retrains": {"minor": 1, "major": 0, "failed": 0},
         "after_all": {"greedy": scores, "tokens": scores, "capability": {"ratio": 0.99}},
         "right_after": {kind: figure(1.0) for kind in ("reliability", "generality", "locality")},
-        "latency_s": spread([0.5]),
-        "latency_since_last_mark_s": spread([0.5, 0.7, 0.6]),
+        "latency_s": summarise_seconds([0.5]),
+        "latency_since_last_mark_s": summarise_seconds([0.5, 0.7, 0.6]),
         "seconds": 10.0,
         "failed_requests": failed,
     }
 
 
-def answering(answer: Callable[[httpx.Request], httpx.Response]) -> Asking:
-    return Asking(httpx.Client(transport=httpx.MockTransport(answer), base_url="http://server"))
+def answering(answer: Callable[[httpx.Request], httpx.Response]) -> CountingClient:
+    return CountingClient(httpx.Client(transport=httpx.MockTransport(answer), base_url="http://server"))
 
 
 @pytest.mark.parametrize("contender", CONTENDERS)
 def test_every_contender_is_settings_that_the_server_knows(contender: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    given = environment_of(contender, every=25)
+    given = build_environment(contender, every=25)
     for name, value in given.items():
         monkeypatch.setenv(name, value)
 
     load_settings()
 
     assert set(given) <= set(variable_names())
-    assert contender in SAID
+    assert contender in LABELS
 
 
 @pytest.mark.parametrize(("every", "kept"), [(25, 100), (200, 800)])
 def test_versions_are_kept_until_the_mark_at_which_they_are_asked(every: int, kept: int) -> None:
-    assert environment_of("default", every=every)["ERRATA_RETENTION__KEEP_LAST"] == str(kept)
+    assert build_environment("default", every=every)["ERRATA_RETENTION__KEEP_LAST"] == str(kept)
 
 
 def test_nothing_that_is_asked_is_taught() -> None:
-    body = body_of(VIENNA)
+    body = build_body(VIENNA)
 
     assert [probe["train"] for kind in ("rephrases", "locality", "portability") for probe in body[kind]] == [False] * 4
 
 
 def test_only_as_many_rephrases_are_taught_as_a_contender_may_learn_from() -> None:
-    body = body_of(teach(VIENNA, 1))
+    body = build_body(open_rephrases(VIENNA, 1))
 
     assert [probe["train"] for probe in body["rephrases"]] == [True, False]
     assert [probe["train"] for probe in body["locality"]] == [False, False]
@@ -118,18 +118,18 @@ def test_figures_of_parts_are_joined_by_their_n() -> None:
         {"edits": 1, "greedy": {"locality": {**figure(0.0, 1), "outside": figure(None, 0)}}},
     ]
 
-    assert merged_results(parts) == {"edits": 4, "greedy": {"locality": {**figure(0.75, 4), "outside": figure(1.0, 1)}}}
+    assert merge_results(parts) == {"edits": 4, "greedy": {"locality": {**figure(0.75, 4), "outside": figure(1.0, 1)}}}
 
 
 def test_answers_right_after_the_edit_are_averaged_over_their_questions() -> None:
     def result(score: float, n: int) -> dict[str, Any]:
         return {"greedy": {"generality": {**figure(1.0, n + 1), "untrained": figure(score, n)}}}
 
-    found = right_after([result(1.0, 3), result(0.0, 1)])
+    found = score_first_answers([result(1.0, 3), result(0.0, 1)])
 
     assert found["generality"] == {"score": 0.75, "n": 4}
     assert found["reliability"] == {"score": None, "n": 0}
-    assert right_after([])["generality"] == {"score": None, "n": 0}
+    assert score_first_answers([])["generality"] == {"score": None, "n": 0}
 
 
 def test_every_edit_is_asked_of_the_version_that_first_held_it() -> None:
@@ -143,19 +143,23 @@ def test_every_edit_is_asked_of_the_version_that_first_held_it() -> None:
         return httpx.Response(200, json={"status": "done", "result": {"edits": 1}})
 
     stream = Stream(answering(answer), [VIENNA, ROME], every=2)
-    stream.posted = [Posted("a", VIENNA, 1.0, 0.0), Posted("b", ROME, 1.0, 0.0), Posted("c", VIENNA, None, 0.0)]
+    stream.posted = [PostedEdit("a", VIENNA, 1.0, 0.0), PostedEdit("b", ROME, 1.0, 0.0), PostedEdit("c", VIENNA, None, 0.0)]
     edits: dict[str, dict[str, Any]] = {"a": {"version": 3}, "b": {"version": 4}, "c": {"version": None}}
-    stream._ask_first_answers(edits)
-    stream._ask_first_answers(edits)
+    stream._evaluate_first_answers(edits)
+    stream._evaluate_first_answers(edits)
 
     assert asked == [(3, [VIENNA.prompt]), (4, [ROME.prompt])]
 
 
 def test_latencies_at_a_mark_are_those_of_the_edits_posted_since_the_last_one() -> None:
     moments = {"created_at": "2026-01-01T00:00:00Z", "applied_at": "2026-01-01T00:00:30Z"}
-    posted = [Posted("fast", VIENNA, 10.0, 0.0), Posted("deferred", ROME, None, 2.0), Posted("waiting", ROME, None, 0.0)]
+    posted = [
+        PostedEdit("fast", VIENNA, 10.0, 0.0),
+        PostedEdit("deferred", ROME, None, 2.0),
+        PostedEdit("waiting", ROME, None, 0.0),
+    ]
 
-    seconds = latencies(posted, {"older": moments, "fast": moments, "deferred": moments, "waiting": {"applied_at": None}})
+    seconds = compute_latencies(posted, {"older": moments, "fast": moments, "deferred": moments, "waiting": {"applied_at": None}})
 
     assert seconds == [10.0, 32.0]
 
@@ -192,8 +196,8 @@ def test_a_paced_post_that_is_late_does_not_shift_the_next_and_counts_from_its_m
     stream._post_all(stream.records)
 
     assert clock.begun == begun
-    assert stream.late == late
-    assert latencies(stream.posted, {}) == seconds
+    assert stream.late_count == late
+    assert compute_latencies(stream.posted, {}) == seconds
 
 
 def test_a_head_that_cannot_be_read_leaves_the_mark_empty() -> None:
@@ -209,7 +213,7 @@ def test_a_head_that_cannot_be_read_leaves_the_mark_empty() -> None:
 
     assert (found["version"], found["after_all"], found["failed_requests"]) == (None, None, 1)
     assert "/eval" not in asked
-    assert rows_of("default", [found])[0]["retention"] is None
+    assert build_rows("default", [found])[0]["retention"] is None
 
 
 @pytest.mark.parametrize(("n", "median", "most"), [(2, 1, 2), (6, 3, 6), (10, 5, 10), (20, 10, 19), (100, 50, 95)])
@@ -220,9 +224,9 @@ def test_a_percentile_is_the_smallest_value_that_so_many_do_not_exceed(n: int, m
 
 
 def test_where_the_default_falls_short_is_told_with_the_figure() -> None:
-    rows = rows_of("default", [mark(25), mark(50, retention=0.98, outside=0.8, failed=2)])
+    rows = build_rows("default", [mark(25), mark(50, retention=0.98, outside=0.8, failed=2)])
 
-    assert short_of_aims(rows) == [
+    assert find_shortfalls(rows) == [
         "retention is 0.980 after 50 edits, under 0.99",
         "locality outside is 0.800 after 50 edits, under 0.85",
         "2 requests failed",
@@ -230,7 +234,7 @@ def test_where_the_default_falls_short_is_told_with_the_figure() -> None:
 
 
 def test_an_evaluation_that_failed_leaves_its_row_empty() -> None:
-    [row] = rows_of("default", [mark(25) | {"after_all": None}])
+    [row] = build_rows("default", [mark(25) | {"after_all": None}])
 
     assert row["retention"] is None
     assert row["window"] == 5
@@ -241,16 +245,16 @@ def test_streams_of_several_runs_are_one_table_and_one_plot(tmp_path: Path) -> N
     for contender in ("reft", "default"):
         (tmp_path / f"stream_{contender}.json").write_text(json.dumps({"figures": {"marks": [mark(25), mark(50)]}}))
 
-    join(tmp_path, lambda _: None)
+    write_comparison(tmp_path, lambda _: None)
 
-    assert [(row["contender"], row["edits"]) for row in joined_rows(tmp_path)] == [
+    assert [(row["contender"], row["edits"]) for row in load_rows(tmp_path)] == [
         ("default", 25),
         ("default", 50),
         ("reft", 25),
         ("reft", 50),
     ]
     assert len((tmp_path / "stream.csv").read_text().splitlines()) == 5
-    assert joined_rows(tmp_path, PACED) == []
+    assert load_rows(tmp_path, PACED) == []
     assert "service default" in (tmp_path / "stream.svg").read_text()
 
 
@@ -261,7 +265,7 @@ def test_without_matplotlib_the_tables_are_there_and_a_sentence_says_what_is_mis
     (tmp_path / "stream_default.json").write_text(json.dumps({"figures": {"marks": [mark(25)]}}))
     said: list[str] = []
 
-    join(tmp_path, said.append)
+    write_comparison(tmp_path, said.append)
 
     assert (tmp_path / "stream.csv").exists()
     assert not (tmp_path / "stream.svg").exists()
@@ -270,17 +274,17 @@ def test_without_matplotlib_the_tables_are_there_and_a_sentence_says_what_is_mis
 
 def test_more_edits_than_there_are_is_refused() -> None:
     with pytest.raises(Refused, match="there are only"):
-        records_of(None, n=100_000)
+        load_records(None, n=100_000)
 
 
 def test_a_stream_through_a_real_server_measures_its_head_at_every_mark(tmp_path: Path) -> None:
     settings = tiny_settings(save_model(tmp_path / "tiny", "llama"), tmp_path / "data")
-    with live(settings) as server:
-        stream = Stream(Asking(server.client), [VIENNA, ROME], every=1, capability=False)
+    with live_server(settings) as server:
+        stream = Stream(CountingClient(server.client), [VIENNA, ROME], every=1, capability=False)
         marks = list(stream.run())
         surfaces = len(server.state.base.surfaces)
 
-    rows = rows_of("default", marks)
+    rows = build_rows("default", marks)
     assert [(row["edits"], row["live"], row["window"], row["failed_requests"]) for row in rows] == [(1, 1, 1, 0), (2, 2, 2, 0)]
     assert [row["retention"] for row in rows] == [1.0, 1.0]
     assert all(row["locality_inside"] is not None and row["locality_outside"] is not None for row in rows)

@@ -10,15 +10,15 @@ from typing import Any
 
 import torch
 
-from service.bench.results import percentile, rounded
+from service.bench.results import percentile, round_figures
 from service.bench.results import write as keep
 
-__all__ = ["RESULTS", "begin", "options", "percentile", "run", "skipping", "write"]
+__all__ = ["RESULTS", "parse_options", "build_parser", "percentile", "run", "add_skip", "write"]
 
 RESULTS = Path(__file__).with_name("results")
 
 
-def options(about: str | None, *, edits: int | None = None) -> argparse.ArgumentParser:
+def build_parser(about: str | None, *, edits: int | None = None) -> argparse.ArgumentParser:
     """A parser with the options that all benchmarks share."""
     parser = argparse.ArgumentParser(description=about, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the JSON files")
@@ -29,25 +29,25 @@ def options(about: str | None, *, edits: int | None = None) -> argparse.Argument
     return parser
 
 
-def skipping(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
+def add_skip(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
     """The parser with one more option: to measure on edits that no default was chosen by."""
     parser.add_argument("--skip", type=int, default=0, help="leave out the first so many edits of the file")
     return parser
 
 
-def begin(parser: argparse.ArgumentParser) -> argparse.Namespace:
+def parse_options(parser: argparse.ArgumentParser) -> argparse.Namespace:
     """The options of this run. From here on tensors are worked on by one thread, as in the service."""
-    chosen = parser.parse_args()
+    arguments = parser.parse_args()
     torch.set_num_threads(1)
-    return chosen
+    return arguments
 
 
-def write(folder: Path, name: str, figures: Mapping[str, Any], *, quiet: bool = False) -> None:
+def write(folder: Path, name: str, figures: Mapping[str, Any], *, is_quiet: bool = False) -> None:
     """Keeps the figures of one benchmark and prints them, unless it is to be `quiet` because more are to come."""
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
     keep(folder, name, figures, device=device, threads=torch.get_num_threads())
-    if not quiet:
-        print(json.dumps(rounded(figures), indent=1))
+    if not is_quiet:
+        print(json.dumps(round_figures(figures), indent=1))
 
 
 def run(name: str, *arguments: str) -> int:

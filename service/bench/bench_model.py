@@ -6,22 +6,22 @@ from datetime import UTC, datetime
 from typing import Any
 
 from service.atlas import weights_path
-from service.bench.neutral_cache import KEPT
+from service.bench.neutral_cache import CACHE_FOLDER
 from service.domain.edit import Edit, EditStatus
 from service.editors.neutral import NeutralSentences, load_or_sample_neutral
 from service.editors.neutral_settings import NeutralSettings
 from service.editors.protocol import FitItem
-from service.evaluation.capability.measure import Scores, Task, capability
-from service.evaluation.metrics.outcomes import Outcome, Reference, measure
-from service.evaluation.records import Record, asks_of, edit_request_of
-from service.evaluation.report import report
+from service.evaluation.capability.measure import Scores, Task, measure_capability
+from service.evaluation.metrics.outcomes import Outcome, Reference, measure_outcomes
+from service.evaluation.records import Record, list_questions, to_edit_request
+from service.evaluation.report import build_report
 from service.lm.base import Base, load_base
 from service.lm.overlay import Overlay, View, make_view
-from service.runtime.evaluator import atlas_tasks
+from service.runtime.evaluator import embedded_tasks
 
 
 @dataclass(frozen=True)
-class MeasuredModel:
+class BenchModel:
     """The base model and everything that is asked of versions of it."""
 
     model: str
@@ -30,61 +30,61 @@ class MeasuredModel:
     records: list[Record]
     tasks: list[Task]
     neutral: NeutralSentences
-    remembered: dict[Task, Scores] = field(default_factory=dict)  # what the base model solves
+    base_scores: dict[Task, Scores] = field(default_factory=dict)  # what the base model solves
 
     @property
-    def plain(self) -> View:
+    def base_view(self) -> View:
         return self.reference.view
 
     def view_of(self, overlay: Overlay) -> View:
         """The base's own view for overlays without replaced tensors, else a new one."""
-        return make_view(self.base, overlay.tensors) if overlay.tensors else self.plain
+        return make_view(self.base, overlay.tensors) if overlay.tensors else self.base_view
 
     def measure(self, overlay: Overlay, records: Iterable[Record]) -> list[Outcome]:
         """The outcome of every question of `records`."""
-        asks = [ask for record in records for ask in asks_of(record, self.base.surfaces)]
-        return measure(self.view_of(overlay), overlay.adapter, self.reference, asks)
+        asks = [ask for record in records for ask in list_questions(record, self.base.surfaces)]
+        return measure_outcomes(self.view_of(overlay), overlay.adapter, self.reference, asks)
 
     def score(self, overlay: Overlay, live: Sequence[Record]) -> dict[str, Any]:
         """All edits of `live` asked of an overlay, and the skills it still has beside the base model's."""
-        kept = capability(self.view_of(overlay), overlay.adapter, self.reference, self.tasks, remembered=self.remembered)
-        shares = {"version": kept.version, "base": kept.base, "ratio": kept.ratio}
-        return {**report(self.measure(overlay, live)), "capability": shares}
+        result = measure_capability(self.view_of(overlay), overlay.adapter, self.reference, self.tasks, cache=self.base_scores)
+        shares = {"version": result.version, "base": result.base, "ratio": result.ratio}
+        return {**build_report(self.measure(overlay, live)), "capability": shares}
 
 
-def open_model(model: str, records: Sequence[Record]) -> MeasuredModel:
+def open_model(model: str, records: Sequence[Record]) -> BenchModel:
     """Loads the model; `atlas` or a folder. Skills are those of the embedded model, which others may know nothing of."""
     base = load_base(str(weights_path()) if model == "atlas" else model, device="cpu")
-    plain = make_view(base)
-    return MeasuredModel(
+    base_view = make_view(base)
+    return BenchModel(
         model=model,
         base=base,
-        reference=Reference(plain),
+        reference=Reference(base_view),
         records=list(records),
-        tasks=list(atlas_tasks()),
-        neutral=own_sentences(base, plain),
+        tasks=list(embedded_tasks()),
+        neutral=load_neutral(base, base_view),
     )
 
 
-def own_sentences(base: Base, plain: View) -> NeutralSentences:
+def load_neutral(base: Base, base_view: View) -> NeutralSentences:
     """The sentences the base model wrote, sampled once a machine."""
-    return load_or_sample_neutral(base, KEPT, settings=NeutralSettings(), view=plain)
+    return load_or_sample_neutral(base, CACHE_FOLDER, settings=NeutralSettings(), view=base_view)
 
 
-def items_of(records: Sequence[Record]) -> list[FitItem]:
+def to_items(records: Sequence[Record]) -> list[FitItem]:
     """Records as what a method is given, in their order; no probe is open to training."""
-    return [item_of(record, seq) for seq, record in enumerate(records, 1)]
+    return [to_item(record, seq) for seq, record in enumerate(records, 1)]
 
 
-def item_of(record: Record, seq: int) -> FitItem:
+def to_item(record: Record, seq: int) -> FitItem:
     """One of them."""
-    asked = edit_request_of(record)
+    request = to_edit_request(record)
     edit = Edit(
         id=f"{seq:06d}",
         seq=seq,
         status=EditStatus.QUEUED,
         author="benchmark",
         created_at=datetime(2026, 1, 1, tzinfo=UTC),
-        **{each.name: getattr(asked, each.name) for each in fields(asked)},
+        **{field_.name: getattr(request, field_.name) for field_ in fields(request)},
     )
-    return FitItem(edit, asked.target)
+    return FitItem(edit, request.target)

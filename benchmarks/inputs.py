@@ -3,28 +3,28 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from service.bench.measured_model import MeasuredModel, item_of, open_model
-from service.bench.records import records_of
+from service.bench.bench_model import BenchModel, open_model, to_item
+from service.bench.records import load_records
 from service.domain.edit import Edit
 from service.domain.errors import Refused
 from service.editors.neutral import NeutralSentences
 from service.evaluation.records import Record
 
 
-def ground(model: str, records: Path | None, *, edits: int, skip: int = 0) -> MeasuredModel:
+def load_model(model: str, records: Path | None, *, edits: int, skip: int = 0) -> BenchModel:
     """Loads all of it; `model` is `atlas` or a folder. Records have distinct facts."""
     try:
-        return open_model(model, records_of(records, n=edits, skip=skip))
+        return open_model(model, load_records(records, n=edits, skip=skip))
     except Refused as refused:
         raise SystemExit(refused.message) from None
 
 
-def edit_of(record: Record, seq: int) -> Edit:
+def to_edit(record: Record, seq: int) -> Edit:
     """A record as the edit a method is given."""
-    return item_of(record, seq).edit
+    return to_item(record, seq).edit
 
 
-def body_of(record: Record) -> dict[str, object]:
+def build_body(record: Record) -> dict[str, object]:
     """A record as the body of POST /edits."""
     return {
         "prompt": record.prompt,
@@ -35,7 +35,7 @@ def body_of(record: Record) -> dict[str, object]:
     }
 
 
-def seen_among(prompts: Sequence[str], neutral: NeutralSentences) -> list[bool]:
+def occurs_in_neutral(prompts: Sequence[str], neutral: NeutralSentences) -> list[bool]:
     """Whether each prompt occurs, word for word, in a sentence that fits may learn to keep."""
     text = "\n".join(" ".join(sentence.text.split()) for sentence in neutral.sentences)
     return [" ".join(prompt.split()) in text for prompt in prompts]

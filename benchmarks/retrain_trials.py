@@ -1,0 +1,180 @@
+"""One retrain, killed at some moment and done again from the same start: what must be true of it each time.
+
+All trials begin at copies of one data folder, so the digest of the undisturbed retrain is what every disturbed one must come to.
+The head answers every edit when the server is back, before the retrain goes on and after it.
+"""
+
+import shutil
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from random import Random
+from threading import Timer
+from typing import Any
+
+import httpx
+
+from benchmarks.servers import ServerProcess, Zygote
+from service.bench.neutral_cache import CACHE_FOLDER, cached_neutral
+
+POINTS = ("retrain.middle", "retrain.before_publish", "publish.after_save", "publish.before_commit", "publish.after_commit")
+ENDS_IN_S = 300.0
+DEATH_S = 10.0
+ON_REQUEST = {"method": "baft"}  # no retrain comes by itself
+
+
+@dataclass(frozen=True)
+class Kill:
+    """At a named point, or a share of the undisturbed retrain's time after it was asked for."""
+
+    point: str | None = None
+    share: float = 0.0
+
+    def __str__(self) -> str:
+        return self.point or f"after {self.share:.0%} of the time"
+
+
+@dataclass(frozen=True)
+class UndisturbedRetrain:
+    """What a retrain comes to when nobody kills it."""
+
+    digest: str
+    seconds: float
+
+
+class RetrainTrials:
+    """Trials of one kind of retrain. `bodies` are edits; of those of a minor one half are in the tensors when it begins. Neutral
+    sentences are in the folder `kept`.
+    """
+
+    def __init__(
+        self,
+        zygote: Zygote,
+        folder: Path,
+        mode: str,
+        bodies: Sequence[dict[str, Any]],
+        settings: Mapping[str, Any],
+        *,
+        cache: Path = CACHE_FOLDER,
+    ) -> None:
+        self._zygote, self._folder, self._mode, self._bodies = zygote, folder, mode, bodies
+        self._settings = {**settings, **ON_REQUEST}
+        self._trials = 0
+        with cached_neutral(folder / "start" / "neutral", cache):
+            self._create_start()
+        self.undisturbed = self._run_undisturbed()
+
+    def run_trial(self, kill: Kill) -> list[str]:
+        """Retrain, kill, start again; what is wrong, in sentences."""
+        process = self._copy_start()
+        faults: list[str] = []
+        with process.start(**({"fault_point": kill.point} if kill.point else {})) as client:
+            before = self._read_head(client)
+            timer = Timer(kill.share * self.undisturbed.seconds, process.kill_without_waiting)
+            try:
+                job = self._request_retrain(client)
+                if kill.point is None:
+                    timer.start()
+                self._wait_for_end(client, job)
+            except httpx.TransportError:
+                pass
+            timer.cancel()
+            if kill.point is not None and not _dies(process):
+                faults.append("the point was never reached")
+        process.kill()
+        with process.start() as client:
+            after = self._read_head(client)
+            if after["digest"] not in (before["digest"], self.undisturbed.digest):
+                faults.append("the head is neither what it was nor what the retrain makes")
+            faults += self._check_edits(client)
+            for job in self._list_retrains(client):
+                self._wait_for_end(client, job)
+            if self._read_head(client)["digest"] != self.undisturbed.digest:
+                faults.append("the digest is not that of the undisturbed retrain")
+            faults += self._check_edits(client)
+        process.kill()
+        shutil.rmtree(process.folder)
+        return faults
+
+    def _create_start(self) -> None:
+        """The folder that all trials begin at."""
+        process = ServerProcess(self._zygote, self._folder / "start", **self._settings)
+        first_count = len(self._bodies) // 2 if self._mode == "minor" else len(self._bodies)
+        with process.start() as client:
+            for number, body in enumerate(self._bodies):
+                client.post("/edits", params={"wait": 60}, json=body).raise_for_status()
+                if number + 1 == first_count and self._mode == "minor":
+                    self._wait_for_end(
+                        client, client.post("/admin/retrain", json={"reason": "start", "mode": "major"}).json()["id"]
+                    )
+            faults = self._check_edits(client)
+        process.kill()
+        if faults:
+            raise RuntimeError("before any kill: " + "; ".join(faults))
+
+    def _run_undisturbed(self) -> UndisturbedRetrain:
+        process = self._copy_start()
+        with process.start() as client:
+            started_at = time.monotonic()
+            job = self._wait_for_end(client, self._request_retrain(client))
+            if job["mode"] != self._mode or job["status"] != "done":
+                raise RuntimeError(f"the undisturbed retrain: {job['mode']}, {job['status']}: {job['error']}")
+            result = UndisturbedRetrain(self._read_head(client)["digest"], time.monotonic() - started_at)
+        process.kill()
+        shutil.rmtree(process.folder)
+        return result
+
+    def _copy_start(self) -> ServerProcess:
+        self._trials += 1
+        folder = self._folder / f"trial-{self._trials}"
+        shutil.copytree(self._folder / "start", folder)
+        return ServerProcess(self._zygote, folder, **self._settings)
+
+    def _request_retrain(self, client: httpx.Client) -> str:
+        body = {"reason": "trial", "mode": self._mode}
+        return str(client.post("/admin/retrain", json=body).raise_for_status().json()["id"])
+
+    def _wait_for_end(self, client: httpx.Client, job: str) -> dict[str, Any]:
+        deadline = time.monotonic() + ENDS_IN_S
+        while time.monotonic() < deadline:
+            job_row: dict[str, Any] = client.get(f"/jobs/{job}").raise_for_status().json()
+            if job_row["finished_at"] is not None:
+                return job_row
+            time.sleep(0.05)
+        raise TimeoutError("the retrain did not end")
+
+    def _list_retrains(self, client: httpx.Client) -> list[str]:
+        return [job["id"] for job in client.get("/jobs", params={"kind": "retrain"}).raise_for_status().json()["items"]]
+
+    def _read_head(self, client: httpx.Client) -> dict[str, Any]:
+        head: dict[str, Any] = client.get("/versions/head").raise_for_status().json()
+        return head
+
+    def _check_edits(self, client: httpx.Client) -> list[str]:
+        """Edits that are not there any more, or not live, or not answered."""
+        edits = client.get("/edits", params={"limit": 200}).raise_for_status().json()["items"]
+        faults = [] if len(edits) == len(self._bodies) else [f"there are {len(edits)} edits of {len(self._bodies)}"]
+        for edit in edits:
+            if edit["status"] not in ("applied", "consolidated"):
+                faults.append(f"an edit is {edit['status']}")
+                continue
+            body = {"prompt": edit["prompt"], "max_new_tokens": 24}
+            if client.post("/generate", json=body).raise_for_status().json()["text"] != edit["target"]:
+                faults.append("an edit is not answered")
+        return faults
+
+
+def _dies(process: ServerProcess) -> bool:
+    """Whether the process dies soon. Behind a commit its outcome is seen a moment before it does."""
+    deadline = time.monotonic() + DEATH_S
+    while not process.is_gone() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return process.is_gone()
+
+
+def choose_kills(count: int, rng: Random) -> list[Kill]:
+    """Every named point once, and random times between them."""
+    at_points = [Kill(point=point) for point in POINTS]
+    at_times = [Kill(share=rng.random()) for _ in range(max(0, count - len(at_points)))]
+    return [*at_points[:count], *at_times]

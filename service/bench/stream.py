@@ -1,0 +1,226 @@
+"""A stream of edits through a real server: one edit after another over HTTP, and at every mark the server measures its own head.
+
+The client knows nothing but the HTTP interface. Edits are posted with their probes, none of them open to training; after so many
+edits all of them are asked again of the version that is the head then, while retrains go on as the server sees fit. Every edit
+is asked alone as well, of the version that first held it: versions do not change, so that is done at the mark, where it holds up
+no edit.
+"""
+
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from service.bench.contenders import DEFERRED_S, build_environment
+from service.bench.counting_client import CountingClient, evaluate
+from service.bench.neutral_cache import cached_neutral
+from service.bench.results import percentile
+from service.client.local_server import LocalServer
+from service.client.progress import show_progress
+from service.client.waiting import LIVE, WAITING, wait_until_live
+from service.evaluation.merging import merge_results
+from service.evaluation.records import EvalProbe, Record
+from service.settings import environment_without_settings
+
+WAIT_S = 60.0  # the longest that a POST may wait
+PATIENCE_S = 1_800.0  # until a retrain or an evaluation of hundreds of edits is over, on a busy machine
+IDLE_S = 3 * DEFERRED_S  # without a retrain, after which none is expected any more
+Mark = dict[str, Any]
+
+
+@contextmanager
+def run_server(contender: str, model: str, *, every: int, tasks: Path | None = None) -> Iterator[httpx.Client]:
+    """A server of its own over a new data folder, under the settings of a contender; capability is measured by the
+    file `tasks`. Raises Unavailable if it does not start, and in its calls once it has ended.
+    """
+    with ExitStack() as stack:
+        folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="errata-bench-", ignore_cleanup_errors=True))
+        data = Path(folder)
+        stack.enter_context(cached_neutral(data / "neutral"))
+        environment = {"ERRATA_MODEL": model, "ERRATA_DATA_DIR": folder, "OMP_NUM_THREADS": "1"}
+        environment |= {} if tasks is None else {"ERRATA_CAPABILITY_FILE": str(tasks.resolve())}
+        server = LocalServer(
+            environment_without_settings() | environment | build_environment(contender, every=every), data / "server.log"
+        )
+        try:
+            with show_progress("starting the server") as report:
+                server.start(report)
+            with server.client(2 * WAIT_S) as client:
+                yield client
+        finally:
+            server.stop()
+
+
+@dataclass(frozen=True)
+class PostedEdit:
+    """An edit that the server took. `at_once` is how long it took to be live, where the POST said that it was; `late_s` is by how
+    much the POST began after its moment.
+    """
+
+    id: str
+    record: Record
+    live_after_s: float | None
+    late_s: float
+
+
+@dataclass
+class Stream:
+    """One contender and the records it is given, in their order.
+
+    With `pace_s` the posts between two marks keep to the clock: each has its moment, one that comes late does not shift those
+    after it, and its latency counts from that moment. Without it each follows the one before.
+    """
+
+    client: CountingClient
+    records: Sequence[Record]
+    every: int
+    pace_s: float = 0.0
+    capability: bool = True  # whether the server has tasks to measure it by
+    clock: Callable[[], float] = time.monotonic
+    sleep: Callable[[float], None] = time.sleep
+    posted: list[PostedEdit] = field(default_factory=list)
+    late_count: int = 0
+    first_answers: list[dict[str, Any]] = field(default_factory=list)  # results on the versions that first held the edits
+    evaluated_ids: set[str] = field(default_factory=set)  # edits in them
+    started_at: float = field(default_factory=time.monotonic)
+
+    def run(self) -> Iterator[Mark]:
+        """Post every edit; a mark after every `every` of them and after the last one."""
+        for start in range(0, len(self.records), self.every):
+            batch = self.records[start : start + self.every]
+            first = len(self.posted)
+            self._post_all(batch)
+            yield self._mark(start + len(batch), self.posted[first:])
+
+    def _post_all(self, records: Sequence[Record]) -> None:
+        started_at = self.clock()
+        for number, record in enumerate(records):
+            wait_s = started_at + number * self.pace_s - self.clock()
+            if wait_s > 0:
+                self.sleep(wait_s)
+            late_s = max(0.0, -wait_s) if self.pace_s else 0.0
+            self.late_count += late_s > 0 and number > 0
+            self._post(record, late_s)
+
+    def _post(self, record: Record, late_s: float) -> None:
+        started_at = self.clock()
+        edit = self.client.send("POST", "/edits", params={"wait": WAIT_S}, json=build_body(record))
+        seconds = self.clock() - started_at
+        if edit is None:
+            return
+        self.posted.append(PostedEdit(edit["id"], record, seconds if edit["status"] in LIVE else None, late_s))
+        self.client.send("POST", "/generate", json={"prompt": record.prompt, "max_new_tokens": 16})
+
+    def _mark(self, seq: int, since_last: Sequence[PostedEdit]) -> Mark:
+        started_at = time.monotonic()
+        wait_until_live(self._waiting_statuses, self._is_retraining, patience_s=PATIENCE_S, idle_s=IDLE_S)
+        waited_s = time.monotonic() - started_at
+        head = self.client.send("GET", "/versions/head")
+        after_all = None if head is None else self._evaluate(self.records[:seq], head["number"], capability=self.capability)
+        edits = {edit["id"]: edit for edit in self.client.pages("/edits")}
+        self._evaluate_first_answers(edits)
+        return {
+            "edits": seq,
+            "version": head and head["number"],
+            "window": head and head["window"],
+            "live": sum(edit["status"] in LIVE for edit in edits.values()),
+            "retrains": self._count_retrains(),
+            "after_all": after_all,
+            "right_after": score_first_answers(self.first_answers),
+            "latency_s": summarise_seconds(compute_latencies(self.posted, edits)),
+            "latency_since_last_mark_s": summarise_seconds(compute_latencies(since_last, edits)),
+            "late": self.late_count,
+            "waited_for_deferred_s": waited_s,
+            "seconds": time.monotonic() - self.started_at,
+            "requests": self.client.requests,
+            "failed_requests": len(self.client.failures),
+            "failures": sorted(set(self.client.failures))[:10],
+        }
+
+    def _evaluate(self, records: Sequence[Record], version: int, *, capability: bool = False) -> dict[str, Any] | None:
+        return evaluate(self.client, records, version, capability=capability, patience_s=PATIENCE_S)
+
+    def _evaluate_first_answers(self, edits: Mapping[str, Mapping[str, Any]]) -> None:
+        """Ask every edit that has become live of the version that first held it, those of one version together."""
+        by_version: dict[int, list[Record]] = {}
+        for posted_edit in self.posted:
+            version = edits.get(posted_edit.id, {}).get("version")
+            if version is not None and posted_edit.id not in self.evaluated_ids:
+                self.evaluated_ids.add(posted_edit.id)
+                by_version.setdefault(version, []).append(posted_edit.record)
+        results = (self._evaluate(records, version) for version, records in by_version.items())
+        self.first_answers += [result for result in results if result is not None]
+
+    def _waiting_statuses(self) -> Counter[str]:
+        """Which statuses of waiting edits any edit has."""
+        pages = {status: self.client.send("GET", "/edits", params={"status": status, "limit": 1}) for status in WAITING}
+        return Counter({status: 1 for status, page in pages.items() if page is not None and page["items"]})
+
+    def _is_retraining(self) -> bool:
+        page = self.client.send("GET", "/jobs", params={"kind": "retrain", "limit": 1})
+        return bool(page and page["items"] and page["items"][0]["status"] in ("queued", "running"))
+
+    def _count_retrains(self) -> dict[str, int]:
+        """Retrains that were published, by mode, and those that were not."""
+        counts = {"minor": 0, "major": 0, "failed": 0}
+        for job in self.client.pages("/jobs", kind="retrain"):
+            if job["status"] == "done" and job["version"] is not None:
+                counts[job.get("mode") or "major"] += 1
+            elif job["status"] == "failed":
+                counts["failed"] += 1
+        return counts
+
+
+def compute_latencies(posted: Sequence[PostedEdit], edits: Mapping[str, Mapping[str, Any]]) -> list[float]:
+    """Seconds until each of these edits was live, of those that are. For edits that a retrain made live the server's own clock
+    is read: nobody waited for them.
+    """
+    seconds: list[float] = []
+    for posted_edit in posted:
+        edit = edits.get(posted_edit.id, {})
+        if posted_edit.live_after_s is not None:
+            seconds.append(posted_edit.late_s + posted_edit.live_after_s)
+        elif edit.get("applied_at"):
+            duration = datetime.fromisoformat(edit["applied_at"]) - datetime.fromisoformat(edit["created_at"])
+            seconds.append(posted_edit.late_s + duration.total_seconds())
+    return seconds
+
+
+def build_body(record: Record) -> dict[str, Any]:
+    """A record as the body of POST /edits; of its probes only rephrases that say so are open to training."""
+    fields = {"subject": record.subject, "relation": record.relation, "ground_truth": record.ground_truth}
+    return {
+        "prompt": record.prompt,
+        "target": record.target,
+        **{name: value for name, value in fields.items() if value is not None},
+        "rephrases": [_build_probe(probe, train=probe.train) for probe in record.rephrases],
+        "locality": [_build_probe(probe) for probe in record.locality],
+        "portability": [_build_probe(probe) for probe in record.portability],
+    }
+
+
+def score_first_answers(results: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """What edits answer as soon as they are live, each on the version that first held it: scores with their n."""
+    greedy = merge_results(results)["greedy"] if results else {}
+    figures = {kind: greedy.get(kind, {}) for kind in ("reliability", "generality", "locality")}
+    figures["generality"] = figures["generality"].get("untrained", {})
+    return {kind: {"score": figure.get("score"), "n": figure.get("n", 0)} for kind, figure in figures.items()}
+
+
+def summarise_seconds(seconds: Sequence[float]) -> dict[str, float | int | None]:
+    """Median and 95th percentile with their n."""
+    if not seconds:
+        return {"p50": None, "p95": None, "n": 0}
+    return {"p50": percentile(seconds, 0.5), "p95": percentile(seconds, 0.95), "n": len(seconds)}
+
+
+def _build_probe(probe: EvalProbe, *, train: bool = False) -> dict[str, Any]:
+    body: dict[str, Any] = {"prompt": probe.prompt, "train": train}
+    return body if probe.answer is None else {**body, "answer": probe.answer}
