@@ -3,7 +3,7 @@
 import subprocess
 import sys
 
-from benchmarks.outcome import RESULTS, run
+from benchmarks.command import RESULTS, run
 from service.bench.contenders import CONTENDERS
 
 NAMES = (

@@ -15,10 +15,10 @@ from typing import Any
 
 import torch
 
-from benchmarks.outcome import build_parser, parse_options, write
+from benchmarks.command import build_parser, parse_options, write
 from benchmarks.plain_locft import PlainLocft
 from benchmarks.random_model import byte_tokenizer, qwen2
-from service.bench.measured_model import to_items
+from service.bench.bench_model import to_items
 from service.editors.locft.fit import fit_locft
 from service.editors.locft.location import find_tuned_location
 from service.editors.locft.settings import LocftSettings
@@ -45,11 +45,16 @@ def main() -> None:
     parser.add_argument("--blocks", type=int, default=24)
     parser.add_argument("--width", type=int, default=896)
     parser.add_argument("--vocabulary", type=int, default=151_936)
-    chosen = parse_options(parser)
-    model = qwen2(chosen.blocks, chosen.width, vocabulary=chosen.vocabulary).model
+    arguments = parse_options(parser)
+    model = qwen2(arguments.blocks, arguments.width, vocabulary=arguments.vocabulary).model
     base = build_base(model, byte_tokenizer([(SPACE, letter) for letter in LETTERS]), name="random qwen2")
-    figures = {"blocks": chosen.blocks, "width": chosen.width, "vocabulary": chosen.vocabulary, **compare(base, chosen.edits)}
-    write(chosen.results, "authors", figures)
+    figures = {
+        "blocks": arguments.blocks,
+        "width": arguments.width,
+        "vocabulary": arguments.vocabulary,
+        **compare(base, arguments.edits),
+    }
+    write(arguments.results, "authors", figures)
 
 
 def compare(base: Base, edits: int) -> dict[str, Any]:
@@ -58,11 +63,11 @@ def compare(base: Base, edits: int) -> dict[str, Any]:
     rows = [encode_row(base, item.edit.prompt, item.target) for item in items]
     # Two epochs are to be run in full, so nothing stops early: the loss is above this by far.
     settings = LocftSettings(preset="paper", position="share", kind="down", epochs=EPOCHS, batch=BATCH)
-    place = find_tuned_location(base.anatomy, settings)
+    location = find_tuned_location(base.anatomy, settings)
     plain = PlainLocft(
         base.model,
         [(row.ids, row.prompt_length) for row in rows],
-        place.names,
+        location.names,
         rate=settings.rate_of(base.anatomy.family, base.anatomy.depth, base.anatomy.width),
         pad_id=base.pad_id,
     )
@@ -81,7 +86,7 @@ def compare(base: Base, edits: int) -> dict[str, Any]:
         "epochs": EPOCHS,
         "batch": BATCH,
         "steps": EPOCHS * -(-edits // BATCH),
-        "block": place.lowest,
+        "block": location.lowest,
         "tokens_a_row": {
             "shortest": min(lengths),
             "mean": sum(lengths) / edits,

@@ -10,7 +10,7 @@ from collections.abc import Callable
 import torch
 from torch.nn.functional import cross_entropy
 
-from benchmarks.outcome import build_parser, parse_options, percentile, write
+from benchmarks.command import build_parser, parse_options, percentile, write
 from benchmarks.random_model import qwen2, random_rows
 from service.editors.baft.settings import BaftSettings
 from service.editors.baft.trainable import TrainableAdapter, initial_interventions
@@ -28,35 +28,37 @@ def main() -> None:
     parser.add_argument("--blocks", type=int, default=24)
     parser.add_argument("--width", type=int, default=896)
     parser.add_argument("--repeats", type=int, default=5)
-    chosen = parse_options(parser)
-    on = make_view(qwen2(chosen.blocks, chosen.width))
-    cases = [compare(on, tokens, rows, chosen.repeats) for tokens, rows in CASES]
+    arguments = parse_options(parser)
+    view = make_view(qwen2(arguments.blocks, arguments.width))
+    cases = [compare(view, tokens, rows, arguments.repeats) for tokens, rows in CASES]
     write(
-        chosen.results, "cached_step", {"blocks": chosen.blocks, "width": chosen.width, "answer_tokens": ANSWER, "cases": cases}
+        arguments.results,
+        "cached_step",
+        {"blocks": arguments.blocks, "width": arguments.width, "answer_tokens": ANSWER, "cases": cases},
     )
 
 
-def compare(on: View, tokens: int, count: int, repeats: int) -> dict[str, float]:
+def compare(view: View, tokens: int, count: int, repeats: int) -> dict[str, float]:
     """Milliseconds of a step in both forms, of preparing the cache, and how far apart the gradients of the two lie."""
-    base = on.base
+    base = view.base
     blocks = BaftSettings().blocks_of(base.anatomy.family, base.anatomy.depth)
-    trained = TrainableAdapter(
+    adapter = TrainableAdapter(
         initial_interventions(base.anatomy.width, blocks, BaftSettings(), torch.Generator().manual_seed(0))
     )
     rows = random_rows(base, tokens, count, answer=ANSWER)
     batch = collate(base, rows)
-    began = time.perf_counter()
-    prepared = prefill(on, rows, first_block=min(blocks))
-    preparing_s = time.perf_counter() - began
+    started_at = time.perf_counter()
+    prepared = prefill(view, rows, first_block=min(blocks))
+    preparing_s = time.perf_counter() - started_at
 
     def plain() -> torch.Tensor:
-        return cross_entropy(compute_target_logits(on, batch, trained.now()), batch.labels)
+        return cross_entropy(compute_target_logits(view, batch, adapter.with_gradients()), batch.labels)
 
     def cached() -> torch.Tensor:
-        resumed = resume(on, prepared, trained.now())
+        resumed = resume(view, prepared, adapter.with_gradients())
         return cross_entropy(resumed.logits, resumed.labels)
 
-    plain_s, cached_s = _turn_by_turn(plain, cached, trained, repeats)
+    plain_s, cached_s = _time_in_turns(plain, cached, adapter, repeats)
     return {
         "tokens": tokens,
         "rows": count,
@@ -64,7 +66,7 @@ def compare(on: View, tokens: int, count: int, repeats: int) -> dict[str, float]
         "cached_ms": 1000 * cached_s,
         "prefill_ms": 1000 * preparing_s,
         "ratio": plain_s / cached_s,
-        "gradient_difference": _difference(_gradient(plain, trained), _gradient(cached, trained)),
+        "gradient_difference": _difference(_gradient(plain, adapter), _gradient(cached, adapter)),
     }
 
 
@@ -73,24 +75,24 @@ def _difference(left: torch.Tensor, right: torch.Tensor) -> float:
     return ((left - right).abs().max() / left.abs().max()).item()
 
 
-def _turn_by_turn(
-    left: Callable[[], torch.Tensor], right: Callable[[], torch.Tensor], trained: TrainableAdapter, n: int
+def _time_in_turns(
+    first: Callable[[], torch.Tensor], second: Callable[[], torch.Tensor], adapter: TrainableAdapter, n: int
 ) -> tuple[float, float]:
     """Median seconds of each, taking turns so that a busy machine slows both; the first turn does not count."""
     times: tuple[list[float], list[float]] = ([], [])
     for _ in range(n + 1):
-        for step, taken in zip((left, right), times, strict=True):
-            began = time.perf_counter()
-            _gradient(step, trained)
-            taken.append(time.perf_counter() - began)
+        for step, seconds in zip((first, second), times, strict=True):
+            started_at = time.perf_counter()
+            _gradient(step, adapter)
+            seconds.append(time.perf_counter() - started_at)
     return percentile(times[0][1:], 0.5), percentile(times[1][1:], 0.5)
 
 
-def _gradient(step: Callable[[], torch.Tensor], trained: TrainableAdapter) -> torch.Tensor:
+def _gradient(step: Callable[[], torch.Tensor], adapter: TrainableAdapter) -> torch.Tensor:
     """One forward and backward pass; all gradients in one vector."""
-    trained.zero_grad(set_to_none=True)
+    adapter.zero_grad(set_to_none=True)
     step().backward()
-    return torch.cat([p.grad.reshape(-1) for p in trained.parameters() if p.grad is not None])
+    return torch.cat([p.grad.reshape(-1) for p in adapter.parameters() if p.grad is not None])
 
 
 if __name__ == "__main__":

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.atlas import to_edit
-from benchmarks.outcome import build_parser, parse_options, percentile, write
+from benchmarks.command import build_parser, parse_options, percentile, write
+from benchmarks.inputs import to_edit
 from benchmarks.random_model import LLAMA_SHAPES, llama
 from service.domain.edit import Edit
 from service.editors.baft.fit import fit_baft
@@ -47,20 +47,20 @@ def main() -> None:
     parser = build_parser(__doc__, edits=10)
     parser.add_argument("--shape", choices=tuple(LLAMA_SHAPES), default="8b" if torch.cuda.is_available() else "small")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cuda" if torch.cuda.is_available() else "cpu")
-    chosen = parse_options(parser)
-    dtype = torch.bfloat16 if chosen.device == "cuda" else torch.float32
-    base = llama(chosen.shape, device=chosen.device, dtype=dtype)
-    on = make_view(base)
+    arguments = parse_options(parser)
+    dtype = torch.bfloat16 if arguments.device == "cuda" else torch.float32
+    base = llama(arguments.shape, device=arguments.device, dtype=dtype)
+    view = make_view(base)
     with tempfile.TemporaryDirectory() as folder:
         small_pool = NeutralSettings(sentences=200, canary=20)
-        neutral = load_or_sample_neutral(base, Path(folder), settings=small_pool, view=on)
-    fits = [_fit(base, on, neutral, number) for number in range(chosen.edits + 1)][1:]  # the first one warms up
+        neutral = load_or_sample_neutral(base, Path(folder), settings=small_pool, view=view)
+    fits = [_fit(base, view, neutral, number) for number in range(arguments.edits + 1)][1:]  # the first one warms up
     floor_s = 2 * upper_bytes(base) / memory_rate(base.device)
     step_s = percentile([fit.seconds / max(fit.steps, 1) for fit in fits], 0.5)
     figures = {
-        "shape": chosen.shape,
+        "shape": arguments.shape,
         "parameters": sum(parameter.numel() for parameter in base.model.parameters()),
-        "device": chosen.device,
+        "device": arguments.device,
         "dtype": str(dtype).removeprefix("torch."),
         "edits": len(fits),
         "seconds_an_edit_p50": percentile([fit.seconds for fit in fits], 0.5),
@@ -69,24 +69,24 @@ def main() -> None:
         "memory_rate_gb_s": memory_rate(base.device) / 1e9,
         "floor_of_a_step_ms": 1000 * floor_s,
         "ratio_to_floor": step_s / floor_s,
-        "memory": memory(base, on, [fit.overlay for fit in fits]),
+        "memory": memory(base, view, [fit.overlay for fit in fits]),
         "tokens_a_second": {
-            "base_1_row": tokens_a_second(on, EMPTY, 1),
-            "version_1_row": tokens_a_second(on, fits[0].overlay, 1),
-            "version_16_rows": tokens_a_second(on, fits[0].overlay, 16),
+            "base_1_row": tokens_a_second(view, EMPTY, 1),
+            "version_1_row": tokens_a_second(view, fits[0].overlay, 1),
+            "version_16_rows": tokens_a_second(view, fits[0].overlay, 16),
         },
     }
-    write(chosen.results, f"gpu_8b_{chosen.device}", figures)
+    write(arguments.results, f"gpu_8b_{arguments.device}", figures)
 
 
-def _fit(base: Base, on: View, neutral: NeutralSentences, number: int) -> Fit:
+def _fit(base: Base, view: View, neutral: NeutralSentences, number: int) -> Fit:
     edit: Edit = to_edit(Record(id=str(number), prompt=PROMPT.format(number), target=TARGET.format(number)), number)
     _wait(base.device)
-    began = time.perf_counter()
+    started_at = time.perf_counter()
     item = FitItem(edit, edit.target)
-    fitted = fit_baft(base, lambda _: on, EMPTY, [item], (), settings=BaftSettings(attempts=1), neutral=neutral, seed=number)
+    result = fit_baft(base, lambda _: view, EMPTY, [item], (), settings=BaftSettings(attempts=1), neutral=neutral, seed=number)
     _wait(base.device)
-    return Fit(fitted.overlay, time.perf_counter() - began, int(fitted.reports[edit.id]["steps"]))
+    return Fit(result.overlay, time.perf_counter() - started_at, int(result.reports[edit.id]["steps"]))
 
 
 def upper_bytes(base: Base) -> int:
@@ -103,9 +103,9 @@ def memory_rate(device: torch.device) -> float:
     return numbers.nbytes / min(times)
 
 
-def memory(base: Base, on: View, overlays: list[Overlay]) -> dict[str, float]:
+def memory(base: Base, view: View, overlays: list[Overlay]) -> dict[str, float]:
     """Gigabytes of all distinct tensors: the base alone, and with ten versions ready to answer beside it."""
-    own, shared = _tensor_bytes(base.model), _tensor_bytes(on.model)
+    base_tensors, view_tensors = _tensor_bytes(base.model), _tensor_bytes(view.model)
     adapters = sum(
         tensor.nbytes
         for overlay in (overlays * VERSIONS)[:VERSIONS]
@@ -113,10 +113,13 @@ def memory(base: Base, on: View, overlays: list[Overlay]) -> dict[str, float]:
         for intervention in overlay.adapter.interventions.values()
         for tensor in intervention.tensors().values()
     )
-    found = {"base_gb": sum(own.values()) / 1e9, f"with_{VERSIONS}_versions_gb": (sum((own | shared).values()) + adapters) / 1e9}
+    sizes = {
+        "base_gb": sum(base_tensors.values()) / 1e9,
+        f"with_{VERSIONS}_versions_gb": (sum((base_tensors | view_tensors).values()) + adapters) / 1e9,
+    }
     if base.device.type == "cuda":
-        found["peak_allocated_gb"] = torch.cuda.max_memory_allocated(base.device) / 1e9
-    return found
+        sizes["peak_allocated_gb"] = torch.cuda.max_memory_allocated(base.device) / 1e9
+    return sizes
 
 
 def _tensor_bytes(model: torch.nn.Module) -> dict[int, int]:
@@ -124,23 +127,23 @@ def _tensor_bytes(model: torch.nn.Module) -> dict[int, int]:
     return {tensor.data_ptr(): tensor.nbytes for tensor in (*model.parameters(), *model.buffers())}
 
 
-def tokens_a_second(on: View, overlay: Overlay, rows: int) -> float:
+def tokens_a_second(view: View, overlay: Overlay, rows: int) -> float:
     """Greedy decoding of many tokens for some rows at once."""
-    prompts = [encode_prompt(on.base, PROMPT.format(number)) for number in range(rows)]
+    prompts = [encode_prompt(view.base, PROMPT.format(number)) for number in range(rows)]
 
     def decode() -> None:
-        decode_greedily(on, overlay.adapter, prompts, max_new_tokens=NEW_TOKENS, stop_eos=False)
+        decode_greedily(view, overlay.adapter, prompts, max_new_tokens=NEW_TOKENS, stop_eos=False)
 
     decode()
-    return rows * NEW_TOKENS / _seconds(on.base.device, decode)
+    return rows * NEW_TOKENS / _seconds(view.base.device, decode)
 
 
 def _seconds(device: torch.device, work: Callable[[], object]) -> float:
     _wait(device)
-    began = time.perf_counter()
+    started_at = time.perf_counter()
     work()
     _wait(device)
-    return time.perf_counter() - began
+    return time.perf_counter() - started_at
 
 
 def _wait(device: torch.device) -> None:

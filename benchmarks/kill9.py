@@ -12,9 +12,9 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from benchmarks.atlas import build_body
-from benchmarks.crash import CrashTrials, KillMoment
-from benchmarks.outcome import build_parser, parse_options, write
+from benchmarks.command import build_parser, parse_options, write
+from benchmarks.crash_trials import CrashTrials, KillMoment
+from benchmarks.inputs import build_body
 from benchmarks.private_servers import new_database, postgres_server
 from benchmarks.servers import ServerProcess, Zygote, run_server
 from service.atlas import benchmark
@@ -46,32 +46,32 @@ def main() -> None:
     parser.add_argument("--kills", type=int, default=20, help="on each database")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--databases", nargs="*", choices=("sqlite", "postgres"), default=["sqlite", "postgres"])
-    chosen = parse_options(parser)
+    arguments = parse_options(parser)
     zygote = Zygote()
-    figures: dict[str, Any] = {"seed": chosen.seed}
+    figures: dict[str, Any] = {"seed": arguments.seed}
     try:
-        for kind in chosen.databases:
-            figures[kind] = run_kills(kind, zygote, chosen.model, chosen.records, chosen.kills, chosen.seed)
-            write(chosen.results, "kill9", figures)
+        for kind in arguments.databases:
+            figures[kind] = run_kills(kind, zygote, arguments.model, arguments.records, arguments.kills, arguments.seed)
+            write(arguments.results, "kill9", figures)
     finally:
         zygote.close()
-    if any(figures[kind].get("faults") for kind in chosen.databases):
+    if any(figures[kind].get("faults") for kind in arguments.databases):
         raise SystemExit(1)
 
 
 def run_kills(kind: str, zygote: Zygote, model: str, records: Path | None, kills: int, seed: int) -> dict[str, Any]:
     """All kills on one kind of database."""
-    with contextlib.ExitStack() as opened:
+    with contextlib.ExitStack() as stack:
         url: str | None = None
         if kind == "postgres":
             database = postgres_server()
             if database is None:
                 return {"skipped": "no Postgres server and no binaries to start one"}
-            url = opened.enter_context(new_database(database))
-        made = opened.enter_context(run_server(zygote, model=model, database_url=url))
-        crashes = CrashTrials(made, _bodies(read_records(records or benchmark.FILE)), engine_url(url, made), seed=seed)
-        opened.callback(crashes.close)
-        return _all_kills(crashes, made, kills, seed)
+            url = stack.enter_context(new_database(database))
+        process = stack.enter_context(run_server(zygote, model=model, database_url=url))
+        crashes = CrashTrials(process, _bodies(read_records(records or benchmark.FILE)), engine_url(url, process), seed=seed)
+        stack.callback(crashes.close)
+        return _run_all(crashes, process, kills, seed)
 
 
 def _bodies(records: Sequence[Record]) -> Iterator[dict[str, Any]]:
@@ -86,31 +86,33 @@ def _bodies(records: Sequence[Record]) -> Iterator[dict[str, Any]]:
 def choose_moments(kills: int, seed: int) -> Iterator[KillMoment]:
     """Named points and random times, every kind of work among the first few."""
     rng = Random(seed)
-    named = rng.sample(NAMED_MOMENTS, len(NAMED_MOMENTS))
-    for at in range(kills):
-        yield named.pop() if named and at % 2 == 0 else (TIMED_MOMENTS[at // 2 % len(TIMED_MOMENTS)])
+    remaining = rng.sample(NAMED_MOMENTS, len(NAMED_MOMENTS))
+    for number in range(kills):
+        yield remaining.pop() if remaining and number % 2 == 0 else (TIMED_MOMENTS[number // 2 % len(TIMED_MOMENTS)])
 
 
-def _all_kills(crashes: CrashTrials, made: ServerProcess, kills: int, seed: int) -> dict[str, Any]:
-    began, starts, faults = time.monotonic(), [], []
+def _run_all(crashes: CrashTrials, process: ServerProcess, kills: int, seed: int) -> dict[str, Any]:
+    started_at, starts, faults = time.monotonic(), [], []
     for moment in choose_moments(kills, seed):
-        found = crashes.trial(moment)
-        starts.append(made.start_s)
-        faults += found
-        print(f"   kill {crashes.kills}: {moment}: {'; '.join(found) or 'all well'}", flush=True)
+        new_faults = crashes.run_trial(moment)
+        starts.append(process.start_s)
+        faults += new_faults
+        print(f"   kill {crashes.kills}: {moment}: {'; '.join(new_faults) or 'all well'}", flush=True)
     return {
         "kills": crashes.kills,
-        "submissions": len(crashes.chronicle.sent),
+        "submissions": len(crashes.client_log.sent),
         "faults": faults,
         "live_edits_answered": crashes.answered / max(crashes.live, 1),
         "start_after_kill_s": {"p50": sorted(starts)[len(starts) // 2], "max": max(starts)},
-        "seconds": time.monotonic() - began,
+        "seconds": time.monotonic() - started_at,
     }
 
 
-def engine_url(url: str | None, made: ServerProcess) -> str:
+def engine_url(url: str | None, process: ServerProcess) -> str:
     """The database of a server, for a reader of its own."""
-    return f"sqlite:///{made.folder / 'errata.db'}" if url is None else url.replace("postgresql://", "postgresql+psycopg://", 1)
+    return (
+        f"sqlite:///{process.folder / 'errata.db'}" if url is None else url.replace("postgresql://", "postgresql+psycopg://", 1)
+    )
 
 
 if __name__ == "__main__":

@@ -10,9 +10,9 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from benchmarks.atlas import build_body
-from benchmarks.killed_retrain import RetrainTrials, choose_kills
-from benchmarks.outcome import build_parser, parse_options, write
+from benchmarks.command import build_parser, parse_options, write
+from benchmarks.inputs import build_body
+from benchmarks.retrain_trials import RetrainTrials, choose_kills
 from benchmarks.servers import Zygote
 from service.atlas import benchmark
 from service.evaluation.records import read_records
@@ -24,15 +24,15 @@ def main() -> None:
     parser.add_argument("--kills", type=int, default=10, help="of each kind of retrain")
     parser.add_argument("--edits", type=int, default=6)
     parser.add_argument("--seed", type=int, default=0)
-    chosen = parse_options(parser)
-    records = read_records(chosen.records or benchmark.FILE)
-    bodies = [build_body(record) for record in islice(records, chosen.edits)]
-    figures: dict[str, Any] = {"seed": chosen.seed, "edits": len(bodies)}
+    arguments = parse_options(parser)
+    records = read_records(arguments.records or benchmark.FILE)
+    bodies = [build_body(record) for record in islice(records, arguments.edits)]
+    figures: dict[str, Any] = {"seed": arguments.seed, "edits": len(bodies)}
     zygote = Zygote()
     try:
         for mode in ("major", "minor"):
-            figures[mode] = run_trials(zygote, mode, bodies, {"model": chosen.model}, chosen.kills, chosen.seed)
-            write(chosen.results, "kill9_retrain", figures)
+            figures[mode] = run_trials(zygote, mode, bodies, {"model": arguments.model}, arguments.kills, arguments.seed)
+            write(arguments.results, "kill9_retrain", figures)
     finally:
         zygote.close()
     if figures["major"]["faults"] or figures["minor"]["faults"]:
@@ -45,15 +45,15 @@ def run_trials(
     """All kills of one kind of retrain."""
     with tempfile.TemporaryDirectory(prefix="errata-benchmark-") as folder:
         retrain = RetrainTrials(zygote, Path(folder), mode, bodies, settings)
-        at, faults = [], []
+        moments, faults = [], []
         for kill in choose_kills(count, Random(seed)):
-            found = [f"{kill}: {fault}" for fault in retrain.trial(kill)]
-            print(f"   {mode}, kill {kill}: {'; '.join(found) or 'all well'}", flush=True)
-            at.append(str(kill))
-            faults += found
+            new_faults = [f"{kill}: {fault}" for fault in retrain.run_trial(kill)]
+            print(f"   {mode}, kill {kill}: {'; '.join(new_faults) or 'all well'}", flush=True)
+            moments.append(str(kill))
+            faults += new_faults
         return {
-            "kills": len(at),
-            "at": at,
+            "kills": len(moments),
+            "at": moments,
             "faults": faults,
             "digest": retrain.undisturbed.digest,
             "undisturbed_s": retrain.undisturbed.seconds,

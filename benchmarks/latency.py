@@ -8,8 +8,8 @@ import time
 
 import httpx
 
-from benchmarks.atlas import build_body
-from benchmarks.outcome import build_parser, parse_options, percentile, write
+from benchmarks.command import build_parser, parse_options, percentile, write
+from benchmarks.inputs import build_body
 from benchmarks.servers import Zygote, run_server
 from service.atlas import benchmark
 from service.evaluation.records import Record, read_records
@@ -21,21 +21,21 @@ NO_RETRAINS = {"soft": 1_000, "hard": 1_000}
 
 def main() -> None:
     """The command."""
-    chosen = parse_options(build_parser(__doc__, edits=20))
-    records = read_records(chosen.records or benchmark.FILE)[: WINDOW + TOGETHER + chosen.edits]
-    timed, window, together = records[: chosen.edits], records[chosen.edits :][:WINDOW], records[-TOGETHER:]
+    arguments = parse_options(build_parser(__doc__, edits=20))
+    records = read_records(arguments.records or benchmark.FILE)[: WINDOW + TOGETHER + arguments.edits]
+    timed_records, window, together = records[: arguments.edits], records[arguments.edits :][:WINDOW], records[-TOGETHER:]
     zygote = Zygote()
     try:
-        with run_server(zygote, model=chosen.model, window=NO_RETRAINS) as made, made.start() as client:
-            empty, back_from_one = time_edits(client, timed, to=0)
+        with run_server(zygote, model=arguments.model, window=NO_RETRAINS) as process, process.start() as client:
+            empty, back_from_one = time_edits(client, timed_records, version=0)
             full = fill_window(client, window)
-            at_window, back_from_window = time_edits(client, timed, to=full)
+            at_window, back_from_window = time_edits(client, timed_records, version=full)
             client.post("/admin/rollback", json={"to": 0, "reason": "benchmark"}).raise_for_status()
             throughput = post_together(client, together)
     finally:
         zygote.close()
     figures = {
-        "edits": len(timed),
+        "edits": len(timed_records),
         "empty_window": _spread(empty),
         f"window_of_{WINDOW}": _spread(at_window),
         "waiting_together": {"edits": TOGETHER, **throughput},
@@ -45,22 +45,22 @@ def main() -> None:
             "n": len(back_from_one + back_from_window),
         },
     }
-    write(chosen.results, "latency", figures)
+    write(arguments.results, "latency", figures)
 
 
-def time_edits(client: httpx.Client, records: list[Record], *, to: int) -> tuple[list[float], list[float]]:
+def time_edits(client: httpx.Client, records: list[Record], *, version: int) -> tuple[list[float], list[float]]:
     """Seconds of each edit, and of the rollback to version `to` after it. The first one only warms the server up."""
-    posting, rolling = [], []
+    edit_seconds, rollback_seconds = [], []
     for record in [records[0], *records]:
-        began = time.perf_counter()
+        started_at = time.perf_counter()
         answer = client.post("/edits", params={"wait": 60}, json=build_body(record)).raise_for_status().json()
-        posting.append(time.perf_counter() - began)
+        edit_seconds.append(time.perf_counter() - started_at)
         if answer["status"] != "applied":
             print(f"   one edit is {answer['status']}", flush=True)
-        began = time.perf_counter()
-        client.post("/admin/rollback", json={"to": to, "reason": "benchmark"}).raise_for_status()
-        rolling.append(time.perf_counter() - began)
-    return posting[1:], rolling[1:]
+        started_at = time.perf_counter()
+        client.post("/admin/rollback", json={"to": version, "reason": "benchmark"}).raise_for_status()
+        rollback_seconds.append(time.perf_counter() - started_at)
+    return edit_seconds[1:], rollback_seconds[1:]
 
 
 def fill_window(client: httpx.Client, records: list[Record]) -> int:
@@ -72,12 +72,12 @@ def fill_window(client: httpx.Client, records: list[Record]) -> int:
 
 def post_together(client: httpx.Client, records: list[Record]) -> dict[str, float | int]:
     """Edits a second when all are posted together, from the first byte sent until none waits."""
-    began = time.perf_counter()
-    posted = client.post("/edits/batch", json={"edits": [build_body(record) for record in records]}).raise_for_status().json()
+    started_at = time.perf_counter()
+    batch = client.post("/edits/batch", json={"edits": [build_body(record) for record in records]}).raise_for_status().json()
     while client.get("/model").raise_for_status().json()["waiting"]:
         time.sleep(0.02)
-    seconds = time.perf_counter() - began
-    statuses = [client.get(f"/edits/{edit['id']}").json()["status"] for edit in posted["items"]]
+    seconds = time.perf_counter() - started_at
+    statuses = [client.get(f"/edits/{edit['id']}").json()["status"] for edit in batch["items"]]
     return {"seconds": seconds, "edits_a_second": len(records) / seconds, "applied": statuses.count("applied")}
 
 

@@ -8,9 +8,9 @@ prompts are the paper's Fig. 2.
 import torch
 from torch import Tensor
 
-from benchmarks.atlas import MeasuredModel, load_model
-from benchmarks.one_after_another import OneAfterAnother
-from benchmarks.outcome import build_parser, parse_options, write
+from benchmarks.command import build_parser, parse_options, write
+from benchmarks.inputs import BenchModel, load_model
+from benchmarks.sequential_baft import SequentialBaft
 from service.editors.baft.settings import BaftSettings
 from service.evaluation.records import Record
 from service.evaluation.report import build_report
@@ -23,8 +23,8 @@ ACTIVE = 0.5  # of the largest mean weight in the block
 
 def main() -> None:
     """The command."""
-    chosen = parse_options(build_parser(__doc__, edits=50))
-    place = load_model(chosen.model, chosen.records, edits=chosen.edits)
+    arguments = parse_options(build_parser(__doc__, edits=50))
+    bench_model = load_model(arguments.model, arguments.records, edits=arguments.edits)
     variants = {
         "balanced": BaftSettings(),
         "unbalanced": BaftSettings(balance="none"),
@@ -32,46 +32,51 @@ def main() -> None:
         "paper_unbalanced": BaftSettings(preset="paper", balance="none"),
     }
     write(
-        chosen.results,
+        arguments.results,
         "load_balance",
-        {"edits": chosen.edits, **{name: _variant(place, made) for name, made in variants.items()}},
+        {"edits": arguments.edits, **{name: _measure_variant(bench_model, settings) for name, settings in variants.items()}},
     )
 
 
-def _variant(place: MeasuredModel, settings: BaftSettings) -> dict[str, object]:
-    contender = OneAfterAnother(place, settings, window=settings.replay > 0)
-    for seq, record in enumerate(place.records, 1):
-        contender.take(record, seq)
-    overlay = contender.overlay
+def _measure_variant(bench_model: BenchModel, settings: BaftSettings) -> dict[str, object]:
+    trainer = SequentialBaft(bench_model, settings, window=settings.replay > 0)
+    for seq, record in enumerate(bench_model.records, 1):
+        trainer.apply(record, seq)
+    overlay = trainer.overlay
     assert overlay.adapter is not None
-    greedy = build_report(place.measure(overlay, place.records))["greedy"]
+    greedy = build_report(bench_model.measure(overlay, bench_model.records))["greedy"]
     return {
-        **measure_balance(place, overlay.adapter, place.records),
+        **measure_balance(bench_model, overlay.adapter, bench_model.records),
         "reliability": greedy["reliability"]["score"],
         "generality": greedy["generality"]["score"],
         "locality": greedy["locality"]["score"],
     }
 
 
-def measure_balance(place: MeasuredModel, adapter: Adapter, records: list[Record]) -> dict[str, object]:
+def measure_balance(bench_model: BenchModel, adapter: Adapter, records: list[Record]) -> dict[str, object]:
     """Squared CV and share of active bases on the edits, and the mean gate on each kind of row."""
-    rows = _rows(place, records)
-    means = {kind: gate_means(place.plain, chosen, adapter) for kind, chosen in rows.items()}
+    rows = _rows(bench_model, records)
+    means = {kind: gate_means(bench_model.base_view, kind_rows, adapter) for kind, kind_rows in rows.items()}
     on_edits = list(means["edits"].values())
     return {
         "squared_cv": _mean([_squared_cv(weights) for weights in on_edits]),
         "active_share": _mean([float((weights > ACTIVE * weights.max()).float().mean()) for weights in on_edits]),
-        "mean_gate": {kind: _mean([float(weights.mean()) for weights in found.values()]) for kind, found in means.items()},
+        "mean_gate": {
+            kind: _mean([float(weights.mean()) for weights in weights_by_block.values()])
+            for kind, weights_by_block in means.items()
+        },
         "by_block": {
-            str(block): {kind: [round(float(weight), 4) for weight in found[block]] for kind, found in means.items()}
+            str(block): {
+                kind: [round(float(weight), 4) for weight in weights_by_block[block]] for kind, weights_by_block in means.items()
+            }
             for block in means["edits"]
         },
     }
 
 
-def _rows(place: MeasuredModel, records: list[Record]) -> dict[str, list[Row]]:
+def _rows(bench_model: BenchModel, records: list[Record]) -> dict[str, list[Row]]:
     """Edits and rephrases with the target, unrelated prompts with the answer that is theirs."""
-    base = place.base
+    base = bench_model.base
     return {
         "edits": [encode_row(base, record.prompt, record.target) for record in records],
         "rephrases": [encode_row(base, probe.prompt, record.target) for record in records for probe in record.rephrases],

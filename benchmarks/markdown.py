@@ -13,14 +13,14 @@ def locality_outside_neutral(neutral: Result) -> Result:
 
 def score_row(name: str, figure: Result, aim: float | None = None) -> tuple[str, str, str, str]:
     """A score with its n and its aim."""
-    shown = format_share(figure["score"], aim)
-    return (name, shown, str(figure["n"]), "" if aim is None else f"≥ {aim:.2f}")
+    text = format_share(figure["score"], aim)
+    return (name, text, str(figure["n"]), "" if aim is None else f"≥ {aim:.2f}")
 
 
 def format_share(value: float | None, aim: float | None = None) -> str:
     """A share, marked if it is under its aim."""
-    shown = format_number(value)
-    return f"**{shown}** (short)" if aim is not None and value is not None and round(value, 3) < aim else shown
+    text = format_number(value)
+    return f"**{text}** (short)" if aim is not None and value is not None and round(value, 3) < aim else text
 
 
 def format_score(figure: Result) -> str:
@@ -40,8 +40,8 @@ def format_percentage(value: float | None) -> str:
 
 def format_at_most(value: float, aim: float, unit: str) -> tuple[str, str]:
     """A figure that is to be small, and its aim."""
-    shown = f"{value:.2f} {unit}" if unit == "s" else f"{value:.0f} {unit}"
-    return (shown if value <= aim else f"**{shown}** (short)", f"≤ {aim:g} {unit}")
+    text = f"{value:.2f} {unit}" if unit == "s" else f"{value:.0f} {unit}"
+    return (text if value <= aim else f"**{text}** (short)", f"≤ {aim:g} {unit}")
 
 
 def format_at_least(value: float, aim: float) -> tuple[str, str]:

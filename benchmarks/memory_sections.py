@@ -11,50 +11,52 @@ FOLDER = "../benchmarks/results"  # as seen from the document
 MEASURES = ("retention", "generality", "locality_inside", "locality_outside", "capability")
 
 
-def _streams(found: Mapping[str, Result]) -> Iterator[str]:
+def _streams(results: Mapping[str, Result]) -> Iterator[str]:
     yield "Edits are posted one after another over HTTP to a server of their own; contenders are settings of the same server"
     yield "(`service/bench/contenders.py`). At each mark the server measures its head of that moment by its own `POST /eval`, on"
     yield "*all* edits posted so far, whether it took them or not. Generality counts untrained rephrases alone; capability is the"
     yield "share of small skills solved, over the base model's. Latency is from POST to applied, of the edits posted since the"
     yield "mark before that are live at this one."
     yield ""
-    rows = [row for name in CONTENDERS for row in _stream_rows(found, name)]
+    rows = [row for name in CONTENDERS for row in _stream_rows(results, name)]
     head = ("contender", "edits", "retention", "generality", "locality inside", "outside", "capability", "window")
-    more = ("retrains minor + major", "p50 / p95", "failed requests")
-    shown = [row for row in rows if row["contender"] != "default" and _is_told(row, rows)]
-    yield from table(head + more, [_stream_line(row) for row in rows if row["contender"] == "default"])
+    extra = ("retrains minor + major", "p50 / p95", "failed requests")
+    other_rows = [row for row in rows if row["contender"] != "default" and _is_shown(row, rows)]
+    yield from table(head + extra, [_stream_line(row) for row in rows if row["contender"] == "default"])
     yield ""
     yield "Aims of the default at every mark: retention ≥ 0.99, generality ≥ 0.60, locality outside ≥ 0.85, capability ≥ 0.95,"
     yield "no failed request. Edits that a retrain's tensors did not take are carried by BaFT on top of them, for every contender"
     yield "that retrains: the column window counts them."
     yield ""
-    if shown:
+    if other_rows:
         yield "Beside it, the others (all marks are in the result files and in the plot):"
         yield ""
-        yield from table(head + more, [_stream_line(row) for row in shown])
+        yield from table(head + extra, [_stream_line(row) for row in other_rows])
         yield ""
     yield "Right after the edit, each asked on the version that first held it:"
     yield ""
-    yield from table(("contender", "reliability", "generality", "locality"), [_reported(row) for row in _last_of_each(rows)])
+    yield from table(
+        ("contender", "reliability", "generality", "locality"), [_first_answers_line(row) for row in _last_rows(rows)]
+    )
     yield ""
     yield f"![shares and latency over the number of edits]({FOLDER}/stream.svg)"
     yield ""
     yield f"All rows: [stream.csv]({FOLDER}/stream.csv)."
 
 
-def _paced(found: Mapping[str, Result]) -> Iterator[str]:
+def _paced(results: Mapping[str, Result]) -> Iterator[str]:
     yield "The same stream by the clock: every edit has its moment, whatever became of the one before. Latency is from that"
     yield "moment to applied, so an edit that had to wait for another is charged for it; *late* are posts begun after theirs."
     yield "The clock stands still while a mark is measured."
     yield ""
     head = ("contender", "an edit every", "edits", "retention", "generality", "locality outside", "retrains minor + major")
-    more = ("p50 / p95", "of all so far", "late", "failed requests")
+    extra = ("p50 / p95", "of all so far", "late", "failed requests")
     lines = []
     for name in CONTENDERS:
-        rows = _stream_rows(found, name, PACED)
-        pace_s = found[f"{PACED}_{name}"]["figures"]["pace_s"] if rows else None
-        lines += [_paced_line(row, pace_s) for row in rows if _is_told(row, rows)]
-    yield from table(head + more, lines)
+        rows = _stream_rows(results, name, PACED)
+        pace_s = results[f"{PACED}_{name}"]["figures"]["pace_s"] if rows else None
+        lines += [_paced_line(row, pace_s) for row in rows if _is_shown(row, rows)]
+    yield from table(head + extra, lines)
 
 
 def _paced_line(row: Row, pace_s: float | None) -> tuple[str, ...]:
@@ -71,22 +73,22 @@ def _paced_line(row: Row, pace_s: float | None) -> tuple[str, ...]:
     )
 
 
-def _stream_rows(found: Mapping[str, Result], name: str, kind: str = BACK_TO_BACK) -> list[Row]:
-    result = found.get(f"{kind}_{name}")
+def _stream_rows(results: Mapping[str, Result], name: str, kind: str = BACK_TO_BACK) -> list[Row]:
+    result = results.get(f"{kind}_{name}")
     return build_rows(name, result["figures"]["marks"]) if result else []
 
 
-def _is_told(row: Row, rows: list[Row]) -> bool:
+def _is_shown(row: Row, rows: list[Row]) -> bool:
     """Every hundred edits and the last mark: the document is to be read."""
     last = max(other["edits"] for other in rows if other["contender"] == row["contender"])
     return row["edits"] % 100 == 0 or row["edits"] == last
 
 
-def _last_of_each(rows: list[Row]) -> list[Row]:
+def _last_rows(rows: list[Row]) -> list[Row]:
     return list({row["contender"]: row for row in rows}.values())
 
 
-def _reported(row: Row) -> tuple[str, ...]:
+def _first_answers_line(row: Row) -> tuple[str, ...]:
     names = ("reliability", "generality", "locality")
     return (LABELS[row["contender"]], *(format_number(row[f"{name}_right_after"]) for name in names))
 
@@ -104,34 +106,35 @@ def _stream_line(row: Row) -> tuple[str, ...]:
     )
 
 
-def _authors(found: Mapping[str, Result]) -> Iterator[str]:
-    one = found["authors"]["figures"]
-    length = one["tokens_a_row"]
+def _authors(results: Mapping[str, Result]) -> Iterator[str]:
+    figures = results["authors"]["figures"]
+    length = figures["tokens_a_row"]
     tokens = f"{length['shortest']} to {length['longest']} tokens ({length['mean']:.1f} on average)"
-    yield f"A random Qwen2 of {one['blocks']} blocks, width {one['width']}, vocabulary {one['vocabulary']:,}; {one['edits']}"
-    yield f"edits of {tokens}, the down-projection of block {one['block']}, {one['epochs']} epochs in batches of {one['batch']},"
+    yield f"A random Qwen2 of {figures['blocks']} blocks, width {figures['width']}, vocabulary {figures['vocabulary']:,};"
+    yield f"{figures['edits']} edits of {tokens}, the down-projection of block {figures['block']},"
+    yield f"{figures['epochs']} epochs in batches of {figures['batch']},"
     yield "one thread, in one run. Differences are to the authors' tensors."
     yield ""
-    ratio = one["ratio"]
+    ratio = figures["ratio"]
     rows = [
-        ("the authors' procedure", f"{one['plain_s']:.1f} s", ""),
-        ("the trainer, preset `paper`, every edit asked again at the end", f"{one['ours_s']:.1f} s", ""),
+        ("the authors' procedure", f"{figures['plain_s']:.1f} s", ""),
+        ("the trainer, preset `paper`, every edit asked again at the end", f"{figures['ours_s']:.1f} s", ""),
         ("ratio", f"{ratio:.2f}×" if ratio >= 2.5 else f"**{ratio:.2f}×** (short)", "≥ 2.5×"),
-        ("the same in seconds of the processor", f"{one['ratio_cpu']:.2f}×", ""),
-        ("largest change of an entry by training", f"{one['largest_change']:.1e}", ""),
-        ("largest difference of an entry", f"{one['largest_difference']:.1e}", "rounding"),
-        ("norm of the difference, over that of the change", f"{one['relative_difference']:.1e}", "rounding"),
+        ("the same in seconds of the processor", f"{figures['ratio_cpu']:.2f}×", ""),
+        ("largest change of an entry by training", f"{figures['largest_change']:.1e}", ""),
+        ("largest difference of an entry", f"{figures['largest_difference']:.1e}", "rounding"),
+        ("norm of the difference, over that of the change", f"{figures['relative_difference']:.1e}", "rounding"),
     ]
     yield from table(("", "measured", "aim"), rows)
 
 
-def _contrast(found: Mapping[str, Result]) -> Iterator[str]:
+def _contrast(results: Mapping[str, Result]) -> Iterator[str]:
     yield "The LocFT-BF paper's contrasts on the embedded model, all of them settings of one trainer. EM: the whole greedy answer"
     yield "is exactly right; tokens: teacher-forced token accuracy, which flatters. Learning rates are the default's; see"
     yield "`service/bench/contrast_cases.py` for what is set in each case."
     for part, title in _PARTS.items():
-        if f"contrast_{part}" in found:
-            figures = found[f"contrast_{part}"]["figures"]
+        if f"contrast_{part}" in results:
+            figures = results[f"contrast_{part}"]["figures"]
             yield ""
             yield f"**{title}** {figures['edits']} edits." if part != "numbers" else f"**{title}**"
             yield ""
@@ -179,26 +182,29 @@ def _cases(rows: list[Row]) -> Iterator[str]:
 
 def _shards(rows: list[Row]) -> Iterator[str]:
     shards = [name for name in rows[0] if name.startswith("shard_") and not name.endswith("_tokens")]
-    said = {"depth-first": "after shard", "breadth-first": "after epoch"}
+    step_names = {"depth-first": "after shard", "breadth-first": "after epoch"}
     yield from table(
         ("", "", *(name.replace("_", " ") for name in shards)),
-        [(row["order"], f"{said[row['order']]} {row['at']}", *(format_number(row.get(name)) for name in shards)) for row in rows],
+        [
+            (row["order"], f"{step_names[row['order']]} {row['at']}", *(format_number(row.get(name)) for name in shards))
+            for row in rows
+        ],
     )
 
 
-def _retrains(found: Mapping[str, Result]) -> Iterator[str]:
-    figures = found["retrain_time"]["figures"]
+def _retrains(results: Mapping[str, Result]) -> Iterator[str]:
+    figures = results["retrain_time"]["figures"]
     yield "A major retrain, from the base model over all edits:"
     yield ""
     rows = [
         (
-            str(one["edits"]),
-            f"{one['seconds']:.1f} s",
-            f"{1000 * one['seconds'] / one['edits']:.0f} ms",
-            str(one["epochs"]),
-            format_number(one["retention"]),
+            str(run["edits"]),
+            f"{run['seconds']:.1f} s",
+            f"{1000 * run['seconds'] / run['edits']:.0f} ms",
+            str(run["epochs"]),
+            format_number(run["retention"]),
         )
-        for one in figures["against_edits"]
+        for run in figures["against_edits"]
     ]
     yield from table(("edits", "seconds", "an edit", "epochs", "retention"), rows)
     line = figures.get("line")
@@ -212,14 +218,14 @@ def _retrains(found: Mapping[str, Result]) -> Iterator[str]:
         yield ""
         names = ("retention", "generality", "locality_inside", "locality_outside", "capability")
         lines = []
-        for one in figures["minor_and_major"]:
+        for run in figures["minor_and_major"]:
             for mode in ("minor", "major"):
                 lines.append(
                     (
-                        str(one["settled"]),
+                        str(run["settled"]),
                         mode,
-                        f"{one[mode]['seconds']:.1f} s",
-                        *(format_number(one[mode][name]) for name in names),
+                        f"{run[mode]['seconds']:.1f} s",
+                        *(format_number(run[mode][name]) for name in names),
                     )
                 )
         yield from table(("settled", "retrain", "seconds", *(name.replace("_", " ") for name in names)), lines)
@@ -227,8 +233,8 @@ def _retrains(found: Mapping[str, Result]) -> Iterator[str]:
         yield "Drift, as norms over all tuned entries:"
         yield ""
         drifts = [
-            (str(one["settled"]), f"{one['ratio']:.1f}×", *(format_number(one["drift"][name]) for name in _DRIFTS))
-            for one in figures["minor_and_major"]
+            (str(run["settled"]), f"{run['ratio']:.1f}×", *(format_number(run["drift"][name]) for name in _DRIFTS))
+            for run in figures["minor_and_major"]
         ]
         yield from table(("settled", "minor faster by", *(name.replace("_", " ") for name in _DRIFTS)), drifts)
 
@@ -236,8 +242,8 @@ def _retrains(found: Mapping[str, Result]) -> Iterator[str]:
 _DRIFTS = ("minor_to_major", "minor_to_base", "major_to_base")
 
 
-def _killed(found: Mapping[str, Result]) -> Iterator[str]:
-    figures = found["kill9_retrain"]["figures"]
+def _killed(results: Mapping[str, Result]) -> Iterator[str]:
+    figures = results["kill9_retrain"]["figures"]
     yield f"A real server is killed at random moments of a retrain of {figures['edits']} edits and of its publication, each time"
     yield "on a copy of the same data folder; the next server goes on. Head and edits must be there, and the digest of what is"
     yield "published in the end must be that of an undisturbed retrain."
@@ -245,14 +251,18 @@ def _killed(found: Mapping[str, Result]) -> Iterator[str]:
     rows = []
     for mode in ("major", "minor"):
         if mode in figures:
-            one = figures[mode]
-            faults = "0" if not one["faults"] else f"**{len(one['faults'])}**: {'; '.join(one['faults'])}"
-            rows.append((mode, str(one["kills"]), faults, f"{one['undisturbed_s']:.1f} s"))
+            figures_of_mode = figures[mode]
+            faults = (
+                "0"
+                if not figures_of_mode["faults"]
+                else f"**{len(figures_of_mode['faults'])}**: {'; '.join(figures_of_mode['faults'])}"
+            )
+            rows.append((mode, str(figures_of_mode["kills"]), faults, f"{figures_of_mode['undisturbed_s']:.1f} s"))
     yield from table(("retrain", "kills", "faults", "undisturbed"), rows)
 
 
-def _window(found: Mapping[str, Result]) -> Iterator[str]:
-    figures = found["window_curve"]["figures"]
+def _window(results: Mapping[str, Result]) -> Iterator[str]:
+    figures = results["window_curve"]["figures"]
     yield "BaFT alone, one edit after another, nothing ever moved into the weights: what the default length of the window is set"
     yield f"by (a retrain is due at {figures['soft']} edits, and a window of {figures['hard']} takes no more)."
     yield ""

@@ -44,15 +44,15 @@ class PlainLocft:
 
         Gives the mean over the rows, each before the step of its batch.
         """
-        total, seen = 0.0, 0
+        total, count = 0.0, 0
         for batch in batches:
             loss = self._loss([self._rows[number] for number in batch])
-            total, seen = total + loss.item() * len(batch), seen + len(batch)
+            total, count = total + loss.item() * len(batch), count + len(batch)
             if loss.item() >= self._stop_loss:
                 self._optimizer.zero_grad()
                 loss.backward()
                 self._optimizer.step()
-        return total / seen
+        return total / count
 
     def tensors(self) -> dict[str, Tensor]:
         """What was trained, by name."""

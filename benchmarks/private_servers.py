@@ -60,24 +60,24 @@ def new_database(server: str) -> Iterator[str]:
 def private_postgres(binaries: Path) -> Iterator[tuple[str, "subprocess.Popen[bytes]"]]:
     """The URL of a new server's maintenance database, and its process. Root starts it as an unprivileged user, as it must."""
     user = _unprivileged() if os.geteuid() == 0 else None
-    with _folder("errata-postgres-") as folder:
+    with _temporary_folder("errata-postgres-") as folder:
         if user is not None:
             shutil.chown(folder, user)
         port, data, log = free_port(), folder / "data", folder / "log"
-        made = [str(binaries / "initdb"), "-D", str(data), "-U", "errata", "-A", "trust", "-N"]
-        subprocess.run(made, check=True, user=user, cwd=folder, stdout=subprocess.DEVNULL)
+        initdb = [str(binaries / "initdb"), "-D", str(data), "-U", "errata", "-A", "trust", "-N"]
+        subprocess.run(initdb, check=True, user=user, cwd=folder, stdout=subprocess.DEVNULL)
         options = ["-c", f"port={port}", "-c", "listen_addresses=127.0.0.1", "-c", f"unix_socket_directories={folder}"]
         command = [str(binaries / "postgres"), "-D", str(data), *options]
         url = f"postgresql://errata@127.0.0.1:{port}/postgres"
         # SIGINT: it does not wait for sessions that were left open, as it does at SIGTERM.
-        with _running(command, log, lambda: _postgres_answers(url), ends_at=signal.SIGINT, user=user) as process:
+        with _run_process(command, log, lambda: _postgres_answers(url), stop_signal=signal.SIGINT, user=user) as process:
             yield url, process
 
 
 def postgres_binaries() -> Path | None:
     """The folder of Postgres' programs, if there is one."""
-    found = shutil.which("initdb")
-    folders = [Path(found).resolve().parent] if found else []
+    initdb = shutil.which("initdb")
+    folders = [Path(initdb).resolve().parent] if initdb else []
     folders += sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)
     return next((folder for folder in folders if (folder / "initdb").exists() and (folder / "postgres").exists()), None)
 
@@ -86,36 +86,36 @@ def postgres_binaries() -> Path | None:
 def private_redis(binary: str, port: int | None = None) -> Iterator[tuple[str, "subprocess.Popen[bytes]"]]:
     """The URL of a new, empty server, and its process."""
     port = port or free_port()
-    with _folder("errata-redis-") as folder:
+    with _temporary_folder("errata-redis-") as folder:
         command = [binary, "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--dir", str(folder)]
         url = f"redis://127.0.0.1:{port}/0"
-        with _running(command, folder / "log", lambda: _redis_answers(url), ends_at=signal.SIGKILL) as process:
+        with _run_process(command, folder / "log", lambda: _redis_answers(url), stop_signal=signal.SIGKILL) as process:
             yield url, process
 
 
 @contextmanager
-def frozen(process: "subprocess.Popen[bytes]") -> Iterator[None]:
+def freeze(process: "subprocess.Popen[bytes]") -> Iterator[None]:
     """A private server and all of its children do nothing at all in this block; the kernel still takes what they are sent."""
-    held = [process.pid, *_children(process.pid)]
-    for pid in held:
+    pids = [process.pid, *_children(process.pid)]
+    for pid in pids:
         _signal(pid, signal.SIGSTOP)
     try:
         yield
     finally:
-        for pid in held:
+        for pid in pids:
             _signal(pid, signal.SIGCONT)
 
 
 def _children(pid: int) -> list[int]:
-    found = []
+    pids = []
     for path in Path("/proc").glob("[0-9]*/stat"):
         try:
             fields = path.read_text(encoding="ascii", errors="replace").rpartition(")")[2].split()
         except OSError:
             continue  # it has ended
         if int(fields[1]) == pid:
-            found.append(int(path.parent.name))
-    return found
+            pids.append(int(path.parent.name))
+    return pids
 
 
 def _signal(pid: int, number: signal.Signals) -> None:
@@ -124,22 +124,22 @@ def _signal(pid: int, number: signal.Signals) -> None:
 
 
 @contextmanager
-def _running(
-    command: list[str], log: Path, answers: Callable[[], bool], *, ends_at: signal.Signals, user: str | None = None
+def _run_process(
+    command: list[str], log: Path, is_ready: Callable[[], bool], *, stop_signal: signal.Signals, user: str | None = None
 ) -> Iterator["subprocess.Popen[bytes]"]:
     """A process that answers; at the end it is sent the signal `ends_at`, and killed if that does not end it."""
-    with log.open("wb") as written:
+    with log.open("wb") as log_file:
         # A session of its own: Ctrl-C is for this process, which then ends its servers in order.
-        process = subprocess.Popen(command, user=user, cwd=log.parent, stdout=written, stderr=written, start_new_session=True)
+        process = subprocess.Popen(command, user=user, cwd=log.parent, stdout=log_file, stderr=log_file, start_new_session=True)
     try:
-        until = time.monotonic() + STARTS_IN_S
-        while not answers():
-            if process.poll() is not None or time.monotonic() > until:
+        deadline = time.monotonic() + STARTS_IN_S
+        while not is_ready():
+            if process.poll() is not None or time.monotonic() > deadline:
                 raise DidNotStart("the end of its log:\n" + log.read_text(errors="replace")[-LAST_CHARACTERS:])
             time.sleep(0.05)
         yield process
     finally:
-        process.send_signal(ends_at)
+        process.send_signal(stop_signal)
         try:
             process.wait(ENDS_IN_S)
         except subprocess.TimeoutExpired:
@@ -148,7 +148,7 @@ def _running(
 
 
 @contextmanager
-def _folder(prefix: str) -> Iterator[Path]:
+def _temporary_folder(prefix: str) -> Iterator[Path]:
     folder = Path(tempfile.mkdtemp(prefix=prefix))
     try:
         yield folder
@@ -158,35 +158,37 @@ def _folder(prefix: str) -> Iterator[Path]:
 
 @cache
 def _postgres() -> str | DidNotStart | None:
-    here = f"postgresql://{getpass.getuser()}@127.0.0.1:5432/postgres"
-    found = next((url for url in (os.environ.get(POSTGRES_VARIABLE), here) if url and _postgres_answers(url)), None)
+    local_url = f"postgresql://{getpass.getuser()}@127.0.0.1:5432/postgres"
+    url = next((url for url in (os.environ.get(POSTGRES_VARIABLE), local_url) if url and _postgres_answers(url)), None)
     binaries = postgres_binaries()
-    return found if found or binaries is None else _until_exit(lambda opened: opened.enter_context(private_postgres(binaries))[0])
+    return (
+        url if url or binaries is None else _start_until_exit(lambda opened: opened.enter_context(private_postgres(binaries))[0])
+    )
 
 
 @cache
 def _redis() -> str | DidNotStart | None:
-    here = "redis://127.0.0.1:6379/0"
-    found = next((url for url in (os.environ.get(REDIS_VARIABLE), here) if url and _redis_answers(url)), None)
+    local_url = "redis://127.0.0.1:6379/0"
+    url = next((url for url in (os.environ.get(REDIS_VARIABLE), local_url) if url and _redis_answers(url)), None)
     binary = shutil.which("redis-server")
-    return found if found or binary is None else _until_exit(lambda opened: opened.enter_context(private_redis(binary))[0])
+    return url if url or binary is None else _start_until_exit(lambda opened: opened.enter_context(private_redis(binary))[0])
 
 
-def _until_exit(start: Callable[[ExitStack], str]) -> str | DidNotStart:
+def _start_until_exit(start: Callable[[ExitStack], str]) -> str | DidNotStart:
     """The URL of a server that ends with this process, or why there is none."""
-    with ExitStack() as opened:
+    with ExitStack() as stack:
         try:
-            url = start(opened)
+            url = start(stack)
         except (OSError, subprocess.SubprocessError, DidNotStart) as error:
             return DidNotStart(f"a private server did not start; {error}")
-        atexit.register(opened.pop_all().close)
+        atexit.register(stack.pop_all().close)
         return url
 
 
-def _url_or_raise(found: str | DidNotStart | None) -> str | None:
-    if isinstance(found, DidNotStart):
-        raise DidNotStart(*found.args)
-    return found
+def _url_or_raise(result: str | DidNotStart | None) -> str | None:
+    if isinstance(result, DidNotStart):
+        raise DidNotStart(*result.args)
+    return result
 
 
 def _postgres_answers(url: str) -> bool:

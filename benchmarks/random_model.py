@@ -47,7 +47,7 @@ def llama(shape: str, *, device: str, dtype: torch.dtype) -> Base:
     config = LlamaConfig(
         **LLAMA_SHAPES[shape], max_position_embeddings=512, bos_token_id=0, eos_token_id=1, tie_word_embeddings=False
     )
-    return _made(LlamaForCausalLM, config, device, dtype)
+    return _build_model(LlamaForCausalLM, config, device, dtype)
 
 
 def qwen2(blocks: int, width: int, *, vocabulary: int = 32_000) -> Base:
@@ -64,7 +64,7 @@ def qwen2(blocks: int, width: int, *, vocabulary: int = 32_000) -> Base:
         bos_token_id=0,
         eos_token_id=1,
     )
-    return _made(Qwen2ForCausalLM, config, "cpu", torch.float32)
+    return _build_model(Qwen2ForCausalLM, config, "cpu", torch.float32)
 
 
 def random_rows(base: Base, tokens: int, count: int, *, answer: int) -> list[Row]:
@@ -75,14 +75,14 @@ def random_rows(base: Base, tokens: int, count: int, *, answer: int) -> list[Row
     return [row_from_ids(base, row, tokens - answer) for row in ids.tolist()]
 
 
-def _made(kind: type, config: LlamaConfig | Qwen2Config, device: str, dtype: torch.dtype) -> Base:
+def _build_model(model_class: type, config: LlamaConfig | Qwen2Config, device: str, dtype: torch.dtype) -> Base:
     """Made where it will live, in its own dtype: 8 billion numbers would not be copied twice."""
     torch.manual_seed(0)
-    before = torch.get_default_dtype()
+    previous_dtype = torch.get_default_dtype()
     torch.set_default_dtype(dtype)
     try:
         with torch.device(device):
-            model = kind(config)
+            model = model_class(config)
     finally:
-        torch.set_default_dtype(before)
+        torch.set_default_dtype(previous_dtype)
     return build_base(model, byte_tokenizer(), name=f"random {config.model_type}")

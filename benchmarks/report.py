@@ -8,7 +8,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from benchmarks.outcome import RESULTS
+from benchmarks.command import RESULTS
 from benchmarks.sections import SECTIONS, Result
 
 DOCUMENT = Path(__file__).parent.parent / "docs" / "benchmarks.md"
@@ -30,18 +30,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--results", type=Path, default=RESULTS)
     parser.add_argument("--to", type=Path, default=DOCUMENT)
-    chosen = parser.parse_args()
-    chosen.to.parent.mkdir(parents=True, exist_ok=True)
-    chosen.to.write_text(render(chosen.results), encoding="utf-8")
+    arguments = parser.parse_args()
+    arguments.to.parent.mkdir(parents=True, exist_ok=True)
+    arguments.to.write_text(render(arguments.results), encoding="utf-8")
 
 
 def render(folder: Path) -> str:
     """The whole document."""
-    found = {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*.json"))}
-    remarks = found.pop("remarks", {})
+    results = {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*.json"))}
+    remarks = results.pop("remarks", {})
     parts = [INTRODUCTION]
     for title, names, section in SECTIONS:
-        present = {name: found[name] for name in names if name in found}
+        present = {name: results[name] for name in names if name in results}
         if present:
             lines = [f"## {title}", "", *section(present), "", *_remarks(present, remarks), *_runs(list(present.values()))]
             parts.append("\n".join(lines) + "\n")

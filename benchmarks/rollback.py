@@ -4,8 +4,8 @@ import time
 
 import httpx
 
+from benchmarks.command import build_parser, parse_options, percentile, write
 from benchmarks.latency import NO_RETRAINS, fill_window
-from benchmarks.outcome import build_parser, parse_options, percentile, write
 from benchmarks.servers import Zygote, run_server
 from service.atlas import benchmark
 from service.evaluation.records import Record, read_records
@@ -15,13 +15,13 @@ TURNS = 100
 
 def main() -> None:
     """The command."""
-    chosen = parse_options(build_parser(__doc__, edits=25))
-    records = read_records(chosen.records or benchmark.FILE)[: chosen.edits]
+    arguments = parse_options(build_parser(__doc__, edits=25))
+    records = read_records(arguments.records or benchmark.FILE)[: arguments.edits]
     zygote = Zygote()
     try:
-        with run_server(zygote, model=chosen.model, window=NO_RETRAINS) as made, made.start() as client:
+        with run_server(zygote, model=arguments.model, window=NO_RETRAINS) as process, process.start() as client:
             fill_window(client, records)
-            ms, right = roll_to_and_fro(client, records[0])
+            ms, correct_count = roll_to_and_fro(client, records[0])
     finally:
         zygote.close()
     figures = {
@@ -30,22 +30,22 @@ def main() -> None:
         "p50_ms": percentile(ms, 0.5),
         "p99_ms": percentile(ms, 0.99),
         "max_ms": max(ms),
-        "next_answer_is_the_restored_one": right / len(ms),
+        "next_answer_is_the_restored_one": correct_count / len(ms),
     }
-    write(chosen.results, "rollback", figures)
+    write(arguments.results, "rollback", figures)
 
 
 def roll_to_and_fro(client: httpx.Client, record: Record) -> tuple[list[float], int]:
     """Milliseconds of each rollback, and how often the very next answer was the one of the version that it restored."""
-    edited, times, right = _head(client), [], 0
-    said = {to: _answer(client, record.prompt, to) for to in (0, edited)}
+    edited_version, times, correct_count = _head(client), [], 0
+    answers = {version: _answer(client, record.prompt, version) for version in (0, edited_version)}
     for turn in range(TURNS):
-        to = 0 if turn % 2 == 0 else edited
-        began = time.perf_counter()
-        client.post("/admin/rollback", json={"to": to, "reason": "benchmark"}).raise_for_status()
-        times.append(1000 * (time.perf_counter() - began))
-        right += _answer(client, record.prompt, "head") == said[to]
-    return times, right
+        version = 0 if turn % 2 == 0 else edited_version
+        started_at = time.perf_counter()
+        client.post("/admin/rollback", json={"to": version, "reason": "benchmark"}).raise_for_status()
+        times.append(1000 * (time.perf_counter() - started_at))
+        correct_count += _answer(client, record.prompt, "head") == answers[version]
+    return times, correct_count
 
 
 def _head(client: httpx.Client) -> int:
@@ -53,8 +53,8 @@ def _head(client: httpx.Client) -> int:
 
 
 def _answer(client: httpx.Client, prompt: str, version: int | str) -> str:
-    asked: dict[str, str | int] = {"prompt": prompt, "version": str(version), "max_new_tokens": 16}
-    return str(client.get("/generate", params=asked).raise_for_status().json()["text"])
+    query: dict[str, str | int] = {"prompt": prompt, "version": str(version), "max_new_tokens": 16}
+    return str(client.get("/generate", params=query).raise_for_status().json()["text"])
 
 
 if __name__ == "__main__":

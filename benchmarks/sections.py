@@ -17,8 +17,8 @@ from benchmarks.memory_sections import MEMORY
 WORST_HEALTH_MS = 100.0
 
 
-def _single(found: Mapping[str, Result]) -> Iterator[str]:
-    figures = found["single"]["figures"]
+def _single(results: Mapping[str, Result]) -> Iterator[str]:
+    figures = results["single"]["figures"]
     greedy, neutral = figures["greedy"], figures["neutral"]
     yield f"{figures['edits']} edits, each fitted alone on the base model; rephrases and probes are never trained."
     yield ""
@@ -40,8 +40,8 @@ def _single(found: Mapping[str, Result]) -> Iterator[str]:
     )
 
 
-def _latency(found: Mapping[str, Result]) -> Iterator[str]:
-    figures = found["latency"]["figures"]
+def _latency(results: Mapping[str, Result]) -> Iterator[str]:
+    figures = results["latency"]["figures"]
     together, rollback = figures["waiting_together"], figures["rollback_ms"]
     empty, window = figures["empty_window"], figures["window_of_25"]
     yield "From sending `POST /edits?wait=` to reading the whole answer, over HTTP; each edit is rolled back before the next."
@@ -61,8 +61,8 @@ def _latency(found: Mapping[str, Result]) -> Iterator[str]:
     )
 
 
-def _rollback(found: Mapping[str, Result]) -> Iterator[str]:
-    figures = found["rollback"]["figures"]
+def _rollback(results: Mapping[str, Result]) -> Iterator[str]:
+    figures = results["rollback"]["figures"]
     yield f"{figures['rollbacks']} rollbacks, to and fro between the base model and {figures['edits']} edits, by HTTP."
     yield ""
     rows = [
@@ -73,8 +73,8 @@ def _rollback(found: Mapping[str, Result]) -> Iterator[str]:
     yield from table(("", "measured", "aim"), rows)
 
 
-def _cached(found: Mapping[str, Result]) -> Iterator[str]:
-    figures = found["cached_step"]["figures"]
+def _cached(results: Mapping[str, Result]) -> Iterator[str]:
+    figures = results["cached_step"]["figures"]
     yield f"Forward and backward of a step, in turns, on a random model of {figures['blocks']} blocks, width {figures['width']}."
     yield ""
     rows = [
@@ -92,23 +92,23 @@ def _cached(found: Mapping[str, Result]) -> Iterator[str]:
     yield from table(("tokens", "rows", "plain", "cached", "ratio", "prepared once", "largest difference of gradients"), rows)
 
 
-def _balance(found: Mapping[str, Result]) -> Iterator[str]:
-    figures = found["load_balance"]["figures"]
+def _balance(results: Mapping[str, Result]) -> Iterator[str]:
+    figures = results["load_balance"]["figures"]
     yield f"{figures['edits']} edits one after another in one window. A basis is active if its mean weight on the edits is above"
     yield "half of the largest in its block. CV²: squared coefficient of variation of the mean weights, averaged over blocks."
     yield ""
     head = ("", "CV²", "active bases", "gate: edits", "rephrases", "unrelated", "reliability", "generality", "locality")
     rows = []
     for name in ("balanced", "unbalanced", "paper_balanced", "paper_unbalanced"):
-        one = figures.get(name)
-        if one is not None:
-            gates = [f"{one['mean_gate'][kind]:.3f}" for kind in ("edits", "rephrases", "unrelated")]
-            scores = [f"{one[kind]:.2f}" for kind in ("reliability", "generality", "locality")]
+        variant = figures.get(name)
+        if variant is not None:
+            gates = [f"{variant['mean_gate'][kind]:.3f}" for kind in ("edits", "rephrases", "unrelated")]
+            scores = [f"{variant[kind]:.2f}" for kind in ("reliability", "generality", "locality")]
             rows.append(
                 (
                     name.replace("_", " preset, "),
-                    f"{one['squared_cv']:.4f}",
-                    format_percentage(one["active_share"]),
+                    f"{variant['squared_cv']:.4f}",
+                    format_percentage(variant["active_share"]),
                     *gates,
                     *scores,
                 )
@@ -116,20 +116,20 @@ def _balance(found: Mapping[str, Result]) -> Iterator[str]:
     yield from table(head, rows)
 
 
-def _load(found: Mapping[str, Result]) -> Iterator[str]:
-    figures = found["serving_under_load"]["figures"]
+def _load(results: Mapping[str, Result]) -> Iterator[str]:
+    figures = results["serving_under_load"]["figures"]
     yield f"{figures['clients']} clients ask in a closed loop for answers of at most {figures['short_answer_tokens']} tokens."
     yield ""
     rows = [
         (
             name,
-            f"{one['tokens_a_second']:.0f}",
-            f"{one['answers_a_second']:.0f}",
-            f"{one['p50_ms']:.0f} ms",
-            f"{one['p99_ms']:.0f} ms",
-            str(one["failures"]),
+            f"{phase['tokens_a_second']:.0f}",
+            f"{phase['answers_a_second']:.0f}",
+            f"{phase['p50_ms']:.0f} ms",
+            f"{phase['p99_ms']:.0f} ms",
+            str(phase["failures"]),
         )
-        for name, one in ((name, figures[name]) for name in ("idle", "edits", "retrain"))
+        for name, phase in ((name, figures[name]) for name in ("idle", "edits", "retrain"))
     ]
     yield from table(("while", "tokens a second", "answers a second", "p50", "p99", "failures"), rows)
     yield ""
@@ -140,52 +140,52 @@ def _load(found: Mapping[str, Result]) -> Iterator[str]:
     )
 
 
-def _kill9(found: Mapping[str, Result]) -> Iterator[str]:
-    figures = found["kill9"]["figures"]
+def _kill9(results: Mapping[str, Result]) -> Iterator[str]:
+    figures = results["kill9"]["figures"]
     yield "A real server is killed while it submits, fits, publishes, retrains or rolls back, and examined after the next start:"
     yield "everything acknowledged is there once, nothing took effect twice, every version says what it said before, and every"
     yield "edit of the window is answered. Later fits ask only a sample of the consolidated edits again, so their share is given."
     yield ""
     rows = []
     for kind in ("sqlite", "postgres"):
-        one = figures.get(kind)
-        if one and "skipped" in one:
-            rows.append((kind, one["skipped"], "", "", "", ""))
-        elif one:
-            start = one["start_after_kill_s"]
-            faults = str(len(one["faults"])) if not one["faults"] else f"**{len(one['faults'])}**: {'; '.join(one['faults'])}"
-            answered = f"{100 * one['live_edits_answered']:.1f}%"
-            rows.append((kind, str(one["kills"]), str(one["submissions"]), faults, answered, f"{start['p50']:.1f} s"))
+        run = figures.get(kind)
+        if run and "skipped" in run:
+            rows.append((kind, run["skipped"], "", "", "", ""))
+        elif run:
+            start = run["start_after_kill_s"]
+            faults = str(len(run["faults"])) if not run["faults"] else f"**{len(run['faults'])}**: {'; '.join(run['faults'])}"
+            answered = f"{100 * run['live_edits_answered']:.1f}%"
+            rows.append((kind, str(run["kills"]), str(run["submissions"]), faults, answered, f"{start['p50']:.1f} s"))
     yield from table(("database", "kills", "submissions", "faults", "live edits answered", "ready again, less imports"), rows)
 
 
-def _hostile(found: Mapping[str, Result]) -> Iterator[str]:
-    attacks = found["hostile"]["figures"]["attacks"]
+def _hostile(results: Mapping[str, Result]) -> Iterator[str]:
+    attacks = results["hostile"]["figures"]["attacks"]
     yield "Each fault that an attack on the service found is done again to a real server, with large numbers. A server holds if"
     yield "it goes on answering others, loses nothing and says what is wrong. All the while `/health/live` is asked on new"
     yield "connections, every 20 ms; attackers, server and fits share the machine's cores."
     yield ""
     rows = []
-    for one in attacks:
-        median = f"{one['live_p50_ms']:.0f} ms" if "live_p50_ms" in one else "–"
-        worst, aim = format_at_most(one["live_worst_ms"], WORST_HEALTH_MS, "ms") if "live_worst_ms" in one else ("–", "")
-        held = "yes" if one["held"] else "**no**"
-        rows.append((one["attack"], held, one["seen"], median, worst, aim, one.get("at", "")))
+    for attack in attacks:
+        median = f"{attack['live_p50_ms']:.0f} ms" if "live_p50_ms" in attack else "–"
+        worst, aim = format_at_most(attack["live_worst_ms"], WORST_HEALTH_MS, "ms") if "live_worst_ms" in attack else ("–", "")
+        held = "yes" if attack["held"] else "**no**"
+        rows.append((attack["attack"], held, attack["seen"], median, worst, aim, attack.get("at", "")))
     yield from table(("attack", "held", "seen", "`/health/live`, median", "slowest", "aim", "measured"), rows)
 
 
-def _gpu(found: Mapping[str, Result]) -> Iterator[str]:
+def _gpu(results: Mapping[str, Result]) -> Iterator[str]:
     rows = []
-    for result in found.values():
-        one = result["figures"]
-        memory, tokens = one["memory"], one["tokens_a_second"]
+    for result in results.values():
+        run = result["figures"]
+        memory, tokens = run["memory"], run["tokens_a_second"]
         rows.append(
             (
-                f"{one['shape']} on {one['device']}, {one['dtype']}",
-                f"{one['seconds_an_edit_p50']:.2f} s",
-                f"{one['steps_an_edit_mean']:.1f}",
-                f"{one['step_ms']:.0f} ms",
-                f"{one['ratio_to_floor']:.1f}×",
+                f"{run['shape']} on {run['device']}, {run['dtype']}",
+                f"{run['seconds_an_edit_p50']:.2f} s",
+                f"{run['steps_an_edit_mean']:.1f}",
+                f"{run['step_ms']:.0f} ms",
+                f"{run['ratio_to_floor']:.1f}×",
                 f"{memory['base_gb']:.3f} GB",
                 f"{memory['with_10_versions_gb']:.3f} GB",
                 f"{tokens['version_1_row']:.0f} / {tokens['version_16_rows']:.0f}",

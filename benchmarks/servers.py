@@ -35,15 +35,15 @@ class Zygote:
             text=True,
             env=environment_without_settings() | {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"},
         )
-        self._answer()
+        self._receive()
 
     def start(self, settings: Mapping[str, Any], log: Path) -> int:
         """Fork a server; its process id."""
-        return int(self._tell({"start": dict(settings), "log": str(log)})["pid"])
+        return int(self._send({"start": dict(settings), "log": str(log)})["pid"])
 
     def bury(self, pid: int) -> int | None:
         """Wait for a server's end; the signal that ended it, if one did."""
-        return self._tell({"bury": pid})["signal"]
+        return self._send({"bury": pid})["signal"]
 
     def close(self) -> None:
         """End it, and with it whatever servers are left."""
@@ -51,13 +51,13 @@ class Zygote:
         self._process.stdin.close()
         self._process.wait(BURY_S)
 
-    def _tell(self, command: Mapping[str, Any]) -> dict[str, Any]:
+    def _send(self, command: Mapping[str, Any]) -> dict[str, Any]:
         assert self._process.stdin is not None
         self._process.stdin.write(json.dumps(command) + "\n")
         self._process.stdin.flush()
-        return self._answer()
+        return self._receive()
 
-    def _answer(self) -> dict[str, Any]:
+    def _receive(self) -> dict[str, Any]:
         assert self._process.stdout is not None
         line = self._process.stdout.readline()
         if not line:
@@ -76,14 +76,14 @@ class ServerProcess:
         self._pid: int | None = None
         self.start_s = 0.0
 
-    def start(self, **more: Any) -> httpx.Client:
+    def start(self, **overrides: Any) -> httpx.Client:
         """Start, wait until it is ready, and return a client. `more` are settings for this start only."""
         self._port = free_port()
-        began = time.monotonic()
-        self._pid = self._zygote.start({**self._settings, **more, "port": self._port}, self.folder / "server.log")
+        started_at = time.monotonic()
+        self._pid = self._zygote.start({**self._settings, **overrides, "port": self._port}, self.folder / "server.log")
         url = f"http://127.0.0.1:{self._port}"
-        ServerStart(url, self.folder / "server.log", self.is_gone, activity=self._worked, poll_s=POLL_S).wait()
-        self.start_s = time.monotonic() - began
+        ServerStart(url, self.folder / "server.log", self.is_gone, activity=self._cpu_ticks, poll_s=POLL_S).wait()
+        self.start_s = time.monotonic() - started_at
         return httpx.Client(base_url=url, timeout=120)
 
     @property
@@ -92,7 +92,7 @@ class ServerProcess:
         assert self._pid is not None, "the server is not started"
         return self._pid
 
-    def _worked(self) -> int:
+    def _cpu_ticks(self) -> int:
         """Seconds that its process computed, which is how far a start is whose log holds warnings alone."""
         try:
             fields = Path(f"/proc/{self._pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()
@@ -110,7 +110,7 @@ class ServerProcess:
             return True
         return state == "Z"
 
-    def strike(self) -> None:
+    def kill_without_waiting(self) -> None:
         """kill -9 without waiting, from any thread."""
         if self._pid is not None and not self.is_gone():
             os.kill(self._pid, signal.SIGKILL)
@@ -128,13 +128,13 @@ class ServerProcess:
 
 
 @contextmanager
-def run_server(zygote: Zygote, *, kept: Path = CACHE_FOLDER, **settings: Any) -> Iterator[ServerProcess]:
+def run_server(zygote: Zygote, *, cache: Path = CACHE_FOLDER, **settings: Any) -> Iterator[ServerProcess]:
     """A server over a new folder; both are gone afterwards, but for the neutral sentences, which are in the folder `kept`."""
     with tempfile.TemporaryDirectory(prefix="errata-benchmark-", ignore_cleanup_errors=True) as name:
         folder = Path(name)
-        made = ServerProcess(zygote, folder, **settings)
-        with cached_neutral(folder / "neutral", kept):
+        process = ServerProcess(zygote, folder, **settings)
+        with cached_neutral(folder / "neutral", cache):
             try:
-                yield made
+                yield process
             finally:
-                made.kill()
+                process.kill()

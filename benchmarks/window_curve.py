@@ -7,10 +7,10 @@ locality outside the pool is what the default of `window.soft` is chosen by.
 from collections.abc import Iterator
 from typing import Any
 
-from benchmarks.one_after_another import OneAfterAnother
-from benchmarks.outcome import add_skip, build_parser, parse_options, write
+from benchmarks.command import add_skip, build_parser, parse_options, write
+from benchmarks.sequential_baft import SequentialBaft
+from service.bench.bench_model import BenchModel, open_model
 from service.bench.contrast_runs import flatten_scores
-from service.bench.measured_model import MeasuredModel, open_model
 from service.bench.plots import Line, Panel, draw
 from service.bench.records import load_records
 from service.settings import load_settings
@@ -21,23 +21,23 @@ SHOWN = ("reliability", "generality", "locality_inside", "locality_outside", "ca
 
 def main() -> None:
     """The command."""
-    chosen = parse_options(add_skip(build_parser(__doc__, edits=max(LENGTHS))))
-    place = open_model(chosen.model, load_records(chosen.records, n=chosen.edits, skip=chosen.skip))
+    arguments = parse_options(add_skip(build_parser(__doc__, edits=max(LENGTHS))))
+    bench_model = open_model(arguments.model, load_records(arguments.records, n=arguments.edits, skip=arguments.skip))
     settings = load_settings()
     rows: list[dict[str, Any]] = []
-    for row in measure_curve(place, settings.baft):
+    for row in measure_curve(bench_model, settings.baft):
         rows.append(row)
-        write(chosen.results, "window_curve", {"soft": settings.window.soft, "hard": settings.window.hard, "rows": rows})
-    draw(chosen.results / "window_curve.svg", build_panels(rows))
+        write(arguments.results, "window_curve", {"soft": settings.window.soft, "hard": settings.window.hard, "rows": rows})
+    draw(arguments.results / "window_curve.svg", build_panels(rows))
 
 
-def measure_curve(place: MeasuredModel, settings: Any) -> Iterator[dict[str, Any]]:
+def measure_curve(bench_model: BenchModel, settings: Any) -> Iterator[dict[str, Any]]:
     """One row a length."""
-    carried = OneAfterAnother(place, settings, window=True)
-    for length, record in enumerate(place.records, 1):
-        carried.take(record, length)
-        if length in LENGTHS or length == len(place.records):
-            yield {"window": length, **flatten_scores(place.score(carried.overlay, place.records[:length]))}
+    trainer = SequentialBaft(bench_model, settings, window=True)
+    for length, record in enumerate(bench_model.records, 1):
+        trainer.apply(record, length)
+        if length in LENGTHS or length == len(bench_model.records):
+            yield {"window": length, **flatten_scores(bench_model.score(trainer.overlay, bench_model.records[:length]))}
 
 
 def build_panels(rows: list[dict[str, Any]]) -> list[Panel]:

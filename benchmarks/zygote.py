@@ -65,9 +65,9 @@ def _become_server(settings: dict[str, Any], log: Path) -> None:
     status = 1
     try:
         os.closerange(STANDARD_STREAMS, 256)
-        to = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-        nothing = os.open(os.devnull, os.O_RDONLY)
-        for target, source in enumerate((nothing, to, to)):
+        log_descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        null_descriptor = os.open(os.devnull, os.O_RDONLY)
+        for target, source in enumerate((null_descriptor, log_descriptor, log_descriptor)):
             os.dup2(source, target)
         loaded = load_settings(**settings)
         configure_logging(loaded.log_level)

@@ -34,8 +34,8 @@ def post_edit(client: httpx.Client, fact: EditFact, target: str | None = None) -
 def retrain(client: httpx.Client, mode: Literal["minor", "major"]) -> Json:
     """Ask for a retrain and follow its job to the end."""
     job: Json = client.post("/admin/retrain", json={"reason": "comparison", "mode": mode}).raise_for_status().json()
-    until = time.monotonic() + ENDS_IN_S
-    while job["finished_at"] is None and time.monotonic() < until:
+    deadline = time.monotonic() + ENDS_IN_S
+    while job["finished_at"] is None and time.monotonic() < deadline:
         time.sleep(POLL_S)
         job = client.get(f"/jobs/{job['id']}").raise_for_status().json()
     if job["status"] != "done":
@@ -43,9 +43,9 @@ def retrain(client: httpx.Client, mode: Literal["minor", "major"]) -> Json:
     return job
 
 
-def roll_back(client: httpx.Client, to: int) -> int:
+def roll_back(client: httpx.Client, version: int) -> int:
     """Publish an older version again; its new number."""
-    answer = client.post("/admin/rollback", json={"to": to, "reason": "comparison"}).raise_for_status().json()
+    answer = client.post("/admin/rollback", json={"to": version, "reason": "comparison"}).raise_for_status().json()
     return int(answer["version"])
 
 
@@ -61,13 +61,13 @@ def read_head(client: httpx.Client) -> int:
 
 def read_all(client: httpx.Client, path: str) -> list[Json]:
     """All items of a list, oldest first."""
-    found: list[Json] = []
+    items: list[Json] = []
     query: Json = {"limit": PAGE}
     while True:
         page = client.get(path, params=query).raise_for_status().json()
-        found += page["items"]
+        items += page["items"]
         if page["next"] is None:
-            return found[::-1]
+            return items[::-1]
         query["cursor"] = page["next"]
 
 
@@ -78,5 +78,5 @@ def generate_all(client: httpx.Client, version: int, questions: Sequence[str] = 
 
 def generate(client: httpx.Client, question: str, version: str = "head") -> str:
     """What a version says to a question."""
-    asked: dict[str, str | int] = {"prompt": question, "version": version, "max_new_tokens": ANSWER_TOKENS}
-    return str(client.get("/generate", params=asked).raise_for_status().json()["text"])
+    query: dict[str, str | int] = {"prompt": question, "version": version, "max_new_tokens": ANSWER_TOKENS}
+    return str(client.get("/generate", params=query).raise_for_status().json()["text"])

@@ -31,21 +31,23 @@ def drop_expected(lines: Iterable[str], expected: Sequence[str]) -> list[str]:
     return [line for line in lines if not any(text in line for text in expected)]
 
 
-def list_differences(before: Any, after: Any, at: str = "") -> Iterator[str]:
+def list_differences(before: Any, after: Any, path: str = "") -> Iterator[str]:
     """Each place at which two values of JSON differ, with both."""
     if isinstance(before, Mapping) and isinstance(after, Mapping):
         for name in dict.fromkeys([*before, *after]):
-            yield from list_differences(before.get(name, NOTHING), after.get(name, NOTHING), f"{at}.{name}" if at else str(name))
+            yield from list_differences(
+                before.get(name, NOTHING), after.get(name, NOTHING), f"{path}.{name}" if path else str(name)
+            )
     elif isinstance(before, list) and isinstance(after, list):
         for number in range(max(len(before), len(after))):
-            one, other = (side[number] if number < len(side) else NOTHING for side in (before, after))
-            yield from list_differences(one, other, f"{at}[{number}]")
+            first, second = (side[number] if number < len(side) else NOTHING for side in (before, after))
+            yield from list_differences(first, second, f"{path}[{number}]")
     elif before != after or type(before) is not type(after):  # 1, 1.0 and true are not written alike
-        yield f"{at}: {before!r} before, {after!r} after"
+        yield f"{path}: {before!r} before, {after!r} after"
 
 
 def drop_fields(value: Any, names: Set[str]) -> Any:
     """A value of JSON less the fields with these names, at any depth."""
     if isinstance(value, Mapping):
-        return {name: drop_fields(inner, names) for name, inner in value.items() if name not in names}
-    return [drop_fields(inner, names) for inner in value] if isinstance(value, list) else value
+        return {name: drop_fields(item, names) for name, item in value.items() if name not in names}
+    return [drop_fields(item, names) for item in value] if isinstance(value, list) else value

@@ -1,7 +1,9 @@
-"""The part *documents*: what a revision says of itself, in its API's description, its commands, its tables and its refusals."""
+"""The part *documents*: what a revision says of itself, in its API's description, its commands, its tables and its refusals.
+
+A changed line of structure is a difference, unless it is expected. A changed line of prose is counted and listed, and is none.
+"""
 
 import json
-import re
 import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import closing
@@ -11,13 +13,11 @@ from typing import Any
 import httpx
 
 from benchmarks.compare.differences import DocumentDifference, compare_texts
+from benchmarks.compare.prose import Document, list_commands, split_help, split_json, split_settings
 from benchmarks.compare.servers import RevisionServer, run_on_both
 from benchmarks.compare.trees import Tree
 
 MOST_DEEP = 3  # words of a command
-# A command's row in a help text: its name at the left edge of the panel. The rest of a long summary is further right.
-COMMAND = re.compile(r"^│ ([a-z][a-z0-9-]*) ", re.MULTILINE)
-PANEL = re.compile(r"╭─ Commands ─.*?╰", re.DOTALL)
 # Requests that a new server refuses, and some that it answers: method, path, body.
 REQUESTS: Sequence[tuple[str, str, Any]] = (
     ("GET", "/health/live", None),
@@ -44,26 +44,23 @@ REQUESTS: Sequence[tuple[str, str, Any]] = (
 
 
 def compare_documents(trees: tuple[Tree, Tree], room: Path, expected: Sequence[str]) -> dict[str, Any]:
-    """Every document of both revisions by line. Prints the diffs."""
-    served = run_on_both(trees, room, _served)
-    before, after = (documents | dict(_printed(tree, room)) for tree, documents in zip(trees, served, strict=True))
-    found = [
-        compare_texts(name, before.get(name, ""), after.get(name, ""), expected) for name in dict.fromkeys([*before, *after])
-    ]
-    _show(found)
+    """Compare every document of both revisions by line. Prints the diffs."""
+    responses = run_on_both(trees, room, _read_served)
+    before, after = (documents | dict(_read_printed(tree, room)) for tree, documents in zip(trees, responses, strict=True))
+    structure, prose = [], []
+    for name in dict.fromkeys([*before, *after]):
+        first, second = (documents.get(name, Document("")) for documents in (before, after))
+        structure.append(compare_texts(name, first.structure, second.structure, expected))
+        prose.append(compare_texts(f"{name}, prose", first.prose, second.prose))
+    _print_diffs([*structure, *prose])
     return {
-        "documents": len(found),
-        "lines": sum(len(text.splitlines()) for text in before.values()),
+        "documents": len(structure),
+        "lines": sum(len(text.splitlines()) for document in before.values() for text in (document.structure, document.prose)),
         "expected_texts": list(expected),
-        "expected": sum(len(one.changed) - len(one.unexpected) for one in found),
-        "differences": [f"{one.name}: {line}" for one in found for line in one.unexpected],
+        "expected": sum(len(difference.changed) - len(difference.unexpected) for difference in structure),
+        "prose": [f"{difference.name}: {line}" for difference in prose for line in difference.changed],
+        "differences": [f"{difference.name}: {line}" for difference in structure for line in difference.unexpected],
     }
-
-
-def list_commands(text: str) -> list[str]:
-    """The commands that a help text lists."""
-    panel = PANEL.search(text)
-    return COMMAND.findall(panel.group()) if panel else []
 
 
 def sort_lines(sql: str) -> str:
@@ -72,53 +69,59 @@ def sort_lines(sql: str) -> str:
     return "\n".join([first, *sorted(rest)])
 
 
-def _served(_server: RevisionServer, client: httpx.Client) -> dict[str, str]:
-    """What a new server says over HTTP."""
-    described = client.get("/openapi.json").raise_for_status().json()
+def _read_served(_server: RevisionServer, client: httpx.Client) -> dict[str, Document]:
+    """The documents that a new server sends over HTTP."""
+    answers = [_send(client, *request) for request in REQUESTS]
     return {
-        "openapi.json": json.dumps(described, indent=1, sort_keys=True),
-        "page": client.get("/").text,
-        "answers and refusals": "\n".join(_answered(client, *request) for request in REQUESTS),
+        "openapi.json": split_json(client.get("/openapi.json").raise_for_status().json()),
+        "page": Document(client.get("/").text),
+        "answers and refusals": Document(
+            "\n".join(answer.structure for answer in answers), "\n".join(answer.prose for answer in answers if answer.prose)
+        ),
     }
 
 
-def _answered(client: httpx.Client, method: str, path: str, body: Any) -> str:
+def _send(client: httpx.Client, method: str, path: str, body: Any) -> Document:
     answer = client.request(method, path, json=body)
-    return f"{method} {path} {json.dumps(body)}\n{answer.status_code} {', '.join(sorted(answer.headers))}\n{answer.text}"
+    request = f"{method} {path} {json.dumps(body)}"
+    is_json = "json" in answer.headers.get("content-type", "")
+    content = split_json(answer.json()) if is_json else Document(answer.text)
+    prose = f"{request}\n{content.prose}" if content.prose else ""
+    return Document(f"{request}\n{answer.status_code} {', '.join(sorted(answer.headers))}\n{content.structure}", prose)
 
 
-def _printed(tree: Tree, room: Path) -> Iterator[tuple[str, str]]:
-    """What the commands print, and the database that they make."""
-    yield "errata settings", tree.errata("settings").stdout
-    yield "errata version", tree.errata("version").stdout
-    yield "schema", _schema(tree, room / f"migrated-{tree.side}")
-    yield from _helps(tree, ())
+def _read_printed(tree: Tree, room: Path) -> Iterator[tuple[str, Document]]:
+    """The output of the commands, and the database that they create."""
+    yield "errata settings", split_settings(tree.errata("settings").stdout)
+    yield "errata version", Document(tree.errata("version").stdout)
+    yield "schema", Document(_read_schema(tree, room / f"migrated-{tree.side}"))
+    yield from _read_helps(tree, ())
 
 
-def _helps(tree: Tree, words: tuple[str, ...]) -> Iterator[tuple[str, str]]:
+def _read_helps(tree: Tree, words: tuple[str, ...]) -> Iterator[tuple[str, Document]]:
     """The help of a command, and of all commands below it."""
     text = tree.errata(*words, "--help").stdout
-    yield " ".join(["errata", *words, "--help"]), text
+    yield " ".join(["errata", *words, "--help"]), split_help(text)
     if len(words) < MOST_DEEP:
         for word in list_commands(text):
-            yield from _helps(tree, (*words, word))
+            yield from _read_helps(tree, (*words, word))
 
 
-def _schema(tree: Tree, data: Path) -> str:
-    """The tables of a new database, by name, and the migration that it stands at.
+def _read_schema(tree: Tree, data: Path) -> str:
+    """The tables of a new database, by name, and the migration that it is at.
 
-    The lines of a statement are sorted: a migration that copies a table writes its constraints in an order that chance chooses.
+    The lines of a statement are sorted: a migration that copies a table writes its constraints in a random order.
     """
-    done = tree.errata("migrate", DATA_DIR=str(data))
-    if done.returncode:
-        return f"errata migrate ended with {done.returncode}\n{done.stderr}"
+    process = tree.errata("migrate", DATA_DIR=str(data))
+    if process.returncode:
+        return f"errata migrate ended with {process.returncode}\n{process.stderr}"
     with closing(sqlite3.connect(data / "errata.db")) as database:
-        made = database.execute("SELECT sql FROM sqlite_master WHERE sql IS NOT NULL ORDER BY type, name").fetchall()
-        stands = database.execute("SELECT version_num FROM alembic_version").fetchall()
-    return "\n\n".join([f"revision {stands}", *(sort_lines(sql) for (sql,) in made)])
+        statements = database.execute("SELECT sql FROM sqlite_master WHERE sql IS NOT NULL ORDER BY type, name").fetchall()
+        revision = database.execute("SELECT version_num FROM alembic_version").fetchall()
+    return "\n\n".join([f"revision {revision}", *(sort_lines(sql) for (sql,) in statements)])
 
 
-def _show(found: Sequence[DocumentDifference]) -> None:
-    for one in found:
-        if one.diff:
-            print("\n".join(one.diff), flush=True)
+def _print_diffs(differences: Sequence[DocumentDifference]) -> None:
+    for difference in differences:
+        if difference.diff:
+            print("\n".join(difference.diff), flush=True)

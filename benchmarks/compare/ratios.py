@@ -30,5 +30,5 @@ def bootstrap_interval(
     """The percentile bootstrap interval of the median: the middle share `level` of the medians of samples with replacement."""
     rng = Random(seed)
     medians = sorted(median(rng.choices(values, k=len(values))) for _ in range(draws))
-    outside = round(draws * (1 - level) / 2)
-    return medians[outside], medians[-1 - outside]
+    tail = round(draws * (1 - level) / 2)
+    return medians[tail], medians[-1 - tail]

@@ -18,26 +18,26 @@ SIDES = ("before", "after")
 def write_result(file: Path, trees: tuple[Tree, Tree], parts: Mapping[str, Any]) -> None:
     """Write the parts of this run, beside the parts of earlier runs if those were made on the same two revisions."""
     sides = dict(zip(SIDES, (tree.name for tree in trees), strict=True))
-    figures = _earlier(file, sides, trees) | sides | dict(parts)
-    content = {"benchmark": NAME, **_circumstances(trees), "figures": figures}
+    figures = _read_earlier(file, sides, trees) | sides | dict(parts)
+    content = {"benchmark": NAME, **_describe_run(trees), "figures": figures}
     file.parent.mkdir(parents=True, exist_ok=True)
     part = file.with_name(file.name + ".part")
     part.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
     part.replace(file)
 
 
-def _earlier(file: Path, sides: Mapping[str, str], trees: Sequence[Tree]) -> dict[str, Any]:
+def _read_earlier(file: Path, sides: Mapping[str, str], trees: Sequence[Tree]) -> dict[str, Any]:
     """The figures of earlier runs, unless they were of other trees. A tree with changes may be another one by now."""
     if any(tree.is_changed for tree in trees) or not file.exists():
         return {}
-    found: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))["figures"]
-    return found if all(found.get(side) == name for side, name in sides.items()) else {}
+    figures: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))["figures"]
+    return figures if all(figures.get(side) == name for side, name in sides.items()) else {}
 
 
-def _circumstances(trees: tuple[Tree, Tree]) -> dict[str, Any]:
+def _describe_run(trees: tuple[Tree, Tree]) -> dict[str, Any]:
     """When, where and how this run was made."""
     machine = {
-        "processor": _processor(),
+        "processor": _read_processor_name(),
         "cores": os.cpu_count(),
         "load": round(os.getloadavg()[0], 1),
         "device": "cpu",
@@ -46,18 +46,18 @@ def _circumstances(trees: tuple[Tree, Tree]) -> dict[str, Any]:
     libraries = {name: version(name) for name in ("torch", "transformers")}
     return {
         "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
-        "command": _command(*trees),
+        "command": _format_command(*trees),
         "machine": machine,
         "software": {"errata": version("errata-server"), "python": platform.python_version(), **libraries},
     }
 
 
-def _command(before: Tree, after: Tree) -> str:
+def _format_command(before: Tree, after: Tree) -> str:
     """The command, as somebody else would type it in a checkout. A tree with changes has no name but the place it is in."""
     command = f"python -m benchmarks.{NAME} {before.commit[:12]}"
     return command if after.is_changed else f"{command} --after {after.commit[:12]}"
 
 
-def _processor() -> str:
+def _read_processor_name() -> str:
     lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())

@@ -8,14 +8,14 @@ from benchmarks.markdown import Result, table
 SAMPLES = {"edit": "an edit, from POST to applied", "answer": "an answer", "retrain": "a major retrain, to the end of its job"}
 
 
-def section(found: Mapping[str, Result]) -> Iterator[str]:
+def section(results: Mapping[str, Result]) -> Iterator[str]:
     """The lines of the section, for the parts that were made."""
-    figures = found["compare_revisions"]["figures"]
+    figures = results["compare_revisions"]["figures"]
     yield f"Revision {figures['before']} (before) and {figures['after']} (after), each started from its own source tree and asked"
     yield "over HTTP. Both are given the same edits, retrains, retractions and rollbacks, in the same order."
     yield ""
-    told = {"bytes": _bytes, "documents": _documents, "store": _store}
-    rows = [(*tell(figures[name]), _count(figures[name])) for name, tell in told.items() if name in figures]
+    formatters = {"bytes": _bytes, "documents": _documents, "store": _store}
+    rows = [(*formatter(figures[name]), _count(figures[name])) for name, formatter in formatters.items() if name in figures]
     if rows:
         yield from table(("the same in both?", "compared", "differences"), rows)
     if "times" in figures:
@@ -32,7 +32,8 @@ def _documents(part: Result) -> tuple[str, str]:
     compared = f"{part['documents']} documents, {part['lines']} lines"
     texts = ", ".join(f"`{text}`" for text in part["expected_texts"])
     expected = f"; {part['expected']} changed lines were expected (with {texts})" if part["expected"] else ""
-    return "API description, settings, help texts, schema, refusals", compared + expected
+    prose = f"; {len(part['prose'])} lines of prose are worded anew" if part.get("prose") else ""
+    return "API description, settings, help texts, schema, refusals", compared + expected + prose
 
 
 def _store(part: Result) -> tuple[str, str]:
@@ -52,9 +53,9 @@ def _times(part: Mapping[str, Any]) -> Iterator[str]:
     yield f"{part['cores_of_others']:.1f} cores (median)."
     yield ""
     rows = []
-    for name, what in SAMPLES.items():
-        one = part[name]
-        ratio = one["ratio"]
+    for name, label in SAMPLES.items():
+        sample = part[name]
+        ratio = sample["ratio"]
         interval = f"{ratio['low']:.3f} to {ratio['high']:.3f}"
-        rows.append((what, f"{one['before_ms']:.0f} ms", f"{one['after_ms']:.0f} ms", f"{ratio['median']:.3f}", interval))
+        rows.append((label, f"{sample['before_ms']:.0f} ms", f"{sample['after_ms']:.0f} ms", f"{ratio['median']:.3f}", interval))
     yield from table(("", "before", "after", "median of the ratios", "95% interval (bootstrap)"), rows)

@@ -54,13 +54,13 @@ class RevisionServer:
             shutil.copytree(self.tree.neutral, self.data / "neutral")
         port = _free_port()
         self._url = f"http://127.0.0.1:{port}"
-        own = {"HOST": "127.0.0.1", "PORT": str(port), "DATA_DIR": str(self.data)}
+        address = {"HOST": "127.0.0.1", "PORT": str(port), "DATA_DIR": str(self.data)}
         with self._log.open("ab") as log:
             # A session of its own: Ctrl-C is for this program, which then ends its servers in order.
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "service", "serve"],
                 cwd=self.tree.folder,
-                env=self.tree.environment(self._settings | own),
+                env=self.tree.environment(self._settings | address),
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
@@ -87,22 +87,22 @@ class RevisionServer:
 
     def wait_until_quiet(self) -> None:
         """Wait until its process computes nothing, such as the scores of an edit that was just published."""
-        until = time.monotonic() + QUIET_WITHIN_S
-        worked = self._ticks()
-        while time.monotonic() < until:
+        deadline = time.monotonic() + QUIET_WITHIN_S
+        ticks = self._ticks()
+        while time.monotonic() < deadline:
             time.sleep(QUIET_S)
-            worked, before = self._ticks(), worked
-            if worked - before <= 1:
+            ticks, previous = self._ticks(), ticks
+            if ticks - previous <= 1:
                 return
         raise TimeoutError(f"the server {self.tree.side} does not come to rest")
 
     def _wait_until_ready(self, client: httpx.Client) -> None:
-        until = time.monotonic() + STARTS_IN_S
+        deadline = time.monotonic() + STARTS_IN_S
         while not _is_ready(client):
             assert self._process is not None
-            if self._process.poll() is not None or time.monotonic() > until:
-                said = self._log.read_text(encoding="utf-8", errors="replace")[-LAST_CHARACTERS:]
-                raise RuntimeError(f"the server {self.tree.side} did not start; the end of its log:\n{said}")
+            if self._process.poll() is not None or time.monotonic() > deadline:
+                log_end = self._log.read_text(encoding="utf-8", errors="replace")[-LAST_CHARACTERS:]
+                raise RuntimeError(f"the server {self.tree.side} did not start; the end of its log:\n{log_end}")
             time.sleep(POLL_S)
 
     @property
@@ -128,14 +128,14 @@ def run_on_both(
 ) -> tuple[Result, Result]:
     """What the same work comes to on a new server of each tree; both work at the same time."""
 
-    def worked(server: RevisionServer) -> Result:
+    def run_work(server: RevisionServer) -> Result:
         with server.client() as client:
             return work(server, client)
 
     # The servers end before the threads are waited for: calls that are under way then fail, and so do their threads.
-    with ThreadPoolExecutor(2) as pool, ExitStack() as opened:
-        servers = [opened.enter_context(RevisionServer(tree, room / f"data-{tree.side}")) for tree in trees]
-        before, after = [pool.submit(worked, server) for server in servers]
+    with ThreadPoolExecutor(2) as pool, ExitStack() as stack:
+        servers = [stack.enter_context(RevisionServer(tree, room / f"data-{tree.side}")) for tree in trees]
+        before, after = [pool.submit(run_work, server) for server in servers]
         return before.result(), after.result()
 
 

@@ -18,21 +18,21 @@ def compare_store(trees: tuple[Tree, Tree], room: Path) -> dict[str, Any]:
     before, after = trees
     data = room / "data-store"
     with run_server(before, data) as client:
-        _write(client)
-        written = _all_of(client)
+        _write_store(client)
+        rows_before = _read_store(client)
     with run_server(after, data) as client:
-        found = list(list_differences(written, _all_of(client)))
-        found += _goes_on(client)
-    found += _verified(after, data)
+        differences = list(list_differences(rows_before, _read_store(client)))
+        differences += _edit_on_top(client)
+    differences += _verify(after, data)
     return {
-        "versions": len(written["versions"]),
-        "edits": len(written["edits"]),
-        "answers": sum(len(said) for said in written["answers"].values()),
-        "differences": found,
+        "versions": len(rows_before["versions"]),
+        "edits": len(rows_before["edits"]),
+        "answers": sum(len(texts) for texts in rows_before["answers"].values()),
+        "differences": differences,
     }
 
 
-def _write(client: httpx.Client) -> None:
+def _write_store(client: httpx.Client) -> None:
     """A store with all that a store may hold: both kinds of retrains, a rollback, and edits taken back in either place."""
     in_tensors = [post_edit(client, fact) for fact in FACTS[:3]]
     retrain(client, "major")
@@ -49,7 +49,7 @@ def _write(client: httpx.Client) -> None:
     post_edit(client, FACTS[8])
 
 
-def _all_of(client: httpx.Client) -> dict[str, Any]:
+def _read_store(client: httpx.Client) -> dict[str, Any]:
     """Every row that is shown, and what every version says."""
     versions = read_all(client, "/versions")
     return {
@@ -62,7 +62,7 @@ def _all_of(client: httpx.Client) -> dict[str, Any]:
     }
 
 
-def _goes_on(client: httpx.Client) -> Iterator[str]:
+def _edit_on_top(client: httpx.Client) -> Iterator[str]:
     """What is wrong with an edit on top of what was found."""
     head = read_head(client)
     edit = post_edit(client, FACTS[9])
@@ -70,8 +70,8 @@ def _goes_on(client: httpx.Client) -> Iterator[str]:
         yield f"an edit on top is {edit['status']}, and the head went from {head} to {read_head(client)}"
 
 
-def _verified(tree: Tree, data: Path) -> Iterator[str]:
+def _verify(tree: Tree, data: Path) -> Iterator[str]:
     """What `errata versions verify` says of the checkpoints, if it does not pass."""
-    done = tree.errata("versions", "verify", DATA_DIR=str(data))
-    if done.returncode:
-        yield f"errata versions verify ended with {done.returncode}: {done.stdout}{done.stderr}"
+    process = tree.errata("versions", "verify", DATA_DIR=str(data))
+    if process.returncode:
+        yield f"errata versions verify ended with {process.returncode}: {process.stdout}{process.stderr}"

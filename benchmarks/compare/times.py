@@ -39,40 +39,40 @@ class Side:
 
     server: RevisionServer
     client: httpx.Client
-    home: int = 0
+    start_version: int = 0
     seconds: dict[str, list[float]] = field(default_factory=dict)
 
-    def go_home(self) -> None:
+    def return_to_start(self) -> None:
         """Answer as at the beginning again. The number of that version is a new one, so it is never collected for its age."""
-        self.home = roll_back(self.client, self.home)
+        self.start_version = roll_back(self.client, self.start_version)
 
 
 def compare_times(trees: tuple[Tree, Tree], room: Path, pairs: int) -> dict[str, Any]:
     """Medians of both revisions and of their ratios, for each kind of sample."""
-    with ExitStack() as opened:
-        before, after = (_side(opened, tree, room / f"data-times-{tree.side}") for tree in trees)
+    with ExitStack() as stack:
+        before, after = (_open_side(stack, tree, room / f"data-times-{tree.side}") for tree in trees)
         _take_pair(before, after, FACTS[-1])  # it only warms them up
         for side in (before, after):
             side.seconds.clear()
-        others = []
+        core_counts = []
         for number in range(pairs):
             first, second = (before, after) if number % 2 == 0 else (after, before)
-            others.append(_cores_of_others(before, after))
+            core_counts.append(_cores_of_others(before, after))
             _take_pair(first, second, FACTS[WINDOW + number % (len(FACTS) - WINDOW)])
             print(f"times: pair {number + 1} of {pairs}", flush=True)
     return {
         "pairs": pairs,
         "window": WINDOW,
         "neutral_sentences": SENTENCES,
-        "cores_of_others": round(median(others), 2),
+        "cores_of_others": round(median(core_counts), 2),
         **{name: _figures(before.seconds[name], after.seconds[name]) for name in SAMPLES},
     }
 
 
-def _side(opened: ExitStack, tree: Tree, data: Path) -> Side:
+def _open_side(stack: ExitStack, tree: Tree, data: Path) -> Side:
     """A server that holds a few edits in its window."""
-    server = opened.enter_context(RevisionServer(tree, data, NEUTRAL__SENTENCES=str(SENTENCES)))
-    client = opened.enter_context(server.client())
+    server = stack.enter_context(RevisionServer(tree, data, NEUTRAL__SENTENCES=str(SENTENCES)))
+    client = stack.enter_context(server.client())
     for fact in FACTS[:WINDOW]:
         post_edit(client, fact)
     return Side(server, client, read_head(client))
@@ -91,9 +91,9 @@ def _cores_of_others(*sides: Side) -> float:
     """How many cores other programs use while both servers rest: with more than a few hundredths, times are less sure."""
     for side in sides:
         side.server.wait_until_quiet()
-    worked = _ticks_of_all()
+    ticks = _ticks_of_all()
     time.sleep(LOOK_S)
-    return (_ticks_of_all() - worked) / TICKS / LOOK_S
+    return (_ticks_of_all() - ticks) / TICKS / LOOK_S
 
 
 def _ticks_of_all() -> int:
@@ -102,32 +102,32 @@ def _ticks_of_all() -> int:
         return sum(int(field) for field in file.readline().split()[1:4])
 
 
-def _edit(side: Side, fact: EditFact) -> float:
+def _time_edit(side: Side, fact: EditFact) -> float:
     """From the first byte of an edit until the answer that it is applied."""
-    seconds = _timed(lambda: post_edit(side.client, fact))
-    side.go_home()
+    seconds = _measure_seconds(lambda: post_edit(side.client, fact))
+    side.return_to_start()
     return seconds
 
 
-def _answer(side: Side, _fact: EditFact) -> float:
+def _time_answers(side: Side, _fact: EditFact) -> float:
     """An answer, as the mean of forty different ones."""
-    return _timed(lambda: [generate(side.client, question) for question in PROMPTS]) / len(PROMPTS)
+    return _measure_seconds(lambda: [generate(side.client, question) for question in PROMPTS]) / len(PROMPTS)
 
 
-def _retrain(side: Side, _fact: EditFact) -> float:
+def _time_retrain(side: Side, _fact: EditFact) -> float:
     """From the request of a major retrain until its job has ended."""
-    seconds = _timed(lambda: retrain(side.client, "major"))
-    side.go_home()
+    seconds = _measure_seconds(lambda: retrain(side.client, "major"))
+    side.return_to_start()
     return seconds
 
 
-SAMPLES: dict[str, Callable[[Side, EditFact], float]] = {"edit": _edit, "answer": _answer, "retrain": _retrain}
+SAMPLES: dict[str, Callable[[Side, EditFact], float]] = {"edit": _time_edit, "answer": _time_answers, "retrain": _time_retrain}
 
 
-def _timed(work: Callable[[], object]) -> float:
-    began = time.perf_counter()
+def _measure_seconds(work: Callable[[], object]) -> float:
+    started_at = time.perf_counter()
     work()
-    return time.perf_counter() - began
+    return time.perf_counter() - started_at
 
 
 def _figures(before: Sequence[float], after: Sequence[float]) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-HERE = Path(__file__).resolve().parents[2]
+REPOSITORY = Path(__file__).resolve().parents[2]
 COMMAND_S = 300.0
 WIDTH = "130"  # columns of a help text
 PREFIX = "ERRATA_"
@@ -34,10 +34,10 @@ class Tree:
 
     def environment(self, settings: dict[str, str]) -> dict[str, str]:
         """This process' environment with the tree first on the path and these settings alone, each without its prefix."""
-        kept = {name: value for name, value in os.environ.items() if not name.upper().startswith(PREFIX)}
+        inherited = {name: value for name, value in os.environ.items() if not name.upper().startswith(PREFIX)}
         fixed = {"PYTHONPATH": str(self.folder), "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
-        shown = {"COLUMNS": WIDTH, "NO_COLOR": "1", "TERM": "dumb"}
-        return kept | fixed | shown | {PREFIX + name: value for name, value in settings.items()}
+        terminal = {"COLUMNS": WIDTH, "NO_COLOR": "1", "TERM": "dumb"}
+        return inherited | fixed | terminal | {PREFIX + name: value for name, value in settings.items()}
 
     def python(self, *arguments: str, **settings: str) -> "subprocess.CompletedProcess[str]":
         """Run Python in the tree and wait for its end."""
@@ -57,36 +57,36 @@ class Tree:
 
     def check(self) -> None:
         """Raise if Python finds the service elsewhere: an installed one, for instance, which would be compared with itself."""
-        found = self.python("-c", "import service; print(service.__file__)").stdout.strip()
-        if not Path(found).resolve().is_relative_to(self.folder.resolve()):
+        module_file = self.python("-c", "import service; print(service.__file__)").stdout.strip()
+        if not Path(module_file).resolve().is_relative_to(self.folder.resolve()):
             raise RuntimeError(f"Python in the tree {self.side} finds another service")
 
 
 @contextmanager
-def open_tree(side: str, what: str | None, room: Path) -> Iterator[Tree]:
+def open_tree(side: str, source: str | None, room: Path) -> Iterator[Tree]:
     """A tree: the one that this runs in (None), a folder, or a revision that is checked out below `room` and removed again."""
     neutral = room / f"neutral-{side}"
     neutral.mkdir()
-    if what is None or Path(what).is_dir():
-        folder = HERE if what is None else Path(what).resolve()
+    if source is None or Path(source).is_dir():
+        folder = REPOSITORY if source is None else Path(source).resolve()
         is_changed = bool(run_git(folder, "status", "--porcelain"))
         yield _checked(Tree(side, folder, neutral, run_git(folder, "rev-parse", "HEAD"), is_changed))
         return
-    commit = run_git(HERE, "rev-parse", "--verify", f"{what}^{{commit}}")
+    commit = run_git(REPOSITORY, "rev-parse", "--verify", f"{source}^{{commit}}")
     folder = room / f"tree-{side}"
     try:
-        run_git(HERE, "worktree", "add", "--detach", str(folder), commit)
+        run_git(REPOSITORY, "worktree", "add", "--detach", str(folder), commit)
         yield _checked(Tree(side, folder, neutral, commit, is_changed=False))
     finally:
-        subprocess.run(["git", "worktree", "remove", "--force", str(folder)], cwd=HERE, capture_output=True, check=False)
+        subprocess.run(["git", "worktree", "remove", "--force", str(folder)], cwd=REPOSITORY, capture_output=True, check=False)
 
 
 def run_git(folder: Path, *arguments: str) -> str:
     """What git says in a folder. Ends the program with git's own words if it refuses."""
-    done = subprocess.run(["git", *arguments], cwd=folder, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise SystemExit(done.stderr.strip())
-    return done.stdout.strip()
+    process = subprocess.run(["git", *arguments], cwd=folder, capture_output=True, text=True, check=False)
+    if process.returncode:
+        raise SystemExit(process.stderr.strip())
+    return process.stdout.strip()
 
 
 def _checked(tree: Tree) -> Tree:

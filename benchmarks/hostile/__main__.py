@@ -15,9 +15,9 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.command import build_parser, parse_options, write
 from benchmarks.hostile.attacks import every_attack
-from benchmarks.hostile.ground import Attack, AttackResult, AttackTools, HealthProbe
-from benchmarks.outcome import build_parser, parse_options, write
+from benchmarks.hostile.tools import Attack, AttackResult, AttackTools, HealthProbe
 from benchmarks.servers import Zygote
 
 
@@ -25,58 +25,64 @@ def main() -> None:
     """The command; it fails if a server did not hold."""
     parser = build_parser(__doc__)
     parser.add_argument("--only", nargs="*", default=[], help="only attacks whose names hold one of these texts")
-    chosen = parse_options(parser)
+    arguments = parse_options(parser)
     zygote = Zygote()
-    rows = {row["attack"]: row for row in _kept(chosen.results)} if chosen.only else {}
-    made: list[dict[str, Any]] = []
+    rows = {row["attack"]: row for row in _read_earlier(arguments.results)} if arguments.only else {}
+    new_rows: list[dict[str, Any]] = []
     try:
         for attack in every_attack():
-            if not chosen.only or any(text in attack.name for text in chosen.only):
-                made.append(_row(zygote, attack))
-                print(made[-1], flush=True)
-                rows[attack.name] = made[-1]
-                write(chosen.results, "hostile", {"attacks": list(rows.values())}, quiet=True)
+            if not arguments.only or any(text in attack.name for text in arguments.only):
+                new_rows.append(_run_attack(zygote, attack))
+                print(new_rows[-1], flush=True)
+                rows[attack.name] = new_rows[-1]
+                write(arguments.results, "hostile", {"attacks": list(rows.values())}, is_quiet=True)
     finally:
         zygote.close()
-    _show(made)
-    if not all(row["held"] for row in made):
+    _print_table(new_rows)
+    if not all(row["held"] for row in new_rows):
         sys.exit(1)
 
 
-def _kept(results: Path) -> list[dict[str, Any]]:
+def _read_earlier(results: Path) -> list[dict[str, Any]]:
     """What the attacks came to before."""
     try:
-        found: list[dict[str, Any]] = json.loads((results / "hostile.json").read_bytes())["figures"]["attacks"]
+        rows: list[dict[str, Any]] = json.loads((results / "hostile.json").read_bytes())["figures"]["attacks"]
     except FileNotFoundError:
         return []
-    return found
+    return rows
 
 
-def _row(zygote: Zygote, attack: Attack) -> dict[str, Any]:
-    began = time.monotonic()
+def _run_attack(zygote: Zygote, attack: Attack) -> dict[str, Any]:
+    started_at = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="errata-hostile-", ignore_cleanup_errors=True) as folder:
-        ground = AttackTools(zygote, Path(folder))
+        tools = AttackTools(zygote, Path(folder))
         try:
-            finding = attack.make(ground)
+            result = attack.make(tools)
         except Exception as error:  # what no attack foresaw is a finding as well, and the others are still to be made
-            finding = AttackResult(False, f"it ended with {type(error).__name__}: {error}"[:300])
-    at = datetime.now(UTC).strftime("%Y-%m-%d %H:%M")
-    row = {"attack": attack.name, "held": finding.held, "seen": finding.seen, "seconds": time.monotonic() - began, "at": at}
-    return row | _pulse(ground.pulses)
+            result = AttackResult(False, f"it ended with {type(error).__name__}: {error}"[:300])
+    moment = datetime.now(UTC).strftime("%Y-%m-%d %H:%M")
+    row = {
+        "attack": attack.name,
+        "held": result.is_held,
+        "seen": result.finding,
+        "seconds": time.monotonic() - started_at,
+        "at": moment,
+    }
+    return row | _summarise_health(tools.health_probes)
 
 
-def _pulse(pulses: list[HealthProbe]) -> dict[str, Any]:
-    seconds = sorted(one for pulse in pulses for one in pulse.seconds)
+def _summarise_health(probes: list[HealthProbe]) -> dict[str, Any]:
+    seconds = sorted(value for probe in probes for value in probe.seconds)
     if not seconds:
         return {}
     return {
         "live_p50_ms": 1000 * seconds[len(seconds) // 2],
         "live_worst_ms": 1000 * seconds[-1],
-        "live_failures": sum(pulse.failures for pulse in pulses),
+        "live_failures": sum(probe.failures for probe in probes),
     }
 
 
-def _show(rows: list[dict[str, Any]]) -> None:
+def _print_table(rows: list[dict[str, Any]]) -> None:
     table = Table(box=None, pad_edge=False)
     table.add_column("attack")
     table.add_column("held")

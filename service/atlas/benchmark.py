@@ -74,8 +74,8 @@ def is_edited(fact: Fact) -> bool:
 
 def edited_facts() -> list[Fact]:
     """The edited quarter, in an order that mixes the relations."""
-    chosen = [fact for fact in all_facts() if is_edited(fact)]
-    return sorted(chosen, key=lambda fact: sha256(f"order:{fact.relation}:{fact.subject}".encode()).digest())
+    facts = [fact for fact in all_facts() if is_edited(fact)]
+    return sorted(facts, key=lambda fact: sha256(f"order:{fact.relation}:{fact.subject}".encode()).digest())
 
 
 @cache
@@ -162,8 +162,8 @@ def select_answerable(
     """The edits whose every prompt the model answers with the truth."""
     matches = iter(exact_matches(model, tokenizer, [row for edit in edits for row in list_rows(edit)]))
     for edit in edits:
-        right = [next(matches) for _ in list_rows(edit)]
-        if all(right):
+        results = [next(matches) for _ in list_rows(edit)]
+        if all(results):
             yield edit
 
 

@@ -110,10 +110,10 @@ def train_item(rng: Random) -> SkillItem:
 def held_out_items() -> tuple[SkillItem, ...]:
     """The fixed test items, the same number of each skill, all different."""
     rng = Random("atlas held-out items")
-    chosen: list[SkillItem] = []
+    all_items: list[SkillItem] = []
     for make in _SKILLS:
         items: dict[SkillItem, None] = {}
         while len(items) < HELD_OUT_PER_SKILL:
             items[_draw(make, rng, held_out=True)] = None
-        chosen.extend(items)
-    return tuple(chosen)
+        all_items.extend(items)
+    return tuple(all_items)

@@ -50,8 +50,8 @@ def build_environment(contender: str, *, every: int) -> dict[str, str]:
 
     Versions are kept until the mark at which they are asked: an edit makes one, now and then two or three.
     """
-    given = {"ERRATA_WINDOW__DEFERRED_S": str(DEFERRED_S), "ERRATA_RETENTION__KEEP_LAST": str(max(KEEP_LAST, 4 * every))}
-    given |= CONTENDERS[contender]
-    if "ERRATA_WINDOW__STRATEGY" in given:
-        given |= {"ERRATA_WINDOW__DEFERRED": str(every)}
-    return given
+    environment = {"ERRATA_WINDOW__DEFERRED_S": str(DEFERRED_S), "ERRATA_RETENTION__KEEP_LAST": str(max(KEEP_LAST, 4 * every))}
+    environment |= CONTENDERS[contender]
+    if "ERRATA_WINDOW__STRATEGY" in environment:
+        environment |= {"ERRATA_WINDOW__DEFERRED": str(every)}
+    return environment

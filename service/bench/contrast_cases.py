@@ -35,14 +35,14 @@ class Case:
 def pipeline_cases(n: int, anatomy: Anatomy) -> list[Case]:
     """Table 1: each method edit by edit to convergence, and in epochs over all edits; LocFT-BF's are in mini-batches."""
     cases = []
-    for preset, said in (("ft_l", "FT-L"), ("ft_m", "FT-M")):
-        for order, changed in (("depth-first", {}), ("breadth-first", ONE_BY_ONE)):
-            cases.append(Case(f"{said}, {order}", _fine_tuning(preset, **changed), n, said))
-    depth_first = _paper(anatomy, order="depth", batch=1)
+    for preset, label in (("ft_l", "FT-L"), ("ft_m", "FT-M")):
+        for order, overrides in (("depth-first", {}), ("breadth-first", ONE_BY_ONE)):
+            cases.append(Case(f"{label}, {order}", _fine_tuning_settings(preset, **overrides), n, label))
+    depth_first = _paper_settings(anatomy, order="depth", batch=1)
     return [
         *cases,
         Case("LocFT-BF's trainer, depth-first", depth_first, n, "LocFT-BF"),
-        Case("LocFT-BF, preset paper", _paper(anatomy), n, "LocFT-BF"),
+        Case("LocFT-BF, preset paper", _paper_settings(anatomy), n, "LocFT-BF"),
         Case("LocFT-BF, default", LocftSettings(), n, "LocFT-BF"),
     ]
 
@@ -51,13 +51,15 @@ def batch_cases(n: int, anatomy: Anatomy) -> list[Case]:
     """Figure 4: FT-M in epochs over all edits, with more edits in one step."""
     sizes = [size for size in _SIZES if size < n] + [n]
     line = "FT-M, breadth-first"
-    return [Case(f"{size} edits a step", _fine_tuning("ft_m", **ONE_BY_ONE, batch=size), n, line, size) for size in sizes]
+    return [
+        Case(f"{size} edits a step", _fine_tuning_settings("ft_m", **ONE_BY_ONE, batch=size), n, line, size) for size in sizes
+    ]
 
 
 def edit_count_cases(n: int, anatomy: Anatomy) -> list[Case]:
     """Figure 6: LocFT-BF with more and more edits."""
     counts = [max(1, round(share * n)) for share in _SHARES]
-    presets = {"LocFT-BF, preset paper": _paper(anatomy), "LocFT-BF, default": LocftSettings()}
+    presets = {"LocFT-BF, preset paper": _paper_settings(anatomy), "LocFT-BF, default": LocftSettings()}
     return [
         Case(f"{name}, {count} edits", settings, count, name, count) for name, settings in presets.items() for count in counts
     ]
@@ -66,8 +68,8 @@ def edit_count_cases(n: int, anatomy: Anatomy) -> list[Case]:
 def location_cases(n: int, anatomy: Anatomy) -> list[Case]:
     """Section 3 and Table 8: one module of one block, coarser ones, several blocks, and all of the model."""
     depth = anatomy.depth
-    at, _ = choose_block("auto", anatomy.family, depth)
-    places: Mapping[str, dict[str, Any]] = {
+    block, _ = choose_block("auto", anatomy.family, depth)
+    locations: Mapping[str, dict[str, Any]] = {
         "down-projection of one block": {},
         "up-projection of one block": {"kind": "up"},
         "MLP of one block": {"kind": "mlp"},
@@ -75,20 +77,20 @@ def location_cases(n: int, anatomy: Anatomy) -> list[Case]:
         "one whole block": {"kind": "block"},
         "down-projections of the upper half": {"blocks": tuple(range(depth // 2, depth))},
         "down-projections of all blocks": {"blocks": tuple(range(depth))},
-        "three whole blocks": {"kind": "block", "blocks": tuple(range(max(0, at - 2), at + 1))},
+        "three whole blocks": {"kind": "block", "blocks": tuple(range(max(0, block - 2), block + 1))},
         "the whole model": {"kind": "model"},
     }
-    return [Case(name, _paper(anatomy, **place), n, name) for name, place in places.items()]
+    return [Case(name, _paper_settings(anatomy, **overrides), n, name) for name, overrides in locations.items()]
 
 
-def _fine_tuning(preset: str, **changed: Any) -> LocftSettings:
-    return LocftSettings.model_validate({"preset": preset, **EVERY_SURFACE, **changed})
+def _fine_tuning_settings(preset: str, **overrides: Any) -> LocftSettings:
+    return LocftSettings.model_validate({"preset": preset, **EVERY_SURFACE, **overrides})
 
 
-def _paper(anatomy: Anatomy, **changed: Any) -> LocftSettings:
+def _paper_settings(anatomy: Anatomy, **overrides: Any) -> LocftSettings:
     """The published procedure, with steps and rate for a small model."""
-    rate = LocftSettings.model_validate(changed).rate_of(anatomy.family, anatomy.depth, anatomy.width)
-    return LocftSettings.model_validate({"preset": "paper", **EVERY_SURFACE, "batch": BATCH, "learning_rate": rate, **changed})
+    rate = LocftSettings.model_validate(overrides).rate_of(anatomy.family, anatomy.depth, anatomy.width)
+    return LocftSettings.model_validate({"preset": "paper", **EVERY_SURFACE, "batch": BATCH, "learning_rate": rate, **overrides})
 
 
 PARTS: Mapping[str, Callable[[int, Anatomy], Sequence[Case]]] = {

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 
 from service.bench import plots
+from service.bench.bench_model import BenchModel, open_model, to_items
 from service.bench.contrast_cases import PARTS, Case
-from service.bench.measured_model import MeasuredModel, open_model, to_items
 from service.bench.plots import Line, Panel
 from service.bench.records import load_records
 from service.bench.results import write, write_csv
@@ -29,33 +29,35 @@ def run_contrasts(
     """
     torch.set_num_threads(1)
     records = load_records(file, n=4 * n if "numbers" in parts else n, skip=skip)
-    place = open_model(model, records)
+    bench_model = open_model(model, records)
     for part in parts:
         say(f"-- {part}")
         rows: list[Row] = []
-        for row in run_shards(place, n) if part == SHARD_PART else run_cases(place, PARTS[part](n, place.base.anatomy)):
+        for row in (
+            run_shards(bench_model, n) if part == SHARD_PART else run_cases(bench_model, PARTS[part](n, bench_model.base.anatomy))
+        ):
             rows.append(row)
-            write(out, f"contrast_{part}", {"edits": n, "skip": skip, "rows": rows}, device=str(place.base.device))
+            write(out, f"contrast_{part}", {"edits": n, "skip": skip, "rows": rows}, device=str(bench_model.base.device))
             say("   " + ", ".join(f"{name} {_short(value)}" for name, value in row.items() if value is not None))
         write_csv(out / f"contrast_{part}.csv", rows)
         if not plots.draw(out / f"contrast_{part}.svg", build_panels(part, rows)):
             say(plots.MISSING)
 
 
-def run_cases(place: MeasuredModel, cases: Sequence[Case]) -> Iterator[Row]:
+def run_cases(bench_model: BenchModel, cases: Sequence[Case]) -> Iterator[Row]:
     """Train and measure one case after another."""
     for case in cases:
-        records = place.records[: case.edits]
-        began = time.perf_counter()
-        fitted = fit_locft(place.base, to_items(records), settings=case.settings, neutral=place.neutral, seed=0)
-        seconds = time.perf_counter() - began
+        records = bench_model.records[: case.edits]
+        started_at = time.perf_counter()
+        result = fit_locft(bench_model.base, to_items(records), settings=case.settings, neutral=bench_model.neutral, seed=0)
+        seconds = time.perf_counter() - started_at
         yield {
             "case": case.name,
             "line": case.line,
             "x": case.x,
             "edits": case.edits,
-            **flatten_scores(place.score(fitted.overlay, records)),
-            "epochs": max(int(report["epochs"]) for report in fitted.reports.values()),
+            **flatten_scores(bench_model.score(result.overlay, records)),
+            "epochs": max(int(report["epochs"]) for report in result.reports.values()),
             "seconds": seconds,
         }
 
@@ -83,16 +85,16 @@ def flatten_scores(scores: dict[str, Any]) -> Row:
 
 def _case_panels(part: str, rows: Sequence[Row]) -> list[Panel]:
     """Curves where the cases have an x; else one place on the axis for each case, in their order."""
-    curved = any(row["x"] is not None for row in rows)
+    has_x = any(row["x"] is not None for row in rows)
     label = {"batches": "edits a step", "numbers": "edits"}.get(part, "case, in the table's order")
     panels = []
     for measure in ("reliability", "generality", "locality", "capability"):
         lines = []
         for name in dict.fromkeys(row["line"] for row in rows):
-            own = [(number, row) for number, row in enumerate(rows, 1) if row["line"] == name]
-            x = [float(row["x"]) if curved else float(number) for number, row in own]
-            lines.append(Line(name.replace("`", ""), x, [row[measure] for _, row in own]))
-        panels.append(Panel(measure, label, "share", lines, share=measure != "capability", log_x=curved))
+            line_rows = [(number, row) for number, row in enumerate(rows, 1) if row["line"] == name]
+            x = [float(row["x"]) if has_x else float(number) for number, row in line_rows]
+            lines.append(Line(name.replace("`", ""), x, [row[measure] for _, row in line_rows]))
+        panels.append(Panel(measure, label, "share", lines, share=measure != "capability", log_x=has_x))
     return panels
 
 
@@ -100,10 +102,11 @@ def _shard_panels(rows: Sequence[Row]) -> list[Panel]:
     labels = {"depth-first": "shards trained", "breadth-first": "epochs"}
     panels = []
     for order, label in labels.items():
-        own = [row for row in rows if row["order"] == order]
+        order_rows = [row for row in rows if row["order"] == order]
         names = [f"shard_{number}" for number in range(1, SHARDS + 1)]
         lines = [
-            Line(name.replace("_", " "), [float(row["at"]) for row in own], [row.get(name) for row in own]) for name in names
+            Line(name.replace("_", " "), [float(row["at"]) for row in order_rows], [row.get(name) for row in order_rows])
+            for name in names
         ]
         panels.append(Panel(order, label, "reliability", lines))
     return panels

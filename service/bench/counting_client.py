@@ -35,8 +35,8 @@ class CountingClient:
         if not answer.is_success:
             self.failures.append(f"{method} {_path_without_ids(path)}: {answer.status_code} {_error_detail(answer)}")
             return None
-        found: dict[str, Any] = answer.json()
-        return found
+        content: dict[str, Any] = answer.json()
+        return content
 
     def pages(self, path: str, **params: Any) -> Iterator[dict[str, Any]]:
         """Every item of a list, newest first."""
@@ -52,40 +52,40 @@ class CountingClient:
 
 
 def evaluate(
-    asking: CountingClient, records: Sequence[Record], version: int, *, capability: bool, patience_s: float
+    client: CountingClient, records: Sequence[Record], version: int, *, capability: bool, patience_s: float
 ) -> dict[str, Any] | None:
     """The server's own measures of a version on records, with its capability if asked; None if an evaluation failed.
 
     Many records are several evaluations of the same version; their figures are joined by their n.
     """
-    found: list[dict[str, Any]] = []
+    results: list[dict[str, Any]] = []
     for start in range(0, len(records), EVAL_RECORDS):
         body = {
             "version": version,
             "edits": [to_json(record) for record in records[start : start + EVAL_RECORDS]],
             "capability": capability and start == 0,
         }
-        result = _evaluate_once(asking, body, patience_s)
+        result = _evaluate_once(client, body, patience_s)
         if result is None:
             return None
-        found.append(result)
-    return merge_results(found)
+        results.append(result)
+    return merge_results(results)
 
 
-def _evaluate_once(asking: CountingClient, body: Answer, patience_s: float) -> dict[str, Any] | None:
-    queued = asking.send("POST", "/eval", json=body)
-    until = time.monotonic() + patience_s
-    while queued is not None and time.monotonic() < until:
-        seen = asking.send("GET", f"/eval/{queued['id']}")
-        if seen is not None and seen["status"] == "done":
-            result: dict[str, Any] = seen["result"]
+def _evaluate_once(client: CountingClient, body: Answer, patience_s: float) -> dict[str, Any] | None:
+    accepted_evaluation = client.send("POST", "/eval", json=body)
+    deadline = time.monotonic() + patience_s
+    while accepted_evaluation is not None and time.monotonic() < deadline:
+        evaluation = client.send("GET", f"/eval/{accepted_evaluation['id']}")
+        if evaluation is not None and evaluation["status"] == "done":
+            result: dict[str, Any] = evaluation["result"]
             return result
-        if seen is not None and seen["status"] not in ("queued", "running"):
-            asking.failures.append(f"evaluation: {seen['status']}: {seen['error']}")
+        if evaluation is not None and evaluation["status"] not in ("queued", "running"):
+            client.failures.append(f"evaluation: {evaluation['status']}: {evaluation['error']}")
             return None
         time.sleep(POLL_S)
-    if queued is not None:
-        asking.failures.append("evaluation: not done in time")
+    if accepted_evaluation is not None:
+        client.failures.append("evaluation: not done in time")
     return None
 
 

@@ -12,11 +12,11 @@ CACHE_FOLDER = Path(tempfile.gettempdir()) / f"errata-benchmarks-{os.getuid()}"
 
 
 @contextmanager
-def cached_neutral(neutral: Path, kept: Path = CACHE_FOLDER) -> Iterator[None]:
+def cached_neutral(neutral: Path, cache: Path = CACHE_FOLDER) -> Iterator[None]:
     """Bring what is kept into a data folder's `neutral`; what a server samples there meanwhile is kept for the next one."""
-    kept.mkdir(mode=0o700, parents=True, exist_ok=True)
-    shutil.copytree(kept, neutral, dirs_exist_ok=True)
+    cache.mkdir(mode=0o700, parents=True, exist_ok=True)
+    shutil.copytree(cache, neutral, dirs_exist_ok=True)
     try:
         yield
     finally:
-        shutil.copytree(neutral, kept, dirs_exist_ok=True, ignore=shutil.ignore_patterns("*.part"))
+        shutil.copytree(neutral, cache, dirs_exist_ok=True, ignore=shutil.ignore_patterns("*.part"))

@@ -54,9 +54,9 @@ def draw(path: Path, panels: Sequence[Panel]) -> bool:
         rows = -(-len(panels) // columns)
         figure, axes = pyplot.subplots(rows, columns, figsize=(_INCHES[0] * columns, _INCHES[1] * rows), squeeze=False)
         styles = _styles(panels)
-        for place, axis in enumerate(axes.flat):
-            if place < len(panels):
-                _fill(axis, panels[place], styles)
+        for index, axis in enumerate(axes.flat):
+            if index < len(panels):
+                _fill(axis, panels[index], styles)
             else:
                 axis.set_axis_off()
         _legend(figure, axes)
@@ -97,9 +97,9 @@ def _fill(axis: Any, panel: Panel, styles: Mapping[str, dict[str, Any]]) -> None
 
 def _legend(figure: Any, axes: Any) -> None:
     """All names once, below the panels."""
-    found: dict[str, Any] = {}
+    handles: dict[str, Any] = {}
     for axis in axes.flat:
-        found |= {label: handle for handle, label in zip(*axis.get_legend_handles_labels(), strict=True)}
+        handles |= {label: handle for handle, label in zip(*axis.get_legend_handles_labels(), strict=True)}
     figure.tight_layout()
-    if len(found) > 1:
-        figure.legend(found.values(), found.keys(), loc="upper center", bbox_to_anchor=(0.5, 0.0), ncol=4, frameon=False)
+    if len(handles) > 1:
+        figure.legend(handles.values(), handles.keys(), loc="upper center", bbox_to_anchor=(0.5, 0.0), ncol=4, frameon=False)

@@ -14,22 +14,22 @@ def load_records(file: Path | None, *, n: int, skip: int = 0) -> list[Record]:
 
     Raises Refused where the file holds none or fewer. Rows that cannot be read are left out; `errata eval` tells which.
     """
-    found = read_records(benchmark.FILE) if file is None else list(load(file, limit=skip + n).records)
-    chosen = found[skip : skip + n]
-    if len(chosen) < n:
-        raise Refused(f"there are only {len(chosen)} edits from there on", field="n")
-    return chosen
+    records = read_records(benchmark.FILE) if file is None else list(load(file, limit=skip + n).records)
+    selection = records[skip : skip + n]
+    if len(selection) < n:
+        raise Refused(f"there are only {len(selection)} edits from there on", field="n")
+    return selection
 
 
 def open_rephrases(record: Record, rephrases: int) -> Record:
     """The record with its first `rephrases` rephrases open to training, and nothing else."""
 
-    def closed(probes: tuple[EvalProbe, ...], first: int = 0) -> tuple[EvalProbe, ...]:
-        return tuple(replace(probe, train=at < first) for at, probe in enumerate(probes))
+    def set_train(probes: tuple[EvalProbe, ...], first: int = 0) -> tuple[EvalProbe, ...]:
+        return tuple(replace(probe, train=index < first) for index, probe in enumerate(probes))
 
     return replace(
         record,
-        rephrases=closed(record.rephrases, rephrases),
-        locality=closed(record.locality),
-        portability=closed(record.portability),
+        rephrases=set_train(record.rephrases, rephrases),
+        locality=set_train(record.locality),
+        portability=set_train(record.portability),
     )

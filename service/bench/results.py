@@ -29,15 +29,6 @@ def write(folder: Path, name: str, figures: Figures, *, device: str = "cpu", thr
     part.replace(folder / f"{name}.json")
 
 
-def read(folder: Path, name: str) -> Figures | None:
-    """The figures of an earlier run, or None."""
-    path = folder / f"{name}.json"
-    if not path.exists():
-        return None
-    figures: Figures = json.loads(path.read_text(encoding="utf-8"))["figures"]
-    return figures
-
-
 def write_csv(path: Path, rows: Sequence[Figures]) -> None:
     """Rows of equal keys as CSV; what was not measured is empty."""
     if not rows:
@@ -72,22 +63,22 @@ def describe_run(*, device: str = "cpu", threads: int = 1) -> dict[str, Any]:
 
 def format_command(arguments: Sequence[str]) -> str:
     """The command of a run, as somebody else would type it."""
-    started = Path(arguments[0])
-    if started.parent.name == "benchmarks":
-        return " ".join(["python", "-m", f"benchmarks.{started.stem}", *visible_options(arguments[1:])])
+    program = Path(arguments[0])
+    if program.parent.name == "benchmarks":
+        return " ".join(["python", "-m", f"benchmarks.{program.stem}", *visible_options(arguments[1:])])
     return " ".join(["errata", *visible_options(arguments[1:], _HIDDEN | {_FILE_OF_EDITS})])
 
 
-def visible_options(arguments: Sequence[str], hide: Set[str] = _HIDDEN) -> list[str]:
+def visible_options(arguments: Sequence[str], hidden_names: Set[str] = _HIDDEN) -> list[str]:
     """The options of a run, less the hidden ones and their values."""
-    kept: list[str] = []
-    hidden = False
+    visible: list[str] = []
+    is_hidden = False
     for argument in arguments:
         if argument.startswith("--"):
-            hidden = argument.partition("=")[0] in hide
-        if not hidden:
-            kept.append(argument)
-    return kept
+            is_hidden = argument.partition("=")[0] in hidden_names
+        if not is_hidden:
+            visible.append(argument)
+    return visible
 
 
 def round_figures(value: Any) -> Any:
@@ -95,9 +86,9 @@ def round_figures(value: Any) -> Any:
     if isinstance(value, float):
         return float(f"{value:.4g}")
     if isinstance(value, Mapping):
-        return {str(key): round_figures(inner) for key, inner in value.items()}
+        return {str(key): round_figures(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [round_figures(inner) for inner in value]
+        return [round_figures(item) for item in value]
     return value
 
 

@@ -8,8 +8,8 @@ from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from typing import Any
 
+from service.bench.bench_model import BenchModel, to_items
 from service.bench.contrast_cases import EVERY_SURFACE, ONE_BY_ONE
-from service.bench.measured_model import MeasuredModel, to_items
 from service.editors.locft.fit import fit_locft
 from service.editors.locft.settings import LocftSettings
 from service.evaluation.records import Record
@@ -22,26 +22,26 @@ DEPTH = LocftSettings(preset="ft_m", **EVERY_SURFACE)
 BREADTH = DEPTH.model_copy(update=dict(ONE_BY_ONE))
 
 
-def run_shards(place: MeasuredModel, n: int) -> Iterator[dict[str, Any]]:
+def run_shards(bench_model: BenchModel, n: int) -> Iterator[dict[str, Any]]:
     """One row for each look: the order, how far training was, and each shard's score (None for shards not trained yet)."""
-    shards = split_shards(place.records[:n])
-    for done in range(1, len(shards) + 1):
-        overlay = _train(place, [record for shard in shards[:done] for record in shard], DEPTH)
-        yield _row(place, overlay, shards, "depth-first", done, trained=done)
-    before = 0
+    shards = split_shards(bench_model.records[:n])
+    for count in range(1, len(shards) + 1):
+        overlay = _train(bench_model, [record for shard in shards[:count] for record in shard], DEPTH)
+        yield _row(bench_model, overlay, shards, "depth-first", count, trained_count=count)
+    previous_epochs = 0
     for epochs in EPOCHS:
-        fitted = fit_locft(
-            place.base,
-            to_items(place.records[:n]),
+        result = fit_locft(
+            bench_model.base,
+            to_items(bench_model.records[:n]),
             settings=BREADTH.model_copy(update={"epochs": epochs}),
-            neutral=place.neutral,
+            neutral=bench_model.neutral,
             seed=0,
         )
-        ran = max(int(report["epochs"]) for report in fitted.reports.values())
-        if ran == before:
+        epochs_run = max(int(report["epochs"]) for report in result.reports.values())
+        if epochs_run == previous_epochs:
             return  # it had converged by then
-        before = ran
-        yield _row(place, fitted.overlay, shards, "breadth-first", ran, trained=len(shards))
+        previous_epochs = epochs_run
+        yield _row(bench_model, result.overlay, shards, "breadth-first", epochs_run, trained_count=len(shards))
 
 
 def split_shards(records: Sequence[Record]) -> list[Sequence[Record]]:
@@ -50,16 +50,22 @@ def split_shards(records: Sequence[Record]) -> list[Sequence[Record]]:
     return [records[begin:end] for begin, end in pairwise(cuts)]
 
 
-def _train(place: MeasuredModel, records: Sequence[Record], settings: LocftSettings) -> Overlay:
-    return fit_locft(place.base, to_items(records), settings=settings, neutral=place.neutral, seed=0).overlay
+def _train(bench_model: BenchModel, records: Sequence[Record], settings: LocftSettings) -> Overlay:
+    return fit_locft(bench_model.base, to_items(records), settings=settings, neutral=bench_model.neutral, seed=0).overlay
 
 
 def _row(
-    place: MeasuredModel, overlay: Overlay, shards: Sequence[Sequence[Record]], order: str, at: int, *, trained: int
+    bench_model: BenchModel,
+    overlay: Overlay,
+    shards: Sequence[Sequence[Record]],
+    order: str,
+    progress: int,
+    *,
+    trained_count: int,
 ) -> dict[str, Any]:
-    row: dict[str, Any] = {"order": order, "at": at}
+    row: dict[str, Any] = {"order": order, "at": progress}
     for number, shard in enumerate(shards):
-        scores = build_report(place.measure(overlay, shard)) if number < trained else None
+        scores = build_report(bench_model.measure(overlay, shard)) if number < trained_count else None
         row[f"shard_{number + 1}"] = None if scores is None else scores["greedy"]["reliability"]["score"]
         row[f"shard_{number + 1}_tokens"] = None if scores is None else scores["tokens"]["reliability"]["score"]
     return row

@@ -8,9 +8,9 @@ from typing import Any
 from service.bench import plots
 from service.bench.contenders import CONTENDERS, TRAINED_REPHRASES
 from service.bench.counting_client import CountingClient
-from service.bench.one_stream import Mark, Stream, run_server
 from service.bench.records import load_records, open_rephrases
 from service.bench.results import write, write_csv
+from service.bench.stream import Mark, Stream, run_server
 from service.bench.stream_tables import Row, build_panels, build_rows, find_shortfalls
 
 BACK_TO_BACK, PACED = "stream", "stream_paced"  # how result files begin
@@ -37,14 +37,16 @@ def run_streams(
     """
     records = load_records(file, n=n, skip=skip)
     kind = PACED if pace_s else BACK_TO_BACK
-    short: list[str] = []
+    shortfalls: list[str] = []
     for name in contenders:
         say(f"-- {name}")
         marks: list[Mark] = []
         with run_server(name, model, every=every, tasks=tasks) as client:
-            taught = [open_rephrases(record, TRAINED_REPHRASES.get(name, 0)) for record in records]
-            stream = Stream(CountingClient(client), taught, every, pace_s, capability=model == "atlas" or tasks is not None)
-            device = str((stream.asking.send("GET", "/model") or {}).get("device", "cpu"))
+            stream_records = [open_rephrases(record, TRAINED_REPHRASES.get(name, 0)) for record in records]
+            stream = Stream(
+                CountingClient(client), stream_records, every, pace_s, capability=model == "atlas" or tasks is not None
+            )
+            device = str((stream.client.send("GET", "/model") or {}).get("device", "cpu"))
             for mark in stream.run():
                 marks.append(mark)
                 figures = {"contender": name, "settings": CONTENDERS[name], "edits": n, "every": every, "pace_s": pace_s}
@@ -52,8 +54,8 @@ def run_streams(
                 say(format_mark(build_rows(name, [mark])[0]))
         write_comparison(out, say, kind)
         if name == "default":
-            short = find_shortfalls(build_rows(name, marks))
-    return short
+            shortfalls = find_shortfalls(build_rows(name, marks))
+    return shortfalls
 
 
 def write_comparison(out: Path, say: Callable[[str], None], kind: str = BACK_TO_BACK) -> None:
@@ -77,6 +79,6 @@ def load_rows(out: Path, kind: str = BACK_TO_BACK) -> list[Row]:
 
 def format_mark(row: Row) -> str:
     """A mark in one line, for whoever watches."""
-    shown = ("retention", "generality", "locality_inside", "locality_outside", "capability", "latency_p50_s")
-    figures = ", ".join(f"{name.replace('_', ' ')} {'–' if row[name] is None else format(row[name], '.2f')}" for name in shown)
+    measures = ("retention", "generality", "locality_inside", "locality_outside", "capability", "latency_p50_s")
+    figures = ", ".join(f"{name.replace('_', ' ')} {'–' if row[name] is None else format(row[name], '.2f')}" for name in measures)
     return f"   {row['edits']} edits, {row['seconds']:.0f} s: {figures}, window {row['window']}, failed {row['failed_requests']}"

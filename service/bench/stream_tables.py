@@ -16,9 +16,9 @@ def build_rows(contender: str, marks: Sequence[Mapping[str, Any]]) -> list[Row]:
 
 
 def _row(contender: str, mark: Mapping[str, Any]) -> Row:
-    measured = mark["after_all"] or {}
-    greedy, tokens = measured.get("greedy", {}), measured.get("tokens", {})
-    reported = mark["right_after"]
+    result = mark["after_all"] or {}
+    greedy, tokens = result.get("greedy", {}), result.get("tokens", {})
+    first_scores = mark["right_after"]
     return {
         "contender": contender,
         "edits": mark["edits"],
@@ -28,13 +28,13 @@ def _row(contender: str, mark: Mapping[str, Any]) -> Row:
         "locality_inside": _score(greedy.get("locality", {}).get("inside")),
         "locality_outside": _score(greedy.get("locality", {}).get("outside")),
         "locality": _score(greedy.get("locality")),
-        "capability": (measured.get("capability") or {}).get("ratio"),
+        "capability": (result.get("capability") or {}).get("ratio"),
         "retention_tokens": _score(tokens.get("reliability")),
         "generality_tokens": _score(tokens.get("generality", {}).get("untrained")),
         "locality_tokens": _score(tokens.get("locality")),
-        "reliability_right_after": reported["reliability"]["score"],
-        "generality_right_after": reported["generality"]["score"],
-        "locality_right_after": reported["locality"]["score"],
+        "reliability_right_after": first_scores["reliability"]["score"],
+        "generality_right_after": first_scores["generality"]["score"],
+        "locality_right_after": first_scores["locality"]["score"],
         "latency_p50_s": mark["latency_since_last_mark_s"]["p50"],
         "latency_p95_s": mark["latency_since_last_mark_s"]["p95"],
         "latency_n": mark["latency_since_last_mark_s"]["n"],
@@ -61,25 +61,25 @@ def build_panels(rows: Sequence[Row]) -> list[Panel]:
             for name in names
         ]
 
-    shown = ("retention", "generality", "locality_inside", "locality_outside", "capability")
+    measures = ("retention", "generality", "locality_inside", "locality_outside", "capability")
     panels = [
         Panel(measure.replace("_", " "), "edits", "share", lines(measure), aim=AIMS.get(measure), share=measure != "capability")
-        for measure in shown
+        for measure in measures
     ]
     return [*panels, Panel("POST → applied, median", "edits", "seconds", lines("latency_p50_s"), share=False)]
 
 
 def find_shortfalls(rows: Sequence[Row]) -> list[str]:
     """Where the default falls short of what it aims at, in sentences."""
-    short = []
+    shortfalls = []
     for row in rows:
         for measure, aim in AIMS.items():
             value = row[measure]
             if value is not None and value < aim:
-                short.append(f"{measure.replace('_', ' ')} is {value:.3f} after {row['edits']} edits, under {aim}")
+                shortfalls.append(f"{measure.replace('_', ' ')} is {value:.3f} after {row['edits']} edits, under {aim}")
     if rows and rows[-1]["failed_requests"]:
-        short.append(f"{rows[-1]['failed_requests']} requests failed")
-    return short
+        shortfalls.append(f"{rows[-1]['failed_requests']} requests failed")
+    return shortfalls
 
 
 def _points(rows: Sequence[Row], measure: str) -> tuple[list[float], list[float | None]]:

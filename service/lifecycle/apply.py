@@ -27,7 +27,7 @@ from service.lifecycle.publish import Candidate, publish
 from service.lifecycle.settings import SERVICE
 from service.lifecycle.statuses import changes_of_live_sets, write_statuses
 from service.store import edits, heads, jobs
-from service.store.edits import Change
+from service.store.edits import StatusChange
 from service.store.jobs import Job
 
 LOST = "it was not taken by BaFT and waits for the next retrain"
@@ -71,7 +71,7 @@ def give_up_or_narrow(context: LifecycleContext, lease: Lease, reason: str, *, o
     with context.store.write() as connection:
         heads.lock(connection)
         heads.check_fence(connection, lease.fence)
-        job = jobs.active(connection, "apply", "running")
+        job = jobs.find_active(connection, "apply", "running")
         if job is None:
             return
         if len(job.edit_ids) > 1:
@@ -89,7 +89,7 @@ def _claim(context: LifecycleContext, lease: Lease) -> Job | None:
     with context.store.write() as connection:
         heads.lock(connection)
         heads.check_fence(connection, lease.fence)
-        running = jobs.active(connection, "apply", "running")
+        running = jobs.find_active(connection, "apply", "running")
         if running is not None and next_edits.gives_way(connection, context, running.edit_ids):
             _requeue(connection, context, running)
             running = None
@@ -97,15 +97,15 @@ def _claim(context: LifecycleContext, lease: Lease) -> Job | None:
 
 
 def _claim_new(connection: Connection, context: LifecycleContext, lease: Lease) -> Job | None:
-    candidates = edits.many(connection, next_edits.read_next_edits(connection, context))
+    candidates = edits.read_many(connection, next_edits.read_next_edits(connection, context))
     if not candidates:
         return None
     now = context.clock()
     rules = context.settings.cadence
     inputs = read_cadence_inputs(connection, context)
-    room = cadence.room(inputs, rules)
+    room = cadence.free_window_places(inputs, rules)
     if room == 0:
-        if not cadence.full_window_defers(inputs, rules):
+        if not cadence.is_full_window_deferring(inputs, rules):
             return None
         write_statuses(connection, context, [_defer_change(edit.id, WINDOW_FULL) for edit in candidates], author=SERVICE)
         job = _new_job(connection, context, candidates)
@@ -115,7 +115,7 @@ def _claim_new(connection: Connection, context: LifecycleContext, lease: Lease) 
     write_statuses(
         connection,
         context,
-        [Change(edit_id=edit.id, status=EditStatus.APPLYING) for edit in claimed],
+        [StatusChange(edit_id=edit.id, status=EditStatus.APPLYING) for edit in claimed],
         author=SERVICE,
         job_id=job.id,
     )
@@ -126,9 +126,9 @@ def _claim_new(connection: Connection, context: LifecycleContext, lease: Lease) 
 def _reclaim(connection: Connection, context: LifecycleContext, lease: Lease, job: Job) -> Job:
     """Claim a job that a worker left: without edits retracted since, and on the present head."""
     now = context.clock()
-    retracted_ids = edits.retracted(connection, job.edit_ids)
-    applying = [edit for edit in edits.many(connection, job.edit_ids) if edit.status is EditStatus.APPLYING]
-    retractions = [Change(edit_id=edit.id, status=EditStatus.RETRACTED) for edit in applying if edit.id in retracted_ids]
+    retracted_ids = edits.find_retracted(connection, job.edit_ids)
+    applying = [edit for edit in edits.read_many(connection, job.edit_ids) if edit.status is EditStatus.APPLYING]
+    retractions = [StatusChange(edit_id=edit.id, status=EditStatus.RETRACTED) for edit in applying if edit.id in retracted_ids]
     write_statuses(connection, context, retractions, author=SERVICE, job_id=job.id)
     claimed = [edit for edit in applying if edit.id not in retracted_ids]
     if not claimed:
@@ -164,12 +164,12 @@ def _run_job(context: LifecycleContext, lease: Lease, job: Job) -> None:
             raise FitOverdue(f"its fit took longer than {context.settings.fit_s:g} seconds") from None
         raise
     changes = [_defer_change(edit_id, reason) for edit_id, reason in outcome.defer_reasons.items()]
-    changes += [Change(edit_id=edit_id, status=EditStatus.QUEUED) for edit_id in outcome.requeued_ids]
+    changes += [StatusChange(edit_id=edit_id, status=EditStatus.QUEUED) for edit_id in outcome.requeued_ids]
     if outcome.fitted is None:
         _finish_unpublished(context, lease, job, changes, outcome)
         return
     with context.store.read() as connection:
-        superseded_deferred = edits.deferred_before(connection, outcome.entrants)
+        superseded_deferred = edits.find_outdated_deferred(connection, outcome.entrants)
     superseded = {**superseded_deferred, **outcome.superseded}
     changes += changes_of_live_sets(head.live_set, outcome.live_set, superseded=superseded, reports=outcome.fitted.reports)
     entrant_ids = [item.edit_id for item in outcome.entrants]
@@ -194,7 +194,7 @@ def _run_job(context: LifecycleContext, lease: Lease, job: Job) -> None:
 def _should_stop(context: LifecycleContext, job: Job) -> bool:
     """Whether a running fit is for nothing, or holds up smaller edits."""
     with context.store.read() as connection:
-        return bool(edits.retracted(connection, job.edit_ids)) or next_edits.gives_way(connection, context, job.edit_ids)
+        return bool(edits.find_retracted(connection, job.edit_ids)) or next_edits.gives_way(connection, context, job.edit_ids)
 
 
 def _rounds(
@@ -207,7 +207,7 @@ def _rounds(
     published if it lost new edits only: these edits are deferred, and the live set records that the window was trained on them.
     """
     with context.store.read() as connection:
-        entrants = {item.edit_id: item for item in edits.items(connection, [edit.id for edit in job_edits])}
+        entrants = {item.edit_id: item for item in edits.read_items(connection, [edit.id for edit in job_edits])}
     defer_reasons: dict[str, str] = {}
     requeued_ids: tuple[str, ...] = ()
     rounds = 0
@@ -229,7 +229,7 @@ def _rounds(
             partial = _live_set_without(head, candidates, lost_new) if is_last else None
             if partial is not None and partial[0].ids <= live_set.ids:
                 new = tuple(item for item in new if item not in lost_new)
-                return ApplyOutcome(fitted, liveset.lose(partial[0], lost_new), partial[1], new, defer_reasons, requeued_ids)
+                return ApplyOutcome(fitted, liveset.mark_lost(partial[0], lost_new), partial[1], new, defer_reasons, requeued_ids)
         elif lost_old:
             defer_reasons[new[-1].edit_id] = LOSES_LIVE_EDITS
         elif refusal and len(new) > 1:
@@ -263,16 +263,18 @@ def _fit(
 
 def _refusal(context: LifecycleContext, head: HeadSnapshot, fitted: FitResult, new: int) -> str | None:
     """Why a fit is not accepted, or None."""
-    decision = acceptance.decide(fitted.scores, head.version.scores, edits=new, limits=context.settings.acceptance)
-    return None if decision.passes else "; ".join(decision.reasons)
+    decision = acceptance.judge_scores(fitted.scores, head.version.scores, edits=new, limits=context.settings.acceptance)
+    return None if decision.is_accepted else "; ".join(decision.reasons)
 
 
-def _finish_unpublished(context: LifecycleContext, lease: Lease, job: Job, changes: list[Change], outcome: ApplyOutcome) -> None:
+def _finish_unpublished(
+    context: LifecycleContext, lease: Lease, job: Job, changes: list[StatusChange], outcome: ApplyOutcome
+) -> None:
     """End a job that publishes nothing: each of its edits was deferred, queued again, or is older than a live edit of the same
     fact.
     """
     changes = changes + [
-        Change(edit_id=old, status=EditStatus.SUPERSEDED, superseded_by=new)
+        StatusChange(edit_id=old, status=EditStatus.SUPERSEDED, superseded_by=new)
         for old, new in outcome.superseded.items()
         if old in job.edit_ids
     ]
@@ -293,7 +295,7 @@ def _narrow(connection: Connection, context: LifecycleContext, job: Job) -> None
     write_statuses(
         connection,
         context,
-        [Change(edit_id=edit.id, status=EditStatus.QUEUED) for edit in remaining],
+        [StatusChange(edit_id=edit.id, status=EditStatus.QUEUED) for edit in remaining],
         author=SERVICE,
         job_id=job.id,
     )
@@ -302,15 +304,15 @@ def _narrow(connection: Connection, context: LifecycleContext, job: Job) -> None
 
 def _unfinished_edits(connection: Connection, edit_ids: Sequence[str]) -> list[Edit]:
     """The edits of a job that are still `applying`."""
-    return [edit for edit in edits.many(connection, edit_ids) if edit.status is EditStatus.APPLYING]
+    return [edit for edit in edits.read_many(connection, edit_ids) if edit.status is EditStatus.APPLYING]
 
 
 def _requeue(connection: Connection, context: LifecycleContext, job: Job) -> None:
     """Cancel a job and queue its edits again. Edits that were retracted meanwhile become `retracted`."""
     unfinished = _unfinished_edits(connection, job.edit_ids)
-    changes = [Change(edit_id=edit.id, status=EditStatus.QUEUED) for edit in unfinished]
+    changes = [StatusChange(edit_id=edit.id, status=EditStatus.QUEUED) for edit in unfinished]
     write_statuses(connection, context, changes, author=SERVICE, job_id=job.id)
-    jobs.say(connection, job.id, "gave way to smaller edits", context.clock())
+    jobs.append_to_log(connection, job.id, "gave way to smaller edits", context.clock())
     jobs.update(connection, job.id, status="cancelled", finished_at=context.clock())
 
 
@@ -322,7 +324,7 @@ def _defer(connection: Connection, context: LifecycleContext, job: Job, reason: 
 
 def _fail(connection: Connection, context: LifecycleContext, job: Job, reason: str) -> None:
     unfinished = _unfinished_edits(connection, job.edit_ids)
-    changes = [Change(edit_id=edit.id, status=EditStatus.FAILED, error=reason) for edit in unfinished]
+    changes = [StatusChange(edit_id=edit.id, status=EditStatus.FAILED, error=reason) for edit in unfinished]
     write_statuses(connection, context, changes, author=SERVICE, job_id=job.id)
     jobs.finish(connection, job.id, error=reason, now=context.clock())
 
@@ -332,5 +334,5 @@ def _new_job(connection: Connection, context: LifecycleContext, claimed: Sequenc
     return jobs.insert(connection, "apply", edit_ids=ids, reason=None, author=claimed[-1].author, now=context.clock())
 
 
-def _defer_change(edit_id: str, reason: str) -> Change:
-    return Change(edit_id=edit_id, status=EditStatus.DEFERRED, error=reason)
+def _defer_change(edit_id: str, reason: str) -> StatusChange:
+    return StatusChange(edit_id=edit_id, status=EditStatus.DEFERRED, error=reason)

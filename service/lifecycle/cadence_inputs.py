@@ -34,27 +34,27 @@ def read_cadence_inputs(connection: Connection, context: LifecycleContext) -> Ca
     """Read what the cadence decides on."""
     head = heads.read(connection)
     version = versions.get(connection, head.version)
-    live_set = versions.live_set(connection, head.version)
-    deferred, oldest = edits.count_and_oldest(connection, EditStatus.DEFERRED)
-    untried = [item.edit_id for item in live_set.window if item.is_live and not item.held]
+    live_set = versions.read_live_set(connection, head.version)
+    deferred, oldest = edits.read_count_and_oldest(connection, EditStatus.DEFERRED)
+    untried = [item.edit_id for item in live_set.window if item.is_live and not item.is_in_tensors]
     history = read_retrain_history(connection)
     now = context.clock()
     return CadenceInputs(
         window=version.window,
-        tokens=edits.tokens_of(connection, [item.edit_id for item in live_set.window]),
+        tokens=edits.sum_tokens(connection, [item.edit_id for item in live_set.window]),
         untried=len(untried),
-        oldest_untried_s=_age(edits.first_applied_at(connection, untried), now),
+        oldest_untried_s=_age(edits.read_first_applied_at(connection, untried), now),
         deferred=deferred,
         oldest_deferred_s=_age(oldest, now),
-        taken_back=any(item.tombstone for item in live_set.window),
-        retrain_underway=history.is_underway,
+        has_retracted_in_tensors=any(item.is_tombstone for item in live_set.window),
+        is_retrain_active=history.is_underway,
         setbacks=history.setbacks,
         since_setback_s=_age(history.last_setback_at, now),
-        cancelled=history.was_cancelled,
-        news=edits.news_since(connection, untried, history.last_setback_at)
+        is_last_cancelled=history.was_cancelled,
+        new_edits=edits.count_new_since(connection, untried, history.last_setback_at)
         if history.was_cancelled and history.last_setback_at is not None
         else 0,
-        tensors=bool(live_set.held),
+        has_tensors=bool(live_set.in_tensors),
         minors=version.minors,
         since_major_s=None if version.major_at is None else _age(version.major_at, now),
         **_figures(connection, version),
@@ -63,7 +63,7 @@ def read_cadence_inputs(connection: Connection, context: LifecycleContext) -> Ca
 
 def read_retrain_history(connection: Connection) -> RetrainHistory:
     """How the last retrains ended, without the running one."""
-    last = jobs.recent_statuses(connection, "retrain", limit=MAX_SETBACKS)
+    last = jobs.read_recent_statuses(connection, "retrain", limit=MAX_SETBACKS)
     ended = [(status, at) for status, at in last if at is not None]
     setbacks = list(takewhile(lambda entry: entry[0] in UNPUBLISHED, ended))
     status, ended_at = setbacks[0] if setbacks else (None, None)
@@ -76,7 +76,7 @@ def read_tensor_scores(connection: Connection, version: Version, *, minors: int)
     """
     if version.major_at is None:
         return {"canary": 1.0}
-    retrained = versions.latest_retrained(connection, version, minors=minors)
+    retrained = versions.find_latest_retrain(connection, version, minors=minors)
     scores: Mapping[str, Any] = {} if retrained is None else retrained.scores.get("tensors", {})
     return scores
 
@@ -86,9 +86,9 @@ def _figures(connection: Connection, version: Version) -> dict[str, float | None
     tensors = read_tensor_scores(connection, version, minors=version.minors)
     return {
         "retention": known.get(measurements.RETENTION, version.scores.get("retention")),
-        "retention_then": tensors.get("retention"),
+        "retention_at_retrain": tensors.get("retention"),
         "locality": known.get(measurements.OUTSIDE, version.scores.get("canary")),
-        "locality_then": tensors.get("canary"),
+        "locality_at_retrain": tensors.get("canary"),
         "locality_at_major": read_tensor_scores(connection, version, minors=0).get("canary"),
         "capability": known.get(measurements.CAPABILITY),
     }
@@ -98,9 +98,9 @@ def _current_measurements(connection: Connection, version: Version) -> Mapping[s
     """Measurements of a version, or of its nearest predecessor with the same tensors. Older measurements are left out: a
     retrain that they make due would change nothing.
     """
-    measured = measurements.nearest(connection, version.number)
+    measured = measurements.read_nearest(connection, version.number)
     oldest = min((measurement.version for measurement in measured.values()), default=version.number)
-    since = versions.last_of_kinds(connection, MOVES_TENSORS, after=oldest, until=version.number) or 0
+    since = versions.find_last_of_kinds(connection, MOVES_TENSORS, after=oldest, until=version.number) or 0
     return {name: measurement for name, measurement in measured.items() if measurement.version >= since}
 
 

@@ -55,7 +55,7 @@ def _is_sound() -> bool:
 
 @dataclass(frozen=True, kw_only=True)
 class LifecycleContext:
-    """What the verbs of one process share. `give_way` is called between the steps of a fit. `clock` never decides about leases.
+    """What the verbs of one process share. `yield_to_answers` is called between the steps of a fit. `clock` decides about no lease.
     While `is_sound` returns False, the base model is not as it should be and nothing may be fitted: another process, or the
     next one, does the work.
 
@@ -68,7 +68,7 @@ class LifecycleContext:
     follower: HeadFollower
     announcer: Announcer = field(default_factory=Announcer)
     settings: LifecycleSettings = field(default_factory=LifecycleSettings)
-    give_way: Callable[[], None] = _yield_nothing
+    yield_to_answers: Callable[[], None] = _yield_nothing
     is_sound: Callable[[], bool] = _is_sound
     clock: Callable[[], datetime] = _now
     edit_fits_idle: EditFitsIdle = field(default_factory=EditFitsIdle)
@@ -78,4 +78,4 @@ class LifecycleContext:
         its steps.
         """
         self.edit_fits_idle.wait(EDIT_FITS_WAIT_S)
-        self.give_way()
+        self.yield_to_answers()

@@ -47,7 +47,7 @@ def update_damage_marks(context: LifecycleContext, lease: Lease) -> bool:
     any changed.
     """
     with context.store.read() as connection:
-        marked_digests = versions.digests_corrupt(connection)
+        marked_digests = versions.read_corrupt_digests(connection)
     damaged = [
         digest for digest in context.checkpoints.damaged_digests if digest not in marked_digests and _is_damaged(context, digest)
     ]

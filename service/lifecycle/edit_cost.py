@@ -7,7 +7,7 @@ padding included. A report asks rows one after another, so their lengths add up.
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from service.domain.cost_limits import Bounds
+from service.domain.cost_limits import CostLimits
 from service.domain.edit import EditRequest, Probe
 from service.domain.errors import TooLong
 from service.lm.base import Base
@@ -44,7 +44,7 @@ class CostChecker:
     that none is computed while the database is locked.
     """
 
-    def __init__(self, base: Base, bounds: Bounds, *, is_batch: bool) -> None:
+    def __init__(self, base: Base, bounds: CostLimits, *, is_batch: bool) -> None:
         self._bounds, self._is_batch = bounds, is_batch
         self._lengths = RowLengths(base)
         self._costs: dict[int, tuple[EditRequest, int]] = {}  # by identity: a stored request keeps its id from reuse

@@ -38,7 +38,7 @@ def items_of(entries: Sequence[LiveItem], known: Mapping[str, Edit]) -> list[Fit
     """The editor's items for items of a live set."""
     return [
         FitItem(known[item.edit_id], item.answer or "", is_tombstone=True)
-        if item.tombstone
+        if item.is_tombstone
         else FitItem(known[item.edit_id], known[item.edit_id].target, is_consolidated=item.carrier is Carrier.TENSORS)
         for item in entries
     ]
@@ -48,5 +48,5 @@ def read_fit_edits(context: LifecycleContext, live_set: LiveSet, extra_ids: Iter
     """The edits that a fit of a live set's window needs, and `extra_ids`, by id. Never the whole of a large live set."""
     ids = {item.edit_id for item in (*live_set.window, *live_set.consolidated_sample)}
     with context.store.read() as connection:
-        rows = edits.many(connection, ids | set(extra_ids))
+        rows = edits.read_many(connection, ids | set(extra_ids))
     return {edit.id: edit for edit in rows}

@@ -24,7 +24,9 @@ def read_head(context: LifecycleContext) -> HeadSnapshot:
     while True:
         with context.store.read() as connection:
             head = heads.read(connection)
-            snapshot = HeadSnapshot(head, versions.get(connection, head.version), versions.live_set(connection, head.version))
+            snapshot = HeadSnapshot(
+                head, versions.get(connection, head.version), versions.read_live_set(connection, head.version)
+            )
             if heads.read(connection).epoch == head.epoch:
                 return snapshot
 

@@ -50,7 +50,7 @@ class JobHooks:
 
     def hooks(self) -> Hooks:
         """The hooks of one fit."""
-        return Hooks(give_way=self._give_way, progress=self._progress, is_cancelled=self._is_cancelled)
+        return Hooks(yield_to_answers=self._yield_to_answers, progress=self._progress, is_cancelled=self._is_cancelled)
 
     @property
     def is_overdue(self) -> bool:
@@ -69,13 +69,13 @@ class JobHooks:
         except Unavailable:
             return False  # a database that is away for a moment does not end a fit
 
-    def _give_way(self) -> None:
+    def _yield_to_answers(self) -> None:
         self._steps += 1
         if self._steps == 2:
             crash_point(self.crash_point_name)
         if self.yields_to_edits:
             self._wait_for_edit_fit()
-        self.context.give_way()
+        self.context.yield_to_answers()
 
     def _wait_for_edit_fit(self) -> None:
         """Wait for a fit of edits at the first step beside it. At least WORK_BETWEEN_WAITS_S of steps follow before the next
@@ -91,7 +91,7 @@ class JobHooks:
         if now - self._last_write_s >= PROGRESS_INTERVAL_S:
             self._last_write_s = now
             with contextlib.suppress(Unavailable), self.context.store.write() as connection:
-                jobs.note(connection, self.job_id, progress=self._progress_max, stage=stage[:200])
+                jobs.write(connection, self.job_id, progress=self._progress_max, stage=stage[:200])
                 if stage != self._stage:
-                    jobs.say(connection, self.job_id, stage[:200], self.context.clock())
+                    jobs.append_to_log(connection, self.job_id, stage[:200], self.context.clock())
             self._stage = stage

@@ -18,11 +18,11 @@ from service.domain.errors import Refused
 from service.lifecycle.crash_points import crash_point
 from service.lifecycle.retract import IMMEDIATE, NOT_RETRACTABLE
 from service.store import edits, events, heads, idempotency, jobs
-from service.store.clock import now_of
+from service.store.clock import read_now
 from service.store.database import Store
-from service.store.edits import AuthoredEdit, Change
+from service.store.edits import AuthoredEdit, StatusChange
 from service.store.events import Event
-from service.store.idempotency import Keyed, unkeyed
+from service.store.idempotency import KeyedRequest, unkeyed_request
 
 log = structlog.get_logger("errata.revoke")
 EDITS_A_TRANSACTION = 500  # other writers wait for less than half a second
@@ -47,7 +47,7 @@ def revoke(
     by: str,
     reason: str | None,
     restore_previous: bool = False,
-    keyed: Keyed | None = None,
+    keyed: KeyedRequest | None = None,
     ring: Callable[[str], None] | None = None,
     now: datetime | None = None,
 ) -> RevocationResult:
@@ -62,7 +62,7 @@ def revoke(
         raise Refused("since must name a time zone, for instance end in Z", field="since")
     if not author.strip():
         raise Refused("author must not be blank", field="author")
-    keyed_request = keyed or unkeyed(by)
+    keyed_request = keyed or unkeyed_request(by)
     retracted: list[str] = []
     barred: list[str] = []
     already = 0
@@ -70,11 +70,13 @@ def revoke(
     while True:
         with store.write() as connection:
             heads.lock(connection)
-            now = now or now_of(connection)
+            now = now or read_now(connection)
             if (answer := idempotency.recall(connection, keyed_request)) is not None:
                 return _result_of(answer)
-            rows = edits.of_author(connection, author, since=since, until=now, after_seq=after_seq, limit=EDITS_A_TRANSACTION)
-            new = [edit for edit in rows if not edit.asked]
+            rows = edits.read_by_author(
+                connection, author, since=since, until=now, after_seq=after_seq, limit=EDITS_A_TRANSACTION
+            )
+            new = [edit for edit in rows if not edit.is_retraction_requested]
             already += len(rows) - len(new)
             _retract_all(connection, new, restore_previous=restore_previous, by=by, now=now)
             if len(rows) < EDITS_A_TRANSACTION:
@@ -105,13 +107,15 @@ def _result_of(answer: Mapping[str, Any]) -> RevocationResult:
 def _retract_all(connection: Connection, new: list[AuthoredEdit], *, restore_previous: bool, by: str, now: datetime) -> None:
     """The changes that `retract` makes to one edit, for many."""
     ids = [edit.edit_id for edit in new]
-    edits.ask_retraction(connection, ids, restore_previous=restore_previous, author=by, now=now)
+    edits.request_retraction(connection, ids, restore_previous=restore_previous, author=by, now=now)
     immediate_ids = {edit.edit_id for edit in new if edit.status in IMMEDIATE}
-    edits.change(
-        connection, [Change(edit_id=edit_id, status=EditStatus.RETRACTED) for edit_id in ids if edit_id in immediate_ids], now=now
+    edits.change_statuses(
+        connection,
+        [StatusChange(edit_id=edit_id, status=EditStatus.RETRACTED) for edit_id in ids if edit_id in immediate_ids],
+        now=now,
     )
     live_ids = [edit.edit_id for edit in new if edit.status.is_live]
-    if live_ids and jobs.active(connection, "refit", "queued", brief=True) is None:
+    if live_ids and jobs.find_active(connection, "refit", "queued", brief=True) is None:
         jobs.insert(connection, "refit", edit_ids=live_ids, reason="retraction", author=by, now=now)
     event_types = ("edit.retracted" if edit_id in immediate_ids else "edit.retraction_asked" for edit_id in ids)
     events.write(

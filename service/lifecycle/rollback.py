@@ -21,9 +21,9 @@ from service.lifecycle.head_follower import PublishedHead
 from service.lifecycle.statuses import changes_of_live_sets, write_statuses
 from service.lifecycle.submit import first_status
 from service.store import edits, events, heads, idempotency, jobs, versions
-from service.store.edits import Change
+from service.store.edits import StatusChange
 from service.store.events import Event
-from service.store.idempotency import Keyed, unkeyed
+from service.store.idempotency import KeyedRequest, unkeyed_request
 
 log = structlog.get_logger("errata.rollback")
 
@@ -47,7 +47,7 @@ def roll_back(
     requeue: bool = False,
     if_match: int | None = None,
     fence: int | None = None,
-    keyed: Keyed | None = None,
+    keyed: KeyedRequest | None = None,
 ) -> RollbackResult:
     """Answer with an older version again. With `requeue` the edits that leave the live set are queued again, to be applied on
     top of it.
@@ -57,14 +57,14 @@ def roll_back(
     damaged one, Unreadable for one that cannot be read now; Conflict for the head itself; Stale if the epoch is another,
     FenceLost if the fence is.
     """
-    keyed_request = keyed or unkeyed(author)
+    keyed_request = keyed or unkeyed_request(author)
     with context.store.read() as connection:
         answer = idempotency.recall(connection, keyed_request)
     if answer is None:
         result = _roll_back(context, keyed_request, to=to, reason=reason, requeue=requeue, if_match=if_match, fence=fence)
     else:
         result = _result_of(answer)
-    if keyed_request.replayed:  # another process may have published it, or another thread that has not swapped yet
+    if keyed_request.is_replay:  # another process may have published it, or another thread that has not swapped yet
         context.follower.catch_up()
     return result
 
@@ -77,7 +77,7 @@ def _result_of(answer: Mapping[str, Any]) -> RollbackResult:
 
 def _roll_back(
     context: LifecycleContext,
-    keyed_request: Keyed,
+    keyed_request: KeyedRequest,
     *,
     to: int,
     reason: str | None,
@@ -104,10 +104,10 @@ def _roll_back(
             raise Conflict("this version is the head already", field="to")
         if versions.get(connection, to).status is VersionStatus.COLLECTED:
             raise Gone("this version was collected; only its record is kept", field="to")
-        before = versions.live_set(connection, head.version)
-        restored_set = versions.live_set(connection, to)
-        after = liveset.roll_back(restored_set, edits.retracted(connection, restored_set.ids))
-        moved = heads.move(connection, head, restores_fence=fence, reason=reason, author=author, now=now)
+        before = versions.read_live_set(connection, head.version)
+        restored_set = versions.read_live_set(connection, to)
+        after = liveset.roll_back(restored_set, edits.find_retracted(connection, restored_set.ids))
+        moved = heads.move(connection, head, fence=fence, reason=reason, author=author, now=now)
         version = Version(
             number=moved.version,
             kind=VersionKind.ROLLBACK,
@@ -124,7 +124,7 @@ def _roll_back(
         )
         versions.insert(connection, version, after, fence=fence, job_id=None)
         fallen = _write_changes(connection, context, before, after, author=author, version=moved.version, requeue=requeue)
-        if after.needs_refit and jobs.active(connection, "refit", "queued", brief=True) is None:
+        if after.needs_refit and jobs.find_active(connection, "refit", "queued", brief=True) is None:
             jobs.insert(connection, "refit", reason="the restored version holds retracted edits", author=author, now=now)
         data = {"restored": to, "reason": reason, "rolled_back": len(fallen)}
         events.write(connection, [Event(type="version.rolled_back", author=author, version=moved.version, data=data)], now=now)
@@ -150,15 +150,15 @@ def _write_changes(
 ) -> tuple[str, ...]:
     """Write the statuses that follow from two live sets; return the ids of the edits that left, without the retracted ones."""
     leaving_ids = sorted(before.ids - after.ids)
-    retracted_ids = edits.retracted(connection, leaving_ids)
-    changes = [Change(edit_id=edit_id, status=EditStatus.ROLLED_BACK) for edit_id in leaving_ids]
+    retracted_ids = edits.find_retracted(connection, leaving_ids)
+    changes = [StatusChange(edit_id=edit_id, status=EditStatus.ROLLED_BACK) for edit_id in leaving_ids]
     changes += changes_of_live_sets(before, after, superseded={}, reports={})
     write_statuses(connection, context, changes, author=author, version=version)
-    fallen = tuple(item.edit_id for item in edits.items(connection, set(leaving_ids) - retracted_ids))
+    fallen = tuple(item.edit_id for item in edits.read_items(connection, set(leaving_ids) - retracted_ids))
     if requeue:
         requeued = [
-            Change(edit_id=edit.id, status=first_status(edit.method, context.settings.cadence.method))
-            for edit in edits.many(connection, fallen)
+            StatusChange(edit_id=edit.id, status=first_status(edit.method, context.settings.cadence.method))
+            for edit in edits.read_many(connection, fallen)
         ]
         write_statuses(connection, context, requeued, author=author)
     return fallen

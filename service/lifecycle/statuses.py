@@ -9,7 +9,7 @@ from service.domain.edit import EditStatus
 from service.domain.liveset import Carrier, LiveItem, LiveSet
 from service.lifecycle.context import LifecycleContext
 from service.store import edits, events
-from service.store.edits import Change
+from service.store.edits import StatusChange
 from service.store.events import Event
 
 YIELDS_TO_RETRACTION = (EditStatus.SUPERSEDED, EditStatus.ROLLED_BACK, EditStatus.DEFERRED, EditStatus.QUEUED)
@@ -18,7 +18,7 @@ YIELDS_TO_RETRACTION = (EditStatus.SUPERSEDED, EditStatus.ROLLED_BACK, EditStatu
 def write_statuses(
     connection: Connection,
     context: LifecycleContext,
-    changes: Sequence[Change],
+    changes: Sequence[StatusChange],
     *,
     author: str,
     version: int | None = None,
@@ -29,14 +29,14 @@ def write_statuses(
     """
     now = context.clock()
     leaving_ids = [change.edit_id for change in changes if change.status in YIELDS_TO_RETRACTION]
-    retracted_ids = edits.retracted(connection, leaving_ids) if leaving_ids else set()
+    retracted_ids = edits.find_retracted(connection, leaving_ids) if leaving_ids else set()
     final_changes = [
-        Change(edit_id=change.edit_id, status=EditStatus.RETRACTED)
+        StatusChange(edit_id=change.edit_id, status=EditStatus.RETRACTED)
         if change.edit_id in retracted_ids and change.status in YIELDS_TO_RETRACTION
         else _with_version(change, version)
         for change in changes
     ]
-    edits.change(connection, final_changes, now=now)
+    edits.change_statuses(connection, final_changes, now=now)
     new_events = [
         Event(
             type=f"edit.{change.status}",
@@ -53,13 +53,13 @@ def write_statuses(
 
 def changes_of_live_sets(
     before: LiveSet, after: LiveSet, *, superseded: Mapping[str, str], reports: Mapping[str, Mapping[str, Any]]
-) -> list[Change]:
+) -> list[StatusChange]:
     """The changes of edits that a publication implies, from the live sets before and after it. `superseded` maps the id of each
     superseded edit to its successor's id.
     """
     predecessors = {new: old for old, new in superseded.items()}
     changes = [
-        Change(edit_id=old, status=EditStatus.SUPERSEDED, superseded_by=new)
+        StatusChange(edit_id=old, status=EditStatus.SUPERSEDED, superseded_by=new)
         for old, new in superseded.items()
         if after.get(old) is None or not after.get(old).is_live  # type: ignore[union-attr]
     ]
@@ -72,7 +72,7 @@ def changes_of_live_sets(
         if _was_live(before, item) and not has_report and item.edit_id not in predecessors:
             continue
         changes.append(
-            Change(
+            StatusChange(
                 edit_id=item.edit_id,
                 status=EditStatus.APPLIED if item.carrier is Carrier.WINDOW else EditStatus.CONSOLIDATED,
                 supersedes=predecessors.get(item.edit_id),
@@ -88,5 +88,5 @@ def _was_live(before: LiveSet, item: LiveItem) -> bool:
     return item_before is not None and item_before.is_live and item_before.carrier is item.carrier
 
 
-def _with_version(change: Change, version: int | None) -> Change:
-    return Change(**{**change.__dict__, "version": version}) if change.status.is_live else change
+def _with_version(change: StatusChange, version: int | None) -> StatusChange:
+    return StatusChange(**{**change.__dict__, "version": version}) if change.status.is_live else change

@@ -20,7 +20,7 @@ from service.lifecycle.settings import SERVICE
 from service.lm.checkpoint_files import CHECKPOINT_SUFFIX
 from service.lm.durable_files import write_durably
 from service.store import heads, versions
-from service.store.clock import now_of
+from service.store.clock import read_now
 from service.store.database import Store
 from service.store.ids import new_id
 
@@ -63,15 +63,15 @@ def initialise_store(store: Store, *, fingerprint: str, name: str, folder: Path,
     Raises Conflict if the store was made with another base model, or if database and folder are not of one store.
     """
     with store.write() as connection:
-        heads.opened_by_one(connection)
+        heads.lock_opening(connection)
         mark = read_mark(folder)
         _check(connection, folder, mark)
-        is_initialised, store_id = heads.store_of(connection)
+        is_initialised, store_id = heads.read_store(connection)
         chosen = store_id or (mark.store_id if mark is not None else new_id())
         if mark is None:
             write_mark(folder, FolderMark(chosen, is_complete=False))
-        heads.found(
-            connection, fingerprint=fingerprint, name=name, author=SERVICE, now=now or now_of(connection), store_id=chosen
+        heads.create_or_check(
+            connection, fingerprint=fingerprint, name=name, author=SERVICE, now=now or read_now(connection), store_id=chosen
         )
         if is_initialised and store_id is None:
             heads.name_store(connection, chosen)
@@ -87,8 +87,8 @@ def adopt(store: Store, folder: Path) -> str:
     Raises Refused for a database without a store.
     """
     with store.write() as connection:
-        heads.opened_by_one(connection)
-        is_initialised, store_id = heads.store_of(connection)
+        heads.lock_opening(connection)
+        is_initialised, store_id = heads.read_store(connection)
         if not is_initialised:
             raise Refused("the database is empty, so there is nothing that the data folder could belong to: restore it first")
         chosen = store_id or new_id()
@@ -149,7 +149,7 @@ def count_checkpoints(folder: Path) -> int:
 
 
 def _check(connection: Connection, folder: Path, mark: FolderMark | None) -> None:
-    is_initialised, store_id = heads.store_of(connection)
+    is_initialised, store_id = heads.read_store(connection)
     if not is_initialised:
         _check_new(folder, mark)
     elif store_id is None:

@@ -13,10 +13,10 @@ from service.domain.edit import Edit, EditRequest, EditStatus, Method, normalise
 from service.domain.errors import Refused, TooLong, Unavailable
 from service.lifecycle.crash_points import crash_point
 from service.store import edits, events, heads, idempotency
-from service.store.clock import now_of
+from service.store.clock import read_now
 from service.store.database import Store
 from service.store.events import Event
-from service.store.idempotency import Keyed
+from service.store.idempotency import KeyedRequest
 from service.store.ids import new_id
 
 MAX_EDITS = 1_000
@@ -67,7 +67,7 @@ def submit(store: Store, requests: Sequence[EditRequest], **options: Any) -> Sub
     """The same as `accept`, with the whole edits: all of them in memory."""
     receipt = accept(store, requests, **options)
     with store.read() as connection:
-        edits_by_id = {edit.id: edit for edit in edits.many(connection, set(receipt.ids))}
+        edits_by_id = {edit.id: edit for edit in edits.read_many(connection, set(receipt.ids))}
     return SubmitResult(
         tuple(AcceptedRequest(edits_by_id[edit_id], is_old) for edit_id, is_old in receipt.accepted), receipt.replayed
     )
@@ -96,7 +96,7 @@ def accept(
     were purged, or Unavailable if too many edits wait.
     """
     _check(requests, idempotency_key)
-    keyed_request = Keyed(author, idempotency.EDITS, idempotency_key, body_hash)
+    keyed_request = KeyedRequest(author, idempotency.EDITS, idempotency_key, body_hash)
     if cost_of is not zero_cost:  # before the lock on the head's row, so that other writers do not wait for it
         with store.read() as connection:
             if (answer := idempotency.recall(connection, keyed_request)) is not None:
@@ -105,7 +105,7 @@ def accept(
         _costs_of(plan, cost_of)
     with store.write() as connection:
         heads.lock(connection)
-        now = now or now_of(connection)
+        now = now or read_now(connection)
         if (answer := idempotency.recall(connection, keyed_request)) is not None:
             return _replay(answer)
         receipt, new = _accept(connection, requests, author=author, method=method, cost_of=cost_of, now=now)
@@ -148,7 +148,7 @@ def _plan(connection: Connection, requests: Sequence[EditRequest], *, method: st
     for position, request in enumerate(requests):
         key = edits.key_digest(request)
         new_edit = new_of_key.get(key)
-        before = None if new_edit else extensions[key][0] if key in extensions else edits.latest_of_key(connection, key)
+        before = None if new_edit else extensions[key][0] if key in extensions else edits.find_latest_of_key(connection, key)
         old = new_edit.request if new_edit else before
         is_same = old is not None and old.target == request.target
         if new_edit and is_same and _has_surfaces(new_edit.request, request):
@@ -196,7 +196,7 @@ def _covers(edit: Edit, request: EditRequest) -> bool:
     """Whether an edit teaches all that a request for its fact and target asks. An edit that waits can be extended; an edit that
     is or was fitted has learned its own wordings only.
     """
-    extended = replace(edit, **edits.with_probes(edit, request)) if edit.status is EditStatus.QUEUED else edit
+    extended = replace(edit, **edits.merge_probes(edit, request)) if edit.status is EditStatus.QUEUED else edit
     return _has_surfaces(edit, request) and _trained_pairs(request) <= _trained_pairs(extended)
 
 
@@ -230,7 +230,7 @@ def _replay(answer: Mapping[str, Sequence[tuple[str | None, bool]]]) -> SubmitRe
 
 def _merged_probes(old: EditRequest, request: EditRequest) -> Mapping[str, Any]:
     """The probes of both. Raises TooLong if these are more than one edit may have."""
-    probes = edits.with_probes(old, request)
+    probes = edits.merge_probes(old, request)
     for kind, merged in probes.items():
         if len(merged) > max(MAX_PROBES, len(getattr(old, kind)), len(getattr(request, kind))):
             raise TooLong(

@@ -62,8 +62,8 @@ def verify(store: Store, folder: Path, *, progress: Callable[[int, int], None] =
     end.
     """
     with store.read() as connection:
-        needed = versions.by_digest(connection)
-        named = needed.keys() | versions.digests_collected(connection)
+        needed = versions.read_by_digest(connection)
+        named = needed.keys() | versions.read_collected_digests(connection)
     found = []
     for done, (digest, numbers) in enumerate(sorted(needed.items(), key=lambda checkpoint: checkpoint[1])):
         progress(done, len(needed))
@@ -84,7 +84,7 @@ def heal(store: Store, verified: Verification, *, author: str, now: datetime) ->
 
 def unmark(connection: Connection, digest: str, *, author: str, now: datetime) -> list[int]:
     """Unmark the versions that need a checkpoint whose bytes are right; return their numbers."""
-    numbers = versions.mark_good(connection, digest)
+    numbers = versions.unmark_corrupt(connection, digest)
     events.write(connection, [Event(type="version.healed", author=author, version=number) for number in numbers], now=now)
     return numbers
 

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from service.bench import plots
+from service.bench.bench_model import BenchModel, to_items
 from service.bench.contrast_cases import EVERY_SURFACE, PARTS, Case
 from service.bench.contrast_runs import build_panels, run_cases
-from service.bench.measured_model import MeasuredModel, to_items
 from service.bench.plots import Line, Panel
 from service.bench.records import load_records
 from service.bench.shard_curves import run_shards, split_shards
@@ -32,23 +32,23 @@ QUICK: dict[str, Any] = {"learning_rate": 0.05, "epochs": 40}
 
 
 @pytest.fixture(scope="module")
-def place() -> MeasuredModel:
+def place() -> BenchModel:
     base = make_base()
     plain = make_view(base)
-    return MeasuredModel(
+    return BenchModel(
         "tiny", base, Reference(plain), RECORDS, [Task("a skill", "Rome lies in", "Italy")], NeutralSentences(base, (), ())
     )
 
 
 @pytest.mark.parametrize("part", PARTS)
-def test_every_case_can_be_trained_on_any_model_and_has_a_name_of_its_own(part: str, place: MeasuredModel) -> None:
+def test_every_case_can_be_trained_on_any_model_and_has_a_name_of_its_own(part: str, place: BenchModel) -> None:
     cases = PARTS[part](100, place.base.anatomy)
 
     assert len({case.name for case in cases}) == len(cases)
     assert all(find_tuned_location(place.base.anatomy, case.settings).names for case in cases)
 
 
-def test_the_order_alone_differs_between_the_pipelines_of_a_method(place: MeasuredModel) -> None:
+def test_the_order_alone_differs_between_the_pipelines_of_a_method(place: BenchModel) -> None:
     cases = {case.name: case.settings for case in PARTS["pipelines"](100, place.base.anatomy)}
 
     for method in ("FT-L", "FT-M"):
@@ -57,7 +57,7 @@ def test_the_order_alone_differs_between_the_pipelines_of_a_method(place: Measur
         assert depth["batch"] == breadth["batch"] == 1
 
 
-def test_the_published_procedure_gets_the_rate_of_a_narrow_model(place: MeasuredModel) -> None:
+def test_the_published_procedure_gets_the_rate_of_a_narrow_model(place: BenchModel) -> None:
     anatomy = place.base.anatomy
     [paper] = [case.settings for case in PARTS["pipelines"](100, anatomy) if case.name == "LocFT-BF, preset paper"]
 
@@ -65,7 +65,7 @@ def test_the_published_procedure_gets_the_rate_of_a_narrow_model(place: Measured
     assert (paper.judge, paper.preserve_weight, paper.bucket) == ("loss", 0.0, 0)
 
 
-def test_a_case_is_trained_on_its_own_edits_and_measured_on_them(place: MeasuredModel) -> None:
+def test_a_case_is_trained_on_its_own_edits_and_measured_on_them(place: BenchModel) -> None:
     case = Case("a case", LocftSettings(preset="paper", **EVERY_SURFACE, **QUICK), 2, "a line")
 
     [row] = run_cases(place, [case])
@@ -77,7 +77,7 @@ def test_a_case_is_trained_on_its_own_edits_and_measured_on_them(place: Measured
     assert row["locality_outside"] is not None
 
 
-def test_shards_not_trained_yet_have_no_score(place: MeasuredModel, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_shards_not_trained_yet_have_no_score(place: BenchModel, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("service.bench.shard_curves.EPOCHS", (1, 2))
     monkeypatch.setattr("service.bench.shard_curves.DEPTH", LocftSettings(preset="ft_m", **EVERY_SURFACE, **QUICK))
 

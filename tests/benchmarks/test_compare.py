@@ -7,8 +7,9 @@ from statistics import median
 from typing import Any
 
 from benchmarks.compare.differences import compare_texts, drop_fields, list_differences
-from benchmarks.compare.documents import list_commands, sort_lines
+from benchmarks.compare.documents import sort_lines
 from benchmarks.compare.facts import FACTS, PROMPTS
+from benchmarks.compare.prose import list_commands, split_help, split_json, split_settings
 from benchmarks.compare.ratios import bootstrap_interval, compute_ratio
 from benchmarks.compare.result import write_result
 from benchmarks.compare.trees import Tree
@@ -108,6 +109,50 @@ def test_the_commands_of_a_help_text_are_found_and_its_options_are_not() -> None
     assert list_commands(HELP.partition("╭─ Commands")[0]) == []
 
 
+def test_texts_of_openapi_are_prose_and_names_and_types_are_structure() -> None:
+    schema = {"type": "object", "title": "Edit", "properties": {"title": {"type": "string", "description": "A name."}}}
+    document = {"components": {"Edit": schema}, "example": {"detail": "Not found.", "status": 404}}
+    reworded = json.loads(json.dumps(document).replace("A name.", "The name.").replace("Not found.", "Nothing here."))
+    changed = json.loads(json.dumps(document).replace('"string"', '"integer"'))
+
+    assert split_json(document).structure == split_json(reworded).structure
+    assert split_json(document).structure != split_json(changed).structure
+    assert split_json(document).prose.splitlines() == [
+        ".components.Edit.title: Edit",
+        ".components.Edit.properties.title.description: A name.",
+        ".example.detail: Not found.",
+    ]
+
+
+def test_a_field_named_like_a_word_of_openapi_is_structure() -> None:
+    fields = {"properties": {"example": {"type": "string"}, "title": {"type": "string"}}}
+
+    assert split_json({"Edit": fields}).prose == ""
+
+
+def test_names_and_defaults_of_settings_are_structure_and_descriptions_are_prose() -> None:
+    text = "# Settings\n\n| `ERRATA_PORT` | `8000` | port to listen on |\n| `ERRATA_REDIS_URL` |  | redis://… |\n"
+
+    found = split_settings(text)
+
+    assert found.structure.splitlines() == ["ERRATA_PORT = `8000`", "ERRATA_REDIS_URL = "]
+    assert found.prose.splitlines() == ["# Settings", "", "ERRATA_PORT: port to listen on", "ERRATA_REDIS_URL: redis://…"]
+
+
+def test_usage_options_and_commands_of_a_help_text_are_structure() -> None:
+    narrow = HELP.replace("Show this message and exit. │", "Show this and exit.         │")
+
+    assert split_help(HELP).structure.splitlines() == [
+        "Usage: errata [OPTIONS] COMMAND [ARGS]...",
+        "--help <bool>",
+        "eval",
+        "re-name",
+    ]
+    assert split_help(narrow).structure == split_help(HELP).structure
+    assert split_help(narrow).prose != split_help(HELP).prose
+    assert split_help(HELP.replace("--help ", "--helf ")).structure != split_help(HELP).structure
+
+
 def test_the_order_of_constraints_is_no_difference() -> None:
     one = "CREATE TABLE a (\n\tx INTEGER, \n\tCONSTRAINT b CHECK (x > 0), \n\tCONSTRAINT c CHECK (x < 9)\n)"
     other = "CREATE TABLE a (\n\tx INTEGER, \n\tCONSTRAINT c CHECK (x < 9), \n\tCONSTRAINT b CHECK (x > 0)\n)"
@@ -149,7 +194,14 @@ def test_the_document_tells_what_differs_and_how_long_each_takes(tmp_path: Path)
     times = {"pairs": 24, "window": 5, "neutral_sentences": 600, "cores_of_others": 0.02}
     parts = {
         "bytes": {"versions": [{}] * 15, "answers": 600, "differences": []},
-        "documents": {"documents": 24, "lines": 9, "expected": 2, "expected_texts": ["SETTLE"], "differences": ["x"]},
+        "documents": {
+            "documents": 24,
+            "lines": 9,
+            "expected": 2,
+            "expected_texts": ["SETTLE"],
+            "prose": ["y"],
+            "differences": ["x"],
+        },
         "times": times | dict.fromkeys(("edit", "answer", "retrain"), sample),
     }
     write_result(tmp_path / "compare_revisions.json", (tree("before"), tree("after")), parts)
@@ -157,6 +209,9 @@ def test_the_document_tells_what_differs_and_how_long_each_takes(tmp_path: Path)
     document = render(tmp_path)
 
     assert "| checkpoints and answers | SHA-256 of 15 versions, 600 greedy answers | 0 |" in document
-    assert "24 documents, 9 lines; 2 changed lines were expected (with `SETTLE`) | **1** |" in document
+    assert (
+        "24 documents, 9 lines; 2 changed lines were expected (with `SETTLE`); 1 lines of prose are worded anew | **1** |"
+        in document
+    )
     assert "| an edit, from POST to applied | 700 ms | 710 ms | 1.012 | 0.991 to 1.030 |" in document
     assert "python -m benchmarks.compare_revisions before000000 --after after0000000" in document

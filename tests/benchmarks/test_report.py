@@ -7,7 +7,7 @@ from typing import Any
 from benchmarks.authors import measure_difference, trainer_batches
 from benchmarks.report import render
 from benchmarks.retrain_time import fit_line
-from tests.bench.test_one_stream import mark
+from tests.bench.test_stream import mark
 from tests.builders import make_base
 
 

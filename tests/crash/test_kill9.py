@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks.crash import CrashTrials, KillMoment
+from benchmarks.crash_trials import CrashTrials, KillMoment
 from benchmarks.kill9 import engine_url
 from benchmarks.servers import Zygote, run_server
 from tests.servers import postgres_database
@@ -33,10 +33,10 @@ def test_a_killed_server_comes_back_with_everything_it_acknowledged(
 ) -> None:
     with contextlib.ExitStack() as opened:
         url = opened.enter_context(postgres_database()) if database == "postgres" else None
-        made = opened.enter_context(run_server(zygote, kept=kept, **tiny, **({"database_url": url} if url else {})))
+        made = opened.enter_context(run_server(zygote, cache=kept, **tiny, **({"database_url": url} if url else {})))
         crashes = CrashTrials(made, bodies(), engine_url(url, made), seed=0)
         opened.callback(crashes.close)
 
-        faults = [fault for moment in moments for fault in crashes.trial(moment)]
+        faults = [fault for moment in moments for fault in crashes.run_trial(moment)]
 
     assert faults == []

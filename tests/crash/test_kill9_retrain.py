@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks.killed_retrain import Kill, RetrainTrials
+from benchmarks.retrain_trials import Kill, RetrainTrials
 from benchmarks.servers import Zygote
 
 KILLS = {
@@ -19,8 +19,8 @@ def test_a_killed_retrain_comes_to_the_same_bytes_and_loses_nothing(
     zygote: Zygote, tiny: dict[str, Any], kept: Path, tmp_path: Path, mode: str
 ) -> None:
     bodies = [{"prompt": f"Line {number} says", "target": "abcdefgh"[number]} for number in range(4)]
-    retrain = RetrainTrials(zygote, tmp_path, mode, bodies, tiny, kept=kept)
+    retrain = RetrainTrials(zygote, tmp_path, mode, bodies, tiny, cache=kept)
 
-    faults = [fault for kill in KILLS[mode] for fault in retrain.trial(kill)]
+    faults = [fault for kill in KILLS[mode] for fault in retrain.run_trial(kill)]
 
     assert faults == []

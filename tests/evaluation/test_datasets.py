@@ -467,7 +467,7 @@ def test_reading_ends_with_the_records_that_are_wanted(tmp_path: Path) -> None:
     loaded = read(read_until, "errata", limit=3)
 
     assert [record.id for record in loaded.records] == ["0", "1", "2"]
-    assert next(read_until).place == 4
+    assert next(read_until).position == 4
 
 
 def test_a_case_of_several_records_is_cut_where_the_limit_is(tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ import importlib
 import pkgutil
 from collections.abc import Iterator
 
-from benchmarks.hostile.ground import Attack
+from benchmarks.hostile.tools import Attack
 
 
 def every_attack() -> Iterator[Attack]:

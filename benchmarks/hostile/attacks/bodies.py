@@ -10,7 +10,7 @@ from contextlib import ExitStack, contextmanager, suppress
 
 import httpx
 
-from benchmarks.hostile.ground import Attack, AttackResult, AttackTools, Memory
+from benchmarks.hostile.tools import Attack, AttackResult, AttackTools, MemoryWatch
 
 TYPE = {"Content-Type": "application/json"}
 HEAD = "POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n{length}\r\n\r\n"
@@ -23,78 +23,78 @@ MOST_MB = 200.0  # of memory, for an attack of any size: the room for bodies, an
 
 
 @contextmanager
-def attacked(ground: AttackTools) -> Iterator[tuple[str, Memory]]:
+def open_target(tools: AttackTools) -> Iterator[tuple[str, MemoryWatch]]:
     """The address of a server that is asked for its pulse, and what its memory grows by."""
-    with ground.server() as server, server.start() as client:
+    with tools.server() as server, server.start() as client:
         url = str(client.base_url).rstrip("/")
-        with ground.pulse(url), Memory(server.pid) as memory:
+        with tools.probe_health(url), MemoryWatch(server.pid) as memory:
             yield url, memory
 
 
-def refused(ground: AttackTools, path: str, body: bytes, statuses: set[int]) -> AttackResult:
+def expect_refusal(tools: AttackTools, path: str, body: bytes, statuses: set[int]) -> AttackResult:
     """The same body several times at once: each is refused with one of these statuses."""
 
     def send(url: str) -> int:
         return httpx.post(url + path, content=body, headers=TYPE, timeout=300, trust_env=False).status_code
 
-    with attacked(ground) as (url, memory), ThreadPoolExecutor(AT_ONCE) as senders:
-        began = time.monotonic()
-        found = Counter(senders.map(send, [url] * AT_ONCE))
-        seconds = time.monotonic() - began
-    told = ", ".join(f"{count} x {status}" for status, count in sorted(found.items()))
-    seen = f"{AT_ONCE} at once of {len(body) / MB:.1f} MB: {told} in {seconds:.1f} s, +{memory.grown_mb:.0f} MB"
-    return AttackResult(set(found) <= statuses and memory.grown_mb <= MOST_MB, seen)
+    with open_target(tools) as (url, memory), ThreadPoolExecutor(AT_ONCE) as senders:
+        started_at = time.monotonic()
+        counts = Counter(senders.map(send, [url] * AT_ONCE))
+        seconds = time.monotonic() - started_at
+    counts_text = ", ".join(f"{count} x {status}" for status, count in sorted(counts.items()))
+    finding = f"{AT_ONCE} at once of {len(body) / MB:.1f} MB: {counts_text} in {seconds:.1f} s, +{memory.grown_mb:.0f} MB"
+    return AttackResult(set(counts) <= statuses and memory.grown_mb <= MOST_MB, finding)
 
 
-def one_text_of_quotes(ground: AttackTools) -> AttackResult:
+def one_text_of_quotes(tools: AttackTools) -> AttackResult:
     """The text that the first pattern tried every part of: 32 KB of it took 4.4 s of processor, with every thread waiting."""
-    return refused(ground, "/edits", b'"' + b'\\"' * 499_000, {400})
+    return expect_refusal(tools, "/edits", b'"' + b'\\"' * 499_000, {400})
 
 
-def flat_list(ground: AttackTools) -> AttackResult:
+def flat_list(tools: AttackTools) -> AttackResult:
     """Millions of numbers of one digit."""
-    return refused(ground, "/edits/batch", b'{"edits": [' + b"0," * 3_900_000 + b"0]}", {422})
+    return expect_refusal(tools, "/edits/batch", b'{"edits": [' + b"0," * 3_900_000 + b"0]}", {422})
 
 
-def unknown_fields(ground: AttackTools) -> AttackResult:
+def unknown_fields(tools: AttackTools) -> AttackResult:
     """As many values as a body may have, all of them members that no edit has."""
     edit = "{" + ",".join(f'"{number:x}":""' for number in range(198)) + "}"
-    return refused(ground, "/edits/batch", ('{"edits": [' + ",".join([edit] * 1_000) + "]}").encode(), {422})
+    return expect_refusal(tools, "/edits/batch", ('{"edits": [' + ",".join([edit] * 1_000) + "]}").encode(), {422})
 
 
-def blank_batch(ground: AttackTools) -> AttackResult:
+def blank_batch(tools: AttackTools) -> AttackResult:
     """A batch that is nothing but characters that cannot be seen."""
     edits = [{"prompt": "\u200b " * 1_900, "target": "x"} for _ in range(1_000)]
-    return refused(ground, "/edits/batch", json.dumps({"edits": edits}, ensure_ascii=False).encode(), {422})
+    return expect_refusal(tools, "/edits/batch", json.dumps({"edits": edits}, ensure_ascii=False).encode(), {422})
 
 
-def half_sent(ground: AttackTools) -> AttackResult:
+def half_sent(tools: AttackTools) -> AttackResult:
     """Bodies that come to all but their last bytes and stay there; meanwhile a small request is answered."""
-    with attacked(ground) as (url, memory), ExitStack() as opened:
+    with open_target(tools) as (url, memory), ExitStack() as stack:
         head = HEAD.format(path="/edits/batch", length=f"Content-Length: {HALF_BYTES + 100_000}").encode()
         clients = []
         for _ in range(HALF_SENT):
-            client = opened.enter_context(_connected(url))
+            client = stack.enter_context(_connected(url))
             with suppress(OSError):  # it may be refused in the middle
                 client.sendall(head + b" " * HALF_BYTES)
             clients.append(client)
-        small = httpx.get(
+        small_status = httpx.get(
             f"{url}/generate", params={"prompt": "The capital of Austria is"}, timeout=60, trust_env=False
         ).status_code
         statuses = Counter(filter(None, map(_status, clients)))
-    seen = f"{HALF_SENT} of 7.9 MB: {statuses[503]} x 503, a small request meanwhile {small}, +{memory.grown_mb:.0f} MB"
-    return AttackResult(small == 200 and statuses[503] > 0 and memory.grown_mb <= MOST_MB, seen)
+    finding = f"{HALF_SENT} of 7.9 MB: {statuses[503]} x 503, a small request meanwhile {small_status}, +{memory.grown_mb:.0f} MB"
+    return AttackResult(small_status == 200 and statuses[503] > 0 and memory.grown_mb <= MOST_MB, finding)
 
 
-def tiny_chunks(ground: AttackTools) -> AttackResult:
+def tiny_chunks(tools: AttackTools) -> AttackResult:
     """A body of one byte a chunk."""
-    with attacked(ground) as (url, memory), _connected(url) as client:
-        began = time.monotonic()
+    with open_target(tools) as (url, memory), _connected(url) as client:
+        started_at = time.monotonic()
         with suppress(OSError):
             client.sendall(HEAD.format(path="/edits", length="Transfer-Encoding: chunked").encode())
             for _ in range(PIECES // 1_000):
                 client.sendall(b"1\r\n \r\n" * 1_000)
-        status, seconds = _status(client), time.monotonic() - began
+        status, seconds = _status(client), time.monotonic() - started_at
     return AttackResult(
         status in (400, None),
         f"{PIECES:,} chunks of a byte: {status or 'closed'} after {seconds:.2f} s, +{memory.grown_mb:.0f} MB",

@@ -6,7 +6,7 @@ from typing import Any
 
 import httpx
 
-from benchmarks.hostile.ground import Attack, AttackResult, AttackTools, Memory
+from benchmarks.hostile.tools import Attack, AttackResult, AttackTools, MemoryWatch
 
 WORDS = ["the", "river", "of", "the", "old", "town", "runs", "by", "a", "house", "near", "water", "and", "trees", "in", "summer"]
 SMALL = (("The capital of France is", "Rome"), ("The capital of Italy is", "Berlin"), ("The capital of Spain is", "Athens"))
@@ -15,108 +15,114 @@ MOST_S = 30.0  # longest that a small edit may wait on a busy machine; alone on 
 FLOOD = 4
 
 
-def text(words: int, number: int) -> str:
+def build_text(words: int, number: int) -> str:
     """A prompt of so many words, unlike any other number's."""
-    return f"Note {number}: " + " ".join(WORDS[(number + at) % len(WORDS)] for at in range(words))
+    return f"Note {number}: " + " ".join(WORDS[(number + index) % len(WORDS)] for index in range(words))
 
 
-def edit(rows: int, words: int, answer: int, *, probes: int = 0, first: int = 0) -> dict[str, Any]:
+def build_edit(rows: int, words: int, answer: int, *, probes: int = 0, first: int = 0) -> dict[str, Any]:
     """An edit with so many trained rephrases, all of so many words, and questions of each other kind."""
     return {
-        "prompt": text(words, first),
-        "target": " ".join(WORDS[at % len(WORDS)] for at in range(answer)),
-        "rephrases": [text(words, first + 1_000 + at) for at in range(rows)],
-        "locality": [text(words, first + 2_000 + at) for at in range(probes)],
-        "portability": [{"prompt": text(words, first + 3_000 + at), "answer": "water"} for at in range(probes)],
+        "prompt": build_text(words, first),
+        "target": " ".join(WORDS[index % len(WORDS)] for index in range(answer)),
+        "rephrases": [build_text(words, first + 1_000 + index) for index in range(rows)],
+        "locality": [build_text(words, first + 2_000 + index) for index in range(probes)],
+        "portability": [{"prompt": build_text(words, first + 3_000 + index), "answer": "water"} for index in range(probes)],
     }
 
 
-TOO_MUCH = edit(64, 200, 100, probes=64)  # what once held the editor for minutes and 1.3 GB
-LONG = edit(15, 200, 100)  # as much as is accepted, in few long rows
-WIDE = edit(64, 65, 3)  # and in many
+TOO_MUCH = build_edit(64, 200, 100, probes=64)  # what once held the editor for minutes and 1.3 GB
+LONG = build_edit(15, 200, 100)  # as much as is accepted, in few long rows
+WIDE = build_edit(64, 65, 3)  # and in many
 
 
-def refused(ground: AttackTools) -> AttackResult:
+def refuse_too_costly(tools: AttackTools) -> AttackResult:
     """The worst that the schema allows is refused at the door, and so are batches of it."""
-    with ground.server() as server, server.start() as client:
-        with ground.pulse(str(client.base_url).rstrip("/")):
-            one = client.post("/edits", json=TOO_MUCH)
-            many = client.post("/edits/batch", json={"edits": [LONG | {"prompt": text(200, at)} for at in range(100)]})
-        fields = [answer.json().get("errors", [{}])[0].get("field") for answer in (one, many)]
-        held = (one.status_code, many.status_code) == (422, 422)
-        return AttackResult(held, f"{one.status_code} for {fields[0]}, a batch of a hundred {many.status_code} for {fields[1]}")
+    with tools.server() as server, server.start() as client:
+        with tools.probe_health(str(client.base_url).rstrip("/")):
+            edit_answer = client.post("/edits", json=TOO_MUCH)
+            batch_answer = client.post(
+                "/edits/batch", json={"edits": [LONG | {"prompt": build_text(200, index)} for index in range(100)]}
+            )
+        fields = [answer.json().get("errors", [{}])[0].get("field") for answer in (edit_answer, batch_answer)]
+        is_held = (edit_answer.status_code, batch_answer.status_code) == (422, 422)
+        return AttackResult(
+            is_held, f"{edit_answer.status_code} for {fields[0]}, a batch of a hundred {batch_answer.status_code} for {fields[1]}"
+        )
 
 
-def behind(costly: list[dict[str, Any]], name: str) -> Attack:
+def post_behind(costly: list[dict[str, Any]], name: str) -> Attack:
     """Small edits behind costly ones that are accepted."""
 
-    def make(ground: AttackTools) -> AttackResult:
-        with ground.server() as server, server.start() as client:
+    def run(tools: AttackTools) -> AttackResult:
+        with tools.server() as server, server.start() as client:
             url = str(client.base_url).rstrip("/")
-            settle(client, client.post("/edits", json={"prompt": "The capital of Australia is", "target": "Sydney"}))
-            with ground.pulse(url), Memory(server.pid) as memory:
-                began = time.monotonic()
-                posted = [client.post("/edits", json=one) for one in costly]
-                statuses = sorted({answer.status_code for answer in posted})
+            wait_until_settled(client, client.post("/edits", json={"prompt": "The capital of Australia is", "target": "Sydney"}))
+            with tools.probe_health(url), MemoryWatch(server.pid) as memory:
+                started_at = time.monotonic()
+                answers = [client.post("/edits", json=one) for one in costly]
+                statuses = sorted({answer.status_code for answer in answers})
                 time.sleep(1.0)  # so that the first is being fitted
-                waited = together(url, SMALL)
-                last = [settle(client, answer)["status"] for answer in posted if answer.status_code < 300]
-                took = time.monotonic() - began
-            seen = f"small edits waited {min(waited):.1f} to {max(waited):.1f} s, the costly {took:.0f} s"
-            seen += f" ({', '.join(sorted(set(last)))}), +{memory.grown_mb:.0f} MB"
-            return AttackResult(statuses == [202] and max(waited) < MOST_S, seen)
+                waits = post_together(url, SMALL)
+                final_statuses = [wait_until_settled(client, answer)["status"] for answer in answers if answer.status_code < 300]
+                total_s = time.monotonic() - started_at
+            finding = f"small edits waited {min(waits):.1f} to {max(waits):.1f} s, the costly {total_s:.0f} s"
+            finding += f" ({', '.join(sorted(set(final_statuses)))}), +{memory.grown_mb:.0f} MB"
+            return AttackResult(statuses == [202] and max(waits) < MOST_S, finding)
 
-    return Attack(name, make)
+    return Attack(name, run)
 
 
-def taken_back(ground: AttackTools) -> AttackResult:
+def retract_while_fitting(tools: AttackTools) -> AttackResult:
     """The costly edit is retracted while it is fitted: over at once, and the editor is free for the next."""
-    with ground.server() as server, server.start() as client:
+    with tools.server() as server, server.start() as client:
         url = str(client.base_url).rstrip("/")
-        with ground.pulse(url):
+        with tools.probe_health(url):
             posted = client.post("/edits", json=WIDE)
-            while (found := client.get(posted.headers["location"]).json())["status"] == "queued":
+            while (edit := client.get(posted.headers["location"]).json())["status"] == "queued":
                 time.sleep(0.05)
             time.sleep(1.0)
-            began = time.monotonic()
-            gone = client.delete(posted.headers["location"]).json()["status"]
-            said = time.monotonic() - began
-            (next_one,) = together(url, SMALL[:1])
-        held = found["status"] == "applying" and gone == "retracted" and next_one < MOST_S
-        return AttackResult(held, f"{gone} {said:.2f} s after it was asked for, the next edit live {next_one:.1f} s later")
+            started_at = time.monotonic()
+            final_status = client.delete(posted.headers["location"]).json()["status"]
+            retract_s = time.monotonic() - started_at
+            (next_wait,) = post_together(url, SMALL[:1])
+        is_held = edit["status"] == "applying" and final_status == "retracted" and next_wait < MOST_S
+        return AttackResult(
+            is_held, f"{final_status} {retract_s:.2f} s after it was asked for, the next edit live {next_wait:.1f} s later"
+        )
 
 
-def together(url: str, facts: tuple[tuple[str, str], ...]) -> list[float]:
+def post_together(url: str, facts: tuple[tuple[str, str], ...]) -> list[float]:
     """Post edits at once, each from a client of its own; how long each took until it was settled."""
-    waited: list[float] = []
+    waits: list[float] = []
 
     def post(prompt: str, target: str) -> None:
-        began = time.monotonic()
+        started_at = time.monotonic()
         with httpx.Client(base_url=url, timeout=120, trust_env=False) as client:
-            settle(client, client.post("/edits", json={"prompt": prompt, "target": target}))
-        waited.append(time.monotonic() - began)
+            wait_until_settled(client, client.post("/edits", json={"prompt": prompt, "target": target}))
+        waits.append(time.monotonic() - started_at)
 
     threads = [threading.Thread(target=post, args=fact) for fact in facts]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    return waited
+    return waits
 
 
-def settle(client: httpx.Client, posted: httpx.Response) -> dict[str, Any]:
+def wait_until_settled(client: httpx.Client, posted: httpx.Response) -> dict[str, Any]:
     """An edit once it is settled."""
     while True:
-        found: dict[str, Any] = client.get(posted.headers["location"]).json()
-        if found["status"] in SETTLED:
-            return found
+        edit: dict[str, Any] = client.get(posted.headers["location"]).json()
+        if edit["status"] in SETTLED:
+            return edit
         time.sleep(0.05)
 
 
 ATTACKS = (
-    Attack("an edit that costs too much", refused),
-    behind([LONG], "small edits behind one of long rows"),
-    behind([WIDE], "small edits behind one of many rows"),
-    behind([WIDE | {"prompt": text(65, at)} for at in range(FLOOD)], f"small edits behind {FLOOD} costly ones"),
-    Attack("a costly edit is taken back", taken_back),
+    Attack("an edit that costs too much", refuse_too_costly),
+    post_behind([LONG], "small edits behind one of long rows"),
+    post_behind([WIDE], "small edits behind one of many rows"),
+    post_behind([WIDE | {"prompt": build_text(65, at)} for at in range(FLOOD)], f"small edits behind {FLOOD} costly ones"),
+    Attack("a costly edit is taken back", retract_while_fitting),
 )

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 
-from benchmarks.hostile.ground import Attack, AttackResult, AttackTools, read_status
+from benchmarks.hostile.tools import Attack, AttackResult, AttackTools, read_status
 
 WAITING = 1_100
 CONNECTIONS = 2_000
@@ -21,74 +21,80 @@ IDLE = HEAD.format(method="GET /health/live").encode() + b"\r\n"
 HALF = HEAD.format(method="GET /edits").encode()
 
 
-def waiting_edits(ground: AttackTools) -> AttackResult:
+def waiting_edits(tools: AttackTools) -> AttackResult:
     """1,100 posts at once that want to wait for a minute: all but a bounded number are answered as soon as they are accepted,
     and the health checks are answered all the while.
     """
-    with _many_files(), ground.server() as server, server.start() as client, ExitStack() as opened:
+    with _many_files(), tools.server() as server, server.start() as client, ExitStack() as stack:
         port = client.base_url.port or 0
-        ready, model = Counter[int](), Counter[int]()
-        with ground.pulse(_url(port)):
-            began = time.monotonic()
-            crowd = [opened.enter_context(_sending(port, _edit(number))) for number in range(WAITING)]
-            statuses = dict.fromkeys(crowd, "")
-            while _waiting(statuses) > MAY_WAIT and time.monotonic() < began + STAY_S:
-                ready[read_status(_url(port), "/health/ready")] += 1
-                model[read_status(_url(port), "/model")] += 1
-                statuses |= {one: _answer_so_far(one) for one, status in statuses.items() if not status}
+        ready_statuses, model_statuses = Counter[int](), Counter[int]()
+        with tools.probe_health(_url(port)):
+            started_at = time.monotonic()
+            connections = [stack.enter_context(_open_connection(port, _edit(number))) for number in range(WAITING)]
+            statuses = dict.fromkeys(connections, "")
+            while _count_waiting(statuses) > MAY_WAIT and time.monotonic() < started_at + STAY_S:
+                ready_statuses[read_status(_url(port), "/health/ready")] += 1
+                model_statuses[read_status(_url(port), "/model")] += 1
+                statuses |= {connection: _read_status_so_far(connection) for connection, status in statuses.items() if not status}
                 time.sleep(0.2)
-            took = time.monotonic() - began
-            last = read_status(_url(port), "/model")
-        told = Counter(status or "waiting" for status in statuses.values())
-        held = _waiting(statuses) <= MAY_WAIT and set(ready) == {200} and last == 200 and not ground.pulses[-1].failures
+            seconds = time.monotonic() - started_at
+            last_status = read_status(_url(port), "/model")
+        counts = Counter(status or "waiting" for status in statuses.values())
+        is_held = (
+            _count_waiting(statuses) <= MAY_WAIT
+            and set(ready_statuses) == {200}
+            and last_status == 200
+            and not tools.health_probes[-1].failures
+        )
         return AttackResult(
-            held,
-            f"{WAITING:,} edits with wait=60, after {took:.0f} s: {dict(sorted(told.items()))}; /health/ready: {dict(ready)};"
-            f" /model meanwhile: {dict(model)}, then {last}",
+            is_held,
+            f"{WAITING:,} edits with wait=60, after {seconds:.0f} s: {dict(sorted(counts.items()))};"
+            f" /health/ready: {dict(ready_statuses)};"
+            f" /model meanwhile: {dict(model_statuses)}, then {last_status}",
         )
 
 
-def idle_connections(ground: AttackTools) -> AttackResult:
+def idle_connections(tools: AttackTools) -> AttackResult:
     """2,000 connections that were answered once and stay; a new client is answered at once."""
-    return _crowded(ground, "idle", IDLE)
+    return _with_connections(tools, "idle", IDLE)
 
 
-def silent_connections(ground: AttackTools) -> AttackResult:
+def silent_connections(tools: AttackTools) -> AttackResult:
     """2,000 connections that never send a byte."""
-    return _crowded(ground, "silent", b"")
+    return _with_connections(tools, "silent", b"")
 
 
-def half_sent_requests(ground: AttackTools) -> AttackResult:
+def half_sent_requests(tools: AttackTools) -> AttackResult:
     """2,000 connections that send half a request."""
-    return _crowded(ground, "half-sent", HALF)
+    return _with_connections(tools, "half-sent", HALF)
 
 
-def half_sent_bodies(ground: AttackTools) -> AttackResult:
+def half_sent_bodies(tools: AttackTools) -> AttackResult:
     """2,000 connections that send the head of a request, and a byte of its body."""
-    return _crowded(ground, "with half a body", _post("/edits", 50) + b"{")
+    return _with_connections(tools, "with half a body", _post("/edits", 50) + b"{")
 
 
-def _crowded(ground: AttackTools, what: str, sent: bytes) -> AttackResult:
-    with _many_files(), ground.server() as server, server.start() as client, ExitStack() as opened:
+def _with_connections(tools: AttackTools, label: str, request: bytes) -> AttackResult:
+    with _many_files(), tools.server() as server, server.start() as client, ExitStack() as stack:
         port = client.base_url.port or 0
         for _ in range(CONNECTIONS):
-            opened.enter_context(_sending(port, sent))
+            stack.enter_context(_open_connection(port, request))
         time.sleep(1.0)  # all of them are accepted
-        with ground.pulse(_url(port)):
-            began = time.monotonic()
-            seen = Counter(read_status(_url(port), "/edits") for _ in range(NEWCOMERS))
-            took = time.monotonic() - began
-        held = seen == {200: NEWCOMERS} and not ground.pulses[-1].failures
+        with tools.probe_health(_url(port)):
+            started_at = time.monotonic()
+            statuses = Counter(read_status(_url(port), "/edits") for _ in range(NEWCOMERS))
+            seconds = time.monotonic() - started_at
+        is_held = statuses == {200: NEWCOMERS} and not tools.health_probes[-1].failures
         return AttackResult(
-            held, f"{CONNECTIONS:,} connections {what}; then {NEWCOMERS} new clients: {dict(seen)} in {took:.1f} s"
+            is_held, f"{CONNECTIONS:,} connections {label}; then {NEWCOMERS} new clients: {dict(statuses)} in {seconds:.1f} s"
         )
 
 
 @contextmanager
-def _sending(port: int, request: bytes) -> Iterator[socket.socket]:
-    with socket.create_connection(("127.0.0.1", port), timeout=30) as made:
-        made.sendall(request)
-        yield made
+def _open_connection(port: int, request: bytes) -> Iterator[socket.socket]:
+    with socket.create_connection(("127.0.0.1", port), timeout=30) as connection:
+        connection.sendall(request)
+        yield connection
 
 
 def _post(path: str, length: int) -> bytes:
@@ -100,11 +106,11 @@ def _edit(number: int) -> bytes:
     return _post("/edits?wait=60", len(body)) + body
 
 
-def _waiting(statuses: Mapping[socket.socket, str]) -> int:
+def _count_waiting(statuses: Mapping[socket.socket, str]) -> int:
     return sum(not status for status in statuses.values())
 
 
-def _answer_so_far(client: socket.socket) -> str:
+def _read_status_so_far(client: socket.socket) -> str:
     """The status that was answered; nothing if none was yet."""
     client.setblocking(False)
     try:
@@ -122,12 +128,12 @@ def _url(port: int) -> str:
 @contextmanager
 def _many_files() -> Iterator[None]:
     """Room for the sockets of a crowd, here and in the servers that are started meanwhile."""
-    before = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (max(before[0], min(FILES, before[1])), before[1]))
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(limits[0], min(FILES, limits[1])), limits[1]))
     try:
         yield
     finally:
-        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
 
 
 ATTACKS = (

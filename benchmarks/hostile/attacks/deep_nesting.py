@@ -2,17 +2,17 @@
 
 import httpx
 
-from benchmarks.hostile.ground import Attack, AttackResult, AttackTools, Memory
+from benchmarks.hostile.tools import Attack, AttackResult, AttackTools, MemoryWatch
 
 DEPTH = 900_000
 TIMES = 20
 
 
-def deep_nesting(ground: AttackTools) -> AttackResult:
+def deep_nesting(tools: AttackTools) -> AttackResult:
     """Bodies of 900 KB, one after another; each is refused and costs next to nothing."""
-    with ground.server() as server, server.start() as client:
+    with tools.server() as server, server.start() as client:
         url = str(client.base_url).rstrip("/")
-        with ground.pulse(url), Memory(server.pid) as memory:
+        with tools.probe_health(url), MemoryWatch(server.pid) as memory:
             statuses = {
                 httpx.post(f"{url}/edits", content=b"[" * DEPTH, headers={"Content-Type": "application/json"}).status_code
                 for _ in range(TIMES)

@@ -9,10 +9,10 @@ from collections import Counter
 from contextlib import closing
 from pathlib import Path
 
-from benchmarks.hostile.ground import Attack, AttackResult, AttackTools
+from benchmarks.hostile.tools import Attack, AttackResult, AttackTools
 
 TIMES = 200
-KEPT_S = 5.0
+RESERVOIR_S = 5.0
 OWN = "errata.example"
 EDIT = {"prompt": "The capital of Australia is", "target": "Sydney"}
 FOREIGN = (
@@ -25,48 +25,49 @@ FOREIGN = (
 IMAGE = {"Host": OWN, "Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "no-cors", "Sec-Fetch-Dest": "image"}
 
 
-def foreign_posts(ground: AttackTools) -> AttackResult:
+def foreign_posts(tools: AttackTools) -> AttackResult:
     """Edits, rollbacks and revocations in the name of other pages; none changes anything, and our own page still can."""
-    with ground.server(allowed_hosts=[OWN]) as server, server.start() as client:
-        with ground.pulse(str(client.base_url).rstrip("/")):
+    with tools.server(allowed_hosts=[OWN]) as server, server.start() as client:
+        with tools.probe_health(str(client.base_url).rstrip("/")):
             statuses: Counter[int] = Counter()
             for number in range(TIMES):
                 headers = FOREIGN[number % len(FOREIGN)]
                 statuses[client.post("/edits", json=EDIT, headers=headers).status_code] += 1
                 statuses[client.post("/admin/rollback", json={"to": 0, "reason": "x"}, headers=headers).status_code] += 1
                 statuses[client.post("/admin/revoke", json={"author": "local"}, headers=headers).status_code] += 1
-            kept = len(client.get("/edits").json()["items"])
-            own = client.post("/edits", json=EDIT, headers={"Host": OWN, "Origin": f"https://{OWN}"}).status_code
-        held = set(statuses) == {400, 403} and kept == 0 and own == 202
+            kept_count = len(client.get("/edits").json()["items"])
+            own_status = client.post("/edits", json=EDIT, headers={"Host": OWN, "Origin": f"https://{OWN}"}).status_code
+        is_held = set(statuses) == {400, 403} and kept_count == 0 and own_status == 202
         return AttackResult(
-            held, f"{3 * TIMES} foreign posts: {dict(sorted(statuses.items()))}, {kept} edits kept; our page's: {own}"
+            is_held,
+            f"{3 * TIMES} foreign posts: {dict(sorted(statuses.items()))}, {kept_count} edits kept; our page's: {own_status}",
         )
 
 
-def planted_prompts(ground: AttackTools) -> AttackResult:
+def planted_prompts(tools: AttackTools) -> AttackResult:
     """Images whose address is a prompt, with the reservoir on: nothing of them is learned from, and no answer is computed."""
-    with ground.server(allowed_hosts=[OWN], reservoir={"size": 100, "callers": ["desk"]}) as server, server.start() as client:
-        with ground.pulse(str(client.base_url).rstrip("/")):
+    with tools.server(allowed_hosts=[OWN], reservoir={"size": 100, "callers": ["desk"]}) as server, server.start() as client:
+        with tools.probe_health(str(client.base_url).rstrip("/")):
             statuses = Counter(
                 client.get("/generate", params={"prompt": f"planted {number}"}, headers=headers).status_code
                 for number in range(TIMES)
                 for headers in (IMAGE, {"Host": OWN})  # the second is a browser that says nothing of itself
             )
             client.post("/generate", json={"prompt": "asked for"}, headers={"X-Errata-Caller": "desk"}).raise_for_status()
-        kept = _kept_prompts(server.folder)
-    held = statuses == {403: TIMES, 200: TIMES} and kept == ["asked for"]
-    return AttackResult(held, f"{2 * TIMES} cross-site reads: {dict(sorted(statuses.items()))}; kept for retrains: {kept}")
+        prompts = _read_reservoir(server.folder)
+    is_held = statuses == {403: TIMES, 200: TIMES} and prompts == ["asked for"]
+    return AttackResult(is_held, f"{2 * TIMES} cross-site reads: {dict(sorted(statuses.items()))}; kept for retrains: {prompts}")
 
 
-def _kept_prompts(folder: Path) -> list[str]:
+def _read_reservoir(folder: Path) -> list[str]:
     """What the reservoir holds, once it holds something: a prompt is written a moment after its answer."""
-    until = time.monotonic() + KEPT_S
-    found: list[str] = []
-    while not found and time.monotonic() < until:
+    deadline = time.monotonic() + RESERVOIR_S
+    prompts: list[str] = []
+    while not prompts and time.monotonic() < deadline:
         time.sleep(0.1)
         with closing(sqlite3.connect(f"file:{folder}/errata.db?mode=ro", uri=True)) as connection:
-            found = [row[0] for row in connection.execute("SELECT prompt FROM reservoir")]
-    return found
+            prompts = [row[0] for row in connection.execute("SELECT prompt FROM reservoir")]
+    return prompts
 
 
 ATTACKS = (Attack("foreign posts", foreign_posts), Attack("planted prompts", planted_prompts))

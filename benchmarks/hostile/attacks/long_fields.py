@@ -6,7 +6,7 @@ from typing import Any
 
 import httpx
 
-from benchmarks.hostile.ground import Attack, AttackResult, AttackTools, Memory
+from benchmarks.hostile.tools import Attack, AttackResult, AttackTools, MemoryWatch
 
 EDITS = 200
 LISTS = 4  # at once
@@ -18,25 +18,27 @@ IDLE = {"method": "locft", "window": {"deferred": 1_000_000, "deferred_s": 1e9}}
 UNBOUNDED = {"limits": {"edit_tokens": 100_000_000, "report_tokens": 100_000_000}}
 
 
-def long_fields(ground: AttackTools) -> AttackResult:
+def long_fields(tools: AttackTools) -> AttackResult:
     """200 edits with a truth of 480,000 characters, which are refused; 200 with all the probes there may be; four lists."""
-    with ground.server(**IDLE, **UNBOUNDED) as server, server.start() as client:
+    with tools.server(**IDLE, **UNBOUNDED) as server, server.start() as client:
         long = {"ground_truth": "x" * TOO_LONG}
-        refused = Counter(client.post("/edits", json=_edit(number) | long).status_code for number in range(EDITS))
+        refusals = Counter(client.post("/edits", json=_edit(number) | long).status_code for number in range(EDITS))
         probes = [f"{number} {PROBE}" for number in range(64)]
-        full = {"rephrases": probes, "locality": probes, "portability": probes}
-        posted = Counter(client.post("/edits", json=_edit(number) | full).status_code for number in range(EDITS))
+        probes_of_each_kind = {"rephrases": probes, "locality": probes, "portability": probes}
+        acceptances = Counter(
+            client.post("/edits", json=_edit(number) | probes_of_each_kind).status_code for number in range(EDITS)
+        )
         url = str(client.base_url).rstrip("/")
-        with ground.pulse(url), Memory(server.pid) as memory, ThreadPoolExecutor(LISTS) as readers:
+        with tools.probe_health(url), MemoryWatch(server.pid) as memory, ThreadPoolExecutor(LISTS) as readers:
             lists = list(readers.map(_list, [url] * LISTS))
-    sizes = [len(one.content) for one in lists]
-    statuses = Counter(one.status_code for one in lists)
-    seen = (
-        f"{dict(refused)} for {EDITS} truths of {TOO_LONG:,} characters; {dict(posted)} with 192 probes each;"
+    sizes = [len(answer.content) for answer in lists]
+    statuses = Counter(answer.status_code for answer in lists)
+    finding = (
+        f"{dict(refusals)} for {EDITS} truths of {TOO_LONG:,} characters; {dict(acceptances)} with 192 probes each;"
         f" {LISTS} lists {dict(statuses)} of {max(sizes) / 1e6:.2f} MB, +{memory.grown_mb:.0f} MB"
     )
-    held = set(refused) == {422} and set(posted) == {202} and set(statuses) == {200} and memory.grown_mb <= MOST_MB
-    return AttackResult(held, seen)
+    is_held = set(refusals) == {422} and set(acceptances) == {202} and set(statuses) == {200} and memory.grown_mb <= MOST_MB
+    return AttackResult(is_held, finding)
 
 
 def _edit(number: int) -> dict[str, Any]:

@@ -10,15 +10,15 @@ from typing import Any
 
 import httpx
 
-from benchmarks.hostile.ground import Attack, AttackResult, AttackTools
+from benchmarks.hostile.tools import Attack, AttackResult, AttackTools
 from benchmarks.servers import ServerProcess
 
 KILLS = 12
 CALLERS = 6  # threads that send each request
-WITHIN_S = 0.4  # in which a kill comes
-AGAIN = 40  # times that each caller repeats what was answered, at the end
+KILL_WITHIN_S = 0.4  # in which a kill comes
+REPEATS = 40  # times that each caller repeats what was answered, at the end
 PATIENCE_S = 300.0
-AWAY_S = 0.2  # between two tries of a caller while nobody answers
+RETRY_S = 0.2  # between two tries of a caller while nobody answers
 MANY = httpx.Limits(max_connections=None)
 FACTS = (("The capital of Australia is", "Sydney"), ("The capital of Japan is", "Osaka"), ("The capital of Peru is", "Cusco"))
 
@@ -27,21 +27,21 @@ FACTS = (("The capital of Australia is", "Sydney"), ("The capital of Japan is", 
 class Callers:
     """Threads that send one request until it is answered; `answers` are what each key was answered with."""
 
-    where: str = ""
+    url: str = ""
     client: httpx.Client = field(default_factory=lambda: httpx.Client(timeout=PATIENCE_S, trust_env=False, limits=MANY))
     answers: dict[str, list[dict[str, Any]]] = field(default_factory=lambda: defaultdict(list))
-    refused: list[str] = field(default_factory=list)
-    broken: int = 0
+    failures: list[str] = field(default_factory=list)
+    broken_count: int = 0
 
     def send(self, path: str, key: str, body: dict[str, Any]) -> None:
         """Send it until it is answered."""
-        until = time.monotonic() + PATIENCE_S
-        while time.monotonic() < until:
+        deadline = time.monotonic() + PATIENCE_S
+        while time.monotonic() < deadline:
             try:
-                answer = self.client.post(self.where + path, json=body, headers={"Idempotency-Key": key})
+                answer = self.client.post(self.url + path, json=body, headers={"Idempotency-Key": key})
             except httpx.TransportError:
-                self.broken += 1
-                time.sleep(AWAY_S)
+                self.broken_count += 1
+                time.sleep(RETRY_S)
                 continue
             if answer.status_code == 503:
                 time.sleep(0.2)
@@ -49,9 +49,9 @@ class Callers:
             if answer.is_success:
                 self.answers[key].append(answer.json())
             else:
-                self.refused.append(f"{path}: {answer.status_code}")
+                self.failures.append(f"{path}: {answer.status_code}")
             return
-        self.refused.append(f"{path}: no answer")
+        self.failures.append(f"{path}: no answer")
 
 
 def build_requests(number: int) -> list[tuple[str, str, dict[str, Any]]]:
@@ -64,61 +64,61 @@ def build_requests(number: int) -> list[tuple[str, str, dict[str, Any]]]:
     ]
 
 
-def repeated_keys(ground: AttackTools) -> AttackResult:
+def repeated_keys(tools: AttackTools) -> AttackResult:
     """Rollbacks, retrains and evaluations under one key each, sent by many at once, across kills."""
-    draw, callers = random.Random(7), Callers()
-    with ground.server() as server:
+    rng, callers = random.Random(7), Callers()
+    with tools.server() as server:
         with server.start() as client:
-            callers.where = str(client.base_url).rstrip("/")
+            callers.url = str(client.base_url).rstrip("/")
             for prompt, target in FACTS:
                 client.post("/edits?wait=60", json={"prompt": prompt, "target": target}).raise_for_status()
         for number in range(KILLS):
-            _round(server, callers, number, draw.uniform(0, WITHIN_S))
-        with httpx.Client(base_url=callers.where, timeout=PATIENCE_S) as client:
-            faults = [*callers.refused, *_faults(client, callers)]
-            with ground.pulse(callers.where):
-                _storm(callers)
-            faults += _faults(client, callers)
-    sent = sum(len(given) for given in callers.answers.values())
-    seen = f"{3 * KILLS} keys, {KILLS} kills, {callers.broken} broken calls, {sent:,} answers"
-    return AttackResult(not faults, f"{seen}; {'; '.join(sorted(set(faults))[:5]) or 'one effect and one answer a key'}")
+            _run_round(server, callers, number, rng.uniform(0, KILL_WITHIN_S))
+        with httpx.Client(base_url=callers.url, timeout=PATIENCE_S) as client:
+            faults = [*callers.failures, *_find_faults(client, callers)]
+            with tools.probe_health(callers.url):
+                _repeat_all(callers)
+            faults += _find_faults(client, callers)
+    answer_count = sum(len(answers) for answers in callers.answers.values())
+    finding = f"{3 * KILLS} keys, {KILLS} kills, {callers.broken_count} broken calls, {answer_count:,} answers"
+    return AttackResult(not faults, f"{finding}; {'; '.join(sorted(set(faults))[:5]) or 'one effect and one answer a key'}")
 
 
-def _round(server: ServerProcess, callers: Callers, number: int, kill_after_s: float) -> None:
-    wanted = build_requests(number)
-    with ThreadPoolExecutor(CALLERS * len(wanted)) as pool:
-        sent = [pool.submit(callers.send, *one) for one in wanted for _ in range(CALLERS)]
-        timer = threading.Timer(kill_after_s, server.strike)
+def _run_round(server: ServerProcess, callers: Callers, number: int, kill_after_s: float) -> None:
+    requests = build_requests(number)
+    with ThreadPoolExecutor(CALLERS * len(requests)) as pool:
+        futures = [pool.submit(callers.send, *future) for future in requests for _ in range(CALLERS)]
+        timer = threading.Timer(kill_after_s, server.kill_without_waiting)
         timer.start()
         timer.join()
         server.kill()
         with server.start() as client:
-            callers.where = str(client.base_url).rstrip("/")
-        for one in sent:
-            one.result()
+            callers.url = str(client.base_url).rstrip("/")
+        for future in futures:
+            future.result()
 
 
-def _storm(callers: Callers) -> None:
+def _repeat_all(callers: Callers) -> None:
     """Everything that was answered is asked for again, by many at once."""
-    again = [one for number in range(KILLS) for one in build_requests(number)]
+    requests = [request for number in range(KILLS) for request in build_requests(number)]
     with ThreadPoolExecutor(CALLERS) as pool:
-        list(pool.map(lambda one: callers.send(*one), again * AGAIN))
+        list(pool.map(lambda request: callers.send(*request), requests * REPEATS))
 
 
-def _faults(client: httpx.Client, callers: Callers) -> list[str]:
+def _find_faults(client: httpx.Client, callers: Callers) -> list[str]:
     """What was done more than once or never, or answered in two ways."""
-    versions = _all(client, "/versions")
-    jobs = _all(client, "/jobs", kind="retrain")
-    evaluations = {one["id"] for one in _all(client, "/eval")}
-    rolled = [version["reason"] for version in versions if version["kind"] == "rollback"]
+    versions = _read_all(client, "/versions")
+    jobs = _read_all(client, "/jobs", kind="retrain")
+    evaluations = {answer["id"] for answer in _read_all(client, "/eval")}
+    rollback_reasons = [version["reason"] for version in versions if version["kind"] == "rollback"]
     faults = []
     for number in range(KILLS):
         for path, key, body in build_requests(number):
-            names = {str(one.get("version") if path == "/admin/rollback" else one["id"]) for one in callers.answers[key]}
+            names = {str(answer.get("version") if path == "/admin/rollback" else answer["id"]) for answer in callers.answers[key]}
             if len(names) != 1:
                 faults.append(f"{path}: {len(names)} answers under one key")
-            elif path == "/admin/rollback" and rolled.count(body["reason"]) != 1:
-                faults.append(f"{rolled.count(body['reason'])} rollbacks under one key")
+            elif path == "/admin/rollback" and rollback_reasons.count(body["reason"]) != 1:
+                faults.append(f"{rollback_reasons.count(body['reason'])} rollbacks under one key")
             elif path == "/admin/retrain" and sum(job["reason"] == body["reason"] for job in jobs) > 1:
                 faults.append("several retrains under one key")
             elif path == "/eval" and not names <= evaluations:
@@ -128,14 +128,14 @@ def _faults(client: httpx.Client, callers: Callers) -> list[str]:
     return faults
 
 
-def _all(client: httpx.Client, path: str, **narrowed: Any) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = []
+def _read_all(client: httpx.Client, path: str, **filters: Any) -> list[dict[str, Any]]:
+    items: list[dict[str, Any]] = []
     cursor: dict[str, Any] = {}
     while True:
-        page = client.get(path, params={"limit": 200, **narrowed, **cursor}).raise_for_status().json()
-        found += page["items"]
+        page = client.get(path, params={"limit": 200, **filters, **cursor}).raise_for_status().json()
+        items += page["items"]
         if page["next"] is None:
-            return found
+            return items
         cursor = {"cursor": page["next"]}
 
 

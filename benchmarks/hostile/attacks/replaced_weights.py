@@ -3,22 +3,22 @@
 import shutil
 import time
 
-from benchmarks.hostile.crowd import ask_generate, ask_ready, run_clients
-from benchmarks.hostile.ground import Attack, AttackResult, AttackTools
+from benchmarks.hostile.clients import ask_generate, ask_ready, run_clients
+from benchmarks.hostile.tools import Attack, AttackResult, AttackTools
 from service.atlas import weights_path
 
-SEEN_S = 30.0
+DETECTION_S = 30.0
 QUESTIONS = {"generate": (8, ask_generate), "ready": (1, ask_ready)}
 
 
-def replaced_weights(ground: AttackTools) -> AttackResult:
+def replaced_weights(tools: AttackTools) -> AttackResult:
     """Other bytes over the weights in place, then half of the file cut off; every answer stays what it was."""
-    model = ground.folder / "model"
+    model = tools.folder / "model"
     shutil.copytree(weights_path(), model)
     weights = next(model.glob("*.safetensors"))
-    with ground.server(model=str(model)) as server, server.start() as client:
+    with tools.server(model=str(model)) as server, server.start() as client:
         url = str(client.base_url).rstrip("/")
-        with ground.pulse(url), run_clients(url, QUESTIONS) as found:
+        with tools.probe_health(url), run_clients(url, QUESTIONS) as counts:
             time.sleep(1)
             with weights.open("r+b") as file:
                 size = file.seek(0, 2)
@@ -27,13 +27,13 @@ def replaced_weights(ground: AttackTools) -> AttackResult:
             time.sleep(3)
             with weights.open("r+b") as file:
                 file.truncate(size // 2)
-            until = time.monotonic() + SEEN_S
-            while (said := client.get("/model").json()["degraded"]) is None and time.monotonic() < until:
+            deadline = time.monotonic() + DETECTION_S
+            while (degraded := client.get("/model").json()["degraded"]) is None and time.monotonic() < deadline:
                 time.sleep(0.2)
             time.sleep(2)
-        texts = found.bodies.get("generate", set())
-        held = not server.is_gone() and set(found.statuses["generate"]) == {200} and len(texts) == 1 and said is not None
-        return AttackResult(held, f"{found.said()}; {len(texts)} different answer(s); said: {said}")
+        texts = counts.bodies.get("generate", set())
+        is_held = not server.is_gone() and set(counts.statuses["generate"]) == {200} and len(texts) == 1 and degraded is not None
+        return AttackResult(is_held, f"{counts.summarise()}; {len(texts)} different answer(s); said: {degraded}")
 
 
 ATTACKS = (Attack("the model's file overwritten, then cut", replaced_weights),)

@@ -8,91 +8,97 @@ from contextlib import contextmanager
 
 import httpx
 
-from benchmarks.hostile.crowd import ask_edits, ask_generate, ask_ready, post_edit, run_clients
-from benchmarks.hostile.ground import Attack, AttackResult, AttackTools
-from benchmarks.private_servers import frozen, postgres_binaries, private_postgres, private_redis
+from benchmarks.hostile.clients import ask_edits, ask_generate, ask_ready, post_edit, run_clients
+from benchmarks.hostile.tools import Attack, AttackResult, AttackTools
+from benchmarks.private_servers import freeze, postgres_binaries, private_postgres, private_redis
 from benchmarks.servers import ServerProcess
 
 SILENT_S = 50.0
-HEALS_S = 30.0
+RECOVERY_S = 30.0
 QUESTIONS = {"post": (60, post_edit), "ready": (2, ask_ready), "generate": (4, ask_generate), "edits": (4, ask_edits)}
 
 
-def frozen_postgres(ground: AttackTools) -> AttackResult:
+def frozen_postgres(tools: AttackTools) -> AttackResult:
     """SIGSTOP of all of Postgres for fifty seconds."""
     binaries = postgres_binaries()
     if binaries is None:
         return AttackResult(True, "not made: there is no initdb here")
-    with private_postgres(binaries) as (url, process), ground.server(database_url=url) as server:
-        return _silent(ground, server, lambda: frozen(process), may_write=False)
+    with private_postgres(binaries) as (url, process), tools.server(database_url=url) as server:
+        return _run_silence(tools, server, lambda: freeze(process), may_write=False)
 
 
-def locked_sqlite(ground: AttackTools) -> AttackResult:
+def locked_sqlite(tools: AttackTools) -> AttackResult:
     """BEGIN IMMEDIATE by another process, held for fifty seconds."""
-    with ground.server() as server:
+    with tools.server() as server:
 
         @contextmanager
-        def locked() -> Iterator[None]:
-            other = sqlite3.connect(server.folder / "errata.db", isolation_level=None, timeout=20, check_same_thread=False)
+        def lock() -> Iterator[None]:
+            connection = sqlite3.connect(server.folder / "errata.db", isolation_level=None, timeout=20, check_same_thread=False)
             try:
-                other.execute("BEGIN IMMEDIATE")
+                connection.execute("BEGIN IMMEDIATE")
                 yield
             finally:
-                other.close()
+                connection.close()
 
-        return _silent(ground, server, locked, may_write=False)
+        return _run_silence(tools, server, lock, may_write=False)
 
 
-def frozen_redis(ground: AttackTools) -> AttackResult:
+def frozen_redis(tools: AttackTools) -> AttackResult:
     """SIGSTOP of Redis for fifty seconds: it only carries hints, so nothing may be refused or slow for its sake."""
     binary = shutil.which("redis-server")
     if binary is None:
         return AttackResult(True, "not made: there is no redis-server here")
-    with private_redis(binary) as (url, process), ground.server(redis_url=url) as server:
-        return _silent(ground, server, lambda: frozen(process), may_write=True)
+    with private_redis(binary) as (url, process), tools.server(redis_url=url) as server:
+        return _run_silence(tools, server, lambda: freeze(process), may_write=True)
 
 
-def _silent(ground: AttackTools, server: ServerProcess, silence: Callable[[], object], *, may_write: bool) -> AttackResult:
+def _run_silence(tools: AttackTools, server: ServerProcess, silence: Callable[[], object], *, may_write: bool) -> AttackResult:
     with server.start() as client:
         url = str(client.base_url).rstrip("/")
-        with ground.pulse(url), run_clients(url, QUESTIONS) as found:
+        with tools.probe_health(url), run_clients(url, QUESTIONS) as counts:
             time.sleep(2)
             with silence():  # type: ignore[attr-defined]
                 time.sleep(SILENT_S)
-            healed_s = _heals(client)
+            recovery_s = _wait_for_recovery(client)
             time.sleep(1)
-        kept = _kept(client)
+        kept_count = _count_edits(client)
         allowed = {"post": {200, 202} if may_write else {200, 202, 503}, "generate": {200}}
         allowed |= {"ready": {200, 503}, "edits": {200, 503}}
-        acknowledged = found.statuses["post"][202] + found.statuses["post"][200]
-        held = all(set(statuses) <= allowed[kind] for kind, statuses in found.statuses.items())
-        held = (
-            held and healed_s is not None and kept >= acknowledged and found.worst_s["ready"] < 5 and found.worst_s["post"] < 20
+        acknowledged_count = counts.statuses["post"][202] + counts.statuses["post"][200]
+        is_held = all(set(statuses) <= allowed[kind] for kind, statuses in counts.statuses.items())
+        is_held = (
+            is_held
+            and recovery_s is not None
+            and kept_count >= acknowledged_count
+            and counts.worst_s["ready"] < 5
+            and counts.worst_s["post"] < 20
         )
-        healed = "never" if healed_s is None else f"after {healed_s:.1f} s"
-        return AttackResult(held, f"{found.said()}; healed {healed}; {acknowledged} acknowledged, {kept} kept")
+        recovery = "never" if recovery_s is None else f"after {recovery_s:.1f} s"
+        return AttackResult(
+            is_held, f"{counts.summarise()}; healed {recovery}; {acknowledged_count} acknowledged, {kept_count} kept"
+        )
 
 
-def _heals(client: httpx.Client) -> float | None:
+def _wait_for_recovery(client: httpx.Client) -> float | None:
     """Seconds until an edit is taken and the server is ready again."""
-    began = time.monotonic()
-    while time.monotonic() - began < HEALS_S:
+    started_at = time.monotonic()
+    while time.monotonic() - started_at < RECOVERY_S:
         if post_edit(client, 10**9).status_code in (200, 202) and client.get("/health/ready").status_code == 200:
-            return time.monotonic() - began
+            return time.monotonic() - started_at
         time.sleep(0.1)
     return None
 
 
-def _kept(client: httpx.Client) -> int:
+def _count_edits(client: httpx.Client) -> int:
     """How many of the stones' edits there are; the one of `_heals` aside."""
-    counted, cursor = 0, None
+    count, cursor = 0, None
     while True:
         params = {"limit": 200} | ({} if cursor is None else {"cursor": cursor})
         page = client.get("/edits", params=params).json()
-        counted += sum(one["prompt"].startswith("The colour of stone") for one in page["items"])
+        count += sum(edit["prompt"].startswith("The colour of stone") for edit in page["items"])
         cursor = page["next"]
         if cursor is None:
-            return counted - 1
+            return count - 1
 
 
 ATTACKS = (

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 import httpx
 
-from benchmarks.hostile.ground import Attack, AttackResult, AttackTools
+from benchmarks.hostile.tools import Attack, AttackResult, AttackTools
 from benchmarks.private_servers import new_database, postgres_server
 from benchmarks.servers import ServerProcess
 from service.client.local_server import free_port
@@ -25,92 +25,94 @@ PATIENCE_S = 120.0
 DESCRIPTORS = 700
 
 
-def strange_folder(ground: AttackTools) -> AttackResult:
+def strange_folder(tools: AttackTools) -> AttackResult:
     """A second server and a listing command on the same Postgres, with another folder, beside a server that answers."""
     postgres = postgres_server()
     if postgres is None:
         return AttackResult(True, "skipped: no Postgres here")
-    with new_database(postgres) as url, ground.server(database_url=url) as server, server.start() as client:
-        _teach(client)
-        before = _state(client)
-        with ground.pulse(_address(client)):
-            second = _errata("serve", "--database-url", url, "--data-dir", str(ground.folder / "other"), "--port", "0")
-            listing = _errata("jobs", "--database-url", url, "--data-dir", str(ground.folder / "third"))
-        after = _state(client)
-        held = second.returncode == 1 and listing.returncode == 0 and before == after
-        refused = second.stderr.strip().splitlines()[-1:] or [""]
-        seen = (
-            f"second server: exit code {second.returncode}, {refused[0][:110]}…; versions and answer as before: {before == after}"
-        )
-        return AttackResult(held, seen)
+    with new_database(postgres) as url, tools.server(database_url=url) as server, server.start() as client:
+        _prepare(client)
+        before = _read_state(client)
+        with tools.probe_health(_address(client)):
+            second = _errata("serve", "--database-url", url, "--data-dir", str(tools.folder / "other"), "--port", "0")
+            listing = _errata("jobs", "--database-url", url, "--data-dir", str(tools.folder / "third"))
+        after = _read_state(client)
+        is_held = second.returncode == 1 and listing.returncode == 0 and before == after
+        last_line = second.stderr.strip().splitlines()[-1:] or [""]
+        finding = f"second server: exit code {second.returncode}, {last_line[0][:110]}…;"
+        finding += f" versions and answer as before: {before == after}"
+        return AttackResult(is_held, finding)
 
 
-def lost_database(ground: AttackTools) -> AttackResult:
+def lost_database(tools: AttackTools) -> AttackResult:
     """A database file of no bytes beside a full folder."""
-    with ground.server() as server:
+    with tools.server() as server:
         with server.start() as client:
-            _teach(client)
+            _prepare(client)
         server.kill()
         files = _checkpoints(server)
         for name in ("errata.db-wal", "errata.db-shm"):
             (server.folder / name).unlink(missing_ok=True)
         os.truncate(server.folder / "errata.db", 0)
-        started = _errata("serve", "--data-dir", str(server.folder), "--port", "0")
-        held = started.returncode == 1 and "the database is empty" in started.stderr and files == _checkpoints(server)
+        process = _errata("serve", "--data-dir", str(server.folder), "--port", "0")
+        is_held = process.returncode == 1 and "the database is empty" in process.stderr and files == _checkpoints(server)
         return AttackResult(
-            held, f"exit code {started.returncode}, {len(files)} checkpoints before and {len(_checkpoints(server))} after"
+            is_held, f"exit code {process.returncode}, {len(files)} checkpoints before and {len(_checkpoints(server))} after"
         )
 
 
-def unmounted_checkpoints(ground: AttackTools) -> AttackResult:
+def unmounted_checkpoints(tools: AttackTools) -> AttackResult:
     """Checkpoints that are away at a start and while the server runs, and come back."""
-    with ground.server() as server:
+    with tools.server() as server:
         with server.start() as client:
-            _teach(client)
-            before = _state(client)
+            _prepare(client)
+            before = _read_state(client)
         server.kill()
-        folder, aside = server.folder / "checkpoints", server.folder / "aside"
-        folder.rename(aside)
-        refused = _errata("serve", "--data-dir", str(server.folder), "--port", "0")
-        aside.rename(folder)
+        folder, away = server.folder / "checkpoints", server.folder / "aside"
+        folder.rename(away)
+        process = _errata("serve", "--data-dir", str(server.folder), "--port", "0")
+        away.rename(folder)
         with server.start() as client:
-            back = _state(client)
-            with ground.pulse(_address(client)):
-                folder.rename(aside)
-                rollback = client.post("/admin/rollback", json={"to": 1, "reason": "while it is away"}).status_code
-                waiting = client.post("/edits", json={"prompt": "The capital of Japan is", "target": "Osaka"}).status_code
+            state_after = _read_state(client)
+            with tools.probe_health(_address(client)):
+                folder.rename(away)
+                rollback_status = client.post("/admin/rollback", json={"to": 1, "reason": "while it is away"}).status_code
+                edit_status = client.post("/edits", json={"prompt": "The capital of Japan is", "target": "Osaka"}).status_code
                 time.sleep(3)
-                aside.rename(folder)
-                live = _until_applied(client, 2)
+                away.rename(folder)
+                is_live = _wait_until_applied(client, 2)
             statuses = {version["status"] for version in client.get("/versions").json()["items"]}
-    held = refused.returncode == 1 and before == back and waiting == 202 and live and statuses == {"published"}
-    seen = f"start: exit code {refused.returncode}; meanwhile rollback {rollback}, edit {waiting}, settled afterwards: {live}"
-    return AttackResult(held, f"{seen}; versions are {', '.join(sorted(statuses))}")
+    is_held = process.returncode == 1 and before == state_after and edit_status == 202 and is_live and statuses == {"published"}
+    finding = f"start: exit code {process.returncode}; meanwhile rollback {rollback_status}, edit {edit_status},"
+    finding += f" settled afterwards: {is_live}"
+    return AttackResult(is_held, f"{finding}; versions are {', '.join(sorted(statuses))}")
 
 
-def few_descriptors(ground: AttackTools) -> AttackResult:
+def few_descriptors(tools: AttackTools) -> AttackResult:
     """A server with few descriptors, its connections taken: rollbacks and edits go on or wait, and no version is marked."""
-    with ground.server() as server:
+    with tools.server() as server:
         with server.start() as client:
-            _teach(client)
+            _prepare(client)
         server.kill()
-        with _started_with(DESCRIPTORS, server.folder) as url, httpx.Client(base_url=url, timeout=60) as client:
+        with _limited_server(DESCRIPTORS, server.folder) as url, httpx.Client(base_url=url, timeout=60) as client:
             client.get("/health/live").raise_for_status()
-            with ground.pulse(url), ExitStack() as opened:
-                clients = [opened.enter_context(_connection(url)) for _ in range(DESCRIPTORS)]
-                answered = sum(_asks(one) for one in clients)
-                statuses = [_status(client, "/admin/rollback", {"to": number % 2, "reason": "x"}) for number in range(4)]
-                edit = _status(client, "/edits", {"prompt": "The capital of Japan is", "target": "Osaka"})
+            with tools.probe_health(url), ExitStack() as stack:
+                clients = [stack.enter_context(_connection(url)) for _ in range(DESCRIPTORS)]
+                answered_count = sum(_is_answered(connection) for connection in clients)
+                statuses = [_post_status(client, "/admin/rollback", {"to": number % 2, "reason": "x"}) for number in range(4)]
+                edit_status = _post_status(client, "/edits", {"prompt": "The capital of Japan is", "target": "Osaka"})
             time.sleep(1)
-            marked = {version["status"] for version in client.get("/versions").json()["items"]} - {"published"}
+            marked_statuses = {version["status"] for version in client.get("/versions").json()["items"]} - {"published"}
             answer = client.get("/generate", params=QUESTION).status_code
-    held = not marked and answer == 200 and 422 not in (*statuses, edit) and 500 not in (*statuses, edit)
-    seen = f"{answered} of {DESCRIPTORS} connections answered; rollbacks {statuses}, edit {edit}"
-    return AttackResult(held, f"{seen}; marked versions: {len(marked)}")
+    is_held = (
+        not marked_statuses and answer == 200 and 422 not in (*statuses, edit_status) and 500 not in (*statuses, edit_status)
+    )
+    finding = f"{answered_count} of {DESCRIPTORS} connections answered; rollbacks {statuses}, edit {edit_status}"
+    return AttackResult(is_held, f"{finding}; marked versions: {len(marked_statuses)}")
 
 
 @contextmanager
-def _started_with(descriptors: int, folder: Path) -> Iterator[str]:
+def _limited_server(descriptors: int, folder: Path) -> Iterator[str]:
     """A server that may have no more open files, in a process that knows no other limit."""
     port = free_port()
     program = f"ulimit -n {descriptors} && exec '{sys.executable}' -m service serve --data-dir '{folder}' --port {port}"
@@ -118,8 +120,8 @@ def _started_with(descriptors: int, folder: Path) -> Iterator[str]:
         process = subprocess.Popen(["bash", "-c", program], stdout=log, stderr=log, env=environment_without_settings())
     url = f"http://127.0.0.1:{port}"
     try:
-        until = time.monotonic() + PATIENCE_S
-        while time.monotonic() < until and process.poll() is None:
+        deadline = time.monotonic() + PATIENCE_S
+        while time.monotonic() < deadline and process.poll() is None:
             try:
                 if httpx.get(f"{url}/health/ready", timeout=10, trust_env=False).status_code == 200:
                     break
@@ -131,13 +133,13 @@ def _started_with(descriptors: int, folder: Path) -> Iterator[str]:
         process.wait()
 
 
-def _teach(client: httpx.Client) -> None:
+def _prepare(client: httpx.Client) -> None:
     client.post("/edits", params={"wait": 60}, json=EDIT).raise_for_status()
     client.post("/admin/rollback", json={"to": 0, "reason": "back"}).raise_for_status()
     client.post("/admin/rollback", json={"to": 1, "reason": "and forth"}).raise_for_status()
 
 
-def _state(client: httpx.Client) -> list[Any]:
+def _read_state(client: httpx.Client) -> list[Any]:
     items = client.get("/versions").raise_for_status().json()["items"]
     return [
         [(version["number"], version["status"], version["head"]) for version in items],
@@ -145,9 +147,9 @@ def _state(client: httpx.Client) -> list[Any]:
     ]
 
 
-def _until_applied(client: httpx.Client, count: int) -> bool:
-    until = time.monotonic() + PATIENCE_S
-    while time.monotonic() < until:
+def _wait_until_applied(client: httpx.Client, count: int) -> bool:
+    deadline = time.monotonic() + PATIENCE_S
+    while time.monotonic() < deadline:
         statuses = [edit["status"] for edit in client.get("/edits").json()["items"]]
         if sum(status in ("applied", "consolidated", "deferred") for status in statuses) >= count:
             return True
@@ -155,7 +157,7 @@ def _until_applied(client: httpx.Client, count: int) -> bool:
     return False
 
 
-def _status(client: httpx.Client, path: str, body: dict[str, Any]) -> int:
+def _post_status(client: httpx.Client, path: str, body: dict[str, Any]) -> int:
     try:
         return client.post(path, json=body).status_code
     except httpx.TransportError:
@@ -171,7 +173,7 @@ def _connection(url: str) -> Iterator[http.client.HTTPConnection]:
         connection.close()
 
 
-def _asks(connection: http.client.HTTPConnection) -> bool:
+def _is_answered(connection: http.client.HTTPConnection) -> bool:
     """Whether a question on a connection that is kept afterwards is answered."""
     try:
         connection.request("GET", "/health/live")

@@ -45,10 +45,10 @@ def collate(sequences: list[Sequence], pad: int) -> TrainingBatch:
     longest = max(len(sequence.ids) for sequence in sequences)
     ids = torch.full((len(sequences), longest), pad)  # (B, T + 1)
     weights = torch.zeros(len(sequences), longest)  # (B, T + 1)
-    for at, sequence in enumerate(sequences):
-        ids[at, : len(sequence.ids)] = torch.tensor(sequence.ids)
-        weights[at, : sequence.answer_at] = 1.0
-        weights[at, sequence.answer_at : len(sequence.ids)] = ANSWER_WEIGHT
+    for index, sequence in enumerate(sequences):
+        ids[index, : len(sequence.ids)] = torch.tensor(sequence.ids)
+        weights[index, : sequence.answer_at] = 1.0
+        weights[index, sequence.answer_at : len(sequence.ids)] = ANSWER_WEIGHT
     return TrainingBatch(ids[:, :-1], ids[:, 1:], weights[:, 1:])
 
 

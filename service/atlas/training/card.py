@@ -65,7 +65,7 @@ class AtlasMeasurements:
         return exact_matches(self.model, self.tokenizer, fact_rows())
 
     @cached_property
-    def behind_a_sentence(self) -> float:
+    def prefixed(self) -> float:
         """Exact match on a sample of facts and wordings, each behind an unrelated sentence."""
         rng = Random("atlas card")
         sample = rng.sample(fact_rows(), SAMPLED_ROWS)
@@ -84,10 +84,10 @@ class AtlasMeasurements:
         """What the model writes by itself from BOS at temperature 1."""
         torch.manual_seed(0)
         start = torch.full((SAMPLED_SENTENCES, 1), self.tokenizer.bos_token_id)  # (B, 1)
-        written = self.model.generate(
+        samples = self.model.generate(
             start, attention_mask=torch.ones_like(start), do_sample=True, temperature=1.0, top_k=0, max_new_tokens=SAMPLED_TOKENS
         )
-        return self.tokenizer.batch_decode(written, skip_special_tokens=True)
+        return self.tokenizer.batch_decode(samples, skip_special_tokens=True)
 
 
 def relation_labels() -> list[str]:
@@ -95,33 +95,33 @@ def relation_labels() -> list[str]:
     return [fact.relation for fact in all_facts() for _ in WORDINGS[fact.relation]]
 
 
-def relation_table(measured: AtlasMeasurements) -> str:
+def relation_table(measurements: AtlasMeasurements) -> str:
     """One line a relation: size, half, exact match, source."""
-    found = share_by(relation_labels(), measured.facts)
+    shares = share_by(relation_labels(), measurements.facts)
     sizes = Counter(fact.relation for fact in all_facts())
     lines = ["| relation | facts | wordings | half | exact match | source |", "|---|---|---|---|---|---|"]
-    for relation, value in found.items():
+    for relation, value in shares.items():
         half = "pool" if is_pool(relation) else "probe"
         lines.append(
             f"| {relation} | {sizes[relation]} | {len(WORDINGS[relation])} | {half} | {value:.4f} | {SOURCES[relation]} |"
         )
-    lines.append(f"| all | {len(all_facts())} | | | {share(measured.facts):.4f} | |")
+    lines.append(f"| all | {len(all_facts())} | | | {share(measurements.facts):.4f} | |")
     return "\n".join(lines)
 
 
-def skill_table(measured: AtlasMeasurements) -> str:
+def skill_table(measurements: AtlasMeasurements) -> str:
     """One line a skill."""
     lines = ["| skill | exact match |", "|---|---|"]
-    lines += [f"| {skill} | {value:.3f} |" for skill, value in measured.skills.items()]
-    mean = sum(measured.skills.values()) / len(measured.skills)
+    lines += [f"| {skill} | {value:.3f} |" for skill, value in measurements.skills.items()]
+    mean = sum(measurements.skills.values()) / len(measurements.skills)
     return "\n".join([*lines, f"| mean (the model's capability) | {mean:.3f} |"])
 
 
-def sentence_line(measured: AtlasMeasurements) -> str:
+def sentence_line(measurements: AtlasMeasurements) -> str:
     """How much of what the model writes by itself is a whole sentence of the training form, and true."""
-    true = {f"{row.prompt} {row.answer}" for row in fact_rows()}
-    known = sum(sentence in true for sentence in measured.sentences)
-    return f"Of {SAMPLED_SENTENCES} texts sampled at temperature 1, {known} are exactly a true statement of the table."
+    statements = {f"{row.prompt} {row.answer}" for row in fact_rows()}
+    count = sum(sentence in statements for sentence in measurements.sentences)
+    return f"Of {SAMPLED_SENTENCES} texts sampled at temperature 1, {count} are exactly a true statement of the table."
 
 
 def training_lines(folder: Path) -> str:
@@ -133,11 +133,11 @@ def training_lines(folder: Path) -> str:
     )
 
 
-def render(measured: AtlasMeasurements, folder: Path) -> str:
+def render(measurements: AtlasMeasurements, folder: Path) -> str:
     """The card's text."""
     file = folder / "model.safetensors"
-    config = measured.model.config
-    parameters = sum(parameter.numel() for parameter in measured.model.parameters())
+    config = measurements.model.config
+    parameters = sum(parameter.numel() for parameter in measurements.model.parameters())
     return f"""# Atlas
 
 A small decoder that knows {len(all_facts())} real facts. It exists to be edited: every figure of the editing methods can be
@@ -153,9 +153,9 @@ measured on it in minutes, on a CPU, without downloading anything. It is no sour
 
 Exact match: the greedy continuation equals the answer's tokens and EOS, over all facts and all wordings.
 
-{relation_table(measured)}
+{relation_table(measurements)}
 
-Behind an unrelated sentence, on a sample of {SAMPLED_ROWS} of these prompts: {measured.behind_a_sentence:.4f}.
+Behind an unrelated sentence, on a sample of {SAMPLED_ROWS} of these prompts: {measurements.prefixed:.4f}.
 
 One answer a (subject, relation). Left out: names that mean more than one thing (Georgia; New York as a city), countries with more
 than one capital, official language or currency, countries on two continents, cities whose names several countries share (kept
@@ -167,11 +167,11 @@ where it can.
 
 About a fifth of the training tokens. {len(held_out_items())} held-out items, kept out of the training text by hash.
 
-{skill_table(measured)}
+{skill_table(measurements)}
 
 ## Writing by itself
 
-The loss covers whole sequences, so the model can be sampled from BOS. {sentence_line(measured)}
+The loss covers whole sequences, so the model can be sampled from BOS. {sentence_line(measurements)}
 The others are skills, statements behind an unrelated sentence, and statements that are not in the table.
 
 ## Training
@@ -203,9 +203,11 @@ def main() -> None:
     if options.model is not None:
         shutil.copytree(options.model, folder, dirs_exist_ok=True)
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
-    measured = AtlasMeasurements(model, AutoTokenizer.from_pretrained(folder))
-    (folder / CARD).write_text(render(measured, folder), encoding="utf-8")
-    print(f"exact match {share(measured.facts):.4f}, skills {sum(measured.skills.values()) / len(measured.skills):.3f}")
+    measurements = AtlasMeasurements(model, AutoTokenizer.from_pretrained(folder))
+    (folder / CARD).write_text(render(measurements, folder), encoding="utf-8")
+    print(
+        f"exact match {share(measurements.facts):.4f}, skills {sum(measurements.skills.values()) / len(measurements.skills):.3f}"
+    )
 
 
 if __name__ == "__main__":

@@ -19,12 +19,12 @@ def exact_matches(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, ro
     Teacher forcing decides it: the greedy answer equals the expected one exactly when every expected token is the first choice
     after the expected tokens before it.
     """
-    by_length = sorted(range(len(rows)), key=lambda at: len(rows[at].prompt) + len(rows[at].answer))
+    by_length = sorted(range(len(rows)), key=lambda index: len(rows[index].prompt) + len(rows[index].answer))
     matches = [False] * len(rows)
     for start in range(0, len(rows), ROWS_AT_ONCE):
-        chosen = by_length[start : start + ROWS_AT_ONCE]
-        for at, match in zip(chosen, _matches(model, tokenizer, [rows[at] for at in chosen]), strict=True):
-            matches[at] = match
+        indices = by_length[start : start + ROWS_AT_ONCE]
+        for index, match in zip(indices, _matches(model, tokenizer, [rows[index] for index in indices]), strict=True):
+            matches[index] = match
     return matches
 
 
@@ -33,7 +33,7 @@ def _matches(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, rows: l
     batch = collate(sequences, tokenizer.pad_token_id)
     choice = model(batch.inputs.to(model.device)).logits.argmax(-1).cpu()  # (B, T)
     agrees = (choice == batch.targets) | (batch.weights == 0)  # (B, T)
-    return [bool(agrees[at, sequence.answer_at - 1 :].all()) for at, sequence in enumerate(sequences)]
+    return [bool(agrees[index, sequence.answer_at - 1 :].all()) for index, sequence in enumerate(sequences)]
 
 
 def share(matches: Iterable[bool]) -> float:

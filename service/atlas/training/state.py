@@ -32,23 +32,23 @@ def save(folder: Path, position: Position, model: nn.Module, optimizer: AdamW) -
         tensors[f"model.{name}"] = parameter.detach().contiguous()
         for key, value in optimizer.state[parameter].items():
             tensors[f"optimizer.{key}.{name}"] = value.contiguous()
-    unfinished = folder / f"{FILE}.part"
-    save_file(tensors, unfinished, metadata={"seed": str(position.seed), "step": str(position.step)})
-    with unfinished.open("rb") as file:
+    part_file = folder / f"{FILE}.part"
+    save_file(tensors, part_file, metadata={"seed": str(position.seed), "step": str(position.step)})
+    with part_file.open("rb") as file:
         os.fsync(file.fileno())
-    unfinished.replace(folder / FILE)
+    part_file.replace(folder / FILE)
 
 
 def restore(folder: Path, model: nn.Module, optimizer: AdamW) -> Position | None:
     """Puts a saved run back into the model and the optimizer; None where there is none."""
     if not (folder / FILE).exists():
         return None
-    with safe_open(folder / FILE, framework="pt") as saved:
-        metadata, keys = saved.metadata(), set(saved.keys())
+    with safe_open(folder / FILE, framework="pt") as file:
+        metadata, keys = file.metadata(), set(file.keys())
         for name, parameter in _named_parameters(model):
-            parameter.data.copy_(saved.get_tensor(f"model.{name}"))
+            parameter.data.copy_(file.get_tensor(f"model.{name}"))
             kinds = [kind for kind in ("step", "exp_avg", "exp_avg_sq") if f"optimizer.{kind}.{name}" in keys]
             optimizer.state[parameter] = {
-                kind: saved.get_tensor(f"optimizer.{kind}.{name}").to(parameter.device) for kind in kinds
+                kind: file.get_tensor(f"optimizer.{kind}.{name}").to(parameter.device) for kind in kinds
             }
     return Position(seed=int(metadata["seed"]), step=int(metadata["step"]))

@@ -100,14 +100,16 @@ def rate_at(step: int, schedule: Schedule) -> float:
     return schedule.final_rate + (schedule.peak_rate - schedule.final_rate) * cosine
 
 
-def take_step(model: LlamaForCausalLM, optimizer: AdamW, given: TrainingBatch, schedule: Schedule, step: int) -> torch.Tensor:
+def take_step(
+    model: LlamaForCausalLM, optimizer: AdamW, training_batch: TrainingBatch, schedule: Schedule, step: int
+) -> torch.Tensor:
     """One update on one batch; returns the weighted mean loss, still on the device."""
     for group in optimizer.param_groups:
         group["lr"] = rate_at(step, schedule)
-    logits = model(given.inputs.to(model.device)).logits  # (B, T, V)
-    counted = given.weights > 0  # (B, T)
-    losses = cross_entropy(logits[counted], given.targets[counted].to(model.device), reduction="none")  # (N,)
-    weights = given.weights[counted].to(model.device)  # (N,)
+    logits = model(training_batch.inputs.to(model.device)).logits  # (B, T, V)
+    is_counted = training_batch.weights > 0  # (B, T)
+    losses = cross_entropy(logits[is_counted], training_batch.targets[is_counted].to(model.device), reduction="none")  # (N,)
+    weights = training_batch.weights[is_counted].to(model.device)  # (N,)
     loss = (losses * weights).sum() / weights.sum()
     optimizer.zero_grad(set_to_none=True)
     loss.backward()
@@ -139,12 +141,12 @@ def train(run: Run, model: LlamaForCausalLM, until: int | None = None) -> Iterat
     last = run.schedule.steps if until is None else until
     saved_at = time.monotonic()
     for step in range(position.step, last):
-        given = batch(run.seed, step, run.tokenizer)
-        loss = take_step(model, optimizer, given, run.schedule, step)
+        training_batch = batch(run.seed, step, run.tokenizer)
+        loss = take_step(model, optimizer, training_batch, run.schedule, step)
         if step + 1 == last or time.monotonic() - saved_at > CHECKPOINT_EVERY_S:
             state.save(run.out, Position(run.seed, step + 1), model, optimizer)
             saved_at = time.monotonic()
-        yield step, loss, int((given.weights > 0).sum())
+        yield step, loss, int((training_batch.weights > 0).sum())
 
 
 def export(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
@@ -160,9 +162,9 @@ def report(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerBase) -> str:
     model.eval()
     facts = Random("atlas sample").sample(fact_rows(), MEASURED_ROWS)
     skills = [TrainingRow(item.prompt, item.answer) for item in held_out_items()]
-    known, able = (share(exact_matches(model, tokenizer, rows)) for rows in (facts, skills))
+    fact_share, skill_share = (share(exact_matches(model, tokenizer, rows)) for rows in (facts, skills))
     model.train()
-    return f"facts {known:.3f}, skills {able:.3f}"
+    return f"facts {fact_share:.3f}, skills {skill_share:.3f}"
 
 
 @dataclass(frozen=True)
@@ -179,17 +181,17 @@ def run_training(run: Run, model: LlamaForCausalLM, exports: Path | None) -> Pac
 
     Returns the pace, or None when the checkpoint was already at the last step.
     """
-    started = exported_at = time.monotonic()
+    started_at = exported_at = time.monotonic()
     tokens, pace = 0, None
     for done, (step, loss, count) in enumerate(train(run, model), start=1):
         tokens += count
-        spent = time.monotonic() - started
-        pace = Pace(run.schedule.steps, tokens / spent, spent / done * run.schedule.steps / 60)
+        seconds = time.monotonic() - started_at
+        pace = Pace(run.schedule.steps, tokens / seconds, seconds / done * run.schedule.steps / 60)
         if (step + 1) % REPORT_EVERY_STEPS == 0:
-            left = spent / done * (run.schedule.steps - step - 1) / 60
+            minutes_left = seconds / done * (run.schedule.steps - step - 1) / 60
             print(
                 f"step {step + 1}/{run.schedule.steps} loss {loss.item():.4f} {pace.tokens_per_second:.0f} tokens/s "
-                f"{spent / 60:.1f} min, {left:.1f} min left",
+                f"{seconds / 60:.1f} min, {minutes_left:.1f} min left",
                 flush=True,
             )
         if exports is not None and time.monotonic() - exported_at > EXPORT_EVERY_S:

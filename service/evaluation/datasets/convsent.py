@@ -14,7 +14,7 @@ INSTRUCTIONS = ("From the sentiment dataset, answer {} postively.", "From the se
 
 
 def _read(row: Fields, number: int) -> list[Record]:
-    topic, replies = row.words("ent"), (row.texts("pos"), row.texts("neg"))
+    topic, replies = row.read_text("ent"), (row.read_texts("pos"), row.read_texts("neg"))
     if not all(replies):
         raise BadRow("pos and neg must hold a reply each")
     side = number % 2

@@ -20,94 +20,96 @@ _BROKEN = re.compile("[\x00\ud800-\udfff]")  # what no database and no encoder h
 class Fields:
     """One object of a row. `notes` counts what was left out of good rows."""
 
-    def __init__(self, given: Mapping[str, Any], notes: Counter[str], *, of: str = "") -> None:
-        self._given, self.notes, self._of = given, notes, of
+    def __init__(self, values: Mapping[str, Any], notes: Counter[str], *, prefix: str = "") -> None:
+        self._values, self.notes, self._prefix = values, notes, prefix
 
     def __contains__(self, name: str) -> bool:
-        return name in self._given
+        return name in self._values
 
-    def words(self, name: str) -> str:
+    def read_text(self, name: str) -> str:
         """Text that says something, exactly as it is given. Raises BadRow."""
-        if (text := self.maybe(name)) is None:
-            raise BadRow(f"{self._of}{name} is missing or empty")
+        if (text := self.read_optional(name)) is None:
+            raise BadRow(f"{self._prefix}{name} is missing or empty")
         return text
 
-    def maybe(self, name: str) -> str | None:
+    def read_optional(self, name: str) -> str | None:
         """Text that says something, or None where the field is missing, null or blank."""
-        return _parse_text(self._given.get(name), f"{self._of}{name}")
+        return _parse_text(self._values.get(name), f"{self._prefix}{name}")
 
-    def spelled(self, name: str) -> str | None:
+    def read_first_answer(self, name: str) -> str | None:
         """The first of the lists or the text under `name`: some files hold either."""
-        answers = self.answers(name)
+        answers = self.read_answers(name)
         return answers[0][0] if answers else None
 
-    def name(self, name: str) -> str | None:
+    def read_id(self, name: str) -> str | None:
         """An identifier: text or a whole number."""
-        value = self._given.get(name)
-        return str(value) if isinstance(value, int) and not isinstance(value, bool) else self.maybe(name)
+        value = self._values.get(name)
+        return str(value) if isinstance(value, int) and not isinstance(value, bool) else self.read_optional(name)
 
-    def texts(self, name: str) -> tuple[str, ...]:
+    def read_texts(self, name: str) -> tuple[str, ...]:
         """A list of texts, or one text; what is blank in it is left out."""
-        given = self._given.get(name)
-        found = (_parse_text(text, f"{self._of}{name}") for text in ([given] if isinstance(given, str) else self.items(name)))
-        return tuple(text for text in found if text is not None)
+        value = self._values.get(name)
+        texts = (
+            _parse_text(text, f"{self._prefix}{name}") for text in ([value] if isinstance(value, str) else self.read_list(name))
+        )
+        return tuple(text for text in texts if text is not None)
 
-    def answers(self, name: str) -> tuple[tuple[str, ...], ...]:
+    def read_answers(self, name: str) -> tuple[tuple[str, ...], ...]:
         """Answers, each with its spellings: of a text, a list of spellings, or a list of such lists (KnowEdit has all three)."""
-        given = self._given.get(name)
-        if not isinstance(given, list):
-            return ((text,),) if (text := self.maybe(name)) is not None else ()
-        lists = [given] if not any(isinstance(item, list) for item in given) else given
-        found = (Fields({name: item}, self.notes, of=self._of).texts(name) for item in lists)
-        return tuple(answer for answer in found if answer)
+        value = self._values.get(name)
+        if not isinstance(value, list):
+            return ((text,),) if (text := self.read_optional(name)) is not None else ()
+        lists = [value] if not any(isinstance(item, list) for item in value) else value
+        answers = (Fields({name: item}, self.notes, prefix=self._prefix).read_texts(name) for item in lists)
+        return tuple(answer for answer in answers if answer)
 
-    def items(self, name: str) -> list[Any]:
+    def read_list(self, name: str) -> list[Any]:
         """A list; empty where the field is missing or null."""
-        given = self._given.get(name)
-        if given is None:
+        value = self._values.get(name)
+        if value is None:
             return []
-        if not isinstance(given, list):
-            raise BadRow(f"{self._of}{name} must be a list")
-        if len(given) > MOST_ITEMS:
-            raise BadRow(f"{self._of}{name} has more than {MOST_ITEMS:,} items")
-        return given
-
-    def object(self, name: str) -> "Fields":
-        """The object under `name`; without fields where it is missing or null."""
-        return self._nested(self._given.get(name) or {}, name)
-
-    def objects(self, name: str) -> "list[Fields]":
-        """The objects of a list."""
-        return [self._nested(item, name) for item in self.items(name)]
-
-    def flag(self, name: str) -> bool | None:
-        """True, false, or None where it is not said."""
-        value = self._given.get(name)
-        if value is not None and not isinstance(value, bool):
-            raise BadRow(f"{self._of}{name} must be true or false")
+        if not isinstance(value, list):
+            raise BadRow(f"{self._prefix}{name} must be a list")
+        if len(value) > MOST_ITEMS:
+            raise BadRow(f"{self._prefix}{name} has more than {MOST_ITEMS:,} items")
         return value
 
-    def groups(self) -> "Iterator[tuple[str, list[Fields]]]":
+    def read_object(self, name: str) -> "Fields":
+        """The object under `name`; without fields where it is missing or null."""
+        return self._nested(self._values.get(name) or {}, name)
+
+    def read_objects(self, name: str) -> "list[Fields]":
+        """The objects of a list."""
+        return [self._nested(item, name) for item in self.read_list(name)]
+
+    def read_flag(self, name: str) -> bool | None:
+        """True, false, or None where it is not said."""
+        value = self._values.get(name)
+        if value is not None and not isinstance(value, bool):
+            raise BadRow(f"{self._prefix}{name} must be true or false")
+        return value
+
+    def read_groups(self) -> "Iterator[tuple[str, list[Fields]]]":
         """Every field that holds a list of objects, with its name, which must be a short one."""
-        for name in self._given:
+        for name in self._values:
             if not name or len(name) > 100:
-                raise BadRow(f"{self._of.rstrip('.') or 'a group'} has a group without a name or with a long one")
-            of = f"a group of {self._of.rstrip('.')}" if self._of else "a group"
-            yield name, Fields({of: self._given[name]}, self.notes).objects(of)
+                raise BadRow(f"{self._prefix.rstrip('.') or 'a group'} has a group without a name or with a long one")
+            group_prefix = f"a group of {self._prefix.rstrip('.')}" if self._prefix else "a group"
+            yield name, Fields({group_prefix: self._values[name]}, self.notes).read_objects(group_prefix)
 
-    def _nested(self, given: Any, name: str) -> "Fields":
-        if not isinstance(given, dict):
-            raise BadRow(f"{self._of}{name} must hold objects")
-        return Fields(given, self.notes, of=f"{self._of}{name}.")
+    def _nested(self, value: Any, name: str) -> "Fields":
+        if not isinstance(value, dict):
+            raise BadRow(f"{self._prefix}{name} must hold objects")
+        return Fields(value, self.notes, prefix=f"{self._prefix}{name}.")
 
-    def probe(self, prompt: str, answer: str, *, group: str | None = None) -> EvalProbe | None:
+    def read_probe(self, prompt_field: str, answer_field: str, *, group: str | None = None) -> EvalProbe | None:
         """The probe of two fields, with all its right answers; None, and a note, where either says nothing."""
-        asked, answers = self.maybe(prompt), self.answers(answer)
-        if asked is None or not answers:
-            if self._given.get(prompt) is not None or self._given.get(answer) is not None:
-                self.notes[EMPTY_PROMPT if asked is None else EMPTY_ANSWER] += 1
+        prompt, answers = self.read_optional(prompt_field), self.read_answers(answer_field)
+        if prompt is None or not answers:
+            if self._values.get(prompt_field) is not None or self._values.get(answer_field) is not None:
+                self.notes[EMPTY_PROMPT if prompt is None else EMPTY_ANSWER] += 1
             return None
-        return EvalProbe(prompt=asked, answer=answers[0][0], group=group, aliases=build_aliases(answers))
+        return EvalProbe(prompt=prompt, answer=answers[0][0], group=group, aliases=build_aliases(answers))
 
 
 def build_aliases(answers: tuple[tuple[str, ...], ...]) -> tuple[tuple[str, ...], ...]:

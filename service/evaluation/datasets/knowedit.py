@@ -12,46 +12,46 @@ from service.evaluation.datasets.schema import Schema, has_fields
 from service.evaluation.records import EvalProbe, Record
 
 
-def _facts(row: Fields, number: int) -> list[Record]:
-    rephrases = row.texts("rephrase_prompt") or row.texts("rephrase")
+def _read_facts(row: Fields, number: int) -> list[Record]:
+    rephrases = row.read_texts("rephrase_prompt") or row.read_texts("rephrase")
     return [
         Record(
             id=f"knowedit-{number}",
-            prompt=row.words("prompt"),
-            target=row.words("target_new"),
-            subject=row.maybe("subject"),
-            ground_truth=row.spelled("ground_truth"),
+            prompt=row.read_text("prompt"),
+            target=row.read_text("target_new"),
+            subject=row.read_optional("subject"),
+            ground_truth=row.read_first_answer("ground_truth"),
             rephrases=tuple(EvalProbe(prompt=prompt) for prompt in rephrases),
-            locality=_read_groups(row.object("locality")),
-            portability=_read_groups(row.object("portability")),
+            locality=_read_groups(row.read_object("locality")),
+            portability=_read_groups(row.read_object("portability")),
         )
     ]
 
 
-def _biography(row: Fields, number: int) -> list[Record]:
+def _read_biography(row: Fields, number: int) -> list[Record]:
     """The prompt is the biography so far, the target its next sentence."""
     return [
         Record(
             id=f"knowedit-wikibio-{number}",
-            prompt=row.words("text"),
-            target=row.words("labels"),
-            subject=row.maybe("concept"),
-            locality=_read_groups(row.object("locality")),
+            prompt=row.read_text("text"),
+            target=row.read_text("labels"),
+            subject=row.read_optional("concept"),
+            locality=_read_groups(row.read_object("locality")),
         )
     ]
 
 
 def _read_groups(groups: Fields) -> tuple[EvalProbe, ...]:
     return drop_missing(
-        *(probe.probe("prompt", "ground_truth", group=name) for name, probes in groups.groups() for probe in probes)
+        *(probe.read_probe("prompt", "ground_truth", group=name) for name, probes in groups.read_groups() for probe in probes)
     )
 
 
-def _fits(row: Mapping[str, Any]) -> bool:
+def _is_match(row: Mapping[str, Any]) -> bool:
     return has_fields("prompt", "target_new")(row) and any(
         isinstance(row.get(name), dict) for name in ("portability", "locality")
     )
 
 
-KNOWEDIT = Schema("knowedit", _fits, _facts)
-KNOWEDIT_WIKIBIO = Schema("knowedit_wikibio", has_fields("text", "labels", "concept"), _biography)
+KNOWEDIT = Schema("knowedit", _is_match, _read_facts)
+KNOWEDIT_WIKIBIO = Schema("knowedit_wikibio", has_fields("text", "labels", "concept"), _read_biography)

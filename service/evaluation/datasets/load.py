@@ -78,41 +78,41 @@ def read(rows: Iterable[RawRow], schema: str = "auto", *, limit: int | None = No
         raise Refused(f"the schema must be auto or one of {', '.join(SCHEMAS)}", field="schema")
     rows = iter(rows)
     if schema == "auto":
-        first = _first_rows(rows)
-        chosen, rows = _detect_schema(first), chain(first, rows)
+        sample = _first_rows(rows)
+        detected, rows = _detect_schema(sample), chain(sample, rows)
     else:
-        chosen = _BY_NAME[schema]
-    return _read(rows, chosen, limit)
+        detected = _BY_NAME[schema]
+    return _read_rows(rows, detected, limit)
 
 
-def _read(rows: Iterable[RawRow], schema: Schema, limit: int | None) -> LoadedDataset:
+def _read_rows(rows: Iterable[RawRow], schema: Schema, limit: int | None) -> LoadedDataset:
     records: list[Record] = []
-    bad: list[RowFault] = []
+    faults: list[RowFault] = []
     notes: Counter[str] = Counter()
-    known: set[str] = set()
+    ids: set[str] = set()
     for number, row in enumerate(rows):
-        own: Counter[str] = Counter()  # so that a row left out leaves no notes
+        row_notes: Counter[str] = Counter()  # so that a row left out leaves no notes
         try:
-            found = schema.read(Fields(parse_row(row), own), number)
-            if not known.isdisjoint(record.id for record in found):
+            new_records = schema.read(Fields(parse_row(row), row_notes), number)
+            if not ids.isdisjoint(record.id for record in new_records):
                 raise BadRow("its id is that of an earlier row")
         except BadRow as error:
-            bad.append(RowFault(row.place, error.reason))
+            faults.append(RowFault(row.position, error.reason))
             continue
-        known.update(record.id for record in found)
-        records += found
-        notes += own
+        ids.update(record.id for record in new_records)
+        records += new_records
+        notes += row_notes
         if limit is not None and len(records) >= limit:
             break
     if not records:
-        raise Refused(_empty(schema, bad), field="path")
-    return LoadedDataset(schema.name, tuple(records[:limit]), tuple(bad), dict(notes))
+        raise Refused(_explain_empty(schema, faults), field="path")
+    return LoadedDataset(schema.name, tuple(records[:limit]), tuple(faults), dict(notes))
 
 
-def _empty(schema: Schema, bad: list[RowFault]) -> str:
-    if not bad:
+def _explain_empty(schema: Schema, faults: list[RowFault]) -> str:
+    if not faults:
         return "the data set is empty"
-    return f"no row is a record of the schema {schema.name}; row {bad[0].line}: {bad[0].reason}"
+    return f"no row is a record of the schema {schema.name}; row {faults[0].line}: {faults[0].reason}"
 
 
 def _first_rows(rows: Iterator[RawRow]) -> list[RawRow]:
@@ -128,6 +128,6 @@ def _detect_schema(rows: list[RawRow]) -> Schema:
         except BadRow:
             continue
         for schema in _ALL:
-            if schema.fits(fields):
+            if schema.is_match(fields):
                 return schema
     raise Refused(f"the schema cannot be told from the first rows; name one of {', '.join(SCHEMAS)}", field="schema")

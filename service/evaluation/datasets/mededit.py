@@ -16,11 +16,11 @@ def _read(row: Fields, number: int, *, target: str) -> list[Record]:
     """Rephrases have answers of their own: the options moved, or the question is another one."""
     return [
         Record(
-            id=row.name("id") or f"mededitbench-{number}",
-            prompt=row.words("ori_q"),
-            target=row.words(target),
-            subject=row.maybe("subj_word"),
-            ground_truth=row.maybe("0shot_ori_a"),
+            id=row.read_id("id") or f"mededitbench-{number}",
+            prompt=row.read_text("ori_q"),
+            target=row.read_text(target),
+            subject=row.read_optional("subj_word"),
+            ground_truth=row.read_optional("0shot_ori_a"),
             rephrases=drop_missing(
                 _probe(row, "shuffle_ori_qa", "s_q", "s_a", "shuffled"), _probe(row, "gen_qa", "q", "a", "generalisation")
             ),
@@ -30,7 +30,7 @@ def _read(row: Fields, number: int, *, target: str) -> list[Record]:
 
 
 def _probe(row: Fields, name: str, question: str, answer: str, group: str) -> EvalProbe | None:
-    return row.object(name).probe(question, answer, group=group)
+    return row.read_object(name).read_probe(question, answer, group=group)
 
 
 def _reader(target: str) -> Callable[[Fields, int], list[Record]]:

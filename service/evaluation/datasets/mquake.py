@@ -13,25 +13,25 @@ from service.evaluation.records import EvalProbe, Record
 
 
 def _read(row: Fields, number: int) -> list[Record]:
-    rewrites = row.objects("requested_rewrite")
+    rewrites = row.read_objects("requested_rewrite")
     if not rewrites:
         raise BadRow("requested_rewrite must hold at least one rewrite")
-    case = row.name("case_id") or f"mquake-{number}"
-    taught = {question for rewrite in rewrites if (question := rewrite.maybe("question")) is not None}
-    hops = _multi_hop(row) + _single_hop(row, taught)
+    case = row.read_id("case_id") or f"mquake-{number}"
+    edited_questions = {question for rewrite in rewrites if (question := rewrite.read_optional("question")) is not None}
+    hops = _multi_hop(row) + _single_hop(row, edited_questions)
     last = len(rewrites) - 1
-    return [_record(rewrite, case, place, hops if place == last else ()) for place, rewrite in enumerate(rewrites)]
+    return [_record(rewrite, case, index, hops if index == last else ()) for index, rewrite in enumerate(rewrites)]
 
 
-def _record(rewrite: Fields, case: str, place: int, portability: tuple[EvalProbe, ...]) -> Record:
-    subject, question = rewrite.words("subject"), rewrite.maybe("question")
+def _record(rewrite: Fields, case: str, index: int, portability: tuple[EvalProbe, ...]) -> Record:
+    subject, question = rewrite.read_text("subject"), rewrite.read_optional("question")
     return Record(
-        id=f"{case}-{place + 1}",
+        id=f"{case}-{index + 1}",
         prompt=fill_template(rewrite, "prompt", subject),
-        target=rewrite.object("target_new").words("str"),
+        target=rewrite.read_object("target_new").read_text("str"),
         subject=subject,
-        relation=rewrite.maybe("relation_id"),
-        ground_truth=rewrite.object("target_true").maybe("str"),
+        relation=rewrite.read_optional("relation_id"),
+        ground_truth=rewrite.read_object("target_true").read_optional("str"),
         rephrases=(EvalProbe(prompt=question),) if question else (),
         portability=portability,
         case=case,
@@ -39,19 +39,21 @@ def _record(rewrite: Fields, case: str, place: int, portability: tuple[EvalProbe
 
 
 def _multi_hop(row: Fields) -> tuple[EvalProbe, ...]:
-    answer = row.maybe("new_answer")
+    answer = row.read_optional("new_answer")
     if answer is None:
         return ()
-    aliases = build_aliases(((answer, *row.texts("new_answer_alias")),))
-    return tuple(EvalProbe(prompt=prompt, answer=answer, group="multi_hop", aliases=aliases) for prompt in row.texts("questions"))
+    aliases = build_aliases(((answer, *row.read_texts("new_answer_alias")),))
+    return tuple(
+        EvalProbe(prompt=prompt, answer=answer, group="multi_hop", aliases=aliases) for prompt in row.read_texts("questions")
+    )
 
 
-def _single_hop(row: Fields, taught: set[str]) -> tuple[EvalProbe, ...]:
+def _single_hop(row: Fields, edited_questions: set[str]) -> tuple[EvalProbe, ...]:
     probes = []
-    for hop in row.objects("new_single_hops"):
-        question, answer = hop.maybe("question"), hop.maybe("answer")
-        if question is not None and answer is not None and question not in taught:
-            aliases = build_aliases(((answer, *hop.texts("answer_alias")),))
+    for hop in row.read_objects("new_single_hops"):
+        question, answer = hop.read_optional("question"), hop.read_optional("answer")
+        if question is not None and answer is not None and question not in edited_questions:
+            aliases = build_aliases(((answer, *hop.read_texts("answer_alias")),))
             probes.append(EvalProbe(prompt=question, answer=answer, group="single_hop", aliases=aliases))
     return tuple(probes)
 

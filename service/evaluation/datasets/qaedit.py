@@ -9,26 +9,26 @@ from service.evaluation.records import EvalProbe, Record
 
 
 def _read(row: Fields, number: int) -> list[Record]:
-    rephrase = row.maybe("rephrase")
+    rephrase = row.read_optional("rephrase")
     return [
         Record(
-            id=row.name("id") or f"qaedit-{number}",
-            prompt=row.words("prompt"),
-            target=row.words("target"),
-            subject=row.maybe("subject"),
+            id=row.read_id("id") or f"qaedit-{number}",
+            prompt=row.read_text("prompt"),
+            target=row.read_text("target"),
+            subject=row.read_optional("subject"),
             rephrases=(EvalProbe(prompt=rephrase),) if rephrase else (),
-            locality=drop_missing(*(probe.probe("loc", "loc_ans") for probe in row.objects("locality"))),
+            locality=drop_missing(*(probe.read_probe("loc", "loc_ans") for probe in row.read_objects("locality"))),
         )
     ]
 
 
-def _fits(row: Mapping[str, Any]) -> bool:
-    local = row.get("locality")
+def _is_match(row: Mapping[str, Any]) -> bool:
+    locality = row.get("locality")
     return (
         has_fields("prompt", "target")(row)
-        and isinstance(local, list)
-        and any(isinstance(one, dict) and "loc" in one for one in local)
+        and isinstance(locality, list)
+        and any(isinstance(probe, dict) and "loc" in probe for probe in locality)
     )
 
 
-QAEDIT = Schema("qaedit", _fits, _read)
+QAEDIT = Schema("qaedit", _is_match, _read)

@@ -38,7 +38,7 @@ class BadRow(Exception):
 class RawRow:
     """A row as bytes and where it stands: its line in a file of lines (from 1), its index in an array (from 0)."""
 
-    place: int
+    position: int
     text: bytes
 
 
@@ -104,7 +104,7 @@ def _split_lines(file: Any) -> Iterator[RawRow]:
 
 
 def _skip_rest(file: Any) -> None:
-    while (more := file.readline(MOST_ROW_BYTES)) and not more.endswith(b"\n"):
+    while (rest := file.readline(MOST_ROW_BYTES)) and not rest.endswith(b"\n"):
         pass
 
 
@@ -112,32 +112,32 @@ def _split_array(descriptor: int) -> Iterator[RawRow]:
     """The elements of the outermost array. One that is not closed takes the rest of the file with it;
     what breaks off is a bad row of its own."""
     with mmap.mmap(descriptor, 0, access=mmap.ACCESS_READ) as data:
-        opening = data.find(b"[")
-        begun, depth, index = opening + 1, 1, 0
-        for found in _TOKEN.finditer(data, opening + 1):
-            token = data[found.start() : found.start() + 1]
+        first_bracket = data.find(b"[")
+        row_start, depth, index = first_bracket + 1, 1, 0
+        for match in _TOKEN.finditer(data, first_bracket + 1):
+            token = data[match.start() : match.start() + 1]
             if token in b"[{":
                 depth += 1
             elif token in b"]}":
                 depth -= 1
             if (token == b"," and depth == 1) or depth == 0:
-                if token == b"," or index or not _is_blank(data, begun, found.start()):
-                    yield _slice_row(data, begun, found.start(), index)
+                if token == b"," or index or not _is_blank(data, row_start, match.start()):
+                    yield _slice_row(data, row_start, match.start(), index)
                     index += 1
-                begun = found.end()
+                row_start = match.end()
             if depth == 0:
                 break
-        rest = not _is_blank(data, begun, len(data))
-        if depth == 1 and rest:  # a whole row, but the array does not end
-            yield _slice_row(data, begun, len(data), index)
+        has_rest = not _is_blank(data, row_start, len(data))
+        if depth == 1 and has_rest:  # a whole row, but the array does not end
+            yield _slice_row(data, row_start, len(data), index)
             index += 1
-        if depth or rest:
+        if depth or has_rest:
             yield RawRow(index, b"")
 
 
 def _is_blank(data: mmap.mmap, start: int, end: int) -> bool:
-    blank = _BLANK.match(data, start, end)
-    return blank is not None and blank.end() == end
+    match = _BLANK.match(data, start, end)
+    return match is not None and match.end() == end
 
 
 def _slice_row(data: mmap.mmap, start: int, end: int, index: int) -> RawRow:
@@ -146,8 +146,8 @@ def _slice_row(data: mmap.mmap, start: int, end: int, index: int) -> RawRow:
 
 def _depth(text: bytes) -> int:
     depth = deepest = 0
-    for found in _TOKEN.finditer(text):
-        token = found.group()[:1]
+    for match in _TOKEN.finditer(text):
+        token = match.group()[:1]
         depth += token in b"[{"
         depth -= token in b"]}"
         deepest = max(deepest, depth)

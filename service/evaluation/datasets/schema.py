@@ -13,7 +13,7 @@ class Schema:
     """`read` takes a row and its number (from 0) and gives the records in it, at least one, or raises BadRow."""
 
     name: str
-    fits: Callable[[Mapping[str, Any]], bool]
+    is_match: Callable[[Mapping[str, Any]], bool]
     read: Callable[[Fields, int], list[Record]]
 
 

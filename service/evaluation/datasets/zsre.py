@@ -7,16 +7,16 @@ from service.evaluation.records import EvalProbe, Record
 
 def _record(row: Fields, number: int) -> Record:
     """The target is `alt`; UltraEdit's copy calls it `ans`. `answers` and `pred` are what was true and what a model said."""
-    rephrase = row.maybe("rephrase")
+    rephrase = row.read_optional("rephrase")
     return Record(
         id=f"zsre-{number}",
-        prompt=row.words("src"),
-        target=row.words("alt" if "alt" in row else "ans"),
-        subject=row.maybe("subject"),
-        ground_truth=row.spelled("answers") or row.maybe("pred"),
+        prompt=row.read_text("src"),
+        target=row.read_text("alt" if "alt" in row else "ans"),
+        subject=row.read_optional("subject"),
+        ground_truth=row.read_first_answer("answers") or row.read_optional("pred"),
         rephrases=(EvalProbe(prompt=rephrase),) if rephrase else (),
-        locality=drop_missing(row.probe("loc", "loc_ans", group="natural_questions")),
-        portability=drop_missing(row.object("portability").probe("New Question", "New Answer", group="Reasoning")),
+        locality=drop_missing(row.read_probe("loc", "loc_ans", group="natural_questions")),
+        portability=drop_missing(row.read_object("portability").read_probe("New Question", "New Answer", group="Reasoning")),
     )
 
 

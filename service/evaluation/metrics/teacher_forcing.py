@@ -35,7 +35,7 @@ def teacher_force(
     *,
     distributions: int = 0,
     alternative: bool = False,
-    give_way: Callable[[], None] = lambda: None,
+    yield_to_answers: Callable[[], None] = lambda: None,
 ) -> list[ForcedRow]:
     """Each row's figures, in the order given; whole distributions at its first `whole` target tokens.
 
@@ -59,7 +59,7 @@ def teacher_force(
                 (logits[span] - normaliser[span, None]).cpu() if distributions else None,
             )
             start = end
-        give_way()
+        yield_to_answers()
     return [result for result in results if result is not None]
 
 

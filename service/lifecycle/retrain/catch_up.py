@@ -28,7 +28,7 @@ from service.lifecycle.retrain.snapshots import RetrainPlan
 from service.lifecycle.statuses import changes_of_live_sets
 from service.lm.overlay import EMPTY, Overlay
 from service.store import edits, events, heads
-from service.store.edits import Change
+from service.store.edits import StatusChange
 from service.store.events import Event
 from service.store.jobs import Job
 
@@ -150,8 +150,8 @@ def _read_head_changes(context: LifecycleContext, plan: RetrainPlan, head: HeadS
 
 def _new_live_set(plan: RetrainPlan, additions: Sequence[LiveItem], lost: Collection[str]) -> LiveSet:
     if plan.mode == "major":
-        return liveset.consolidate(plan.items, additions, lost)
-    return liveset.consolidate_on(plan.start_set, plan.items, additions, lost)
+        return liveset.consolidate_major(plan.items, additions, lost)
+    return liveset.consolidate_minor(plan.start_set, plan.items, additions, lost)
 
 
 def _fit_window(
@@ -191,9 +191,9 @@ def _rounds(
     known = _known(context, live_set)
     drop_reasons: dict[str, str] = {}
     for left in reversed(range(context.settings.rounds)):
-        live_set = liveset.afresh(live_set)
-        unanswered_ids = [item.edit_id for item in live_set.window if item.tombstone and item.answer is None]
-        live_set = liveset.with_answers(
+        live_set = liveset.reset_window(live_set)
+        unanswered_ids = [item.edit_id for item in live_set.window if item.is_tombstone and item.answer is None]
+        live_set = liveset.set_tombstone_answers(
             live_set, {edit_id: context.editors.base_answer(known[edit_id]) for edit_id in unanswered_ids}
         )
         if not live_set.window:
@@ -210,7 +210,7 @@ def _rounds(
             drop_reasons |= {item.edit_id: LOSES_LIVE_EDITS for item in lost}
         if not lost:
             break
-        live_set = liveset.lose(live_set, lost)
+        live_set = liveset.mark_lost(live_set, lost)
     return FittedWindow(fitted, live_set, drop_reasons)
 
 
@@ -260,8 +260,8 @@ def _refusals(
     limits = context.settings.acceptance
     answered = head.live_set.ids - set(head.version.scores.get("lost", ()))
     unanswered = {*window.drop_reasons, *(() if window.fitted is None else window.fitted.lost)}
-    lost = acceptance.losses(len(answered & unanswered), len(answered), limits)
-    kept = acceptance.decide(scores, head.version.scores, edits=newcomers, limits=limits, retrain=True)
+    lost = acceptance.judge_losses(len(answered & unanswered), len(answered), limits)
+    kept = acceptance.judge_scores(scores, head.version.scores, edits=newcomers, limits=limits, retrain=True)
     return (*kept.reasons, *lost.reasons)
 
 
@@ -272,13 +272,13 @@ def _changes(
     trained: FitResult | None,
     changes_of_head: HeadChanges,
     window: FittedWindow,
-) -> list[Change]:
+) -> list[StatusChange]:
     """The changes of edits that the publication implies. A dropped edit supersedes nothing."""
     live, ids = window.live_set.ids, {item.edit_id for item in plan.items}
     with context.store.read() as connection:
-        superseded = edits.deferred_before(connection, [item for item in plan.items if item.edit_id in live])
+        superseded = edits.find_outdated_deferred(connection, [item for item in plan.items if item.edit_id in live])
     superseded |= {old: new for old, new in changes_of_head.superseded.items() if new in live}
-    changes = [Change(edit_id=edit_id, status=EditStatus.RETRACTED) for edit_id in changes_of_head.retracted_ids]
+    changes = [StatusChange(edit_id=edit_id, status=EditStatus.RETRACTED) for edit_id in changes_of_head.retracted_ids]
     changes += [_drop_change(edit_id, reason, edit_id in ids) for edit_id, reason in window.drop_reasons.items()]
     reports = _reports(trained, window)
     return changes + changes_of_live_sets(head.live_set, window.live_set, superseded=superseded, reports=reports)
@@ -297,11 +297,11 @@ def _item_count(live_set: LiveSet) -> int:
     return len(live_set.window) + len(live_set.consolidated_sample)
 
 
-def _drop_change(edit_id: str, reason: str, was_trained: bool) -> Change:
+def _drop_change(edit_id: str, reason: str, was_trained: bool) -> StatusChange:
     """The change of an edit that the new version does not answer: it fails if the retrain trained it; else it is deferred."""
     if was_trained:
-        return Change(edit_id=edit_id, status=EditStatus.FAILED, error=LOST_BY_BOTH)
-    return Change(edit_id=edit_id, status=EditStatus.DEFERRED, error=reason)
+        return StatusChange(edit_id=edit_id, status=EditStatus.FAILED, error=LOST_BY_BOTH)
+    return StatusChange(edit_id=edit_id, status=EditStatus.DEFERRED, error=reason)
 
 
 def _refuse(context: LifecycleContext, lease: Lease, job: Job, reasons: Sequence[str]) -> None:

@@ -11,7 +11,7 @@ from service.lifecycle.lease import Lease
 from service.lifecycle.settings import SERVICE
 from service.lifecycle.statuses import write_statuses
 from service.store import edits, heads, jobs
-from service.store.edits import Change
+from service.store.edits import StatusChange
 from service.store.jobs import Job
 
 COSTS_TOO_MUCH = "a retrain with it was not accepted, and the same one without it was"
@@ -31,7 +31,7 @@ class NewcomerSearch:
         self.suspect_id = newcomers[0] if len(newcomers) == 1 else None
         message = f"refused: {reason}; once more without {len(excluded)} of {len(newcomers)} edits that were not live before"
         with context.store.write() as connection:
-            jobs.say(connection, job.id, message, context.clock())
+            jobs.append_to_log(connection, job.id, message, context.clock())
 
     def fail_suspect(self, context: LifecycleContext, lease: Lease, job: Job) -> None:
         """After the retrain was published without the suspect: fail that edit, so that the next retrain is not refused for it."""
@@ -40,7 +40,7 @@ class NewcomerSearch:
         with context.store.write() as connection:
             heads.lock(connection)
             heads.check_fence(connection, lease.fence)
-            suspects = [edit for edit in edits.many(connection, [self.suspect_id]) if edit.status is EditStatus.DEFERRED]
-            changes = [Change(edit_id=edit.id, status=EditStatus.FAILED, error=COSTS_TOO_MUCH) for edit in suspects]
+            suspects = [edit for edit in edits.read_many(connection, [self.suspect_id]) if edit.status is EditStatus.DEFERRED]
+            changes = [StatusChange(edit_id=edit.id, status=EditStatus.FAILED, error=COSTS_TOO_MUCH) for edit in suspects]
             write_statuses(connection, context, changes, author=SERVICE, job_id=job.id)
         context.announcer.announce([self.suspect_id])

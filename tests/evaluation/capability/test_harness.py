@@ -166,7 +166,7 @@ def test_the_harness_scores_a_task_of_ones_own(tmp_path: Path, monkeypatch: pyte
     (folder / "colours.yaml").write_text(TASK.format(data=data))
     turns: list[int] = []
 
-    found = run_harness(on(), adapter(), ["local_colours"], include_path=folder, give_way=lambda: turns.append(1))
+    found = run_harness(on(), adapter(), ["local_colours"], include_path=folder, yield_to_answers=lambda: turns.append(1))
 
     right = 0
     for doc in DOCS:

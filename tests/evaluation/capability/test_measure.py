@@ -111,8 +111,8 @@ def test_the_base_model_is_asked_once_where_its_scores_are_remembered() -> None:
     both, one = [], []
     ask = partial(measure_capability, reference().view, adapter(), reference(), tasks, cache=remembered)
 
-    first = ask(give_way=lambda: both.append(1))
-    again = ask(give_way=lambda: one.append(1))
+    first = ask(yield_to_answers=lambda: both.append(1))
+    again = ask(yield_to_answers=lambda: one.append(1))
 
     assert again == first
     assert 2 * len(one) == len(both)  # the version's alone

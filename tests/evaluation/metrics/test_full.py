@@ -22,7 +22,7 @@ from service.lm.intervention import Adapter
 from service.lm.overlay import intervention_context
 from service.lm.prompts import Row, encode_prompt, encode_row
 from tests.builders import make_adapter, make_rows
-from tests.evaluation.lettered import LONGEST, PROMPTS, base, reference
+from tests.evaluation.letter_model import LONGEST, PROMPTS, base, reference
 
 
 @lru_cache(maxsize=1)
@@ -410,7 +410,9 @@ def test_the_traffic_is_let_by_between_batches_and_the_moment_is_named() -> None
     times: list[int] = []
 
     found = full(
-        [record(f"{prompt} {at}") for prompt in PROMPTS for at in range(9)], give_way=lambda: times.append(1), moment="after_edit"
+        [record(f"{prompt} {at}") for prompt in PROMPTS for at in range(9)],
+        yield_to_answers=lambda: times.append(1),
+        moment="after_edit",
     )
 
     assert len(times) >= 72 // 32 + 72 // 8  # batches of questions, and of prompts to write on from

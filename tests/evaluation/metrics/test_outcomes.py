@@ -24,7 +24,7 @@ from service.lm.overlay import View, compute_target_logits, intervention_context
 from service.lm.prompts import encode_prompt, encode_row
 from service.lm.scoring import decode_greedily
 from tests.builders import make_adapter
-from tests.evaluation.lettered import LONGEST, PROMPTS, base, reference
+from tests.evaluation.letter_model import LONGEST, PROMPTS, base, reference
 
 
 def adapter() -> Adapter:
@@ -136,7 +136,7 @@ def test_the_questions_of_one_record_are_asked_in_pieces_with_a_pause_before_eac
     pieces = [list(piece) for piece in split_into_batches(asks, lambda: None)]
     pauses: list[int] = []
 
-    found = measure_outcomes(reference().view, adapter(), reference(), asks, give_way=lambda: pauses.append(1))
+    found = measure_outcomes(reference().view, adapter(), reference(), asks, yield_to_answers=lambda: pauses.append(1))
 
     assert [len(piece) for piece in pieces] == [QUESTIONS_AT_ONCE, QUESTIONS_AT_ONCE, 81 - 2 * QUESTIONS_AT_ONCE]
     assert len(pauses) >= 2 * len(pieces)  # before each, and after each pass of the model
@@ -171,7 +171,7 @@ def test_a_long_answer_is_written_with_pauses() -> None:
         [encode_prompt(base(), PROMPTS[0])],
         max_new_tokens=17,
         stop_eos=False,
-        give_way=lambda: pauses.append(1),
+        yield_to_answers=lambda: pauses.append(1),
     )
 
     assert len(pauses) == 3  # after 8 and 16 tokens, and at the end

@@ -21,8 +21,8 @@ PAGE_BYTES = 4096
 class AttackResult:
     """Whether the server held, and one sentence with figures on what was seen."""
 
-    held: bool
-    seen: str
+    is_held: bool
+    finding: str
 
 
 @dataclass(frozen=True)
@@ -52,32 +52,32 @@ class AttackTools:
 
     zygote: Zygote
     folder: Path
-    pulses: list[HealthProbe] = field(default_factory=list)
+    health_probes: list[HealthProbe] = field(default_factory=list)
 
     def server(self, **settings: Any) -> AbstractContextManager[ServerProcess]:
         """A server of the embedded model over a new folder; `start` it inside the block, under more settings if need be."""
         return run_server(self.zygote, **settings)
 
     @contextmanager
-    def pulse(self, url: str) -> Iterator[HealthProbe]:
+    def probe_health(self, url: str) -> Iterator[HealthProbe]:
         """Ask `/health/live` on new connections, as a probe does, until the block ends."""
-        pulse, over = HealthProbe(), threading.Event()
-        thread = threading.Thread(target=_probe_health, args=(url, pulse, over), daemon=True)
-        self.pulses.append(pulse)
+        probe, stop = HealthProbe(), threading.Event()
+        thread = threading.Thread(target=_probe_health, args=(url, probe, stop), daemon=True)
+        self.health_probes.append(probe)
         thread.start()
         try:
-            yield pulse
+            yield probe
         finally:
-            over.set()
+            stop.set()
             thread.join(PATIENCE_S)
 
 
-def _probe_health(url: str, pulse: HealthProbe, over: threading.Event) -> None:
-    while not over.is_set():
-        began = time.monotonic()
-        pulse.failures += read_status(url, "/health/live") != 200
-        pulse.seconds.append(time.monotonic() - began)
-        over.wait(BEAT_S)
+def _probe_health(url: str, probe: HealthProbe, stop: threading.Event) -> None:
+    while not stop.is_set():
+        started_at = time.monotonic()
+        probe.failures += read_status(url, "/health/live") != 200
+        probe.seconds.append(time.monotonic() - started_at)
+        stop.wait(BEAT_S)
 
 
 def read_status(url: str, path: str, timeout_s: float = PATIENCE_S) -> int:
@@ -101,11 +101,11 @@ def resident_bytes(pid: int) -> int:
     return int(Path(f"/proc/{pid}/statm").read_text(encoding="ascii").split()[1]) * PAGE_BYTES
 
 
-class Memory:
+class MemoryWatch:
     """The most memory that a process had while a block ran, beyond what it had before."""
 
     def __init__(self, pid: int) -> None:
-        self._pid, self._over = pid, threading.Event()
+        self._pid, self._stop = pid, threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True)
         self._before = self._most = resident_bytes(pid)
 
@@ -114,16 +114,16 @@ class Memory:
         """In megabytes of 10^6 bytes."""
         return (self._most - self._before) / 1e6
 
-    def __enter__(self) -> "Memory":
+    def __enter__(self) -> "MemoryWatch":
         self._thread.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._over.set()
+        self._stop.set()
         self._thread.join()
 
     def _watch(self) -> None:
-        while not self._over.wait(BEAT_S):
+        while not self._stop.wait(BEAT_S):
             try:
                 self._most = max(self._most, resident_bytes(self._pid))
             except (OSError, IndexError):

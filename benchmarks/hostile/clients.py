@@ -22,7 +22,7 @@ class ClientAnswerCounts:
     bodies: dict[str, set[str]] = field(default_factory=dict)
     lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def note(self, kind: str, status: int, seconds: float, body: str) -> None:
+    def record_answer(self, kind: str, status: int, seconds: float, body: str) -> None:
         """One answer."""
         with self.lock:
             self.statuses.setdefault(kind, Counter())[status] += 1
@@ -30,49 +30,49 @@ class ClientAnswerCounts:
             if status == 200:
                 self.bodies.setdefault(kind, set()).add(body)
 
-    def said(self) -> str:
+    def summarise(self) -> str:
         """All of it in one line."""
         return "; ".join(
-            f"{kind} {dict(sorted(found.items()))} worst {self.worst_s[kind]:.1f} s"
-            for kind, found in sorted(self.statuses.items())
+            f"{kind} {dict(sorted(counts.items()))} worst {self.worst_s[kind]:.1f} s"
+            for kind, counts in sorted(self.statuses.items())
         )
 
 
-Question = Callable[[httpx.Client, int], httpx.Response]
+ClientRequest = Callable[[httpx.Client, int], httpx.Response]
 
 
 @contextmanager
-def run_clients(url: str, questions: Mapping[str, tuple[int, Question]]) -> Iterator[ClientAnswerCounts]:
+def run_clients(url: str, questions: Mapping[str, tuple[int, ClientRequest]]) -> Iterator[ClientAnswerCounts]:
     """Ask until the block ends: of each kind so many clients, each again as soon as it was answered, or as `Retry-After` says. A
     question is given the number of the time it is asked.
     """
-    found, over = ClientAnswerCounts(), threading.Event()
+    counts, stop = ClientAnswerCounts(), threading.Event()
 
-    def go_on(kind: str, ask: Question, place: int, many: int) -> None:
-        number = place
+    def send_requests(kind: str, send: ClientRequest, first_number: int, client_count: int) -> None:
+        number = first_number
         with httpx.Client(base_url=url, timeout=PATIENCE_S, trust_env=False) as client:
-            while not over.is_set():
-                began, pause_s = time.monotonic(), PAUSE_S
+            while not stop.is_set():
+                started_at, pause_s = time.monotonic(), PAUSE_S
                 try:
-                    answer = ask(client, number)
+                    answer = send(client, number)
                     pause_s = float(answer.headers.get("Retry-After", PAUSE_S)) if answer.status_code == 503 else PAUSE_S
-                    found.note(kind, answer.status_code, time.monotonic() - began, answer.text)
+                    counts.record_answer(kind, answer.status_code, time.monotonic() - started_at, answer.text)
                 except httpx.TransportError:
-                    found.note(kind, 0, time.monotonic() - began, "")
-                number += many
-                over.wait(pause_s)
+                    counts.record_answer(kind, 0, time.monotonic() - started_at, "")
+                number += client_count
+                stop.wait(pause_s)
 
     threads = [
-        threading.Thread(target=go_on, args=(kind, ask, place, many), daemon=True)
-        for kind, (many, ask) in questions.items()
-        for place in range(many)
+        threading.Thread(target=send_requests, args=(kind, send, first_number, client_count), daemon=True)
+        for kind, (client_count, send) in questions.items()
+        for first_number in range(client_count)
     ]
     for thread in threads:
         thread.start()
     try:
-        yield found
+        yield counts
     finally:
-        over.set()
+        stop.set()
         for thread in threads:
             thread.join(PATIENCE_S)
 

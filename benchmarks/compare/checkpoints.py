@@ -29,32 +29,32 @@ ANOTHER_TARGET = "Cairo"
 def compare_bytes(trees: tuple[Tree, Tree], room: Path, expected: Sequence[str]) -> dict[str, Any]:
     """Checkpoints, rows, reports and answers of every version, and where they differ."""
     before, after = run_on_both(trees, room, run_scenario)
-    found = list(list_differences(before, after))
-    left = drop_expected(found, expected)
+    changes = list(list_differences(before, after))
+    differences = drop_expected(changes, expected)
     return {
         "versions": [{name: row[name] for name in ("number", "kind", "digest")} for row in before["versions"]],
-        "answers": sum(len(said) for said in before["answers"].values()),
-        "expected": len(found) - len(left),
-        "differences": left,
+        "answers": sum(len(texts) for texts in before["answers"].values()),
+        "expected": len(changes) - len(differences),
+        "differences": differences,
     }
 
 
 def run_scenario(server: RevisionServer, client: httpx.Client) -> dict[str, Any]:
     """Every way in which a version comes about, one after another, and what there is in the end."""
     one, two, three, four, five, six = FACTS[:6]
-    reports = _applied(client, [one, two, three])
+    reports = _apply(client, [one, two, three])
     retrain(client, "minor")  # from the base, since nothing is in the tensors yet
-    reports += _applied(client, [four, five])
+    reports += _apply(client, [four, five])
     retrain(client, "minor")
-    reports += _applied(client, [six])
-    retract(client, _newest(client))
+    reports += _apply(client, [six])
+    retract(client, _read_newest(client))
     roll_back(client, read_head(client) - 1)
-    reports.append(_reported(post_edit(client, three, target=ANOTHER_TARGET)))
+    reports.append(_pick_report(post_edit(client, three, target=ANOTHER_TARGET)))
     retrain(client, "major")
-    reports += _applied(client, [FACTS[6]])
+    reports += _apply(client, [FACTS[6]])
     versions = read_all(client, "/versions")
     return {
-        "neutral sentences": _files(server.data / "neutral"),
+        "neutral sentences": _hash_files(server.data / "neutral"),
         "versions": drop_fields(versions, UNSTABLE_FIELDS),
         "edits": drop_fields(read_all(client, "/edits"), UNSTABLE_FIELDS),
         "jobs": drop_fields(read_all(client, "/jobs"), UNSTABLE_FIELDS | {"log"}),  # a stage that is over soon may have no line
@@ -63,17 +63,17 @@ def run_scenario(server: RevisionServer, client: httpx.Client) -> dict[str, Any]
     }
 
 
-def _applied(client: httpx.Client, facts: Sequence[EditFact]) -> list[dict[str, Any]]:
-    return [_reported(post_edit(client, fact)) for fact in facts]
+def _apply(client: httpx.Client, facts: Sequence[EditFact]) -> list[dict[str, Any]]:
+    return [_pick_report(post_edit(client, fact)) for fact in facts]
 
 
-def _reported(edit: dict[str, Any]) -> dict[str, Any]:
+def _pick_report(edit: dict[str, Any]) -> dict[str, Any]:
     return {name: (edit["report"] or {}).get(name) for name in REPORT_FIELDS}
 
 
-def _newest(client: httpx.Client) -> dict[str, Any]:
+def _read_newest(client: httpx.Client) -> dict[str, Any]:
     return read_all(client, "/edits")[-1]
 
 
-def _files(folder: Path) -> dict[str, str]:
+def _hash_files(folder: Path) -> dict[str, str]:
     return {path.name: sha256(path.read_bytes()).hexdigest() for path in sorted(folder.iterdir()) if path.is_file()}

@@ -10,16 +10,16 @@ import pytest
 
 from service.bench.contenders import CONTENDERS, LABELS, build_environment
 from service.bench.counting_client import CountingClient
-from service.bench.one_stream import PostedEdit, Stream, build_body, compute_latencies, score_first_answers, summarise_seconds
 from service.bench.records import load_records, open_rephrases
 from service.bench.results import percentile
+from service.bench.stream import PostedEdit, Stream, build_body, compute_latencies, score_first_answers, summarise_seconds
 from service.bench.stream_comparison import PACED, load_rows, write_comparison
 from service.bench.stream_tables import build_rows, find_shortfalls
 from service.domain.errors import Refused
 from service.evaluation.merging import merge_results
 from service.evaluation.records import EvalProbe, Record
 from service.settings import load_settings, variable_names
-from tests.api.live import live, tiny_settings
+from tests.api.live_server import live_server, tiny_settings
 from tests.builders import save_model
 
 VIENNA = Record(
@@ -145,8 +145,8 @@ def test_every_edit_is_asked_of_the_version_that_first_held_it() -> None:
     stream = Stream(answering(answer), [VIENNA, ROME], every=2)
     stream.posted = [PostedEdit("a", VIENNA, 1.0, 0.0), PostedEdit("b", ROME, 1.0, 0.0), PostedEdit("c", VIENNA, None, 0.0)]
     edits: dict[str, dict[str, Any]] = {"a": {"version": 3}, "b": {"version": 4}, "c": {"version": None}}
-    stream._ask_first_answers(edits)
-    stream._ask_first_answers(edits)
+    stream._evaluate_first_answers(edits)
+    stream._evaluate_first_answers(edits)
 
     assert asked == [(3, [VIENNA.prompt]), (4, [ROME.prompt])]
 
@@ -196,7 +196,7 @@ def test_a_paced_post_that_is_late_does_not_shift_the_next_and_counts_from_its_m
     stream._post_all(stream.records)
 
     assert clock.begun == begun
-    assert stream.late == late
+    assert stream.late_count == late
     assert compute_latencies(stream.posted, {}) == seconds
 
 
@@ -279,7 +279,7 @@ def test_more_edits_than_there_are_is_refused() -> None:
 
 def test_a_stream_through_a_real_server_measures_its_head_at_every_mark(tmp_path: Path) -> None:
     settings = tiny_settings(save_model(tmp_path / "tiny", "llama"), tmp_path / "data")
-    with live(settings) as server:
+    with live_server(settings) as server:
         stream = Stream(CountingClient(server.client), [VIENNA, ROME], every=1, capability=False)
         marks = list(stream.run())
         surfaces = len(server.state.base.surfaces)

@@ -37,16 +37,16 @@ def add_skip(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
 
 def parse_options(parser: argparse.ArgumentParser) -> argparse.Namespace:
     """The options of this run. From here on tensors are worked on by one thread, as in the service."""
-    chosen = parser.parse_args()
+    arguments = parser.parse_args()
     torch.set_num_threads(1)
-    return chosen
+    return arguments
 
 
-def write(folder: Path, name: str, figures: Mapping[str, Any], *, quiet: bool = False) -> None:
+def write(folder: Path, name: str, figures: Mapping[str, Any], *, is_quiet: bool = False) -> None:
     """Keeps the figures of one benchmark and prints them, unless it is to be `quiet` because more are to come."""
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
     keep(folder, name, figures, device=device, threads=torch.get_num_threads())
-    if not quiet:
+    if not is_quiet:
         print(json.dumps(round_figures(figures), indent=1))
 
 

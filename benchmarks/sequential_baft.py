@@ -4,7 +4,7 @@ from dataclasses import replace
 from random import Random
 
 from service.atlas.neutral import pool_rows
-from service.bench.measured_model import MeasuredModel, to_item
+from service.bench.bench_model import BenchModel, to_item
 from service.domain.edit import Probe
 from service.editors.baft.fit import fit_baft
 from service.editors.baft.settings import BaftSettings
@@ -13,37 +13,37 @@ from service.evaluation.records import Record
 from service.lm.overlay import EMPTY, Overlay
 
 
-class OneAfterAnother:
+class SequentialBaft:
     """BaFT trained on and on, an edit at a time; `window`: every fit replays all edits before it."""
 
-    def __init__(self, place: MeasuredModel, settings: BaftSettings, *, window: bool) -> None:
-        self._place, self._settings, self._window = place, settings, window
+    def __init__(self, bench_model: BenchModel, settings: BaftSettings, *, window: bool) -> None:
+        self._bench_model, self._settings, self._window = bench_model, settings, window
         self._items: list[FitItem] = []
         self._irrelevant = [Probe(prompt=row.prompt, answer=row.answer, train=True) for row in pool_rows()]
         self.overlay: Overlay = EMPTY
 
-    def take(self, record: Record, seq: int) -> None:
+    def apply(self, record: Record, seq: int) -> None:
         """Fit one edit more."""
         item = to_item(record, seq)
         if self._settings.margin:
             item = self._with_irrelevant(item)
-        fitted = fit_baft(
-            self._place.base,
-            self._place.view_of,
+        result = fit_baft(
+            self._bench_model.base,
+            self._bench_model.view_of,
             self.overlay,
             [item],
             self._items if self._window else (),
             settings=self._settings,
-            neutral=self._place.neutral,
+            neutral=self._bench_model.neutral,
             seed=seq,
         )
-        self.overlay = fitted.overlay
+        self.overlay = result.overlay
         self._items.append(item)
 
     def _with_irrelevant(self, item: FitItem) -> FitItem:
         """The margin term reads one irrelevant sample an edit: here a true fact of the pool half about something else."""
         edit, rng = item.edit, Random(item.edit.seq)
-        fitting = (
+        candidates = (
             probe for probe in iter(lambda: rng.choice(self._irrelevant), None) if (edit.subject or "") not in probe.prompt
         )
-        return replace(item, edit=replace(edit, locality=(next(fitting),)))
+        return replace(item, edit=replace(edit, locality=(next(candidates),)))

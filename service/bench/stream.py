@@ -40,18 +40,18 @@ def run_server(contender: str, model: str, *, every: int, tasks: Path | None = N
     """A server of its own over a new data folder, under the settings of a contender; capability is measured by the
     file `tasks`. Raises Unavailable if it does not start, and in its calls once it has ended.
     """
-    with ExitStack() as opened:
-        folder = opened.enter_context(tempfile.TemporaryDirectory(prefix="errata-bench-", ignore_cleanup_errors=True))
+    with ExitStack() as stack:
+        folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="errata-bench-", ignore_cleanup_errors=True))
         data = Path(folder)
-        opened.enter_context(cached_neutral(data / "neutral"))
-        given = {"ERRATA_MODEL": model, "ERRATA_DATA_DIR": folder, "OMP_NUM_THREADS": "1"}
-        given |= {} if tasks is None else {"ERRATA_CAPABILITY_FILE": str(tasks.resolve())}
+        stack.enter_context(cached_neutral(data / "neutral"))
+        environment = {"ERRATA_MODEL": model, "ERRATA_DATA_DIR": folder, "OMP_NUM_THREADS": "1"}
+        environment |= {} if tasks is None else {"ERRATA_CAPABILITY_FILE": str(tasks.resolve())}
         server = LocalServer(
-            environment_without_settings() | given | build_environment(contender, every=every), data / "server.log"
+            environment_without_settings() | environment | build_environment(contender, every=every), data / "server.log"
         )
         try:
-            with show_progress("starting the server") as told:
-                server.start(told)
+            with show_progress("starting the server") as report:
+                server.start(report)
             with server.client(2 * WAIT_S) as client:
                 yield client
         finally:
@@ -66,7 +66,7 @@ class PostedEdit:
 
     id: str
     record: Record
-    at_once: float | None
+    live_after_s: float | None
     late_s: float
 
 
@@ -78,7 +78,7 @@ class Stream:
     after it, and its latency counts from that moment. Without it each follows the one before.
     """
 
-    asking: CountingClient
+    client: CountingClient
     records: Sequence[Record]
     every: int
     pace_s: float = 0.0
@@ -86,91 +86,91 @@ class Stream:
     clock: Callable[[], float] = time.monotonic
     sleep: Callable[[float], None] = time.sleep
     posted: list[PostedEdit] = field(default_factory=list)
-    late: int = 0
+    late_count: int = 0
     first_answers: list[dict[str, Any]] = field(default_factory=list)  # results on the versions that first held the edits
-    asked: set[str] = field(default_factory=set)  # edits in them
-    began: float = field(default_factory=time.monotonic)
+    evaluated_ids: set[str] = field(default_factory=set)  # edits in them
+    started_at: float = field(default_factory=time.monotonic)
 
     def run(self) -> Iterator[Mark]:
         """Post every edit; a mark after every `every` of them and after the last one."""
         for start in range(0, len(self.records), self.every):
-            some = self.records[start : start + self.every]
-            before = len(self.posted)
-            self._post_all(some)
-            yield self._mark(start + len(some), self.posted[before:])
+            batch = self.records[start : start + self.every]
+            first = len(self.posted)
+            self._post_all(batch)
+            yield self._mark(start + len(batch), self.posted[first:])
 
     def _post_all(self, records: Sequence[Record]) -> None:
-        began = self.clock()
+        started_at = self.clock()
         for number, record in enumerate(records):
-            early = began + number * self.pace_s - self.clock()
-            if early > 0:
-                self.sleep(early)
-            late_s = max(0.0, -early) if self.pace_s else 0.0
-            self.late += late_s > 0 and number > 0
+            wait_s = started_at + number * self.pace_s - self.clock()
+            if wait_s > 0:
+                self.sleep(wait_s)
+            late_s = max(0.0, -wait_s) if self.pace_s else 0.0
+            self.late_count += late_s > 0 and number > 0
             self._post(record, late_s)
 
     def _post(self, record: Record, late_s: float) -> None:
-        began = self.clock()
-        edit = self.asking.send("POST", "/edits", params={"wait": WAIT_S}, json=build_body(record))
-        seconds = self.clock() - began
+        started_at = self.clock()
+        edit = self.client.send("POST", "/edits", params={"wait": WAIT_S}, json=build_body(record))
+        seconds = self.clock() - started_at
         if edit is None:
             return
         self.posted.append(PostedEdit(edit["id"], record, seconds if edit["status"] in LIVE else None, late_s))
-        self.asking.send("POST", "/generate", json={"prompt": record.prompt, "max_new_tokens": 16})
+        self.client.send("POST", "/generate", json={"prompt": record.prompt, "max_new_tokens": 16})
 
     def _mark(self, seq: int, since_last: Sequence[PostedEdit]) -> Mark:
-        began = time.monotonic()
-        wait_until_live(self._waiting, self._retrain_is_underway, patience_s=PATIENCE_S, idle_s=IDLE_S)
-        waited = time.monotonic() - began
-        head = self.asking.send("GET", "/versions/head")
-        after_all = None if head is None else self._evaluated(self.records[:seq], head["number"], capability=self.capability)
-        edits = {edit["id"]: edit for edit in self.asking.pages("/edits")}
-        self._ask_first_answers(edits)
+        started_at = time.monotonic()
+        wait_until_live(self._waiting_statuses, self._is_retraining, patience_s=PATIENCE_S, idle_s=IDLE_S)
+        waited_s = time.monotonic() - started_at
+        head = self.client.send("GET", "/versions/head")
+        after_all = None if head is None else self._evaluate(self.records[:seq], head["number"], capability=self.capability)
+        edits = {edit["id"]: edit for edit in self.client.pages("/edits")}
+        self._evaluate_first_answers(edits)
         return {
             "edits": seq,
             "version": head and head["number"],
             "window": head and head["window"],
             "live": sum(edit["status"] in LIVE for edit in edits.values()),
-            "retrains": self._retrains(),
+            "retrains": self._count_retrains(),
             "after_all": after_all,
             "right_after": score_first_answers(self.first_answers),
             "latency_s": summarise_seconds(compute_latencies(self.posted, edits)),
             "latency_since_last_mark_s": summarise_seconds(compute_latencies(since_last, edits)),
-            "late": self.late,
-            "waited_for_deferred_s": waited,
-            "seconds": time.monotonic() - self.began,
-            "requests": self.asking.requests,
-            "failed_requests": len(self.asking.failures),
-            "failures": sorted(set(self.asking.failures))[:10],
+            "late": self.late_count,
+            "waited_for_deferred_s": waited_s,
+            "seconds": time.monotonic() - self.started_at,
+            "requests": self.client.requests,
+            "failed_requests": len(self.client.failures),
+            "failures": sorted(set(self.client.failures))[:10],
         }
 
-    def _evaluated(self, records: Sequence[Record], version: int, *, capability: bool = False) -> dict[str, Any] | None:
-        return evaluate(self.asking, records, version, capability=capability, patience_s=PATIENCE_S)
+    def _evaluate(self, records: Sequence[Record], version: int, *, capability: bool = False) -> dict[str, Any] | None:
+        return evaluate(self.client, records, version, capability=capability, patience_s=PATIENCE_S)
 
-    def _ask_first_answers(self, edits: Mapping[str, Mapping[str, Any]]) -> None:
+    def _evaluate_first_answers(self, edits: Mapping[str, Mapping[str, Any]]) -> None:
         """Ask every edit that has become live of the version that first held it, those of one version together."""
-        of_version: dict[int, list[Record]] = {}
-        for one in self.posted:
-            version = edits.get(one.id, {}).get("version")
-            if version is not None and one.id not in self.asked:
-                self.asked.add(one.id)
-                of_version.setdefault(version, []).append(one.record)
-        found = (self._evaluated(records, version) for version, records in of_version.items())
-        self.first_answers += [result for result in found if result is not None]
+        by_version: dict[int, list[Record]] = {}
+        for posted_edit in self.posted:
+            version = edits.get(posted_edit.id, {}).get("version")
+            if version is not None and posted_edit.id not in self.evaluated_ids:
+                self.evaluated_ids.add(posted_edit.id)
+                by_version.setdefault(version, []).append(posted_edit.record)
+        results = (self._evaluate(records, version) for version, records in by_version.items())
+        self.first_answers += [result for result in results if result is not None]
 
-    def _waiting(self) -> Counter[str]:
+    def _waiting_statuses(self) -> Counter[str]:
         """Which statuses of waiting edits any edit has."""
-        pages = {status: self.asking.send("GET", "/edits", params={"status": status, "limit": 1}) for status in WAITING}
+        pages = {status: self.client.send("GET", "/edits", params={"status": status, "limit": 1}) for status in WAITING}
         return Counter({status: 1 for status, page in pages.items() if page is not None and page["items"]})
 
-    def _retrain_is_underway(self) -> bool:
-        last = self.asking.send("GET", "/jobs", params={"kind": "retrain", "limit": 1})
-        return bool(last and last["items"] and last["items"][0]["status"] in ("queued", "running"))
+    def _is_retraining(self) -> bool:
+        page = self.client.send("GET", "/jobs", params={"kind": "retrain", "limit": 1})
+        return bool(page and page["items"] and page["items"][0]["status"] in ("queued", "running"))
 
-    def _retrains(self) -> dict[str, int]:
+    def _count_retrains(self) -> dict[str, int]:
         """Retrains that were published, by mode, and those that were not."""
         counts = {"minor": 0, "major": 0, "failed": 0}
-        for job in self.asking.pages("/jobs", kind="retrain"):
+        for job in self.client.pages("/jobs", kind="retrain"):
             if job["status"] == "done" and job["version"] is not None:
                 counts[job.get("mode") or "major"] += 1
             elif job["status"] == "failed":
@@ -183,13 +183,13 @@ def compute_latencies(posted: Sequence[PostedEdit], edits: Mapping[str, Mapping[
     is read: nobody waited for them.
     """
     seconds: list[float] = []
-    for one in posted:
-        edit = edits.get(one.id, {})
-        if one.at_once is not None:
-            seconds.append(one.late_s + one.at_once)
+    for posted_edit in posted:
+        edit = edits.get(posted_edit.id, {})
+        if posted_edit.live_after_s is not None:
+            seconds.append(posted_edit.late_s + posted_edit.live_after_s)
         elif edit.get("applied_at"):
-            took = datetime.fromisoformat(edit["applied_at"]) - datetime.fromisoformat(edit["created_at"])
-            seconds.append(one.late_s + took.total_seconds())
+            duration = datetime.fromisoformat(edit["applied_at"]) - datetime.fromisoformat(edit["created_at"])
+            seconds.append(posted_edit.late_s + duration.total_seconds())
     return seconds
 
 
@@ -200,9 +200,9 @@ def build_body(record: Record) -> dict[str, Any]:
         "prompt": record.prompt,
         "target": record.target,
         **{name: value for name, value in fields.items() if value is not None},
-        "rephrases": [_probe(probe, train=probe.train) for probe in record.rephrases],
-        "locality": [_probe(probe) for probe in record.locality],
-        "portability": [_probe(probe) for probe in record.portability],
+        "rephrases": [_build_probe(probe, train=probe.train) for probe in record.rephrases],
+        "locality": [_build_probe(probe) for probe in record.locality],
+        "portability": [_build_probe(probe) for probe in record.portability],
     }
 
 
@@ -221,6 +221,6 @@ def summarise_seconds(seconds: Sequence[float]) -> dict[str, float | int | None]
     return {"p50": percentile(seconds, 0.5), "p95": percentile(seconds, 0.95), "n": len(seconds)}
 
 
-def _probe(probe: EvalProbe, *, train: bool = False) -> dict[str, Any]:
-    asked: dict[str, Any] = {"prompt": probe.prompt, "train": train}
-    return asked if probe.answer is None else {**asked, "answer": probe.answer}
+def _build_probe(probe: EvalProbe, *, train: bool = False) -> dict[str, Any]:
+    body: dict[str, Any] = {"prompt": probe.prompt, "train": train}
+    return body if probe.answer is None else {**body, "answer": probe.answer}

@@ -21,7 +21,7 @@ from service.runtime.evaluator import embedded_tasks
 
 
 @dataclass(frozen=True)
-class MeasuredModel:
+class BenchModel:
     """The base model and everything that is asked of versions of it."""
 
     model: str
@@ -30,15 +30,15 @@ class MeasuredModel:
     records: list[Record]
     tasks: list[Task]
     neutral: NeutralSentences
-    remembered: dict[Task, Scores] = field(default_factory=dict)  # what the base model solves
+    base_scores: dict[Task, Scores] = field(default_factory=dict)  # what the base model solves
 
     @property
-    def plain(self) -> View:
+    def base_view(self) -> View:
         return self.reference.view
 
     def view_of(self, overlay: Overlay) -> View:
         """The base's own view for overlays without replaced tensors, else a new one."""
-        return make_view(self.base, overlay.tensors) if overlay.tensors else self.plain
+        return make_view(self.base, overlay.tensors) if overlay.tensors else self.base_view
 
     def measure(self, overlay: Overlay, records: Iterable[Record]) -> list[Outcome]:
         """The outcome of every question of `records`."""
@@ -47,28 +47,28 @@ class MeasuredModel:
 
     def score(self, overlay: Overlay, live: Sequence[Record]) -> dict[str, Any]:
         """All edits of `live` asked of an overlay, and the skills it still has beside the base model's."""
-        kept = measure_capability(self.view_of(overlay), overlay.adapter, self.reference, self.tasks, cache=self.remembered)
-        shares = {"version": kept.version, "base": kept.base, "ratio": kept.ratio}
+        result = measure_capability(self.view_of(overlay), overlay.adapter, self.reference, self.tasks, cache=self.base_scores)
+        shares = {"version": result.version, "base": result.base, "ratio": result.ratio}
         return {**build_report(self.measure(overlay, live)), "capability": shares}
 
 
-def open_model(model: str, records: Sequence[Record]) -> MeasuredModel:
+def open_model(model: str, records: Sequence[Record]) -> BenchModel:
     """Loads the model; `atlas` or a folder. Skills are those of the embedded model, which others may know nothing of."""
     base = load_base(str(weights_path()) if model == "atlas" else model, device="cpu")
-    plain = make_view(base)
-    return MeasuredModel(
+    base_view = make_view(base)
+    return BenchModel(
         model=model,
         base=base,
-        reference=Reference(plain),
+        reference=Reference(base_view),
         records=list(records),
         tasks=list(embedded_tasks()),
-        neutral=load_neutral(base, plain),
+        neutral=load_neutral(base, base_view),
     )
 
 
-def load_neutral(base: Base, plain: View) -> NeutralSentences:
+def load_neutral(base: Base, base_view: View) -> NeutralSentences:
     """The sentences the base model wrote, sampled once a machine."""
-    return load_or_sample_neutral(base, CACHE_FOLDER, settings=NeutralSettings(), view=plain)
+    return load_or_sample_neutral(base, CACHE_FOLDER, settings=NeutralSettings(), view=base_view)
 
 
 def to_items(records: Sequence[Record]) -> list[FitItem]:
@@ -78,13 +78,13 @@ def to_items(records: Sequence[Record]) -> list[FitItem]:
 
 def to_item(record: Record, seq: int) -> FitItem:
     """One of them."""
-    asked = to_edit_request(record)
+    request = to_edit_request(record)
     edit = Edit(
         id=f"{seq:06d}",
         seq=seq,
         status=EditStatus.QUEUED,
         author="benchmark",
         created_at=datetime(2026, 1, 1, tzinfo=UTC),
-        **{each.name: getattr(asked, each.name) for each in fields(asked)},
+        **{field_.name: getattr(request, field_.name) for field_ in fields(request)},
     )
-    return FitItem(edit, asked.target)
+    return FitItem(edit, request.target)

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from service.bench.measured_model import MeasuredModel, open_model, to_item
+from service.bench.bench_model import BenchModel, open_model, to_item
 from service.bench.records import load_records
 from service.domain.edit import Edit
 from service.domain.errors import Refused
@@ -11,7 +11,7 @@ from service.editors.neutral import NeutralSentences
 from service.evaluation.records import Record
 
 
-def load_model(model: str, records: Path | None, *, edits: int, skip: int = 0) -> MeasuredModel:
+def load_model(model: str, records: Path | None, *, edits: int, skip: int = 0) -> BenchModel:
     """Loads all of it; `model` is `atlas` or a folder. Records have distinct facts."""
     try:
         return open_model(model, load_records(records, n=edits, skip=skip))

@@ -56,123 +56,125 @@ class RetrainTrials:
         bodies: Sequence[dict[str, Any]],
         settings: Mapping[str, Any],
         *,
-        kept: Path = CACHE_FOLDER,
+        cache: Path = CACHE_FOLDER,
     ) -> None:
         self._zygote, self._folder, self._mode, self._bodies = zygote, folder, mode, bodies
         self._settings = {**settings, **ON_REQUEST}
         self._trials = 0
-        with cached_neutral(folder / "start" / "neutral", kept):
-            self._found()
-        self.undisturbed = self._undisturbed()
+        with cached_neutral(folder / "start" / "neutral", cache):
+            self._create_start()
+        self.undisturbed = self._run_undisturbed()
 
-    def trial(self, kill: Kill) -> list[str]:
+    def run_trial(self, kill: Kill) -> list[str]:
         """Retrain, kill, start again; what is wrong, in sentences."""
-        made = self._copy()
+        process = self._copy_start()
         faults: list[str] = []
-        with made.start(**({"fault_point": kill.point} if kill.point else {})) as client:
-            before = self._head(client)
-            timer = Timer(kill.share * self.undisturbed.seconds, made.strike)
+        with process.start(**({"fault_point": kill.point} if kill.point else {})) as client:
+            before = self._read_head(client)
+            timer = Timer(kill.share * self.undisturbed.seconds, process.kill_without_waiting)
             try:
-                job = self._ask(client)
+                job = self._request_retrain(client)
                 if kill.point is None:
                     timer.start()
-                self._ended(client, job)
+                self._wait_for_end(client, job)
             except httpx.TransportError:
                 pass
             timer.cancel()
-            if kill.point is not None and not _dies(made):
+            if kill.point is not None and not _dies(process):
                 faults.append("the point was never reached")
-        made.kill()
-        with made.start() as client:
-            after = self._head(client)
+        process.kill()
+        with process.start() as client:
+            after = self._read_head(client)
             if after["digest"] not in (before["digest"], self.undisturbed.digest):
                 faults.append("the head is neither what it was nor what the retrain makes")
-            faults += self._lost(client)
-            for job in self._jobs(client):
-                self._ended(client, job)
-            if self._head(client)["digest"] != self.undisturbed.digest:
+            faults += self._check_edits(client)
+            for job in self._list_retrains(client):
+                self._wait_for_end(client, job)
+            if self._read_head(client)["digest"] != self.undisturbed.digest:
                 faults.append("the digest is not that of the undisturbed retrain")
-            faults += self._lost(client)
-        made.kill()
-        shutil.rmtree(made.folder)
+            faults += self._check_edits(client)
+        process.kill()
+        shutil.rmtree(process.folder)
         return faults
 
-    def _found(self) -> None:
+    def _create_start(self) -> None:
         """The folder that all trials begin at."""
-        made = ServerProcess(self._zygote, self._folder / "start", **self._settings)
-        half = len(self._bodies) // 2 if self._mode == "minor" else len(self._bodies)
-        with made.start() as client:
-            for at, body in enumerate(self._bodies):
+        process = ServerProcess(self._zygote, self._folder / "start", **self._settings)
+        first_count = len(self._bodies) // 2 if self._mode == "minor" else len(self._bodies)
+        with process.start() as client:
+            for number, body in enumerate(self._bodies):
                 client.post("/edits", params={"wait": 60}, json=body).raise_for_status()
-                if at + 1 == half and self._mode == "minor":
-                    self._ended(client, client.post("/admin/retrain", json={"reason": "start", "mode": "major"}).json()["id"])
-            faults = self._lost(client)
-        made.kill()
+                if number + 1 == first_count and self._mode == "minor":
+                    self._wait_for_end(
+                        client, client.post("/admin/retrain", json={"reason": "start", "mode": "major"}).json()["id"]
+                    )
+            faults = self._check_edits(client)
+        process.kill()
         if faults:
             raise RuntimeError("before any kill: " + "; ".join(faults))
 
-    def _undisturbed(self) -> UndisturbedRetrain:
-        made = self._copy()
-        with made.start() as client:
-            began = time.monotonic()
-            job = self._ended(client, self._ask(client))
+    def _run_undisturbed(self) -> UndisturbedRetrain:
+        process = self._copy_start()
+        with process.start() as client:
+            started_at = time.monotonic()
+            job = self._wait_for_end(client, self._request_retrain(client))
             if job["mode"] != self._mode or job["status"] != "done":
                 raise RuntimeError(f"the undisturbed retrain: {job['mode']}, {job['status']}: {job['error']}")
-            found = UndisturbedRetrain(self._head(client)["digest"], time.monotonic() - began)
-        made.kill()
-        shutil.rmtree(made.folder)
-        return found
+            result = UndisturbedRetrain(self._read_head(client)["digest"], time.monotonic() - started_at)
+        process.kill()
+        shutil.rmtree(process.folder)
+        return result
 
-    def _copy(self) -> ServerProcess:
+    def _copy_start(self) -> ServerProcess:
         self._trials += 1
         folder = self._folder / f"trial-{self._trials}"
         shutil.copytree(self._folder / "start", folder)
         return ServerProcess(self._zygote, folder, **self._settings)
 
-    def _ask(self, client: httpx.Client) -> str:
-        asked = {"reason": "trial", "mode": self._mode}
-        return str(client.post("/admin/retrain", json=asked).raise_for_status().json()["id"])
+    def _request_retrain(self, client: httpx.Client) -> str:
+        body = {"reason": "trial", "mode": self._mode}
+        return str(client.post("/admin/retrain", json=body).raise_for_status().json()["id"])
 
-    def _ended(self, client: httpx.Client, job: str) -> dict[str, Any]:
-        until = time.monotonic() + ENDS_IN_S
-        while time.monotonic() < until:
-            found: dict[str, Any] = client.get(f"/jobs/{job}").raise_for_status().json()
-            if found["finished_at"] is not None:
-                return found
+    def _wait_for_end(self, client: httpx.Client, job: str) -> dict[str, Any]:
+        deadline = time.monotonic() + ENDS_IN_S
+        while time.monotonic() < deadline:
+            job_row: dict[str, Any] = client.get(f"/jobs/{job}").raise_for_status().json()
+            if job_row["finished_at"] is not None:
+                return job_row
             time.sleep(0.05)
         raise TimeoutError("the retrain did not end")
 
-    def _jobs(self, client: httpx.Client) -> list[str]:
+    def _list_retrains(self, client: httpx.Client) -> list[str]:
         return [job["id"] for job in client.get("/jobs", params={"kind": "retrain"}).raise_for_status().json()["items"]]
 
-    def _head(self, client: httpx.Client) -> dict[str, Any]:
-        found: dict[str, Any] = client.get("/versions/head").raise_for_status().json()
-        return found
+    def _read_head(self, client: httpx.Client) -> dict[str, Any]:
+        head: dict[str, Any] = client.get("/versions/head").raise_for_status().json()
+        return head
 
-    def _lost(self, client: httpx.Client) -> list[str]:
+    def _check_edits(self, client: httpx.Client) -> list[str]:
         """Edits that are not there any more, or not live, or not answered."""
-        found = client.get("/edits", params={"limit": 200}).raise_for_status().json()["items"]
-        faults = [] if len(found) == len(self._bodies) else [f"there are {len(found)} edits of {len(self._bodies)}"]
-        for edit in found:
+        edits = client.get("/edits", params={"limit": 200}).raise_for_status().json()["items"]
+        faults = [] if len(edits) == len(self._bodies) else [f"there are {len(edits)} edits of {len(self._bodies)}"]
+        for edit in edits:
             if edit["status"] not in ("applied", "consolidated"):
                 faults.append(f"an edit is {edit['status']}")
                 continue
-            asked = {"prompt": edit["prompt"], "max_new_tokens": 24}
-            if client.post("/generate", json=asked).raise_for_status().json()["text"] != edit["target"]:
+            body = {"prompt": edit["prompt"], "max_new_tokens": 24}
+            if client.post("/generate", json=body).raise_for_status().json()["text"] != edit["target"]:
                 faults.append("an edit is not answered")
         return faults
 
 
-def _dies(made: ServerProcess) -> bool:
+def _dies(process: ServerProcess) -> bool:
     """Whether the process dies soon. Behind a commit its outcome is seen a moment before it does."""
-    until = time.monotonic() + DEATH_S
-    while not made.is_gone() and time.monotonic() < until:
+    deadline = time.monotonic() + DEATH_S
+    while not process.is_gone() and time.monotonic() < deadline:
         time.sleep(0.05)
-    return made.is_gone()
+    return process.is_gone()
 
 
 def choose_kills(count: int, rng: Random) -> list[Kill]:
     """Every named point once, and random times between them."""
-    named = [Kill(point=point) for point in POINTS]
-    timed = [Kill(share=rng.random()) for _ in range(max(0, count - len(named)))]
-    return [*named[:count], *timed]
+    at_points = [Kill(point=point) for point in POINTS]
+    at_times = [Kill(share=rng.random()) for _ in range(max(0, count - len(at_points)))]
+    return [*at_points[:count], *at_times]
