@@ -55,7 +55,9 @@ def _is_sound() -> bool:
 
 @dataclass(frozen=True, kw_only=True)
 class LifecycleContext:
-    """What the verbs of one process share. `yield_to_answers` is called between the steps of a fit. `clock` decides about no lease.
+    """What the verbs of one process share. `yield_to_answers` is called between the steps of a fit. `clock` never decides about
+    leases.
+
     While `is_sound` returns False, the base model is not as it should be and nothing may be fitted: another process, or the
     next one, does the work.
 

@@ -147,7 +147,7 @@ def test_a_first_start_that_was_killed_between_the_folder_and_the_database_is_go
                 found(store, tmp_path / "checkpoints")
 
         assert found(store, tmp_path / "checkpoints") == begun.store_id
-        assert read_mark(tmp_path / "checkpoints") == FolderMark(begun.store, is_complete=True)
+        assert read_mark(tmp_path / "checkpoints") == FolderMark(begun.store_id, is_complete=True)
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -46,7 +46,7 @@ def claim(context: LifecycleContext, lease: Lease) -> Job | None:
     """Claim the running or queued retrain, unless its next attempt is not due yet. A retrain that a worker left is repeated as
     it was, if it can still be published.
     """
-    lessons_ahead = _read_lessons_ahead(context)
+    requests_ahead = _read_requests_ahead(context)
     with context.store.write() as connection:
         heads.lock(connection)
         heads.check_fence(connection, lease.fence)
@@ -58,7 +58,7 @@ def claim(context: LifecycleContext, lease: Lease) -> Job | None:
             _end_cancelled(connection, context, job)
             return jobs.get(connection, job.id)
         if job.status == "queued":
-            return _write_snapshot(connection, context, lease, job, lessons_ahead)
+            return _write_snapshot(connection, context, lease, job, requests_ahead)
         if job.retry_at is not None and now < job.retry_at:
             return None
         if job.claims >= context.settings.claims:
@@ -70,15 +70,15 @@ def claim(context: LifecycleContext, lease: Lease) -> Job | None:
         is_repeatable = edits.check_all_have_status(connection, job.edit_ids, RETRAINABLE) and _can_start(
             connection, context, job
         )
-        return job if is_repeatable else _write_snapshot(connection, context, lease, job, lessons_ahead)
+        return job if is_repeatable else _write_snapshot(connection, context, lease, job, requests_ahead)
 
 
 def replace_snapshot(context: LifecycleContext, lease: Lease, without: Collection[str] = ()) -> Job | None:
     """Give the running job a new snapshot, `without` some of the deferred edits."""
-    lessons_ahead = _read_lessons_ahead(context)
+    requests_ahead = _read_requests_ahead(context)
     with context.store.write() as connection:
         job = _running_retrain(connection, lease)
-        return None if job is None else _write_snapshot(connection, context, lease, job, lessons_ahead, without)
+        return None if job is None else _write_snapshot(connection, context, lease, job, requests_ahead, without)
 
 
 def change_to_major(context: LifecycleContext, lease: Lease, reason: str) -> None:
@@ -150,7 +150,7 @@ def append_log(context: LifecycleContext, job: Job, message: str) -> None:
         jobs.append_to_log(connection, job.id, message, context.clock())
 
 
-def _read_lessons_ahead(context: LifecycleContext) -> Mapping[str, EditRequest]:
+def _read_requests_ahead(context: LifecycleContext) -> Mapping[str, EditRequest]:
     """Read what a snapshot would train on, before the lock: to read 100,000 edits takes seconds."""
     with context.store.read() as connection:
         job = jobs.find_active(connection, "retrain", brief=True)
@@ -164,7 +164,7 @@ def _write_snapshot(
     context: LifecycleContext,
     lease: Lease,
     job: Job,
-    lessons_ahead: Mapping[str, EditRequest],
+    requests_ahead: Mapping[str, EditRequest],
     without: Collection[str] = (),
 ) -> Job:
     """Write a new snapshot into a job's row. The requests of edits never change, so only those of later edits are read under
@@ -177,11 +177,11 @@ def _write_snapshot(
     ids = [item.edit_id for item in items]
     now = context.clock()
     jobs.append_to_log(connection, job.id, f"{mode} retrain: snapshot of {len(ids)} edits, of version {head.version}", now)
-    lessons = {
-        **lessons_ahead,
-        **edits.read_requests_by_id(connection, [edit_id for edit_id in ids if edit_id not in lessons_ahead]),
+    requests = {
+        **requests_ahead,
+        **edits.read_requests_by_id(connection, [edit_id for edit_id in ids if edit_id not in requests_ahead]),
     }
-    values = {"parent": head.version, "mode": mode, "seed": seed_of(lessons[edit_id] for edit_id in ids)}
+    values = {"parent": head.version, "mode": mode, "seed": seed_of(requests[edit_id] for edit_id in ids)}
     if job.status == "queued":
         values |= {"claims": job.claims + 1}
     return jobs.update(
