@@ -1,8 +1,8 @@
-"""What edits must not cost: how many small tasks a version still solves, as a share of what the base model solves.
+"""Capability: how many small tasks a version solves, as a share of the tasks that the base model solves.
 
-Scores, each of one task 0 or 1: `exact`, the greedy answer to its end; `acc`, the right choice has the largest log-likelihood;
-`acc_norm`, the largest one by character, which does not favour short choices (both as in lm-evaluation-harness); `em`, the answer
-found in what was written is the right one.
+Scores of one task are 0 or 1. `exact`: the whole greedy answer is right. `acc`: the right choice has the largest log-likelihood.
+`acc_norm`: it has the largest log-likelihood per character, which does not favour short choices (both as in
+lm-evaluation-harness). `em`: the answer extracted from the generated text is right.
 """
 
 from collections.abc import Mapping, MutableMapping, Sequence
@@ -29,12 +29,12 @@ __all__ = ["Capability", "MetricMeans", "Task", "measure_capability", "load_task
 TASKS_AT_ONCE = 16
 LONGEST_SOLUTION = 256  # tokens, as in lm-evaluation-harness
 LONGEST_TEXT = 32  # tokens, as in WILD's and LocFT's evaluation
-Scores = Mapping[str, float]  # by metric, the one that counts first
+Scores = Mapping[str, float]  # by metric; the first one is the primary metric
 
 
 @dataclass(frozen=True)
 class MetricMeans:
-    """One metric on one skill: means over n tasks, each with its standard error (None for fewer than two)."""
+    """One metric on one skill: means over n tasks, each with its standard error (None for fewer than two tasks)."""
 
     n: int
     version: float
@@ -50,8 +50,9 @@ class MetricMeans:
 
 @dataclass(frozen=True)
 class Capability:
-    """The share of tasks solved, by the metric that counts for each kind of task; `left_out` were too long for the model. The
-    share of no tasks is None.
+    """The share of solved tasks, by the primary metric of each kind of task. `left_out` counts tasks too long for the model.
+
+    The share of no tasks is None.
     """
 
     version: float | None
@@ -60,7 +61,7 @@ class Capability:
     n: int = 0
     figures: dict[str, dict[str, MetricMeans]] = field(default_factory=dict)  # skill → metric → figure
     left_out: int = 0
-    tasks: str = ""  # names the set of tasks by content: figures of two sets cannot be compared
+    tasks: str = ""  # a digest of the set of tasks: figures of two sets cannot be compared
 
     @property
     def ratio(self) -> float | None:
@@ -68,7 +69,7 @@ class Capability:
         return _ratio(self.version, self.base)
 
     def to_json(self) -> dict[str, Any]:
-        """Everything as JSON; under each skill its metrics."""
+        """All figures as JSON; under each skill its metrics."""
         by_skill = {
             skill: {name: metric.to_json() for name, metric in metrics.items()} for skill, metrics in self.figures.items()
         }
@@ -85,7 +86,7 @@ def measure_capability(
     give_way: GiveWay = lambda: None,
     cache: MutableMapping[Task, Scores] | None = None,
 ) -> Capability:
-    """How a version solves `tasks`, beside the base model; `remembered` keeps the base model's scores for the next call."""
+    """Score a version on `tasks` beside the base model. `cache` keeps the base model's scores for the next call."""
     eligible = [task for task in tasks if _fits_model(reference.base, task)]
     base_scores = {} if cache is None else cache
     new_scores = _score_tasks(reference.view, None, [task for task in eligible if task not in base_scores], give_way)
@@ -108,7 +109,7 @@ def measure_capability(
 
 
 def _score_tasks(view: View, adapter: Adapter | None, tasks: Sequence[Task], give_way: GiveWay) -> dict[Task, Scores]:
-    """What each task came to, tasks of one kind together and a few at a time."""
+    """The scores of each task. Tasks of one kind are scored together, a batch at a time."""
     scores: dict[Task, Scores] = {}
     scorers = {"exact": _score_exact, "choice": _score_choices, "number": _score_text, "text": _score_text}
     for kind, scorer in scorers.items():
@@ -170,7 +171,7 @@ def _fits_model(base: Base, task: Task) -> bool:
 
 
 def _build_metric_means(pairs: Sequence[tuple[Scores, Scores]]) -> dict[str, MetricMeans]:
-    """By metric; a skill may hold tasks of several kinds."""
+    """The means of one skill by metric. A skill may hold tasks of several kinds."""
     metrics = dict.fromkeys(name for version, _ in pairs for name in version)
     means = {}
     for name in metrics:
@@ -181,7 +182,7 @@ def _build_metric_means(pairs: Sequence[tuple[Scores, Scores]]) -> dict[str, Met
 
 
 def _standard_error(values: Sequence[float]) -> float | None:
-    """Of the mean: the sample's standard deviation over the square root of n."""
+    """The standard error of the mean: the sample's standard deviation over the square root of n."""
     return stdev(values) / len(values) ** 0.5 if len(values) > 1 else None
 
 
