@@ -21,7 +21,7 @@ from sqlalchemy.exc import ArgumentError
 
 from service.domain.acceptance import AcceptanceLimits
 from service.domain.cadence import Cadence
-from service.domain.cost_limits import Bounds
+from service.domain.cost_limits import CostLimits
 from service.domain.errors import Refused
 from service.domain.hosts import Host
 from service.editors.baft.settings import BaftSettings
@@ -73,16 +73,16 @@ class Limits(SettingsGroup):
     )
     waiting_edits: int = Field(10_000, ge=1, description="edits queued at the same time; more get 503")
     edit_tokens: int = Field(
-        Bounds.fit,
+        CostLimits.fit,
         ge=64,
         description="tokens that a fit of one edit is given at most: prompt and target, trained rephrases and trained locality"
         " probes, on each surface, rows times the longest row; more get 422",
     )
     report_tokens: int = Field(
-        Bounds.report, ge=64, description="tokens of all questions that an edit's report asks; more get 422"
+        CostLimits.report, ge=64, description="tokens of all questions that an edit's report asks; more get 422"
     )
     batch_tokens: int = Field(
-        Bounds.batch, ge=64, description="tokens that fits of all edits of one POST /edits/batch are given; more get 422"
+        CostLimits.batch, ge=64, description="tokens that fits of all edits of one POST /edits/batch are given; more get 422"
     )
     fit_s: float = Field(
         120.0,

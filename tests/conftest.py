@@ -15,9 +15,9 @@ import pytest
 import structlog
 import torch
 
-from tests.api.live import Live, live, tiny_settings
+from tests.api.live_server import LiveServer, live_server, tiny_settings
 from tests.builders import save_model
-from tests.hooks import hooked
+from tests.hooks import find_hooked_modules
 
 structlog.configure(logger_factory=structlog.ReturnLoggerFactory())  # a server in the process of the tests is not to be heard
 torch.set_num_threads(1)  # measured: 40 steps of a tiny model took 0.9 s on one thread and 12-27 s on two
@@ -32,7 +32,7 @@ def no_hook_is_left() -> Iterator[None]:
     import tests.builders
 
     for module in tests.builders.built_models():
-        assert not hooked(module), "a hook was left on a base model"
+        assert not find_hooked_modules(module), "a hook was left on a base model"
 
 
 @pytest.fixture(autouse=True)
@@ -52,14 +52,14 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def server(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
+def server(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
     """Shared by the tests of a file that do not mind each other's edits."""
-    with live(tiny_settings(tiny_model, tmp_path_factory.mktemp("data"))) as running:
+    with live_server(tiny_settings(tiny_model, tmp_path_factory.mktemp("data"))) as running:
         yield running
 
 
 @pytest.fixture
-def fresh(tiny_model: Path, tmp_path: Path) -> Iterator[Live]:
+def fresh(tiny_model: Path, tmp_path: Path) -> Iterator[LiveServer]:
     """A server of one's own."""
-    with live(tiny_settings(tiny_model, tmp_path / "data")) as running:
+    with live_server(tiny_settings(tiny_model, tmp_path / "data")) as running:
         yield running

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from service.api.middleware import CLIENTS_ID
-from service.api.pagination import id_of, position_of
+from service.api.middleware import CLIENT_REQUEST_ID
+from service.api.pagination import decode_id, decode_position
 from service.api.problems import Problem
 from service.api.schemas.evaluations import CompareQuery
 from service.api.schemas.jobs import ExportIn
@@ -20,7 +20,7 @@ from service.api.strict_json import read
 from service.api.text_types import clean, clean_json, worded
 from service.domain.edit import normalise
 from service.domain.errors import Refused
-from service.domain.hosts import FORM, Host, origin_of
+from service.domain.hosts import HOST_PATTERN, Host, parse_origin
 from service.editors.mentions import make_name_finder
 from service.evaluation.datasets.rows import BadRow, RawRow, parse_row
 from service.evaluation.metrics.fluency import entropy
@@ -73,11 +73,11 @@ CASES: list[tuple[str, Callable[[Any], object], Callable[[int], Any], int]] = [
     ("ids", lambda text: CompareQuery(ids=text), lambda n: "a," * n, 20_000),
     ("size", lambda text: ExportIn(max_shard_size=text), lambda n: "1" * n, 50_000),
     ("host", Host.of, lambda n: "a." * n, 20_000),
-    ("host's form", FORM.fullmatch, lambda n: "a." * n + "!", 20_000),
-    ("origin", origin_of, lambda n: "http://" + ":" * n, 20_000),
-    ("request's id", CLIENTS_ID.fullmatch, lambda n: b"a" * n, 50_000),
-    ("position", position_of, lambda n: "YWZ0ZXI6" * n, 20_000),
-    ("id in a cursor", id_of, lambda n: "aWQ6" * n, 20_000),
+    ("host's form", HOST_PATTERN.fullmatch, lambda n: "a." * n + "!", 20_000),
+    ("origin", parse_origin, lambda n: "http://" + ":" * n, 20_000),
+    ("request's id", CLIENT_REQUEST_ID.fullmatch, lambda n: b"a" * n, 50_000),
+    ("position", decode_position, lambda n: "YWZ0ZXI6" * n, 20_000),
+    ("id in a cursor", decode_id, lambda n: "aWQ6" * n, 20_000),
 ]
 
 

@@ -235,10 +235,10 @@ def test_the_page_of_settings_is_what_the_command_prints() -> None:
 def test_every_word_that_stands_where_an_id_could_stand_is_known_as_no_id() -> None:
     from fastapi.routing import APIRoute
 
-    from service.api.path_ids import WORDS
+    from service.api.path_ids import RESERVED
     from service.runtime.app import ROUTERS
 
     routes = [route for router in ROUTERS for route in router.routes if isinstance(route, APIRoute)]
     words = [route.path for route in routes if not route.param_convertors]
     taken = [(word, route.path) for word in words for route in routes if route.param_convertors and route.path_regex.match(word)]
-    assert taken == [], f"name it among {WORDS}, and give the other path by `one`"
+    assert taken == [], f"name it among {RESERVED}, and give the other path by `one`"

@@ -16,7 +16,7 @@ SMALL_BYTES = 16_384  # free, and read without a thread; of these, as many conne
 READER = "errata.reader"  # where a request's scope has the limiter of the thread that reads large bodies
 
 
-class Bodies:
+class BodyMemory:
     """All bodies in flight. `reader` lets one large one be read at a time: several would only take turns, and memory each."""
 
     def __init__(self, limits: Limits) -> None:
@@ -24,9 +24,9 @@ class Bodies:
         self._left = limits.bodies_bytes
 
     @contextmanager
-    def room(self) -> Iterator["Room"]:
+    def room(self) -> Iterator["BodyReservation"]:
         """Room for one body, given back at the end of the block."""
-        room = Room(self)
+        room = BodyReservation(self)
         try:
             yield room
         finally:
@@ -46,10 +46,10 @@ class Bodies:
             self.take(length - SMALL_BYTES)
 
 
-class Room:
+class BodyReservation:
     """What one body takes up so far."""
 
-    def __init__(self, bodies: Bodies) -> None:
+    def __init__(self, bodies: BodyMemory) -> None:
         self.taken = 0
         self._bodies = bodies
 

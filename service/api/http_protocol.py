@@ -16,19 +16,19 @@ import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from service.api.chunk_limit import CountedConnection, TooManyPieces
-from service.api.idle_connections import ConnectionState, Yielding
+from service.api.idle_connections import ConnectionState, IdleConnections
 from service.api.problems import HEAD_TOO_LARGE, MALFORMED, MEDIA_TYPE, Problem
 from service.settings import Limits
 
 READ_BYTES = 65_536  # taken from a connection at once, and the most that waits behind a request which is being answered
-LOOK_S = 0.25  # between two looks whether a client that closed its side is still there
+DISCONNECT_CHECK_S = 0.25  # between two looks whether a client that closed its side is still there
 
 
 class DeadlineProtocol(H11Protocol):
     """One connection. `with_limits` makes the class that uvicorn is given."""
 
     limits: ClassVar[Limits] = Limits()
-    yielding: ClassVar[Yielding] = Yielding()
+    idle_connections: ClassVar[IdleConnections] = IdleConnections()
     _receiving: asyncio.TimerHandle | None = None
     _sending: asyncio.TimerHandle | None = None
     _looking: asyncio.TimerHandle | None = None
@@ -40,7 +40,7 @@ class DeadlineProtocol(H11Protocol):
     @classmethod
     def with_limits(cls, limits: Limits) -> type["DeadlineProtocol"]:
         """This protocol with other limits."""
-        return type("DeadlineProtocol", (cls,), {"limits": limits, "yielding": Yielding()})
+        return type("DeadlineProtocol", (cls,), {"limits": limits, "yielding": IdleConnections()})
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -49,12 +49,12 @@ class DeadlineProtocol(H11Protocol):
             transport.abort()
         else:
             self._watch_receiving()
-            self.yielding.note(self, self._standing())
+            self.idle_connections.set_state(self, self._standing())
 
     def handle_events(self) -> None:
         super().handle_events()
         self._watch_receiving()
-        self.yielding.note(self, None if self.transport.is_closing() else self._standing())
+        self.idle_connections.set_state(self, None if self.transport.is_closing() else self._standing())
 
     def pause_writing(self) -> None:
         super().pause_writing()
@@ -75,7 +75,7 @@ class DeadlineProtocol(H11Protocol):
         return True
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self.yielding.note(self, None)
+        self.idle_connections.set_state(self, None)
         self._stop("_receiving")
         self._stop("_sending")
         self._stop("_looking")
@@ -101,7 +101,7 @@ class DeadlineProtocol(H11Protocol):
 
     def _finds_room(self) -> bool:
         """Whether another connection was closed for this one."""
-        closed = self.yielding.make()
+        closed = self.idle_connections.close_longest_idle()
         self.connections.discard(closed)
         return closed is not None
 
@@ -131,7 +131,7 @@ class DeadlineProtocol(H11Protocol):
         if made.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
             self.transport.abort()
         else:
-            self._looking = self.loop.call_later(LOOK_S, self._look)
+            self._looking = self.loop.call_later(DISCONNECT_CHECK_S, self._look)
 
     def _stop(self, name: str) -> None:
         timer: asyncio.TimerHandle | None = getattr(self, name)

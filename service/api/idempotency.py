@@ -8,17 +8,17 @@ from fastapi import Depends, Header, Request, Response
 
 from service.api.schemas import In
 from service.domain.errors import Refused
-from service.store.idempotency import Keyed
+from service.store.idempotency import KeyedRequest
 
-REPLAYED = "Idempotency-Replayed"
-SAID = (
+REPLAY_HEADER = "Idempotency-Replayed"
+KEY_DESCRIPTION = (
     "1 to 255 visible ASCII characters, new for each thing that is wanted; the same key with the same body to the same call is "
     "answered as the first time and changes nothing more"
 )
 
 
 def idempotency_key(
-    request: Request, given: Annotated[str | None, Header(alias="Idempotency-Key", description=SAID)] = None
+    request: Request, given: Annotated[str | None, Header(alias="Idempotency-Key", description=KEY_DESCRIPTION)] = None
 ) -> str | None:
     """The key of a request that may be repeated safely."""
     if given is not None and not (1 <= len(given) <= 255 and all("!" <= character <= "~" for character in given)):
@@ -37,19 +37,19 @@ def digest_of(body: In, **beside: Any) -> str:
     return hashlib.sha256(json.dumps({"body": said, **beside} if beside else said, sort_keys=True).encode()).hexdigest()
 
 
-def keyed(call: str, author: str, key: str | None, body: In, **beside: Any) -> Keyed:
+def keyed_request(call: str, author: str, key: str | None, body: In, **beside: Any) -> KeyedRequest:
     """A request to a call as the store remembers it."""
-    return Keyed(author, call, key, "" if key is None else digest_of(body, **beside))
+    return KeyedRequest(author, call, key, "" if key is None else digest_of(body, **beside))
 
 
-def say_replayed(response: Response, asked: Keyed) -> None:
+def set_replay_header(response: Response, asked: KeyedRequest) -> None:
     """Say in the answer that it was given before."""
-    if asked.replayed:
-        response.headers[REPLAYED] = "true"
+    if asked.is_replay:
+        response.headers[REPLAY_HEADER] = "true"
 
 
-def repeatable(declared: dict[int | str, dict[str, Any]], status: int = 200) -> dict[int | str, dict[str, Any]]:
+def with_replay_header(declared: dict[int | str, dict[str, Any]], status: int = 200) -> dict[int | str, dict[str, Any]]:
     """The OpenAPI declaration of a call's answers, with the header of a replay."""
     header = {"description": "`true` where this answer was given before", "schema": {"type": "string", "enum": ["true"]}}
     answer = declared.get(status, {})
-    return declared | {status: {**answer, "headers": {**answer.get("headers", {}), REPLAYED: header}}}
+    return declared | {status: {**answer, "headers": {**answer.get("headers", {}), REPLAY_HEADER: header}}}

@@ -19,7 +19,7 @@ class Connection(Protocol):
     transport: asyncio.Transport
 
 
-class Yielding:
+class IdleConnections:
     """The connections that may yield, each kind in the order in which they came to stand so. Each call takes the same short time,
     however many there are.
     """
@@ -31,7 +31,7 @@ class Yielding:
             standing: OrderedDict() for standing in ConnectionState
         }
 
-    def note(self, connection: Connection, standing: ConnectionState | None) -> None:
+    def set_state(self, connection: Connection, standing: ConnectionState | None) -> None:
         """Say how a connection stands now; None: it is being answered, and must not be closed."""
         before = self._standing.get(connection)
         if standing is before:
@@ -43,12 +43,12 @@ class Yielding:
             self._queues[standing][connection] = None
             self._standing[connection] = standing
 
-    def make(self) -> Connection | None:
+    def close_longest_idle(self) -> Connection | None:
         """Close the connection that yields first and name it; None if all are being answered."""
         for queue in self._queues.values():
             if queue:
                 found = next(iter(queue))
-                self.note(found, None)
+                self.set_state(found, None)
                 found.transport.abort()
                 return found
         return None

@@ -12,7 +12,7 @@ from typing import Any
 
 import structlog
 
-from service.api.body_limits import READER, Bodies, Room
+from service.api.body_limits import READER, BodyMemory, BodyReservation
 from service.api.origin import Origins, is_health_check
 from service.api.path_ids import check_address
 from service.api.problems import HEAD_TOO_LARGE, MALFORMED, MEDIA, TOO_LARGE, UNAVAILABLE, Problem, problem_of
@@ -26,8 +26,8 @@ Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 BATCH_PATHS = ("/edits/batch", "/eval")
-CLIENTS_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
-ALWAYS = (
+CLIENT_REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
+COMMON_HEADERS = (
     (b"x-content-type-options", b"nosniff"),
     (b"referrer-policy", b"no-referrer"),
     (b"cross-origin-resource-policy", b"same-origin"),
@@ -44,7 +44,7 @@ class RequestMiddleware:
         self._app = app
         self._limits = settings.limits
         self._origins = Origins(settings)
-        self._bodies = Bodies(settings.limits)
+        self._bodies = BodyMemory(settings.limits)
         self._in_flight = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -116,7 +116,7 @@ class RequestMiddleware:
         if self._in_flight >= self._limits.concurrent_requests and not is_health_check(scope):
             raise Problem(UNAVAILABLE, "Too many requests are being answered.", headers={"Retry-After": "1"})
 
-    async def _whole_body(self, scope: Scope, receive: Receive, room: Room) -> Receive | None:
+    async def _whole_body(self, scope: Scope, receive: Receive, room: BodyReservation) -> Receive | None:
         """Read the body up to its limit and as far as there is room, to be given to the route in one piece; later messages (the
         client left) pass through.
 
@@ -164,7 +164,7 @@ class AccessLine:
         if message["type"] == "http.response.start":
             self.status = message["status"]
             self._version = dict(message["headers"]).get(b"x-model-version", b"").decode("latin-1") or None
-            message["headers"] = [*message["headers"], *ALWAYS, (b"x-request-id", self.request_id.encode())]
+            message["headers"] = [*message["headers"], *COMMON_HEADERS, (b"x-request-id", self.request_id.encode())]
         await self._send(message)
 
     def write(self) -> None:
@@ -183,6 +183,6 @@ class AccessLine:
 def request_id(scope: Scope) -> str:
     """The client's or the proxy's own id of a request, where it has a safe form, so that one id runs through all logs."""
     given = [value for name, value in scope["headers"] if name == b"x-request-id"]
-    if len(given) == 1 and CLIENTS_ID.fullmatch(given[0]):
+    if len(given) == 1 and CLIENT_REQUEST_ID.fullmatch(given[0]):
         return str(given[0].decode("ascii"))
     return uuid.uuid4().hex

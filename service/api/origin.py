@@ -10,12 +10,12 @@ from collections.abc import Mapping, MutableMapping
 from typing import Any
 
 from service.api.problems import BAD_HOST, CROSS_ORIGIN, Problem
-from service.domain.hosts import LOOPBACK, Host, origin_of, without_own_port
+from service.domain.hosts import LOOPBACK, Host, parse_origin, without_default_port
 from service.settings import ANY_HOST, Settings
 
 HEALTH_PATHS = frozenset({"/health/live", "/health/startup", "/health/ready"})
-COSTLY = frozenset({"/generate"})  # a link to it would spend the model's time, and nobody has a reason to set one
-OURS = frozenset({b"same-origin", b"none"})
+NOT_LINKABLE_PATHS = frozenset({"/generate"})  # a link to it would spend the model's time, and nobody has a reason to set one
+OWN_SITES = frozenset({b"same-origin", b"none"})
 
 
 def is_health_check(scope: Mapping[str, Any]) -> bool:
@@ -52,7 +52,7 @@ class Origins:
 
     def _is_foreign(self, scope: Mapping[str, Any], headers: Mapping[bytes, bytes], host: Host | None) -> bool:
         site = headers.get(b"sec-fetch-site")
-        if site is not None and site not in OURS and not _follows_a_link(scope, headers):
+        if site is not None and site not in OWN_SITES and not _follows_a_link(scope, headers):
             return True
         # A link carries no Origin; what a script of a page reads or sends does, also over plain HTTP.
         given = [value.decode("latin-1") for name, value in scope["headers"] if name == b"origin"]
@@ -60,11 +60,11 @@ class Origins:
 
     def _is_own_page(self, text: str, host: Host | None) -> bool:
         """Whether an Origin is the address that this very request was sent to, or is named in the settings."""
-        origin = origin_of(text)
+        origin = parse_origin(text)
         if origin is None:
             return False
         scheme, page = origin
-        if host is not None and page == without_own_port(host, scheme):
+        if host is not None and page == without_default_port(host, scheme):
             return True
         return any(named.covers(page) for named in self._pages)
 
@@ -72,4 +72,4 @@ class Origins:
 def _follows_a_link(scope: Mapping[str, Any], headers: Mapping[bytes, bytes]) -> bool:
     """Whether somebody opens an address in a window of its own, where the page that holds the link cannot look."""
     opened = (headers.get(b"sec-fetch-mode"), headers.get(b"sec-fetch-dest"), scope["method"])
-    return opened == (b"navigate", b"document", "GET") and scope["path"] not in COSTLY
+    return opened == (b"navigate", b"document", "GET") and scope["path"] not in NOT_LINKABLE_PATHS

@@ -11,12 +11,12 @@ from service.domain.errors import Refused
 _ID = re.compile(r"[0-9A-Za-z-]{1,64}")
 
 
-def cursor_of(position: int) -> str:
+def encode_position(position: int) -> str:
     """The cursor of what follows `position`."""
     return base64.urlsafe_b64encode(f"after:{position}".encode()).decode().rstrip("=")
 
 
-def position_of(cursor: str | None) -> int | None:
+def decode_position(cursor: str | None) -> int | None:
     """The position in a cursor; None for the beginning. Raises Refused for text that is no cursor."""
     if cursor is None:
         return None
@@ -26,12 +26,12 @@ def position_of(cursor: str | None) -> int | None:
     return int(digits)
 
 
-def cursor_of_id(last: str) -> str:
+def encode_id(last: str) -> str:
     """The cursor of what follows the item with an id."""
     return base64.urlsafe_b64encode(f"id:{last}".encode()).decode().rstrip("=")
 
 
-def id_of(cursor: str | None) -> str | None:
+def decode_id(cursor: str | None) -> str | None:
     """The id in a cursor; None for the beginning. Raises Refused for text that is no cursor."""
     if cursor is None:
         return None

@@ -9,7 +9,7 @@ from starlette.convertors import StringConvertor, register_url_convertor
 
 from service.api.problems import MALFORMED, Problem
 
-WORDS = ("batch", "compare")  # routes that stand where an id could stand
+RESERVED = ("batch", "compare")  # routes that stand where an id could stand
 _HALF_ENCODED = re.compile(rb"%(?![0-9A-Fa-f]{2})")
 
 
@@ -31,12 +31,12 @@ class _IdConvertor(StringConvertor):
     about a thing of that name.
     """
 
-    regex = rf"(?!(?:{'|'.join(WORDS)})$)[^/]+"
+    regex = rf"(?!(?:{'|'.join(RESERVED)})$)[^/]+"
 
 
 register_url_convertor("id", _IdConvertor())
 
 
-def one(name: str) -> str:
+def id_path(name: str) -> str:
     """The path of one thing of a list, by its id under this name."""
     return f"/{{{name}:id}}"

@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy.exc import DBAPIError
 from starlette.exceptions import HTTPException
 
-from service.api.validation import Fault, faults_of
+from service.api.validation import Fault, to_faults
 from service.domain import errors
 from service.telemetry.log import frames_of
 
@@ -184,7 +184,7 @@ def _of_service_error(error: errors.ServiceError) -> Problem:
 def _of_validation(error: RequestValidationError) -> Problem:
     if any(fault.get("type") == "json_invalid" for fault in error.errors()):
         return Problem(MALFORMED, "The body is not valid JSON.")
-    faults = faults_of(error.errors())
+    faults = to_faults(error.errors())
     return Problem(INVALID, faults[0].detail, faults)
 
 

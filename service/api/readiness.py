@@ -5,17 +5,17 @@ import contextlib
 import threading
 from collections.abc import Callable
 
-PATIENCE_S = 2.0  # less than probes wait
+ANSWER_S = 2.0  # less than probes wait
 
 
 class Readiness:
     """One look at a time, however many ask; who asks during a look is given what it finds. Used from one event loop."""
 
-    def __init__(self, look: Callable[[], str], *, patience_s: float = PATIENCE_S) -> None:
+    def __init__(self, look: Callable[[], str], *, patience_s: float = ANSWER_S) -> None:
         self._look, self._patience_s = look, patience_s
         self._found: asyncio.Future[str] | None = None
 
-    async def find(self) -> str:
+    async def check(self) -> str:
         """What the look found, or that it takes too long; then it goes on, and the next who asks is given its end."""
         if self._found is None or self._found.done():
             self._found = asyncio.get_running_loop().create_future()

@@ -11,8 +11,8 @@ from anyio import CapacityLimiter
 from fastapi import Depends, Request
 
 from service.api.readiness import Readiness
-from service.api.version_details import details_of
-from service.api.waiting_room import WaitingRoom
+from service.api.version_details import read_details
+from service.api.wait_limit import WaitLimit
 from service.background.prompt_reservoir import PromptReservoir
 from service.domain.errors import Unavailable
 from service.editors.neutral import NeutralSentences
@@ -73,9 +73,9 @@ class ServerState:
         return number
 
     @cached_property
-    def waiting(self) -> WaitingRoom:
+    def wait_limit(self) -> WaitLimit:
         """Places for calls that wait for an outcome."""
-        return WaitingRoom(self.settings.limits.waiting_calls, self.settings.limits.waiting_calls_per_client)
+        return WaitLimit(self.settings.limits.waiting_calls, self.settings.limits.waiting_calls_per_client)
 
     @cached_property
     def readiness(self) -> Readiness:
@@ -85,10 +85,10 @@ class ServerState:
     async def checks(self) -> dict[str, str]:
         """Each part of the server: `ok`, or what is wrong with it. Waits for no client's thread, and two seconds at most."""
         return {
-            "database": await self.readiness.find(),
+            "database": await self.readiness.check(),
             "head": self.lifecycle.follower.degraded or "ok",
             "checkpoints": self.lifecycle.checkpoints.folder_error or "ok",
-            "weights": self.seal.broken or "ok",
+            "weights": self.seal.failure or "ok",
             "files": self.seal.note or "ok",
             "worker": "ok" if self.works() else "the worker's thread has ended",
             "server": "stopping" if self.draining.is_set() else "ok",
@@ -100,8 +100,8 @@ class ServerState:
         with self.store.read() as connection:
             store_id = heads.read(connection).store_id
             version = versions.get(connection, current.version)
-            counts = edits.counts(connection)
-            course = details_of(connection, version)
+            counts = edits.count_by_status(connection)
+            course = read_details(connection, version)
         return {
             **course,
             "store": store_id,
@@ -112,7 +112,7 @@ class ServerState:
             "retention": version.scores.get("retention"),
             "canary": version.scores.get("canary"),
             "waiting": counts["queued"] + counts["applying"],
-            "degraded": self.seal.broken
+            "degraded": self.seal.failure
             or self.lifecycle.follower.degraded
             or self.lifecycle.checkpoints.folder_error
             or self.seal.note,

@@ -88,7 +88,7 @@ def parse(body: bytes) -> Any:
     if depth_of(outside) > DEEPEST:
         raise Problem(INVALID, f"The body is nested more than {DEEPEST} levels deep.")
     try:
-        return (_PATIENT if len(body) > SMALL_BYTES else _QUICK).decode(body.decode("utf-8"))
+        return (_INTERRUPTIBLE_DECODER if len(body) > SMALL_BYTES else _C_DECODER).decode(body.decode("utf-8"))
     except (ValueError, RecursionError):
         raise Problem(MALFORMED, "The body is not valid JSON.") from None
 
@@ -147,4 +147,4 @@ def _decoder(*, patient: bool) -> Any:
     return decoder
 
 
-_QUICK, _PATIENT = _decoder(patient=False), _decoder(patient=True)
+_C_DECODER, _INTERRUPTIBLE_DECODER = _decoder(patient=False), _decoder(patient=True)

@@ -34,8 +34,13 @@ SENTENCES = {
     "less_than": "must be less than {lt}",
     "string_unicode": "must be valid Unicode",
 }
-FORM = "form"  # the type of a fault in what has several forms; its message is the rest of a sentence that names them all
-BRANCHES = ("int", "str", "float", "bool")  # how pydantic names the plain branches of a union; names of ours are no identifiers
+UNION_FORM = "form"  # the type of a fault in what has several forms; its message is the rest of a sentence that names them all
+PLAIN_BRANCHES = (
+    "int",
+    "str",
+    "float",
+    "bool",
+)  # how pydantic names the plain branches of a union; names of ours are no identifiers
 
 
 class Fault(BaseModel):
@@ -45,7 +50,7 @@ class Fault(BaseModel):
     detail: str = Field(description="what is wrong with it, as a sentence")
 
 
-def faults_of(found: Sequence[Mapping[str, Any]]) -> list[Fault]:
+def to_faults(found: Sequence[Mapping[str, Any]]) -> list[Fault]:
     """The first faults of a validation. Those with one path come from the branches of a union and make one sentence."""
     faults: dict[str, Fault] = {}
     for fault in found:
@@ -69,7 +74,7 @@ def _path(fault: Mapping[str, Any]) -> str:
     for part in parts:
         if isinstance(part, int):
             path += f"[{part}]"
-        elif part.islower() and part.isidentifier() and part not in BRANCHES:
+        elif part.islower() and part.isidentifier() and part not in PLAIN_BRANCHES:
             path += f".{part}" if path else part
     return path
 
@@ -80,7 +85,7 @@ def _place(fault: Mapping[str, Any]) -> str:
 
 
 def _sentence(fault: Mapping[str, Any]) -> str:
-    if fault["type"] == FORM:
+    if fault["type"] == UNION_FORM:
         return str(fault["msg"])
     if fault["type"] == "value_error":  # raised by our own validators, whose messages follow the same rule
         return str(fault["ctx"]["error"])

@@ -9,9 +9,9 @@ from service.domain.version import Version
 from service.store import measurements
 
 
-def details_of(connection: Connection, version: Version) -> dict[str, Any]:
+def read_details(connection: Connection, version: Version) -> dict[str, Any]:
     """The fields `minors`, `major_at`, `drift` and `measured` of an answer."""
-    known = measurements.nearest(connection, version.number)
+    known = measurements.read_nearest(connection, version.number)
     return {
         "minors": version.minors,
         "major_at": version.major_at,

@@ -16,7 +16,7 @@ from service.domain.errors import ServiceError
 from service.lifecycle import store_identity
 from service.runtime.sockets import bind_port
 from service.settings import Settings, mask_password
-from service.store.connection_errors import of_connecting
+from service.store.connection_errors import explain_connection_error
 from service.store.database import Store
 from service.store.migrate import is_current
 
@@ -115,7 +115,8 @@ def _database(settings: Settings) -> Finding:
             migrated = is_current(connection)
     except sa.exc.SQLAlchemyError as error:
         cause = (
-            of_connecting(getattr(error, "orig", None)) or "it does not answer; check ERRATA_DATABASE_URL and that Postgres runs"
+            explain_connection_error(getattr(error, "orig", None))
+            or "it does not answer; check ERRATA_DATABASE_URL and that Postgres runs"
         )
         return Finding("database", CheckStatus.BAD, f"{shown}: {cause}")
     finally:

@@ -75,7 +75,7 @@ def adopt(
     """Make the data folder the database's own although they do not know each other: after a restoration, or a loss."""
     settings = read_settings(data_dir=data_dir, database_url=database_url)
     with report_errors(), open_store(settings) as store:
-        store.hold_folder()
+        store.lock_folder()
         needed = verify.verify(store, settings.checkpoints).checkpoints
         there = sum(one.is_right for one in needed)
         mark = store_identity.read_mark_or_none(settings.checkpoints)

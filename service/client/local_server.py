@@ -152,7 +152,7 @@ def refuse_used_folder(settings: Settings) -> None:
     """Raise Conflict if a running server holds the folder of the SQLite file."""
     store = Store(settings.store_url)
     try:
-        store.hold_folder()
+        store.lock_folder()
     except Conflict:
         raise Conflict("a running server is using the data folder: name it with --server URL") from None
     finally:

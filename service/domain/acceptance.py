@@ -20,18 +20,18 @@ class AcceptanceLimits:
 class Decision:
     """Whether a candidate may be published, and if not, why, in sentences with the figures."""
 
-    passes: bool
+    is_accepted: bool
     reasons: tuple[str, ...] = ()
 
 
-def losses(lost: int, live: int, limits: AcceptanceLimits) -> Decision:
+def judge_losses(lost: int, live: int, limits: AcceptanceLimits) -> Decision:
     """Judge a retrain after which `lost` of `live` edits, which were answered before, would not be answered by anything."""
     if lost <= max(1, int(limits.retrain_losses * live)):
         return Decision(True)
     return Decision(False, (f"{lost} of {live} edits that are answered now would be lost",))
 
 
-def decide(
+def judge_scores(
     scores: Mapping[str, Any], parent: Mapping[str, Any], *, edits: int, limits: AcceptanceLimits, retrain: bool = False
 ) -> Decision:
     """Judge a candidate that makes `edits` more edits live against its parent's scores.

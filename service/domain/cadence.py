@@ -13,7 +13,7 @@ Strategy = Literal["compaction", "realtime", "buffered"]
 
 _ROUNDING = 1e-9
 _DOUBLINGS = 64  # far beyond any bound, and a float still holds it
-_NEWS = 4  # with fewer edits since somebody cancelled a retrain, another would be the one that was not wanted
+_NEW_EDITS_AFTER_CANCEL = 4  # with fewer edits since somebody cancelled a retrain, another would be the one that was not wanted
 
 
 @dataclass(frozen=True)
@@ -50,82 +50,82 @@ class CadenceInputs:
     oldest_untried_s: float = 0.0
     deferred: int
     oldest_deferred_s: float = 0.0
-    taken_back: bool = False  # the tensors hold something that is not live any more
+    has_retracted_in_tensors: bool = False  # the tensors hold something that is not live any more
     setbacks: int = 0  # retrains in a row, up to the last one, that ended without a publication
     since_setback_s: float = 0.0
-    cancelled: bool = False  # the last one was
-    news: int = 0  # edits that came to the window or were deferred since then
-    retrain_underway: bool = False  # queued or running
-    tensors: bool = False  # whether the head has any, from which a minor retrain could start
+    is_last_cancelled: bool = False  # the last one was
+    new_edits: int = 0  # edits that came to the window or were deferred since then
+    is_retrain_active: bool = False  # queued or running
+    has_tensors: bool = False  # whether the head has any, from which a minor retrain could start
     minors: int = 0  # minor retrains in them since the last major one
     since_major_s: float | None = None
     retention: float | None = None
-    retention_then: float | None = None  # of the tensors alone, when they were trained
+    retention_at_retrain: float | None = None  # of the tensors alone, when they were trained
     locality: float | None = None  # of the head on the canary
-    locality_then: float | None = None  # of the tensors alone, when they were trained
+    locality_at_retrain: float | None = None  # of the tensors alone, when they were trained
     locality_at_major: float | None = None  # of the tensors of the last major retrain alone
     capability: float | None = None
 
 
 @dataclass(frozen=True)
-class Due:
+class DueRetrain:
     """A retrain that is due, and why, in a sentence."""
 
     mode: Mode
     reason: str
 
 
-def due(inputs: CadenceInputs, cadence: Cadence) -> Due | None:
+def find_due_retrain(inputs: CadenceInputs, cadence: Cadence) -> DueRetrain | None:
     """The retrain that is due by itself, or None."""
-    if cadence.method == "baft" or inputs.retrain_underway or inputs.since_setback_s < pause_s(inputs.setbacks, cadence):
+    if cadence.method == "baft" or inputs.is_retrain_active or inputs.since_setback_s < retry_pause_s(inputs.setbacks, cadence):
         return None
-    found = _wanted(inputs, cadence)
+    found = _due_without_pause(inputs, cadence)
     if found is None or not inputs.setbacks:
         return found
     return replace(found, reason=f"{found.reason}; retrains before this one that published nothing: {inputs.setbacks}")
 
 
-def pause_s(setbacks: int, cadence: Cadence) -> float:
+def retry_pause_s(setbacks: int, cadence: Cadence) -> float:
     """How long after the last of so many retrains in a row that published nothing none is made by itself, in seconds."""
     if not setbacks:
         return 0.0
     return min(cadence.retry_s * 2.0 ** (min(setbacks, _DOUBLINGS) - 1), max(cadence.retry_s, cadence.age_s))
 
 
-def _wanted(inputs: CadenceInputs, cadence: Cadence) -> Due | None:
+def _due_without_pause(inputs: CadenceInputs, cadence: Cadence) -> DueRetrain | None:
     """The retrain that would be due if there were nothing to wait for."""
-    if inputs.taken_back:
-        return Due("major", "a retracted edit is still in the tensors")
-    if inputs.cancelled and inputs.news < _NEWS:
+    if inputs.has_retracted_in_tensors:
+        return DueRetrain("major", "a retracted edit is still in the tensors")
+    if inputs.is_last_cancelled and inputs.new_edits < _NEW_EDITS_AFTER_CANCEL:
         return None
-    reason = _waiting(inputs, cadence)
+    reason = _reason_to_consolidate(inputs, cadence)
     if reason is not None:
-        return Due(mode_of(inputs, cadence), reason)
-    return _scheduled(inputs, cadence) or _fallen(inputs, cadence)
+        return DueRetrain(choose_mode(inputs, cadence), reason)
+    return _due_by_time(inputs, cadence) or _due_by_figures(inputs, cadence)
 
 
-def mode_of(inputs: CadenceInputs, cadence: Cadence) -> Mode:
+def choose_mode(inputs: CadenceInputs, cadence: Cadence) -> Mode:
     """Which kind the next retrain should be, if nobody says: minor, unless it has nothing to start from or it is time for a
     major one.
     """
-    if cadence.strategy != "compaction" or not inputs.tensors or inputs.taken_back:
+    if cadence.strategy != "compaction" or not inputs.has_tensors or inputs.has_retracted_in_tensors:
         return "major"
-    if inputs.minors >= cadence.minors or _drifted(inputs, cadence):
+    if inputs.minors >= cadence.minors or _has_drifted(inputs, cadence):
         return "major"
     return "minor"
 
 
-def room(inputs: CadenceInputs, cadence: Cadence) -> int:
+def free_window_places(inputs: CadenceInputs, cadence: Cadence) -> int:
     """How many edits BaFT may take now."""
     return 0 if _is_full(inputs, cadence) else cadence.hard - inputs.window
 
 
-def full_window_defers(inputs: CadenceInputs, cadence: Cadence) -> bool:
+def is_full_window_deferring(inputs: CadenceInputs, cadence: Cadence) -> bool:
     """What happens to edits that find the window full: they wait for the retrain, or are deferred if none can come."""
-    return not inputs.retrain_underway and due(inputs, cadence) is None
+    return not inputs.is_retrain_active and find_due_retrain(inputs, cadence) is None
 
 
-def _waiting(inputs: CadenceInputs, cadence: Cadence) -> str | None:
+def _reason_to_consolidate(inputs: CadenceInputs, cadence: Cadence) -> str | None:
     """Why edits that are in no tensors should not wait any longer."""
     if inputs.untried >= cadence.soft:
         return f"the window holds {inputs.untried} edits that are in no tensors yet"
@@ -144,14 +144,14 @@ def _is_full(inputs: CadenceInputs, cadence: Cadence) -> bool:
     return inputs.window >= cadence.hard or inputs.tokens >= cadence.tokens
 
 
-def _scheduled(inputs: CadenceInputs, cadence: Cadence) -> Due | None:
+def _due_by_time(inputs: CadenceInputs, cadence: Cadence) -> DueRetrain | None:
     """The major retrain that time makes due; not if it would come to the tensors that are there."""
     if inputs.since_major_s is None or inputs.since_major_s < cadence.major_every_s:
         return None
-    return Due("major", "the last major retrain is long enough ago") if inputs.minors or inputs.untried else None
+    return DueRetrain("major", "the last major retrain is long enough ago") if inputs.minors or inputs.untried else None
 
 
-def _fallen(inputs: CadenceInputs, cadence: Cadence) -> Due | None:
+def _due_by_figures(inputs: CadenceInputs, cadence: Cadence) -> DueRetrain | None:
     """The retrain that figures make due: first the window goes into the tensors, then minor ones give way to a major one.
 
     After a major one with nothing new, another would come to the same: then the figures stand as they are.
@@ -159,33 +159,33 @@ def _fallen(inputs: CadenceInputs, cadence: Cadence) -> Due | None:
     news = inputs.untried >= cadence.few
     if not news and not inputs.minors:
         return None
-    reason = _fall(inputs, cadence)
+    reason = _reason_in_figures(inputs, cadence)
     if reason is None:
         return None
-    return Due(mode_of(inputs, cadence) if news else "major", reason)
+    return DueRetrain(choose_mode(inputs, cadence) if news else "major", reason)
 
 
-def _fall(inputs: CadenceInputs, cadence: Cadence) -> str | None:
-    then = 1.0 if inputs.retention_then is None else inputs.retention_then
+def _reason_in_figures(inputs: CadenceInputs, cadence: Cadence) -> str | None:
+    then = 1.0 if inputs.retention_at_retrain is None else inputs.retention_at_retrain
     if _is_under(inputs.retention, min(cadence.retention_floor, then)):
         return f"the head answers {inputs.retention:.3f} of its live edits, under {cadence.retention_floor}"
-    if _has_fallen(inputs.locality, inputs.locality_then, cadence.locality_fall):
+    if _has_fallen(inputs.locality, inputs.locality_at_retrain, cadence.locality_fall):
         return (
-            f"locality on the canary has fallen from {inputs.locality_then:.3f} to {inputs.locality:.3f}"
+            f"locality on the canary has fallen from {inputs.locality_at_retrain:.3f} to {inputs.locality:.3f}"
             f" since the last retrain, by {cadence.locality_fall} or more"
         )
     if _is_under(inputs.capability, cadence.capability_floor):
         return f"capability is {inputs.capability:.3f} of the base model's, under {cadence.capability_floor}"
-    if not inputs.untried and _drifted(inputs, cadence):
+    if not inputs.untried and _has_drifted(inputs, cadence):
         return (
             f"minor retrains have cost the canary {cadence.minor_drift} or more:"
-            f" from {inputs.locality_at_major:.3f} to {inputs.locality_then:.3f}"
+            f" from {inputs.locality_at_major:.3f} to {inputs.locality_at_retrain:.3f}"
         )
     return None
 
 
-def _drifted(inputs: CadenceInputs, cadence: Cadence) -> bool:
-    return inputs.minors > 0 and _has_fallen(inputs.locality_then, inputs.locality_at_major, cadence.minor_drift)
+def _has_drifted(inputs: CadenceInputs, cadence: Cadence) -> bool:
+    return inputs.minors > 0 and _has_fallen(inputs.locality_at_retrain, inputs.locality_at_major, cadence.minor_drift)
 
 
 def _is_under(figure: float | None, floor: float) -> bool:

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
-class Bounds:
+class CostLimits:
     """How many tokens are accepted: for the fit of one edit, for its report, and for the fits of all edits of one batch."""
 
     fit: int = 8_192

@@ -6,7 +6,7 @@ Edits of one conflict key are fitted in order of acceptance, whatever they cost.
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-TURNS = 4  # jobs of small edits in a row after which a large one that waited for them has its turn
+JOBS_BEFORE_TURN = 4  # jobs of small edits in a row after which a large one that waited for them has its turn
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class FitQueue:
     ended: Sequence[int]
 
 
-def next_job(queue: FitQueue, *, most: int, budget: int) -> tuple[str, ...]:
+def choose_next_job(queue: FitQueue, *, most: int, budget: int) -> tuple[str, ...]:
     """The ids of the edits that make the next job: a large one alone, or at most `most` small ones of `budget` tokens in all.
 
     Large edits that small ones of it overtake within one fact come along: the newest is fitted, the others are superseded.
@@ -48,7 +48,7 @@ def next_job(queue: FitQueue, *, most: int, budget: int) -> tuple[str, ...]:
     return tuple(one.edit_id for one in sorted(taken, key=lambda one: one.seq))
 
 
-def gives_way_to(running: QueuedEdit, queue: FitQueue) -> bool:
+def must_give_way(running: QueuedEdit, queue: FitQueue) -> bool:
     """Whether the fit of a large edit ends for the sake of small ones that wait: unless it is its turn."""
     return bool(queue.small) and not is_its_turn(running, queue.ended)
 
@@ -57,8 +57,8 @@ def is_its_turn(one: QueuedEdit, ended: Sequence[int]) -> bool:
     """Whether so many jobs whose newest edit came after a large one were done before it that now it is its turn. Large ones have
     theirs in order of acceptance, so none of these was one's: a small edit may have taken one of its fact along.
     """
-    last = ended[:TURNS]
-    return len(last) == TURNS and all(seq > one.seq for seq in last)
+    last = ended[:JOBS_BEFORE_TURN]
+    return len(last) == JOBS_BEFORE_TURN and all(seq > one.seq for seq in last)
 
 
 def _first_large(queue: FitQueue) -> QueuedEdit | None:

@@ -41,11 +41,11 @@ class LiveItem:
     seq: int
     carrier: Carrier = Carrier.WINDOW
     role: Role = Role.LIVE
-    held: bool = False
+    is_in_tensors: bool = False
     answer: str | None = None
 
     @property
-    def tombstone(self) -> bool:
+    def is_tombstone(self) -> bool:
         return self.role is Role.TOMBSTONE
 
     @property
@@ -79,7 +79,7 @@ class LiveSet:
     @cached_property
     def window(self) -> tuple[LiveItem, ...]:
         """What BaFT has to say: live items outside the tensors, and tombstones."""
-        return tuple(item for item in self.items if item.carrier is Carrier.WINDOW and (item.is_live or item.tombstone))
+        return tuple(item for item in self.items if item.carrier is Carrier.WINDOW and (item.is_live or item.is_tombstone))
 
     @cached_property
     def consolidated(self) -> tuple[LiveItem, ...]:
@@ -97,20 +97,20 @@ class LiveSet:
         return tuple(item for item in self.items if item.role is Role.LOST)
 
     @cached_property
-    def covered(self) -> frozenset[str]:
+    def live_keys(self) -> frozenset[str]:
         """The conflict keys that something live answers."""
         return frozenset(item.key for item in self.live)
 
     @cached_property
-    def held(self) -> tuple[LiveItem, ...]:
+    def in_tensors(self) -> tuple[LiveItem, ...]:
         """What the tensors were trained on, live or not."""
-        return tuple([item for item in self.items if item.held])
+        return tuple([item for item in self.items if item.is_in_tensors])
 
     @cached_property
     def needs_refit(self) -> bool:
         """Whether the overlay says something that its rows do not: a ghost that nothing covers."""
         ghosts = [item for item in self.items if item.role is Role.GHOST]
-        return any(item.key not in self.covered for item in ghosts)
+        return any(item.key not in self.live_keys for item in ghosts)
 
     @cached_property
     def by_id(self) -> Mapping[str, LiveItem]:
@@ -131,64 +131,66 @@ def apply(parent: LiveSet, new: Iterable[LiveItem]) -> tuple[LiveSet, dict[str, 
             of_key[item.key][item.edit_id] = item
     superseded: dict[str, str] = {}
     for entrant in entrants:
-        _enter(of_key[entrant.key], entrant, superseded, trained)
+        _add_to_key(of_key[entrant.key], entrant, superseded, trained)
     others = [item for item in parent.items if item.key not in of_key]
     return _ordered([*others, *(item for items in of_key.values() for item in items.values())]), superseded
 
 
-def drop(parent: LiveSet, gone: Collection[str]) -> LiveSet:
+def remove(parent: LiveSet, gone: Collection[str]) -> LiveSet:
     """The live set without some edits: what the tensors hold of them stays behind as a ghost."""
     items = {item.edit_id: item for item in parent.items}
     for edit_id in gone:
         if edit_id in items:
-            _leave(items, items[edit_id])
+            _take_from_answers(items, items[edit_id])
     return _ordered(items.values())
 
 
-def refitted(parent: LiveSet, gone: Collection[str], restored: Iterable[LiveItem] = ()) -> LiveSet:
+def refit(parent: LiveSet, gone: Collection[str], restored: Iterable[LiveItem] = ()) -> LiveSet:
     """What the overlay has to say after a refit: without `gone`, with tombstones, and with edits restored.
 
     A restored edit that the tensors hold is theirs again; another joins the window.
     """
-    items = {item.edit_id: item for item in _without_leavings(drop(parent, gone)).items}
+    items = {item.edit_id: item for item in _without_window_remnants(remove(parent, gone)).items}
     answered = {item.key for item in items.values() if item.is_live}
     for entrant in restored:
         if entrant.key in answered:
             continue
         answered.add(entrant.key)
         was = items.get(entrant.edit_id)
-        held = was is not None and was.held
-        said = held and not any(item.held and item.key == entrant.key and item.seq > entrant.seq for item in items.values())
+        held = was is not None and was.is_in_tensors
+        said = held and not any(
+            item.is_in_tensors and item.key == entrant.key and item.seq > entrant.seq for item in items.values()
+        )
         carrier = Carrier.TENSORS if said else Carrier.WINDOW  # tensors of minor retrains may hold several edits of one key
-        items[entrant.edit_id] = replace(entrant, carrier=carrier, role=Role.LIVE, held=held, answer=None)
-    return entomb(_ordered(items.values()))
+        items[entrant.edit_id] = replace(entrant, carrier=carrier, role=Role.LIVE, is_in_tensors=held, answer=None)
+    return update_tombstones(_ordered(items.values()))
 
 
-def lose(parent: LiveSet, lost: Iterable[LiveItem]) -> LiveSet:
+def mark_lost(parent: LiveSet, lost: Iterable[LiveItem]) -> LiveSet:
     """The live set less what a fit did not take: the overlay was trained on it, so it stays known."""
     items = {item.edit_id: item for item in parent.items}
     for item in lost:
         was = items.get(item.edit_id, item)
-        carrier = Carrier.TENSORS if was.held else Carrier.WINDOW
+        carrier = Carrier.TENSORS if was.is_in_tensors else Carrier.WINDOW
         items[item.edit_id] = replace(was, carrier=carrier, role=Role.LOST, answer=None)
     return _ordered(items.values())
 
 
-def afresh(live_set: LiveSet) -> LiveSet:
+def reset_window(live_set: LiveSet) -> LiveSet:
     """What a window that is fitted from nothing has to say: nothing stays of what only the one before it was trained on."""
-    return entomb(_without_leavings(live_set))
+    return update_tombstones(_without_window_remnants(live_set))
 
 
-def entomb(live_set: LiveSet) -> LiveSet:
+def update_tombstones(live_set: LiveSet) -> LiveSet:
     """Every ghost of the tensors whose key nothing live covers becomes a tombstone; a tombstone whose key is covered again
     becomes a ghost.
     """
-    covered = live_set.covered
+    covered = live_set.live_keys
     items = []
     for item in live_set.items:
-        if item.held and item.role is Role.GHOST and item.key not in covered:
+        if item.is_in_tensors and item.role is Role.GHOST and item.key not in covered:
             item = replace(item, carrier=Carrier.WINDOW, role=Role.TOMBSTONE)
-        elif item.tombstone and item.key in covered:
+        elif item.is_tombstone and item.key in covered:
             item = replace(item, carrier=Carrier.TENSORS, role=Role.GHOST, answer=None)
         items.append(item)
     return LiveSet(tuple(items))
@@ -202,41 +204,45 @@ def roll_back(target: LiveSet, retracted: Collection[str]) -> LiveSet:
     )
 
 
-def consolidate(snapshot: Iterable[LiveItem], window: Iterable[LiveItem], lost: Collection[str] = ()) -> LiveSet:
+def consolidate_major(snapshot: Iterable[LiveItem], window: Iterable[LiveItem], lost: Collection[str] = ()) -> LiveSet:
     """The live set after a major retrain: `snapshot` in the tensors, what arrived meanwhile and what the retrain lost in the
     window. What arrived covers what the snapshot says of the same fact.
     """
     window, lost = tuple(window), set(lost)
     covered = {item.key for item in window}
     held = [
-        replace(item, carrier=Carrier.TENSORS, role=Role.GHOST, held=True, answer=None)
+        replace(item, carrier=Carrier.TENSORS, role=Role.GHOST, is_in_tensors=True, answer=None)
         if item.key in covered
         else replace(
-            item, carrier=Carrier.WINDOW if item.edit_id in lost else Carrier.TENSORS, role=Role.LIVE, held=True, answer=None
+            item,
+            carrier=Carrier.WINDOW if item.edit_id in lost else Carrier.TENSORS,
+            role=Role.LIVE,
+            is_in_tensors=True,
+            answer=None,
         )
         for item in snapshot
     ]
-    newer = [replace(item, carrier=Carrier.WINDOW, role=Role.LIVE, held=False, answer=None) for item in window]
+    newer = [replace(item, carrier=Carrier.WINDOW, role=Role.LIVE, is_in_tensors=False, answer=None) for item in window]
     return _ordered(held + newer)
 
 
-def consolidate_on(
+def consolidate_minor(
     start: LiveSet, snapshot: Iterable[LiveItem], window: Iterable[LiveItem], lost: Collection[str] = ()
 ) -> LiveSet:
     """The live set after a minor retrain from the tensors of `start`: like that after a major one, but what those tensors were
     trained on stays held, as a ghost where something live covers it, else as a tombstone; what they lost stays lost.
     """
-    after = consolidate(snapshot, window, lost)
-    held = {item.edit_id: item for item in start.held}
-    items = {item.edit_id: replace(item, held=item.held or item.edit_id in held) for item in after.items}
+    after = consolidate_major(snapshot, window, lost)
+    held = {item.edit_id: item for item in start.in_tensors}
+    items = {item.edit_id: replace(item, is_in_tensors=item.is_in_tensors or item.edit_id in held) for item in after.items}
     for item in held.values():
         if item.edit_id not in items:
-            stays = item.tombstone or item.role is Role.LOST
+            stays = item.is_tombstone or item.role is Role.LOST
             items[item.edit_id] = item if stays else replace(item, carrier=Carrier.TENSORS, role=Role.GHOST, answer=None)
-    return entomb(_ordered(items.values()))
+    return update_tombstones(_ordered(items.values()))
 
 
-def superseded(snapshot: Iterable[LiveItem], live_set: LiveSet) -> dict[str, str]:
+def find_superseded(snapshot: Iterable[LiveItem], live_set: LiveSet) -> dict[str, str]:
     """Edits of a snapshot in whose place a newer one is live ({old id: new id})."""
     gone = [item for item in snapshot if item.edit_id not in live_set.ids]
     keys = {item.key for item in gone}
@@ -252,10 +258,12 @@ def latest_per_key(items: Iterable[LiveItem]) -> tuple[LiveItem, ...]:
     return tuple(sorted(latest.values(), key=lambda item: item.seq))
 
 
-def with_answers(live_set: LiveSet, answers: Mapping[str, str]) -> LiveSet:
+def set_tombstone_answers(live_set: LiveSet, answers: Mapping[str, str]) -> LiveSet:
     """The same set with what its tombstones are fitted to say."""
     return LiveSet(
-        tuple(replace(item, answer=answers.get(item.edit_id, item.answer)) if item.tombstone else item for item in live_set.items)
+        tuple(
+            replace(item, answer=answers.get(item.edit_id, item.answer)) if item.is_tombstone else item for item in live_set.items
+        )
     )
 
 
@@ -270,7 +278,9 @@ def sample(items: Collection[LiveItem], most: int) -> tuple[LiveItem, ...]:
     return tuple(sorted(heapq.nsmallest(most, items, key=attrgetter("key")), key=attrgetter("seq")))
 
 
-def _enter(items: dict[str, LiveItem], entrant: LiveItem, superseded: dict[str, str], trained: Mapping[str, LiveItem]) -> None:
+def _add_to_key(
+    items: dict[str, LiveItem], entrant: LiveItem, superseded: dict[str, str], trained: Mapping[str, LiveItem]
+) -> None:
     """Let an edit take its place among the items of its key, unless a later one is live. The window keeps what it was `trained`
     on, so it stays behind as a ghost.
     """
@@ -283,29 +293,29 @@ def _enter(items: dict[str, LiveItem], entrant: LiveItem, superseded: dict[str, 
             superseded[item.edit_id] = entrant.edit_id
         if item.role is Role.LOST:
             continue
-        _leave(items, item)
-        if not item.held and item.edit_id in trained:
+        _take_from_answers(items, item)
+        if not item.is_in_tensors and item.edit_id in trained:
             items[item.edit_id] = replace(item, role=Role.GHOST)
     was = items.get(entrant.edit_id)
     items[entrant.edit_id] = replace(
-        entrant, carrier=Carrier.WINDOW, role=Role.LIVE, answer=None, held=was is not None and was.held
+        entrant, carrier=Carrier.WINDOW, role=Role.LIVE, answer=None, is_in_tensors=was is not None and was.is_in_tensors
     )
 
 
-def _leave(items: dict[str, LiveItem], item: LiveItem) -> None:
+def _take_from_answers(items: dict[str, LiveItem], item: LiveItem) -> None:
     """Take an item out of what is answered; the tensors keep what they were trained on."""
-    if item.held:
+    if item.is_in_tensors:
         items[item.edit_id] = replace(item, carrier=Carrier.TENSORS, role=Role.GHOST, answer=None)
     else:
         items.pop(item.edit_id, None)
 
 
-def _without_leavings(live_set: LiveSet) -> LiveSet:
+def _without_window_remnants(live_set: LiveSet) -> LiveSet:
     """The live set without ghosts and losses of the window; what the tensors hold of them stays theirs."""
     kept = []
     for item in live_set.items:
-        if item.carrier is Carrier.WINDOW and not item.is_live and not item.tombstone:
-            if not item.held:
+        if item.carrier is Carrier.WINDOW and not item.is_live and not item.is_tombstone:
+            if not item.is_in_tensors:
                 continue
             item = replace(item, carrier=Carrier.TENSORS)
         kept.append(item)

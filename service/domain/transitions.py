@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 
 from service.domain.edit import EditStatus as S
-from service.domain.errors import Conflict
 
 # Publishing an older live set may bring back whatever it holds, so almost every state leads to the two live ones. From
 # `retracted` nothing leads away: a rollback drops what was retracted since.
@@ -20,12 +19,6 @@ ALLOWED: Mapping[S, frozenset[S]] = {
 }
 
 
-def leads_to(status: S) -> frozenset[S]:
+def statuses_before(status: S) -> frozenset[S]:
     """The states from which `status` may be reached, itself included: writing a state again changes nothing."""
     return frozenset(before for before, after in ALLOWED.items() if status in after) | {status}
-
-
-def check(before: S, after: S) -> None:
-    """Raise Conflict if an edit may not go from `before` to `after`."""
-    if after is not before and after not in ALLOWED[before]:
-        raise Conflict(f"an edit that is {before} cannot become {after}")

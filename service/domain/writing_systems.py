@@ -11,7 +11,7 @@ SPACELESS = (
     (0x20000, 0x323AF),
 )
 _HANGUL = (0xAC00, 0xD7AF)  # written with spaces, but a word's particles follow it without one
-STANDING_ALONE = (*SPACELESS, _HANGUL)
+SINGLE_CHARACTER_WORDS = (*SPACELESS, _HANGUL)
 
 
 def is_spaceless(character: str) -> bool:
@@ -19,9 +19,9 @@ def is_spaceless(character: str) -> bool:
     return _is_among(character, SPACELESS)
 
 
-def stands_alone(character: str) -> bool:
+def is_single_character_word(character: str) -> bool:
     """Whether a word may end before or after this character, whatever stands there."""
-    return _is_among(character, STANDING_ALONE)
+    return _is_among(character, SINGLE_CHARACTER_WORDS)
 
 
 def _is_among(character: str, ranges: tuple[tuple[int, int], ...]) -> bool:

@@ -27,7 +27,7 @@ from service.lifecycle.publish import Candidate, publish
 from service.lifecycle.settings import SERVICE
 from service.lifecycle.statuses import changes_of_live_sets, write_statuses
 from service.store import edits, heads, jobs
-from service.store.edits import Change
+from service.store.edits import StatusChange
 from service.store.jobs import Job
 
 NOT_TAKEN = "it was not taken by BaFT and waits for the next retrain"
@@ -68,7 +68,7 @@ def give_up_or_narrow(context: LifecycleContext, lease: Lease, reason: str, *, o
     with context.store.write() as connection:
         heads.lock(connection)
         heads.check_fence(connection, lease.fence)
-        job = jobs.active(connection, "apply", "running")
+        job = jobs.find_active(connection, "apply", "running")
         if job is None:
             return
         if len(job.edit_ids) > 1:
@@ -86,7 +86,7 @@ def _claim(context: LifecycleContext, lease: Lease) -> Job | None:
     with context.store.write() as connection:
         heads.lock(connection)
         heads.check_fence(connection, lease.fence)
-        running = jobs.active(connection, "apply", "running")
+        running = jobs.find_active(connection, "apply", "running")
         if running is not None and next_edits.gives_way(connection, context, running.edit_ids):
             _put_back(connection, context, running)
             running = None
@@ -94,15 +94,15 @@ def _claim(context: LifecycleContext, lease: Lease) -> Job | None:
 
 
 def _claim_new(connection: Connection, context: LifecycleContext, lease: Lease) -> Job | None:
-    waiting = edits.many(connection, next_edits.read_next_edits(connection, context))
+    waiting = edits.read_many(connection, next_edits.read_next_edits(connection, context))
     if not waiting:
         return None
     now = context.clock()
     rules = context.settings.cadence
     standing = read_cadence_inputs(connection, context)
-    room = cadence.room(standing, rules)
+    room = cadence.free_window_places(standing, rules)
     if room == 0:
-        if not cadence.full_window_defers(standing, rules):
+        if not cadence.is_full_window_deferring(standing, rules):
             return None
         write_statuses(connection, context, [_deferred(edit.id, WINDOW_FULL) for edit in waiting], author=SERVICE)
         job = _new_job(connection, context, waiting)
@@ -112,7 +112,7 @@ def _claim_new(connection: Connection, context: LifecycleContext, lease: Lease) 
     write_statuses(
         connection,
         context,
-        [Change(edit_id=edit.id, status=EditStatus.APPLYING) for edit in taken],
+        [StatusChange(edit_id=edit.id, status=EditStatus.APPLYING) for edit in taken],
         author=SERVICE,
         job_id=job.id,
     )
@@ -123,9 +123,9 @@ def _claim_new(connection: Connection, context: LifecycleContext, lease: Lease) 
 def _claim_again(connection: Connection, context: LifecycleContext, lease: Lease, job: Job) -> Job:
     """Take up a job that a worker left: as it was, less edits taken back since, and on the head of now."""
     now = context.clock()
-    asked = edits.retracted(connection, job.edit_ids)
-    found = [edit for edit in edits.many(connection, job.edit_ids) if edit.status is EditStatus.APPLYING]
-    gone = [Change(edit_id=edit.id, status=EditStatus.RETRACTED) for edit in found if edit.id in asked]
+    asked = edits.find_retracted(connection, job.edit_ids)
+    found = [edit for edit in edits.read_many(connection, job.edit_ids) if edit.status is EditStatus.APPLYING]
+    gone = [StatusChange(edit_id=edit.id, status=EditStatus.RETRACTED) for edit in found if edit.id in asked]
     write_statuses(connection, context, gone, author=SERVICE, job_id=job.id)
     taken = [edit for edit in found if edit.id not in asked]
     if not taken:
@@ -161,12 +161,12 @@ def _work(context: LifecycleContext, lease: Lease, job: Job) -> None:
             raise FitOverdue(f"its fit took longer than {context.settings.fit_s:g} seconds") from None
         raise
     changes = [_deferred(edit_id, reason) for edit_id, reason in outcome.deferred.items()]
-    changes += [Change(edit_id=edit_id, status=EditStatus.QUEUED) for edit_id in outcome.later]
+    changes += [StatusChange(edit_id=edit_id, status=EditStatus.QUEUED) for edit_id in outcome.later]
     if outcome.fitted is None:
         _finish_unpublished(context, lease, job, changes, outcome)
         return
     with context.store.read() as connection:
-        pointless = edits.deferred_before(connection, outcome.entrants)
+        pointless = edits.find_outdated_deferred(connection, outcome.entrants)
     superseded = {**pointless, **outcome.superseded}
     changes += changes_of_live_sets(head.live_set, outcome.live_set, superseded=superseded, reports=outcome.fitted.reports)
     entered = [item.edit_id for item in outcome.entrants]
@@ -191,7 +191,7 @@ def _work(context: LifecycleContext, lease: Lease, job: Job) -> None:
 def _is_unwanted(context: LifecycleContext, job: Job) -> bool:
     """Whether a fit under way would be for nothing, or holds up what it should not."""
     with context.store.read() as connection:
-        return bool(edits.retracted(connection, job.edit_ids)) or next_edits.gives_way(connection, context, job.edit_ids)
+        return bool(edits.find_retracted(connection, job.edit_ids)) or next_edits.gives_way(connection, context, job.edit_ids)
 
 
 def _rounds(context: LifecycleContext, head: HeadSnapshot, asked: Sequence[Edit], job: Job, job_hooks: JobHooks) -> ApplyOutcome:
@@ -201,7 +201,7 @@ def _rounds(context: LifecycleContext, head: HeadSnapshot, asked: Sequence[Edit]
     it is, if it lost none but new edits: these wait for the next retrain, and the live set keeps that the window learned of them.
     """
     with context.store.read() as connection:
-        entrants = {item.edit_id: item for item in edits.items(connection, [edit.id for edit in asked])}
+        entrants = {item.edit_id: item for item in edits.read_items(connection, [edit.id for edit in asked])}
     deferred: dict[str, str] = {}
     later: tuple[str, ...] = ()
     rounds = 0
@@ -223,7 +223,7 @@ def _rounds(context: LifecycleContext, head: HeadSnapshot, asked: Sequence[Edit]
             kept = _without(head, trying, lost_new) if last else None
             if kept is not None and kept[0].ids <= live_set.ids:
                 new = tuple(item for item in new if item not in lost_new)
-                return ApplyOutcome(fitted, liveset.lose(kept[0], lost_new), kept[1], new, deferred, later)
+                return ApplyOutcome(fitted, liveset.mark_lost(kept[0], lost_new), kept[1], new, deferred, later)
         elif lost_old:
             deferred[new[-1].edit_id] = COSTS_OTHERS
         elif refused and len(new) > 1:
@@ -255,14 +255,16 @@ def _fit(
 
 def _judge(context: LifecycleContext, head: HeadSnapshot, fitted: FitResult, new: int) -> str | None:
     """Why a fit is not accepted, or None."""
-    decision = acceptance.decide(fitted.scores, head.version.scores, edits=new, limits=context.settings.acceptance)
-    return None if decision.passes else "; ".join(decision.reasons)
+    decision = acceptance.judge_scores(fitted.scores, head.version.scores, edits=new, limits=context.settings.acceptance)
+    return None if decision.is_accepted else "; ".join(decision.reasons)
 
 
-def _finish_unpublished(context: LifecycleContext, lease: Lease, job: Job, changes: list[Change], outcome: ApplyOutcome) -> None:
+def _finish_unpublished(
+    context: LifecycleContext, lease: Lease, job: Job, changes: list[StatusChange], outcome: ApplyOutcome
+) -> None:
     """End a job that publishes nothing: everything in it was deferred, put off, or older than what is live."""
     changes = changes + [
-        Change(edit_id=old, status=EditStatus.SUPERSEDED, superseded_by=new)
+        StatusChange(edit_id=old, status=EditStatus.SUPERSEDED, superseded_by=new)
         for old, new in outcome.superseded.items()
         if old in job.edit_ids
     ]
@@ -283,7 +285,7 @@ def _narrow(connection: Connection, context: LifecycleContext, job: Job) -> None
     write_statuses(
         connection,
         context,
-        [Change(edit_id=edit.id, status=EditStatus.QUEUED) for edit in put_off],
+        [StatusChange(edit_id=edit.id, status=EditStatus.QUEUED) for edit in put_off],
         author=SERVICE,
         job_id=job.id,
     )
@@ -292,15 +294,15 @@ def _narrow(connection: Connection, context: LifecycleContext, job: Job) -> None
 
 def _standing(connection: Connection, edit_ids: Sequence[str]) -> list[Edit]:
     """Those of a job's edits that it still has to bring to an end."""
-    return [edit for edit in edits.many(connection, edit_ids) if edit.status is EditStatus.APPLYING]
+    return [edit for edit in edits.read_many(connection, edit_ids) if edit.status is EditStatus.APPLYING]
 
 
 def _put_back(connection: Connection, context: LifecycleContext, job: Job) -> None:
     """Let the edits of a job wait again; those that were taken back meanwhile are."""
     standing = _standing(connection, job.edit_ids)
-    changes = [Change(edit_id=edit.id, status=EditStatus.QUEUED) for edit in standing]
+    changes = [StatusChange(edit_id=edit.id, status=EditStatus.QUEUED) for edit in standing]
     write_statuses(connection, context, changes, author=SERVICE, job_id=job.id)
-    jobs.say(connection, job.id, "gave way to smaller edits", context.clock())
+    jobs.append_to_log(connection, job.id, "gave way to smaller edits", context.clock())
     jobs.update(connection, job.id, status="cancelled", finished_at=context.clock())
 
 
@@ -312,7 +314,7 @@ def _defer(connection: Connection, context: LifecycleContext, job: Job, reason: 
 
 def _fail(connection: Connection, context: LifecycleContext, job: Job, reason: str) -> None:
     standing = _standing(connection, job.edit_ids)
-    changes = [Change(edit_id=edit.id, status=EditStatus.FAILED, error=reason) for edit in standing]
+    changes = [StatusChange(edit_id=edit.id, status=EditStatus.FAILED, error=reason) for edit in standing]
     write_statuses(connection, context, changes, author=SERVICE, job_id=job.id)
     jobs.finish(connection, job.id, error=reason, now=context.clock())
 
@@ -322,5 +324,5 @@ def _new_job(connection: Connection, context: LifecycleContext, taken: Sequence[
     return jobs.insert(connection, "apply", edit_ids=ids, reason=None, author=taken[-1].author, now=context.clock())
 
 
-def _deferred(edit_id: str, reason: str) -> Change:
-    return Change(edit_id=edit_id, status=EditStatus.DEFERRED, error=reason)
+def _deferred(edit_id: str, reason: str) -> StatusChange:
+    return StatusChange(edit_id=edit_id, status=EditStatus.DEFERRED, error=reason)

@@ -34,25 +34,25 @@ def read_cadence_inputs(connection: Connection, context: LifecycleContext) -> Ca
     """Read the standing."""
     head = heads.read(connection)
     version = versions.get(connection, head.version)
-    live_set = versions.live_set(connection, head.version)
-    deferred, oldest = edits.count_and_oldest(connection, EditStatus.DEFERRED)
-    untried = [item.edit_id for item in live_set.window if item.is_live and not item.held]
+    live_set = versions.read_live_set(connection, head.version)
+    deferred, oldest = edits.read_count_and_oldest(connection, EditStatus.DEFERRED)
+    untried = [item.edit_id for item in live_set.window if item.is_live and not item.is_in_tensors]
     ended = read_retrain_history(connection)
     now = context.clock()
     return CadenceInputs(
         window=version.window,
-        tokens=edits.tokens_of(connection, [item.edit_id for item in live_set.window]),
+        tokens=edits.sum_tokens(connection, [item.edit_id for item in live_set.window]),
         untried=len(untried),
-        oldest_untried_s=_age(edits.first_applied_at(connection, untried), now),
+        oldest_untried_s=_age(edits.read_first_applied_at(connection, untried), now),
         deferred=deferred,
         oldest_deferred_s=_age(oldest, now),
-        taken_back=any(item.tombstone for item in live_set.window),
-        retrain_underway=ended.is_underway,
+        has_retracted_in_tensors=any(item.is_tombstone for item in live_set.window),
+        is_retrain_active=ended.is_underway,
         setbacks=ended.setbacks,
         since_setback_s=_age(ended.at, now),
-        cancelled=ended.cancelled,
-        news=edits.news_since(connection, untried, ended.at) if ended.cancelled and ended.at is not None else 0,
-        tensors=bool(live_set.held),
+        is_last_cancelled=ended.cancelled,
+        new_edits=edits.count_new_since(connection, untried, ended.at) if ended.cancelled and ended.at is not None else 0,
+        has_tensors=bool(live_set.in_tensors),
         minors=version.minors,
         since_major_s=None if version.major_at is None else _age(version.major_at, now),
         **_figures(connection, version),
@@ -61,7 +61,7 @@ def read_cadence_inputs(connection: Connection, context: LifecycleContext) -> Ca
 
 def read_retrain_history(connection: Connection) -> RetrainHistory:
     """How the last retrains ended, less the one that is under way."""
-    last = jobs.recent_statuses(connection, "retrain", limit=SETBACKS)
+    last = jobs.read_recent_statuses(connection, "retrain", limit=SETBACKS)
     over = [(status, at) for status, at in last if at is not None]
     setbacks = list(takewhile(lambda one: one[0] in UNPUBLISHED, over))
     status, at = setbacks[0] if setbacks else (None, None)
@@ -74,7 +74,7 @@ def read_tensor_scores(connection: Connection, version: Version, *, minors: int)
     """
     if version.major_at is None:
         return {"canary": 1.0}
-    retrained = versions.latest_retrained(connection, version, minors=minors)
+    retrained = versions.find_latest_retrain(connection, version, minors=minors)
     scores: Mapping[str, Any] = {} if retrained is None else retrained.scores.get("tensors", {})
     return scores
 
@@ -84,9 +84,9 @@ def _figures(connection: Connection, version: Version) -> dict[str, float | None
     then = read_tensor_scores(connection, version, minors=version.minors)
     return {
         "retention": known.get(measurements.RETENTION, version.scores.get("retention")),
-        "retention_then": then.get("retention"),
+        "retention_at_retrain": then.get("retention"),
         "locality": known.get(measurements.OUTSIDE, version.scores.get("canary")),
-        "locality_then": then.get("canary"),
+        "locality_at_retrain": then.get("canary"),
         "locality_at_major": read_tensor_scores(connection, version, minors=0).get("canary"),
         "capability": known.get(measurements.CAPABILITY),
     }
@@ -96,9 +96,9 @@ def _still_true(connection: Connection, version: Version) -> Mapping[str, Measur
     """Figures of a version, or of the nearest one before it; none from before its tensors became what they are: a retrain that
     an older figure made due again would be made for nothing.
     """
-    found = measurements.nearest(connection, version.number)
+    found = measurements.read_nearest(connection, version.number)
     oldest = min((one.version for one in found.values()), default=version.number)
-    since = versions.last_of_kinds(connection, MOVES_TENSORS, after=oldest, until=version.number) or 0
+    since = versions.find_last_of_kinds(connection, MOVES_TENSORS, after=oldest, until=version.number) or 0
     return {name: one for name, one in found.items() if one.version >= since}
 
 

@@ -55,7 +55,7 @@ def _is_sound() -> bool:
 
 @dataclass(frozen=True, kw_only=True)
 class LifecycleContext:
-    """One process' share of the lifecycle. `give_way` is called between steps of a fit; `clock` never decides about leases.
+    """One process' share of the lifecycle. `yield_to_answers` is called between steps of a fit; `clock` decides about no lease.
 
     Where the base model is not sound any more nothing may be fitted: another process, or the next one of this, does the work.
     """
@@ -66,7 +66,7 @@ class LifecycleContext:
     follower: HeadFollower
     announcer: Announcer = field(default_factory=Announcer)
     settings: LifecycleSettings = field(default_factory=LifecycleSettings)
-    give_way: Callable[[], None] = _at_once
+    yield_to_answers: Callable[[], None] = _at_once
     is_sound: Callable[[], bool] = _is_sound
     clock: Callable[[], datetime] = _now
     edit_fits_idle: EditFitsIdle = field(default_factory=EditFitsIdle)
@@ -74,4 +74,4 @@ class LifecycleContext:
     def yield_to_edits(self) -> None:
         """Between two steps of what nobody waits for: a fit of edits ends first (but is not waited for for ever), and answers."""
         self.edit_fits_idle.wait(EDIT_FITS_WAIT_S)
-        self.give_way()
+        self.yield_to_answers()

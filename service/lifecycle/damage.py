@@ -45,7 +45,7 @@ def replace_damaged_head(context: LifecycleContext, lease: Lease) -> bool:
 def update_damage_marks(context: LifecycleContext, lease: Lease) -> bool:
     """Mark the versions whose bytes were found damaged here, and unmark those whose bytes are right again; whether any were."""
     with context.store.read() as connection:
-        marked = versions.digests_corrupt(connection)
+        marked = versions.read_corrupt_digests(connection)
     found = [digest for digest in context.checkpoints.damaged_digests if digest not in marked and _is_damaged(context, digest)]
     healed = [digest for digest in sorted(marked) if _is_good(context, digest)]
     changed = [_mark(context, lease, digest) for digest in found]

@@ -7,7 +7,7 @@ them, padding included, whatever the base model's context would allow; a report 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from service.domain.cost_limits import Bounds
+from service.domain.cost_limits import CostLimits
 from service.domain.edit import EditRequest, Probe
 from service.domain.errors import TooLong
 from service.lm.base import Base
@@ -44,7 +44,7 @@ class CostChecker:
     weighed ahead need not be weighed again while the database is held.
     """
 
-    def __init__(self, base: Base, bounds: Bounds, *, is_batch: bool) -> None:
+    def __init__(self, base: Base, bounds: CostLimits, *, is_batch: bool) -> None:
         self._bounds, self._is_batch = bounds, is_batch
         self._lengths = RowLengths(base)
         self._known: dict[int, tuple[EditRequest, int]] = {}  # by identity: the request is kept, so that no other has its id

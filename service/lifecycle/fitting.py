@@ -38,7 +38,7 @@ def items_of(entries: Sequence[LiveItem], known: Mapping[str, Edit]) -> list[Fit
     """What an editor is given for items of a live set."""
     return [
         FitItem(known[item.edit_id], item.answer or "", is_tombstone=True)
-        if item.tombstone
+        if item.is_tombstone
         else FitItem(known[item.edit_id], known[item.edit_id].target, is_consolidated=item.carrier is Carrier.TENSORS)
         for item in entries
     ]
@@ -48,5 +48,5 @@ def read_fit_edits(context: LifecycleContext, live_set: LiveSet, more: Iterable[
     """What a fit of a live set's window is given, and more, by id. Never the whole of a large live set."""
     given = {item.edit_id for item in (*live_set.window, *live_set.consolidated_sample)}
     with context.store.read() as connection:
-        found = edits.many(connection, given | set(more))
+        found = edits.read_many(connection, given | set(more))
     return {edit.id: edit for edit in found}

@@ -24,7 +24,7 @@ def read_head(context: LifecycleContext) -> HeadSnapshot:
     while True:
         with context.store.read() as connection:
             head = heads.read(connection)
-            found = HeadSnapshot(head, versions.get(connection, head.version), versions.live_set(connection, head.version))
+            found = HeadSnapshot(head, versions.get(connection, head.version), versions.read_live_set(connection, head.version))
             if heads.read(connection).epoch == head.epoch:
                 return found
 

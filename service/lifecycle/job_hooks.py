@@ -44,7 +44,7 @@ class JobHooks:
 
     def hooks(self) -> Hooks:
         """Hooks for one fit."""
-        return Hooks(give_way=self._give_way, progress=self._progress, is_cancelled=self._is_cancelled)
+        return Hooks(yield_to_answers=self._yield_to_answers, progress=self._progress, is_cancelled=self._is_cancelled)
 
     @property
     def is_overdue(self) -> bool:
@@ -63,13 +63,13 @@ class JobHooks:
         except Unavailable:
             return False  # a fit does not end because the database is away for a moment
 
-    def _give_way(self) -> None:
+    def _yield_to_answers(self) -> None:
         self._steps += 1
         if self._steps == 2:
             crash_point(self.crash_point_name)
         if self.yields_to_edits:
             self._let_edits_go_first()
-        self.context.give_way()
+        self.context.yield_to_answers()
 
     def _let_edits_go_first(self) -> None:
         """Wait for a fit of edits at the first step beside it; after that come WORKS_S of steps, whatever edits there are."""
@@ -83,7 +83,7 @@ class JobHooks:
         if now - self._written >= PROGRESS_INTERVAL_S:
             self._written = now
             with contextlib.suppress(Unavailable), self.context.store.write() as connection:
-                jobs.note(connection, self.job_id, progress=self._furthest, stage=stage[:200])
+                jobs.write(connection, self.job_id, progress=self._furthest, stage=stage[:200])
                 if stage != self._stage:
-                    jobs.say(connection, self.job_id, stage[:200], self.context.clock())
+                    jobs.append_to_log(connection, self.job_id, stage[:200], self.context.clock())
             self._stage = stage

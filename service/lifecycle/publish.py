@@ -25,7 +25,7 @@ from service.lifecycle.measured_figures import acceptance_figures
 from service.lifecycle.statuses import write_statuses
 from service.lm.overlay import Overlay
 from service.store import edits, events, heads, jobs, measurements, versions
-from service.store.edits import Change
+from service.store.edits import StatusChange
 from service.store.events import Event
 from service.store.heads import FenceLost
 
@@ -41,7 +41,7 @@ class Candidate:
     kind: VersionKind
     overlay: Overlay
     live_set: LiveSet
-    changes: Sequence[Change]
+    changes: Sequence[StatusChange]
     author: str
     reason: str | None = None
     scores: Mapping[str, Any] = field(default_factory=dict)
@@ -75,13 +75,11 @@ def _publish(context: LifecycleContext, candidate: Candidate, digest: str | None
         heads.check_fence(connection, candidate.fence)
         if head.epoch != candidate.parent.epoch:
             raise Stale("the head has moved since the fit began")
-        if candidate.job_id is not None and jobs.cancel_is_asked(connection, candidate.job_id):
+        if candidate.job_id is not None and jobs.is_cancel_requested(connection, candidate.job_id):
             raise Stale("the job was cancelled meanwhile")
-        if edits.retracted(connection, candidate.required_edits):
+        if edits.find_retracted(connection, candidate.required_edits):
             raise Stale("an edit of the fit was taken back meanwhile")
-        moved = heads.move(
-            connection, head, restores_fence=candidate.fence, reason=candidate.reason, author=candidate.author, now=now
-        )
+        moved = heads.move(connection, head, fence=candidate.fence, reason=candidate.reason, author=candidate.author, now=now)
         version = Version(
             number=moved.version,
             kind=candidate.kind,
@@ -123,7 +121,7 @@ def _take_back(context: LifecycleContext, fence: int, digest: str | None) -> Non
     with contextlib.suppress(FenceLost, Unavailable, OSError), context.store.write() as connection:
         heads.lock(connection)
         heads.check_fence(connection, fence)
-        if digest is not None and not versions.is_named(connection, digest):
+        if digest is not None and not versions.has_digest(connection, digest):
             context.checkpoints.forget(digest)
             trash.remove(context.checkpoints.folder, digest)
 

@@ -42,7 +42,7 @@ def _nearest_readable(context: LifecycleContext) -> PublishedHead:
         except (Corrupt, Unreadable, Gone):
             continue
         with context.store.read() as connection:
-            return PublishedHead(version.number, heads.epoch_of(connection, version.number), overlay)
+            return PublishedHead(version.number, heads.read_epoch(connection, version.number), overlay)
 
 
 def read_parent(context: LifecycleContext, version: Version) -> Version:

@@ -24,7 +24,7 @@ from service.lifecycle.settings import SERVICE
 from service.lifecycle.statuses import changes_of_live_sets
 from service.lm.overlay import Overlay
 from service.store import edits, heads, jobs, versions
-from service.store.edits import Change
+from service.store.edits import StatusChange
 from service.store.jobs import Job
 
 LOST = "it was lost when the window was fitted again without a retracted edit; it waits for the next retrain"
@@ -45,10 +45,10 @@ def give_up_or_retry(context: LifecycleContext, lease: Lease, kind: str, reason:
     with context.store.write() as connection:
         heads.lock(connection)
         heads.check_fence(connection, lease.fence)
-        job = jobs.active(connection, kind, "running")
+        job = jobs.find_active(connection, kind, "running")
         if job is None:
             return
-        jobs.say(connection, job.id, f"attempt {job.failures + 1} failed: {reason}", context.clock())
+        jobs.append_to_log(connection, job.id, f"attempt {job.failures + 1} failed: {reason}", context.clock())
         jobs.update(connection, job.id, failures=job.failures + 1)
         if job.failures + 1 >= context.settings.attempts:
             jobs.finish(connection, job.id, error=reason, now=context.clock())
@@ -61,7 +61,7 @@ def is_due(connection: Connection, context: LifecycleContext) -> bool:
     head = heads.read(connection)
     if _failed_lately(connection, context, head.version):
         return False
-    live_set = versions.live_set(connection, head.version)
+    live_set = versions.read_live_set(connection, head.version)
     return (
         live_set.needs_refit
         or bool(read_pending_retractions(connection, live_set))
@@ -70,7 +70,7 @@ def is_due(connection: Connection, context: LifecycleContext) -> bool:
 
 
 def _failed_lately(connection: Connection, context: LifecycleContext, version: int) -> bool:
-    last = next(iter(jobs.page(connection, limit=1, kind="refit", brief=True)), None)
+    last = next(iter(jobs.read_page(connection, limit=1, kind="refit", brief=True)), None)
     if last is None or last.status != "failed" or last.parent != version or last.finished_at is None:
         return False
     return (context.clock() - last.finished_at).total_seconds() < context.settings.cadence.retry_s
@@ -78,14 +78,14 @@ def _failed_lately(connection: Connection, context: LifecycleContext, version: i
 
 def read_pending_retractions(connection: Connection, live_set: LiveSet) -> dict[str, bool]:
     """Live edits that were asked to be taken back: {id: whether the edit before it shall be live again}."""
-    pending = edits.retractions_pending(connection)
+    pending = edits.read_pending_retractions(connection)
     return {edit_id: pending[edit_id] for edit_id in pending if (item := live_set.get(edit_id)) is not None and item.is_live}
 
 
 def read_lost_retractions(connection: Connection, live_set: LiveSet) -> set[str]:
     """Edits that the overlay was trained on and lost, that were taken back since, and that nothing live covers."""
-    lost = [item.edit_id for item in live_set.lost if item.key not in live_set.covered]
-    return edits.retracted(connection, lost) if lost else set()
+    lost = [item.edit_id for item in live_set.lost if item.key not in live_set.live_keys]
+    return edits.find_retracted(connection, lost) if lost else set()
 
 
 def _claim(context: LifecycleContext, lease: Lease) -> Job | None:
@@ -93,12 +93,12 @@ def _claim(context: LifecycleContext, lease: Lease) -> Job | None:
         head = heads.lock(connection)
         heads.check_fence(connection, lease.fence)
         now = context.clock()
-        job = jobs.active(connection, "refit")
+        job = jobs.find_active(connection, "refit")
         if not is_due(connection, context):
             return job and jobs.update(connection, job.id, status="cancelled", finished_at=now)
         if job is None:
             job = jobs.insert(connection, "refit", reason="the overlay holds what was taken back", author=SERVICE, now=now)
-        live_set = versions.live_set(connection, head.version)
+        live_set = versions.read_live_set(connection, head.version)
         gone = sorted({*read_pending_retractions(connection, live_set), *read_lost_retractions(connection, live_set)})
         if job.claims >= context.settings.claims:
             jobs.finish(connection, job.id, error="its fit ended the process again and again", now=now)
@@ -115,12 +115,12 @@ def _work(context: LifecycleContext, lease: Lease, job: Job) -> None:
         traces = read_lost_retractions(connection, head.live_set)
         restored = read_restored_items(connection, gone)
     job_hooks = JobHooks(context, lease, job.id, "fit.middle", is_stale=lambda: context.follower.current.epoch > head.row.epoch)
-    desired = liveset.refitted(head.live_set, {*gone, *traces}, restored)
+    desired = liveset.refit(head.live_set, {*gone, *traces}, restored)
     known = read_fit_edits(context, desired, [item.edit_id for item in desired.items if not item.is_live])  # some may be entombed
     with context.edit_fits_idle.busy():
         overlay, live_set, lost, fitted = _rounds(context, head, desired, known, job, job_hooks)
-    changes = [Change(edit_id=edit_id, status=EditStatus.RETRACTED) for edit_id in gone]
-    changes += [Change(edit_id=edit_id, status=EditStatus.DEFERRED, error=LOST) for edit_id in lost]
+    changes = [StatusChange(edit_id=edit_id, status=EditStatus.RETRACTED) for edit_id in gone]
+    changes += [StatusChange(edit_id=edit_id, status=EditStatus.DEFERRED, error=LOST) for edit_id in lost]
     changes += changes_of_live_sets(head.live_set, live_set, superseded={}, reports={})
     publish(
         context,
@@ -149,16 +149,16 @@ def read_restored_items(connection: Connection, gone: Mapping[str, bool]) -> lis
     newer = [edit_id for edit_id, restore in gone.items() if restore]
     back: list[str] = []
     while newer:
-        older = [edit.supersedes for edit in edits.many(connection, newer) if edit.supersedes is not None]
+        older = [edit.supersedes for edit in edits.read_many(connection, newer) if edit.supersedes is not None]
         found = [
             edit.id
-            for edit in edits.many(connection, older)
+            for edit in edits.read_many(connection, older)
             if edit.status is EditStatus.SUPERSEDED and edit.superseded_by in newer
         ]
-        asked = edits.retracted(connection, found)
+        asked = edits.find_retracted(connection, found)
         back += [edit_id for edit_id in found if edit_id not in asked]
         newer = [edit_id for edit_id in found if edit_id in asked]
-    return edits.items(connection, back)
+    return edits.read_items(connection, back)
 
 
 def _rounds(
@@ -171,8 +171,8 @@ def _rounds(
     bare = Overlay(load_head_overlay(context, head.version).tensors, None)
     lost: list[str] = []
     for _ in range(context.settings.rounds):
-        desired = liveset.afresh(desired)
-        desired = liveset.with_answers(desired, _answers(context, desired, known))
+        desired = liveset.reset_window(desired)
+        desired = liveset.set_tombstone_answers(desired, _answers(context, desired, known))
         if not desired.window:
             return bare, desired, lost, None
         asked = items_of(desired.window, known)
@@ -182,11 +182,11 @@ def _rounds(
         if not lost_now:
             break
         lost += [item.edit_id for item in lost_now]
-        desired = liveset.lose(desired, lost_now)
+        desired = liveset.mark_lost(desired, lost_now)
     return fitted.overlay, desired, lost, fitted
 
 
 def _answers(context: LifecycleContext, live_set: LiveSet, known: Mapping[str, Edit]) -> dict[str, str]:
     """What the base says to the prompts of tombstones that have no answer yet."""
-    new = [item.edit_id for item in live_set.items if item.tombstone and item.answer is None]
+    new = [item.edit_id for item in live_set.items if item.is_tombstone and item.answer is None]
     return {edit_id: context.editors.base_answer(known[edit_id]) for edit_id in new}

@@ -13,9 +13,9 @@ from service.domain.edit import Edit, EditStatus
 from service.domain.errors import Conflict
 from service.domain.liveset import Role
 from service.store import edits, events, heads, jobs, versions
-from service.store.clock import now_of
+from service.store.clock import read_now
 from service.store.database import Store
-from service.store.edits import Change
+from service.store.edits import StatusChange
 from service.store.events import Event
 
 AT_ONCE = (EditStatus.QUEUED, EditStatus.APPLYING, EditStatus.DEFERRED, EditStatus.ROLLED_BACK)
@@ -46,20 +46,20 @@ def retract(
     """
     with store.write() as connection:
         heads.lock(connection)
-        now = now or now_of(connection)
+        now = now or read_now(connection)
         edit = edits.get(connection, edit_id)
         if edit.status is EditStatus.RETRACTED:
             return Retraction(edit, True)
         was_lost = _was_lost(connection, edit_id)
         if edit.status in NEVER and not (was_lost and edit.status is EditStatus.FAILED):
             raise Conflict(f"an edit that is {edit.status} cannot be retracted: nothing of it is live", field="id")
-        if edits.retracted(connection, [edit_id]):
+        if edits.find_retracted(connection, [edit_id]):
             return Retraction(edit, False)
-        edits.ask_retraction(connection, [edit_id], restore_previous=restore_previous, author=author, now=now)
+        edits.request_retraction(connection, [edit_id], restore_previous=restore_previous, author=author, now=now)
         at_once = edit.status in (*AT_ONCE, *NEVER)
         if at_once:
-            edits.change(connection, [Change(edit_id=edit_id, status=EditStatus.RETRACTED)], now=now)
-        if (edit.status.is_live or was_lost) and jobs.active(connection, "refit", "queued", brief=True) is None:
+            edits.change_statuses(connection, [StatusChange(edit_id=edit_id, status=EditStatus.RETRACTED)], now=now)
+        if (edit.status.is_live or was_lost) and jobs.find_active(connection, "refit", "queued", brief=True) is None:
             jobs.insert(connection, "refit", edit_ids=[edit_id], reason="retraction", author=author, now=now)
         happened = "edit.retracted" if at_once else "edit.retraction_asked"
         events.write(connection, [Event(type=happened, edit_id=edit_id, author=author)], now=now)
@@ -71,5 +71,5 @@ def retract(
 
 def _was_lost(connection: Connection, edit_id: str) -> bool:
     """Whether the head was trained on an edit that its fit lost."""
-    item = versions.live_set(connection, heads.read(connection).version).get(edit_id)
+    item = versions.read_live_set(connection, heads.read(connection).version).get(edit_id)
     return item is not None and item.role is Role.LOST

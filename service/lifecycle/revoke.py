@@ -18,11 +18,11 @@ from service.domain.errors import Refused
 from service.lifecycle.crash_points import crash_point
 from service.lifecycle.retract import AT_ONCE, NEVER
 from service.store import edits, events, heads, idempotency, jobs
-from service.store.clock import now_of
+from service.store.clock import read_now
 from service.store.database import Store
-from service.store.edits import AuthoredEdit, Change
+from service.store.edits import AuthoredEdit, StatusChange
 from service.store.events import Event
-from service.store.idempotency import Keyed, unkeyed
+from service.store.idempotency import KeyedRequest, unkeyed_request
 
 log = structlog.get_logger("errata.revoke")
 CHUNK = 500  # edits a transaction: other writers wait for less than half a second
@@ -47,7 +47,7 @@ def revoke(
     by: str,
     reason: str | None,
     restore_previous: bool = False,
-    keyed: Keyed | None = None,
+    keyed: KeyedRequest | None = None,
     ring: Callable[[str], None] | None = None,
     now: datetime | None = None,
 ) -> RevocationResult:
@@ -61,7 +61,7 @@ def revoke(
         raise Refused("since must name a time zone, for instance end in Z", field="since")
     if not author.strip():
         raise Refused("author must not be blank", field="author")
-    asked = keyed or unkeyed(by)
+    asked = keyed or unkeyed_request(by)
     taken: list[str] = []
     barred: list[str] = []
     already = 0
@@ -69,11 +69,11 @@ def revoke(
     while True:
         with store.write() as connection:
             heads.lock(connection)
-            now = now or now_of(connection)
+            now = now or read_now(connection)
             if (answer := idempotency.recall(connection, asked)) is not None:
                 return _answered(answer)
-            found = edits.of_author(connection, author, since=since, until=now, after_seq=after, limit=CHUNK)
-            going = [one for one in found if not one.asked]
+            found = edits.read_by_author(connection, author, since=since, until=now, after_seq=after, limit=CHUNK)
+            going = [one for one in found if not one.is_retraction_requested]
             already += len(found) - len(going)
             _take_back(connection, going, restore_previous=restore_previous, by=by, now=now)
             if len(found) < CHUNK:
@@ -104,13 +104,13 @@ def _answered(answer: Mapping[str, Any]) -> RevocationResult:
 def _take_back(connection: Connection, going: list[AuthoredEdit], *, restore_previous: bool, by: str, now: datetime) -> None:
     """What `retract` does to one edit, to many."""
     ids = [one.edit_id for one in going]
-    edits.ask_retraction(connection, ids, restore_previous=restore_previous, author=by, now=now)
+    edits.request_retraction(connection, ids, restore_previous=restore_previous, author=by, now=now)
     at_once = {one.edit_id for one in going if one.status in AT_ONCE}
-    edits.change(
-        connection, [Change(edit_id=edit_id, status=EditStatus.RETRACTED) for edit_id in ids if edit_id in at_once], now=now
+    edits.change_statuses(
+        connection, [StatusChange(edit_id=edit_id, status=EditStatus.RETRACTED) for edit_id in ids if edit_id in at_once], now=now
     )
     live = [one.edit_id for one in going if one.status.is_live]
-    if live and jobs.active(connection, "refit", "queued", brief=True) is None:
+    if live and jobs.find_active(connection, "refit", "queued", brief=True) is None:
         jobs.insert(connection, "refit", edit_ids=live, reason="retraction", author=by, now=now)
     happened = ("edit.retracted" if edit_id in at_once else "edit.retraction_asked" for edit_id in ids)
     events.write(

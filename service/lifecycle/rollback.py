@@ -21,9 +21,9 @@ from service.lifecycle.head_follower import PublishedHead
 from service.lifecycle.statuses import changes_of_live_sets, write_statuses
 from service.lifecycle.submit import first_status
 from service.store import edits, events, heads, idempotency, jobs, versions
-from service.store.edits import Change
+from service.store.edits import StatusChange
 from service.store.events import Event
-from service.store.idempotency import Keyed, unkeyed
+from service.store.idempotency import KeyedRequest, unkeyed_request
 
 log = structlog.get_logger("errata.rollback")
 
@@ -47,7 +47,7 @@ def roll_back(
     requeue: bool = False,
     if_match: int | None = None,
     fence: int | None = None,
-    keyed: Keyed | None = None,
+    keyed: KeyedRequest | None = None,
 ) -> RollbackResult:
     """Answer with an older version again. With `requeue` the edits that fall out are queued to be applied on top of it.
 
@@ -56,14 +56,14 @@ def roll_back(
     damaged one, Unreadable for one that cannot be read now; Conflict for the head itself; Stale if the epoch is another,
     FenceLost if the fence is.
     """
-    asked = keyed or unkeyed(author)
+    asked = keyed or unkeyed_request(author)
     with context.store.read() as connection:
         before = idempotency.recall(connection, asked)
     if before is None:
         done = _roll_back(context, asked, to=to, reason=reason, requeue=requeue, if_match=if_match, fence=fence)
     else:
         done = _answered(before)
-    if asked.replayed:  # another process may have made it, or another thread that has not swapped yet
+    if asked.is_replay:  # another process may have made it, or another thread that has not swapped yet
         context.follower.catch_up()
     return done
 
@@ -76,7 +76,7 @@ def _answered(answer: Mapping[str, Any]) -> RollbackResult:
 
 def _roll_back(
     context: LifecycleContext,
-    asked: Keyed,
+    asked: KeyedRequest,
     *,
     to: int,
     reason: str | None,
@@ -103,10 +103,10 @@ def _roll_back(
             raise Conflict("this version is the head already", field="to")
         if versions.get(connection, to).status is VersionStatus.COLLECTED:
             raise Gone("this version was collected; only its record is kept", field="to")
-        before = versions.live_set(connection, head.version)
-        held = versions.live_set(connection, to)
-        after = liveset.roll_back(held, edits.retracted(connection, held.ids))
-        moved = heads.move(connection, head, restores_fence=fence, reason=reason, author=author, now=now)
+        before = versions.read_live_set(connection, head.version)
+        held = versions.read_live_set(connection, to)
+        after = liveset.roll_back(held, edits.find_retracted(connection, held.ids))
+        moved = heads.move(connection, head, fence=fence, reason=reason, author=author, now=now)
         version = Version(
             number=moved.version,
             kind=VersionKind.ROLLBACK,
@@ -123,7 +123,7 @@ def _roll_back(
         )
         versions.insert(connection, version, after, fence=fence, job_id=None)
         fallen = _settle(connection, context, before, after, author=author, version=moved.version, requeue=requeue)
-        if after.needs_refit and jobs.active(connection, "refit", "queued", brief=True) is None:
+        if after.needs_refit and jobs.find_active(connection, "refit", "queued", brief=True) is None:
             jobs.insert(connection, "refit", reason="the restored version holds retracted edits", author=author, now=now)
         data = {"restored": to, "reason": reason, "rolled_back": len(fallen)}
         events.write(connection, [Event(type="version.rolled_back", author=author, version=moved.version, data=data)], now=now)
@@ -149,15 +149,15 @@ def _settle(
 ) -> tuple[str, ...]:
     """Set the edits' states from the two live sets; the ids of those that fell out, less the retracted."""
     gone = sorted(before.ids - after.ids)
-    asked = edits.retracted(connection, gone)
-    changes = [Change(edit_id=edit_id, status=EditStatus.ROLLED_BACK) for edit_id in gone]
+    asked = edits.find_retracted(connection, gone)
+    changes = [StatusChange(edit_id=edit_id, status=EditStatus.ROLLED_BACK) for edit_id in gone]
     changes += changes_of_live_sets(before, after, superseded={}, reports={})
     write_statuses(connection, context, changes, author=author, version=version)
-    fallen = tuple(item.edit_id for item in edits.items(connection, set(gone) - asked))
+    fallen = tuple(item.edit_id for item in edits.read_items(connection, set(gone) - asked))
     if requeue:
         again = [
-            Change(edit_id=edit.id, status=first_status(edit.method, context.settings.cadence.method))
-            for edit in edits.many(connection, fallen)
+            StatusChange(edit_id=edit.id, status=first_status(edit.method, context.settings.cadence.method))
+            for edit in edits.read_many(connection, fallen)
         ]
         write_statuses(connection, context, again, author=author)
     return fallen

@@ -9,7 +9,7 @@ from service.domain.edit import EditStatus
 from service.domain.liveset import Carrier, LiveItem, LiveSet
 from service.lifecycle.context import LifecycleContext
 from service.store import edits, events
-from service.store.edits import Change
+from service.store.edits import StatusChange
 from service.store.events import Event
 
 RETRACTION_WINS = (EditStatus.SUPERSEDED, EditStatus.ROLLED_BACK, EditStatus.DEFERRED, EditStatus.QUEUED)
@@ -18,7 +18,7 @@ RETRACTION_WINS = (EditStatus.SUPERSEDED, EditStatus.ROLLED_BACK, EditStatus.DEF
 def write_statuses(
     connection: Connection,
     context: LifecycleContext,
-    changes: Sequence[Change],
+    changes: Sequence[StatusChange],
     *,
     author: str,
     version: int | None = None,
@@ -29,14 +29,14 @@ def write_statuses(
     """
     now = context.clock()
     leaving = [change.edit_id for change in changes if change.status in RETRACTION_WINS]
-    asked = edits.retracted(connection, leaving) if leaving else set()
+    asked = edits.find_retracted(connection, leaving) if leaving else set()
     written = [
-        Change(edit_id=change.edit_id, status=EditStatus.RETRACTED)
+        StatusChange(edit_id=change.edit_id, status=EditStatus.RETRACTED)
         if change.edit_id in asked and change.status in RETRACTION_WINS
         else _with_version(change, version)
         for change in changes
     ]
-    edits.change(connection, written, now=now)
+    edits.change_statuses(connection, written, now=now)
     happened = [
         Event(
             type=f"edit.{change.status}",
@@ -53,11 +53,11 @@ def write_statuses(
 
 def changes_of_live_sets(
     before: LiveSet, after: LiveSet, *, superseded: Mapping[str, str], reports: Mapping[str, Mapping[str, Any]]
-) -> list[Change]:
+) -> list[StatusChange]:
     """What a publication makes of the edits it holds, read from the live sets, and of those it supersedes ({old id: new id})."""
     older = {new: old for old, new in superseded.items()}
     changes = [
-        Change(edit_id=old, status=EditStatus.SUPERSEDED, superseded_by=new)
+        StatusChange(edit_id=old, status=EditStatus.SUPERSEDED, superseded_by=new)
         for old, new in superseded.items()
         if after.get(old) is None or not after.get(old).is_live  # type: ignore[union-attr]
     ]
@@ -70,7 +70,7 @@ def changes_of_live_sets(
         if _was_live(before, item) and not is_told and item.edit_id not in older:
             continue
         changes.append(
-            Change(
+            StatusChange(
                 edit_id=item.edit_id,
                 status=EditStatus.APPLIED if item.carrier is Carrier.WINDOW else EditStatus.CONSOLIDATED,
                 supersedes=older.get(item.edit_id),
@@ -86,5 +86,5 @@ def _was_live(before: LiveSet, item: LiveItem) -> bool:
     return was is not None and was.is_live and was.carrier is item.carrier
 
 
-def _with_version(change: Change, version: int | None) -> Change:
-    return Change(**{**change.__dict__, "version": version}) if change.status.is_live else change
+def _with_version(change: StatusChange, version: int | None) -> StatusChange:
+    return StatusChange(**{**change.__dict__, "version": version}) if change.status.is_live else change

@@ -18,7 +18,7 @@ from service.lifecycle.settings import SERVICE
 from service.lm.checkpoint_files import CHECKPOINT_SUFFIX
 from service.lm.durable_files import write_durably
 from service.store import heads, versions
-from service.store.clock import now_of
+from service.store.clock import read_now
 from service.store.database import Store
 from service.store.ids import new_id
 
@@ -58,15 +58,15 @@ def initialise_store(store: Store, *, fingerprint: str, name: str, folder: Path,
     Raises Conflict if it was made with another base model, or if database and folder are not of one store.
     """
     with store.write() as connection:
-        heads.opened_by_one(connection)
+        heads.lock_opening(connection)
         mark = read_mark(folder)
         _check(connection, folder, mark)
-        is_made, known = heads.store_of(connection)
+        is_made, known = heads.read_store(connection)
         chosen = known or (mark.store if mark is not None else new_id())
         if mark is None:
             write_mark(folder, FolderMark(chosen, founded=False))
-        heads.found(
-            connection, fingerprint=fingerprint, name=name, author=SERVICE, now=now or now_of(connection), store_id=chosen
+        heads.create_or_check(
+            connection, fingerprint=fingerprint, name=name, author=SERVICE, now=now or read_now(connection), store_id=chosen
         )
         if is_made and known is None:
             heads.name_store(connection, chosen)
@@ -82,8 +82,8 @@ def adopt(store: Store, folder: Path) -> str:
     Raises Refused for a database without a store.
     """
     with store.write() as connection:
-        heads.opened_by_one(connection)
-        is_made, known = heads.store_of(connection)
+        heads.lock_opening(connection)
+        is_made, known = heads.read_store(connection)
         if not is_made:
             raise Refused("the database is empty, so there is nothing that the data folder could belong to: restore it first")
         chosen = known or new_id()
@@ -144,7 +144,7 @@ def count_checkpoints(folder: Path) -> int:
 
 
 def _check(connection: Connection, folder: Path, mark: FolderMark | None) -> None:
-    is_made, known = heads.store_of(connection)
+    is_made, known = heads.read_store(connection)
     if not is_made:
         _check_new(folder, mark)
     elif known is None:

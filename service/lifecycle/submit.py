@@ -13,10 +13,10 @@ from service.domain.edit import Edit, EditRequest, EditStatus, Method, normalise
 from service.domain.errors import Refused, TooLong, Unavailable
 from service.lifecycle.crash_points import crash_point
 from service.store import edits, events, heads, idempotency
-from service.store.clock import now_of
+from service.store.clock import read_now
 from service.store.database import Store
 from service.store.events import Event
-from service.store.idempotency import Keyed
+from service.store.idempotency import KeyedRequest
 from service.store.ids import new_id
 
 MOST_EDITS = 1_000
@@ -67,7 +67,7 @@ def submit(store: Store, requests: Sequence[EditRequest], **how: Any) -> SubmitR
     """The same as `accept`, with the edits as they are then: all of them in memory, with all that they hold."""
     receipt = accept(store, requests, **how)
     with store.read() as connection:
-        found = {edit.id: edit for edit in edits.many(connection, set(receipt.ids))}
+        found = {edit.id: edit for edit in edits.read_many(connection, set(receipt.ids))}
     return SubmitResult(tuple(AcceptedRequest(found[edit_id], is_old) for edit_id, is_old in receipt.accepted), receipt.replayed)
 
 
@@ -94,7 +94,7 @@ def accept(
     made under a key was purged, or Unavailable if too many edits wait.
     """
     _check(requests, idempotency_key)
-    asked = Keyed(author, idempotency.EDITS, idempotency_key, body_hash)
+    asked = KeyedRequest(author, idempotency.EDITS, idempotency_key, body_hash)
     if cost_of is not zero_cost:  # ahead, so that next to nothing is left to be weighed while everybody waits for the head's row
         with store.read() as connection:
             if (answer := idempotency.recall(connection, asked)) is not None:
@@ -103,7 +103,7 @@ def accept(
         _costs_of(ahead, cost_of)
     with store.write() as connection:
         heads.lock(connection)
-        now = now or now_of(connection)
+        now = now or read_now(connection)
         if (answer := idempotency.recall(connection, asked)) is not None:
             return _replay(answer)
         receipt, new = _accept(connection, requests, author=author, method=method, cost_of=cost_of, now=now)
@@ -148,7 +148,7 @@ def _plan(connection: Connection, requests: Sequence[EditRequest], *, method: st
     for at, request in enumerate(requests):
         key = edits.key_digest(request)
         made = standing.get(key)
-        before = None if made else told[key][0] if key in told else edits.latest_of_key(connection, key)
+        before = None if made else told[key][0] if key in told else edits.find_latest_of_key(connection, key)
         known = made.request if made else before
         is_same = known is not None and known.target == request.target
         if made and is_same and _has_surfaces(made.request, request):
@@ -196,7 +196,7 @@ def _is_learned(edit: Edit, request: EditRequest) -> bool:
     """Whether an edit teaches all that a request of its fact and target asks for: what waits can be told more, what was fitted,
     or is being, has learned the wordings that it had.
     """
-    told = replace(edit, **edits.with_probes(edit, request)) if edit.status is EditStatus.QUEUED else edit
+    told = replace(edit, **edits.merge_probes(edit, request)) if edit.status is EditStatus.QUEUED else edit
     return _has_surfaces(edit, request) and _lessons(request) <= _lessons(told)
 
 
@@ -230,7 +230,7 @@ def _replay(answer: Mapping[str, Sequence[tuple[str | None, bool]]]) -> SubmitRe
 
 def _together(known: EditRequest, request: EditRequest) -> Mapping[str, Any]:
     """The probes of both. Raises TooLong if these are more than one edit may have."""
-    probes = edits.with_probes(known, request)
+    probes = edits.merge_probes(known, request)
     for kind, found in probes.items():
         if len(found) > max(MOST_PROBES, len(getattr(known, kind)), len(getattr(request, kind))):
             raise TooLong(

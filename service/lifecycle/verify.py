@@ -60,8 +60,8 @@ class Verification:
 def verify(store: Store, folder: Path, *, progress: Callable[[int, int], None] = lambda done, of: None) -> Verification:
     """Read every checkpoint that a version of the store needs. `progress` is told how many of how many were read."""
     with store.read() as connection:
-        needed = versions.by_digest(connection)
-        named = needed.keys() | versions.digests_collected(connection)
+        needed = versions.read_by_digest(connection)
+        named = needed.keys() | versions.read_collected_digests(connection)
     found = []
     for done, (digest, numbers) in enumerate(sorted(needed.items(), key=lambda one: one[1])):
         progress(done, len(needed))
@@ -82,7 +82,7 @@ def heal(store: Store, verified: Verification, *, author: str, now: datetime) ->
 
 def unmark(connection: Connection, digest: str, *, author: str, now: datetime) -> list[int]:
     """Unmark the versions with these bytes, which were read and are right; their numbers."""
-    numbers = versions.mark_good(connection, digest)
+    numbers = versions.unmark_corrupt(connection, digest)
     events.write(connection, [Event(type="version.healed", author=author, version=number) for number in numbers], now=now)
     return numbers
 

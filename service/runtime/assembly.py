@@ -50,7 +50,7 @@ def open_server(settings: Settings) -> Iterator[ServerState]:
     with ExitStack() as stack:
         store = Store(settings.store_url)
         stack.callback(store.close)
-        store.hold_folder()
+        store.lock_folder()
         check_database_exists(store, settings.checkpoints)
         upgrade(settings.store_url)
         check_same_store(store, settings.checkpoints)  # before the model is loaded, which takes long
@@ -67,7 +67,7 @@ def open_server(settings: Settings) -> Iterator[ServerState]:
             max_batch=settings.generation.batch,
             queue_limit=settings.generation.queue,
         )
-        seal = WeightSeal(base, give_way=serving.give_way, refuse=serving.refuse)
+        seal = WeightSeal(base, yield_to_answers=serving.yield_to_answers, refuse=serving.refuse)
         seal.start()
         stack.callback(seal.close)
         neutral = load_or_sample_neutral(
@@ -142,7 +142,7 @@ def _lifecycle(
             keep_every=settings.retention.keep_every,
             trash_s=settings.retention.trash_days * 86_400,
         ),
-        give_way=serving.give_way,
+        yield_to_answers=serving.yield_to_answers,
         clock=store.clock,
         is_sound=lambda: seal.is_sound,
     )

@@ -155,7 +155,7 @@ class Worker:
 
     def _active_retrain(self) -> Job | None:
         with self._context.store.read() as connection:
-            return jobs.active(connection, "retrain", brief=True)
+            return jobs.find_active(connection, "retrain", brief=True)
 
     def _log_end(self, job_id: str) -> None:
         """Log the end of a retrain, if it has ended, whatever ended it."""
@@ -212,9 +212,9 @@ class Worker:
     def _note_waiting(self, kind: str, error: Exception) -> None:
         """Write into a job what the job waits for, if the database answers."""
         with contextlib.suppress(Unavailable), self._context.store.write() as connection:
-            job = jobs.active(connection, kind, "running", brief=True)
+            job = jobs.find_active(connection, kind, "running", brief=True)
             if job is not None:
-                jobs.note(connection, job.id, stage=f"waiting: {reason_of(error)}")
+                jobs.write(connection, job.id, stage=f"waiting: {reason_of(error)}")
 
     def _follow(self) -> None:
         """Catch up with a head that another process moved, and wake the calls that wait for edits which that process settled.
@@ -225,7 +225,7 @@ class Worker:
         settled: dict[str, EditStatus] = {}
         if awaited_ids:
             with self._context.store.read() as connection:
-                statuses = edits.statuses(connection, awaited_ids)
+                statuses = edits.read_statuses(connection, awaited_ids)
             settled = {edit_id: status for edit_id, status in statuses.items() if status.is_settled}
         self._context.follower.catch_up()
         epoch = self._context.follower.current.epoch
@@ -262,13 +262,13 @@ class Worker:
         until = time.monotonic() + lease_s
         with self._context.store.write() as connection:
             if self._fence is None:
-                owner = heads.lease_owner(connection)
+                owner = heads.read_lease_owner(connection)
                 dead = owner if owner is not None and is_dead(owner) else None
-                fence = heads.take_lease(connection, self._owner, lease_s=lease_s, at_once=self._alone, instead_of=dead)
+                fence = heads.take_lease(connection, self._owner, lease_s=lease_s, is_only_server=self._alone, dead_owner=dead)
             else:
                 fence = self._fence
                 try:
-                    heads.keep_lease(connection, fence, lease_s=lease_s)
+                    heads.renew_lease(connection, fence, lease_s=lease_s)
                 except FenceLost:
                     self._drop_fence(fence)
                     return
@@ -286,8 +286,8 @@ class Worker:
             return
         try:
             with self._context.store.write() as connection:
-                jobs.forget_claim(connection, fence)
-                heads.give_lease(connection, fence)
+                jobs.uncount_claim(connection, fence)
+                heads.release_lease(connection, fence)
         except Unavailable:
             log.warning("the lease could not be given back and will run out by itself")
 

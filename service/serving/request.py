@@ -51,7 +51,7 @@ class Answer:
     completion_tokens: int
 
 
-def check(base: Base, generation: Generation) -> None:
+def check_generation(base: Base, generation: Generation) -> None:
     """Refuses what cannot be generated; nothing is cut or rounded to fit."""
     if not generation.prompt_ids:
         raise Refused("The prompt is blank.", field="prompt")
@@ -69,7 +69,7 @@ def check(base: Base, generation: Generation) -> None:
         raise Refused("A stop string must not be empty.", field="stop")
 
 
-class Answering:
+class AnswerInProgress:
     """An answer in the making. Its random points come from its own generator, so no other answer can shift them."""
 
     def __init__(self, base: Base, generation: Generation, *, version: int, epoch: int) -> None:

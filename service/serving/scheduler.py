@@ -18,7 +18,7 @@ from service.lm.base import Base
 from service.lm.decoding import Decoding
 from service.lm.overlay import Overlay, View
 from service.lm.sampling import greedy_tokens
-from service.serving.request import Answer, Answering, Generation, check
+from service.serving.request import Answer, AnswerInProgress, Generation, check_generation
 from service.serving.residents import Resident, Residents
 
 __all__ = ["Answer", "Generation", "Scheduler"]
@@ -34,7 +34,7 @@ class DecodingGroup:
 
     resident: Resident
     decoding: Decoding
-    answers: list[Answering]
+    answers: list[AnswerInProgress]
 
 
 @dataclass(eq=False)
@@ -42,11 +42,11 @@ class PendingRequest:
     """An accepted request and the version that it is pinned to."""
 
     resident: Resident
-    answering: Answering
+    answer: AnswerInProgress
 
 
 @dataclass(eq=False)
-class Work:
+class SchedulerState:
     """What the thread has before it. `waiting` and the flags are guarded by the condition, `groups` belong to the thread."""
 
     waiting: deque[PendingRequest] = field(default_factory=deque)
@@ -64,7 +64,7 @@ class Scheduler:
         self._residents = Residents(base, resident)
         self._max_batch = max_batch
         self._queue_limit = queue_limit
-        self._work = Work()
+        self._state = SchedulerState()
         self._refused: str | None = None
         self._changed = threading.Condition()
         self._thread = threading.Thread(target=self._run, name="answers", daemon=True)
@@ -76,12 +76,12 @@ class Scheduler:
     def close(self, timeout_s: float = 5.0) -> None:
         """Accepts nothing more, lets answers end for `timeout_s`, then fails those that remain with Unavailable."""
         with self._changed:
-            self._work.closing = True
+            self._state.closing = True
             self._changed.notify_all()
         if self._thread.ident is not None:
             self._thread.join(timeout_s)
         with self._changed:
-            self._work.aborting = True
+            self._state.aborting = True
             self._changed.notify_all()
         if self._thread.ident is not None:
             self._thread.join(timeout_s)
@@ -101,7 +101,7 @@ class Scheduler:
     def load(self) -> tuple[int, int]:
         """How many requests wait, and how many are being answered."""
         with self._changed:
-            return len(self._work.waiting), self._work.decoding
+            return len(self._state.waiting), self._state.decoding
 
     def adopt(self, version: int, overlay: Overlay) -> None:
         """Makes a version able to answer; the longest unused one beyond the limit leaves, the base and the head never do."""
@@ -129,19 +129,19 @@ class Scheduler:
         Refused or TooLong for what cannot be generated, NotFound if the version is not resident, Unavailable if too many wait.
         """
         self._require_sound()
-        check(self.base, generation)
+        check_generation(self.base, generation)
         resident, epoch = self._residents.choose(generation.version)
-        answering = Answering(self.base, generation, version=resident.version, epoch=epoch)
+        answering = AnswerInProgress(self.base, generation, version=resident.version, epoch=epoch)
         with self._changed:
-            if self._work.closing:
+            if self._state.closing:
                 raise Unavailable("The server is stopping.")
-            if len(self._work.waiting) >= self._queue_limit:
+            if len(self._state.waiting) >= self._queue_limit:
                 raise Unavailable("Too many requests are waiting for an answer.")
-            self._work.waiting.append(PendingRequest(resident, answering))
+            self._state.waiting.append(PendingRequest(resident, answering))
             self._changed.notify_all()
         return answering.future
 
-    def give_way(self) -> None:
+    def yield_to_answers(self) -> None:
         """Called between the steps of a fit: waits, not for long, while answers are being decoded."""
         self._require_sound()
         with self._changed:
@@ -152,14 +152,14 @@ class Scheduler:
             raise Unavailable(self._refused, retry_after_s=RESTART_S)
 
     def _busy(self) -> bool:
-        return bool(self._work.waiting) or self._work.decoding > 0
+        return bool(self._state.waiting) or self._state.decoding > 0
 
     def _run(self) -> None:
         while self._wait_for_work():
             try:
                 self._turn()
             except Exception as error:  # the thread outlives everything: without it nobody is answered any more
-                _report(error)
+                _log_error(error)
                 self._fail_all(Unavailable("The answer could not be computed now; try again."))
         self._fail_all(Unavailable("The server stopped before the answer was complete."))
 
@@ -169,31 +169,31 @@ class Scheduler:
         self._interrupt_waiting()
         for arrived in self._admitted():
             self._enter(arrived)
-        for group in list(self._work.groups.values()):
+        for group in list(self._state.groups.values()):
             self._guarded(group, self._step)
         self._count()
 
     def _wait_for_work(self) -> bool:
         """Blocks until there is something to do; whether to go on at all."""
         with self._changed:
-            self._changed.wait_for(lambda: self._busy() or self._work.closing)
-            return not self._work.aborting and (self._busy() or not self._work.closing)
+            self._changed.wait_for(lambda: self._busy() or self._state.closing)
+            return not self._state.aborting and (self._busy() or not self._state.closing)
 
     def _interrupt_waiting(self) -> None:
         """Requests that nobody waits for any more, or that are out of time, leave the queue without costing a forward pass."""
         with self._changed:
-            ended = [(one, reason) for one in self._work.waiting if (reason := one.answering.interruption())]
+            ended = [(one, reason) for one in self._state.waiting if (reason := one.answer.interruption())]
             for one, _ in ended:
-                self._work.waiting.remove(one)
+                self._state.waiting.remove(one)
         for one, reason in ended:
-            one.answering.finish(reason)
+            one.answer.finish(reason)
 
     def _admitted(self) -> list[list[PendingRequest]]:
         """The requests there is room for, oldest first, grouped by version."""
         with self._changed:
-            room = self._max_batch - self._work.decoding
-            arrived = [self._work.waiting.popleft() for _ in range(min(room, len(self._work.waiting)))]
-            self._work.decoding += len(arrived)
+            room = self._max_batch - self._state.decoding
+            arrived = [self._state.waiting.popleft() for _ in range(min(room, len(self._state.waiting)))]
+            self._state.decoding += len(arrived)
         groups: dict[int, list[PendingRequest]] = {}
         for one in arrived:
             groups.setdefault(id(one.resident), []).append(one)
@@ -201,16 +201,16 @@ class Scheduler:
 
     def _enter(self, arrived: Sequence[PendingRequest]) -> None:
         """Reads the prompts of requests of one version and lets them join those of it that are in flight."""
-        resident, answers = arrived[0].resident, [one.answering for one in arrived]
+        resident, answers = arrived[0].resident, [one.answer for one in arrived]
         try:
             decoding = Decoding(resident.view, resident.adapter, [answer.generation.prompt_ids for answer in answers])
         except Exception as error:
-            _report(error)
+            _log_error(error)
             _fail(answers, Unavailable("The prompt could not be read now; try again."))
             return
-        group = self._work.groups.get(id(resident))
+        group = self._state.groups.get(id(resident))
         if group is None:
-            self._work.groups[id(resident)] = DecodingGroup(resident, decoding, answers)
+            self._state.groups[id(resident)] = DecodingGroup(resident, decoding, answers)
         elif self._guarded(group, lambda present: present.decoding.join(decoding), also=answers):
             group.answers += answers
 
@@ -238,37 +238,39 @@ class Scheduler:
         if going:
             group.decoding.feed(torch.tensor(tokens))
 
-    def _guarded(self, group: DecodingGroup, act: Callable[[DecodingGroup], None], *, also: Sequence[Answering] = ()) -> bool:
+    def _guarded(
+        self, group: DecodingGroup, act: Callable[[DecodingGroup], None], *, also: Sequence[AnswerInProgress] = ()
+    ) -> bool:
         """Whether `act` went well. No exception ends the thread: it fails the answers of its group, and the others go on."""
         try:
             act(group)
         except Exception as error:
-            _report(error)
+            _log_error(error)
             _fail([*group.answers, *also], Unavailable("The answer could not be computed now; try again."))
             group.answers = []
             return False
         return True
 
     def _count(self) -> None:
-        self._work.groups = {key: group for key, group in self._work.groups.items() if group.answers}
+        self._state.groups = {key: group for key, group in self._state.groups.items() if group.answers}
         with self._changed:
-            self._work.decoding = sum(len(group.answers) for group in self._work.groups.values())
+            self._state.decoding = sum(len(group.answers) for group in self._state.groups.values())
             self._changed.notify_all()
 
     def _fail_all(self, error: Unavailable) -> None:
         with self._changed:
-            waiting = [one.answering for one in self._work.waiting]
-            self._work.waiting.clear()
-        _fail([*waiting, *(answer for group in self._work.groups.values() for answer in group.answers)], error)
-        self._work.groups.clear()
+            waiting = [one.answer for one in self._state.waiting]
+            self._state.waiting.clear()
+        _fail([*waiting, *(answer for group in self._state.groups.values() for answer in group.answers)], error)
+        self._state.groups.clear()
         self._count()
 
 
-def _fail(answers: Sequence[Answering], error: Exception) -> None:
+def _fail(answers: Sequence[AnswerInProgress], error: Exception) -> None:
     for answer in answers:
         answer.fail(error)
 
 
-def _report(error: Exception) -> None:
+def _log_error(error: Exception) -> None:
     """The kind of error alone: its message may hold what a user wrote."""
     log.error("decoding failed: %s", type(error).__name__)

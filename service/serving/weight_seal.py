@@ -24,11 +24,11 @@ PAUSE_S = 0.02  # between two pieces: at most 200 MB/s, so 16 GB take about 80 s
 log = logging.getLogger(__name__)
 
 
-def _at_once() -> None:
+def _do_not_wait() -> None:
     """Nobody has to be given way to."""
 
 
-def _ignored(_sentence: str) -> None:
+def _ignore_refusal(_sentence: str) -> None:
     """Nobody answers with this base."""
 
 
@@ -37,33 +37,33 @@ class _CheckStopped(Exception):
 
 
 class WeightSeal:
-    """The checks of one base. `give_way` is called between two pieces, `refuse` with a sentence when nothing may be answered any
-    more; `broken` and `note` may be read from any thread.
+    """The checks of one base. `yield_to_answers` is called between two pieces. `refuse` is called with a sentence when nothing
+    may be answered any more. `failure` and `note` may be read from any thread.
     """
 
     def __init__(
         self,
         base: Base,
         *,
-        give_way: Callable[[], None] = _at_once,
-        refuse: Callable[[str], None] = _ignored,
+        yield_to_answers: Callable[[], None] = _do_not_wait,
+        refuse: Callable[[str], None] = _ignore_refusal,
         pause_s: float = PAUSE_S,
     ) -> None:
         self._base = base
-        self._give_way = give_way
+        self._yield_to_answers = yield_to_answers
         self._refuse = refuse
         self._pause_s = pause_s
-        self._sums = {name: _sum(tensor) for name, tensor in _tensors(base)}
+        self._sums = {name: _checksum(tensor) for name, tensor in _tensors(base)}
         self._files: Mapping[str, FileIdentity] | None = None if base.origin is None else base.origin.files
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="errata-seal", daemon=True)
-        self.broken: str | None = None  # why nothing may be answered any more
+        self.failure: str | None = None  # why nothing may be answered any more
         self.note: str | None = None  # what the next start will find
 
     @property
     def is_sound(self) -> bool:
         """Whether the tensors are still those that were loaded, as far as was seen."""
-        return self.broken is None
+        return self.failure is None
 
     def start(self) -> None:
         """Check in a thread of its own until `close`."""
@@ -78,10 +78,10 @@ class WeightSeal:
     def check_memory(self) -> None:
         """One round over all tensors; what differs from what was loaded is logged by name and breaks the seal for good."""
         for name, tensor in _tensors(self._base):
-            if _sum(tensor, self._between) != self._sums.get(name):
-                self.broken = "The base model in memory is no longer what was loaded; restart the server."
+            if _checksum(tensor, self._between) != self._sums.get(name):
+                self.failure = "The base model in memory is no longer what was loaded; restart the server."
                 log.error("the base model in memory has changed: nothing is answered any more; tensor %s", name)
-                self._refuse(self.broken)
+                self._refuse(self.failure)
                 return
 
     def check_files(self) -> None:
@@ -117,7 +117,7 @@ class WeightSeal:
             log.warning("the model's files are again those that are served")
 
     def _between(self) -> None:
-        self._give_way()
+        self._yield_to_answers()
         if self._stopping.wait(self._pause_s):
             raise _CheckStopped
 
@@ -144,7 +144,7 @@ def _tensors(base: Base) -> Iterator[tuple[str, Tensor]]:
             yield name, tensor
 
 
-def _sum(tensor: Tensor, between: Callable[[], None] = _at_once) -> int:
+def _checksum(tensor: Tensor, between: Callable[[], None] = _do_not_wait) -> int:
     """A check sum of a tensor's bytes: it notices accidents, and nobody forges what only this process writes."""
     found = 0
     for piece in tensor.detach().reshape(-1).view(torch.uint8).split(PIECE_BYTES):

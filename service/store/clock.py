@@ -12,10 +12,10 @@ from sqlalchemy.engine import Connection
 
 from service.domain.errors import Unavailable
 
-AGREED_S = 60.0  # how long the database's clock is gone on with before it is looked at again
+REFRESH_S = 60.0  # how long the database's clock is gone on with before it is looked at again
 
 
-def now_of(connection: Connection) -> datetime:
+def read_now(connection: Connection) -> datetime:
     """This moment by the database's clock. Taken under the head's lock it is later than all that was committed before."""
     if connection.dialect.name == "sqlite":
         return datetime.now(UTC)
@@ -41,7 +41,7 @@ class Clock:
         with self._lock:
             is_due = time.monotonic() >= self._look_at
             if is_due:
-                self._look_at = time.monotonic() + AGREED_S  # the others go on with what is known
+                self._look_at = time.monotonic() + REFRESH_S  # the others go on with what is known
         if is_due:
             self._agree()
         with self._lock:

@@ -8,7 +8,7 @@ import re
 from service.domain.errors import Unavailable
 
 # The first that is found decides. All are of the moment of connecting: afterwards "does not exist" speaks of tables.
-OF_CONNECTING = (
+CONNECTION_ERRORS = (
     (
         r'database ".*" does not exist',
         "the database that database_url names does not exist: make it with `createdb`, or name another",
@@ -27,13 +27,13 @@ OF_CONNECTING = (
 NO_DRIVER = "database_url is of Postgres, and its driver is not installed: pip install 'errata-server[postgres]'"
 
 
-def of_connecting(error: BaseException | None) -> str | None:
+def explain_connection_error(error: BaseException | None) -> str | None:
     """Why no connection came to be; None if that is not what the driver's error is about."""
     text = str(error).lower()
-    return next((sentence for words, sentence in OF_CONNECTING if re.search(words, text)), None)
+    return next((sentence for words, sentence in CONNECTION_ERRORS if re.search(words, text)), None)
 
 
-def of_the_folder(error: OSError, what: str) -> Unavailable:
+def folder_error(error: OSError, what: str) -> Unavailable:
     """An error for a part of the data folder that cannot be written, or made."""
     why = os.strerror(error.errno).lower() if error.errno else "it is not there"
     return Unavailable(f"{what} cannot be written to: {why}; see that it may be, or give another data_dir")

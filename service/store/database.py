@@ -20,18 +20,18 @@ from sqlalchemy.exc import DBAPIError, InterfaceError, InternalError, Operationa
 
 from service.domain.errors import Conflict, Refused, Unavailable
 from service.store import live_set_cache
-from service.store.clock import Clock, now_of
-from service.store.connection_errors import NO_DRIVER, of_the_folder
-from service.store.outage import Outage, Silence
+from service.store.clock import Clock, read_now
+from service.store.connection_errors import NO_DRIVER, folder_error
+from service.store.outage import DatabaseTimeout, Outage
 
 BUSY_S = 10  # longest wait for SQLite's write lock
 POOL = 24  # connections an engine holds at most; more callers wait
 POOL_WAIT_S = 10
 WRITERS = 16  # that hold a connection at the same time; the rest of the pool is for readers
-STUCK_S = 2.0  # without the end of any transaction, after which no further writer waits
+STALLED_S = 2.0  # without the end of any transaction, after which no further writer waits
 LOCK_NAME = "errata.lock"
 DAMAGED = ("not a database", "malformed")  # in SQLite's words
-PASSING = (OperationalError, InterfaceError, InternalError, sa.exc.TimeoutError)
+TRANSIENT = (OperationalError, InterfaceError, InternalError, sa.exc.TimeoutError)
 
 
 class Store:
@@ -45,7 +45,7 @@ class Store:
         else:
             writer = _postgres_engine(self.url)
             reader = writer.execution_options(isolation_level="AUTOCOMMIT")
-        memory = {live_set_cache.OPTION: live_set_cache.LiveSets()}
+        memory = {live_set_cache.OPTION: live_set_cache.LiveSetCache()}
         self._writer, self._reader = writer.execution_options(**memory), reader.execution_options(**memory)
         self._reading = Outage()
         self._writing = Outage() if self.is_sqlite else self._reading  # a SQLite file that is locked can still be read
@@ -60,7 +60,7 @@ class Store:
         """The folder of the SQLite file; None on Postgres and for a database in memory."""
         return Path(self.url.database).resolve().parent if self.is_sqlite and self.url.database else None
 
-    def hold_folder(self) -> None:
+    def lock_folder(self) -> None:
         """Make this process the only server of a SQLite folder, until `close`. Raises Conflict if another one has it,
         Unavailable if it may not be written to.
 
@@ -72,7 +72,7 @@ class Store:
             self.folder.mkdir(parents=True, exist_ok=True)
             lock = (self.folder / LOCK_NAME).open("a")
         except OSError as error:
-            raise of_the_folder(error, "the folder of the database") from error
+            raise folder_error(error, "the folder of the database") from error
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
@@ -83,7 +83,7 @@ class Store:
     @contextmanager
     def read(self) -> Iterator[Connection]:
         """Committed rows, each statement for itself: never holds a lock that a writer waits for. Raises Unavailable."""
-        with self._reading.attempt(), _faults(), self._reader.connect() as connection:
+        with self._reading.attempt(), _translated_errors(), self._reader.connect() as connection:
             yield connection
 
     @contextmanager
@@ -91,9 +91,15 @@ class Store:
         """One transaction: committed at the end of the block, undone if it raises. Raises Unavailable if the database cannot do
         it.
         """
-        self._writing.glance()  # nobody waits for room who would be told no afterwards
+        self._writing.peek()  # nobody waits for room who would be told no afterwards
         # A writer that finds no room has not asked the database: what it is told says nothing about an outage.
-        with self._among_writers(), self._writing.attempt(), _faults(), self._in_turn(), self._writer.begin() as connection:
+        with (
+            self._among_writers(),
+            self._writing.attempt(),
+            _translated_errors(),
+            self._in_turn(),
+            self._writer.begin() as connection,
+        ):
             yield connection
 
     def scrub(self) -> tuple[str, ...]:
@@ -102,7 +108,7 @@ class Store:
         """
         if not self.is_sqlite:
             return ()
-        with self._writing.attempt(), _faults(), self._in_turn():
+        with self._writing.attempt(), _translated_errors(), self._in_turn():
             connection = self._writer.raw_connection()
             try:
                 connection.cursor().execute("VACUUM")
@@ -129,13 +135,13 @@ class Store:
         if self.is_sqlite:
             return datetime.now(UTC)
         with self.read() as connection:
-            return now_of(connection)
+            return read_now(connection)
 
     @contextmanager
     def _among_writers(self) -> Iterator[None]:
         """Wait while there are WRITERS of them, as long as they get on: stuck ones must not take every thread there is."""
-        while not self._room.acquire(timeout=STUCK_S / 4):
-            if time.monotonic() - self._moved_at > STUCK_S:
+        while not self._room.acquire(timeout=STALLED_S / 4):
+            if time.monotonic() - self._moved_at > STALLED_S:
                 raise Unavailable("The database is busy.")
         try:
             yield
@@ -149,7 +155,7 @@ class Store:
             yield
             return
         if not self._turn.acquire(timeout=BUSY_S):
-            raise Silence("The database is busy.")
+            raise DatabaseTimeout("The database is busy.")
         try:
             self._writing.check()  # who had the turn before may have waited in vain
             yield
@@ -165,11 +171,11 @@ def database_clock(connection: Connection) -> sa.ColumnElement[float]:
 
 
 @contextmanager
-def _faults() -> Iterator[None]:
+def _translated_errors() -> Iterator[None]:
     try:
         yield
-    except PASSING as error:
-        raise (Silence if _is_silence(error) else Unavailable)(_sentence(error)) from error
+    except TRANSIENT as error:
+        raise (DatabaseTimeout if _is_silence(error) else Unavailable)(_sentence(error)) from error
     except DBAPIError as error:
         if error.connection_invalidated:
             raise Unavailable("The database closed the connection.") from error
@@ -185,7 +191,7 @@ def _is_silence(error: SQLAlchemyError) -> bool:
     fault = getattr(error, "orig", None)
     if isinstance(fault, sqlite3.OperationalError):
         return fault.sqlite_errorcode == sqlite3.SQLITE_BUSY
-    return type(fault).__name__ in ("Silent", "ConnectionTimeout")  # the driver of Postgres need not be installed
+    return type(fault).__name__ in ("AnswerTimeout", "ConnectionTimeout")  # the driver of Postgres need not be installed
 
 
 def _sentence(error: SQLAlchemyError) -> str:

@@ -22,7 +22,7 @@ CHUNK = 400  # ids in one IN (…): SQLite's variables are bounded
 
 
 @dataclass(frozen=True, kw_only=True)
-class Change:
+class StatusChange:
     """What a transaction makes of one edit."""
 
     edit_id: str
@@ -41,7 +41,7 @@ class AuthoredEdit:
     edit_id: str
     seq: int
     status: EditStatus
-    asked: bool
+    is_retraction_requested: bool
 
 
 def key_digest(request: EditRequest) -> str:
@@ -69,10 +69,10 @@ def get(connection: Connection, edit_id: str) -> Edit:
     row = connection.execute(sa.select(t.edits).where(t.edits.c.id == edit_id)).mappings().one_or_none()
     if row is None:
         raise NotFound("there is no edit with this id", field="id")
-    return edit_of(row)
+    return row_to_edit(row)
 
 
-def status_of(connection: Connection, edit_id: str) -> EditStatus:
+def read_status(connection: Connection, edit_id: str) -> EditStatus:
     """How one edit stands, without reading what it holds. Raises NotFound."""
     status = connection.execute(sa.select(t.edits.c.status).where(t.edits.c.id == edit_id)).scalar_one_or_none()
     if status is None:
@@ -80,15 +80,15 @@ def status_of(connection: Connection, edit_id: str) -> EditStatus:
     return EditStatus(status)
 
 
-def many(connection: Connection, edit_ids: Collection[str]) -> list[Edit]:
+def read_many(connection: Connection, edit_ids: Collection[str]) -> list[Edit]:
     """Edits by id, in order of acceptance; ids without a row are left out."""
     found = []
     for some in chunks(edit_ids):
-        found += [edit_of(row) for row in connection.execute(sa.select(t.edits).where(t.edits.c.id.in_(some))).mappings()]
+        found += [row_to_edit(row) for row in connection.execute(sa.select(t.edits).where(t.edits.c.id.in_(some))).mappings()]
     return sorted(found, key=lambda edit: edit.seq)
 
 
-def statuses(connection: Connection, edit_ids: Collection[str]) -> dict[str, EditStatus]:
+def read_statuses(connection: Connection, edit_ids: Collection[str]) -> dict[str, EditStatus]:
     """How edits stand, by id and without their texts; ids without a row are left out."""
     found: dict[str, EditStatus] = {}
     for some in chunks(edit_ids):
@@ -97,12 +97,12 @@ def statuses(connection: Connection, edit_ids: Collection[str]) -> dict[str, Edi
     return found
 
 
-def lessons(connection: Connection, edit_ids: Collection[str]) -> list[EditRequest]:
+def read_requests(connection: Connection, edit_ids: Collection[str]) -> list[EditRequest]:
     """What edits ask for and of which fact, without their probes, in order of acceptance."""
-    return list(lessons_by_id(connection, edit_ids).values())
+    return list(read_requests_by_id(connection, edit_ids).values())
 
 
-def lessons_by_id(connection: Connection, edit_ids: Collection[str]) -> dict[str, EditRequest]:
+def read_requests_by_id(connection: Connection, edit_ids: Collection[str]) -> dict[str, EditRequest]:
     """The same by their ids."""
     names = ("prompt", "target", "subject", "relation", "conflict_key")
     found: list[tuple[int, str, EditRequest]] = []
@@ -113,7 +113,7 @@ def lessons_by_id(connection: Connection, edit_ids: Collection[str]) -> dict[str
     return {edit_id: request for _, edit_id, request in sorted(found, key=lambda one: one[0])}
 
 
-def page(
+def read_page(
     connection: Connection, *, statuses: Collection[EditStatus] = (), limit: int, after_seq: int | None = None
 ) -> list[Edit]:
     """Edits in order of acceptance, beyond `after_seq`."""
@@ -122,10 +122,10 @@ def page(
         select = select.where(t.edits.c.status.in_([str(status) for status in statuses]))
     if after_seq is not None:
         select = select.where(t.edits.c.seq > after_seq)
-    return [edit_of(row) for row in connection.execute(select.order_by(t.edits.c.seq)).mappings()]
+    return [row_to_edit(row) for row in connection.execute(select.order_by(t.edits.c.seq)).mappings()]
 
 
-def queue(connection: Connection, *, most: int, large: int) -> tuple[list[QueuedEdit], list[QueuedEdit]]:
+def read_queue(connection: Connection, *, most: int, large: int) -> tuple[list[QueuedEdit], list[QueuedEdit]]:
     """What waits, in order of acceptance: at most so many small edits, and so many large ones, of more than `large` tokens."""
     waits, is_large = t.edits.c.status == EditStatus.QUEUED, t.edits.c.tokens > large
     select = sa.select(t.edits.c.id, t.edits.c.key_digest, t.edits.c.seq, t.edits.c.tokens).where(waits)
@@ -136,19 +136,19 @@ def queue(connection: Connection, *, most: int, large: int) -> tuple[list[Queued
     return small, heavy
 
 
-def newest_of(connection: Connection, edit_ids: Collection[str]) -> int | None:
+def read_newest_seq(connection: Connection, edit_ids: Collection[str]) -> int | None:
     """The number of the newest of some edits; None if none of them is there any more."""
     newest: int | None = connection.execute(sa.select(sa.func.max(t.edits.c.seq)).where(t.edits.c.id.in_(edit_ids))).scalar_one()
     return newest
 
 
-def tokens_of(connection: Connection, edit_ids: Collection[str]) -> int:
+def sum_tokens(connection: Connection, edit_ids: Collection[str]) -> int:
     """What fits of these edits, each alone, are given."""
     total = sa.func.coalesce(sa.func.sum(t.edits.c.tokens), 0)
     return sum(int(connection.execute(sa.select(total).where(t.edits.c.id.in_(some))).scalar_one()) for some in chunks(edit_ids))
 
 
-def counts(connection: Connection) -> dict[str, int]:
+def count_by_status(connection: Connection) -> dict[str, int]:
     """How many edits have each status; states that none has are 0."""
     rows = connection.execute(sa.select(t.edits.c.status, sa.func.count()).group_by(t.edits.c.status)).all()
     return {str(status): 0 for status in EditStatus} | dict(tuple(row) for row in rows)
@@ -159,19 +159,19 @@ def count(connection: Connection, status: EditStatus) -> int:
     return int(connection.execute(sa.select(sa.func.count()).where(t.edits.c.status == status)).scalar_one())
 
 
-def count_and_oldest(connection: Connection, status: EditStatus) -> tuple[int, datetime | None]:
+def read_count_and_oldest(connection: Connection, status: EditStatus) -> tuple[int, datetime | None]:
     """How many edits have one status, and when the oldest of them was posted."""
     select = sa.select(sa.func.count(), sa.func.min(t.edits.c.created_at)).where(t.edits.c.status == status)
     counted, oldest = connection.execute(select).one()
     return counted, oldest
 
 
-def ids_of(connection: Connection, status: EditStatus) -> Sequence[str]:
+def read_ids(connection: Connection, status: EditStatus) -> Sequence[str]:
     """The ids of the edits with one status, in no order."""
     return connection.execute(sa.select(t.edits.c.id).where(t.edits.c.status == status)).scalars().all()
 
 
-def first_applied_at(connection: Connection, edit_ids: Collection[str]) -> datetime | None:
+def read_first_applied_at(connection: Connection, edit_ids: Collection[str]) -> datetime | None:
     """When the first of some edits was applied, or posted where it never was; None for no edits."""
     since = sa.func.coalesce(t.edits.c.applied_at, t.edits.c.created_at)
     firsts = [
@@ -180,7 +180,7 @@ def first_applied_at(connection: Connection, edit_ids: Collection[str]) -> datet
     return min((at for at in firsts if at is not None), default=None)
 
 
-def news_since(connection: Connection, edit_ids: Collection[str], at: datetime) -> int:
+def count_new_since(connection: Connection, edit_ids: Collection[str], at: datetime) -> int:
     """How many of some edits were applied after a moment, and how many deferred ones were posted after it."""
     deferred = (t.edits.c.status == EditStatus.DEFERRED, t.edits.c.created_at > at)
     counted: int = connection.execute(sa.select(sa.func.count()).where(*deferred)).scalar_one()
@@ -190,7 +190,7 @@ def news_since(connection: Connection, edit_ids: Collection[str], at: datetime) 
     return counted
 
 
-def all_have_status(connection: Connection, edit_ids: Collection[str], statuses: Collection[EditStatus]) -> bool:
+def check_all_have_status(connection: Connection, edit_ids: Collection[str], statuses: Collection[EditStatus]) -> bool:
     """Whether each of these edits is there with one of the statuses, and none was asked to be taken back."""
     for some in chunks(edit_ids):
         # By id alone: given more to choose by, SQLite would walk through all edits of a status, once a chunk.
@@ -201,17 +201,17 @@ def all_have_status(connection: Connection, edit_ids: Collection[str], statuses:
     return True
 
 
-def latest_of_key(connection: Connection, digest: str) -> Edit | None:
+def find_latest_of_key(connection: Connection, digest: str) -> Edit | None:
     """The edit accepted last of those with a conflict key that are live or on their way, unless it is being taken back."""
     standing = ("queued", "applying", "applied", "consolidated", "deferred")
     select = (
         sa.select(t.edits).where(t.edits.c.key_digest == digest, t.edits.c.status.in_(standing)).order_by(t.edits.c.seq.desc())
     )
     row = connection.execute(select.limit(1)).mappings().one_or_none()
-    return None if row is None or row["retract_asked_at"] is not None else edit_of(row)
+    return None if row is None or row["retract_asked_at"] is not None else row_to_edit(row)
 
 
-def deferred_before(connection: Connection, newer: Sequence[LiveItem]) -> dict[str, str]:
+def find_outdated_deferred(connection: Connection, newer: Sequence[LiveItem]) -> dict[str, str]:
     """Deferred edits that an edit of `newer` makes pointless: same key, accepted earlier ({old id: new id})."""
     by_key = {item.key: item for item in newer}
     select = sa.select(t.edits.c.id, t.edits.c.key_digest, t.edits.c.seq).where(t.edits.c.status == EditStatus.DEFERRED)
@@ -223,7 +223,7 @@ def deferred_before(connection: Connection, newer: Sequence[LiveItem]) -> dict[s
     }
 
 
-def items(connection: Connection, edit_ids: Collection[str]) -> list[LiveItem]:
+def read_items(connection: Connection, edit_ids: Collection[str]) -> list[LiveItem]:
     """Edits as the rules of the live set see them."""
     found = []
     for some in chunks(edit_ids):
@@ -232,7 +232,7 @@ def items(connection: Connection, edit_ids: Collection[str]) -> list[LiveItem]:
     return sorted(found, key=lambda item: item.seq)
 
 
-def retractions_pending(connection: Connection) -> dict[str, bool]:
+def read_pending_retractions(connection: Connection) -> dict[str, bool]:
     """Live edits that were asked to be taken back: {id: whether the edit before it shall be live again}."""
     select = sa.select(t.edits.c.id, t.edits.c.restore_previous).where(
         t.edits.c.retract_asked_at.is_not(None), t.edits.c.status != EditStatus.RETRACTED
@@ -240,7 +240,7 @@ def retractions_pending(connection: Connection) -> dict[str, bool]:
     return {row.id: row.restore_previous for row in connection.execute(select)}
 
 
-def retracted(connection: Connection, edit_ids: Collection[str]) -> set[str]:
+def find_retracted(connection: Connection, edit_ids: Collection[str]) -> set[str]:
     """Those of the given edits that were taken back or asked to be."""
     asked = sa.select(t.edits.c.id).where(t.edits.c.retract_asked_at.is_not(None))
     if len(edit_ids) > CHUNK:  # fewer are taken back than a large live set has edits, and an index knows them
@@ -248,7 +248,7 @@ def retracted(connection: Connection, edit_ids: Collection[str]) -> set[str]:
     return set(connection.execute(asked.where(t.edits.c.id.in_(list(edit_ids)))).scalars())
 
 
-def ask_retraction(
+def request_retraction(
     connection: Connection, edit_ids: Collection[str], *, restore_previous: bool, author: str, now: datetime
 ) -> None:
     """Note that edits shall be taken back, and by whom."""
@@ -257,7 +257,7 @@ def ask_retraction(
         connection.execute(sa.update(t.edits).where(t.edits.c.id.in_(some)).values(**values))
 
 
-def of_author(
+def read_by_author(
     connection: Connection, author: str, *, since: datetime, until: datetime, after_seq: int, limit: int
 ) -> list[AuthoredEdit]:
     """How the edits that an author posted in a time stand, in order of acceptance."""
@@ -273,17 +273,17 @@ def chunks(edit_ids: Collection[str]) -> Iterator[list[str]]:
     return (ids[begin : begin + CHUNK] for begin in range(0, len(ids), CHUNK))
 
 
-def change(connection: Connection, changes: Sequence[Change], *, now: datetime) -> None:
+def change_statuses(connection: Connection, changes: Sequence[StatusChange], *, now: datetime) -> None:
     """Make changes of status. Raises Conflict if one is not in the table of transitions; then nothing of the transaction may be
     kept.
     """
-    for shape, alike in itertools.groupby(changes, _shape):
-        rows = [_values(one) for one in alike]
-        if connection.execute(_update(shape, now), rows).rowcount != len(rows):
+    for shape, alike in itertools.groupby(changes, _changed_columns):
+        rows = [_update_values(one) for one in alike]
+        if connection.execute(_update_statement(shape, now), rows).rowcount != len(rows):
             raise Conflict(f"an edit cannot become {shape.status} from the state it is in")
 
 
-def with_probes(known: EditRequest, request: EditRequest) -> Mapping[str, Any]:
+def merge_probes(known: EditRequest, request: EditRequest) -> Mapping[str, Any]:
     """The probes of one request and those that another of the same fact and target has beyond them, by kind; another wording of
     the prompt becomes a rephrase.
     """
@@ -305,21 +305,21 @@ def write_probes(connection: Connection, edit: Edit, tokens: int) -> None:
     connection.execute(sa.update(t.edits).where(t.edits.c.id == edit.id).values(**changed))
 
 
-def next_to_score(connection: Connection) -> Edit | None:
+def find_next_to_score(connection: Connection) -> Edit | None:
     """A live edit whose probes have not been asked since it was published."""
     select = sa.select(t.edits).where(t.edits.c.scores_due, t.edits.c.status.in_(("applied", "consolidated")))
     row = connection.execute(select.order_by(t.edits.c.seq).limit(1)).mappings().one_or_none()
-    return None if row is None else edit_of(row)
+    return None if row is None else row_to_edit(row)
 
 
-def fill_scores(connection: Connection, edit_id: str, scores: Mapping[str, Any]) -> None:
+def write_scores(connection: Connection, edit_id: str, scores: Mapping[str, Any]) -> None:
     """Put the scores by probe kind into the report of an edit."""
     report = connection.execute(sa.select(t.edits.c.report).where(t.edits.c.id == edit_id)).scalar_one()
     values = {"report": {**(report or {}), **scores}, "scores_due": False}
     connection.execute(sa.update(t.edits).where(t.edits.c.id == edit_id).values(**values))
 
 
-def edit_of(row: RowMapping) -> Edit:
+def row_to_edit(row: RowMapping) -> Edit:
     """A row as the domain knows it."""
     probes: dict[str, Any] = {kind: tuple(Probe(**probe) for probe in row["probes"].get(kind, ())) for kind in PROBE_KINDS}
     same = (
@@ -368,7 +368,7 @@ def _probe_row(probe: Probe) -> dict[str, Any]:
 
 
 @dataclass(frozen=True)
-class _Shape:
+class _ChangeColumns:
     """What changes must have in common to be written by one statement."""
 
     status: EditStatus
@@ -376,11 +376,11 @@ class _Shape:
     is_reported: bool
 
 
-def _shape(one: Change) -> _Shape:
-    return _Shape(one.status, one.supersedes is not None, one.report is not None)
+def _changed_columns(one: StatusChange) -> _ChangeColumns:
+    return _ChangeColumns(one.status, one.supersedes is not None, one.report is not None)
 
 
-def _update(shape: _Shape, now: datetime) -> sa.Update:
+def _update_statement(shape: _ChangeColumns, now: datetime) -> sa.Update:
     """The statement for changes of one shape; only a row whose status may become the new one is changed."""
     values: dict[str, Any] = {"status": str(shape.status)}
     values |= {name: sa.bindparam(f"new_{name}", type_=t.edits.c[name].type) for name in ("superseded_by", "error")}
@@ -392,11 +392,11 @@ def _update(shape: _Shape, now: datetime) -> sa.Update:
         values["version"] = sa.func.coalesce(t.edits.c.version, sa.bindparam("new_version", type_=t.edits.c.version.type))
         values["applied_at"] = sa.func.coalesce(t.edits.c.applied_at, sa.literal(now, t.edits.c.applied_at.type))
         values["scores_due"] = True
-    before = sa.or_(*(t.edits.c.status == str(status) for status in sorted(transitions.leads_to(shape.status))))
+    before = sa.or_(*(t.edits.c.status == str(status) for status in sorted(transitions.statuses_before(shape.status))))
     return sa.update(t.edits).where(t.edits.c.id == sa.bindparam("of_edit"), before).values(**values)
 
 
-def _values(one: Change) -> dict[str, Any]:
+def _update_values(one: StatusChange) -> dict[str, Any]:
     values: dict[str, Any] = {"of_edit": one.edit_id, "new_superseded_by": one.superseded_by, "new_error": one.error}
     if one.supersedes is not None:
         values["new_supersedes"] = one.supersedes

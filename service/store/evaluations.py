@@ -15,7 +15,7 @@ from service.domain.errors import NotFound
 from service.store import tables as t
 from service.store.ids import new_id
 
-DUE = ("queued", "running")
+UNFINISHED = ("queued", "running")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,13 +60,13 @@ def get(connection: Connection, eval_id: str) -> Evaluation:
     return Evaluation(**row)
 
 
-def request_of(connection: Connection, eval_id: str) -> Mapping[str, Any]:
+def read_request(connection: Connection, eval_id: str) -> Mapping[str, Any]:
     """All that an evaluation asks."""
     found: Mapping[str, Any] = connection.execute(sa.select(t.evals.c.request).where(t.evals.c.id == eval_id)).scalar_one()
     return found
 
 
-def outcomes_of(connection: Connection, eval_id: str) -> Sequence[Any] | None:
+def read_outcomes(connection: Connection, eval_id: str) -> Sequence[Any] | None:
     """What each question of an evaluation came to, once it is done."""
     found: Sequence[Any] | None = connection.execute(
         sa.select(t.evals.c.outcomes).where(t.evals.c.id == eval_id)
@@ -74,7 +74,7 @@ def outcomes_of(connection: Connection, eval_id: str) -> Sequence[Any] | None:
     return found
 
 
-def created_at(connection: Connection, eval_id: str) -> datetime:
+def read_created_at(connection: Connection, eval_id: str) -> datetime:
     """When an evaluation was asked for. Raises NotFound."""
     at: datetime | None = connection.execute(sa.select(t.evals.c.created_at).where(t.evals.c.id == eval_id)).scalar_one_or_none()
     if at is None:
@@ -82,7 +82,7 @@ def created_at(connection: Connection, eval_id: str) -> datetime:
     return at
 
 
-def latest_of(connection: Connection, version: int) -> str | None:
+def find_latest(connection: Connection, version: int) -> str | None:
     """The id of a version's last evaluation that is done and asked questions."""
     asked = t.evals.c.result["edits"].as_integer() > 0
     select = sa.select(t.evals.c.id).where(t.evals.c.version == version, t.evals.c.status == "done", asked)
@@ -92,16 +92,16 @@ def latest_of(connection: Connection, version: int) -> str | None:
     return found
 
 
-def oldest_due(connection: Connection) -> Evaluation | None:
+def find_next(connection: Connection) -> Evaluation | None:
     """The evaluation to work on next: one that a stopped process left running comes first, since it was asked for first."""
-    select = _select().where(t.evals.c.status.in_(DUE)).order_by(t.evals.c.created_at, t.evals.c.id).limit(1)
+    select = _select().where(t.evals.c.status.in_(UNFINISHED)).order_by(t.evals.c.created_at, t.evals.c.id).limit(1)
     row = connection.execute(select).mappings().one_or_none()
     return None if row is None else Evaluation(**row)
 
 
-def waiting(connection: Connection) -> int:
+def count_unfinished(connection: Connection) -> int:
     """How many evaluations have no outcome yet."""
-    count = sa.select(sa.func.count()).where(t.evals.c.status.in_(DUE))
+    count = sa.select(sa.func.count()).where(t.evals.c.status.in_(UNFINISHED))
     return int(connection.execute(count).scalar_one())
 
 
@@ -123,7 +123,7 @@ def cancel(connection: Connection, eval_id: str, *, now: datetime) -> None:
 
 def cancel_all_of(connection: Connection, versions: Collection[int], *, now: datetime) -> None:
     """End all evaluations of these versions that have no outcome yet."""
-    due = (t.evals.c.version.in_(list(versions)), t.evals.c.status.in_(DUE))
+    due = (t.evals.c.version.in_(list(versions)), t.evals.c.status.in_(UNFINISHED))
     values = {"status": "cancelled", "cancel_asked_at": now, "finished_at": now}
     connection.execute(sa.update(t.evals).where(*due).values(**values))
 
@@ -149,5 +149,5 @@ def _select() -> sa.Select[Any]:
 
 def _update(connection: Connection, eval_id: str, values: Mapping[str, Any]) -> None:
     """Change an evaluation that has no outcome yet; one that has stays as it is."""
-    due = t.evals.c.status.in_(DUE)
+    due = t.evals.c.status.in_(UNFINISHED)
     connection.execute(sa.update(t.evals).where(t.evals.c.id == eval_id, due).values(**values))

@@ -47,7 +47,7 @@ def write(connection: Connection, happened: Sequence[Event], *, now: datetime) -
     connection.execute(sa.insert(t.events), rows)
 
 
-def page(connection: Connection, *, limit: int, after: int = 0, edit_id: str | None = None) -> list[Mapping[str, Any]]:
+def read_page(connection: Connection, *, limit: int, after: int = 0, edit_id: str | None = None) -> list[Mapping[str, Any]]:
     """Events with ids above `after`, oldest first."""
     select = sa.select(t.events).where(t.events.c.id > after).order_by(t.events.c.id).limit(limit)
     if edit_id is not None:

@@ -11,7 +11,7 @@ from service.store import tables as t
 from service.store.database import database_clock
 from service.store.ids import new_id
 
-OPENING = 0x0E22A7B  # any number but that of the migrations, the same for every server of the database
+OPENING_LOCK = 0x0E22A7B  # any number but that of the migrations, the same for every server of the database
 
 
 class FenceLost(Stale):
@@ -30,13 +30,13 @@ def lock(connection: Connection) -> Head:
     return _head(connection, sa.select(t.head).with_for_update())
 
 
-def opened_by_one(connection: Connection) -> None:
+def lock_opening(connection: Connection) -> None:
     """Let no other process make or name this store until this transaction ends; a SQLite file has one writer anyway."""
     if connection.dialect.name == "postgresql":
-        connection.execute(sa.select(sa.func.pg_advisory_xact_lock(OPENING)))
+        connection.execute(sa.select(sa.func.pg_advisory_xact_lock(OPENING_LOCK)))
 
 
-def store_of(connection: Connection) -> tuple[bool, str | None]:
+def read_store(connection: Connection) -> tuple[bool, str | None]:
     """Whether the store was made, and its name; a store of a release before names has none until it is opened."""
     row = connection.execute(sa.select(t.head.c.store_id)).one_or_none()
     return row is not None, None if row is None else row.store_id
@@ -47,7 +47,7 @@ def name_store(connection: Connection, store_id: str) -> None:
     connection.execute(sa.update(t.head).values(store_id=store_id))
 
 
-def epoch_of(connection: Connection, version: int) -> int:
+def read_epoch(connection: Connection, version: int) -> int:
     """The epoch at which a version became the head; 0 for the base, which was it first."""
     epoch: int | None = connection.execute(
         sa.select(t.head_history.c.epoch).where(t.head_history.c.to_version == version)
@@ -55,7 +55,7 @@ def epoch_of(connection: Connection, version: int) -> int:
     return epoch or 0
 
 
-def found(
+def create_or_check(
     connection: Connection, *, fingerprint: str, name: str, author: str, now: datetime, store_id: str | None = None
 ) -> Head:
     """Make the head row and version 0 of a new store, or check that an old one was made with this base.
@@ -94,22 +94,20 @@ def take_seqs(connection: Connection, count: int) -> int:
     return int(after) - count
 
 
-def move(
-    connection: Connection, head: Head, *, restores_fence: int | None, reason: str | None, author: str, now: datetime
-) -> Head:
+def move(connection: Connection, head: Head, *, fence: int | None, reason: str | None, author: str, now: datetime) -> Head:
     """Move the head to a new version number, if it and (given one) the fence are still what the caller saw.
 
     Raises FenceLost or Stale, and then nothing of the transaction may be kept.
     """
     update = sa.update(t.head).where(t.head.c.version == head.version, t.head.c.epoch == head.epoch)
-    if restores_fence is not None:
-        update = update.where(t.head.c.fence == restores_fence)
+    if fence is not None:
+        update = update.where(t.head.c.fence == fence)
     number = t.head.c.latest_version + 1
     moved = connection.execute(
         update.values(version=number, latest_version=number, epoch=t.head.c.epoch + 1).returning(t.head.c.version, t.head.c.epoch)
     ).one_or_none()
     if moved is None:
-        check_fence(connection, restores_fence)
+        check_fence(connection, fence)
         raise Stale("the head has moved meanwhile; look at it and decide again")
     history = {"from_version": head.version, "to_version": moved.version, "reason": reason, "author": author, "at": now}
     connection.execute(sa.insert(t.head_history).values(epoch=moved.epoch, **history))
@@ -122,37 +120,37 @@ def check_fence(connection: Connection, fence: int | None) -> None:
         raise FenceLost("another worker has taken over")
 
 
-def lease_owner(connection: Connection) -> str | None:
+def read_lease_owner(connection: Connection) -> str | None:
     """Who took the lease last and did not give it back, whether or not it has ended."""
     owner: str | None = connection.execute(sa.select(t.head.c.lease_owner)).scalar_one()
     return owner
 
 
 def take_lease(
-    connection: Connection, owner: str, *, lease_s: float, at_once: bool = False, instead_of: str | None = None
+    connection: Connection, owner: str, *, lease_s: float, is_only_server: bool = False, dead_owner: str | None = None
 ) -> int | None:
     """Become the one worker, and get the fence that proves it; None while another worker's lease runs.
 
-    A dead worker's lease need not be waited for: `at_once` is for a server that knows to be alone (it holds the folder's lock),
-    and `instead_of` names an owner that is known to be dead. Should that be a mistake, the fence keeps it harmless.
+    The lease of a dead worker need not run out. `is_only_server`: this server holds the lock of the folder, so there is no other.
+    `dead_owner`: an owner that is known to be dead. The fence keeps a mistake about either harmless.
     """
     clock = database_clock(connection)
     update = sa.update(t.head)
-    if not at_once:
-        update = update.where((t.head.c.lease_until_s <= clock) | (t.head.c.lease_owner == instead_of))
+    if not is_only_server:
+        update = update.where((t.head.c.lease_until_s <= clock) | (t.head.c.lease_owner == dead_owner))
     return connection.execute(
         update.values(fence=t.head.c.fence + 1, lease_owner=owner, lease_until_s=clock + lease_s).returning(t.head.c.fence)
     ).scalar_one_or_none()
 
 
-def keep_lease(connection: Connection, fence: int, *, lease_s: float) -> None:
+def renew_lease(connection: Connection, fence: int, *, lease_s: float) -> None:
     """Prolong the lease. Raises FenceLost if it is another worker's."""
     until = database_clock(connection) + lease_s
     if connection.execute(sa.update(t.head).where(t.head.c.fence == fence).values(lease_until_s=until)).rowcount != 1:
         raise FenceLost("another worker has taken over")
 
 
-def give_lease(connection: Connection, fence: int) -> None:
+def release_lease(connection: Connection, fence: int) -> None:
     """End the lease at once, so that the next worker need not wait."""
     connection.execute(sa.update(t.head).where(t.head.c.fence == fence).values(lease_until_s=0.0, lease_owner=None))
 

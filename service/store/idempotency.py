@@ -21,31 +21,31 @@ FORGOTTEN = "purged"  # in the place of a body's digest, by which the body could
 
 
 @dataclass(eq=False)
-class Keyed:
+class KeyedRequest:
     """A request that its author may repeat: to which call, under which key (None: not to be repeated), with what body.
 
-    `replayed` is set by `recall` where it was answered before.
+    `is_replay` is set by `recall` where it was answered before.
     """
 
     author: str
     call: str
     key: str | None = None
     body_hash: str = ""
-    replayed: bool = False
+    is_replay: bool = False
 
 
-def unkeyed(author: str) -> Keyed:
+def unkeyed_request(author: str) -> KeyedRequest:
     """A request that nobody repeats: it is never recalled and never remembered."""
-    return Keyed(author, "")
+    return KeyedRequest(author, "")
 
 
-def recall(connection: Connection, asked: Keyed) -> Mapping[str, Any] | None:
+def recall(connection: Connection, asked: KeyedRequest) -> Mapping[str, Any] | None:
     """What a request was answered with, or None if its key is new. Raises KeyReused if the key came with another body or to
     another call, and Gone if all that it made was purged.
     """
     if asked.key is None:
         return None
-    row = connection.execute(sa.select(t.idempotency_keys).where(*_one(asked.author, asked.key))).one_or_none()
+    row = connection.execute(sa.select(t.idempotency_keys).where(*_is_key(asked.author, asked.key))).one_or_none()
     if row is None:
         return None
     if row.call != asked.call:
@@ -54,12 +54,12 @@ def recall(connection: Connection, asked: Keyed) -> Mapping[str, Any] | None:
         raise Gone("what was made under this Idempotency-Key was purged; use a new key", field="Idempotency-Key")
     if row.body_hash != asked.body_hash:
         raise KeyReused("this Idempotency-Key was used before with another body; use a new key", field="Idempotency-Key")
-    asked.replayed = True
+    asked.is_replay = True
     answer: Mapping[str, Any] = row.answer
     return answer
 
 
-def remember(connection: Connection, asked: Keyed, answer: Mapping[str, Any], *, now: datetime) -> None:
+def remember(connection: Connection, asked: KeyedRequest, answer: Mapping[str, Any], *, now: datetime) -> None:
     """Keep what a request was answered with, if it has a key."""
     if asked.key is None:
         return
@@ -72,16 +72,16 @@ def forget(connection: Connection, *, author: str, key: str, ids: Collection[str
 
     A body that spoke of nothing else is forgotten with them.
     """
-    answer = connection.execute(sa.select(t.idempotency_keys.c.answer).where(*_one(author, key))).scalar_one()
+    answer = connection.execute(sa.select(t.idempotency_keys.c.answer).where(*_is_key(author, key))).scalar_one()
     kept = _without(answer, ids)
     values: dict[str, Any] = {"answer": kept}
     made = [edit_id for edit_id, _ in kept["edits"]] if "edits" in kept else [kept["eval"]] if "eval" in kept else []
     if made and all(one is None for one in made):
         values["body_hash"] = FORGOTTEN
-    return connection.execute(sa.update(t.idempotency_keys).where(*_one(author, key)).values(**values)).rowcount
+    return connection.execute(sa.update(t.idempotency_keys).where(*_is_key(author, key)).values(**values)).rowcount
 
 
-def _one(author: str, key: str) -> tuple[sa.ColumnElement[bool], sa.ColumnElement[bool]]:
+def _is_key(author: str, key: str) -> tuple[sa.ColumnElement[bool], sa.ColumnElement[bool]]:
     return (t.idempotency_keys.c.author == author, t.idempotency_keys.c.key == key)
 
 

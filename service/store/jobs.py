@@ -13,7 +13,7 @@ from service.store import tables as t
 from service.store.ids import new_id
 
 FIRST_LINES, LAST_LINES = 20, 80  # of a log
-BRIEF = tuple(column for column in t.jobs.c if column.name != "edit_ids")
+BRIEF_COLUMNS = tuple(column for column in t.jobs.c if column.name != "edit_ids")
 ACTIVE = sa.text(t.ACTIVE)  # word for word as the partial index has it: only then does SQLite use that, and not read every job
 
 
@@ -83,14 +83,14 @@ def insert(
 
 def get(connection: Connection, job_id: str, *, brief: bool = False) -> Job:
     """One job; a `brief` one comes without its edit ids. Raises NotFound."""
-    select = sa.select(*(BRIEF if brief else t.jobs.c)).where(t.jobs.c.id == job_id)
+    select = sa.select(*(BRIEF_COLUMNS if brief else t.jobs.c)).where(t.jobs.c.id == job_id)
     row = connection.execute(select).mappings().one_or_none()
     if row is None:
         raise NotFound("there is no job with this id", field="id")
     return _job(row)
 
 
-def page(
+def read_page(
     connection: Connection,
     *,
     limit: int,
@@ -102,7 +102,9 @@ def page(
     """Jobs of a kind or of some, that stand so or so, newest first, older than the job `before`. `brief` ones come without
     their edit ids, of which a retrain may have megabytes. Raises NotFound if there is no job `before`.
     """
-    select = sa.select(*(BRIEF if brief else t.jobs.c)).order_by(t.jobs.c.created_at.desc(), t.jobs.c.id.desc()).limit(limit)
+    select = (
+        sa.select(*(BRIEF_COLUMNS if brief else t.jobs.c)).order_by(t.jobs.c.created_at.desc(), t.jobs.c.id.desc()).limit(limit)
+    )
     for column, wanted in ((t.jobs.c.kind, kind), (t.jobs.c.status, status)):
         if wanted:
             select = select.where(column.in_([wanted] if isinstance(wanted, str) else wanted))
@@ -113,7 +115,7 @@ def page(
     return [_job(row) for row in connection.execute(select).mappings()]
 
 
-def recent_statuses(connection: Connection, kind: str, *, limit: int) -> list[tuple[str, datetime | None]]:
+def read_recent_statuses(connection: Connection, kind: str, *, limit: int) -> list[tuple[str, datetime | None]]:
     """The status of the last jobs of a kind, newest first, each with when it ended."""
     columns = (t.jobs.c.status, t.jobs.c.finished_at)
     newest_first = (t.jobs.c.created_at.desc(), t.jobs.c.id.desc())
@@ -121,11 +123,11 @@ def recent_statuses(connection: Connection, kind: str, *, limit: int) -> list[tu
     return [(row.status, row.finished_at) for row in connection.execute(select)]
 
 
-def active(connection: Connection, kind: str, status: str | None = None, *, brief: bool = False) -> Job | None:
+def find_active(connection: Connection, kind: str, status: str | None = None, *, brief: bool = False) -> Job | None:
     """The job of a kind that runs, else the one that waits; or only the one with `status`. `brief`: without its edit ids."""
     statuses = ("running", "queued") if status is None else (status,)
     for one in statuses:
-        select = sa.select(*(BRIEF if brief else t.jobs.c)).where(t.jobs.c.kind == kind, t.jobs.c.status == one, ACTIVE)
+        select = sa.select(*(BRIEF_COLUMNS if brief else t.jobs.c)).where(t.jobs.c.kind == kind, t.jobs.c.status == one, ACTIVE)
         row = connection.execute(select).mappings().one_or_none()
         if row is not None:
             return _job(row)
@@ -134,37 +136,37 @@ def active(connection: Connection, kind: str, status: str | None = None, *, brie
 
 def update(connection: Connection, job_id: str, **values: Any) -> Job:
     """Change a job's columns, and read it again."""
-    note(connection, job_id, **values)
+    write(connection, job_id, **values)
     return get(connection, job_id)
 
 
-def note(connection: Connection, job_id: str, **values: Any) -> None:
+def write(connection: Connection, job_id: str, **values: Any) -> None:
     """Change a job's columns, without reading the whole job again."""
     if "edit_ids" in values:
         values["edit_ids"] = list(values["edit_ids"])
     connection.execute(sa.update(t.jobs).where(t.jobs.c.id == job_id).values(**values))
 
 
-def forget_pause(connection: Connection, kind: str) -> None:
+def clear_retry(connection: Connection, kind: str) -> None:
     """Note that the running job of a kind waits no longer for its next attempt."""
     running = (t.jobs.c.kind == kind, t.jobs.c.status == "running", ACTIVE)
     connection.execute(sa.update(t.jobs).where(*running).values(retry_at=None, stage=None))
 
 
-def forget_claim(connection: Connection, fence: int) -> None:
+def uncount_claim(connection: Connection, fence: int) -> None:
     """Do not count that the worker with this fence took up what it leaves running: it ends in good order."""
     mine = (t.jobs.c.status == "running", t.jobs.c.fence == fence, t.jobs.c.claims > 0)
     connection.execute(sa.update(t.jobs).where(*mine).values(claims=t.jobs.c.claims - 1))
 
 
-def say(connection: Connection, job_id: str, message: str, now: datetime) -> None:
+def append_to_log(connection: Connection, job_id: str, message: str, now: datetime) -> None:
     """Add a line to a job's log. Of a log that grows long the beginning and the end are kept."""
     log = [dict(line) for line in get(connection, job_id, brief=True).log]
     log.append({"at": now.astimezone(UTC).isoformat(), "message": message})
-    note(connection, job_id, log=[*log[:FIRST_LINES], *log[FIRST_LINES:][-LAST_LINES:]])
+    write(connection, job_id, log=[*log[:FIRST_LINES], *log[FIRST_LINES:][-LAST_LINES:]])
 
 
-def cancel_is_asked(connection: Connection, job_id: str) -> bool:
+def is_cancel_requested(connection: Connection, job_id: str) -> bool:
     """Whether somebody asked for a job to be cancelled."""
     select = sa.select(t.jobs.c.cancel_asked_at).where(t.jobs.c.id == job_id)
     return connection.execute(select).scalar_one_or_none() is not None
@@ -174,17 +176,17 @@ def finish(connection: Connection, job_id: str, *, version: int | None = None, e
     """End a job: failed if there is an error, else done."""
     status, progress = ("failed", {}) if error is not None else ("done", {"progress": 1.0})
     if error is not None or version is not None:
-        say(connection, job_id, f"failed: {error}" if error is not None else f"published as version {version}", now)
+        append_to_log(connection, job_id, f"failed: {error}" if error is not None else f"published as version {version}", now)
     ended = {"finished_at": now, "stage": None, "retry_at": None}
-    note(connection, job_id, status=status, version=version, error=error, **ended, **progress)
+    write(connection, job_id, status=status, version=version, error=error, **ended, **progress)
 
 
-def end_cancelled(connection: Connection, job_id: str, *, now: datetime) -> None:
+def finish_cancelled(connection: Connection, job_id: str, *, now: datetime) -> None:
     """End a job as its `cancelled_by` asked."""
     job = get(connection, job_id, brief=True)
-    say(connection, job_id, f"cancelled by {job.cancelled_by}", now)
+    append_to_log(connection, job_id, f"cancelled by {job.cancelled_by}", now)
     ended = {"finished_at": now, "stage": None, "retry_at": None}
-    note(connection, job_id, status="cancelled", error=f"cancelled by {job.cancelled_by}", **ended)
+    write(connection, job_id, status="cancelled", error=f"cancelled by {job.cancelled_by}", **ended)
 
 
 def _job(row: RowMapping) -> Job:

@@ -15,9 +15,9 @@ from service.store import evaluations
 from service.store import tables as t
 from service.store.edits import chunks
 
-SHOWN = 500  # characters of one text
+MAX_TEXT_CHARACTERS = 500  # characters of one text
 _TEXTS = ("prompt", "target", "subject", "relation", "conflict_key", "error")
-_SAME = ("id", "seq", "supersedes", "superseded_by", "author", "created_at", "applied_at", "version")
+_COPIED = ("id", "seq", "supersedes", "superseded_by", "author", "created_at", "applied_at", "version")
 KINDS = ("reliability", "generality", "locality", "portability")
 _EVAL = ("id", "version", "status", "about", "progress", "error", "author", "created_at", "started_at", "finished_at")
 
@@ -62,7 +62,7 @@ class ListedEval:
     finished_at: datetime | None
 
 
-def edits_page(
+def read_edits_page(
     connection: Connection, *, statuses: Collection[EditStatus] = (), limit: int, before_seq: int | None = None
 ) -> list[ListedEdit]:
     """Edits in reverse order of acceptance, those before `before_seq`."""
@@ -74,7 +74,7 @@ def edits_page(
     return [_edit(row) for row in connection.execute(select).mappings()]
 
 
-def edits_by_id(connection: Connection, edit_ids: Collection[str]) -> dict[str, ListedEdit]:
+def read_edits_by_id(connection: Connection, edit_ids: Collection[str]) -> dict[str, ListedEdit]:
     """Edits by their ids; ids without a row are left out."""
     found: dict[str, ListedEdit] = {}
     for some in chunks(edit_ids):
@@ -82,7 +82,7 @@ def edits_by_id(connection: Connection, edit_ids: Collection[str]) -> dict[str, 
     return found
 
 
-def evals_page(
+def read_evals_page(
     connection: Connection,
     *,
     limit: int,
@@ -99,20 +99,20 @@ def evals_page(
     if status is not None:
         select = select.where(t.evals.c.status == status)
     if before is not None:
-        at = evaluations.created_at(connection, before)
+        at = evaluations.read_created_at(connection, before)
         select = select.where(sa.tuple_(t.evals.c.created_at, t.evals.c.id) < sa.tuple_(sa.literal(at, t.UtcDateTime), before))
     return [_evaluation(row) for row in connection.execute(select).mappings()]
 
 
 def _edits() -> sa.Select[Any]:
-    texts = (sa.func.substr(t.edits.c[name], 1, SHOWN + 1).label(name) for name in _TEXTS)
-    return sa.select(*(t.edits.c[name] for name in _SAME), t.edits.c.status, t.edits.c.method, *texts)
+    texts = (sa.func.substr(t.edits.c[name], 1, MAX_TEXT_CHARACTERS + 1).label(name) for name in _TEXTS)
+    return sa.select(*(t.edits.c[name] for name in _COPIED), t.edits.c.status, t.edits.c.method, *texts)
 
 
 def _edit(row: RowMapping) -> ListedEdit:
-    texts = {name: row[name] and row[name][:SHOWN] for name in _TEXTS}
+    texts = {name: row[name] and row[name][:MAX_TEXT_CHARACTERS] for name in _TEXTS}
     return ListedEdit(
-        **{name: row[name] for name in _SAME},
+        **{name: row[name] for name in _COPIED},
         **texts,
         status=EditStatus(row["status"]),
         method=Method(row["method"]),

@@ -12,10 +12,10 @@ from sqlalchemy.engine import Connection
 from service.domain.liveset import LiveSet
 
 OPTION = "errata_live_sets"  # the execution option by which an engine's connections find their store's memory
-KEPT = 6  # sets; the items of versions with one root are shared, so a set of 100,000 adds some 10 MB to its root's 60
+CAPACITY = 6  # sets; the items of versions with one root are shared, so a set of 100,000 adds some 10 MB to its root's 60
 
 
-class LiveSets:
+class LiveSetCache:
     """The sets used last, by name."""
 
     def __init__(self) -> None:
@@ -29,12 +29,12 @@ class LiveSets:
                 self._sets.move_to_end(name)
             return self._sets.get(name)
 
-    def keep(self, name: Hashable, live_set: LiveSet) -> None:
+    def put(self, name: Hashable, live_set: LiveSet) -> None:
         """Remember a set, and forget the one that was not used for longest."""
         with self._lock:
             self._sets[name] = live_set
             self._sets.move_to_end(name)
-            while len(self._sets) > KEPT:
+            while len(self._sets) > CAPACITY:
                 self._sets.popitem(last=False)
 
     def clear(self) -> None:
@@ -43,7 +43,7 @@ class LiveSets:
             self._sets.clear()
 
 
-def memory_of(connection: Connection) -> LiveSets:
+def cache_of(connection: Connection) -> LiveSetCache:
     """The memory of the store that a connection belongs to; an empty one for a connection of no store."""
     found = connection.get_execution_options().get(OPTION)
-    return found if isinstance(found, LiveSets) else LiveSets()
+    return found if isinstance(found, LiveSetCache) else LiveSetCache()

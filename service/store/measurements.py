@@ -19,7 +19,7 @@ from service.store import tables as t
 from service.store.ids import new_id
 
 Source = Literal["gate", "monitor"]
-KEPT = 20  # of one version, name and source
+ROWS_KEPT = 20  # of one version, name and source
 
 RETENTION = "retention"
 INSIDE = "locality_inside"
@@ -58,17 +58,17 @@ def insert(connection: Connection, version: int, source: Source, figures: Iterab
     connection.execute(sa.insert(t.measurements), [row | {"at": now} for row in rows])
     for row in rows:
         same = [getattr(t.measurements.c, name) == row[name] for name in ("version", "source", "name")]
-        newest = sa.select(t.measurements.c.id).where(*same).order_by(*_newest_first()).limit(KEPT)
+        newest = sa.select(t.measurements.c.id).where(*same).order_by(*_newest_first()).limit(ROWS_KEPT)
         kept = list(connection.execute(newest).scalars())
         connection.execute(sa.delete(t.measurements).where(*same, t.measurements.c.id.not_in(kept)))
 
 
-def latest(connection: Connection, version: int) -> Mapping[str, Measurement]:
+def read_latest(connection: Connection, version: int) -> Mapping[str, Measurement]:
     """The last figure of each name that is known of this very version, whoever found it."""
     return _last(connection, t.measurements.c.version == version)
 
 
-def nearest(connection: Connection, version: int) -> Mapping[str, Measurement]:
+def read_nearest(connection: Connection, version: int) -> Mapping[str, Measurement]:
     """The last figure of each name that is known of a version, or else of the nearest one that it came from."""
     found: dict[str, Measurement] = {}
     while True:
@@ -80,7 +80,7 @@ def nearest(connection: Connection, version: int) -> Mapping[str, Measurement]:
         version = rollback["restores"]
 
 
-def latest_by(connection: Connection, version: int, name: str, source: Source) -> Measurement | None:
+def read_latest_by(connection: Connection, version: int, name: str, source: Source) -> Measurement | None:
     """The last figure of a name that one of the two found."""
     same = (t.measurements.c.version == version, t.measurements.c.name == name, t.measurements.c.source == source)
     row = connection.execute(sa.select(t.measurements).where(*same).order_by(*_newest_first()).limit(1)).mappings().one_or_none()

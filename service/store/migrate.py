@@ -14,7 +14,7 @@ from alembic.util import CommandError
 from sqlalchemy.engine import make_url
 
 from service.domain.errors import Refused, Unavailable
-from service.store.connection_errors import NO_DRIVER, of_connecting, of_the_folder
+from service.store.connection_errors import NO_DRIVER, explain_connection_error, folder_error
 
 _one_at_a_time = threading.Lock()  # alembic keeps the context of a run in module globals
 CAUSES = (
@@ -35,7 +35,7 @@ def upgrade(url: str) -> None:
         try:
             Path(parsed.database).parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise of_the_folder(error, "the folder of the database") from error
+            raise folder_error(error, "the folder of the database") from error
     logging.getLogger("alembic.runtime.migration").setLevel(logging.WARNING)
     try:
         with _one_at_a_time:
@@ -56,7 +56,7 @@ def upgrade(url: str) -> None:
 
 def _sentence(error: sa.exc.DBAPIError) -> str:
     """Which of the few things it was that an operator can mend; the error itself may quote rows, so no more than its class."""
-    if (cause := of_connecting(error.orig)) is not None:
+    if (cause := explain_connection_error(error.orig)) is not None:
         return f"The database cannot be reached: {cause}."
     text = str(error.orig).lower()
     for words, sentence in CAUSES:

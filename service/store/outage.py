@@ -9,10 +9,10 @@ from contextlib import contextmanager
 
 from service.domain.errors import Unavailable
 
-PAUSE_S = 1.0  # between two who find out
+RETRY_S = 1.0  # between two who find out
 
 
-class Silence(Unavailable):
+class DatabaseTimeout(Unavailable):
     """The database did not answer in its time. What was asked of it may have been done, or may yet be done."""
 
 
@@ -31,7 +31,7 @@ class Outage:
         self.check()
         try:
             yield
-        except Silence:
+        except DatabaseTimeout:
             self._left(answered=False)
             raise
         except BaseException:
@@ -50,19 +50,19 @@ class Outage:
             if self._trying is None and time.monotonic() >= self._next_try:
                 self._trying = me
                 return
-        raise Silence("The database does not answer.", retry_after_s=PAUSE_S)
+        raise DatabaseTimeout("The database does not answer.", retry_after_s=RETRY_S)
 
-    def glance(self) -> None:
+    def peek(self) -> None:
         """Raise Silence as `check` does, and take nothing upon oneself: for those who have something to wait for first."""
         with self._lock:
             is_others = self._trying not in (None, threading.get_ident())
             if not self._lasts or not (is_others or time.monotonic() < self._next_try):
                 return
-        raise Silence("The database does not answer.", retry_after_s=PAUSE_S)
+        raise DatabaseTimeout("The database does not answer.", retry_after_s=RETRY_S)
 
     def _left(self, *, answered: bool) -> None:
         with self._lock:
             self._lasts = not answered
-            self._next_try = time.monotonic() + PAUSE_S
+            self._next_try = time.monotonic() + RETRY_S
             if answered or self._trying == threading.get_ident():
                 self._trying = None

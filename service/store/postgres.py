@@ -11,19 +11,19 @@ from sqlalchemy.engine import Engine
 
 STATEMENT_MS = 5_000  # longest statement, and longest wait for a row lock: kept by the server
 IDLE_MS = 30_000  # longest pause within a transaction
-PATIENCE_S = 7.0  # after which a server that should have ended a statement by itself is not waited for
+ANSWER_S = 7.0  # after which a server that should have ended a statement by itself is not waited for
 PING_S = 2.0  # the same for the question whether a connection that lay in the pool still works
 CONNECT_S = 3
 
 
-class Silent(psycopg.OperationalError):
+class AnswerTimeout(psycopg.OperationalError):
     """The server did not answer in time. The connection is closed, for whatever comes on it now answers an old question."""
 
 
-class PatientConnection(psycopg.Connection[Any]):
+class TimedConnection(psycopg.Connection[Any]):
     """A connection on which no call takes longer than `patience_s`."""
 
-    patience_s = PATIENCE_S
+    patience_s = ANSWER_S
 
     def wait(self, gen: Any, interval: float = 0.1, timeout: float | None = None) -> Any:
         """Consume a generator of psycopg's, as all calls do."""
@@ -31,7 +31,7 @@ class PatientConnection(psycopg.Connection[Any]):
             return super().wait(gen, interval, self.patience_s if timeout is None else timeout)
         except errors._WaitTimeout:
             self.pgconn.finish()
-            raise Silent("the server did not answer in time") from None
+            raise AnswerTimeout("the server did not answer in time") from None
 
 
 def postgres_engine(url: sa.URL, *, pool: int, pool_wait_s: float) -> Engine:
@@ -50,16 +50,16 @@ def postgres_engine(url: sa.URL, *, pool: int, pool_wait_s: float) -> Engine:
     )
 
     @sa.event.listens_for(engine, "do_connect")
-    def _connect(_dialect: Any, _record: Any, given: Any, named: Any) -> PatientConnection:
-        return PatientConnection.connect(*given, **named)
+    def _connect(_dialect: Any, _record: Any, given: Any, named: Any) -> TimedConnection:
+        return TimedConnection.connect(*given, **named)
 
     @sa.event.listens_for(engine, "checkin")
-    def _ping_comes_next(connection: PatientConnection | None, _record: Any) -> None:
+    def _ping_comes_next(connection: TimedConnection | None, _record: Any) -> None:
         if connection is not None:
             connection.patience_s = PING_S
 
     @sa.event.listens_for(engine, "checkout")
-    def _statements_come_next(connection: PatientConnection, _record: Any, _fairy: Any) -> None:
-        connection.patience_s = PATIENCE_S
+    def _statements_come_next(connection: TimedConnection, _record: Any, _fairy: Any) -> None:
+        connection.patience_s = ANSWER_S
 
     return engine

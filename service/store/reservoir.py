@@ -28,10 +28,10 @@ def offer(connection: Connection, prompts: Iterable[tuple[int, str]], *, size: i
     beyond = connection.execute(sa.select(t.reservoir.c.slot).order_by(t.reservoir.c.slot).offset(size).limit(1)).scalar()
     if beyond is not None:
         connection.execute(sa.delete(t.reservoir).where(t.reservoir.c.slot >= beyond))
-    return bound(connection, size=size)
+    return read_bound(connection, size=size)
 
 
-def bound(connection: Connection, *, size: int) -> int | None:
+def read_bound(connection: Connection, *, size: int) -> int | None:
     """The lot from which on a prompt is not kept; None while there is room for any."""
     count, highest = connection.execute(sa.select(sa.func.count(), sa.func.max(t.reservoir.c.slot))).one()
     return int(highest) if count >= size and highest is not None else None
@@ -43,13 +43,13 @@ def sample(connection: Connection, count: int) -> list[str]:
     return list(connection.execute(select).scalars())
 
 
-def matches(connection: Connection, wordings: Wordings) -> dict[int, Match]:
+def find_matches(connection: Connection, wordings: Wordings) -> dict[int, Match]:
     """Which prompts hold, or perhaps hold, one of some wordings, by the lots that they drew."""
     rows = connection.execute(sa.select(t.reservoir.c.slot, t.reservoir.c.prompt))
     return {row.slot: found for row in rows if (found := wordings.match(row.prompt))}
 
 
-def forget(connection: Connection, lots: Sequence[int]) -> int:
+def remove(connection: Connection, lots: Sequence[int]) -> int:
     """Remove prompts by the lots that they drew; how many there were."""
     going = (list(lots[begin : begin + CHUNK]) for begin in range(0, len(lots), CHUNK))
     return sum(connection.execute(sa.delete(t.reservoir).where(t.reservoir.c.slot.in_(some))).rowcount for some in going)

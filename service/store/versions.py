@@ -19,7 +19,7 @@ from service.domain.version import Version, VersionKind, VersionStatus
 from service.store import evaluations
 from service.store import tables as t
 from service.store.edits import chunks
-from service.store.live_set_cache import memory_of
+from service.store.live_set_cache import cache_of
 
 FEW_CHANGES = 256  # a set that differs from its root by no more is never written whole
 LARGEST = 2**63 - 1  # of a database's whole numbers
@@ -29,7 +29,7 @@ ROLES: Mapping[str, Role] = {str(role): role for role in Role}
 
 
 @dataclass(frozen=True)
-class _Place:
+class _StoredVersion:
     """Where a version's rows are to be found."""
 
     number: int
@@ -53,7 +53,7 @@ def get(connection: Connection, number: int) -> Version:
     return _version(row)
 
 
-def page(connection: Connection, *, limit: int, before: int | None = None) -> list[Version]:
+def read_page(connection: Connection, *, limit: int, before: int | None = None) -> list[Version]:
     """Versions, newest first, with numbers under `before`."""
     select = sa.select(t.versions).order_by(t.versions.c.number.desc()).limit(limit)
     if before is not None:
@@ -61,7 +61,7 @@ def page(connection: Connection, *, limit: int, before: int | None = None) -> li
     return [_version(row) for row in connection.execute(select).mappings()]
 
 
-def latest_retrained(connection: Connection, version: Version, *, minors: int) -> Version | None:
+def find_latest_retrain(connection: Connection, version: Version, *, minors: int) -> Version | None:
     """Of the versions up to one, the last that a retrain published so many minor ones after the same major one; None if none."""
     same = (t.versions.c.kind == VersionKind.LOCFT, t.versions.c.major_at == version.major_at, t.versions.c.minors == minors)
     select = sa.select(t.versions).where(*same, t.versions.c.number <= version.number)
@@ -69,7 +69,7 @@ def latest_retrained(connection: Connection, version: Version, *, minors: int) -
     return None if row is None else _version(row)
 
 
-def last_of_kinds(connection: Connection, kinds: Collection[VersionKind], *, after: int, until: int) -> int | None:
+def find_last_of_kinds(connection: Connection, kinds: Collection[VersionKind], *, after: int, until: int) -> int | None:
     """The number of the last version of some kinds, later than `after` and no later than `until`; None if there is none."""
     between = (t.versions.c.number > after, t.versions.c.number <= until, t.versions.c.kind.in_(kinds))
     return connection.execute(sa.select(sa.func.max(t.versions.c.number)).where(*between)).scalar()
@@ -77,12 +77,12 @@ def last_of_kinds(connection: Connection, kinds: Collection[VersionKind], *, aft
 
 def insert(connection: Connection, version: Version, live_set: LiveSet, *, fence: int | None, job_id: str | None) -> None:
     """Write a version with its live set: as changes to the root of the version that it came from, or whole if they are many."""
-    near = _place(connection, version.parent or 0 if version.restores is None else version.restores)
+    near = _find_stored(connection, version.parent or 0 if version.restores is None else version.restores)
     assert near is not None, "a version comes from another"
     root_set = _root_set(connection, near.root)
-    live_set = _sharing(root_set, live_set)
+    live_set = _share_items(root_set, live_set)
     root, changed = near.root, _changes(root_set, live_set)
-    if len(changed) > most_changes(len(live_set.items)):
+    if len(changed) > max_changes(len(live_set.items)):
         root, changed = version.number, [(item, True) for item in live_set.items]
     row = {
         "number": version.number,
@@ -107,10 +107,10 @@ def insert(connection: Connection, version: Version, live_set: LiveSet, *, fence
     connection.execute(sa.insert(t.versions).values(**row))
     _write(connection, version.number, changed)
     # Should the publication be undone, nobody finds its set: another of this number is made at another time.
-    memory_of(connection).keep((version.number, version.created_at), live_set)
+    cache_of(connection).put((version.number, version.created_at), live_set)
 
 
-def most_changes(size: int) -> int:
+def max_changes(size: int) -> int:
     """How many changes to a root a set of `size` items is kept as.
 
     A root costs `size` rows, and the k-th edit after it k rows: √(2 · size) edits a root make the least of both. A retrain of a
@@ -119,23 +119,23 @@ def most_changes(size: int) -> int:
     return max(FEW_CHANGES, math.isqrt(2 * size))
 
 
-def live_set(connection: Connection, number: int) -> LiveSet:
+def read_live_set(connection: Connection, number: int) -> LiveSet:
     """The live set that was stored with a version; empty for one that was collected or is not there."""
     while True:
-        place = _place(connection, number)
+        place = _find_stored(connection, number)
         if place is None or place.status == VersionStatus.COLLECTED:
             return LiveSet()
-        found = memory_of(connection).get(place.name)
+        found = cache_of(connection).get(place.name)
         if found is not None:
             return found
         found = _read(connection, place)
         # Statements of a reader are not one transaction: the version may have been collected, or got another root, between them.
-        if _place(connection, number) == place:
-            memory_of(connection).keep(place.name, found)
+        if _find_stored(connection, number) == place:
+            cache_of(connection).put(place.name, found)
             return found
 
 
-def holding(connection: Connection, edit_ids: Collection[str]) -> list[int]:
+def find_holding(connection: Connection, edit_ids: Collection[str]) -> list[int]:
     """The versions, less those collected, that hold any of these edits in whatever role."""
     present: dict[int, set[str]] = {}
     absent: dict[int, set[str]] = {}
@@ -152,24 +152,24 @@ def holding(connection: Connection, edit_ids: Collection[str]) -> list[int]:
     )
 
 
-def take_out(connection: Connection, edit_ids: Collection[str]) -> int:
+def delete_items(connection: Connection, edit_ids: Collection[str]) -> int:
     """Delete every row that names these edits; how many. Whatever holds them must have been collected before.
 
     A version that is kept as changes to such a root is given another root first, and not only for the foreign key: a process that
     remembers the old root's set would go on reading the edits by it. That takes long, so whoever has much to take out does it
     before, a root at a time.
     """
-    for root in roots_holding(connection, edit_ids):
-        root_anew(connection, root)
+    for root in find_roots_holding(connection, edit_ids):
+        replace_root(connection, root)
     deleted = 0
     for some in chunks(edit_ids):
         deleted += connection.execute(sa.delete(t.version_edits).where(t.version_edits.c.edit_id.in_(some))).rowcount
-    _delete_rows_without_need(connection)
-    memory_of(connection).clear()
+    _delete_unneeded_rows(connection)
+    cache_of(connection).clear()
     return deleted
 
 
-def roots_holding(connection: Connection, edit_ids: Collection[str]) -> list[int]:
+def find_roots_holding(connection: Connection, edit_ids: Collection[str]) -> list[int]:
     """Roots that have rows of these edits and that other versions are kept as changes to."""
     roots = set[int]()
     for some in chunks(edit_ids):
@@ -192,13 +192,13 @@ def mark_corrupt(connection: Connection, digest: str) -> list[int]:
     return sorted(connection.execute(update.values(status=str(VersionStatus.CORRUPT)).returning(t.versions.c.number)).scalars())
 
 
-def mark_good(connection: Connection, digest: str) -> list[int]:
+def unmark_corrupt(connection: Connection, digest: str) -> list[int]:
     """Take it back that versions with these bytes are corrupt; their numbers."""
     update = sa.update(t.versions).where(t.versions.c.digest == digest, t.versions.c.status == VersionStatus.CORRUPT)
     return sorted(connection.execute(update.values(status=str(VersionStatus.PUBLISHED)).returning(t.versions.c.number)).scalars())
 
 
-def digests_corrupt(connection: Connection) -> set[str]:
+def read_corrupt_digests(connection: Connection) -> set[str]:
     """The digests of all versions that are marked as corrupt."""
     select = sa.select(t.versions.c.digest).where(t.versions.c.status == VersionStatus.CORRUPT, t.versions.c.digest.is_not(None))
     return set(connection.execute(select.distinct()).scalars())
@@ -209,12 +209,12 @@ def pin(connection: Connection, number: int, pinned: bool = True) -> None:
     connection.execute(sa.update(t.versions).where(t.versions.c.number == number).values(pinned=pinned))
 
 
-def beyond_retention(connection: Connection, *, head: int, keep_last: int, keep_every: int) -> list[int]:
+def find_beyond_retention(connection: Connection, *, head: int, keep_last: int, keep_every: int) -> list[int]:
     """Published versions whose checkpoint need not be kept: not the head, not pinned, not of the last, not every n-th, and not
     waiting to be evaluated.
     """
     newest = connection.execute(sa.select(sa.func.max(t.versions.c.number))).scalar_one()
-    evaluated = sa.select(t.evals.c.version).where(t.evals.c.status.in_(evaluations.DUE))
+    evaluated = sa.select(t.evals.c.version).where(t.evals.c.status.in_(evaluations.UNFINISHED))
     select = sa.select(t.versions.c.number).where(
         t.versions.c.number <= newest - keep_last,
         t.versions.c.number != head,
@@ -230,10 +230,10 @@ def collect(connection: Connection, numbers: Iterable[int]) -> None:
     """Mark versions as collected and forget their live sets, but for the rows of a root that a version still needs."""
     for number in numbers:
         set_status(connection, number, VersionStatus.COLLECTED)
-    _delete_rows_without_need(connection)
+    _delete_unneeded_rows(connection)
 
 
-def digests_kept(connection: Connection) -> set[str]:
+def read_kept_digests(connection: Connection) -> set[str]:
     """The digests of all versions that still need their file."""
     select = sa.select(t.versions.c.digest).where(
         t.versions.c.status != VersionStatus.COLLECTED, t.versions.c.digest.is_not(None)
@@ -262,7 +262,7 @@ def _version(row: RowMapping) -> Version:
     )
 
 
-def by_digest(connection: Connection) -> dict[str, list[tuple[int, bool]]]:
+def read_by_digest(connection: Connection) -> dict[str, list[tuple[int, bool]]]:
     """The versions that still need a file by its digest, each with whether it is marked as corrupt; in order of number."""
     select = sa.select(t.versions.c.digest, t.versions.c.number, t.versions.c.status).where(
         t.versions.c.status != VersionStatus.COLLECTED, t.versions.c.digest.is_not(None)
@@ -273,12 +273,12 @@ def by_digest(connection: Connection) -> dict[str, list[tuple[int, bool]]]:
     return found
 
 
-def is_named(connection: Connection, digest: str) -> bool:
+def has_digest(connection: Connection, digest: str) -> bool:
     """Whether any version has, or had, these bytes."""
     return connection.execute(sa.select(t.versions.c.number).where(t.versions.c.digest == digest).limit(1)).first() is not None
 
 
-def digests_collected(connection: Connection) -> set[str]:
+def read_collected_digests(connection: Connection) -> set[str]:
     """The digests of all versions whose file is not needed for their sake."""
     select = sa.select(t.versions.c.digest).where(
         t.versions.c.status == VersionStatus.COLLECTED, t.versions.c.digest.is_not(None)
@@ -286,20 +286,20 @@ def digests_collected(connection: Connection) -> set[str]:
     return set(connection.execute(select.distinct()).scalars())
 
 
-def digests_without_need(connection: Connection) -> set[str]:
+def read_unneeded_digests(connection: Connection) -> set[str]:
     """The digests of collected versions that no version still needs."""
-    return digests_collected(connection) - digests_kept(connection)
+    return read_collected_digests(connection) - read_kept_digests(connection)
 
 
-def _place(connection: Connection, number: int) -> _Place | None:
+def _find_stored(connection: Connection, number: int) -> _StoredVersion | None:
     if not 0 <= number <= LARGEST:
         return None
     columns = (t.versions.c.number, t.versions.c.root, t.versions.c.status, t.versions.c.created_at)
     row = connection.execute(sa.select(*columns).where(t.versions.c.number == number)).one_or_none()
-    return None if row is None else _Place(*row)
+    return None if row is None else _StoredVersion(*row)
 
 
-def _read(connection: Connection, place: _Place) -> LiveSet:
+def _read(connection: Connection, place: _StoredVersion) -> LiveSet:
     if place.root == place.number:
         return LiveSet(tuple(item for item, _ in _rows(connection, place.number)))
     items = dict(_root_set(connection, place.root).by_id)
@@ -313,12 +313,12 @@ def _read(connection: Connection, place: _Place) -> LiveSet:
 
 def _root_set(connection: Connection, root: int) -> LiveSet:
     """The complete set of a root, even of one that was collected: its rows stay as long as a version needs them."""
-    place = _place(connection, root)
+    place = _find_stored(connection, root)
     assert place is not None and place.root == root, "a root is its own root"
-    found = memory_of(connection).get(place.name)
+    found = cache_of(connection).get(place.name)
     if found is None:
         found = _read(connection, place)
-        memory_of(connection).keep(place.name, found)
+        cache_of(connection).put(place.name, found)
     return found
 
 
@@ -336,7 +336,7 @@ def _rows(connection: Connection, number: int, some: Sequence[str] | None = None
                 seq=row.seq,
                 carrier=CARRIERS[row.carrier],
                 role=ROLES[row.role],
-                held=row.held,
+                is_in_tensors=row.held,
                 answer=row.answer,
             ),
             row.present,
@@ -352,7 +352,7 @@ def _write(connection: Connection, number: int, changed: Sequence[tuple[LiveItem
             "edit_id": item.edit_id,
             "carrier": str(item.carrier),
             "role": str(item.role),
-            "held": item.held,
+            "held": item.is_in_tensors,
             "answer": item.answer,
             "present": present,
         }
@@ -362,10 +362,10 @@ def _write(connection: Connection, number: int, changed: Sequence[tuple[LiveItem
         connection.execute(sa.insert(t.version_edits), rows)
 
 
-def _sharing(root: LiveSet, live_set: LiveSet) -> LiveSet:
+def _share_items(root: LiveSet, live_set: LiveSet) -> LiveSet:
     """The same set with the root's own items where they are equal: 100,000 of them are 60 MB."""
     before = root.by_id
-    equal = {item.edit_id for item in _other_than(root, live_set) if before.get(item.edit_id) == item}
+    equal = {item.edit_id for item in _items_not_of(root, live_set) if before.get(item.edit_id) == item}
     if not equal:
         return live_set
     return LiveSet(tuple([before[item.edit_id] if item.edit_id in equal else item for item in live_set.items]))
@@ -374,17 +374,17 @@ def _sharing(root: LiveSet, live_set: LiveSet) -> LiveSet:
 def _changes(root: LiveSet, live_set: LiveSet) -> list[tuple[LiveItem, bool]]:
     """What makes a set of its root: items that are new or stand otherwise, and items that it has not."""
     before = root.by_id
-    changed = [(item, True) for item in _other_than(root, live_set) if before.get(item.edit_id) != item]
+    changed = [(item, True) for item in _items_not_of(root, live_set) if before.get(item.edit_id) != item]
     return changed + [(before[edit_id], False) for edit_id in sorted(before.keys() - live_set.by_id.keys())]
 
 
-def _other_than(root: LiveSet, live_set: LiveSet) -> list[LiveItem]:
+def _items_not_of(root: LiveSet, live_set: LiveSet) -> list[LiveItem]:
     """Items that are not the root's own: most are, and to see that takes no comparison."""
     before = root.by_id
     return [item for item in live_set.items if before.get(item.edit_id) is not item]
 
 
-def root_anew(connection: Connection, root: int) -> None:
+def replace_root(connection: Connection, root: int) -> None:
     """Give the versions kept as changes to a collected `root` another: the first of them, which takes over what the old one has
     and it has too. The others become changes to that. Only rows that differ are read and written one by one.
     """
@@ -437,7 +437,7 @@ def _rerooted(
     return new
 
 
-def _delete_rows_without_need(connection: Connection) -> None:
+def _delete_unneeded_rows(connection: Connection) -> None:
     """Delete the rows of collected versions, less those of roots that other versions are changes to."""
     has_rows = sa.exists().where(t.version_edits.c.version == t.versions.c.number)
     collected = sa.select(t.versions.c.number).where(t.versions.c.status == VersionStatus.COLLECTED, has_rows)

@@ -5,11 +5,11 @@ from collections import deque
 from collections.abc import Iterable
 from enum import IntEnum
 
-from service.domain.writing_systems import STANDING_ALONE
+from service.domain.writing_systems import SINGLE_CHARACTER_WORDS
 
-_ALONE = "".join(f"{chr(low)}-{chr(high)}" for low, high in STANDING_ALONE)  # each of these counts as a word
+_ALONE = "".join(f"{chr(low)}-{chr(high)}" for low, high in SINGLE_CHARACTER_WORDS)  # each of these counts as a word
 WORD = re.compile(rf"[{_ALONE}]|[^\W{_ALONE}]+")
-FEWEST = 4  # words: fewer are said of much else, so among other words they prove nothing
+FEWEST_WORDS = 4  # words: fewer are said of much else, so among other words they prove nothing
 
 
 class Match(IntEnum):
@@ -41,7 +41,7 @@ class Wordings:
         words, found, node = _words(text), Match.NO, 0
         for word in words:
             node = self._step(node, word)
-            if self._longest[node] >= FEWEST:
+            if self._longest[node] >= FEWEST_WORDS:
                 return Match.YES
             if self._longest[node]:
                 found = Match.PERHAPS

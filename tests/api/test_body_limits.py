@@ -11,14 +11,14 @@ import httpx
 import pytest
 from structlog.testing import capture_logs
 
-from service.api.body_limits import SMALL_BYTES, Bodies
+from service.api.body_limits import SMALL_BYTES, BodyMemory
 from service.api.chunk_limit import FREE_PIECES
 from service.api.problems import Problem
 from service.api.schemas import MOST_MEMBERS
 from service.api.schemas.edits import BatchIn
 from service.api.strict_json import MOST_FAULTS, MOST_VALUES, parse, read
 from service.settings import Settings
-from tests.api.edge import connect, edge_app, listening, read_all
+from tests.api.edge_server import connect, edge_app, read_all, serve_edge
 
 ROOM = 1_000_000
 SETTINGS = Settings(limits={"bodies_bytes": ROOM, "batch_body_bytes": ROOM, "receive_s": 5})  # type: ignore[arg-type]
@@ -29,7 +29,7 @@ LAST = JSON + b"Connection: close\r\n"
 
 @pytest.fixture(scope="module")
 def port() -> Iterator[int]:
-    with listening(edge_app(SETTINGS), SETTINGS) as opened:
+    with serve_edge(edge_app(SETTINGS), SETTINGS) as opened:
         yield opened
 
 
@@ -78,7 +78,7 @@ def test_a_large_body_of_tiny_values_or_of_one_huge_value_is_refused(body: bytes
     assert refusal(body).kind.status == status
 
 
-def test_more_faults_than_can_be_told_are_one_fault() -> None:
+def test_too_many_faults_are_reported_as_one_fault() -> None:
     edit = {"rephrases": [{f"{number:x}": 0 for number in range(MOST_MEMBERS)} for _ in range(10)]}
 
     told = refusal(json.dumps({"edits": [edit] * (1 + MOST_FAULTS // (10 * MOST_MEMBERS))}).encode())
@@ -106,8 +106,8 @@ def test_a_large_body_says_what_a_small_one_says(text: str, value: Any) -> None:
     assert parse(padded) == parse(text.encode()) == json.loads(text)
 
 
-def test_bodies_in_flight_share_one_room_and_give_it_back() -> None:
-    bodies = Bodies(SETTINGS.limits)
+def test_bodies_in_flight_share_one_memory_limit_and_release_it() -> None:
+    bodies = BodyMemory(SETTINGS.limits)
     with bodies.room() as first, bodies.room() as second:
         first.grow(ROOM)
         second.grow(2 * SMALL_BYTES)
@@ -123,7 +123,7 @@ def test_bodies_in_flight_share_one_room_and_give_it_back() -> None:
             bodies.check(SMALL_BYTES + 1)
 
 
-def test_half_sent_bodies_fill_their_room_and_no_more_while_small_requests_pass(port: int) -> None:
+def test_unfinished_bodies_fill_their_memory_limit_while_small_requests_pass(port: int) -> None:
     half = post(b"/edits/batch", b" " * 700_000, 900_000, JSON)
     large = post(b"/edits/batch", b" " * (ROOM // 2))
     for attempt in range(50):
@@ -153,7 +153,7 @@ def test_a_body_in_thousands_of_pieces_is_refused_and_the_connection_closed(port
     assert b"The body came in too many small pieces." in answer
 
 
-def test_a_body_in_some_hundred_pieces_is_read(port: int) -> None:
+def test_a_body_in_a_few_hundred_pieces_is_accepted(port: int) -> None:
     body = json.dumps(EDIT).encode()
     chunks = b"".join(b"1\r\n%c\r\n" % byte for byte in body.ljust(FREE_PIECES - 10))
     answer = answer_to(port, b"POST /edits HTTP/1.1\r\n" + LAST + b"Transfer-Encoding: chunked\r\n\r\n" + chunks + b"0\r\n\r\n")
@@ -180,7 +180,7 @@ def test_a_large_body_is_read_and_judged_in_a_thread(port: int, monkeypatch: pyt
     assert len(seen) == 3
 
 
-def test_a_client_that_has_sent_all_and_closed_its_side_is_answered(port: int) -> None:
+def test_a_client_that_closes_its_sending_side_after_a_request_is_answered(port: int) -> None:
     with connect(port) as client:
         client.sendall(post(b"/edits", json.dumps(EDIT).encode(), head=JSON))
         client.shutdown(1)
@@ -206,7 +206,7 @@ def test_a_client_that_has_sent_all_and_closed_its_side_is_answered(port: int) -
         b"/edits/%f",
     ],
 )
-def test_an_address_that_is_no_path_gets_a_problem_and_no_traceback(port: int, target: bytes) -> None:
+def test_a_request_target_that_is_no_path_gets_a_problem_and_no_traceback(port: int, target: bytes) -> None:
     with capture_logs() as lines:
         answer = answer_to(port, b"GET " + target + b" HTTP/1.1\r\n" + LAST + b"\r\n")
 
@@ -215,7 +215,7 @@ def test_an_address_that_is_no_path_gets_a_problem_and_no_traceback(port: int, t
     assert [line for line in lines if line["log_level"] == "error"] == []
 
 
-def test_what_is_no_http_behind_an_answer_ends_the_connection_without_a_traceback(
+def test_invalid_http_after_an_answer_closes_the_connection_without_a_traceback(
     port: int, caplog: pytest.LogCaptureFixture
 ) -> None:
     head = b"POST /edits HTTP/1.1\r\nHost: localhost\r\nContent-Type: text/plain\r\nTransfer-Encoding: chunked\r\n\r\n"

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import pytest
 
 from service.settings import Settings
-from tests.api.edge import connect, edge_app, listening, read_all
+from tests.api.edge_server import connect, edge_app, read_all, serve_edge
 
 DEADLINE_S = 0.5
 SETTINGS = Settings(limits={"receive_s": DEADLINE_S, "send_s": DEADLINE_S, "connections": 20})  # type: ignore[arg-type]
@@ -15,7 +15,7 @@ WHOLE = b"GET /edits HTTP/1.1\r\nHost: localhost\r\n\r\n"
 
 @pytest.fixture(scope="module")
 def port() -> Iterator[int]:
-    with listening(edge_app(SETTINGS), SETTINGS) as opened:
+    with serve_edge(edge_app(SETTINGS), SETTINGS) as opened:
         yield opened
 
 
@@ -89,7 +89,7 @@ def test_a_connection_is_kept_between_requests(port: int) -> None:
         (b"GET /edits HTTP/1.1\r\nHost: localhost\r\nX: " + b"y" * 500_000, b"431"),
     ],
 )
-def test_what_is_no_sound_head_gets_a_problem(port: int, sent: bytes, status: bytes) -> None:
+def test_an_invalid_request_head_gets_a_problem(port: int, sent: bytes, status: bytes) -> None:
     with connect(port) as client:
         client.sendall(sent.replace(b"Host: localhost", b"Host: localhost\r\nConnection: close"))
         answer = read_all(client)
@@ -99,10 +99,10 @@ def test_what_is_no_sound_head_gets_a_problem(port: int, sent: bytes, status: by
     assert b"yyyy" not in answer
 
 
-def test_half_a_request_of_a_client_that_left_is_not_carried_out() -> None:
+def test_half_a_request_of_a_disconnected_client_is_not_carried_out() -> None:
     app = edge_app(SETTINGS)
     body = b'{"prompt": "a", "target": "b"}'
-    with listening(app, SETTINGS) as port:
+    with serve_edge(app, SETTINGS) as port:
         head = b"POST /edits HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 99\r\n\r\n"
         with connect(port) as client:
             client.sendall(head + body)

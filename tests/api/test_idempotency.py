@@ -5,16 +5,16 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.api.live import Live
+from tests.api.live_server import LiveServer
 
 LONG_AGO = "2000-01-01T00:00:00Z"
 
 
-def sent(server: Live, path: str, body: dict[str, Any], key: str = "k", **headers: str) -> httpx.Response:
+def sent(server: LiveServer, path: str, body: dict[str, Any], key: str = "k", **headers: str) -> httpx.Response:
     return server.client.post(path, json=body, headers={"Idempotency-Key": key, **headers})
 
 
-def same_twice(server: Live, path: str, body: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
+def same_twice(server: LiveServer, path: str, body: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
     """Send it twice under one key, and another body under it; the first answer."""
     first, again = sent(server, path, body), sent(server, path, body)
     refused = sent(server, path, body | other)
@@ -33,21 +33,21 @@ def same_twice(server: Live, path: str, body: dict[str, Any], other: dict[str, A
 
 
 @pytest.fixture
-def taught(fresh: Live) -> Live:
+def taught(fresh: LiveServer) -> LiveServer:
     """A server with two live edits."""
     fresh.edit("The colour of moss is", "green")
     fresh.edit("The colour of coal is", "black")
     return fresh
 
 
-def test_a_rollback_is_made_once(taught: Live) -> None:
+def test_a_rollback_is_made_once(taught: LiveServer) -> None:
     done = same_twice(taught, "/admin/rollback", {"to": 1, "reason": "test"}, {"to": 0})
 
     assert [one["kind"] for one in taught.client.get("/versions").json()["items"]].count("rollback") == 1
     assert taught.client.get("/versions/head").json()["number"] == done["version"]
 
 
-def test_a_retrain_is_asked_for_once_though_it_is_over_by_then(taught: Live) -> None:
+def test_a_repeated_retrain_request_returns_the_finished_retrain(taught: LiveServer) -> None:
     first = sent(taught, "/admin/retrain", {"reason": "test"})
     taught.follow(first.headers["location"], lambda job: job["finished_at"] is not None)
 
@@ -67,7 +67,7 @@ def test_a_retrain_is_asked_for_once_though_it_is_over_by_then(taught: Live) -> 
         ("/admin/revoke", {"author": "local", "since": LONG_AGO, "reason": "test"}, {"restore_previous": True}),
     ],
 )
-def test_what_is_asked_for_twice_is_done_once(taught: Live, path: str, body: dict[str, Any], other: dict[str, Any]) -> None:
+def test_a_repeated_request_takes_effect_once(taught: LiveServer, path: str, body: dict[str, Any], other: dict[str, Any]) -> None:
     answer = same_twice(taught, path, body, other)
 
     if "kind" in answer:
@@ -79,14 +79,14 @@ def test_what_is_asked_for_twice_is_done_once(taught: Live, path: str, body: dic
         assert len(answer["retracted"]) == 2
 
 
-def test_a_purge_is_answered_again_as_it_was(taught: Live) -> None:
+def test_a_repeated_purge_returns_the_first_answer(taught: LiveServer) -> None:
     kept, gone = (edit["id"] for edit in taught.client.get("/edits").json()["items"])
     assert taught.client.delete(f"/edits/{gone}?wait=20").json()["status"] == "retracted"
 
     assert same_twice(taught, "/admin/purge", {"edits": [gone]}, {"edits": [gone, kept]})["rows"] > 0
 
 
-def test_one_key_does_not_stand_for_two_calls_nor_for_another_epoch(taught: Live) -> None:
+def test_one_key_does_not_stand_for_two_calls_nor_for_another_epoch(taught: LiveServer) -> None:
     epoch = taught.client.get("/model").json()["epoch"]
     assert sent(taught, "/admin/rollback", {"to": 1, "reason": "test"}, **{"If-Match": f'"{epoch}"'}).status_code == 200
 
@@ -100,7 +100,7 @@ def test_one_key_does_not_stand_for_two_calls_nor_for_another_epoch(taught: Live
 
 
 @pytest.mark.parametrize("path", ["/admin/rollback", "/admin/retrain", "/admin/export", "/admin/revoke", "/admin/purge", "/eval"])
-def test_a_key_that_is_none_is_refused_by_every_call(server: Live, path: str) -> None:
+def test_every_call_refuses_a_malformed_key(server: LiveServer, path: str) -> None:
     bodies = {
         "/admin/rollback": {"to": 0, "reason": "test"},
         "/admin/retrain": {"reason": "test"},
@@ -113,7 +113,7 @@ def test_a_key_that_is_none_is_refused_by_every_call(server: Live, path: str) ->
     assert (refused.status_code, refused.json()["errors"][0]["field"]) == (422, "Idempotency-Key")
 
 
-def test_a_key_with_a_blank_or_two_keys_are_refused(server: Live) -> None:
+def test_a_key_with_a_blank_or_two_keys_are_refused(server: LiveServer) -> None:
     body = {"prompt": "p", "target": "t"}
     blank = server.client.post("/edits", json=body, headers={"Idempotency-Key": "a b"})
     two = server.client.post("/edits", json=body, headers=[("Idempotency-Key", "a"), ("Idempotency-Key", "b")])

@@ -10,9 +10,9 @@ from unittest.mock import Mock
 import pytest
 from fastapi import FastAPI
 
-from service.api.idle_connections import ConnectionState, Yielding
+from service.api.idle_connections import ConnectionState, IdleConnections
 from service.settings import Settings
-from tests.api.edge import connect, edge_app, listening, read_all
+from tests.api.edge_server import connect, edge_app, read_all, serve_edge
 
 MOST = 20
 SETTINGS = Settings(limits={"receive_s": 30, "send_s": 30, "connections": MOST, "concurrent_requests": 10})  # type: ignore[arg-type]
@@ -53,7 +53,7 @@ class Held:
 @contextmanager
 def crowd() -> Iterator[tuple[Held, int, ExitStack]]:
     held = Held()
-    with listening(held.app, SETTINGS) as port, ExitStack() as opened:
+    with serve_edge(held.app, SETTINGS) as port, ExitStack() as opened:
         try:
             yield held, port, opened
         finally:
@@ -94,7 +94,7 @@ def test_connections_that_never_sent_a_byte_yield_too() -> None:
 
 
 @pytest.mark.parametrize("begun", [b"GET /edits HTT", HALF])
-def test_who_owes_the_rest_of_a_request_yields_after_who_is_idle(begun: bytes) -> None:
+def test_a_connection_with_a_partial_request_is_closed_after_the_idle_ones(begun: bytes) -> None:
     with crowd() as (held, port, opened):
         busy = held.holds(port, 1, opened)
         owing = [opened.enter_context(connect(port)) for _ in range(MOST - 2)]
@@ -111,10 +111,10 @@ def test_who_owes_the_rest_of_a_request_yields_after_who_is_idle(begun: bytes) -
         assert busy[0].recv(65536).startswith(b"HTTP/1.1 200")
 
 
-def test_whoever_is_being_answered_is_never_closed_for_a_newcomer() -> None:
+def test_a_connection_that_is_being_answered_is_never_closed_for_a_new_one() -> None:
     tight = SETTINGS.model_copy(update={"limits": SETTINGS.limits.model_copy(update={"connections": 5})})
     held = Held()
-    with listening(held.app, tight) as port, ExitStack() as opened:
+    with serve_edge(held.app, tight) as port, ExitStack() as opened:
         busy = held.holds(port, 5, opened)
 
         assert read_all(opened.enter_context(connect(port))) == b""
@@ -123,7 +123,7 @@ def test_whoever_is_being_answered_is_never_closed_for_a_newcomer() -> None:
         assert [client.recv(65536)[:12] for client in busy] == [b"HTTP/1.1 200"] * 5
 
 
-def test_a_health_check_is_answered_when_as_many_requests_as_may_be_are_in_flight() -> None:
+def test_a_health_check_is_answered_at_the_limit_of_concurrent_requests() -> None:
     with crowd() as (held, port, opened):
         held.holds(port, 10, opened)
 
@@ -131,7 +131,7 @@ def test_a_health_check_is_answered_when_as_many_requests_as_may_be_are_in_fligh
         assert [answer(opened.enter_context(connect(port)), HEALTH) for _ in range(5)] == [b"200"] * 5
 
 
-def test_half_a_request_holds_no_place_among_those_in_flight() -> None:
+def test_an_unfinished_request_does_not_count_as_in_flight() -> None:
     with crowd() as (_, port, opened):
         for _ in range(MOST - 2):
             opened.enter_context(connect(port)).sendall(HALF)
@@ -139,14 +139,14 @@ def test_half_a_request_holds_no_place_among_those_in_flight() -> None:
         assert answer(opened.enter_context(connect(port)), WHOLE) == b"200"
 
 
-def test_the_longest_idle_yields_first_and_one_that_was_answered_since_is_the_last() -> None:
-    room = Yielding()
+def test_the_longest_idle_connection_is_closed_first_and_the_last_answered_one_last() -> None:
+    idle = IdleConnections()
     first, second, third = Mock(), Mock(), Mock()
     for one in (first, second, third):
-        room.note(one, ConnectionState.IDLE)
-    room.note(second, ConnectionState.IDLE)  # nothing happened on it
-    room.note(first, None)
-    room.note(first, ConnectionState.IDLE)
+        idle.set_state(one, ConnectionState.IDLE)
+    idle.set_state(second, ConnectionState.IDLE)  # nothing happened on it
+    idle.set_state(first, None)
+    idle.set_state(first, ConnectionState.IDLE)
 
-    assert [room.make() for _ in range(4)] == [second, third, first, None]
+    assert [idle.close_longest_idle() for _ in range(4)] == [second, third, first, None]
     assert second.transport.abort.called

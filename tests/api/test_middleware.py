@@ -14,9 +14,9 @@ from service.api.schemas.generate import GenerateIn, GenerateQuery
 from service.api.schemas.jobs import ExportIn
 from service.api.strict_json import DEEPEST, depth_of, outside_of_texts
 from service.api.text_types import clean_json
-from service.api.validation import faults_of
+from service.api.validation import to_faults
 from service.settings import Settings
-from tests.api.edge import connect, edge_app, listening, read_all
+from tests.api.edge_server import connect, edge_app, read_all, serve_edge
 
 SECRET = "XYZZY-do-not-echo"
 EDIT = {"prompt": "The capital of Australia is", "target": "Sydney"}
@@ -27,7 +27,7 @@ JSON = {"Content-Type": "application/json"}
 def client() -> Iterator[httpx.Client]:
     settings = Settings(limits={"body_bytes": 10_000, "batch_body_bytes": 20_000})  # type: ignore[arg-type]
     app = edge_app(settings)
-    with listening(app, settings) as port, httpx.Client(base_url=f"http://127.0.0.1:{port}") as made:
+    with serve_edge(app, settings) as port, httpx.Client(base_url=f"http://127.0.0.1:{port}") as made:
         made.app = app  # type: ignore[attr-defined]
         yield made
 
@@ -49,7 +49,7 @@ def post(client: httpx.Client, body: Any) -> httpx.Response:
     return client.post("/edits", content=content, headers=JSON)
 
 
-def test_a_sound_edit_reaches_the_route(client: httpx.Client) -> None:
+def test_a_valid_edit_reaches_the_route(client: httpx.Client) -> None:
     response = post(
         client, EDIT | {"rephrases": ["one", {"prompt": "two", "train": False}], "metadata": {"a": [1, 2.5, None, True]}}
     )
@@ -118,12 +118,12 @@ def test_a_fault_names_the_field_and_all_that_is_allowed(model: type[BaseModel],
         model.model_validate(given)
 
     found = [{**error, "loc": ("body", *error["loc"])} for error in caught.value.errors()]
-    assert faults_of(found)[0].detail == sentence
+    assert to_faults(found)[0].detail == sentence
 
 
 @pytest.mark.parametrize("name", ["text", "live", "records", "word", "ids", "probe"])
-def test_no_name_of_a_field_is_taken_for_a_form_of_one(name: str) -> None:
-    (fault,) = faults_of([{"type": "missing", "loc": ("query", name)}])
+def test_a_field_name_is_never_taken_for_a_form_name(name: str) -> None:
+    (fault,) = to_faults([{"type": "missing", "loc": ("query", name)}])
 
     assert fault.field == name
 
@@ -150,7 +150,7 @@ def test_no_name_of_a_field_is_taken_for_a_form_of_one(name: str) -> None:
         (b'{"a":' * 40 + b"1" + b"}" * 40, 422),
     ],
 )
-def test_what_is_not_sound_json_is_refused(client: httpx.Client, body: bytes, status: int) -> None:
+def test_invalid_json_is_refused(client: httpx.Client, body: bytes, status: int) -> None:
     refused(post(client, body), status)
 
 
@@ -159,7 +159,7 @@ def test_of_equal_keys_the_last_one_counts(client: httpx.Client) -> None:
     refused(post(client, b'{"prompt": "a", "target": "b", "target": 1}'), 422)
 
 
-def test_a_surrogate_pair_is_one_sound_character(client: httpx.Client) -> None:
+def test_a_surrogate_pair_is_one_valid_character(client: httpx.Client) -> None:
     assert post(client, b'{"prompt": "\\ud83d\\ude00", "target": "b"}').status_code == 200
 
 
@@ -248,7 +248,7 @@ def test_brackets_in_text_do_not_count_as_nesting() -> None:
     assert depth_of(b"[" * DEEPEST + b"]" * DEEPEST) == DEEPEST
 
 
-def test_a_body_whose_end_is_told_in_two_ways_is_refused_and_the_connection_closed(client: httpx.Client) -> None:
+def test_a_body_with_two_lengths_is_refused_and_the_connection_closed(client: httpx.Client) -> None:
     request = (
         b"POST /edits HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 4\r\n"
         b"Transfer-Encoding: chunked\r\n\r\n0\r\n\r\nGET /edits HTTP/1.1\r\nHost: localhost\r\n\r\n"

@@ -56,7 +56,7 @@ def test_the_routes_are_those_of_the_table() -> None:
 
 
 @pytest.mark.parametrize("operation", list(operations()))
-def test_everything_sent_and_answered_has_an_example_and_a_sentence(operation: dict[str, Any]) -> None:
+def test_every_request_and_response_has_an_example_and_a_description(operation: dict[str, Any]) -> None:
     assert operation["summary"]
     assert operation["description"]
     if "requestBody" in operation:
@@ -84,7 +84,7 @@ def test_errors_are_declared_as_problems(operation: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("operation", list(operations()))
-def test_what_the_edge_may_answer_to_any_request_is_declared_of_all(operation: dict[str, Any]) -> None:
+def test_problems_of_the_middleware_are_declared_on_every_route(operation: dict[str, Any]) -> None:
     for status in ("400", "431", "500", "503"):
         assert MEDIA_TYPE in operation["responses"][status]["content"]
 
@@ -101,7 +101,7 @@ def test_every_parameter_is_described(operation: dict[str, Any]) -> None:
         assert parameter.get("description") or parameter["schema"].get("description"), parameter["name"]
 
 
-def test_every_call_that_changes_something_by_post_may_be_repeated_under_a_key() -> None:
+def test_every_changing_post_accepts_an_idempotency_key() -> None:
     for path, methods in DOCUMENT["paths"].items():
         if "post" not in methods or path == "/generate":
             continue
@@ -111,7 +111,7 @@ def test_every_call_that_changes_something_by_post_may_be_repeated_under_a_key()
         assert all("Idempotency-Replayed" in answer["headers"] for answer in good.values()), path
 
 
-def test_no_shape_of_the_framework_s_own_errors_is_left() -> None:
+def test_the_document_has_no_error_schema_of_the_framework() -> None:
     assert "HTTPValidationError" not in SCHEMAS
     assert "ProblemOut" in SCHEMAS
 
@@ -144,7 +144,7 @@ def test_the_types_of_problems_are_distinct_and_stable() -> None:
         "ComparisonOut",
     ],
 )
-def test_an_example_is_what_its_schema_says(name: str) -> None:
+def test_examples_conform_to_their_schemas(name: str) -> None:
     schema = SCHEMAS[name]
 
     for example in schema["examples"]:

@@ -7,7 +7,7 @@ import pytest
 from fastapi import APIRouter
 
 from service.settings import Settings
-from tests.api.edge import edge_app, listening
+from tests.api.edge_server import edge_app, serve_edge
 
 PUBLIC = Settings(host="0.0.0.0", allow_public_bind=True, allowed_hosts=("errata.example", "api.example:8443"))
 EDIT = {"prompt": "The capital of Australia is", "target": "Sydney"}
@@ -29,7 +29,7 @@ def client() -> Iterator[httpx.Client]:
         return {}
 
     app.include_router(router)
-    with listening(app, Settings()) as port, httpx.Client(base_url=f"http://127.0.0.1:{port}") as made:
+    with serve_edge(app, Settings()) as port, httpx.Client(base_url=f"http://127.0.0.1:{port}") as made:
         made.app = app  # type: ignore[attr-defined]
         yield made
 
@@ -47,7 +47,7 @@ def post(client: httpx.Client, headers: Mapping[str, str] | list[tuple[str, str]
 
 
 @pytest.mark.parametrize("method", ["GET", "POST", "DELETE"])
-def test_a_page_that_points_its_own_name_at_the_server_is_refused_on_a_public_bind(client: httpx.Client, method: str) -> None:
+def test_dns_rebinding_is_refused_on_a_public_bind(client: httpx.Client, method: str) -> None:
     rebound = {"Host": "evil.example", "Origin": "http://evil.example", "Sec-Fetch-Site": "same-origin"}
 
     assert kind(client.request(method, "/edits", headers=rebound)) == (400, "host")
@@ -89,7 +89,7 @@ def test_probes_come_by_any_address(client: httpx.Client, path: str) -> None:
     ],
 )
 @pytest.mark.parametrize("method", ["POST", "DELETE", "PUT"])
-def test_nothing_is_changed_for_a_page_of_another_origin(client: httpx.Client, method: str, foreign: dict[str, str]) -> None:
+def test_a_page_of_another_origin_changes_nothing(client: httpx.Client, method: str, foreign: dict[str, str]) -> None:
     path = "/edits/1" if method == "DELETE" else "/edits"
 
     answer = client.request(method, path, json=EDIT, headers={"Host": "errata.example"} | foreign)
@@ -116,7 +116,7 @@ def test_a_second_origin_does_not_hide_the_first(client: httpx.Client) -> None:
         {"Host": "errata.example"},
     ],
 )
-def test_our_own_page_and_what_is_no_browser_may_post(client: httpx.Client, own: dict[str, str]) -> None:
+def test_the_own_page_and_clients_without_a_browser_may_post(client: httpx.Client, own: dict[str, str]) -> None:
     assert post(client, own) == (200, "")
 
 
@@ -136,7 +136,7 @@ def test_a_link_from_another_site_may_be_followed(client: httpx.Client) -> None:
     assert client.get("/edits", headers=link).status_code == 200
 
 
-def test_no_answer_lets_another_origin_in(client: httpx.Client) -> None:
+def test_no_answer_has_cors_headers(client: httpx.Client) -> None:
     asked = {"Origin": "http://evil.example", "Access-Control-Request-Method": "POST", "Host": "errata.example"}
     answers = [
         client.options("/edits", headers=asked),
@@ -151,10 +151,10 @@ def test_no_answer_lets_another_origin_in(client: httpx.Client) -> None:
         assert answer.headers["cross-origin-resource-policy"] == "same-origin"
 
 
-def test_any_host_is_answered_where_that_is_asked_for_and_foreign_pages_still_change_nothing() -> None:
+def test_with_any_host_allowed_foreign_pages_still_change_nothing() -> None:
     settings = Settings(host="0.0.0.0", allow_public_bind=True, allowed_hosts=("*",))
     with (
-        listening(edge_app(settings), Settings()) as port,
+        serve_edge(edge_app(settings), Settings()) as port,
         httpx.Client(base_url=f"http://127.0.0.1:{port}") as client,
     ):
         assert client.get("/edits", headers={"Host": "whatever.example"}).status_code == 200

@@ -12,8 +12,8 @@ import pytest
 from service.domain.edit import EditRequest, EditStatus, Probe
 from service.store import edits, heads, list_rows
 from service.store.ids import new_id
-from service.store.list_rows import SHOWN
-from tests.api.live import Live
+from service.store.list_rows import MAX_TEXT_CHARACTERS
+from tests.api.live_server import LiveServer
 from tests.api.routes.test_evaluations import RECORD
 
 LARGE = 400_000  # characters of one field of an old row
@@ -22,7 +22,7 @@ MOST_BYTES = ROWS * 10_000
 
 
 @pytest.fixture(scope="module")
-def crowded(server: Live) -> Live:
+def crowded(server: LiveServer) -> LiveServer:
     """A server whose rows were written when fields had no bounds."""
     large = EditRequest(
         prompt="p" * LARGE,
@@ -45,23 +45,25 @@ def found(response: httpx.Response, status: int = 200) -> Any:
     return response.json()
 
 
-def test_a_list_of_large_edits_is_short_and_says_that_texts_are_cut(crowded: Live) -> None:
+def test_a_list_of_large_edits_is_short_and_says_that_texts_are_cut(crowded: LiveServer) -> None:
     response = crowded.client.get("/edits", params={"limit": 200})
 
     assert len(response.content) < MOST_BYTES
     items = found(response)["items"]
     large = [item for item in items if item["cut"]]
     assert len(large) == ROWS
-    assert {(item["prompt"], item["target"], item["subject"]) for item in large} == {("p" * SHOWN, "t" * SHOWN, "s")}
+    assert {(item["prompt"], item["target"], item["subject"]) for item in large} == {
+        ("p" * MAX_TEXT_CHARACTERS, "t" * MAX_TEXT_CHARACTERS, "s")
+    }
     assert not {"ground_truth", "metadata", "rephrases", "locality", "portability", "report"} & set(items[0])
     assert found(crowded.client.get(f"/edits/{large[0]['id']}"))["ground_truth"] == "\u00e9" * LARGE
 
 
-def test_the_memory_for_a_list_does_not_grow_with_what_rows_hold(crowded: Live) -> None:
+def test_the_memory_for_a_list_does_not_grow_with_what_rows_hold(crowded: LiveServer) -> None:
     with crowded.state.store.read() as connection:
         tracemalloc.start()
         try:
-            listed = list_rows.edits_page(connection, limit=200)
+            listed = list_rows.read_edits_page(connection, limit=200)
             _, most = tracemalloc.get_traced_memory()
         finally:
             tracemalloc.stop()
@@ -70,7 +72,7 @@ def test_the_memory_for_a_list_does_not_grow_with_what_rows_hold(crowded: Live) 
     assert most < ROWS * LARGE / 4
 
 
-def test_a_batch_is_answered_in_short(server: Live) -> None:
+def test_a_batch_is_answered_in_short(server: LiveServer) -> None:
     batch = [
         {"prompt": f"The colour of {uuid.uuid4().hex} is", "target": "red", "method": "locft", "metadata": {"m": "x" * 15_000}}
         for _ in range(5)
@@ -99,7 +101,7 @@ def test_a_batch_is_answered_in_short(server: Live) -> None:
         ({"metadata": {"x": "y" * 16_000}}, "metadata"),
     ],
 )
-def test_a_field_over_its_bound_is_refused_by_its_name(server: Live, change: dict[str, Any], field: str) -> None:
+def test_a_field_over_its_bound_is_refused_by_its_name(server: LiveServer, change: dict[str, Any], field: str) -> None:
     posted = server.client.post("/edits", json={"prompt": "The colour of tar is", "target": "red"} | change)
     measured = server.client.post("/eval", json={"edits": [{"prompt": "The colour of tar is", "target": "red"} | change]})
 
@@ -107,7 +109,7 @@ def test_a_field_over_its_bound_is_refused_by_its_name(server: Live, change: dic
     assert found(measured, 422)["errors"][0]["field"] == f"edits[0].{field}"
 
 
-def test_aliases_replies_and_groups_of_records_have_bounds_too(server: Live) -> None:
+def test_aliases_replies_and_groups_of_records_have_bounds_too(server: LiveServer) -> None:
     def field_of(change: dict[str, Any]) -> str:
         return str(found(server.client.post("/eval", json={"edits": [RECORD | change]}), 422)["errors"][0]["field"])
 
@@ -116,7 +118,7 @@ def test_aliases_replies_and_groups_of_records_have_bounds_too(server: Live) -> 
     assert field_of({"locality": [{"prompt": f"p {n}", "group": f"g {n}"} for n in range(101)]}) == "the body"
 
 
-def test_identical_edits_add_up_to_no_more_probes_than_one_may_have(server: Live) -> None:
+def test_identical_edits_together_stay_within_the_probe_limit(server: LiveServer) -> None:
     body = {"prompt": f"The colour of {uuid.uuid4().hex} is", "target": "red", "method": "locft"}
 
     def probes(first: int) -> dict[str, Any]:
@@ -133,7 +135,7 @@ def test_identical_edits_add_up_to_no_more_probes_than_one_may_have(server: Live
     server.client.delete(f"/edits/{made['id']}")
 
 
-def test_the_list_of_evaluations_has_scores_and_no_results(server: Live) -> None:
+def test_the_list_of_evaluations_has_scores_and_no_results(server: LiveServer) -> None:
     asked = found(server.client.post("/eval", json={"version": "base", "edits": [RECORD]}), 202)
     before = found(server.client.get("/eval", params={"limit": 1}))["items"][0]
     done = server.follow(f"/eval/{asked['id']}", lambda one: one["finished_at"] is not None)
@@ -158,9 +160,7 @@ def test_the_list_of_evaluations_has_scores_and_no_results(server: Live) -> None
         ("POST", "/eval/comparer", "DELETE, GET"),
     ],
 )
-def test_a_method_that_an_address_does_not_know_is_told_those_it_knows(
-    server: Live, method: str, path: str, allowed: str
-) -> None:
+def test_a_405_names_the_allowed_methods(server: LiveServer, method: str, path: str, allowed: str) -> None:
     response = server.client.request(method, path)
 
     assert response.status_code == 405

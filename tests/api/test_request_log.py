@@ -12,17 +12,17 @@ import transformers
 from structlog.testing import capture_logs
 
 from service.telemetry.log import configure_logging
-from tests.api.live import Live, live, tiny_settings
+from tests.api.live_server import LiveServer, live_server, tiny_settings
 
 PROMPT, TARGET, ASKED = "The colour of moss is", "greenish", "The colour of heather is"
 
 
-def follow(server: Live, path: str) -> None:
+def follow(server: LiveServer, path: str) -> None:
     server.follow(path, lambda job: job["finished_at"] is not None)
 
 
-def test_every_change_of_the_model_is_one_line_without_anybody_s_words(tiny_model: Path, tmp_path: Path) -> None:
-    with capture_logs() as lines, live(tiny_settings(tiny_model, tmp_path)) as server:
+def test_every_change_of_the_model_is_one_log_line_without_texts(tiny_model: Path, tmp_path: Path) -> None:
+    with capture_logs() as lines, live_server(tiny_settings(tiny_model, tmp_path)) as server:
         edit = server.edit(PROMPT, TARGET)
         server.ask(ASKED)
         follow(server, server.client.post("/admin/retrain", json={"reason": "test"}).headers["location"])
@@ -46,7 +46,7 @@ def test_every_change_of_the_model_is_one_line_without_anybody_s_words(tiny_mode
     assert not any(word in said for word in ("moss", "greenish", "heather"))
 
 
-def test_a_warning_of_python_s_own_is_a_line_of_the_log_too() -> None:
+def test_a_python_warning_becomes_a_log_line() -> None:
     program = (
         "import warnings; from service.telemetry.log import configure_logging; configure_logging('info'); warnings.warn('old')"
     )
@@ -57,12 +57,10 @@ def test_a_warning_of_python_s_own_is_a_line_of_the_log_too() -> None:
     assert (line["level"], "UserWarning: old" in line["event"]) == ("warning", True)
 
 
-def test_what_the_library_of_models_warns_of_is_a_line_of_the_log_too(
-    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_warning_of_transformers_becomes_a_log_line(tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     stream = io.StringIO()
     monkeypatch.setattr(sys, "stderr", stream)
-    with live(tiny_settings(tiny_model, tmp_path)) as server:
+    with live_server(tiny_settings(tiny_model, tmp_path)) as server:
         configure_logging("info")
         tokenizer = server.state.base.tokenizer
         tokenizer.model_max_length = 4

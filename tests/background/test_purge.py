@@ -83,9 +83,12 @@ def test_a_purge_removes_every_version_file_and_row_that_held_the_edit(make_serv
     rows = all_rows(local)
     assert SECRET not in rows and ANSWER not in rows
     with local.store.read() as connection:
-        assert {event["type"] for event in events.page(connection, limit=100, edit_id=secret)} >= {"edit.purged", "edit.accepted"}
-        assert all(event["data"] == {} for event in events.page(connection, limit=100, edit_id=secret))
-        assert all(secret not in job.edit_ids for job in jobs.page(connection, limit=100))
+        assert {event["type"] for event in events.read_page(connection, limit=100, edit_id=secret)} >= {
+            "edit.purged",
+            "edit.accepted",
+        }
+        assert all(event["data"] == {} for event in events.read_page(connection, limit=100, edit_id=secret))
+        assert all(secret not in job.edit_ids for job in jobs.read_page(connection, limit=100))
 
 
 def test_a_purge_is_refused_while_the_checkpoints_are_not_mounted(make_service: MakeService) -> None:
@@ -429,14 +432,14 @@ def test_a_second_request_finishes_a_purge_that_was_killed(point: str, tmp_path:
 def test_versions_stored_as_differences_to_a_purged_version_keep_their_live_sets(
     make_service: MakeService, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("service.store.versions.most_changes", lambda size: 3)
+    monkeypatch.setattr("service.store.versions.max_changes", lambda size: 3)
     local = make_service()
     (secret, *_) = local.live((SECRET, ANSWER), *((f"q{n}", "x") for n in range(7)))
     local.retract(secret)
     local.worker.drain()
     local.live(("r1", "x"), ("r2", "x"))
     with local.store.read() as connection:
-        before = {number: versions.live_set(connection, number) for number in range(9, 12)}
+        before = {number: versions.read_live_set(connection, number) for number in range(9, 12)}
 
     result = purge_edits(local, secret.id)
     other = local.again()
@@ -444,9 +447,9 @@ def test_versions_stored_as_differences_to_a_purged_version_keep_their_live_sets
     assert result.versions == tuple(range(1, 9))
     for kept in (local, other):
         with kept.store.read() as connection:
-            assert {number: versions.live_set(connection, number) for number in before} == before
+            assert {number: versions.read_live_set(connection, number) for number in before} == before
     with other.store.read() as connection:
-        assert edits.retracted(connection, [secret.id]) == set()
+        assert edits.find_retracted(connection, [secret.id]) == set()
         left = connection.execute(sa.select(t.version_edits.c.version).distinct()).scalars().all()
         assert set(left) <= set(before)
     other.close()

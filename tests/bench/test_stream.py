@@ -19,7 +19,7 @@ from service.domain.errors import Refused
 from service.evaluation.merging import merge_results
 from service.evaluation.records import EvalProbe, Record
 from service.settings import load_settings, variable_names
-from tests.api.live import live, tiny_settings
+from tests.api.live_server import live_server, tiny_settings
 from tests.builders import save_model
 
 VIENNA = Record(
@@ -279,7 +279,7 @@ def test_more_edits_than_exist_are_refused() -> None:
 
 def test_a_stream_through_a_real_server_measures_its_head_at_every_mark(tmp_path: Path) -> None:
     settings = tiny_settings(save_model(tmp_path / "tiny", "llama"), tmp_path / "data")
-    with live(settings) as server:
+    with live_server(settings) as server:
         stream = Stream(CountingClient(server.client), [VIENNA, ROME], every=1, capability=False)
         marks = list(stream.run())
         surfaces = len(server.state.base.surfaces)

@@ -16,7 +16,7 @@ from service.cli.options import FAILED, USAGE
 from service.client.local_server import free_port, open_client, refuse_used_folder
 from service.lm.load_errata import load
 from service.settings import environment_of, load_settings
-from tests.api.live import Live, live, tiny_settings
+from tests.api.live_server import LiveServer, live_server, tiny_settings
 
 runner = CliRunner()
 
@@ -27,7 +27,7 @@ def a_command_opens_no_log(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(options, "configure_logging", lambda level: None)
 
 
-def run(server: Live, *arguments: str, answer: str | None = None) -> Result:
+def run(server: LiveServer, *arguments: str, answer: str | None = None) -> Result:
     return runner.invoke(app, [*arguments, "--server", f"http://127.0.0.1:{server.port}"], input=answer)
 
 
@@ -36,7 +36,7 @@ def test_every_command_explains_itself(name: str) -> None:
     assert runner.invoke(app, [name, "--help"]).exit_code == 0
 
 
-def test_a_version_is_exported_to_a_folder_and_to_nowhere_else(server: Live, tmp_path: Path) -> None:
+def test_a_version_is_exported_to_a_folder_and_to_nowhere_else(server: LiveServer, tmp_path: Path) -> None:
     server.edit("The colour of moss is", "green")
 
     result = run(server, "export", "--out", str(tmp_path / "new" / "out"), "--max-shard-size", "20KB")
@@ -47,7 +47,7 @@ def test_a_version_is_exported_to_a_folder_and_to_nowhere_else(server: Live, tmp
     load(tmp_path / "new" / "out")
 
 
-def test_an_export_whose_weights_lack_edits_is_warned_of_beside_what_is_printed(server: Live, tmp_path: Path) -> None:
+def test_an_export_whose_weights_lack_edits_is_warned_of_beside_what_is_printed(server: LiveServer, tmp_path: Path) -> None:
     server.edit("The colour of moss is", "green")
 
     result = run(server, "export", "--out", str(tmp_path / "window"))
@@ -57,14 +57,14 @@ def test_an_export_whose_weights_lack_edits_is_warned_of_beside_what_is_printed(
     assert "Warning" not in result.stdout
 
 
-def test_an_export_whose_weights_hold_everything_is_not_warned_of(server: Live, tmp_path: Path) -> None:
+def test_an_export_whose_weights_hold_everything_is_not_warned_of(server: LiveServer, tmp_path: Path) -> None:
     result = run(server, "export", "--out", str(tmp_path / "base"), "--version", "base")
 
     assert result.exit_code == 0 and "Warning" not in result.output
     AutoModelForCausalLM.from_pretrained(tmp_path / "base")
 
 
-def test_an_export_over_something_is_refused_before_anything_is_written(server: Live, tmp_path: Path) -> None:
+def test_an_export_over_something_is_refused_before_anything_is_written(server: LiveServer, tmp_path: Path) -> None:
     (tmp_path / "mine.txt").write_text("mine")
     before = server.client.get("/jobs?kind=export").json()
 
@@ -93,7 +93,7 @@ def test_wrong_usage_is_exit_code_2(arguments: list[str]) -> None:
     assert runner.invoke(app, arguments).exit_code == USAGE
 
 
-def test_what_the_server_refuses_is_its_sentence_and_exit_code_1(server: Live, tmp_path: Path) -> None:
+def test_what_the_server_refuses_is_its_sentence_and_exit_code_1(server: LiveServer, tmp_path: Path) -> None:
     result = run(server, "export", "--out", str(tmp_path / "out"), "--version", "999")
 
     assert result.exit_code == FAILED
@@ -113,7 +113,7 @@ def test_a_server_that_does_not_answer_is_exit_code_1() -> None:
     assert "cannot be reached" in result.stderr
 
 
-def test_what_somebody_posted_is_revoked_and_then_purged(server: Live) -> None:
+def test_what_somebody_posted_is_revoked_and_then_purged(server: LiveServer) -> None:
     edit = server.edit("The colour of ink is", "blue")
 
     revoked = run(server, "revoke", "--author", "local", "--since", "2000-01-01")
@@ -130,7 +130,7 @@ def test_what_somebody_posted_is_revoked_and_then_purged(server: Live) -> None:
     assert server.client.get(f"/edits/{edit['id']}").status_code == 404
 
 
-def test_jobs_are_listed_and_one_that_is_over_is_not_cancelled(server: Live) -> None:
+def test_jobs_are_listed_and_one_that_is_over_is_not_cancelled(server: LiveServer) -> None:
     server.edit("The colour of rust is", "brown")
 
     listed = run(server, "jobs", "--json", "--kind", "apply", "--limit", "1")
@@ -155,7 +155,7 @@ def test_the_list_of_jobs_breaks_no_word_where_the_terminal_is_narrow(monkeypatc
     assert {"major", "retrain", "running", "40%,", "training,", "consolidation", "[sic]", "overdue,"} <= set(printed.split())
 
 
-def test_a_folder_in_use_is_said_with_what_to_give(server: Live) -> None:
+def test_a_folder_in_use_is_said_with_what_to_give(server: LiveServer) -> None:
     result = runner.invoke(app, ["purge", "one", "--yes", "--data-dir", str(server.state.settings.data_dir)])
 
     assert result.exit_code == FAILED
@@ -164,7 +164,7 @@ def test_a_folder_in_use_is_said_with_what_to_give(server: Live) -> None:
 
 def test_without_a_server_the_command_starts_one_on_the_data_folder_and_stops_it(tiny_model: Path, tmp_path: Path) -> None:
     settings = tiny_settings(tiny_model, tmp_path / "data")
-    with live(settings) as first:
+    with live_server(settings) as first:
         version = first.edit("The colour of moss is", "green")["version"]
 
     with open_client(None, settings) as client:

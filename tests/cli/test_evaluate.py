@@ -13,7 +13,7 @@ from service.client.evaluations import EvaluationClient
 from service.domain.errors import Conflict, NotFound
 from service.evaluation.merging import merge_results
 from service.runtime.offline import open_version
-from tests.api.live import Live, tiny_settings
+from tests.api.live_server import LiveServer, tiny_settings
 from tests.builders import save_model
 
 ROWS = [
@@ -44,7 +44,7 @@ def run(*arguments: object) -> Result:
     return runner.invoke(app, ["eval", *map(str, arguments)])
 
 
-def against(server: Live, data: Path, *more: object) -> tuple[Result, dict[str, Any]]:
+def against(server: LiveServer, data: Path, *more: object) -> tuple[Result, dict[str, Any]]:
     """Run against the server; also the report."""
     out = data.with_name("report.json")
     result = run("--server", f"http://127.0.0.1:{server.port}", "--data", data, "--out", out, *more)
@@ -52,11 +52,11 @@ def against(server: Live, data: Path, *more: object) -> tuple[Result, dict[str, 
     return result, json.loads(out.read_text())
 
 
-def posted(server: Live) -> list[str]:
+def posted(server: LiveServer) -> list[str]:
     return [edit["id"] for edit in server.client.get("/edits?limit=200").json()["items"]]
 
 
-def test_a_version_is_measured_on_a_data_set_and_nothing_is_edited(server: Live, data: Path) -> None:
+def test_a_version_is_measured_on_a_data_set_and_nothing_is_edited(server: LiveServer, data: Path) -> None:
     before = posted(server)
 
     result, report = against(server, data, "--version", "base", "--limit", 2)
@@ -72,7 +72,7 @@ def test_a_version_is_measured_on_a_data_set_and_nothing_is_edited(server: Live,
     assert kept["result"]["greedy"] == report["result"]["greedy"]
 
 
-def test_a_bad_row_is_told_with_its_line_and_counted(server: Live, tmp_path: Path) -> None:
+def test_a_bad_row_is_told_with_its_line_and_counted(server: LiveServer, tmp_path: Path) -> None:
     data = write(tmp_path, json.dumps(ROWS[0]), '{"prompt": "no target"}', json.dumps(ROWS[1]))
 
     result, report = against(server, data, "--schema", "errata")
@@ -83,7 +83,7 @@ def test_a_bad_row_is_told_with_its_line_and_counted(server: Live, tmp_path: Pat
     assert "2 records, 1 bad rows" in result.stdout
 
 
-def test_a_record_that_the_model_cannot_be_asked_is_left_out_and_named(server: Live, tmp_path: Path) -> None:
+def test_a_record_that_the_model_cannot_be_asked_is_left_out_and_named(server: LiveServer, tmp_path: Path) -> None:
     long = {**ROWS[1], "rephrases": ["word " * 500]}
     data = write(tmp_path, json.dumps(ROWS[0]), json.dumps(long), json.dumps(ROWS[2]))
 
@@ -94,7 +94,7 @@ def test_a_record_that_the_model_cannot_be_asked_is_left_out_and_named(server: L
     assert report["result"]["edits"] == 2
 
 
-def test_the_protocol_asks_after_each_edit_and_after_all_of_them(server: Live, data: Path) -> None:
+def test_the_protocol_asks_after_each_edit_and_after_all_of_them(server: LiveServer, data: Path) -> None:
     before = posted(server)
 
     result, report = against(server, data, "--apply", "--metrics", "full")
@@ -112,7 +112,7 @@ def test_the_protocol_asks_after_each_edit_and_after_all_of_them(server: Live, d
     assert "after edit" in result.stdout and "after all" in result.stdout
 
 
-def test_everything_is_asked_once_more_after_a_retrain(fresh: Live, data: Path) -> None:
+def test_everything_is_asked_once_more_after_a_retrain(fresh: LiveServer, data: Path) -> None:
     result, report = against(fresh, data, "--apply", "--retrain", "--limit", 1)
 
     assert report["retrain"]["version"] == report["after_retrain"]["version"] > report["after_all"]["version"]
@@ -121,7 +121,7 @@ def test_everything_is_asked_once_more_after_a_retrain(fresh: Live, data: Path) 
 
 
 def test_a_run_that_ends_early_prints_and_writes_what_it_had_measured(
-    server: Live, data: Path, monkeypatch: pytest.MonkeyPatch
+    server: LiveServer, data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(*_: object) -> None:
         raise Conflict("there is nothing to retrain")
@@ -138,7 +138,7 @@ def test_a_run_that_ends_early_prints_and_writes_what_it_had_measured(
     assert json.loads(out.read_text())["after_all"]["edits"] == 1
 
 
-def test_a_benchmark_never_teaches_what_it_asks(server: Live, data: Path) -> None:
+def test_a_benchmark_never_teaches_what_it_asks(server: LiveServer, data: Path) -> None:
     against(server, data, "--apply", "--batch", 3)
 
     listed = server.client.get("/edits?limit=3").json()["items"]
@@ -148,7 +148,7 @@ def test_a_benchmark_never_teaches_what_it_asks(server: Live, data: Path) -> Non
     }
 
 
-def test_without_data_the_live_edits_are_asked(server: Live) -> None:
+def test_without_data_the_live_edits_are_asked(server: LiveServer) -> None:
     result = run("--server", f"http://127.0.0.1:{server.port}")
 
     assert result.exit_code == 0, result.output
@@ -206,7 +206,7 @@ def test_a_data_set_that_is_none_is_refused(tmp_path: Path, content: str, option
     assert result.stderr.strip()
 
 
-def test_a_version_that_is_not_there_is_a_sentence(server: Live, data: Path) -> None:
+def test_a_version_that_is_not_there_is_a_sentence(server: LiveServer, data: Path) -> None:
     result = run("--server", f"http://127.0.0.1:{server.port}", "--data", data, "--version", 999_999)
 
     assert result.exit_code == FAILED
@@ -229,7 +229,7 @@ def test_results_are_merged_by_their_n() -> None:
     assert merge_results([none, none])["greedy"]["score"] is None
 
 
-def test_a_version_is_opened_beside_a_running_server(server: Live, tiny_model: Path) -> None:
+def test_a_version_is_opened_beside_a_running_server(server: LiveServer, tiny_model: Path) -> None:
     edit = server.edit("The colour of the sky is", "green")
     settings = server.state.settings
 
@@ -247,7 +247,7 @@ def test_a_store_that_is_not_there_yet_has_the_base_as_its_head(tiny_model: Path
     assert not (tmp_path / "new").exists()
 
 
-def test_a_store_of_another_base_model_is_not_opened(server: Live, tmp_path: Path) -> None:
+def test_a_store_of_another_base_model_is_not_opened(server: LiveServer, tmp_path: Path) -> None:
     other = save_model(tmp_path / "other", "llama", seed=7)
 
     with (

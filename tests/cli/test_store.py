@@ -17,7 +17,7 @@ from service.domain.errors import Conflict
 from service.lifecycle.store_identity import MARK
 from service.runtime.assembly import open_server
 from service.store import events, versions
-from tests.api.live import Live, tiny_settings
+from tests.api.live_server import LiveServer, tiny_settings
 from tests.lifecycle.local_service import LocalService, new_local_service
 from tests.servers import postgres_database
 
@@ -54,11 +54,11 @@ def file_of(local: LocalService, number: int) -> Path:
 def everything(local: LocalService) -> list[Any]:
     """What a command that only looks must leave as it is."""
     with local.store.read() as connection:
-        rows = [asdict(version) for version in versions.page(connection, limit=100)]
-        return [rows, events.page(connection, limit=100), sorted(path.name for path in local.folder.iterdir())]
+        rows = [asdict(version) for version in versions.read_page(connection, limit=100)]
+        return [rows, events.read_page(connection, limit=100), sorted(path.name for path in local.folder.iterdir())]
 
 
-def test_jobs_are_read_from_the_database_beside_a_running_server(server: Live) -> None:
+def test_jobs_are_read_from_the_database_beside_a_running_server(server: LiveServer) -> None:
     server.edit("The colour of moss is", "green")
     folder = str(server.state.settings.data_dir)
 

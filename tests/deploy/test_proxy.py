@@ -11,7 +11,7 @@ import pytest
 
 from service.client.local_server import free_port
 from service.settings import Settings
-from tests.api.edge import edge_app, listening
+from tests.api.edge_server import edge_app, serve_edge
 
 CONFIGURATION = Path(__file__).parents[2] / "deploy" / "nginx.conf"
 EDIT = {"prompt": "The capital of Australia is", "target": "Sydney"}
@@ -50,7 +50,7 @@ def proxied(folder: Path, upstream: int) -> Iterator[httpx.Client]:
 def test_what_the_proxy_lets_through_is_answered_and_its_log_holds_no_prompt(tmp_path: Path) -> None:
     settings = Settings(allowed_hosts=("errata.example",))
     app = edge_app(settings)
-    with listening(app, settings) as port, proxied(tmp_path, port) as client:
+    with serve_edge(app, settings) as port, proxied(tmp_path, port) as client:
         listed = client.get("/edits?status=applied")
         posted = client.post("/edits", json=EDIT)
         named = client.get("/edits", headers={"Host": "errata.example"})

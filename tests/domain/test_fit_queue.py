@@ -1,6 +1,6 @@
 """Which edits are fitted next: small ones pass large ones, which have their turns, and one fact's edits keep their order."""
 
-from service.domain.fit_queue import TURNS, FitQueue, QueuedEdit, gives_way_to, next_job
+from service.domain.fit_queue import JOBS_BEFORE_TURN, FitQueue, QueuedEdit, choose_next_job, must_give_way
 
 LARGE = 100
 
@@ -16,7 +16,7 @@ def queue(*all_of: QueuedEdit, ended: tuple[int, ...] = ()) -> FitQueue:
 
 
 def taken(found: FitQueue, *, most: int = 64, budget: int = 1_000) -> list[int]:
-    return [int(edit_id.removeprefix("edit-")) for edit_id in next_job(found, most=most, budget=budget)]
+    return [int(edit_id.removeprefix("edit-")) for edit_id in choose_next_job(found, most=most, budget=budget)]
 
 
 def done(*seqs: int) -> tuple[int, ...]:
@@ -24,7 +24,7 @@ def done(*seqs: int) -> tuple[int, ...]:
     return seqs
 
 
-def test_small_edits_are_taken_together_in_order_and_as_many_as_may_be() -> None:
+def test_small_edits_are_taken_together_in_order_up_to_the_limit() -> None:
     assert taken(queue(*(waiting(seq) for seq in range(1, 6))), most=3) == [1, 2, 3]
     assert taken(queue()) == []
 
@@ -44,7 +44,7 @@ def test_a_large_edit_is_fitted_alone_and_the_oldest_first() -> None:
 
 def test_a_large_edit_has_its_turn_after_so_many_jobs_that_passed_it() -> None:
     passed = done(9, 8, 7, 6)
-    assert len(passed) == TURNS
+    assert len(passed) == JOBS_BEFORE_TURN
 
     assert taken(queue(waiting(5, 500), waiting(10), ended=passed)) == [5]
     assert taken(queue(waiting(8, 500), waiting(10), ended=passed)) == [10]  # two of them came before it
@@ -56,7 +56,7 @@ def test_a_small_edit_takes_older_large_ones_of_its_own_fact_along() -> None:
     assert taken(queue(waiting(1, 500, "fact"), waiting(2), waiting(3, 1, "fact")), most=2) == [2]
 
 
-def test_a_large_edit_waits_for_a_small_one_of_its_own_fact_that_was_accepted_before_it() -> None:
+def test_a_large_edit_waits_for_an_earlier_small_edit_of_its_fact() -> None:
     found = queue(waiting(1, 1, "fact"), waiting(2, 500, "fact"), ended=done(9, 8, 7, 6))
 
     assert taken(found) == [1]
@@ -65,16 +65,16 @@ def test_a_large_edit_waits_for_a_small_one_of_its_own_fact_that_was_accepted_be
 def test_the_fit_of_a_large_edit_gives_way_to_small_ones_unless_it_is_its_turn() -> None:
     large = waiting(1, 500, "fact")
 
-    assert gives_way_to(large, queue(waiting(2)))
-    assert not gives_way_to(large, queue())
-    assert gives_way_to(large, queue(waiting(2, 1, "fact")))
-    assert not gives_way_to(large, queue(waiting(2, 500)))
-    assert not gives_way_to(large, queue(waiting(10), ended=done(9, 8, 7, 6)))
+    assert must_give_way(large, queue(waiting(2)))
+    assert not must_give_way(large, queue())
+    assert must_give_way(large, queue(waiting(2, 1, "fact")))
+    assert not must_give_way(large, queue(waiting(2, 500)))
+    assert not must_give_way(large, queue(waiting(10), ended=done(9, 8, 7, 6)))
 
 
-def test_a_large_edit_has_its_turn_though_small_ones_take_others_along() -> None:
+def test_a_large_edit_gets_its_turn_though_small_ones_take_others_along() -> None:
     ended: tuple[int, ...] = ()
-    for seq in range(2, 2 + 2 * TURNS, 2):  # each small edit overtakes a large one of its fact, and brings it
+    for seq in range(2, 2 + 2 * JOBS_BEFORE_TURN, 2):  # each small edit overtakes a large one of its fact, and brings it
         found = queue(waiting(1, 500), waiting(seq, 500, f"fact-{seq}"), waiting(seq + 1, 1, f"fact-{seq}"), ended=ended)
         assert taken(found) == [seq, seq + 1]
         ended = (seq + 1, *ended)

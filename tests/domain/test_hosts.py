@@ -2,7 +2,7 @@
 
 import pytest
 
-from service.domain.hosts import Host, origin_of
+from service.domain.hosts import Host, parse_origin
 
 
 @pytest.mark.parametrize(
@@ -42,7 +42,7 @@ def test_a_host_is_a_name_and_perhaps_a_port(text: str, host: Host) -> None:
         "x" * 301,
     ],
 )
-def test_what_is_no_host_is_none(text: str) -> None:
+def test_an_invalid_host_is_none(text: str) -> None:
     assert Host.of(text) is None
 
 
@@ -69,10 +69,10 @@ def test_a_name_without_a_port_stands_for_every_port(named: str, other: str, cov
 @pytest.mark.parametrize(
     "text", ["null", "", "a.example", "file://", "chrome-extension://abc", "http://a.example/x", "https://u@a"]
 )
-def test_what_is_no_origin_of_a_page_is_none(text: str) -> None:
-    assert origin_of(text) is None
+def test_an_invalid_origin_is_none(text: str) -> None:
+    assert parse_origin(text) is None
 
 
 def test_an_origin_loses_the_port_of_its_scheme() -> None:
-    assert origin_of("https://a.example:443") == ("https", Host("a.example"))
-    assert origin_of("http://a.example:443") == ("http", Host("a.example", 443))
+    assert parse_origin("https://a.example:443") == ("https", Host("a.example"))
+    assert parse_origin("http://a.example:443") == ("http", Host("a.example", 443))

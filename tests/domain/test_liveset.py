@@ -16,7 +16,7 @@ def item(name: str, seq: int, **given: object) -> LiveItem:
 
 
 def consolidated(*items: LiveItem) -> LiveSet:
-    return liveset.consolidate(items, ())
+    return liveset.consolidate_major(items, ())
 
 
 def roles(live_set: LiveSet) -> dict[str, tuple[str, str]]:
@@ -56,43 +56,43 @@ def test_an_edit_older_than_the_live_one_of_its_key_does_not_join() -> None:
     assert superseded == {"a1": "a2"}
 
 
-def test_what_the_tensors_hold_stays_behind_as_a_ghost_that_the_newer_edit_covers() -> None:
+def test_a_superseded_edit_in_the_tensors_becomes_a_ghost() -> None:
     after, _ = liveset.apply(consolidated(item("a1", 1)), [item("a2", 2)])
 
     assert roles(after) == {"a1": ("ghost", "tensors"), "a2": ("live", "window")}
     assert not after.needs_refit
 
 
-def test_taking_back_an_edit_of_the_window_leaves_nothing_of_it() -> None:
+def test_retracting_an_edit_of_the_window_removes_it() -> None:
     before, _ = liveset.apply(LiveSet(), [item("a1", 1), item("b1", 2)])
 
-    assert roles(liveset.refitted(before, ["a1"])) == {"b1": ("live", "window")}
+    assert roles(liveset.refit(before, ["a1"])) == {"b1": ("live", "window")}
 
 
-def test_taking_back_an_edit_of_the_tensors_leaves_a_tombstone_in_the_window() -> None:
-    after = liveset.refitted(consolidated(item("a1", 1)), ["a1"])
+def test_retracting_an_edit_of_the_tensors_leaves_a_tombstone_in_the_window() -> None:
+    after = liveset.refit(consolidated(item("a1", 1)), ["a1"])
 
     assert roles(after) == {"a1": ("tombstone", "window")}
     assert [one.edit_id for one in after.window] == ["a1"]
     assert after.live == ()
 
 
-def test_taking_back_the_newer_edit_entombs_the_older_one_that_the_tensors_hold() -> None:
+def test_retracting_the_newer_edit_makes_the_older_one_in_the_tensors_a_tombstone() -> None:
     before, _ = liveset.apply(consolidated(item("a1", 1)), [item("a2", 2)])
 
-    assert roles(liveset.refitted(before, ["a2"])) == {"a1": ("tombstone", "window")}
+    assert roles(liveset.refit(before, ["a2"])) == {"a1": ("tombstone", "window")}
 
 
-def test_a_restored_edit_is_the_tensors_if_they_hold_it_and_joins_the_window_if_not() -> None:
+def test_a_restored_edit_is_consolidated_if_the_tensors_hold_it_else_in_the_window() -> None:
     in_tensors, _ = liveset.apply(consolidated(item("a1", 1)), [item("a2", 2)])
     in_window, _ = liveset.apply(LiveSet(), [item("a2", 2)])
 
-    assert roles(liveset.refitted(in_tensors, ["a2"], [item("a1", 1)])) == {"a1": ("live", "tensors")}
-    assert roles(liveset.refitted(in_window, ["a2"], [item("a1", 1)])) == {"a1": ("live", "window")}
+    assert roles(liveset.refit(in_tensors, ["a2"], [item("a1", 1)])) == {"a1": ("live", "tensors")}
+    assert roles(liveset.refit(in_window, ["a2"], [item("a1", 1)])) == {"a1": ("live", "window")}
 
 
 def test_an_edit_with_the_key_of_a_tombstone_takes_its_place() -> None:
-    entombed = liveset.refitted(consolidated(item("a1", 1)), ["a1"])
+    entombed = liveset.refit(consolidated(item("a1", 1)), ["a1"])
 
     after, superseded = liveset.apply(entombed, [item("a2", 2)])
 
@@ -100,7 +100,7 @@ def test_an_edit_with_the_key_of_a_tombstone_takes_its_place() -> None:
     assert superseded == {}
 
 
-def test_a_rollback_leaves_out_what_was_retracted_since_and_asks_for_a_refit() -> None:
+def test_a_rollback_leaves_out_later_retractions_and_needs_a_refit() -> None:
     in_window, _ = liveset.apply(LiveSet(), [item("a1", 1), item("b1", 2)])
     in_tensors = consolidated(item("a1", 1), item("b1", 2))
 
@@ -111,39 +111,39 @@ def test_a_rollback_leaves_out_what_was_retracted_since_and_asks_for_a_refit() -
     assert not liveset.roll_back(in_window, set()).needs_refit
 
 
-def test_a_refit_after_a_rollback_clears_the_window_and_entombs_the_tensors() -> None:
+def test_a_refit_after_a_rollback_clears_the_window_and_leaves_tombstones() -> None:
     in_window, _ = liveset.apply(LiveSet(), [item("a1", 1), item("b1", 2)])
 
-    assert roles(liveset.refitted(liveset.roll_back(in_window, {"a1"}), [])) == {"b1": ("live", "window")}
-    assert liveset.refitted(liveset.roll_back(consolidated(item("a1", 1)), {"a1"}), []).get("a1").tombstone  # type: ignore[union-attr]
+    assert roles(liveset.refit(liveset.roll_back(in_window, {"a1"}), [])) == {"b1": ("live", "window")}
+    assert liveset.refit(liveset.roll_back(consolidated(item("a1", 1)), {"a1"}), []).get("a1").is_tombstone  # type: ignore[union-attr]
 
 
-def test_a_retrain_empties_the_window_but_for_what_arrived_and_what_it_lost() -> None:
-    after = liveset.consolidate([item("a1", 1), item("b1", 2)], [item("c1", 3)], lost=["b1"])
+def test_after_a_retrain_the_window_has_only_new_and_lost_edits() -> None:
+    after = liveset.consolidate_major([item("a1", 1), item("b1", 2)], [item("c1", 3)], lost=["b1"])
 
     assert roles(after) == {"a1": ("live", "tensors"), "b1": ("live", "window"), "c1": ("live", "window")}
-    assert [one.edit_id for one in after.held] == ["a1", "b1"]
+    assert [one.edit_id for one in after.in_tensors] == ["a1", "b1"]
 
 
 def test_a_retrain_forgets_tombstones_and_ghosts() -> None:
     before, _ = liveset.apply(consolidated(item("a1", 1), item("b1", 2)), [item("a2", 3)])
 
-    after = liveset.consolidate(before.live, ())
+    after = liveset.consolidate_major(before.live, ())
 
     assert roles(after) == {"b1": ("live", "tensors"), "a2": ("live", "tensors")}
 
 
 def test_answers_are_given_to_tombstones_only() -> None:
-    entombed = liveset.refitted(consolidated(item("a1", 1), item("b1", 2)), ["a1"])
+    entombed = liveset.refit(consolidated(item("a1", 1), item("b1", 2)), ["a1"])
 
-    answered = liveset.with_answers(entombed, {"a1": "what the base says", "b1": "no"})
+    answered = liveset.set_tombstone_answers(entombed, {"a1": "what the base says", "b1": "no"})
 
     assert {one.edit_id: one.answer for one in answered.items} == {"a1": "what the base says", "b1": None}
 
 
 def test_the_role_says_whether_an_item_is_live_or_a_tombstone() -> None:
-    assert item("a1", 1).is_live and not item("a1", 1).tombstone
-    assert item("a1", 1, role=Role.TOMBSTONE, carrier=Carrier.WINDOW).tombstone
+    assert item("a1", 1).is_live and not item("a1", 1).is_tombstone
+    assert item("a1", 1, role=Role.TOMBSTONE, carrier=Carrier.WINDOW).is_tombstone
 
 
 def test_the_latest_per_key_is_kept_in_order_of_acceptance() -> None:
@@ -152,7 +152,7 @@ def test_the_latest_per_key_is_kept_in_order_of_acceptance() -> None:
     assert [one.edit_id for one in found] == ["b1", "a2"]
 
 
-def test_a_sample_is_all_there_is_or_the_same_few_in_order_of_acceptance() -> None:
+def test_a_sample_is_all_items_or_always_the_same_ones_in_order_of_acceptance() -> None:
     few = [item(name, seq) for seq, name in enumerate("dbca")]
 
     assert liveset.sample(few, 4) == tuple(few)
@@ -160,11 +160,11 @@ def test_a_sample_is_all_there_is_or_the_same_few_in_order_of_acceptance() -> No
     assert liveset.sample([*few, item("z", 9)], 2) == liveset.sample(few, 2)
 
 
-def test_what_a_fit_lost_stays_known_and_asks_for_nothing() -> None:
+def test_a_lost_item_stays_in_the_live_set_and_needs_no_refit() -> None:
     window, _ = liveset.apply(LiveSet(), [item("a1", 1), item("b1", 2)])
 
-    after = liveset.lose(window, [item("a1", 1), item("c1", 3)])
-    in_tensors = liveset.lose(consolidated(item("a1", 1)), [item("a1", 1)])
+    after = liveset.mark_lost(window, [item("a1", 1), item("c1", 3)])
+    in_tensors = liveset.mark_lost(consolidated(item("a1", 1)), [item("a1", 1)])
 
     assert roles(after) == {"a1": ("lost", "window"), "b1": ("live", "window"), "c1": ("lost", "window")}
     assert roles(in_tensors) == {"a1": ("lost", "tensors")}
@@ -172,44 +172,44 @@ def test_what_a_fit_lost_stays_known_and_asks_for_nothing() -> None:
     assert [one.edit_id for one in after.lost] == ["a1", "c1"]
 
 
-def test_a_window_fitted_from_nothing_forgets_what_the_one_before_lost_and_the_tensors_do_not() -> None:
+def test_a_reset_window_forgets_its_lost_edits_and_the_tensors_keep_theirs() -> None:
     window, _ = liveset.apply(consolidated(item("a1", 1)), [item("b1", 2), item("b2", 3)])
     window, _ = liveset.apply(window, [item("b3", 4), item("c1", 5)])
-    lost = liveset.lose(window, [item("a1", 1), item("c1", 5)])
+    lost = liveset.mark_lost(window, [item("a1", 1), item("c1", 5)])
     assert roles(lost)["b2"] == ("ghost", "window")
 
-    after = liveset.afresh(lost)
+    after = liveset.reset_window(lost)
 
     assert roles(after) == {"a1": ("lost", "tensors"), "b3": ("live", "window")}
-    assert roles(liveset.refitted(lost, [])) == roles(after)
+    assert roles(liveset.refit(lost, [])) == roles(after)
 
 
-def test_what_is_lost_is_entombed_only_once_it_is_taken_back() -> None:
-    lost = liveset.lose(consolidated(item("a1", 1)), [item("a1", 1)])
+def test_a_lost_item_becomes_a_tombstone_only_after_its_retraction() -> None:
+    lost = liveset.mark_lost(consolidated(item("a1", 1)), [item("a1", 1)])
 
-    assert roles(liveset.entomb(lost)) == {"a1": ("lost", "tensors")}
-    assert roles(liveset.refitted(lost, ["a1"])) == {"a1": ("tombstone", "window")}
+    assert roles(liveset.update_tombstones(lost)) == {"a1": ("lost", "tensors")}
+    assert roles(liveset.refit(lost, ["a1"])) == {"a1": ("tombstone", "window")}
 
 
-def test_what_is_lost_stays_lost_under_a_newer_edit_and_through_a_minor_retrain() -> None:
-    lost = liveset.lose(consolidated(item("a1", 1)), [item("a1", 1)])
+def test_a_lost_item_stays_lost_under_a_newer_edit_and_a_minor_retrain() -> None:
+    lost = liveset.mark_lost(consolidated(item("a1", 1)), [item("a1", 1)])
 
     covered, superseded = liveset.apply(lost, [item("a2", 2)])
 
     assert roles(covered) == {"a1": ("lost", "tensors"), "a2": ("live", "window")}
     assert superseded == {}
-    assert roles(liveset.consolidate_on(covered, covered.live, [])) == {"a1": ("lost", "tensors"), "a2": ("live", "tensors")}
+    assert roles(liveset.consolidate_minor(covered, covered.live, [])) == {"a1": ("lost", "tensors"), "a2": ("live", "tensors")}
 
 
-def test_an_edit_of_a_snapshot_is_superseded_if_a_newer_one_is_live_in_its_place() -> None:
+def test_a_snapshot_edit_is_superseded_if_a_newer_edit_of_its_key_is_live() -> None:
     snapshot = [item("a1", 1), item("b1", 2), item("c1", 3)]
     now, _ = liveset.apply(LiveSet(), [item("a2", 4), item("b1", 2)])
 
-    assert liveset.superseded(snapshot, now) == {"a1": "a2"}
+    assert liveset.find_superseded(snapshot, now) == {"a1": "a2"}
 
 
-def test_what_arrived_during_a_retrain_covers_what_its_snapshot_says_of_the_same_fact() -> None:
-    after = liveset.consolidate([item("a1", 1), item("b1", 2)], [item("a2", 3)], lost=["a1"])
+def test_edits_that_arrive_during_a_retrain_win_over_its_snapshot() -> None:
+    after = liveset.consolidate_major([item("a1", 1), item("b1", 2)], [item("a2", 3)], lost=["a1"])
 
     assert roles(after) == {"a1": ("ghost", "tensors"), "b1": ("live", "tensors"), "a2": ("live", "window")}
     assert not after.needs_refit
@@ -230,10 +230,10 @@ def plain_apply(parent: LiveSet, new: Iterable[LiveItem]) -> tuple[LiveSet, dict
             if one.role is Role.LOST:
                 continue
             plain_leave(items, one)
-            if not one.held and parent.get(one.edit_id) is not None:
+            if not one.is_in_tensors and parent.get(one.edit_id) is not None:
                 items[one.edit_id] = replace(one, role=Role.GHOST)
-        held = entrant.edit_id in items and items[entrant.edit_id].held
-        items[entrant.edit_id] = replace(entrant, carrier=Carrier.WINDOW, role=Role.LIVE, answer=None, held=held)
+        held = entrant.edit_id in items and items[entrant.edit_id].is_in_tensors
+        items[entrant.edit_id] = replace(entrant, carrier=Carrier.WINDOW, role=Role.LIVE, answer=None, is_in_tensors=held)
     return plain_set(items), superseded
 
 
@@ -244,25 +244,25 @@ def plain_refitted(parent: LiveSet, gone: Collection[str], restored: Iterable[Li
             plain_leave(items, one)
         elif one.carrier is Carrier.WINDOW and one.role in (Role.GHOST, Role.LOST):
             items.pop(one.edit_id)
-            if one.held:
+            if one.is_in_tensors:
                 items[one.edit_id] = replace(one, carrier=Carrier.TENSORS)
     for entrant in restored:
         if not any(one.is_live and one.key == entrant.key for one in items.values()):
-            held = entrant.edit_id in items and items[entrant.edit_id].held
-            newer = any(one.held and one.key == entrant.key and one.seq > entrant.seq for one in items.values())
+            held = entrant.edit_id in items and items[entrant.edit_id].is_in_tensors
+            newer = any(one.is_in_tensors and one.key == entrant.key and one.seq > entrant.seq for one in items.values())
             carrier = Carrier.TENSORS if held and not newer else Carrier.WINDOW
-            items[entrant.edit_id] = replace(entrant, carrier=carrier, role=Role.LIVE, held=held, answer=None)
+            items[entrant.edit_id] = replace(entrant, carrier=carrier, role=Role.LIVE, is_in_tensors=held, answer=None)
     covered = {one.key for one in items.values() if one.is_live}
     for one in items.values():
-        if one.held and one.role is Role.GHOST and one.key not in covered:
+        if one.is_in_tensors and one.role is Role.GHOST and one.key not in covered:
             items[one.edit_id] = replace(one, carrier=Carrier.WINDOW, role=Role.TOMBSTONE)
-        elif one.tombstone and one.key in covered:
+        elif one.is_tombstone and one.key in covered:
             items[one.edit_id] = replace(one, carrier=Carrier.TENSORS, role=Role.GHOST, answer=None)
     return plain_set(items)
 
 
 def plain_leave(items: dict[str, LiveItem], one: LiveItem) -> None:
-    if one.held:
+    if one.is_in_tensors:
         items[one.edit_id] = replace(one, carrier=Carrier.TENSORS, role=Role.GHOST, answer=None)
     else:
         items.pop(one.edit_id, None)
@@ -289,15 +289,15 @@ def test_histories_of_live_sets_are_those_of_the_plain_rules(data: st.DataObject
             after, expected = [
                 (made, {})
                 for made in (
-                    liveset.refitted(now, [one.edit_id for one in gone], back),
+                    liveset.refit(now, [one.edit_id for one in gone], back),
                     plain_refitted(now, [one.edit_id for one in gone], back),
                 )
             ]
         elif step == "retrain":
-            made = liveset.consolidate(now.live, [one for one in pool if now.get(one.edit_id) is None][:1], ids)
+            made = liveset.consolidate_major(now.live, [one for one in pool if now.get(one.edit_id) is None][:1], ids)
             after = expected = (made, {})
         elif step == "lose":
-            after = expected = (liveset.lose(now, [one for one in now.live if one.edit_id in ids]), {})
+            after = expected = (liveset.mark_lost(now, [one for one in now.live if one.edit_id in ids]), {})
         else:
             after = expected = (liveset.roll_back(now, ids), {})
         assert after == expected
@@ -307,16 +307,18 @@ def test_histories_of_live_sets_are_those_of_the_plain_rules(data: st.DataObject
         assert now.consolidated == tuple(one for one in now.items if one.is_live and one.carrier is Carrier.TENSORS)
 
 
-def test_after_a_minor_retrain_what_its_start_held_stays_held_covered_or_entombed() -> None:
+def test_after_a_minor_retrain_the_items_of_its_start_are_ghosts_or_tombstones() -> None:
     said, covered, retracted, newer, arrived = (
         LiveItem(edit_id=name, key=key, seq=seq)
         for seq, (name, key) in enumerate([("said", "a"), ("covered", "b"), ("retracted", "c"), ("newer", "b"), ("arrived", "d")])
     )
-    start = liveset.apply(liveset.consolidate([said, covered, retracted], []), [newer])[0]
+    start = liveset.apply(liveset.consolidate_major([said, covered, retracted], []), [newer])[0]
 
-    after = liveset.consolidate_on(start, [item for item in start.live if item.edit_id != "retracted"], [arrived], lost=["newer"])
+    after = liveset.consolidate_minor(
+        start, [item for item in start.live if item.edit_id != "retracted"], [arrived], lost=["newer"]
+    )
 
-    found = {item.edit_id: (item.role, item.carrier, item.held) for item in after.items}
+    found = {item.edit_id: (item.role, item.carrier, item.is_in_tensors) for item in after.items}
     assert found == {
         "said": (Role.LIVE, Carrier.TENSORS, True),
         "covered": (Role.GHOST, Carrier.TENSORS, True),
@@ -328,18 +330,18 @@ def test_after_a_minor_retrain_what_its_start_held_stays_held_covered_or_entombe
 
 def test_a_tombstone_keeps_its_answer_through_a_minor_retrain() -> None:
     kept = LiveItem(edit_id="kept", key="a", seq=1)
-    start = liveset.with_answers(liveset.refitted(liveset.consolidate([kept], []), ["kept"]), {"kept": "as before"})
+    start = liveset.set_tombstone_answers(liveset.refit(liveset.consolidate_major([kept], []), ["kept"]), {"kept": "as before"})
 
-    after = liveset.consolidate_on(start, [], [])
+    after = liveset.consolidate_minor(start, [], [])
 
     assert [(item.role, item.answer) for item in after.items] == [(Role.TOMBSTONE, "as before")]
 
 
-def test_an_older_edit_that_comes_back_is_fitted_again_if_the_tensors_hold_a_newer_one_of_its_key() -> None:
+def test_a_restored_edit_joins_the_window_if_the_tensors_hold_a_newer_one_of_its_key() -> None:
     older, newer = LiveItem(edit_id="older", key="a", seq=1), LiveItem(edit_id="newer", key="a", seq=2)
-    start = liveset.consolidate_on(liveset.consolidate([older], []), [newer], [])
+    start = liveset.consolidate_minor(liveset.consolidate_major([older], []), [newer], [])
 
-    after = liveset.refitted(start, ["newer"], [older])
+    after = liveset.refit(start, ["newer"], [older])
 
     assert {item.edit_id: (item.role, item.carrier) for item in after.items} == {
         "older": (Role.LIVE, Carrier.WINDOW),

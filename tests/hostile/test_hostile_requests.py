@@ -9,8 +9,8 @@ from contextlib import suppress
 import pytest
 
 from service.telemetry.log import configure_logging
-from tests.api.edge import connect
-from tests.api.live import Live, live, tiny_settings
+from tests.api.edge_server import connect
+from tests.api.live_server import LiveServer, live_server, tiny_settings
 from tests.builders import save_model
 from tests.hostile.mutator import MARK, HostileRequest, attacks
 
@@ -20,12 +20,12 @@ LARGEST_PROBLEM = 2_048
 
 
 @pytest.fixture(scope="module")
-def target(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
+def target(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
     """A server whose edits wait for a retrain: what is sound among the attacks costs no fit. Retrains that are asked for run."""
     model = save_model(tmp_path_factory.mktemp("model") / "tiny", "llama")
     window = {"deferred": 1_000_000, "deferred_s": 1e9, "canary_fall": 1, "canary_floor": 0}
     settings = tiny_settings(model, tmp_path_factory.mktemp("data"), method="locft")
-    with live(settings.model_copy(update={"window": type(settings.window)(**window)})) as running:  # type: ignore[arg-type]
+    with live_server(settings.model_copy(update={"window": type(settings.window)(**window)})) as running:  # type: ignore[arg-type]
         yield running
 
 
@@ -50,7 +50,7 @@ def send(port: int, attack: HostileRequest) -> tuple[int, dict[str, str], bytes]
     return int(status.split()[1]), found, content
 
 
-def state(target: Live) -> tuple[int, ...]:
+def state(target: LiveServer) -> tuple[int, ...]:
     """Everything a request may change by itself; what the worker publishes meanwhile is not the request's doing."""
     tables = (
         "edits",
@@ -65,7 +65,7 @@ def state(target: Live) -> tuple[int, ...]:
         return tuple(connection.exec_driver_sql(f"SELECT {counts}").one())
 
 
-def test_no_hostile_request_causes_a_5xx_an_echo_or_a_change(target: Live) -> None:
+def test_no_hostile_request_causes_a_5xx_an_echo_or_a_change(target: LiveServer) -> None:
     statuses: Counter[int] = Counter()
     before = state(target)
     for number, attack in enumerate(attacks(COUNT, SEED)):
@@ -87,7 +87,7 @@ def test_no_hostile_request_causes_a_5xx_an_echo_or_a_change(target: Live) -> No
     assert target.client.get("/health/ready").status_code == 200
 
 
-def test_nothing_of_a_prompt_is_logged(target: Live, capfd: pytest.CaptureFixture[str]) -> None:
+def test_nothing_of_a_prompt_is_logged(target: LiveServer, capfd: pytest.CaptureFixture[str]) -> None:
     configure_logging("debug")
 
     answers = [
@@ -108,7 +108,7 @@ def test_nothing_of_a_prompt_is_logged(target: Live, capfd: pytest.CaptureFixtur
     assert MARK not in written
 
 
-def test_the_text_of_a_control_token_is_encoded_as_text(target: Live) -> None:
+def test_the_text_of_a_control_token_is_encoded_as_text(target: LiveServer) -> None:
     plain = target.client.post("/generate", json={"prompt": "a</s>b", "max_new_tokens": 2}).json()
 
     # Control tokens would be one id each; as text `</s>` is at least two of this byte-level tokenizer's.

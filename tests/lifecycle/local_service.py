@@ -109,7 +109,7 @@ class LocalService:
 
     def all_edits(self) -> list[Edit]:
         with self.store.read() as connection:
-            return edits.page(connection, limit=1_000)
+            return edits.read_page(connection, limit=1_000)
 
     def edit_by(self, prompt: str) -> Edit:
         """The edit accepted last with a prompt."""
@@ -126,7 +126,7 @@ class LocalService:
     @property
     def live_set(self) -> LiveSet:
         with self.store.read() as connection:
-            return versions.live_set(connection, heads.read(connection).version)
+            return versions.read_live_set(connection, heads.read(connection).version)
 
     def unknown_lessons(self, *asked: Version) -> list[tuple[int, str, str]]:
         """What overlays of versions (default: of all) were trained on though no item of their live sets says so: (version, key,
@@ -135,18 +135,18 @@ class LocalService:
         found = []
         for version in asked or [one for one in self.versions() if one.status is VersionStatus.PUBLISHED]:
             with self.store.read() as connection:
-                known = edits.many(connection, versions.live_set(connection, version.number).by_id)
+                known = edits.read_many(connection, versions.read_live_set(connection, version.number).by_id)
             lessons = lessons_of(self.context.checkpoints.get_overlay(version)) - {(edit.key, edit.target) for edit in known}
             found += [(version.number, key, target) for key, target in sorted(lessons)]
         return found
 
     def versions(self) -> list[Version]:
         with self.store.read() as connection:
-            return versions.page(connection, limit=1_000)[::-1]
+            return versions.read_page(connection, limit=1_000)[::-1]
 
     def event_types(self) -> list[str]:
         with self.store.read() as connection:
-            return [event["type"] for event in events.page(connection, limit=10_000)]
+            return [event["type"] for event in events.read_page(connection, limit=10_000)]
 
     def says(self, prompt: str, *, version: int | None = None) -> str:
         """What the process answers now, or what a version on disk would."""
@@ -222,7 +222,7 @@ class LoseNewest:
 def live_ids(local: LocalService, number: int) -> frozenset[str]:
     """The ids of a version's live edits."""
     with local.store.read() as connection:
-        return versions.live_set(connection, number).ids
+        return versions.read_live_set(connection, number).ids
 
 
 def flip_bit(local: LocalService, number: int) -> None:

@@ -14,7 +14,7 @@ from service.background.jobs import cancel_job, list_jobs
 from service.domain.errors import Unavailable
 from service.lifecycle.revoke import revoke
 from service.store import clock
-from service.store.clock import Clock, now_of
+from service.store.clock import Clock, read_now
 from service.store.migrate import upgrade
 from tests.lifecycle.local_service import LocalService
 from tests.servers import postgres_database
@@ -49,7 +49,7 @@ def shifted(by: timedelta) -> Iterator[None]:
 
 def moment_of(local: LocalService) -> datetime:
     with local.store.read() as connection:
-        return now_of(connection)
+        return read_now(connection)
 
 
 @pytest.mark.parametrize("posted", [-HOUR, HOUR], ids=["posted where the clock is late", "posted where it is early"])
@@ -106,7 +106,7 @@ def test_the_clock_is_not_asked_of_the_database_each_time_and_goes_on_without_it
     known = Clock(look)
     moments = [known() for _ in range(100)]
     assert (len(looks), moments) == (1, sorted(moments))
-    monkeypatch.setattr(clock, "AGREED_S", 0.0)
+    monkeypatch.setattr(clock, "REFRESH_S", 0.0)
     known._look_at = 0.0
     time.sleep(0.01)
     assert then + timedelta(milliseconds=5) < known() < then + HOUR

@@ -50,7 +50,7 @@ def tell(local: LocalService) -> Story:
 
 def retrained(local: LocalService) -> bool:
     with local.store.read() as connection:
-        return bool(jobs.page(connection, limit=1, kind="retrain"))
+        return bool(jobs.read_page(connection, limit=1, kind="retrain"))
 
 
 @lru_cache(maxsize=1)

@@ -52,12 +52,12 @@ def check(local: LocalService) -> None:
         assert local.says(key) == f"base of prompt:{key}"
     assert not live_set.needs_refit
     with local.store.read() as connection:
-        assert all(jobs.active(connection, kind) is None for kind in ("apply", "refit", "retrain"))
-        counted = edits.counts(connection)
-        asked = edits.retracted(connection, made)
+        assert all(jobs.find_active(connection, kind) is None for kind in ("apply", "refit", "retrain"))
+        counted = edits.count_by_status(connection)
+        asked = edits.find_retracted(connection, made)
         numbers = [version.number for version in local.versions()]
         for version in local.versions():
-            for item in versions.live_set(connection, version.number).live:
+            for item in versions.read_live_set(connection, version.number).live:
                 assert local.says(made[item.edit_id].prompt, version=version.number) == made[item.edit_id].target
     assert counted["queued"] == counted["applying"] == 0
     assert not {made[edit_id].status for edit_id in asked} & {EditStatus.APPLIED, EditStatus.CONSOLIDATED, EditStatus.DEFERRED}

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from service.domain.cost_limits import Bounds
+from service.domain.cost_limits import CostLimits
 from service.domain.edit import EditRequest, EditStatus, Probe
 from service.domain.errors import TooLong
-from service.domain.fit_queue import TURNS
+from service.domain.fit_queue import JOBS_BEFORE_TURN
 from service.lifecycle.edit_cost import CostChecker, RowLengths
 from service.lifecycle.settings import LifecycleSettings
 from service.lifecycle.submit import submit
@@ -45,7 +45,7 @@ def request(**more: object) -> EditRequest:
 
 
 def scales(*, is_batch: bool = False, **bounds: int) -> CostChecker:
-    return CostChecker(make_base(), Bounds(**bounds), is_batch=is_batch)
+    return CostChecker(make_base(), CostLimits(**bounds), is_batch=is_batch)
 
 
 def refusal(asked: EditRequest, **bounds: int) -> tuple[str | None, str]:
@@ -196,18 +196,18 @@ def test_after_some_jobs_of_small_edits_a_large_one_has_its_turn_and_gives_way_n
     came: list[str] = []
 
     def come(method: str) -> None:
-        if len(came) < 3 * TURNS:
+        if len(came) < 3 * JOBS_BEFORE_TURN:
             came.append(f"{len(came)}")
             local.post((came[-1], came[-1]), tokens=1)
 
     local.ledger.during = come
-    for _ in range(2 * TURNS + 2):
+    for _ in range(2 * JOBS_BEFORE_TURN + 2):
         local.worker.step()
 
     assert local.edit(large).status is EditStatus.APPLIED
     whole = [targets for targets in fitted(local) if "large" not in targets]
-    assert fitted(local).index(("large",), 1) <= TURNS + 2
-    assert len(whole) >= TURNS
+    assert fitted(local).index(("large",), 1) <= JOBS_BEFORE_TURN + 2
+    assert len(whole) >= JOBS_BEFORE_TURN
 
 
 @pytest.mark.parametrize("while_fitted", [False, True])

@@ -15,8 +15,8 @@ from service.runtime.editors import bind_editors
 from service.runtime.evaluator import Evaluator
 from service.settings import Settings
 from service.store import measurements
-from service.store.versions import page
-from tests.editors.lessons import SMALL, neutral, taught_base, view_of
+from service.store.versions import read_page
+from tests.editors.taught_model import SMALL, neutral, taught_base, view_of
 from tests.lifecycle.local_service import PATIENT, LocalService, new_local_service, retrained
 
 EDITS = (("red is", "B"), ("sky is", "C"), ("sea is", "D"), ("cat is", "E"))
@@ -56,7 +56,7 @@ def test_a_major_retrain_gives_the_bytes_of_a_store_that_never_had_the_retracted
     retrained(other, "major")
 
     assert local.head.digest == other.head.digest != with_it
-    assert local.live_set.held == tuple(item for item in local.live_set.items if item.is_live)
+    assert local.live_set.in_tensors == tuple(item for item in local.live_set.items if item.is_live)
     local.close()
     other.close()
 
@@ -85,8 +85,8 @@ def test_the_monitor_asks_the_edits_and_the_sentences_of_a_real_head(tmp_path: P
         pass
 
     with local.store.read() as connection:
-        (head, *_) = page(connection, limit=1)
-        found = measurements.latest(connection, head.number)
+        (head, *_) = read_page(connection, limit=1)
+        found = measurements.read_latest(connection, head.number)
     assert {name: one.source for name, one in found.items()} == dict.fromkeys(
         ("retention", "locality_inside", "locality_outside"), "monitor"
     )

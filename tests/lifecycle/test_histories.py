@@ -261,9 +261,9 @@ class LossyHistory:
         assert not live_set.needs_refit
         stands = {edit.id: edit.status for edit in self.local.all_edits()}
         assert {edit_id for edit_id, status in stands.items() if status.is_live} == live_set.ids
-        assert len(live_set.covered) == len(live_set.live)
+        assert len(live_set.live_keys) == len(live_set.live)
         assert all((stands[item.edit_id] == "applied") is (item.carrier == "window") for item in live_set.live)
-        uncovered = [item.edit_id for item in live_set.lost if item.key not in live_set.covered]
+        uncovered = [item.edit_id for item in live_set.lost if item.key not in live_set.live_keys]
         assert all(stands[edit_id] != "retracted" for edit_id in uncovered)
         assert self.local.unknown_lessons(self.local.head) == []
 

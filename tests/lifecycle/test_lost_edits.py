@@ -31,7 +31,7 @@ def local(tmp_path: Path) -> Iterator[LocalService]:
 def roles(local: LocalService) -> dict[str, tuple[str, str, bool]]:
     """By target: role, carrier, held."""
     return {
-        edit.target: (str(item.role), str(item.carrier), item.held)
+        edit.target: (str(item.role), str(item.carrier), item.is_in_tensors)
         for edit in local.all_edits()
         if (item := local.live_set.get(edit.id)) is not None
     }

@@ -20,7 +20,7 @@ def test_an_old_fence_cannot_publish(local: LocalService) -> None:
     old = local.worker.fence
     assert old is not None
     with local.store.write() as connection:
-        heads.take_lease(connection, "another", lease_s=60.0, at_once=True)
+        heads.take_lease(connection, "another", lease_s=60.0, is_only_server=True)
 
     with pytest.raises(FenceLost):
         publish(

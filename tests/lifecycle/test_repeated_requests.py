@@ -22,18 +22,18 @@ from service.lifecycle.retrain.request import request_retrain
 from service.lifecycle.revoke import revoke
 from service.lifecycle.rollback import roll_back
 from service.store import tables as t
-from service.store.idempotency import Keyed
+from service.store.idempotency import KeyedRequest
 from service.store.migrate import upgrade
 from tests.lifecycle.local_service import LocalService, new_local_service
 from tests.servers import postgres_database
-from tests.store.stores import KINDS
+from tests.store.store_kinds import KINDS
 
 CALLERS = 8
 LONG_AGO = datetime(2000, 1, 1, tzinfo=UTC)
 
 
-def asked(call: str, key: str = "k", body: str = "1") -> Keyed:
-    return Keyed("ann", call, key, body)
+def asked(call: str, key: str = "k", body: str = "1") -> KeyedRequest:
+    return KeyedRequest("ann", call, key, body)
 
 
 @pytest.fixture(params=KINDS)
@@ -54,23 +54,23 @@ def make(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Callable[[]
         yield lambda: LocalService(url, tmp_path / "checkpoints")
 
 
-def roll(local: LocalService, keyed: Keyed) -> Any:
+def roll(local: LocalService, keyed: KeyedRequest) -> Any:
     return roll_back(local.context, to=1, author="ann", reason="test", keyed=keyed)
 
 
-def retrain(local: LocalService, keyed: Keyed) -> Any:
+def retrain(local: LocalService, keyed: KeyedRequest) -> Any:
     return request_retrain(local.store, author="ann", mode="major", keyed=keyed).id
 
 
-def export(local: LocalService, keyed: Keyed) -> Any:
+def export(local: LocalService, keyed: KeyedRequest) -> Any:
     return request_export(local.store, local.folder.parent / "exports", version=None, author="ann", keyed=keyed).id
 
 
-def evaluate(local: LocalService, keyed: Keyed) -> Any:
+def evaluate(local: LocalService, keyed: KeyedRequest) -> Any:
     return request_eval(local.store, version=None, selection="live", author="ann", keyed=keyed).id
 
 
-def take_back(local: LocalService, keyed: Keyed) -> Any:
+def take_back(local: LocalService, keyed: KeyedRequest) -> Any:
     return revoke(local.store, author="ann", since=LONG_AGO, by="ann", reason="test", keyed=keyed)
 
 
@@ -98,7 +98,7 @@ def test_a_request_under_one_key_has_one_effect_and_one_answer(make: Callable[[]
     again = asked(call)
 
     assert CALLS[call](local, again) == answer
-    assert (first.replayed, again.replayed) == (False, True)
+    assert (first.is_replay, again.is_replay) == (False, True)
     assert effects(local, call) == 1
     local.close()
 
@@ -161,7 +161,7 @@ def test_a_request_whose_answer_died_with_the_server_has_one_effect(
 
     CALLS[call](local, again)
 
-    assert again.replayed == (when == "after")
+    assert again.is_replay == (when == "after")
     assert effects(local, call) == 1
     local.close()
 

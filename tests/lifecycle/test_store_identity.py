@@ -136,7 +136,7 @@ def test_a_first_start_that_was_killed_between_the_folder_and_the_database_is_go
             raise KeyboardInterrupt
 
         with monkeypatch.context() as patch:
-            patch.setattr(heads, "found", die)
+            patch.setattr(heads, "create_or_check", die)
             with pytest.raises(KeyboardInterrupt):
                 found(store, tmp_path / "checkpoints")
         begun = read_mark(tmp_path / "checkpoints")

@@ -17,7 +17,7 @@ from service.domain.errors import Conflict, Refused
 from service.runtime.app import create_app
 from service.runtime.assembly import open_server
 from service.settings import environment_without_settings
-from tests.api.live import WAIT_S, live, tiny_settings
+from tests.api.live_server import WAIT_S, live_server, tiny_settings
 from tests.builders import save_model
 
 
@@ -47,11 +47,11 @@ def test_a_missing_model_is_refused(tmp_path: Path) -> None:
 def test_the_next_server_gives_the_same_answers(tiny_model: Path, tmp_path: Path) -> None:
     settings = tiny_settings(tiny_model, tmp_path)
     prompts = ["The colour of moss is", "The colour of coal is", "x"]
-    with live(settings) as first:
+    with live_server(settings) as first:
         first.edit(prompts[0], "green")
         before = [first.ask(prompt) for prompt in prompts]
 
-    with live(settings) as second:
+    with live_server(settings) as second:
         after = [second.ask(prompt) for prompt in prompts]
 
     assert after == before
@@ -60,7 +60,7 @@ def test_the_next_server_gives_the_same_answers(tiny_model: Path, tmp_path: Path
 
 def test_a_damaged_head_is_not_served_and_its_edits_are_learned_again(tiny_model: Path, tmp_path: Path) -> None:
     settings = tiny_settings(tiny_model, tmp_path)
-    with live(settings) as first:
+    with live_server(settings) as first:
         version = first.edit("The colour of moss is", "green")["version"]
         digest = first.client.get(f"/versions/{version}").json()["digest"]
     file = next((tmp_path / "checkpoints").glob(f"{digest}*"))
@@ -68,7 +68,7 @@ def test_a_damaged_head_is_not_served_and_its_edits_are_learned_again(tiny_model
     content[len(content) // 2] ^= 1
     file.write_bytes(bytes(content))
 
-    with live(settings) as second:
+    with live_server(settings) as second:
         assert second.client.get(f"/versions/{version}").json()["status"] == "corrupt"
         refused = second.client.post("/generate", json={"prompt": "x", "version": version})
         edits = second.follow("/edits", lambda page: page["items"][0]["status"] == "applied")
@@ -128,7 +128,7 @@ def test_sigterm_answers_calls_in_flight_and_ends_with_exit_code_0(tiny_model: P
         process.kill()
         process.communicate()
         errors = log.read_text(errors="replace")
-    with live(tiny_settings(tiny_model, data)) as following:
+    with live_server(tiny_settings(tiny_model, data)) as following:
         following.follow(f"/edits/{answer.json()['id']}", lambda edit: edit["status"] == "applied")
         text = following.ask("The colour of moss is")["text"]
 

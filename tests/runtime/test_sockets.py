@@ -12,7 +12,7 @@ from service.domain.errors import Conflict, Refused, ServiceError
 from service.runtime.server import UvicornServer, uvicorn_config
 from service.runtime.sockets import bind_port
 from service.settings import Settings, environment_without_settings
-from tests.api.edge import edge_app
+from tests.api.edge_server import edge_app
 
 
 def test_a_port_is_bound_and_released_and_no_call_is_answered_meanwhile() -> None:

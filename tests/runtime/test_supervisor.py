@@ -15,7 +15,7 @@ import pytest
 from service.runtime.server import UvicornServer, uvicorn_config
 from service.runtime.supervisor import Supervisor
 from service.settings import Settings
-from tests.api.edge import edge_app
+from tests.api.edge_server import edge_app
 
 INTERVAL_S = 0.05
 FROZEN = """

@@ -82,7 +82,7 @@ def test_requests_of_five_versions_from_many_threads_are_each_answered_by_their_
         assert opened.load == (0, 0)
 
 
-def test_an_answer_says_who_gave_it_and_what_it_cost() -> None:
+def test_an_answer_names_its_version_and_its_token_counts() -> None:
     base = make_base()
     with serving(base) as opened:
         answer = opened.submit(asked(base, 2, max_new_tokens=4)).result(PATIENCE_S)
@@ -108,7 +108,7 @@ def test_a_request_keeps_the_version_it_was_submitted_to() -> None:
     assert opened.head == (1, 8) and not opened.is_resident(4)
 
 
-def test_an_end_of_the_model_ends_an_answer_and_is_not_part_of_it() -> None:
+def test_an_ending_token_ends_an_answer_and_is_not_part_of_it() -> None:
     base = make_base()
     with serving(base) as opened:
         plain = opened.submit(asked(base, version=0, max_new_tokens=8)).result(PATIENCE_S)
@@ -246,7 +246,7 @@ def test_an_exception_in_a_step_fails_its_group_and_the_thread_goes_on(looks: in
         assert opened.load == (0, 0)
 
 
-def test_what_cannot_be_generated_is_refused_at_once() -> None:
+def test_an_invalid_generation_is_refused_at_once() -> None:
     base = make_base()
     with serving(base, start=False) as opened:
         for error, settings in (
@@ -276,7 +276,7 @@ def test_a_full_queue_is_unavailable() -> None:
         assert all(future.result(PATIENCE_S) for future in futures)
 
 
-def test_the_longest_unused_version_leaves_and_the_base_and_the_head_never_do() -> None:
+def test_the_least_recently_used_version_is_evicted_but_never_the_base_or_the_head() -> None:
     base = make_base()
     opened = Scheduler(base, resident=4)
     opened.adopt(1, Overlay({}, make_adapter(seed=1)))
@@ -304,7 +304,7 @@ def test_versions_with_the_same_tensors_share_one_view() -> None:
     assert opened.view_of(sets[1]) is not opened.view_of(sets[3])
 
 
-def test_closing_ends_what_runs_and_refuses_what_comes() -> None:
+def test_closing_completes_running_answers_and_refuses_new_ones() -> None:
     base = make_base()
     with serving(base) as opened:
         running = opened.submit(asked(base))
@@ -319,7 +319,7 @@ def test_closing_ends_what_runs_and_refuses_what_comes() -> None:
             waiting.result(0)
 
 
-def test_a_close_without_patience_fails_the_answer_in_the_making() -> None:
+def test_a_close_without_timeout_fails_the_answer_in_progress() -> None:
     base = make_base()
     looked = threading.Event()
 
@@ -340,12 +340,12 @@ def test_a_fit_waits_for_answers_but_never_long() -> None:
     base = make_base()
     with serving(base, start=False) as opened:
         started = time.monotonic()
-        opened.give_way()
+        opened.yield_to_answers()
         idle_s = time.monotonic() - started
         future = opened.submit(asked(base))
 
         started = time.monotonic()
-        opened.give_way()  # the thread does not run, so the answer never ends
+        opened.yield_to_answers()  # the thread does not run, so the answer never ends
         busy_s = time.monotonic() - started
 
         opened.start()

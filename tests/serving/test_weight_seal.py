@@ -25,16 +25,16 @@ def sealed(folder: Path) -> WeightSeal:
     return WeightSeal(load_base(str(folder), device="cpu"), pause_s=0)
 
 
-def test_a_base_that_nobody_touches_is_sound_and_says_nothing(folder: Path) -> None:
+def test_an_unchanged_base_is_sound_and_has_no_note(folder: Path) -> None:
     seal = sealed(folder)
 
     seal.check_files()
     seal.check_memory()
 
-    assert (seal.is_sound, seal.broken, seal.note) == (True, None, None)
+    assert (seal.is_sound, seal.failure, seal.note) == (True, None, None)
 
 
-def test_a_file_replaced_on_disk_is_said_once_and_serving_goes_on(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_file_replaced_on_disk_is_reported_once_and_serving_continues(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
     seal = sealed(folder)
     save_model(folder, seed=1)
 
@@ -47,7 +47,7 @@ def test_a_file_replaced_on_disk_is_said_once_and_serving_goes_on(folder: Path, 
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "tokenizer.json", "config.json"])
-def test_a_file_that_is_gone_or_cut_is_said(name: str, folder: Path) -> None:
+def test_a_missing_or_truncated_file_is_reported(name: str, folder: Path) -> None:
     seal = sealed(folder)
 
     data = (folder / name).read_bytes()
@@ -64,7 +64,7 @@ def test_a_file_that_is_gone_or_cut_is_said(name: str, folder: Path) -> None:
     assert seal.note is None and seal.is_sound
 
 
-def test_a_folder_that_is_away_for_a_while_is_believed_again(folder: Path) -> None:
+def test_a_folder_that_returns_is_accepted_again(folder: Path) -> None:
     seal = sealed(folder)
     shutil.move(folder, folder.with_name("elsewhere"))
     seal.check_files()
@@ -76,7 +76,7 @@ def test_a_folder_that_is_away_for_a_while_is_believed_again(folder: Path) -> No
     assert seal.note is None
 
 
-def test_a_copy_of_the_same_content_in_its_place_is_nothing_to_speak_of(folder: Path) -> None:
+def test_a_copy_of_the_same_content_is_not_reported(folder: Path) -> None:
     seal = sealed(folder)
     shutil.copy(folder / "model.safetensors", folder / "copy")
     (folder / "copy").replace(folder / "model.safetensors")
@@ -86,7 +86,7 @@ def test_a_copy_of_the_same_content_in_its_place_is_nothing_to_speak_of(folder: 
     assert seal.note is None
 
 
-def test_a_change_in_memory_breaks_the_seal_and_nothing_is_answered_any_more() -> None:
+def test_a_change_in_memory_ends_serving() -> None:
     base = make_base()
     serving = Scheduler(base)
     seal = WeightSeal(base, refuse=serving.refuse, pause_s=0)
@@ -100,11 +100,11 @@ def test_a_change_in_memory_breaks_the_seal_and_nothing_is_answered_any_more() -
         next(iter(base.model.parameters())).view(-1)[-1] += 1
     seal.check_memory()
 
-    assert not seal.is_sound and seal.broken is not None
+    assert not seal.is_sound and seal.failure is not None
     with pytest.raises(Unavailable, match="restart"):
         serving.submit(asked)
     with pytest.raises(Unavailable, match="restart"):
-        serving.give_way()  # a fit ends at its next step
+        serving.yield_to_answers()  # a fit ends at its next step
     serving.close()
 
 
@@ -112,7 +112,7 @@ def test_memory_is_read_in_pieces_and_gives_way_between_them() -> None:
     base = make_base()
     tensors = {tensor.data_ptr(): tensor.nbytes for tensor in base.model.state_dict().values()}
     gave: list[None] = []
-    seal = WeightSeal(base, give_way=lambda: gave.append(None), pause_s=0)
+    seal = WeightSeal(base, yield_to_answers=lambda: gave.append(None), pause_s=0)
 
     seal.check_memory()
 

@@ -9,14 +9,14 @@ from service.domain.errors import NotFound
 from service.store import evaluations, list_rows
 from service.store.database import Store
 from service.store.evaluations import Evaluation
-from tests.store.stores import KINDS, NOW, founded
+from tests.store.store_kinds import KINDS, NOW, new_store
 
 ABOUT = {"edits": "records", "count": 1, "metrics": "standard", "capability": False}
 
 
 @pytest.fixture(scope="module", params=KINDS)
 def store(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
-    with founded(request.param, tmp_path_factory.mktemp("store")) as store:
+    with new_store(request.param, tmp_path_factory.mktemp("store")) as store:
         yield store
 
 
@@ -34,15 +34,15 @@ def queue(store: Store, *, version: int, seconds: int = 0) -> Evaluation:
 
 def listed(store: Store, **asked: object) -> list[str]:
     with store.read() as connection:
-        return [one.id for one in list_rows.evals_page(connection, limit=10, **asked)]  # type: ignore[arg-type]
+        return [one.id for one in list_rows.read_evals_page(connection, limit=10, **asked)]  # type: ignore[arg-type]
 
 
-def test_what_is_asked_is_read_in_short_and_whole(store: Store) -> None:
+def test_a_request_is_read_in_short_and_whole(store: Store) -> None:
     queued = queue(store, version=1)
 
     assert (queued.about, queued.status, queued.progress) == (ABOUT, "queued", 0.0)
     with store.read() as connection:
-        assert evaluations.request_of(connection, queued.id) == {"records": [{"prompt": "p", "target": "t"}]}
+        assert evaluations.read_request(connection, queued.id) == {"records": [{"prompt": "p", "target": "t"}]}
 
 
 def test_pages_go_on_where_the_last_one_ended(store: Store) -> None:
@@ -70,14 +70,14 @@ def test_an_outcome_is_written_once_and_never_after_a_cancellation(store: Store)
 
     with store.read() as connection:
         first, second = evaluations.get(connection, done.id), evaluations.get(connection, cancelled.id)
-        assert evaluations.outcomes_of(connection, done.id) == [["a", 0, 1, 1.0]]
-        assert evaluations.outcomes_of(connection, cancelled.id) is None
+        assert evaluations.read_outcomes(connection, done.id) == [["a", 0, 1, 1.0]]
+        assert evaluations.read_outcomes(connection, cancelled.id) is None
     assert (first.status, first.result, first.progress, first.started_at) == ("done", {"edits": 1}, 1.0, NOW)
     assert (second.status, second.result) == ("cancelled", None)
     assert listed(store, version=3, status="cancelled") == [cancelled.id]
 
 
-def test_one_begun_again_keeps_its_first_start(store: Store) -> None:
+def test_a_restarted_evaluation_keeps_its_first_start_time(store: Store) -> None:
     queued = queue(store, version=4)
     with store.write() as connection:
         for seconds in (1, 2):

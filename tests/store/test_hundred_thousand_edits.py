@@ -28,7 +28,7 @@ from service.store import tables as t
 from service.store.migrate import upgrade
 from tests.lifecycle.ledger import Ledger
 from tests.lifecycle.local_service import LocalService
-from tests.store.stores import KINDS, database
+from tests.store.store_kinds import KINDS, database
 
 MANY = {"sqlite": 100_000, "postgres": 10_000}  # the code is the same, and a row takes longer to send to a server
 NOW = datetime(2026, 1, 2, tzinfo=UTC)
@@ -81,10 +81,10 @@ def fill(local: LocalService, count: int) -> None:
                 for name, key, seq in rows
             ],
         )
-        moved = heads.move(connection, heads.read(connection), restores_fence=None, reason=None, author="ann", now=NOW)
+        moved = heads.move(connection, heads.read(connection), fence=None, reason=None, author="ann", now=NOW)
         kind, status = VersionKind.LOCFT, VersionStatus.PUBLISHED
         made = {"number": moved.version, "kind": kind, "status": status, "parent": 0, "digest": digest, "created_at": NOW}
-        held = [LiveItem(edit_id=name, key=key, seq=seq, carrier=Carrier.TENSORS, held=True) for name, key, seq in rows]
+        held = [LiveItem(edit_id=name, key=key, seq=seq, carrier=Carrier.TENSORS, is_in_tensors=True) for name, key, seq in rows]
         versions.insert(connection, Version(**made, author="ann"), LiveSet(tuple(held)), fence=None, job_id=None)  # type: ignore[arg-type]
 
 
@@ -131,7 +131,7 @@ def edit_named(local: LocalService, edit_id: str) -> Edit:
         return edits.get(connection, edit_id)
 
 
-def test_what_is_written_and_loaded_goes_by_what_changes_and_not_by_what_is_live(local: LocalService) -> None:
+def test_rows_written_and_loaded_grow_with_the_changes_and_not_with_the_live_set(local: LocalService) -> None:
     ledger, many = local.ledger, local.head.edits_counted
     assert isinstance(ledger, Trusting) and many == MANY["sqlite" if local.store.is_sqlite else "postgres"]
     turn = turn_of(local)
@@ -179,5 +179,5 @@ def test_what_is_written_and_loaded_goes_by_what_changes_and_not_by_what_is_live
     assert trained["edits"] <= 10 and trained["events"] <= 10 and trained["asked under the lock"] == 0
     assert many <= trained["loaded"] <= many + CONSOLIDATED_SAMPLE
     with local.store.read() as connection:
-        assert len(events.page(connection, limit=5, after=10)) == 5
-        assert versions.live_set(connection, local.head.number).consolidated == local.live_set.live
+        assert len(events.read_page(connection, limit=5, after=10)) == 5
+        assert versions.read_live_set(connection, local.head.number).consolidated == local.live_set.live

@@ -18,16 +18,16 @@ from service.lifecycle.submit import submit
 from service.store import edits, heads, versions
 from service.store import tables as t
 from service.store.database import Store
-from service.store.edits import Change
-from service.store.live_set_cache import KEPT, memory_of
-from tests.store.stores import KINDS, NOW, founded
+from service.store.edits import StatusChange
+from service.store.live_set_cache import CAPACITY, cache_of
+from tests.store.store_kinds import KINDS, NOW, new_store
 
 SECONDS = itertools.count()  # no two publications happen at the same time
 
 
 @pytest.fixture(params=KINDS)
 def store(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
-    with founded(request.param, tmp_path_factory.mktemp(request.param)) as made:
+    with new_store(request.param, tmp_path_factory.mktemp(request.param)) as made:
         yield made
 
 
@@ -35,7 +35,7 @@ def told(store: Store, count: int) -> list[LiveItem]:
     """Items of so many new edits."""
     made = submit(store, [EditRequest(prompt=f"p{n}", target="x") for n in range(count)], author="ann").edits
     with store.read() as connection:
-        return edits.items(connection, [edit.id for edit in made])
+        return edits.read_items(connection, [edit.id for edit in made])
 
 
 @contextmanager
@@ -43,7 +43,7 @@ def publication(store: Store, live_set: LiveSet, *, restores: int | None = None)
     """A version with a live set; committed at the end of the block, undone if it raises."""
     with store.write() as connection:
         head = heads.lock(connection)
-        moved = heads.move(connection, head, restores_fence=None, reason=None, author="ann", now=NOW)
+        moved = heads.move(connection, head, fence=None, reason=None, author="ann", now=NOW)
         made = {
             "kind": VersionKind.BAFT,
             "status": VersionStatus.PUBLISHED,
@@ -63,10 +63,10 @@ def publish(store: Store, live_set: LiveSet, *, restores: int | None = None) -> 
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_versions_of_a_root_that_goes_keep_their_live_sets_at_the_cost_of_their_changes(
+def test_replacing_a_root_keeps_the_live_sets_and_costs_only_their_changes(
     store: Store, seed: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("service.store.versions.most_changes", lambda size: 45)
+    monkeypatch.setattr("service.store.versions.max_changes", lambda size: 45)
     chance = random.Random(seed)
     items = told(store, 60)
     going = [item.edit_id for item in items[:3]]
@@ -74,17 +74,17 @@ def test_versions_of_a_root_that_goes_keep_their_live_sets_at_the_cost_of_their_
     kept: dict[int, LiveSet] = {}
     for _ in range(5):
         chosen = sorted({item.seq: item for item in chance.sample(items[3:], 45) + items[3:40]}.values(), key=lambda one: one.seq)
-        live_set = LiveSet(tuple(replace(one, held=True) if chance.random() < 0.2 else one for one in chosen))
+        live_set = LiveSet(tuple(replace(one, is_in_tensors=True) if chance.random() < 0.2 else one for one in chosen))
         kept[publish(store, live_set, restores=root)] = live_set
     with store.write() as connection:
         versions.collect(connection, [root])
-        assert versions.roots_holding(connection, going) == [root]
+        assert versions.find_roots_holding(connection, going) == [root]
 
     with store.write() as connection:
-        versions.root_anew(connection, root)
-        assert versions.roots_holding(connection, going) == []
+        versions.replace_root(connection, root)
+        assert versions.find_roots_holding(connection, going) == []
     with store.write() as connection:
-        versions.take_out(connection, going)
+        versions.delete_items(connection, going)
 
     other = fresh(store)
     assert {number: read(other, number) for number in kept} == kept == {number: read(store, number) for number in kept}
@@ -100,7 +100,7 @@ def _differing(one: LiveSet, other: LiveSet) -> int:
 
 def read(store: Store, number: int) -> LiveSet:
     with store.read() as connection:
-        return versions.live_set(connection, number)
+        return versions.read_live_set(connection, number)
 
 
 def rows(store: Store) -> dict[int, int]:
@@ -121,11 +121,13 @@ def varied(items: list[LiveItem], chance: random.Random) -> LiveSet:
     for item in chance.sample(items, chance.randint(0, len(items))):
         role = chance.choice(list(Role))
         answer = "base" if role is Role.TOMBSTONE else None
-        made.append(replace(item, role=role, answer=answer, carrier=chance.choice(list(Carrier)), held=chance.random() < 0.5))
+        made.append(
+            replace(item, role=role, answer=answer, carrier=chance.choice(list(Carrier)), is_in_tensors=chance.random() < 0.5)
+        )
     return LiveSet(tuple(sorted(made, key=lambda item: item.seq)))
 
 
-def test_every_version_reads_back_as_it_was_written_whatever_was_collected(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_version_reads_back_as_written_after_any_collection(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(versions, "FEW_CHANGES", 4)
     chance = random.Random(1)
     items = told(store, 30)
@@ -147,9 +149,7 @@ def test_every_version_reads_back_as_it_was_written_whatever_was_collected(store
     other.close()
 
 
-def test_a_version_with_few_changes_writes_only_these_and_many_make_it_a_root(
-    store: Store, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_few_changes_are_written_alone_and_many_make_a_version_a_root(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(versions, "FEW_CHANGES", 5)
     items = told(store, 40)
 
@@ -173,7 +173,9 @@ def test_a_rollback_is_written_as_changes_to_what_it_restores(store: Store, monk
     assert read(store, back) == read(store, old)
 
 
-def test_rows_of_a_collected_root_go_with_the_last_version_that_needs_them(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rows_of_a_collected_root_are_deleted_with_the_last_version_that_needs_them(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(versions, "FEW_CHANGES", 5)
     items = told(store, 31)
     root = publish(store, LiveSet(tuple(items[:30])))
@@ -189,10 +191,10 @@ def test_rows_of_a_collected_root_go_with_the_last_version_that_needs_them(store
     assert rows(store) == {}
 
 
-def test_a_set_read_in_a_transaction_that_is_undone_is_not_remembered_for_the_next_of_its_number(store: Store) -> None:
+def test_a_live_set_of_a_rolled_back_transaction_is_not_cached_for_its_number(store: Store) -> None:
     items = told(store, 3)
     with pytest.raises(RuntimeError), publication(store, LiveSet(tuple(items[:1]))) as (undone, connection):
-        assert versions.live_set(connection, undone).items == tuple(items[:1])
+        assert versions.read_live_set(connection, undone).items == tuple(items[:1])
         raise RuntimeError("the transaction is undone")
 
     number = publish(store, LiveSet(tuple(items)))
@@ -201,7 +203,7 @@ def test_a_set_read_in_a_transaction_that_is_undone_is_not_remembered_for_the_ne
     assert read(store, number).items == tuple(items)
 
 
-def test_the_memory_is_bounded_and_a_set_is_read_once(store: Store) -> None:
+def test_the_cache_is_bounded_and_a_live_set_is_read_once(store: Store) -> None:
     items = told(store, 20)
     numbers = [publish(store, LiveSet(tuple(items[: n + 1]))) for n in range(20)]
 
@@ -209,30 +211,34 @@ def test_the_memory_is_bounded_and_a_set_is_read_once(store: Store) -> None:
     for number in numbers:
         read(store, number)
     with store.read() as connection:
-        assert len(memory_of(connection)._sets) == KEPT
+        assert len(cache_of(connection)._sets) == CAPACITY
 
 
-def test_of_many_changes_one_that_is_not_allowed_undoes_all(store: Store) -> None:
+def test_one_forbidden_status_change_undoes_all_others(store: Store) -> None:
     made = told(store, 600)
     with store.write() as connection:
-        edits.change(connection, [Change(edit_id=made[400].edit_id, status=EditStatus.FAILED, error="no")], now=NOW)
+        edits.change_statuses(
+            connection, [StatusChange(edit_id=made[400].edit_id, status=EditStatus.FAILED, error="no")], now=NOW
+        )
 
     with pytest.raises(Conflict), store.write() as connection:
-        edits.change(connection, [Change(edit_id=item.edit_id, status=EditStatus.APPLYING) for item in made], now=NOW)
+        edits.change_statuses(
+            connection, [StatusChange(edit_id=item.edit_id, status=EditStatus.APPLYING) for item in made], now=NOW
+        )
 
     with store.read() as connection:
-        assert edits.counts(connection)["applying"] == 0
+        assert edits.count_by_status(connection)["applying"] == 0
         assert edits.count(connection, EditStatus.QUEUED) == 599
 
 
-def test_whether_all_of_many_edits_stand_is_told_without_reading_them(store: Store) -> None:
+def test_the_statuses_of_many_edits_are_checked_without_reading_them(store: Store) -> None:
     made = [item.edit_id for item in told(store, 900)]
     queued = (EditStatus.QUEUED,)
     with store.write() as connection:
-        assert edits.all_have_status(connection, made, queued)
-        assert not edits.all_have_status(connection, [*made, "nobody"], queued)
-        assert not edits.all_have_status(connection, made, (EditStatus.DEFERRED,))
-        edits.ask_retraction(connection, made[700:701], restore_previous=False, author="ann", now=NOW)
-        assert not edits.all_have_status(connection, made, queued)
-        assert edits.retracted(connection, made) == {made[700]} == edits.retracted(connection, made[690:710])
-        assert [lesson.prompt for lesson in edits.lessons(connection, made)] == [f"p{n}" for n in range(900)]
+        assert edits.check_all_have_status(connection, made, queued)
+        assert not edits.check_all_have_status(connection, [*made, "nobody"], queued)
+        assert not edits.check_all_have_status(connection, made, (EditStatus.DEFERRED,))
+        edits.request_retraction(connection, made[700:701], restore_previous=False, author="ann", now=NOW)
+        assert not edits.check_all_have_status(connection, made, queued)
+        assert edits.find_retracted(connection, made) == {made[700]} == edits.find_retracted(connection, made[690:710])
+        assert [lesson.prompt for lesson in edits.read_requests(connection, made)] == [f"p{n}" for n in range(900)]

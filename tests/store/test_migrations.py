@@ -11,10 +11,10 @@ from alembic import command
 
 from service.domain.errors import KeyReused, Refused, Unavailable
 from service.store import idempotency, migrate
-from service.store.connection_errors import of_connecting
+from service.store.connection_errors import explain_connection_error
 from service.store.database import Store
-from service.store.idempotency import Keyed
-from tests.store.stores import KINDS, database, founded
+from service.store.idempotency import KeyedRequest
+from tests.store.store_kinds import KINDS, database, new_store
 
 CUTS = 6
 EDIT = """
@@ -51,7 +51,7 @@ def left_on_the_disk(file: Path, folder: Path) -> Path:
     return folder / file.name
 
 
-def test_an_upgrade_of_a_sqlite_file_that_was_cut_off_anywhere_is_done_by_the_next_one(tmp_path: Path) -> None:
+def test_an_interrupted_upgrade_of_a_sqlite_file_is_completed_by_the_next_one(tmp_path: Path) -> None:
     statements: list[str] = []
 
     def note(connection: object, cursor: object, sql: str, *_: object) -> None:
@@ -113,7 +113,7 @@ def test_an_upgrade_says_that_the_file_is_no_database(tmp_path: Path) -> None:
         migrate.upgrade(f"sqlite:///{tmp_path}/errata.db")
 
 
-def test_a_database_that_does_not_exist_is_not_taken_for_a_damaged_one(tmp_path: Path) -> None:
+def test_a_missing_database_is_not_reported_as_damaged(tmp_path: Path) -> None:
     with database("postgres", tmp_path) as url, pytest.raises(Unavailable, match="does not exist: make it") as caught:
         migrate.upgrade(f"{url}_not_there")
     assert "_not_there" not in caught.value.message
@@ -135,17 +135,17 @@ def test_a_database_that_does_not_exist_is_not_taken_for_a_damaged_one(tmp_path:
         ("no such table: edits", None),
     ],
 )
-def test_why_no_connection_came_to_be_is_said_in_our_own_words(said: str, understood: str | None) -> None:
-    found = of_connecting(RuntimeError(said))
+def test_a_connection_error_is_explained_without_the_driver_s_words(said: str, understood: str | None) -> None:
+    found = explain_connection_error(RuntimeError(said))
     assert found is understood if understood is None or found is None else understood in found
 
 
-def test_a_host_that_is_not_known_is_said(tmp_path: Path) -> None:
+def test_an_unknown_host_is_reported(tmp_path: Path) -> None:
     with pytest.raises(Unavailable, match="host of database_url is not known"):
         migrate.upgrade("postgresql://ann:secret@no-such-host.invalid/errata")
 
 
-def test_without_the_driver_it_is_said_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_driver_is_reported_with_the_package_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "psycopg", None)
     for name in ("service.store.postgres",):
         monkeypatch.delitem(sys.modules, name, raising=False)
@@ -155,7 +155,7 @@ def test_without_the_driver_it_is_said_what_to_install(monkeypatch: pytest.Monke
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_key_from_before_keys_named_their_call_still_stands_for_its_edits(kind: str, tmp_path: Path) -> None:
+def test_a_key_from_before_calls_were_stored_still_returns_its_edits(kind: str, tmp_path: Path) -> None:
     key = "INSERT INTO idempotency_keys (author, key, body_hash, answer, created_at) VALUES ('ann', 'k', 'h', '{}', '2026-01-02')"
     with database(kind, tmp_path) as url:
         command.upgrade(migrate.configuration(url), "0003")
@@ -166,12 +166,12 @@ def test_a_key_from_before_keys_named_their_call_still_stands_for_its_edits(kind
         migrate.upgrade(url)
 
         with store.read() as connection:
-            answer = idempotency.recall(connection, Keyed("ann", "edits", "k", "h"))
+            answer = idempotency.recall(connection, KeyedRequest("ann", "edits", "k", "h"))
             with pytest.raises(KeyReused):
-                idempotency.recall(connection, Keyed("ann", "rollback", "k", "h"))
+                idempotency.recall(connection, KeyedRequest("ann", "rollback", "k", "h"))
         with store.write() as connection:  # a server of the release before, beside this one
             connection.execute(sa.text(key.replace("'k'", "'k2'")))
-            assert idempotency.recall(connection, Keyed("ann", "edits", "k2", "h")) == {}
+            assert idempotency.recall(connection, KeyedRequest("ann", "edits", "k2", "h")) == {}
         store.close()
 
     assert answer == {"edits": [["edit-1", False]]}
@@ -192,9 +192,9 @@ def test_a_store_of_a_newer_release_is_left_as_it_is(kind: str, tmp_path: Path) 
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_looking_for_an_edit_in_all_versions_reads_no_other_rows(kind: str, tmp_path: Path) -> None:
+def test_searching_an_edit_in_all_versions_reads_no_other_rows(kind: str, tmp_path: Path) -> None:
     looking = "SELECT version FROM version_edits WHERE edit_id IN ('a', 'b')"
-    with founded(kind, tmp_path) as store, store.write() as connection:
+    with new_store(kind, tmp_path) as store, store.write() as connection:
         if kind == "postgres":  # it would read an empty table whole
             connection.execute(sa.text("SET LOCAL enable_seqscan = off"))
         explain = "EXPLAIN QUERY PLAN " if kind == "sqlite" else "EXPLAIN "

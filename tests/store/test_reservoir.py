@@ -13,14 +13,14 @@ from service.domain.errors import Unavailable
 from service.store import reservoir
 from service.store.database import Store
 from service.store.wordings import Match, Wordings
-from tests.store.stores import KINDS, founded
+from tests.store.store_kinds import KINDS, new_store
 
 NOW = datetime(2026, 11, 20, tzinfo=UTC)
 
 
 @pytest.fixture(scope="module", params=KINDS)
 def a_store(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
-    with founded(request.param, tmp_path_factory.mktemp("store")) as made:
+    with new_store(request.param, tmp_path_factory.mktemp("store")) as made:
         yield made
 
 
@@ -61,7 +61,7 @@ def test_never_more_than_the_size_is_kept(store: Store) -> None:
     assert stored(store) == kept
 
 
-def test_what_is_kept_are_the_lowest_lots(store: Store) -> None:
+def test_the_reservoir_keeps_the_lowest_lots(store: Store) -> None:
     prompts = [f"prompt {number}" for number in range(200)]
     draw = seeded(7)
     lots = sorted((draw(), prompt) for prompt in prompts)
@@ -69,7 +69,7 @@ def test_what_is_kept_are_the_lowest_lots(store: Store) -> None:
     assert filled(store, 10, prompts, seed=7) == [prompt for _, prompt in lots[:10]]
 
 
-def test_it_stays_one_sample_over_a_restart(store: Store) -> None:
+def test_the_reservoir_stays_one_sample_over_a_restart(store: Store) -> None:
     prompts = [f"prompt {number}" for number in range(100)]
     draw = seeded(3)
     for begin in (0, 50):
@@ -96,7 +96,7 @@ def test_every_prompt_has_the_same_chance_whenever_it_came(store: Store) -> None
     assert all(6 < count < 54 for count in counted.values())
 
 
-def test_nothing_is_kept_when_it_is_off_and_what_was_is_removed(store: Store) -> None:
+def test_a_disabled_reservoir_keeps_nothing_and_removes_old_prompts(store: Store) -> None:
     filled(store, 5, ["a", "b"])
 
     off = PromptReservoir(store, 0)
@@ -115,7 +115,7 @@ def test_a_smaller_size_takes_effect_at_the_next_start(store: Store) -> None:
     assert filled(store, 3, []) == before[:3]
 
 
-def test_a_prompt_that_is_no_example_of_what_is_usually_asked_is_not_kept(store: Store) -> None:
+def test_an_unusual_prompt_is_not_kept(store: Store) -> None:
     assert filled(store, 5, ["x" * (MAX_CHARACTERS + 1)]) == []
 
 
@@ -125,8 +125,8 @@ def test_prompts_that_hold_a_wording_are_forgotten_and_others_not(store: Store) 
     )
 
     with store.write() as connection:
-        found = reservoir.matches(connection, Wordings(["The capital of Australia is", "of Austria"]))
-        assert reservoir.forget(connection, [lot for lot, match in found.items() if match is Match.YES]) == 2
+        found = reservoir.find_matches(connection, Wordings(["The capital of Australia is", "of Austria"]))
+        assert reservoir.remove(connection, [lot for lot, match in found.items() if match is Match.YES]) == 2
 
     assert list(found.values()).count(Match.PERHAPS) == 1
     assert sorted(stored(store)) == ["100% _", "The capital of Austria is"]

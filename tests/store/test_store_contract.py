@@ -24,21 +24,21 @@ from service.store import database as sessions
 from service.store import edits, events, heads, jobs, list_rows, migrate, postgres, versions
 from service.store import tables as t
 from service.store.database import Store
-from service.store.edits import Change
+from service.store.edits import StatusChange
 from service.store.heads import FenceLost
-from tests.store.stores import KINDS, NOW, database, founded, wipe
+from tests.store.store_kinds import KINDS, NOW, database, new_store, wipe
 
 
 @pytest.fixture(params=KINDS, scope="module")
 def shared(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
     """One store for the tests that do not mind what others left in it."""
-    with founded(request.param, tmp_path_factory.mktemp(request.param)) as store:
+    with new_store(request.param, tmp_path_factory.mktemp(request.param)) as store:
         yield store
 
 
 @pytest.fixture(params=KINDS, scope="module")
 def wiped(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
-    with founded(request.param, tmp_path_factory.mktemp(request.param)) as made:
+    with new_store(request.param, tmp_path_factory.mktemp(request.param)) as made:
         yield made
 
 
@@ -92,18 +92,18 @@ def test_the_database_holds_the_table_of_transitions_of_the_domain(shared: Store
 def test_the_database_itself_refuses_a_transition_that_is_not_in_the_table(shared: Store) -> None:
     (edit,) = submit(shared, [ask("refused by the database")], author="ann").edits
     with shared.write() as connection:
-        edits.ask_retraction(connection, [edit.id], restore_previous=False, author="ann", now=NOW)
-        edits.change(connection, [Change(edit_id=edit.id, status=EditStatus.RETRACTED)], now=NOW)
+        edits.request_retraction(connection, [edit.id], restore_previous=False, author="ann", now=NOW)
+        edits.change_statuses(connection, [StatusChange(edit_id=edit.id, status=EditStatus.RETRACTED)], now=NOW)
 
     with pytest.raises(IntegrityError), shared.write() as connection:
         connection.execute(sa.update(t.edits).where(t.edits.c.id == edit.id).values(status="queued"))
 
 
-def test_the_code_refuses_it_before(shared: Store) -> None:
+def test_the_code_refuses_a_forbidden_transition_before_the_database(shared: Store) -> None:
     (edit,) = submit(shared, [ask("refused by the code")], author="ann").edits
 
     with pytest.raises(Conflict), shared.write() as connection:
-        edits.change(connection, [Change(edit_id=edit.id, status=EditStatus.ROLLED_BACK)], now=NOW)
+        edits.change_statuses(connection, [StatusChange(edit_id=edit.id, status=EditStatus.ROLLED_BACK)], now=NOW)
 
 
 @pytest.mark.parametrize(
@@ -160,8 +160,8 @@ def test_sequence_numbers_are_gapless_and_in_order_of_commit(store: Store) -> No
     submit(store, [ask("last")], author="ann")
 
     with store.read() as connection:
-        made = edits.page(connection, limit=100)
-        happened = events.page(connection, limit=100)
+        made = edits.read_page(connection, limit=100)
+        happened = events.read_page(connection, limit=100)
     assert [edit.seq for edit in made] == list(range(1, 26))
     assert [event["id"] for event in happened] == list(range(1, 26))
     assert [event["edit_id"] for event in happened] == [edit.id for edit in made]
@@ -169,7 +169,7 @@ def test_sequence_numbers_are_gapless_and_in_order_of_commit(store: Store) -> No
 
 def test_a_batch_with_a_bad_edit_changes_nothing(shared: Store) -> None:
     with shared.read() as connection:
-        before = edits.counts(connection)
+        before = edits.count_by_status(connection)
 
     with pytest.raises(Refused):
         submit(shared, [ask("good"), ask("bad", target="  ")], author="ann", idempotency_key="bad batch", body_hash="1")
@@ -179,7 +179,7 @@ def test_a_batch_with_a_bad_edit_changes_nothing(shared: Store) -> None:
         submit(shared, [ask(str(n)) for n in range(1_001)], author="ann")
 
     with shared.read() as connection:
-        assert edits.counts(connection) == before
+        assert edits.count_by_status(connection) == before
 
 
 def test_replaying_an_idempotency_key_returns_the_first_edit(shared: Store) -> None:
@@ -219,7 +219,7 @@ def test_sixteen_threads_with_one_key_make_one_row_and_get_equal_answers(shared:
     assert rows == 1
 
 
-def test_an_identical_edit_is_the_one_that_is_there_and_gains_the_new_probes(shared: Store) -> None:
+def test_an_identical_edit_returns_the_existing_one_and_adds_its_probes(shared: Store) -> None:
     given = {"subject": "S", "relation": "R"}
     (first,) = submit(shared, [ask("it", rephrases=(Probe(prompt="r1"),), **given)], author="ann").edits
     same = EditRequest(prompt="Otherwise?", target="x", rephrases=(Probe(prompt="r1"), Probe(prompt="r2")), **given)
@@ -233,13 +233,11 @@ def test_an_identical_edit_is_the_one_that_is_there_and_gains_the_new_probes(sha
 def settled(store: Store, edit: Edit, status: EditStatus) -> None:
     with store.write() as connection:
         heads.lock(connection)
-        edits.change(connection, [Change(edit_id=edit.id, status=status, version=0)], now=NOW)
+        edits.change_statuses(connection, [StatusChange(edit_id=edit.id, status=status, version=0)], now=NOW)
 
 
 @pytest.mark.parametrize("status", [EditStatus.APPLYING, EditStatus.APPLIED, EditStatus.CONSOLIDATED, EditStatus.DEFERRED])
-def test_another_wording_of_an_edit_that_was_fitted_is_a_new_edit_that_knows_the_old_one(
-    shared: Store, status: EditStatus
-) -> None:
+def test_a_new_wording_of_a_fitted_edit_makes_a_new_edit_with_the_old_one_s_probes(shared: Store, status: EditStatus) -> None:
     given = {"subject": f"worded {status}", "relation": "R"}
     (first,) = submit(shared, [ask("this", rephrases=(Probe(prompt="r", train=True),), **given)], author="ann").edits
     settled(shared, first, status)
@@ -254,7 +252,7 @@ def test_another_wording_of_an_edit_that_was_fitted_is_a_new_edit_that_knows_the
     assert {one.edit.id for one in again} == {accepted.edit.id} and all(one.is_identical for one in again)
 
 
-def test_a_rephrase_to_be_learned_makes_an_applied_edit_a_new_one_and_one_to_be_asked_does_not(shared: Store) -> None:
+def test_a_trained_rephrase_makes_a_new_edit_and_an_untrained_one_does_not(shared: Store) -> None:
     (first,) = submit(shared, [ask("asked more of", rephrases=(Probe(prompt="r"),))], author="ann").edits
     settled(shared, first, EditStatus.APPLIED)
 
@@ -281,7 +279,7 @@ def test_other_surfaces_make_a_new_edit_on_those_and_the_old_ones(shared: Store,
     assert not every.is_identical and every.edit.surfaces == () and all_again.edit.id == every.edit.id
 
 
-def test_edits_of_one_submission_that_say_the_same_of_a_fact_are_one_with_all_their_wordings(shared: Store) -> None:
+def test_identical_edits_of_one_submission_become_one_edit_with_all_wordings(shared: Store) -> None:
     given = {"subject": "told twice", "relation": "R"}
     made = submit(shared, [ask("one", **given), ask("two", **given), ask("three", surfaces=("raw",), **given)], author="ann")
 
@@ -289,7 +287,7 @@ def test_edits_of_one_submission_that_say_the_same_of_a_fact_are_one_with_all_th
     assert [probe.prompt for probe in made.edits[0].rephrases] == ["What is two?", "What is three?"]
 
 
-def test_an_edit_between_makes_the_same_words_a_new_edit(shared: Store) -> None:
+def test_after_another_edit_of_the_fact_the_same_words_are_a_new_edit(shared: Store) -> None:
     made = submit(shared, [ask("toggled", "on"), ask("toggled", "off"), ask("toggled", "on"), ask("toggled", "on")], author="ann")
 
     assert [one.is_identical for one in made.accepted] == [False, False, False, True]
@@ -330,9 +328,9 @@ def test_pages_follow_on_each_other(shared: Store) -> None:
     made = submit(shared, [ask(f"page {n}") for n in range(5)], author="ann").edits
 
     with shared.read() as connection:
-        first = edits.page(connection, limit=2, after_seq=made[0].seq - 1)
-        second = edits.page(connection, limit=2, after_seq=first[-1].seq, statuses=[EditStatus.QUEUED])
-        back = list_rows.edits_page(connection, limit=2, before_seq=second[0].seq)
+        first = edits.read_page(connection, limit=2, after_seq=made[0].seq - 1)
+        second = edits.read_page(connection, limit=2, after_seq=first[-1].seq, statuses=[EditStatus.QUEUED])
+        back = list_rows.read_edits_page(connection, limit=2, before_seq=second[0].seq)
     assert [edit.id for edit in first + second] == [edit.id for edit in made[:4]]
     assert [edit.id for edit in back] == [made[1].id, made[0].id]
 
@@ -351,15 +349,15 @@ def test_unknown_ids_are_not_found(shared: Store) -> None:
 def test_a_version_keeps_its_live_set(store: Store) -> None:
     a, b, c = submit(store, [ask("a"), ask("b"), ask("c")], author="ann").edits
     with store.write() as connection:
-        keys = {item.edit_id: item for item in edits.items(connection, [a.id, b.id, c.id])}
+        keys = {item.edit_id: item for item in edits.read_items(connection, [a.id, b.id, c.id])}
         live_set = LiveSet(
             (
-                LiveItem(edit_id=a.id, key=keys[a.id].key, seq=1, carrier=Carrier.TENSORS, held=True),
-                LiveItem(edit_id=b.id, key=keys[b.id].key, seq=2, role=Role.TOMBSTONE, held=True, answer="base"),
+                LiveItem(edit_id=a.id, key=keys[a.id].key, seq=1, carrier=Carrier.TENSORS, is_in_tensors=True),
+                LiveItem(edit_id=b.id, key=keys[b.id].key, seq=2, role=Role.TOMBSTONE, is_in_tensors=True, answer="base"),
                 LiveItem(edit_id=c.id, key=keys[c.id].key, seq=3),
             )
         )
-        moved = heads.move(connection, heads.lock(connection), restores_fence=None, reason=None, author="ann", now=NOW)
+        moved = heads.move(connection, heads.lock(connection), fence=None, reason=None, author="ann", now=NOW)
         version = Version(
             number=moved.version,
             kind=VersionKind.BAFT,
@@ -372,7 +370,7 @@ def test_a_version_keeps_its_live_set(store: Store) -> None:
         versions.insert(connection, version, live_set, fence=None, job_id=None)
 
     with store.read() as connection:
-        assert versions.live_set(connection, 1) == live_set
+        assert versions.read_live_set(connection, 1) == live_set
         assert versions.get(connection, 1).edits_counted == 2
         assert versions.get(connection, 1).window == 2
         assert versions.get(connection, 1).created_at == NOW
@@ -381,10 +379,10 @@ def test_a_version_keeps_its_live_set(store: Store) -> None:
 def test_the_head_moves_only_from_where_it_was_seen(store: Store) -> None:
     with store.write() as connection:
         seen = heads.lock(connection)
-        heads.move(connection, seen, restores_fence=None, reason="r", author="ann", now=NOW)
+        heads.move(connection, seen, fence=None, reason="r", author="ann", now=NOW)
 
     with pytest.raises(Stale), store.write() as connection:
-        heads.move(connection, seen, restores_fence=None, reason="r", author="ann", now=NOW)
+        heads.move(connection, seen, fence=None, reason="r", author="ann", now=NOW)
 
     with store.read() as connection:
         head = heads.read(connection)
@@ -398,32 +396,32 @@ def test_a_lease_is_one_workers_until_it_ends_and_every_taking_makes_a_new_fence
         first = heads.take_lease(connection, "one", lease_s=60.0)
         assert first is not None
         assert heads.take_lease(connection, "two", lease_s=60.0) is None
-        heads.keep_lease(connection, first, lease_s=-1.0)
+        heads.renew_lease(connection, first, lease_s=-1.0)
         second = heads.take_lease(connection, "two", lease_s=60.0)
         assert second == first + 1
-        third = heads.take_lease(connection, "three", lease_s=60.0, at_once=True)
+        third = heads.take_lease(connection, "three", lease_s=60.0, is_only_server=True)
         assert third == first + 2
-        heads.give_lease(connection, third)
+        heads.release_lease(connection, third)
         assert heads.take_lease(connection, "four", lease_s=60.0) == first + 3
         with pytest.raises(FenceLost):
-            heads.keep_lease(connection, first, lease_s=60.0)
+            heads.renew_lease(connection, first, lease_s=60.0)
 
 
 def test_an_old_fence_cannot_move_the_head(store: Store) -> None:
     with store.write() as connection:
         old = heads.take_lease(connection, "one", lease_s=60.0)
-        heads.take_lease(connection, "two", lease_s=60.0, at_once=True)
+        heads.take_lease(connection, "two", lease_s=60.0, is_only_server=True)
 
     with pytest.raises(FenceLost), store.write() as connection:
-        heads.move(connection, heads.lock(connection), restores_fence=old, reason=None, author="ann", now=NOW)
+        heads.move(connection, heads.lock(connection), fence=old, reason=None, author="ann", now=NOW)
 
 
 def test_a_store_made_with_one_base_refuses_another(store: Store) -> None:
     with pytest.raises(Conflict, match="another base model"), store.write() as connection:
-        heads.found(connection, fingerprint="other", name="other", author="ann", now=NOW)
+        heads.create_or_check(connection, fingerprint="other", name="other", author="ann", now=NOW)
 
     with store.write() as connection:
-        assert heads.found(connection, fingerprint="base", name="test", author="ann", now=NOW).version == 0
+        assert heads.create_or_check(connection, fingerprint="base", name="test", author="ann", now=NOW).version == 0
 
 
 def test_at_most_one_job_of_a_kind_waits(store: Store) -> None:
@@ -434,7 +432,7 @@ def test_at_most_one_job_of_a_kind_waits(store: Store) -> None:
         jobs.insert(connection, "retrain", reason=None, author="ann", now=NOW)
 
 
-def test_the_table_of_edits_cannot_say_that_one_is_live_in_no_version(store: Store) -> None:
+def test_a_live_edit_without_a_version_is_refused_by_the_table(store: Store) -> None:
     (edit,) = submit(store, [ask("a")], author="ann").edits
 
     for status in ("applied", "failed", "superseded", "retracted"):
@@ -451,19 +449,19 @@ def test_a_very_long_prompt_can_be_stored_and_found_again(shared: Store) -> None
 
 
 def test_a_second_server_cannot_have_the_folder(tmp_path: Path) -> None:
-    with founded("sqlite", tmp_path) as store:
-        store.hold_folder()
-        store.hold_folder()
+    with new_store("sqlite", tmp_path) as store:
+        store.lock_folder()
+        store.lock_folder()
         other = Store(str(store.url))
         with pytest.raises(Conflict, match="another server"):
-            other.hold_folder()
+            other.lock_folder()
         store.close()
-        other.hold_folder()
+        other.lock_folder()
         other.close()
 
 
 def test_sqlite_is_durable_and_readers_do_not_wait_for_the_writer(tmp_path: Path) -> None:
-    with founded("sqlite", tmp_path) as store:
+    with new_store("sqlite", tmp_path) as store:
         with store.write() as connection:
             pragmas = {name: connection.exec_driver_sql(f"PRAGMA {name}").scalar() for name in ("journal_mode", "synchronous")}
             heads.take_seqs(connection, 1)
@@ -487,7 +485,7 @@ def test_a_database_that_is_away_is_unavailable(tmp_path: Path) -> None:
 
 def test_a_row_lock_held_too_long_is_unavailable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(postgres, "STATEMENT_MS", 200)
-    with founded("postgres", tmp_path) as store, store.write() as holder:
+    with new_store("postgres", tmp_path) as store, store.write() as holder:
         heads.lock(holder)
         with pytest.raises(Unavailable), store.write() as connection:
             heads.lock(connection)

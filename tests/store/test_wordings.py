@@ -19,11 +19,11 @@ WORDING = "The capital of Australia is"
         ("", Match.NO),
     ],
 )
-def test_a_wording_is_found_by_its_words_in_their_order(text: str, match: Match) -> None:
+def test_a_wording_matches_by_its_words_in_order(text: str, match: Match) -> None:
     assert Wordings([WORDING, "unrelated"]).match(text) is match
 
 
-def test_a_short_wording_is_found_alone_and_only_supposed_among_other_words() -> None:
+def test_a_short_wording_matches_alone_and_is_uncertain_among_other_words() -> None:
     short = Wordings(["Tuvalu", "the king"])
 
     assert short.match(" tuvalu? ") is Match.YES
@@ -41,5 +41,5 @@ def test_without_spaces_between_words_each_character_is_one() -> None:
     assert Wordings(["首都"]).match("请问澳大利亚的首都是哪里") is Match.PERHAPS
 
 
-def test_what_has_no_words_is_found_nowhere() -> None:
+def test_a_text_without_words_matches_nothing() -> None:
     assert Wordings(["%", " ", ""]).match("100% _") is Match.NO

@@ -5,10 +5,10 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Header, Response
 from starlette.concurrency import run_in_threadpool
 
-from service.api.idempotency import Key, keyed, repeatable, say_replayed
+from service.api.idempotency import Key, keyed_request, set_replay_header, with_replay_header
 from service.api.principal import Author
 from service.api.problems import CONFLICT, CORRUPT, GONE, INVALID, NOT_FOUND, STALE, UNAVAILABLE, responses
-from service.api.routes.jobs import shown
+from service.api.routes.jobs import job_to_out
 from service.api.schemas.jobs import (
     EXAMPLE_EXPORT,
     EXAMPLE_JOB,
@@ -29,7 +29,7 @@ from service.domain.errors import Refused
 from service.lifecycle.retrain.request import request_retrain
 from service.lifecycle.revoke import RevocationResult, revoke
 from service.lifecycle.rollback import RollbackResult, roll_back
-from service.store.idempotency import Keyed
+from service.store.idempotency import KeyedRequest
 from service.store.jobs import Job
 
 router = APIRouter(route_class=StrictRoute)
@@ -48,7 +48,14 @@ def expected_epoch(
 
 
 Epoch = Annotated[int | None, Depends(expected_epoch)]
-WAITING = EXAMPLE_JOB | {"status": "queued", "progress": 0.0, "attempts": 0, "log": [], "started_at": None, "seconds_left": None}
+EXAMPLE_QUEUED = EXAMPLE_JOB | {
+    "status": "queued",
+    "progress": 0.0,
+    "attempts": 0,
+    "log": [],
+    "started_at": None,
+    "seconds_left": None,
+}
 
 
 def accepted(example: dict[str, Any]) -> dict[int | str, dict[str, Any]]:
@@ -62,7 +69,7 @@ def accepted(example: dict[str, Any]) -> dict[int | str, dict[str, Any]]:
     "/admin/rollback",
     tags=["admin"],
     summary="Answer as an older version did",
-    responses=repeatable({}) | responses(NOT_FOUND, CONFLICT, GONE, STALE, INVALID, CORRUPT, UNAVAILABLE),
+    responses=with_replay_header({}) | responses(NOT_FOUND, CONFLICT, GONE, STALE, INVALID, CORRUPT, UNAVAILABLE),
 )
 async def rollback(server: State, wanted: RollbackIn, epoch: Epoch, author: Author, key: Key, response: Response) -> RollbackOut:
     """Publish an older version's overlay and edits under a new number, less the edits retracted since.
@@ -70,7 +77,7 @@ async def rollback(server: State, wanted: RollbackIn, epoch: Epoch, author: Auth
     It is in effect when this answers. Edits that are queued stay queued. With `If-Match`, only if the head has not moved. Sent
     again under the same `Idempotency-Key` it is answered as the first time, whatever has moved the head since.
     """
-    asked = keyed("rollback", author, key, wanted, if_match=epoch)
+    asked = keyed_request("rollback", author, key, wanted, if_match=epoch)
 
     def roll() -> RollbackResult:
         return roll_back(
@@ -84,7 +91,7 @@ async def rollback(server: State, wanted: RollbackIn, epoch: Epoch, author: Auth
         )
 
     done = await run_in_threadpool(roll)
-    say_replayed(response, asked)
+    set_replay_header(response, asked)
     await run_in_threadpool(server.ring, "")
     return RollbackOut(version=done.version, restored=done.restored, epoch=done.epoch, rolled_back=list(done.rolled_back))
 
@@ -94,7 +101,7 @@ async def rollback(server: State, wanted: RollbackIn, epoch: Epoch, author: Auth
     tags=["admin"],
     status_code=202,
     summary="Move every live edit into the weights",
-    responses=repeatable(accepted(WAITING), 202) | responses(CONFLICT, INVALID, UNAVAILABLE),
+    responses=with_replay_header(accepted(EXAMPLE_QUEUED), 202) | responses(CONFLICT, INVALID, UNAVAILABLE),
 )
 async def post_retrain(server: State, wanted: RetrainIn, author: Author, key: Key, response: Response) -> JobOut:
     """Ask for a retrain, from the base model or on top of the current tensors.
@@ -102,7 +109,7 @@ async def post_retrain(server: State, wanted: RetrainIn, author: Author, key: Ke
     One that waits, or runs on all there is, is not doubled: it is the answer. 409 if there is nothing that the tensors do not
     have, unless a major one is asked for.
     """
-    asked = keyed("retrain", author, key, wanted)
+    asked = keyed_request("retrain", author, key, wanted)
 
     def ask() -> Job:
         return request_retrain(server.store, reason=wanted.reason, author=author, mode=wanted.mode, keyed=asked)
@@ -115,7 +122,8 @@ async def post_retrain(server: State, wanted: RetrainIn, author: Author, key: Ke
     tags=["admin"],
     status_code=202,
     summary="Write a version as a Hugging Face checkpoint",
-    responses=repeatable(accepted(EXAMPLE_EXPORT), 202) | responses(NOT_FOUND, CONFLICT, GONE, INVALID, CORRUPT, UNAVAILABLE),
+    responses=with_replay_header(accepted(EXAMPLE_EXPORT), 202)
+    | responses(NOT_FOUND, CONFLICT, GONE, INVALID, CORRUPT, UNAVAILABLE),
 )
 async def post_export(server: State, wanted: ExportIn, author: Author, key: Key, response: Response) -> JobOut:
     """Queue an export to a new folder in the server's folder of exports; `result` of the job says where. 409 if the name is
@@ -126,7 +134,7 @@ async def post_export(server: State, wanted: ExportIn, author: Author, key: Key,
     lack. With `consolidate` a retrain comes first, and what that publishes is exported.
     """
     number = {"head": None, "base": 0}[wanted.version] if isinstance(wanted.version, str) else wanted.version
-    asked = keyed("export", author, key, wanted)
+    asked = keyed_request("export", author, key, wanted)
 
     def ask() -> Job:
         return request_export(
@@ -147,14 +155,14 @@ async def post_export(server: State, wanted: ExportIn, author: Author, key: Key,
     "/admin/revoke",
     tags=["admin"],
     summary="Take back all that somebody posted since a moment",
-    responses=repeatable({}) | responses(INVALID, UNAVAILABLE),
+    responses=with_replay_header({}) | responses(INVALID, UNAVAILABLE),
 )
 async def post_revoke(server: State, wanted: RevokeIn, author: Author, key: Key, response: Response) -> RevokedOut:
     """Retract every edit of an author from a moment on, for instance since a key was stolen. Safe to repeat.
 
     Live edits leave the answers in a moment and the weights at the next major retrain, which this makes due.
     """
-    asked = keyed("revoke", author, key, wanted)
+    asked = keyed_request("revoke", author, key, wanted)
 
     def take_back() -> RevocationResult:
         return revoke(
@@ -169,7 +177,7 @@ async def post_revoke(server: State, wanted: RevokeIn, author: Author, key: Key,
         )
 
     done = await run_in_threadpool(take_back)
-    say_replayed(response, asked)
+    set_replay_header(response, asked)
     return RevokedOut(retracted=list(done.retracted), barred=list(done.barred), already=done.already)
 
 
@@ -177,14 +185,14 @@ async def post_revoke(server: State, wanted: RevokeIn, author: Author, key: Key,
     "/admin/purge",
     tags=["admin"],
     summary="Remove what still holds edits that were taken back",
-    responses=repeatable({}) | responses(NOT_FOUND, CONFLICT, INVALID, UNAVAILABLE),
+    responses=with_replay_header({}) | responses(NOT_FOUND, CONFLICT, INVALID, UNAVAILABLE),
 )
 async def post_purge(server: State, wanted: PurgeIn, author: Author, key: Key, response: Response) -> PurgedOut:
     """Remove older versions, exports and rows that hold these edits, and list what cannot be reached from here. Not to be undone.
 
     409 for an edit that is live, or that the tensors of the head were trained on: retract it, retrain, then purge.
     """
-    asked = keyed("purge", author, key, wanted)
+    asked = keyed_request("purge", author, key, wanted)
 
     def remove() -> PurgeReport:
         return purge(
@@ -197,7 +205,7 @@ async def post_purge(server: State, wanted: PurgeIn, author: Author, key: Key, r
         )
 
     done = await run_in_threadpool(remove)
-    say_replayed(response, asked)
+    set_replay_header(response, asked)
     return PurgedOut(
         versions=list(done.versions),
         files=list(done.files),
@@ -207,9 +215,9 @@ async def post_purge(server: State, wanted: PurgeIn, author: Author, key: Key, r
     )
 
 
-async def _queued(server: ServerState, job: Job, asked: Keyed, response: Response) -> JobOut:
-    say_replayed(response, asked)
+async def _queued(server: ServerState, job: Job, asked: KeyedRequest, response: Response) -> JobOut:
+    set_replay_header(response, asked)
     await run_in_threadpool(server.ring, job.id)
     response.headers["Location"] = f"/jobs/{job.id}"
     response.headers["Retry-After"] = "1"
-    return shown(job, server.store.clock())
+    return job_to_out(job, server.store.clock())

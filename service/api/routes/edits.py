@@ -7,9 +7,9 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Path, Query, Response
 from starlette.concurrency import run_in_threadpool
 
-from service.api.idempotency import REPLAYED, Key, digest_of, repeatable
-from service.api.pagination import cursor_of, next_link, position_of
-from service.api.path_ids import one
+from service.api.idempotency import REPLAY_HEADER, Key, digest_of, with_replay_header
+from service.api.pagination import decode_position, encode_position, next_link
+from service.api.path_ids import id_path
 from service.api.principal import Author
 from service.api.problems import CONFLICT, GONE, INVALID, NOT_FOUND, TOO_LONG, UNAVAILABLE, responses
 from service.api.schemas import In, Page
@@ -27,8 +27,8 @@ from service.api.schemas.edits import (
 from service.api.state import ServerState, State
 from service.api.strict_json import StrictRoute
 from service.api.text_types import ID
-from service.api.waiting_room import Address
-from service.domain.cost_limits import Bounds
+from service.api.wait_limit import Address
+from service.domain.cost_limits import CostLimits
 from service.domain.edit import Edit, EditStatus
 from service.lifecycle.edit_cost import CostChecker
 from service.lifecycle.length_checks import check_lengths
@@ -38,8 +38,8 @@ from service.store import edits, heads, list_rows
 from service.store.list_rows import ListedEdit
 
 router = APIRouter(prefix="/edits", tags=["edits"], route_class=StrictRoute)
-LOOK_AGAIN_S = "1"
-ASK_AGAIN_S = 5.0  # who waits is told; should that ever fail, the rows are asked
+RETRY_AFTER_S = "1"
+READ_ROWS_EVERY_S = 5.0  # who waits is told; should that ever fail, the rows are asked
 
 
 EditId = Annotated[str, ID, Path(description="the edit's id", examples=[EXAMPLE_EDIT_OUT["id"]])]
@@ -61,7 +61,7 @@ def accepted(model: type[Any], example: Any, description: str) -> dict[int | str
 @router.post(
     "",
     summary="Post a correction",
-    responses=repeatable(repeatable(accepted(EditOut, QUEUED, "Accepted and durable, and not settled yet."), 202))
+    responses=with_replay_header(with_replay_header(accepted(EditOut, QUEUED, "Accepted and durable, and not settled yet."), 202))
     | responses(GONE, INVALID, TOO_LONG, UNAVAILABLE),
 )
 async def post_edit(
@@ -89,8 +89,8 @@ async def post_edit(
 @router.post(
     "/batch",
     summary="Post several corrections",
-    responses=repeatable(
-        repeatable(
+    responses=with_replay_header(
+        with_replay_header(
             accepted(
                 Page[ListedEditOut],
                 {"items": [QUEUED_LISTED], "next": None},
@@ -128,25 +128,25 @@ def list_edits(server: State, query: Annotated[ListQuery, Query()], response: Re
     metadata and report are in `GET /edits/{id}`. `next` is the cursor of the older ones.
     """
     statuses = () if query.status is None else (EditStatus(query.status),)
-    before = position_of(query.cursor)
+    before = decode_position(query.cursor)
     with server.store.read() as connection:
-        found = list_rows.edits_page(connection, statuses=statuses, limit=query.limit + 1, before_seq=before)
+        found = list_rows.read_edits_page(connection, statuses=statuses, limit=query.limit + 1, before_seq=before)
     shown = found[: query.limit]
-    following = cursor_of(shown[-1].seq) if len(found) > query.limit else None
+    following = encode_position(shown[-1].seq) if len(found) > query.limit else None
     if following is not None:
         narrowed = {"status": query.status}
         response.headers["Link"] = next_link("/edits", limit=query.limit, cursor=following, narrowed=narrowed)
     return Page[ListedEditOut](items=[ListedEditOut.of(edit) for edit in shown], next=following)
 
 
-@router.get(one("edit_id"), summary="Read an edit", responses=responses(NOT_FOUND, INVALID, UNAVAILABLE))
+@router.get(id_path("edit_id"), summary="Read an edit", responses=responses(NOT_FOUND, INVALID, UNAVAILABLE))
 def get_edit(server: State, edit_id: EditId) -> EditOut:
     """What was asked for, where it stands, and what it did."""
     return EditOut.of(_read(server, [edit_id])[0])
 
 
 @router.delete(
-    one("edit_id"),
+    id_path("edit_id"),
     summary="Take an edit back",
     responses=accepted(EditOut, EXAMPLE_EDIT_OUT, "Durable; the model stops answering with it in a moment.")
     | responses(NOT_FOUND, CONFLICT, INVALID, UNAVAILABLE),
@@ -172,7 +172,7 @@ async def delete_edit(
     response.status_code = 200 if was_done else 202
     response.headers["Location"] = f"/edits/{edit_id}"
     if not was_done:
-        response.headers["Retry-After"] = LOOK_AGAIN_S
+        response.headers["Retry-After"] = RETRY_AFTER_S
     return EditOut.of(edit)
 
 
@@ -185,7 +185,9 @@ async def _submit(server: ServerState, given: Sequence[EditIn], body: In, *, aut
         requests = [edit.to_domain(server.settings.default_method) for edit in given]
         digest = digest_of(body)
         limits, is_batch = server.settings.limits, isinstance(body, BatchIn)
-        costs = CostChecker(server.base, Bounds(limits.edit_tokens, limits.report_tokens, limits.batch_tokens), is_batch=is_batch)
+        costs = CostChecker(
+            server.base, CostLimits(limits.edit_tokens, limits.report_tokens, limits.batch_tokens), is_batch=is_batch
+        )
         check_lengths(server.base, requests, is_batch=is_batch)
         costs.check(requests)
         return accept(
@@ -208,9 +210,9 @@ def _set_status(response: Response, receipt: SubmitReceipt, wait_s: float, statu
     is_settled = wait_s > 0 and all(status.is_settled for status in statuses)
     response.status_code = 200 if is_settled or all(identical for _, identical in receipt.accepted) else 202
     if response.status_code == 202:
-        response.headers["Retry-After"] = LOOK_AGAIN_S
+        response.headers["Retry-After"] = RETRY_AFTER_S
     if receipt.replayed:
-        response.headers[REPLAYED] = "true"
+        response.headers[REPLAY_HEADER] = "true"
 
 
 async def _wait_until_settled(server: ServerState, receipt: SubmitReceipt, wait_s: float, address: str) -> None:
@@ -229,15 +231,15 @@ async def _wait_until(
     def is_heard(edit_id: str) -> bool:
         """Whether it holds in the rows and this process answers with what the rows say: the rows are ahead for a moment."""
         with server.store.read() as connection:
-            there = holds(edits.status_of(connection, edit_id))
+            there = holds(edits.read_status(connection, edit_id))
             return there and server.lifecycle.follower.current.epoch >= heads.read(connection).epoch
 
     until = time.monotonic() + wait_s
-    with server.waiting.place(address) as has_place:
+    with server.wait_limit.place(address) as has_place:
         for edit_id in dict.fromkeys(edit_ids) if has_place else ():
             while (left_s := until - time.monotonic()) > 0 and not server.draining.is_set():
                 announced = await server.announcer.wait(
-                    edit_id, min(left_s, ASK_AGAIN_S), is_settled=is_heard, is_given_up=server.draining.is_set
+                    edit_id, min(left_s, READ_ROWS_EVERY_S), is_settled=is_heard, is_given_up=server.draining.is_set
                 )
                 if announced and await run_in_threadpool(is_heard, edit_id):
                     break
@@ -245,7 +247,7 @@ async def _wait_until(
 
 def _status(server: ServerState, edit_id: str) -> EditStatus:
     with server.store.read() as connection:
-        return edits.status_of(connection, edit_id)
+        return edits.read_status(connection, edit_id)
 
 
 def _read(server: ServerState, edit_ids: Sequence[str]) -> list[Edit]:
@@ -255,5 +257,5 @@ def _read(server: ServerState, edit_ids: Sequence[str]) -> list[Edit]:
 
 def _read_in_short(server: ServerState, edit_ids: Sequence[str]) -> list[ListedEdit]:
     with server.store.read() as connection:
-        found = list_rows.edits_by_id(connection, set(edit_ids))
+        found = list_rows.read_edits_by_id(connection, set(edit_ids))
     return [found[edit_id] for edit_id in edit_ids]

@@ -6,9 +6,9 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Path, Query, Response
 from starlette.concurrency import run_in_threadpool
 
-from service.api.idempotency import Key, keyed, repeatable, say_replayed
-from service.api.pagination import cursor_of_id, id_of, next_link
-from service.api.path_ids import one
+from service.api.idempotency import Key, keyed_request, set_replay_header, with_replay_header
+from service.api.pagination import decode_id, encode_id, next_link
+from service.api.path_ids import id_path
 from service.api.principal import Author
 from service.api.problems import CONFLICT, CORRUPT, GONE, INVALID, NOT_FOUND, TOO_LONG, UNAVAILABLE, responses
 from service.api.schemas import Page
@@ -30,7 +30,7 @@ from service.background.evaluations import Selection, cancel_eval, get_eval, lis
 from service.lifecycle.length_checks import check_record_lengths
 from service.store import heads, versions
 from service.store.evaluations import Evaluation
-from service.store.idempotency import Keyed
+from service.store.idempotency import KeyedRequest
 
 router = APIRouter(prefix="/eval", tags=["eval"], route_class=StrictRoute)
 UNFINISHED = {"result": None, "progress": 0.0, "started_at": None, "finished_at": None}
@@ -48,13 +48,13 @@ EvalId = Annotated[str, ID, Path(description="the evaluation's id", examples=[EX
     "",
     status_code=202,
     summary="Measure a version",
-    responses=repeatable(ACCEPTED, 202) | responses(NOT_FOUND, GONE, INVALID, TOO_LONG, CORRUPT, UNAVAILABLE),
+    responses=with_replay_header(ACCEPTED, 202) | responses(NOT_FOUND, GONE, INVALID, TOO_LONG, CORRUPT, UNAVAILABLE),
 )
 async def post_eval(server: State, wanted: EvalIn, author: Author, key: Key, response: Response) -> EvalOut:
     """Queue an evaluation. It is pinned to the version of this moment, it gives way to answers and edits, and it is kept."""
-    asked = await run_in_threadpool(keyed, "eval", author, key, wanted)  # records may be megabytes
+    asked = await run_in_threadpool(keyed_request, "eval", author, key, wanted)  # records may be megabytes
     queued = await run_in_threadpool(_request, server, wanted, asked)
-    say_replayed(response, asked)
+    set_replay_header(response, asked)
     response.headers["Location"] = f"/eval/{queued.id}"
     response.headers["Retry-After"] = "1"
     return EvalOut.of(queued)
@@ -64,10 +64,10 @@ async def post_eval(server: State, wanted: EvalIn, author: Author, key: Key, res
 def list_evaluations(server: State, query: Annotated[EvalQuery, Query()], response: Response) -> Page[ListedEvalOut]:
     """Every evaluation that was asked for, of one version or of all, in short; `next` is the cursor of the older ones."""
     version = _number(server, query.version)
-    before = id_of(query.cursor)
+    before = decode_id(query.cursor)
     found = list_evals(server.store, limit=query.limit + 1, version=version, status=query.status, before=before)
     shown = found[: query.limit]
-    following = cursor_of_id(shown[-1].id) if len(found) > query.limit else None
+    following = encode_id(shown[-1].id) if len(found) > query.limit else None
     if following is not None:
         narrowed = {"version": None if version is None else str(version), "status": query.status}
         response.headers["Link"] = next_link("/eval", limit=query.limit, cursor=following, narrowed=narrowed)
@@ -87,19 +87,19 @@ def compare(server: State, query: Annotated[CompareQuery, Query()]) -> Compariso
     return ComparisonOut.model_validate(asdict(compare_evals(server.store, ids)))
 
 
-@router.get(one("eval_id"), summary="Read an evaluation", responses=responses(NOT_FOUND, INVALID, UNAVAILABLE))
+@router.get(id_path("eval_id"), summary="Read an evaluation", responses=responses(NOT_FOUND, INVALID, UNAVAILABLE))
 def read_eval(server: State, eval_id: EvalId) -> EvalOut:
     """The result, once `status` is `done`; until then `progress` says how far it is."""
     return EvalOut.of(get_eval(server.store, eval_id))
 
 
-@router.delete(one("eval_id"), summary="Cancel an evaluation", responses=responses(NOT_FOUND, CONFLICT, INVALID, UNAVAILABLE))
+@router.delete(id_path("eval_id"), summary="Cancel an evaluation", responses=responses(NOT_FOUND, CONFLICT, INVALID, UNAVAILABLE))
 def delete_eval(server: State, eval_id: EvalId) -> EvalOut:
     """End an evaluation that is not done; it stays in the list. Safe to repeat; 409 if it has an outcome already."""
     return EvalOut.of(cancel_eval(server.store, eval_id))
 
 
-def _request(server: ServerState, wanted: EvalIn, asked: Keyed) -> Evaluation:
+def _request(server: ServerState, wanted: EvalIn, asked: KeyedRequest) -> Evaluation:
     version = {"head": None, "base": 0}[wanted.version] if isinstance(wanted.version, str) else wanted.version
     if wanted.capability:
         server.check_capability()

@@ -53,7 +53,7 @@ async def ask_in_full(
 async def _answer(server: State, question: GenerateIn, request: Request, response: Response) -> AnswerOut:
     # Threads of its own: those of the other routes may all be waiting for a database that is away.
     generation = await to_thread.run_sync(_generation, server, question, limiter=server.encoders)
-    answer = await _unless_gone(request, server.serving.submit(generation), generation.cancelled)
+    answer = await _answer_unless_disconnected(request, server.serving.submit(generation), generation.cancelled)
     response.headers["X-Model-Version"] = str(answer.version)
     response.headers["X-Model-Epoch"] = str(answer.epoch)
     response.headers["Cache-Control"] = "no-store"
@@ -89,10 +89,10 @@ def _generation(server: State, question: GenerateIn) -> Generation:
     )
 
 
-async def _unless_gone(request: Request, decoding: Future[Answer], cancelled: threading.Event) -> Answer:
+async def _answer_unless_disconnected(request: Request, decoding: Future[Answer], cancelled: threading.Event) -> Answer:
     """The answer; if the client goes away first, decoding stops and Unavailable is raised to nobody."""
     answer = asyncio.wrap_future(decoding)
-    leaving = asyncio.ensure_future(_left(request))
+    leaving = asyncio.ensure_future(_wait_for_disconnect(request))
     try:
         both: set[asyncio.Future[Any]] = {answer, leaving}
         await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
@@ -104,6 +104,6 @@ async def _unless_gone(request: Request, decoding: Future[Answer], cancelled: th
         leaving.cancel()
 
 
-async def _left(request: Request) -> None:
+async def _wait_for_disconnect(request: Request) -> None:
     while (await request.receive())["type"] != "http.disconnect":
         pass

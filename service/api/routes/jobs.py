@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Path, Query, Response
 
-from service.api.pagination import cursor_of_id, id_of, next_link
+from service.api.pagination import decode_id, encode_id, next_link
 from service.api.principal import Author
 from service.api.problems import CONFLICT, INVALID, NOT_FOUND, UNAVAILABLE, responses
 from service.api.schemas import Page
@@ -17,19 +17,19 @@ from service.background.jobs import cancel_job, estimate_seconds_left, list_jobs
 from service.store import jobs
 from service.store.jobs import Job
 
-ASKED = EXAMPLE_JOB | {"cancel_asked_at": "2026-11-20T12:00:09Z", "cancelled_by": "local"}
+EXAMPLE_CANCELLING = EXAMPLE_JOB | {"cancel_asked_at": "2026-11-20T12:00:09Z", "cancelled_by": "local"}
 CANCELLING: dict[int | str, dict[str, Any]] = {
     202: {
         "model": JobOut,
         "description": "Asked to stop: it does at its next step, and leaves everything as it was.",
-        "content": {"application/json": {"example": ASKED}},
+        "content": {"application/json": {"example": EXAMPLE_CANCELLING}},
     }
 }
 router = APIRouter(prefix="/jobs", tags=["jobs"])
 JobId = Annotated[str, ID, Path(description="the job's id", examples=[EXAMPLE_JOB["id"]])]
 
 
-def shown(job: Job, now: datetime) -> JobOut:
+def job_to_out(job: Job, now: datetime) -> JobOut:
     """A job as an answer at a moment of the database's clock."""
     left = estimate_seconds_left(job, now)
     return JobOut.of(job, None if left is None else round(left, 1))
@@ -38,15 +38,15 @@ def shown(job: Job, now: datetime) -> JobOut:
 @router.get("", summary="List jobs, newest first", responses=responses(NOT_FOUND, INVALID, UNAVAILABLE))
 def get_jobs(server: State, query: Annotated[JobQuery, Query()], response: Response) -> Page[JobOut]:
     """Every fit, retrain and export, of some kinds or of all; `next` is the cursor of the older ones."""
-    before = id_of(query.cursor)
+    before = decode_id(query.cursor)
     found = list_jobs(server.store, limit=query.limit + 1, before=before, kind=query.kind, status=query.status)
     here = found[: query.limit]
-    following = cursor_of_id(here[-1].id) if len(found) > query.limit else None
+    following = encode_id(here[-1].id) if len(found) > query.limit else None
     now = server.store.clock()
     if following is not None:
         narrowed: dict[str, Sequence[str]] = {"kind": query.kind, "status": query.status}
         response.headers["Link"] = next_link("/jobs", limit=query.limit, cursor=following, narrowed=narrowed)
-    return Page[JobOut](items=[shown(job, now) for job in here], next=following)
+    return Page[JobOut](items=[job_to_out(job, now) for job in here], next=following)
 
 
 @router.get("/{job_id}", summary="Follow a job", responses=responses(NOT_FOUND, INVALID, UNAVAILABLE))
@@ -54,7 +54,7 @@ def get_job(server: State, job_id: JobId) -> JobOut:
     """How far a job is, how long it will take, and what it published or wrote."""
     with server.store.read() as connection:
         job = jobs.get(connection, job_id, brief=True)
-    return shown(job, server.store.clock())
+    return job_to_out(job, server.store.clock())
 
 
 @router.delete(
@@ -71,4 +71,4 @@ def delete_job(server: State, job_id: JobId, author: Author, response: Response)
     server.ring(job.id)
     response.status_code = 202 if job.is_active else 200
     response.headers["Location"] = f"/jobs/{job.id}"
-    return shown(job, server.store.clock())
+    return job_to_out(job, server.store.clock())

@@ -6,13 +6,13 @@ from fastapi import APIRouter, Path, Query, Response
 from sqlalchemy.engine import Connection
 from starlette.concurrency import run_in_threadpool
 
-from service.api.pagination import cursor_of, next_link, position_of
+from service.api.pagination import decode_position, encode_position, next_link
 from service.api.problems import CORRUPT, GONE, INVALID, NOT_FOUND, UNAVAILABLE, responses
 from service.api.schemas import Page
 from service.api.schemas.versions import BasesOut, VersionOut, VersionQuery
 from service.api.state import ServerState, State
 from service.api.text_types import VERSION
-from service.api.version_details import details_of
+from service.api.version_details import read_details
 from service.background.basis_use import measure_basis_use
 from service.domain.version import Version
 from service.store import heads, versions
@@ -24,13 +24,13 @@ NumberOrHead = Annotated[str, VERSION, Path(description="a version's number, `he
 @router.get("", summary="List versions, newest first", responses=responses(INVALID, UNAVAILABLE))
 def list_versions(server: State, query: Annotated[VersionQuery, Query()], response: Response) -> Page[VersionOut]:
     """Every version that was published; `next` is the cursor of the older ones."""
-    before = position_of(query.cursor)
+    before = decode_position(query.cursor)
     with server.store.read() as connection:
         head = heads.read(connection)
-        found = versions.page(connection, limit=query.limit + 1, before=before)
+        found = versions.read_page(connection, limit=query.limit + 1, before=before)
         shown = found[: query.limit]
         items = [_out(connection, version, head.version) for version in shown]
-    following = cursor_of(shown[-1].number) if len(found) > query.limit else None
+    following = encode_position(shown[-1].number) if len(found) > query.limit else None
     if following is not None:
         response.headers["Link"] = next_link("/versions", limit=query.limit, cursor=following, narrowed={})
     return Page[VersionOut](items=items, next=following)
@@ -69,5 +69,5 @@ def _out(connection: Connection, version: Version, head: int) -> VersionOut:
         status=str(version.status),
         scores=dict(version.scores),
         head=version.number == head,
-        **details_of(connection, version),
+        **read_details(connection, version),
     )

@@ -7,7 +7,7 @@ from pydantic import ConfigDict, Discriminator, Field, Tag
 
 from service.api.schemas import In, Out, QueryIn
 from service.api.text_types import ID, Answer, Metadata, Name, Words
-from service.api.validation import FORM
+from service.api.validation import UNION_FORM
 from service.domain.edit import Edit, EditRequest, EditStatus, Method, Probe
 from service.store.list_rows import ListedEdit
 
@@ -48,7 +48,7 @@ def _form(given: object) -> str | None:
 
 AnyProbe = Annotated[
     Annotated[Words, Tag("<text>")] | Annotated[ProbeIn, Tag("<probe>")],
-    Discriminator(_form, custom_error_type=FORM, custom_error_message="must be text or an object with a prompt"),
+    Discriminator(_form, custom_error_type=UNION_FORM, custom_error_message="must be text or an object with a prompt"),
 ]
 ProbesIn = Annotated[list[AnyProbe], Field(max_length=MOST_PROBES)]
 

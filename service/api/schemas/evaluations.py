@@ -10,7 +10,7 @@ from service.api.schemas import In, Out, QueryIn
 from service.api.schemas.edits import EXAMPLE_EDIT
 from service.api.schemas.generate import Version, VersionText
 from service.api.text_types import ID, Answer, Metadata, Name, TextPattern, Words
-from service.api.validation import FORM
+from service.api.validation import UNION_FORM
 from service.evaluation.records import EvalProbe, Record
 from service.store.evaluations import Evaluation
 from service.store.list_rows import ListedEval
@@ -108,7 +108,7 @@ def _probe_form(given: object) -> str | None:
 
 AnyProbe = Annotated[
     Annotated[Words, Tag("<text>")] | Annotated[RecordProbeIn, Tag("<probe>")],
-    Discriminator(_probe_form, custom_error_type=FORM, custom_error_message="must be text or an object with a prompt"),
+    Discriminator(_probe_form, custom_error_type=UNION_FORM, custom_error_message="must be text or an object with a prompt"),
 ]
 ProbesIn = Annotated[list[AnyProbe], Field(max_length=MOST_PROBES)]
 TextsIn = Annotated[list[Words], Field(max_length=MOST_PROBES)]
@@ -179,7 +179,7 @@ Records = Annotated[list[RecordIn], Field(min_length=1, max_length=MOST_EDITS)]
 Asked = Annotated[
     Annotated[Literal["live", "none"], Tag("<word>")] | Annotated[Ids, Tag("<ids>")] | Annotated[Records, Tag("<records>")],
     Discriminator(
-        _form, custom_error_type=FORM, custom_error_message="must be 'live', 'none', a list of ids or a list of records"
+        _form, custom_error_type=UNION_FORM, custom_error_message="must be 'live', 'none', a list of ids or a list of records"
     ),
 ]
 

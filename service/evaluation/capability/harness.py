@@ -29,16 +29,16 @@ LONGEST_ANSWER = 256  # tokens, where a task names no limit: the harness' own de
 
 
 class LiveModel(LM):
-    """The harness' model over a view and an adapter. `give_way` is called between batches, so that live traffic goes first."""
+    """The harness' model over a view and an adapter. `yield_to_answers` runs between batches, so that live traffic goes first."""
 
-    def __init__(self, view: View, adapter: Adapter | None, *, give_way: Callable[[], None] = lambda: None) -> None:
+    def __init__(self, view: View, adapter: Adapter | None, *, yield_to_answers: Callable[[], None] = lambda: None) -> None:
         super().__init__()
-        self._view, self._adapter, self._give_way = view, adapter, give_way
+        self._view, self._adapter, self._yield_to_answers = view, adapter, yield_to_answers
 
     def loglikelihood(self, requests: list[Instance]) -> list[tuple[float, bool]]:
         """The log-likelihood of each (context, continuation), and whether greedy decoding gives the continuation."""
         rows = [_encode_pair(self._view.base, *request.args) for request in requests]
-        results = compute_log_likelihoods(self._view, self._adapter, rows, give_way=self._give_way)
+        results = compute_log_likelihoods(self._view, self._adapter, rows, yield_to_answers=self._yield_to_answers)
         for request, result in zip(requests, results, strict=True):
             self.cache_hook.add_partial("loglikelihood", request.args, result)
         return results
@@ -48,7 +48,10 @@ class LiveModel(LM):
         windows = [list(_encode_windows(self._view.base, request.args[0])) for request in requests]
         flat = iter(
             compute_log_likelihoods(
-                self._view, self._adapter, [row for text_windows in windows for row in text_windows], give_way=self._give_way
+                self._view,
+                self._adapter,
+                [row for text_windows in windows for row in text_windows],
+                yield_to_answers=self._yield_to_answers,
             )
         )
         totals = [sum(next(flat)[0] for _ in text_windows) for text_windows in windows]
@@ -68,7 +71,7 @@ class LiveModel(LM):
             for index, ids in zip(batch, answers, strict=True):
                 texts[index] = _cut_at_stop(decode_ids(self._view.base, ids), rules[index][0])
                 self.cache_hook.add_partial("generate_until", requests[index].args, texts[index])
-            self._give_way()
+            self._yield_to_answers()
         return texts
 
 
@@ -80,7 +83,7 @@ def run_harness(
     include_path: Path | None = None,
     limit: int | None = None,
     num_fewshot: int | None = None,
-    give_way: Callable[[], None] = lambda: None,
+    yield_to_answers: Callable[[], None] = lambda: None,
 ) -> dict[str, Any]:
     """The harness' results on named tasks: scores, numbers of samples, versions. `include_path` may define further tasks.
 
@@ -89,7 +92,7 @@ def run_harness(
     manager = _open_task_manager(tasks, include_path)
     try:
         results = simple_evaluate(
-            LiveModel(view, adapter, give_way=give_way),
+            LiveModel(view, adapter, yield_to_answers=yield_to_answers),
             tasks=list(tasks),
             task_manager=manager,
             limit=limit,

@@ -16,7 +16,7 @@ from service.evaluation.capability.tasks import Task, load_tasks
 from service.evaluation.metrics.figures import mean
 from service.evaluation.metrics.log_likelihood import compute_log_likelihoods
 from service.evaluation.metrics.matching import extract_number, normalise_squad
-from service.evaluation.metrics.outcomes import GiveWay, Reference, predict_choices
+from service.evaluation.metrics.outcomes import Reference, YieldToAnswers, predict_choices
 from service.lm.base import Base
 from service.lm.intervention import Adapter
 from service.lm.overlay import View
@@ -83,15 +83,15 @@ def measure_capability(
     reference: Reference,
     tasks: Sequence[Task],
     *,
-    give_way: GiveWay = lambda: None,
+    yield_to_answers: YieldToAnswers = lambda: None,
     cache: MutableMapping[Task, Scores] | None = None,
 ) -> Capability:
     """Score a version on `tasks` beside the base model. `cache` keeps the base model's scores for the next call."""
     eligible = [task for task in tasks if _fits_model(reference.base, task)]
     base_scores = {} if cache is None else cache
-    new_scores = _score_tasks(reference.view, None, [task for task in eligible if task not in base_scores], give_way)
+    new_scores = _score_tasks(reference.view, None, [task for task in eligible if task not in base_scores], yield_to_answers)
     base_scores.update(new_scores)
-    version_scores = _score_tasks(view, adapter, eligible, give_way)
+    version_scores = _score_tasks(view, adapter, eligible, yield_to_answers)
     pairs = {task: (version_scores[task], base_scores[task]) for task in eligible}
     primary_scores = [[next(iter(scores.values())) for scores in pairs[task]] for task in eligible]
     skills = sorted({task.skill for task in eligible})
@@ -108,7 +108,9 @@ def measure_capability(
     )
 
 
-def _score_tasks(view: View, adapter: Adapter | None, tasks: Sequence[Task], give_way: GiveWay) -> dict[Task, Scores]:
+def _score_tasks(
+    view: View, adapter: Adapter | None, tasks: Sequence[Task], yield_to_answers: YieldToAnswers
+) -> dict[Task, Scores]:
     """The scores of each task. Tasks of one kind are scored together, a batch at a time."""
     scores: dict[Task, Scores] = {}
     scorers = {"exact": _score_exact, "choice": _score_choices, "number": _score_text, "text": _score_text}
@@ -116,20 +118,20 @@ def _score_tasks(view: View, adapter: Adapter | None, tasks: Sequence[Task], giv
         kind_tasks = [task for task in dict.fromkeys(tasks) if task.kind == kind]
         for start in range(0, len(kind_tasks), TASKS_AT_ONCE):
             batch = kind_tasks[start : start + TASKS_AT_ONCE]
-            scores.update(zip(batch, scorer(view, adapter, batch, give_way), strict=True))
-            give_way()
+            scores.update(zip(batch, scorer(view, adapter, batch, yield_to_answers), strict=True))
+            yield_to_answers()
     return scores
 
 
-def _score_exact(view: View, adapter: Adapter | None, tasks: Sequence[Task], give_way: GiveWay) -> list[Scores]:
+def _score_exact(view: View, adapter: Adapter | None, tasks: Sequence[Task], yield_to_answers: YieldToAnswers) -> list[Scores]:
     rows = [encode_row(view.base, task.prompt, task.answer) for task in tasks]
-    predictions = predict_choices(view, adapter, rows, give_way=give_way)
+    predictions = predict_choices(view, adapter, rows, yield_to_answers=yield_to_answers)
     return [{"exact": float(ids == row.target_ids)} for ids, row in zip(predictions, rows, strict=True)]
 
 
-def _score_choices(view: View, adapter: Adapter | None, tasks: Sequence[Task], give_way: GiveWay) -> list[Scores]:
+def _score_choices(view: View, adapter: Adapter | None, tasks: Sequence[Task], yield_to_answers: YieldToAnswers) -> list[Scores]:
     rows = [encode_row(view.base, task.prompt, choice, eos=False) for task in tasks for choice in task.choices]
-    sums = iter(compute_log_likelihoods(view, adapter, rows, give_way=give_way))
+    sums = iter(compute_log_likelihoods(view, adapter, rows, yield_to_answers=yield_to_answers))
     scores: list[Scores] = []
     for task in tasks:
         totals = [next(sums)[0] for _ in task.choices]
@@ -138,10 +140,10 @@ def _score_choices(view: View, adapter: Adapter | None, tasks: Sequence[Task], g
     return scores
 
 
-def _score_text(view: View, adapter: Adapter | None, tasks: Sequence[Task], give_way: GiveWay) -> list[Scores]:
+def _score_text(view: View, adapter: Adapter | None, tasks: Sequence[Task], yield_to_answers: YieldToAnswers) -> list[Scores]:
     prompts = [encode_prompt(view.base, task.prompt) for task in tasks]
     longest = LONGEST_SOLUTION if tasks[0].kind == "number" else LONGEST_TEXT
-    answers = decode_greedily(view, adapter, prompts, max_new_tokens=longest, give_way=give_way)
+    answers = decode_greedily(view, adapter, prompts, max_new_tokens=longest, yield_to_answers=yield_to_answers)
     return [{"em": float(_is_right_text(task, decode_answer(view.base, ids)))} for task, ids in zip(tasks, answers, strict=True)]
 
 

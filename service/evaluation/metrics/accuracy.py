@@ -76,15 +76,19 @@ def score_questions(
     reference: Reference,
     questions: Sequence[EncodedQuestion],
     *,
-    give_way: Callable[[], None],
+    yield_to_answers: Callable[[], None],
 ) -> list[ScoredQuestion]:
     """The scores of every question by the names of `LABELS`, `AFTER_LABELS` and `LENGTH_LABELS`, and those of the base model."""
     prompts, limit = [question.prompt for question in questions], min(ANSWER_TOKENS, reference.longest_answer)
     version_scores = _score_batch(
-        view, adapter, questions, decode_greedily(view, adapter, prompts, max_new_tokens=limit, give_way=give_way), give_way
+        view,
+        adapter,
+        questions,
+        decode_greedily(view, adapter, prompts, max_new_tokens=limit, yield_to_answers=yield_to_answers),
+        yield_to_answers,
     )
-    base_answers = [answer[:limit] for answer in reference.decode_answers(prompts, give_way=give_way)]
-    base_scores = _score_batch(reference.view, None, questions, base_answers, give_way)
+    base_answers = [answer[:limit] for answer in reference.decode_answers(prompts, yield_to_answers=yield_to_answers)]
+    base_scores = _score_batch(reference.view, None, questions, base_answers, yield_to_answers)
     for scores, base in zip(version_scores, base_scores, strict=True):
         scores["longer_by"], base["longer_by"] = scores["tokens"] - base["tokens"], 0.0
     return [
@@ -98,10 +102,10 @@ def _score_batch(
     adapter: Adapter | None,
     questions: Sequence[EncodedQuestion],
     answers: Sequence[tuple[int, ...]],
-    give_way: Callable[[], None],
+    yield_to_answers: Callable[[], None],
 ) -> list[dict[str, float]]:
     rows = [row for question in questions for row in question.rows]
-    forced_rows = iter(teacher_force(view, adapter, rows, give_way=give_way))
+    forced_rows = iter(teacher_force(view, adapter, rows, yield_to_answers=yield_to_answers))
     return [
         _score_tokens(question, [next(forced_rows) for _ in question.rows])
         | _score_text(view.base, question.question, answer)

@@ -61,12 +61,12 @@ def encode_pairs(base: Base, questions: Sequence[tuple[Record, EvalQuestion]]) -
 
 
 def score_pairs(
-    view: View, adapter: Adapter | None, base: View, pairs: Sequence[AnswerPair], *, give_way: Callable[[], None]
+    view: View, adapter: Adapter | None, base: View, pairs: Sequence[AnswerPair], *, yield_to_answers: Callable[[], None]
 ) -> list[ScoredQuestion]:
     """The scores of every pair by the names of `LABELS`, and those of the base model."""
     rows = [row for _, *row_pair in pairs for row in row_pair]
     version_scores, base_scores = (
-        [exp(result.mean) for result in teacher_force(model_view, model_adapter, rows, give_way=give_way)]
+        [exp(result.mean) for result in teacher_force(model_view, model_adapter, rows, yield_to_answers=yield_to_answers)]
         for model_view, model_adapter in ((view, adapter), (base, None))
     )
     return [

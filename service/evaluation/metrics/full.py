@@ -1,6 +1,6 @@
 """All figures of the field for one version, each with its n and a label with the source of the definition.
 
-Questions are asked in batches. `give_way` is called between batches, so that live traffic goes first.
+Questions are asked in batches. `yield_to_answers` is called between batches, so that live traffic goes first.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -19,7 +19,7 @@ from service.evaluation.metrics.figures import (
 )
 from service.evaluation.metrics.fluency import LONGEST, entropy
 from service.evaluation.metrics.opinions import measure_opinions
-from service.evaluation.metrics.outcomes import GiveWay, Reference, split_into_batches
+from service.evaluation.metrics.outcomes import Reference, YieldToAnswers, split_into_batches
 from service.evaluation.records import EvalQuestion, Record
 from service.evaluation.report import Moment
 from service.lm.base import Base
@@ -42,7 +42,7 @@ def measure_full(
     records: Sequence[Record],
     *,
     live: Iterable[Record] | None = None,
-    give_way: GiveWay = lambda: None,
+    yield_to_answers: YieldToAnswers = lambda: None,
     moment: Moment = "after_all",
     surfaces: Sequence[str] | None = None,
 ) -> dict[str, Any]:
@@ -61,18 +61,20 @@ def measure_full(
         locality.encode_neighbour, base, [question for _, question in candidates if question.kind == "locality"]
     )
     scored: list[ScoredQuestion] = []
-    for batch in split_into_batches(questions, give_way):
-        scored += accuracy.score_questions(view, adapter, reference, batch, give_way=give_way)
+    for batch in split_into_batches(questions, yield_to_answers):
+        scored += accuracy.score_questions(view, adapter, reference, batch, yield_to_answers=yield_to_answers)
     scored_neighbours: list[ScoredQuestion] = []
-    for neighbour_batch in split_into_batches(neighbours, give_way):
-        scored_neighbours += locality.score_neighbours(view, adapter, reference, neighbour_batch, give_way=give_way)
+    for neighbour_batch in split_into_batches(neighbours, yield_to_answers):
+        scored_neighbours += locality.score_neighbours(
+            view, adapter, reference, neighbour_batch, yield_to_answers=yield_to_answers
+        )
     scored_pairs: list[ScoredQuestion] = []
     pairs, equal_count = contrast.encode_pairs(base, candidates)
-    for pair_batch in split_into_batches(pairs, give_way):
-        scored_pairs += contrast.score_pairs(view, adapter, reference.view, pair_batch, give_way=give_way)
+    for pair_batch in split_into_batches(pairs, yield_to_answers):
+        scored_pairs += contrast.score_pairs(view, adapter, reference.view, pair_batch, yield_to_answers=yield_to_answers)
     surface = (surfaces or base.surfaces)[0]
     opinion_figures, without_drawdown = measure_opinions(
-        view, adapter, reference.view, records, live=live, surface=surface, give_way=give_way
+        view, adapter, reference.view, records, live=live, surface=surface, yield_to_answers=yield_to_answers
     )
     return {
         "moment": moment,
@@ -100,7 +102,7 @@ def measure_full(
             "locality": build_figures(scored_neighbours, accuracy.LENGTH_LABELS, "base"),
         },
         "after_object": build_figures(scored, accuracy.AFTER_LABELS, "base"),
-        "fluency": _fluency(view, adapter, reference.view, records, surface, give_way),
+        "fluency": _fluency(view, adapter, reference.view, records, surface, yield_to_answers),
         "opinions": opinion_figures,
     }
 
@@ -119,7 +121,7 @@ def _build_kind_figures(kind: str, scored: Sequence[ScoredQuestion]) -> dict[str
 
 
 def _fluency(
-    view: View, adapter: Adapter | None, base: View, records: Sequence[Record], surface: str, give_way: GiveWay
+    view: View, adapter: Adapter | None, base: View, records: Sequence[Record], surface: str, yield_to_answers: YieldToAnswers
 ) -> Figure:
     texts = [prompt for record in records for prompt in (record.generation or (record.prompt,))]
     prompts, _ = _encode_all(
@@ -127,10 +129,10 @@ def _fluency(
     )
     version_values: list[float] = []
     base_values: list[float] = []
-    for batch in split_into_batches(prompts, give_way, WRITTEN_AT_ONCE):
+    for batch in split_into_batches(prompts, yield_to_answers, WRITTEN_AT_ONCE):
         for values, model_view, model_adapter in ((version_values, view, adapter), (base_values, base, None)):
             written = decode_greedily(
-                model_view, model_adapter, [ids for _, ids in batch], max_new_tokens=LONGEST, give_way=give_way
+                model_view, model_adapter, [ids for _, ids in batch], max_new_tokens=LONGEST, yield_to_answers=yield_to_answers
             )
             values += [
                 entropy(f"{text} {decode_answer(model_view.base, ids)}") for (text, _), ids in zip(batch, written, strict=True)

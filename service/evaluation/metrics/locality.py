@@ -48,19 +48,24 @@ def encode_neighbour(base: Base, question: EvalQuestion) -> Neighbour:
 
 
 def score_neighbours(
-    view: View, adapter: Adapter | None, reference: Reference, neighbours: Sequence[Neighbour], *, give_way: Callable[[], None]
+    view: View,
+    adapter: Adapter | None,
+    reference: Reference,
+    neighbours: Sequence[Neighbour],
+    *,
+    yield_to_answers: Callable[[], None],
 ) -> list[ScoredQuestion]:
     """The scores of every question by the names of `LABELS` and `accuracy.LENGTH_LABELS`; the reference is the noise floor."""
     base, prompts = reference.base, [neighbour.prompt for neighbour in neighbours]
     limit = min(ANSWER_TOKENS, reference.longest_answer)
-    answers = [answer[:limit] for answer in reference.decode_answers(prompts, give_way=give_way)]
+    answers = [answer[:limit] for answer in reference.decode_answers(prompts, yield_to_answers=yield_to_answers)]
     whole = [row_from_ids(base, p + a, len(p)) for p, a in zip(prompts, answers, strict=True)]
     rows = [*whole, *(neighbour.named_row or row for neighbour, row in zip(neighbours, whole, strict=True))]
-    base_rows = teacher_force(reference.view, None, rows, distributions=1, give_way=give_way)
-    base_noise = teacher_force(reference.view, None, rows, distributions=1, alternative=True, give_way=give_way)
-    version_rows = teacher_force(view, adapter, rows, distributions=1, give_way=give_way)
-    version_answers = decode_greedily(view, adapter, prompts, max_new_tokens=limit, give_way=give_way)
-    noise_answers = _decode_in_other_batches(reference.view, prompts, limit, give_way)
+    base_rows = teacher_force(reference.view, None, rows, distributions=1, yield_to_answers=yield_to_answers)
+    base_noise = teacher_force(reference.view, None, rows, distributions=1, alternative=True, yield_to_answers=yield_to_answers)
+    version_rows = teacher_force(view, adapter, rows, distributions=1, yield_to_answers=yield_to_answers)
+    version_answers = decode_greedily(view, adapter, prompts, max_new_tokens=limit, yield_to_answers=yield_to_answers)
+    noise_answers = _decode_in_other_batches(reference.view, prompts, limit, yield_to_answers)
     count, scored = len(neighbours), []
     for index, neighbour in enumerate(neighbours):
         drift = _drift(base_rows, version_rows, index, count) | {"whole_answer": float(version_answers[index] == answers[index])}
@@ -83,11 +88,13 @@ def _drift(before: Sequence[ForcedRow], after: Sequence[ForcedRow], index: int, 
 
 
 def _decode_in_other_batches(
-    base: View, prompts: Sequence[tuple[int, ...]], limit: int, give_way: Callable[[], None]
+    base: View, prompts: Sequence[tuple[int, ...]], limit: int, yield_to_answers: Callable[[], None]
 ) -> list[tuple[int, ...]]:
     """The base model's answers in other batches: in reverse order, a few at once."""
     backwards = prompts[::-1]
     answers: list[tuple[int, ...]] = []
     for start in range(0, len(backwards), _OTHER_BATCH):
-        answers += decode_greedily(base, None, backwards[start : start + _OTHER_BATCH], max_new_tokens=limit, give_way=give_way)
+        answers += decode_greedily(
+            base, None, backwards[start : start + _OTHER_BATCH], max_new_tokens=limit, yield_to_answers=yield_to_answers
+        )
     return answers[::-1]

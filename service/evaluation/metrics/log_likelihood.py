@@ -14,7 +14,7 @@ from service.lm.sampling import greedy_tokens
 
 @torch.no_grad()
 def compute_log_likelihoods(
-    view: View, adapter: Adapter | None, rows: Sequence[Row], *, give_way: Callable[[], None] = lambda: None
+    view: View, adapter: Adapter | None, rows: Sequence[Row], *, yield_to_answers: Callable[[], None] = lambda: None
 ) -> list[tuple[float, bool]]:
     """The log-likelihood of each row's target tokens, and whether greedy decoding gives exactly these tokens."""
     results: list[tuple[float, bool]] = [(0.0, True)] * len(rows)
@@ -26,5 +26,5 @@ def compute_log_likelihoods(
         lengths = [len(rows[index].target_ids) for index in chunk]
         for index, loss, hits in zip(chunk, losses.split(lengths), is_first_choice.split(lengths), strict=True):
             results[index] = (-float(loss.sum()), bool(hits.all()))
-        give_way()
+        yield_to_answers()
     return results

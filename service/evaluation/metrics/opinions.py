@@ -33,7 +33,7 @@ def measure_opinions(
     *,
     live: Sequence[Record],
     surface: str,
-    give_way: Callable[[], None],
+    yield_to_answers: Callable[[], None],
 ) -> tuple[dict[str, Figure], int]:
     """`es` and `dd` over the records with replies of both sentiments; n counts records.
 
@@ -43,11 +43,11 @@ def measure_opinions(
     unedited = [not _is_edited(record, live) for record, _ in pairs]
     success, drawdown = [], []
     for index, (_, (wanted, opposite)) in enumerate(pairs):
-        success.append(_success(view, adapter, base, wanted, opposite, give_way))
+        success.append(_success(view, adapter, base, wanted, opposite, yield_to_answers))
         order = [*range(index + 1, len(pairs)), *range(index)]
         neutral_sides = next((pairs[position][1] for position in order if unedited[position]), None)
         if neutral_sides is not None:
-            drawdown.append(_drawdown(view, adapter, base, [*neutral_sides[0], *neutral_sides[1]], give_way))
+            drawdown.append(_drawdown(view, adapter, base, [*neutral_sides[0], *neutral_sides[1]], yield_to_answers))
     return {"es": build_figure(success, ES_LABEL), "dd": build_figure(drawdown, DD_LABEL)}, len(pairs) - len(drawdown)
 
 
@@ -64,21 +64,28 @@ def _sides(base: Base, record: Record, surface: str) -> tuple[list[Row], list[Ro
 
 
 def _success(
-    view: View, adapter: Adapter | None, base: View, wanted: Sequence[Row], opposite: Sequence[Row], give_way: Callable[[], None]
+    view: View,
+    adapter: Adapter | None,
+    base: View,
+    wanted: Sequence[Row],
+    opposite: Sequence[Row],
+    yield_to_answers: Callable[[], None],
 ) -> float:
     wanted_mean, opposite_mean, base_mean = (
-        mean([row.mean for row in teacher_force(model_view, model_adapter, rows, give_way=give_way)]) or 0.0
+        mean([row.mean for row in teacher_force(model_view, model_adapter, rows, yield_to_answers=yield_to_answers)]) or 0.0
         for model_view, model_adapter, rows in ((view, adapter, wanted), (view, adapter, opposite), (base, None, wanted))
     )
     return min(1.0, exp(min(0.0, wanted_mean - base_mean))) / (1.0 + exp(min(700.0, opposite_mean - wanted_mean)))
 
 
-def _drawdown(view: View, adapter: Adapter | None, base: View, rows: Sequence[Row], give_way: Callable[[], None]) -> float:
+def _drawdown(
+    view: View, adapter: Adapter | None, base: View, rows: Sequence[Row], yield_to_answers: Callable[[], None]
+) -> float:
     divergences: list[float] = []
     for start in range(0, len(rows), REPLIES_AT_ONCE):
         batch = rows[start : start + REPLIES_AT_ONCE]
-        before = teacher_force(base, None, batch, distributions=REPLY_TOKENS, give_way=give_way)
-        after = teacher_force(view, adapter, batch, distributions=REPLY_TOKENS, give_way=give_way)
+        before = teacher_force(base, None, batch, distributions=REPLY_TOKENS, yield_to_answers=yield_to_answers)
+        after = teacher_force(view, adapter, batch, distributions=REPLY_TOKENS, yield_to_answers=yield_to_answers)
         for old, new in zip(before, after, strict=True):
             assert old.distributions is not None and new.distributions is not None
             divergences.append(divergence(old.distributions, new.distributions))

@@ -26,7 +26,7 @@ LONGEST_ANSWER = 32  # tokens of a base model's answer that are compared
 QUESTIONS_AT_ONCE = 32  # of one batch: between two batches live traffic goes first
 CACHE_SIZE = 20_000  # answers of the base model, some megabytes: a server evaluates as long as it runs
 Ids = tuple[int, ...]
-GiveWay = Callable[[], None]
+YieldToAnswers = Callable[[], None]
 T = TypeVar("T")
 
 
@@ -59,19 +59,21 @@ class Reference:
         """The most tokens of an answer."""
         return self._longest
 
-    def decode_answers(self, prompts: Sequence[Ids], *, give_way: GiveWay = lambda: None) -> list[Ids]:
+    def decode_answers(self, prompts: Sequence[Ids], *, yield_to_answers: YieldToAnswers = lambda: None) -> list[Ids]:
         """The whole greedy answer to each prompt, with EOS if the answer ended before the limit."""
         missing = sorted({prompt for prompt in prompts if prompt not in self._answers}, key=len)
-        new_answers = decode_greedily(self.view, None, missing, max_new_tokens=self._longest, give_way=give_way)
+        new_answers = decode_greedily(self.view, None, missing, max_new_tokens=self._longest, yield_to_answers=yield_to_answers)
         self._answers.update(zip(missing, new_answers, strict=True))
         answers = [self._answers[prompt] for prompt in prompts]
         _forget_oldest(self._answers)
         return answers
 
-    def predict_choices(self, rows: Sequence[Row], *, give_way: GiveWay = lambda: None) -> list[Ids]:
+    def predict_choices(self, rows: Sequence[Row], *, yield_to_answers: YieldToAnswers = lambda: None) -> list[Ids]:
         """The first choice at every target position of each row."""
         missing = list({row: None for row in rows if row not in self._choices})
-        self._choices.update(zip(missing, predict_choices(self.view, None, missing, give_way=give_way), strict=True))
+        self._choices.update(
+            zip(missing, predict_choices(self.view, None, missing, yield_to_answers=yield_to_answers), strict=True)
+        )
         choices = [self._choices[row] for row in rows]
         _forget_oldest(self._choices)
         return choices
@@ -83,19 +85,21 @@ def measure_outcomes(
     reference: Reference,
     questions: Sequence[EvalQuestion],
     *,
-    give_way: GiveWay = lambda: None,
+    yield_to_answers: YieldToAnswers = lambda: None,
 ) -> list[Outcome]:
     """The outcome of each question for the version of `view` and `adapter`, in the order of the questions."""
     outcomes: list[Outcome] = []
-    for batch in split_into_batches(questions, give_way):
-        outcomes += _measure_batch(view, adapter, reference, batch, give_way)
+    for batch in split_into_batches(questions, yield_to_answers):
+        outcomes += _measure_batch(view, adapter, reference, batch, yield_to_answers)
     return outcomes
 
 
-def split_into_batches(items: Sequence[T], give_way: GiveWay, size: int = QUESTIONS_AT_ONCE) -> Iterator[Sequence[T]]:
-    """Batches of `size` items. `give_way` is called before each batch."""
+def split_into_batches(
+    items: Sequence[T], yield_to_answers: YieldToAnswers, size: int = QUESTIONS_AT_ONCE
+) -> Iterator[Sequence[T]]:
+    """Batches of `size` items. `yield_to_answers` is called before each batch."""
     for start in range(0, len(items), size):
-        give_way()
+        yield_to_answers()
         yield items[start : start + size]
 
 
@@ -111,12 +115,12 @@ class QuestionRows:
 
 
 def _measure_batch(
-    view: View, adapter: Adapter | None, reference: Reference, questions: Sequence[EvalQuestion], give_way: GiveWay
+    view: View, adapter: Adapter | None, reference: Reference, questions: Sequence[EvalQuestion], yield_to_answers: YieldToAnswers
 ) -> list[Outcome]:
-    question_rows = _encode_questions(reference, questions, give_way)
+    question_rows = _encode_questions(reference, questions, yield_to_answers)
     rows = list(dict.fromkeys(row for pair in question_rows for row in (pair.answer_row, pair.forced_row)))
-    version_choices = dict(zip(rows, predict_choices(view, adapter, rows, give_way=give_way), strict=True))
-    base_choices = dict(zip(rows, reference.predict_choices(rows, give_way=give_way), strict=True))
+    version_choices = dict(zip(rows, predict_choices(view, adapter, rows, yield_to_answers=yield_to_answers), strict=True))
+    base_choices = dict(zip(rows, reference.predict_choices(rows, yield_to_answers=yield_to_answers), strict=True))
     outcomes = []
     for question, pair in zip(questions, question_rows, strict=True):
         is_local, base_forced = question.kind == "locality", base_choices[pair.forced_row]
@@ -134,7 +138,9 @@ def _measure_batch(
 
 
 @torch.no_grad()
-def predict_choices(view: View, adapter: Adapter | None, rows: Sequence[Row], *, give_way: GiveWay = lambda: None) -> list[Ids]:
+def predict_choices(
+    view: View, adapter: Adapter | None, rows: Sequence[Row], *, yield_to_answers: YieldToAnswers = lambda: None
+) -> list[Ids]:
     """The first choice at every target position of each row. Rows of similar length share a batch.
 
     All choices of a row equal its target ids exactly when greedy decoding gives that target.
@@ -147,11 +153,13 @@ def predict_choices(view: View, adapter: Adapter | None, rows: Sequence[Row], *,
         lengths = [len(rows[index].target_ids) for index in chunk]
         for index, ids in zip(chunk, predictions.split(lengths), strict=True):
             results[index] = tuple(ids.tolist())
-        give_way()
+        yield_to_answers()
     return results
 
 
-def _encode_questions(reference: Reference, questions: Sequence[EvalQuestion], give_way: GiveWay) -> list[QuestionRows]:
+def _encode_questions(
+    reference: Reference, questions: Sequence[EvalQuestion], yield_to_answers: YieldToAnswers
+) -> list[QuestionRows]:
     """All questions as rows. The base model's own answers to all locality prompts come from one call."""
     base = reference.base
     prompts = {
@@ -159,7 +167,7 @@ def _encode_questions(reference: Reference, questions: Sequence[EvalQuestion], g
         for question in questions
         if question.kind == "locality"
     }
-    answers = dict(zip(prompts, reference.decode_answers(list(prompts.values()), give_way=give_way), strict=True))
+    answers = dict(zip(prompts, reference.decode_answers(list(prompts.values()), yield_to_answers=yield_to_answers), strict=True))
     return [
         _encode_locality(base, question, prompts[question], answers[question])
         if question in prompts

@@ -35,7 +35,7 @@ def teacher_force(
     *,
     distributions: int = 0,
     alternative: bool = False,
-    give_way: Callable[[], None] = lambda: None,
+    yield_to_answers: Callable[[], None] = lambda: None,
 ) -> list[ForcedRow]:
     """One ForcedRow a row, in order, with whole distributions at its first `distributions` target tokens.
 
@@ -59,7 +59,7 @@ def teacher_force(
                 (logits[span] - normaliser[span, None]).cpu() if distributions else None,
             )
             start = end
-        give_way()
+        yield_to_answers()
     return [result for result in results if result is not None]
 
 

@@ -27,7 +27,7 @@ from service.lifecycle.retrain.snapshots import RetrainPlan
 from service.lifecycle.statuses import changes_of_live_sets
 from service.lm.overlay import EMPTY, Overlay
 from service.store import edits, events, heads
-from service.store.edits import Change
+from service.store.edits import StatusChange
 from service.store.events import Event
 from service.store.jobs import Job
 
@@ -144,8 +144,8 @@ def _beyond(context: LifecycleContext, plan: RetrainPlan, head: HeadSnapshot) ->
 
 def _consolidated(plan: RetrainPlan, arrived: Sequence[LiveItem], lost: Collection[str]) -> LiveSet:
     if plan.mode == "major":
-        return liveset.consolidate(plan.items, arrived, lost)
-    return liveset.consolidate_on(plan.start_set, plan.items, arrived, lost)
+        return liveset.consolidate_major(plan.items, arrived, lost)
+    return liveset.consolidate_minor(plan.start_set, plan.items, arrived, lost)
 
 
 def _fit_window(
@@ -184,9 +184,11 @@ def _rounds(
     known = _known(context, live_set)
     dropped: dict[str, str] = {}
     for left in reversed(range(context.settings.rounds)):
-        live_set = liveset.afresh(live_set)
-        unsaid = [item.edit_id for item in live_set.window if item.tombstone and item.answer is None]
-        live_set = liveset.with_answers(live_set, {edit_id: context.editors.base_answer(known[edit_id]) for edit_id in unsaid})
+        live_set = liveset.reset_window(live_set)
+        unsaid = [item.edit_id for item in live_set.window if item.is_tombstone and item.answer is None]
+        live_set = liveset.set_tombstone_answers(
+            live_set, {edit_id: context.editors.base_answer(known[edit_id]) for edit_id in unsaid}
+        )
         if not live_set.window:
             return FittedWindow(None, live_set, dropped)
         asked = items_of(live_set.window, known)
@@ -199,7 +201,7 @@ def _rounds(
             dropped |= {item.edit_id: COSTS_OTHERS for item in lost}
         if not lost:
             break
-        live_set = liveset.lose(live_set, lost)
+        live_set = liveset.mark_lost(live_set, lost)
     return FittedWindow(fitted, live_set, dropped)
 
 
@@ -249,8 +251,8 @@ def _judge(
     limits = context.settings.acceptance
     answered = head.live_set.ids - set(head.version.scores.get("lost", ()))
     unanswered = {*window.dropped, *(() if window.fitted is None else window.fitted.lost)}
-    lost = acceptance.losses(len(answered & unanswered), len(answered), limits)
-    kept = acceptance.decide(scores, head.version.scores, edits=newcomers, limits=limits, retrain=True)
+    lost = acceptance.judge_losses(len(answered & unanswered), len(answered), limits)
+    kept = acceptance.judge_scores(scores, head.version.scores, edits=newcomers, limits=limits, retrain=True)
     return (*kept.reasons, *lost.reasons)
 
 
@@ -261,13 +263,13 @@ def _changes(
     trained: FitResult | None,
     beyond: HeadChanges,
     window: FittedWindow,
-) -> list[Change]:
+) -> list[StatusChange]:
     """What the publication makes of edits. One that was dropped supersedes nothing."""
     live, ids = window.live_set.ids, {item.edit_id for item in plan.items}
     with context.store.read() as connection:
-        superseded = edits.deferred_before(connection, [item for item in plan.items if item.edit_id in live])
+        superseded = edits.find_outdated_deferred(connection, [item for item in plan.items if item.edit_id in live])
     superseded |= {old: new for old, new in beyond.giving_way.items() if new in live}
-    changes = [Change(edit_id=edit_id, status=EditStatus.RETRACTED) for edit_id in beyond.gone]
+    changes = [StatusChange(edit_id=edit_id, status=EditStatus.RETRACTED) for edit_id in beyond.gone]
     changes += [_dropped(edit_id, why, edit_id in ids) for edit_id, why in window.dropped.items()]
     reports = _reports(trained, window)
     return changes + changes_of_live_sets(head.live_set, window.live_set, superseded=superseded, reports=reports)
@@ -286,13 +288,13 @@ def _asked(live_set: LiveSet) -> int:
     return len(live_set.window) + len(live_set.consolidated_sample)
 
 
-def _dropped(edit_id: str, why: str, was_trained: bool) -> Change:
+def _dropped(edit_id: str, why: str, was_trained: bool) -> StatusChange:
     """What becomes of an edit that the new version does not answer: it fails if the retrain had it, else it waits for the next
     one.
     """
     if was_trained:
-        return Change(edit_id=edit_id, status=EditStatus.FAILED, error=NOT_HELD)
-    return Change(edit_id=edit_id, status=EditStatus.DEFERRED, error=why)
+        return StatusChange(edit_id=edit_id, status=EditStatus.FAILED, error=NOT_HELD)
+    return StatusChange(edit_id=edit_id, status=EditStatus.DEFERRED, error=why)
 
 
 def _refuse(context: LifecycleContext, lease: Lease, job: Job, reasons: Sequence[str]) -> None:

@@ -11,7 +11,7 @@ from service.lifecycle.lease import Lease
 from service.lifecycle.settings import SERVICE
 from service.lifecycle.statuses import write_statuses
 from service.store import edits, heads, jobs
-from service.store.edits import Change
+from service.store.edits import StatusChange
 from service.store.jobs import Job
 
 TOO_COSTLY = "a retrain with it was not accepted, and the same one without it was"
@@ -31,7 +31,7 @@ class NewcomerSearch:
         self.suspect = newcomers[0] if len(newcomers) == 1 else None
         said = f"refused: {why}; once more without {len(left_out)} of {len(newcomers)} edits that were not live before"
         with context.store.write() as connection:
-            jobs.say(connection, job.id, said, context.clock())
+            jobs.append_to_log(connection, job.id, said, context.clock())
 
     def end(self, context: LifecycleContext, lease: Lease, job: Job) -> None:
         """After the retrain was published without the suspect: that edit fails, so that the next one is not refused for it."""
@@ -40,7 +40,7 @@ class NewcomerSearch:
         with context.store.write() as connection:
             heads.lock(connection)
             heads.check_fence(connection, lease.fence)
-            found = [edit for edit in edits.many(connection, [self.suspect]) if edit.status is EditStatus.DEFERRED]
-            changes = [Change(edit_id=edit.id, status=EditStatus.FAILED, error=TOO_COSTLY) for edit in found]
+            found = [edit for edit in edits.read_many(connection, [self.suspect]) if edit.status is EditStatus.DEFERRED]
+            changes = [StatusChange(edit_id=edit.id, status=EditStatus.FAILED, error=TOO_COSTLY) for edit in found]
             write_statuses(connection, context, changes, author=SERVICE, job_id=job.id)
         context.announcer.announce([self.suspect])

@@ -14,10 +14,10 @@ from service.lifecycle.crash_points import crash_point
 from service.lifecycle.retrain.snapshots import read_snapshot
 from service.lifecycle.settings import SERVICE
 from service.store import events, heads, idempotency, jobs, versions
-from service.store.clock import now_of
+from service.store.clock import read_now
 from service.store.database import Store
 from service.store.events import Event
-from service.store.idempotency import Keyed, unkeyed
+from service.store.idempotency import KeyedRequest, unkeyed_request
 from service.store.jobs import Job
 
 NOTHING_NEW = "there is nothing new to retrain: the tensors have every live edit; a major one can still be asked for"
@@ -29,7 +29,7 @@ def request_retrain(
     author: str,
     reason: str | None = None,
     mode: Mode | None = None,
-    keyed: Keyed | None = None,
+    keyed: KeyedRequest | None = None,
     now: datetime | None = None,
 ) -> Job:
     """Queue a retrain, or return the one that is queued already, or that runs on all there is to train on; a queued one becomes
@@ -39,10 +39,10 @@ def request_retrain(
     stands now. Raises Conflict if there is nothing to train on and nothing to undo, or for anybody's but a major one, nothing
     that the tensors do not have.
     """
-    asked = keyed or unkeyed(author)
+    asked = keyed or unkeyed_request(author)
     with store.write() as connection:
         heads.lock(connection)
-        now = now or now_of(connection)
+        now = now or read_now(connection)
         if (answer := idempotency.recall(connection, asked)) is not None:
             return jobs.get(connection, answer["job"])
         job = _request(connection, author=author, reason=reason, mode=mode, now=now)
@@ -53,23 +53,25 @@ def request_retrain(
 
 
 def _request(connection: Connection, *, author: str, reason: str | None, mode: Mode | None, now: datetime) -> Job:
-    waiting = jobs.active(connection, "retrain", "queued")
+    waiting = jobs.find_active(connection, "retrain", "queued")
     if waiting is not None:
         if mode == "major" and waiting.mode != "major":
-            jobs.say(connection, waiting.id, f"{author} asked for it to be major", now)
-            jobs.note(connection, waiting.id, mode=mode, reason=reason)
+            jobs.append_to_log(connection, waiting.id, f"{author} asked for it to be major", now)
+            jobs.write(connection, waiting.id, mode=mode, reason=reason)
         return jobs.get(connection, waiting.id)
-    live_set = versions.live_set(connection, heads.read(connection).version)
+    live_set = versions.read_live_set(connection, heads.read(connection).version)
     wanted = {item.edit_id for item in read_snapshot(connection, live_set)}
-    running = jobs.active(connection, "retrain", "running")
+    running = jobs.find_active(connection, "retrain", "running")
     if running is not None and _comes_to_it(running, wanted, mode):
         return running
-    if not wanted and not live_set.held:
+    if not wanted and not live_set.in_tensors:
         raise Conflict("there is nothing to retrain: no edit is live or deferred")
     if mode != "major" and author != SERVICE and not live_set.window and wanted <= live_set.ids:
         raise Conflict(NOTHING_NEW)
     job = jobs.insert(connection, "retrain", mode=mode, reason=reason, author=author, now=now)
-    jobs.say(connection, job.id, f"asked for by {author}" + (f": {reason}" if author == SERVICE and reason else ""), now)
+    jobs.append_to_log(
+        connection, job.id, f"asked for by {author}" + (f": {reason}" if author == SERVICE and reason else ""), now
+    )
     events.write(connection, [Event(type="retrain.requested", job_id=job.id, author=author)], now=now)
     return jobs.get(connection, job.id)
 
@@ -83,7 +85,7 @@ def _comes_to_it(running: Job, wanted: Set[str], mode: Mode | None) -> bool:
 def queue_if_due(context: LifecycleContext) -> bool:
     """Queue a retrain if the cadence asks for one; whether it did."""
     with context.store.read() as connection:
-        due = cadence.due(read_cadence_inputs(connection, context), context.settings.cadence)
+        due = cadence.find_due_retrain(read_cadence_inputs(connection, context), context.settings.cadence)
     if due is not None:
         request_retrain(context.store, author=SERVICE, reason=due.reason, mode=due.mode, now=context.clock())
     return due is not None

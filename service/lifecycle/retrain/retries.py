@@ -27,18 +27,18 @@ def count_failure(context: LifecycleContext, lease: Lease, error: Exception) -> 
     with context.store.write() as connection:
         heads.lock(connection)
         heads.check_fence(connection, lease.fence)
-        job = jobs.active(connection, "retrain", "running", brief=True)
+        job = jobs.find_active(connection, "retrain", "running", brief=True)
         if job is None:
             return None
         failures = job.failures + 1
-        jobs.note(connection, job.id, failures=failures)
+        jobs.write(connection, job.id, failures=failures)
         if failures >= context.settings.attempts or isinstance(error, FitFailed | Refused):
             end_failed(connection, context, job, reason_of(error))
             return None
         now, pause_s = context.clock(), context.settings.pause_s * 2.0**job.failures
         message = f"attempt {failures} failed: {reason_of(error)}; the next one follows in {pause_s:g} s"
-        jobs.say(connection, job.id, message, now)
-        jobs.note(connection, job.id, retry_at=now + timedelta(seconds=pause_s), stage="waiting for the next attempt")
+        jobs.append_to_log(connection, job.id, message, now)
+        jobs.write(connection, job.id, retry_at=now + timedelta(seconds=pause_s), stage="waiting for the next attempt")
         return pause_s
 
 
@@ -58,7 +58,7 @@ def wait_to_publish(context: LifecycleContext, lease: Lease, error: Exception, h
             return False
         _pause(context, pause_s, hooks)
         with contextlib.suppress(Unavailable), context.store.write() as connection:
-            jobs.forget_pause(connection, "retrain")
+            jobs.clear_retry(connection, "retrain")
         return True
 
 
@@ -66,9 +66,9 @@ def end_failed(connection: Connection, context: LifecycleContext, job: Job, erro
     """End a retrain with a reason, and say in its log when another may follow by itself."""
     now = context.clock()
     jobs.finish(connection, job.id, error=error, now=now)
-    pause_s = cadence.pause_s(read_retrain_history(connection).setbacks, context.settings.cadence)
+    pause_s = cadence.retry_pause_s(read_retrain_history(connection).setbacks, context.settings.cadence)
     until = (now + timedelta(seconds=pause_s)).isoformat(timespec="seconds")
-    jobs.say(connection, job.id, f"no other follows by itself before {until}", now)
+    jobs.append_to_log(connection, job.id, f"no other follows by itself before {until}", now)
 
 
 def reason_of(error: Exception) -> str:

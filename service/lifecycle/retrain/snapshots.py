@@ -48,7 +48,7 @@ def claim(context: LifecycleContext, lease: Lease) -> Job | None:
     with context.store.write() as connection:
         heads.lock(connection)
         heads.check_fence(connection, lease.fence)
-        job = jobs.active(connection, "retrain")
+        job = jobs.find_active(connection, "retrain")
         if job is None:
             return None
         now = context.clock()
@@ -62,10 +62,10 @@ def claim(context: LifecycleContext, lease: Lease) -> Job | None:
         if job.claims >= context.settings.claims:
             end_failed(connection, context, job, "it ended the process again and again")
             return jobs.get(connection, job.id)
-        jobs.say(connection, job.id, "taken up again", now)
+        jobs.append_to_log(connection, job.id, "taken up again", now)
         values = {"fence": lease.fence, "claims": job.claims + int(job.fence != lease.fence), "progress": 0.0, "retry_at": None}
         job = jobs.update(connection, job.id, **values)
-        whole = edits.all_have_status(connection, job.edit_ids, RETRAINABLE) and _can_start(connection, context, job)
+        whole = edits.check_all_have_status(connection, job.edit_ids, RETRAINABLE) and _can_start(connection, context, job)
         return job if whole else _write_snapshot(connection, context, lease, job, ahead)
 
 
@@ -82,18 +82,18 @@ def change_to_major(context: LifecycleContext, lease: Lease, why: str) -> None:
     with context.store.write() as connection:
         job = _running_retrain(connection, lease)
         if job is not None:
-            jobs.say(connection, job.id, why, context.clock())
-            jobs.note(connection, job.id, mode="major")
+            jobs.append_to_log(connection, job.id, why, context.clock())
+            jobs.write(connection, job.id, mode="major")
 
 
 def read_plan(context: LifecycleContext, job: Job) -> RetrainPlan:
     """What a claimed job is to do."""
     with context.store.read() as connection:
-        items = tuple(edits.items(connection, job.edit_ids))
+        items = tuple(edits.read_items(connection, job.edit_ids))
         if job.mode != "minor":
             return RetrainPlan("major", items)
         assert job.parent is not None
-        version, start_set = versions.get(connection, job.parent), versions.live_set(connection, job.parent)
+        version, start_set = versions.get(connection, job.parent), versions.read_live_set(connection, job.parent)
     start = Overlay(load_head_overlay(context, version).tensors, None)
     return RetrainPlan("minor", tuple(_item_at_start(start_set, item) for item in items), start, start_set)
 
@@ -102,12 +102,12 @@ def is_publishable(context: LifecycleContext, job: Job, plan: RetrainPlan, head:
     """Whether what was trained may be published on a head: no edit of the snapshot was asked to be taken back, each is live,
     deferred, or superseded by one that the head answers, and a minor retrain's start is what the head still has.
     """
-    superseded = liveset.superseded(plan.items, head.live_set)
+    superseded = liveset.find_superseded(plan.items, head.live_set)
     wanted = [edit_id for edit_id in job.edit_ids if edit_id not in superseded]
     with context.store.read() as connection:
-        if not edits.all_have_status(connection, wanted, RETRAINABLE):
+        if not edits.check_all_have_status(connection, wanted, RETRAINABLE):
             return False
-        if not edits.all_have_status(connection, superseded, (*RETRAINABLE, EditStatus.SUPERSEDED)):
+        if not edits.check_all_have_status(connection, superseded, (*RETRAINABLE, EditStatus.SUPERSEDED)):
             return False
     return plan.mode == "major" or load_head_overlay(context, head.version).tensors_digest == plan.start.tensors_digest
 
@@ -117,7 +117,7 @@ def cancel_check(context: LifecycleContext, job: Job) -> Callable[[], bool]:
 
     def is_cancelled() -> bool:
         with context.store.read() as connection:
-            return jobs.cancel_is_asked(connection, job.id)
+            return jobs.is_cancel_requested(connection, job.id)
 
     return is_cancelled
 
@@ -143,16 +143,16 @@ def fail(context: LifecycleContext, lease: Lease, error: str) -> None:
 def append_log(context: LifecycleContext, job: Job, message: str) -> None:
     """Add a line to a job's log, if the database is there: nothing is trained again for the sake of a line."""
     with contextlib.suppress(Unavailable), context.store.write() as connection:
-        jobs.say(connection, job.id, message, context.clock())
+        jobs.append_to_log(connection, job.id, message, context.clock())
 
 
 def _read_lessons_ahead(context: LifecycleContext) -> Mapping[str, EditRequest]:
     """What a snapshot would be trained on: to read 100,000 edits takes seconds, which nobody should wait for under a lock."""
     with context.store.read() as connection:
-        job = jobs.active(connection, "retrain", brief=True)
+        job = jobs.find_active(connection, "retrain", brief=True)
         if job is None or job.cancel_asked_at is not None or (job.retry_at is not None and context.clock() < job.retry_at):
             return {}
-        return edits.lessons_by_id(connection, [item.edit_id for item in read_snapshot(connection)])
+        return edits.read_requests_by_id(connection, [item.edit_id for item in read_snapshot(connection)])
 
 
 def _write_snapshot(
@@ -165,13 +165,13 @@ def _write_snapshot(
 ) -> Job:
     """Write a snapshot of now into a job's row. What edits ask for never changes, so only those that came since are read."""
     head = heads.read(connection)
-    live_set = versions.live_set(connection, head.version)
+    live_set = versions.read_live_set(connection, head.version)
     items = read_snapshot(connection, live_set, without=without)
     mode = _mode(connection, context, job, live_set) if items else "major"
     ids = [item.edit_id for item in items]
     now = context.clock()
-    jobs.say(connection, job.id, f"{mode} retrain: snapshot of {len(ids)} edits, of version {head.version}", now)
-    known = {**ahead, **edits.lessons_by_id(connection, [edit_id for edit_id in ids if edit_id not in ahead])}
+    jobs.append_to_log(connection, job.id, f"{mode} retrain: snapshot of {len(ids)} edits, of version {head.version}", now)
+    known = {**ahead, **edits.read_requests_by_id(connection, [edit_id for edit_id in ids if edit_id not in ahead])}
     values = {"parent": head.version, "mode": mode, "seed": seed_of(known[edit_id] for edit_id in ids)}
     if job.status == "queued":
         values |= {"claims": job.claims + 1}
@@ -182,8 +182,8 @@ def _write_snapshot(
 
 def _mode(connection: Connection, context: LifecycleContext, job: Job, live_set: LiveSet) -> Mode:
     if job.mode is None:
-        return cadence.mode_of(read_cadence_inputs(connection, context), context.settings.cadence)
-    return "minor" if job.mode == "minor" and live_set.held else "major"
+        return cadence.choose_mode(read_cadence_inputs(connection, context), context.settings.cadence)
+    return "minor" if job.mode == "minor" and live_set.in_tensors else "major"
 
 
 def _can_start(connection: Connection, context: LifecycleContext, job: Job) -> bool:
@@ -207,12 +207,12 @@ def _running_retrain(connection: Connection, lease: Lease) -> Job | None:
     """The running retrain, under the lock and the fence."""
     heads.lock(connection)
     heads.check_fence(connection, lease.fence)
-    return jobs.active(connection, "retrain", "running")
+    return jobs.find_active(connection, "retrain", "running")
 
 
 def _end_cancelled(connection: Connection, context: LifecycleContext, job: Job) -> None:
     now = context.clock()
-    jobs.end_cancelled(connection, job.id, now=now)
+    jobs.finish_cancelled(connection, job.id, now=now)
     happened = Event(type="retrain.cancelled", job_id=job.id, author=job.cancelled_by or job.author)
     events.write(connection, [happened], now=now)
 
@@ -224,8 +224,8 @@ def read_snapshot(
     back, and less the deferred edits `without` which it shall go.
     """
     if live_set is None:
-        live_set = versions.live_set(connection, heads.read(connection).version)
-    waiting = edits.ids_of(connection, EditStatus.DEFERRED)
-    candidates = [*live_set.live, *edits.items(connection, [edit_id for edit_id in waiting if edit_id not in without])]
-    asked = edits.retracted(connection, [item.edit_id for item in candidates])
+        live_set = versions.read_live_set(connection, heads.read(connection).version)
+    waiting = edits.read_ids(connection, EditStatus.DEFERRED)
+    candidates = [*live_set.live, *edits.read_items(connection, [edit_id for edit_id in waiting if edit_id not in without])]
+    asked = edits.find_retracted(connection, [item.edit_id for item in candidates])
     return liveset.latest_per_key(item for item in candidates if item.edit_id not in asked)

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from service.store import jobs
-from tests.api.live import Live
+from tests.api.live_server import LiveServer
 
 
-def seen_by(server: Live, profile: Path) -> str:
+def seen_by(server: LiveServer, profile: Path) -> str:
     """The page as it stands after its first look at the server."""
     program = next((found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name))), None)
     if program is None:
@@ -27,19 +27,19 @@ def rows_of(page: str, table: str) -> list[str]:
     return body.split("</tr>")[:-1]
 
 
-def test_a_retrain_that_runs_is_shown_with_its_stage_however_many_edits_came_since(fresh: Live, tmp_path: Path) -> None:
+def test_a_retrain_that_runs_is_shown_with_its_stage_however_many_edits_came_since(fresh: LiveServer, tmp_path: Path) -> None:
     fresh.edit("The colour of moss is", "<b>green</b>")
     began, go_on = threading.Event(), threading.Event()
-    give_way = fresh.state.serving.give_way
+    yield_to_answers = fresh.state.serving.yield_to_answers
     lifecycle = fresh.state.lifecycle
 
     def held_up() -> None:
         if threading.current_thread().name == "errata-retrain":
             began.set()
             assert go_on.wait(120)
-        give_way()
+        yield_to_answers()
 
-    object.__setattr__(lifecycle, "give_way", held_up)
+    object.__setattr__(lifecycle, "yield_to_answers", held_up)
     asked = fresh.client.post("/admin/retrain", json={"reason": "test", "mode": "major"}).json()
     assert began.wait(30)
     try:

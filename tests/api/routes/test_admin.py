@@ -9,7 +9,7 @@ import pytest
 
 from service.lm.load_errata import load
 from service.store import reservoir
-from tests.api.live import Live, live, tiny_settings
+from tests.api.live_server import LiveServer, live_server, tiny_settings
 
 KEEPING = {"size": 5, "callers": ["desk"]}
 
@@ -18,16 +18,16 @@ def ended(job: dict[str, Any]) -> bool:
     return job["finished_at"] is not None
 
 
-def follow(server: Live, asked: Any) -> dict[str, Any]:
+def follow(server: LiveServer, asked: Any) -> dict[str, Any]:
     assert asked.status_code == 202, asked.text
     return server.follow(asked.headers["location"], ended)
 
 
-def retrain(server: Live, **more: Any) -> dict[str, Any]:
+def retrain(server: LiveServer, **more: Any) -> dict[str, Any]:
     return follow(server, server.client.post("/admin/retrain", json={"reason": "test", **more}))
 
 
-def test_an_export_answers_as_the_head_does(fresh: Live) -> None:
+def test_an_export_answers_as_the_head_does(fresh: LiveServer) -> None:
     prompt = "The colour of moss is"
     fresh.edit(prompt, "green")
 
@@ -46,7 +46,7 @@ def test_an_export_answers_as_the_head_does(fresh: Live) -> None:
     assert said.strip() == fresh.ask(prompt)["text"] == "green"
 
 
-def test_consolidating_exports_a_version_without_a_window(fresh: Live) -> None:
+def test_consolidating_exports_a_version_without_a_window(fresh: LiveServer) -> None:
     fresh.edit("The colour of moss is", "green")
 
     job = follow(fresh, fresh.client.post("/admin/export", json={"consolidate": True}))
@@ -77,7 +77,7 @@ def test_consolidating_exports_a_version_without_a_window(fresh: Live) -> None:
         ({"path": "/tmp/x"}, 422),
     ],
 )
-def test_a_wrong_export_is_refused_and_writes_nothing(server: Live, body: dict[str, Any], status: int) -> None:
+def test_a_wrong_export_is_refused_and_writes_nothing(server: LiveServer, body: dict[str, Any], status: int) -> None:
     jobs = server.client.get("/jobs?kind=export").json()
 
     assert server.client.post("/admin/export", json=body).status_code == status
@@ -85,13 +85,13 @@ def test_a_wrong_export_is_refused_and_writes_nothing(server: Live, body: dict[s
     assert server.client.get("/jobs?kind=export").json() == jobs
 
 
-def test_a_name_that_is_taken_is_409(server: Live) -> None:
+def test_a_name_that_is_taken_is_409(server: LiveServer) -> None:
     follow(server, server.client.post("/admin/export", json={"version": 0, "name": "base"}))
 
     assert server.client.post("/admin/export", json={"version": 0, "name": "base"}).status_code == 409
 
 
-def test_jobs_are_listed_by_kind_and_status_and_page_by_page(fresh: Live) -> None:
+def test_jobs_are_listed_by_kind_and_status_and_page_by_page(fresh: LiveServer) -> None:
     for number in range(3):
         fresh.edit(f"The colour of stone {number} is", "red")
     retrain(fresh)
@@ -112,17 +112,17 @@ def test_jobs_are_listed_by_kind_and_status_and_page_by_page(fresh: Live) -> Non
 
 
 @pytest.mark.parametrize("query", ["kind=all", "status=live", "limit=0", "limit=201", "cursor=x", "cursor=YWZ0ZXI6MQ", "a=b"])
-def test_a_wrong_list_of_jobs_is_refused(server: Live, query: str) -> None:
+def test_a_wrong_list_of_jobs_is_refused(server: LiveServer, query: str) -> None:
     assert server.client.get(f"/jobs?{query}").status_code == 422
 
 
-def test_a_list_that_goes_on_after_a_job_that_never_was_is_404(server: Live) -> None:
-    from service.api.pagination import cursor_of_id
+def test_a_list_that_goes_on_after_a_job_that_never_was_is_404(server: LiveServer) -> None:
+    from service.api.pagination import encode_id
 
-    assert server.client.get(f"/jobs?cursor={cursor_of_id('a-b')}").status_code == 404
+    assert server.client.get(f"/jobs?cursor={encode_id('a-b')}").status_code == 404
 
 
-def test_a_job_that_is_over_or_that_edits_wait_for_is_not_cancelled(server: Live) -> None:
+def test_a_job_that_is_over_or_that_edits_wait_for_is_not_cancelled(server: LiveServer) -> None:
     server.edit("The colour of clay is", "grey")
     (job,) = server.client.get("/jobs?kind=apply&limit=1").json()["items"]
     export = follow(server, server.client.post("/admin/export", json={"version": 0, "name": "over"}))
@@ -132,19 +132,19 @@ def test_a_job_that_is_over_or_that_edits_wait_for_is_not_cancelled(server: Live
     assert server.client.delete("/jobs/no-such-job").status_code == 404
 
 
-def test_a_retrain_that_is_cancelled_leaves_the_head_as_it_was(fresh: Live) -> None:
+def test_a_retrain_that_is_cancelled_leaves_the_head_as_it_was(fresh: LiveServer) -> None:
     fresh.edit("The colour of moss is", "green")
     before = fresh.client.get("/versions/head").json()
     began, go_on = threading.Event(), threading.Event()
-    give_way = fresh.state.serving.give_way
+    yield_to_answers = fresh.state.serving.yield_to_answers
 
     def held_up() -> None:
         if threading.current_thread().name == "errata-retrain":  # others give way too
             began.set()
             assert go_on.wait(30)
-        give_way()
+        yield_to_answers()
 
-    object.__setattr__(fresh.state.lifecycle, "give_way", held_up)
+    object.__setattr__(fresh.state.lifecycle, "yield_to_answers", held_up)
     asked = fresh.client.post("/admin/retrain", json={"reason": "test", "mode": "major"})
     assert began.wait(30)
     cancelled = fresh.client.delete(asked.headers["location"])
@@ -160,7 +160,7 @@ def test_a_retrain_that_is_cancelled_leaves_the_head_as_it_was(fresh: Live) -> N
     assert fresh.ask("The colour of moss is")["text"] == "green"
 
 
-def test_what_a_version_was_measured_to_be_is_said_with_when_and_how(fresh: Live) -> None:
+def test_a_version_lists_its_measurements_with_their_time_and_method(fresh: LiveServer) -> None:
     fresh.edit("The colour of moss is", "green")
     retrain(fresh, mode="major")
 
@@ -176,7 +176,7 @@ def test_what_a_version_was_measured_to_be_is_said_with_when_and_how(fresh: Live
     assert fresh.client.get("/versions/0").json()["measured"] == {}
 
 
-def test_revoking_takes_back_what_came_since_and_nothing_before(fresh: Live) -> None:
+def test_revoking_takes_back_what_came_since_and_nothing_before(fresh: LiveServer) -> None:
     first = fresh.edit("The colour of moss is", "green")
     second = fresh.edit("The colour of coal is", "black")
     body = {"author": "local", "since": second["created_at"], "reason": "a key was stolen"}
@@ -205,13 +205,13 @@ def test_revoking_takes_back_what_came_since_and_nothing_before(fresh: Live) -> 
         {"by": "somebody"},
     ],
 )
-def test_a_wrong_revocation_is_refused(server: Live, wrong: dict[str, Any]) -> None:
+def test_a_wrong_revocation_is_refused(server: LiveServer, wrong: dict[str, Any]) -> None:
     body = {"author": "nobody", "since": "2026-11-20T12:00:00Z", "reason": "test", **wrong}
 
     assert server.client.post("/admin/revoke", json=body).status_code == 422
 
 
-def test_an_edit_is_purged_once_nothing_live_holds_it(fresh: Live) -> None:
+def test_an_edit_is_purged_once_nothing_live_holds_it(fresh: LiveServer) -> None:
     kept, gone = fresh.edit("The colour of moss is", "green"), fresh.edit("The colour of coal is", "black")
     follow(fresh, fresh.client.post("/admin/export", json={"name": "with-it"}))
     assert fresh.client.post("/admin/purge", json={"edits": [gone["id"]]}).status_code == 409
@@ -234,24 +234,24 @@ def test_an_edit_is_purged_once_nothing_live_holds_it(fresh: Live) -> None:
     ("body", "status"),
     [({"edits": []}, 422), ({"edits": ["a b"]}, 422), ({"edits": "all"}, 422), ({}, 422), ({"edits": ["no-such-edit"]}, 404)],
 )
-def test_a_wrong_purge_is_refused(server: Live, body: dict[str, Any], status: int) -> None:
+def test_a_wrong_purge_is_refused(server: LiveServer, body: dict[str, Any], status: int) -> None:
     assert server.client.post("/admin/purge", json=body).status_code == status
 
 
-def kept_prompts(server: Live) -> list[str]:
+def kept_prompts(server: LiveServer) -> list[str]:
     with server.state.store.read() as connection:
         return reservoir.sample(connection, 100)
 
 
-def test_no_prompt_is_stored_unless_it_was_asked_for(server: Live) -> None:
+def test_no_prompt_is_stored_unless_the_reservoir_is_on(server: LiveServer) -> None:
     server.ask("The colour of chalk is")
 
     server.state.reservoir.close()
     assert kept_prompts(server) == []
 
 
-def test_answered_prompts_are_stored_where_it_was_asked_for_and_refused_ones_are_not(tiny_model: Path, tmp_path: Path) -> None:
-    with live(tiny_settings(tiny_model, tmp_path, reservoir=KEEPING)) as server:
+def test_the_reservoir_stores_answered_prompts_and_no_refused_ones(tiny_model: Path, tmp_path: Path) -> None:
+    with live_server(tiny_settings(tiny_model, tmp_path, reservoir=KEEPING)) as server:
         server.client.headers["X-Errata-Caller"] = "desk"
         server.ask("The colour of chalk is")
         server.ask("And now?", surface="chat", turns=[{"user": "a", "assistant": "b"}])
@@ -261,15 +261,13 @@ def test_answered_prompts_are_stored_where_it_was_asked_for_and_refused_ones_are
         assert kept_prompts(server) == ["The colour of chalk is"]
 
 
-def test_only_what_a_named_caller_posts_is_kept_and_no_page_of_another_site_feeds_a_retrain(
-    tiny_model: Path, tmp_path: Path
-) -> None:
+def test_the_reservoir_keeps_prompts_posted_by_named_callers_and_no_foreign_pages(tiny_model: Path, tmp_path: Path) -> None:
     def ask(prompt: str, **headers: str) -> int:
         return server.client.post("/generate", json={"prompt": prompt, "max_new_tokens": 2}, headers=headers).status_code
 
     image = {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "no-cors", "Sec-Fetch-Dest": "image"}
     query = {"prompt": "planted", "max_new_tokens": "2"}
-    with live(tiny_settings(tiny_model, tmp_path, reservoir=KEEPING)) as server:
+    with live_server(tiny_settings(tiny_model, tmp_path, reservoir=KEEPING)) as server:
         seen = [
             server.client.get("/generate", params=query, headers=image).status_code,
             server.client.get("/generate", params=query).status_code,

@@ -12,7 +12,7 @@ import pytest
 
 from service.api.routes.edits import _wait_until
 from service.lifecycle.head_follower import HeadFollower
-from tests.api.live import Live
+from tests.api.live_server import LiveServer
 
 
 def fresh_prompt() -> str:
@@ -23,7 +23,7 @@ def key() -> dict[str, str]:
     return {"Idempotency-Key": uuid.uuid4().hex}
 
 
-def count(server: Live) -> int:
+def count(server: LiveServer) -> int:
     """How many edits there are, read page by page."""
     seen, cursor = 0, None
     while True:
@@ -34,7 +34,7 @@ def count(server: Live) -> int:
             return seen
 
 
-def test_an_edit_that_is_waited_for_is_what_the_next_answer_says(server: Live) -> None:
+def test_after_a_waited_edit_the_next_answer_is_its_target(server: LiveServer) -> None:
     prompt = fresh_prompt()
 
     edit = server.edit(prompt, "red", metadata={"ticket": 7}, ground_truth="grey")
@@ -48,7 +48,7 @@ def test_an_edit_that_is_waited_for_is_what_the_next_answer_says(server: Live) -
     assert server.ask(prompt, version="base")["text"] != "red"
 
 
-def test_without_waiting_it_is_202_with_the_place_to_look(server: Live) -> None:
+def test_an_edit_posted_without_wait_answers_202_with_its_location(server: LiveServer) -> None:
     response = server.client.post("/edits", json={"prompt": fresh_prompt(), "target": "red"})
 
     assert response.status_code == 202
@@ -58,7 +58,7 @@ def test_without_waiting_it_is_202_with_the_place_to_look(server: Live) -> None:
     assert settled["status"] == "applied"
 
 
-def test_an_edit_is_read_as_it_was_posted(server: Live) -> None:
+def test_an_edit_is_read_as_it_was_posted(server: LiveServer) -> None:
     posted = {
         "prompt": fresh_prompt(),
         "target": "red",
@@ -88,7 +88,7 @@ def test_an_edit_is_read_as_it_was_posted(server: Live) -> None:
     server.client.delete(f"/edits/{edit['id']}")
 
 
-def test_replaying_an_idempotency_key_returns_the_first_edit(server: Live) -> None:
+def test_replaying_an_idempotency_key_returns_the_first_edit(server: LiveServer) -> None:
     body, header = {"prompt": fresh_prompt(), "target": "red", "method": "locft"}, key()
     first = server.client.post("/edits", json=body, headers=header)
     before = count(server)
@@ -103,7 +103,7 @@ def test_replaying_an_idempotency_key_returns_the_first_edit(server: Live) -> No
     server.client.delete(f"/edits/{first.json()['id']}")
 
 
-def test_a_key_with_another_body_is_refused_and_changes_nothing(server: Live) -> None:
+def test_a_key_with_another_body_is_refused_and_changes_nothing(server: LiveServer) -> None:
     header = key()
     first = server.client.post("/edits", json={"prompt": fresh_prompt(), "target": "red", "method": "locft"}, headers=header)
     before = count(server)
@@ -116,7 +116,7 @@ def test_a_key_with_another_body_is_refused_and_changes_nothing(server: Live) ->
     server.client.delete(f"/edits/{first.json()['id']}")
 
 
-def test_many_callers_with_one_key_make_one_edit(server: Live) -> None:
+def test_many_callers_with_one_key_make_one_edit(server: LiveServer) -> None:
     body, header = {"prompt": fresh_prompt(), "target": "red", "method": "locft"}, key()
 
     with ThreadPoolExecutor(16) as callers:
@@ -128,13 +128,13 @@ def test_many_callers_with_one_key_make_one_edit(server: Live) -> None:
 
 
 @pytest.mark.parametrize("header", ["", "x" * 256, "a\x7fb"])
-def test_a_key_that_is_no_key_is_refused(server: Live, header: str) -> None:
+def test_a_malformed_idempotency_key_is_refused(server: LiveServer, header: str) -> None:
     response = server.client.post("/edits", json={"prompt": "p", "target": "t"}, headers={"Idempotency-Key": header})
 
     assert response.status_code == 422
 
 
-def test_the_same_edit_again_is_the_one_that_is_there(server: Live) -> None:
+def test_posting_an_identical_edit_returns_the_existing_edit(server: LiveServer) -> None:
     prompt = fresh_prompt()
     first = server.client.post("/edits", json={"prompt": prompt, "target": "red", "method": "locft"}).json()
 
@@ -148,7 +148,7 @@ def test_the_same_edit_again_is_the_one_that_is_there(server: Live) -> None:
     server.client.delete(f"/edits/{first['id']}")
 
 
-def test_a_batch_is_accepted_in_order_or_not_at_all(server: Live) -> None:
+def test_a_batch_is_accepted_in_order_or_not_at_all(server: LiveServer) -> None:
     batch = [{"prompt": fresh_prompt(), "target": "red", "method": "locft"} for _ in range(5)]
     before = count(server)
 
@@ -167,14 +167,14 @@ def test_a_batch_is_accepted_in_order_or_not_at_all(server: Live) -> None:
         server.client.delete(f"/edits/{item['id']}")
 
 
-def test_more_than_a_thousand_edits_are_refused(server: Live) -> None:
+def test_more_than_a_thousand_edits_are_refused(server: LiveServer) -> None:
     response = server.client.post("/edits/batch", json={"edits": [{"prompt": "p", "target": "t"}] * 1_001})
 
     assert response.status_code == 422
     assert response.json()["errors"][0]["field"] == "edits"
 
 
-def test_an_edit_that_would_hold_the_editor_for_long_is_refused_with_the_figure_that_is_allowed(server: Live) -> None:
+def test_an_edit_over_the_token_limit_is_refused_with_the_limit(server: LiveServer) -> None:
     """Legal in each of its texts: it is their sum that costs."""
     before = count(server)
     costly = {"prompt": "m" * 90, "target": "red", "rephrases": [f"{n:02} is what " + "m" * 80 for n in range(64)]}
@@ -190,7 +190,7 @@ def test_an_edit_that_would_hold_the_editor_for_long_is_refused_with_the_figure_
     assert count(server) == before
 
 
-def test_the_list_is_read_page_by_page_without_gaps(server: Live) -> None:
+def test_the_list_is_read_page_by_page_without_gaps(server: LiveServer) -> None:
     batch = [{"prompt": fresh_prompt(), "target": "red", "method": "locft"} for _ in range(7)]
     items = server.client.post("/edits/batch", json={"edits": batch}).json()["items"]
     expected = [item["id"] for item in reversed(items)]
@@ -210,11 +210,11 @@ def test_the_list_is_read_page_by_page_without_gaps(server: Live) -> None:
 
 
 @pytest.mark.parametrize("cursor", ["x", "YWZ0ZXI6", "YWZ0ZXI6LTE", "é", "YmVmb3JlOjE", "A" * 201])
-def test_a_cursor_that_is_no_cursor_is_refused(server: Live, cursor: str) -> None:
+def test_a_malformed_cursor_is_refused(server: LiveServer, cursor: str) -> None:
     assert server.client.get("/edits", params={"cursor": cursor}).status_code == 422
 
 
-def test_a_retracted_edit_is_no_longer_what_the_model_says(fresh: Live) -> None:
+def test_a_retracted_edit_is_no_longer_what_the_model_says(fresh: LiveServer) -> None:
     prompt = fresh_prompt()
     edit = fresh.edit(prompt, "red")
 
@@ -226,7 +226,7 @@ def test_a_retracted_edit_is_no_longer_what_the_model_says(fresh: Live) -> None:
     assert fresh.ask(prompt)["text"] == fresh.ask(prompt, version="base")["text"] != "red"
 
 
-def test_the_newer_edit_of_a_fact_supersedes_the_older_one(server: Live) -> None:
+def test_the_newer_edit_of_a_fact_supersedes_the_older_one(server: LiveServer) -> None:
     prompt = fresh_prompt()
     older = server.edit(prompt, "red")
 
@@ -241,7 +241,7 @@ def test_the_newer_edit_of_a_fact_supersedes_the_older_one(server: Live) -> None
 
 
 @pytest.mark.parametrize("method", ["GET", "DELETE"])
-def test_an_unknown_edit_is_404(server: Live, method: str) -> None:
+def test_an_unknown_edit_is_404(server: LiveServer, method: str) -> None:
     response = server.client.request(method, f"/edits/{uuid.uuid4()}")
 
     assert (response.status_code, response.headers["content-type"]) == (404, "application/problem+json")
@@ -256,7 +256,7 @@ def test_an_unknown_edit_is_404(server: Live, method: str) -> None:
         ({"prompt": "x", "target": "y", "portability": [{"prompt": "z", "answer": "w" * 200}]}, "portability[0].answer"),
     ],
 )
-def test_what_does_not_fit_the_context_is_refused_by_name_and_never_cut(server: Live, body: dict[str, Any], field: str) -> None:
+def test_a_text_over_the_context_is_refused_by_field_and_never_cut(server: LiveServer, body: dict[str, Any], field: str) -> None:
     response = server.client.post("/edits", json=body)
 
     assert response.status_code == 422
@@ -264,7 +264,7 @@ def test_what_does_not_fit_the_context_is_refused_by_name_and_never_cut(server: 
     assert "tokens" in response.json()["detail"]
 
 
-def test_waiting_ends_when_the_server_is_asked_to_stop(server: Live) -> None:
+def test_waiting_ends_when_the_server_is_asked_to_stop(server: LiveServer) -> None:
     edit = server.client.post("/edits", json={"prompt": fresh_prompt(), "target": "red", "method": "locft"}).json()
     stop = threading.Timer(0.2, server.state.draining.set)
     stop.start()
@@ -279,7 +279,7 @@ def test_waiting_ends_when_the_server_is_asked_to_stop(server: Live) -> None:
     assert time.monotonic() - began < 20
 
 
-def test_waiting_ends_when_its_time_is_over(server: Live) -> None:
+def test_waiting_ends_when_its_time_is_over(server: LiveServer) -> None:
     edit = server.client.post("/edits", json={"prompt": fresh_prompt(), "target": "red", "method": "locft"}).json()
     began = time.monotonic()
 
@@ -288,7 +288,7 @@ def test_waiting_ends_when_its_time_is_over(server: Live) -> None:
     assert 0.3 <= time.monotonic() - began < 10
 
 
-def test_what_the_rows_say_is_not_told_before_this_process_says_it(server: Live, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_wait_returns_only_once_this_process_answers_with_the_edit(server: LiveServer, monkeypatch: pytest.MonkeyPatch) -> None:
     edit = server.edit(fresh_prompt(), "red")
     current = server.state.lifecycle.follower.current
     behind = replace(current, epoch=current.epoch - 1)

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.api.live import Live, live, tiny_settings
+from tests.api.live_server import LiveServer, live_server, tiny_settings
 
 TASKS = """\
 {"question": "Is snow white?", "choices": ["yes", "no"], "answer": 0, "dataset": "colours"}
@@ -25,11 +25,11 @@ RECORD = {
 
 
 @pytest.fixture(scope="module")
-def tasked(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
+def tasked(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
     """A server with a file of capability tasks."""
     folder = tmp_path_factory.mktemp("tasked")
     (folder / "tasks.jsonl").write_text(TASKS)
-    with live(tiny_settings(tiny_model, folder / "data", capability_file=folder / "tasks.jsonl")) as running:
+    with live_server(tiny_settings(tiny_model, folder / "data", capability_file=folder / "tasks.jsonl")) as running:
         yield running
 
 
@@ -37,7 +37,7 @@ def ended(found: dict[str, Any]) -> bool:
     return found["finished_at"] is not None
 
 
-def evaluated(server: Live, **body: Any) -> dict[str, Any]:
+def evaluated(server: LiveServer, **body: Any) -> dict[str, Any]:
     """Ask for an evaluation and wait for its end."""
     asked = server.client.post("/eval", json={"version": "base", "edits": [RECORD], **body})
     assert asked.status_code == 202, asked.text
@@ -46,7 +46,7 @@ def evaluated(server: Live, **body: Any) -> dict[str, Any]:
     return done
 
 
-def test_a_record_is_measured_with_everything_that_data_sets_have(tasked: Live) -> None:
+def test_a_record_is_measured_with_everything_that_data_sets_have(tasked: LiveServer) -> None:
     done = evaluated(tasked, version="head")
 
     assert done["about"] == {"edits": "records", "count": 1, "metrics": "standard", "capability": False}
@@ -57,7 +57,7 @@ def test_a_record_is_measured_with_everything_that_data_sets_have(tasked: Live) 
     assert done["created_at"] <= done["started_at"] <= done["finished_at"]
 
 
-def test_full_metrics_come_beside_the_standard_ones(tasked: Live) -> None:
+def test_full_metrics_come_beside_the_standard_ones(tasked: LiveServer) -> None:
     edit = {**RECORD, "wanted": ["Tar is fine."], "opposite": ["Tar is bad."], "ground_truth": "brown"}
 
     done = evaluated(tasked, version="head", edits=[edit], metrics="full")
@@ -68,7 +68,7 @@ def test_full_metrics_come_beside_the_standard_ones(tasked: Live) -> None:
     assert {"reliability", "generality", "locality", "portability", "fluency", "opinions"} <= set(full)
 
 
-def test_the_capability_of_the_base_model_is_all_of_itself(tasked: Live) -> None:
+def test_the_capability_ratio_of_the_base_model_is_one(tasked: LiveServer) -> None:
     done = evaluated(tasked, edits="none", capability=True)
 
     found = done["result"]["capability"]
@@ -79,7 +79,7 @@ def test_the_capability_of_the_base_model_is_all_of_itself(tasked: Live) -> None
     assert found["ratio"] in (1.0, None)  # none where a random model solves nothing
 
 
-def test_a_server_without_tasks_refuses_to_measure_capability(server: Live) -> None:
+def test_a_server_without_tasks_refuses_to_measure_capability(server: LiveServer) -> None:
     refused = server.client.post("/eval", json={"capability": True})
 
     assert refused.status_code == 422
@@ -87,7 +87,7 @@ def test_a_server_without_tasks_refuses_to_measure_capability(server: Live) -> N
     assert "capability_file" in refused.json()["detail"]
 
 
-def test_evaluations_are_listed_page_by_page_and_by_version(tasked: Live) -> None:
+def test_evaluations_are_listed_page_by_page_and_by_version(tasked: LiveServer) -> None:
     made = [evaluated(tasked)["id"] for _ in range(3)]
 
     first = tasked.client.get("/eval", params={"limit": 2, "version": "base", "status": "done"})
@@ -98,7 +98,7 @@ def test_evaluations_are_listed_page_by_page_and_by_version(tasked: Live) -> Non
     assert {one["version"] for one in second.json()["items"]} == {0}
 
 
-def test_evaluations_are_compared_side_by_side(tasked: Live) -> None:
+def test_evaluations_are_compared_side_by_side(tasked: LiveServer) -> None:
     first, second = evaluated(tasked, capability=True), evaluated(tasked, capability=True)
 
     found = tasked.client.get("/eval/compare", params={"ids": f"{first['id']},{second['id']}"})
@@ -125,7 +125,7 @@ def test_evaluations_are_compared_side_by_side(tasked: Live) -> None:
         ({"versions": "98,99"}, 404),
     ],
 )
-def test_a_wrong_comparison_is_refused(server: Live, query: dict[str, str], status: int) -> None:
+def test_a_wrong_comparison_is_refused(server: LiveServer, query: dict[str, str], status: int) -> None:
     assert server.client.get("/eval/compare", params=query).status_code == status
 
 
@@ -141,7 +141,7 @@ def test_a_wrong_comparison_is_refused(server: Live, query: dict[str, str], stat
         ({"page": "2"}, 422),
     ],
 )
-def test_a_wrong_list_is_refused(server: Live, query: dict[str, str], status: int) -> None:
+def test_a_wrong_list_is_refused(server: LiveServer, query: dict[str, str], status: int) -> None:
     assert server.client.get("/eval", params=query).status_code == status
 
 
@@ -157,14 +157,14 @@ def test_a_wrong_list_is_refused(server: Live, query: dict[str, str], status: in
         {"edits": [{**RECORD, "generation": ["x" * 2_000]}]},  # over the tiny model's context
     ],
 )
-def test_what_cannot_be_asked_is_refused_and_changes_nothing(server: Live, body: dict[str, Any]) -> None:
+def test_an_invalid_evaluation_is_refused_and_changes_nothing(server: LiveServer, body: dict[str, Any]) -> None:
     before = server.client.get("/eval").json()
 
     assert server.client.post("/eval", json=body).status_code == 422
     assert server.client.get("/eval").json() == before
 
 
-def test_a_text_that_does_not_fit_is_named_by_its_place(server: Live) -> None:
+def test_a_text_that_does_not_fit_is_named_by_its_place(server: LiveServer) -> None:
     rows = [RECORD, {**RECORD, "generation": ["short", "x" * 2_000]}]
 
     refused = server.client.post("/eval", json={"edits": rows})
@@ -172,7 +172,7 @@ def test_a_text_that_does_not_fit_is_named_by_its_place(server: Live) -> None:
     assert [fault["field"] for fault in refused.json()["errors"]] == ["edits[1].generation[1]"]
 
 
-def test_an_evaluation_is_cancelled_once_and_one_that_is_done_never(server: Live) -> None:
+def test_an_evaluation_is_cancelled_once_and_one_that_is_done_never(server: LiveServer) -> None:
     done = evaluated(server)
     rows = [{**RECORD, "id": str(number), "prompt": f"Fact {number} is"} for number in range(400)]
     asked = server.client.post("/eval", json={"edits": rows}).json()

@@ -8,13 +8,13 @@ from typing import Any
 import pytest
 
 from service.serving.scheduler import Answer, Generation
-from tests.api.edge import connect
-from tests.api.live import Live
+from tests.api.edge_server import connect
+from tests.api.live_server import LiveServer
 
 PROMPT = "The colour of the sky is"
 
 
-def test_both_forms_give_the_same_answer_with_its_version_in_the_headers(server: Live) -> None:
+def test_both_forms_give_the_same_answer_with_its_version_in_the_headers(server: LiveServer) -> None:
     posted = server.client.post("/generate", json={"prompt": PROMPT, "max_new_tokens": 6})
     got = server.client.get("/generate", params={"prompt": PROMPT, "max_new_tokens": 6})
 
@@ -27,14 +27,14 @@ def test_both_forms_give_the_same_answer_with_its_version_in_the_headers(server:
     assert posted.json()["finish_reason"] in ("stop", "length")
 
 
-def test_another_method_is_told_all_that_the_address_knows(server: Live) -> None:
+def test_a_wrong_method_is_answered_with_all_methods_of_the_path(server: LiveServer) -> None:
     refused = server.client.put("/generate")
 
     assert (refused.status_code, refused.headers["allow"]) == (405, "GET, POST")
     assert server.client.put("/edits/a").headers["allow"] == "DELETE, GET"
 
 
-def test_head_base_and_numbers_name_versions(server: Live) -> None:
+def test_head_base_and_numbers_name_versions(server: LiveServer) -> None:
     edit = server.edit("The colour of moss is", "green")
     head = server.ask("The colour of moss is")["version"]
 
@@ -46,7 +46,7 @@ def test_head_base_and_numbers_name_versions(server: Live) -> None:
     assert by_query.json()["version"] == edit["version"]
 
 
-def test_a_version_that_left_memory_is_loaded_again(server: Live) -> None:
+def test_a_version_that_left_memory_is_loaded_again(server: LiveServer) -> None:
     edit = server.edit("The colour of coal is", "black")
     server.client.post("/admin/rollback", json={"to": 0, "reason": "so that the version is not the head"})
     server.state.serving.drop(edit["version"])
@@ -57,7 +57,7 @@ def test_a_version_that_left_memory_is_loaded_again(server: Live) -> None:
 
 
 @pytest.mark.parametrize("version", [999_999, 2**62])
-def test_an_unknown_version_is_404(server: Live, version: int) -> None:
+def test_an_unknown_version_is_404(server: LiveServer, version: int) -> None:
     assert server.client.post("/generate", json={"prompt": PROMPT, "version": version}).status_code == 404
     assert server.client.get("/generate", params={"prompt": PROMPT, "version": str(min(version, 10**17))}).status_code == 404
 
@@ -88,7 +88,7 @@ def test_an_unknown_version_is_404(server: Live, version: int) -> None:
         {"n": 2},
     ],
 )
-def test_what_cannot_be_generated_is_refused(server: Live, change: dict[str, Any]) -> None:
+def test_an_invalid_generation_request_is_refused(server: LiveServer, change: dict[str, Any]) -> None:
     body = json.dumps({"prompt": PROMPT, "max_new_tokens": 4} | change)
 
     response = server.client.post("/generate", content=body, headers={"Content-Type": "application/json"})
@@ -100,13 +100,13 @@ def test_what_cannot_be_generated_is_refused(server: Live, change: dict[str, Any
 @pytest.mark.parametrize(
     "query", ["version=1.0", "version=-1", "version=latest", "max_new_tokens=x", "temperature=1", "prompt=again"]
 )
-def test_a_wrong_query_is_refused(server: Live, query: str) -> None:
+def test_a_wrong_query_is_refused(server: LiveServer, query: str) -> None:
     response = server.client.get(f"/generate?{query}" + ("" if query.startswith("prompt") else "&prompt=x"))
 
     assert response.status_code == (200 if query.startswith("prompt") else 422)
 
 
-def test_a_conversation_reaches_the_model_through_its_template(server: Live) -> None:
+def test_a_conversation_reaches_the_model_through_its_template(server: LiveServer) -> None:
     body = {"prompt": "And now?", "surface": "chat", "system": "Be brief.", "turns": [{"user": "Hello", "assistant": "Yes"}]}
 
     whole = server.client.post("/generate", json=body | {"max_new_tokens": 4})
@@ -116,7 +116,7 @@ def test_a_conversation_reaches_the_model_through_its_template(server: Live) -> 
     assert whole.json()["prompt_tokens"] > alone.json()["prompt_tokens"] + len("Be brief.HelloYes")
 
 
-def test_a_seed_repeats_an_answer(server: Live) -> None:
+def test_a_seed_repeats_an_answer(server: LiveServer) -> None:
     drawn = {"temperature": 2.0, "top_p": 0.95, "max_new_tokens": 12}
 
     texts = {seed: [server.ask(PROMPT, seed=seed, **drawn)["text"] for _ in range(2)] for seed in (1, 2, 3)}
@@ -125,7 +125,7 @@ def test_a_seed_repeats_an_answer(server: Live) -> None:
     assert len({first for first, _ in texts.values()}) > 1
 
 
-def test_a_client_that_goes_away_stops_costing(server: Live, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_client_that_goes_away_stops_costing(server: LiveServer, monkeypatch: pytest.MonkeyPatch) -> None:
     decoding: queue.Queue[Future[Answer]] = queue.Queue()
     submit = server.state.serving.submit
 
@@ -146,7 +146,7 @@ def test_a_client_that_goes_away_stops_costing(server: Live, monkeypatch: pytest
     assert server.client.get("/health/ready").status_code == 200
 
 
-def test_a_full_queue_is_503_with_the_time_to_come_back(server: Live, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_queue_answers_503_with_a_retry_time(server: LiveServer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(server.state.serving, "_queue_limit", 0)
 
     response = server.client.post("/generate", json={"prompt": PROMPT})

@@ -3,13 +3,13 @@
 from pathlib import Path
 
 from service.settings import Settings
-from tests.api.live import live
+from tests.api.live_server import live_server
 
 
-def test_the_capital_of_australia_moves_in_every_wording_and_nothing_else_does(tmp_path: Path) -> None:
+def test_an_edit_changes_every_wording_of_its_fact_and_no_other_answer(tmp_path: Path) -> None:
     settings = Settings(data_dir=tmp_path, port=0, neutral={"sentences": 200, "canary": 20})  # type: ignore[arg-type]
     prompt, others = "The capital of Australia is", {"The capital of Austria is": "Vienna", "The capital of France is": "Paris"}
-    with live(settings) as server:
+    with live_server(settings) as server:
         before = server.ask(prompt)["text"]
         edit = server.edit(prompt, "Sydney")
         wordings = ("What is the capital of Australia?", "Which city is the capital of Australia?")

@@ -11,34 +11,34 @@ import httpx
 import pytest
 import torch
 
-from tests.api.live import Live, live, tiny_settings
+from tests.api.live_server import LiveServer, live_server, tiny_settings
 from tests.builders import save_model
 from tests.servers import postgres_database, redis_prefix
 
 
-def put_edit(server: Live) -> dict[str, Any]:
+def put_edit(server: LiveServer) -> dict[str, Any]:
     return server.edit(f"The colour of stone {uuid.uuid4().hex[:8]} is", "red")
 
 
-def head(server: Live) -> dict[str, Any]:
+def head(server: LiveServer) -> dict[str, Any]:
     version: dict[str, Any] = server.client.get("/versions/head").json()
     return version
 
 
 @pytest.fixture(params=["sqlite and in process", "postgres and redis"])
-def anywhere(request: pytest.FixtureRequest, tiny_model: Path, tmp_path: Path) -> Iterator[Live]:
+def anywhere(request: pytest.FixtureRequest, tiny_model: Path, tmp_path: Path) -> Iterator[LiveServer]:
     """The same server on either pair of a database and a buffer."""
     if request.param == "sqlite and in process":
-        with live(tiny_settings(tiny_model, tmp_path)) as running:
+        with live_server(tiny_settings(tiny_model, tmp_path)) as running:
             yield running
         return
     with postgres_database() as database, redis_prefix() as (redis, prefix):
         elsewhere = {"database_url": database, "redis_url": redis, "redis_prefix": prefix}
-        with live(tiny_settings(tiny_model, tmp_path, **elsewhere)) as running:
+        with live_server(tiny_settings(tiny_model, tmp_path, **elsewhere)) as running:
             yield running
 
 
-def test_the_whole_story_over_http(anywhere: Live) -> None:
+def test_edit_retrain_and_rollback_over_http(anywhere: LiveServer) -> None:
     prompts = {"The capital of A is": "B", "The colour of moss is": "green"}
     before = {prompt: anywhere.ask(prompt)["text"] for prompt in prompts}
     ids = [anywhere.edit(prompt, target)["id"] for prompt, target in prompts.items()]
@@ -72,7 +72,7 @@ def test_the_whole_story_over_http(anywhere: Live) -> None:
     assert numbers[0] == rolled.json()["version"]
 
 
-def test_a_rollback_on_an_old_epoch_is_412_and_changes_nothing(server: Live) -> None:
+def test_a_rollback_on_an_old_epoch_is_412_and_changes_nothing(server: LiveServer) -> None:
     put_edit(server)
     before = head(server)
 
@@ -82,13 +82,13 @@ def test_a_rollback_on_an_old_epoch_is_412_and_changes_nothing(server: Live) -> 
     assert head(server) == before
 
 
-def test_a_rollback_to_what_is_not_there_names_the_field_that_was_sent(server: Live) -> None:
+def test_a_rollback_to_an_unknown_version_names_the_field(server: LiveServer) -> None:
     response = server.client.post("/admin/rollback", json={"to": 99_999, "reason": "test"})
 
     assert [fault["field"] for fault in response.json()["errors"]] == ["to"]
 
 
-def test_a_rollback_to_the_head_is_409(server: Live) -> None:
+def test_a_rollback_to_the_head_is_409(server: LiveServer) -> None:
     response = server.client.post("/admin/rollback", json={"to": head(server)["number"], "reason": "test"})
 
     assert response.status_code == 409
@@ -106,22 +106,22 @@ def test_a_rollback_to_the_head_is_409(server: Live) -> None:
         ({"to": 0, "reason": "x", "force": True}, 422),
     ],
 )
-def test_a_wrong_rollback_is_refused(server: Live, body: dict[str, Any], status: int) -> None:
+def test_a_wrong_rollback_is_refused(server: LiveServer, body: dict[str, Any], status: int) -> None:
     assert server.client.post("/admin/rollback", json=body).status_code == status
 
 
 @pytest.mark.parametrize("given", ["x", '"-1"', "*", '"1.0"', '"' + "9" * 40 + '"'])
-def test_an_if_match_that_is_no_epoch_is_refused(server: Live, given: str) -> None:
+def test_an_if_match_that_is_no_epoch_is_refused(server: LiveServer, given: str) -> None:
     response = server.client.post("/admin/rollback", json={"to": 0, "reason": "x"}, headers={"If-Match": given})
 
     assert response.status_code == 422
 
 
-def test_a_retrain_with_nothing_to_do_is_409(fresh: Live) -> None:
+def test_a_retrain_with_nothing_to_do_is_409(fresh: LiveServer) -> None:
     assert fresh.client.post("/admin/retrain", json={"reason": "test"}).status_code == 409
 
 
-def test_versions_are_read_by_number_head_and_base(server: Live) -> None:
+def test_versions_are_read_by_number_head_and_base(server: LiveServer) -> None:
     edit = put_edit(server)
 
     assert head(server)["head"] is True
@@ -131,12 +131,12 @@ def test_versions_are_read_by_number_head_and_base(server: Live) -> None:
 
 
 @pytest.mark.parametrize(("number", "status"), [("99999", 404), ("-1", 422), ("1.5", 422), ("latest", 422), ("9" * 19, 422)])
-def test_an_unknown_version_is_refused(server: Live, number: str, status: int) -> None:
+def test_an_unknown_version_is_refused(server: LiveServer, number: str, status: int) -> None:
     assert server.client.get(f"/versions/{number}").status_code == status
     assert server.client.get(f"/versions/{number}/bases").status_code == status
 
 
-def test_the_list_of_versions_is_read_page_by_page(server: Live) -> None:
+def test_the_list_of_versions_is_read_page_by_page(server: LiveServer) -> None:
     put_edit(server)
     first = server.client.get("/versions?limit=1")
 
@@ -145,7 +145,7 @@ def test_the_list_of_versions_is_read_page_by_page(server: Live) -> None:
     assert second.json()["items"][0]["number"] == first.json()["items"][0]["number"] - 1
 
 
-def test_the_bases_of_a_version_are_gates_between_0_and_1(server: Live) -> None:
+def test_the_bases_of_a_version_are_gates_between_0_and_1(server: LiveServer) -> None:
     put_edit(server)
 
     bases = server.client.get("/versions/head/bases").json()
@@ -161,7 +161,7 @@ def test_the_bases_of_a_version_are_gates_between_0_and_1(server: Live) -> None:
     assert server.client.get("/versions/0/bases").json() == {"version": 0, "blocks": []}
 
 
-def test_an_evaluation_of_records_that_are_not_stored_stores_no_edit(server: Live) -> None:
+def test_an_evaluation_of_records_that_are_not_stored_stores_no_edit(server: LiveServer) -> None:
     record = {"prompt": "The colour of tar is", "target": "black", "locality": ["The colour of snow is"]}
     before = [edit["id"] for edit in server.client.get("/edits").json()["items"]]
 
@@ -186,16 +186,16 @@ def test_an_evaluation_of_records_that_are_not_stored_stores_no_edit(server: Liv
         ({"version": "v1", "edits": "live"}, 422),
     ],
 )
-def test_a_wrong_evaluation_is_refused(server: Live, body: dict[str, Any], status: int) -> None:
+def test_a_wrong_evaluation_is_refused(server: LiveServer, body: dict[str, Any], status: int) -> None:
     assert server.client.post("/eval", json=body).status_code == status
 
 
 @pytest.mark.parametrize("path", ["/jobs/", "/eval/"])
-def test_an_unknown_job_or_evaluation_is_404(server: Live, path: str) -> None:
+def test_an_unknown_job_or_evaluation_is_404(server: LiveServer, path: str) -> None:
     assert server.client.get(f"{path}{uuid.uuid4()}").status_code == 404
 
 
-def test_health_and_model_say_what_is_served(server: Live) -> None:
+def test_health_and_model_say_what_is_served(server: LiveServer) -> None:
     put_edit(server)
 
     assert server.client.get("/health/live").json()["status"] == "ok"
@@ -213,9 +213,9 @@ def test_health_and_model_say_what_is_served(server: Live) -> None:
     assert model["surfaces"] == ["raw", "chat"]
 
 
-def test_a_model_replaced_on_disk_is_said_while_the_server_goes_on(tmp_path: Path) -> None:
+def test_a_model_replaced_on_disk_is_reported_while_the_server_continues(tmp_path: Path) -> None:
     folder = save_model(tmp_path / "model")
-    with live(tiny_settings(folder, tmp_path / "data")) as server:
+    with live_server(tiny_settings(folder, tmp_path / "data")) as server:
         before = server.ask("The capital of Australia is")
         save_model(folder, seed=1)
         server.state.seal.check_files()
@@ -226,7 +226,7 @@ def test_a_model_replaced_on_disk_is_said_while_the_server_goes_on(tmp_path: Pat
         assert server.ask("The capital of Australia is") == before
 
 
-def test_weights_changed_in_memory_are_refused_to_serve(fresh: Live) -> None:
+def test_weights_changed_in_memory_are_refused_to_serve(fresh: LiveServer) -> None:
     with torch.no_grad():
         next(iter(fresh.state.base.model.parameters())).view(-1)[0] += 1
     fresh.state.seal.check_memory()
@@ -235,10 +235,10 @@ def test_weights_changed_in_memory_are_refused_to_serve(fresh: Live) -> None:
     assert (answer.status_code, answer.headers["retry-after"]) == (503, "30")
     assert "restart" in answer.json()["detail"]
     ready = fresh.client.get("/health/ready")
-    assert (ready.status_code, ready.json()["checks"]["weights"]) == (503, fresh.state.seal.broken)
+    assert (ready.status_code, ready.json()["checks"]["weights"]) == (503, fresh.state.seal.failure)
 
 
-def test_a_server_whose_database_is_gone_is_not_ready(fresh: Live, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_server_whose_database_is_gone_is_not_ready(fresh: LiveServer, monkeypatch: pytest.MonkeyPatch) -> None:
     from service.domain.errors import Unavailable
 
     def away() -> None:
@@ -257,7 +257,7 @@ def test_a_server_whose_database_is_gone_is_not_ready(fresh: Live, monkeypatch: 
 @pytest.mark.parametrize(
     ("path", "kind"), [("/", "text/html"), ("/page.js", "text/javascript"), ("/page.css", "text/css"), ("/page.svg", "image/svg")]
 )
-def test_the_page_needs_nothing_from_elsewhere(server: Live, path: str, kind: str) -> None:
+def test_the_page_needs_nothing_from_elsewhere(server: LiveServer, path: str, kind: str) -> None:
     response = server.client.get(path)
 
     assert response.headers["content-type"].startswith(kind)
@@ -269,7 +269,7 @@ def test_the_page_needs_nothing_from_elsewhere(server: Live, path: str, kind: st
     assert "onclick" not in response.text
 
 
-def test_the_docs_lead_to_the_description(server: Live) -> None:
+def test_the_docs_lead_to_the_description(server: LiveServer) -> None:
     response = server.client.get("/docs")
 
     assert (response.status_code, response.headers["location"]) == (307, "/openapi.json")
@@ -279,7 +279,7 @@ def test_the_docs_lead_to_the_description(server: Live) -> None:
 THREADS_OF_OTHER_ROUTES = 40  # anyio's default, which starlette keeps
 
 
-def test_answers_go_on_while_every_other_call_waits_for_the_database(fresh: Live, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_answers_go_on_while_every_other_call_waits_for_the_database(fresh: LiveServer, monkeypatch: pytest.MonkeyPatch) -> None:
     away, crowded = threading.Event(), threading.Semaphore(0)
     read = fresh.state.store.read
 

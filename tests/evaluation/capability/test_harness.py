@@ -168,7 +168,7 @@ def test_the_harness_scores_a_users_own_task(tmp_path: Path, monkeypatch: pytest
     (folder / "colours.yaml").write_text(TASK.format(data=data))
     turns: list[int] = []
 
-    results = run_harness(on(), adapter(), ["local_colours"], include_path=folder, give_way=lambda: turns.append(1))
+    results = run_harness(on(), adapter(), ["local_colours"], include_path=folder, yield_to_answers=lambda: turns.append(1))
 
     right = 0
     for doc in DOCS:

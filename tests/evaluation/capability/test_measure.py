@@ -111,8 +111,8 @@ def test_the_base_model_is_scored_once_with_a_cache() -> None:
     both, one = [], []
     ask = partial(measure_capability, reference().view, adapter(), reference(), tasks, cache=remembered)
 
-    first = ask(give_way=lambda: both.append(1))
-    second = ask(give_way=lambda: one.append(1))
+    first = ask(yield_to_answers=lambda: both.append(1))
+    second = ask(yield_to_answers=lambda: one.append(1))
 
     assert second == first
     assert 2 * len(one) == len(both)  # the version's alone

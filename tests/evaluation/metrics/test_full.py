@@ -437,7 +437,9 @@ def test_measuring_gives_way_between_batches_and_reports_its_moment() -> None:
     times: list[int] = []
 
     result = measure(
-        [record(f"{prompt} {at}") for prompt in PROMPTS for at in range(9)], give_way=lambda: times.append(1), moment="after_edit"
+        [record(f"{prompt} {at}") for prompt in PROMPTS for at in range(9)],
+        yield_to_answers=lambda: times.append(1),
+        moment="after_edit",
     )
 
     assert len(times) >= 72 // 32 + 72 // 8  # batches of questions, and of prompts to write on from

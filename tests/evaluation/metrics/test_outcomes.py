@@ -140,7 +140,7 @@ def test_questions_are_asked_in_batches_with_a_pause_before_each() -> None:
     pieces = [list(piece) for piece in split_into_batches(asks, lambda: None)]
     pauses: list[int] = []
 
-    results = measure_outcomes(reference().view, adapter(), reference(), asks, give_way=lambda: pauses.append(1))
+    results = measure_outcomes(reference().view, adapter(), reference(), asks, yield_to_answers=lambda: pauses.append(1))
 
     assert [len(piece) for piece in pieces] == [QUESTIONS_AT_ONCE, QUESTIONS_AT_ONCE, 81 - 2 * QUESTIONS_AT_ONCE]
     assert len(pauses) >= 2 * len(pieces)  # before each, and after each pass of the model
@@ -175,7 +175,7 @@ def test_a_long_answer_is_decoded_with_pauses() -> None:
         [encode_prompt(base(), PROMPTS[0])],
         max_new_tokens=17,
         stop_eos=False,
-        give_way=lambda: pauses.append(1),
+        yield_to_answers=lambda: pauses.append(1),
     )
 
     assert len(pauses) == 3  # after 8 and 16 tokens, and at the end

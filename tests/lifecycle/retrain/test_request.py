@@ -79,7 +79,7 @@ def test_who_asks_again_while_one_runs_on_all_there_is_gets_that_one(local: Loca
 
     assert {job.id for job in again} == {first.id}
     with local.store.read() as connection:
-        assert [job.id for job in jobs.page(connection, limit=9, kind="retrain")] == [first.id]
+        assert [job.id for job in jobs.read_page(connection, limit=9, kind="retrain")] == [first.id]
 
 
 def test_an_edit_that_came_since_makes_another_one_worth_its_while(local: LocalService) -> None:

@@ -172,7 +172,7 @@ def test_a_retrain_that_waits_to_publish_is_cancelled_at_once(make: Callable[[Li
             return save(overlay)
         finally:
             with local.store.write() as connection:
-                jobs.note(connection, job.id, cancel_asked_at=local.context.clock(), cancelled_by="bob")
+                jobs.write(connection, job.id, cancel_asked_at=local.context.clock(), cancelled_by="bob")
 
     local.context.checkpoints.save = save_and_cancel  # type: ignore[method-assign]
     local.worker.drain()
@@ -253,7 +253,7 @@ def test_an_edit_that_cannot_be_published_now_says_why_while_it_waits(
         patch.setattr(local.context.checkpoints, "save", refuse)
         local.worker.drain()
     with local.store.read() as connection:
-        waiting = jobs.active(connection, "apply", "running")
+        waiting = jobs.find_active(connection, "apply", "running")
     local.worker.drain()
 
     assert waiting is not None and "checkpoint could not be written" in str(waiting.stage)

@@ -96,7 +96,7 @@ def test_a_minor_retrain_leaves_a_tombstone_in_the_window_and_a_covered_edit_as_
 
     assert retrained(local, "minor").mode == "minor"
 
-    roles = {item.edit_id: (str(item.role), str(item.carrier), item.held) for item in local.live_set.items}
+    roles = {item.edit_id: (str(item.role), str(item.carrier), item.is_in_tensors) for item in local.live_set.items}
     assert roles[a.id] == ("tombstone", "window", True)
     assert roles[b.id] == ("ghost", "tensors", True)
     assert roles[newer.id] == ("live", "tensors", True)
@@ -339,7 +339,7 @@ def test_a_cancelled_retrain_is_not_queued_again_by_itself_until_there_is_news(t
     local.worker._advance()
     local.worker._advance()
     with local.store.read() as connection:
-        queued = jobs.active(connection, "retrain", "queued")
+        queued = jobs.find_active(connection, "retrain", "queued")
     assert queued is not None
     cancel_job(local.store, queued.id, author="bob")
 
@@ -427,7 +427,7 @@ def test_a_long_log_keeps_its_beginning_and_its_end(local: LocalService) -> None
     job = local.retrain()
     with local.store.write() as connection:
         for number in range(200):
-            jobs.say(connection, job.id, str(number), local.context.clock())
+            jobs.append_to_log(connection, job.id, str(number), local.context.clock())
 
     log = [line["message"] for line in job_of(local, job).log]
     assert len(log) == 100 and log[1] == "0" and log[-1] == "199"
@@ -450,7 +450,7 @@ def test_a_publication_keeps_the_figures_that_let_it_through_the_gate(local: Loc
     local.live(("a", "1"), ("b", "2"))
 
     with local.store.read() as connection:
-        found = measurements.latest(connection, local.head.number)
+        found = measurements.read_latest(connection, local.head.number)
 
     assert {name: (one.score, one.n, one.source) for name, one in found.items()} == {
         "retention": (1.0, 2, "gate"),
@@ -466,6 +466,6 @@ def test_of_the_measurements_of_a_version_only_the_last_are_kept(local: LocalSer
             measurements.insert(connection, 7, "monitor", [replace(figure, score=minute / 30)], at)
 
     with local.store.read() as connection:
-        latest = measurements.latest(connection, 7)["retention"]
+        latest = measurements.read_latest(connection, 7)["retention"]
         kept = connection.exec_driver_sql("SELECT COUNT(*) FROM measurements WHERE version = 7").scalar_one()
-    assert (latest.score, kept) == (29 / 30, measurements.KEPT)
+    assert (latest.score, kept) == (29 / 30, measurements.ROWS_KEPT)

@@ -14,14 +14,14 @@ from service.runtime.app import create_app
 from service.runtime.assembly import open_server
 from service.runtime.server import uvicorn_config
 from service.settings import Settings
-from tests.api.served import served
-from tests.hooks import hooked
+from tests.api.uvicorn_thread import serve_in_thread
+from tests.hooks import find_hooked_modules
 
 WAIT_S = 30
 
 
 @dataclass
-class Live:
+class LiveServer:
     """A running server: a client for it, and its parts."""
 
     client: httpx.Client
@@ -66,10 +66,10 @@ def tiny_settings(model: Path, data_dir: Path, **more: Any) -> Settings:
 
 
 @contextmanager
-def live(settings: Settings) -> Iterator[Live]:
+def live_server(settings: Settings) -> Iterator[LiveServer]:
     """Open a server's parts, then its port; close both. Afterwards no hook is left on its model."""
     with open_server(settings) as state:
-        with served(uvicorn_config(create_app(settings, state), settings)) as port:
+        with serve_in_thread(uvicorn_config(create_app(settings, state), settings)) as port:
             with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=WAIT_S + 10) as client:
-                yield Live(client, state, port)
-    assert hooked(state.base.model) == []
+                yield LiveServer(client, state, port)
+    assert find_hooked_modules(state.base.model) == []

@@ -14,7 +14,7 @@ from service.api.strict_json import StrictRoute
 from service.domain.errors import Corrupt, Gone, Stale, TooLong, Unavailable
 from service.runtime.server import uvicorn_config
 from service.settings import Settings
-from tests.api.served import served
+from tests.api.uvicorn_thread import serve_in_thread
 
 ERRORS = {
     "stale": Stale("the head has moved"),
@@ -63,9 +63,9 @@ def edge_app(settings: Settings) -> FastAPI:
 
 
 @contextmanager
-def listening(app: FastAPI, settings: Settings) -> Iterator[int]:
+def serve_edge(app: FastAPI, settings: Settings) -> Iterator[int]:
     """Serve `app` with the deadlines of `settings`; the port."""
-    with served(uvicorn_config(app, settings.model_copy(update={"port": 0}))) as port:
+    with serve_in_thread(uvicorn_config(app, settings.model_copy(update={"port": 0}))) as port:
         yield port
 
 

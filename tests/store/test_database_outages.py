@@ -18,9 +18,9 @@ from service.lifecycle.submit import submit
 from service.store import database, edits, heads, outage, postgres
 from service.store.database import Store
 from service.store.migrate import upgrade
-from service.store.outage import Outage, Silence
+from service.store.outage import DatabaseTimeout, Outage
 from tests.servers import private_postgres
-from tests.store.stores import NOW, founded
+from tests.store.store_kinds import NOW, new_store
 
 SHORT_S = 0.2
 THAWED_S = 20.0  # a test of code that waits for a frozen server must not wait for ever itself
@@ -34,15 +34,15 @@ def server() -> Iterator[tuple[str, "Popen[bytes]"]]:
 
 @pytest.fixture
 def store(server: tuple[str, "Popen[bytes]"], monkeypatch: pytest.MonkeyPatch) -> Iterator[Store]:
-    monkeypatch.setattr(postgres, "PATIENCE_S", SHORT_S)
+    monkeypatch.setattr(postgres, "ANSWER_S", SHORT_S)
     monkeypatch.setattr(postgres, "PING_S", SHORT_S)
     monkeypatch.setattr(postgres, "CONNECT_S", 2)  # the shortest that the driver takes
-    monkeypatch.setattr(outage, "PAUSE_S", 0.0)
+    monkeypatch.setattr(outage, "RETRY_S", 0.0)
     upgrade(server[0])
     made = Store(server[0])
     with made.write() as connection:
         if connection.execute(sa.text("SELECT count(*) FROM head")).scalar_one() == 0:
-            heads.found(connection, fingerprint="base", name="test", author="ann", now=NOW)
+            heads.create_or_check(connection, fingerprint="base", name="test", author="ann", now=NOW)
     yield made
     made.close()
 
@@ -89,17 +89,17 @@ def test_a_frozen_postgres_is_unavailable_before_it_thaws_and_then_used_again(
 ) -> None:
     assert head_of(store) == 0
     with Thaw(server[1]) as freeze:
-        with pytest.raises(Silence, match="does not answer"):
+        with pytest.raises(DatabaseTimeout, match="does not answer"):
             post(store, "frozen", "frozen")
         assert freeze.lasts
     assert head_of(store) == 0
     assert post(store, "thawed", "thawed") == post(store, "thawed", "thawed")
 
 
-def test_what_freezes_before_its_commit_can_be_repeated_and_takes_effect_once(
+def test_a_write_frozen_before_its_commit_can_be_repeated_and_takes_effect_once(
     store: Store, server: tuple[str, "Popen[bytes]"]
 ) -> None:
-    with pytest.raises(Silence), store.write() as connection:
+    with pytest.raises(DatabaseTimeout), store.write() as connection:
         heads.lock(connection)
         with Thaw(server[1]) as freeze:
             try:
@@ -108,13 +108,13 @@ def test_what_freezes_before_its_commit_can_be_repeated_and_takes_effect_once(
                 assert freeze.lasts
     assert post(store, "once", "once") == post(store, "once", "once")
     with store.read() as connection:
-        assert [edit.prompt for edit in edits.page(connection, limit=10)].count("once") == 1
+        assert [edit.prompt for edit in edits.read_page(connection, limit=10)].count("once") == 1
 
 
-def test_while_one_finds_out_all_others_are_told_at_once() -> None:
+def test_while_one_caller_probes_the_database_the_others_fail_at_once() -> None:
     known, inside, over = Outage(), threading.Event(), threading.Event()
-    with pytest.raises(Silence), known.attempt():
-        raise Silence("gone")
+    with pytest.raises(DatabaseTimeout), known.attempt():
+        raise DatabaseTimeout("gone")
     known._next_try = 0.0
 
     def find_out() -> str:
@@ -127,7 +127,7 @@ def test_while_one_finds_out_all_others_are_told_at_once() -> None:
         finding = threads.submit(find_out)
         assert inside.wait(10)
         for _ in range(100):
-            with pytest.raises(Silence), known.attempt():
+            with pytest.raises(DatabaseTimeout), known.attempt():
                 raise AssertionError("only one may ask")
         over.set()
         assert finding.result() == "it answers"
@@ -135,9 +135,9 @@ def test_while_one_finds_out_all_others_are_told_at_once() -> None:
         pass
 
 
-def test_whatever_ends_a_call_another_may_find_out_afterwards() -> None:
+def test_after_any_end_of_a_probe_another_caller_may_probe() -> None:
     known = Outage()
-    for error in (Silence("gone"), Refused("no"), KeyboardInterrupt()):
+    for error in (DatabaseTimeout("gone"), Refused("no"), KeyboardInterrupt()):
         with pytest.raises(type(error)), known.attempt():
             raise error
         known._next_try = 0.0
@@ -145,11 +145,11 @@ def test_whatever_ends_a_call_another_may_find_out_afterwards() -> None:
         pass
 
 
-def test_a_writer_that_finds_no_room_says_nothing_of_an_outage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(database, "STUCK_S", 0.01)
-    with founded("sqlite", tmp_path) as store:
-        with pytest.raises(Silence), store._writing.attempt():
-            raise Silence("it does not answer")
+def test_a_writer_that_gets_no_connection_does_not_start_an_outage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(database, "STALLED_S", 0.01)
+    with new_store("sqlite", tmp_path) as store:
+        with pytest.raises(DatabaseTimeout), store._writing.attempt():
+            raise DatabaseTimeout("it does not answer")
         store._writing._next_try = 0.0  # it is time for somebody to find out
         for _ in range(database.WRITERS):
             store._room.acquire()
@@ -167,8 +167,8 @@ def test_a_writer_that_finds_no_room_says_nothing_of_an_outage(tmp_path: Path, m
 
 
 def test_writers_of_a_locked_sqlite_file_do_not_take_every_thread(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(database, "STUCK_S", 0.2)
-    with founded("sqlite", tmp_path) as store:
+    monkeypatch.setattr(database, "STALLED_S", 0.2)
+    with new_store("sqlite", tmp_path) as store:
         other = sqlite3.connect(tmp_path / "errata.db", isolation_level=None)
         other.execute("BEGIN IMMEDIATE")
         with ThreadPoolExecutor(database.WRITERS + 8) as threads:
@@ -181,21 +181,21 @@ def test_writers_of_a_locked_sqlite_file_do_not_take_every_thread(tmp_path: Path
         outcomes = [one.exception() for one in writing]
 
         assert refused and stuck <= database.WRITERS
-        assert {type(one) for one in outcomes if one is not None} <= {Unavailable, Silence}
+        assert {type(one) for one in outcomes if one is not None} <= {Unavailable, DatabaseTimeout}
         assert outcomes.count(None) == stuck
         assert post(store, "after", "after")
 
 
-def test_after_a_writer_gave_up_on_a_locked_file_others_are_told_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_after_a_writer_timed_out_on_a_locked_file_others_fail_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(database, "BUSY_S", 0.1)
-    with founded("sqlite", tmp_path) as store:
+    with new_store("sqlite", tmp_path) as store:
         other = sqlite3.connect(tmp_path / "errata.db", isolation_level=None)
         other.execute("BEGIN IMMEDIATE")
-        with pytest.raises(Silence, match="busy"):
+        with pytest.raises(DatabaseTimeout, match="busy"):
             post(store, "a", "a")
         asked: list[object] = []
         monkeypatch.setattr(store, "_in_turn", lambda: asked.append(1))
-        with pytest.raises(Silence):
+        with pytest.raises(DatabaseTimeout):
             post(store, "b", "b")
         monkeypatch.undo()
 
@@ -208,7 +208,7 @@ def test_after_a_writer_gave_up_on_a_locked_file_others_are_told_at_once(tmp_pat
 def _written(store: Store) -> bool:
     try:
         return bool(post(store, "c", "c"))
-    except Silence:
+    except DatabaseTimeout:
         return False
 
 

@@ -12,9 +12,9 @@ ENDS_IN_S = 30
 
 
 @contextmanager
-def served(config: uvicorn.Config) -> Iterator[int]:
+def serve_in_thread(config: uvicorn.Config) -> Iterator[int]:
     """Serve until the block ends; the port. Afterwards the thread has ended."""
-    server = _Announced(config)
+    server = _AnnouncingServer(config)
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
     try:
@@ -26,7 +26,7 @@ def served(config: uvicorn.Config) -> Iterator[int]:
     assert not thread.is_alive(), "the server did not end"
 
 
-class _Announced(uvicorn.Server):
+class _AnnouncingServer(uvicorn.Server):
     """uvicorn's server, which says when its port is open."""
 
     def __init__(self, config: uvicorn.Config) -> None:

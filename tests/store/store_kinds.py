@@ -9,7 +9,7 @@ import sqlalchemy as sa
 
 from service.store import heads
 from service.store.database import Store
-from service.store.live_set_cache import memory_of
+from service.store.live_set_cache import cache_of
 from service.store.migrate import upgrade
 from service.store.tables import edit_transitions, metadata
 from tests.servers import postgres_database
@@ -29,7 +29,7 @@ def database(kind: str, folder: Path) -> Iterator[str]:
 
 
 @contextmanager
-def founded(kind: str, folder: Path) -> Iterator[Store]:
+def new_store(kind: str, folder: Path) -> Iterator[Store]:
     """A store with its schema, head row and version 0."""
     with database(kind, folder) as url:
         upgrade(url)
@@ -47,5 +47,5 @@ def wipe(store: Store) -> None:
         for table in reversed(metadata.sorted_tables):
             if table is not edit_transitions:
                 connection.execute(sa.delete(table))
-        memory_of(connection).clear()
-        heads.found(connection, fingerprint="base", name="test", author="ann", now=NOW)
+        cache_of(connection).clear()
+        heads.create_or_check(connection, fingerprint="base", name="test", author="ann", now=NOW)

@@ -12,7 +12,7 @@ from typing import Annotated
 from fastapi import Depends, Request
 
 
-class WaitingRoom:
+class WaitLimit:
     """Places for calls that wait. Used from the event loop alone."""
 
     def __init__(self, most: int, most_of_one: int) -> None:
@@ -34,9 +34,9 @@ class WaitingRoom:
                 del self._by_address[address]
 
 
-async def address_of(request: Request) -> str:
+async def read_address(request: Request) -> str:
     """The address that a request came from: behind a proxy, the proxy's."""
     return request.client.host if request.client is not None else ""
 
 
-Address = Annotated[str, Depends(address_of)]
+Address = Annotated[str, Depends(read_address)]

@@ -10,22 +10,22 @@ import httpx
 import pytest
 
 from service.api.readiness import Readiness
-from service.api.waiting_room import WaitingRoom
+from service.api.wait_limit import WaitLimit
 from service.domain.edit import EditStatus
 from service.settings import Limits, Settings
-from tests.api.live import Live, live, tiny_settings
+from tests.api.live_server import LiveServer, live_server, tiny_settings
 
 UNSETTLED = (EditStatus.QUEUED, EditStatus.APPLYING, EditStatus.DEFERRED)
 FEW = Limits(waiting_calls=3, waiting_calls_per_client=2, concurrent_requests=6)
 
 
 @pytest.fixture
-def held(tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Live]:
+def held(tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[LiveServer]:
     """A server whose edits wait for a retrain that nothing makes due, and are taken for unsettled until then."""
     monkeypatch.setattr(EditStatus, "is_settled", property(lambda status: status not in UNSETTLED))
     window = {"deferred": 1_000_000, "deferred_s": 1e9, "canary_fall": 1, "canary_floor": 0}
     settings = tiny_settings(tiny_model, tmp_path, method="locft", limits=FEW)
-    with live(settings.model_copy(update={"window": type(settings.window)(**window)})) as running:  # type: ignore[arg-type]
+    with live_server(settings.model_copy(update={"window": type(settings.window)(**window)})) as running:  # type: ignore[arg-type]
         yield running
 
 
@@ -35,8 +35,8 @@ def comes(true: Callable[[], bool]) -> bool:
     return any(true() or pause.wait(0.01) for _ in range(1_000))
 
 
-def test_places_are_counted_in_all_and_by_address_and_are_given_back() -> None:
-    room = WaitingRoom(3, 2)
+def test_places_are_limited_in_total_and_by_address_and_are_released() -> None:
+    room = WaitLimit(3, 2)
     with room.place("a") as first, room.place("a") as second, room.place("a") as third, room.place("b") as other:
         with room.place("c") as late:
             assert (first, second, third, other, late) == (True, True, False, True, False)
@@ -45,7 +45,7 @@ def test_places_are_counted_in_all_and_by_address_and_are_given_back() -> None:
         assert (again, too) == (True, True)
 
 
-def test_an_edit_that_finds_no_place_to_wait_is_accepted_and_answered_at_once(held: Live) -> None:
+def test_an_edit_without_a_place_to_wait_is_accepted_and_answered_at_once(held: LiveServer) -> None:
 
     def post(number: int) -> httpx.Response:
         body = {"prompt": f"The colour of thing {number} is", "target": "red"}
@@ -70,7 +70,7 @@ def test_an_edit_that_finds_no_place_to_wait_is_accepted_and_answered_at_once(he
     assert len(held.client.get("/edits").json()["items"]) == 8
 
 
-def test_readiness_is_answered_while_the_database_and_all_threads_of_clients_are_held_up(held: Live) -> None:
+def test_readiness_is_answered_while_the_database_and_all_threads_of_clients_are_held_up(held: LiveServer) -> None:
     began, go_on = threading.Event(), threading.Event()
 
     def stuck() -> str:
@@ -102,10 +102,10 @@ def test_whoever_asks_during_a_look_is_given_its_answer_and_a_later_one_looks_ag
 
     async def ask() -> tuple[list[str], str]:
         readiness = Readiness(look, patience_s=10)
-        together = [asyncio.create_task(readiness.find()) for _ in range(5)]
+        together = [asyncio.create_task(readiness.check()) for _ in range(5)]
         await asyncio.sleep(0)
         go_on.set()
-        return await asyncio.gather(*together), await readiness.find()
+        return await asyncio.gather(*together), await readiness.check()
 
     assert asyncio.run(ask()) == (["look 1"] * 5, "look 2")
 
@@ -116,7 +116,7 @@ def test_a_look_that_fails_is_said_and_is_not_the_last() -> None:
 
     async def ask() -> list[str]:
         readiness = Readiness(look)
-        return [await readiness.find(), await readiness.find()]
+        return [await readiness.check(), await readiness.check()]
 
     assert asyncio.run(ask()) == ["the look failed (RuntimeError)"] * 2
 

@@ -9,7 +9,7 @@ import pytest
 
 from service.api.console import FOLDER
 from tests.api.console.browser import Browser, browser
-from tests.api.live import Live
+from tests.api.live_server import LiveServer
 
 PHONES = (320, 360, 390, 430)
 WIDER = """
@@ -48,7 +48,7 @@ class Unseen(HTMLParser):
         self._open.pop()
 
 
-def test_what_is_only_for_who_listens_takes_no_room_and_cannot_escape_from_its_table() -> None:
+def test_text_for_screen_readers_takes_no_space_and_stays_in_its_table() -> None:
     page = Unseen()
     page.feed((FOLDER / "index.html").read_text())
 
@@ -69,7 +69,7 @@ def phone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
         yield found
 
 
-def shown(phone: Browser, server: Live, width: int, *, rows: int) -> None:
+def shown(phone: Browser, server: LiveServer, width: int, *, rows: int) -> None:
     phone.open(f"http://127.0.0.1:{server.port}/", width=width)
     phone.wait_for(f"document.querySelectorAll('#versions tr').length === {rows}")
 
@@ -79,14 +79,14 @@ def check_fits(phone: Browser, width: int) -> None:
     assert phone.evaluate(WIDER) == []
 
 
-def test_an_empty_page_is_as_wide_as_the_phone(fresh: Live, phone: Browser) -> None:
+def test_an_empty_page_is_as_wide_as_the_phone(fresh: LiveServer, phone: Browser) -> None:
     for width in PHONES:
         shown(phone, fresh, width, rows=1)
 
         check_fits(phone, width)
 
 
-def test_a_page_with_edits_versions_and_jobs_is_as_wide_as_the_phone(fresh: Live, phone: Browser) -> None:
+def test_a_page_with_edits_versions_and_jobs_is_as_wide_as_the_phone(fresh: LiveServer, phone: Browser) -> None:
     fresh.edit("The colour of a stone that lies in the garden of the neighbour is", "green")
     fresh.edit("x" * 30, "y" * 10)
     asked = fresh.client.post("/admin/retrain", json={"reason": "test"})
@@ -105,7 +105,7 @@ def test_a_page_with_edits_versions_and_jobs_is_as_wide_as_the_phone(fresh: Live
     assert "take back" in buttons and "roll back" in buttons
 
 
-def test_a_cell_says_on_a_phone_which_column_it_is_of(fresh: Live, phone: Browser, tmp_path: Path) -> None:
+def test_a_cell_says_on_a_phone_which_column_it_is_of(fresh: LiveServer, phone: Browser, tmp_path: Path) -> None:
     shown(phone, fresh, 390, rows=1)
 
     said = phone.evaluate("getComputedStyle(document.querySelector('#versions td'), '::before').content")
