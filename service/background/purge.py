@@ -292,5 +292,5 @@ def _delete_rows(store: Store, ids: Sequence[str], *, by: str, now: datetime) ->
         rows = versions.delete_items(connection, left)
         rows += erasure.remove(connection, left, found)
         events.write(connection, [Event(type="edit.purged", edit_id=edit_id, author=by) for edit_id in left], now=now)
-    kept = f"{found.doubtful} evaluations and kept prompts with a short wording of an edit among other words"
-    return rows, (kept,) if found.doubtful else ()
+    kept = f"{found.uncertain} evaluations and kept prompts with a short wording of an edit among other words"
+    return rows, (kept,) if found.uncertain else ()

@@ -37,8 +37,8 @@ def judge_scores(
     """Judge a candidate that makes `edits` more edits live, by its scores and its parent's.
 
     Each edit may cost `canary_fall` of locality, so a joint batch may cost as much as its edits would one by one. The floor holds
-    for the sum. A retrain moves edits that are live already; the move alone may cost `retrain_fall`. A score that was not measured
-    is not judged. A score that is not finite is never accepted.
+    for the sum. A retrain moves edits that are live already; the move alone may cost `retrain_fall`. A score that was not
+    measured is not judged. A score that is not finite is never accepted.
     """
     reasons = [
         f"the score {name} is not finite"

@@ -69,8 +69,8 @@ class EditRequest:
     def key(self) -> str:
         """The conflict key: two edits with one key are about one fact.
 
-        The key is the client's own, else subject and relation, else the prompt. Each is in NFC with white space collapsed; case is
-        kept.
+        The key is the client's own, else subject and relation, else the prompt. Each is in NFC with white space collapsed; case
+        is kept.
         """
         if self.conflict_key is not None:
             return f"key:{normalise(self.conflict_key)}"
@@ -103,7 +103,7 @@ LONGEST_RUN = 30  # combining marks on one letter; Unicode's bound for normalisa
 def normalise(text: str) -> str:
     """The text in NFC, trimmed, with runs of white space collapsed to one space. Case is kept.
 
-    The time of NFC grows with the square of a run of combining marks. A run longer than any writing system has is therefore split.
+    The time of NFC grows with the square of a run of combining marks. Longer runs than any writing system has are split.
     """
     if text.isascii():
         return " ".join(text.split())

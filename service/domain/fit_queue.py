@@ -1,7 +1,7 @@
 """Which queued edits are fitted next. Small edits are fitted together; a large edit is fitted alone and after them. Pure.
 
-A large edit does not wait for ever: it gets its turn after a number of jobs of small edits. Edits of one conflict key are fitted in
-order of acceptance, whatever they cost.
+A large edit does not wait for ever: it gets its turn after a number of jobs of small edits. Edits of one conflict key are fitted
+in order of acceptance, whatever they cost.
 """
 
 from collections.abc import Sequence

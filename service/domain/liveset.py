@@ -207,8 +207,8 @@ def roll_back(target: LiveSet, retracted: Collection[str]) -> LiveSet:
 
 
 def consolidate_major(snapshot: Iterable[LiveItem], window: Iterable[LiveItem], lost: Collection[str] = ()) -> LiveSet:
-    """The live set after a major retrain: `snapshot` is in the tensors; the edits of the catch-up (`window`) and the `lost` ones are
-    in the window. An edit of the window wins over a snapshot edit of its key.
+    """The live set after a major retrain: `snapshot` is in the tensors; the edits of the catch-up (`window`) and the `lost` ones
+    are in the window. An edit of the window wins over a snapshot edit of its key.
     """
     window, lost = tuple(window), set(lost)
     window_keys = {item.key for item in window}
