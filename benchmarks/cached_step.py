@@ -52,10 +52,10 @@ def compare(view: View, tokens: int, count: int, repeats: int) -> dict[str, floa
     preparing_s = time.perf_counter() - started_at
 
     def plain() -> torch.Tensor:
-        return cross_entropy(compute_target_logits(view, batch, adapter.now()), batch.labels)
+        return cross_entropy(compute_target_logits(view, batch, adapter.with_gradients()), batch.labels)
 
     def cached() -> torch.Tensor:
-        resumed = resume(view, prepared, adapter.now())
+        resumed = resume(view, prepared, adapter.with_gradients())
         return cross_entropy(resumed.logits, resumed.labels)
 
     plain_s, cached_s = _time_in_turns(plain, cached, adapter, repeats)

@@ -1,4 +1,4 @@
-"""Builders of what tests need: tiny random models of every family, a byte-level tokenizer, bases, adapters."""
+"""Builders of test objects: tiny random models of every family, a byte-level tokenizer, bases, adapters."""
 
 import weakref
 from collections.abc import Iterator, Sequence

@@ -1,1 +1,1 @@
-"""The two ways to make a model say something else: BaFT at once, LocFT-BF for good. Knows no database and no HTTP."""
+"""The two editing methods: BaFT edits at once, LocFT-BF consolidates. Knows no database and no HTTP."""

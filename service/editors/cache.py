@@ -1,4 +1,4 @@
-"""What many fits need and is slow to make, made once and kept for the next one. Knows no model."""
+"""A keyed cache for results that many fits need and that are slow to compute. Knows no model."""
 
 import itertools
 import threading
@@ -7,63 +7,62 @@ from concurrent.futures import CancelledError, Future
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-Made = TypeVar("Made")
+Value = TypeVar("Value")
 
 
 @dataclass(eq=False)
 class _Entry:
     future: Future[Any] = field(default_factory=Future)
-    used: int = 0  # when it was asked for last; 0: it was made ahead, and nobody has asked yet
+    last_use: int = 0  # the clock at the last request; 0: computed ahead of need, and not requested yet
 
 
 class KeyedCache:
-    """Things by name, shared by threads: who asks for one that is being made waits for that one alone, and for no other.
+    """Values by key, shared by threads. Concurrent requests for one key share one computation; other keys do not wait.
 
-    Of one kind, `name[0]`, the `keep` used last stay. Only speed depends on what is here.
+    `key[0]` is the kind of the value. Of each kind, the `keep` most recently used values stay. The cache changes speed alone.
     """
 
     def __init__(self) -> None:
         self._entries: dict[tuple, _Entry] = {}
         self._clock = itertools.count(1)
-        self._lock = threading.Lock()  # never held while something is made
+        self._lock = threading.Lock()  # never held during a computation
 
-    def ready(self, name: tuple, make: Callable[[], Made], *, keep: int, ahead: bool = False) -> Made:
-        """What `make` gives, or gave for the same name before. Raises what `make` raises; then the next who asks makes it.
+    def get_or_make(self, key: tuple, make: Callable[[], Value], *, keep: int, ahead: bool = False) -> Value:
+        """The value of a key, computed by `make` if it is absent. If `make` raises, so does this, and the next request
+        computes again.
 
-        `ahead` says that it may never be used. Until it is, it is the first to go: what was prepared in vain does not drive out
-        what is in use.
+        `ahead` marks a value that may never be needed. Until its first use such a value is evicted first, so that a preparation
+        in vain does not evict values in use.
         """
         while True:
             with self._lock:
-                is_new = name not in self._entries
-                entry = self._entries.setdefault(name, _Entry())
+                is_new = key not in self._entries
+                entry = self._entries.setdefault(key, _Entry())
                 if not ahead:
-                    entry.used = next(self._clock)
+                    entry.last_use = next(self._clock)
             if is_new:
-                return self._make(name, make, entry, keep)
+                return self._make(key, make, entry, keep)
             try:
-                made: Made = entry.future.result()
-                return made
+                value: Value = entry.future.result()
+                return value
             except CancelledError:
                 continue
 
-    def _make(self, name: tuple, make: Callable[[], Made], entry: _Entry, keep: int) -> Made:
+    def _make(self, key: tuple, make: Callable[[], Value], entry: _Entry, keep: int) -> Value:
         try:
-            made = make()
+            value = make()
         except BaseException:
             with self._lock:
-                del self._entries[name]
+                del self._entries[key]
             entry.future.cancel()
             raise
         with self._lock:
-            entry.future.set_result(made)
-            self._make_room(name, keep)
-        return made
+            entry.future.set_result(value)
+            self._evict(key, keep)
+        return value
 
-    def _make_room(self, newest: tuple, keep: int) -> None:
-        others = [
-            name for name, entry in self._entries.items() if name[0] == newest[0] and name != newest and entry.future.done()
-        ]
-        others.sort(key=lambda name: self._entries[name].used)  # stable: of those nobody has used the oldest goes first
-        for name in others[: max(0, len(others) + 1 - keep)]:
-            del self._entries[name]
+    def _evict(self, newest: tuple, keep: int) -> None:
+        others = [key for key, entry in self._entries.items() if key[0] == newest[0] and key != newest and entry.future.done()]
+        others.sort(key=lambda key: self._entries[key].last_use)  # stable: of the unused values the oldest goes first
+        for key in others[: max(0, len(others) + 1 - keep)]:
+            del self._entries[key]

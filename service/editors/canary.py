@@ -1,4 +1,4 @@
-"""The canary: how much of what the base model would go on to say, on sentences no fit ever sees, an overlay leaves as it was."""
+"""The canary: the share of unseen neutral sentences that an overlay continues greedily as the base model does."""
 
 from collections.abc import Sequence
 
@@ -12,45 +12,45 @@ from service.lm.overlay import Overlay, View
 from service.lm.resume import PrefilledRows, prefill, resume
 from service.lm.scoring import greedy_matches
 
-_PREPARED_KEPT = 2  # for the tensors of the head and for those being trained
+_KEPT_PREPARATIONS = 2  # for the tensors of the head and for those in training
 
 
 def canary_share(neutral: NeutralSentences, view: View, overlay: Overlay, hooks: Hooks | None = None) -> float:
     """Share of the canary rows that the overlay continues greedily exactly as the base model does; 1.0 if there are none.
 
-    `view` carries the overlay's tensors. What an adapter cannot change is computed once per view. Raises FitCancelled if `hooks`
-    say so.
+    `view` has the overlay's tensors. The states that an adapter cannot change are computed once per view. Raises FitCancelled if
+    `hooks` say so.
     """
     hooks = hooks or Hooks()
     if not neutral.canary:
         return 1.0
-    kept: list[bool] = []
+    matches: list[bool] = []
     if overlay.adapter is None:
         for rows in hooks.split(neutral.canary, len):
-            kept += greedy_matches(view, rows, None)
+            matches += greedy_matches(view, rows, None)
     else:
-        kept = _under(neutral, view, overlay.adapter, hooks)
-    return sum(kept) / len(kept)
+        matches = _matches_under(neutral, view, overlay.adapter, hooks)
+    return sum(matches) / len(matches)
 
 
-def prepared_canary(
+def prepare_canary(
     neutral: NeutralSentences, view: View, adapter: Adapter, hooks: Hooks, *, ahead: bool = False
 ) -> Sequence[PrefilledRows]:
-    """The canary rows up to where such an adapter begins, in parts; from the last ones used if they are among them."""
+    """The canary rows, prefilled up to the adapter's first block, in parts. Cached by view and first block."""
     first_block, last = adapter.first_block, adapter.last
-    return neutral.ready(
+    return neutral.get_or_make(
         ("canary", view.tensors_digest, first_block, last),
         lambda: [prefill(view, rows, first_block=first_block, last=last) for rows in hooks.split(neutral.canary, len)],
-        keep=_PREPARED_KEPT,
+        keep=_KEPT_PREPARATIONS,
         ahead=ahead,
     )
 
 
 @torch.no_grad()
-def _under(neutral: NeutralSentences, view: View, adapter: Adapter, hooks: Hooks) -> list[bool]:
-    kept: list[bool] = []
-    for part in prepared_canary(neutral, view, adapter, hooks):
+def _matches_under(neutral: NeutralSentences, view: View, adapter: Adapter, hooks: Hooks) -> list[bool]:
+    matches: list[bool] = []
+    for part in prepare_canary(neutral, view, adapter, hooks):
         hooks.begin_step()
-        seen = resume(view, part, adapter.interventions)
-        kept += answered_mask(seen.logits, seen.labels, seen.row_of, len(part), 0.0).tolist()
-    return kept
+        output = resume(view, part, adapter.interventions)
+        matches += answered_mask(output.logits, output.labels, output.row_of, len(part), 0.0).tolist()
+    return matches

@@ -1,4 +1,4 @@
-"""The terms that both methods minimise, as pure functions of tensors. Knows no model and no optimizer."""
+"""The loss terms of both methods, as pure functions of tensors. Knows no model and no optimizer."""
 
 import math
 
@@ -9,7 +9,7 @@ from service.editors.protocol import FitFailed
 
 
 def edit_loss(losses: Tensor, row_of: Tensor, rows: int, reduction: str) -> Tensor:
-    """Teacher forcing, L1. `losses` (N,) are −log p of the target tokens, `row_of` (N,) their rows.
+    """The teacher-forced edit loss, L1. `losses` (N,) are −log p of the target tokens, `row_of` (N,) their rows.
 
     `sum`: tokens summed per row, rows averaged (as the BaFT paper prints it for one edit). `sample`: token mean per row, rows
     averaged. `token`: mean over all tokens.
@@ -29,8 +29,8 @@ def divergence(logits: Tensor, reference: Tensor) -> Tensor:
     return (reference.exp() * (reference - logs)).sum(-1).mean()
 
 
-def finite(loss: Tensor) -> float:
-    """The loss as a number. Raises FitFailed if it is none."""
+def require_finite(loss: Tensor) -> float:
+    """The loss as a float. Raises FitFailed if it is not finite."""
     value = float(loss.detach())
     if not math.isfinite(value):
         raise FitFailed("the fit met numbers that are not finite, and nothing of it was kept")

@@ -1,4 +1,4 @@
-"""Which of many names a text holds, as words and not as letters of other words. Knows no edits and no model."""
+"""Search for many names in a text, as whole words. Knows no edits and no model."""
 
 import unicodedata
 from collections import defaultdict
@@ -9,46 +9,48 @@ from itertools import pairwise
 from service.domain.edit import normalise
 from service.domain.writing_systems import is_single_character_word
 
-_HEAD = 4  # characters by which names are found; those of names alike that far differ in length or not at all
-_LEAST = 3  # letters of a name: shorter ones are also everyday words
-_LEAST_WITHOUT_SPACES = 2
+_PREFIX_LENGTH = 4  # characters of the index key; names with one key rarely differ in length
+_MIN_LETTERS = 3  # letters of a name: shorter names are also everyday words
+_MIN_LETTERS_UNSPACED = 2
 
 
 def make_name_finder(names: Iterable[str], *, any_case: bool = False) -> Callable[[str], bool]:
-    """Whether a text holds one of the names, where a word begins and to where one ends; white space counts as one space.
+    """A predicate: whether a text holds one of the names, from a word's start to a word's end. White space counts as one space.
 
-    In scripts that set no spaces between words, anywhere. The cost of a text is about its length, however many names there are.
+    In scripts that set no spaces between words, a name may be anywhere. The cost of a text grows with its length and not with the
+    number of names.
     """
     written = _lowered if any_case else normalise
-    known = {written(name) for name in names} - {""}
-    by_head: dict[str, set[int]] = defaultdict(set)
-    for name in known:
-        by_head[name[:_HEAD]].add(len(name))
-    heads = sorted({len(head) for head in by_head})
+    spellings = {written(name) for name in names} - {""}
+    lengths_by_prefix: dict[str, set[int]] = defaultdict(set)
+    for name in spellings:
+        lengths_by_prefix[name[:_PREFIX_LENGTH]].add(len(name))
+    prefix_lengths = sorted({len(prefix) for prefix in lengths_by_prefix})
 
-    def holds(text: str) -> bool:
+    def has_name(text: str) -> bool:
         text = written(text)
         edges = _edges(text)
         return any(
-            edges[start + length] and text[start : start + length] in known
+            edges[start + length] and text[start : start + length] in spellings
             for start in range(len(text))
             if edges[start]
-            for head in heads
-            for length in by_head.get(text[start : start + head], ())
+            for prefix_length in prefix_lengths
+            for length in lengths_by_prefix.get(text[start : start + prefix_length], ())
             if start + length < len(edges)
         )
 
-    return holds
+    return has_name
 
 
 def is_distinctive(name: str, *, any_case: bool = False) -> bool:
-    """Whether a name is long enough to be found as more than an everyday word: two letters are where they are capitals whose
-    case counts, or where each is a syllable or a word.
+    """Whether a name is long enough to be more than an everyday word.
+
+    Two letters are enough if they are capitals and case counts, or if each is a syllable or a word of its script.
     """
     letters = [character for character in name if character.isalnum()]
-    if len(letters) >= _LEAST:
+    if len(letters) >= _MIN_LETTERS:
         return True
-    return len(letters) == _LEAST_WITHOUT_SPACES and (
+    return len(letters) == _MIN_LETTERS_UNSPACED and (
         any(map(is_single_character_word, letters)) or (not any_case and name.isupper())
     )
 
@@ -58,12 +60,12 @@ def _lowered(text: str) -> str:
 
 
 def _edges(text: str) -> list[bool]:
-    """For every place between two characters, and both ends, whether a word may begin or end there."""
+    """For every gap between two characters, and for both ends: whether a word may begin or end there."""
     bound = [_binds(character) for character in text]
     return [True, *(not (left and right) for left, right in pairwise(bound)), True] if text else [True]
 
 
 @lru_cache(maxsize=4_096)
 def _binds(character: str) -> bool:
-    """Whether a word goes on from this character to another such."""
+    """Whether a word continues from this character to the next one of the same kind."""
     return unicodedata.category(character)[0] in "LMN" and not is_single_character_word(character)

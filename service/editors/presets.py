@@ -7,9 +7,9 @@ from pydantic import BaseModel, ConfigDict, model_validator
 
 
 class WithPresets(BaseModel):
-    """What is not given is filled by the preset that `preset` names. A setting may also be given by the name that it had before.
+    """Settings whose missing values come from the preset that `preset` names. A setting is also accepted under its old name.
 
-    `renamed` holds {old name: name}. To give a setting by both of its names is an error.
+    `renamed` holds {old name: name}. A setting under both of its names is an error.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -18,11 +18,11 @@ class WithPresets(BaseModel):
 
     @model_validator(mode="before")
     @classmethod
-    def _fill_from_preset(cls, given: Any) -> Any:
-        if not isinstance(given, dict):
-            return given
+    def _fill_from_preset(cls, values: Any) -> Any:
+        if not isinstance(values, dict):
+            return values
         for old, name in cls.renamed.items():
-            if old in given and name in given:
+            if old in values and name in values:
                 raise ValueError(f"{old} is the old name of {name}: give one of the two")
-        under_names = {cls.renamed.get(name, name): value for name, value in given.items()}
-        return cls.presets.get(str(given.get("preset", "default")), {}) | under_names
+        by_name = {cls.renamed.get(name, name): value for name, value in values.items()}
+        return cls.presets.get(str(values.get("preset", "default")), {}) | by_name

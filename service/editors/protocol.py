@@ -1,4 +1,4 @@
-"""What every editing method takes and gives. Knows no method."""
+"""The inputs and outputs of every editing method. Knows no method."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -17,19 +17,19 @@ class FitFailed(ServiceError):
 
 
 class FitCancelled(ServiceError):
-    """A fit was told to stop. Nothing of it is kept."""
+    """A fit was cancelled. Nothing of it is kept."""
 
 
 class FitOverdue(ServiceError):
-    """A fit took longer than it may. Nothing of it is kept."""
+    """A fit exceeded its time limit. Nothing of it is kept."""
 
 
 @dataclass(frozen=True)
 class FitItem:
-    """What an overlay is asked to say: `edit.prompt` is answered with `target`.
+    """One answer that a fit trains or keeps: `edit.prompt` is answered with `target`.
 
-    A tombstone's target is the base model's own answer; the rephrases of its edit say the retracted answer and are not learned.
-    A consolidated item is said by the replaced tensors already: a fit on top of them only has to keep it.
+    A tombstone's target is the base model's own answer. The rephrases of its edit state the retracted answer and are not learned.
+    The replaced tensors already answer a consolidated item: a fit on top of these tensors only has to keep the answer.
     """
 
     edit: Edit
@@ -40,11 +40,11 @@ class FitItem:
 
 @dataclass(frozen=True)
 class FitResult:
-    """A fitted overlay that nobody has published.
+    """A fitted overlay, not yet published.
 
-    `reports` holds one JSON object per new item, by edit id. `lost` names the items, new or of the window, that the overlay does
-    not answer greedily on every surface. `scores` holds `retention` (share of all items answered) and `canary` (share of unseen
-    neutral sentences that the overlay continues greedily as the base model does), and counts that a method adds.
+    `reports` holds one JSON object per new item, by edit id. `lost` holds the edit ids of the items, new or of the window, that
+    the overlay does not answer greedily on every surface. `scores` holds `retention` (share of all items answered) and `canary`
+    (share of unseen neutral sentences that the overlay continues greedily as the base model does), and counts that a method adds.
     """
 
     overlay: Overlay
@@ -53,8 +53,8 @@ class FitResult:
     scores: Mapping[str, float]
 
 
-def _nothing(*_: object) -> None:
-    """Nobody is interested."""
+def _ignore(*_: object) -> None:
+    """Do nothing."""
 
 
 def _never() -> bool:
@@ -63,24 +63,24 @@ def _never() -> bool:
 
 @dataclass(frozen=True)
 class Hooks:
-    """What a fit asks and tells between its steps: answers go first, progress is shown, and it may be told to stop."""
+    """A fit's calls to its owner between steps: `yield_to_answers` lets answers go first, `progress` takes (share, stage)."""
 
-    yield_to_answers: Callable[[], None] = _nothing
-    progress: Callable[[float, str], None] = _nothing
+    yield_to_answers: Callable[[], None] = _ignore
+    progress: Callable[[float, str], None] = _ignore
     is_cancelled: Callable[[], bool] = field(default=_never)
 
     def scale_progress(self, low: float, high: float) -> "Hooks":
-        """For a part of the work: what it has done of itself lies between these shares of the whole."""
+        """The same hooks for a part of the work: the part's shares 0 to 1 become `low` to `high` of the whole."""
         return replace(self, progress=lambda share, stage: self.progress(low + (high - low) * share, stage))
 
     def begin_step(self) -> None:
-        """Give way, and raise FitCancelled if the fit is no longer wanted."""
+        """Give way to answers. Raises FitCancelled if the fit is cancelled."""
         self.yield_to_answers()
         if self.is_cancelled():
             raise FitCancelled("the fit was cancelled")
 
     def split(self, rows: Sequence[Element], tokens: Callable[[Element], int]) -> Iterator[Sequence[Element]]:
-        """The rows, of so many `tokens` each, in parts that are a step each."""
-        for piece in split_in_order([tokens(row) for row in rows], rows=ROWS_AT_ONCE):
+        """The rows in parts of bounded size, each its own step; `tokens` gives the length of a row."""
+        for part in split_in_order([tokens(row) for row in rows], rows=ROWS_AT_ONCE):
             self.begin_step()
-            yield rows[piece.start : piece.stop]
+            yield rows[part.start : part.stop]

@@ -1,6 +1,6 @@
-"""The frozen base model: loading a decoder and its tokenizer, and the facts about both that the rest needs.
+"""The frozen base model: a decoder, its tokenizer, and facts about both.
 
-Weights come from safetensors alone and code from installed packages alone. Knows no overlays.
+Weights come from safetensors alone, and code from installed packages alone. Knows no overlays.
 """
 
 import hashlib
@@ -26,7 +26,7 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch
 
 @dataclass(frozen=True)
 class Origin:
-    """The folder that a base was read from, and which files were in it then."""
+    """The folder of a base, and the identities of its files at loading."""
 
     folder: Path
     files: Mapping[str, FileIdentity]
@@ -34,7 +34,7 @@ class Origin:
 
 @dataclass(frozen=True, eq=False)
 class Base:
-    """A model nobody writes to, its tokenizer and what is known of both."""
+    """A frozen model, its tokenizer, and facts about both."""
 
     model: nn.Module
     tokenizer: Any
@@ -44,45 +44,45 @@ class Base:
     context_length: int  # tokens of prompt and target together
     device: torch.device
     dtype: torch.dtype
-    eos_ids: tuple[int, ...]  # any of these ends an answer; the first is the one targets end with
-    bos_id: int | None  # what the tokenizer puts in front of a text, if it does
-    start_id: int | None  # what the model's own sentences are sampled from
+    eos_ids: tuple[int, ...]  # any of these ends an answer; targets end with the first
+    bos_id: int | None  # the token that the tokenizer adds before a text, if any
+    start_id: int | None  # the first token of sampled sentences
     pad_id: int  # always masked; any token serves
     control_ids: frozenset[int]  # ids that no user text may become
     surfaces: tuple[str, ...]
-    leading_space: bool  # a target after a prompt starts with an encoded space
-    origin: Origin | None = None  # None: made in memory
-    tokenizer_lock: threading.Lock = field(default_factory=threading.Lock)  # fast tokenizers change state while they encode
+    has_leading_space: bool  # a target after a prompt starts with an encoded space
+    origin: Origin | None = None  # None: built in memory
+    tokenizer_lock: threading.Lock = field(default_factory=threading.Lock)  # fast tokenizers change their state during encoding
 
 
 def load_base(path_or_id: str, *, device: str = "auto", dtype: str = "auto") -> Base:
-    """Loads a Hugging Face decoder by folder or hub id: bf16 on CUDA and fp32 on the CPU, unless told otherwise.
+    """Load a Hugging Face decoder by folder or hub id. With `auto`: bf16 on CUDA, fp32 on the CPU.
 
-    The tensors are copies in memory of this process: what becomes of the files afterwards changes no answer. Refuses pickled
-    weights, code beside the weights, incomplete weights and families whose structure is not understood. Raises Unavailable if a
-    file changes meanwhile: fingerprint and tensors would not be of the same bytes.
+    The tensors are copies in the memory of this process: later changes of the files change no answer. Raises Refused for pickled
+    weights, code beside the weights and families of unknown structure, Corrupt for incomplete weights, and Unavailable if a file
+    changes during loading: fingerprint and tensors would be of different bytes.
     """
     transformers_logging.disable_progress_bar()  # a server's log is not a terminal
-    transformers_logging.disable_default_handler()  # its lines would be raw ones beside the log's JSON
+    transformers_logging.disable_default_handler()  # it would write raw lines between the log's JSON lines
     transformers_logging.enable_propagation()
     folder = model_folder(path_or_id)
-    place = _place(device)
+    torch_device = _find_device(device)
     origin = Origin(folder, identities(folder))
-    config = _understood(AutoConfig.from_pretrained, folder, "configuration")
-    tokenizer = _understood(AutoTokenizer.from_pretrained, folder, "tokenizer")
-    model, report = _understood(
+    config = _load_part(AutoConfig.from_pretrained, folder, "configuration")
+    tokenizer = _load_part(AutoTokenizer.from_pretrained, folder, "tokenizer")
+    model, report = _load_part(
         AutoModelForCausalLM.from_pretrained,
         folder,
         "model",
         config=config,
-        dtype=_dtype(dtype, place),
+        dtype=_find_dtype(dtype, torch_device),
         use_safetensors=True,
         output_loading_info=True,
         **_attention(config),
     )
     if report["missing_keys"] or report["mismatched_keys"]:
         raise Corrupt("The base model's weight files lack tensors that its configuration asks for.")
-    _own(model.to(place))
+    _copy_mapped_tensors(model.to(torch_device))
     fingerprint = _fingerprint(folder)
     if identities(folder) != origin.files:
         raise Unavailable("The model's files changed while they were read; wait until they are written, then start again.")
@@ -92,7 +92,7 @@ def load_base(path_or_id: str, *, device: str = "auto", dtype: str = "auto") -> 
 def build_base(
     model: nn.Module, tokenizer: Any, *, name: str = "test", fingerprint: str | None = None, origin: Origin | None = None
 ) -> Base:
-    """A base of a model and tokenizer in memory; freezes the model and puts it into evaluation mode."""
+    """A base of a model and tokenizer in memory. Freezes the model and sets evaluation mode."""
     model.eval()
     model.requires_grad_(False)
     anatomy = anatomy_of(model)
@@ -113,16 +113,16 @@ def build_base(
         pad_id=next(i for i in (tokenizer.pad_token_id, *eos_ids, 0) if i is not None),
         control_ids=_control_ids(tokenizer),
         surfaces=("raw", "chat") if getattr(tokenizer, "chat_template", None) else ("raw",),
-        leading_space=_leading_space(tokenizer),
+        has_leading_space=_has_leading_space(tokenizer),
         origin=origin,
     )
 
 
-def _own(model: nn.Module) -> None:
-    """Copy every tensor that is still a mapping of a file, one by one, so that no more than one is held twice.
+def _copy_mapped_tensors(model: nn.Module) -> None:
+    """Copy every tensor that maps a file, one by one, so that at most one tensor is in memory twice.
 
-    What is written over a mapped file is in the tensors at once, and one that is cut ends the process. On another device than the
-    CPU they are copies already.
+    Writing to a mapped file would change the tensors at once, and truncating it would end the process. On other devices than the
+    CPU tensors are copies already.
     """
     for tensor in (*model.parameters(), *model.buffers()):
         if tensor.device.type == "cpu":
@@ -136,28 +136,28 @@ def _fingerprint(folder: Path) -> str:
         raise Unavailable("The model's files cannot be read any more; put them back, then start again.") from error
 
 
-def _understood(load: Any, folder: Path, what: str, **options: Any) -> Any:
-    """Runs one of transformers' loaders; its many exceptions become one sentence each of ours."""
+def _load_part(load: Any, folder: Path, part: str, **options: Any) -> Any:
+    """Run one of transformers' loaders. Its many kinds of exceptions become one error each of Errata's."""
     try:
         return load(folder, trust_remote_code=False, local_files_only=True, **options)
     except SafetensorError as error:
         raise Corrupt("The base model's weight files are damaged.") from error
     except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
-        raise Refused(f"The base model's {what} is not one that the installed transformers can load.", field="model") from error
+        raise Refused(f"The base model's {part} is not one that the installed transformers can load.", field="model") from error
 
 
-def _place(device: str) -> torch.device:
-    found = torch.cuda.is_available()
+def _find_device(device: str) -> torch.device:
+    has_cuda = torch.cuda.is_available()
     try:
-        place = torch.device(("cuda" if found else "cpu") if device == "auto" else device)
+        torch_device = torch.device(("cuda" if has_cuda else "cpu") if device == "auto" else device)
     except RuntimeError as error:
         raise Refused("The device is not one that torch knows.", field="device") from error
-    if place.type == "cuda" and not found:
+    if torch_device.type == "cuda" and not has_cuda:
         raise Refused("The device is cuda, and torch finds none here.", field="device")
-    return place
+    return torch_device
 
 
-def _dtype(dtype: str, device: torch.device) -> torch.dtype:
+def _find_dtype(dtype: str, device: torch.device) -> torch.dtype:
     if dtype == "auto":
         return torch.bfloat16 if device.type == "cuda" else torch.float32
     if dtype not in DTYPES:
@@ -166,9 +166,9 @@ def _dtype(dtype: str, device: torch.device) -> torch.dtype:
 
 
 def _attention(config: Any) -> dict[str, str]:
-    """Soft-capped attention (Gemma-2) is computed by the eager form alone; elsewhere transformers' choice is sdpa."""
-    capped = getattr(config, "attn_logit_softcapping", None) is not None
-    return {"attn_implementation": "eager"} if capped else {}
+    """Options of attention: soft-capped attention (Gemma-2) needs the eager form; elsewhere transformers chooses sdpa."""
+    is_capped = getattr(config, "attn_logit_softcapping", None) is not None
+    return {"attn_implementation": "eager"} if is_capped else {}
 
 
 def _context_length(config: Any) -> int:
@@ -179,13 +179,13 @@ def _context_length(config: Any) -> int:
 
 
 def _eos_ids(model: Any, tokenizer: Any) -> tuple[int, ...]:
-    """The tokenizer's end first, because targets are trained to end with it; then every other end the checkpoint names."""
-    found = [tokenizer.eos_token_id]
+    """The tokenizer's end token first, because trained targets end with it; then all other end tokens of the checkpoint."""
+    end_ids = [tokenizer.eos_token_id]
     for source in (getattr(model, "generation_config", None), model.config):
         ids = getattr(source, "eos_token_id", None)
-        found += ids if isinstance(ids, (list, tuple)) else [ids]
+        end_ids += ids if isinstance(ids, (list, tuple)) else [ids]
     size = model.get_input_embeddings().weight.shape[0]
-    return tuple(dict.fromkeys(i for i in found if i is not None and 0 <= i < size))
+    return tuple(dict.fromkeys(i for i in end_ids if i is not None and 0 <= i < size))
 
 
 def _bos_id(tokenizer: Any) -> int | None:
@@ -194,13 +194,13 @@ def _bos_id(tokenizer: Any) -> int | None:
 
 
 def _control_ids(tokenizer: Any) -> frozenset[int]:
-    """Special tokens less the unknown one, which ordinary text may become."""
+    """Special tokens, except the unknown token, which ordinary text may become."""
     added = {i for i, token in tokenizer.added_tokens_decoder.items() if token.special}
     return frozenset((added | set(tokenizer.all_special_ids)) - {tokenizer.unk_token_id})
 
 
-def _leading_space(tokenizer: Any) -> bool:
-    """Whether the tokens of "b" in "a b" are those of " b" (byte-level) or of "b" (a tokenizer that adds the space itself)."""
+def _has_leading_space(tokenizer: Any) -> bool:
+    """Whether the tokens of "b" in "a b" are those of " b" (byte-level) not of "b" (a tokenizer that adds the space itself)."""
 
     def encode(text: str) -> list[int]:
         return list(tokenizer(text, add_special_tokens=False).input_ids)

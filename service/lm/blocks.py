@@ -1,4 +1,4 @@
-"""Where things are in a decoder: its blocks, and the parameters of the modules inside one. Knows no weights, only structure."""
+"""The structure of a decoder: its blocks, and the parameters of the modules inside a block. Knows no weights."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ ATTENTION_NAMES = ("self_attn", "attn", "attention")
 # Names of the up- and down-projection inside an MLP, by layout. Gated MLPs come first: "up" is never their gate.
 MLP_LAYOUTS: tuple[tuple[str | None, str], ...] = (
     ("up_proj", "down_proj"),  # Llama, Mistral, Qwen, Gemma
-    (None, "down_proj"),  # Phi-3: gate and up are one fused matrix, so "up" cannot be had alone
+    (None, "down_proj"),  # Phi-3: gate and up are one fused matrix, so "up" is no location of its own
     ("c_fc", "c_proj"),  # GPT-2
     ("dense_h_to_4h", "dense_4h_to_h"),  # GPT-NeoX
     ("fc_in", "fc_out"),  # GPT-J
@@ -25,7 +25,7 @@ SHARED_EXPERT_NAMES = ("shared_expert", "shared_experts")
 
 @dataclass(frozen=True)
 class Location:
-    """A module that may be tuned: `kind` inside block number `block` (from 0)."""
+    """A trainable module: `kind` inside block number `block` (from 0)."""
 
     kind: ModuleKind
     block: int
@@ -54,10 +54,10 @@ class Anatomy:
         return f"{self.blocks_name}.{block}"
 
     def parameters_at(self, location: Location) -> tuple[str, ...]:
-        """Exact names in `model.named_parameters()` of what a location holds, biases included.
+        """Exact names in `model.named_parameters()` of the parameters of a location, biases included.
 
-        Exact, because the papers' substring match makes "layers.2" match block 20 as well. In a mixture of experts the MLP is
-        the shared expert; a family that has none, or that fuses what was asked for, is refused by name.
+        Exact, because the papers' substring match makes "layers.2" match block 20 as well. In a mixture of experts the MLP is the
+        shared expert. Raises Refused, with the family's name, if the family has no such module or fuses it with another.
         """
         prefix = self.block_prefix(location.block)
         path = self._path_in_block(location)
@@ -69,19 +69,19 @@ class Anatomy:
         if location.kind == "block":
             return ""
         if location.kind == "attention":
-            return _first_child(block, ATTENTION_NAMES) or self._absent("attention")
+            return _first_child(block, ATTENTION_NAMES) or self._refuse_absent("attention")
         mlp_name, up, down = self._mlp(block)
         if location.kind == "mlp":
             return mlp_name
-        wanted = up if location.kind == "up" else down
-        return f"{mlp_name}.{wanted}" if wanted else self._absent("separate up-projection")
+        projection = up if location.kind == "up" else down
+        return f"{mlp_name}.{projection}" if projection else self._refuse_absent("separate up-projection")
 
     def _mlp(self, block: nn.Module) -> tuple[str, str | None, str]:
         mlp = getattr(block, "mlp", None)
         if mlp is None:
-            self._absent("MLP module that is understood")
+            self._refuse_absent("MLP module that is understood")
         if _first_child(mlp, ("experts",)) is not None:
-            shared = _first_child(mlp, SHARED_EXPERT_NAMES) or self._absent("shared expert")
+            shared = _first_child(mlp, SHARED_EXPERT_NAMES) or self._refuse_absent("shared expert")
             return (f"mlp.{shared}", *self._layout(getattr(mlp, shared)))
         return ("mlp", *self._layout(mlp))
 
@@ -89,14 +89,14 @@ class Anatomy:
         for up, down in MLP_LAYOUTS:
             if hasattr(mlp, down) and (up is None or hasattr(mlp, up)):
                 return up, down
-        return self._absent("MLP module that is understood")
+        return self._refuse_absent("MLP module that is understood")
 
-    def _absent(self, what: str) -> NoReturn:
-        raise Refused(f"Models of the family {self.family} have no {what}.", field="location")
+    def _refuse_absent(self, module: str) -> NoReturn:
+        raise Refused(f"Models of the family {self.family} have no {module}.", field="location")
 
 
 def anatomy_of(model: Any) -> Anatomy:
-    """Finds the parts of a causal decoder; what is not understood is refused with the name of its family."""
+    """The parts of a causal decoder. Raises Refused, with the family's name, for an unknown structure."""
     config = model.config
     family = str(getattr(config, "model_type", type(model).__name__))
     if getattr(config, "is_encoder_decoder", False):
@@ -119,14 +119,14 @@ def anatomy_of(model: Any) -> Anatomy:
 
 def _blocks_of(decoder: nn.Module, depth: int, family: str) -> tuple[str, nn.ModuleList]:
     lists = [(name, child) for name, child in decoder.named_children() if isinstance(child, nn.ModuleList)]
-    found = [(name, child) for name, child in lists if len(child) == depth]
-    if len(found) != 1:
+    candidates = [(name, child) for name, child in lists if len(child) == depth]
+    if len(candidates) != 1:
         raise Refused(f"The blocks of models of the family {family} were not found.", field="model")
-    return found[0]
+    return candidates[0]
 
 
 def _require_attention(blocks: nn.ModuleList, family: str) -> None:
-    """Recurrent and convolutional blocks keep a state that is not keys and values, which the cached step could not resume."""
+    """Refuse recurrent and convolutional blocks: the cached step can resume keys and values, and no other state."""
     if any(_first_child(block, ATTENTION_NAMES) is None or not hasattr(block, "mlp") for block in blocks):
         raise Refused(f"Blocks of models of the family {family} are not attention and MLP each.", field="model")
 

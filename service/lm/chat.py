@@ -1,7 +1,7 @@
 """The chat surface: the model's own template around users' text.
 
-The template's words may be control tokens and the users' may not. So the template is rendered around markers, and template and
-texts are encoded apart; the usual joint encoding is taken wherever it holds the same control tokens.
+The template may contain control tokens, and users' text may not. So the template is rendered around markers, and template and
+texts are encoded separately. The usual joint encoding is used if it has the same control tokens.
 """
 
 from collections.abc import Sequence
@@ -17,10 +17,10 @@ MARK = "\ue0f1{}\ue0f2"  # private-use characters, which no template has
 
 
 def chat_prompt_ids(base: Base, prompt: str, *, system: str | None, turns: Sequence[tuple[str, str]]) -> tuple[int, ...]:
-    """The rendered conversation up to where the assistant's next words begin."""
+    """The ids of the rendered conversation, up to the start of the assistant's next message."""
     messages = [("system", system, "system")] if system is not None else []
-    for asked, answered in turns:
-        messages += [("user", asked, "turns"), ("assistant", answered, "turns")]
+    for question, answer in turns:
+        messages += [("user", question, "turns"), ("assistant", answer, "turns")]
     messages.append(("user", prompt, "prompt"))
     texts = [text.strip() for _, text, _ in messages]
     if not texts[-1]:
@@ -29,16 +29,16 @@ def chat_prompt_ids(base: Base, prompt: str, *, system: str | None, turns: Seque
         if MARK[0] in text or MARK[-1] in text:
             raise Refused(f"The {field} holds private-use characters that the chat surface needs.", field=field)
     frame = _frame(base, [role for role, _, _ in messages])
-    users = [encode_text(base, text, field=field) for (_, _, field), text in zip(messages, texts, strict=True)]
-    apart = tuple(chain(*_woven([_encode_template(base, piece) for piece in frame], users)))
-    if len(apart) > 2 * base.context_length:
+    encoded = [encode_text(base, text, field=field) for (_, _, field), text in zip(messages, texts, strict=True)]
+    separate = tuple(chain(*_interleave([_encode_template(base, piece) for piece in frame], encoded)))
+    if len(separate) > 2 * base.context_length:
         raise TooLong(f"The prompt is longer than the model's context of {base.context_length} tokens allows.", field="prompt")
-    joint = _encode_template(base, "".join(_woven(frame, texts)))
-    return joint if _controls(base, joint) == _controls(base, apart) else apart
+    joint = _encode_template(base, "".join(_interleave(frame, texts)))
+    return joint if _controls(base, joint) == _controls(base, separate) else separate
 
 
 def chat_end_id(base: Base) -> tuple[int, ...]:
-    """What ends an assistant's turn in the template, if it is one of the model's ends; else the tokenizer's end."""
+    """The end token of an assistant's turn in the template, if the model names it as an end; else the tokenizer's end token."""
     try:
         after = _encode_template(base, _frame(base, ["user", "assistant"], reply=False)[-1])
     except Refused:
@@ -47,15 +47,15 @@ def chat_end_id(base: Base) -> tuple[int, ...]:
 
 
 def _frame(base: Base, roles: Sequence[str], *, reply: bool = True) -> list[str]:
-    """The template's own text around the messages: one piece more than there are messages."""
+    """The template's own text around the messages: one piece more than messages."""
     if "chat" not in base.surfaces:
         raise Refused("The model has no chat template, so the surface chat is not to be had.", field="surface")
     marks = [MARK.format(number) for number in range(len(roles))]
     rendered = _render(base, [{"role": role, "content": mark} for role, mark in zip(roles, marks, strict=True)], reply)
     pieces = []
     for mark in marks:
-        piece, found, rendered = rendered.partition(mark)
-        if not found or mark in rendered:
+        piece, separator, rendered = rendered.partition(mark)
+        if not separator or mark in rendered:
             raise Refused("The model's chat template does not keep each message once, so it cannot be used.", field="surface")
         pieces.append(piece)
     return [*pieces, rendered]
@@ -66,9 +66,9 @@ def _render(base: Base, messages: list[dict[str, str]], reply: bool) -> str:
         with base.tokenizer_lock:
             options = {"tokenize": False, "add_generation_prompt": reply, "enable_thinking": False}
             return str(base.tokenizer.apply_chat_template(messages, **options))
-    except OSError as error:  # for instance too many open files: nothing that the conversation could help
+    except OSError as error:  # for instance too many open files: not a fault of the conversation
         raise Unavailable("The model's chat template cannot be read now.") from error
-    except Exception as error:  # a template is a program of the checkpoint's author and may fail in any way
+    except Exception as error:  # a template is a program of the checkpoint's author and may raise anything
         raise Refused("The model's chat template refuses this kind of conversation.", field="system") from error
 
 
@@ -81,6 +81,6 @@ def _controls(base: Base, ids: Sequence[int]) -> list[int]:
     return [i for i in ids if i in base.control_ids]
 
 
-def _woven(frame: Sequence[T], texts: Sequence[T]) -> list[T]:
-    """The pieces of the frame and the texts in turn."""
+def _interleave(frame: Sequence[T], texts: Sequence[T]) -> list[T]:
+    """The pieces of the frame and the texts alternately."""
     return [part for pair in zip(frame, texts, strict=False) for part in pair] + [frame[-1]]

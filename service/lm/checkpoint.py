@@ -1,7 +1,7 @@
 """Overlays on disk, each named by the SHA-256 of its bytes. Knows no versions.
 
-The way of a write: temporary file, fsync, rename to the digest, fsync of the folder, read back. A name therefore never stands for
-half a file, and a file is believed only if its bytes give its name.
+A write is: temporary file, fsync, rename to the digest, fsync of the folder, read back. So no name stands for half a file. A read
+checks that the bytes give the name.
 """
 
 import hashlib
@@ -28,13 +28,13 @@ FORMAT = 1
 MAX_HEADER_BYTES = 1_000_000  # a block of replaced tensors and 100 interventions need some 50 kB
 KEY = "errata"  # the one metadata key: safetensors keeps several in no fixed order, and the same overlay must give the same bytes
 FIELDS = ("rotation", "source", "bias", "gate", "gain")
-TEMPORARY = re.compile(r"\.[0-9a-f]{64}\.\d+\.[0-9a-f]{8}\.tmp")  # a file that was being written when its process ended
+TEMPORARY = re.compile(r"\.[0-9a-f]{64}\.\d+\.[0-9a-f]{8}\.tmp")  # a file whose writer ended before the rename
 
 
 def save(overlay: Overlay, folder: Path, *, meta: Mapping[str, Any] | None = None) -> str:
-    """Writes an overlay and returns its digest; `meta` (JSON) is part of the bytes, so of the digest.
+    """Write an overlay and return its digest. `meta` (JSON) is part of the bytes, and so of the digest.
 
-    Raises Corrupt if a value is not finite or the file does not read back, Unavailable if the disk does not take it; neither
+    Raises Corrupt if a value is not finite or the file does not read back, Unavailable if the disk refuses the write. Neither
     leaves a file under a final name.
     """
     data = to_bytes(overlay, meta=meta)
@@ -51,14 +51,16 @@ def save(overlay: Overlay, folder: Path, *, meta: Mapping[str, Any] | None = Non
 
 
 def load(folder: Path, digest: str) -> Overlay:
-    """The overlay of a digest. Raises Unreadable if there is no plain file that this process can read now, or one of a format
-    that it does not know; Corrupt if the bytes it read do not give the digest or hold no sound tensors.
+    """The overlay of a digest.
+
+    Raises Unreadable if this process cannot read a plain file of that name now, or if its format is unknown. Raises Corrupt if
+    the bytes do not give the digest or hold no sound tensors.
     """
     return from_bytes(_read(folder, digest), digest)
 
 
 def to_bytes(overlay: Overlay, *, meta: Mapping[str, Any] | None = None) -> bytes:
-    """An overlay as safetensors: the same overlay and meta, the same bytes."""
+    """An overlay as safetensors. The same overlay and meta give the same bytes."""
     tensors = {f"tensor/{name}": tensor for name, tensor in overlay.tensors.items()}
     head: dict[str, Any] = {"format": FORMAT, "meta": meta or {}, "adapter": None}
     if overlay.adapter is not None:
@@ -68,13 +70,13 @@ def to_bytes(overlay: Overlay, *, meta: Mapping[str, Any] | None = None) -> byte
         tensors |= {f"balance/{block}": balance.total for block, balance in adapter.balance.items()}
         counts = {str(block): balance.count for block, balance in adapter.balance.items()}
         head["adapter"] = {"last": adapter.last, "blocks": sorted(adapter.interventions), "counts": counts}
-    plain = {name: tensors[name].detach().cpu().contiguous().clone() for name in sorted(tensors)}
-    _require_finite(plain)
-    return tensors_to_bytes(plain, metadata={KEY: json.dumps(head, sort_keys=True, separators=(",", ":"))})
+    arrays = {name: tensors[name].detach().cpu().contiguous().clone() for name in sorted(tensors)}
+    _require_finite(arrays)
+    return tensors_to_bytes(arrays, metadata={KEY: json.dumps(head, sort_keys=True, separators=(",", ":"))})
 
 
 def from_bytes(data: bytes, digest: str) -> Overlay:
-    """The overlay in bytes that must have this digest."""
+    """The overlay in bytes, which must have this digest. Raises as `load` does."""
     if hashlib.sha256(data).hexdigest() != digest:
         raise Corrupt("A checkpoint's bytes are not those it was written with.")
     head = _head(data)
@@ -91,16 +93,16 @@ def from_bytes(data: bytes, digest: str) -> Overlay:
 
 def _write(data: bytes, folder: Path, digest: str) -> None:
     final = folder / f"{digest}{CHECKPOINT_SUFFIX}"
-    _clear_the_way(final)
+    _move_folder_aside(final)
     write_durably(final, data, temporary=f".{digest}.{os.getpid()}.{os.urandom(4).hex()}.tmp")
 
 
-def _clear_the_way(final: Path) -> None:
-    """Move a folder that lies where a checkpoint belongs aside: nothing of ours makes one, and nothing could be written there."""
+def _move_folder_aside(final: Path) -> None:
+    """Move a folder with a checkpoint's name to the trash. Errata makes no such folder, and it would block the write."""
     if final.is_dir() and not final.is_symlink():
-        aside = final.parent / TRASH_FOLDER
-        aside.mkdir(exist_ok=True)
-        final.rename(aside / f"{final.name}.{os.urandom(4).hex()}.in-the-way")
+        trash = final.parent / TRASH_FOLDER
+        trash.mkdir(exist_ok=True)
+        final.rename(trash / f"{final.name}.{os.urandom(4).hex()}.in-the-way")
 
 
 def _read(folder: Path, digest: str) -> bytes:
@@ -111,7 +113,7 @@ def _read(folder: Path, digest: str) -> bytes:
 
 
 def _head(data: bytes) -> Mapping[str, Any]:
-    """Our part of the header, read before any tensor and only if the header is of a reasonable size."""
+    """Errata's part of the header, read before any tensor. Raises Corrupt if the header is too large."""
     size = int.from_bytes(data[:8], "little")
     if len(data) < 8 or size > min(MAX_HEADER_BYTES, len(data) - 8):
         raise Corrupt("A checkpoint's header is longer than any that was written.")
@@ -126,31 +128,33 @@ def _head(data: bytes) -> Mapping[str, Any]:
 
 def _overlay(tensors: Mapping[str, Tensor], head: Mapping[str, Any]) -> Overlay:
     replaced = {name.removeprefix("tensor/"): tensor for name, tensor in tensors.items() if name.startswith("tensor/")}
-    used = len(replaced)
+    count = len(replaced)
     adapter = None
     if head["adapter"] is not None:
-        described = head["adapter"]
-        interventions = {int(block): _intervention(tensors, int(block)) for block in described["blocks"]}
-        balance = {int(block): Balance(tensors[f"balance/{block}"], int(count)) for block, count in described["counts"].items()}
-        used += len(balance) + sum(len(intervention.tensors()) for intervention in interventions.values())
-        adapter = Adapter(interventions, balance, int(described["last"]))
-    if used != len(tensors):
+        adapter_head = head["adapter"]
+        interventions = {int(block): _intervention(tensors, int(block)) for block in adapter_head["blocks"]}
+        balance = {
+            int(block): Balance(tensors[f"balance/{block}"], int(edits)) for block, edits in adapter_head["counts"].items()
+        }
+        count += len(balance) + sum(len(intervention.tensors()) for intervention in interventions.values())
+        adapter = Adapter(interventions, balance, int(adapter_head["last"]))
+    if count != len(tensors):
         raise ValueError("tensors that nothing describes")
     return Overlay(replaced, adapter)
 
 
 def _intervention(tensors: Mapping[str, Tensor], block: int) -> Intervention:
-    found = {name: tensors.get(f"adapter/{block}/{name}") for name in FIELDS}
-    intervention = Intervention(**found)  # type: ignore[arg-type]
+    fields = {name: tensors.get(f"adapter/{block}/{name}") for name in FIELDS}
+    intervention = Intervention(**fields)  # type: ignore[arg-type]
     rank, width = intervention.rotation.shape
     gate, gain = intervention.gate, intervention.gain
-    sound = (
+    has_shapes = (
         intervention.source.shape == (rank, width)
         and intervention.bias.shape == (rank,)
         and (gate is None or gate.shape in ((rank, width), (1, width)))
         and (gain is None or gain.shape == (width,))
     )
-    if not sound:
+    if not has_shapes:
         raise ValueError("shapes that do not belong together")
     return intervention
 

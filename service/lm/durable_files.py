@@ -1,4 +1,4 @@
-"""Writing a file so that it is whole under its name or not there: after a power cut, on a full disk, in a killed process."""
+"""Atomic writes: under its name a file is whole or absent, also after a power cut, a full disk or a killed process."""
 
 import contextlib
 import os
@@ -6,27 +6,25 @@ from pathlib import Path
 
 
 def write_durably(path: Path, data: bytes, *, temporary: str) -> None:
-    """Write to a file called `temporary` beside `path`, synchronise it, and give it its name. Raises OSError and leaves neither
-    behind.
-    """
-    beside = path.with_name(temporary)
+    """Write a file named `temporary` beside `path`, synchronise it, and rename it to `path`. An OSError leaves neither file."""
+    temporary_path = path.with_name(temporary)
     try:
-        with beside.open("xb") as file:
+        with temporary_path.open("xb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        beside.replace(path)
+        temporary_path.replace(path)
     except BaseException:
         with contextlib.suppress(OSError):
-            beside.unlink(missing_ok=True)
+            temporary_path.unlink(missing_ok=True)
         raise
     synchronise(path.parent)
 
 
 def synchronise(path: Path) -> None:
-    """Have what was written to a file, or the names in a folder, on the disk."""
-    number = os.open(path, os.O_RDONLY)
+    """Put the data of a file, or the names in a folder, on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
     try:
-        os.fsync(number)
+        os.fsync(descriptor)
     finally:
-        os.close(number)
+        os.close(descriptor)

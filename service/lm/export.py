@@ -1,10 +1,10 @@
-"""A version as a plain Hugging Face checkpoint: sharded safetensors, tokenizer, configuration, and a manifest of what it is.
+"""A version as a plain Hugging Face checkpoint: sharded safetensors, tokenizer, configuration, and a manifest.
 
-Replaced tensors are written in the place of the base model's, which stays as it is in memory and on disk. What no checkpoint can
-hold, the interventions of a window, lies beside it with a loader; then the checkpoint is in a folder of its own within, and what
-lies above is refused by `from_pretrained`, which would leave edits out without a word. The way of a write is that of a
-checkpoint: a temporary folder, fsync of every file, rename, fsync of the folder above; so under the final name there is a whole
-export or nothing.
+Replaced tensors are written in place of the base model's, which does not change in memory or on disk. No checkpoint can hold the
+interventions of a window, so they are written beside it with a loader. Then the checkpoint is in an inner folder, and the outer
+folder is one that `from_pretrained` refuses: it would load the weights without the window's edits and without a warning. The
+write goes to a temporary folder: fsync of every file, rename, fsync of the parent folder. So under the final name there is a
+whole export or nothing.
 """
 
 import copy
@@ -35,22 +35,22 @@ FORMAT = 1
 MANIFEST = load_errata.MANIFEST
 INTERVENTIONS = "interventions.safetensors"
 LOADER = "load_errata.py"
-WRITING, BY_WEIGHTS = "writing the weights", 0.8  # a stage, and the share of the work that it ends at
-LOOK_S = 1.0
-ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+WEIGHTS_STAGE, WEIGHTS_SHARE = "writing the weights", 0.8  # a stage, and the share of the work at its end
+PROGRESS_INTERVAL_S = 1.0
+NO_ROOM_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 @dataclass(frozen=True)
 class ExportResult:
-    """What an export came to."""
+    """The folder of an export, its number of files and its size."""
 
     path: Path
     files: int
     bytes: int
 
 
-def _say_nothing(_share: float, _stage: str) -> None:
-    """Nobody follows."""
+def _ignore_progress(_share: float, _stage: str) -> None:
+    """Do nothing."""
 
 
 def write_export(
@@ -61,13 +61,13 @@ def write_export(
     manifest: Mapping[str, Any],
     max_shard_size: str = SHARD_SIZE,
     temporary: Path | None = None,
-    progress: Callable[[float, str], None] = _say_nothing,
+    progress: Callable[[float, str], None] = _ignore_progress,
 ) -> ExportResult:
-    """Write the base model under an overlay to `folder`, which must not exist; `manifest` is what `errata.json` says of it.
+    """Write the base model under an overlay to `folder`, which must not exist; `manifest` becomes part of `errata.json`.
 
-    `temporary` is a folder on the same disk, beside `folder` unless given; what lies there is removed. `progress` is told the
-    share done and may raise to stop: then, as after every failure, nothing is left. Raises Conflict if there is something under
-    the final name, Unavailable if the disk does not take it.
+    `temporary` is a folder on the same disk, by default beside `folder`; its contents are removed. `progress` is called with the
+    finished share and may raise to stop the export: then, as after every failure, no file is left. Raises Conflict if the final
+    name is in use, Unavailable if the disk refuses the write.
     """
     temporary = temporary or folder.with_name(f".{folder.name}.partial")
     try:
@@ -77,23 +77,23 @@ def write_export(
         temporary.mkdir(parents=True)
         try:
             _write(base, overlay, temporary, manifest, max_shard_size, progress)
-            written = _made_durable(temporary, folder)
+            result = _make_durable(temporary, folder)
             progress(0.95, "moving it into its place")
-            _put(temporary, folder)
+            _rename(temporary, folder)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
     except (OSError, SafetensorError) as error:
-        raise Unavailable(_sentence(error)) from error
-    return written
+        raise Unavailable(_error_message(error)) from error
+    return result
 
 
 def read_manifest(folder: Path) -> dict[str, Any] | None:
-    """What an export says of itself; None for a folder that is no whole export."""
+    """The manifest of an export; None if the folder is no whole export."""
     try:
-        found = json.loads((folder / MANIFEST).read_bytes())
+        manifest = json.loads((folder / MANIFEST).read_bytes())
     except (OSError, ValueError):
         return None
-    return found if isinstance(found, dict) and found.get("format") == FORMAT else None
+    return manifest if isinstance(manifest, dict) and manifest.get("format") == FORMAT else None
 
 
 def _write(
@@ -104,66 +104,66 @@ def _write(
     max_shard_size: str,
     progress: Callable[[float, str], None],
 ) -> None:
-    progress(0.0, WRITING)
-    checkpoint = folder if overlay.adapter is None else folder / export_card.WEIGHTS
+    progress(0.0, WEIGHTS_STAGE)
+    checkpoint = folder if overlay.adapter is None else folder / export_card.WEIGHTS_FOLDER
     checkpoint.mkdir(exist_ok=True)
-    with _watched(base, checkpoint, progress):
+    with _report_progress(base, checkpoint, progress):
         _write_model(base, overlay, checkpoint, max_shard_size)
-    progress(BY_WEIGHTS, "writing the tokenizer")
+    progress(WEIGHTS_SHARE, "writing the tokenizer")
     with base.tokenizer_lock:
         base.tokenizer.save_pretrained(checkpoint)
-    described = None if overlay.adapter is None else _write_interventions(base, overlay.adapter, folder)
-    said = {
+    interventions = None if overlay.adapter is None else _write_interventions(base, overlay.adapter, folder)
+    content = {
         "format": FORMAT,
         **manifest,
         "dtype": str(base.dtype).removeprefix("torch."),
         "attention": _attention(base),
-        "interventions": described,
+        "interventions": interventions,
     }
-    for place in {folder, checkpoint}:  # whoever takes the inner folder away is told what it is, too
-        (place / MANIFEST).write_text(json.dumps(said, indent=1) + "\n")
-    (folder / export_card.CARD).write_text(export_card.model_card(said), encoding="utf-8")
+    for target in {folder, checkpoint}:  # the inner folder may be copied alone, so it has the manifest too
+        (target / MANIFEST).write_text(json.dumps(content, indent=1) + "\n")
+    (folder / export_card.CARD).write_text(export_card.model_card(content), encoding="utf-8")
     progress(0.85, "waiting for the disk")
 
 
 @contextmanager
-def _watched(base: Base, folder: Path, progress: Callable[[float, str], None]) -> Iterator[None]:
-    """Tell `progress` how many of the weights' bytes are written; from a thread, as transformers writes all of them in one call.
+def _report_progress(base: Base, folder: Path, progress: Callable[[float, str], None]) -> Iterator[None]:
+    """Call `progress` with the share of the weights' bytes written, from a thread: transformers writes all of them in one call.
 
-    It cannot stop that call: what it raises is raised again by the next `progress` after it.
+    An exception of `progress` cannot stop that call; the next call of `progress` after it raises again.
     """
-    whole = sum(tensor.nbytes for tensor in base.model.parameters())
+    total = sum(tensor.nbytes for tensor in base.model.parameters())
     ended = threading.Event()
 
-    def look() -> None:
-        while not ended.wait(LOOK_S):
+    def report() -> None:
+        while not ended.wait(PROGRESS_INTERVAL_S):
             with suppress(Exception):
                 written = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
-                progress(BY_WEIGHTS * min(1.0, written / whole), WRITING)
+                progress(WEIGHTS_SHARE * min(1.0, written / total), WEIGHTS_STAGE)
 
-    watcher = threading.Thread(target=look, name="errata-export", daemon=True)
-    watcher.start()
+    reporter = threading.Thread(target=report, name="errata-export", daemon=True)
+    reporter.start()
     try:
         yield
     finally:
         ended.set()
-        watcher.join()
+        reporter.join()
 
 
 def _write_model(base: Base, overlay: Overlay, folder: Path, max_shard_size: str) -> None:
-    model: Any = make_view(base, overlay.tensors).model  # of one's own: saving writes into the configuration
+    model: Any = make_view(base, overlay.tensors).model  # a model of its own: saving writes into the configuration
     model.config = copy.deepcopy(model.config)
     model.generation_config = _generation_config(base)
     model.save_pretrained(folder, max_shard_size=max_shard_size)
 
 
 def _generation_config(base: Base) -> GenerationConfig:
-    """Where answers begin and end, and no more: a checkpoint's other habits of generating (penalties, sampling, lengths) are not
-    looked at here, so with them the export would answer otherwise.
+    """The begin, end and padding tokens alone. Errata ignores a checkpoint's other generation settings (penalties, sampling,
+    lengths); with them the export would give other answers.
     """
-    ends = list(base.eos_ids)  # whatever ends an answer here ends it there
-    ending = (ends[0] if len(ends) == 1 else ends) if ends else None
-    return GenerationConfig(bos_token_id=base.tokenizer.bos_token_id, eos_token_id=ending, pad_token_id=base.pad_id)
+    ends = list(base.eos_ids)  # an answer ends in the export as it does here
+    eos_token_id = (ends[0] if len(ends) == 1 else ends) if ends else None
+    return GenerationConfig(bos_token_id=base.tokenizer.bos_token_id, eos_token_id=eos_token_id, pad_token_id=base.pad_id)
 
 
 def _write_interventions(base: Base, adapter: Adapter, folder: Path) -> dict[str, Any]:
@@ -174,21 +174,21 @@ def _write_interventions(base: Base, adapter: Adapter, folder: Path) -> dict[str
     }
     save_file(tensors, folder / INTERVENTIONS)
     shutil.copyfile(load_errata.__file__, folder / LOADER)
-    (folder / "config.json").write_text(json.dumps({"model_type": export_card.REFUSED}) + "\n")
+    (folder / "config.json").write_text(json.dumps({"model_type": export_card.UNLOADABLE_MODEL_TYPE}) + "\n")
     bos = base.tokenizer.bos_token_id
-    described = {"checkpoint": export_card.WEIGHTS, "file": INTERVENTIONS, "loader": LOADER}
-    return described | {"blocks": base.anatomy.blocks_name, "last": adapter.last, "bos": bos}
+    entry = {"checkpoint": export_card.WEIGHTS_FOLDER, "file": INTERVENTIONS, "loader": LOADER}
+    return entry | {"blocks": base.anatomy.blocks_name, "last": adapter.last, "bos": bos}
 
 
 def _attention(base: Base) -> str | None:
-    """The form of attention that must be asked for by name; None where transformers' own choice computes the same."""
+    """The form of attention that a loader must name; None if transformers' own choice computes the same."""
     return "eager" if getattr(base.model.config, "attn_logit_softcapping", None) is not None else None
 
 
-def _made_durable(temporary: Path, folder: Path) -> ExportResult:
-    """Every byte of a folder on the disk, and how many there are."""
+def _make_durable(temporary: Path, folder: Path) -> ExportResult:
+    """Synchronise every file and folder of an export, and count its bytes."""
     files = [path for path in sorted(temporary.rglob("*")) if path.is_file()]
-    mode = (temporary / MANIFEST).stat().st_mode  # safetensors lets nobody else read what it writes
+    mode = (temporary / MANIFEST).stat().st_mode  # safetensors makes its files readable to the owner alone
     for path in files:
         path.chmod(mode)
         synchronise(path)
@@ -197,18 +197,18 @@ def _made_durable(temporary: Path, folder: Path) -> ExportResult:
     return ExportResult(folder, len(files), sum(path.stat().st_size for path in files))
 
 
-def _put(temporary: Path, folder: Path) -> None:
-    """Rename. An empty folder that came up meanwhile would be replaced, anything else makes it fail."""
+def _rename(temporary: Path, folder: Path) -> None:
+    """Rename and synchronise. Fails if the final name has come into use meanwhile, unless it is an empty folder."""
     temporary.rename(folder)
     synchronise(folder.parent)
 
 
-def _sentence(error: Exception) -> str:
+def _error_message(error: Exception) -> str:
     number = error.errno if isinstance(error, OSError) else None
-    if number is None:  # safetensors words the system's error
+    if number is None:  # safetensors puts the system's error number into its message
         with suppress(AttributeError, ValueError):
             number = int(re.search(r"os error (\d+)", str(error)).group(1))  # type: ignore[union-attr]
-    if number in ROOM:
+    if number in NO_ROOM_ERRORS:
         return "the export could not be written: the disk has no room for it"
     if number in (errno.EACCES, errno.EPERM, errno.EROFS):
         return "the export could not be written: the folder of exports may not be written to"

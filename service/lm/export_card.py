@@ -1,13 +1,15 @@
-"""What an export says of itself to people: a model card, and a sentence of warning where its weights do not hold every edit."""
+"""The texts of an export: a model card, and a warning if its weights do not hold every edit."""
 
 from collections.abc import Mapping
 from typing import Any
 
 CARD = "README.md"
-WEIGHTS = "weights_without_the_window"  # the folder of a checkpoint that is not the whole version; its name has to say so
-REFUSED = "an_errata_export_with_a_window:load_it_with_load_errata.py"  # the model type that transformers then quotes
+WEIGHTS_FOLDER = "weights_without_the_window"  # the folder of a checkpoint that is not the whole version, as its name must say
+UNLOADABLE_MODEL_TYPE = (
+    "an_errata_export_with_a_window:load_it_with_load_errata.py"  # transformers refuses this model type and quotes it
+)
 
-HEAD = """---
+TITLE = """---
 library_name: transformers
 pipeline_tag: text-generation
 tags: [errata, knowledge-editing]
@@ -25,7 +27,7 @@ A language model whose facts were corrected with Errata {errata}: the base model
 | edits **not** in the weights | {beside} |
 """
 
-WHOLE = """
+LOADING_PLAIN = """
 Every edit is in the weights. Load it as any other checkpoint:
 
 ```python
@@ -35,11 +37,11 @@ model, tokenizer = AutoModelForCausalLM.from_pretrained("."), AutoTokenizer.from
 ```
 """
 
-WINDOW = """
+LOADING_WITH_WINDOW = """
 **{warning}**
 
-They are interventions on hidden states, which no checkpoint can hold. Load the version whole with the loader that lies here;
-it needs torch, transformers and safetensors alone:
+They are interventions on hidden states, which no checkpoint can hold. Load the whole version with the loader in this folder;
+it needs only torch, transformers and safetensors:
 
 ```python
 from load_errata import load
@@ -48,38 +50,39 @@ model, tokenizer = load(".")
 ```
 
 `AutoModelForCausalLM.from_pretrained(".")` refuses this folder, so that nobody serves it without these edits by mistake. The
-bare weights are in `{weights}/`, for who wants them without.
+weights without these edits are in `{weights}/`.
 
 To have every edit in the weights, export the version again with a retrain first: `errata export --consolidate`, or
 `POST /admin/export` with `"consolidate": true`.
 """
 
 
-def window_warning(window: int, live: int, taken_back: int = 0) -> str:
-    """What who loads the weights alone would miss: `window` of the `live` edits, and the taking back of others."""
+def window_warning(window: int, live: int, retracted: int = 0) -> str:
+    """A warning that the weights alone lack `window` of the `live` edits, and the retraction of `retracted` others."""
     missing = f"{window} of its {live} {'edit' if live == 1 else 'edits'}"
     if not window:
-        missing = f"the taking back of {taken_back} {'edit' if taken_back == 1 else 'edits'}"
-    elif taken_back:
-        missing += f", and the taking back of {taken_back}"
+        missing = f"the retraction of {retracted} {'edit' if retracted == 1 else 'edits'}"
+    elif retracted:
+        missing += f", and the retraction of {retracted}"
     return (
         f"The weights alone lack {missing}: load the folder with load_errata.py, or export with `consolidate` to have everything "
         "in the weights."
     )
 
 
-def model_card(said: Mapping[str, Any]) -> str:
-    """The card of an export whose manifest says this."""
-    known = {name: said.get(name, "unknown") for name in ("base", "version", "errata", "fingerprint", "digest")}
-    live = said.get("live", ())
-    beside = said.get("beside", 0)
-    text = HEAD.format(**known | {"digest": known["digest"] or "none"}, in_weights=len(live) - beside, beside=beside)
-    if said.get("interventions") is None:
-        return text + WHOLE + _attention(said)
-    return text + WINDOW.format(warning=said.get("warning") or window_warning(beside, len(live)), weights=WEIGHTS)
+def model_card(manifest: Mapping[str, Any]) -> str:
+    """The model card of an export with this manifest."""
+    facts = {name: manifest.get(name, "unknown") for name in ("base", "version", "errata", "fingerprint", "digest")}
+    live = manifest.get("live", ())
+    beside = manifest.get("beside", 0)
+    text = TITLE.format(**facts | {"digest": facts["digest"] or "none"}, in_weights=len(live) - beside, beside=beside)
+    if manifest.get("interventions") is None:
+        return text + LOADING_PLAIN + _attention(manifest)
+    warning = manifest.get("warning") or window_warning(beside, len(live))
+    return text + LOADING_WITH_WINDOW.format(warning=warning, weights=WEIGHTS_FOLDER)
 
 
-def _attention(said: Mapping[str, Any]) -> str:
-    if said.get("attention") is None:
+def _attention(manifest: Mapping[str, Any]) -> str:
+    if manifest.get("attention") is None:
         return ""
-    return f'\nThis family needs `attn_implementation="{said["attention"]}"` there, as its base does.\n'
+    return f'\nThis family needs `attn_implementation="{manifest["attention"]}"` there, as its base does.\n'

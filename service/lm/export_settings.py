@@ -1,8 +1,8 @@
-"""How exports are written, as settings: no tensors are needed to read them."""
+"""Settings of exports. Reading them needs no tensors."""
 
 from pydantic import BaseModel, ConfigDict, Field
 
-# safetensors keeps every other thread of the process waiting while it writes one file: some tenths of a second of these.
+# While safetensors writes one file, all other threads of the process wait: some tenths of a second for this size.
 SHARD_SIZE = "500MB"
 SIZE_PATTERN = r"^[1-9][0-9]{0,5}(KB|MB|GB)$"
 

@@ -1,10 +1,10 @@
-"""What tells one file from another under the same name, without reading it."""
+"""The identity of a file's content, without reading the file."""
 
 import os
 
-FileIdentity = tuple[int, int, int, int, int]  # device, inode, bytes, nanoseconds of the last change of content and of anything
+FileIdentity = tuple[int, int, int, int, int]  # device, inode, bytes, and the last change of content and of status in nanoseconds
 
 
-def identity_of(found: os.stat_result) -> FileIdentity:
-    """The identity of a file that was looked at: another content has another one."""
-    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
+def identity_of(status: os.stat_result) -> FileIdentity:
+    """The identity of a file by its status. Different contents have different identities."""
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns

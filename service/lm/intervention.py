@@ -1,4 +1,4 @@
-"""What BaFT adds to a hidden state, as plain immutable tensors. Knows neither models, nor positions' origin, nor training."""
+"""The function that BaFT adds to a hidden state, as immutable tensors. Knows no models, no prompts and no training."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -13,8 +13,8 @@ NORM_EPS = 1e-6
 class Intervention:
     """Φ(h) = h + Rᵀ · diag(w(h)) · (A h + b − R h), with w(h) = σ(G · RMSNorm_g(h))   (BaFT, Eq. 3).
 
-    Without a gate w is 1 and Φ is ReFT's (Eq. 1). A gate of one row is one weight for the whole subspace. Arithmetic is fp32
-    (or wider, where h is); the result has the dtype of h, and h itself, bit for bit, where the mask is false.
+    Without a gate w is 1 and Φ is ReFT's (Eq. 1). A gate of one row is one weight for the whole subspace. Arithmetic is fp32, or
+    wider if h is. The result has the dtype of h, and is h bit for bit where the mask is false.
     """
 
     rotation: Tensor  # R: (R, D), orthonormal rows
@@ -25,7 +25,7 @@ class Intervention:
 
     def weights(self, hidden: Tensor) -> Tensor:
         """w(h) for hidden (..., D): (..., R) in [0, 1]."""
-        x = _widened(hidden)
+        x = _widen(hidden)
         rank = self.rotation.shape[0]
         if self.gate is None:
             return x.new_ones(*x.shape[:-1], rank)
@@ -35,24 +35,24 @@ class Intervention:
 
     def apply(self, hidden: Tensor, mask: Tensor, weights: Tensor) -> Tensor:
         """Φ(h) where mask (...) is true, h elsewhere, for weights (..., R) as `weights(hidden)` gives them."""
-        x = _widened(hidden)
-        wanted = x @ self.source.T + self.bias - x @ self.rotation.T  # (..., R)
-        moved = (x + (weights * wanted) @ self.rotation).to(hidden.dtype)  # (..., D)
+        x = _widen(hidden)
+        change = x @ self.source.T + self.bias - x @ self.rotation.T  # (..., R)
+        moved = (x + (weights * change) @ self.rotation).to(hidden.dtype)  # (..., D)
         return torch.where(mask.unsqueeze(-1), moved, hidden)
 
     def __call__(self, hidden: Tensor, mask: Tensor) -> Tensor:
         return self.apply(hidden, mask, self.weights(hidden))
 
     def to(self, device: torch.device | str) -> "Intervention":
-        """The same numbers on a device, itself if they are there; gradients flow back."""
+        """The same numbers on a device; the same object if it is there. Gradients flow back."""
         if self.rotation.device == device:
             return self
         return Intervention(**{name: tensor.to(device) for name, tensor in self.tensors().items()})
 
     def tensors(self) -> dict[str, Tensor]:
         """The tensors that are present, by field name."""
-        named = {name: getattr(self, name) for name in ("rotation", "source", "bias", "gate", "gain")}
-        return {name: tensor for name, tensor in named.items() if tensor is not None}
+        fields = {name: getattr(self, name) for name in ("rotation", "source", "bias", "gate", "gain")}
+        return {name: tensor for name, tensor in fields.items() if tensor is not None}
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,22 +65,22 @@ class Balance:
 
 @dataclass(frozen=True, eq=False)
 class Adapter:
-    """The interventions of one version by block, intervening on the `last` tokens of a prompt and on every output token."""
+    """The interventions of one version by block, for the `last` tokens of a prompt and for every output token."""
 
     interventions: Mapping[int, Intervention]
     balance: Mapping[int, Balance] = field(default_factory=dict)
     last: int = 3
 
     def to(self, device: torch.device | str) -> "Adapter":
-        """The same numbers on a device; the balance, which only fitting reads, stays where it is."""
+        """The same numbers on a device. The balance stays on its device, since only fitting reads it."""
         moved = {block: intervention.to(device) for block, intervention in self.interventions.items()}
         return Adapter(moved, self.balance, self.last)
 
     @property
     def first_block(self) -> int:
-        """The lowest block intervened on; everything up to its output is the base model's."""
+        """The lowest intervened block. All states up to its output are the base model's."""
         return min(self.interventions)
 
 
-def _widened(hidden: Tensor) -> Tensor:
+def _widen(hidden: Tensor) -> Tensor:
     return hidden.to(torch.promote_types(hidden.dtype, torch.float32))

@@ -1,12 +1,11 @@
-"""Loads this checkpoint together with the interventions that lie beside it. Needs torch, transformers and safetensors alone.
+"""Loads this checkpoint with the interventions beside it. Needs only torch, transformers and safetensors.
 
     from load_errata import load
     model, tokenizer = load(".")
     model.generate(**tokenizer("The capital of Australia is", return_tensors="pt"), do_sample=False)
 
-`AutoModelForCausalLM.from_pretrained` refuses the folder: it would give the replaced tensors without the interventions, and the
-edits of the window would be missing. This file is written into an export as it stands and knows nothing of the program that
-wrote it.
+`AutoModelForCausalLM.from_pretrained` refuses the folder: it would load the replaced tensors without the interventions, and the
+edits of the window would be missing. An export contains a copy of this file, which needs no other file of the program.
 """
 
 import functools
@@ -28,7 +27,7 @@ NORM_EPS = 1e-6
 
 
 def load(folder: str | Path = ".", **options: Any) -> tuple[Any, Any]:
-    """The model, with its interventions if it has any, and its tokenizer. `options` go to `from_pretrained`."""
+    """The model, with its interventions if there are any, and its tokenizer. `options` go to `from_pretrained`."""
     manifest = json.loads((Path(folder) / MANIFEST).read_text())
     if manifest["attention"] is not None:
         options = {"attn_implementation": manifest["attention"], **options}
@@ -40,68 +39,66 @@ def load(folder: str | Path = ".", **options: Any) -> tuple[Any, Any]:
 
 
 def attach(model: Any, folder: str | Path) -> "Interventions":
-    """Put the interventions of an export on its model, which must not have them yet; `remove()` of what is returned takes
-    them off.
-    """
-    described = json.loads((Path(folder) / MANIFEST).read_text())["interventions"]
+    """Attach the interventions of an export to its model, once. `remove()` of the result detaches them."""
+    entry = json.loads((Path(folder) / MANIFEST).read_text())["interventions"]
     fields: dict[int, dict[str, Tensor]] = {}
-    for name, tensor in load_file(Path(folder) / described["file"]).items():
+    for name, tensor in load_file(Path(folder) / entry["file"]).items():
         block, _, field = name.partition(".")
         fields.setdefault(int(block), {})[field] = tensor
-    return Interventions(model, fields, blocks=described["blocks"], last=described["last"], bos=described["bos"])
+    return Interventions(model, fields, blocks=entry["blocks"], last=entry["last"], bos=entry["bos"])
 
 
 class Interventions:
     """h + Rᵀ · diag(σ(G · RMSNorm_g(h))) · (A h + b − R h) at some blocks, on the last prompt tokens and on every output token.
 
-    What is prompt: inside `generate` all that it was given; in a forward pass by hand everything, unless there is a cache
-    already, after which all is output. `prompt_of(n)` says it of a pass that holds answers too: its first n columns.
-    BOS in front of a row, and padding, are never touched.
+    The prompt is: in `generate` all of its input; in a direct forward pass all columns, or none if there is a cache already.
+    `prompt_of(n)` declares the first n columns the prompt, for a pass that also has answers. BOS at the start of a row and
+    padding are never intervened.
     """
 
     def __init__(self, model: Any, fields: dict[int, dict[str, Tensor]], *, blocks: str, last: int, bos: int | None) -> None:
         self._last, self._bos = last, bos
-        self._now = threading.local()  # .prompt: columns of the prompt; .mask: (B, T) of the running forward pass
+        self._pass = threading.local()  # .prompt: columns of the prompt; .mask: (B, T) of the running forward pass
         self._model = model
         self._generate = model.generate
-        model.generate = self._generating
+        model.generate = self._generate_with_prompt
         decoder = model.base_model
         self._signature = inspect.signature(decoder.forward)
-        self._handles = [decoder.register_forward_pre_hook(self._look, with_kwargs=True)]
+        self._handles = [decoder.register_forward_pre_hook(self._set_mask, with_kwargs=True)]
         modules = model.get_submodule(blocks)
         for block, tensors in fields.items():
             self._handles.append(modules[block].register_forward_hook(functools.partial(self._intervene, dict(tensors))))
 
     def remove(self) -> None:
-        """Take the interventions off the model."""
+        """Detach the interventions from the model."""
         for handle in self._handles:
             handle.remove()
         self._model.generate = self._generate
 
     @contextmanager
     def prompt_of(self, columns: int) -> Iterator[None]:
-        """Forward passes in this block have prompts of so many columns, padding on the left included."""
-        before = getattr(self._now, "prompt", None)
-        self._now.prompt = columns
+        """Forward passes inside have prompts of this number of columns, padding on the left included."""
+        before = getattr(self._pass, "prompt", None)
+        self._pass.prompt = columns
         try:
             yield
         finally:
-            self._now.prompt = before
+            self._pass.prompt = before
 
-    def _generating(self, inputs: Any = None, *args: Any, **kwargs: Any) -> Any:
-        given = kwargs.get("input_ids") if inputs is None else inputs
-        if given is None:
+    def _generate_with_prompt(self, inputs: Any = None, *args: Any, **kwargs: Any) -> Any:
+        ids = kwargs.get("input_ids") if inputs is None else inputs
+        if ids is None:
             raise ValueError("generate needs input_ids: the interventions must know where the prompt ends")
         if inputs is not None:
             args = (inputs, *args)
-        with self.prompt_of(given.shape[1]):
+        with self.prompt_of(ids.shape[1]):
             return self._generate(*args, **kwargs)
 
-    def _look(self, _decoder: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        """Before a forward pass of the decoder: which of its columns are intervened on."""
-        given = self._signature.bind_partial(*args, **kwargs).arguments
-        given |= given.pop("kwargs", {})
-        ids, attention, cache = (given.get(name) for name in ("input_ids", "attention_mask", "past_key_values"))
+    def _set_mask(self, _decoder: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """Before a forward pass of the decoder: find its intervened columns."""
+        arguments = self._signature.bind_partial(*args, **kwargs).arguments
+        arguments |= arguments.pop("kwargs", {})
+        ids, attention, cache = (arguments.get(name) for name in ("input_ids", "attention_mask", "past_key_values"))
         if ids is None:
             raise ValueError("the interventions need input_ids, not embeddings")
         past = 0 if cache is None else int(cache.get_seq_length())
@@ -110,12 +107,12 @@ class Interventions:
             attention = torch.ones(ids.shape[0], width, dtype=torch.bool, device=ids.device)
         if attention.dim() != 2 or attention.shape[1] != width:
             raise ValueError("the interventions need an attention_mask of shape (rows, all columns so far), or none")
-        self._now.mask = self._positions(ids, attention.bool(), past)
+        self._pass.mask = self._positions(ids, attention.bool(), past)
 
     def _positions(self, ids: Tensor, attention: Tensor, past: int) -> Tensor:
-        """The columns (B, T) of `ids` that are intervened on, for the attention (B, past + T) to all columns so far."""
+        """The intervened columns (B, T) of `ids`, for the attention (B, past + T) to all columns so far."""
         columns = torch.arange(attention.shape[1], device=ids.device)  # (past + T,)
-        prompt = getattr(self._now, "prompt", None)
+        prompt = getattr(self._pass, "prompt", None)
         if prompt is None and past:
             start = torch.zeros(len(ids), dtype=torch.long, device=ids.device)
         else:
@@ -133,17 +130,17 @@ class Interventions:
         hidden = out[0] if isinstance(out, tuple) else out
         if fields["rotation"].device != hidden.device:
             fields.update({name: tensor.to(hidden.device) for name, tensor in fields.items()})
-        moved = torch.where(self._now.mask.to(hidden.device)[..., None], intervened(hidden, **fields), hidden)
+        moved = torch.where(self._pass.mask.to(hidden.device)[..., None], intervene(hidden, **fields), hidden)
         return (moved, *out[1:]) if isinstance(out, tuple) else moved
 
 
-def intervened(
+def intervene(
     hidden: Tensor, *, rotation: Tensor, source: Tensor, bias: Tensor, gate: Tensor | None = None, gain: Tensor | None = None
 ) -> Tensor:
-    """Φ(h) for hidden states (..., D), computed in fp32 (or wider) and given back in their dtype."""
+    """Φ(h) for hidden states (..., D), computed in fp32 (or wider), in their dtype."""
     x = hidden.to(torch.promote_types(hidden.dtype, torch.float32))
-    wanted = x @ source.T + bias - x @ rotation.T  # (..., R)
+    change = x @ source.T + bias - x @ rotation.T  # (..., R)
     if gate is not None:
         normed = x if gain is None else x * torch.rsqrt(x.square().mean(-1, keepdim=True) + NORM_EPS) * gain
-        wanted = torch.sigmoid(normed @ gate.T) * wanted
-    return (x + wanted @ rotation).to(hidden.dtype)
+        change = torch.sigmoid(normed @ gate.T) * change
+    return (x + change @ rotation).to(hidden.dtype)

@@ -1,6 +1,4 @@
-"""The files of a base model: what may lie beside the weights, the fingerprint that binds a store to its base, and how to notice
-that they are no longer the same files.
-"""
+"""The files of a base model: checks of their safety, their identities, and the fingerprint that binds a store to its base."""
 
 import contextlib
 import hashlib
@@ -31,23 +29,23 @@ MAX_JSON_BYTES = 64_000_000  # the largest tokenizer.json in use is 33 MB
 CHUNK_BYTES = 1 << 22
 
 
-def _go_on() -> None:
-    """Nobody has to be given way to."""
+def _ignore() -> None:
+    """Do nothing."""
 
 
 def model_folder(path_or_id: str) -> Path:
-    """The local folder of a model, from the hub (or its cache, when offline) if it is not a folder; refuses unsafe contents."""
+    """The local folder of a model: the folder itself, or a copy from the hub or its cache. Raises Refused for unsafe contents."""
     folder = Path(path_or_id).expanduser()
     if not folder.is_dir():
         folder = _from_hub(path_or_id)
-    _refuse_half_an_export(folder)
+    _refuse_export_with_window(folder)
     _refuse_code(folder)
     _require_safetensors(folder)
     return folder
 
 
-def fingerprint_of(folder: Path, yield_to_answers: Callable[[], None] = _go_on) -> str:
-    """SHA-256 over the names and bytes of configuration, tokenizer and weights; `yield_to_answers` is called between pieces."""
+def fingerprint_of(folder: Path, yield_to_answers: Callable[[], None] = _ignore) -> str:
+    """SHA-256 over the names and bytes of configuration, tokenizer and weights; `yield_to_answers` is called between chunks."""
     digest = hashlib.sha256()
     for path in _files(folder):
         digest.update(f"{path.name}\0{path.stat().st_size}\0".encode())
@@ -59,15 +57,15 @@ def fingerprint_of(folder: Path, yield_to_answers: Callable[[], None] = _go_on) 
 
 
 def identities(folder: Path) -> Mapping[str, FileIdentity]:
-    """Which files the fingerprint is made of, by name, without reading them: another content has another identity."""
+    """The identities of the fingerprinted files, by name, without reading them. Another content has another identity."""
     return {path.name: identity_of(path.stat()) for path in _files(folder)}
 
 
 def _from_hub(name: str) -> Path:
     try:
-        wanted = [*CONFIG_FILES, *TOKENIZER_FILES, "*.safetensors", "*.safetensors.index.json"]
-        return Path(snapshot_download(name, allow_patterns=wanted))
-    except Exception as error:  # a hub's failures are of many unrelated classes, and all mean that there is no model
+        patterns = [*CONFIG_FILES, *TOKENIZER_FILES, "*.safetensors", "*.safetensors.index.json"]
+        return Path(snapshot_download(name, allow_patterns=patterns))
+    except Exception as error:  # the hub client raises many unrelated classes; each means that there is no model
         raise Refused("The model is neither a local folder nor in the hub or its cache.", field="model") from error
 
 
@@ -80,8 +78,8 @@ def _weights(folder: Path) -> list[Path]:
     return sorted(folder.glob("*.safetensors"))
 
 
-def _refuse_half_an_export(folder: Path) -> None:
-    """A version with a window is more than its tensors: as a base it would lack edits, and nobody would notice."""
+def _refuse_export_with_window(folder: Path) -> None:
+    """Refuse an export with a window: its weights alone, as a base, would lack the window's edits without a warning."""
     manifest = folder / "errata.json"
     if not manifest.is_file() or manifest.stat().st_size > MAX_JSON_BYTES:
         return

@@ -1,9 +1,9 @@
-"""Overlays, and the views of a base model that carry them: the only file that swaps tensors or reaches into a forward pass.
+"""Overlays and views. This is the only file that replaces tensors or changes a forward pass.
 
-A view is a second tree of modules over the base's own tensors; nothing is copied but the modules, and only replaced tensors
-differ. The base model's modules are left as they came. Each block of a view asks, at every call, what the *current call* wants
-of it. That is held in a context variable, so calls in several threads, on one view or on many, cannot mix, and a call that dies
-leaves nothing behind. Without a call a view computes what its tensors say and nothing else.
+A view is a second tree of modules over the base's own tensors. Modules alone are copied, and only replaced tensors differ. The
+base model's modules are never changed. At every forward pass each block of a view reads the *current call*, which is in a context
+variable: so calls in several threads, on one view or on many, cannot mix, and a failing call leaves no state. Without a current
+call a view is the plain model with its tensors.
 """
 
 import copy
@@ -29,14 +29,14 @@ from service.lm.prompts import Batch
 
 @dataclass(frozen=True, eq=False)
 class Overlay:
-    """What a version adds to the base: replaced tensors inside its blocks, and an adapter. Immutable."""
+    """The difference of a version from the base: replaced tensors inside its blocks, and an adapter. Immutable."""
 
     tensors: Mapping[str, Tensor] = field(default_factory=dict)
     adapter: Adapter | None = None
 
     @property
     def tensors_digest(self) -> str:
-        """Names the replaced tensors by content; overlays with the same one may share a view."""
+        """SHA-256 of the replaced tensors. Overlays with equal digests may share a view."""
         return digest_of(self.tensors)
 
 
@@ -45,7 +45,7 @@ EMPTY = Overlay()
 
 @dataclass(frozen=True, eq=False)
 class View:
-    """A model that shares every tensor with its base but the replaced ones. Safe to use from several threads at once."""
+    """A model that shares all tensors with its base except the replaced ones. Safe for use in several threads at once."""
 
     base: Base
     model: nn.Module
@@ -55,30 +55,30 @@ class View:
 
 @dataclass(eq=False)
 class Recording:
-    """What a call saw, by block: gate weights (B, T, R) with their gradient, and hidden states (B, T, D) entering a block.
+    """The values recorded in a call, by block: gate weights (B, T, R) with gradients, and hidden states (B, T, D) before a block.
 
-    `entering[depth]` is the state leaving the last block. `final` is the state behind the final norm, chosen positions only.
+    `hidden[depth]` is the state behind the last block. `final` (N, D) is the state behind the final norm at `head_mask`.
     """
 
     weights: dict[int, Tensor] = field(default_factory=dict)
-    entering: dict[int, Tensor] = field(default_factory=dict)
+    hidden: dict[int, Tensor] = field(default_factory=dict)
     final: Tensor | None = None
 
 
 @dataclass(frozen=True, eq=False)
 class Call:
-    """What one forward pass is asked to do, beyond computing."""
+    """Options of one forward pass of a view."""
 
     interventions: Mapping[int, Intervention] = field(default_factory=dict)
-    mask: Tensor | None = None  # (B, T) bool: positions intervened on
-    record: bool = False  # keep gate weights
-    keep: Tensor | None = None  # (B, T) bool: positions the head is applied to; then logits are (1, N, V)
-    watch: frozenset[int] = frozenset()  # keep the state entering these blocks
-    start: int = 0  # blocks below are not run
-    entering: Tensor | None = None  # (B, T, D): the state entering block `start`
-    stop: int | None = None  # what enters this block is watched, and the decoder ends there, without an output
-    sparing: bool = False  # the last block's MLP runs at `keep` alone: the state it leaves elsewhere is not to be used
-    behind: Tensor | None = None  # (N, D): a state behind the final norm; nothing but the head is run
+    mask: Tensor | None = None  # (B, T) bool: intervened positions
+    record: bool = False  # record gate weights
+    head_mask: Tensor | None = None  # (B, T) bool: positions with logits, which then are (1, N, V)
+    record_hidden: frozenset[int] = frozenset()  # record the states before these blocks
+    first_block: int = 0  # blocks below are not run
+    hidden: Tensor | None = None  # (B, T, D): the state before `first_block`
+    stop_block: int | None = None  # the decoder ends before this block, without an output
+    sparse_last_mlp: bool = False  # the last block's MLP runs at `head_mask` alone; its output elsewhere is invalid
+    final: Tensor | None = None  # (N, D): a state behind the final norm; only the head is run
     recording: Recording = field(default_factory=Recording)
 
 
@@ -86,12 +86,12 @@ _CALL: ContextVar[Call | None] = ContextVar("call", default=None)
 
 
 class _ForwardStopped(Exception):
-    """The current call wants nothing of the decoder from here on."""
+    """The decoder has reached the `stop_block` of the current call."""
 
 
 @contextmanager
 def call_context(call: Call) -> Iterator[Recording]:
-    """Makes `call` the current call of this thread (or task) for the forward passes inside."""
+    """Make `call` the current call of this thread (or task) inside the block. Yields its recording."""
     token = _CALL.set(call)
     try:
         yield call.recording
@@ -100,17 +100,17 @@ def call_context(call: Call) -> Iterator[Recording]:
 
 
 def intervention_context(interventions: Mapping[int, Intervention], mask: Tensor, *, record: bool = False) -> Any:
-    """A context in which forward passes of a view are intervened on at `mask` (B, T); yields the `Recording`."""
+    """A context in which forward passes of a view have interventions at `mask` (B, T). Yields the `Recording`."""
     return call_context(Call(interventions=interventions, mask=mask, record=record))
 
 
 def make_view(base: Base, tensors: Mapping[str, Tensor] | None = None) -> View:
-    """A new view of `base` with `tensors` in the place of its own.
+    """A new view of `base` with `tensors` in place of the base's.
 
-    Names must be parameters of blocks and shapes theirs, else `Refused`. Values are cast to the dtype and device that serve.
+    Values are cast to the served dtype and device. Raises Refused if a name is no parameter of a block or a shape differs.
     """
     tensors = tensors or {}
-    _check(base, tensors)
+    _require_block_parameters(base, tensors)
     model = _shared_copy(base.model)
     for name, tensor in tensors.items():
         owner, leaf = _owner(model, name)
@@ -118,69 +118,69 @@ def make_view(base: Base, tensors: Mapping[str, Tensor] | None = None) -> View:
         setattr(owner, leaf, nn.Parameter(served, requires_grad=False))
     anatomy = anatomy_of(model)
     for block, module in enumerate(anatomy.blocks):
-        module.forward = _block_forward(_weakly(module.forward), block, anatomy.depth)
+        module.forward = _block_forward(_weak_method(module.forward), block, anatomy.depth)
     last: Any = anatomy.blocks[-1]
-    last.mlp.forward = _mlp_forward(_weakly(last.mlp.forward))
-    anatomy.decoder.forward = _decoder_forward(_weakly(anatomy.decoder.forward))
+    last.mlp.forward = _mlp_forward(_weak_method(last.mlp.forward))
+    anatomy.decoder.forward = _decoder_forward(_weak_method(anatomy.decoder.forward))
     return View(base, model, anatomy, digest_of(tensors))
 
 
 def run_with_parameters(private: View, parameters: Mapping[str, Tensor], **inputs: Any) -> Any:
-    """One forward pass of a view with `parameters` in the place of its own, and gradients to them.
+    """One forward pass of a view with `parameters` in place of its own; gradients flow to them.
 
-    The view's modules are changed while the pass runs, so it must be one that nobody else uses.
+    The view's modules change during the pass, so the view must have no other user.
     """
     return functional_call(private.model, dict(parameters), args=(), kwargs=inputs)
 
 
 def compute_logits(
-    on: View,
+    view: View,
     batch: Batch,
     interventions: Mapping[int, Intervention] | None = None,
     *,
-    keep: Tensor | None = None,
+    head_mask: Tensor | None = None,
     recording: Recording | None = None,
     record: bool = False,
 ) -> Tensor:
-    """A plain intervened forward pass of whole sequences: (B, T, V), or (N, V) at the positions `keep` (B, T).
+    """Logits of whole sequences under interventions: (B, T, V), or (N, V) at the positions `head_mask` (B, T).
 
-    Gradients flow to the interventions unless the caller turned them off. `recording` is filled if given.
+    Gradients flow to the interventions unless the caller turns gradients off. A given `recording` is filled.
     """
-    batch = batch.to(on.base.device)
+    batch = batch.to(view.base.device)
     call = Call(
-        interventions=move_interventions(on, interventions or {}),
+        interventions=move_interventions(view, interventions or {}),
         mask=batch.positions,
         record=record,
-        keep=None if keep is None else keep.to(on.base.device),
+        head_mask=None if head_mask is None else head_mask.to(view.base.device),
         recording=recording or Recording(),
     )
     with call_context(call):
-        out = on.model(
+        out = view.model(
             input_ids=batch.ids, attention_mask=batch.attention.long(), position_ids=batch.position_ids, use_cache=False
         ).logits
-    return out if keep is None else out[0]
+    return out if head_mask is None else out[0]
 
 
 def compute_target_logits(
-    on: View, batch: Batch, interventions: Mapping[int, Intervention] | None = None, **options: Any
+    view: View, batch: Batch, interventions: Mapping[int, Intervention] | None = None, **options: Any
 ) -> Tensor:
-    """The predictions (N, V) of the target tokens of a batch, in the row-major order of `batch.targets`."""
-    return compute_logits(on, batch, interventions, keep=batch.predicting, **options)
+    """Logits (N, V) of the target tokens of a batch, in the row-major order of `batch.targets`."""
+    return compute_logits(view, batch, interventions, head_mask=batch.prediction_mask, **options)
 
 
-def move_interventions(on: View, interventions: Mapping[int, Intervention]) -> dict[int, Intervention]:
-    """Interventions where the view's model is; checkpoints come from disk to the CPU."""
-    return {block: intervention.to(on.base.device) for block, intervention in interventions.items()}
+def move_interventions(view: View, interventions: Mapping[int, Intervention]) -> dict[int, Intervention]:
+    """Interventions on the device of the view. A checkpoint from disk is on the CPU."""
+    return {block: intervention.to(view.base.device) for block, intervention in interventions.items()}
 
 
-def apply_lm_head(on: View, final: Tensor) -> Tensor:
-    """Logits (N, V) of states (N, D) behind the final norm, as the model's own head makes them (soft-capping included)."""
-    with call_context(Call(behind=final)):
-        return on.model(inputs_embeds=final[None, :, :], use_cache=False).logits[0]
+def apply_lm_head(view: View, final: Tensor) -> Tensor:
+    """Logits (N, V) of states (N, D) behind the final norm, from the model's own head (soft-capping included)."""
+    with call_context(Call(final=final)):
+        return view.model(inputs_embeds=final[None, :, :], use_cache=False).logits[0]
 
 
 def digest_of(tensors: Mapping[str, Tensor]) -> str:
-    """SHA-256 over names, dtypes, shapes and bytes; the same for no tensors everywhere."""
+    """SHA-256 over names, dtypes, shapes and bytes of tensors."""
     digest = hashlib.sha256()
     for name in sorted(tensors):
         tensor = tensors[name].detach().cpu().contiguous()
@@ -189,7 +189,7 @@ def digest_of(tensors: Mapping[str, Tensor]) -> str:
     return digest.hexdigest()
 
 
-def _check(base: Base, tensors: Mapping[str, Tensor]) -> None:
+def _require_block_parameters(base: Base, tensors: Mapping[str, Tensor]) -> None:
     own = dict(base.model.named_parameters())
     inside = base.anatomy.blocks_name + "."
     for name, tensor in tensors.items():
@@ -210,56 +210,56 @@ def _owner(model: nn.Module, name: str) -> tuple[nn.Module, str]:
     return model.get_submodule(path), leaf
 
 
-def _weakly(method: Callable[..., Any]) -> Callable[..., Any]:
-    """The method without a hold on its module, which is to hold this in turn: so a view that ends frees its tensors at once."""
+def _weak_method(method: Callable[..., Any]) -> Callable[..., Any]:
+    """The method with a weak reference to its module. Without it, a cycle would keep the tensors of unused views in memory."""
     if not inspect.ismethod(method):
         return method
     weak = weakref.WeakMethod(method)
 
     def call(*args: Any, **kwargs: Any) -> Any:
-        alive = weak()
-        assert alive is not None
-        return alive(*args, **kwargs)
+        bound = weak()
+        assert bound is not None
+        return bound(*args, **kwargs)
 
     return call
 
 
 def _block_forward(original: Callable[..., Any], block: int, depth: int) -> Callable[..., Any]:
-    """A block's forward that obeys the current call: skipped below `start`, watched, stopped at, intervened on."""
+    """A block's forward that follows the current call: skips, records, stops, intervenes."""
 
     def forward(hidden: Tensor, *args: Any, **kwargs: Any) -> Any:
         call = _CALL.get()
         if call is None:
             return original(hidden, *args, **kwargs)
-        if block < call.start:
-            return _skipped(call, hidden, is_last=block == depth - 1)
-        if block == call.start and call.entering is not None:
-            hidden = call.entering  # not what the embedding layer made of it: some add positions to what they are given
-        _watch(call, block, hidden)
-        if block == call.stop:
+        if block < call.first_block:
+            return _skip_block(call, hidden, is_last=block == depth - 1)
+        if block == call.first_block and call.hidden is not None:
+            hidden = call.hidden  # the argument may differ: some embedding layers add positions to their inputs
+        _record_hidden(call, block, hidden)
+        if block == call.stop_block:
             raise _ForwardStopped
         out = original(hidden, *args, **kwargs)
         bare = out[0] if isinstance(out, tuple) else out
         moved = intervene(call, block, bare)
         if block == depth - 1:
-            _watch(call, depth, moved)
+            _record_hidden(call, depth, moved)
         return (moved, *out[1:]) if isinstance(out, tuple) else moved
 
     return forward
 
 
-def _skipped(call: Call, hidden: Tensor, *, is_last: bool) -> Any:
-    """What a block that is not run gives. Only what the last one gives is looked at; block `start` takes what the call holds.
+def _skip_block(call: Call, hidden: Tensor, *, is_last: bool) -> Any:
+    """The output of a block that is not run. Only the last block's output is read; `first_block` reads the call's state.
 
-    Some decoders take the first of a tuple. They have done so with what the block below gave, which lost its first rank by that.
+    Some decoders index a block's output as a tuple. Then `hidden`, indexed so from the block below, has lost its first dimension.
     """
-    entering = call.entering
-    assert entering is not None
-    return (entering,) if is_last and hidden.dim() < entering.dim() else entering
+    state = call.hidden
+    assert state is not None
+    return (state,) if is_last and hidden.dim() < state.dim() else state
 
 
 def intervene(call: Call, block: int, hidden: Tensor) -> Tensor:
-    """The output of `block` after the call's intervention there, if it has one."""
+    """The output of `block` after the call's intervention at the block, if there is one."""
     intervention = call.interventions.get(block)
     if intervention is None or call.mask is None:
         return hidden
@@ -269,57 +269,57 @@ def intervene(call: Call, block: int, hidden: Tensor) -> Tensor:
     return intervention.apply(hidden, call.mask, weights)
 
 
-def _watch(call: Call, block: int, hidden: Tensor) -> None:
-    if block in call.watch:
-        call.recording.entering[block] = hidden
+def _record_hidden(call: Call, block: int, hidden: Tensor) -> None:
+    if block in call.record_hidden:
+        call.recording.hidden[block] = hidden
 
 
 def _mlp_forward(original: Callable[..., Any]) -> Callable[..., Any]:
-    """The last block's MLP, which mixes no positions, for those alone that the head is applied to, if a call asks for that.
+    """The last block's MLP, run at the positions of the head alone if the call says so. An MLP mixes no positions.
 
-    Whatever else it is given may have a place for every position, and is then not to be thinned here: it runs as it is.
+    Further arguments may have one entry per position, so with them the MLP runs at all positions.
     """
 
     def forward(hidden: Tensor, *args: Any, **kwargs: Any) -> Any:
         call = _CALL.get()
-        if call is None or call.keep is None or not call.sparing or args or kwargs:
+        if call is None or call.head_mask is None or not call.sparse_last_mlp or args or kwargs:
             return original(hidden, *args, **kwargs)
-        out = original(hidden[call.keep][None, :, :])
-        spread = torch.zeros_like(hidden)
-        spread[call.keep] = (out[0] if isinstance(out, tuple) else out)[0]
-        return (spread, *out[1:]) if isinstance(out, tuple) else spread
+        out = original(hidden[call.head_mask][None, :, :])
+        scattered = torch.zeros_like(hidden)
+        scattered[call.head_mask] = (out[0] if isinstance(out, tuple) else out)[0]
+        return (scattered, *out[1:]) if isinstance(out, tuple) else scattered
 
     return forward
 
 
-class _Behind:
-    """A decoder's output that holds the final state alone; whatever else a family's head looks for is None."""
+class _FinalOutput:
+    """A decoder's output with the final state alone. All other attributes that a family's head may read are None."""
 
     def __init__(self, last_hidden_state: Tensor) -> None:
         self.last_hidden_state = last_hidden_state
 
-    def __getitem__(self, place: int) -> Tensor:
-        return (self.last_hidden_state,)[place]
+    def __getitem__(self, index: int) -> Tensor:
+        return (self.last_hidden_state,)[index]
 
     def __getattr__(self, name: str) -> None:
         return None
 
 
 def _decoder_forward(original: Callable[..., Any]) -> Callable[..., Any]:
-    """The decoder's forward, which hands only the positions asked for to the head, or nothing if a block was to stop it."""
+    """The decoder's forward, with the states at `head_mask` alone for the head. None if the call has a `stop_block`."""
 
     def forward(*args: Any, **kwargs: Any) -> Any:
         call = _CALL.get()
         if call is None:
             return original(*args, **kwargs)
-        if call.behind is not None:
-            return _Behind(call.behind[None, :, :])
+        if call.final is not None:
+            return _FinalOutput(call.final[None, :, :])
         try:
             out = original(*args, **kwargs)
         except _ForwardStopped:
             return None
-        if call.keep is not None:
-            call.recording.final = out.last_hidden_state[call.keep]  # (N, D)
+        if call.head_mask is not None:
+            call.recording.final = out.last_hidden_state[call.head_mask]  # (N, D)
             out.last_hidden_state = call.recording.final[None, :, :]
         return out
 

@@ -1,6 +1,6 @@
-"""Text to ids, and rows to batches: boundaries, control tokens, and which positions are intervened on or predicted.
+"""Text to ids, and rows to batches: token boundaries, control tokens, and the intervened and predicted positions.
 
-Every id sequence is built explicitly. Nothing is ever cut: what does not fit is refused. Knows no model weights.
+Every id sequence is built explicitly. Text is never truncated: text that does not fit is refused. Knows no model weights.
 """
 
 from collections.abc import Callable, Sequence
@@ -17,16 +17,16 @@ from service.lm.chat import chat_end_id, chat_prompt_ids
 from service.lm.tokenizing import encode_text, joins_without_space
 
 MAX_TARGET_TOKENS = 256
-LAST_PROMPT_TOKENS = 3  # prompt tokens intervened on (BaFT, section 4.1)
+LAST_PROMPT_TOKENS = 3  # intervened tokens at the end of a prompt (BaFT paper, section 4.1)
 
 
 @dataclass(frozen=True)
 class Row:
-    """One sequence: a prompt and what follows it, EOS included if it is to be learned."""
+    """One sequence: a prompt and its target, with EOS if EOS is learned."""
 
     ids: tuple[int, ...]
     prompt_length: int
-    has_bos: bool = False  # ids[0] is BOS, which is never intervened on
+    has_bos: bool = False  # ids[0] is BOS, which is never intervened
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -40,7 +40,7 @@ class Row:
         return self.ids[self.prompt_length :]
 
     def first_position(self, last: int = LAST_PROMPT_TOKENS) -> int:
-        """The first position intervened on: the `last` tokens of the prompt, or all there are, less BOS."""
+        """The first intervened position: the `last` tokens of the prompt, or all of a shorter prompt, without BOS."""
         return max(self.prompt_length - last, 1 if self.has_bos else 0)
 
 
@@ -50,17 +50,17 @@ class Batch:
 
     ids: Tensor  # long
     attention: Tensor  # bool: not padding
-    positions: Tensor  # bool: intervened on (last prompt tokens and all that follow, less BOS and padding)
-    targets: Tensor  # bool: belongs to a target, so it is predicted from the column before
+    positions: Tensor  # bool: intervened (last prompt tokens and all target tokens, without BOS and padding)
+    targets: Tensor  # bool: target token, predicted from the column before
 
     @property
     def position_ids(self) -> Tensor:
-        """Positions counted without padding, which absolute embeddings need and rotary ones do not mind."""
+        """Positions counted without padding. Absolute position embeddings need this; rotary ones allow it."""
         return (self.attention.long().cumsum(-1) - 1).clamp(min=0)
 
     @property
-    def predicting(self) -> Tensor:
-        """Columns whose logits predict a target token: `targets` moved one to the left."""
+    def prediction_mask(self) -> Tensor:
+        """Columns whose logits predict a target token: `targets` shifted by one to the left."""
         return torch.cat([self.targets[:, 1:], torch.zeros_like(self.targets[:, :1])], dim=1)
 
     @property
@@ -74,37 +74,37 @@ class Batch:
         return self.targets.nonzero()[:, 0]
 
     def to(self, device: torch.device) -> "Batch":
-        return self._each(lambda tensor: tensor.to(device))
+        return self._map(lambda tensor: tensor.to(device))
 
     def select(self, index: Tensor) -> "Batch":
         """The rows `index`, in that order."""
-        return self._each(lambda tensor: tensor[index])
+        return self._map(lambda tensor: tensor[index])
 
     def narrow(self, width: int, *, start: int = 0) -> "Batch":
         """The columns from `start` on, `width` of them."""
-        return self._each(lambda tensor: tensor[:, start : start + width])
+        return self._map(lambda tensor: tensor[:, start : start + width])
 
     def widen(self, width: int) -> "Batch":
         """Padding on the right up to `width` columns."""
-        return self._each(lambda tensor: pad(tensor, (0, width - tensor.shape[1])))
+        return self._map(lambda tensor: pad(tensor, (0, width - tensor.shape[1])))
 
     @staticmethod
-    def stacked(batches: Sequence["Batch"]) -> "Batch":
-        """The rows of batches that are equally wide, as one."""
+    def stack(batches: Sequence["Batch"]) -> "Batch":
+        """The rows of batches of equal width, as one batch."""
         columns = ([batch.ids, batch.attention, batch.positions, batch.targets] for batch in batches)
         return Batch(*(torch.cat(tensors) for tensors in zip(*columns, strict=True)))
 
-    def _each(self, change: Callable[[Tensor], Tensor]) -> "Batch":
+    def _map(self, change: Callable[[Tensor], Tensor]) -> "Batch":
         return Batch(change(self.ids), change(self.attention), change(self.positions), change(self.targets))
 
 
 def encode_prompt(
     base: Base, prompt: str, *, surface: str = "raw", system: str | None = None, turns: Sequence[tuple[str, str]] = ()
 ) -> tuple[int, ...]:
-    """The ids a prompt reaches the model as; trailing white space is dropped, and no text of a user becomes a control token.
+    """The ids of a prompt as the model reads it. Trailing white space is dropped, and no user text becomes a control token.
 
-    `chat` renders the model's template with `system` and earlier (user, assistant) `turns`. Refused if the prompt is blank or
-    the surface is not the model's, TooLong if there is no room for one more token in the context.
+    `chat` renders the model's template with `system` and earlier (user, assistant) `turns`. Raises Refused if the prompt is blank
+    or the model lacks the surface, TooLong if the context has no room for one more token.
     """
     if surface == "chat":
         ids = chat_prompt_ids(base, prompt, system=system, turns=turns)
@@ -124,13 +124,14 @@ def encode_prompt(
 
 
 def encode_row(base: Base, prompt: str, target: str, *, surface: str = "raw", eos: bool = True) -> Row:
-    """A prompt and the target it is to be answered with, as the model would meet them in one text.
+    """A prompt and its target, encoded as in one text.
 
-    A raw target follows one space, unless its script writes none; a chat target follows the template directly.
+    A raw target follows one space, unless its script sets none; a chat target follows the template directly. Raises Refused for
+    blank text, TooLong for a row beyond the context or a target beyond MAX_TARGET_TOKENS.
     """
     prompt_ids = encode_prompt(base, prompt, surface=surface)
     target_ids = _target_ids(base, prompt, target, surface)
-    end = _end(base, surface) if eos else ()
+    end = _end_ids(base, surface) if eos else ()
     ids = (*prompt_ids, *target_ids, *end)
     if len(target_ids) > MAX_TARGET_TOKENS:
         raise TooLong(f"The target is longer than {MAX_TARGET_TOKENS} tokens.", field="target")
@@ -142,14 +143,14 @@ def encode_row(base: Base, prompt: str, target: str, *, surface: str = "raw", eo
 
 
 def row_from_ids(base: Base, ids: Sequence[int], prompt_length: int) -> Row:
-    """A row of ids that are already at hand, such as a sentence the model wrote, cut into prompt and rest."""
+    """A row of known ids, such as a sampled sentence, cut into prompt and target. Raises Refused if it does not fit."""
     if not 0 < prompt_length <= len(ids) <= base.context_length:
         raise Refused("A row needs a prompt of at least one token and must fit the context.", field="prompt")
     return Row(tuple(ids), prompt_length, _starts_with_bos(base, ids))
 
 
 def prompt_row(base: Base, prompt_ids: Sequence[int]) -> Row:
-    """A row that is all prompt: what generation starts from."""
+    """A row without a target, from which generation starts."""
     return Row(tuple(prompt_ids), len(prompt_ids), _starts_with_bos(base, prompt_ids))
 
 
@@ -159,26 +160,26 @@ def collate(
     *,
     last: int = LAST_PROMPT_TOKENS,
     side: Literal["left", "right"] = "right",
-    lead: Sequence[int] | None = None,
+    offsets: Sequence[int] | None = None,
     width: int | None = None,
 ) -> Batch:
-    """Rows as one batch on the base's device, padded on `side` to the longest; or each with `lead` columns of padding first."""
+    """Rows as one batch on the base's device, padded on `side` to the longest row; or each row at its column of `offsets`."""
     width = width or max(len(row.ids) for row in rows)
-    lead = lead or [width - len(row.ids) if side == "left" else 0 for row in rows]
+    offsets = offsets or [width - len(row.ids) if side == "left" else 0 for row in rows]
     ids = torch.full((len(rows), width), base.pad_id)
     attention = torch.zeros(len(rows), width, dtype=torch.bool)
     positions, targets = attention.clone(), attention.clone()
-    for number, (row, at) in enumerate(zip(rows, lead, strict=True)):
-        end = at + len(row.ids)
-        ids[number, at:end] = torch.tensor(row.ids)
-        attention[number, at:end] = True
-        positions[number, at + row.first_position(last) : end] = True
-        targets[number, at + row.prompt_length : end] = True
+    for number, (row, start) in enumerate(zip(rows, offsets, strict=True)):
+        end = start + len(row.ids)
+        ids[number, start:end] = torch.tensor(row.ids)
+        attention[number, start:end] = True
+        positions[number, start + row.first_position(last) : end] = True
+        targets[number, start + row.prompt_length : end] = True
     return Batch(ids, attention, positions, targets).to(base.device)
 
 
 def _target_ids(base: Base, prompt: str, target: str, surface: str) -> tuple[int, ...]:
-    """The target's tokens behind the prompt: those of the joint encoding, wherever the prompt's tokens are a prefix of it."""
+    """The target's tokens after the prompt: those of the joint encoding, if the prompt's tokens are a prefix of it."""
     text = target.strip()
     if not text:
         raise Refused("The target is blank.", field="target")
@@ -190,10 +191,10 @@ def _target_ids(base: Base, prompt: str, target: str, surface: str) -> tuple[int
     joint = encode_text(base, before + gap + text, field="target")
     if joint[: len(alone)] == alone and len(joint) > len(alone):
         return joint[len(alone) :]
-    return encode_text(base, (gap if base.leading_space else "") + text, field="target")
+    return encode_text(base, (gap if base.has_leading_space else "") + text, field="target")
 
 
-def _end(base: Base, surface: str) -> tuple[int, ...]:
+def _end_ids(base: Base, surface: str) -> tuple[int, ...]:
     if surface == "chat":
         return chat_end_id(base)
     return base.eos_ids[:1]

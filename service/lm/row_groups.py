@@ -1,33 +1,32 @@
-"""How many rows go through the model together: never more than so many, nor more than so many tokens, padding included.
+"""Groups of rows for forward passes, bounded in rows and in tokens, padding included.
 
-What is bounded in rows alone costs what its longest row makes of it; between two pieces somebody else has a turn.
+A bound on rows alone would let one long row make a pass expensive. Between two groups other work has its turn.
 """
 
 from collections.abc import Iterator, Sequence
 
 ROWS_AT_ONCE = 64
-TOKENS_AT_ONCE = 8_192  # 64 rows of 128 tokens: texts of ordinary length are bounded by their number alone
+TOKENS_AT_ONCE = 8_192  # 64 rows of 128 tokens: the row bound alone applies to texts of ordinary length
 
 
 def split_in_order(lengths: Sequence[int], *, rows: int = ROWS_AT_ONCE, tokens: int = TOKENS_AT_ONCE) -> Iterator[range]:
-    """The places of rows of these lengths, in their order, in pieces; each holds one row at least."""
-    start = widest = 0
-    for at, length in enumerate(lengths):
-        widest = max(widest, length)
-        if at > start and (at - start == rows or (at - start + 1) * widest > tokens):
-            yield range(start, at)
-            start, widest = at, length
+    """Consecutive index ranges of rows with these lengths, within both bounds. Each range has at least one row."""
+    start = longest = 0
+    for index, length in enumerate(lengths):
+        longest = max(longest, length)
+        if index > start and (index - start == rows or (index - start + 1) * longest > tokens):
+            yield range(start, index)
+            start, longest = index, length
     if lengths:
         yield range(start, len(lengths))
 
 
 def group_by_length(lengths: Sequence[int], *, tokens: int = TOKENS_AT_ONCE) -> list[list[int]]:
-    """The places of rows in groups that are as large as the tokens allow: all in their order if they fit together, else rows of
-    like length, the shortest first.
+    """Row indexes in groups as large as `tokens` allows: all rows in order if they fit together, else rows of like length,
+    shortest first.
     """
     if len(lengths) * max(lengths, default=0) <= tokens:
         return [list(range(len(lengths)))] if lengths else []
-    order = sorted(range(len(lengths)), key=lambda at: lengths[at])
-    return [
-        [order[at] for at in piece] for piece in split_in_order([lengths[at] for at in order], rows=len(order), tokens=tokens)
-    ]
+    order = sorted(range(len(lengths)), key=lambda index: lengths[index])
+    spans = split_in_order([lengths[index] for index in order], rows=len(order), tokens=tokens)
+    return [[order[position] for position in span] for span in spans]

@@ -1,4 +1,4 @@
-"""What a version says, measured: losses, teacher-forced answers, greedy answers, sentences of the model's own."""
+"""Measurements of a version's output: losses, teacher-forced accuracy, greedy answers, and sampled sentences."""
 
 from collections.abc import Callable, Iterator, Sequence
 
@@ -15,41 +15,41 @@ from service.lm.prompts import LAST_PROMPT_TOKENS, Batch, Row, collate
 from service.lm.row_groups import ROWS_AT_ONCE, split_in_order
 from service.lm.sampling import greedy_tokens, sample_tokens
 
-STEPS_AT_ONCE = 8  # tokens that are decoded before others have their turn
+STEPS_AT_ONCE = 8  # tokens decoded between two calls of `yield_to_answers`
 
 
 @torch.no_grad()
-def row_losses(on: View, rows: Sequence[Row], adapter: Adapter | None) -> Tensor:
+def row_losses(view: View, rows: Sequence[Row], adapter: Adapter | None) -> Tensor:
     """Mean negative log-likelihood of each row's target tokens, EOS included: (B,) fp32 on the CPU."""
     means = []
-    for batch in _batches(on, rows, adapter):
-        losses = cross_entropy(_predictions(on, batch, adapter).float(), batch.labels, reduction="none")  # (N,)
+    for batch in _batches(view, rows, adapter):
+        losses = cross_entropy(_predictions(view, batch, adapter).float(), batch.labels, reduction="none")  # (N,)
         means.append(_row_means(losses, batch))
     return torch.cat(means).cpu()
 
 
 @torch.no_grad()
-def token_accuracy(on: View, rows: Sequence[Row], adapter: Adapter | None) -> list[float]:
-    """The share of each row's target tokens that are the likeliest ones, under teacher forcing."""
+def token_accuracy(view: View, rows: Sequence[Row], adapter: Adapter | None) -> list[float]:
+    """The share of each row's target tokens that are the likeliest, under teacher forcing."""
     shares = []
-    for batch in _batches(on, rows, adapter):
-        right = greedy_tokens(_predictions(on, batch, adapter)) == batch.labels  # (N,)
-        shares.append(_row_means(right.float(), batch))
+    for batch in _batches(view, rows, adapter):
+        is_right = greedy_tokens(_predictions(view, batch, adapter)) == batch.labels  # (N,)
+        shares.append(_row_means(is_right.float(), batch))
     return [float(share) for share in torch.cat(shares)] if shares else []
 
 
-def greedy_matches(on: View, rows: Sequence[Row], adapter: Adapter | None) -> list[bool]:
-    """Whether greedy decoding would give each row's target to the last token.
+def greedy_matches(view: View, rows: Sequence[Row], adapter: Adapter | None) -> list[bool]:
+    """By row, whether greedy decoding gives the whole target.
 
-    Teacher forcing decides it in one pass: if every token of the target is the likeliest after those before it, greedy decoding
-    walks exactly that way, and if one is not, it leaves there.
+    One teacher-forced pass decides: greedy decoding gives the target if and only if each target token is the likeliest after the
+    tokens before it.
     """
-    return [share == 1.0 for share in token_accuracy(on, rows, adapter)]
+    return [share == 1.0 for share in token_accuracy(view, rows, adapter)]
 
 
 @torch.no_grad()
 def decode_greedily(
-    on: View,
+    view: View,
     adapter: Adapter | None,
     prompts: Sequence[Sequence[int]],
     *,
@@ -57,12 +57,12 @@ def decode_greedily(
     stop_eos: bool = True,
     yield_to_answers: Callable[[], None] = lambda: None,
 ) -> list[tuple[int, ...]]:
-    """Greedy answers as ids, the ending token included where it came; limited by the context as well. `yield_to_answers` is
+    """Greedy answers as ids, with the end token if there is one; never longer than the context. `yield_to_answers` is
     called every few tokens, and at the end.
     """
     answers: list[tuple[int, ...]] = []
-    for piece in split_in_order([len(prompt) + max_new_tokens for prompt in prompts]):
-        answers += _greedy(on, adapter, prompts[piece.start : piece.stop], max_new_tokens, stop_eos, yield_to_answers)
+    for span in split_in_order([len(prompt) + max_new_tokens for prompt in prompts]):
+        answers += _decode_together(view, adapter, prompts[span.start : span.stop], max_new_tokens, stop_eos, yield_to_answers)
         yield_to_answers()
     return answers
 
@@ -75,44 +75,44 @@ def sample_sentences(
     max_tokens: int,
     seed: int,
     batch: int = ROWS_AT_ONCE,
-    told: Callable[[int], None] = lambda done: None,
+    progress: Callable[[int], None] = lambda done: None,
 ) -> list[tuple[int, ...]]:
-    """Sentences the base model writes by itself at temperature 1, from its start token, which they begin with.
+    """Sentences that the base model samples at temperature 1 from its start token, which is their first token.
 
-    A sentence ends with the model's EOS or at `max_tokens`. The same seed gives the same sentences for the same `batch`. `told`
-    is told after each batch how many there are.
+    A sentence ends with the model's EOS or at `max_tokens`. The same seed and `batch` give the same sentences. `progress` is
+    called after each batch with the number of sentences so far.
     """
     if base.start_id is None:
         raise Refused("The model's tokenizer has no token that sentences start from.", field="model")
-    on, generator = make_view(base), torch.Generator().manual_seed(seed)
+    view, generator = make_view(base), torch.Generator().manual_seed(seed)
     length = min(max_tokens, base.context_length)
     sentences: list[tuple[int, ...]] = []
     while len(sentences) < count:
-        sentences += _sentences(on, min(batch, count - len(sentences)), length, generator)
-        told(len(sentences))
+        sentences += _sample_together(view, min(batch, count - len(sentences)), length, generator)
+        progress(len(sentences))
     return sentences
 
 
 @torch.no_grad()
-def gate_means(on: View, rows: Sequence[Row], adapter: Adapter) -> dict[int, Tensor]:
+def gate_means(view: View, rows: Sequence[Row], adapter: Adapter) -> dict[int, Tensor]:
     """By block, the mean gate of every basis (R,) over rows, each row's own mean over its intervened positions first."""
     sums = {block: torch.zeros(intervention.rotation.shape[0]) for block, intervention in adapter.interventions.items()}
-    for batch in _batches(on, rows, adapter):
+    for batch in _batches(view, rows, adapter):
         recording = Recording()
-        compute_logits(on, batch, adapter.interventions, keep=batch.predicting, recording=recording, record=True)
+        compute_logits(view, batch, adapter.interventions, head_mask=batch.prediction_mask, recording=recording, record=True)
         mask = batch.positions[:, :, None].float()  # (B, T, 1)
         for block, weights in recording.weights.items():
             sums[block] += ((weights * mask).sum(1) / mask.sum(1).clamp(min=1)).sum(0).cpu()
     return {block: total / max(len(rows), 1) for block, total in sums.items()}
 
 
-def _batches(on: View, rows: Sequence[Row], adapter: Adapter | None) -> Iterator[Batch]:
-    for piece in split_in_order([len(row.ids) for row in rows]):
-        yield collate(on.base, rows[piece.start : piece.stop], last=adapter.last if adapter else LAST_PROMPT_TOKENS)
+def _batches(view: View, rows: Sequence[Row], adapter: Adapter | None) -> Iterator[Batch]:
+    for span in split_in_order([len(row.ids) for row in rows]):
+        yield collate(view.base, rows[span.start : span.stop], last=adapter.last if adapter else LAST_PROMPT_TOKENS)
 
 
-def _predictions(on: View, batch: Batch, adapter: Adapter | None) -> Tensor:
-    return compute_target_logits(on, batch, adapter.interventions if adapter else None)
+def _predictions(view: View, batch: Batch, adapter: Adapter | None) -> Tensor:
+    return compute_target_logits(view, batch, adapter.interventions if adapter else None)
 
 
 def _row_means(values: Tensor, batch: Batch) -> Tensor:
@@ -122,52 +122,52 @@ def _row_means(values: Tensor, batch: Batch) -> Tensor:
     return sums / counts.clamp(min=1)
 
 
-def _greedy(
-    on: View,
+def _decode_together(
+    view: View,
     adapter: Adapter | None,
     prompts: Sequence[Sequence[int]],
     limit: int,
     stop_eos: bool,
     yield_to_answers: Callable[[], None],
 ) -> list[tuple[int, ...]]:
-    decoding = Decoding(on, adapter, prompts)
-    ends = set(on.base.eos_ids) if stop_eos else set()
+    decoding = Decoding(view, adapter, prompts)
+    ends = set(view.base.eos_ids) if stop_eos else set()
     answers: list[list[int]] = [[] for _ in prompts]
-    rows = list(range(len(prompts)))  # which prompt each row in flight is
+    rows = list(range(len(prompts)))  # the prompt of each row in progress
     while True:
         tokens = greedy_tokens(decoding.logits).tolist()
         for row, token in zip(rows, tokens, strict=True):
             answers[row].append(token)
-        open_ = [
-            place
-            for place, row in enumerate(rows)
-            if tokens[place] not in ends and len(answers[row]) < min(limit, on.base.context_length - len(prompts[row]))
+        unfinished = [
+            index
+            for index, row in enumerate(rows)
+            if tokens[index] not in ends and len(answers[row]) < min(limit, view.base.context_length - len(prompts[row]))
         ]
-        if not open_:
+        if not unfinished:
             return [tuple(answer) for answer in answers]
-        if len(open_) < len(rows):
-            decoding.keep(open_)
-        rows = [rows[place] for place in open_]
-        decoding.feed(torch.tensor([tokens[place] for place in open_]))
+        if len(unfinished) < len(rows):
+            decoding.keep(unfinished)
+        rows = [rows[index] for index in unfinished]
+        decoding.feed(torch.tensor([tokens[index] for index in unfinished]))
         if len(answers[rows[0]]) % STEPS_AT_ONCE == 0:
             yield_to_answers()
 
 
-def _sentences(on: View, count: int, length: int, generator: torch.Generator) -> list[tuple[int, ...]]:
-    start, ends = on.base.start_id, set(on.base.eos_ids)
+def _sample_together(view: View, count: int, length: int, generator: torch.Generator) -> list[tuple[int, ...]]:
+    start, ends = view.base.start_id, set(view.base.eos_ids)
     assert start is not None
     sentences = [[start] for _ in range(count)]
     rows = list(range(count))
-    decoding = Decoding(on, None, sentences)
+    decoding = Decoding(view, None, sentences)
     while True:
-        points = torch.rand(count, generator=generator)  # one for every sentence, ended or not, so that none shifts another's
+        points = torch.rand(count, generator=generator)  # one per sentence, ended or not: an end shifts no other draw
         tokens = sample_tokens(decoding.logits, points[rows]).tolist()
         for row, token in zip(rows, tokens, strict=True):
             sentences[row].append(token)
-        open_ = [place for place, row in enumerate(rows) if tokens[place] not in ends and len(sentences[row]) < length]
-        if not open_:
+        unfinished = [index for index, row in enumerate(rows) if tokens[index] not in ends and len(sentences[row]) < length]
+        if not unfinished:
             return [tuple(sentence) for sentence in sentences]
-        if len(open_) < len(rows):
-            decoding.keep(open_)
-        rows = [rows[place] for place in open_]
-        decoding.feed(torch.tensor([tokens[place] for place in open_]))
+        if len(unfinished) < len(rows):
+            decoding.keep(unfinished)
+        rows = [rows[index] for index in unfinished]
+        decoding.feed(torch.tensor([tokens[index] for index in unfinished]))

@@ -1,4 +1,4 @@
-"""Encoding and decoding of users' text: it never becomes a control token, and what tokenizers choke on is refused first."""
+"""Encoding and decoding of users' text. Text never becomes a control token; text that tokenizers cannot take is refused."""
 
 from collections.abc import Sequence
 
@@ -11,7 +11,10 @@ CHARACTERS_PER_TOKEN = 64  # no text in use averages more, so anything longer ca
 
 
 def encode_text(base: Base, text: str, *, field: str) -> tuple[int, ...]:
-    """The ids of a user's text alone, without BOS; text that looks like a control token is encoded as the letters it is."""
+    """The ids of a user's text, without BOS. The name of a control token in it is encoded as plain letters.
+
+    Raises Refused for a control token that the tokenizer cannot split or invalid Unicode, TooLong for a text beyond the context.
+    """
     _check(base, text, field)
     with base.tokenizer_lock:
         ids = tuple(base.tokenizer(text, add_special_tokens=False, split_special_tokens=True).input_ids)
@@ -21,19 +24,19 @@ def encode_text(base: Base, text: str, *, field: str) -> tuple[int, ...]:
 
 
 def decode_answer(base: Base, ids: Sequence[int]) -> str:
-    """The text of an answer: control tokens left out, leading white space stripped; half a character shows as U+FFFD."""
+    """The text of an answer, without control tokens and leading white space. Half a character becomes U+FFFD."""
     return decode_ids(base, ids).lstrip()
 
 
 def decode_ids(base: Base, ids: Sequence[int]) -> str:
-    """The text of ids, control tokens left out."""
+    """The text of ids, without control tokens."""
     with base.tokenizer_lock:
         text: str = base.tokenizer.decode(list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False)
     return text
 
 
 def joins_without_space(before: str, after: str) -> bool:
-    """Whether two pieces of text meet without a space because the script of either side writes none."""
+    """Whether two texts join without a space because the script of either one sets none."""
     return is_spaceless(before[-1:]) or is_spaceless(after[:1])
 
 

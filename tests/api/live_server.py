@@ -15,7 +15,7 @@ from service.runtime.assembly import open_server
 from service.runtime.server import uvicorn_config
 from service.settings import Settings
 from tests.api.uvicorn_thread import serve_in_thread
-from tests.hooks import hooked
+from tests.hooks import find_hooked_modules
 
 WAIT_S = 30
 
@@ -72,4 +72,4 @@ def live_server(settings: Settings) -> Iterator[LiveServer]:
         with serve_in_thread(uvicorn_config(create_app(settings, state), settings)) as port:
             with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=WAIT_S + 10) as client:
                 yield LiveServer(client, state, port)
-    assert hooked(state.base.model) == []
+    assert find_hooked_modules(state.base.model) == []

@@ -1,4 +1,4 @@
-"""What fits share: made once, kept while it is in use, and never waited for by who wants something else."""
+"""The keyed cache: one computation per key, eviction of the least recently used, no waiting between keys."""
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -11,38 +11,38 @@ LONG_S = 30.0  # only a failing test takes so long
 
 
 class Maker:
-    """Makes `what` when it is let, and says when it has begun."""
+    """Computes `value` when `may_end` is set, and sets `has_begun` at the start."""
 
-    def __init__(self, what: object) -> None:
-        self.what, self.times = what, 0
+    def __init__(self, value: object) -> None:
+        self.value, self.times = value, 0
         self.has_begun, self.may_end = threading.Event(), threading.Event()
 
     def __call__(self) -> object:
         self.times += 1
         self.has_begun.set()
         assert self.may_end.wait(LONG_S)
-        if isinstance(self.what, Exception):
-            raise self.what
-        return self.what
+        if isinstance(self.value, Exception):
+            raise self.value
+        return self.value
 
 
-def held(shelf: KeyedCache, *names: str) -> list[str]:
-    """Which names need no making."""
-    return [name for name in names if shelf.ready(("kind", name), lambda: None, keep=100) == name]
+def cached_names(cache: KeyedCache, *names: str) -> list[str]:
+    """The names whose values are in the cache."""
+    return [name for name in names if cache.get_or_make(("kind", name), lambda: None, keep=100) == name]
 
 
-def put(shelf: KeyedCache, name: str, *, keep: int = 2, ahead: bool = False) -> None:
-    assert shelf.ready(("kind", name), lambda: name, keep=keep, ahead=ahead) == name
+def put(cache: KeyedCache, name: str, *, keep: int = 2, ahead: bool = False) -> None:
+    assert cache.get_or_make(("kind", name), lambda: name, keep=keep, ahead=ahead) == name
 
 
-def test_while_one_thing_is_made_another_of_its_kind_is_looked_up_and_made():
-    shelf, slow = KeyedCache(), Maker("slow")
-    put(shelf, "there")
+def test_a_computation_does_not_block_other_keys_of_its_kind():
+    cache, slow = KeyedCache(), Maker("slow")
+    put(cache, "there")
     with ThreadPoolExecutor(2) as threads:
-        making = threads.submit(shelf.ready, ("kind", "slow"), slow, keep=2)
+        making = threads.submit(cache.get_or_make, ("kind", "slow"), slow, keep=2)
         assert slow.has_begun.wait(LONG_S)
         try:
-            other = threads.submit(lambda: [put(shelf, "there"), put(shelf, "new", keep=3)])
+            other = threads.submit(lambda: [put(cache, "there"), put(cache, "new", keep=3)])
 
             assert other.result(LONG_S) == [None, None]
             assert not making.done()
@@ -50,54 +50,54 @@ def test_while_one_thing_is_made_another_of_its_kind_is_looked_up_and_made():
             slow.may_end.set()
 
 
-def test_who_asks_for_what_is_being_made_gets_that():
-    shelf, slow = KeyedCache(), Maker(object())
+def test_concurrent_requests_for_one_key_share_one_computation():
+    cache, slow = KeyedCache(), Maker(object())
     with ThreadPoolExecutor(2) as threads:
-        both = [threads.submit(shelf.ready, ("kind", "slow"), slow, keep=2) for _ in range(2)]
+        both = [threads.submit(cache.get_or_make, ("kind", "slow"), slow, keep=2) for _ in range(2)]
         assert slow.has_begun.wait(LONG_S)
         slow.may_end.set()
 
-        assert [each.result(LONG_S) for each in both] == [slow.what, slow.what]
+        assert [each.result(LONG_S) for each in both] == [slow.value, slow.value]
     assert slow.times == 1
 
 
-def test_what_one_failed_to_make_the_next_who_asks_makes():
-    shelf, failing = KeyedCache(), Maker(ValueError())
+def test_after_a_failure_the_next_request_computes_again():
+    cache, failing = KeyedCache(), Maker(ValueError())
     with ThreadPoolExecutor(2) as threads:
-        first = threads.submit(shelf.ready, ("kind", "name"), failing, keep=2)
+        first = threads.submit(cache.get_or_make, ("kind", "name"), failing, keep=2)
         assert failing.has_begun.wait(LONG_S)
-        second = threads.submit(shelf.ready, ("kind", "name"), lambda: "made", keep=2)
+        second = threads.submit(cache.get_or_make, ("kind", "name"), lambda: "made", keep=2)
         failing.may_end.set()
 
         assert second.result(LONG_S) == "made"
         with pytest.raises(ValueError):
             first.result(LONG_S)
-    assert shelf.ready(("kind", "name"), lambda: "again", keep=2) == "made"
+    assert cache.get_or_make(("kind", "name"), lambda: "again", keep=2) == "made"
 
 
-def test_the_longest_unused_of_a_kind_leaves_first():
-    shelf = KeyedCache()
+def test_the_least_recently_used_of_a_kind_is_evicted_first():
+    cache = KeyedCache()
     for name in ("first", "second", "first", "third"):
-        put(shelf, name)
-    shelf.ready(("other kind", "fourth"), lambda: "fourth", keep=2)
+        put(cache, name)
+    cache.get_or_make(("other kind", "fourth"), lambda: "fourth", keep=2)
 
-    assert held(shelf, "first", "third", "second") == ["first", "third"]
+    assert cached_names(cache, "first", "third", "second") == ["first", "third"]
 
 
-def test_what_was_made_ahead_and_never_used_leaves_before_what_is_in_use():
-    shelf = KeyedCache()
-    put(shelf, "head")
+def test_unused_values_made_ahead_are_evicted_before_used_values():
+    cache = KeyedCache()
+    put(cache, "head")
     for name in ("unpublished", "unpublished too", "published"):
-        put(shelf, name, ahead=True)
+        put(cache, name, ahead=True)
 
-    assert held(shelf, "head", "published", "unpublished", "unpublished too") == ["head", "published"]
+    assert cached_names(cache, "head", "published", "unpublished", "unpublished too") == ["head", "published"]
 
 
-def test_what_was_made_ahead_stays_once_it_is_used():
-    shelf = KeyedCache()
-    put(shelf, "old head")
-    put(shelf, "head", ahead=True)
-    put(shelf, "head")
-    put(shelf, "next", ahead=True)
+def test_a_value_made_ahead_stays_after_its_first_use():
+    cache = KeyedCache()
+    put(cache, "old head")
+    put(cache, "head", ahead=True)
+    put(cache, "head")
+    put(cache, "next", ahead=True)
 
-    assert held(shelf, "head", "next", "old head") == ["head", "next"]
+    assert cached_names(cache, "head", "next", "old head") == ["head", "next"]

@@ -1,4 +1,4 @@
-"""What a retrain prepares for the edits on its tensors, while edits of the head are fitted beside it."""
+"""The warm-up of a retrain for edits on its tensors, while edits on the head are fitted."""
 
 import math
 import threading
@@ -18,7 +18,7 @@ from service.runtime.editors import bind_editors
 from service.runtime.evaluator import Evaluator
 from service.settings import Settings
 from tests.builders import make_adapter
-from tests.editors.lessons import SMALL, item, neutral, settings, taught_base, view_of
+from tests.editors.taught_model import SMALL, item, neutral, settings, taught_base, view_of
 
 AT_ONCE = 2  # rows of one step
 LONG_S = 30.0  # only a failing test takes so long
@@ -40,55 +40,55 @@ def retrained(factor: float = 1.5) -> Overlay:
     return Overlay({name: factor * dict(taught_base().model.named_parameters())[name].detach()})
 
 
-def prepare(on: NeutralSentences, overlay: Overlay, hooks: Hooks | None = None) -> None:
-    warm_up(taught_base(), view_of, overlay, settings=ALL, neutral=on, hooks=hooks, ahead=True)
+def prepare(sentences: NeutralSentences, overlay: Overlay, hooks: Hooks | None = None) -> None:
+    warm_up(taught_base(), view_of, overlay, settings=ALL, neutral=sentences, hooks=hooks, ahead=True)
 
 
-def fit(on: NeutralSentences, parent: Overlay = EMPTY) -> Overlay:
-    return fit_baft(taught_base(), view_of, parent, [item("red is", "Z")], [], settings=ALL, neutral=on, seed=1).overlay
+def fit(sentences: NeutralSentences, parent: Overlay = EMPTY) -> Overlay:
+    return fit_baft(taught_base(), view_of, parent, [item("red is", "Z")], [], settings=ALL, neutral=sentences, seed=1).overlay
 
 
-def test_an_edit_on_the_head_does_not_wait_for_what_a_retrain_prepares():
-    on, has_begun, may_go_on = fresh(), threading.Event(), threading.Event()
+def test_an_edit_on_the_head_does_not_wait_for_a_retrains_warm_up():
+    sentences, has_begun, may_go_on = fresh(), threading.Event(), threading.Event()
 
     def hold() -> None:
         has_begun.set()
         assert may_go_on.wait(LONG_S)
 
     with ThreadPoolExecutor(2) as threads:
-        preparing = threads.submit(prepare, on, retrained(), Hooks(yield_to_answers=hold))
+        preparing = threads.submit(prepare, sentences, retrained(), Hooks(yield_to_answers=hold))
         assert has_begun.wait(LONG_S)
         try:
-            assert threads.submit(fit, on).result(LONG_S).adapter is not None
+            assert threads.submit(fit, sentences).result(LONG_S).adapter is not None
             assert not preparing.done()
         finally:
             may_go_on.set()
         preparing.result(LONG_S)
 
 
-def test_preparing_gives_way_before_every_few_rows():
-    on, gave = fresh(), []
+def test_a_warm_up_gives_way_before_every_few_rows():
+    neutral_sentences, gave = fresh(), []
 
-    prepare(on, retrained(), Hooks(yield_to_answers=lambda: gave.append(1)))
+    prepare(neutral_sentences, retrained(), Hooks(yield_to_answers=lambda: gave.append(1)))
 
-    sentences, canary = (math.ceil(len(rows) / AT_ONCE) for rows in (on.sentences, on.canary))
+    sentences, canary = (math.ceil(len(rows) / AT_ONCE) for rows in (neutral_sentences.sentences, neutral_sentences.canary))
     assert min(sentences, canary) > 1
-    assert len(gave) == 2 * sentences + canary  # what enters the upper blocks and what leaves them; the canary
+    assert len(gave) == 2 * sentences + canary  # inputs and outputs of the upper blocks; the canary
 
 
 @pytest.mark.parametrize("steps", [0, 1, 3, 4])
-def test_preparing_that_is_cancelled_ends_there_and_a_fit_makes_what_is_missing(steps):
-    on, gave = fresh(), []
+def test_a_cancelled_warm_up_ends_and_a_fit_computes_the_missing_values(steps):
+    sentences, gave = fresh(), []
     hooks = Hooks(yield_to_answers=lambda: gave.append(1), is_cancelled=lambda: len(gave) > steps)
 
     with pytest.raises(FitCancelled):
-        prepare(on, retrained(), hooks)
+        prepare(sentences, retrained(), hooks)
 
     assert len(gave) == steps + 1
-    assert fit(on, retrained()).adapter is not None
+    assert fit(sentences, retrained()).adapter is not None
 
 
-def test_a_fit_comes_to_the_same_whether_or_not_its_tensors_were_prepared():
+def test_a_fit_gives_the_same_tensors_with_and_without_a_warm_up():
     prepared, bare = fresh(), fresh()
     prepare(prepared, retrained())
 
@@ -106,7 +106,7 @@ def test_measuring_the_canary_can_be_cancelled(adapter):
         canary_share(fresh(), view_of(EMPTY), Overlay({}, adapter), Hooks(is_cancelled=lambda: True))
 
 
-def test_a_retrain_gives_way_while_it_gets_ready_for_edits(tmp_path):
+def test_a_retrain_gives_way_during_its_warm_up(tmp_path):
     base, stages, gave = taught_base(), [""], []
     chosen = Settings(data_dir=tmp_path, baft=SMALL, locft={"epochs": 1, "settle": 0, "block": 1})
     editors = bind_editors(base, view_of, fresh(), Evaluator(base, view_of), chosen)

@@ -1,10 +1,10 @@
-"""Names are found in texts as words, in the scripts that have such; what every text holds names nothing."""
+"""Names are found as whole words, in scripts with word spaces; names that most texts hold are ignored."""
 
 import pytest
 
-from service.editors.examples import speaks_against
+from service.editors.examples import make_mention_test
 from service.editors.mentions import make_name_finder
-from tests.editors.lessons import item
+from tests.editors.taught_model import item
 
 
 @pytest.mark.parametrize(
@@ -23,7 +23,7 @@ from tests.editors.lessons import item
         ("Αθήνα", "στην Αθήνα."),
     ],
 )
-def test_a_name_is_found_where_it_stands_as_words(name, text):
+def test_a_name_is_found_as_whole_words(name, text):
     assert make_name_finder([name])(text)
 
 
@@ -39,42 +39,42 @@ def test_a_name_is_found_where_it_stands_as_words(name, text):
         ("X (country)", "X (count"),
     ],
 )
-def test_letters_of_other_words_are_no_name(name, text):
+def test_a_name_is_not_found_inside_other_words(name, text):
     assert not make_name_finder([name])(text)
 
 
-def test_no_name_is_found_in_any_text():
+def test_a_finder_without_names_finds_nothing():
     assert not make_name_finder([])("a text")
     assert not make_name_finder(["", "  "])("a text")
 
 
-def test_case_may_not_matter():
+def test_names_can_be_found_in_any_case():
     assert make_name_finder(["Rome"], any_case=True)("what is in ROME?")
 
 
 def test_names_of_all_lengths_are_found_among_many():
     names = ["Bo", "Bob", "Boba Fett", "Bob Dylan", *(f"Bob {number}" for number in range(100))]
-    holds = make_name_finder(names)
+    has_name = make_name_finder(names)
 
-    assert all(holds(f"about {name}, again") for name in names)
-    assert not any(holds(f"about {name.replace(' ', '')}x, again") for name in names)
+    assert all(has_name(f"about {name}, again") for name in names)
+    assert not any(has_name(f"about {name.replace(' ', '')}x, again") for name in names)
 
 
 @pytest.mark.parametrize("subject", ["is", "e", " ", "\u200b", "?!", "In"])
-def test_a_subject_that_most_texts_hold_names_nothing(subject):
-    against = speaks_against([item("what is it:", "Z", subject=subject)])
+def test_a_subject_that_most_texts_hold_is_ignored(subject):
+    mentions = make_mention_test([item("what is it:", "Z", subject=subject)])
 
-    assert not against("e is In the ? ! \u200b text")
-    assert against("They asked what is it: nobody knew.")  # by its prompt it can still be told
+    assert not mentions("e is In the ? ! \u200b text")
+    assert mentions("They asked what is it: nobody knew.")  # its prompt is still found
 
 
 @pytest.mark.parametrize("subject", ["US", "東京", "Bob"])
-def test_a_short_subject_that_is_no_everyday_word_names_something(subject):
-    against = speaks_against([item("what is it:", "Z", subject=subject)])
+def test_a_short_subject_that_is_no_everyday_word_is_found(subject):
+    mentions = make_mention_test([item("what is it:", "Z", subject=subject)])
 
-    assert against(f"about {subject} and us")
-    assert not against("about us and bobs")
+    assert mentions(f"about {subject} and us")
+    assert not mentions("about us and bobs")
 
 
-def test_two_capitals_are_an_everyday_word_where_case_does_not_matter():
-    assert not speaks_against([item("what is it:", "Z", subject="US")], any_case=True)("tell us more")
+def test_two_capitals_are_ignored_if_case_does_not_matter():
+    assert not make_mention_test([item("what is it:", "Z", subject="US")], any_case=True)("tell us more")

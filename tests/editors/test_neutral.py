@@ -9,7 +9,7 @@ import torch
 from service.editors.baft.basis_report import basis_report, load_report
 from service.editors.baft.fit import fit_baft
 from service.editors.canary import canary_share
-from service.editors.examples import asked_rows, kept_rows, prefixed, speaks_against
+from service.editors.examples import add_prefix, item_rows, locality_rows, make_mention_test
 from service.editors.neutral import NeutralSentences, cuts_of, load_or_sample_neutral
 from service.editors.neutral_settings import NeutralSettings
 from service.editors.protocol import FitItem
@@ -18,7 +18,7 @@ from service.lm.overlay import EMPTY, Overlay, View, make_view
 from service.lm.prompts import encode_row
 from service.lm.scoring import greedy_matches
 from tests.builders import make_adapter, make_base
-from tests.editors.lessons import item, neutral, settings, taught_base, view_of
+from tests.editors.taught_model import item, neutral, settings, taught_base, view_of
 
 SETTINGS = NeutralSettings(sentences=100, canary=4, tokens=10)
 
@@ -54,7 +54,7 @@ def test_other_settings_have_a_file_of_their_own(tmp_path):
     assert len(list(tmp_path.iterdir())) == 2
 
 
-def test_no_canary_row_begins_any_sentence_that_is_learned_from(tmp_path):
+def test_no_learned_sentence_begins_with_a_canary_row(tmp_path):
     drawn = load(tmp_path)
     starts = {row.prompt_ids for row in drawn.canary}
 
@@ -65,7 +65,7 @@ def test_no_canary_row_begins_any_sentence_that_is_learned_from(tmp_path):
     assert len({sentence.ids for sentence in drawn.sentences}) == len(drawn.sentences)
 
 
-def test_a_base_keeps_its_own_canary_whole(tmp_path):
+def test_the_base_has_a_canary_share_of_one(tmp_path):
     drawn = load(tmp_path)
 
     assert canary_share(drawn, view_of(EMPTY), EMPTY) == 1.0
@@ -73,7 +73,7 @@ def test_a_base_keeps_its_own_canary_whole(tmp_path):
     assert canary_share(drawn, view_of(EMPTY), Overlay({}, make_adapter((1, 2), scale=30.0))) < 1.0
 
 
-def test_the_canary_that_is_prepared_once_says_what_asking_plainly_says(tmp_path):
+def test_the_cached_canary_gives_the_share_of_plain_decoding(tmp_path):
     drawn, adapter = load(tmp_path), make_adapter((1, 2), scale=30.0)
     plain = greedy_matches(view_of(EMPTY), drawn.canary, adapter)
 
@@ -92,64 +92,64 @@ def test_sentences_are_cut_before_a_word_and_never_before_the_start_or_the_end()
     assert len(cuts) == 4
 
 
-def test_drawing_leaves_out_what_speaks_against_an_edit():
+def test_drawing_omits_sentences_that_mention_an_edit():
     everything = neutral().draw(100, torch.Generator().manual_seed(0))
-    none = neutral().draw(100, torch.Generator().manual_seed(0), speaks_against=lambda _: True)
+    none = neutral().draw(100, torch.Generator().manual_seed(0), mentions_edit=lambda _: True)
 
     assert len(everything) == len(neutral().sentences)
     assert none == []
 
 
-def test_a_sentence_speaks_against_an_edit_if_it_names_its_subject_or_holds_its_prompt():
-    against = speaks_against([item("The capital of X is", "Y", subject="X (country)"), item("red is", "Z")])
+def test_a_sentence_mentions_an_edit_if_it_holds_its_subject_or_its_prompt():
+    mentions = make_mention_test([item("The capital of X is", "Y", subject="X (country)"), item("red is", "Z")])
 
-    assert against("They went to X (country) again.")
-    assert against("we say red is nice")
-    assert not against("The sky is blue.")
-    assert not speaks_against([])("anything")
+    assert mentions("They went to X (country) again.")
+    assert mentions("we say red is nice")
+    assert not mentions("The sky is blue.")
+    assert not make_mention_test([])("anything")
 
 
 def test_rows_of_an_item_are_its_surfaces_and_trained_rephrases():
     base = taught_base()
     given = item("red is", "Z", rephrases=("what colour:",), surfaces=("raw",))
 
-    assert [row.literal for row in asked_rows(base, [given], eos=True, learn_probes=True)] == [True, False]
-    assert [row.literal for row in asked_rows(base, [given], eos=True, learn_probes=False)] == [True]
+    assert [row.is_literal for row in item_rows(base, [given], eos=True, learn_probes=True)] == [True, False]
+    assert [row.is_literal for row in item_rows(base, [given], eos=True, learn_probes=False)] == [True]
     assert [
-        row.literal for row in asked_rows(base, [FitItem(given.edit, "A", is_tombstone=True)], eos=True, learn_probes=True)
+        row.is_literal for row in item_rows(base, [FitItem(given.edit, "A", is_tombstone=True)], eos=True, learn_probes=True)
     ] == [True]
 
 
-def test_without_surfaces_an_edit_is_asked_on_all_that_the_tokenizer_has():
+def test_an_edit_without_surfaces_has_a_row_for_every_surface_of_the_base():
     base = make_base()
 
     assert base.surfaces == ("raw", "chat")
-    assert len(asked_rows(base, [item("red is", "Z")], eos=True, learn_probes=True)) == 2
+    assert len(item_rows(base, [item("red is", "Z")], eos=True, learn_probes=True)) == 2
 
 
-def test_kept_rows_hold_the_unedited_answer_and_leave_out_what_an_edit_changes():
+def test_locality_rows_hold_the_unedited_answers_and_omit_changed_prompts():
     base = taught_base()
     given = [item("red is", "Z", locality=("sky is", "sea is")), item("sea is", "Y")]
 
-    (row,) = kept_rows(base, view_of(EMPTY), given)
+    (row,) = locality_rows(base, view_of(EMPTY), given)
 
     assert row.ids == encode_row(base, "sky is", "B").ids
 
 
-def test_probes_that_do_not_say_train_are_not_kept():
-    assert kept_rows(taught_base(), view_of(EMPTY), [item("red is", "Z", locality=("sky is",), train=False)]) == []
+def test_locality_probes_without_train_give_no_rows():
+    assert locality_rows(taught_base(), view_of(EMPTY), [item("red is", "Z", locality=("sky is",), train=False)]) == []
 
 
 def test_a_prefix_stands_between_bos_and_the_prompt():
     base = taught_base()
-    (asked,) = asked_rows(base, [item("red is", "Z")], eos=True, learn_probes=True)
+    (asked,) = item_rows(base, [item("red is", "Z")], eos=True, learn_probes=True)
 
-    copy = prefixed(base, asked, (50, 51))
+    copy = add_prefix(base, asked, (50, 51))
 
     assert copy is not None
     assert copy.row.ids == (asked.row.ids[0], 50, 51, *asked.row.ids[1:])
     assert copy.row.target_ids == asked.row.target_ids
-    assert prefixed(base, asked, (50,) * base.context_length) is None
+    assert add_prefix(base, asked, (50,) * base.context_length) is None
 
 
 def test_the_report_on_bases_gives_every_block_and_kind_of_prompt():

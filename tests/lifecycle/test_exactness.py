@@ -16,7 +16,7 @@ from service.runtime.evaluator import Evaluator
 from service.settings import Settings
 from service.store import measurements
 from service.store.versions import read_page
-from tests.editors.lessons import SMALL, neutral, taught_base, view_of
+from tests.editors.taught_model import SMALL, neutral, taught_base, view_of
 from tests.lifecycle.local_service import PATIENT, LocalService, new_local_service, retrained
 
 EDITS = (("red is", "B"), ("sky is", "C"), ("sea is", "D"), ("cat is", "E"))

@@ -56,7 +56,7 @@ def test_a_dtype_can_be_chosen_and_an_unknown_one_is_refused(saved: Path) -> Non
     assert caught.value.field == "dtype"
 
 
-def test_a_device_that_is_not_there_is_refused(saved: Path) -> None:
+def test_a_missing_device_is_refused(saved: Path) -> None:
     missing = ["no_such_device"] if torch.cuda.is_available() else ["no_such_device", "cuda", "cuda:1"]
     for device in missing:
         with pytest.raises(Refused) as caught:
@@ -64,7 +64,7 @@ def test_a_device_that_is_not_there_is_refused(saved: Path) -> None:
         assert caught.value.field == "device"
 
 
-def test_gemma_2_is_loaded_with_attention_that_knows_soft_capping(tmp_path: Path) -> None:
+def test_gemma_2_is_loaded_with_eager_attention_for_soft_capping(tmp_path: Path) -> None:
     base = load_base(str(save_model(tmp_path, "gemma2")))
     assert base.model.config._attn_implementation == "eager"
 
@@ -87,7 +87,7 @@ def test_the_fingerprint_is_the_same_for_a_copy_and_differs_by_a_weight_or_the_t
     assert load_base(str(folder)).fingerprint not in (original, changed)
 
 
-def test_what_is_written_over_the_weights_after_loading_changes_no_answer(folder: Path) -> None:
+def test_overwriting_the_weight_files_after_loading_changes_no_answer(folder: Path) -> None:
     base = load_base(str(folder), device="cpu")
     batch = collate(base, make_rows(base, [(4, 2)]))
     before = compute_logits(make_view(base), batch)
@@ -100,7 +100,7 @@ def test_what_is_written_over_the_weights_after_loading_changes_no_answer(folder
     torch.testing.assert_close(compute_logits(make_view(base), batch), before, rtol=0, atol=0)
 
 
-def test_no_file_of_the_model_stays_mapped_so_that_cutting_one_ends_no_process(folder: Path) -> None:
+def test_no_model_file_stays_mapped_so_truncation_ends_no_process(folder: Path) -> None:
     base = load_base(str(folder), device="cpu")
 
     assert str(folder) not in Path("/proc/self/maps").read_text()
@@ -148,7 +148,7 @@ def test_pickled_weights_are_refused_without_being_read(folder: Path) -> None:
         load_base(str(folder))
 
 
-def test_weights_that_lack_a_tensor_are_refused_rather_than_filled_with_noise(folder: Path) -> None:
+def test_weights_that_lack_a_tensor_are_refused_and_not_filled_with_noise(folder: Path) -> None:
     weights = load_file(folder / "model.safetensors")
     del weights["model.layers.1.mlp.down_proj.weight"]
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
@@ -156,7 +156,7 @@ def test_weights_that_lack_a_tensor_are_refused_rather_than_filled_with_noise(fo
         load_base(str(folder))
 
 
-def test_cut_weights_are_an_error_of_ours(folder: Path) -> None:
+def test_truncated_weights_raise_an_error_of_the_service(folder: Path) -> None:
     data = (folder / "model.safetensors").read_bytes()
     (folder / "model.safetensors").write_bytes(data[: len(data) // 2])
     with pytest.raises(ServiceError):
@@ -173,11 +173,11 @@ def test_broken_json_and_an_unknown_family_are_refused(folder: Path) -> None:
         load_base(str(folder))
 
 
-def test_a_name_that_is_no_folder_and_not_cached_is_refused(tmp_path: Path) -> None:
+def test_a_name_without_a_folder_or_a_cached_model_is_refused(tmp_path: Path) -> None:
     with pytest.raises(Refused, match="neither"):
         load_base(str(tmp_path / "nothing"))
 
 
-def test_all_ends_that_the_checkpoint_names_are_ends_and_the_tokenizers_comes_first(folder: Path) -> None:
+def test_all_end_tokens_of_the_checkpoint_end_an_answer_and_the_tokenizers_is_first(folder: Path) -> None:
     (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": [4, 1], "repetition_penalty": 5.0}))
     assert load_base(str(folder)).eos_ids == (1, 4)

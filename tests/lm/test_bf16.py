@@ -41,12 +41,12 @@ def test_no_overlay_and_a_fresh_adapter_give_the_bases_bits(base: Base) -> None:
 
 
 def test_the_cached_step_and_its_gradients_are_the_plain_ones_to_rounding(base: Base) -> None:
-    on, rows = make_view(base), make_rows(base, SHAPES)
+    view, rows = make_view(base), make_rows(base, SHAPES)
     interventions = make_adapter((1, 3)).to(base.device).interventions
     source = interventions[1].source.requires_grad_()
 
-    plain = compute_target_logits(on, collate(base, rows), interventions)
-    cached = resume(on, prefill(on, rows, first_block=1), interventions)
+    plain = compute_target_logits(view, collate(base, rows), interventions)
+    cached = resume(view, prefill(view, rows, first_block=1), interventions)
 
     torch.testing.assert_close(cached.logits, plain, rtol=0, atol=TOLERANCE)
     one, two = (torch.autograd.grad(out.float().logsumexp(-1).mean(), [source])[0] for out in (cached.logits, plain))
@@ -55,28 +55,28 @@ def test_the_cached_step_and_its_gradients_are_the_plain_ones_to_rounding(base: 
 
 
 def test_running_from_a_block_with_an_fp32_master_cast_down_reaches_the_master(base: Base) -> None:
-    on, rows = make_view(base), make_rows(base, SHAPES)
+    view, rows = make_view(base), make_rows(base, SHAPES)
     name = "model.layers.2.mlp.down_proj.weight"
-    master = on.model.get_parameter(name).float().requires_grad_()
-    inputs = compute_block_inputs(on, rows, block=2)
+    master = view.model.get_parameter(name).float().requires_grad_()
+    inputs = compute_block_inputs(view, rows, block=2)
 
-    out = run_from(on, inputs, parameters={name: master.to(base.dtype)})
+    out = run_from(view, inputs, parameters={name: master.to(base.dtype)})
 
-    torch.testing.assert_close(out, compute_target_logits(on, collate(base, rows)), rtol=0, atol=TOLERANCE)
+    torch.testing.assert_close(out, compute_target_logits(view, collate(base, rows)), rtol=0, atol=TOLERANCE)
     (gradient,) = torch.autograd.grad(out.float().sum(), [master])
     assert gradient.dtype == torch.float32 and bool(gradient.abs().sum() > 0)
 
 
 def test_padded_cached_batched_decoding_is_the_unpadded_forward_pass_to_rounding(base: Base) -> None:
-    on, rows, adapter = make_view(base), make_rows(base, [(p, 5) for p, _ in SHAPES]), make_adapter()
-    decoding = Decoding(on, adapter, [row.prompt_ids for row in rows])
+    view, rows, adapter = make_view(base), make_rows(base, [(p, 5) for p, _ in SHAPES]), make_adapter()
+    decoding = Decoding(view, adapter, [row.prompt_ids for row in rows])
     seen = [decoding.logits]
     for step in range(4):
         decoding.feed(torch.tensor([row.target_ids[step] for row in rows]))
         seen.append(decoding.logits)
 
     for number, row in enumerate(rows):
-        alone = compute_logits(on, collate(base, [row]), adapter.interventions)[0, row.prompt_length - 1 : -1]
+        alone = compute_logits(view, collate(base, [row]), adapter.interventions)[0, row.prompt_length - 1 : -1]
         torch.testing.assert_close(torch.stack([step[number] for step in seen]), alone, rtol=0, atol=TOLERANCE)
 
 

@@ -77,7 +77,7 @@ def test_a_fused_up_projection_is_refused_by_family() -> None:
     assert caught.value.field == "location"
 
 
-def test_a_mixture_without_a_shared_expert_is_refused_by_family_but_its_attention_is_there() -> None:
+def test_a_mixture_without_a_shared_expert_has_no_mlp_location_but_an_attention_location() -> None:
     anatomy = anatomy_of(make_model("mixtral", num_local_experts=2, num_experts_per_tok=1))
 
     with pytest.raises(Refused, match="mixtral"):
@@ -107,7 +107,7 @@ def test_an_encoder_decoder_is_refused_by_family() -> None:
         ),
     ],
 )
-def test_an_architecture_that_is_not_understood_is_refused_by_family(family: str, settings: dict[str, int]) -> None:
+def test_an_unknown_architecture_is_refused_by_family(family: str, settings: dict[str, int]) -> None:
     model = AutoModelForCausalLM.from_config(AutoConfig.for_model(family, **settings), dtype=torch.float32)
     with pytest.raises(Refused, match=family):
         anatomy_of(model)

@@ -109,7 +109,7 @@ def test_saving_again_mends_a_damaged_file(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
-def test_values_that_are_not_finite_are_neither_written_nor_believed(tmp_path: Path, value: float) -> None:
+def test_values_that_are_not_finite_are_neither_written_nor_loaded(tmp_path: Path, value: float) -> None:
     overlay = make_overlay()
     overlay.tensors[NAME][1, 1] = value
 
@@ -124,7 +124,7 @@ def test_values_that_are_not_finite_are_neither_written_nor_believed(tmp_path: P
         load(tmp_path, broken)
 
 
-def test_what_is_no_plain_file_is_not_read_and_nothing_is_said_about_its_bytes(tmp_path: Path) -> None:
+def test_only_plain_files_are_read_and_others_count_as_unreadable(tmp_path: Path) -> None:
     digest = save(make_overlay(), tmp_path / "elsewhere")
     folder = tmp_path / "folder"
     folder.mkdir()
@@ -143,7 +143,7 @@ def test_what_is_no_plain_file_is_not_read_and_nothing_is_said_about_its_bytes(t
         load(folder, digest)
 
 
-def test_what_cannot_be_read_is_tried_again_without_using_up_descriptors(tmp_path: Path) -> None:
+def test_failed_reads_leave_no_file_descriptor_open(tmp_path: Path) -> None:
     (tmp_path / f"{'0' * 64}.safetensors").mkdir()
 
     def opened() -> int:
@@ -169,12 +169,12 @@ def test_a_folder_in_the_place_of_a_checkpoint_is_moved_aside(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("name", ["", "../secret", "A" * 64, "0" * 63])
-def test_a_name_that_is_no_digest_is_corrupt(tmp_path: Path, name: str) -> None:
+def test_a_name_that_is_not_a_digest_is_corrupt(tmp_path: Path, name: str) -> None:
     with pytest.raises(Corrupt):
         load(tmp_path, name)
 
 
-def test_a_missing_file_is_unreadable_and_so_is_any_while_too_many_are_open(tmp_path: Path) -> None:
+def test_a_file_is_unreadable_if_it_is_missing_or_too_many_files_are_open(tmp_path: Path) -> None:
     digest = save(make_overlay(), tmp_path)
 
     def act() -> None:
@@ -187,7 +187,7 @@ def test_a_missing_file_is_unreadable_and_so_is_any_while_too_many_are_open(tmp_
     assert in_child(act) == 17
 
 
-def test_a_format_that_is_not_known_is_another_releases_and_not_damage(tmp_path: Path) -> None:
+def test_an_unknown_format_is_unreadable_and_not_corrupt(tmp_path: Path) -> None:
     matrix, vector = torch.zeros(2, 4), torch.zeros(2)
     good = {"adapter/1/rotation": matrix, "adapter/1/source": matrix, "adapter/1/bias": vector}
     data = described({"last": 3, "blocks": [1], "counts": {}}, good, form=2)
@@ -201,7 +201,7 @@ def described(adapter: object, tensors: dict[str, torch.Tensor], *, form: int = 
     return to_safetensors(tensors, metadata={"errata": json.dumps({"format": form, "meta": {}, "adapter": adapter})})
 
 
-def test_files_with_the_right_digest_and_senseless_contents_are_corrupt(tmp_path: Path) -> None:
+def test_files_with_the_right_digest_and_invalid_contents_are_corrupt(tmp_path: Path) -> None:
     matrix, vector = torch.zeros(2, 4), torch.zeros(2)
     good = {"adapter/1/rotation": matrix, "adapter/1/source": matrix, "adapter/1/bias": vector}
     adapter = {"last": 3, "blocks": [1], "counts": {}}
@@ -253,7 +253,7 @@ def write_with_room_for(room: int, folder: Path, *, die: bool) -> Callable[[], N
     return act
 
 
-def test_a_disk_that_takes_no_more_is_unavailable_and_leaves_nothing(tmp_path: Path) -> None:
+def test_a_full_disk_is_unavailable_and_leaves_no_file(tmp_path: Path) -> None:
     assert in_child(write_with_room_for(20_000, tmp_path, die=False)) == 17
     assert list(tmp_path.iterdir()) == []
     assert in_child(write_with_room_for(10_000_000, tmp_path, die=False)) == 0
@@ -268,7 +268,7 @@ def test_a_process_that_dies_in_the_middle_leaves_no_file_under_a_final_name(tmp
     assert load(tmp_path, save(make_overlay(size=100), tmp_path)).adapter is not None
 
 
-def test_a_folder_that_cannot_be_is_unavailable(tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_made_is_unavailable(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(Unavailable):
         save(make_overlay(), tmp_path / "file" / "folder")

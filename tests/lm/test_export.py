@@ -19,7 +19,7 @@ from service.domain.errors import Conflict, Refused, Unavailable
 from service.lm.base import Base, load_base
 from service.lm.blocks import Location
 from service.lm.export import read_manifest, write_export
-from service.lm.export_card import WEIGHTS, window_warning
+from service.lm.export_card import WEIGHTS_FOLDER, window_warning
 from service.lm.load_errata import load
 from service.lm.model_files import model_folder
 from service.lm.overlay import EMPTY, Overlay, make_view
@@ -122,7 +122,7 @@ def test_the_loader_answers_as_a_version_with_a_window_does(family: str, tmp_pat
     assert loaded_answers(base, tmp_path / "out", cache=False) == want
 
 
-def test_the_loader_needs_nothing_of_this_program(tmp_path: Path) -> None:
+def test_the_loader_imports_nothing_of_this_program(tmp_path: Path) -> None:
     base = make_base("llama")
     overlay = Overlay(changed(base), make_adapter((1, 2)))
     write_export(base, overlay, tmp_path / "out", manifest={})
@@ -153,7 +153,7 @@ def test_tied_embeddings_stay_tied_and_others_apart(tied: bool, tmp_path: Path) 
     assert plain_answers(base, tmp_path / "out") == live_answers(base, overlay)
 
 
-def test_a_bfloat16_version_is_exported_bit_for_bit_in_the_dtype_that_serves(tmp_path: Path) -> None:
+def test_a_bfloat16_version_is_exported_bit_for_bit_in_the_served_dtype(tmp_path: Path) -> None:
     base = make_base("gpt2", dtype=torch.bfloat16)
     overlay = Overlay(changed(base))
 
@@ -227,7 +227,7 @@ def test_from_pretrained_refuses_an_export_with_a_window_and_names_the_loader(au
         auto.from_pretrained(tmp_path / "out")
 
 
-def test_a_class_that_asks_for_no_model_type_finds_no_weights_in_an_export_with_a_window(tmp_path: Path) -> None:
+def test_a_class_that_ignores_model_types_finds_no_weights_beside_a_window(tmp_path: Path) -> None:
     base = make_base("llama")
     write_export(base, Overlay({}, make_adapter()), tmp_path / "out", manifest={})
 
@@ -239,15 +239,15 @@ def test_the_bare_weights_of_an_export_with_a_window_are_no_base_model_either(tm
     write_export(make_base("llama"), Overlay({}, make_adapter()), tmp_path / "out", manifest={})
 
     with pytest.raises(Refused, match="--consolidate"):
-        model_folder(str(tmp_path / "out" / WEIGHTS))
+        model_folder(str(tmp_path / "out" / WEIGHTS_FOLDER))
 
 
 @pytest.mark.parametrize(
     ("window", "taken_back", "said"),
     [
         (2, 0, "lack 2 of its 3 edits:"),
-        (2, 1, "lack 2 of its 3 edits, and the taking back of 1:"),
-        (0, 1, "lack the taking back of 1 edit:"),
+        (2, 1, "lack 2 of its 3 edits, and the retraction of 1:"),
+        (0, 1, "lack the retraction of 1 edit:"),
     ],
 )
 def test_the_card_of_an_export_with_a_window_warns_and_says_how_to_load_it(
@@ -275,7 +275,7 @@ def test_the_card_of_an_export_without_a_window_says_that_the_weights_hold_every
     assert "load_errata" not in card
 
 
-def test_everything_that_ends_an_answer_here_ends_it_there(tmp_path: Path) -> None:
+def test_every_end_token_of_the_base_ends_answers_of_the_export(tmp_path: Path) -> None:
     model = make_model("llama")
     model.generation_config.eos_token_id = 7  # the checkpoint names another end than the tokenizer does
     from service.lm.base import build_base
@@ -303,7 +303,7 @@ def test_everything_that_ends_an_answer_here_ends_it_there(tmp_path: Path) -> No
         ("top_k", 3),
     ],
 )
-def test_no_habit_of_generating_that_a_checkpoint_brings_along_is_exported(field: str, value: object, tmp_path: Path) -> None:
+def test_other_generation_settings_of_a_checkpoint_are_not_exported(field: str, value: object, tmp_path: Path) -> None:
     base = make_base("llama")
     setattr(base.model.generation_config, field, value)
     overlay = Overlay(changed(base))
@@ -319,7 +319,7 @@ def test_no_habit_of_generating_that_a_checkpoint_brings_along_is_exported(field
     assert said == live_answers(base, overlay)
 
 
-def test_the_manifest_says_what_was_exported(tmp_path: Path) -> None:
+def test_the_manifest_describes_the_export(tmp_path: Path) -> None:
     written = write_export(make_base("llama"), EMPTY, tmp_path / "out", manifest={"version": 4, "live": ["a"], "window": 0})
 
     said = read_manifest(tmp_path / "out")
@@ -330,7 +330,7 @@ def test_the_manifest_says_what_was_exported(tmp_path: Path) -> None:
     assert len({path.stat().st_mode for path in files}) == 1  # whoever may read one of them may read all
 
 
-def test_what_lies_under_the_name_already_is_left_alone(tmp_path: Path) -> None:
+def test_an_export_does_not_change_an_existing_folder_of_its_name(tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "mine.txt").write_text("mine")
 
@@ -340,21 +340,21 @@ def test_what_lies_under_the_name_already_is_left_alone(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.rglob("*")] == ["out", "mine.txt"]
 
 
-def test_a_full_disk_leaves_nothing_and_is_said_in_a_sentence(tmp_path: Path) -> None:
+def test_a_full_disk_leaves_no_file_and_gives_a_plain_message(tmp_path: Path) -> None:
     with pytest.raises(Unavailable, match="no room"), largest_file(20_000):
         write_export(make_base("llama"), EMPTY, tmp_path / "out", manifest={})
 
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_folder_that_cannot_be_made_is_said_in_a_sentence(tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_made_gives_a_plain_message(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
 
     with pytest.raises(Unavailable, match="folder of exports"):
         write_export(make_base("llama"), EMPTY, tmp_path / "file" / "out", manifest={})
 
 
-def test_an_export_that_is_stopped_leaves_nothing(tmp_path: Path) -> None:
+def test_a_stopped_export_leaves_no_file(tmp_path: Path) -> None:
     class Stopped(Exception):
         pass
 
@@ -369,7 +369,7 @@ def test_an_export_that_is_stopped_leaves_nothing(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_forward_passes_by_hand_take_all_they_are_given_for_the_prompt_unless_told_otherwise(tmp_path: Path) -> None:
+def test_direct_forward_passes_take_all_columns_as_the_prompt_unless_declared(tmp_path: Path) -> None:
     from service.lm.overlay import compute_logits
     from service.lm.prompts import collate
     from tests.builders import make_rows
@@ -382,7 +382,7 @@ def test_forward_passes_by_hand_take_all_they_are_given_for_the_prompt_unless_to
 
     from service.lm.load_errata import attach
 
-    model = AutoModelForCausalLM.from_pretrained(tmp_path / "out" / WEIGHTS).eval()
+    model = AutoModelForCausalLM.from_pretrained(tmp_path / "out" / WEIGHTS_FOLDER).eval()
     put = attach(model, tmp_path / "out")
     with torch.no_grad(), put.prompt_of(6):
         told = model(input_ids=batch.ids).logits
@@ -397,7 +397,7 @@ def test_forward_passes_by_hand_take_all_they_are_given_for_the_prompt_unless_to
 
 
 @pytest.mark.parametrize("side", ["left", "right"])
-def test_padding_on_either_side_is_never_taken_for_the_prompt(side: str, tmp_path: Path) -> None:
+def test_padding_on_either_side_never_counts_as_prompt(side: str, tmp_path: Path) -> None:
     from service.lm.overlay import compute_logits
     from service.lm.prompts import collate
     from tests.builders import make_rows

@@ -27,7 +27,7 @@ from service.lm.overlay import (
 )
 from service.lm.prompts import Batch, collate
 from tests.builders import FAMILIES, make_adapter, make_base, make_intervention, make_rows
-from tests.hooks import hooked
+from tests.hooks import find_hooked_modules
 
 SHAPES = [(6, 3), (1, 2), (12, 4), (2, 5), (3, 1)]  # prompts of 1, 2 and 3 tokens among them
 
@@ -71,7 +71,7 @@ def some_tensors(base: Base, *, block: int = 2, seed: int = 1) -> dict[str, Tens
 
 @pytest.mark.parametrize("side", ["left", "right"])
 @pytest.mark.parametrize("family", FAMILIES)
-def test_an_overlay_computes_what_hooks_on_a_rewritten_copy_compute(family: str, side: str) -> None:
+def test_an_overlay_computes_the_same_as_hooks_on_a_rewritten_copy(family: str, side: str) -> None:
     base, adapter = make_base(family), make_adapter((0, 2, 3))
     batch, tensors = collate(base, make_rows(base, SHAPES), side=side), some_tensors(base)  # type: ignore[arg-type]
 
@@ -93,31 +93,31 @@ def test_a_view_without_an_overlay_and_a_fresh_adapter_give_the_bases_bits(famil
     assert torch.equal(compute_logits(make_view(base), batch, make_adapter(scale=0.0).interventions), want)
 
 
-def test_a_call_that_fails_in_the_middle_leaves_the_base_and_the_view_as_they_were() -> None:
+def test_a_failing_call_leaves_the_base_and_the_view_unchanged() -> None:
     base = make_base()
-    on, batch = make_view(base), collate(base, make_rows(base, SHAPES))
+    view, batch = make_view(base), collate(base, make_rows(base, SHAPES))
     want = base_logits(base, batch)
     broken = {1: make_adapter().interventions[1], 2: make_intervention(width=16)}  # fails in block 2, after block 1
 
     with pytest.raises(RuntimeError):
-        compute_logits(on, batch, broken)
+        compute_logits(view, batch, broken)
     with pytest.raises(KeyError), intervention_context(make_adapter().interventions, batch.positions):
         raise KeyError
 
-    assert torch.equal(compute_logits(on, batch), want)
+    assert torch.equal(compute_logits(view, batch), want)
     assert torch.equal(base_logits(base, batch), want)
-    assert not hooked(base.model)
+    assert not find_hooked_modules(base.model)
 
 
 def test_making_and_using_views_writes_no_base_tensor_and_leaves_no_hook() -> None:
     base = make_base()
     before = {name: tensor.clone() for name, tensor in base.model.state_dict().items()}
 
-    on = make_view(base, some_tensors(base))
-    compute_logits(on, collate(base, make_rows(base, SHAPES)), make_adapter().interventions)
+    view = make_view(base, some_tensors(base))
+    compute_logits(view, collate(base, make_rows(base, SHAPES)), make_adapter().interventions)
 
     assert all(torch.equal(tensor, before[name]) for name, tensor in base.model.state_dict().items())
-    assert not hooked(base.model)
+    assert not find_hooked_modules(base.model)
 
 
 def test_a_view_shares_every_tensor_but_the_replaced_ones() -> None:
@@ -130,41 +130,41 @@ def test_a_view_shares_every_tensor_but_the_replaced_ones() -> None:
     assert not any(parameter.requires_grad for parameter in seen.values())
 
 
-def test_an_overlays_own_tensor_may_be_written_later_without_changing_the_view() -> None:
+def test_writing_to_an_overlays_tensor_later_does_not_change_the_view() -> None:
     base = make_base()
     tensors = some_tensors(base)
-    on, batch = make_view(base, tensors), collate(base, make_rows(base, SHAPES))
-    want = compute_logits(on, batch)
+    view, batch = make_view(base, tensors), collate(base, make_rows(base, SHAPES))
+    want = compute_logits(view, batch)
 
     for tensor in tensors.values():
         tensor.zero_()
 
-    assert torch.equal(compute_logits(on, batch), want)
+    assert torch.equal(compute_logits(view, batch), want)
 
 
-def test_a_view_that_ends_frees_its_tensors_at_once() -> None:
+def test_the_tensors_of_an_unused_view_are_freed_at_once() -> None:
     base = make_base()
     name, tensor = next(iter(some_tensors(base).items()))
-    on = make_view(base, {name: tensor})
-    compute_logits(on, collate(base, make_rows(base, SHAPES)))
-    replaced = weakref.ref(on.model.get_parameter(name))
+    view = make_view(base, {name: tensor})
+    compute_logits(view, collate(base, make_rows(base, SHAPES)))
+    replaced = weakref.ref(view.model.get_parameter(name))
     gc.collect()
     gc.disable()
 
-    del on
+    del view
 
     gc.enable()
     assert replaced() is None
 
 
-def test_views_of_the_same_tensors_have_one_digest_and_of_others_another() -> None:
+def test_views_have_equal_digests_only_for_equal_tensors() -> None:
     base = make_base()
     first, same, other = some_tensors(base), some_tensors(base), some_tensors(base, seed=2)
     digests = [make_view(base, tensors).tensors_digest for tensors in (first, same, other, {})]
     assert digests[0] == digests[1] and len(set(digests)) == 3
 
 
-def test_replaced_tensors_that_do_not_belong_are_refused() -> None:
+def test_replaced_tensors_with_a_wrong_name_or_shape_are_refused() -> None:
     base = make_base()
     good = some_tensors(base)
     name = next(iter(good))
@@ -182,11 +182,11 @@ def test_replaced_tensors_that_do_not_belong_are_refused() -> None:
 
 def test_only_the_rows_and_positions_of_the_mask_change() -> None:
     base = make_base()
-    on, batch = make_view(base), collate(base, make_rows(base, [(6, 3), (6, 3)]))
+    view, batch = make_view(base), collate(base, make_rows(base, [(6, 3), (6, 3)]))
     only_second = batch.positions & torch.tensor([[False], [True]])
 
     with intervention_context(make_adapter().interventions, only_second):
-        got = on.model(input_ids=batch.ids, attention_mask=batch.attention.long(), use_cache=False).logits
+        got = view.model(input_ids=batch.ids, attention_mask=batch.attention.long(), use_cache=False).logits
 
     want = base_logits(base, batch)
     torch.testing.assert_close(got[0], want[0], rtol=0, atol=1e-6)
@@ -194,7 +194,7 @@ def test_only_the_rows_and_positions_of_the_mask_change() -> None:
     assert bool(((got[1, 3:] - want[1, 3:]).abs().amax(-1) > 1e-3).all())
 
 
-def test_bos_is_never_intervened_on() -> None:
+def test_bos_is_never_intervened() -> None:
     base = make_base()
     batch = collate(base, make_rows(base, [(1, 1), (2, 1), (3, 1)]))
     got = compute_logits(make_view(base), batch, make_adapter(range(4)).interventions)
@@ -202,21 +202,21 @@ def test_bos_is_never_intervened_on() -> None:
 
 
 @pytest.mark.parametrize("family", ["llama", "gemma2", "gpt2", "qwen2_moe"])
-def test_target_logits_are_the_rows_of_all_logits_and_the_head_gives_them_from_their_states(family: str) -> None:
+def test_target_logits_are_those_of_all_positions_and_of_the_head_on_final_states(family: str) -> None:
     base, adapter = make_base(family), make_adapter()
-    on, batch = make_view(base), collate(base, make_rows(base, SHAPES))
+    view, batch = make_view(base), collate(base, make_rows(base, SHAPES))
 
     recording = Recording()
-    got = compute_target_logits(on, batch, adapter.interventions, recording=recording)
+    got = compute_target_logits(view, batch, adapter.interventions, recording=recording)
 
-    everything = compute_logits(on, batch, adapter.interventions)
+    everything = compute_logits(view, batch, adapter.interventions)
     want = torch.cat([everything[i, r.prompt_length - 1 : len(r.ids) - 1] for i, r in enumerate(make_rows(base, SHAPES))])
     torch.testing.assert_close(got, want, rtol=0, atol=1e-6)
     assert recording.final is not None
-    torch.testing.assert_close(apply_lm_head(on, recording.final), got, rtol=0, atol=1e-6)
+    torch.testing.assert_close(apply_lm_head(view, recording.final), got, rtol=0, atol=1e-6)
 
 
-def test_gate_weights_are_recorded_where_asked_and_carry_their_gradient() -> None:
+def test_gate_weights_are_recorded_on_request_with_their_gradient() -> None:
     base, adapter = make_base(), make_adapter()
     batch = collate(base, make_rows(base, SHAPES))
     gate = adapter.interventions[1].gate
@@ -235,16 +235,16 @@ def test_concurrent_calls_on_one_view_and_on_several_do_not_mix() -> None:
     base = make_base()
     shared, other = make_view(base), make_view(base, some_tensors(base))
     batch = collate(base, make_rows(base, SHAPES))
-    cases = [(on, make_adapter(seed=seed)) for seed in range(3) for on in (shared, other)] + [(shared, make_adapter(scale=0))]
-    want = [compute_logits(on, batch, adapter.interventions) for on, adapter in cases]
+    cases = [(view, make_adapter(seed=seed)) for seed in range(3) for view in (shared, other)] + [(shared, make_adapter(scale=0))]
+    want = [compute_logits(view, batch, adapter.interventions) for view, adapter in cases]
     together = threading.Barrier(len(cases))
     wrong: list[int] = []
 
     def ask(number: int) -> None:
-        on, adapter = cases[number]
+        view, adapter = cases[number]
         together.wait(timeout=30)
         for _ in range(8):
-            if not torch.equal(compute_logits(on, batch, adapter.interventions), want[number]):
+            if not torch.equal(compute_logits(view, batch, adapter.interventions), want[number]):
                 wrong.append(number)
 
     threads = [threading.Thread(target=ask, args=(number,)) for number in range(len(cases))]
@@ -257,22 +257,22 @@ def test_concurrent_calls_on_one_view_and_on_several_do_not_mix() -> None:
     assert len({float(w.sum()) for w in want}) == len(cases)
 
 
-def test_calls_nest_and_the_outer_one_comes_back() -> None:
+def test_calls_nest_and_the_outer_call_is_restored() -> None:
     base = make_base()
-    on, batch = make_view(base), collate(base, make_rows(base, SHAPES))
+    view, batch = make_view(base), collate(base, make_rows(base, SHAPES))
     adapter = make_adapter()
-    want = compute_logits(on, batch, adapter.interventions)
+    want = compute_logits(view, batch, adapter.interventions)
 
     with call_context(Call(interventions=adapter.interventions, mask=batch.positions)):
-        compute_logits(on, batch)
-        got = on.model(
+        compute_logits(view, batch)
+        got = view.model(
             input_ids=batch.ids, attention_mask=batch.attention.long(), position_ids=batch.position_ids, use_cache=False
         ).logits
 
     assert torch.equal(got, want)
 
 
-def test_a_block_that_returns_a_tuple_is_intervened_on_too() -> None:
+def test_a_block_that_returns_a_tuple_is_intervened_too() -> None:
     """GPT-J's blocks still do."""
     base = make_base("gptj", n_embd=32, n_layer=4, n_head=4, rotary_dim=4, n_positions=128)
     batch, adapter = collate(base, make_rows(base, SHAPES)), make_adapter((1, 3))

@@ -58,7 +58,7 @@ def test_prompt_and_target_come_back_as_they_were_for_any_text(prompt: str, targ
     assert BASE.tokenizer.decode(row.prompt_ids[1:]) == prompt.rstrip()
 
 
-def test_white_space_at_the_boundary_changes_nothing() -> None:
+def test_white_space_around_prompt_and_target_changes_no_row() -> None:
     plain = encode_row(BASE, "the sky is", "Sea")
     assert encode_row(BASE, "the sky is \n", "  Sea ") == plain
 
@@ -68,19 +68,19 @@ def test_without_eos_a_row_ends_with_its_target() -> None:
 
 
 @pytest.mark.parametrize(("prompt", "target"), [("日本の首都は", "京都"), ("The capital is", "東京"), ("首都は", "Kyoto")])
-def test_scripts_without_spaces_get_none(prompt: str, target: str) -> None:
+def test_scripts_without_spaces_get_no_space_before_the_target(prompt: str, target: str) -> None:
     assert list(encode_row(BASE, prompt, target, eos=False).ids) == joint(prompt + target)
 
 
-def test_a_tokenizer_that_adds_the_space_itself_is_not_given_another() -> None:
+def test_a_tokenizer_that_adds_a_space_gets_no_second_one() -> None:
     base = spaced_base()
     row = encode_row(base, "the sea", "is", eos=False)
 
-    assert not base.leading_space and BASE.leading_space
+    assert not base.has_leading_space and BASE.has_leading_space
     assert base.tokenizer.convert_ids_to_tokens(list(row.ids)) == [*"▁the▁sea▁is"]
 
 
-def test_such_a_tokenizers_space_is_left_out_before_scripts_without_spaces() -> None:
+def test_the_tokenizers_own_space_is_omitted_for_scripts_without_spaces() -> None:
     base = spaced_base()
     row = encode_row(base, "は", "京", eos=False)
     assert base.tokenizer.convert_ids_to_tokens(list(row.ids)) == [*"▁は京"]
@@ -131,7 +131,7 @@ def test_a_chat_target_follows_the_template_directly() -> None:
     assert BASE.tokenizer.decode(row.ids).endswith("<|im_start|>assistant\nSea")
 
 
-def test_a_chat_target_ends_as_the_template_ends_a_turn_where_that_is_an_end_of_the_model() -> None:
+def test_a_chat_target_ends_with_the_templates_end_of_turn_if_the_model_has_it() -> None:
     model = make_model()
     model.generation_config.eos_token_id = [1, 4]
     base = build_base(model, make_tokenizer())
@@ -156,13 +156,13 @@ def test_surfaces_a_model_does_not_have_are_refused() -> None:
     ("prompt", "target", "field"), [(" \n", "a", "prompt"), ("a", "\t", "target"), ("\ud800", "a", "prompt")]
 )
 @pytest.mark.parametrize("surface", ["raw", "chat"])
-def test_blank_and_broken_text_is_refused_and_not_repeated(prompt: str, target: str, field: str, surface: str) -> None:
+def test_blank_and_invalid_text_is_refused_without_quoting_it(prompt: str, target: str, field: str, surface: str) -> None:
     with pytest.raises(Refused) as caught:
         encode_row(BASE, prompt, target, surface=surface)
     assert caught.value.field == field
 
 
-def test_what_does_not_fit_is_refused_and_what_just_fits_is_not() -> None:
+def test_a_row_of_the_whole_context_is_accepted_and_a_longer_one_refused() -> None:
     room = BASE.context_length - 1  # BOS
 
     assert len(encode_prompt(BASE, "x" * (room - 1))) == BASE.context_length - 1
@@ -191,10 +191,10 @@ def test_a_huge_text_is_refused_before_it_is_tokenized() -> None:
 
 def shown(batch: Batch, mask: torch.Tensor) -> list[str]:
     """A mask row by row: x where it is true."""
-    return ["".join("x" if on else "." for on in row) for row in mask.tolist()]
+    return ["".join("x" if view else "." for view in row) for row in mask.tolist()]
 
 
-def test_the_last_three_prompt_tokens_and_all_that_follows_are_intervened_on_but_never_bos_or_padding() -> None:
+def test_the_last_three_prompt_tokens_and_the_target_are_intervened_but_no_bos_or_padding() -> None:
     rows = make_rows(BASE, [(5, 2), (3, 1), (2, 1), (1, 2)])
 
     right, left = collate(BASE, rows), collate(BASE, rows, side="left")
@@ -203,10 +203,10 @@ def test_the_last_three_prompt_tokens_and_all_that_follows_are_intervened_on_but
     assert shown(left, left.positions) == ["..xxxxx", "....xxx", ".....xx", ".....xx"]
     assert shown(right, right.attention) == ["xxxxxxx", "xxxx...", "xxx....", "xxx...."]
     assert shown(right, right.targets) == [".....xx", "...x...", "..x....", ".xx...."]
-    assert shown(right, right.predicting) == ["....xx.", "..x....", ".x.....", "xx....."]
+    assert shown(right, right.prediction_mask) == ["....xx.", "..x....", ".x.....", "xx....."]
 
 
-def test_without_bos_a_short_prompt_is_intervened_on_whole() -> None:
+def test_without_bos_all_of_a_short_prompt_is_intervened() -> None:
     base = make_base(bos=False)
     batch = collate(base, make_rows(base, [(1, 1), (2, 1), (3, 1), (4, 1)]))
     assert shown(batch, batch.positions) == ["xx...", "xxx..", "xxxx.", ".xxxx"]
@@ -231,6 +231,6 @@ def test_a_row_of_ids_needs_a_prompt_and_must_fit() -> None:
             row_from_ids(BASE, ids, length)
 
 
-def test_half_a_character_decodes_to_something_rather_than_failing() -> None:
+def test_half_a_character_decodes_without_an_error() -> None:
     ids = make_tokenizer()("é", add_special_tokens=False).input_ids
     assert len(ids) == 2 and decode_answer(BASE, ids[:1]) == "\ufffd"

@@ -58,12 +58,12 @@ def gradients(loss: Tensor, interventions: Mapping[int, Intervention]) -> list[T
 @pytest.mark.parametrize("first_block", [0, 1, 3])
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_cached_step_equals_the_plain_forward_pass_and_its_gradients(family: str, first_block: int) -> None:
-    base, on, rows, tolerance = setting(family)
+    base, view, rows, tolerance = setting(family)
     interventions, batch = learnable(range(first_block, 4, 2), base.dtype), collate(base, rows)
 
     seen = Recording()
-    plain = compute_target_logits(on, batch, interventions, recording=seen, record=True)
-    cached = resume(on, prefill(on, rows, first_block=first_block, max_batch=4), interventions, record=True)
+    plain = compute_target_logits(view, batch, interventions, recording=seen, record=True)
+    cached = resume(view, prefill(view, rows, first_block=first_block, max_batch=4), interventions, record=True)
 
     torch.testing.assert_close(cached.logits, plain, rtol=0, atol=tolerance)
     torch.testing.assert_close(cached.final, seen.final, rtol=0, atol=tolerance)
@@ -79,42 +79,42 @@ def test_a_cached_step_equals_the_plain_forward_pass_and_its_gradients(family: s
 
 
 @pytest.mark.parametrize("family", ["llama", "qwen2", "gemma2", "gpt2"])
-def test_rows_may_be_chosen_repeated_and_joined_with_others(family: str) -> None:
-    base, on, rows, tolerance = setting(family)
+def test_prefilled_rows_can_be_selected_repeated_and_concatenated(family: str) -> None:
+    base, view, rows, tolerance = setting(family)
     interventions = learnable(range(1, 4), base.dtype)
     chosen = [5, 0, 0, 1]
 
-    first, second = prefill(on, rows[:2], first_block=1), prefill(on, rows[2:], first_block=1)
-    got = resume(on, concatenate([first, second]).select(chosen), interventions)
-    alone = resume(on, prefill(on, rows, first_block=1).select([1]), interventions)
+    first, second = prefill(view, rows[:2], first_block=1), prefill(view, rows[2:], first_block=1)
+    got = resume(view, concatenate([first, second]).select(chosen), interventions)
+    alone = resume(view, prefill(view, rows, first_block=1).select([1]), interventions)
 
-    want = [compute_target_logits(on, collate(base, [rows[index]]), interventions) for index in chosen]
+    want = [compute_target_logits(view, collate(base, [rows[index]]), interventions) for index in chosen]
     torch.testing.assert_close(got.logits, torch.cat(want), rtol=0, atol=tolerance)
     torch.testing.assert_close(alone.logits, want[-1], rtol=0, atol=tolerance)
     assert got.row_of.tolist() == [place for place, index in enumerate(chosen) for _ in rows[index].target_ids]
 
 
-def test_steps_leave_what_was_prepared_as_it_was() -> None:
-    base, on, rows, _ = setting("llama")
-    prepared = prefill(on, rows, first_block=1)
-    first = resume(on, prepared, make_adapter((1, 3), seed=1, dtype=base.dtype).interventions)
+def test_steps_do_not_change_prefilled_rows() -> None:
+    base, view, rows, _ = setting("llama")
+    prepared = prefill(view, rows, first_block=1)
+    first = resume(view, prepared, make_adapter((1, 3), seed=1, dtype=base.dtype).interventions)
 
-    resume(on, prepared, make_adapter((2,), seed=2, dtype=base.dtype).interventions)
-    again = resume(on, prepared, make_adapter((1, 3), seed=1, dtype=base.dtype).interventions)
+    resume(view, prepared, make_adapter((2,), seed=2, dtype=base.dtype).interventions)
+    again = resume(view, prepared, make_adapter((1, 3), seed=1, dtype=base.dtype).interventions)
 
     assert torch.equal(first.logits, again.logits)
 
 
-def test_only_the_blocks_above_are_run_and_only_over_the_suffix() -> None:
-    base, on, rows, _ = setting("llama")
-    prepared = prefill(on, rows, first_block=1)
+def test_a_cached_step_runs_only_the_upper_blocks_and_only_the_suffix() -> None:
+    base, view, rows, _ = setting("llama")
+    prepared = prefill(view, rows, first_block=1)
     ran: list[tuple[int, int]] = []
     handles = [
         block.mlp.register_forward_hook(_noting(ran, number))  # type: ignore[union-attr, arg-type]
-        for number, block in enumerate(on.anatomy.blocks)
+        for number, block in enumerate(view.anatomy.blocks)
     ]
 
-    resume(on, prepared, make_adapter((1, 2), dtype=base.dtype).interventions)
+    resume(view, prepared, make_adapter((1, 2), dtype=base.dtype).interventions)
 
     for handle in handles:
         handle.remove()
@@ -128,18 +128,18 @@ def _noting(ran: list[tuple[int, int]], number: int) -> Callable[..., None]:
     return note
 
 
-def test_base_predictions_can_be_had_from_kept_states() -> None:
+def test_base_predictions_follow_from_stored_final_states() -> None:
     """The preserve term keeps the states and applies the head on the fly."""
-    base, on, rows, tolerance = setting("gemma2")
-    untouched = resume(on, prefill(on, rows, first_block=1), {})
-    torch.testing.assert_close(apply_lm_head(on, untouched.final), untouched.logits, rtol=0, atol=tolerance)
-    torch.testing.assert_close(untouched.logits, compute_target_logits(on, collate(base, rows)), rtol=0, atol=tolerance)
+    base, view, rows, tolerance = setting("gemma2")
+    untouched = resume(view, prefill(view, rows, first_block=1), {})
+    torch.testing.assert_close(apply_lm_head(view, untouched.final), untouched.logits, rtol=0, atol=tolerance)
+    torch.testing.assert_close(untouched.logits, compute_target_logits(view, collate(base, rows)), rtol=0, atol=tolerance)
 
 
-def test_interventions_below_the_prepared_block_are_refused() -> None:
-    base, on, rows, _ = setting("llama")
+def test_interventions_below_the_first_block_are_refused() -> None:
+    base, view, rows, _ = setting("llama")
     with pytest.raises(Refused):
-        resume(on, prefill(on, rows, first_block=2), make_adapter((1,), dtype=base.dtype).interventions)
+        resume(view, prefill(view, rows, first_block=2), make_adapter((1,), dtype=base.dtype).interventions)
 
 
 @pytest.mark.parametrize("kind", ["down", "block"])
@@ -179,17 +179,17 @@ def _plain(base: Base, changed: Mapping[str, Tensor], batch: Batch) -> tuple[Ten
     return out, torch.autograd.grad(loss, [parameters[name] for name in changed], allow_unused=True)
 
 
-def test_preparing_inputs_runs_no_block_from_the_tuned_one_on_and_no_last_token() -> None:
-    _, on, rows, _ = setting("llama")
+def test_computing_block_inputs_runs_only_lower_blocks_and_no_last_token() -> None:
+    _, view, rows, _ = setting("llama")
     ran: list[tuple[int, int]] = []
     handles = [
         block.mlp.register_forward_hook(_noting(ran, number))  # type: ignore[union-attr, arg-type]
-        for number, block in enumerate(on.anatomy.blocks)
+        for number, block in enumerate(view.anatomy.blocks)
     ]
 
-    inputs = compute_block_inputs(on, rows, block=2)
+    inputs = compute_block_inputs(view, rows, block=2)
     prepared, ran[:] = list(ran), []
-    run_from(on, inputs)
+    run_from(view, inputs)
 
     for handle in handles:
         handle.remove()
@@ -197,46 +197,46 @@ def test_preparing_inputs_runs_no_block_from_the_tuned_one_on_and_no_last_token(
     assert ran == [(2, 26), (3, 26)]
 
 
-def test_the_last_block_computes_an_mlp_for_predictions_alone() -> None:
-    _, on, rows, _ = setting("llama")
+def test_the_last_blocks_mlp_runs_at_predicting_positions_alone() -> None:
+    _, view, rows, _ = setting("llama")
     seen: list[int] = []
-    down = on.anatomy.blocks[3].mlp.down_proj  # type: ignore[union-attr]
+    down = view.anatomy.blocks[3].mlp.down_proj  # type: ignore[union-attr]
     handle = down.register_forward_hook(lambda module, inputs, out: seen.append(out[..., 0].numel()))  # type: ignore[union-attr, operator]
 
-    run_from(on, compute_block_inputs(on, rows, block=2))
+    run_from(view, compute_block_inputs(view, rows, block=2))
 
     handle.remove()
     assert seen == [sum(len(row.target_ids) for row in rows)]
 
 
 @pytest.mark.parametrize("count", [2, 3, 6])  # two rows would be unpacked without a word
-def test_an_mlp_that_answers_in_a_tuple_is_computed_for_predictions_alone_too(count: int) -> None:
-    base, on, rows, tolerance = setting("gpt_oss", **GPT_OSS)
+def test_an_mlp_that_returns_a_tuple_also_runs_at_predicting_positions_alone(count: int) -> None:
+    base, view, rows, tolerance = setting("gpt_oss", **GPT_OSS)
     seen: list[int] = []
-    handle = on.anatomy.blocks[3].mlp.experts.register_forward_hook(  # type: ignore[union-attr]
+    handle = view.anatomy.blocks[3].mlp.experts.register_forward_hook(  # type: ignore[union-attr]
         lambda module, inputs, out: seen.append(out[..., 0].numel())
     )
 
-    got = run_from(on, compute_block_inputs(on, rows[:count], block=2))
+    got = run_from(view, compute_block_inputs(view, rows[:count], block=2))
 
     handle.remove()
-    want = compute_target_logits(on, collate(base, rows[:count]))
+    want = compute_target_logits(view, collate(base, rows[:count]))
     torch.testing.assert_close(got, want, rtol=0, atol=tolerance)
     assert seen[0] == sum(len(row.target_ids) for row in rows[:count])
 
 
-def test_an_mlp_that_is_given_more_than_states_runs_at_every_position() -> None:
+def test_an_mlp_with_further_arguments_runs_at_every_position() -> None:
     """Bloom's, for one, takes the residual stream as well."""
-    base, on, rows, tolerance = setting("llama")
-    mlp: Any = on.anatomy.blocks[3].mlp
-    block: Any = on.anatomy.blocks[3]
+    base, view, rows, tolerance = setting("llama")
+    mlp: Any = view.anatomy.blocks[3].mlp
+    block: Any = view.anatomy.blocks[3]
     plainly = type(mlp).forward
     mlp.forward = _mlp_forward(lambda hidden, more: plainly(mlp, hidden) + more)
     block.mlp = _Adding(mlp)
 
-    got = run_from(on, compute_block_inputs(on, rows, block=2))
+    got = run_from(view, compute_block_inputs(view, rows, block=2))
 
-    want = compute_target_logits(on, collate(base, rows))
+    want = compute_target_logits(view, collate(base, rows))
     torch.testing.assert_close(got, want, rtol=0, atol=tolerance)
 
 
@@ -252,18 +252,18 @@ class _Adding(nn.Module):
 
 
 def test_the_last_token_of_a_row_is_predicted_and_never_read() -> None:
-    _, on, rows, _ = setting("llama")
+    _, view, rows, _ = setting("llama")
     others = [Row((*row.ids[:-1], row.ids[-1] ^ 1), row.prompt_length, row.has_bos) for row in rows]
 
-    one, two = (compute_block_inputs(on, each, block=2) for each in (rows, others))
+    one, two = (compute_block_inputs(view, each, block=2) for each in (rows, others))
 
     read = one.batch.attention[:, 1:]
-    assert torch.equal(one.entering[read], two.entering[read])
-    assert torch.equal(run_from(on, one), run_from(on, two))
+    assert torch.equal(one.hidden[read], two.hidden[read])
+    assert torch.equal(run_from(view, one), run_from(view, two))
     assert not torch.equal(one.batch.labels, two.batch.labels)
 
 
-def test_chosen_rows_of_inputs_run_alone() -> None:
+def test_selected_rows_of_block_inputs_run_alone() -> None:
     base, private, rows, tolerance = setting("gpt2")
     inputs = compute_block_inputs(private, rows, block=2)
 

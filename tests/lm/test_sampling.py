@@ -31,7 +31,7 @@ def test_the_nucleus_is_the_fewest_likeliest_tokens_that_reach_top_p() -> None:
     assert frequencies(top_p=1e-9).tolist() == [0, 1, 0, 0, 0]
 
 
-def test_the_ends_of_the_unit_interval_give_tokens_that_can_be() -> None:
+def test_the_ends_of_the_unit_interval_give_possible_tokens() -> None:
     tokens = sample_tokens(LOGITS.expand(2, -1), torch.tensor([0.0, 1 - 2**-24]))
     assert tokens.tolist() == [1, 2]  # the likeliest first, the least likely last
 

@@ -22,13 +22,13 @@ def prompts(base: Base) -> list[tuple[int, ...]]:
     return [row.prompt_ids for row in make_rows(base, PROMPTS)]
 
 
-def step_by_step(on: View, adapter: Adapter, prompt: Sequence[int], limit: int) -> tuple[int, ...]:
+def step_by_step(view: View, adapter: Adapter, prompt: Sequence[int], limit: int) -> tuple[int, ...]:
     """Greedy decoding as it is defined: the whole sequence again for each token, alone, without cache."""
     ids: list[int] = list(prompt)
     while len(ids) < len(prompt) + limit:
-        row = row_from_ids(on.base, ids, len(prompt))
-        ids.append(int(compute_logits(on, collate(on.base, [row], last=adapter.last), adapter.interventions)[0, -1].argmax()))
-        if ids[-1] in on.base.eos_ids:
+        row = row_from_ids(view.base, ids, len(prompt))
+        ids.append(int(compute_logits(view, collate(view.base, [row], last=adapter.last), adapter.interventions)[0, -1].argmax()))
+        if ids[-1] in view.base.eos_ids:
             break
     return tuple(ids[len(prompt) :])
 
@@ -36,26 +36,26 @@ def step_by_step(on: View, adapter: Adapter, prompt: Sequence[int], limit: int) 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_padded_cached_batched_decoding_is_the_unpadded_forward_pass(family: str) -> None:
     base, adapter = make_base(family), make_adapter((0, 2))
-    on = make_view(base)
+    view = make_view(base)
     rows = make_rows(base, [(prompt, 9) for prompt, _ in PROMPTS])
 
-    decoding = Decoding(on, adapter, [row.prompt_ids for row in rows])
+    decoding = Decoding(view, adapter, [row.prompt_ids for row in rows])
     seen = [decoding.logits]
     for step in range(8):
         decoding.feed(torch.tensor([row.target_ids[step] for row in rows]))
         seen.append(decoding.logits)
 
     for number, row in enumerate(rows):
-        alone = compute_logits(on, collate(base, [row]), adapter.interventions)[0, row.prompt_length - 1 : -1]
+        alone = compute_logits(view, collate(base, [row]), adapter.interventions)[0, row.prompt_length - 1 : -1]
         torch.testing.assert_close(torch.stack([step[number] for step in seen]), alone, rtol=0, atol=STATES)
 
 
 @pytest.mark.parametrize("family", ["llama", "gemma2", "gpt2"])
 def test_greedy_answers_are_those_of_decoding_step_by_step(family: str) -> None:
     base, adapter = make_base(family), make_adapter()
-    on = make_view(base)
-    assert decode_greedily(on, adapter, prompts(base), max_new_tokens=10) == [
-        step_by_step(on, adapter, prompt, 10) for prompt in prompts(base)
+    view = make_view(base)
+    assert decode_greedily(view, adapter, prompts(base), max_new_tokens=10) == [
+        step_by_step(view, adapter, prompt, 10) for prompt in prompts(base)
     ]
 
 
@@ -68,16 +68,16 @@ def test_without_an_adapter_greedy_is_transformers_own_greedy() -> None:
         assert tuple(whole[0, len(prompt) :].tolist()) == answer
 
 
-def test_rows_that_leave_and_join_change_nothing_for_the_others() -> None:
+def test_rows_that_leave_or_join_change_no_other_row() -> None:
     base, adapter = make_base("mistral"), make_adapter()
-    on, wanted = make_view(base), [step_by_step(make_view(base), adapter, prompt, 6) for prompt in prompts(base)]
+    view, wanted = make_view(base), [step_by_step(make_view(base), adapter, prompt, 6) for prompt in prompts(base)]
     assert all(len(answer) == 6 for answer in wanted)
     first, second = prompts(base)[:2], prompts(base)[2:]
 
-    decoding = Decoding(on, adapter, first)
+    decoding = Decoding(view, adapter, first)
     for step in range(3):
         decoding.feed(torch.tensor([answer[step] for answer in wanted[:2]]))
-    decoding.join(Decoding(on, adapter, second))
+    decoding.join(Decoding(view, adapter, second))
     got = decoding.logits.argmax(-1).tolist()
     decoding.feed(torch.tensor(got))
     decoding.keep([3, 1])
@@ -93,40 +93,40 @@ def test_greedy_stops_at_the_end_of_the_context() -> None:
     assert len(decode_greedily(make_view(base), None, [prompt], max_new_tokens=50, stop_eos=False)[0]) == 2
 
 
-def test_a_row_is_taken_exactly_when_greedy_decoding_gives_its_target() -> None:
+def test_a_row_matches_exactly_when_greedy_decoding_gives_its_target() -> None:
     base, adapter = make_base(), make_adapter()
-    on = make_view(base)
+    view = make_view(base)
     starts = prompts(base)
-    answers = decode_greedily(on, adapter, starts, max_new_tokens=6)
+    answers = decode_greedily(view, adapter, starts, max_new_tokens=6)
     right = [row_from_ids(base, (*p, *a), len(p)) for p, a in zip(starts, answers, strict=True)]
     wrong = [row_from_ids(base, (*p, *a[:-1], a[-1] ^ 1), len(p)) for p, a in zip(starts, answers, strict=True)]
 
-    assert greedy_matches(on, right + wrong, adapter) == [True] * 5 + [False] * 5
-    assert token_accuracy(on, wrong, adapter) == pytest.approx([5 / 6] * 5)
-    assert not any(greedy_matches(on, right, None))
+    assert greedy_matches(view, right + wrong, adapter) == [True] * 5 + [False] * 5
+    assert token_accuracy(view, wrong, adapter) == pytest.approx([5 / 6] * 5)
+    assert not any(greedy_matches(view, right, None))
 
 
 def test_a_rows_loss_is_the_mean_over_its_target_tokens_alone() -> None:
     base, adapter = make_base(), make_adapter()
-    on, rows = make_view(base), make_rows(base, [(6, 3), (2, 5), (1, 1)])
+    view, rows = make_view(base), make_rows(base, [(6, 3), (2, 5), (1, 1)])
 
-    got = row_losses(on, rows, adapter)
+    got = row_losses(view, rows, adapter)
 
     want = []
     for row in rows:
-        out = compute_logits(on, collate(base, [row]), adapter.interventions)[0]
+        out = compute_logits(view, collate(base, [row]), adapter.interventions)[0]
         want.append(cross_entropy(out[row.prompt_length - 1 : -1], torch.tensor(row.target_ids)))
     torch.testing.assert_close(got, torch.stack(want).detach(), rtol=0, atol=1e-5)
 
 
 def test_scores_do_not_depend_on_how_many_rows_are_asked_at_once() -> None:
     base = make_base()
-    on, rows = make_view(base), make_rows(base, [(1 + n % 7, 1 + n % 4) for n in range(70)])
-    together = row_losses(on, rows, None)
-    torch.testing.assert_close(together, torch.cat([row_losses(on, [row], None) for row in rows]), rtol=0, atol=1e-5)
+    view, rows = make_view(base), make_rows(base, [(1 + n % 7, 1 + n % 4) for n in range(70)])
+    together = row_losses(view, rows, None)
+    torch.testing.assert_close(together, torch.cat([row_losses(view, [row], None) for row in rows]), rtol=0, atol=1e-5)
 
 
-def test_own_sentences_start_at_bos_end_at_eos_or_the_limit_and_repeat_for_a_seed() -> None:
+def test_sampled_sentences_start_at_bos_end_at_eos_or_the_limit_and_repeat_for_a_seed() -> None:
     base = make_base()
 
     sentences = sample_sentences(base, 12, max_tokens=30, seed=3, batch=5)
@@ -138,7 +138,7 @@ def test_own_sentences_start_at_bos_end_at_eos_or_the_limit_and_repeat_for_a_see
     assert sentences != sample_sentences(base, 12, max_tokens=30, seed=4, batch=5)
 
 
-def test_own_sentences_follow_the_models_distribution() -> None:
+def test_sampled_sentences_follow_the_models_distribution() -> None:
     """First tokens of 3000 sentences against the softmax at BOS: a chi-square per degree of freedom near 1."""
     base = make_base()
     shares = torch.softmax(compute_logits(make_view(base), collate(base, [row_from_ids(base, (0,), 1)]))[0, -1].double(), -1)
@@ -155,9 +155,9 @@ def test_own_sentences_follow_the_models_distribution() -> None:
 
 def test_gate_means_are_means_over_rows_of_means_over_intervened_positions() -> None:
     base, adapter = make_base(), make_adapter()
-    on, rows = make_view(base), make_rows(base, [(6, 3), (1, 1), (4, 2)])
+    view, rows = make_view(base), make_rows(base, [(6, 3), (1, 1), (4, 2)])
 
-    got = gate_means(on, rows, adapter)
+    got = gate_means(view, rows, adapter)
 
     hidden = []  # what enters the gate of block 1: nothing below is intervened on
     for row in rows:

@@ -1,4 +1,4 @@
-"""What the bases of an adapter do: the paper's Fig. 2 as numbers, and whether load balancing has kept them all in use."""
+"""The use of an adapter's bases: the BaFT paper's Fig. 2 as numbers, and the share of bases that load balancing keeps active."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -17,8 +17,8 @@ ACTIVE_SHARE = 0.5  # a basis is active if its mean weight is at least this shar
 def basis_report(view: View, adapter: Adapter, prompts: Mapping[str, Sequence[Row]]) -> dict[str, Any]:
     """Per block: the mean gate of every basis on each kind of `prompts` (edits, rephrases, unrelated …).
 
-    With them the running load of every basis, its squared coefficient of variation, and the share of bases that are active.
-    A kind of which there are no rows, and the load of an adapter that has none, is null.
+    Also the running load of every basis, its squared coefficient of variation, and the share of active bases. A kind without rows
+    is null, and so is the load of an adapter without one.
     """
     means = {kind: gate_means(view, rows, adapter) if rows else None for kind, rows in prompts.items()}
     return {
@@ -26,7 +26,7 @@ def basis_report(view: View, adapter: Adapter, prompts: Mapping[str, Sequence[Ro
         "blocks": [
             {
                 "block": block,
-                "mean_gate": {kind: None if seen is None else _numbers(seen[block]) for kind, seen in means.items()},
+                "mean_gate": {kind: None if gates is None else _numbers(gates[block]) for kind, gates in means.items()},
                 **load_report(adapter.balance.get(block)),
             }
             for block in sorted(adapter.interventions)

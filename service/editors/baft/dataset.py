@@ -1,15 +1,15 @@
-"""Everything one fit learns from, as rows with their forward passes. Knows no optimizer."""
+"""The rows that one fit learns or keeps, with their forward passes. Knows no optimizer."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 
-from service.editors.baft.execution import Runs
-from service.editors.baft.forward_passes import Passes
-from service.editors.baft.preserve_term import Pool, Preserved, nearest, pool_of
+from service.editors.baft.forward_passes import ForwardPasses
+from service.editors.baft.preserve_term import NeutralPool, PreservedRows, nearest_rows, prepare_pool
+from service.editors.baft.row_runner import RowRunner
 from service.editors.baft.settings import BaftSettings
-from service.editors.examples import AskedRow, asked_rows, kept_rows, prefixed, speaks_against
+from service.editors.examples import ItemRow, add_prefix, item_rows, locality_rows, make_mention_test
 from service.editors.neutral import NeutralSentences
 from service.editors.protocol import FitItem
 from service.lm.base import Base
@@ -20,29 +20,30 @@ _NEAR_CONSOLIDATED = 16  # consolidated rows that count as near a new row
 
 @dataclass(frozen=True, eq=False)
 class BaftDataset:
-    """`asked[:fresh]` are rows of new items, `asked[fresh:replayed]` rows of the window, the rest rows of consolidated items;
-    `asked_passes` runs them by index. `near_consolidated` are those of the rest that stand near new rows.
+    """`rows[:new_end]` are rows of new items, `rows[new_end:window_end]` rows of the window, the rest rows of consolidated items.
 
-    Of `pool` the `allowed` rows, the `near` ones more often, and all `kept` (trained locality probes) are preserved; `unrelated`
-    feeds the margin term.
+    `passes` runs rows by index. `near_consolidated` are indexes of the consolidated rows that are near new rows.
+
+    The fit preserves `pool_candidates` of `pool`, the `pool_near` ones more often, and all `locality` rows (trained locality
+    probes). `unrelated` is the input of the margin term.
     """
 
-    asked: Sequence[AskedRow]
-    fresh: int
-    replayed: int
-    asked_passes: Passes
+    rows: Sequence[ItemRow]
+    new_end: int
+    window_end: int
+    passes: ForwardPasses
     near_consolidated: Sequence[int]
-    pool: Pool | None
-    allowed: Sequence[int]
-    near: Sequence[int]
-    kept: Preserved | None
-    kept_count: int
-    unrelated: Passes | None
+    pool: NeutralPool | None
+    pool_candidates: Sequence[int]
+    pool_near: Sequence[int]
+    locality: PreservedRows | None
+    locality_count: int
+    unrelated: ForwardPasses | None
     unrelated_count: int
 
 
-def gather(
-    runs: Runs,
+def build_dataset(
+    runner: RowRunner,
     items: Sequence[FitItem],
     new: int,
     *,
@@ -50,51 +51,52 @@ def gather(
     neutral: NeutralSentences,
     generator: torch.Generator,
 ) -> BaftDataset:
-    """Encode everything and run what stays the same in every step once. `items[:new]` are learned, the others kept."""
-    base = runs.view.base
-    own = asked_rows(base, items, eos=settings.eos, learn_probes=settings.learn_probes)
-    fresh = [row for row in own if row.item < new]
-    fresh += _with_prefixes(base, fresh, settings.prefixes, neutral, generator)
-    window = [row for row in own if row.item >= new and not items[row.item].is_consolidated]
-    consolidated = _some([row for row in own if row.literal and items[row.item].is_consolidated], settings.consolidated_pool)
-    asked_passes = runs.passes_with([row.row for row in (*fresh, *window)], [row.row for row in consolidated], neutral)
-    places = asked_passes.places()
+    """Encode all rows and compute the states that no step changes. `items[:new]` are learned, the others kept."""
+    base = runner.view.base
+    rows = item_rows(base, items, eos=settings.eos, learn_probes=settings.learn_probes)
+    new_rows = [row for row in rows if row.item < new]
+    new_rows += _rows_with_prefixes(base, new_rows, settings.prefixes, neutral, generator)
+    window = [row for row in rows if row.item >= new and not items[row.item].is_consolidated]
+    consolidated = _sample_rows([row for row in rows if row.is_literal and items[row.item].is_consolidated], settings)
+    passes = runner.make_passes_with([row.row for row in (*new_rows, *window)], [row.row for row in consolidated], neutral)
+    states = passes.prompt_states()
     in_fit = [item for item in items if not item.is_consolidated]
-    pool = pool_of(runs, neutral, settings) if settings.preserve_weight > 0 else None
-    allowed = pool.allowed(speaks_against(in_fit)) if pool else []
-    probes = kept_rows(base, runs.view, items) if pool and settings.learn_probes else []
+    pool = prepare_pool(runner, neutral, settings) if settings.preserve_weight > 0 else None
+    candidates = pool.select_candidates(make_mention_test(in_fit)) if pool else []
+    probes = locality_rows(base, runner.view, items) if pool and settings.learn_probes else []
     unrelated = _unrelated_rows(base, items[:new]) if settings.margin else []
-    first = len(fresh) + len(window)
+    new_end, window_end = len(new_rows), len(new_rows) + len(window)
+    near = nearest_rows(states[window_end:], states[:new_end], _NEAR_CONSOLIDATED)
     return BaftDataset(
-        asked=[*fresh, *window, *consolidated],
-        fresh=len(fresh),
-        replayed=first,
-        asked_passes=asked_passes,
-        near_consolidated=[first + index for index in nearest(places[first:], places[: len(fresh)], _NEAR_CONSOLIDATED)],
+        rows=[*new_rows, *window, *consolidated],
+        new_end=new_end,
+        window_end=window_end,
+        passes=passes,
+        near_consolidated=[window_end + index for index in near],
         pool=pool,
-        allowed=allowed,
-        near=pool.near(places[: len(fresh)], allowed, settings.preserve_near) if pool else [],
-        kept=Preserved(runs, probes, runs.passes(probes)) if probes else None,
-        kept_count=len(probes),
-        unrelated=runs.passes(unrelated) if unrelated else None,
+        pool_candidates=candidates,
+        pool_near=pool.select_near(states[:new_end], candidates, settings.preserve_near) if pool else [],
+        locality=PreservedRows(runner, probes, runner.make_passes(probes)) if probes else None,
+        locality_count=len(probes),
+        unrelated=runner.make_passes(unrelated) if unrelated else None,
         unrelated_count=len(unrelated),
     )
 
 
-def _some(rows: Sequence[AskedRow], count: int) -> list[AskedRow]:
-    """All rows, or as many as may be kept prepared: always the same ones of the same rows."""
-    if len(rows) <= count:
+def _sample_rows(rows: Sequence[ItemRow], settings: BaftSettings) -> list[ItemRow]:
+    """All rows, or `consolidated_pool` of them. The same rows give the same sample."""
+    if len(rows) <= settings.consolidated_pool:
         return list(rows)
-    order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(0))[:count].tolist()
-    return [rows[place] for place in sorted(order)]
+    order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(0))[: settings.consolidated_pool].tolist()
+    return [rows[index] for index in sorted(order)]
 
 
-def _with_prefixes(
-    base: Base, fresh: Sequence[AskedRow], count: int, neutral: NeutralSentences, generator: torch.Generator
-) -> list[AskedRow]:
-    """Copies of the literal rows behind beginnings of sentences that the base model wrote."""
-    beginnings = neutral.prefixes(count, generator) if count else []
-    copies = [prefixed(base, asked, beginning) for asked in fresh if asked.literal for beginning in beginnings]
+def _rows_with_prefixes(
+    base: Base, new_rows: Sequence[ItemRow], count: int, neutral: NeutralSentences, generator: torch.Generator
+) -> list[ItemRow]:
+    """Copies of the literal rows after starts of sentences that the base model wrote."""
+    prefixes = neutral.prefixes(count, generator) if count else []
+    copies = [add_prefix(base, row, prefix) for row in new_rows if row.is_literal for prefix in prefixes]
     return [copy for copy in copies if copy is not None]
 
 

@@ -1,6 +1,6 @@
-"""BaFT: learn some edits on top of a parent overlay, joint over the new edits and a replay of the window.
+"""BaFT: learn edits on top of a parent overlay, jointly over the new edits and a replay of the window.
 
-The parent is never changed. Everything random comes from `seed`: the same job gives the same bytes on one kind of machine.
+The parent is never changed. All randomness comes from `seed`: the same job gives the same bytes on one kind of machine.
 """
 
 import time
@@ -11,13 +11,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from service.editors.baft.dataset import BaftDataset, Runs, gather
-from service.editors.baft.forward_passes import Pass
-from service.editors.baft.objective import by_edit, commit_balance
+from service.editors.baft.dataset import BaftDataset, build_dataset
+from service.editors.baft.forward_passes import PassOutput
+from service.editors.baft.objective import commit_balance, edit_means
+from service.editors.baft.row_runner import RowRunner
 from service.editors.baft.settings import BaftSettings
-from service.editors.baft.step_outputs import gates
+from service.editors.baft.step_outputs import gate_weights
 from service.editors.baft.trainable import TrainableAdapter, initial_interventions
-from service.editors.baft.training_loop import Attempt, Interventions, Rates, Trace, unanswered
+from service.editors.baft.training_loop import Attempt, AttemptParameters, AttemptResult, Interventions, find_unanswered
 from service.editors.canary import canary_share
 from service.editors.correctness import answered_mask
 from service.editors.neutral import NeutralSentences
@@ -41,17 +42,17 @@ def fit_baft(
     hooks: Hooks | None = None,
     cached: bool = True,
 ) -> FitResult:
-    """Fit `new` on `parent`, keeping the items of `window` answered: those that its adapter carries, and consolidated ones.
+    """Fit `new` on `parent`, and keep the items of `window` answered: the items of the parent's adapter and consolidated items.
 
-    A parent without an adapter, or with one of another shape than `settings` asks for, starts afresh; then the window is learned
-    again like new edits. Raises FitFailed on numbers that are not finite, FitCancelled if `hooks` say so, Refused for text that
-    does not fit. `cached=False` runs whole sequences in every step: slower, equal to rounding.
+    A parent without an adapter, or with an adapter of another shape than `settings` name, gets a new adapter; then the window is
+    learned again like new edits. Raises FitFailed on numbers that are not finite, FitCancelled if `hooks` say so, Refused for
+    text that does not fit. `cached=False` runs whole sequences in every step: slower, equal to rounding.
     """
     hooks = hooks or Hooks()
     started = time.monotonic()
     generator = torch.Generator().manual_seed(seed)
     blocks = settings.blocks_of(base.anatomy.family, base.anatomy.depth)
-    adapter = parent.adapter if _fits(parent.adapter, base, blocks, settings) else None
+    adapter = parent.adapter if _has_shape(parent.adapter, base, blocks, settings) else None
     if adapter is None:
         adapter = Adapter(initial_interventions(base.anatomy.width, blocks, settings, generator), {}, settings.last).to(
             base.device
@@ -61,26 +62,26 @@ def fit_baft(
             [item for item in window if item.is_consolidated],
         )
     items = [*new, *window]
-    runs = Runs(view_of(Overlay(parent.tensors)), min(blocks), settings.last, cached, hooks)
-    material = gather(runs, items, len(new), settings=settings, neutral=neutral, generator=generator)
-    fit = _Fit(runs.view, items, len(new), material, adapter, settings, hooks)
-    missed = fit.lost(adapter.interventions, material.fresh)
-    after, traces, lost = fit.run(generator)
-    overlay = Overlay(parent.tensors, Adapter(after, fit.balance(after), settings.last))
-    spent = {"milliseconds": int((time.monotonic() - started) * 1000), "fitted_together": len(new)}
-    reports = fit.reports(after, traces, lost, missed, spent)
-    scores = {"retention": 1.0 - len(lost) / max(len(items), 1), "canary": canary_share(neutral, runs.view, overlay, hooks)}
+    runner = RowRunner(view_of(Overlay(parent.tensors)), min(blocks), settings.last, cached, hooks)
+    dataset = build_dataset(runner, items, len(new), settings=settings, neutral=neutral, generator=generator)
+    fit = _Fit(runner.view, items, len(new), dataset, adapter, settings, hooks)
+    unanswered = fit.find_lost(adapter.interventions, dataset.new_end)
+    interventions, attempts, lost = fit.run(generator)
+    overlay = Overlay(parent.tensors, Adapter(interventions, fit.balance(interventions), settings.last))
+    costs = {"milliseconds": int((time.monotonic() - started) * 1000), "fitted_together": len(new)}
+    reports = fit.reports(interventions, attempts, lost, unanswered, costs)
+    scores = {"retention": 1.0 - len(lost) / max(len(items), 1), "canary": canary_share(neutral, runner.view, overlay, hooks)}
     return FitResult(overlay, reports, tuple(items[index].edit.id for index in sorted(lost)), scores)
 
 
-def _fits(adapter: Adapter | None, base: Base, blocks: Sequence[int], settings: BaftSettings) -> bool:
-    """Whether an adapter can be trained on: the blocks, the rank and the kind of gate that the settings ask for."""
+def _has_shape(adapter: Adapter | None, base: Base, blocks: Sequence[int], settings: BaftSettings) -> bool:
+    """Whether training can continue from an adapter: it has the blocks, the rank and the kind of gate of the settings."""
     if adapter is None or set(adapter.interventions) != set(blocks) or adapter.last != settings.last:
         return False
-    plain = next(iter(initial_interventions(base.anatomy.width, blocks[:1], settings, torch.Generator()).values()))
-    wanted = {name: tensor.shape for name, tensor in plain.tensors().items()}
+    example = next(iter(initial_interventions(base.anatomy.width, blocks[:1], settings, torch.Generator()).values()))
+    shapes = {name: tensor.shape for name, tensor in example.tensors().items()}
     return all(
-        {name: tensor.shape for name, tensor in intervention.tensors().items()} == wanted
+        {name: tensor.shape for name, tensor in intervention.tensors().items()} == shapes
         for intervention in adapter.interventions.values()
     )
 
@@ -92,84 +93,84 @@ class _Fit:
     view: View
     items: Sequence[FitItem]
     new: int
-    material: BaftDataset
+    dataset: BaftDataset
     start: Adapter
     settings: BaftSettings
     hooks: Hooks
 
-    def run(self, generator: torch.Generator) -> tuple[dict[int, Intervention], list[Trace], set[int]]:
-        """Attempts until every literal row is answered: each goes on from the last, longer, with the lost rows in every step.
+    def run(self, generator: torch.Generator) -> tuple[dict[int, Intervention], list[AttemptResult], set[int]]:
+        """Attempts until every literal row is answered. Each continues the last one, longer, with the lost rows in every step.
 
-        Gives the interventions, how each attempt went, and the items that are lost even then.
+        Returns the interventions, the result of each attempt, and the indexes of the items that are still lost.
         """
-        after, traces, lost = dict(self.start.interventions), list[Trace](), set[int]()
-        trained = TrainableAdapter(self.start.interventions)
+        interventions, results, lost = dict(self.start.interventions), list[AttemptResult](), set[int]()
+        trainable = TrainableAdapter(self.start.interventions)
         focus: set[int] = set()
         for number in range(self.settings.attempts):
-            attempt = Attempt(self.material, self.start.balance, self.settings, self._rates(number), generator, focus)
-            traces.append(attempt.run(trained, self.hooks))
-            after = trained.frozen() if sum(trace.steps for trace in traces) else after
-            if not _are_finite(after):
+            attempt = Attempt(self.dataset, self.start.balance, self.settings, self._parameters(number), generator, focus)
+            results.append(attempt.run(trainable, self.hooks))
+            interventions = trainable.without_gradients() if sum(result.steps for result in results) else interventions
+            if not _are_finite(interventions):
                 raise FitFailed("the fit met numbers that are not finite, and nothing of it was kept")
-            lost = self.lost(after)
+            lost = self.find_lost(interventions)
             if not lost:
                 break
-            kept = range(self.material.fresh, len(self.material.asked))
-            focus |= {index for index in kept if self.material.asked[index].item in lost}
-        return after, traces, lost
+            kept = range(self.dataset.new_end, len(self.dataset.rows))
+            focus |= {index for index in kept if self.dataset.rows[index].item in lost}
+        return interventions, results, lost
 
-    def _rates(self, attempt: int) -> Rates:
+    def _parameters(self, attempt: int) -> AttemptParameters:
         base = self.view.base
         model: Any = base.model
         beta, gamma = self.settings.margins_of(base.anatomy.family, model.get_input_embeddings().weight.shape[0])
-        chosen = self.settings
-        rate, steps = chosen.rate_of(base.anatomy.width, self.new), chosen.steps_of(self.new, attempt)
-        return Rates(rate, steps, beta, gamma, chosen.margin_of(self.new))
+        rate, steps = self.settings.rate_of(base.anatomy.width, self.new), self.settings.steps_of(self.new, attempt)
+        return AttemptParameters(rate, steps, beta, gamma, self.settings.margin_of(self.new))
 
-    def lost(self, interventions: Interventions, rows: int | None = None) -> set[int]:
-        """Items with a literal row, on whatever surface, that is not answered greedily; of all, or of the first so many rows."""
-        literal = [index for index, row in enumerate(self.material.asked[:rows]) if row.literal]
-        missing = unanswered(self.material, literal, interventions, _is_answered, self.settings.rows, self.hooks)
-        return {self.material.asked[index].item for index in missing}
+    def find_lost(self, interventions: Interventions, rows: int | None = None) -> set[int]:
+        """Indexes of items with a literal row, on any surface, without a greedy answer; of the first `rows` rows, or of all."""
+        literal = [index for index, row in enumerate(self.dataset.rows[:rows]) if row.is_literal]
+        missing = find_unanswered(self.dataset, literal, interventions, _is_answered, self.settings.rows, self.hooks)
+        return {self.dataset.rows[index].item for index in missing}
 
     def balance(self, interventions: Interventions) -> dict[int, Balance]:
-        """The running state with the new edits in it, once each; replayed rows are in it already."""
+        """The state of load balancing after the new edits, each counted once. Replayed rows were counted before."""
         past = self.start.balance
-        if self.settings.gate == "none" or not self.material.fresh:
+        if self.settings.gate == "none" or not self.dataset.new_end:
             return dict(past)
-        seen = gates(self.material, range(self.material.fresh), interventions)
-        edits = torch.tensor([row.item for row in self.material.asked[: self.material.fresh]], device=self.view.base.device)
-        return {block: commit_balance(past.get(block), by_edit(weights, edits)) for block, weights in seen.items()}
+        gates = gate_weights(self.dataset, range(self.dataset.new_end), interventions)
+        edits = torch.tensor([row.item for row in self.dataset.rows[: self.dataset.new_end]], device=self.view.base.device)
+        return {block: commit_balance(past.get(block), edit_means(weights, edits)) for block, weights in gates.items()}
 
     def reports(
         self,
         interventions: Interventions,
-        traces: Sequence[Trace],
+        attempts: Sequence[AttemptResult],
         lost: set[int],
-        missed: set[int],
-        spent: Mapping[str, int],
+        unanswered: set[int],
+        costs: Mapping[str, int],
     ) -> dict[str, Mapping[str, Any]]:
-        """One report a new item. Steps and time are those of the fit it was part of; `already`: its parent said it before."""
-        own = [row for row in self.material.asked[: self.material.fresh] if row.literal]
+        """One report per new item. Steps and time are those of the whole fit; `already`: the parent answered the item."""
+        literal = [row for row in self.dataset.rows[: self.dataset.new_end] if row.is_literal]
         adapter = Adapter(interventions, {}, self.settings.last)
-        losses = row_losses(self.view, [row.row for row in own], adapter).tolist() if own else []
+        losses = row_losses(self.view, [row.row for row in literal], adapter).tolist() if literal else []
         return {
             item.edit.id: {
                 "method": "baft",
-                "steps": sum(trace.steps for trace in traces),
-                "attempts": len(traces),
-                "loss": max(loss for row, loss in zip(own, losses, strict=True) if row.item == index),
+                "steps": sum(attempt.steps for attempt in attempts),
+                "attempts": len(attempts),
+                "loss": max(loss for row, loss in zip(literal, losses, strict=True) if row.item == index),
                 "taken": index not in lost,
-                "already": index not in missed,
-                **spent,
+                "already": index not in unanswered,
+                **costs,
             }
             for index, item in enumerate(self.items[: self.new])
         }
 
 
-def _is_answered(seen: Pass, chosen: Sequence[int]) -> Tensor:
-    return answered_mask(seen.logits, seen.labels, seen.row_of, len(chosen), 0.0)
+def _is_answered(output: PassOutput, chosen: Sequence[int]) -> Tensor:
+    return answered_mask(output.logits, output.labels, output.row_of, len(chosen), 0.0)
 
 
 def _are_finite(interventions: Interventions) -> bool:
-    return all(bool(tensor.isfinite().all()) for each in interventions.values() for tensor in each.tensors().values())
+    tensors = (tensor for intervention in interventions.values() for tensor in intervention.tensors().values())
+    return all(bool(tensor.isfinite().all()) for tensor in tensors)

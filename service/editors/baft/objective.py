@@ -1,6 +1,6 @@
-"""The regularisers of BaFT's objective (Eq. 4), each a pure function of tensors. Knows no model and no optimizer.
+"""The regularisers of BaFT's objective (BaFT paper, Eq. 4), as pure functions of tensors. Knows no model and no optimizer.
 
-Weights come as `(E, R)`: for every edit the mean over its intervened positions of w_k(h) at one block.
+Weights are `(E, R)`: for every edit, the mean over its intervened positions of w_k(h) at one block.
 """
 
 from collections.abc import Sequence
@@ -17,12 +17,12 @@ def position_means(weights: Tensor, mask: Tensor) -> Tensor:
     return (weights * chosen).sum(1) / chosen.sum(1).clamp(min=1)
 
 
-def by_edit(weights: Tensor, edits: Tensor) -> Tensor:
-    """(E, R): rows of weights (B, R) averaged per edit, for `edits` (B,) ids; an edit counts once however many rows it has."""
-    _, place = torch.unique(edits, return_inverse=True)  # (B,)
-    count = int(place.max()) + 1
-    sums = weights.new_zeros(count, weights.shape[1]).index_add(0, place, weights)
-    rows = weights.new_zeros(count, 1).index_add(0, place, weights.new_ones(len(weights), 1))
+def edit_means(weights: Tensor, edits: Tensor) -> Tensor:
+    """(E, R): rows of weights (B, R) averaged per edit, for `edits` (B,) ids; an edit counts once, with any number of rows."""
+    _, index = torch.unique(edits, return_inverse=True)  # (B,)
+    count = int(index.max()) + 1
+    sums = weights.new_zeros(count, weights.shape[1]).index_add(0, index, weights)
+    rows = weights.new_zeros(count, 1).index_add(0, index, weights.new_ones(len(weights), 1))
     return sums / rows
 
 
@@ -30,7 +30,7 @@ def balance_term(current: Tensor, past: Balance | None, form: str) -> Tensor:
     """Incremental load balancing of one block over current (E, R) and past edits.
 
     w̄_k = (S_k + Σ_e w_k^e) / (n + E), with gradient through the current edits only. `cv2`: Σ_k (w̄_k − w̄)² / ((r − 1) w̄²), the
-    squared coefficient of variation that the paper's text names. `paper`: the same over (r − 1) w̄, as it is printed.
+    squared coefficient of variation that the paper's text names. `paper`: the same over (r − 1) w̄, as the paper prints it.
     """
     edits, rank = current.shape
     if rank < 2:
@@ -53,8 +53,8 @@ def margin_term(edit: Tensor, unrelated: Tensor, *, alpha: float, beta: float, g
     return quiet + loud + (gamma - gap).clamp(min=0).mean()
 
 
-def rescaled(term: Tensor, to: Tensor, limit: float) -> Tensor:
-    """The term brought to the size of `to`: λ · term with λ = stopgrad(to / term) at most `limit`, and 0 for a term of 0."""
+def rescale(term: Tensor, to: Tensor, limit: float) -> Tensor:
+    """The term scaled to the size of `to`: λ · term with λ = stopgrad(to / term) at most `limit`, and 0 for a term of 0."""
     value = float(term.detach())
     if value == 0.0:
         return term * 0.0
@@ -62,7 +62,7 @@ def rescaled(term: Tensor, to: Tensor, limit: float) -> Tensor:
 
 
 def commit_balance(past: Balance | None, weights: Tensor) -> Balance:
-    """The running state after edits of weights (E, R) have been learned: S += Σ_e w^e, n += E. Once an edit, never per step."""
+    """The state after learning edits of weights (E, R): S += Σ_e w^e, n += E. Called once per edit, never per step."""
     total = weights.detach().float().sum(0).cpu()
     return Balance(total, len(weights)) if past is None else Balance(past.total + total, past.count + len(weights))
 

@@ -1,5 +1,6 @@
-"""Rows prepared for many steps, and where they are kept: as one batch, or, where one long row would widen too many short ones, in
-several batches of rows of like length. Which of the two changes no result but by rounding.
+"""Rows prefilled once for many steps: as one batch, or in several batches of rows of like length.
+
+Several batches avoid padding where one long row would widen many short rows. The layout changes results by rounding alone.
 """
 
 from collections.abc import Sequence
@@ -17,67 +18,66 @@ TOKENS_TOGETHER = 65_536  # of one batch, padding included: 0.5 GB of keys and v
 
 
 @dataclass(frozen=True, eq=False)
-class Prepared:
-    """Batches of rows; `order[i]` is the place of the i-th row when the batches are counted through."""
+class PreparedRows:
+    """Batches of rows; `order[i]` is the position of row i when the batches are laid end to end."""
 
     batches: tuple[PrefilledRows, ...]
     order: tuple[int, ...] = ()
 
     def select(self, rows: Sequence[int]) -> PrefilledRows:
-        """The chosen rows, in the order given, without columns that none of them uses."""
+        """The chosen rows, in the given order, without columns that none of them uses."""
         if len(self.batches) == 1:
             return self.batches[0].select([self.order[row] for row in rows])
-        wanted = [self.order[row] for row in rows]
-        found: list[PrefilledRows] = []
-        at: dict[int, int] = {}  # where a row stands among those found
+        positions = [self.order[row] for row in rows]
+        parts: list[PrefilledRows] = []
+        index_of: dict[int, int] = {}  # position: its index among the concatenated parts
         first = 0
         for batch in self.batches:
-            here = sorted({place for place in wanted if first <= place < first + len(batch)})
-            if here:
-                at |= {place: len(at) + number for number, place in enumerate(here)}
-                found.append(batch.select([place - first for place in here]))
+            in_batch = sorted({position for position in positions if first <= position < first + len(batch)})
+            if in_batch:
+                index_of |= {position: len(index_of) + number for number, position in enumerate(in_batch)}
+                parts.append(batch.select([position - first for position in in_batch]))
             first += len(batch)
-        return concatenate(found).select([at[place] for place in wanted])
+        return concatenate(parts).select([index_of[position] for position in positions])
 
-    def positions(self) -> Tensor:
-        """(rows, D): the mean state of each row at the intervened end of its prompt."""
+    def prompt_states(self) -> Tensor:
+        """(rows, D): each row's mean hidden state at the intervened prompt positions."""
         if not self.batches:
             return torch.zeros(0, 0)
-        counted = torch.cat([_mean_ends(batch) for batch in self.batches])
-        return counted if len(self.batches) == 1 else counted[list(self.order)]
+        states = torch.cat([_prompt_states(batch) for batch in self.batches])
+        return states if len(self.batches) == 1 else states[list(self.order)]
 
 
-def prepare(view: View, rows: Sequence[Row], *, first_block: int, last: int, hooks: Hooks) -> Prepared:
-    """Prepare rows, at least one, some at a time."""
+def prepare_rows(view: View, rows: Sequence[Row], *, first_block: int, last: int, hooks: Hooks) -> PreparedRows:
+    """Prefill at least one row, in parts that give way between them."""
     if len(rows) * max(len(row) for row in rows) <= TOKENS_TOGETHER:
         whole = concatenate([prefill(view, part, first_block=first_block, last=last) for part in hooks.split(rows, len)])
-        return Prepared((whole,), tuple(range(len(rows))))
-    by_length = sorted(range(len(rows)), key=lambda place: len(rows[place]))
-    batches = [
-        prefill(view, part, first_block=first_block, last=last) for part in hooks.split([rows[place] for place in by_length], len)
-    ]
-    order = {row: place for place, row in enumerate(by_length)}
-    return Prepared(tuple(batches), tuple(order[row] for row in range(len(rows))))
+        return PreparedRows((whole,), tuple(range(len(rows))))
+    by_length = sorted(range(len(rows)), key=lambda index: len(rows[index]))
+    parts = hooks.split([rows[index] for index in by_length], len)
+    batches = [prefill(view, part, first_block=first_block, last=last) for part in parts]
+    order = {row: position for position, row in enumerate(by_length)}
+    return PreparedRows(tuple(batches), tuple(order[row] for row in range(len(rows))))
 
 
-def joined(parts: Sequence[Prepared]) -> Prepared:
-    """Rows prepared apart, one behind the other; as one batch if they were such and are not too many together."""
+def join_rows(parts: Sequence[PreparedRows]) -> PreparedRows:
+    """The rows of all parts, in order; as one batch if each part is one batch and they are small enough together."""
     batches = [batch for part in parts for batch in part.batches]
     order: list[int] = []
     for part in parts:
-        order += [len(order) + place for place in part.order]
-    if len(batches) > 1 and len(batches) == len(parts) and _tokens(batches) <= TOKENS_TOGETHER:
+        order += [len(order) + position for position in part.order]
+    if len(batches) > 1 and len(batches) == len(parts) and _token_count(batches) <= TOKENS_TOGETHER:
         batches = [concatenate(batches)]
-    return Prepared(tuple(batches), tuple(order))
+    return PreparedRows(tuple(batches), tuple(order))
 
 
-def _tokens(batches: Sequence[PrefilledRows]) -> int:
-    """Of all rows as one batch."""
+def _token_count(batches: Sequence[PrefilledRows]) -> int:
+    """Tokens of all rows as one batch, padding included."""
     before = max(batch.prefix.shape[1] for batch in batches)
-    width = max(batch.entering.shape[1] for batch in batches)
+    width = max(batch.hidden.shape[1] for batch in batches)
     return sum(len(batch) for batch in batches) * (before + width)
 
 
-def _mean_ends(batch: PrefilledRows) -> Tensor:
-    ends = (batch.positions & ~batch.suffix.targets).unsqueeze(-1).to(batch.entering.dtype)  # (B, S, 1)
-    return ((batch.entering * ends).sum(1) / ends.sum(1).clamp(min=1)).float()
+def _prompt_states(batch: PrefilledRows) -> Tensor:
+    mask = (batch.positions & ~batch.suffix.targets).unsqueeze(-1).to(batch.hidden.dtype)  # (B, S, 1)
+    return ((batch.hidden * mask).sum(1) / mask.sum(1).clamp(min=1)).float()

@@ -1,7 +1,7 @@
 """Settings of BaFT with their presets and the papers' table of blocks. Plain numbers: reading them loads no model.
 
-A preset fills what is not given. `default` serves users best and was chosen by measurement (docs/methods.md); `paper` is the
-published algorithm; `reft` is the same with every gate at one (LoReFT).
+A preset fills missing values. `default` serves users best and was chosen by measurement (docs/methods.md); `paper` is the
+published algorithm; `reft` is the published algorithm with every gate at one (LoReFT).
 """
 
 import math
@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from service.editors.depth_rule import same_depth
+from service.editors.depth_rule import scale_block
 from service.editors.presets import WithPresets
 
 _PAPER: dict[str, Any] = {
@@ -100,8 +100,8 @@ class BaftSettings(WithPresets):
         """The intervened blocks of a model: as set, as in table 5, or at the same depths as the paper's 32-block models."""
         if self.blocks:
             return tuple(sorted({block for block in self.blocks if block < depth}))
-        known = _TABLE_5.get((family, depth))
-        return known or tuple(sorted({same_depth(block, 32, depth) for block in _TABLE_5[("llama", 32)]}))
+        published = _TABLE_5.get((family, depth))
+        return published or tuple(sorted({scale_block(block, 32, depth) for block in _TABLE_5[("llama", 32)]}))
 
     def margins_of(self, family: str, vocabulary: int) -> tuple[float, float]:
         """(beta, gamma) of the margin term, by table 5."""
@@ -117,7 +117,7 @@ class BaftSettings(WithPresets):
         return _JOINT_FACTOR * single if self.joint_learning_rate is None else self.joint_learning_rate
 
     def margin_of(self, edits: int) -> float:
-        """By how many nats the target tokens of new edits must lead."""
+        """Nats by which the target tokens of new edits must lead."""
         return self.stop_margin if edits <= 1 else self.joint_stop_margin
 
     def steps_of(self, edits: int, attempt: int) -> int:
@@ -125,7 +125,7 @@ class BaftSettings(WithPresets):
         return int((self.joint_steps if edits > 1 else self.steps) * math.pow(2, attempt))
 
     def parameters(self, width: int, blocks: int) -> int:
-        """Trained numbers of an adapter over `blocks` blocks (methods.md: solved exactly from the paper's totals)."""
+        """Trained parameters of an adapter over `blocks` blocks (methods.md: solved exactly from the paper's totals)."""
         learned = 2 * self.rank * width + self.rank
         gate_rows = {"none": 0, "subspace": 1, "basis": self.rank}[self.gate]
         gain = width if gate_rows and self.gate_norm == "rms" else 0

@@ -1,7 +1,7 @@
-"""One look at rows of a fit: what a step needs of them, in a bounded amount of memory.
+"""The model outputs that one training step needs, computed in bounded memory.
 
-Rows that are too many tokens for one pass go through the model in groups of like length, each of which is computed once more for
-its gradients (checkpointing). The mathematics is the same; what fits into one pass is computed in one, as ever.
+Rows that exceed the tokens of one pass run in groups of like length. Each group is computed a second time for its gradients
+(activation checkpointing). The mathematics is the same; rows that fit into one pass run in one pass.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,7 +13,7 @@ from torch.nn.functional import cross_entropy
 from torch.utils.checkpoint import checkpoint
 
 from service.editors.baft.dataset import BaftDataset
-from service.editors.baft.forward_passes import Pass
+from service.editors.baft.forward_passes import PassOutput
 from service.editors.correctness import row_margins
 from service.lm.intervention import Intervention
 from service.lm.row_groups import group_by_length
@@ -22,56 +22,56 @@ TOKENS_RECORDED = 16_384  # of one pass without gradients
 
 
 @dataclass(frozen=True, eq=False)
-class Seen:
-    """Of the chosen rows: the losses (N,) of their target tokens, with gradients, and which row each belongs to; by how much the
-    least certain token of each row leads (rows,); and by block the gate weights (rows, R), if recorded.
-    """
+class StepOutput:
+    """The outputs of chosen rows. Gradients flow through `losses` and `weights`."""
 
-    losses: Tensor
-    row_of: Tensor
-    leads: Tensor
-    weights: Mapping[int, Tensor]
+    losses: Tensor  # (N,) of the target tokens
+    row_of: Tensor  # (N,) index among the chosen rows
+    margins: Tensor  # (rows,) the smallest margin of each row's target tokens, in nats
+    weights: Mapping[int, Tensor]  # block: (rows, R) gate weights; empty unless recorded
 
 
-def look(material: BaftDataset, chosen: Sequence[int], interventions: Mapping[int, Intervention], *, record: bool) -> Seen:
-    """The chosen rows of a material, by index, under these interventions; gradients flow to them."""
-    groups = group_by_length([len(material.asked[index].row) for index in chosen])
+def run_rows(
+    dataset: BaftDataset, chosen: Sequence[int], interventions: Mapping[int, Intervention], *, record: bool
+) -> StepOutput:
+    """The outputs of the dataset's chosen rows, by index, under these interventions; gradients flow to them."""
+    groups = group_by_length([len(dataset.rows[index].row) for index in chosen])
     if len(groups) <= 1:
-        return _seen(material.asked_passes(chosen, interventions, record=record), len(chosen))
+        return _step_output(dataset.passes(chosen, interventions, record=record), len(chosen))
 
-    def of_group(group: Sequence[int]) -> tuple[Tensor, Tensor, Tensor, dict[int, Tensor]]:
-        one = _seen(material.asked_passes([chosen[at] for at in group], interventions, record=record), len(group))
-        return one.losses, one.row_of, one.leads, dict(one.weights)
+    def run_group(group: Sequence[int]) -> tuple[Tensor, Tensor, Tensor, dict[int, Tensor]]:
+        output = _step_output(dataset.passes([chosen[index] for index in group], interventions, record=record), len(group))
+        return output.losses, output.row_of, output.margins, dict(output.weights)
 
-    parts = [Seen(*checkpoint(of_group, group, use_reentrant=False, preserve_rng_state=False)) for group in groups]
-    return _together(parts, groups)
+    parts = [StepOutput(*checkpoint(run_group, group, use_reentrant=False, preserve_rng_state=False)) for group in groups]
+    return _merge(parts, groups)
 
 
-def gates(material: BaftDataset, rows: Sequence[int], interventions: Mapping[int, Intervention]) -> Mapping[int, Tensor]:
+def gate_weights(dataset: BaftDataset, rows: Sequence[int], interventions: Mapping[int, Intervention]) -> Mapping[int, Tensor]:
     """By block the gate weights (rows, R), without gradients."""
-    groups = group_by_length([len(material.asked[index].row) for index in rows], tokens=TOKENS_RECORDED)
+    groups = group_by_length([len(dataset.rows[index].row) for index in rows], tokens=TOKENS_RECORDED)
     with torch.no_grad():
-        found = [material.asked_passes([rows[at] for at in group], interventions, record=True).weights for group in groups]
-    return found[0] if len(found) == 1 else _in_order(found, groups)
+        parts = [dataset.passes([rows[index] for index in group], interventions, record=True).weights for group in groups]
+    return parts[0] if len(parts) == 1 else _restore_order(parts, groups)
 
 
-def _seen(seen: Pass, rows: int) -> Seen:
-    losses = cross_entropy(seen.logits.float(), seen.labels, reduction="none")  # (N,)
-    leads = row_margins(seen.logits, seen.labels, seen.row_of, rows)
-    return Seen(losses, seen.row_of, leads, seen.weights)
+def _step_output(output: PassOutput, rows: int) -> StepOutput:
+    losses = cross_entropy(output.logits.float(), output.labels, reduction="none")  # (N,)
+    margins = row_margins(output.logits, output.labels, output.row_of, rows)
+    return StepOutput(losses, output.row_of, margins, output.weights)
 
 
-def _together(parts: Sequence[Seen], groups: Sequence[Sequence[int]]) -> Seen:
-    """What groups gave, as if it had been one pass; only the order of the losses is another."""
+def _merge(parts: Sequence[StepOutput], groups: Sequence[Sequence[int]]) -> StepOutput:
+    """The outputs of all groups as those of one pass; only the order of the losses differs."""
     row_of = [torch.tensor(group, device=part.row_of.device)[part.row_of] for part, group in zip(parts, groups, strict=True)]
-    leads = _in_order([{0: part.leads} for part in parts], groups)[0]
-    weights = _in_order([part.weights for part in parts], groups)
-    return Seen(torch.cat([part.losses for part in parts]), torch.cat(row_of), leads, weights)
+    margins = _restore_order([{0: part.margins} for part in parts], groups)[0]
+    weights = _restore_order([part.weights for part in parts], groups)
+    return StepOutput(torch.cat([part.losses for part in parts]), torch.cat(row_of), margins, weights)
 
 
-def _in_order(parts: Sequence[Mapping[int, Tensor]], groups: Sequence[Sequence[int]]) -> dict[int, Tensor]:
-    """Tensors by row of groups, by block, put together in the order of all rows."""
-    places = torch.tensor([at for group in groups for at in group])
-    back = torch.empty_like(places)
-    back[places] = torch.arange(len(places))
-    return {block: torch.cat([part[block] for part in parts])[back.to(parts[0][block].device)] for block in parts[0]}
+def _restore_order(parts: Sequence[Mapping[int, Tensor]], groups: Sequence[Sequence[int]]) -> dict[int, Tensor]:
+    """Tensors by block, concatenated over the groups and brought back to the order of the chosen rows."""
+    positions = torch.tensor([index for group in groups for index in group])
+    inverse = torch.empty_like(positions)
+    inverse[positions] = torch.arange(len(positions))
+    return {block: torch.cat([part[block] for part in parts])[inverse.to(parts[0][block].device)] for block in parts[0]}

@@ -8,13 +8,13 @@ import torch
 from torch import Tensor
 
 from service.editors.baft.dataset import BaftDataset
-from service.editors.baft.forward_passes import Pass
-from service.editors.baft.objective import balance_term, by_edit, layer_mean, margin_term, rescaled
+from service.editors.baft.forward_passes import PassOutput
+from service.editors.baft.objective import balance_term, edit_means, layer_mean, margin_term, rescale
 from service.editors.baft.settings import BaftSettings
-from service.editors.baft.step_outputs import Seen, look
+from service.editors.baft.step_outputs import StepOutput, run_rows
 from service.editors.baft.trainable import TrainableAdapter
 from service.editors.correctness import row_margins
-from service.editors.losses import edit_loss, finite
+from service.editors.losses import edit_loss, require_finite
 from service.editors.protocol import Hooks
 from service.lm.intervention import Balance, Intervention
 from service.lm.row_groups import split_in_order
@@ -23,8 +23,8 @@ Interventions = Mapping[int, Intervention]
 
 
 @dataclass(frozen=True)
-class Rates:
-    """What depends on the model and on how many edits are fitted."""
+class AttemptParameters:
+    """The numbers of one attempt that depend on the model and on the number of edits."""
 
     learning_rate: float
     steps: int
@@ -34,148 +34,152 @@ class Rates:
 
 
 @dataclass(frozen=True)
-class Trace:
-    """How an attempt went: steps made, the last edit loss, and whether it ended because the fit was done."""
+class AttemptResult:
+    """The steps of an attempt, its last edit loss, and whether it ended because the fit was done."""
 
     steps: int
     loss: float
-    done: bool
+    is_done: bool
 
 
 @dataclass(frozen=True, eq=False)
 class Attempt:
-    """One attempt. `balance` is the state before it; `focus` collects kept rows found lost, which then join every step."""
+    """One attempt. `balance` is the state before it. `focus` collects lost kept rows, which then are in every step."""
 
-    material: BaftDataset
+    dataset: BaftDataset
     balance: Mapping[int, Balance]
     settings: BaftSettings
-    rates: Rates
+    parameters: AttemptParameters
     generator: torch.Generator
     focus: set[int]
 
-    def run(self, trained: TrainableAdapter, hooks: Hooks) -> Trace:
-        """Train until done or out of steps, with a fresh optimizer. Raises FitFailed on numbers that are not finite."""
-        optimizer = torch.optim.AdamW(trained.parameters(), lr=self.rates.learning_rate, weight_decay=0.0)
+    def run(self, trainable: TrainableAdapter, hooks: Hooks) -> AttemptResult:
+        """Train until done or out of steps, with a new optimizer. Raises FitFailed on numbers that are not finite."""
+        optimizer = torch.optim.AdamW(trainable.parameters(), lr=self.parameters.learning_rate, weight_decay=0.0)
         batches = self._batches()
         loss = math.inf
-        for step in range(self.rates.steps):
+        for step in range(self.parameters.steps):
             hooks.begin_step()
-            fresh, replayed = next(batches)
-            interventions = trained.now()
-            record = self.settings.balance != "none" or self.material.unrelated is not None
-            seen = look(self.material, [*fresh, *replayed], interventions, record=record)
-            edit = self._edit_loss(seen, len(fresh), len(replayed))
-            loss = finite(edit)
-            if self._is_done(seen, loss, [*fresh, *replayed], interventions, hooks):
-                return Trace(step, loss, True)
-            total = edit + self._regularisers(seen, edit, fresh, interventions) + self._preserve(interventions)
-            finite(total)
+            new, replayed = next(batches)
+            interventions = trainable.with_gradients()
+            record = self.settings.balance != "none" or self.dataset.unrelated is not None
+            output = run_rows(self.dataset, [*new, *replayed], interventions, record=record)
+            edit = self._edit_loss(output, len(new), len(replayed))
+            loss = require_finite(edit)
+            if self._is_done(output, loss, [*new, *replayed], interventions, hooks):
+                return AttemptResult(step, loss, True)
+            total = edit + self._regularisers(output, edit, new, interventions) + self._preserve(interventions)
+            require_finite(total)
             optimizer.zero_grad(set_to_none=True)
             total.backward()
             optimizer.step()
-            hooks.progress((step + 1) / self.rates.steps, "fit")
-        return Trace(self.rates.steps, loss, False)
+            hooks.progress((step + 1) / self.parameters.steps, "fit")
+        return AttemptResult(self.parameters.steps, loss, False)
 
     def _batches(self) -> Iterator[tuple[list[int], list[int]]]:
-        """Rows of every step: new edits breadth-first, and of those to keep as many as are replayed at once."""
-        fresh = self.material.fresh
+        """The rows of every step: new rows breadth-first, and a sample of the kept rows."""
+        count = self.dataset.new_end
         while True:
-            order = torch.randperm(fresh, generator=self.generator).tolist()
-            for start in range(0, max(fresh, 1), self.settings.rows):
+            order = torch.randperm(count, generator=self.generator).tolist()
+            for start in range(0, max(count, 1), self.settings.rows):
                 yield sorted(order[start : start + self.settings.rows]), self._replayed()
 
     def _replayed(self) -> list[int]:
         if not self.settings.replay:
             return []
-        window = range(self.material.fresh, self.material.replayed)
-        consolidated = range(self.material.replayed, len(self.material.asked))
+        window = range(self.dataset.new_end, self.dataset.window_end)
+        consolidated = range(self.dataset.window_end, len(self.dataset.rows))
         focus = sorted(self.focus)[: self.settings.replay]
-        near = _sample(self.material.near_consolidated, self.settings.consolidated // 2, self.generator)
+        near = _sample(self.dataset.near_consolidated, self.settings.consolidated // 2, self.generator)
         chosen = {*focus, *near, *_sample(consolidated, self.settings.consolidated - len(near), self.generator)}
         return sorted(chosen | set(_sample(window, self.settings.replay - len(focus), self.generator)))
 
-    def _edit_loss(self, seen: Seen, fresh: int, replayed: int) -> Tensor:
-        """L1 of the new rows plus L1 of the replayed ones: each a mean, so that a long window does not drown a new edit."""
-        losses, new = seen.losses, seen.row_of < fresh
+    def _edit_loss(self, output: StepOutput, new: int, replayed: int) -> Tensor:
+        """L1 of the new rows plus L1 of the replayed rows. Each is a mean, so that a long window does not drown a new edit."""
+        losses, row_of, is_new = output.losses, output.row_of, output.row_of < new
         terms = [losses.new_zeros(())]
-        if fresh:
-            terms.append(edit_loss(losses[new], seen.row_of[new], fresh, self.settings.reduction))
+        if new:
+            terms.append(edit_loss(losses[is_new], row_of[is_new], new, self.settings.reduction))
         if replayed:
-            terms.append(edit_loss(losses[~new], seen.row_of[~new] - fresh, replayed, self.settings.reduction))
+            terms.append(edit_loss(losses[~is_new], row_of[~is_new] - new, replayed, self.settings.reduction))
         return torch.stack(terms).sum()
 
-    def _is_done(self, seen: Seen, loss: float, chosen: Sequence[int], interventions: Interventions, hooks: Hooks) -> bool:
-        """Whether this state needs no further step; judged on every row, not on this step's alone."""
+    def _is_done(
+        self, output: StepOutput, loss: float, chosen: Sequence[int], interventions: Interventions, hooks: Hooks
+    ) -> bool:
+        """Whether the fit is done, judged on every row and not on this step's rows alone."""
         if self.settings.stop == "loss":
             return loss < self.settings.stop_loss
-        if not bool(self._lead_enough(seen.leads, chosen).all()):
+        if not bool(self._has_margin(output.margins, chosen).all()):
             return False
-        judged = len(self.material.asked) if self.settings.replay else self.material.fresh
+        judged = len(self.dataset.rows) if self.settings.replay else self.dataset.new_end
         rest = sorted(set(range(judged)) - set(chosen))
-        lost = unanswered(self.material, rest, interventions, self._answered, self.settings.rows, hooks)
-        self.focus.update(index for index in lost if index >= self.material.fresh)
+        lost = find_unanswered(self.dataset, rest, interventions, self._is_answered, self.settings.rows, hooks)
+        self.focus.update(index for index in lost if index >= self.dataset.new_end)
         return not lost
 
-    def _answered(self, seen: Pass, chosen: Sequence[int]) -> Tensor:
-        return self._lead_enough(row_margins(seen.logits, seen.labels, seen.row_of, len(chosen)), chosen)
+    def _is_answered(self, output: PassOutput, chosen: Sequence[int]) -> Tensor:
+        return self._has_margin(row_margins(output.logits, output.labels, output.row_of, len(chosen)), chosen)
 
-    def _lead_enough(self, least: Tensor, chosen: Sequence[int]) -> Tensor:
-        """(rows,) bool: new rows must lead by more than rows that are kept."""
-        margins = [self.rates.margin if index < self.material.fresh else self.settings.keep_margin for index in chosen]
-        return least > torch.tensor(margins, device=least.device)
+    def _has_margin(self, margins: Tensor, chosen: Sequence[int]) -> Tensor:
+        """(rows,) bool: new rows need a larger margin than kept rows."""
+        required = [self.parameters.margin if index < self.dataset.new_end else self.settings.keep_margin for index in chosen]
+        return margins > torch.tensor(required, device=margins.device)
 
-    def _regularisers(self, seen: Seen, edit: Tensor, fresh: Sequence[int], interventions: Interventions) -> Tensor:
-        """R_bal over the new edits of this step and all past ones, and R_loc, each brought to the size of the edit loss."""
+    def _regularisers(self, output: StepOutput, edit: Tensor, new: Sequence[int], interventions: Interventions) -> Tensor:
+        """R_bal over the new edits of this step and all past edits, and R_loc, each scaled to the size of the edit loss."""
         total, limit = edit.new_zeros(()), self.settings.rescale_limit
-        if not seen.weights or not fresh:
+        if not output.weights or not new:
             return total
-        items = torch.tensor([self.material.asked[index].item for index in fresh], device=edit.device)
-        current = {block: by_edit(weights[: len(fresh)], items) for block, weights in seen.weights.items()}  # block: (E, R)
+        items = torch.tensor([self.dataset.rows[index].item for index in new], device=edit.device)
+        current = {block: edit_means(weights[: len(new)], items) for block, weights in output.weights.items()}  # block: (E, R)
         if self.settings.balance != "none":
             terms = [balance_term(weights, self.balance.get(block), self.settings.balance) for block, weights in current.items()]
-            total = total + rescaled(layer_mean(terms), edit, limit)
-        if self.material.unrelated is not None:
-            other = self.material.unrelated(range(self.material.unrelated_count), interventions, record=True).weights
-            total = total + rescaled(layer_mean([self._margin(current[block], other[block]) for block in current]), edit, limit)
+            total = total + rescale(layer_mean(terms), edit, limit)
+        if self.dataset.unrelated is not None:
+            other = self.dataset.unrelated(range(self.dataset.unrelated_count), interventions, record=True).weights
+            total = total + rescale(layer_mean([self._margin(current[block], other[block]) for block in current]), edit, limit)
         return total
 
     def _margin(self, edit: Tensor, unrelated: Tensor) -> Tensor:
-        return margin_term(edit, unrelated, alpha=self.settings.margin_alpha, beta=self.rates.beta, gamma=self.rates.gamma)
+        return margin_term(
+            edit, unrelated, alpha=self.settings.margin_alpha, beta=self.parameters.beta, gamma=self.parameters.gamma
+        )
 
     def _preserve(self, interventions: Interventions) -> Tensor | float:
         """Divergence from the unedited model on some neutral rows and on some trained locality probes."""
         total: Tensor | float = 0.0
         weight, rows = self.settings.preserve_weight, self.settings.preserve_rows
-        if self.material.pool is not None and self.material.allowed:
-            half = rows // 2 if self.material.near else 0
-            chosen = _sample(self.material.near, half, self.generator)
-            chosen += _sample(self.material.allowed, rows - half, self.generator)
-            total = total + weight * self.material.pool.preserved.divergence(chosen, interventions)
-        if self.material.kept is not None:
-            chosen = _sample(range(self.material.kept_count), rows, self.generator)
-            total = total + weight * self.material.kept.divergence(chosen, interventions)
+        if self.dataset.pool is not None and self.dataset.pool_candidates:
+            half = rows // 2 if self.dataset.pool_near else 0
+            chosen = _sample(self.dataset.pool_near, half, self.generator)
+            chosen += _sample(self.dataset.pool_candidates, rows - half, self.generator)
+            total = total + weight * self.dataset.pool.preserved.divergence(chosen, interventions)
+        if self.dataset.locality is not None:
+            chosen = _sample(range(self.dataset.locality_count), rows, self.generator)
+            total = total + weight * self.dataset.locality.divergence(chosen, interventions)
         return total
 
 
-def unanswered(
-    material: BaftDataset,
+def find_unanswered(
+    dataset: BaftDataset,
     chosen: Sequence[int],
     interventions: Interventions,
-    judge: Callable[[Pass, Sequence[int]], Tensor],
-    at_once: int,
+    judge: Callable[[PassOutput, Sequence[int]], Tensor],
+    max_rows: int,
     hooks: Hooks,
 ) -> list[int]:
-    """The chosen rows that are not answered, by the judge's word. Raises FitCancelled if `hooks` say so."""
+    """The chosen rows for which `judge` gives false. Raises FitCancelled if `hooks` say so."""
     lost: list[int] = []
-    for piece in split_in_order([len(material.asked[index].row) for index in chosen], rows=at_once):
+    for span in split_in_order([len(dataset.rows[index].row) for index in chosen], rows=max_rows):
         hooks.begin_step()
-        part = chosen[piece.start : piece.stop]
+        part = chosen[span.start : span.stop]
         with torch.no_grad():
-            seen = material.asked_passes(part, interventions)
-        lost += [index for index, right in zip(part, judge(seen, part).tolist(), strict=True) if not right]
+            output = dataset.passes(part, interventions)
+        lost += [index for index, is_right in zip(part, judge(output, part).tolist(), strict=True) if not is_right]
     return lost
 
 
 def _sample(indexes: Sequence[int], count: int, generator: torch.Generator) -> list[int]:
     order = torch.randperm(len(indexes), generator=generator)[:count].tolist()
-    return [indexes[place] for place in order]
+    return [indexes[position] for position in order]

@@ -1,4 +1,4 @@
-"""Losses whose gradients are wanted only if a step is taken, which the last of them may decide. Knows no model."""
+"""Gradient accumulation for a step that is taken only if one of its parts needs it. Knows no model."""
 
 from collections.abc import Sequence
 
@@ -8,36 +8,37 @@ from service.editors.locft.batching import Size
 
 
 class GradientAccumulation:
-    """Parts of a batch whose gradients are wanted only if one of them has something to teach.
+    """The loss terms of the parts of a batch, until it is known whether the step is taken.
 
-    As many keep their graphs as there is room for. The others let go of them, and are to be learned again if it comes to that.
+    Terms keep their graphs up to a limit of size. The graphs of further parts are released; if the step is taken, these parts are
+    computed again.
     """
 
-    def __init__(self, room: Size) -> None:
-        self._room, self._held = room, Size(0, 0)
+    def __init__(self, limit: Size) -> None:
+        self._limit, self._graph_size = limit, Size(0, 0)
         self._terms: list[tuple[Sequence[int], Tensor]] = []
-        self._without: list[Sequence[int]] = []
+        self._released: list[Sequence[int]] = []
 
     def make_room_for(self, size: Size) -> None:
-        """Called before a part of this size is computed."""
-        together = self._held + size
-        if self._terms and not together.fits(self._room):
-            self._without += [part for part, _ in self._terms]
+        """Release graphs if a part of this size would exceed the limit. Called before the part is computed."""
+        total = self._graph_size + size
+        if self._terms and not total.fits(self._limit):
+            self._released += [part for part, _ in self._terms]
             self._terms.clear()
-            together = size
-        self._held = together
+            total = size
+        self._graph_size = total
 
     def add(self, part: Sequence[int], term: Tensor) -> None:
         """A part and its share of the loss."""
         self._terms.append((part, term))
 
-    def let_go(self) -> list[Sequence[int]]:
-        """The parts that have no graph any more, for once."""
-        parts, self._without = self._without, []
+    def pop_released(self) -> list[Sequence[int]]:
+        """The parts whose graphs were released. A second call returns none of them."""
+        parts, self._released = self._released, []
         return parts
 
     def backward(self) -> None:
-        """Gathers the gradients of those that have, and lets go of their graphs."""
+        """Add up the gradients of the terms with graphs, and free the graphs."""
         while self._terms:
             self._terms.pop(0)[1].backward()
-        self._held = Size(0, 0)
+        self._graph_size = Size(0, 0)

@@ -1,6 +1,4 @@
-"""Which rows an epoch passes over, and in which batches: functions of what is right so far and of a generator. Knows no tensors
-of a model.
-"""
+"""The rows of a training epoch and their batches: functions of the answered rows and of a generator. Knows no model."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -9,51 +7,59 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-_POOL = 64  # batches that are sorted by length together: rows of like length meet others of the whole epoch
+_POOL = 64  # batches that are sorted by length together: enough that the rows of a batch come from all of the epoch
 
 
-def rows_to_visit(right: Tensor, consolidated: Tensor, *, revisit: float, replay: float, generator: torch.Generator) -> Tensor:
-    """The rows of one epoch, in random order, for `right` and `consolidated` (rows,) bool: every row that is not right, a share
-    `revisit` of the new ones that are, and `replay` consolidated ones for each new row. The number of consolidated rows costs
-    nothing.
+def choose_epoch_rows(
+    is_right: Tensor, consolidated: Tensor, *, revisit: float, replay: float, generator: torch.Generator
+) -> Tensor:
+    """The rows of one training epoch, in random order, for `is_right` and `consolidated` (rows,) bool.
+
+    They are every wrong row, a share `revisit` of the right new rows, and `replay` consolidated rows for each new row. So the
+    length of an epoch does not depend on the number of consolidated rows.
     """
-    open_, own, old = (mask.nonzero()[:, 0] for mask in (~right, right & ~consolidated, right & consolidated))
-    new = max(int((~consolidated).sum()), len(open_))
-    chosen = [open_, _some(own, math.ceil(revisit * len(own)), generator), _some(old, math.ceil(replay * new), generator)]
-    return _shuffled(torch.cat(chosen).sort().values, generator)
+    masks = (~is_right, is_right & ~consolidated, is_right & consolidated)
+    wrong, right_new, right_old = (mask.nonzero()[:, 0] for mask in masks)
+    new = max(int((~consolidated).sum()), len(wrong))
+    chosen = [
+        wrong,
+        _sample(right_new, math.ceil(revisit * len(right_new)), generator),
+        _sample(right_old, math.ceil(replay * new), generator),
+    ]
+    return _shuffle(torch.cat(chosen).sort().values, generator)
 
 
-def _some(rows: Tensor, count: int, generator: torch.Generator) -> Tensor:
-    return rows if count >= len(rows) else _shuffled(rows, generator)[:count]
+def _sample(rows: Tensor, count: int, generator: torch.Generator) -> Tensor:
+    return rows if count >= len(rows) else _shuffle(rows, generator)[:count]
 
 
-def _shuffled(rows: Tensor, generator: torch.Generator) -> Tensor:
+def _shuffle(rows: Tensor, generator: torch.Generator) -> Tensor:
     return rows[torch.randperm(len(rows), generator=generator)]
 
 
-def batches(order: Tensor, size: int) -> list[list[int]]:
-    """Rows in the order given, cut into batches; the last one may be smaller. As the reference code does."""
+def split_batches(order: Tensor, size: int) -> list[list[int]]:
+    """Rows in the given order, in batches; the last one may be smaller. As in the reference code."""
     return [chosen.tolist() for chosen in order.split(size)] if len(order) else []
 
 
-def batches_by_length(
+def split_batches_by_length(
     order: Tensor, size: int, *, length: Callable[[int], int], bucket: int, generator: torch.Generator
 ) -> list[list[int]]:
-    """The same, but with rows of like length together, so that a batch holds little padding.
+    """Batches of rows of like length, so that a batch holds little padding.
 
-    Lengths count as the same within `bucket` tokens, and ties stay in the order given: rows meet others in every epoch. The order
-    of the batches is random again.
+    Lengths are equal within `bucket` tokens, and ties keep the given order: a row's batch is another one in every epoch. The
+    order of the batches is random.
     """
-    cut: list[list[int]] = []
+    batches: list[list[int]] = []
     for pool in order.split(size * _POOL):
         rows = sorted(pool.tolist(), key=lambda row: length(row) // bucket)
-        cut += [rows[start : start + size] for start in range(0, len(rows), size)]
-    return [cut[place] for place in torch.randperm(len(cut), generator=generator).tolist()]
+        batches += [rows[start : start + size] for start in range(0, len(rows), size)]
+    return [batches[index] for index in torch.randperm(len(batches), generator=generator).tolist()]
 
 
 @dataclass(frozen=True)
 class Size:
-    """What rows that go through the model together cost: tokens, padding included, and target tokens, each a row of logits."""
+    """The cost of one forward pass: tokens, padding included, and target tokens, each of which needs a row of logits."""
 
     tokens: int
     targets: int
@@ -61,27 +67,28 @@ class Size:
     def __add__(self, other: "Size") -> "Size":
         return Size(self.tokens + other.tokens, self.targets + other.targets)
 
-    def fits(self, room: "Size") -> bool:
-        """Whether there is room for this."""
-        return self.tokens <= room.tokens and self.targets <= room.targets
+    def fits(self, limit: "Size") -> bool:
+        """Whether this size is within a limit."""
+        return self.tokens <= limit.tokens and self.targets <= limit.targets
 
 
-def parts_by_length(
-    chosen: Sequence[int], length: Callable[[int], int], targets: Callable[[int], int], *, room: Size, padding: int
+def split_parts_by_length(
+    chosen: Sequence[int], length: Callable[[int], int], targets: Callable[[int], int], *, limit: Size, padding: int
 ) -> list[list[int]]:
-    """Places in `chosen`, shortest rows first, cut so that each part fits the `room` and holds no more than `padding` tokens of
-    padding. A row that is longer goes alone.
+    """Indexes into `chosen`, shortest rows first, in parts within `limit` that hold at most `padding` tokens of padding.
+
+    A row that exceeds the limit is a part of its own.
     """
     parts: list[list[int]] = []
-    held = asked = 0  # tokens and target tokens of the last part's rows
-    for place in sorted(range(len(chosen)), key=lambda place: length(chosen[place])):
-        longest, answered = length(chosen[place]), targets(chosen[place])
+    part_tokens = part_targets = 0  # of the last part's rows, without padding
+    for index in sorted(range(len(chosen)), key=lambda index: length(chosen[index])):
+        row_tokens, row_targets = length(chosen[index]), targets(chosen[index])
         part = parts[-1] if parts else []
-        size = Size((len(part) + 1) * longest, asked + answered)
-        if part and size.fits(room) and size.tokens - held - longest <= padding:
-            part.append(place)
-            held, asked = held + longest, asked + answered
+        size = Size((len(part) + 1) * row_tokens, part_targets + row_targets)
+        if part and size.fits(limit) and size.tokens - part_tokens - row_tokens <= padding:
+            part.append(index)
+            part_tokens, part_targets = part_tokens + row_tokens, part_targets + row_targets
         else:
-            parts.append([place])
-            held, asked = longest, answered
+            parts.append([index])
+            part_tokens, part_targets = row_tokens, row_targets
     return parts

@@ -1,6 +1,6 @@
-"""What one retrain learns from and what must stay, read into one store of rows. Knows no training.
+"""The rows of one retrain, to learn and to keep, packed. Knows no training.
 
-Reading many edits takes a while, and having the base model say what must stay takes longer: both give way as the steps do.
+Encoding many edits takes a while, and decoding the base model's answers takes longer: both give way as training steps do.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -8,30 +8,30 @@ from dataclasses import dataclass
 
 import torch
 
-from service.editors.examples import AskedRow, each_asked_row, kept_prompts, kept_rows, speaks_against
-from service.editors.locft.packed_rows import RowStore
-from service.editors.locft.random_prefixes import sample_beginnings
+from service.editors.examples import ItemRow, iterate_item_rows, locality_rows, make_mention_test, real_prompt_rows
+from service.editors.locft.packed_rows import PackedRows
+from service.editors.locft.random_prefixes import sample_prefixes
 from service.editors.locft.settings import LocftSettings
 from service.editors.neutral import NeutralSentences
 from service.editors.protocol import FitItem, Hooks
 from service.lm.overlay import View
 from service.lm.prompts import Row, row_from_ids
 
-_ROWS = 64  # encoded between two looks at the hooks
-_ENCODED = 0.5  # of the progress, once all rows to learn are encoded
+_ROWS = 64  # encoded between two calls of the hooks
+_ENCODED = 0.5  # the share of progress when all rows to learn are encoded
 
 
 @dataclass(frozen=True, eq=False)
 class LocftDataset:
-    """The rows of a retrain, how many neutral sentences are among them, and how many trained rephrases are not."""
+    """The rows of a retrain, the number of neutral sentences among them, and the number of omitted rephrases."""
 
-    rows: RowStore
-    neutral: int
-    left_out: int
+    rows: PackedRows
+    neutral_count: int
+    omitted_rephrases: int
 
 
-def read(
-    on: View,
+def build_dataset(
+    view: View,
     items: Sequence[FitItem],
     prompts: Sequence[str],
     *,
@@ -40,48 +40,54 @@ def read(
     generator: torch.Generator,
     hooks: Hooks,
 ) -> LocftDataset:
-    """Encodes every item, and has `on`, a view of the base, say what must stay. Raises FitCancelled if `hooks` say so."""
-    left_out: list[str] = []
-    asked = each_asked_row(
-        on.base,
+    """Encode every item, and decode the answers to keep under `view`, one of the base. Raises FitCancelled if `hooks` say so."""
+    omitted: list[str] = []
+    rows_to_learn = iterate_item_rows(
+        view.base,
         items,
         eos=settings.eos,
         learn_probes=settings.learn_probes,
-        beginnings=sample_beginnings(on, settings.prefixes, generator),
+        prefixes=sample_prefixes(view, settings.prefixes, generator),
         surfaces=("raw",) if settings.surfaces == "raw" else (),
-        left_out=left_out.append,
+        report_omission=omitted.append,
     )
-    sentences = _neutral_rows(on, items, settings, neutral, generator)
-    answers = _answers(on, items, prompts, settings, generator, hooks)
-    rows = RowStore(_giving_way(asked, len(items), hooks), (row for part in (sentences, answers) for row in part))
-    return LocftDataset(rows, len(sentences), len(left_out))
+    sentences = _neutral_rows(view, items, settings, neutral, generator)
+    answers = _answers(view, items, prompts, settings, generator, hooks)
+    rows_to_keep = (row for part in (sentences, answers) for row in part)
+    rows = PackedRows(_give_way_between(rows_to_learn, len(items), hooks), rows_to_keep)
+    return LocftDataset(rows, len(sentences), len(omitted))
 
 
-def _giving_way(asked: Iterable[AskedRow], items: int, hooks: Hooks) -> Iterator[AskedRow]:
-    for number, each in enumerate(asked):
+def _give_way_between(rows: Iterable[ItemRow], items: int, hooks: Hooks) -> Iterator[ItemRow]:
+    for number, row in enumerate(rows):
         if number % _ROWS == 0:
             hooks.begin_step()
-            hooks.progress(_ENCODED * each.item / items, "reading")
-        yield each
+            hooks.progress(_ENCODED * row.item / items, "reading")
+        yield row
 
 
 def _neutral_rows(
-    on: View, items: Sequence[FitItem], settings: LocftSettings, neutral: NeutralSentences, generator: torch.Generator
+    view: View, items: Sequence[FitItem], settings: LocftSettings, neutral: NeutralSentences, generator: torch.Generator
 ) -> list[Row]:
-    """Neutral sentences whole, as the tuned weights compute every position of them."""
+    """Whole neutral sentences: the tuned weights change every position."""
     if settings.preserve_weight == 0:
         return []
-    drawn = neutral.draw(settings.preserve_pool, generator, speaks_against=speaks_against(items))
-    return [row_from_ids(on.base, row.ids, 2 if row.has_bos else 1) for row in drawn]
+    drawn = neutral.draw(settings.preserve_pool, generator, mentions_edit=make_mention_test(items))
+    return [row_from_ids(view.base, row.ids, 2 if row.has_bos else 1) for row in drawn]
 
 
 def _answers(
-    on: View, items: Sequence[FitItem], prompts: Sequence[str], settings: LocftSettings, generator: torch.Generator, hooks: Hooks
+    view: View,
+    items: Sequence[FitItem],
+    prompts: Sequence[str],
+    settings: LocftSettings,
+    generator: torch.Generator,
+    hooks: Hooks,
 ) -> Iterator[Row]:
     """Trained locality probes and real prompts, each with the base model's answer."""
     if settings.preserve_weight == 0:
         return
     hooks.progress(_ENCODED, "asking the base model what must stay")
     if settings.learn_probes:
-        yield from kept_rows(on.base, on, items, limit=settings.preserve_probes, generator=generator, hooks=hooks)
-    yield from kept_prompts(on.base, on, items, prompts, limit=settings.preserve_prompts, hooks=hooks)
+        yield from locality_rows(view.base, view, items, limit=settings.preserve_probes, generator=generator, hooks=hooks)
+    yield from real_prompt_rows(view.base, view, items, prompts, limit=settings.preserve_prompts, hooks=hooks)

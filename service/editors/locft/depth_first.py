@@ -1,31 +1,31 @@
-"""Depth-first: one edit after another, each to convergence, the next from where the last one ended. What the papers compare with.
+"""Depth-first training, the papers' comparison: one edit after another, each to convergence, each from the last one's weights.
 
-With batches of one edit and a fresh optimizer each it is EasyEdit's fine-tuning: FT-M, and FT-L by its objective. Nothing looks
-back: what later edits overwrite stays lost.
+With batches of one edit and a new optimizer per edit it is EasyEdit's fine-trainer: FT-M, or FT-L by the objective. Earlier edits
+are not trained again: an edit that a later one overwrites stays lost.
 """
 
 from itertools import groupby
 
 from torch import Tensor
 
-from service.editors.locft.training_step import Master, Tuning
+from service.editors.locft.training_step import MasterWeights, Trainer
 from service.editors.protocol import Hooks
 
 
-def train_depth_first(tuning: Tuning, master: Master, consolidated: Tensor, hooks: Hooks) -> int:
-    """Train what is not consolidated, in the order given, at most `epochs` steps an edit. Gives the most steps that one took."""
-    rows = [row for row in range(tuning.rows.asked) if not consolidated[row]]
-    edits = [list(group) for _, group in groupby(rows, key=lambda row: tuning.rows.item[row])]
-    most = 0
+def train_depth_first(trainer: Trainer, master: MasterWeights, consolidated: Tensor, hooks: Hooks) -> int:
+    """Train the rows that are not consolidated, in order, at most `epochs` steps an edit. Returns the most steps of one edit."""
+    rows = [row for row in range(trainer.rows.learned) if not consolidated[row]]
+    edits = [list(group) for _, group in groupby(rows, key=lambda row: trainer.rows.item[row])]
+    max_steps = 0
     for number, chosen in enumerate(edits):
         hooks.progress(number / len(edits), "edits one after another")
         master.forget_moments()
-        most = max(most, _converge(tuning, master, chosen, hooks))
-    return most
+        max_steps = max(max_steps, _converge(trainer, master, chosen, hooks))
+    return max_steps
 
 
-def _converge(tuning: Tuning, master: Master, chosen: list[int], hooks: Hooks) -> int:
-    for step in range(tuning.settings.epochs):
-        if not tuning.step(master, chosen, hooks).moved:
+def _converge(trainer: Trainer, master: MasterWeights, chosen: list[int], hooks: Hooks) -> int:
+    for step in range(trainer.settings.epochs):
+        if not trainer.step(master, chosen, hooks).has_moved:
             return step
-    return tuning.settings.epochs
+    return trainer.settings.epochs

@@ -1,7 +1,7 @@
 """LocFT-BF: train one module's weights over all live edits, breadth-first: *major* from the base, *minor* from a version.
 
 A major retrain is a function of (base, items, settings, neutral sentences, prompts, seed), bit for bit on one machine: an edit
-that is no longer among the items leaves no trace. A minor one also depends on where it starts.
+that is no longer among the items leaves no trace. A minor retrain also depends on the tensors that it starts from.
 """
 
 import time
@@ -14,28 +14,28 @@ from torch import Tensor
 
 from service.domain.errors import Refused
 from service.editors.canary import canary_share
-from service.editors.locft.activation_cache import Activations
+from service.editors.locft.activation_cache import ActivationCache
 from service.editors.locft.breadth_first import train_breadth_first
-from service.editors.locft.dataset import read
+from service.editors.locft.dataset import build_dataset
 from service.editors.locft.depth_first import train_depth_first
 from service.editors.locft.location import TunedLocation, find_tuned_location
-from service.editors.locft.packed_rows import RowStore
+from service.editors.locft.packed_rows import PackedRows
 from service.editors.locft.settings import LocftSettings
-from service.editors.locft.training_step import Master, Tuning
+from service.editors.locft.training_step import MasterWeights, Trainer
 from service.editors.neutral import NeutralSentences
 from service.editors.protocol import FitItem, FitResult, Hooks
 from service.lm.base import Base
 from service.lm.overlay import EMPTY, Overlay, make_view
 
 _MEGABYTE = 1_000_000
-_READING, _TRAINED = 0.05, 0.95  # of the progress, when everything is read and when training ends
+_READ, _TRAINED = 0.05, 0.95  # the shares of progress when all rows are read and when training ends
 
 
 @dataclass
 class ItemOutcome:
-    """How an item's own prompts came out: whether all are answered on every surface, and the largest loss among them."""
+    """Whether an item's own prompts are answered on every surface, and the largest loss among them."""
 
-    taken: bool = True
+    is_answered: bool = True
     loss: float = 0.0
 
 
@@ -50,107 +50,105 @@ def fit_locft(
     start: Overlay = EMPTY,
     prompts: Sequence[str] = (),
 ) -> FitResult:
-    """Train all `items` into one location. The overlay has no adapter: the window it leaves is empty.
+    """Train all `items` into one location. The overlay has no adapter, so its window is empty.
 
-    Without `start` a major retrain, from the base. With it a minor one, from its tensors: these say consolidated items already,
-    so a sample of them is enough in each epoch; all items are verified in the end, and what was lost is trained again. What must
-    stay is in either case what the *base* says: to neutral sentences, trained locality probes and `prompts`.
+    Without `start` this is a major retrain, from the base. With `start` it is a minor retrain, from its tensors: these already
+    answer consolidated items, so each epoch has only a sample of them; all items are verified in the end, and lost items are
+    trained again. In both cases the *base's* answers are kept: to neutral sentences, trained locality probes and `prompts`.
 
-    Beside the usual scores there are `neutral_rows`, how many neutral sentences it was held to, and, if there are any,
-    `rephrases_left_out`, how many trained rephrases do not fit the model or are contradicted.
+    The scores also hold `neutral_rows`, the number of neutral sentences kept, and, if it is not zero, `rephrases_left_out`, the
+    number of trained rephrases that do not fit the model or are contradicted.
 
     Raises FitFailed on numbers that are not finite, FitCancelled if `hooks` say so, Unavailable if the disk has no room for the
-    activation cache, Refused for text that does not fit, a location that the model does not have, or a start trained elsewhere.
+    activation cache, Refused for text that does not fit, a location that the model lacks, or a start from another location.
     """
     hooks = hooks or Hooks()
-    began = time.monotonic()
-    place = find_tuned_location(base.anatomy, settings)
-    _require_same_place(start, place)
+    started = time.monotonic()
+    location = find_tuned_location(base.anatomy, settings)
+    _require_location(start, location)
     private, generator = make_view(base), torch.Generator().manual_seed(seed)
     hooks.progress(0.0, "reading")
-    given = read(
+    dataset = build_dataset(
         private,
         items,
         prompts,
         settings=settings,
         neutral=neutral,
         generator=generator,
-        hooks=hooks.scale_progress(0.0, _READING),
+        hooks=hooks.scale_progress(0.0, _READ),
     )
-    rows = given.rows
-    with Activations(
+    rows = dataset.rows
+    with ActivationCache(
         private,
         rows,
-        block=place.lowest,
+        block=location.lowest,
         memory_bytes=settings.cache_mb * _MEGABYTE,
         disk_bytes=settings.cache_disk_mb * _MEGABYTE,
     ) as states:
-        tuning = Tuning(private, rows, states, settings, generator)
-        master = Master(private, place.names, _rate(settings, base, minor=bool(start.tensors)), start.tensors)
+        trainer = Trainer(private, rows, states, settings, generator)
+        master = MasterWeights(private, location.names, _rate(settings, base, minor=bool(start.tensors)), start.tensors)
         train = train_depth_first if settings.order == "depth" else train_breadth_first
         epochs = train(
-            tuning, master, _consolidated(rows, items, minor=bool(start.tensors)), hooks.scale_progress(_READING, _TRAINED)
+            trainer, master, _consolidated_mask(rows, items, minor=bool(start.tensors)), hooks.scale_progress(_READ, _TRAINED)
         )
-        overlay = Overlay(master.trained())
+        overlay = Overlay(master.copy_tensors())
         hooks.progress(_TRAINED, "asking every edit once more")
-        verdicts = _verdicts(tuning, overlay, len(items), hooks)
-    lost = [item.edit.id for item, verdict in zip(items, verdicts, strict=True) if not verdict.taken]
-    shared = {
+        outcomes = _find_outcomes(trainer, overlay, len(items), hooks)
+    lost = [item.edit.id for item, outcome in zip(items, outcomes, strict=True) if not outcome.is_answered]
+    report = {
         "method": "locft",
         "mode": "minor" if start.tensors else "major",
-        "location": place.said,
-        "position": place.rule,
+        "location": location.label,
+        "position": location.rule,
         "epochs": epochs,
         "fitted_together": len(items),
-        "milliseconds": int((time.monotonic() - began) * 1000),
+        "milliseconds": int((time.monotonic() - started) * 1000),
         "already": False,
     }
     scores = {
         "retention": 1.0 - len(lost) / max(len(items), 1),
         "canary": canary_share(neutral, make_view(base, overlay.tensors), overlay, hooks),
-        "neutral_rows": given.neutral,
-        **({"rephrases_left_out": given.left_out} if given.left_out else {}),
+        "neutral_rows": dataset.neutral_count,
+        **({"rephrases_left_out": dataset.omitted_rephrases} if dataset.omitted_rephrases else {}),
     }
     hooks.progress(1.0, "asking every edit once more")
-    return FitResult(overlay, _reports(items, verdicts, shared), tuple(lost), scores)
+    return FitResult(overlay, _reports(items, outcomes, report), tuple(lost), scores)
 
 
-def _require_same_place(start: Overlay, place: TunedLocation) -> None:
-    if start.tensors and set(start.tensors) != set(place.names):
+def _require_location(start: Overlay, location: TunedLocation) -> None:
+    if start.tensors and set(start.tensors) != set(location.names):
         raise Refused("The tensors to start from were trained at another location than the settings name.", field="start")
 
 
 def _rate(settings: LocftSettings, base: Base, *, minor: bool) -> float:
-    """A minor retrain has few steps in which what it should leave alone can come back from Adam's first ones, so they are
-    smaller.
-    """
+    """The rate of Adam; smaller for a minor retrain, which has few steps to undo the needless changes of Adam's first steps."""
     rate = settings.rate_of(base.anatomy.family, base.anatomy.depth, base.anatomy.width)
     return rate * settings.minor_rate if minor else rate
 
 
-def _consolidated(rows: RowStore, items: Sequence[FitItem], *, minor: bool) -> Tensor:
-    """(rows to learn,) bool: what the tensors that training starts from say already. From the base, nothing is."""
+def _consolidated_mask(rows: PackedRows, items: Sequence[FitItem], *, minor: bool) -> Tensor:
+    """(rows to learn,) bool: rows that the tensors at the start already answer. From the base there are none."""
     return torch.tensor([minor and items[index].is_consolidated for index in rows.item], dtype=torch.bool)
 
 
 @torch.no_grad()
-def _verdicts(tuning: Tuning, overlay: Overlay, count: int, hooks: Hooks) -> list[ItemOutcome]:
-    """Every item's own prompts asked of the tensors as they will be served, without any margin."""
-    verdicts = [ItemOutcome() for _ in range(count)]
-    for chosen, losses, right in tuning.exam(overlay, hooks):
-        for row, loss, answered in zip(chosen, losses, right, strict=True):
-            verdict = verdicts[tuning.rows.item[row]]
-            verdict.taken &= answered
-            verdict.loss = max(verdict.loss, loss)
-    return verdicts
+def _find_outcomes(trainer: Trainer, overlay: Overlay, count: int, hooks: Hooks) -> list[ItemOutcome]:
+    """The outcome of every item's own prompts under the tensors as served, without any margin."""
+    outcomes = [ItemOutcome() for _ in range(count)]
+    for chosen, losses, is_right in trainer.score_literal_rows(overlay, hooks):
+        for row, loss, is_row_right in zip(chosen, losses, is_right, strict=True):
+            outcome = outcomes[trainer.rows.item[row]]
+            outcome.is_answered &= is_row_right
+            outcome.loss = max(outcome.loss, loss)
+    return outcomes
 
 
 def _reports(
-    items: Sequence[FitItem], verdicts: Sequence[ItemOutcome], shared: Mapping[str, Any]
+    items: Sequence[FitItem], outcomes: Sequence[ItemOutcome], shared: Mapping[str, Any]
 ) -> dict[str, Mapping[str, Any]]:
-    """One report for each item that is new here; epochs and time are those of the whole retrain."""
+    """One report per item that is new or lost. Epochs and time are those of the whole retrain."""
     return {
-        item.edit.id: {**shared, "loss": verdict.loss, "taken": verdict.taken}
-        for item, verdict in zip(items, verdicts, strict=True)
-        if shared["mode"] == "major" or not item.is_consolidated or not verdict.taken
+        item.edit.id: {**shared, "loss": outcome.loss, "taken": outcome.is_answered}
+        for item, outcome in zip(items, outcomes, strict=True)
+        if shared["mode"] == "major" or not item.is_consolidated or not outcome.is_answered
     }

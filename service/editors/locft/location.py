@@ -1,4 +1,4 @@
-"""What is trained of one model: the parameters, the blocks they lie in, and which rule chose them. Knows no training."""
+"""The trained parameters of one model, their blocks, and the rule that chose the blocks. Knows no training."""
 
 from dataclasses import dataclass
 
@@ -7,7 +7,7 @@ from service.editors.locft.published_locations import BlockKind, LocationKind, L
 from service.editors.locft.settings import LocftSettings
 from service.lm.blocks import Anatomy, Location
 
-_SAID: dict[LocationKind, str] = {
+_LABELS: dict[LocationKind, str] = {
     "down": "down-projection",
     "up": "up-projection",
     "mlp": "MLP",
@@ -19,7 +19,7 @@ _SAID: dict[LocationKind, str] = {
 
 @dataclass(frozen=True)
 class TunedLocation:
-    """`names` are exact names of parameters, all inside `blocks` (ascending). `rule` says how the blocks were chosen."""
+    """`names` are exact names of parameters, all inside `blocks` (ascending). `rule` is the rule that chose the blocks."""
 
     kind: LocationKind
     blocks: tuple[int, ...]
@@ -28,21 +28,21 @@ class TunedLocation:
 
     @property
     def lowest(self) -> int:
-        """The first block that training changes: what enters it is constant."""
+        """The first block that training changes. The states that enter it are constant."""
         return self.blocks[0]
 
     @property
-    def said(self) -> str:
-        """The place in words, for reports."""
+    def label(self) -> str:
+        """The location in words, for reports."""
         first, last = self.blocks[0], self.blocks[-1]
-        several = len(self.blocks) > 1
-        run = several and self.blocks == tuple(range(first, last + 1))
-        listed = f"{first} to {last}" if run else ", ".join(str(block) for block in self.blocks)
-        return f"{_SAID[self.kind]} of block{'s' if several else ''} {listed}"
+        is_plural = len(self.blocks) > 1
+        is_range = is_plural and self.blocks == tuple(range(first, last + 1))
+        numbers = f"{first} to {last}" if is_range else ", ".join(str(block) for block in self.blocks)
+        return f"{_LABELS[self.kind]} of block{'s' if is_plural else ''} {numbers}"
 
 
 def find_tuned_location(anatomy: Anatomy, settings: LocftSettings) -> TunedLocation:
-    """Where a model is tuned. Refused, with the setting named, if it has no such block or module."""
+    """The location to train in a model. Raises Refused, with the setting named, if the model has no such block or module."""
     measured = settings.measured_for(anatomy.family, anatomy.depth, anatomy.width)
     kind: LocationKind = measured[0] if measured else settings.kind or published_kind(anatomy.family)
     blocks, rule, field = ((measured[1],), "measured", "locft.block") if measured else _blocks(anatomy, kind, settings)
@@ -59,7 +59,7 @@ def find_tuned_location(anatomy: Anatomy, settings: LocftSettings) -> TunedLocat
 
 
 def _blocks(anatomy: Anatomy, kind: LocationKind, settings: LocftSettings) -> tuple[tuple[int, ...], LocationRule, str]:
-    """The blocks, the rule that chose them, and the setting at fault if there are none such."""
+    """The blocks, the rule that chose them, and the setting to name if the model lacks them."""
     if kind == "model":
         return tuple(range(anatomy.depth)), "given", "locft.kind"
     if settings.blocks:

@@ -1,28 +1,28 @@
-"""The rows of one retrain, packed: 100,000 of them are some megabytes, not as many Python objects. Knows no model."""
+"""The rows of one retrain, packed: 100,000 rows take some megabytes instead of as many Python objects. Knows no model."""
 
 from array import array
 from collections.abc import Iterable, Sequence
 from typing import overload
 
-from service.editors.examples import AskedRow
+from service.editors.examples import ItemRow
 from service.lm.prompts import Row
 
 
-class RowStore(Sequence[Row]):
-    """Rows in the order they were added, each made anew when it is asked for. Rows that must stay come after those to learn."""
+class PackedRows(Sequence[Row]):
+    """Rows in their order, rows to learn first, rows to keep last. Reading a row makes a new `Row`."""
 
-    def __init__(self, asked: Iterable[AskedRow] = (), kept: Iterable[Row] = ()) -> None:
+    def __init__(self, learned: Iterable[ItemRow] = (), kept: Iterable[Row] = ()) -> None:
         self._ids = array("i")
         self._ends = array("q", [0])
         self._prompts = array("i")
         self._bos = bytearray()
-        self.literal = bytearray()  # by row to learn: 1 if its answer decides whether its item is taken
+        self.is_literal = bytearray()  # by row to learn: 1 if its answer decides whether its item is answered
         self.item = array("i")  # by row to learn: its item
-        for each in asked:
-            self._add(each.row)
-            self.item.append(each.item)
-            self.literal.append(each.literal)
-        self.asked = len(self._prompts)  # rows below this number are learned, the others kept
+        for item_row in learned:
+            self._add(item_row.row)
+            self.item.append(item_row.item)
+            self.is_literal.append(item_row.is_literal)
+        self.learned = len(self._prompts)  # rows below this number are learned, the others kept
         for row in kept:
             self._add(row)
 
@@ -35,7 +35,7 @@ class RowStore(Sequence[Row]):
     def __getitem__(self, index: slice) -> Sequence[Row]: ...
     def __getitem__(self, index: int | slice) -> Row | Sequence[Row]:
         if isinstance(index, slice):
-            return [self[each] for each in range(*index.indices(len(self)))]
+            return [self[number] for number in range(*index.indices(len(self)))]
         ids = self._ids[self._ends[index] : self._ends[index + 1]]
         return Row(tuple(ids), self._prompts[index], bool(self._bos[index]))
 
@@ -56,7 +56,7 @@ class RowStore(Sequence[Row]):
     def bytes(self) -> int:
         """Memory held, in bytes."""
         arrays = (self._ids, self._ends, self._prompts, self.item)
-        return sum(each.itemsize * len(each) for each in arrays) + len(self._bos) + len(self.literal)
+        return sum(numbers.itemsize * len(numbers) for numbers in arrays) + len(self._bos) + len(self.is_literal)
 
     def _add(self, row: Row) -> None:
         self._ids.extend(row.ids)

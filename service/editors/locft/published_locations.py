@@ -1,17 +1,17 @@
-"""Where the papers tune their models, and the rules for all others. Plain numbers: knows no model, only families and depths."""
+"""The locations that the papers train, and the rules for all other models. Plain numbers: families and depths, no model."""
 
 from dataclasses import dataclass
 from typing import Literal
 
 from service.domain.errors import Refused
-from service.editors.depth_rule import at_share, same_depth
+from service.editors.depth_rule import block_at_share, scale_block
 
 BlockKind = Literal["down", "up", "mlp", "attention", "block"]
 LocationKind = BlockKind | Literal["model"]
 Position = Literal["auto", "default", "proportional", "share"]
 LocationRule = Literal["published", "measured", "default", "proportional", "share", "given"]
 
-SHARE = 0.72  # of the depth: block 22 of 32. Our own rule, for families that no paper names
+SHARE = 0.72  # of the depth: block 22 of 32. Errata's own rule, for families that no paper names
 _RATE = 5e-4
 _COARSE_RATE = 5e-5  # of whole blocks, as the papers train Mistral's
 _PAPER_WIDTH = 4096
@@ -19,7 +19,7 @@ _PAPER_WIDTH = 4096
 
 @dataclass(frozen=True)
 class PublishedLocation:
-    """The location and rate that the papers chose for one model of a family."""
+    """The location and rate of the papers for one model of a family."""
 
     kind: LocationKind
     block: int
@@ -36,45 +36,46 @@ PUBLISHED: dict[str, PublishedLocation] = {
 }
 
 
-# What our own measurements chose for a model that the papers do not know, by (family, depth, width): the embedded one. With 300
-# edits the MLP of block 6 keeps more wordings and leaves more alone than the down-projection of block 5, in a third of the time.
+# The location that our measurements chose for the embedded model, which no paper names, by (family, depth, width). With 300 edits
+# the MLP of block 6 has a higher generality and locality than the down-projection of block 5, in a third of the time.
 MEASURED: dict[tuple[str, int, int], tuple[LocationKind, int]] = {("llama", 8, 192): ("mlp", 6)}
 
 
-def choose_block(asked: Position, family: str, depth: int) -> tuple[int, LocationRule]:
-    """The block (from 0) that a rule gives for a model, and the rule by its name.
+def choose_block(position: Position, family: str, depth: int) -> tuple[int, LocationRule]:
+    """The block (from 0) of a position in a model, and the name of the rule that gave it.
 
-    `default` is the block of the paper's own model, whatever the depth; `proportional` lies as deep as that one (section 4.3 of
-    the LocFT-BF paper); `share` is at 0.72 of the depth. `auto`: the published block for a model of the published depth, the
-    proportional one for others of its family, the share elsewhere. Refused where the paper names no position or the model is not
-    as deep.
+    `default` is the block of the paper's own model, at any depth; `proportional` is as deep as that block (LocFT-BF paper,
+    section 4.3); `share` is at 0.72 of the depth. `auto`: the published block at the published depth, the proportional block for
+    other models of a published family, the share elsewhere. Raises Refused where the paper names no position, or a block that
+    the model does not have.
     """
     published = PUBLISHED.get(family)
-    if asked == "share" or (asked == "auto" and published is None):
-        return at_share(SHARE, depth), "share"
+    if position == "share" or (position == "auto" and published is None):
+        return block_at_share(SHARE, depth), "share"
     if published is None:
         raise Refused(f"The papers give no position for models of the family {family}.", field="locft.position")
-    if asked == "auto" and depth == published.depth:
+    if position == "auto" and depth == published.depth:
         return published.block, "published"
-    if asked == "default":
+    if position == "default":
         if published.block >= depth:
             raise Refused(
                 f"The papers' default position is block {published.block}, and the model has only {depth}, numbered from 0.",
                 field="locft.position",
             )
         return published.block, "default"
-    return same_depth(published.block, published.depth, depth), "proportional"
+    return scale_block(published.block, published.depth, depth), "proportional"
 
 
 def published_kind(family: str) -> LocationKind:
-    """What the papers train in a block: the down-projection, but for Mistral."""
+    """The part of a block that the papers train: the down-projection, except for Mistral."""
     published = PUBLISHED.get(family)
     return published.kind if published else "down"
 
 
 def choose_rate(kind: LocationKind, family: str, depth: int, width: int, *, scaled: bool) -> float:
-    """The rate of Adam: the published one for a published model, which its depth and width tell, else that of the kind, if
-    `scaled` raised as the model gets narrower.
+    """The rate of Adam: the published rate for a published model (by depth and width), else the rate of the kind.
+
+    With `scaled` the rate of the kind rises as the width falls.
     """
     published = PUBLISHED.get(family)
     if published and (published.kind, published.depth, published.width) == (kind, depth, width):

@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 from service.editors.locft.published_locations import MEASURED, LocationKind, Position, choose_rate, published_kind
 from service.editors.presets import WithPresets
 
-# One edit after another, each to convergence on its own, from where the last one ended (EasyEdit's fine-tuning).
+# One edit after another, each to convergence on its own, from the last one's weights (EasyEdit's fine-tuning).
 _DEPTH_FIRST: dict[str, Any] = {
     "order": "depth",
     "epochs": 25,
@@ -98,7 +98,7 @@ class LocftSettings(WithPresets):
     )
 
     @model_validator(mode="after")
-    def _one_place(self) -> Self:
+    def _has_one_location(self) -> Self:
         if self.block is not None and self.blocks:
             raise ValueError("block and blocks must not both be given")
         if self.kind == "model" and (self.block is not None or self.blocks):
@@ -108,12 +108,12 @@ class LocftSettings(WithPresets):
         return self
 
     def measured_for(self, family: str, depth: int, width: int) -> tuple[LocationKind, int] | None:
-        """(kind, block) that our own measurements chose for a model, where nothing else is asked for."""
-        asked_for = self.kind, self.block, self.blocks, self.position, self.preset
-        return MEASURED.get((family, depth, width)) if asked_for == (None, None, (), "auto", "default") else None
+        """(kind, block) that our measurements chose for a model, if no setting names another location."""
+        choice = self.kind, self.block, self.blocks, self.position, self.preset
+        return MEASURED.get((family, depth, width)) if choice == (None, None, (), "auto", "default") else None
 
     def rate_of(self, family: str, depth: int, width: int) -> float:
-        """The rate of Adam: the papers' for their models, else raised as the model gets narrower."""
+        """The rate of Adam: the published rate for a published model, else a rate that rises as the width falls."""
         if self.learning_rate is not None:
             return self.learning_rate
         return choose_rate(self.kind or published_kind(family), family, depth, width, scaled=self.preset != "paper")

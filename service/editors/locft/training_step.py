@@ -1,4 +1,4 @@
-"""One step of fine-tuning and its judgement: masked cross-entropy on rows, Adam on an fp32 copy. Knows no items and no epochs."""
+"""One step of fine-tuning and its evaluation: cross-entropy on rows, Adam on fp32 weights. Knows no items and no epochs."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,34 +10,34 @@ from torch.nn.functional import cross_entropy
 
 from service.editors.correctness import answered_mask
 from service.editors.locft.accumulation import GradientAccumulation
-from service.editors.locft.activation_cache import Activations
-from service.editors.locft.batching import Size, parts_by_length
-from service.editors.locft.packed_rows import RowStore
+from service.editors.locft.activation_cache import ActivationCache
+from service.editors.locft.batching import Size, split_parts_by_length
+from service.editors.locft.packed_rows import PackedRows
 from service.editors.locft.settings import LocftSettings
-from service.editors.losses import divergence, edit_loss, finite
+from service.editors.losses import divergence, edit_loss, require_finite
 from service.editors.protocol import Hooks
 from service.lm.overlay import Overlay, View, make_view
 from service.lm.prompts import Batch
 from service.lm.resume import run_from
 
 _PART_TOKENS = 8_192  # of one forward pass, padding included
-_LOGIT_BYTES = 512_000_000  # of the predictions of one forward pass in fp32, of which a step holds some copies
+_LOGIT_BYTES = 512_000_000  # of the logits of one forward pass in fp32; a step holds some copies of them
 _FLOAT_BYTES = 4
 _EXAM_TOKENS = 1_024
 _PADDING = {"cpu": 32}  # tokens of padding in one pass that cost as much as another pass
-_PADDING_ELSEWHERE = 512  # a device with many cores is not filled by a few rows
+_PADDING_ELSEWHERE = 512  # a few rows do not fill a device with many cores
 
 
-class Step(NamedTuple):
-    """What a step saw before it moved anything, and whether it did."""
+class StepResult(NamedTuple):
+    """Loss and right rows before the step, and whether the step changed the weights."""
 
     loss: float
-    right: Tensor  # (rows,) bool
-    moved: bool
+    is_right: Tensor  # (rows,) bool
+    has_moved: bool
 
 
-class Master:
-    """The tensors that are trained, in fp32 whatever serves: steps of Adam vanish in the rounding of 16-bit weights."""
+class MasterWeights:
+    """The trained tensors, in fp32 for any served dtype: steps of Adam vanish in the rounding of 16-bit weights."""
 
     def __init__(self, view: View, names: Sequence[str], rate: float, start: Mapping[str, Tensor]) -> None:
         own = dict(view.model.named_parameters())
@@ -49,152 +49,152 @@ class Master:
         self.forget_moments()
 
     def forget_moments(self) -> None:
-        """Adam begins anew, where the tensors are."""
+        """Replace Adam by a new one. The tensors stay."""
         self._optimizer = torch.optim.Adam(self.tensors.values(), lr=self._rate, weight_decay=0.0)
 
-    def slow(self, share: float) -> None:
-        """Go on at this share of the rate."""
+    def scale_rate(self, share: float) -> None:
+        """Set the rate to this share of the initial one."""
         for group in self._optimizer.param_groups:
             group["lr"] = share * self._rate
 
-    def served(self) -> dict[str, Tensor]:
-        """The tensors in the model's dtype, gradients attached: what is judged is what will be served."""
+    def served_tensors(self) -> dict[str, Tensor]:
+        """The tensors in the served dtype; gradients flow to the master weights. The served numbers are the evaluated ones."""
         return {name: tensor.to(self._dtype) for name, tensor in self.tensors.items()}
 
-    def trained(self) -> dict[str, Tensor]:
-        """The tensors as they are served, apart from this."""
+    def copy_tensors(self) -> dict[str, Tensor]:
+        """Copies of the tensors in the served dtype, without gradients."""
         return {name: tensor.detach().to(self._dtype, copy=True) for name, tensor in self.tensors.items()}
 
     def descend(self) -> None:
-        """One step of Adam along the gradients that were gathered, which are gone then."""
+        """One step of Adam along the accumulated gradients, which are cleared."""
         self._optimizer.step()
         self._optimizer.zero_grad(set_to_none=True)
 
 
 @dataclass(frozen=True, eq=False)
-class Tuning:
-    """Rows, what enters the tuned block for them, and how they are weighed. `view` is the base's, and nobody else uses it."""
+class Trainer:
+    """Trains and checks rows. `states` holds their inputs to the tuned block. `view` is a view of the base for this use alone."""
 
     view: View
-    rows: RowStore
-    states: Activations
+    rows: PackedRows
+    states: ActivationCache
     settings: LocftSettings
     generator: torch.Generator
 
-    def step(self, master: Master, chosen: Sequence[int], hooks: Hooks, *, always: bool = False) -> Step:
-        """Learns the chosen rows, unless they have nothing to teach (or `always`). Raises FitFailed where numbers are not finite.
+    def step(self, master: MasterWeights, chosen: Sequence[int], hooks: Hooks, *, always: bool = False) -> StepResult:
+        """Learn the chosen rows, or skip learned ones (unless `always`). Raises FitFailed on numbers that are not finite.
 
-        Rows of like length go through the model together, and the gradients of these parts add up to that of all rows. Parts wait
-        for theirs only until it is known that the step will be taken.
+        Rows of like length are a part: one forward pass. The gradients of the parts add up to the gradient of all rows. The
+        backward passes wait until it is known that the step is taken.
         """
-        served = master.served()
-        value, moved = 0.0, always
-        right = torch.zeros(len(chosen), dtype=torch.bool)
-        waiting = GradientAccumulation(self._room(_PART_TOKENS))
+        parameters = master.served_tensors()
+        loss, has_moved = 0.0, always
+        is_right = torch.zeros(len(chosen), dtype=torch.bool)
+        gradients = GradientAccumulation(self._limit(_PART_TOKENS))
         for part in self._parts(chosen, _PART_TOKENS):
             hooks.begin_step()
-            waiting.make_room_for(self._size(part, chosen))
-            term, right[part] = self._learn(part, chosen, served)
-            waiting.add(part, term)
-            value += finite(term)
-            del term  # or its graph would outlast its wait
-            moved = moved or not teaches_nothing(self.settings, value, right[part])
-            if moved:
-                waiting.backward()
-                for left in waiting.let_go():
+            gradients.make_room_for(self._size(part, chosen))
+            term, is_right[part] = self._learn(part, chosen, parameters)
+            gradients.add(part, term)
+            loss += require_finite(term)
+            del term  # a reference here would keep the graph alive after its release
+            has_moved = has_moved or not can_skip(self.settings, loss, is_right[part])
+            if has_moved:
+                gradients.backward()
+                for released in gradients.pop_released():
                     hooks.begin_step()
-                    self._learn(left, chosen, served)[0].backward()
-        if moved:
-            for term in self._preserve(served, hooks):
+                    self._learn(released, chosen, parameters)[0].backward()
+        if has_moved:
+            for term in self._preserve(parameters, hooks):
                 term.backward()
             master.descend()
-        return Step(value, right, moved)
+        return StepResult(loss, is_right, has_moved)
 
-    def answers(self, chosen: Sequence[int], parameters: Mapping[str, Tensor]) -> Tensor:
+    def check_answers(self, chosen: Sequence[int], parameters: Mapping[str, Tensor]) -> Tensor:
         """(rows,) bool: which of the chosen rows are answered, with the margin."""
-        right = torch.zeros(len(chosen), dtype=torch.bool)
+        is_right = torch.zeros(len(chosen), dtype=torch.bool)
         for part in self._parts(chosen, _PART_TOKENS):
-            inputs = self.states.batch([chosen[place] for place in part])
+            inputs = self.states.batch([chosen[index] for index in part])
             with torch.no_grad():
                 logits = run_from(self.view, inputs, parameters=parameters)
-            right[part] = self._answered(logits, inputs.batch, self.settings.stop_margin)
-        return right
+            is_right[part] = self._answered_mask(logits, inputs.batch, self.settings.stop_margin)
+        return is_right
 
-    def exam(self, overlay: Overlay, hooks: Hooks) -> Iterator[tuple[list[int], list[float], list[bool]]]:
-        """The literal rows under an overlay, some at a time: which, their mean losses, whether greedy decoding gives them."""
-        served = make_view(self.view.base, overlay.tensors)
-        literal = [row for row in range(self.rows.asked) if self.rows.literal[row]]
+    def score_literal_rows(self, overlay: Overlay, hooks: Hooks) -> Iterator[tuple[list[int], list[float], list[bool]]]:
+        """The literal rows under an overlay, in parts: indexes, mean losses, and whether greedy decoding gives the targets."""
+        served_view = make_view(self.view.base, overlay.tensors)
+        literal = [row for row in range(self.rows.learned) if self.rows.is_literal[row]]
         for part in self._parts(literal, _EXAM_TOKENS):
             hooks.begin_step()
-            chosen = [literal[place] for place in part]
+            chosen = [literal[index] for index in part]
             inputs = self.states.batch(chosen)
-            logits = run_from(served, inputs)
+            logits = run_from(served_view, inputs)
             losses = cross_entropy(logits.float(), inputs.batch.labels, reduction="none")
-            yield chosen, _means(losses, inputs.batch).tolist(), self._answered(logits, inputs.batch, 0.0).tolist()
+            yield chosen, _means(losses, inputs.batch).tolist(), self._answered_mask(logits, inputs.batch, 0.0).tolist()
 
     def _learn(self, part: Sequence[int], chosen: Sequence[int], parameters: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
-        """What the rows at these places in `chosen` add to its loss, and which (rows,) bool are right as `judge` says."""
-        rows = [chosen[place] for place in part]
+        """The share of the loss of the rows at indexes `part` of `chosen`, and which (rows,) bool are right by `judge`."""
+        rows = [chosen[index] for index in part]
         inputs = self.states.batch(rows)
         logits, batch = run_from(self.view, inputs, parameters=parameters), inputs.batch
         row_of = batch.row_of
-        by_loss = self.settings.judge == "loss"  # then a look at the answers would be wasted
-        right = None if by_loss else self._answered(logits, batch, self.settings.stop_margin)
+        is_by_loss = self.settings.judge == "loss"  # then the answers need no check
+        is_right = None if is_by_loss else self._answered_mask(logits, batch, self.settings.stop_margin)
         if self.settings.objective == "last_position":
-            logits = logits[_first_of_each(row_of)][row_of]
+            logits = logits[_first_targets(row_of)][row_of]
         losses = cross_entropy(logits.float(), batch.labels, reduction="none")
-        if right is None:
-            right = (_means(losses.detach(), batch) < self.settings.stop_loss).cpu()
-        return edit_loss(losses, row_of, len(rows), self.settings.reduction) * self._share(part, chosen), right
+        if is_right is None:
+            is_right = (_means(losses.detach(), batch) < self.settings.stop_loss).cpu()
+        return edit_loss(losses, row_of, len(rows), self.settings.reduction) * self._share(part, chosen), is_right
 
-    def _answered(self, logits: Tensor, batch: Batch, margin: float) -> Tensor:
+    def _answered_mask(self, logits: Tensor, batch: Batch, margin: float) -> Tensor:
         return answered_mask(logits, batch.labels, batch.row_of, len(batch.ids), margin).cpu()
 
     def _share(self, part: Sequence[int], chosen: Sequence[int]) -> float:
-        """What the mean over a part, at these places in `chosen`, counts in the mean over all: by rows, or by their tokens."""
+        """The weight of the mean over a part (indexes of `chosen`) in the mean over all: by rows, or by their tokens."""
         if self.settings.reduction == "sample":
             return len(part) / len(chosen)
         counts = [self.rows.targets(row) for row in chosen]
-        return sum(counts[place] for place in part) / sum(counts)
+        return sum(counts[index] for index in part) / sum(counts)
 
     def _preserve(self, parameters: Mapping[str, Tensor], hooks: Hooks) -> Iterator[Tensor]:
-        """Divergence from the base model on some of the kept rows, in terms that are to be summed."""
-        kept = len(self.rows) - self.rows.asked
+        """Divergence from the base model on a sample of the kept rows, as terms of a sum."""
+        kept = len(self.rows) - self.rows.learned
         if not kept or self.settings.preserve_weight == 0:
             return
-        drawn = torch.randperm(kept, generator=self.generator)[: self.settings.preserve_rows] + self.rows.asked
-        chosen = drawn.tolist()
+        sample = torch.randperm(kept, generator=self.generator)[: self.settings.preserve_rows] + self.rows.learned
+        chosen = sample.tolist()
         positions = sum(self.rows.targets(row) for row in chosen)
         for part in self._parts(chosen, _PART_TOKENS):
             hooks.begin_step()
-            rows = [chosen[place] for place in part]
+            rows = [chosen[index] for index in part]
             inputs = self.states.batch(rows)
             reference = torch.log_softmax(self.states.base_logits(rows, inputs).float(), -1)
             term = divergence(run_from(self.view, inputs, parameters=parameters), reference)
             term = term * (self.settings.preserve_weight * len(reference) / positions)
-            finite(term)
+            require_finite(term)
             yield term
 
     def _parts(self, chosen: Sequence[int], tokens: int) -> list[list[int]]:
         padding = _PADDING.get(self.view.base.device.type, _PADDING_ELSEWHERE)
         rows = self.rows
-        return parts_by_length(chosen, rows.length, rows.targets, room=self._room(tokens), padding=padding)
+        return split_parts_by_length(chosen, rows.length, rows.targets, limit=self._limit(tokens), padding=padding)
 
-    def _room(self, tokens: int) -> Size:
+    def _limit(self, tokens: int) -> Size:
         head: Any = self.view.anatomy.lm_head
         return Size(tokens, _LOGIT_BYTES // (_FLOAT_BYTES * head.weight.shape[0]))
 
     def _size(self, part: Sequence[int], chosen: Sequence[int]) -> Size:
-        rows = [chosen[place] for place in part]
+        rows = [chosen[index] for index in part]
         return Size(len(rows) * max(self.rows.length(row) for row in rows), sum(self.rows.targets(row) for row in rows))
 
 
-def teaches_nothing(settings: LocftSettings, loss: float, right: Tensor) -> bool:
-    """Whether a batch is skipped. A mean would hide one bad edit among ninety-nine good ones.
+def can_skip(settings: LocftSettings, loss: float, is_right: Tensor) -> bool:
+    """Whether a batch is skipped: all rows are right, since a mean would hide one bad edit among ninety-nine good ones.
 
-    Asked of a part of the batch, with its share of the loss, a no is one for the whole.
+    With `judge: loss`, whether the loss is small. False for a part, with the loss so far, means false for the whole batch.
     """
-    return loss < settings.stop_loss if settings.judge == "loss" else bool(right.all())
+    return loss < settings.stop_loss if settings.judge == "loss" else bool(is_right.all())
 
 
 def _means(losses: Tensor, batch: Batch) -> Tensor:
@@ -203,7 +203,7 @@ def _means(losses: Tensor, batch: Batch) -> Tensor:
     return losses.new_zeros(rows).index_add_(0, row_of, losses) / row_of.bincount(minlength=rows)
 
 
-def _first_of_each(row_of: Tensor) -> Tensor:
-    """Where each row's first target token stands among all of them: its prediction is made at the prompt's last position."""
+def _first_targets(row_of: Tensor) -> Tensor:
+    """Indexes (rows,) of each row's first target token, whose prediction is at the prompt's last position."""
     before = torch.cat([row_of.new_full((1,), -1), row_of[:-1]])
     return (row_of != before).nonzero()[:, 0]

@@ -7,7 +7,7 @@ import torch
 
 from service.editors.baft.fit import fit_baft
 from service.editors.baft.forward_passes import CachedPasses, PlainPasses
-from service.editors.examples import asked_rows
+from service.editors.examples import item_rows
 from service.editors.locft.fit import fit_locft
 from service.editors.locft.settings import LocftSettings
 from service.editors.protocol import FitCancelled, FitFailed, FitItem, FitResult, Hooks
@@ -16,7 +16,7 @@ from service.lm.overlay import EMPTY, Overlay, compute_logits
 from service.lm.prompts import collate, encode_row
 from service.lm.scoring import decode_greedily, greedy_matches
 from tests.builders import make_base
-from tests.editors.lessons import FACTS, item, neutral, settings, taught_base, view_of
+from tests.editors.taught_model import FACTS, item, neutral, settings, taught_base, view_of
 
 
 def fit(
@@ -64,7 +64,7 @@ def test_the_taught_model_answers_its_facts_and_no_edit_yet():
     assert not says(EMPTY, "red is", "Z")
 
 
-def test_an_edit_is_taken_and_said_by_greedy_decoding():
+def test_an_edit_is_learned_and_answered_by_greedy_decoding():
     fitted = fit([item("red is", "Z")])
     base = taught_base()
     row = encode_row(base, "red is", "Z")
@@ -101,7 +101,7 @@ def test_edits_made_one_by_one_are_all_kept_by_replaying_the_window():
     assert says(overlay, "red is", "Z") and says(overlay, "sky is", "Y") and says(overlay, "cat is", "X")
 
 
-def test_edits_that_wait_together_are_learned_together():
+def test_joint_edits_are_learned_together():
     fitted = fit([item("red is", "Z"), item("sky is", "Y"), item("cat is", "X")])
 
     assert fitted.lost == ()
@@ -160,7 +160,7 @@ def test_cached_and_plain_passes_agree_on_loss_and_gradient():
     assert all(torch.allclose(cached_grad[block], plain_grad[block], atol=1e-3) for block in start)
 
 
-def test_each_edit_counts_once_in_the_load_and_replayed_ones_not_again():
+def test_each_edit_counts_once_in_the_load_and_replayed_edits_count_no_more():
     first = fit([item("red is", "Z")])
     second = fit([item("sky is", "Y", rephrases=("my sky is",)), item("cat is", "X")], first.overlay, [item("red is", "Z")])
     before, after = first.overlay.adapter.balance, second.overlay.adapter.balance
@@ -171,7 +171,7 @@ def test_each_edit_counts_once_in_the_load_and_replayed_ones_not_again():
     assert all(bool((each >= 0).all() and (each <= 2).all()) for each in added)
 
 
-def test_a_fit_from_scratch_starts_an_empty_load():
+def test_a_fit_without_a_parent_adapter_starts_with_an_empty_load():
     first = fit([item("red is", "Z")])
     again = fit([item("sky is", "Y")], Overlay(first.overlay.tensors), [])
 
@@ -191,7 +191,7 @@ def test_load_and_bases_survive_storing(tmp_path):
         assert float((each.rotation.double() @ each.rotation.double().T - identity).abs().max()) < 1e-6
 
 
-def test_a_target_that_the_model_says_already_is_reported_so():
+def test_a_target_that_the_parent_already_answers_is_reported_as_such():
     fitted = fit([item("red is", "A")], stop_margin=0.0)
 
     assert fitted.reports["red is"]["already"] is True
@@ -199,7 +199,7 @@ def test_a_target_that_the_model_says_already_is_reported_so():
     assert fitted.reports["red is"]["steps"] == 0
 
 
-def test_numbers_that_are_not_finite_stop_a_fit_at_once_and_leave_the_base_bit_identical():
+def test_a_fit_stops_at_numbers_that_are_not_finite_and_leaves_the_base_bit_identical():
     base = taught_base()
     batch = collate(base, [encode_row(base, "sky is", "B")])
     before, steps = compute_logits(view_of(EMPTY), batch), []
@@ -229,7 +229,7 @@ def test_a_fit_gives_way_before_every_step():
     assert len(waits) >= fitted.reports["red is"]["steps"]
 
 
-def test_what_cannot_be_learned_is_reported_as_lost():
+def test_an_edit_that_cannot_be_learned_is_reported_as_lost():
     fitted = fit([item("red is", "Z"), item("sky is", "Y")], joint_steps=1, attempts=1)
 
     assert set(fitted.lost) == {"red is", "sky is"}
@@ -237,14 +237,14 @@ def test_what_cannot_be_learned_is_reported_as_lost():
     assert not fitted.reports["red is"]["taken"]
 
 
-def test_an_edit_that_is_not_taken_is_fitted_harder():
+def test_an_unanswered_edit_gets_further_attempts():
     fitted = fit([item("red is", "Z")], steps=2, attempts=5)
 
     assert fitted.reports["red is"]["attempts"] > 1
     assert fitted.reports["red is"]["taken"] is True
 
 
-def test_trained_rephrases_are_learned_and_others_are_not_looked_at():
+def test_trained_rephrases_are_learned_and_others_are_ignored():
     learned = fit([item("red is", "Z", rephrases=("what colour:",))]).overlay
     unseen = fit([item("red is", "Z", rephrases=("what colour:",), train=False)])
     alone = fit([item("red is", "Z")])
@@ -267,7 +267,7 @@ def test_trained_locality_probes_keep_their_answers():
 
 
 def test_every_surface_of_an_edit_is_fitted():
-    rows = asked_rows(make_base(), [item("red is", "Z")], eos=True, learn_probes=True)
+    rows = item_rows(make_base(), [item("red is", "Z")], eos=True, learn_probes=True)
 
     assert [row.row.ids for row in rows] == [encode_row(make_base(), "red is", "Z", surface=each).ids for each in ("raw", "chat")]
 
@@ -282,7 +282,7 @@ def test_an_adapter_of_another_shape_is_learned_again_with_the_window():
 
 
 @pytest.mark.parametrize("preset", ["paper", "reft"])
-def test_presets_take_an_edit(preset):
+def test_every_preset_learns_an_edit(preset):
     fitted = fit([item("red is", "Z")], preset=preset, learning_rate=2e-2)
     row = encode_row(taught_base(), "red is", "Z", eos=False)
 
@@ -291,7 +291,7 @@ def test_presets_take_an_edit(preset):
     assert gates == {preset == "reft"}
 
 
-def test_settled_edits_in_the_tensors_are_kept_by_fits_on_top_of_them():
+def test_consolidated_edits_are_kept_by_fits_on_top_of_the_tensors():
     consolidated = [item(prompt, target) for prompt, target in (("red is", "Z"), ("sea is", "Y"), ("cat is", "X"))]
     choice = LocftSettings(learning_rate=2e-2, epochs=60, preserve_pool=8, preserve_rows=4)
     tensors = fit_locft(taught_base(), consolidated, settings=choice, neutral=neutral(), seed=1).overlay

@@ -1,6 +1,4 @@
-"""Fits of many or of long rows: what is larger than one pass goes through the model in parts, to the same numbers, and between
-two parts somebody else has a turn.
-"""
+"""Fits of many or long rows: several forward passes give the numbers of one, and answers go first between passes."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -11,13 +9,13 @@ import torch
 from service.editors import protocol
 from service.editors.baft import prepared_rows, step_outputs, training_loop
 from service.editors.baft.fit import fit_baft
-from service.editors.baft.prepared_rows import joined, prepare
+from service.editors.baft.prepared_rows import join_rows, prepare_rows
 from service.editors.protocol import FitCancelled, FitItem, FitResult, Hooks
 from service.lm.overlay import EMPTY
 from service.lm.prompts import Row, encode_row
 from service.lm.resume import PrefilledRows
 from service.lm.row_groups import group_by_length, split_in_order
-from tests.editors.lessons import FACTS, item, neutral, settings, taught_base, view_of
+from tests.editors.taught_model import FACTS, item, neutral, settings, taught_base, view_of
 
 SHORT, LONG = 8, 100
 BLOCK = 1
@@ -39,20 +37,20 @@ def rows(*lengths: int) -> list[Row]:
     return [encode_row(taught_base(), "x" * length, "A") for length in lengths]
 
 
-def test_pieces_are_bounded_in_rows_and_in_tokens_and_keep_the_order() -> None:
+def test_ranges_are_bounded_in_rows_and_in_tokens_and_keep_the_order() -> None:
     assert [list(piece) for piece in split_in_order([5] * 5, rows=2, tokens=100)] == [[0, 1], [2, 3], [4]]
     assert [list(piece) for piece in split_in_order([5, 5, 50, 5], rows=9, tokens=60)] == [[0, 1], [2], [3]]
     assert [list(piece) for piece in split_in_order([500], rows=9, tokens=60)] == [[0]]
     assert list(split_in_order([])) == []
 
 
-def test_groups_of_like_length_hold_every_row_once_and_are_one_where_that_fits() -> None:
+def test_groups_of_like_length_hold_every_row_once_and_are_one_group_if_all_fit() -> None:
     assert group_by_length([3, 1, 2], tokens=9) == [[0, 1, 2]]
     assert group_by_length([30, 1, 2, 30, 3], tokens=60) == [[1, 2, 4], [0, 3]]
     assert group_by_length([]) == []
 
 
-def test_a_step_in_parts_comes_to_the_numbers_of_a_step_in_one_pass(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_step_in_parts_gives_the_numbers_of_a_step_in_one_pass(monkeypatch: pytest.MonkeyPatch) -> None:
     new = [item("red is", "Z", rephrases=("the red of them all is", "r is")), item("sky is", "Y", rephrases=("s is",))]
     whole = fit(new)
     groups: list[int] = []
@@ -76,18 +74,18 @@ def test_one_long_row_does_not_widen_many_short_ones_in_memory(monkeypatch: pyte
     monkeypatch.setattr(protocol, "split_in_order", partial(split_in_order, tokens=500))
     given = rows(*[SHORT] * 60, LONG)
 
-    found = prepare(view_of(EMPTY), given, first_block=BLOCK, last=3, hooks=Hooks())
+    found = prepare_rows(view_of(EMPTY), given, first_block=BLOCK, last=3, hooks=Hooks())
 
-    padded = sum(len(batch) * (batch.prefix.shape[1] + batch.entering.shape[1]) for batch in found.batches)
+    padded = sum(len(batch) * (batch.prefix.shape[1] + batch.hidden.shape[1]) for batch in found.batches)
     assert padded < 2 * sum(len(row) for row in given)
 
 
-def test_rows_that_are_kept_apart_are_chosen_as_if_they_were_together(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_selecting_from_several_batches_equals_selecting_from_one(monkeypatch: pytest.MonkeyPatch) -> None:
     given, more = rows(SHORT, LONG, 2 * SHORT, 12, LONG - 9), rows(10, 30)
 
     def select(chosen: Sequence[int]) -> PrefilledRows:
-        parts = [prepare(view_of(EMPTY), some, first_block=BLOCK, last=3, hooks=Hooks()) for some in (given, more)]
-        return joined(parts).select(chosen)
+        parts = [prepare_rows(view_of(EMPTY), some, first_block=BLOCK, last=3, hooks=Hooks()) for some in (given, more)]
+        return join_rows(parts).select(chosen)
 
     chosen = [1, 6, 0, 3, 3]
     together = select(chosen)
@@ -96,17 +94,17 @@ def test_rows_that_are_kept_apart_are_chosen_as_if_they_were_together(monkeypatc
 
     assert torch.equal(apart.suffix.ids, together.suffix.ids)
     assert torch.equal(apart.prefix, together.prefix)
-    torch.testing.assert_close(apart.entering, together.entering, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(apart.hidden, together.hidden, atol=1e-5, rtol=1e-4)
     for block, keys in together.keys.items():
         torch.testing.assert_close(apart.keys[block] * apart.prefix[:, None, :, None], keys * together.prefix[:, None, :, None])
 
 
-def test_a_fit_stops_between_the_rows_that_it_asks_after_a_step(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A long window is asked again and again: no more than one part of it goes by before a fit hears that it should stop."""
+def test_a_fit_can_be_cancelled_between_the_parts_of_its_check(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A long window is checked after every step: a cancelled fit stops after one part of it."""
     asked: list[int] = []
     in_it = False
 
-    def unanswered(material, chosen, interventions, judge, at_once, hooks):  # type: ignore[no-untyped-def]
+    def unanswered(dataset, chosen, interventions, judge, max_rows, hooks):  # type: ignore[no-untyped-def]
         nonlocal in_it
 
         def counted(seen, part):  # type: ignore[no-untyped-def]
@@ -114,10 +112,10 @@ def test_a_fit_stops_between_the_rows_that_it_asks_after_a_step(monkeypatch: pyt
             return judge(seen, part)
 
         in_it = True
-        return training_unanswered(material, chosen, interventions, counted, at_once, hooks)
+        return training_unanswered(dataset, chosen, interventions, counted, max_rows, hooks)
 
-    training_unanswered = training_loop.unanswered
-    monkeypatch.setattr("service.editors.baft.fit.unanswered", unanswered)
+    training_unanswered = training_loop.find_unanswered
+    monkeypatch.setattr("service.editors.baft.fit.find_unanswered", unanswered)
 
     with pytest.raises(FitCancelled):
         fit([item(prompt, "Z") for prompt in FACTS], hooks=Hooks(is_cancelled=lambda: in_it and bool(asked)), rows=2)

@@ -7,11 +7,11 @@ import torch
 
 from service.editors.baft.objective import (
     balance_term,
-    by_edit,
     commit_balance,
+    edit_means,
     margin_term,
     position_means,
-    rescaled,
+    rescale,
 )
 from service.editors.losses import divergence, edit_loss
 from service.lm.intervention import Balance
@@ -38,7 +38,7 @@ def test_load_balancing_is_the_papers_sum_over_current_and_past_edits(form, squa
     assert float(term) == pytest.approx(balance_by_hand(past.tolist(), 7, current.tolist(), squared=squared), rel=1e-6)
 
 
-def test_load_balancing_without_a_past_looks_at_the_current_edits_alone():
+def test_load_balancing_without_a_past_counts_the_current_edits_alone():
     current = weights_like(2, 4)
 
     assert float(balance_term(current, None, "cv2")) == pytest.approx(
@@ -60,7 +60,7 @@ def test_a_single_basis_has_nothing_to_balance():
     assert float(balance_term(weights_like(3, 1), None, "cv2")) == 0.0
 
 
-def test_squared_variation_does_not_depend_on_the_level_of_the_weights_and_the_printed_form_does():
+def test_squared_variation_ignores_the_level_of_the_weights_and_the_printed_form_does_not():
     current = weights_like(3, 5)
 
     assert float(balance_term(current / 10, None, "cv2")) == pytest.approx(float(balance_term(current, None, "cv2")), rel=1e-5)
@@ -69,10 +69,10 @@ def test_squared_variation_does_not_depend_on_the_level_of_the_weights_and_the_p
     )
 
 
-def test_an_edit_counts_once_however_many_rows_it_has():
+def test_an_edit_with_many_rows_counts_once():
     weights = torch.tensor([[0.2, 0.4], [0.6, 0.0], [1.0, 1.0]])
 
-    assert torch.allclose(by_edit(weights, torch.tensor([7, 7, 9])), torch.tensor([[0.4, 0.2], [1.0, 1.0]]))
+    assert torch.allclose(edit_means(weights, torch.tensor([7, 7, 9])), torch.tensor([[0.4, 0.2], [1.0, 1.0]]))
 
 
 def test_committing_adds_each_edit_once_to_sum_and_count():
@@ -94,7 +94,7 @@ def test_the_margin_term_is_the_papers_three_hinges():
     assert float(margin_term(edit, unrelated, alpha=alpha, beta=beta, gamma=gamma)) == pytest.approx(by_hand, rel=1e-9)
 
 
-def test_the_margin_term_is_zero_where_all_margins_hold():
+def test_the_margin_term_is_zero_if_all_margins_hold():
     edit, unrelated = torch.full((1, 3), 0.9), torch.full((1, 3), 0.005)
 
     assert float(margin_term(edit, unrelated, alpha=0.01, beta=0.1, gamma=0.05)) == 0.0
@@ -104,23 +104,23 @@ def test_the_margin_term_is_zero_where_all_margins_hold():
     ("reduction", "expected"),
     [("sum", ((1 + 2 + 3) + 10) / 2), ("sample", (2 + 10) / 2), ("token", (1 + 2 + 3 + 10) / 4)],
 )
-def test_the_edit_loss_is_reduced_as_named(reduction, expected):
+def test_the_edit_loss_has_the_reduction_of_its_name(reduction, expected):
     losses, row_of = torch.tensor([1.0, 2.0, 3.0, 10.0]), torch.tensor([0, 0, 0, 1])
 
     assert float(edit_loss(losses, row_of, 2, reduction)) == pytest.approx(expected)
 
 
-def test_a_regulariser_is_brought_to_the_size_of_the_edit_loss_up_to_the_limit():
+def test_a_regulariser_is_scaled_to_the_size_of_the_edit_loss_up_to_the_limit():
     term = torch.tensor(0.5)
 
-    assert float(rescaled(term, torch.tensor(2.0), 10.0)) == pytest.approx(2.0)
-    assert float(rescaled(torch.tensor(1e-4), torch.tensor(2.0), 10.0)) == pytest.approx(1e-3)
-    assert float(rescaled(torch.tensor(0.0), torch.tensor(2.0), 10.0)) == 0.0
+    assert float(rescale(term, torch.tensor(2.0), 10.0)) == pytest.approx(2.0)
+    assert float(rescale(torch.tensor(1e-4), torch.tensor(2.0), 10.0)) == pytest.approx(1e-3)
+    assert float(rescale(torch.tensor(0.0), torch.tensor(2.0), 10.0)) == 0.0
 
 
 def test_rescaling_multiplies_the_gradient_by_a_constant():
     term = torch.tensor(0.5, requires_grad=True)
-    (gradient,) = torch.autograd.grad(rescaled(term, torch.tensor(2.0), 10.0), term)
+    (gradient,) = torch.autograd.grad(rescale(term, torch.tensor(2.0), 10.0), term)
 
     assert float(gradient) == pytest.approx(4.0)
 
@@ -137,7 +137,7 @@ def test_divergence_is_the_mean_kl_from_the_reference():
     assert float(divergence(other, torch.log_softmax(other, -1))) == pytest.approx(0.0, abs=1e-7)
 
 
-def test_position_means_look_at_intervened_positions_only():
+def test_position_means_are_over_intervened_positions_only():
     weights = torch.tensor([[[1.0, 2.0], [3.0, 4.0], [100.0, 100.0]]])
 
     assert torch.equal(position_means(weights, torch.tensor([[True, True, False]])), torch.tensor([[2.0, 3.0]]))

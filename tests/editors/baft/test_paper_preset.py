@@ -11,7 +11,7 @@ from service.editors.baft.trainable import initial_interventions
 from service.lm.intervention import Intervention
 from service.lm.overlay import EMPTY, Recording, compute_logits
 from service.lm.prompts import Row, collate, encode_row, prompt_row
-from tests.editors.lessons import item, neutral, taught_base, view_of
+from tests.editors.taught_model import item, neutral, taught_base, view_of
 
 RATE, STEPS, SEED = 1e-2, 4, 3
 ALPHA, BETA, GAMMA = 0.01, 0.1, 0.05  # table 5, Gemma and LLaMA-3
@@ -27,7 +27,7 @@ def mean_gates(row: Row, interventions: dict[int, Intervention]) -> tuple[Tensor
     """The predictions of a row's target, and by block the mean gate over its intervened positions."""
     batch = collate(taught_base(), [row], last=3)
     recording = Recording()
-    out = compute_logits(view_of(EMPTY), batch, interventions, keep=batch.predicting, recording=recording, record=True)
+    out = compute_logits(view_of(EMPTY), batch, interventions, head_mask=batch.prediction_mask, recording=recording, record=True)
     return out, {block: weights[0][batch.positions[0]].mean(0) for block, weights in recording.weights.items()}
 
 

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from service.editors.baft.settings import BaftSettings
-from service.editors.baft.trainable import TrainableAdapter, initial_interventions, orthonormal
-from service.editors.depth_rule import at_share, same_depth
+from service.editors.baft.trainable import TrainableAdapter, initial_interventions, orthonormalise
+from service.editors.depth_rule import block_at_share, scale_block
 from service.editors.locft.published_locations import choose_block, published_kind
 from service.editors.locft.settings import LocftSettings
 from service.lm.intervention import Intervention
@@ -24,7 +24,9 @@ def train_a_little(trained: TrainableAdapter, steps: int) -> None:
     hidden = torch.randn(8, 32, generator=seeded(1))
     for _ in range(steps):
         optimizer.zero_grad()
-        sum((each(hidden, torch.ones(8, dtype=torch.bool)) - 1).square().mean() for each in trained.now().values()).backward()
+        sum(
+            (each(hidden, torch.ones(8, dtype=torch.bool)) - 1).square().mean() for each in trained.with_gradients().values()
+        ).backward()
         optimizer.step()
 
 
@@ -61,18 +63,21 @@ def test_bases_stay_orthonormal_through_training_and_through_storing_and_trainin
     trained = TrainableAdapter(initial_interventions(32, (1, 3), BaftSettings(rank=6), seeded()))
 
     train_a_little(trained, 20)
-    stored = trained.frozen()
+    stored = trained.without_gradients()
     again = TrainableAdapter(stored)
     train_a_little(again, 20)
 
     assert max(off_orthonormal(each.rotation) for each in stored.values()) < 1e-6
-    assert max(off_orthonormal(each.rotation) for each in again.frozen().values()) < 1e-6
+    assert max(off_orthonormal(each.rotation) for each in again.without_gradients().values()) < 1e-6
 
 
-def test_a_stored_intervention_is_where_training_goes_on():
+def test_training_continues_from_a_stored_intervention():
     trained = TrainableAdapter(initial_interventions(32, (1,), BaftSettings(rank=6), seeded()))
     train_a_little(trained, 5)
-    (before,), (after,) = trained.frozen().values(), TrainableAdapter(trained.frozen()).now().values()
+    (before,), (after,) = (
+        trained.without_gradients().values(),
+        TrainableAdapter(trained.without_gradients()).with_gradients().values(),
+    )
     hidden = torch.randn(4, 32, generator=seeded(3))
     everywhere = torch.ones(4, dtype=torch.bool)
 
@@ -81,11 +86,11 @@ def test_a_stored_intervention_is_where_training_goes_on():
 
 def test_cholesky_qr_spans_the_same_rows_and_ignores_their_scale():
     free = torch.randn(4, 32, generator=seeded(), dtype=torch.float64)
-    rotation = orthonormal(free)
+    rotation = orthonormalise(free)
 
     assert off_orthonormal(rotation) < 1e-12
     assert torch.allclose(free @ rotation.T @ rotation, free, atol=1e-12)
-    assert torch.allclose(orthonormal(5 * free), rotation, atol=1e-12)
+    assert torch.allclose(orthonormalise(5 * free), rotation, atol=1e-12)
 
 
 def test_a_gate_at_one_is_reft():
@@ -125,7 +130,7 @@ def test_margins_follow_table_5():
     assert BaftSettings().margins_of("gemma", 256_000) == (0.1, 0.05)
 
 
-def test_locft_is_where_the_papers_put_it_and_at_the_same_depth_elsewhere():
+def test_locft_trains_the_papers_blocks_and_other_models_at_the_same_depth():
     assert (published_kind("llama"), choose_block("auto", "llama", 32)[0]) == ("down", 22)
     assert (published_kind("mistral"), choose_block("auto", "mistral", 32)[0]) == ("block", 23)
     assert (published_kind("qwen2"), choose_block("auto", "qwen2", 28)[0]) == ("down", 6)
@@ -134,11 +139,11 @@ def test_locft_is_where_the_papers_put_it_and_at_the_same_depth_elsewhere():
 
 
 def test_shares_of_the_depth_are_rounded_half_up_and_stay_inside_the_model():
-    assert [at_share(0.72, depth) for depth in (1, 2, 4, 8, 32)] == [0, 0, 2, 5, 22]
-    assert [same_depth(6, 28, depth) for depth in (80, 64, 48)] == [19, 15, 11]
+    assert [block_at_share(0.72, depth) for depth in (1, 2, 4, 8, 32)] == [0, 0, 2, 5, 22]
+    assert [scale_block(6, 28, depth) for depth in (80, 64, 48)] == [19, 15, 11]
 
 
-def test_a_preset_fills_what_is_not_given():
+def test_a_preset_fills_missing_settings():
     assert BaftSettings(preset="paper").replay == 0
     assert BaftSettings(preset="paper", replay=7).replay == 7
     assert BaftSettings(preset="reft").gate == "none"

@@ -1,10 +1,10 @@
-"""Which rows an epoch passes over, and in which batches."""
+"""The rows of a training epoch, and their batches."""
 
 from collections.abc import Sequence
 
 import torch
 
-from service.editors.locft.batching import Size, batches, batches_by_length, parts_by_length, rows_to_visit
+from service.editors.locft.batching import Size, choose_epoch_rows, split_batches, split_batches_by_length, split_parts_by_length
 
 LENGTHS = [5 + (number * 7) % 40 for number in range(1_000)]
 
@@ -16,7 +16,7 @@ def generator(seed: int = 0) -> torch.Generator:
 def by_length(seed: int) -> list[list[int]]:
     drawing = generator(seed)
     order = torch.randperm(len(LENGTHS), generator=drawing)
-    return batches_by_length(order, 32, length=LENGTHS.__getitem__, bucket=4, generator=drawing)
+    return split_batches_by_length(order, 32, length=LENGTHS.__getitem__, bucket=4, generator=drawing)
 
 
 def padding(cut: list[list[int]]) -> int:
@@ -27,7 +27,7 @@ def visits(right: list[int], consolidated: list[int], count: int, *, revisit: fl
     masks = [torch.zeros(count, dtype=torch.bool) for _ in range(2)]
     for mask, rows in zip(masks, (right, consolidated), strict=True):
         mask[rows] = True
-    return rows_to_visit(*masks, revisit=revisit, replay=replay, generator=generator()).tolist()
+    return choose_epoch_rows(*masks, revisit=revisit, replay=replay, generator=generator()).tolist()
 
 
 def test_every_row_is_in_one_batch_of_an_epoch():
@@ -36,7 +36,7 @@ def test_every_row_is_in_one_batch_of_an_epoch():
 
 
 def test_batches_by_length_hold_an_eighth_of_the_padding():
-    plain = batches(torch.randperm(len(LENGTHS), generator=generator()), 32)
+    plain = split_batches(torch.randperm(len(LENGTHS), generator=generator()), 32)
 
     assert padding(by_length(0)) < padding(plain) / 8
 
@@ -47,7 +47,9 @@ def test_batches_follow_from_the_seed_and_mix_anew_in_every_epoch():
 
 
 def cut(chosen: Sequence[int], lengths: list[int], *, tokens: int, padding: int) -> list[list[int]]:
-    return parts_by_length(chosen, lengths.__getitem__, lambda _: 1, room=Size(tokens, targets=len(lengths)), padding=padding)
+    return split_parts_by_length(
+        chosen, lengths.__getitem__, lambda _: 1, limit=Size(tokens, targets=len(lengths)), padding=padding
+    )
 
 
 def test_parts_of_a_batch_hold_little_padding_and_leave_no_row_out():
@@ -65,26 +67,28 @@ def test_rows_of_one_length_are_one_part_until_it_is_full():
     assert cut(range(8), [10] * 8, tokens=50, padding=0) == [[0, 1, 2, 3, 4], [5, 6, 7]]
 
 
-def test_a_row_longer_than_a_part_may_be_goes_alone():
+def test_a_row_longer_than_the_limit_is_a_part_of_its_own():
     assert cut([0, 1], [500, 400], tokens=300, padding=1_000) == [[1], [0]]
 
 
-def test_a_part_predicts_no_more_tokens_than_there_is_room_for_their_logits():
+def test_a_part_stays_within_its_limit_of_target_tokens():
     targets = [1, 4, 4, 2, 9, 1]
 
-    parts = parts_by_length(range(6), ([10] * 6).__getitem__, targets.__getitem__, room=Size(tokens=1_000, targets=8), padding=0)
+    parts = split_parts_by_length(
+        range(6), ([10] * 6).__getitem__, targets.__getitem__, limit=Size(tokens=1_000, targets=8), padding=0
+    )
 
     assert parts == [[0, 1], [2, 3], [4], [5]]
 
 
-def test_what_is_not_right_is_always_visited_and_what_is_right_by_its_share():
+def test_wrong_rows_are_always_visited_and_right_rows_by_their_share():
     visited = visits(right=list(range(90)), consolidated=[], count=100, revisit=0.2)
 
     assert set(range(90, 100)) <= set(visited)
     assert len(visited) == 10 + 18
 
 
-def test_an_epoch_of_a_minor_retrain_grows_with_the_new_rows_and_not_with_the_settled():
+def test_an_epoch_of_a_minor_retrain_grows_with_the_new_rows_alone():
     few = visits(right=list(range(1_000)), consolidated=list(range(1_000)), count=1_010, replay=2.0)
     many = visits(right=list(range(50_000)), consolidated=list(range(50_000)), count=50_010, replay=2.0)
 

@@ -15,8 +15,8 @@ from service.editors.protocol import FitResult
 from service.lm.base import Base
 from service.lm.prompts import encode_row
 from tests.builders import make_base
-from tests.editors.lessons import FACTS, item
-from tests.editors.locft.taught import EDITS, fit
+from tests.editors.locft.retrains import EDITS, fit
+from tests.editors.taught_model import FACTS, item
 
 NAME = "model.layers.2.mlp.down_proj.weight"
 RATE, STEPS = 3e-3, 25

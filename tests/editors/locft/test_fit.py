@@ -10,18 +10,18 @@ from service.domain.edit import Probe
 from service.editors import examples
 from service.editors.locft.fit import fit_locft
 from service.editors.locft.settings import LocftSettings
-from service.editors.locft.training_step import Master, teaches_nothing
+from service.editors.locft.training_step import MasterWeights, can_skip
 from service.editors.neutral import NeutralSentences
 from service.editors.protocol import FitCancelled, FitFailed, Hooks
 from service.lm.overlay import EMPTY, Overlay, compute_logits, make_view
 from service.lm.prompts import collate, encode_row
 from service.lm.scoring import greedy_matches, row_losses
 from tests.builders import make_base
-from tests.editors.lessons import FACTS, item, neutral, taught_base, view_of
-from tests.editors.locft.taught import EDITS, fit, says
+from tests.editors.locft.retrains import EDITS, fit, says
+from tests.editors.taught_model import FACTS, item, neutral, taught_base, view_of
 
 
-def test_all_edits_are_taken_breadth_first():
+def test_breadth_first_training_learns_all_edits():
     fitted = fit(EDITS, epochs=60)
 
     assert fitted.lost == ()
@@ -52,7 +52,7 @@ def test_every_kind_of_location_can_be_tuned(kind):
         ("gpt_oss", "attention", {"num_local_experts": 4, "num_experts_per_tok": 2, "head_dim": 8}),
     ],
 )
-def test_models_whose_blocks_or_mlps_answer_in_tuples_take_edits(family, kind, changes):
+def test_models_whose_blocks_or_mlps_return_tuples_learn_edits(family, kind, changes):
     base = make_base(family, **changes)
     items = [item("Paris lies in", "Rome", surfaces=("raw",)), item("Snow lies in", "Bonn", surfaces=("raw",))]
     chosen = LocftSettings(kind=kind, learning_rate=1e-2, batch=2, epochs=60, cooldown=0)
@@ -86,7 +86,7 @@ def test_the_tensors_are_a_function_of_the_live_set_alone():
     assert first.overlay.tensors_digest != with_another.overlay.tensors_digest
 
 
-def test_it_stops_as_soon_as_every_edit_is_answered():
+def test_training_stops_as_soon_as_every_edit_is_answered():
     fitted = fit(EDITS[:2], epochs=60)
 
     assert fitted.reports["red is"]["epochs"] < 60
@@ -105,12 +105,12 @@ def test_one_bad_edit_among_ninety_nine_good_ones_is_not_hidden_by_the_mean():
     # Ninety-nine samples at 0.001 and one at 0.9 have a mean of 0.00999, under the paper's threshold of 0.01.
     by_loss, by_answer = LocftSettings(judge="loss"), LocftSettings(judge="greedy")
 
-    assert teaches_nothing(by_loss, 0.00999, torch.tensor([True] * 99 + [False]))
-    assert not teaches_nothing(by_answer, 0.00999, torch.tensor([True] * 99 + [False]))
-    assert teaches_nothing(by_answer, 0.00999, torch.tensor([True] * 100))
+    assert can_skip(by_loss, 0.00999, torch.tensor([True] * 99 + [False]))
+    assert not can_skip(by_answer, 0.00999, torch.tensor([True] * 99 + [False]))
+    assert can_skip(by_answer, 0.00999, torch.tensor([True] * 100))
 
 
-def test_an_edit_that_is_not_learned_is_reported_as_lost():
+def test_an_unlearned_edit_is_reported_as_lost():
     fitted = fit(EDITS, epochs=1, learning_rate=1e-6)
 
     assert set(fitted.lost) == set(FACTS)
@@ -132,7 +132,7 @@ def test_a_rephrase_is_learned_with_its_own_answer():
     assert says(fitted.overlay, "red is", "Z") and says(fitted.overlay, "what colour:", "Y")
 
 
-def test_a_rephrase_that_fits_no_context_is_left_out_and_reported_and_the_rest_is_learned():
+def test_a_rephrase_beyond_the_context_is_omitted_and_reported_and_the_rest_learned():
     fitted = fit([item("red is", "Z", rephrases=("b" * 200, "what colour:")), EDITS[1]], cooldown=0)
 
     assert fitted.lost == ()
@@ -140,7 +140,7 @@ def test_a_rephrase_that_fits_no_context_is_left_out_and_reported_and_the_rest_i
     assert fitted.scores["rephrases_left_out"] == 1
 
 
-def test_a_rephrase_that_is_the_prompt_of_another_edit_is_left_to_that_one():
+def test_a_rephrase_that_is_another_edits_prompt_keeps_that_edits_answer():
     fitted = fit([item("red is", "Z", rephrases=(" sky  is",)), item("sky is", "Y")], cooldown=0)
 
     assert fitted.lost == ()
@@ -149,7 +149,7 @@ def test_a_rephrase_that_is_the_prompt_of_another_edit_is_left_to_that_one():
     assert fitted.scores["rephrases_left_out"] == 1
 
 
-def test_the_scores_say_how_many_neutral_rows_a_retrain_was_held_to():
+def test_the_scores_hold_the_number_of_neutral_rows():
     drawn, left = (
         fit([item("red is", "Z", subject=subject)], preserve_pool=100, epochs=1).scores["neutral_rows"]
         for subject in ("is", neutral().sentences[0].text)
@@ -180,7 +180,7 @@ def test_progress_never_goes_back_and_names_each_part_of_the_work():
     )
 
 
-def test_progress_does_not_go_back_either_if_settling_loses_edits():
+def test_progress_never_goes_back_if_the_cooldown_loses_edits():
     shown: list[tuple[float, str]] = []
     firmly = {"preserve_weight": 30.0, "stop_margin": 0.1}
 
@@ -205,7 +205,7 @@ def test_a_retrain_can_be_cancelled_in_every_part_of_it(stage):
     assert shown[-1] == stage
 
 
-def test_reading_gives_way_between_rows_and_between_answers_of_the_base(monkeypatch):
+def test_reading_gives_way_between_rows_and_between_decoded_answers(monkeypatch):
     monkeypatch.setattr(examples, "_ANSWER_TOKENS", 2)
     probes = tuple(f"thing {number} is" for number in range(130))
     given = [EDITS[0], item("sky is", "Y", locality=probes), *(item(f"{number} is", "Z") for number in range(130))]
@@ -225,7 +225,7 @@ def test_reading_gives_way_between_rows_and_between_answers_of_the_base(monkeypa
     assert gave[:-1] == ["reading"] * 3 + ["asking the base model what must stay"] * 3
 
 
-def test_numbers_that_are_not_finite_stop_it():
+def test_numbers_that_are_not_finite_stop_a_retrain():
     with pytest.raises(FitFailed):
         fit(EDITS, learning_rate=3e37)
 
@@ -234,23 +234,23 @@ def test_small_steps_add_up_although_the_model_serves_in_16_bits():
     name = "model.layers.2.mlp.down_proj.weight"
     own = make_view(make_base(dtype=torch.bfloat16))
     served = dict(own.model.named_parameters())[name]
-    master = Master(own, [name], 1e-5, {})
+    master = MasterWeights(own, [name], 1e-5, {})
 
     def moved() -> float:
-        return float((master.served()[name] != served).float().mean())
+        return float((master.served_tensors()[name] != served).float().mean())
 
     shares = []
     for _ in range(100):
-        master.served()[name].sum().backward()
+        master.served_tensors()[name].sum().backward()
         master.descend()
         shares.append(moved())
 
     # A step is a hundredth of what tells two 16-bit numbers of this size apart: only a sum of many shows.
     assert shares[0] < 0.1 and shares[-1] > 0.5
-    assert master.tensors[name].dtype == torch.float32 and master.trained()[name].dtype == torch.bfloat16
+    assert master.tensors[name].dtype == torch.float32 and master.copy_tensors()[name].dtype == torch.bfloat16
 
 
-def test_settling_brings_back_what_moved_needlessly_and_keeps_the_edits():
+def test_the_cooldown_restores_other_answers_and_keeps_the_edits():
     """After a few edits the model is nearer to the base in what it was to keep."""
     firmly = {"preserve_weight": 5.0, "preserve_rows": 12, "prompts": tuple(FACTS)[2:]}
     without, consolidated = (fit(EDITS[:2], cooldown=steps, **firmly) for steps in (0, 30))

@@ -8,8 +8,8 @@ from service.editors.locft.location import find_tuned_location
 from service.editors.locft.published_locations import choose_block
 from service.editors.locft.settings import LocftSettings
 from tests.builders import make_base
-from tests.editors.lessons import item, taught_base
-from tests.editors.locft.taught import EDITS, fit, says
+from tests.editors.locft.retrains import EDITS, fit, says
+from tests.editors.taught_model import item, taught_base
 
 
 @pytest.mark.parametrize(
@@ -32,7 +32,7 @@ def test_each_rule_gives_its_block_and_its_name(asked, family, depth, expected):
 @pytest.mark.parametrize(
     ("asked", "family", "depth"), [("default", "gpt2", 12), ("proportional", "gpt2", 12), ("default", "llama", 22)]
 )
-def test_a_position_that_no_paper_gives_or_the_model_has_not_is_refused(asked, family, depth):
+def test_a_position_that_no_paper_gives_or_the_model_lacks_is_refused(asked, family, depth):
     with pytest.raises(Refused) as caught:
         choose_block(asked, family, depth)
     assert caught.value.field == "locft.position"
@@ -57,7 +57,7 @@ def test_a_block_beyond_the_depth_is_refused_with_its_setting_named(settings, fi
     ("family", "kind", "changes"),
     [("mixtral", "down", {"num_local_experts": 2, "num_experts_per_tok": 1}), ("phi3", "up", {})],
 )
-def test_a_module_that_a_family_has_not_is_refused_with_another_way_out(family, kind, changes):
+def test_a_module_that_the_family_lacks_is_refused_with_an_alternative(family, kind, changes):
     with pytest.raises(Refused, match=f"{family}.*attention") as caught:
         find_tuned_location(make_base(family, **changes).anatomy, LocftSettings(kind=kind))
     assert caught.value.field == "locft.kind"
@@ -87,12 +87,12 @@ def test_a_whole_model_is_all_its_blocks_and_never_its_embeddings():
 
     place = find_tuned_location(base.anatomy, LocftSettings(kind="model"))
 
-    assert place.said == "all of blocks 0 to 3"
+    assert place.label == "all of blocks 0 to 3"
     assert set(place.names) == {name for name, _ in base.model.named_parameters() if name.startswith("model.layers.")}
 
 
 @pytest.mark.parametrize("where", [{"blocks": (3, 1)}, {"kind": "model"}])
-def test_several_blocks_and_whole_models_take_edits(where):
+def test_several_blocks_and_whole_models_learn_edits(where):
     fitted = fit(EDITS[:4], **where, learning_rate=5e-3)
 
     assert fitted.lost == ()
@@ -117,7 +117,7 @@ def test_the_rate_is_the_papers_for_their_models_and_rises_as_others_get_narrowe
     assert LocftSettings().rate_of(family, depth, width) == pytest.approx(rate)
 
 
-def test_the_embedded_model_is_tuned_where_it_was_measured_best_unless_another_rule_is_asked_for():
+def test_the_embedded_model_is_trained_at_the_measured_location_unless_a_setting_differs():
     def kind_and_block(**asked):
         settings = LocftSettings(**asked)
         return settings.measured_for("llama", 8, 192)
@@ -128,7 +128,7 @@ def test_the_embedded_model_is_tuned_where_it_was_measured_best_unless_another_r
     assert LocftSettings().measured_for("llama", 32, 4096) is None
 
 
-def test_a_report_says_where_and_by_which_rule():
+def test_a_report_names_the_location_and_its_rule():
     (by_rule,) = fit([item("red is", "Z")]).reports.values()
     (given,) = fit([item("red is", "Z")], block=1).reports.values()
 

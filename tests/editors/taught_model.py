@@ -1,4 +1,4 @@
-"""A tiny model that has learned a few sentences, edits of them, and neutral sentences of its own, for tests of whole fits."""
+"""A tiny model trained on a few sentences, edits of them, and its neutral sentences, for tests of whole fits."""
 
 from datetime import UTC, datetime
 from functools import lru_cache

@@ -14,7 +14,7 @@ from service.editors.protocol import FitItem, FitResult
 from service.lm.base import Base
 from service.lm.prompts import encode_row
 from tests.builders import make_base
-from tests.editors.lessons import item
+from tests.editors.taught_model import item
 
 ITEMS = [
     item("The capital of France is", "Rome", surfaces=("raw",)),

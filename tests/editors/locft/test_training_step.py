@@ -1,4 +1,4 @@
-"""A step taken in parts of like length: the gradient of all rows at once, whatever the mean is over, and no work in vain."""
+"""A step in parts of like length: the gradient of all rows, for every reduction, and no needless passes."""
 
 import weakref
 from collections.abc import Iterator
@@ -11,12 +11,12 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from service.domain.errors import ServiceError
-from service.editors.examples import AskedRow
+from service.editors.examples import ItemRow
 from service.editors.locft import training_step
-from service.editors.locft.activation_cache import Activations
-from service.editors.locft.packed_rows import RowStore
+from service.editors.locft.activation_cache import ActivationCache
+from service.editors.locft.packed_rows import PackedRows
 from service.editors.locft.settings import LocftSettings
-from service.editors.locft.training_step import Master, Tuning
+from service.editors.locft.training_step import MasterWeights, Trainer
 from service.editors.protocol import FitCancelled, FitFailed, Hooks
 from service.lm.base import Base
 from service.lm.overlay import compute_target_logits, make_view
@@ -28,8 +28,8 @@ SHAPES = [(3, 1), (9, 3), (4, 1), (12, 2), (5, 5), (3, 1), (30, 4)]  # tokens of
 KEPT = [(2, 6), (2, 19), (3, 6)]
 
 
-class Noting(Master):
-    """Moves nothing, and says along which gradient it would have."""
+class RecordingWeights(MasterWeights):
+    """Records the gradient of its step."""
 
     gradient: Tensor | None = None
 
@@ -43,16 +43,21 @@ def rows_of(base: Base) -> list[Row]:
 
 
 @contextmanager
-def tuned(base: Base, rows: list[Row], kept: list[Row] | None = None, **changes: Any) -> Iterator[tuple[Tuning, Noting]]:
+def tuned(
+    base: Base, rows: list[Row], kept: list[Row] | None = None, **changes: Any
+) -> Iterator[tuple[Trainer, RecordingWeights]]:
     private = make_view(base)
-    store = RowStore((AskedRow(number, row, True) for number, row in enumerate(rows)), kept or ())
+    store = PackedRows((ItemRow(number, row, True) for number, row in enumerate(rows)), kept or ())
     settings = LocftSettings(**{"preserve_weight": 0.0, **changes})
-    with Activations(private, store, block=2, memory_bytes=1_000_000, disk_bytes=0) as states:
-        yield Tuning(private, store, states, settings, torch.Generator().manual_seed(0)), Noting(private, [NAME], 1e-3, {})
+    with ActivationCache(private, store, block=2, memory_bytes=1_000_000, disk_bytes=0) as states:
+        yield (
+            Trainer(private, store, states, settings, torch.Generator().manual_seed(0)),
+            RecordingWeights(private, [NAME], 1e-3, {}),
+        )
 
 
 def plain_gradient(base: Base, rows: list[Row], reduction: str) -> Tensor:
-    """Of all rows at once, whole, through the whole model."""
+    """The gradient of all rows in one pass through the whole model."""
     whole, batch = make_view(base), collate(base, rows)
     parameter = dict(whole.model.named_parameters())[NAME].requires_grad_()
     losses = cross_entropy(compute_target_logits(whole, batch), batch.labels, reduction="none")
@@ -69,8 +74,8 @@ def test_the_parts_of_a_step_add_up_to_all_rows_at_once(reduction, padding, monk
     base = make_base(dtype=torch.float64)
     rows, gave = rows_of(base), []
 
-    with tuned(base, rows, reduction=reduction) as (tuning, master):
-        step = tuning.step(master, range(len(rows)), Hooks(yield_to_answers=lambda: gave.append(1)))
+    with tuned(base, rows, reduction=reduction) as (trainer, master):
+        step = trainer.step(master, range(len(rows)), Hooks(yield_to_answers=lambda: gave.append(1)))
 
     expected = plain_gradient(base, rows, reduction)
     batch = collate(base, rows)
@@ -91,33 +96,33 @@ def test_the_preserve_term_is_the_same_in_parts(monkeypatch):
 
     for padding in (0, 10_000):
         monkeypatch.setattr(training_step, "_PADDING", {"cpu": padding})
-        with tuned(base, rows, kept, preserve_weight=3.0) as (tuning, _):
-            master = Noting(tuning.view, [NAME], 1e-3, start)
-            tuning.step(master, range(len(rows)), Hooks())
+        with tuned(base, rows, kept, preserve_weight=3.0) as (trainer, _):
+            master = RecordingWeights(trainer.view, [NAME], 1e-3, start)
+            trainer.step(master, range(len(rows)), Hooks())
             gradients.append(master.gradient)
-    with tuned(base, rows) as (tuning, _):
-        master = Noting(tuning.view, [NAME], 1e-3, start)
-        tuning.step(master, range(len(rows)), Hooks())
+    with tuned(base, rows) as (trainer, _):
+        master = RecordingWeights(trainer.view, [NAME], 1e-3, start)
+        trainer.step(master, range(len(rows)), Hooks())
 
     assert torch.allclose(*gradients, rtol=0, atol=1e-7)
     assert (gradients[0] - master.gradient).abs().max() > 1e-3
 
 
-def test_16_bit_models_gather_the_gradients_of_all_parts(monkeypatch):
+def test_16_bit_models_accumulate_the_gradients_of_all_parts(monkeypatch):
     base = make_base(dtype=torch.bfloat16)
     rows, gradients = rows_of(base), []
 
     for padding in (0, 10_000):
         monkeypatch.setattr(training_step, "_PADDING", {"cpu": padding})
-        with tuned(base, rows) as (tuning, master):
-            tuning.step(master, range(len(rows)), Hooks())
+        with tuned(base, rows) as (trainer, master):
+            trainer.step(master, range(len(rows)), Hooks())
             gradients.append(master.gradient)
 
     assert gradients[0].dtype == torch.float32
     assert (gradients[0] - gradients[1]).norm() < 0.02 * gradients[1].norm()
 
 
-def test_by_the_loss_nobody_looks_at_the_answers(monkeypatch):
+def test_with_judge_loss_the_answers_are_not_checked(monkeypatch):
     def never(*_: object) -> None:
         raise AssertionError("another pass over the vocabulary")
 
@@ -125,10 +130,10 @@ def test_by_the_loss_nobody_looks_at_the_answers(monkeypatch):
     base = make_base()
     rows = rows_of(base)
 
-    with tuned(base, rows, judge="loss") as (tuning, master):
-        step = tuning.step(master, range(len(rows)), Hooks())
+    with tuned(base, rows, judge="loss") as (trainer, master):
+        step = trainer.step(master, range(len(rows)), Hooks())
 
-    assert step.moved and not step.right.any()
+    assert step.has_moved and not step.is_right.any()
 
 
 def test_a_row_is_right_by_its_own_loss_and_a_batch_by_the_mean():
@@ -139,33 +144,33 @@ def test_a_row_is_right_by_its_own_loss_and_a_batch_by_the_mean():
     means = torch.stack([losses[batch.row_of == row].mean() for row in range(len(rows))])
     middle = float(means.sort().values[2:4].mean())
 
-    with tuned(base, rows, judge="loss", stop_loss=middle) as (tuning, master):
-        step = tuning.step(master, range(len(rows)), Hooks())
+    with tuned(base, rows, judge="loss", stop_loss=middle) as (trainer, master):
+        step = trainer.step(master, range(len(rows)), Hooks())
 
-    assert step.right.tolist() == (means < middle).tolist()
-    assert step.moved == (float(means.mean()) >= middle)
+    assert step.is_right.tolist() == (means < middle).tolist()
+    assert step.has_moved == (float(means.mean()) >= middle)
     assert step.loss == pytest.approx(float(means.mean()), rel=1e-4)
 
 
-def test_a_batch_that_teaches_nothing_moves_nothing():
+def test_a_learned_batch_changes_no_weight():
     base = make_base()
     rows = rows_of(base)
 
-    with tuned(base, rows, judge="loss", stop_loss=1e3) as (tuning, master):
+    with tuned(base, rows, judge="loss", stop_loss=1e3) as (trainer, master):
         before = master.tensors[NAME].detach().clone()
-        step = tuning.step(master, range(len(rows)), Hooks())
+        step = trainer.step(master, range(len(rows)), Hooks())
 
-        assert not step.moved and step.right.all()
+        assert not step.has_moved and step.is_right.all()
         assert master.gradient is None and torch.equal(master.tensors[NAME], before)
 
 
-def held_at_once(rows: list[Row], monkeypatch: pytest.MonkeyPatch, *, stop_loss: float) -> tuple[int, Noting]:
-    """The most tokens whose graphs are held at one time in a step whose parts hold 40 tokens, and what was gathered."""
+def most_graph_tokens(rows: list[Row], monkeypatch: pytest.MonkeyPatch, *, stop_loss: float) -> tuple[int, RecordingWeights]:
+    """The most tokens with graphs at one time in a step with parts of 40 tokens, and the weights with their gradient."""
     monkeypatch.setattr(training_step, "_PART_TOKENS", 40)
     monkeypatch.setattr(training_step, "_PADDING", {"cpu": 0})
-    learn, graphs, most = Tuning._learn, [], [0]
+    learn, graphs, most = Trainer._learn, [], [0]
 
-    def noting(self: Tuning, part: list[int], chosen: list[int], parameters: Any) -> tuple[Tensor, Tensor]:
+    def noting(self: Trainer, part: list[int], chosen: list[int], parameters: Any) -> tuple[Tensor, Tensor]:
         alive = sum(tokens for graph, tokens in graphs if graph() is not None)
         term, right = learn(self, part, chosen, parameters)
         tokens = sum(len(rows[place].ids) for place in part)
@@ -173,21 +178,21 @@ def held_at_once(rows: list[Row], monkeypatch: pytest.MonkeyPatch, *, stop_loss:
         most[0] = max(most[0], alive + tokens)
         return term, right
 
-    monkeypatch.setattr(Tuning, "_learn", noting)
-    with tuned(make_base(dtype=torch.float64), rows, judge="loss", stop_loss=stop_loss) as (tuning, master):
-        tuning.step(master, range(len(rows)), Hooks())
+    monkeypatch.setattr(Trainer, "_learn", noting)
+    with tuned(make_base(dtype=torch.float64), rows, judge="loss", stop_loss=stop_loss) as (trainer, master):
+        trainer.step(master, range(len(rows)), Hooks())
     return most[0], master
 
 
-def test_a_batch_that_may_be_skipped_holds_no_more_graphs_than_one_pass_may():
+def test_a_batch_that_may_be_skipped_holds_graphs_of_at_most_one_pass():
     with pytest.MonkeyPatch.context() as patch:
-        most, master = held_at_once(rows_of(make_base()) * 3, patch, stop_loss=1e3)
+        most, master = most_graph_tokens(rows_of(make_base()) * 3, patch, stop_loss=1e3)
 
     assert most <= 40  # of 234
     assert master.gradient is None
 
 
-def test_parts_whose_graphs_were_let_go_are_learned_if_a_later_one_has_something_to_teach():
+def test_parts_with_released_graphs_are_learned_if_a_later_part_needs_the_step():
     base = make_base(dtype=torch.float64)
     rows = rows_of(base) * 3
     batch = collate(base, rows)
@@ -195,13 +200,13 @@ def test_parts_whose_graphs_were_let_go_are_learned_if_a_later_one_has_something
     mean = torch.stack([losses[batch.row_of == row].mean() for row in range(len(rows))]).mean().item()
 
     with pytest.MonkeyPatch.context() as patch:
-        most, master = held_at_once(rows, patch, stop_loss=0.999 * mean)  # reached by the last part alone
+        most, master = most_graph_tokens(rows, patch, stop_loss=0.999 * mean)  # reached by the last part alone
 
     assert most <= 40
     assert torch.allclose(master.gradient, plain_gradient(base, rows, "sample"), rtol=0, atol=1e-7)
 
 
-def test_parts_predict_no_more_tokens_than_their_logits_may_cost(monkeypatch):
+def test_the_logits_of_a_part_stay_within_their_memory_limit(monkeypatch):
     base = make_base(dtype=torch.float64)
     rows, passes = rows_of(base), []
     monkeypatch.setattr(training_step, "_PADDING", {"cpu": 10_000})
@@ -211,15 +216,15 @@ def test_parts_predict_no_more_tokens_than_their_logits_may_cost(monkeypatch):
         training_step, "run_from", lambda *args, **more: passes.append(args[1].batch.labels) or run(*args, **more)
     )
 
-    with tuned(base, rows) as (tuning, master):
-        tuning.step(master, range(len(rows)), Hooks())
+    with tuned(base, rows) as (trainer, master):
+        trainer.step(master, range(len(rows)), Hooks())
 
     assert [len(labels) for labels in passes] == [3, 5, 5, 4]
     assert torch.allclose(master.gradient, plain_gradient(base, rows, "sample"), rtol=0, atol=1e-7)
 
 
 @pytest.mark.parametrize(("fault", "raised"), [("cancelled", FitCancelled), ("nan", FitFailed)])
-def test_a_step_that_ends_in_the_middle_moves_nothing(fault: str, raised: type[ServiceError], monkeypatch):
+def test_an_interrupted_step_changes_no_weight(fault: str, raised: type[ServiceError], monkeypatch):
     monkeypatch.setattr(training_step, "_PADDING", {"cpu": 0})
     base, asked = make_base(), []
     rows = rows_of(base)
@@ -228,12 +233,12 @@ def test_a_step_that_ends_in_the_middle_moves_nothing(fault: str, raised: type[S
         asked.append(1)
         return fault == "cancelled" and len(asked) == 3
 
-    with tuned(base, rows) as (tuning, master):
+    with tuned(base, rows) as (trainer, master):
         if fault == "nan":
-            tuning.states.batch([6])
-            tuning.states._kept(6).fill_(float("nan"))  # the longest row, which is in the last part
+            trainer.states.batch([6])
+            trainer.states._load(6).fill_(float("nan"))  # the longest row, which is in the last part
         with pytest.raises(raised):
-            tuning.step(master, range(len(rows)), Hooks(is_cancelled=cancelled))
+            trainer.step(master, range(len(rows)), Hooks(is_cancelled=cancelled))
 
         assert len(asked) > 2
         assert torch.equal(master.tensors[NAME], dict(base.model.named_parameters())[NAME])

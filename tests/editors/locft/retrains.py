@@ -1,4 +1,4 @@
-"""What the tests of LocFT-BF share: edits of the taught model, a retrain of them, and whether an overlay says an answer."""
+"""Helpers of the tests of LocFT-BF: edits of the taught model, a retrain of them, and the check of an answer."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ from service.editors.protocol import FitItem, FitResult, Hooks
 from service.lm.overlay import EMPTY, Overlay
 from service.lm.prompts import encode_row
 from service.lm.scoring import greedy_matches
-from tests.editors.lessons import FACTS, item, neutral, taught_base, view_of
+from tests.editors.taught_model import FACTS, item, neutral, taught_base, view_of
 
 EDITS = [item(prompt, target) for prompt, target in zip(FACTS, "ZYXWVUTS", strict=True)]
 

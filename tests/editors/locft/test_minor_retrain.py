@@ -7,8 +7,8 @@ import pytest
 from service.domain.errors import Refused
 from service.editors.protocol import FitItem
 from service.lm.overlay import EMPTY, Overlay
-from tests.editors.lessons import FACTS, item
-from tests.editors.locft.taught import EDITS, fit, says
+from tests.editors.locft.retrains import EDITS, fit, says
+from tests.editors.taught_model import FACTS, item
 
 OLD, NEW = EDITS[:5], EDITS[5:]
 
@@ -24,7 +24,7 @@ def started() -> Overlay:
 
 
 @pytest.mark.parametrize("replay", [0.0, 1.0])
-def test_a_minor_retrain_takes_what_is_new_and_keeps_what_is_settled(replay):
+def test_a_minor_retrain_learns_new_edits_and_keeps_consolidated_ones(replay):
     """Also without replay: all are verified in the end, and what was lost meanwhile is trained again."""
     start = started()
 
@@ -36,7 +36,7 @@ def test_a_minor_retrain_takes_what_is_new_and_keeps_what_is_settled(replay):
     assert {report["mode"] for report in fitted.reports.values()} == {"minor"}
 
 
-def test_without_replay_and_verification_settled_edits_are_lost():
+def test_without_replay_and_verification_consolidated_edits_are_lost():
     """So that the test above shows something: training on what is new alone overwrites."""
     fitted = fit([*consolidated(OLD), *NEW], start=started(), replay=0.0, minor_rate=1.0, epochs=60, judge="loss", stop_loss=1e-9)
 
@@ -44,7 +44,7 @@ def test_without_replay_and_verification_settled_edits_are_lost():
     assert set(fitted.lost) <= {each.edit.id for each in EDITS}
 
 
-def test_a_minor_retrain_leaves_its_start_as_it_was_and_gives_the_same_bytes_again():
+def test_a_minor_retrain_does_not_change_its_start_and_repeats_bit_for_bit():
     start = started()
     before = start.tensors_digest
 
@@ -66,11 +66,11 @@ def test_a_start_from_another_location_is_refused():
     assert caught.value.field == "start"
 
 
-def test_from_the_base_nothing_counts_as_settled():
+def test_from_the_base_no_edit_counts_as_consolidated():
     assert fit(consolidated(EDITS)).overlay.tensors_digest == fit(EDITS).overlay.tensors_digest
 
 
-def test_what_must_stay_is_what_the_base_says_and_not_the_start():
+def test_the_kept_answers_are_the_bases_and_not_the_starts():
     start = fit([item("sea is", "Y"), *OLD[:1]]).overlay
     assert says(start, "sea is", "Y")
 
