@@ -1,4 +1,4 @@
-"""Overlays: what they do, against hooks on a copy of the model, and that the base never notices."""
+"""Overlays against hooks on a copy of the model; the base never changes."""
 
 import copy
 import gc
