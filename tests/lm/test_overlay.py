@@ -22,11 +22,10 @@ from service.lm.overlay import (
     call_context,
     compute_logits,
     compute_target_logits,
-    intervention_context,
     make_view,
 )
 from service.lm.prompts import Batch, collate
-from tests.builders import FAMILIES, make_adapter, make_base, make_intervention, make_rows
+from tests.builders import FAMILIES, intervention_context, make_adapter, make_base, make_intervention, make_rows
 from tests.hooks import find_hooked_modules
 
 SHAPES = [(6, 3), (1, 2), (12, 4), (2, 5), (3, 1)]  # prompts of 1, 2 and 3 tokens among them
@@ -101,7 +100,7 @@ def test_a_failing_call_leaves_the_base_and_the_view_unchanged() -> None:
 
     with pytest.raises(RuntimeError):
         compute_logits(view, batch, broken)
-    with pytest.raises(KeyError), intervention_context(make_adapter().interventions, batch.positions):
+    with pytest.raises(KeyError)(make_adapter().interventions, batch.positions):
         raise KeyError
 
     assert torch.equal(compute_logits(view, batch), want)

@@ -85,7 +85,7 @@ class Attempt:
                 yield sorted(order[start : start + self.settings.rows]), self._sample_kept()
 
     def _sample_kept(self) -> list[int]:
-        """Indexes of kept rows for one step: lost rows first, then consolidated rows, half of them near new ones, and the window."""
+        """Indexes of kept rows for one step: lost rows, consolidated rows (half of them near new ones), and window rows."""
         if not self.settings.replay:
             return []
         window = range(self.dataset.new_end, self.dataset.window_end)
