@@ -1,7 +1,7 @@
-"""Collecting: versions beyond retention give up their live set, and their checkpoint goes to the trash and after a term for good.
+"""Collecting: versions beyond retention lose their live set; their checkpoints go to the trash and are deleted after a term.
 
-Only what a row of this store names, or named, is ever touched: a file that nobody knows may be of a backup that is newer than the
-database, and is left where it is.
+Only files that a row of this store names, or has named, are moved: an unknown file may belong to a backup that is newer than the
+database.
 """
 
 import time
@@ -23,8 +23,10 @@ log = structlog.get_logger("errata.collect")
 
 
 def collect(context: LifecycleContext, *, fence: int | None = None) -> int:
-    """Collect what may go; how many files went, to the trash or out of it. Only under the head's lock, so that no rollback and no
-    publication picks what is going. Raises FenceLost if another worker has taken over.
+    """Collect versions beyond retention; the number of files that were moved to the trash or deleted.
+
+    The head's lock is held, so that no rollback and no publication picks a version that is collected. Raises FenceLost if another
+    worker has the lease.
     """
     folder, settings = context.checkpoints.folder, context.settings
     if not is_marked(folder):
@@ -32,36 +34,36 @@ def collect(context: LifecycleContext, *, fence: int | None = None) -> int:
     with context.store.write() as connection:
         head = heads.lock(connection)
         heads.check_fence(connection, fence)
-        going = versions.find_beyond_retention(
+        numbers = versions.find_beyond_retention(
             connection, head=head.version, keep_last=settings.keep_last, keep_every=settings.keep_every
         )
-        versions.collect(connection, going)
-        happened = [Event(type="version.collected", author=SERVICE, version=number) for number in going]
-        events.write(connection, happened, now=context.clock())
-        named = versions.read_unneeded_digests(connection)
-        old = [digest for digest in sorted(named) if _is_old(folder / f"{digest}{CHECKPOINT_SUFFIX}", settings.orphan_s)]
+        versions.collect(connection, numbers)
+        collected = [Event(type="version.collected", author=SERVICE, version=number) for number in numbers]
+        events.write(connection, collected, now=context.clock())
+        unneeded = versions.read_unneeded_digests(connection)
+        old = [digest for digest in sorted(unneeded) if _is_old(folder / f"{digest}{CHECKPOINT_SUFFIX}", settings.orphan_s)]
         discarded = [digest for digest in old if _discard(context, digest)]
-    deleted = trash.empty(folder, named, term_s=settings.trash_s)
+    deleted = trash.empty(folder, unneeded, term_s=settings.trash_s)
     unfinished = _delete_unfinished(folder, settings.orphan_s)
-    if going or discarded or deleted or unfinished:
-        counts = {"versions": len(going), "to_trash": len(discarded), "deleted": len(deleted), "unfinished": unfinished}
+    if numbers or discarded or deleted or unfinished:
+        counts = {"versions": len(numbers), "to_trash": len(discarded), "deleted": len(deleted), "unfinished": unfinished}
         log.info("collected", **counts, trash_days=round(settings.trash_s / 86_400, 2))
     return len(discarded) + len(deleted) + unfinished
 
 
 def pin(context: LifecycleContext, number: int, *, author: str, pinned: bool = True) -> None:
-    """Keep a version for good, or let it go with the others. Raises NotFound, or Conflict if it was collected already."""
+    """Pin a version, so that it is never collected, or unpin it. Raises NotFound, or Conflict if it was collected already."""
     with context.store.write() as connection:
         heads.lock(connection)
         if versions.get(connection, number).status == "collected":
             raise Conflict("this version was collected already", field="version")
         versions.pin(connection, number, pinned)
-        kind = "version.pinned" if pinned else "version.unpinned"
-        events.write(connection, [Event(type=kind, author=author, version=number)], now=context.clock())
+        event_type = "version.pinned" if pinned else "version.unpinned"
+        events.write(connection, [Event(type=event_type, author=author, version=number)], now=context.clock())
 
 
 def _is_old(path: Path, age_s: float) -> bool:
-    """Whether a plain file is older than a publication takes: one under way may be about to name the same bytes again."""
+    """Whether a plain file is older than any publication under way, which may name the same bytes again."""
     try:
         return path.is_file() and time.time() - path.stat().st_mtime > age_s
     except OSError:
@@ -74,8 +76,8 @@ def _discard(context: LifecycleContext, digest: str) -> bool:
 
 
 def _delete_unfinished(folder: Path, age_s: float) -> int:
-    """Delete what was being written when its process ended: it has never been a checkpoint."""
-    left = [path for path in folder.iterdir() if TEMPORARY.fullmatch(path.name) and _is_old(path, age_s)]
-    for path in left:
+    """Delete files that were being written when their process ended; they have never been checkpoints."""
+    unfinished = [path for path in folder.iterdir() if TEMPORARY.fullmatch(path.name) and _is_old(path, age_s)]
+    for path in unfinished:
         path.unlink(missing_ok=True)
-    return len(left)
+    return len(unfinished)

@@ -1,4 +1,4 @@
-"""Evaluations side by side, on the questions that all of them asked: a mean over other questions is another figure."""
+"""The comparison of evaluations, on the questions that all of them asked: means over different questions do not compare."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ Answers = Mapping[str, tuple[int, float, float]]  # question → (kind, greedy, 
 
 @dataclass(frozen=True, kw_only=True)
 class ComparedEvaluation:
-    """One of the evaluations; `left_out` of its questions were not asked by all others."""
+    """One of the evaluations; `left_out` counts its questions that some other evaluation did not ask."""
 
     id: str
     version: int
@@ -28,7 +28,7 @@ class ComparedEvaluation:
 
 @dataclass(frozen=True, kw_only=True)
 class ComparedFigure:
-    """One figure of every evaluation, in order; differences with their standard errors, gains and losses are to the first."""
+    """One figure of every evaluation, in order. Differences, standard errors, gains and losses are against the first."""
 
     name: str
     judged: Criterion
@@ -42,7 +42,7 @@ class ComparedFigure:
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """`figures` are about the `shared` questions alone."""
+    """A comparison; `figures` are about the `shared` questions alone."""
 
     evaluations: list[ComparedEvaluation]
     shared: int
@@ -53,91 +53,103 @@ class Comparison:
 
 
 def latest_evaluations(store: Store, numbers: Sequence[int]) -> list[str]:
-    """The last evaluation of each version that is done and asked questions. Raises NotFound for a version without one."""
+    """The id of each version's last evaluation that is done and has questions. Raises NotFound for a version without one."""
     ids = []
     with store.read() as connection:
         for number in numbers:
-            found = evaluations.find_latest(connection, number)
-            if found is None:
+            eval_id = evaluations.find_latest(connection, number)
+            if eval_id is None:
                 raise NotFound("a version has no evaluation that is done", field="versions")
-            ids.append(found)
+            ids.append(eval_id)
     return ids
 
 
 def compare_evals(store: Store, ids: Sequence[str]) -> Comparison:
-    """Evaluations side by side. Raises NotFound, Conflict if one has no result, Refused if one is named twice."""
+    """Compare evaluations. Raises NotFound, Conflict if one has no result, Refused if one is named twice."""
     if len(set(ids)) < len(ids):
         raise Refused("an evaluation is not compared with itself", field="ids")
     with store.read() as connection:
-        found = [evaluations.get(connection, eval_id) for eval_id in ids]
-        if any(one.status != "done" for one in found):
+        compared = [evaluations.get(connection, eval_id) for eval_id in ids]
+        if any(evaluation.status != "done" for evaluation in compared):
             raise Conflict("only evaluations that are done can be compared", field="ids")
-        answers = [_answers(evaluations.read_outcomes(connection, one.id)) for one in found]
+        answers = [_answers(evaluations.read_outcomes(connection, evaluation.id)) for evaluation in compared]
     shared = set(answers[0]).intersection(*answers[1:])
-    same = all(len(of) == len(shared) for of in answers)
+    has_same_questions = all(len(own) == len(shared) for own in answers)
     return Comparison(
         evaluations=[
-            ComparedEvaluation(id=one.id, version=one.version, about=one.about, questions=len(of), left_out=len(of) - len(shared))
-            for one, of in zip(found, answers, strict=True)
+            ComparedEvaluation(
+                id=evaluation.id,
+                version=evaluation.version,
+                about=evaluation.about,
+                questions=len(own),
+                left_out=len(own) - len(shared),
+            )
+            for evaluation, own in zip(compared, answers, strict=True)
         ],
         shared=len(shared),
-        notes=_notes(found, same, len(shared)),
-        figures=[figure for judged in (1, 2) for kind in range(len(KINDS)) for figure in _figure(answers, shared, kind, judged)],
-        capability=_side_by_side(found, "capability") if _same_tasks(found) else None,
-        full=_side_by_side(found, "full") if same else None,
+        notes=_notes(compared, has_same_questions, len(shared)),
+        figures=[
+            figure for judged in (1, 2) for kind in range(len(KINDS)) for figure in _compare_figure(answers, shared, kind, judged)
+        ],
+        capability=_results(compared, "capability") if _has_same_tasks(compared) else None,
+        full=_results(compared, "full") if has_same_questions else None,
     )
 
 
 def _answers(outcomes: Sequence[Any] | None) -> Answers:
-    """By question. One that was asked twice was answered alike twice."""
+    """The answers by question. A question that was asked twice was answered alike twice."""
     return {digest: (kind, float(greedy), tokens) for digest, kind, greedy, tokens in outcomes or ()}
 
 
-def _figure(answers: Sequence[Answers], shared: set[str], kind: int, judged: int) -> list[ComparedFigure]:
-    """The figure of one kind of question by one judgement, if there are such questions."""
+def _compare_figure(answers: Sequence[Answers], shared: set[str], kind: int, judged: int) -> list[ComparedFigure]:
+    """The figure of one kind of question by one criterion (1: greedy, 2: tokens); none without questions."""
     questions = sorted(question for question in shared if answers[0][question][0] == kind)
     if not questions:
         return []
-    values = [[float(of[question][judged]) for question in questions] for of in answers]
-    changes = [[value - first for value, first in zip(of, values[0], strict=True)] for of in values]
+    values = [[float(own[question][judged]) for question in questions] for own in answers]
+    changes = [[value - first for value, first in zip(own, values[0], strict=True)] for own in values]
     return [
         ComparedFigure(
             name=KINDS[kind],
             judged="greedy" if judged == 1 else "tokens",
             n=len(questions),
-            scores=[_mean(of) for of in values],
+            scores=[_mean(own) for own in values],
             differences=[_mean(change) for change in changes],
             standard_errors=[stdev(change) / len(change) ** 0.5 if len(change) > 1 else None for change in changes],
-            gained=[sum(one > 0 for one in change) for change in changes],
-            lost=[sum(one < 0 for one in change) for change in changes],
+            gained=[sum(difference > 0 for difference in change) for change in changes],
+            lost=[sum(difference < 0 for difference in change) for change in changes],
         )
     ]
 
 
-def _notes(found: Sequence[Evaluation], same: bool, shared: int) -> list[str]:
+def _notes(compared: Sequence[Evaluation], has_same_questions: bool, shared: int) -> list[str]:
     notes = []
     if not shared:
-        notes.append("these evaluations share no question, so no figure of one can be held against another")
-    elif not same:
-        notes.append("the evaluations did not ask the same questions: the figures are about those that all of them asked")
-    if _measured(found, "full") and not (same and _measured(found, "full") == len(found)):
+        notes.append("these evaluations share no question, so their figures cannot be compared")
+    elif not has_same_questions:
+        notes.append("the evaluations did not ask the same questions: the figures are about the questions that all of them asked")
+    if _count(compared, "full") and not (has_same_questions and _results(compared, "full")):
         notes.append("full metrics are not compared: not all evaluations have them on the same questions")
-    if _measured(found, "capability") and not _same_tasks(found):
+    if _count(compared, "capability") and not _has_same_tasks(compared):
         notes.append("capability is not compared: not all evaluations measured it on the same tasks")
     return notes
 
 
-def _same_tasks(found: Sequence[Evaluation]) -> bool:
-    tasks = {str((one.result or {}).get("capability", {}).get("tasks")) for one in found}
-    return _measured(found, "capability") == len(found) and len(tasks) == 1
+def _has_same_tasks(compared: Sequence[Evaluation]) -> bool:
+    tasks = {str((evaluation.result or {}).get("capability", {}).get("tasks")) for evaluation in compared}
+    return _count(compared, "capability") == len(compared) and len(tasks) == 1
 
 
-def _measured(found: Sequence[Evaluation], name: str) -> int:
-    return sum(name in (one.result or {}) for one in found)
+def _count(compared: Sequence[Evaluation], name: str) -> int:
+    """The number of evaluations whose result has the part `name`."""
+    return sum(name in (evaluation.result or {}) for evaluation in compared)
 
 
-def _side_by_side(found: Sequence[Evaluation], name: str) -> list[Mapping[str, Any]] | None:
-    return [one.result[name] for one in found if one.result] if _measured(found, name) == len(found) else None
+def _results(compared: Sequence[Evaluation], name: str) -> list[Mapping[str, Any]] | None:
+    """The part `name` of every result, or None if some evaluation lacks it."""
+    if _count(compared, name) < len(compared):
+        return None
+    return [evaluation.result[name] for evaluation in compared if evaluation.result]
 
 
 def _mean(values: Sequence[float]) -> float:

@@ -1,4 +1,4 @@
-"""A long function done piece by piece, between other work, without being written as pieces."""
+"""A long function that runs step by step between other work, although it is written as one function."""
 
 import threading
 import time
@@ -9,21 +9,22 @@ Result = TypeVar("Result")
 
 
 class TaskCancelled(BaseException):
-    """Raised inside work that nobody will go on with. No `except Exception` on its way may swallow it."""
+    """Raised inside cancelled work. A BaseException, so that no `except Exception` in the work catches it."""
 
 
 class CooperativeTask(Generic[Result]):
-    """Runs `work(between)` in a thread that moves only while somebody waits in `go_on`: there is never anything beside it.
+    """Runs `work(pause)` in a thread that proceeds only while a caller waits in `run_step`, so nothing runs in parallel.
 
-    `between` is what the work calls between its small steps. There it stops as soon as `step_s` are over, until the next `go_on`.
+    The work calls `pause` between its small steps. Once `step_s` seconds of a step are over, `pause` returns only in the next
+    `run_step`.
     """
 
     def __init__(self, work: Callable[[Callable[[], None]], Result], *, step_s: float) -> None:
         self._work, self._step_s = work, step_s
-        self._may_go_on = threading.Semaphore(0)
+        self._may_run = threading.Semaphore(0)
         self._has_stopped = threading.Semaphore(0)
         self._until = 0.0
-        self._dropped = False
+        self._is_cancelled = False
         self._result: Result | None = None
         self._error: BaseException | None = None
         self._is_done = False
@@ -31,10 +32,10 @@ class CooperativeTask(Generic[Result]):
         self._thread.start()
 
     def run_step(self) -> bool:
-        """Let the work go on for one step; whether it is done. Raises what the work raised."""
+        """Let the work run for one step; whether it is done. Raises the error that the work raised."""
         if not self._is_done:
             self._until = time.monotonic() + self._step_s
-            self._may_go_on.release()
+            self._may_run.release()
             self._has_stopped.acquire()
         if self._error is not None:
             raise self._error
@@ -42,21 +43,21 @@ class CooperativeTask(Generic[Result]):
 
     @property
     def result(self) -> Result:
-        """What the work returned, once `go_on` said that it is done."""
+        """The result of the work. `run_step` must have returned True before."""
         assert self._is_done and self._error is None
-        return self._result  # type: ignore[return-value]  # None is a result too, if the work says so
+        return self._result  # type: ignore[return-value]  # the result may be None
 
     def cancel(self) -> None:
-        """End the work where it stands. Safe to repeat, and after the end."""
+        """End the work at its current step. Safe to repeat, also after the end."""
         if not self._is_done:
-            self._dropped = True
-            self._may_go_on.release()
+            self._is_cancelled = True
+            self._may_run.release()
             self._thread.join()
 
     def _run(self) -> None:
         try:
             self._wait()
-            self._result = self._work(self._between)
+            self._result = self._work(self._pause)
         except TaskCancelled:
             pass
         except BaseException as error:
@@ -65,12 +66,12 @@ class CooperativeTask(Generic[Result]):
             self._is_done = True
             self._has_stopped.release()
 
-    def _between(self) -> None:
+    def _pause(self) -> None:
         if time.monotonic() >= self._until:
             self._has_stopped.release()
             self._wait()
 
     def _wait(self) -> None:
-        self._may_go_on.acquire()
-        if self._dropped:
+        self._may_run.acquire()
+        if self._is_cancelled:
             raise TaskCancelled

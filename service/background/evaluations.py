@@ -1,7 +1,7 @@
-"""Evaluations: asked for in a request, pinned to a version, worked on by the worker a little at a time, kept for good.
+"""Evaluations: requested over the API, pinned to a version, done by the worker in short steps, kept for good.
 
-A step is short and gives way to answers and to fits of edits, so that an evaluation takes as long as the live traffic lets it.
-What was measured before a stop is measured again: greedy answers of one version do not change.
+A step gives way to answers and to fits of edits, so live traffic decides how long an evaluation takes. After a stop of the
+process an evaluation begins again, with the same result: greedy answers of one version do not change.
 """
 
 import hashlib
@@ -35,36 +35,36 @@ from service.store.list_rows import ListedEval
 
 MAX_EDITS = 1_000
 MAX_WAITING = 100
-EDITS_AT_ONCE = 4  # asked together
-STEP_S = 0.25  # of work before other chores have their turn
+EDITS_AT_ONCE = 4  # in one call of the evaluator
+STEP_S = 0.25  # the length of a step, after which other chores run
 
 log = structlog.get_logger("errata.evaluate")
 
 Metrics = Literal["standard", "full"]
 METRICS: tuple[Metrics, ...] = ("standard", "full")
 Selection = Literal["live", "none"] | Sequence[str] | Sequence[Record] | Sequence[EditRequest]
-Between = Callable[[], None]
+YieldToAnswers = Callable[[], None]
 
 
 class OverlayEvaluator(Protocol):
-    """What is asked of an overlay. `between` is called between small steps, and may not return for long."""
+    """The measurements of an overlay. They call `yield_to_answers` between small steps; it may return only after a long time."""
 
-    def ask(self, overlay: Overlay, records: Sequence[Record], *, between: Between) -> list[Outcome]:
-        """Every question of every record."""
+    def ask(self, overlay: Overlay, records: Sequence[Record], *, yield_to_answers: YieldToAnswers) -> list[Outcome]:
+        """The outcome of every question of every record."""
         ...
 
     def measure_full(
-        self, overlay: Overlay, records: Sequence[Record], *, live: Sequence[Record], between: Between
+        self, overlay: Overlay, records: Sequence[Record], *, live: Sequence[Record], yield_to_answers: YieldToAnswers
     ) -> Mapping[str, Any]:
-        """All metrics of the field; `live` are the edits that the version holds."""
+        """All metrics of the field; `live` are the live edits of the version."""
         ...
 
-    def measure_capability(self, overlay: Overlay, *, between: Between) -> Mapping[str, Any]:
-        """What the version still solves, as a share of what the base model solves."""
+    def measure_capability(self, overlay: Overlay, *, yield_to_answers: YieldToAnswers) -> Mapping[str, Any]:
+        """The capability of the version, as a share of the base model's."""
         ...
 
     def check_capability(self) -> None:
-        """Raise Refused where there are no tasks to solve."""
+        """Raise Refused if there are no capability tasks."""
         ...
 
 
@@ -80,14 +80,14 @@ def request_eval(
     ring: Callable[[str], None] | None = None,
     now: datetime | None = None,
 ) -> Evaluation:
-    """Queue an evaluation of a version (None: the head of this moment) on its live edits, on edits by id, or on inline records;
-    on `none`, where capability alone is wanted.
+    """Queue an evaluation of a version (None: the current head). `selection` is `live`, edits by id, or inline records; it is
+    `none` for an evaluation of capability alone.
 
     Of more than 1,000 live edits, 1,000 are asked, evenly over all. A version is not collected while an evaluation of it is due.
-    A `keyed` request that was answered before is answered with that evaluation as it stands now.
+    A `keyed` request that was answered before gets the same evaluation in its current state.
 
-    Raises NotFound for an unknown version or edit, Gone or Corrupt for a version that cannot answer, TooLong over 1,000 edits
-    given, Refused where there is nothing to ask or the metrics are unknown, Unavailable where too many evaluations wait.
+    Raises NotFound for an unknown version or edit, Gone or Corrupt for a version that cannot answer, TooLong for more than 1,000
+    selected edits, Refused for an empty selection or unknown metrics, Unavailable while too many evaluations wait.
     """
     if metrics not in METRICS:
         raise Refused("metrics must be standard or full", field="metrics")
@@ -95,17 +95,17 @@ def request_eval(
         raise Refused("edits must name at least one edit", field="edits")
     if selection == "none" and not capability:
         raise Refused("edits may be none only where capability is asked for", field="edits")
-    once = keyed or unkeyed_request(author)
+    request_key = keyed or unkeyed_request(author)
     with store.write() as connection:
-        head = heads.lock(connection)  # as a collection does, so that none takes the version meanwhile
+        head = heads.lock(connection)  # a collection takes the same lock, so the version is not collected meanwhile
         now = now or read_now(connection)
-        if (answer := idempotency.recall(connection, once)) is not None:
+        if (answer := idempotency.recall(connection, request_key)) is not None:
             return evaluations.get(connection, answer["eval"])
         if evaluations.count_unfinished(connection) >= MAX_WAITING:
             raise Unavailable("too many evaluations wait; ask for this one again later", retry_after_s=10.0)
         number = head.version if version is None else version
-        _check_answers(versions.get(connection, number).status)
-        request, about = _request(connection, number, selection)
+        _check_can_answer(versions.get(connection, number).status)
+        request, about = _resolve(connection, number, selection)
         queued = evaluations.insert(
             connection,
             version=number,
@@ -114,7 +114,7 @@ def request_eval(
             author=author,
             now=now,
         )
-        idempotency.remember(connection, once, {"eval": queued.id}, now=now)
+        idempotency.remember(connection, request_key, {"eval": queued.id}, now=now)
         crash_point("request.before_commit")
     crash_point("request.after_commit")
     if ring is not None:
@@ -123,7 +123,7 @@ def request_eval(
 
 
 def get_eval(store: Store, eval_id: str) -> Evaluation:
-    """One evaluation as it stands. Raises NotFound."""
+    """One evaluation in its current state. Raises NotFound."""
     with store.read() as connection:
         return evaluations.get(connection, eval_id)
 
@@ -131,100 +131,102 @@ def get_eval(store: Store, eval_id: str) -> Evaluation:
 def list_evals(
     store: Store, *, limit: int, version: int | None = None, status: str | None = None, before: str | None = None
 ) -> list[ListedEval]:
-    """Evaluations in short, newest first; those older than the one with the id `before`. Raises NotFound without such a one."""
+    """Evaluations without their results, newest first; with `before` only those older than it. Raises NotFound for
+    an unknown `before`.
+    """
     with store.read() as connection:
         return list_rows.read_evals_page(connection, limit=limit, version=version, status=status, before=before)
 
 
 def cancel_eval(store: Store, eval_id: str, *, now: datetime | None = None) -> Evaluation:
-    """End an evaluation that has no outcome yet; it stays in the list. Raises NotFound, Conflict if it has an outcome."""
+    """Cancel an evaluation that is not over; it stays in the list. Raises NotFound, Conflict if it is done or has failed."""
     with store.write() as connection:
-        found = evaluations.get(connection, eval_id)
-        if found.status in ("done", "failed"):
+        status = evaluations.get(connection, eval_id).status
+        if status in ("done", "failed"):
             raise Conflict("the evaluation is over; it is kept and cannot be cancelled", field="id")
         evaluations.cancel(connection, eval_id, now=now or read_now(connection))
         return evaluations.get(connection, eval_id)
 
 
 @dataclass(frozen=True)
-class _Found:
-    """What came out: the report, and each question in short."""
+class _Measured:
+    """The result of an evaluation, and a short form of each outcome."""
 
     result: dict[str, Any]
     outcomes: list[list[Any]]
 
 
 class Evaluations:
-    """The worker's side: `step` does a little of the oldest evaluation that is due."""
+    """The worker's side: each `step` does a part of the oldest evaluation that is due."""
 
-    def __init__(self, context: LifecycleContext, measures: OverlayEvaluator, *, step_s: float = STEP_S) -> None:
-        self._context, self._measures, self._step_s = context, measures, step_s
-        self._underway: tuple[str, CooperativeTask[_Found]] | None = None
+    def __init__(self, context: LifecycleContext, evaluator: OverlayEvaluator, *, step_s: float = STEP_S) -> None:
+        self._context, self._evaluator, self._step_s = context, evaluator, step_s
+        self._running: tuple[str, CooperativeTask[_Measured]] | None = None
         self._share = self._written = 0.0
 
     def step(self) -> bool:
-        """Ask a little more; whether there was anything to do. What cannot be asked fails its evaluation, with the reason."""
+        """Do one step; whether there was anything to do. An error ends its evaluation as failed, with the reason."""
         with self._context.store.read() as connection:
             due = evaluations.find_next(connection)
-        if due is None or (self._underway is not None and self._underway[0] != due.id):
-            self.close()  # it was cancelled, or another process has finished it
+        if due is None or (self._running is not None and self._running[0] != due.id):
+            self.close()  # the evaluation was cancelled, or another process has finished it
         if due is None:
             return False
         try:
-            work = self._resume(due)
-            is_done = work.run_step()
+            task = self._task(due)
+            is_done = task.run_step()
         except Unavailable:
             self.close()
             raise
         except ServiceError as error:
             self._fail(due, error.message)
             return True
-        except Exception as error:  # one that cannot be measured must not hold up all that wait behind it
+        except Exception as error:  # so that it does not block the evaluations that wait behind it
             log.error("evaluation failed", error=type(error).__name__)
             self._fail(due, f"the evaluation ended with {type(error).__name__}")
             return True
         if is_done:
-            self._finish(due, work.result)
+            self._finish(due, task.result)
         else:
             self._write_progress(due)
         return True
 
     def close(self) -> None:
-        """Let go of what is under way; its row stays as it is, so the next process begins it again."""
-        underway, self._underway = self._underway, None
-        if underway is not None:
-            underway[1].cancel()
+        """Cancel the running task. The row of its evaluation is unchanged, so that the next process begins it again."""
+        running, self._running = self._running, None
+        if running is not None:
+            running[1].cancel()
 
-    def _resume(self, due: Evaluation) -> CooperativeTask[_Found]:
-        if self._underway is None:
+    def _task(self, due: Evaluation) -> CooperativeTask[_Measured]:
+        if self._running is None:
             with self._context.store.write() as connection:
                 evaluations.begin(connection, due.id, now=self._context.clock())
             self._share = self._written = 0.0
-            self._underway = (due.id, CooperativeTask(lambda between: self._measure(due, between), step_s=self._step_s))
-        return self._underway[1]
+            self._running = (due.id, CooperativeTask(lambda pause: self._measure(due, pause), step_s=self._step_s))
+        return self._running[1]
 
-    def _measure(self, due: Evaluation, between: Between) -> _Found:
-        """The whole evaluation, as if there were nothing else to do; `between` is where there is."""
+    def _measure(self, due: Evaluation, pause: YieldToAnswers) -> _Measured:
+        """Do a whole evaluation; `pause` is called between its small steps, where other work may run."""
 
-        def rest() -> None:
+        def yield_and_pause() -> None:
             self._context.yield_to_edits()
-            between()
+            pause()
 
-        context = _parts_of(due.about)
+        parts = _parts_of(due.about)
         records, overlay, live = self._records(due), self._overlay(due), self._live(due.version)
         outcomes: list[Outcome] = []
         for start in range(0, len(records), EDITS_AT_ONCE):
-            outcomes += self._measures.ask(overlay, records[start : start + EDITS_AT_ONCE], between=rest)
-            self._share = min(1.0, (start + EDITS_AT_ONCE) / len(records)) / len(context)
-            rest()
-        kept = drop_contradicted(outcomes, records, live)
-        result = build_report(kept, left_out={"contradicted": len(outcomes) - len(kept)})
-        if "full" in context:
-            result["full"] = dict(self._measures.measure_full(overlay, records, live=live, between=rest))
-            self._share = (1 + context.index("full")) / len(context)
-        if "capability" in context:
-            result["capability"] = dict(self._measures.measure_capability(overlay, between=rest))
-        return _Found(_finite(result), [_in_short(outcome) for outcome in kept])
+            outcomes += self._evaluator.ask(overlay, records[start : start + EDITS_AT_ONCE], yield_to_answers=yield_and_pause)
+            self._share = min(1.0, (start + EDITS_AT_ONCE) / len(records)) / len(parts)
+            yield_and_pause()
+        consistent = drop_contradicted(outcomes, records, live)
+        result = build_report(consistent, left_out={"contradicted": len(outcomes) - len(consistent)})
+        if "full" in parts:
+            result["full"] = dict(self._evaluator.measure_full(overlay, records, live=live, yield_to_answers=yield_and_pause))
+            self._share = (1 + parts.index("full")) / len(parts)
+        if "capability" in parts:
+            result["capability"] = dict(self._evaluator.measure_capability(overlay, yield_to_answers=yield_and_pause))
+        return _Measured(_finite(result), [_shorten(outcome) for outcome in consistent])
 
     def _overlay(self, due: Evaluation) -> Overlay:
         with self._context.store.read() as connection:
@@ -232,7 +234,7 @@ class Evaluations:
         return self._context.checkpoints.get_overlay(version)
 
     def _records(self, due: Evaluation) -> list[Record]:
-        """What is asked, in order of acceptance for stored edits, in the order given for inline ones."""
+        """The records of an evaluation: stored edits in the order of their posting, inline records in the given order."""
         with self._context.store.read() as connection:
             request = evaluations.read_request(connection, due.id)
             if "edits" in request:
@@ -246,16 +248,16 @@ class Evaluations:
 
     def _write_progress(self, due: Evaluation) -> None:
         share = round(self._share, 2)
-        if share == self._written:  # a row may hold megabytes, and a database writes all of it again
+        if share == self._written:  # a row may hold megabytes, and an update writes the whole row
             return
         with self._context.store.write() as connection:
             evaluations.write_progress(connection, due.id, share)
         self._written = share
 
-    def _finish(self, due: Evaluation, found: _Found) -> None:
-        """Write the outcome. It is let go of only then: if the database is away, the next step writes it."""
+    def _finish(self, due: Evaluation, measured: _Measured) -> None:
+        """Write the result, then end the task: if the database is away, the next step writes the result."""
         with self._context.store.write() as connection:
-            evaluations.finish(connection, due.id, result=found.result, outcomes=found.outcomes, now=self._context.clock())
+            evaluations.finish(connection, due.id, result=measured.result, outcomes=measured.outcomes, now=self._context.clock())
         self.close()
 
     def _fail(self, due: Evaluation, reason: str) -> None:
@@ -265,18 +267,18 @@ class Evaluations:
 
 
 def question_digest(outcome: Outcome) -> str:
-    """Names a question by its content, so that two evaluations can be compared on the questions they share."""
+    """A digest of a question's content, by which two evaluations are compared on the questions they share."""
     question = outcome.question
     content = json.dumps([question.kind, question.surface, question.prompt, question.answer], ensure_ascii=True)
     return hashlib.sha256(content.encode()).hexdigest()[:16]
 
 
-def _in_short(outcome: Outcome) -> list[Any]:
+def _shorten(outcome: Outcome) -> list[Any]:
     return [question_digest(outcome), KINDS.index(outcome.question.kind), int(outcome.greedy), round(outcome.tokens, 4)]
 
 
 def _finite(value: Any) -> Any:
-    """The same without NaN and infinities, which are no JSON: a figure that came to one is unknown."""
+    """The value with None for NaN and infinities, which JSON does not have: such a figure is unknown."""
     match value:
         case dict():
             return {name: _finite(inner) for name, inner in value.items()}
@@ -289,46 +291,46 @@ def _finite(value: Any) -> Any:
 
 
 def _parts_of(about: Mapping[str, Any]) -> list[str]:
-    wanted = {"questions": True, "full": about.get("metrics") == "full", "capability": about.get("capability", False)}
-    return [name for name, is_wanted in wanted.items() if is_wanted]
+    parts = {"questions": True, "full": about.get("metrics") == "full", "capability": about.get("capability", False)}
+    return [name for name, is_requested in parts.items() if is_requested]
 
 
-def _check_answers(status: VersionStatus) -> None:
+def _check_can_answer(status: VersionStatus) -> None:
     if status is VersionStatus.COLLECTED:
         raise Gone("this version was collected", field="version")
     if status is VersionStatus.CORRUPT:
         raise Corrupt("the checkpoint of this version is damaged")
 
 
-def _request(connection: Connection, version: int, asked: Selection) -> tuple[dict[str, Any], dict[str, Any]]:
-    """What is asked as the row keeps it, and in short. Raises NotFound or TooLong."""
-    if asked == "none":
+def _resolve(connection: Connection, version: int, selection: Selection) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The selection as the row stores it, and its summary. Raises NotFound or TooLong."""
+    if selection == "none":
         return {"edits": []}, {"edits": "none", "count": 0}
-    if asked == "live":
+    if selection == "live":
         live = [item.edit_id for item in versions.read_live_set(connection, version).live]
         if not live:
             raise Refused("this version has no live edit to ask about: name edits, or none with capability", field="edits")
-        some = _evenly(live, MAX_EDITS)
-        return {"edits": some}, {"edits": "live", "count": len(some), "of": len(live)}
-    if len(asked) > MAX_EDITS:
+        chosen = _choose_evenly(live, MAX_EDITS)
+        return {"edits": chosen}, {"edits": "live", "count": len(chosen), "of": len(live)}
+    if len(selection) > MAX_EDITS:
         raise TooLong(f"an evaluation takes at most {MAX_EDITS} edits", field="edits")
-    if isinstance(asked[0], str):
-        ids = list(dict.fromkeys(str(one) for one in asked))
+    if isinstance(selection[0], str):
+        ids = list(dict.fromkeys(str(edit_id) for edit_id in selection))
         if len(edits.read_many(connection, ids)) != len(ids):
             raise NotFound("edits names an edit that does not exist", field="edits")
         return {"edits": ids}, {"edits": "ids", "count": len(ids)}
-    records = [_stored(one, number) for number, one in enumerate(asked)]
+    records = [_record_json(record, number) for number, record in enumerate(selection)]
     return {"records": records}, {"edits": "records", "count": len(records)}
 
 
-def _stored(one: object, number: int) -> dict[str, Any]:
+def _record_json(record: object, number: int) -> dict[str, Any]:
     """An inline record as JSON."""
-    assert isinstance(one, (Record, EditRequest))
-    return to_json(one if isinstance(one, Record) else build_record(one, id=str(number)))
+    assert isinstance(record, (Record, EditRequest))
+    return to_json(record if isinstance(record, Record) else build_record(record, id=str(number)))
 
 
-def _evenly(ids: Sequence[str], most: int) -> list[str]:
-    """At most `most` of them, evenly over all."""
+def _choose_evenly(ids: Sequence[str], most: int) -> list[str]:
+    """At most `most` of the ids, evenly spaced."""
     if len(ids) <= most:
         return list(ids)
     return [ids[number * len(ids) // most] for number in range(most)]

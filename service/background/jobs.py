@@ -1,4 +1,4 @@
-"""Following the worker's longer jobs, and cancelling them."""
+"""The list of the worker's jobs, and their cancellation."""
 
 from collections.abc import Collection
 from datetime import datetime
@@ -13,13 +13,13 @@ from service.store.events import Event
 from service.store.jobs import Job
 
 log = structlog.get_logger("errata.jobs")
-CANCELLABLE = ("retrain", "export")  # edits depend on the others: an edit that is not wanted is retracted
+CANCELLABLE = ("retrain", "export")  # edits depend on jobs of other kinds; an unwanted edit is retracted instead
 
 
 def list_jobs(
     store: Store, *, limit: int, before: str | None = None, kind: str | Collection[str] = (), status: str | Collection[str] = ()
 ) -> list[Job]:
-    """Jobs, newest first, without the ids of their edits; those older than the job `before`. Raises NotFound if that one does
+    """Jobs, newest first, without the ids of their edits; only those older than the job `before`. Raises NotFound if that does
     not exist.
     """
     with store.read() as connection:
@@ -27,9 +27,9 @@ def list_jobs(
 
 
 def cancel_job(store: Store, job_id: str, *, author: str, now: datetime | None = None) -> Job:
-    """End a job that waits; ask one that runs to stop at its next step. To ask twice is to ask once.
+    """Cancel a queued job; a running job is told to stop at its next step. Safe to repeat.
 
-    Raises NotFound; Conflict if it is over already or of a kind that cannot be cancelled.
+    Raises NotFound; Conflict if the job is over or of a kind that cannot be cancelled.
     """
     with store.write() as connection:
         heads.lock(connection)
@@ -54,8 +54,8 @@ def cancel_job(store: Store, job_id: str, *, author: str, now: datetime | None =
 
 
 def estimate_seconds_left(job: Job, now: datetime) -> float | None:
-    """How long a running job will take still if it goes on as it did; None where nothing tells."""
+    """The seconds that a running job still takes at its speed so far; None if that is unknown."""
     if job.status != "running" or job.started_at is None or not 0 < job.progress <= 1:
         return None
-    passed = max(0.0, (now - job.started_at).total_seconds())
-    return passed * (1 - job.progress) / job.progress
+    elapsed = max(0.0, (now - job.started_at).total_seconds())
+    return elapsed * (1 - job.progress) / job.progress

@@ -1,9 +1,9 @@
-"""The monitor: asks the head again, a little at a time, whether its edits are still answered and the rest is left alone.
+"""The monitor: it measures the head's retention, locality and capability again, in short steps.
 
-Between two pieces it gives way to answers. The edits of the live set take turns; what does not change while a version is the
-head, its locality and capability, is asked once. A round that was begun is ended on the version it was begun on, even if the head
-has moved since: under a stream of edits it always has. What is found goes to the measurements of that version, and the cadence
-looks at it.
+Between two steps the monitor gives way to answers. The edits of the live set take turns. Locality and capability do not change
+while a version is the head, so they are measured once a version. A round ends on the version on which it began, even if the head
+has moved since: under a stream of edits the head always moves. The figures are stored as measurements of that version, and the
+cadence reads them.
 """
 
 import contextlib
@@ -21,110 +21,112 @@ from service.lm.overlay import Overlay
 from service.store import edits, heads, measurements, versions
 from service.store.measurements import CAPABILITY, INSIDE, OUTSIDE, RETENTION, Figure
 
-EDITS_A_PIECE = 8
+EDITS_PER_STEP = 8
 
 
 @dataclass
 class Round:
-    """What is left to ask of one version, which was the head when the round began, and what was found of its edits."""
+    """The steps left of a round on one version, which was the head when the round began, and the counts of its edits so far."""
 
     version: Version
     overlay: Overlay
     live: tuple[LiveItem, ...]
-    todo: Iterator[Callable[[], None]]
-    asked: int = 0
-    answered: int = 0
+    steps: Iterator[Callable[[], None]]
+    asked_count: int = 0
+    answered_count: int = 0
 
 
 class Monitor:
-    """`step` asks one piece. A round asks `sample` edits; rounds of one version go on until all of its edits had their turn."""
+    """Each `step` asks up to eight edits, or measures one share. A round asks `monitor_sample` edits; rounds of one version go on
+    until each of its edits was asked.
+    """
 
     def __init__(self, context: LifecycleContext, *, now: Callable[[], float] = time.monotonic) -> None:
         self._context, self._now = context, now
         self._round: Round | None = None
         self._next_at = now() + context.settings.monitor_s
-        self._turn = ""  # the key of the edit asked last: keys are digests, so their order is nobody's
+        self._last_key = ""  # of the edit asked last; keys are digests, so their order favours no edit
 
     def step(self) -> bool:
-        """Ask a little more; whether there was anything to ask."""
+        """Do one step of the round; whether there was anything to do."""
         probes = self._context.editors.monitor_probes
         if probes is None or self._now() < self._next_at:
             return False
         with contextlib.suppress(Gone, Corrupt, Unreadable):
             if self._round is None:
-                self._round = self._begin(probes)
-            piece = None if self._round is None else next(self._round.todo, None)
-            if self._round is not None and piece is not None:
+                self._round = self._begin_round(probes)
+            step = None if self._round is None else next(self._round.steps, None)
+            if self._round is not None and step is not None:
                 self._context.yield_to_edits()
-                self._check_is_there(self._round)
-                piece()
+                self._check_not_collected(self._round)
+                step()
                 return True
         self._round = None
         self._next_at = self._now() + self._context.settings.monitor_s
         return False
 
-    def _begin(self, probes: MonitorProbes) -> Round | None:
+    def _begin_round(self, probes: MonitorProbes) -> Round | None:
         with self._context.store.read() as connection:
             version = versions.get(connection, heads.read(connection).version)
             live = versions.read_live_set(connection, version.number).live
-            known = measurements.read_latest(connection, version.number)
+            measured = measurements.read_latest(connection, version.number)
         if not live and version.digest is None:
             return None  # the base itself
-        mine = {name for name, one in known.items() if one.source == "monitor"}
-        due = self._turns(live, asked=known[RETENTION].n if RETENTION in mine else 0)
-        begun = Round(version, self._context.checkpoints.get_overlay(version), live, iter(()))
-        begun.todo = self._pieces(probes, begun, due, mine)
-        return begun
+        done = {name for name, measurement in measured.items() if measurement.source == "monitor"}
+        due = self._choose_edits(live, asked_count=measured[RETENTION].n if RETENTION in done else 0)
+        round_ = Round(version, self._context.checkpoints.get_overlay(version), live, iter(()))
+        round_.steps = self._steps(probes, round_, due, done)
+        return round_
 
-    def _turns(self, live: tuple[LiveItem, ...], *, asked: int) -> list[LiveItem]:
-        """Whose turn it is: those that follow, by key, the one asked last. None if all were asked of this version already."""
-        if asked >= len(live):
+    def _choose_edits(self, live: tuple[LiveItem, ...], *, asked_count: int) -> list[LiveItem]:
+        """The next edits after the edit asked last, by key; none if all edits of this version were asked already."""
+        if asked_count >= len(live):
             return []
-        in_order = sorted(live, key=lambda item: item.key)
-        after = [item for item in in_order if item.key > self._turn]
-        before = in_order[: len(in_order) - len(after)]
-        return [*after, *before][: min(self._context.settings.monitor_sample, len(live) - asked)]
+        ordered = sorted(live, key=lambda item: item.key)
+        after = [item for item in ordered if item.key > self._last_key]
+        before = ordered[: len(ordered) - len(after)]
+        return [*after, *before][: min(self._context.settings.monitor_sample, len(live) - asked_count)]
 
-    def _pieces(self, probes: MonitorProbes, round_: Round, due: list[LiveItem], mine: set[str]) -> Iterator[Callable[[], None]]:
-        for start in range(0, len(due), EDITS_A_PIECE):
-            some = due[start : start + EDITS_A_PIECE]
-            yield lambda some=some: self._ask_edits(probes, round_, some)  # type: ignore[misc]
+    def _steps(self, probes: MonitorProbes, round_: Round, due: list[LiveItem], done: set[str]) -> Iterator[Callable[[], None]]:
+        for start in range(0, len(due), EDITS_PER_STEP):
+            batch = due[start : start + EDITS_PER_STEP]
+            yield lambda batch=batch: self._ask_edits(probes, round_, batch)  # type: ignore[misc]
         if due:
-            yield lambda: self._keep_retention(round_)
+            yield lambda: self._write_retention(round_)
         shares = {OUTSIDE: probes.outside, INSIDE: probes.inside, CAPABILITY: probes.capability}
-        for name, ask in shares.items():
-            if name not in mine:
-                yield lambda name=name, ask=ask: self._keep_share(round_, name, ask)  # type: ignore[misc]
+        for name, measure in shares.items():
+            if name not in done:
+                yield lambda name=name, measure=measure: self._write_share(round_, name, measure)  # type: ignore[misc]
 
-    def _ask_edits(self, probes: MonitorProbes, round_: Round, some: list[LiveItem]) -> None:
+    def _ask_edits(self, probes: MonitorProbes, round_: Round, batch: list[LiveItem]) -> None:
         with self._context.store.read() as connection:
-            found = edits.read_many(connection, [item.edit_id for item in some])
-        right = probes.answered(round_.overlay, found)
-        round_.asked += len(right)
-        round_.answered += sum(right)
-        self._turn = some[-1].key
+            asked = edits.read_many(connection, [item.edit_id for item in batch])
+        is_answered = probes.answered(round_.overlay, asked)
+        round_.asked_count += len(is_answered)
+        round_.answered_count += sum(is_answered)
+        self._last_key = batch[-1].key
 
-    def _keep_retention(self, round_: Round) -> None:
-        """The figure of all edits asked of this version so far, in this round and those before it."""
+    def _write_retention(self, round_: Round) -> None:
+        """Write the retention over all edits asked of this version, in this round and the rounds before."""
         with self._context.store.read() as connection:
             before = measurements.read_latest_by(connection, round_.version.number, RETENTION, "monitor")
-        if not round_.asked:
+        if not round_.asked_count:
             return
-        asked = round_.asked + (0 if before is None else before.n)
-        answered = round_.answered + (0.0 if before is None else before.score * before.n)
-        self._keep(round_, measured_figure(RETENTION, answered / asked, asked))
+        asked_count = round_.asked_count + (0 if before is None else before.n)
+        answered_count = round_.answered_count + (0.0 if before is None else before.score * before.n)
+        self._write(round_, measured_figure(RETENTION, answered_count / asked_count, asked_count))
 
-    def _keep_share(self, round_: Round, name: str, ask: Callable[[Overlay, Callable[[], None]], Share | None]) -> None:
-        share = ask(round_.overlay, self._context.yield_to_edits)
+    def _write_share(self, round_: Round, name: str, measure: Callable[[Overlay, Callable[[], None]], Share | None]) -> None:
+        share = measure(round_.overlay, self._context.yield_to_edits)
         if share is not None:
-            self._keep(round_, measured_figure(name, share.score, share.n))
+            self._write(round_, measured_figure(name, share.score, share.n))
 
-    def _keep(self, round_: Round, found: Figure) -> None:
+    def _write(self, round_: Round, figure: Figure) -> None:
         with self._context.store.write() as connection:
-            measurements.insert(connection, round_.version.number, "monitor", [found], self._context.clock())
+            measurements.insert(connection, round_.version.number, "monitor", [figure], self._context.clock())
 
-    def _check_is_there(self, round_: Round) -> None:
-        """Raises Gone if the version was collected meanwhile, for instance by a purge: nothing of it is to answer any more."""
+    def _check_not_collected(self, round_: Round) -> None:
+        """Raise Gone if the version was collected meanwhile, for instance by a purge: it must not answer any more."""
         with self._context.store.read() as connection:
             if versions.get(connection, round_.version.number).status is VersionStatus.COLLECTED:
                 raise Gone("this version was collected")

@@ -1,11 +1,11 @@
-"""Asking an edit's probes after its publication, and putting what they answer into its report."""
+"""The probes of an edit: asked after its publication, for the scores in its report."""
 
 from service.lifecycle.context import LifecycleContext
 from service.store import edits
 
 
 def score_next_edit(context: LifecycleContext) -> bool:
-    """Score one edit on the version that answers now, after whatever somebody waits for; whether one was due."""
+    """Score the next edit that is due on the head, giving way to answers and fits; whether an edit was due."""
     with context.store.read() as connection:
         edit = edits.find_next_to_score(connection)
     if edit is None:

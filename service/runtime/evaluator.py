@@ -15,6 +15,12 @@ from service.lm.base import Base
 from service.lm.overlay import EMPTY, Overlay, View
 from service.settings import Settings
 
+YieldToAnswers = Callable[[], None]
+
+
+def _at_once() -> None:
+    """Nobody waits for answers."""
+
 
 class Evaluator:
     """Asks questions of overlays. The base model's answers are computed once and cached."""
@@ -26,28 +32,30 @@ class Evaluator:
         self._reference = Reference(view_of(EMPTY))
         self._base_scores: dict[Task, Mapping[str, float]] = {}
 
-    def ask(self, overlay: Overlay, records: Sequence[Record], *, between: Callable[[], None] = lambda: None) -> list[Outcome]:
+    def ask(self, overlay: Overlay, records: Sequence[Record], *, yield_to_answers: YieldToAnswers = _at_once) -> list[Outcome]:
         """The outcome of every question of every record, answered with an overlay."""
         questions = [question for record in records for question in list_questions(record, self._base.surfaces)]
-        return measure_outcomes(self._view_of(overlay), overlay.adapter, self._reference, questions, yield_to_answers=between)
+        return measure_outcomes(
+            self._view_of(overlay), overlay.adapter, self._reference, questions, yield_to_answers=yield_to_answers
+        )
 
-    def score(self, overlay: Overlay, edit: Edit, between: Callable[[], None]) -> Mapping[str, Any]:
+    def score(self, overlay: Overlay, edit: Edit, yield_to_answers: YieldToAnswers) -> Mapping[str, Any]:
         """The scores of an edit's probes, for its report."""
-        return build_edit_report(self.ask(overlay, [build_record(edit, id=edit.id)], between=between))
+        return build_edit_report(self.ask(overlay, [build_record(edit, id=edit.id)], yield_to_answers=yield_to_answers))
 
     def measure_full(
-        self, overlay: Overlay, records: Sequence[Record], *, live: Sequence[Record], between: Callable[[], None]
+        self, overlay: Overlay, records: Sequence[Record], *, live: Sequence[Record], yield_to_answers: YieldToAnswers
     ) -> Mapping[str, Any]:
         """All metrics of the field, for a version that holds the edits `live`."""
         view = self._view_of(overlay)
-        return measure_full(view, overlay.adapter, self._reference, records, live=live, yield_to_answers=between)
+        return measure_full(view, overlay.adapter, self._reference, records, live=live, yield_to_answers=yield_to_answers)
 
-    def measure_capability(self, overlay: Overlay, *, between: Callable[[], None] = lambda: None) -> Mapping[str, Any]:
+    def measure_capability(self, overlay: Overlay, *, yield_to_answers: YieldToAnswers = _at_once) -> Mapping[str, Any]:
         """The capability of a version on this server's tasks. Raises Refused if the server has no tasks."""
         self.check_capability()
         view = self._view_of(overlay)
         return measure_capability(
-            view, overlay.adapter, self._reference, self._tasks, yield_to_answers=between, cache=self._base_scores
+            view, overlay.adapter, self._reference, self._tasks, yield_to_answers=yield_to_answers, cache=self._base_scores
         ).to_json()
 
     @property
@@ -55,10 +63,15 @@ class Evaluator:
         """The capability tasks of this server."""
         return self._tasks
 
-    def measure_capability_ratio(self, overlay: Overlay, tasks: Sequence[Task], between: Callable[[], None]) -> float | None:
+    def measure_capability_ratio(self, overlay: Overlay, tasks: Sequence[Task], yield_to_answers: YieldToAnswers) -> float | None:
         """The capability of a version on some tasks, as a share of the base model's; None if the base model solves none."""
         return measure_capability(
-            self._view_of(overlay), overlay.adapter, self._reference, tasks, yield_to_answers=between, cache=self._base_scores
+            self._view_of(overlay),
+            overlay.adapter,
+            self._reference,
+            tasks,
+            yield_to_answers=yield_to_answers,
+            cache=self._base_scores,
         ).ratio
 
     def check_capability(self) -> None:

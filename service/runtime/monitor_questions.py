@@ -50,31 +50,31 @@ class MonitorQuestions:
         wrong = {index for (index, _), is_right in zip(rows, right, strict=True) if not is_right}
         return [index not in wrong for index in range(len(edits))]
 
-    def inside(self, overlay: Overlay, between: Callable[[], None]) -> Share | None:
+    def inside(self, overlay: Overlay, yield_to_answers: Callable[[], None]) -> Share | None:
         """The share of neutral sentences that a version continues as the base does, of those that fits may use. They are chosen
         like the canary: the base model is sure of them.
         """
         if self._inside_rows is None:
             ids = [sentence.ids for sentence in self._neutral.sentences]
-            self._inside_rows = confident_rows(self._base, self._view_of(EMPTY), ids, SENTENCES, between)
-        return self._share(overlay, self._inside_rows, between)
+            self._inside_rows = confident_rows(self._base, self._view_of(EMPTY), ids, SENTENCES, yield_to_answers)
+        return self._share(overlay, self._inside_rows, yield_to_answers)
 
-    def outside(self, overlay: Overlay, between: Callable[[], None]) -> Share | None:
+    def outside(self, overlay: Overlay, yield_to_answers: Callable[[], None]) -> Share | None:
         """The share of the canary, which no fit sees, that a version continues as the base does."""
-        return self._share(overlay, self._neutral.canary, between)
+        return self._share(overlay, self._neutral.canary, yield_to_answers)
 
-    def capability(self, overlay: Overlay, between: Callable[[], None]) -> Share | None:
+    def capability(self, overlay: Overlay, yield_to_answers: Callable[[], None]) -> Share | None:
         """The capability on a fixed part of the server's tasks, as a share of the base model's."""
-        score = self._capability_ratio(overlay, self._tasks, between) if self._tasks else None
+        score = self._capability_ratio(overlay, self._tasks, yield_to_answers) if self._tasks else None
         return None if score is None else Share(score, len(self._tasks))
 
-    def _share(self, overlay: Overlay, rows: Sequence[Row], between: Callable[[], None]) -> Share | None:
+    def _share(self, overlay: Overlay, rows: Sequence[Row], yield_to_answers: Callable[[], None]) -> Share | None:
         if not rows:
             return None
         view, right = self._view_of(overlay), 0
         for batch in split_batches(rows, ROWS_AT_ONCE):
             right += sum(greedy_matches(view, batch, overlay.adapter))
-            between()
+            yield_to_answers()
         return Share(right / len(rows), len(rows))
 
 

@@ -1,4 +1,4 @@
-"""A long function done piece by piece: it moves only while somebody waits for it."""
+"""A cooperative task runs only while a caller waits for a step."""
 
 import threading
 from collections.abc import Callable
@@ -8,73 +8,73 @@ import pytest
 from service.background.cooperative_task import CooperativeTask
 
 
-def counting(most: int, seen: list[int]) -> Callable[[Callable[[], None]], str]:
-    def work(between: Callable[[], None]) -> str:
+def count_to(most: int, numbers: list[int]) -> Callable[[Callable[[], None]], str]:
+    def work(pause: Callable[[], None]) -> str:
         for number in range(most):
-            seen.append(number)
-            between()
+            numbers.append(number)
+            pause()
         return "done"
 
     return work
 
 
-def test_the_work_moves_one_step_at_a_time_and_its_result_is_kept() -> None:
-    seen: list[int] = []
-    stepwise = CooperativeTask(counting(3, seen), step_s=0)
+def test_the_work_runs_one_step_at_a_time_and_has_a_result() -> None:
+    numbers: list[int] = []
+    task = CooperativeTask(count_to(3, numbers), step_s=0)
 
     lengths = []
-    while not stepwise.run_step():
-        lengths.append(len(seen))
+    while not task.run_step():
+        lengths.append(len(numbers))
 
     assert lengths == [1, 2, 3]
-    assert stepwise.result == "done"
-    assert stepwise.run_step()
+    assert task.result == "done"
+    assert task.run_step()
 
 
-def test_nothing_is_done_before_it_is_asked_for() -> None:
-    seen: list[int] = []
-    stepwise = CooperativeTask(counting(1, seen), step_s=0)
+def test_the_work_does_nothing_before_the_first_step() -> None:
+    numbers: list[int] = []
+    task = CooperativeTask(count_to(1, numbers), step_s=0)
 
-    stepwise.cancel()
+    task.cancel()
 
-    assert seen == []
-
-
-def test_small_steps_are_one_step_until_its_time_is_over() -> None:
-    seen: list[int] = []
-
-    assert CooperativeTask(counting(100, seen), step_s=3600).run_step()
-
-    assert len(seen) == 100
+    assert numbers == []
 
 
-def test_what_the_work_raises_is_raised_where_it_is_waited_for() -> None:
-    def work(between: Callable[[], None]) -> None:
-        between()
+def test_one_step_lasts_for_its_time() -> None:
+    numbers: list[int] = []
+
+    assert CooperativeTask(count_to(100, numbers), step_s=3600).run_step()
+
+    assert len(numbers) == 100
+
+
+def test_an_error_of_the_work_is_raised_by_its_steps() -> None:
+    def work(pause: Callable[[], None]) -> None:
+        pause()
         raise ValueError("no")
 
-    stepwise = CooperativeTask(work, step_s=0)
-    assert not stepwise.run_step()
+    task = CooperativeTask(work, step_s=0)
+    assert not task.run_step()
 
     for _ in range(2):
         with pytest.raises(ValueError, match="no"):
-            stepwise.run_step()
+            task.run_step()
 
 
-def test_work_that_is_dropped_ends_and_cleans_up() -> None:
+def test_cancelled_work_ends_and_cleans_up() -> None:
     ended = threading.Event()
 
-    def work(between: Callable[[], None]) -> None:
+    def work(pause: Callable[[], None]) -> None:
         try:
             while True:
-                between()
+                pause()
         finally:
             ended.set()
 
-    stepwise = CooperativeTask(work, step_s=0)
-    stepwise.run_step()
+    task = CooperativeTask(work, step_s=0)
+    task.run_step()
 
-    stepwise.cancel()
-    stepwise.cancel()
+    task.cancel()
+    task.cancel()
 
     assert ended.is_set()

@@ -1,4 +1,4 @@
-"""The monitor asks the head again, a little at a time: every edit has its turn, and the cadence hears what was found."""
+"""The monitor measures the head in short steps: every edit has its turn, and the cadence reads the figures."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from service.api.version_details import read_details
-from service.background.monitor import EDITS_A_PIECE, Monitor
+from service.background.monitor import EDITS_PER_STEP, Monitor
 from service.background.purge import purge
 from service.domain.cadence import CadenceInputs
 from service.domain.edit import Edit
@@ -22,23 +22,26 @@ from tests.lifecycle.local_service import PATIENT, LocalService, new_local_servi
 
 
 @dataclass
-class Questions:
-    """Asks the ledger's overlays, and remembers what it asked. `inside` is what the shares come to."""
+class FakeProbes:
+    """Probes of the ledger's overlays that record the prompts asked. `inside` is the score of every locality share."""
 
-    asked: list[tuple[str, ...]] = field(default_factory=list)
+    prompts: list[tuple[str, ...]] = field(default_factory=list)
     shares: list[str] = field(default_factory=list)
     inside: float = 0.75
-    skills: float | None = 0.9
+    capability: float | None = 0.9
     forgotten: set[str] = field(default_factory=set)
     during: Callable[[], None] = lambda: None
 
     def monitor_probes(self) -> MonitorProbes:
         return MonitorProbes(
-            answered=self.answered, inside=self._share("inside"), outside=self._share("outside"), capability=self._share("skills")
+            answered=self.answered,
+            inside=self._share("inside"),
+            outside=self._share("outside"),
+            capability=self._share("capability"),
         )
 
     def answered(self, overlay: Overlay, edits: Sequence[Edit]) -> list[bool]:
-        self.asked.append(tuple(edit.prompt for edit in edits))
+        self.prompts.append(tuple(edit.prompt for edit in edits))
         return [answer(overlay, edit) == edit.target and edit.prompt not in self.forgotten for edit in edits]
 
     def _share(self, name: str) -> Callable[[Overlay, Callable[[], None]], Share | None]:
@@ -46,160 +49,154 @@ class Questions:
             self.during()
             between()
             self.shares.append(name)
-            if name == "skills":
-                return None if self.skills is None else Share(self.skills, 40)
+            if name == "capability":
+                return None if self.capability is None else Share(self.capability, 40)
             return Share(self.inside, 50)
 
         return ask
 
 
 @pytest.fixture
-def questions() -> Questions:
-    return Questions()
+def probes() -> FakeProbes:
+    return FakeProbes()
 
 
 @pytest.fixture
-def local(tmp_path: Path, questions: Questions) -> Iterator[LocalService]:
+def local(tmp_path: Path, probes: FakeProbes) -> Iterator[LocalService]:
     settings = LifecycleSettings(cadence=replace(PATIENT, method="baft"), monitor_sample=10)
-    made = new_local_service(tmp_path, ledger=Ledger(monitor_probes=questions.monitor_probes()), settings=settings)
-    yield made
-    made.close()
+    service = new_local_service(tmp_path, ledger=Ledger(monitor_probes=probes.monitor_probes()), settings=settings)
+    yield service
+    service.close()
 
 
-def rounds(local: LocalService, count: int = 1) -> Monitor:
-    """A monitor that has done so many rounds, each after its pause."""
-    hands = [0.0]
-    monitor = Monitor(local.context, now=lambda: hands[0])
+def run_rounds(local: LocalService, count: int = 1) -> Monitor:
+    """A monitor that has done `count` rounds, each after its pause."""
+    clock = [0.0]
+    monitor = Monitor(local.context, now=lambda: clock[0])
     for _ in range(count):
-        hands[0] += local.settings.monitor_s
+        clock[0] += local.settings.monitor_s
         while monitor.step():
             pass
     return monitor
 
 
-def found(local: LocalService) -> dict[str, Measurement]:
+def monitor_figures(local: LocalService) -> dict[str, Measurement]:
     with local.store.read() as connection:
-        known = measurements.read_latest(connection, local.head.number)
-    return {name: one for name, one in known.items() if one.source == "monitor"}
+        latest = measurements.read_latest(connection, local.head.number)
+    return {name: measurement for name, measurement in latest.items() if measurement.source == "monitor"}
 
 
-def test_every_edit_has_its_turn_once_a_version_a_few_at_a_time(local: LocalService, questions: Questions) -> None:
+def test_every_edit_is_asked_once_a_version_a_few_at_a_time(local: LocalService, probes: FakeProbes) -> None:
     names = [f"n{number}" for number in range(25)]
     local.post(*((name, "1") for name in names))
     local.worker.drain()
 
-    rounds(local, 5)
+    run_rounds(local, 5)
 
-    asked = [name for piece in questions.asked for name in piece]
-    assert sorted(asked) == sorted(names)
-    assert max(len(piece) for piece in questions.asked) <= EDITS_A_PIECE
-    assert found(local)["retention"].n == 25
+    prompts = [name for batch in probes.prompts for name in batch]
+    assert sorted(prompts) == sorted(names)
+    assert max(len(batch) for batch in probes.prompts) <= EDITS_PER_STEP
+    assert monitor_figures(local)["retention"].n == 25
 
 
-def test_the_next_version_goes_on_with_the_edits_whose_turn_it_is(local: LocalService, questions: Questions) -> None:
+def test_the_next_version_goes_on_with_the_edits_not_asked_yet(local: LocalService, probes: FakeProbes) -> None:
     local.post(*((f"n{number}", "1") for number in range(20)))
     local.worker.drain()
-    hands = [60.0]
-    monitor = Monitor(local.context, now=lambda: hands[0])
-    hands[0] = 120.0
+    clock = [60.0]
+    monitor = Monitor(local.context, now=lambda: clock[0])
+    clock[0] = 120.0
     while monitor.step():
         pass
     local.live(("another", "1"))
-    hands[0] = 180.0
+    clock[0] = 180.0
     while monitor.step():
         pass
 
-    first, second = {*questions.asked[0], *questions.asked[1]}, {*questions.asked[2], *questions.asked[3]}
+    first, second = {*probes.prompts[0], *probes.prompts[1]}, {*probes.prompts[2], *probes.prompts[3]}
     assert len(first) == len(second) == 10
     assert not first & second
 
 
-def test_what_is_not_answered_any_more_lowers_retention(local: LocalService, questions: Questions) -> None:
+def test_edits_that_are_not_answered_any_more_lower_retention(local: LocalService, probes: FakeProbes) -> None:
     local.post(*((f"n{number}", "1") for number in range(20)))
     local.worker.drain()
-    questions.forgotten = {"n3", "n7"}
+    probes.forgotten = {"n3", "n7"}
 
-    rounds(local, 2)
+    run_rounds(local, 2)
 
-    assert found(local)["retention"].score == 18 / 20
+    assert monitor_figures(local)["retention"].score == 18 / 20
 
 
-def test_what_does_not_change_while_a_version_is_the_head_is_asked_once(local: LocalService, questions: Questions) -> None:
+def test_locality_and_capability_are_measured_once_a_version(local: LocalService, probes: FakeProbes) -> None:
     local.live(("a", "1"))
-    questions.skills = None
+    probes.capability = None
 
-    rounds(local, 3)
+    run_rounds(local, 3)
 
-    assert questions.shares.count("inside") == questions.shares.count("outside") == 1
-    figures = found(local)
+    assert probes.shares.count("inside") == probes.shares.count("outside") == 1
+    figures = monitor_figures(local)
     assert (figures["locality_inside"].score, figures["locality_inside"].n) == (0.75, 50)
     assert "capability" not in figures
 
 
-def test_the_base_itself_is_not_asked(local: LocalService, questions: Questions) -> None:
+def test_the_base_is_not_asked(local: LocalService, probes: FakeProbes) -> None:
     local.worker.drain()
 
-    rounds(local)
+    run_rounds(local)
 
-    assert not questions.asked and not questions.shares
+    assert not probes.prompts and not probes.shares
 
 
-def test_a_round_is_ended_on_the_version_it_was_begun_on_although_the_head_moves(
-    local: LocalService, questions: Questions
-) -> None:
+def test_a_round_ends_on_its_version_although_the_head_moves(local: LocalService, probes: FakeProbes) -> None:
     local.live(("a", "1"))
-    begun = local.head.number
+    round_version = local.head.number
     names = iter("bcdefgh")
-    questions.during = lambda: local.live((next(names), "2")) and None  # type: ignore[func-returns-value]
-    rounds(local)
-    questions.during = lambda: None
+    probes.during = lambda: local.live((next(names), "2")) and None  # type: ignore[func-returns-value]
+    run_rounds(local)
+    probes.during = lambda: None
 
     with local.store.read() as connection:
-        own = measurements.read_latest(connection, begun)
-        of_the_head = measurements.read_nearest(connection, local.head.number)
-    assert local.head.number > begun
+        own = measurements.read_latest(connection, round_version)
+        of_head = measurements.read_nearest(connection, local.head.number)
+    assert local.head.number > round_version
     assert (own["locality_inside"].score, own["capability"].score) == (0.75, 0.9)
-    assert of_the_head["locality_inside"] == own["locality_inside"]
+    assert of_head["locality_inside"] == own["locality_inside"]
 
 
-def test_under_a_stream_of_edits_rounds_come_to_an_end_and_the_cadence_hears_of_capability(
-    local: LocalService, questions: Questions
-) -> None:
+def test_under_a_stream_of_edits_the_cadence_still_gets_capability(local: LocalService, probes: FakeProbes) -> None:
     local.live(*((f"n{number}", "1") for number in range(4)))
-    questions.skills = 0.5
-    hands = [0.0]
-    monitor = Monitor(local.context, now=lambda: hands[0])
+    probes.capability = 0.5
+    clock = [0.0]
+    monitor = Monitor(local.context, now=lambda: clock[0])
     for second in range(70, 80):
-        hands[0] = float(second)
+        clock[0] = float(second)
         monitor.step()
-        local.live((f"n{second % 4}", str(second)))  # a new version after every piece
+        local.live((f"n{second % 4}", str(second)))  # a new version after every step
 
-    with local.store.read() as connection:
-        standing = read_cadence_inputs(connection, local.context)
-    assert standing.capability == 0.5
+    assert cadence_inputs(local).capability == 0.5
 
 
-def test_a_round_is_left_when_its_version_is_collected(local: LocalService, questions: Questions) -> None:
+def test_a_round_ends_when_its_version_is_collected(local: LocalService, probes: FakeProbes) -> None:
     local.post(*((f"n{number}", "1") for number in range(12)))
     local.worker.drain()
-    begun = local.head.number
-    hands = [60.0]
-    monitor = Monitor(local.context, now=lambda: hands[0])
-    hands[0] = 120.0
+    round_version = local.head.number
+    clock = [60.0]
+    monitor = Monitor(local.context, now=lambda: clock[0])
+    clock[0] = 120.0
     assert monitor.step()
     local.live(("another", "1"))
     with local.store.write() as connection:
-        versions.collect(connection, [begun])
+        versions.collect(connection, [round_version])
 
     assert not monitor.step()
-    assert len(questions.asked) == 1 and not questions.shares
+    assert len(probes.prompts) == 1 and not probes.shares
 
 
-def test_a_purge_in_the_middle_of_a_round_does_not_end_the_monitor(local: LocalService, questions: Questions) -> None:
+def test_a_purge_in_the_middle_of_a_round_does_not_end_the_monitor(local: LocalService, probes: FakeProbes) -> None:
     (a,) = local.live(("a", "1"))
-    hands = [60.0]
-    monitor = Monitor(local.context, now=lambda: hands[0])
-    hands[0] = 120.0
+    clock = [60.0]
+    monitor = Monitor(local.context, now=lambda: clock[0])
+    clock[0] = 120.0
     local.retract(a)
     local.worker.drain()
     local.live(("b", "2"))
@@ -208,88 +205,83 @@ def test_a_purge_in_the_middle_of_a_round_does_not_end_the_monitor(local: LocalS
 
     while monitor.step():
         pass
-    assert {"locality_inside", "retention"} <= found(local).keys()
+    assert {"locality_inside", "retention"} <= monitor_figures(local).keys()
 
 
-def test_nothing_is_asked_before_the_pause_is_over_or_without_questions(
-    local: LocalService, questions: Questions, tmp_path: Path
+def test_nothing_is_asked_before_the_pause_is_over_or_without_probes(
+    local: LocalService, probes: FakeProbes, tmp_path: Path
 ) -> None:
     local.live(("a", "1"))
     assert not Monitor(local.context, now=lambda: 0.0).step()
-    (tmp_path / "silent").mkdir()
-    silent = new_local_service(tmp_path / "silent")
-    silent.live(("a", "1"))
+    (tmp_path / "unmonitored").mkdir()
+    unmonitored = new_local_service(tmp_path / "unmonitored")
+    unmonitored.live(("a", "1"))
 
-    assert not rounds(silent).step()
-    assert not questions.asked
-    silent.close()
+    assert not run_rounds(unmonitored).step()
+    assert not probes.prompts
+    unmonitored.close()
 
 
-def test_the_cadence_hears_of_it(local: LocalService, questions: Questions) -> None:
+def test_the_cadence_reads_the_figures_of_the_monitor(local: LocalService, probes: FakeProbes) -> None:
     local.live(("a", "1"), ("b", "2"))
-    questions.inside, questions.forgotten = 0.6, {"a"}
+    probes.inside, probes.forgotten = 0.6, {"a"}
 
-    rounds(local)
+    run_rounds(local)
 
-    with local.store.read() as connection:
-        standing = read_cadence_inputs(connection, local.context)
-    assert (standing.retention, standing.locality, standing.locality_at_retrain) == (0.5, 0.6, 1.0)
+    inputs = cadence_inputs(local)
+    assert (inputs.retention, inputs.locality, inputs.locality_at_retrain) == (0.5, 0.6, 1.0)
 
 
-def standing(local: LocalService) -> CadenceInputs:
+def cadence_inputs(local: LocalService) -> CadenceInputs:
     with local.store.read() as connection:
         return read_cadence_inputs(connection, local.context)
 
 
-def shown(local: LocalService, number: int | None = None) -> dict[str, tuple[int, float]]:
-    """What a client reads of a version: by name, which version was asked, and what that came to."""
+def measured_figures(local: LocalService, number: int | None = None) -> dict[str, tuple[int, float]]:
+    """The figures that a client reads of a version: by name, the version that was measured and its score."""
     with local.store.read() as connection:
         version = versions.get(connection, local.head.number if number is None else number)
-        return {name: (one.version, one.score) for name, one in read_details(connection, version)["measured"].items()}
+        return {name: (figure.version, figure.score) for name, figure in read_details(connection, version)["measured"].items()}
 
 
-def test_what_was_not_asked_of_a_version_is_shown_of_the_nearest_one_before_it(local: LocalService) -> None:
+def test_a_figure_not_measured_yet_is_that_of_the_nearest_earlier_version(local: LocalService) -> None:
     local.live(("a", "1"))
-    rounds(local)
-    asked = local.head.number
+    run_rounds(local)
+    measured = local.head.number
     local.live(("b", "2"), ("c", "3"))
 
-    assert shown(local)["capability"] == shown(local, asked)["capability"] == (asked, 0.9)
-    assert shown(local)["retention"] == (local.head.number, 1.0)
-    assert "capability" not in shown(local, 0)
+    assert measured_figures(local)["capability"] == measured_figures(local, measured)["capability"] == (measured, 0.9)
+    assert measured_figures(local)["retention"] == (local.head.number, 1.0)
+    assert "capability" not in measured_figures(local, 0)
 
 
-def test_after_a_rollback_the_figures_are_those_of_the_version_that_was_restored(
-    local: LocalService, questions: Questions
-) -> None:
+def test_after_a_rollback_the_figures_are_those_of_the_restored_version(local: LocalService, probes: FakeProbes) -> None:
     local.live(("a", "1"))
-    rounds(local)
+    run_rounds(local)
     good = local.head.number
     local.live(("b", "2"))
-    questions.skills = 0.1
-    rounds(local)
+    probes.capability = 0.1
+    run_rounds(local)
     local.live(("c", "3"))
     local.roll_back(good)
-    assert shown(local)["capability"] == (good, 0.9)
+    assert measured_figures(local)["capability"] == (good, 0.9)
 
     local.live(("d", "4"))
 
-    assert shown(local)["capability"] == (good, 0.9)
-    assert shown(local, good + 2)["capability"] == (good + 1, 0.1)
+    assert measured_figures(local)["capability"] == (good, 0.9)
+    assert measured_figures(local, good + 2)["capability"] == (good + 1, 0.1)
 
 
 @pytest.mark.parametrize("mode", ["major", "minor", "rollback"])
-def test_a_figure_from_before_the_tensors_became_what_they_are_makes_nothing_due(
-    local: LocalService, questions: Questions, mode: str
-) -> None:
+def test_a_figure_from_before_the_tensors_changed_makes_nothing_due(local: LocalService, probes: FakeProbes, mode: str) -> None:
     local.live(("a", "1"))
     local.retrain()
     local.worker.drain()
     good = local.head.number
     local.live(("b", "2"))
-    questions.skills = 0.1
-    rounds(local)
-    assert standing(local).capability == 0.1
+    probes.capability = 0.1
+    run_rounds(local)
+    assert cadence_inputs(local).capability == 0.1
 
     if mode == "rollback":
         local.roll_back(good)
@@ -297,9 +289,9 @@ def test_a_figure_from_before_the_tensors_became_what_they_are_makes_nothing_due
         local.retrain(mode)  # type: ignore[arg-type]
     local.worker.drain()
 
-    assert standing(local).capability is None
+    assert cadence_inputs(local).capability is None
     local.live(("c", "3"))
-    assert standing(local).capability is None
-    questions.skills = 1.0
-    rounds(local)
-    assert standing(local).capability == 1.0
+    assert cadence_inputs(local).capability is None
+    probes.capability = 1.0
+    run_rounds(local)
+    assert cadence_inputs(local).capability == 1.0
