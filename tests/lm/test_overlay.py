@@ -100,7 +100,7 @@ def test_a_failing_call_leaves_the_base_and_the_view_unchanged() -> None:
 
     with pytest.raises(RuntimeError):
         compute_logits(view, batch, broken)
-    with pytest.raises(KeyError)(make_adapter().interventions, batch.positions):
+    with pytest.raises(KeyError), intervention_context(make_adapter().interventions, batch.positions):
         raise KeyError
 
     assert torch.equal(compute_logits(view, batch), want)
