@@ -298,5 +298,5 @@ def _delete_rows(store: Store, ids: Sequence[str], *, by: str, now: datetime) ->
         rows = versions.delete_items(connection, left)
         rows += erasure.remove(connection, left, mentions)
         events.write(connection, [Event(type="edit.purged", edit_id=edit_id, author=by) for edit_id in left], now=now)
-    sentence = f"{mentions.doubtful} evaluations and kept prompts with a short wording of an edit among other words"
-    return rows, (sentence,) if mentions.doubtful else ()
+    sentence = f"{mentions.uncertain} evaluations and kept prompts with a short wording of an edit among other words"
+    return rows, (sentence,) if mentions.uncertain else ()

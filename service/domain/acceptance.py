@@ -18,14 +18,14 @@ class AcceptanceLimits:
 
 @dataclass(frozen=True)
 class Decision:
-    """Whether a candidate may be published, and if not, why, in sentences with the figures."""
+    """Whether a candidate may be published. `reasons` are sentences with figures that say why not."""
 
     is_accepted: bool
     reasons: tuple[str, ...] = ()
 
 
 def judge_losses(lost: int, live: int, limits: AcceptanceLimits) -> Decision:
-    """Judge a retrain after which `lost` of `live` edits, which were answered before, would not be answered by anything."""
+    """Judge a retrain that would lose `lost` of the `live` edits that are answered now."""
     if lost <= max(1, int(limits.retrain_losses * live)):
         return Decision(True)
     return Decision(False, (f"{lost} of {live} edits that are answered now would be lost",))
@@ -34,11 +34,11 @@ def judge_losses(lost: int, live: int, limits: AcceptanceLimits) -> Decision:
 def judge_scores(
     scores: Mapping[str, Any], parent: Mapping[str, Any], *, edits: int, limits: AcceptanceLimits, retrain: bool = False
 ) -> Decision:
-    """Judge a candidate that makes `edits` more edits live against its parent's scores.
+    """Judge a candidate that makes `edits` more edits live, by its scores and its parent's.
 
-    An edit may cost `canary_fall` of locality, so a joint batch may cost as much as its edits would one by one; the floor holds
-    for the sum. A retrain moves what is live already, and may cost `retrain_fall` by that. What was not measured is not judged;
-    what is not finite never passes.
+    Each edit may cost `canary_fall` of locality, so a joint batch may cost as much as its edits would one by one. The floor holds
+    for the sum. A retrain moves edits that are live already; the move alone may cost `retrain_fall`. A score that was not
+    measured is not judged. A score that is not finite is never accepted.
     """
     reasons = [
         f"the score {name} is not finite"

@@ -1,11 +1,11 @@
-"""How many tokens edits may cost. Plain numbers; what an edit costs is worked out where a tokenizer is at hand."""
+"""How many tokens edits may cost. Plain numbers; the cost of an edit is counted where a tokenizer is available."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
 class CostLimits:
-    """How many tokens are accepted: for the fit of one edit, for its report, and for the fits of all edits of one batch."""
+    """The most tokens: for the fit of one edit, for its report, and for the fits of all edits of one batch."""
 
     fit: int = 8_192
     report: int = 32_768

@@ -1,4 +1,4 @@
-"""An edit: one requested change of what the model says, its probes, and the states it may be in."""
+"""An edit: one requested correction, its probes and its statuses."""
 
 import unicodedata
 from collections.abc import Mapping
@@ -9,7 +9,7 @@ from typing import Any
 
 
 class EditStatus(StrEnum):
-    """Where an edit stands. Settled means anything but `queued` and `applying`."""
+    """The status of an edit. An edit is settled when it is neither `queued` nor `applying`."""
 
     QUEUED = "queued"
     APPLYING = "applying"
@@ -31,7 +31,7 @@ class EditStatus(StrEnum):
 
 
 class Method(StrEnum):
-    """Who carries an edit first: `auto` and `baft` at once, `locft` with the next retrain."""
+    """The method that makes an edit live: `auto` and `baft` at once, `locft` with the next retrain."""
 
     AUTO = "auto"
     BAFT = "baft"
@@ -40,7 +40,7 @@ class Method(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class Probe:
-    """A prompt asked to see what an edit did; learned from only if `train`."""
+    """A prompt that shows what an edit did. A fit learns it only if `train`."""
 
     prompt: str
     answer: str | None = None
@@ -50,7 +50,7 @@ class Probe:
 
 @dataclass(frozen=True, kw_only=True)
 class EditRequest:
-    """What a client asks for: after the edit, `prompt` is answered with `target`."""
+    """The request for an edit: after it, `prompt` is answered with `target`."""
 
     prompt: str
     target: str
@@ -67,9 +67,10 @@ class EditRequest:
 
     @property
     def key(self) -> str:
-        """The conflict key: two edits with the same key speak of one fact.
+        """The conflict key: two edits with one key are about one fact.
 
-        It is what the client gave, else subject and relation, else the prompt, each in NFC with white space collapsed, case kept.
+        The key is the client's own, else subject and relation, else the prompt. Each is in NFC with white space collapsed; case
+        is kept.
         """
         if self.conflict_key is not None:
             return f"key:{normalise(self.conflict_key)}"
@@ -80,7 +81,7 @@ class EditRequest:
 
 @dataclass(frozen=True, kw_only=True)
 class Edit(EditRequest):
-    """An accepted edit as the store knows it."""
+    """An accepted edit as the store has it."""
 
     id: str
     seq: int
@@ -88,29 +89,29 @@ class Edit(EditRequest):
     author: str
     created_at: datetime
     applied_at: datetime | None = None
-    version: int | None = None  # the version that first held it
+    version: int | None = None  # the first version in which it was live
     report: Mapping[str, Any] | None = None
     supersedes: str | None = None
     superseded_by: str | None = None
     error: str | None = None
-    tokens: int = 0  # what a fit of it alone is given, padding included; 0: nobody counted
+    tokens: int = 0  # tokens of a fit of this edit alone, padding included; 0: not counted
 
 
-LONGEST_RUN = 30  # marks on one letter; Unicode's own bound for text that is to be normalised in a stream (UAX 15)
+LONGEST_RUN = 30  # combining marks on one letter; Unicode's bound for normalisation in a stream (UAX 15)
 
 
 def normalise(text: str) -> str:
-    """NFC, trimmed, runs of white space collapsed to one space; case is kept.
+    """The text in NFC, trimmed, with runs of white space collapsed to one space. Case is kept.
 
-    The time NFC takes grows with the square of a run of combining marks, so a run longer than any writing has is taken apart.
+    The time of NFC grows with the square of a run of combining marks. Longer runs than any writing system has are split.
     """
     if text.isascii():
         return " ".join(text.split())
-    pieces, begun, run = [], 0, 0
-    for place, character in enumerate(text):
+    pieces, start, run = [], 0, 0
+    for position, character in enumerate(text):
         run = run + 1 if unicodedata.combining(character) else 0
         if run > LONGEST_RUN:
-            pieces.append(text[begun:place])
-            begun, run = place, 1
-    composed = "".join(unicodedata.normalize("NFC", piece) for piece in (*pieces, text[begun:]))
+            pieces.append(text[start:position])
+            start, run = position, 1
+    composed = "".join(unicodedata.normalize("NFC", piece) for piece in (*pieces, text[start:]))
     return " ".join(composed.split())

@@ -3,22 +3,22 @@
 ServiceError
 ├── Refused        the request is at fault; nothing was changed
 │   ├── TooLong    a text, a prompt or a body is over its limit
-│   └── KeyReused  an idempotency key came again with another body
-├── NotFound       what the request names does not exist
-├── Gone           it existed and was collected
-├── Conflict       the request is sound but the state forbids it
-│   └── Stale      a compare-and-swap lost: the head has moved
+│   └── KeyReused  an idempotency key was used before with another body
+├── NotFound       the resource does not exist
+├── Gone           the resource existed and was collected
+├── Conflict       the request is valid, but the state forbids it
+│   └── Stale      a compare-and-swap failed: the head has moved
 ├── Unavailable    try again later
-│   └── Unreadable stored bytes cannot be read by this process now, which says nothing about the bytes
-└── Corrupt        stored bytes are not what the rows say; somebody must look
+│   └── Unreadable this process cannot read stored bytes now; the bytes themselves may be sound
+└── Corrupt        stored bytes differ from what the rows say; an operator must look
 
-A message is one sentence a user can act on. It names the field at fault and never repeats what was sent. Status codes are the
-business of `api/problems.py` alone.
+A message is one sentence that a user can act on. It names the field at fault and never repeats the request's content. Only
+`api/problems.py` knows HTTP status codes.
 """
 
 
 class ServiceError(Exception):
-    """Base of all errors raised on purpose; `field` names the part of the request at fault, if one is."""
+    """Base of all errors raised on purpose. `field` names the part of the request at fault, or is None."""
 
     def __init__(self, message: str, *, field: str | None = None) -> None:
         super().__init__(message)
@@ -31,7 +31,7 @@ class Refused(ServiceError):
 
 
 class TooLong(Refused):
-    """A prompt, a target or a body is longer than the limit that the message names."""
+    """A prompt, a target or a body is over the limit that the message names."""
 
 
 class KeyReused(Refused):
@@ -39,15 +39,15 @@ class KeyReused(Refused):
 
 
 class NotFound(ServiceError):
-    """What the request names does not exist."""
+    """The resource that the request names does not exist."""
 
 
 class Gone(ServiceError):
-    """What the request names existed, and its data was collected."""
+    """The resource that the request names existed, and its data was collected."""
 
 
 class Conflict(ServiceError):
-    """The request is sound, but the state of what it names forbids it."""
+    """The request is valid, but the state of the resource forbids it."""
 
 
 class Stale(Conflict):
@@ -55,7 +55,7 @@ class Stale(Conflict):
 
 
 class Unavailable(ServiceError):
-    """The service cannot do this now; `retry_after_s` says when to ask again."""
+    """The service cannot do this now. `retry_after_s`: seconds until another attempt is useful."""
 
     def __init__(self, message: str, *, retry_after_s: float = 1.0) -> None:
         super().__init__(message)
@@ -63,8 +63,8 @@ class Unavailable(ServiceError):
 
 
 class Unreadable(Unavailable):
-    """This process cannot read stored bytes now: a file is missing, a disk is away, too many files are open."""
+    """This process cannot read stored bytes now: a file is missing, a disk is unavailable, or too many files are open."""
 
 
 class Corrupt(ServiceError):
-    """Stored bytes were read, and they are not what their row says."""
+    """Stored bytes were read, and they differ from what their row says."""

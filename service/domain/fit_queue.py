@@ -1,17 +1,18 @@
-"""Which of the edits that wait are fitted next: small ones together, a large one alone and after them, but not for ever. Pure.
+"""Which queued edits are fitted next. Small edits are fitted together; a large edit is fitted alone and after them. Pure.
 
-Edits of one conflict key are fitted in order of acceptance, whatever they cost.
+A large edit does not wait for ever: it gets its turn after a number of jobs of small edits. Edits of one conflict key are fitted
+in order of acceptance, whatever they cost.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-JOBS_BEFORE_TURN = 4  # jobs of small edits in a row after which a large one that waited for them has its turn
+JOBS_BEFORE_TURN = 4  # jobs of small edits in a row after which a waiting large edit gets its turn
 
 
 @dataclass(frozen=True)
 class QueuedEdit:
-    """An edit that is queued; `tokens` is what a fit of it alone is given, 0 where nobody counted."""
+    """A queued edit. `tokens`: tokens of a fit of this edit alone; 0: not counted."""
 
     edit_id: str
     key: str
@@ -21,8 +22,9 @@ class QueuedEdit:
 
 @dataclass(frozen=True)
 class FitQueue:
-    """What waits, in order of acceptance: the first `small` and the first `large` edits; and of the last jobs that ended, newest
-    first, the number of the newest of their edits.
+    """The first `small` and the first `large` queued edits, in order of acceptance.
+
+    `ended`: for the last jobs that ended, newest first, the sequence number of their newest edit.
     """
 
     small: Sequence[QueuedEdit]
@@ -31,37 +33,39 @@ class FitQueue:
 
 
 def choose_next_job(queue: FitQueue, *, most: int, budget: int) -> tuple[str, ...]:
-    """The ids of the edits that make the next job: a large one alone, or at most `most` small ones of `budget` tokens in all.
+    """The ids of the edits of the next job: one large edit, or at most `most` small ones of at most `budget` tokens in all.
 
-    Large edits that small ones of it overtake within one fact come along: the newest is fitted, the others are superseded.
+    A small edit takes along the older large edits of its conflict key: the newest edit is fitted, the others are superseded.
     """
     first = _first_large(queue)
-    if first is not None and (not queue.small or is_its_turn(first, queue.ended)):
+    if first is not None and (not queue.small or is_turn_of(first, queue.ended)):
         return (first.edit_id,)
-    taken: list[QueuedEdit] = []
-    for one in queue.small:
-        budget -= one.tokens
-        more = [*(other for other in queue.large if other.key == one.key and other.seq < one.seq and other not in taken), one]
-        if taken and (budget < 0 or len(taken) + len(more) > most):
+    batch: list[QueuedEdit] = []
+    for edit in queue.small:
+        budget -= edit.tokens
+        older = [large for large in queue.large if large.key == edit.key and large.seq < edit.seq and large not in batch]
+        if batch and (budget < 0 or len(batch) + len(older) + 1 > most):
             break
-        taken += more
-    return tuple(one.edit_id for one in sorted(taken, key=lambda one: one.seq))
+        batch += [*older, edit]
+    return tuple(edit.edit_id for edit in sorted(batch, key=lambda edit: edit.seq))
 
 
 def must_give_way(running: QueuedEdit, queue: FitQueue) -> bool:
-    """Whether the fit of a large edit ends for the sake of small ones that wait: unless it is its turn."""
-    return bool(queue.small) and not is_its_turn(running, queue.ended)
+    """Whether the running fit of a large edit ends because small edits wait. It does not during the turn of the large edit."""
+    return bool(queue.small) and not is_turn_of(running, queue.ended)
 
 
-def is_its_turn(one: QueuedEdit, ended: Sequence[int]) -> bool:
-    """Whether so many jobs whose newest edit came after a large one were done before it that now it is its turn. Large ones have
-    theirs in order of acceptance, so none of these was one's: a small edit may have taken one of its fact along.
+def is_turn_of(edit: QueuedEdit, ended: Sequence[int]) -> bool:
+    """Whether a large edit has its turn: the last JOBS_BEFORE_TURN jobs each had an edit that was accepted after this one.
+
+    Large edits get their turns in order of acceptance, so none of these jobs was the turn of another large edit. A small edit may
+    have taken a large one along.
     """
     last = ended[:JOBS_BEFORE_TURN]
-    return len(last) == JOBS_BEFORE_TURN and all(seq > one.seq for seq in last)
+    return len(last) == JOBS_BEFORE_TURN and all(seq > edit.seq for seq in last)
 
 
 def _first_large(queue: FitQueue) -> QueuedEdit | None:
-    """The oldest large edit before which no small one of its fact is to be fitted."""
-    before = {one.key: one.seq for one in reversed(queue.small)}
-    return next((one for one in queue.large if before.get(one.key, one.seq) >= one.seq), None)
+    """The oldest large edit that waits for no older small edit of its conflict key."""
+    first_small = {edit.key: edit.seq for edit in reversed(queue.small)}
+    return next((edit for edit in queue.large if first_small.get(edit.key, edit.seq) >= edit.seq), None)

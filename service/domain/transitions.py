@@ -1,11 +1,11 @@
-"""Which status of an edit may follow which, as a table. The database holds the same table and refuses anything else by itself."""
+"""The status transitions of an edit, as a table. The database holds the same table and refuses every other transition."""
 
 from collections.abc import Mapping
 
 from service.domain.edit import EditStatus as S
 
-# Publishing an older live set may bring back whatever it holds, so almost every state leads to the two live ones. From
-# `retracted` nothing leads away: a rollback drops what was retracted since.
+# Publishing an older live set may make its edits live again, so almost every status leads to the two live ones. `retracted` is
+# final: a rollback leaves out later retracted edits.
 ALLOWED: Mapping[S, frozenset[S]] = {
     S.QUEUED: frozenset({S.APPLYING, S.APPLIED, S.CONSOLIDATED, S.DEFERRED, S.SUPERSEDED, S.RETRACTED, S.FAILED}),
     S.APPLYING: frozenset({S.QUEUED, S.APPLIED, S.CONSOLIDATED, S.DEFERRED, S.SUPERSEDED, S.RETRACTED, S.FAILED}),
@@ -20,5 +20,5 @@ ALLOWED: Mapping[S, frozenset[S]] = {
 
 
 def statuses_before(status: S) -> frozenset[S]:
-    """The states from which `status` may be reached, itself included: writing a state again changes nothing."""
+    """The statuses from which `status` may be reached. `status` is one of them: writing it again changes nothing."""
     return frozenset(before for before, after in ALLOWED.items() if status in after) | {status}

@@ -1,6 +1,4 @@
-"""A version: the frozen base plus one overlay, with the live set it answers from; and the head, which says which version
-answers.
-"""
+"""A version: the frozen base with one overlay and its live set. The head says which version answers."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -10,17 +8,17 @@ from typing import Any
 
 
 class VersionKind(StrEnum):
-    """What made a version."""
+    """The operation that made a version."""
 
     BASE = "base"  # version 0
     BAFT = "baft"  # edits applied on top of the head
     LOCFT = "locft"  # a retrain
     ROLLBACK = "rollback"  # an older overlay under a new number
-    RETRACT = "retract"  # the window fitted again without what was taken back
+    RETRACT = "retract"  # the window fitted again without retracted edits
 
 
 class VersionStatus(StrEnum):
-    """`published`, later `corrupt` or `collected`. A candidate that is refused is no version: it gets no number and no row."""
+    """`published`, later `corrupt` or `collected`. A refused candidate is no version: it gets no number and no row."""
 
     PUBLISHED = "published"
     CORRUPT = "corrupt"
@@ -29,7 +27,7 @@ class VersionStatus(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class Version:
-    """A published version as the store knows it. `digest` is None when its overlay is empty: it answers as the base does."""
+    """A published version as the store has it. `digest` is None if the overlay is empty: the version answers as the base does."""
 
     number: int
     kind: VersionKind
@@ -39,18 +37,18 @@ class Version:
     created_at: datetime
     author: str
     reason: str | None = None
-    edits_counted: int = 0  # edits that are live in it
-    window: int = 0  # of these, how many BaFT carries
+    edits_counted: int = 0  # live edits
+    window: int = 0  # live edits that BaFT carries
     scores: Mapping[str, Any] = field(default_factory=dict)
-    restores: int | None = None  # for a rollback: the version whose overlay it took
+    restores: int | None = None  # for a rollback: the version whose overlay it has
     pinned: bool = False
-    minors: int = 0  # minor retrains in its tensors since the major one they began at
+    minors: int = 0  # minor retrains in its tensors since the last major one
     major_at: datetime | None = None  # when its tensors were last trained from the base
 
 
 @dataclass(frozen=True, kw_only=True)
 class Head:
-    """The one row that says what is true now: which version answers, how often it moved, and whose publications count."""
+    """The head row: which version answers, how often the head moved (`epoch`), and which worker may publish (`fence`)."""
 
     version: int
     epoch: int

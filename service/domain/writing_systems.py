@@ -1,4 +1,4 @@
-"""Scripts and their words: which characters may stand for a word of their own, because no space sets words apart."""
+"""Scripts and their words: which characters may be a word of their own, because the script has no spaces between words."""
 
 # Thai, Lao, Myanmar, Khmer, kana, Chinese characters.
 SPACELESS = (
@@ -10,7 +10,7 @@ SPACELESS = (
     (0x4E00, 0x9FFF),
     (0x20000, 0x323AF),
 )
-_HANGUL = (0xAC00, 0xD7AF)  # written with spaces, but a word's particles follow it without one
+_HANGUL = (0xAC00, 0xD7AF)  # written with spaces, but particles follow a word without a space
 SINGLE_CHARACTER_WORDS = (*SPACELESS, _HANGUL)
 
 
@@ -20,7 +20,7 @@ def is_spaceless(character: str) -> bool:
 
 
 def is_single_character_word(character: str) -> bool:
-    """Whether a word may end before or after this character, whatever stands there."""
+    """Whether a word may end before or after this character, whatever its neighbours are."""
     return _is_among(character, SINGLE_CHARACTER_WORDS)
 
 

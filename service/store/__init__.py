@@ -1,4 +1,4 @@
-"""The database as the truth: tables, transactions and plain functions that read and write rows. It knows no model and no HTTP.
+"""The database holds the state: tables, transactions and plain functions that read and write rows. Knows no model and no HTTP.
 
-A function that takes a connection runs inside its caller's transaction; only `session.Store.write` commits.
+A function that takes a connection runs inside its caller's transaction. Only `database.Store.write` commits.
 """

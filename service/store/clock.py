@@ -1,5 +1,5 @@
-"""The one clock of a store: moments that are compared or ordered come from the database, because several processes write them and
-their own clocks need not agree. On SQLite it is this machine's.
+"""The clock of a store. Times that are compared or ordered come from the database, because several processes write them and their
+own clocks may differ. On SQLite it is this machine's clock.
 """
 
 import threading
@@ -12,49 +12,50 @@ from sqlalchemy.engine import Connection
 
 from service.domain.errors import Unavailable
 
-REFRESH_S = 60.0  # how long the database's clock is gone on with before it is looked at again
+REFRESH_S = 60.0  # seconds between two readings of the database's clock
 
 
 def read_now(connection: Connection) -> datetime:
-    """This moment by the database's clock. Taken under the head's lock it is later than all that was committed before."""
+    """The time of the database's clock. Read under the head's lock, it is later than every earlier commit."""
     if connection.dialect.name == "sqlite":
         return datetime.now(UTC)
-    found: datetime = connection.execute(sa.select(sa.func.clock_timestamp())).scalar_one()
-    return found.astimezone(UTC)
+    now: datetime = connection.execute(sa.select(sa.func.clock_timestamp())).scalar_one()
+    return now.astimezone(UTC)
 
 
 class Clock:
-    """The same where there is no transaction, without asking each time: the last look, and what has passed since by the steady
-    clock of this process. While the database is away it goes on; before the first look it is this machine's.
+    """The database's clock outside a transaction, without a query each time.
 
-    `look` asks the database, and may raise Unavailable.
+    The time is the last reading plus the time since then by this process' monotonic clock. The clock continues while the
+    database is unavailable. Before the first reading it is this machine's clock. `read` queries the database
+    and may raise Unavailable.
     """
 
-    def __init__(self, look: Callable[[], datetime]) -> None:
-        self._look = look
+    def __init__(self, read: Callable[[], datetime]) -> None:
+        self._read = read
         self._lock = threading.Lock()
-        self._seen: tuple[datetime, float] | None = None
-        self._look_at = 0.0
+        self._reading: tuple[datetime, float] | None = None  # the database's time, and the monotonic time of it
+        self._next_read = 0.0
 
     def __call__(self) -> datetime:
-        """This moment."""
+        """The time now."""
         with self._lock:
-            is_due = time.monotonic() >= self._look_at
+            is_due = time.monotonic() >= self._next_read
             if is_due:
-                self._look_at = time.monotonic() + REFRESH_S  # the others go on with what is known
+                self._next_read = time.monotonic() + REFRESH_S  # other threads use the last reading
         if is_due:
-            self._agree()
+            self._refresh()
         with self._lock:
-            if self._seen is None:
+            if self._reading is None:
                 return datetime.now(UTC)
-            moment, at = self._seen
+            moment, at = self._reading
             return moment + timedelta(seconds=time.monotonic() - at)
 
-    def _agree(self) -> None:
+    def _refresh(self) -> None:
         before = time.monotonic()
         try:
-            found = self._look()
+            moment = self._read()
         except Unavailable:
             return
         with self._lock:
-            self._seen = (found, (before + time.monotonic()) / 2)
+            self._reading = (moment, (before + time.monotonic()) / 2)

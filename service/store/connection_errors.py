@@ -1,5 +1,5 @@
-"""Why a database cannot be opened, as a sentence an operator can act on. What it said itself may hold names and rows, so it is
-only looked at for the few things that it can be.
+"""Why a database cannot be opened, as a sentence that an operator can act on. The driver's own text may hold names and rows, so
+it is only matched against known causes and never repeated.
 """
 
 import os
@@ -7,7 +7,7 @@ import re
 
 from service.domain.errors import Unavailable
 
-# The first that is found decides. All are of the moment of connecting: afterwards "does not exist" speaks of tables.
+# The first match decides. All are errors of connecting: later "does not exist" is about tables.
 CONNECTION_ERRORS = (
     (
         r'database ".*" does not exist',
@@ -28,12 +28,12 @@ NO_DRIVER = "database_url is of Postgres, and its driver is not installed: pip i
 
 
 def explain_connection_error(error: BaseException | None) -> str | None:
-    """Why no connection came to be; None if that is not what the driver's error is about."""
+    """Why no connection was made; None if the driver's error has another cause."""
     text = str(error).lower()
     return next((sentence for words, sentence in CONNECTION_ERRORS if re.search(words, text)), None)
 
 
 def folder_error(error: OSError, what: str) -> Unavailable:
-    """An error for a part of the data folder that cannot be written, or made."""
-    why = os.strerror(error.errno).lower() if error.errno else "it is not there"
-    return Unavailable(f"{what} cannot be written to: {why}; see that it may be, or give another data_dir")
+    """An error for a part of the data folder that cannot be written or created."""
+    cause = os.strerror(error.errno).lower() if error.errno else "it is not there"
+    return Unavailable(f"{what} cannot be written to: {cause}; see that it may be, or give another data_dir")

@@ -1,7 +1,6 @@
 """Engines and transactions. `read()` sees committed rows; `write()` is one transaction and the only place that commits.
 
-Every fault of the database itself leaves here as Unavailable: nothing was changed that was not acknowledged, so asking again is
-right.
+Every error of the database itself is raised as Unavailable. No unacknowledged change is kept, so the caller may try again.
 """
 
 import fcntl
@@ -25,17 +24,17 @@ from service.store.connection_errors import NO_DRIVER, folder_error
 from service.store.outage import DatabaseTimeout, Outage
 
 BUSY_S = 10  # longest wait for SQLite's write lock
-POOL = 24  # connections an engine holds at most; more callers wait
+POOL = 24  # most connections of an engine; further callers wait
 POOL_WAIT_S = 10
-WRITERS = 16  # that hold a connection at the same time; the rest of the pool is for readers
-STALLED_S = 2.0  # without the end of any transaction, after which no further writer waits
+WRITERS = 16  # most writers that hold a connection; the rest of the pool is for readers
+STALLED_S = 2.0  # seconds without the end of any transaction, after which no further writer waits
 LOCK_NAME = "errata.lock"
 DAMAGED = ("not a database", "malformed")  # in SQLite's words
 TRANSIENT = (OperationalError, InterfaceError, InternalError, sa.exc.TimeoutError)
 
 
 class Store:
-    """One database. Writers of one SQLite file take turns in this process, because its own waiting is neither fair nor quick."""
+    """One database. Writers of one SQLite file take turns in this process, because SQLite's own waiting is unfair and slow."""
 
     def __init__(self, url: str) -> None:
         self.url = make_url(url)
@@ -49,11 +48,11 @@ class Store:
         self._writer, self._reader = writer.execution_options(**memory), reader.execution_options(**memory)
         self._reading = Outage()
         self._writing = Outage() if self.is_sqlite else self._reading  # a SQLite file that is locked can still be read
-        self._room = threading.BoundedSemaphore(WRITERS)
-        self._moved_at = time.monotonic()
+        self._writers = threading.BoundedSemaphore(WRITERS)
+        self._last_end = time.monotonic()  # of any transaction
         self._turn = threading.Lock()
         self._folder_lock: TextIO | None = None
-        self.clock: Callable[[], datetime] = Clock(self._look_at_the_clock)
+        self.clock: Callable[[], datetime] = Clock(self._read_clock)
 
     @property
     def folder(self) -> Path | None:
@@ -61,10 +60,10 @@ class Store:
         return Path(self.url.database).resolve().parent if self.is_sqlite and self.url.database else None
 
     def lock_folder(self) -> None:
-        """Make this process the only server of a SQLite folder, until `close`. Raises Conflict if another one has it,
-        Unavailable if it may not be written to.
+        """Make this process the only server of a SQLite folder, until `close`. Raises Conflict if another server has the folder,
+        Unavailable if the folder is not writable.
 
-        The kernel gives the lock back when the process ends, however it ends. On Postgres the fence does this work.
+        The kernel releases the lock when the process ends, however it ends. On Postgres the fence has this task.
         """
         if self.folder is None or self._folder_lock is not None:
             return
@@ -82,17 +81,15 @@ class Store:
 
     @contextmanager
     def read(self) -> Iterator[Connection]:
-        """Committed rows, each statement for itself: never holds a lock that a writer waits for. Raises Unavailable."""
+        """Read committed rows. Each statement is its own transaction, so no writer waits for a reader. Raises Unavailable."""
         with self._reading.attempt(), _translated_errors(), self._reader.connect() as connection:
             yield connection
 
     @contextmanager
     def write(self) -> Iterator[Connection]:
-        """One transaction: committed at the end of the block, undone if it raises. Raises Unavailable if the database cannot do
-        it.
-        """
-        self._writing.peek()  # nobody waits for room who would be told no afterwards
-        # A writer that finds no room has not asked the database: what it is told says nothing about an outage.
+        """One transaction: committed at the end of the block, rolled back if the block raises. Raises Unavailable."""
+        self._writing.peek()  # in an outage fail before waiting for a place among the writers
+        # A writer without a place has not asked the database, so its error says nothing about an outage.
         with (
             self._among_writers(),
             self._writing.attempt(),
@@ -103,8 +100,10 @@ class Store:
             yield connection
 
     def scrub(self) -> tuple[str, ...]:
-        """Rewrite a SQLite file from its rows alone, so that nothing deleted is left in its free pages or its log; sentences on
-        what could not be done, for instance because a reader was under way. On Postgres this is the operator's business.
+        """Rewrite a SQLite file from its rows, so that its free pages and its log hold no deleted data.
+
+        Returns sentences about parts that could not be rewritten, for instance because of a reader. On Postgres this is the
+        operator's task.
         """
         if not self.is_sqlite:
             return ()
@@ -124,14 +123,14 @@ class Store:
         )
 
     def close(self) -> None:
-        """Give back every connection and the folder."""
+        """Close every connection and release the folder."""
         self._writer.dispose()
         self._reader.dispose()
         if self._folder_lock is not None:
             self._folder_lock.close()
             self._folder_lock = None
 
-    def _look_at_the_clock(self) -> datetime:
+    def _read_clock(self) -> datetime:
         if self.is_sqlite:
             return datetime.now(UTC)
         with self.read() as connection:
@@ -139,15 +138,15 @@ class Store:
 
     @contextmanager
     def _among_writers(self) -> Iterator[None]:
-        """Wait while there are WRITERS of them, as long as they get on: stuck ones must not take every thread there is."""
-        while not self._room.acquire(timeout=STALLED_S / 4):
-            if time.monotonic() - self._moved_at > STALLED_S:
+        """Take a place among the WRITERS. Waits only while transactions end: stalled writers must not occupy every thread."""
+        while not self._writers.acquire(timeout=STALLED_S / 4):
+            if time.monotonic() - self._last_end > STALLED_S:
                 raise Unavailable("The database is busy.")
         try:
             yield
         finally:
-            self._moved_at = time.monotonic()
-            self._room.release()
+            self._last_end = time.monotonic()
+            self._writers.release()
 
     @contextmanager
     def _in_turn(self) -> Iterator[None]:
@@ -157,14 +156,14 @@ class Store:
         if not self._turn.acquire(timeout=BUSY_S):
             raise DatabaseTimeout("The database is busy.")
         try:
-            self._writing.check()  # who had the turn before may have waited in vain
+            self._writing.check()  # the writer before may have found an outage
             yield
         finally:
             self._turn.release()
 
 
 def database_clock(connection: Connection) -> sa.ColumnElement[float]:
-    """Seconds since 1970 by the database's own clock: the only clock that leases go by."""
+    """Seconds since 1970 by the database's own clock, as an SQL expression. Leases use this clock alone."""
     if connection.dialect.name == "sqlite":
         return (sa.func.julianday("now") - 2440587.5) * 86400.0
     return sa.cast(sa.func.extract("epoch", sa.func.clock_timestamp()), sa.Float(53))
@@ -185,13 +184,13 @@ def _translated_errors() -> Iterator[None]:
 
 
 def _is_silence(error: SQLAlchemyError) -> bool:
-    """Whether whoever asks next will wait as long and in vain: the server does not answer, or another process holds the file."""
-    if isinstance(error, sa.exc.TimeoutError):  # no connection of the pool was given back
+    """Whether the next caller would time out too: the server does not answer, or another process locks the file."""
+    if isinstance(error, sa.exc.TimeoutError):  # no connection of the pool became free
         return True
-    fault = getattr(error, "orig", None)
-    if isinstance(fault, sqlite3.OperationalError):
-        return fault.sqlite_errorcode == sqlite3.SQLITE_BUSY
-    return type(fault).__name__ in ("AnswerTimeout", "ConnectionTimeout")  # the driver of Postgres need not be installed
+    cause = getattr(error, "orig", None)
+    if isinstance(cause, sqlite3.OperationalError):
+        return cause.sqlite_errorcode == sqlite3.SQLITE_BUSY
+    return type(cause).__name__ in ("AnswerTimeout", "ConnectionTimeout")  # the driver of Postgres need not be installed
 
 
 def _sentence(error: SQLAlchemyError) -> str:
@@ -225,7 +224,7 @@ def _sqlite_engine(url: sa.URL, *, writes: bool) -> Engine:
             connection.execute("PRAGMA query_only=ON")
 
     if writes:
-        # A deferred transaction that reads first cannot always become a writer later, and busy_timeout does not cover that.
+        # A deferred transaction that reads first cannot always become a writer, and busy_timeout does not cover that case.
         @sa.event.listens_for(engine, "begin")
         def _begin(connection: Connection) -> None:
             connection.exec_driver_sql("BEGIN IMMEDIATE")

@@ -1,4 +1,4 @@
-"""Rows of edits: read as `Edit`, written by lifecycle verbs. Every change of a status passes the table of transitions."""
+"""Rows of edits, read as `Edit`. Every change of a status passes the table of transitions."""
 
 import hashlib
 import itertools
@@ -18,12 +18,12 @@ from service.domain.liveset import LiveItem
 from service.store import tables as t
 
 PROBE_KINDS = ("rephrases", "locality", "portability")
-CHUNK = 400  # ids in one IN (…): SQLite's variables are bounded
+CHUNK = 400  # ids in one IN (…), because SQLite bounds the variables of a statement
 
 
 @dataclass(frozen=True, kw_only=True)
 class StatusChange:
-    """What a transaction makes of one edit."""
+    """A change of the status of one edit."""
 
     edit_id: str
     status: EditStatus
@@ -36,7 +36,7 @@ class StatusChange:
 
 @dataclass(frozen=True)
 class AuthoredEdit:
-    """How an edit stands; `asked`: it was asked to be taken back."""
+    """The status of an edit of one author. `is_retraction_requested`: its retraction was requested."""
 
     edit_id: str
     seq: int
@@ -57,7 +57,7 @@ def insert(
     now: datetime,
     tokens: Mapping[str, int] | None = None,
 ) -> None:
-    """Write accepted edits, each with its id, sequence number and first status; `tokens`, by id, is what fits of them cost."""
+    """Write accepted edits, each with its id, sequence number and first status. `tokens`: the cost of their fits by id."""
     costs = tokens or {}
     if requests:
         rows = [_row(*entry, author=author, now=now) | {"tokens": costs.get(entry[0], 0)} for entry in requests]
@@ -73,7 +73,7 @@ def get(connection: Connection, edit_id: str) -> Edit:
 
 
 def read_status(connection: Connection, edit_id: str) -> EditStatus:
-    """How one edit stands, without reading what it holds. Raises NotFound."""
+    """The status of one edit, without its texts. Raises NotFound."""
     status = connection.execute(sa.select(t.edits.c.status).where(t.edits.c.id == edit_id)).scalar_one_or_none()
     if status is None:
         raise NotFound("there is no edit with this id", field="id")
@@ -83,31 +83,31 @@ def read_status(connection: Connection, edit_id: str) -> EditStatus:
 def read_many(connection: Connection, edit_ids: Collection[str]) -> list[Edit]:
     """Edits by id, in order of acceptance; ids without a row are left out."""
     found = []
-    for some in chunks(edit_ids):
-        found += [row_to_edit(row) for row in connection.execute(sa.select(t.edits).where(t.edits.c.id.in_(some))).mappings()]
+    for chunk in chunks(edit_ids):
+        found += [row_to_edit(row) for row in connection.execute(sa.select(t.edits).where(t.edits.c.id.in_(chunk))).mappings()]
     return sorted(found, key=lambda edit: edit.seq)
 
 
 def read_statuses(connection: Connection, edit_ids: Collection[str]) -> dict[str, EditStatus]:
-    """How edits stand, by id and without their texts; ids without a row are left out."""
+    """The statuses of edits by id, without their texts; ids without a row are left out."""
     found: dict[str, EditStatus] = {}
-    for some in chunks(edit_ids):
-        rows = connection.execute(sa.select(t.edits.c.id, t.edits.c.status).where(t.edits.c.id.in_(some)))
+    for chunk in chunks(edit_ids):
+        rows = connection.execute(sa.select(t.edits.c.id, t.edits.c.status).where(t.edits.c.id.in_(chunk)))
         found |= {row.id: EditStatus(row.status) for row in rows}
     return found
 
 
 def read_requests(connection: Connection, edit_ids: Collection[str]) -> list[EditRequest]:
-    """What edits ask for and of which fact, without their probes, in order of acceptance."""
+    """The requests of edits without their probes, in order of acceptance."""
     return list(read_requests_by_id(connection, edit_ids).values())
 
 
 def read_requests_by_id(connection: Connection, edit_ids: Collection[str]) -> dict[str, EditRequest]:
-    """The same by their ids."""
+    """The requests of edits without their probes by id, in order of acceptance."""
     names = ("prompt", "target", "subject", "relation", "conflict_key")
     found: list[tuple[int, str, EditRequest]] = []
-    for some in chunks(edit_ids):
-        select = sa.select(t.edits.c.seq, t.edits.c.id, *(t.edits.c[name] for name in names)).where(t.edits.c.id.in_(some))
+    for chunk in chunks(edit_ids):
+        select = sa.select(t.edits.c.seq, t.edits.c.id, *(t.edits.c[name] for name in names)).where(t.edits.c.id.in_(chunk))
         rows = connection.execute(select).mappings()
         found += [(row["seq"], row["id"], EditRequest(**{name: row[name] for name in names})) for row in rows]
     return {edit_id: request for _, edit_id, request in sorted(found, key=lambda one: one[0])}
@@ -116,7 +116,7 @@ def read_requests_by_id(connection: Connection, edit_ids: Collection[str]) -> di
 def read_page(
     connection: Connection, *, statuses: Collection[EditStatus] = (), limit: int, after_seq: int | None = None
 ) -> list[Edit]:
-    """Edits in order of acceptance, beyond `after_seq`."""
+    """Edits in order of acceptance, after `after_seq`."""
     select = sa.select(t.edits).limit(limit)
     if statuses:
         select = select.where(t.edits.c.status.in_([str(status) for status in statuses]))
@@ -126,7 +126,7 @@ def read_page(
 
 
 def read_queue(connection: Connection, *, most: int, large: int) -> tuple[list[QueuedEdit], list[QueuedEdit]]:
-    """What waits, in order of acceptance: at most so many small edits, and so many large ones, of more than `large` tokens."""
+    """The queued edits in order of acceptance: at most `most` small ones, and `most` large ones of more than `large` tokens."""
     waits, is_large = t.edits.c.status == EditStatus.QUEUED, t.edits.c.tokens > large
     select = sa.select(t.edits.c.id, t.edits.c.key_digest, t.edits.c.seq, t.edits.c.tokens).where(waits)
     small, heavy = (
@@ -137,30 +137,32 @@ def read_queue(connection: Connection, *, most: int, large: int) -> tuple[list[Q
 
 
 def read_newest_seq(connection: Connection, edit_ids: Collection[str]) -> int | None:
-    """The number of the newest of some edits; None if none of them is there any more."""
+    """The sequence number of the newest of some edits; None if none of them has a row."""
     newest: int | None = connection.execute(sa.select(sa.func.max(t.edits.c.seq)).where(t.edits.c.id.in_(edit_ids))).scalar_one()
     return newest
 
 
 def sum_tokens(connection: Connection, edit_ids: Collection[str]) -> int:
-    """What fits of these edits, each alone, are given."""
+    """The sum of the tokens of single fits of these edits."""
     total = sa.func.coalesce(sa.func.sum(t.edits.c.tokens), 0)
-    return sum(int(connection.execute(sa.select(total).where(t.edits.c.id.in_(some))).scalar_one()) for some in chunks(edit_ids))
+    return sum(
+        int(connection.execute(sa.select(total).where(t.edits.c.id.in_(chunk))).scalar_one()) for chunk in chunks(edit_ids)
+    )
 
 
 def count_by_status(connection: Connection) -> dict[str, int]:
-    """How many edits have each status; states that none has are 0."""
+    """The number of edits by status; 0 for a status without edits."""
     rows = connection.execute(sa.select(t.edits.c.status, sa.func.count()).group_by(t.edits.c.status)).all()
     return {str(status): 0 for status in EditStatus} | dict(tuple(row) for row in rows)
 
 
 def count(connection: Connection, status: EditStatus) -> int:
-    """How many edits have one status, without counting the others."""
+    """The number of edits with one status, without counting the others."""
     return int(connection.execute(sa.select(sa.func.count()).where(t.edits.c.status == status)).scalar_one())
 
 
 def read_count_and_oldest(connection: Connection, status: EditStatus) -> tuple[int, datetime | None]:
-    """How many edits have one status, and when the oldest of them was posted."""
+    """The number of edits with one status, and the time when the oldest of them was posted."""
     select = sa.select(sa.func.count(), sa.func.min(t.edits.c.created_at)).where(t.edits.c.status == status)
     counted, oldest = connection.execute(select).one()
     return counted, oldest
@@ -172,47 +174,47 @@ def read_ids(connection: Connection, status: EditStatus) -> Sequence[str]:
 
 
 def read_first_applied_at(connection: Connection, edit_ids: Collection[str]) -> datetime | None:
-    """When the first of some edits was applied, or posted where it never was; None for no edits."""
+    """The earliest time at which one of these edits was applied, or posted if it never was; None for no edits."""
     since = sa.func.coalesce(t.edits.c.applied_at, t.edits.c.created_at)
     firsts = [
-        connection.execute(sa.select(sa.func.min(since)).where(t.edits.c.id.in_(some))).scalar() for some in chunks(edit_ids)
+        connection.execute(sa.select(sa.func.min(since)).where(t.edits.c.id.in_(chunk))).scalar() for chunk in chunks(edit_ids)
     ]
     return min((at for at in firsts if at is not None), default=None)
 
 
 def count_new_since(connection: Connection, edit_ids: Collection[str], at: datetime) -> int:
-    """How many of some edits were applied after a moment, and how many deferred ones were posted after it."""
+    """The number of these edits that were applied after `at`, plus the number of deferred edits posted after it."""
     deferred = (t.edits.c.status == EditStatus.DEFERRED, t.edits.c.created_at > at)
     counted: int = connection.execute(sa.select(sa.func.count()).where(*deferred)).scalar_one()
-    for some in chunks(edit_ids):
-        applied = (t.edits.c.id.in_(some), t.edits.c.applied_at > at)
+    for chunk in chunks(edit_ids):
+        applied = (t.edits.c.id.in_(chunk), t.edits.c.applied_at > at)
         counted += connection.execute(sa.select(sa.func.count()).where(*applied)).scalar_one()
     return counted
 
 
 def check_all_have_status(connection: Connection, edit_ids: Collection[str], statuses: Collection[EditStatus]) -> bool:
-    """Whether each of these edits is there with one of the statuses, and none was asked to be taken back."""
-    for some in chunks(edit_ids):
-        # By id alone: given more to choose by, SQLite would walk through all edits of a status, once a chunk.
-        select = sa.select(t.edits.c.status, t.edits.c.retract_asked_at).where(t.edits.c.id.in_(some))
+    """Whether each of these edits has one of the statuses, and no retraction of them was requested."""
+    for chunk in chunks(edit_ids):
+        # By id alone: with a condition on the status SQLite would scan all edits of the status, once a chunk.
+        select = sa.select(t.edits.c.status, t.edits.c.retract_asked_at).where(t.edits.c.id.in_(chunk))
         found = connection.execute(select).all()
-        if len(found) != len(some) or any(row.status not in statuses or row.retract_asked_at is not None for row in found):
+        if len(found) != len(chunk) or any(row.status not in statuses or row.retract_asked_at is not None for row in found):
             return False
     return True
 
 
 def find_latest_of_key(connection: Connection, digest: str) -> Edit | None:
-    """The edit accepted last of those with a conflict key that are live or on their way, unless it is being taken back."""
-    standing = ("queued", "applying", "applied", "consolidated", "deferred")
+    """The last accepted edit of a conflict key that is live, queued, applying or deferred; None if it is being retracted."""
+    candidates = ("queued", "applying", "applied", "consolidated", "deferred")
     select = (
-        sa.select(t.edits).where(t.edits.c.key_digest == digest, t.edits.c.status.in_(standing)).order_by(t.edits.c.seq.desc())
+        sa.select(t.edits).where(t.edits.c.key_digest == digest, t.edits.c.status.in_(candidates)).order_by(t.edits.c.seq.desc())
     )
     row = connection.execute(select.limit(1)).mappings().one_or_none()
     return None if row is None or row["retract_asked_at"] is not None else row_to_edit(row)
 
 
 def find_outdated_deferred(connection: Connection, newer: Sequence[LiveItem]) -> dict[str, str]:
-    """Deferred edits that an edit of `newer` makes pointless: same key, accepted earlier ({old id: new id})."""
+    """Deferred edits that an edit of `newer` supersedes: same key, accepted earlier ({old id: new id})."""
     by_key = {item.key: item for item in newer}
     select = sa.select(t.edits.c.id, t.edits.c.key_digest, t.edits.c.seq).where(t.edits.c.status == EditStatus.DEFERRED)
     rows = connection.execute(select).all()
@@ -224,16 +226,16 @@ def find_outdated_deferred(connection: Connection, newer: Sequence[LiveItem]) ->
 
 
 def read_items(connection: Connection, edit_ids: Collection[str]) -> list[LiveItem]:
-    """Edits as the rules of the live set see them."""
+    """Edits as items of a live set, in order of acceptance."""
     found = []
-    for some in chunks(edit_ids):
-        select = sa.select(t.edits.c.id, t.edits.c.key_digest, t.edits.c.seq).where(t.edits.c.id.in_(some))
+    for chunk in chunks(edit_ids):
+        select = sa.select(t.edits.c.id, t.edits.c.key_digest, t.edits.c.seq).where(t.edits.c.id.in_(chunk))
         found += [LiveItem(edit_id=row.id, key=row.key_digest, seq=row.seq) for row in connection.execute(select)]
     return sorted(found, key=lambda item: item.seq)
 
 
 def read_pending_retractions(connection: Connection) -> dict[str, bool]:
-    """Live edits that were asked to be taken back: {id: whether the edit before it shall be live again}."""
+    """Edits with a requested and unfinished retraction: {id: whether the edit that it superseded becomes live again}."""
     select = sa.select(t.edits.c.id, t.edits.c.restore_previous).where(
         t.edits.c.retract_asked_at.is_not(None), t.edits.c.status != EditStatus.RETRACTED
     )
@@ -241,26 +243,26 @@ def read_pending_retractions(connection: Connection) -> dict[str, bool]:
 
 
 def find_retracted(connection: Connection, edit_ids: Collection[str]) -> set[str]:
-    """Those of the given edits that were taken back or asked to be."""
-    asked = sa.select(t.edits.c.id).where(t.edits.c.retract_asked_at.is_not(None))
-    if len(edit_ids) > CHUNK:  # fewer are taken back than a large live set has edits, and an index knows them
-        return set(connection.execute(asked).scalars()) & set(edit_ids)
-    return set(connection.execute(asked.where(t.edits.c.id.in_(list(edit_ids)))).scalars())
+    """The ids of these edits whose retraction was requested or is done."""
+    requested = sa.select(t.edits.c.id).where(t.edits.c.retract_asked_at.is_not(None))
+    if len(edit_ids) > CHUNK:  # a large live set has more edits than were ever retracted, and retractions have an index
+        return set(connection.execute(requested).scalars()) & set(edit_ids)
+    return set(connection.execute(requested.where(t.edits.c.id.in_(list(edit_ids)))).scalars())
 
 
 def request_retraction(
     connection: Connection, edit_ids: Collection[str], *, restore_previous: bool, author: str, now: datetime
 ) -> None:
-    """Note that edits shall be taken back, and by whom."""
+    """Record the request of `author` to retract these edits."""
     values = {"retract_asked_at": now, "retracted_by": author, "restore_previous": restore_previous}
-    for some in chunks(edit_ids):
-        connection.execute(sa.update(t.edits).where(t.edits.c.id.in_(some)).values(**values))
+    for chunk in chunks(edit_ids):
+        connection.execute(sa.update(t.edits).where(t.edits.c.id.in_(chunk)).values(**values))
 
 
 def read_by_author(
     connection: Connection, author: str, *, since: datetime, until: datetime, after_seq: int, limit: int
 ) -> list[AuthoredEdit]:
-    """How the edits that an author posted in a time stand, in order of acceptance."""
+    """The statuses of the edits that an author posted between two times, in order of acceptance."""
     columns = (t.edits.c.id, t.edits.c.seq, t.edits.c.status, t.edits.c.retract_asked_at)
     posted = (t.edits.c.author == author, t.edits.c.created_at >= since, t.edits.c.created_at <= until, t.edits.c.seq > after_seq)
     rows = connection.execute(sa.select(*columns).where(*posted).order_by(t.edits.c.seq).limit(limit))
@@ -268,24 +270,22 @@ def read_by_author(
 
 
 def chunks(edit_ids: Collection[str]) -> Iterator[list[str]]:
-    """Ids, as many at a time as one statement may name."""
+    """The ids in lists of at most CHUNK, the most that one statement names."""
     ids = list(edit_ids)
     return (ids[begin : begin + CHUNK] for begin in range(0, len(ids), CHUNK))
 
 
 def change_statuses(connection: Connection, changes: Sequence[StatusChange], *, now: datetime) -> None:
-    """Make changes of status. Raises Conflict if one is not in the table of transitions; then nothing of the transaction may be
-    kept.
-    """
-    for shape, alike in itertools.groupby(changes, _changed_columns):
-        rows = [_update_values(one) for one in alike]
-        if connection.execute(_update_statement(shape, now), rows).rowcount != len(rows):
-            raise Conflict(f"an edit cannot become {shape.status} from the state it is in")
+    """Write changes of status. Raises Conflict for a forbidden transition; the caller must then roll back the transaction."""
+    for columns, same_columns in itertools.groupby(changes, _changed_columns):
+        rows = [_update_values(change) for change in same_columns]
+        if connection.execute(_update_statement(columns, now), rows).rowcount != len(rows):
+            raise Conflict(f"an edit cannot become {columns.status} from the state it is in")
 
 
 def merge_probes(known: EditRequest, request: EditRequest) -> Mapping[str, Any]:
-    """The probes of one request and those that another of the same fact and target has beyond them, by kind; another wording of
-    the prompt becomes a rephrase.
+    """The probes of `known` by kind, with the further probes of `request`, which has the same fact and target. If `request` has
+    another wording of the prompt, the wording becomes a rephrase.
     """
     probes: dict[str, tuple[Probe, ...]] = {}
     for kind in PROBE_KINDS:
@@ -299,28 +299,28 @@ def merge_probes(known: EditRequest, request: EditRequest) -> Mapping[str, Any]:
 
 
 def write_probes(connection: Connection, edit: Edit, tokens: int) -> None:
-    """Write the probes that an edit was told beside its own, and what a fit of it costs with them."""
+    """Write the merged probes of an edit, and the cost in tokens of its fit with them."""
     values = {kind: [_probe_row(probe) for probe in getattr(edit, kind)] for kind in PROBE_KINDS}
     changed = {"probes": values, "scores_due": True, "tokens": tokens}
     connection.execute(sa.update(t.edits).where(t.edits.c.id == edit.id).values(**changed))
 
 
 def find_next_to_score(connection: Connection) -> Edit | None:
-    """A live edit whose probes have not been asked since it was published."""
+    """The oldest live edit whose probes were not measured since its publication."""
     select = sa.select(t.edits).where(t.edits.c.scores_due, t.edits.c.status.in_(("applied", "consolidated")))
     row = connection.execute(select.order_by(t.edits.c.seq).limit(1)).mappings().one_or_none()
     return None if row is None else row_to_edit(row)
 
 
 def write_scores(connection: Connection, edit_id: str, scores: Mapping[str, Any]) -> None:
-    """Put the scores by probe kind into the report of an edit."""
+    """Add the scores by probe kind to the report of an edit."""
     report = connection.execute(sa.select(t.edits.c.report).where(t.edits.c.id == edit_id)).scalar_one()
     values = {"report": {**(report or {}), **scores}, "scores_due": False}
     connection.execute(sa.update(t.edits).where(t.edits.c.id == edit_id).values(**values))
 
 
 def row_to_edit(row: RowMapping) -> Edit:
-    """A row as the domain knows it."""
+    """The edit of a row."""
     probes: dict[str, Any] = {kind: tuple(Probe(**probe) for probe in row["probes"].get(kind, ())) for kind in PROBE_KINDS}
     same = (
         "id",
@@ -369,39 +369,43 @@ def _probe_row(probe: Probe) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class _ChangeColumns:
-    """What changes must have in common to be written by one statement."""
+    """The columns that a change writes. Changes with the same columns are written by one statement."""
 
     status: EditStatus
     is_superseding: bool
     is_reported: bool
 
 
-def _changed_columns(one: StatusChange) -> _ChangeColumns:
-    return _ChangeColumns(one.status, one.supersedes is not None, one.report is not None)
+def _changed_columns(change: StatusChange) -> _ChangeColumns:
+    return _ChangeColumns(change.status, change.supersedes is not None, change.report is not None)
 
 
-def _update_statement(shape: _ChangeColumns, now: datetime) -> sa.Update:
-    """The statement for changes of one shape; only a row whose status may become the new one is changed."""
-    values: dict[str, Any] = {"status": str(shape.status)}
+def _update_statement(columns: _ChangeColumns, now: datetime) -> sa.Update:
+    """The statement for changes of these columns. It changes only rows whose status may become the new one."""
+    values: dict[str, Any] = {"status": str(columns.status)}
     values |= {name: sa.bindparam(f"new_{name}", type_=t.edits.c[name].type) for name in ("superseded_by", "error")}
-    if shape.is_superseding:
+    if columns.is_superseding:
         values["supersedes"] = sa.bindparam("new_supersedes", type_=t.edits.c.supersedes.type)
-    if shape.is_reported:
+    if columns.is_reported:
         values["report"] = sa.bindparam("new_report", type_=t.edits.c.report.type)
-    if shape.status.is_live:
+    if columns.status.is_live:
         values["version"] = sa.func.coalesce(t.edits.c.version, sa.bindparam("new_version", type_=t.edits.c.version.type))
         values["applied_at"] = sa.func.coalesce(t.edits.c.applied_at, sa.literal(now, t.edits.c.applied_at.type))
         values["scores_due"] = True
-    before = sa.or_(*(t.edits.c.status == str(status) for status in sorted(transitions.statuses_before(shape.status))))
+    before = sa.or_(*(t.edits.c.status == str(status) for status in sorted(transitions.statuses_before(columns.status))))
     return sa.update(t.edits).where(t.edits.c.id == sa.bindparam("of_edit"), before).values(**values)
 
 
-def _update_values(one: StatusChange) -> dict[str, Any]:
-    values: dict[str, Any] = {"of_edit": one.edit_id, "new_superseded_by": one.superseded_by, "new_error": one.error}
-    if one.supersedes is not None:
-        values["new_supersedes"] = one.supersedes
-    if one.report is not None:
-        values["new_report"] = dict(one.report)
-    if one.status.is_live:
-        values["new_version"] = one.version
+def _update_values(change: StatusChange) -> dict[str, Any]:
+    values: dict[str, Any] = {
+        "of_edit": change.edit_id,
+        "new_superseded_by": change.superseded_by,
+        "new_error": change.error,
+    }
+    if change.supersedes is not None:
+        values["new_supersedes"] = change.supersedes
+    if change.report is not None:
+        values["new_report"] = dict(change.report)
+    if change.status.is_live:
+        values["new_version"] = change.version
     return values

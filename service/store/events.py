@@ -1,4 +1,4 @@
-"""The event log: what happened, to what, by whom, in order of commit. Only ever appended to."""
+"""The event log: events with their subject and author, in order of commit. Append-only."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,7 +13,7 @@ from service.store import tables as t
 
 @dataclass(frozen=True, kw_only=True)
 class Event:
-    """One thing that happened; `data` holds figures and reasons, never prompts or targets."""
+    """One event. `data` holds figures and reasons, never prompts or targets."""
 
     type: str
     author: str
@@ -23,11 +23,11 @@ class Event:
     data: Mapping[str, Any] = field(default_factory=dict)
 
 
-def write(connection: Connection, happened: Sequence[Event], *, now: datetime) -> None:
-    """Append events. Their ids are gapless because the counter stands in the head row, which the transaction then holds."""
-    if not happened:
+def write(connection: Connection, entries: Sequence[Event], *, now: datetime) -> None:
+    """Append events. Their ids are gapless, because the counter is in the head row, which the transaction then locks."""
+    if not entries:
         return
-    count = len(happened)
+    count = len(entries)
     after = connection.execute(
         sa.update(t.head).values(next_event=t.head.c.next_event + count).returning(t.head.c.next_event)
     ).scalar_one()
@@ -42,7 +42,7 @@ def write(connection: Connection, happened: Sequence[Event], *, now: datetime) -
             "data": dict(event.data),
             "at": now,
         }
-        for index, event in enumerate(happened)
+        for index, event in enumerate(entries)
     ]
     connection.execute(sa.insert(t.events), rows)
 

@@ -11,33 +11,31 @@ from service.store import tables as t
 from service.store.database import database_clock
 from service.store.ids import new_id
 
-OPENING_LOCK = 0x0E22A7B  # any number but that of the migrations, the same for every server of the database
+OPENING_LOCK = 0x0E22A7B  # any number other than the migrations', the same for every server of the database
 
 
 class FenceLost(Stale):
-    """Another worker holds a newer fence: this one must not publish any more."""
+    """Another worker has a newer fence, so this one must not publish any more."""
 
 
 def read(connection: Connection) -> Head:
-    """The head as it stands. Raises Unavailable if the store was never founded."""
+    """The current head. Raises Unavailable if the store was not created yet."""
     return _head(connection, sa.select(t.head))
 
 
 def lock(connection: Connection) -> Head:
-    """The head, with every other writer waiting until this transaction ends: so that what it decides stays true until its
-    commit.
-    """
+    """The head, locked: every other writer waits until this transaction ends, so its decisions stay true until its commit."""
     return _head(connection, sa.select(t.head).with_for_update())
 
 
 def lock_opening(connection: Connection) -> None:
-    """Let no other process make or name this store until this transaction ends; a SQLite file has one writer anyway."""
+    """Let no other process create or name this store until this transaction ends. A SQLite file has one writer anyway."""
     if connection.dialect.name == "postgresql":
         connection.execute(sa.select(sa.func.pg_advisory_xact_lock(OPENING_LOCK)))
 
 
 def read_store(connection: Connection) -> tuple[bool, str | None]:
-    """Whether the store was made, and its name; a store of a release before names has none until it is opened."""
+    """Whether the store was created, and its name. A store of an old release has no name until it is opened."""
     row = connection.execute(sa.select(t.head.c.store_id)).one_or_none()
     return row is not None, None if row is None else row.store_id
 
@@ -48,7 +46,7 @@ def name_store(connection: Connection, store_id: str) -> None:
 
 
 def read_epoch(connection: Connection, version: int) -> int:
-    """The epoch at which a version became the head; 0 for the base, which was it first."""
+    """The epoch at which a version became the head; 0 for the base, which was the first head."""
     epoch: int | None = connection.execute(
         sa.select(t.head_history.c.epoch).where(t.head_history.c.to_version == version)
     ).scalar_one_or_none()
@@ -58,9 +56,9 @@ def read_epoch(connection: Connection, version: int) -> int:
 def create_or_check(
     connection: Connection, *, fingerprint: str, name: str, author: str, now: datetime, store_id: str | None = None
 ) -> Head:
-    """Make the head row and version 0 of a new store, or check that an old one was made with this base.
+    """Create the head row and version 0 of a new store, or check that an old store belongs to this base.
 
-    Raises Conflict if the store's edits were fitted to other weights: their overlays would be noise on these.
+    Raises Conflict if the store's edits were fitted to other weights, on which their overlays would be noise.
     """
     row = connection.execute(sa.select(t.head).with_for_update()).one_or_none()
     if row is None:
@@ -87,7 +85,7 @@ def create_or_check(
 
 
 def take_seqs(connection: Connection, count: int) -> int:
-    """Hand out `count` consecutive sequence numbers and return the first: gapless, and in order of commit."""
+    """Reserve `count` consecutive sequence numbers and return the first. They are gapless and in order of commit."""
     after = connection.execute(
         sa.update(t.head).values(next_seq=t.head.c.next_seq + count).returning(t.head.c.next_seq)
     ).scalar_one()
@@ -95,9 +93,9 @@ def take_seqs(connection: Connection, count: int) -> int:
 
 
 def move(connection: Connection, head: Head, *, fence: int | None, reason: str | None, author: str, now: datetime) -> Head:
-    """Move the head to a new version number, if it and (given one) the fence are still what the caller saw.
+    """Move the head to a new version number, if `head` is still the head and `fence`, unless None, is still the fence.
 
-    Raises FenceLost or Stale, and then nothing of the transaction may be kept.
+    Raises FenceLost or Stale; the caller must then roll back the transaction.
     """
     update = sa.update(t.head).where(t.head.c.version == head.version, t.head.c.epoch == head.epoch)
     if fence is not None:
@@ -115,13 +113,13 @@ def move(connection: Connection, head: Head, *, fence: int | None, reason: str |
 
 
 def check_fence(connection: Connection, fence: int | None) -> None:
-    """Raise FenceLost if a newer fence was handed out."""
+    """Raise FenceLost if another worker has a newer fence."""
     if fence is not None and connection.execute(sa.select(t.head.c.fence)).scalar_one() != fence:
         raise FenceLost("another worker has taken over")
 
 
 def read_lease_owner(connection: Connection) -> str | None:
-    """Who took the lease last and did not give it back, whether or not it has ended."""
+    """The last owner of the lease that did not release it, whether or not the lease has ended."""
     owner: str | None = connection.execute(sa.select(t.head.c.lease_owner)).scalar_one()
     return owner
 
@@ -129,7 +127,7 @@ def read_lease_owner(connection: Connection) -> str | None:
 def take_lease(
     connection: Connection, owner: str, *, lease_s: float, is_only_server: bool = False, dead_owner: str | None = None
 ) -> int | None:
-    """Become the one worker, and get the fence that proves it; None while another worker's lease runs.
+    """Become the one worker and return the new fence; None while another worker's lease runs.
 
     The lease of a dead worker need not run out. `is_only_server`: this server holds the lock of the folder, so there is no other.
     `dead_owner`: an owner that is known to be dead. The fence keeps a mistake about either harmless.
@@ -144,7 +142,7 @@ def take_lease(
 
 
 def renew_lease(connection: Connection, fence: int, *, lease_s: float) -> None:
-    """Prolong the lease. Raises FenceLost if it is another worker's."""
+    """Extend the lease. Raises FenceLost if another worker has it."""
     until = database_clock(connection) + lease_s
     if connection.execute(sa.update(t.head).where(t.head.c.fence == fence).values(lease_until_s=until)).rowcount != 1:
         raise FenceLost("another worker has taken over")

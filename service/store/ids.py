@@ -1,4 +1,4 @@
-"""Identifiers that sort by the time they were made (UUID version 7, RFC 9562), so that an index on them grows at one end."""
+"""Identifiers that sort by their time of creation (UUID version 7, RFC 9562), so that an index on them grows at one end."""
 
 import secrets
 import time
@@ -6,7 +6,7 @@ import uuid
 
 
 def new_id() -> str:
-    """A fresh UUIDv7: 48 bits of milliseconds, the rest random."""
+    """A new UUIDv7: 48 bits of milliseconds, the rest random."""
     value = (time.time_ns() // 1_000_000) << 80 | secrets.randbits(80)
     value = value & ~(0xF << 76) | 0x7 << 76
     value = value & ~(0x3 << 62) | 0x2 << 62

@@ -1,5 +1,5 @@
-"""Rows of lists: what a list says of each edit or evaluation, whatever its row holds. Long texts are cut by the database itself,
-so that neither an answer nor the memory it takes grows with them.
+"""Rows of lists: the short form of each edit or evaluation. The database itself cuts long texts, so that neither an answer nor
+its memory grows with them.
 """
 
 from collections.abc import Collection, Mapping
@@ -15,7 +15,7 @@ from service.store import evaluations
 from service.store import tables as t
 from service.store.edits import chunks
 
-MAX_TEXT_CHARACTERS = 500  # characters of one text
+MAX_TEXT_CHARACTERS = 500  # of each text
 _TEXTS = ("prompt", "target", "subject", "relation", "conflict_key", "error")
 _COPIED = ("id", "seq", "supersedes", "superseded_by", "author", "created_at", "applied_at", "version")
 KINDS = ("reliability", "generality", "locality", "portability")
@@ -24,7 +24,7 @@ _EVAL = ("id", "version", "status", "about", "progress", "error", "author", "cre
 
 @dataclass(frozen=True, kw_only=True)
 class ListedEdit:
-    """An edit in short. `is_cut`: one of its texts is longer than it is here."""
+    """An edit in short. `is_cut`: at least one of its texts is cut."""
 
     id: str
     seq: int
@@ -47,7 +47,7 @@ class ListedEdit:
 
 @dataclass(frozen=True, kw_only=True)
 class ListedEval:
-    """An evaluation in short; `scores` are the shares of questions answered rightly by kind, once it is done."""
+    """An evaluation in short. `scores` are the shares of right answers by kind, once it is done."""
 
     id: str
     version: int
@@ -65,7 +65,7 @@ class ListedEval:
 def read_edits_page(
     connection: Connection, *, statuses: Collection[EditStatus] = (), limit: int, before_seq: int | None = None
 ) -> list[ListedEdit]:
-    """Edits in reverse order of acceptance, those before `before_seq`."""
+    """Edits before `before_seq`, in reverse order of acceptance."""
     select = _edits().order_by(t.edits.c.seq.desc()).limit(limit)
     if statuses:
         select = select.where(t.edits.c.status.in_([str(status) for status in statuses]))
@@ -76,10 +76,10 @@ def read_edits_page(
 
 def read_edits_by_id(connection: Connection, edit_ids: Collection[str]) -> dict[str, ListedEdit]:
     """Edits by their ids; ids without a row are left out."""
-    found: dict[str, ListedEdit] = {}
-    for some in chunks(edit_ids):
-        found |= {row["id"]: _edit(row) for row in connection.execute(_edits().where(t.edits.c.id.in_(some))).mappings()}
-    return found
+    listed: dict[str, ListedEdit] = {}
+    for chunk in chunks(edit_ids):
+        listed |= {row["id"]: _edit(row) for row in connection.execute(_edits().where(t.edits.c.id.in_(chunk))).mappings()}
+    return listed
 
 
 def read_evals_page(
@@ -90,7 +90,7 @@ def read_evals_page(
     status: str | None = None,
     before: str | None = None,
 ) -> list[ListedEval]:
-    """Evaluations, newest first; those older than the one with the id `before`. Raises NotFound if there is none with it."""
+    """Evaluations older than the one with the id `before`, newest first. Raises NotFound if there is no such evaluation."""
     scores = (t.evals.c.result[("greedy", kind, "score")].as_float().label(kind) for kind in KINDS)
     select = sa.select(*(t.evals.c[name] for name in _EVAL), *scores)
     select = select.order_by(t.evals.c.created_at.desc(), t.evals.c.id.desc()).limit(limit)

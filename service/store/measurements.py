@@ -1,9 +1,9 @@
-"""Rows of measurements: what acceptance (source `gate`) and the monitor found of a version.
+"""Rows of measurements: the figures of a version that acceptance (source `gate`) and the monitor measured.
 
-Only the last few of each name and source are kept.
+Only the last few rows of each version, name and source are kept.
 
-Versions come faster than the monitor asks, so of most there are few figures, and those of the version that they came from have to
-do. A rollback came from the version that it restored.
+Versions are published faster than the monitor measures, so most versions have few figures. A missing figure is taken from the
+nearest version that this one came from. A rollback came from the version that it restored.
 """
 
 from collections.abc import Iterable, Mapping
@@ -19,18 +19,19 @@ from service.store import tables as t
 from service.store.ids import new_id
 
 Source = Literal["gate", "monitor"]
-ROWS_KEPT = 20  # of one version, name and source
+ROWS_KEPT = 20  # per version, name and source
 
 RETENTION = "retention"
 INSIDE = "locality_inside"
 OUTSIDE = "locality_outside"
 CAPABILITY = "capability"
 NAMES = (RETENTION, INSIDE, OUTSIDE, CAPABILITY)
+FIGURE_COLUMNS = ("name", "score", "n", "how")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Figure:
-    """One measured share: of `n` questions, asked and judged as `how` says."""
+    """One measured share of `n` questions. `how` is the method as a sentence."""
 
     name: str
     score: float
@@ -40,7 +41,7 @@ class Figure:
 
 @dataclass(frozen=True, kw_only=True)
 class Measurement(Figure):
-    """A figure with the version it was found of, who found it, and when."""
+    """A figure with its version, its source and its time."""
 
     version: int
     source: str
@@ -48,10 +49,10 @@ class Measurement(Figure):
 
 
 def insert(connection: Connection, version: int, source: Source, figures: Iterable[Figure], now: datetime) -> None:
-    """Keep what was found of a version, and forget what was found long before it."""
+    """Write figures of a version, and delete its oldest ones beyond ROWS_KEPT."""
     rows = [
-        {"id": new_id(), "version": version, "source": source, "name": one.name, "score": one.score, "n": one.n, "how": one.how}
-        for one in figures
+        {"id": new_id(), "version": version, "source": source, **{name: getattr(figure, name) for name in FIGURE_COLUMNS}}
+        for figure in figures
     ]
     if not rows:
         return
@@ -64,37 +65,39 @@ def insert(connection: Connection, version: int, source: Source, figures: Iterab
 
 
 def read_latest(connection: Connection, version: int) -> Mapping[str, Measurement]:
-    """The last figure of each name that is known of this very version, whoever found it."""
+    """The last figure of each name of this version itself, of either source."""
     return _last(connection, t.measurements.c.version == version)
 
 
 def read_nearest(connection: Connection, version: int) -> Mapping[str, Measurement]:
-    """The last figure of each name that is known of a version, or else of the nearest one that it came from."""
-    found: dict[str, Measurement] = {}
+    """The last figure of each name of a version, or else of the nearest version that it came from."""
+    measured: dict[str, Measurement] = {}
     while True:
-        older = {name: one for name, one in _last(connection, t.measurements.c.version <= version).items() if name not in found}
-        rollback = _last_rollback(connection, after=min((one.version for one in older.values()), default=version), until=version)
+        candidates = _last(connection, t.measurements.c.version <= version)
+        older = {name: figure for name, figure in candidates.items() if name not in measured}
+        oldest = min((figure.version for figure in older.values()), default=version)
+        rollback = _last_rollback(connection, after=oldest, until=version)
         if rollback is None:
-            return {**older, **found}
-        found |= {name: one for name, one in older.items() if one.version >= rollback["number"]}
+            return {**older, **measured}
+        measured |= {name: figure for name, figure in older.items() if figure.version >= rollback["number"]}
         version = rollback["restores"]
 
 
 def read_latest_by(connection: Connection, version: int, name: str, source: Source) -> Measurement | None:
-    """The last figure of a name that one of the two found."""
+    """The last figure of a name of one source."""
     same = (t.measurements.c.version == version, t.measurements.c.name == name, t.measurements.c.source == source)
     row = connection.execute(sa.select(t.measurements).where(*same).order_by(*_newest_first()).limit(1)).mappings().one_or_none()
     return None if row is None else _measurement(row)
 
 
 def _last(connection: Connection, where: sa.ColumnElement[bool]) -> dict[str, Measurement]:
-    """The last figure of each name, of the latest version among some."""
+    """The last figure of each name, of the latest version among those that `where` selects."""
     latest_first = (t.measurements.c.version.desc(), *_newest_first())
     of_each = [
         sa.select(t.measurements).where(t.measurements.c.name == name, where).order_by(*latest_first).limit(1).subquery()
         for name in NAMES
     ]
-    rows = connection.execute(sa.union_all(*(sa.select(one) for one in of_each))).mappings()
+    rows = connection.execute(sa.union_all(*(sa.select(last) for last in of_each))).mappings()
     return {row["name"]: _measurement(row) for row in rows}
 
 

@@ -1,4 +1,4 @@
-"""Bring a database to the newest schema. Safe to run twice and at the same time; it knows nothing of what the tables hold."""
+"""Bring a database to the newest schema. Safe to run twice and concurrently. Knows no rows."""
 
 import logging
 import threading
@@ -29,7 +29,7 @@ MIGRATIONS = Path(__file__).with_name("migrations")
 
 
 def upgrade(url: str) -> None:
-    """Create or upgrade all tables. On Postgres an advisory lock makes concurrent upgrades take turns. Raises Unavailable."""
+    """Create or upgrade all tables. An advisory lock serialises upgrades on Postgres. Raises Unavailable or Refused."""
     parsed = make_url(url)
     if parsed.get_backend_name() == "sqlite" and parsed.database:
         try:
@@ -55,7 +55,7 @@ def upgrade(url: str) -> None:
 
 
 def _sentence(error: sa.exc.DBAPIError) -> str:
-    """Which of the few things it was that an operator can mend; the error itself may quote rows, so no more than its class."""
+    """The cause that an operator can repair. The error's text may quote rows, so at most its class is named."""
     if (cause := explain_connection_error(error.orig)) is not None:
         return f"The database cannot be reached: {cause}."
     text = str(error.orig).lower()
@@ -68,7 +68,7 @@ def _sentence(error: sa.exc.DBAPIError) -> str:
 
 
 def configuration(url: str) -> Config:
-    """Alembic's configuration for a database, without any file."""
+    """Alembic's configuration for a database, without a file."""
     config = Config()
     config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
     config.attributes["url"] = url

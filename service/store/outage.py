@@ -1,5 +1,6 @@
-"""What is known of a database that does not answer: one caller at a time finds out whether it does again, all others are told at
-once. Otherwise each of them would hold a thread until its own time is over, and soon there would be no thread for anything else.
+"""A circuit breaker for a database that does not answer. One caller at a time probes it; all other callers fail at once.
+
+Without it every caller would hold a thread until its own timeout, and soon no thread would be left for other work.
 """
 
 import threading
@@ -9,60 +10,61 @@ from contextlib import contextmanager
 
 from service.domain.errors import Unavailable
 
-RETRY_S = 1.0  # between two who find out
+RETRY_S = 1.0  # seconds between two probes
 
 
 class DatabaseTimeout(Unavailable):
-    """The database did not answer in its time. What was asked of it may have been done, or may yet be done."""
+    """The database did not answer in time. The statement may have taken effect, or may yet take effect."""
 
 
 class Outage:
-    """Begins with a Silence and ends with an answer, whoever was given it."""
+    """An outage begins with a DatabaseTimeout and ends with any answer of the database to any caller."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._lasts = False
-        self._trying: int | None = None  # the thread that finds out
-        self._next_try = 0.0
+        self._is_active = False
+        self._prober: int | None = None  # the thread that probes the database
+        self._next_probe = 0.0
 
     @contextmanager
     def attempt(self) -> Iterator[None]:
-        """Ask the database in this block. Raises Silence as `check` does."""
+        """Use the database in this block. Raises DatabaseTimeout as `check` does."""
         self.check()
         try:
             yield
         except DatabaseTimeout:
-            self._left(answered=False)
+            self._end_attempt(has_answered=False)
             raise
         except BaseException:
-            self._left(answered=True)
+            self._end_attempt(has_answered=True)
             raise
-        self._left(answered=True)
+        self._end_attempt(has_answered=True)
 
     def check(self) -> None:
-        """Raise Silence at once if the database is away and somebody else finds out, or it is too soon. In an attempt it is for
-        those who had to wait before they could ask.
+        """In an outage, become the prober, or raise DatabaseTimeout if another thread probes or the next probe is not due.
+
+        Within an attempt it is called again after a wait, because an outage may have begun meanwhile.
         """
-        me = threading.get_ident()
+        thread = threading.get_ident()
         with self._lock:
-            if not self._lasts or self._trying == me:
+            if not self._is_active or self._prober == thread:
                 return
-            if self._trying is None and time.monotonic() >= self._next_try:
-                self._trying = me
+            if self._prober is None and time.monotonic() >= self._next_probe:
+                self._prober = thread
                 return
         raise DatabaseTimeout("The database does not answer.", retry_after_s=RETRY_S)
 
     def peek(self) -> None:
-        """Raise Silence as `check` does, and take nothing upon oneself: for those who have something to wait for first."""
+        """Raise DatabaseTimeout as `check` does, without becoming the prober. For callers that have to wait first."""
         with self._lock:
-            is_others = self._trying not in (None, threading.get_ident())
-            if not self._lasts or not (is_others or time.monotonic() < self._next_try):
+            is_probed_elsewhere = self._prober not in (None, threading.get_ident())
+            if not self._is_active or not (is_probed_elsewhere or time.monotonic() < self._next_probe):
                 return
         raise DatabaseTimeout("The database does not answer.", retry_after_s=RETRY_S)
 
-    def _left(self, *, answered: bool) -> None:
+    def _end_attempt(self, *, has_answered: bool) -> None:
         with self._lock:
-            self._lasts = not answered
-            self._next_try = time.monotonic() + RETRY_S
-            if answered or self._trying == threading.get_ident():
-                self._trying = None
+            self._is_active = not has_answered
+            self._next_probe = time.monotonic() + RETRY_S
+            if has_answered or self._prober == threading.get_ident():
+                self._prober = None

@@ -1,5 +1,7 @@
-"""Connections to Postgres that give up by themselves. A server that is stopped, or a network that drops what is sent, never says
-that it will not answer; its own time limits do not run while it is stopped, and the kernel goes on acknowledging what it is sent.
+"""Connections to Postgres with a timeout on this side.
+
+A stopped server or a network that drops packets reports no error. The server's own time limits do not run while it is stopped,
+and its kernel still acknowledges the packets.
 """
 
 from typing import Any
@@ -9,15 +11,15 @@ import sqlalchemy as sa
 from psycopg import errors
 from sqlalchemy.engine import Engine
 
-STATEMENT_MS = 5_000  # longest statement, and longest wait for a row lock: kept by the server
+STATEMENT_MS = 5_000  # longest statement, and longest wait for a row lock; the server enforces it
 IDLE_MS = 30_000  # longest pause within a transaction
-ANSWER_S = 7.0  # after which a server that should have ended a statement by itself is not waited for
-PING_S = 2.0  # the same for the question whether a connection that lay in the pool still works
+ANSWER_S = 7.0  # longest wait for a server that should have ended a statement by itself
+PING_S = 2.0  # longest wait for the ping of a pooled connection
 CONNECT_S = 3
 
 
 class AnswerTimeout(psycopg.OperationalError):
-    """The server did not answer in time. The connection is closed, for whatever comes on it now answers an old question."""
+    """The server did not answer in time. The connection is closed, because a later answer would belong to an old statement."""
 
 
 class TimedConnection(psycopg.Connection[Any]):
@@ -26,7 +28,7 @@ class TimedConnection(psycopg.Connection[Any]):
     patience_s = ANSWER_S
 
     def wait(self, gen: Any, interval: float = 0.1, timeout: float | None = None) -> Any:
-        """Consume a generator of psycopg's, as all calls do."""
+        """Consume a generator of psycopg, as all its calls do."""
         try:
             return super().wait(gen, interval, self.patience_s if timeout is None else timeout)
         except errors._WaitTimeout:
@@ -35,7 +37,7 @@ class TimedConnection(psycopg.Connection[Any]):
 
 
 def postgres_engine(url: sa.URL, *, pool: int, pool_wait_s: float) -> Engine:
-    """An engine whose every step has an end: to connect, to try a pooled connection, to run a statement, to get a connection."""
+    """An engine with a timeout on each step: to connect, to ping a pooled connection, to run a statement, to get a connection."""
     timeouts = (
         f"-c statement_timeout={STATEMENT_MS} -c lock_timeout={STATEMENT_MS} -c idle_in_transaction_session_timeout={IDLE_MS}"
     )
@@ -50,8 +52,8 @@ def postgres_engine(url: sa.URL, *, pool: int, pool_wait_s: float) -> Engine:
     )
 
     @sa.event.listens_for(engine, "do_connect")
-    def _connect(_dialect: Any, _record: Any, given: Any, named: Any) -> TimedConnection:
-        return TimedConnection.connect(*given, **named)
+    def _connect(_dialect: Any, _record: Any, arguments: Any, keywords: Any) -> TimedConnection:
+        return TimedConnection.connect(*arguments, **keywords)
 
     @sa.event.listens_for(engine, "checkin")
     def _ping_comes_next(connection: TimedConnection | None, _record: Any) -> None:

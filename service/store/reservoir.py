@@ -1,7 +1,8 @@
-"""A bounded uniform sample of the prompts that were asked, kept only where an operator asked for it.
+"""A bounded uniform sample of real prompts, kept only where an operator asked for it.
 
-Every prompt draws a lot; those with the `size` lowest lots are kept (Vitter's reservoir by random keys). That is a uniform
-sample of all prompts ever offered without a count of them, so it stays one over restarts and over several servers.
+Reservoir sampling with random keys: every prompt draws a random key, its *lot*, and the prompts with the `size` lowest lots are
+kept. That is a uniform sample of all offered prompts without a count of them, so it stays uniform over restarts and over several
+servers.
 """
 
 from collections.abc import Iterable, Sequence
@@ -14,13 +15,13 @@ from service.store import tables as t
 from service.store.edits import CHUNK
 from service.store.wordings import Match, Wordings
 
-LOTS = 2**31  # what a database's small whole number holds; `slot` is the lot that a prompt drew
+LOTS = 2**31  # lots are below it and fit a database's INTEGER; the column `slot` holds the lot
 
 
 def offer(connection: Connection, prompts: Iterable[tuple[int, str]], *, size: int, now: datetime) -> int | None:
-    """Keep prompts given with their lots if they are among the lowest; the lot from which on none is, None while all are.
+    """Add prompts with their lots, and keep the `size` lowest lots. Returns the bound of `read_bound`.
 
-    Two prompts with one lot are one too many; the later one replaces the earlier.
+    Of two prompts with one lot the later one replaces the earlier one.
     """
     for lot, prompt in prompts:
         connection.execute(sa.delete(t.reservoir).where(t.reservoir.c.slot == lot))
@@ -32,29 +33,29 @@ def offer(connection: Connection, prompts: Iterable[tuple[int, str]], *, size: i
 
 
 def read_bound(connection: Connection, *, size: int) -> int | None:
-    """The lot from which on a prompt is not kept; None while there is room for any."""
+    """The lot from which on a prompt is not kept; None while the reservoir is not full."""
     count, highest = connection.execute(sa.select(sa.func.count(), sa.func.max(t.reservoir.c.slot))).one()
     return int(highest) if count >= size and highest is not None else None
 
 
 def sample(connection: Connection, count: int) -> list[str]:
-    """At most `count` of the prompts, by lot: of one reservoir always the same ones."""
+    """At most `count` of the prompts, in order of their lots, so always the same ones of one reservoir."""
     select = sa.select(t.reservoir.c.prompt).order_by(t.reservoir.c.slot).limit(count)
     return list(connection.execute(select).scalars())
 
 
 def find_matches(connection: Connection, wordings: Wordings) -> dict[int, Match]:
-    """Which prompts hold, or perhaps hold, one of some wordings, by the lots that they drew."""
+    """The prompts that contain, or perhaps contain, one of the wordings, by their lots."""
     rows = connection.execute(sa.select(t.reservoir.c.slot, t.reservoir.c.prompt))
-    return {row.slot: found for row in rows if (found := wordings.match(row.prompt))}
+    return {row.slot: match for row in rows if (match := wordings.match(row.prompt))}
 
 
 def remove(connection: Connection, lots: Sequence[int]) -> int:
-    """Remove prompts by the lots that they drew; how many there were."""
-    going = (list(lots[begin : begin + CHUNK]) for begin in range(0, len(lots), CHUNK))
-    return sum(connection.execute(sa.delete(t.reservoir).where(t.reservoir.c.slot.in_(some))).rowcount for some in going)
+    """Delete prompts by their lots. Returns their number."""
+    lot_chunks = (list(lots[begin : begin + CHUNK]) for begin in range(0, len(lots), CHUNK))
+    return sum(connection.execute(sa.delete(t.reservoir).where(t.reservoir.c.slot.in_(chunk))).rowcount for chunk in lot_chunks)
 
 
 def clear(connection: Connection) -> None:
-    """Remove all of them."""
+    """Delete all prompts."""
     connection.execute(sa.delete(t.reservoir))

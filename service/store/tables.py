@@ -1,4 +1,4 @@
-"""The tables, once, for SQLite and Postgres. Invariants are constraints wherever a database can hold them."""
+"""The tables for SQLite and Postgres. Invariants are constraints wherever a database can check them."""
 
 from datetime import UTC, datetime
 from typing import Any
@@ -26,7 +26,7 @@ MEASURED_BY = ("gate", "monitor")  # `gate`: at the acceptance, before the publi
 
 
 class UtcDateTime(sa.types.TypeDecorator[datetime]):
-    """A time in UTC. SQLite keeps no zone, so it is put back when read."""
+    """A time in UTC. SQLite stores no zone, so reading adds it."""
 
     impl = sa.DateTime(timezone=True)
     cache_ok = True
@@ -41,7 +41,7 @@ class UtcDateTime(sa.types.TypeDecorator[datetime]):
 
 
 def one_of(column: str, values: Any) -> sa.CheckConstraint:
-    """A constraint: the column holds one of the given words."""
+    """A constraint: the column holds one of the values."""
     words = ", ".join(f"'{value}'" for value in values)
     return sa.CheckConstraint(f"{column} IN ({words})", name=column)
 
@@ -52,7 +52,7 @@ head = sa.Table(
     "head",
     metadata,
     sa.Column("id", sa.Integer, primary_key=True, autoincrement=False),
-    sa.Column("store_id", sa.String(36)),  # by which a data folder knows its database; empty until a server has opened both
+    sa.Column("store_id", sa.String(36)),  # by which a data folder recognises its database; null until a server has opened both
     sa.Column("base_fingerprint", sa.Text, nullable=False),
     sa.Column("base_name", sa.Text, nullable=False),
     sa.Column("version", sa.BigInteger, nullable=False),
@@ -92,10 +92,10 @@ edits = sa.Table(
     sa.Column("supersedes", sa.String(36)),
     sa.Column("superseded_by", sa.String(36)),
     sa.Column("error", sa.Text),
-    sa.Column("retract_asked_at", UtcDateTime),  # set and still live: a refit takes it out
+    sa.Column("retract_asked_at", UtcDateTime),  # set while the edit is still live: a refit removes it
     sa.Column("retracted_by", sa.Text),
     sa.Column("restore_previous", sa.Boolean, nullable=False),
-    sa.Column("tokens", sa.Integer, nullable=False, server_default="0"),  # what a fit is given; 0: nobody counted
+    sa.Column("tokens", sa.Integer, nullable=False, server_default="0"),  # tokens of its fit; 0: not counted
     one_of("status", EditStatus),
     one_of("method", Method),
     sa.CheckConstraint("status NOT IN ('applied', 'consolidated') OR version IS NOT NULL", name="live_has_version"),
@@ -105,7 +105,7 @@ edits = sa.Table(
     sa.CheckConstraint("retract_asked_at IS NULL OR retracted_by IS NOT NULL", name="retracted_by_whom"),
     sa.Index("ix_edits_status_seq", "status", "seq"),
     sa.Index("ix_edits_key_digest_seq", "key_digest", "seq"),
-    # Few of many edits: a sweep looks for them every second or so.
+    # Few edits of many have a value, and the worker searches for them about every second.
     sa.Index(
         "ix_edits_retract_asked_at",
         "retract_asked_at",
@@ -116,7 +116,7 @@ edits = sa.Table(
 )
 
 edit_transitions = sa.Table(
-    "edit_transitions",  # what the trigger on edits.status looks into
+    "edit_transitions",  # read by the trigger on edits.status
     metadata,
     sa.Column("from_status", sa.String(16), primary_key=True),
     sa.Column("to_status", sa.String(16), primary_key=True),
@@ -137,9 +137,11 @@ versions = sa.Table(
     sa.Column("fence", sa.BigInteger),
     sa.Column("job_id", sa.String(36)),
     sa.Column("pinned", sa.Boolean, nullable=False),
-    sa.Column("root", sa.BigInteger, nullable=False),  # whose rows are complete; this version's own are changes to them
+    sa.Column(
+        "root", sa.BigInteger, nullable=False
+    ),  # the version with complete rows; this version's own rows are changes to them
     sa.Column("minors", sa.Integer, nullable=False),  # minor retrains in its tensors since the last major one
-    sa.Column("major_at", UtcDateTime),  # when its tensors were last trained from the base; empty: never
+    sa.Column("major_at", UtcDateTime),  # when its tensors were last trained from the base; null: never
     sa.Column("author", sa.Text, nullable=False),
     sa.Column("reason", sa.Text),
     sa.Column("created_at", UtcDateTime, nullable=False),
@@ -159,11 +161,11 @@ version_edits = sa.Table(
     sa.Column("role", sa.String(16), nullable=False),
     sa.Column("held", sa.Boolean, nullable=False),
     sa.Column("answer", sa.Text),
-    sa.Column("present", sa.Boolean, nullable=False),  # false: the root holds it and this version does not
+    sa.Column("present", sa.Boolean, nullable=False),  # false: the root has the item and this version does not
     one_of("carrier", Carrier),
     one_of("role", Role),
     sa.CheckConstraint("role <> 'tombstone' OR answer IS NOT NULL", name="tombstone_has_answer"),
-    # A purge looks for an edit in all versions, and each edit that is deleted is looked for once more by the foreign key.
+    # A purge searches an edit in all versions, and the foreign key searches each deleted edit once more.
     sa.Index("ix_version_edits_edit_id", "edit_id"),
 )
 
@@ -174,16 +176,16 @@ jobs = sa.Table(
     sa.Column("kind", sa.String(16), nullable=False),
     sa.Column("status", sa.String(16), nullable=False),
     sa.Column("mode", sa.String(8)),  # of a retrain
-    sa.Column("request", sa.JSON(none_as_null=True)),  # what an export was asked for
-    sa.Column("result", sa.JSON(none_as_null=True)),  # what came of it, beside the version
-    sa.Column("log", sa.JSON, nullable=False),  # [{at, message}]: its course, without texts of edits
+    sa.Column("request", sa.JSON(none_as_null=True)),  # of an export
+    sa.Column("result", sa.JSON(none_as_null=True)),  # its result beside the version
+    sa.Column("log", sa.JSON, nullable=False),  # [{at, message}], without texts of edits
     sa.Column("cancel_asked_at", UtcDateTime),
     sa.Column("cancelled_by", sa.Text),
-    sa.Column("retry_at", UtcDateTime),  # while it waits between two attempts
+    sa.Column("retry_at", UtcDateTime),  # between two attempts
     sa.Column("edit_ids", sa.JSON, nullable=False),
     sa.Column("parent", sa.BigInteger),
     sa.Column("seed", sa.BigInteger),
-    sa.Column("claims", sa.Integer, nullable=False),  # how often a worker took it up
+    sa.Column("claims", sa.Integer, nullable=False),  # how often a worker claimed it
     sa.Column("failures", sa.Integer, nullable=False),  # how often its fit failed
     sa.Column("progress", sa.Float(53), nullable=False),
     sa.Column("stage", sa.Text),
@@ -199,7 +201,7 @@ jobs = sa.Table(
     one_of("status", JOB_STATUSES),
     one_of("mode", RETRAIN_MODES),
     sa.CheckConstraint("status <> 'failed' OR error IS NOT NULL", name="failed_says_why"),
-    # At most one job of a kind waits and one runs.
+    # At most one job of a kind is queued and one is running.
     sa.Index(
         "uq_jobs_active",
         "kind",
@@ -209,7 +211,7 @@ jobs = sa.Table(
         postgresql_where=sa.text(ACTIVE),
     ),
     sa.Index("ix_jobs_created_at", "created_at"),
-    # The last of a kind is looked at three times an edit.
+    # The last job of a kind is read three times an edit.
     sa.Index("ix_jobs_kind_created_at_id", "kind", "created_at", "id"),
 )
 
@@ -243,7 +245,7 @@ idempotency_keys = sa.Table(
     metadata,
     sa.Column("author", sa.String(255), primary_key=True),
     sa.Column("key", sa.String(255), primary_key=True),
-    sa.Column("call", sa.String(16), nullable=False, server_default="edits"),  # what it came to first, and stands for
+    sa.Column("call", sa.String(16), nullable=False, server_default="edits"),  # the call of its first request
     sa.Column("body_hash", sa.String(64), nullable=False),
     sa.Column("answer", sa.JSON, nullable=False),
     sa.Column("created_at", UtcDateTime, nullable=False),
@@ -259,7 +261,7 @@ evals = sa.Table(
     sa.Column("request", sa.JSON, nullable=False),
     sa.Column("result", sa.JSON(none_as_null=True)),
     sa.Column("error", sa.Text),
-    sa.Column("outcomes", sa.JSON(none_as_null=True)),  # question by question, for comparisons
+    sa.Column("outcomes", sa.JSON(none_as_null=True)),  # by question, for comparisons
     sa.Column("progress", sa.Float(53), nullable=False),
     sa.Column("author", sa.Text, nullable=False),
     sa.Column("created_at", UtcDateTime, nullable=False),
@@ -272,7 +274,7 @@ evals = sa.Table(
 )
 
 measurements = sa.Table(
-    "measurements",  # what acceptance and the monitor found of a version, one row a figure
+    "measurements",  # figures of versions from acceptance and the monitor, one row a figure
     metadata,
     sa.Column("id", sa.String(36), primary_key=True),
     sa.Column("version", sa.BigInteger, nullable=False),

@@ -1,8 +1,8 @@
 """Rows of versions and their live sets.
 
-A live set is kept as changes: a version that is its own *root* has all of its rows, any other only those that differ from its
-root's (`present` is false for an item that the root has and it has not). What a publication writes then goes by what it changes,
-not by how many edits are live. Roots are never chained: reading a set takes at most two of them.
+A live set is stored as changes. A version that is its own *root* has all of its rows; any other version has only the rows that
+differ from its root's (`present` is false for an item that the root has and the version has not). The rows of a publication thus
+grow with its changes and not with the number of live edits. Roots are never chained: a set is read from at most two versions.
 """
 
 import math
@@ -21,8 +21,8 @@ from service.store import tables as t
 from service.store.edits import chunks
 from service.store.live_set_cache import cache_of
 
-FEW_CHANGES = 256  # a set that differs from its root by no more is never written whole
-LARGEST = 2**63 - 1  # of a database's whole numbers
+FEW_CHANGES = 256  # a set with at most so many changes to its root is never written whole
+LARGEST = 2**63 - 1  # of a database's BIGINT
 
 CARRIERS: Mapping[str, Carrier] = {str(carrier): carrier for carrier in Carrier}
 ROLES: Mapping[str, Role] = {str(role): role for role in Role}
@@ -30,7 +30,7 @@ ROLES: Mapping[str, Role] = {str(role): role for role in Role}
 
 @dataclass(frozen=True)
 class _StoredVersion:
-    """Where a version's rows are to be found."""
+    """Where the rows of a version are stored."""
 
     number: int
     root: int
@@ -39,7 +39,9 @@ class _StoredVersion:
 
     @property
     def name(self) -> tuple[int, datetime]:
-        """By which its set is remembered: a publication that is undone leaves its number to another, made at another time."""
+        """The name of its live set in the cache. A publication that is rolled back leaves its number to a later version, so the
+        name includes the time.
+        """
         return self.number, self.created_at
 
 
@@ -54,7 +56,7 @@ def get(connection: Connection, number: int) -> Version:
 
 
 def read_page(connection: Connection, *, limit: int, before: int | None = None) -> list[Version]:
-    """Versions, newest first, with numbers under `before`."""
+    """Versions with numbers below `before`, newest first."""
     select = sa.select(t.versions).order_by(t.versions.c.number.desc()).limit(limit)
     if before is not None:
         select = select.where(t.versions.c.number < before)
@@ -62,7 +64,7 @@ def read_page(connection: Connection, *, limit: int, before: int | None = None) 
 
 
 def find_latest_retrain(connection: Connection, version: Version, *, minors: int) -> Version | None:
-    """Of the versions up to one, the last that a retrain published so many minor ones after the same major one; None if none."""
+    """The last retrain up to `version` with `minors` minor retrains since the same major one; None if there is none."""
     same = (t.versions.c.kind == VersionKind.LOCFT, t.versions.c.major_at == version.major_at, t.versions.c.minors == minors)
     select = sa.select(t.versions).where(*same, t.versions.c.number <= version.number)
     row = connection.execute(select.order_by(t.versions.c.number.desc()).limit(1)).mappings().one_or_none()
@@ -70,18 +72,18 @@ def find_latest_retrain(connection: Connection, version: Version, *, minors: int
 
 
 def find_last_of_kinds(connection: Connection, kinds: Collection[VersionKind], *, after: int, until: int) -> int | None:
-    """The number of the last version of some kinds, later than `after` and no later than `until`; None if there is none."""
+    """The number of the last version of some kinds after `after` and up to `until`; None if there is none."""
     between = (t.versions.c.number > after, t.versions.c.number <= until, t.versions.c.kind.in_(kinds))
     return connection.execute(sa.select(sa.func.max(t.versions.c.number)).where(*between)).scalar()
 
 
 def insert(connection: Connection, version: Version, live_set: LiveSet, *, fence: int | None, job_id: str | None) -> None:
-    """Write a version with its live set: as changes to the root of the version that it came from, or whole if they are many."""
-    near = _find_stored(connection, version.parent or 0 if version.restores is None else version.restores)
-    assert near is not None, "a version comes from another"
-    root_set = _root_set(connection, near.root)
+    """Write a version with its live set: as changes to the root of the version that it came from, or whole if there are many."""
+    source = _find_stored(connection, version.parent or 0 if version.restores is None else version.restores)
+    assert source is not None, "a version comes from another"
+    root_set = _root_set(connection, source.root)
     live_set = _share_items(root_set, live_set)
-    root, changed = near.root, _changes(root_set, live_set)
+    root, changed = source.root, _changes(root_set, live_set)
     if len(changed) > max_changes(len(live_set.items)):
         root, changed = version.number, [(item, True) for item in live_set.items]
     row = {
@@ -106,42 +108,42 @@ def insert(connection: Connection, version: Version, live_set: LiveSet, *, fence
     }
     connection.execute(sa.insert(t.versions).values(**row))
     _write(connection, version.number, changed)
-    # Should the publication be undone, nobody finds its set: another of this number is made at another time.
+    # If the publication is rolled back, its set is never found: a later version of this number has another time.
     cache_of(connection).put((version.number, version.created_at), live_set)
 
 
 def max_changes(size: int) -> int:
-    """How many changes to a root a set of `size` items is kept as.
+    """The most changes to a root with which a set of `size` items is stored.
 
-    A root costs `size` rows, and the k-th edit after it k rows: √(2 · size) edits a root make the least of both. A retrain of a
-    large set changes few rows too: what was in the tensors before is in them again.
+    A root costs `size` rows, and the k-th edit after it k rows. √(2 · size) edits per root minimise the sum. A retrain of a large
+    set changes few rows too, because its edits are mostly in the tensors before and after it.
     """
     return max(FEW_CHANGES, math.isqrt(2 * size))
 
 
 def read_live_set(connection: Connection, number: int) -> LiveSet:
-    """The live set that was stored with a version; empty for one that was collected or is not there."""
+    """The live set of a version; empty if the version was collected or does not exist."""
     while True:
-        place = _find_stored(connection, number)
-        if place is None or place.status == VersionStatus.COLLECTED:
+        stored = _find_stored(connection, number)
+        if stored is None or stored.status == VersionStatus.COLLECTED:
             return LiveSet()
-        found = cache_of(connection).get(place.name)
-        if found is not None:
-            return found
-        found = _read(connection, place)
-        # Statements of a reader are not one transaction: the version may have been collected, or got another root, between them.
-        if _find_stored(connection, number) == place:
-            cache_of(connection).put(place.name, found)
-            return found
+        live_set = cache_of(connection).get(stored.name)
+        if live_set is not None:
+            return live_set
+        live_set = _read(connection, stored)
+        # A reader's statements are not one transaction: between them the version may be collected or get another root.
+        if _find_stored(connection, number) == stored:
+            cache_of(connection).put(stored.name, live_set)
+            return live_set
 
 
 def find_holding(connection: Connection, edit_ids: Collection[str]) -> list[int]:
-    """The versions, less those collected, that hold any of these edits in whatever role."""
+    """The versions that are not collected and have an item of any of these edits, in any role."""
     present: dict[int, set[str]] = {}
     absent: dict[int, set[str]] = {}
-    for some in chunks(edit_ids):
+    for chunk in chunks(edit_ids):
         columns = (t.version_edits.c.version, t.version_edits.c.edit_id, t.version_edits.c.present)
-        for row in connection.execute(sa.select(*columns).where(t.version_edits.c.edit_id.in_(some))):
+        for row in connection.execute(sa.select(*columns).where(t.version_edits.c.edit_id.in_(chunk))):
             (present if row.present else absent).setdefault(row.version, set()).add(row.edit_id)
     kept = sa.select(t.versions.c.number, t.versions.c.root).where(t.versions.c.status != VersionStatus.COLLECTED)
     nothing: set[str] = set()
@@ -153,27 +155,27 @@ def find_holding(connection: Connection, edit_ids: Collection[str]) -> list[int]
 
 
 def delete_items(connection: Connection, edit_ids: Collection[str]) -> int:
-    """Delete every row that names these edits; how many. Whatever holds them must have been collected before.
+    """Delete all live set rows of these edits. Returns their number. The versions with such items must be collected before.
 
-    A version that is kept as changes to such a root is given another root first, and not only for the foreign key: a process that
-    remembers the old root's set would go on reading the edits by it. That takes long, so whoever has much to take out does it
-    before, a root at a time.
+    A version that is stored as changes to such a root gets another root first. This is needed for the foreign key, and because a
+    process that has the old root's set in its cache would go on reading the edits from it. It takes long, so a large purge calls
+    `replace_root` before, one root at a time.
     """
     for root in find_roots_holding(connection, edit_ids):
         replace_root(connection, root)
     deleted = 0
-    for some in chunks(edit_ids):
-        deleted += connection.execute(sa.delete(t.version_edits).where(t.version_edits.c.edit_id.in_(some))).rowcount
+    for chunk in chunks(edit_ids):
+        deleted += connection.execute(sa.delete(t.version_edits).where(t.version_edits.c.edit_id.in_(chunk))).rowcount
     _delete_unneeded_rows(connection)
     cache_of(connection).clear()
     return deleted
 
 
 def find_roots_holding(connection: Connection, edit_ids: Collection[str]) -> list[int]:
-    """Roots that have rows of these edits and that other versions are kept as changes to."""
+    """The roots with rows of these edits to which other versions are stored as changes."""
     roots = set[int]()
-    for some in chunks(edit_ids):
-        select = sa.select(t.version_edits.c.version).where(t.version_edits.c.edit_id.in_(some), t.version_edits.c.present)
+    for chunk in chunks(edit_ids):
+        select = sa.select(t.version_edits.c.version).where(t.version_edits.c.edit_id.in_(chunk), t.version_edits.c.present)
         roots |= set(connection.execute(select.distinct()).scalars())
     kept = sa.select(t.versions.c.root).where(
         t.versions.c.root != t.versions.c.number, t.versions.c.status != VersionStatus.COLLECTED
@@ -187,13 +189,13 @@ def set_status(connection: Connection, number: int, status: VersionStatus) -> No
 
 
 def mark_corrupt(connection: Connection, digest: str) -> list[int]:
-    """Mark every version with these bytes as corrupt; their numbers."""
+    """Mark every version with this checkpoint as corrupt. Returns their numbers."""
     update = sa.update(t.versions).where(t.versions.c.digest == digest, t.versions.c.status == VersionStatus.PUBLISHED)
     return sorted(connection.execute(update.values(status=str(VersionStatus.CORRUPT)).returning(t.versions.c.number)).scalars())
 
 
 def unmark_corrupt(connection: Connection, digest: str) -> list[int]:
-    """Take it back that versions with these bytes are corrupt; their numbers."""
+    """Mark the corrupt versions with this checkpoint as published again. Returns their numbers."""
     update = sa.update(t.versions).where(t.versions.c.digest == digest, t.versions.c.status == VersionStatus.CORRUPT)
     return sorted(connection.execute(update.values(status=str(VersionStatus.PUBLISHED)).returning(t.versions.c.number)).scalars())
 
@@ -205,13 +207,13 @@ def read_corrupt_digests(connection: Connection) -> set[str]:
 
 
 def pin(connection: Connection, number: int, pinned: bool = True) -> None:
-    """Keep a version's checkpoint for good, or stop keeping it."""
+    """Pin a version, so that its checkpoint is always kept, or unpin it."""
     connection.execute(sa.update(t.versions).where(t.versions.c.number == number).values(pinned=pinned))
 
 
 def find_beyond_retention(connection: Connection, *, head: int, keep_last: int, keep_every: int) -> list[int]:
-    """Published versions whose checkpoint need not be kept: not the head, not pinned, not of the last, not every n-th, and not
-    waiting to be evaluated.
+    """Published versions whose checkpoint need not be kept: neither the head, nor pinned, nor one of the last `keep_last`, nor
+    every `keep_every`-th, nor waiting for an evaluation.
     """
     newest = connection.execute(sa.select(sa.func.max(t.versions.c.number))).scalar_one()
     evaluated = sa.select(t.evals.c.version).where(t.evals.c.status.in_(evaluations.UNFINISHED))
@@ -227,7 +229,7 @@ def find_beyond_retention(connection: Connection, *, head: int, keep_last: int, 
 
 
 def collect(connection: Connection, numbers: Iterable[int]) -> None:
-    """Mark versions as collected and forget their live sets, but for the rows of a root that a version still needs."""
+    """Mark versions as collected and delete their live set rows, except those of a root that another version still needs."""
     for number in numbers:
         set_status(connection, number, VersionStatus.COLLECTED)
     _delete_unneeded_rows(connection)
@@ -267,19 +269,19 @@ def read_by_digest(connection: Connection) -> dict[str, list[tuple[int, bool]]]:
     select = sa.select(t.versions.c.digest, t.versions.c.number, t.versions.c.status).where(
         t.versions.c.status != VersionStatus.COLLECTED, t.versions.c.digest.is_not(None)
     )
-    found: dict[str, list[tuple[int, bool]]] = {}
+    by_digest: dict[str, list[tuple[int, bool]]] = {}
     for row in connection.execute(select.order_by(t.versions.c.number)):
-        found.setdefault(row.digest, []).append((row.number, row.status == VersionStatus.CORRUPT))
-    return found
+        by_digest.setdefault(row.digest, []).append((row.number, row.status == VersionStatus.CORRUPT))
+    return by_digest
 
 
 def has_digest(connection: Connection, digest: str) -> bool:
-    """Whether any version has, or had, these bytes."""
+    """Whether any version has, or had, this checkpoint."""
     return connection.execute(sa.select(t.versions.c.number).where(t.versions.c.digest == digest).limit(1)).first() is not None
 
 
 def read_collected_digests(connection: Connection) -> set[str]:
-    """The digests of all versions whose file is not needed for their sake."""
+    """The digests of all collected versions."""
     select = sa.select(t.versions.c.digest).where(
         t.versions.c.status == VersionStatus.COLLECTED, t.versions.c.digest.is_not(None)
     )
@@ -299,11 +301,11 @@ def _find_stored(connection: Connection, number: int) -> _StoredVersion | None:
     return None if row is None else _StoredVersion(*row)
 
 
-def _read(connection: Connection, place: _StoredVersion) -> LiveSet:
-    if place.root == place.number:
-        return LiveSet(tuple(item for item, _ in _rows(connection, place.number)))
-    items = dict(_root_set(connection, place.root).by_id)
-    for item, present in _rows(connection, place.number):
+def _read(connection: Connection, stored: _StoredVersion) -> LiveSet:
+    if stored.root == stored.number:
+        return LiveSet(tuple(item for item, _ in _rows(connection, stored.number)))
+    items = dict(_root_set(connection, stored.root).by_id)
+    for item, present in _rows(connection, stored.number):
         if present:
             items[item.edit_id] = item
         else:
@@ -312,22 +314,22 @@ def _read(connection: Connection, place: _StoredVersion) -> LiveSet:
 
 
 def _root_set(connection: Connection, root: int) -> LiveSet:
-    """The complete set of a root, even of one that was collected: its rows stay as long as a version needs them."""
-    place = _find_stored(connection, root)
-    assert place is not None and place.root == root, "a root is its own root"
-    found = cache_of(connection).get(place.name)
-    if found is None:
-        found = _read(connection, place)
-        cache_of(connection).put(place.name, found)
-    return found
+    """The complete set of a root. The rows of a collected root stay as long as a version needs them."""
+    stored = _find_stored(connection, root)
+    assert stored is not None and stored.root == root, "a root is its own root"
+    live_set = cache_of(connection).get(stored.name)
+    if live_set is None:
+        live_set = _read(connection, stored)
+        cache_of(connection).put(stored.name, live_set)
+    return live_set
 
 
-def _rows(connection: Connection, number: int, some: Sequence[str] | None = None) -> list[tuple[LiveItem, bool]]:
+def _rows(connection: Connection, number: int, edit_ids: Sequence[str] | None = None) -> list[tuple[LiveItem, bool]]:
     """A version's own rows in order of acceptance, all or those of some edits, each with whether the version has the item."""
     columns = (t.version_edits, t.edits.c.key_digest, t.edits.c.seq)
     select = sa.select(*columns).join(t.edits, t.edits.c.id == t.version_edits.c.edit_id)
-    if some is not None:
-        select = select.where(t.version_edits.c.edit_id.in_(some))
+    if edit_ids is not None:
+        select = select.where(t.version_edits.c.edit_id.in_(edit_ids))
     return [
         (
             LiveItem(
@@ -363,7 +365,7 @@ def _write(connection: Connection, number: int, changed: Sequence[tuple[LiveItem
 
 
 def _share_items(root: LiveSet, live_set: LiveSet) -> LiveSet:
-    """The same set with the root's own items where they are equal: 100,000 of them are 60 MB."""
+    """The same set with the root's own item objects where they are equal, because 100,000 items take 60 MB."""
     before = root.by_id
     equal = {item.edit_id for item in _items_not_of(root, live_set) if before.get(item.edit_id) == item}
     if not equal:
@@ -372,21 +374,23 @@ def _share_items(root: LiveSet, live_set: LiveSet) -> LiveSet:
 
 
 def _changes(root: LiveSet, live_set: LiveSet) -> list[tuple[LiveItem, bool]]:
-    """What makes a set of its root: items that are new or stand otherwise, and items that it has not."""
+    """The changes from a root to a set: new and changed items (True), and items that the set has not (False)."""
     before = root.by_id
     changed = [(item, True) for item in _items_not_of(root, live_set) if before.get(item.edit_id) != item]
     return changed + [(before[edit_id], False) for edit_id in sorted(before.keys() - live_set.by_id.keys())]
 
 
 def _items_not_of(root: LiveSet, live_set: LiveSet) -> list[LiveItem]:
-    """Items that are not the root's own: most are, and to see that takes no comparison."""
+    """The items that are not the root's own objects. Most are, and an identity test needs no comparison of fields."""
     before = root.by_id
     return [item for item in live_set.items if before.get(item.edit_id) is not item]
 
 
 def replace_root(connection: Connection, root: int) -> None:
-    """Give the versions kept as changes to a collected `root` another: the first of them, which takes over what the old one has
-    and it has too. The others become changes to that. Only rows that differ are read and written one by one.
+    """Give the versions that are stored as changes to a collected `root` another root: the first of them.
+
+    The first version takes over the unchanged rows of the old root. The others become changes to the first. Only rows that differ
+    are read and written one by one.
     """
     kept = (t.versions.c.root == root, t.versions.c.number != root, t.versions.c.status != VersionStatus.COLLECTED)
     numbers = connection.execute(sa.select(t.versions.c.number).where(*kept).order_by(t.versions.c.number)).scalars().all()
@@ -395,8 +399,8 @@ def replace_root(connection: Connection, root: int) -> None:
     first, *others = numbers
     own = _own_rows(connection, first)
     replaced = _own_rows(connection, root, own)
-    for some in chunks(own):
-        rows = (t.version_edits.c.version == root, t.version_edits.c.edit_id.in_(some))
+    for chunk in chunks(own):
+        rows = (t.version_edits.c.version == root, t.version_edits.c.edit_id.in_(chunk))
         connection.execute(sa.delete(t.version_edits).where(*rows))
     connection.execute(sa.delete(t.version_edits).where(t.version_edits.c.version == first, sa.not_(t.version_edits.c.present)))
     connection.execute(sa.update(t.version_edits).where(t.version_edits.c.version == root).values(version=first))
@@ -414,7 +418,7 @@ def _own_rows(
     found = (
         _rows(connection, number)
         if edit_ids is None
-        else [row for some in chunks(edit_ids) for row in _rows(connection, number, some)]
+        else [row for chunk in chunks(edit_ids) for row in _rows(connection, number, chunk)]
     )
     return {item.edit_id: (item, present) for item, present in found}
 
@@ -424,24 +428,25 @@ def _rerooted(
     own: Mapping[str, tuple[LiveItem, bool]],
     replaced: Mapping[str, tuple[LiveItem, bool]],
 ) -> list[tuple[LiveItem, bool]]:
-    """The `changes` of a version to an old root as changes to a new one, whose `own` were changes to the old one as well. What
-    the new root changes and the version does not stands as it did, `replaced`, or is not there.
+    """The `changes` of a version to an old root, as changes to a new root whose own changes to the old one were `own`.
+
+    An item that the new root changed and the version did not is, for the version, the old root's item (`replaced`) or absent.
     """
     new = []
     for edit_id in {**own, **changes}:
         item, present = changes.get(edit_id) or replaced.get(edit_id) or (own[edit_id][0], False)
-        was = own.get(edit_id)
-        is_same = was is not None and present == was[1] and (not present or item == was[0])
+        root_row = own.get(edit_id)
+        is_same = root_row is not None and present == root_row[1] and (not present or item == root_row[0])
         if not is_same:
             new.append((item, present))
     return new
 
 
 def _delete_unneeded_rows(connection: Connection) -> None:
-    """Delete the rows of collected versions, less those of roots that other versions are changes to."""
+    """Delete the rows of collected versions, except those of roots that other versions need."""
     has_rows = sa.exists().where(t.version_edits.c.version == t.versions.c.number)
     collected = sa.select(t.versions.c.number).where(t.versions.c.status == VersionStatus.COLLECTED, has_rows)
     needed = sa.select(t.versions.c.root).where(t.versions.c.status != VersionStatus.COLLECTED)
-    going = set(connection.execute(collected).scalars()) - set(connection.execute(needed.distinct()).scalars())
-    for number in sorted(going):
+    unneeded = set(connection.execute(collected).scalars()) - set(connection.execute(needed.distinct()).scalars())
+    for number in sorted(unneeded):
         connection.execute(sa.delete(t.version_edits).where(t.version_edits.c.version == number))

@@ -1,4 +1,4 @@
-"""Whether a text holds one of some wordings: the same words in the same order, whatever stands around and between them."""
+"""Search of wordings in a text: the same words in the same order, whatever punctuation is around and between them."""
 
 import re
 from collections import deque
@@ -9,11 +9,11 @@ from service.domain.writing_systems import SINGLE_CHARACTER_WORDS
 
 _ALONE = "".join(f"{chr(low)}-{chr(high)}" for low, high in SINGLE_CHARACTER_WORDS)  # each of these counts as a word
 WORD = re.compile(rf"[{_ALONE}]|[^\W{_ALONE}]+")
-FEWEST_WORDS = 4  # words: fewer are said of much else, so among other words they prove nothing
+FEWEST_WORDS = 4  # shorter wordings occur in many texts, so among other words they prove nothing
 
 
 class Match(IntEnum):
-    """What is known of a text; `PERHAPS` if a short wording stands among other words."""
+    """The result of a search. `PERHAPS`: the text has a short wording among other words."""
 
     NO = 0
     PERHAPS = 1
@@ -21,32 +21,33 @@ class Match(IntEnum):
 
 
 class Wordings:
-    """Wordings to look for. A text of n words is looked through in about n steps, however many there are and whatever they repeat
-    (Aho and Corasick 1975): where the next word does not go on from the words before, the longest end of them that begins a
-    wording does.
+    """An automaton that searches many wordings in one pass (Aho and Corasick 1975).
+
+    A text of n words takes about n steps, however many wordings there are. Where the next word does not continue the current
+    node, the search falls back to the longest suffix of its words that begins a wording.
     """
 
     def __init__(self, texts: Iterable[str]) -> None:
         self._next: list[dict[str, int]] = [{}]  # a tree: from a node by a word to the next node
         self._depth = [0]  # words that lead to a node
-        self._back = [0]  # the node of the longest end of a node's words that begins a wording too
+        self._back = [0]  # the fallback: the node of the longest suffix of a node's words that begins a wording too
         self._ends: set[int] = set()  # nodes at which a wording ends
         for text in texts:
             self._add(_words(text))
-        self._longest = [0] * len(self._next)  # of the wordings that end with a node's words: the longest one's words
+        self._longest = [0] * len(self._next)  # words of the longest wording that is a suffix of a node's words
         self._link()
 
     def match(self, text: str) -> Match:
-        """Whether a text is one of the wordings, or holds one that is long enough to be told by that."""
-        words, found, node = _words(text), Match.NO, 0
+        """`YES` if the text is one of the wordings, or contains one of at least FEWEST_WORDS words."""
+        words, match, node = _words(text), Match.NO, 0
         for word in words:
             node = self._step(node, word)
             if self._longest[node] >= FEWEST_WORDS:
                 return Match.YES
             if self._longest[node]:
-                found = Match.PERHAPS
+                match = Match.PERHAPS
         is_whole = bool(words) and node in self._ends and self._depth[node] == len(words)
-        return Match.YES if is_whole else found
+        return Match.YES if is_whole else match
 
     def _step(self, node: int, word: str) -> int:
         while node and word not in self._next[node]:
@@ -66,15 +67,15 @@ class Wordings:
             self._ends.add(node)
 
     def _link(self) -> None:
-        """Give every node its way back, the shorter ones first."""
-        waiting = deque(self._next[0].values())
-        while waiting:
-            node = waiting.popleft()
+        """Set the fallback of every node, in order of depth."""
+        queue = deque(self._next[0].values())
+        while queue:
+            node = queue.popleft()
             back = self._back[node]
             self._longest[node] = self._depth[node] if node in self._ends else self._longest[back]
             for word, further in self._next[node].items():
                 self._back[further] = self._step(back, word)
-                waiting.append(further)
+                queue.append(further)
 
 
 def _words(text: str) -> list[str]:

@@ -107,7 +107,7 @@ def test_the_clock_is_not_asked_of_the_database_each_time_and_goes_on_without_it
     moments = [known() for _ in range(100)]
     assert (len(looks), moments) == (1, sorted(moments))
     monkeypatch.setattr(clock, "REFRESH_S", 0.0)
-    known._look_at = 0.0
+    known._next_read = 0.0
     time.sleep(0.01)
     assert then + timedelta(milliseconds=5) < known() < then + HOUR
     assert len(looks) == 2

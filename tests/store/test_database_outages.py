@@ -115,7 +115,7 @@ def test_while_one_caller_probes_the_database_the_others_fail_at_once() -> None:
     known, inside, over = Outage(), threading.Event(), threading.Event()
     with pytest.raises(DatabaseTimeout), known.attempt():
         raise DatabaseTimeout("gone")
-    known._next_try = 0.0
+    known._next_probe = 0.0
 
     def find_out() -> str:
         with known.attempt():
@@ -140,7 +140,7 @@ def test_after_any_end_of_a_probe_another_caller_may_probe() -> None:
     for error in (DatabaseTimeout("gone"), Refused("no"), KeyboardInterrupt()):
         with pytest.raises(type(error)), known.attempt():
             raise error
-        known._next_try = 0.0
+        known._next_probe = 0.0
     with known.attempt():
         pass
 
@@ -150,20 +150,20 @@ def test_a_writer_that_gets_no_connection_does_not_start_an_outage(tmp_path: Pat
     with new_store("sqlite", tmp_path) as store:
         with pytest.raises(DatabaseTimeout), store._writing.attempt():
             raise DatabaseTimeout("it does not answer")
-        store._writing._next_try = 0.0  # it is time for somebody to find out
+        store._writing._next_probe = 0.0  # the next probe is due
         for _ in range(database.WRITERS):
-            store._room.acquire()
-        store._moved_at = 0.0
+            store._writers.acquire()
+        store._last_end = 0.0
 
         with pytest.raises(Unavailable, match="busy"), store.write():
             pass
 
-        assert store._writing._lasts
+        assert store._writing._is_active
         for _ in range(database.WRITERS):
-            store._room.release()
+            store._writers.release()
         with store.write():
             pass
-        assert not store._writing._lasts
+        assert not store._writing._is_active
 
 
 def test_writers_of_a_locked_sqlite_file_do_not_take_every_thread(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
