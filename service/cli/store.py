@@ -79,7 +79,7 @@ def adopt(
         needed = verify.verify(store, settings.checkpoints).checkpoints
         present = sum(checkpoint.is_right for checkpoint in needed)
         mark = store_identity.read_mark_or_none(settings.checkpoints)
-        owner = "no store" if mark is None else f"store {mark.store}"
+        owner = "no store" if mark is None else f"store {mark.store_id}"
         output.print(
             f"The folder belongs to {owner}. It holds {present} of the {len(needed)} checkpoints that the database names."
         )

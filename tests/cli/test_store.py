@@ -14,7 +14,7 @@ from service.cli.main import app
 from service.cli.options import FAILED, USAGE
 from service.client.local_server import LocalServer
 from service.domain.errors import Conflict
-from service.lifecycle.store_identity import MARK
+from service.lifecycle.store_identity import MARK_FILE
 from service.runtime.assembly import open_server
 from service.store import events, versions
 from tests.api.live_server import LiveServer, tiny_settings
@@ -178,12 +178,12 @@ def test_versions_marked_corrupt_by_mistake_are_healed_on_request(local: LocalSe
 
 
 def test_a_folder_without_a_mark_is_adopted_after_a_question(local: LocalService) -> None:
-    (local.folder / MARK).unlink()
+    (local.folder / MARK_FILE).unlink()
     file_of(local, 2).unlink()
     local.close()
 
     declined = runner.invoke(app, ["adopt", "--data-dir", str(local.folder.parent)], input="n\n")
-    assert declined.exit_code == FAILED and not (local.folder / MARK).exists()
+    assert declined.exit_code == FAILED and not (local.folder / MARK_FILE).exists()
 
     result = run(local, "adopt", "--yes")
     assert result.exit_code == 0, result.output
@@ -195,7 +195,7 @@ def test_a_folder_without_a_mark_is_adopted_after_a_question(local: LocalService
 
 def test_the_doctor_reports_a_database_and_a_folder_of_different_stores(local: LocalService, tmp_path: Path) -> None:
     assert "belong together" in run(local, "doctor").output
-    (local.folder / MARK).write_text('{"store": "another", "founded": true}')
+    (local.folder / MARK_FILE).write_text('{"store": "another", "founded": true}')
     local.close()
 
     foreign = run(local, "doctor")
