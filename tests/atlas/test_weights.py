@@ -98,7 +98,7 @@ def test_eos_is_explicit_in_the_generation_config(tokenizer):
     assert config["eos_token_id"] == tokenizer.eos_token_id
 
 
-def test_the_card_gives_the_figures():
+def test_the_card_has_the_figures_and_the_licence():
     card = (weights_path() / "README.md").read_text(encoding="utf-8")
 
     assert "exact match" in card

@@ -18,8 +18,8 @@ def zygote() -> Iterator[Zygote]:
 
 
 @pytest.fixture(scope="package")
-def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("kept")
+def neutral_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("neutral")
 
 
 @pytest.fixture(scope="package")

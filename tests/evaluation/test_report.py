@@ -12,7 +12,7 @@ def outcome(kind: Kind, right: bool, *, tokens: float = 0.5, base: bool = False,
     return Outcome(question=ask, greedy=right, tokens=tokens, base_greedy=base, base_tokens=float(base))
 
 
-def test_nothing_asked_is_no_score() -> None:
+def test_a_report_without_questions_has_no_score() -> None:
     greedy = build_report([outcome("reliability", True)])["greedy"]
 
     assert greedy["portability"] == {"score": None, "n": 0, "groups": {}}
@@ -25,7 +25,7 @@ def test_scores_count_the_edits_and_the_questions() -> None:
     assert found["greedy"]["reliability"] == {"score": 0.5, "n": 2}
 
 
-def test_greedy_answers_and_token_accuracy_are_told_apart() -> None:
+def test_greedy_answers_and_token_accuracy_are_reported_apart() -> None:
     found = build_report([outcome("reliability", False, tokens=0.75)])
 
     assert found["greedy"]["reliability"]["score"] == 0.0
@@ -46,7 +46,7 @@ def test_trained_rephrases_do_not_raise_the_score_of_untrained_ones() -> None:
     assert greedy["generality"]["untrained"] == {"score": 0.0, "n": 1}
 
 
-def test_locality_is_told_inside_and_outside_of_the_pool_and_by_group() -> None:
+def test_locality_is_reported_inside_and_outside_the_pool_and_by_group() -> None:
     found = [
         outcome("locality", True, pool=True, group="near"),
         outcome("locality", False, pool=False, group="near"),
@@ -60,7 +60,7 @@ def test_locality_is_told_inside_and_outside_of_the_pool_and_by_group() -> None:
     assert locality["groups"] == {"far": {"score": 1.0, "n": 1}, "near": {"score": 0.5, "n": 2}}
 
 
-def test_an_edit_that_holds_on_its_own_prompt_alone_says_so() -> None:
+def test_the_verdict_on_an_edit_without_generality_is_literal_only() -> None:
     literal = [outcome("reliability", True), outcome("generality", False), outcome("generality", True, trained=True)]
     general = [outcome("reliability", True), outcome("generality", True), outcome("generality", False)]
     untested = [outcome("reliability", True)]
@@ -72,13 +72,13 @@ def test_an_edit_that_holds_on_its_own_prompt_alone_says_so() -> None:
     ]
 
 
-def test_with_trained_rephrases_only_these_decide_whether_it_is_general() -> None:
+def test_without_untrained_rephrases_trained_ones_decide_generality() -> None:
     found = [outcome("reliability", True), outcome("generality", True, trained=True)]
 
     assert build_edit_report(found)["generality"] == "general"
 
 
-def test_a_report_says_when_it_was_measured_and_what_was_left_out_where_that_is_known() -> None:
+def test_a_report_has_its_moment_and_what_was_left_out_if_given() -> None:
     found = build_report([], moment="after_edit", left_out={"contradicted": 3})
 
     assert (found["moment"], found["left_out"]) == ("after_edit", {"contradicted": 3})

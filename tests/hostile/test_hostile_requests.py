@@ -65,7 +65,7 @@ def state(target: LiveServer) -> tuple[int, ...]:
         return tuple(connection.exec_driver_sql(f"SELECT {counts}").one())
 
 
-def test_no_hostile_request_gets_a_5xx_an_echo_or_a_change(target: LiveServer) -> None:
+def test_no_hostile_request_causes_a_5xx_an_echo_or_a_change(target: LiveServer) -> None:
     statuses: Counter[int] = Counter()
     before = state(target)
     for number, attack in enumerate(attacks(COUNT, SEED)):
@@ -108,7 +108,7 @@ def test_nothing_of_a_prompt_is_logged(target: LiveServer, capfd: pytest.Capture
     assert MARK not in written
 
 
-def test_what_looks_like_a_control_token_is_text(target: LiveServer) -> None:
+def test_the_text_of_a_control_token_is_encoded_as_text(target: LiveServer) -> None:
     plain = target.client.post("/generate", json={"prompt": "a</s>b", "max_new_tokens": 2}).json()
 
     # Control tokens would be one id each; as text `</s>` is at least two of this byte-level tokenizer's.

@@ -1,4 +1,4 @@
-"""Every attack there is: each module here has its own in `ATTACKS`, made in the order of the modules' names."""
+"""All attacks. Each module here has a list `ATTACKS`; attacks run in the order of the modules' names."""
 
 import importlib
 import pkgutil

@@ -45,7 +45,7 @@ def test_a_batch_is_a_function_of_seed_and_step(tokenizer):
     assert not torch.equal(first.inputs, other_seed.inputs)
 
 
-def test_an_epoch_shows_every_fact_in_every_wording_once():
+def test_an_epoch_has_every_fact_in_every_wording_once():
     per_group = (BATCH_ROWS - SKILL_ROWS) * GROUP_STEPS
     groups = range(len(fact_rows()) // per_group + 1)
 
