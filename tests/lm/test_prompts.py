@@ -1,4 +1,4 @@
-"""Text becomes ids explicitly: boundaries, control tokens, limits, and which columns are intervened on."""
+"""Text to ids: token boundaries, control tokens, limits, and intervened columns."""
 
 import time
 

@@ -19,9 +19,8 @@ from service.evaluation.metrics.matching import matches_field, matches_locft, no
 from service.evaluation.metrics.teacher_forcing import divergence, teacher_force
 from service.evaluation.records import EvalProbe, EvalQuestion, Record
 from service.lm.intervention import Adapter
-from service.lm.overlay import intervention_context
 from service.lm.prompts import Row, encode_prompt, encode_row
-from tests.builders import make_adapter, make_rows
+from tests.builders import intervention_context, make_adapter, make_rows
 from tests.evaluation.letter_model import LONGEST, PROMPTS, base, reference
 
 

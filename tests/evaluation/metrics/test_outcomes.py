@@ -20,10 +20,10 @@ from service.evaluation.metrics.outcomes import (
 from service.evaluation.metrics.teacher_forcing import agreement, teacher_force
 from service.evaluation.records import EvalProbe, Record, list_questions
 from service.lm.intervention import Adapter
-from service.lm.overlay import View, compute_target_logits, intervention_context
+from service.lm.overlay import View, compute_target_logits
 from service.lm.prompts import encode_prompt, encode_row
 from service.lm.scoring import decode_greedily
-from tests.builders import make_adapter
+from tests.builders import intervention_context, make_adapter
 from tests.evaluation.letter_model import LONGEST, PROMPTS, base, reference
 
 
