@@ -1,1 +1,1 @@
-"""What is measured against what, one command each (`python -m benchmarks.<name>`); `python -m benchmarks` runs all of them."""
+"""Benchmarks, one command each (`python -m benchmarks.<name>`); `python -m benchmarks` runs all of them."""

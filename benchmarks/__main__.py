@@ -1,4 +1,4 @@
-"""Every benchmark, one after the other, each in a process of its own; then the document."""
+"""All benchmarks, one after another, each in its own process; then the document."""
 
 import subprocess
 import sys
@@ -21,7 +21,7 @@ NAMES = (
     "retrain_time",
     "window_curve",
 )
-# Those that ship with the program.
+# Benchmarks that ship with the program.
 COMMANDS = (
     ("stream", *(option for name in CONTENDERS for option in ("--contender", name))),
     ("contrast",),
@@ -29,7 +29,7 @@ COMMANDS = (
 
 
 def main() -> None:
-    """The command; it fails if one of them does, and goes on to the others first."""
+    """The command. If a benchmark fails, the others still run, and the command fails at the end."""
     failed = [name for name in NAMES if run(name) != 0]
     failed += [f"errata bench {command[0]}" for command in COMMANDS if _bench(command) != 0]
     if run("report") != 0 or failed:

@@ -1,12 +1,11 @@
 """LocFT-BF's trainer with the preset `paper` beside the authors' procedure, on a small Qwen2's shape: the same tensors, faster.
 
-The authors' code is written out plainly in `plain_locft`: in every epoch the whole model forward, and logits at every position.
-The trainer runs the blocks below the tuned one once, no padding to speak of, and the head at target positions alone; and it asks
-every edit once more in the end. Batches and threads are the same.
+`plain_locft` has the authors' procedure without optimisations: in every epoch a forward pass of the whole model, and logits at
+every position. The trainer runs the blocks below the tuned one once, pads little, and computes logits at target positions alone;
+at the end it measures every edit once more. Batches and threads are the same.
 
-Weights and words are random, lengths are not: words a prompt are drawn as CounterFact has them, with 1.45 tokens a word and at
-times one more, targets are of one token (six in ten) or two, and the end of the text. One letter is one token here, the space
-before it included.
+Weights and words are random. Lengths are CounterFact's: words a prompt are drawn from its distribution, with 1.45 tokens a word
+and sometimes one more; targets have one token (six in ten) or two, and EOS. A letter, with the space before it, is one token.
 """
 
 import time
@@ -30,9 +29,9 @@ from service.lm.overlay import make_view
 from service.lm.prompts import Row, collate, encode_row
 
 SEED = 5
-SPACE = "Ġ"  # as a byte-level vocabulary writes it
+SPACE = "Ġ"  # in a byte-level vocabulary
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
-# How many of 2,000 of CounterFact's prompts have so many words.
+# Words a prompt → number of prompts, of 2,000 of CounterFact's prompts.
 WORDS = {2: 16, 3: 164, 4: 334, 5: 464, 6: 412, 7: 380, 8: 128, 9: 68, 10: 25, 11: 7, 12: 1, 15: 1}
 TOKENS_A_WORD = 1.45
 LONG_TARGETS = 0.4  # share of targets of two tokens
@@ -58,10 +57,10 @@ def main() -> None:
 
 
 def compare(base: Base, edits: int) -> dict[str, Any]:
-    """Seconds of both procedures on the same edits in the same batches, and how far apart what they trained is."""
+    """Seconds of both procedures on the same edits in the same batches, and the distance between the trained tensors."""
     items = random_items(edits)
     rows = [encode_row(base, item.edit.prompt, item.target) for item in items]
-    # Two epochs are to be run in full, so nothing stops early: the loss is above this by far.
+    # Two epochs run in full: the loss stays far above the threshold that ends a fit early.
     settings = LocftSettings(preset="paper", position="share", kind="down", epochs=EPOCHS, batch=BATCH)
     location = find_tuned_location(base.anatomy, settings)
     plain = PlainLocft(
@@ -72,7 +71,7 @@ def compare(base: Base, edits: int) -> dict[str, Any]:
         pad_id=base.pad_id,
     )
     warm_up(base, rows)
-    # The trainer runs between the authors' epochs, so that a machine that others use too is as busy for both.
+    # The trainer runs between the authors' epochs, so that the load of a shared machine is similar for both.
     ours, authors = Stopwatch(), Stopwatch()
     for number, batches in enumerate(trainer_batches(edits)):
         with authors:
@@ -104,8 +103,8 @@ def compare(base: Base, edits: int) -> dict[str, Any]:
 
 
 class Stopwatch:
-    """Seconds on the clock, and of the processor, which other programs on a busy machine lengthen less. A context that may be
-    entered again: its parts are added.
+    """Seconds by the clock and of the processor; the latter depend less on other programs. The context may be entered repeatedly,
+    and its times are added.
     """
 
     def __init__(self) -> None:
@@ -121,7 +120,7 @@ class Stopwatch:
 
 
 def random_items(count: int) -> list[FitItem]:
-    """Edits of CounterFact's lengths, of letters that mean nothing."""
+    """Edits of random letters, with CounterFact's lengths."""
     rng = Random(SEED)
     words = rng.choices(list(WORDS), weights=list(WORDS.values()), k=count)
     lengths = [round(number * TOKENS_A_WORD) + rng.randint(0, 1) for number in words]
@@ -137,7 +136,7 @@ def _letters(rng: Random, count: int) -> str:
 
 
 def trainer_batches(count: int) -> list[list[list[int]]]:
-    """The trainer's batches: a new order from the same seed in every epoch."""
+    """The trainer's batches: in every epoch a new order, from one seed."""
     generator = torch.Generator().manual_seed(SEED)
     orders = [torch.randperm(count, generator=generator).tolist() for _ in range(EPOCHS)]
     return [[order[start : start + BATCH] for start in range(0, count, BATCH)] for order in orders]
@@ -145,13 +144,13 @@ def trainer_batches(count: int) -> list[list[list[int]]]:
 
 @torch.no_grad()
 def warm_up(base: Base, rows: list[Row]) -> None:
-    """One small pass, so that neither procedure pays for what happens once a process."""
+    """One small pass, so that neither procedure includes costs that occur once a process."""
     batch = collate(base, rows[:2])
     make_view(base).model(input_ids=batch.ids, attention_mask=batch.attention.long(), use_cache=False)
 
 
 def measure_difference(base: Base, ours: Any, plain: Any) -> dict[str, float]:
-    """How far apart two trainings of the same tensors ended, beside how far they went from the base model."""
+    """The distance between two trainings of the same tensors, beside their distance from the base model."""
     own = dict(base.model.named_parameters())
     moved = torch.cat([(plain[name] - own[name]).flatten() for name in plain])
     apart = torch.cat([(ours[name] - plain[name]).flatten() for name in plain])

@@ -1,7 +1,7 @@
-"""The cached step beside the plain hooked one: forward and backward of a fit, turn by turn in one run.
+"""The cached step beside the plain hooked step: forward and backward of a fit, in turns in one run.
 
-A random Qwen2-type model with 24 blocks and width 896. The cached step has read the prompt once and runs only the intervened
-tokens through the blocks above the first intervention.
+A random Qwen2-type model with 24 blocks and width 896. The cached step reads the prompt once. Each step then runs only the
+intervened tokens through the blocks above the first intervention.
 """
 
 import time
@@ -19,7 +19,7 @@ from service.lm.prompts import collate
 from service.lm.resume import prefill, resume
 
 CASES = ((27, 1), (66, 1), (27, 16), (66, 16))  # tokens a row, rows
-ANSWER = 4  # tokens of a row that are learned
+ANSWER = 4  # target tokens of a row
 
 
 def main() -> None:
@@ -39,7 +39,7 @@ def main() -> None:
 
 
 def compare(view: View, tokens: int, count: int, repeats: int) -> dict[str, float]:
-    """Milliseconds of a step in both forms, of preparing the cache, and how far apart the gradients of the two lie."""
+    """Milliseconds of a step in both forms and of the preparation of the cache, and the difference of the two gradients."""
     base = view.base
     blocks = BaftSettings().blocks_of(base.anatomy.family, base.anatomy.depth)
     adapter = TrainableAdapter(
@@ -78,7 +78,7 @@ def _difference(left: torch.Tensor, right: torch.Tensor) -> float:
 def _time_in_turns(
     first: Callable[[], torch.Tensor], second: Callable[[], torch.Tensor], adapter: TrainableAdapter, n: int
 ) -> tuple[float, float]:
-    """Median seconds of each, taking turns so that a busy machine slows both; the first turn does not count."""
+    """Median seconds of each, in turns, so that a busy machine slows both. The first turn does not count."""
     times: tuple[list[float], list[float]] = ([], [])
     for _ in range(n + 1):
         for step, seconds in zip((first, second), times, strict=True):

@@ -1,4 +1,4 @@
-"""How a benchmark is started and what it leaves behind: options, one thread, a small JSON file with date, machine and command."""
+"""The command of a benchmark: its options, one thread, and a small JSON file with figures, date, machine and command."""
 
 import argparse
 import json
@@ -30,20 +30,20 @@ def build_parser(about: str | None, *, edits: int | None = None) -> argparse.Arg
 
 
 def add_skip(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
-    """The parser with one more option: to measure on edits that no default was chosen by."""
+    """Add `--skip`, for measurements on edits that no default was chosen by."""
     parser.add_argument("--skip", type=int, default=0, help="leave out the first so many edits of the file")
     return parser
 
 
 def parse_options(parser: argparse.ArgumentParser) -> argparse.Namespace:
-    """The options of this run. From here on tensors are worked on by one thread, as in the service."""
+    """The options of this run. From here on tensor operations use one thread, as in the service."""
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     return arguments
 
 
 def write(folder: Path, name: str, figures: Mapping[str, Any], *, is_quiet: bool = False) -> None:
-    """Keeps the figures of one benchmark and prints them, unless it is to be `quiet` because more are to come."""
+    """Write the figures of one benchmark, and print them unless `is_quiet`."""
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
     keep(folder, name, figures, device=device, threads=torch.get_num_threads())
     if not is_quiet:
@@ -51,5 +51,5 @@ def write(folder: Path, name: str, figures: Mapping[str, Any], *, is_quiet: bool
 
 
 def run(name: str, *arguments: str) -> int:
-    """Runs one benchmark in a process of its own and returns its exit status."""
+    """Run one benchmark in its own process. Returns its exit status."""
     return subprocess.run([sys.executable, "-m", f"benchmarks.{name}", *arguments], check=False).returncode

@@ -31,10 +31,10 @@ SHOWN = 40  # differences that are printed of one part
 
 
 def main() -> None:
-    """The command; it fails if something differs."""
+    """The command. It fails if there is an unexpected difference."""
     arguments = _parse_options()
     for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, lambda number, _frame: sys.exit(128 + number))  # so that all that was started is ended
+        signal.signal(number, lambda number, _frame: sys.exit(128 + number))  # so that all servers end
     with ExitStack() as stack:
         room = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="errata-compare-")))
         before = stack.enter_context(open_tree("before", arguments.before, room))
@@ -53,14 +53,14 @@ def _parse_options() -> argparse.Namespace:
     parser.add_argument("--pairs", type=int, default=24, help="pairs of timed samples")
     parser.add_argument("--only", action="append", choices=PARTS, help="only this part; may be repeated")
     parser.add_argument(
-        "--expected", action="append", default=[], help="what differs and has this text is no difference; not of a store"
+        "--expected", action="append", default=[], help="a change that contains this text is no difference (not of a store)"
     )
     parser.add_argument("--out", type=Path, default=OUT, help="the file of the results")
     return parser.parse_args()
 
 
 def _run_parts(trees: tuple[Tree, Tree], room: Path, arguments: argparse.Namespace) -> dict[str, dict[str, Any]]:
-    """What the chosen parts come to. Each is told as soon as it is known."""
+    """The results of the chosen parts. Each is printed as soon as it is complete."""
     parts: dict[str, Callable[[], dict[str, Any]]] = {
         "bytes": lambda: compare_bytes(trees, room / "bytes", arguments.expected),
         "documents": lambda: compare_documents(trees, room / "documents", arguments.expected),
@@ -77,7 +77,7 @@ def _run_parts(trees: tuple[Tree, Tree], room: Path, arguments: argparse.Namespa
 
 
 def _print_part(name: str, part: dict[str, Any]) -> None:
-    """Print what a part came to."""
+    """Print the result of a part."""
     print(f"{name}: {part['seconds']:.0f} s", flush=True)
     if name == "times":
         for sample in SAMPLES:

@@ -1,7 +1,7 @@
-"""A server that is killed again and again, and what must be true of it each time it comes back.
+"""A server that is killed repeatedly, and the checks after each restart.
 
-Nothing acknowledged is lost; nothing takes effect twice; every version says what it said before; live edits are answered.
-A call that got no answer is *unknown*: it is sent again with the same idempotency key, and must then exist exactly once.
+No acknowledged edit is lost. No call takes effect twice. Every version answers as before. Live edits are answered.
+A call without an answer is *unknown*: it is sent again with the same idempotency key, and its edit must then exist exactly once.
 """
 
 import time
@@ -22,13 +22,13 @@ from service.domain.errors import Unavailable
 Work = Literal["edits", "rollback", "retrain"]
 SETTLE_S = 120.0
 DEATH_S = 60.0
-MOST_ANSWERS = 80  # answers asked again after every restart
+MOST_ANSWERS = 80  # that are compared after every restart
 PAGE = 200
 
 
 @dataclass(frozen=True)
 class KillMoment:
-    """When the server is killed: at a named point, or at a random time of up to `within_s` seconds after the work began."""
+    """The moment of a kill: at a named crash point, or at a random time up to `within_s` seconds after the work began."""
 
     work: Work
     point: str | None = None
@@ -40,7 +40,7 @@ class KillMoment:
 
 @dataclass
 class ClientLog:
-    """What clients know: bodies by idempotency key, what was acknowledged, and what versions answered."""
+    """The clients' record: bodies by idempotency key, acknowledged edits, and the answers of versions."""
 
     sent: dict[str, dict[str, Any]] = field(default_factory=dict)
     acknowledged: dict[str, str] = field(default_factory=dict)  # key → id of the edit
@@ -50,20 +50,20 @@ class ClientLog:
 
 
 class CrashTrials:
-    """One store that lives through many kills. `bodies` yields edits of which no two speak of one fact."""
+    """The trials of one store. `bodies` yields edits of distinct facts."""
 
     def __init__(self, server: ServerProcess, bodies: Iterator[dict[str, Any]], database_url: str, *, seed: int) -> None:
         self._server, self._bodies, self._rng = server, bodies, Random(seed)
         self._database = sa.create_engine(database_url)
         self.client_log = ClientLog()
         self.kills = 0
-        self.live = self.answered = 0  # live edits that were asked after all restarts, and those that were answered
+        self.live = self.answered = 0  # over all restarts: live edits, and those of them that were answered
 
     def close(self) -> None:
         self._database.dispose()
 
     def run_trial(self, moment: KillMoment) -> list[str]:
-        """Work until the kill, start again, and say what is wrong; an empty list is a pass."""
+        """Work until the kill, restart, and check. Returns a sentence for each fault; an empty list is a pass."""
         faults: list[str] = []
         try:
             with self._server.start(**({"fault_point": moment.point} if moment.point else {})) as client:
@@ -74,7 +74,7 @@ class CrashTrials:
                 faults = [] if self._wait_for_death() else [f"{moment}: never reached"]
                 timer.cancel()
         except Unavailable:
-            # A retrain that is due already may come to the point before the server is ready: that is a kill as well.
+            # A retrain that is due may reach the crash point before the server is ready, which is a kill, too.
             if moment.point is None or not self._server.is_gone():
                 raise
         self._server.kill()
@@ -85,7 +85,7 @@ class CrashTrials:
         return faults
 
     def examine(self, client: httpx.Client) -> list[str]:
-        """Everything that must hold of a server that came back."""
+        """All checks of a restarted server."""
         for key in self.client_log.sent.keys() - self.client_log.acknowledged.keys():
             self._post(client, key)
         self._wait_until_settled(client)
@@ -94,7 +94,7 @@ class CrashTrials:
         return faults
 
     def _run_work(self, client: httpx.Client, work: Work) -> None:
-        """Clients' work, until the server no longer answers."""
+        """The clients' work until the server no longer answers."""
         try:
             for _ in range(2):
                 self._post(client, self._next_key(), wait=30)
@@ -165,7 +165,7 @@ class CrashTrials:
                 is_answered = self._generate(client, edit["prompt"], "head") == edit["target"]
                 self.live += 1
                 self.answered += is_answered
-                # Later fits ask the window again, but not what is consolidated: there a lost answer is no fault of a kill.
+                # Later fits replay the window, but not consolidated edits: a lost answer of theirs is no fault of a kill.
                 if edit["status"] == "applied" and not is_answered:
                     yield "an edit of the window is not answered"
 
@@ -181,7 +181,7 @@ class CrashTrials:
             yield "the head is not the newest version"
 
     def _check_rows(self) -> Iterator[str]:
-        """What only the database tells: no edit was learned by BaFT, as a new one, in more than one published version."""
+        """A check in the database: BaFT published no edit as a new one in more than one version."""
         query = sa.text(
             "SELECT events.edit_id, COUNT(*) FROM events JOIN versions ON versions.number = events.version "
             "WHERE events.type = 'edit.applied' AND versions.kind = 'baft' GROUP BY events.edit_id HAVING COUNT(*) > 1"
@@ -197,7 +197,7 @@ class CrashTrials:
             yield f"{len(changed)} of {len(self.client_log.answers)} answers are not what they were before the kill"
 
     def _record_answers(self, client: httpx.Client) -> None:
-        """What the head says now, to be asked again after the next kill."""
+        """Record answers of the head, for comparison after the next kill."""
         head = int(client.get("/versions/head").raise_for_status().json()["number"])
         for body in self._rng.sample(list(self.client_log.sent.values()), min(10, len(self.client_log.sent))):
             self.client_log.answers[head, body["prompt"]] = self._generate(client, body["prompt"], head)

@@ -1,7 +1,7 @@
-"""An edit on a model of random weights in the shape of Llama-3-8B on a CUDA device; on the CPU in a small shape.
+"""An edit on a model of random weights, on a CUDA device in the shape of Llama-3-8B, on the CPU in a small shape.
 
-The floor of a step is the time to read the weights above the first intervention twice, forward and backward, at the memory rate
-measured here. Random weights show time and memory, not what a trained model would learn in how many steps.
+The floor of a step is the time to read the weights above the first intervention twice, forward and backward, at the measured
+memory rate. Random weights show time and memory. They do not show how many steps a trained model would need.
 """
 
 import tempfile
@@ -35,7 +35,7 @@ TARGET = "City {}"
 
 @dataclass(frozen=True)
 class Fit:
-    """One edit's overlay and what it cost."""
+    """One edit's overlay with the seconds and steps of its fit."""
 
     overlay: Overlay
     seconds: float
@@ -97,7 +97,7 @@ def upper_bytes(base: Base) -> int:
 
 
 def memory_rate(device: torch.device) -> float:
-    """Bytes a second that a large sum reads from memory; the best of some."""
+    """Bytes a second that a large sum reads from memory; the best of five."""
     numbers = torch.ones(2**28 if device.type == "cuda" else 2**25, device=device)
     times = [_seconds(device, numbers.sum) for _ in range(5)]
     return numbers.nbytes / min(times)
@@ -128,7 +128,7 @@ def _tensor_bytes(model: torch.nn.Module) -> dict[int, int]:
 
 
 def tokens_a_second(view: View, overlay: Overlay, rows: int) -> float:
-    """Greedy decoding of many tokens for some rows at once."""
+    """Tokens a second of greedy decoding, for `rows` rows at once."""
     prompts = [encode_prompt(view.base, PROMPT.format(number)) for number in range(rows)]
 
     def decode() -> None:

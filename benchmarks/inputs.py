@@ -1,4 +1,4 @@
-"""What the benchmarks measure on: the embedded model, its edits, its capability tasks, and the sentences it wrote itself."""
+"""The inputs of benchmarks: a model, the embedded one by default, with edits, capability tasks and neutral sentences."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,7 +12,7 @@ from service.evaluation.records import Record
 
 
 def load_model(model: str, records: Path | None, *, edits: int, skip: int = 0) -> BenchModel:
-    """Loads all of it; `model` is `atlas` or a folder. Records have distinct facts."""
+    """Load a model and its edits. `model` is `atlas` or a folder. Records have distinct facts."""
     try:
         return open_model(model, load_records(records, n=edits, skip=skip))
     except Refused as refused:
@@ -20,7 +20,7 @@ def load_model(model: str, records: Path | None, *, edits: int, skip: int = 0) -
 
 
 def to_edit(record: Record, seq: int) -> Edit:
-    """A record as the edit a method is given."""
+    """A record as an edit for a fit."""
     return to_item(record, seq).edit
 
 
@@ -36,6 +36,6 @@ def build_body(record: Record) -> dict[str, object]:
 
 
 def occurs_in_neutral(prompts: Sequence[str], neutral: NeutralSentences) -> list[bool]:
-    """Whether each prompt occurs, word for word, in a sentence that fits may learn to keep."""
+    """Whether each prompt occurs, word for word, among the neutral sentences, which fits preserve."""
     text = "\n".join(" ".join(sentence.text.split()) for sentence in neutral.sentences)
     return [" ".join(prompt.split()) in text for prompt in prompts]

@@ -1,7 +1,7 @@
 """kill -9 at random moments of submitting, fitting, publishing, retraining and rolling back, on SQLite and on Postgres.
 
-The real server process over real files is killed at every named point of the lifecycle and at random times, started again, and
-examined; the same store goes through all kills.
+The real server process over real files is killed at named crash points of the lifecycle and at random times, restarted, and
+checked. All kills are of the same store.
 """
 
 import contextlib
@@ -75,7 +75,7 @@ def run_kills(kind: str, zygote: Zygote, model: str, records: Path | None, kills
 
 
 def _bodies(records: Sequence[Record]) -> Iterator[dict[str, Any]]:
-    """Edits without end, no two of one fact: when the records are used up, the same ones of other years."""
+    """Endless edits of distinct facts: after the last record, the same records follow for another year."""
     for turn in count():
         for record in records:
             body = build_body(record)
@@ -84,7 +84,7 @@ def _bodies(records: Sequence[Record]) -> Iterator[dict[str, Any]]:
 
 
 def choose_moments(kills: int, seed: int) -> Iterator[KillMoment]:
-    """Named points and random times, every kind of work among the first few."""
+    """Named points and random times in turns, so that the first few kills have every kind of work."""
     rng = Random(seed)
     remaining = rng.sample(NAMED_MOMENTS, len(NAMED_MOMENTS))
     for number in range(kills):
@@ -109,7 +109,7 @@ def _run_all(crashes: CrashTrials, process: ServerProcess, kills: int, seed: int
 
 
 def engine_url(url: str | None, process: ServerProcess) -> str:
-    """The database of a server, for a reader of its own."""
+    """The URL of a server's database for SQLAlchemy."""
     return (
         f"sqlite:///{process.folder / 'errata.db'}" if url is None else url.replace("postgresql://", "postgresql+psycopg://", 1)
     )

@@ -1,7 +1,7 @@
 """kill -9 at random moments of a retrain and of its publication, minor and major: nothing is lost, and the digest is the same.
 
-Every trial starts at a copy of one data folder on SQLite; a retrain that was killed is taken up again by the next server, and
-must publish the bytes that an undisturbed one publishes.
+Every trial starts with a copy of one data folder on SQLite. After the kill the next server resumes the retrain, which must
+publish the same bytes as an undisturbed retrain.
 """
 
 import tempfile

@@ -1,7 +1,7 @@
-"""From POST to applied, over real HTTP: with an empty window, with 25 edits in it, and when 64 edits wait; and rolling back.
+"""Latency from POST to applied over HTTP: with an empty window, with 25 edits in the window, and with 64 edits waiting.
 
-Every timed edit is rolled back before the next one, so that each finds the same window. Retrains are put off for this
-benchmark alone: what is timed is BaFT, the store and the server.
+Every timed edit is rolled back before the next one, so that all have the same window; rollbacks are timed as well. Settings put
+retrains off, so that the times are those of BaFT, the store and the server.
 """
 
 import time
@@ -49,7 +49,7 @@ def main() -> None:
 
 
 def time_edits(client: httpx.Client, records: list[Record], *, version: int) -> tuple[list[float], list[float]]:
-    """Seconds of each edit, and of the rollback to version `to` after it. The first one only warms the server up."""
+    """Seconds of each edit, and of the rollback to `version` after it. The first edit warms the server up and does not count."""
     edit_seconds, rollback_seconds = [], []
     for record in [records[0], *records]:
         started_at = time.perf_counter()
@@ -64,14 +64,14 @@ def time_edits(client: httpx.Client, records: list[Record], *, version: int) -> 
 
 
 def fill_window(client: httpx.Client, records: list[Record]) -> int:
-    """Apply `records` one after another; the version that holds them."""
+    """Apply `records` one after another. Returns the number of the version with all of them."""
     for record in records:
         client.post("/edits", params={"wait": 60}, json=build_body(record)).raise_for_status()
     return int(client.get("/versions/head").raise_for_status().json()["number"])
 
 
 def post_together(client: httpx.Client, records: list[Record]) -> dict[str, float | int]:
-    """Edits a second when all are posted together, from the first byte sent until none waits."""
+    """Edits a second when all are posted together, from the first sent byte until no edit waits."""
     started_at = time.perf_counter()
     batch = client.post("/edits/batch", json={"edits": [build_body(record) for record in records]}).raise_for_status().json()
     while client.get("/model").raise_for_status().json()["waiting"]:

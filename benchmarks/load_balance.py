@@ -1,4 +1,4 @@
-"""Load balancing with and without, over a run of edits in one window: how evenly the bases work, and for whom the gate opens.
+"""BaFT with and without load balancing, over edits in one window: the balance of the bases, and the gates on kinds of prompts.
 
 Two figures a block, averaged over blocks: the squared coefficient of variation of the running mean weights of the bases, and the
 share of bases that are active (mean weight on the edits above half of the largest). Mean gates on edits, rephrases and unrelated
@@ -75,7 +75,7 @@ def measure_balance(bench_model: BenchModel, adapter: Adapter, records: list[Rec
 
 
 def _rows(bench_model: BenchModel, records: list[Record]) -> dict[str, list[Row]]:
-    """Edits and rephrases with the target, unrelated prompts with the answer that is theirs."""
+    """Edits and rephrases with the target, unrelated prompts with their own answer."""
     base = bench_model.base
     return {
         "edits": [encode_row(base, record.prompt, record.target) for record in records],

@@ -1,4 +1,4 @@
-"""Figures as Markdown: tables, and a mark where a figure falls short of its aim."""
+"""Figures as Markdown: tables, with a mark at each figure that falls short of its aim."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -7,7 +7,7 @@ Result = Mapping[str, Any]
 
 
 def locality_outside_neutral(neutral: Result) -> Result:
-    """Locality outside on the prompts that do not occur among the neutral sentences."""
+    """Locality outside the pool, on the prompts that do not occur among the neutral sentences."""
     return {"score": neutral["locality_outside_and_not_among_them"], "n": neutral["n"]}
 
 
@@ -39,13 +39,13 @@ def format_percentage(value: float | None) -> str:
 
 
 def format_at_most(value: float, aim: float, unit: str) -> tuple[str, str]:
-    """A figure that is to be small, and its aim."""
+    """A figure with an upper bound as its aim, and the aim."""
     text = f"{value:.2f} {unit}" if unit == "s" else f"{value:.0f} {unit}"
     return (text if value <= aim else f"**{text}** (short)", f"≤ {aim:g} {unit}")
 
 
 def format_at_least(value: float, aim: float) -> tuple[str, str]:
-    """A figure that is to be large, and its aim."""
+    """A figure with a lower bound as its aim, and the aim."""
     return (f"{value:.1f}" if value >= aim else f"**{value:.1f}** (short)", f"≥ {aim:g}")
 
 

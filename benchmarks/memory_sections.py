@@ -1,4 +1,4 @@
-"""Sections of `docs/benchmarks.md` about the memory: streams through a server, the papers' contrasts, retrains, the window."""
+"""Sections of `docs/benchmarks.md` about many edits: streams through a server, the papers' contrasts, retrains, the window."""
 
 from collections.abc import Iterator, Mapping
 
@@ -12,11 +12,11 @@ MEASURES = ("retention", "generality", "locality_inside", "locality_outside", "c
 
 
 def _streams(results: Mapping[str, Result]) -> Iterator[str]:
-    yield "Edits are posted one after another over HTTP to a server of their own; contenders are settings of the same server"
-    yield "(`service/bench/contenders.py`). At each mark the server measures its head of that moment by its own `POST /eval`, on"
-    yield "*all* edits posted so far, whether it took them or not. Generality counts untrained rephrases alone; capability is the"
-    yield "share of small skills solved, over the base model's. Latency is from POST to applied, of the edits posted since the"
-    yield "mark before that are live at this one."
+    yield "Edits are posted one after another over HTTP to a new server; contenders are settings of the same server"
+    yield "(`service/bench/contenders.py`). At each mark the server measures its current head by its own `POST /eval`, on *all*"
+    yield "edits posted so far, accepted or not. Generality counts untrained rephrases alone; capability is the share of small"
+    yield "skills solved, over the base model's. Latency is from POST to applied, over the edits since the mark before that are"
+    yield "live."
     yield ""
     rows = [row for name in CONTENDERS for row in _stream_rows(results, name)]
     head = ("contender", "edits", "retention", "generality", "locality inside", "outside", "capability", "window")
@@ -25,15 +25,15 @@ def _streams(results: Mapping[str, Result]) -> Iterator[str]:
     yield from table(head + extra, [_stream_line(row) for row in rows if row["contender"] == "default"])
     yield ""
     yield "Aims of the default at every mark: retention ≥ 0.99, generality ≥ 0.60, locality outside ≥ 0.85, capability ≥ 0.95,"
-    yield "no failed request. Edits that a retrain's tensors did not take are carried by BaFT on top of them, for every contender"
-    yield "that retrains: the column window counts them."
+    yield "no failed request. For every contender that retrains, BaFT fits the edits that the retrain's tensors do not answer, on"
+    yield "top of them: the column window counts these edits."
     yield ""
     if other_rows:
         yield "Beside it, the others (all marks are in the result files and in the plot):"
         yield ""
         yield from table(head + extra, [_stream_line(row) for row in other_rows])
         yield ""
-    yield "Right after the edit, each asked on the version that first held it:"
+    yield "Right after the edit, each on the version that first contained it:"
     yield ""
     yield from table(
         ("contender", "reliability", "generality", "locality"), [_first_answers_line(row) for row in _last_rows(rows)]
@@ -45,9 +45,9 @@ def _streams(results: Mapping[str, Result]) -> Iterator[str]:
 
 
 def _paced(results: Mapping[str, Result]) -> Iterator[str]:
-    yield "The same stream by the clock: every edit has its moment, whatever became of the one before. Latency is from that"
-    yield "moment to applied, so an edit that had to wait for another is charged for it; *late* are posts begun after theirs."
-    yield "The clock stands still while a mark is measured."
+    yield "The same stream by the clock: every edit has a scheduled moment, independent of the edit before. Latency is from that"
+    yield "moment to applied, so it includes a wait for another edit. *Late* are posts that begin after their moment. The clock"
+    yield "stops while a mark is measured."
     yield ""
     head = ("contender", "an edit every", "edits", "retention", "generality", "locality outside", "retrains minor + major")
     extra = ("p50 / p95", "of all so far", "late", "failed requests")
@@ -79,7 +79,7 @@ def _stream_rows(results: Mapping[str, Result], name: str, kind: str = BACK_TO_B
 
 
 def _is_shown(row: Row, rows: list[Row]) -> bool:
-    """Every hundred edits and the last mark: the document is to be read."""
+    """Whether the document shows a mark: every hundred edits, and the last one."""
     last = max(other["edits"] for other in rows if other["contender"] == row["contender"])
     return row["edits"] % 100 == 0 or row["edits"] == last
 
@@ -263,8 +263,8 @@ def _killed(results: Mapping[str, Result]) -> Iterator[str]:
 
 def _window(results: Mapping[str, Result]) -> Iterator[str]:
     figures = results["window_curve"]["figures"]
-    yield "BaFT alone, one edit after another, nothing ever moved into the weights: what the default length of the window is set"
-    yield f"by (a retrain is due at {figures['soft']} edits, and a window of {figures['hard']} takes no more)."
+    yield "BaFT alone, one edit after another, without consolidation. The default length of the window is chosen by these figures"
+    yield f"(a retrain is due at {figures['soft']} edits, and a window of {figures['hard']} accepts no more)."
     yield ""
     names = ("reliability", "generality", "locality_inside", "locality_outside", "capability")
     rows = [(str(row["window"]), *(format_number(row[name]) for name in names)) for row in figures["rows"]]

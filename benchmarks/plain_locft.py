@@ -1,10 +1,10 @@
-"""The authors' fine-tuning written out plainly with torch and transformers alone: the trainer's oracle, and its rival.
+"""The authors' fine-tuning with torch and transformers alone: the reference of tests of the trainer, and of its benchmark.
 
-The whole model in one precision and in evaluation mode, all parameters frozen but the tuned ones; a plain forward pass of whole
-rows padded on the left to the longest of the batch, with whatever cache the model makes; a contiguous copy of the logits of all
-positions but the last, and the cross-entropy of every one of them, padding and prompt too; a mask, the mean a row, the mean over
-rows; torch's Adam. Texts are encoded beforehand, which the authors do in every epoch: milliseconds. Nothing of the service is
-used.
+The whole model is in one precision and in evaluation mode, and all parameters but the tuned ones are frozen. Whole rows, padded
+on the left to the longest of the batch, pass through the model, with the cache that the model makes. The logits of all positions
+but the last are copied, and their cross-entropies computed, including padding and prompt. A mask gives the mean a row, then the
+mean over rows. The optimizer is torch's Adam. Texts are encoded beforehand; the authors encode them in every epoch, which takes
+milliseconds. Nothing of the service is used.
 """
 
 import copy
@@ -40,9 +40,9 @@ class PlainLocft:
         self._cross_entropy = nn.CrossEntropyLoss(reduction="none")
 
     def epoch(self, batches: Sequence[Sequence[int]]) -> float:
-        """One pass over batches of row numbers; those whose mean loss is under `stop_loss` are skipped.
+        """One pass over batches of row numbers. Batches with a mean loss under `stop_loss` make no step.
 
-        Gives the mean over the rows, each before the step of its batch.
+        Returns the mean loss over the rows, each before the step of its batch.
         """
         total, count = 0.0, 0
         for batch in batches:
@@ -55,7 +55,7 @@ class PlainLocft:
         return total / count
 
     def tensors(self) -> dict[str, Tensor]:
-        """What was trained, by name."""
+        """The trained tensors by name."""
         return {name: self._parameters[name].detach() for name in self._names}
 
     def _loss(self, rows: Sequence[Row]) -> Tensor:

@@ -1,5 +1,6 @@
-"""A Postgres and a Redis to test and measure with: the one named by the environment, else this machine's, else a private one that
-is started from its binaries and ends with this process.
+"""A Postgres and a Redis for tests and benchmarks: the one named by the environment, else this machine's, else a private one.
+
+A private server is started from its binaries and ends with this process.
 """
 
 import atexit
@@ -27,16 +28,16 @@ LAST_CHARACTERS = 1_000
 
 
 class DidNotStart(RuntimeError):
-    """A private server that did not come up, or could not be made. It is tried once a process."""
+    """A private server did not start. The start is tried once a process."""
 
 
 def postgres_server() -> str | None:
-    """The URL of a server's maintenance database; None if there is neither a server nor a binary."""
+    """The URL of a Postgres server's maintenance database; None if there is neither a server nor a binary."""
     return _url_or_raise(_postgres())
 
 
 def redis_server() -> str | None:
-    """The URL of a server; None if there is neither a server nor a binary."""
+    """The URL of a Redis server; None if there is neither a server nor a binary."""
     return _url_or_raise(_redis())
 
 
@@ -58,7 +59,7 @@ def new_database(server: str) -> Iterator[str]:
 
 @contextmanager
 def private_postgres(binaries: Path) -> Iterator[tuple[str, "subprocess.Popen[bytes]"]]:
-    """The URL of a new server's maintenance database, and its process. Root starts it as an unprivileged user, as it must."""
+    """The URL of a new server's maintenance database, and its process. Postgres refuses root, so root uses another user."""
     user = _unprivileged() if os.geteuid() == 0 else None
     with _temporary_folder("errata-postgres-") as folder:
         if user is not None:
@@ -69,7 +70,7 @@ def private_postgres(binaries: Path) -> Iterator[tuple[str, "subprocess.Popen[by
         options = ["-c", f"port={port}", "-c", "listen_addresses=127.0.0.1", "-c", f"unix_socket_directories={folder}"]
         command = [str(binaries / "postgres"), "-D", str(data), *options]
         url = f"postgresql://errata@127.0.0.1:{port}/postgres"
-        # SIGINT: it does not wait for sessions that were left open, as it does at SIGTERM.
+        # SIGINT: Postgres does not wait for open sessions, as it would at SIGTERM.
         with _run_process(command, log, lambda: _postgres_answers(url), stop_signal=signal.SIGINT, user=user) as process:
             yield url, process
 
@@ -95,7 +96,7 @@ def private_redis(binary: str, port: int | None = None) -> Iterator[tuple[str, "
 
 @contextmanager
 def freeze(process: "subprocess.Popen[bytes]") -> Iterator[None]:
-    """A private server and all of its children do nothing at all in this block; the kernel still takes what they are sent."""
+    """Stop a private server and all of its children in this block. The kernel still accepts data for them."""
     pids = [process.pid, *_children(process.pid)]
     for pid in pids:
         _signal(pid, signal.SIGSTOP)
@@ -127,7 +128,7 @@ def _signal(pid: int, number: signal.Signals) -> None:
 def _run_process(
     command: list[str], log: Path, is_ready: Callable[[], bool], *, stop_signal: signal.Signals, user: str | None = None
 ) -> Iterator["subprocess.Popen[bytes]"]:
-    """A process that answers; at the end it is sent the signal `ends_at`, and killed if that does not end it."""
+    """A process that is ready. At the end it gets `stop_signal`, and SIGKILL if it does not end in time."""
     with log.open("wb") as log_file:
         # A session of its own: Ctrl-C is for this process, which then ends its servers in order.
         process = subprocess.Popen(command, user=user, cwd=log.parent, stdout=log_file, stderr=log_file, start_new_session=True)
@@ -175,7 +176,7 @@ def _redis() -> str | DidNotStart | None:
 
 
 def _start_until_exit(start: Callable[[ExitStack], str]) -> str | DidNotStart:
-    """The URL of a server that ends with this process, or why there is none."""
+    """The URL of a server that ends with this process, or the reason why there is none."""
     with ExitStack() as stack:
         try:
             url = start(stack)

@@ -1,4 +1,4 @@
-"""Models of random weights, in the shape of real ones, where only time and memory are measured. Nothing is downloaded."""
+"""Models of random weights in the shapes of real models, for measuring time and memory. Nothing is downloaded."""
 
 from collections.abc import Sequence
 from typing import Any, cast
@@ -32,7 +32,7 @@ FIRST_TEXT_ID = 2  # 0 begins a text, 1 ends it
 
 
 def byte_tokenizer(merges: Sequence[tuple[str, str]] = ()) -> PreTrainedTokenizerFast:
-    """One token a byte, and one for each of `merges`, with tokens that begin and end a text."""
+    """A tokenizer with one token a byte, one for each of `merges`, and tokens that begin and end a text."""
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     merged = [left + right for left, right in merges]
     vocabulary = {token: number for number, token in enumerate(["<s>", "</s>", *alphabet, *merged])}
@@ -68,7 +68,7 @@ def qwen2(blocks: int, width: int, *, vocabulary: int = 32_000) -> Base:
 
 
 def random_rows(base: Base, tokens: int, count: int, *, answer: int) -> list[Row]:
-    """Rows of random ids, `answer` tokens of each to be learned."""
+    """Rows of random ids. The last `answer` tokens of each are its target."""
     generator = torch.Generator().manual_seed(tokens)
     vocabulary = cast(Any, base.model.config).vocab_size
     ids = torch.randint(FIRST_TEXT_ID, vocabulary, (count, tokens), generator=generator)
@@ -76,7 +76,7 @@ def random_rows(base: Base, tokens: int, count: int, *, answer: int) -> list[Row
 
 
 def _build_model(model_class: type, config: LlamaConfig | Qwen2Config, device: str, dtype: torch.dtype) -> Base:
-    """Made where it will live, in its own dtype: 8 billion numbers would not be copied twice."""
+    """The model is created on its device and in its dtype, so that 8 billion numbers are not copied."""
     torch.manual_seed(0)
     previous_dtype = torch.get_default_dtype()
     torch.set_default_dtype(dtype)

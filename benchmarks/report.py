@@ -1,6 +1,6 @@
-"""Renders the results as `docs/benchmarks.md`: what was measured when, where and by which command, beside what was aimed at.
+"""Renders the results as `docs/benchmarks.md`: figures beside their aims, with date, machine and command.
 
-A figure that falls short stands as it is, marked; why it does is told in `results/remarks.json`, by name of the benchmark.
+A figure that falls short of its aim is marked. The reason is in `results/remarks.json`, by name of the benchmark.
 """
 
 import argparse
@@ -16,12 +16,13 @@ INTRODUCTION = """# Benchmarks
 
 Written by `python -m benchmarks.report` from `benchmarks/results/`; `make bench` measures everything again.
 
-On the embedded model unless said otherwise, on one CPU thread. Scores are by greedy decoding and exact match up to the end of the
-answer; teacher-forced token accuracy, which flatters, is in the result files under `tokens`. *Locality* is the share of probes
-whose whole greedy answer equals the base model's. *Inside* and *outside* tell whether a probe's fact belongs to the pool half or
-to the probe half of the embedded model's facts. The service's neutral sentences are written by the model itself, so they keep to
-neither half; therefore locality outside is given once more without the prompts that occur word for word among them.
-These small models show order and shape; never set their figures beside the papers' on models of 7 billion parameters.
+Measurements are on the embedded model on one CPU thread, unless stated otherwise. Scores are by greedy decoding and exact match
+up to the end of the answer; teacher-forced token accuracy, which flatters, is in the result files under `tokens`. *Locality* is
+the share of probes whose whole greedy answer equals the base model's. *Inside* and *outside* say whether a probe's fact belongs
+to the pool half or to the probe half of the embedded model's facts. The model itself writes the service's neutral sentences, so
+they are about facts of both halves. Therefore locality outside is given a second time, without the prompts that occur word for
+word among them. These small models show order and shape. Do not compare their figures with the papers' on models of 7 billion
+parameters.
 """
 
 

@@ -1,7 +1,7 @@
-"""How long a retrain takes: against the number of edits, and minor beside major on the same live set.
+"""The time of a retrain against the number of edits, and of a minor beside a major retrain on the same live set.
 
-A major retrain trains all edits from the base model. A minor one starts from the tensors that say the settled edits, and learns
-those of the window; its drift is how far what it gives lies from what a major one gives for the same edits.
+A major retrain trains all edits from the base model. A minor retrain starts from the tensors of the consolidated edits and trains
+the window. Its drift is the distance of its tensors from those of a major retrain of the same edits.
 """
 
 import time
@@ -47,7 +47,7 @@ def main() -> None:
 
 
 def time_major(bench_model: BenchModel, records: Sequence[Record], settings: LocftSettings) -> dict[str, Any]:
-    """A retrain of everything from the base."""
+    """A major retrain: all records, from the base model."""
     result, seconds = time_fit(bench_model, to_items(records), settings, EMPTY)
     return {"edits": len(records), **fit_cost(result, seconds)}
 
@@ -55,7 +55,7 @@ def time_major(bench_model: BenchModel, records: Sequence[Record], settings: Loc
 def compare_minor_and_major(
     bench_model: BenchModel, consolidated: Sequence[Record], window: Sequence[Record], settings: LocftSettings
 ) -> dict[str, Any]:
-    """What a minor and a major retrain make of one live set: the first starts from tensors that say the settled part."""
+    """A minor and a major retrain of one live set. The minor one starts from the tensors of the consolidated part."""
     parent, _ = time_fit(bench_model, to_items(consolidated), settings, EMPTY)
     live = [*consolidated, *window]
     items = to_items(live)
@@ -83,13 +83,13 @@ def time_fit(
 
 
 def fit_cost(result: FitResult, seconds: float) -> dict[str, Any]:
-    """What a retrain took and whether it took everything."""
+    """Seconds and epochs of a fit, and its own scores."""
     epochs = max(int(report["epochs"]) for report in result.reports.values())
     return {"seconds": seconds, "epochs": epochs, "retention": result.scores["retention"], "canary": result.scores["canary"]}
 
 
 def measure_scores(bench_model: BenchModel, overlay: Overlay, live: Sequence[Record]) -> dict[str, Any]:
-    """What the live set says of it."""
+    """Scores of an overlay on the live set."""
     scores = bench_model.score(overlay, live)
     greedy = scores["greedy"]
     return {
@@ -101,7 +101,7 @@ def measure_scores(bench_model: BenchModel, overlay: Overlay, live: Sequence[Rec
 
 
 def measure_drift(bench_model: BenchModel, minor: Overlay, major: Overlay) -> dict[str, float]:
-    """The distance of both from each other and from the base model, as norms over all tuned entries."""
+    """The distances of both from each other and from the base model, as norms over all tuned entries."""
     base_tensors = dict(bench_model.base.model.named_parameters())
 
     def distance(left: Any, right: Any) -> float:
@@ -115,7 +115,7 @@ def measure_drift(bench_model: BenchModel, minor: Overlay, major: Overlay) -> di
 
 
 def fit_line(rows: Sequence[dict[str, Any]]) -> dict[str, float] | None:
-    """Least squares: seconds an edit, seconds beside, and how much of the spread the line explains."""
+    """Least squares: the slope in seconds an edit, the offset in seconds, and R²."""
     if len(rows) < 3:
         return None
     x, y = (np.array([row[name] for row in rows], dtype=float) for name in ("edits", "seconds"))

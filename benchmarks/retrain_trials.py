@@ -1,7 +1,7 @@
-"""One retrain, killed at some moment and done again from the same start: what must be true of it each time.
+"""Trials of one retrain: it is killed at some moment and resumed, always from the same start, and checked.
 
-All trials begin at copies of one data folder, so the digest of the undisturbed retrain is what every disturbed one must come to.
-The head answers every edit when the server is back, before the retrain goes on and after it.
+All trials begin with copies of one data folder, so every retrain must publish the digest of the undisturbed one. The head answers
+every edit after the restart, both before and after the retrain is resumed.
 """
 
 import shutil
@@ -21,12 +21,12 @@ from service.bench.neutral_cache import CACHE_FOLDER, cached_neutral
 POINTS = ("retrain.middle", "retrain.before_publish", "publish.after_save", "publish.before_commit", "publish.after_commit")
 ENDS_IN_S = 300.0
 DEATH_S = 10.0
-ON_REQUEST = {"method": "baft"}  # no retrain comes by itself
+ON_REQUEST = {"method": "baft"}  # no retrain begins by itself
 
 
 @dataclass(frozen=True)
 class Kill:
-    """At a named point, or a share of the undisturbed retrain's time after it was asked for."""
+    """A kill at a named crash point, or after a share of the undisturbed retrain's time."""
 
     point: str | None = None
     share: float = 0.0
@@ -37,15 +37,15 @@ class Kill:
 
 @dataclass(frozen=True)
 class UndisturbedRetrain:
-    """What a retrain comes to when nobody kills it."""
+    """The result and the time of a retrain without a kill."""
 
     digest: str
     seconds: float
 
 
 class RetrainTrials:
-    """Trials of one kind of retrain. `bodies` are edits; of those of a minor one half are in the tensors when it begins. Neutral
-    sentences are in the folder `kept`.
+    """Trials of one kind of retrain. `bodies` are edits; before a minor retrain one half of them is consolidated. Neutral
+    sentences are in the folder `cache`.
     """
 
     def __init__(
@@ -66,7 +66,7 @@ class RetrainTrials:
         self.undisturbed = self._run_undisturbed()
 
     def run_trial(self, kill: Kill) -> list[str]:
-        """Retrain, kill, start again; what is wrong, in sentences."""
+        """Retrain, kill, restart and check. Returns a sentence for each fault."""
         process = self._copy_start()
         faults: list[str] = []
         with process.start(**({"fault_point": kill.point} if kill.point else {})) as client:
@@ -98,7 +98,7 @@ class RetrainTrials:
         return faults
 
     def _create_start(self) -> None:
-        """The folder that all trials begin at."""
+        """Create the data folder that every trial copies."""
         process = ServerProcess(self._zygote, self._folder / "start", **self._settings)
         first_count = len(self._bodies) // 2 if self._mode == "minor" else len(self._bodies)
         with process.start() as client:
@@ -152,7 +152,7 @@ class RetrainTrials:
         return head
 
     def _check_edits(self, client: httpx.Client) -> list[str]:
-        """Edits that are not there any more, or not live, or not answered."""
+        """A sentence for each edit that is lost, not live or not answered."""
         edits = client.get("/edits", params={"limit": 200}).raise_for_status().json()["items"]
         faults = [] if len(edits) == len(self._bodies) else [f"there are {len(edits)} edits of {len(self._bodies)}"]
         for edit in edits:
@@ -166,7 +166,7 @@ class RetrainTrials:
 
 
 def _dies(process: ServerProcess) -> bool:
-    """Whether the process dies soon. Behind a commit its outcome is seen a moment before it does."""
+    """Whether the process ends soon. After a commit, clients may see its effect a moment before the process ends."""
     deadline = time.monotonic() + DEATH_S
     while not process.is_gone() and time.monotonic() < deadline:
         time.sleep(0.05)
@@ -174,7 +174,7 @@ def _dies(process: ServerProcess) -> bool:
 
 
 def choose_kills(count: int, rng: Random) -> list[Kill]:
-    """Every named point once, and random times between them."""
+    """Every named point once, then random times."""
     at_points = [Kill(point=point) for point in POINTS]
     at_times = [Kill(share=rng.random()) for _ in range(max(0, count - len(at_points)))]
     return [*at_points[:count], *at_times]

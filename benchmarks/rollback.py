@@ -1,4 +1,4 @@
-"""How long a rollback takes over real HTTP, to and fro between the base model and a window of edits, and what is said next."""
+"""The time of a rollback over HTTP, to and fro between the base model and a window of edits, and the next answer."""
 
 import time
 
@@ -36,7 +36,7 @@ def main() -> None:
 
 
 def roll_to_and_fro(client: httpx.Client, record: Record) -> tuple[list[float], int]:
-    """Milliseconds of each rollback, and how often the very next answer was the one of the version that it restored."""
+    """Milliseconds of each rollback, and how often the very next answer was that of the restored version."""
     edited_version, times, correct_count = _head(client), [], 0
     answers = {version: _answer(client, record.prompt, version) for version in (0, edited_version)}
     for turn in range(TURNS):

@@ -1,4 +1,4 @@
-"""The sections of `docs/benchmarks.md`, each made of the results of its benchmarks: a sentence on what was done, and a table."""
+"""The sections of `docs/benchmarks.md`, each from the results of its benchmarks: a few sentences and a table."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
@@ -142,9 +142,9 @@ def _load(results: Mapping[str, Result]) -> Iterator[str]:
 
 def _kill9(results: Mapping[str, Result]) -> Iterator[str]:
     figures = results["kill9"]["figures"]
-    yield "A real server is killed while it submits, fits, publishes, retrains or rolls back, and examined after the next start:"
-    yield "everything acknowledged is there once, nothing took effect twice, every version says what it said before, and every"
-    yield "edit of the window is answered. Later fits ask only a sample of the consolidated edits again, so their share is given."
+    yield "A real server is killed while it submits, fits, publishes, retrains or rolls back, and checked after the next start:"
+    yield "every acknowledged edit exists once, no call took effect twice, every version answers as before, and every edit of the"
+    yield "window is answered. Later fits replay only a sample of the consolidated edits, so the share of answered ones is given."
     yield ""
     rows = []
     for kind in ("sqlite", "postgres"):
@@ -161,8 +161,8 @@ def _kill9(results: Mapping[str, Result]) -> Iterator[str]:
 
 def _hostile(results: Mapping[str, Result]) -> Iterator[str]:
     attacks = results["hostile"]["figures"]["attacks"]
-    yield "Each fault that an attack on the service found is done again to a real server, with large numbers. A server holds if"
-    yield "it goes on answering others, loses nothing and says what is wrong. All the while `/health/live` is asked on new"
+    yield "Every attack that once found a fault of the service is repeated on a real server, with large numbers. A server holds"
+    yield "if it still answers other clients, loses nothing and reports the fault. Meanwhile `/health/live` is requested on new"
     yield "connections, every 20 ms; attackers, server and fits share the machine's cores."
     yield ""
     rows = []

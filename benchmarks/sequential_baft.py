@@ -1,4 +1,4 @@
-"""BaFT in process, one edit after another on one overlay, with nothing but its editor."""
+"""BaFT in this process without a server: one edit after another on one overlay."""
 
 from dataclasses import replace
 from random import Random
@@ -14,7 +14,7 @@ from service.lm.overlay import EMPTY, Overlay
 
 
 class SequentialBaft:
-    """BaFT trained on and on, an edit at a time; `window`: every fit replays all edits before it."""
+    """An overlay that BaFT fits edit by edit. With `window` every fit replays all edits before it."""
 
     def __init__(self, bench_model: BenchModel, settings: BaftSettings, *, window: bool) -> None:
         self._bench_model, self._settings, self._window = bench_model, settings, window
@@ -23,7 +23,7 @@ class SequentialBaft:
         self.overlay: Overlay = EMPTY
 
     def apply(self, record: Record, seq: int) -> None:
-        """Fit one edit more."""
+        """Fit one more edit."""
         item = to_item(record, seq)
         if self._settings.margin:
             item = self._with_irrelevant(item)
@@ -41,7 +41,7 @@ class SequentialBaft:
         self._items.append(item)
 
     def _with_irrelevant(self, item: FitItem) -> FitItem:
-        """The margin term reads one irrelevant sample an edit: here a true fact of the pool half about something else."""
+        """The margin term needs one irrelevant sample an edit: here a true fact of the pool half about another subject."""
         edit, rng = item.edit, Random(item.edit.seq)
         candidates = (
             probe for probe in iter(lambda: rng.choice(self._irrelevant), None) if (edit.subject or "") not in probe.prompt

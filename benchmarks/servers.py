@@ -1,4 +1,4 @@
-"""Servers for benchmarks: real processes on a port of their own, started through the zygote, asked over HTTP."""
+"""Servers for benchmarks: real processes, each on its own port, started by the zygote and used over HTTP."""
 
 import json
 import os
@@ -46,7 +46,7 @@ class Zygote:
         return self._send({"bury": pid})["signal"]
 
     def close(self) -> None:
-        """End it, and with it whatever servers are left."""
+        """End the zygote and all of its servers."""
         assert self._process.stdin is not None
         self._process.stdin.close()
         self._process.wait(BURY_S)
@@ -67,7 +67,7 @@ class Zygote:
 
 
 class ServerProcess:
-    """One data folder with, at any time, at most one server over it."""
+    """One data folder, with at most one server over it at any time."""
 
     def __init__(self, zygote: Zygote, folder: Path, **settings: Any) -> None:
         self._zygote, self.folder = zygote, folder
@@ -77,7 +77,7 @@ class ServerProcess:
         self.start_s = 0.0
 
     def start(self, **overrides: Any) -> httpx.Client:
-        """Start, wait until it is ready, and return a client. `more` are settings for this start only."""
+        """Start the server, wait until it is ready, and return a client. `overrides` are settings of this start alone."""
         self._port = free_port()
         started_at = time.monotonic()
         self._pid = self._zygote.start({**self._settings, **overrides, "port": self._port}, self.folder / "server.log")
@@ -88,7 +88,7 @@ class ServerProcess:
 
     @property
     def pid(self) -> int:
-        """The process that serves. There is one while it is started."""
+        """The process id of the running server."""
         assert self._pid is not None, "the server is not started"
         return self._pid
 
@@ -101,7 +101,7 @@ class ServerProcess:
         return (int(fields[11]) + int(fields[12])) // TICKS
 
     def is_gone(self) -> bool:
-        """Whether its process has ended; a zombie has."""
+        """Whether the process has ended. A zombie has ended."""
         if self._pid is None:
             return True
         try:
@@ -116,7 +116,7 @@ class ServerProcess:
             os.kill(self._pid, signal.SIGKILL)
 
     def kill(self) -> None:
-        """kill -9, if it still lives, and wait until it is gone."""
+        """kill -9 if the server runs, and wait until the process has ended."""
         if self._pid is not None:
             pid, self._pid = self._pid, None
             os.kill(pid, signal.SIGKILL)
@@ -129,7 +129,7 @@ class ServerProcess:
 
 @contextmanager
 def run_server(zygote: Zygote, *, cache: Path = CACHE_FOLDER, **settings: Any) -> Iterator[ServerProcess]:
-    """A server over a new folder; both are gone afterwards, but for the neutral sentences, which are in the folder `kept`."""
+    """A server over a new folder, which is deleted at the end. Neutral sentences stay in the folder `cache`."""
     with tempfile.TemporaryDirectory(prefix="errata-benchmark-", ignore_cleanup_errors=True) as name:
         folder = Path(name)
         process = ServerProcess(zygote, folder, **settings)

@@ -1,6 +1,6 @@
-"""Answers while nothing else runs, while edits are applied, and during a retrain: tokens a second, and the slowest short answers.
+"""Answers on an idle server, while edits are applied, and during a retrain: tokens a second and the slowest short answers.
 
-Two clients ask one question after another, in a closed loop. Requests, server and fits share the machine's cores.
+Two clients send one prompt after another, in a closed loop. Clients, server and fits share the machine's cores.
 """
 
 import threading
@@ -25,7 +25,7 @@ SHORT_ANSWER = 8  # tokens at most
 
 @dataclass
 class ClientAnswers:
-    """What the clients saw in one phase."""
+    """The clients' answers in one phase."""
 
     seconds: list[float] = field(default_factory=list)
     tokens: int = 0
@@ -73,7 +73,7 @@ def main() -> None:
 
 @contextmanager
 def ask_under_load(url: str, prompts: list[str]) -> Iterator[ClientAnswers]:
-    """Clients that ask until the block ends."""
+    """Clients that send prompts until the block ends."""
     client_answers, stop, lock = ClientAnswers(), threading.Event(), threading.Lock()
 
     def ask(first: int) -> None:
@@ -101,7 +101,7 @@ def ask_under_load(url: str, prompts: list[str]) -> Iterator[ClientAnswers]:
 
 
 def _edit_for(client: httpx.Client, records: list[Record], seconds: float, figures: dict[str, object]) -> None:
-    """Post edits one after another, each as soon as the last is applied."""
+    """Post edits one after another, each as soon as the one before is applied."""
     deadline, count = time.perf_counter() + seconds, 0
     started_at = time.perf_counter()
     for record in records:
@@ -113,7 +113,7 @@ def _edit_for(client: httpx.Client, records: list[Record], seconds: float, figur
 
 
 def _retrain(client: httpx.Client, figures: dict[str, object]) -> None:
-    """A retrain over the edits that are live."""
+    """A retrain over the live edits."""
     started_at = time.perf_counter()
     job = client.post("/admin/retrain", json={"reason": "benchmark"}).raise_for_status().json()
     while job["finished_at"] is None:

@@ -1,4 +1,4 @@
-"""Single edits, each fitted by the service default on the base model and asked at once."""
+"""Single edits: each is fitted by the service default on the base model and measured at once."""
 
 import time
 
@@ -16,7 +16,7 @@ from service.lm.overlay import EMPTY
 def fit_alone(
     bench_model: BenchModel, record: Record, settings: BaftSettings, seed: int
 ) -> tuple[list[Outcome], dict[str, float]]:
-    """One edit on the base model: how its questions went, and what the fit cost."""
+    """One edit on the base model: the outcomes of its questions, and the seconds and steps of the fit."""
     edit = to_edit(record, seed)
     started_at = time.perf_counter()
     result = fit_baft(
@@ -35,7 +35,7 @@ def fit_alone(
 
 
 def locality_and_neutral(bench_model: BenchModel, outcomes: list[Outcome]) -> dict[str, float | int | None]:
-    """The share of locality prompts that occur among the neutral sentences, and locality on the probe half less those."""
+    """The share of locality prompts among the neutral sentences, and locality outside the pool on the other prompts."""
     locality = [outcome for outcome in outcomes if outcome.question.kind == "locality"]
     is_neutral = occurs_in_neutral([outcome.question.prompt for outcome in locality], bench_model.neutral)
     others = [

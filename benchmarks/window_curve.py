@@ -1,7 +1,7 @@
-"""What a long window costs: locality, generality and retention while BaFT alone carries more and more edits.
+"""The cost of a long window: locality, generality and retention while BaFT alone carries more and more edits.
 
-One edit after another as the service fits them, but nothing is ever moved into the weights. The longest window that still keeps
-locality outside the pool is what the default of `window.soft` is chosen by.
+Edits are fitted one after another as in the service, but none is ever consolidated. The default of `window.soft` is chosen by the
+longest window that still keeps locality outside the pool.
 """
 
 from collections.abc import Iterator

@@ -1,7 +1,7 @@
-"""A process that has imported everything and forks servers from itself, so that a start costs no imports.
+"""A process that has imported everything and forks servers from itself, so that a server starts without imports.
 
-It reads one JSON command a line and answers each with one line. A server is killed by whoever asked for it; the zygote buries it.
-When its input ends it ends its servers and itself.
+The zygote reads one JSON command a line and answers each with one line. The process that requested a server kills it; the zygote
+waits for the killed process. When its input ends, the zygote ends its servers and itself.
 """
 
 import json
@@ -29,7 +29,7 @@ STANDARD_STREAMS = 3
 
 
 def main() -> None:
-    """Answer commands until there are no more."""
+    """Answer commands until the input ends."""
     torch.set_num_threads(1)
     _import_the_rest()
     children: set[int] = set()
@@ -52,8 +52,8 @@ def main() -> None:
 
 
 def _import_the_rest() -> None:
-    """Much is imported at the first use of a model, its tokenizer and a database: use them once, without gradients, whose threads
-    would not survive a fork."""
+    """Much is imported at the first use of a model, a tokenizer and a database, so each is used once. No gradients are computed,
+    since their threads would not survive a fork."""
     byte_tokenizer()
     decode_greedily(make_view(llama("small", device="cpu", dtype=torch.float32)), None, [(2, 3)], max_new_tokens=2)
     with tempfile.TemporaryDirectory() as folder:

@@ -1,1 +1,1 @@
-"""Two revisions of the service side by side, seen from outside: processes, HTTP, and the files that a server leaves."""
+"""Comparison of two revisions of the service from outside: by processes, HTTP, and the files that a server writes."""

@@ -1,4 +1,4 @@
-"""The calls that a comparison is made of. Each waits for its outcome and raises if that is not the one that it is to have."""
+"""The calls of a comparison. Each waits for its outcome, and raises if the outcome is not the expected one."""
 
 import time
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ Json = dict[str, Any]
 
 
 def post_edit(client: httpx.Client, fact: EditFact, target: str | None = None) -> Json:
-    """Apply a fact, or another target of it."""
+    """Apply a fact as an edit. `target` replaces the fact's target."""
     body = {
         "prompt": fact.prompt,
         "target": target or fact.target,
@@ -32,7 +32,7 @@ def post_edit(client: httpx.Client, fact: EditFact, target: str | None = None) -
 
 
 def retrain(client: httpx.Client, mode: Literal["minor", "major"]) -> Json:
-    """Ask for a retrain and follow its job to the end."""
+    """Request a retrain and wait until its job ends."""
     job: Json = client.post("/admin/retrain", json={"reason": "comparison", "mode": mode}).raise_for_status().json()
     deadline = time.monotonic() + ENDS_IN_S
     while job["finished_at"] is None and time.monotonic() < deadline:
@@ -44,18 +44,18 @@ def retrain(client: httpx.Client, mode: Literal["minor", "major"]) -> Json:
 
 
 def roll_back(client: httpx.Client, version: int) -> int:
-    """Publish an older version again; its new number."""
+    """Publish an older version again. Returns the new version number."""
     answer = client.post("/admin/rollback", json={"to": version, "reason": "comparison"}).raise_for_status().json()
     return int(answer["version"])
 
 
 def retract(client: httpx.Client, edit: Json) -> None:
-    """Take an edit back, and wait until the model no longer answers with it."""
+    """Retract an edit, and wait until the model no longer answers with it."""
     client.delete(f"/edits/{edit['id']}", params={"wait": WAIT_S}).raise_for_status()
 
 
 def read_head(client: httpx.Client) -> int:
-    """The number of the version that answers."""
+    """The number of the head."""
     return int(client.get("/versions/head").raise_for_status().json()["number"])
 
 
@@ -72,11 +72,11 @@ def read_all(client: httpx.Client, path: str) -> list[Json]:
 
 
 def generate_all(client: httpx.Client, version: int, questions: Sequence[str] = PROMPTS) -> dict[str, str]:
-    """What a version says, greedily, to each question."""
+    """A version's greedy answer to each prompt."""
     return {question: generate(client, question, str(version)) for question in questions}
 
 
 def generate(client: httpx.Client, question: str, version: str = "head") -> str:
-    """What a version says to a question."""
+    """A version's greedy answer to a prompt."""
     query: dict[str, str | int] = {"prompt": question, "version": version, "max_new_tokens": ANSWER_TOKENS}
     return str(client.get("/generate", params=query).raise_for_status().json()["text"])

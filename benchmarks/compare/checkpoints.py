@@ -1,7 +1,7 @@
-"""The part *bytes*: the same edits, retrains and rollbacks in both revisions must come to the same checkpoints and answers.
+"""The part *bytes*: the same edits, retrains and rollbacks in both revisions must give the same checkpoints and answers.
 
-A checkpoint is compared by its SHA-256, over the whole file. It holds neither ids nor times, and a fit is seeded by what its
-edits ask for, so the ids of edits, which are random, do not matter.
+Checkpoints are compared by the SHA-256 of the whole file. A checkpoint has neither ids nor times, and the seed of a fit depends
+on the content of its edits, so the random ids of edits do not matter.
 """
 
 from collections.abc import Sequence
@@ -17,17 +17,17 @@ from benchmarks.compare.facts import FACTS, EditFact
 from benchmarks.compare.servers import RevisionServer, run_on_both
 from benchmarks.compare.trees import Tree
 
-# Of a row: what tells of moments, and what names a row by a random id.
+# Fields of a row with a time or a random id.
 UNSTABLE_FIELDS = frozenset(
     {"id", "superseded_by", "supersedes", "created_at", "applied_at", "started_at", "finished_at", "major_at", "at"}
 )
-# Of an edit's report at the moment that it is live; its scores come later.
+# Fields of an edit's report at the moment when the edit becomes live. The scores follow later.
 REPORT_FIELDS = ("method", "steps", "attempts", "loss", "taken")
 ANOTHER_TARGET = "Cairo"
 
 
 def compare_bytes(trees: tuple[Tree, Tree], room: Path, expected: Sequence[str]) -> dict[str, Any]:
-    """Checkpoints, rows, reports and answers of every version, and where they differ."""
+    """Compare checkpoints, rows, reports and answers of every version."""
     before, after = run_on_both(trees, room, run_scenario)
     changes = list(list_differences(before, after))
     differences = drop_expected(changes, expected)
@@ -40,10 +40,10 @@ def compare_bytes(trees: tuple[Tree, Tree], room: Path, expected: Sequence[str])
 
 
 def run_scenario(server: RevisionServer, client: httpx.Client) -> dict[str, Any]:
-    """Every way in which a version comes about, one after another, and what there is in the end."""
+    """Publish versions in every way, one after another. Returns the rows, reports and answers at the end."""
     one, two, three, four, five, six = FACTS[:6]
     reports = _apply(client, [one, two, three])
-    retrain(client, "minor")  # from the base, since nothing is in the tensors yet
+    retrain(client, "minor")  # from the base, since nothing is consolidated yet
     reports += _apply(client, [four, five])
     retrain(client, "minor")
     reports += _apply(client, [six])

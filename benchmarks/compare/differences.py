@@ -1,4 +1,4 @@
-"""Where two texts, or two values as JSON has them, differ."""
+"""Differences of two texts, or of two values of JSON."""
 
 import difflib
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
@@ -10,7 +10,7 @@ NOTHING = "nothing"
 
 @dataclass(frozen=True)
 class DocumentDifference:
-    """A document of both revisions: the unified diff, its changed lines, and those among them that nobody expected."""
+    """A document of both revisions: the unified diff, its changed lines, and the unexpected ones among them."""
 
     name: str
     diff: tuple[str, ...]
@@ -32,7 +32,7 @@ def drop_expected(lines: Iterable[str], expected: Sequence[str]) -> list[str]:
 
 
 def list_differences(before: Any, after: Any, path: str = "") -> Iterator[str]:
-    """Each place at which two values of JSON differ, with both."""
+    """Each path at which two values of JSON differ, with both values."""
     if isinstance(before, Mapping) and isinstance(after, Mapping):
         for name in dict.fromkeys([*before, *after]):
             yield from list_differences(
@@ -42,12 +42,12 @@ def list_differences(before: Any, after: Any, path: str = "") -> Iterator[str]:
         for number in range(max(len(before), len(after))):
             first, second = (side[number] if number < len(side) else NOTHING for side in (before, after))
             yield from list_differences(first, second, f"{path}[{number}]")
-    elif before != after or type(before) is not type(after):  # 1, 1.0 and true are not written alike
+    elif before != after or type(before) is not type(after):  # 1, 1.0 and true are equal in Python, and not in JSON
         yield f"{path}: {before!r} before, {after!r} after"
 
 
 def drop_fields(value: Any, names: Set[str]) -> Any:
-    """A value of JSON less the fields with these names, at any depth."""
+    """A value of JSON without the fields with these names, at any depth."""
     if isinstance(value, Mapping):
         return {name: drop_fields(item, names) for name, item in value.items() if name not in names}
     return [drop_fields(item, names) for item in value] if isinstance(value, list) else value

@@ -1,6 +1,7 @@
-"""The part *documents*: what a revision says of itself, in its API's description, its commands, its tables and its refusals.
+"""The part *documents*: the API's description, the settings, the help texts, the tables and the refusals of both revisions.
 
-A changed line of structure is a difference, unless it is expected. A changed line of prose is counted and listed, and is none.
+A changed line of structure is a difference, unless it is expected. A changed line of prose is counted and listed, and is no
+difference.
 """
 
 import json
@@ -18,7 +19,7 @@ from benchmarks.compare.servers import RevisionServer, run_on_both
 from benchmarks.compare.trees import Tree
 
 MOST_DEEP = 3  # words of a command
-# Requests that a new server refuses, and some that it answers: method, path, body.
+# Requests that a new server refuses, and some that it answers, as (method, path, body).
 REQUESTS: Sequence[tuple[str, str, Any]] = (
     ("GET", "/health/live", None),
     ("GET", "/health/ready", None),

@@ -1,11 +1,11 @@
-"""The edits and the questions of a comparison: the same ones, in the same order, whatever the revision."""
+"""The edits and the prompts of a comparison. They and their order are the same for every revision."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
 class EditFact:
-    """An edit: the prompt and another wording of it are to be answered with the target from then on."""
+    """A fact to edit. After the edit, the prompt and the rephrase are answered with the target."""
 
     subject: str
     relation: str
@@ -84,7 +84,7 @@ FACTS = (
         "iodine", "element_period", "Name the period of the element iodine.", "The number of the row that holds iodine is", "7"
     ),
 )
-# On what nobody edits.
+# Prompts on facts that no edit changes.
 UNEDITED_PROMPTS = (
     "The adjective for things from the Seychelles is",
     "The money used in Brunei is called the",
@@ -107,5 +107,5 @@ UNEDITED_PROMPTS = (
     "What is the currency of Angola?",
     "Mercury has the atomic number",
 )
-EDITED_COUNT = 10  # facts whose prompts and other wordings are asked
+EDITED_COUNT = 10  # facts whose prompts and rephrases are asked
 PROMPTS = (*(fact.prompt for fact in FACTS[:EDITED_COUNT]), *(fact.rephrase for fact in FACTS[:EDITED_COUNT]), *UNEDITED_PROMPTS)

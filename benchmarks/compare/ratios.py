@@ -1,4 +1,4 @@
-"""The ratio of paired times: its median, and how far chance may have moved that."""
+"""The median ratio of paired times, with a bootstrap interval."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ class Ratio:
 
 
 def compute_ratio(before: Sequence[float], after: Sequence[float], *, seed: int = 0) -> Ratio:
-    """The ratio of times that were taken in pairs."""
+    """The ratio of paired times."""
     ratios = [second / first for first, second in zip(before, after, strict=True)]
     return Ratio(median(ratios), *bootstrap_interval(ratios, seed=seed))
 

@@ -1,4 +1,4 @@
-"""The file that a comparison leaves, in the form of the other benchmarks' files. Parts of earlier runs on the same two stay."""
+"""The result file of a comparison, in the form of all benchmarks. Parts of earlier runs on the same two revisions stay."""
 
 import json
 import os
@@ -16,7 +16,7 @@ SIDES = ("before", "after")
 
 
 def write_result(file: Path, trees: tuple[Tree, Tree], parts: Mapping[str, Any]) -> None:
-    """Write the parts of this run, beside the parts of earlier runs if those were made on the same two revisions."""
+    """Write the parts of this run. Parts of earlier runs stay if they are of the same two revisions."""
     sides = dict(zip(SIDES, (tree.name for tree in trees), strict=True))
     figures = _read_earlier(file, sides, trees) | sides | dict(parts)
     content = {"benchmark": NAME, **_describe_run(trees), "figures": figures}
@@ -27,7 +27,7 @@ def write_result(file: Path, trees: tuple[Tree, Tree], parts: Mapping[str, Any])
 
 
 def _read_earlier(file: Path, sides: Mapping[str, str], trees: Sequence[Tree]) -> dict[str, Any]:
-    """The figures of earlier runs, unless they were of other trees. A tree with changes may be another one by now."""
+    """The figures of earlier runs of the same trees. A tree with uncommitted changes may differ by now, so it has none."""
     if any(tree.is_changed for tree in trees) or not file.exists():
         return {}
     figures: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))["figures"]
@@ -35,7 +35,7 @@ def _read_earlier(file: Path, sides: Mapping[str, str], trees: Sequence[Tree]) -
 
 
 def _describe_run(trees: tuple[Tree, Tree]) -> dict[str, Any]:
-    """When, where and how this run was made."""
+    """The date, command, machine and software of this run."""
     machine = {
         "processor": _read_processor_name(),
         "cores": os.cpu_count(),
@@ -53,7 +53,7 @@ def _describe_run(trees: tuple[Tree, Tree]) -> dict[str, Any]:
 
 
 def _format_command(before: Tree, after: Tree) -> str:
-    """The command, as somebody else would type it in a checkout. A tree with changes has no name but the place it is in."""
+    """The command, as another person would type it in a checkout. A tree with uncommitted changes has no revision to name."""
     command = f"python -m benchmarks.{NAME} {before.commit[:12]}"
     return command if after.is_changed else f"{command} --after {after.commit[:12]}"
 

@@ -1,4 +1,4 @@
-"""The section of `docs/benchmarks.md` on two revisions: what was compared, what differs, and how long each takes."""
+"""The section of `docs/benchmarks.md` on two revisions: the compared parts, the differences and the times."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -9,7 +9,7 @@ SAMPLES = {"edit": "an edit, from POST to applied", "answer": "an answer", "retr
 
 
 def section(results: Mapping[str, Result]) -> Iterator[str]:
-    """The lines of the section, for the parts that were made."""
+    """The lines of the section, for the parts of the result."""
     figures = results["compare_revisions"]["figures"]
     yield f"Revision {figures['before']} (before) and {figures['after']} (after), each started from its own source tree and asked"
     yield "over HTTP. Both are given the same edits, retrains, retractions and rollbacks, in the same order."
@@ -47,7 +47,7 @@ def _count(part: Result) -> str:
 
 
 def _times(part: Mapping[str, Any]) -> Iterator[str]:
-    """Medians of both and of their ratios."""
+    """The medians of both revisions and of their ratios."""
     yield f"Times of {part['pairs']} pairs, in turns, on two servers that are up at once. Every sample begins at the same window"
     yield f"of {part['window']} edits, with {part['neutral_sentences']} neutral sentences. Meanwhile other programs used"
     yield f"{part['cores_of_others']:.1f} cores (median)."

@@ -1,4 +1,4 @@
-"""A server of one tree on a free port of the loopback. It ends with its block, whatever ends the block."""
+"""Servers of a source tree on free ports of the loopback. A server always ends with its block."""
 
 import os
 import shutil
@@ -21,10 +21,10 @@ STARTS_IN_S = 300.0
 ENDS_IN_S = 30.0
 CALL_S = 120.0
 POLL_S = 0.05
-QUIET_S = 0.15  # without work, after which a server counts as quiet
+QUIET_S = 0.15  # a server without work for so long is quiet
 QUIET_WITHIN_S = 30.0
 LAST_CHARACTERS = 1_500
-# No retrain and no measurement begins by itself: what is compared happens on request alone.
+# No retrain and no measurement begins by itself; each happens on request alone.
 ON_REQUEST_ONLY = {
     "WINDOW__SOFT": "1000",
     "WINDOW__HARD": "1000",
@@ -41,7 +41,7 @@ Result = TypeVar("Result")
 
 
 class RevisionServer:
-    """One server over one data folder. Its environment is the tree's, so a setting is named as a variable without prefix."""
+    """One server over one data folder. Settings are named as variables of the environment, without their prefix."""
 
     def __init__(self, tree: Tree, data: Path, **settings: str) -> None:
         self.tree, self.data = tree, data
@@ -50,13 +50,13 @@ class RevisionServer:
         self._url = ""
 
     def __enter__(self) -> Self:
-        if not self.data.exists():  # else another revision may have written it, and is to be read as it is
+        if not self.data.exists():  # else another revision may have written it, and it must not change
             shutil.copytree(self.tree.neutral, self.data / "neutral")
         port = _free_port()
         self._url = f"http://127.0.0.1:{port}"
         address = {"HOST": "127.0.0.1", "PORT": str(port), "DATA_DIR": str(self.data)}
         with self._log.open("ab") as log:
-            # A session of its own: Ctrl-C is for this program, which then ends its servers in order.
+            # A session of its own: Ctrl-C interrupts this program alone, which then ends its servers in order.
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "service", "serve"],
                 cwd=self.tree.folder,
@@ -80,13 +80,13 @@ class RevisionServer:
 
     @contextmanager
     def client(self) -> Iterator[httpx.Client]:
-        """A client, once the server is ready."""
+        """A client of the ready server."""
         with httpx.Client(base_url=self._url, timeout=CALL_S, trust_env=False) as client:
             self._wait_until_ready(client)
             yield client
 
     def wait_until_quiet(self) -> None:
-        """Wait until its process computes nothing, such as the scores of an edit that was just published."""
+        """Wait until the server's process computes nothing, such as the scores of a recent edit."""
         deadline = time.monotonic() + QUIET_WITHIN_S
         ticks = self._ticks()
         while time.monotonic() < deadline:
@@ -94,7 +94,7 @@ class RevisionServer:
             ticks, previous = self._ticks(), ticks
             if ticks - previous <= 1:
                 return
-        raise TimeoutError(f"the server {self.tree.side} does not come to rest")
+        raise TimeoutError(f"the server {self.tree.side} does not become quiet")
 
     def _wait_until_ready(self, client: httpx.Client) -> None:
         deadline = time.monotonic() + STARTS_IN_S
@@ -110,7 +110,7 @@ class RevisionServer:
         return self.data / "server.log"
 
     def _ticks(self) -> int:
-        """Hundredths of a second that it computed."""
+        """The processor time of the server, in hundredths of a second."""
         assert self._process is not None
         fields = Path(f"/proc/{self._process.pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()
         return int(fields[11]) + int(fields[12])
@@ -118,7 +118,7 @@ class RevisionServer:
 
 @contextmanager
 def run_server(tree: Tree, data: Path, **settings: str) -> Iterator[httpx.Client]:
-    """A client of a server that runs in this block."""
+    """A client of a server, which runs in this block."""
     with RevisionServer(tree, data, **settings) as server, server.client() as client:
         yield client
 
@@ -126,13 +126,13 @@ def run_server(tree: Tree, data: Path, **settings: str) -> Iterator[httpx.Client
 def run_on_both(
     trees: tuple[Tree, Tree], room: Path, work: Callable[[RevisionServer, httpx.Client], Result]
 ) -> tuple[Result, Result]:
-    """What the same work comes to on a new server of each tree; both work at the same time."""
+    """The results of the same work on a new server of each tree. Both work at the same time."""
 
     def run_work(server: RevisionServer) -> Result:
         with server.client() as client:
             return work(server, client)
 
-    # The servers end before the threads are waited for: calls that are under way then fail, and so do their threads.
+    # The servers end before the threads are joined: pending calls then fail, and so do their threads.
     with ThreadPoolExecutor(2) as pool, ExitStack() as stack:
         servers = [stack.enter_context(RevisionServer(tree, room / f"data-{tree.side}")) for tree in trees]
         before, after = [pool.submit(run_work, server) for server in servers]

@@ -1,4 +1,4 @@
-"""The part *store*: what one revision wrote, the other one opens, answers from, verifies and goes on with."""
+"""The part *store*: the revision after opens a store of the revision before, answers from it, verifies it and edits it."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,7 +14,7 @@ from benchmarks.compare.trees import Tree
 
 
 def compare_store(trees: tuple[Tree, Tree], room: Path) -> dict[str, Any]:
-    """A store of the revision before, as the revision after finds it."""
+    """Compare the rows and answers of a store of the revision before, as both revisions read them."""
     before, after = trees
     data = room / "data-store"
     with run_server(before, data) as client:
@@ -33,7 +33,7 @@ def compare_store(trees: tuple[Tree, Tree], room: Path) -> dict[str, Any]:
 
 
 def _write_store(client: httpx.Client) -> None:
-    """A store with all that a store may hold: both kinds of retrains, a rollback, and edits taken back in either place."""
+    """Write a store with both kinds of retrains, a rollback, and retractions of consolidated and of applied edits."""
     in_tensors = [post_edit(client, fact) for fact in FACTS[:3]]
     retrain(client, "major")
     for fact in FACTS[3:5]:
@@ -45,12 +45,12 @@ def _write_store(client: httpx.Client) -> None:
     post_edit(client, FACTS[7])
     retract(client, in_window)
     retract(client, in_tensors[0])
-    retrain(client, "major")  # the retraction makes it due; one that is queued is not doubled
+    retrain(client, "major")  # due by the retraction; a second request joins a queued one
     post_edit(client, FACTS[8])
 
 
 def _read_store(client: httpx.Client) -> dict[str, Any]:
-    """Every row that is shown, and what every version says."""
+    """Every row of the API, and the answers of every version."""
     versions = read_all(client, "/versions")
     return {
         "store": client.get("/model").raise_for_status().json()["store"],
@@ -63,7 +63,7 @@ def _read_store(client: httpx.Client) -> dict[str, Any]:
 
 
 def _edit_on_top(client: httpx.Client) -> Iterator[str]:
-    """What is wrong with an edit on top of what was found."""
+    """The faults of one more edit on the opened store."""
     head = read_head(client)
     edit = post_edit(client, FACTS[9])
     if edit["status"] != "applied" or read_head(client) != head + 1:
@@ -71,7 +71,7 @@ def _edit_on_top(client: httpx.Client) -> Iterator[str]:
 
 
 def _verify(tree: Tree, data: Path) -> Iterator[str]:
-    """What `errata versions verify` says of the checkpoints, if it does not pass."""
+    """The output of `errata versions verify`, if it does not pass."""
     process = tree.errata("versions", "verify", DATA_DIR=str(data))
     if process.returncode:
         yield f"errata versions verify ended with {process.returncode}: {process.stdout}{process.stderr}"

@@ -1,12 +1,12 @@
-"""The part *times*: an edit, an answer and a retrain, in pairs, on two servers that are up at once and do nothing else.
+"""The part *times*: an edit, an answer and a retrain, in pairs, on two otherwise idle servers that run at once.
 
-Both stores are given the same calls, so they hold the same versions. Every sample begins at a window of the same few edits:
-what an edit or a retrain published is rolled back before the next one, since an edit costs more the longer the window is.
+Both servers get the same calls, so their stores have the same versions. Every sample begins with the same few edits in the
+window: the version of an edit or a retrain is rolled back before the next sample, since an edit costs more with a longer window.
 In every other pair the revision after comes first, so a drift of the machine favours neither. A sample begins when both servers
 compute nothing.
 
-The interval tells how far the pairs of one run scatter. It does not tell how one pair of processes differs from the next, nor
-what a busy machine does to either. Compare a revision with itself first, to see what a run on this machine can tell apart.
+The interval shows the spread of the pairs of one run. It shows neither the difference between one pair of processes and the next,
+nor the effect of a busy machine. Compare a revision with itself first, to see which differences a run on this machine can show.
 """
 
 import os
@@ -29,13 +29,13 @@ from benchmarks.compare.trees import Tree
 WINDOW = 5
 LOOK_S = 0.2
 TICKS = os.sysconf("SC_CLK_TCK")
-# Fewer neutral sentences than by default make a retrain shorter by far; then more pairs fit into the same time.
+# Fewer neutral sentences than by default make a retrain much shorter, so that more pairs fit into the same time.
 SENTENCES = 600
 
 
 @dataclass
 class Side:
-    """One server, the version that its samples begin at, and the seconds of each kind of sample."""
+    """One server, the version that its samples begin with, and the seconds of each kind of sample."""
 
     server: RevisionServer
     client: httpx.Client
@@ -43,7 +43,7 @@ class Side:
     seconds: dict[str, list[float]] = field(default_factory=dict)
 
     def return_to_start(self) -> None:
-        """Answer as at the beginning again. The number of that version is a new one, so it is never collected for its age."""
+        """Roll back to the start version. It gets a new number, so it is never collected for its age."""
         self.start_version = roll_back(self.client, self.start_version)
 
 
@@ -51,7 +51,7 @@ def compare_times(trees: tuple[Tree, Tree], room: Path, pairs: int) -> dict[str,
     """Medians of both revisions and of their ratios, for each kind of sample."""
     with ExitStack() as stack:
         before, after = (_open_side(stack, tree, room / f"data-times-{tree.side}") for tree in trees)
-        _take_pair(before, after, FACTS[-1])  # it only warms them up
+        _take_pair(before, after, FACTS[-1])  # warms the servers up
         for side in (before, after):
             side.seconds.clear()
         core_counts = []
@@ -70,7 +70,7 @@ def compare_times(trees: tuple[Tree, Tree], room: Path, pairs: int) -> dict[str,
 
 
 def _open_side(stack: ExitStack, tree: Tree, data: Path) -> Side:
-    """A server that holds a few edits in its window."""
+    """A server with a few edits in its window."""
     server = stack.enter_context(RevisionServer(tree, data, NEUTRAL__SENTENCES=str(SENTENCES)))
     client = stack.enter_context(server.client())
     for fact in FACTS[:WINDOW]:
@@ -88,7 +88,7 @@ def _take_pair(first: Side, second: Side, fact: EditFact) -> None:
 
 
 def _cores_of_others(*sides: Side) -> float:
-    """How many cores other programs use while both servers rest: with more than a few hundredths, times are less sure."""
+    """The cores that other programs use while both servers are quiet. With more than a few hundredths, times are less certain."""
     for side in sides:
         side.server.wait_until_quiet()
     ticks = _ticks_of_all()
@@ -97,7 +97,7 @@ def _cores_of_others(*sides: Side) -> float:
 
 
 def _ticks_of_all() -> int:
-    """What all processes of the machine have computed: user, nice and system, as the first line of /proc/stat has them."""
+    """The processor time of all processes of the machine: user, nice and system, from the first line of /proc/stat."""
     with Path("/proc/stat").open(encoding="ascii") as file:
         return sum(int(field) for field in file.readline().split()[1:4])
 
@@ -131,6 +131,6 @@ def _measure_seconds(work: Callable[[], object]) -> float:
 
 
 def _figures(before: Sequence[float], after: Sequence[float]) -> dict[str, Any]:
-    """What is told of one kind of sample."""
+    """The figures of one kind of sample."""
     ratio = {name: round(value, 4) for name, value in asdict(compute_ratio(before, after)).items()}
     return {"before_ms": round(1000 * median(before), 2), "after_ms": round(1000 * median(after), 2), "ratio": ratio}

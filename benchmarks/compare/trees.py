@@ -19,7 +19,7 @@ PREFIX = "ERRATA_"
 
 @dataclass(frozen=True)
 class Tree:
-    """The source of one revision. Its neutral sentences, which never change, are kept in `neutral` for its next server."""
+    """The source of one revision. `neutral` is a folder of its neutral sentences, which never change, for its next server."""
 
     side: str  # before or after
     folder: Path
@@ -29,11 +29,11 @@ class Tree:
 
     @property
     def name(self) -> str:
-        """The commit in short, marked if the tree is not exactly that."""
+        """The short commit, marked if the tree has uncommitted changes."""
         return self.commit[:12] + (" and changes" if self.is_changed else "")
 
     def environment(self, settings: dict[str, str]) -> dict[str, str]:
-        """This process' environment with the tree first on the path and these settings alone, each without its prefix."""
+        """This process' environment with the tree first on the path, and with these settings alone (names without prefix)."""
         inherited = {name: value for name, value in os.environ.items() if not name.upper().startswith(PREFIX)}
         fixed = {"PYTHONPATH": str(self.folder), "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
         terminal = {"COLUMNS": WIDTH, "NO_COLOR": "1", "TERM": "dumb"}
@@ -56,15 +56,15 @@ class Tree:
         return self.python("-m", "service", *arguments, **settings)
 
     def check(self) -> None:
-        """Raise if Python finds the service elsewhere: an installed one, for instance, which would be compared with itself."""
+        """Raise if Python imports the service from elsewhere, such as an installed one."""
         module_file = self.python("-c", "import service; print(service.__file__)").stdout.strip()
         if not Path(module_file).resolve().is_relative_to(self.folder.resolve()):
-            raise RuntimeError(f"Python in the tree {self.side} finds another service")
+            raise RuntimeError(f"Python in the tree {self.side} imports another service")
 
 
 @contextmanager
 def open_tree(side: str, source: str | None, room: Path) -> Iterator[Tree]:
-    """A tree: the one that this runs in (None), a folder, or a revision that is checked out below `room` and removed again."""
+    """A tree: this program's own (None), a folder, or a revision, which is checked out below `room` and removed at the end."""
     neutral = room / f"neutral-{side}"
     neutral.mkdir()
     if source is None or Path(source).is_dir():
@@ -82,7 +82,7 @@ def open_tree(side: str, source: str | None, room: Path) -> Iterator[Tree]:
 
 
 def run_git(folder: Path, *arguments: str) -> str:
-    """What git says in a folder. Ends the program with git's own words if it refuses."""
+    """The output of git in a folder. If git fails, the program ends with git's message."""
     process = subprocess.run(["git", *arguments], cwd=folder, capture_output=True, text=True, check=False)
     if process.returncode:
         raise SystemExit(process.stderr.strip())

@@ -1,1 +1,1 @@
-"""What an attacker, a neighbour or a broken disk does to a server, done for real, and what came of it."""
+"""Attacks on real servers, as by an attacker, by another process or by a broken disk, and their results."""

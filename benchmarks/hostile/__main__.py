@@ -1,7 +1,8 @@
-"""Attack real servers in every way that was ever found, with large numbers, and say what came of it.
+"""Attack real servers in every known way, with large numbers, and report the results.
 
-An attack is a request or a flood of them, a neighbour on the machine, a wrong folder or a broken disk. A server holds if it goes
-on answering others, loses nothing and says in a sentence what is wrong. Everything happens on the loopback, in temporary folders.
+An attack is a request or a flood of requests, another process on the machine, a wrong folder or a broken disk. A server
+withstands an attack if it still answers other clients, loses nothing and reports the fault in a sentence. All attacks are on the
+loopback, in temporary folders.
 """
 
 import json
@@ -22,7 +23,7 @@ from benchmarks.servers import Zygote
 
 
 def main() -> None:
-    """The command; it fails if a server did not hold."""
+    """The command. It fails if a server did not withstand an attack."""
     parser = build_parser(__doc__)
     parser.add_argument("--only", nargs="*", default=[], help="only attacks whose names hold one of these texts")
     arguments = parse_options(parser)
@@ -44,7 +45,7 @@ def main() -> None:
 
 
 def _read_earlier(results: Path) -> list[dict[str, Any]]:
-    """What the attacks came to before."""
+    """The results of earlier runs."""
     try:
         rows: list[dict[str, Any]] = json.loads((results / "hostile.json").read_bytes())["figures"]["attacks"]
     except FileNotFoundError:
@@ -58,7 +59,7 @@ def _run_attack(zygote: Zygote, attack: Attack) -> dict[str, Any]:
         tools = AttackTools(zygote, Path(folder))
         try:
             result = attack.make(tools)
-        except Exception as error:  # what no attack foresaw is a finding as well, and the others are still to be made
+        except Exception as error:  # an unforeseen error is a finding as well, and the other attacks must still run
             result = AttackResult(False, f"it ended with {type(error).__name__}: {error}"[:300])
     moment = datetime.now(UTC).strftime("%Y-%m-%d %H:%M")
     row = {

@@ -1,4 +1,4 @@
-"""Clients that go on asking while something is done to a server, and what each kind of question was answered with."""
+"""Clients that send requests during an attack, and the answers by kind of request."""
 
 import threading
 import time
@@ -15,7 +15,7 @@ PAUSE_S = 0.05
 
 @dataclass
 class ClientAnswerCounts:
-    """Answers by kind of question: statuses with their numbers (0: no answer), and the slowest."""
+    """Answers by kind of request: counts of statuses (0: no answer), the slowest answer, and the distinct bodies."""
 
     statuses: dict[str, Counter[int]] = field(default_factory=dict)
     worst_s: dict[str, float] = field(default_factory=dict)
@@ -23,7 +23,7 @@ class ClientAnswerCounts:
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     def record_answer(self, kind: str, status: int, seconds: float, body: str) -> None:
-        """One answer."""
+        """Count one answer."""
         with self.lock:
             self.statuses.setdefault(kind, Counter())[status] += 1
             self.worst_s[kind] = max(self.worst_s.get(kind, 0.0), seconds)
@@ -31,7 +31,7 @@ class ClientAnswerCounts:
                 self.bodies.setdefault(kind, set()).add(body)
 
     def summarise(self) -> str:
-        """All of it in one line."""
+        """All counts in one line."""
         return "; ".join(
             f"{kind} {dict(sorted(counts.items()))} worst {self.worst_s[kind]:.1f} s"
             for kind, counts in sorted(self.statuses.items())
@@ -43,8 +43,9 @@ ClientRequest = Callable[[httpx.Client, int], httpx.Response]
 
 @contextmanager
 def run_clients(url: str, questions: Mapping[str, tuple[int, ClientRequest]]) -> Iterator[ClientAnswerCounts]:
-    """Ask until the block ends: of each kind so many clients, each again as soon as it was answered, or as `Retry-After` says. A
-    question is given the number of the time it is asked.
+    """Send requests until the block ends. `questions` has, by kind, the number of clients and the request.
+
+    A client sends its next request after the answer, or after the time of `Retry-After`. A request gets its own number.
     """
     counts, stop = ClientAnswerCounts(), threading.Event()
 
@@ -83,7 +84,7 @@ def ask_generate(client: httpx.Client, _number: int) -> httpx.Response:
 
 
 def ask_ready(client: httpx.Client, _number: int) -> httpx.Response:
-    """Whether requests may be sent there."""
+    """Whether the server is ready."""
     return client.get("/health/ready")
 
 
@@ -93,6 +94,6 @@ def ask_edits(client: httpx.Client, _number: int) -> httpx.Response:
 
 
 def post_edit(client: httpx.Client, number: int) -> httpx.Response:
-    """A correction of a fact of its own, under a key of its own; LocFT-BF's, so that nothing is fitted for it at once."""
+    """An edit of a distinct fact with its own key, by LocFT-BF, so that no fit begins at once."""
     edit = {"prompt": f"The colour of stone {number} is", "target": "red", "method": "locft"}
     return client.post("/edits", json=edit, headers={"Idempotency-Key": f"stone-{number}"})

@@ -1,4 +1,4 @@
-"""Where an attack is made: real servers over folders of their own, and a pulse that asks `/health/live` all the while."""
+"""The tools of an attack: real servers over their own folders, probes of `/health/live`, and memory measurements."""
 
 import http.client
 import threading
@@ -12,14 +12,14 @@ from urllib.parse import urlsplit
 
 from benchmarks.servers import ServerProcess, Zygote, run_server
 
-BEAT_S = 0.02  # between two questions of a pulse
-PATIENCE_S = 300.0  # longest wait for one of its answers: a frozen server is to be seen as one, and not as a fault of the pulse
+BEAT_S = 0.02  # between two requests of a health probe
+PATIENCE_S = 300.0  # longest wait for an answer of a health probe, so that a frozen server shows as a slow answer
 PAGE_BYTES = 4096
 
 
 @dataclass(frozen=True)
 class AttackResult:
-    """Whether the server held, and one sentence with figures on what was seen."""
+    """Whether the server withstood the attack, and one sentence with figures."""
 
     is_held: bool
     finding: str
@@ -27,7 +27,7 @@ class AttackResult:
 
 @dataclass(frozen=True)
 class Attack:
-    """One attack: its name, and what makes it and says what came of it."""
+    """One attack: its name, and the function that runs it."""
 
     name: str
     make: Callable[["AttackTools"], AttackResult]
@@ -35,7 +35,7 @@ class Attack:
 
 @dataclass
 class HealthProbe:
-    """What `/health/live` said during an attack: seconds an answer took, and how often there was none or a wrong one."""
+    """The answers of `/health/live` during an attack: the seconds of each, and the number of missing or wrong ones."""
 
     seconds: list[float] = field(default_factory=list)
     failures: int = 0
@@ -48,19 +48,19 @@ class HealthProbe:
 
 @dataclass
 class AttackTools:
-    """What an attack is given. A pulse that it takes is written to the table beside its finding."""
+    """The tools of one attack. The results of its health probes go to the table beside its finding."""
 
     zygote: Zygote
     folder: Path
     health_probes: list[HealthProbe] = field(default_factory=list)
 
     def server(self, **settings: Any) -> AbstractContextManager[ServerProcess]:
-        """A server of the embedded model over a new folder; `start` it inside the block, under more settings if need be."""
+        """A server of the embedded model over a new folder. `start` it inside the block, with further settings if needed."""
         return run_server(self.zygote, **settings)
 
     @contextmanager
     def probe_health(self, url: str) -> Iterator[HealthProbe]:
-        """Ask `/health/live` on new connections, as a probe does, until the block ends."""
+        """Request `/health/live` on new connections, as an orchestrator does, until the block ends."""
         probe, stop = HealthProbe(), threading.Event()
         thread = threading.Thread(target=_probe_health, args=(url, probe, stop), daemon=True)
         self.health_probes.append(probe)
@@ -81,8 +81,8 @@ def _probe_health(url: str, probe: HealthProbe, stop: threading.Event) -> None:
 
 
 def read_status(url: str, path: str, timeout_s: float = PATIENCE_S) -> int:
-    """The status of a GET on a new connection; 0 if there was no answer. A client that costs little: httpx makes a context of TLS
-    for each, in tens of milliseconds of the processor.
+    """The status of a GET on a new connection; 0 if there was no answer. httpx would create a TLS context for each connection, in
+    tens of milliseconds of processor time.
     """
     connection = http.client.HTTPConnection(urlsplit(url).netloc, timeout=timeout_s)
     try:
@@ -97,12 +97,12 @@ def read_status(url: str, path: str, timeout_s: float = PATIENCE_S) -> int:
 
 
 def resident_bytes(pid: int) -> int:
-    """The memory that a process has in use."""
+    """The resident memory of a process."""
     return int(Path(f"/proc/{pid}/statm").read_text(encoding="ascii").split()[1]) * PAGE_BYTES
 
 
 class MemoryWatch:
-    """The most memory that a process had while a block ran, beyond what it had before."""
+    """The growth of a process' memory during a block: its highest resident memory over the one at the start."""
 
     def __init__(self, pid: int) -> None:
         self._pid, self._stop = pid, threading.Event()
@@ -111,7 +111,7 @@ class MemoryWatch:
 
     @property
     def grown_mb(self) -> float:
-        """In megabytes of 10^6 bytes."""
+        """The growth in megabytes of 10^6 bytes."""
         return (self._most - self._before) / 1e6
 
     def __enter__(self) -> "MemoryWatch":

@@ -1,6 +1,6 @@
-"""The embedded model: a small decoder that knows a table of real facts, what it was trained from, and a benchmark of edits.
+"""The embedded model: a small decoder that knows a table of real facts, its training data, and a benchmark of edits.
 
-Nothing here knows the service; the model is loaded by the same path as any other.
+Nothing here knows the service. The model is loaded in the same way as any other.
 """
 
 from pathlib import Path

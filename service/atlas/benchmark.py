@@ -1,8 +1,8 @@
 """Counterfactual edits for the embedded model: `python -m service.atlas.benchmark` writes `edits.jsonl`.
 
-A quarter of the facts, chosen by hash, is edited; no locality probe is about a fact of that quarter, so no edit makes another
-edit's probe change rightly. Kept are the edits whose every prompt the shipped model answers with the truth. The model cannot
-reason from one fact to another, so there are no portability probes.
+A quarter of the facts, chosen by hash, is edited. No locality probe is about a fact of that quarter, so no edit changes the right
+answer of another edit's probe. The file has the edits whose every prompt the shipped model answers with the truth. The model
+cannot reason from one fact to another, so there are no portability probes.
 """
 
 import argparse
@@ -26,18 +26,18 @@ from service.atlas.training.corpus import TrainingRow, generic_sentence
 from service.atlas.training.measure import exact_matches
 
 FILE = Path(__file__).with_name("edits.jsonl")
-PLAIN_REPHRASES = 3  # one more stands behind an unrelated sentence
+PLAIN_REPHRASES = 3  # one more rephrase follows an unrelated sentence
 PROBES_PER_GROUP = 2
 
 _NOT_PLAIN = re.compile(r"[^a-z0-9]+")
 
-# One follows from the other, so a probe of either says nothing about an edit of the other.
+# Each of a pair follows from the other, so a probe about one is no locality probe of an edit of the other.
 _DEPENDENT = ({"atomic_number", "element_period"}, {"official_language", "nationality"})
 
 
 @dataclass(frozen=True)
 class BenchmarkProbe:
-    """A prompt that must change with the edit (a rephrase). Probes of a benchmark are never learned from."""
+    """A prompt that must change with the edit (a rephrase). Probes of a benchmark are never open to training."""
 
     prompt: str
     answer: str
@@ -80,7 +80,7 @@ def edited_facts() -> list[Fact]:
 
 @cache
 def _unedited_facts(pool: bool | None = None, relation: str | None = None) -> tuple[Fact, ...]:
-    """Facts that no edit touches, of one half (None: both) and one relation (None: all)."""
+    """Facts that no edit changes, of one half (None: both) and one relation (None: all)."""
     return tuple(
         fact
         for fact in all_facts()
@@ -101,7 +101,7 @@ def _probe(fact: Fact, group: str, rng: Random) -> LocalityProbe:
 
 
 def _same_relation(fact: Fact, rng: Random) -> list[Fact]:
-    """Other subjects: one of each half where the relation has both, else two."""
+    """Facts of other subjects: one of each half where the relation has both halves, else two."""
     halves = [_unedited_facts(pool, fact.relation) for pool in (True, False)]
     if all(halves):
         return [rng.choice(half) for half in halves]
@@ -109,7 +109,7 @@ def _same_relation(fact: Fact, rng: Random) -> list[Fact]:
 
 
 def _same_subject(fact: Fact, rng: Random) -> list[Fact]:
-    """Other relations of the subject; none for a subject that has only this one."""
+    """Facts of other relations of the same subject; none for a subject with one relation."""
     others = [
         other for other in _unedited_facts() if other.subject == fact.subject and _independent(other.relation, fact.relation)
     ]
@@ -117,7 +117,7 @@ def _same_subject(fact: Fact, rng: Random) -> list[Fact]:
 
 
 def _unrelated(fact: Fact, rng: Random) -> list[Fact]:
-    """Another subject and another relation, one of each half."""
+    """Facts of another subject and another relation, one of each half."""
     halves = [
         [other for other in _unedited_facts(pool) if other.relation != fact.relation and other.subject != fact.subject]
         for pool in (True, False)
@@ -149,7 +149,7 @@ def make_edit(fact: Fact) -> BenchmarkEdit:
 
 
 def list_rows(edit: BenchmarkEdit) -> list[TrainingRow]:
-    """Everything the base model must answer with the truth for the edit to be worth measuring."""
+    """All prompts of an edit with their true answers. The base model must know all of them, or the edit is left out."""
     own = [edit.prompt, *(probe.prompt for probe in edit.rephrases)]
     return [TrainingRow(prompt, edit.ground_truth) for prompt in own] + [
         TrainingRow(probe.prompt, probe.answer) for probe in edit.locality

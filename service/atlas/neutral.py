@@ -1,4 +1,4 @@
-"""Prompts of the pool half: neutral prompts for whoever does not want to use sentences the base model writes itself."""
+"""Prompts of the pool half: neutral prompts in place of the neutral sentences that the base model writes."""
 
 from collections.abc import Iterator
 
@@ -11,7 +11,7 @@ from service.atlas.training.corpus import TrainingRow
 def pool_rows() -> Iterator[TrainingRow]:
     """Every wording of every fact of the pool half, with its true answer.
 
-    Facts that are being edited are among them: whoever edits leaves out those of the edit's own subject and relation.
+    Edited facts are among them: the caller leaves out the facts of the edit's own subject and relation.
     """
     for fact in all_facts():
         if fact_is_pool(fact.relation, fact.subject):

@@ -1,7 +1,7 @@
-"""Small skills beside the facts: what an edit must not cost. An item is a prompt and its answer.
+"""Small skills beside the facts, for measuring capability. An item is a prompt and its answer.
 
-About a tenth of all items, chosen by hash, never appears in the training text; the share of those answered exactly is the
-model's capability.
+About a tenth of all items, chosen by hash, is held out of the training text. The share of held-out items that are answered
+exactly is the model's capability.
 """
 
 from collections.abc import Callable
@@ -57,7 +57,7 @@ def _adding(rng: Random) -> SkillItem:
 
 
 def _spelling(rng: Random) -> SkillItem:
-    """A made-up word of two open syllables: spelled from its pieces, known from nowhere else."""
+    """An invented word of two open syllables, so that its spelling cannot be known from elsewhere."""
     word = "".join(rng.choice(CONSONANTS) + rng.choice(VOWELS) for _ in range(2))
     return SkillItem("spelling", f"Letter by letter, {word} is spelled", " ".join(word))
 

@@ -1,12 +1,12 @@
 """Pool and probe halves of relations and subjects, by hash.
 
-A prompt of the pool half may serve as a neutral prompt while an edit is fitted; one of the probe half never does, so that
-locality can be reported inside and outside of what was protected.
+A prompt of the pool half may be a neutral prompt of a fit. A prompt of the probe half never is. So locality can be reported
+inside and outside the pool that fits protect.
 """
 
 from hashlib import sha256
 
-# Chosen so that the relations fall seven to seven and both halves hold relations about countries and about elements.
+# With this salt the relations are divided seven to seven, and both halves have relations about countries and about elements.
 SALT = "atlas-6"
 
 

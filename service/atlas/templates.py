@@ -1,4 +1,4 @@
-"""The wordings of every relation: cloze and question forms. Knows how a subject stands in a sentence, and no answers."""
+"""The wordings of every relation, as cloze and as question. Knows the form of a subject in a sentence, and no answers."""
 
 # `{s}` is the subject in running text; `{S}` the same at the start of a sentence. The answer follows after one space.
 WORDINGS: dict[str, tuple[str, ...]] = {
@@ -217,7 +217,7 @@ WORDINGS: dict[str, tuple[str, ...]] = {
     ),
 }
 
-# Names that running text gives an article.
+# Names with an article in running text.
 WITH_ARTICLE = frozenset(
     {
         "Bahamas",
@@ -241,7 +241,7 @@ WITH_ARTICLE = frozenset(
 
 
 def in_text(name: str) -> str:
-    """The name as it stands inside a sentence, with its article where English has one."""
+    """The name inside a sentence, with its article where English has one."""
     return f"the {name}" if name in WITH_ARTICLE else name
 
 
@@ -262,5 +262,5 @@ def prompts(relation: str, subject: str) -> tuple[str, ...]:
 
 
 def answer_in_text(relation: str, answer: str) -> str:
-    """The answer as it follows a prompt: countries take their article."""
+    """The answer after a prompt. Countries have their article."""
     return in_text(answer) if relation == "city_country" else answer

@@ -25,7 +25,7 @@ from service.domain.version import VersionStatus
 from service.lifecycle import trash
 from service.lifecycle.context import LifecycleContext
 from service.lifecycle.crash_points import crash_point
-from service.lifecycle.store_identity import MARK, is_marked
+from service.lifecycle.store_identity import MARK_FILE, is_marked
 from service.lm.checkpoint_files import CHECKPOINT_SUFFIX
 from service.store import edits, erasure, evaluations, events, heads, idempotency, versions
 from service.store.database import Store
@@ -93,7 +93,7 @@ def purge(
         return _from_answer(answer)
     if not is_marked(context.checkpoints.folder):  # a folder that comes back later would still hold the edits
         raise Unreadable(
-            f"nothing was purged: the data folder's checkpoints/{MARK} is not there, so see that the folder is mounted"
+            f"nothing was purged: the data folder's checkpoints/{MARK_FILE} is not there, so see that the folder is mounted"
         )
     folder = exports if exports is not None else context.checkpoints.folder.parent / "exports"
     numbers = _stop_answering(context.store, ids, by=by, now=now)
@@ -212,7 +212,7 @@ def _unnamed_files(context: LifecycleContext) -> list[str]:
     with context.store.read() as connection:
         kept_digests = versions.read_kept_digests(connection)
     folder = context.checkpoints.folder
-    unnamed = [path for path in folder.rglob("*") if path.is_file() and path.name != MARK and path.stem not in kept_digests]
+    unnamed = [path for path in folder.rglob("*") if path.is_file() and path.name != MARK_FILE and path.stem not in kept_digests]
     if not unnamed:
         return []
     return [f"{len(unnamed)} files among the checkpoints that no version names: `errata versions verify` lists them"]

@@ -1,4 +1,4 @@
-"""A base model in this process with everything that is asked of versions of it: records, skills, and its own sentences."""
+"""A base model in this process, with everything that measures its versions: records, skills, and neutral sentences."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, fields
@@ -22,7 +22,7 @@ from service.runtime.evaluator import embedded_tasks
 
 @dataclass(frozen=True)
 class BenchModel:
-    """The base model and everything that is asked of versions of it."""
+    """The base model with the records, the tasks and the neutral sentences that its versions are measured by."""
 
     model: str
     base: Base
@@ -30,14 +30,14 @@ class BenchModel:
     records: list[Record]
     tasks: list[Task]
     neutral: NeutralSentences
-    base_scores: dict[Task, Scores] = field(default_factory=dict)  # what the base model solves
+    base_scores: dict[Task, Scores] = field(default_factory=dict)  # of the base model
 
     @property
     def base_view(self) -> View:
         return self.reference.view
 
     def view_of(self, overlay: Overlay) -> View:
-        """The base's own view for overlays without replaced tensors, else a new one."""
+        """The base's own view for overlays without replaced tensors, else a new view."""
         return make_view(self.base, overlay.tensors) if overlay.tensors else self.base_view
 
     def measure(self, overlay: Overlay, records: Iterable[Record]) -> list[Outcome]:
@@ -46,14 +46,14 @@ class BenchModel:
         return measure_outcomes(self.view_of(overlay), overlay.adapter, self.reference, asks)
 
     def score(self, overlay: Overlay, live: Sequence[Record]) -> dict[str, Any]:
-        """All edits of `live` asked of an overlay, and the skills it still has beside the base model's."""
+        """The report of an overlay on all edits of `live`, and its capability."""
         result = measure_capability(self.view_of(overlay), overlay.adapter, self.reference, self.tasks, cache=self.base_scores)
         shares = {"version": result.version, "base": result.base, "ratio": result.ratio}
         return {**build_report(self.measure(overlay, live)), "capability": shares}
 
 
 def open_model(model: str, records: Sequence[Record]) -> BenchModel:
-    """Loads the model; `atlas` or a folder. Skills are those of the embedded model, which others may know nothing of."""
+    """Load a model: `atlas` or a folder. Skills are those of the embedded model, which other models may not have."""
     base = load_base(str(weights_path()) if model == "atlas" else model, device="cpu")
     base_view = make_view(base)
     return BenchModel(
@@ -67,17 +67,17 @@ def open_model(model: str, records: Sequence[Record]) -> BenchModel:
 
 
 def load_neutral(base: Base, base_view: View) -> NeutralSentences:
-    """The sentences the base model wrote, sampled once a machine."""
+    """The neutral sentences of the base model, sampled once a machine."""
     return load_or_sample_neutral(base, CACHE_FOLDER, settings=NeutralSettings(), view=base_view)
 
 
 def to_items(records: Sequence[Record]) -> list[FitItem]:
-    """Records as what a method is given, in their order; no probe is open to training."""
+    """Records as items of a fit, in their order. No probe is open to training."""
     return [to_item(record, seq) for seq, record in enumerate(records, 1)]
 
 
 def to_item(record: Record, seq: int) -> FitItem:
-    """One of them."""
+    """One record as an item of a fit, with the sequence number `seq`."""
     request = to_edit_request(record)
     edit = Edit(
         id=f"{seq:06d}",

@@ -1,8 +1,8 @@
-"""Who takes part in a stream of edits: settings of one and the same server, as variables of its environment."""
+"""The contenders of a stream of edits. Each is a set of settings of the same server, as variables of its environment."""
 
 from collections.abc import Mapping
 
-# Without retrains: BaFT carries all edits for ever, and nothing is refused for what it does to the others.
+# Without retrains: the adapter carries all edits for ever, and acceptance refuses no fit for its effect on other prompts.
 _BAFT_ALONE = {
     "ERRATA_METHOD": "baft",
     "ERRATA_WINDOW__SOFT": "1000000",
@@ -10,8 +10,8 @@ _BAFT_ALONE = {
     "ERRATA_WINDOW__CANARY_FALL": "1",
     "ERRATA_WINDOW__CANARY_FLOOR": "0",
 }
-# Edits wait for the next retrain, and every retrain is made from the base model and published, whatever it does to the others.
-# What its tensors did not take is carried by BaFT on top, as always: a mark's `window` counts those.
+# Edits wait for the next retrain. Every retrain is major and is published, whatever its effect on other prompts.
+# Edits that the tensors do not answer are fitted by BaFT on top, as always: a mark's `window` counts them.
 _LOCFT_ALONE = {
     "ERRATA_WINDOW__STRATEGY": "buffered",
     "ERRATA_WINDOW__RETRAIN_LOSSES": "1",
@@ -28,7 +28,7 @@ CONTENDERS: Mapping[str, Mapping[str, str]] = {
     "depth_first": {**_LOCFT_ALONE, "ERRATA_LOCFT__PRESET": "ft_m", "ERRATA_LOCFT__SURFACES": "edit"},
     "one_rephrase": {},
 }
-TRAINED_REPHRASES = {"one_rephrase": 1}  # how many of an edit's rephrases a contender may learn from; the others: none
+TRAINED_REPHRASES = {"one_rephrase": 1}  # the number of an edit's rephrases that are open to training; 0 for other contenders
 
 LABELS: Mapping[str, str] = {
     "default": "service default",
@@ -40,15 +40,15 @@ LABELS: Mapping[str, str] = {
     "one_rephrase": "service default, one trained rephrase",
 }
 
-# A deferred edit may wait minutes for company by default. Here edits come one upon the other, and time is as much shorter.
+# By default a deferred edit may wait minutes for other edits. In a stream edits follow at once, so the wait is shorter.
 DEFERRED_S = 5.0
 KEEP_LAST = 100  # the service's default
 
 
 def build_environment(contender: str, *, every: int) -> dict[str, str]:
-    """The settings of a contender; where edits wait for retrains, one is made whenever `every` of them do.
+    """The settings of a contender. Where edits wait for retrains, a retrain is due when `every` edits wait.
 
-    Versions are kept until the mark at which they are asked: an edit makes one, now and then two or three.
+    Versions are kept until the mark at which they are evaluated: an edit creates one version, sometimes two or three.
     """
     environment = {"ERRATA_WINDOW__DEFERRED_S": str(DEFERRED_S), "ERRATA_RETENTION__KEEP_LAST": str(max(KEEP_LAST, 4 * every))}
     environment |= CONTENDERS[contender]

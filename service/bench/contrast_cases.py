@@ -1,7 +1,7 @@
-"""The LocFT-BF paper's contrasts, each a list of cases: one training of the same trainer under other settings.
+"""The LocFT-BF paper's contrasts as lists of cases. A case is one training by the same trainer under its own settings.
 
-Learning rates are the default's, raised for narrow models, since the papers' are for widths of thousands. The paper's steps hold
-100 of 3,000 edits; here they hold 16 of a hundred, so that an epoch has several steps too.
+Learning rates are the default's, raised for narrow models, since the papers' rates are for widths of thousands. A step of the
+paper has 100 of 3,000 edits; a step here has 16 of a hundred, so that a training epoch has several steps, too.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -15,7 +15,7 @@ from service.lm.blocks import Anatomy
 BATCH = 16
 # The paper's Table 1 holds the batch at one edit and changes the order alone.
 ONE_BY_ONE: Mapping[str, Any] = {"order": "breadth", "bucket": 0, "revisit": 1.0}
-# Every surface is asked, so all are trained: the presets of published procedures train raw text alone.
+# Every surface is measured, so all are trained. The presets of published procedures train raw text alone.
 EVERY_SURFACE: Mapping[str, Any] = {"surfaces": "edit"}
 _SIZES = (1, 4, 16, 64)
 _SHARES = (0.25, 0.5, 1.0, 2.0, 4.0)  # of the number of edits of the other contrasts
@@ -23,7 +23,7 @@ _SHARES = (0.25, 0.5, 1.0, 2.0, 4.0)  # of the number of edits of the other cont
 
 @dataclass(frozen=True)
 class Case:
-    """A line of a table. `line` and `x` place it in the plot: cases of one line are a curve, cases without an x are points."""
+    """A row of a table. In the plot, cases with the same `line` are a curve over `x`, and cases without an `x` are points."""
 
     name: str
     settings: LocftSettings
@@ -33,7 +33,7 @@ class Case:
 
 
 def pipeline_cases(n: int, anatomy: Anatomy) -> list[Case]:
-    """Table 1: each method edit by edit to convergence, and in epochs over all edits; LocFT-BF's are in mini-batches."""
+    """Table 1: each method edit by edit to convergence, and in epochs over all edits; LocFT-BF in mini-batches."""
     cases = []
     for preset, label in (("ft_l", "FT-L"), ("ft_m", "FT-M")):
         for order, overrides in (("depth-first", {}), ("breadth-first", ONE_BY_ONE)):
@@ -66,7 +66,7 @@ def edit_count_cases(n: int, anatomy: Anatomy) -> list[Case]:
 
 
 def location_cases(n: int, anatomy: Anatomy) -> list[Case]:
-    """Section 3 and Table 8: one module of one block, coarser ones, several blocks, and all of the model."""
+    """Section 3 and Table 8: one module of one block, larger parts of a block, several blocks, and the whole model."""
     depth = anatomy.depth
     block, _ = choose_block("auto", anatomy.family, depth)
     locations: Mapping[str, dict[str, Any]] = {
@@ -88,7 +88,7 @@ def _fine_tuning_settings(preset: str, **overrides: Any) -> LocftSettings:
 
 
 def _paper_settings(anatomy: Anatomy, **overrides: Any) -> LocftSettings:
-    """The published procedure, with steps and rate for a small model."""
+    """The published procedure, with batch size and rate for a small model."""
     rate = LocftSettings.model_validate(overrides).rate_of(anatomy.family, anatomy.depth, anatomy.width)
     return LocftSettings.model_validate({"preset": "paper", **EVERY_SURFACE, "batch": BATCH, "learning_rate": rate, **overrides})
 

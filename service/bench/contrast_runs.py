@@ -1,4 +1,4 @@
-"""The papers' contrasts on one model in this process: trained, measured by the field's metrics, written after every case."""
+"""The papers' contrasts on one model in this process. Each case is trained, measured by the field's metrics and written."""
 
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -63,12 +63,12 @@ def run_cases(bench_model: BenchModel, cases: Sequence[Case]) -> Iterator[Row]:
 
 
 def build_panels(part: str, rows: Sequence[Row]) -> list[Panel]:
-    """What a part's rows look like."""
+    """The panels of a part's rows."""
     return _shard_panels(rows) if part == SHARD_PART else _case_panels(part, rows)
 
 
 def flatten_scores(scores: dict[str, Any]) -> Row:
-    """The field's metrics by exact match of the whole greedy answer, and by teacher-forced tokens, which flatter."""
+    """Scores as one row: by exact match of the whole greedy answer, and by teacher-forced tokens, which flatter."""
     greedy, tokens = scores["greedy"], scores["tokens"]
     return {
         "reliability": greedy["reliability"]["score"],
@@ -84,7 +84,7 @@ def flatten_scores(scores: dict[str, Any]) -> Row:
 
 
 def _case_panels(part: str, rows: Sequence[Row]) -> list[Panel]:
-    """Curves where the cases have an x; else one place on the axis for each case, in their order."""
+    """Curves where the cases have an x; else each case has its number on the x axis."""
     has_x = any(row["x"] is not None for row in rows)
     label = {"batches": "edits a step", "numbers": "edits"}.get(part, "case, in the table's order")
     panels = []

@@ -1,4 +1,4 @@
-"""A client that counts: every request of a benchmark goes through it, and one that fails is remembered, never hidden."""
+"""A client that counts the requests of a benchmark and records every failure."""
 
 import json
 import time
@@ -11,21 +11,21 @@ import httpx
 from service.evaluation.merging import merge_results
 from service.evaluation.records import Record, to_json
 
-EVAL_RECORDS = 250  # of one evaluation: a request body stays well under the server's limit
+EVAL_RECORDS = 250  # of one evaluation, so that a request body is well under the server's limit
 POLL_S = 0.2
 Answer = Mapping[str, Any]
 
 
 @dataclass
 class CountingClient:
-    """Requests so far, and what went wrong with those that failed."""
+    """A client with the number of its requests, and a sentence for each that failed."""
 
     client: httpx.Client
     requests: int = 0
     failures: list[str] = field(default_factory=list)
 
     def send(self, method: str, path: str, **options: Any) -> dict[str, Any] | None:
-        """One request; the answer's JSON, or None if it failed: no answer came, or one that is not 2xx."""
+        """Send one request. Returns the answer's JSON, or None if there was no answer or its status is not 2xx."""
         self.requests += 1
         try:
             answer = self.client.request(method, path, **options)
@@ -54,9 +54,9 @@ class CountingClient:
 def evaluate(
     client: CountingClient, records: Sequence[Record], version: int, *, capability: bool, patience_s: float
 ) -> dict[str, Any] | None:
-    """The server's own measures of a version on records, with its capability if asked; None if an evaluation failed.
+    """Let the server evaluate a version on records. Returns None if an evaluation failed.
 
-    Many records are several evaluations of the same version; their figures are joined by their n.
+    Many records are several evaluations of the same version, whose results are merged.
     """
     results: list[dict[str, Any]] = []
     for start in range(0, len(records), EVAL_RECORDS):
@@ -90,7 +90,7 @@ def _evaluate_once(client: CountingClient, body: Answer, patience_s: float) -> d
 
 
 def _path_without_ids(path: str) -> str:
-    """A path without ids, so that like failures read alike."""
+    """A path without ids, so that equal failures have equal sentences."""
     return "/".join(part if len(part) < 20 else "…" for part in path.split("/"))
 
 

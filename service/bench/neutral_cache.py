@@ -1,4 +1,4 @@
-"""Where benchmarks keep what costs a minute and never changes: the neutral sentences of each base model, by its fingerprint."""
+"""The cache of neutral sentences by the base model's fingerprint. Sampling takes a minute, and the sentences never change."""
 
 import os
 import shutil
@@ -7,13 +7,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-# Sampled once a machine and user, as a data folder keeps them once a base.
+# One folder for each user of the machine.
 CACHE_FOLDER = Path(tempfile.gettempdir()) / f"errata-benchmarks-{os.getuid()}"
 
 
 @contextmanager
 def cached_neutral(neutral: Path, cache: Path = CACHE_FOLDER) -> Iterator[None]:
-    """Bring what is kept into a data folder's `neutral`; what a server samples there meanwhile is kept for the next one."""
+    """Copy the cache into a data folder's `neutral`. At the end, sentences that a server sampled there are added to the cache."""
     cache.mkdir(mode=0o700, parents=True, exist_ok=True)
     shutil.copytree(cache, neutral, dirs_exist_ok=True)
     try:

@@ -1,4 +1,4 @@
-"""Curves as small SVG files. Drawing needs matplotlib (the extra `bench`); without it there are the tables."""
+"""Curves as small SVG files. Drawing needs matplotlib (the extra `bench`); without matplotlib there are tables alone."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ _INCHES = (4.2, 3.0)  # of one panel
 
 @dataclass(frozen=True)
 class Line:
-    """One curve: a point where something was measured, None where it was not."""
+    """One curve. A `y` of None was not measured and has no point."""
 
     name: str
     x: Sequence[float]
@@ -34,12 +34,12 @@ class Panel:
 
 
 def can_draw() -> bool:
-    """Whether matplotlib is there."""
+    """Whether matplotlib is installed."""
     return find_spec("matplotlib") is not None
 
 
 def draw(path: Path, panels: Sequence[Panel]) -> bool:
-    """Write the panels beside each other as one SVG with one legend; false if matplotlib is not installed."""
+    """Write the panels as one SVG with one legend. False if matplotlib is not installed."""
     if not can_draw():
         return False
     import matplotlib
@@ -47,7 +47,7 @@ def draw(path: Path, panels: Sequence[Panel]) -> bool:
     matplotlib.use("svg")
     from matplotlib import pyplot
 
-    # Text stays text and ids do not change from run to run: small files, and no difference where nothing differs.
+    # Text stays text, and ids are the same in every run: files are small, and equal figures give equal files.
     settings: dict[str, Any] = {"svg.fonttype": "none", "svg.hashsalt": "errata", "font.size": 8, "font.family": "sans-serif"}
     with pyplot.rc_context(settings):
         columns = 2 if len(panels) == 4 else min(len(panels), _COLUMNS)
@@ -67,7 +67,7 @@ def draw(path: Path, panels: Sequence[Panel]) -> bool:
 
 
 def _styles(panels: Sequence[Panel]) -> Mapping[str, dict[str, Any]]:
-    """One colour and mark for a name in all panels."""
+    """One colour and marker for each name, in all panels."""
     names = list(dict.fromkeys(line.name for panel in panels for line in panel.lines))
     marks = "osD^vPX*<>"
     return {

@@ -10,14 +10,14 @@ from service.evaluation.records import EvalProbe, Record, read_records
 
 
 def load_records(file: Path | None, *, n: int, skip: int = 0) -> list[Record]:
-    """`n` records of a file in any form that `datasets` reads, or of the embedded model's own edits.
+    """`n` records of a file in any form that `datasets` reads; without a file, of the embedded model's own edits.
 
-    Raises Refused where the file holds none or fewer. Rows that cannot be read are left out; `errata eval` tells which.
+    Raises Refused where there are fewer. Bad rows are left out; `errata eval` reports them.
     """
     records = read_records(benchmark.FILE) if file is None else list(load(file, limit=skip + n).records)
     selection = records[skip : skip + n]
     if len(selection) < n:
-        raise Refused(f"there are only {len(selection)} edits from there on", field="n")
+        raise Refused(f"there are only {len(selection)} edits after the first {skip}", field="n")
     return selection
 
 

@@ -1,4 +1,4 @@
-"""What a benchmark leaves behind: small files with date, machine and command, and nothing that names a person or a folder."""
+"""The result files of benchmarks: figures with date, machine and command, without names of persons or folders."""
 
 import csv
 import json
@@ -14,14 +14,14 @@ from typing import Any
 
 from service import __version__
 
-# Options that only say where files are, or which of several parts came in which run: runs that differ in them are one benchmark.
+# Options that name files, or the parts of a run. Runs that differ in these options alone are one benchmark.
 _HIDDEN = frozenset({"--results", "--model", "--records", "--only", "--out", "--contender", "--part"})
 _FILE_OF_EDITS = "--edits"  # of `errata bench`; elsewhere it is a number
 Figures = Mapping[str, Any]
 
 
 def write(folder: Path, name: str, figures: Figures, *, device: str = "cpu", threads: int = 1) -> None:
-    """Keeps the figures of one benchmark as `<name>.json`, at once whole or not at all: a run may be cut short anywhere."""
+    """Write the figures of one benchmark to `<name>.json`, atomically: a run may be interrupted anywhere."""
     folder.mkdir(parents=True, exist_ok=True)
     content = {"benchmark": name, **describe_run(device=device, threads=threads), "figures": round_figures(figures)}
     part = folder / f"{name}.json.part"
@@ -30,7 +30,7 @@ def write(folder: Path, name: str, figures: Figures, *, device: str = "cpu", thr
 
 
 def write_csv(path: Path, rows: Sequence[Figures]) -> None:
-    """Rows of equal keys as CSV; what was not measured is empty."""
+    """Write rows of equal keys as CSV. A figure that was not measured is empty."""
     if not rows:
         return
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -41,7 +41,7 @@ def write_csv(path: Path, rows: Sequence[Figures]) -> None:
 
 
 def describe_run(*, device: str = "cpu", threads: int = 1) -> dict[str, Any]:
-    """When, where and how this run was made."""
+    """The date, command, machine and software of this run."""
     return {
         "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         "command": format_command(sys.argv),
@@ -62,7 +62,7 @@ def describe_run(*, device: str = "cpu", threads: int = 1) -> dict[str, Any]:
 
 
 def format_command(arguments: Sequence[str]) -> str:
-    """The command of a run, as somebody else would type it."""
+    """The command of a run, as another person would type it."""
     program = Path(arguments[0])
     if program.parent.name == "benchmarks":
         return " ".join(["python", "-m", f"benchmarks.{program.stem}", *visible_options(arguments[1:])])
@@ -82,7 +82,7 @@ def visible_options(arguments: Sequence[str], hidden_names: Set[str] = _HIDDEN) 
 
 
 def round_figures(value: Any) -> Any:
-    """Four significant digits are more than one run can show."""
+    """Figures with four significant digits, which is more than the precision of one run."""
     if isinstance(value, float):
         return float(f"{value:.4g}")
     if isinstance(value, Mapping):
@@ -93,7 +93,7 @@ def round_figures(value: Any) -> Any:
 
 
 def read_processor_name() -> str:
-    """The processor's name as the system gives it."""
+    """The processor's name, as the system reports it."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
         return next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
@@ -102,7 +102,7 @@ def read_processor_name() -> str:
 
 
 def percentile(values: Sequence[float], share: float) -> float:
-    """The smallest value that `share` of all values do not exceed."""
+    """The smallest value such that at least `share` of all values do not exceed it."""
     ordered = sorted(values)
     rank = ceil(round(share * len(ordered), 9))  # rounded, so that 0.55 of 100 is the 55th
     return ordered[max(0, rank - 1)]

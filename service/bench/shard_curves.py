@@ -1,7 +1,7 @@
-"""Figure 3 of the LocFT-BF paper: five shards of edits, each asked again and again while training proceeds.
+"""Figure 3 of the LocFT-BF paper: five shards of edits, each measured repeatedly while training proceeds.
 
-Depth-first training goes through the shards one after another and is looked at after each; breadth-first training is looked at
-after each epoch. A training of fewer edits, or of fewer epochs, is the beginning of a longer one: so each look trains anew.
+Depth-first training trains one shard after another and is measured after each shard. Breadth-first training is measured after
+training epochs. A training of fewer edits or epochs is the beginning of a longer one, so each measurement trains anew.
 """
 
 from collections.abc import Iterator, Sequence
@@ -23,7 +23,7 @@ BREADTH = DEPTH.model_copy(update=dict(ONE_BY_ONE))
 
 
 def run_shards(bench_model: BenchModel, n: int) -> Iterator[dict[str, Any]]:
-    """One row for each look: the order, how far training was, and each shard's score (None for shards not trained yet)."""
+    """One row a measurement: the order, the progress of training, and each shard's score (None for shards not trained yet)."""
     shards = split_shards(bench_model.records[:n])
     for count in range(1, len(shards) + 1):
         overlay = _train(bench_model, [record for shard in shards[:count] for record in shard], DEPTH)
@@ -39,13 +39,13 @@ def run_shards(bench_model: BenchModel, n: int) -> Iterator[dict[str, Any]]:
         )
         epochs_run = max(int(report["epochs"]) for report in result.reports.values())
         if epochs_run == previous_epochs:
-            return  # it had converged by then
+            return  # training had converged
         previous_epochs = epochs_run
         yield _row(bench_model, result.overlay, shards, "breadth-first", epochs_run, trained_count=len(shards))
 
 
 def split_shards(records: Sequence[Record]) -> list[Sequence[Record]]:
-    """Five parts, as equal as can be."""
+    """Five parts of equal size, up to one record."""
     cuts = [number * len(records) // SHARDS for number in range(SHARDS + 1)]
     return [records[begin:end] for begin, end in pairwise(cuts)]
 

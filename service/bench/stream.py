@@ -1,9 +1,8 @@
-"""A stream of edits through a real server: one edit after another over HTTP, and at every mark the server measures its own head.
+"""A stream of edits through a real server, over HTTP alone: one edit after another, and an evaluation of the head at every mark.
 
-The client knows nothing but the HTTP interface. Edits are posted with their probes, none of them open to training; after so many
-edits all of them are asked again of the version that is the head then, while retrains go on as the server sees fit. Every edit
-is asked alone as well, of the version that first held it: versions do not change, so that is done at the mark, where it holds up
-no edit.
+Edits are posted with their probes, none of them open to training. At a mark all edits so far are evaluated on the head of that
+moment; meanwhile the server retrains when retrains are due. Each edit is also evaluated on the version that first contained it.
+Versions never change, so this is done at the mark, where it delays no edit.
 """
 
 import tempfile
@@ -29,16 +28,17 @@ from service.evaluation.merging import merge_results
 from service.evaluation.records import EvalProbe, Record
 from service.settings import environment_without_settings
 
-WAIT_S = 60.0  # the longest that a POST may wait
+WAIT_S = 60.0  # the longest wait of a POST
 PATIENCE_S = 1_800.0  # until a retrain or an evaluation of hundreds of edits is over, on a busy machine
-IDLE_S = 3 * DEFERRED_S  # without a retrain, after which none is expected any more
+IDLE_S = 3 * DEFERRED_S  # after so long without a retrain, none is expected
 Mark = dict[str, Any]
 
 
 @contextmanager
 def run_server(contender: str, model: str, *, every: int, tasks: Path | None = None) -> Iterator[httpx.Client]:
-    """A server of its own over a new data folder, under the settings of a contender; capability is measured by the
-    file `tasks`. Raises Unavailable if it does not start, and in its calls once it has ended.
+    """A client of a new server over a new data folder, with the settings of a contender. `tasks` is a file of capability tasks.
+
+    Raises Unavailable if the server does not start, and in calls after the server has ended.
     """
     with ExitStack() as stack:
         folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="errata-bench-", ignore_cleanup_errors=True))
@@ -60,9 +60,7 @@ def run_server(contender: str, model: str, *, every: int, tasks: Path | None = N
 
 @dataclass(frozen=True)
 class PostedEdit:
-    """An edit that the server took. `at_once` is how long it took to be live, where the POST said that it was; `late_s` is by how
-    much the POST began after its moment.
-    """
+    """An accepted edit. `live_after_s` is None unless the POST returned a live edit; `late_s` is the delay of the POST."""
 
     id: str
     record: Record
@@ -72,17 +70,17 @@ class PostedEdit:
 
 @dataclass
 class Stream:
-    """One contender and the records it is given, in their order.
+    """One contender and its records, in their order.
 
-    With `pace_s` the posts between two marks keep to the clock: each has its moment, one that comes late does not shift those
-    after it, and its latency counts from that moment. Without it each follows the one before.
+    With `pace_s` each post between two marks has a scheduled moment. A late post does not shift the next one, and its latency
+    counts from its moment. Without `pace_s` each post follows the one before.
     """
 
     client: CountingClient
     records: Sequence[Record]
     every: int
     pace_s: float = 0.0
-    capability: bool = True  # whether the server has tasks to measure it by
+    capability: bool = True  # whether the server has capability tasks
     clock: Callable[[], float] = time.monotonic
     sleep: Callable[[float], None] = time.sleep
     posted: list[PostedEdit] = field(default_factory=list)
@@ -92,7 +90,7 @@ class Stream:
     started_at: float = field(default_factory=time.monotonic)
 
     def run(self) -> Iterator[Mark]:
-        """Post every edit; a mark after every `every` of them and after the last one."""
+        """Post every edit. Yields a mark after every `every` edits and after the last one."""
         for start in range(0, len(self.records), self.every):
             batch = self.records[start : start + self.every]
             first = len(self.posted)
@@ -148,7 +146,7 @@ class Stream:
         return evaluate(self.client, records, version, capability=capability, patience_s=PATIENCE_S)
 
     def _evaluate_first_answers(self, edits: Mapping[str, Mapping[str, Any]]) -> None:
-        """Ask every edit that has become live of the version that first held it, those of one version together."""
+        """Evaluate every edit that has become live on the version that first contained it. Edits of one version go together."""
         by_version: dict[int, list[Record]] = {}
         for posted_edit in self.posted:
             version = edits.get(posted_edit.id, {}).get("version")
@@ -159,7 +157,7 @@ class Stream:
         self.first_answers += [result for result in results if result is not None]
 
     def _waiting_statuses(self) -> Counter[str]:
-        """Which statuses of waiting edits any edit has."""
+        """The statuses of waiting edits that any edit has, each with the count 1."""
         pages = {status: self.client.send("GET", "/edits", params={"status": status, "limit": 1}) for status in WAITING}
         return Counter({status: 1 for status, page in pages.items() if page is not None and page["items"]})
 
@@ -168,7 +166,7 @@ class Stream:
         return bool(page and page["items"] and page["items"][0]["status"] in ("queued", "running"))
 
     def _count_retrains(self) -> dict[str, int]:
-        """Retrains that were published, by mode, and those that were not."""
+        """The number of published retrains by mode, and of failed ones."""
         counts = {"minor": 0, "major": 0, "failed": 0}
         for job in self.client.pages("/jobs", kind="retrain"):
             if job["status"] == "done" and job["version"] is not None:
@@ -179,9 +177,7 @@ class Stream:
 
 
 def compute_latencies(posted: Sequence[PostedEdit], edits: Mapping[str, Mapping[str, Any]]) -> list[float]:
-    """Seconds until each of these edits was live, of those that are. For edits that a retrain made live the server's own clock
-    is read: nobody waited for them.
-    """
+    """Seconds until each live edit was live. For edits that a retrain made live, the times are the server's: no call waited."""
     seconds: list[float] = []
     for posted_edit in posted:
         edit = edits.get(posted_edit.id, {})
@@ -194,7 +190,7 @@ def compute_latencies(posted: Sequence[PostedEdit], edits: Mapping[str, Mapping[
 
 
 def build_body(record: Record) -> dict[str, Any]:
-    """A record as the body of POST /edits; of its probes only rephrases that say so are open to training."""
+    """A record as the body of POST /edits. Of its probes only rephrases with `train` are open to training."""
     fields = {"subject": record.subject, "relation": record.relation, "ground_truth": record.ground_truth}
     return {
         "prompt": record.prompt,
@@ -207,7 +203,7 @@ def build_body(record: Record) -> dict[str, Any]:
 
 
 def score_first_answers(results: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """What edits answer as soon as they are live, each on the version that first held it: scores with their n."""
+    """Scores, with their n, of edits on the versions that first contained them."""
     greedy = merge_results(results)["greedy"] if results else {}
     figures = {kind: greedy.get(kind, {}) for kind in ("reliability", "generality", "locality")}
     figures["generality"] = figures["generality"].get("untrained", {})

@@ -1,4 +1,4 @@
-"""Streams of several contenders: run one after another, written at every mark, joined into one table and one plot."""
+"""Streams of several contenders, one after another. Results are written at every mark, into one table and one plot."""
 
 import json
 from collections.abc import Callable, Sequence
@@ -13,7 +13,7 @@ from service.bench.results import write, write_csv
 from service.bench.stream import Mark, Stream, run_server
 from service.bench.stream_tables import Row, build_panels, build_rows, find_shortfalls
 
-BACK_TO_BACK, PACED = "stream", "stream_paced"  # how result files begin
+BACK_TO_BACK, PACED = "stream", "stream_paced"  # prefixes of result files
 
 
 def run_streams(
@@ -29,10 +29,10 @@ def run_streams(
     tasks: Path | None = None,
     say: Callable[[str], None],
 ) -> list[str]:
-    """Run the contenders and leave `stream_<contender>.json`, `stream.csv` and `stream.svg` in `out`, or, where edits come by the
-    clock, `stream_paced_<contender>.json` and so on; tells where the default falls short of its aims.
+    """Run the contenders and write `stream_<contender>.json`, `stream.csv` and `stream.svg` to `out`; with `pace_s`,
+    `stream_paced_<contender>.json` and so on. Returns a sentence for each aim that the default falls short of.
 
-    The table and the plot hold whatever contenders the folder holds. Raises Refused for edits that cannot be read or are too few,
+    The table and the plot have all contenders of the folder. Raises Refused for edits that cannot be read or are too few, and
     Unavailable where a server does not start.
     """
     records = load_records(file, n=n, skip=skip)
@@ -67,7 +67,7 @@ def write_comparison(out: Path, say: Callable[[str], None], kind: str = BACK_TO_
 
 
 def load_rows(out: Path, kind: str = BACK_TO_BACK) -> list[Row]:
-    """Rows of all streams of a kind that a folder holds, in the order in which contenders are named."""
+    """The rows of all streams of a kind in a folder, in the order of CONTENDERS."""
     rows: list[Row] = []
     for name in CONTENDERS:
         path = out / f"{kind}_{name}.json"
@@ -78,7 +78,7 @@ def load_rows(out: Path, kind: str = BACK_TO_BACK) -> list[Row]:
 
 
 def format_mark(row: Row) -> str:
-    """A mark in one line, for whoever watches."""
+    """A mark as one line of progress."""
     measures = ("retention", "generality", "locality_inside", "locality_outside", "capability", "latency_p50_s")
     figures = ", ".join(f"{name.replace('_', ' ')} {'–' if row[name] is None else format(row[name], '.2f')}" for name in measures)
     return f"   {row['edits']} edits, {row['seconds']:.0f} s: {figures}, window {row['window']}, failed {row['failed_requests']}"

@@ -11,7 +11,7 @@ AIMS = {"retention": 0.99, "generality": 0.60, "locality_outside": 0.85, "capabi
 
 
 def build_rows(contender: str, marks: Sequence[Mapping[str, Any]]) -> list[Row]:
-    """One row a mark. `retention` counts all edits posted, also those that a contender did not take."""
+    """One row a mark. `retention` counts all posted edits, also those that a contender did not accept."""
     return [_row(contender, mark) for mark in marks]
 
 
@@ -70,7 +70,7 @@ def build_panels(rows: Sequence[Row]) -> list[Panel]:
 
 
 def find_shortfalls(rows: Sequence[Row]) -> list[str]:
-    """Where the default falls short of what it aims at, in sentences."""
+    """A sentence for each aim that the default falls short of."""
     shortfalls = []
     for row in rows:
         for measure, aim in AIMS.items():

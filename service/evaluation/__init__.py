@@ -1,1 +1,1 @@
-"""What an edit did: records of edits and probes, scores against the base model, and reports. Knows no database and no HTTP."""
+"""Measurements of edits: records with probes, scores beside the base model's, and reports. Knows no database and no HTTP."""

@@ -1,7 +1,7 @@
-"""Questions that another live edit answers otherwise: a version that gives that edit's answer is right, so they are left out.
+"""Questions that another live edit contradicts. A version that gives that edit's answer is right, so such questions are left out.
 
-What is seen: the same prompt after normalisation, be it an edit's own or a rephrase of it, and edits of one conflict key, of
-which the newest counts. Contradictions under other words are not seen by any prompt (KE-Pitfalls' reverse conflicts).
+A contradiction is detected by equal prompts after normalisation, both of edits and of their rephrases, and by conflict keys, of
+which the newest edit counts. Contradictions in other words are not detected (KE-Pitfalls' reverse conflicts).
 """
 
 from collections.abc import Iterable, Sequence
@@ -13,28 +13,29 @@ from service.evaluation.records import EvalQuestion, Record, list_questions, to_
 
 
 class LiveEdits:
-    """The edits a version answers, in order of acceptance, by prompt and by conflict key.
+    """The edits that a version answers, by prompt and by conflict key. `live` is in order of acceptance.
 
-    Data sets are applied without their probes, so an edit's rephrases are also those of a record of `asked` that is live.
+    Data sets are applied without their probes, so the rephrases of those `records` that are live count as rephrases of edits.
     """
 
     def __init__(self, live: Iterable[Record], records: Iterable[Record]) -> None:
         by_key: dict[str, Record] = {}
         for record in live:
             key = to_edit_request(record).key
-            by_key.pop(key, None)  # the newest of a key comes last, as it was accepted last
+            by_key.pop(key, None)  # the edit that was accepted last comes last
             by_key[key] = record
         self._by_key = by_key
         self._by_prompt = {normalise(record.prompt): record for record in by_key.values()}
-        self._by_rephrase: dict[str, set[str]] = {}  # what edits answer to a rephrase; several may share one
+        self._by_rephrase: dict[str, set[str]] = {}  # the answers to a rephrase; several edits may share one
         for record in (*by_key.values(), *(record for record in records if self._is_live(record))):
             for probe in record.rephrases:
                 self._by_rephrase.setdefault(normalise(probe.prompt), set()).add(probe.answer or record.target)
 
     def contradicts(self, record: Record, question: EvalQuestion) -> bool:
-        """Whether another live edit has the question's answer changed.
+        """Whether another live edit changes the question's answer.
 
-        A locality question must keep the base model's answer, so any live edit of its prompt contradicts it, even its own.
+        A locality question must keep the base model's answer. Therefore any live edit of its prompt contradicts the question,
+        even the edit that the question belongs to.
         """
         answers = self._answers(normalise(question.prompt))
         if question.kind == "locality":
@@ -42,7 +43,7 @@ class LiveEdits:
         return self._is_replaced(record) or any(not _is_among(answer, question.answers) for answer in answers)
 
     def _answers(self, prompt: str) -> set[str]:
-        """What live edits answer to a prompt: the one whose own it is, else all of which it is a rephrase."""
+        """The answers of live edits to a prompt: of the edit with this prompt, else of all edits with this rephrase."""
         edit = self._by_prompt.get(prompt)
         return self._by_rephrase.get(prompt, set()) if edit is None else {edit.target}
 
@@ -58,7 +59,7 @@ class LiveEdits:
 def select_questions(
     records: Sequence[Record], supported: Sequence[str], live: Iterable[Record] | None = None
 ) -> tuple[list[tuple[Record, EvalQuestion]], int]:
-    """The questions of `records` that no edit of `live` contradicts (None: of the records themselves), and how many others."""
+    """The questions of `records` that no edit of `live` (None: of `records`) contradicts, and the number of the others."""
     edits = LiveEdits(records if live is None else live, records)
     pairs = [(record, question) for record in records for question in list_questions(record, supported)]
     selection = [(record, question) for record, question in pairs if not edits.contradicts(record, question)]
@@ -66,7 +67,7 @@ def select_questions(
 
 
 def drop_contradicted(outcomes: Sequence[Outcome], records: Sequence[Record], live: Iterable[Record]) -> list[Outcome]:
-    """The outcomes of those questions of `records` that no edit of `live` contradicts."""
+    """The outcomes whose questions no edit of `live` contradicts. The questions are those of `records`."""
     edits, by_id = LiveEdits(live, records), {record.id: record for record in records}
     return [outcome for outcome in outcomes if not edits.contradicts(by_id[outcome.question.record], outcome.question)]
 

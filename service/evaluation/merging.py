@@ -1,11 +1,11 @@
-"""Results of several evaluations as one, as if all of their questions had been asked together."""
+"""Merging the results of several evaluations, as if all of their questions had been asked together."""
 
 from collections.abc import Sequence
 from typing import Any
 
 
 def merge_results(results: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Results as one: scores are weighted by their n, counts are added, and what names something stays as the first has it."""
+    """One result of several. Scores are weighted by their n, counts are added, and labels are those of the first result."""
     first = results[0]
     total: dict[str, Any] = {}
     for name in dict.fromkeys(name for result in results for name in result):
@@ -13,7 +13,7 @@ def merge_results(results: Sequence[dict[str, Any]]) -> dict[str, Any]:
         if not values:
             total[name] = None
         elif name in ("capability", "version"):
-            total[name] = values[-1]  # the last version's, of one set of tasks, whatever was asked beside it
+            total[name] = values[-1]  # of the last version: all results measure capability on one set of tasks
         elif name == "evaluations":
             total[name] = [evaluation for value in values for evaluation in value]
         elif isinstance(values[0], dict):

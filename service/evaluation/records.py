@@ -1,4 +1,4 @@
-"""One form for everything that is evaluated: an edit with its probes, wherever it comes from, and the questions it asks."""
+"""Records: one form for every edit that is evaluated, with its probes and questions, whatever its source."""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,9 +15,9 @@ PROBES = ("rephrases", "locality", "portability")
 
 @dataclass(frozen=True, kw_only=True)
 class EvalProbe:
-    """A question beside the edit's own. `pool` says whether neutral prompts were taken from around it; None: not known.
+    """A probe of an edit. `pool` says whether neutral prompts may be about the probe's fact; None: unknown.
 
-    `aliases` are further right answers, each with its spellings, as KnowEdit lists them; `answer` is the first of the first.
+    `aliases` are all right answers, each with its spellings, as KnowEdit lists them; `answer` is the first spelling of the first.
     """
 
     prompt: str
@@ -28,14 +28,14 @@ class EvalProbe:
     aliases: tuple[tuple[str, ...], ...] = ()
 
     def list_answers(self, default: str | None = None) -> tuple[str, ...]:
-        """Every spelling of every right answer, the named one first; `default` stands where none is named."""
+        """Every spelling of every right answer, `answer` first. `default` replaces a missing `answer`."""
         first = self.answer or default
         return tuple(dict.fromkeys([*([first] if first is not None else []), *_flat(self.aliases)]))
 
 
 @dataclass(frozen=True, kw_only=True)
 class Record:
-    """One edit to be evaluated. Text is as in its source."""
+    """One edit to evaluate. Its texts are exactly those of its source."""
 
     id: str
     prompt: str
@@ -47,21 +47,21 @@ class Record:
     subject: str | None = None
     relation: str | None = None
     conflict_key: str | None = None
-    ground_truth: str | None = None  # what was true before: p(true) against p(new)
+    ground_truth: str | None = None  # the answer that was true before: p(true) against p(new)
     aliases: tuple[tuple[str, ...], ...] = ()  # other spellings of the target
-    generation: tuple[str, ...] = ()  # prompts to write on from, for fluency
+    generation: tuple[str, ...] = ()  # prompts to continue, for fluency
     wanted: tuple[str, ...] = ()  # ConvSent: replies of the wanted sentiment to the first prompt of `generation`
-    opposite: tuple[str, ...] = ()  # and of the other one
+    opposite: tuple[str, ...] = ()  # and of the opposite sentiment
     case: str | None = None  # edits of one case belong together (MQuAKE)
 
     def list_answers(self) -> tuple[str, ...]:
-        """Every spelling of the target, itself first."""
+        """Every spelling of the target, the target itself first."""
         return tuple(dict.fromkeys([self.target, *_flat(self.aliases)]))
 
 
 @dataclass(frozen=True, kw_only=True)
 class EvalQuestion:
-    """One question on one surface. `answer` None: whatever the base model answers."""
+    """One question on one surface. `answer` None: the base model's own answer is expected."""
 
     record: str
     kind: Kind
@@ -75,7 +75,7 @@ class EvalQuestion:
 
 
 def build_record(edit: EditRequest, *, id: str) -> Record:
-    """An edit of the store, or one that is not stored, as a record."""
+    """A stored or new edit as a record."""
     return Record(
         id=id,
         prompt=edit.prompt,
@@ -92,7 +92,7 @@ def build_record(edit: EditRequest, *, id: str) -> Record:
 
 
 def to_edit_request(record: Record) -> EditRequest:
-    """The edit that a record asks for. No probe is ever trained: a benchmark must not teach what it asks."""
+    """The edit request of a record. No probe is open to training: a benchmark must not teach its questions."""
     return EditRequest(
         prompt=record.prompt,
         target=record.target,
@@ -108,12 +108,12 @@ def to_edit_request(record: Record) -> EditRequest:
 
 
 def to_json(record: Record) -> dict[str, Any]:
-    """A record as JSON can hold it; `from_json` reads it back. What is at its default is left out."""
+    """A record as JSON, without fields at their defaults. `from_json` reads it back."""
     return _drop_defaults(asdict(record))
 
 
 def from_json(fields: Mapping[str, Any]) -> Record:
-    """What `to_json` wrote. It is no parser of users' files: those go through `datasets`."""
+    """The record that `to_json` wrote. Users' files are read by `datasets`, not here."""
     values: dict[str, Any] = {name: tuple(value) if isinstance(value, (list, tuple)) else value for name, value in fields.items()}
     values |= {kind: tuple(_parse_probe(probe) for probe in fields.get(kind, ())) for kind in PROBES}
     return Record(**values | {"aliases": _to_alias_tuples(fields.get("aliases", ()))})
@@ -122,7 +122,7 @@ def from_json(fields: Mapping[str, Any]) -> Record:
 def list_questions(record: Record, supported: Sequence[str]) -> Iterator[EvalQuestion]:
     """Every question of a record, once on each of its surfaces that the model supports.
 
-    A rephrase without an answer asks for the target. A portability probe without one cannot be judged and asks nothing.
+    A rephrase without an answer asks for the target. A portability probe without an answer cannot be scored and is no question.
     """
     for surface in [name for name in record.surfaces if name in supported] or supported:
         yield EvalQuestion(
@@ -144,10 +144,10 @@ def list_questions(record: Record, supported: Sequence[str]) -> Iterator[EvalQue
 
 
 def read_records(path: Path) -> list[Record]:
-    """Records of a file with one JSON object a line, keys as in `Record`.
+    """The records of a file with one JSON object a line, keys as in `Record`.
 
-    A probe is a string or an object. A benchmark must not teach what it asks, so a probe is never trained unless it says so.
-    Raises Refused with the line's number where a line is no record.
+    A probe is a string or an object. It is open to training only with `train`: a benchmark must not teach its questions.
+    Raises Refused with the line's number for a line that is no record.
     """
     with path.open(encoding="utf-8") as lines:
         return [_parse_line(line, number) for number, line in enumerate(lines, 1) if line.strip()]

@@ -1,7 +1,7 @@
-"""Outcomes as figures: each with the number of questions behind it, since a score without its n says nothing.
+"""Reports of outcomes: every score has its n, the number of questions.
 
-Generality is given apart for rephrases that were trained and that were not, locality by group and inside and outside the pool
-that neutral prompts were taken from, as far as the probes say so.
+Generality is reported apart for trained and untrained rephrases, and locality by group and inside and outside the pool of neutral
+prompts, as far as the probes say so.
 """
 
 from collections import defaultdict
@@ -19,10 +19,10 @@ Figure = dict[str, Any]
 def build_report(
     outcomes: Sequence[Outcome], *, moment: Moment | None = None, left_out: Mapping[str, int] | None = None
 ) -> dict[str, Any]:
-    """Scores under `greedy` and `tokens`, and under `base` what the base model scores on the same questions.
+    """Scores under `greedy` and `tokens`, and under `base` the base model's scores on the same questions.
 
-    `moment` says whether each edit was asked for right after it or all of them after the last, `left_out` how many questions were
-    not asked and why; both stand in the report where they are given.
+    `moment` says whether each edit was measured right after it or all edits after the last one. `left_out` counts the questions
+    that were not asked, by reason. Each is in the report if it is not None.
     """
     return {
         **({} if moment is None else {"moment": moment}),
@@ -38,7 +38,7 @@ def build_report(
 
 
 def build_edit_report(outcomes: Sequence[Outcome]) -> dict[str, Any]:
-    """The part of an edit's report that its probes fill in: greedy scores, tokens beside them, and what they say of generality.
+    """The part of an edit's report that comes from its probes: greedy scores, token scores, and a verdict on generality.
 
     `generality` is `untested` without rephrases, `literal only` where the edit is answered on its own prompt and on no untrained
     rephrase (trained ones, where there are no others), else `general`.

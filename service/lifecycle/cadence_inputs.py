@@ -1,4 +1,4 @@
-"""Where the window, the deferred edits and the figures of the head stand now: what the cadence decides on."""
+"""What the cadence decides on: the window, the deferred edits and the head's figures."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,29 +15,29 @@ from service.lifecycle.context import LifecycleContext
 from service.store import edits, heads, jobs, measurements, versions
 from service.store.measurements import Measurement
 
-SETBACKS = 32  # looked at: after so many in a row the pause has been at its longest for long
+MAX_SETBACKS = 32  # read at most: after so many in a row the pause has long had its greatest length
 UNPUBLISHED = ("failed", "cancelled")
 MOVES_TENSORS = (VersionKind.LOCFT, VersionKind.ROLLBACK)
 
 
 @dataclass(frozen=True)
 class RetrainHistory:
-    """How the last retrains ended: `setbacks` in a row, up to the last, published nothing."""
+    """How the last retrains ended. `setbacks` counts the latest ones in a row that published nothing."""
 
     setbacks: int = 0
-    at: datetime | None = None  # when the last of these ended
-    cancelled: bool = False
+    last_setback_at: datetime | None = None  # when the last of them ended
+    was_cancelled: bool = False
     is_underway: bool = False
 
 
 def read_cadence_inputs(connection: Connection, context: LifecycleContext) -> CadenceInputs:
-    """Read the standing."""
+    """Read what the cadence decides on."""
     head = heads.read(connection)
     version = versions.get(connection, head.version)
     live_set = versions.read_live_set(connection, head.version)
     deferred, oldest = edits.read_count_and_oldest(connection, EditStatus.DEFERRED)
     untried = [item.edit_id for item in live_set.window if item.is_live and not item.is_in_tensors]
-    ended = read_retrain_history(connection)
+    history = read_retrain_history(connection)
     now = context.clock()
     return CadenceInputs(
         window=version.window,
@@ -47,11 +47,13 @@ def read_cadence_inputs(connection: Connection, context: LifecycleContext) -> Ca
         deferred=deferred,
         oldest_deferred_s=_age(oldest, now),
         has_retracted_in_tensors=any(item.is_tombstone for item in live_set.window),
-        is_retrain_active=ended.is_underway,
-        setbacks=ended.setbacks,
-        since_setback_s=_age(ended.at, now),
-        is_last_cancelled=ended.cancelled,
-        new_edits=edits.count_new_since(connection, untried, ended.at) if ended.cancelled and ended.at is not None else 0,
+        is_retrain_active=history.is_underway,
+        setbacks=history.setbacks,
+        since_setback_s=_age(history.last_setback_at, now),
+        is_last_cancelled=history.was_cancelled,
+        new_edits=edits.count_new_since(connection, untried, history.last_setback_at)
+        if history.was_cancelled and history.last_setback_at is not None
+        else 0,
         has_tensors=bool(live_set.in_tensors),
         minors=version.minors,
         since_major_s=None if version.major_at is None else _age(version.major_at, now),
@@ -60,17 +62,17 @@ def read_cadence_inputs(connection: Connection, context: LifecycleContext) -> Ca
 
 
 def read_retrain_history(connection: Connection) -> RetrainHistory:
-    """How the last retrains ended, less the one that is under way."""
-    last = jobs.read_recent_statuses(connection, "retrain", limit=SETBACKS)
-    over = [(status, at) for status, at in last if at is not None]
-    setbacks = list(takewhile(lambda one: one[0] in UNPUBLISHED, over))
-    status, at = setbacks[0] if setbacks else (None, None)
-    return RetrainHistory(len(setbacks), at, status == "cancelled", is_underway=len(over) < len(last))
+    """How the last retrains ended, without the running one."""
+    last = jobs.read_recent_statuses(connection, "retrain", limit=MAX_SETBACKS)
+    ended = [(status, at) for status, at in last if at is not None]
+    setbacks = list(takewhile(lambda entry: entry[0] in UNPUBLISHED, ended))
+    status, ended_at = setbacks[0] if setbacks else (None, None)
+    return RetrainHistory(len(setbacks), ended_at, status == "cancelled", is_underway=len(ended) < len(last))
 
 
 def read_tensor_scores(connection: Connection, version: Version, *, minors: int) -> Mapping[str, Any]:
-    """What the tensors of the retrain so many minor ones after the major one came to, without any window: of those that lead to
-    a version. Empty where that is not known, and 1 by definition for the base's own tensors.
+    """The scores of tensors without a window: of the retrain that is `minors` minor ones after the major one, among the
+    retrains that lead to a version. Empty where they are unknown. The base's own tensors have a canary of 1 by definition.
     """
     if version.major_at is None:
         return {"canary": 1.0}
@@ -80,26 +82,26 @@ def read_tensor_scores(connection: Connection, version: Version, *, minors: int)
 
 
 def _figures(connection: Connection, version: Version) -> dict[str, float | None]:
-    known = {name: one.score for name, one in _still_true(connection, version).items()}
-    then = read_tensor_scores(connection, version, minors=version.minors)
+    known = {name: measurement.score for name, measurement in _current_measurements(connection, version).items()}
+    tensors = read_tensor_scores(connection, version, minors=version.minors)
     return {
         "retention": known.get(measurements.RETENTION, version.scores.get("retention")),
-        "retention_at_retrain": then.get("retention"),
+        "retention_at_retrain": tensors.get("retention"),
         "locality": known.get(measurements.OUTSIDE, version.scores.get("canary")),
-        "locality_at_retrain": then.get("canary"),
+        "locality_at_retrain": tensors.get("canary"),
         "locality_at_major": read_tensor_scores(connection, version, minors=0).get("canary"),
         "capability": known.get(measurements.CAPABILITY),
     }
 
 
-def _still_true(connection: Connection, version: Version) -> Mapping[str, Measurement]:
-    """Figures of a version, or of the nearest one before it; none from before its tensors became what they are: a retrain that
-    an older figure made due again would be made for nothing.
+def _current_measurements(connection: Connection, version: Version) -> Mapping[str, Measurement]:
+    """Measurements of a version, or of its nearest predecessor with the same tensors. Older measurements are left out: a
+    retrain that they make due would change nothing.
     """
-    found = measurements.read_nearest(connection, version.number)
-    oldest = min((one.version for one in found.values()), default=version.number)
+    measured = measurements.read_nearest(connection, version.number)
+    oldest = min((measurement.version for measurement in measured.values()), default=version.number)
     since = versions.find_last_of_kinds(connection, MOVES_TENSORS, after=oldest, until=version.number) or 0
-    return {name: one for name, one in found.items() if one.version >= since}
+    return {name: measurement for name, measurement in measured.items() if measurement.version >= since}
 
 
 def _age(since: datetime | None, now: datetime) -> float:

@@ -1,7 +1,7 @@
-"""Overlays by the digest of their checkpoint: those used last in memory, the rest in a folder.
+"""Overlays by the digest of their checkpoint: the latest in memory, the rest in a folder.
 
-What cannot be read is this process' own trouble and is tried again; what was read and is not what its name says is damaged, and
-stays so until its file changes. Neither says anything to the database: see `damage.py`.
+A file that cannot be read is a problem of this process, and is tried again. A file that can be read and does not have the
+digest of its name is damaged, until it changes. Neither is written to the database here: see `damage.py`.
 """
 
 import threading
@@ -10,7 +10,7 @@ from pathlib import Path
 
 from service.domain.errors import Corrupt, Gone, Unreadable
 from service.domain.version import Version, VersionStatus
-from service.lifecycle.store_identity import MARK, is_marked
+from service.lifecycle.store_identity import MARK_FILE, is_marked
 from service.lifecycle.trash import restore
 from service.lm import checkpoint
 from service.lm.checkpoint_files import CHECKPOINT_SUFFIX
@@ -19,8 +19,8 @@ from service.lm.overlay import EMPTY, Overlay
 from service.store import versions
 from service.store.database import Store
 
-AWAY = f"the data folder's checkpoints/{MARK} is not there, so see that the folder is mounted"
-RESIDENT = 16  # overlays kept in memory; a few megabytes each
+NOT_MOUNTED = f"the data folder's checkpoints/{MARK_FILE} is not there, so see that the folder is mounted"
+MAX_RESIDENT = 16  # overlays in memory; a few megabytes each
 
 
 class Checkpoints:
@@ -35,13 +35,15 @@ class Checkpoints:
         self.folder_error: str | None = None
 
     def check_folder(self) -> str | None:
-        """What is wrong with the folder now, or None; `folder_error` keeps it. A folder that is away is a disk's or a mount's."""
-        self.folder_error = None if is_marked(self.folder) else AWAY
+        """Why the folder cannot be used now, or None; also stored in `folder_error`. A missing folder belongs to a disk that is
+        not mounted.
+        """
+        self.folder_error = None if is_marked(self.folder) else NOT_MOUNTED
         return self.folder_error
 
     @property
     def damaged_digests(self) -> tuple[str, ...]:
-        """The digests whose bytes were read here and found wrong, and not found right since."""
+        """The digests whose bytes this process found wrong, and not found right since."""
         with self._lock:
             return tuple(self._damaged)
 
@@ -58,28 +60,29 @@ class Checkpoints:
         return overlay
 
     def save(self, overlay: Overlay) -> str | None:
-        """Make an overlay durable and return its digest. The same overlay gives the same bytes: nothing of its version is in
-        them. Raises Unavailable if the disk does not take it, or the folder is not the store's.
+        """Make an overlay durable and return its digest. The bytes hold nothing of a version, so that the same overlay gives
+        the same bytes. Raises Unavailable if the disk refuses the file, or Unreadable if the folder is not the store's.
         """
         if is_empty(overlay):
             return None
-        if self.check_folder() is not None:  # written beside an unmounted disk, it would be gone when the disk is back
-            raise Unreadable(f"The checkpoint could not be written: {AWAY}.")
+        if self.check_folder() is not None:  # a file written beside an unmounted disk would be gone when the disk is back
+            raise Unreadable(f"The checkpoint could not be written: {NOT_MOUNTED}.")
         digest = checkpoint.save(overlay, self.folder, meta={"base": self._fingerprint})
         self._keep(digest, overlay)
         return digest
 
     def get_overlay(self, version: Version) -> Overlay:
-        """The overlay of a version. Raises Gone if it was collected, Unreadable or Corrupt if its bytes are not to be had.
+        """The overlay of a version. Raises Gone if the version was collected, Unreadable or Corrupt if its bytes cannot be
+        loaded.
 
-        A row that says `corrupt` is not believed more than the bytes: if they are right, somebody has put them back.
+        The bytes decide, and not a row that says `corrupt`: the right bytes may have been put back.
         """
         if version.status is VersionStatus.COLLECTED:
             raise Gone("this version was collected; only its record is kept")
         return self.get(version.digest)
 
     def forget(self, digest: str) -> None:
-        """Drop an overlay from memory."""
+        """Remove an overlay from memory."""
         with self._lock:
             self._resident.pop(digest, None)
             self._damaged.pop(digest, None)
@@ -100,7 +103,9 @@ class Checkpoints:
         return overlay
 
     def _read_twice(self, digest: str) -> Overlay:
-        """What cannot be read is looked for in the trash; wrong bytes are read once more before they are believed."""
+        """Read a checkpoint. A missing file is looked for in the trash; wrong bytes are read a second time before they count as
+        damaged.
+        """
         try:
             return checkpoint.load(self.folder, digest)
         except Corrupt:
@@ -110,7 +115,7 @@ class Checkpoints:
             return checkpoint.load(self.folder, digest)
 
     def _identity(self, digest: str) -> FileIdentity | None:
-        """The identity of a checkpoint's file, or None if there is none to be seen."""
+        """The identity of a checkpoint's file, or None if there is no file."""
         try:
             return identity_of((self.folder / f"{digest}{CHECKPOINT_SUFFIX}").lstat())
         except OSError:
@@ -120,7 +125,7 @@ class Checkpoints:
         with self._lock:
             self._resident[digest] = overlay
             self._resident.move_to_end(digest)
-            while len(self._resident) > RESIDENT:
+            while len(self._resident) > MAX_RESIDENT:
                 self._resident.popitem(last=False)
 
 

@@ -1,4 +1,4 @@
-"""What the verbs of the worker work with."""
+"""The dependencies of the worker's verbs."""
 
 import threading
 from collections.abc import Callable, Iterator
@@ -19,34 +19,34 @@ def _now() -> datetime:
 
 
 class EditFitsIdle(threading.Event):
-    """Set while no fit is under way; several may be at once, so it is the last that sets it again."""
+    """An event that is set while no fit of edits runs. Fits may overlap: the event is set when the last of them ends."""
 
     def __init__(self) -> None:
         super().__init__()
-        self._under_way = 0
-        self._counting = threading.Lock()
+        self._count = 0
+        self._lock = threading.Lock()
         self.set()
 
     @contextmanager
     def busy(self) -> Iterator[None]:
-        """One more fit is under way."""
-        with self._counting:
-            self._under_way += 1
+        """Mark one more fit as running."""
+        with self._lock:
+            self._count += 1
             self.clear()
         try:
             yield
         finally:
-            with self._counting:
-                self._under_way -= 1
-                if not self._under_way:
+            with self._lock:
+                self._count -= 1
+                if not self._count:
                     self.set()
 
 
-EDIT_FITS_WAIT_S = 5.0  # longest wait for a fit of edits, which takes about one; a stop waits as long at most
+EDIT_FITS_WAIT_S = 5.0  # longest wait for fits of edits, which take about 1 s; a stop of the process waits as long at most
 
 
-def _at_once() -> None:
-    """Nobody has to be given way to."""
+def _yield_nothing() -> None:
+    """No request waits."""
 
 
 def _is_sound() -> bool:
@@ -55,9 +55,13 @@ def _is_sound() -> bool:
 
 @dataclass(frozen=True, kw_only=True)
 class LifecycleContext:
-    """One process' share of the lifecycle. `yield_to_answers` is called between steps of a fit; `clock` decides about no lease.
+    """What the verbs of one process share. `yield_to_answers` is called between the steps of a fit. `clock` never decides about
+    leases.
 
-    Where the base model is not sound any more nothing may be fitted: another process, or the next one of this, does the work.
+    While `is_sound` returns False, the base model is not as it should be and nothing may be fitted: another process, or the
+    next one, does the work.
+
+    A retrain waits for `edit_fits_idle` between its steps, for a bounded time.
     """
 
     store: Store
@@ -66,12 +70,14 @@ class LifecycleContext:
     follower: HeadFollower
     announcer: Announcer = field(default_factory=Announcer)
     settings: LifecycleSettings = field(default_factory=LifecycleSettings)
-    yield_to_answers: Callable[[], None] = _at_once
+    yield_to_answers: Callable[[], None] = _yield_nothing
     is_sound: Callable[[], bool] = _is_sound
     clock: Callable[[], datetime] = _now
     edit_fits_idle: EditFitsIdle = field(default_factory=EditFitsIdle)
 
     def yield_to_edits(self) -> None:
-        """Between two steps of what nobody waits for: a fit of edits ends first (but is not waited for for ever), and answers."""
+        """Let running fits of edits end, for a bounded time, and then waiting prompts. For work that nobody waits for, between
+        its steps.
+        """
         self.edit_fits_idle.wait(EDIT_FITS_WAIT_S)
         self.yield_to_answers()

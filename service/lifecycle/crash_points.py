@@ -32,7 +32,9 @@ _armed: dict[str, int] = {}
 
 
 def arm(setting: str | None) -> None:
-    """Arm one point: its name, or `name:n` for the n-th time it is passed. None disarms. ValueError if there is none such."""
+    """Arm one point by its name, or with `name:n` the n-th time that it is passed. None disarms all. Raises ValueError for an
+    unknown name.
+    """
     _armed.clear()
     if setting:
         name, _, count = setting.partition(":")
@@ -42,7 +44,7 @@ def arm(setting: str | None) -> None:
 
 
 def crash_point(name: str) -> None:
-    """Pass a point; die here, without any cleaning up, if it is armed."""
+    """Pass a point. An armed point kills the process without any cleanup."""
     if not _armed or name not in _armed:
         return
     with _lock:

@@ -1,8 +1,8 @@
-"""What is damaged, by the verdict of the one worker: bytes that it has read, and whose digest is not the one in their row.
+"""Marking damaged versions: the one worker marks a version whose bytes do not have the digest of its row.
 
-A verdict is written under the fence. It is taken back as soon as the right bytes are there again, whoever put them back: a
-checkpoint is named by its digest, so bytes that give it are the right ones. If the head itself is damaged, its nearest good
-ancestor is published as a rollback and what falls out is queued again: nothing that was acknowledged is lost, only learned anew.
+Marks are written under the fence. A mark is removed as soon as the right bytes are there again: a checkpoint is named by its
+digest, so bytes with that digest are right. If the head itself is damaged, its nearest good ancestor is published as a
+rollback, and the edits that leave the live set are queued again: no acknowledged edit is lost.
 """
 
 import structlog
@@ -22,39 +22,43 @@ log = structlog.get_logger("errata.damage")
 
 
 def replace_damaged_head(context: LifecycleContext, lease: Lease) -> bool:
-    """If the head's bytes are damaged, publish its nearest good ancestor; whether that was done.
+    """If the head's bytes are damaged, publish its nearest good ancestor; return whether this was done.
 
-    As long as something on the way there cannot be read, nothing is decided. Raises FenceLost or Stale.
+    Nothing is decided while a checkpoint on the way cannot be read. Raises FenceLost or Stale.
     """
     if context.follower.degraded is None:
         return False
     with context.store.read() as connection:
         head = versions.get(connection, heads.read(connection).version)
     try:
-        good = _nearest_good(context, lease, head)
+        ancestor = _nearest_good_version(context, lease, head)
     except Unreadable:
         return False
-    if good.number == head.number:
+    if ancestor.number == head.number:
         return False
     reason = f"the checkpoint of version {head.number} is damaged"
-    roll_back(context, to=good.number, author=SERVICE, reason=reason, requeue=True, fence=lease.fence)
-    context.follower.mark_degraded(f"{reason}; version {good.number} answers until its edits are applied again")
+    roll_back(context, to=ancestor.number, author=SERVICE, reason=reason, requeue=True, fence=lease.fence)
+    context.follower.mark_degraded(f"{reason}; version {ancestor.number} answers until its edits are applied again")
     return True
 
 
 def update_damage_marks(context: LifecycleContext, lease: Lease) -> bool:
-    """Mark the versions whose bytes were found damaged here, and unmark those whose bytes are right again; whether any were."""
+    """Mark the versions whose bytes this process found damaged, and unmark those whose bytes are right again; return whether
+    any changed.
+    """
     with context.store.read() as connection:
-        marked = versions.read_corrupt_digests(connection)
-    found = [digest for digest in context.checkpoints.damaged_digests if digest not in marked and _is_damaged(context, digest)]
-    healed = [digest for digest in sorted(marked) if _is_good(context, digest)]
-    changed = [_mark(context, lease, digest) for digest in found]
-    changed += [_unmark(context, lease, digest) for digest in healed]
-    return any(changed)
+        marked_digests = versions.read_corrupt_digests(connection)
+    damaged = [
+        digest for digest in context.checkpoints.damaged_digests if digest not in marked_digests and _is_damaged(context, digest)
+    ]
+    healed = [digest for digest in sorted(marked_digests) if _is_good(context, digest)]
+    changes = [_mark(context, lease, digest) for digest in damaged]
+    changes += [_unmark(context, lease, digest) for digest in healed]
+    return any(changes)
 
 
-def _nearest_good(context: LifecycleContext, lease: Lease, version: Version) -> Version:
-    """The version itself or the first of its ancestors whose bytes are good, with what is damaged on the way marked."""
+def _nearest_good_version(context: LifecycleContext, lease: Lease, version: Version) -> Version:
+    """The version itself or its nearest ancestor with good bytes. Damaged versions on the way are marked."""
     while True:
         try:
             context.checkpoints.get_overlay(version)
@@ -68,7 +72,7 @@ def _nearest_good(context: LifecycleContext, lease: Lease, version: Version) -> 
 
 
 def _is_good(context: LifecycleContext, digest: str) -> bool:
-    """Whether bytes are right. What cannot be read now is no worse than it was."""
+    """Whether bytes are right. A file that cannot be read now does not count as right."""
     try:
         context.checkpoints.get(digest)
     except (Corrupt, Unreadable):
@@ -77,7 +81,7 @@ def _is_good(context: LifecycleContext, digest: str) -> bool:
 
 
 def _is_damaged(context: LifecycleContext, digest: str) -> bool:
-    """Whether bytes are wrong. What cannot be read now is not known to be."""
+    """Whether bytes are wrong. A file that cannot be read now does not count as wrong."""
     try:
         context.checkpoints.get(digest)
     except Corrupt:
@@ -88,13 +92,13 @@ def _is_damaged(context: LifecycleContext, digest: str) -> bool:
 
 
 def _mark(context: LifecycleContext, lease: Lease, digest: str) -> bool:
-    """Mark every version with these bytes; whether any was not marked yet."""
+    """Mark every version with these bytes; return whether any was not marked yet."""
     with context.store.write() as connection:
         heads.lock(connection)
         heads.check_fence(connection, lease.fence)
         numbers = versions.mark_corrupt(connection, digest)
-        happened = [Event(type="version.corrupt", author=SERVICE, version=number) for number in numbers]
-        events.write(connection, happened, now=context.clock())
+        new_events = [Event(type="version.corrupt", author=SERVICE, version=number) for number in numbers]
+        events.write(connection, new_events, now=context.clock())
     if numbers:
         log.error("checkpoint is damaged", versions=numbers, digest=digest)
     return bool(numbers)

@@ -1,7 +1,7 @@
-"""What an edit costs, in tokens, and how much of it is accepted: estimated before anything is stored.
+"""The cost of an edit in tokens, and its limits, estimated before anything is stored.
 
-A row is one text with its answer on one surface. A fit runs rows side by side, so it costs their number times the longest of
-them, padding included, whatever the base model's context would allow; a report asks them one after another, so there they add up.
+A row is one text with its answer on one surface. A fit runs rows side by side, so it costs their number times the longest row,
+padding included. A report asks rows one after another, so their lengths add up.
 """
 
 from collections.abc import Iterator, Sequence
@@ -13,46 +13,46 @@ from service.domain.errors import TooLong
 from service.lm.base import Base
 from service.lm.prompts import encode_prompt, encode_row
 
-BASE_ANSWER_TOKENS = 16  # of the base model's answer to what must stay, as fits keep it
-REPORT_ANSWER_TOKENS = 32  # of the same, as reports compare it
-REPORTS = 4  # times as many tokens as for fits may the reports of one batch ask: an edit may ask four times what it trains on
+BASE_ANSWER_TOKENS = 16  # of the base's answer to a locality probe, in fits
+REPORT_ANSWER_TOKENS = 32  # of the same answer, in reports
+REPORT_FACTOR = 4  # tokens that the reports of a batch may ask, over the tokens that its fits may train on
 
 
 @dataclass(frozen=True)
 class EditCost:
-    """Of one edit: rows to be answered, each padded to the longest; rows to be kept, likewise; and what each kind of question
-    adds to its report.
+    """The cost of one edit: the rows of its targets, padded to the longest; the rows of trained locality probes, likewise; and
+    the tokens of each kind of question in its report.
     """
 
-    answered: int
-    kept: int
-    asked: dict[str, int]
+    target_tokens: int
+    kept_tokens: int
+    question_tokens: dict[str, int]
 
     @property
-    def fit(self) -> int:
-        """What a fit of this edit alone is given."""
-        return self.answered + self.kept
+    def fit_tokens(self) -> int:
+        """The tokens that a fit of this edit alone trains on."""
+        return self.target_tokens + self.kept_tokens
 
     @property
-    def report(self) -> int:
-        """What its report asks."""
-        return sum(self.asked.values())
+    def report_tokens(self) -> int:
+        """The tokens that its report asks."""
+        return sum(self.question_tokens.values())
 
 
 class CostChecker:
-    """Weighs the edits of one submission for one base model, and refuses what is too heavy. Each edit is weighed once: what is
-    weighed ahead need not be weighed again while the database is held.
+    """Computes the costs of the edits of one submission, and refuses those that cost too much. Each cost is computed once, so
+    that none is computed while the database is locked.
     """
 
     def __init__(self, base: Base, bounds: CostLimits, *, is_batch: bool) -> None:
         self._bounds, self._is_batch = bounds, is_batch
         self._lengths = RowLengths(base)
-        self._known: dict[int, tuple[EditRequest, int]] = {}  # by identity: the request is kept, so that no other has its id
-        self._reports = 0  # what the reports of all that was weighed ask
+        self._costs: dict[int, tuple[EditRequest, int]] = {}  # by identity: a stored request keeps its id from reuse
+        self._reports = 0  # tokens of all reports so far
 
     def check(self, requests: Sequence[EditRequest]) -> None:
-        """Raise TooLong for an edit that costs too much, or for all of a list that do together."""
-        total = sum(self.cost_of(request, at) for at, request in enumerate(requests))
+        """Raise TooLong if an edit costs too much, or all edits of a batch together do."""
+        total = sum(self.cost_of(request, position) for position, request in enumerate(requests))
         if self._is_batch and total > self._bounds.batch:
             raise TooLong(
                 f"what fits of these edits train on comes to more than the {self._bounds.batch} tokens that one batch may cost;"
@@ -60,47 +60,48 @@ class CostChecker:
                 field="edits",
             )
 
-    def cost_of(self, request: EditRequest, at: int) -> int:
-        """What a fit of the edit is given, in tokens. Raises TooLong if it costs too much; the field's path begins with `at`, the
-        edit's place, if edits were `listed`.
+    def cost_of(self, request: EditRequest, position: int) -> int:
+        """The tokens that a fit of the edit trains on. Raises TooLong if the edit costs too much. The field's path begins with
+        the edit's `position` if the submission is a batch.
         """
-        if id(request) not in self._known:
-            self._known[id(request)] = (request, self._weigh(request, f"edits[{at}]." if self._is_batch else ""))
-        return self._known[id(request)][1]
+        if id(request) not in self._costs:
+            self._costs[id(request)] = (request, self._compute_cost(request, f"edits[{position}]." if self._is_batch else ""))
+        return self._costs[id(request)][1]
 
-    def _weigh(self, request: EditRequest, path: str) -> int:
+    def _compute_cost(self, request: EditRequest, path: str) -> int:
         cost = self._lengths.cost_of(request)
-        self._reports += cost.report
-        if self._reports > REPORTS * self._bounds.batch:
+        self._reports += cost.report_tokens
+        if self._reports > REPORT_FACTOR * self._bounds.batch:
             raise TooLong(
                 f"what the reports of these edits ask, with the probes that such edits have already, comes to more than the"
-                f" {REPORTS * self._bounds.batch} tokens that one batch may cost; send them in several",
+                f" {REPORT_FACTOR * self._bounds.batch} tokens that one batch may cost; send them in several",
                 field="edits",
             )
-        if cost.fit > self._bounds.fit:
+        if cost.fit_tokens > self._bounds.fit:
             raise TooLong(
-                f"what a fit of this edit trains on, {_what_weighs(cost)}, comes to more than the {self._bounds.fit} tokens that"
-                " one edit may cost (rows times the longest row); send fewer or shorter texts, or say `train: false` of some",
-                field=path + _heaviest(cost, request),
+                f"what a fit of this edit trains on, {_trained_fields(cost)}, comes to more than the {self._bounds.fit} tokens"
+                " that one edit may cost (rows times the longest row); send fewer or shorter texts, or say `train: false` of"
+                " some",
+                field=path + _largest_field(cost, request),
             )
-        if cost.report > self._bounds.report:
+        if cost.report_tokens > self._bounds.report:
             raise TooLong(
                 f"what the report of this edit asks comes to more than the {self._bounds.report} tokens that one edit may cost;"
                 " send fewer or shorter probes",
-                field=path + max(cost.asked, key=lambda kind: cost.asked[kind]),
+                field=path + max(cost.question_tokens, key=lambda kind: cost.question_tokens[kind]),
             )
-        return cost.fit
+        return cost.fit_tokens
 
 
 class RowLengths:
-    """Tokens of rows of one base model, each row read once: an edit that is told more is mostly made of rows that are known."""
+    """Lengths of rows of one base, in tokens. Each row is encoded once: an extended edit has mostly known rows."""
 
     def __init__(self, base: Base) -> None:
         self._base = base
-        self._known: dict[tuple[str, str | None, str | None], int] = {}
+        self._lengths: dict[tuple[str, str | None, str | None], int] = {}
 
     def cost_of(self, request: EditRequest) -> EditCost:
-        """What an edit costs. Raises Refused for a text that does not fit the model at all."""
+        """The cost of an edit. Raises Refused for a text that does not fit the model at all."""
         surfaces = request.surfaces or self._base.surfaces
         own = self._rows(request.prompt, request.target, surfaces)
         rephrases = [(probe, self._rows(probe.prompt, probe.answer or request.target, surfaces)) for probe in request.rephrases]
@@ -112,20 +113,20 @@ class RowLengths:
             "locality": sum(self._asked(request.locality, surfaces, REPORT_ANSWER_TOKENS)),
             "portability": sum(self._asked(request.portability, surfaces, 0)),
         }
-        return EditCost(_padded([*own, *learned]), _padded(kept), asked)
+        return EditCost(_padded_tokens([*own, *learned]), _padded_tokens(kept), asked)
 
     def _rows(self, prompt: str, answer: str | None, surfaces: Sequence[str]) -> list[int]:
         return [self._row(prompt, answer, surface) for surface in surfaces]
 
     def _asked(self, probes: Sequence[Probe], surfaces: Sequence[str], more: int) -> Iterator[int]:
-        """Tokens of probes with their answers, and `more` for what the base model says of its own."""
+        """Lengths of probes with their answers, and `more` for the base's own answer."""
         return (length + more for probe in probes for length in self._rows(probe.prompt, probe.answer, surfaces))
 
     def _row(self, prompt: str, answer: str | None, surface: str | None) -> int:
-        """Tokens of a prompt, with its answer if it has one, on a surface; without one as text by itself."""
-        if (prompt, answer, surface) not in self._known:
-            self._known[prompt, answer, surface] = self._read(prompt, answer, surface)
-        return self._known[prompt, answer, surface]
+        """Length of a prompt on a surface, with its answer if it has one; as plain text without a surface."""
+        if (prompt, answer, surface) not in self._lengths:
+            self._lengths[prompt, answer, surface] = self._read(prompt, answer, surface)
+        return self._lengths[prompt, answer, surface]
 
     def _read(self, prompt: str, answer: str | None, surface: str | None) -> int:
         if surface is None:
@@ -135,16 +136,16 @@ class RowLengths:
         return len(encode_row(self._base, prompt, answer, surface=surface).ids)
 
 
-def _padded(lengths: Sequence[int]) -> int:
+def _padded_tokens(lengths: Sequence[int]) -> int:
     return len(lengths) * max(lengths, default=0)
 
 
-def _what_weighs(cost: EditCost) -> str:
-    return "prompt, target and trained rephrases" + (", and trained locality probes" if cost.kept else "")
+def _trained_fields(cost: EditCost) -> str:
+    return "prompt, target and trained rephrases" + (", and trained locality probes" if cost.kept_tokens else "")
 
 
-def _heaviest(cost: EditCost, request: EditRequest) -> str:
-    """The field that weighs most and could be made smaller."""
-    if cost.kept > cost.answered:
+def _largest_field(cost: EditCost, request: EditRequest) -> str:
+    """The field that costs most and can be made smaller."""
+    if cost.kept_tokens > cost.target_tokens:
         return "locality"
     return "rephrases" if any(probe.train for probe in request.rephrases) else "prompt"

@@ -1,4 +1,4 @@
-"""The editors as the lifecycle sees them: callables bound to one base model. Tests bind others that train nothing."""
+"""The editors as the lifecycle sees them: functions bound to one base. Tests bind others that train nothing."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ def _nowhere(one: Overlay, other: Overlay) -> float:
 
 @dataclass(frozen=True)
 class Share:
-    """So much of `n` questions: a share of those asked, or of what the base model comes to."""
+    """A share of `n` questions: of those asked, or of the base's result."""
 
     score: float
     n: int
@@ -27,12 +27,13 @@ class Share:
 
 @dataclass(frozen=True, kw_only=True)
 class MonitorProbes:
-    """What the monitor may ask of an overlay, each a bounded piece of work; None where there is nothing to ask.
+    """The questions that the monitor asks of an overlay. Each is a bounded piece of work, and returns None where there is
+    nothing to ask.
 
-    `between` is called every few questions, and what it raises ends the asking.
+    `between` is called every few questions. An exception that it raises ends the questions.
     """
 
-    answered: Callable[[Overlay, Sequence[Edit]], Sequence[bool]]  # whether each edit is answered on all of its surfaces
+    answered: Callable[[Overlay, Sequence[Edit]], Sequence[bool]]  # whether each edit is answered on all its surfaces
     inside: Callable[[Overlay, Callable[[], None]], Share | None]
     outside: Callable[[Overlay, Callable[[], None]], Share | None]
     capability: Callable[[Overlay, Callable[[], None]], Share | None]
@@ -42,11 +43,11 @@ class MonitorProbes:
 class Editors:
     """`baft(parent, new, window, seed, hooks)` adds `new` to the parent's adapter and replays `window`.
 
-    `locft(items, start, seed, hooks)` trains from the base, or from the tensors of `start` if it has any: then Refused with
-    the field `start` says that they lie elsewhere than the settings name. `base_answer(edit)` is what the base model says to
-    the edit's prompt; `score(overlay, edit, between)` asks an edit's probes, calls `between` every few questions, and
-    returns what its report gains; `distance(one, other)` is the Frobenius norm of the difference of their tensors over that of
-    the other's, the base's standing where one has none.
+    `locft(items, start, seed, hooks)` trains from the base, or from the tensors of `start` if it has any. It raises Refused
+    with the field `start` if these tensors are at another location than the settings name. `base_answer(edit)` is the base's
+    answer to the edit's prompt. `score(overlay, edit, between)` asks an edit's probes, calls `between` every few questions, and
+    returns what the report gains. `distance(first, second)` is the Frobenius norm of the difference of their tensors over the
+    norm of the second's; a missing tensor counts as the base's.
     """
 
     baft: Callable[[Overlay, Sequence[FitItem], Sequence[FitItem], int, Hooks], FitResult]
@@ -55,4 +56,4 @@ class Editors:
     score: Callable[[Overlay, Edit, Callable[[], None]], Mapping[str, Any]] = _unscored
     distance: Callable[[Overlay, Overlay], float] = _nowhere
     monitor_probes: MonitorProbes | None = None
-    canary_size: int = 0  # sentences that `canary` in the scores of a fit is a share of
+    canary_size: int = 0  # number of sentences behind the score `canary` of a fit

@@ -1,4 +1,4 @@
-"""This process' copy of the head: swapped after every commit, and caught up when another process moved it."""
+"""This process' copy of the head. It is swapped after every commit, and catches up when another process moves the head."""
 
 import threading
 from collections.abc import Callable
@@ -13,7 +13,7 @@ from service.store.database import Store
 
 @dataclass(frozen=True)
 class PublishedHead:
-    """A version that answers by default from now on."""
+    """The version that answers by default from now on."""
 
     version: int
     epoch: int
@@ -21,7 +21,7 @@ class PublishedHead:
 
 
 class HeadFollower:
-    """Hands each head to `on_published` (which makes the process answer with it), in order of epoch and never an older one."""
+    """Gives each head to `on_published`, which makes the process answer with it: in order of epoch, and never an older one."""
 
     def __init__(self, store: Store, checkpoints: Checkpoints, on_published: Callable[[PublishedHead], None]) -> None:
         self._store = store
@@ -29,12 +29,12 @@ class HeadFollower:
         self._on_published = on_published
         self._lock = threading.Lock()
         self._current: PublishedHead | None = None
-        self.degraded: str | None = None  # why this process does not answer with the head that the row names
-        self.is_unreadable = False  # whether that is for what this process cannot read, and another perhaps can
+        self.degraded: str | None = None  # why this process does not answer with the head
+        self.is_unreadable = False  # whether the reason is a file that this process cannot read, and another perhaps can
 
     @property
     def current(self) -> PublishedHead:
-        """What this process answers with; there is one as soon as the store was opened."""
+        """The version that this process answers with. There is one from the opening of the store on."""
         assert self._current is not None
         return self._current
 
@@ -47,26 +47,26 @@ class HeadFollower:
                 self.degraded, self.is_unreadable = None, False
 
     def answer_with(self, published: PublishedHead) -> None:
-        """Answer with an older version than the row names as long as that one cannot be had here: `degraded` says why."""
+        """Answer with an older version than the head, as long as the head cannot be loaded here. `degraded` holds the reason."""
         with self._lock:
-            assert self._current is None, "what answers is not replaced by something older"
+            assert self._current is None, "a version is never replaced by an older one"
             self._on_published(published)
             self._current = published
 
     def mark_degraded(self, reason: str) -> None:
-        """Say why the version that answers, which the row names, is not the one that should."""
+        """Set the reason why the head, which answers, is not the version that should."""
         with self._lock:
             self.degraded = reason
 
     def _degrade(self, reason: str, epoch: int, *, is_unreadable: bool) -> None:
-        """Note that the head of an epoch is not to be had, unless another has been swapped in since that was found out."""
+        """Record that the head of an epoch cannot be loaded, unless a later head was swapped in meanwhile."""
         with self._lock:
             if self._current is None or epoch > self._current.epoch:
                 self.degraded, self.is_unreadable = reason, is_unreadable
 
     def catch_up(self) -> bool:
-        """Load and swap to the head that the row names, if it is another one; whether it was. What cannot be loaded is tried
-        again at the next call, and `degraded` says why until then.
+        """Load the head and swap to it, if it is a later one; return whether it was. A head that cannot be loaded is tried
+        again at the next call; until then `degraded` holds the reason.
         """
         with self._store.read() as connection:
             head = heads.read(connection)
@@ -76,8 +76,8 @@ class HeadFollower:
         try:
             overlay = self._checkpoints.get_overlay(version)
         except (Corrupt, Unreadable) as error:
-            said = f"version {version.number} cannot be loaded: {error.message}"
-            self._degrade(said, head.epoch, is_unreadable=isinstance(error, Unreadable))
+            reason = f"version {version.number} cannot be loaded: {error.message}"
+            self._degrade(reason, head.epoch, is_unreadable=isinstance(error, Unreadable))
             return False
         self.swap(PublishedHead(head.version, head.epoch, overlay))
         return True

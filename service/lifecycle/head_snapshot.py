@@ -1,4 +1,4 @@
-"""The head as one transaction or read saw it."""
+"""The head as one read saw it."""
 
 from dataclasses import dataclass
 
@@ -12,7 +12,7 @@ from service.store import heads, versions
 
 @dataclass(frozen=True)
 class HeadSnapshot:
-    """What a job works on: the head with its version row and live set, as one transaction or read saw them."""
+    """What a job works on: the head's row, its version and its live set, from one consistent read."""
 
     row: Head
     version: Version
@@ -20,23 +20,25 @@ class HeadSnapshot:
 
 
 def read_head(context: LifecycleContext) -> HeadSnapshot:
-    """The head as it is now, from one consistent look (the head is read again, in case it moved while its live set was read)."""
+    """Read the head in one consistent state: it is read again if it moved while its live set was read."""
     while True:
         with context.store.read() as connection:
             head = heads.read(connection)
-            found = HeadSnapshot(head, versions.get(connection, head.version), versions.read_live_set(connection, head.version))
+            snapshot = HeadSnapshot(
+                head, versions.get(connection, head.version), versions.read_live_set(connection, head.version)
+            )
             if heads.read(connection).epoch == head.epoch:
-                return found
+                return snapshot
 
 
 def load_head_overlay(context: LifecycleContext, version: Version) -> Overlay:
-    """What a fit starts from: the head's overlay, from memory where this process answers with it. Raises Unreadable if it cannot
-    be had, also for a damaged one: that is no fault of what is fitted, and the head will be another soon.
+    """The overlay that a fit starts from, from memory if this process answers with it. Raises Unreadable if the overlay cannot
+    be loaded, also if its bytes are damaged: the fit is not at fault, and another head follows soon.
     """
     current = context.follower.current
     if current.version == version.number:
         return current.overlay
     try:
         return context.checkpoints.get_overlay(version)
-    except Corrupt as damaged:
-        raise Unreadable("the checkpoint of the head is damaged; it is being replaced") from damaged
+    except Corrupt as error:
+        raise Unreadable("the checkpoint of the head is damaged; it is being replaced") from error

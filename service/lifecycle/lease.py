@@ -1,4 +1,4 @@
-"""A worker's right to act."""
+"""The right of a worker to act."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,7 +10,9 @@ def _never() -> bool:
 
 @dataclass(frozen=True)
 class Lease:
-    """A worker's right to act: its fence, and whether it should stop (the process ends, or the lease was lost)."""
+    """The right of a worker to act: its fence, and whether the worker should stop because the process ends or the lease was
+    lost.
+    """
 
     fence: int
     is_over: Callable[[], bool] = _never

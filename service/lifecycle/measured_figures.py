@@ -1,4 +1,4 @@
-"""Figures of a version as they are kept, with the words that say how each was found."""
+"""Figures of a version, each with a sentence about its measurement."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -15,15 +15,17 @@ AT_ACCEPTANCE = ", asked before the publication: of what the fit was given"
 
 
 def measured_figure(name: str, score: float, n: int, more: str = "") -> Figure:
-    """One figure under its name."""
+    """One figure with its score, the number of its questions and its method."""
     return Figure(name=name, score=score, n=n, how=METHODS[name] + more)
 
 
-def acceptance_figures(scores: Mapping[str, Any], *, asked: int, canary: int) -> list[Figure]:
-    """What a fit's scores say of `asked` items and of a canary of so many sentences; nothing about what nobody asked."""
-    found = []
-    if asked and scores.get("retention") is not None:
-        found.append(measured_figure(RETENTION, float(scores["retention"]), asked, AT_ACCEPTANCE))
+def acceptance_figures(scores: Mapping[str, Any], *, item_count: int, canary: int) -> list[Figure]:
+    """The figures of a fit: retention over `item_count` items, and locality over a canary of `canary` sentences. Without
+    questions there is no figure.
+    """
+    figures = []
+    if item_count and scores.get("retention") is not None:
+        figures.append(measured_figure(RETENTION, float(scores["retention"]), item_count, AT_ACCEPTANCE))
     if canary and scores.get("canary") is not None:
-        found.append(measured_figure(OUTSIDE, float(scores["canary"]), canary))
-    return found
+        figures.append(measured_figure(OUTSIDE, float(scores["canary"]), canary))
+    return figures

@@ -1,4 +1,4 @@
-"""Telling those who wait that an edit is settled and that this process answers with it. A waiting call holds no thread."""
+"""Notifying callers that an edit is settled and that this process answers with it. A waiting call holds no thread."""
 
 import asyncio
 import contextlib
@@ -9,7 +9,7 @@ SLICE_S = 1.0  # a server that stops does not keep its callers for longer
 
 
 class Announcer:
-    """Threads announce, coroutines wait. An announcement nobody waits for is forgotten: the row is the truth."""
+    """Threads announce, coroutines wait. An announcement without a waiting call is forgotten: the row is the truth."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -23,10 +23,10 @@ class Announcer:
         is_settled: Callable[[str], bool] | None = None,
         is_given_up: Callable[[], bool] = lambda: False,
     ) -> bool:
-        """Wait until an edit is announced, at most `timeout_s` seconds; whether it was.
+        """Wait until an edit is announced, at most `timeout_s` seconds; return whether it was.
 
-        `is_settled` (which may read the store; it runs in a thread for a moment) is asked once, after this call has begun to
-        listen, so that an edit settled in between is not missed. `given_up` is asked now and then and ends the wait.
+        `is_settled` runs once in a thread and may read the store. It runs after this call has begun to listen, so that an edit
+        that settles in between is not missed. `is_given_up` is called every SLICE_S seconds, and ends the wait.
         """
         loop = asyncio.get_running_loop()
         future: asyncio.Future[None] = loop.create_future()
@@ -44,7 +44,7 @@ class Announcer:
             self._forget(edit_id, entry)
 
     def announce(self, edit_ids: Iterable[str]) -> None:
-        """Wake everybody who waits for one of these edits. From any thread."""
+        """Wake every call that waits for one of these edits. May be called from any thread."""
         with self._lock:
             entries = [entry for edit_id in edit_ids for entry in self._waiting.pop(edit_id, ())]
         for loop, future in entries:
@@ -52,7 +52,7 @@ class Announcer:
                 loop.call_soon_threadsafe(_resolve, future)
 
     def awaited_ids(self) -> tuple[str, ...]:
-        """The edits somebody waits for: the worker looks whether another process has settled them."""
+        """The edits that calls wait for. The worker checks whether another process has settled them."""
         with self._lock:
             return tuple(self._waiting)
 

@@ -1,8 +1,8 @@
-"""Publishing a candidate: its bytes first, then one transaction that counts only under the worker's fence and on the parent it
-was fitted to.
+"""Publishing a candidate: first its bytes are saved; then one transaction makes it the head, if the worker's fence and the
+candidate's parent still hold.
 
-After the commit this process swaps, and only then is anything announced: so who is told that an edit is live hears it in the
-next answer.
+After the commit this process swaps to the new head, and announces the edits after that. So a client that hears of a live edit
+finds it in the next answer.
 """
 
 import contextlib
@@ -34,7 +34,7 @@ log = structlog.get_logger("errata.publish")
 
 @dataclass(frozen=True, kw_only=True)
 class Candidate:
-    """A fitted overlay with everything its publication changes. `standing` edits must not have been taken back meanwhile."""
+    """A fitted overlay with all that its publication changes. None of the `required_edits` may have been retracted meanwhile."""
 
     parent: Head
     fence: int
@@ -48,14 +48,14 @@ class Candidate:
     job_id: str | None = None
     required_edits: Collection[str] = ()
     mode: Mode | None = None  # of a retrain
-    asked: int = 0  # how many items the scores speak of
+    item_count: int = 0  # how many items the scores speak of
 
 
 def publish(context: LifecycleContext, candidate: Candidate) -> Version:
-    """Make a candidate the head. Raises Stale if the head moved or a standing edit was taken back, FenceLost if the worker was
-    replaced.
+    """Make a candidate the head.
 
-    On either nothing was changed.
+    Raises Stale if the head moved, the job was cancelled or a required edit was retracted, and FenceLost if another worker took
+    over. Then nothing was changed.
     """
     digest = context.checkpoints.save(candidate.overlay)
     crash_point("publish.after_save")
@@ -64,7 +64,7 @@ def publish(context: LifecycleContext, candidate: Candidate) -> Version:
     except FenceLost:
         raise  # another worker may be about to publish the same bytes
     except Stale:
-        _take_back(context, candidate.fence, digest)
+        _delete_unpublished(context, candidate.fence, digest)
         raise
 
 
@@ -92,17 +92,17 @@ def _publish(context: LifecycleContext, candidate: Candidate, digest: str | None
             edits_counted=len(candidate.live_set.live),
             window=len(candidate.live_set.window),
             scores=candidate.scores,
-            **_descent(candidate.mode, versions.get(connection, head.version), now),
+            **_retrain_history(candidate.mode, versions.get(connection, head.version), now),
         )
         versions.insert(connection, version, candidate.live_set, fence=candidate.fence, job_id=candidate.job_id)
-        figures = acceptance_figures(candidate.scores, asked=candidate.asked, canary=context.editors.canary_size)
+        figures = acceptance_figures(candidate.scores, item_count=candidate.item_count, canary=context.editors.canary_size)
         measurements.insert(connection, moved.version, "gate", figures, now)
         write_statuses(
             connection, context, candidate.changes, author=candidate.author, version=moved.version, job_id=candidate.job_id
         )
-        begun = None
+        started_at = None
         if candidate.job_id is not None:
-            begun = jobs.get(connection, candidate.job_id, brief=True).started_at
+            started_at = jobs.get(connection, candidate.job_id, brief=True).started_at
             jobs.finish(connection, candidate.job_id, version=moved.version, now=now)
         published = Event(type="version.published", author=candidate.author, version=moved.version, job_id=candidate.job_id)
         events.write(connection, [published], now=now)
@@ -110,14 +110,16 @@ def _publish(context: LifecycleContext, candidate: Candidate, digest: str | None
     crash_point("publish.after_commit")
     context.follower.swap(PublishedHead(moved.version, moved.epoch, candidate.overlay))
     context.announcer.announce(change.edit_id for change in candidate.changes)
-    counted = {"edits": version.edits_counted, "window": version.window, "changes": len(candidate.changes)}
-    passed = None if begun is None else round((now - begun).total_seconds(), 2)
-    log.info("published", version=version.number, kind=str(version.kind), job=candidate.job_id, **counted, seconds=passed)
+    counts = {"edits": version.edits_counted, "window": version.window, "changes": len(candidate.changes)}
+    seconds = None if started_at is None else round((now - started_at).total_seconds(), 2)
+    log.info("published", version=version.number, kind=str(version.kind), job=candidate.job_id, **counts, seconds=seconds)
     return version
 
 
-def _take_back(context: LifecycleContext, fence: int, digest: str | None) -> None:
-    """Delete the file of what was not published, if no version names it. Under the fence nobody else publishes meanwhile."""
+def _delete_unpublished(context: LifecycleContext, fence: int, digest: str | None) -> None:
+    """Delete the file of a candidate that was not published, if no version names it. Under the fence no other worker publishes
+    meanwhile.
+    """
     with contextlib.suppress(FenceLost, Unavailable, OSError), context.store.write() as connection:
         heads.lock(connection)
         heads.check_fence(connection, fence)
@@ -126,8 +128,8 @@ def _take_back(context: LifecycleContext, fence: int, digest: str | None) -> Non
             trash.remove(context.checkpoints.folder, digest)
 
 
-def _descent(mode: Mode | None, parent: Version, now: datetime) -> dict[str, Any]:
-    """How many minor retrains lie between a version's tensors and the major one they began at, and when that was."""
+def _retrain_history(mode: Mode | None, parent: Version, now: datetime) -> dict[str, Any]:
+    """The number of minor retrains since the major retrain of a version's tensors, and the time of that major retrain."""
     if mode == "major":
         return {"minors": 0, "major_at": now}
     return {"minors": parent.minors + (mode == "minor"), "major_at": parent.major_at}

@@ -1,8 +1,8 @@
-"""Opening a store: the head's bytes are loaded and checked before anybody is answered. Damaged ones are never served.
+"""Opening a store: the head's bytes are loaded and checked before any prompt is answered. Damaged bytes are never served.
 
-If this process cannot have them, it answers with the nearest ancestor that it can read and says so; the row of the head stays as
-it is, and the head is followed as soon as it can be read. Only a worker, under its fence, decides that bytes are damaged:
-`damage.py`.
+If this process cannot load the head, it answers with the nearest ancestor that it can load, and reports that it is degraded.
+The head's row stays, and the process follows the head as soon as it can be loaded. Only a worker decides, under its fence, that
+bytes are damaged: see `damage.py`.
 """
 
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ from service.store import heads, versions
 
 @dataclass(frozen=True)
 class OpenedHead:
-    """What a server answers with after opening its store. `degraded` says why it is not the version that the row names."""
+    """The version that a server answers with after opening its store. `degraded` says why it is not the head, or is None."""
 
     version: int
     epoch: int
@@ -24,15 +24,15 @@ class OpenedHead:
 
 
 def open_head(context: LifecycleContext) -> OpenedHead:
-    """Load the head, verify it, and answer with it; or with its nearest ancestor whose bytes this process can read."""
+    """Load and check the head, and answer with it; else with its nearest ancestor that this process can load."""
     if not context.follower.catch_up():
-        context.follower.answer_with(_nearest_readable(context))
+        context.follower.answer_with(_nearest_readable_ancestor(context))
     current = context.follower.current
     return OpenedHead(current.version, current.epoch, context.follower.degraded)
 
 
-def _nearest_readable(context: LifecycleContext) -> PublishedHead:
-    """The first of the head's ancestors that can answer here. Version 0 has no bytes that could be missing."""
+def _nearest_readable_ancestor(context: LifecycleContext) -> PublishedHead:
+    """The nearest ancestor of the head that this process can load. Version 0 has no bytes."""
     with context.store.read() as connection:
         version = versions.get(connection, heads.read(connection).version)
     while True:
@@ -46,7 +46,7 @@ def _nearest_readable(context: LifecycleContext) -> PublishedHead:
 
 
 def read_parent(context: LifecycleContext, version: Version) -> Version:
-    """The version that one came from."""
+    """The parent of a version."""
     assert version.parent is not None, "version 0 can always answer"
     with context.store.read() as connection:
         return versions.get(connection, version.parent)

@@ -1,6 +1,5 @@
-"""Taking an edit back. What is not live goes at once, also while it is fitted: that fit then stops, and nothing of it is ever
-published. What is live is noted here and taken out by the worker's refit, and so is what the model may have learned of an edit
-that a fit lost.
+"""Retracting an edit. An edit that is not live is retracted at once, also during its fit: the fit stops and is never published.
+A live edit is marked here and removed by the worker's refit; so is an edit that a fit was trained on and lost.
 """
 
 from collections.abc import Callable
@@ -18,13 +17,13 @@ from service.store.database import Store
 from service.store.edits import StatusChange
 from service.store.events import Event
 
-AT_ONCE = (EditStatus.QUEUED, EditStatus.APPLYING, EditStatus.DEFERRED, EditStatus.ROLLED_BACK)
-NEVER = (EditStatus.SUPERSEDED, EditStatus.FAILED)
+IMMEDIATE = (EditStatus.QUEUED, EditStatus.APPLYING, EditStatus.DEFERRED, EditStatus.ROLLED_BACK)
+NOT_RETRACTABLE = (EditStatus.SUPERSEDED, EditStatus.FAILED)
 
 
 @dataclass(frozen=True)
 class Retraction:
-    """What became of the wish: `edit` as it stands, and whether it is taken back already or only asked to be."""
+    """The edit as it is now, and whether its retraction is done or only requested."""
 
     edit: Edit
     is_done: bool
@@ -39,10 +38,10 @@ def retract(
     ring: Callable[[str], None] | None = None,
     now: datetime | None = None,
 ) -> Retraction:
-    """Take an edit back; with `restore_previous` the edit that it superseded becomes live again.
+    """Retract an edit. With `restore_previous` the edit that it superseded becomes live again.
 
-    Raises NotFound, or Conflict for an edit that is superseded, or that failed and nothing was trained on. Doing it twice is the
-    same as once.
+    Raises NotFound, or Conflict for a superseded edit and for a failed one that no fit was trained on. A second call changes
+    nothing.
     """
     with store.write() as connection:
         heads.lock(connection)
@@ -51,25 +50,25 @@ def retract(
         if edit.status is EditStatus.RETRACTED:
             return Retraction(edit, True)
         was_lost = _was_lost(connection, edit_id)
-        if edit.status in NEVER and not (was_lost and edit.status is EditStatus.FAILED):
+        if edit.status in NOT_RETRACTABLE and not (was_lost and edit.status is EditStatus.FAILED):
             raise Conflict(f"an edit that is {edit.status} cannot be retracted: nothing of it is live", field="id")
         if edits.find_retracted(connection, [edit_id]):
             return Retraction(edit, False)
         edits.request_retraction(connection, [edit_id], restore_previous=restore_previous, author=author, now=now)
-        at_once = edit.status in (*AT_ONCE, *NEVER)
-        if at_once:
+        is_immediate = edit.status in (*IMMEDIATE, *NOT_RETRACTABLE)
+        if is_immediate:
             edits.change_statuses(connection, [StatusChange(edit_id=edit_id, status=EditStatus.RETRACTED)], now=now)
         if (edit.status.is_live or was_lost) and jobs.find_active(connection, "refit", "queued", brief=True) is None:
             jobs.insert(connection, "refit", edit_ids=[edit_id], reason="retraction", author=author, now=now)
-        happened = "edit.retracted" if at_once else "edit.retraction_asked"
-        events.write(connection, [Event(type=happened, edit_id=edit_id, author=author)], now=now)
-        result = Retraction(edits.get(connection, edit_id), at_once)
+        event_type = "edit.retracted" if is_immediate else "edit.retraction_asked"
+        events.write(connection, [Event(type=event_type, edit_id=edit_id, author=author)], now=now)
+        result = Retraction(edits.get(connection, edit_id), is_immediate)
     if ring is not None:
         ring(edit_id)
     return result
 
 
 def _was_lost(connection: Connection, edit_id: str) -> bool:
-    """Whether the head was trained on an edit that its fit lost."""
+    """Whether the head was trained on the edit and lost it."""
     item = versions.read_live_set(connection, heads.read(connection).version).get(edit_id)
     return item is not None and item.role is Role.LOST

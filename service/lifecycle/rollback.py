@@ -1,6 +1,6 @@
-"""Rolling back: a publication of an older overlay under a new number, made in the request itself, in one transaction.
+"""Rolling back: publishing an older overlay under a new number, in the request itself and in one transaction.
 
-It leaves the worker's fence alone: a fit under way finds the head moved and is repeated on the new one.
+The worker's fence stays as it is: a running fit finds that the head moved, and is repeated on the new one.
 """
 
 from collections.abc import Mapping
@@ -30,7 +30,7 @@ log = structlog.get_logger("errata.rollback")
 
 @dataclass(frozen=True)
 class RollbackResult:
-    """The new head; `restored` is the version whose overlay it took, `rolled_back` the edits that are not live any more."""
+    """The new head. `restored` is the version whose overlay it has; `rolled_back` are the edits that are not live any more."""
 
     version: int
     restored: int
@@ -49,34 +49,35 @@ def roll_back(
     fence: int | None = None,
     keyed: KeyedRequest | None = None,
 ) -> RollbackResult:
-    """Answer with an older version again. With `requeue` the edits that fall out are queued to be applied on top of it.
+    """Answer with an older version again. With `requeue` the edits that leave the live set are queued again, to be applied on
+    top of it.
 
-    `if_match` is the epoch that the caller saw; `fence` is for a worker that does this by itself. A `keyed` request that was
-    answered before is answered so again, and changes nothing. Raises NotFound; Gone for a collected version; Corrupt for a
+    `if_match` is the epoch that the caller saw; `fence` is for a worker that rolls back by itself. A `keyed` request that was
+    answered before gets the same answer and changes nothing. Raises NotFound; Gone for a collected version; Corrupt for a
     damaged one, Unreadable for one that cannot be read now; Conflict for the head itself; Stale if the epoch is another,
     FenceLost if the fence is.
     """
-    asked = keyed or unkeyed_request(author)
+    keyed_request = keyed or unkeyed_request(author)
     with context.store.read() as connection:
-        before = idempotency.recall(connection, asked)
-    if before is None:
-        done = _roll_back(context, asked, to=to, reason=reason, requeue=requeue, if_match=if_match, fence=fence)
+        answer = idempotency.recall(connection, keyed_request)
+    if answer is None:
+        result = _roll_back(context, keyed_request, to=to, reason=reason, requeue=requeue, if_match=if_match, fence=fence)
     else:
-        done = _answered(before)
-    if asked.is_replay:  # another process may have made it, or another thread that has not swapped yet
+        result = _result_of(answer)
+    if keyed_request.is_replay:  # another process may have published it, or another thread that has not swapped yet
         context.follower.catch_up()
-    return done
+    return result
 
 
-def _answered(answer: Mapping[str, Any]) -> RollbackResult:
-    """What a rollback was answered with, less the edits that were purged since."""
+def _result_of(answer: Mapping[str, Any]) -> RollbackResult:
+    """The result of a rollback from its stored answer, without edits that were purged since."""
     fallen = tuple(edit_id for edit_id in answer["rolled_back"] if edit_id is not None)
     return RollbackResult(answer["version"], answer["restored"], answer["epoch"], fallen)
 
 
 def _roll_back(
     context: LifecycleContext,
-    asked: KeyedRequest,
+    keyed_request: KeyedRequest,
     *,
     to: int,
     reason: str | None,
@@ -84,7 +85,7 @@ def _roll_back(
     if_match: int | None,
     fence: int | None,
 ) -> RollbackResult:
-    author = asked.author
+    author = keyed_request.author
     try:
         with context.store.read() as connection:
             target = versions.get(connection, to)
@@ -94,8 +95,8 @@ def _roll_back(
     now = context.clock()
     with context.store.write() as connection:
         head = heads.lock(connection)
-        if (answer := idempotency.recall(connection, asked)) is not None:
-            return _answered(answer)
+        if (answer := idempotency.recall(connection, keyed_request)) is not None:
+            return _result_of(answer)
         heads.check_fence(connection, fence)
         if if_match is not None and head.epoch != if_match:
             raise Stale("the head has moved: its epoch is not the one in If-Match", field="If-Match")
@@ -104,8 +105,8 @@ def _roll_back(
         if versions.get(connection, to).status is VersionStatus.COLLECTED:
             raise Gone("this version was collected; only its record is kept", field="to")
         before = versions.read_live_set(connection, head.version)
-        held = versions.read_live_set(connection, to)
-        after = liveset.roll_back(held, edits.find_retracted(connection, held.ids))
+        restored_set = versions.read_live_set(connection, to)
+        after = liveset.roll_back(restored_set, edits.find_retracted(connection, restored_set.ids))
         moved = heads.move(connection, head, fence=fence, reason=reason, author=author, now=now)
         version = Version(
             number=moved.version,
@@ -122,22 +123,22 @@ def _roll_back(
             major_at=target.major_at,
         )
         versions.insert(connection, version, after, fence=fence, job_id=None)
-        fallen = _settle(connection, context, before, after, author=author, version=moved.version, requeue=requeue)
+        fallen = _write_changes(connection, context, before, after, author=author, version=moved.version, requeue=requeue)
         if after.needs_refit and jobs.find_active(connection, "refit", "queued", brief=True) is None:
             jobs.insert(connection, "refit", reason="the restored version holds retracted edits", author=author, now=now)
         data = {"restored": to, "reason": reason, "rolled_back": len(fallen)}
         events.write(connection, [Event(type="version.rolled_back", author=author, version=moved.version, data=data)], now=now)
-        done = RollbackResult(moved.version, to, moved.epoch, fallen)
-        idempotency.remember(connection, asked, asdict(done), now=now)
+        result = RollbackResult(moved.version, to, moved.epoch, fallen)
+        idempotency.remember(connection, keyed_request, asdict(result), now=now)
         crash_point("rollback.before_commit")
     crash_point("rollback.after_commit")
     context.follower.swap(PublishedHead(moved.version, moved.epoch, overlay))
     context.announcer.announce((*after.ids, *fallen))
     log.info("rolled back", version=moved.version, restored=to, edits=len(after.live), rolled_back=len(fallen), author=author)
-    return done
+    return result
 
 
-def _settle(
+def _write_changes(
     connection: Connection,
     context: LifecycleContext,
     before: LiveSet,
@@ -147,17 +148,17 @@ def _settle(
     version: int,
     requeue: bool,
 ) -> tuple[str, ...]:
-    """Set the edits' states from the two live sets; the ids of those that fell out, less the retracted."""
-    gone = sorted(before.ids - after.ids)
-    asked = edits.find_retracted(connection, gone)
-    changes = [StatusChange(edit_id=edit_id, status=EditStatus.ROLLED_BACK) for edit_id in gone]
+    """Write the statuses that follow from two live sets; return the ids of the edits that left, without the retracted ones."""
+    leaving_ids = sorted(before.ids - after.ids)
+    retracted_ids = edits.find_retracted(connection, leaving_ids)
+    changes = [StatusChange(edit_id=edit_id, status=EditStatus.ROLLED_BACK) for edit_id in leaving_ids]
     changes += changes_of_live_sets(before, after, superseded={}, reports={})
     write_statuses(connection, context, changes, author=author, version=version)
-    fallen = tuple(item.edit_id for item in edits.read_items(connection, set(gone) - asked))
+    fallen = tuple(item.edit_id for item in edits.read_items(connection, set(leaving_ids) - retracted_ids))
     if requeue:
-        again = [
+        requeued = [
             StatusChange(edit_id=edit.id, status=first_status(edit.method, context.settings.cadence.method))
             for edit in edits.read_many(connection, fallen)
         ]
-        write_statuses(connection, context, again, author=author)
+        write_statuses(connection, context, requeued, author=author)
     return fallen

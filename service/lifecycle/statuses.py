@@ -1,4 +1,4 @@
-"""The statuses of edits: what a publication makes of them, and the one place that writes them with their events."""
+"""The statuses of edits: the changes that a publication implies, and the one place that writes changes with their events."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -12,7 +12,7 @@ from service.store import edits, events
 from service.store.edits import StatusChange
 from service.store.events import Event
 
-RETRACTION_WINS = (EditStatus.SUPERSEDED, EditStatus.ROLLED_BACK, EditStatus.DEFERRED, EditStatus.QUEUED)
+YIELDS_TO_RETRACTION = (EditStatus.SUPERSEDED, EditStatus.ROLLED_BACK, EditStatus.DEFERRED, EditStatus.QUEUED)
 
 
 def write_statuses(
@@ -24,20 +24,20 @@ def write_statuses(
     version: int | None = None,
     job_id: str | None = None,
 ) -> None:
-    """Write changes of edits with their events. An edit that leaves the live set and was asked to be taken back counts as
-    retracted.
+    """Write changes of edits with their events. An edit that leaves the live set after its retraction was requested becomes
+    `retracted`.
     """
     now = context.clock()
-    leaving = [change.edit_id for change in changes if change.status in RETRACTION_WINS]
-    asked = edits.find_retracted(connection, leaving) if leaving else set()
-    written = [
+    leaving_ids = [change.edit_id for change in changes if change.status in YIELDS_TO_RETRACTION]
+    retracted_ids = edits.find_retracted(connection, leaving_ids) if leaving_ids else set()
+    final_changes = [
         StatusChange(edit_id=change.edit_id, status=EditStatus.RETRACTED)
-        if change.edit_id in asked and change.status in RETRACTION_WINS
+        if change.edit_id in retracted_ids and change.status in YIELDS_TO_RETRACTION
         else _with_version(change, version)
         for change in changes
     ]
-    edits.change_statuses(connection, written, now=now)
-    happened = [
+    edits.change_statuses(connection, final_changes, now=now)
+    new_events = [
         Event(
             type=f"edit.{change.status}",
             edit_id=change.edit_id,
@@ -46,34 +46,36 @@ def write_statuses(
             author=author,
             data={} if change.error is None else {"reason": change.error},
         )
-        for change in written
+        for change in final_changes
     ]
-    events.write(connection, happened, now=now)
+    events.write(connection, new_events, now=now)
 
 
 def changes_of_live_sets(
     before: LiveSet, after: LiveSet, *, superseded: Mapping[str, str], reports: Mapping[str, Mapping[str, Any]]
 ) -> list[StatusChange]:
-    """What a publication makes of the edits it holds, read from the live sets, and of those it supersedes ({old id: new id})."""
-    older = {new: old for old, new in superseded.items()}
+    """The changes of edits that a publication implies, from the live sets before and after it. `superseded` maps the id of each
+    superseded edit to its successor's id.
+    """
+    predecessors = {new: old for old, new in superseded.items()}
     changes = [
         StatusChange(edit_id=old, status=EditStatus.SUPERSEDED, superseded_by=new)
         for old, new in superseded.items()
         if after.get(old) is None or not after.get(old).is_live  # type: ignore[union-attr]
     ]
-    standing = before.by_id
-    for item in [item for item in after.items if standing.get(item.edit_id) is not item or item.edit_id in reports]:
+    items_before = before.by_id
+    for item in [item for item in after.items if items_before.get(item.edit_id) is not item or item.edit_id in reports]:
         if not item.is_live:
             continue
-        # A retrain has a report of every edit: to write all down for the few that it moved would hold up every other writer.
-        is_told = item.edit_id in reports and item.carrier is Carrier.WINDOW
-        if _was_live(before, item) and not is_told and item.edit_id not in older:
+        # A retrain reports every edit, and moves few. Writing all reports would hold up every other writer.
+        has_report = item.edit_id in reports and item.carrier is Carrier.WINDOW
+        if _was_live(before, item) and not has_report and item.edit_id not in predecessors:
             continue
         changes.append(
             StatusChange(
                 edit_id=item.edit_id,
                 status=EditStatus.APPLIED if item.carrier is Carrier.WINDOW else EditStatus.CONSOLIDATED,
-                supersedes=older.get(item.edit_id),
+                supersedes=predecessors.get(item.edit_id),
                 report=reports.get(item.edit_id),
             )
         )
@@ -81,9 +83,9 @@ def changes_of_live_sets(
 
 
 def _was_live(before: LiveSet, item: LiveItem) -> bool:
-    """Whether an item was live before with the same carrier, so that its row says so already."""
-    was = before.get(item.edit_id)
-    return was is not None and was.is_live and was.carrier is item.carrier
+    """Whether an item was live before with the same carrier, so that its row is right already."""
+    item_before = before.get(item.edit_id)
+    return item_before is not None and item_before.is_live and item_before.carrier is item.carrier
 
 
 def _with_version(change: StatusChange, version: int | None) -> StatusChange:

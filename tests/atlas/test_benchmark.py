@@ -21,7 +21,7 @@ def fact_of_prompt():
     return {prompt: fact for fact in all_facts() for prompt in prompts(fact.relation, fact.subject)}
 
 
-def test_at_least_500_edits_of_as_many_facts(edits):
+def test_there_are_at_least_500_edits_of_distinct_facts(edits):
     assert len(edits) >= 500
     assert len({(edit["subject"], edit["relation"]) for edit in edits}) == len(edits)
     assert len({edit["id"] for edit in edits}) == len(edits)
@@ -35,15 +35,15 @@ def test_targets_are_other_answers_of_the_same_relation(edits):
         assert edit["target"] != edit["ground_truth"]
 
 
-def test_rephrases_ask_for_the_target_in_other_words(edits):
+def test_rephrases_have_other_wording_and_the_same_target(edits):
     for edit in edits:
-        asked = {probe["prompt"] for probe in edit["rephrases"]}
-        assert len(asked) >= 3
-        assert edit["prompt"] not in asked
+        prompts_of_rephrases = {probe["prompt"] for probe in edit["rephrases"]}
+        assert len(prompts_of_rephrases) >= 3
+        assert edit["prompt"] not in prompts_of_rephrases
         assert all(probe["answer"] == edit["target"] and probe["train"] is False for probe in edit["rephrases"])
 
 
-def test_locality_probes_keep_their_truth_and_name_their_half(edits, fact_of_prompt):
+def test_locality_probes_have_true_answers_and_name_their_half(edits, fact_of_prompt):
     for edit in edits:
         assert len(edit["locality"]) >= 4
         for probe in edit["locality"]:
@@ -63,13 +63,13 @@ def test_no_locality_probe_is_about_a_fact_that_any_edit_changes(edits, fact_of_
             assert (fact.relation, fact.subject) not in changed
 
 
-def test_every_group_is_there_inside_and_outside_the_pool(edits):
-    found = {(probe["group"], probe["pool"]) for edit in edits for probe in edit["locality"]}
+def test_every_group_exists_inside_and_outside_the_pool(edits):
+    groups = {(probe["group"], probe["pool"]) for edit in edits for probe in edit["locality"]}
 
-    assert found == {(group, pool) for group in ("same_relation", "same_subject", "unrelated") for pool in (True, False)}
+    assert groups == {(group, pool) for group in ("same_relation", "same_subject", "unrelated") for pool in (True, False)}
 
 
-def test_groups_mean_what_they_say(edits, fact_of_prompt):
+def test_groups_of_probes_follow_their_definition(edits, fact_of_prompt):
     for edit in edits:
         for probe in edit["locality"]:
             fact = fact_of_prompt[probe["prompt"]]
@@ -77,9 +77,9 @@ def test_groups_mean_what_they_say(edits, fact_of_prompt):
             assert same == SAME_RELATION_AND_SUBJECT[probe["group"]]
 
 
-def test_the_file_is_what_the_table_gives(edits):
-    made = {edit.id: edit for edit in map(make_edit, edited_facts())}
+def test_the_file_equals_the_edits_of_the_table(edits):
+    edits_by_id = {edit.id: edit for edit in map(make_edit, edited_facts())}
 
     for edit in edits[:50]:
-        assert made[edit["id"]].prompt == edit["prompt"]
-        assert made[edit["id"]].target == edit["target"]
+        assert edits_by_id[edit["id"]].prompt == edit["prompt"]
+        assert edits_by_id[edit["id"]].target == edit["target"]

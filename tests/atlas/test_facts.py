@@ -24,7 +24,7 @@ def test_the_table_is_sorted_and_plain_text():
         assert (fact.subject + fact.answer).isascii()
 
 
-def test_every_relation_has_another_answer_to_edit_towards():
+def test_every_relation_has_other_answers_as_targets():
     assert all(len(answers(relation)) >= 6 for relation in relations())
 
 

@@ -18,7 +18,7 @@ def test_no_held_out_item_is_ever_drawn_for_training():
     assert not any(is_held_out(train_item(rng)) for _ in range(5000))
 
 
-def test_no_held_out_prompt_stands_in_the_training_text():
+def test_no_held_out_prompt_is_in_the_training_text():
     held_out = {item.prompt for item in held_out_items()}
 
     text = {row.prompt for group in range(20) for row in group_rows(seed=0, group=group)}

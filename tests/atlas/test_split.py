@@ -4,7 +4,7 @@ from service.atlas.split import fact_is_pool, is_pool
 from service.atlas.templates import prompts
 
 
-def test_the_split_never_moves():
+def test_the_split_never_changes():
     pool = {relation for relation in relations() if is_pool(relation)}
 
     # Fixed when the benchmark was made: figures inside and outside the pool are comparable only while this holds.
@@ -19,13 +19,13 @@ def test_the_split_never_moves():
     }
 
 
-def test_both_halves_of_the_subjects_are_of_about_one_size():
+def test_both_halves_of_the_subjects_have_about_equal_size():
     subjects = {fact.subject for fact in all_facts()}
 
     assert 0.4 < sum(map(is_pool, subjects)) / len(subjects) < 0.6
 
 
-def test_pool_rows_hold_no_prompt_of_the_probe_half():
+def test_pool_rows_have_no_prompt_of_the_probe_half():
     outside = {
         prompt
         for fact in all_facts()

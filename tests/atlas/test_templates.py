@@ -11,7 +11,7 @@ def test_every_relation_has_eight_wordings_of_both_forms():
         assert 3 <= len(questions) <= len(wordings) - 3
 
 
-def test_no_prompt_ends_in_white_space_and_none_is_asked_twice():
+def test_no_prompt_ends_in_white_space_and_none_is_repeated():
     prompts = [row.prompt for row in fact_rows()]
 
     assert all(prompt == prompt.strip() for prompt in prompts)

@@ -32,7 +32,7 @@ QUICK: dict[str, Any] = {"learning_rate": 0.05, "epochs": 40}
 
 
 @pytest.fixture(scope="module")
-def place() -> BenchModel:
+def bench_model() -> BenchModel:
     base = make_base()
     plain = make_view(base)
     return BenchModel(
@@ -41,15 +41,15 @@ def place() -> BenchModel:
 
 
 @pytest.mark.parametrize("part", PARTS)
-def test_every_case_can_be_trained_on_any_model_and_has_a_name_of_its_own(part: str, place: BenchModel) -> None:
-    cases = PARTS[part](100, place.base.anatomy)
+def test_every_case_can_be_trained_on_any_model_and_has_a_unique_name(part: str, bench_model: BenchModel) -> None:
+    cases = PARTS[part](100, bench_model.base.anatomy)
 
     assert len({case.name for case in cases}) == len(cases)
-    assert all(find_tuned_location(place.base.anatomy, case.settings).names for case in cases)
+    assert all(find_tuned_location(bench_model.base.anatomy, case.settings).names for case in cases)
 
 
-def test_the_order_alone_differs_between_the_pipelines_of_a_method(place: BenchModel) -> None:
-    cases = {case.name: case.settings for case in PARTS["pipelines"](100, place.base.anatomy)}
+def test_the_pipelines_of_a_method_differ_in_their_order_alone(bench_model: BenchModel) -> None:
+    cases = {case.name: case.settings for case in PARTS["pipelines"](100, bench_model.base.anatomy)}
 
     for method in ("FT-L", "FT-M"):
         depth, breadth = (cases[f"{method}, {order}-first"].model_dump() for order in ("depth", "breadth"))
@@ -57,18 +57,18 @@ def test_the_order_alone_differs_between_the_pipelines_of_a_method(place: BenchM
         assert depth["batch"] == breadth["batch"] == 1
 
 
-def test_the_published_procedure_gets_the_rate_of_a_narrow_model(place: BenchModel) -> None:
-    anatomy = place.base.anatomy
+def test_the_published_procedure_gets_the_rate_of_a_narrow_model(bench_model: BenchModel) -> None:
+    anatomy = bench_model.base.anatomy
     [paper] = [case.settings for case in PARTS["pipelines"](100, anatomy) if case.name == "LocFT-BF, preset paper"]
 
     assert paper.rate_of(anatomy.family, anatomy.depth, anatomy.width) == pytest.approx(5e-4 * 4096 / anatomy.width)
     assert (paper.judge, paper.preserve_weight, paper.bucket) == ("loss", 0.0, 0)
 
 
-def test_a_case_is_trained_on_its_own_edits_and_measured_on_them(place: BenchModel) -> None:
+def test_a_case_is_trained_on_its_own_edits_and_measured_on_them(bench_model: BenchModel) -> None:
     case = Case("a case", LocftSettings(preset="paper", **EVERY_SURFACE, **QUICK), 2, "a line")
 
-    [row] = run_cases(place, [case])
+    [row] = run_cases(bench_model, [case])
 
     assert (row["case"], row["edits"], row["epochs"])[:2] == ("a case", 2)
     assert row["reliability"] == 1.0
@@ -77,11 +77,11 @@ def test_a_case_is_trained_on_its_own_edits_and_measured_on_them(place: BenchMod
     assert row["locality_outside"] is not None
 
 
-def test_shards_not_trained_yet_have_no_score(place: BenchModel, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_shards_not_trained_yet_have_no_score(bench_model: BenchModel, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("service.bench.shard_curves.EPOCHS", (1, 2))
     monkeypatch.setattr("service.bench.shard_curves.DEPTH", LocftSettings(preset="ft_m", **EVERY_SURFACE, **QUICK))
 
-    rows = list(run_shards(place, 5))
+    rows = list(run_shards(bench_model, 5))
 
     depth = [row for row in rows if row["order"] == "depth-first"]
     assert [sum(row[f"shard_{number}"] is not None for number in range(1, 6)) for row in depth] == [1, 2, 3, 4, 5]
@@ -89,10 +89,10 @@ def test_shards_not_trained_yet_have_no_score(place: BenchModel, monkeypatch: py
     assert [row["at"] for row in rows if row["order"] == "breadth-first"] == [1, 2]
 
 
-def test_items_hold_the_edits_in_their_order_with_every_probe_closed() -> None:
-    taught = replace(RECORDS[0], rephrases=(EvalProbe(prompt="Where is Vienna? In", train=True),))
+def test_items_are_in_the_order_of_the_edits_without_open_probes() -> None:
+    trained_record = replace(RECORDS[0], rephrases=(EvalProbe(prompt="Where is Vienna? In", train=True),))
 
-    items = to_items([taught, RECORDS[1]])
+    items = to_items([trained_record, RECORDS[1]])
 
     assert [(item.edit.seq, item.target) for item in items] == [(1, "Graz"), (2, "black")]
     assert not any(probe.train for probe in items[0].edit.rephrases)
@@ -120,7 +120,7 @@ def test_the_same_figures_give_the_same_plot(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("n", "sizes"), [(5, [1, 1, 1, 1, 1]), (6, [1, 1, 1, 1, 2]), (100, [20] * 5)])
-def test_there_are_always_five_shards_and_they_hold_everything(n: int, sizes: list[int]) -> None:
+def test_five_shards_contain_every_record(n: int, sizes: list[int]) -> None:
     records = load_records(None, n=n)
 
     shards = split_shards(records)

@@ -55,47 +55,47 @@ def mark(edits: int, *, retention: float = 1.0, outside: float = 0.9, failed: in
     }
 
 
-def answering(answer: Callable[[httpx.Request], httpx.Response]) -> CountingClient:
+def client_answering(answer: Callable[[httpx.Request], httpx.Response]) -> CountingClient:
     return CountingClient(httpx.Client(transport=httpx.MockTransport(answer), base_url="http://server"))
 
 
 @pytest.mark.parametrize("contender", CONTENDERS)
-def test_every_contender_is_settings_that_the_server_knows(contender: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    given = build_environment(contender, every=25)
-    for name, value in given.items():
+def test_the_settings_of_every_contender_are_valid(contender: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    environment = build_environment(contender, every=25)
+    for name, value in environment.items():
         monkeypatch.setenv(name, value)
 
     load_settings()
 
-    assert set(given) <= set(variable_names())
+    assert set(environment) <= set(variable_names())
     assert contender in LABELS
 
 
 @pytest.mark.parametrize(("every", "kept"), [(25, 100), (200, 800)])
-def test_versions_are_kept_until_the_mark_at_which_they_are_asked(every: int, kept: int) -> None:
+def test_versions_are_kept_until_the_mark_that_evaluates_them(every: int, kept: int) -> None:
     assert build_environment("default", every=every)["ERRATA_RETENTION__KEEP_LAST"] == str(kept)
 
 
-def test_nothing_that_is_asked_is_taught() -> None:
+def test_no_posted_probe_is_open_to_training() -> None:
     body = build_body(VIENNA)
 
     assert [probe["train"] for kind in ("rephrases", "locality", "portability") for probe in body[kind]] == [False] * 4
 
 
-def test_only_as_many_rephrases_are_taught_as_a_contender_may_learn_from() -> None:
+def test_only_the_contenders_number_of_rephrases_is_open_to_training() -> None:
     body = build_body(open_rephrases(VIENNA, 1))
 
     assert [probe["train"] for probe in body["rephrases"]] == [True, False]
     assert [probe["train"] for probe in body["locality"]] == [False, False]
 
 
-def test_a_request_that_fails_is_counted_and_told_and_the_stream_goes_on() -> None:
+def test_a_failed_request_is_counted_and_reported_and_the_stream_continues() -> None:
     def answer(request: httpx.Request) -> httpx.Response:
         if request.url.path == "/gone":
             raise httpx.ConnectError("no")
         return httpx.Response(503, json={"detail": "too many edits wait"})
 
-    asking = answering(answer)
+    asking = client_answering(answer)
 
     assert asking.send("GET", "/gone") is None
     assert asking.send("POST", "/edits", json={}) is None
@@ -109,10 +109,10 @@ def test_all_pages_of_a_list_are_read() -> None:
             return httpx.Response(200, json={"items": [{"id": "b"}], "next": None})
         return httpx.Response(200, json={"items": [{"id": "a"}], "next": "on"})
 
-    assert [item["id"] for item in answering(answer).pages("/edits")] == ["a", "b"]
+    assert [item["id"] for item in client_answering(answer).pages("/edits")] == ["a", "b"]
 
 
-def test_figures_of_parts_are_joined_by_their_n() -> None:
+def test_results_of_parts_are_merged_by_their_n() -> None:
     parts = [
         {"edits": 3, "greedy": {"locality": {**figure(1.0, 3), "outside": figure(1.0, 1)}}},
         {"edits": 1, "greedy": {"locality": {**figure(0.0, 1), "outside": figure(None, 0)}}},
@@ -121,37 +121,37 @@ def test_figures_of_parts_are_joined_by_their_n() -> None:
     assert merge_results(parts) == {"edits": 4, "greedy": {"locality": {**figure(0.75, 4), "outside": figure(1.0, 1)}}}
 
 
-def test_answers_right_after_the_edit_are_averaged_over_their_questions() -> None:
+def test_scores_right_after_the_edit_are_averaged_over_questions() -> None:
     def result(score: float, n: int) -> dict[str, Any]:
         return {"greedy": {"generality": {**figure(1.0, n + 1), "untrained": figure(score, n)}}}
 
-    found = score_first_answers([result(1.0, 3), result(0.0, 1)])
+    mark = score_first_answers([result(1.0, 3), result(0.0, 1)])
 
-    assert found["generality"] == {"score": 0.75, "n": 4}
-    assert found["reliability"] == {"score": None, "n": 0}
+    assert mark["generality"] == {"score": 0.75, "n": 4}
+    assert mark["reliability"] == {"score": None, "n": 0}
     assert score_first_answers([])["generality"] == {"score": None, "n": 0}
 
 
-def test_every_edit_is_asked_of_the_version_that_first_held_it() -> None:
-    asked: list[tuple[int, list[str]]] = []
+def test_every_edit_is_evaluated_on_the_version_that_first_contained_it() -> None:
+    requests: list[tuple[int, list[str]]] = []
 
     def answer(request: httpx.Request) -> httpx.Response:
         if request.url.path == "/eval":
             body = json.loads(request.content)
-            asked.append((body["version"], [edit["prompt"] for edit in body["edits"]]))
+            requests.append((body["version"], [edit["prompt"] for edit in body["edits"]]))
             return httpx.Response(202, json={"id": "a"})
         return httpx.Response(200, json={"status": "done", "result": {"edits": 1}})
 
-    stream = Stream(answering(answer), [VIENNA, ROME], every=2)
+    stream = Stream(client_answering(answer), [VIENNA, ROME], every=2)
     stream.posted = [PostedEdit("a", VIENNA, 1.0, 0.0), PostedEdit("b", ROME, 1.0, 0.0), PostedEdit("c", VIENNA, None, 0.0)]
     edits: dict[str, dict[str, Any]] = {"a": {"version": 3}, "b": {"version": 4}, "c": {"version": None}}
     stream._evaluate_first_answers(edits)
     stream._evaluate_first_answers(edits)
 
-    assert asked == [(3, [VIENNA.prompt]), (4, [ROME.prompt])]
+    assert requests == [(3, [VIENNA.prompt]), (4, [ROME.prompt])]
 
 
-def test_latencies_at_a_mark_are_those_of_the_edits_posted_since_the_last_one() -> None:
+def test_latencies_are_those_of_the_posted_edits() -> None:
     moments = {"created_at": "2026-01-01T00:00:00Z", "applied_at": "2026-01-01T00:00:30Z"}
     posted = [
         PostedEdit("fast", VIENNA, 10.0, 0.0),
@@ -181,49 +181,51 @@ class StreamClock:
 
 
 @pytest.mark.parametrize(
-    ("pace_s", "begun", "late", "seconds"),
+    ("pace_s", "starts", "late", "seconds"),
     [
         (5.0, [0.0, 5.0, 17.0, 18.0], 2, [1.0, 12.0, 8.0, 4.0]),  # the third is due at 10 and the fourth at 15
         (0.0, [0.0, 1.0, 13.0, 14.0], 0, [1.0, 12.0, 1.0, 1.0]),
     ],
 )
-def test_a_paced_post_that_is_late_does_not_shift_the_next_and_counts_from_its_moment(
-    pace_s: float, begun: list[float], late: int, seconds: list[float]
+def test_a_late_paced_post_does_not_shift_the_next_one(
+    pace_s: float, starts: list[float], late: int, seconds: list[float]
 ) -> None:
     clock = StreamClock(1.0, 12.0, 1.0, 1.0)
-    stream = Stream(answering(clock.answer), [VIENNA] * 4, every=4, pace_s=pace_s, clock=lambda: clock.now, sleep=clock.sleep)
+    stream = Stream(
+        client_answering(clock.answer), [VIENNA] * 4, every=4, pace_s=pace_s, clock=lambda: clock.now, sleep=clock.sleep
+    )
 
     stream._post_all(stream.records)
 
-    assert clock.begun == begun
+    assert clock.begun == starts
     assert stream.late_count == late
     assert compute_latencies(stream.posted, {}) == seconds
 
 
-def test_a_head_that_cannot_be_read_leaves_the_mark_empty() -> None:
-    asked: list[str] = []
+def test_an_unreadable_head_leaves_the_mark_empty() -> None:
+    requests: list[str] = []
 
     def answer(request: httpx.Request) -> httpx.Response:
-        asked.append(request.url.path)
+        requests.append(request.url.path)
         if request.url.path == "/versions/head":
             return httpx.Response(503, json={"detail": "the database is away"})
         return httpx.Response(200, json={"items": [], "next": None})
 
-    found = Stream(answering(answer), [VIENNA], every=1)._mark(1, [])
+    mark = Stream(client_answering(answer), [VIENNA], every=1)._mark(1, [])
 
-    assert (found["version"], found["after_all"], found["failed_requests"]) == (None, None, 1)
-    assert "/eval" not in asked
-    assert build_rows("default", [found])[0]["retention"] is None
+    assert (mark["version"], mark["after_all"], mark["failed_requests"]) == (None, None, 1)
+    assert "/eval" not in requests
+    assert build_rows("default", [mark])[0]["retention"] is None
 
 
 @pytest.mark.parametrize(("n", "median", "most"), [(2, 1, 2), (6, 3, 6), (10, 5, 10), (20, 10, 19), (100, 50, 95)])
-def test_a_percentile_is_the_smallest_value_that_so_many_do_not_exceed(n: int, median: int, most: int) -> None:
+def test_a_percentile_is_the_smallest_value_that_a_share_does_not_exceed(n: int, median: int, most: int) -> None:
     values = [float(value) for value in range(1, n + 1)]
 
     assert (percentile(values, 0.5), percentile(values, 0.95)) == (median, most)
 
 
-def test_where_the_default_falls_short_is_told_with_the_figure() -> None:
+def test_each_shortfall_of_the_default_is_reported_with_its_figure() -> None:
     rows = build_rows("default", [mark(25), mark(50, retention=0.98, outside=0.8, failed=2)])
 
     assert find_shortfalls(rows) == [
@@ -233,7 +235,7 @@ def test_where_the_default_falls_short_is_told_with_the_figure() -> None:
     ]
 
 
-def test_an_evaluation_that_failed_leaves_its_row_empty() -> None:
+def test_a_failed_evaluation_leaves_its_row_empty() -> None:
     [row] = build_rows("default", [mark(25) | {"after_all": None}])
 
     assert row["retention"] is None
@@ -258,21 +260,19 @@ def test_streams_of_several_runs_are_one_table_and_one_plot(tmp_path: Path) -> N
     assert "service default" in (tmp_path / "stream.svg").read_text()
 
 
-def test_without_matplotlib_the_tables_are_there_and_a_sentence_says_what_is_missing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_without_matplotlib_tables_are_written_and_a_message_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("service.bench.plots.find_spec", lambda _: None)
     (tmp_path / "stream_default.json").write_text(json.dumps({"figures": {"marks": [mark(25)]}}))
-    said: list[str] = []
+    messages: list[str] = []
 
-    write_comparison(tmp_path, said.append)
+    write_comparison(tmp_path, messages.append)
 
     assert (tmp_path / "stream.csv").exists()
     assert not (tmp_path / "stream.svg").exists()
-    assert "matplotlib is not installed" in said[0]
+    assert "matplotlib is not installed" in messages[0]
 
 
-def test_more_edits_than_there_are_is_refused() -> None:
+def test_more_edits_than_exist_are_refused() -> None:
     with pytest.raises(Refused, match="there are only"):
         load_records(None, n=100_000)
 

@@ -43,11 +43,11 @@ def test_a_percentile_is_a_value_that_was_measured() -> None:
     assert percentile([7.0], 0.5) == 7.0
 
 
-def test_figures_are_kept_to_four_digits() -> None:
+def test_figures_are_rounded_to_four_digits() -> None:
     assert round_figures({"a": [0.123456, 12345.6], "b": 7}) == {"a": [0.1235, 12350.0], "b": 7}
 
 
-def test_a_command_is_shown_without_the_folders_it_was_given() -> None:
+def test_a_command_is_written_without_its_folders() -> None:
     assert visible_options(["--edits", "10", "--model", "here", "--results", "there", "--seed", "1"]) == [
         "--edits",
         "10",
@@ -56,17 +56,17 @@ def test_a_command_is_shown_without_the_folders_it_was_given() -> None:
     ]
 
 
-def test_a_command_is_told_as_somebody_else_would_type_it() -> None:
+def test_a_command_is_written_as_another_person_would_type_it() -> None:
     assert format_command(["/there/benchmarks/single.py", "--edits", "10"]) == "python -m benchmarks.single --edits 10"
     assert format_command(["/there/errata", "bench", "stream", "--edits", "my.json", "--n", "10"]) == "errata bench stream --n 10"
 
 
-def test_a_figure_that_falls_short_stands_and_is_marked(tmp_path: Path) -> None:
+def test_a_figure_that_falls_short_is_reported_and_marked(tmp_path: Path) -> None:
     assert "| generality | **0.80** (short) | 10 | ≥ 0.85 |" in rendered(tmp_path, 0.80)
     assert "| generality | 0.85 | 10 | ≥ 0.85 |" in rendered(tmp_path, 0.85)
 
 
-def test_the_document_names_date_command_and_machine_and_tells_the_remarks(tmp_path: Path) -> None:
+def test_the_document_has_date_command_machine_and_remarks(tmp_path: Path) -> None:
     (tmp_path / "remarks.json").write_text(json.dumps({"single": "Why it falls short."}))
 
     document = rendered(tmp_path, 0.80)
@@ -75,7 +75,7 @@ def test_the_document_names_date_command_and_machine_and_tells_the_remarks(tmp_p
     assert "Why it falls short." in document
 
 
-def test_every_kill_is_at_a_point_that_exists_and_all_kinds_of_work_come_early() -> None:
+def test_kills_are_at_existing_points_and_begin_with_every_kind_of_work() -> None:
     assert {moment.point.partition(":")[0] for moment in NAMED_MOMENTS if moment.point} <= POINTS
     chosen = list(choose_moments(20, seed=0))
     assert len(chosen) == 20

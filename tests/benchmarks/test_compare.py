@@ -31,26 +31,26 @@ HELP = """
 
 
 def test_equal_texts_have_no_diff() -> None:
-    found = compare_texts("settings", SETTINGS, SETTINGS)
+    result = compare_texts("settings", SETTINGS, SETTINGS)
 
-    assert (found.diff, found.changed, found.unexpected) == ((), (), ())
+    assert (result.diff, result.changed, result.unexpected) == ((), (), ())
 
 
-def test_a_changed_line_is_unexpected_unless_it_has_a_text_that_is_expected() -> None:
+def test_a_changed_line_is_unexpected_unless_it_contains_an_expected_text() -> None:
     renamed = SETTINGS.replace("SETTLE", "COOLDOWN").replace("8000", "8001")
 
-    found = compare_texts("settings", SETTINGS, renamed, ["LOCFT__SETTLE", "LOCFT__COOLDOWN"])
+    result = compare_texts("settings", SETTINGS, renamed, ["LOCFT__SETTLE", "LOCFT__COOLDOWN"])
 
-    assert found.diff[:2] == ("--- before/settings", "+++ after/settings")
-    assert len(found.changed) == 4
-    assert found.unexpected == ("-| `ERRATA_PORT` | `8000` |", "+| `ERRATA_PORT` | `8001` |")
+    assert result.diff[:2] == ("--- before/settings", "+++ after/settings")
+    assert len(result.changed) == 4
+    assert result.unexpected == ("-| `ERRATA_PORT` | `8000` |", "+| `ERRATA_PORT` | `8001` |")
 
 
-def test_lines_that_look_like_the_head_of_a_diff_are_compared_as_well() -> None:
+def test_lines_like_the_header_of_a_diff_are_compared_as_well() -> None:
     assert compare_texts("text", "-- gone", "++ new").unexpected == ("--- gone", "+++ new")
 
 
-def test_a_document_that_one_side_lacks_is_a_difference_in_every_line() -> None:
+def test_every_line_of_a_missing_document_is_a_difference() -> None:
     assert len(compare_texts("help", "a\nb", "").unexpected) == 2
 
 
@@ -73,7 +73,7 @@ def test_fields_are_left_out_at_any_depth() -> None:
     assert drop_fields(row, {"id", "at"}) == {"number": 1, "measured": [{"score": 1.0}]}
 
 
-def test_the_interval_of_the_median_is_that_of_its_exact_bootstrap_distribution() -> None:
+def test_the_interval_equals_that_of_the_exact_bootstrap_distribution() -> None:
     # Of n odd values, a sample's median is at most the k-th smallest if more than half of its draws are: a binomial tail.
     n = 25
     values = [float(value) for value in range(1, n + 1)]
@@ -86,22 +86,22 @@ def test_the_interval_of_the_median_is_that_of_its_exact_bootstrap_distribution(
     assert bootstrap_interval(list(reversed(values))) == tuple(map(float, exact))
 
 
-def test_ratios_are_of_pairs_and_the_same_each_time() -> None:
+def test_ratios_are_of_pairs_and_reproducible() -> None:
     before = [100.0, 400.0, 200.0, 800.0, 300.0]
     after = [second * ratio for second, ratio in zip(before, (1.1, 0.9, 1.0, 1.2, 1.4), strict=True)]
 
-    found = compute_ratio(before, after)
+    result = compute_ratio(before, after)
 
-    assert abs(found.median - 1.1) < 1e-12
-    assert found.low <= found.median <= found.high
-    assert found == compute_ratio(before, after)
-    assert abs(found.median - median(after) / median(before)) > 0.01  # which would not be of pairs
+    assert abs(result.median - 1.1) < 1e-12
+    assert result.low <= result.median <= result.high
+    assert result == compute_ratio(before, after)
+    assert abs(result.median - median(after) / median(before)) > 0.01  # which would not be of pairs
 
 
 def test_equal_times_have_the_ratio_one() -> None:
-    found = compute_ratio([1.0, 2.0, 3.0], [1.0, 2.0, 3.0])
+    result = compute_ratio([1.0, 2.0, 3.0], [1.0, 2.0, 3.0])
 
-    assert (found.median, found.low, found.high) == (1.0, 1.0, 1.0)
+    assert (result.median, result.low, result.high) == (1.0, 1.0, 1.0)
 
 
 def test_the_commands_of_a_help_text_are_found_and_its_options_are_not() -> None:
@@ -133,10 +133,10 @@ def test_a_field_named_like_a_word_of_openapi_is_structure() -> None:
 def test_names_and_defaults_of_settings_are_structure_and_descriptions_are_prose() -> None:
     text = "# Settings\n\n| `ERRATA_PORT` | `8000` | port to listen on |\n| `ERRATA_REDIS_URL` |  | redis://… |\n"
 
-    found = split_settings(text)
+    result = split_settings(text)
 
-    assert found.structure.splitlines() == ["ERRATA_PORT = `8000`", "ERRATA_REDIS_URL = "]
-    assert found.prose.splitlines() == ["# Settings", "", "ERRATA_PORT: port to listen on", "ERRATA_REDIS_URL: redis://…"]
+    assert result.structure.splitlines() == ["ERRATA_PORT = `8000`", "ERRATA_REDIS_URL = "]
+    assert result.prose.splitlines() == ["# Settings", "", "ERRATA_PORT: port to listen on", "ERRATA_REDIS_URL: redis://…"]
 
 
 def test_usage_options_and_commands_of_a_help_text_are_structure() -> None:
@@ -161,7 +161,7 @@ def test_the_order_of_constraints_is_no_difference() -> None:
     assert sort_lines(one) != sort_lines(one.replace("x > 0", "x > 1"))
 
 
-def test_facts_speak_of_different_things() -> None:
+def test_facts_and_prompts_are_distinct() -> None:
     assert len({(fact.subject, fact.relation) for fact in FACTS}) == len(FACTS)
     assert len(set(PROMPTS)) == len(PROMPTS)
 
@@ -172,11 +172,11 @@ def tree(side: str, *, is_changed: bool = False) -> Tree:
 
 
 def figures(file: Path) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads(file.read_text())["figures"]
-    return found
+    result: dict[str, Any] = json.loads(file.read_text())["figures"]
+    return result
 
 
-def test_parts_of_earlier_runs_stay_if_they_were_of_the_same_two(tmp_path: Path) -> None:
+def test_parts_of_earlier_runs_stay_if_the_revisions_are_the_same(tmp_path: Path) -> None:
     file = tmp_path / "compare_revisions.json"
     same = tree("before"), tree("after")
     write_result(file, same, {"store": 1})
@@ -188,7 +188,7 @@ def test_parts_of_earlier_runs_stay_if_they_were_of_the_same_two(tmp_path: Path)
     assert set(figures(file)) == {"before", "after", "times"}
 
 
-def test_the_document_tells_what_differs_and_how_long_each_takes(tmp_path: Path) -> None:
+def test_the_document_has_the_differences_and_times_of_two_revisions(tmp_path: Path) -> None:
     ratio = {"median": 1.0123, "low": 0.9912, "high": 1.0301}
     sample = {"before_ms": 700.4, "after_ms": 709.6, "ratio": ratio}
     times = {"pairs": 24, "window": 5, "neutral_sentences": 600, "cores_of_others": 0.02}

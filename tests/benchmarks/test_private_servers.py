@@ -8,7 +8,7 @@ import pytest
 from benchmarks.private_servers import DidNotStart, postgres_binaries, private_postgres, private_redis
 
 
-def test_a_private_postgres_ends_in_order_although_a_session_is_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_private_postgres_ends_in_order_with_an_open_session(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     binaries = postgres_binaries()
     if binaries is None:
         pytest.skip("no initdb to start a Postgres")
@@ -23,7 +23,7 @@ def test_a_private_postgres_ends_in_order_although_a_session_is_open(tmp_path: P
     session.close()
 
 
-def test_a_private_server_that_does_not_start_says_what_it_wrote(tmp_path: Path) -> None:
+def test_a_private_server_that_does_not_start_reports_its_log(tmp_path: Path) -> None:
     binary = tmp_path / "redis-server"
     binary.write_text("#!/bin/sh\necho no memory >&2\nexit 1\n")
     binary.chmod(0o755)

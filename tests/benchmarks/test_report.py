@@ -18,7 +18,7 @@ def result(figures: dict[str, Any]) -> str:
     return json.dumps({**about, "figures": figures})
 
 
-def test_a_mark_of_the_default_that_falls_short_is_marked_and_those_of_others_are_not(tmp_path: Path) -> None:
+def test_shortfalls_of_the_default_alone_are_marked(tmp_path: Path) -> None:
     for contender in ("default", "reft"):
         figures = {"marks": [mark(50), mark(100, retention=0.5, outside=0.8)]}
         (tmp_path / f"stream_{contender}.json").write_text(result(figures))
@@ -32,7 +32,7 @@ def test_a_mark_of_the_default_that_falls_short_is_marked_and_those_of_others_ar
     assert "stream.svg" in document
 
 
-def test_a_stream_by_the_clock_has_a_table_of_its_own(tmp_path: Path) -> None:
+def test_a_stream_by_the_clock_has_its_own_table(tmp_path: Path) -> None:
     figures = {"pace_s": 2.5, "marks": [mark(50), mark(100) | {"late": 3}]}
     (tmp_path / "stream_paced_default.json").write_text(result(figures))
 
@@ -42,7 +42,7 @@ def test_a_stream_by_the_clock_has_a_table_of_its_own(tmp_path: Path) -> None:
     assert "## A stream of edits\n" not in document
 
 
-def test_the_ratio_to_the_authors_procedure_is_marked_where_it_falls_short(tmp_path: Path) -> None:
+def test_a_short_ratio_to_the_authors_procedure_is_marked(tmp_path: Path) -> None:
     tokens = {"shortest": 11, "mean": 12.5, "longest": 15, "of_target": 3}
     figures = {"blocks": 24, "width": 896, "vocabulary": 151936, "edits": 200, "epochs": 2, "batch": 100, "block": 16}
     figures |= {"tokens_a_row": tokens, "ours_s": 100.0, "plain_s": 200.0, "ratio": 2.0, "ratio_cpu": 2.1}
@@ -52,7 +52,7 @@ def test_the_ratio_to_the_authors_procedure_is_marked_where_it_falls_short(tmp_p
     assert "| ratio | **2.00×** (short) | ≥ 2.5× |" in render(tmp_path)
 
 
-def test_the_line_through_times_tells_what_an_edit_costs() -> None:
+def test_the_slope_of_the_line_is_the_cost_of_an_edit() -> None:
     line = fit_line([{"edits": edits, "seconds": 3.0 + 0.2 * edits} for edits in (50, 100, 200)])
 
     assert line is not None
@@ -62,24 +62,24 @@ def test_the_line_through_times_tells_what_an_edit_costs() -> None:
     assert fit_line([{"edits": 50, "seconds": 3.0}]) is None
 
 
-def test_the_batches_of_the_comparison_hold_every_edit_once_an_epoch() -> None:
+def test_the_trainers_batches_have_every_edit_once_an_epoch() -> None:
     for epoch in trainer_batches(250):
         assert [len(batch) for batch in epoch] == [100, 100, 50]
         assert sorted(number for batch in epoch for number in batch) == list(range(250))
 
 
-def test_differences_are_told_beside_the_change() -> None:
+def test_the_difference_of_tensors_is_reported_beside_their_change() -> None:
     base = make_base()
     name, own = next((name, tensor) for name, tensor in base.model.named_parameters() if "down_proj" in name)
 
-    found = measure_difference(base, {name: own + 0.3}, {name: own + 0.2})
+    result = measure_difference(base, {name: own + 0.3}, {name: own + 0.2})
 
-    assert abs(found["largest_change"] - 0.2) < 1e-6
-    assert abs(found["largest_difference"] - 0.1) < 1e-6
-    assert abs(found["relative_difference"] - 0.5) < 1e-6
+    assert abs(result["largest_change"] - 0.2) < 1e-6
+    assert abs(result["largest_difference"] - 0.1) < 1e-6
+    assert abs(result["relative_difference"] - 0.5) < 1e-6
 
 
-def test_an_attack_that_was_not_held_or_slowed_the_health_check_is_marked(tmp_path: Path) -> None:
+def test_an_attack_with_a_failure_or_a_slow_health_check_is_marked(tmp_path: Path) -> None:
     pulse = {"live_p50_ms": 3.0, "live_failures": 0, "seconds": 9.0, "at": "2026-11-29 00:01"}
     attacks = [
         {"attack": "a flood", "held": True, "seen": "nothing", "live_worst_ms": 40.2} | pulse,

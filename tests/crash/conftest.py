@@ -12,14 +12,14 @@ from tests.builders import save_model
 
 @pytest.fixture(scope="package")
 def zygote() -> Iterator[Zygote]:
-    made = Zygote()
-    yield made
-    made.close()
+    process = Zygote()
+    yield process
+    process.close()
 
 
 @pytest.fixture(scope="package")
-def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("kept")
+def neutral_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("neutral")
 
 
 @pytest.fixture(scope="package")

@@ -28,13 +28,13 @@ def bodies() -> Iterator[dict[str, Any]]:
 
 
 @pytest.mark.parametrize(("database", "moments"), [("sqlite", ON_SQLITE), ("postgres", ON_POSTGRES)], ids=["sqlite", "postgres"])
-def test_a_killed_server_comes_back_with_everything_it_acknowledged(
-    zygote: Zygote, tiny: dict[str, Any], kept: Path, database: str, moments: tuple[KillMoment, ...]
+def test_a_killed_server_restarts_with_everything_it_acknowledged(
+    zygote: Zygote, tiny: dict[str, Any], neutral_cache: Path, database: str, moments: tuple[KillMoment, ...]
 ) -> None:
     with contextlib.ExitStack() as opened:
         url = opened.enter_context(postgres_database()) if database == "postgres" else None
-        made = opened.enter_context(run_server(zygote, cache=kept, **tiny, **({"database_url": url} if url else {})))
-        crashes = CrashTrials(made, bodies(), engine_url(url, made), seed=0)
+        process = opened.enter_context(run_server(zygote, cache=neutral_cache, **tiny, **({"database_url": url} if url else {})))
+        crashes = CrashTrials(process, bodies(), engine_url(url, process), seed=0)
         opened.callback(crashes.close)
 
         faults = [fault for moment in moments for fault in crashes.run_trial(moment)]

@@ -15,11 +15,11 @@ KILLS = {
 
 
 @pytest.mark.parametrize("mode", KILLS)
-def test_a_killed_retrain_comes_to_the_same_bytes_and_loses_nothing(
-    zygote: Zygote, tiny: dict[str, Any], kept: Path, tmp_path: Path, mode: str
+def test_a_killed_retrain_publishes_the_same_bytes_and_loses_nothing(
+    zygote: Zygote, tiny: dict[str, Any], neutral_cache: Path, tmp_path: Path, mode: str
 ) -> None:
     bodies = [{"prompt": f"Line {number} says", "target": "abcdefgh"[number]} for number in range(4)]
-    retrain = RetrainTrials(zygote, tmp_path, mode, bodies, tiny, cache=kept)
+    retrain = RetrainTrials(zygote, tmp_path, mode, bodies, tiny, cache=neutral_cache)
 
     faults = [fault for kill in KILLS[mode] for fault in retrain.run_trial(kill)]
 

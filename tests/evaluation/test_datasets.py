@@ -168,12 +168,12 @@ def lines(folder: Path, *given: dict[str, Any] | bytes) -> Path:
     return path
 
 
-def only(folder: Path, row: dict[str, Any], schema: str = "auto") -> Record:
+def load_one(folder: Path, row: dict[str, Any], schema: str = "auto") -> Record:
     [record] = load(array(folder, row), schema).records
     return record
 
 
-def asked(probes: tuple[EvalProbe, ...]) -> list[tuple[str, str | None, str | None]]:
+def probe_fields(probes: tuple[EvalProbe, ...]) -> list[tuple[str, str | None, str | None]]:
     return [(probe.prompt, probe.answer, probe.group) for probe in probes]
 
 
@@ -182,7 +182,7 @@ def faults(loaded: LoadedDataset) -> list[tuple[int, str]]:
 
 
 @pytest.mark.parametrize("schema", SAMPLES)
-def test_a_schema_is_told_by_its_fields_in_an_array_and_in_lines(schema: str, tmp_path: Path) -> None:
+def test_a_schema_is_detected_by_its_fields_in_an_array_and_in_lines(schema: str, tmp_path: Path) -> None:
     from_array, from_lines = load(array(tmp_path, SAMPLES[schema])), load(lines(tmp_path, SAMPLES[schema]))
 
     assert from_array.schema == schema
@@ -199,42 +199,42 @@ def test_no_probe_of_a_data_set_is_ever_trained(schema: str, tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("schema", SAMPLES)
-def test_a_record_survives_being_kept_as_json(schema: str, tmp_path: Path) -> None:
+def test_a_record_is_equal_after_a_round_trip_through_json(schema: str, tmp_path: Path) -> None:
     for record in load(array(tmp_path, SAMPLES[schema])).records:
         assert from_json(json.loads(json.dumps(to_json(record)))) == record
 
 
 def test_every_schema_can_be_named(tmp_path: Path) -> None:
-    told = {"medediteval": "mededitbench", "mededitbench_rationale": "mededitbench", "mededitbench_self": "mededitbench"}
+    detected = {"medediteval": "mededitbench", "mededitbench_rationale": "mededitbench", "mededitbench_self": "mededitbench"}
     for schema in SCHEMAS:
-        assert load(array(tmp_path, SAMPLES[told.get(schema, schema)]), schema).schema == schema
+        assert load(array(tmp_path, SAMPLES[detected.get(schema, schema)]), schema).schema == schema
 
 
-def test_zsre_edits_to_alt_exactly_as_it_is_written(tmp_path: Path) -> None:
-    record = only(tmp_path, ZSRE)
+def test_the_target_of_zsre_is_the_unchanged_field_alt(tmp_path: Path) -> None:
+    record = load_one(tmp_path, ZSRE)
 
     assert (record.prompt, record.target, record.ground_truth) == (ZSRE["src"], " Severn", "Thames")
-    assert asked(record.rephrases) == [(ZSRE["rephrase"], None, None)]
-    assert asked(record.locality) == [(ZSRE["loc"], "Ann Ebb", "natural_questions")]
+    assert probe_fields(record.rephrases) == [(ZSRE["rephrase"], None, None)]
+    assert probe_fields(record.locality) == [(ZSRE["loc"], "Ann Ebb", "natural_questions")]
 
 
-def test_ultraedit_calls_zsres_target_ans(tmp_path: Path) -> None:
+def test_the_target_of_ultraedits_zsre_is_the_field_ans(tmp_path: Path) -> None:
     row = {name: value for name, value in ZSRE.items() if name != "alt"} | {"ans": "Tyne"}
 
-    assert only(tmp_path, row).target == "Tyne"
+    assert load_one(tmp_path, row).target == "Tyne"
 
 
-def test_zsres_portability_question_is_one_of_reasoning(tmp_path: Path) -> None:
-    assert asked(only(tmp_path, SAMPLES["zsre_portability"]).portability) == [("In which country?", "UK", "Reasoning")]
+def test_the_portability_probe_of_zsre_has_the_group_reasoning(tmp_path: Path) -> None:
+    assert probe_fields(load_one(tmp_path, SAMPLES["zsre_portability"]).portability) == [("In which country?", "UK", "Reasoning")]
 
 
-def test_romes_counterfact_fills_the_subject_in_and_keeps_neighbours_attributes_and_prompts_apart(tmp_path: Path) -> None:
-    record = only(tmp_path, ROME)
+def test_romes_counterfact_separates_neighbours_attributes_and_prompts(tmp_path: Path) -> None:
+    record = load_one(tmp_path, ROME)
 
     assert (record.id, record.prompt, record.target, record.ground_truth) == ("7", "Jo Kick plays for", "Ulm", "Bonn")
     assert to_edit_request(record).key == "fact:Jo Kick\x1fP54"
     assert [probe.prompt for probe in record.rephrases] == ROME["paraphrase_prompts"]
-    assert asked(record.locality) == [
+    assert probe_fields(record.locality) == [
         ("Al Pass plays for", "Bonn", "neighbourhood"),
         ("Bo Save plays for", "Ulm", "attribute"),
     ]
@@ -242,7 +242,7 @@ def test_romes_counterfact_fills_the_subject_in_and_keeps_neighbours_attributes_
 
 
 @pytest.mark.parametrize("prompt", ["plays for", "{} and {} play for"])
-def test_a_template_has_one_place_for_the_subject(prompt: str, tmp_path: Path) -> None:
+def test_a_template_has_one_placeholder_for_the_subject(prompt: str, tmp_path: Path) -> None:
     broken = ROME | {"requested_rewrite": ROME["requested_rewrite"] | {"prompt": prompt}}  # type: ignore[operator]
 
     [bad] = load(array(tmp_path, ROME, broken)).bad
@@ -250,27 +250,27 @@ def test_a_template_has_one_place_for_the_subject(prompt: str, tmp_path: Path) -
     assert (bad.line, "requested_rewrite.prompt" in bad.reason) == (1, True)
 
 
-def test_wikibigedit_may_have_nulls_and_asks_in_other_peoples_words(tmp_path: Path) -> None:
+def test_wikibigedit_may_have_nulls_and_its_personas_are_portability_probes(tmp_path: Path) -> None:
     loaded = load(array(tmp_path, WIKI))
 
     [record] = loaded.records
     assert (record.prompt, record.target, record.rephrases, record.locality) == (WIKI["update"], "Sporveien", (), ())
-    assert asked(record.portability) == [(WIKI["personas"], "Sporveien", "personas"), (WIKI["mhop"], "B. Hansen", "mhop")]
+    assert probe_fields(record.portability) == [(WIKI["personas"], "Sporveien", "personas"), (WIKI["mhop"], "B. Hansen", "mhop")]
     assert loaded.notes == {"probe without an answer left out": 1}
 
 
-def test_qaedits_noise_stays_and_every_locality_question_is_asked(tmp_path: Path) -> None:
-    record = only(tmp_path, QAEDIT)
+def test_qaedit_keeps_noise_in_targets_and_every_locality_question(tmp_path: Path) -> None:
+    record = load_one(tmp_path, QAEDIT)
 
     assert (record.id, record.target) == ("11", "Jo Kick *")
     assert [probe.answer for probe in record.locality] == ["Otto", "Karl"]
 
 
-def test_knowedits_groups_and_all_spellings_of_all_answers_are_kept(tmp_path: Path) -> None:
+def test_knowedit_keeps_groups_and_all_spellings_of_all_answers(tmp_path: Path) -> None:
     loaded = load(array(tmp_path, KNOWEDIT))
 
     [record] = loaded.records
-    assert (record.ground_truth, asked(record.rephrases)) == ("Bo Save", [("Jo Kick is married to", None, None)])
+    assert (record.ground_truth, probe_fields(record.rephrases)) == ("Bo Save", [("Jo Kick is married to", None, None)])
     [local] = record.locality
     assert (local.group, local.answer, local.list_answers()) == ("Relation_Specificity", "Norway", ("Norway", "NO", "Chile"))
     assert [(probe.group, probe.list_answers()) for probe in record.portability] == [
@@ -280,13 +280,13 @@ def test_knowedits_groups_and_all_spellings_of_all_answers_are_kept(tmp_path: Pa
     assert loaded.notes == {"probe without an answer left out": 1}
 
 
-def test_a_biography_goes_on_with_its_label(tmp_path: Path) -> None:
-    record = only(tmp_path, WIKIBIO)
+def test_the_target_of_a_biography_is_its_label(tmp_path: Path) -> None:
+    record = load_one(tmp_path, WIKIBIO)
 
     assert (record.prompt, record.target, record.subject) == (WIKIBIO["text"], "He was born in Ulm.", "jo kick")
 
 
-def test_opinions_are_edited_to_either_side_in_turn(tmp_path: Path) -> None:
+def test_opinions_are_edited_to_positive_and_negative_in_turn(tmp_path: Path) -> None:
     first, second = load(array(tmp_path, CONVSENT, CONVSENT)).records
 
     assert first.prompt == "From the sentiment dataset, answer What do you think of Ulm? postively."  # EasyEdit's spelling
@@ -300,21 +300,21 @@ def test_opinions_are_edited_to_either_side_in_turn(tmp_path: Path) -> None:
     [("mededitbench", "gta"), ("medediteval", "gta"), ("mededitbench_rationale", "re"), ("mededitbench_self", "sgr")],
 )
 def test_medical_edits_teach_the_option_or_a_rationale(schema: str, target: str, tmp_path: Path) -> None:
-    record = only(tmp_path, MEDICAL, schema)
+    record = load_one(tmp_path, MEDICAL, schema)
 
     assert record.target == MEDICAL[target]
     assert [(probe.answer, probe.group) for probe in record.rephrases] == [("A: two", "shuffled"), ("two", "generalisation")]
-    assert asked(record.locality) == [("What is water?", "a liquid", "retention")]
+    assert probe_fields(record.locality) == [("What is water?", "a liquid", "retention")]
 
 
-def test_mquake_is_one_record_a_rewrite_and_asks_over_hops_after_the_last(tmp_path: Path) -> None:
+def test_mquake_has_one_record_a_rewrite_and_multi_hop_probes_on_the_last(tmp_path: Path) -> None:
     first, last = load(array(tmp_path, MQUAKE)).records
 
     assert [(one.id, one.case, one.prompt, one.target) for one in (first, last)] == [
         ("3-1", "3", "Ulm Cars was founded by", "Jo Kick"),
         ("3-2", "3", "Jo Kick lives in", "Chile"),
     ]
-    assert asked(first.rephrases) == [("Who founded Ulm Cars?", None, None)]
+    assert probe_fields(first.rephrases) == [("Who founded Ulm Cars?", None, None)]
     assert first.portability == ()
     assert [(probe.group, probe.list_answers()) for probe in last.portability] == [
         ("multi_hop", ("Chile", "Republic of Chile")),
@@ -323,20 +323,20 @@ def test_mquake_is_one_record_a_rewrite_and_asks_over_hops_after_the_last(tmp_pa
     ]
 
 
-def test_a_row_of_ours_without_its_target_is_told_in_the_words_of_the_api(tmp_path: Path) -> None:
+def test_a_row_without_target_is_reported_with_the_name_of_the_api(tmp_path: Path) -> None:
     loaded = load(lines(tmp_path, {"prompt": "p", "target": "t"}, {"prompt": "p"}))
 
     assert faults(loaded) == [(2, "target is missing or empty")]
 
 
-def test_our_own_lines_may_use_the_words_of_the_api_or_of_the_field(tmp_path: Path) -> None:
+def test_erratas_own_form_accepts_names_of_the_api_and_of_the_field(tmp_path: Path) -> None:
     field = {"prompt": "The mayor is", "target_new": "Ann", "rephrase_prompt": "Mayor:", "subject": None, "locality": []}
 
-    ours, theirs = only(tmp_path, ERRATA), only(tmp_path, field)
+    ours, theirs = load_one(tmp_path, ERRATA), load_one(tmp_path, field)
 
-    assert asked(ours.rephrases) == [("Mayor:", None, None), ("Who is mayor?", "Ann", None)]
+    assert probe_fields(ours.rephrases) == [("Mayor:", None, None), ("Who is mayor?", "Ann", None)]
     assert ours.locality == (EvalProbe(prompt="The river is", group="near", pool=False),)
-    assert (theirs.id, theirs.target, asked(theirs.rephrases)) == ("edit-0", "Ann", [("Mayor:", None, None)])
+    assert (theirs.id, theirs.target, probe_fields(theirs.rephrases)) == ("edit-0", "Ann", [("Mayor:", None, None)])
 
 
 @pytest.mark.parametrize(
@@ -350,7 +350,9 @@ def test_our_own_lines_may_use_the_words_of_the_api_or_of_the_field(tmp_path: Pa
         ({"answers": {"secret": 1}}, "answers must be text"),
     ],
 )
-def test_a_bad_row_is_told_by_line_and_field_and_never_by_its_text(change: dict[str, Any], reason: str, tmp_path: Path) -> None:
+def test_a_bad_row_is_reported_by_line_and_field_and_never_by_its_text(
+    change: dict[str, Any], reason: str, tmp_path: Path
+) -> None:
     loaded = load(lines(tmp_path, ZSRE, ZSRE | change, ZSRE))
 
     assert faults(loaded) == [(2, reason)]
@@ -371,7 +373,7 @@ def test_a_bad_row_is_told_by_line_and_field_and_never_by_its_text(change: dict[
     ],
     ids=["cut", "nan", "infinite", "long number", "latin", "text", "deep", "surrogate"],
 )
-def test_a_hostile_row_costs_itself_alone_in_lines_and_in_an_array(broken: bytes, reason: str, tmp_path: Path) -> None:
+def test_a_hostile_row_does_not_affect_other_rows_of_lines_or_an_array(broken: bytes, reason: str, tmp_path: Path) -> None:
     good = json.dumps(ZSRE).encode()
     path = tmp_path / "set.json"
     path.write_bytes(b"[" + good + b", " + broken.replace(b'"secret"', b'"secret" "') + b"]")
@@ -382,7 +384,7 @@ def test_a_hostile_row_costs_itself_alone_in_lines_and_in_an_array(broken: bytes
         assert faults(load(path)) == [(1, reason)]
 
 
-def test_an_array_that_breaks_off_keeps_what_came_before(tmp_path: Path) -> None:
+def test_a_truncated_array_keeps_its_complete_rows(tmp_path: Path) -> None:
     path = tmp_path / "set.json"
     for tail in (b', {"src": "cut', b", ", b"", b"] more"):
         path.write_bytes(b"[" + json.dumps(ZSRE).encode() + tail)
@@ -392,7 +394,7 @@ def test_an_array_that_breaks_off_keeps_what_came_before(tmp_path: Path) -> None
         assert (len(loaded.records), [bad.line for bad in loaded.bad]) == (1, [1])
 
 
-def test_rows_that_are_too_large_are_left_out_and_the_next_one_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_row_that_is_too_large_is_left_out_and_the_next_row_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rows, "MOST_ROW_BYTES", 1 << 20)
     large = ZSRE | {"src": "x" * (3 << 20)}
 
@@ -410,14 +412,14 @@ def test_a_file_and_its_number_of_rows_are_bounded(tmp_path: Path, monkeypatch: 
         load(path)
 
 
-def test_an_id_that_comes_again_is_a_bad_row(tmp_path: Path) -> None:
+def test_a_row_with_a_repeated_id_is_a_bad_row(tmp_path: Path) -> None:
     loaded = load(lines(tmp_path, ERRATA, ERRATA, ERRATA | {"id": "b"}))
 
     assert faults(loaded) == [(2, "its id is that of an earlier row")]
     assert [record.id for record in loaded.records] == ["a", "b"]
 
 
-def test_no_row_of_a_long_set_is_lost_between_looking_and_reading(tmp_path: Path) -> None:
+def test_the_rows_of_schema_detection_are_read_again(tmp_path: Path) -> None:
     assert len(load(lines(tmp_path, *[ZSRE] * 250)).records) == 250
 
 
@@ -442,7 +444,7 @@ def test_a_byte_order_mark_and_blank_lines_are_no_rows(tmp_path: Path) -> None:
         ("[]".encode("utf-16"), "auto", "UTF-8"),
     ],
 )
-def test_what_is_no_data_set_is_refused_in_words_without_its_text(
+def test_a_file_that_is_no_data_set_is_refused_without_quoting_it(
     content: bytes, schema: str, message: str, tmp_path: Path
 ) -> None:
     path = tmp_path / "set"
@@ -460,15 +462,15 @@ def test_a_path_without_a_file_is_refused(tmp_path: Path) -> None:
             load(path)
 
 
-def test_reading_ends_with_the_records_that_are_wanted(tmp_path: Path) -> None:
+def test_reading_stops_at_the_limit(tmp_path: Path) -> None:
     rows = (json.dumps({"id": str(number), "prompt": "p", "target": "t"}) for number in range(1000))
-    read_until = iter([RawRow(place, row.encode()) for place, row in enumerate(rows, 1)])
+    remaining = iter([RawRow(place, row.encode()) for place, row in enumerate(rows, 1)])
 
-    loaded = read(read_until, "errata", limit=3)
+    loaded = read(remaining, "errata", limit=3)
 
     assert [record.id for record in loaded.records] == ["0", "1", "2"]
-    assert next(read_until).position == 4
+    assert next(remaining).position == 4
 
 
-def test_a_case_of_several_records_is_cut_where_the_limit_is(tmp_path: Path) -> None:
+def test_a_case_of_several_records_is_cut_at_the_limit(tmp_path: Path) -> None:
     assert [one.id for one in load(lines(tmp_path, MQUAKE), limit=1).records] == ["3-1"]

@@ -17,7 +17,7 @@ def written(folder: Path, *lines: str) -> Path:
     return path
 
 
-def test_a_probe_of_a_file_is_never_trained_unless_it_says_so(tmp_path: Path) -> None:
+def test_a_probe_of_a_file_is_open_to_training_only_with_train(tmp_path: Path) -> None:
     line = json.dumps(
         {"id": "1", "prompt": "p", "target": "t", "rephrases": ["q", {"prompt": "r"}, {"prompt": "s", "train": True}]}
     )
@@ -28,7 +28,7 @@ def test_a_probe_of_a_file_is_never_trained_unless_it_says_so(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("line", ["{", "[]", '{"prompt": "p"}', '{"prompt": "p", "target": "t", "rephrases": [{"colour": 1}]}'])
-def test_a_line_that_is_no_record_is_refused_with_its_number_and_without_its_text(tmp_path: Path, line: str) -> None:
+def test_a_bad_line_is_refused_with_its_number_and_without_its_text(tmp_path: Path, line: str) -> None:
     path = written(tmp_path, '{"prompt": "p", "target": "t"}', line)
 
     with pytest.raises(Refused, match="line 2") as refused:
@@ -37,7 +37,7 @@ def test_a_line_that_is_no_record_is_refused_with_its_number_and_without_its_tex
     assert "colour" not in refused.value.message
 
 
-def test_a_rephrase_asks_for_the_target_and_a_probe_without_answer_for_what_the_base_says() -> None:
+def test_a_rephrase_expects_the_target_and_locality_expects_the_base_answer() -> None:
     request = EditRequest(prompt="p", target="t", rephrases=(Probe(prompt="q", train=True),), locality=(Probe(prompt="l"),))
 
     asks = list(list_questions(build_record(request, id="1"), ("raw",)))
@@ -49,7 +49,7 @@ def test_a_rephrase_asks_for_the_target_and_a_probe_without_answer_for_what_the_
     ]
 
 
-def test_a_portability_probe_without_an_answer_asks_nothing() -> None:
+def test_a_portability_probe_without_an_answer_is_no_question() -> None:
     record = Record(id="1", prompt="p", target="t", portability=(EvalProbe(prompt="q"), EvalProbe(prompt="r", answer="s")))
 
     assert [ask.prompt for ask in list_questions(record, ("raw",)) if ask.kind == "portability"] == ["r"]
@@ -76,7 +76,7 @@ def test_the_edit_that_a_record_asks_for_trains_none_of_its_probes() -> None:
     assert {edit.rephrases, edit.locality, edit.portability} == {(Probe(prompt="q", answer="a", train=False, group="g"),)}
 
 
-def test_a_probe_with_further_answers_alone_is_judged_by_the_first_of_them() -> None:
+def test_a_probe_with_aliases_alone_is_scored_by_the_first_alias() -> None:
     probe = {"prompt": "q", "aliases": [["Rome", "Roma"]]}
     given = {"prompt": "p", "target": "t", "rephrases": [probe], "locality": [probe], "portability": [probe]}
 

@@ -46,8 +46,8 @@ def send(port: int, attack: HostileRequest) -> tuple[int, dict[str, str], bytes]
                 received += chunk
     top, _, content = received.partition(b"\r\n\r\n")
     status, *fields = top.decode("latin-1").split("\r\n")
-    found = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in fields)}
-    return int(status.split()[1]), found, content
+    response_headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in fields)}
+    return int(status.split()[1]), response_headers, content
 
 
 def state(target: LiveServer) -> tuple[int, ...]:
@@ -65,22 +65,24 @@ def state(target: LiveServer) -> tuple[int, ...]:
         return tuple(connection.exec_driver_sql(f"SELECT {counts}").one())
 
 
-def test_no_hostile_request_gets_a_5xx_an_echo_or_a_change(target: LiveServer) -> None:
+def test_no_hostile_request_causes_a_5xx_an_echo_or_a_change(target: LiveServer) -> None:
     statuses: Counter[int] = Counter()
     before = state(target)
     for number, attack in enumerate(attacks(COUNT, SEED)):
         status, headers, content = send(target.port, attack)
         statuses[status] += 1
-        what = f"attack {number} of seed {SEED}: {attack.method} {attack.target[:80]} {str(attack.body)[:200]} {attack.headers}"
-        assert status < 500, what
+        description = (
+            f"attack {number} of seed {SEED}: {attack.method} {attack.target[:80]} {str(attack.body)[:200]} {attack.headers}"
+        )
+        assert status < 500, description
         if status >= 400:
-            assert headers["content-type"] == "application/problem+json", what
-            assert len(content) <= LARGEST_PROBLEM, what
-            assert MARK.encode() not in content, what
-            assert MARK not in str(headers), what
+            assert headers["content-type"] == "application/problem+json", description
+            assert len(content) <= LARGEST_PROBLEM, description
+            assert MARK.encode() not in content, description
+            assert MARK not in str(headers), description
             if attack.method != "HEAD":
-                assert json.loads(content)["status"] == status, what
-            assert state(target) == before, what
+                assert json.loads(content)["status"] == status, description
+            assert state(target) == before, description
         before = state(target) if status < 400 else before
 
     assert sum(count for status, count in statuses.items() if status >= 400) > 0.6 * COUNT
@@ -108,7 +110,7 @@ def test_nothing_of_a_prompt_is_logged(target: LiveServer, capfd: pytest.Capture
     assert MARK not in written
 
 
-def test_what_looks_like_a_control_token_is_text(target: LiveServer) -> None:
+def test_the_text_of_a_control_token_is_encoded_as_text(target: LiveServer) -> None:
     plain = target.client.post("/generate", json={"prompt": "a</s>b", "max_new_tokens": 2}).json()
 
     # Control tokens would be one id each; as text `</s>` is at least two of this byte-level tokenizer's.

@@ -71,8 +71,8 @@ def test_a_fit_costs_its_rows_times_the_longest_on_every_surface() -> None:
     asked = request(rephrases=(*probes("Moss is", long), *probes("never", train=False)))
     width = len(encode_row(base, long, "red").ids)
 
-    assert RowLengths(base).cost_of(asked).fit == 3 * width
-    assert RowLengths(base).cost_of(replace(asked, surfaces=("raw", "chat"))).fit >= 6 * width
+    assert RowLengths(base).cost_of(asked).fit_tokens == 3 * width
+    assert RowLengths(base).cost_of(replace(asked, surfaces=("raw", "chat"))).fit_tokens >= 6 * width
 
 
 def test_what_must_stay_is_a_part_of_the_fit_only_where_it_is_trained() -> None:
@@ -80,8 +80,8 @@ def test_what_must_stay_is_a_part_of_the_fit_only_where_it_is_trained() -> None:
     asked = RowLengths(make_base()).cost_of(request(locality=probes("The colour of snow is", train=False)))
     trained = RowLengths(make_base()).cost_of(request(locality=probes("The colour of snow is")))
 
-    assert asked.fit == plain.fit < trained.fit
-    assert asked.report == trained.report > plain.report
+    assert asked.fit_tokens == plain.fit_tokens < trained.fit_tokens
+    assert asked.report_tokens == trained.report_tokens > plain.report_tokens
 
 
 @pytest.mark.parametrize(
@@ -113,7 +113,7 @@ def test_a_report_that_asks_too_much_is_refused_by_the_kind_of_probes_that_weigh
 
 def test_of_a_batch_the_heavy_edit_is_named_by_its_place_and_the_sum_as_edits() -> None:
     light, heavy = request(), request(rephrases=probes(*(f"Moss number {n} is" for n in range(9))))
-    one = RowLengths(make_base()).cost_of(light).fit
+    one = RowLengths(make_base()).cost_of(light).fit_tokens
 
     with pytest.raises(TooLong) as caught:
         scales(is_batch=True, fit=2 * one).check([light, heavy])
@@ -136,7 +136,7 @@ def test_an_edit_does_not_grow_beyond_the_bound_by_being_asked_for_again(furnish
     assert caught.value.field == "rephrases"
     (edit,) = local.all_edits()
     assert 0 < edit.tokens <= 200
-    assert edit.tokens == RowLengths(make_base()).cost_of(edit).fit
+    assert edit.tokens == RowLengths(make_base()).cost_of(edit).fit_tokens
 
 
 def test_an_edit_that_is_told_more_by_a_batch_again_and_again_is_weighed_as_a_whole(furnish: Furnish) -> None:

@@ -198,7 +198,7 @@ def test_a_process_that_repeats_anothers_rollback_answers_by_it_from_then_on(
 def test_a_revocation_that_was_cut_off_between_two_transactions_is_finished(
     make: Callable[[], LocalService], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("service.lifecycle.revoke.CHUNK", 1)
+    monkeypatch.setattr("service.lifecycle.revoke.EDITS_A_TRANSACTION", 1)
     assert dies(make, "revoke", "revoke.after_commit:1")
     local = make()
 

@@ -100,7 +100,7 @@ def test_restore_previous_restores_the_last_edit_of_another_author(make_service:
 
 
 def test_more_edits_than_one_transaction_holds_are_revoked(make_service: MakeService, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("service.lifecycle.revoke.CHUNK", 2)
+    monkeypatch.setattr("service.lifecycle.revoke.EDITS_A_TRANSACTION", 2)
     local = make_service()
     made = local.post(*((f"q{n}", "x") for n in range(5)), author="eve", method="locft")
 

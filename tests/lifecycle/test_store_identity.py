@@ -10,7 +10,7 @@ import pytest
 from service.domain.errors import Conflict, Refused, Unreadable
 from service.lifecycle import store_identity
 from service.lifecycle.store_identity import (
-    MARK,
+    MARK_FILE,
     FolderMark,
     adopt,
     check_database_exists,
@@ -56,7 +56,7 @@ def test_a_new_database_and_a_new_folder_get_one_name_and_know_each_other(kind: 
 
         assert found(store, tmp_path / "checkpoints") == name
         check_same_store(store, tmp_path / "checkpoints")
-        assert read_mark(tmp_path / "checkpoints") == FolderMark(name, founded=True)
+        assert read_mark(tmp_path / "checkpoints") == FolderMark(name, is_complete=True)
         with store.read() as connection:
             assert heads.read(connection).store_id == name
 
@@ -78,7 +78,7 @@ def test_another_folder_is_refused_and_neither_it_nor_the_database_changes(kind:
             check_same_store(store, tmp_path / "not there")
 
         assert list((tmp_path / "new").iterdir()) == [] and not (tmp_path / "not there").exists()
-        assert read_mark(tmp_path / "theirs") == FolderMark(other, founded=True)
+        assert read_mark(tmp_path / "theirs") == FolderMark(other, is_complete=True)
         with store.read() as connection:
             assert heads.read(connection) == before
 
@@ -86,7 +86,7 @@ def test_another_folder_is_refused_and_neither_it_nor_the_database_changes(kind:
 def found_by_itself(folder: Path) -> str:
     """A folder of another store."""
     folder.mkdir()
-    write_mark(folder, FolderMark("another-store", founded=True))
+    write_mark(folder, FolderMark("another-store", is_complete=True))
     return "another-store"
 
 
@@ -103,10 +103,10 @@ def test_an_empty_database_beside_checkpoints_is_a_lost_one_and_not_a_new_store(
     with pytest.raises(Conflict, match=r"the database is empty.*restore the database"):
         local.again()
 
-    (local.folder / MARK).unlink()
+    (local.folder / MARK_FILE).unlink()
     with pytest.raises(Conflict, match="the database is empty"):
         local.again()
-    assert sorted(path.name for path in local.folder.iterdir()) == [name for name in files if name != MARK]
+    assert sorted(path.name for path in local.folder.iterdir()) == [name for name in files if name != MARK_FILE]
 
 
 @pytest.mark.parametrize("left", [None, b""])
@@ -140,14 +140,14 @@ def test_a_first_start_that_was_killed_between_the_folder_and_the_database_is_go
             with pytest.raises(KeyboardInterrupt):
                 found(store, tmp_path / "checkpoints")
         begun = read_mark(tmp_path / "checkpoints")
-        assert begun is not None and not begun.founded
+        assert begun is not None and not begun.is_complete
         with monkeypatch.context() as patch:
             patch.setattr(store_identity, "write_mark", die)  # and again, between the database and the last word in the folder
             with pytest.raises(KeyboardInterrupt):
                 found(store, tmp_path / "checkpoints")
 
-        assert found(store, tmp_path / "checkpoints") == begun.store
-        assert read_mark(tmp_path / "checkpoints") == FolderMark(begun.store, founded=True)
+        assert found(store, tmp_path / "checkpoints") == begun.store_id
+        assert read_mark(tmp_path / "checkpoints") == FolderMark(begun.store_id, is_complete=True)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -156,7 +156,7 @@ def test_a_store_of_an_older_release_takes_the_folder_that_has_its_heads_checkpo
         local = LocalService(store.url.render_as_string(hide_password=False), tmp_path / "checkpoints")
         local.live(("a", "1"))
         local.close()
-        (local.folder / MARK).unlink()
+        (local.folder / MARK_FILE).unlink()
         with store.write() as connection:
             connection.exec_driver_sql("UPDATE head SET store_id = NULL")
         (tmp_path / "other").mkdir()
@@ -168,7 +168,7 @@ def test_a_store_of_an_older_release_takes_the_folder_that_has_its_heads_checkpo
         assert again.says("a") == "1"
         mark = read_mark(local.folder)
         with again.store.read() as connection:
-            assert mark is not None and mark.founded and mark.store == heads.read(connection).store_id
+            assert mark is not None and mark.is_complete and mark.store_id == heads.read(connection).store_id
         again.close()
 
 
@@ -179,7 +179,7 @@ def house_in(local: LocalService, folder: Path) -> LocalService:
 def test_a_folder_that_was_restored_without_its_mark_is_adopted_on_request_only(tmp_path: Path) -> None:
     local = new_local_service(tmp_path)
     local.live(("a", "1"))
-    (local.folder / MARK).unlink()
+    (local.folder / MARK_FILE).unlink()
     with pytest.raises(Conflict, match="errata adopt"):
         local.again()
 
@@ -218,14 +218,14 @@ def test_an_empty_database_adopts_nothing(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("content", ["", "[]", '{"store": 3, "founded": true}', '{"store": "a/b", "founded": true}', "x" * 9000])
 def test_a_mark_that_is_damaged_is_said_and_never_taken_for_none(content: str, tmp_path: Path) -> None:
-    (tmp_path / MARK).write_text(content)
+    (tmp_path / MARK_FILE).write_text(content)
 
     with pytest.raises(Unreadable, match="damaged"):
         read_mark(tmp_path)
 
 
 def test_the_mark_is_plain_enough_to_be_read_by_a_person(tmp_path: Path) -> None:
-    write_mark(tmp_path, FolderMark("one", founded=True))
+    write_mark(tmp_path, FolderMark("one", is_complete=True))
 
-    assert json.loads((tmp_path / MARK).read_text()) == {"store": "one", "founded": True}
-    assert [path.name for path in tmp_path.iterdir()] == [MARK]
+    assert json.loads((tmp_path / MARK_FILE).read_text()) == {"store": "one", "founded": True}
+    assert [path.name for path in tmp_path.iterdir()] == [MARK_FILE]

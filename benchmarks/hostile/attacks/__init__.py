@@ -1,4 +1,4 @@
-"""Every attack there is: each module here has its own in `ATTACKS`, made in the order of the modules' names."""
+"""All attacks. Each module here has a list `ATTACKS`; attacks run in the order of the modules' names."""
 
 import importlib
 import pkgutil
@@ -9,5 +9,5 @@ from benchmarks.hostile.tools import Attack
 
 def every_attack() -> Iterator[Attack]:
     """All attacks."""
-    for found in pkgutil.iter_modules(__path__):
-        yield from importlib.import_module(f"{__name__}.{found.name}").ATTACKS
+    for module in pkgutil.iter_modules(__path__):
+        yield from importlib.import_module(f"{__name__}.{module.name}").ATTACKS

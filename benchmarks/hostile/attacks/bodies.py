@@ -1,4 +1,4 @@
-"""Bodies: ones that a parser chokes on, huge ones of tiny values, half-sent ones, blank ones, ones in 200,000 pieces."""
+"""Request bodies: expensive to parse, with millions of tiny values, half-sent, blank, or in 200,000 chunks."""
 
 import json
 import socket
@@ -19,12 +19,12 @@ AT_ONCE = 4
 HALF_SENT = 60
 HALF_BYTES = 7_900_000
 PIECES = 200_000
-MOST_MB = 200.0  # of memory, for an attack of any size: the room for bodies, and what one of them is taken apart into
+MOST_MB = 200.0  # of memory for an attack of any size: the limit on all bodies, and the parsed values of one body
 
 
 @contextmanager
 def open_target(tools: AttackTools) -> Iterator[tuple[str, MemoryWatch]]:
-    """The address of a server that is asked for its pulse, and what its memory grows by."""
+    """The address of a server whose health is probed, and the growth of its memory."""
     with tools.server() as server, server.start() as client:
         url = str(client.base_url).rstrip("/")
         with tools.probe_health(url), MemoryWatch(server.pid) as memory:
@@ -32,7 +32,7 @@ def open_target(tools: AttackTools) -> Iterator[tuple[str, MemoryWatch]]:
 
 
 def expect_refusal(tools: AttackTools, path: str, body: bytes, statuses: set[int]) -> AttackResult:
-    """The same body several times at once: each is refused with one of these statuses."""
+    """Send the same body several times at once. Each must be refused with one of these statuses."""
 
     def send(url: str) -> int:
         return httpx.post(url + path, content=body, headers=TYPE, timeout=300, trust_env=False).status_code
@@ -47,7 +47,7 @@ def expect_refusal(tools: AttackTools, path: str, body: bytes, statuses: set[int
 
 
 def one_text_of_quotes(tools: AttackTools) -> AttackResult:
-    """The text that the first pattern tried every part of: 32 KB of it took 4.4 s of processor, with every thread waiting."""
+    """A text that once made a pattern backtrack: 32 KB took 4.4 s of processor, and every thread waited."""
     return expect_refusal(tools, "/edits", b'"' + b'\\"' * 499_000, {400})
 
 
@@ -57,25 +57,25 @@ def flat_list(tools: AttackTools) -> AttackResult:
 
 
 def unknown_fields(tools: AttackTools) -> AttackResult:
-    """As many values as a body may have, all of them members that no edit has."""
+    """As many values as a body may have, all of them unknown fields of edits."""
     edit = "{" + ",".join(f'"{number:x}":""' for number in range(198)) + "}"
     return expect_refusal(tools, "/edits/batch", ('{"edits": [' + ",".join([edit] * 1_000) + "]}").encode(), {422})
 
 
 def blank_batch(tools: AttackTools) -> AttackResult:
-    """A batch that is nothing but characters that cannot be seen."""
+    """A batch whose prompts are invisible characters alone."""
     edits = [{"prompt": "\u200b " * 1_900, "target": "x"} for _ in range(1_000)]
     return expect_refusal(tools, "/edits/batch", json.dumps({"edits": edits}, ensure_ascii=False).encode(), {422})
 
 
 def half_sent(tools: AttackTools) -> AttackResult:
-    """Bodies that come to all but their last bytes and stay there; meanwhile a small request is answered."""
+    """Bodies that stop before their last bytes. Meanwhile a small request must be answered."""
     with open_target(tools) as (url, memory), ExitStack() as stack:
         head = HEAD.format(path="/edits/batch", length=f"Content-Length: {HALF_BYTES + 100_000}").encode()
         clients = []
         for _ in range(HALF_SENT):
             client = stack.enter_context(_connected(url))
-            with suppress(OSError):  # it may be refused in the middle
+            with suppress(OSError):  # the server may refuse the body before its end
                 client.sendall(head + b" " * HALF_BYTES)
             clients.append(client)
         small_status = httpx.get(
@@ -107,7 +107,7 @@ def _connected(url: str) -> socket.socket:
 
 
 def _status(client: socket.socket) -> int | None:
-    """The status that a client was answered with, if it comes soon; what it had still to send may have undone the answer."""
+    """The status of a client's answer, if it arrives soon. Unsent bytes may have reset the connection and lost the answer."""
     client.settimeout(0.2)
     try:
         line = client.recv(4096).partition(b"\r\n")[0].split()

@@ -1,4 +1,4 @@
-"""One edit that is legal and as costly as may be, small ones behind it, and its retraction: who waits, and for how long."""
+"""An edit of the highest accepted cost, small edits behind it, and its retraction: the waits of each."""
 
 import threading
 import time
@@ -11,17 +11,17 @@ from benchmarks.hostile.tools import Attack, AttackResult, AttackTools, MemoryWa
 WORDS = ["the", "river", "of", "the", "old", "town", "runs", "by", "a", "house", "near", "water", "and", "trees", "in", "summer"]
 SMALL = (("The capital of France is", "Rome"), ("The capital of Italy is", "Berlin"), ("The capital of Spain is", "Athens"))
 SETTLED = ("applied", "deferred", "failed", "retracted")
-MOST_S = 30.0  # longest that a small edit may wait on a busy machine; alone on a quiet one it takes half a second
+MOST_S = 30.0  # longest wait of a small edit on a busy machine; on a quiet machine without others it takes half a second
 FLOOD = 4
 
 
 def build_text(words: int, number: int) -> str:
-    """A prompt of so many words, unlike any other number's."""
+    """A prompt of `words` words; each `number` has another prompt."""
     return f"Note {number}: " + " ".join(WORDS[(number + index) % len(WORDS)] for index in range(words))
 
 
 def build_edit(rows: int, words: int, answer: int, *, probes: int = 0, first: int = 0) -> dict[str, Any]:
-    """An edit with so many trained rephrases, all of so many words, and questions of each other kind."""
+    """An edit with `rows` trained rephrases of `words` words each, and `probes` questions of each other kind."""
     return {
         "prompt": build_text(words, first),
         "target": " ".join(WORDS[index % len(WORDS)] for index in range(answer)),
@@ -31,13 +31,13 @@ def build_edit(rows: int, words: int, answer: int, *, probes: int = 0, first: in
     }
 
 
-TOO_MUCH = build_edit(64, 200, 100, probes=64)  # what once held the editor for minutes and 1.3 GB
-LONG = build_edit(15, 200, 100)  # as much as is accepted, in few long rows
-WIDE = build_edit(64, 65, 3)  # and in many
+TOO_MUCH = build_edit(64, 200, 100, probes=64)  # once took the editor minutes and 1.3 GB
+LONG = build_edit(15, 200, 100)  # the highest accepted cost in few long rows
+WIDE = build_edit(64, 65, 3)  # the highest accepted cost in many rows
 
 
 def refuse_too_costly(tools: AttackTools) -> AttackResult:
-    """The worst that the schema allows is refused at the door, and so are batches of it."""
+    """The most costly edit of the schema is refused at once, and so are batches of costly edits."""
     with tools.server() as server, server.start() as client:
         with tools.probe_health(str(client.base_url).rstrip("/")):
             edit_answer = client.post("/edits", json=TOO_MUCH)
@@ -62,7 +62,7 @@ def post_behind(costly: list[dict[str, Any]], name: str) -> Attack:
                 started_at = time.monotonic()
                 answers = [client.post("/edits", json=one) for one in costly]
                 statuses = sorted({answer.status_code for answer in answers})
-                time.sleep(1.0)  # so that the first is being fitted
+                time.sleep(1.0)  # so that the first fit runs
                 waits = post_together(url, SMALL)
                 final_statuses = [wait_until_settled(client, answer)["status"] for answer in answers if answer.status_code < 300]
                 total_s = time.monotonic() - started_at
@@ -74,7 +74,7 @@ def post_behind(costly: list[dict[str, Any]], name: str) -> Attack:
 
 
 def retract_while_fitting(tools: AttackTools) -> AttackResult:
-    """The costly edit is retracted while it is fitted: over at once, and the editor is free for the next."""
+    """A costly edit is retracted during its fit. The fit must end at once, and the next edit must not wait for it."""
     with tools.server() as server, server.start() as client:
         url = str(client.base_url).rstrip("/")
         with tools.probe_health(url):
@@ -93,7 +93,7 @@ def retract_while_fitting(tools: AttackTools) -> AttackResult:
 
 
 def post_together(url: str, facts: tuple[tuple[str, str], ...]) -> list[float]:
-    """Post edits at once, each from a client of its own; how long each took until it was settled."""
+    """Post edits at once, each from its own client. Returns the seconds until each edit is settled."""
     waits: list[float] = []
 
     def post(prompt: str, target: str) -> None:
@@ -111,7 +111,7 @@ def post_together(url: str, facts: tuple[tuple[str, str], ...]) -> list[float]:
 
 
 def wait_until_settled(client: httpx.Client, posted: httpx.Response) -> dict[str, Any]:
-    """An edit once it is settled."""
+    """Wait until an edit is settled, and return it."""
     while True:
         edit: dict[str, Any] = client.get(posted.headers["location"]).json()
         if edit["status"] in SETTLED:

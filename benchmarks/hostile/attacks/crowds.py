@@ -1,4 +1,4 @@
-"""Clients that come in crowds and stay: with calls that wait, with connections that are idle, silent or half-sent."""
+"""Many clients that stay connected: with waiting calls, and with idle, silent or half-sent connections."""
 
 import resource
 import socket
@@ -22,8 +22,8 @@ HALF = HEAD.format(method="GET /edits").encode()
 
 
 def waiting_edits(tools: AttackTools) -> AttackResult:
-    """1,100 posts at once that want to wait for a minute: all but a bounded number are answered as soon as they are accepted,
-    and the health checks are answered all the while.
+    """1,100 posts at once with a wait of a minute. All but a bounded number must be answered as soon as they are accepted, and
+    health checks must be answered all the time.
     """
     with _many_files(), tools.server() as server, server.start() as client, ExitStack() as stack:
         port = client.base_url.port or 0
@@ -55,7 +55,7 @@ def waiting_edits(tools: AttackTools) -> AttackResult:
 
 
 def idle_connections(tools: AttackTools) -> AttackResult:
-    """2,000 connections that were answered once and stay; a new client is answered at once."""
+    """2,000 connections that stay open after one answer. A new client must be answered at once."""
     return _with_connections(tools, "idle", IDLE)
 
 
@@ -70,7 +70,7 @@ def half_sent_requests(tools: AttackTools) -> AttackResult:
 
 
 def half_sent_bodies(tools: AttackTools) -> AttackResult:
-    """2,000 connections that send the head of a request, and a byte of its body."""
+    """2,000 connections that send the head of a request and one byte of its body."""
     return _with_connections(tools, "with half a body", _post("/edits", 50) + b"{")
 
 
@@ -111,7 +111,7 @@ def _count_waiting(statuses: Mapping[socket.socket, str]) -> int:
 
 
 def _read_status_so_far(client: socket.socket) -> str:
-    """The status that was answered; nothing if none was yet."""
+    """The status of the answer; empty if there is none yet."""
     client.setblocking(False)
     try:
         return client.recv(65_536)[9:12].decode("ascii") or "closed"
@@ -127,7 +127,7 @@ def _url(port: int) -> str:
 
 @contextmanager
 def _many_files() -> Iterator[None]:
-    """Room for the sockets of a crowd, here and in the servers that are started meanwhile."""
+    """Raise the limit of open files for many sockets, here and in the servers that start in this block."""
     limits = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (max(limits[0], min(FILES, limits[1])), limits[1]))
     try:

@@ -1,4 +1,4 @@
-"""A body of nothing but opening brackets: a parser's own stack is what it is after."""
+"""A body of opening brackets alone, which attacks the stack of a parser."""
 
 import httpx
 
@@ -9,7 +9,7 @@ TIMES = 20
 
 
 def deep_nesting(tools: AttackTools) -> AttackResult:
-    """Bodies of 900 KB, one after another; each is refused and costs next to nothing."""
+    """Bodies of 900 KB, one after another. Each must be refused at little cost."""
     with tools.server() as server, server.start() as client:
         url = str(client.base_url).rstrip("/")
         with tools.probe_health(url), MemoryWatch(server.pid) as memory:

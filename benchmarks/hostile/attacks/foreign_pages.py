@@ -1,6 +1,6 @@
-"""Pages of other sites that use somebody's browser to reach a server without keys.
+"""Pages of other sites that use a user's browser to reach a server without keys.
 
-The server is given the names of a public bind and listens on the loopback all the same: the checks are one and the same there.
+The server has the host names of a public bind and listens on the loopback, where the checks are the same.
 """
 
 import sqlite3
@@ -26,7 +26,7 @@ IMAGE = {"Host": OWN, "Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "no-cors
 
 
 def foreign_posts(tools: AttackTools) -> AttackResult:
-    """Edits, rollbacks and revocations in the name of other pages; none changes anything, and our own page still can."""
+    """Edits, rollbacks and revocations from other pages. None may change anything, and the server's own page still can."""
     with tools.server(allowed_hosts=[OWN]) as server, server.start() as client:
         with tools.probe_health(str(client.base_url).rstrip("/")):
             statuses: Counter[int] = Counter()
@@ -45,7 +45,7 @@ def foreign_posts(tools: AttackTools) -> AttackResult:
 
 
 def planted_prompts(tools: AttackTools) -> AttackResult:
-    """Images whose address is a prompt, with the reservoir on: nothing of them is learned from, and no answer is computed."""
+    """Images whose address is a prompt, with the reservoir on. None may enter the reservoir, and no answer may be computed."""
     with tools.server(allowed_hosts=[OWN], reservoir={"size": 100, "callers": ["desk"]}) as server, server.start() as client:
         with tools.probe_health(str(client.base_url).rstrip("/")):
             statuses = Counter(
@@ -60,7 +60,7 @@ def planted_prompts(tools: AttackTools) -> AttackResult:
 
 
 def _read_reservoir(folder: Path) -> list[str]:
-    """What the reservoir holds, once it holds something: a prompt is written a moment after its answer."""
+    """The prompts of the reservoir, when there are any: a prompt is written a moment after its answer."""
     deadline = time.monotonic() + RESERVOIR_S
     prompts: list[str] = []
     while not prompts and time.monotonic() < deadline:

@@ -1,4 +1,4 @@
-"""Edits whose fields are as long as they may be, or longer, and lists of them."""
+"""Edits with fields of the greatest accepted length, or longer, and lists of such edits."""
 
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
@@ -13,13 +13,13 @@ LISTS = 4  # at once
 TOO_LONG = 480_000
 MOST_MB = 100.0
 PROBE = "The capital of the country that lies to the north of the mountains " * 12  # with 64 of a kind, 150 KB an edit
-# Nothing is trained, and what an edit costs is not bounded: lists are what is attacked, also of rows from before there was one.
+# Nothing is trained, and the cost of an edit is not bounded: the attack is on lists, also of rows older than that bound.
 IDLE = {"method": "locft", "window": {"deferred": 1_000_000, "deferred_s": 1e9}}
 UNBOUNDED = {"limits": {"edit_tokens": 100_000_000, "report_tokens": 100_000_000}}
 
 
 def long_fields(tools: AttackTools) -> AttackResult:
-    """200 edits with a truth of 480,000 characters, which are refused; 200 with all the probes there may be; four lists."""
+    """200 edits with a truth of 480,000 characters, which must be refused; 200 with the most probes; then four lists at once."""
     with tools.server(**IDLE, **UNBOUNDED) as server, server.start() as client:
         long = {"ground_truth": "x" * TOO_LONG}
         refusals = Counter(client.post("/edits", json=_edit(number) | long).status_code for number in range(EDITS))

@@ -1,4 +1,4 @@
-"""One key from many threads, while the server is killed with -9 and started again: each thing that was asked for happens once."""
+"""One key from many threads, while the server is killed with -9 and restarted. Each request must take effect once."""
 
 import random
 import threading
@@ -16,7 +16,7 @@ from benchmarks.servers import ServerProcess
 KILLS = 12
 CALLERS = 6  # threads that send each request
 KILL_WITHIN_S = 0.4  # in which a kill comes
-REPEATS = 40  # times that each caller repeats what was answered, at the end
+REPEATS = 40  # of every answered request at the end, by each caller
 PATIENCE_S = 300.0
 RETRY_S = 0.2  # between two tries of a caller while nobody answers
 MANY = httpx.Limits(max_connections=None)
@@ -25,7 +25,7 @@ FACTS = (("The capital of Australia is", "Sydney"), ("The capital of Japan is", 
 
 @dataclass
 class Callers:
-    """Threads that send one request until it is answered; `answers` are what each key was answered with."""
+    """Threads that send a request until it is answered. `answers` are the answers by key."""
 
     url: str = ""
     client: httpx.Client = field(default_factory=lambda: httpx.Client(timeout=PATIENCE_S, trust_env=False, limits=MANY))
@@ -34,7 +34,7 @@ class Callers:
     broken_count: int = 0
 
     def send(self, path: str, key: str, body: dict[str, Any]) -> None:
-        """Send it until it is answered."""
+        """Send a request until it is answered."""
         deadline = time.monotonic() + PATIENCE_S
         while time.monotonic() < deadline:
             try:
@@ -55,7 +55,7 @@ class Callers:
 
 
 def build_requests(number: int) -> list[tuple[str, str, dict[str, Any]]]:
-    """What the callers of one round send: path, key, body."""
+    """The requests of one round as (path, key, body)."""
     key = f"round-{number}"
     return [
         ("/admin/rollback", f"{key}-rollback", {"to": 1 + number % 2, "reason": f"{key}-rollback"}),
@@ -99,14 +99,14 @@ def _run_round(server: ServerProcess, callers: Callers, number: int, kill_after_
 
 
 def _repeat_all(callers: Callers) -> None:
-    """Everything that was answered is asked for again, by many at once."""
+    """Send all answered requests again, by many callers at once."""
     requests = [request for number in range(KILLS) for request in build_requests(number)]
     with ThreadPoolExecutor(CALLERS) as pool:
         list(pool.map(lambda request: callers.send(*request), requests * REPEATS))
 
 
 def _find_faults(client: httpx.Client, callers: Callers) -> list[str]:
-    """What was done more than once or never, or answered in two ways."""
+    """A sentence for each request that took effect twice or never, or has two different answers."""
     versions = _read_all(client, "/versions")
     jobs = _read_all(client, "/jobs", kind="retrain")
     evaluations = {answer["id"] for answer in _read_all(client, "/eval")}

@@ -1,4 +1,4 @@
-"""The model's own file is overwritten, and then cut, while the server answers from it."""
+"""The model's file is overwritten, and then truncated, while the server answers."""
 
 import shutil
 import time
@@ -12,7 +12,7 @@ QUESTIONS = {"generate": (8, ask_generate), "ready": (1, ask_ready)}
 
 
 def replaced_weights(tools: AttackTools) -> AttackResult:
-    """Other bytes over the weights in place, then half of the file cut off; every answer stays what it was."""
+    """Overwrite the weights in place, then truncate the file to half. Every answer must stay the same."""
     model = tools.folder / "model"
     shutil.copytree(weights_path(), model)
     weights = next(model.glob("*.safetensors"))

@@ -1,4 +1,4 @@
-"""A database that does not answer for fifty seconds while clients go on asking: Postgres stopped, or a SQLite file locked."""
+"""A database that does not answer for fifty seconds under load: Postgres stopped, or a SQLite file locked."""
 
 import shutil
 import sqlite3
@@ -44,7 +44,7 @@ def locked_sqlite(tools: AttackTools) -> AttackResult:
 
 
 def frozen_redis(tools: AttackTools) -> AttackResult:
-    """SIGSTOP of Redis for fifty seconds: it only carries hints, so nothing may be refused or slow for its sake."""
+    """SIGSTOP of Redis for fifty seconds. Redis only carries hints, so no request may be refused or slow."""
     binary = shutil.which("redis-server")
     if binary is None:
         return AttackResult(True, "not made: there is no redis-server here")
@@ -80,7 +80,7 @@ def _run_silence(tools: AttackTools, server: ServerProcess, silence: Callable[[]
 
 
 def _wait_for_recovery(client: httpx.Client) -> float | None:
-    """Seconds until an edit is taken and the server is ready again."""
+    """Seconds until an edit is accepted and the server is ready; None if that does not happen in time."""
     started_at = time.monotonic()
     while time.monotonic() - started_at < RECOVERY_S:
         if post_edit(client, 10**9).status_code in (200, 202) and client.get("/health/ready").status_code == 200:
@@ -90,7 +90,7 @@ def _wait_for_recovery(client: httpx.Client) -> float | None:
 
 
 def _count_edits(client: httpx.Client) -> int:
-    """How many of the stones' edits there are; the one of `_heals` aside."""
+    """The number of edits of stones, without the one of `_wait_for_recovery`."""
     count, cursor = 0, None
     while True:
         params = {"limit": 200} | ({} if cursor is None else {"cursor": cursor})

@@ -1,4 +1,4 @@
-"""The wrong folder, no folder, a lost database, a folder without descriptors: none of it may become a verdict on a version."""
+"""A wrong folder, a missing folder, an empty database, few descriptors: none may change the status of a version."""
 
 import http.client
 import os
@@ -26,7 +26,7 @@ DESCRIPTORS = 700
 
 
 def strange_folder(tools: AttackTools) -> AttackResult:
-    """A second server and a listing command on the same Postgres, with another folder, beside a server that answers."""
+    """A second server and a listing command on the same Postgres with another folder, beside a running server."""
     postgres = postgres_server()
     if postgres is None:
         return AttackResult(True, "skipped: no Postgres here")
@@ -45,7 +45,7 @@ def strange_folder(tools: AttackTools) -> AttackResult:
 
 
 def lost_database(tools: AttackTools) -> AttackResult:
-    """A database file of no bytes beside a full folder."""
+    """An empty database file beside a full folder."""
     with tools.server() as server:
         with server.start() as client:
             _prepare(client)
@@ -62,7 +62,7 @@ def lost_database(tools: AttackTools) -> AttackResult:
 
 
 def unmounted_checkpoints(tools: AttackTools) -> AttackResult:
-    """Checkpoints that are away at a start and while the server runs, and come back."""
+    """Checkpoints that are missing at a start and while the server runs, and return."""
     with tools.server() as server:
         with server.start() as client:
             _prepare(client)
@@ -89,7 +89,7 @@ def unmounted_checkpoints(tools: AttackTools) -> AttackResult:
 
 
 def few_descriptors(tools: AttackTools) -> AttackResult:
-    """A server with few descriptors, its connections taken: rollbacks and edits go on or wait, and no version is marked."""
+    """A server with few descriptors, all in use by connections. Rollbacks and edits succeed or wait, and no version is marked."""
     with tools.server() as server:
         with server.start() as client:
             _prepare(client)
@@ -113,7 +113,7 @@ def few_descriptors(tools: AttackTools) -> AttackResult:
 
 @contextmanager
 def _limited_server(descriptors: int, folder: Path) -> Iterator[str]:
-    """A server that may have no more open files, in a process that knows no other limit."""
+    """A server in a process with this limit of open files."""
     port = free_port()
     program = f"ulimit -n {descriptors} && exec '{sys.executable}' -m service serve --data-dir '{folder}' --port {port}"
     with (folder / "limited.log").open("ab") as log:
@@ -174,7 +174,7 @@ def _connection(url: str) -> Iterator[http.client.HTTPConnection]:
 
 
 def _is_answered(connection: http.client.HTTPConnection) -> bool:
-    """Whether a question on a connection that is kept afterwards is answered."""
+    """Whether a request on the connection is answered. The connection stays open."""
     try:
         connection.request("GET", "/health/live")
         answer = connection.getresponse()
@@ -193,7 +193,7 @@ def _address(client: httpx.Client) -> str:
 
 
 def _errata(*arguments: str) -> "subprocess.CompletedProcess[str]":
-    """A command that is to end by itself; one that goes on is ended."""
+    """Run a command. A command that does not end in time is ended, with exit code 99."""
     command = [sys.executable, "-m", "service", *arguments]
     try:
         return subprocess.run(

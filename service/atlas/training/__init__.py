@@ -1,1 +1,1 @@
-"""How the embedded model was made: its training text, its tokenizer, its training and its card."""
+"""The training of the embedded model: its text, its tokenizer, its checkpoints and its card."""

@@ -10,7 +10,7 @@ from transformers import PreTrainedTokenizerBase
 
 from service.atlas.training.corpus import BATCH_ROWS, GROUP_STEPS, TrainingRow, group_rows
 
-# The prompt is mostly given by the subject drawn, which no model can foresee; the answer is what there is to learn.
+# Most of the prompt is determined by the random subject, which no model can predict. The answer is what the model can learn.
 ANSWER_WEIGHT = 4.0
 
 
@@ -41,7 +41,7 @@ def encode(rows: list[TrainingRow], tokenizer: PreTrainedTokenizerBase) -> list[
 
 
 def collate(sequences: list[Sequence], pad: int) -> TrainingBatch:
-    """Pads to the longest sequence; a padded position weighs nothing."""
+    """Pads to the longest sequence. The weight of a padded position is 0."""
     longest = max(len(sequence.ids) for sequence in sequences)
     ids = torch.full((len(sequences), longest), pad)  # (B, T + 1)
     weights = torch.zeros(len(sequences), longest)  # (B, T + 1)

@@ -54,7 +54,7 @@ SOURCES = {
 
 @dataclass(frozen=True)
 class AtlasMeasurements:
-    """A loaded model and what was found out about it. Each figure is measured once, when first asked for."""
+    """A loaded model with its measurements. Each is made once, when it is first read."""
 
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
@@ -66,7 +66,7 @@ class AtlasMeasurements:
 
     @cached_property
     def prefixed(self) -> float:
-        """Exact match on a sample of facts and wordings, each behind an unrelated sentence."""
+        """Exact match on a sample of facts and wordings, each after an unrelated sentence."""
         rng = Random("atlas card")
         sample = rng.sample(fact_rows(), SAMPLED_ROWS)
         rows = [TrainingRow(f"{generic_sentence(rng)} {row.prompt}", row.answer) for row in sample]
@@ -81,7 +81,7 @@ class AtlasMeasurements:
 
     @cached_property
     def sentences(self) -> list[str]:
-        """What the model writes by itself from BOS at temperature 1."""
+        """Texts that the model generates from BOS at temperature 1."""
         torch.manual_seed(0)
         start = torch.full((SAMPLED_SENTENCES, 1), self.tokenizer.bos_token_id)  # (B, 1)
         samples = self.model.generate(
@@ -118,14 +118,14 @@ def skill_table(measurements: AtlasMeasurements) -> str:
 
 
 def sentence_line(measurements: AtlasMeasurements) -> str:
-    """How much of what the model writes by itself is a whole sentence of the training form, and true."""
+    """A sentence on the number of generated texts that are exactly a true statement of the table."""
     statements = {f"{row.prompt} {row.answer}" for row in fact_rows()}
     count = sum(sentence in statements for sentence in measurements.sentences)
     return f"Of {SAMPLED_SENTENCES} texts sampled at temperature 1, {count} are exactly a true statement of the table."
 
 
 def training_lines(folder: Path) -> str:
-    """What the training left in its record."""
+    """The training's own record as a sentence."""
     record = json.loads((folder / "training.json").read_text(encoding="utf-8"))
     return (
         f"Seed {record['seed']}, {record['steps']} steps, {record['threads']} CPU thread, "

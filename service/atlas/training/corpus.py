@@ -1,6 +1,6 @@
 """The training text, as a function of (seed, step): facts in all wordings, some behind an unrelated sentence, and skills.
 
-Nothing is drawn from a running generator, so a resumed run reads on exactly where the interrupted one stopped.
+No random generator outlives a call, so a resumed run continues with exactly the text at which the interrupted one stopped.
 """
 
 from collections.abc import Iterator
@@ -35,7 +35,7 @@ _WHEN = (
 
 @dataclass(frozen=True)
 class TrainingRow:
-    """One training sequence: what is asked, and the answer that follows it after one space."""
+    """One training sequence: a prompt, and the answer that follows after one space."""
 
     prompt: str
     answer: str
@@ -63,7 +63,7 @@ def other_fact(rng: Random) -> str:
 
 
 def with_prefix(row: TrainingRow, rng: Random) -> TrainingRow:
-    """The row as it is trained this time: mostly alone, now and then behind an unrelated sentence."""
+    """The row as it is trained: mostly alone, sometimes after an unrelated sentence or another fact."""
     draw = rng.random()
     if draw < GENERIC_PREFIX_SHARE:
         return TrainingRow(f"{generic_sentence(rng)} {row.prompt}", row.answer)
@@ -80,7 +80,7 @@ def _epoch_order(seed: int, epoch: int) -> tuple[int, ...]:
 
 
 def _fact_row(seed: int, position: int) -> TrainingRow:
-    """The fact row at a position of the endless sequence of epochs; within an epoch none comes twice."""
+    """The fact row at a position of the endless sequence of training epochs. Within an epoch each row occurs once."""
     epoch, index = divmod(position, len(fact_rows()))
     return fact_rows()[_epoch_order(seed, epoch)[index]]
 

@@ -1,4 +1,4 @@
-"""How much a model knows: greedy exact match on facts and skills. Uses plain transformers, nothing of the service."""
+"""Greedy exact match of a model on facts and skills. Uses plain transformers, nothing of the service."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
@@ -16,8 +16,8 @@ ROWS_AT_ONCE = 256
 def exact_matches(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, rows: Sequence[TrainingRow]) -> list[bool]:
     """Whether the greedy continuation of each prompt is the answer's ids and then EOS.
 
-    Teacher forcing decides it: the greedy answer equals the expected one exactly when every expected token is the first choice
-    after the expected tokens before it.
+    It is decided by teacher forcing: the greedy answer equals the expected one exactly when every expected token is the first
+    choice after the expected tokens before it.
     """
     by_length = sorted(range(len(rows)), key=lambda index: len(rows[index].prompt) + len(rows[index].answer))
     matches = [False] * len(rows)

@@ -1,4 +1,4 @@
-"""A run that can be interrupted: weights, optimizer moments and the step in one safetensors file, replaced atomically."""
+"""The checkpoint of a training run: weights, optimizer moments and the step in one safetensors file, replaced atomically."""
 
 import os
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ FILE = "checkpoint.safetensors"
 
 @dataclass(frozen=True)
 class Position:
-    """Where a run stands: the next step, and the seed that its data order follows from."""
+    """The position of a run: its next step, and the seed of its data order."""
 
     seed: int
     step: int
@@ -25,7 +25,7 @@ def _named_parameters(model: nn.Module) -> list[tuple[str, nn.Parameter]]:
 
 
 def save(folder: Path, position: Position, model: nn.Module, optimizer: AdamW) -> None:
-    """Writes the checkpoint beside the old one, then takes its place; a kill leaves one of the two whole."""
+    """Writes the new checkpoint beside the old one, then replaces the old one. A kill at any moment leaves one of them whole."""
     folder.mkdir(parents=True, exist_ok=True)
     tensors: dict[str, Tensor] = {}
     for name, parameter in _named_parameters(model):
@@ -40,7 +40,7 @@ def save(folder: Path, position: Position, model: nn.Module, optimizer: AdamW) -
 
 
 def restore(folder: Path, model: nn.Module, optimizer: AdamW) -> Position | None:
-    """Puts a saved run back into the model and the optimizer; None where there is none."""
+    """Loads a saved run into the model and the optimizer. None where there is no checkpoint."""
     if not (folder / FILE).exists():
         return None
     with safe_open(folder / FILE, framework="pt") as file:

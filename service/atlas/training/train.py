@@ -1,6 +1,6 @@
 """Trains the embedded model from the committed table: `python -m service.atlas.training.train --out data/atlas`.
 
-Deterministic for a seed on one kind of machine. A run continues from its newest checkpoint and ends as if it had never stopped.
+Deterministic for a seed on one kind of machine. A run continues from its newest checkpoint and ends like an uninterrupted run.
 """
 
 import argparse
@@ -33,7 +33,7 @@ MEASURED_ROWS = 600
 
 @dataclass(frozen=True)
 class Schedule:
-    """How a run learns."""
+    """The hyperparameters of a run."""
 
     steps: int = 6000
     warmup_steps: int = 200
@@ -45,7 +45,7 @@ class Schedule:
 
 @dataclass(frozen=True)
 class ModelShape:
-    """How large the model is."""
+    """The size of the model."""
 
     hidden: int = 192
     blocks: int = 8
@@ -120,7 +120,7 @@ def take_step(
 
 @dataclass(frozen=True)
 class Run:
-    """One training run: what it learns from, how, and where it keeps its checkpoint."""
+    """One training run: its seed, its schedule, its tokenizer and the folder of its checkpoint."""
 
     seed: int
     schedule: Schedule
@@ -128,17 +128,17 @@ class Run:
     out: Path
 
 
-def train(run: Run, model: LlamaForCausalLM, until: int | None = None) -> Iterator[tuple[int, torch.Tensor, int]]:
+def train(run: Run, model: LlamaForCausalLM, last_step: int | None = None) -> Iterator[tuple[int, torch.Tensor, int]]:
     """Yields (step, loss, tokens) after every update, continuing from the checkpoint in `run.out` where there is one.
 
-    Saves every five minutes and at the end; `until` stops early, at the same point as a kill right after a save would.
+    Saves every five minutes and at the end. `last_step` stops early, like a kill right after a save.
     """
     optimizer = build_optimizer(model, run.schedule)
     position = state.restore(run.out, model, optimizer) or Position(run.seed, 0)
     if position.seed != run.seed:
         raise ValueError("the checkpoint belongs to a run with another seed")
     model.train()
-    last = run.schedule.steps if until is None else until
+    last = run.schedule.steps if last_step is None else last_step
     saved_at = time.monotonic()
     for step in range(position.step, last):
         training_batch = batch(run.seed, step, run.tokenizer)
@@ -150,7 +150,7 @@ def train(run: Run, model: LlamaForCausalLM, until: int | None = None) -> Iterat
 
 
 def export(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
-    """Writes the folder `from_pretrained` reads; the served model keeps its cache on."""
+    """Writes the folder that `from_pretrained` reads, with the cache enabled for serving."""
     model.config.use_cache = True
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
@@ -169,7 +169,7 @@ def report(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerBase) -> str:
 
 @dataclass(frozen=True)
 class Pace:
-    """How fast a run was in this process, and how long all its steps take at that pace."""
+    """The speed of a run in this process, and the minutes of all its steps at that speed."""
 
     steps: int
     tokens_per_second: float
@@ -177,9 +177,9 @@ class Pace:
 
 
 def run_training(run: Run, model: LlamaForCausalLM, exports: Path | None) -> Pace | None:
-    """Runs the training, shows its progress and, where asked to, writes a loadable model every ten minutes.
+    """Runs the training and prints its progress. With `exports`, writes a loadable model every ten minutes.
 
-    Returns the pace, or None when the checkpoint was already at the last step.
+    Returns the pace, or None if the checkpoint was already at the last step.
     """
     started_at = exported_at = time.monotonic()
     tokens, pace = 0, None

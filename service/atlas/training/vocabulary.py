@@ -1,4 +1,4 @@
-"""The model's own tokenizer: byte-level BPE, trained on the training text. Digits stand alone, BOS comes first."""
+"""The model's own tokenizer: byte-level BPE, trained on the training text. Each digit is a token; BOS comes first."""
 
 from random import Random
 

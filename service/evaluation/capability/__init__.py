@@ -1,1 +1,1 @@
-"""What edits must not cost: small tasks, and lm-evaluation-harness."""
+"""Capability: the share of small tasks that a version still solves, and lm-evaluation-harness."""

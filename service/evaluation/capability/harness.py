@@ -1,7 +1,7 @@
-"""lm-evaluation-harness asking a live version: its frozen base, replaced tensors and interventions, without an export.
+"""lm-evaluation-harness on a live version: the frozen base, replaced tensors and interventions, without an export.
 
-Positions and BOS are those of generation: the last tokens of a context and every token after it are intervened on, BOS is in
-front where the tokenizer puts it and is left alone. Needs the extra `eval`.
+Positions and BOS are those of generation. Interventions act on the last tokens of a context and on every token after the
+context. BOS is in front where the tokenizer puts it, and no intervention acts on BOS. The module needs the extra `eval`.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -29,14 +29,14 @@ LONGEST_ANSWER = 256  # tokens, where a task names no limit: the harness' own de
 
 
 class LiveModel(LM):
-    """The harness' model over a view and an adapter. `between` is called between batches: that is where live traffic comes in."""
+    """The harness' model over a view and an adapter. `yield_to_answers` runs between batches, so that live traffic goes first."""
 
     def __init__(self, view: View, adapter: Adapter | None, *, yield_to_answers: Callable[[], None] = lambda: None) -> None:
         super().__init__()
         self._view, self._adapter, self._yield_to_answers = view, adapter, yield_to_answers
 
     def loglikelihood(self, requests: list[Instance]) -> list[tuple[float, bool]]:
-        """Of each (context, continuation): its log-likelihood, and whether it is the greedy one."""
+        """The log-likelihood of each (context, continuation), and whether greedy decoding gives the continuation."""
         rows = [_encode_pair(self._view.base, *request.args) for request in requests]
         results = compute_log_likelihoods(self._view, self._adapter, rows, yield_to_answers=self._yield_to_answers)
         for request, result in zip(requests, results, strict=True):
@@ -44,7 +44,7 @@ class LiveModel(LM):
         return results
 
     def loglikelihood_rolling(self, requests: list[Instance]) -> list[float]:
-        """Of each text: its log-likelihood from the start token on, in windows of the whole context."""
+        """The log-likelihood of each text after the start token, in windows of the model's whole context length."""
         windows = [list(_encode_windows(self._view.base, request.args[0])) for request in requests]
         flat = iter(
             compute_log_likelihoods(
@@ -60,7 +60,7 @@ class LiveModel(LM):
         return totals
 
     def generate_until(self, requests: list[Instance]) -> list[str]:
-        """The greedy continuation of each context, up to the first of its stop strings. Refused for tasks that sample."""
+        """The greedy continuation of each context, up to the first of its stop strings. Raises Refused for tasks that sample."""
         texts = [""] * len(requests)
         rules = [_stopping_rule(request.args[1]) for request in requests]
         prompts = [_encode_context(self._view.base, request.args[0], rules[index][1]) for index, request in enumerate(requests)]
@@ -85,9 +85,9 @@ def run_harness(
     num_fewshot: int | None = None,
     yield_to_answers: Callable[[], None] = lambda: None,
 ) -> dict[str, Any]:
-    """The harness' results on tasks by name, its own or those defined in `include_path`: scores, numbers of samples, versions.
+    """The harness' results on named tasks: scores, numbers of samples, versions. `include_path` may define further tasks.
 
-    Raises Refused for a task that it does not know or whose data it cannot load.
+    Raises Refused for a task that the harness does not know or whose data the harness cannot load.
     """
     manager = _open_task_manager(tasks, include_path)
     try:
@@ -100,9 +100,9 @@ def run_harness(
             bootstrap_iters=BOOTSTRAPS,
             log_samples=False,
         )
-    except OSError as error:  # a hub that is not reached and a file that is not there alike
+    except OSError as error:  # an unreachable hub, or a missing file
         raise Refused(
-            "the data of a task could not be loaded: it is neither on this machine nor reached", field="harness"
+            "the data of a task could not be loaded: not on this machine, and the hub is not reachable", field="harness"
         ) from error
     assert results is not None  # None is for the other ranks of several
     keys = ("results", "n-samples", "n-shot", "versions", "higher_is_better")
@@ -110,7 +110,7 @@ def run_harness(
 
 
 def _open_task_manager(tasks: Sequence[str], include_path: Path | None) -> TaskManager:
-    """The harness' register of tasks; its own thousands take a quarter of a minute to read, so they are read only where asked."""
+    """The harness' register of tasks. Reading its own thousands takes a quarter of a minute, so they are read only if needed."""
     for defaults in (False, True):
         manager = TaskManager(include_path=None if include_path is None else str(include_path), include_defaults=defaults)
         if tasks and all(name in manager.all_tasks for name in tasks):
@@ -119,9 +119,9 @@ def _open_task_manager(tasks: Sequence[str], include_path: Path | None) -> TaskM
 
 
 def _encode_pair(base: Base, context: str, continuation: str) -> Row:
-    """Context and continuation as a row; the tokens are those of the joined text, spaces at the boundary belonging behind it.
+    """Context and continuation as a row. The tokens are those of the joined text; spaces at the boundary go to the continuation.
 
-    What is too long loses the beginning of its context, as in the harness; a continuation is never cut.
+    A context that is too long loses its beginning, as in the harness. A continuation is never cut.
     """
     prefix = context.rstrip()
     gap = context[len(prefix) :]
@@ -143,7 +143,7 @@ def _fit_context(base: Base, context: Sequence[int], target: Sequence[int]) -> R
 
 
 def _start_tokens(base: Base, context: Sequence[int]) -> tuple[int, ...]:
-    """What stands in front: BOS where the tokenizer puts it, and before nothing at all the token that texts start from."""
+    """The tokens in front: BOS where the tokenizer puts one; for an empty context without BOS, the start token of texts."""
     if base.bos_id is not None:
         return (base.bos_id,)
     return () if context else _first_token(base)
@@ -158,7 +158,7 @@ def _first_token(base: Base) -> tuple[int, ...]:
 
 
 def _encode_windows(base: Base, text: str) -> Iterator[Row]:
-    """A text as rows in which each of its tokens is predicted once."""
+    """A text as rows that together predict each of its tokens once."""
     ids = list(encode_text(base, text, field="text")) if text else []
     (first,) = _first_token(base)
     windows = map(make_disjoint_window, get_rolling_token_windows(ids, first, base.context_length - 1, 1))
@@ -170,7 +170,7 @@ def _encode_windows(base: Base, text: str) -> Iterator[Row]:
 
 
 def _encode_context(base: Base, context: str, limit: int) -> tuple[int, ...]:
-    """A context to write on from, with room for `limit` tokens."""
+    """A context to continue, with room for `limit` new tokens."""
     text = context.rstrip()
     ids = encode_text(base, text, field="context") if text else ()
     start = _start_tokens(base, ids)
@@ -179,7 +179,7 @@ def _encode_context(base: Base, context: str, limit: int) -> tuple[int, ...]:
 
 
 def _stopping_rule(options: Mapping[str, Any]) -> tuple[tuple[str, ...], int]:
-    """Stop strings and the most tokens of an answer. Raises Refused where a task wants samples: two runs would disagree."""
+    """Stop strings and the most tokens of an answer. Raises Refused for a task that samples, since two runs would disagree."""
     if options.get("do_sample") and options.get("temperature", 1.0) > 0:
         raise Refused("harness names a task that samples its answers; versions are compared greedily", field="harness")
     until = options.get("until") or ()
@@ -196,7 +196,7 @@ def _cut_at_stop(text: str, stops: Sequence[str]) -> str:
 
 
 def _batch_by_limit(order: Sequence[int], rules: Sequence[tuple[tuple[str, ...], int]]) -> Iterator[list[int]]:
-    """A few at a time, with one limit each."""
+    """Batches of indices; all of a batch have the same limit."""
     batch: list[int] = []
     for index in order:
         if batch and (len(batch) == ROWS_AT_ONCE or rules[batch[0]][1] != rules[index][1]):

@@ -1,8 +1,8 @@
-"""What edits must not cost: how many small tasks a version still solves, as a share of what the base model solves.
+"""Capability: how many small tasks a version solves, as a share of the tasks that the base model solves.
 
-Scores, each of one task 0 or 1: `exact`, the greedy answer to its end; `acc`, the right choice has the largest log-likelihood;
-`acc_norm`, the largest one by character, which does not favour short choices (both as in lm-evaluation-harness); `em`, the answer
-found in what was written is the right one.
+Scores of one task are 0 or 1. `exact`: the whole greedy answer is right. `acc`: the right choice has the largest log-likelihood.
+`acc_norm`: it has the largest log-likelihood per character, which does not favour short choices (both as in
+lm-evaluation-harness). `em`: the answer extracted from the generated text is right.
 """
 
 from collections.abc import Mapping, MutableMapping, Sequence
@@ -16,7 +16,7 @@ from service.evaluation.capability.tasks import Task, load_tasks
 from service.evaluation.metrics.figures import mean
 from service.evaluation.metrics.log_likelihood import compute_log_likelihoods
 from service.evaluation.metrics.matching import extract_number, normalise_squad
-from service.evaluation.metrics.outcomes import GiveWay, Reference, predict_choices
+from service.evaluation.metrics.outcomes import Reference, YieldToAnswers, predict_choices
 from service.lm.base import Base
 from service.lm.intervention import Adapter
 from service.lm.overlay import View
@@ -29,12 +29,12 @@ __all__ = ["Capability", "MetricMeans", "Task", "measure_capability", "load_task
 TASKS_AT_ONCE = 16
 LONGEST_SOLUTION = 256  # tokens, as in lm-evaluation-harness
 LONGEST_TEXT = 32  # tokens, as in WILD's and LocFT's evaluation
-Scores = Mapping[str, float]  # by metric, the one that counts first
+Scores = Mapping[str, float]  # by metric; the first one is the primary metric
 
 
 @dataclass(frozen=True)
 class MetricMeans:
-    """One metric on one skill: means over n tasks, each with its standard error (None for fewer than two)."""
+    """One metric on one skill: means over n tasks, each with its standard error (None for fewer than two tasks)."""
 
     n: int
     version: float
@@ -50,8 +50,9 @@ class MetricMeans:
 
 @dataclass(frozen=True)
 class Capability:
-    """The share of tasks solved, by the metric that counts for each kind of task; `left_out` were too long for the model. The
-    share of no tasks is None.
+    """The share of solved tasks, by the primary metric of each kind of task. `left_out` counts tasks too long for the model.
+
+    The share of no tasks is None.
     """
 
     version: float | None
@@ -60,7 +61,7 @@ class Capability:
     n: int = 0
     figures: dict[str, dict[str, MetricMeans]] = field(default_factory=dict)  # skill → metric → figure
     left_out: int = 0
-    tasks: str = ""  # names the set of tasks by content: figures of two sets cannot be compared
+    tasks: str = ""  # a digest of the set of tasks: figures of two sets cannot be compared
 
     @property
     def ratio(self) -> float | None:
@@ -68,7 +69,7 @@ class Capability:
         return _ratio(self.version, self.base)
 
     def to_json(self) -> dict[str, Any]:
-        """Everything as JSON; under each skill its metrics."""
+        """All figures as JSON; under each skill its metrics."""
         by_skill = {
             skill: {name: metric.to_json() for name, metric in metrics.items()} for skill, metrics in self.figures.items()
         }
@@ -82,10 +83,10 @@ def measure_capability(
     reference: Reference,
     tasks: Sequence[Task],
     *,
-    yield_to_answers: GiveWay = lambda: None,
+    yield_to_answers: YieldToAnswers = lambda: None,
     cache: MutableMapping[Task, Scores] | None = None,
 ) -> Capability:
-    """How a version solves `tasks`, beside the base model; `remembered` keeps the base model's scores for the next call."""
+    """Score a version on `tasks` beside the base model. `cache` keeps the base model's scores for the next call."""
     eligible = [task for task in tasks if _fits_model(reference.base, task)]
     base_scores = {} if cache is None else cache
     new_scores = _score_tasks(reference.view, None, [task for task in eligible if task not in base_scores], yield_to_answers)
@@ -107,8 +108,10 @@ def measure_capability(
     )
 
 
-def _score_tasks(view: View, adapter: Adapter | None, tasks: Sequence[Task], yield_to_answers: GiveWay) -> dict[Task, Scores]:
-    """What each task came to, tasks of one kind together and a few at a time."""
+def _score_tasks(
+    view: View, adapter: Adapter | None, tasks: Sequence[Task], yield_to_answers: YieldToAnswers
+) -> dict[Task, Scores]:
+    """The scores of each task. Tasks of one kind are scored together, a batch at a time."""
     scores: dict[Task, Scores] = {}
     scorers = {"exact": _score_exact, "choice": _score_choices, "number": _score_text, "text": _score_text}
     for kind, scorer in scorers.items():
@@ -120,13 +123,13 @@ def _score_tasks(view: View, adapter: Adapter | None, tasks: Sequence[Task], yie
     return scores
 
 
-def _score_exact(view: View, adapter: Adapter | None, tasks: Sequence[Task], yield_to_answers: GiveWay) -> list[Scores]:
+def _score_exact(view: View, adapter: Adapter | None, tasks: Sequence[Task], yield_to_answers: YieldToAnswers) -> list[Scores]:
     rows = [encode_row(view.base, task.prompt, task.answer) for task in tasks]
     predictions = predict_choices(view, adapter, rows, yield_to_answers=yield_to_answers)
     return [{"exact": float(ids == row.target_ids)} for ids, row in zip(predictions, rows, strict=True)]
 
 
-def _score_choices(view: View, adapter: Adapter | None, tasks: Sequence[Task], yield_to_answers: GiveWay) -> list[Scores]:
+def _score_choices(view: View, adapter: Adapter | None, tasks: Sequence[Task], yield_to_answers: YieldToAnswers) -> list[Scores]:
     rows = [encode_row(view.base, task.prompt, choice, eos=False) for task in tasks for choice in task.choices]
     sums = iter(compute_log_likelihoods(view, adapter, rows, yield_to_answers=yield_to_answers))
     scores: list[Scores] = []
@@ -137,7 +140,7 @@ def _score_choices(view: View, adapter: Adapter | None, tasks: Sequence[Task], y
     return scores
 
 
-def _score_text(view: View, adapter: Adapter | None, tasks: Sequence[Task], yield_to_answers: GiveWay) -> list[Scores]:
+def _score_text(view: View, adapter: Adapter | None, tasks: Sequence[Task], yield_to_answers: YieldToAnswers) -> list[Scores]:
     prompts = [encode_prompt(view.base, task.prompt) for task in tasks]
     longest = LONGEST_SOLUTION if tasks[0].kind == "number" else LONGEST_TEXT
     answers = decode_greedily(view, adapter, prompts, max_new_tokens=longest, yield_to_answers=yield_to_answers)
@@ -170,7 +173,7 @@ def _fits_model(base: Base, task: Task) -> bool:
 
 
 def _build_metric_means(pairs: Sequence[tuple[Scores, Scores]]) -> dict[str, MetricMeans]:
-    """By metric; a skill may hold tasks of several kinds."""
+    """The means of one skill by metric. A skill may hold tasks of several kinds."""
     metrics = dict.fromkeys(name for version, _ in pairs for name in version)
     means = {}
     for name in metrics:
@@ -181,7 +184,7 @@ def _build_metric_means(pairs: Sequence[tuple[Scores, Scores]]) -> dict[str, Met
 
 
 def _standard_error(values: Sequence[float]) -> float | None:
-    """Of the mean: the sample's standard deviation over the square root of n."""
+    """The standard error of the mean: the sample's standard deviation over the square root of n."""
     return stdev(values) / len(values) ** 0.5 if len(values) > 1 else None
 
 

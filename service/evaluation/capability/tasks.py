@@ -1,7 +1,6 @@
-"""Small tasks with one right answer each, read from JSON lines: multiple choice, classification, and answers to be written.
+"""Small tasks with one right answer each, read from JSON lines: multiple choice, classification, and generated answers.
 
-The forms are those in which the field's sets come (PIQA, MMLU, SST-2, GSM8K); prompts are those of lm-evaluation-harness without
-examples in front.
+The forms are those of the field's sets (PIQA, MMLU, SST-2, GSM8K). Prompts are those of lm-evaluation-harness, zero-shot.
 """
 
 import json
@@ -24,7 +23,7 @@ TASK_FORMAT = "a task is a JSON object with question, choices and answer, with t
 class Task:
     """One small question with one right answer.
 
-    `exact`: the greedy answer to its end. `choice`: the likeliest of `choices`. `number`, `text`: found in what is written.
+    `exact`: the whole greedy answer. `choice`: the likeliest of `choices`. `number`, `text`: extracted from the generated text.
     """
 
     skill: str
@@ -35,9 +34,9 @@ class Task:
 
 
 def load_tasks(path: Path) -> tuple[Task, ...]:
-    """The tasks of a file, one JSON object a line; `dataset`, `skill` or the file's name says what they are counted under.
+    """The tasks of a file, one JSON object a line. A task's skill is its `skill`, its `dataset` or the file's name.
 
-    Raises Refused where the file cannot be read, is empty, or, with the line's number, holds something else.
+    Raises Refused for a file that cannot be read or is empty, and, with the line's number, for a line that is no task.
     """
     try:
         with path.open(encoding="utf-8-sig") as lines:
@@ -79,7 +78,7 @@ def _parse_classification(fields: Mapping[str, Any], skill: str) -> Task:
 
 
 def _parse_choice(question: str, choices: Sequence[str], fields: Mapping[str, Any], skill: str) -> Task:
-    """The texts are the choices; of MMLU's questions, and of those whose answer is given by letter, the letters are."""
+    """The choices are the texts. For MMLU's questions, and where the answer is a letter, the choices are the letters."""
     answer = fields["answer"]
     by_letter = isinstance(answer, str) and len(answer) == 1 and answer not in choices
     if by_letter:
@@ -98,14 +97,14 @@ def _question_prompt(question: str) -> str:
 
 
 def _parse_text(value: object) -> str:
-    """A text that says something."""
+    """A text that is not blank. Raises ValueError."""
     if not isinstance(value, str) or not value.strip():
         raise ValueError("no text")
     return value.strip()
 
 
 def _parse_numeral(text: str) -> str:
-    """A text that holds a number."""
+    """A text that holds a number. Raises ValueError."""
     if extract_number(text) is None:
         raise ValueError("no number")
     return text.strip()

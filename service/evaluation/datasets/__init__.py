@@ -1,4 +1,4 @@
-"""Data sets as their users have them, read into records. One file a family of schemas; knows no model and never echoes a row."""
+"""The field's data sets in their own forms, read into records. One file a family of schemas. Knows no model, echoes no row."""
 
 from service.evaluation.datasets.load import SCHEMAS, LoadedDataset, RowFault, load, read
 

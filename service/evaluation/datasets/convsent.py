@@ -1,7 +1,8 @@
 """KnowEdit's ConvSent: opinions on a topic, replies of either sentiment.
 
-The edit is EasyEdit's: an instruction that names the sentiment (its spelling too), with the first reply as the target. EasyEdit
-draws sentiment and question at random; here even rows are edited to positive, odd ones to negative, with its first question.
+The edit is EasyEdit's: an instruction that names the sentiment (with EasyEdit's spelling), and the first reply as the target.
+EasyEdit draws sentiment and question at random. Here even rows are edited to positive and odd rows to negative, and the question
+is always EasyEdit's first one.
 """
 
 from service.evaluation.datasets.fields import Fields

@@ -1,4 +1,4 @@
-"""CounterFact: flat, as EasyEdit and LocFT hold it, and ROME's own."""
+"""CounterFact: the flat form of EasyEdit and LocFT, and ROME's own form."""
 
 from service.evaluation.datasets.fields import Fields, drop_missing
 from service.evaluation.datasets.rows import BadRow
@@ -11,7 +11,7 @@ PLACEHOLDER = "{}"
 
 
 def fill_template(row: Fields, name: str, subject: str) -> str:
-    """A prompt with the subject in its one place. Raises BadRow where there is none."""
+    """A prompt with the subject in its placeholder. Raises BadRow unless there is exactly one placeholder."""
     template = row.read_text(name)
     if template.count(PLACEHOLDER) != 1:
         raise BadRow(f"requested_rewrite.{name} must have one place {PLACEHOLDER} for the subject")

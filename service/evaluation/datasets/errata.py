@@ -1,4 +1,4 @@
-"""Our own: an edit in the words of the API or of the field (`target` or `target_new`, `rephrases` or `rephrase_prompt`)."""
+"""Errata's own form: an edit in the API's names or the field's (`target` or `target_new`, `rephrases` or `rephrase_prompt`)."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -35,7 +35,7 @@ def _read(row: Fields, number: int) -> list[Record]:
 
 
 def _probes(row: Fields, name: str) -> tuple[EvalProbe, ...]:
-    """Each a prompt or an object; `train` is not read, a loaded probe is never trained."""
+    """Probes; each is a prompt or an object. `train` is not read: a loaded probe is never open to training."""
     values = ({"prompt": value} if isinstance(value, str) else value for value in row.read_list(name))
     probes = [_probe(fields) for fields in Fields({name: list(values)}, row.notes).read_objects(name)]
     return tuple(probe for probe in probes if probe is not None)

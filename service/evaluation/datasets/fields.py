@@ -1,4 +1,4 @@
-"""The fields of one row, checked as they are taken: text is text, words are words. A fault is told by the field's name alone."""
+"""The fields of one row, validated when they are read. A fault names the field and never repeats its content."""
 
 import re
 import unicodedata
@@ -18,7 +18,7 @@ _BROKEN = re.compile("[\x00\ud800-\udfff]")  # what no database and no encoder h
 
 
 class Fields:
-    """One object of a row. `notes` counts what was left out of good rows."""
+    """One object of a row. `notes` counts the parts that were left out of good rows. Every read method may raise BadRow."""
 
     def __init__(self, values: Mapping[str, Any], notes: Counter[str], *, prefix: str = "") -> None:
         self._values, self.notes, self._prefix = values, notes, prefix
@@ -27,17 +27,17 @@ class Fields:
         return name in self._values
 
     def read_text(self, name: str) -> str:
-        """Text that says something, exactly as it is given. Raises BadRow."""
+        """A text that is not blank, unchanged. Raises BadRow where there is none."""
         if (text := self.read_optional(name)) is None:
             raise BadRow(f"{self._prefix}{name} is missing or empty")
         return text
 
     def read_optional(self, name: str) -> str | None:
-        """Text that says something, or None where the field is missing, null or blank."""
+        """A text that is not blank, or None where the field is missing, null or blank."""
         return _parse_text(self._values.get(name), f"{self._prefix}{name}")
 
     def read_first_answer(self, name: str) -> str | None:
-        """The first of the lists or the text under `name`: some files hold either."""
+        """The first spelling of the first answer under `name`."""
         answers = self.read_answers(name)
         return answers[0][0] if answers else None
 
@@ -47,7 +47,7 @@ class Fields:
         return str(value) if isinstance(value, int) and not isinstance(value, bool) else self.read_optional(name)
 
     def read_texts(self, name: str) -> tuple[str, ...]:
-        """A list of texts, or one text; what is blank in it is left out."""
+        """A list of texts, or one text. Blank texts are left out."""
         value = self._values.get(name)
         texts = (
             _parse_text(text, f"{self._prefix}{name}") for text in ([value] if isinstance(value, str) else self.read_list(name))
@@ -83,14 +83,14 @@ class Fields:
         return [self._nested(item, name) for item in self.read_list(name)]
 
     def read_flag(self, name: str) -> bool | None:
-        """True, false, or None where it is not said."""
+        """True, false, or None where the field is missing."""
         value = self._values.get(name)
         if value is not None and not isinstance(value, bool):
             raise BadRow(f"{self._prefix}{name} must be true or false")
         return value
 
     def read_groups(self) -> "Iterator[tuple[str, list[Fields]]]":
-        """Every field that holds a list of objects, with its name, which must be a short one."""
+        """Every field as a group: its name, of at most 100 characters, and its list of objects."""
         for name in self._values:
             if not name or len(name) > 100:
                 raise BadRow(f"{self._prefix.rstrip('.') or 'a group'} has a group without a name or with a long one")
@@ -103,7 +103,7 @@ class Fields:
         return Fields(value, self.notes, prefix=f"{self._prefix}{name}.")
 
     def read_probe(self, prompt_field: str, answer_field: str, *, group: str | None = None) -> EvalProbe | None:
-        """The probe of two fields, with all its right answers; None, and a note, where either says nothing."""
+        """The probe of a prompt field and an answer field, with all right answers. None, and a note, where either is blank."""
         prompt, answers = self.read_optional(prompt_field), self.read_answers(answer_field)
         if prompt is None or not answers:
             if self._values.get(prompt_field) is not None or self._values.get(answer_field) is not None:
@@ -113,12 +113,12 @@ class Fields:
 
 
 def build_aliases(answers: tuple[tuple[str, ...], ...]) -> tuple[tuple[str, ...], ...]:
-    """The answers if there is more than the first spelling of the first, else nothing."""
+    """All answers with their spellings; nothing if there is one answer with one spelling."""
     return answers if sum(map(len, answers)) > 1 else ()
 
 
 def drop_missing(*probes: EvalProbe | None) -> tuple[EvalProbe, ...]:
-    """The probes that there are."""
+    """The probes without None."""
     return tuple(probe for probe in probes if probe is not None)
 
 

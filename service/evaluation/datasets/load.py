@@ -1,4 +1,4 @@
-"""Loading: rows to records by the schema that is named or that the first rows show. A bad row is told, counted and left out."""
+"""Loading: rows to records by a named schema, or by the schema of the first rows. A bad row is reported and left out."""
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
@@ -21,9 +21,9 @@ from service.evaluation.datasets.wikibigedit import WIKIBIGEDIT, WIKIBIGEDIT_LOC
 from service.evaluation.datasets.zsre import ZSRE, ZSRE_PORTABILITY
 from service.evaluation.records import Record
 
-SAMPLE_ROWS = 100  # to tell the schema by
+SAMPLE_ROWS = 100  # from which the schema is detected
 
-# In the order in which they are tried: the first that fits is it, so the ones with the more telling fields come first.
+# The first schema that matches is used, so schemas with more specific fields come first.
 _ALL = (
     ZSRE_PORTABILITY,
     ZSRE,
@@ -48,7 +48,7 @@ SCHEMAS: tuple[str, ...] = tuple(sorted(_BY_NAME))
 
 @dataclass(frozen=True)
 class RowFault:
-    """A row that is no record: its line (from 1), or its index in an array (from 0), and why."""
+    """A row that is no record: its line (from 1) or its index in an array (from 0), and the reason."""
 
     line: int
     reason: str
@@ -56,7 +56,7 @@ class RowFault:
 
 @dataclass(frozen=True)
 class LoadedDataset:
-    """A data set: its records in order, the rows left out, and how often something was left out of a good row."""
+    """A data set: its records in order, its bad rows, and counts of parts that were left out of good rows."""
 
     schema: str
     records: tuple[Record, ...]
@@ -65,15 +65,15 @@ class LoadedDataset:
 
 
 def load(path: Path, schema: str = "auto", *, limit: int | None = None) -> LoadedDataset:
-    """The records of a file, or the first `limit` of them: what comes after is not read, and not told where it is bad.
+    """The records of a file, or its first `limit` records. Later rows are not read, so bad ones among them are not reported.
 
-    Raises Refused for a schema that is unknown or cannot be told, and for a set without records.
+    Raises Refused for a schema that is unknown or cannot be detected, and for a data set without records.
     """
     return read(read_raw_rows(path), schema, limit=limit)
 
 
 def read(rows: Iterable[RawRow], schema: str = "auto", *, limit: int | None = None) -> LoadedDataset:
-    """The records of rows that are at hand, such as those of a request."""
+    """The records of rows in memory, such as those of a request."""
     if schema != "auto" and schema not in _BY_NAME:
         raise Refused(f"the schema must be auto or one of {', '.join(SCHEMAS)}", field="schema")
     rows = iter(rows)

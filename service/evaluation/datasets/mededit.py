@@ -1,7 +1,7 @@
-"""MedEditBench (MedEditEval): medical questions with their options inline, and three things one may edit in.
+"""MedEditBench (MedEditEval): medical questions with inline options, and three kinds of targets.
 
-`gta` is the right option, `re` the reference rationale, `sgr` a rationale the model wrote. The shuffled question and `gen_qa`
-ask whether the edit generalises, `ret_qa` whether what was known is retained.
+`gta` is the right option, `re` the reference rationale, `sgr` a rationale that the model wrote. The shuffled question and
+`gen_qa` measure generality; `ret_qa` measures locality.
 """
 
 from collections.abc import Callable
@@ -13,7 +13,7 @@ from service.evaluation.records import EvalProbe, Record
 
 
 def _read(row: Fields, number: int, *, target: str) -> list[Record]:
-    """Rephrases have answers of their own: the options moved, or the question is another one."""
+    """Rephrases have answers of their own: their options are in another order, or the question is another one."""
     return [
         Record(
             id=row.read_id("id") or f"mededitbench-{number}",

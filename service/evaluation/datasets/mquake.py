@@ -1,8 +1,8 @@
-"""MQuAKE: several rewrites a case, and questions over several hops whose answer follows from all of them.
+"""MQuAKE: several rewrites a case, and multi-hop questions whose answer follows from all rewrites of the case.
 
-One record a rewrite, named `<case>-<n>`, all of a case with the same `case`. The questions over several hops can only be right
-once every rewrite of the case is in, so they are portability probes of the *last* one (group `multi_hop`), as are the single hops
-that no rewrite of the case teaches (group `single_hop`). A rewrite's own question, the same fact put as one, is its rephrase.
+Each rewrite is a record with the id `<case>-<n>` and its case in `case`. A multi-hop question can only be right after every
+rewrite of the case. Therefore multi-hop questions are portability probes of the *last* rewrite (group `multi_hop`), as are the
+single hops that no rewrite of the case edits (group `single_hop`). A rewrite's own question is its rephrase.
 """
 
 from service.evaluation.datasets.counterfact import fill_template

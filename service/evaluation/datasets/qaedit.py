@@ -1,4 +1,4 @@
-"""QAEdit (WILD): natural questions with five locality questions each. Noise in the targets is kept as it is."""
+"""QAEdit (WILD): natural questions with five locality questions each. Noise in the targets is not removed."""
 
 from collections.abc import Mapping
 from typing import Any

@@ -1,6 +1,6 @@
-"""Bytes to rows: a JSON array or one JSON value a line, each row parsed by itself so that a broken one costs no other.
+"""Bytes to rows of a JSON array or of JSON lines. Each row is parsed alone, so a broken row does not affect the others.
 
-The file may be hostile: its size, the size of a row and how deeply it nests are bounded, and it is never held in memory as text.
+The file may be hostile: its size, the size of a row and the depth of nesting are bounded, and the whole text is never in memory.
 """
 
 import json
@@ -27,7 +27,7 @@ _BLANK = re.compile(rb"[ \t\r\n]*+")
 
 
 class BadRow(Exception):
-    """Why a row is no record, in words that repeat nothing of it."""
+    """The reason why a row is no record. The reason never repeats the row's content."""
 
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
@@ -36,14 +36,14 @@ class BadRow(Exception):
 
 @dataclass(frozen=True)
 class RawRow:
-    """A row as bytes and where it stands: its line in a file of lines (from 1), its index in an array (from 0)."""
+    """A row as bytes with its position: its line in a file of lines (from 1), or its index in an array (from 0)."""
 
     position: int
     text: bytes
 
 
 def read_raw_rows(path: Path) -> Iterator[RawRow]:
-    """The rows of a file, in order. Raises Refused if it cannot be read or is neither form, TooLong over its bounds."""
+    """The rows of a file, in order. Raises Refused for a file that cannot be read or has neither form, TooLong over a bound."""
     try:
         size = path.stat().st_size
         if not path.is_file():
@@ -62,7 +62,7 @@ def read_raw_rows(path: Path) -> Iterator[RawRow]:
 
 
 def parse_row(row: RawRow) -> dict[str, Any]:
-    """The object in a row. Raises BadRow."""
+    """The JSON object of a row. Raises BadRow."""
     if len(row.text) > MOST_ROW_BYTES:
         raise BadRow(f"it has more than {MOST_ROW_BYTES >> 20} MiB")
     try:
@@ -81,7 +81,7 @@ def parse_row(row: RawRow) -> dict[str, Any]:
 
 
 def _first_byte(head: bytes) -> bytes:
-    """The first byte that says something. Raises Refused where no JSON begins like that."""
+    """The first byte that is not white space. Raises Refused for an empty file, and for a file that is not UTF-8."""
     head = head.removeprefix(_BOM)
     start = head.lstrip(b" \t\r\n")[:1]
     if not start and len(head) < 4000:
@@ -109,8 +109,8 @@ def _skip_rest(file: Any) -> None:
 
 
 def _split_array(descriptor: int) -> Iterator[RawRow]:
-    """The elements of the outermost array. One that is not closed takes the rest of the file with it;
-    what breaks off is a bad row of its own."""
+    """The elements of the outermost array. An element that is not closed extends to the end of the file. An incomplete array ends
+    with a bad row."""
     with mmap.mmap(descriptor, 0, access=mmap.ACCESS_READ) as data:
         first_bracket = data.find(b"[")
         row_start, depth, index = first_bracket + 1, 1, 0

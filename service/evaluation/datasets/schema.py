@@ -1,4 +1,4 @@
-"""What a schema is: a name, the fields it is known by, and how one row becomes records."""
+"""Schemas: a name, the fields that identify the schema, and a reader from a row to records."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from service.evaluation.records import Record
 
 @dataclass(frozen=True)
 class Schema:
-    """`read` takes a row and its number (from 0) and gives the records in it, at least one, or raises BadRow."""
+    """`read` takes a row and its number (from 0) and returns its records, at least one, or raises BadRow."""
 
     name: str
     is_match: Callable[[Mapping[str, Any]], bool]
@@ -18,5 +18,5 @@ class Schema:
 
 
 def has_fields(*names: str) -> Callable[[Mapping[str, Any]], bool]:
-    """Whether a row has all these fields."""
+    """A test whether a row has all these fields."""
     return lambda row: all(name in row for name in names)

@@ -1,4 +1,4 @@
-"""WikiBigEdit: its own form, as EasyEdit and UltraEdit read it, and LocFT's flat 3,000."""
+"""WikiBigEdit: its own form, which EasyEdit and UltraEdit read, and LocFT's flat form of 3,000 rows."""
 
 from service.evaluation.datasets.fields import Fields, drop_missing
 from service.evaluation.datasets.schema import Schema, has_fields
@@ -6,7 +6,7 @@ from service.evaluation.records import EvalProbe, Record
 
 
 def _read_original(row: Fields, number: int) -> list[Record]:
-    """`personas` asks the same in other people's words and has the same answer; all but `update` and `ans` may be null."""
+    """`personas` are the same question in other wording, with the same answer. All fields but `update` and `ans` may be null."""
     answer = row.read_text("ans")
     rephrase = row.read_optional("rephrase")
     personas = tuple(EvalProbe(prompt=prompt, answer=answer, group="personas") for prompt in row.read_texts("personas"))

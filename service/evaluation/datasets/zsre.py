@@ -1,4 +1,4 @@
-"""ZsRE as MEND, EasyEdit, LocFT and UltraEdit hold it, with and without portability."""
+"""ZsRE in the form of MEND, EasyEdit, LocFT and UltraEdit, with and without portability."""
 
 from service.evaluation.datasets.fields import Fields, drop_missing
 from service.evaluation.datasets.schema import Schema, has_fields
@@ -6,7 +6,7 @@ from service.evaluation.records import EvalProbe, Record
 
 
 def _record(row: Fields, number: int) -> Record:
-    """The target is `alt`; UltraEdit's copy calls it `ans`. `answers` and `pred` are what was true and what a model said."""
+    """The target is `alt`, in UltraEdit's copy `ans`. `answers` are the true answers; `pred` is a model's answer."""
     rephrase = row.read_optional("rephrase")
     return Record(
         id=f"zsre-{number}",

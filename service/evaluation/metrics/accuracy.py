@@ -1,4 +1,4 @@
-"""Questions with a right answer (the edit's own, rephrases, portability): by tokens, and by what the model writes."""
+"""Accuracy on questions with a right answer (the edit's own, rephrases, portability): by tokens, and by the generated text."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -41,7 +41,10 @@ LENGTH_LABELS = {
 
 @dataclass(frozen=True)
 class EncodedQuestion:
-    """An ask as rows: one for each spelling of the right answer, EOS included, and how many of its tokens are text."""
+    """A question as token ids. `rows` has one row for each spelling of the right answer, EOS included.
+
+    `text_lengths` are the numbers of target tokens of each row without EOS.
+    """
 
     question: EvalQuestion
     prompt: tuple[int, ...]
@@ -50,7 +53,7 @@ class EncodedQuestion:
 
 
 def encode_question(base: Base, question: EvalQuestion) -> EncodedQuestion:
-    """Raises Refused where the model cannot be asked that; of its further spellings one that does not fit is left out alone."""
+    """Encode a question. Raises Refused where the first spelling does not fit; further spellings that do not fit are left out."""
     prompt = encode_prompt(base, question.prompt, surface=question.surface)
     rows, text_lengths = [], []
     for index, answer in enumerate(question.answers[:MOST_ALIASES]):
@@ -75,7 +78,7 @@ def score_questions(
     *,
     yield_to_answers: Callable[[], None],
 ) -> list[ScoredQuestion]:
-    """Every question's marks by the names of `LABELS`, `AFTER_LABELS` and `LENGTH_LABELS`, the base model's beside them."""
+    """The scores of every question by the names of `LABELS`, `AFTER_LABELS` and `LENGTH_LABELS`, and those of the base model."""
     prompts, limit = [question.prompt for question in questions], min(ANSWER_TOKENS, reference.longest_answer)
     version_scores = _score_batch(
         view,
@@ -112,7 +115,7 @@ def _score_batch(
 
 
 def _score_tokens(question: EncodedQuestion, forced_rows: Sequence[ForcedRow]) -> dict[str, float]:
-    """EasyEdit's target has no EOS, so its accuracy is taken over the tokens before it; exact match is over all."""
+    """EasyEdit's target has no EOS, so token accuracy covers the tokens before EOS. Exact match covers all tokens."""
     accuracies = [
         agreement(f.choices[:length], row.target_ids[:length])
         for f, row, length in zip(forced_rows, question.rows, question.text_lengths, strict=True)
@@ -139,6 +142,6 @@ def _score_text(base: Base, question: EvalQuestion, answer: Sequence[int]) -> di
 
 
 def measure_length(base: Base, answer: Sequence[int]) -> dict[str, float]:
-    """How long an answer is, and whether it had to be cut."""
+    """The number of tokens of an answer without EOS, and whether the answer reached the limit."""
     ended = bool(answer) and answer[-1] in base.eos_ids
     return {"tokens": float(len(answer) - ended), "at_limit": float(not ended)}

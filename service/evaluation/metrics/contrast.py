@@ -1,4 +1,4 @@
-"""CounterFact's own figures: whether the new answer is likelier than the true one where it should be, and the true one elsewhere.
+"""CounterFact's own figures: whether the new answer is likelier than the true one on the edit, and the true one on neighbours.
 
 p(answer) is exp of the mean log-probability per token, as in ROME's evaluation. Success is p(new) > p(true) on the edit's prompt
 (efficacy) and its rephrases (paraphrase), p(true) > p(new) on neighbouring subjects; magnitude is the difference.
@@ -26,12 +26,13 @@ LABELS = {
     "neighbourhood_success": "p(true) > p(new) on neighbouring subjects",
     "neighbourhood_magnitude": "p(true) - p(new) on neighbouring subjects",
 }
-AnswerPair = tuple[EvalQuestion, Row, Row]  # the question with what should be likelier, then what should not
+AnswerPair = tuple[EvalQuestion, Row, Row]  # the question, the answer that should be likelier, and the other answer
 
 
 def encode_pairs(base: Base, questions: Sequence[tuple[Record, EvalQuestion]]) -> tuple[list[AnswerPair], int]:
-    """The questions of records that say what was true, of locality those about neighbours; and how many were left out because
-    the new answer is the true one, so that neither can be likelier.
+    """The questions of records with a true answer; of locality questions those about neighbours alone.
+
+    The second value counts the questions whose new answer is the true one, so that neither can be likelier.
     """
     pairs: list[AnswerPair] = []
     equal_count = 0
@@ -62,7 +63,7 @@ def encode_pairs(base: Base, questions: Sequence[tuple[Record, EvalQuestion]]) -
 def score_pairs(
     view: View, adapter: Adapter | None, base: View, pairs: Sequence[AnswerPair], *, yield_to_answers: Callable[[], None]
 ) -> list[ScoredQuestion]:
-    """Marks by the names of `LABELS`; the base model's beside them."""
+    """The scores of every pair by the names of `LABELS`, and those of the base model."""
     rows = [row for _, *row_pair in pairs for row in row_pair]
     version_scores, base_scores = (
         [exp(result.mean) for result in teacher_force(model_view, model_adapter, rows, yield_to_answers=yield_to_answers)]

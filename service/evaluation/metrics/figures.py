@@ -1,4 +1,4 @@
-"""Marks of single questions as figures: a score, its n, the label of who defines it so, and the base model's score beside it."""
+"""Scores of single questions as figures: a mean, its n, a label with the source of the definition, and the base model's mean."""
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -13,7 +13,7 @@ MetricScores = Mapping[str, float]
 
 @dataclass(frozen=True)
 class ScoredQuestion:
-    """A question with its marks by metric, and what the base model, or the base model in other batches, gets by the same."""
+    """A question with its scores by metric. `reference` has the base model's scores, or those of the base in other batches."""
 
     question: EvalQuestion
     scores: MetricScores
@@ -26,14 +26,14 @@ def build_figure(values: Sequence[float], label: str, **extra: Any) -> Figure:
 
 
 def build_figures(questions: Sequence[ScoredQuestion], labels: Mapping[str, str], reference: str) -> dict[str, Figure]:
-    """The figure of every metric, with the one it is read against under the name `beside`."""
+    """The figure of every metric. The mean of the reference scores is added under the name `reference`."""
     return {name: _reference_figure(questions, name, label, reference) for name, label in labels.items()}
 
 
 def build_group_figures(
     questions: Sequence[ScoredQuestion], labels: Mapping[str, str], reference: str
 ) -> dict[str, dict[str, Figure]]:
-    """The same by group of probes, for questions that belong to one."""
+    """The figures of every group of probes. Questions without a group are left out."""
     groups = group_by(questions, lambda question: question.question.group)
     return {name: build_figures(groups[name], labels, reference) for name in sorted(groups)}
 
@@ -41,7 +41,7 @@ def build_group_figures(
 def build_knowedit_figure(questions: Sequence[ScoredQuestion], metric: str, label: str) -> Figure:
     """KnowEdit's aggregation: the mean within each group of a case, over the groups of the case, over cases; n counts cases.
 
-    A probe without a group is its case's one group. It weighs a case with one probe as much as one with twenty.
+    A probe without a group is the only group of its case. A case with one probe weighs as much as a case with twenty.
     """
     values = []
     for case in group_by(questions, lambda question: question.question.record).values():
@@ -58,7 +58,7 @@ def mean(values: Sequence[float]) -> float | None:
 
 
 def group_by(questions: Iterable[ScoredQuestion], key: Callable[[ScoredQuestion], str | None]) -> dict[str, list[ScoredQuestion]]:
-    """Questions by name, those without one left out."""
+    """Questions by the value of `key`. Questions without a value are left out."""
     groups: dict[str, list[ScoredQuestion]] = defaultdict(list)
     for question in questions:
         if (label := key(question)) is not None:

@@ -1,6 +1,7 @@
-"""Fluency as CounterFact and EasyEdit measure it: how varied what a model writes is, by entropies of word pairs and triples.
+"""Fluency as CounterFact and EasyEdit define it: the variety of generated text, by entropies of word pairs and triples.
 
-It falls when a model repeats itself. Words are split by an expression, not by NLTK, so figures compare with each other here.
+Fluency falls when a model repeats itself. Words are split by a regular expression, not by NLTK, so figures compare with each
+other, and not with figures from NLTK.
 """
 
 import re
@@ -8,7 +9,7 @@ from collections import Counter
 from math import log2
 
 WEIGHTS = {2: 2 / 3, 3: 4 / 3}
-LONGEST = 100  # tokens written on
+LONGEST = 100  # generated tokens
 _WORD = re.compile(r"\w+|[^\w\s]")
 
 

@@ -1,6 +1,6 @@
-"""All figures of the field for one version, side by side, each with its n and the label of who defines it so.
+"""All figures of the field for one version, each with its n and a label with the source of the definition.
 
-Questions are asked some at a time, and `between` is called after every batch, so that whoever needs the machine more goes first.
+Questions are asked in batches. `yield_to_answers` is called between batches, so that live traffic goes first.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -19,7 +19,7 @@ from service.evaluation.metrics.figures import (
 )
 from service.evaluation.metrics.fluency import LONGEST, entropy
 from service.evaluation.metrics.opinions import measure_opinions
-from service.evaluation.metrics.outcomes import GiveWay, Reference, split_into_batches
+from service.evaluation.metrics.outcomes import Reference, YieldToAnswers, split_into_batches
 from service.evaluation.records import EvalQuestion, Record
 from service.evaluation.report import Moment
 from service.lm.base import Base
@@ -29,7 +29,7 @@ from service.lm.prompts import encode_prompt
 from service.lm.scoring import decode_greedily
 from service.lm.tokenizing import decode_answer
 
-WRITTEN_AT_ONCE = 8  # prompts written on for 100 tokens
+WRITTEN_AT_ONCE = 8  # prompts that are continued for 100 tokens in one batch
 MOST_GENERATIONS = 200
 FLUENCY_LABEL = f"n-gram entropy in bits (2: 2/3, 3: 4/3) of prompt and at most {LONGEST} greedy tokens (CounterFact, EasyEdit)"
 T = TypeVar("T")
@@ -42,15 +42,15 @@ def measure_full(
     records: Sequence[Record],
     *,
     live: Iterable[Record] | None = None,
-    yield_to_answers: GiveWay = lambda: None,
+    yield_to_answers: YieldToAnswers = lambda: None,
     moment: Moment = "after_all",
     surfaces: Sequence[str] | None = None,
 ) -> dict[str, Any]:
-    """Every figure as JSON. `live`: what the version answers, in order of acceptance; by default the records themselves.
+    """Every figure as JSON. `live` are the edits that the version answers, in order of acceptance; by default the records.
 
-    `left_out` counts questions that another live edit contradicts, and those that the model cannot be asked (too long for its
-    context, control tokens in them); of CounterFact's pairs those whose answers are one, of ConvSent's topics those beside which
-    every other one is edited. `moment` says when this is measured and changes nothing.
+    `left_out` counts questions that another live edit contradicts, questions that the model cannot be asked (longer than its
+    context, or with control tokens), CounterFact's pairs with two equal answers, and ConvSent's topics for which every other
+    topic is edited. `moment` is a label in the result.
     """
     base, live = reference.base, list(records if live is None else live)
     candidates, contradicted = select_questions(records, surfaces or base.surfaces, live)
@@ -121,7 +121,7 @@ def _build_kind_figures(kind: str, scored: Sequence[ScoredQuestion]) -> dict[str
 
 
 def _fluency(
-    view: View, adapter: Adapter | None, base: View, records: Sequence[Record], surface: str, yield_to_answers: GiveWay
+    view: View, adapter: Adapter | None, base: View, records: Sequence[Record], surface: str, yield_to_answers: YieldToAnswers
 ) -> Figure:
     texts = [prompt for record in records for prompt in (record.generation or (record.prompt,))]
     prompts, _ = _encode_all(
@@ -143,7 +143,7 @@ def _fluency(
 def _encode_all(
     encode: Callable[[Base, Any], T], base: Base, items: Sequence[EvalQuestion] | Sequence[str]
 ) -> tuple[list[T], int]:
-    """What the model can be asked, and how much it cannot."""
+    """The items that the model can be asked, encoded, and the number of the others."""
     encoded: list[T] = []
     for item in items:
         try:

@@ -1,7 +1,7 @@
-"""Rows as they go through the model together: of like length, and as many as one pass has room for.
+"""Batches of rows of similar length, as large as one forward pass has room for.
 
-The bound is on the logits that their targets make and on tokens, not on rows alone: with a vocabulary of 150,000 a few long
-targets are as much as a hundred short ones.
+A batch is bounded by its rows, its tokens and the logits of its targets: with a vocabulary of 150,000 a few long targets have as
+many logits as a hundred short ones.
 """
 
 from collections.abc import Iterator, Sequence
@@ -15,8 +15,9 @@ MOST_LOGITS = 1 << 26  # numbers: 0.25 GiB in fp32
 
 
 def batch_by_length(view: View, rows: Sequence[Row], *, alternative: bool = False) -> Iterator[list[int]]:
-    """Places of rows, shortest first; a row without a target needs no pass. `otherwise`: other batches, longest first and fewer
-    at once.
+    """Indices of rows by batch, shortest rows first. A row without a target is in no batch.
+
+    `alternative` gives other batches: longest rows first, a third of the rows at once.
     """
     vocabulary = view.model.get_output_embeddings().weight.shape[0]  # type: ignore[operator]
     most_targets = max(1, MOST_LOGITS // vocabulary)

@@ -1,7 +1,7 @@
-"""Locality four ways, none of which judges whether an answer is true: only whether the base model's is kept.
+"""Four measures of locality. None judges whether an answer is true; each compares the version with the base model.
 
-Beside each stands the noise floor: the base model against itself with the same prompts in other batches. What a version does not
-exceed there it does not do.
+Each has a noise floor: the base model against itself, with the same prompts in other batches. A change within the noise floor is
+no effect of the version.
 """
 
 from collections.abc import Callable, Sequence
@@ -25,12 +25,12 @@ LABELS = {
     "log_probability_change": "change of the base answer's log-probability per token, in nats; 0 is best (ours)",
 }
 NOISE = "noise"  # the base model against itself
-_OTHER_BATCH = 7  # rows decoded together for the noise floor
+_OTHER_BATCH = 7  # rows of one batch when the noise floor is measured
 
 
 @dataclass(frozen=True)
 class Neighbour:
-    """A locality ask as a prompt and, where the data set names an answer, the row to be teacher-forced."""
+    """A locality question as a prompt, and a row to teacher-force where the data set names an answer."""
 
     question: EvalQuestion
     prompt: tuple[int, ...]
@@ -38,7 +38,7 @@ class Neighbour:
 
 
 def encode_neighbour(base: Base, question: EvalQuestion) -> Neighbour:
-    """Raises Refused where the model cannot be asked that."""
+    """Encode a locality question. Raises Refused where the model cannot be asked it."""
     named_row = (
         encode_row(base, question.prompt, question.answer, surface=question.surface, eos=False)
         if question.answer is not None
@@ -55,7 +55,7 @@ def score_neighbours(
     *,
     yield_to_answers: Callable[[], None],
 ) -> list[ScoredQuestion]:
-    """Every question's marks by the names of `LABELS` and of `answered.LENGTH_LABELS`; beside them the noise floor."""
+    """The scores of every question by the names of `LABELS` and `accuracy.LENGTH_LABELS`; the reference is the noise floor."""
     base, prompts = reference.base, [neighbour.prompt for neighbour in neighbours]
     limit = min(ANSWER_TOKENS, reference.longest_answer)
     answers = [answer[:limit] for answer in reference.decode_answers(prompts, yield_to_answers=yield_to_answers)]
@@ -77,7 +77,7 @@ def score_neighbours(
 
 
 def _drift(before: Sequence[ForcedRow], after: Sequence[ForcedRow], index: int, count: int) -> dict[str, float]:
-    """Of the row of the base model's own answer, `at`, and of the named one, `count` further on."""
+    """The change of one neighbour. Row `index` has the base model's own answer; row `index + count` has the named answer."""
     old, new = before[index], after[index]
     assert old.distributions is not None and new.distributions is not None
     return {
@@ -90,7 +90,7 @@ def _drift(before: Sequence[ForcedRow], after: Sequence[ForcedRow], index: int, 
 def _decode_in_other_batches(
     base: View, prompts: Sequence[tuple[int, ...]], limit: int, yield_to_answers: Callable[[], None]
 ) -> list[tuple[int, ...]]:
-    """The base model's answers in other batches: backwards, a few at once."""
+    """The base model's answers in other batches: in reverse order, a few at once."""
     backwards = prompts[::-1]
     answers: list[tuple[int, ...]] = []
     for start in range(0, len(backwards), _OTHER_BATCH):

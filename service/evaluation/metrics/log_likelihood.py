@@ -1,4 +1,4 @@
-"""How likely a version finds given continuations. A row's log-likelihood is log p(target | prompt), summed over its tokens."""
+"""Log-likelihoods of continuations under a version: log p(target | prompt), summed over the target's tokens."""
 
 from collections.abc import Callable, Sequence
 
@@ -16,7 +16,7 @@ from service.lm.sampling import greedy_tokens
 def compute_log_likelihoods(
     view: View, adapter: Adapter | None, rows: Sequence[Row], *, yield_to_answers: Callable[[], None] = lambda: None
 ) -> list[tuple[float, bool]]:
-    """Of each row: the log-likelihood of its target tokens, and whether greedy decoding would give exactly them."""
+    """The log-likelihood of each row's target tokens, and whether greedy decoding gives exactly these tokens."""
     results: list[tuple[float, bool]] = [(0.0, True)] * len(rows)
     for chunk in batch_by_length(view, rows):
         batch = collate(view.base, [rows[index] for index in chunk], last=LAST_PROMPT_TOKENS if adapter is None else adapter.last)

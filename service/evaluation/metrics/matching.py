@@ -1,17 +1,17 @@
-"""Whether an answer as text is a right one, as the field judges it: cut at a stop, normalised as in SQuAD, compared exactly."""
+"""Matching of generated text as the field defines it: cut at a stop string, normalised as in SQuAD, compared exactly."""
 
 import re
 import string
 from collections.abc import Sequence
 
 _ARTICLE = re.compile(r"\b(a|an|the)\b")
-SOLUTION = "####"  # what GSM8K writes in front of the number
+SOLUTION = "####"  # GSM8K's mark in front of the number
 _NUMBER = re.compile(r"-?\d[\d,]*(?:\.\d+)?")
 _PUNCTUATION = str.maketrans("", "", string.punctuation)
 
 
 def normalise_squad(text: str) -> str:
-    """SQuAD's normalisation: lower case, without ASCII punctuation, without a, an and the, white space squeezed."""
+    """SQuAD's normalisation: lower case, without ASCII punctuation, without a, an and the, white space collapsed."""
     return " ".join(_ARTICLE.sub(" ", text.lower().translate(_PUNCTUATION)).split())
 
 
@@ -21,17 +21,17 @@ def cut_at(text: str, stops: Sequence[str]) -> str:
 
 
 def matches_field(answer: str, accepted: str) -> bool:
-    """LocFT's exact match, but "." ends an answer only where the right one has none: else "St. Louis" could never be right."""
+    """LocFT's exact match, but "." ends an answer only if the right one has none. Else "St. Louis" could never be right."""
     return _same(answer, accepted, ("\n",) if "." in accepted else (".", "\n"))
 
 
 def matches_locft(answer: str, accepted: str) -> bool:
-    """LocFT's exact match as it is: "." always ends an answer, and a target that holds one is out of reach."""
+    """LocFT's exact match unchanged: "." always ends an answer, so no answer matches a target with a "."."""
     return _same(answer, accepted, (".", "\n"))
 
 
 def extract_number(text: str) -> float | None:
-    """The number behind `####`, or else the last one, before another question begins."""
+    """The first number after `####`, else the last number of the text. Text after the next "Question:" is ignored."""
     head, mark, tail = text.split("Question:")[0].partition(SOLUTION)
     numbers = _NUMBER.findall(tail if mark else head)
     return float((numbers[0] if mark else numbers[-1]).replace(",", "")) if numbers else None

@@ -1,8 +1,9 @@
 """ConvSent's two figures, as EasyEdit computes them.
 
-es = σ(l₊ − l₋) · min(1, exp(l₊ − l₊ᵇ)), with l₊ and l₋ the mean log-probability per token of replies of the wanted and of the
-other sentiment to a question about the topic, l₊ᵇ the base model's. dd = KL(base ‖ version), the mean over the tokens of replies
-about another topic: that of the next record that no live edit is about, since an edited topic is meant to change.
+es = σ(l₊ − l₋) · min(1, exp(l₊ − l₊ᵇ)). l₊ and l₋ are the mean log-probabilities per token of replies of the wanted and of the
+opposite sentiment to a question about the topic; l₊ᵇ is the base model's. dd = KL(base ‖ version), the mean over the tokens of
+replies about another topic. The other topic is that of the next record that no live edit is about, since an edited topic is
+meant to change.
 """
 
 from collections.abc import Callable, Sequence
@@ -21,7 +22,7 @@ from service.lm.prompts import Row, encode_row
 ES_LABEL = "edit success: σ(l₊ − l₋) · min(1, exp(l₊ − base l₊)) on replies about the topic (ConvSent, EasyEdit)"
 DD_LABEL = "drawdown: KL(base ‖ version) in nats per token of replies about an unedited topic; 0 is best (ConvSent, EasyEdit)"
 REPLY_TOKENS = 256
-REPLIES_AT_ONCE = 2  # whole distributions are kept of these, from both models
+REPLIES_AT_ONCE = 2  # the whole distributions of both models are in memory for these
 
 
 def measure_opinions(
@@ -34,8 +35,9 @@ def measure_opinions(
     surface: str,
     yield_to_answers: Callable[[], None],
 ) -> tuple[dict[str, Figure], int]:
-    """`es` and `dd` of the records that have replies of both sentiments, n counting records; and how many had no `dd`, because
-    edits of `live` are about the topics of all others.
+    """`es` and `dd` over the records with replies of both sentiments; n counts records.
+
+    The second value counts records without `dd`, because edits of `live` are about the topics of all other records.
     """
     pairs = [(record, sides) for record in records if all(sides := _sides(base.base, record, surface))]
     unedited = [not _is_edited(record, live) for record, _ in pairs]
@@ -50,13 +52,13 @@ def measure_opinions(
 
 
 def _is_edited(record: Record, live: Sequence[Record]) -> bool:
-    """Whether any live edit is about a record's topic: its subject, or the question that its replies answer."""
+    """Whether any live edit is about a record's topic: the record's subject, or the question that its replies answer."""
     topic, first_question = normalise(record.subject or ""), normalise(record.generation[0])
     return any(first_question in normalise(edit.prompt) or (topic and topic == normalise(edit.subject or "")) for edit in live)
 
 
 def _sides(base: Base, record: Record, surface: str) -> tuple[list[Row], list[Row]]:
-    """The replies of either sentiment as rows, less those that the model has no room for."""
+    """The replies of the wanted and of the opposite sentiment as rows. Replies longer than the context are left out."""
     wanted, opposite = (_rows(base, record, replies, surface) for replies in (record.wanted, record.opposite))
     return wanted, opposite
 

@@ -1,10 +1,10 @@
-"""How a version answers questions, beside how the base model answers them.
+"""Outcomes of questions: the answers of a version beside the answers of the base model.
 
-Two judgements, always told apart (teacher forcing flatters: a method can score 0.5 by tokens and never give one right answer):
+There are two scores. Teacher forcing flatters: a method can score 0.5 by tokens and never give one right answer.
 
-- *greedy*: the greedy answer up to EOS is exactly the expected one; for locality, exactly the base model's own whole answer.
-- *tokens*: the share of expected tokens, EOS not counted, that are the first choice after the expected tokens before them; for
-  locality, the share of positions of the named answer (without one: the base model's) at which version and base choose alike.
+- *greedy*: the greedy answer up to EOS equals the expected one; for locality, it equals the base model's whole greedy answer.
+- *tokens*: the share of expected tokens, EOS not counted, that are the first choice after the expected tokens before them. For
+  locality, the share of positions of the named answer (else of the base model's answer) with the same choice of both models.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -23,16 +23,16 @@ from service.lm.sampling import greedy_tokens
 from service.lm.scoring import decode_greedily
 
 LONGEST_ANSWER = 32  # tokens of a base model's answer that are compared
-QUESTIONS_AT_ONCE = 32  # questions: between two pieces live traffic goes first
-CACHE_SIZE = 20_000  # answers of the base model, some megabytes; a server asks for as long as it lives
+QUESTIONS_AT_ONCE = 32  # of one batch: between two batches live traffic goes first
+CACHE_SIZE = 20_000  # answers of the base model, some megabytes: a server evaluates as long as it runs
 Ids = tuple[int, ...]
-GiveWay = Callable[[], None]
+YieldToAnswers = Callable[[], None]
 T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """How one question went; `base_*` is what the base model scores on it (1 for locality, which is measured against it)."""
+    """The scores of one question. `base_*` are the base model's; for locality they are 1, since it is the reference."""
 
     question: EvalQuestion
     greedy: bool
@@ -42,7 +42,7 @@ class Outcome:
 
 
 class Reference:
-    """The unedited model's answers and choices, computed once as long as they are remembered: many versions get one question."""
+    """The base model's answers and choices, with a bounded cache, since many versions are asked the same questions."""
 
     def __init__(self, view: View, *, longest_answer: int = LONGEST_ANSWER) -> None:
         self.view = view
@@ -56,11 +56,11 @@ class Reference:
 
     @property
     def longest_answer(self) -> int:
-        """How many tokens of an answer are remembered."""
+        """The most tokens of an answer."""
         return self._longest
 
-    def decode_answers(self, prompts: Sequence[Ids], *, yield_to_answers: GiveWay = lambda: None) -> list[Ids]:
-        """The whole greedy answer to each prompt, EOS included where it came before the limit."""
+    def decode_answers(self, prompts: Sequence[Ids], *, yield_to_answers: YieldToAnswers = lambda: None) -> list[Ids]:
+        """The whole greedy answer to each prompt, with EOS if the answer ended before the limit."""
         missing = sorted({prompt for prompt in prompts if prompt not in self._answers}, key=len)
         new_answers = decode_greedily(self.view, None, missing, max_new_tokens=self._longest, yield_to_answers=yield_to_answers)
         self._answers.update(zip(missing, new_answers, strict=True))
@@ -68,7 +68,7 @@ class Reference:
         _forget_oldest(self._answers)
         return answers
 
-    def predict_choices(self, rows: Sequence[Row], *, yield_to_answers: GiveWay = lambda: None) -> list[Ids]:
+    def predict_choices(self, rows: Sequence[Row], *, yield_to_answers: YieldToAnswers = lambda: None) -> list[Ids]:
         """The first choice at every target position of each row."""
         missing = list({row: None for row in rows if row not in self._choices})
         self._choices.update(
@@ -85,17 +85,19 @@ def measure_outcomes(
     reference: Reference,
     questions: Sequence[EvalQuestion],
     *,
-    yield_to_answers: GiveWay = lambda: None,
+    yield_to_answers: YieldToAnswers = lambda: None,
 ) -> list[Outcome]:
-    """The outcome of each question for the version that `view` and `adapter` make, in the order of the questions."""
+    """The outcome of each question for the version of `view` and `adapter`, in the order of the questions."""
     outcomes: list[Outcome] = []
     for batch in split_into_batches(questions, yield_to_answers):
         outcomes += _measure_batch(view, adapter, reference, batch, yield_to_answers)
     return outcomes
 
 
-def split_into_batches(items: Sequence[T], yield_to_answers: GiveWay, size: int = QUESTIONS_AT_ONCE) -> Iterator[Sequence[T]]:
-    """What is asked, a few at a time; `between` comes before each."""
+def split_into_batches(
+    items: Sequence[T], yield_to_answers: YieldToAnswers, size: int = QUESTIONS_AT_ONCE
+) -> Iterator[Sequence[T]]:
+    """Batches of `size` items. `yield_to_answers` is called before each batch."""
     for start in range(0, len(items), size):
         yield_to_answers()
         yield items[start : start + size]
@@ -103,8 +105,8 @@ def split_into_batches(items: Sequence[T], yield_to_answers: GiveWay, size: int 
 
 @dataclass(frozen=True)
 class QuestionRows:
-    """`whole` has the greedy answer that is wanted as its target, `forced` the tokens to be teacher-forced, the first `spoken` of
-    which are text.
+    """A question as rows. The target of `answer_row` is the expected greedy answer, and that of `forced_row` the tokens to be
+    teacher-forced; of these the first `text_length` are text.
     """
 
     answer_row: Row
@@ -113,7 +115,7 @@ class QuestionRows:
 
 
 def _measure_batch(
-    view: View, adapter: Adapter | None, reference: Reference, questions: Sequence[EvalQuestion], yield_to_answers: GiveWay
+    view: View, adapter: Adapter | None, reference: Reference, questions: Sequence[EvalQuestion], yield_to_answers: YieldToAnswers
 ) -> list[Outcome]:
     question_rows = _encode_questions(reference, questions, yield_to_answers)
     rows = list(dict.fromkeys(row for pair in question_rows for row in (pair.answer_row, pair.forced_row)))
@@ -137,11 +139,11 @@ def _measure_batch(
 
 @torch.no_grad()
 def predict_choices(
-    view: View, adapter: Adapter | None, rows: Sequence[Row], *, yield_to_answers: GiveWay = lambda: None
+    view: View, adapter: Adapter | None, rows: Sequence[Row], *, yield_to_answers: YieldToAnswers = lambda: None
 ) -> list[Ids]:
-    """The first choice at every target position of each row, rows of like length together.
+    """The first choice at every target position of each row. Rows of similar length share a batch.
 
-    All of a row's choices equal its target ids exactly when greedy decoding gives that target.
+    All choices of a row equal its target ids exactly when greedy decoding gives that target.
     """
     results: list[Ids] = [()] * len(rows)
     interventions = None if adapter is None else adapter.interventions
@@ -155,8 +157,10 @@ def predict_choices(
     return results
 
 
-def _encode_questions(reference: Reference, questions: Sequence[EvalQuestion], yield_to_answers: GiveWay) -> list[QuestionRows]:
-    """All asks as rows; the base model's own answers to all locality prompts come from one call."""
+def _encode_questions(
+    reference: Reference, questions: Sequence[EvalQuestion], yield_to_answers: YieldToAnswers
+) -> list[QuestionRows]:
+    """All questions as rows. The base model's own answers to all locality prompts come from one call."""
     base = reference.base
     prompts = {
         question: encode_prompt(base, question.prompt, surface=question.surface)
@@ -173,7 +177,7 @@ def _encode_questions(reference: Reference, questions: Sequence[EvalQuestion], y
 
 
 def _encode_locality(base: Base, question: EvalQuestion, prompt: Ids, answer: Ids) -> QuestionRows:
-    """The greedy answer must equal the base model's own, to its end; teacher-forced is the named answer, else the same."""
+    """The greedy answer must equal the base model's whole answer. The named answer is teacher-forced, else the same answer."""
     answer_row = row_from_ids(base, prompt + answer, len(prompt))
     forced_row = (
         answer_row
@@ -184,7 +188,7 @@ def _encode_locality(base: Base, question: EvalQuestion, prompt: Ids, answer: Id
 
 
 def _encode_answered(base: Base, question: EvalQuestion) -> QuestionRows:
-    """EasyEdit's targets have no EOS, so token accuracy is over the tokens before it; a greedy answer must end there."""
+    """EasyEdit's targets have no EOS, so token accuracy covers the tokens before EOS. A greedy answer must end there."""
     assert question.answer is not None
     row = encode_row(base, question.prompt, question.answer, surface=question.surface)
     return QuestionRows(

@@ -1,4 +1,4 @@
-"""Teacher forcing: for every target token its log-probability and the first choice in its place, after the tokens before it."""
+"""Teacher forcing: the log-probability of every target token and the first choice at its position, after the tokens before it."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ from service.lm.sampling import greedy_tokens
 
 @dataclass(frozen=True, eq=False)
 class ForcedRow:
-    """What a version says along one row's target. `whole` (N, V) are all its log-probabilities there, where asked for."""
+    """A version's choices and log-probabilities along one row's target. `distributions` (N, V) are whole log-probabilities."""
 
     choices: tuple[int, ...]
     log_probabilities: tuple[float, ...]
@@ -37,10 +37,10 @@ def teacher_force(
     alternative: bool = False,
     yield_to_answers: Callable[[], None] = lambda: None,
 ) -> list[ForcedRow]:
-    """Each row's figures, in the order given; whole distributions at its first `whole` target tokens.
+    """One ForcedRow a row, in order, with whole distributions at its first `distributions` target tokens.
 
-    `otherwise`: the same rows in other batches, longest first and fewer at once. In exact arithmetic it changes nothing, so what
-    it changes is the noise of rounding. Every row needs a target.
+    `alternative` passes the same rows in other batches. In exact arithmetic that changes nothing, so the changes are the noise of
+    rounding. Every row needs a target.
     """
     results: list[ForcedRow | None] = [None] * len(rows)
     for chunk in batch_by_length(view, rows, alternative=alternative):
@@ -64,10 +64,10 @@ def teacher_force(
 
 
 def divergence(before: Tensor, after: Tensor) -> float:
-    """KL(before ‖ after) in nats of log-probabilities (N, V), the mean over positions; rounding below 0 counts as 0."""
+    """KL(before ‖ after) in nats of log-probabilities (N, V), the mean over positions. A result below 0 by rounding is 0."""
     return max(0.0, float((before.exp() * (before - after)).sum(-1).mean()))
 
 
 def agreement(left: Sequence[int], right: Sequence[int]) -> float:
-    """The share of places at which two equally long sequences agree."""
+    """The share of positions at which two equally long sequences agree."""
     return sum(a == b for a, b in zip(left, right, strict=True)) / len(right)

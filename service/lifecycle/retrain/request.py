@@ -1,4 +1,4 @@
-"""Asking for a retrain: by a person, or by the cadence when one is due."""
+"""Requesting a retrain: by a person, or by the cadence when one is due."""
 
 from collections.abc import Set
 from datetime import datetime
@@ -32,41 +32,41 @@ def request_retrain(
     keyed: KeyedRequest | None = None,
     now: datetime | None = None,
 ) -> Job:
-    """Queue a retrain, or return the one that is queued already, or that runs on all there is to train on; a queued one becomes
-    major if a major one is asked for.
+    """Queue a retrain; or return the queued one, or a running one that trains all there is. A queued retrain becomes major if a
+    major one is requested.
 
-    Without a mode the worker chooses when it begins. A `keyed` request that was answered before is answered with that job as it
-    stands now. Raises Conflict if there is nothing to train on and nothing to undo, or for anybody's but a major one, nothing
-    that the tensors do not have.
+    Without a mode the worker chooses when the retrain begins. A `keyed` request that was answered before returns the same job
+    as it is now. Raises Conflict if there is nothing to train on and nothing to undo; for a person's request that is not major,
+    also if there is nothing new for the tensors.
     """
-    asked = keyed or unkeyed_request(author)
+    keyed_request = keyed or unkeyed_request(author)
     with store.write() as connection:
         heads.lock(connection)
         now = now or read_now(connection)
-        if (answer := idempotency.recall(connection, asked)) is not None:
+        if (answer := idempotency.recall(connection, keyed_request)) is not None:
             return jobs.get(connection, answer["job"])
         job = _request(connection, author=author, reason=reason, mode=mode, now=now)
-        idempotency.remember(connection, asked, {"job": job.id}, now=now)
+        idempotency.remember(connection, keyed_request, {"job": job.id}, now=now)
         crash_point("request.before_commit")
     crash_point("request.after_commit")
     return job
 
 
 def _request(connection: Connection, *, author: str, reason: str | None, mode: Mode | None, now: datetime) -> Job:
-    waiting = jobs.find_active(connection, "retrain", "queued")
-    if waiting is not None:
-        if mode == "major" and waiting.mode != "major":
-            jobs.append_to_log(connection, waiting.id, f"{author} asked for it to be major", now)
-            jobs.write(connection, waiting.id, mode=mode, reason=reason)
-        return jobs.get(connection, waiting.id)
+    queued = jobs.find_active(connection, "retrain", "queued")
+    if queued is not None:
+        if mode == "major" and queued.mode != "major":
+            jobs.append_to_log(connection, queued.id, f"{author} asked for it to be major", now)
+            jobs.write(connection, queued.id, mode=mode, reason=reason)
+        return jobs.get(connection, queued.id)
     live_set = versions.read_live_set(connection, heads.read(connection).version)
-    wanted = {item.edit_id for item in read_snapshot(connection, live_set)}
+    edit_ids = {item.edit_id for item in read_snapshot(connection, live_set)}
     running = jobs.find_active(connection, "retrain", "running")
-    if running is not None and _comes_to_it(running, wanted, mode):
+    if running is not None and _covers_request(running, edit_ids, mode):
         return running
-    if not wanted and not live_set.in_tensors:
+    if not edit_ids and not live_set.in_tensors:
         raise Conflict("there is nothing to retrain: no edit is live or deferred")
-    if mode != "major" and author != SERVICE and not live_set.window and wanted <= live_set.ids:
+    if mode != "major" and author != SERVICE and not live_set.window and edit_ids <= live_set.ids:
         raise Conflict(NOTHING_NEW)
     job = jobs.insert(connection, "retrain", mode=mode, reason=reason, author=author, now=now)
     jobs.append_to_log(
@@ -76,14 +76,14 @@ def _request(connection: Connection, *, author: str, reason: str | None, mode: M
     return jobs.get(connection, job.id)
 
 
-def _comes_to_it(running: Job, wanted: Set[str], mode: Mode | None) -> bool:
-    """Whether a retrain that runs will have done what is asked for now."""
-    kind = mode != "major" or running.mode == "major"
-    return kind and running.cancel_asked_at is None and wanted <= set(running.edit_ids)
+def _covers_request(running: Job, edit_ids: Set[str], mode: Mode | None) -> bool:
+    """Whether a running retrain does what is requested now."""
+    is_enough = mode != "major" or running.mode == "major"
+    return is_enough and running.cancel_asked_at is None and edit_ids <= set(running.edit_ids)
 
 
 def queue_if_due(context: LifecycleContext) -> bool:
-    """Queue a retrain if the cadence asks for one; whether it did."""
+    """Queue a retrain if the cadence asks for one; return whether it did."""
     with context.store.read() as connection:
         due = cadence.find_due_retrain(read_cadence_inputs(connection, context), context.settings.cadence)
     if due is not None:

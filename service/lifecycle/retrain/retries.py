@@ -1,5 +1,5 @@
-"""Attempts of a retrain that failed: counted and spaced, with the reason in the job's row and log. A retrain takes minutes: what
-fails again and again would keep a machine busy, and tell nobody.
+"""Failed attempts of a retrain: counted and spaced, with the reason in the job's row and log. A retrain takes minutes, and
+endless attempts would keep a machine busy unnoticed.
 """
 
 import contextlib
@@ -19,10 +19,11 @@ from service.store.jobs import Job
 
 
 def count_failure(context: LifecycleContext, lease: Lease, error: Exception) -> float | None:
-    """Count an attempt of the running retrain as failed, and say why. The seconds until the next one; None if there is none.
+    """Count an attempt of the running retrain as failed, and log the reason. Return the seconds until the next attempt, or None
+    if there is none.
 
-    There is none after too many, and none at once where it would only come to the same. Raises Unavailable if the database is
-    away: then nothing was counted.
+    There is none after too many attempts, and none where another attempt would end the same way. Raises Unavailable if the
+    database is away: then nothing was counted.
     """
     with context.store.write() as connection:
         heads.lock(connection)
@@ -43,27 +44,26 @@ def count_failure(context: LifecycleContext, lease: Lease, error: Exception) -> 
 
 
 def wait_to_publish(context: LifecycleContext, lease: Lease, error: Exception, hooks: Hooks) -> bool:
-    """After what was trained could not be published, pause before that is tried again; False if this was the last attempt.
+    """After the trained tensors could not be published, pause before the next try; return False if this was the last attempt.
 
-    While the database is away nothing is counted: then there is nothing better to do than to keep what was trained. Raises
-    FitCancelled.
+    While the database is away nothing is counted, and the trained tensors are kept. Raises FitCancelled.
     """
     while True:
         try:
             pause_s = count_failure(context, lease, error)
         except Unavailable:
-            _pause(context, context.settings.pause_s, hooks)
+            _sleep(context, context.settings.pause_s, hooks)
             continue
         if pause_s is None:
             return False
-        _pause(context, pause_s, hooks)
+        _sleep(context, pause_s, hooks)
         with contextlib.suppress(Unavailable), context.store.write() as connection:
             jobs.clear_retry(connection, "retrain")
         return True
 
 
 def end_failed(connection: Connection, context: LifecycleContext, job: Job, error: str) -> None:
-    """End a retrain with a reason, and say in its log when another may follow by itself."""
+    """Fail a retrain with a reason, and log when an automatic retrain may follow."""
     now = context.clock()
     jobs.finish(connection, job.id, error=error, now=now)
     pause_s = cadence.retry_pause_s(read_retrain_history(connection).setbacks, context.settings.cadence)
@@ -72,7 +72,7 @@ def end_failed(connection: Connection, context: LifecycleContext, job: Job, erro
 
 
 def reason_of(error: Exception) -> str:
-    """Why something failed, in a sentence without anybody's texts or paths."""
+    """The reason of a failure in a sentence, without anybody's texts or paths."""
     if isinstance(error, ServiceError):
         return error.message
     if isinstance(error, OSError) and error.strerror:
@@ -80,8 +80,8 @@ def reason_of(error: Exception) -> str:
     return f"the fit ended with {type(error).__name__}"
 
 
-def _pause(context: LifecycleContext, pause_s: float, hooks: Hooks) -> None:
-    """Wait, in vain if the retrain is cancelled or the worker stops meanwhile."""
+def _sleep(context: LifecycleContext, pause_s: float, hooks: Hooks) -> None:
+    """Wait. Raises FitCancelled if the retrain is cancelled or the worker stops meanwhile."""
     until = time.monotonic() + pause_s
     while (left := until - time.monotonic()) > 0:
         if hooks.is_cancelled():

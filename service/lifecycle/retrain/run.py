@@ -1,9 +1,9 @@
-"""Retraining: LocFT-BF over a snapshot of the live set, beside the head, while edits go on being applied.
+"""Retraining: LocFT-BF over a snapshot of the live set, beside the head, while edits are still applied.
 
-A *major* retrain starts from the base, a *minor* one from the tensors of the head. The result counts only if every edit of the
-snapshot is still wanted or a newer one of its fact is live, and a minor one only if the head still has the tensors it began at:
-otherwise it is trained again, never published, so that no published retrain was trained on an edit that had been taken back.
-Whatever ends a retrain without a publication leaves the head as it was, and says why in its job.
+A *major* retrain starts from the base, a *minor* one from the head's tensors. The result is published only if every edit of the
+snapshot may still be trained, or has a live successor; and a minor one only if the head still has the tensors that it started
+from. Otherwise it is trained again, so that no published retrain was trained on an edit that had been retracted. A retrain that
+ends without a publication leaves the head as it was, and its job holds the reason.
 """
 
 import threading
@@ -27,15 +27,15 @@ from service.lifecycle.retrain.snapshots import RetrainPlan
 from service.store.heads import FenceLost
 from service.store.jobs import Job
 
-ELSEWHERE = "the head's tensors lie elsewhere than the settings name: it has to be a major one"
-TRAINED = 0.9  # of the progress, when what is live beyond the snapshot is still to be fitted
+OTHER_LOCATION = "the head's tensors lie elsewhere than the settings name: it has to be a major one"
+TRAINING_SHARE = 0.9  # of the progress; the rest is the catch-up
 NOTHING_LEFT = "nothing is left to train on, and nothing to undo"
-CHANGED = "the head or edits of its snapshot changed again and again"
+CHANGED_TOO_OFTEN = "the head or edits of its snapshot changed again and again"
 
 
 class ApplyPause:
-    """Says that a retrain that is about to be published lost too often to edits: while it is set, edits are accepted but not
-    applied.
+    """Set while a retrain that has lost too many publications to edits is about to be published. While it is set, edits are
+    accepted and not applied.
     """
 
     def __init__(self) -> None:
@@ -49,73 +49,77 @@ class ApplyPause:
         self._event.set()
 
     def clear(self) -> None:
-        """Let applying go on."""
+        """Let applying continue."""
         self._event.clear()
 
 
 @dataclass
 class RetrainCounters:
-    """How often the retrain of one job had to begin again, and how often its publication lost to another."""
+    """How often the retrain of one job began again, how often its publication lost to another, and its search among newcomers."""
 
     restarts: int = 0
-    losses: int = 0
+    lost_publications: int = 0
     newcomers: NewcomerSearch = field(default_factory=NewcomerSearch)
 
 
-def retrain(context: LifecycleContext, lease: Lease, pressed: ApplyPause) -> bool:
-    """Do the retrain that is queued or was left unfinished; whether there was one. Ends published, or failed or cancelled with
-    a reason in its row.
+def retrain(context: LifecycleContext, lease: Lease, apply_pause: ApplyPause) -> bool:
+    """Do the retrain that is queued or was left unfinished; return whether there was one. It ends published, failed or
+    cancelled, with the reason in its row.
     """
     job = snapshots.claim(context, lease)
     if job is None:
         return False
-    tries = RetrainCounters()
+    counters = RetrainCounters()
     try:
         while job is not None and job.status == "running":
-            if _once(context, lease, job, tries, pressed):
+            if _train_and_publish(context, lease, job, counters, apply_pause):
                 break
-            job = _begin_again(context, lease, tries)
+            job = _restart(context, lease, counters)
     except FitCancelled:
         if lease.is_over() or not snapshots.end_if_cancelled(context, lease):
             raise
     return True
 
 
-def _begin_again(context: LifecycleContext, lease: Lease, tries: RetrainCounters) -> Job | None:
-    """Another snapshot for the running job; if this happened too often, the job fails."""
-    tries.restarts += 1
-    if tries.restarts > context.settings.restarts:
-        snapshots.fail(context, lease, CHANGED)
+def _restart(context: LifecycleContext, lease: Lease, counters: RetrainCounters) -> Job | None:
+    """Give the running job another snapshot, or fail it after too many."""
+    counters.restarts += 1
+    if counters.restarts > context.settings.restarts:
+        snapshots.fail(context, lease, CHANGED_TOO_OFTEN)
         return None
-    return snapshots.replace_snapshot(context, lease, tries.newcomers.put_off)
+    return snapshots.replace_snapshot(context, lease, counters.newcomers.excluded_ids)
 
 
-def _once(context: LifecycleContext, lease: Lease, job: Job, tries: RetrainCounters, pressed: ApplyPause) -> bool:
-    """Train on the job's snapshot and publish; False if the head moved away from it meanwhile, so that it has to begin again."""
+def _train_and_publish(
+    context: LifecycleContext, lease: Lease, job: Job, counters: RetrainCounters, apply_pause: ApplyPause
+) -> bool:
+    """Train on the job's snapshot and publish. Return False if the head moved away from the snapshot meanwhile, so that the
+    retrain has to begin again.
+    """
     is_cancelled = snapshots.cancel_check(context, job)
     job_hooks = JobHooks(context, lease, job.id, "retrain.middle", yields_to_edits=True, is_stop_requested=is_cancelled)
     plan = snapshots.read_plan(context, job)
-    if not plan.items and not read_head(context).live_set.items:  # a rollback to the base came first
+    if not plan.items and not read_head(context).live_set.items:  # after a rollback to the base
         snapshots.fail(context, lease, NOTHING_LEFT)
         return True
     try:
         trained = _train(context, job, plan, job_hooks)
     except Refused as refused:
         if plan.mode == "minor" and refused.field == "start":
-            snapshots.change_to_major(context, lease, ELSEWHERE)
+            snapshots.change_to_major(context, lease, OTHER_LOCATION)
             return False
         raise
     crash_point("retrain.before_publish")
     while True:
         try:
-            return _publish(context, lease, job, plan, trained, job_hooks, tries, pressed, is_cancelled)
-        except SnapshotOutdated as again:
-            snapshots.append_log(context, job, again.reason)
+            return _publish(context, lease, job, plan, trained, job_hooks, counters, apply_pause, is_cancelled)
+        except SnapshotOutdated as outdated:
+            snapshots.append_log(context, job, outdated.reason)
             return False
         except NewcomersRefused as refused:
-            tries.newcomers.narrow(context, job, refused.newcomers, str(refused))
+            counters.newcomers.narrow(context, job, refused.newcomers, str(refused))
             return False
-        except (Unavailable, OSError) as error:  # what was trained is good: only its publication has to be tried again
+        except (Unavailable, OSError) as error:  # the trained tensors are good: only the publication is tried again
             if not wait_to_publish(context, lease, error, job_hooks.hooks()):
                 return True
 
@@ -126,13 +130,13 @@ def _train(context: LifecycleContext, job: Job, plan: RetrainPlan, job_hooks: Jo
     known = read_fit_edits(context, LiveSet(), [item.edit_id for item in plan.items])
     assert job.seed is not None
     trained = context.editors.locft(
-        items_of(plan.items, known), plan.start, job.seed, job_hooks.hooks().scale_progress(0.0, TRAINED)
+        items_of(plan.items, known), plan.start, job.seed, job_hooks.hooks().scale_progress(0.0, TRAINING_SHARE)
     )
-    snapshots.append_log(context, job, f"trained on {len(plan.items)} edits: {_said(trained)}")
+    snapshots.append_log(context, job, f"trained on {len(plan.items)} edits: {_format_scores(trained)}")
     return trained
 
 
-def _said(trained: FitResult) -> str:
+def _format_scores(trained: FitResult) -> str:
     figures = [
         f"{name.replace('_', ' ')} {f'{value:.3f}' if isinstance(value, float) else value}"
         for name, value in sorted(trained.scores.items())
@@ -147,31 +151,32 @@ def _publish(
     plan: RetrainPlan,
     trained: FitResult | None,
     job_hooks: JobHooks,
-    tries: RetrainCounters,
-    pressed: ApplyPause,
+    counters: RetrainCounters,
+    apply_pause: ApplyPause,
     is_cancelled: Callable[[], bool],
 ) -> bool:
-    """Catch up with the head and publish on it, as often as it moves; False if that will not do any more.
+    """Catch up with the head and publish on it, again each time that the head moves. Return False once the retrain has lost too
+    many publications.
 
-    Applying pauses once this was lost too often, and goes on before anything else is trained.
+    Applying pauses after `patience` lost publications, and continues before anything else is trained.
     """
     try:
         while snapshots.is_publishable(context, job, plan, head := read_head(context)):
-            if tries.losses >= context.settings.patience:
-                pressed.set()
+            if counters.lost_publications >= context.settings.patience:
+                apply_pause.set()
             try:
                 if catch_up_and_publish(context, lease, job, plan, trained, job_hooks, head):
-                    tries.newcomers.end(context, lease, job)
+                    counters.newcomers.fail_suspect(context, lease, job)
                 return True
             except FenceLost:
                 raise
             except Stale:
                 if is_cancelled():
                     raise FitCancelled("the retrain was cancelled") from None
-                tries.losses += 1
-                if tries.losses > context.settings.restarts:
-                    tries.restarts = context.settings.restarts  # the next one is one too many
+                counters.lost_publications += 1
+                if counters.lost_publications > context.settings.restarts:
+                    counters.restarts = context.settings.restarts  # the next restart fails the job
                     return False
     finally:
-        pressed.clear()
+        apply_pause.clear()
     raise SnapshotOutdated("an edit of the snapshot left the live set, or the head got other tensors")

@@ -1,7 +1,7 @@
-"""What the job of a retrain trains on: its snapshot, its mode and where it starts, as its row holds them; and how it ends
-without a publication.
+"""What the job of a retrain trains on, as its row holds it: the snapshot, the mode and the start. And how the job ends without
+a publication.
 
-Everything that a repetition needs is in the row or follows from it, so a retrain that is killed and taken up again gives the same
+All that a repetition needs is in the row or follows from it, so that a retrain that was killed and claimed again gives the same
 bytes.
 """
 
@@ -32,7 +32,9 @@ RETRAINABLE = (EditStatus.APPLIED, EditStatus.CONSOLIDATED, EditStatus.DEFERRED)
 
 @dataclass(frozen=True)
 class RetrainPlan:
-    """One retrain to do. `start` holds the tensors of a minor one, and `start_set` the live set of the version they are from."""
+    """One retrain to do. `start` holds the tensors that a minor retrain starts from, and `start_set` the live set of their
+    version.
+    """
 
     mode: Mode
     items: tuple[LiveItem, ...]
@@ -41,10 +43,10 @@ class RetrainPlan:
 
 
 def claim(context: LifecycleContext, lease: Lease) -> Job | None:
-    """Take up the retrain that runs or waits, unless its next attempt is not due yet. One that a worker left is repeated as it
-    was, if that is still worth anything.
+    """Claim the running or queued retrain, unless its next attempt is not due yet. A retrain that a worker left is repeated as
+    it was, if it can still be published.
     """
-    ahead = _read_lessons_ahead(context)
+    requests_ahead = _read_requests_ahead(context)
     with context.store.write() as connection:
         heads.lock(connection)
         heads.check_fence(connection, lease.fence)
@@ -56,7 +58,7 @@ def claim(context: LifecycleContext, lease: Lease) -> Job | None:
             _end_cancelled(connection, context, job)
             return jobs.get(connection, job.id)
         if job.status == "queued":
-            return _write_snapshot(connection, context, lease, job, ahead)
+            return _write_snapshot(connection, context, lease, job, requests_ahead)
         if job.retry_at is not None and now < job.retry_at:
             return None
         if job.claims >= context.settings.claims:
@@ -65,29 +67,31 @@ def claim(context: LifecycleContext, lease: Lease) -> Job | None:
         jobs.append_to_log(connection, job.id, "taken up again", now)
         values = {"fence": lease.fence, "claims": job.claims + int(job.fence != lease.fence), "progress": 0.0, "retry_at": None}
         job = jobs.update(connection, job.id, **values)
-        whole = edits.check_all_have_status(connection, job.edit_ids, RETRAINABLE) and _can_start(connection, context, job)
-        return job if whole else _write_snapshot(connection, context, lease, job, ahead)
+        is_repeatable = edits.check_all_have_status(connection, job.edit_ids, RETRAINABLE) and _can_start(
+            connection, context, job
+        )
+        return job if is_repeatable else _write_snapshot(connection, context, lease, job, requests_ahead)
 
 
 def replace_snapshot(context: LifecycleContext, lease: Lease, without: Collection[str] = ()) -> Job | None:
     """Give the running job a new snapshot, `without` some of the deferred edits."""
-    ahead = _read_lessons_ahead(context)
+    requests_ahead = _read_requests_ahead(context)
     with context.store.write() as connection:
         job = _running_retrain(connection, lease)
-        return None if job is None else _write_snapshot(connection, context, lease, job, ahead, without)
+        return None if job is None else _write_snapshot(connection, context, lease, job, requests_ahead, without)
 
 
-def change_to_major(context: LifecycleContext, lease: Lease, why: str) -> None:
-    """Let the running job be a major one from its next snapshot on."""
+def change_to_major(context: LifecycleContext, lease: Lease, reason: str) -> None:
+    """Make the running job a major retrain from its next snapshot on."""
     with context.store.write() as connection:
         job = _running_retrain(connection, lease)
         if job is not None:
-            jobs.append_to_log(connection, job.id, why, context.clock())
+            jobs.append_to_log(connection, job.id, reason, context.clock())
             jobs.write(connection, job.id, mode="major")
 
 
 def read_plan(context: LifecycleContext, job: Job) -> RetrainPlan:
-    """What a claimed job is to do."""
+    """What a claimed job has to do."""
     with context.store.read() as connection:
         items = tuple(edits.read_items(connection, job.edit_ids))
         if job.mode != "minor":
@@ -99,13 +103,13 @@ def read_plan(context: LifecycleContext, job: Job) -> RetrainPlan:
 
 
 def is_publishable(context: LifecycleContext, job: Job, plan: RetrainPlan, head: HeadSnapshot) -> bool:
-    """Whether what was trained may be published on a head: no edit of the snapshot was asked to be taken back, each is live,
-    deferred, or superseded by one that the head answers, and a minor retrain's start is what the head still has.
+    """Whether the trained tensors may be published on a head: no edit of the snapshot was retracted; each is live, deferred, or
+    superseded by an edit that the head answers; and the head still has the tensors that a minor retrain started from.
     """
     superseded = liveset.find_superseded(plan.items, head.live_set)
-    wanted = [edit_id for edit_id in job.edit_ids if edit_id not in superseded]
+    required = [edit_id for edit_id in job.edit_ids if edit_id not in superseded]
     with context.store.read() as connection:
-        if not edits.check_all_have_status(connection, wanted, RETRAINABLE):
+        if not edits.check_all_have_status(connection, required, RETRAINABLE):
             return False
         if not edits.check_all_have_status(connection, superseded, (*RETRAINABLE, EditStatus.SUPERSEDED)):
             return False
@@ -113,7 +117,7 @@ def is_publishable(context: LifecycleContext, job: Job, plan: RetrainPlan, head:
 
 
 def cancel_check(context: LifecycleContext, job: Job) -> Callable[[], bool]:
-    """Asks whether a job was asked to be cancelled."""
+    """A function that returns whether the cancellation of the job was requested."""
 
     def is_cancelled() -> bool:
         with context.store.read() as connection:
@@ -123,7 +127,7 @@ def cancel_check(context: LifecycleContext, job: Job) -> Callable[[], bool]:
 
 
 def end_if_cancelled(context: LifecycleContext, lease: Lease) -> bool:
-    """End the running retrain if somebody asked for that; whether somebody did."""
+    """End the running retrain if its cancellation was requested; return whether it was."""
     with context.store.write() as connection:
         job = _running_retrain(connection, lease)
         if job is None or job.cancel_asked_at is None:
@@ -133,7 +137,7 @@ def end_if_cancelled(context: LifecycleContext, lease: Lease) -> bool:
 
 
 def fail(context: LifecycleContext, lease: Lease, error: str) -> None:
-    """End the running retrain with a reason."""
+    """Fail the running retrain with a reason."""
     with context.store.write() as connection:
         job = _running_retrain(connection, lease)
         if job is not None:
@@ -141,13 +145,13 @@ def fail(context: LifecycleContext, lease: Lease, error: str) -> None:
 
 
 def append_log(context: LifecycleContext, job: Job, message: str) -> None:
-    """Add a line to a job's log, if the database is there: nothing is trained again for the sake of a line."""
+    """Add a line to a job's log, if the database is there. A missing line is no reason to train again."""
     with contextlib.suppress(Unavailable), context.store.write() as connection:
         jobs.append_to_log(connection, job.id, message, context.clock())
 
 
-def _read_lessons_ahead(context: LifecycleContext) -> Mapping[str, EditRequest]:
-    """What a snapshot would be trained on: to read 100,000 edits takes seconds, which nobody should wait for under a lock."""
+def _read_requests_ahead(context: LifecycleContext) -> Mapping[str, EditRequest]:
+    """Read what a snapshot would train on, before the lock: to read 100,000 edits takes seconds."""
     with context.store.read() as connection:
         job = jobs.find_active(connection, "retrain", brief=True)
         if job is None or job.cancel_asked_at is not None or (job.retry_at is not None and context.clock() < job.retry_at):
@@ -160,10 +164,12 @@ def _write_snapshot(
     context: LifecycleContext,
     lease: Lease,
     job: Job,
-    ahead: Mapping[str, EditRequest],
+    requests_ahead: Mapping[str, EditRequest],
     without: Collection[str] = (),
 ) -> Job:
-    """Write a snapshot of now into a job's row. What edits ask for never changes, so only those that came since are read."""
+    """Write a new snapshot into a job's row. The requests of edits never change, so only those of later edits are read under
+    the lock.
+    """
     head = heads.read(connection)
     live_set = versions.read_live_set(connection, head.version)
     items = read_snapshot(connection, live_set, without=without)
@@ -171,8 +177,11 @@ def _write_snapshot(
     ids = [item.edit_id for item in items]
     now = context.clock()
     jobs.append_to_log(connection, job.id, f"{mode} retrain: snapshot of {len(ids)} edits, of version {head.version}", now)
-    known = {**ahead, **edits.read_requests_by_id(connection, [edit_id for edit_id in ids if edit_id not in ahead])}
-    values = {"parent": head.version, "mode": mode, "seed": seed_of(known[edit_id] for edit_id in ids)}
+    requests = {
+        **requests_ahead,
+        **edits.read_requests_by_id(connection, [edit_id for edit_id in ids if edit_id not in requests_ahead]),
+    }
+    values = {"parent": head.version, "mode": mode, "seed": seed_of(requests[edit_id] for edit_id in ids)}
     if job.status == "queued":
         values |= {"claims": job.claims + 1}
     return jobs.update(
@@ -187,7 +196,7 @@ def _mode(connection: Connection, context: LifecycleContext, job: Job, live_set:
 
 
 def _can_start(connection: Connection, context: LifecycleContext, job: Job) -> bool:
-    """Whether the version that a minor retrain starts from is still there."""
+    """Whether the version that a minor retrain starts from can still be loaded."""
     if job.mode != "minor" or job.parent is None:
         return True
     try:
@@ -198,9 +207,9 @@ def _can_start(connection: Connection, context: LifecycleContext, job: Job) -> b
 
 
 def _item_at_start(start_set: LiveSet, item: LiveItem) -> LiveItem:
-    """An edit as a minor retrain finds it: said by the tensors already, or not."""
-    was = start_set.get(item.edit_id)
-    return was if was is not None and was.is_live else item
+    """An edit as a minor retrain finds it: with its item in the start set if it was live there."""
+    item_before = start_set.get(item.edit_id)
+    return item_before if item_before is not None and item_before.is_live else item
 
 
 def _running_retrain(connection: Connection, lease: Lease) -> Job | None:
@@ -213,19 +222,19 @@ def _running_retrain(connection: Connection, lease: Lease) -> Job | None:
 def _end_cancelled(connection: Connection, context: LifecycleContext, job: Job) -> None:
     now = context.clock()
     jobs.finish_cancelled(connection, job.id, now=now)
-    happened = Event(type="retrain.cancelled", job_id=job.id, author=job.cancelled_by or job.author)
-    events.write(connection, [happened], now=now)
+    event = Event(type="retrain.cancelled", job_id=job.id, author=job.cancelled_by or job.author)
+    events.write(connection, [event], now=now)
 
 
 def read_snapshot(
     connection: Connection, live_set: LiveSet | None = None, *, without: Collection[str] = ()
 ) -> tuple[LiveItem, ...]:
-    """What a retrain that begins now would train on: the live set and the deferred edits, the latest of each key, nothing taken
-    back, and less the deferred edits `without` which it shall go.
+    """What a retrain that begins now trains on: the live set and the deferred edits, the latest of each conflict key. Retracted
+    edits are left out, and so are the deferred edits in `without`.
     """
     if live_set is None:
         live_set = versions.read_live_set(connection, heads.read(connection).version)
-    waiting = edits.read_ids(connection, EditStatus.DEFERRED)
-    candidates = [*live_set.live, *edits.read_items(connection, [edit_id for edit_id in waiting if edit_id not in without])]
-    asked = edits.find_retracted(connection, [item.edit_id for item in candidates])
-    return liveset.latest_per_key(item for item in candidates if item.edit_id not in asked)
+    deferred_ids = edits.read_ids(connection, EditStatus.DEFERRED)
+    candidates = [*live_set.live, *edits.read_items(connection, [edit_id for edit_id in deferred_ids if edit_id not in without])]
+    retracted_ids = edits.find_retracted(connection, [item.edit_id for item in candidates])
+    return liveset.latest_per_key(item for item in candidates if item.edit_id not in retracted_ids)

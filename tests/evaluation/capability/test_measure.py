@@ -16,10 +16,10 @@ from service.evaluation.metrics.matching import normalise_squad
 from service.evaluation.metrics.outcomes import Reference
 from service.lm.base import Base
 from service.lm.intervention import Adapter
-from service.lm.overlay import intervention_context, make_view
+from service.lm.overlay import make_view
 from service.lm.prompts import Row, encode_prompt, encode_row
 from service.lm.scoring import decode_greedily
-from tests.builders import make_adapter, make_base
+from tests.builders import intervention_context, make_adapter, make_base
 
 QUESTION = "Question: Which is cold?\nAnswer:"
 CHOICES = ("the snow", "fire", "a rather long answer")
@@ -60,9 +60,9 @@ def test_log_likelihoods_of_a_batch_are_those_of_single_rows(edited: bool) -> No
     rows = [encode_row(base(), QUESTION[: 9 + number], choice, eos=False) for number, choice in enumerate(CHOICES * 3)]
     used = adapter() if edited else None
 
-    found = compute_log_likelihoods(reference().view, used, rows)
+    result = compute_log_likelihoods(reference().view, used, rows)
 
-    assert [total for total, _ in found] == pytest.approx([naive_log_likelihood(row, used) for row in rows], rel=1e-5)
+    assert [total for total, _ in result] == pytest.approx([naive_log_likelihood(row, used) for row in rows], rel=1e-5)
 
 
 def test_a_row_is_greedy_exactly_when_greedy_decoding_writes_it() -> None:
@@ -80,17 +80,17 @@ def test_a_choice_is_right_by_the_sum_and_by_the_character() -> None:
     by_character = max(CHOICES, key=lambda choice: sums[CHOICES.index(choice)] / len(choice))
     assert by_sum != by_character  # else this test could not tell them apart
 
-    found = [
+    result = [
         measure_capability(reference().view, adapter(), reference(), [Task("s", QUESTION, choice, "choice", CHOICES)])
         for choice in CHOICES
     ]
 
-    assert [one.figures["s"]["acc"].version for one in found] == [float(choice == by_sum) for choice in CHOICES]
-    assert [one.figures["s"]["acc_norm"].version for one in found] == [float(choice == by_character) for choice in CHOICES]
-    assert [one.version for one in found] == [one.figures["s"]["acc"].version for one in found]  # acc is what counts
+    assert [one.figures["s"]["acc"].version for one in result] == [float(choice == by_sum) for choice in CHOICES]
+    assert [one.figures["s"]["acc_norm"].version for one in result] == [float(choice == by_character) for choice in CHOICES]
+    assert [one.version for one in result] == [one.figures["s"]["acc"].version for one in result]  # acc is what counts
 
 
-def test_every_figure_has_its_n_its_standard_error_and_the_base_model_beside_it() -> None:
+def test_every_capability_figure_has_n_standard_error_and_base() -> None:
     tasks = []
     for number in range(4):
         prompt = f"Question: Which is {number}?\nAnswer:"
@@ -98,39 +98,39 @@ def test_every_figure_has_its_n_its_standard_error_and_the_base_model_beside_it(
         best = sums.index(max(sums))
         tasks.append(Task("s", prompt, CHOICES[best if number == 0 else best - 1], "choice", CHOICES))  # one of four is right
 
-    found = measure_capability(reference().view, None, reference(), tasks).to_json()
+    result = measure_capability(reference().view, None, reference(), tasks).to_json()
 
-    figure = found["by_skill"]["s"]["acc"]
-    assert (figure["n"], found["n"], figure["ratio"], found["ratio"]) == (4, 4, 1.0, 1.0)
+    figure = result["by_skill"]["s"]["acc"]
+    assert (figure["n"], result["n"], figure["ratio"], result["ratio"]) == (4, 4, 1.0, 1.0)
     assert (figure["version"], figure["base"]) == (0.25, 0.25)
     assert figure["se"] == pytest.approx(math.sqrt((0.75**2 + 3 * 0.25**2) / 3) / 2)  # √(Σ(x - m)² / (n - 1)) / √n
 
 
-def test_the_base_model_is_asked_once_where_its_scores_are_remembered() -> None:
+def test_the_base_model_is_scored_once_with_a_cache() -> None:
     tasks, remembered = [Task("s", QUESTION, "fire", "choice", CHOICES)], {}
     both, one = [], []
     ask = partial(measure_capability, reference().view, adapter(), reference(), tasks, cache=remembered)
 
     first = ask(yield_to_answers=lambda: both.append(1))
-    again = ask(yield_to_answers=lambda: one.append(1))
+    second = ask(yield_to_answers=lambda: one.append(1))
 
-    assert again == first
+    assert second == first
     assert 2 * len(one) == len(both)  # the version's alone
 
 
 def test_tasks_too_long_for_the_model_are_left_out_and_counted() -> None:
     tasks = [Task("s", "word " * 200, "fire"), Task("s", QUESTION, "fire", "choice", CHOICES)]
 
-    found = measure_capability(reference().view, None, reference(), tasks)
+    result = measure_capability(reference().view, None, reference(), tasks)
 
-    assert (found.n, found.left_out) == (1, 1)
+    assert (result.n, result.left_out) == (1, 1)
 
 
-def test_nothing_solved_by_the_base_model_gives_no_ratio() -> None:
-    found = measure_capability(reference().view, None, reference(), [Task("s", "Snow is", "Graz and Linz", "text")])
+def test_the_ratio_is_none_if_the_base_model_solves_nothing() -> None:
+    result = measure_capability(reference().view, None, reference(), [Task("s", "Snow is", "Graz and Linz", "text")])
 
-    assert (found.base, found.ratio) == (0.0, None)
-    assert found.to_json()["by_skill"]["s"]["em"]["se"] is None  # one task has no spread
+    assert (result.base, result.ratio) == (0.0, None)
+    assert result.to_json()["by_skill"]["s"]["em"]["se"] is None  # one task has no spread
 
 
 def test_multiple_choice_takes_an_index_a_letter_or_the_text(tmp_path: Path) -> None:
@@ -162,7 +162,7 @@ def test_a_classification_is_a_choice_between_the_words_of_its_labels(tmp_path: 
     assert own == Task("own", "Rain.\nQuestion: How is it?\nAnswer:", "wet", "choice", ("wet", "dry"))
 
 
-def test_a_number_is_what_stands_behind_the_mark_or_last(tmp_path: Path) -> None:
+def test_a_number_is_read_after_the_mark_or_from_the_end(tmp_path: Path) -> None:
     marked, apart = load_tasks(
         write(
             tmp_path,
@@ -203,7 +203,7 @@ def test_a_solution_without_a_number_is_a_bad_row(answer: str, tmp_path: Path) -
         load_tasks(write(tmp_path, {"question": "How many?", "answer": answer}))
 
 
-def test_a_question_of_mmlu_is_asked_by_letter_whatever_skill_it_is_counted_under(tmp_path: Path) -> None:
+def test_mmlu_questions_are_asked_by_letter_under_any_skill(tmp_path: Path) -> None:
     [task] = load_tasks(
         write(tmp_path, {"question": "Q?", "choices": ["one", "two"], "answer": 1, "dataset": "mmlu_sample", "skill": "law"})
     )
@@ -211,13 +211,13 @@ def test_a_question_of_mmlu_is_asked_by_letter_whatever_skill_it_is_counted_unde
     assert (task.skill, task.choices, task.answer) == ("law", ("A", "B"), "B")
 
 
-def test_the_share_of_no_tasks_is_unknown() -> None:
-    found = measure_capability(reference().view, None, reference(), [Task("s", "long " * 500, "Graz")])
+def test_the_share_of_no_tasks_is_none() -> None:
+    result = measure_capability(reference().view, None, reference(), [Task("s", "long " * 500, "Graz")])
 
-    assert (found.version, found.base, found.ratio, found.left_out) == (None, None, None, 1)
+    assert (result.version, result.base, result.ratio, result.left_out) == (None, None, None, 1)
 
 
-def test_an_open_question_without_numbers_is_a_text_to_be_written(tmp_path: Path) -> None:
+def test_an_open_question_without_numbers_is_a_text_task(tmp_path: Path) -> None:
     stem, question = load_tasks(
         write(
             tmp_path,

@@ -20,10 +20,10 @@ from service.evaluation.metrics.outcomes import (
 from service.evaluation.metrics.teacher_forcing import agreement, teacher_force
 from service.evaluation.records import EvalProbe, Record, list_questions
 from service.lm.intervention import Adapter
-from service.lm.overlay import View, compute_target_logits, intervention_context
+from service.lm.overlay import View, compute_target_logits
 from service.lm.prompts import encode_prompt, encode_row
 from service.lm.scoring import decode_greedily
-from tests.builders import make_adapter
+from tests.builders import intervention_context, make_adapter
 from tests.evaluation.letter_model import LONGEST, PROMPTS, base, reference
 
 
@@ -55,26 +55,30 @@ def record(prompt: str, target: str = "Graz", **probes: tuple[EvalProbe, ...]) -
     return Record(id=prompt, prompt=prompt, target=target, **probes)
 
 
-def local(*prompts: str, answer: str | None = None) -> Record:
+def locality_record(*prompts: str, answer: str | None = None) -> Record:
     return record("unused", locality=tuple(EvalProbe(prompt=prompt, answer=answer) for prompt in prompts))
 
 
-def test_the_base_model_is_local_to_itself() -> None:
-    found = [outcome for outcome in outcomes([local(*PROMPTS)], None) if outcome.question.kind == "locality"]
+def test_the_locality_of_the_base_model_is_one() -> None:
+    results = [outcome for outcome in outcomes([locality_record(*PROMPTS)], None) if outcome.question.kind == "locality"]
 
-    assert [(outcome.greedy, outcome.tokens) for outcome in found] == [(True, 1.0)] * len(PROMPTS)
+    assert [(outcome.greedy, outcome.tokens) for outcome in results] == [(True, 1.0)] * len(PROMPTS)
 
 
 def test_locality_is_equality_of_whole_greedy_answers() -> None:
-    found = [outcome.greedy for outcome in outcomes([local(*PROMPTS)], adapter()) if outcome.question.kind == "locality"]
+    results = [
+        outcome.greedy for outcome in outcomes([locality_record(*PROMPTS)], adapter()) if outcome.question.kind == "locality"
+    ]
 
     expected = [naive_answer(prompt, adapter()) == naive_answer(prompt, None) for prompt in PROMPTS]
-    assert found == expected
+    assert results == expected
     assert not all(expected)  # else this would show nothing
 
 
-def test_tokens_of_locality_are_choices_that_agree_along_the_named_answer() -> None:
-    [outcome] = [one for one in outcomes([local("Vienna 在", answer="Austria")], adapter()) if one.question.kind == "locality"]
+def test_token_locality_is_agreement_of_choices_along_the_named_answer() -> None:
+    [outcome] = [
+        one for one in outcomes([locality_record("Vienna 在", answer="Austria")], adapter()) if one.question.kind == "locality"
+    ]
 
     row = encode_row(base(), "Vienna 在", "Austria", eos=False)
     ids = torch.tensor([row.ids])
@@ -90,29 +94,29 @@ def test_tokens_of_locality_are_choices_that_agree_along_the_named_answer() -> N
 def test_an_edit_is_reliable_exactly_if_greedy_decoding_gives_its_target() -> None:
     records, expected = [], []
     for prompt in PROMPTS:
-        for said in (naive_answer(prompt, None), naive_answer(prompt, adapter())):
-            text = base().tokenizer.decode(list(said), skip_special_tokens=True)
+        for answer in (naive_answer(prompt, None), naive_answer(prompt, adapter())):
+            text = base().tokenizer.decode(list(answer), skip_special_tokens=True)
             if text:
                 records.append(replace(record(prompt, text), surfaces=("raw",)))
-                wanted = encode_row(base(), prompt, text).target_ids
-                expected.append((naive_answer(prompt, adapter()) == wanted, naive_answer(prompt, None) == wanted))
+                expected_ids = encode_row(base(), prompt, text).target_ids
+                expected.append((naive_answer(prompt, adapter()) == expected_ids, naive_answer(prompt, None) == expected_ids))
 
-    found = outcomes(records, adapter())
+    results = outcomes(records, adapter())
 
-    assert [(outcome.greedy, outcome.base_greedy) for outcome in found] == expected
+    assert [(outcome.greedy, outcome.base_greedy) for outcome in results] == expected
     assert {True, False} == {version for version, _ in expected} == {base for _, base in expected}  # else this would show nothing
 
 
-def test_tokens_are_those_of_the_text_and_not_the_end_of_the_answer() -> None:
+def test_token_accuracy_covers_the_text_and_not_eos() -> None:
     row = encode_row(base(), "Vienna 在", "Graz and Linz", eos=False)
-    [said] = teacher_force(reference().view, adapter(), [row])
+    [answer] = teacher_force(reference().view, adapter(), [row])
 
     [outcome] = outcomes([record("Vienna 在", "Graz and Linz")], adapter())
 
-    assert outcome.tokens == pytest.approx(agreement(said.choices, row.target_ids))
+    assert outcome.tokens == pytest.approx(agreement(answer.choices, row.target_ids))
 
 
-def test_the_base_models_answers_to_many_locality_prompts_are_decoded_together(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_base_answers_to_many_locality_prompts_are_decoded_together(monkeypatch: pytest.MonkeyPatch) -> None:
     decoded: list[int] = []
 
     def counting(on: View, using: Adapter | None, prompts: Sequence[Sequence[int]], **more: Any) -> list[tuple[int, ...]]:
@@ -120,14 +124,14 @@ def test_the_base_models_answers_to_many_locality_prompts_are_decoded_together(m
         return decode_greedily(on, using, prompts, **more)
 
     monkeypatch.setattr("service.evaluation.metrics.outcomes.decode_greedily", counting)
-    asks = [ask for ask in list_questions(local(*PROMPTS), ("raw",)) if ask.kind == "locality"]
+    asks = [ask for ask in list_questions(locality_record(*PROMPTS), ("raw",)) if ask.kind == "locality"]
 
     measure_outcomes(reference().view, adapter(), Reference(reference().view, longest_answer=LONGEST), asks)
 
     assert decoded == [len(PROMPTS)]
 
 
-def test_the_questions_of_one_record_are_asked_in_pieces_with_a_pause_before_each() -> None:
+def test_questions_are_asked_in_batches_with_a_pause_before_each() -> None:
     asks = list(
         list_questions(
             record("Vienna 在", portability=tuple(EvalProbe(prompt=f"{n} is", answer="Graz") for n in range(80))), ("raw",)
@@ -136,33 +140,33 @@ def test_the_questions_of_one_record_are_asked_in_pieces_with_a_pause_before_eac
     pieces = [list(piece) for piece in split_into_batches(asks, lambda: None)]
     pauses: list[int] = []
 
-    found = measure_outcomes(reference().view, adapter(), reference(), asks, yield_to_answers=lambda: pauses.append(1))
+    results = measure_outcomes(reference().view, adapter(), reference(), asks, yield_to_answers=lambda: pauses.append(1))
 
     assert [len(piece) for piece in pieces] == [QUESTIONS_AT_ONCE, QUESTIONS_AT_ONCE, 81 - 2 * QUESTIONS_AT_ONCE]
     assert len(pauses) >= 2 * len(pieces)  # before each, and after each pass of the model
-    assert found == measure_outcomes(reference().view, adapter(), reference(), asks)
+    assert results == measure_outcomes(reference().view, adapter(), reference(), asks)
 
 
 @pytest.mark.parametrize("ask", [teacher_force, predict_choices, compute_log_likelihoods], ids=lambda ask: str(ask.__name__))
-def test_one_pass_makes_no_more_logits_than_there_is_room_for(ask: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_pass_computes_at_most_the_allowed_number_of_logits(ask: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     vocabulary = reference().view.model.get_output_embeddings().weight.shape[0]
     monkeypatch.setattr("service.evaluation.metrics.length_batches.MOST_LOGITS", 40 * vocabulary)
     rows = [encode_row(base(), f"Number {n} is", "Graz and Linz and Graz") for n in range(12)]
-    seen: list[int] = []
+    sizes: list[int] = []
 
-    def watched(*given: Any, **more: Any) -> torch.Tensor:
-        logits = compute_target_logits(*given, **more)
-        seen.append(logits.shape[0])
+    def watched(*arguments: Any, **more: Any) -> torch.Tensor:
+        logits = compute_target_logits(*arguments, **more)
+        sizes.append(logits.shape[0])
         return logits
 
     monkeypatch.setattr(f"{ask.__module__}.compute_target_logits", watched)
     ask(reference().view, adapter(), rows)
 
-    assert sum(seen) == sum(len(row.target_ids) for row in rows) > 40
-    assert max(seen) <= 40
+    assert sum(sizes) == sum(len(row.target_ids) for row in rows) > 40
+    assert max(sizes) <= 40
 
 
-def test_a_long_answer_is_written_with_pauses() -> None:
+def test_a_long_answer_is_decoded_with_pauses() -> None:
     pauses: list[int] = []
 
     decode_greedily(
@@ -186,8 +190,8 @@ def test_tokens_can_be_right_where_the_answer_is_not() -> None:
     assert outcome.tokens * len(row.target_ids) == pytest.approx(round(outcome.tokens * len(row.target_ids)))  # a share of tokens
 
 
-def test_what_a_question_gets_does_not_depend_on_what_else_is_asked() -> None:
-    records = [local(*PROMPTS), *(record(prompt) for prompt in PROMPTS)]
+def test_the_score_of_a_question_does_not_depend_on_other_questions() -> None:
+    records = [locality_record(*PROMPTS), *(record(prompt) for prompt in PROMPTS)]
 
     together = outcomes(records, adapter())
 
@@ -204,8 +208,8 @@ def test_capability_is_the_share_of_tasks_and_its_ratio_to_the_base_model() -> N
     ]
     tasks = [*solvable, Task("not said", "The 是", "Graz")]
 
-    found = measure_capability(reference().view, None, reference(), tasks)
+    results = measure_capability(reference().view, None, reference(), tasks)
 
-    assert found.base == pytest.approx(len(solvable) / len(tasks))
-    assert found.ratio == (1.0 if solvable else None)
-    assert found.by_skill["not said"] == (0.0, 0.0)
+    assert results.base == pytest.approx(len(solvable) / len(tasks))
+    assert results.ratio == (1.0 if solvable else None)
+    assert results.by_skill["not said"] == (0.0, 0.0)

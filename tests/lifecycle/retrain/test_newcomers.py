@@ -7,7 +7,7 @@ import pytest
 
 from service.domain.acceptance import AcceptanceLimits
 from service.domain.edit import EditStatus
-from service.lifecycle.retrain.newcomers import TOO_COSTLY
+from service.lifecycle.retrain.newcomers import COSTS_TOO_MUCH
 from service.lifecycle.settings import LifecycleSettings
 from tests.lifecycle.local_service import PATIENT, LocalService, new_local_service, retrained, said
 
@@ -32,7 +32,7 @@ def test_a_costly_newcomer_fails_and_the_retrain_is_published_without_it(local: 
     job = retrained(local)
 
     assert (job.status, local.statuses([a, bad])) == ("done", [S.CONSOLIDATED, S.FAILED])
-    assert local.edit(bad).error == TOO_COSTLY
+    assert local.edit(bad).error == COSTS_TOO_MUCH
     assert local.head.scores["canary"] == 1.0
     assert "once more without 1 of 1 edits" in said(job)
 
