@@ -1,8 +1,8 @@
-"""Everything that can be set, in one frozen object: the only reader of the environment.
+"""All settings in one frozen object, which alone reads the environment.
 
-Each field is also an environment variable: `ERRATA_PORT`, and for the field of a group `ERRATA_LIMITS__BODY_BYTES`. A name that
-is not known is refused at start, with the nearest known one, because a misspelt limit that is silently ignored is no limit.
-Values are never repeated in messages, since any of them may be a secret.
+Each field is also an environment variable: `ERRATA_PORT`, and for the field of a group `ERRATA_LIMITS__BODY_BYTES`. An unknown
+name is refused at start, and the nearest known name is suggested: a misspelt limit that is ignored is no limit. Messages never
+repeat a value, because any value may be a secret.
 """
 
 import difflib
@@ -35,76 +35,76 @@ DELIMITER = "__"
 
 
 class SettingsGroup(BaseModel):
-    """A frozen group of settings that refuses names it does not know."""
+    """A frozen group of settings that refuses unknown names."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class Limits(SettingsGroup):
-    """What one request, one client and all of them together may cost."""
+    """Limits of one request, of one client and of all clients together."""
 
     body_bytes: int = Field(1_000_000, ge=1_000, description="largest request body")
     batch_body_bytes: int = Field(8_000_000, ge=1_000, description="largest body of POST /edits/batch and POST /eval")
     bodies_bytes: int = Field(
         64_000_000,
         ge=1_000,
-        description="room for all request bodies in flight together, beside 16 KiB of each; what finds none gets 503",
+        description="all request bodies in flight together, beside 16 KiB of each; a body that finds no room gets 503",
     )
     header_bytes: int = Field(16_384, ge=1_024, description="largest request head: request line and headers together")
     receive_s: float = Field(10.0, gt=0, description="seconds a client may take to send one whole request")
     send_s: float = Field(10.0, gt=0, description="seconds a client may leave an answer unread")
-    drain_s: float = Field(10.0, gt=0, description="seconds that requests in flight get to finish at a stop")
+    drain_s: float = Field(10.0, gt=0, description="seconds that requests in flight have to finish at a stop")
     concurrent_requests: int = Field(
-        1_000, ge=1, description="requests answered at the same time, health checks aside; more get 503"
+        1_000, ge=1, description="requests answered at the same time, without health checks; more get 503"
     )
     connections: int = Field(
         2_000,
         ge=1,
-        description="open connections; for one more, the one that has been idle for longest is closed, else the one that has"
-        " owed its request for longest; a new one is closed at once only if all are being answered",
+        description="open connections; a further connection closes the one that is idle for longest, else the one that has waited"
+        " longest for its request; a new connection is closed at once only if all others are being answered",
     )
     waiting_calls: int = Field(
         512,
         ge=0,
-        description="calls with `wait` that wait at the same time; further ones are answered at once, as without `wait`",
+        description="calls with `wait` that wait at the same time; further calls are answered at once, as without `wait`",
     )
     waiting_calls_per_client: int = Field(
-        128, ge=0, description="of these, from one address; behind a proxy all have the proxy's: set it to waiting_calls there"
+        128,
+        ge=0,
+        description="the same from one address; behind a proxy all calls have the proxy's address: set it to waiting_calls there",
     )
     waiting_edits: int = Field(10_000, ge=1, description="edits queued at the same time; more get 503")
     edit_tokens: int = Field(
         CostLimits.fit,
         ge=64,
-        description="tokens that a fit of one edit is given at most: prompt and target, trained rephrases and trained locality"
-        " probes, on each surface, rows times the longest row; more get 422",
+        description="tokens in a fit of one edit: prompt and target, trained rephrases and trained locality probes, on each"
+        " surface, as rows times the longest row; more get 422",
     )
-    report_tokens: int = Field(
-        CostLimits.report, ge=64, description="tokens of all questions that an edit's report asks; more get 422"
-    )
+    report_tokens: int = Field(CostLimits.report, ge=64, description="tokens of all questions in an edit's report; more get 422")
     batch_tokens: int = Field(
-        CostLimits.batch, ge=64, description="tokens that fits of all edits of one POST /edits/batch are given; more get 422"
+        CostLimits.batch, ge=64, description="tokens in the fits of all edits of one POST /edits/batch; more get 422"
     )
     fit_s: float = Field(
         120.0,
         gt=0,
-        description="seconds that applying may take for the edits of one job; then some of them are tried alone, and one alone is"
-        " deferred to the next retrain; give it more where a large model runs on a CPU",
+        description="seconds that applying may take for the edits of one job; then fewer of them are tried, and a single edit is"
+        " deferred to the next retrain; set it higher where a large model runs on a CPU",
     )
 
     @model_validator(mode="after")
-    def _a_body_finds_room(self) -> Self:
+    def _check_body_sizes(self) -> Self:
         if self.bodies_bytes < max(self.body_bytes, self.batch_body_bytes):
             raise ValueError("bodies_bytes must not be smaller than body_bytes and batch_body_bytes")
         return self
 
 
 class GenerationSettings(SettingsGroup):
-    """How answers are decoded and how many may wait."""
+    """The decoding of answers, and how many answers may wait."""
 
-    resident_versions: int = Field(16, ge=2, description="versions kept ready in memory besides those in use")
+    resident_versions: int = Field(16, ge=2, description="versions kept in memory besides those in use")
     batch: int = Field(32, ge=1, description="rows decoded together for one version")
     queue: int = Field(256, ge=1, description="answers that may wait; more get 503")
-    deadline_s: float = Field(30.0, gt=0, description="seconds after which an answer is cut with finish_reason `deadline`")
+    deadline_s: float = Field(30.0, gt=0, description="seconds after which an answer ends with finish_reason `deadline`")
 
 
 STRATEGIES: dict[str, dict[str, Any]] = {
@@ -114,60 +114,64 @@ STRATEGIES: dict[str, dict[str, Any]] = {
 
 
 class WindowSettings(SettingsGroup):
-    """When the edits carried by BaFT are moved into the weights, and what a publication must keep."""
+    """The cadence of retrains, and the limits of acceptance."""
 
     soft: int = Field(Cadence.soft, ge=1, description="edits in the window from which a retrain is due")
-    hard: int = Field(Cadence.hard, ge=1, description="edits in the window from which further ones are deferred to the retrain")
+    hard: int = Field(Cadence.hard, ge=1, description="edits in the window from which further edits are deferred to the retrain")
     tokens: int = Field(
         Cadence.tokens,
         ge=1,
-        description="tokens of edits in the window, as `limits.edit_tokens` counts them, from which it counts as full",
+        description="tokens of edits in the window, as `limits.edit_tokens` counts them, from which the window is full",
     )
     strategy: Literal["compaction", "realtime", "buffered"] = Field(
         "compaction",
-        description="compaction: BaFT at once, the weights later; realtime and buffered are the LocFT-BF paper's: no BaFT, a new"
-        " retrain from the base for every edit or for every few; they fill what is not given of deferred and deferred_s",
+        description="compaction: BaFT at once, LocFT-BF later; realtime and buffered are the LocFT-BF paper's: no BaFT, a"
+        " retrain from the base for every edit or for every few; they give deferred and deferred_s other defaults",
     )
     deferred: int = Field(Cadence.deferred, ge=1, description="deferred edits from which a retrain is due")
     deferred_s: float = Field(
-        Cadence.deferred_s, gt=0, description="seconds after which a retrain is due for a deferred edit alone"
+        Cadence.deferred_s, gt=0, description="seconds after which a retrain is due for a single deferred edit"
     )
-    age_s: float = Field(
-        Cadence.age_s, gt=0, description="seconds an edit stays in the window before a retrain is due for its sake"
-    )
-    retention_floor: float = Field(
-        Cadence.retention_floor, ge=0, le=1, description="share of the live edits answered under which a retrain is due"
-    )
+    age_s: float = Field(Cadence.age_s, gt=0, description="seconds after which a retrain is due for an edit in the window")
+    retention_floor: float = Field(Cadence.retention_floor, ge=0, le=1, description="retention under which a retrain is due")
     locality_fall: float = Field(
-        Cadence.locality_fall, gt=0, le=1, description="fall of canary locality since the last retrain from which another is due"
+        Cadence.locality_fall,
+        gt=0,
+        le=1,
+        description="fall of canary locality since the last retrain from which another retrain is due",
     )
     capability_floor: float = Field(
         Cadence.capability_floor, ge=0, le=1, description="capability, as a share of the base's, under which a retrain is due"
     )
-    few: int = Field(Cadence.few, ge=1, description="new edits from which such figures make a retrain due, and not fewer")
+    few: int = Field(Cadence.few, ge=1, description="new edits since the last retrain from which these figures make another due")
     minors: int = Field(
-        Cadence.minors, ge=0, description="minor retrains in a row, from the head's tensors, before a major one, from the base"
+        Cadence.minors,
+        ge=0,
+        description="minor retrains in a row, from the head's tensors, before a major retrain, from the base",
     )
     minor_drift: float = Field(
-        Cadence.minor_drift, gt=0, le=1, description="canary locality that minor retrains may cost in all before a major one"
+        Cadence.minor_drift,
+        gt=0,
+        le=1,
+        description="canary locality that minor retrains may cost together before a major retrain",
     )
     major_every_s: float = Field(
-        Cadence.major_every_s, gt=0, description="seconds after which a major retrain is due if anything came since the last"
+        Cadence.major_every_s, gt=0, description="seconds after which a major retrain is due if an edit came since the last"
     )
     retry_s: float = Field(
         Cadence.retry_s,
         gt=0,
-        description="seconds after a retrain that failed, was refused or was cancelled before another is due by itself; doubled"
-        " with each further one, up to age_s, until one is published",
+        description="seconds before another retrain is due by itself after one that failed, was refused or was cancelled; doubled"
+        " with each further such retrain, up to age_s, until a retrain is published",
     )
     retrain_losses: float = Field(
         AcceptanceLimits.retrain_losses,
         ge=0,
         le=1,
-        description="share of the answered edits that a retrain may end without; one always",
+        description="share of the answered edits that a retrain may lose; it may always lose one",
     )
-    monitor_s: float = Field(60.0, gt=0, description="seconds between two rounds in which the head is asked again")
-    monitor_sample: int = Field(64, ge=1, description="live edits asked in one such round; they take turns")
+    monitor_s: float = Field(60.0, gt=0, description="seconds between two rounds of the monitor")
+    monitor_sample: int = Field(64, ge=1, description="live edits asked in one round; the edits take turns")
     canary_fall: float = Field(
         AcceptanceLimits.canary_fall,
         ge=0,
@@ -178,7 +182,7 @@ class WindowSettings(SettingsGroup):
         AcceptanceLimits.retrain_fall,
         ge=0,
         le=1,
-        description="largest fall of canary locality by a retrain, beside its new edits'",
+        description="largest fall of canary locality by a retrain, besides the falls allowed to its new edits",
     )
     canary_floor: float = Field(
         AcceptanceLimits.canary_floor,
@@ -188,12 +192,12 @@ class WindowSettings(SettingsGroup):
     )
 
     def cadence(self, method: Literal["auto", "baft", "locft"]) -> Cadence:
-        """The same numbers in the words of the domain."""
-        same = {name: getattr(self, name) for name in Cadence.__dataclass_fields__ if name != "method"}
-        return Cadence(method="locft" if self.strategy != "compaction" else method, **same)
+        """The settings as the domain's Cadence."""
+        shared = {name: getattr(self, name) for name in Cadence.__dataclass_fields__ if name != "method"}
+        return Cadence(method="locft" if self.strategy != "compaction" else method, **shared)
 
     def acceptance(self) -> AcceptanceLimits:
-        """What a publication must keep."""
+        """The settings as the domain's AcceptanceLimits."""
         return AcceptanceLimits(
             canary_fall=self.canary_fall,
             canary_floor=self.canary_floor,
@@ -207,14 +211,14 @@ class WindowSettings(SettingsGroup):
         return STRATEGIES.get(str(given.get("strategy")), {}) | given if isinstance(given, dict) else given
 
     @model_validator(mode="after")
-    def _soft_comes_first(self) -> Self:
+    def _check_soft_and_hard(self) -> Self:
         if self.soft > self.hard:
             raise ValueError("soft must not be larger than hard")
         return self
 
 
 class RetentionSettings(SettingsGroup):
-    """Which checkpoints stay on disk, besides the head, its ancestors in use and pinned versions."""
+    """The versions that keep their checkpoint, besides the head, its ancestors in use and pinned versions."""
 
     keep_last: int = Field(100, ge=2, description="latest versions kept")
     keep_every: int = Field(100, ge=1, description="every n-th version kept for good")
@@ -224,30 +228,32 @@ class RetentionSettings(SettingsGroup):
 
 
 class ReservoirSettings(SettingsGroup):
-    """A sample of real prompts, from which retrains learn what to leave alone. Off unless asked for."""
+    """A sample of real prompts, whose answers retrains keep. Off by default."""
 
     size: int = Field(
         0,
         ge=0,
         le=100_000,
-        description="prompts of `/generate` kept word for word in the database, a uniform sample of all; retrains hold the model"
-        " to what the base says to them; 0: none is ever stored, and those stored before are removed at the next start",
+        description="prompts of `/generate` stored word for word in the database, a uniform sample of all; retrains keep the"
+        " base's answers to them; 0: no prompt is stored, and prompts stored before are removed at the next start",
     )
     callers: tuple[Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,64}$")], ...] = Field(
         (),
-        description="whose prompts are kept: the names, one of which a `POST /generate` gives in the header `X-Errata-Caller`;"
-        " needed where size is not 0; no other prompt is kept",
+        description="callers whose prompts are stored: a `POST /generate` names its caller in the header `X-Errata-Caller`; "
+        "needed where size is not 0; no other prompt is stored",
     )
 
     @model_validator(mode="after")
-    def _is_fed_by_somebody(self) -> Self:
+    def _check_callers(self) -> Self:
         if self.size and not self.callers:
-            raise ValueError('callers must name those whose prompts are kept where size is not 0, for example ["support-desk"]')
+            raise ValueError(
+                'callers must name the callers whose prompts are stored where size is not 0, for example ["support-desk"]'
+            )
         return self
 
 
 class Settings(BaseSettings):
-    """All settings. Frozen; unknown names are refused; made by `load_settings`."""
+    """All settings: frozen, without unknown names, made by `load_settings`."""
 
     model_config = SettingsConfigDict(
         env_prefix=PREFIX,
@@ -260,35 +266,33 @@ class Settings(BaseSettings):
 
     host: str = Field("127.0.0.1", description="address to listen on")
     port: int = Field(8000, ge=0, le=65535, description="port to listen on")
-    allow_public_bind: bool = Field(
-        False, description="allow listening on more than this machine, although there are no keys yet"
-    )
+    allow_public_bind: bool = Field(False, description="listen on more than this machine, although there are no keys yet")
     allowed_hosts: Annotated[tuple[str, ...], NoDecode] = Field(
         (),
         description="names and addresses, separated by commas, by which clients reach the server, besides `localhost`,"
-        " `127.0.0.1` and `[::1]`; without a port: on every port; other `Host` headers are refused; needed where"
-        " more than this machine is listened on; `*`: any, which leaves the server open to DNS rebinding",
+        " `127.0.0.1` and `[::1]`; without a port: on every port; other `Host` headers are refused; needed where the server"
+        " listens on more than this machine; `*`: any, which leaves the server open to DNS rebinding",
     )
     data_dir: Path = Field(Path("var"), description="folder of the SQLite file, the checkpoints and the neutral sentences")
     database_url: SecretStr | None = Field(None, description="sqlite:///… or postgresql://…; default: a SQLite file in data_dir")
     redis_url: SecretStr | None = Field(None, description="redis://…; default: the buffer is in this process")
-    redis_prefix: str = Field("errata", min_length=1, max_length=100, description="what this server's keys in Redis begin with")
+    redis_prefix: str = Field("errata", min_length=1, max_length=100, description="prefix of this server's keys in Redis")
     model: str = Field("atlas", min_length=1, description="`atlas` (embedded), a local folder, or a Hugging Face id")
-    method: Literal["auto", "baft", "locft"] = Field("auto", description="who carries an edit that names no method")
+    method: Literal["auto", "baft", "locft"] = Field("auto", description="method of edits that name none")
     device: str = Field("auto", description="auto, cpu, cuda, cuda:0 …")
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field("auto", description="auto: bfloat16 on cuda, float32 on cpu")
-    torch_threads: int = Field(1, ge=1, le=256, description="CPU threads of one tensor operation; one is best for small models")
+    torch_threads: int = Field(1, ge=1, le=256, description="CPU threads of one tensor operation; 1 is best for small models")
     capability_file: Path | None = Field(
-        None, description="JSON lines of tasks that say what edits cost; default: the embedded model's skills, else none"
+        None, description="JSON lines of capability tasks; default: the embedded model's skills, else none"
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="least severe log lines written")
     frozen_s: float = Field(
         0,
         ge=0,
-        description="seconds without a turn of the event loop after which the process writes its stacks to stderr and ends, to be"
-        " started again by whoever runs it; 0: never",
+        description="seconds of a blocked event loop after which the process writes its stacks to stderr and ends, for its"
+        " supervisor to start it again; 0: never",
     )
-    fault_point: str | None = Field(None, description="tests only: the named point at which the process kills itself")
+    fault_point: str | None = Field(None, description="tests only: the point at which the process kills itself")
 
     limits: Limits = Limits()
     generation: GenerationSettings = GenerationSettings()
@@ -302,38 +306,38 @@ class Settings(BaseSettings):
 
     @field_validator("database_url")
     @classmethod
-    def _known_database(cls, url: SecretStr | None) -> SecretStr | None:
-        return _well_formed(
+    def _check_database_url(cls, url: SecretStr | None) -> SecretStr | None:
+        return _check_url(
             url, ("sqlite", "postgresql", "postgresql+psycopg"), "postgresql://user@host/database or sqlite:////folder/file.db"
         )
 
     @field_validator("redis_url")
     @classmethod
-    def _known_buffer(cls, url: SecretStr | None) -> SecretStr | None:
-        return _well_formed(url, ("redis", "rediss", "unix"), "redis://host:6379/0")
+    def _check_redis_url(cls, url: SecretStr | None) -> SecretStr | None:
+        return _check_url(url, ("redis", "rediss", "unix"), "redis://host:6379/0")
 
     @field_validator("allowed_hosts", mode="before")
     @classmethod
     def _split_hosts(cls, given: Any) -> Any:
-        return _listed(given) if isinstance(given, str) else given
+        return _parse_list(given) if isinstance(given, str) else given
 
     @field_validator("allowed_hosts")
     @classmethod
-    def _hosts_are_hosts(cls, hosts: tuple[str, ...]) -> tuple[str, ...]:
-        in_brackets = tuple(f"[{host}]" if host.count(":") > 1 and not host.startswith("[") else host for host in hosts)
-        if not all(host == ANY_HOST or Host.of(host) for host in in_brackets):
+    def _check_hosts(cls, hosts: tuple[str, ...]) -> tuple[str, ...]:
+        bracketed = tuple(f"[{host}]" if host.count(":") > 1 and not host.startswith("[") else host for host in hosts)
+        if not all(host == ANY_HOST or Host.of(host) for host in bracketed):
             raise ValueError(
-                "must be names or addresses as they stand in a Host header, such as errata.example, errata.example:8443, 10.0.0.5"
+                "must be names or addresses as in a Host header, such as errata.example, errata.example:8443, 10.0.0.5"
                 " or [fd00::5]: no scheme, no path, no pattern; or * for any"
             )
-        return in_brackets
+        return bracketed
 
     @model_validator(mode="after")
-    def _stays_on_this_machine(self) -> Self:
+    def _check_public_bind(self) -> Self:
         if not self.is_loopback_only and not self.allow_public_bind:
             raise ValueError(
                 "host must be a loopback address: there are no keys yet, and anybody who reaches the port may change the model;"
-                " to listen elsewhere all the same, give --allow-public-bind or ERRATA_ALLOW_PUBLIC_BIND=true"
+                " to listen elsewhere, give --allow-public-bind or ERRATA_ALLOW_PUBLIC_BIND=true"
             )
         if not self.is_loopback_only and not self.allowed_hosts:
             raise ValueError(
@@ -344,7 +348,7 @@ class Settings(BaseSettings):
 
     @property
     def default_method(self) -> Literal["auto", "baft", "locft"]:
-        """Who carries an edit that names no method: under the strategies without BaFT, LocFT-BF."""
+        """The method of edits that name none: LocFT-BF under the strategies without BaFT."""
         return self.window.cadence(self.method).method
 
     @property
@@ -364,21 +368,21 @@ class Settings(BaseSettings):
 
     @property
     def store_url(self) -> str:
-        """The database's address with its password: for the store only, never for a message."""
+        """The database's URL with its password: for the store, never for a message."""
         if self.database_url is not None:
             return self.database_url.get_secret_value()
         return f"sqlite:///{self.data_dir.resolve() / 'errata.db'}"
 
     @property
     def buffer_url(self) -> str | None:
-        """Redis' address with its password, or None for the buffer in this process."""
+        """Redis' URL with its password, or None for the buffer in this process."""
         return None if self.redis_url is None else self.redis_url.get_secret_value()
 
 
 def load_settings(**given: Any) -> Settings:
-    """Settings from the environment, overridden by `given` (entries that are None count as not given).
+    """The settings of the environment, overridden by `given` (an entry that is None counts as not given).
 
-    Raises Refused with one sentence per fault; each names the setting and none repeats its value.
+    Raises Refused with one sentence a fault; each sentence names the setting and none repeats its value.
     """
     refuse_unknown_variables(os.environ)
     try:
@@ -388,7 +392,7 @@ def load_settings(**given: Any) -> Settings:
 
 
 def refuse_unknown_variables(environment: Mapping[str, str]) -> None:
-    """Raise Refused if a variable starts with ERRATA_ and is no setting; the nearest known name is suggested."""
+    """Raise Refused, with the nearest known name, if a variable starts with ERRATA_ and is no setting."""
     known = set(variable_names())
     for name in sorted(environment):
         if name.upper().startswith(PREFIX) and name.upper() not in known:
@@ -397,16 +401,16 @@ def refuse_unknown_variables(environment: Mapping[str, str]) -> None:
 
 
 def environment_without_settings() -> dict[str, str]:
-    """This process' environment without ERRATA_*: for a server of one's own that must not touch the configured database."""
+    """This process' environment without ERRATA_*: for a local server that must not use the configured database."""
     return {name: value for name, value in os.environ.items() if not name.upper().startswith(PREFIX)}
 
 
 def environment_of(settings: Settings) -> dict[str, str]:
-    """An environment in which `load_settings` gives these settings, and this process' own beside them: for a child."""
+    """This process' environment with ERRATA_* such that `load_settings` gives these settings: for a child process."""
     given = {}
     for name in settings.model_fields_set:
         value = getattr(settings, name)
-        if isinstance(value, BaseModel):  # what was not given follows from what was, as it did here
+        if isinstance(value, BaseModel):  # defaults follow from the given fields, in the child as here
             given[name] = value.model_dump_json(exclude_unset=True)
         elif isinstance(value, SecretStr):
             given[name] = value.get_secret_value()
@@ -416,7 +420,7 @@ def environment_of(settings: Settings) -> dict[str, str]:
 
 
 def variable_names(model: type[BaseModel] = Settings, prefix: str = PREFIX) -> Iterator[str]:
-    """Every environment variable that sets something, groups and the old names of settings included."""
+    """The name of every environment variable of a setting or a group, old names of settings included."""
     for name in getattr(model, "renamed", {}):
         yield f"{prefix}{name.upper()}"
     for name, field in model.model_fields.items():
@@ -426,7 +430,7 @@ def variable_names(model: type[BaseModel] = Settings, prefix: str = PREFIX) -> I
 
 
 def mask_password(url: str) -> str:
-    """A URL fit to be shown: without password and without its query, which may hold one too."""
+    """A URL for display: without its password and without its query, which may hold a password too."""
     parts = urlsplit(url)
     user, at, host = parts.netloc.rpartition("@")
     name, colon, _ = user.partition(":")
@@ -434,16 +438,16 @@ def mask_password(url: str) -> str:
     return f"{parts.scheme}://{netloc}{parts.path}"
 
 
-def _listed(text: str) -> Any:
-    """The parts of a list in a variable: a JSON list, or texts with commas between them."""
+def _parse_list(text: str) -> Any:
+    """The parts of a list in a variable: a JSON list, or texts separated by commas."""
     try:
-        found = json.loads(text)
+        parsed = json.loads(text)
     except ValueError:
-        found = None
-    return found if isinstance(found, list) else [part.strip() for part in text.split(",") if part.strip()]
+        parsed = None
+    return parsed if isinstance(parsed, list) else [part.strip() for part in text.split(",") if part.strip()]
 
 
-def _well_formed(url: SecretStr | None, schemes: tuple[str, ...], example: str) -> SecretStr | None:
+def _check_url(url: SecretStr | None, schemes: tuple[str, ...], example: str) -> SecretStr | None:
     if url is None:
         return None
     given = url.get_secret_value()
@@ -456,13 +460,13 @@ def _well_formed(url: SecretStr | None, schemes: tuple[str, ...], example: str) 
             _ = parts.port
         elif make_url(given).host and scheme == "sqlite":
             raise ValueError
-    except (ValueError, ArgumentError):  # whose words may hold the password
+    except (ValueError, ArgumentError):  # the error's message may hold the password
         raise ValueError(f"must be a well-formed URL such as {example}") from None
     return url
 
 
 def _sentence(fault: Any) -> str:
-    """One fault of validation as `setting: what is wrong`, without the value."""
+    """One validation error as `setting: message`, without the value."""
     name = ".".join(str(part) for part in fault["loc"])
     message = str(fault["msg"]).removeprefix("Value error, ")
     if fault["type"] == "extra_forbidden":

@@ -1,7 +1,10 @@
-"""Settings: what is refused at start, and what is never shown."""
+"""Settings: refused names and values, old names of settings, and secrets that are never shown."""
+
+import json
 
 import pytest
 
+from service.cli.settings_table import markdown
 from service.domain.errors import Refused
 from service.settings import Settings, environment_of, load_settings, mask_password, refuse_unknown_variables, variable_names
 
@@ -30,7 +33,7 @@ def test_a_variable_sets_a_field_of_a_group(monkeypatch: pytest.MonkeyPatch) -> 
     assert (settings.limits.body_bytes, settings.method) == (2000, "locft")
 
 
-def test_what_is_given_wins_over_the_environment_and_none_is_not_given(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_argument_wins_over_the_environment_and_none_is_no_argument(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ERRATA_PORT", "9001")
 
     assert load_settings(port=9002).port == 9002
@@ -45,7 +48,7 @@ def test_what_is_given_wins_over_the_environment_and_none_is_not_given(monkeypat
         ("errata_metod", "ERRATA_METHOD"),
     ],
 )
-def test_an_unknown_variable_is_refused_and_the_nearest_name_suggested(wrong: str, nearest: str) -> None:
+def test_an_unknown_variable_is_refused_with_the_nearest_name(wrong: str, nearest: str) -> None:
     with pytest.raises(Refused, match=nearest) as refused:
         refuse_unknown_variables({wrong: SECRET, "PATH": "/bin"})
 
@@ -84,19 +87,19 @@ def test_a_wrong_value_is_refused_by_name_and_never_repeated(given: dict[str, ob
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.8.8.8", "::1", "localhost"])
-def test_this_machine_may_be_listened_on(host: str) -> None:
+def test_a_loopback_address_needs_no_permission(host: str) -> None:
     assert load_settings(host=host).is_loopback_only
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.1", "example.org", ""])
-def test_more_than_this_machine_is_refused_unless_allowed(host: str) -> None:
+def test_a_public_address_is_refused_unless_allowed(host: str) -> None:
     with pytest.raises(Refused, match="--allow-public-bind"):
         load_settings(host=host)
 
     assert load_settings(host=host, allow_public_bind=True, allowed_hosts=("errata.example",)).host == host
 
 
-def test_a_public_bind_without_the_names_of_its_clients_is_refused() -> None:
+def test_a_public_bind_without_allowed_hosts_is_refused() -> None:
     with pytest.raises(Refused, match="--allowed-host"):
         load_settings(host="0.0.0.0", allow_public_bind=True)
 
@@ -110,7 +113,7 @@ def test_a_public_bind_without_the_names_of_its_clients_is_refused() -> None:
         ("", ()),
     ],
 )
-def test_hosts_are_written_with_commas_or_as_json(monkeypatch: pytest.MonkeyPatch, written: str, hosts: tuple[str, ...]) -> None:
+def test_hosts_are_given_with_commas_or_as_json(monkeypatch: pytest.MonkeyPatch, written: str, hosts: tuple[str, ...]) -> None:
     monkeypatch.setenv("ERRATA_ALLOWED_HOSTS", written)
 
     settings = load_settings()
@@ -121,11 +124,64 @@ def test_hosts_are_written_with_commas_or_as_json(monkeypatch: pytest.MonkeyPatc
 
 
 @pytest.mark.parametrize("wrong", ["http://errata.example", "errata.example/x", "*.example", "a b", "a:b:c", "[]x", "[1]"])
-def test_what_is_no_host_is_refused_as_one(monkeypatch: pytest.MonkeyPatch, wrong: str) -> None:
+def test_a_malformed_host_is_refused(monkeypatch: pytest.MonkeyPatch, wrong: str) -> None:
     monkeypatch.setenv("ERRATA_ALLOWED_HOSTS", wrong)
 
     with pytest.raises(Refused, match="allowed_hosts"):
         load_settings()
+
+
+RENAMED = [("locft", "settle", "cooldown"), ("baft", "settled", "consolidated"), ("baft", "settled_pool", "consolidated_pool")]
+
+
+def variable(group: str, name: str) -> str:
+    return f"ERRATA_{group}__{name}".upper()
+
+
+@pytest.mark.parametrize(("group", "old", "new"), RENAMED)
+def test_a_renamed_setting_is_read_by_its_old_name(monkeypatch: pytest.MonkeyPatch, group: str, old: str, new: str) -> None:
+    with monkeypatch.context() as environment:
+        environment.setenv(variable(group, old), "7")
+        by_variable = load_settings()
+    with monkeypatch.context() as environment:
+        environment.setenv(f"ERRATA_{group}".upper(), json.dumps({old: 7}))
+        by_group = load_settings()
+    by_call = load_settings(**{group: {old: 7}})
+
+    by_new_name = load_settings(**{group: {new: 7}})
+    assert getattr(getattr(by_new_name, group), new) == 7
+    assert by_variable == by_group == by_call == by_new_name
+    assert json.loads(environment_of(by_variable)[f"ERRATA_{group}".upper()])[new] == 7
+
+
+@pytest.mark.parametrize(("group", "old", "new"), RENAMED)
+@pytest.mark.parametrize("second", ["variable", "group", "call"])
+def test_a_setting_under_both_its_names_is_refused_in_one_sentence(
+    monkeypatch: pytest.MonkeyPatch, group: str, old: str, new: str, second: str
+) -> None:
+    monkeypatch.setenv(variable(group, old), "7")
+    given: dict[str, object] = {}
+    match second:
+        case "variable":
+            monkeypatch.setenv(variable(group, new), "8")
+        case "group":
+            monkeypatch.setenv(f"ERRATA_{group}".upper(), json.dumps({new: 8}))
+        case "call":
+            given = {group: {new: 8}}
+
+    with pytest.raises(Refused) as refused:
+        load_settings(**given)
+
+    assert refused.value.message == f"{group}: {old} is the old name of {new}: give one of the two"
+
+
+@pytest.mark.parametrize(("group", "old", "new"), RENAMED)
+def test_the_table_of_settings_has_a_row_for_the_new_name_alone(group: str, old: str, new: str) -> None:
+    rows = [line for line in markdown().splitlines() if line.startswith("| `ERRATA_")]
+
+    assert sum(line.startswith(f"| `{variable(group, new)}` ") for line in rows) == 1
+    assert not any(line.startswith(f"| `{variable(group, old)}` ") for line in rows)
+    assert {variable(group, old), variable(group, new)} <= set(variable_names())
 
 
 def test_settings_cannot_be_changed() -> None:
@@ -133,7 +189,7 @@ def test_settings_cannot_be_changed() -> None:
         load_settings().port = 1  # type: ignore[misc]
 
 
-def test_secrets_are_not_in_what_is_printed() -> None:
+def test_secrets_are_not_printed() -> None:
     settings = Settings(database_url=f"postgresql://user:{SECRET}@host/db", redis_url=f"redis://:{SECRET}@host/0")  # type: ignore[arg-type]
 
     assert SECRET not in repr(settings) + str(settings) + settings.model_dump_json()

@@ -1,4 +1,4 @@
-"""The commands for operators: export, purge and revoke ask a server, over HTTP; jobs are read from a server or from the rows."""
+"""The commands for operators: export, purge and revoke call a server over HTTP; jobs reads a server or the database."""
 
 import json
 import os
@@ -32,8 +32,8 @@ from service.client.retries import post_with_retries
 from service.domain.errors import Conflict, Refused, Unavailable
 from service.settings import Settings
 
-LOOK_S = 0.3
-BUT_APPLY = ("refit", "retrain", "export")
+POLL_S = 0.3
+KINDS_LISTED = ("refit", "retrain", "export")
 PURGE_S = 600.0  # a purge rewrites the database file
 output = Console(highlight=False, soft_wrap=True)
 
@@ -42,7 +42,7 @@ def export(
     out: Annotated[Path, typer.Option("--out", help="New folder to write to.")],
     version: Annotated[str, typer.Option("--version", help="A number, `head` or `base`.")] = "head",
     consolidate: Annotated[bool, typer.Option("--consolidate", help="Retrain first, and export what that publishes.")] = False,
-    mode: Annotated[str, typer.Option("--mode", help="Of that retrain: major (from the base) or minor.")] = "major",
+    mode: Annotated[str, typer.Option("--mode", help="Mode of that retrain: major (from the base) or minor.")] = "major",
     max_shard_size: Annotated[str | None, typer.Option("--max-shard-size", help="Largest file of weights, as in 500MB.")] = None,
     server: ServerUrl = None,
     data_dir: DataDir = None,
@@ -57,11 +57,11 @@ def export(
     body: dict[str, Any] = {"version": number, "name": f"for-{os.getpid()}-{int(time.time())}", "consolidate": consolidate}
     body |= {"mode": mode} | ({} if max_shard_size is None else {"max_shard_size": max_shard_size})
     with report_errors():
-        _refuse_taken(out)
+        _check_out(out)
         with open_client_with_progress(server, settings) as client:
-            done = _follow(client, _answer(post_with_retries(client, "/admin/export", body)))
-            _bring(Path(done["result"]["path"]), out)
-        result = done["result"]
+            job = _wait_for_job(client, _json(post_with_retries(client, "/admin/export", body)))
+            _move_export(Path(job["result"]["path"]), out)
+        result = job["result"]
         output.print(f"Version {result['version']} is in {out}: {result['files']} files, {result['bytes']:,} bytes", markup=False)
         if result.get("warning"):
             errors.print(f"Warning: {result['warning']}", style="bold yellow", markup=False)
@@ -69,40 +69,42 @@ def export(
 
 
 def purge(
-    edits: Annotated[list[str], typer.Argument(help="Edits that were taken back, by id.")],
+    edits: Annotated[list[str], typer.Argument(help="Ids of retracted edits.")],
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
     server: ServerUrl = None,
     data_dir: DataDir = None,
     database_url: DatabaseUrl = None,
     model: Model = None,
 ) -> None:
-    """Remove older versions, exports and rows that hold edits, and list what cannot be reached. Not to be undone."""
+    """Remove older versions, exports and rows that hold edits, and list what cannot be reached. Cannot be undone."""
     settings = read_settings(data_dir=data_dir, database_url=database_url, model=model)
     if not yes:
         typer.confirm(f"Remove {len(edits)} edit(s) and every version and export that holds them, for good?", abort=True)
     with report_errors(), open_client_with_progress(server, settings) as client:
         with show_progress("purging"):
-            done = _answer(post_with_retries(client, "/admin/purge", {"edits": edits}, timeout_s=PURGE_S))
-        removed = (("versions", done["versions"]), ("checkpoints", done["files"]), ("exports", done["exports"]))
-        for name, gone in removed:
-            output.print(f"{name}: {', '.join(str(one) for one in gone) or 'none'}", markup=False)
-        output.print(f"rows: {done['rows']}")
+            report = _json(post_with_retries(client, "/admin/purge", {"edits": edits}, timeout_s=PURGE_S))
+        removed = (("versions", report["versions"]), ("checkpoints", report["files"]), ("exports", report["exports"]))
+        for name, items in removed:
+            output.print(f"{name}: {', '.join(str(item) for item in items) or 'none'}", markup=False)
+        output.print(f"rows: {report['rows']}")
         output.print("Not reached from here:")
-        for sentence in done["unreachable"]:
+        for sentence in report["unreachable"]:
             output.print(f"  - {sentence}", markup=False)
 
 
 def revoke(
-    author: Annotated[str, typer.Option("--author", help="Whose edits.")],
-    since: Annotated[str, typer.Option("--since", help="From when on, as in 2026-11-20T12:00:00Z; without a zone: UTC.")],
-    reason: Annotated[str, typer.Option("--reason", help="Why, for the history.")] = "revoked on the command line",
+    author: Annotated[str, typer.Option("--author", help="Author of the edits.")],
+    since: Annotated[
+        str, typer.Option("--since", help="Time of the first edit, as in 2026-11-20T12:00:00Z; without a zone: UTC.")
+    ],
+    reason: Annotated[str, typer.Option("--reason", help="Reason, for the history.")] = "revoked on the command line",
     restore_previous: Annotated[bool, typer.Option("--restore-previous", help="Revive what these edits superseded.")] = False,
     server: ServerUrl = None,
     data_dir: DataDir = None,
     database_url: DatabaseUrl = None,
     model: Model = None,
 ) -> None:
-    """Take back every edit that somebody posted since a moment."""
+    """Retract every edit that an author posted since a moment."""
     settings = read_settings(data_dir=data_dir, database_url=database_url, model=model)
     try:
         moment = datetime.fromisoformat(since)
@@ -111,78 +113,78 @@ def revoke(
     moment = moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment
     body = {"author": author, "since": moment.isoformat(), "reason": reason, "restore_previous": restore_previous}
     with report_errors(), open_client_with_progress(server, settings) as client:
-        done = _answer(post_with_retries(client, "/admin/revoke", body))
-        output.print(f"{len(done['retracted'])} edits were taken back, {done['already']} had been before")
-        if done["retracted"]:
-            _until_out(client)
+        report = _json(post_with_retries(client, "/admin/revoke", body))
+        output.print(f"{len(report['retracted'])} edits were taken back, {report['already']} had been before")
+        if report["retracted"]:
+            _wait_for_refits(client)
             output.print("They are out of the answers; the weights lose them at the next major retrain, which is due now")
 
 
 def jobs(
     cancel: Annotated[str | None, typer.Option("--cancel", help="Cancel this job.")] = None,
     kind: Annotated[str | None, typer.Option("--kind", help="apply, refit, retrain or export; default: all but apply.")] = None,
-    everything: Annotated[bool, typer.Option("--all", help="Also apply: there is one for almost every edit.")] = False,
+    everything: Annotated[bool, typer.Option("--all", help="Also apply jobs: almost every edit has one.")] = False,
     status: Annotated[str | None, typer.Option("--status", help="queued, running, done, failed or cancelled.")] = None,
-    limit: Annotated[int, typer.Option("--limit", min=1, max=200, help="How many.")] = 20,
+    limit: Annotated[int, typer.Option("--limit", min=1, max=200, help="Number of jobs.")] = 20,
     as_json: Annotated[bool, typer.Option("--json", help="Print them as JSON.")] = False,
     server: ServerUrl = None,
     data_dir: DataDir = None,
     database_url: DatabaseUrl = None,
 ) -> None:
-    """List what the server does in the background, newest first, or cancel one of it; without --server in the database."""
+    """List the jobs of the server, newest first, or cancel a job; without --server in the database."""
     settings = read_settings(data_dir=data_dir, database_url=database_url)
-    for name, word, known in (("--kind", kind, get_args(Kind)), ("--status", status, get_args(Status))):
-        if word is not None and word not in known:
-            raise typer.BadParameter(f"must be one of {', '.join(known)}", param_hint=name)
-    kinds = [kind] if kind is not None else [] if everything else list(BUT_APPLY)
-    given: dict[str, Any] = {"limit": limit, "kind": kinds, "status": [] if status is None else [status]}
+    for name, word, choices in (("--kind", kind, get_args(Kind)), ("--status", status, get_args(Status))):
+        if word is not None and word not in choices:
+            raise typer.BadParameter(f"must be one of {', '.join(choices)}", param_hint=name)
+    kinds = [kind] if kind is not None else [] if everything else list(KINDS_LISTED)
+    query: dict[str, Any] = {"limit": limit, "kind": kinds, "status": [] if status is None else [status]}
     with report_errors():
-        items = _jobs_of_store(settings, given, cancel) if server is None else _jobs_of_server(server, settings, given, cancel)
+        items = _jobs_of_store(settings, query, cancel) if server is None else _jobs_of_server(server, settings, query, cancel)
     if as_json:
         typer.echo(json.dumps(items, indent=1))
     else:
         output.print(_table(items))
 
 
-def _jobs_of_server(server: str, settings: Settings, given: dict[str, Any], cancel: str | None) -> list[dict[str, Any]]:
+def _jobs_of_server(server: str, settings: Settings, query: dict[str, Any], cancel: str | None) -> list[dict[str, Any]]:
     with open_client_with_progress(server, settings) as client:
         if cancel is not None:
-            return [_answer(client.delete(f"/jobs/{_id(cancel)}"))]
-        found: list[dict[str, Any]] = _answer(client.get("/jobs", params=given))["items"]
-        return found
+            return [_json(client.delete(f"/jobs/{_check_id(cancel)}"))]
+        items: list[dict[str, Any]] = _json(client.get("/jobs", params=query))["items"]
+        return items
 
 
-def _jobs_of_store(settings: Settings, given: dict[str, Any], cancel: str | None) -> list[dict[str, Any]]:
-    """Rows tell all there is to tell: no server is started for it, which would open a head and might begin to work on it."""
+def _jobs_of_store(settings: Settings, query: dict[str, Any], cancel: str | None) -> list[dict[str, Any]]:
+    """The jobs of the database. No server is started for them, because it would open a head and might begin to work on it."""
     with open_store(settings) as store:
-        found = list_jobs(store, **given) if cancel is None else [cancel_job(store, _id(cancel), author=OPERATOR)]
+        listed = list_jobs(store, **query) if cancel is None else [cancel_job(store, _check_id(cancel), author=OPERATOR)]
         now = store.clock()
-    return [JobOut.of(job, estimate_seconds_left(job, now)).model_dump(mode="json") for job in found]
+    return [JobOut.of(job, estimate_seconds_left(job, now)).model_dump(mode="json") for job in listed]
 
 
 def register(app: typer.Typer) -> None:
-    """Make them commands of `app`."""
+    """Add these commands to `app`."""
     for command in (export, purge, revoke, jobs):
         app.command()(command)
 
 
-def _answer(response: httpx.Response) -> dict[str, Any]:
-    found: dict[str, Any] = response.raise_for_status().json()
-    return found
+def _json(response: httpx.Response) -> dict[str, Any]:
+    body: dict[str, Any] = response.raise_for_status().json()
+    return body
 
 
-def _follow(client: httpx.Client, job: dict[str, Any]) -> dict[str, Any]:
-    """Wait until a job has ended, and say where it is. Raises Conflict if it did not end well; Ctrl-C cancels it."""
-    said = 0
+def _wait_for_job(client: httpx.Client, job: dict[str, Any]) -> dict[str, Any]:
+    """Wait until a job has ended, and print its log. Raises Conflict if it fails; Ctrl-C cancels the job."""
+    printed = 0
     try:
-        with show_progress("waiting") as told:
+        with show_progress("waiting") as progress:
             while job["finished_at"] is None:
-                time.sleep(LOOK_S)
-                job = _answer(client.get(f"/jobs/{job['id']}"))
-                for line in job["log"][said:]:
+                time.sleep(POLL_S)
+                job = _json(client.get(f"/jobs/{job['id']}"))
+                for line in job["log"][printed:]:
                     errors.print(line["message"], style="dim", markup=False)
-                said = len(job["log"])
-                told(f"{job['progress']:.0%} {job['stage'] or ''}")
+                printed = len(job["log"])
+                progress(f"{job['progress']:.0%} {job['stage'] or ''}")
     except KeyboardInterrupt:
         client.delete(f"/jobs/{job['id']}")
         raise
@@ -191,22 +193,22 @@ def _follow(client: httpx.Client, job: dict[str, Any]) -> dict[str, Any]:
     return job
 
 
-def _until_out(client: httpx.Client) -> None:
-    """Wait until no refit is due: then no live answer comes from an edit that was taken back."""
+def _wait_for_refits(client: httpx.Client) -> None:
+    """Wait until no refit is due: after that, no answer comes from a retracted edit."""
     states: tuple[Literal["queued", "running"], ...] = ("queued", "running")
-    while any(_answer(client.get("/jobs", params={"kind": "refit", "status": state}))["items"] for state in states):
-        time.sleep(LOOK_S)
+    while any(_json(client.get("/jobs", params={"kind": "refit", "status": state}))["items"] for state in states):
+        time.sleep(POLL_S)
 
 
-def _refuse_taken(out: Path) -> None:
+def _check_out(out: Path) -> None:
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise Refused("the folder of --out holds something already; give a new one", field="out")
+        raise Refused("the folder of --out is not empty; give a new one", field="out")
 
 
-def _bring(source: Path, out: Path) -> None:
-    """Move an export to where it is wanted; to another file system it is copied, and comes under its name when it is whole."""
+def _move_export(source: Path, out: Path) -> None:
+    """Move an export to `out`. To another file system it is copied, and gets its name when the copy is complete."""
     if not source.is_dir():
-        raise Unavailable(f"the export is on the server's machine, in {source}: it cannot be brought here from there")
+        raise Unavailable(f"the export is on the server's machine, in {source}: this command cannot move it from there")
     temporary = out.with_name(f".{out.name}.partial")
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
@@ -224,35 +226,35 @@ def _bring(source: Path, out: Path) -> None:
         shutil.rmtree(source, ignore_errors=True)
     except OSError:
         shutil.rmtree(temporary, ignore_errors=True)
-        raise Unavailable(f"the export could not be brought to --out; it is in {source}") from None
+        raise Unavailable(f"the export could not be moved to --out; it is in {source}") from None
 
 
-def _id(given: str) -> str:
-    if not given.replace("-", "").isalnum():
+def _check_id(job_id: str) -> str:
+    if not job_id.replace("-", "").isalnum():
         raise Refused("--cancel must be a job's id", field="cancel")
-    return given
+    return job_id
 
 
 def _table(items: list[dict[str, Any]]) -> Table:
     table = Table(box=None, pad_edge=False)
     for name in ("id", "kind", "status"):
-        table.add_column(name, no_wrap=True)  # the id is what --cancel wants whole
+        table.add_column(name, no_wrap=True)  # --cancel needs the whole id
     table.add_column("what", overflow="fold")
     for job in items:
         kind = " ".join(word for word in (job["mode"], job["kind"]) if word)
-        table.add_row(job["id"], kind, job["status"], escape(_said_of(job)))
+        table.add_row(job["id"], kind, job["status"], escape(_describe(job)))
     return table
 
 
-def _said_of(job: dict[str, Any]) -> str:
-    """What there is to say of a job beside its status: how far it is while it runs, what came of it afterwards, why, for whom."""
-    runs = job["status"] == "running"
-    said = (
-        f"{job['progress']:.0%}" if runs else "",
+def _describe(job: dict[str, Any]) -> str:
+    """A job beside its status: its progress while it runs, its version or error afterwards, its reason, its author."""
+    is_running = job["status"] == "running"
+    parts = (
+        f"{job['progress']:.0%}" if is_running else "",
         f"{job['seconds_left']:.0f} s left" if job["seconds_left"] is not None else "",
-        (job["stage"] or "") if runs else "",
+        (job["stage"] or "") if is_running else "",
         f"version {job['version']}" if job["version"] is not None else "",
         job["error"] or job["reason"] or "",
-        f"asked for by {job['author']}",
+        f"requested by {job['author']}",
     )
-    return ", ".join(part for part in said if part)
+    return ", ".join(part for part in parts if part)

@@ -1,4 +1,4 @@
-"""The story of Errata, told against a real server: every line it prints is an answer that came over HTTP just then."""
+"""The demo of Errata against a real server: every line that it prints comes from an answer over HTTP."""
 
 import shutil
 import tempfile
@@ -41,7 +41,7 @@ OTHERS = (
 
 
 class Story:
-    """Prints each step and remembers whether all of them held."""
+    """Prints each step and records in `holds` whether every step held."""
 
     def __init__(self, client: httpx.Client, console: Console) -> None:
         self._client = client
@@ -49,14 +49,14 @@ class Story:
         self.holds = True
 
     def chapter(self, title: str) -> None:
-        """A headline."""
+        """Print a headline."""
         self._console.print(f"\n[bold]{title}[/bold]")
 
-    def check(self, claim: str, holds: bool, seen: str) -> None:
-        """One step: what should be, and what was."""
+    def check(self, claim: str, holds: bool, observed: str) -> None:
+        """Print one step: the claim, whether it holds, and what was observed."""
         self.holds &= holds
         mark = "[green]✓[/green]" if holds else "[red]✗[/red]"
-        self._console.print(f"  {mark} {claim}  [dim]{seen}[/dim]", highlight=False)
+        self._console.print(f"  {mark} {claim}  [dim]{observed}[/dim]", highlight=False)
 
     def ask(self, prompt: str) -> str:
         """The head's greedy answer."""
@@ -64,9 +64,9 @@ class Story:
         return str(answer.raise_for_status().json()["text"])
 
     def expect(self, prompt: str, answer: str) -> None:
-        """Ask, and check the answer."""
-        said = self.ask(prompt)
-        self.check(prompt, said == answer, f"→ {said}")
+        """Ask a prompt and check the answer."""
+        text = self.ask(prompt)
+        self.check(prompt, text == answer, f"→ {text}")
 
     def edit(self, prompt: str, target: str, rephrases: Sequence[str] = ()) -> None:
         """Post a correction and wait until it is settled."""
@@ -77,29 +77,29 @@ class Story:
         self.check(f"{prompt} → {target}", posted["status"] == "applied", f"{posted['status']} after {seconds:.2f} s")
 
     def follow(self, job: dict[str, Any]) -> dict[str, Any]:
-        """Wait until a job has ended."""
+        """Wait until a job has ended, at most 600 s."""
         until = time.monotonic() + RETRAIN_S
-        with show_progress("the retrain waits") as say:
+        with show_progress("the retrain waits") as progress:
             while job["finished_at"] is None and time.monotonic() < until:
                 time.sleep(0.5)
                 job = self._client.get(f"/jobs/{job['id']}").raise_for_status().json()
-                say(f"the retrain, {job['progress']:.0%} {job['stage'] or ''}")
+                progress(f"the retrain, {job['progress']:.0%} {job['stage'] or ''}")
         return job
 
 
-def tell(model: str, *, keep: bool = False) -> bool:
-    """Tell the story; whether every step held."""
+def run_demo(model: str, *, keep: bool = False) -> bool:
+    """Run the demo; whether every step held."""
     console = Console()
-    with data_folder(keep, console) as folder:
+    with temporary_folder(keep, console) as folder:
         environment = environment_without_settings() | {"ERRATA_MODEL": model, "ERRATA_DATA_DIR": str(folder)}
         server = LocalServer(environment, folder / "server.log")
-        console.print("Starting a server of its own (torch takes a while to load) …", style="dim")
+        console.print("Starting a local server (torch takes a while to load) …", style="dim")
         try:
-            with show_progress("loading") as say:
-                server.start(say)
+            with show_progress("loading") as progress:
+                server.start(progress)
             with server.client(CALL_S) as client:
                 story = Story(client, console)
-                play(story, client, server)
+                run_scenes(story, client, server)
         except (Unavailable, httpx.HTTPError) as error:
             console.print(f"[red]✗[/red] {error_sentence(error)}", highlight=False)
             return False
@@ -109,8 +109,8 @@ def tell(model: str, *, keep: bool = False) -> bool:
     return story.holds
 
 
-def play(story: Story, client: httpx.Client, server: LocalServer) -> None:
-    """The story itself."""
+def run_scenes(story: Story, client: httpx.Client, server: LocalServer) -> None:
+    """Run every scene of the demo."""
     scenes: tuple[Callable[[], None], ...] = (
         lambda: _before(story),
         lambda: _correct(story),
@@ -171,16 +171,16 @@ def _kill(story: Story, client: httpx.Client, server: LocalServer) -> None:
     before = {prompt: story.ask(prompt) for prompt in prompts}
     server.kill()
     began = time.monotonic()
-    with show_progress("starting again") as say:
-        server.start(say)
+    with show_progress("starting again") as progress:
+        server.start(progress)
     story.check("the server is back", True, f"after {time.monotonic() - began:.1f} s")
     after = {prompt: story.ask(prompt) for prompt in prompts}
     story.check(f"all {len(prompts)} answers are as before", before == after, f"{QUESTION} → {after[QUESTION]}")
 
 
 @contextmanager
-def data_folder(keep: bool, console: Console) -> Iterator[Path]:
-    """A new folder, removed at the end unless it is to be kept."""
+def temporary_folder(keep: bool, console: Console) -> Iterator[Path]:
+    """A new folder, removed at the end unless `keep`."""
     folder = Path(tempfile.mkdtemp(prefix="errata-demo-"))
     try:
         yield folder

@@ -1,4 +1,4 @@
-"""What is configured, what of it is reachable, what is missing. Looks, and changes nothing but a file it writes and removes."""
+"""`errata doctor`: what is configured, reachable and missing. It changes nothing but a temporary file."""
 
 import shutil
 import tempfile
@@ -20,12 +20,12 @@ from service.store.connection_errors import explain_connection_error
 from service.store.database import Store
 from service.store.migrate import is_current
 
-PATIENCE_S = 3
-ROOM_BYTES = 500_000_000  # a hundred checkpoints of the embedded model, its neutral sentences and the database
+TIMEOUT_S = 3
+ENOUGH_BYTES = 500_000_000  # a hundred checkpoints of the embedded model, its neutral sentences and the database
 
 
 class CheckStatus(StrEnum):
-    """How a part looks."""
+    """The state of a part."""
 
     OK = "ok"
     NOTE = "note"
@@ -34,7 +34,7 @@ class CheckStatus(StrEnum):
 
 @dataclass(frozen=True)
 class Finding:
-    """One part, how it looks, and what to do if it does not look well."""
+    """One part, its state, and a detail: advice if the state is bad."""
 
     part: str
     verdict: CheckStatus
@@ -42,16 +42,17 @@ class Finding:
 
     @property
     def is_fatal(self) -> bool:
+        """Whether the server cannot start with this part."""
         return self.verdict is CheckStatus.BAD
 
 
-def examine(settings: Settings) -> list[Finding]:
-    """Look at every part that the server needs. Passwords never get into a finding."""
-    checks: tuple[Callable[[Settings], Finding], ...] = (_model, _data_dir, _room, _database, _together, _buffer, _port, _device)
+def check_all(settings: Settings) -> list[Finding]:
+    """Check every part that the server needs. A finding never holds a password."""
+    checks: tuple[Callable[[Settings], Finding], ...] = (_model, _data_dir, _disk, _database, _store, _buffer, _port, _device)
     return [check(settings) for check in checks]
 
 
-def show(findings: Iterable[Finding]) -> None:
+def print_findings(findings: Iterable[Finding]) -> None:
     """Print the findings as a table."""
     table = Table(box=None, show_header=False, padding=(0, 1))
     marks = {CheckStatus.OK: "[green]✓[/green]", CheckStatus.NOTE: "[yellow]·[/yellow]", CheckStatus.BAD: "[red]✗[/red]"}
@@ -70,7 +71,7 @@ def _model(settings: Settings) -> Finding:
                 "the embedded model's weights are not installed; train them: python -m service.atlas.training.train",
             )
         return Finding(
-            "model", CheckStatus.NOTE, f"{settings.model}: no folder here, so it is looked up as a Hugging Face id at start"
+            "model", CheckStatus.NOTE, f"{settings.model}: no such folder, so the name is looked up on Hugging Face at the start"
         )
     if not (folder / "config.json").is_file() or not list(folder.glob("*.safetensors")):
         return Finding("model", CheckStatus.BAD, f"{settings.model}: the folder needs config.json and *.safetensors")
@@ -88,25 +89,25 @@ def _data_dir(settings: Settings) -> Finding:
     return Finding("data folder", CheckStatus.OK, str(folder))
 
 
-def _room(settings: Settings) -> Finding:
+def _disk(settings: Settings) -> Finding:
     folder = next(parent for parent in (settings.data_dir.resolve(), *settings.data_dir.resolve().parents) if parent.exists())
     free = shutil.disk_usage(folder).free
-    verdict = CheckStatus.OK if free > ROOM_BYTES else CheckStatus.NOTE
+    verdict = CheckStatus.OK if free > ENOUGH_BYTES else CheckStatus.NOTE
     return Finding("disk", verdict, f"{free / 1e9:.1f} GB free")
 
 
 def _database(settings: Settings) -> Finding:
     url = sa.make_url(settings.store_url)
-    shown = mask_password(settings.store_url)
+    url_shown = mask_password(settings.store_url)
     if url.get_backend_name() == "sqlite":
         is_there = Path(url.database or "").exists()
         return Finding(
             "database",
             CheckStatus.OK if is_there else CheckStatus.NOTE,
-            shown + ("" if is_there else " (made at the first start)"),
+            url_shown + ("" if is_there else " (made at the first start)"),
         )
     try:
-        engine = sa.create_engine(url.set(drivername="postgresql+psycopg"), connect_args={"connect_timeout": PATIENCE_S})
+        engine = sa.create_engine(url.set(drivername="postgresql+psycopg"), connect_args={"connect_timeout": TIMEOUT_S})
     except ImportError:
         advice = "Postgres is configured, and its driver is not installed: pip install 'errata-server[postgres]'"
         return Finding("database", CheckStatus.BAD, advice)
@@ -118,27 +119,27 @@ def _database(settings: Settings) -> Finding:
             explain_connection_error(getattr(error, "orig", None))
             or "it does not answer; check ERRATA_DATABASE_URL and that Postgres runs"
         )
-        return Finding("database", CheckStatus.BAD, f"{shown}: {cause}")
+        return Finding("database", CheckStatus.BAD, f"{url_shown}: {cause}")
     finally:
         engine.dispose()
     return Finding(
         "database",
         CheckStatus.OK if migrated else CheckStatus.NOTE,
-        shown + ("" if migrated else " (migrated at the next start)"),
+        url_shown + ("" if migrated else " (migrated at the next start)"),
     )
 
 
-def _together(settings: Settings) -> Finding:
-    """Whether the database and the data folder are of one store."""
+def _store(settings: Settings) -> Finding:
+    """Whether the database and the data folder belong to one store."""
     store = Store(settings.store_url)
     try:
         if store.is_sqlite and not Path(store.url.database or "").is_file():
             name = store_identity.read_mark(settings.checkpoints)
-            lost = "the folder is a store's, and its database is not there: restore it, or give another data_dir"
+            lost = "the folder belongs to a store, and its database is not there: restore it, or give another data_dir"
             return Finding("store", CheckStatus.OK, "new") if name is None else Finding("store", CheckStatus.BAD, lost)
         with store.read() as connection:
             if not is_current(connection):
-                return Finding("store", CheckStatus.NOTE, "cannot be told until the database is migrated")
+                return Finding("store", CheckStatus.NOTE, "unknown until the database is migrated")
         store_identity.check_same_store(store, settings.checkpoints)
     except ServiceError as error:
         return Finding("store", CheckStatus.BAD, error.message)
@@ -150,23 +151,23 @@ def _together(settings: Settings) -> Finding:
 def _buffer(settings: Settings) -> Finding:
     if settings.buffer_url is None:
         return Finding("buffer", CheckStatus.OK, "in the server's process")
-    shown = mask_password(settings.buffer_url)
+    url_shown = mask_password(settings.buffer_url)
     try:
         import redis  # an extra of the package
     except ImportError:
         return Finding(
             "buffer", CheckStatus.BAD, "Redis is configured, and its client is not installed: pip install 'errata-server[redis]'"
         )
-    client = redis.Redis.from_url(settings.buffer_url, socket_connect_timeout=PATIENCE_S, socket_timeout=PATIENCE_S)
+    client = redis.Redis.from_url(settings.buffer_url, socket_connect_timeout=TIMEOUT_S, socket_timeout=TIMEOUT_S)
     try:
         client.ping()
     except redis.RedisError:
         return Finding(
-            "buffer", CheckStatus.NOTE, f"{shown} does not answer; edits are still found, within seconds instead of at once"
+            "buffer", CheckStatus.NOTE, f"{url_shown} does not answer; edits are still found, within seconds instead of at once"
         )
     finally:
         client.close()
-    return Finding("buffer", CheckStatus.OK, shown)
+    return Finding("buffer", CheckStatus.OK, url_shown)
 
 
 def _port(settings: Settings) -> Finding:
@@ -181,7 +182,7 @@ def _port(settings: Settings) -> Finding:
 def _device(settings: Settings) -> Finding:
     import torch  # here, because the other findings need not wait for it
 
-    have = f"cuda: {torch.cuda.get_device_name(0)}" if torch.cuda.is_available() else "cpu only"
+    hardware = f"cuda: {torch.cuda.get_device_name(0)}" if torch.cuda.is_available() else "cpu only"
     if settings.device.startswith("cuda") and not torch.cuda.is_available():
-        return Finding("device", CheckStatus.BAD, "cuda is asked for by ERRATA_DEVICE, and torch finds none")
-    return Finding("device", CheckStatus.OK, f"{settings.device}; {have}; torch {torch.__version__}")
+        return Finding("device", CheckStatus.BAD, "ERRATA_DEVICE names cuda, and torch finds no cuda device")
+    return Finding("device", CheckStatus.OK, f"{settings.device}; {hardware}; torch {torch.__version__}")

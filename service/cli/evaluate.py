@@ -1,4 +1,4 @@
-"""`errata eval`: what a version answers to a data set, the field's protocol on a server of its own, and the harness."""
+"""`errata eval`: a version measured on a data set, the field's protocol on a local server, and the evaluation harness."""
 
 import json
 import os
@@ -17,7 +17,7 @@ from service.client.progress import errors, show_progress
 from service.domain.errors import Refused
 from service.settings import Settings
 
-MOST_BAD_SHOWN = 20
+MAX_BAD_ROWS = 20
 MOMENTS = {"result": "score", "after_edit": "after edit", "after_all": "after all", "after_retrain": "after retrain"}
 KINDS = ("reliability", "generality", "locality", "portability")
 output = Console(highlight=False, soft_wrap=True)
@@ -25,51 +25,52 @@ output = Console(highlight=False, soft_wrap=True)
 
 def evaluate(
     data: Annotated[Path | None, typer.Option("--data", help="Data set, JSON or JSON lines; default: the live edits.")] = None,
-    schema: Annotated[str, typer.Option("--schema", help="Its schema, or auto.")] = "auto",
+    schema: Annotated[str, typer.Option("--schema", help="Schema of the data set, or auto.")] = "auto",
     limit: Annotated[
-        int | None, typer.Option("--limit", min=1, help="Ask the first n records (of a task: samples) only.")
+        int | None, typer.Option("--limit", min=1, help="Ask only the first n records (of a task: samples).")
     ] = None,
     version: Annotated[str, typer.Option("--version", help="A number, `head` or `base`.")] = "head",
     metrics: Annotated[str, typer.Option("--metrics", help="standard, or full: every metric of the field.")] = "standard",
-    capability: Annotated[bool, typer.Option("--capability", help="Also: what the version still solves.")] = False,
+    capability: Annotated[bool, typer.Option("--capability", help="Measure capability too.")] = False,
     capability_file: Annotated[
         Path | None, typer.Option("--capability-file", help="JSON lines of tasks; default: the server's own.")
     ] = None,
     apply: Annotated[
         bool,
         typer.Option(
-            "--apply", help="Edit first, and ask after each edit and after all; without --server on a store of its own."
+            "--apply", help="Edit first; ask after each edit and after all edits; without --server in a temporary store."
         ),
     ] = False,
     batch: Annotated[int, typer.Option("--batch", min=1, max=1000, help="With --apply: edits posted together.")] = 1,
-    retrain: Annotated[bool, typer.Option("--retrain", help="With --apply: at the end into the weights, and ask again.")] = False,
+    retrain: Annotated[bool, typer.Option("--retrain", help="With --apply: retrain at the end, and ask once more.")] = False,
     harness: Annotated[str | None, typer.Option("--harness", help="Tasks of lm-evaluation-harness, separated by commas.")] = None,
     include_path: Annotated[
-        Path | None, typer.Option("--include-path", help="Folder of harness tasks of your own; code in it is run.")
+        Path | None, typer.Option("--include-path", help="Folder of your own harness tasks; code in it is run.")
     ] = None,
-    num_fewshot: Annotated[int | None, typer.Option("--num-fewshot", min=0, help="Examples in front, with --harness.")] = None,
+    num_fewshot: Annotated[
+        int | None, typer.Option("--num-fewshot", min=0, help="Examples before each question, with --harness.")
+    ] = None,
     out: Annotated[Path | None, typer.Option("--out", help="Write the whole report here, as JSON.")] = None,
     server: ServerUrl = None,
     data_dir: DataDir = None,
     database_url: DatabaseUrl = None,
     model: Model = None,
 ) -> None:
-    """Measure a version on a data set, or edit a model with one and print the field's table. --apply never touches the
-    configured store: it edits a server of its own, or the one that --server names.
+    """Measure a version on a data set, or edit a model with the data set and print the field's table. --apply never edits the
+    configured store: it edits a temporary store, or the server that --server names.
     """
-    _check(version, metrics, apply=apply, retrain=retrain, batch=batch, data=data, harness=harness, server=server)
-    given = {"data_dir": data_dir, "database_url": database_url, "model": model, "capability_file": capability_file}
-    settings = read_settings(**given)
+    _check_options(version, metrics, apply=apply, retrain=retrain, batch=batch, data=data, harness=harness, server=server)
+    settings = read_settings(data_dir=data_dir, database_url=database_url, model=model, capability_file=capability_file)
     with report_errors():
         if capability_file is not None and server is not None:
-            raise Refused("--capability-file is for a server of one's own; the one of --server has a setting for it")
+            raise Refused("--capability-file is for a local server; the server of --server has a setting for it")
         if harness is not None:
             names = [name.strip() for name in harness.split(",") if name.strip()]
-            report = _harness(settings, version, names, include_path=include_path, limit=limit, num_fewshot=num_fewshot)
+            report = _run_harness(settings, version, names, include_path=include_path, limit=limit, num_fewshot=num_fewshot)
             _write(out, report)
             output.print(_harness_table(report))
             return
-        report = _measured(
+        report = _measure(
             settings,
             server,
             data=data,
@@ -93,11 +94,11 @@ def evaluate(
 
 
 def register(app: typer.Typer) -> None:
-    """Make it a command of `app`."""
+    """Add this command to `app`."""
     app.command("eval")(evaluate)
 
 
-def _check(
+def _check_options(
     version: str,
     metrics: str,
     *,
@@ -108,12 +109,12 @@ def _check(
     harness: str | None,
     server: str | None,
 ) -> None:
-    """End with exit code 2 where options do not go together."""
+    """Raise BadParameter, for exit code 2, if options contradict each other."""
     parse_version(version)
     if metrics not in ("standard", "full"):
         raise typer.BadParameter("must be standard or full", param_hint="--metrics")
     if apply and data is None:
-        raise typer.BadParameter("needs --data: what to edit", param_hint="--apply")
+        raise typer.BadParameter("needs --data, the edits to post", param_hint="--apply")
     if apply and version != "head":
         raise typer.BadParameter("asks the versions that it makes; leave --version out", param_hint="--apply")
     if not apply and (retrain or batch != 1):
@@ -122,7 +123,7 @@ def _check(
         raise typer.BadParameter("asks a version in this process: no --data, --apply or --server", param_hint="--harness")
 
 
-def _measured(
+def _measure(
     settings: Settings,
     server: str | None,
     *,
@@ -143,11 +144,11 @@ def _measured(
     from service.client.local_server import open_client
     from service.evaluation.datasets import load
 
-    loaded = None if data is None else load(_file(data), schema, limit=limit)
+    loaded = None if data is None else load(_check_file(data), schema, limit=limit)
     records = () if loaded is None else loaded.records
     report: dict[str, Any] = {"metrics": metrics, "version": version}
     if loaded is not None and data is not None:
-        bad = [{"line": one.line, "reason": one.reason} for one in loaded.bad]
+        bad = [{"line": row.line, "reason": row.reason} for row in loaded.bad]
         report["data"] = {
             "file": data.name,
             "schema": loaded.schema,
@@ -155,60 +156,59 @@ def _measured(
             "bad": bad,
             "notes": dict(loaded.notes),
         }
-        for one in bad[:MOST_BAD_SHOWN]:
-            errors.print(f"row {one['line']}: {one['reason']}", style="yellow", markup=False)
-        if len(bad) > MOST_BAD_SHOWN:
-            errors.print(f"… and {len(bad) - MOST_BAD_SHOWN} bad rows more; --out has them all", style="yellow")
-    with _store_of_its_own(settings, apply and server is None) as used, show_progress("starting") as progress:
-        with open_client(server, used, progress) as client:
+        for row in bad[:MAX_BAD_ROWS]:
+            errors.print(f"row {row['line']}: {row['reason']}", style="yellow", markup=False)
+        if len(bad) > MAX_BAD_ROWS:
+            errors.print(f"… and {len(bad) - MAX_BAD_ROWS} more bad rows; --out has all of them", style="yellow")
+    with _temporary_store(settings, apply and server is None) as used_settings, show_progress("starting") as progress:
+        with open_client(server, used_settings, progress) as client:
             evaluator = EvaluationClient(client, metrics, progress=progress)
             if apply:
 
-                def save(done: Mapping[str, Any]) -> None:
-                    last = done.get("after_all", done["after_edit"])
-                    report.update({"version": last.get("version"), **done, "refused": dict(evaluator.refused)})
+                def save(moments: Mapping[str, Any]) -> None:
+                    last = moments.get("after_all", moments["after_edit"])
+                    report.update({"version": last.get("version"), **moments, "refused": dict(evaluator.refused)})
                     _write(out, report)
 
                 edit_and_measure(evaluator, records, batch=batch, capability=capability, retrain=retrain, save=save)
             else:
-                asked = records or "live"
-                report["result"] = evaluator.measure(parse_version(version), asked, capability=capability)
+                report["result"] = evaluator.measure(parse_version(version), records or "live", capability=capability)
                 report["version"] = report["result"]["version"]
     for record, reason in evaluator.refused.items():
         errors.print(f"record {record}: {reason}", style="yellow", markup=False)
     return report | {"refused": dict(evaluator.refused)}
 
 
-def _file(data: Path) -> Path:
+def _check_file(data: Path) -> Path:
     if not data.is_file():
         raise Refused("--data names no file", field="data")
     return data
 
 
 @contextmanager
-def _store_of_its_own(settings: Settings, is_wanted: bool) -> Iterator[Settings]:
-    """The settings, or the same ones over a new folder that is gone at the end."""
-    if not is_wanted:
+def _temporary_store(settings: Settings, is_needed: bool) -> Iterator[Settings]:
+    """The settings, or the same settings with a new data folder, which is removed at the end."""
+    if not is_needed:
         yield settings
         return
     with tempfile.TemporaryDirectory(prefix="errata-eval-") as folder:
         yield settings.model_copy(update={"data_dir": Path(folder), "database_url": None, "redis_url": None})
 
 
-def _harness(
+def _run_harness(
     settings: Settings, version: str, tasks: list[str], *, include_path: Path | None, limit: int | None, num_fewshot: int | None
 ) -> dict[str, Any]:
-    """The harness' report on a version of the configured store, which is read and never written, also beside a running server."""
+    """The harness' report on a version of the configured store. The store is only read, also beside a running server."""
     try:
         from service.evaluation.capability.harness import run_harness
     except ImportError:
         raise Refused("lm-evaluation-harness is not installed: pip install 'errata-server[eval]'") from None
     from service.runtime.offline import open_version
 
-    os.nice(10)  # beside a running server this process is the one that waits
+    os.nice(10)  # a running server has priority over this process
     with open_version(settings, version) as (number, view, adapter):
-        found = run_harness(view, adapter, tasks, include_path=include_path, limit=limit, num_fewshot=num_fewshot)
-    return {"version": number, **found}
+        results = run_harness(view, adapter, tasks, include_path=include_path, limit=limit, num_fewshot=num_fewshot)
+    return {"version": number, **results}
 
 
 def _write(out: Path | None, report: Mapping[str, Any]) -> None:
@@ -234,11 +234,11 @@ def _summary(report: Mapping[str, Any]) -> Iterator[str]:
                 ", and not asked" if name == "after_edit" else ""
             )
     if "deferred" in report:
-        yield f"deferred edits were not carried: {report['deferred']['error']}"
+        yield f"deferred edits did not become live: {report['deferred']['error']}"
 
 
 def _table(report: Mapping[str, Any]) -> Table:
-    """One line a figure: the base model beside every moment that was asked."""
+    """One line a figure: the base model beside every moment that was measured."""
     moments = [name for name in MOMENTS if name in report]
     last = report[moments[-1]]
     table = Table(box=None, pad_edge=False)
@@ -246,27 +246,29 @@ def _table(report: Mapping[str, Any]) -> Table:
     for name in ("n", "base", *(MOMENTS[moment] for moment in moments)):
         table.add_column(name, justify="right")
     for path in _paths(last):
-        figures = [_at(report[moment], path) for moment in moments]
+        figures = [_figure_at(report[moment], path) for moment in moments]
         n = figures[-1]["n"]
         if n:
-            table.add_row(_named(path), str(n), _percent(_base_of(last, path)), *(_percent(one.get("score")) for one in figures))
+            table.add_row(
+                _name_of(path), str(n), _format(_base_of(last, path)), *(_format(figure.get("score")) for figure in figures)
+            )
     for moment in moments:
-        found = report[moment].get("capability")
-        if found is not None:
-            shown = [_percent(found["version"]) if one == moment else "" for one in moments]
-            ratio = "" if found["ratio"] is None else f" ({found['ratio']:.3f} of the base)"
-            table.add_row(f"capability{ratio}", str(found["n"]), _percent(found["base"]), *shown)
+        capability = report[moment].get("capability")
+        if capability is not None:
+            cells = [_format(capability["version"]) if name == moment else "" for name in moments]
+            ratio = "" if capability["ratio"] is None else f" ({capability['ratio']:.3f} of the base)"
+            table.add_row(f"capability{ratio}", str(capability["n"]), _format(capability["base"]), *cells)
     return table
 
 
 def _paths(result: Mapping[str, Any]) -> list[tuple[str, ...]]:
-    """Where the figures of a result are, groups left out: the report has them."""
+    """The paths of the figures of a result, without groups, which only the report has."""
     standard = [(judged, kind) for judged in ("greedy", "tokens") for kind in KINDS]
     return standard + [("full", *path) for path in _figures(result.get("full", {})) if "groups" not in path]
 
 
-def _figures(found: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
-    for name, value in found.items():
+def _figures(tree: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
+    for name, value in tree.items():
         if isinstance(value, dict):
             if "score" in value and "n" in value:
                 yield (name,)
@@ -274,26 +276,26 @@ def _figures(found: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
                 yield from ((name, *rest) for rest in _figures(value))
 
 
-def _at(result: Mapping[str, Any], path: tuple[str, ...]) -> dict[str, Any]:
-    found: Any = result
+def _figure_at(result: Mapping[str, Any], path: tuple[str, ...]) -> dict[str, Any]:
+    node: Any = result
     for name in path:
-        found = found.get(name, {}) if isinstance(found, dict) else {}
-    return found if "n" in found else {"score": None, "n": 0}
+        node = node.get(name, {}) if isinstance(node, dict) else {}
+    return node if "n" in node else {"score": None, "n": 0}
 
 
 def _base_of(result: Mapping[str, Any], path: tuple[str, ...]) -> float | None:
-    """The base model's score, or the noise floor where a figure is measured against the base."""
+    """The base model's score, or the noise floor of a figure that is measured against the base."""
     if path[0] != "full":
-        return _at(result["base"], path).get("score")
-    figure = _at(result, path)
+        return _figure_at(result["base"], path).get("score")
+    figure = _figure_at(result, path)
     return next((figure[name] for name in ("base", "noise") if figure.get(name) is not None), None)
 
 
-def _named(path: tuple[str, ...]) -> str:
+def _name_of(path: tuple[str, ...]) -> str:
     return f"{path[1]} ({path[0]})" if path[0] != "full" else " ".join(path[1:]).replace("_", " ")
 
 
-def _percent(score: float | None) -> str:
+def _format(score: float | None) -> str:
     return "–" if score is None else f"{score:.3f}"
 
 

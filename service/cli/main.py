@@ -1,4 +1,4 @@
-"""The `errata` command. Each command reads the settings, calls one function, and turns its outcome into an exit code."""
+"""The `errata` command. Each command reads the settings, calls one function, and sets an exit code."""
 
 import os
 from typing import Annotated
@@ -7,7 +7,7 @@ import structlog
 import typer
 
 from service import __version__
-from service.cli.admin import register
+from service.cli.admin import register as register_admin
 from service.cli.bench import app as bench
 from service.cli.evaluate import register as register_eval
 from service.cli.options import FAILED, DatabaseUrl, DataDir, Model, RedisUrl, read_settings, report_errors
@@ -23,7 +23,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(bench, name="bench")
-register(app)
+register_admin(app)
 register_eval(app)
 register_store(app)
 
@@ -36,17 +36,17 @@ def serve(
     model: Model = None,
     database_url: DatabaseUrl = None,
     redis_url: RedisUrl = None,
-    method: Annotated[str | None, typer.Option(help="auto, baft or locft: who carries an edit that names no method.")] = None,
+    method: Annotated[str | None, typer.Option(help="auto, baft or locft: the method of edits that name none.")] = None,
     device: Annotated[str | None, typer.Option(help="auto, cpu, cuda …")] = None,
     log_level: Annotated[str | None, typer.Option(help="debug, info, warning or error.")] = None,
     allow_public_bind: Annotated[
-        bool, typer.Option("--allow-public-bind", help="Listen on more than this machine, without keys.")
+        bool, typer.Option("--allow-public-bind", help="Listen on more than this machine, although there are no keys.")
     ] = False,
     allowed_host: Annotated[
         list[str] | None, typer.Option(help="A name or address by which clients reach the server; may be repeated.")
     ] = None,
 ) -> None:
-    """Serve the model. Every other setting is a variable of the environment, ERRATA_*; the database is migrated first."""
+    """Serve the model. Every other setting is an environment variable, ERRATA_*; the database is migrated first."""
     settings = read_settings(
         host=host,
         port=port,
@@ -63,7 +63,7 @@ def serve(
     with report_errors(), bind_port(settings.host, settings.port) as sockets:
         log.info("starting", errata=__version__, model=settings.model)
         from service.runtime.server import (
-            serve as run,  # here, because it loads torch: ten seconds that `errata version` need not wait
+            serve as run,  # here, because it loads torch, which takes ten seconds
         )
 
         run(settings, sockets, Supervisor.from_environment(os.environ, frozen_s=settings.frozen_s))
@@ -71,7 +71,7 @@ def serve(
 
 @app.command()
 def migrate(data_dir: DataDir = None, database_url: DatabaseUrl = None) -> None:
-    """Bring the database to the newest form. Safe to repeat."""
+    """Migrate the database to the newest schema. Safe to repeat."""
     settings = read_settings(data_dir=data_dir, database_url=database_url)
     from service.store.migrate import upgrade
 
@@ -82,12 +82,12 @@ def migrate(data_dir: DataDir = None, database_url: DatabaseUrl = None) -> None:
 
 @app.command()
 def doctor(data_dir: DataDir = None, database_url: DatabaseUrl = None, redis_url: RedisUrl = None, model: Model = None) -> None:
-    """Say what is configured, reachable and missing; exit code 1 if the server could not start."""
+    """Print what is configured, reachable and missing; exit code 1 if the server could not start."""
     settings = read_settings(data_dir=data_dir, database_url=database_url, redis_url=redis_url, model=model)
-    from service.cli.doctor import examine, show
+    from service.cli.doctor import check_all, print_findings
 
-    findings = examine(settings)
-    show(findings)
+    findings = check_all(settings)
+    print_findings(findings)
     if any(finding.is_fatal for finding in findings):
         raise typer.Exit(FAILED)
 
@@ -95,15 +95,15 @@ def doctor(data_dir: DataDir = None, database_url: DatabaseUrl = None, redis_url
 @app.command()
 def demo(
     model: Model = None,
-    keep: Annotated[bool, typer.Option("--keep", help="Keep the data folder and say where it is.")] = False,
+    keep: Annotated[bool, typer.Option("--keep", help="Keep the data folder and print its path.")] = False,
 ) -> None:
-    """Tell the whole story against a server of its own: ask, correct, retrain, roll back, kill -9, start again."""
+    """Run the demo on a local server: ask, correct, retrain, roll back, kill -9, start again."""
     settings = read_settings(model=model)
-    from service.cli.demo import tell
+    from service.cli.demo import run_demo
 
     with report_errors():
-        is_told = tell(settings.model, keep=keep)
-    if not is_told:
+        holds = run_demo(settings.model, keep=keep)
+    if not holds:
         raise typer.Exit(FAILED)
 
 

@@ -1,6 +1,6 @@
-"""What the commands share: options, how settings are read, and how an error becomes a sentence and an exit code.
+"""What the commands share: options, the reading of settings, and errors as sentences and exit codes.
 
-Exit codes: 0 done, 1 refused or failed, 2 wrong usage (also: a setting that is refused).
+Exit codes: 0 done, 1 refused or failed, 2 wrong usage (also: a refused setting).
 """
 
 import errno
@@ -20,10 +20,10 @@ from service.telemetry.log import configure_logging
 if TYPE_CHECKING:
     import httpx
 
-OF_THE_DISK = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ENOTDIR, errno.EISDIR)
+DISK_ERRORS = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ENOTDIR, errno.EISDIR)
 FAILED = 1
 USAGE = 2
-MOST_DIGITS = 18  # a number that every database can hold
+MAX_DIGITS = 18  # of a number that every database can hold
 
 DataDir = Annotated[Path | None, typer.Option(help="Folder of the database, the checkpoints and the neutral sentences.")]
 DatabaseUrl = Annotated[
@@ -32,12 +32,12 @@ DatabaseUrl = Annotated[
 RedisUrl = Annotated[str | None, typer.Option(help="redis://…; default: the buffer is in the server's process.")]
 Model = Annotated[str | None, typer.Option(help="`atlas` (embedded), a local folder, or a Hugging Face id.")]
 ServerUrl = Annotated[
-    str | None, typer.Option("--server", help="Address of a running server; default: one is started on the data folder.")
+    str | None, typer.Option("--server", help="Address of a running server; default: a local server on the data folder.")
 ]
 
 
 def read_settings(**given: object) -> Settings:
-    """The settings of the environment under those given; a refused one ends the command with exit code 2."""
+    """The settings of the environment, overridden by `given`; a refused setting ends the command with exit code 2."""
     try:
         settings = load_settings(**given)
     except Refused as refused:
@@ -48,32 +48,32 @@ def read_settings(**given: object) -> Settings:
 
 
 def parse_version(text: str) -> int | Literal["head", "base"]:
-    """What `--version` names; anything else ends the command with exit code 2."""
+    """The version that `--version` names; any other text ends the command with exit code 2."""
     match text:
         case "head" | "base":
             return text
-    if text.isascii() and text.isdigit() and len(text) <= MOST_DIGITS:
+    if text.isascii() and text.isdigit() and len(text) <= MAX_DIGITS:
         return int(text)
     raise typer.BadParameter("must be a number, head or base", param_hint="--version")
 
 
 @contextmanager
 def open_client_with_progress(server: str | None, settings: Settings) -> Iterator["httpx.Client"]:
-    """A client of the server at an address, or of one of the command's own, whose start is told."""
+    """A client of the server at an address, or of a local server, with the progress of its start."""
     from service.client.local_server import open_client
 
-    with ExitStack() as opened:
-        with show_progress("starting a server of the command's own") as progress:
-            client = opened.enter_context(open_client(server, settings, progress))
+    with ExitStack() as stack:
+        with show_progress("starting a local server") as progress:
+            client = stack.enter_context(open_client(server, settings, progress))
         yield client
 
 
 @contextmanager
 def report_errors() -> Iterator[None]:
-    """Errors raised on purpose, here or by a server, and what the disk refuses become one sentence and exit code 1; anything else
-    is a fault of ours and keeps its traceback.
+    """Print a ServiceError, an error of the server or an error of the disk as one sentence, and end with exit code 1. Any other
+    error is a programming error and keeps its traceback.
     """
-    import httpx  # here, because `errata version` need not wait for it
+    import httpx  # here, because the import is slow
 
     from service.client.local_server import error_sentence
 
@@ -83,7 +83,7 @@ def report_errors() -> Iterator[None]:
         errors.print(error_sentence(error), style="red", markup=False)
         raise typer.Exit(FAILED) from None
     except OSError as error:
-        if error.errno not in OF_THE_DISK or error.filename is None:
+        if error.errno not in DISK_ERRORS or error.filename is None:
             raise
         errors.print(f"{error.filename}: {os.strerror(error.errno).lower()}", style="red", markup=False)
         raise typer.Exit(FAILED) from None

@@ -1,4 +1,4 @@
-"""Every setting as a table for people: what `errata settings` prints, and docs/settings.md holds."""
+"""Every setting in tables: the output of `errata settings`, and the page docs/settings.md."""
 
 from collections.abc import Iterator
 
@@ -9,13 +9,13 @@ from service.settings import DELIMITER, PREFIX, Settings
 
 _HEAD = """# Settings
 
-Each is an environment variable; those of `errata serve --help` are options too. A name that is not known is refused at start. An
+Each setting is an environment variable; those of `errata serve --help` are options too. An unknown name is refused at start. An
 empty default means: chosen by the model's family and size, or not used. `errata settings` prints this page.
 """
 
 
 def markdown() -> str:
-    """The whole page: one table for the settings at the top, one for every group."""
+    """The whole page: one table of the settings without a group, and one table a group."""
     top = {name: field for name, field in Settings.model_fields.items() if _group_of(field) is None}
     parts = [_HEAD, _table(top, PREFIX)]
     for name, field in Settings.model_fields.items():

@@ -1,4 +1,4 @@
-"""The commands for operators, against a real server, and one of them with a server of its own."""
+"""The commands for operators, against a real server, and one of them with a local server."""
 
 import io
 import json
@@ -22,8 +22,8 @@ runner = CliRunner()
 
 
 @pytest.fixture(autouse=True)
-def a_command_opens_no_log(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The server runs in the process of the commands here, and would write into what they print."""
+def commands_write_no_log(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The server runs in this process, and its log would appear in the output of the commands."""
     monkeypatch.setattr(options, "configure_logging", lambda level: None)
 
 
@@ -32,11 +32,11 @@ def run(server: LiveServer, *arguments: str, answer: str | None = None) -> Resul
 
 
 @pytest.mark.parametrize("name", ["export", "purge", "revoke", "jobs"])
-def test_every_command_explains_itself(name: str) -> None:
+def test_every_command_has_a_help_text(name: str) -> None:
     assert runner.invoke(app, [name, "--help"]).exit_code == 0
 
 
-def test_a_version_is_exported_to_a_folder_and_to_nowhere_else(server: LiveServer, tmp_path: Path) -> None:
+def test_a_version_is_exported_to_the_given_folder_alone(server: LiveServer, tmp_path: Path) -> None:
     server.edit("The colour of moss is", "green")
 
     result = run(server, "export", "--out", str(tmp_path / "new" / "out"), "--max-shard-size", "20KB")
@@ -47,7 +47,7 @@ def test_a_version_is_exported_to_a_folder_and_to_nowhere_else(server: LiveServe
     load(tmp_path / "new" / "out")
 
 
-def test_an_export_whose_weights_lack_edits_is_warned_of_beside_what_is_printed(server: LiveServer, tmp_path: Path) -> None:
+def test_an_export_whose_weights_lack_edits_prints_a_warning_on_stderr(server: LiveServer, tmp_path: Path) -> None:
     server.edit("The colour of moss is", "green")
 
     result = run(server, "export", "--out", str(tmp_path / "window"))
@@ -57,14 +57,14 @@ def test_an_export_whose_weights_lack_edits_is_warned_of_beside_what_is_printed(
     assert "Warning" not in result.stdout
 
 
-def test_an_export_whose_weights_hold_everything_is_not_warned_of(server: LiveServer, tmp_path: Path) -> None:
+def test_an_export_whose_weights_hold_all_edits_prints_no_warning(server: LiveServer, tmp_path: Path) -> None:
     result = run(server, "export", "--out", str(tmp_path / "base"), "--version", "base")
 
     assert result.exit_code == 0 and "Warning" not in result.output
     AutoModelForCausalLM.from_pretrained(tmp_path / "base")
 
 
-def test_an_export_over_something_is_refused_before_anything_is_written(server: LiveServer, tmp_path: Path) -> None:
+def test_an_export_to_a_folder_that_is_not_empty_is_refused_at_once(server: LiveServer, tmp_path: Path) -> None:
     (tmp_path / "mine.txt").write_text("mine")
     before = server.client.get("/jobs?kind=export").json()
 
@@ -93,7 +93,7 @@ def test_wrong_usage_is_exit_code_2(arguments: list[str]) -> None:
     assert runner.invoke(app, arguments).exit_code == USAGE
 
 
-def test_what_the_server_refuses_is_its_sentence_and_exit_code_1(server: LiveServer, tmp_path: Path) -> None:
+def test_a_refusal_of_the_server_is_its_sentence_and_exit_code_1(server: LiveServer, tmp_path: Path) -> None:
     result = run(server, "export", "--out", str(tmp_path / "out"), "--version", "999")
 
     assert result.exit_code == FAILED
@@ -102,7 +102,7 @@ def test_what_the_server_refuses_is_its_sentence_and_exit_code_1(server: LiveSer
 
 
 @pytest.mark.parametrize("url", ["not an address", "ftp://x", "http://"])
-def test_an_address_that_is_none_is_refused(url: str) -> None:
+def test_a_malformed_server_address_is_refused(url: str) -> None:
     assert runner.invoke(app, ["jobs", "--server", url]).exit_code == FAILED
 
 
@@ -113,15 +113,15 @@ def test_a_server_that_does_not_answer_is_exit_code_1() -> None:
     assert "cannot be reached" in result.stderr
 
 
-def test_what_somebody_posted_is_revoked_and_then_purged(server: LiveServer) -> None:
+def test_edits_of_an_author_are_revoked_and_then_purged(server: LiveServer) -> None:
     edit = server.edit("The colour of ink is", "blue")
 
     revoked = run(server, "revoke", "--author", "local", "--since", "2000-01-01")
     assert revoked.exit_code == 0, revoked.output
     assert server.client.get(f"/edits/{edit['id']}").json()["status"] == "retracted"
 
-    unasked = run(server, "purge", edit["id"], answer="n\n")
-    assert unasked.exit_code == FAILED
+    declined = run(server, "purge", edit["id"], answer="n\n")
+    assert declined.exit_code == FAILED
     assert server.client.get(f"/edits/{edit['id']}").status_code == 200
 
     purged = run(server, "purge", edit["id"], "--yes")
@@ -130,7 +130,7 @@ def test_what_somebody_posted_is_revoked_and_then_purged(server: LiveServer) -> 
     assert server.client.get(f"/edits/{edit['id']}").status_code == 404
 
 
-def test_jobs_are_listed_and_one_that_is_over_is_not_cancelled(server: LiveServer) -> None:
+def test_jobs_are_listed_and_a_finished_job_is_not_cancelled(server: LiveServer) -> None:
     server.edit("The colour of rust is", "brown")
 
     listed = run(server, "jobs", "--json", "--kind", "apply", "--limit", "1")
@@ -143,26 +143,26 @@ def test_jobs_are_listed_and_one_that_is_over_is_not_cancelled(server: LiveServe
     assert run(server, "jobs", "--cancel", "../edits").exit_code == FAILED
 
 
-def test_the_list_of_jobs_breaks_no_word_where_the_terminal_is_narrow(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_list_of_jobs_breaks_no_word_on_a_narrow_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "80")
     running = {"id": "01936b0e-7001-7a10-8f00-3c5d2b1a0f42", "kind": "retrain", "mode": "major", "status": "running"}
-    further = {"progress": 0.4, "seconds_left": 21.3, "stage": "training", "version": None, "error": None, "author": "local"}
+    details = {"progress": 0.4, "seconds_left": 21.3, "stage": "training", "version": None, "error": None, "author": "local"}
     console = Console(file=io.StringIO())
 
-    console.print(_table([running | further | {"reason": "consolidation [sic] is overdue"}]))
+    console.print(_table([running | details | {"reason": "consolidation [sic] is overdue"}]))
 
     printed = console.file.getvalue()  # type: ignore[attr-defined]
     assert {"major", "retrain", "running", "40%,", "training,", "consolidation", "[sic]", "overdue,"} <= set(printed.split())
 
 
-def test_a_folder_in_use_is_said_with_what_to_give(server: LiveServer) -> None:
+def test_a_folder_in_use_is_refused_with_the_option_to_give(server: LiveServer) -> None:
     result = runner.invoke(app, ["purge", "one", "--yes", "--data-dir", str(server.state.settings.data_dir)])
 
     assert result.exit_code == FAILED
     assert "--server URL" in result.stderr
 
 
-def test_without_a_server_the_command_starts_one_on_the_data_folder_and_stops_it(tiny_model: Path, tmp_path: Path) -> None:
+def test_without_a_server_a_command_starts_and_stops_a_local_one(tiny_model: Path, tmp_path: Path) -> None:
     settings = tiny_settings(tiny_model, tmp_path / "data")
     with live_server(settings) as first:
         version = first.edit("The colour of moss is", "green")["version"]
@@ -173,10 +173,10 @@ def test_without_a_server_the_command_starts_one_on_the_data_folder_and_stops_it
 
     assert head["number"] == version
     assert answer["text"] == "green"
-    refuse_used_folder(settings)  # it is free again
+    refuse_used_folder(settings)  # the folder is free again
 
 
-def test_a_child_has_the_settings_of_its_parent(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_child_process_has_the_settings_of_its_parent(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("ERRATA_BAFT__PRESET", "paper")
     monkeypatch.setenv("ERRATA_LIMITS__BODY_BYTES", "5000")
     monkeypatch.setenv("ERRATA_ALLOWED_HOSTS", '["a.example"]')

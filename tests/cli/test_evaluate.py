@@ -1,4 +1,4 @@
-"""`errata eval`: data sets against a running server, the field's protocol on a store of its own, and what goes wrong."""
+"""`errata eval`: data sets against a running server, the field's protocol on a temporary store, and errors."""
 
 import json
 from pathlib import Path
@@ -31,10 +31,10 @@ runner = CliRunner()
 
 @pytest.fixture
 def data(tmp_path: Path) -> Path:
-    return write(tmp_path, *(json.dumps(row) for row in ROWS))
+    return write_rows(tmp_path, *(json.dumps(row) for row in ROWS))
 
 
-def write(folder: Path, *lines: str) -> Path:
+def write_rows(folder: Path, *lines: str) -> Path:
     path = folder / "rows.jsonl"
     path.write_text("\n".join(lines) + "\n")
     return path
@@ -44,83 +44,83 @@ def run(*arguments: object) -> Result:
     return runner.invoke(app, ["eval", *map(str, arguments)])
 
 
-def against(server: LiveServer, data: Path, *more: object) -> tuple[Result, dict[str, Any]]:
-    """Run against the server; also the report."""
+def evaluate(server: LiveServer, data: Path, *options: object) -> tuple[Result, dict[str, Any]]:
+    """Run `errata eval` against the server; the result and the report."""
     out = data.with_name("report.json")
-    result = run("--server", f"http://127.0.0.1:{server.port}", "--data", data, "--out", out, *more)
+    result = run("--server", f"http://127.0.0.1:{server.port}", "--data", data, "--out", out, *options)
     assert result.exit_code == 0, result.output
     return result, json.loads(out.read_text())
 
 
-def posted(server: LiveServer) -> list[str]:
+def edit_ids(server: LiveServer) -> list[str]:
     return [edit["id"] for edit in server.client.get("/edits?limit=200").json()["items"]]
 
 
-def test_a_version_is_measured_on_a_data_set_and_nothing_is_edited(server: LiveServer, data: Path) -> None:
-    before = posted(server)
+def test_a_version_is_measured_on_a_data_set_without_an_edit(server: LiveServer, data: Path) -> None:
+    before = edit_ids(server)
 
-    result, report = against(server, data, "--version", "base", "--limit", 2)
+    result, report = evaluate(server, data, "--version", "base", "--limit", 2)
 
-    assert posted(server) == before
+    assert edit_ids(server) == before
     assert report["version"] == 0
     assert report["data"]["records"] == 2
     surfaces = len(server.state.base.surfaces)
     assert report["result"]["greedy"]["generality"]["untrained"]["n"] == 2 * surfaces
     assert report["result"]["greedy"]["locality"]["score"] == 1.0
     assert "reliability (greedy)" in result.stdout
-    kept = server.client.get(f"/eval/{report['result']['evaluations'][0]}").json()
-    assert kept["result"]["greedy"] == report["result"]["greedy"]
+    stored = server.client.get(f"/eval/{report['result']['evaluations'][0]}").json()
+    assert stored["result"]["greedy"] == report["result"]["greedy"]
 
 
-def test_a_bad_row_is_told_with_its_line_and_counted(server: LiveServer, tmp_path: Path) -> None:
-    data = write(tmp_path, json.dumps(ROWS[0]), '{"prompt": "no target"}', json.dumps(ROWS[1]))
+def test_a_bad_row_is_reported_with_its_line_and_counted(server: LiveServer, tmp_path: Path) -> None:
+    data = write_rows(tmp_path, json.dumps(ROWS[0]), '{"prompt": "no target"}', json.dumps(ROWS[1]))
 
-    result, report = against(server, data, "--schema", "errata")
+    result, report = evaluate(server, data, "--schema", "errata")
 
-    assert [one["line"] for one in report["data"]["bad"]] == [2]
+    assert [row["line"] for row in report["data"]["bad"]] == [2]
     assert "row 2" in result.stderr
     assert "no target" not in result.output
     assert "2 records, 1 bad rows" in result.stdout
 
 
-def test_a_record_that_the_model_cannot_be_asked_is_left_out_and_named(server: LiveServer, tmp_path: Path) -> None:
+def test_a_record_that_the_server_refuses_is_left_out_and_named(server: LiveServer, tmp_path: Path) -> None:
     long = {**ROWS[1], "rephrases": ["word " * 500]}
-    data = write(tmp_path, json.dumps(ROWS[0]), json.dumps(long), json.dumps(ROWS[2]))
+    data = write_rows(tmp_path, json.dumps(ROWS[0]), json.dumps(long), json.dumps(ROWS[2]))
 
-    result, report = against(server, data, "--version", "base")
+    result, report = evaluate(server, data, "--version", "base")
 
     assert list(report["refused"]) == ["row-1"]
     assert "record row-1" in result.stderr
     assert report["result"]["edits"] == 2
 
 
-def test_the_protocol_asks_after_each_edit_and_after_all_of_them(server: LiveServer, data: Path) -> None:
-    before = posted(server)
+def test_the_protocol_measures_after_each_edit_and_after_all_edits(server: LiveServer, data: Path) -> None:
+    before = edit_ids(server)
 
-    result, report = against(server, data, "--apply", "--metrics", "full")
+    result, report = evaluate(server, data, "--apply", "--metrics", "full")
 
-    assert len(posted(server)) == len(before) + 3
+    assert len(edit_ids(server)) == len(before) + 3
     assert sum(report["edits"].values()) == 3
     assert len(report["after_edit"]["evaluations"]) == 3
     assert len(report["after_all"]["evaluations"]) == 1
-    asked = [server.client.get(f"/eval/{one}").json() for one in report["after_edit"]["evaluations"]]
-    assert [one["about"]["count"] for one in asked] == [1, 1, 1]
-    assert [one["version"] for one in asked] == sorted(one["version"] for one in asked)
+    evaluations = [server.client.get(f"/eval/{eval_id}").json() for eval_id in report["after_edit"]["evaluations"]]
+    assert [evaluation["about"]["count"] for evaluation in evaluations] == [1, 1, 1]
+    assert [evaluation["version"] for evaluation in evaluations] == sorted(evaluation["version"] for evaluation in evaluations)
     for moment in ("after_edit", "after_all"):
         assert report[moment]["greedy"]["reliability"]["n"] == 3 * len(server.state.base.surfaces)
         assert report[moment]["full"]["edits"] == 3
     assert "after edit" in result.stdout and "after all" in result.stdout
 
 
-def test_everything_is_asked_once_more_after_a_retrain(fresh: LiveServer, data: Path) -> None:
-    result, report = against(fresh, data, "--apply", "--retrain", "--limit", 1)
+def test_all_edits_are_measured_once_more_after_a_retrain(fresh: LiveServer, data: Path) -> None:
+    result, report = evaluate(fresh, data, "--apply", "--retrain", "--limit", 1)
 
     assert report["retrain"]["version"] == report["after_retrain"]["version"] > report["after_all"]["version"]
     assert report["edits"] == {"applied": 1}
     assert "after retrain" in result.stdout
 
 
-def test_a_run_that_ends_early_prints_and_writes_what_it_had_measured(
+def test_a_run_that_ends_early_prints_and_writes_its_measurements(
     server: LiveServer, data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(*_: object) -> None:
@@ -138,8 +138,8 @@ def test_a_run_that_ends_early_prints_and_writes_what_it_had_measured(
     assert json.loads(out.read_text())["after_all"]["edits"] == 1
 
 
-def test_a_benchmark_never_teaches_what_it_asks(server: LiveServer, data: Path) -> None:
-    against(server, data, "--apply", "--batch", 3)
+def test_a_benchmark_never_teaches_its_probes(server: LiveServer, data: Path) -> None:
+    evaluate(server, data, "--apply", "--batch", 3)
 
     listed = server.client.get("/edits?limit=3").json()["items"]
     newest = [server.client.get(f"/edits/{edit['id']}").json() for edit in listed]
@@ -148,7 +148,7 @@ def test_a_benchmark_never_teaches_what_it_asks(server: LiveServer, data: Path) 
     }
 
 
-def test_without_data_the_live_edits_are_asked(server: LiveServer) -> None:
+def test_without_data_the_live_edits_are_measured(server: LiveServer) -> None:
     result = run("--server", f"http://127.0.0.1:{server.port}")
 
     assert result.exit_code == 0, result.output
@@ -156,7 +156,7 @@ def test_without_data_the_live_edits_are_asked(server: LiveServer) -> None:
     assert newest["about"]["edits"] == "live"
 
 
-def test_the_protocol_runs_on_a_store_of_its_own(
+def test_the_protocol_runs_on_a_temporary_store(
     tiny_model: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     configured = tmp_path / "configured"
@@ -189,7 +189,7 @@ def test_the_protocol_runs_on_a_store_of_its_own(
         (["--server", "http://127.0.0.1:1", "--capability-file", "x"], FAILED),
     ],
 )
-def test_options_that_make_no_sense_are_refused(arguments: list[str], code: int) -> None:
+def test_contradictory_options_are_refused(arguments: list[str], code: int) -> None:
     result = run(*arguments)
 
     assert result.exit_code == code, result.output
@@ -199,14 +199,14 @@ def test_options_that_make_no_sense_are_refused(arguments: list[str], code: int)
 @pytest.mark.parametrize(
     ("content", "options"), [("", []), ("[]", []), ('{"a": 1}', []), (json.dumps(ROWS[0]), ["--schema", "mine"])]
 )
-def test_a_data_set_that_is_none_is_refused(tmp_path: Path, content: str, options: list[str]) -> None:
-    result = run("--server", "http://127.0.0.1:1", "--data", write(tmp_path, content), *options)
+def test_a_malformed_data_set_is_refused(tmp_path: Path, content: str, options: list[str]) -> None:
+    result = run("--server", "http://127.0.0.1:1", "--data", write_rows(tmp_path, content), *options)
 
     assert result.exit_code == FAILED, result.output
     assert result.stderr.strip()
 
 
-def test_a_version_that_is_not_there_is_a_sentence(server: LiveServer, data: Path) -> None:
+def test_an_unknown_version_is_reported_in_a_sentence(server: LiveServer, data: Path) -> None:
     result = run("--server", f"http://127.0.0.1:{server.port}", "--data", data, "--version", 999_999)
 
     assert result.exit_code == FAILED
@@ -241,7 +241,7 @@ def test_a_version_is_opened_beside_a_running_server(server: LiveServer, tiny_mo
         pass
 
 
-def test_a_store_that_is_not_there_yet_has_the_base_as_its_head(tiny_model: Path, tmp_path: Path) -> None:
+def test_the_head_of_a_store_that_does_not_exist_yet_is_the_base(tiny_model: Path, tmp_path: Path) -> None:
     with open_version(tiny_settings(tiny_model, tmp_path / "new"), "head") as (number, _, adapter):
         assert (number, adapter) == (0, None)
     assert not (tmp_path / "new").exists()

@@ -1,4 +1,4 @@
-"""The `errata` command: its exit codes, and what it never prints. What `serve` and `demo` do is tested where a server runs."""
+"""The `errata` command: its exit codes, and secrets that it never prints. Other tests run `serve` and `demo`."""
 
 import errno
 import socket
@@ -25,7 +25,7 @@ def test_the_version_is_printed() -> None:
 
 
 @pytest.mark.parametrize("command", ["serve", "migrate", "doctor", "demo", "version"])
-def test_every_command_explains_itself(command: str) -> None:
+def test_every_command_has_a_help_text(command: str) -> None:
     assert runner.invoke(app, [command, "--help"]).exit_code == 0
 
 
@@ -35,7 +35,7 @@ def test_wrong_usage_is_exit_code_2(arguments: list[str]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "name"),
     [
         (["serve", "--host", "0.0.0.0"], "--allow-public-bind"),
         (["serve", "--host", "0.0.0.0", "--allow-public-bind"], "--allowed-host"),
@@ -43,11 +43,11 @@ def test_wrong_usage_is_exit_code_2(arguments: list[str]) -> None:
         (["serve", "--database-url", f"mysql://me:{SECRET}@host/db"], "database_url"),
     ],
 )
-def test_a_refused_setting_is_exit_code_2_and_named(arguments: list[str], said: str) -> None:
+def test_a_refused_setting_is_exit_code_2_and_named(arguments: list[str], name: str) -> None:
     result = runner.invoke(app, arguments)
 
     assert result.exit_code == USAGE
-    assert said in result.stderr
+    assert name in result.stderr
     assert SECRET not in result.output
 
 
@@ -61,7 +61,7 @@ def test_an_unknown_variable_stops_every_command(monkeypatch: pytest.MonkeyPatch
     assert SECRET not in result.output
 
 
-def test_migrating_makes_the_database_and_may_be_repeated(tmp_path: Path) -> None:
+def test_migrate_creates_the_database_and_may_be_repeated(tmp_path: Path) -> None:
     for _ in range(2):
         assert runner.invoke(app, ["migrate", "--data-dir", str(tmp_path / "new")]).exit_code == 0
 
@@ -87,7 +87,7 @@ def test_a_database_that_does_not_answer_is_exit_code_1() -> None:
     ],
     ids=lambda arguments: arguments[0],
 )
-def test_a_folder_that_cannot_be_written_is_one_sentence_and_exit_code_1(arguments: list[str], tmp_path: Path) -> None:
+def test_an_unwritable_folder_is_one_sentence_and_exit_code_1(arguments: list[str], tmp_path: Path) -> None:
     (tmp_path / "a-file").write_text("")
 
     result = runner.invoke(app, [*arguments, "--data-dir", str(tmp_path / "a-file" / "data")])
@@ -96,13 +96,13 @@ def test_a_folder_that_cannot_be_written_is_one_sentence_and_exit_code_1(argumen
     assert "cannot be written to: not a directory" in result.stderr.splitlines()[-1]
 
 
-def test_a_file_that_the_disk_refuses_to_any_command_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_disk_error_of_any_command_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
     from service.store import migrate
 
-    def refused(_url: str) -> None:
+    def raise_disk_error(_url: str) -> None:
         raise OSError(errno.EROFS, "Read-only file system", "/data/somewhere")
 
-    monkeypatch.setattr(migrate, "upgrade", refused)
+    monkeypatch.setattr(migrate, "upgrade", raise_disk_error)
 
     result = runner.invoke(app, ["migrate"])
 
@@ -112,7 +112,7 @@ def test_a_file_that_the_disk_refuses_to_any_command_is_one_sentence(monkeypatch
 @pytest.mark.parametrize(
     "url", [f"postgresql://me:{SECRET}@host:port/db", f"postgresql://me:{SECRET}@[::1/db", f"redis://:{SECRET}@host:99999999/0"]
 )
-def test_an_address_that_is_none_is_refused_before_anything_opens_it(url: str) -> None:
+def test_a_malformed_url_is_refused_before_it_is_opened(url: str) -> None:
     option = "--redis-url" if url.startswith("redis") else "--database-url"
 
     result = runner.invoke(app, ["doctor", option, url])
@@ -122,7 +122,7 @@ def test_an_address_that_is_none_is_refused_before_anything_opens_it(url: str) -
     assert SECRET not in result.output
 
 
-def test_the_doctor_says_that_a_database_does_not_exist(tmp_path: Path) -> None:
+def test_the_doctor_reports_a_missing_database(tmp_path: Path) -> None:
     with postgres_database() as url:
         result = runner.invoke(app, ["doctor", "--data-dir", str(tmp_path), "--database-url", f"{url}_not_there"])
 
@@ -130,7 +130,7 @@ def test_the_doctor_says_that_a_database_does_not_exist(tmp_path: Path) -> None:
     assert "does not exist: make it with `createdb`" in " ".join(result.output.split())
 
 
-def test_the_doctor_finds_what_is_missing_and_shows_no_password(tmp_path: Path) -> None:
+def test_the_doctor_reports_missing_parts_and_shows_no_password(tmp_path: Path) -> None:
     arguments = ["--data-dir", str(tmp_path), "--model", str(tmp_path)]
     arguments += ["--database-url", f"postgresql://me:{SECRET}@127.0.0.1:{free_port()}/errata"]
     arguments += ["--redis-url", f"redis://:{SECRET}@127.0.0.1:{free_port()}/0"]
@@ -143,7 +143,7 @@ def test_the_doctor_finds_what_is_missing_and_shows_no_password(tmp_path: Path) 
     assert SECRET not in result.output
 
 
-def test_the_doctor_is_content_with_a_sound_folder(tmp_path: Path) -> None:
+def test_the_doctor_accepts_a_complete_configuration(tmp_path: Path) -> None:
     model = tmp_path / "model"
     model.mkdir()
     (model / "config.json").write_text("{}")

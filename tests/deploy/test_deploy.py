@@ -1,4 +1,4 @@
-"""The files that start a server elsewhere: what they say is read, and held against what the server asks for."""
+"""The files for deployment, checked against the settings of the server."""
 
 import configparser
 import re
@@ -15,10 +15,10 @@ yaml: Any = pytest.importorskip("yaml")
 
 
 def kubernetes() -> dict[str, Any]:
-    """The objects by their kinds; each kind is there once."""
-    found = list(yaml.safe_load_all((ROOT / "deploy" / "kubernetes.yaml").read_text()))
-    by_kind = {one["kind"]: one for one in found}
-    assert len(by_kind) == len(found)
+    """The objects of the manifests by their kinds; each kind occurs once."""
+    objects = list(yaml.safe_load_all((ROOT / "deploy" / "kubernetes.yaml").read_text()))
+    by_kind = {item["kind"]: item for item in objects}
+    assert len(by_kind) == len(objects)
     return by_kind
 
 
@@ -36,15 +36,15 @@ def image() -> tuple[dict[str, str], list[str]]:
 
 
 def settings_under(variables: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> Settings:
-    """The settings of a server that is started as the image starts it, with more variables."""
-    ours = {name: value for name, value in (image()[0] | variables).items() if name.startswith("ERRATA_")}
-    refuse_unknown_variables(ours)
-    for name, value in ours.items():
+    """The settings of a server that is started as in the image, with more variables."""
+    environment = {name: value for name, value in (image()[0] | variables).items() if name.startswith("ERRATA_")}
+    refuse_unknown_variables(environment)
+    for name, value in environment.items():
         monkeypatch.setenv(name, value)
     return load_settings(host="0.0.0.0", allow_public_bind=True)
 
 
-def test_everything_in_the_manifests_can_be_applied_again() -> None:
+def test_the_manifests_can_be_applied_again() -> None:
     assert set(kubernetes()) == {"PersistentVolumeClaim", "Deployment", "Service"}  # a job of a fixed name is immutable
 
     (migrate,) = pod()["initContainers"]
@@ -52,12 +52,12 @@ def test_everything_in_the_manifests_can_be_applied_again() -> None:
     assert migrate["image"] == pod()["containers"][0]["image"]
 
 
-def test_the_service_s_name_puts_no_variables_into_the_pod_that_the_server_would_refuse() -> None:
-    assert kubernetes()["Service"]["metadata"]["name"] == "errata"  # ERRATA_PORT=tcp://…, unless it is told not to
+def test_the_pod_gets_no_service_variables_that_the_server_would_refuse() -> None:
+    assert kubernetes()["Service"]["metadata"]["name"] == "errata"  # ERRATA_PORT=tcp://…, unless service links are off
     assert pod()["enableServiceLinks"] is False
 
 
-def test_what_stands_still_is_restarted_everywhere(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_frozen_server_is_restarted_in_every_deployment(monkeypatch: pytest.MonkeyPatch) -> None:
     (server,) = pod()["containers"]
     unit = configparser.ConfigParser(strict=False, interpolation=None)
     unit.optionxform = str  # type: ignore[assignment, method-assign]
@@ -72,24 +72,24 @@ def test_what_stands_still_is_restarted_everywhere(monkeypatch: pytest.MonkeyPat
     assert settings_under({}, monkeypatch).frozen_s > 0
 
 
-def test_the_image_answers_to_the_names_of_a_port_that_is_published_on_the_loopback(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_image_answers_to_the_names_of_the_loopback(monkeypatch: pytest.MonkeyPatch) -> None:
     command = image()[1]
 
     assert command == ["errata", "serve", "--host", "0.0.0.0", "--allow-public-bind"]
     assert settings_under({}, monkeypatch).allowed_hosts == ("localhost", "127.0.0.1")
 
 
-def test_compose_publishes_on_the_loopback_and_names_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_compose_publishes_on_the_loopback_and_allows_its_names(monkeypatch: pytest.MonkeyPatch) -> None:
     server = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]["server"]
 
     assert all(port.startswith("127.0.0.1:") for port in server["ports"])
-    given = {name: value for name, value in server["environment"].items() if name != "ERRATA_DATABASE_URL"}
-    assert settings_under(given, monkeypatch).allowed_hosts == ("localhost", "127.0.0.1")
+    variables = {name: value for name, value in server["environment"].items() if name != "ERRATA_DATABASE_URL"}
+    assert settings_under(variables, monkeypatch).allowed_hosts == ("localhost", "127.0.0.1")
     assert server["restart"] == "unless-stopped"
 
 
 def test_the_pod_answers_to_the_service_s_names(monkeypatch: pytest.MonkeyPatch) -> None:
-    variables = {one["name"]: one.get("value", "test") for one in pod()["containers"][0]["env"]}
+    variables = {entry["name"]: entry.get("value", "test") for entry in pod()["containers"][0]["env"]}
     hosts = variables["ERRATA_ALLOWED_HOSTS"].replace("$(NAMESPACE)", variables["NAMESPACE"])
 
     assert settings_under({"ERRATA_ALLOWED_HOSTS": hosts}, monkeypatch).allowed_hosts == (

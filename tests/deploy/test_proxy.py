@@ -1,4 +1,4 @@
-"""deploy/nginx.conf as it is, but for its ports and its log, run by a real nginx in front of the HTTP edge."""
+"""deploy/nginx.conf, with other ports and another log, run by a real nginx in front of the HTTP edge."""
 
 import shutil
 import subprocess
@@ -15,7 +15,7 @@ from tests.api.edge_server import edge_app, serve_edge
 
 CONFIGURATION = Path(__file__).parents[2] / "deploy" / "nginx.conf"
 EDIT = {"prompt": "The capital of Australia is", "target": "Sydney"}
-AROUND = """\
+MAIN_CONFIGURATION = """\
 daemon off; master_process off; pid {folder}/pid; error_log stderr;
 events {{}}
 http {{
@@ -27,17 +27,18 @@ http {{
 
 
 @contextmanager
-def proxied(folder: Path, upstream: int) -> Iterator[httpx.Client]:
+def run_proxy(folder: Path, upstream: int) -> Iterator[httpx.Client]:
     """A client of nginx in front of a port."""
     program = shutil.which("nginx", path="/usr/sbin:/usr/local/sbin:/usr/bin:/usr/local/bin")
     if program is None:
         pytest.skip("nginx is not installed")
     port = free_port()
     site = CONFIGURATION.read_text()
-    for written, here in {"127.0.0.1:8000": f"127.0.0.1:{upstream}", ":8080": f":{port}", "/var/log/nginx": str(folder)}.items():
-        assert written in site
-        site = site.replace(written, here)
-    (folder / "nginx.conf").write_text(AROUND.format(folder=folder, site=site))
+    replacements = {"127.0.0.1:8000": f"127.0.0.1:{upstream}", ":8080": f":{port}", "/var/log/nginx": str(folder)}
+    for original, replacement in replacements.items():
+        assert original in site
+        site = site.replace(original, replacement)
+    (folder / "nginx.conf").write_text(MAIN_CONFIGURATION.format(folder=folder, site=site))
     process = subprocess.Popen([program, "-c", str(folder / "nginx.conf")], stderr=subprocess.PIPE, text=True)
     try:
         with httpx.Client(base_url=f"http://127.0.0.1:{port}", transport=httpx.HTTPTransport(retries=9)) as client:
@@ -47,10 +48,10 @@ def proxied(folder: Path, upstream: int) -> Iterator[httpx.Client]:
         process.communicate()
 
 
-def test_what_the_proxy_lets_through_is_answered_and_its_log_holds_no_prompt(tmp_path: Path) -> None:
+def test_the_proxy_passes_allowed_requests_and_logs_no_prompt(tmp_path: Path) -> None:
     settings = Settings(allowed_hosts=("errata.example",))
     app = edge_app(settings)
-    with serve_edge(app, settings) as port, proxied(tmp_path, port) as client:
+    with serve_edge(app, settings) as port, run_proxy(tmp_path, port) as client:
         listed = client.get("/edits?status=applied")
         posted = client.post("/edits", json=EDIT)
         named = client.get("/edits", headers={"Host": "errata.example"})
