@@ -64,7 +64,18 @@ LIFECYCLE_FLOORS: tuple[set[str], ...] = (
         "head_follower",
     },  # what is on the disk, and what this process answers with
     {"context"},
-    {"head_snapshot", "fitting", "job_hooks", "statuses", "cadence_inputs", "next_edits"},  # what several verbs need
+    {
+        "head_snapshot",
+        "fitting",
+        "job_hooks",
+        "fenced",
+        "claims",
+        "fit_loop",
+        "window_policy",
+        "statuses",
+        "cadence_inputs",
+        "next_edits",
+    },  # what several verbs need
     {"submit", "retract", "revoke"},  # verbs that only write rows
     {"publish", "rollback", "recover", "damage"},  # verbs that move the head
     {"apply", "refit"},  # verbs that fit
