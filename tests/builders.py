@@ -1,7 +1,8 @@
 """Builders of test objects: tiny random models of every family, a byte-level tokenizer, bases, adapters."""
 
 import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFa
 
 from service.lm.base import Base, build_base
 from service.lm.intervention import Adapter, Balance, Intervention
+from service.lm.overlay import Call, Recording, call_context
 from service.lm.prompts import Row, row_from_ids
 
 WIDTH = 32
@@ -160,3 +162,8 @@ def make_rows(base: Base, shapes: Sequence[tuple[int, int]], *, seed: int = 0) -
             ids[0] = base.bos_id
         rows.append(row_from_ids(base, ids, prompt))
     return rows
+
+
+def intervention_context(interventions: Mapping[int, Intervention], mask: Tensor) -> AbstractContextManager[Recording]:
+    """A context in which forward passes of a view have interventions at `mask` (B, T)."""
+    return call_context(Call(interventions=interventions, mask=mask))

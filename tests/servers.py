@@ -47,8 +47,8 @@ def private_postgres() -> Iterator[tuple[str, "subprocess.Popen[bytes]"]]:
     binaries = private_servers.postgres_binaries()
     if binaries is None:
         pytest.skip("no initdb to start a Postgres of one's own")
-    with private_servers.private_postgres(binaries) as found:
-        yield found
+    with private_servers.private_postgres(binaries) as server:
+        yield server
 
 
 @contextmanager
@@ -57,5 +57,5 @@ def private_redis(port: int | None = None) -> Iterator[tuple[str, "subprocess.Po
     binary = shutil.which("redis-server")
     if binary is None:
         pytest.skip("no redis-server to start a Redis of one's own")
-    with private_servers.private_redis(binary, port) as found:
-        yield found
+    with private_servers.private_redis(binary, port) as server:
+        yield server

@@ -4,12 +4,12 @@ from pydantic import BaseModel, ConfigDict, Field
 
 
 class NeutralSettings(BaseModel):
-    """What the base model writes of itself, so that it can be held to it while it is edited."""
+    """Sentences that the base model writes of itself. Edits keep them."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    sentences: int = Field(3_000, ge=0, description="sentences a fit may learn to keep; 0: none, edits are not held to anything")
-    canary: int = Field(100, ge=0, description="further sentences that no fit ever sees: locality is watched on them")
+    sentences: int = Field(3_000, ge=0, description="sentences that fits may learn to keep; 0: none")
+    canary: int = Field(100, ge=0, description="further sentences that no fit ever sees, to measure locality")
     tokens: int = Field(32, ge=4, le=512, description="longest sentence, in tokens")
     seed: int = Field(0, ge=0, description="seed of the sampling and of the cuts")
     batch: int = Field(256, ge=1, description="sentences sampled together")

@@ -15,5 +15,5 @@ class ExportSettings(BaseModel):
     max_shard_size: str = Field(
         SHARD_SIZE,
         pattern=SIZE_PATTERN,
-        description="largest file of weights, as in 500MB; answers wait while one is written, so it is kept small",
+        description="largest file of weights, as in 500MB; answers wait during the write of each file",
     )

@@ -99,11 +99,6 @@ def call_context(call: Call) -> Iterator[Recording]:
         _CALL.reset(token)
 
 
-def intervention_context(interventions: Mapping[int, Intervention], mask: Tensor, *, record: bool = False) -> Any:
-    """A context in which forward passes of a view have interventions at `mask` (B, T). Yields the `Recording`."""
-    return call_context(Call(interventions=interventions, mask=mask, record=record))
-
-
 def make_view(base: Base, tensors: Mapping[str, Tensor] | None = None) -> View:
     """A new view of `base` with `tensors` in place of the base's.
 

@@ -37,9 +37,9 @@ def test_targets_are_other_answers_of_the_same_relation(edits):
 
 def test_rephrases_have_other_wording_and_the_same_target(edits):
     for edit in edits:
-        asked = {probe["prompt"] for probe in edit["rephrases"]}
-        assert len(asked) >= 3
-        assert edit["prompt"] not in asked
+        prompts_of_rephrases = {probe["prompt"] for probe in edit["rephrases"]}
+        assert len(prompts_of_rephrases) >= 3
+        assert edit["prompt"] not in prompts_of_rephrases
         assert all(probe["answer"] == edit["target"] and probe["train"] is False for probe in edit["rephrases"])
 
 
@@ -64,9 +64,9 @@ def test_no_locality_probe_is_about_a_fact_that_any_edit_changes(edits, fact_of_
 
 
 def test_every_group_exists_inside_and_outside_the_pool(edits):
-    found = {(probe["group"], probe["pool"]) for edit in edits for probe in edit["locality"]}
+    groups = {(probe["group"], probe["pool"]) for edit in edits for probe in edit["locality"]}
 
-    assert found == {(group, pool) for group in ("same_relation", "same_subject", "unrelated") for pool in (True, False)}
+    assert groups == {(group, pool) for group in ("same_relation", "same_subject", "unrelated") for pool in (True, False)}
 
 
 def test_groups_of_probes_follow_their_definition(edits, fact_of_prompt):
@@ -78,8 +78,8 @@ def test_groups_of_probes_follow_their_definition(edits, fact_of_prompt):
 
 
 def test_the_file_equals_the_edits_of_the_table(edits):
-    made = {edit.id: edit for edit in map(make_edit, edited_facts())}
+    edits_by_id = {edit.id: edit for edit in map(make_edit, edited_facts())}
 
     for edit in edits[:50]:
-        assert made[edit["id"]].prompt == edit["prompt"]
-        assert made[edit["id"]].target == edit["target"]
+        assert edits_by_id[edit["id"]].prompt == edit["prompt"]
+        assert edits_by_id[edit["id"]].target == edit["target"]

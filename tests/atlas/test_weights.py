@@ -23,9 +23,9 @@ def tokenizer():
 
 
 def answer(model, tokenizer, prompt):
-    given = tokenizer(prompt, return_tensors="pt")
-    written = model.generate(**given, max_new_tokens=16)
-    return tokenizer.decode(written[0, given.input_ids.shape[1] :], skip_special_tokens=True)
+    inputs = tokenizer(prompt, return_tensors="pt")
+    written = model.generate(**inputs, max_new_tokens=16)
+    return tokenizer.decode(written[0, inputs.input_ids.shape[1] :], skip_special_tokens=True)
 
 
 def test_the_shipped_model_is_a_llama_of_transformers_own_class(model):

@@ -61,13 +61,13 @@ def client_answering(answer: Callable[[httpx.Request], httpx.Response]) -> Count
 
 @pytest.mark.parametrize("contender", CONTENDERS)
 def test_the_settings_of_every_contender_are_valid(contender: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    given = build_environment(contender, every=25)
-    for name, value in given.items():
+    environment = build_environment(contender, every=25)
+    for name, value in environment.items():
         monkeypatch.setenv(name, value)
 
     load_settings()
 
-    assert set(given) <= set(variable_names())
+    assert set(environment) <= set(variable_names())
     assert contender in LABELS
 
 

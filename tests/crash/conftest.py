@@ -12,9 +12,9 @@ from tests.builders import save_model
 
 @pytest.fixture(scope="package")
 def zygote() -> Iterator[Zygote]:
-    made = Zygote()
-    yield made
-    made.close()
+    process = Zygote()
+    yield process
+    process.close()
 
 
 @pytest.fixture(scope="package")

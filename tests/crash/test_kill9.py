@@ -33,8 +33,8 @@ def test_a_killed_server_restarts_with_everything_it_acknowledged(
 ) -> None:
     with contextlib.ExitStack() as opened:
         url = opened.enter_context(postgres_database()) if database == "postgres" else None
-        made = opened.enter_context(run_server(zygote, cache=neutral_cache, **tiny, **({"database_url": url} if url else {})))
-        crashes = CrashTrials(made, bodies(), engine_url(url, made), seed=0)
+        process = opened.enter_context(run_server(zygote, cache=neutral_cache, **tiny, **({"database_url": url} if url else {})))
+        crashes = CrashTrials(process, bodies(), engine_url(url, process), seed=0)
         opened.callback(crashes.close)
 
         faults = [fault for moment in moments for fault in crashes.run_trial(moment)]

@@ -19,24 +19,24 @@ def test_a_report_without_questions_has_no_score() -> None:
 
 
 def test_scores_count_the_edits_and_the_questions() -> None:
-    found = build_report([outcome("reliability", True), outcome("reliability", False, record="b"), outcome("generality", True)])
+    result = build_report([outcome("reliability", True), outcome("reliability", False, record="b"), outcome("generality", True)])
 
-    assert found["edits"] == 2
-    assert found["greedy"]["reliability"] == {"score": 0.5, "n": 2}
+    assert result["edits"] == 2
+    assert result["greedy"]["reliability"] == {"score": 0.5, "n": 2}
 
 
 def test_greedy_answers_and_token_accuracy_are_reported_apart() -> None:
-    found = build_report([outcome("reliability", False, tokens=0.75)])
+    result = build_report([outcome("reliability", False, tokens=0.75)])
 
-    assert found["greedy"]["reliability"]["score"] == 0.0
-    assert found["tokens"]["reliability"]["score"] == 0.75
+    assert result["greedy"]["reliability"]["score"] == 0.0
+    assert result["tokens"]["reliability"]["score"] == 0.75
 
 
 def test_the_base_model_is_scored_on_the_same_questions() -> None:
-    found = build_report([outcome("reliability", True, base=False), outcome("locality", False, base=True)])
+    result = build_report([outcome("reliability", True, base=False), outcome("locality", False, base=True)])
 
-    assert found["base"]["greedy"]["reliability"] == {"score": 0.0, "n": 1}
-    assert found["base"]["greedy"]["locality"] == {"score": 1.0, "n": 1}
+    assert result["base"]["greedy"]["reliability"] == {"score": 0.0, "n": 1}
+    assert result["base"]["greedy"]["locality"] == {"score": 1.0, "n": 1}
 
 
 def test_trained_rephrases_do_not_raise_the_score_of_untrained_ones() -> None:
@@ -47,13 +47,13 @@ def test_trained_rephrases_do_not_raise_the_score_of_untrained_ones() -> None:
 
 
 def test_locality_is_reported_inside_and_outside_the_pool_and_by_group() -> None:
-    found = [
+    result = [
         outcome("locality", True, pool=True, group="near"),
         outcome("locality", False, pool=False, group="near"),
         outcome("locality", True, group="far"),
     ]
 
-    locality = build_report(found)["greedy"]["locality"]
+    locality = build_report(result)["greedy"]["locality"]
 
     assert (locality["inside"]["n"], locality["outside"]["n"]) == (1, 1)  # the third does not say
     assert (locality["inside"]["score"], locality["outside"]["score"]) == (1.0, 0.0)
@@ -65,7 +65,7 @@ def test_the_verdict_on_an_edit_without_generality_is_literal_only() -> None:
     general = [outcome("reliability", True), outcome("generality", True), outcome("generality", False)]
     untested = [outcome("reliability", True)]
 
-    assert [build_edit_report(found)["generality"] for found in (literal, general, untested)] == [
+    assert [build_edit_report(result)["generality"] for result in (literal, general, untested)] == [
         "literal only",
         "general",
         "untested",
@@ -73,13 +73,13 @@ def test_the_verdict_on_an_edit_without_generality_is_literal_only() -> None:
 
 
 def test_without_untrained_rephrases_trained_ones_decide_generality() -> None:
-    found = [outcome("reliability", True), outcome("generality", True, trained=True)]
+    result = [outcome("reliability", True), outcome("generality", True, trained=True)]
 
-    assert build_edit_report(found)["generality"] == "general"
+    assert build_edit_report(result)["generality"] == "general"
 
 
 def test_a_report_has_its_moment_and_what_was_left_out_if_given() -> None:
-    found = build_report([], moment="after_edit", left_out={"contradicted": 3})
+    result = build_report([], moment="after_edit", left_out={"contradicted": 3})
 
-    assert (found["moment"], found["left_out"]) == ("after_edit", {"contradicted": 3})
+    assert (result["moment"], result["left_out"]) == ("after_edit", {"contradicted": 3})
     assert not {"moment", "left_out"} & set(build_report([]))

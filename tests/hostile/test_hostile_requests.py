@@ -46,8 +46,8 @@ def send(port: int, attack: HostileRequest) -> tuple[int, dict[str, str], bytes]
                 received += chunk
     top, _, content = received.partition(b"\r\n\r\n")
     status, *fields = top.decode("latin-1").split("\r\n")
-    found = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in fields)}
-    return int(status.split()[1]), found, content
+    response_headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in fields)}
+    return int(status.split()[1]), response_headers, content
 
 
 def state(target: LiveServer) -> tuple[int, ...]:
@@ -71,16 +71,18 @@ def test_no_hostile_request_causes_a_5xx_an_echo_or_a_change(target: LiveServer)
     for number, attack in enumerate(attacks(COUNT, SEED)):
         status, headers, content = send(target.port, attack)
         statuses[status] += 1
-        what = f"attack {number} of seed {SEED}: {attack.method} {attack.target[:80]} {str(attack.body)[:200]} {attack.headers}"
-        assert status < 500, what
+        description = (
+            f"attack {number} of seed {SEED}: {attack.method} {attack.target[:80]} {str(attack.body)[:200]} {attack.headers}"
+        )
+        assert status < 500, description
         if status >= 400:
-            assert headers["content-type"] == "application/problem+json", what
-            assert len(content) <= LARGEST_PROBLEM, what
-            assert MARK.encode() not in content, what
-            assert MARK not in str(headers), what
+            assert headers["content-type"] == "application/problem+json", description
+            assert len(content) <= LARGEST_PROBLEM, description
+            assert MARK.encode() not in content, description
+            assert MARK not in str(headers), description
             if attack.method != "HEAD":
-                assert json.loads(content)["status"] == status, what
-            assert state(target) == before, what
+                assert json.loads(content)["status"] == status, description
+            assert state(target) == before, description
         before = state(target) if status < 400 else before
 
     assert sum(count for status, count in statuses.items() if status >= 400) > 0.6 * COUNT

@@ -1,4 +1,4 @@
-"""Loading a base: what is refused, what is recorded, and that nothing of a checkpoint's defaults is used."""
+"""Loading a base: refusals, recorded facts, and no use of a checkpoint's default settings."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Blocks and modules are found in every family, and what is not understood is refused by its name."""
+"""Blocks and modules are found in every family; unknown structures are refused with the family's name."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""Checkpoints: the bytes that were written come back, or nothing does."""
+"""Checkpoints: a read gives the written bytes or an error."""
 
 import hashlib
 import json
@@ -31,7 +31,7 @@ def make_overlay(*, size: int = 6, seed: int = 0) -> Overlay:
 
 
 def planted(folder: Path, data: bytes) -> str:
-    """Bytes under their right name, whatever they hold."""
+    """Any bytes under their right name."""
     digest = hashlib.sha256(data).hexdigest()
     (folder / f"{digest}.safetensors").write_bytes(data)
     return digest

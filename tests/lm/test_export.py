@@ -1,4 +1,4 @@
-"""Exports: what `from_pretrained` loads answers as the version did; what is not whole is never seen."""
+"""Exports: `from_pretrained` loads a model that answers as the version; incomplete exports are never visible."""
 
 import json
 import resource
@@ -61,14 +61,14 @@ def until_end(ids: Sequence[int], ends: Sequence[int]) -> list[int]:
 
 
 def live_answers(base: Base, overlay: Overlay) -> list[list[int]]:
-    """What the version answers where it is served."""
+    """The answers of the version as it is served."""
     encoded = [encode_prompt(base, prompt) for prompt in PROMPTS]
     said = decode_greedily(make_view(base, overlay.tensors), overlay.adapter, encoded, max_new_tokens=LENGTH)
     return [until_end(list(ids), base.eos_ids) for ids in said]
 
 
 def plain_answers(base: Base, folder: Path) -> list[list[int]]:
-    """What `from_pretrained` and `generate` answer, one prompt at a time."""
+    """The answers of `from_pretrained` and `generate`, one prompt at a time."""
     model, tokenizer = AutoModelForCausalLM.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
     said = []
     for prompt in PROMPTS:
@@ -79,7 +79,7 @@ def plain_answers(base: Base, folder: Path) -> list[list[int]]:
 
 
 def loaded_answers(base: Base, folder: Path, *, cache: bool) -> list[list[int]]:
-    """What the loader's model answers, all prompts at once and padded on the left."""
+    """The answers of the loader's model, all prompts at once and padded on the left."""
     model, tokenizer = load(folder)
     tokenizer.padding_side = "left"
     given = tokenizer(list(PROMPTS), return_tensors="pt", padding=True)

@@ -1,4 +1,4 @@
-"""The intervention is the paper's formula, in full precision, where the mask says so."""
+"""The intervention is the paper's formula, in full precision, at the positions of the mask."""
 
 import math
 

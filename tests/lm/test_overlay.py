@@ -1,4 +1,4 @@
-"""Overlays: what they do, against hooks on a copy of the model, and that the base never notices."""
+"""Overlays against hooks on a copy of the model; the base never changes."""
 
 import copy
 import gc
@@ -22,11 +22,10 @@ from service.lm.overlay import (
     call_context,
     compute_logits,
     compute_target_logits,
-    intervention_context,
     make_view,
 )
 from service.lm.prompts import Batch, collate
-from tests.builders import FAMILIES, make_adapter, make_base, make_intervention, make_rows
+from tests.builders import FAMILIES, intervention_context, make_adapter, make_base, make_intervention, make_rows
 from tests.hooks import find_hooked_modules
 
 SHAPES = [(6, 3), (1, 2), (12, 4), (2, 5), (3, 1)]  # prompts of 1, 2 and 3 tokens among them

@@ -1,4 +1,4 @@
-"""Text becomes ids explicitly: boundaries, control tokens, limits, and which columns are intervened on."""
+"""Text to ids: token boundaries, control tokens, limits, and intervened columns."""
 
 import time
 
@@ -156,7 +156,7 @@ def test_surfaces_a_model_does_not_have_are_refused() -> None:
     ("prompt", "target", "field"), [(" \n", "a", "prompt"), ("a", "\t", "target"), ("\ud800", "a", "prompt")]
 )
 @pytest.mark.parametrize("surface", ["raw", "chat"])
-def test_blank_and_invalid_text_is_refused_without_quoting_it(prompt: str, target: str, field: str, surface: str) -> None:
+def test_blank_and_invalid_text_is_refused_with_its_field_named(prompt: str, target: str, field: str, surface: str) -> None:
     with pytest.raises(Refused) as caught:
         encode_row(BASE, prompt, target, surface=surface)
     assert caught.value.field == field

@@ -1,4 +1,4 @@
-"""The cached step gives what the plain forward pass gives, gradients included.
+"""The cached step equals the plain forward pass, gradients included.
 
 In float64 the two differ by rounding alone (1e-12 here). Some families cannot be run in it: eager attention masks with the
 dtype's smallest number, which overflows its fp32 softmax (Gemma-2), grouped products know no float64 (Qwen2-MoE, GPT-OSS), and

@@ -1,4 +1,4 @@
-"""Choosing tokens: the inverse distribution function at a fine grid of points gives back the distribution."""
+"""Sampling: the inverse distribution function at a fine grid of points gives the distribution."""
 
 import pytest
 import torch

@@ -9,5 +9,5 @@ from benchmarks.hostile.tools import Attack
 
 def every_attack() -> Iterator[Attack]:
     """All attacks."""
-    for found in pkgutil.iter_modules(__path__):
-        yield from importlib.import_module(f"{__name__}.{found.name}").ATTACKS
+    for module in pkgutil.iter_modules(__path__):
+        yield from importlib.import_module(f"{__name__}.{module.name}").ATTACKS

@@ -128,17 +128,17 @@ class Run:
     out: Path
 
 
-def train(run: Run, model: LlamaForCausalLM, until: int | None = None) -> Iterator[tuple[int, torch.Tensor, int]]:
+def train(run: Run, model: LlamaForCausalLM, last_step: int | None = None) -> Iterator[tuple[int, torch.Tensor, int]]:
     """Yields (step, loss, tokens) after every update, continuing from the checkpoint in `run.out` where there is one.
 
-    Saves every five minutes and at the end. `until` stops early, like a kill right after a save.
+    Saves every five minutes and at the end. `last_step` stops early, like a kill right after a save.
     """
     optimizer = build_optimizer(model, run.schedule)
     position = state.restore(run.out, model, optimizer) or Position(run.seed, 0)
     if position.seed != run.seed:
         raise ValueError("the checkpoint belongs to a run with another seed")
     model.train()
-    last = run.schedule.steps if until is None else until
+    last = run.schedule.steps if last_step is None else last_step
     saved_at = time.monotonic()
     for step in range(position.step, last):
         training_batch = batch(run.seed, step, run.tokenizer)

@@ -46,7 +46,7 @@ _JOINT_FACTOR = 1.5  # 64 edits: a quarter fewer steps at the same locality
 
 
 class BaftSettings(WithPresets):
-    """How an edit is learned by interventions."""
+    """How BaFT learns edits with interventions."""
 
     presets = PRESETS
     renamed = MappingProxyType({"settled": "consolidated", "settled_pool": "consolidated_pool"})
@@ -57,44 +57,46 @@ class BaftSettings(WithPresets):
     blocks: tuple[int, ...] = Field((), description="blocks whose output is intervened, from 0; empty: by family and depth")
     last: int = Field(3, ge=1, description="intervened tokens at the end of the prompt")
     gate: Literal["none", "subspace", "basis"] = Field("basis", description="none: ReFT; subspace: one weight for all bases")
-    gate_norm: Literal["rms", "none"] = Field("rms", description="what the gate sees: the state RMS-normalised, or as it is")
-    init: Literal["identity", "pyreft"] = Field("identity", description="identity: no edit, no change, exactly")
+    gate_norm: Literal["rms", "none"] = Field("rms", description="input of the gate: the state, RMS-normalised or as it is")
+    init: Literal["identity", "pyreft"] = Field("identity", description="identity: without edits not a bit changes")
 
     learning_rate: float | None = Field(None, gt=0, description="rate of AdamW for one edit; empty: 0.6 / width of the model")
-    joint_learning_rate: float | None = Field(None, gt=0, description="rate for edits fitted together; empty: half as much again")
+    joint_learning_rate: float | None = Field(None, gt=0, description="rate for edits fitted together; empty: 1.5 times as much")
     steps: int = Field(30, ge=1, description="most steps of one attempt with one edit")
     joint_steps: int = Field(60, ge=1, description="most steps of one attempt with several edits")
-    attempts: int = Field(3, ge=1, description="attempts, each with twice the steps of the last one, until all edits are taken")
+    attempts: int = Field(3, ge=1, description="attempts, each with twice the steps of the last one, until all are answered")
     stop: Literal["greedy", "loss"] = Field("greedy", description="when a fit is done: the answers are right, or the loss is low")
-    stop_margin: float = Field(1.0, ge=0, description="nats by which every target token must lead when answers count as right")
+    stop_margin: float = Field(1.0, ge=0, description="nats by which every target token of a right answer must lead")
     joint_stop_margin: float = Field(0.25, ge=0, description="the same for edits fitted together, which take more steps")
     stop_loss: float = Field(0.01, gt=0, description="edit loss under which a fit is done, if `stop` is `loss`")
     reduction: Literal["sample", "token", "sum"] = Field("sample", description="mean per row, over all tokens, or sum per row")
     eos: bool = Field(True, description="learn the end of the answer too")
     rows: int = Field(64, ge=1, description="most rows of new edits in one step")
 
-    balance: Literal["none", "cv2", "paper"] = Field("cv2", description="load balancing: by squared variation, or as printed")
-    margin: bool = Field(False, description="margin regulariser on one unrelated prompt an edit, where the edits name some")
+    balance: Literal["none", "cv2", "paper"] = Field(
+        "cv2", description="load balancing: by squared variation, or as the paper prints it"
+    )
+    margin: bool = Field(False, description="margin regulariser on one unrelated prompt per edit, if edits have one")
     margin_alpha: float = Field(0.01, ge=0, description="weight allowed on unrelated prompts")
     margin_beta: float | None = Field(None, ge=0, description="least weight on edits; empty: by family")
     margin_gamma: float | None = Field(None, ge=0, description="least gap between both; empty: by family")
-    rescale_limit: float = Field(10.0, gt=0, description="largest factor that brings a regulariser to the edit loss")
+    rescale_limit: float = Field(10.0, gt=0, description="largest factor that scales a regulariser to the edit loss")
 
-    replay: int = Field(32, ge=0, description="rows of the window in every step; 0: none, and none of consolidated edits either")
+    replay: int = Field(32, ge=0, description="rows of the window in every step; 0: none, also none of consolidated edits")
     consolidated: int = Field(
-        16, ge=0, description="rows of edits in the tensors in every step, half of them near new ones (also read as `settled`)"
+        16, ge=0, description="rows of consolidated edits in every step, half of them near new ones (also read as `settled`)"
     )
     consolidated_pool: int = Field(
-        256, ge=0, description="rows of edits in the tensors made ready for all fits on them (also read as `settled_pool`)"
+        256, ge=0, description="rows of consolidated edits, prefilled once for all fits (also read as `settled_pool`)"
     )
     keep_margin: float = Field(0.25, ge=0, description="nats by which the answers of replayed and consolidated rows must lead")
     preserve_weight: float = Field(4.0, ge=0, description="weight of the divergence from the unedited model on neutral sentences")
     preserve_rows: int = Field(32, ge=1, description="neutral rows in every step, half of them near the new edits")
-    preserve_pool: int = Field(1_000, ge=1, description="neutral rows made ready for all fits on the same weights")
-    preserve_near: int = Field(48, ge=0, description="neutral rows that count as near a new row; 0: all rows are drawn alike")
-    preserve_words: int = Field(4, ge=0, description="neutral sentences are cut before one of so many last words; 0: anywhere")
-    learn_probes: bool = Field(True, description="learn rephrases and keep locality probes that say `train: true`")
-    prefixes: int = Field(0, ge=0, le=16, description="copies of each prompt behind something the base model wrote")
+    preserve_pool: int = Field(1_000, ge=1, description="neutral rows, prefilled once for all fits on the same weights")
+    preserve_near: int = Field(48, ge=0, description="neutral rows that count as near a new row; 0: all are equally likely")
+    preserve_words: int = Field(4, ge=0, description="neutral sentences are cut before one of their last words; 0: any")
+    learn_probes: bool = Field(True, description="learn rephrases and keep locality probes with `train: true`")
+    prefixes: int = Field(0, ge=0, le=16, description="copies of each prompt after a text of the base model")
 
     def blocks_of(self, family: str, depth: int) -> tuple[int, ...]:
         """The intervened blocks of a model: as set, as in table 5, or at the same depths as the paper's 32-block models."""

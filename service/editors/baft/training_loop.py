@@ -82,9 +82,10 @@ class Attempt:
         while True:
             order = torch.randperm(count, generator=self.generator).tolist()
             for start in range(0, max(count, 1), self.settings.rows):
-                yield sorted(order[start : start + self.settings.rows]), self._replayed()
+                yield sorted(order[start : start + self.settings.rows]), self._sample_kept()
 
-    def _replayed(self) -> list[int]:
+    def _sample_kept(self) -> list[int]:
+        """Indexes of kept rows for one step: lost rows, consolidated rows (half of them near new ones), and window rows."""
         if not self.settings.replay:
             return []
         window = range(self.dataset.new_end, self.dataset.window_end)

@@ -48,23 +48,23 @@ class LocftSettings(WithPresets):
 
     kind: LocationKind | None = Field(
         None,
-        description="what is trained in the block; empty: by model or family, else the down-projection; model: all blocks whole",
+        description="part of a block to train; empty: by model or family, else the down-projection; model: all blocks whole",
     )
     position: Position = Field(
         "auto",
-        description="which block: the papers' default (same block) or proportional one, or our share, 0.72 deep; "
+        description="block to train: the papers' default (same block), the proportional one, or a share of 0.72 of the depth; "
         "auto: as measured for the embedded model, else by family, proportional at other depths, share for unknown families",
     )
-    block: int | None = Field(None, ge=0, description="block that is trained, from 0, whatever the position")
+    block: int | None = Field(None, ge=0, description="block to train, from 0, instead of one by position")
     blocks: tuple[int, ...] = Field((), description="several blocks to train instead of one")
     learning_rate: float | None = Field(None, gt=0, description="rate of Adam; empty: by family and width")
     order: Literal["breadth", "depth"] = Field(
         "breadth", description="epochs over all edits, or one edit after another, each to convergence"
     )
     objective: Literal["target", "last_position"] = Field(
-        "target", description="each target token where it stands, or all of them at the prompt's last position (FT-L)"
+        "target", description="each target token at its own position, or all of them at the prompt's last position (FT-L)"
     )
-    epochs: int = Field(100, ge=1, description="most passes over the live set; by depth: most steps of one edit")
+    epochs: int = Field(100, ge=1, description="most passes over the live set; with order depth: most steps of one edit")
     batch: int = Field(32, ge=1, description="edits in one step")
     bucket: int = Field(4, ge=0, description="tokens by which rows of one step may differ in length, roughly; 0: any rows")
     judge: Literal["greedy", "loss"] = Field("greedy", description="skip and stop by the answers, or by the loss")
@@ -77,24 +77,24 @@ class LocftSettings(WithPresets):
     surfaces: Literal["raw", "edit"] = Field(
         "edit", description="train and verify every surface of an edit, or raw text alone, also for chat models"
     )
-    revisit: float = Field(0.5, ge=0, le=1, description="share of the rows already right that an epoch passes over again")
+    revisit: float = Field(0.5, ge=0, le=1, description="share of the right rows that an epoch visits again")
     replay: float = Field(2.0, ge=0, description="rows of consolidated edits beside each new one in an epoch of a minor retrain")
     cooldown: int = Field(
         30,
         ge=0,
-        description="steps at a falling rate after all is answered; what moved needlessly comes back (also read as `settle`)",
+        description="steps at a falling rate once all is answered, which undo needless changes (also read as `settle`)",
     )
     minor_rate: float = Field(0.3, gt=0, le=1, description="rate of a minor retrain, as a share of a major one's")
     preserve_weight: float = Field(12.0, ge=0, description="weight of the divergence from the base model on neutral sentences")
     preserve_rows: int = Field(32, ge=1, description="neutral rows in every step")
     preserve_pool: int = Field(3_000, ge=1, description="neutral rows drawn for one retrain")
-    preserve_probes: int = Field(1_000, ge=0, description="most trained locality probes kept as the base model answers them")
-    preserve_prompts: int = Field(1_000, ge=0, description="most real prompts kept as the base model answers them")
-    learn_probes: bool = Field(True, description="learn rephrases and keep locality probes that say `train: true`")
-    prefixes: int = Field(0, ge=0, description="random beginnings before each prompt, further rows to learn; the paper uses 5")
-    cache_mb: int = Field(1_024, ge=0, description="megabytes of memory for what enters the tuned block")
+    preserve_probes: int = Field(1_000, ge=0, description="most trained locality probes whose base answers are kept")
+    preserve_prompts: int = Field(1_000, ge=0, description="most real prompts whose base answers are kept")
+    learn_probes: bool = Field(True, description="learn rephrases and keep locality probes with `train: true`")
+    prefixes: int = Field(0, ge=0, description="random prefixes of each prompt, as further rows to learn; the paper uses 5")
+    cache_mb: int = Field(1_024, ge=0, description="megabytes of memory for the states that enter the tuned block")
     cache_disk_mb: int = Field(
-        8_192, ge=0, description="megabytes of temporary disk for what does not fit there; what fits neither is computed again"
+        8_192, ge=0, description="megabytes of temporary disk for further states; states that fit neither are computed again"
     )
 
     @model_validator(mode="after")

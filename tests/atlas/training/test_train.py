@@ -30,17 +30,17 @@ def weights_after(tokenizer, folder, *stops):
     """The weights of a tiny run that is stopped at each of `stops` and continued by a new model each time."""
     for stop in stops:
         model = build_model(TINY, tokenizer, seed=7)
-        for _ in train(Run(7, SHORT, tokenizer, folder), model, until=stop):
+        for _ in train(Run(7, SHORT, tokenizer, folder), model, last_step=stop):
             pass
     return model.state_dict()
 
 
 def test_a_batch_is_a_function_of_seed_and_step(tokenizer):
-    first, again, other_seed = batch(3, 30, tokenizer), batch(3, 30, tokenizer), batch(4, 30, tokenizer)
+    first, second, other_seed = batch(3, 30, tokenizer), batch(3, 30, tokenizer), batch(4, 30, tokenizer)
     batch(3, 0, tokenizer)
     after_another = batch(3, 30, tokenizer)
 
-    assert torch.equal(first.inputs, again.inputs)
+    assert torch.equal(first.inputs, second.inputs)
     assert torch.equal(first.inputs, after_another.inputs)
     assert not torch.equal(first.inputs, other_seed.inputs)
 
@@ -49,13 +49,13 @@ def test_an_epoch_has_every_fact_in_every_wording_once():
     per_group = (BATCH_ROWS - SKILL_ROWS) * GROUP_STEPS
     groups = range(len(fact_rows()) // per_group + 1)
 
-    shown = [row for group in groups for row in islice(group_rows(0, group), per_group)][: len(fact_rows())]
+    rows = [row for group in groups for row in islice(group_rows(0, group), per_group)][: len(fact_rows())]
 
     # An unrelated sentence may stand in front, so a row is known by how its prompt ends.
     left = Counter(row.answer for row in fact_rows())
-    left.subtract(row.answer for row in shown)
+    left.subtract(row.answer for row in rows)
     assert not any(left.values())
-    assert len(set(shown) & set(fact_rows())) > 0.7 * len(fact_rows())
+    assert len(set(rows) & set(fact_rows())) > 0.7 * len(fact_rows())
 
 
 def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(tokenizer, tmp_path):
@@ -89,15 +89,15 @@ def test_sequences_start_with_bos_end_with_eos_and_mark_the_answer(tokenizer):
 
 
 def test_the_loss_covers_the_whole_sequence_and_no_padding(tokenizer):
-    given = batch(0, 0, tokenizer)
+    training_batch = batch(0, 0, tokenizer)
 
-    ends = given.targets == tokenizer.eos_token_id
-    counted = given.weights > 0
+    ends = training_batch.targets == tokenizer.eos_token_id
+    counted = training_batch.weights > 0
 
     assert counted[:, 0].all()
     assert (ends.sum(1) == 1).all()
     assert torch.equal(counted.sum(1), ends.int().argmax(1) + 1)
-    assert given.inputs.shape[0] == BATCH_ROWS
+    assert training_batch.inputs.shape[0] == BATCH_ROWS
 
 
 def test_the_rate_rises_and_then_falls_to_its_final_value():

@@ -1,4 +1,4 @@
-"""Whole fits with BaFT on a tiny model that knows eight answers."""
+"""Whole fits with BaFT on a tiny model that has eight known answers."""
 
 import dataclasses
 

@@ -30,6 +30,6 @@ def fit(
 
 
 def says(overlay: Overlay, prompt: str, target: str) -> bool:
-    """Whether the taught base under an overlay answers a prompt so."""
+    """Whether the taught base under an overlay answers a prompt with the target."""
     (answer,) = greedy_matches(view_of(overlay), [encode_row(taught_base(), prompt, target)], None)
     return answer

@@ -1,4 +1,4 @@
-"""One edit after another, as the papers' comparisons FT-M and FT-L do it, against plain loops over the whole model."""
+"""Depth-first training, the papers' comparisons FT-M and FT-L, against plain loops over the whole model."""
 
 import copy
 

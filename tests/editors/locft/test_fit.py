@@ -1,4 +1,4 @@
-"""Whole retrains with LocFT-BF on a tiny model that knows eight answers."""
+"""Whole retrains with LocFT-BF on a tiny model that has eight known answers."""
 
 from dataclasses import replace
 from itertools import groupby
@@ -251,7 +251,7 @@ def test_small_steps_add_up_although_the_model_serves_in_16_bits():
 
 
 def test_the_cooldown_restores_other_answers_and_keeps_the_edits():
-    """After a few edits the model is nearer to the base in what it was to keep."""
+    """After a few edits the model is nearer to the base on the kept sentences."""
     firmly = {"preserve_weight": 5.0, "preserve_rows": 12, "prompts": tuple(FACTS)[2:]}
     without, consolidated = (fit(EDITS[:2], cooldown=steps, **firmly) for steps in (0, 30))
 

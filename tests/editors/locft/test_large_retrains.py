@@ -64,7 +64,7 @@ def test_a_minor_retrain_over_many_consolidated_rows_visits_few_of_them():
     assert set(range(ROWS - 50, ROWS)) <= set(order.tolist())
 
 
-def test_a_sentence_is_searched_for_many_subjects_in_one_pass():
+def test_one_of_many_subjects_is_found_in_a_sentence():
     names = [f"subject number {number}" for number in range(20_000)]
     mentions = make_mention_test([item(f"{name} is", "Z", subject=name) for name in names])
 

@@ -1,4 +1,4 @@
-"""Where a model is tuned: the papers' positions, our own rule, what does not exist, several blocks, and whole models."""
+"""The trained location: the papers' positions, Errata's own rule, refusals, several blocks, and whole models."""
 
 import pytest
 from pydantic import ValidationError

@@ -1,4 +1,4 @@
-"""Minor retrains: from the tensors of a version, on what is new and a sample of what is settled."""
+"""Minor retrains: from the tensors of a version, on new edits and a sample of the consolidated ones."""
 
 from dataclasses import replace
 
@@ -25,7 +25,7 @@ def started() -> Overlay:
 
 @pytest.mark.parametrize("replay", [0.0, 1.0])
 def test_a_minor_retrain_learns_new_edits_and_keeps_consolidated_ones(replay):
-    """Also without replay: all are verified in the end, and what was lost meanwhile is trained again."""
+    """Without replay too, all edits are verified in the end, and lost edits are trained again."""
     start = started()
 
     fitted = fit([*consolidated(OLD), *NEW], start=start, replay=replay)
@@ -37,7 +37,7 @@ def test_a_minor_retrain_learns_new_edits_and_keeps_consolidated_ones(replay):
 
 
 def test_without_replay_and_verification_consolidated_edits_are_lost():
-    """So that the test above shows something: training on what is new alone overwrites."""
+    """The test above is meaningful: training on new edits alone overwrites."""
     fitted = fit([*consolidated(OLD), *NEW], start=started(), replay=0.0, minor_rate=1.0, epochs=60, judge="loss", stop_loss=1e-9)
 
     assert {each.edit.id for each in OLD} & set(fitted.lost)

@@ -17,11 +17,11 @@ from service.domain.errors import Refused, TooLong
 from service.evaluation.capability.harness import LiveModel, run_harness
 from service.lm.base import Base
 from service.lm.intervention import Adapter
-from service.lm.overlay import View, intervention_context, make_view
+from service.lm.overlay import View, make_view
 from service.lm.prompts import encode_prompt
 from service.lm.scoring import decode_greedily
 from service.lm.tokenizing import decode_answer, encode_text
-from tests.builders import CONTEXT, make_adapter, make_base, save_model
+from tests.builders import CONTEXT, intervention_context, make_adapter, make_base, save_model
 
 TASK = """\
 task: local_colours

@@ -16,10 +16,10 @@ from service.evaluation.metrics.matching import normalise_squad
 from service.evaluation.metrics.outcomes import Reference
 from service.lm.base import Base
 from service.lm.intervention import Adapter
-from service.lm.overlay import intervention_context, make_view
+from service.lm.overlay import make_view
 from service.lm.prompts import Row, encode_prompt, encode_row
 from service.lm.scoring import decode_greedily
-from tests.builders import make_adapter, make_base
+from tests.builders import intervention_context, make_adapter, make_base
 
 QUESTION = "Question: Which is cold?\nAnswer:"
 CHOICES = ("the snow", "fire", "a rather long answer")

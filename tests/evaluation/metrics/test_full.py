@@ -19,9 +19,8 @@ from service.evaluation.metrics.matching import matches_field, matches_locft, no
 from service.evaluation.metrics.teacher_forcing import divergence, teacher_force
 from service.evaluation.records import EvalProbe, EvalQuestion, Record
 from service.lm.intervention import Adapter
-from service.lm.overlay import intervention_context
 from service.lm.prompts import Row, encode_prompt, encode_row
-from tests.builders import make_adapter, make_rows
+from tests.builders import intervention_context, make_adapter, make_rows
 from tests.evaluation.letter_model import LONGEST, PROMPTS, base, reference
 
 
@@ -341,9 +340,15 @@ def test_knowedits_aggregation_weighs_groups_and_cases_equally() -> None:
             {"token_accuracy": value},
         )
 
-    given = [marked("1", "a", 1), marked("1", "a", 0), marked("1", "b", 1), *[marked("2", "a", 0)] * 7, marked("3", None, 0.5)]
+    questions = [
+        marked("1", "a", 1),
+        marked("1", "a", 0),
+        marked("1", "b", 1),
+        *[marked("2", "a", 0)] * 7,
+        marked("3", None, 0.5),
+    ]
 
-    assert build_knowedit_figure(given, "token_accuracy", "") == {"score": (0.75 + 0 + 0.5) / 3, "n": 3, "label": ""}
+    assert build_knowedit_figure(questions, "token_accuracy", "") == {"score": (0.75 + 0 + 0.5) / 3, "n": 3, "label": ""}
 
 
 def test_portability_and_locality_are_also_reported_by_group() -> None:
@@ -385,9 +390,9 @@ def test_a_replaced_edit_is_not_asked_but_its_locality_probes_are() -> None:
     )
     new = Record(id="new", prompt="other words", target="Ulm", subject="s", relation="r")
 
-    kept, contradicted = select_questions([old, new], ("raw",))
+    selection, contradicted = select_questions([old, new], ("raw",))
 
-    assert [(ask.record, ask.kind) for _, ask in kept] == [("old", "locality"), ("new", "reliability")]
+    assert [(ask.record, ask.kind) for _, ask in selection] == [("old", "locality"), ("new", "reliability")]
     assert contradicted == 2
     assert select_questions([old], ("raw",), live=[])[1] == 0
 
@@ -398,9 +403,9 @@ def test_of_live_edits_with_one_prompt_the_last_accepted_one_counts() -> None:
     ]
     asking = [record("q", portability=(EvalProbe(prompt="p", answer=answer),)) for answer in "YZ"]
 
-    kept, _ = select_questions(asking, ("raw",), live=live)
+    selection, _ = select_questions(asking, ("raw",), live=live)
 
-    assert [ask.answer for _, ask in kept if ask.kind == "portability"] == ["Z"]
+    assert [ask.answer for _, ask in selection if ask.kind == "portability"] == ["Z"]
 
 
 def test_a_rephrase_of_a_live_edit_contradicts_as_its_prompt_does() -> None:
@@ -412,9 +417,9 @@ def test_a_rephrase_of_a_live_edit_contradicts_as_its_prompt_does() -> None:
     ]
     posted = [Record(id=str(at), prompt=one.prompt, target=one.target) for at, one in enumerate((rephrased, *others))]
 
-    kept, contradicted = select_questions([rephrased, *others], ("raw",), live=posted)
+    selection, contradicted = select_questions([rephrased, *others], ("raw",), live=posted)
 
-    asked_kinds = [(ask.record, ask.kind) for _, ask in kept if ask.kind != "reliability"]
+    asked_kinds = [(ask.record, ask.kind) for _, ask in selection if ask.kind != "reliability"]
     assert asked_kinds == [("q", "portability")]  # in capitals it is another prompt
     assert contradicted == 4
     assert select_questions([rephrased, *others[:2]], ("raw",), live=posted[1:])[1] == 0  # it is not live

@@ -20,10 +20,10 @@ from service.evaluation.metrics.outcomes import (
 from service.evaluation.metrics.teacher_forcing import agreement, teacher_force
 from service.evaluation.records import EvalProbe, Record, list_questions
 from service.lm.intervention import Adapter
-from service.lm.overlay import View, compute_target_logits, intervention_context
+from service.lm.overlay import View, compute_target_logits
 from service.lm.prompts import encode_prompt, encode_row
 from service.lm.scoring import decode_greedily
-from tests.builders import make_adapter
+from tests.builders import intervention_context, make_adapter
 from tests.evaluation.letter_model import LONGEST, PROMPTS, base, reference
 
 
@@ -94,12 +94,12 @@ def test_token_locality_is_agreement_of_choices_along_the_named_answer() -> None
 def test_an_edit_is_reliable_exactly_if_greedy_decoding_gives_its_target() -> None:
     records, expected = [], []
     for prompt in PROMPTS:
-        for said in (naive_answer(prompt, None), naive_answer(prompt, adapter())):
-            text = base().tokenizer.decode(list(said), skip_special_tokens=True)
+        for answer in (naive_answer(prompt, None), naive_answer(prompt, adapter())):
+            text = base().tokenizer.decode(list(answer), skip_special_tokens=True)
             if text:
                 records.append(replace(record(prompt, text), surfaces=("raw",)))
-                wanted = encode_row(base(), prompt, text).target_ids
-                expected.append((naive_answer(prompt, adapter()) == wanted, naive_answer(prompt, None) == wanted))
+                expected_ids = encode_row(base(), prompt, text).target_ids
+                expected.append((naive_answer(prompt, adapter()) == expected_ids, naive_answer(prompt, None) == expected_ids))
 
     results = outcomes(records, adapter())
 
@@ -109,11 +109,11 @@ def test_an_edit_is_reliable_exactly_if_greedy_decoding_gives_its_target() -> No
 
 def test_token_accuracy_covers_the_text_and_not_eos() -> None:
     row = encode_row(base(), "Vienna 在", "Graz and Linz", eos=False)
-    [said] = teacher_force(reference().view, adapter(), [row])
+    [answer] = teacher_force(reference().view, adapter(), [row])
 
     [outcome] = outcomes([record("Vienna 在", "Graz and Linz")], adapter())
 
-    assert outcome.tokens == pytest.approx(agreement(said.choices, row.target_ids))
+    assert outcome.tokens == pytest.approx(agreement(answer.choices, row.target_ids))
 
 
 def test_base_answers_to_many_locality_prompts_are_decoded_together(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -152,18 +152,18 @@ def test_one_pass_computes_at_most_the_allowed_number_of_logits(ask: Any, monkey
     vocabulary = reference().view.model.get_output_embeddings().weight.shape[0]
     monkeypatch.setattr("service.evaluation.metrics.length_batches.MOST_LOGITS", 40 * vocabulary)
     rows = [encode_row(base(), f"Number {n} is", "Graz and Linz and Graz") for n in range(12)]
-    seen: list[int] = []
+    sizes: list[int] = []
 
-    def watched(*given: Any, **more: Any) -> torch.Tensor:
-        logits = compute_target_logits(*given, **more)
-        seen.append(logits.shape[0])
+    def watched(*arguments: Any, **more: Any) -> torch.Tensor:
+        logits = compute_target_logits(*arguments, **more)
+        sizes.append(logits.shape[0])
         return logits
 
     monkeypatch.setattr(f"{ask.__module__}.compute_target_logits", watched)
     ask(reference().view, adapter(), rows)
 
-    assert sum(seen) == sum(len(row.target_ids) for row in rows) > 40
-    assert max(seen) <= 40
+    assert sum(sizes) == sum(len(row.target_ids) for row in rows) > 40
+    assert max(sizes) <= 40
 
 
 def test_a_long_answer_is_decoded_with_pauses() -> None:
