@@ -44,8 +44,8 @@ class Worker:
     """The worker of one process.
 
     `is_only_server` says that no other process can work on this store (the folder of a SQLite file is locked); the lease is
-    then taken without waiting. A chore does one bounded piece of work and returns whether there was any; chores run one after another,
-    beside the fits.
+    then taken without waiting. A chore does one bounded piece of work and returns whether there was any; chores run one after
+    another, beside the fits.
     """
 
     def __init__(
