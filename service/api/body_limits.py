@@ -1,7 +1,7 @@
-"""The room that request bodies take in memory: each up to its own limit, and all that are in flight up to one of their own.
+"""The memory of request bodies: each body has a limit, and all bodies in flight have a common limit.
 
-What a body takes up is counted as it arrives and given back when its request has been answered, since what was read from it is
-held as long. The first bytes of every body are free: however many large ones fill the room, small requests pass.
+The bytes of a body are reserved as they arrive and released when its request was answered, because the parsed body is held as
+long. The first bytes of every body are free, so small requests pass even while large ones fill the common limit.
 """
 
 from collections.abc import Iterator
@@ -12,50 +12,50 @@ from anyio import CapacityLimiter
 from service.api.problems import UNAVAILABLE, Problem
 from service.settings import Limits
 
-SMALL_BYTES = 16_384  # free, and read without a thread; of these, as many connections as there may be take 33 MB
-READER = "errata.reader"  # where a request's scope has the limiter of the thread that reads large bodies
+SMALL_BYTES = 16_384  # free, and parsed without a thread; at the limit of connections they take 33 MB
+READER = "errata.reader"  # key in a request's scope: the limiter of the thread that parses large bodies
 
 
 class BodyMemory:
-    """All bodies in flight. `reader` lets one large one be read at a time: several would only take turns, and memory each."""
+    """The memory of all bodies in flight. `reader` admits one large body at a time: parallel parsing would only cost memory."""
 
     def __init__(self, limits: Limits) -> None:
         self.reader = CapacityLimiter(1)
         self._left = limits.bodies_bytes
 
     @contextmanager
-    def room(self) -> Iterator["BodyReservation"]:
-        """Room for one body, given back at the end of the block."""
-        room = BodyReservation(self)
+    def reservation(self) -> Iterator["BodyReservation"]:
+        """A reservation for one body, released at the end of the block."""
+        reservation = BodyReservation(self)
         try:
-            yield room
+            yield reservation
         finally:
-            self._left += room.taken
+            self._left += reservation.reserved
 
-    def take(self, more: int) -> None:
-        """Take up `more` bytes. Raises Problem if there are not as many left."""
+    def reserve(self, more: int) -> None:
+        """Reserve `more` bytes. Raises Problem if fewer are left."""
         if more > self._left:
-            # The rest of the body is on its way: only a closed connection ends that.
+            # The client is sending the rest of the body: only a closed connection stops it.
             headers = {"Retry-After": "1", "Connection": "close"}
             raise Problem(UNAVAILABLE, "Too many large requests are being read; send this one again.", headers=headers)
         self._left -= more
 
     def check(self, length: int) -> None:
-        """Raise Problem if a body of this length would not find room now."""
+        """Raise Problem if a body of this length could not be reserved now."""
         if length - SMALL_BYTES > self._left:
-            self.take(length - SMALL_BYTES)
+            self.reserve(length - SMALL_BYTES)
 
 
 class BodyReservation:
-    """What one body takes up so far."""
+    """The bytes that one body has reserved so far."""
 
     def __init__(self, bodies: BodyMemory) -> None:
-        self.taken = 0
+        self.reserved = 0
         self._bodies = bodies
 
     def grow(self, length: int) -> None:
-        """Have room for a body that is `length` bytes long by now. Raises Problem if there is none."""
-        more = max(0, length - SMALL_BYTES) - self.taken
+        """Extend the reservation to a body of `length` bytes. Raises Problem if too few bytes are left."""
+        more = max(0, length - SMALL_BYTES) - self.reserved
         if more > 0:
-            self._bodies.take(more)
-            self.taken += more
+            self._bodies.reserve(more)
+            self.reserved += more

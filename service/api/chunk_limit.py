@@ -1,15 +1,15 @@
-"""HTTP/1.1 in not too many pieces: each piece of a body costs the event loop some time, whether it is one byte or many."""
+"""A limit on the pieces of an HTTP/1.1 body: each piece costs the event loop time, whatever its size."""
 
 from typing import Any
 
 import h11
 
 FREE_PIECES = 1_000
-PIECE_BYTES = 256  # and so many on average beyond those; a network packet carries some 1,400
+PIECE_BYTES = 256  # least mean size of further pieces; a network packet carries about 1,400
 
 
 class TooManyPieces(h11.RemoteProtocolError):
-    """A body came in more pieces than are taken up."""
+    """A body came in too many pieces."""
 
 
 class CountedConnection(h11.Connection):

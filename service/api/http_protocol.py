@@ -1,10 +1,10 @@
-"""HTTP/1.1 with deadlines: a client that sends its request, or reads its answer, too slowly is closed.
+"""HTTP/1.1 with deadlines: the connection of a client that sends or reads too slowly is closed.
 
-uvicorn's keep-alive time does not cover a request that has begun: one byte every few seconds would hold a connection for ever.
-What h11 itself refuses (a head over the limit, a line that is no HTTP) is answered with a problem too.
+uvicorn's keep-alive timeout does not cover a request that has begun: one byte every few seconds would hold a connection for ever.
+Errors that h11 itself raises (a head over the limit, a line that is no HTTP) are answered with a problem too.
 
-A client that has sent its whole request and closed its side of the connection is answered, if it is still there. Whether it is
-shows only when something is sent to it: an interim answer, which every client passes over, and which one that left resets.
+A client may close its sending side after a whole request and still wait for the answer. To see whether it is still there, the
+server sends an interim response (100). A waiting client ignores it; the machine of a disconnected client resets the connection.
 """
 
 import asyncio
@@ -20,8 +20,8 @@ from service.api.idle_connections import ConnectionState, IdleConnections
 from service.api.problems import HEAD_TOO_LARGE, MALFORMED, MEDIA_TYPE, Problem
 from service.settings import Limits
 
-READ_BYTES = 65_536  # taken from a connection at once, and the most that waits behind a request which is being answered
-DISCONNECT_CHECK_S = 0.25  # between two looks whether a client that closed its side is still there
+READ_BYTES = 65_536  # most bytes read at once, and most bytes that wait behind a request that is being answered
+DISCONNECT_CHECK_S = 0.25  # seconds between two checks of a client that closed its sending side
 
 
 class DeadlineProtocol(H11Protocol):
@@ -44,17 +44,17 @@ class DeadlineProtocol(H11Protocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        transport.max_size = READ_BYTES  # type: ignore[attr-defined]  # of asyncio's own transports, which read 256 KiB else
-        if len(self.connections) > self.limits.connections and not self._finds_room():
+        transport.max_size = READ_BYTES  # type: ignore[attr-defined]  # asyncio's own transports read 256 KiB by default
+        if len(self.connections) > self.limits.connections and not self._close_idle():
             transport.abort()
         else:
             self._watch_receiving()
-            self.idle_connections.set_state(self, self._standing())
+            self.idle_connections.set_state(self, self._state())
 
     def handle_events(self) -> None:
         super().handle_events()
         self._watch_receiving()
-        self.idle_connections.set_state(self, None if self.transport.is_closing() else self._standing())
+        self.idle_connections.set_state(self, None if self.transport.is_closing() else self._state())
 
     def pause_writing(self) -> None:
         super().pause_writing()
@@ -99,20 +99,20 @@ class DeadlineProtocol(H11Protocol):
             self.transport.write(self.conn.send(event) or b"")
         self.transport.close()
 
-    def _finds_room(self) -> bool:
+    def _close_idle(self) -> bool:
         """Whether another connection was closed for this one."""
         closed = self.idle_connections.close_longest_idle()
         self.connections.discard(closed)
         return closed is not None
 
-    def _standing(self) -> ConnectionState | None:
+    def _state(self) -> ConnectionState | None:
         is_answered = self.cycle is not None and not self.cycle.response_complete
         if is_answered:
-            return ConnectionState.OWES if self.conn.their_state is h11.SEND_BODY else None
-        return ConnectionState.OWES if self._client_owes() else ConnectionState.IDLE
+            return ConnectionState.INCOMPLETE if self.conn.their_state is h11.SEND_BODY else None
+        return ConnectionState.INCOMPLETE if self._client_owes() else ConnectionState.IDLE
 
     def _watch_receiving(self) -> None:
-        """Start the clock when the client owes the rest of a request, stop it when it owes nothing; more bytes change nothing."""
+        """Start the deadline when a request is incomplete, and stop it when none is. More bytes do not extend it."""
         if not self._client_owes():
             self._stop("_receiving")
         elif self._receiving is None:

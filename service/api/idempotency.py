@@ -1,4 +1,4 @@
-"""Requests that may be repeated: the header with their key, what makes two of them the same, and how a replay is said."""
+"""Repeatable requests: the header with the key, the digest that identifies a body, and the header of a replay."""
 
 import hashlib
 import json
@@ -20,7 +20,7 @@ KEY_DESCRIPTION = (
 def idempotency_key(
     request: Request, given: Annotated[str | None, Header(alias="Idempotency-Key", description=KEY_DESCRIPTION)] = None
 ) -> str | None:
-    """The key of a request that may be repeated safely."""
+    """The key of a repeatable request. Raises Refused for a malformed key."""
     if given is not None and not (1 <= len(given) <= 255 and all("!" <= character <= "~" for character in given)):
         raise Refused("Idempotency-Key must have 1 to 255 visible ASCII characters", field="Idempotency-Key")
     if len(request.headers.getlist("Idempotency-Key")) > 1:
@@ -32,19 +32,19 @@ Key = Annotated[str | None, Depends(idempotency_key)]
 
 
 def digest_of(body: In, **beside: Any) -> str:
-    """Two requests are the same if their bodies mean the same, and what they say `beside` these."""
-    said = body.model_dump(mode="json")
-    return hashlib.sha256(json.dumps({"body": said, **beside} if beside else said, sort_keys=True).encode()).hexdigest()
+    """The digest of a parsed body and of the values `beside` it. Requests with one digest are the same."""
+    content = body.model_dump(mode="json")
+    return hashlib.sha256(json.dumps({"body": content, **beside} if beside else content, sort_keys=True).encode()).hexdigest()
 
 
 def keyed_request(call: str, author: str, key: str | None, body: In, **beside: Any) -> KeyedRequest:
-    """A request to a call as the store remembers it."""
+    """A request to a call, in the form that the store uses."""
     return KeyedRequest(author, call, key, "" if key is None else digest_of(body, **beside))
 
 
-def set_replay_header(response: Response, asked: KeyedRequest) -> None:
-    """Say in the answer that it was given before."""
-    if asked.is_replay:
+def set_replay_header(response: Response, request: KeyedRequest) -> None:
+    """Mark an answer that was given before."""
+    if request.is_replay:
         response.headers[REPLAY_HEADER] = "true"
 
 

@@ -1,4 +1,4 @@
-"""Which open connections may be closed to let a new one in: those that nobody is being answered on, longest first."""
+"""Open connections that may be closed for a new one: those without a request in progress, the longest idle first."""
 
 import asyncio
 from collections import OrderedDict
@@ -7,48 +7,44 @@ from typing import Protocol
 
 
 class ConnectionState(StrEnum):
-    """What a connection that is not being answered does, in the order in which they yield."""
+    """The state of a connection without a request in progress, in the order in which connections are closed."""
 
     IDLE = "idle"  # between two requests
-    OWES = "owes"  # the client has not sent its first request, or has not sent all of another
+    INCOMPLETE = "incomplete"  # the client has not sent its first request, or not the whole of a later one
 
 
 class Connection(Protocol):
-    """What is closed."""
+    """A connection that can be closed."""
 
     transport: asyncio.Transport
 
 
 class IdleConnections:
-    """The connections that may yield, each kind in the order in which they came to stand so. Each call takes the same short time,
-    however many there are.
-    """
+    """The connections that may be closed, by state and in the order in which they entered it. Every call takes constant time."""
 
     def __init__(self) -> None:
-        self._standing: dict[Connection, ConnectionState] = {}
-        # A dict would walk over all that left from its front before.
-        self._queues: dict[ConnectionState, OrderedDict[Connection, None]] = {
-            standing: OrderedDict() for standing in ConnectionState
-        }
+        self._states: dict[Connection, ConnectionState] = {}
+        # A plain dict would scan the entries that were deleted at its front.
+        self._queues: dict[ConnectionState, OrderedDict[Connection, None]] = {state: OrderedDict() for state in ConnectionState}
 
-    def set_state(self, connection: Connection, standing: ConnectionState | None) -> None:
-        """Say how a connection stands now; None: it is being answered, and must not be closed."""
-        before = self._standing.get(connection)
-        if standing is before:
+    def set_state(self, connection: Connection, state: ConnectionState | None) -> None:
+        """Set the state of a connection. None: it is being answered and must not be closed."""
+        before = self._states.get(connection)
+        if state is before:
             return
         if before is not None:
             del self._queues[before][connection]
-            del self._standing[connection]
-        if standing is not None:
-            self._queues[standing][connection] = None
-            self._standing[connection] = standing
+            del self._states[connection]
+        if state is not None:
+            self._queues[state][connection] = None
+            self._states[connection] = state
 
     def close_longest_idle(self) -> Connection | None:
-        """Close the connection that yields first and name it; None if all are being answered."""
+        """Close the first connection in order and return it; None if all are being answered."""
         for queue in self._queues.values():
             if queue:
-                found = next(iter(queue))
-                self.set_state(found, None)
-                found.transport.abort()
-                return found
+                connection = next(iter(queue))
+                self.set_state(connection, None)
+                connection.transport.abort()
+                return connection
         return None

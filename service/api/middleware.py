@@ -1,6 +1,6 @@
-"""What every request passes before a route sees it: an identity, a host name, a bounded body of JSON; and the log line it leaves.
+"""The checks before every route (request id, host, origin, size and type of the body), and the access log line.
 
-Pure ASGI, because Starlette's function middleware hides from the route that the client has gone away.
+Pure ASGI, because Starlette's function middleware hides a client's disconnect from the route.
 """
 
 import re
@@ -36,9 +36,7 @@ log = structlog.get_logger("errata.access")
 
 
 class RequestMiddleware:
-    """Wraps the whole application; counts what is in flight, so that there is never more than `limits.concurrent_requests`,
-    health checks aside.
-    """
+    """Wraps the whole application. At most `limits.concurrent_requests` are in flight, not counting health checks."""
 
     def __init__(self, app: App, settings: Settings) -> None:
         self._app = app
@@ -59,13 +57,13 @@ class RequestMiddleware:
             try:
                 check_address(scope)
                 self._check_head(scope)
-                with self._bodies.room() as room:
-                    whole = await self._whole_body(scope, receive, room)
-                    if whole is not None:
+                with self._bodies.reservation() as reservation:
+                    replay = await self._read_body(scope, receive, reservation)
+                    if replay is not None:
                         with self._place(scope):
-                            await self._app({**scope, READER: self._bodies.reader}, whole, line.send)
+                            await self._app({**scope, READER: self._bodies.reader}, replay, line.send)
             except Exception as error:
-                if line.status:  # too late for another answer: the connection is closed by the server
+                if line.status:  # an answer has begun: the server closes the connection
                     raise
                 if not isinstance(error, Problem):
                     log.error("unexpected error", error=type(error).__name__, frames=frames_of(error)[-12:])
@@ -74,7 +72,7 @@ class RequestMiddleware:
                 line.write()
 
     def _check_head(self, scope: Scope) -> None:
-        """Raise Problem for what need not be read: one request too many, a foreign host or page, a wrong kind or size of body."""
+        """Raise Problem before the body is read: too many requests, a foreign host or page, a wrong type or size of the body."""
         self._check_room(scope)
         # h11 counts only heads that arrive in pieces; one that comes in a single read is counted here.
         head = (
@@ -87,7 +85,7 @@ class RequestMiddleware:
         headers = {name: value.decode("latin-1") for name, value in scope["headers"]}
         self._origins.check(scope)
         if b"content-length" in headers and b"transfer-encoding" in headers:
-            # Whoever is in between may see the body end elsewhere (RFC 9112, 6.1), and what follows as another request.
+            # A proxy may see another end of the body (RFC 9112, 6.1), and the rest as another request.
             raise Problem(
                 MALFORMED, "Content-Length and Transfer-Encoding must not come together.", headers={"Connection": "close"}
             )
@@ -102,7 +100,7 @@ class RequestMiddleware:
 
     @contextmanager
     def _place(self, scope: Scope) -> Iterator[None]:
-        """Count a request among those in flight, from the end of its body on: half a request must not hold a place."""
+        """Count a request as in flight, from the end of its body on: an incomplete request must not occupy a place."""
         self._check_room(scope)
         counts = not is_health_check(scope)
         self._in_flight += counts
@@ -112,15 +110,15 @@ class RequestMiddleware:
             self._in_flight -= counts
 
     def _check_room(self, scope: Scope) -> None:
-        """Raise Problem if too many are in flight. Who asks how the server is does not stand in line with its clients."""
+        """Raise Problem if too many requests are in flight. Health checks are exempt."""
         if self._in_flight >= self._limits.concurrent_requests and not is_health_check(scope):
             raise Problem(UNAVAILABLE, "Too many requests are being answered.", headers={"Retry-After": "1"})
 
-    async def _whole_body(self, scope: Scope, receive: Receive, room: BodyReservation) -> Receive | None:
-        """Read the body up to its limit and as far as there is room, to be given to the route in one piece; later messages (the
-        client left) pass through.
+    async def _read_body(self, scope: Scope, receive: Receive, reservation: BodyReservation) -> Receive | None:
+        """Read the body within its limit and its reservation. Returns a `receive` that gives it to the route in one piece and
+        passes later messages (the client's disconnect) through.
 
-        None if the client left before the end: half a request must not be carried out.
+        None if the client disconnected before the end of the body: an incomplete request must not be carried out.
         """
         body = bytearray()
         more = True
@@ -132,12 +130,12 @@ class RequestMiddleware:
             more = message.get("more_body", False)
             if len(body) > self._largest(scope):
                 raise self._too_large(scope)
-            room.grow(len(body))
-        waiting: list[Message] = [{"type": "http.request", "body": bytes(body), "more_body": False}]
+            reservation.grow(len(body))
+        messages: list[Message] = [{"type": "http.request", "body": bytes(body), "more_body": False}]
         body.clear()
 
         async def replay() -> Message:
-            return waiting.pop() if waiting else await receive()
+            return messages.pop() if messages else await receive()
 
         return replay
 
@@ -149,7 +147,7 @@ class RequestMiddleware:
 
 
 class AccessLine:
-    """One request as one log line: no query string and no body, because both hold prompts."""
+    """The log line of one request, without query string and body, because both contain prompts."""
 
     def __init__(self, scope: Scope, send: Send) -> None:
         self.request_id = request_id(scope)
@@ -160,7 +158,7 @@ class AccessLine:
         self._version: str | None = None
 
     async def send(self, message: Message) -> None:
-        """Pass an answer on, with the headers that every answer has."""
+        """Send an answer with the common headers."""
         if message["type"] == "http.response.start":
             self.status = message["status"]
             self._version = dict(message["headers"]).get(b"x-model-version", b"").decode("latin-1") or None
@@ -168,7 +166,7 @@ class AccessLine:
         await self._send(message)
 
     def write(self) -> None:
-        """Write the line. A path that is no route may hold anything, so only the route's own pattern is written."""
+        """Write the line. It has the pattern of the route and not the path, which may contain any text."""
         route = self._scope.get("route")
         log.info(
             "request",
@@ -181,8 +179,8 @@ class AccessLine:
 
 
 def request_id(scope: Scope) -> str:
-    """The client's or the proxy's own id of a request, where it has a safe form, so that one id runs through all logs."""
-    given = [value for name, value in scope["headers"] if name == b"x-request-id"]
-    if len(given) == 1 and CLIENT_REQUEST_ID.fullmatch(given[0]):
-        return str(given[0].decode("ascii"))
+    """The client's or proxy's id of a request if it has a safe form, so that all logs have one id; otherwise a new id."""
+    ids = [value for name, value in scope["headers"] if name == b"x-request-id"]
+    if len(ids) == 1 and CLIENT_REQUEST_ID.fullmatch(ids[0]):
+        return str(ids[0].decode("ascii"))
     return uuid.uuid4().hex

@@ -1,4 +1,4 @@
-"""Which address a request may name, and whose it is: `/eval/compare` is a route of its own, and no evaluation with that id."""
+"""Valid request paths, and ids in paths: `/eval/compare` is a route of its own and not an evaluation with that id."""
 
 import re
 from collections.abc import MutableMapping
@@ -9,12 +9,12 @@ from starlette.convertors import StringConvertor, register_url_convertor
 
 from service.api.problems import MALFORMED, Problem
 
-RESERVED = ("batch", "compare")  # routes that stand where an id could stand
+RESERVED = ("batch", "compare")  # routes at the position of an id
 _HALF_ENCODED = re.compile(rb"%(?![0-9A-Fa-f]{2})")
 
 
 def check_address(scope: MutableMapping[str, Any]) -> None:
-    """Raise Problem for an address that is no path: one with scheme and host, a `*`, or half an encoded character."""
+    """Raise Problem for a request target that is no path: one with scheme and host, a `*`, or an incomplete percent-encoding."""
     path: bytes = scope["raw_path"]
     if not path.startswith(b"/"):
         raise Problem(MALFORMED, "The address must be a path that begins with a slash.")
@@ -27,9 +27,7 @@ def check_address(scope: MutableMapping[str, Any]) -> None:
 
 
 class _IdConvertor(StringConvertor):
-    """What stands in a route for one thing by its id, so that another method of a word is not taken for a request
-    about a thing of that name.
-    """
+    """The id of one resource in a route. It excludes reserved words, so a wrong method on their routes stays a 405."""
 
     regex = rf"(?!(?:{'|'.join(RESERVED)})$)[^/]+"
 
@@ -38,5 +36,5 @@ register_url_convertor("id", _IdConvertor())
 
 
 def id_path(name: str) -> str:
-    """The path of one thing of a list, by its id under this name."""
+    """The path of one resource by its id, with `name` as the parameter's name."""
     return f"/{{{name}:id}}"

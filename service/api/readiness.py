@@ -1,39 +1,39 @@
-"""Whether the database answers, asked in a thread of its own: those of the other routes may all be waiting for it."""
+"""Whether the database answers, checked in a thread of its own, because all threads of the routes may be waiting for it."""
 
 import asyncio
 import contextlib
 import threading
 from collections.abc import Callable
 
-ANSWER_S = 2.0  # less than probes wait
+ANSWER_S = 2.0  # less than the timeout of health probes
 
 
 class Readiness:
-    """One look at a time, however many ask; who asks during a look is given what it finds. Used from one event loop."""
+    """Concurrent checks share one query of the database. Used from one event loop."""
 
-    def __init__(self, look: Callable[[], str], *, patience_s: float = ANSWER_S) -> None:
-        self._look, self._patience_s = look, patience_s
-        self._found: asyncio.Future[str] | None = None
+    def __init__(self, query: Callable[[], str], *, patience_s: float = ANSWER_S) -> None:
+        self._query, self._patience_s = query, patience_s
+        self._result: asyncio.Future[str] | None = None
 
     async def check(self) -> str:
-        """What the look found, or that it takes too long; then it goes on, and the next who asks is given its end."""
-        if self._found is None or self._found.done():
-            self._found = asyncio.get_running_loop().create_future()
-            threading.Thread(target=self._run, args=(self._found,), name="errata-ready", daemon=True).start()
+        """The result of the query, or a sentence if it takes too long. The query then continues, and the next check shares it."""
+        if self._result is None or self._result.done():
+            self._result = asyncio.get_running_loop().create_future()
+            threading.Thread(target=self._run, args=(self._result,), name="errata-ready", daemon=True).start()
         try:
-            return await asyncio.wait_for(asyncio.shield(self._found), self._patience_s)
+            return await asyncio.wait_for(asyncio.shield(self._result), self._patience_s)
         except TimeoutError:
             return f"no answer within {self._patience_s:g} s"
 
-    def _run(self, found: asyncio.Future[str]) -> None:
+    def _run(self, result: asyncio.Future[str]) -> None:
         try:
-            seen = self._look()
-        except Exception as error:  # a future without an end would be the last look of all
-            seen = f"the look failed ({type(error).__name__})"
-        with contextlib.suppress(RuntimeError):  # the loop has ended, and with it whoever asked
-            found.get_loop().call_soon_threadsafe(_tell, found, seen)
+            text = self._query()
+        except Exception as error:  # a future that never ends would block all later checks
+            text = f"the look failed ({type(error).__name__})"
+        with contextlib.suppress(RuntimeError):  # the event loop has ended, and its checks with it
+            result.get_loop().call_soon_threadsafe(_set_result, result, text)
 
 
-def _tell(found: asyncio.Future[str], seen: str) -> None:
-    if not found.done():
-        found.set_result(seen)
+def _set_result(result: asyncio.Future[str], text: str) -> None:
+    if not result.done():
+        result.set_result(text)

@@ -1,4 +1,4 @@
-"""What the routes are given: the opened parts of a running server. `app.py` opens and closes them; nothing here does."""
+"""The state of a running server that the routes use. `runtime` opens and closes its parts."""
 
 import threading
 from collections.abc import Callable
@@ -79,7 +79,7 @@ class ServerState:
 
     @cached_property
     def readiness(self) -> Readiness:
-        """Looks whether the database answers."""
+        """The check whether the database answers."""
         return Readiness(self._database)
 
     async def checks(self) -> dict[str, str]:
@@ -95,15 +95,15 @@ class ServerState:
         }
 
     def summary(self) -> dict[str, Any]:
-        """The head that this process answers with, and how well it holds what it was taught."""
+        """The head that this process answers with, and its measurements."""
         current = self.lifecycle.follower.current
         with self.store.read() as connection:
             store_id = heads.read(connection).store_id
             version = versions.get(connection, current.version)
             counts = edits.count_by_status(connection)
-            course = read_details(connection, version)
+            details = read_details(connection, version)
         return {
-            **course,
+            **details,
             "store": store_id,
             "head": current.version,
             "epoch": current.epoch,
@@ -128,7 +128,7 @@ class ServerState:
 
 
 async def state_of(request: Request) -> ServerState:
-    """The parts of the server that answers this request. Needs no thread: all of them may be waiting for the database."""
+    """The state of the server that answers this request. Async, because all threads may be waiting for the database."""
     server: ServerState = request.app.state.server
     return server
 

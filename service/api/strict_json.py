@@ -1,8 +1,8 @@
-"""JSON as requests may send it: UTF-8, finite numbers, bounded nesting and number of values; of equal keys in one object the
-last wins.
+"""Strict JSON for requests: UTF-8, finite numbers, bounded nesting and number of values. Of equal keys in one object the last
+wins.
 
-Nothing here tries a place of the body twice: the depth and the number of values are found by counting, not by a pattern. A
-large body is read, and judged by the model of its route, in a thread, one at a time; the thread lets others have their turn.
+Each byte is examined a constant number of times: depth and number of values are counted without a pattern. A large body is parsed
+and validated in a thread, one body at a time; the thread lets other threads run.
 """
 
 import json
@@ -23,7 +23,7 @@ from service.api.problems import INVALID, MALFORMED, Problem, problem_of
 
 DEEPEST = 32
 MOST_VALUES = 200_000  # 8 MB of edits with short probes have half as many
-MOST_FAULTS = 10_000  # more are not told one from another: a list of them would take longer than the whole reading
+MOST_FAULTS = 10_000  # more are reported as one: listing them would take longer than parsing the body
 LONGEST_NUMBER = 400  # digits and signs: the largest double written out has 309
 _NO_BRACKETS = bytes(sorted(set(range(256)) - set(b"[]{}")))
 
@@ -58,7 +58,7 @@ class _StrictRequest(Request):
         """What the body says, as the route's model if it has one: the framework then has nothing left to judge."""
         if not hasattr(self, "_parsed"):
             body = await self.body()
-            self._body = b" "  # not held beside what was made of it; not empty, which would stand for no body
+            self._body = b" "  # frees the bytes beside the parsed value; not empty, because that would mean no body
             if len(body) <= SMALL_BYTES or READER not in self.scope:
                 self._parsed = read(body, self._model)
             else:
@@ -67,7 +67,7 @@ class _StrictRequest(Request):
 
 
 def read(body: bytes, model: type[BaseModel] | None) -> Any:
-    """What a body says, as `model` has it. Raises Problem."""
+    """The body as an instance of `model`. Raises Problem."""
     value = parse(body)
     if model is None:
         return value
@@ -94,9 +94,9 @@ def parse(body: bytes) -> Any:
 
 
 def outside_of_texts(body: bytes) -> bytes:
-    """All that stands outside of quoted texts, in time that grows with the length alone. Raises Problem over `MOST_VALUES`.
+    """The bytes outside of quoted texts, in time linear in the length. Raises Problem over `MOST_VALUES`.
 
-    Of a body that is no JSON this is right up to the place where it stops being JSON, which is as far as it is parsed.
+    For an invalid body the result is right up to the first error, which is as far as the body is parsed.
     """
     plain = body.replace(b"\\\\", b"").replace(b'\\"', b"")  # a run of backslashes begins at its first one, wherever it stands
     if plain.count(b'"') > 4 * MOST_VALUES:  # two a text, and two more for its name
@@ -108,7 +108,7 @@ def outside_of_texts(body: bytes) -> bytes:
 
 
 def depth_of(outside: bytes) -> int:
-    """How deeply brackets nest, found without parsing: a parser's own stack is the thing to protect."""
+    """The nesting depth of brackets, counted without a parser, whose stack is to be protected."""
     depth = deepest = 0
     for bracket in outside.translate(None, _NO_BRACKETS):
         depth += 1 if bracket in b"[{" else -1
@@ -137,8 +137,8 @@ def _integer(digits: str) -> int:
 
 
 def _decoder(*, patient: bool) -> Any:
-    """One that keeps to the rules above. A `patient` one is Python's own code: the C code would not let another thread run
-    before it is through, which takes it a third of a second with an object of 300,000 members.
+    """A decoder with the rules above. A `patient` one is Python code, during which other threads run. The C code blocks them
+    until its end: a third of a second for an object of 300,000 members.
     """
     decoder: Any = json.JSONDecoder(parse_constant=_no_number, parse_float=_finite, parse_int=_integer)
     if patient:

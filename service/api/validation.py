@@ -1,4 +1,4 @@
-"""What validation found, as sentences that name a field and never its value, nor a name that the client made up."""
+"""Validation errors as sentences. They name a field, and never its value or a field name that the client invented."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -51,7 +51,7 @@ class Fault(BaseModel):
 
 
 def to_faults(found: Sequence[Mapping[str, Any]]) -> list[Fault]:
-    """The first faults of a validation. Those with one path come from the branches of a union and make one sentence."""
+    """The first faults of a validation. Faults with one path come from the branches of a union and are joined to one sentence."""
     faults: dict[str, Fault] = {}
     for fault in found:
         path, sentence = _path(fault), _sentence(fault)

@@ -1,4 +1,4 @@
-"""How a version came to its tensors, and how well it does: what `/versions` and `/model` say alike."""
+"""The retrains behind a version's tensors and its measurements: fields that `/versions` and `/model` share."""
 
 from typing import Any
 
@@ -11,13 +11,15 @@ from service.store import measurements
 
 def read_details(connection: Connection, version: Version) -> dict[str, Any]:
     """The fields `minors`, `major_at`, `drift` and `measured` of an answer."""
-    known = measurements.read_nearest(connection, version.number)
+    measured = measurements.read_nearest(connection, version.number)
     return {
         "minors": version.minors,
         "major_at": version.major_at,
         "drift": version.scores.get("drift"),
         "measured": {
-            name: MeasuredOut(score=one.score, n=one.n, how=one.how, source=one.source, version=one.version, at=one.at)
-            for name, one in known.items()
+            name: MeasuredOut(
+                score=figure.score, n=figure.n, how=figure.how, source=figure.source, version=figure.version, at=figure.at
+            )
+            for name, figure in measured.items()
         },
     }

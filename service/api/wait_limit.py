@@ -1,7 +1,7 @@
-"""Who may wait for an outcome: so many calls in all, and so many from one address. Who finds no place is answered at once.
+"""A limit on calls that wait for an outcome, in total and by client address. A call over the limit is answered at once.
 
-A waiting call costs a connection, a place among the requests in flight, and a look at the rows now and then. What it was sent for
-is done all the same; the answer to it only says less.
+A waiting call costs a connection, a place among the requests in flight, and a read of the rows now and then. Its request takes
+effect without the wait too; only the answer has less.
 """
 
 from collections import Counter
@@ -21,7 +21,7 @@ class WaitLimit:
 
     @contextmanager
     def place(self, address: str) -> Iterator[bool]:
-        """Hold a place for as long as the block runs; False if there is none left, for anybody or for this address."""
+        """Take a place while the block runs. False if none is left, in total or for this address."""
         if self._by_address.total() >= self._most or self._by_address[address] >= self._most_of_one:
             yield False
             return

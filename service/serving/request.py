@@ -1,6 +1,6 @@
-"""One answer: what is asked for, how its next token is chosen, and when it ends. Knows no batches and no threads.
+"""One answer: its request, the choice of its next token, and its end. Knows no batches and no threads.
 
-Everything is explicit. Nothing of a checkpoint's generation defaults (repetition penalty, sampling, length) is ever looked at.
+All parameters are explicit. The generation defaults of a checkpoint (repetition penalty, sampling, length) are never used.
 """
 
 import math
@@ -25,7 +25,7 @@ FinishReason = Literal["stop", "length", "deadline", "cancelled"]
 
 @dataclass(frozen=True, kw_only=True)
 class Generation:
-    """What to generate. `version` None is the head at the moment of submission; `deadline` is on the monotonic clock."""
+    """The request. `version` None is the head at submission. `deadline` is a time of the monotonic clock, in seconds."""
 
     prompt_ids: Sequence[int]
     max_new_tokens: int
@@ -40,7 +40,7 @@ class Generation:
 
 @dataclass(frozen=True, kw_only=True)
 class Answer:
-    """The completion alone: leading white space stripped, cut before a stop string, `ids` without the ending token."""
+    """The completion: leading white space stripped, cut before a stop string, `ids` without the ending token."""
 
     text: str
     ids: tuple[int, ...]
@@ -52,7 +52,7 @@ class Answer:
 
 
 def check_generation(base: Base, generation: Generation) -> None:
-    """Refuses what cannot be generated; nothing is cut or rounded to fit."""
+    """Raise Refused or TooLong for an invalid request. Nothing is cut or rounded to fit."""
     if not generation.prompt_ids:
         raise Refused("The prompt is blank.", field="prompt")
     if generation.max_new_tokens < 1:
@@ -70,21 +70,21 @@ def check_generation(base: Base, generation: Generation) -> None:
 
 
 class AnswerInProgress:
-    """An answer in the making. Its random points come from its own generator, so no other answer can shift them."""
+    """An answer in progress. Its random numbers come from its own generator, so they do not depend on other answers."""
 
     def __init__(self, base: Base, generation: Generation, *, version: int, epoch: int) -> None:
         self.generation = generation
         self.version = version
         self.epoch = epoch
         self.future: Future[Answer] = Future()
-        self.future.set_running_or_notify_cancel()  # a waiter that gives up sets `cancelled`; the future itself always ends
+        self.future.set_running_or_notify_cancel()  # a caller that gives up sets `cancelled`; the future always ends
         self._base = base
         self._ids: list[int] = []
         seed = secrets.randbits(63) if generation.seed is None else generation.seed % 2**63
         self._generator = torch.Generator().manual_seed(seed)
 
     def interruption(self) -> FinishReason | None:
-        """Why to end between tokens, if there is a reason."""
+        """The reason to end the answer before its next token, or None."""
         if self.generation.cancelled.is_set():
             return "cancelled"
         if self.generation.deadline is not None and time.monotonic() >= self.generation.deadline:
@@ -92,14 +92,14 @@ class AnswerInProgress:
         return None
 
     def choose(self, logits: Tensor, likeliest: int) -> int:
-        """The next token, from its logits (V,) and the likeliest by them."""
+        """The next token, given its logits (V,) and their largest one's token `likeliest`."""
         if self.generation.temperature == 0:
             return likeliest
         point = torch.rand(1, generator=self._generator)
         return int(sample_tokens(logits[None], point, temperature=self.generation.temperature, top_p=self.generation.top_p))
 
     def take(self, token: int) -> FinishReason | None:
-        """Adds a token; why that ends the answer, if it does."""
+        """Add a token. Returns the reason if the token ends the answer, else None."""
         if token in self._base.eos_ids:
             return "stop"
         self._ids.append(token)
@@ -108,7 +108,7 @@ class AnswerInProgress:
         return "length" if len(self._ids) >= self.generation.max_new_tokens else None
 
     def finish(self, reason: FinishReason) -> None:
-        """Delivers what there is."""
+        """Deliver the answer."""
         text = decode_ids(self._base, self._ids)
         answer = Answer(
             text=text[: self._stop_at(text)].lstrip(),
@@ -122,10 +122,10 @@ class AnswerInProgress:
         self.future.set_result(answer)
 
     def fail(self, error: Exception) -> None:
-        """Delivers an error, unless the answer has ended already."""
+        """Deliver an error, unless the answer has ended."""
         if not self.future.done():
             self.future.set_exception(error)
 
     def _stop_at(self, text: str) -> int | None:
-        found = [place for place in (text.find(stop) for stop in self.generation.stop) if place >= 0]
-        return min(found, default=None)
+        positions = [position for position in (text.find(stop) for stop in self.generation.stop) if position >= 0]
+        return min(positions, default=None)

@@ -1,7 +1,7 @@
-"""Answers requests of many versions from one copy of the weights, by one thread.
+"""Continuous batching: one thread answers requests of many versions from one copy of the weights.
 
-Requests of one version are decoded side by side. Versions take turns by the token, so a long answer holds up nobody; rows that
-end, are cancelled or run out of time leave between tokens, and waiting requests join there.
+Requests of one version are decoded as one batch. Versions take turns after each token, so a long answer delays no other. Between
+tokens, rows that ended, were cancelled or reached their deadline leave the batch, and waiting requests join it.
 """
 
 import logging
@@ -23,14 +23,14 @@ from service.serving.residents import Resident, Residents
 
 __all__ = ["Answer", "Generation", "Scheduler"]
 
-RESTART_S = 30.0  # about how long a restart takes, after which asking again may be of use
-GIVE_WAY_S = 0.05  # the longest a step of a fit waits for answers; a step itself takes about as long
+RESTART_S = 30.0  # about the duration of a restart, after which a client may try again
+GIVE_WAY_S = 0.05  # longest wait of a fit's step for answers; a step itself takes about as long
 log = logging.getLogger(__name__)
 
 
 @dataclass(eq=False)
 class DecodingGroup:
-    """The answers in the making of one version, in the order of the rows of `decoding`."""
+    """The answers in progress of one version, in the order of the rows of `decoding`."""
 
     resident: Resident
     decoding: Decoding
@@ -39,7 +39,7 @@ class DecodingGroup:
 
 @dataclass(eq=False)
 class PendingRequest:
-    """An accepted request and the version that it is pinned to."""
+    """An accepted request that waits, and the version that it is pinned to."""
 
     resident: Resident
     answer: AnswerInProgress
@@ -47,7 +47,7 @@ class PendingRequest:
 
 @dataclass(eq=False)
 class SchedulerState:
-    """What the thread has before it. `waiting` and the flags are guarded by the condition, `groups` belong to the thread."""
+    """The requests and flags of the scheduler. The condition guards `waiting` and the flags; `groups` belong to the thread."""
 
     waiting: deque[PendingRequest] = field(default_factory=deque)
     groups: dict[int, DecodingGroup] = field(default_factory=dict)  # by identity of the resident
@@ -70,11 +70,11 @@ class Scheduler:
         self._thread = threading.Thread(target=self._run, name="answers", daemon=True)
 
     def start(self) -> None:
-        """Starts the thread."""
+        """Start the thread."""
         self._thread.start()
 
     def close(self, timeout_s: float = 5.0) -> None:
-        """Accepts nothing more, lets answers end for `timeout_s`, then fails those that remain with Unavailable."""
+        """Accept no more requests, let answers finish for `timeout_s` seconds, then fail the others with Unavailable."""
         with self._changed:
             self._state.closing = True
             self._changed.notify_all()
@@ -89,7 +89,7 @@ class Scheduler:
             self._fail_all(Unavailable("The server stopped before the answer was begun."))
 
     def refuse(self, sentence: str) -> None:
-        """From here on nothing is answered, and fits stop at their next step: both raise Unavailable with this sentence."""
+        """Stop answering, and stop fits at their next step. Both raise Unavailable with this sentence from now on."""
         self._refused = sentence
 
     @property
@@ -99,20 +99,20 @@ class Scheduler:
 
     @property
     def load(self) -> tuple[int, int]:
-        """How many requests wait, and how many are being answered."""
+        """The number of waiting requests, and of answers in progress."""
         with self._changed:
             return len(self._state.waiting), self._state.decoding
 
     def adopt(self, version: int, overlay: Overlay) -> None:
-        """Makes a version able to answer; the longest unused one beyond the limit leaves, the base and the head never do."""
+        """Load a version. The least recently used one over the limit is evicted, but never the base or the head."""
         self._residents.adopt(version, overlay)
 
     def set_head(self, version: int, epoch: int) -> None:
-        """From here on requests without a version are answered by this one. NotFound unless it was adopted."""
+        """Answer requests without a version by this one from now on. Raises NotFound if it is not loaded."""
         self._residents.set_head(version, epoch)
 
     def drop(self, version: int) -> None:
-        """Forgets a version; answers in the making end on it. Conflict for the base and the head."""
+        """Unload a version. Its answers in progress finish on it. Raises Conflict for the base and the head."""
         self._residents.drop(version)
 
     def is_resident(self, version: int) -> bool:
@@ -120,13 +120,13 @@ class Scheduler:
         return self._residents.has(version)
 
     def view_of(self, overlay: Overlay) -> View:
-        """The view with an overlay's tensors, shared by all who have the same ones."""
+        """The view with an overlay's tensors. Overlays with the same tensors share one view."""
         return self._residents.view_of(overlay)
 
     def submit(self, generation: Generation) -> Future[Answer]:
-        """Accepts a request and pins it to its version.
+        """Accept a request and pin it to its version.
 
-        Refused or TooLong for what cannot be generated, NotFound if the version is not resident, Unavailable if too many wait.
+        Raises Refused or TooLong for an invalid request, NotFound if the version is not loaded, Unavailable if too many wait.
         """
         self._require_sound()
         check_generation(self.base, generation)
@@ -142,7 +142,7 @@ class Scheduler:
         return answering.future
 
     def yield_to_answers(self) -> None:
-        """Called between the steps of a fit: waits, not for long, while answers are being decoded."""
+        """Wait at most GIVE_WAY_S while answers are being decoded. Called between the steps of a fit."""
         self._require_sound()
         with self._changed:
             self._changed.wait_for(lambda: not self._busy(), timeout=GIVE_WAY_S)
@@ -158,13 +158,13 @@ class Scheduler:
         while self._wait_for_work():
             try:
                 self._turn()
-            except Exception as error:  # the thread outlives everything: without it nobody is answered any more
+            except Exception as error:  # the thread must survive: without it no request is answered
                 _log_error(error)
                 self._fail_all(Unavailable("The answer could not be computed now; try again."))
         self._fail_all(Unavailable("The server stopped before the answer was complete."))
 
     def _turn(self) -> None:
-        """One token for every answer in flight, after those that came in meanwhile were let in."""
+        """Admit waiting requests, then decode one token for every answer in progress."""
         self._require_sound()
         self._interrupt_waiting()
         for arrived in self._admitted():
@@ -174,13 +174,13 @@ class Scheduler:
         self._count()
 
     def _wait_for_work(self) -> bool:
-        """Blocks until there is something to do; whether to go on at all."""
+        """Block until there is work. Returns whether the thread goes on."""
         with self._changed:
             self._changed.wait_for(lambda: self._busy() or self._state.closing)
             return not self._state.aborting and (self._busy() or not self._state.closing)
 
     def _interrupt_waiting(self) -> None:
-        """Requests that nobody waits for any more, or that are out of time, leave the queue without costing a forward pass."""
+        """Remove cancelled and expired requests from the queue, before they cost a forward pass."""
         with self._changed:
             ended = [(one, reason) for one in self._state.waiting if (reason := one.answer.interruption())]
             for one, _ in ended:
@@ -189,7 +189,7 @@ class Scheduler:
             one.answer.finish(reason)
 
     def _admitted(self) -> list[list[PendingRequest]]:
-        """The requests there is room for, oldest first, grouped by version."""
+        """The requests for which the batch has places, oldest first, grouped by version."""
         with self._changed:
             room = self._max_batch - self._state.decoding
             arrived = [self._state.waiting.popleft() for _ in range(min(room, len(self._state.waiting)))]
@@ -200,7 +200,7 @@ class Scheduler:
         return list(groups.values())
 
     def _enter(self, arrived: Sequence[PendingRequest]) -> None:
-        """Reads the prompts of requests of one version and lets them join those of it that are in flight."""
+        """Prefill the prompts of requests of one version, and add them to the version's batch."""
         resident, answers = arrived[0].resident, [one.answer for one in arrived]
         try:
             decoding = Decoding(resident.view, resident.adapter, [answer.generation.prompt_ids for answer in answers])
@@ -215,10 +215,10 @@ class Scheduler:
             group.answers += answers
 
     def _step(self, group: DecodingGroup) -> None:
-        """One token for every answer of a group; those that end leave before the next is computed."""
+        """Decode one token for every answer of a group. Answers that end leave before the next token is computed."""
         finite = torch.isfinite(group.decoding.logits.amax(-1)).tolist()  # NaN and +inf show in the largest
         best = greedy_tokens(group.decoding.logits).tolist()  # for all at once: each transfer from a device waits for it
-        going, tokens = [], []
+        remaining, tokens = [], []
         for place, answer in enumerate(group.answers):
             reason = answer.interruption()
             if reason is None and not finite[place]:
@@ -228,20 +228,20 @@ class Scheduler:
                 token = answer.choose(group.decoding.logits[place], best[place])
                 reason = answer.take(token)
             if reason is None:
-                going.append(place)
+                remaining.append(place)
                 tokens.append(token)
             else:
                 answer.finish(reason)
-        if going and len(going) < len(group.answers):
-            group.decoding.keep(going)
-        group.answers = [group.answers[place] for place in going]
-        if going:
+        if remaining and len(remaining) < len(group.answers):
+            group.decoding.keep(remaining)
+        group.answers = [group.answers[place] for place in remaining]
+        if remaining:
             group.decoding.feed(torch.tensor(tokens))
 
     def _guarded(
         self, group: DecodingGroup, act: Callable[[DecodingGroup], None], *, also: Sequence[AnswerInProgress] = ()
     ) -> bool:
-        """Whether `act` went well. No exception ends the thread: it fails the answers of its group, and the others go on."""
+        """Run `act` and return whether it succeeded. An exception fails the answers of its group only; other groups continue."""
         try:
             act(group)
         except Exception as error:
@@ -272,5 +272,5 @@ def _fail(answers: Sequence[AnswerInProgress], error: Exception) -> None:
 
 
 def _log_error(error: Exception) -> None:
-    """The kind of error alone: its message may hold what a user wrote."""
+    """Log the class of an error alone, because its message may contain a user's text."""
     log.error("decoding failed: %s", type(error).__name__)

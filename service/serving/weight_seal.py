@@ -1,7 +1,7 @@
-"""What a base model is held to while it serves: its tensors in memory, which must stay as they were, and the files they are from.
+"""Integrity checks of the base model while it serves: of its tensors in memory, and of the files that they were loaded from.
 
-Checked by a thread of its own, a piece at a time and giving way to answers. A change on disk is said and changes no answer; a
-change in memory ends all serving, for its answers would be of no known model.
+A thread of its own checks piece by piece and yields to answers. A change on disk is reported and changes no answer. A change in
+memory ends all serving, because the answers would come from an unknown model.
 """
 
 import logging
@@ -17,23 +17,23 @@ from service.lm.base import Base
 from service.lm.file_identity import FileIdentity
 from service.lm.model_files import fingerprint_of, identities
 
-FILES_S = 5.0  # between two looks at the files, which cost a `stat` each
-MEMORY_S = 600.0  # between two rounds over the tensors
+FILES_S = 5.0  # seconds between two checks of the files, which cost one `stat` a file
+MEMORY_S = 600.0  # seconds between two checks of the tensors
 PIECE_BYTES = 1 << 22
-PAUSE_S = 0.02  # between two pieces: at most 200 MB/s, so 16 GB take about 80 s and 3% of a core
+PAUSE_S = 0.02  # seconds between two pieces: at most 200 MB/s, so 16 GB take about 80 s and 3% of a core
 log = logging.getLogger(__name__)
 
 
 def _do_not_wait() -> None:
-    """Nobody has to be given way to."""
+    """There are no answers to yield to."""
 
 
 def _ignore_refusal(_sentence: str) -> None:
-    """Nobody answers with this base."""
+    """There is no scheduler to stop."""
 
 
 class _CheckStopped(Exception):
-    """The process ends, and no check need be finished."""
+    """The process ends, so the check need not be finished."""
 
 
 class WeightSeal:
@@ -57,12 +57,12 @@ class WeightSeal:
         self._files: Mapping[str, FileIdentity] | None = None if base.origin is None else base.origin.files
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="errata-seal", daemon=True)
-        self.failure: str | None = None  # why nothing may be answered any more
-        self.note: str | None = None  # what the next start will find
+        self.failure: str | None = None  # the reason why nothing may be answered any more
+        self.note: str | None = None  # a sentence about files that the next start will not accept
 
     @property
     def is_sound(self) -> bool:
-        """Whether the tensors are still those that were loaded, as far as was seen."""
+        """Whether the last check found the tensors unchanged."""
         return self.failure is None
 
     def start(self) -> None:
@@ -76,7 +76,7 @@ class WeightSeal:
             self._thread.join(5.0)
 
     def check_memory(self) -> None:
-        """One round over all tensors; what differs from what was loaded is logged by name and breaks the seal for good."""
+        """Check all tensors once. A tensor that differs from the loaded one is logged by name and breaks the seal for good."""
         for name, tensor in _tensors(self._base):
             if _checksum(tensor, self._between) != self._sums.get(name):
                 self.failure = "The base model in memory is no longer what was loaded; restart the server."
@@ -85,7 +85,7 @@ class WeightSeal:
                 return
 
     def check_files(self) -> None:
-        """Look whether the files are still the same; others with the same content, such as a restored copy, are as good."""
+        """Check whether the files are the same. Other files with the same content, such as a restored copy, are accepted."""
         origin = self._base.origin
         if origin is None or self._files is None:
             return
@@ -95,16 +95,16 @@ class WeightSeal:
                 return
             is_same = fingerprint_of(origin.folder, self._between) == self._base.fingerprint
             if identities(origin.folder) != found:
-                return  # somebody is still writing: the next look judges
+                return  # the files are still being written: the next check decides
         except OSError:
             if not self._files:
-                return  # that they cannot be read was said before
+                return  # unreadable files were reported before
             found, is_same = {}, False
         changed = sorted(name for name in {*found, *origin.files} if found.get(name) != self._files.get(name))
         self._files = found
-        self._say(changed, is_same=is_same)
+        self._report(changed, is_same=is_same)
 
-    def _say(self, changed: list[str], *, is_same: bool) -> None:
+    def _report(self, changed: list[str], *, is_same: bool) -> None:
         before = self.note
         self.note = None
         if not is_same:
@@ -122,21 +122,21 @@ class WeightSeal:
             raise _CheckStopped
 
     def _run(self) -> None:
-        looked = time.monotonic()
+        last_check = time.monotonic()
         while not self._stopping.wait(FILES_S) and self.is_sound:
             try:
                 self.check_files()
-                if time.monotonic() - looked >= MEMORY_S:
+                if time.monotonic() - last_check >= MEMORY_S:
                     self.check_memory()
-                    looked = time.monotonic()
+                    last_check = time.monotonic()
             except _CheckStopped:
                 return
-            except Exception as error:  # a check that cannot be made now is made at the next look
+            except Exception as error:  # a failed check is repeated at the next round
                 log.error("the base model could not be checked: %s", type(error).__name__)
 
 
 def _tensors(base: Base) -> Iterator[tuple[str, Tensor]]:
-    """The tensors a checkpoint holds, each once. Buffers beside them may be computed anew for longer prompts."""
+    """The tensors of the model's checkpoint, each once. Other buffers may be recomputed for longer prompts."""
     seen: set[int] = set()
     for name, tensor in base.model.state_dict().items():
         if tensor.data_ptr() not in seen:
@@ -145,9 +145,9 @@ def _tensors(base: Base) -> Iterator[tuple[str, Tensor]]:
 
 
 def _checksum(tensor: Tensor, between: Callable[[], None] = _do_not_wait) -> int:
-    """A check sum of a tensor's bytes: it notices accidents, and nobody forges what only this process writes."""
-    found = 0
+    """The CRC-32 of a tensor's bytes. It detects accidents; only this process writes the memory, so forgery is no concern."""
+    checksum = 0
     for piece in tensor.detach().reshape(-1).view(torch.uint8).split(PIECE_BYTES):
-        found = zlib.crc32(piece.cpu().numpy().data, found)
+        checksum = zlib.crc32(piece.cpu().numpy().data, checksum)
         between()
-    return found
+    return checksum

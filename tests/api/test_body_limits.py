@@ -108,7 +108,7 @@ def test_a_large_body_says_what_a_small_one_says(text: str, value: Any) -> None:
 
 def test_bodies_in_flight_share_one_memory_limit_and_release_it() -> None:
     bodies = BodyMemory(SETTINGS.limits)
-    with bodies.room() as first, bodies.room() as second:
+    with bodies.reservation() as first, bodies.reservation() as second:
         first.grow(ROOM)
         second.grow(2 * SMALL_BYTES)
         with pytest.raises(Problem) as caught:
@@ -117,7 +117,7 @@ def test_bodies_in_flight_share_one_memory_limit_and_release_it() -> None:
         assert caught.value.kind.status == 503
         assert caught.value.headers == {"Retry-After": "1", "Connection": "close"}
 
-    with bodies.room() as again:
+    with bodies.reservation() as again:
         again.grow(ROOM + SMALL_BYTES)
         with pytest.raises(Problem):
             bodies.check(SMALL_BYTES + 1)

@@ -40,9 +40,7 @@ class Crash(BaseException):
 
 
 class LocalService:
-    """One process' parts over one database and folder; several houses may share both. `close` ends it as a clean stop would
-    not.
-    """
+    """The parts of one process over one database and folder; several services may share both. `close` is no clean stop."""
 
     def __init__(
         self,
@@ -167,7 +165,7 @@ def migrated() -> bytes:
 
 
 def new_local_service(folder: Path, **given: object) -> LocalService:
-    """A house over a new SQLite file."""
+    """A service over a new SQLite file."""
     (folder / "errata.db").write_bytes(migrated())
     url = f"sqlite:///{folder / 'errata.db'}"
     return LocalService(url, folder / "checkpoints", **given)  # type: ignore[arg-type]
@@ -186,12 +184,12 @@ def retrained(local: LocalService, mode: Mode | None = None) -> Job:
     return job_of(local, job)
 
 
-def said(job: Job) -> str:
+def log_text(job: Job) -> str:
     """A job's log in one line."""
     return "; ".join(line["message"] for line in job.log)
 
 
-def trainings(local: LocalService) -> int:
+def count_trainings(local: LocalService) -> int:
     """How many retrains were trained."""
     return sum(method == "locft" for method, _, _ in local.ledger.fits)
 

@@ -1,4 +1,4 @@
-"""Servers whose own clocks do not agree: moments that are compared or ordered are the database's."""
+"""Servers whose clocks do not agree: times that are compared or ordered are the database's."""
 
 import sys
 import time
@@ -94,7 +94,7 @@ def test_what_a_worker_writes_is_in_the_same_order(local: LocalService) -> None:
     assert [version.created_at for version in local.versions()] == sorted(version.created_at for version in local.versions())
 
 
-def test_the_clock_is_not_asked_of_the_database_each_time_and_goes_on_without_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_clock_is_read_from_the_database_now_and_then_and_runs_on_without_it(monkeypatch: pytest.MonkeyPatch) -> None:
     then, looks = datetime(2020, 1, 1, tzinfo=UTC), []
 
     def look() -> datetime:
@@ -113,7 +113,7 @@ def test_the_clock_is_not_asked_of_the_database_each_time_and_goes_on_without_it
     assert len(looks) == 2
 
 
-def test_before_the_database_was_ever_asked_the_clock_is_this_machines() -> None:
+def test_before_the_first_read_of_the_database_the_clock_is_this_machines() -> None:
     def away() -> datetime:
         raise Unavailable("away")
 

@@ -78,8 +78,8 @@ def dies_telling(make: Callable[[], LocalService], point: str) -> bool:
 
 
 @contextmanager
-def houses(kind: str, folder: Path) -> Iterator[Callable[[], LocalService]]:
-    """Makes houses over one new database, one after the other."""
+def services(kind: str, folder: Path) -> Iterator[Callable[[], LocalService]]:
+    """Makes services over one new database, one after the other."""
     if kind == "sqlite":
         new_local_service(folder).close()
         yield lambda: LocalService(f"sqlite:///{folder / 'errata.db'}", folder / "checkpoints")
@@ -94,7 +94,7 @@ def houses(kind: str, folder: Path) -> Iterator[Callable[[], LocalService]]:
     [("sqlite", point) for point in POINTS + LATER] + [("postgres", point) for point in POINTS if "commit" in point],
 )
 def test_a_process_killed_at_a_point_leaves_nothing_undone(kind: str, point: str, tmp_path: Path) -> None:
-    with houses(kind, tmp_path) as make:
+    with services(kind, tmp_path) as make:
         assert dies_telling(make, point), "the story never came to this point"
 
         local = make()

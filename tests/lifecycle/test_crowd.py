@@ -1,4 +1,4 @@
-"""Everything at once: a worker in threads, and clients who submit, take back, roll back and retrain. What then must hold."""
+"""Concurrent calls: a worker in threads, and clients who submit, retract, roll back and retrain. Then rows and answers agree."""
 
 import random
 from concurrent.futures import ThreadPoolExecutor
@@ -66,7 +66,7 @@ def check(local: LocalService) -> None:
 
 
 @pytest.mark.parametrize(("kind", "seed"), [("sqlite", 1), ("sqlite", 2), ("postgres", 3)])
-def test_whatever_happens_at_once_rows_and_answers_agree_in_the_end(kind: str, seed: int, tmp_path: Path) -> None:
+def test_after_concurrent_calls_rows_and_answers_agree(kind: str, seed: int, tmp_path: Path) -> None:
     settings = LifecycleSettings(cadence=Cadence(soft=4, hard=6, deferred=2), sweep_s=0.02)
     if kind == "sqlite":
         crowd(new_local_service(tmp_path, settings=settings), seed)

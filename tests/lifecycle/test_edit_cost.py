@@ -1,4 +1,4 @@
-"""What one edit may cost the others: it is weighed before it is accepted, fitted after the small ones, and not for ever."""
+"""The cost of an edit: it is limited before the edit is accepted, decides the order of fits, and limits their time."""
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -20,11 +20,11 @@ from tests.lifecycle.local_service import PATIENT, LocalService, new_local_servi
 
 RULES = LifecycleSettings(cadence=PATIENT, large=100, joint_tokens=200, look_s=0.0)
 LARGE = 500
-Furnish = Callable[..., LocalService]
+MakeService = Callable[..., LocalService]
 
 
 @pytest.fixture
-def furnish(tmp_path: Path) -> Iterator[Furnish]:
+def make_service(tmp_path: Path) -> Iterator[MakeService]:
     made: list[LocalService] = []
 
     def make(**changes: object) -> LocalService:
@@ -44,13 +44,13 @@ def request(**more: object) -> EditRequest:
     return EditRequest(prompt="The colour of moss is", target="red", surfaces=("raw",), **more)  # type: ignore[arg-type]
 
 
-def scales(*, is_batch: bool = False, **bounds: int) -> CostChecker:
+def cost_checker(*, is_batch: bool = False, **bounds: int) -> CostChecker:
     return CostChecker(make_base(), CostLimits(**bounds), is_batch=is_batch)
 
 
 def refusal(asked: EditRequest, **bounds: int) -> tuple[str | None, str]:
     with pytest.raises(TooLong) as caught:
-        scales(**bounds).check([asked])
+        cost_checker(**bounds).check([asked])
     return caught.value.field, caught.value.message
 
 
@@ -75,7 +75,7 @@ def test_a_fit_costs_its_rows_times_the_longest_on_every_surface() -> None:
     assert RowLengths(base).cost_of(replace(asked, surfaces=("raw", "chat"))).fit_tokens >= 6 * width
 
 
-def test_what_must_stay_is_a_part_of_the_fit_only_where_it_is_trained() -> None:
+def test_a_locality_probe_adds_to_the_cost_of_a_fit_only_if_trained() -> None:
     plain = RowLengths(make_base()).cost_of(request())
     asked = RowLengths(make_base()).cost_of(request(locality=probes("The colour of snow is", train=False)))
     trained = RowLengths(make_base()).cost_of(request(locality=probes("The colour of snow is")))
@@ -92,9 +92,7 @@ def test_what_must_stay_is_a_part_of_the_fit_only_where_it_is_trained() -> None:
         ({}, "prompt"),
     ],
 )
-def test_an_edit_that_costs_too_much_is_refused_by_field_with_the_figure_that_is_allowed(
-    more: Mapping[str, object], field: str
-) -> None:
+def test_an_edit_that_costs_too_much_is_refused_with_its_field_and_the_limit(more: Mapping[str, object], field: str) -> None:
     named, message = refusal(request(**more), fit=10)
 
     assert named == field
@@ -102,7 +100,7 @@ def test_an_edit_that_costs_too_much_is_refused_by_field_with_the_figure_that_is
     assert "moss" not in message.lower()
 
 
-def test_a_report_that_asks_too_much_is_refused_by_the_kind_of_probes_that_weighs_most() -> None:
+def test_a_report_that_asks_too_much_is_refused_with_its_largest_kind_of_probes() -> None:
     asked = request(portability=tuple(Probe(prompt=f"On moss {n} grows", answer="a tree") for n in range(9)))
 
     named, message = refusal(asked, report=50)
@@ -111,22 +109,22 @@ def test_a_report_that_asks_too_much_is_refused_by_the_kind_of_probes_that_weigh
     assert "50 tokens" in message
 
 
-def test_of_a_batch_the_heavy_edit_is_named_by_its_place_and_the_sum_as_edits() -> None:
+def test_in_a_batch_a_large_edit_is_named_by_its_position_and_the_sum_as_edits() -> None:
     light, heavy = request(), request(rephrases=probes(*(f"Moss number {n} is" for n in range(9))))
     one = RowLengths(make_base()).cost_of(light).fit_tokens
 
     with pytest.raises(TooLong) as caught:
-        scales(is_batch=True, fit=2 * one).check([light, heavy])
+        cost_checker(is_batch=True, fit=2 * one).check([light, heavy])
     assert caught.value.field == "edits[1].rephrases"
 
-    scales(is_batch=True, batch=2 * one).check([light, light])
+    cost_checker(is_batch=True, batch=2 * one).check([light, light])
     with pytest.raises(TooLong) as caught:
-        scales(is_batch=True, batch=2 * one).check([light, light, light])
+        cost_checker(is_batch=True, batch=2 * one).check([light, light, light])
     assert caught.value.field == "edits"
 
 
-def test_an_edit_does_not_grow_beyond_the_bound_by_being_asked_for_again(furnish: Furnish) -> None:
-    local, weights = furnish(), scales(fit=200)
+def test_repeated_requests_cannot_extend_an_edit_beyond_the_limit(make_service: MakeService) -> None:
+    local, weights = make_service(), cost_checker(fit=200)
     grown = [request(rephrases=probes(*(f"Moss {n} {m} is" for m in range(4)))) for n in range(9)]
 
     with pytest.raises(TooLong) as caught:
@@ -139,8 +137,8 @@ def test_an_edit_does_not_grow_beyond_the_bound_by_being_asked_for_again(furnish
     assert edit.tokens == RowLengths(make_base()).cost_of(edit).fit_tokens
 
 
-def test_an_edit_that_is_told_more_by_a_batch_again_and_again_is_weighed_as_a_whole(furnish: Furnish) -> None:
-    local, weighed = furnish(), []
+def test_the_cost_of_an_edit_that_a_batch_extends_often_is_that_of_the_whole(make_service: MakeService) -> None:
+    local, weighed = make_service(), []
     submit(local.store, [request()], author="ann")
 
     def weigh(asked: EditRequest, at: int) -> int:
@@ -157,8 +155,8 @@ def test_an_edit_that_is_told_more_by_a_batch_again_and_again_is_weighed_as_a_wh
 # In the queue.
 
 
-def test_small_edits_that_come_later_are_live_before_a_large_one(furnish: Furnish) -> None:
-    local = furnish()
+def test_small_edits_that_come_later_are_live_before_a_large_one(make_service: MakeService) -> None:
+    local = make_service()
     local.post(("a", "large"), tokens=LARGE)
     local.post(("b", "1"), ("c", "2"), tokens=1)
 
@@ -168,8 +166,8 @@ def test_small_edits_that_come_later_are_live_before_a_large_one(furnish: Furnis
     assert local.says("a") == "large"
 
 
-def test_edits_that_wait_are_fitted_together_up_to_a_budget_of_tokens(furnish: Furnish) -> None:
-    local = furnish()
+def test_edits_that_wait_are_fitted_together_up_to_a_budget_of_tokens(make_service: MakeService) -> None:
+    local = make_service()
     local.post(*((key, key) for key in "abcde"), tokens=90)
 
     local.worker.drain()
@@ -177,8 +175,8 @@ def test_edits_that_wait_are_fitted_together_up_to_a_budget_of_tokens(furnish: F
     assert fitted(local) == [("a", "b"), ("c", "d"), ("e",)]
 
 
-def test_the_fit_of_a_large_edit_gives_way_to_a_small_one_and_is_made_afterwards(furnish: Furnish) -> None:
-    local = furnish()
+def test_the_fit_of_a_large_edit_gives_way_to_a_small_one_and_follows_it(make_service: MakeService) -> None:
+    local = make_service()
     (large,) = local.post(("a", "large"), tokens=LARGE)
     local.ledger.during = once(lambda: local.post(("b", "small"), tokens=1))  # type: ignore[assignment]
 
@@ -189,9 +187,9 @@ def test_the_fit_of_a_large_edit_gives_way_to_a_small_one_and_is_made_afterwards
     assert local.edit(large).status is EditStatus.APPLIED
 
 
-def test_after_some_jobs_of_small_edits_a_large_one_has_its_turn_and_gives_way_no_more(furnish: Furnish) -> None:
+def test_after_some_jobs_of_small_edits_a_large_edit_is_fitted_without_giving_way(make_service: MakeService) -> None:
     """Small edits come without end, one during each fit."""
-    local = furnish()
+    local = make_service()
     (large,) = local.post(("a", "large"), tokens=LARGE)
     came: list[str] = []
 
@@ -211,8 +209,8 @@ def test_after_some_jobs_of_small_edits_a_large_one_has_its_turn_and_gives_way_n
 
 
 @pytest.mark.parametrize("while_fitted", [False, True])
-def test_the_newest_edit_of_a_fact_supersedes_the_one_before_whatever_that_costs(furnish: Furnish, while_fitted: bool) -> None:
-    local = furnish()
+def test_the_newest_edit_of_a_fact_supersedes_its_predecessor_at_any_size(make_service: MakeService, while_fitted: bool) -> None:
+    local = make_service()
     (older,) = local.post(("a", "large"), tokens=LARGE)
     if while_fitted:
         local.ledger.during = once(lambda: local.post(("a", "small"), tokens=1))  # type: ignore[assignment]
@@ -228,8 +226,8 @@ def test_the_newest_edit_of_a_fact_supersedes_the_one_before_whatever_that_costs
     assert local.says("a") == "small"
 
 
-def test_a_window_that_costs_too_much_takes_no_more_until_a_retrain_has_moved_it(furnish: Furnish) -> None:
-    local = furnish(cadence=replace(PATIENT, tokens=150))
+def test_a_window_with_too_many_tokens_takes_no_edits_until_a_retrain(make_service: MakeService) -> None:
+    local = make_service(cadence=replace(PATIENT, tokens=150))
     local.post(("a", "1"), ("b", "2"), tokens=90)
     local.worker.step()
     before = local.head.window
@@ -245,8 +243,8 @@ def test_a_window_that_costs_too_much_takes_no_more_until_a_retrain_has_moved_it
 # While it is fitted.
 
 
-def test_an_edit_that_is_taken_back_while_it_is_fitted_is_over_at_once_and_its_fit_stops(furnish: Furnish) -> None:
-    local = furnish()
+def test_retracting_an_edit_during_its_fit_takes_effect_at_once_and_stops_the_fit(make_service: MakeService) -> None:
+    local = make_service()
     (edit,) = local.post(("a", "1"))
     ended: list[str] = []
     seen: list[tuple[bool, EditStatus]] = []
@@ -265,8 +263,8 @@ def test_an_edit_that_is_taken_back_while_it_is_fitted_is_over_at_once_and_its_f
     assert [version.number for version in local.versions()] == [0]
 
 
-def test_the_others_of_a_joint_fit_are_fitted_again_without_an_edit_that_was_taken_back(furnish: Furnish) -> None:
-    local = furnish()
+def test_a_joint_fit_is_repeated_without_an_edit_that_was_retracted_during_it(make_service: MakeService) -> None:
+    local = make_service()
     gone, *others = local.post(("a", "1"), ("b", "2"), ("c", "3"))
     local.ledger.during = once(lambda: local.retract(gone))  # type: ignore[assignment]
 
@@ -277,8 +275,8 @@ def test_the_others_of_a_joint_fit_are_fitted_again_without_an_edit_that_was_tak
     assert local.statuses(others) == [EditStatus.APPLIED] * 2
 
 
-def test_an_edit_whose_fit_takes_too_long_is_deferred_and_says_so_and_the_queue_goes_on(furnish: Furnish) -> None:
-    local = furnish(fit_s=0.0)
+def test_an_edit_whose_fit_is_overdue_is_deferred_and_the_queue_goes_on(make_service: MakeService) -> None:
+    local = make_service(fit_s=0.0)
     (edit,) = local.post(("a", "1"))
 
     local.worker.drain()
@@ -292,8 +290,8 @@ def test_an_edit_whose_fit_takes_too_long_is_deferred_and_says_so_and_the_queue_
     assert local.says("a") == "1"
 
 
-def test_of_a_joint_fit_that_takes_too_long_the_older_half_is_tried_alone(furnish: Furnish) -> None:
-    local = furnish(fit_s=0.0)
+def test_after_an_overdue_joint_fit_the_older_half_is_tried_alone(make_service: MakeService) -> None:
+    local = make_service(fit_s=0.0)
     made = local.post(*((key, key) for key in "abcd"))
 
     local.worker.step()
@@ -304,8 +302,8 @@ def test_of_a_joint_fit_that_takes_too_long_the_older_half_is_tried_alone(furnis
     assert local.statuses(made) == [EditStatus.DEFERRED] * 4
 
 
-def test_a_refit_after_a_retraction_has_no_deadline(furnish: Furnish) -> None:
-    local = furnish()
+def test_a_refit_after_a_retraction_has_no_deadline(make_service: MakeService) -> None:
+    local = make_service()
     kept, gone = local.live(("a", "1"), ("b", "2"))
     local.worker._context = replace(local.context, settings=replace(local.settings, fit_s=0.0))
 
@@ -315,10 +313,8 @@ def test_a_refit_after_a_retraction_has_no_deadline(furnish: Furnish) -> None:
     assert local.statuses([kept, gone]) == [EditStatus.APPLIED, EditStatus.RETRACTED]
 
 
-def test_texts_are_read_before_the_head_is_locked_also_those_an_edit_has_already(
-    furnish: Furnish, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    local = furnish()
+def test_costs_are_computed_before_the_head_is_locked(make_service: MakeService, monkeypatch: pytest.MonkeyPatch) -> None:
+    local = make_service()
     edits = [told(number, *(f"Moss {number} is coloured {at}" for at in range(9))) for number in range(5)]
     more = [told(number, "Moss is") for number in range(5)]
     locked: list[bool] = [False]
@@ -341,22 +337,22 @@ def test_texts_are_read_before_the_head_is_locked_also_those_an_edit_has_already
     monkeypatch.setattr(local.store, "write", writing)
     monkeypatch.setattr("service.lifecycle.edit_cost.encode_row", counted)
     for requests in (edits, more):
-        weighing = scales(is_batch=True)
-        weighing.check(requests)
-        submit(local.store, requests, author="ann", cost_of=weighing.cost_of)
+        checker = cost_checker(is_batch=True)
+        checker.check(requests)
+        submit(local.store, requests, author="ann", cost_of=checker.cost_of)
 
     assert read and not any(read)
     assert len(local.edit_by("The colour of moss 3 is").rephrases) == 10
 
 
-def test_a_batch_that_tells_many_edits_a_little_more_is_bounded_by_what_they_ask_in_all(furnish: Furnish) -> None:
-    local = furnish()
+def test_a_batch_that_extends_many_edits_is_limited_by_the_sum_of_their_reports(make_service: MakeService) -> None:
+    local = make_service()
     edits = [told(number, *(f"Moss {number} is coloured {at}" for at in range(9))) for number in range(20)]
-    submit(local.store, edits, author="ann", cost_of=scales(is_batch=True).cost_of)
-    weighing = scales(is_batch=True, batch=1_000)
+    submit(local.store, edits, author="ann", cost_of=cost_checker(is_batch=True).cost_of)
+    checker = cost_checker(is_batch=True, batch=1_000)
 
     with pytest.raises(TooLong, match="send them in several") as caught:
-        submit(local.store, [told(number, "Moss is") for number in range(20)], author="ann", cost_of=weighing.cost_of)
+        submit(local.store, [told(number, "Moss is") for number in range(20)], author="ann", cost_of=checker.cost_of)
 
     assert caught.value.field == "edits"
     assert len(local.edit_by("The colour of moss 3 is").rephrases) == 9

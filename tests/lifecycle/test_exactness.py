@@ -24,7 +24,7 @@ ACCEPTANCE = AcceptanceLimits(canary_fall=1.0, canary_floor=0.0)
 
 
 class Real:
-    """The real editors where a house expects the ledger."""
+    """The real editors where a service expects the ledger."""
 
     def editors(self) -> Editors:
         locft = {"learning_rate": 5e-3, "epochs": 60, "preserve_rows": 4, "preserve_pool": 8}
@@ -32,7 +32,7 @@ class Real:
         return bind_editors(taught_base(), view_of, neutral(), Evaluator(taught_base(), view_of), settings)
 
 
-def real_house(folder: Path, **more: float) -> LocalService:
+def real_service(folder: Path, **more: float) -> LocalService:
     folder.mkdir()
     cadence = replace(PATIENT, minor_drift=1.0, locality_fall=1.0, retention_floor=0.0)  # six sentences are a rough canary
     settings = LifecycleSettings(cadence=cadence, acceptance=ACCEPTANCE, **more)  # type: ignore[arg-type]
@@ -41,7 +41,7 @@ def real_house(folder: Path, **more: float) -> LocalService:
 
 @pytest.mark.parametrize("minor_before", [False, True])
 def test_a_major_retrain_gives_the_bytes_of_a_store_that_never_had_the_retracted_edit(tmp_path: Path, minor_before: bool) -> None:
-    local, other = real_house(tmp_path / "one"), real_house(tmp_path / "other")
+    local, other = real_service(tmp_path / "one"), real_service(tmp_path / "other")
     gone, *_ = local.live(EDITS[0], *EDITS[1:3])
     assert retrained(local, "major").status == "done"
     with_it = local.head.digest
@@ -62,7 +62,7 @@ def test_a_major_retrain_gives_the_bytes_of_a_store_that_never_had_the_retracted
 
 
 def test_a_major_retrain_says_how_far_the_minor_ones_had_drifted(tmp_path: Path) -> None:
-    local = real_house(tmp_path / "one")
+    local = real_service(tmp_path / "one")
     for fact in EDITS[:2]:
         local.live(fact)
         retrained(local)
@@ -77,7 +77,7 @@ def test_a_major_retrain_says_how_far_the_minor_ones_had_drifted(tmp_path: Path)
 
 
 def test_the_monitor_asks_the_edits_and_the_sentences_of_a_real_head(tmp_path: Path) -> None:
-    local = real_house(tmp_path / "one", monitor_s=1e-9)
+    local = real_service(tmp_path / "one", monitor_s=1e-9)
     local.live(*EDITS[:2])
     monitor = Monitor(local.context, now=iter(range(1_000)).__next__)
 

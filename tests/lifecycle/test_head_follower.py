@@ -22,7 +22,7 @@ def comes(true: Callable[[], bool], within_s: float = 10.0) -> bool:
     return true()
 
 
-def test_a_rollback_by_another_process_is_answered_while_a_fit_runs_and_the_fit_stops_for_it(tmp_path: Path) -> None:
+def test_a_rollback_by_another_process_is_followed_during_a_fit_and_stops_it(tmp_path: Path) -> None:
     local = new_local_service(tmp_path, settings=MANUAL)
     local.live(("a", "1"), ("a", "2"))
     other = LocalService(local.url, local.folder, ledger=local.ledger, settings=MANUAL, alone=False)
@@ -46,7 +46,7 @@ def test_a_rollback_by_another_process_is_answered_while_a_fit_runs_and_the_fit_
     local.close()
 
 
-def test_the_end_of_a_retrain_rings_for_the_edits_that_waited_for_it(tmp_path: Path) -> None:
+def test_the_end_of_a_retrain_wakes_the_worker_for_waiting_edits(tmp_path: Path) -> None:
     local = new_local_service(tmp_path, settings=replace(MANUAL, sweep_s=60.0))
     local.live(("a", "1"))
     local.retrain()
@@ -62,7 +62,7 @@ def test_the_end_of_a_retrain_rings_for_the_edits_that_waited_for_it(tmp_path: P
     local.close()
 
 
-def test_whoever_waits_is_woken_by_a_change_and_not_by_every_look(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_waiting_calls_are_woken_by_a_change_and_not_by_every_check(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     local = new_local_service(tmp_path, settings=MANUAL)
     (edit,) = local.live(("a", "1"))
     told: list[str] = []

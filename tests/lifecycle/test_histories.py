@@ -23,7 +23,7 @@ OPERATIONS = (
 
 
 class History:
-    """One random history, played on a house and on the rules."""
+    """One random history, played on a service and on the rules."""
 
     def __init__(self, seed: int, folder: Path) -> None:
         self.random = random.Random(seed)
@@ -269,7 +269,7 @@ class LossyHistory:
 
 
 @pytest.mark.parametrize("seed", range(6))
-def test_in_a_random_history_of_losses_every_version_knows_what_it_was_trained_on(seed: int, tmp_path: Path) -> None:
+def test_after_random_losses_every_live_set_holds_what_its_overlay_was_trained_on(seed: int, tmp_path: Path) -> None:
     history = LossyHistory(seed, tmp_path)
 
     history.play(40)

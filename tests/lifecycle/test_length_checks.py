@@ -25,7 +25,7 @@ def test_a_surface_that_the_model_does_not_have_is_refused_as_surfaces() -> None
     assert field_of(chat, is_batch=True) == "edits[1].surfaces"
 
 
-def test_an_edit_of_a_batch_is_named_by_its_place_also_where_it_is_alone() -> None:
+def test_an_edit_of_a_batch_is_named_by_its_position_even_if_alone() -> None:
     long = EditRequest(prompt="x" * 5000, target="green", method=Method.AUTO)
 
     assert field_of(long, is_batch=True) == "edits[1].prompt"

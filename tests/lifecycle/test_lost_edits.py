@@ -1,4 +1,4 @@
-"""What the overlay was trained on and did not take: it stays known, it can be taken back, and nobody pretends that it is gone."""
+"""Edits that an overlay was trained on and lost: they stay in the live set, and can be retracted and purged."""
 
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -37,33 +37,33 @@ def roles(local: LocalService) -> dict[str, tuple[str, str, bool]]:
     }
 
 
-def learned(local: LocalService) -> set[str]:
+def lesson_targets(local: LocalService) -> set[str]:
     """The targets that the head was trained on, in tensors or window."""
     return {target for _, target in lessons_of(local.context.follower.current.overlay)}
 
 
-def nobody_takes(local: LocalService, *targets: str) -> None:
+def make_all_methods_lose(local: LocalService, *targets: str) -> None:
     local.ledger.not_taken = {"baft": set(targets), "locft": set(targets)}
 
 
 # A retrain
 
 
-def test_an_edit_that_failed_in_a_retrain_stays_known_to_the_version_that_was_trained_on_it(local: LocalService) -> None:
+def test_an_edit_that_failed_in_a_retrain_is_in_the_live_set_of_its_version(local: LocalService) -> None:
     a, _ = local.live(("a", "1"), ("b", "2"))
-    nobody_takes(local, "1")
+    make_all_methods_lose(local, "1")
 
     retrained(local)
 
     assert local.statuses([a]) == [S.FAILED]
     assert roles(local) == {"1": ("lost", "tensors", True), "2": ("live", "tensors", True)}
-    assert "1" in learned(local)
+    assert "1" in lesson_targets(local)
     assert local.unknown_lessons() == []
 
 
-def test_what_failed_is_not_purged_while_the_head_was_trained_on_it_and_is_after_a_major_retrain(local: LocalService) -> None:
+def test_a_failed_edit_is_purged_only_after_a_major_retrain_without_it(local: LocalService) -> None:
     a, _ = local.live(("a", "1"), ("b", "2"))
-    nobody_takes(local, "1")
+    make_all_methods_lose(local, "1")
     retrained(local)
     local.live(("c", "3"))
     assert retrained(local, "minor").mode == "minor"
@@ -73,15 +73,15 @@ def test_what_failed_is_not_purged_while_the_head_was_trained_on_it_and_is_after
 
     retrained(local, "major")
 
-    assert "1" not in learned(local)
+    assert "1" not in lesson_targets(local)
     assert local.live_set.get(a.id) is None
     assert purge(local.context, edit_ids=[a.id], by="ann").versions == (1, 2, 3, 4, 5)[: local.head.number - 1]
 
 
-def test_a_failed_edit_that_the_head_was_trained_on_is_retracted_and_a_major_retrain_follows(tmp_path: Path) -> None:
+def test_retracting_a_failed_edit_that_the_head_was_trained_on_makes_a_major_retrain(tmp_path: Path) -> None:
     local = new_local_service(tmp_path)
     a, _ = local.live(("a", "1"), ("b", "2"))
-    nobody_takes(local, "1")
+    make_all_methods_lose(local, "1")
     retrained(local)
     assert local.statuses([a]) == [S.FAILED]
     tombstones = []
@@ -93,14 +93,14 @@ def test_a_failed_edit_that_the_head_was_trained_on_is_retracted_and_a_major_ret
     assert local.statuses([a]) == [S.RETRACTED]
     assert tombstones == ["baft", "locft"]
     assert local.head.kind is VersionKind.LOCFT and local.head.minors == 0
-    assert learned(local) == {"2"}
+    assert lesson_targets(local) == {"2"}
     assert local.live_set.get(a.id) is None
     local.close()
 
 
 def test_a_retracted_failure_has_a_tombstone_until_the_major_retrain(local: LocalService) -> None:
     a, _ = local.live(("a", "1"), ("b", "2"))
-    nobody_takes(local, "1")
+    make_all_methods_lose(local, "1")
     retrained(local)
 
     local.retract(a)
@@ -110,10 +110,10 @@ def test_a_retracted_failure_has_a_tombstone_until_the_major_retrain(local: Loca
     assert local.says("a") == "base of prompt:a"
 
 
-def test_revoking_an_author_takes_back_what_the_head_learned_of_their_failed_edits(local: LocalService) -> None:
+def test_revoking_an_author_retracts_failed_edits_that_the_head_was_trained_on(local: LocalService) -> None:
     local.post(("a", "1"), author="eve")
     local.live(("b", "2"))
-    nobody_takes(local, "1")
+    make_all_methods_lose(local, "1")
     retrained(local)
 
     revoke(local.store, author="eve", since=datetime(2020, 1, 1, tzinfo=UTC), by="ann", reason=None)
@@ -134,7 +134,7 @@ def test_a_failed_edit_that_nothing_was_trained_on_cannot_be_retracted(local: Lo
 def test_a_failed_edit_makes_no_retrain_and_no_refit_due(tmp_path: Path) -> None:
     local = new_local_service(tmp_path)
     local.live(("a", "1"), ("b", "2"))
-    nobody_takes(local, "1")
+    make_all_methods_lose(local, "1")
     retrained(local)
     head = local.head.number
 
@@ -145,9 +145,9 @@ def test_a_failed_edit_makes_no_retrain_and_no_refit_due(tmp_path: Path) -> None
     local.close()
 
 
-def test_after_a_rollback_to_a_version_that_lost_an_edit_taken_back_since_a_tombstone_answers(local: LocalService) -> None:
+def test_a_rollback_to_a_version_that_lost_a_retracted_edit_makes_a_tombstone(local: LocalService) -> None:
     a, _ = local.live(("a", "1"), ("b", "2"))
-    nobody_takes(local, "1")
+    make_all_methods_lose(local, "1")
     retrained(local)
     lossy = local.head.number
     local.retract(a)
@@ -163,7 +163,7 @@ def test_after_a_rollback_to_a_version_that_lost_an_edit_taken_back_since_a_tomb
 def test_a_deferred_edit_that_fails_in_a_retrain_supersedes_nothing(local: LocalService) -> None:
     (older,) = local.live(("a", "1"))
     (newer,) = local.post(("a", "2"), method="locft")
-    nobody_takes(local, "2")
+    make_all_methods_lose(local, "2")
 
     retrained(local)
 
@@ -176,24 +176,24 @@ def test_a_deferred_edit_that_fails_in_a_retrain_supersedes_nothing(local: Local
 # The last round
 
 
-def test_what_an_apply_lost_in_its_last_round_stays_known_until_the_window_is_fitted_without_it(local: LocalService) -> None:
+def test_an_edit_lost_in_the_last_round_of_an_apply_is_in_the_live_set_until_a_refit(local: LocalService) -> None:
     made = local.post(*((name, name) for name in "abcdefgh"))
     LoseNewest(local)
     local.worker.drain()
     assert local.statuses(made) == [S.APPLIED] * 4 + [S.DEFERRED] * 4
     assert roles(local)["e"] == ("lost", "window", False) and "f" not in roles(local)
-    assert learned(local) == set("abcde")
+    assert lesson_targets(local) == set("abcde")
 
     local.ledger.not_taken["baft"] = set()
     local.retract(made[4])
     local.worker.drain()
 
     assert local.statuses(made[4:5]) == [S.RETRACTED]
-    assert learned(local) == set("abcd") and local.unknown_lessons() == []
+    assert lesson_targets(local) == set("abcd") and local.unknown_lessons() == []
     assert local.head.kind is VersionKind.RETRACT
 
 
-def test_what_a_refit_lost_in_its_last_round_stays_known_and_asks_for_no_other_refit(local: LocalService) -> None:
+def test_an_edit_lost_in_the_last_round_of_a_refit_makes_no_other_refit_due(local: LocalService) -> None:
     made = local.post(*((name, name) for name in "abcdefgh"))
     local.worker.drain()
     LoseNewest(local)
@@ -207,7 +207,7 @@ def test_what_a_refit_lost_in_its_last_round_stays_known_and_asks_for_no_other_r
     assert local.unknown_lessons() == []
 
 
-def test_an_edit_that_arrived_and_was_lost_in_the_last_round_of_a_retrain_stays_known(tmp_path: Path) -> None:
+def test_an_addition_lost_in_the_last_round_of_a_retrain_is_in_the_live_set(tmp_path: Path) -> None:
     lenient = LifecycleSettings(cadence=MANUAL, acceptance=AcceptanceLimits(retrain_losses=0.9))
     local = new_local_service(tmp_path, settings=lenient)
     local.live(("a", "1"))
@@ -244,7 +244,7 @@ def arrives_in_a_retrain(local: LocalService, *facts: tuple[str, str]) -> None:
     local.ledger.during = meanwhile
 
 
-def test_an_edit_that_arrived_and_would_cost_edits_in_the_new_tensors_is_deferred(local: LocalService) -> None:
+def test_an_addition_that_loses_consolidated_edits_is_deferred(local: LocalService) -> None:
     many = local.live(*((f"k{n}", f"v{n}") for n in range(10)))
     arrives_in_a_retrain(local, ("w", "W"), ("x", "X"))
 
@@ -257,7 +257,7 @@ def test_an_edit_that_arrived_and_would_cost_edits_in_the_new_tensors_is_deferre
     assert local.head.scores["retention"] == 1.0 and "lost" not in local.head.scores
 
 
-def test_a_retrain_whose_own_losses_would_cost_the_edits_in_its_tensors_is_refused(local: LocalService) -> None:
+def test_a_retrain_whose_window_loses_consolidated_edits_is_refused(local: LocalService) -> None:
     many = local.live(*((f"k{n}", f"v{n}") for n in range(10)))
     local.ledger.not_taken["locft"] = {"v0"}
     local.ledger.costs = {"v0"}
@@ -269,7 +269,7 @@ def test_a_retrain_whose_own_losses_would_cost_the_edits_in_its_tensors_is_refus
     assert local.head.number == head and local.statuses(many) == [S.APPLIED] * 10
 
 
-def test_a_retrain_that_lost_more_edits_than_a_window_holds_is_refused_after_one_training(tmp_path: Path) -> None:
+def test_a_retrain_that_loses_more_edits_than_a_window_holds_is_refused(tmp_path: Path) -> None:
     local = new_local_service(
         tmp_path, settings=LifecycleSettings(cadence=Cadence(soft=1_000, hard=5, deferred=1_000, method="baft"))
     )

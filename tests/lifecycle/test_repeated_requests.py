@@ -1,4 +1,4 @@
-"""Requests that are sent again under one key, because an answer was lost: one effect, and the same answer to all of them."""
+"""Requests that are repeated under one key because an answer was lost: one effect, and the same answer to all of them."""
 
 import os
 import signal
@@ -38,7 +38,7 @@ def asked(call: str, key: str = "k", body: str = "1") -> KeyedRequest:
 
 @pytest.fixture(params=KINDS)
 def make(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Callable[[], LocalService]]:
-    """Makes houses over one database with two live edits, one after the other."""
+    """Makes services over one database with two live edits, one after the other."""
     if request.param == "sqlite":
         local = new_local_service(tmp_path)
         again = f"sqlite:///{tmp_path / 'errata.db'}"
@@ -104,7 +104,7 @@ def test_a_request_under_one_key_has_one_effect_and_one_answer(make: Callable[[]
 
 
 @pytest.mark.parametrize("call", CALLS)
-def test_a_key_that_came_with_another_body_or_to_another_call_is_refused(make: Callable[[], LocalService], call: str) -> None:
+def test_a_key_used_with_another_body_or_call_is_refused(make: Callable[[], LocalService], call: str) -> None:
     local = make()
     CALLS[call](local, asked(call))
 
@@ -153,7 +153,7 @@ POINTS = [(call, call if f"{call}.before_commit" in crash_points.POINTS else "re
 
 @pytest.mark.parametrize("when", ["before", "after"])
 @pytest.mark.parametrize(("call", "point"), POINTS)
-def test_a_request_whose_answer_died_with_the_server_has_one_effect(
+def test_a_request_whose_answer_was_lost_has_one_effect(
     make: Callable[[], LocalService], call: str, point: str, when: str
 ) -> None:
     assert dies(make, call, f"{point}.{when}_commit"), "the request never came to this point"
@@ -166,7 +166,7 @@ def test_a_request_whose_answer_died_with_the_server_has_one_effect(
     local.close()
 
 
-def test_a_repeated_rollback_is_answered_with_it_though_the_head_has_moved_on(
+def test_a_repeated_rollback_gets_its_first_answer_after_the_head_has_moved(
     make: Callable[[], LocalService],
 ) -> None:
     local = make()
@@ -182,7 +182,7 @@ def test_a_repeated_rollback_is_answered_with_it_though_the_head_has_moved_on(
     other.close()
 
 
-def test_a_process_that_repeats_anothers_rollback_answers_by_it_from_then_on(
+def test_a_process_that_repeats_a_rollback_of_another_follows_the_head(
     make: Callable[[], LocalService],
 ) -> None:
     first, second = make(), make()
@@ -214,7 +214,7 @@ def purged(local: LocalService, edit_id: str, key: str = "p") -> Any:
     return purge(local.context, edit_ids=[edit_id], by="ann", keyed=asked("purge", key))
 
 
-def test_a_purge_that_is_asked_for_again_says_what_the_first_one_removed(make: Callable[[], LocalService]) -> None:
+def test_a_repeated_purge_reports_what_the_first_one_removed(make: Callable[[], LocalService]) -> None:
     local = make()
     gone = local.edit_by("a")
     local.retract(gone)
@@ -227,7 +227,7 @@ def test_a_purge_that_is_asked_for_again_says_what_the_first_one_removed(make: C
     local.close()
 
 
-def test_a_purge_takes_its_edits_out_of_what_other_keys_were_answered_with(make: Callable[[], LocalService]) -> None:
+def test_a_purge_removes_its_edits_from_stored_answers(make: Callable[[], LocalService]) -> None:
     local = make()
     gone = local.edit_by("b")
     assert gone.id in roll(local, asked("rollback", "r")).rolled_back

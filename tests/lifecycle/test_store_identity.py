@@ -50,7 +50,7 @@ def found(store: Store, folder: Path) -> str:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_new_database_and_a_new_folder_get_one_name_and_know_each_other(kind: str, tmp_path: Path) -> None:
+def test_a_new_database_and_a_new_folder_get_one_store_id(kind: str, tmp_path: Path) -> None:
     with database(kind, tmp_path) as store:
         name = found(store, tmp_path / "checkpoints")
 
@@ -62,7 +62,7 @@ def test_a_new_database_and_a_new_folder_get_one_name_and_know_each_other(kind: 
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_another_folder_is_refused_and_neither_it_nor_the_database_changes(kind: str, tmp_path: Path) -> None:
+def test_another_stores_folder_is_refused_and_nothing_changes(kind: str, tmp_path: Path) -> None:
     with database(kind, tmp_path) as store:
         name = found(store, tmp_path / "ours")
         other = found_by_itself(tmp_path / "theirs")
@@ -90,7 +90,7 @@ def found_by_itself(folder: Path) -> str:
     return "another-store"
 
 
-def test_an_empty_database_beside_checkpoints_is_a_lost_one_and_not_a_new_store(tmp_path: Path) -> None:
+def test_an_empty_database_beside_checkpoints_is_refused(tmp_path: Path) -> None:
     local = new_local_service(tmp_path)
     local.live(("a", "1"))
     local.close()
@@ -110,7 +110,7 @@ def test_an_empty_database_beside_checkpoints_is_a_lost_one_and_not_a_new_store(
 
 
 @pytest.mark.parametrize("left", [None, b""])
-def test_in_the_place_of_a_lost_sqlite_file_no_empty_one_is_made(left: bytes | None, tmp_path: Path) -> None:
+def test_no_empty_sqlite_file_replaces_a_lost_one(left: bytes | None, tmp_path: Path) -> None:
     local = new_local_service(tmp_path)
     local.live(("a", "1"))
     local.close()
@@ -127,7 +127,7 @@ def test_in_the_place_of_a_lost_sqlite_file_no_empty_one_is_made(left: bytes | N
     assert [path.stat().st_size for path in tmp_path.glob("errata.db*")] == ([] if left is None else [0])
 
 
-def test_a_first_start_that_was_killed_between_the_folder_and_the_database_is_gone_on_with(
+def test_a_first_start_killed_between_folder_and_database_is_finished_by_the_next(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with database("sqlite", tmp_path) as store:
@@ -151,7 +151,7 @@ def test_a_first_start_that_was_killed_between_the_folder_and_the_database_is_go
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_store_of_an_older_release_takes_the_folder_that_has_its_heads_checkpoint(kind: str, tmp_path: Path) -> None:
+def test_a_store_without_an_id_accepts_the_folder_that_holds_its_heads_checkpoint(kind: str, tmp_path: Path) -> None:
     with database(kind, tmp_path) as store:
         local = LocalService(store.url.render_as_string(hide_password=False), tmp_path / "checkpoints")
         local.live(("a", "1"))
@@ -162,8 +162,8 @@ def test_a_store_of_an_older_release_takes_the_folder_that_has_its_heads_checkpo
         (tmp_path / "other").mkdir()
 
         with pytest.raises(Conflict, match="the checkpoint of version 1"):
-            house_in(local, tmp_path / "other")
-        again = house_in(local, local.folder)
+            service_in(local, tmp_path / "other")
+        again = service_in(local, local.folder)
 
         assert again.says("a") == "1"
         mark = read_mark(local.folder)
@@ -172,7 +172,7 @@ def test_a_store_of_an_older_release_takes_the_folder_that_has_its_heads_checkpo
         again.close()
 
 
-def house_in(local: LocalService, folder: Path) -> LocalService:
+def service_in(local: LocalService, folder: Path) -> LocalService:
     return LocalService(local.url, folder, ledger=local.ledger, settings=local.settings)
 
 
@@ -192,7 +192,7 @@ def test_a_folder_that_was_restored_without_its_mark_is_adopted_on_request_only(
     again.close()
 
 
-def test_a_folder_that_is_lost_for_good_is_replaced_and_its_edits_are_learned_again(tmp_path: Path) -> None:
+def test_adopting_a_new_folder_for_a_lost_one_applies_its_edits_again(tmp_path: Path) -> None:
     local = new_local_service(tmp_path)
     made = local.live(("a", "1"), ("b", "2"))
     local.folder.rename(tmp_path / "lost")
@@ -217,7 +217,7 @@ def test_an_empty_database_adopts_nothing(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", ["", "[]", '{"store": 3, "founded": true}', '{"store": "a/b", "founded": true}', "x" * 9000])
-def test_a_mark_that_is_damaged_is_said_and_never_taken_for_none(content: str, tmp_path: Path) -> None:
+def test_a_damaged_mark_is_reported_and_not_treated_as_missing(content: str, tmp_path: Path) -> None:
     (tmp_path / MARK_FILE).write_text(content)
 
     with pytest.raises(Unreadable, match="damaged"):

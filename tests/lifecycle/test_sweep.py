@@ -1,4 +1,4 @@
-"""What the worker asks the database at every edit and every sweep takes no longer for a long history."""
+"""The worker's statements at every edit and every sweep take no longer with a long history."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,7 +17,7 @@ GROWING = ("jobs", "measurements")
 
 
 @contextmanager
-def house_on(kind: str, folder: Path) -> Iterator[LocalService]:
+def service_on(kind: str, folder: Path) -> Iterator[LocalService]:
     settings = LifecycleSettings(cadence=PATIENT)
     if kind == "sqlite":
         local = new_local_service(folder, settings=settings)
@@ -60,7 +60,7 @@ def plan(local: LocalService, statement: str, parameters: Any) -> str:
 
 @pytest.mark.parametrize("kind", ["sqlite", "postgres"])
 def test_no_statement_of_the_worker_reads_all_jobs_or_all_measurements(kind: str, tmp_path: Path) -> None:
-    with house_on(kind, tmp_path) as local:
+    with service_on(kind, tmp_path) as local:
         plans = {statement: plan(local, statement, parameters) for statement, parameters in asked(local)}
 
     scans = [f"{scan} {name}" for name in GROWING for scan in ("SCAN", "Seq Scan on")]
@@ -68,8 +68,8 @@ def test_no_statement_of_the_worker_reads_all_jobs_or_all_measurements(kind: str
     assert {statement: found for statement, found in plans.items() if any(scan in found for scan in scans)} == {}
 
 
-def test_the_job_that_is_under_way_is_found_without_reading_those_that_are_over(tmp_path: Path) -> None:
-    with house_on("sqlite", tmp_path) as local:
+def test_the_running_job_is_found_without_reading_finished_jobs(tmp_path: Path) -> None:
+    with service_on("sqlite", tmp_path) as local:
         active = [
             plan(local, statement, parameters)
             for statement, parameters in asked(local)

@@ -1,4 +1,4 @@
-"""Collecting touches only what a version of this store named, moves it to the trash first, and deletes it after a term."""
+"""Collecting moves only checkpoints that a version of this store named to the trash, and deletes them after a term."""
 
 import os
 from collections.abc import Iterator
@@ -53,7 +53,7 @@ def test_the_checkpoint_of_a_collected_version_waits_in_the_trash_before_it_is_d
     assert files_in(local.folder / "trash") == set()
 
 
-def test_a_file_that_no_version_ever_named_is_left_alone_in_the_folder_and_in_the_trash(local: LocalService) -> None:
+def test_a_file_that_no_version_ever_named_is_never_collected(local: LocalService) -> None:
     local.live(("a", "1"))
     (local.folder / "trash").mkdir()
     unknown = [f"{digit * 64}.safetensors" for digit in "01"]
@@ -67,7 +67,7 @@ def test_a_file_that_no_version_ever_named_is_left_alone_in_the_folder_and_in_th
     assert all(path.exists() for path in strange)
 
 
-def test_a_file_that_was_being_written_when_its_process_died_is_deleted_when_it_is_old(tmp_path: Path) -> None:
+def test_an_old_temporary_file_of_a_dead_process_is_deleted(tmp_path: Path) -> None:
     local = new_local_service(tmp_path, settings=replace(KEEPS_TWO, orphan_s=60.0))
     young, old = (local.folder / f".{'0' * 64}.17.{name}.tmp" for name in ("0123abcd", "0123abce"))
     for path in (young, old):
@@ -80,7 +80,7 @@ def test_a_file_that_was_being_written_when_its_process_died_is_deleted_when_it_
     local.close()
 
 
-def test_bytes_that_a_version_needs_again_are_fetched_back_from_the_trash(local: LocalService) -> None:
+def test_a_checkpoint_that_is_needed_again_is_restored_from_the_trash(local: LocalService) -> None:
     local.live(("a", "1"), ("b", "2"))
     digest = str(local.head.digest)
     (local.folder / "trash").mkdir()
@@ -114,7 +114,7 @@ def test_a_worker_that_was_replaced_collects_nothing(local: LocalService) -> Non
     assert len(files_in(local.folder)) == 4
 
 
-def test_what_was_written_and_lost_to_another_publication_leaves_no_file(local: LocalService) -> None:
+def test_a_candidate_that_lost_its_publication_leaves_no_file(local: LocalService) -> None:
     local.live(("a", "1"))
     (b,) = local.post(("b", "2"))
     local.ledger.during = once(lambda: local.roll_back(0))  # type: ignore[assignment]
@@ -139,7 +139,7 @@ def test_bytes_that_cannot_be_written_beside_an_unmounted_disk_are_not_written(l
     aside.rename(local.folder)
 
 
-def test_an_edit_goes_live_though_a_folder_lies_where_its_checkpoint_belongs(tmp_path: Path) -> None:
+def test_an_edit_becomes_live_despite_a_folder_with_its_checkpoints_name(tmp_path: Path) -> None:
     (tmp_path / "one").mkdir()
     (tmp_path / "two").mkdir()
     first, second = new_local_service(tmp_path / "one"), new_local_service(tmp_path / "two")

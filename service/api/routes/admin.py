@@ -71,27 +71,27 @@ def accepted(example: dict[str, Any]) -> dict[int | str, dict[str, Any]]:
     summary="Answer as an older version did",
     responses=with_replay_header({}) | responses(NOT_FOUND, CONFLICT, GONE, STALE, INVALID, CORRUPT, UNAVAILABLE),
 )
-async def rollback(server: State, wanted: RollbackIn, epoch: Epoch, author: Author, key: Key, response: Response) -> RollbackOut:
+async def rollback(server: State, body: RollbackIn, epoch: Epoch, author: Author, key: Key, response: Response) -> RollbackOut:
     """Publish an older version's overlay and edits under a new number, less the edits retracted since.
 
     It is in effect when this answers. Edits that are queued stay queued. With `If-Match`, only if the head has not moved. Sent
     again under the same `Idempotency-Key` it is answered as the first time, whatever has moved the head since.
     """
-    asked = keyed_request("rollback", author, key, wanted, if_match=epoch)
+    keyed = keyed_request("rollback", author, key, body, if_match=epoch)
 
     def roll() -> RollbackResult:
         return roll_back(
             server.lifecycle,
-            to=wanted.to,
+            to=body.to,
             author=author,
-            reason=wanted.reason,
-            requeue=wanted.requeue,
+            reason=body.reason,
+            requeue=body.requeue,
             if_match=epoch,
-            keyed=asked,
+            keyed=keyed,
         )
 
     done = await run_in_threadpool(roll)
-    set_replay_header(response, asked)
+    set_replay_header(response, keyed)
     await run_in_threadpool(server.ring, "")
     return RollbackOut(version=done.version, restored=done.restored, epoch=done.epoch, rolled_back=list(done.rolled_back))
 
@@ -103,18 +103,18 @@ async def rollback(server: State, wanted: RollbackIn, epoch: Epoch, author: Auth
     summary="Move every live edit into the weights",
     responses=with_replay_header(accepted(EXAMPLE_QUEUED), 202) | responses(CONFLICT, INVALID, UNAVAILABLE),
 )
-async def post_retrain(server: State, wanted: RetrainIn, author: Author, key: Key, response: Response) -> JobOut:
+async def post_retrain(server: State, body: RetrainIn, author: Author, key: Key, response: Response) -> JobOut:
     """Ask for a retrain, from the base model or on top of the current tensors.
 
     One that waits, or runs on all there is, is not doubled: it is the answer. 409 if there is nothing that the tensors do not
     have, unless a major one is asked for.
     """
-    asked = keyed_request("retrain", author, key, wanted)
+    keyed = keyed_request("retrain", author, key, body)
 
     def ask() -> Job:
-        return request_retrain(server.store, reason=wanted.reason, author=author, mode=wanted.mode, keyed=asked)
+        return request_retrain(server.store, reason=body.reason, author=author, mode=body.mode, keyed=keyed)
 
-    return await _queued(server, await run_in_threadpool(ask), asked, response)
+    return await _queued(server, await run_in_threadpool(ask), keyed, response)
 
 
 @router.post(
@@ -125,7 +125,7 @@ async def post_retrain(server: State, wanted: RetrainIn, author: Author, key: Ke
     responses=with_replay_header(accepted(EXAMPLE_EXPORT), 202)
     | responses(NOT_FOUND, CONFLICT, GONE, INVALID, CORRUPT, UNAVAILABLE),
 )
-async def post_export(server: State, wanted: ExportIn, author: Author, key: Key, response: Response) -> JobOut:
+async def post_export(server: State, body: ExportIn, author: Author, key: Key, response: Response) -> JobOut:
     """Queue an export to a new folder in the server's folder of exports; `result` of the job says where. 409 if the name is
     taken.
 
@@ -133,22 +133,22 @@ async def post_export(server: State, wanted: ExportIn, author: Author, key: Key,
     `load_errata.py` loads both, `from_pretrained` refuses, and `warning` in the job's `result` says how many edits the weights
     lack. With `consolidate` a retrain comes first, and what that publishes is exported.
     """
-    number = {"head": None, "base": 0}[wanted.version] if isinstance(wanted.version, str) else wanted.version
-    asked = keyed_request("export", author, key, wanted)
+    number = {"head": None, "base": 0}[body.version] if isinstance(body.version, str) else body.version
+    keyed = keyed_request("export", author, key, body)
 
     def ask() -> Job:
         return request_export(
             server.store,
             server.exports,
             version=number,
-            name=wanted.name,
-            consolidate=wanted.mode if wanted.consolidate else None,
-            max_shard_size=wanted.max_shard_size,
+            name=body.name,
+            consolidate=body.mode if body.consolidate else None,
+            max_shard_size=body.max_shard_size,
             author=author,
-            keyed=asked,
+            keyed=keyed,
         )
 
-    return await _queued(server, await run_in_threadpool(ask), asked, response)
+    return await _queued(server, await run_in_threadpool(ask), keyed, response)
 
 
 @router.post(
@@ -157,27 +157,27 @@ async def post_export(server: State, wanted: ExportIn, author: Author, key: Key,
     summary="Take back all that somebody posted since a moment",
     responses=with_replay_header({}) | responses(INVALID, UNAVAILABLE),
 )
-async def post_revoke(server: State, wanted: RevokeIn, author: Author, key: Key, response: Response) -> RevokedOut:
+async def post_revoke(server: State, body: RevokeIn, author: Author, key: Key, response: Response) -> RevokedOut:
     """Retract every edit of an author from a moment on, for instance since a key was stolen. Safe to repeat.
 
     Live edits leave the answers in a moment and the weights at the next major retrain, which this makes due.
     """
-    asked = keyed_request("revoke", author, key, wanted)
+    keyed = keyed_request("revoke", author, key, body)
 
     def take_back() -> RevocationResult:
         return revoke(
             server.store,
-            author=wanted.author,
-            since=wanted.since,
+            author=body.author,
+            since=body.since,
             by=author,
-            reason=wanted.reason,
-            restore_previous=wanted.restore_previous,
-            keyed=asked,
+            reason=body.reason,
+            restore_previous=body.restore_previous,
+            keyed=keyed,
             ring=server.ring,
         )
 
     done = await run_in_threadpool(take_back)
-    set_replay_header(response, asked)
+    set_replay_header(response, keyed)
     return RevokedOut(retracted=list(done.retracted), barred=list(done.barred), already=done.already)
 
 
@@ -187,25 +187,25 @@ async def post_revoke(server: State, wanted: RevokeIn, author: Author, key: Key,
     summary="Remove what still holds edits that were taken back",
     responses=with_replay_header({}) | responses(NOT_FOUND, CONFLICT, INVALID, UNAVAILABLE),
 )
-async def post_purge(server: State, wanted: PurgeIn, author: Author, key: Key, response: Response) -> PurgedOut:
+async def post_purge(server: State, body: PurgeIn, author: Author, key: Key, response: Response) -> PurgedOut:
     """Remove older versions, exports and rows that hold these edits, and list what cannot be reached from here. Not to be undone.
 
     409 for an edit that is live, or that the tensors of the head were trained on: retract it, retrain, then purge.
     """
-    asked = keyed_request("purge", author, key, wanted)
+    keyed = keyed_request("purge", author, key, body)
 
     def remove() -> PurgeReport:
         return purge(
             server.lifecycle,
-            edit_ids=wanted.edits,
+            edit_ids=body.edits,
             by=author,
             exports=server.exports,
             forget=server.serving.drop,
-            keyed=asked,
+            keyed=keyed,
         )
 
     done = await run_in_threadpool(remove)
-    set_replay_header(response, asked)
+    set_replay_header(response, keyed)
     return PurgedOut(
         versions=list(done.versions),
         files=list(done.files),
@@ -215,8 +215,8 @@ async def post_purge(server: State, wanted: PurgeIn, author: Author, key: Key, r
     )
 
 
-async def _queued(server: ServerState, job: Job, asked: KeyedRequest, response: Response) -> JobOut:
-    set_replay_header(response, asked)
+async def _queued(server: ServerState, job: Job, keyed: KeyedRequest, response: Response) -> JobOut:
+    set_replay_header(response, keyed)
     await run_in_threadpool(server.ring, job.id)
     response.headers["Location"] = f"/jobs/{job.id}"
     response.headers["Retry-After"] = "1"

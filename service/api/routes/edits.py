@@ -228,7 +228,7 @@ async def _wait_until(
     Returns at once if too many wait.
     """
 
-    def is_heard(edit_id: str) -> bool:
+    def is_answered(edit_id: str) -> bool:
         """Whether it holds in the rows and this process answers with what the rows say: the rows are ahead for a moment."""
         with server.store.read() as connection:
             there = holds(edits.read_status(connection, edit_id))
@@ -239,9 +239,9 @@ async def _wait_until(
         for edit_id in dict.fromkeys(edit_ids) if has_place else ():
             while (left_s := until - time.monotonic()) > 0 and not server.draining.is_set():
                 announced = await server.announcer.wait(
-                    edit_id, min(left_s, READ_ROWS_EVERY_S), is_settled=is_heard, is_given_up=server.draining.is_set
+                    edit_id, min(left_s, READ_ROWS_EVERY_S), is_settled=is_answered, is_given_up=server.draining.is_set
                 )
-                if announced and await run_in_threadpool(is_heard, edit_id):
+                if announced and await run_in_threadpool(is_answered, edit_id):
                     break
 
 

@@ -50,11 +50,11 @@ EvalId = Annotated[str, ID, Path(description="the evaluation's id", examples=[EX
     summary="Measure a version",
     responses=with_replay_header(ACCEPTED, 202) | responses(NOT_FOUND, GONE, INVALID, TOO_LONG, CORRUPT, UNAVAILABLE),
 )
-async def post_eval(server: State, wanted: EvalIn, author: Author, key: Key, response: Response) -> EvalOut:
+async def post_eval(server: State, body: EvalIn, author: Author, key: Key, response: Response) -> EvalOut:
     """Queue an evaluation. It is pinned to the version of this moment, it gives way to answers and edits, and it is kept."""
-    asked = await run_in_threadpool(keyed_request, "eval", author, key, wanted)  # records may be megabytes
-    queued = await run_in_threadpool(_request, server, wanted, asked)
-    set_replay_header(response, asked)
+    keyed = await run_in_threadpool(keyed_request, "eval", author, key, body)  # records may be megabytes
+    queued = await run_in_threadpool(_request, server, body, keyed)
+    set_replay_header(response, keyed)
     response.headers["Location"] = f"/eval/{queued.id}"
     response.headers["Retry-After"] = "1"
     return EvalOut.of(queued)
@@ -99,26 +99,26 @@ def delete_eval(server: State, eval_id: EvalId) -> EvalOut:
     return EvalOut.of(cancel_eval(server.store, eval_id))
 
 
-def _request(server: ServerState, wanted: EvalIn, asked: KeyedRequest) -> Evaluation:
-    version = {"head": None, "base": 0}[wanted.version] if isinstance(wanted.version, str) else wanted.version
-    if wanted.capability:
+def _request(server: ServerState, body: EvalIn, keyed: KeyedRequest) -> Evaluation:
+    version = {"head": None, "base": 0}[body.version] if isinstance(body.version, str) else body.version
+    if body.capability:
         server.check_capability()
     return request_eval(
         server.store,
         version=version,
-        selection=_asked(server, wanted),
-        metrics=wanted.metrics,
-        capability=wanted.capability,
-        author=asked.author,
-        keyed=asked,
+        selection=_selection(server, body),
+        metrics=body.metrics,
+        capability=body.capability,
+        author=keyed.author,
+        keyed=keyed,
         ring=server.ring,
     )
 
 
-def _asked(server: ServerState, wanted: EvalIn) -> Selection:
-    records = [one.to_record(at) for at, one in enumerate(wanted.edits) if isinstance(one, RecordIn)]
+def _selection(server: ServerState, body: EvalIn) -> Selection:
+    records = [record.to_record(index) for index, record in enumerate(body.edits) if isinstance(record, RecordIn)]
     if not records:
-        return wanted.edits  # type: ignore[return-value]  # a word, or ids
+        return body.edits  # type: ignore[return-value]  # a word, or ids
     check_record_lengths(server.base, records)
     return records
 

@@ -1,4 +1,4 @@
-"""Who waits for whom between a retrain, its publication, and edits and retractions that go on meanwhile."""
+"""A retrain and its publication beside edits and retractions: which waits for which."""
 
 import threading
 from collections.abc import Iterator
@@ -12,7 +12,7 @@ from service.domain.errors import Conflict
 from service.lifecycle.context import EditFitsIdle
 from service.lifecycle.settings import LifecycleSettings
 from tests.lifecycle.ledger import tensors_of, window_of
-from tests.lifecycle.local_service import MANUAL, LocalService, new_local_service, once, retrained, trainings
+from tests.lifecycle.local_service import MANUAL, LocalService, count_trainings, new_local_service, once, retrained
 
 S = EditStatus
 
@@ -24,7 +24,7 @@ def local(tmp_path: Path) -> Iterator[LocalService]:
     made.close()
 
 
-def arrives(local: LocalService, *facts: tuple[str, str]) -> None:
+def post_and_apply(local: LocalService, *facts: tuple[str, str]) -> None:
     """Edits that are applied one by one beside a retrain."""
     for fact in facts:
         local.post(fact)
@@ -50,7 +50,7 @@ def test_a_retrain_waits_for_fits_of_edits_of_retractions_and_of_its_own_new_win
     assert local.statuses([b]) == [S.APPLIED]
 
 
-def test_of_two_fits_at_once_the_last_to_end_lets_a_retrain_go_on() -> None:
+def test_a_retrain_continues_when_the_last_of_two_fits_ends() -> None:
     no_fits = EditFitsIdle()
     with no_fits.busy():
         other = threading.Event()
@@ -79,7 +79,7 @@ def test_a_fit_that_breaks_lets_a_retrain_go_on() -> None:
 # Applying pauses for a publication only
 
 
-def test_edits_are_applied_during_every_training_however_often_it_begins_again(local: LocalService) -> None:
+def test_edits_are_applied_during_every_training_of_a_retrain(local: LocalService) -> None:
     made = local.live(*((f"k{n}", f"v{n}") for n in range(6)))
     paused: list[bool] = []
 
@@ -98,7 +98,7 @@ def test_edits_are_applied_during_every_training_however_often_it_begins_again(l
     assert local.statuses(made) == [S.CONSOLIDATED, *[S.RETRACTED] * 4, S.CONSOLIDATED]
 
 
-def test_applying_pauses_while_a_publication_that_lost_to_edits_again_and_again_is_tried_once_more(local: LocalService) -> None:
+def test_applying_pauses_after_too_many_lost_publications_of_a_retrain(local: LocalService) -> None:
     local.live(("a", "1"))
     names = iter("bcdefgh")
     paused: list[bool] = []
@@ -107,7 +107,7 @@ def test_applying_pauses_while_a_publication_that_lost_to_edits_again_and_again_
         local.ledger.during = lambda method: None
         paused.append(bool(local.worker._apply_pause))
         if not local.worker._apply_pause:
-            arrives(local, (next(names), "1"))
+            post_and_apply(local, (next(names), "1"))
         local.ledger.during = another
 
     local.retrain()
@@ -116,7 +116,7 @@ def test_applying_pauses_while_a_publication_that_lost_to_edits_again_and_again_
     local.worker._retrain()
 
     assert paused == [False, False, False, True]  # in the training, in two fits of the new window, and in the one published
-    assert trainings(local) == 1 and not local.worker._apply_pause
+    assert count_trainings(local) == 1 and not local.worker._apply_pause
     assert set(tensors_of(local.context.follower.current.overlay)) == {"prompt:a"}
 
 
@@ -125,7 +125,7 @@ def test_the_fit_of_a_new_window_ends_as_soon_as_the_head_moves(local: LocalServ
     local.ledger.not_taken["locft"] = {"1"}
     ended: list[str] = []
     local.ledger.ended = ended.append
-    moves = iter([lambda: None, lambda: arrives(local, ("b", "2"))])
+    moves = iter([lambda: None, lambda: post_and_apply(local, ("b", "2"))])
 
     def meanwhile(method: str) -> None:
         next(moves, lambda: None)()
@@ -144,17 +144,17 @@ def test_the_fit_of_a_new_window_ends_as_soon_as_the_head_moves(local: LocalServ
 
 
 @pytest.mark.parametrize("mode", ["major", "minor"])
-def test_an_edit_superseded_during_a_retrain_stays_in_the_tensors_under_the_newer_one(local: LocalService, mode: str) -> None:
+def test_an_edit_superseded_during_a_retrain_stays_in_the_tensors_under_its_successor(local: LocalService, mode: str) -> None:
     local.live(("z", "9"))
     retrained(local)
     a, b = local.live(("a", "1"), ("b", "2"))
-    before = trainings(local)
-    local.ledger.during = once(lambda: arrives(local, ("a", "new")))  # type: ignore[assignment]
+    before = count_trainings(local)
+    local.ledger.during = once(lambda: post_and_apply(local, ("a", "new")))  # type: ignore[assignment]
 
     assert retrained(local, mode).status == "done"
 
     newer = local.edit_by("a")
-    assert trainings(local) == before + 1
+    assert count_trainings(local) == before + 1
     assert local.statuses([a, b, newer]) == [S.SUPERSEDED, S.CONSOLIDATED, S.APPLIED]
     assert local.edit(a).superseded_by == newer.id
     assert tensors_of(local.context.follower.current.overlay)["prompt:a"] == "1"
@@ -163,11 +163,11 @@ def test_an_edit_superseded_during_a_retrain_stays_in_the_tensors_under_the_newe
     assert local.unknown_lessons() == [] and not local.live_set.needs_refit
 
 
-def test_what_a_retrain_published_under_a_newer_edit_is_entombed_with_it_and_not_purged_before_a_major_one(
+def test_an_edit_superseded_during_a_retrain_leaves_the_tensors_by_a_major_one(
     local: LocalService,
 ) -> None:
     a, _ = local.live(("a", "1"), ("b", "2"))
-    local.ledger.during = once(lambda: arrives(local, ("a", "new")))  # type: ignore[assignment]
+    local.ledger.during = once(lambda: post_and_apply(local, ("a", "new")))  # type: ignore[assignment]
     retrained(local)
     with pytest.raises(Conflict, match="major retrain"):
         purge(local.context, edit_ids=[a.id], by="ann")
@@ -186,27 +186,27 @@ def test_an_edit_retracted_and_then_superseded_during_a_retrain_is_not_in_the_te
 
     def meanwhile() -> None:
         local.retract(a)
-        arrives(local, ("a", "new"))
+        post_and_apply(local, ("a", "new"))
 
     local.ledger.during = once(meanwhile)  # type: ignore[assignment]
 
     retrained(local)
 
-    assert trainings(local) == 2
+    assert count_trainings(local) == 2
     assert tensors_of(local.context.follower.current.overlay) == {"prompt:a": "new", "prompt:b": "2"}
 
 
-def test_an_edit_whose_newer_one_was_rolled_back_during_a_retrain_is_trained_again(local: LocalService) -> None:
+def test_an_edit_whose_successor_is_rolled_back_during_a_retrain_is_trained(local: LocalService) -> None:
     local.live(("a", "1"), ("b", "2"))
     number = local.head.number
 
     def meanwhile() -> None:
-        arrives(local, ("a", "new"))
+        post_and_apply(local, ("a", "new"))
         local.roll_back(number - 1)
 
     local.ledger.during = once(meanwhile)  # type: ignore[assignment]
 
     retrained(local)
 
-    assert trainings(local) == 2
+    assert count_trainings(local) == 2
     assert tensors_of(local.context.follower.current.overlay) == {"prompt:a": "1"}

@@ -1,4 +1,4 @@
-"""Deferred edits join by a retrain: one that costs too much of what should stay keeps neither the others nor the window back."""
+"""Newcomers of a retrain: one that costs too much delays neither the others nor the window."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,7 +9,7 @@ from service.domain.acceptance import AcceptanceLimits
 from service.domain.edit import EditStatus
 from service.lifecycle.retrain.newcomers import COSTS_TOO_MUCH
 from service.lifecycle.settings import LifecycleSettings
-from tests.lifecycle.local_service import PATIENT, LocalService, new_local_service, retrained, said
+from tests.lifecycle.local_service import PATIENT, LocalService, log_text, new_local_service, retrained
 
 S = EditStatus
 COSTLY = "nonsense"
@@ -34,10 +34,10 @@ def test_a_costly_newcomer_fails_and_the_retrain_is_published_without_it(local: 
     assert (job.status, local.statuses([a, bad])) == ("done", [S.CONSOLIDATED, S.FAILED])
     assert local.edit(bad).error == COSTS_TOO_MUCH
     assert local.head.scores["canary"] == 1.0
-    assert "once more without 1 of 1 edits" in said(job)
+    assert "once more without 1 of 1 edits" in log_text(job)
 
 
-def test_edits_that_live_already_do_not_pay_for_a_costly_newcomer(local: LocalService) -> None:
+def test_live_edits_are_not_excluded_for_a_costly_newcomer(local: LocalService) -> None:
     local.live(*((name, name) for name in "abcdefghijklmnop"))
     (bad,) = local.post(("x", COSTLY), method="locft")
     local.worker.drain()
@@ -47,7 +47,7 @@ def test_edits_that_live_already_do_not_pay_for_a_costly_newcomer(local: LocalSe
     assert local.statuses([bad]) == [S.FAILED]
 
 
-def test_of_many_newcomers_the_newer_half_waits_until_the_costly_one_is_found(local: LocalService) -> None:
+def test_of_many_newcomers_halves_are_excluded_until_the_costly_one_is_found(local: LocalService) -> None:
     good = local.post(*((name, name) for name in "abc"), method="locft")
     (bad,) = local.post(("x", COSTLY), method="locft")
     late = local.post(("y", "2"), ("z", "3"), method="locft")
@@ -59,7 +59,7 @@ def test_of_many_newcomers_the_newer_half_waits_until_the_costly_one_is_found(lo
     assert local.statuses([*good, bad, *late]) == [S.CONSOLIDATED] * 3 + [S.FAILED] + [S.CONSOLIDATED] * 2
 
 
-def test_a_retrain_that_is_refused_without_newcomers_fails_and_no_newcomer_with_it(local: LocalService) -> None:
+def test_a_retrain_that_is_refused_without_newcomers_fails_no_newcomer(local: LocalService) -> None:
     (a,) = local.live(("a", "1"))
     (b,) = local.post(("b", "2"), method="locft")
     local.worker.drain()

@@ -1,4 +1,4 @@
-"""What asking for a retrain comes to: one job for one piece of work, and none where nothing would change."""
+"""Requests for a retrain: one job for one piece of work, and none where nothing would change."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -23,7 +23,7 @@ def local(tmp_path: Path) -> Iterator[LocalService]:
     made.close()
 
 
-def now(local: LocalService, job: Job) -> Job:
+def job_now(local: LocalService, job: Job) -> Job:
     with local.store.read() as connection:
         return jobs.get(connection, job.id)
 
@@ -31,7 +31,7 @@ def now(local: LocalService, job: Job) -> Job:
 def retrained(local: LocalService) -> Job:
     job = local.retrain()
     local.worker.drain()
-    return now(local, job)
+    return job_now(local, job)
 
 
 def asked_meanwhile(local: LocalService, *modes: str | None, before: tuple[str, str] | None = None) -> tuple[Job, list[Job]]:
@@ -62,17 +62,17 @@ def test_a_retrain_of_nothing_new_is_refused_and_changes_nothing(local: LocalSer
     assert local.head == head
 
 
-def test_a_major_one_of_nothing_new_may_be_asked_for(local: LocalService) -> None:
+def test_a_major_retrain_without_new_edits_may_be_requested(local: LocalService) -> None:
     local.live(("a", "1"))
     retrained(local)
 
     job = local.retrain("major")
     local.worker.drain()
 
-    assert now(local, job).status == "done"
+    assert job_now(local, job).status == "done"
 
 
-def test_who_asks_again_while_one_runs_on_all_there_is_gets_that_one(local: LocalService) -> None:
+def test_a_request_during_a_retrain_of_all_edits_returns_the_running_job(local: LocalService) -> None:
     local.live(("a", "1"))
 
     first, again = asked_meanwhile(local, None, "minor", "major")
@@ -82,17 +82,17 @@ def test_who_asks_again_while_one_runs_on_all_there_is_gets_that_one(local: Loca
         assert [job.id for job in jobs.read_page(connection, limit=9, kind="retrain")] == [first.id]
 
 
-def test_an_edit_that_came_since_makes_another_one_worth_its_while(local: LocalService) -> None:
+def test_a_request_during_a_retrain_queues_another_if_there_are_new_edits(local: LocalService) -> None:
     local.live(("a", "1"))
 
     first, again = asked_meanwhile(local, None, before=("b", "2"))
 
     assert again[0].id != first.id
-    assert now(local, again[0]).status == "done"
+    assert job_now(local, again[0]).status == "done"
     assert local.head.window == 0
 
 
-def test_a_job_that_is_made_major_says_who_wanted_that_and_why(local: LocalService) -> None:
+def test_a_job_that_becomes_major_records_who_asked_for_it_and_why(local: LocalService) -> None:
     local.live(("a", "1"))
     waiting = local.retrain()
 
@@ -102,7 +102,7 @@ def test_a_job_that_is_made_major_says_who_wanted_that_and_why(local: LocalServi
     assert made.log[-1]["message"] == "bob asked for it to be major"
 
 
-def test_one_that_is_cancelled_before_it_began_is_one_line_of_the_log(local: LocalService) -> None:
+def test_a_retrain_cancelled_before_its_start_is_one_line_of_the_log(local: LocalService) -> None:
     local.live(("a", "1"))
     job = local.retrain()
 

@@ -1,4 +1,4 @@
-"""Retrains that fail: why is said, attempts are spaced, what was trained is kept, and what was due is tried again."""
+"""Retrains that fail: the reason is logged, attempts are spaced, trained tensors are kept, and due work is tried again."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -17,7 +17,7 @@ from service.lifecycle.settings import LifecycleSettings
 from service.runtime.worker import Worker
 from service.store import jobs
 from tests.lifecycle.ledger import tensors_of, window_of
-from tests.lifecycle.local_service import PATIENT, LocalService, job_of, new_local_service, said, trainings
+from tests.lifecycle.local_service import PATIENT, LocalService, count_trainings, job_of, log_text, new_local_service
 
 MANUAL = LifecycleSettings(cadence=replace(PATIENT, method="baft"), pause_s=0.0, look_s=0.0)
 SPACED = replace(MANUAL, pause_s=10.0)
@@ -38,14 +38,14 @@ class MovedClock:
 
 
 def clocked(local: LocalService) -> MovedClock:
-    """Give a house a clock that a test moves; it is ahead of whatever was done by the real one."""
+    """Give a service a clock that a test moves; it is ahead of whatever was done by the real one."""
     clock = MovedClock(local.context.clock() + timedelta(days=1))
     use(local, local.ledger.locft, clock)
     return clock
 
 
 def use(local: LocalService, locft: Callable[..., object], clock: Callable[[], datetime] | None = None) -> None:
-    """Let a house retrain by `locft` from now on."""
+    """Let a service retrain by `locft` from now on."""
     editors = replace(local.context.editors, locft=locft)  # type: ignore[arg-type]
     local.context = replace(local.context, editors=editors, clock=clock or local.context.clock)
     local.worker = Worker(local.context, is_only_server=True)
@@ -94,7 +94,7 @@ def unblock(local: LocalService, aside: Path) -> None:
 # Nothing that was trained is thrown away
 
 
-def test_a_retrain_whose_checkpoint_cannot_be_written_trains_once_and_ends_with_its_reason(
+def test_a_retrain_whose_checkpoint_cannot_be_written_trains_once_and_fails(
     make: Callable[[LifecycleSettings], LocalService],
 ) -> None:
     local = make(MANUAL)
@@ -105,13 +105,13 @@ def test_a_retrain_whose_checkpoint_cannot_be_written_trains_once_and_ends_with_
     local.worker.drain()
 
     ended = job_of(local, job)
-    assert (trainings(local), ended.status, ended.failures) == (1, "failed", 3)
+    assert (count_trainings(local), ended.status, ended.failures) == (1, "failed", 3)
     assert "checkpoint could not be written" in str(ended.error)
-    assert "attempt 1 failed: The checkpoint" in said(ended) and "no other follows by itself before" in said(ended)
+    assert "attempt 1 failed: The checkpoint" in log_text(ended) and "no other follows by itself before" in log_text(ended)
     assert local.statuses(made) == [EditStatus.APPLIED] and local.says("a") == "1"
 
 
-def test_a_retrain_is_published_as_it_was_trained_once_there_is_room_on_the_disk(
+def test_a_trained_retrain_is_published_once_the_disk_has_room(
     make: Callable[[LifecycleSettings], LocalService],
 ) -> None:
     local = make(MANUAL)
@@ -132,11 +132,11 @@ def test_a_retrain_is_published_as_it_was_trained_once_there_is_room_on_the_disk
     local.worker.drain()
 
     ended = job_of(local, job)
-    assert (trainings(local), ended.status, ended.failures, ended.retry_at) == (1, "done", 1, None)
+    assert (count_trainings(local), ended.status, ended.failures, ended.retry_at) == (1, "done", 1, None)
     assert local.statuses(made) == [EditStatus.CONSOLIDATED]
 
 
-def test_while_the_database_is_away_what_was_trained_waits_for_it(make: Callable[[LifecycleSettings], LocalService]) -> None:
+def test_trained_tensors_are_kept_while_the_database_is_away(make: Callable[[LifecycleSettings], LocalService]) -> None:
     local = make(MANUAL)
     local.live(("a", "1"))
     save, write = local.context.checkpoints.save, local.store.write
@@ -158,7 +158,7 @@ def test_while_the_database_is_away_what_was_trained_waits_for_it(make: Callable
     job = local.retrain()
     local.worker.drain()
 
-    assert (trainings(local), job_of(local, job).status, away) == (1, "done", [])
+    assert (count_trainings(local), job_of(local, job).status, away) == (1, "done", [])
 
 
 def test_a_retrain_that_waits_to_publish_is_cancelled_at_once(make: Callable[[LifecycleSettings], LocalService]) -> None:
@@ -195,10 +195,10 @@ def test_the_attempts_of_a_retrain_are_spaced_and_edits_are_applied_between_them
 
     waiting = job_of(local, job)
     assert (waiting.status, waiting.failures, waiting.retry_at) == ("running", 1, clock.now + timedelta(seconds=10))
-    assert "attempt 1 failed: a file could not be read or written: No space left on device" in said(waiting)
-    assert "/somewhere" not in said(waiting)
+    assert "attempt 1 failed: a file could not be read or written: No space left on device" in log_text(waiting)
+    assert "/somewhere" not in log_text(waiting)
     (b,) = local.live(("b", "2"))
-    assert (local.statuses([b]), trainings(local)) == ([EditStatus.APPLIED], 1)
+    assert (local.statuses([b]), count_trainings(local)) == ([EditStatus.APPLIED], 1)
 
     clock.passes(10)
     local.worker.drain()
@@ -206,7 +206,7 @@ def test_the_attempts_of_a_retrain_are_spaced_and_edits_are_applied_between_them
     clock.passes(20)
     local.worker.drain()
 
-    assert (trainings(local), job_of(local, job).status, job_of(local, job).retry_at) == (3, "done", None)
+    assert (count_trainings(local), job_of(local, job).status, job_of(local, job).retry_at) == (3, "done", None)
 
 
 def test_a_retrain_that_waits_for_its_next_attempt_is_cancelled_at_once(
@@ -222,7 +222,7 @@ def test_a_retrain_that_waits_for_its_next_attempt_is_cancelled_at_once(
     local.worker.drain()
 
     ended = job_of(local, job)
-    assert (ended.status, ended.retry_at, trainings(local)) == ("cancelled", None, 1)
+    assert (ended.status, ended.retry_at, count_trainings(local)) == ("cancelled", None, 1)
 
 
 def test_another_process_waits_for_the_next_attempt_too(make: Callable[[LifecycleSettings], LocalService]) -> None:
@@ -235,11 +235,11 @@ def test_another_process_waits_for_the_next_attempt_too(make: Callable[[Lifecycl
     again = LocalService(local.url, local.folder, ledger=local.ledger, settings=local.settings)
     again.worker.drain()
 
-    assert trainings(again) == 1
+    assert count_trainings(again) == 1
     again.close()
 
 
-def test_an_edit_that_cannot_be_published_now_says_why_while_it_waits(
+def test_a_waiting_edit_that_cannot_be_published_now_says_why(
     make: Callable[[LifecycleSettings], LocalService], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     local = make(MANUAL)
@@ -271,7 +271,7 @@ def taken_back(local: LocalService) -> None:
     local.retract(a)
 
 
-def test_after_a_failure_that_passes_the_trace_of_a_retraction_leaves_the_tensors_all_the_same(
+def test_after_a_passing_failure_a_retracted_edit_still_leaves_the_tensors(
     make: Callable[[LifecycleSettings], LocalService],
 ) -> None:
     local = make(BY_ITSELF)
@@ -281,7 +281,7 @@ def test_after_a_failure_that_passes_the_trace_of_a_retraction_leaves_the_tensor
     tried = []
     for pause in (59, 1, 119, 1):
         local.worker.drain()
-        tried.append(trainings(local))
+        tried.append(count_trainings(local))
         clock.passes(pause)
     local.worker.drain()
 
@@ -292,7 +292,7 @@ def test_after_a_failure_that_passes_the_trace_of_a_retraction_leaves_the_tensor
     assert done.reason == "a retracted edit is still in the tensors; retrains before this one that published nothing: 2"
 
 
-def test_a_refused_retrain_is_not_made_again_by_a_stream_of_edits_but_by_time(
+def test_a_refused_retrain_is_repeated_after_a_pause_and_not_for_new_edits(
     make: Callable[[LifecycleSettings], LocalService],
 ) -> None:
     local = make(replace(BY_ITSELF, cadence=replace(PATIENT, soft=2)))
@@ -307,7 +307,7 @@ def test_a_refused_retrain_is_not_made_again_by_a_stream_of_edits_but_by_time(
     assert jobs_after == [["failed"]] * 2 + [["failed"] * 2] * 2
 
 
-def test_a_cancelled_retrain_comes_again_by_itself_only_to_take_something_back(
+def test_a_cancelled_retrain_is_repeated_automatically_only_for_a_retraction(
     make: Callable[[LifecycleSettings], LocalService],
 ) -> None:
     local = make(BY_ITSELF)
@@ -329,7 +329,7 @@ def test_a_cancelled_retrain_comes_again_by_itself_only_to_take_something_back(
 # The same bytes
 
 
-def test_the_tensors_of_a_retrain_do_not_tell_that_an_attempt_failed_nor_what_was_in_its_snapshot(
+def test_failed_attempts_and_older_snapshots_do_not_change_the_tensors_of_a_retrain(
     make: Callable[[LifecycleSettings], LocalService],
 ) -> None:
     local, calm = make(SPACED), make(SPACED)
@@ -346,12 +346,12 @@ def test_the_tensors_of_a_retrain_do_not_tell_that_an_attempt_failed_nor_what_wa
     for one in (local, calm):
         one.worker.drain()
 
-    assert (trainings(local), trainings(calm)) == (2, 1)
+    assert (count_trainings(local), count_trainings(calm)) == (2, 1)
     assert local.ledger.fits[-1] == calm.ledger.fits[-1]
     assert local.head.digest == calm.head.digest
 
 
-def test_a_retraction_whose_refits_failed_takes_effect_by_itself_a_while_later(
+def test_after_failed_refits_a_retraction_is_tried_again_later(
     make: Callable[[LifecycleSettings], LocalService],
 ) -> None:
     local = make(MANUAL)
@@ -372,7 +372,7 @@ def test_a_retraction_whose_refits_failed_takes_effect_by_itself_a_while_later(
     assert "prompt:a" not in window_of(local.context.follower.current.overlay)
 
 
-def test_a_retrain_that_finds_nothing_left_to_train_on_publishes_nothing(
+def test_a_retrain_with_nothing_left_to_train_publishes_nothing(
     make: Callable[[LifecycleSettings], LocalService],
 ) -> None:
     local = make(MANUAL)

@@ -1,4 +1,4 @@
-"""Minor and major retrains, cancelling them, what they measure, and what moves the head meanwhile."""
+"""Minor and major retrains, their cancellation, their figures, and changes of the head meanwhile."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -15,7 +15,17 @@ from service.domain.version import VersionKind
 from service.lifecycle.settings import LifecycleSettings
 from service.store import jobs, measurements
 from tests.lifecycle.ledger import tensors_of, window_of
-from tests.lifecycle.local_service import MANUAL, PATIENT, Crash, LocalService, job_of, new_local_service, once, retrained, said
+from tests.lifecycle.local_service import (
+    MANUAL,
+    PATIENT,
+    Crash,
+    LocalService,
+    job_of,
+    log_text,
+    new_local_service,
+    once,
+    retrained,
+)
 
 S = EditStatus
 WATCHFUL = LifecycleSettings(cadence=MANUAL, look_s=0.0)
@@ -45,7 +55,7 @@ def test_the_first_retrain_is_major_and_the_next_is_minor_on_its_tensors(local: 
     assert local.head.minors == 1
 
 
-def test_minors_and_the_time_of_the_major_go_with_every_version_on_its_tensors(local: LocalService) -> None:
+def test_every_version_records_the_retrains_behind_its_tensors(local: LocalService) -> None:
     local.live(("a", "1"))
     retrained(local, "major")
     major = local.head
@@ -72,7 +82,7 @@ def test_without_tensors_a_minor_retrain_becomes_major(local: LocalService) -> N
     assert retrained(local, "minor").mode == "major"
 
 
-def test_after_minor_retrains_in_a_row_a_major_one_follows_and_says_how_far_they_had_drifted(tmp_path: Path) -> None:
+def test_after_several_minor_retrains_a_major_one_follows_and_reports_their_drift(tmp_path: Path) -> None:
     local = new_local_service(tmp_path, settings=LifecycleSettings(cadence=replace(PATIENT, minors=2)))
     modes = []
     for name in "abcd":
@@ -87,7 +97,7 @@ def test_after_minor_retrains_in_a_row_a_major_one_follows_and_says_how_far_they
     local.close()
 
 
-def test_a_minor_retrain_leaves_a_tombstone_in_the_window_and_a_covered_edit_as_a_ghost(local: LocalService) -> None:
+def test_a_minor_retrain_keeps_a_tombstone_and_makes_a_superseded_edit_a_ghost(local: LocalService) -> None:
     a, b = local.live(("a", "1"), ("b", "2"))
     retrained(local)
     local.retract(a)
@@ -104,7 +114,7 @@ def test_a_minor_retrain_leaves_a_tombstone_in_the_window_and_a_covered_edit_as_
     assert not local.live_set.needs_refit
 
 
-def test_retracting_what_a_minor_retrain_put_over_an_older_edit_can_bring_that_back(local: LocalService) -> None:
+def test_retracting_an_edit_of_a_minor_retrain_can_restore_its_predecessor(local: LocalService) -> None:
     (older,) = local.live(("a", "1"))
     retrained(local)
     (newer,) = local.live(("a", "2"))
@@ -117,7 +127,7 @@ def test_retracting_what_a_minor_retrain_put_over_an_older_edit_can_bring_that_b
     assert local.statuses([older, newer]) == [S.APPLIED, S.RETRACTED]
 
 
-def test_a_major_retrain_leaves_no_trace_of_what_was_retracted_even_after_minor_ones(local: LocalService, tmp_path: Path) -> None:
+def test_a_major_retrain_after_minor_ones_leaves_no_trace_of_retracted_edits(local: LocalService, tmp_path: Path) -> None:
     a, _ = local.live(("a", "1"), ("b", "2"))
     retrained(local, "major")
     local.live(("c", "3"))
@@ -137,7 +147,7 @@ def test_a_major_retrain_leaves_no_trace_of_what_was_retracted_even_after_minor_
     other.close()
 
 
-def test_a_major_retrain_is_due_by_itself_once_something_in_the_tensors_is_taken_back(tmp_path: Path) -> None:
+def test_retracting_a_consolidated_edit_makes_a_major_retrain_due(tmp_path: Path) -> None:
     local = new_local_service(tmp_path)
     a, _ = local.live(("a", "1"), ("b", "2"))
     retrained(local)
@@ -151,7 +161,7 @@ def test_a_major_retrain_is_due_by_itself_once_something_in_the_tensors_is_taken
     local.close()
 
 
-def test_if_the_location_was_changed_a_minor_retrain_becomes_major_and_says_so(local: LocalService) -> None:
+def test_a_minor_retrain_becomes_major_if_the_location_setting_changed(local: LocalService) -> None:
     local.live(("a", "1"))
     retrained(local)
     local.live(("b", "2"))
@@ -160,10 +170,10 @@ def test_if_the_location_was_changed_a_minor_retrain_becomes_major_and_says_so(l
     job = retrained(local, "minor")
 
     assert (job.status, job.mode) == ("done", "major")
-    assert "elsewhere" in said(job)
+    assert "elsewhere" in log_text(job)
 
 
-def test_if_the_heads_tensors_change_meanwhile_a_minor_retrain_begins_again(local: LocalService) -> None:
+def test_a_minor_retrain_begins_again_if_the_heads_tensors_change(local: LocalService) -> None:
     local.live(("a", "1"))
     retrained(local)
     made = local.live(("b", "2"))
@@ -215,7 +225,7 @@ def test_a_retrain_never_leaves_a_longer_window_than_the_bound(tmp_path: Path) -
     local.close()
 
 
-def test_a_window_that_would_be_too_long_for_what_arrived_makes_the_retrain_begin_again_with_it(tmp_path: Path) -> None:
+def test_a_retrain_takes_another_snapshot_if_its_new_window_would_be_too_long(tmp_path: Path) -> None:
     local = new_local_service(tmp_path, settings=LifecycleSettings(cadence=Cadence(soft=99, hard=3, method="baft")))
     made = local.live(("a", "1"))
     local.ledger.not_taken["locft"] = {"1"}
@@ -271,7 +281,7 @@ def test_a_minor_retrain_left_by_a_dead_worker_is_repeated_exactly(local: LocalS
     first, again = [fit for fit in local.ledger.fits if fit[0] == "locft"][1:]
     assert first == again and local.ledger.starts[1] == local.ledger.starts[2]
     done = job_of(local, job)
-    assert done.status == "done" and "taken up again" in said(done)
+    assert done.status == "done" and "taken up again" in log_text(done)
     local.close()
 
 
@@ -306,7 +316,7 @@ def test_a_running_retrain_is_cancelled_at_its_next_step_and_the_head_stays(loca
     assert asked[0].is_active
     assert (ended.status, ended.version, ended.cancelled_by) == ("cancelled", None, "bob")
     assert local.head == head and local.statuses(made) == [S.APPLIED]
-    assert "bob asked" in said(ended) and ended.finished_at is not None
+    assert "bob asked" in log_text(ended) and ended.finished_at is not None
 
 
 def test_a_retrain_cancelled_in_its_last_moment_does_not_publish(local: LocalService) -> None:
@@ -332,7 +342,7 @@ def _then(work, after):  # type: ignore[no-untyped-def]
     return both
 
 
-def test_a_cancelled_retrain_is_not_queued_again_by_itself_until_there_is_news(tmp_path: Path) -> None:
+def test_a_cancelled_retrain_is_not_repeated_automatically_without_new_edits(tmp_path: Path) -> None:
     local = new_local_service(tmp_path, settings=LifecycleSettings(cadence=Cadence(soft=2, hard=9, retry_s=1e-6)))
     local.post(("a", "1"), ("b", "2"))
     local.worker._hold_lease()
@@ -351,7 +361,7 @@ def test_a_cancelled_retrain_is_not_queued_again_by_itself_until_there_is_news(t
     local.close()
 
 
-def test_a_cancelled_retrain_that_a_dead_worker_left_ends_when_it_would_be_taken_up(local: LocalService) -> None:
+def test_the_cancelled_retrain_of_a_dead_worker_ends_at_its_next_claim(local: LocalService) -> None:
     local.live(("a", "1"))
     job = local.retrain()
 
@@ -446,7 +456,7 @@ def test_the_time_left_follows_from_the_share_done(local: LocalService) -> None:
 # Measurements
 
 
-def test_a_publication_keeps_the_figures_that_let_it_through_the_gate(local: LocalService) -> None:
+def test_a_publication_stores_the_figures_of_its_acceptance(local: LocalService) -> None:
     local.live(("a", "1"), ("b", "2"))
 
     with local.store.read() as connection:

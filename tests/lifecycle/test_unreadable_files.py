@@ -1,4 +1,4 @@
-"""What one process cannot read is that process' own state: nothing is said about it in the database, and it is tried again."""
+"""A file that one process cannot read is a state of that process: the database is not told, and the file is tried again."""
 
 import os
 from collections.abc import Iterator
@@ -29,7 +29,7 @@ def rows(local: LocalService) -> list[tuple[int, VersionStatus]]:
     return [(version.number, version.status) for version in local.versions()]
 
 
-def test_checkpoints_that_are_not_mounted_stop_a_start_and_are_believed_when_they_are_back(local: LocalService) -> None:
+def test_a_start_needs_mounted_checkpoints_and_succeeds_once_they_are_back(local: LocalService) -> None:
     local.live(("a", "1"), ("b", "2"))
     before, aside = rows(local), local.folder.with_name("unmounted")
     local.folder.rename(aside)
@@ -47,7 +47,7 @@ def test_checkpoints_that_are_not_mounted_stop_a_start_and_are_believed_when_the
     again.close()
 
 
-def test_a_head_that_cannot_be_read_here_is_stood_in_for_and_followed_as_soon_as_it_can(local: LocalService) -> None:
+def test_while_the_head_is_unreadable_here_an_ancestor_answers(local: LocalService) -> None:
     local.live(("a", "1"), ("b", "2"))
     path, before = file_of(local, 2), rows(local)
     aside = path.rename(path.with_suffix(".away"))
@@ -85,7 +85,7 @@ def test_edits_wait_unharmed_while_the_head_cannot_be_read(local: LocalService) 
     local.close()
 
 
-def test_a_process_that_cannot_read_the_head_leaves_the_lease_to_one_that_can(local: LocalService) -> None:
+def test_a_process_that_cannot_read_the_head_leaves_the_lease_to_another(local: LocalService) -> None:
     local.live(("a", "1"))
     path = file_of(local, 1)
     local.worker.stop()
@@ -104,7 +104,7 @@ def test_a_process_that_cannot_read_the_head_leaves_the_lease_to_one_that_can(lo
     seeing.close()
 
 
-def test_a_rollback_to_what_cannot_be_read_now_is_refused_and_works_later(local: LocalService) -> None:
+def test_a_rollback_to_an_unreadable_version_is_refused_and_works_later(local: LocalService) -> None:
     local.live(("a", "1"), ("b", "2"))
     path = file_of(local, 1)
     aside = path.rename(path.with_suffix(".away"))
@@ -120,7 +120,7 @@ def test_a_rollback_to_what_cannot_be_read_now_is_refused_and_works_later(local:
     assert local.roll_back(1).restored == 1
 
 
-def test_a_version_whose_right_bytes_were_put_back_is_believed_and_unmarked(local: LocalService) -> None:
+def test_a_version_whose_right_bytes_are_restored_is_unmarked(local: LocalService) -> None:
     local.live(("a", "1"), ("b", "2"))
     path = file_of(local, 1)
     right = path.read_bytes()
@@ -140,7 +140,7 @@ def test_a_version_whose_right_bytes_were_put_back_is_believed_and_unmarked(loca
     local.close()
 
 
-def test_versions_that_an_older_release_called_corrupt_for_nothing_are_healed_at_a_start(local: LocalService) -> None:
+def test_versions_with_right_bytes_that_an_older_release_marked_are_unmarked_at_start(local: LocalService) -> None:
     local.live(("a", "1"), ("b", "2"))
     with local.store.write() as connection:
         connection.exec_driver_sql("UPDATE versions SET status = 'corrupt' WHERE number > 0")
@@ -189,7 +189,7 @@ def test_only_the_holder_of_the_lease_moves_a_damaged_head(local: LocalService) 
     other.close()
 
 
-def test_a_failure_to_load_says_nothing_of_a_head_that_was_swapped_in_meanwhile(
+def test_a_failed_load_does_not_degrade_a_head_that_was_swapped_in_meanwhile(
     local: LocalService, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     local.live(("a", "1"), ("b", "2"))
@@ -209,7 +209,7 @@ def test_a_failure_to_load_says_nothing_of_a_head_that_was_swapped_in_meanwhile(
     other.close()
 
 
-def test_a_trash_that_cannot_be_looked_into_makes_a_checkpoint_unreadable_and_nothing_worse(
+def test_a_checkpoint_in_an_unreadable_trash_is_unreadable_and_not_damaged(
     local: LocalService, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     local.live(("a", "1"), ("b", "2"))
@@ -229,7 +229,7 @@ def test_a_trash_that_cannot_be_looked_into_makes_a_checkpoint_unreadable_and_no
     assert local.roll_back(1).restored == 1
 
 
-def test_no_edit_is_fitted_in_vain_while_the_checkpoints_are_away(local: LocalService) -> None:
+def test_no_edit_is_fitted_while_the_checkpoints_are_not_mounted(local: LocalService) -> None:
     local.live(("a", "1"))
     fits = len(local.ledger.fits)
     aside = local.folder.rename(local.folder.with_name("unmounted"))
