@@ -207,8 +207,8 @@ class WindowSettings(SettingsGroup):
 
     @model_validator(mode="before")
     @classmethod
-    def _fill_from_strategy(cls, given: Any) -> Any:
-        return STRATEGIES.get(str(given.get("strategy")), {}) | given if isinstance(given, dict) else given
+    def _fill_from_strategy(cls, values: Any) -> Any:
+        return STRATEGIES.get(str(values.get("strategy")), {}) | values if isinstance(values, dict) else values
 
     @model_validator(mode="after")
     def _check_soft_and_hard(self) -> Self:
@@ -318,8 +318,8 @@ class Settings(BaseSettings):
 
     @field_validator("allowed_hosts", mode="before")
     @classmethod
-    def _split_hosts(cls, given: Any) -> Any:
-        return _parse_list(given) if isinstance(given, str) else given
+    def _split_hosts(cls, hosts: Any) -> Any:
+        return _parse_list(hosts) if isinstance(hosts, str) else hosts
 
     @field_validator("allowed_hosts")
     @classmethod
@@ -379,14 +379,14 @@ class Settings(BaseSettings):
         return None if self.redis_url is None else self.redis_url.get_secret_value()
 
 
-def load_settings(**given: Any) -> Settings:
-    """The settings of the environment, overridden by `given` (an entry that is None counts as not given).
+def load_settings(**overrides: Any) -> Settings:
+    """The settings of the environment, overridden by `overrides` (an entry that is None counts as not given).
 
     Raises Refused with one sentence a fault; each sentence names the setting and none repeats its value.
     """
     refuse_unknown_variables(os.environ)
     try:
-        return Settings(**{name: value for name, value in given.items() if value is not None})
+        return Settings(**{name: value for name, value in overrides.items() if value is not None})
     except ValidationError as error:
         raise Refused("; ".join(_sentence(fault) for fault in error.errors(include_input=False, include_url=False))) from None
 
@@ -396,8 +396,8 @@ def refuse_unknown_variables(environment: Mapping[str, str]) -> None:
     known = set(variable_names())
     for name in sorted(environment):
         if name.upper().startswith(PREFIX) and name.upper() not in known:
-            near = difflib.get_close_matches(name.upper(), sorted(known), n=1, cutoff=0.0)
-            raise Refused(f"{name} is not a setting; the nearest one is {near[0]}", field=name)
+            nearest = difflib.get_close_matches(name.upper(), sorted(known), n=1, cutoff=0.0)
+            raise Refused(f"{name} is not a setting; the nearest one is {nearest[0]}", field=name)
 
 
 def environment_without_settings() -> dict[str, str]:
@@ -407,16 +407,16 @@ def environment_without_settings() -> dict[str, str]:
 
 def environment_of(settings: Settings) -> dict[str, str]:
     """This process' environment with ERRATA_* such that `load_settings` gives these settings: for a child process."""
-    given = {}
+    variables = {}
     for name in settings.model_fields_set:
         value = getattr(settings, name)
         if isinstance(value, BaseModel):  # defaults follow from the given fields, in the child as here
-            given[name] = value.model_dump_json(exclude_unset=True)
+            variables[name] = value.model_dump_json(exclude_unset=True)
         elif isinstance(value, SecretStr):
-            given[name] = value.get_secret_value()
+            variables[name] = value.get_secret_value()
         elif value is not None:
-            given[name] = json.dumps(value) if isinstance(value, tuple | bool) else str(value)
-    return environment_without_settings() | {f"{PREFIX}{name.upper()}": value for name, value in given.items()}
+            variables[name] = json.dumps(value) if isinstance(value, tuple | bool) else str(value)
+    return environment_without_settings() | {f"{PREFIX}{name.upper()}": value for name, value in variables.items()}
 
 
 def variable_names(model: type[BaseModel] = Settings, prefix: str = PREFIX) -> Iterator[str]:
@@ -450,15 +450,15 @@ def _parse_list(text: str) -> Any:
 def _check_url(url: SecretStr | None, schemes: tuple[str, ...], example: str) -> SecretStr | None:
     if url is None:
         return None
-    given = url.get_secret_value()
-    scheme, colon, _ = given.partition("://")
+    text = url.get_secret_value()
+    scheme, colon, _ = text.partition("://")
     if scheme not in schemes or not colon:
         raise ValueError(f"must be a URL that starts with one of {', '.join(f'{name}://' for name in schemes)}")
     try:
-        parts = urlsplit(given)
+        parts = urlsplit(text)
         if "redis" in schemes:
             _ = parts.port
-        elif make_url(given).host and scheme == "sqlite":
+        elif make_url(text).host and scheme == "sqlite":
             raise ValueError
     except (ValueError, ArgumentError):  # the error's message may hold the password
         raise ValueError(f"must be a well-formed URL such as {example}") from None
@@ -470,6 +470,6 @@ def _sentence(fault: Any) -> str:
     name = ".".join(str(part) for part in fault["loc"])
     message = str(fault["msg"]).removeprefix("Value error, ")
     if fault["type"] == "extra_forbidden":
-        near = difflib.get_close_matches(name, sorted(Settings.model_fields), n=1, cutoff=0.0)
-        return f"{name} is not a setting; the nearest one is {near[0]}"
+        nearest = difflib.get_close_matches(name, sorted(Settings.model_fields), n=1, cutoff=0.0)
+        return f"{name} is not a setting; the nearest one is {nearest[0]}"
     return f"{name}: {message}" if name else message

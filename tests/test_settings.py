@@ -197,12 +197,12 @@ def test_secrets_are_not_printed() -> None:
 
 
 @pytest.mark.parametrize(
-    ("url", "shown"),
+    ("url", "masked"),
     [
         (f"postgresql://ann:{SECRET}@db.example:5432/errata?password={SECRET}", "postgresql://ann:***@db.example:5432/errata"),
         (f"redis://:{SECRET}@cache:6379/0", "redis://:***@cache:6379/0"),
         ("sqlite:////srv/errata.db", "sqlite:////srv/errata.db"),
     ],
 )
-def test_a_masked_url_has_no_password(url: str, shown: str) -> None:
-    assert mask_password(url) == shown
+def test_a_masked_url_has_no_password(url: str, masked: str) -> None:
+    assert mask_password(url) == masked

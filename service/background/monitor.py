@@ -100,8 +100,8 @@ class Monitor:
 
     def _ask_edits(self, probes: MonitorProbes, round_: Round, batch: list[LiveItem]) -> None:
         with self._context.store.read() as connection:
-            asked = edits.read_many(connection, [item.edit_id for item in batch])
-        is_answered = probes.answered(round_.overlay, asked)
+            batch_edits = edits.read_many(connection, [item.edit_id for item in batch])
+        is_answered = probes.answered(round_.overlay, batch_edits)
         round_.asked_count += len(is_answered)
         round_.answered_count += sum(is_answered)
         self._last_key = batch[-1].key

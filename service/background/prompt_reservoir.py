@@ -95,5 +95,5 @@ class PromptReservoir:
                 self._bound = reservoir.offer(connection, offers, size=self._size, now=self._clock())
         except ServiceError as error:
             log.warning("prompts were not kept", count=len(offers), error=type(error).__name__)
-        except Exception as error:  # the thread goes on if the database refuses a text
+        except Exception as error:  # the thread continues if the database refuses a text
             log.error("prompts were not kept", count=len(offers), error=type(error).__name__)

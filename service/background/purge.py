@@ -156,8 +156,10 @@ def _stop_answering(store: Store, ids: Sequence[str], *, by: str, now: datetime)
         evaluations.cancel_all_of(connection, holding, now=now)
         purged = [Event(type="version.purged", author=by, version=number) for number in holding]
         numbers = sorted(set(holding) | marked_before)
-        left = [item.edit_id for item in edits.read_items(connection, ids)]
-        purged += [Event(type="edit.purging", author=by, edit_id=edit_id, data={"versions": numbers}) for edit_id in left]
+        remaining_ids = [item.edit_id for item in edits.read_items(connection, ids)]
+        purged += [
+            Event(type="edit.purging", author=by, edit_id=edit_id, data={"versions": numbers}) for edit_id in remaining_ids
+        ]
         events.write(connection, purged, now=now)
     return tuple(numbers)
 
@@ -292,11 +294,11 @@ def _delete_rows(store: Store, ids: Sequence[str], *, by: str, now: datetime) ->
     with store.write() as connection:
         heads.lock(connection)
         erasure.enable_secure_delete(connection)
-        left = [item.edit_id for item in edits.read_items(connection, ids)]
-        if not left:
+        remaining_ids = [item.edit_id for item in edits.read_items(connection, ids)]
+        if not remaining_ids:
             return 0, ()
-        rows = versions.delete_items(connection, left)
-        rows += erasure.remove(connection, left, mentions)
-        events.write(connection, [Event(type="edit.purged", edit_id=edit_id, author=by) for edit_id in left], now=now)
+        rows = versions.delete_items(connection, remaining_ids)
+        rows += erasure.remove(connection, remaining_ids, mentions)
+        events.write(connection, [Event(type="edit.purged", edit_id=edit_id, author=by) for edit_id in remaining_ids], now=now)
     sentence = f"{mentions.uncertain} evaluations and kept prompts with a short wording of an edit among other words"
     return rows, (sentence,) if mentions.uncertain else ()

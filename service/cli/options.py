@@ -36,10 +36,10 @@ ServerUrl = Annotated[
 ]
 
 
-def read_settings(**given: object) -> Settings:
-    """The settings of the environment, overridden by `given`; a refused setting ends the command with exit code 2."""
+def read_settings(**overrides: object) -> Settings:
+    """The settings of the environment, overridden by `overrides`; a refused setting ends the command with exit code 2."""
     try:
-        settings = load_settings(**given)
+        settings = load_settings(**overrides)
     except Refused as refused:
         errors.print(refused.message, style="red", markup=False)
         raise typer.Exit(USAGE) from None

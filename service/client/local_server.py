@@ -61,7 +61,7 @@ class LocalServer:
         return self.process is not None and self.process.poll() is None
 
     def client(self, timeout_s: float) -> httpx.Client:
-        """A client whose calls raise Unavailable once the process has ended, so that nobody asks again."""
+        """A client whose calls raise Unavailable once the process has ended, so that no call is repeated."""
         return httpx.Client(base_url=self.url, timeout=timeout_s, transport=_LocalTransport(self))
 
     def raise_if_ended(self) -> None:

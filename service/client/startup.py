@@ -25,7 +25,7 @@ Progress = Callable[[str], None]
 
 
 def ignore_progress(_text: str) -> None:
-    """The progress callback where nobody reads the progress."""
+    """The progress callback that shows nothing."""
 
 
 @dataclass

@@ -96,7 +96,7 @@ def open_server(settings: Settings) -> Iterator[ServerState]:
             clock=store.clock,
         )
         chores = [evaluations.step, exports.step]
-        worker = Worker(context, doorbell=doorbell, alone=store.is_sqlite, chores=chores)
+        worker = Worker(context, doorbell=doorbell, is_only_server=store.is_sqlite, chores=chores)
         worker.start()
         stack.callback(worker.stop, settings.limits.drain_s)
         yield ServerState(

@@ -11,7 +11,7 @@ from service.domain.errors import Refused
 from service.settings import Settings
 from service.store.database import POOL
 
-BACKLOG = 256  # connections that wait to be accepted; asyncio accepts all of them before it lets any be closed
+BACKLOG = 256  # connections that wait to be accepted; asyncio accepts all of them before it closes any
 FILES = 128  # of the model while it is loaded, checkpoints, exports, spilled activations, Redis, pipes, the log
 RESERVED = FILES + BACKLOG
 PER_CONNECTION = 3  # a SQLite connection opens the file, its log and the log's index

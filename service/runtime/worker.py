@@ -43,17 +43,22 @@ log = structlog.get_logger("errata.worker")
 class Worker:
     """The worker of one process.
 
-    `alone` says that no other process can work on this store (the folder of a SQLite file is locked); the lease is then taken
-    without waiting. A chore does one bounded piece of work and returns whether there was any; chores run one after another,
-    beside the fits.
+    `is_only_server` says that no other process can work on this store (the folder of a SQLite file is locked); the lease is
+    then taken without waiting. A chore does one bounded piece of work and returns whether there was any; chores run one after
+    another, beside the fits.
     """
 
     def __init__(
-        self, context: LifecycleContext, *, doorbell: Doorbell | None = None, alone: bool = False, chores: Sequence[Chore] = ()
+        self,
+        context: LifecycleContext,
+        *,
+        doorbell: Doorbell | None = None,
+        is_only_server: bool = False,
+        chores: Sequence[Chore] = (),
     ) -> None:
         self._context = context
         self._doorbell = doorbell or InProcessDoorbell()
-        self._alone = alone
+        self._is_only_server = is_only_server
         self._chores: tuple[Chore, ...] = (
             lambda: score_next_edit(context),
             *chores,
@@ -64,7 +69,7 @@ class Worker:
         self._owner = new_owner_name()
         self._fence: int | None = None
         self._held_until = 0.0  # by this process' monotonic clock, read before the request for the lease
-        self._pressed = ApplyPause()
+        self._apply_pause = ApplyPause()
         self._stopping = threading.Event()
         self._wakeup = threading.Condition()  # wakes the retrain thread and the chore thread
         self._threads: list[threading.Thread] = []
@@ -131,7 +136,7 @@ class Worker:
         if queued:
             self._wake()
         busy = self._guarded("refit", lease, lambda: refit(self._context, lease))
-        if not busy and not self._pressed:
+        if not busy and not self._apply_pause:
             busy = self._guarded("apply", lease, lambda: apply(self._context, lease))
         return busy or queued
 
@@ -149,7 +154,7 @@ class Worker:
         lease, job = self._lease(), self._active_retrain()
         if lease is None or job is None:
             return False
-        busy = self._guarded("retrain", lease, lambda: retrain(self._context, lease, self._pressed))
+        busy = self._guarded("retrain", lease, lambda: retrain(self._context, lease, self._apply_pause))
         self._log_end(job.id)
         return busy
 
@@ -244,13 +249,13 @@ class Worker:
         """Whether the lease is valid by this process' clock. While the database does not answer, the lease runs out and no work
         begins; work under way continues, because its publication checks the fence.
         """
-        return self._alone or time.monotonic() < self._held_until
+        return self._is_only_server or time.monotonic() < self._held_until
 
     def _hold_or_leave(self) -> None:
         """Hold the lease, or leave it to another process: if the base weights are damaged here, or if the head cannot be read
         here, which another process perhaps can.
         """
-        cannot_read = self._context.follower.is_unreadable and not self._alone
+        cannot_read = self._context.follower.is_unreadable and not self._is_only_server
         if self._context.is_sound() and not cannot_read:
             self._hold_lease()
         else:
@@ -264,7 +269,9 @@ class Worker:
             if self._fence is None:
                 owner = heads.read_lease_owner(connection)
                 dead = owner if owner is not None and is_dead(owner) else None
-                fence = heads.take_lease(connection, self._owner, lease_s=lease_s, is_only_server=self._alone, dead_owner=dead)
+                fence = heads.take_lease(
+                    connection, self._owner, lease_s=lease_s, is_only_server=self._is_only_server, dead_owner=dead
+                )
             else:
                 fence = self._fence
                 try:

@@ -4,7 +4,7 @@ import threading
 
 
 class InProcessDoorbell:
-    """A flag and a condition. Rings while nobody waits are joined into one."""
+    """A flag and a condition. Rings without a waiting worker are joined into one."""
 
     def __init__(self) -> None:
         self._condition = threading.Condition()

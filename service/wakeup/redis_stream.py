@@ -56,11 +56,11 @@ class RedisDoorbell:
         """Wait for an entry, or for a ring of this process."""
         until = time.monotonic() + timeout_s
         while not self._closed.is_set():
-            left = until - time.monotonic()
-            if self._local.wait(0.0) or self._read(min(SLICE_S, max(0.0, left))):
+            remaining = until - time.monotonic()
+            if self._local.wait(0.0) or self._read(min(SLICE_S, max(0.0, remaining))):
                 self._read(0.0)  # read the entries of this ring too, so that they do not ring again
                 return True
-            if left <= 0:
+            if remaining <= 0:
                 return False
         return False
 

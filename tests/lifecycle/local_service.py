@@ -68,7 +68,7 @@ class LocalService:
             clock=self.store.clock,
         )
         self.opened: OpenedHead = open_head(self.context)
-        self.worker = Worker(self.context, alone=alone)
+        self.worker = Worker(self.context, is_only_server=alone)
 
     def again(self, **changed: object) -> "LocalService":
         """The same database and folder after this process died."""

@@ -14,15 +14,15 @@ S = EditStatus
 def test_a_replaced_worker_stops_and_its_successor_does_the_work_once(tmp_path: Path) -> None:
     local = new_local_service(tmp_path)
     other = LocalService(local.url, local.folder, ledger=local.ledger, settings=local.settings)
-    made = local.post(("a", "1"))
+    posted = local.post(("a", "1"))
     local.ledger.during = once(other.worker._hold_lease)  # type: ignore[assignment]
 
     local.worker.step()
     assert local.worker.fence is None
-    assert local.statuses(made) == [S.APPLYING]
+    assert local.statuses(posted) == [S.APPLYING]
     other.worker.drain()
 
-    assert local.statuses(made) == [S.APPLIED]
+    assert local.statuses(posted) == [S.APPLIED]
     assert [version.number for version in local.versions()] == [0, 1]
     other.close()
     local.close()
@@ -36,11 +36,11 @@ def test_the_threads_of_a_worker_apply_retrain_and_stop(tmp_path: Path) -> None:
         def is_settled(edit_id: str) -> bool:
             return any(edit.id == edit_id and edit.status.is_settled for edit in local.all_edits())
 
-        return await asyncio.gather(*(local.context.announcer.wait(one, 30.0, is_settled=is_settled) for one in edit_ids))
+        return await asyncio.gather(*(local.context.announcer.wait(edit_id, 30.0, is_settled=is_settled) for edit_id in edit_ids))
 
-    made = [local.post((name, "1"))[0] for name in "abcdefgh"]
-    assert all(asyncio.run(wait([edit.id for edit in made])))
-    assert {status.is_live for status in local.statuses(made)} == {True}
+    posted = [local.post((name, "1"))[0] for name in "abcdefgh"]
+    assert all(asyncio.run(wait([edit.id for edit in posted])))
+    assert {status.is_live for status in local.statuses(posted)} == {True}
     local.worker.stop()
 
     assert not local.worker.is_alive

@@ -85,7 +85,7 @@ def test_edits_are_applied_during_every_training_of_a_retrain(local: LocalServic
 
     def meanwhile(method: str) -> None:
         if method == "locft":
-            paused.append(bool(local.worker._pressed))
+            paused.append(bool(local.worker._apply_pause))
             if len(paused) < 5:
                 local.retract(made[len(paused)])
 
@@ -105,8 +105,8 @@ def test_applying_pauses_after_too_many_lost_publications_of_a_retrain(local: Lo
 
     def another(method: str) -> None:
         local.ledger.during = lambda method: None
-        paused.append(bool(local.worker._pressed))
-        if not local.worker._pressed:
+        paused.append(bool(local.worker._apply_pause))
+        if not local.worker._apply_pause:
             post_and_apply(local, (next(names), "1"))
         local.ledger.during = another
 
@@ -116,7 +116,7 @@ def test_applying_pauses_after_too_many_lost_publications_of_a_retrain(local: Lo
     local.worker._retrain()
 
     assert paused == [False, False, False, True]  # in the training, in two fits of the new window, and in the one published
-    assert count_trainings(local) == 1 and not local.worker._pressed
+    assert count_trainings(local) == 1 and not local.worker._apply_pause
     assert set(tensors_of(local.context.follower.current.overlay)) == {"prompt:a"}
 
 

@@ -77,7 +77,7 @@ def test_applying_pauses_for_a_retrain_that_lost_its_publication_too_often(local
 
     def another(method: str) -> None:
         name = next(names, None)
-        if name is not None and not local.worker._pressed:
+        if name is not None and not local.worker._apply_pause:
             local.ledger.during = lambda method: None
             local.post((name, "1"))
             local.worker._advance()
@@ -89,7 +89,7 @@ def test_applying_pauses_for_a_retrain_that_lost_its_publication_too_often(local
     local.worker._retrain()
 
     assert local.head.kind is VersionKind.LOCFT
-    assert not local.worker._pressed
+    assert not local.worker._apply_pause
     local.ledger.during = lambda method: None
     local.worker.drain()
     assert local.says("b") == "1"

@@ -48,7 +48,7 @@ def use(local: LocalService, locft: Callable[..., object], clock: Callable[[], d
     """Let a service retrain by `locft` from now on."""
     editors = replace(local.context.editors, locft=locft)  # type: ignore[arg-type]
     local.context = replace(local.context, editors=editors, clock=clock or local.context.clock)
-    local.worker = Worker(local.context, alone=True)
+    local.worker = Worker(local.context, is_only_server=True)
 
 
 @pytest.fixture
