@@ -176,6 +176,16 @@ def test_no_two_classes_have_one_name() -> None:
     assert {name: found for name, found in places.items() if len(found) > 1} == {}
 
 
+def test_names_of_tests_are_sentences_of_at_most_85_characters() -> None:
+    long = [
+        f"{path.relative_to(ROOT)}: {node.name}"
+        for path in sorted((ROOT / "tests").rglob("test_*.py"))
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.name.startswith("test_") and len(node.name) > 85
+    ]
+    assert long == []
+
+
 def test_sql_is_written_in_the_store_alone() -> None:
     outside = [
         place for place in occurrences(r"\bsa\.(select|insert|update|delete|text)\(|\.execute\(") if "service/store/" not in place
