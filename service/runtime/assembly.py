@@ -108,7 +108,7 @@ def open_server(settings: Settings) -> Iterator[ServerState]:
             neutral=neutral,
             reservoir=reservoir,
             ring=doorbell.ring,
-            works=lambda: worker.is_alive,
+            is_worker_alive=lambda: worker.is_alive,
             check_capability=evaluator.check_capability,
         )
 
