@@ -234,6 +234,11 @@ def test_hooks_are_registered_in_one_file() -> None:
     assert occurrences(r"register_\w*hook\(", outside={"lm/overlay.py", "lm/load_errata.py"}) == []
 
 
+def test_weights_are_read_and_placed_in_one_file() -> None:
+    # The base counts its tensors, hashes them and watches them, which reads no single weight; the loader is written into exports.
+    assert occurrences(r"get_parameter\(|setattr\(.*nn\.Parameter", outside={"lm/weights.py"}) == []
+
+
 def test_no_module_is_named_for_nothing() -> None:
     banned = {"utils", "helpers", "common", "misc", "manager", "engine", "core"}
     assert [str(path) for path in FILES if path.stem in banned] == []
