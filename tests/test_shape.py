@@ -66,10 +66,10 @@ LIFECYCLE_FLOORS: tuple[set[str], ...] = (
     {"context"},
     {
         "head_snapshot",
-        "fitting",
+        "fit_inputs",
         "job_hooks",
         "fenced",
-        "claims",
+        "job_claims",
         "fit_loop",
         "window_policy",
         "statuses",
@@ -77,7 +77,7 @@ LIFECYCLE_FLOORS: tuple[set[str], ...] = (
         "next_edits",
     },  # what several verbs need
     {"submit", "retract", "revoke"},  # verbs that only write rows
-    {"publish", "rollback", "recover", "damage"},  # verbs that move the head
+    {"publish", "rollback", "open_head", "damage"},  # verbs that move the head
     {"apply", "refit"},  # verbs that fit
     {"retrain"},
 )

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from service.editors.correctness import answered_mask
+from service.editors.answer_margins import answered_mask
 from service.editors.locft.accumulation import GradientAccumulation
 from service.editors.locft.activation_cache import ActivationCache
 from service.editors.locft.batching import Size, split_parts_by_length
@@ -16,9 +16,9 @@ from service.editors.locft.packed_rows import PackedRows
 from service.editors.locft.settings import LocftSettings
 from service.editors.losses import divergence, edit_loss, require_finite
 from service.editors.protocol import Hooks
+from service.lm.cached_step import run_from
 from service.lm.overlay import Overlay, View, make_view
 from service.lm.prompts import Batch
-from service.lm.resume import run_from
 from service.lm.weights import read_weight
 
 _PART_TOKENS = 8_192  # of one forward pass, padding included
