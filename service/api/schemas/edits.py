@@ -180,7 +180,7 @@ class ListedEditOut(Out):
     model_config = ConfigDict(json_schema_extra={"examples": [EXAMPLE_LISTED]})
 
     id: str
-    seq: int = Field(description="the position of the edit in the order of acceptance")
+    seq: int = Field(description="the position of the edit in the order of submission")
     status: Status
     prompt: str = Field(description="the first 500 characters; every text here is cut at this length")
     target: str
@@ -210,7 +210,7 @@ class EditOut(Out):
     model_config = ConfigDict(json_schema_extra={"examples": [EXAMPLE_EDIT_OUT]})
 
     id: str
-    seq: int = Field(description="the position of the edit in the order of acceptance")
+    seq: int = Field(description="the position of the edit in the order of submission")
     status: Status = Field(description="settled: neither `queued` nor `applying`; live: `applied` or `consolidated`")
     prompt: str
     target: str
