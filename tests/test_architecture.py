@@ -8,7 +8,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 PAGE = (ROOT / "docs" / "architecture.md").read_text()
-PLACES = sorted(set(re.findall(r"`(service/[\w/]+\.py): ([\w.]+)`", PAGE)))
+PLACES = sorted(set(re.findall(r"`(service/[\w/]+\.py):\s+([\w.]+)`", PAGE)))
 
 
 def names_in(path: Path) -> set[str]:

@@ -64,7 +64,18 @@ LIFECYCLE_FLOORS: tuple[set[str], ...] = (
         "head_follower",
     },  # what is on the disk, and what this process answers with
     {"context"},
-    {"head_snapshot", "fitting", "job_hooks", "statuses", "cadence_inputs", "next_edits"},  # what several verbs need
+    {
+        "head_snapshot",
+        "fitting",
+        "job_hooks",
+        "fenced",
+        "claims",
+        "fit_loop",
+        "window_policy",
+        "statuses",
+        "cadence_inputs",
+        "next_edits",
+    },  # what several verbs need
     {"submit", "retract", "revoke"},  # verbs that only write rows
     {"publish", "rollback", "recover", "damage"},  # verbs that move the head
     {"apply", "refit"},  # verbs that fit
@@ -163,6 +174,16 @@ def test_no_two_classes_have_one_name() -> None:
                     places.setdefault(node.name, []).append(f"{path.relative_to(ROOT)}:{node.lineno}")
 
     assert {name: found for name, found in places.items() if len(found) > 1} == {}
+
+
+def test_names_of_tests_are_sentences_of_at_most_85_characters() -> None:
+    long = [
+        f"{path.relative_to(ROOT)}: {node.name}"
+        for path in sorted((ROOT / "tests").rglob("test_*.py"))
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.name.startswith("test_") and len(node.name) > 85
+    ]
+    assert long == []
 
 
 def test_sql_is_written_in_the_store_alone() -> None:

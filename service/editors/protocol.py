@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 from service.domain.edit import Edit
-from service.domain.errors import ServiceError
+from service.domain.errors import Refused, ServiceError
 from service.lm.overlay import Overlay
 from service.lm.row_groups import ROWS_AT_ONCE, split_in_order
 
@@ -22,6 +22,10 @@ class FitCancelled(ServiceError):
 
 class FitOverdue(ServiceError):
     """A fit exceeded its time limit. Nothing of it is kept."""
+
+
+class StartElsewhere(Refused):
+    """The tensors that a retrain should start from were trained at another location than the settings name."""
 
 
 @dataclass(frozen=True)

@@ -5,8 +5,7 @@ during the fit, the job is repeated on the new head. A fit stops as soon as one 
 repeated without that edit. The fit of a large edit also gives way to small edits, and the large edit is queued again.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 
 from sqlalchemy.engine import Connection
 
@@ -17,8 +16,11 @@ from service.domain.version import VersionKind
 from service.editors.protocol import FitCancelled, FitOverdue, FitResult
 from service.lifecycle import next_edits
 from service.lifecycle.cadence_inputs import read_cadence_inputs
+from service.lifecycle.claims import WORN_OUT, claim_job, is_worn_out
 from service.lifecycle.context import LifecycleContext
 from service.lifecycle.crash_points import crash_point
+from service.lifecycle.fenced import fenced_write
+from service.lifecycle.fit_loop import FitRound, fit_until_final
 from service.lifecycle.fitting import items_of, read_fit_edits, scores_of, seed_of
 from service.lifecycle.head_snapshot import HeadSnapshot, load_head_overlay, read_head
 from service.lifecycle.job_hooks import JobHooks
@@ -35,18 +37,82 @@ LOSES_LIVE_EDITS = "with it, edits that are live would have been lost; it waits 
 WINDOW_FULL = "the window is full; it waits for the next retrain"
 
 
-@dataclass(frozen=True)
-class ApplyOutcome:
-    """The result of a job's rounds: the fit of `entrants` (None if none is left), the edits to defer with their reasons, and
-    the edits to queue again.
+class ApplyPolicy:
+    """Fits the new edits of a job on top of the head, with a replay of the window. A round leaves out the new edits that its fit
+    lost. If the fit lost live edits, the round leaves out the newest new edit; if the fit was not accepted, the newer half.
+
+    The last fit counts if it lost new edits only: these edits are deferred, and the live set records that the window was trained
+    on them. `entrants` are the new edits of the fit that counts, `defer_reasons` maps the edits to defer to the reason, and
+    `requeued_ids` wait for another job.
     """
 
-    fitted: FitResult | None
-    live_set: LiveSet
-    superseded: dict[str, str]
-    entrants: tuple[LiveItem, ...]
-    defer_reasons: dict[str, str]
-    requeued_ids: tuple[str, ...] = ()
+    def __init__(self, context: LifecycleContext, head: HeadSnapshot, job: Job) -> None:
+        self._context, self._head, self._job = context, head, job
+        with context.store.read() as connection:
+            self._items = edits.read_items(connection, job.edit_ids)
+        self.live_set = head.live_set
+        self.superseded: dict[str, str] = {}
+        self.entrants: tuple[LiveItem, ...] = ()
+        self.defer_reasons: dict[str, str] = {}
+        self.requeued_ids: tuple[str, ...] = ()
+
+    def next_round(self) -> FitRound | None:
+        """The edits that are neither deferred nor queued again, as the live set takes them."""
+        self.live_set, self.superseded = liveset.apply(self._head.live_set, self._candidates())
+        ids = {item.edit_id for item in self._items}
+        self.entrants = tuple(item for item in self.live_set.window if item.is_live and item.edit_id in ids)
+        if not self.entrants:
+            return None
+        known = read_fit_edits(self._context, self.live_set)
+        window = [item for item in self.live_set.window if item not in self.entrants]
+        replay = items_of([*window, *self.live_set.consolidated_sample], known)
+        assert self._job.seed is not None
+        overlay = load_head_overlay(self._context, self._head.version)
+        return FitRound(overlay, items_of(self.entrants, known), replay, self._job.seed)
+
+    def is_final(self, fitted: FitResult, *, is_last: bool) -> bool:
+        """Whether the fit lost nothing and is accepted, or is the last one and lost new edits only."""
+        lost_new = [item for item in self.entrants if item.edit_id in fitted.lost]
+        expected_lost = {item.edit_id for item in self.entrants} | set(self._head.version.scores.get("lost", ()))
+        loses_live_edits = any(edit_id not in expected_lost for edit_id in fitted.lost)
+        refusal = self._refusal(fitted)
+        if lost_new:
+            self.defer_reasons |= {item.edit_id: LOST for item in lost_new}
+            return is_last and not loses_live_edits and not refusal and self._keep_without(lost_new)
+        if loses_live_edits:
+            self.defer_reasons[self.entrants[-1].edit_id] = LOSES_LIVE_EDITS
+        elif refusal and len(self.entrants) > 1:
+            self.requeued_ids += tuple(item.edit_id for item in self.entrants[len(self.entrants) // 2 :])
+        elif refusal:
+            self.defer_reasons[self.entrants[0].edit_id] = f"{refusal}; it waits for the next retrain"
+        return not loses_live_edits and not refusal
+
+    def defer_rest(self) -> None:
+        """After the last fit did not count: nothing is published, and the edits that are left wait for the next retrain."""
+        self.defer_reasons |= {item.edit_id: LOST for item in self._candidates()}
+        self.live_set, self.superseded, self.entrants = self._head.live_set, {}, ()
+
+    def _candidates(self) -> list[LiveItem]:
+        return [item for item in self._items if item.edit_id not in self.defer_reasons and item.edit_id not in self.requeued_ids]
+
+    def _keep_without(self, lost: Sequence[LiveItem]) -> bool:
+        """Take the fit without the new edits that it lost, if no other edit becomes live in their place."""
+        live_set, superseded = liveset.apply(self._head.live_set, self._candidates())
+        if not live_set.ids <= self.live_set.ids:
+            return False
+        self.live_set, self.superseded = liveset.mark_lost(live_set, lost), superseded
+        self.entrants = tuple(item for item in self.entrants if item not in lost)
+        return True
+
+    def _refusal(self, fitted: FitResult) -> str | None:
+        """Why a fit is not accepted, or None."""
+        decision = acceptance.judge_scores(
+            fitted.scores,
+            self._head.version.scores,
+            edits=len(self.entrants),
+            limits=self._context.settings.acceptance,
+        )
+        return None if decision.is_accepted else "; ".join(decision.reasons)
 
 
 def apply(context: LifecycleContext, lease: Lease) -> bool:
@@ -68,9 +134,7 @@ def give_up_or_narrow(context: LifecycleContext, lease: Lease, reason: str, *, o
     another seed, and fails after `attempts` fits. An overdue single edit is deferred: another fit would take as long, and a
     retrain trains it in another way.
     """
-    with context.store.write() as connection:
-        heads.lock(connection)
-        heads.check_fence(connection, lease.fence)
+    with fenced_write(context, lease.fence) as (connection, _):
         job = jobs.find_active(connection, "apply", "running")
         if job is None:
             return
@@ -86,9 +150,7 @@ def give_up_or_narrow(context: LifecycleContext, lease: Lease, reason: str, *, o
 
 
 def _claim(context: LifecycleContext, lease: Lease) -> Job | None:
-    with context.store.write() as connection:
-        heads.lock(connection)
-        heads.check_fence(connection, lease.fence)
+    with fenced_write(context, lease.fence) as (connection, _):
         running = jobs.find_active(connection, "apply", "running")
         if running is not None and next_edits.gives_way(connection, context, running.edit_ids):
             _requeue(connection, context, running)
@@ -112,15 +174,9 @@ def _claim_new(connection: Connection, context: LifecycleContext, lease: Lease) 
         return jobs.update(connection, job.id, status="cancelled", finished_at=now)
     claimed = candidates[:room]
     job = _new_job(connection, context, claimed)
-    write_statuses(
-        connection,
-        context,
-        [StatusChange(edit_id=edit.id, status=EditStatus.APPLYING) for edit in claimed],
-        author=SERVICE,
-        job_id=job.id,
-    )
-    values = {"parent": heads.read(connection).version, "seed": seed_of(claimed), "fence": lease.fence}
-    return jobs.update(connection, job.id, status="running", claims=1, started_at=now, **values)
+    applying = [StatusChange(edit_id=edit.id, status=EditStatus.APPLYING) for edit in claimed]
+    write_statuses(connection, context, applying, author=SERVICE, job_id=job.id)
+    return claim_job(connection, context, lease, job, parent=heads.read(connection).version, seed=seed_of(claimed))
 
 
 def _reclaim(connection: Connection, context: LifecycleContext, lease: Lease, job: Job) -> Job:
@@ -134,14 +190,11 @@ def _reclaim(connection: Connection, context: LifecycleContext, lease: Lease, jo
     if not claimed:
         jobs.update(connection, job.id, status="cancelled", finished_at=now)
         return jobs.get(connection, job.id)
-    if job.claims >= context.settings.claims:
-        _fail(connection, context, job, "its fit ended the process again and again")
+    if is_worn_out(context, job):
+        _fail(connection, context, job, WORN_OUT)
         return jobs.get(connection, job.id)
-    head = heads.read(connection)
-    ids = [edit.id for edit in claimed]
-    repeated = job.fence != lease.fence
-    values = {"parent": head.version, "seed": seed_of(claimed, job.failures), "fence": lease.fence}
-    return jobs.update(connection, job.id, edit_ids=ids, claims=job.claims + int(repeated), **values)
+    values = {"parent": heads.read(connection).version, "seed": seed_of(claimed, job.failures)}
+    return claim_job(connection, context, lease, job, edit_ids=[edit.id for edit in claimed], **values)
 
 
 def _run_job(context: LifecycleContext, lease: Lease, job: Job) -> None:
@@ -158,35 +211,38 @@ def _run_job(context: LifecycleContext, lease: Lease, job: Job) -> None:
     known = read_fit_edits(context, LiveSet(), job.edit_ids)
     try:
         with context.edit_fits_idle.busy():
-            outcome = _rounds(context, head, [known[edit_id] for edit_id in job.edit_ids], job, job_hooks)
+            policy = ApplyPolicy(context, head, job)
+            fitted = fit_until_final(context, policy, job_hooks)
     except FitCancelled:
         if job_hooks.is_overdue and not lease.is_over():
             raise FitOverdue(f"its fit took longer than {context.settings.fit_s:g} seconds") from None
         raise
-    changes = [_defer_change(edit_id, reason) for edit_id, reason in outcome.defer_reasons.items()]
-    changes += [StatusChange(edit_id=edit_id, status=EditStatus.QUEUED) for edit_id in outcome.requeued_ids]
-    if outcome.fitted is None:
-        _finish_unpublished(context, lease, job, changes, outcome)
+    if fitted is None and policy.entrants:
+        policy.defer_rest()
+    changes = [_defer_change(edit_id, reason) for edit_id, reason in policy.defer_reasons.items()]
+    changes += [StatusChange(edit_id=edit_id, status=EditStatus.QUEUED) for edit_id in policy.requeued_ids]
+    if fitted is None:
+        _finish_unpublished(context, lease, job, changes, policy.superseded)
         return
     with context.store.read() as connection:
-        superseded_deferred = edits.find_outdated_deferred(connection, outcome.entrants)
-    superseded = {**superseded_deferred, **outcome.superseded}
-    changes += changes_of_live_sets(head.live_set, outcome.live_set, superseded=superseded, reports=outcome.fitted.reports)
-    entrant_ids = [item.edit_id for item in outcome.entrants]
+        superseded_deferred = edits.find_outdated_deferred(connection, policy.entrants)
+    superseded = {**superseded_deferred, **policy.superseded}
+    changes += changes_of_live_sets(head.live_set, policy.live_set, superseded=superseded, reports=fitted.reports)
+    entrant_ids = [item.edit_id for item in policy.entrants]
     publish(
         context,
         Candidate(
             parent=head.row,
             fence=lease.fence,
             kind=VersionKind.BAFT,
-            overlay=outcome.fitted.overlay,
-            live_set=outcome.live_set,
+            overlay=fitted.overlay,
+            live_set=policy.live_set,
             changes=changes,
             author=known[entrant_ids[-1]].author,
-            scores=scores_of(outcome.fitted, outcome.live_set),
+            scores=scores_of(fitted, policy.live_set),
             job_id=job.id,
             required_edits=job.edit_ids,
-            item_count=len(outcome.live_set.window) + len(outcome.live_set.consolidated_sample),
+            item_count=len(policy.live_set.window) + len(policy.live_set.consolidated_sample),
         ),
     )
 
@@ -197,90 +253,18 @@ def _should_stop(context: LifecycleContext, job: Job) -> bool:
         return bool(edits.find_retracted(connection, job.edit_ids)) or next_edits.gives_way(connection, context, job.edit_ids)
 
 
-def _rounds(
-    context: LifecycleContext, head: HeadSnapshot, job_edits: Sequence[Edit], job: Job, job_hooks: JobHooks
-) -> ApplyOutcome:
-    """Fit until nothing is lost. A round leaves out the new edits that were lost; if live edits were lost, it leaves out the
-    newest new edit; if the fit was not accepted, it leaves out the newer half.
-
-    Each round depends on the job and its parent alone, so that a repetition takes the same way. After the last round the fit is
-    published if it lost new edits only: these edits are deferred, and the live set records that the window was trained on them.
-    """
-    with context.store.read() as connection:
-        entrants = {item.edit_id: item for item in edits.read_items(connection, [edit.id for edit in job_edits])}
-    defer_reasons: dict[str, str] = {}
-    requeued_ids: tuple[str, ...] = ()
-    rounds = 0
-    while rounds < context.settings.rounds:
-        candidates = [item for edit_id, item in entrants.items() if edit_id not in defer_reasons and edit_id not in requeued_ids]
-        live_set, superseded = liveset.apply(head.live_set, candidates)
-        new = tuple(item for item in live_set.window if item.is_live and item.edit_id in entrants)
-        if not new:
-            return ApplyOutcome(None, live_set, superseded, (), defer_reasons, requeued_ids)
-        fitted = _fit(context, head, live_set, new, job, job_hooks)
-        lost_new = [item for item in new if item.edit_id in fitted.lost]
-        expected_lost = {item.edit_id for item in new} | set(head.version.scores.get("lost", ()))
-        lost_old = [edit_id for edit_id in fitted.lost if edit_id not in expected_lost]
-        refusal = _refusal(context, head, fitted, len(new))
-        rounds += int(bool(fitted.lost))
-        if lost_new:
-            defer_reasons |= {item.edit_id: LOST for item in lost_new}
-            is_last = rounds == context.settings.rounds and not lost_old and not refusal
-            partial = _live_set_without(head, candidates, lost_new) if is_last else None
-            if partial is not None and partial[0].ids <= live_set.ids:
-                new = tuple(item for item in new if item not in lost_new)
-                return ApplyOutcome(fitted, liveset.mark_lost(partial[0], lost_new), partial[1], new, defer_reasons, requeued_ids)
-        elif lost_old:
-            defer_reasons[new[-1].edit_id] = LOSES_LIVE_EDITS
-        elif refusal and len(new) > 1:
-            requeued_ids += tuple(item.edit_id for item in new[len(new) // 2 :])
-        elif refusal:
-            defer_reasons[new[0].edit_id] = f"{refusal}; it waits for the next retrain"
-        else:
-            return ApplyOutcome(fitted, live_set, superseded, new, defer_reasons, requeued_ids)
-    defer_reasons |= {edit_id: LOST for edit_id in entrants if edit_id not in defer_reasons and edit_id not in requeued_ids}
-    return ApplyOutcome(None, head.live_set, {}, (), defer_reasons, requeued_ids)
-
-
-def _live_set_without(
-    head: HeadSnapshot, candidates: Sequence[LiveItem], lost: Sequence[LiveItem]
-) -> tuple[LiveSet, dict[str, str]]:
-    """The live set without some of the new edits, and the edits that the others supersede."""
-    return liveset.apply(head.live_set, [item for item in candidates if item not in lost])
-
-
-def _fit(
-    context: LifecycleContext, head: HeadSnapshot, live_set: LiveSet, new: Sequence[LiveItem], job: Job, job_hooks: JobHooks
-) -> FitResult:
-    known = read_fit_edits(context, live_set)
-    new_ids = {item.edit_id for item in new}
-    window = [item for item in live_set.window if item.edit_id not in new_ids]
-    overlay = load_head_overlay(context, head.version)
-    assert job.seed is not None
-    replay = items_of([*window, *live_set.consolidated_sample], known)
-    return context.editors.baft(overlay, items_of(new, known), replay, job.seed, job_hooks.hooks())
-
-
-def _refusal(context: LifecycleContext, head: HeadSnapshot, fitted: FitResult, new: int) -> str | None:
-    """Why a fit is not accepted, or None."""
-    decision = acceptance.judge_scores(fitted.scores, head.version.scores, edits=new, limits=context.settings.acceptance)
-    return None if decision.is_accepted else "; ".join(decision.reasons)
-
-
 def _finish_unpublished(
-    context: LifecycleContext, lease: Lease, job: Job, changes: list[StatusChange], outcome: ApplyOutcome
+    context: LifecycleContext, lease: Lease, job: Job, changes: list[StatusChange], superseded: Mapping[str, str]
 ) -> None:
     """End a job that publishes nothing: each of its edits was deferred, queued again, or is older than a live edit of the same
     fact.
     """
     changes = changes + [
         StatusChange(edit_id=old, status=EditStatus.SUPERSEDED, superseded_by=new)
-        for old, new in outcome.superseded.items()
+        for old, new in superseded.items()
         if old in job.edit_ids
     ]
-    with context.store.write() as connection:
-        heads.lock(connection)
-        heads.check_fence(connection, lease.fence)
+    with fenced_write(context, lease.fence) as (connection, _):
         unfinished = {edit.id for edit in _unfinished_edits(connection, job.edit_ids)}
         write_statuses(
             connection, context, [change for change in changes if change.edit_id in unfinished], author=SERVICE, job_id=job.id

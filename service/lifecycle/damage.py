@@ -10,6 +10,7 @@ import structlog
 from service.domain.errors import Corrupt, Gone, Unreadable
 from service.domain.version import Version
 from service.lifecycle.context import LifecycleContext
+from service.lifecycle.fenced import fenced_write
 from service.lifecycle.lease import Lease
 from service.lifecycle.recover import read_parent
 from service.lifecycle.rollback import roll_back
@@ -93,9 +94,7 @@ def _is_damaged(context: LifecycleContext, digest: str) -> bool:
 
 def _mark(context: LifecycleContext, lease: Lease, digest: str) -> bool:
     """Mark every version with these bytes; return whether any was not marked yet."""
-    with context.store.write() as connection:
-        heads.lock(connection)
-        heads.check_fence(connection, lease.fence)
+    with fenced_write(context, lease.fence) as (connection, _):
         numbers = versions.mark_corrupt(connection, digest)
         new_events = [Event(type="version.corrupt", author=SERVICE, version=number) for number in numbers]
         events.write(connection, new_events, now=context.clock())
@@ -105,9 +104,7 @@ def _mark(context: LifecycleContext, lease: Lease, digest: str) -> bool:
 
 
 def _unmark(context: LifecycleContext, lease: Lease, digest: str) -> bool:
-    with context.store.write() as connection:
-        heads.lock(connection)
-        heads.check_fence(connection, lease.fence)
+    with fenced_write(context, lease.fence) as (connection, _):
         numbers = unmark(connection, digest, author=SERVICE, now=context.clock())
     if numbers:
         log.info("checkpoint is right again", versions=numbers, digest=digest)

@@ -20,6 +20,7 @@ from service.domain.version import Head, Version, VersionKind, VersionStatus
 from service.lifecycle import trash
 from service.lifecycle.context import LifecycleContext
 from service.lifecycle.crash_points import crash_point
+from service.lifecycle.fenced import fenced_write
 from service.lifecycle.head_follower import PublishedHead
 from service.lifecycle.measured_figures import acceptance_figures
 from service.lifecycle.statuses import write_statuses
@@ -70,9 +71,7 @@ def publish(context: LifecycleContext, candidate: Candidate) -> Version:
 
 def _publish(context: LifecycleContext, candidate: Candidate, digest: str | None) -> Version:
     now = context.clock()
-    with context.store.write() as connection:
-        head = heads.lock(connection)
-        heads.check_fence(connection, candidate.fence)
+    with fenced_write(context, candidate.fence) as (connection, head):
         if head.epoch != candidate.parent.epoch:
             raise Stale("the head has moved since the fit began")
         if candidate.job_id is not None and jobs.is_cancel_requested(connection, candidate.job_id):
@@ -120,9 +119,7 @@ def _delete_unpublished(context: LifecycleContext, fence: int, digest: str | Non
     """Delete the file of a candidate that was not published, if no version names it. Under the fence no other worker publishes
     meanwhile.
     """
-    with contextlib.suppress(FenceLost, Unavailable, OSError), context.store.write() as connection:
-        heads.lock(connection)
-        heads.check_fence(connection, fence)
+    with contextlib.suppress(FenceLost, Unavailable, OSError), fenced_write(context, fence) as (connection, _):
         if digest is not None and not versions.has_digest(connection, digest):
             context.checkpoints.forget(digest)
             trash.remove(context.checkpoints.folder, digest)

@@ -9,18 +9,21 @@ from collections.abc import Mapping
 from sqlalchemy.engine import Connection
 
 from service.domain import liveset
-from service.domain.edit import Edit, EditStatus
+from service.domain.edit import EditStatus
 from service.domain.liveset import LiveItem, LiveSet
 from service.domain.version import VersionKind
-from service.editors.protocol import FitResult
+from service.lifecycle.claims import WORN_OUT, claim_job, is_worn_out
 from service.lifecycle.context import LifecycleContext
-from service.lifecycle.fitting import items_of, read_fit_edits, scores_of, seed_of
-from service.lifecycle.head_snapshot import HeadSnapshot, load_head_overlay, read_head
+from service.lifecycle.fenced import fenced_write
+from service.lifecycle.fit_loop import fit_until_final
+from service.lifecycle.fitting import read_fit_edits, scores_of
+from service.lifecycle.head_snapshot import load_head_overlay, read_head
 from service.lifecycle.job_hooks import JobHooks
 from service.lifecycle.lease import Lease
 from service.lifecycle.publish import Candidate, publish
 from service.lifecycle.settings import SERVICE
 from service.lifecycle.statuses import changes_of_live_sets
+from service.lifecycle.window_policy import WindowPolicy
 from service.lm.overlay import Overlay
 from service.store import edits, heads, jobs, versions
 from service.store.edits import StatusChange
@@ -41,9 +44,7 @@ def refit(context: LifecycleContext, lease: Lease) -> bool:
 
 def give_up_or_retry(context: LifecycleContext, lease: Lease, kind: str, reason: str) -> None:
     """After a failed fit of the running job of a kind: count the failure, and end the job after too many failures."""
-    with context.store.write() as connection:
-        heads.lock(connection)
-        heads.check_fence(connection, lease.fence)
+    with fenced_write(context, lease.fence) as (connection, _):
         job = jobs.find_active(connection, kind, "running")
         if job is None:
             return
@@ -88,9 +89,7 @@ def read_lost_retractions(connection: Connection, live_set: LiveSet) -> set[str]
 
 
 def _claim(context: LifecycleContext, lease: Lease) -> Job | None:
-    with context.store.write() as connection:
-        head = heads.lock(connection)
-        heads.check_fence(connection, lease.fence)
+    with fenced_write(context, lease.fence) as (connection, head):
         now = context.clock()
         job = jobs.find_active(connection, "refit")
         if not is_due(connection, context):
@@ -99,12 +98,10 @@ def _claim(context: LifecycleContext, lease: Lease) -> Job | None:
             job = jobs.insert(connection, "refit", reason="the overlay holds what was taken back", author=SERVICE, now=now)
         live_set = versions.read_live_set(connection, head.version)
         retractions = sorted({*read_pending_retractions(connection, live_set), *read_lost_retractions(connection, live_set)})
-        if job.claims >= context.settings.claims:
-            jobs.finish(connection, job.id, error="its fit ended the process again and again", now=now)
+        if is_worn_out(context, job):
+            jobs.finish(connection, job.id, error=WORN_OUT, now=now)
             return jobs.get(connection, job.id)
-        repeated = job.fence != lease.fence or job.status == "queued"
-        values = {"edit_ids": retractions, "parent": head.version, "fence": lease.fence, "claims": job.claims + int(repeated)}
-        return jobs.update(connection, job.id, status="running", started_at=job.started_at or now, **values)
+        return claim_job(connection, context, lease, job, edit_ids=retractions, parent=head.version)
 
 
 def _run_job(context: LifecycleContext, lease: Lease, job: Job) -> None:
@@ -116,10 +113,15 @@ def _run_job(context: LifecycleContext, lease: Lease, job: Job) -> None:
     job_hooks = JobHooks(context, lease, job.id, "fit.middle", is_stale=lambda: context.follower.current.epoch > head.row.epoch)
     desired = liveset.refit(head.live_set, {*retractions, *lost_ids}, restored)
     known = read_fit_edits(context, desired, [item.edit_id for item in desired.items if not item.is_live])  # possible tombstones
+    tensors = Overlay(load_head_overlay(context, head.version).tensors, None)
+    policy = WindowPolicy(context, tensors, desired, known, LOST, failures=job.failures)
     with context.edit_fits_idle.busy():
-        overlay, live_set, lost, fitted = _rounds(context, head, desired, known, job, job_hooks)
+        fitted = fit_until_final(context, policy, job_hooks)
+    live_set = policy.live_set
     changes = [StatusChange(edit_id=edit_id, status=EditStatus.RETRACTED) for edit_id in retractions]
-    changes += [StatusChange(edit_id=edit_id, status=EditStatus.DEFERRED, error=LOST) for edit_id in lost]
+    changes += [
+        StatusChange(edit_id=edit_id, status=EditStatus.DEFERRED, error=reason) for edit_id, reason in policy.drop_reasons.items()
+    ]
     changes += changes_of_live_sets(head.live_set, live_set, superseded={}, reports={})
     publish(
         context,
@@ -127,7 +129,7 @@ def _run_job(context: LifecycleContext, lease: Lease, job: Job) -> None:
             parent=head.row,
             fence=lease.fence,
             kind=VersionKind.RETRACT,
-            overlay=overlay,
+            overlay=tensors if fitted is None else fitted.overlay,
             live_set=live_set,
             changes=changes,
             author=job.author,
@@ -157,37 +159,3 @@ def read_restored_items(connection: Connection, retractions: Mapping[str, bool])
         restored_ids += [edit_id for edit_id in predecessors if edit_id not in retracted_ids]
         newer = [edit_id for edit_id in predecessors if edit_id in retracted_ids]
     return edits.read_items(connection, restored_ids)
-
-
-def _rounds(
-    context: LifecycleContext, head: HeadSnapshot, desired: LiveSet, known: Mapping[str, Edit], job: Job, job_hooks: JobHooks
-) -> tuple[Overlay, LiveSet, list[str], FitResult | None]:
-    """Fit the window until no live edit is lost; a lost edit is left out. Lost edits never hold up a retraction.
-
-    The last fit is published in any case: the edits that it lost are not live any more, and the live set records that the
-    overlay was trained on them.
-    """
-    tensors_only = Overlay(load_head_overlay(context, head.version).tensors, None)
-    lost: list[str] = []
-    for _ in range(context.settings.rounds):
-        desired = liveset.reset_window(desired)
-        desired = liveset.set_tombstone_answers(desired, _base_answers(context, desired, known))
-        if not desired.window:
-            return tensors_only, desired, lost, None
-        window_items = items_of(desired.window, known)
-        seed = seed_of([item.edit for item in window_items], job.failures)
-        fitted = context.editors.baft(
-            tensors_only, window_items, items_of(desired.consolidated_sample, known), seed, job_hooks.hooks()
-        )
-        lost_now = [item for item in desired.window if item.is_live and item.edit_id in fitted.lost]
-        if not lost_now:
-            break
-        lost += [item.edit_id for item in lost_now]
-        desired = liveset.mark_lost(desired, lost_now)
-    return fitted.overlay, desired, lost, fitted
-
-
-def _base_answers(context: LifecycleContext, live_set: LiveSet, known: Mapping[str, Edit]) -> dict[str, str]:
-    """The base's answers to the prompts of tombstones that have no answer yet."""
-    new = [item.edit_id for item in live_set.items if item.is_tombstone and item.answer is None]
-    return {edit_id: context.editors.base_answer(known[edit_id]) for edit_id in new}

@@ -33,7 +33,7 @@ def serve(settings: Settings, sockets: list[socket.socket], supervisor: Supervis
     """
     if ANY_HOST in settings.allowed_hosts:
         log.warning(
-            "any Host header is answered: a web page whose name points at this server can read and change the model;"
+            "any Host header is answered: a page that points its own name at this server can read it and change the model;"
             " name the hosts in ERRATA_ALLOWED_HOSTS instead of *"
         )
     settings = limit_connections(settings)

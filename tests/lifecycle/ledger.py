@@ -13,8 +13,7 @@ from typing import Any
 import torch
 
 from service.domain.edit import Edit
-from service.domain.errors import Refused
-from service.editors.protocol import FitFailed, FitItem, FitResult, Hooks
+from service.editors.protocol import FitFailed, FitItem, FitResult, Hooks, StartElsewhere
 from service.lifecycle.editors import Editors, MonitorProbes
 from service.lm.intervention import Adapter, Intervention
 from service.lm.overlay import Overlay
@@ -73,7 +72,7 @@ class Ledger:
     def locft(self, items: Sequence[FitItem], start: Overlay, seed: int, hooks: Hooks) -> FitResult:
         """Like a real minor retrain, one with a start never forgets by itself what that said."""
         if start.tensors and self.moved_away:
-            raise Refused("the tensors lie elsewhere", field="start")
+            raise StartElsewhere("the tensors lie elsewhere")
         assert start.adapter is None and (start.tensors or not any(item.is_consolidated for item in items))
         self.starts.append(tensors_of(start))
         self._fit("locft", items, seed, hooks)

@@ -12,7 +12,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from service.domain.errors import Refused
 from service.editors.canary import canary_share
 from service.editors.locft.activation_cache import ActivationCache
 from service.editors.locft.breadth_first import train_breadth_first
@@ -23,7 +22,7 @@ from service.editors.locft.packed_rows import PackedRows
 from service.editors.locft.settings import LocftSettings
 from service.editors.locft.training_step import MasterWeights, Trainer
 from service.editors.neutral import NeutralSentences
-from service.editors.protocol import FitItem, FitResult, Hooks
+from service.editors.protocol import FitItem, FitResult, Hooks, StartElsewhere
 from service.lm.base import Base
 from service.lm.overlay import EMPTY, Overlay, make_view
 
@@ -117,7 +116,7 @@ def fit_locft(
 
 def _require_location(start: Overlay, location: TunedLocation) -> None:
     if start.tensors and set(start.tensors) != set(location.names):
-        raise Refused("The tensors to start from were trained at another location than the settings name.", field="start")
+        raise StartElsewhere("The tensors to start from were trained at another location than the settings name.", field="start")
 
 
 def _rate(settings: LocftSettings, base: Base, *, minor: bool) -> float:

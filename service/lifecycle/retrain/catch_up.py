@@ -1,4 +1,4 @@
-"""The catch-up of a retrain: BaFT fits on top of the new tensors what is live beyond the snapshot, and both are published.
+"""The catch-up of a retrain: BaFT fits on top of the new tensors what is live beyond the snapshot, and both are one candidate.
 
 Edits that the tensors lost enter the new window too. The candidate is published only if the head has not moved since. An edit
 of the snapshot that was superseded meanwhile stays in the tensors under its successor, as if the successor had come just after
@@ -10,26 +10,26 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from service.domain import acceptance, liveset
-from service.domain.edit import Edit, EditStatus
-from service.domain.errors import Stale
+from service.domain.edit import EditStatus
 from service.domain.liveset import LiveItem, LiveSet
 from service.domain.version import VersionKind
 from service.editors.protocol import FitCancelled, FitResult
 from service.lifecycle.cadence_inputs import read_tensor_scores
 from service.lifecycle.context import LifecycleContext
-from service.lifecycle.fitting import items_of, read_fit_edits, scores_of, seed_of
+from service.lifecycle.fit_loop import fit_until_final
+from service.lifecycle.fitting import read_fit_edits, scores_of
 from service.lifecycle.head_snapshot import HeadSnapshot, load_head_overlay
 from service.lifecycle.job_hooks import JobHooks
 from service.lifecycle.lease import Lease
-from service.lifecycle.publish import Candidate, publish
+from service.lifecycle.publish import Candidate
 from service.lifecycle.refit import read_pending_retractions, read_restored_items
-from service.lifecycle.retrain.retries import end_failed
+from service.lifecycle.retrain.outcomes import HeadMoved, NewcomersRefused, NotAccepted, RestartNeeded
 from service.lifecycle.retrain.snapshots import RetrainPlan
 from service.lifecycle.statuses import changes_of_live_sets
+from service.lifecycle.window_policy import WindowPolicy
 from service.lm.overlay import EMPTY, Overlay
-from service.store import edits, events, heads
+from service.store import edits
 from service.store.edits import StatusChange
-from service.store.events import Event
 from service.store.jobs import Job
 
 LOST_BY_BOTH = "neither the retrain nor BaFT on top of it took this edit"
@@ -37,22 +37,6 @@ LOSES_LIVE_EDITS = (
     "with it in the window on the new tensors, edits that are live would have been lost; it waits for the next retrain"
 )
 LOST = "it was lost when the window was fitted on the new tensors; it waits for the next retrain"
-
-
-class SnapshotOutdated(Exception):
-    """The trained tensors cannot be published any more, and another snapshot may do better."""
-
-    def __init__(self, reason: str) -> None:
-        super().__init__(reason)
-        self.reason = reason
-
-
-class NewcomersRefused(Exception):
-    """The retrain was not accepted, and its `newcomers` (ids, oldest first) may be the reason."""
-
-    def __init__(self, reasons: Sequence[str], newcomers: Sequence[str]) -> None:
-        super().__init__("; ".join(reasons))
-        self.reasons, self.newcomers = tuple(reasons), tuple(newcomers)
 
 
 @dataclass(frozen=True)
@@ -77,7 +61,7 @@ class FittedWindow:
     drop_reasons: Mapping[str, str] = field(default_factory=dict)
 
 
-def catch_up_and_publish(
+def prepare_candidate(
     context: LifecycleContext,
     lease: Lease,
     job: Job,
@@ -85,13 +69,8 @@ def catch_up_and_publish(
     trained: FitResult | None,
     job_hooks: JobHooks,
     head: HeadSnapshot,
-) -> bool:
-    """Fit what is live beyond the snapshot on top of the new tensors and publish both, or end the job as not accepted; return
-    whether it was published.
-
-    Raises Stale if the head moved; SnapshotOutdated if the new window would be too long and another snapshot would help;
-    NewcomersRefused if a snapshot without its newcomers might be accepted.
-    """
+) -> Candidate | RestartNeeded | NewcomersRefused | NotAccepted | HeadMoved:
+    """Fit what is live beyond the snapshot on top of the new tensors, and judge both: a candidate, or why there is none."""
     ids = {item.edit_id for item in plan.items}
     changes_of_head = _read_head_changes(context, plan, head)
     added_ids = {item.edit_id for item in changes_of_head.additions}
@@ -99,40 +78,34 @@ def catch_up_and_publish(
     live_set = _new_live_set(plan, changes_of_head.additions, () if trained is None else trained.lost)
     lost = [item for item in live_set.window if item.is_live and item.edit_id in ids]
     if len(lost) > context.settings.cadence.hard:
-        _refuse(context, lease, job, [f"it lost {len(lost)} edits, more than a window may hold"])
-        return False
+        return NotAccepted((f"it lost {len(lost)} edits, more than a window may hold",))
     if len(lost) + len(added_ids) > context.settings.cadence.hard:
-        raise SnapshotOutdated("with the edits that arrived meanwhile the new window would be too long")
-    window = _fit_window(context, tensors, live_set, added_ids, job, job_hooks, head)
+        return RestartNeeded("with the edits that arrived meanwhile the new window would be too long")
+    window = _fit_window(context, tensors, live_set, added_ids, job_hooks, head)
+    if window is None:
+        return HeadMoved()
     unsuperseded = {old: LOST for old, new in changes_of_head.superseded.items() if new in window.drop_reasons}
     window = replace(window, drop_reasons={**window.drop_reasons, **unsuperseded})
     scores = _scores(context, head, plan, trained, window)
-    newcomers = [item.edit_id for item in plan.items if item.edit_id not in head.live_set.ids]
+    newcomers = tuple(item.edit_id for item in plan.items if item.edit_id not in head.live_set.ids)
     reasons = _refusals(context, head, len(newcomers), window, scores)
-    if reasons and newcomers:
-        raise NewcomersRefused(reasons, newcomers)
     if reasons:
-        _refuse(context, lease, job, reasons)
-        return False
-    publish(
-        context,
-        Candidate(
-            parent=head.row,
-            fence=lease.fence,
-            kind=VersionKind.LOCFT,
-            overlay=tensors if window.fitted is None else window.fitted.overlay,
-            live_set=window.live_set,
-            changes=_changes(context, head, plan, trained, changes_of_head, window),
-            author=job.author,
-            reason=job.reason,
-            scores=scores,
-            job_id=job.id,
-            required_edits=[*ids, *added_ids],
-            mode=plan.mode,
-            item_count=len(plan.items) if window.fitted is None else _item_count(window.live_set),
-        ),
+        return NewcomersRefused(reasons, newcomers) if newcomers else NotAccepted(reasons)
+    return Candidate(
+        parent=head.row,
+        fence=lease.fence,
+        kind=VersionKind.LOCFT,
+        overlay=tensors if window.fitted is None else window.fitted.overlay,
+        live_set=window.live_set,
+        changes=_changes(context, head, plan, trained, changes_of_head, window),
+        author=job.author,
+        reason=job.reason,
+        scores=scores,
+        job_id=job.id,
+        required_edits=[*ids, *added_ids],
+        mode=plan.mode,
+        item_count=len(plan.items) if window.fitted is None else _item_count(window.live_set),
     )
-    return True
 
 
 def _read_head_changes(context: LifecycleContext, plan: RetrainPlan, head: HeadSnapshot) -> HeadChanges:
@@ -159,65 +132,30 @@ def _fit_window(
     tensors: Overlay,
     live_set: LiveSet,
     added_ids: Collection[str],
-    job: Job,
     job_hooks: JobHooks,
     head: HeadSnapshot,
-) -> FittedWindow:
-    """Fit the new window, before any waiting fit of edits. Raises Stale as soon as the head moves."""
+) -> FittedWindow | None:
+    """Fit the new window, before any waiting fit of edits. None as soon as the head moves.
+
+    A window edit that the fit loses leaves the live set: the tensors lost it too. If consolidated edits are lost, the newest
+    addition is left out.
+    """
 
     def is_head_moved() -> bool:
         return context.follower.current.epoch > head.row.epoch
 
+    keys = {item.key for item in live_set.window}  # what is not live may become a tombstone in a later round
+    known = read_fit_edits(context, live_set, [item.edit_id for item in live_set.items if not item.is_live and item.key in keys])
+    policy = WindowPolicy(context, tensors, live_set, known, LOST, additions=added_ids, addition_reason=LOSES_LIVE_EDITS)
+    hooks = replace(job_hooks, is_stale=is_head_moved, yields_to_edits=False)
     with context.edit_fits_idle.busy():
         try:
-            return _rounds(
-                context, tensors, live_set, added_ids, job, replace(job_hooks, is_stale=is_head_moved, yields_to_edits=False)
-            )
+            fitted = fit_until_final(context, policy, hooks)
         except FitCancelled:
             if is_head_moved():
-                raise Stale("the head has moved since the fit began") from None
+                return None
             raise
-
-
-def _rounds(
-    context: LifecycleContext, tensors: Overlay, live_set: LiveSet, added_ids: Collection[str], job: Job, job_hooks: JobHooks
-) -> FittedWindow:
-    """Fit the window of a retrained version until nothing is lost. A round leaves out the window edits that were lost: the
-    tensors lost them too. If consolidated edits are lost, it leaves out the newest addition.
-
-    After the last round the fit is published in any case. The edits that it lost are not live, but the overlay was trained on
-    them.
-    """
-    known = _known(context, live_set)
-    drop_reasons: dict[str, str] = {}
-    for left in reversed(range(context.settings.rounds)):
-        live_set = liveset.reset_window(live_set)
-        unanswered_ids = [item.edit_id for item in live_set.window if item.is_tombstone and item.answer is None]
-        live_set = liveset.set_tombstone_answers(
-            live_set, {edit_id: context.editors.base_answer(known[edit_id]) for edit_id in unanswered_ids}
-        )
-        if not live_set.window:
-            return FittedWindow(None, live_set, drop_reasons)
-        window_items = items_of(live_set.window, known)
-        consolidated = items_of(live_set.consolidated_sample, known)
-        fitted = context.editors.baft(
-            tensors, window_items, consolidated, seed_of([item.edit for item in window_items]), job_hooks.hooks()
-        )
-        lost = [item for item in live_set.window if item.is_live and item.edit_id in fitted.lost]
-        drop_reasons |= {item.edit_id: LOST for item in lost}
-        if left and not lost and any(item.edit_id in fitted.lost for item in live_set.consolidated):
-            lost = [item for item in live_set.window if item.edit_id in added_ids][-1:]
-            drop_reasons |= {item.edit_id: LOSES_LIVE_EDITS for item in lost}
-        if not lost:
-            break
-        live_set = liveset.mark_lost(live_set, lost)
-    return FittedWindow(fitted, live_set, drop_reasons)
-
-
-def _known(context: LifecycleContext, live_set: LiveSet) -> dict[str, Edit]:
-    """The edits that fits of the window train on, and those that may become tombstones in later rounds."""
-    keys = {item.key for item in live_set.window}
-    return read_fit_edits(context, live_set, [item.edit_id for item in live_set.items if not item.is_live and item.key in keys])
+    return FittedWindow(fitted, policy.live_set, policy.drop_reasons)
 
 
 def _scores(
@@ -302,13 +240,3 @@ def _drop_change(edit_id: str, reason: str, was_trained: bool) -> StatusChange:
     if was_trained:
         return StatusChange(edit_id=edit_id, status=EditStatus.FAILED, error=LOST_BY_BOTH)
     return StatusChange(edit_id=edit_id, status=EditStatus.DEFERRED, error=reason)
-
-
-def _refuse(context: LifecycleContext, lease: Lease, job: Job, reasons: Sequence[str]) -> None:
-    with context.store.write() as connection:
-        heads.lock(connection)
-        heads.check_fence(connection, lease.fence)
-        now = context.clock()
-        end_failed(connection, context, job, "; ".join(reasons))
-        event = Event(type="candidate.refused", job_id=job.id, author=job.author, data={"reasons": list(reasons)})
-        events.write(connection, [event], now=now)

@@ -7,10 +7,11 @@ from dataclasses import dataclass, field
 
 from service.domain.edit import EditStatus
 from service.lifecycle.context import LifecycleContext
+from service.lifecycle.fenced import fenced_write
 from service.lifecycle.lease import Lease
 from service.lifecycle.settings import SERVICE
 from service.lifecycle.statuses import write_statuses
-from service.store import edits, heads, jobs
+from service.store import edits, jobs
 from service.store.edits import StatusChange
 from service.store.jobs import Job
 
@@ -37,9 +38,7 @@ class NewcomerSearch:
         """After the retrain was published without the suspect: fail that edit, so that the next retrain is not refused for it."""
         if self.suspect_id is None:
             return
-        with context.store.write() as connection:
-            heads.lock(connection)
-            heads.check_fence(connection, lease.fence)
+        with fenced_write(context, lease.fence) as (connection, _):
             suspects = [edit for edit in edits.read_many(connection, [self.suspect_id]) if edit.status is EditStatus.DEFERRED]
             changes = [StatusChange(edit_id=edit.id, status=EditStatus.FAILED, error=COSTS_TOO_MUCH) for edit in suspects]
             write_statuses(connection, context, changes, author=SERVICE, job_id=job.id)

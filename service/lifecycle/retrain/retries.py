@@ -13,8 +13,9 @@ from service.domain.errors import Refused, ServiceError, Unavailable
 from service.editors.protocol import FitCancelled, FitFailed, Hooks
 from service.lifecycle.cadence_inputs import read_retrain_history
 from service.lifecycle.context import LifecycleContext
+from service.lifecycle.fenced import fenced_write
 from service.lifecycle.lease import Lease
-from service.store import heads, jobs
+from service.store import jobs
 from service.store.jobs import Job
 
 
@@ -25,9 +26,7 @@ def count_failure(context: LifecycleContext, lease: Lease, error: Exception) -> 
     There is none after too many attempts, and none where another attempt would end the same way. Raises Unavailable if the
     database is away: then nothing was counted.
     """
-    with context.store.write() as connection:
-        heads.lock(connection)
-        heads.check_fence(connection, lease.fence)
+    with fenced_write(context, lease.fence) as (connection, _):
         job = jobs.find_active(connection, "retrain", "running", brief=True)
         if job is None:
             return None

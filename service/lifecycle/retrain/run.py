@@ -8,20 +8,31 @@ ends without a publication leaves the head as it was, and its job holds the reas
 
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass, field
 
-from service.domain.errors import Refused, Stale, Unavailable
+from service.domain.errors import Stale, Unavailable
 from service.domain.liveset import LiveSet
-from service.editors.protocol import FitCancelled, FitResult
+from service.editors.protocol import FitCancelled, FitResult, StartElsewhere
 from service.lifecycle.context import LifecycleContext
 from service.lifecycle.crash_points import crash_point
 from service.lifecycle.fitting import items_of, read_fit_edits
-from service.lifecycle.head_snapshot import read_head
+from service.lifecycle.head_snapshot import HeadSnapshot, read_head
 from service.lifecycle.job_hooks import JobHooks
 from service.lifecycle.lease import Lease
+from service.lifecycle.publish import Candidate, publish
 from service.lifecycle.retrain import snapshots
-from service.lifecycle.retrain.catch_up import NewcomersRefused, SnapshotOutdated, catch_up_and_publish
+from service.lifecycle.retrain.catch_up import prepare_candidate
 from service.lifecycle.retrain.newcomers import NewcomerSearch
+from service.lifecycle.retrain.outcomes import (
+    HeadMoved,
+    MajorNeeded,
+    NewcomersRefused,
+    NotAccepted,
+    RestartNeeded,
+    RetrainFailed,
+    RetrainOutcome,
+    RetrainPublished,
+    TooManyMoves,
+)
 from service.lifecycle.retrain.retries import wait_to_publish
 from service.lifecycle.retrain.snapshots import RetrainPlan
 from service.store.heads import FenceLost
@@ -53,87 +64,141 @@ class ApplyPause:
         self._event.clear()
 
 
-@dataclass
-class RetrainCounters:
-    """How often the retrain of one job began again, how often its publication lost to another, and its search among newcomers."""
-
-    restarts: int = 0
-    lost_publications: int = 0
-    newcomers: NewcomerSearch = field(default_factory=NewcomerSearch)
-
-
 def retrain(context: LifecycleContext, lease: Lease, apply_pause: ApplyPause) -> bool:
     """Do the retrain that is queued or was left unfinished; return whether there was one. It ends published, failed or
     cancelled, with the reason in its row.
     """
-    job = snapshots.claim(context, lease)
-    if job is None:
-        return False
-    counters = RetrainCounters()
-    try:
-        while job is not None and job.status == "running":
-            if _train_and_publish(context, lease, job, counters, apply_pause):
-                break
-            job = _restart(context, lease, counters)
-    except FitCancelled:
-        if lease.is_over() or not snapshots.end_if_cancelled(context, lease):
-            raise
-    return True
+    return Retrain(context, lease, apply_pause).run()
 
 
-def _restart(context: LifecycleContext, lease: Lease, counters: RetrainCounters) -> Job | None:
-    """Give the running job another snapshot, or fail it after too many."""
-    counters.restarts += 1
-    if counters.restarts > context.settings.restarts:
-        snapshots.fail(context, lease, CHANGED_TOO_OFTEN)
-        return None
-    return snapshots.replace_snapshot(context, lease, counters.newcomers.excluded_ids)
+class Retrain:
+    """One retrain, from its claim to its end; the methods are in the order in which they are reached.
 
-
-def _train_and_publish(
-    context: LifecycleContext, lease: Lease, job: Job, counters: RetrainCounters, apply_pause: ApplyPause
-) -> bool:
-    """Train on the job's snapshot and publish. Return False if the head moved away from the snapshot meanwhile, so that the
-    retrain has to begin again.
+    A try trains on one snapshot and publishes. How it ends is a value (`outcomes.py`), and some of these lead to another try on
+    another snapshot.
     """
-    is_cancelled = snapshots.cancel_check(context, job)
-    job_hooks = JobHooks(context, lease, job.id, "retrain.middle", yields_to_edits=True, is_stop_requested=is_cancelled)
-    plan = snapshots.read_plan(context, job)
-    if not plan.items and not read_head(context).live_set.items:  # after a rollback to the base
-        snapshots.fail(context, lease, NOTHING_LEFT)
-        return True
-    try:
-        trained = _train(context, job, plan, job_hooks)
-    except Refused as refused:
-        if plan.mode == "minor" and refused.field == "start":
-            snapshots.change_to_major(context, lease, OTHER_LOCATION)
+
+    def __init__(self, context: LifecycleContext, lease: Lease, apply_pause: ApplyPause) -> None:
+        self._context, self._lease, self._apply_pause = context, lease, apply_pause
+        self._newcomers = NewcomerSearch()
+        self._restarts = 0
+        self._lost_publications = 0
+
+    def run(self) -> bool:
+        """Claim the retrain that is due and bring it to its end; return whether there was one."""
+        job = snapshots.claim(self._context, self._lease)
+        if job is None:
             return False
-        raise
-    crash_point("retrain.before_publish")
-    while True:
         try:
-            return _publish(context, lease, job, plan, trained, job_hooks, counters, apply_pause, is_cancelled)
-        except SnapshotOutdated as outdated:
-            snapshots.append_log(context, job, outdated.reason)
-            return False
-        except NewcomersRefused as refused:
-            counters.newcomers.narrow(context, job, refused.newcomers, str(refused))
-            return False
-        except (Unavailable, OSError) as error:  # the trained tensors are good: only the publication is tried again
-            if not wait_to_publish(context, lease, error, job_hooks.hooks()):
-                return True
+            while job is not None and job.status == "running":
+                job = self._next_try(self._train_and_publish(job))
+        except FitCancelled:
+            if self._lease.is_over() or not snapshots.end_if_cancelled(self._context, self._lease):
+                raise
+        return True
 
+    def _train_and_publish(self, job: Job) -> RetrainOutcome:
+        """One try: train on the job's snapshot, catch up with the head, publish."""
+        is_cancelled = snapshots.cancel_check(self._context, job)
+        job_hooks = JobHooks(
+            self._context, self._lease, job.id, "retrain.middle", yields_to_edits=True, is_stop_requested=is_cancelled
+        )
+        plan = snapshots.read_plan(self._context, job)
+        if not plan.items and not read_head(self._context).live_set.items:  # after a rollback to the base
+            snapshots.fail(self._context, self._lease, NOTHING_LEFT)
+            return RetrainFailed()
+        try:
+            trained = self._train(job, plan, job_hooks)
+        except StartElsewhere:
+            return MajorNeeded()
+        crash_point("retrain.before_publish")
+        while True:
+            try:
+                return self._record(job, self._catch_up_and_publish(job, plan, trained, job_hooks, is_cancelled))
+            except (Unavailable, OSError) as error:  # the trained tensors are good: only the publication is tried again
+                if not wait_to_publish(self._context, self._lease, error, job_hooks.hooks()):
+                    return RetrainFailed()
 
-def _train(context: LifecycleContext, job: Job, plan: RetrainPlan, job_hooks: JobHooks) -> FitResult | None:
-    if not plan.items:
-        return None
-    known = read_fit_edits(context, LiveSet(), [item.edit_id for item in plan.items])
-    assert job.seed is not None
-    trained = context.editors.locft(
-        items_of(plan.items, known), plan.start, job.seed, job_hooks.hooks().scale_progress(0.0, TRAINING_SHARE)
-    )
-    snapshots.append_log(context, job, f"trained on {len(plan.items)} edits: {_format_scores(trained)}")
-    return trained
+    def _train(self, job: Job, plan: RetrainPlan, job_hooks: JobHooks) -> FitResult | None:
+        if not plan.items:
+            return None
+        known = read_fit_edits(self._context, LiveSet(), [item.edit_id for item in plan.items])
+        assert job.seed is not None
+        hooks = job_hooks.hooks().scale_progress(0.0, TRAINING_SHARE)
+        trained = self._context.editors.locft(items_of(plan.items, known), plan.start, job.seed, hooks)
+        snapshots.append_log(self._context, job, f"trained on {len(plan.items)} edits: {_format_scores(trained)}")
+        return trained
+
+    def _catch_up_and_publish(
+        self,
+        job: Job,
+        plan: RetrainPlan,
+        trained: FitResult | None,
+        job_hooks: JobHooks,
+        is_cancelled: Callable[[], bool],
+    ) -> RetrainOutcome:
+        """Catch up with the head and publish on it, again each time that the head moves.
+
+        Applying pauses after `patience` lost publications, and continues before anything else is trained.
+        """
+        try:
+            while snapshots.is_publishable(self._context, job, plan, head := read_head(self._context)):
+                if self._lost_publications >= self._context.settings.patience:
+                    self._apply_pause.set()
+                outcome = self._publish_on(job, plan, trained, job_hooks, head)
+                if not isinstance(outcome, HeadMoved):
+                    return outcome
+                if is_cancelled():
+                    raise FitCancelled("the retrain was cancelled")
+                self._lost_publications += 1
+                if self._lost_publications > self._context.settings.restarts:
+                    return TooManyMoves()
+        finally:
+            self._apply_pause.clear()
+        return RestartNeeded("an edit of the snapshot left the live set, or the head got other tensors")
+
+    def _publish_on(
+        self, job: Job, plan: RetrainPlan, trained: FitResult | None, job_hooks: JobHooks, head: HeadSnapshot
+    ) -> RetrainOutcome | HeadMoved:
+        """Publish on one head, or say why not."""
+        candidate = prepare_candidate(self._context, self._lease, job, plan, trained, job_hooks, head)
+        if not isinstance(candidate, Candidate):
+            return candidate
+        try:
+            publish(self._context, candidate)
+        except FenceLost:
+            raise
+        except Stale:
+            return HeadMoved()
+        return RetrainPublished()
+
+    def _record(self, job: Job, outcome: RetrainOutcome) -> RetrainOutcome:
+        """Write what an outcome means for the job and its edits."""
+        match outcome:
+            case RetrainPublished():
+                self._newcomers.fail_suspect(self._context, self._lease, job)
+            case NotAccepted(reasons):
+                snapshots.refuse(self._context, self._lease, job, reasons)
+            case NewcomersRefused(reasons, newcomers):
+                self._newcomers.narrow(self._context, job, newcomers, "; ".join(reasons))
+            case RestartNeeded(reason):
+                snapshots.append_log(self._context, job, reason)
+        return outcome
+
+    def _next_try(self, outcome: RetrainOutcome) -> Job | None:
+        """The job with another snapshot if the outcome asks for one; None at the end. Too many tries fail the job."""
+        match outcome:
+            case RetrainPublished() | NotAccepted() | RetrainFailed():
+                return None
+            case MajorNeeded():
+                snapshots.change_to_major(self._context, self._lease, OTHER_LOCATION)
+            case TooManyMoves():
+                self._restarts = self._context.settings.restarts
+        self._restarts += 1
+        if self._restarts > self._context.settings.restarts:
+            snapshots.fail(self._context, self._lease, CHANGED_TOO_OFTEN)
+            return None
+        return snapshots.replace_snapshot(self._context, self._lease, self._newcomers.excluded_ids)
 
 
 def _format_scores(trained: FitResult) -> str:
@@ -142,41 +207,3 @@ def _format_scores(trained: FitResult) -> str:
         for name, value in sorted(trained.scores.items())
     ]
     return ", ".join([*figures, f"{len(trained.lost)} not taken"])
-
-
-def _publish(
-    context: LifecycleContext,
-    lease: Lease,
-    job: Job,
-    plan: RetrainPlan,
-    trained: FitResult | None,
-    job_hooks: JobHooks,
-    counters: RetrainCounters,
-    apply_pause: ApplyPause,
-    is_cancelled: Callable[[], bool],
-) -> bool:
-    """Catch up with the head and publish on it, again each time that the head moves. Return False once the retrain has lost too
-    many publications.
-
-    Applying pauses after `patience` lost publications, and continues before anything else is trained.
-    """
-    try:
-        while snapshots.is_publishable(context, job, plan, head := read_head(context)):
-            if counters.lost_publications >= context.settings.patience:
-                apply_pause.set()
-            try:
-                if catch_up_and_publish(context, lease, job, plan, trained, job_hooks, head):
-                    counters.newcomers.fail_suspect(context, lease, job)
-                return True
-            except FenceLost:
-                raise
-            except Stale:
-                if is_cancelled():
-                    raise FitCancelled("the retrain was cancelled") from None
-                counters.lost_publications += 1
-                if counters.lost_publications > context.settings.restarts:
-                    counters.restarts = context.settings.restarts  # the next restart fails the job
-                    return False
-    finally:
-        apply_pause.clear()
-    raise SnapshotOutdated("an edit of the snapshot left the live set, or the head got other tensors")

@@ -6,7 +6,7 @@ bytes.
 """
 
 import contextlib
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from sqlalchemy.engine import Connection
@@ -17,7 +17,9 @@ from service.domain.edit import EditRequest, EditStatus
 from service.domain.errors import Corrupt, Gone, NotFound, Unavailable
 from service.domain.liveset import LiveItem, LiveSet
 from service.lifecycle.cadence_inputs import read_cadence_inputs
+from service.lifecycle.claims import claim_job, is_worn_out
 from service.lifecycle.context import LifecycleContext
+from service.lifecycle.fenced import fenced_write
 from service.lifecycle.fitting import seed_of
 from service.lifecycle.head_snapshot import HeadSnapshot, load_head_overlay
 from service.lifecycle.lease import Lease
@@ -47,9 +49,7 @@ def claim(context: LifecycleContext, lease: Lease) -> Job | None:
     it was, if it can still be published.
     """
     requests_ahead = _read_requests_ahead(context)
-    with context.store.write() as connection:
-        heads.lock(connection)
-        heads.check_fence(connection, lease.fence)
+    with fenced_write(context, lease.fence) as (connection, _):
         job = jobs.find_active(connection, "retrain")
         if job is None:
             return None
@@ -61,12 +61,11 @@ def claim(context: LifecycleContext, lease: Lease) -> Job | None:
             return _write_snapshot(connection, context, lease, job, requests_ahead)
         if job.retry_at is not None and now < job.retry_at:
             return None
-        if job.claims >= context.settings.claims:
+        if is_worn_out(context, job):
             end_failed(connection, context, job, "it ended the process again and again")
             return jobs.get(connection, job.id)
         jobs.append_to_log(connection, job.id, "taken up again", now)
-        values = {"fence": lease.fence, "claims": job.claims + int(job.fence != lease.fence), "progress": 0.0, "retry_at": None}
-        job = jobs.update(connection, job.id, **values)
+        job = claim_job(connection, context, lease, job, progress=0.0, retry_at=None)
         is_repeatable = edits.check_all_have_status(connection, job.edit_ids, RETRAINABLE) and _can_start(
             connection, context, job
         )
@@ -76,15 +75,15 @@ def claim(context: LifecycleContext, lease: Lease) -> Job | None:
 def replace_snapshot(context: LifecycleContext, lease: Lease, without: Collection[str] = ()) -> Job | None:
     """Give the running job a new snapshot, `without` some of the deferred edits."""
     requests_ahead = _read_requests_ahead(context)
-    with context.store.write() as connection:
-        job = _running_retrain(connection, lease)
+    with fenced_write(context, lease.fence) as (connection, _):
+        job = jobs.find_active(connection, "retrain", "running")
         return None if job is None else _write_snapshot(connection, context, lease, job, requests_ahead, without)
 
 
 def change_to_major(context: LifecycleContext, lease: Lease, reason: str) -> None:
     """Make the running job a major retrain from its next snapshot on."""
-    with context.store.write() as connection:
-        job = _running_retrain(connection, lease)
+    with fenced_write(context, lease.fence) as (connection, _):
+        job = jobs.find_active(connection, "retrain", "running")
         if job is not None:
             jobs.append_to_log(connection, job.id, reason, context.clock())
             jobs.write(connection, job.id, mode="major")
@@ -128,8 +127,8 @@ def cancel_check(context: LifecycleContext, job: Job) -> Callable[[], bool]:
 
 def end_if_cancelled(context: LifecycleContext, lease: Lease) -> bool:
     """End the running retrain if its cancellation was requested; return whether it was."""
-    with context.store.write() as connection:
-        job = _running_retrain(connection, lease)
+    with fenced_write(context, lease.fence) as (connection, _):
+        job = jobs.find_active(connection, "retrain", "running")
         if job is None or job.cancel_asked_at is None:
             return False
         _end_cancelled(connection, context, job)
@@ -138,10 +137,18 @@ def end_if_cancelled(context: LifecycleContext, lease: Lease) -> bool:
 
 def fail(context: LifecycleContext, lease: Lease, error: str) -> None:
     """Fail the running retrain with a reason."""
-    with context.store.write() as connection:
-        job = _running_retrain(connection, lease)
+    with fenced_write(context, lease.fence) as (connection, _):
+        job = jobs.find_active(connection, "retrain", "running")
         if job is not None:
             end_failed(connection, context, job, error)
+
+
+def refuse(context: LifecycleContext, lease: Lease, job: Job, reasons: Sequence[str]) -> None:
+    """Fail a retrain that was not accepted, with the reasons."""
+    with fenced_write(context, lease.fence) as (connection, _):
+        end_failed(connection, context, job, "; ".join(reasons))
+        event = Event(type="candidate.refused", job_id=job.id, author=job.author, data={"reasons": list(reasons)})
+        events.write(connection, [event], now=context.clock())
 
 
 def append_log(context: LifecycleContext, job: Job, message: str) -> None:
@@ -182,11 +189,7 @@ def _write_snapshot(
         **edits.read_requests_by_id(connection, [edit_id for edit_id in ids if edit_id not in requests_ahead]),
     }
     values = {"parent": head.version, "mode": mode, "seed": seed_of(requests[edit_id] for edit_id in ids)}
-    if job.status == "queued":
-        values |= {"claims": job.claims + 1}
-    return jobs.update(
-        connection, job.id, status="running", edit_ids=ids, fence=lease.fence, started_at=job.started_at or now, **values
-    )
+    return claim_job(connection, context, lease, job, edit_ids=ids, **values)
 
 
 def _mode(connection: Connection, context: LifecycleContext, job: Job, live_set: LiveSet) -> Mode:
@@ -210,13 +213,6 @@ def _item_at_start(start_set: LiveSet, item: LiveItem) -> LiveItem:
     """An edit as a minor retrain finds it: with its item in the start set if it was live there."""
     item_before = start_set.get(item.edit_id)
     return item_before if item_before is not None and item_before.is_live else item
-
-
-def _running_retrain(connection: Connection, lease: Lease) -> Job | None:
-    """The running retrain, under the lock and the fence."""
-    heads.lock(connection)
-    heads.check_fence(connection, lease.fence)
-    return jobs.find_active(connection, "retrain", "running")
 
 
 def _end_cancelled(connection: Connection, context: LifecycleContext, job: Job) -> None:

@@ -1,0 +1,19 @@
+"""Writing as the worker: a transaction under the head's lock that counts only while the worker's lease holds."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from sqlalchemy.engine import Connection
+
+from service.domain.version import Head
+from service.lifecycle.context import LifecycleContext
+from service.store import heads
+
+
+@contextmanager
+def fenced_write(context: LifecycleContext, fence: int) -> Iterator[tuple[Connection, Head]]:
+    """A write transaction with the head as it is under its lock. Raises FenceLost if another worker has taken over."""
+    with context.store.write() as connection:
+        head = heads.lock(connection)
+        heads.check_fence(connection, fence)
+        yield connection, head

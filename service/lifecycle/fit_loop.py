@@ -1,0 +1,51 @@
+"""The loop of fitting: fit, leave out what is in the way, fit again, until a fit counts. What is left out is the verb's policy.
+
+Each round depends on the job and its parent alone, so that a repetition after a crash takes the same way to the same bytes.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from service.editors.protocol import FitItem, FitResult
+from service.lifecycle.context import LifecycleContext
+from service.lifecycle.job_hooks import JobHooks
+from service.lm.overlay import Overlay
+
+
+@dataclass(frozen=True)
+class FitRound:
+    """What one fit trains on: `new` items on top of `parent`, and `replay` items, whose answers it has to keep."""
+
+    parent: Overlay
+    new: Sequence[FitItem]
+    replay: Sequence[FitItem]
+    seed: int
+
+
+class FitPolicy(Protocol):
+    """How one verb goes from a fit to the next."""
+
+    def next_round(self) -> FitRound | None:
+        """What the next fit trains on; None if nothing is left to fit."""
+
+    def is_final(self, fitted: FitResult, *, is_last: bool) -> bool:
+        """Whether a fit counts. If it does not, the policy leaves something out before the next round."""
+
+
+def fit_until_final(context: LifecycleContext, policy: FitPolicy, job_hooks: JobHooks) -> FitResult | None:
+    """Fit until the policy takes a fit; None if nothing is left to fit or no fit counts.
+
+    There are at most `rounds` fits that lose anything, and `is_last` is true in the last of these. A fit that loses nothing and
+    does not count leaves out edits, so the loop ends.
+    """
+    rounds_left = context.settings.rounds
+    while rounds_left:
+        fit_round = policy.next_round()
+        if fit_round is None:
+            return None
+        fitted = context.editors.baft(fit_round.parent, fit_round.new, fit_round.replay, fit_round.seed, job_hooks.hooks())
+        rounds_left -= int(bool(fitted.lost))
+        if policy.is_final(fitted, is_last=not rounds_left):
+            return fitted
+    return None
