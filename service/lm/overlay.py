@@ -25,6 +25,7 @@ from service.lm.base import Base
 from service.lm.blocks import Anatomy, anatomy_of
 from service.lm.intervention import Adapter, Intervention
 from service.lm.prompts import Batch
+from service.lm.weights import place_weight, weight_shape
 
 
 @dataclass(frozen=True, eq=False)
@@ -117,9 +118,7 @@ def make_view(base: Base, tensors: Mapping[str, Tensor] | None = None) -> View:
     _require_block_parameters(base, tensors)
     model = _shared_copy(base.model)
     for name, tensor in tensors.items():
-        owner, leaf = _owner(model, name)
-        served = tensor.detach().to(device=base.device, dtype=getattr(owner, leaf).dtype, copy=True)
-        setattr(owner, leaf, nn.Parameter(served, requires_grad=False))
+        place_weight(model, name, tensor)
     anatomy = anatomy_of(model)
     for block, module in enumerate(anatomy.blocks):
         module.forward = _block_forward(_weak_method(module.forward), block, anatomy.depth)
@@ -194,12 +193,12 @@ def digest_of(tensors: Mapping[str, Tensor]) -> str:
 
 
 def _require_block_parameters(base: Base, tensors: Mapping[str, Tensor]) -> None:
-    own = dict(base.model.named_parameters())
     inside = base.anatomy.blocks_name + "."
     for name, tensor in tensors.items():
-        if name not in own or not name.startswith(inside):
+        shape = weight_shape(base.model, name)
+        if shape is None or not name.startswith(inside):
             raise Refused("A replaced tensor is not a parameter of any block of the base model.", field="tensors")
-        if tensor.shape != own[name].shape or not tensor.is_floating_point():
+        if tensor.shape != shape or not tensor.is_floating_point():
             raise Refused("A replaced tensor does not have the shape of the base model's.", field="tensors")
 
 
@@ -207,11 +206,6 @@ def _shared_copy(model: nn.Module) -> nn.Module:
     shared: dict[int, Any] = {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}
     shared[id(model.config)] = model.config
     return copy.deepcopy(model, shared)
-
-
-def _owner(model: nn.Module, name: str) -> tuple[nn.Module, str]:
-    path, leaf = name.rsplit(".", 1)
-    return model.get_submodule(path), leaf
 
 
 def _weak_method(method: Callable[..., Any]) -> Callable[..., Any]:

@@ -19,7 +19,7 @@ from service.lifecycle.checkpoints import Checkpoints
 from service.lifecycle.crash_points import arm
 from service.lifecycle.editors import Editors
 from service.lifecycle.head_follower import HeadFollower, PublishedHead
-from service.lifecycle.recover import open_head
+from service.lifecycle.open_head import open_head
 from service.lifecycle.settings import LifecycleSettings
 from service.lifecycle.store_identity import check_database_exists, check_same_store, initialise_store
 from service.lm.base import load_base

@@ -10,10 +10,10 @@ import pytest
 import torch
 
 from service.lm.base import Base, build_base
+from service.lm.cached_step import compute_block_inputs, prefill, resume, run_from
 from service.lm.decoding import Decoding
 from service.lm.overlay import Overlay, compute_logits, compute_target_logits, make_view
 from service.lm.prompts import collate
-from service.lm.resume import compute_block_inputs, prefill, resume, run_from
 from service.serving.scheduler import Generation, Scheduler
 from tests.builders import make_adapter, make_model, make_rows, make_tokenizer
 

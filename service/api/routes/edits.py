@@ -33,7 +33,7 @@ from service.domain.edit import Edit, EditStatus
 from service.lifecycle.edit_cost import CostChecker
 from service.lifecycle.length_checks import check_lengths
 from service.lifecycle.retract import retract
-from service.lifecycle.submit import SubmitReceipt, accept
+from service.lifecycle.submit import SubmitReceipt, submit
 from service.store import edits, heads, list_rows
 from service.store.list_rows import ListedEdit
 
@@ -124,7 +124,7 @@ async def post_batch(
 
 @router.get("", summary="List edits, newest first", responses=responses(INVALID, UNAVAILABLE))
 def list_edits(server: State, query: Annotated[ListQuery, Query()], response: Response) -> Page[ListedEditOut]:
-    """Edits in reverse order of acceptance, each in short: its longer texts are cut after 500 characters, and its probes,
+    """Edits in reverse order of submission, each in short: its longer texts are cut after 500 characters, and its probes,
     metadata and report are in `GET /edits/{id}`. `next` is the cursor of the older ones.
     """
     statuses = () if query.status is None else (EditStatus(query.status),)
@@ -181,7 +181,7 @@ def _retract(server: ServerState, edit_id: str, query: RetractQuery, author: str
 
 
 async def _submit(server: ServerState, given: Sequence[EditIn], body: In, *, author: str, key: str | None) -> SubmitReceipt:
-    def submit() -> SubmitReceipt:  # all of it in a thread: a batch may be megabytes
+    def check_and_submit() -> SubmitReceipt:  # all of it in a thread: a batch may be megabytes
         requests = [edit.to_domain(server.settings.default_method) for edit in given]
         digest = digest_of(body)
         limits, is_batch = server.settings.limits, isinstance(body, BatchIn)
@@ -190,7 +190,7 @@ async def _submit(server: ServerState, given: Sequence[EditIn], body: In, *, aut
         )
         check_lengths(server.base, requests, is_batch=is_batch)
         costs.check(requests)
-        return accept(
+        return submit(
             server.store,
             requests,
             author=author,
@@ -202,7 +202,7 @@ async def _submit(server: ServerState, given: Sequence[EditIn], body: In, *, aut
             ring=server.ring,
         )
 
-    return await run_in_threadpool(submit)
+    return await run_in_threadpool(check_and_submit)
 
 
 def _set_status(response: Response, receipt: SubmitReceipt, wait_s: float, statuses: Sequence[EditStatus]) -> None:

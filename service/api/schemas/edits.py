@@ -175,7 +175,7 @@ class ListedEditOut(Out):
     model_config = ConfigDict(json_schema_extra={"examples": [EXAMPLE_LISTED]})
 
     id: str
-    seq: int = Field(description="its place in the order of acceptance")
+    seq: int = Field(description="its place in the order of submission")
     status: Status
     prompt: str = Field(description="its first 500 characters, as of every text here")
     target: str
@@ -205,7 +205,7 @@ class EditOut(Out):
     model_config = ConfigDict(json_schema_extra={"examples": [EXAMPLE_EDIT_OUT]})
 
     id: str
-    seq: int = Field(description="its place in the order of acceptance")
+    seq: int = Field(description="its place in the order of submission")
     status: Status = Field(
         description="settled means anything but `queued` and `applying`; `applied` and `consolidated` are live"
     )
