@@ -99,9 +99,8 @@ class AnswerStream:
         """Add a token. Returns the reason if the token ends the answer, else None."""
         if token in self._base.eos_ids:
             return "stop"
-        with self._changed:
-            self._ids.append(token)
-            self._changed.notify_all()
+        self._ids.append(token)
+        self._wake_reader()
         if self.generation.stop and find_stop(decode_ids(self._base, self._ids), self.generation.stop) is not None:
             return "stop"
         return "length" if len(self._ids) >= self.generation.max_new_tokens else None
@@ -117,15 +116,17 @@ class AnswerStream:
             prompt_tokens=len(self.generation.prompt_ids),
             completion_tokens=len(self._ids),
         )
-        with self._changed:
-            self.answer.set_result(answer)
-            self._changed.notify_all()
+        self.answer.set_result(answer)
+        self._wake_reader()
 
     def fail(self, error: Exception) -> None:
         """Deliver an error, unless the answer has ended."""
+        if not self.answer.done():
+            self.answer.set_exception(error)
+            self._wake_reader()
+
+    def _wake_reader(self) -> None:
         with self._changed:
-            if not self.answer.done():
-                self.answer.set_exception(error)
             self._changed.notify_all()
 
     def _wait_for_more(self, read: int) -> bool:
