@@ -10,7 +10,7 @@ import copy
 import hashlib
 import inspect
 import weakref
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -67,10 +67,19 @@ class Recording:
 
 
 @dataclass(frozen=True, eq=False)
+class AdaptedRows:
+    """The rows of a batch under one adapter. Their gate weights are not recorded."""
+
+    rows: Tensor  # (N,) long: positions in the batch
+    interventions: Mapping[int, Intervention]
+
+
+@dataclass(frozen=True, eq=False)
 class Call:
     """Options of one forward pass of a view."""
 
-    interventions: Mapping[int, Intervention] = field(default_factory=dict)
+    interventions: Mapping[int, Intervention] = field(default_factory=dict)  # of all rows
+    adapted: Sequence[AdaptedRows] = ()  # if adapters differ, instead of `interventions`. Each row is in one group at most
     mask: Tensor | None = None  # (B, T) bool: intervened positions
     record: bool = False  # record gate weights
     head_mask: Tensor | None = None  # (B, T) bool: positions with logits, which then are (1, N, V)
@@ -248,7 +257,9 @@ def _skip_block(call: Call, hidden: Tensor, *, is_last: bool) -> Any:
 
 
 def intervene(call: Call, block: int, hidden: Tensor) -> Tensor:
-    """The output of `block` after the call's intervention at the block, if there is one."""
+    """The output of `block` after the call's interventions at the block, if there are any."""
+    if call.adapted:
+        return _intervene_by_rows(call, block, hidden)
     intervention = call.interventions.get(block)
     if intervention is None or call.mask is None:
         return hidden
@@ -256,6 +267,17 @@ def intervene(call: Call, block: int, hidden: Tensor) -> Tensor:
     if call.record:
         call.recording.weights[block] = weights
     return intervention.apply(hidden, call.mask, weights)
+
+
+def _intervene_by_rows(call: Call, block: int, hidden: Tensor) -> Tensor:
+    """Each group's rows are indexed, moved in one multiplication, and put back. All other rows stay bit for bit."""
+    moving = [(group.rows, group.interventions[block]) for group in call.adapted if block in group.interventions]
+    if not moving or call.mask is None:
+        return hidden
+    moved = hidden.clone()
+    for rows, intervention in moving:
+        moved.index_copy_(0, rows, intervention(hidden[rows], call.mask[rows]))
+    return moved
 
 
 def _record_hidden(call: Call, block: int, hidden: Tensor) -> None:

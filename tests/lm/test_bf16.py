@@ -69,7 +69,7 @@ def test_running_from_a_block_with_an_fp32_master_cast_down_reaches_the_master(b
 
 def test_padded_cached_batched_decoding_is_the_unpadded_forward_pass_to_rounding(base: Base) -> None:
     view, rows, adapter = make_view(base), make_rows(base, [(p, 5) for p, _ in SHAPES]), make_adapter()
-    decoding = Decoding(view, adapter, [row.prompt_ids for row in rows])
+    decoding = Decoding(view, [adapter] * len(rows), [row.prompt_ids for row in rows])
     seen = [decoding.logits]
     for step in range(4):
         decoding.feed(torch.tensor([row.target_ids[step] for row in rows]))
