@@ -1,4 +1,4 @@
-"""The rules of the lifecycle once more, as a model that a person can check against the design in one reading."""
+"""The rules of the lifecycle as a second, short model, which a reader can check against the design."""
 
 from dataclasses import dataclass, field
 
@@ -8,27 +8,31 @@ class RuledFact:
     key: str
     target: str
     status: str = "queued"
-    before: int | None = None  # the fact it superseded
-    after: int | None = None  # the fact that superseded it
-    asked: bool = False  # to be taken back
-    restore: bool = False
+    predecessor: int | None = None  # the fact that this one superseded
+    successor: int | None = None  # the fact that superseded this one
+    retract_requested: bool = False
+    restore_previous: bool = False
 
 
 @dataclass
 class Rules:
-    """Facts by order of submission; `live` and `held` (what the tensors were trained on) by key; `kept` are the versions."""
+    """Facts in order of submission, named by their number in this order.
+
+    `live`: the live fact of each key. `trained`: by key, the facts that the tensors were trained on. `versions`: by number, the
+    live facts, the trained facts, and the facts of the window.
+    """
 
     automatic: bool
     facts: list[RuledFact] = field(default_factory=list)
     live: dict[str, int] = field(default_factory=dict)
-    held: dict[str, set[int]] = field(default_factory=dict)
-    kept: dict[int, tuple[dict[str, int], dict[str, set[int]], set[int]]] = field(default_factory=dict)
+    trained: dict[str, set[int]] = field(default_factory=dict)
+    versions: dict[int, tuple[dict[str, int], dict[str, set[int]], set[int]]] = field(default_factory=dict)
 
     def submit(self, key: str, target: str, method: str) -> int | None:
-        standing = [
+        rivals = [
             n for n, f in enumerate(self.facts) if f.key == key and f.status in ("queued", "deferred", "applied", "consolidated")
         ]
-        if standing and self.facts[standing[-1]].target == target and not self.facts[standing[-1]].asked:
+        if rivals and self.facts[rivals[-1]].target == target and not self.facts[rivals[-1]].retract_requested:
             return None
         self.facts.append(RuledFact(key, target, "deferred" if method == "locft" else "queued"))
         return len(self.facts) - 1
@@ -38,67 +42,68 @@ class Rules:
         if fact.status in ("superseded", "failed"):
             return False
         if fact.status in ("applied", "consolidated"):
-            fact.asked, fact.restore = True, fact.restore if fact.asked else restore
+            fact.retract_requested, fact.restore_previous = True, fact.restore_previous if fact.retract_requested else restore
         else:
-            fact.status, fact.asked = "retracted", True
+            fact.status, fact.retract_requested = "retracted", True
         return True
 
     def drain(self) -> None:
-        gone = [n for n in self.live.values() if self.facts[n].asked]
-        for n in gone:
+        retracted = [n for n in self.live.values() if self.facts[n].retract_requested]
+        for n in retracted:
             fact = self.facts[n]
-            fact.status, before = "retracted", fact.before
+            fact.status, predecessor = "retracted", fact.predecessor
             del self.live[fact.key]
             if (
-                fact.restore
-                and before is not None
-                and self.facts[before].status == "superseded"
-                and self.facts[before].after == n
+                fact.restore_previous
+                and predecessor is not None
+                and self.facts[predecessor].status == "superseded"
+                and self.facts[predecessor].successor == n
             ):
-                self.live[fact.key] = before
-                self.facts[before].status = "consolidated" if max(self.held.get(fact.key, {-1})) == before else "applied"
-        taken_back = bool(self.held.keys() - self.live.keys())
+                self.live[fact.key] = predecessor
+                is_trained = max(self.trained.get(fact.key, {-1})) == predecessor
+                self.facts[predecessor].status = "consolidated" if is_trained else "applied"
+        is_major_due = bool(self.trained.keys() - self.live.keys())
         for n, fact in enumerate(self.facts):
             if fact.status == "queued":
                 self._apply(n, fact)
-        if taken_back and self.automatic:
+        if is_major_due and self.automatic:
             self.retrain()
 
     def _apply(self, n: int, fact: RuledFact) -> None:
         rival = self.live.get(fact.key)
         older = [m for m, other in enumerate(self.facts[:n]) if other.key == fact.key and other.status == "deferred"]
         if rival is not None and rival > n:
-            fact.status, fact.after = "superseded", rival
+            fact.status, fact.successor = "superseded", rival
             return
         for m in older + [rival] * (rival is not None):
-            self.facts[m].status, self.facts[m].after, fact.before = "superseded", n, m
+            self.facts[m].status, self.facts[m].successor, fact.predecessor = "superseded", n, m
         self.live[fact.key], fact.status = n, "applied"
 
     def retrain(self, minor: bool = False) -> None:
-        minor = minor and bool(self.held) and (bool(self.live) or any(fact.status == "deferred" for fact in self.facts))
-        for n, fact in reversed(list(enumerate(self.facts))):  # the latest of a key takes the others' place
+        minor = minor and bool(self.trained) and (bool(self.live) or any(fact.status == "deferred" for fact in self.facts))
+        for n, fact in reversed(list(enumerate(self.facts))):  # the latest fact of a key supersedes the others
             if fact.status == "deferred":
                 self._apply(n, fact)
         for n in self.live.values():
             self.facts[n].status = "consolidated"
-        before = self.held if minor else {}
-        self.held = {key: set(ns) for key, ns in before.items()}
+        start = self.trained if minor else {}
+        self.trained = {key: set(ns) for key, ns in start.items()}
         for key, n in self.live.items():
-            self.held.setdefault(key, set()).add(n)
+            self.trained.setdefault(key, set()).add(n)
 
-    def keep(self, number: int) -> None:
-        self.kept[number] = (
+    def add_version(self, number: int) -> None:
+        self.versions[number] = (
             dict(self.live),
-            {key: set(ns) for key, ns in self.held.items()},
+            {key: set(ns) for key, ns in self.trained.items()},
             {n for n in self.live.values() if self.facts[n].status == "applied"},
         )
 
     def roll_back(self, to: int, requeue: bool, number: int) -> None:
-        live, held, window = self.kept[to]
-        after = {key: n for key, n in live.items() if not self.facts[n].asked}
-        for n in set(self.live.values()) - set(after.values()):
+        live, trained, window = self.versions[to]
+        restored = {key: n for key, n in live.items() if not self.facts[n].retract_requested}
+        for n in set(self.live.values()) - set(restored.values()):
             fact = self.facts[n]
-            fact.status = "retracted" if fact.asked else "queued" if requeue else "rolled_back"
-        for n in after.values():
+            fact.status = "retracted" if fact.retract_requested else "queued" if requeue else "rolled_back"
+        for n in restored.values():
             self.facts[n].status = "applied" if n in window else "consolidated"
-        self.live, self.held = after, {key: set(ns) for key, ns in held.items()}
+        self.live, self.trained = restored, {key: set(ns) for key, ns in trained.items()}

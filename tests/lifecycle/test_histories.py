@@ -32,7 +32,7 @@ class History:
         self.ledger = Ledger()
         self.local: LocalService = new_local_service(folder, ledger=self.ledger, settings=LifecycleSettings(cadence=cadence))
         self.rules = Rules(automatic)
-        self.rules.keep(0)
+        self.rules.add_version(0)
         self.ids: list[str] = []
 
     def play(self, steps: int) -> None:
@@ -62,7 +62,7 @@ class History:
                 self.local.retract(self._edit(n))
 
     def roll_back(self) -> None:
-        to, requeue = self.random.choice(sorted(self.rules.kept)), self.random.random() < 0.5
+        to, requeue = self.random.choice(sorted(self.rules.versions)), self.random.random() < 0.5
         if to == self.local.head.number:
             with pytest.raises(Conflict):
                 self.local.roll_back(to)
@@ -76,7 +76,7 @@ class History:
 
     def retrain(self) -> None:
         self.drain()
-        if self.rules.held or self.rules.live or any(fact.status == "deferred" for fact in self.rules.facts):
+        if self.rules.trained or self.rules.live or any(fact.status == "deferred" for fact in self.rules.facts):
             mode: Mode = self.random.choice(("minor", "major"))
             if mode == "minor" and not self._has_news():
                 with pytest.raises(Conflict):
@@ -93,7 +93,7 @@ class History:
     def _has_news(self) -> bool:
         """Whether a retrain on top of the tensors would change anything."""
         waits = any(fact.status in ("applied", "deferred") for fact in self.rules.facts)
-        return waits or bool(self.rules.held.keys() - self.rules.live.keys())
+        return waits or bool(self.rules.trained.keys() - self.rules.live.keys())
 
     def cancel(self) -> None:
         """Ask for a retrain and cancel it, before it begins or in its middle: nothing comes of it."""
@@ -135,9 +135,9 @@ class History:
             assert self.local.says(key) == said
         assert self.local.unknown_lessons(self.local.head) == []
         number = self.local.head.number
-        self.rules.keep(number)
-        other = self.random.choice(sorted(self.rules.kept))
-        for key, n in self.rules.kept[other][0].items():
+        self.rules.add_version(number)
+        other = self.random.choice(sorted(self.rules.versions))
+        for key, n in self.rules.versions[other][0].items():
             assert self.local.says(key, version=other) == self.rules.facts[n].target, "a published version changed"
 
     def _work(self) -> None:
