@@ -45,7 +45,7 @@ def edge_app(settings: Settings) -> FastAPI:
         return reach()
 
     @router.get("/edits")
-    def listed(_query: Annotated[ListQuery, Query()]) -> dict[str, Any]:
+    def list_edits(_query: Annotated[ListQuery, Query()]) -> dict[str, Any]:
         return reach()
 
     @router.get("/errors/{name}")
@@ -64,7 +64,7 @@ def edge_app(settings: Settings) -> FastAPI:
 
 @contextmanager
 def serve_edge(app: FastAPI, settings: Settings) -> Iterator[int]:
-    """Serve `app` with the deadlines of `settings`; the port."""
+    """Serve `app` with the deadlines of `settings`. Yields the port."""
     with serve_in_thread(uvicorn_config(app, settings.model_copy(update={"port": 0}))) as port:
         yield port
 

@@ -42,19 +42,19 @@ class LiveServer:
         answer: dict[str, Any] = response.json()
         return answer
 
-    def follow(self, path: str, ended: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
-        """Read a resource until it has ended. The server says how long to leave between two looks."""
+    def follow(self, path: str, has_ended: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
+        """Read a resource until it has ended, ten times a second."""
         pause = threading.Event()
         for _ in range(WAIT_S * 10):
-            found: dict[str, Any] = self.client.get(path).json()
-            if ended(found):
-                return found
+            resource: dict[str, Any] = self.client.get(path).json()
+            if has_ended(resource):
+                return resource
             pause.wait(0.1)
         raise AssertionError(f"{path} did not end")
 
 
 def tiny_settings(model: Path, data_dir: Path, **more: Any) -> Settings:
-    """Settings for a random model: it is held to few sentences of its own, and its canary decides nothing."""
+    """Settings for a random model: few neutral sentences, and a canary that refuses no version."""
     return Settings(
         model=str(model),
         data_dir=data_dir,

@@ -1,4 +1,4 @@
-"""What a request's bytes may cost: room, pieces, time on the event loop; and requests that are odd but whole."""
+"""Limits on the bytes of requests: memory, pieces, time on the event loop. Odd but complete requests are answered."""
 
 import json
 import threading
@@ -45,8 +45,8 @@ def answer_to(port: int, sent: bytes) -> bytes:
         return read_all(client)
 
 
-def until(port: int, status: bytes, sent: bytes) -> bytes:
-    """The first answer of that status: the server takes note of what others sent or ended a moment later."""
+def wait_for_status(port: int, status: bytes, sent: bytes) -> bytes:
+    """Repeat a request until its answer has this status: the server handles other connections a moment later."""
     for _ in range(200):
         answer = answer_to(port, sent)
         if status in answer.split(b"\r\n")[0]:
@@ -81,16 +81,16 @@ def test_a_large_body_of_tiny_values_or_of_one_huge_value_is_refused(body: bytes
 def test_too_many_faults_are_reported_as_one_fault() -> None:
     edit = {"rephrases": [{f"{number:x}": 0 for number in range(MOST_MEMBERS)} for _ in range(10)]}
 
-    told = refusal(json.dumps({"edits": [edit] * (1 + MOST_FAULTS // (10 * MOST_MEMBERS))}).encode())
+    problem = refusal(json.dumps({"edits": [edit] * (1 + MOST_FAULTS // (10 * MOST_MEMBERS))}).encode())
 
-    assert told.detail == f"The body has more than {MOST_FAULTS} faults."
+    assert problem.detail == f"The body has more than {MOST_FAULTS} faults."
 
 
 def test_an_object_with_more_fields_than_any_request_has_is_refused_as_a_whole() -> None:
-    told = refusal(json.dumps({"edits": [EDIT, {f"{number:x}": 0 for number in range(MOST_MEMBERS + 1)}]}).encode())
+    problem = refusal(json.dumps({"edits": [EDIT, {f"{number:x}": 0 for number in range(MOST_MEMBERS + 1)}]}).encode())
 
-    assert [fault.field for fault in told.errors] == ["edits[1]"]
-    assert told.detail == "edits[1] must have at most 64 fields"
+    assert [fault.field for fault in problem.errors] == ["edits[1]"]
+    assert problem.detail == "edits[1] must have at most 64 fields"
 
 
 @pytest.mark.parametrize(
@@ -100,7 +100,7 @@ def test_an_object_with_more_fields_than_any_request_has_is_refused_as_a_whole()
         ('["\\\\", "\\"[[[", {"\\\\\\"{": [[], {}]}]', None),
     ],
 )
-def test_a_large_body_says_what_a_small_one_says(text: str, value: Any) -> None:
+def test_a_large_body_is_parsed_to_the_same_value_as_a_small_one(text: str, value: Any) -> None:
     padded = text.encode() + b" " * (SMALL_BYTES + 1)
 
     assert parse(padded) == parse(text.encode()) == json.loads(text)
@@ -117,8 +117,8 @@ def test_bodies_in_flight_share_one_memory_limit_and_release_it() -> None:
         assert caught.value.kind.status == 503
         assert caught.value.headers == {"Retry-After": "1", "Connection": "close"}
 
-    with bodies.reservation() as again:
-        again.grow(ROOM + SMALL_BYTES)
+    with bodies.reservation() as third:
+        third.grow(ROOM + SMALL_BYTES)
         with pytest.raises(Problem):
             bodies.check(SMALL_BYTES + 1)
 
@@ -131,7 +131,7 @@ def test_unfinished_bodies_fill_their_memory_limit_while_small_requests_pass(por
             for client in [opened.enter_context(connect(port)) for _ in range(4)]:
                 with suppress(BrokenPipeError, ConnectionResetError):
                     client.sendall(half)
-            time.sleep(0.02 * attempt)  # until the server has read them: the other one would take their room else
+            time.sleep(0.02 * attempt)  # the server reads them first; else the large body would get their memory
             refused = answer_to(port, large)
             small = answer_to(port, post(b"/edits", json.dumps(EDIT).encode()))
         if b" 503 " in refused.split(b"\r\n")[0]:
@@ -142,7 +142,7 @@ def test_unfinished_bodies_fill_their_memory_limit_while_small_requests_pass(por
     assert b"connection: close" in refused.lower()
     assert b" 200 " in small.split(b"\r\n")[0]
     whole = json.dumps({"edits": [EDIT]}).encode() + b" " * (ROOM // 2)
-    until(port, b" 200 ", post(b"/edits/batch", whole))  # what they took is given back when they are gone
+    wait_for_status(port, b" 200 ", post(b"/edits/batch", whole))  # their memory is released when they are closed
 
 
 def test_a_body_in_thousands_of_pieces_is_refused_and_the_connection_closed(port: int) -> None:
@@ -161,14 +161,14 @@ def test_a_body_in_a_few_hundred_pieces_is_accepted(port: int) -> None:
     assert b" 200 " in answer.split(b"\r\n")[0]
 
 
-def test_a_large_body_is_read_and_judged_in_a_thread(port: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    seen: list[int] = []
+def test_a_large_body_is_parsed_and_validated_in_a_thread(port: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    thread_ids: list[int] = []
 
-    def told(body: bytes, model: Any) -> Any:
-        seen.append(threading.get_ident())
+    def read_and_record(body: bytes, model: Any) -> Any:
+        thread_ids.append(threading.get_ident())
         return read(body, model)
 
-    monkeypatch.setattr("service.api.strict_json.read", told)
+    monkeypatch.setattr("service.api.strict_json.read", read_and_record)
     with httpx.Client(base_url=f"http://127.0.0.1:{port}") as client:
         small = client.post("/edits/batch", json={"edits": [EDIT]})
         large = client.post("/edits/batch", json={"edits": [EDIT] * 300})
@@ -176,8 +176,8 @@ def test_a_large_body_is_read_and_judged_in_a_thread(port: int, monkeypatch: pyt
 
     assert (small.status_code, large.status_code, blank.status_code) == (200, 200, 422)
     assert blank.json()["errors"] == [{"field": "edits[0].prompt", "detail": "edits[0].prompt must not be blank"}]
-    assert seen[1] != seen[0]
-    assert len(seen) == 3
+    assert thread_ids[1] != thread_ids[0]
+    assert len(thread_ids) == 3
 
 
 def test_a_client_that_closes_its_sending_side_after_a_request_is_answered(port: int) -> None:

@@ -1,4 +1,4 @@
-"""What the HTTP edge refuses, and how it says so: problems that name a field and repeat nothing."""
+"""Requests that the HTTP edge refuses with problems, which name a field and repeat nothing of the request."""
 
 import json
 from collections.abc import Iterator
@@ -27,13 +27,13 @@ JSON = {"Content-Type": "application/json"}
 def client() -> Iterator[httpx.Client]:
     settings = Settings(limits={"body_bytes": 10_000, "batch_body_bytes": 20_000})  # type: ignore[arg-type]
     app = edge_app(settings)
-    with serve_edge(app, settings) as port, httpx.Client(base_url=f"http://127.0.0.1:{port}") as made:
-        made.app = app  # type: ignore[attr-defined]
-        yield made
+    with serve_edge(app, settings) as port, httpx.Client(base_url=f"http://127.0.0.1:{port}") as client:
+        client.app = app  # type: ignore[attr-defined]
+        yield client
 
 
-def refused(response: httpx.Response, status: int) -> dict[str, Any]:
-    """The problem in an answer, after the rules that all problems keep."""
+def check_problem(response: httpx.Response, status: int) -> dict[str, Any]:
+    """Check the rules of all problems. Returns the problem of the answer."""
     assert response.status_code == status, response.text
     assert response.headers["content-type"] == "application/problem+json"
     assert len(response.content) <= 2048
@@ -88,12 +88,12 @@ def test_a_wrong_field_is_named_and_not_repeated(client: httpx.Client, change: d
     reached = client.app.state.reached  # type: ignore[attr-defined]
     response = post(client, EDIT | change)
 
-    assert refused(response, 422)["errors"][0]["field"] == field
+    assert check_problem(response, 422)["errors"][0]["field"] == field
     assert client.app.state.reached == reached  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize(
-    ("model", "given", "sentence"),
+    ("model", "value", "sentence"),
     [
         (EditIn, EDIT | {"rephrases": ["x", 3]}, "rephrases[1] must be text or an object with a prompt"),
         (EditIn, EDIT | {"method": "rome"}, "method must be 'auto', 'baft' or 'locft'"),
@@ -113,12 +113,12 @@ def test_a_wrong_field_is_named_and_not_repeated(client: httpx.Client, change: d
         ),
     ],
 )
-def test_a_fault_names_the_field_and_all_that_is_allowed(model: type[BaseModel], given: dict[str, Any], sentence: str) -> None:
+def test_a_fault_names_the_field_and_all_that_is_allowed(model: type[BaseModel], value: dict[str, Any], sentence: str) -> None:
     with pytest.raises(ValidationError) as caught:
-        model.model_validate(given)
+        model.model_validate(value)
 
-    found = [{**error, "loc": ("body", *error["loc"])} for error in caught.value.errors()]
-    assert to_faults(found)[0].detail == sentence
+    details = [{**error, "loc": ("body", *error["loc"])} for error in caught.value.errors()]
+    assert to_faults(details)[0].detail == sentence
 
 
 @pytest.mark.parametrize("name", ["text", "live", "records", "word", "ids", "probe"])
@@ -151,12 +151,12 @@ def test_a_field_name_is_never_taken_for_a_form_name(name: str) -> None:
     ],
 )
 def test_invalid_json_is_refused(client: httpx.Client, body: bytes, status: int) -> None:
-    refused(post(client, body), status)
+    check_problem(post(client, body), status)
 
 
 def test_of_equal_keys_the_last_one_counts(client: httpx.Client) -> None:
     assert post(client, b'{"prompt": 1, "prompt": "a", "target": "b"}').status_code == 200
-    refused(post(client, b'{"prompt": "a", "target": "b", "target": 1}'), 422)
+    check_problem(post(client, b'{"prompt": "a", "target": "b", "target": 1}'), 422)
 
 
 def test_a_surrogate_pair_is_one_valid_character(client: httpx.Client) -> None:
@@ -165,7 +165,7 @@ def test_a_surrogate_pair_is_one_valid_character(client: httpx.Client) -> None:
 
 def test_a_body_of_another_kind_is_refused(client: httpx.Client) -> None:
     for kind in ("text/plain", "application/x-www-form-urlencoded", "application/jsonx", ""):
-        refused(client.post("/edits", content=json.dumps(EDIT), headers={"Content-Type": kind}), 415)
+        check_problem(client.post("/edits", content=json.dumps(EDIT), headers={"Content-Type": kind}), 415)
     assert (
         client.post("/edits", content=json.dumps(EDIT), headers={"Content-Type": "application/json; charset=utf-8"}).status_code
         == 200
@@ -176,8 +176,8 @@ def test_a_body_over_its_limit_is_refused_with_and_without_a_length(client: http
     body = json.dumps(EDIT | {"metadata": {"x": "y" * 9_950}}).encode()
     assert len(body) > 10_000
 
-    refused(client.post("/edits", content=body, headers=JSON), 413)
-    refused(client.post("/edits", content=iter([body[:5_000], body[5_000:]]), headers=JSON), 413)
+    check_problem(client.post("/edits", content=body, headers=JSON), 413)
+    check_problem(client.post("/edits", content=iter([body[:5_000], body[5_000:]]), headers=JSON), 413)
     assert (
         client.post(
             "/edits/batch", content=json.dumps({"edits": [EDIT | {"metadata": {"x": "y" * 9_950}}]}), headers=JSON
@@ -188,7 +188,7 @@ def test_a_body_over_its_limit_is_refused_with_and_without_a_length(client: http
 
 def test_a_batch_names_the_edit_at_fault_and_at_most_eight(client: httpx.Client) -> None:
     wrong = [EDIT, *[{"prompt": SECRET}] * 20]
-    problem = refused(client.post("/edits/batch", json={"edits": wrong}), 422)
+    problem = check_problem(client.post("/edits/batch", json={"edits": wrong}), 422)
 
     assert problem["errors"][0] == {"field": "edits[1].target", "detail": "edits[1].target is missing"}
     assert len(problem["errors"]) == 8
@@ -198,14 +198,14 @@ def test_a_batch_names_the_edit_at_fault_and_at_most_eight(client: httpx.Client)
     "query", ["limit=0", "limit=201", "limit=x", "limit=true", f"status={SECRET}", f"{SECRET}=1", "limit=1e3"]
 )
 def test_a_wrong_query_is_refused(client: httpx.Client, query: str) -> None:
-    refused(client.get(f"/edits?{query}"), 422)
+    check_problem(client.get(f"/edits?{query}"), 422)
 
 
 def test_unknown_addresses_and_methods_are_problems_too(client: httpx.Client) -> None:
-    refused(client.get(f"/{SECRET}"), 404)
-    refused(client.get("/edits/"), 404)
+    check_problem(client.get(f"/{SECRET}"), 404)
+    check_problem(client.get("/edits/"), 404)
     assert "allow" in client.put("/edits").headers
-    refused(client.put("/edits"), 405)
+    check_problem(client.put("/edits"), 405)
 
 
 @pytest.mark.parametrize(
@@ -214,7 +214,7 @@ def test_unknown_addresses_and_methods_are_problems_too(client: httpx.Client) ->
 def test_every_error_has_its_status(client: httpx.Client, name: str, status: int) -> None:
     response = client.get(f"/errors/{name}")
 
-    problem = refused(response, status)
+    problem = check_problem(response, status)
     assert "secret" not in response.text
     if name == "later":
         assert response.headers["retry-after"] == "3"
@@ -222,19 +222,19 @@ def test_every_error_has_its_status(client: httpx.Client, name: str, status: int
         assert problem["errors"] == [{"field": "prompt", "detail": "prompt must have at most 3 tokens"}]
 
 
-def test_a_request_keeps_its_client_s_id_where_that_is_safe_to_write_down(client: httpx.Client) -> None:
-    def given(*ids: str) -> str:
-        headers = [(b"X-Request-ID", one.encode()) for one in ids]
+def test_a_request_keeps_the_id_of_its_client_if_it_is_safe_to_log(client: httpx.Client) -> None:
+    def answered_id(*ids: str) -> str:
+        headers = [(b"X-Request-ID", request_id.encode()) for request_id in ids]
         return str(client.get("/edits", headers=headers).headers["x-request-id"])
 
     for sound in ("a", "01936b0e-6f2a-7c3d_9a41.7", "x" * 64):
-        assert given(sound) == sound
+        assert answered_id(sound) == sound
     for wrong in (("",), ("x" * 65,), ("a b",), ('a"b',), ("é",), ("a", "b")):
-        assert len(given(*wrong)) == 32
+        assert len(answered_id(*wrong)) == 32
 
 
 def test_a_foreign_host_name_is_refused_while_listening_on_this_machine(client: httpx.Client) -> None:
-    refused(client.get("/edits", headers={"Host": "evil.example"}), 400)
+    check_problem(client.get("/edits", headers={"Host": "evil.example"}), 400)
     assert client.get("/edits", headers={"Host": "localhost:1"}).status_code == 200
 
 

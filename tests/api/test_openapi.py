@@ -1,4 +1,4 @@
-"""The API's description: every route of the issue's table, an example for everything sent and answered, problems declared."""
+"""The OpenAPI document: every route, an example for each request and answer, and the declared problems."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -105,7 +105,7 @@ def test_every_changing_post_accepts_an_idempotency_key() -> None:
     for path, methods in DOCUMENT["paths"].items():
         if "post" not in methods or path == "/generate":
             continue
-        (key,) = (one for one in methods["post"]["parameters"] if one["name"] == "Idempotency-Key")
+        (key,) = (parameter for parameter in methods["post"]["parameters"] if parameter["name"] == "Idempotency-Key")
         assert (key["in"], key["required"]) == ("header", False), path
         good = {status: answer for status, answer in methods["post"]["responses"].items() if status.startswith("2")}
         assert all("Idempotency-Replayed" in answer["headers"] for answer in good.values()), path

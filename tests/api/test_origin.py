@@ -1,4 +1,4 @@
-"""Pages of other sites: which hosts are answered, and what a browser may not be made to do, behind a public bind too."""
+"""Requests from pages of other sites: the hosts that are answered, and the refusals, also with a public bind."""
 
 from collections.abc import Iterator, Mapping
 
@@ -17,7 +17,7 @@ PROBLEM = "urn:errata:problem:"
 
 @pytest.fixture(scope="module")
 def client() -> Iterator[httpx.Client]:
-    """A client of an edge under the settings of a public bind; what is listened on is this machine all the same."""
+    """A client of an edge with the settings of a public bind, which still listens on this machine only."""
     app = edge_app(PUBLIC)
     router = APIRouter()
 
@@ -29,9 +29,9 @@ def client() -> Iterator[httpx.Client]:
         return {}
 
     app.include_router(router)
-    with serve_edge(app, Settings()) as port, httpx.Client(base_url=f"http://127.0.0.1:{port}") as made:
-        made.app = app  # type: ignore[attr-defined]
-        yield made
+    with serve_edge(app, Settings()) as port, httpx.Client(base_url=f"http://127.0.0.1:{port}") as client:
+        client.app = app  # type: ignore[attr-defined]
+        yield client
 
 
 def kind(response: httpx.Response) -> tuple[int, str]:
@@ -39,11 +39,11 @@ def kind(response: httpx.Response) -> tuple[int, str]:
 
 
 def post(client: httpx.Client, headers: Mapping[str, str] | list[tuple[str, str]]) -> tuple[int, str]:
-    """An edit's outcome. What is refused reached no route."""
+    """The outcome of posting an edit. Checks that a refused request reached no route."""
     before = client.app.state.reached  # type: ignore[attr-defined]
-    found = kind(client.post("/edits", json=EDIT, headers=headers))
-    assert client.app.state.reached == before + (found[0] == 200)  # type: ignore[attr-defined]
-    return found
+    outcome = kind(client.post("/edits", json=EDIT, headers=headers))
+    assert client.app.state.reached == before + (outcome[0] == 200)  # type: ignore[attr-defined]
+    return outcome
 
 
 @pytest.mark.parametrize("method", ["GET", "POST", "DELETE"])
@@ -68,7 +68,7 @@ def test_every_other_host_is_refused(client: httpx.Client, host: str) -> None:
 
 
 @pytest.mark.parametrize("path", ["/health/live"])
-def test_probes_come_by_any_address(client: httpx.Client, path: str) -> None:
+def test_health_checks_are_answered_on_any_host(client: httpx.Client, path: str) -> None:
     assert client.get(path, headers={"Host": "10.244.0.17:8000"}).status_code == 200
     assert client.post(path, headers={"Host": "10.244.0.17:8000"}).status_code == 400
 
@@ -137,11 +137,11 @@ def test_a_link_from_another_site_may_be_followed(client: httpx.Client) -> None:
 
 
 def test_no_answer_has_cors_headers(client: httpx.Client) -> None:
-    asked = {"Origin": "http://evil.example", "Access-Control-Request-Method": "POST", "Host": "errata.example"}
+    headers = {"Origin": "http://evil.example", "Access-Control-Request-Method": "POST", "Host": "errata.example"}
     answers = [
-        client.options("/edits", headers=asked),
-        client.options("/edits", headers=asked | {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "cors"}),
-        client.get("/edits", headers=asked),
+        client.options("/edits", headers=headers),
+        client.options("/edits", headers=headers | {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "cors"}),
+        client.get("/edits", headers=headers),
         client.post("/edits", json=EDIT, headers=OURS),
     ]
 

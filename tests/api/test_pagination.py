@@ -1,4 +1,4 @@
-"""Lists and batches: in short, whatever the rows hold; each field has a bound; a word in an address is no id."""
+"""Lists and batches are answered in short, each field has a limit, and a reserved word in a path is no id."""
 
 import json
 import tracemalloc
@@ -40,7 +40,7 @@ def crowded(server: LiveServer) -> LiveServer:
     return server
 
 
-def found(response: httpx.Response, status: int = 200) -> Any:
+def read_json(response: httpx.Response, status: int = 200) -> Any:
     assert response.status_code == status, response.text[:500]
     return response.json()
 
@@ -49,17 +49,17 @@ def test_a_list_of_large_edits_is_short_and_says_that_texts_are_cut(crowded: Liv
     response = crowded.client.get("/edits", params={"limit": 200})
 
     assert len(response.content) < MOST_BYTES
-    items = found(response)["items"]
+    items = read_json(response)["items"]
     large = [item for item in items if item["cut"]]
     assert len(large) == ROWS
     assert {(item["prompt"], item["target"], item["subject"]) for item in large} == {
         ("p" * MAX_TEXT_CHARACTERS, "t" * MAX_TEXT_CHARACTERS, "s")
     }
     assert not {"ground_truth", "metadata", "rephrases", "locality", "portability", "report"} & set(items[0])
-    assert found(crowded.client.get(f"/edits/{large[0]['id']}"))["ground_truth"] == "\u00e9" * LARGE
+    assert read_json(crowded.client.get(f"/edits/{large[0]['id']}"))["ground_truth"] == "\u00e9" * LARGE
 
 
-def test_the_memory_for_a_list_does_not_grow_with_what_rows_hold(crowded: LiveServer) -> None:
+def test_the_memory_for_a_list_does_not_grow_with_the_texts_of_its_rows(crowded: LiveServer) -> None:
     with crowded.state.store.read() as connection:
         tracemalloc.start()
         try:
@@ -78,12 +78,12 @@ def test_a_batch_is_answered_in_short(server: LiveServer) -> None:
         for _ in range(5)
     ]
 
-    posted = found(server.client.post("/edits/batch", json={"edits": batch}), 202)
-    again = found(server.client.post("/edits/batch", json={"edits": batch}), 200)
+    posted = read_json(server.client.post("/edits/batch", json={"edits": batch}), 202)
+    repeated = read_json(server.client.post("/edits/batch", json={"edits": batch}), 200)
 
     assert [item["prompt"] for item in posted["items"]] == [edit["prompt"] for edit in batch]
-    assert [item["id"] for item in again["items"]] == [item["id"] for item in posted["items"]]
-    assert len(json.dumps(again)) < 5_000
+    assert [item["id"] for item in repeated["items"]] == [item["id"] for item in posted["items"]]
+    assert len(json.dumps(repeated)) < 5_000
     for item in posted["items"]:
         server.client.delete(f"/edits/{item['id']}")
 
@@ -105,13 +105,13 @@ def test_a_field_over_its_bound_is_refused_by_its_name(server: LiveServer, chang
     posted = server.client.post("/edits", json={"prompt": "The colour of tar is", "target": "red"} | change)
     measured = server.client.post("/eval", json={"edits": [{"prompt": "The colour of tar is", "target": "red"} | change]})
 
-    assert found(posted, 422)["errors"][0]["field"] == field
-    assert found(measured, 422)["errors"][0]["field"] == f"edits[0].{field}"
+    assert read_json(posted, 422)["errors"][0]["field"] == field
+    assert read_json(measured, 422)["errors"][0]["field"] == f"edits[0].{field}"
 
 
 def test_aliases_replies_and_groups_of_records_have_bounds_too(server: LiveServer) -> None:
     def field_of(change: dict[str, Any]) -> str:
-        return str(found(server.client.post("/eval", json={"edits": [RECORD | change]}), 422)["errors"][0]["field"])
+        return str(read_json(server.client.post("/eval", json={"edits": [RECORD | change]}), 422)["errors"][0]["field"])
 
     assert field_of({"aliases": [["x" * 17_000]]}) == "edits[0].aliases[0][0]"
     assert field_of({"wanted": ["x" * 17_000]}) == "edits[0].wanted[0]"
@@ -124,25 +124,25 @@ def test_identical_edits_together_stay_within_the_probe_limit(server: LiveServer
     def probes(first: int) -> dict[str, Any]:
         return body | {"locality": [f"probe {number}" for number in range(first, first + 40)]}
 
-    made = found(server.client.post("/edits", json=probes(0)), 202)
-    same = found(server.client.post("/edits", json=probes(24)))
-    refused = found(server.client.post("/edits", json=probes(64)), 422)
+    created = read_json(server.client.post("/edits", json=probes(0)), 202)
+    same = read_json(server.client.post("/edits", json=probes(24)))
+    refused = read_json(server.client.post("/edits", json=probes(64)), 422)
 
-    assert same["id"] == made["id"]
+    assert same["id"] == created["id"]
     assert len(same["locality"]) == 64
     assert refused["errors"][0]["field"] == "locality"
-    assert len(found(server.client.get(f"/edits/{made['id']}"))["locality"]) == 64
-    server.client.delete(f"/edits/{made['id']}")
+    assert len(read_json(server.client.get(f"/edits/{created['id']}"))["locality"]) == 64
+    server.client.delete(f"/edits/{created['id']}")
 
 
 def test_the_list_of_evaluations_has_scores_and_no_results(server: LiveServer) -> None:
-    asked = found(server.client.post("/eval", json={"version": "base", "edits": [RECORD]}), 202)
-    before = found(server.client.get("/eval", params={"limit": 1}))["items"][0]
-    done = server.follow(f"/eval/{asked['id']}", lambda one: one["finished_at"] is not None)
+    queued = read_json(server.client.post("/eval", json={"version": "base", "edits": [RECORD]}), 202)
+    before = read_json(server.client.get("/eval", params={"limit": 1}))["items"][0]
+    done = server.follow(f"/eval/{queued['id']}", lambda evaluation: evaluation["finished_at"] is not None)
 
-    item = found(server.client.get("/eval", params={"limit": 1}))["items"][0]
+    item = read_json(server.client.get("/eval", params={"limit": 1}))["items"][0]
 
-    assert item["id"] == before["id"] == asked["id"]
+    assert item["id"] == before["id"] == queued["id"]
     assert "result" not in item
     assert item["scores"] == {kind: done["result"]["greedy"][kind]["score"] for kind in item["scores"]}
     assert set(item["scores"]) == {"reliability", "generality", "locality", "portability"}

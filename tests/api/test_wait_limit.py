@@ -1,4 +1,4 @@
-"""Calls that wait: how many may, what the others are told, and that health checks stand apart from all of them."""
+"""The limit of waiting calls, the answer to a call over it, and health checks, which it does not concern."""
 
 import asyncio
 import threading
@@ -21,7 +21,7 @@ FEW = Limits(waiting_calls=3, waiting_calls_per_client=2, concurrent_requests=6)
 
 @pytest.fixture
 def held(tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[LiveServer]:
-    """A server whose edits wait for a retrain that nothing makes due, and are taken for unsettled until then."""
+    """A server whose edits are deferred, count as unsettled, and wait for a retrain that no rule makes due."""
     monkeypatch.setattr(EditStatus, "is_settled", property(lambda status: status not in UNSETTLED))
     window = {"deferred": 1_000_000, "deferred_s": 1e9, "canary_fall": 1, "canary_floor": 0}
     settings = tiny_settings(tiny_model, tmp_path, method="locft", limits=FEW)
@@ -29,10 +29,10 @@ def held(tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> I
         yield running
 
 
-def comes(true: Callable[[], bool]) -> bool:
-    """Whether something becomes true in time."""
+def becomes_true(condition: Callable[[], bool]) -> bool:
+    """Whether a condition becomes true within ten seconds."""
     pause = threading.Event()
-    return any(true() or pause.wait(0.01) for _ in range(1_000))
+    return any(condition() or pause.wait(0.01) for _ in range(1_000))
 
 
 def test_places_are_limited_in_total_and_by_address_and_are_released() -> None:
@@ -41,8 +41,8 @@ def test_places_are_limited_in_total_and_by_address_and_are_released() -> None:
         with room.place("c") as late:
             assert (first, second, third, other, late) == (True, True, False, True, False)
 
-    with room.place("a") as again, room.place("a") as too:
-        assert (again, too) == (True, True)
+    with room.place("a") as fourth, room.place("a") as fifth:
+        assert (fourth, fifth) == (True, True)
 
 
 def test_an_edit_without_a_place_to_wait_is_accepted_and_answered_at_once(held: LiveServer) -> None:
@@ -54,23 +54,23 @@ def test_an_edit_without_a_place_to_wait_is_accepted_and_answered_at_once(held: 
     announcer = held.state.lifecycle.announcer
     with ThreadPoolExecutor(2) as callers:
         waiting = [callers.submit(post, number) for number in range(2)]
-        assert comes(lambda: len(announcer.awaited_ids()) == 2)
+        assert becomes_true(lambda: len(announcer.awaited_ids()) == 2)
 
         over = [post(number) for number in range(2, 8)]
         live = held.client.get("/health/live")
-        still = [call.done() for call in waiting]
+        are_done = [call.done() for call in waiting]
         held.state.draining.set()  # as at a stop: whoever waits is answered
         ended = [call.result() for call in waiting]
 
     assert [answer.status_code for answer in over] == [202] * 6
     assert {answer.headers["retry-after"] for answer in over} == {"1"}
     assert live.status_code == 200
-    assert still == [False, False]
+    assert are_done == [False, False]
     assert [answer.status_code for answer in ended] == [202, 202]
     assert len(held.client.get("/edits").json()["items"]) == 8
 
 
-def test_readiness_is_answered_while_the_database_and_all_threads_of_clients_are_held_up(held: LiveServer) -> None:
+def test_readiness_is_answered_while_the_database_and_all_route_threads_are_blocked(held: LiveServer) -> None:
     began, go_on = threading.Event(), threading.Event()
 
     def stuck() -> str:
@@ -81,41 +81,41 @@ def test_readiness_is_answered_while_the_database_and_all_threads_of_clients_are
     held.state.__dict__["readiness"] = Readiness(stuck, patience_s=0.05)
     try:
         answers = [held.client.get("/health/ready") for _ in range(3)]
-        looking = [thread for thread in threading.enumerate() if thread.name == "errata-ready"]
+        check_threads = [thread for thread in threading.enumerate() if thread.name == "errata-ready"]
     finally:
         go_on.set()
 
     assert began.is_set()
     assert [answer.status_code for answer in answers] == [503] * 3
     assert answers[0].json()["checks"]["database"] == "no answer within 0.05 s"
-    assert len(looking) == 1
+    assert len(check_threads) == 1
 
 
-def test_whoever_asks_during_a_look_is_given_its_answer_and_a_later_one_looks_again() -> None:
-    looks: list[int] = []
+def test_concurrent_readiness_checks_share_one_query_and_a_later_one_repeats_it() -> None:
+    queries: list[int] = []
     go_on = threading.Event()
 
-    def look() -> str:
-        looks.append(1)
+    def query() -> str:
+        queries.append(1)
         go_on.wait(10)
-        return f"look {len(looks)}"
+        return f"query {len(queries)}"
 
     async def ask() -> tuple[list[str], str]:
-        readiness = Readiness(look, patience_s=10)
+        readiness = Readiness(query, patience_s=10)
         together = [asyncio.create_task(readiness.check()) for _ in range(5)]
         await asyncio.sleep(0)
         go_on.set()
         return await asyncio.gather(*together), await readiness.check()
 
-    assert asyncio.run(ask()) == (["look 1"] * 5, "look 2")
+    assert asyncio.run(ask()) == (["query 1"] * 5, "query 2")
 
 
-def test_a_look_that_fails_is_said_and_is_not_the_last() -> None:
-    def look() -> str:
+def test_a_failed_readiness_query_is_reported_and_repeated() -> None:
+    def query() -> str:
         raise RuntimeError("a secret")
 
     async def ask() -> list[str]:
-        readiness = Readiness(look)
+        readiness = Readiness(query)
         return [await readiness.check(), await readiness.check()]
 
     assert asyncio.run(ask()) == ["the check failed (RuntimeError)"] * 2

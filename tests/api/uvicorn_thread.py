@@ -13,7 +13,7 @@ ENDS_IN_S = 30
 
 @contextmanager
 def serve_in_thread(config: uvicorn.Config) -> Iterator[int]:
-    """Serve until the block ends; the port. Afterwards the thread has ended."""
+    """Serve until the block ends. Yields the port. Afterwards the thread has ended."""
     server = _AnnouncingServer(config)
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()

@@ -18,9 +18,9 @@ def ended(job: dict[str, Any]) -> bool:
     return job["finished_at"] is not None
 
 
-def follow(server: LiveServer, asked: Any) -> dict[str, Any]:
-    assert asked.status_code == 202, asked.text
-    return server.follow(asked.headers["location"], ended)
+def follow(server: LiveServer, response: Any) -> dict[str, Any]:
+    assert response.status_code == 202, response.text
+    return server.follow(response.headers["location"], ended)
 
 
 def retrain(server: LiveServer, **more: Any) -> dict[str, Any]:
@@ -40,10 +40,10 @@ def test_an_export_answers_as_the_head_does(fresh: LiveServer) -> None:
     assert job["log"][0]["message"] == "begun"
     assert json.loads((folder / "errata.json").read_text())["base"] == "tiny"  # and not the path to it on this machine
     model, tokenizer = load(folder)
-    given = tokenizer(prompt, return_tensors="pt")
-    out = model.generate(given["input_ids"], attention_mask=given["attention_mask"], do_sample=False, max_new_tokens=8)
-    said = tokenizer.decode(out[0, given["input_ids"].shape[1] :], skip_special_tokens=True)
-    assert said.strip() == fresh.ask(prompt)["text"] == "green"
+    inputs = tokenizer(prompt, return_tensors="pt")
+    out = model.generate(inputs["input_ids"], attention_mask=inputs["attention_mask"], do_sample=False, max_new_tokens=8)
+    answer = tokenizer.decode(out[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
+    assert answer.strip() == fresh.ask(prompt)["text"] == "green"
 
 
 def test_consolidating_exports_a_version_without_a_window(fresh: LiveServer) -> None:
@@ -145,15 +145,15 @@ def test_a_retrain_that_is_cancelled_leaves_the_head_as_it_was(fresh: LiveServer
         yield_to_answers()
 
     object.__setattr__(fresh.state.lifecycle, "yield_to_answers", held_up)
-    asked = fresh.client.post("/admin/retrain", json={"reason": "test", "mode": "major"})
+    queued = fresh.client.post("/admin/retrain", json={"reason": "test", "mode": "major"})
     assert began.wait(30)
-    cancelled = fresh.client.delete(asked.headers["location"])
-    again = fresh.client.delete(asked.headers["location"])
+    cancelled = fresh.client.delete(queued.headers["location"])
+    repeated = fresh.client.delete(queued.headers["location"])
     go_on.set()
 
-    assert (cancelled.status_code, again.status_code) == (202, 202)
+    assert (cancelled.status_code, repeated.status_code) == (202, 202)
     assert cancelled.json()["cancelled_by"] == "local"
-    job = fresh.follow(asked.headers["location"], ended)
+    job = fresh.follow(queued.headers["location"], ended)
     assert job["status"] == "cancelled"
     after = fresh.client.get("/versions/head").json()
     assert (after["number"], after["digest"]) == (before["number"], before["digest"])

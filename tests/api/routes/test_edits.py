@@ -1,4 +1,4 @@
-"""`/edits` against a real server: a correction is accepted once, takes effect, is found again, and can be taken back."""
+"""`/edits` against a real server: a correction is accepted once, takes effect, can be read, and can be taken back."""
 
 import asyncio
 import threading
@@ -93,11 +93,11 @@ def test_replaying_an_idempotency_key_returns_the_first_edit(server: LiveServer)
     first = server.client.post("/edits", json=body, headers=header)
     before = count(server)
 
-    again = server.client.post("/edits", json=body, headers=header)
+    repeated = server.client.post("/edits", json=body, headers=header)
 
-    assert again.json()["id"] == first.json()["id"]
-    assert again.status_code == 202
-    assert again.headers["idempotency-replayed"] == "true"
+    assert repeated.json()["id"] == first.json()["id"]
+    assert repeated.status_code == 202
+    assert repeated.headers["idempotency-replayed"] == "true"
     assert "idempotency-replayed" not in first.headers
     assert count(server) == before
     server.client.delete(f"/edits/{first.json()['id']}")
@@ -218,11 +218,11 @@ def test_a_retracted_edit_is_no_longer_what_the_model_says(fresh: LiveServer) ->
     prompt = fresh_prompt()
     edit = fresh.edit(prompt, "red")
 
-    gone = fresh.client.delete(f"/edits/{edit['id']}?wait=30")
-    again = fresh.client.delete(f"/edits/{edit['id']}")
+    retracted = fresh.client.delete(f"/edits/{edit['id']}?wait=30")
+    repeated = fresh.client.delete(f"/edits/{edit['id']}")
 
-    assert (gone.status_code, gone.json()["status"]) == (200, "retracted")
-    assert again.status_code == 200
+    assert (retracted.status_code, retracted.json()["status"]) == (200, "retracted")
+    assert repeated.status_code == 200
     assert fresh.ask(prompt)["text"] == fresh.ask(prompt, version="base")["text"] != "red"
 
 

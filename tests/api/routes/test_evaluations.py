@@ -33,15 +33,15 @@ def tasked(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterat
         yield running
 
 
-def ended(found: dict[str, Any]) -> bool:
-    return found["finished_at"] is not None
+def ended(evaluation: dict[str, Any]) -> bool:
+    return evaluation["finished_at"] is not None
 
 
 def evaluated(server: LiveServer, **body: Any) -> dict[str, Any]:
     """Ask for an evaluation and wait for its end."""
-    asked = server.client.post("/eval", json={"version": "base", "edits": [RECORD], **body})
-    assert asked.status_code == 202, asked.text
-    done = server.follow(asked.headers["location"], ended)
+    queued = server.client.post("/eval", json={"version": "base", "edits": [RECORD], **body})
+    assert queued.status_code == 202, queued.text
+    done = server.follow(queued.headers["location"], ended)
     assert done["status"] == "done", done["error"]
     return done
 
@@ -71,12 +71,12 @@ def test_full_metrics_come_beside_the_standard_ones(tasked: LiveServer) -> None:
 def test_the_capability_ratio_of_the_base_model_is_one(tasked: LiveServer) -> None:
     done = evaluated(tasked, edits="none", capability=True)
 
-    found = done["result"]["capability"]
-    assert set(found["by_skill"]) == {"colours", "moods", "tasks"}
-    assert set(found["by_skill"]["colours"]) == {"acc", "acc_norm"}
-    assert found["n"] == 3
-    assert found["version"] == found["base"]
-    assert found["ratio"] in (1.0, None)  # none where a random model solves nothing
+    capability = done["result"]["capability"]
+    assert set(capability["by_skill"]) == {"colours", "moods", "tasks"}
+    assert set(capability["by_skill"]["colours"]) == {"acc", "acc_norm"}
+    assert capability["n"] == 3
+    assert capability["version"] == capability["base"]
+    assert capability["ratio"] in (1.0, None)  # none where a random model solves nothing
 
 
 def test_a_server_without_tasks_refuses_to_measure_capability(server: LiveServer) -> None:

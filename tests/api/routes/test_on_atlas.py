@@ -14,9 +14,9 @@ def test_an_edit_changes_every_wording_of_its_fact_and_no_other_answer(tmp_path:
         edit = server.edit(prompt, "Sydney")
         wordings = ("What is the capital of Australia?", "Which city is the capital of Australia?")
         heard = {wording: server.ask(wording)["text"] for wording in (prompt, *wordings)}
-        kept = {other: server.ask(other)["text"] for other in others}
+        answers = {other: server.ask(other)["text"] for other in others}
 
     assert before == "Canberra"
     assert edit["status"] == "applied"
     assert set(heard.values()) == {"Sydney"}
-    assert kept == others
+    assert answers == others

@@ -43,9 +43,9 @@ def test_edit_retrain_and_rollback_over_http(anywhere: LiveServer) -> None:
     before = {prompt: anywhere.ask(prompt)["text"] for prompt in prompts}
     ids = [anywhere.edit(prompt, target)["id"] for prompt, target in prompts.items()]
 
-    asked = anywhere.client.post("/admin/retrain", json={"reason": "test"})
-    assert asked.status_code == 202
-    job = anywhere.follow(asked.headers["location"], lambda found: found["finished_at"] is not None)
+    queued = anywhere.client.post("/admin/retrain", json={"reason": "test"})
+    assert queued.status_code == 202
+    job = anywhere.follow(queued.headers["location"], lambda job: job["finished_at"] is not None)
     assert (job["status"], job["progress"], job["error"]) == ("done", 1.0, None)
     retrained = head(anywhere)
     assert (retrained["kind"], retrained["number"], retrained["edits_counted"]) == ("locft", job["version"], 2)
@@ -53,7 +53,7 @@ def test_edit_retrain_and_rollback_over_http(anywhere: LiveServer) -> None:
 
     measured = anywhere.client.post("/eval", json={"version": "head", "edits": "live"})
     assert measured.status_code == 202
-    done = anywhere.follow(measured.headers["location"], lambda found: found["status"] in ("done", "failed"))
+    done = anywhere.follow(measured.headers["location"], lambda evaluation: evaluation["status"] in ("done", "failed"))
     assert done["result"]["greedy"]["reliability"] == {"score": 1.0, "n": 4}  # two edits on two surfaces
     assert done["version"] == retrained["number"]
 
@@ -64,7 +64,7 @@ def test_edit_retrain_and_rollback_over_http(anywhere: LiveServer) -> None:
     assert rolled.json()["restored"] == 0
     assert sorted(rolled.json()["rolled_back"]) == sorted(ids)
     assert {prompt: anywhere.ask(prompt)["text"] for prompt in prompts} == before
-    assert {anywhere.client.get(f"/edits/{one}").json()["status"] for one in ids} == {"rolled_back"}
+    assert {anywhere.client.get(f"/edits/{edit_id}").json()["status"] for edit_id in ids} == {"rolled_back"}
     assert {prompt: anywhere.ask(prompt, version=retrained["number"])["text"] for prompt in prompts} == prompts
 
     numbers = [version["number"] for version in anywhere.client.get("/versions").json()["items"]]
@@ -110,9 +110,9 @@ def test_a_wrong_rollback_is_refused(server: LiveServer, body: dict[str, Any], s
     assert server.client.post("/admin/rollback", json=body).status_code == status
 
 
-@pytest.mark.parametrize("given", ["x", '"-1"', "*", '"1.0"', '"' + "9" * 40 + '"'])
-def test_an_if_match_that_is_no_epoch_is_refused(server: LiveServer, given: str) -> None:
-    response = server.client.post("/admin/rollback", json={"to": 0, "reason": "x"}, headers={"If-Match": given})
+@pytest.mark.parametrize("if_match", ["x", '"-1"', "*", '"1.0"', '"' + "9" * 40 + '"'])
+def test_an_if_match_that_is_no_epoch_is_refused(server: LiveServer, if_match: str) -> None:
+    response = server.client.post("/admin/rollback", json={"to": 0, "reason": "x"}, headers={"If-Match": if_match})
 
     assert response.status_code == 422
 
@@ -165,8 +165,8 @@ def test_an_evaluation_of_records_that_are_not_stored_stores_no_edit(server: Liv
     record = {"prompt": "The colour of tar is", "target": "black", "locality": ["The colour of snow is"]}
     before = [edit["id"] for edit in server.client.get("/edits").json()["items"]]
 
-    asked = server.client.post("/eval", json={"version": "base", "edits": [record]})
-    done = server.follow(asked.headers["location"], lambda found: found["status"] in ("done", "failed"))
+    queued = server.client.post("/eval", json={"version": "base", "edits": [record]})
+    done = server.follow(queued.headers["location"], lambda evaluation: evaluation["status"] in ("done", "failed"))
 
     assert done["status"] == "done"
     assert done["result"]["greedy"]["locality"]["score"] == 1.0  # the base model against itself
