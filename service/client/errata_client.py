@@ -15,7 +15,7 @@ import httpx
 from service.client import calls, following
 from service.client.call_methods import AsyncCall, AsyncListing, BlockingCall, BlockingListing
 from service.client.calls import Listing
-from service.client.retries import Connection, Retries, with_retries
+from service.client.retries import Reachability, Retries, with_retries
 from service.client.steps import Cut, Outcome, Pause, Reply, Send, Steps
 from service.domain.errors import Refused
 
@@ -74,7 +74,7 @@ class ErrataClient:
     ) -> None:
         address = parse_address(url)
         self.url, self._timeout_s, self._retries = url, timeout_s, retries or Retries()
-        self._observe, self._sleep, self._connection = observe, sleep, Connection()
+        self._observe, self._sleep, self._reachability = observe, sleep, Reachability()
         self._http = httpx.Client(base_url=address, transport=transport, trust_env=address.host not in LOOPBACK)
 
     def __enter__(self) -> Self:
@@ -95,7 +95,7 @@ class ErrataClient:
 
     def run(self, steps: Steps[R]) -> R:
         """Drive the steps of a call; its result."""
-        repeated = with_retries(steps, self._retries, self._connection)
+        repeated = with_retries(steps, self._retries, self._reachability)
         outcome: Outcome | None = None
         try:
             while True:
@@ -177,7 +177,7 @@ class AsyncErrataClient:
     ) -> None:
         address = parse_address(url)
         self.url, self._timeout_s, self._retries = url, timeout_s, retries or Retries()
-        self._observe, self._sleep, self._connection = observe, sleep, Connection()
+        self._observe, self._sleep, self._reachability = observe, sleep, Reachability()
         self._http = httpx.AsyncClient(base_url=address, transport=transport, trust_env=address.host not in LOOPBACK)
 
     async def __aenter__(self) -> Self:
@@ -192,7 +192,7 @@ class AsyncErrataClient:
 
     async def run(self, steps: Steps[R]) -> R:
         """Drive the steps of a call; its result."""
-        repeated = with_retries(steps, self._retries, self._connection)
+        repeated = with_retries(steps, self._retries, self._reachability)
         outcome: Outcome | None = None
         try:
             while True:

@@ -31,14 +31,14 @@ NO_RETRIES = Retries(busy_s=0.0, away_s=0.0)
 
 
 @dataclass
-class Connection:
+class Reachability:
     """Whether a server has ever been reached. One that was never there is not waited for."""
 
     was_reached: bool = False
     clock: Callable[[], float] = field(default=time.monotonic)
 
 
-def with_retries(steps: Steps[T], retries: Retries, connection: Connection) -> Steps[T]:
+def with_retries(steps: Steps[T], retries: Retries, reachability: Reachability) -> Steps[T]:
     """The same steps, in which each request is repeated within the bounds of `retries`."""
     outcome: Outcome | None = None
     try:
@@ -47,27 +47,27 @@ def with_retries(steps: Steps[T], retries: Retries, connection: Connection) -> S
             if isinstance(step, Pause):
                 outcome = yield step
             else:
-                outcome = yield from _attempts(step, retries if step.retry else NO_RETRIES, connection)
+                outcome = yield from _attempts(step, retries if step.retry else NO_RETRIES, reachability)
     except StopIteration as end:
         result: T = end.value
         return result
 
 
-def _attempts(request: Send, retries: Retries, connection: Connection) -> Steps[Outcome | None]:
+def _attempts(request: Send, retries: Retries, reachability: Reachability) -> Steps[Outcome | None]:
     """Send a request until an outcome is final; that outcome."""
-    started_at = connection.clock()
+    started_at = reachability.clock()
     while True:
         outcome = yield request
         if isinstance(outcome, Reply):
-            connection.was_reached = True
+            reachability.was_reached = True
             pause_s = read_retry_after(outcome, retries.default_pause_s)
-            if outcome.status not in BUSY or connection.clock() + pause_s >= started_at + retries.busy_s:
+            if outcome.status not in BUSY or reachability.clock() + pause_s >= started_at + retries.busy_s:
                 return outcome
         elif outcome is not None:
-            connection.was_reached |= outcome.was_sent
+            reachability.was_reached |= outcome.was_sent
             pause_s = retries.poll_s
-            is_over = connection.clock() + pause_s >= started_at + retries.away_s
-            if outcome.is_final or not connection.was_reached or is_over:
+            is_over = reachability.clock() + pause_s >= started_at + retries.away_s
+            if outcome.is_final or not reachability.was_reached or is_over:
                 return outcome
         else:
             return None

@@ -36,7 +36,7 @@ class ScriptedNetwork(httpx.BaseTransport, httpx.AsyncBaseTransport):
 
     def client(self, retries: Retries | None = None) -> ErrataClient:
         client = ErrataClient("http://server", retries=retries, transport=self, sleep=self.pauses.append)
-        client._connection.clock = lambda: sum(self.pauses)
+        client._reachability.clock = lambda: sum(self.pauses)
         return client
 
     def async_client(self) -> AsyncErrataClient:
@@ -44,5 +44,5 @@ class ScriptedNetwork(httpx.BaseTransport, httpx.AsyncBaseTransport):
             self.pauses.append(seconds)
 
         client = AsyncErrataClient("http://server", transport=self, sleep=pause)
-        client._connection.clock = lambda: sum(self.pauses)
+        client._reachability.clock = lambda: sum(self.pauses)
         return client
