@@ -14,9 +14,9 @@ from benchmarks.command import build_parser, parse_options, percentile, write
 from benchmarks.random_model import qwen2, random_rows
 from service.editors.baft.settings import BaftSettings
 from service.editors.baft.trainable import TrainableAdapter, initial_interventions
+from service.lm.cached_step import prefill, resume
 from service.lm.overlay import View, compute_target_logits, make_view
 from service.lm.prompts import collate
-from service.lm.resume import prefill, resume
 
 CASES = ((27, 1), (66, 1), (27, 16), (66, 16))  # tokens a row, rows
 ANSWER = 4  # target tokens of a row

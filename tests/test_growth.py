@@ -21,11 +21,11 @@ from service.api.text_types import clean, clean_json, worded
 from service.domain.edit import normalise
 from service.domain.errors import Refused
 from service.domain.hosts import HOST_PATTERN, Host, parse_origin
-from service.editors.mentions import make_name_finder
+from service.editors.name_search import make_name_finder
 from service.evaluation.datasets.rows import BadRow, RawRow, parse_row
 from service.evaluation.metrics.fluency import entropy
 from service.evaluation.metrics.matching import extract_number, matches_field, normalise_squad
-from service.store.wordings import Wordings
+from service.store.wording_search import Wordings
 
 TIMES = 5
 REFUSALS = (Problem, Refused, BadRow, ValueError)

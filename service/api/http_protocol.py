@@ -1,10 +1,11 @@
 """HTTP/1.1 with deadlines: the connection of a client that sends or reads too slowly is closed.
 
 uvicorn's keep-alive timeout does not cover a request that has begun: one byte every few seconds would hold a connection for ever.
-Errors that h11 itself raises (a head over the limit, a line that is no HTTP) are answered with a problem too.
+Errors that h11 itself raises (a head over the limit, a line that is not HTTP) are answered with a problem too.
 
-A client may close its sending side after a whole request and still wait for the answer. To see whether it is still there, the
-server sends an interim response (100). A waiting client ignores it; the machine of a disconnected client resets the connection.
+A client may close its sending side after a whole request and still wait for the answer. The server sends an interim response
+(100) to see whether the client waits. A waiting client ignores the response; the machine of a disconnected client resets the
+connection.
 """
 
 import asyncio
@@ -25,13 +26,13 @@ DISCONNECT_CHECK_S = 0.25  # seconds between two checks of a client that closed 
 
 
 class DeadlineProtocol(H11Protocol):
-    """One connection. `with_limits` makes the class that uvicorn is given."""
+    """One connection. `with_limits` makes the class for uvicorn."""
 
     limits: ClassVar[Limits] = Limits()
     idle_connections: ClassVar[IdleConnections] = IdleConnections()
     _receiving: asyncio.TimerHandle | None = None
     _sending: asyncio.TimerHandle | None = None
-    _looking: asyncio.TimerHandle | None = None
+    _disconnect_check: asyncio.TimerHandle | None = None
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -39,8 +40,8 @@ class DeadlineProtocol(H11Protocol):
 
     @classmethod
     def with_limits(cls, limits: Limits) -> type["DeadlineProtocol"]:
-        """This protocol with other limits."""
-        return type("DeadlineProtocol", (cls,), {"limits": limits, "yielding": IdleConnections()})
+        """This protocol with other limits and with idle connections of its own."""
+        return type("DeadlineProtocol", (cls,), {"limits": limits, "idle_connections": IdleConnections()})
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -71,14 +72,14 @@ class DeadlineProtocol(H11Protocol):
         self.cycle.keep_alive = False
         if not self.cycle.response_started and self.scope["http_version"] == "1.1":
             self.transport.write(self.conn.send(h11.InformationalResponse(status_code=100, headers=[])) or b"")
-        self._look()
+        self._check_disconnect()
         return True
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.idle_connections.set_state(self, None)
         self._stop("_receiving")
         self._stop("_sending")
-        self._stop("_looking")
+        self._stop("_disconnect_check")
         super().connection_lost(exc)
 
     def send_400_response(self, msg: str) -> None:
@@ -87,7 +88,7 @@ class DeadlineProtocol(H11Protocol):
         kind = HEAD_TOO_LARGE if too_large else MALFORMED
         in_pieces = isinstance(error, TooManyPieces)
         body = Problem(kind, "The body came in too many small pieces." if in_pieces else kind.title).body()
-        if self.conn.our_state not in (h11.IDLE, h11.SEND_RESPONSE):  # an answer has begun, and there is no other one
+        if self.conn.our_state not in (h11.IDLE, h11.SEND_RESPONSE):  # an answer has begun, and a second one cannot be sent
             self.transport.close()
             return
         headers = [
@@ -119,19 +120,19 @@ class DeadlineProtocol(H11Protocol):
             self._receiving = self.loop.call_later(self.limits.receive_s, self.transport.abort)
 
     def _client_owes(self) -> bool:
-        if (
-            self.conn.their_state is h11.IDLE
-        ):  # a fresh connection, or one byte of a head; between requests keep-alive has its own time
+        """Whether the server waits for bytes of a request."""
+        # A new connection, or one byte of a head. Between requests the keep-alive timeout applies.
+        if self.conn.their_state is h11.IDLE:
             return self.cycle is None or bool(self.conn.trailing_data[0])
         return self.conn.their_state is h11.SEND_BODY
 
-    def _look(self) -> None:
-        """End the connection once the client's machine has reset it; nothing is read any more, so nobody else would notice."""
-        made: socket.socket = self.transport.get_extra_info("socket")
-        if made.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
+    def _check_disconnect(self) -> None:
+        """Abort the connection once the client's machine has reset it. Only this check sees a reset: nothing is read."""
+        connection_socket: socket.socket = self.transport.get_extra_info("socket")
+        if connection_socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
             self.transport.abort()
         else:
-            self._looking = self.loop.call_later(DISCONNECT_CHECK_S, self._look)
+            self._disconnect_check = self.loop.call_later(DISCONNECT_CHECK_S, self._check_disconnect)
 
     def _stop(self, name: str) -> None:
         timer: asyncio.TimerHandle | None = getattr(self, name)

@@ -12,20 +12,20 @@ from service.store.idempotency import KeyedRequest
 
 REPLAY_HEADER = "Idempotency-Replayed"
 KEY_DESCRIPTION = (
-    "1 to 255 visible ASCII characters, new for each thing that is wanted; the same key with the same body to the same call is "
-    "answered as the first time and changes nothing more"
+    "1 to 255 visible ASCII characters, new for each intended change; a call that repeats the key and the body gets the first "
+    "answer again and changes nothing more"
 )
 
 
 def idempotency_key(
-    request: Request, given: Annotated[str | None, Header(alias="Idempotency-Key", description=KEY_DESCRIPTION)] = None
+    request: Request, key: Annotated[str | None, Header(alias="Idempotency-Key", description=KEY_DESCRIPTION)] = None
 ) -> str | None:
     """The key of a repeatable request. Raises Refused for a malformed key."""
-    if given is not None and not (1 <= len(given) <= 255 and all("!" <= character <= "~" for character in given)):
+    if key is not None and not (1 <= len(key) <= 255 and all("!" <= character <= "~" for character in key)):
         raise Refused("Idempotency-Key must have 1 to 255 visible ASCII characters", field="Idempotency-Key")
     if len(request.headers.getlist("Idempotency-Key")) > 1:
         raise Refused("Idempotency-Key must be given once", field="Idempotency-Key")
-    return given
+    return key
 
 
 Key = Annotated[str | None, Depends(idempotency_key)]
@@ -38,12 +38,12 @@ def digest_of(body: In, **beside: Any) -> str:
 
 
 def keyed_request(call: str, author: str, key: str | None, body: In, **beside: Any) -> KeyedRequest:
-    """A request to a call, in the form that the store uses."""
+    """A repeatable request to a call, as the store takes it."""
     return KeyedRequest(author, call, key, "" if key is None else digest_of(body, **beside))
 
 
 def set_replay_header(response: Response, request: KeyedRequest) -> None:
-    """Mark an answer that was given before."""
+    """Mark the answer of a replayed request."""
     if request.is_replay:
         response.headers[REPLAY_HEADER] = "true"
 

@@ -102,12 +102,12 @@ class RequestMiddleware:
     def _place(self, scope: Scope) -> Iterator[None]:
         """Count a request as in flight, from the end of its body on: an incomplete request must not occupy a place."""
         self._check_room(scope)
-        counts = not is_health_check(scope)
-        self._in_flight += counts
+        is_counted = not is_health_check(scope)
+        self._in_flight += is_counted
         try:
             yield
         finally:
-            self._in_flight -= counts
+            self._in_flight -= is_counted
 
     def _check_room(self, scope: Scope) -> None:
         """Raise Problem if too many requests are in flight. Health checks are exempt."""

@@ -1,6 +1,6 @@
-"""The API's description: complete by construction, because what a route does not declare cannot be found in it.
+"""The OpenAPI document of the service, made from the declarations of its routes.
 
-FastAPI adds a 422 of its own shape to every route; ours are problems, so that shape is taken out again.
+FastAPI adds a 422 with a schema of its own to every route. The service answers problems, so that schema is removed.
 """
 
 from typing import Any
@@ -24,16 +24,16 @@ from service.api.problems import (
 )
 
 DESCRIPTION = """\
-A language model whose facts can be corrected while it serves. Post an edit, and about a second later the model answers with it;
-everything else it says stays as it was; the edit is kept, has an author, and can be taken back.
+A language model whose facts can be corrected while it serves. About a second after an edit is posted, the model answers with it.
+All other answers stay as they were. An edit is stored, has an author, and can be taken back.
 
-Errors are RFC 9457 problems (`application/problem+json`) with a stable `type`; they name the field at fault and never repeat what
-was sent. Lists answer `{items, next}`; `next` is the cursor of what follows.
+Errors are RFC 9457 problems (`application/problem+json`) with a stable `type`. They name the field at fault and never repeat the
+request. Lists answer `{items, next}`; `next` is the cursor of the next page.
 """
 
 
 def describe(app: FastAPI) -> None:
-    """Give `app` an OpenAPI document that declares problems, and nothing that the app does not do."""
+    """Give `app` an OpenAPI document that declares its problems and no errors of the framework."""
 
     def openapi() -> dict[str, Any]:
         if app.openapi_schema is None:
@@ -63,7 +63,7 @@ def _replace_validation_errors(document: dict[str, Any]) -> None:
 
 
 def _declare_common(operation: dict[str, Any]) -> None:
-    """Every route may meet a bad head or a foreign page, fail, or find too many before it; one with a body may meet a bad one."""
+    """Declare the problems of every route (host, origin, head, failure, overload), and those of a body where there is one."""
     declared = operation["responses"]
     if MEDIA_TYPE not in declared.get("422", {}).get("content", {}):
         declared.pop("422", None)
@@ -71,13 +71,13 @@ def _declare_common(operation: dict[str, Any]) -> None:
     if "requestBody" in operation:
         common += [MALFORMED, TOO_LARGE, MEDIA]
     for status, response in responses(*common).items():
-        have = declared.setdefault(str(status), response)
-        problems = have["content"].setdefault(MEDIA_TYPE, response["content"][MEDIA_TYPE])
+        existing = declared.setdefault(str(status), response)
+        problems = existing["content"].setdefault(MEDIA_TYPE, response["content"][MEDIA_TYPE])
         problems["examples"] |= response["content"][MEDIA_TYPE]["examples"]
 
 
 def _give_pages_examples(schemas: dict[str, Any]) -> None:
-    """A list's example is its item's."""
+    """Give the schema of a page the first example of its item."""
     for schema in schemas.values():
         item = schema.get("properties", {}).get("items", {}).get("items", {}).get("$ref", "").rpartition("/")[2]
         if "next" in schema.get("properties", {}) and schemas.get(item, {}).get("examples"):
@@ -85,7 +85,7 @@ def _give_pages_examples(schemas: dict[str, Any]) -> None:
 
 
 def _put_nulls_back(example: dict[str, Any], schema: dict[str, Any]) -> None:
-    """FastAPI leaves out of every example what is null."""
+    """Restore the null members of an example, which FastAPI leaves out."""
     for name in schema.get("required", ()):
         example.setdefault(name, None)
 

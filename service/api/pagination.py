@@ -1,4 +1,4 @@
-"""Where a list goes on: the position of the last item, as text that a client passes back and does not read."""
+"""Cursors of lists: the position or id of the last item, as text that a client returns and does not interpret."""
 
 import base64
 import binascii
@@ -12,7 +12,7 @@ _ID = re.compile(r"[0-9A-Za-z-]{1,64}")
 
 
 def encode_position(position: int) -> str:
-    """The cursor of what follows `position`."""
+    """The cursor of the page after `position`."""
     return base64.urlsafe_b64encode(f"after:{position}".encode()).decode().rstrip("=")
 
 
@@ -27,7 +27,7 @@ def decode_position(cursor: str | None) -> int | None:
 
 
 def encode_id(last: str) -> str:
-    """The cursor of what follows the item with an id."""
+    """The cursor of the page after the item with this id."""
     return base64.urlsafe_b64encode(f"id:{last}".encode()).decode().rstrip("=")
 
 
@@ -41,10 +41,10 @@ def decode_id(cursor: str | None) -> str | None:
     return last
 
 
-def next_link(path: str, *, limit: int, cursor: str, narrowed: Mapping[str, str | Sequence[str] | None]) -> str:
-    """The `Link` header of a list that goes on: the same list, narrowed as it was, from the cursor on."""
-    given = {name: value for name, value in narrowed.items() if value}
-    further = f"&{urlencode(given, doseq=True)}" if given else ""
+def next_link(path: str, *, limit: int, cursor: str, filters: Mapping[str, str | Sequence[str] | None]) -> str:
+    """The `Link` header of a page with a next one: the same list with the same filters, from the cursor on."""
+    parameters = {name: value for name, value in filters.items() if value}
+    further = f"&{urlencode(parameters, doseq=True)}" if parameters else ""
     return f'<{path}?limit={limit}&cursor={cursor}{further}>; rel="next"'
 
 

@@ -1,4 +1,4 @@
-"""Who asks. Until there are keys everybody is `local`; every edit, version and event is written with this name."""
+"""The principal of a request. Without keys it is always `local`; every edit, version and event is stored with this name."""
 
 from typing import Annotated
 
@@ -8,7 +8,7 @@ LOCAL = "local"
 
 
 def principal() -> str:
-    """The author of what this request changes."""
+    """The author of the changes that a request makes."""
     return LOCAL
 
 

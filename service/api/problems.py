@@ -1,7 +1,7 @@
-"""Errors as RFC 9457 problems: the only place that knows which status code an error gets.
+"""Errors as RFC 9457 problems. This is the only place that maps errors to status codes.
 
-A problem names the field at fault and never repeats what was sent: an echo has turned a wrong request into a 500 (a value that
-cannot be encoded), into 50 MB of answer, and into a leak of somebody's prompt.
+A problem names the field at fault and never repeats the request. An echo has turned a wrong request into a 500 (a value that
+cannot be encoded), into an answer of 50 MB, and into a leak of a prompt.
 """
 
 import json
@@ -37,12 +37,12 @@ class Kind:
 
 
 MALFORMED = Kind("malformed", 400, "The request is not well-formed.")
-BAD_HOST = Kind("host", 400, "This server is not reached by that host name.")
+BAD_HOST = Kind("host", 400, "The host name is not one of this server.")
 CROSS_ORIGIN = Kind("origin", 403, "A page of another origin may not do this.")
-NOT_FOUND = Kind("not-found", 404, "What the request names does not exist.")
-NO_METHOD = Kind("method-not-allowed", 405, "This address does not know that method.")
-CONFLICT = Kind("conflict", 409, "The state of what the request names forbids it.")
-GONE = Kind("gone", 410, "What the request names was collected or purged.")
+NOT_FOUND = Kind("not-found", 404, "The resource that the request names does not exist.")
+NO_METHOD = Kind("method-not-allowed", 405, "The address does not support the method.")
+CONFLICT = Kind("conflict", 409, "The state of the resource does not allow the request.")
+GONE = Kind("gone", 410, "The resource that the request names was collected or purged.")
 STALE = Kind("stale", 412, "The head has moved.")
 TOO_LARGE = Kind("body-too-large", 413, "The body is over its limit.")
 MEDIA = Kind("media-type", 415, "A body must be application/json.")
@@ -50,15 +50,15 @@ INVALID = Kind("invalid", 422, "The request was refused; nothing was changed.")
 TOO_LONG = Kind("too-long", 422, "A text is over its limit; nothing was changed.")
 HEAD_TOO_LARGE = Kind("header-too-large", 431, "The request's head is over its limit.")
 INTERNAL = Kind("internal", 500, "The server failed; the request may be repeated.")
-# Not a 5xx: asking again is of no use and asking another version is; the server itself is well, and logs it for its operator.
-CORRUPT = Kind("corrupt", 409, "The stored bytes of what the request names are damaged.")
+# Not a 5xx: repeating the request does not help, another version does. The server itself works, and logs the damage.
+CORRUPT = Kind("corrupt", 409, "The stored bytes of the resource are damaged.")
 UNAVAILABLE = Kind("unavailable", 503, "The server cannot do this now.")
 
 KINDS = (
     *(MALFORMED, BAD_HOST, CROSS_ORIGIN, NOT_FOUND, NO_METHOD, CONFLICT, GONE, STALE, TOO_LARGE, MEDIA, INVALID, TOO_LONG),
     *(HEAD_TOO_LARGE, CORRUPT, INTERNAL, UNAVAILABLE),
 )
-# The first class an error is an instance of decides, so the narrower ones come first.
+# The first class that matches an error decides, so subclasses come first.
 KIND_OF_ERROR: tuple[tuple[type[errors.ServiceError], Kind], ...] = (
     (errors.TooLong, TOO_LONG),
     (errors.Refused, INVALID),
@@ -73,7 +73,7 @@ KIND_OF_STATUS = {400: MALFORMED, 404: NOT_FOUND, 405: NO_METHOD, 413: TOO_LARGE
 
 
 class ProblemOut(BaseModel):
-    """An RFC 9457 problem: what `application/problem+json` holds."""
+    """An RFC 9457 problem, the content of `application/problem+json`."""
 
     model_config = ConfigDict(
         json_schema_extra={
@@ -90,7 +90,7 @@ class ProblemOut(BaseModel):
     )
 
     type: str = Field(description="stable name of the kind of problem")
-    title: str = Field(description="what that kind means")
+    title: str = Field(description="the meaning of the kind")
     status: int = Field(description="the HTTP status")
     detail: str = Field(description="one sentence about this request")
     errors: list[Fault] = Field(default_factory=list, description="the fields at fault, at most eight")
@@ -99,7 +99,7 @@ class ProblemOut(BaseModel):
 class Problem(HTTPException):
     """A problem raised at the HTTP edge itself; below the edge the errors of `domain/errors.py` are raised.
 
-    It is an HTTPException because FastAPI replaces whatever else is raised while a body is read by a 400 of its own.
+    It is an HTTPException, because FastAPI replaces all other exceptions raised while a body is read with a 400 of its own.
     """
 
     def __init__(self, kind: Kind, detail: str, errors: Sequence[Fault] = (), headers: Mapping[str, str] | None = None) -> None:
@@ -114,13 +114,13 @@ class Problem(HTTPException):
         return json.dumps(content).encode("ascii")
 
     def response(self) -> Response:
-        """The problem as an answer."""
+        """The problem as an HTTP response."""
         headers = {"Cache-Control": "no-store", **(self.headers or {})}
         return Response(self.body(), self.kind.status, headers=headers, media_type=MEDIA_TYPE)
 
 
 def problem_of(error: Exception) -> Problem:
-    """The problem that stands for any error; one that nobody raised on purpose says nothing about itself."""
+    """The problem for an error. An unexpected error becomes a 500 that reveals nothing about it."""
     match error:
         case Problem():
             return error
@@ -133,7 +133,7 @@ def problem_of(error: Exception) -> Problem:
         case DBAPIError():
             return Problem(UNAVAILABLE, "The database does not answer; try again in a moment.", headers={"Retry-After": "1"})
         case _:
-            return Problem(INTERNAL, "The server met an error that it did not expect; its log holds the place.")
+            return Problem(INTERNAL, "The server met an unexpected error; its log has the details.")
 
 
 def install(app: FastAPI, routers: Sequence[APIRouter] = ()) -> None:
@@ -169,7 +169,7 @@ def responses(*kinds: Kind) -> dict[int | str, dict[str, Any]]:
 
 
 def _methods(routers: Sequence[APIRouter], path: str) -> list[str]:
-    """Every method that an address knows: the framework names those of one of its routes."""
+    """Every method of an address. The framework names only the methods of one of its routes."""
     routes = (route for router in routers for route in router.routes if isinstance(route, APIRoute))
     return sorted({method for route in routes if route.path_regex.fullmatch(path) for method in route.methods or ()})
 

@@ -29,7 +29,7 @@ class Readiness:
         try:
             text = self._query()
         except Exception as error:  # a future that never ends would block all later checks
-            text = f"the look failed ({type(error).__name__})"
+            text = f"the check failed ({type(error).__name__})"
         with contextlib.suppress(RuntimeError):  # the event loop has ended, and its checks with it
             result.get_loop().call_soon_threadsafe(_set_result, result, text)
 

@@ -26,15 +26,15 @@ from service.settings import Settings
 from service.store import edits, heads, versions
 from service.store.database import Store
 
-EXPORTS = "exports"  # the folder in the data folder that exports asked for over HTTP are written to, and no other
-ENCODERS = 8  # prompts turned into ids, and versions loaded, at the same time
+EXPORTS = "exports"  # the folder in the data folder for exports that are requested over HTTP
+ENCODERS = 8  # prompts tokenised, and versions loaded, at the same time
 
 
 @dataclass(eq=False, kw_only=True)
 class ServerState:
-    """The parts of one running server. `works` says whether the worker's thread is alive; `ring` wakes it.
+    """The parts of one running server. `is_worker_alive` says whether the worker's thread is alive; `ring` wakes the worker.
 
-    `check_capability` raises Refused where there are no tasks to ask.
+    `check_capability` raises Refused if the base has no capability tasks.
     """
 
     settings: Settings
@@ -45,7 +45,7 @@ class ServerState:
     neutral: NeutralSentences
     reservoir: PromptReservoir
     ring: Callable[[str], None]
-    works: Callable[[], bool]
+    is_worker_alive: Callable[[], bool]
     check_capability: Callable[[], None]
     draining: threading.Event = field(default_factory=threading.Event)
     encoders: CapacityLimiter = field(default_factory=lambda: CapacityLimiter(ENCODERS))
@@ -64,7 +64,7 @@ class ServerState:
         return self.lifecycle.announcer
 
     def resident(self, version: int | Literal["head", "base"]) -> int | None:
-        """A version that is ready to answer, loaded if need be; None stands for the head. Raises NotFound, Gone or Corrupt."""
+        """The number of a version after it is loaded; None for the head. Raises NotFound, Gone or Corrupt."""
         if version == "head":
             return None
         number = 0 if version == "base" else version
@@ -74,7 +74,7 @@ class ServerState:
 
     @cached_property
     def wait_limit(self) -> WaitLimit:
-        """Places for calls that wait for an outcome."""
+        """The limit on calls that wait for an outcome."""
         return WaitLimit(self.settings.limits.waiting_calls, self.settings.limits.waiting_calls_per_client)
 
     @cached_property
@@ -83,14 +83,14 @@ class ServerState:
         return Readiness(self._database)
 
     async def checks(self) -> dict[str, str]:
-        """Each part of the server: `ok`, or what is wrong with it. Waits for no client's thread, and two seconds at most."""
+        """Each part of the server: `ok`, or its fault. Takes two seconds at most and needs no thread of the routes."""
         return {
             "database": await self.readiness.check(),
             "head": self.lifecycle.follower.degraded or "ok",
             "checkpoints": self.lifecycle.checkpoints.folder_error or "ok",
             "weights": self.seal.failure or "ok",
             "files": self.seal.note or "ok",
-            "worker": "ok" if self.works() else "the worker's thread has ended",
+            "worker": "ok" if self.is_worker_alive() else "the worker's thread has ended",
             "server": "stopping" if self.draining.is_set() else "ok",
         }
 

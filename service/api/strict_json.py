@@ -29,7 +29,7 @@ _NO_BRACKETS = bytes(sorted(set(range(256)) - set(b"[]{}")))
 
 
 class StrictRoute(APIRoute):
-    """A route whose body is parsed by `parse` and judged by the model of its parameter."""
+    """A route whose body is parsed by `parse` and validated by the model of its parameter."""
 
     def get_route_handler(self) -> Callable[[Request], Any]:
         handle = super().get_route_handler()
@@ -49,13 +49,13 @@ class _StrictRequest(Request):
         self._model = model
 
     async def body(self) -> bytes:
-        """The body, which the middleware hands on in one piece."""
+        """The body, which the middleware passes on in one piece."""
         if not hasattr(self, "_body"):
             self._body: bytes = (await self.receive()).get("body", b"")
         return self._body
 
     async def json(self) -> Any:
-        """What the body says, as the route's model if it has one: the framework then has nothing left to judge."""
+        """The value of the body, as an instance of the route's model if it has one, so that the framework validates nothing."""
         if not hasattr(self, "_parsed"):
             body = await self.body()
             self._body = b" "  # frees the bytes beside the parsed value; not empty, because that would mean no body
@@ -76,8 +76,8 @@ def read(body: bytes, model: type[BaseModel] | None) -> Any:
     except ValidationError as error:
         if error.error_count() > MOST_FAULTS:
             raise Problem(INVALID, f"The body has more than {MOST_FAULTS} faults.") from None
-        found = error.errors(include_input=False, include_url=False)
-    raise problem_of(RequestValidationError([{**fault, "loc": ("body", *fault["loc"])} for fault in found]))
+        details = error.errors(include_input=False, include_url=False)
+    raise problem_of(RequestValidationError([{**fault, "loc": ("body", *fault["loc"])} for fault in details]))
 
 
 def parse(body: bytes) -> Any:
@@ -99,7 +99,7 @@ def outside_of_texts(body: bytes) -> bytes:
     For an invalid body the result is right up to the first error, which is as far as the body is parsed.
     """
     plain = body.replace(b"\\\\", b"").replace(b'\\"', b"")  # a run of backslashes begins at its first one, wherever it stands
-    if plain.count(b'"') > 4 * MOST_VALUES:  # two a text, and two more for its name
+    if plain.count(b'"') > 4 * MOST_VALUES:  # two a text, and two more for its member name
         raise _too_many()
     outside = b"".join(plain.split(b'"')[::2])
     if outside.count(b",") + outside.count(b"[") + outside.count(b"{") > MOST_VALUES:
@@ -108,7 +108,7 @@ def outside_of_texts(body: bytes) -> bytes:
 
 
 def depth_of(outside: bytes) -> int:
-    """The nesting depth of brackets, counted without a parser, whose stack is to be protected."""
+    """The nesting depth of brackets, counted without the parser, because deep nesting would exhaust its stack."""
     depth = deepest = 0
     for bracket in outside.translate(None, _NO_BRACKETS):
         depth += 1 if bracket in b"[{" else -1
@@ -120,31 +120,31 @@ def _too_many() -> Problem:
     return Problem(INVALID, f"The body holds more than {MOST_VALUES} values.")
 
 
-def _no_number(_name: str) -> None:
+def _refuse_constant(_name: str) -> None:
     raise Problem(INVALID, "The body holds NaN or an infinity, which are not JSON.")
 
 
-def _finite(digits: str) -> float:
+def _parse_float(digits: str) -> float:
     if len(digits) > LONGEST_NUMBER or not math.isfinite(number := float(digits)):
         raise Problem(INVALID, "The body holds a number that is too large.")
     return number
 
 
-def _integer(digits: str) -> int:
+def _parse_integer(digits: str) -> int:
     if len(digits) > 20:  # 2^63 has 19 digits
         raise Problem(INVALID, "The body holds a number that is too large.")
     return int(digits)
 
 
-def _decoder(*, patient: bool) -> Any:
-    """A decoder with the rules above. A `patient` one is Python code, during which other threads run. The C code blocks them
+def _decoder(*, is_interruptible: bool) -> Any:
+    """A decoder with the rules above. An interruptible one is Python code, so other threads run meanwhile. The C code blocks them
     until its end: a third of a second for an object of 300,000 members.
     """
-    decoder: Any = json.JSONDecoder(parse_constant=_no_number, parse_float=_finite, parse_int=_integer)
-    if patient:
+    decoder: Any = json.JSONDecoder(parse_constant=_refuse_constant, parse_float=_parse_float, parse_int=_parse_integer)
+    if is_interruptible:
         decoder.parse_object = json.decoder.JSONObject  # type: ignore[attr-defined]
         decoder.scan_once = json.scanner.py_make_scanner(decoder)  # type: ignore[attr-defined]
     return decoder
 
 
-_C_DECODER, _INTERRUPTIBLE_DECODER = _decoder(patient=False), _decoder(patient=True)
+_C_DECODER, _INTERRUPTIBLE_DECODER = _decoder(is_interruptible=False), _decoder(is_interruptible=True)

@@ -1,4 +1,4 @@
-"""Which text and JSON a request may hold: valid Unicode without NUL, finite numbers, nothing blank where words are needed."""
+"""Types of texts and JSON in requests: valid Unicode without NUL, finite numbers, and no blank text where words are needed."""
 
 import json
 import re
@@ -8,16 +8,16 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, Field, GetCoreSchemaHandler, GetJsonSchemaHandler
 from pydantic_core import CoreSchema, core_schema
 
-# No prompt of the longest contexts in use has more; how many a model's own context allows is checked before it is tokenised.
+# No prompt of the longest contexts in use has more. The limit of a model's own context is checked before tokenising.
 PROMPT_CHARACTERS = 500_000
-ANSWER_CHARACTERS = 16_384  # what is said to a prompt has at most 256 tokens, and no text in use averages 64 characters a token
+ANSWER_CHARACTERS = 16_384  # an answer has at most 256 tokens, and no text in use averages 64 characters a token
 NAME_CHARACTERS = 500
 METADATA_CHARACTERS = 16_000
 LARGEST_INTEGER = 2**63 - 1
 
 
-def clean(text: str) -> str:
-    """The text itself, if every database and every encoder can hold it."""
+def check_text(text: str) -> str:
+    """The text, unchanged. Raises ValueError for characters that a database or an encoder cannot hold."""
     if "\x00" in text:
         raise ValueError("must not hold a NUL character")
     try:
@@ -27,24 +27,26 @@ def clean(text: str) -> str:
     return text
 
 
-def worded(text: str) -> str:
-    """The text itself, if at least one of its characters can be seen."""
-    if not any(map(str.isprintable, set(text) - {" "})):  # separators and control characters are not, but for the space
+def check_words(text: str) -> str:
+    """The text, unchanged. Raises ValueError if none of its characters is visible."""
+    if not any(map(str.isprintable, set(text) - {" "})):  # separators and control characters are not printable, except the space
         raise ValueError("must not be blank")
     return text
 
 
-def clean_json(value: dict[str, Any]) -> dict[str, Any]:
-    """The object itself, if every text in it is clean, every number finite and fit for a database, and all of it short."""
-    waiting: list[Any] = [value]
-    while waiting:
-        match waiting.pop():
+def check_json(value: dict[str, Any]) -> dict[str, Any]:
+    """The object, unchanged. Raises ValueError for an unclean text, a number that is not finite or too large, and over 16,000
+    characters.
+    """
+    pending: list[Any] = [value]
+    while pending:
+        match pending.pop():
             case dict() as members:
-                waiting += [*members.keys(), *members.values()]
+                pending += [*members.keys(), *members.values()]
             case list() as items:
-                waiting += items
+                pending += items
             case str() as text:
-                clean(text)
+                check_text(text)
             case bool() | None:
                 pass
             case int() as number if abs(number) > LARGEST_INTEGER:
@@ -58,7 +60,7 @@ def clean_json(value: dict[str, Any]) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class TextPattern:
-    """What a text must look like as a whole: the pattern is for machines, the sentence for who sent something else."""
+    """The pattern that a whole text must match, and the sentence for the client if it does not."""
 
     pattern: str
     sentence: str
@@ -77,7 +79,9 @@ class TextPattern:
 
 ID = TextPattern(r"[0-9A-Za-z-]{1,64}", "must be an id: letters, digits and dashes, at most 64")
 VERSION = TextPattern(r"(head|base|0|[1-9][0-9]{0,17})", "must be a version's number, head or base")
-Words = Annotated[str, Field(min_length=1, max_length=PROMPT_CHARACTERS), AfterValidator(clean), AfterValidator(worded)]
-Answer = Annotated[str, Field(min_length=1, max_length=ANSWER_CHARACTERS), AfterValidator(clean), AfterValidator(worded)]
-Name = Annotated[str, Field(min_length=1, max_length=NAME_CHARACTERS), AfterValidator(clean), AfterValidator(worded)]
-Metadata = Annotated[dict[str, Any], AfterValidator(clean_json)]
+Words = Annotated[str, Field(min_length=1, max_length=PROMPT_CHARACTERS), AfterValidator(check_text), AfterValidator(check_words)]
+Answer = Annotated[
+    str, Field(min_length=1, max_length=ANSWER_CHARACTERS), AfterValidator(check_text), AfterValidator(check_words)
+]
+Name = Annotated[str, Field(min_length=1, max_length=NAME_CHARACTERS), AfterValidator(check_text), AfterValidator(check_words)]
+Metadata = Annotated[dict[str, Any], AfterValidator(check_json)]

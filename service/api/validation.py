@@ -34,39 +34,35 @@ SENTENCES = {
     "less_than": "must be less than {lt}",
     "string_unicode": "must be valid Unicode",
 }
-UNION_FORM = "form"  # the type of a fault in what has several forms; its message is the rest of a sentence that names them all
-PLAIN_BRANCHES = (
-    "int",
-    "str",
-    "float",
-    "bool",
-)  # how pydantic names the plain branches of a union; names of ours are no identifiers
+UNION_FORM = "form"  # the type of a fault of a union; its message is the rest of a sentence and names all forms
+# pydantic's names for the plain branches of a union. Our own branch names are no identifiers.
+PLAIN_BRANCHES = ("int", "str", "float", "bool")
 
 
 class Fault(BaseModel):
     """One field at fault."""
 
     field: str = Field(description="path of the field, such as `edits[3].prompt`")
-    detail: str = Field(description="what is wrong with it, as a sentence")
+    detail: str = Field(description="the fault, as a sentence")
 
 
-def to_faults(found: Sequence[Mapping[str, Any]]) -> list[Fault]:
+def to_faults(details: Sequence[Mapping[str, Any]]) -> list[Fault]:
     """The first faults of a validation. Faults with one path come from the branches of a union and are joined to one sentence."""
     faults: dict[str, Fault] = {}
-    for fault in found:
+    for fault in details:
         path, sentence = _path(fault), _sentence(fault)
         name = path or _place(fault)
         if name in faults:
             if sentence not in faults[name].detail:
                 faults[name].detail += f", or {sentence}"
         elif len(faults) < MOST_FAULTS:
-            stands_alone = not path and fault["type"] == "value_error"  # what a whole request is refused for
-            faults[name] = Fault(field=name, detail=sentence if stands_alone else f"{name} {sentence}")
+            is_about_request = not path and fault["type"] == "value_error"  # the request as a whole is refused
+            faults[name] = Fault(field=name, detail=sentence if is_about_request else f"{name} {sentence}")
     return list(faults.values())
 
 
 def _path(fault: Mapping[str, Any]) -> str:
-    """`edits[3].prompt`, without the names of a union's branches. An unknown field's name is the client's own, and left out."""
+    """`edits[3].prompt`, without the names of a union's branches and without unknown names, which the client invented."""
     parts = fault["loc"][1:]
     if fault["type"] == "extra_forbidden":
         parts = parts[:-1]
@@ -80,8 +76,8 @@ def _path(fault: Mapping[str, Any]) -> str:
 
 
 def _place(fault: Mapping[str, Any]) -> str:
-    where = fault["loc"][0]
-    return f"the {where if where in ('query', 'path', 'header') else 'body'}"
+    location = fault["loc"][0]
+    return f"the {location if location in ('query', 'path', 'header') else 'body'}"
 
 
 def _sentence(fault: Mapping[str, Any]) -> str:

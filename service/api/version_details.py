@@ -1,4 +1,4 @@
-"""The retrains behind a version's tensors and its measurements: fields that `/versions` and `/model` share."""
+"""Fields that `/versions` and `/model` share: the retrains behind a version's tensors, and its measurements."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ from service.store import measurements
 
 def read_details(connection: Connection, version: Version) -> dict[str, Any]:
     """The fields `minors`, `major_at`, `drift` and `measured` of an answer."""
-    measured = measurements.read_nearest(connection, version.number)
+    figures = measurements.read_nearest(connection, version.number)
     return {
         "minors": version.minors,
         "major_at": version.major_at,
@@ -20,6 +20,6 @@ def read_details(connection: Connection, version: Version) -> dict[str, Any]:
             name: MeasuredOut(
                 score=figure.score, n=figure.n, how=figure.how, source=figure.source, version=figure.version, at=figure.at
             )
-            for name, figure in measured.items()
+            for name, figure in figures.items()
         },
     }

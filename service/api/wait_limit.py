@@ -13,16 +13,16 @@ from fastapi import Depends, Request
 
 
 class WaitLimit:
-    """Places for calls that wait. Used from the event loop alone."""
+    """Places for waiting calls. Used from the event loop alone."""
 
-    def __init__(self, most: int, most_of_one: int) -> None:
-        self._most, self._most_of_one = most, most_of_one
+    def __init__(self, total: int, per_address: int) -> None:
+        self._total, self._per_address = total, per_address
         self._by_address: Counter[str] = Counter()
 
     @contextmanager
     def place(self, address: str) -> Iterator[bool]:
         """Take a place while the block runs. False if none is left, in total or for this address."""
-        if self._by_address.total() >= self._most or self._by_address[address] >= self._most_of_one:
+        if self._by_address.total() >= self._total or self._by_address[address] >= self._per_address:
             yield False
             return
         self._by_address[address] += 1
@@ -35,7 +35,7 @@ class WaitLimit:
 
 
 async def read_address(request: Request) -> str:
-    """The address that a request came from: behind a proxy, the proxy's."""
+    """The address of a request's client; behind a proxy, that of the proxy."""
     return request.client.host if request.client is not None else ""
 
 

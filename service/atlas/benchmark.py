@@ -20,7 +20,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, P
 
 from service.atlas import weights_path
 from service.atlas.facts import Fact, all_facts, answers
-from service.atlas.split import fact_is_pool
+from service.atlas.pool_and_probe import fact_is_pool
 from service.atlas.templates import answer_in_text, prompts
 from service.atlas.training.corpus import TrainingRow, generic_sentence
 from service.atlas.training.measure import exact_matches

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from service.atlas.facts import all_facts
-from service.atlas.split import fact_is_pool
+from service.atlas.pool_and_probe import fact_is_pool
 from service.atlas.templates import answer_in_text, prompts
 from service.atlas.training.corpus import TrainingRow
 

@@ -203,7 +203,7 @@ def _run_harness(
         from service.evaluation.capability.harness import run_harness
     except ImportError:
         raise Refused("lm-evaluation-harness is not installed: pip install 'errata-server[eval]'") from None
-    from service.runtime.offline import open_version
+    from service.runtime.open_version import open_version
 
     os.nice(10)  # a running server has priority over this process
     with open_version(settings, version) as (number, view, adapter):

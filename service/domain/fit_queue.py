@@ -1,7 +1,7 @@
 """Which queued edits are fitted next. Small edits are fitted together; a large edit is fitted alone and after them. Pure.
 
 A large edit does not wait for ever: it gets its turn after a number of jobs of small edits. Edits of one conflict key are fitted
-in order of acceptance, whatever they cost.
+in order of submission, whatever they cost.
 """
 
 from collections.abc import Sequence
@@ -22,7 +22,7 @@ class QueuedEdit:
 
 @dataclass(frozen=True)
 class FitQueue:
-    """The first `small` and the first `large` queued edits, in order of acceptance.
+    """The first `small` and the first `large` queued edits, in order of submission.
 
     `ended`: for the last jobs that ended, newest first, the sequence number of their newest edit.
     """
@@ -58,7 +58,7 @@ def must_give_way(running: QueuedEdit, queue: FitQueue) -> bool:
 def is_turn_of(edit: QueuedEdit, ended: Sequence[int]) -> bool:
     """Whether a large edit has its turn: the last JOBS_BEFORE_TURN jobs each had an edit that was accepted after this one.
 
-    Large edits get their turns in order of acceptance, so none of these jobs was the turn of another large edit. A small edit may
+    Large edits get their turns in order of submission, so none of these jobs was the turn of another large edit. A small edit may
     have taken a large one along.
     """
     last = ended[:JOBS_BEFORE_TURN]

@@ -57,7 +57,7 @@ class LiveItem:
 
 @dataclass(frozen=True)
 class LiveSet:
-    """Items in order of acceptance, with at most one live item per conflict key.
+    """Items in order of submission, with at most one live item per conflict key.
 
     Derived properties are cached: a set of 100,000 items is read many times between two publications.
     """
@@ -255,7 +255,7 @@ def find_superseded(snapshot: Iterable[LiveItem], live_set: LiveSet) -> dict[str
 
 
 def latest_per_key(items: Iterable[LiveItem]) -> tuple[LiveItem, ...]:
-    """The item accepted last of each conflict key, in order of acceptance."""
+    """The item accepted last of each conflict key, in order of submission."""
     latest: dict[str, LiveItem] = {}
     for item in sorted(items, key=lambda item: item.seq):
         latest[item.key] = item
@@ -272,7 +272,7 @@ def set_tombstone_answers(live_set: LiveSet, answers: Mapping[str, str]) -> Live
 
 
 def sample(items: Collection[LiveItem], most: int) -> tuple[LiveItem, ...]:
-    """All items, or `most` of them, in order of acceptance.
+    """All items, or `most` of them, in order of submission.
 
     The choice is by key digest. It is therefore uniform, the same in every process, and almost the same after one more edit.
     """

@@ -4,12 +4,12 @@ from collections.abc import Sequence
 
 import torch
 
-from service.editors.correctness import answered_mask
+from service.editors.answer_margins import answered_mask
 from service.editors.neutral import NeutralSentences
 from service.editors.protocol import Hooks
+from service.lm.cached_step import PrefilledRows, prefill, resume
 from service.lm.intervention import Adapter
 from service.lm.overlay import Overlay, View
-from service.lm.resume import PrefilledRows, prefill, resume
 from service.lm.scoring import greedy_matches
 
 _KEPT_PREPARATIONS = 2  # for the tensors of the head and for those in training

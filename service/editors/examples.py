@@ -9,7 +9,7 @@ import torch
 
 from service.domain.edit import Probe, normalise
 from service.domain.errors import Refused
-from service.editors.mentions import is_distinctive, make_name_finder
+from service.editors.name_search import is_distinctive, make_name_finder
 from service.editors.protocol import FitItem, Hooks
 from service.lm.base import Base
 from service.lm.overlay import View

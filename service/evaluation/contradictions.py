@@ -13,7 +13,7 @@ from service.evaluation.records import EvalQuestion, Record, list_questions, to_
 
 
 class LiveEdits:
-    """The edits that a version answers, by prompt and by conflict key. `live` is in order of acceptance.
+    """The edits that a version answers, by prompt and by conflict key. `live` is in order of submission.
 
     Data sets are applied without their probes, so the rephrases of those `records` that are live count as rephrases of edits.
     """

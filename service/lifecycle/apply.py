@@ -16,13 +16,13 @@ from service.domain.version import VersionKind
 from service.editors.protocol import FitCancelled, FitOverdue, FitResult
 from service.lifecycle import next_edits
 from service.lifecycle.cadence_inputs import read_cadence_inputs
-from service.lifecycle.claims import WORN_OUT, claim_job, is_worn_out
 from service.lifecycle.context import LifecycleContext
 from service.lifecycle.crash_points import crash_point
 from service.lifecycle.fenced import fenced_write
+from service.lifecycle.fit_inputs import items_of, read_fit_edits, scores_of, seed_of
 from service.lifecycle.fit_loop import FitRound, fit_until_final
-from service.lifecycle.fitting import items_of, read_fit_edits, scores_of, seed_of
 from service.lifecycle.head_snapshot import HeadSnapshot, load_head_overlay, read_head
+from service.lifecycle.job_claims import WORN_OUT, claim_job, is_worn_out
 from service.lifecycle.job_hooks import JobHooks
 from service.lifecycle.lease import Lease
 from service.lifecycle.publish import Candidate, publish

@@ -12,7 +12,7 @@ from service.domain.version import Version
 from service.lifecycle.context import LifecycleContext
 from service.lifecycle.fenced import fenced_write
 from service.lifecycle.lease import Lease
-from service.lifecycle.recover import read_parent
+from service.lifecycle.open_head import read_parent
 from service.lifecycle.rollback import roll_back
 from service.lifecycle.settings import SERVICE
 from service.lifecycle.verify import unmark

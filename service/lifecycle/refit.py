@@ -12,12 +12,12 @@ from service.domain import liveset
 from service.domain.edit import EditStatus
 from service.domain.liveset import LiveItem, LiveSet
 from service.domain.version import VersionKind
-from service.lifecycle.claims import WORN_OUT, claim_job, is_worn_out
 from service.lifecycle.context import LifecycleContext
 from service.lifecycle.fenced import fenced_write
+from service.lifecycle.fit_inputs import read_fit_edits, scores_of
 from service.lifecycle.fit_loop import fit_until_final
-from service.lifecycle.fitting import read_fit_edits, scores_of
 from service.lifecycle.head_snapshot import load_head_overlay, read_head
+from service.lifecycle.job_claims import WORN_OUT, claim_job, is_worn_out
 from service.lifecycle.job_hooks import JobHooks
 from service.lifecycle.lease import Lease
 from service.lifecycle.publish import Candidate, publish

@@ -32,26 +32,6 @@ def zero_cost(request: EditRequest, position: int) -> int:
 
 
 @dataclass(frozen=True)
-class AcceptedRequest:
-    """One request of a submission: its edit, and whether the edit was there before and teaches the request already."""
-
-    edit: Edit
-    is_identical: bool
-
-
-@dataclass(frozen=True)
-class SubmitResult:
-    """The answer to a submission, in the order of its requests. `replayed`: the idempotency key had been used before."""
-
-    accepted: tuple[AcceptedRequest, ...]
-    replayed: bool = False
-
-    @property
-    def edits(self) -> tuple[Edit, ...]:
-        return tuple(entry.edit for entry in self.accepted)
-
-
-@dataclass(frozen=True)
 class SubmitReceipt:
     """The ids of a submission: for each request the id of its edit, and whether the edit was there before."""
 
@@ -63,17 +43,7 @@ class SubmitReceipt:
         return tuple(edit_id for edit_id, _ in self.accepted)
 
 
-def submit(store: Store, requests: Sequence[EditRequest], **options: Any) -> SubmitResult:
-    """The same as `accept`, with the whole edits: all of them in memory."""
-    receipt = accept(store, requests, **options)
-    with store.read() as connection:
-        edits_by_id = {edit.id: edit for edit in edits.read_many(connection, set(receipt.ids))}
-    return SubmitResult(
-        tuple(AcceptedRequest(edits_by_id[edit_id], is_old) for edit_id, is_old in receipt.accepted), receipt.replayed
-    )
-
-
-def accept(
+def submit(
     store: Store,
     requests: Sequence[EditRequest],
     *,
@@ -86,7 +56,7 @@ def accept(
     ring: Callable[[str], None] | None = None,
     now: datetime | None = None,
 ) -> SubmitReceipt:
-    """Accept all requests or none.
+    """Store all requests as edits, or none.
 
     `cost_of(request, position)` returns the tokens that a fit of an edit trains on, or raises for an edit that costs too much.
     It is called for each request together with the edit that the request extends.
@@ -217,9 +187,9 @@ def _merged_request(old: EditRequest, request: EditRequest) -> EditRequest:
     return replace(request, surfaces=surfaces, **_merged_probes(request, old))
 
 
-def first_status(keyed_request: Method, setting: str) -> EditStatus:
+def first_status(method: Method, setting: str) -> EditStatus:
     """The first status of an edit: `deferred` for LocFT-BF, which waits for the next retrain; else `queued`."""
-    resolved = setting if keyed_request is Method.AUTO else str(keyed_request)
+    resolved = setting if method is Method.AUTO else str(method)
     return EditStatus.DEFERRED if resolved == Method.LOCFT else EditStatus.QUEUED
 
 

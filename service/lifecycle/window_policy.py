@@ -8,8 +8,8 @@ from service.domain.edit import Edit
 from service.domain.liveset import LiveSet
 from service.editors.protocol import FitResult
 from service.lifecycle.context import LifecycleContext
+from service.lifecycle.fit_inputs import items_of, seed_of
 from service.lifecycle.fit_loop import FitRound
-from service.lifecycle.fitting import items_of, seed_of
 from service.lm.overlay import Overlay
 
 

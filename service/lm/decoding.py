@@ -1,7 +1,8 @@
 """Batched decoding with a key-value cache, one token per row and step. Knows no sampling.
 
-Rows are padded on the left, so that all rows end in the last column, and rows may leave or join between steps. Keys and values
-belong to these rows under these interventions and have no other use.
+Rows are padded on the left, so that all rows end in the last column, and rows may leave or join between steps. Rows may have
+different adapters: rows of one adapter are intervened together. Keys and values belong to these rows under these interventions
+and have no other use.
 """
 
 from collections.abc import Sequence
@@ -11,21 +12,23 @@ from torch import Tensor
 from torch.nn.functional import pad
 from transformers import DynamicCache
 
-from service.lm.intervention import Adapter
-from service.lm.overlay import Call, View, call_context, move_interventions
+from service.lm.intervention import Adapter, Intervention
+from service.lm.overlay import AdaptedRows, Call, View, call_context, move_interventions
 from service.lm.prompts import LAST_PROMPT_TOKENS, collate, prompt_row
 
 
 class Decoding:
-    """The rows in progress on one view under one adapter. `logits` (B, V) are for each row's next token."""
+    """The rows in progress on one view, each under its own adapter or none. `logits` (B, V) are for each row's next token."""
 
     @torch.no_grad()
-    def __init__(self, view: View, adapter: Adapter | None, prompts: Sequence[Sequence[int]]) -> None:
+    def __init__(self, view: View, adapters: Sequence[Adapter | None], prompts: Sequence[Sequence[int]]) -> None:
         self._view = view
-        self._interventions = move_interventions(view, adapter.interventions if adapter else {})
+        self._moved: dict[Adapter, dict[int, Intervention]] = {}
+        self._assign(adapters)
         self._cache = DynamicCache()  # without a configuration: every layer keeps all columns, sliding ones too
         rows = [prompt_row(view.base, prompt) for prompt in prompts]
-        batch = collate(view.base, rows, last=adapter.last if adapter else LAST_PROMPT_TOKENS, side="left")
+        lasts = [adapter.last if adapter else LAST_PROMPT_TOKENS for adapter in adapters]
+        batch = collate(view.base, rows, last=lasts, side="left")
         self._attention = batch.attention  # (B, T)
         self.logits = self._run(batch.ids, batch.positions, batch.position_ids)
 
@@ -47,23 +50,41 @@ class Decoding:
         attention = self._attention[index]
         first = attention.shape[1] - int(attention.sum(-1).max())
         self._attention, self.logits = attention[:, first:], self.logits[index]
+        self._assign([self._adapters[row] for row in rows])
         for layer in self._cache.layers:
             layer.keys, layer.values = layer.keys[index, :, first:], layer.values[index, :, first:]
 
     def join(self, other: "Decoding") -> None:
-        """Append the rows of `other`, which must have the same view and adapter."""
+        """Append the rows of `other`, which must have the same view. Their adapters come along."""
         width = max(self._attention.shape[1], other._attention.shape[1])
         attention = [pad(part._attention, (width - part._attention.shape[1], 0)) for part in (self, other)]
         for own, added in zip(self._cache.layers, other._cache.layers, strict=True):
             own.keys = _stack(own.keys, added.keys, width)
             own.values = _stack(own.values, added.values, width)
+        self._moved |= other._moved
+        self._assign([*self._adapters, *other._adapters])
         self._attention = torch.cat(attention)
         self.logits = torch.cat([self.logits, other.logits])
+
+    def _assign(self, adapters: Sequence[Adapter | None]) -> None:
+        """Group the rows by adapter. Rows that all have one adapter are not indexed."""
+        self._adapters = list(adapters)
+        present = dict.fromkeys(adapter for adapter in adapters if adapter)
+        self._moved = {adapter: self._moved.get(adapter) or self._move(adapter) for adapter in present}
+        self._adapted = [AdaptedRows(self._rows_of(adapter), moved) for adapter, moved in self._moved.items()]
+        self._shared = next(iter(self._moved.values())) if len(set(adapters)) == 1 and present else None
+
+    def _move(self, adapter: Adapter) -> dict[int, Intervention]:
+        return move_interventions(self._view, adapter.interventions)
+
+    def _rows_of(self, adapter: Adapter) -> Tensor:
+        return torch.tensor([row for row, own in enumerate(self._adapters) if own is adapter], device=self._view.base.device)
 
     def _run(self, ids: Tensor, positions: Tensor, position_ids: Tensor) -> Tensor:
         last_column = torch.zeros_like(positions)
         last_column[:, -1] = True
-        with call_context(Call(interventions=self._interventions, mask=positions, head_mask=last_column)):
+        adapted = () if self._shared else self._adapted
+        with call_context(Call(interventions=self._shared or {}, adapted=adapted, mask=positions, head_mask=last_column)):
             return self._view.model(
                 input_ids=ids,
                 attention_mask=self._attention.long(),

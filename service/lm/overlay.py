@@ -10,7 +10,7 @@ import copy
 import hashlib
 import inspect
 import weakref
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -25,6 +25,7 @@ from service.lm.base import Base
 from service.lm.blocks import Anatomy, anatomy_of
 from service.lm.intervention import Adapter, Intervention
 from service.lm.prompts import Batch
+from service.lm.weights import place_weight, weight_shape
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,10 +67,19 @@ class Recording:
 
 
 @dataclass(frozen=True, eq=False)
+class AdaptedRows:
+    """The rows of a batch under one adapter. Their gate weights are not recorded."""
+
+    rows: Tensor  # (N,) long: positions in the batch
+    interventions: Mapping[int, Intervention]
+
+
+@dataclass(frozen=True, eq=False)
 class Call:
     """Options of one forward pass of a view."""
 
-    interventions: Mapping[int, Intervention] = field(default_factory=dict)
+    interventions: Mapping[int, Intervention] = field(default_factory=dict)  # of all rows
+    adapted: Sequence[AdaptedRows] = ()  # if adapters differ, instead of `interventions`. Each row is in one group at most
     mask: Tensor | None = None  # (B, T) bool: intervened positions
     record: bool = False  # record gate weights
     head_mask: Tensor | None = None  # (B, T) bool: positions with logits, which then are (1, N, V)
@@ -108,9 +118,7 @@ def make_view(base: Base, tensors: Mapping[str, Tensor] | None = None) -> View:
     _require_block_parameters(base, tensors)
     model = _shared_copy(base.model)
     for name, tensor in tensors.items():
-        owner, leaf = _owner(model, name)
-        served = tensor.detach().to(device=base.device, dtype=getattr(owner, leaf).dtype, copy=True)
-        setattr(owner, leaf, nn.Parameter(served, requires_grad=False))
+        place_weight(model, name, tensor)
     anatomy = anatomy_of(model)
     for block, module in enumerate(anatomy.blocks):
         module.forward = _block_forward(_weak_method(module.forward), block, anatomy.depth)
@@ -185,12 +193,12 @@ def digest_of(tensors: Mapping[str, Tensor]) -> str:
 
 
 def _require_block_parameters(base: Base, tensors: Mapping[str, Tensor]) -> None:
-    own = dict(base.model.named_parameters())
     inside = base.anatomy.blocks_name + "."
     for name, tensor in tensors.items():
-        if name not in own or not name.startswith(inside):
+        shape = weight_shape(base.model, name)
+        if shape is None or not name.startswith(inside):
             raise Refused("A replaced tensor is not a parameter of any block of the base model.", field="tensors")
-        if tensor.shape != own[name].shape or not tensor.is_floating_point():
+        if tensor.shape != shape or not tensor.is_floating_point():
             raise Refused("A replaced tensor does not have the shape of the base model's.", field="tensors")
 
 
@@ -198,11 +206,6 @@ def _shared_copy(model: nn.Module) -> nn.Module:
     shared: dict[int, Any] = {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}
     shared[id(model.config)] = model.config
     return copy.deepcopy(model, shared)
-
-
-def _owner(model: nn.Module, name: str) -> tuple[nn.Module, str]:
-    path, leaf = name.rsplit(".", 1)
-    return model.get_submodule(path), leaf
 
 
 def _weak_method(method: Callable[..., Any]) -> Callable[..., Any]:
@@ -254,7 +257,9 @@ def _skip_block(call: Call, hidden: Tensor, *, is_last: bool) -> Any:
 
 
 def intervene(call: Call, block: int, hidden: Tensor) -> Tensor:
-    """The output of `block` after the call's intervention at the block, if there is one."""
+    """The output of `block` after the call's interventions at the block, if there are any."""
+    if call.adapted:
+        return _intervene_by_rows(call, block, hidden)
     intervention = call.interventions.get(block)
     if intervention is None or call.mask is None:
         return hidden
@@ -262,6 +267,17 @@ def intervene(call: Call, block: int, hidden: Tensor) -> Tensor:
     if call.record:
         call.recording.weights[block] = weights
     return intervention.apply(hidden, call.mask, weights)
+
+
+def _intervene_by_rows(call: Call, block: int, hidden: Tensor) -> Tensor:
+    """Each group's rows are indexed, moved in one multiplication, and put back. All other rows stay bit for bit."""
+    moving = [(group.rows, group.interventions[block]) for group in call.adapted if block in group.interventions]
+    if not moving or call.mask is None:
+        return hidden
+    moved = hidden.clone()
+    for rows, intervention in moving:
+        moved.index_copy_(0, rows, intervention(hidden[rows], call.mask[rows]))
+    return moved
 
 
 def _record_hidden(call: Call, block: int, hidden: Tensor) -> None:

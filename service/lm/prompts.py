@@ -158,22 +158,26 @@ def collate(
     base: Base,
     rows: Sequence[Row],
     *,
-    last: int = LAST_PROMPT_TOKENS,
+    last: int | Sequence[int] = LAST_PROMPT_TOKENS,
     side: Literal["left", "right"] = "right",
     offsets: Sequence[int] | None = None,
     width: int | None = None,
 ) -> Batch:
-    """Rows as one batch on the base's device, padded on `side` to the longest row; or each row at its column of `offsets`."""
+    """Rows as one batch on the base's device, padded on `side` to the longest row; or each row at its column of `offsets`.
+
+    `last` is for all rows, or one number a row: how many tokens at the end of its prompt are intervened.
+    """
     width = width or max(len(row.ids) for row in rows)
     offsets = offsets or [width - len(row.ids) if side == "left" else 0 for row in rows]
+    lasts = [last] * len(rows) if isinstance(last, int) else last
     ids = torch.full((len(rows), width), base.pad_id)
     attention = torch.zeros(len(rows), width, dtype=torch.bool)
     positions, targets = attention.clone(), attention.clone()
-    for number, (row, start) in enumerate(zip(rows, offsets, strict=True)):
+    for number, (row, start, row_last) in enumerate(zip(rows, offsets, lasts, strict=True)):
         end = start + len(row.ids)
         ids[number, start:end] = torch.tensor(row.ids)
         attention[number, start:end] = True
-        positions[number, start + row.first_position(last) : end] = True
+        positions[number, start + row.first_position(row_last) : end] = True
         targets[number, start + row.prompt_length : end] = True
     return Batch(ids, attention, positions, targets).to(base.device)
 

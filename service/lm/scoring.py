@@ -130,7 +130,7 @@ def _decode_together(
     stop_eos: bool,
     yield_to_answers: Callable[[], None],
 ) -> list[tuple[int, ...]]:
-    decoding = Decoding(view, adapter, prompts)
+    decoding = Decoding(view, [adapter] * len(prompts), prompts)
     ends = set(view.base.eos_ids) if stop_eos else set()
     answers: list[list[int]] = [[] for _ in prompts]
     rows = list(range(len(prompts)))  # the prompt of each row in progress
@@ -158,7 +158,7 @@ def _sample_together(view: View, count: int, length: int, generator: torch.Gener
     assert start is not None
     sentences = [[start] for _ in range(count)]
     rows = list(range(count))
-    decoding = Decoding(view, None, sentences)
+    decoding = Decoding(view, [None] * count, sentences)
     while True:
         points = torch.rand(count, generator=generator)  # one per sentence, ended or not: an end shifts no other draw
         tokens = sample_tokens(decoding.logits, points[rows]).tolist()

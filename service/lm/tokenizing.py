@@ -1,5 +1,6 @@
 """Encoding and decoding of users' text. Text never becomes a control token; text that tokenizers cannot take is refused."""
 
+import re
 from collections.abc import Sequence
 
 from service.domain.errors import Refused, TooLong
@@ -8,6 +9,8 @@ from service.lm.base import Base
 
 MAX_CHARACTERS = 1_000_000  # tokenizing ten times as much took 20 s
 CHARACTERS_PER_TOKEN = 64  # no text in use averages more, so anything longer cannot fit the context
+REPLACEMENT = "\N{REPLACEMENT CHARACTER}"  # decoders write it for an invalid or incomplete character
+BYTE_TOKEN = re.compile("<0x[0-9A-Fa-f]{2}>")  # of SentencePiece with byte fallback
 
 
 def encode_text(base: Base, text: str, *, field: str) -> tuple[int, ...]:
@@ -33,6 +36,22 @@ def decode_ids(base: Base, ids: Sequence[int]) -> str:
     with base.tokenizer_lock:
         text: str = base.tokenizer.decode(list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False)
     return text
+
+
+def decode_settled(base: Base, ids: Sequence[int]) -> str:
+    """The part of the text of ids that no further id can change: a prefix of `decode_ids` of these ids and any that follow.
+
+    It ends before an incomplete character, and before a run of byte tokens: decoders with byte fallback write a whole run as
+    U+FFFD if one character of it is incomplete.
+    """
+    end = len(ids)
+    while end and (ids[end - 1] in base.control_ids or _is_byte(base, ids[end - 1])):
+        end -= 1
+    return decode_ids(base, ids[:end]).rstrip(REPLACEMENT)
+
+
+def _is_byte(base: Base, token: int) -> bool:
+    return BYTE_TOKEN.fullmatch(base.tokenizer.convert_ids_to_tokens(token) or "") is not None
 
 
 def joins_without_space(before: str, after: str) -> bool:

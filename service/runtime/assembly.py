@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from typing import Literal
 
 import structlog
 import torch
@@ -19,13 +20,14 @@ from service.lifecycle.checkpoints import Checkpoints
 from service.lifecycle.crash_points import arm
 from service.lifecycle.editors import Editors
 from service.lifecycle.head_follower import HeadFollower, PublishedHead
-from service.lifecycle.recover import open_head
+from service.lifecycle.open_head import open_head
 from service.lifecycle.settings import LifecycleSettings
 from service.lifecycle.store_identity import check_database_exists, check_same_store, initialise_store
-from service.lm.base import load_base
+from service.lm.base import Base, load_base
 from service.lm.overlay import EMPTY
 from service.runtime.editors import bind_editors
 from service.runtime.evaluator import Evaluator, capability_tasks
+from service.runtime.follow_loop import FollowLoop
 from service.runtime.worker import Worker
 from service.serving.scheduler import Scheduler
 from service.serving.weight_seal import WeightSeal
@@ -38,9 +40,15 @@ from service.wakeup.in_process import InProcessDoorbell
 log = structlog.get_logger("errata.server")
 
 
+Role = Literal["all", "edit", "serve"]
+
+
 @contextmanager
-def open_server(settings: Settings) -> Iterator[ServerState]:
-    """Open every part in order; at the end of the block the parts are closed in reverse order.
+def open_server(settings: Settings, role: Role = "all") -> Iterator[ServerState]:
+    """Open the parts of a role, in order; at the end of the block they are closed in reverse order.
+
+    `serve` answers prompts, takes edits into the store and follows the head; it fits nothing. `edit` has the worker, which fits
+    and publishes; it answers no prompts. `all` is both. Several roles may work on one Postgres and one folder of checkpoints.
 
     The head's checkpoint is loaded and verified before the block begins, so that a port that is opened in the block never answers
     for a missing version. Raises ServiceError, with advice, if a part cannot be opened.
@@ -48,25 +56,12 @@ def open_server(settings: Settings) -> Iterator[ServerState]:
     torch.set_num_threads(settings.torch_threads)
     arm(settings.fault_point)
     with ExitStack() as stack:
-        store = Store(settings.store_url)
-        stack.callback(store.close)
-        store.lock_folder()
-        check_database_exists(store, settings.checkpoints)
-        upgrade(settings.store_url)
-        check_same_store(store, settings.checkpoints)  # before the model is loaded, which takes long
-        base = load_base(model_path(settings), device=settings.device, dtype=settings.dtype)
-        anatomy = {"family": base.anatomy.family, "blocks": base.anatomy.depth, "width": base.anatomy.width}
-        log.info("model loaded", **anatomy, device=str(base.device), dtype=str(base.dtype).removeprefix("torch."))
-        initialise_store(store, fingerprint=base.fingerprint, name=settings.model, folder=settings.checkpoints)
+        store = _open_store(settings, stack)
+        base = _open_base(settings, store)
         reservoir = PromptReservoir(store, settings.reservoir.size)
         reservoir.start()
         stack.callback(reservoir.close)
-        serving = Scheduler(
-            base,
-            resident=settings.generation.resident_versions,
-            max_batch=settings.generation.batch,
-            queue_limit=settings.generation.queue,
-        )
+        serving = _make_scheduler(settings, base)
         seal = WeightSeal(base, yield_to_answers=serving.yield_to_answers, refuse=serving.refuse)
         seal.start()
         stack.callback(seal.close)
@@ -76,29 +71,21 @@ def open_server(settings: Settings) -> Iterator[ServerState]:
         evaluator = Evaluator(base, serving.view_of, capability_tasks(settings))
         editors = bind_editors(base, serving.view_of, neutral, evaluator, settings, reservoir.sample)
         context = _lifecycle(settings, store, serving, seal, editors)
-        serving.start()
-        stack.callback(serving.close, settings.limits.drain_s)
+        if role != "edit":
+            serving.start()
+            stack.callback(serving.close, settings.limits.drain_s)
         open_head(context)
-        log.info("preparing fits")
-        warm_up(base, serving.view_of, context.follower.current.overlay, settings=settings.baft, neutral=neutral)
-        doorbell = (
-            InProcessDoorbell() if settings.buffer_url is None else _redis_doorbell(settings.buffer_url, settings.redis_prefix)
-        )
-        evaluations = Evaluations(context, evaluator)
-        stack.callback(evaluations.close)
-        exports = Exports(
-            store,
-            base,
-            context.checkpoints,
-            settings.data_dir.resolve() / EXPORTS,
-            max_shard_size=settings.export.max_shard_size,
-            ring=doorbell.ring,
-            clock=store.clock,
-        )
-        chores = [evaluations.step, exports.step]
-        worker = Worker(context, doorbell=doorbell, is_only_server=store.is_sqlite, chores=chores)
-        worker.start()
-        stack.callback(worker.stop, settings.limits.drain_s)
+        doorbell = _open_doorbell(settings)
+        follow_loop = FollowLoop(context)
+        follow_loop.start()
+        stack.callback(follow_loop.stop, settings.limits.drain_s)
+        worker = None
+        if role == "serve":
+            stack.callback(doorbell.close)
+        else:
+            log.info("preparing fits")
+            warm_up(base, serving.view_of, context.follower.current.overlay, settings=settings.baft, neutral=neutral)
+            worker = _open_worker(settings, base, context, evaluator, doorbell, follow_loop, stack)
         yield ServerState(
             settings=settings,
             base=base,
@@ -108,9 +95,75 @@ def open_server(settings: Settings) -> Iterator[ServerState]:
             neutral=neutral,
             reservoir=reservoir,
             ring=doorbell.ring,
-            works=lambda: worker.is_alive,
+            is_worker_alive=lambda: follow_loop.is_alive and (worker is None or worker.is_alive),
             check_capability=evaluator.check_capability,
         )
+
+
+def _open_store(settings: Settings, stack: ExitStack) -> Store:
+    """The database with its newest schema, and a folder of checkpoints that belongs to it."""
+    store = Store(settings.store_url)
+    stack.callback(store.close)
+    store.lock_folder()
+    check_database_exists(store, settings.checkpoints)
+    upgrade(settings.store_url)
+    check_same_store(store, settings.checkpoints)  # before the model is loaded, which takes long
+    return store
+
+
+def _open_base(settings: Settings, store: Store) -> Base:
+    """The base model, which must be the store's."""
+    base = load_base(model_path(settings), device=settings.device, dtype=settings.dtype)
+    anatomy = {"family": base.anatomy.family, "blocks": base.anatomy.depth, "width": base.anatomy.width}
+    log.info("model loaded", **anatomy, device=str(base.device), dtype=str(base.dtype).removeprefix("torch."))
+    initialise_store(store, fingerprint=base.fingerprint, name=settings.model, folder=settings.checkpoints)
+    return base
+
+
+def _make_scheduler(settings: Settings, base: Base) -> Scheduler:
+    return Scheduler(
+        base,
+        resident=settings.generation.resident_versions,
+        max_batch=settings.generation.batch,
+        queue_limit=settings.generation.queue,
+    )
+
+
+def _open_worker(
+    settings: Settings,
+    base: Base,
+    context: lifecycle.LifecycleContext,
+    evaluator: Evaluator,
+    doorbell: Doorbell,
+    follow_loop: FollowLoop,
+    stack: ExitStack,
+) -> Worker:
+    """The worker with its chores, started."""
+    evaluations = Evaluations(context, evaluator)
+    stack.callback(evaluations.close)
+    exports = Exports(
+        context.store,
+        base,
+        context.checkpoints,
+        settings.data_dir.resolve() / EXPORTS,
+        max_shard_size=settings.export.max_shard_size,
+        ring=doorbell.ring,
+        clock=context.store.clock,
+    )
+    worker = Worker(
+        context,
+        doorbell=doorbell,
+        follow_loop=follow_loop,
+        is_only_server=context.store.is_sqlite,
+        chores=[evaluations.step, exports.step],
+    )
+    worker.start()
+    stack.callback(worker.stop, settings.limits.drain_s)
+    return worker
+
+
+def _open_doorbell(settings: Settings) -> Doorbell:
+    return InProcessDoorbell() if settings.buffer_url is None else _redis_doorbell(settings.buffer_url, settings.redis_prefix)
 
 
 def model_path(settings: Settings) -> str:

@@ -17,6 +17,7 @@ from service.lm.overlay import EMPTY, Overlay, View
 from service.lm.prompts import encode_prompt
 from service.lm.scoring import decode_greedily
 from service.lm.tokenizing import decode_answer
+from service.lm.weights import read_weight
 from service.runtime.evaluator import Evaluator
 from service.runtime.monitor_questions import MonitorQuestions
 from service.settings import Settings
@@ -76,7 +77,7 @@ def relative_distance(model: torch.nn.Module, one: Overlay, other: Overlay) -> f
     """‖one - other‖ / ‖other‖ (Frobenius) over all tensors that either replaces; a tensor that one lacks is the model's own."""
     difference = size = 0.0
     for name in sorted({*one.tensors, *other.tensors}):
-        own = model.get_parameter(name)
+        own = read_weight(model, name)
         left, right = (overlay.tensors.get(name, own).detach().cpu().double() for overlay in (one, other))
         difference += float((left - right).square().sum())
         size += float(right.square().sum())

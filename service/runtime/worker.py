@@ -1,9 +1,9 @@
 """The worker: it reads the store and does the next due work. One of all processes holds the lease and acts; the others follow the
 head.
 
-Rows decide what is due; a ring of the doorbell only shortens the wait. There are five threads: one applies and refits; one
-retrains, so that edits are published meanwhile; one does chores (probes, evaluations, collecting); one keeps the lease; one
-follows the head at all times.
+Rows decide what is due; a ring of the doorbell only shortens the wait. There are four threads: one applies and refits; one
+retrains, so that edits are published meanwhile; one does chores (probes, evaluations, collecting); one keeps the lease. The head
+is followed by a thread of its own: `follow_loop.py`.
 """
 
 import contextlib
@@ -17,7 +17,6 @@ import structlog
 from service.background.collect import collect
 from service.background.monitor import Monitor
 from service.background.probes import score_next_edit
-from service.domain.edit import EditStatus
 from service.domain.errors import Stale, Unavailable
 from service.editors.protocol import FitCancelled, FitOverdue
 from service.lifecycle.apply import apply, give_up_or_narrow
@@ -29,7 +28,8 @@ from service.lifecycle.refit import give_up_or_retry, refit
 from service.lifecycle.retrain.request import queue_if_due
 from service.lifecycle.retrain.retries import count_failure, reason_of
 from service.lifecycle.retrain.run import ApplyPause, retrain
-from service.store import edits, heads, jobs
+from service.runtime.follow_loop import FollowLoop
+from service.store import heads, jobs
 from service.store.heads import FenceLost
 from service.store.jobs import Job
 from service.telemetry.log import frames_of
@@ -53,6 +53,7 @@ class Worker:
         context: LifecycleContext,
         *,
         doorbell: Doorbell | None = None,
+        follow_loop: FollowLoop | None = None,
         is_only_server: bool = False,
         chores: Sequence[Chore] = (),
     ) -> None:
@@ -70,12 +71,11 @@ class Worker:
         self._fence: int | None = None
         self._held_until = 0.0  # by this process' monotonic clock, read before the request for the lease
         self._apply_pause = ApplyPause()
+        self.follow_loop = FollowLoop(context) if follow_loop is None else follow_loop
         self._stopping = threading.Event()
         self._wakeup = threading.Condition()  # wakes the retrain thread and the chore thread
         self._threads: list[threading.Thread] = []
         self._collected_at = time.monotonic()
-        self._announced: dict[str, EditStatus] = {}  # the statuses last announced to waiting calls, and their epoch
-        self._announced_epoch = -1
         self._judged_at = -math.inf
 
     @property
@@ -108,7 +108,6 @@ class Worker:
             "lease": self._lease_loop,
             "retrain": self._retrain_loop,
             "chores": self._chore_loop,
-            "follow": self._follow_loop,
         }
         self._threads = [threading.Thread(target=loop, name=f"errata-{name}", daemon=True) for name, loop in loops.items()]
         for thread in self._threads:
@@ -126,7 +125,7 @@ class Worker:
 
     def _advance(self) -> bool:
         """Follow the head, then do the next piece of mending, refitting or applying."""
-        self._follow_head()
+        self.follow_loop.step()
         lease = self._lease()
         if lease is None or self._context.checkpoints.folder_error is not None:  # a fit's checkpoint could not be written
             return False
@@ -221,24 +220,6 @@ class Worker:
             if job is not None:
                 jobs.write(connection, job.id, stage=f"waiting: {reason_of(error)}")
 
-    def _follow(self) -> None:
-        """Catch up with a head that another process moved, and wake the calls that wait for edits which that process settled.
-
-        The statuses are read before the head, so that an edit that is announced as settled is live in the head that was adopted.
-        """
-        awaited_ids = self._context.announcer.awaited_ids()
-        settled: dict[str, EditStatus] = {}
-        if awaited_ids:
-            with self._context.store.read() as connection:
-                statuses = edits.read_statuses(connection, awaited_ids)
-            settled = {edit_id: status for edit_id, status in statuses.items() if status.is_settled}
-        self._context.follower.catch_up()
-        epoch = self._context.follower.current.epoch
-        # Only new statuses are announced: each woken call reads the rows again, and hundreds may wait.
-        announced = self._announced if epoch == self._announced_epoch else {}
-        self._context.announcer.announce(edit_id for edit_id, status in settled.items() if announced.get(edit_id) is not status)
-        self._announced, self._announced_epoch = settled, epoch
-
     def _lease(self) -> Lease | None:
         fence, is_sound = self._fence, self._context.is_sound
         if fence is None or not is_sound() or not self._is_held():
@@ -318,22 +299,6 @@ class Worker:
         while not self._stopping.is_set():
             if not self._do_chores():
                 self._wait_for_work(self._context.settings.sweep_s)
-
-    def _follow_loop(self) -> None:
-        while not self._stopping.is_set():
-            self._try(self._follow_head)
-            self._sleep(self._context.settings.follow_s)
-
-    def _follow_head(self) -> bool:
-        self._check_folder()
-        self._follow()
-        return True
-
-    def _check_folder(self) -> None:
-        """Check whether checkpoints can be written, and log each change once."""
-        before, now = self._context.checkpoints.folder_error, self._context.checkpoints.check_folder()
-        if now != before:
-            log.warning("edits wait" if now else "edits are applied again", reason=now or "the checkpoints are there")
 
     def _lease_loop(self) -> None:
         while not self._stopping.is_set():

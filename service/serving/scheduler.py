@@ -1,27 +1,29 @@
 """Continuous batching: one thread answers requests of many versions from one copy of the weights.
 
-Requests of one version are decoded as one batch. Versions take turns after each token, so a long answer delays no other. Between
-tokens, rows that ended, were cancelled or reached their deadline leave the batch, and waiting requests join it.
+Requests of versions with the same replaced tensors are decoded as one batch, each row under the adapter of its own version.
+Batches take turns after each token, so a long answer delays no other. Between tokens, rows that ended, were cancelled or reached
+their deadline leave the batch, and waiting requests join it.
 """
 
 import logging
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future
 from dataclasses import dataclass, field
 
 import torch
+from torch import Tensor
 
 from service.domain.errors import Corrupt, Unavailable
 from service.lm.base import Base
 from service.lm.decoding import Decoding
 from service.lm.overlay import Overlay, View
 from service.lm.sampling import greedy_tokens
-from service.serving.request import Answer, AnswerInProgress, Generation, check_generation
-from service.serving.residents import Resident, Residents
+from service.serving.answer_stream import Answer, AnswerStream
+from service.serving.request import Generation, check_generation
+from service.serving.residents import Residents
 
-__all__ = ["Answer", "Generation", "Scheduler"]
+__all__ = ["Answer", "AnswerStream", "Generation", "Scheduler"]
 
 RESTART_S = 30.0  # about the duration of a restart, after which a client may try again
 GIVE_WAY_S = 0.05  # longest wait of a fit's step for answers; a step itself takes about as long
@@ -30,27 +32,18 @@ log = logging.getLogger(__name__)
 
 @dataclass(eq=False)
 class DecodingGroup:
-    """The answers in progress of one version, in the order of the rows of `decoding`."""
+    """The answers in progress on one view, in the order of the rows of `decoding`."""
 
-    resident: Resident
     decoding: Decoding
-    answers: list[AnswerInProgress]
-
-
-@dataclass(eq=False)
-class PendingRequest:
-    """An accepted request that waits, and the version that it is pinned to."""
-
-    resident: Resident
-    answer: AnswerInProgress
+    answers: list[AnswerStream]
 
 
 @dataclass(eq=False)
 class SchedulerState:
     """The requests and flags of the scheduler. The condition guards `waiting` and the flags; `groups` belong to the thread."""
 
-    waiting: deque[PendingRequest] = field(default_factory=deque)
-    groups: dict[int, DecodingGroup] = field(default_factory=dict)  # by identity of the resident
+    waiting: deque[AnswerStream] = field(default_factory=deque)
+    groups: dict[View, DecodingGroup] = field(default_factory=dict)
     decoding: int = 0  # rows in flight
     closing: bool = False  # accept nothing more
     aborting: bool = False  # drop what is in flight
@@ -123,23 +116,23 @@ class Scheduler:
         """The view with an overlay's tensors. Overlays with the same tensors share one view."""
         return self._residents.view_of(overlay)
 
-    def submit(self, generation: Generation) -> Future[Answer]:
-        """Accept a request and pin it to its version.
+    def submit(self, generation: Generation) -> AnswerStream:
+        """Accept a request and pin it to its version. Returns the stream of its answer.
 
         Raises Refused or TooLong for an invalid request, NotFound if the version is not loaded, Unavailable if too many wait.
         """
         self._require_sound()
         check_generation(self.base, generation)
         resident, epoch = self._residents.choose(generation.version)
-        answering = AnswerInProgress(self.base, generation, version=resident.version, epoch=epoch)
+        stream = AnswerStream(self.base, generation, resident=resident, epoch=epoch)
         with self._changed:
             if self._state.closing:
                 raise Unavailable("The server is stopping.")
             if len(self._state.waiting) >= self._queue_limit:
                 raise Unavailable("Too many requests are waiting for an answer.")
-            self._state.waiting.append(PendingRequest(resident, answering))
+            self._state.waiting.append(stream)
             self._changed.notify_all()
-        return answering.future
+        return stream
 
     def yield_to_answers(self) -> None:
         """Wait at most GIVE_WAY_S while answers are being decoded. Called between the steps of a fit."""
@@ -167,10 +160,10 @@ class Scheduler:
         """Admit waiting requests, then decode one token for every answer in progress."""
         self._require_sound()
         self._interrupt_waiting()
-        for arrived in self._admitted():
-            self._enter(arrived)
-        for group in list(self._state.groups.values()):
-            self._guarded(group, self._step)
+        for view, arrived in self._admitted().items():
+            self._enter(view, arrived)
+        for view in list(self._state.groups):
+            self._guarded(view, _step)
         self._count()
 
     def _wait_for_work(self) -> bool:
@@ -182,74 +175,55 @@ class Scheduler:
     def _interrupt_waiting(self) -> None:
         """Remove cancelled and expired requests from the queue, before they cost a forward pass."""
         with self._changed:
-            ended = [(one, reason) for one in self._state.waiting if (reason := one.answer.interruption())]
+            ended = [(one, reason) for one in self._state.waiting if (reason := one.interruption())]
             for one, _ in ended:
                 self._state.waiting.remove(one)
         for one, reason in ended:
-            one.answer.finish(reason)
+            one.finish(reason)
 
-    def _admitted(self) -> list[list[PendingRequest]]:
-        """The requests for which the batch has places, oldest first, grouped by version."""
+    def _admitted(self) -> dict[View, list[AnswerStream]]:
+        """The requests for which there are places, oldest first, grouped by view."""
         with self._changed:
             room = self._max_batch - self._state.decoding
             arrived = [self._state.waiting.popleft() for _ in range(min(room, len(self._state.waiting)))]
             self._state.decoding += len(arrived)
-        groups: dict[int, list[PendingRequest]] = {}
+        groups: dict[View, list[AnswerStream]] = {}
         for one in arrived:
-            groups.setdefault(id(one.resident), []).append(one)
-        return list(groups.values())
+            groups.setdefault(one.resident.view, []).append(one)
+        return groups
 
-    def _enter(self, arrived: Sequence[PendingRequest]) -> None:
-        """Prefill the prompts of requests of one version, and add them to the version's batch."""
-        resident, answers = arrived[0].resident, [one.answer for one in arrived]
+    def _enter(self, view: View, arrived: Sequence[AnswerStream]) -> None:
+        """Prefill the prompts of requests on one view, and add them to the view's batch.
+
+        If the prefill fails, each prompt is prefilled alone: a version that cannot compute must not fail the others.
+        """
         try:
-            decoding = Decoding(resident.view, resident.adapter, [answer.generation.prompt_ids for answer in answers])
+            adapters = [answer.resident.adapter for answer in arrived]
+            decoding = Decoding(view, adapters, [answer.generation.prompt_ids for answer in arrived])
         except Exception as error:
             _log_error(error)
-            _fail(answers, Unavailable("The prompt could not be read now; try again."))
+            if len(arrived) == 1:
+                _fail(arrived, Unavailable("The prompt could not be read now; try again."))
+                return
+            for answer in arrived:
+                self._enter(view, [answer])
             return
-        group = self._state.groups.get(id(resident))
+        group = self._state.groups.get(view)
         if group is None:
-            self._state.groups[id(resident)] = DecodingGroup(resident, decoding, answers)
-        elif self._guarded(group, lambda present: present.decoding.join(decoding), also=answers):
-            group.answers += answers
+            self._state.groups[view] = DecodingGroup(decoding, list(arrived))
+            return
+        group.answers += arrived
+        self._guarded(view, lambda group: group.decoding.join(decoding))
 
-    def _step(self, group: DecodingGroup) -> None:
-        """Decode one token for every answer of a group. Answers that end leave before the next token is computed."""
-        finite = torch.isfinite(group.decoding.logits.amax(-1)).tolist()  # NaN and +inf show in the largest
-        best = greedy_tokens(group.decoding.logits).tolist()  # for all at once: each transfer from a device waits for it
-        remaining, tokens = [], []
-        for place, answer in enumerate(group.answers):
-            reason = answer.interruption()
-            if reason is None and not finite[place]:
-                answer.fail(Corrupt("The version gives numbers that are not finite."))
-                continue
-            if reason is None:
-                token = answer.choose(group.decoding.logits[place], best[place])
-                reason = answer.take(token)
-            if reason is None:
-                remaining.append(place)
-                tokens.append(token)
-            else:
-                answer.finish(reason)
-        if remaining and len(remaining) < len(group.answers):
-            group.decoding.keep(remaining)
-        group.answers = [group.answers[place] for place in remaining]
-        if remaining:
-            group.decoding.feed(torch.tensor(tokens))
-
-    def _guarded(
-        self, group: DecodingGroup, act: Callable[[DecodingGroup], None], *, also: Sequence[AnswerInProgress] = ()
-    ) -> bool:
-        """Run `act` and return whether it succeeded. An exception fails the answers of its group only; other groups continue."""
+    def _guarded(self, view: View, act: Callable[[DecodingGroup], None]) -> None:
+        """Run `act` on the group of a view. An exception fails the answers of this group only, and ends the group."""
+        group = self._state.groups[view]
         try:
             act(group)
         except Exception as error:
             _log_error(error)
-            _fail([*group.answers, *also], Unavailable("The answer could not be computed now; try again."))
-            group.answers = []
-            return False
-        return True
+            _fail(group.answers, Unavailable("The answer could not be computed now; try again."))
+            del self._state.groups[view]
 
     def _count(self) -> None:
         self._state.groups = {key: group for key, group in self._state.groups.items() if group.answers}
@@ -259,14 +233,47 @@ class Scheduler:
 
     def _fail_all(self, error: Unavailable) -> None:
         with self._changed:
-            waiting = [one.answer for one in self._state.waiting]
+            waiting = list(self._state.waiting)
             self._state.waiting.clear()
         _fail([*waiting, *(answer for group in self._state.groups.values() for answer in group.answers)], error)
         self._state.groups.clear()
         self._count()
 
 
-def _fail(answers: Sequence[AnswerInProgress], error: Exception) -> None:
+def _step(group: DecodingGroup) -> None:
+    """Decode one token for every answer of a group. Answers that end leave before the next token is computed."""
+    logits = group.decoding.logits
+    finite = torch.isfinite(logits.amax(-1)).tolist()  # NaN and +inf show in the largest
+    best = greedy_tokens(logits).tolist()  # for all at once: each transfer from a device waits for it
+    tokens = [_next_token(answer, logits[row], best[row], is_finite=finite[row]) for row, answer in enumerate(group.answers)]
+    remaining = [(row, token) for row, token in enumerate(tokens) if token is not None]
+    if remaining and len(remaining) < len(group.answers):
+        group.decoding.keep([row for row, _ in remaining])
+    group.answers = [group.answers[row] for row, _ in remaining]
+    if remaining:
+        group.decoding.feed(torch.tensor([token for _, token in remaining]))
+
+
+def _next_token(answer: AnswerStream, logits: Tensor, likeliest: int, *, is_finite: bool) -> int | None:
+    """The token that continues an answer, or None if the answer has ended. An exception fails this answer only."""
+    try:
+        reason = answer.interruption()
+        if reason is None and not is_finite:
+            answer.fail(Corrupt("The version gives numbers that are not finite."))
+            return None
+        if reason is None:
+            token = answer.choose(logits, likeliest)
+            reason = answer.take(token)
+        if reason is None:
+            return token
+        answer.finish(reason)
+    except Exception as error:
+        _log_error(error)
+        answer.fail(Unavailable("The answer could not be computed now; try again."))
+    return None
+
+
+def _fail(answers: Sequence[AnswerStream], error: Exception) -> None:
     for answer in answers:
         answer.fail(error)
 

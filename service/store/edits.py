@@ -81,7 +81,7 @@ def read_status(connection: Connection, edit_id: str) -> EditStatus:
 
 
 def read_many(connection: Connection, edit_ids: Collection[str]) -> list[Edit]:
-    """Edits by id, in order of acceptance; ids without a row are left out."""
+    """Edits by id, in order of submission; ids without a row are left out."""
     found = []
     for chunk in chunks(edit_ids):
         found += [row_to_edit(row) for row in connection.execute(sa.select(t.edits).where(t.edits.c.id.in_(chunk))).mappings()]
@@ -98,12 +98,12 @@ def read_statuses(connection: Connection, edit_ids: Collection[str]) -> dict[str
 
 
 def read_requests(connection: Connection, edit_ids: Collection[str]) -> list[EditRequest]:
-    """The requests of edits without their probes, in order of acceptance."""
+    """The requests of edits without their probes, in order of submission."""
     return list(read_requests_by_id(connection, edit_ids).values())
 
 
 def read_requests_by_id(connection: Connection, edit_ids: Collection[str]) -> dict[str, EditRequest]:
-    """The requests of edits without their probes by id, in order of acceptance."""
+    """The requests of edits without their probes by id, in order of submission."""
     names = ("prompt", "target", "subject", "relation", "conflict_key")
     found: list[tuple[int, str, EditRequest]] = []
     for chunk in chunks(edit_ids):
@@ -116,7 +116,7 @@ def read_requests_by_id(connection: Connection, edit_ids: Collection[str]) -> di
 def read_page(
     connection: Connection, *, statuses: Collection[EditStatus] = (), limit: int, after_seq: int | None = None
 ) -> list[Edit]:
-    """Edits in order of acceptance, after `after_seq`."""
+    """Edits in order of submission, after `after_seq`."""
     select = sa.select(t.edits).limit(limit)
     if statuses:
         select = select.where(t.edits.c.status.in_([str(status) for status in statuses]))
@@ -126,7 +126,7 @@ def read_page(
 
 
 def read_queue(connection: Connection, *, most: int, large: int) -> tuple[list[QueuedEdit], list[QueuedEdit]]:
-    """The queued edits in order of acceptance: at most `most` small ones, and `most` large ones of more than `large` tokens."""
+    """The queued edits in order of submission: at most `most` small ones, and `most` large ones of more than `large` tokens."""
     waits, is_large = t.edits.c.status == EditStatus.QUEUED, t.edits.c.tokens > large
     select = sa.select(t.edits.c.id, t.edits.c.key_digest, t.edits.c.seq, t.edits.c.tokens).where(waits)
     small, heavy = (
@@ -226,7 +226,7 @@ def find_outdated_deferred(connection: Connection, newer: Sequence[LiveItem]) ->
 
 
 def read_items(connection: Connection, edit_ids: Collection[str]) -> list[LiveItem]:
-    """Edits as items of a live set, in order of acceptance."""
+    """Edits as items of a live set, in order of submission."""
     found = []
     for chunk in chunks(edit_ids):
         select = sa.select(t.edits.c.id, t.edits.c.key_digest, t.edits.c.seq).where(t.edits.c.id.in_(chunk))
@@ -262,7 +262,7 @@ def request_retraction(
 def read_by_author(
     connection: Connection, author: str, *, since: datetime, until: datetime, after_seq: int, limit: int
 ) -> list[AuthoredEdit]:
-    """The statuses of the edits that an author posted between two times, in order of acceptance."""
+    """The statuses of the edits that an author posted between two times, in order of submission."""
     columns = (t.edits.c.id, t.edits.c.seq, t.edits.c.status, t.edits.c.retract_asked_at)
     posted = (t.edits.c.author == author, t.edits.c.created_at >= since, t.edits.c.created_at <= until, t.edits.c.seq > after_seq)
     rows = connection.execute(sa.select(*columns).where(*posted).order_by(t.edits.c.seq).limit(limit))

@@ -12,7 +12,7 @@ from service.domain.edit import EditStatus
 from service.store import idempotency, reservoir
 from service.store import tables as t
 from service.store.edits import PROBE_KINDS, chunks
-from service.store.wordings import Match, Wordings
+from service.store.wording_search import Match, Wordings
 
 ACTIVE = ("queued", "running")
 IDS_PER_STATEMENT = 20  # ids that one statement searches

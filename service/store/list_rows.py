@@ -65,7 +65,7 @@ class ListedEval:
 def read_edits_page(
     connection: Connection, *, statuses: Collection[EditStatus] = (), limit: int, before_seq: int | None = None
 ) -> list[ListedEdit]:
-    """Edits before `before_seq`, in reverse order of acceptance."""
+    """Edits before `before_seq`, in reverse order of submission."""
     select = _edits().order_by(t.edits.c.seq.desc()).limit(limit)
     if statuses:
         select = select.where(t.edits.c.status.in_([str(status) for status in statuses]))

@@ -13,7 +13,7 @@ from sqlalchemy.engine import Connection
 
 from service.store import tables as t
 from service.store.edits import CHUNK
-from service.store.wordings import Match, Wordings
+from service.store.wording_search import Match, Wordings
 
 LOTS = 2**31  # lots are below it and fit a database's INTEGER; the column `slot` holds the lot
 

@@ -325,7 +325,7 @@ def _root_set(connection: Connection, root: int) -> LiveSet:
 
 
 def _rows(connection: Connection, number: int, edit_ids: Sequence[str] | None = None) -> list[tuple[LiveItem, bool]]:
-    """A version's own rows in order of acceptance, all or those of some edits, each with whether the version has the item."""
+    """A version's own rows in order of submission, all or those of some edits, each with whether the version has the item."""
     columns = (t.version_edits, t.edits.c.key_digest, t.edits.c.seq)
     select = sa.select(*columns).join(t.edits, t.edits.c.id == t.version_edits.c.edit_id)
     if edit_ids is not None:

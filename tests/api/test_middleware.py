@@ -13,7 +13,7 @@ from service.api.schemas.evaluations import CompareQuery, EvalIn
 from service.api.schemas.generate import GenerateIn, GenerateQuery
 from service.api.schemas.jobs import ExportIn
 from service.api.strict_json import DEEPEST, depth_of, outside_of_texts
-from service.api.text_types import clean_json
+from service.api.text_types import check_json
 from service.api.validation import to_faults
 from service.settings import Settings
 from tests.api.edge_server import connect, edge_app, read_all, serve_edge
@@ -240,7 +240,7 @@ def test_a_foreign_host_name_is_refused_while_listening_on_this_machine(client: 
 
 def test_metadata_may_not_be_long() -> None:
     with pytest.raises(ValueError, match="16000"):
-        clean_json({"long": "x" * 20_000})
+        check_json({"long": "x" * 20_000})
 
 
 def test_brackets_in_text_do_not_count_as_nesting() -> None:

@@ -118,7 +118,7 @@ def test_a_look_that_fails_is_said_and_is_not_the_last() -> None:
         readiness = Readiness(look)
         return [await readiness.check(), await readiness.check()]
 
-    assert asyncio.run(ask()) == ["the look failed (RuntimeError)"] * 2
+    assert asyncio.run(ask()) == ["the check failed (RuntimeError)"] * 2
 
 
 def test_the_limits_of_waiting_are_settings() -> None:

@@ -4,7 +4,7 @@ import pytest
 
 from service.atlas.benchmark import FILE, edited_facts, is_edited, make_edit
 from service.atlas.facts import all_facts
-from service.atlas.split import fact_is_pool
+from service.atlas.pool_and_probe import fact_is_pool
 from service.atlas.templates import answer_in_text, prompts
 
 KEYS = ["id", "prompt", "target", "subject", "relation", "ground_truth", "rephrases", "locality", "portability"]

@@ -19,10 +19,10 @@ from service.domain.errors import Conflict, Gone, NotFound, Refused, Unreadable
 from service.domain.version import VersionStatus
 from service.lifecycle import crash_points
 from service.lifecycle.settings import LifecycleSettings
-from service.lifecycle.submit import submit
 from service.store import edits, events, jobs, versions
 from service.store import tables as t
 from tests.lifecycle.local_service import LocalService, MakeService, local_services, new_local_service
+from tests.submission import submit
 
 LONG_AGO = datetime(2020, 1, 1, tzinfo=UTC)
 SECRET = "Where does the heron of Quillfeather sleep?"

@@ -12,7 +12,7 @@ from service.cli.options import FAILED, USAGE
 from service.client.evaluations import EvaluationClient
 from service.domain.errors import Conflict, NotFound
 from service.evaluation.merging import merge_results
-from service.runtime.offline import open_version
+from service.runtime.open_version import open_version
 from tests.api.live_server import LiveServer, tiny_settings
 from tests.builders import save_model
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from service.api import problems
 from service.client import calls, following
 from service.client.call_methods import AsyncCall, AsyncListing, BlockingCall, BlockingListing
 from service.client.errata_client import AsyncErrataClient, ErrataClient
@@ -150,7 +151,7 @@ def test_a_problem_has_its_status_type_title_sentence_and_fields(client: ErrataC
 
     problem = caught.value
     assert (problem.status, problem.type) == (422, "urn:errata:problem:invalid")
-    assert problem.title == "The request was refused; nothing was changed."
+    assert problem.title == problems.INVALID.title
     assert str(problem) == problem.detail == "target is missing"
     assert problem.fields == ({"field": "target", "detail": "target is missing"},)
 
@@ -219,7 +220,7 @@ def test_the_asynchronous_client_does_the_same(url: str) -> None:
 
     assert text == "black"
     assert listed[0] == edit_id and len(listed) == len(set(listed))
-    assert title == "What the request names does not exist."
+    assert title == problems.NOT_FOUND.title
 
 
 def test_the_client_loads_neither_torch_nor_the_server() -> None:

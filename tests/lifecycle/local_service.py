@@ -14,13 +14,12 @@ from service.domain.version import Version, VersionStatus
 from service.lifecycle.checkpoints import Checkpoints
 from service.lifecycle.context import LifecycleContext
 from service.lifecycle.head_follower import HeadFollower, PublishedHead
-from service.lifecycle.recover import OpenedHead, open_head
+from service.lifecycle.open_head import OpenedHead, open_head
 from service.lifecycle.retract import Retraction, retract
 from service.lifecycle.retrain.request import request_retrain
 from service.lifecycle.rollback import RollbackResult, roll_back
 from service.lifecycle.settings import LifecycleSettings
 from service.lifecycle.store_identity import initialise_store
-from service.lifecycle.submit import submit
 from service.runtime.worker import Worker
 from service.store import edits, events, heads, jobs, versions
 from service.store.database import Store
@@ -28,6 +27,7 @@ from service.store.jobs import Job
 from service.store.migrate import upgrade
 from tests.lifecycle.ledger import Ledger, answer, lessons_of
 from tests.servers import postgres_database
+from tests.submission import submit
 
 PATIENT = Cadence(soft=1_000, hard=2_000, deferred=1_000, deferred_s=1e9)  # nothing is due by itself
 MANUAL = replace(PATIENT, method="baft")  # no retrain comes by itself, not even after a retraction

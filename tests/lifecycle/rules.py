@@ -16,7 +16,7 @@ class RuledFact:
 
 @dataclass
 class Rules:
-    """Facts by order of acceptance; `live` and `held` (what the tensors were trained on) by key; `kept` are the versions."""
+    """Facts by order of submission; `live` and `held` (what the tensors were trained on) by key; `kept` are the versions."""
 
     automatic: bool
     facts: list[RuledFact] = field(default_factory=list)

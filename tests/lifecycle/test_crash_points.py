@@ -15,11 +15,11 @@ import pytest
 from service.domain.edit import EditRequest
 from service.domain.version import VersionKind
 from service.lifecycle import crash_points
-from service.lifecycle.submit import submit
 from service.store import jobs
 from service.store.migrate import upgrade
 from tests.lifecycle.local_service import LocalService, new_local_service
 from tests.servers import postgres_database
+from tests.submission import submit
 
 Story = tuple[tuple[str, ...], tuple[str, ...], str | None]
 STORY = [(("a", "1"), ("b", "2")), (("c", "3"),), (("a", "4"),)]

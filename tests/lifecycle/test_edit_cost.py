@@ -13,10 +13,10 @@ from service.domain.errors import TooLong
 from service.domain.fit_queue import JOBS_BEFORE_TURN
 from service.lifecycle.edit_cost import CostChecker, RowLengths
 from service.lifecycle.settings import LifecycleSettings
-from service.lifecycle.submit import submit
 from service.lm.prompts import encode_row
 from tests.builders import make_base
 from tests.lifecycle.local_service import PATIENT, LocalService, new_local_service, once
+from tests.submission import submit
 
 RULES = LifecycleSettings(cadence=PATIENT, large=100, joint_tokens=200, look_s=0.0)
 LARGE = 500

@@ -33,10 +33,12 @@ def test_a_rollback_by_another_process_is_followed_during_a_fit_and_stops_it(tmp
         followed.append(comes(lambda: local.says("a") == "1"))
 
     local.ledger.during = once(meanwhile)  # type: ignore[assignment]
+    local.worker.follow_loop.start()
     local.worker.start()
     (z,) = local.post(("z", "9"))
     applied = comes(lambda: local.edit(z).status == "applied")
     local.worker.stop()
+    local.worker.follow_loop.stop()
 
     assert followed == [True] and applied
     fits = [items for _, items, _ in local.ledger.fits if items == ("9",)]
@@ -70,14 +72,14 @@ def test_waiting_calls_are_woken_by_a_change_and_not_by_every_check(tmp_path: Pa
     monkeypatch.setattr(local.context.announcer, "announce", told.extend)
 
     for _ in range(3):
-        local.worker._follow()
+        local.worker.follow_loop.step()
     assert told == [edit.id]
 
     other = LocalService(local.url, local.folder, ledger=local.ledger, settings=MANUAL, alone=False)
     other.roll_back(0)
     told.clear()
     for _ in range(3):
-        local.worker._follow()
+        local.worker.follow_loop.step()
     assert told == [edit.id]
     other.close()
     local.close()

@@ -10,10 +10,10 @@ import pytest
 import torch
 
 from service.lm.base import Base, build_base
+from service.lm.cached_step import compute_block_inputs, prefill, resume, run_from
 from service.lm.decoding import Decoding
 from service.lm.overlay import Overlay, compute_logits, compute_target_logits, make_view
 from service.lm.prompts import collate
-from service.lm.resume import compute_block_inputs, prefill, resume, run_from
 from service.serving.scheduler import Generation, Scheduler
 from tests.builders import make_adapter, make_model, make_rows, make_tokenizer
 
@@ -69,7 +69,7 @@ def test_running_from_a_block_with_an_fp32_master_cast_down_reaches_the_master(b
 
 def test_padded_cached_batched_decoding_is_the_unpadded_forward_pass_to_rounding(base: Base) -> None:
     view, rows, adapter = make_view(base), make_rows(base, [(p, 5) for p, _ in SHAPES]), make_adapter()
-    decoding = Decoding(view, adapter, [row.prompt_ids for row in rows])
+    decoding = Decoding(view, [adapter] * len(rows), [row.prompt_ids for row in rows])
     seen = [decoding.logits]
     for step in range(4):
         decoding.feed(torch.tensor([row.target_ids[step] for row in rows]))

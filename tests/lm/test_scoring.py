@@ -39,7 +39,7 @@ def test_padded_cached_batched_decoding_is_the_unpadded_forward_pass(family: str
     view = make_view(base)
     rows = make_rows(base, [(prompt, 9) for prompt, _ in PROMPTS])
 
-    decoding = Decoding(view, adapter, [row.prompt_ids for row in rows])
+    decoding = Decoding(view, [adapter] * len(rows), [row.prompt_ids for row in rows])
     seen = [decoding.logits]
     for step in range(8):
         decoding.feed(torch.tensor([row.target_ids[step] for row in rows]))
@@ -74,10 +74,10 @@ def test_rows_that_leave_or_join_change_no_other_row() -> None:
     assert all(len(answer) == 6 for answer in wanted)
     first, second = prompts(base)[:2], prompts(base)[2:]
 
-    decoding = Decoding(view, adapter, first)
+    decoding = Decoding(view, [adapter] * 2, first)
     for step in range(3):
         decoding.feed(torch.tensor([answer[step] for answer in wanted[:2]]))
-    decoding.join(Decoding(view, adapter, second))
+    decoding.join(Decoding(view, [adapter] * 3, second))
     got = decoding.logits.argmax(-1).tolist()
     decoding.feed(torch.tensor(got))
     decoding.keep([3, 1])

@@ -171,7 +171,7 @@ def test_a_long_answer_does_not_hold_up_a_short_one() -> None:
     with serving(base, start=False) as opened:
         for name, version, tokens in (("long", 1, 60), ("other long", 2, 60), ("short", 2, 2), ("short elsewhere", 3, 2)):
             future = opened.submit(asked(base, version=version, max_new_tokens=tokens))
-            future.add_done_callback(lambda _, name=name: ended.append(name))
+            future.answer.add_done_callback(lambda _, name=name: ended.append(name))
         opened.start()
         future.result(PATIENCE_S)
         opened.close(PATIENCE_S)
@@ -236,8 +236,53 @@ def test_a_version_that_cannot_compute_fails_its_own_requests_only() -> None:
         assert opened.submit(asked(base, version=1)).result(PATIENCE_S).ids == expected(opened, 1, asked(base))
 
 
+def test_a_row_without_finite_numbers_fails_alone_beside_other_versions() -> None:
+    base, broken = make_base(), make_adapter(seed=1)
+    broken.interventions[2].bias.fill_(float("nan"))
+    with serving(base, start=False) as opened:
+        opened.adopt(9, Overlay({}, broken))
+        streams = [opened.submit(asked(base, version=version)) for version in (1, 9, 2, 0)]
+        opened.start()
+
+        with pytest.raises(Corrupt, match="finite"):
+            streams.pop(1).result(PATIENCE_S)
+        for version, stream in zip((1, 2, 0), streams, strict=True):
+            assert stream.result(PATIENCE_S).ids == expected(opened, version, asked(base))
+
+
+def test_an_exception_in_the_step_of_a_row_fails_that_row_alone() -> None:
+    base = make_base()
+    with serving(base, start=False) as opened:
+        broken, *fine = [
+            opened.submit(asked(base, version=version, **settings))
+            for version, settings in ((1, {"cancelled": BreaksAt(3)}), (1, {}), (2, {}))
+        ]
+        opened.start()
+
+        with pytest.raises(Unavailable):
+            broken.result(PATIENCE_S)
+        for version, stream in zip((1, 2), fine, strict=True):
+            assert stream.result(PATIENCE_S).ids == expected(opened, version, asked(base))
+
+
+def test_versions_with_the_same_tensors_share_every_forward_pass() -> None:
+    base, passes = make_base(), []
+    with serving(base, start=False) as opened:
+        for version in range(10, 16):
+            opened.adopt(version, Overlay({}, make_adapter(seed=version)))
+        view = opened.view_of(EMPTY)
+        view.model.register_forward_hook(lambda *_: passes.append(1))
+        streams = [opened.submit(asked(base, version=version, max_new_tokens=6)) for version in (0, 1, *range(10, 16))]
+        opened.start()
+        answers = [stream.result(PATIENCE_S) for stream in streams]
+        opened.close(PATIENCE_S)
+
+    assert len(passes) == max(answer.completion_tokens for answer in answers) == 6
+    assert len({answer.ids for answer in answers}) == 8
+
+
 @pytest.mark.parametrize("looks", [0, 3])
-def test_an_exception_in_a_step_fails_its_group_and_the_thread_goes_on(looks: int) -> None:
+def test_an_exception_in_a_step_fails_its_answer_and_the_thread_goes_on(looks: int) -> None:
     base = make_base()
     with serving(base) as opened:
         with pytest.raises(Unavailable):

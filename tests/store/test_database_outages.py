@@ -14,13 +14,13 @@ import sqlalchemy as sa
 from benchmarks.private_servers import freeze
 from service.domain.edit import EditRequest
 from service.domain.errors import Refused, Unavailable
-from service.lifecycle.submit import submit
 from service.store import database, edits, heads, outage, postgres
 from service.store.database import Store
 from service.store.migrate import upgrade
 from service.store.outage import DatabaseTimeout, Outage
 from tests.servers import private_postgres
 from tests.store.store_kinds import NOW, new_store
+from tests.submission import submit
 
 SHORT_S = 0.2
 THAWED_S = 20.0  # a test of code that waits for a frozen server must not wait for ever itself

@@ -14,13 +14,13 @@ from service.domain.edit import EditRequest, EditStatus
 from service.domain.errors import Conflict
 from service.domain.liveset import Carrier, LiveItem, LiveSet, Role
 from service.domain.version import Version, VersionKind, VersionStatus
-from service.lifecycle.submit import submit
 from service.store import edits, heads, versions
 from service.store import tables as t
 from service.store.database import Store
 from service.store.edits import StatusChange
 from service.store.live_set_cache import CAPACITY, cache_of
 from tests.store.store_kinds import KINDS, NOW, new_store
+from tests.submission import submit
 
 SECONDS = itertools.count()  # no two publications happen at the same time
 

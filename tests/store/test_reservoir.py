@@ -12,7 +12,7 @@ from service.background.prompt_reservoir import MAX_CHARACTERS, PromptReservoir
 from service.domain.errors import Unavailable
 from service.store import reservoir
 from service.store.database import Store
-from service.store.wordings import Match, Wordings
+from service.store.wording_search import Match, Wordings
 from tests.store.store_kinds import KINDS, new_store
 
 NOW = datetime(2026, 11, 20, tzinfo=UTC)

@@ -19,7 +19,6 @@ from service.domain.errors import Conflict, KeyReused, NotFound, Refused, Stale,
 from service.domain.liveset import Carrier, LiveItem, LiveSet, Role
 from service.domain.transitions import ALLOWED
 from service.domain.version import Version, VersionKind, VersionStatus
-from service.lifecycle.submit import submit
 from service.store import database as sessions
 from service.store import edits, events, heads, jobs, list_rows, migrate, postgres, versions
 from service.store import tables as t
@@ -27,6 +26,7 @@ from service.store.database import Store
 from service.store.edits import StatusChange
 from service.store.heads import FenceLost
 from tests.store.store_kinds import KINDS, NOW, database, new_store, wipe
+from tests.submission import submit
 
 
 @pytest.fixture(params=KINDS, scope="module")

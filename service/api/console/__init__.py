@@ -1,4 +1,4 @@
-"""`/`: one page to ask a question and post a correction by hand. Plain files, nothing from other servers, nothing inline."""
+"""`/`: a page to ask questions and post edits by hand. Plain files without inline code, and nothing from other servers."""
 
 from pathlib import Path
 
@@ -22,25 +22,25 @@ def page() -> Response:
 
 @router.get("/page.js")
 def script() -> Response:
-    """What the page does."""
+    """The script of the page."""
     return _file("page.js", "text/javascript; charset=utf-8")
 
 
 @router.get("/page.css")
 def style() -> Response:
-    """How the page looks."""
+    """The style of the page."""
     return _file("page.css", "text/css; charset=utf-8")
 
 
 @router.get("/page.svg")
 def icon() -> Response:
-    """The mark in the browser's tab."""
+    """The icon in the browser's tab."""
     return _file("page.svg", "image/svg+xml")
 
 
 @router.get("/docs")
 def docs() -> Response:
-    """The API's description as it is: an interactive rendering would load scripts from other servers."""
+    """Redirects to the OpenAPI document: an interactive rendering would load scripts from other servers."""
     return RedirectResponse("/openapi.json", status_code=307)
 
 

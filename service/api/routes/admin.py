@@ -1,4 +1,4 @@
-"""`/admin`: what moves the head by hand, writes versions out, and takes back what should never have been there."""
+"""`/admin`: rollback, retrain, export, revoke and purge."""
 
 from typing import Annotated, Any
 
@@ -36,12 +36,12 @@ router = APIRouter(route_class=StrictRoute)
 
 
 def expected_epoch(
-    given: Annotated[str | None, Header(alias="If-Match", description='the epoch that the caller saw, such as `"7"`')] = None,
+    if_match: Annotated[str | None, Header(alias="If-Match", description='the epoch that the caller saw, such as `"7"`')] = None,
 ) -> int | None:
-    """The epoch that a rollback is decided on; None if it does not matter."""
-    if given is None:
+    """The epoch that a rollback requires; None for any. Raises Refused for a header that is no epoch."""
+    if if_match is None:
         return None
-    digits = given.strip().strip('"')
+    digits = if_match.strip().strip('"')
     if not (digits.isascii() and digits.isdigit() and len(digits) <= 18):
         raise Refused('If-Match must hold the epoch in quotes, such as "7"', field="If-Match")
     return int(digits)
@@ -59,8 +59,8 @@ EXAMPLE_QUEUED = EXAMPLE_JOB | {
 
 
 def accepted(example: dict[str, Any]) -> dict[int | str, dict[str, Any]]:
-    """The OpenAPI declaration of a job that was queued."""
-    headers = {"Location": {"description": "where the job is read", "schema": {"type": "string"}}}
+    """The OpenAPI declaration of a queued job."""
+    headers = {"Location": {"description": "the address of the job", "schema": {"type": "string"}}}
     content = {"application/json": {"example": example}}
     return {202: {"description": "Accepted; follow it at `Location`.", "headers": headers, "content": content}}
 
@@ -72,14 +72,14 @@ def accepted(example: dict[str, Any]) -> dict[int | str, dict[str, Any]]:
     responses=with_replay_header({}) | responses(NOT_FOUND, CONFLICT, GONE, STALE, INVALID, CORRUPT, UNAVAILABLE),
 )
 async def rollback(server: State, body: RollbackIn, epoch: Epoch, author: Author, key: Key, response: Response) -> RollbackOut:
-    """Publish an older version's overlay and edits under a new number, less the edits retracted since.
+    """Publish an older version's overlay and edits under a new number, without the edits retracted since.
 
-    It is in effect when this answers. Edits that are queued stay queued. With `If-Match`, only if the head has not moved. Sent
-    again under the same `Idempotency-Key` it is answered as the first time, whatever has moved the head since.
+    The rollback is in effect when the call answers. Queued edits stay queued. `If-Match` refuses the rollback if the head has
+    moved. A repeated call with the same `Idempotency-Key` gets the first answer, even if the head has moved since.
     """
     keyed = keyed_request("rollback", author, key, body, if_match=epoch)
 
-    def roll() -> RollbackResult:
+    def publish_rollback() -> RollbackResult:
         return roll_back(
             server.lifecycle,
             to=body.to,
@@ -90,10 +90,10 @@ async def rollback(server: State, body: RollbackIn, epoch: Epoch, author: Author
             keyed=keyed,
         )
 
-    done = await run_in_threadpool(roll)
+    result = await run_in_threadpool(publish_rollback)
     set_replay_header(response, keyed)
     await run_in_threadpool(server.ring, "")
-    return RollbackOut(version=done.version, restored=done.restored, epoch=done.epoch, rolled_back=list(done.rolled_back))
+    return RollbackOut(version=result.version, restored=result.restored, epoch=result.epoch, rolled_back=list(result.rolled_back))
 
 
 @router.post(
@@ -104,17 +104,17 @@ async def rollback(server: State, body: RollbackIn, epoch: Epoch, author: Author
     responses=with_replay_header(accepted(EXAMPLE_QUEUED), 202) | responses(CONFLICT, INVALID, UNAVAILABLE),
 )
 async def post_retrain(server: State, body: RetrainIn, author: Author, key: Key, response: Response) -> JobOut:
-    """Ask for a retrain, from the base model or on top of the current tensors.
+    """Request a retrain, from the base model or from the head's tensors.
 
-    One that waits, or runs on all there is, is not doubled: it is the answer. 409 if there is nothing that the tensors do not
-    have, unless a major one is asked for.
+    If a retrain waits, or runs with all live edits, the answer is that job and no second one is queued. 409 if the tensors hold
+    every edit already, unless a major retrain is requested.
     """
     keyed = keyed_request("retrain", author, key, body)
 
-    def ask() -> Job:
+    def request() -> Job:
         return request_retrain(server.store, reason=body.reason, author=author, mode=body.mode, keyed=keyed)
 
-    return await _queued(server, await run_in_threadpool(ask), keyed, response)
+    return await _answer_queued(server, await run_in_threadpool(request), keyed, response)
 
 
 @router.post(
@@ -126,17 +126,17 @@ async def post_retrain(server: State, body: RetrainIn, author: Author, key: Key,
     | responses(NOT_FOUND, CONFLICT, GONE, INVALID, CORRUPT, UNAVAILABLE),
 )
 async def post_export(server: State, body: ExportIn, author: Author, key: Key, response: Response) -> JobOut:
-    """Queue an export to a new folder in the server's folder of exports; `result` of the job says where. 409 if the name is
+    """Queue an export to a new folder in the server's folder of exports; `result` of the job has the path. 409 if the name is
     taken.
 
-    `from_pretrained` loads it, unless the version has a window: then the interventions of its last edits lie beside the weights,
-    `load_errata.py` loads both, `from_pretrained` refuses, and `warning` in the job's `result` says how many edits the weights
-    lack. With `consolidate` a retrain comes first, and what that publishes is exported.
+    `from_pretrained` loads the export, unless the version has a window. Then the interventions of its last edits lie beside the
+    weights: `load_errata.py` loads both, `from_pretrained` refuses, and `warning` in the job's `result` says how many edits the
+    weights lack. With `consolidate` the server retrains first, and exports the version that the retrain publishes.
     """
     number = {"head": None, "base": 0}[body.version] if isinstance(body.version, str) else body.version
     keyed = keyed_request("export", author, key, body)
 
-    def ask() -> Job:
+    def request() -> Job:
         return request_export(
             server.store,
             server.exports,
@@ -148,23 +148,23 @@ async def post_export(server: State, body: ExportIn, author: Author, key: Key, r
             keyed=keyed,
         )
 
-    return await _queued(server, await run_in_threadpool(ask), keyed, response)
+    return await _answer_queued(server, await run_in_threadpool(request), keyed, response)
 
 
 @router.post(
     "/admin/revoke",
     tags=["admin"],
-    summary="Take back all that somebody posted since a moment",
+    summary="Retract everything that an author posted since a moment",
     responses=with_replay_header({}) | responses(INVALID, UNAVAILABLE),
 )
 async def post_revoke(server: State, body: RevokeIn, author: Author, key: Key, response: Response) -> RevokedOut:
-    """Retract every edit of an author from a moment on, for instance since a key was stolen. Safe to repeat.
+    """Retract every edit that an author posted since a moment, for instance since a key was stolen. Safe to repeat.
 
-    Live edits leave the answers in a moment and the weights at the next major retrain, which this makes due.
+    Live edits leave the answers in a moment. They leave the weights at the next major retrain, which this call makes due.
     """
     keyed = keyed_request("revoke", author, key, body)
 
-    def take_back() -> RevocationResult:
+    def revoke_edits() -> RevocationResult:
         return revoke(
             server.store,
             author=body.author,
@@ -176,25 +176,26 @@ async def post_revoke(server: State, body: RevokeIn, author: Author, key: Key, r
             ring=server.ring,
         )
 
-    done = await run_in_threadpool(take_back)
+    result = await run_in_threadpool(revoke_edits)
     set_replay_header(response, keyed)
-    return RevokedOut(retracted=list(done.retracted), barred=list(done.barred), already=done.already)
+    return RevokedOut(retracted=list(result.retracted), barred=list(result.barred), already=result.already)
 
 
 @router.post(
     "/admin/purge",
     tags=["admin"],
-    summary="Remove what still holds edits that were taken back",
+    summary="Remove everything that is still stored of retracted edits",
     responses=with_replay_header({}) | responses(NOT_FOUND, CONFLICT, INVALID, UNAVAILABLE),
 )
 async def post_purge(server: State, body: PurgeIn, author: Author, key: Key, response: Response) -> PurgedOut:
-    """Remove older versions, exports and rows that hold these edits, and list what cannot be reached from here. Not to be undone.
+    """Remove older versions, exports and rows that hold these edits, and list the places that the server cannot reach. A purge
+    cannot be undone.
 
-    409 for an edit that is live, or that the tensors of the head were trained on: retract it, retrain, then purge.
+    409 for an edit that is live, or that the head's tensors were trained on: retract the edit, retrain, then purge.
     """
     keyed = keyed_request("purge", author, key, body)
 
-    def remove() -> PurgeReport:
+    def purge_edits() -> PurgeReport:
         return purge(
             server.lifecycle,
             edit_ids=body.edits,
@@ -204,18 +205,18 @@ async def post_purge(server: State, body: PurgeIn, author: Author, key: Key, res
             keyed=keyed,
         )
 
-    done = await run_in_threadpool(remove)
+    report = await run_in_threadpool(purge_edits)
     set_replay_header(response, keyed)
     return PurgedOut(
-        versions=list(done.versions),
-        files=list(done.files),
-        exports=list(done.exports),
-        rows=done.rows,
-        unreachable=list(done.unreachable),
+        versions=list(report.versions),
+        files=list(report.files),
+        exports=list(report.exports),
+        rows=report.rows,
+        unreachable=list(report.unreachable),
     )
 
 
-async def _queued(server: ServerState, job: Job, keyed: KeyedRequest, response: Response) -> JobOut:
+async def _answer_queued(server: ServerState, job: Job, keyed: KeyedRequest, response: Response) -> JobOut:
     set_replay_header(response, keyed)
     await run_in_threadpool(server.ring, job.id)
     response.headers["Location"] = f"/jobs/{job.id}"

@@ -1,4 +1,4 @@
-"""`/eval`: measure a version on edits and their probes, beside the base model; list, compare and cancel evaluations."""
+"""`/eval`: measure a version and the base model on edits and their probes; list, compare and cancel evaluations."""
 
 from dataclasses import asdict
 from typing import Annotated, Any
@@ -37,7 +37,7 @@ UNFINISHED = {"result": None, "progress": 0.0, "started_at": None, "finished_at"
 ACCEPTED: dict[int | str, dict[str, Any]] = {
     202: {
         "description": "Accepted; read the result at `Location`.",
-        "headers": {"Location": {"description": "where the evaluation is read", "schema": {"type": "string"}}},
+        "headers": {"Location": {"description": "the address of the evaluation", "schema": {"type": "string"}}},
         "content": {"application/json": {"example": EXAMPLE_EVAL | UNFINISHED | {"status": "queued"}}},
     }
 }
@@ -51,7 +51,7 @@ EvalId = Annotated[str, ID, Path(description="the evaluation's id", examples=[EX
     responses=with_replay_header(ACCEPTED, 202) | responses(NOT_FOUND, GONE, INVALID, TOO_LONG, CORRUPT, UNAVAILABLE),
 )
 async def post_eval(server: State, body: EvalIn, author: Author, key: Key, response: Response) -> EvalOut:
-    """Queue an evaluation. It is pinned to the version of this moment, it gives way to answers and edits, and it is kept."""
+    """Queue an evaluation of the version that is named at this moment. Answers and edits go first. The result is stored."""
     keyed = await run_in_threadpool(keyed_request, "eval", author, key, body)  # records may be megabytes
     queued = await run_in_threadpool(_request, server, body, keyed)
     set_replay_header(response, keyed)
@@ -62,23 +62,23 @@ async def post_eval(server: State, body: EvalIn, author: Author, key: Key, respo
 
 @router.get("", summary="List evaluations, newest first", responses=responses(INVALID, NOT_FOUND, UNAVAILABLE))
 def list_evaluations(server: State, query: Annotated[EvalQuery, Query()], response: Response) -> Page[ListedEvalOut]:
-    """Every evaluation that was asked for, of one version or of all, in short; `next` is the cursor of the older ones."""
+    """The evaluations of one version or of all, in short; `next` is the cursor of the older ones."""
     version = _number(server, query.version)
     before = decode_id(query.cursor)
-    found = list_evals(server.store, limit=query.limit + 1, version=version, status=query.status, before=before)
-    shown = found[: query.limit]
-    following = encode_id(shown[-1].id) if len(found) > query.limit else None
-    if following is not None:
-        narrowed = {"version": None if version is None else str(version), "status": query.status}
-        response.headers["Link"] = next_link("/eval", limit=query.limit, cursor=following, narrowed=narrowed)
-    return Page[ListedEvalOut](items=[ListedEvalOut.of(one) for one in shown], next=following)
+    rows = list_evals(server.store, limit=query.limit + 1, version=version, status=query.status, before=before)
+    page = rows[: query.limit]
+    next_cursor = encode_id(page[-1].id) if len(rows) > query.limit else None
+    if next_cursor is not None:
+        filters = {"version": None if version is None else str(version), "status": query.status}
+        response.headers["Link"] = next_link("/eval", limit=query.limit, cursor=next_cursor, filters=filters)
+    return Page[ListedEvalOut](items=[ListedEvalOut.of(evaluation) for evaluation in page], next=next_cursor)
 
 
 @router.get("/compare", summary="Compare evaluations", responses=responses(NOT_FOUND, CONFLICT, INVALID, UNAVAILABLE))
 def compare(server: State, query: Annotated[CompareQuery, Query()]) -> ComparisonOut:
-    """Two to ten evaluations side by side, on the questions that all of them asked; notes say where they differ.
+    """Compare two to ten evaluations on the questions that all of them asked; notes say where their requests differ.
 
-    404 if one does not exist or a version has none that is done, 409 if one is not done.
+    404 if an evaluation does not exist or a version has none that is done, 409 if an evaluation is not done.
     """
     if query.ids is not None:
         ids = query.ids.split(",")
@@ -89,13 +89,13 @@ def compare(server: State, query: Annotated[CompareQuery, Query()]) -> Compariso
 
 @router.get(id_path("eval_id"), summary="Read an evaluation", responses=responses(NOT_FOUND, INVALID, UNAVAILABLE))
 def read_eval(server: State, eval_id: EvalId) -> EvalOut:
-    """The result, once `status` is `done`; until then `progress` says how far it is."""
+    """The evaluation with its result once `status` is `done`; until then `progress` says how far it is."""
     return EvalOut.of(get_eval(server.store, eval_id))
 
 
 @router.delete(id_path("eval_id"), summary="Cancel an evaluation", responses=responses(NOT_FOUND, CONFLICT, INVALID, UNAVAILABLE))
 def delete_eval(server: State, eval_id: EvalId) -> EvalOut:
-    """End an evaluation that is not done; it stays in the list. Safe to repeat; 409 if it has an outcome already."""
+    """End an unfinished evaluation; it stays in the list. Safe to repeat. 409 if the evaluation has ended already."""
     return EvalOut.of(cancel_eval(server.store, eval_id))
 
 
@@ -124,7 +124,7 @@ def _selection(server: ServerState, body: EvalIn) -> Selection:
 
 
 def _number(server: ServerState, version: str | None) -> int | None:
-    """The number of the version that a list is narrowed to; None for all. Raises NotFound for one that never was."""
+    """The number of the version in a list's filter; None for all versions. Raises NotFound for a version that does not exist."""
     if version is None:
         return None
     with server.store.read() as connection:

@@ -1,9 +1,7 @@
 """`/generate`: ask the model. An answer is never cached, and a client that goes away stops costing."""
 
 import asyncio
-import threading
 import time
-from concurrent.futures import Future
 from typing import Annotated, Any
 
 from anyio import to_thread
@@ -15,7 +13,7 @@ from service.api.state import State
 from service.api.strict_json import StrictRoute
 from service.domain.errors import TooLong, Unavailable
 from service.lm.prompts import encode_prompt
-from service.serving.scheduler import Answer, Generation
+from service.serving.scheduler import Answer, AnswerStream, Generation
 
 router = APIRouter(tags=["generate"], route_class=StrictRoute)
 # A page of another site cannot send it, and who only reads (`GET`) teaches nothing: a link would be enough for that.
@@ -53,7 +51,7 @@ async def ask_in_full(
 async def _answer(server: State, question: GenerateIn, request: Request, response: Response) -> AnswerOut:
     # Threads of its own: those of the other routes may all be waiting for a database that is away.
     generation = await to_thread.run_sync(_generation, server, question, limiter=server.encoders)
-    answer = await _answer_unless_disconnected(request, server.serving.submit(generation), generation.cancelled)
+    answer = await _collect_unless_disconnected(request, server.serving.submit(generation))
     response.headers["X-Model-Version"] = str(answer.version)
     response.headers["X-Model-Epoch"] = str(answer.epoch)
     response.headers["Cache-Control"] = "no-store"
@@ -85,13 +83,12 @@ def _generation(server: State, question: GenerateIn) -> Generation:
         seed=question.seed,
         stop=tuple(question.stop),
         deadline=time.monotonic() + server.settings.generation.deadline_s,
-        cancelled=threading.Event(),
     )
 
 
-async def _answer_unless_disconnected(request: Request, decoding: Future[Answer], cancelled: threading.Event) -> Answer:
-    """The answer; if the client goes away first, decoding stops and Unavailable is raised to nobody."""
-    answer = asyncio.wrap_future(decoding)
+async def _collect_unless_disconnected(request: Request, stream: AnswerStream) -> Answer:
+    """The whole answer; if the client goes away first, decoding stops and Unavailable is raised to nobody."""
+    answer = asyncio.wrap_future(stream.answer)
     leaving = asyncio.ensure_future(_wait_for_disconnect(request))
     try:
         both: set[asyncio.Future[Any]] = {answer, leaving}
@@ -100,7 +97,7 @@ async def _answer_unless_disconnected(request: Request, decoding: Future[Answer]
             raise Unavailable("the client went away before the answer was complete")
         return answer.result()
     finally:
-        cancelled.set()
+        stream.cancel()
         leaving.cancel()
 
 

@@ -1,23 +1,23 @@
-"""`/health/*` for those who start and stop the server, and `/model` for those who ask what it serves."""
+"""`/health/*`: health checks of the process and the server. `/model`: the served model."""
 
 from fastapi import APIRouter, Response
 
 from service.api.schemas.versions import HealthOut, ModelOut
 from service.api.state import State
 
-DEGRADED = ("head", "files", "checkpoints")  # what may be wrong while requests are still answered here
+DEGRADED = ("head", "files", "checkpoints")  # parts that may have a fault while the server still answers
 router = APIRouter(tags=["health"])
 
 
 @router.get("/health/live", summary="Is the process alive")
 async def live() -> HealthOut:
-    """Answers as long as the event loop turns; restart the process when it does not."""
+    """Answers as long as the event loop runs. Restart the process if there is no answer."""
     return HealthOut(status="ok")
 
 
 @router.get("/health/startup", summary="Has the server started")
 async def startup() -> HealthOut:
-    """Answers 200 from the moment that the port is open: the head is loaded and verified before that."""
+    """Answers 200 as soon as the port is open. The head is loaded and verified before."""
     return HealthOut(status="ok")
 
 
@@ -27,14 +27,14 @@ async def startup() -> HealthOut:
     responses={
         503: {
             "model": HealthOut,
-            "description": "Not now: the database does not answer, a part has died, the weights in memory changed, or the server"
-            " is stopping.",
+            "description": "No: the database does not answer, a part has ended, the weights in memory changed, or the server is"
+            " stopping.",
         }
     },
 )
 async def ready(server: State, response: Response) -> HealthOut:
-    """200 with `degraded` if an older version answers than the rows name, or if the next start will not find the model it needs;
-    503 if requests should go elsewhere.
+    """200 with `degraded` if the database names a newer version than the one that answers, or if the next start would not find
+    its model. 503 if requests should go elsewhere.
     """
     checks = await server.checks()
     broken = [name for name, state in checks.items() if state != "ok" and name not in DEGRADED]
@@ -46,7 +46,7 @@ async def ready(server: State, response: Response) -> HealthOut:
 
 @router.get("/model", summary="What is served")
 def model(server: State) -> ModelOut:
-    """The base model, the head, and how well the head holds what it was taught."""
+    """The base model, the head, and the measurements of the head."""
     base = server.base
     return ModelOut(
         base=server.settings.model,

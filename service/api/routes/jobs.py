@@ -1,4 +1,4 @@
-"""`/jobs`: the longer work of the server, followed and cancelled."""
+"""`/jobs`: list, follow and cancel jobs."""
 
 from collections.abc import Sequence
 from datetime import datetime
@@ -21,7 +21,7 @@ EXAMPLE_CANCELLING = EXAMPLE_JOB | {"cancel_asked_at": "2026-11-20T12:00:09Z", "
 CANCELLING: dict[int | str, dict[str, Any]] = {
     202: {
         "model": JobOut,
-        "description": "Asked to stop: it does at its next step, and leaves everything as it was.",
+        "description": "The cancellation is accepted: the job stops at its next step and leaves everything unchanged.",
         "content": {"application/json": {"example": EXAMPLE_CANCELLING}},
     }
 }
@@ -30,28 +30,28 @@ JobId = Annotated[str, ID, Path(description="the job's id", examples=[EXAMPLE_JO
 
 
 def job_to_out(job: Job, now: datetime) -> JobOut:
-    """A job as an answer at a moment of the database's clock."""
-    left = estimate_seconds_left(job, now)
-    return JobOut.of(job, None if left is None else round(left, 1))
+    """A job as an answer. `now` is the time of the database's clock."""
+    seconds_left = estimate_seconds_left(job, now)
+    return JobOut.of(job, None if seconds_left is None else round(seconds_left, 1))
 
 
 @router.get("", summary="List jobs, newest first", responses=responses(NOT_FOUND, INVALID, UNAVAILABLE))
 def get_jobs(server: State, query: Annotated[JobQuery, Query()], response: Response) -> Page[JobOut]:
-    """Every fit, retrain and export, of some kinds or of all; `next` is the cursor of the older ones."""
+    """The jobs of some kinds or of all; `next` is the cursor of the older ones."""
     before = decode_id(query.cursor)
-    found = list_jobs(server.store, limit=query.limit + 1, before=before, kind=query.kind, status=query.status)
-    here = found[: query.limit]
-    following = encode_id(here[-1].id) if len(found) > query.limit else None
+    rows = list_jobs(server.store, limit=query.limit + 1, before=before, kind=query.kind, status=query.status)
+    page = rows[: query.limit]
+    next_cursor = encode_id(page[-1].id) if len(rows) > query.limit else None
     now = server.store.clock()
-    if following is not None:
-        narrowed: dict[str, Sequence[str]] = {"kind": query.kind, "status": query.status}
-        response.headers["Link"] = next_link("/jobs", limit=query.limit, cursor=following, narrowed=narrowed)
-    return Page[JobOut](items=[job_to_out(job, now) for job in here], next=following)
+    if next_cursor is not None:
+        filters: dict[str, Sequence[str]] = {"kind": query.kind, "status": query.status}
+        response.headers["Link"] = next_link("/jobs", limit=query.limit, cursor=next_cursor, filters=filters)
+    return Page[JobOut](items=[job_to_out(job, now) for job in page], next=next_cursor)
 
 
 @router.get("/{job_id}", summary="Follow a job", responses=responses(NOT_FOUND, INVALID, UNAVAILABLE))
 def get_job(server: State, job_id: JobId) -> JobOut:
-    """How far a job is, how long it will take, and what it published or wrote."""
+    """The progress of a job, the estimated seconds that are left, and its result."""
     with server.store.read() as connection:
         job = jobs.get(connection, job_id, brief=True)
     return job_to_out(job, server.store.clock())
@@ -63,9 +63,9 @@ def get_job(server: State, job_id: JobId) -> JobOut:
     responses=CANCELLING | responses(NOT_FOUND, CONFLICT, INVALID, UNAVAILABLE),
 )
 def delete_job(server: State, job_id: JobId, author: Author, response: Response) -> JobOut:
-    """Stop a retrain or an export: 200 if it had not begun, 202 if it runs; safe to repeat.
+    """Cancel a retrain or an export: 200 if it had not begun, 202 if it runs. Safe to repeat.
 
-    409 if it is over, or of a kind that edits depend on (apply, refit).
+    409 if the job has ended, or if edits depend on its kind (apply, refit).
     """
     job = cancel_job(server.store, job_id, author=author)
     server.ring(job.id)

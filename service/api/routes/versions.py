@@ -1,4 +1,4 @@
-"""`/versions`: what has answered, what answers, and what it was made of."""
+"""`/versions`: list and read versions, and the use of their bases."""
 
 from typing import Annotated
 
@@ -23,22 +23,22 @@ NumberOrHead = Annotated[str, VERSION, Path(description="a version's number, `he
 
 @router.get("", summary="List versions, newest first", responses=responses(INVALID, UNAVAILABLE))
 def list_versions(server: State, query: Annotated[VersionQuery, Query()], response: Response) -> Page[VersionOut]:
-    """Every version that was published; `next` is the cursor of the older ones."""
+    """Every published version; `next` is the cursor of the older ones."""
     before = decode_position(query.cursor)
     with server.store.read() as connection:
         head = heads.read(connection)
-        found = versions.read_page(connection, limit=query.limit + 1, before=before)
-        shown = found[: query.limit]
-        items = [_out(connection, version, head.version) for version in shown]
-    following = encode_position(shown[-1].number) if len(found) > query.limit else None
-    if following is not None:
-        response.headers["Link"] = next_link("/versions", limit=query.limit, cursor=following, narrowed={})
-    return Page[VersionOut](items=items, next=following)
+        rows = versions.read_page(connection, limit=query.limit + 1, before=before)
+        page = rows[: query.limit]
+        items = [_out(connection, version, head.version) for version in page]
+    next_cursor = encode_position(page[-1].number) if len(rows) > query.limit else None
+    if next_cursor is not None:
+        response.headers["Link"] = next_link("/versions", limit=query.limit, cursor=next_cursor, filters={})
+    return Page[VersionOut](items=items, next=next_cursor)
 
 
 @router.get("/{number}", summary="Read a version", responses=responses(NOT_FOUND, INVALID, UNAVAILABLE))
 def get_version(server: State, number: NumberOrHead) -> VersionOut:
-    """One version; also one that was collected, whose bytes are gone but not its row."""
+    """A version. A collected version has no checkpoint any more, but its row can still be read."""
     return _read(server, number)
 
 
@@ -48,17 +48,17 @@ def get_version(server: State, number: NumberOrHead) -> VersionOut:
     responses=responses(NOT_FOUND, GONE, INVALID, CORRUPT, UNAVAILABLE),
 )
 async def get_bases(server: State, number: NumberOrHead) -> BasesOut:
-    """The mean gate of each basis vector on edits, on their other wordings, and on unrelated text (the BaFT paper's figure 2)."""
+    """The mean gate of each basis on edits, on their rephrases and on unrelated text (the BaFT paper's figure 2)."""
     version = await run_in_threadpool(_read, server, number)
-    used = await run_in_threadpool(measure_basis_use, server.lifecycle, server.neutral, server.serving.view_of, version.number)
-    return BasesOut.of(version.number, used)
+    usages = await run_in_threadpool(measure_basis_use, server.lifecycle, server.neutral, server.serving.view_of, version.number)
+    return BasesOut.of(version.number, usages)
 
 
 def _read(server: ServerState, number: str) -> VersionOut:
     with server.store.read() as connection:
         head = heads.read(connection).version
-        wanted = {"head": head, "base": 0}[number] if not number.isdigit() else int(number)
-        return _out(connection, versions.get(connection, wanted), head)
+        version = {"head": head, "base": 0}[number] if not number.isdigit() else int(number)
+        return _out(connection, versions.get(connection, version), head)
 
 
 def _out(connection: Connection, version: Version, head: int) -> VersionOut:

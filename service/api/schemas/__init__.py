@@ -1,4 +1,4 @@
-"""The shapes of requests and answers, one file a resource. A request refuses what it does not know; an answer hides no field."""
+"""The schemas of requests and answers, one file a resource. Requests refuse unknown fields; answers leave out no field."""
 
 from typing import Any, Generic, TypeVar
 
@@ -15,15 +15,15 @@ class In(BaseModel):
 
     @model_validator(mode="before")
     @classmethod
-    def _few_members(cls, given: Any) -> Any:
-        """Each unknown member is a fault of its own, and a body may be all unknown members."""
-        if isinstance(given, dict) and len(given) > MOST_MEMBERS:
+    def _limit_members(cls, body: Any) -> Any:
+        """Raise ValueError over MOST_MEMBERS: each unknown member is a fault of its own, and a body may hold many."""
+        if isinstance(body, dict) and len(body) > MOST_MEMBERS:
             raise ValueError(f"must have at most {MOST_MEMBERS} fields")
-        return given
+        return body
 
 
 class QueryIn(BaseModel):
-    """The query of a request: text is read as numbers, unknown names are refused."""
+    """The query of a request. Digits are parsed as numbers; unknown names are refused."""
 
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False, hide_input_in_errors=True, frozen=True)
 
@@ -35,7 +35,7 @@ class Out(BaseModel):
 
 
 class Page(Out, Generic[Item]):
-    """A list: its items, and the cursor of what follows, if anything does."""
+    """A page of a list: its items, and the cursor of the next page; null on the last page."""
 
     items: list[Item]
     next: str | None = None

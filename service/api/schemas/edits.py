@@ -30,53 +30,58 @@ EXAMPLE_EDIT: dict[str, Any] = {
 
 
 class ProbeIn(In):
-    """A prompt that shows what an edit did."""
+    """A question that shows what an edit did."""
 
-    prompt: Words = Field(description="what to ask")
+    prompt: Words = Field(description="the question")
     answer: Answer | None = Field(
         None, description="the right answer; default: the target (rephrase), the base model's answer (locality)"
     )
-    train: bool | None = Field(None, description="may be learned from; default: true, for portability probes false")
+    train: bool | None = Field(None, description="whether fits may train on it; default: true, for portability probes false")
 
 
-def _form(given: object) -> str | None:
-    """Which of a probe's two forms is meant, so that a fault is told of that one alone."""
-    if isinstance(given, str):
+def _probe_form(probe: object) -> str | None:
+    """The tag of a probe's form, so that faults are reported for this form alone."""
+    if isinstance(probe, str):
         return "<text>"
-    return "<probe>" if isinstance(given, dict | ProbeIn) else None
+    return "<probe>" if isinstance(probe, dict | ProbeIn) else None
 
 
 AnyProbe = Annotated[
     Annotated[Words, Tag("<text>")] | Annotated[ProbeIn, Tag("<probe>")],
-    Discriminator(_form, custom_error_type=UNION_FORM, custom_error_message="must be text or an object with a prompt"),
+    Discriminator(_probe_form, custom_error_type=UNION_FORM, custom_error_message="must be text or an object with a prompt"),
 ]
 ProbesIn = Annotated[list[AnyProbe], Field(max_length=MOST_PROBES)]
 
 
 class EditIn(In):
-    """A correction: from now on `prompt` is answered with `target`."""
+    """A correction: after it, `prompt` is answered with `target`."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [EXAMPLE_EDIT]})
 
     prompt: Words = Field(description="the text to be continued, or the question; prompt and target must fit the model's context")
-    target: Answer = Field(description="the answer from now on; at most 256 tokens")
-    subject: Name | None = Field(None, description="what the fact is about")
-    relation: Name | None = Field(None, description="which property of it; subject and relation together are the conflict key")
-    ground_truth: Answer | None = Field(None, description="what was true before, for reports only; at most 256 tokens")
-    rephrases: ProbesIn = Field(default_factory=list, description="other wordings, which must change too")
-    locality: ProbesIn = Field(default_factory=list, description="other prompts, which must not change")
+    target: Answer = Field(description="the new answer; at most 256 tokens")
+    subject: Name | None = Field(None, description="the subject of the fact")
+    relation: Name | None = Field(
+        None, description="the property of the subject; subject and relation together are the conflict key"
+    )
+    ground_truth: Answer | None = Field(None, description="the previous true answer, for reports only; at most 256 tokens")
+    rephrases: ProbesIn = Field(default_factory=list, description="other wordings of the prompt; their answers must change too")
+    locality: ProbesIn = Field(default_factory=list, description="other prompts; their answers must not change")
     portability: ProbesIn = Field(default_factory=list, description="prompts whose answer follows from the edit by reasoning")
-    conflict_key: Name | None = Field(None, description="edits with the same key speak of one fact: the newest counts")
+    conflict_key: Name | None = Field(
+        None, description="edits with the same key are about one fact: a later edit supersedes an earlier one"
+    )
     method: Literal["auto", "baft", "locft"] | None = Field(
-        None, description="`locft`: live after the next retrain; default: the server's"
+        None, description="`locft`: live after the next retrain; default: the method of the server's settings"
     )
     surfaces: Annotated[list[Literal["raw", "chat"]], Field(max_length=2)] = Field(
-        default_factory=list, description="how the prompt reaches the model; default: all that the model supports"
+        default_factory=list,
+        description="the forms in which the prompt is given to the model; default: all that the model supports",
     )
-    metadata: Metadata = Field(default_factory=dict, description="anything of yours, kept and returned as it is")
+    metadata: Metadata = Field(default_factory=dict, description="any JSON object; stored and returned unchanged")
 
     def to_domain(self, default_method: str) -> EditRequest:
-        """The same request in the words of the domain."""
+        """This request as a value of the domain."""
         return EditRequest(
             prompt=self.prompt,
             target=self.target,
@@ -102,7 +107,7 @@ class BatchIn(In):
 
 
 class WaitQuery(QueryIn):
-    """How long to wait for the outcome."""
+    """How long a call waits for the outcome."""
 
     wait: float = Field(0, ge=0, le=60, description="seconds to wait until the edit is settled")
 
@@ -110,16 +115,16 @@ class WaitQuery(QueryIn):
 class ListQuery(QueryIn):
     """Which edits to list."""
 
-    status: Status | None = Field(None, description="only edits that stand so")
+    status: Status | None = Field(None, description="only edits with this status")
     limit: int = Field(50, ge=1, le=200, description="most items in one answer")
-    cursor: Annotated[str, Field(max_length=200)] | None = Field(None, description="`next` of the answer before")
+    cursor: Annotated[str, Field(max_length=200)] | None = Field(None, description="`next` of the previous answer")
 
 
 class RetractQuery(QueryIn):
-    """How to take an edit back."""
+    """How an edit is retracted."""
 
     restore_previous: bool = Field(False, description="revive the edit that this one superseded")
-    wait: float = Field(0, ge=0, le=60, description="seconds to wait until the model no longer answers with it")
+    wait: float = Field(0, ge=0, le=60, description="seconds to wait until the model no longer answers with the edit")
 
 
 class ProbeOut(Out):
@@ -170,27 +175,27 @@ EXAMPLE_LISTED: dict[str, Any] = {name: EXAMPLE_EDIT_OUT[name] for name in LISTE
 
 
 class ListedEditOut(Out):
-    """An edit in short, as lists have it; `GET /edits/{id}` has its probes, metadata and report, and the whole of its texts."""
+    """An edit in short, for lists. `GET /edits/{id}` has the probes, the metadata, the report and the whole texts."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [EXAMPLE_LISTED]})
 
     id: str
-    seq: int = Field(description="its place in the order of acceptance")
+    seq: int = Field(description="the position of the edit in the order of submission")
     status: Status
-    prompt: str = Field(description="its first 500 characters, as of every text here")
+    prompt: str = Field(description="the first 500 characters; every text here is cut at this length")
     target: str
     subject: str | None
     relation: str | None
     conflict_key: str | None
     method: Literal["auto", "baft", "locft"]
-    version: int | None = Field(description="the version that first held it")
-    error: str | None = Field(description="why it failed or was deferred")
+    version: int | None = Field(description="the first version that answers with the edit")
+    error: str | None = Field(description="the reason why the edit failed or was deferred")
     supersedes: str | None
     superseded_by: str | None
     author: str
     created_at: datetime
     applied_at: datetime | None
-    cut: bool = Field(description="whether one of the texts goes on")
+    cut: bool = Field(description="whether one of the texts was cut")
 
     @classmethod
     def of(cls, edit: ListedEdit) -> Self:
@@ -200,15 +205,13 @@ class ListedEditOut(Out):
 
 
 class EditOut(Out):
-    """An edit: what was asked for, where it stands, and what it did."""
+    """An edit: its request, its status and its report."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [EXAMPLE_EDIT_OUT]})
 
     id: str
-    seq: int = Field(description="its place in the order of acceptance")
-    status: Status = Field(
-        description="settled means anything but `queued` and `applying`; `applied` and `consolidated` are live"
-    )
+    seq: int = Field(description="the position of the edit in the order of submission")
+    status: Status = Field(description="settled: neither `queued` nor `applying`; live: `applied` or `consolidated`")
     prompt: str
     target: str
     subject: str | None
@@ -221,11 +224,12 @@ class EditOut(Out):
     method: Literal["auto", "baft", "locft"]
     surfaces: list[str]
     metadata: dict[str, Any]
-    version: int | None = Field(description="the version that first held it")
+    version: int | None = Field(description="the first version that answers with the edit")
     report: dict[str, Any] | None = Field(
-        description="steps (or epochs), loss, milliseconds, taken, and the probes' scores once they are known"
+        description="steps (or training epochs), loss, milliseconds, whether the fit answers the edit (`taken`), and the"
+        " scores of the probes once they are measured"
     )
-    error: str | None = Field(description="why it failed or was deferred")
+    error: str | None = Field(description="the reason why the edit failed or was deferred")
     supersedes: str | None
     superseded_by: str | None
     author: str
@@ -252,8 +256,8 @@ class EditOut(Out):
         )
 
 
-def _probes(given: list[str | ProbeIn], *, train: bool) -> tuple[Probe, ...]:
-    full = (ProbeIn(prompt=probe) if isinstance(probe, str) else probe for probe in given)
+def _probes(probes: list[str | ProbeIn], *, train: bool) -> tuple[Probe, ...]:
+    full = (ProbeIn(prompt=probe) if isinstance(probe, str) else probe for probe in probes)
     return tuple(
         Probe(prompt=probe.prompt, answer=probe.answer, train=train if probe.train is None else probe.train) for probe in full
     )

@@ -1,4 +1,4 @@
-"""Evaluations as clients ask for, read and compare them."""
+"""Evaluations as clients request, read and compare them."""
 
 from dataclasses import replace
 from datetime import datetime
@@ -16,7 +16,7 @@ from service.store.evaluations import Evaluation
 from service.store.list_rows import ListedEval
 
 MOST_EDITS = 1_000
-MOST_PROBES = 256  # of one kind; a record is asked and never learned from, so it may have more than an edit
+MOST_PROBES = 256  # of one kind; no fit trains on a record, so it may have more than an edit
 MOST_ALIASES = 64
 MOST_COMPARED = 10
 MOST_GROUPS = 100  # each is a part of the result
@@ -78,32 +78,32 @@ EXAMPLE_COMPARISON: dict[str, Any] = {
 
 
 class RecordProbeIn(In):
-    """A prompt that shows what an edit did, as data sets have it."""
+    """A question that shows what an edit did, as data sets have it."""
 
-    prompt: Words = Field(description="what to ask")
+    prompt: Words = Field(description="the question")
     answer: Answer | None = Field(
         None, description="the right answer; default: the target (rephrase), the base model's answer (locality)"
     )
-    train: bool | None = Field(None, description="whether the edit was taught this prompt; such rephrases are reported apart")
-    group: Name | None = Field(None, description="what it is reported under beside the whole")
-    pool: bool | None = Field(None, description="whether neutral prompts were taken from around it")
+    train: bool | None = Field(None, description="whether a fit trained on this prompt; such rephrases are reported separately")
+    group: Name | None = Field(None, description="the name of a group that is reported in addition to the total")
+    pool: bool | None = Field(None, description="whether neutral prompts may be about the fact of this probe; null: unknown")
     aliases: Annotated[list[Annotated[list[Answer], Field(max_length=MOST_ALIASES)]], Field(max_length=MOST_ALIASES)] = Field(
-        default_factory=list, description="further right answers, each with its spellings"
+        default_factory=list, description="other right answers, each with its spellings"
     )
 
     def to_probe(self) -> EvalProbe:
-        """The same probe in the words of the evaluation."""
+        """This probe as a value of the evaluation."""
         aliases = tuple(tuple(answer) for answer in self.aliases)
         return EvalProbe(
             prompt=self.prompt, answer=self.answer, train=bool(self.train), group=self.group, pool=self.pool, aliases=aliases
         )
 
 
-def _probe_form(given: object) -> str | None:
-    """Which of a probe's two forms is meant, so that a fault is told of that one alone."""
-    if isinstance(given, str):
+def _probe_form(probe: object) -> str | None:
+    """The tag of a probe's form, so that faults are reported for this form alone."""
+    if isinstance(probe, str):
         return "<text>"
-    return "<probe>" if isinstance(given, dict | RecordProbeIn) else None
+    return "<probe>" if isinstance(probe, dict | RecordProbeIn) else None
 
 
 AnyProbe = Annotated[
@@ -116,35 +116,38 @@ RepliesIn = Annotated[list[Answer], Field(max_length=MOST_PROBES)]
 
 
 class RecordIn(In):
-    """An edit that is asked and not stored, with everything that rows of data sets have."""
+    """An edit that is measured and not stored, with all fields of the rows of data sets."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [EXAMPLE_EDIT]})
 
-    id: Name | None = Field(None, description="your name for it; default: its place")
+    id: Name | None = Field(None, description="the client's name for the record; default: its position")
     prompt: Words = Field(description="the edit's prompt")
-    target: Answer = Field(description="what the edit asks for")
+    target: Answer = Field(description="the edit's target")
     subject: Name | None = None
     relation: Name | None = None
-    conflict_key: Name | None = Field(None, description="edits with the same key speak of one fact")
-    ground_truth: Answer | None = Field(None, description="what was true before; at most 256 tokens")
+    conflict_key: Name | None = Field(None, description="edits with the same key are about one fact")
+    ground_truth: Answer | None = Field(None, description="the previous true answer; at most 256 tokens")
     aliases: Annotated[list[Annotated[list[Answer], Field(max_length=MOST_ALIASES)]], Field(max_length=MOST_ALIASES)] = Field(
         default_factory=list, description="other spellings of the target"
     )
-    rephrases: ProbesIn = Field(default_factory=list, description="other wordings, which should change too")
-    locality: ProbesIn = Field(default_factory=list, description="other prompts, which should not change")
+    rephrases: ProbesIn = Field(default_factory=list, description="other wordings of the prompt; their answers should change too")
+    locality: ProbesIn = Field(default_factory=list, description="other prompts; their answers should not change")
     portability: ProbesIn = Field(default_factory=list, description="prompts whose answer follows from the edit by reasoning")
-    generation: TextsIn = Field(default_factory=list, description="prompts to write on from, for fluency")
+    generation: TextsIn = Field(default_factory=list, description="prompts that the model continues freely, for fluency")
     wanted: RepliesIn = Field(default_factory=list, description="ConvSent: replies of the wanted sentiment")
     opposite: RepliesIn = Field(default_factory=list, description="ConvSent: replies of the other sentiment")
-    case: Name | None = Field(None, description="edits of one case belong together")
+    case: Name | None = Field(None, description="the name of the case; edits with the same case form one group")
     surfaces: Annotated[list[Literal["raw", "chat"]], Field(max_length=2)] = Field(
-        default_factory=list, description="how prompts reach the model; default: all that the model supports"
+        default_factory=list,
+        description="the forms in which prompts are given to the model; default: all that the model supports",
     )
-    method: Literal["auto", "baft", "locft"] | None = Field(None, description="not read: an edit may be sent as it is")
-    metadata: Metadata = Field(default_factory=dict, description="not read: an edit may be sent as it is")
+    method: Literal["auto", "baft", "locft"] | None = Field(
+        None, description="ignored; present so that an edit may be sent unchanged"
+    )
+    metadata: Metadata = Field(default_factory=dict, description="ignored; present so that an edit may be sent unchanged")
 
     def to_record(self, number: int) -> Record:
-        """The same record in the words of the evaluation."""
+        """This record as a value of the evaluation. `number` is its id where it names none."""
         named: dict[str, Any] = {
             name: getattr(self, name)
             for name in ("prompt", "target", "subject", "relation", "conflict_key", "ground_truth", "case")
@@ -156,30 +159,32 @@ class RecordIn(In):
         return Record(id=self.id or str(number), aliases=aliases, surfaces=tuple(dict.fromkeys(self.surfaces)), **named)
 
 
-def _probes(given: list[str | RecordProbeIn]) -> tuple[EvalProbe, ...]:
-    return tuple(EvalProbe(prompt=probe) if isinstance(probe, str) else probe.to_probe() for probe in given)
+def _probes(probes: list[str | RecordProbeIn]) -> tuple[EvalProbe, ...]:
+    return tuple(EvalProbe(prompt=probe) if isinstance(probe, str) else probe.to_probe() for probe in probes)
 
 
 def _with_answer(probe: EvalProbe) -> EvalProbe:
-    """The first of the further right answers is the answer where none is named; a rephrase has the target to begin with."""
+    """The probe with its first right answer, where `answer` is not set. Not for rephrases: their answer is the target."""
     return replace(probe, answer=next(iter(probe.list_answers()), None))
 
 
-def _form(given: object) -> str | None:
-    """Which of the forms of `edits` is meant, so that a fault is told of that one alone."""
-    if isinstance(given, str):
+def _edits_form(edits: object) -> str | None:
+    """The tag of the form of `edits`, so that faults are reported for this form alone."""
+    if isinstance(edits, str):
         return "<word>"
-    if not isinstance(given, list):
+    if not isinstance(edits, list):
         return None
-    return "<records>" if given and isinstance(given[0], dict | RecordIn) else "<ids>"
+    return "<records>" if edits and isinstance(edits[0], dict | RecordIn) else "<ids>"
 
 
 Ids = Annotated[list[Id], Field(min_length=1, max_length=MOST_EDITS)]
 Records = Annotated[list[RecordIn], Field(min_length=1, max_length=MOST_EDITS)]
-Asked = Annotated[
+SelectionIn = Annotated[
     Annotated[Literal["live", "none"], Tag("<word>")] | Annotated[Ids, Tag("<ids>")] | Annotated[Records, Tag("<records>")],
     Discriminator(
-        _form, custom_error_type=UNION_FORM, custom_error_message="must be 'live', 'none', a list of ids or a list of records"
+        _edits_form,
+        custom_error_type=UNION_FORM,
+        custom_error_message="must be 'live', 'none', a list of ids or a list of records",
     ),
 ]
 
@@ -198,21 +203,25 @@ class EvalIn(In):
         }
     )
 
-    version: Version = Field("head", description="a number, `head` (the head of this moment) or `base`")
-    edits: Asked = Field(
+    version: Version = Field("head", description="a number, `head` (the head at the time of the request) or `base`")
+    edits: SelectionIn = Field(
         "live",
-        description="`live` (the version's own edits; 1,000 of them, evenly, where it has more), edits by id, records that are"
-        " not stored, or `none` where capability alone is wanted",
+        description="`live` (the version's live edits; where it has more than 1,000, an even sample of 1,000), edits by id,"
+        " records that are not stored, or `none` to measure capability alone",
     )
     metrics: Literal["standard", "full"] = Field(
-        "standard", description="`full`: every metric of the field beside the standard ones; takes several times as long"
+        "standard", description="`full`: the standard metrics and every other metric of the field; takes several times as long"
     )
-    capability: bool = Field(False, description="also: what the version still solves, beside the base model")
+    capability: bool = Field(
+        False, description="measure also the share of tasks that the version solves, over the base model's share"
+    )
 
     @model_validator(mode="after")
-    def _few_groups(self) -> Self:
-        records = (one for one in self.edits if isinstance(one, RecordIn))
-        probes = (probe for one in records for kind in (one.rephrases, one.locality, one.portability) for probe in kind)
+    def _limit_groups(self) -> Self:
+        records = (record for record in self.edits if isinstance(record, RecordIn))
+        probes = (
+            probe for record in records for kind in (record.rephrases, record.locality, record.portability) for probe in kind
+        )
         groups = {probe.group for probe in probes if isinstance(probe, RecordProbeIn)}
         if len(groups) > MOST_GROUPS:
             raise ValueError(f"edits must name at most {MOST_GROUPS} different groups")
@@ -222,28 +231,30 @@ class EvalIn(In):
 class EvalQuery(QueryIn):
     """Which evaluations to list."""
 
-    version: VersionText | None = Field(None, description="only those of a version: a number, `head` or `base`")
-    status: Status | None = Field(None, description="only those that stand so")
+    version: VersionText | None = Field(None, description="only evaluations of this version: a number, `head` or `base`")
+    status: Status | None = Field(None, description="only evaluations with this status")
     limit: int = Field(50, ge=1, le=200, description="most items in one answer")
-    cursor: Annotated[str, Field(max_length=200)] | None = Field(None, description="`next` of the answer before")
+    cursor: Annotated[str, Field(max_length=200)] | None = Field(None, description="`next` of the previous answer")
 
 
-def _several(one: str, what: str) -> TextPattern:
-    return TextPattern(f"{one}(,{one}){{1,{MOST_COMPARED - 1}}}", f"must be 2 to {MOST_COMPARED} {what}, separated by commas")
+def _list_pattern(item: str, noun: str) -> TextPattern:
+    return TextPattern(f"{item}(,{item}){{1,{MOST_COMPARED - 1}}}", f"must be 2 to {MOST_COMPARED} {noun}, separated by commas")
 
 
 class CompareQuery(QueryIn):
-    """What to put side by side: evaluations by id, or the last one of each version."""
+    """Which evaluations to compare: by id, or the latest of each version."""
 
-    ids: Annotated[str, _several("[0-9A-Za-z-]{1,64}", "ids")] | None = Field(
+    ids: Annotated[str, _list_pattern("[0-9A-Za-z-]{1,64}", "ids")] | None = Field(
         None, description="ids of two to ten evaluations that are done, separated by commas", examples=[EXAMPLE_ID]
     )
-    versions: Annotated[str, _several("[0-9]{1,18}", "numbers")] | None = Field(
-        None, description="numbers of two to ten versions; of each, the last evaluation that is done", examples=["1,2"]
+    versions: Annotated[str, _list_pattern("[0-9]{1,18}", "numbers")] | None = Field(
+        None,
+        description="numbers of two to ten versions, separated by commas; the latest evaluation of each that is done is compared",
+        examples=["1,2"],
     )
 
     @model_validator(mode="after")
-    def _one_of_them(self) -> Self:
+    def _require_one_list(self) -> Self:
         if (self.ids is None) == (self.versions is None):
             raise ValueError("give either ids or versions")
         return self
@@ -256,15 +267,15 @@ EXAMPLE_LISTED: dict[str, Any] = {name: EXAMPLE_EVAL[name] for name in (*LISTED,
 
 
 class ListedEvalOut(Out):
-    """An evaluation in short, as the list has it; `GET /eval/{id}` has its result."""
+    """An evaluation in short, for lists. `GET /eval/{id}` has its result."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [EXAMPLE_LISTED]})
 
     id: str
     version: int
     status: Status
-    about: dict[str, Any] = Field(description="what was asked, in short: which edits and how many, which metrics")
-    progress: float = Field(description="share of it that was asked")
+    about: dict[str, Any] = Field(description="the request in short: which edits and how many, which metrics")
+    progress: float = Field(description="share of the questions that were asked, 0 to 1")
     scores: dict[str, float | None] | None = Field(
         description="reliability, generality, locality and portability by greedy exact match; null until it is done"
     )
@@ -282,18 +293,18 @@ class ListedEvalOut(Out):
 
 
 class EvalOut(Out):
-    """An evaluation: pinned to one version, and never changed once it is done."""
+    """An evaluation of one version. Its result never changes once it is done."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [EXAMPLE_EVAL]})
 
     id: str
     version: int
     status: Status
-    about: dict[str, Any] = Field(description="what was asked, in short: which edits and how many, which metrics")
-    progress: float = Field(description="share of it that was asked")
+    about: dict[str, Any] = Field(description="the request in short: which edits and how many, which metrics")
+    progress: float = Field(description="share of the questions that were asked, 0 to 1")
     result: dict[str, Any] | None = Field(
         description="reliability, generality, locality and portability, each with its n: by greedy exact match, by teacher-forced"
-        " token accuracy, and what the base model scores on the same questions; `full` and `capability` where they were asked for"
+        " token accuracy, and the base model's scores on the same questions; `full` and `capability` where they were requested"
     )
     error: str | None
     author: str
@@ -310,26 +321,26 @@ class EvalOut(Out):
 
 
 class ComparedOut(Out):
-    """One of the evaluations that stand side by side."""
+    """One of the compared evaluations."""
 
     id: str
     version: int
     about: dict[str, Any]
-    questions: int = Field(description="how many it asked")
-    left_out: int = Field(description="how many of them not all others asked")
+    questions: int = Field(description="number of questions of this evaluation")
+    left_out: int = Field(description="number of these questions that another evaluation did not ask")
 
 
 class SideBySideOut(Out):
-    """One figure of every evaluation, in their order, on the questions that all of them asked."""
+    """One figure of all evaluations, in their order, on the questions that all of them asked."""
 
     name: str = Field(description="reliability, generality, locality or portability")
     judged: Literal["greedy", "tokens"]
     n: int
     scores: list[float]
-    differences: list[float] = Field(description="to the first")
-    standard_errors: list[float | None] = Field(description="of the differences, question by question")
-    gained: list[int] = Field(description="questions answered rightly that the first did not")
-    lost: list[int] = Field(description="questions that the first answered rightly and this one does not")
+    differences: list[float] = Field(description="differences to the first evaluation")
+    standard_errors: list[float | None] = Field(description="standard errors of the differences, paired by question")
+    gained: list[int] = Field(description="number of questions that this evaluation answered rightly and the first did not")
+    lost: list[int] = Field(description="number of questions that the first evaluation answered rightly and this one did not")
 
 
 class ComparisonOut(Out):
@@ -338,8 +349,12 @@ class ComparisonOut(Out):
     model_config = ConfigDict(json_schema_extra={"examples": [EXAMPLE_COMPARISON]})
 
     evaluations: list[ComparedOut]
-    shared: int = Field(description="questions that all of them asked; the figures are about these alone")
-    notes: list[str] = Field(description="what a reader must know: where the requests differ")
+    shared: int = Field(description="number of questions that all evaluations asked; the figures are about these alone")
+    notes: list[str] = Field(description="sentences that say where the requests differ")
     figures: list[SideBySideOut]
-    capability: list[dict[str, Any]] | None = Field(description="each one's capability, if all measured it on the same tasks")
-    full: list[dict[str, Any]] | None = Field(description="each one's full metrics, if all asked exactly the same questions")
+    capability: list[dict[str, Any]] | None = Field(
+        description="the capability of each evaluation, if all measured it on the same tasks"
+    )
+    full: list[dict[str, Any]] | None = Field(
+        description="the full metrics of each evaluation, if all asked exactly the same questions"
+    )

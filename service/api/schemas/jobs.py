@@ -1,4 +1,4 @@
-"""Jobs, and what asks for them: retrains, exports, and taking back what should never have been there."""
+"""Jobs, and the requests of `/admin`: retrain, export, revoke and purge."""
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -63,70 +63,70 @@ EXAMPLE_EXPORT: dict[str, Any] = EXAMPLE_JOB | {
 }
 
 
-def _moment(given: object) -> datetime:
-    """A time with its zone, in UTC; text alone, because a number says no zone."""
+def _parse_moment(text: object) -> datetime:
+    """The time in a text with a time zone, in UTC. Raises ValueError for all else: a number has no zone."""
     try:
-        if not isinstance(given, str) or len(given) > MOMENT_CHARACTERS:
+        if not isinstance(text, str) or len(text) > MOMENT_CHARACTERS:
             raise ValueError
-        found = datetime.fromisoformat(given)
-        if found.tzinfo is None:
+        moment = datetime.fromisoformat(text)
+        if moment.tzinfo is None:
             raise ValueError
-        return found.astimezone(UTC)
+        return moment.astimezone(UTC)
     except (ValueError, OverflowError):
         raise ValueError("must be a time with its zone, such as 2026-11-20T12:00:00Z") from None
 
 
-Moment = Annotated[datetime, BeforeValidator(_moment)]
+Moment = Annotated[datetime, BeforeValidator(_parse_moment)]
 
 
 class JobQuery(QueryIn):
     """Which jobs to list, newest first."""
 
     kind: Annotated[list[Kind], Field(max_length=8)] = Field(
-        default_factory=list, description="only those of a kind; give it again for a further one"
+        default_factory=list, description="only jobs of this kind; repeat the parameter for several kinds"
     )
     status: Annotated[list[Status], Field(max_length=8)] = Field(
-        default_factory=list, description="only those that stand so; give it again for a further one"
+        default_factory=list, description="only jobs with this status; repeat the parameter for several"
     )
     limit: int = Field(50, ge=1, le=200, description="most items in one answer")
-    cursor: Annotated[str, Field(max_length=200)] | None = Field(None, description="`next` of the answer before")
+    cursor: Annotated[str, Field(max_length=200)] | None = Field(None, description="`next` of the previous answer")
 
 
 class LogLine(Out):
-    """One thing that happened to a job."""
+    """One event in the course of a job."""
 
     at: datetime
     message: str
 
 
 class JobOut(Out):
-    """A piece of work that the server does in the background."""
+    """Work that the server does in the background."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [EXAMPLE_JOB]})
 
     id: str
     kind: str = Field(description="apply, refit, retrain or export")
-    mode: str | None = Field(description="of a retrain: minor (on top of the current tensors) or major (from the base)")
+    mode: str | None = Field(description="for a retrain: minor (starts from the head's tensors) or major (starts from the base)")
     status: str = Field(description="queued, running, done, failed or cancelled")
     progress: float = Field(description="share of the work done, 0 to 1")
-    seconds_left: float | None = Field(description="an estimate from the progress so far; null where there is none")
-    stage: str | None = Field(description="what it does now")
-    attempts: int = Field(description="how often it was taken up; more than once if the server ended in the middle")
+    seconds_left: float | None = Field(description="an estimate from the progress so far; null without one")
+    stage: str | None = Field(description="what the job does now")
+    attempts: int = Field(description="how often a worker claimed the job; more than once if the server ended in the middle")
     reason: str | None
     author: str
-    version: int | None = Field(description="the version it published")
-    request: dict[str, Any] | None = Field(description="what an export was asked for")
+    version: int | None = Field(description="the version that the job published")
+    request: dict[str, Any] | None = Field(description="for an export: its request")
     result: dict[str, Any] | None = Field(
-        description="what came of it, such as an export's path, files and bytes; `warning` where its weights lack edits"
+        description="the outcome, such as an export's path, files and bytes; `warning` where the exported weights lack edits"
     )
-    log: list[LogLine] = Field(description="its course, oldest first")
-    error: str | None = Field(description="why it failed")
+    log: list[LogLine] = Field(description="the course of the job, oldest event first")
+    error: str | None = Field(description="the reason why the job failed")
     created_at: datetime
     started_at: datetime | None
     finished_at: datetime | None
-    cancel_asked_at: datetime | None = Field(description="when somebody asked for it to be cancelled")
+    cancel_asked_at: datetime | None = Field(description="when the cancellation was requested")
     cancelled_by: str | None
-    retry_at: datetime | None = Field(description="when its next attempt is due, while it waits for that")
+    retry_at: datetime | None = Field(description="when the next attempt is due, while the job waits for it")
 
     @classmethod
     def of(cls, job: Job, seconds_left: float | None) -> Self:
@@ -150,9 +150,10 @@ class RetrainIn(In):
         json_schema_extra={"examples": [{"reason": "end of the month"}, {"reason": "drift", "mode": "major"}]}
     )
 
-    reason: Name = Field(description="why, for the history")
+    reason: Name = Field(description="the reason, for the history")
     mode: Mode | None = Field(
-        None, description="`minor`: on top of the current tensors; `major`: from the base model; default: the server chooses"
+        None,
+        description="`minor`: starts from the head's tensors; `major`: starts from the base model; default: the server chooses",
     )
 
 
@@ -166,52 +167,54 @@ class ExportIn(In):
     )
 
     version: Number | Literal["head", "base"] = Field(
-        "head", description="a number, `head` (the head of this moment) or `base`; only `head` with `consolidate`"
+        "head", description="a number, `head` (the head at the time of the request) or `base`; only `head` with `consolidate`"
     )
     name: ExportName | None = Field(
         None,
-        description="its folder below the server's folder of exports: a-z, 0-9, dot, dash, underscore; default: made up",
+        description="the folder below the server's folder of exports: a-z, 0-9, dot, dash, underscore; default: a generated name",
     )
-    consolidate: bool = Field(False, description="retrain first, and export what that publishes")
-    mode: Mode = Field("major", description="of the retrain that comes first")
+    consolidate: bool = Field(False, description="retrain first, and export the version that the retrain publishes")
+    mode: Mode = Field("major", description="with `consolidate`: the mode of the retrain")
     max_shard_size: (
         Annotated[str, TextPattern(SIZE_PATTERN.strip("^$"), "must be a size such as 500MB (KB, MB or GB)")] | None
-    ) = Field(None, description="largest file of weights, such as 500MB; default: the server's")
+    ) = Field(
+        None, description="the largest size of a file of weights, such as 500MB; default: the size of the server's settings"
+    )
 
     @model_validator(mode="after")
-    def _one_or_the_other(self) -> Self:
+    def _require_head_with_consolidate(self) -> Self:
         if self.consolidate and self.version != "head":
             raise ValueError("version must be head with consolidate: what the retrain publishes is exported")
         return self
 
 
 class RevokeIn(In):
-    """Take back every edit that somebody posted since a moment."""
+    """Retract every edit that one author posted since a moment."""
 
     model_config = ConfigDict(
         json_schema_extra={"examples": [{"author": "local", "since": "2026-11-20T12:00:00Z", "reason": "a key was stolen"}]}
     )
 
-    author: Name = Field(description="whose edits, as `author` of an edit says it")
-    since: Moment = Field(description="the moment from which on they are taken back, with its zone")
-    reason: Name = Field(description="why, for the history")
-    restore_previous: bool = Field(False, description="revive the edits that these superseded")
+    author: Name = Field(description="the author of the edits, as in `author` of an edit")
+    since: Moment = Field(description="edits from this time on are retracted; a time with its zone")
+    reason: Name = Field(description="the reason, for the history")
+    restore_previous: bool = Field(False, description="revive the edits that the retracted ones superseded")
 
 
 class RevokedOut(Out):
-    """What was taken back. Live edits leave the answers in a moment; the rest is final at once."""
+    """The retracted edits. Live edits leave the answers in a moment; the others are retracted at once."""
 
     model_config = ConfigDict(
         json_schema_extra={"examples": [{"retracted": ["01936b0e-6f2a-7c3d-9a41-5b7c2f0e8d11"], "barred": [], "already": 0}]}
     )
 
-    retracted: list[str] = Field(description="edits taken back by this call")
-    barred: list[str] = Field(description="of these, the ones that were not live and only may not come back")
-    already: int = Field(description="how many had been taken back before")
+    retracted: list[str] = Field(description="edits that this call retracts")
+    barred: list[str] = Field(description="of these, the edits that were not live: they can only no longer become live")
+    already: int = Field(description="number of edits that were retracted before this call")
 
 
 class PurgeIn(In):
-    """Remove what still holds edits that were taken back."""
+    """Remove everything that is still stored of retracted edits."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"edits": ["01936b0e-6f2a-7c3d-9a41-5b7c2f0e8d11"]}]})
 
@@ -219,7 +222,7 @@ class PurgeIn(In):
 
 
 class PurgedOut(Out):
-    """What a purge removed, and what it could not reach."""
+    """The things that a purge removed, and the places that it cannot reach."""
 
     model_config = ConfigDict(
         json_schema_extra={
@@ -235,12 +238,12 @@ class PurgedOut(Out):
         }
     )
 
-    versions: list[int] = Field(description="versions that do not answer any more")
+    versions: list[int] = Field(description="versions that no longer answer")
     files: list[str] = Field(description="checkpoints that were deleted")
     exports: list[str] = Field(description="exports that were deleted")
     rows: int = Field(description="rows of the database that were deleted or cleared")
-    unreachable: list[str] = Field(description="what may still hold the edits, and nobody here can remove")
+    unreachable: list[str] = Field(description="places that may still hold the edits and that the server cannot clear")
 
 
-def _plain(found: Mapping[str, Any] | None) -> dict[str, Any] | None:
-    return None if found is None else dict(found)
+def _plain(mapping: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    return None if mapping is None else dict(mapping)

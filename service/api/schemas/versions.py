@@ -1,4 +1,4 @@
-"""Versions and rollbacks as clients read and ask for them, and what is served."""
+"""Versions, rollbacks, the health of the server and the served model, as clients read and request them."""
 
 from collections.abc import Sequence
 from datetime import datetime
@@ -45,30 +45,31 @@ class VersionQuery(QueryIn):
     """Which versions to list, newest first."""
 
     limit: int = Field(50, ge=1, le=MOST_LISTED, description="most items in one answer")
-    cursor: Annotated[str, Field(max_length=200)] | None = Field(None, description="`next` of the answer before")
+    cursor: Annotated[str, Field(max_length=200)] | None = Field(None, description="`next` of the previous answer")
 
 
 class MeasuredOut(Out):
-    """One figure of a version: how well it does, and how that was found."""
+    """One measurement of a version: its score, and how it was measured."""
 
     score: float = Field(description="a share, 0 to 1; `capability` is a share of the base model's")
-    n: int = Field(description="how many questions it comes from")
-    how: str = Field(description="what was asked and what counts")
-    source: str = Field(description="`gate` (before it was published) or `monitor` (since)")
-    version: int = Field(description="the version that was asked: this one, or the nearest one before it of which it is known")
-    at: datetime = Field(description="when that was")
+    n: int = Field(description="number of questions")
+    how: str = Field(description="the questions, and what counts as a right answer")
+    source: str = Field(description="`gate` (measured by acceptance, before publication) or `monitor` (measured after it)")
+    version: int = Field(description="the measured version: this one, or the nearest ancestor that has the measurement")
+    at: datetime = Field(description="the time of the measurement")
 
 
 Measured = Annotated[
     dict[str, MeasuredOut],
     Field(
-        description="the latest figures by name: `retention`, `locality_inside` (sentences that fits may use), `locality_outside`"
-        " (a canary that no fit sees), `capability`; what was not asked of this version is of the nearest one that it came from"
+        description="the latest measurements by name: `retention`, `locality_inside` (neutral sentences that fits may use),"
+        " `locality_outside` (the canary, which no fit sees), `capability`; a figure that was not measured on this version comes"
+        " from its nearest ancestor"
     ),
 ]
-MINORS = "minor retrains in its tensors since the last major one"
-MAJOR_AT = "when its tensors were last trained from the base model; null: never"
-DRIFT = "how far the minor retrains had moved from what the major one came to; null where it was not measured"
+MINORS = "number of minor retrains since the last major retrain"
+MAJOR_AT = "the time of the last major retrain, which trained the tensors from the base model; null: never"
+DRIFT = "how far the minor retrains before the last major retrain had moved from its tensors; null where it was not measured"
 
 
 class VersionOut(Out):
@@ -81,15 +82,15 @@ class VersionOut(Out):
     status: str = Field(description="published, corrupt or collected")
     parent: int | None
     digest: str | None = Field(description="SHA-256 of the checkpoint; version 0 has none")
-    edits_counted: int = Field(description="edits that it holds")
-    window: int = Field(description="how many of them BaFT carries")
-    scores: dict[str, Any] = Field(description="measured at publication; filled in as they become known")
+    edits_counted: int = Field(description="number of edits that the version answers")
+    window: int = Field(description="number of edits in the window, which the adapter carries")
+    scores: dict[str, Any] = Field(description="scores at publication; later measurements are added")
     created_at: datetime
     author: str
     reason: str | None
-    restores: int | None = Field(description="for a rollback: the version whose overlay and edits it has")
-    pinned: bool = Field(description="kept whatever its age")
-    head: bool = Field(description="whether it answers by default now")
+    restores: int | None = Field(description="for a rollback: the version whose overlay and edits this one has")
+    pinned: bool = Field(description="whether the version is kept at any age")
+    head: bool = Field(description="whether the version is the head")
     minors: int = Field(description=MINORS)
     major_at: datetime | None = Field(description=MAJOR_AT)
     drift: dict[str, Any] | None = Field(description=DRIFT)
@@ -97,21 +98,23 @@ class VersionOut(Out):
 
 
 class BasisOut(Out):
-    """One basis vector of an intervention and how much it is used."""
+    """One basis of an intervention, and how much it is used."""
 
     basis: int
-    balance: float | None = Field(description="running mean of its weight over the edits, as used by load balancing")
+    balance: float | None = Field(description="running mean of the gate over the edits, as used by load balancing")
     edits: float | None = Field(description="mean gate on the prompts and targets of the version's edits")
-    rephrases: float | None = Field(description="mean gate on their other wordings")
-    unrelated: float | None = Field(description="mean gate on the base model's own sentences")
+    rephrases: float | None = Field(description="mean gate on the rephrases of the version's edits")
+    unrelated: float | None = Field(description="mean gate on neutral sentences")
 
 
 class BlockOut(Out):
-    """The intervention at one block."""
+    """The intervention of one block."""
 
     block: int
     edits_counted: int = Field(description="edits in the running means")
-    squared_variation: float | None = Field(description="of the running means over the bases; 0: all are used alike")
+    squared_variation: float | None = Field(
+        description="squared coefficient of variation of the running means over the bases; 0: all bases are used equally"
+    )
     active_share: float | None = Field(description="share of bases whose running mean is at least half of the mean over all")
     bases: list[BasisOut]
 
@@ -142,23 +145,23 @@ class BasesOut(Out):
     blocks: list[BlockOut]
 
     @classmethod
-    def of(cls, version: int, used: Sequence[BlockUsage]) -> Self:
+    def of(cls, version: int, usages: Sequence[BlockUsage]) -> Self:
         """The use of each block's bases as an answer."""
-        return cls(version=version, blocks=[_block(use) for use in used])
+        return cls(version=version, blocks=[_block(usage) for usage in usages])
 
 
 class RollbackIn(In):
-    """Answer as an older version did, by publishing it anew."""
+    """Publish the overlay of an older version under a new number."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"to": 0, "reason": "the source was wrong"}]})
 
     to: Number = Field(description="the version to return to; 0 is the base model")
-    reason: Name = Field(description="why, for the history")
-    requeue: bool = Field(False, description="put the edits that leave the model back in the queue")
+    reason: Name = Field(description="the reason, for the history")
+    requeue: bool = Field(False, description="queue the edits again that the older version does not hold")
 
 
 class RollbackOut(Out):
-    """A rollback that took effect."""
+    """A completed rollback."""
 
     model_config = ConfigDict(
         json_schema_extra={
@@ -167,20 +170,20 @@ class RollbackOut(Out):
     )
 
     version: int = Field(description="the new version's number")
-    restored: int = Field(description="the version whose overlay and edits it has")
+    restored: int = Field(description="the version whose overlay and edits the new one has")
     epoch: int
-    rolled_back: list[str] = Field(description="edits that are live no more")
+    rolled_back: list[str] = Field(description="edits that are no longer live")
 
 
 class HealthOut(Out):
-    """Whether the server is alive, started, ready."""
+    """Whether the server is alive, started or ready."""
 
     model_config = ConfigDict(
         json_schema_extra={"examples": [{"status": "ok", "checks": {"database": "ok", "head": "ok", "worker": "ok"}}]}
     )
 
     status: Literal["ok", "degraded", "unavailable"]
-    checks: dict[str, str] = Field(default_factory=dict, description="each part: `ok`, or what is wrong with it")
+    checks: dict[str, str] = Field(default_factory=dict, description="each part of the server: `ok`, or its fault")
 
 
 class ModelOut(Out):
@@ -228,11 +231,11 @@ class ModelOut(Out):
     device: str
     dtype: str
     method: str
-    store: str | None = Field(description="the store's name, which its data folder knows it by")
+    store: str | None = Field(description="the id of the store, which its data folder also holds")
     head: int
     epoch: int
-    edits_counted: int = Field(description="live edits")
-    window: int = Field(description="live edits that BaFT carries")
+    edits_counted: int = Field(description="number of live edits")
+    window: int = Field(description="number of live edits in the window, which the adapter carries")
     retention: float | None = Field(description="share of the live edits that the head answers; null until measured")
     canary: float | None = Field(
         description="share of the canary that the head answers as the base model does; null until measured"
@@ -241,24 +244,24 @@ class ModelOut(Out):
     major_at: datetime | None = Field(description=MAJOR_AT)
     drift: dict[str, Any] | None = Field(description=DRIFT)
     measured: Measured
-    waiting: int = Field(description="edits queued or being applied")
+    waiting: int = Field(description="number of edits that are queued or applying")
     degraded: str | None = Field(
-        description="what somebody should look at, if there is something: an older version answers than the rows name, or the"
-        " model's files on disk are no longer those that are served"
+        description="a fault that an operator should look at, such as: the database names a newer version than the one that"
+        " answers, or the model's files on disk are no longer those that are served; null without a fault"
     )
 
 
-def _block(use: BlockUsage) -> BlockOut:
-    columns = {name: getattr(use, name) for name in ("balance", "edits", "rephrases", "unrelated")}
+def _block(usage: BlockUsage) -> BlockOut:
+    columns = {name: getattr(usage, name) for name in ("balance", "edits", "rephrases", "unrelated")}
     rank = max((len(values) for values in columns.values() if values is not None), default=0)
     bases = [
         BasisOut(basis=basis, **{name: None if values is None else values[basis] for name, values in columns.items()})
         for basis in range(rank)
     ]
     return BlockOut(
-        block=use.block,
-        edits_counted=use.edits_counted,
-        squared_variation=use.squared_variation,
-        active_share=use.active_share,
+        block=usage.block,
+        edits_counted=usage.edits_counted,
+        squared_variation=usage.squared_variation,
+        active_share=usage.active_share,
         bases=bases,
     )

@@ -18,8 +18,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, P
 
 from service.atlas import weights_path
 from service.atlas.facts import all_facts
+from service.atlas.pool_and_probe import is_pool
 from service.atlas.skills import held_out_items
-from service.atlas.split import is_pool
 from service.atlas.templates import WORDINGS
 from service.atlas.training.corpus import TrainingRow, fact_rows, generic_sentence
 from service.atlas.training.measure import exact_matches, share, share_by
@@ -179,7 +179,7 @@ The others are skills, statements behind an unrelated sentence, and statements t
 `python -m service.atlas.training.train --out data/atlas`, then
 `python -m service.atlas.training.card --model data/atlas/model` and `python -m service.atlas.benchmark`. {training_lines(folder)}
 Of each batch, a quarter of the fact rows stand behind an unrelated sentence or another fact. Relations and subjects fall into a
-pool and a probe half by hash (`service/atlas/split.py`).
+pool and a probe half by hash (`service/atlas/pool_and_probe.py`).
 
 ## Licence and sources
 

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from service.editors.answer_margins import answered_mask
 from service.editors.baft.dataset import BaftDataset, build_dataset
 from service.editors.baft.forward_passes import PassOutput
 from service.editors.baft.objective import commit_balance, edit_means
@@ -20,7 +21,6 @@ from service.editors.baft.step_outputs import gate_weights
 from service.editors.baft.trainable import TrainableAdapter, initial_interventions
 from service.editors.baft.training_loop import Attempt, AttemptParameters, AttemptResult, Interventions, find_unanswered
 from service.editors.canary import canary_share
-from service.editors.correctness import answered_mask
 from service.editors.neutral import NeutralSentences
 from service.editors.protocol import FitFailed, FitItem, FitResult, Hooks
 from service.lm.base import Base

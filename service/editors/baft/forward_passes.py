@@ -12,10 +12,10 @@ from torch import Tensor
 from service.editors.baft.objective import position_means
 from service.editors.baft.prepared_rows import PreparedRows, join_rows, prepare_rows
 from service.editors.protocol import Hooks
+from service.lm.cached_step import PrefilledRows, resume
 from service.lm.intervention import Intervention
 from service.lm.overlay import Recording, View, compute_logits
 from service.lm.prompts import Row, collate
-from service.lm.resume import PrefilledRows, resume
 
 
 @dataclass(frozen=True, eq=False)

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from service.editors.protocol import Hooks
+from service.lm.cached_step import PrefilledRows, concatenate, prefill
 from service.lm.overlay import View
 from service.lm.prompts import Row
-from service.lm.resume import PrefilledRows, concatenate, prefill
 
 TOKENS_TOGETHER = 65_536  # of one batch, padding included: 0.5 GB of keys and values with the embedded model
 

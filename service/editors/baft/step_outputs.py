@@ -12,9 +12,9 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 from torch.utils.checkpoint import checkpoint
 
+from service.editors.answer_margins import row_margins
 from service.editors.baft.dataset import BaftDataset
 from service.editors.baft.forward_passes import PassOutput
-from service.editors.correctness import row_margins
 from service.lm.intervention import Intervention
 from service.lm.row_groups import group_by_length
 

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from service.editors.answer_margins import row_margins
 from service.editors.baft.dataset import BaftDataset
 from service.editors.baft.forward_passes import PassOutput
 from service.editors.baft.objective import balance_term, edit_means, layer_mean, margin_term, rescale
 from service.editors.baft.settings import BaftSettings
 from service.editors.baft.step_outputs import StepOutput, run_rows
 from service.editors.baft.trainable import TrainableAdapter
-from service.editors.correctness import row_margins
 from service.editors.losses import edit_loss, require_finite
 from service.editors.protocol import Hooks
 from service.lm.intervention import Balance, Intervention

@@ -17,9 +17,9 @@ from torch import Tensor
 
 from service.domain.errors import Unavailable
 from service.editors.locft.packed_rows import PackedRows
+from service.lm.cached_step import BlockInputs, compute_block_inputs, run_from
 from service.lm.overlay import Recording, View, apply_lm_head
 from service.lm.prompts import collate
-from service.lm.resume import BlockInputs, compute_block_inputs, run_from
 
 _ABSENT = -1  # in place of a start
 

@@ -30,7 +30,7 @@ def sample_prefixes(view: View, count: int, generator: torch.Generator) -> tuple
 
 
 def _continue(view: View, starts: Sequence[tuple[int, ...]], generator: torch.Generator) -> list[list[int]]:
-    decoding, texts = Decoding(view, None, starts), [list(start) for start in starts]
+    decoding, texts = Decoding(view, [None] * len(starts), starts), [list(start) for start in starts]
     while min(len(text) for text in texts) < _TOKENS:
         tokens = sample_tokens(keep_likeliest(view.base, decoding.logits), torch.rand(len(texts), generator=generator))
         for text, token in zip(texts, tokens.tolist(), strict=True):

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from service.editors.correctness import answered_mask
+from service.editors.answer_margins import answered_mask
 from service.editors.locft.accumulation import GradientAccumulation
 from service.editors.locft.activation_cache import ActivationCache
 from service.editors.locft.batching import Size, split_parts_by_length
@@ -16,9 +16,10 @@ from service.editors.locft.packed_rows import PackedRows
 from service.editors.locft.settings import LocftSettings
 from service.editors.losses import divergence, edit_loss, require_finite
 from service.editors.protocol import Hooks
+from service.lm.cached_step import run_from
 from service.lm.overlay import Overlay, View, make_view
 from service.lm.prompts import Batch
-from service.lm.resume import run_from
+from service.lm.weights import read_weight
 
 _PART_TOKENS = 8_192  # of one forward pass, padding included
 _LOGIT_BYTES = 512_000_000  # of the logits of one forward pass in fp32; a step holds some copies of them
@@ -40,12 +41,12 @@ class MasterWeights:
     """The trained tensors, in fp32 for any served dtype: steps of Adam vanish in the rounding of 16-bit weights."""
 
     def __init__(self, view: View, names: Sequence[str], rate: float, start: Mapping[str, Tensor]) -> None:
-        own = dict(view.model.named_parameters())
         self._dtype, self._rate = view.base.dtype, rate
         dtype = torch.promote_types(self._dtype, torch.float32)
-        self.tensors = {
-            name: start.get(name, own[name]).detach().to(own[name].device, dtype, copy=True).requires_grad_() for name in names
-        }
+        self.tensors = {}
+        for name in names:
+            own = read_weight(view.model, name)
+            self.tensors[name] = start.get(name, own).detach().to(own.device, dtype, copy=True).requires_grad_()
         self.forget_moments()
 
     def forget_moments(self) -> None:

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 from service.domain.errors import Refused
 from service.evaluation.contradictions import select_questions
 from service.evaluation.metrics import accuracy, contrast, locality
+from service.evaluation.metrics.convsent import measure_opinions
 from service.evaluation.metrics.figures import (
     Figure,
     ScoredQuestion,
@@ -18,7 +19,6 @@ from service.evaluation.metrics.figures import (
     build_knowedit_figure,
 )
 from service.evaluation.metrics.fluency import LONGEST, entropy
-from service.evaluation.metrics.opinions import measure_opinions
 from service.evaluation.metrics.outcomes import Reference, YieldToAnswers, split_into_batches
 from service.evaluation.records import EvalQuestion, Record
 from service.evaluation.report import Moment
@@ -46,7 +46,7 @@ def measure_full(
     moment: Moment = "after_all",
     surfaces: Sequence[str] | None = None,
 ) -> dict[str, Any]:
-    """Every figure as JSON. `live` are the edits that the version answers, in order of acceptance; by default the records.
+    """Every figure as JSON. `live` are the edits that the version answers, in order of submission; by default the records.
 
     `left_out` counts questions that another live edit contradicts, questions that the model cannot be asked (longer than its
     context, or with control tokens), CounterFact's pairs with two equal answers, and ConvSent's topics for which every other

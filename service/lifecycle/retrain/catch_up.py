@@ -16,8 +16,8 @@ from service.domain.version import VersionKind
 from service.editors.protocol import FitCancelled, FitResult
 from service.lifecycle.cadence_inputs import read_tensor_scores
 from service.lifecycle.context import LifecycleContext
+from service.lifecycle.fit_inputs import read_fit_edits, scores_of
 from service.lifecycle.fit_loop import fit_until_final
-from service.lifecycle.fitting import read_fit_edits, scores_of
 from service.lifecycle.head_snapshot import HeadSnapshot, load_head_overlay
 from service.lifecycle.job_hooks import JobHooks
 from service.lifecycle.lease import Lease

@@ -14,7 +14,7 @@ from service.domain.liveset import LiveSet
 from service.editors.protocol import FitCancelled, FitResult, StartElsewhere
 from service.lifecycle.context import LifecycleContext
 from service.lifecycle.crash_points import crash_point
-from service.lifecycle.fitting import items_of, read_fit_edits
+from service.lifecycle.fit_inputs import items_of, read_fit_edits
 from service.lifecycle.head_snapshot import HeadSnapshot, read_head
 from service.lifecycle.job_hooks import JobHooks
 from service.lifecycle.lease import Lease

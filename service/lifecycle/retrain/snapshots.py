@@ -17,11 +17,11 @@ from service.domain.edit import EditRequest, EditStatus
 from service.domain.errors import Corrupt, Gone, NotFound, Unavailable
 from service.domain.liveset import LiveItem, LiveSet
 from service.lifecycle.cadence_inputs import read_cadence_inputs
-from service.lifecycle.claims import claim_job, is_worn_out
 from service.lifecycle.context import LifecycleContext
 from service.lifecycle.fenced import fenced_write
-from service.lifecycle.fitting import seed_of
+from service.lifecycle.fit_inputs import seed_of
 from service.lifecycle.head_snapshot import HeadSnapshot, load_head_overlay
+from service.lifecycle.job_claims import claim_job, is_worn_out
 from service.lifecycle.lease import Lease
 from service.lifecycle.retrain.retries import end_failed
 from service.lm.overlay import EMPTY, Overlay

@@ -11,8 +11,7 @@ url = sa.engine.make_url(context.config.attributes["url"])
 if url.get_backend_name() == "postgresql":
     url = url.set(drivername="postgresql+psycopg")
 is_sqlite = url.get_backend_name() == "sqlite"
-# Left to itself sqlite3 commits before every change of a table, so that a process that ends half-way leaves a schema that no
-# revision knows: https://docs.sqlalchemy.org/en/20/dialects/sqlite.html#enabling-non-legacy-sqlite-transactional-modes
+# By default sqlite3 commits before every change of a table. A process that ends half-way then leaves a schema of no revision: https://docs.sqlalchemy.org/en/20/dialects/sqlite.html#enabling-non-legacy-sqlite-transactional-modes
 arguments = {"timeout": 30, "isolation_level": None} if is_sqlite else {"connect_timeout": 10}
 engine = sa.create_engine(url, poolclass=sa.NullPool, connect_args=arguments)
 if is_sqlite:

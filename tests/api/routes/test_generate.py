@@ -2,12 +2,11 @@
 
 import json
 import queue
-from concurrent.futures import Future
 from typing import Any
 
 import pytest
 
-from service.serving.scheduler import Answer, Generation
+from service.serving.scheduler import AnswerStream, Generation
 from tests.api.edge_server import connect
 from tests.api.live_server import LiveServer
 
@@ -126,10 +125,10 @@ def test_a_seed_repeats_an_answer(server: LiveServer) -> None:
 
 
 def test_a_client_that_goes_away_stops_costing(server: LiveServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    decoding: queue.Queue[Future[Answer]] = queue.Queue()
+    decoding: queue.Queue[AnswerStream] = queue.Queue()
     submit = server.state.serving.submit
 
-    def watched(generation: Generation) -> Future[Answer]:
+    def watched(generation: Generation) -> AnswerStream:
         answer = submit(generation)
         decoding.put(answer)
         return answer
@@ -142,7 +141,7 @@ def test_a_client_that_goes_away_stops_costing(server: LiveServer, monkeypatch: 
         client.sendall(head.encode() + body)
         begun = decoding.get(timeout=10)
 
-    assert begun.result(timeout=10).finish_reason == "cancelled"
+    assert begun.result(10).finish_reason == "cancelled"
     assert server.client.get("/health/ready").status_code == 200
 
 

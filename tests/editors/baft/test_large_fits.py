@@ -11,9 +11,9 @@ from service.editors.baft import prepared_rows, step_outputs, training_loop
 from service.editors.baft.fit import fit_baft
 from service.editors.baft.prepared_rows import join_rows, prepare_rows
 from service.editors.protocol import FitCancelled, FitItem, FitResult, Hooks
+from service.lm.cached_step import PrefilledRows
 from service.lm.overlay import EMPTY
 from service.lm.prompts import Row, encode_row
-from service.lm.resume import PrefilledRows
 from service.lm.row_groups import group_by_length, split_in_order
 from tests.editors.taught_model import FACTS, item, neutral, settings, taught_base, view_of
 

@@ -11,9 +11,9 @@ import torch
 from service.domain.errors import Unavailable
 from service.editors.locft.activation_cache import ActivationCache
 from service.editors.locft.packed_rows import PackedRows
+from service.lm.cached_step import compute_block_inputs
 from service.lm.overlay import View, compute_target_logits, make_view
 from service.lm.prompts import collate
-from service.lm.resume import compute_block_inputs
 from tests.builders import make_base, make_rows
 from tests.editors.locft.retrains import EDITS, fit
 

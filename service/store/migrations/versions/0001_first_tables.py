@@ -1,4 +1,4 @@
-"""The first tables, and the trigger that refuses a status of an edit that may not follow the one before."""
+"""The first tables, and the trigger that refuses a status of an edit that may not follow its previous status."""
 
 import sqlalchemy as sa
 from alembic import op

@@ -2,7 +2,7 @@
 
 import pytest
 
-from service.store.wordings import Match, Wordings
+from service.store.wording_search import Match, Wordings
 
 WORDING = "The capital of Australia is"
 

@@ -1,6 +1,4 @@
-"""An idempotency key says which call it came to: every call that changes something may have one now. Those from before came with
-edits.
-"""
+"""An idempotency key has a call, because every call that changes something can be repeatable. Older keys belong to edits."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -14,11 +12,11 @@ EDITS = "edits"
 
 
 def upgrade() -> None:
-    # The default stays: a server of the release before, which may still run beside this one, writes keys of edits and no call.
+    # The default stays: a server of the previous release may still run beside this one. It writes keys of edits without a call.
     op.add_column("idempotency_keys", sa.Column("call", sa.String(16), nullable=False, server_default=EDITS))
 
 
 def downgrade() -> None:
-    op.execute(f"DELETE FROM idempotency_keys WHERE call <> '{EDITS}'")  # nobody reads their answers there
+    op.execute(f"DELETE FROM idempotency_keys WHERE call <> '{EDITS}'")  # the older revision does not read their answers
     with op.batch_alter_table("idempotency_keys") as batch_op:
         batch_op.drop_column("call")

@@ -1,5 +1,5 @@
-"""Live sets as changes to a complete one, retrains of two kinds, jobs that can be cancelled and followed, measurements, a
-reservoir of prompts.
+"""Live sets stored as changes to a complete one, minor and major retrains, jobs with a log that can be cancelled, measurements,
+and a reservoir of prompts.
 """
 
 import sqlalchemy as sa
@@ -10,7 +10,7 @@ down_revision = "0001"
 branch_labels = None
 depends_on = None
 
-# What a version has from its root, written out as rows of its own.
+# Writes the rows that a version takes from its root as rows of its own.
 COMPLETE = """
 INSERT INTO version_edits (version, edit_id, carrier, role, held, answer, present)
 SELECT versions.number, held.edit_id, held.carrier, held.role, held.held, held.answer, held.present

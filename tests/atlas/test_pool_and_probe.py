@@ -1,6 +1,6 @@
 from service.atlas.facts import all_facts, relations
 from service.atlas.neutral import pool_rows
-from service.atlas.split import fact_is_pool, is_pool
+from service.atlas.pool_and_probe import fact_is_pool, is_pool
 from service.atlas.templates import prompts
 
 

@@ -16,10 +16,10 @@ from torch.nn.functional import cross_entropy
 from service.domain.errors import Refused
 from service.lm.base import Base
 from service.lm.blocks import Location, ModuleKind
+from service.lm.cached_step import compute_block_inputs, concatenate, prefill, resume, run_from
 from service.lm.intervention import Intervention
 from service.lm.overlay import Recording, View, _mlp_forward, apply_lm_head, compute_target_logits, make_view
 from service.lm.prompts import Batch, Row, collate
-from service.lm.resume import compute_block_inputs, concatenate, prefill, resume, run_from
 from tests.builders import FAMILIES, make_adapter, make_base, make_rows
 
 # Longer than the sliding windows of 5, shorter than the three intervened tokens, and of several lengths at once.

@@ -3,7 +3,7 @@
 import pytest
 
 from service.editors.examples import make_mention_test
-from service.editors.mentions import make_name_finder
+from service.editors.name_search import make_name_finder
 from tests.editors.taught_model import item
 
 

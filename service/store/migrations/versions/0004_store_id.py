@@ -1,4 +1,4 @@
-"""A store has a name, by which its data folder is known to be its own; a server names an older one when it opens both."""
+"""A store has an id, which its data folder also holds. A server gives an older store its id when it opens both."""
 
 import sqlalchemy as sa
 from alembic import op

@@ -1,4 +1,4 @@
-"""A live set keeps what a fit lost though the overlay was trained on it, and such an edit can be retracted once it has failed."""
+"""A live set keeps lost edits, because the overlay was trained on them. An edit that failed can be retracted."""
 
 from alembic import op
 
@@ -18,7 +18,7 @@ def upgrade() -> None:
 
 def downgrade() -> None:
     op.execute("DELETE FROM edit_transitions WHERE from_status = 'failed' AND to_status = 'retracted'")
-    op.execute("UPDATE version_edits SET role = 'ghost' WHERE role = 'lost'")  # a refit then takes them out of what is said
+    op.execute("UPDATE version_edits SET role = 'ghost' WHERE role = 'lost'")  # a refit then removes them from the answers
     _check_roles(ROLES)
 
 

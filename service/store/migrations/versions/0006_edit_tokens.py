@@ -1,4 +1,4 @@
-"""Edits know what a fit of them is given, in tokens. Of those accepted before nobody counted: they stand as small ones."""
+"""An edit has the number of tokens that a fit of it trains on. Earlier edits were not counted: theirs is 0."""
 
 import sqlalchemy as sa
 from alembic import op

@@ -1,0 +1,45 @@
+"""The weights of a model by name: read dense, placed dense. Whatever edits a model reads and replaces weights here alone.
+
+Every weight is dense today. A quantised or sharded base will differ in this file: `read_weight` will gather or dequantise, and
+`place_weight` will hold a dense weight in the place of a stored one.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from service.domain.errors import Refused
+
+
+def read_weight(model: nn.Module, name: str) -> Tensor:
+    """A weight of a model in the served dtype, on its device. Raises Refused if the model has no such weight.
+
+    The tensor may be the model's own: do not write into it.
+    """
+    weight = _find(model, name)
+    if weight is None:
+        raise Refused("A replaced tensor is not a parameter of the base model.", field="tensors")
+    return weight.detach()
+
+
+def weight_shape(model: nn.Module, name: str) -> torch.Size | None:
+    """The shape of a weight; None if the model has no such weight."""
+    weight = _find(model, name)
+    return None if weight is None else weight.shape
+
+
+def place_weight(model: nn.Module, name: str, tensor: Tensor) -> None:
+    """Put a copy of a tensor in the place of a weight, in the weight's dtype and on its device, without gradients.
+
+    The modules of the model must not be shared with another model. Raises Refused if the model has no such weight.
+    """
+    weight = read_weight(model, name)
+    path, _, leaf = name.rpartition(".")
+    served = tensor.detach().to(device=weight.device, dtype=weight.dtype, copy=True)
+    setattr(model.get_submodule(path), leaf, nn.Parameter(served, requires_grad=False))
+
+
+def _find(model: nn.Module, name: str) -> Tensor | None:
+    try:
+        return model.get_parameter(name)
+    except AttributeError:
+        return None
