@@ -17,7 +17,7 @@ from service.api.problems import Problem
 from service.api.schemas.evaluations import CompareQuery
 from service.api.schemas.jobs import ExportIn
 from service.api.strict_json import read
-from service.api.text_types import clean, clean_json, worded
+from service.api.text_types import check_json, check_text, check_words
 from service.domain.edit import normalise
 from service.domain.errors import Refused
 from service.domain.hosts import HOST_PATTERN, Host, parse_origin
@@ -61,9 +61,9 @@ CASES: list[tuple[str, Callable[[Any], object], Callable[[int], Any], int]] = [
     ("texts in a row", parse_row, lambda n: RawRow(0, b'{"a": ' + b'"\\"a' * n), 4_000),
     ("marks on a letter", normalise, lambda n: "a" + "\u0301\u0316" * n, 4_000),
     ("white space", normalise, lambda n: "\u00e9 " * n, 20_000),
-    ("blank text", worded, lambda n: " \u200b" * n, 50_000),
-    ("text", clean, lambda n: "\u00e9" * n, 50_000),
-    ("nested metadata", clean_json, lambda n: {"a": [[]] * n}, 10_000),
+    ("blank text", check_words, lambda n: " \u200b" * n, 50_000),
+    ("text", check_text, lambda n: "\u00e9" * n, 50_000),
+    ("nested metadata", check_json, lambda n: {"a": [[]] * n}, 10_000),
     ("articles", normalise_squad, lambda n: "a " * n, 20_000),
     ("an answer", lambda text: matches_field(text, "b."), lambda n: ". \n" * n, 20_000),
     ("numbers", extract_number, lambda n: "1," * n, 20_000),

@@ -32,7 +32,7 @@ ENCODERS = 8  # prompts tokenised, and versions loaded, at the same time
 
 @dataclass(eq=False, kw_only=True)
 class ServerState:
-    """The parts of one running server. `is_worker_alive` says whether the worker's thread is alive; `ring` wakes the worker.
+    """The parts of one running server. `is_alive` says whether its threads are alive; `ring` wakes the worker.
 
     `check_capability` raises Refused if the base has no capability tasks.
     """
@@ -45,7 +45,7 @@ class ServerState:
     neutral: NeutralSentences
     reservoir: PromptReservoir
     ring: Callable[[str], None]
-    is_worker_alive: Callable[[], bool]
+    is_alive: Callable[[], bool]
     check_capability: Callable[[], None]
     draining: threading.Event = field(default_factory=threading.Event)
     encoders: CapacityLimiter = field(default_factory=lambda: CapacityLimiter(ENCODERS))
@@ -90,7 +90,7 @@ class ServerState:
             "checkpoints": self.lifecycle.checkpoints.folder_error or "ok",
             "weights": self.seal.failure or "ok",
             "files": self.seal.note or "ok",
-            "worker": "ok" if self.is_worker_alive() else "the worker's thread has ended",
+            "worker": "ok" if self.is_alive() else "the worker's thread has ended",
             "server": "stopping" if self.draining.is_set() else "ok",
         }
 

@@ -95,7 +95,7 @@ def open_server(settings: Settings, role: Role = "all") -> Iterator[ServerState]
             neutral=neutral,
             reservoir=reservoir,
             ring=doorbell.ring,
-            is_worker_alive=lambda: follow_loop.is_alive and (worker is None or worker.is_alive),
+            is_alive=lambda: follow_loop.is_alive and (worker is None or worker.is_alive),
             check_capability=evaluator.check_capability,
         )
 

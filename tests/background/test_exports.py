@@ -300,7 +300,7 @@ def test_consolidate_retrains_and_exports_the_new_version(local: LocalService, e
 
 def test_a_failed_retrain_fails_its_export(local: LocalService, exports: Exports) -> None:
     local.live(("p", "t"))
-    local.ledger.breaks.add("t")
+    local.ledger.failing_targets.add("t")
     job = request(local, exports, consolidate="major")
     exports.step()
     local.worker.drain()

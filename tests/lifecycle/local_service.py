@@ -25,7 +25,7 @@ from service.store import edits, events, heads, jobs, versions
 from service.store.database import Store
 from service.store.jobs import Job
 from service.store.migrate import upgrade
-from tests.lifecycle.ledger import Ledger, answer, lessons_of
+from tests.lifecycle.ledger import Ledger, answer, trained_edits_of
 from tests.servers import postgres_database
 from tests.submission import submit
 
@@ -134,7 +134,9 @@ class LocalService:
         for version in asked or [one for one in self.versions() if one.status is VersionStatus.PUBLISHED]:
             with self.store.read() as connection:
                 known = edits.read_many(connection, versions.read_live_set(connection, version.number).by_id)
-            lessons = lessons_of(self.context.checkpoints.get_overlay(version)) - {(edit.key, edit.target) for edit in known}
+            lessons = trained_edits_of(self.context.checkpoints.get_overlay(version)) - {
+                (edit.key, edit.target) for edit in known
+            }
             found += [(version.number, key, target) for key, target in sorted(lessons)]
         return found
 

@@ -36,7 +36,7 @@ def test_of_two_edits_of_one_fact_in_a_batch_the_later_supersedes_the_earlier(lo
 
 def test_a_newer_edit_that_fails_supersedes_nothing(local: LocalService) -> None:
     (first,) = local.live(("a", "1"))
-    local.ledger.breaks = {"2"}
+    local.ledger.failing_targets = {"2"}
 
     (second,) = local.live(("a", "2"))
 
@@ -57,7 +57,7 @@ def test_a_lost_edit_is_deferred_and_the_others_of_its_job_are_published(local: 
 
 def test_an_edit_whose_fit_loses_live_edits_is_deferred(local: LocalService) -> None:
     local.live(("a", "1"))
-    local.ledger.costs = {"3"}
+    local.ledger.displacing_targets = {"3"}
     made = local.post(("b", "2"), ("c", "3"))
 
     local.worker.drain()
@@ -71,7 +71,7 @@ def test_a_live_edit_that_the_head_lost_does_not_block_new_edits(local: LocalSer
     local.retrain()
     local.worker.drain()
     local.live(("c", "3"), ("d", "4"))
-    local.ledger.forgets = {"1"}
+    local.ledger.forgotten_targets = {"1"}
     local.retract(local.edit_by("c"))
     local.worker.drain()
     assert local.head.scores["lost"] == [local.edit_by("a").id]
@@ -92,7 +92,7 @@ def test_if_the_newer_edit_of_one_fact_is_lost_the_older_is_applied(local: Local
 
 
 def test_an_edit_fails_after_three_broken_fits_and_the_queue_goes_on(local: LocalService) -> None:
-    local.ledger.breaks = {"2"}
+    local.ledger.failing_targets = {"2"}
     made = local.post(("a", "1"), ("b", "2"), ("c", "3"))
 
     local.worker.drain()
@@ -153,7 +153,7 @@ def test_the_job_of_a_dead_worker_is_repeated_exactly(local: LocalService) -> No
         raise Crash
 
     made = local.post(("a", "1"), ("b", "2"))
-    local.ledger.during = once(die)  # type: ignore[assignment]
+    local.ledger.during_fit = once(die)  # type: ignore[assignment]
     with pytest.raises(Crash):
         local.worker.drain()
     late = local.post(("c", "3"))
@@ -175,7 +175,7 @@ def test_a_job_that_kills_the_process_as_often_as_claims_allow_fails(tmp_path: P
         raise Crash
 
     made = local.post(("a", "1"))
-    local.ledger.during = die
+    local.ledger.during_fit = die
     for _ in range(2):
         with pytest.raises(Crash):
             local.worker.drain()

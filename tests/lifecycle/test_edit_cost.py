@@ -178,7 +178,7 @@ def test_edits_that_wait_are_fitted_together_up_to_a_budget_of_tokens(make_servi
 def test_the_fit_of_a_large_edit_gives_way_to_a_small_one_and_follows_it(make_service: MakeService) -> None:
     local = make_service()
     (large,) = local.post(("a", "large"), tokens=LARGE)
-    local.ledger.during = once(lambda: local.post(("b", "small"), tokens=1))  # type: ignore[assignment]
+    local.ledger.during_fit = once(lambda: local.post(("b", "small"), tokens=1))  # type: ignore[assignment]
 
     local.worker.drain()
 
@@ -198,7 +198,7 @@ def test_after_some_jobs_of_small_edits_a_large_edit_is_fitted_without_giving_wa
             came.append(f"{len(came)}")
             local.post((came[-1], came[-1]), tokens=1)
 
-    local.ledger.during = come
+    local.ledger.during_fit = come
     for _ in range(2 * JOBS_BEFORE_TURN + 2):
         local.worker.step()
 
@@ -213,7 +213,7 @@ def test_the_newest_edit_of_a_fact_supersedes_its_predecessor_at_any_size(make_s
     local = make_service()
     (older,) = local.post(("a", "large"), tokens=LARGE)
     if while_fitted:
-        local.ledger.during = once(lambda: local.post(("a", "small"), tokens=1))  # type: ignore[assignment]
+        local.ledger.during_fit = once(lambda: local.post(("a", "small"), tokens=1))  # type: ignore[assignment]
     else:
         local.post(("a", "small"), tokens=1)
 
@@ -253,8 +253,8 @@ def test_retracting_an_edit_during_its_fit_takes_effect_at_once_and_stops_the_fi
         asked = local.retract(edit)
         seen.append((asked.is_done, local.edit(edit).status))
 
-    local.ledger.during = once(take_back)  # type: ignore[assignment]
-    local.ledger.ended = ended.append
+    local.ledger.during_fit = once(take_back)  # type: ignore[assignment]
+    local.ledger.after_fit = ended.append
     local.worker.drain()
 
     assert seen == [(True, EditStatus.RETRACTED)]
@@ -266,7 +266,7 @@ def test_retracting_an_edit_during_its_fit_takes_effect_at_once_and_stops_the_fi
 def test_a_joint_fit_is_repeated_without_an_edit_that_was_retracted_during_it(make_service: MakeService) -> None:
     local = make_service()
     gone, *others = local.post(("a", "1"), ("b", "2"), ("c", "3"))
-    local.ledger.during = once(lambda: local.retract(gone))  # type: ignore[assignment]
+    local.ledger.during_fit = once(lambda: local.retract(gone))  # type: ignore[assignment]
 
     local.worker.drain()
 

@@ -32,7 +32,7 @@ def test_a_rollback_by_another_process_is_followed_during_a_fit_and_stops_it(tmp
         other.roll_back(1)
         followed.append(comes(lambda: local.says("a") == "1"))
 
-    local.ledger.during = once(meanwhile)  # type: ignore[assignment]
+    local.ledger.during_fit = once(meanwhile)  # type: ignore[assignment]
     local.worker.follow_loop.start()
     local.worker.start()
     (z,) = local.post(("z", "9"))

@@ -105,13 +105,13 @@ class History:
         job = self.local.retrain(self.random.choice(("minor", "major")) if self._has_news() else "major")
 
         def cancel(method: str = "") -> None:
-            self.ledger.during = lambda method: None
+            self.ledger.during_fit = lambda method: None
             cancel_job(self.local.store, job.id, author="ann")
 
         if self.random.random() < 0.5:
             cancel()
         else:
-            self.ledger.during = cancel
+            self.ledger.during_fit = cancel
         before = self.local.head
         self.local.worker.drain()
         assert self.local.head == before
@@ -156,7 +156,7 @@ class History:
                 raise Crash
 
         if self.random.random() < 0.5:
-            self.ledger.during = die
+            self.ledger.during_fit = die
         else:
             self.local.swaps = Deadly(die)
             self.local.context.follower._on_published = self.local.swaps.append
@@ -164,7 +164,7 @@ class History:
             self.local.worker.drain()
         except Crash:
             self.local = self.local.again()
-        self.ledger.during = lambda method: None
+        self.ledger.during_fit = lambda method: None
         self.local.context.follower._on_published = [].append
 
     def _edit(self, n: int):  # type: ignore[no-untyped-def]
@@ -240,16 +240,16 @@ class LossyHistory:
         ledger = self.local.ledger
         for method in ("baft", "locft"):
             ledger.not_taken[method] = {target for target in "12345" if self.random.random() < 0.3}
-        ledger.costs = {target for target in "12345" if self.random.random() < 0.1}
-        ledger.forgets = {target for target in "12345" if self.random.random() < 0.1}
+        ledger.displacing_targets = {target for target in "12345" if self.random.random() < 0.1}
+        ledger.forgotten_targets = {target for target in "12345" if self.random.random() < 0.1}
         if self.random.random() < 0.5:
-            ledger.during = self.meddle
+            ledger.during_fit = self.meddle
         self.local.worker.drain()
         self.check()
 
     def meddle(self, method: str) -> None:
         """In the middle of a fit; beside a retrain edits are applied too."""
-        self.local.ledger.during = lambda method: None
+        self.local.ledger.during_fit = lambda method: None
         for _ in range(3):
             getattr(self, self.random.choice(("submit", "submit", "retract", "roll_back")))()
             if method == "locft":

@@ -15,7 +15,7 @@ from service.domain.liveset import Role
 from service.domain.version import VersionKind
 from service.lifecycle.revoke import revoke
 from service.lifecycle.settings import LifecycleSettings
-from tests.lifecycle.ledger import lessons_of
+from tests.lifecycle.ledger import trained_edits_of
 from tests.lifecycle.local_service import MANUAL, LocalService, LoseNewest, new_local_service, retrained
 
 S = EditStatus
@@ -39,7 +39,7 @@ def roles(local: LocalService) -> dict[str, tuple[str, str, bool]]:
 
 def lesson_targets(local: LocalService) -> set[str]:
     """The targets that the head was trained on, in tensors or window."""
-    return {target for _, target in lessons_of(local.context.follower.current.overlay)}
+    return {target for _, target in trained_edits_of(local.context.follower.current.overlay)}
 
 
 def make_all_methods_lose(local: LocalService, *targets: str) -> None:
@@ -85,7 +85,7 @@ def test_retracting_a_failed_edit_that_the_head_was_trained_on_makes_a_major_ret
     retrained(local)
     assert local.statuses([a]) == [S.FAILED]
     tombstones = []
-    local.ledger.during = lambda method: tombstones.append(method)
+    local.ledger.during_fit = lambda method: tombstones.append(method)
 
     local.retract(a)
     local.worker.drain()
@@ -123,7 +123,7 @@ def test_revoking_an_author_retracts_failed_edits_that_the_head_was_trained_on(l
 
 
 def test_a_failed_edit_that_nothing_was_trained_on_cannot_be_retracted(local: LocalService) -> None:
-    local.ledger.breaks = {"1"}
+    local.ledger.failing_targets = {"1"}
     (a,) = local.live(("a", "1"))
     assert local.statuses([a]) == [S.FAILED]
 
@@ -213,13 +213,13 @@ def test_an_addition_lost_in_the_last_round_of_a_retrain_is_in_the_live_set(tmp_
     local.live(("a", "1"))
 
     def meanwhile(method: str) -> None:
-        local.ledger.during = lambda method: None
+        local.ledger.during_fit = lambda method: None
         local.post(*((name, name) for name in "stuvwxyz"))
         local.worker._advance()
         LoseNewest(local)
 
     local.retrain()
-    local.ledger.during = meanwhile
+    local.ledger.during_fit = meanwhile
     local.worker.drain()
 
     assert [local.edit_by(name).status for name in "stuvwxyz"] == [S.APPLIED] * 4 + [S.DEFERRED] * 4
@@ -235,13 +235,13 @@ def arrives_in_a_retrain(local: LocalService, *facts: tuple[str, str]) -> None:
     """During the next training these are applied; on the new tensors the last of them will cost all others."""
 
     def meanwhile(method: str) -> None:
-        local.ledger.during = lambda method: None
+        local.ledger.during_fit = lambda method: None
         for fact in facts:
             local.post(fact)
             local.worker._advance()
-        local.ledger.costs = {facts[-1][1]}
+        local.ledger.displacing_targets = {facts[-1][1]}
 
-    local.ledger.during = meanwhile
+    local.ledger.during_fit = meanwhile
 
 
 def test_an_addition_that_loses_consolidated_edits_is_deferred(local: LocalService) -> None:
@@ -260,7 +260,7 @@ def test_an_addition_that_loses_consolidated_edits_is_deferred(local: LocalServi
 def test_a_retrain_whose_window_loses_consolidated_edits_is_refused(local: LocalService) -> None:
     many = local.live(*((f"k{n}", f"v{n}") for n in range(10)))
     local.ledger.not_taken["locft"] = {"v0"}
-    local.ledger.costs = {"v0"}
+    local.ledger.displacing_targets = {"v0"}
     head = local.head.number
 
     job = retrained(local)
@@ -283,7 +283,7 @@ def test_a_retrain_that_loses_more_edits_than_a_window_holds_is_refused(tmp_path
             local.post((f"new{len(trainings)}", "x"), method="baft")
             local.worker._advance()
 
-    local.ledger.during = meanwhile
+    local.ledger.during_fit = meanwhile
     job = retrained(local)
 
     assert job.status == "failed" and "lost 8 edits" in str(job.error)

@@ -46,7 +46,7 @@ def test_a_superseded_edit_cannot_be_retracted_and_a_second_retraction_is_no_err
 
 def test_an_edit_retracted_during_its_fit_is_never_live(local: LocalService) -> None:
     a, b = local.post(("a", "1"), ("b", "2"))
-    local.ledger.during = once(lambda: local.retract(a))  # type: ignore[assignment]
+    local.ledger.during_fit = once(lambda: local.retract(a))  # type: ignore[assignment]
 
     local.worker.drain()
 

@@ -79,7 +79,7 @@ def test_a_rollback_does_not_restore_edits_retracted_since(local: LocalService, 
 def test_a_fit_during_a_rollback_is_repeated_on_the_new_head(local: LocalService) -> None:
     a, _ = local.live(("a", "1"), ("b", "2"))
     (c,) = local.post(("c", "3"))
-    local.ledger.during = once(lambda: local.roll_back(1))  # type: ignore[assignment]
+    local.ledger.during_fit = once(lambda: local.roll_back(1))  # type: ignore[assignment]
 
     local.worker.drain()
 

@@ -117,7 +117,7 @@ def test_a_worker_that_was_replaced_collects_nothing(local: LocalService) -> Non
 def test_a_candidate_that_lost_its_publication_leaves_no_file(local: LocalService) -> None:
     local.live(("a", "1"))
     (b,) = local.post(("b", "2"))
-    local.ledger.during = once(lambda: local.roll_back(0))  # type: ignore[assignment]
+    local.ledger.during_fit = once(lambda: local.roll_back(0))  # type: ignore[assignment]
 
     local.worker.drain()
 

@@ -15,7 +15,7 @@ def test_a_replaced_worker_stops_and_its_successor_does_the_work_once(tmp_path: 
     local = new_local_service(tmp_path)
     other = LocalService(local.url, local.folder, ledger=local.ledger, settings=local.settings)
     posted = local.post(("a", "1"))
-    local.ledger.during = once(other.worker._hold_lease)  # type: ignore[assignment]
+    local.ledger.during_fit = once(other.worker._hold_lease)  # type: ignore[assignment]
 
     local.worker.step()
     assert local.worker.fence is None

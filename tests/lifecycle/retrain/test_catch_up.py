@@ -38,7 +38,7 @@ def post_and_apply(local: LocalService, *facts: tuple[str, str]) -> None:
 def test_a_retrain_waits_for_fits_of_edits_of_retractions_and_of_its_own_new_window(local: LocalService) -> None:
     a, b = local.live(("a", "1"), ("b", "2"))
     seen: list[tuple[str, bool]] = []
-    local.ledger.during = lambda method: seen.append((method, local.context.edit_fits_idle.is_set()))
+    local.ledger.during_fit = lambda method: seen.append((method, local.context.edit_fits_idle.is_set()))
 
     local.retract(a)
     local.live(("c", "3"))
@@ -89,7 +89,7 @@ def test_edits_are_applied_during_every_training_of_a_retrain(local: LocalServic
             if len(paused) < 5:
                 local.retract(made[len(paused)])
 
-    local.ledger.during = meanwhile
+    local.ledger.during_fit = meanwhile
     local.retrain()
     local.worker._hold_lease()
     local.worker._retrain()
@@ -104,14 +104,14 @@ def test_applying_pauses_after_too_many_lost_publications_of_a_retrain(local: Lo
     paused: list[bool] = []
 
     def another(method: str) -> None:
-        local.ledger.during = lambda method: None
+        local.ledger.during_fit = lambda method: None
         paused.append(bool(local.worker._apply_pause))
         if not local.worker._apply_pause:
             post_and_apply(local, (next(names), "1"))
-        local.ledger.during = another
+        local.ledger.during_fit = another
 
     local.retrain()
-    local.ledger.during = another
+    local.ledger.during_fit = another
     local.worker._hold_lease()
     local.worker._retrain()
 
@@ -124,13 +124,13 @@ def test_the_fit_of_a_new_window_ends_as_soon_as_the_head_moves(local: LocalServ
     local.live(("a", "1"))
     local.ledger.not_taken["locft"] = {"1"}
     ended: list[str] = []
-    local.ledger.ended = ended.append
+    local.ledger.after_fit = ended.append
     moves = iter([lambda: None, lambda: post_and_apply(local, ("b", "2"))])
 
     def meanwhile(method: str) -> None:
         next(moves, lambda: None)()
 
-    local.ledger.during = meanwhile
+    local.ledger.during_fit = meanwhile
     local.retrain()
     local.worker._hold_lease()
     local.worker._retrain()
@@ -149,7 +149,7 @@ def test_an_edit_superseded_during_a_retrain_stays_in_the_tensors_under_its_succ
     retrained(local)
     a, b = local.live(("a", "1"), ("b", "2"))
     before = count_trainings(local)
-    local.ledger.during = once(lambda: post_and_apply(local, ("a", "new")))  # type: ignore[assignment]
+    local.ledger.during_fit = once(lambda: post_and_apply(local, ("a", "new")))  # type: ignore[assignment]
 
     assert retrained(local, mode).status == "done"
 
@@ -167,7 +167,7 @@ def test_an_edit_superseded_during_a_retrain_leaves_the_tensors_by_a_major_one(
     local: LocalService,
 ) -> None:
     a, _ = local.live(("a", "1"), ("b", "2"))
-    local.ledger.during = once(lambda: post_and_apply(local, ("a", "new")))  # type: ignore[assignment]
+    local.ledger.during_fit = once(lambda: post_and_apply(local, ("a", "new")))  # type: ignore[assignment]
     retrained(local)
     with pytest.raises(Conflict, match="major retrain"):
         purge(local.context, edit_ids=[a.id], by="ann")
@@ -188,7 +188,7 @@ def test_an_edit_retracted_and_then_superseded_during_a_retrain_is_not_in_the_te
         local.retract(a)
         post_and_apply(local, ("a", "new"))
 
-    local.ledger.during = once(meanwhile)  # type: ignore[assignment]
+    local.ledger.during_fit = once(meanwhile)  # type: ignore[assignment]
 
     retrained(local)
 
@@ -204,7 +204,7 @@ def test_an_edit_whose_successor_is_rolled_back_during_a_retrain_is_trained(loca
         post_and_apply(local, ("a", "new"))
         local.roll_back(number - 1)
 
-    local.ledger.during = once(meanwhile)  # type: ignore[assignment]
+    local.ledger.during_fit = once(meanwhile)  # type: ignore[assignment]
 
     retrained(local)
 

@@ -37,7 +37,7 @@ def test_edits_applied_during_a_retrain_are_its_new_window(local: LocalService) 
         local.worker._advance()
 
     local.retrain()
-    local.ledger.during = once(meanwhile)  # type: ignore[assignment]
+    local.ledger.during_fit = once(meanwhile)  # type: ignore[assignment]
     local.worker.drain()
 
     assert local.statuses([a, b]) == [S.CONSOLIDATED] * 2
@@ -50,7 +50,7 @@ def test_edits_applied_during_a_retrain_are_its_new_window(local: LocalService) 
 def test_an_edit_retracted_during_a_retrain_is_not_in_the_published_tensors(local: LocalService) -> None:
     a, b = local.live(("a", "1"), ("b", "2"))
     local.retrain()
-    local.ledger.during = once(lambda: local.retract(a))  # type: ignore[assignment]
+    local.ledger.during_fit = once(lambda: local.retract(a))  # type: ignore[assignment]
 
     local.worker.drain()
 
@@ -63,7 +63,7 @@ def test_an_edit_retracted_during_a_retrain_is_not_in_the_published_tensors(loca
 def test_after_a_rollback_a_running_retrain_trains_on_the_edits_left(local: LocalService) -> None:
     a, b = local.live(("a", "1"), ("b", "2"))
     local.retrain()
-    local.ledger.during = once(lambda: local.roll_back(1))  # type: ignore[assignment]
+    local.ledger.during_fit = once(lambda: local.roll_back(1))  # type: ignore[assignment]
 
     local.worker.drain()
 
@@ -78,19 +78,19 @@ def test_applying_pauses_for_a_retrain_that_lost_its_publication_too_often(local
     def another(method: str) -> None:
         name = next(names, None)
         if name is not None and not local.worker._apply_pause:
-            local.ledger.during = lambda method: None
+            local.ledger.during_fit = lambda method: None
             local.post((name, "1"))
             local.worker._advance()
-            local.ledger.during = another
+            local.ledger.during_fit = another
 
     local.retrain()
-    local.ledger.during = another
+    local.ledger.during_fit = another
     local.worker._hold_lease()
     local.worker._retrain()
 
     assert local.head.kind is VersionKind.LOCFT
     assert not local.worker._apply_pause
-    local.ledger.during = lambda method: None
+    local.ledger.during_fit = lambda method: None
     local.worker.drain()
     assert local.says("b") == "1"
 
@@ -138,7 +138,7 @@ def test_a_retrain_whose_loss_is_not_finite_fails_at_its_first_attempt(
     local: LocalService,
 ) -> None:
     local.live(("a", "1"))
-    local.ledger.breaks = {"1"}
+    local.ledger.failing_targets = {"1"}
 
     job = local.retrain()
     local.worker.drain()
@@ -155,7 +155,7 @@ def test_the_retrain_of_a_dead_worker_is_repeated_exactly(local: LocalService) -
 
     local.live(("a", "1"), ("b", "2"))
     job = local.retrain()
-    local.ledger.during = once(die)  # type: ignore[assignment]
+    local.ledger.during_fit = once(die)  # type: ignore[assignment]
     with pytest.raises(Crash):
         local.worker.drain()
     local.post(("c", "3"))

@@ -44,7 +44,7 @@ def asked_meanwhile(local: LocalService, *modes: str | None, before: tuple[str, 
             local.worker._advance()
         again.extend(local.retrain(mode) for mode in modes)  # type: ignore[arg-type]
 
-    local.ledger.during = once(ask)  # type: ignore[assignment]
+    local.ledger.during_fit = once(ask)  # type: ignore[assignment]
     local.worker.drain()
     return first, again
 

@@ -357,11 +357,11 @@ def test_after_failed_refits_a_retraction_is_tried_again_later(
     local = make(MANUAL)
     clock = clocked(local)
     a, b = local.live(("a", "1"), ("b", "2"))
-    local.ledger.breaks = {"2"}  # what a refit without the first would be given
+    local.ledger.failing_targets = {"2"}  # what a refit without the first would be given
     local.retract(a)
     local.worker.drain()
     assert "prompt:a" in window_of(local.context.follower.current.overlay)
-    local.ledger.breaks = set()
+    local.ledger.failing_targets = set()
 
     local.worker.drain()
     assert "prompt:a" in window_of(local.context.follower.current.overlay)

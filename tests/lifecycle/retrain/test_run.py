@@ -165,7 +165,7 @@ def test_a_minor_retrain_becomes_major_if_the_location_setting_changed(local: Lo
     local.live(("a", "1"))
     retrained(local)
     local.live(("b", "2"))
-    local.ledger.moved_away = True
+    local.ledger.location_moved = True
 
     job = retrained(local, "minor")
 
@@ -181,7 +181,7 @@ def test_a_minor_retrain_begins_again_if_the_heads_tensors_change(local: LocalSe
     retrained(local, "minor")
     local.live(("c", "3"))
     local.retrain("minor")
-    local.ledger.during = once(lambda: local.roll_back(windowed))  # type: ignore[assignment]  # the same edits, other tensors
+    local.ledger.during_fit = once(lambda: local.roll_back(windowed))  # type: ignore[assignment]  # the same edits, other tensors
 
     local.worker.drain()
 
@@ -201,7 +201,7 @@ def test_edits_are_applied_and_answered_while_either_retrain_runs(local: LocalSe
 
     for mode, name in (("major", "x"), ("minor", "y")):
         local.retrain(mode)  # type: ignore[arg-type]
-        local.ledger.during = once(lambda name=name: meanwhile(name))  # type: ignore[assignment,misc]
+        local.ledger.during_fit = once(lambda name=name: meanwhile(name))  # type: ignore[assignment,misc]
         local.worker.drain()
 
     assert seen == [("9", S.APPLIED)] * 2
@@ -242,7 +242,7 @@ def test_a_retrain_takes_another_snapshot_if_its_new_window_would_be_too_long(tm
         local.worker._advance()
 
     local.retrain("major")
-    local.ledger.during = once(meanwhile)  # type: ignore[assignment]
+    local.ledger.during_fit = once(meanwhile)  # type: ignore[assignment]
     local.worker.drain()
 
     assert local.statuses(made) == [S.RETRACTED]
@@ -271,7 +271,7 @@ def test_a_minor_retrain_left_by_a_dead_worker_is_repeated_exactly(local: LocalS
     retrained(local)
     local.live(("b", "2"))
     job = local.retrain("minor")
-    local.ledger.during = once(die)  # type: ignore[assignment]
+    local.ledger.during_fit = once(die)  # type: ignore[assignment]
     with pytest.raises(Crash):
         local.worker.drain()
     local.post(("c", "3"))
@@ -308,7 +308,7 @@ def test_a_running_retrain_is_cancelled_at_its_next_step_and_the_head_stays(loca
     head = local.head
     job = local.retrain(mode)  # type: ignore[arg-type]
     asked = []
-    local.ledger.during = once(lambda: asked.append(cancel_job(local.store, job.id, author="bob")))  # type: ignore[assignment]
+    local.ledger.during_fit = once(lambda: asked.append(cancel_job(local.store, job.id, author="bob")))  # type: ignore[assignment]
 
     local.worker.drain()
 
@@ -368,7 +368,7 @@ def test_the_cancelled_retrain_of_a_dead_worker_ends_at_its_next_claim(local: Lo
     def die() -> None:
         raise Crash
 
-    local.ledger.during = once(die)  # type: ignore[assignment]
+    local.ledger.during_fit = once(die)  # type: ignore[assignment]
     with pytest.raises(Crash):
         local.worker.drain()
     cancel_job(local.store, job.id, author="bob")
