@@ -193,6 +193,12 @@ def test_sql_is_written_in_the_store_alone() -> None:
     assert outside == []
 
 
+def test_http_is_spoken_by_the_client_alone() -> None:
+    speakers = {part_of(path) for path in FILES if "httpx" in {name.split(".")[0] for name in imports_of(path)}}
+
+    assert speakers == {"client"}
+
+
 def test_the_wheel_holds_the_service_and_nothing_else_at_top_level() -> None:
     build = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["hatch"]["build"]["targets"]["wheel"]
     assert build == {"packages": ["service"]}

@@ -12,17 +12,18 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
+from operator import methodcaller
 from pathlib import Path
-from typing import Any
-
-import httpx
+from typing import Any, TypeVar, cast
 
 from service.bench.contenders import DEFERRED_S, build_environment
 from service.bench.counting_client import CountingClient, evaluate
 from service.bench.neutral_cache import cached_neutral
 from service.bench.results import percentile
+from service.client.errata_client import ErrataClient
 from service.client.local_server import LocalServer
 from service.client.progress import show_progress
+from service.client.shapes import EditInput, ProbeInput
 from service.client.waiting import LIVE, WAITING, wait_until_live
 from service.evaluation.merging import merge_results
 from service.evaluation.records import EvalProbe, Record
@@ -31,11 +32,12 @@ from service.settings import environment_without_settings
 WAIT_S = 60.0  # the longest wait of a POST
 PATIENCE_S = 1_800.0  # until a retrain or an evaluation of hundreds of edits is over, on a busy machine
 IDLE_S = 3 * DEFERRED_S  # after so long without a retrain, none is expected
+R = TypeVar("R")
 Mark = dict[str, Any]
 
 
 @contextmanager
-def run_server(contender: str, model: str, *, every: int, tasks: Path | None = None) -> Iterator[httpx.Client]:
+def run_server(contender: str, model: str, *, every: int, tasks: Path | None = None) -> Iterator[ErrataClient]:
     """A client of a new server over a new data folder, with the settings of a contender. `tasks` is a file of capability tasks.
 
     Raises Unavailable if the server does not start, and in calls after the server has ended.
@@ -52,7 +54,7 @@ def run_server(contender: str, model: str, *, every: int, tasks: Path | None = N
         try:
             with show_progress("starting the server") as report:
                 server.start(report)
-            with server.client(2 * WAIT_S) as client:
+            with server.client(WAIT_S) as client:
                 yield client
         finally:
             server.stop()
@@ -109,20 +111,20 @@ class Stream:
 
     def _post(self, record: Record, late_s: float) -> None:
         started_at = self.clock()
-        edit = self.client.send("POST", "/edits", params={"wait": WAIT_S}, json=build_body(record))
+        edit = self.client.attempt(lambda errata: errata.post_edit(build_body(record), wait_s=WAIT_S))
         seconds = self.clock() - started_at
         if edit is None:
             return
         self.posted.append(PostedEdit(edit["id"], record, seconds if edit["status"] in LIVE else None, late_s))
-        self.client.send("POST", "/generate", json={"prompt": record.prompt, "max_new_tokens": 16})
+        self.client.attempt(lambda errata: errata.generate(record.prompt, max_new_tokens=16))
 
     def _mark(self, seq: int, since_last: Sequence[PostedEdit]) -> Mark:
         started_at = time.monotonic()
         wait_until_live(self._waiting_statuses, self._is_retraining, patience_s=PATIENCE_S, idle_s=IDLE_S)
         waited_s = time.monotonic() - started_at
-        head = self.client.send("GET", "/versions/head")
+        head = self.client.attempt(lambda errata: errata.get_version("head"))
         after_all = None if head is None else self._evaluate(self.records[:seq], head["number"], capability=self.capability)
-        edits = {edit["id"]: edit for edit in self.client.pages("/edits")}
+        edits = {edit["id"]: edit for edit in self.client.list_items(lambda errata: errata.list_edits())}
         self._evaluate_first_answers(edits)
         return {
             "edits": seq,
@@ -158,19 +160,22 @@ class Stream:
 
     def _waiting_statuses(self) -> Counter[str]:
         """The statuses of waiting edits that any edit has, each with the count 1."""
-        pages = {status: self.client.send("GET", "/edits", params={"status": status, "limit": 1}) for status in WAITING}
-        return Counter({status: 1 for status, page in pages.items() if page is not None and page["items"]})
+        listings = {status: methodcaller("list_edits", status=status, limit=1) for status in WAITING}
+        return Counter({status: 1 for status, listing in listings.items() if self._first(listing) is not None})
 
     def _is_retraining(self) -> bool:
-        page = self.client.send("GET", "/jobs", params={"kind": "retrain", "limit": 1})
-        return bool(page and page["items"] and page["items"][0]["status"] in ("queued", "running"))
+        last = self._first(lambda errata: errata.list_jobs(kind=["retrain"], limit=1))
+        return last is not None and last["status"] in ("queued", "running")
+
+    def _first(self, listing: Callable[[ErrataClient], Iterator[R]]) -> R | None:
+        return next(self.client.list_items(listing), None)
 
     def _count_retrains(self) -> dict[str, int]:
         """The number of published retrains by mode, and of failed ones."""
         counts = {"minor": 0, "major": 0, "failed": 0}
-        for job in self.client.pages("/jobs", kind="retrain"):
+        for job in self.client.list_items(lambda errata: errata.list_jobs(kind=["retrain"])):
             if job["status"] == "done" and job["version"] is not None:
-                counts[job.get("mode") or "major"] += 1
+                counts[job["mode"] or "major"] += 1
             elif job["status"] == "failed":
                 counts["failed"] += 1
         return counts
@@ -189,13 +194,13 @@ def compute_latencies(posted: Sequence[PostedEdit], edits: Mapping[str, Mapping[
     return seconds
 
 
-def build_body(record: Record) -> dict[str, Any]:
+def build_body(record: Record) -> EditInput:
     """A record as the body of POST /edits. Of its probes only rephrases with `train` are open to training."""
     fields = {"subject": record.subject, "relation": record.relation, "ground_truth": record.ground_truth}
     return {
         "prompt": record.prompt,
         "target": record.target,
-        **{name: value for name, value in fields.items() if value is not None},
+        **cast(EditInput, {name: value for name, value in fields.items() if value is not None}),
         "rephrases": [_build_probe(probe, train=probe.train) for probe in record.rephrases],
         "locality": [_build_probe(probe) for probe in record.locality],
         "portability": [_build_probe(probe) for probe in record.portability],
@@ -217,6 +222,6 @@ def summarise_seconds(seconds: Sequence[float]) -> dict[str, float | int | None]
     return {"p50": percentile(seconds, 0.5), "p95": percentile(seconds, 0.95), "n": len(seconds)}
 
 
-def _build_probe(probe: EvalProbe, *, train: bool = False) -> dict[str, Any]:
-    body: dict[str, Any] = {"prompt": probe.prompt, "train": train}
+def _build_probe(probe: EvalProbe, *, train: bool = False) -> ProbeInput:
+    body = ProbeInput(prompt=probe.prompt, train=train)
     return body if probe.answer is None else {**body, "answer": probe.answer}

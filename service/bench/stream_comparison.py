@@ -46,7 +46,8 @@ def run_streams(
             stream = Stream(
                 CountingClient(client), stream_records, every, pace_s, capability=model == "atlas" or tasks is not None
             )
-            device = str((stream.client.send("GET", "/model") or {}).get("device", "cpu"))
+            served = stream.client.attempt(lambda errata: errata.get_model())
+            device = "cpu" if served is None else served["device"]
             for mark in stream.run():
                 marks.append(mark)
                 figures = {"contender": name, "settings": CONTENDERS[name], "edits": n, "every": every, "pace_s": pace_s}

@@ -5,10 +5,10 @@ import os
 import shutil
 import time
 from datetime import UTC, datetime
+from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
-import httpx
 import typer
 from rich.console import Console
 from rich.markup import escape
@@ -27,14 +27,15 @@ from service.cli.options import (
     report_errors,
 )
 from service.cli.store import OPERATOR, open_store
+from service.client.errata_client import ErrataClient
+from service.client.interruption import cancel_on_interrupt
 from service.client.progress import errors, show_progress
-from service.client.retries import post_with_retries
-from service.domain.errors import Conflict, Refused, Unavailable
+from service.client.retries import NO_RETRIES
+from service.client.shapes import JobData
+from service.domain.errors import Refused, Unavailable
 from service.settings import Settings
 
-POLL_S = 0.3
 KINDS_LISTED = ("refit", "retrain", "export")
-PURGE_S = 600.0  # a purge rewrites the database file
 output = Console(highlight=False, soft_wrap=True)
 
 
@@ -52,16 +53,14 @@ def export(
     """Write a version as a Hugging Face checkpoint that `from_pretrained` loads."""
     settings = read_settings(data_dir=data_dir, database_url=database_url, model=model)
     number = parse_version(version)
-    if mode not in ("major", "minor"):
-        raise typer.BadParameter("must be major or minor", param_hint="--mode")
-    body: dict[str, Any] = {"version": number, "name": f"for-{os.getpid()}-{int(time.time())}", "consolidate": consolidate}
-    body |= {"mode": mode} | ({} if max_shard_size is None else {"max_shard_size": max_shard_size})
+    chosen_mode = _parse_mode(mode)
+    name = f"for-{os.getpid()}-{int(time.time())}"
     with report_errors():
         _check_out(out)
         with open_client_with_progress(server, settings) as client:
-            job = _wait_for_job(client, _json(post_with_retries(client, "/admin/export", body)))
-            _move_export(Path(job["result"]["path"]), out)
-        result = job["result"]
+            job = client.export(number, name=name, consolidate=consolidate, mode=chosen_mode, max_shard_size=max_shard_size)
+            result = _follow_job(client, job)["result"] or {}
+            _move_export(Path(result["path"]), out)
         output.print(f"Version {result['version']} is in {out}: {result['files']} files, {result['bytes']:,} bytes", markup=False)
         if result.get("warning"):
             errors.print(f"Warning: {result['warning']}", style="bold yellow", markup=False)
@@ -82,7 +81,7 @@ def purge(
         typer.confirm(f"Remove {len(edits)} edit(s) and every version and export that holds them, for good?", abort=True)
     with report_errors(), open_client_with_progress(server, settings) as client:
         with show_progress("purging"):
-            report = _json(post_with_retries(client, "/admin/purge", {"edits": edits}, timeout_s=PURGE_S))
+            report = client.purge(edits)
         removed = (("versions", report["versions"]), ("checkpoints", report["files"]), ("exports", report["exports"]))
         for name, items in removed:
             output.print(f"{name}: {', '.join(str(item) for item in items) or 'none'}", markup=False)
@@ -111,12 +110,11 @@ def revoke(
     except ValueError:
         raise typer.BadParameter("must be a time such as 2026-11-20T12:00:00Z", param_hint="--since") from None
     moment = moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment
-    body = {"author": author, "since": moment.isoformat(), "reason": reason, "restore_previous": restore_previous}
     with report_errors(), open_client_with_progress(server, settings) as client:
-        report = _json(post_with_retries(client, "/admin/revoke", body))
+        report = client.revoke(author, moment.isoformat(), reason, restore_previous=restore_previous)
         output.print(f"{len(report['retracted'])} edits were taken back, {report['already']} had been before")
         if report["retracted"]:
-            _wait_for_refits(client)
+            client.wait_for_refits()
             output.print("They are out of the answers; the weights lose them at the next major retrain, which is due now")
 
 
@@ -148,10 +146,9 @@ def jobs(
 
 def _jobs_of_server(server: str, settings: Settings, query: dict[str, Any], cancel: str | None) -> list[dict[str, Any]]:
     with open_client_with_progress(server, settings) as client:
-        if cancel is not None:
-            return [_json(client.delete(f"/jobs/{_check_id(cancel)}"))]
-        items: list[dict[str, Any]] = _json(client.get("/jobs", params=query))["items"]
-        return items
+        once = _once(client)
+        found = islice(once.list_jobs(**query), query["limit"]) if cancel is None else [once.cancel_job(_check_id(cancel))]
+        return [dict(job) for job in found]
 
 
 def _jobs_of_store(settings: Settings, query: dict[str, Any], cancel: str | None) -> list[dict[str, Any]]:
@@ -168,36 +165,31 @@ def register(app: typer.Typer) -> None:
         app.command()(command)
 
 
-def _json(response: httpx.Response) -> dict[str, Any]:
-    body: dict[str, Any] = response.raise_for_status().json()
-    return body
+def _parse_mode(text: str) -> Literal["minor", "major"]:
+    match text:
+        case "minor" | "major":
+            return text
+    raise typer.BadParameter("must be major or minor", param_hint="--mode")
 
 
-def _wait_for_job(client: httpx.Client, job: dict[str, Any]) -> dict[str, Any]:
+def _follow_job(client: ErrataClient, job: JobData) -> JobData:
     """Wait until a job has ended, and print its log. Raises Conflict if it fails; Ctrl-C cancels the job."""
     printed = 0
-    try:
-        with show_progress("waiting") as progress:
-            while job["finished_at"] is None:
-                time.sleep(POLL_S)
-                job = _json(client.get(f"/jobs/{job['id']}"))
-                for line in job["log"][printed:]:
-                    errors.print(line["message"], style="dim", markup=False)
-                printed = len(job["log"])
-                progress(f"{job['progress']:.0%} {job['stage'] or ''}")
-    except KeyboardInterrupt:
-        client.delete(f"/jobs/{job['id']}")
-        raise
-    if job["status"] != "done":
-        raise Conflict(job["error"] or f"the {job['kind']} was {job['status']}")
-    return job
+    with show_progress("waiting") as progress, cancel_on_interrupt(lambda: _once(client).cancel_job(job["id"])):
+
+        def show(state: JobData) -> None:
+            nonlocal printed
+            for line in state["log"][printed:]:
+                errors.print(line["message"], style="dim", markup=False)
+            printed = len(state["log"])
+            progress(f"{state['progress']:.0%} {state['stage'] or ''}")
+
+        return client.follow_job(job, on_progress=show)
 
 
-def _wait_for_refits(client: httpx.Client) -> None:
-    """Wait until no refit is due: after that, no answer comes from a retracted edit."""
-    states: tuple[Literal["queued", "running"], ...] = ("queued", "running")
-    while any(_json(client.get("/jobs", params={"kind": "refit", "status": state}))["items"] for state in states):
-        time.sleep(POLL_S)
+def _once(client: ErrataClient) -> ErrataClient:
+    """The client for requests that are not repeated."""
+    return client.with_options(retries=NO_RETRIES)
 
 
 def _check_out(out: Path) -> None:

@@ -6,14 +6,14 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
-import httpx
 from rich.console import Console
 
-from service.client.local_server import LocalServer, error_sentence
+from service.client.errata_client import ErrataClient
+from service.client.local_server import LocalServer
 from service.client.progress import show_progress
-from service.domain.errors import Unavailable
+from service.client.shapes import JobData
+from service.domain.errors import ServiceError
 from service.settings import environment_without_settings
 
 CALL_S = 30.0
@@ -43,7 +43,7 @@ OTHERS = (
 class Story:
     """Prints each step and records in `holds` whether every step held."""
 
-    def __init__(self, client: httpx.Client, console: Console) -> None:
+    def __init__(self, client: ErrataClient, console: Console) -> None:
         self._client = client
         self._console = console
         self.holds = True
@@ -60,8 +60,7 @@ class Story:
 
     def ask(self, prompt: str) -> str:
         """The head's greedy answer."""
-        answer = self._client.get("/generate", params={"prompt": prompt, "max_new_tokens": 16})
-        return str(answer.raise_for_status().json()["text"])
+        return self._client.generate(prompt, max_new_tokens=16)["text"]
 
     def expect(self, prompt: str, answer: str) -> None:
         """Ask a prompt and check the answer."""
@@ -71,20 +70,18 @@ class Story:
     def edit(self, prompt: str, target: str, rephrases: Sequence[str] = ()) -> None:
         """Post a correction and wait until it is settled."""
         began = time.monotonic()
-        body = {"prompt": prompt, "target": target, "rephrases": list(rephrases)}
-        posted = self._client.post("/edits", params={"wait": EDIT_S}, json=body, timeout=EDIT_S + 10).raise_for_status().json()
+        posted = self._client.post_edit({"prompt": prompt, "target": target, "rephrases": [*rephrases]}, wait_s=EDIT_S)
         seconds = time.monotonic() - began
         self.check(f"{prompt} → {target}", posted["status"] == "applied", f"{posted['status']} after {seconds:.2f} s")
 
-    def follow(self, job: dict[str, Any]) -> dict[str, Any]:
-        """Wait until a job has ended, at most 600 s."""
-        until = time.monotonic() + RETRAIN_S
+    def follow(self, job: JobData) -> JobData:
+        """Wait until a job has ended. Raises TimedOut if that takes longer than 600 s."""
         with show_progress("the retrain waits") as progress:
-            while job["finished_at"] is None and time.monotonic() < until:
-                time.sleep(0.5)
-                job = self._client.get(f"/jobs/{job['id']}").raise_for_status().json()
-                progress(f"the retrain, {job['progress']:.0%} {job['stage'] or ''}")
-        return job
+
+            def show(state: JobData) -> None:
+                progress(f"the retrain, {state['progress']:.0%} {state['stage'] or ''}")
+
+            return self._client.wait_for_job(job, on_progress=show, timeout_s=RETRAIN_S)
 
 
 def run_demo(model: str, *, keep: bool = False) -> bool:
@@ -100,8 +97,8 @@ def run_demo(model: str, *, keep: bool = False) -> bool:
             with server.client(CALL_S) as client:
                 story = Story(client, console)
                 run_scenes(story, client, server)
-        except (Unavailable, httpx.HTTPError) as error:
-            console.print(f"[red]✗[/red] {error_sentence(error)}", highlight=False)
+        except ServiceError as error:
+            console.print(f"[red]✗[/red] {error.message}", highlight=False)
             return False
         finally:
             server.kill()
@@ -109,7 +106,7 @@ def run_demo(model: str, *, keep: bool = False) -> bool:
     return story.holds
 
 
-def run_scenes(story: Story, client: httpx.Client, server: LocalServer) -> None:
+def run_scenes(story: Story, client: ErrataClient, server: LocalServer) -> None:
     """Run every scene of the demo."""
     scenes: tuple[Callable[[], None], ...] = (
         lambda: _before(story),
@@ -140,13 +137,12 @@ def _correct(story: Story) -> None:
         story.expect(prompt, answer)
 
 
-def _retrain(story: Story, client: httpx.Client) -> None:
+def _retrain(story: Story, client: ErrataClient) -> None:
     story.chapter("More corrections, then a retrain moves all of them into the weights")
     for prompt, target in OTHERS:
         story.edit(prompt, target)
-    job = client.post("/admin/retrain", json={"reason": "the demo"}).raise_for_status().json()
-    job = story.follow(job)
-    head = client.get("/versions/head").raise_for_status().json()
+    job = story.follow(client.retrain("the demo"))
+    head = client.get_version("head")
     story.check(
         "the retrain is published", job["status"] == "done" and head["window"] == 0, f"version {head['number']}, {head['kind']}"
     )
@@ -155,16 +151,16 @@ def _retrain(story: Story, client: httpx.Client) -> None:
     story.expect(*NEIGHBOURS[0])
 
 
-def _roll_back(story: Story, client: httpx.Client) -> None:
+def _roll_back(story: Story, client: ErrataClient) -> None:
     story.chapter("Rolled back to the base model")
     began = time.monotonic()
-    rolled = client.post("/admin/rollback", json={"to": 0, "reason": "the demo"}).raise_for_status().json()
+    rolled = client.rollback(0, "the demo")
     milliseconds = (time.monotonic() - began) * 1000
     story.check("the rollback is published", rolled["restored"] == 0, f"version {rolled['version']} after {milliseconds:.0f} ms")
     story.expect(QUESTION, "Canberra")
 
 
-def _kill(story: Story, client: httpx.Client, server: LocalServer) -> None:
+def _kill(story: Story, client: ErrataClient, server: LocalServer) -> None:
     story.chapter("One more correction, then kill -9, and a new start")
     story.edit(QUESTION, "Melbourne", WORDINGS[:1])
     prompts = (QUESTION, *WORDINGS, *(prompt for prompt, _ in (*NEIGHBOURS, *OTHERS)))

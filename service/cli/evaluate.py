@@ -162,7 +162,7 @@ def _measure(
             errors.print(f"… and {len(bad) - MAX_BAD_ROWS} more bad rows; --out has all of them", style="yellow")
     with _temporary_store(settings, apply and server is None) as used_settings, show_progress("starting") as progress:
         with open_client(server, used_settings, progress) as client:
-            evaluator = EvaluationClient(client, metrics, progress=progress)
+            evaluator = EvaluationClient(client, "full" if metrics == "full" else "standard", progress=progress)
             if apply:
 
                 def save(moments: Mapping[str, Any]) -> None:

@@ -18,7 +18,7 @@ from service.settings import Settings, load_settings
 from service.telemetry.log import configure_logging
 
 if TYPE_CHECKING:
-    import httpx
+    from service.client.errata_client import ErrataClient
 
 DISK_ERRORS = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ENOTDIR, errno.EISDIR)
 FAILED = 1
@@ -58,7 +58,7 @@ def parse_version(text: str) -> int | Literal["head", "base"]:
 
 
 @contextmanager
-def open_client_with_progress(server: str | None, settings: Settings) -> Iterator["httpx.Client"]:
+def open_client_with_progress(server: str | None, settings: Settings) -> Iterator["ErrataClient"]:
     """A client of the server at an address, or of a local server, with the progress of its start."""
     from service.client.local_server import open_client
 
@@ -70,17 +70,13 @@ def open_client_with_progress(server: str | None, settings: Settings) -> Iterato
 
 @contextmanager
 def report_errors() -> Iterator[None]:
-    """Print a ServiceError, an error of the server or an error of the disk as one sentence, and end with exit code 1. Any other
-    error is a programming error and keeps its traceback.
+    """Print a ServiceError or an error of the disk as one sentence, and end with exit code 1. Any other error is a programming
+    error and keeps its traceback.
     """
-    import httpx  # here, because the import is slow
-
-    from service.client.local_server import error_sentence
-
     try:
         yield
-    except (ServiceError, httpx.HTTPError) as error:
-        errors.print(error_sentence(error), style="red", markup=False)
+    except ServiceError as error:
+        errors.print(error.message, style="red", markup=False)
         raise typer.Exit(FAILED) from None
     except OSError as error:
         if error.errno not in DISK_ERRORS or error.filename is None:

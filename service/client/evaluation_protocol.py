@@ -7,10 +7,8 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import httpx
-
+from service.client.errors import Unreachable
 from service.client.evaluations import EvaluationClient
-from service.client.local_server import error_sentence
 from service.domain.errors import Refused, ServiceError
 from service.evaluation.merging import merge_results
 from service.evaluation.records import Record
@@ -45,10 +43,10 @@ def edit_and_measure(
             report["retrain"] = evaluator.retrain("errata eval --retrain", "major")
             report["after_retrain"] = evaluator.measure(evaluator.read_head(), records, capability=capability)
             save(report)
-    except (ServiceError, httpx.HTTPError) as error:
+    except ServiceError as error:
         if "after_edit" not in report:
             raise
-        report["error"] = error_sentence(error)
+        report["error"] = error.message
         save(report)
     return report
 
@@ -80,8 +78,10 @@ def _measure_batch(evaluator: EvaluationClient, records: Sequence[Record], statu
 def _measure_after_all(evaluator: EvaluationClient, records: Sequence[Record], report: Report, capability: bool) -> None:
     try:
         waiting = evaluator.wait_until_live()
-    except (ServiceError, httpx.HTTPStatusError) as error:  # the edits are measured as they are, and the report says so
-        report["deferred"] = {"error": error_sentence(error)}
+    except Unreachable:
+        raise
+    except ServiceError as error:  # the edits are measured as they are, and the report says so
+        report["deferred"] = {"error": error.message}
         waiting = Counter({"deferred": evaluator.count_statuses()["deferred"]})
     report["edits"] = dict(evaluator.count_statuses())
     report["after_all"] = {"not_live": waiting.total()} | evaluator.measure(evaluator.read_head(), records, capability=capability)

@@ -16,15 +16,15 @@ from types import FrameType
 
 import httpx
 
+from service.client.errata_client import ANSWER_S, ErrataClient
+from service.client.retries import Retries
 from service.client.startup import STALL_S, Progress, ServerStart, copy_log, describe_last_line, ignore_progress
 from service.domain.errors import Conflict, Refused, Unavailable
 from service.settings import Settings, environment_of
 from service.store.database import Store
 
 EXIT_S = 1.0  # from a broken connection to the end of the process that broke it
-ANSWER_S = 60.0  # for a call that moves the head on a busy machine
 SERVE = (sys.executable, "-m", "service", "serve")
-LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
 class LocalServer:
@@ -60,9 +60,9 @@ class LocalServer:
         """Whether the process runs."""
         return self.process is not None and self.process.poll() is None
 
-    def client(self, timeout_s: float) -> httpx.Client:
+    def client(self, timeout_s: float, retries: Retries | None = None) -> ErrataClient:
         """A client whose calls raise Unavailable once the process has ended, so that no call is repeated."""
-        return httpx.Client(base_url=self.url, timeout=timeout_s, transport=_LocalTransport(self))
+        return ErrataClient(self.url, timeout_s=timeout_s, retries=retries, transport=_LocalTransport(self))
 
     def raise_if_ended(self) -> None:
         """Raise Unavailable, with the last log line, if the process has ended or ends within a second."""
@@ -110,7 +110,7 @@ class _LocalTransport(httpx.HTTPTransport):
 
 
 @contextmanager
-def open_client(url: str | None, settings: Settings, progress: Progress = ignore_progress) -> Iterator[httpx.Client]:
+def open_client(url: str | None, settings: Settings, progress: Progress = ignore_progress) -> Iterator[ErrataClient]:
     """A client of the server at `url`, or without a URL of a local server that runs under `settings` as long as the block.
 
     `progress` is called with each step of the local server's start. Raises Refused for a malformed URL, Conflict if a running
@@ -159,27 +159,11 @@ def refuse_used_folder(settings: Settings) -> None:
         store.close()
 
 
-def _client_of(url: str) -> httpx.Client:
+def _client_of(url: str) -> ErrataClient:
     try:
-        address = httpx.URL(url)
-    except httpx.InvalidURL:
-        address = httpx.URL("")
-    if address.scheme not in ("http", "https") or not address.host:
-        raise Refused("--server must be an address such as http://127.0.0.1:8000", field="server")
-    # Proxies of the environment are for the web, not for a server on this machine.
-    return httpx.Client(base_url=address, timeout=ANSWER_S, trust_env=address.host not in LOOPBACK)
-
-
-def error_sentence(error: Exception) -> str:
-    """An error as a sentence: the `detail` of the server's answer, if it has one."""
-    if isinstance(error, httpx.HTTPStatusError):
-        try:
-            return str(error.response.json()["detail"])
-        except (ValueError, KeyError, TypeError):
-            return f"the server answered {error.response.status_code}"
-    if isinstance(error, httpx.TransportError):
-        return f"the server cannot be reached ({type(error).__name__})"
-    return str(error)
+        return ErrataClient(url)
+    except Refused:
+        raise Refused("--server must be an address such as http://127.0.0.1:8000", field="server") from None
 
 
 def free_port() -> int:

@@ -1,35 +1,87 @@
-"""Repeated requests: a POST that got no answer is sent again under the same idempotency key, so that it takes effect once."""
+"""Repeated requests: a request that got no answer is sent again, a POST under the same idempotency key, so that it takes effect
+once.
+"""
 
 import time
-import uuid
-from typing import Any
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 
-import httpx
+from service.client.steps import Outcome, Pause, Reply, Send, Steps, T
 
-POLL_S = 0.2
-BUSY_S = 600.0  # a server that answers 503 is asked again for so long
-AWAY_S = 60.0  # a server that does not answer is asked again for so long: a restart takes that
+BUSY = (429, 503)
 
 
-def post_with_retries(client: httpx.Client, path: str, body: dict[str, Any], *, timeout_s: float | None = None) -> httpx.Response:
-    """POST a JSON body; repeat the request while the server answers 503 or breaks the connection.
+@dataclass(frozen=True)
+class Retries:
+    """How long a request is repeated, in seconds from its first attempt.
 
-    The first refused connection raises at once: a server that was never there is not waited for. Raises httpx.TransportError.
+    `busy_s`: while the server answers 429 or 503; each pause is what the answer's Retry-After says, or `default_pause_s`.
+    `away_s`: while no answer comes; a restart takes that long. The pause is `poll_s`.
     """
-    headers = {"Idempotency-Key": uuid.uuid4().hex}
-    options: dict[str, Any] = {} if timeout_s is None else {"timeout": timeout_s}
-    busy_until, away_until = time.monotonic() + BUSY_S, time.monotonic() + AWAY_S
-    has_reached = False
+
+    busy_s: float = 600.0
+    away_s: float = 60.0
+    poll_s: float = 0.2
+    default_pause_s: float = 1.0
+
+
+NO_RETRIES = Retries(busy_s=0.0, away_s=0.0)
+
+
+@dataclass
+class Reachability:
+    """Whether a server has ever been reached. One that was never there is not waited for."""
+
+    was_reached: bool = False
+    clock: Callable[[], float] = field(default=time.monotonic)
+
+
+def with_retries(steps: Steps[T], retries: Retries, reachability: Reachability) -> Steps[T]:
+    """The same steps, in which each request is repeated within the bounds of `retries`."""
+    outcome: Outcome | None = None
+    try:
+        while True:
+            step = steps.send(outcome)
+            if isinstance(step, Pause):
+                outcome = yield step
+            else:
+                outcome = yield from _attempts(step, retries if step.retry else NO_RETRIES, reachability)
+    except StopIteration as end:
+        result: T = end.value
+        return result
+
+
+def _attempts(request: Send, retries: Retries, reachability: Reachability) -> Steps[Outcome | None]:
+    """Send a request until an outcome is final; that outcome."""
+    started_at = reachability.clock()
     while True:
-        try:
-            response = client.post(path, json=body, headers=headers, **options)
-        except httpx.TransportError as error:
-            has_reached = has_reached or not isinstance(error, (httpx.ConnectError, httpx.UnsupportedProtocol))
-            if not has_reached or time.monotonic() > away_until:
-                raise
-            time.sleep(POLL_S)
-            continue
-        if response.status_code != 503 or time.monotonic() > busy_until:
-            return response
-        has_reached = True
-        time.sleep(float(response.headers.get("Retry-After", "1")))
+        outcome = yield request
+        if isinstance(outcome, Reply):
+            reachability.was_reached = True
+            pause_s = read_retry_after(outcome, retries.default_pause_s)
+            if outcome.status not in BUSY or reachability.clock() + pause_s >= started_at + retries.busy_s:
+                return outcome
+        elif outcome is not None:
+            reachability.was_reached |= outcome.was_sent
+            pause_s = retries.poll_s
+            is_over = reachability.clock() + pause_s >= started_at + retries.away_s
+            if outcome.is_final or not reachability.was_reached or is_over:
+                return outcome
+        else:
+            return None
+        yield Pause(pause_s)
+
+
+def read_retry_after(reply: Reply, default_s: float) -> float:
+    """The seconds of a Retry-After header, which holds a number or a date; `default_s` without a header that can be read."""
+    text = reply.headers.get("retry-after", "")
+    if text.isascii() and text.isdigit():
+        return float(text)
+    try:
+        moment = parsedate_to_datetime(text)
+    except ValueError:
+        return default_s
+    moment = moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment
+    return max(0.0, (moment - datetime.now(UTC)).total_seconds())

@@ -4,8 +4,10 @@ import time
 from collections import Counter
 from collections.abc import Callable
 
-UNSETTLED = ("queued", "applying")
-WAITING = (*UNSETTLED, "deferred")
+from service.client.following import UNSETTLED
+from service.client.shapes import EditStatusText
+
+WAITING: tuple[EditStatusText, ...] = (*UNSETTLED, "deferred")
 LIVE = ("applied", "consolidated")
 POLL_S = 0.25
 

@@ -15,6 +15,7 @@ from service.bench.results import percentile
 from service.bench.stream import PostedEdit, Stream, build_body, compute_latencies, score_first_answers, summarise_seconds
 from service.bench.stream_comparison import PACED, load_rows, write_comparison
 from service.bench.stream_tables import build_rows, find_shortfalls
+from service.client.errata_client import ErrataClient
 from service.domain.errors import Refused
 from service.evaluation.merging import merge_results
 from service.evaluation.records import EvalProbe, Record
@@ -56,7 +57,7 @@ def mark(edits: int, *, retention: float = 1.0, outside: float = 0.9, failed: in
 
 
 def client_answering(answer: Callable[[httpx.Request], httpx.Response]) -> CountingClient:
-    return CountingClient(httpx.Client(transport=httpx.MockTransport(answer), base_url="http://server"))
+    return CountingClient(ErrataClient("http://server", transport=httpx.MockTransport(answer), sleep=lambda _: None))
 
 
 @pytest.mark.parametrize("contender", CONTENDERS)
@@ -91,16 +92,16 @@ def test_only_the_contenders_number_of_rephrases_is_open_to_training() -> None:
 
 def test_a_failed_request_is_counted_and_reported_and_the_stream_continues() -> None:
     def answer(request: httpx.Request) -> httpx.Response:
-        if request.url.path == "/gone":
+        if request.url.path == "/model":
             raise httpx.ConnectError("no")
         return httpx.Response(503, json={"detail": "too many edits wait"})
 
     asking = client_answering(answer)
 
-    assert asking.send("GET", "/gone") is None
-    assert asking.send("POST", "/edits", json={}) is None
+    assert asking.attempt(lambda errata: errata.get_model()) is None
+    assert asking.attempt(lambda errata: errata.post_edit({"prompt": "a", "target": "b"})) is None
     assert asking.requests == 2
-    assert asking.failures == ["GET /gone: ConnectError", "POST /edits: 503 too many edits wait"]
+    assert asking.failures == ["GET /model: ConnectError", "POST /edits: 503 too many edits wait"]
 
 
 def test_all_pages_of_a_list_are_read() -> None:
@@ -109,7 +110,7 @@ def test_all_pages_of_a_list_are_read() -> None:
             return httpx.Response(200, json={"items": [{"id": "b"}], "next": None})
         return httpx.Response(200, json={"items": [{"id": "a"}], "next": "on"})
 
-    assert [item["id"] for item in client_answering(answer).pages("/edits")] == ["a", "b"]
+    assert [item["id"] for item in client_answering(answer).list_items(lambda errata: errata.list_edits())] == ["a", "b"]
 
 
 def test_results_of_parts_are_merged_by_their_n() -> None:
@@ -139,8 +140,8 @@ def test_every_edit_is_evaluated_on_the_version_that_first_contained_it() -> Non
         if request.url.path == "/eval":
             body = json.loads(request.content)
             requests.append((body["version"], [edit["prompt"] for edit in body["edits"]]))
-            return httpx.Response(202, json={"id": "a"})
-        return httpx.Response(200, json={"status": "done", "result": {"edits": 1}})
+            return httpx.Response(202, json={"id": "a", "status": "queued", "finished_at": None})
+        return httpx.Response(200, json={"id": "a", "status": "done", "finished_at": "now", "result": {"edits": 1}})
 
     stream = Stream(client_answering(answer), [VIENNA, ROME], every=2)
     stream.posted = [PostedEdit("a", VIENNA, 1.0, 0.0), PostedEdit("b", ROME, 1.0, 0.0), PostedEdit("c", VIENNA, None, 0.0)]
@@ -280,7 +281,9 @@ def test_more_edits_than_exist_are_refused() -> None:
 def test_a_stream_through_a_real_server_measures_its_head_at_every_mark(tmp_path: Path) -> None:
     settings = tiny_settings(save_model(tmp_path / "tiny", "llama"), tmp_path / "data")
     with live_server(settings) as server:
-        stream = Stream(CountingClient(server.client), [VIENNA, ROME], every=1, capability=False)
+        stream = Stream(
+            CountingClient(ErrataClient(f"http://127.0.0.1:{server.port}")), [VIENNA, ROME], every=1, capability=False
+        )
         marks = list(stream.run())
         surfaces = len(server.state.base.surfaces)
 

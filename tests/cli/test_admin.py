@@ -168,8 +168,8 @@ def test_without_a_server_a_command_starts_and_stops_a_local_one(tiny_model: Pat
         version = first.edit("The colour of moss is", "green")["version"]
 
     with open_client(None, settings) as client:
-        head = client.get("/versions/head").json()
-        answer = client.post("/generate", json={"prompt": "The colour of moss is", "max_new_tokens": 8}).json()
+        head = client.get_version("head")
+        answer = client.generate("The colour of moss is", max_new_tokens=8)
 
     assert head["number"] == version
     assert answer["text"] == "green"

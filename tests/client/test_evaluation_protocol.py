@@ -7,6 +7,7 @@ from typing import Any
 import httpx
 import pytest
 
+from service.client.errata_client import ErrataClient
 from service.client.evaluation_protocol import edit_and_measure
 from service.client.evaluations import EvaluationClient
 from service.domain.errors import Conflict, Refused
@@ -26,8 +27,8 @@ class ScriptedServer:
         self.retrains: list[str | None] = []
         self.before: Callable[[httpx.Request], httpx.Response | None] = lambda _: None
 
-    def client(self) -> httpx.Client:
-        return httpx.Client(transport=httpx.MockTransport(self.answer), base_url="http://server")
+    def client(self) -> ErrataClient:
+        return ErrataClient("http://server", transport=httpx.MockTransport(self.answer), sleep=lambda _: None)
 
     def answer(self, request: httpx.Request) -> httpx.Response:
         return self.before(request) or httpx.Response(200, json=self.body_of(request))
@@ -45,7 +46,7 @@ class ScriptedServer:
                 status_asked = request.url.params["status"]
                 return {"items": [{"id": name} for name, status in self.edits.items() if status == status_asked], "next": None}
             case "GET", "jobs":
-                return {"items": []}
+                return {"items": [], "next": None}
             case "POST", "admin", "retrain":
                 self.retrains.append(body["mode"])
                 if self.retrains_well:

@@ -6,12 +6,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 
 from service.client.local_server import LocalServer
-from service.client.retries import post_with_retries
 from service.client.startup import ServerStart, describe_last_line
+from service.client.steps import Send, send
 from service.domain.errors import Unavailable
 from service.settings import environment_without_settings
 
@@ -165,10 +164,10 @@ def test_a_server_that_dies_ends_its_command_at_once_with_a_sentence(tmp_path: P
     server.start()
 
     with server.client(30) as client, pytest.raises(Unavailable, match="ended by the signal 9"):
-        client.get("/die")
+        client.run(send(Send("GET", "/die")))
 
     with server.client(30) as client, pytest.raises(Unavailable):
-        post_with_retries(client, "/admin/rollback", {})
+        client.rollback(0, "why")
 
 
 @pytest.mark.parametrize(
@@ -187,39 +186,3 @@ def test_the_last_line_of_a_log_is_described_in_a_few_words(line: str, words: st
     (tmp_path / "log").write_text(f"first\n{line}\n" if line else "")
 
     assert describe_last_line(tmp_path / "log") == words
-
-
-class FlakyServer(httpx.BaseTransport):
-    """A server that first breaks or is busy as listed, then answers; `keys` are the idempotency keys that it received."""
-
-    def __init__(self, *breaks: Exception | int) -> None:
-        self._breaks = list(breaks)
-        self.keys: list[str] = []
-
-    def handle_request(self, request: httpx.Request) -> httpx.Response:
-        self.keys.append(request.headers["Idempotency-Key"])
-        if not self._breaks:
-            return httpx.Response(200, json={})
-        broken = self._breaks.pop(0)
-        if isinstance(broken, Exception):
-            raise broken
-        return httpx.Response(broken, headers={"Retry-After": "0"})
-
-
-def test_an_unanswered_request_is_repeated_under_the_same_key(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("service.client.retries.POLL_S", 0.0)
-    server = FlakyServer(503, httpx.ReadError("reset"), httpx.ConnectError("refused"), httpx.RemoteProtocolError("half"))
-
-    with httpx.Client(base_url="http://x", transport=server) as client:
-        first, second = (post_with_retries(client, "/admin/rollback", {"to": 0}) for _ in range(2))
-
-    assert (first.status_code, second.status_code) == (200, 200)
-    assert len(server.keys) == 6
-    assert len(set(server.keys[:5])) == 1 and server.keys[5] != server.keys[0]
-
-
-def test_a_server_that_was_never_there_is_not_waited_for() -> None:
-    server = FlakyServer(httpx.ConnectError("refused"))
-
-    with httpx.Client(base_url="http://x", transport=server) as client, pytest.raises(httpx.ConnectError):
-        post_with_retries(client, "/admin/rollback", {"to": 0})

@@ -1,0 +1,389 @@
+"""The JSON that the calls send and answer. Tests hold each shape to the OpenAPI document. Times are texts, such as
+2026-11-20T12:00:00Z.
+"""
+
+from typing import Any, Generic, Literal, NotRequired, TypedDict, TypeVar
+
+ItemT = TypeVar("ItemT")
+EditStatusText = Literal[
+    "queued", "applying", "applied", "consolidated", "deferred", "failed", "superseded", "retracted", "rolled_back"
+]
+WorkStatus = Literal["queued", "running", "done", "failed", "cancelled"]
+MethodText = Literal["auto", "baft", "locft"]
+SurfaceText = Literal["raw", "chat"]
+
+
+class FaultData(TypedDict):
+    """A field at fault."""
+
+    field: str
+    detail: str
+
+
+class ProblemData(TypedDict):
+    """A problem (RFC 9457)."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    errors: NotRequired[list[FaultData]]
+
+
+class PageData(TypedDict, Generic[ItemT]):
+    """A part of a list. `next` is the cursor of the following part."""
+
+    items: list[ItemT]
+    next: NotRequired[str | None]
+
+
+class ProbeInput(TypedDict):
+    """A probe of an edit to be posted."""
+
+    prompt: str
+    answer: NotRequired[str | None]
+    train: NotRequired[bool | None]
+
+
+class EditInput(TypedDict):
+    """An edit to be posted."""
+
+    prompt: str
+    target: str
+    subject: NotRequired[str | None]
+    relation: NotRequired[str | None]
+    ground_truth: NotRequired[str | None]
+    rephrases: NotRequired[list[str | ProbeInput]]
+    locality: NotRequired[list[str | ProbeInput]]
+    portability: NotRequired[list[str | ProbeInput]]
+    conflict_key: NotRequired[str | None]
+    method: NotRequired[MethodText | None]
+    surfaces: NotRequired[list[SurfaceText]]
+    metadata: NotRequired[dict[str, Any]]
+
+
+class ProbeData(TypedDict):
+    """A probe of an edit."""
+
+    prompt: str
+    answer: str | None
+    train: bool
+
+
+class ListedEditData(TypedDict):
+    """An edit as lists have it: the first 500 characters of each text. `cut` says whether a text is longer."""
+
+    id: str
+    seq: int
+    status: EditStatusText
+    prompt: str
+    target: str
+    subject: str | None
+    relation: str | None
+    conflict_key: str | None
+    method: MethodText
+    version: int | None
+    error: str | None
+    supersedes: str | None
+    superseded_by: str | None
+    author: str
+    created_at: str
+    applied_at: str | None
+    cut: bool
+
+
+class EditData(TypedDict):
+    """An edit with its probes and its report. `version` is the version that first held it."""
+
+    id: str
+    seq: int
+    status: EditStatusText
+    prompt: str
+    target: str
+    subject: str | None
+    relation: str | None
+    ground_truth: str | None
+    rephrases: list[ProbeData]
+    locality: list[ProbeData]
+    portability: list[ProbeData]
+    conflict_key: str | None
+    method: MethodText
+    surfaces: list[str]
+    metadata: dict[str, Any]
+    version: int | None
+    report: dict[str, Any] | None
+    error: str | None
+    supersedes: str | None
+    superseded_by: str | None
+    author: str
+    created_at: str
+    applied_at: str | None
+
+
+class TurnInput(TypedDict):
+    """An earlier turn of a conversation."""
+
+    user: str
+    assistant: str
+
+
+class GenerateInput(TypedDict):
+    """A prompt with everything that can be said about it."""
+
+    prompt: str
+    max_new_tokens: NotRequired[int]
+    temperature: NotRequired[float]
+    top_p: NotRequired[float]
+    seed: NotRequired[int | None]
+    stop: NotRequired[list[str]]
+    version: NotRequired[int | str]
+    surface: NotRequired[SurfaceText]
+    system: NotRequired[str | None]
+    turns: NotRequired[list[TurnInput]]
+
+
+class GenerateOptions(TypedDict, total=False):
+    """A prompt's options: everything of `GenerateInput` but the prompt."""
+
+    max_new_tokens: int
+    temperature: float
+    top_p: float
+    seed: int | None
+    stop: list[str]
+    version: int | str
+    surface: SurfaceText
+    system: str | None
+    turns: list[TurnInput]
+
+
+class AnswerData(TypedDict):
+    """An answer of the model. `version` is the version that gave it."""
+
+    text: str
+    version: int
+    epoch: int
+    finish_reason: Literal["stop", "length", "deadline", "cancelled"]
+    prompt_tokens: int
+    completion_tokens: int
+
+
+class MeasuredData(TypedDict):
+    """One measured figure of a version."""
+
+    score: float
+    n: int
+    how: str
+    source: str
+    version: int
+    at: str
+
+
+class VersionData(TypedDict):
+    """A version."""
+
+    number: int
+    kind: str
+    status: str
+    parent: int | None
+    digest: str | None
+    edits_counted: int
+    window: int
+    scores: dict[str, Any]
+    created_at: str
+    author: str
+    reason: str | None
+    restores: int | None
+    pinned: bool
+    head: bool
+    minors: int
+    major_at: str | None
+    drift: dict[str, Any] | None
+    measured: dict[str, MeasuredData]
+
+
+class BasisData(TypedDict):
+    """The use of one basis."""
+
+    basis: int
+    balance: float | None
+    edits: float | None
+    rephrases: float | None
+    unrelated: float | None
+
+
+class BlockData(TypedDict):
+    """The use of the bases of one block."""
+
+    block: int
+    edits_counted: int
+    squared_variation: float | None
+    active_share: float | None
+    bases: list[BasisData]
+
+
+class BasesData(TypedDict):
+    """The use of the bases of a version."""
+
+    version: int
+    blocks: list[BlockData]
+
+
+class RollbackData(TypedDict):
+    """A rollback. `rolled_back` are the ids of the edits that are no longer live."""
+
+    version: int
+    restored: int
+    epoch: int
+    rolled_back: list[str]
+
+
+class RevokedData(TypedDict):
+    """A revocation: the ids of the edits that it retracted, those of them that were not live, and how many had been retracted."""
+
+    retracted: list[str]
+    barred: list[str]
+    already: int
+
+
+class PurgedData(TypedDict):
+    """A purge: what it removed, and what it cannot reach."""
+
+    versions: list[int]
+    files: list[str]
+    exports: list[str]
+    rows: int
+    unreachable: list[str]
+
+
+class LogLineData(TypedDict):
+    """A line of a job's log."""
+
+    at: str
+    message: str
+
+
+class JobData(TypedDict):
+    """A job. It has ended when `finished_at` is not None."""
+
+    id: str
+    kind: str
+    mode: str | None
+    status: str
+    progress: float
+    seconds_left: float | None
+    stage: str | None
+    attempts: int
+    reason: str | None
+    author: str
+    version: int | None
+    request: dict[str, Any] | None
+    result: dict[str, Any] | None
+    log: list[LogLineData]
+    error: str | None
+    created_at: str
+    started_at: str | None
+    finished_at: str | None
+    cancel_asked_at: str | None
+    cancelled_by: str | None
+    retry_at: str | None
+
+
+class ListedEvaluationData(TypedDict):
+    """An evaluation as lists have it: with its scores alone."""
+
+    id: str
+    version: int
+    status: WorkStatus
+    about: dict[str, Any]
+    progress: float
+    scores: dict[str, float | None] | None
+    error: str | None
+    author: str
+    created_at: str
+    started_at: str | None
+    finished_at: str | None
+
+
+class EvaluationData(TypedDict):
+    """An evaluation. It has ended when `finished_at` is not None."""
+
+    id: str
+    version: int
+    status: WorkStatus
+    about: dict[str, Any]
+    progress: float
+    result: dict[str, Any] | None
+    error: str | None
+    author: str
+    created_at: str
+    started_at: str | None
+    finished_at: str | None
+
+
+class ComparedData(TypedDict):
+    """One of the evaluations that are compared."""
+
+    id: str
+    version: int
+    about: dict[str, Any]
+    questions: int
+    left_out: int
+
+
+class ComparedFigureData(TypedDict):
+    """One figure of every compared evaluation, in their order."""
+
+    name: str
+    judged: Literal["greedy", "tokens"]
+    n: int
+    scores: list[float]
+    differences: list[float]
+    standard_errors: list[float | None]
+    gained: list[int]
+    lost: list[int]
+
+
+class ComparisonData(TypedDict):
+    """A comparison of evaluations, on the questions that all of them asked."""
+
+    evaluations: list[ComparedData]
+    shared: int
+    notes: list[str]
+    figures: list[ComparedFigureData]
+    capability: list[dict[str, Any]] | None
+    full: list[dict[str, Any]] | None
+
+
+class HealthData(TypedDict):
+    """The health of a server and of each of its parts."""
+
+    status: Literal["ok", "degraded", "unavailable"]
+    checks: NotRequired[dict[str, str]]
+
+
+class ModelData(TypedDict):
+    """What a server serves."""
+
+    base: str
+    fingerprint: str
+    family: str
+    blocks: int
+    width: int
+    context: int
+    surfaces: list[str]
+    device: str
+    dtype: str
+    method: str
+    store: str | None
+    head: int
+    epoch: int
+    edits_counted: int
+    window: int
+    retention: float | None
+    canary: float | None
+    minors: int
+    major_at: str | None
+    drift: dict[str, Any] | None
+    measured: dict[str, MeasuredData]
+    waiting: int
+    degraded: str | None
