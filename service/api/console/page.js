@@ -1,5 +1,5 @@
-// The page's behaviour. Everything shown goes through textContent: prompts and answers are anybody's text, never markup.
-// What is looked at again and again is changed where it changed and nowhere else: a focus, a selection, a disabled button stay.
+// The behaviour of the page. All text is set through textContent: prompts and answers are foreign text and never markup.
+// A refresh changes only what has changed, so that a focus, a selection and a disabled button stay.
 
 const EVERY_MS = 5000;
 const PATIENCE_MS = 15000;
@@ -26,7 +26,7 @@ function element(name, text, className) {
   return made;
 }
 
-/** Show a text where another one stands; the same one is left alone, so that nothing is read out twice. */
+/** Replace the text of an element. An equal text is not set again, so that a screen reader does not repeat it. */
 function say(where, text, className = where.className) {
   if (where.textContent !== String(text)) where.textContent = text;
   if (where.className !== className) where.className = className;
@@ -122,7 +122,7 @@ function showFacts(list, facts) {
   for (const row of left.values()) row.remove();
 }
 
-/** What runs or waits comes first, then retrains and exports that are over; applying alone is left out: it is what every edit does. */
+/** Show active jobs first, then ended retrains and exports. Apply jobs are left out: every edit has one. */
 async function showJobs() {
   const [active, over] = await Promise.all([
     look("/jobs?kind=refit&kind=retrain&kind=export&status=running&status=queued&limit=8"),
@@ -174,7 +174,7 @@ function takingBack(edit) {
   const run = async () => {
     const after = await call(`/edits/${edit.id}?wait=20`, { method: "DELETE" });
     await refresh();
-    if (after.status !== "retracted") throw new Error("It was asked for, and is not out of the answers yet.");
+    if (after.status !== "retracted") throw new Error("The retraction is accepted, but the model may still answer with the edit.");
   };
   return { name: "take back", label: `take back edit ${edit.seq}`, run };
 }
@@ -252,7 +252,7 @@ async function retrain(fields) {
   await refresh();
 }
 
-/** Run `work` with the button disabled; what goes wrong is said at `trouble`, beside what was pressed. */
+/** Run `work` with the button disabled. An error is shown at `trouble`, beside the button. */
 async function busy(button, work, trouble) {
   button.disabled = true;
   try {
@@ -267,7 +267,7 @@ async function busy(button, work, trouble) {
 
 let seen = null;
 
-/** Look at everything again. What cannot be had is said once at the top, with how old the rest is. */
+/** Read everything again. An error is shown once at the top, with the time of the data below. */
 async function refresh() {
   try {
     await Promise.all([showModel(), showEdits(), showJobs(), showVersions()]);
