@@ -90,7 +90,7 @@ class ServerState:
             "checkpoints": self.lifecycle.checkpoints.folder_error or "ok",
             "weights": self.seal.failure or "ok",
             "files": self.seal.note or "ok",
-            "worker": "ok" if self.is_alive() else "the worker's thread has ended",
+            "worker": "ok" if self.is_alive() else "a thread of the worker, or the one that follows the head, has ended",
             "server": "stopping" if self.draining.is_set() else "ok",
         }
 
