@@ -8,22 +8,24 @@ import time
 import uuid
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from random import Random
 from threading import Timer
-from typing import Any, Literal
+from typing import Literal
 
-import httpx
 import sqlalchemy as sa
 
 from benchmarks.servers import ServerProcess
+from service.client.errata_client import ErrataClient
+from service.client.errors import ServerProblem, Unreachable
+from service.client.shapes import EditInput
 from service.domain.errors import Unavailable
 
 Work = Literal["edits", "rollback", "retrain"]
 SETTLE_S = 120.0
 DEATH_S = 60.0
 MOST_ANSWERS = 80  # that are compared after every restart
-PAGE = 200
 
 
 @dataclass(frozen=True)
@@ -42,7 +44,7 @@ class KillMoment:
 class ClientLog:
     """The clients' record: bodies by idempotency key, acknowledged edits, and the answers of versions."""
 
-    sent: dict[str, dict[str, Any]] = field(default_factory=dict)
+    sent: dict[str, EditInput] = field(default_factory=dict)
     acknowledged: dict[str, str] = field(default_factory=dict)  # key → id of the edit
     versions: set[int] = field(default_factory=set)  # published by a call that was answered
     retrains: list[str] = field(default_factory=list)
@@ -52,7 +54,7 @@ class ClientLog:
 class CrashTrials:
     """The trials of one store. `bodies` yields edits of distinct facts."""
 
-    def __init__(self, server: ServerProcess, bodies: Iterator[dict[str, Any]], database_url: str, *, seed: int) -> None:
+    def __init__(self, server: ServerProcess, bodies: Iterator[EditInput], database_url: str, *, seed: int) -> None:
         self._server, self._bodies, self._rng = server, bodies, Random(seed)
         self._database = sa.create_engine(database_url)
         self.client_log = ClientLog()
@@ -84,7 +86,7 @@ class CrashTrials:
         self._server.kill()
         return faults
 
-    def examine(self, client: httpx.Client) -> list[str]:
+    def examine(self, client: ErrataClient) -> list[str]:
         """All checks of a restarted server."""
         for key in self.client_log.sent.keys() - self.client_log.acknowledged.keys():
             self._post(client, key)
@@ -93,7 +95,7 @@ class CrashTrials:
         self._record_answers(client)
         return faults
 
-    def _run_work(self, client: httpx.Client, work: Work) -> None:
+    def _run_work(self, client: ErrataClient, work: Work) -> None:
         """The clients' work until the server no longer answers."""
         try:
             for _ in range(2):
@@ -101,15 +103,14 @@ class CrashTrials:
             if work == "rollback":
                 self._roll_back(client)
             if work == "retrain":
-                job = client.post("/admin/retrain", json={"reason": "crash"}).raise_for_status().json()
-                self.client_log.retrains.append(job["id"])
+                self.client_log.retrains.append(client.retrain("crash")["id"])
             while not self._server.is_gone():
                 self._post(client, self._next_key(), wait=30 if work == "edits" else 0)
                 if work == "rollback":
                     self._roll_back(client)
                 if work == "retrain":
                     self._wait_for_death()
-        except httpx.TransportError:
+        except Unreachable:
             return
 
     def _wait_for_death(self) -> bool:
@@ -123,31 +124,28 @@ class CrashTrials:
         self.client_log.sent[key] = next(self._bodies)
         return key
 
-    def _post(self, client: httpx.Client, key: str, *, wait: float = 0) -> None:
-        headers = {"Idempotency-Key": key}
-        answer = client.post("/edits", params={"wait": wait}, json=self.client_log.sent[key], headers=headers)
-        self.client_log.acknowledged[key] = answer.raise_for_status().json()["id"]
+    def _post(self, client: ErrataClient, key: str, *, wait: float = 0) -> None:
+        self.client_log.acknowledged[key] = client.post_edit(self.client_log.sent[key], wait_s=wait, key=key)["id"]
 
-    def _roll_back(self, client: httpx.Client) -> None:
+    def _roll_back(self, client: ErrataClient) -> None:
         """Back to one of the last few versions."""
-        head = int(client.get("/versions/head").raise_for_status().json()["number"])
+        head = client.get_version("head")["number"]
         target = self._rng.randrange(max(0, head - 3), head)
-        answer = client.post("/admin/rollback", json={"to": target, "reason": "crash"})
-        if answer.status_code == 200:
-            self.client_log.versions.add(answer.json()["version"])
+        with suppress(ServerProblem):
+            self.client_log.versions.add(client.rollback(target, "crash")["version"])
 
-    def _wait_until_settled(self, client: httpx.Client) -> None:
+    def _wait_until_settled(self, client: ErrataClient) -> None:
         deadline = time.monotonic() + SETTLE_S
         while time.monotonic() < deadline:
-            jobs = [client.get(f"/jobs/{job}").raise_for_status().json() for job in self.client_log.retrains]
-            if not client.get("/model").raise_for_status().json()["waiting"] and all(job["finished_at"] for job in jobs):
+            jobs = [client.get_job(job) for job in self.client_log.retrains]
+            if not client.get_model()["waiting"] and all(job["finished_at"] for job in jobs):
                 self.client_log.retrains.clear()
                 return
             time.sleep(0.05)
         raise TimeoutError("edits or retrains were still under way")
 
-    def _check_edits(self, client: httpx.Client) -> Iterator[str]:
-        edits = self._read_all(client, "/edits")
+    def _check_edits(self, client: ErrataClient) -> Iterator[str]:
+        edits = list(client.list_edits())
         ids = {edit["id"] for edit in edits}
         lost_ids = [edit_id for edit_id in self.client_log.acknowledged.values() if edit_id not in ids]
         if lost_ids:
@@ -169,8 +167,8 @@ class CrashTrials:
                 if edit["status"] == "applied" and not is_answered:
                     yield "an edit of the window is not answered"
 
-    def _check_versions(self, client: httpx.Client) -> Iterator[str]:
-        versions = {version["number"]: version for version in self._read_all(client, "/versions")}
+    def _check_versions(self, client: ErrataClient) -> Iterator[str]:
+        versions = {version["number"]: version for version in client.list_versions()}
         if self.client_log.versions - versions.keys():
             yield "an acknowledged rollback is lost"
         if sorted(versions) != list(range(len(versions))):
@@ -191,29 +189,18 @@ class CrashTrials:
         if repeated:
             yield f"{len(repeated)} edits were applied twice"
 
-    def _check_answers(self, client: httpx.Client) -> Iterator[str]:
+    def _check_answers(self, client: ErrataClient) -> Iterator[str]:
         changed = [key for key, text in self.client_log.answers.items() if self._generate(client, key[1], key[0]) != text]
         if changed:
             yield f"{len(changed)} of {len(self.client_log.answers)} answers are not what they were before the kill"
 
-    def _record_answers(self, client: httpx.Client) -> None:
+    def _record_answers(self, client: ErrataClient) -> None:
         """Record answers of the head, for comparison after the next kill."""
-        head = int(client.get("/versions/head").raise_for_status().json()["number"])
+        head = client.get_version("head")["number"]
         for body in self._rng.sample(list(self.client_log.sent.values()), min(10, len(self.client_log.sent))):
             self.client_log.answers[head, body["prompt"]] = self._generate(client, body["prompt"], head)
         for key in list(self.client_log.answers)[:-MOST_ANSWERS]:
             del self.client_log.answers[key]
 
-    def _generate(self, client: httpx.Client, prompt: str, version: int | str) -> str:
-        body = {"prompt": prompt, "version": version, "max_new_tokens": 24}
-        return str(client.post("/generate", json=body).raise_for_status().json()["text"])
-
-    def _read_all(self, client: httpx.Client, path: str) -> list[dict[str, Any]]:
-        items: list[dict[str, Any]] = []
-        query: dict[str, Any] = {"limit": PAGE}
-        while True:
-            page = client.get(path, params=query).raise_for_status().json()
-            items += page["items"]
-            if page["next"] is None:
-                return items
-            query["cursor"] = page["next"]
+    def _generate(self, client: ErrataClient, prompt: str, version: int | str) -> str:
+        return client.generate(prompt, version=version, max_new_tokens=24)["text"]

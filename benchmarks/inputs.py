@@ -5,6 +5,7 @@ from pathlib import Path
 
 from service.bench.bench_model import BenchModel, open_model, to_item
 from service.bench.records import load_records
+from service.client.shapes import EditInput
 from service.domain.edit import Edit
 from service.domain.errors import Refused
 from service.editors.neutral import NeutralSentences
@@ -24,7 +25,7 @@ def to_edit(record: Record, seq: int) -> Edit:
     return to_item(record, seq).edit
 
 
-def build_body(record: Record) -> dict[str, object]:
+def build_body(record: Record) -> EditInput:
     """A record as the body of POST /edits."""
     return {
         "prompt": record.prompt,

@@ -18,6 +18,7 @@ from benchmarks.inputs import build_body
 from benchmarks.private_servers import new_database, postgres_server
 from benchmarks.servers import ServerProcess, Zygote, run_server
 from service.atlas import benchmark
+from service.client.shapes import EditInput
 from service.evaluation.records import Record, read_records
 
 NAMED_MOMENTS: tuple[KillMoment, ...] = (
@@ -74,12 +75,12 @@ def run_kills(kind: str, zygote: Zygote, model: str, records: Path | None, kills
         return _run_all(crashes, process, kills, seed)
 
 
-def _bodies(records: Sequence[Record]) -> Iterator[dict[str, Any]]:
+def _bodies(records: Sequence[Record]) -> Iterator[EditInput]:
     """Endless edits of distinct facts: after the last record, the same records follow for another year."""
     for turn in count():
         for record in records:
             body = build_body(record)
-            later = {"prompt": f"In the year {2100 + turn}: {body['prompt']}", "target": body["target"]}
+            later = EditInput(prompt=f"In the year {2100 + turn}: {body['prompt']}", target=body["target"])
             yield later if turn else body
 
 

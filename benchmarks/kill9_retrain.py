@@ -8,13 +8,14 @@ import tempfile
 from itertools import islice
 from pathlib import Path
 from random import Random
-from typing import Any
+from typing import Any, Literal
 
 from benchmarks.command import build_parser, parse_options, write
 from benchmarks.inputs import build_body
 from benchmarks.retrain_trials import RetrainTrials, choose_kills
 from benchmarks.servers import Zygote
 from service.atlas import benchmark
+from service.client.shapes import EditInput
 from service.evaluation.records import read_records
 
 
@@ -30,7 +31,8 @@ def main() -> None:
     figures: dict[str, Any] = {"seed": arguments.seed, "edits": len(bodies)}
     zygote = Zygote()
     try:
-        for mode in ("major", "minor"):
+        modes: tuple[Literal["major", "minor"], ...] = ("major", "minor")
+        for mode in modes:
             figures[mode] = run_trials(zygote, mode, bodies, {"model": arguments.model}, arguments.kills, arguments.seed)
             write(arguments.results, "kill9_retrain", figures)
     finally:
@@ -40,7 +42,7 @@ def main() -> None:
 
 
 def run_trials(
-    zygote: Zygote, mode: str, bodies: list[dict[str, Any]], settings: dict[str, Any], count: int, seed: int
+    zygote: Zygote, mode: Literal["minor", "major"], bodies: list[EditInput], settings: dict[str, Any], count: int, seed: int
 ) -> dict[str, Any]:
     """All kills of one kind of retrain."""
     with tempfile.TemporaryDirectory(prefix="errata-benchmark-") as folder:

@@ -6,12 +6,11 @@ retrains off, so that the times are those of BaFT, the store and the server.
 
 import time
 
-import httpx
-
 from benchmarks.command import build_parser, parse_options, percentile, write
 from benchmarks.inputs import build_body
 from benchmarks.servers import Zygote, run_server
 from service.atlas import benchmark
+from service.client.errata_client import ErrataClient
 from service.evaluation.records import Record, read_records
 
 WINDOW = 25
@@ -30,7 +29,7 @@ def main() -> None:
             empty, back_from_one = time_edits(client, timed_records, version=0)
             full = fill_window(client, window)
             at_window, back_from_window = time_edits(client, timed_records, version=full)
-            client.post("/admin/rollback", json={"to": 0, "reason": "benchmark"}).raise_for_status()
+            client.rollback(0, "benchmark")
             throughput = post_together(client, together)
     finally:
         zygote.close()
@@ -48,36 +47,36 @@ def main() -> None:
     write(arguments.results, "latency", figures)
 
 
-def time_edits(client: httpx.Client, records: list[Record], *, version: int) -> tuple[list[float], list[float]]:
+def time_edits(client: ErrataClient, records: list[Record], *, version: int) -> tuple[list[float], list[float]]:
     """Seconds of each edit, and of the rollback to `version` after it. The first edit warms the server up and does not count."""
     edit_seconds, rollback_seconds = [], []
     for record in [records[0], *records]:
         started_at = time.perf_counter()
-        answer = client.post("/edits", params={"wait": 60}, json=build_body(record)).raise_for_status().json()
+        edit = client.post_edit(build_body(record), wait_s=60)
         edit_seconds.append(time.perf_counter() - started_at)
-        if answer["status"] != "applied":
-            print(f"   one edit is {answer['status']}", flush=True)
+        if edit["status"] != "applied":
+            print(f"   one edit is {edit['status']}", flush=True)
         started_at = time.perf_counter()
-        client.post("/admin/rollback", json={"to": version, "reason": "benchmark"}).raise_for_status()
+        client.rollback(version, "benchmark")
         rollback_seconds.append(time.perf_counter() - started_at)
     return edit_seconds[1:], rollback_seconds[1:]
 
 
-def fill_window(client: httpx.Client, records: list[Record]) -> int:
+def fill_window(client: ErrataClient, records: list[Record]) -> int:
     """Apply `records` one after another. Returns the number of the version with all of them."""
     for record in records:
-        client.post("/edits", params={"wait": 60}, json=build_body(record)).raise_for_status()
-    return int(client.get("/versions/head").raise_for_status().json()["number"])
+        client.post_edit(build_body(record), wait_s=60)
+    return client.get_version("head")["number"]
 
 
-def post_together(client: httpx.Client, records: list[Record]) -> dict[str, float | int]:
+def post_together(client: ErrataClient, records: list[Record]) -> dict[str, float | int]:
     """Edits a second when all are posted together, from the first sent byte until no edit waits."""
     started_at = time.perf_counter()
-    batch = client.post("/edits/batch", json={"edits": [build_body(record) for record in records]}).raise_for_status().json()
-    while client.get("/model").raise_for_status().json()["waiting"]:
+    batch = client.post_edits([build_body(record) for record in records])
+    while client.get_model()["waiting"]:
         time.sleep(0.02)
     seconds = time.perf_counter() - started_at
-    statuses = [client.get(f"/edits/{edit['id']}").json()["status"] for edit in batch["items"]]
+    statuses = [client.get_edit(edit["id"])["status"] for edit in batch["items"]]
     return {"seconds": seconds, "edits_a_second": len(records) / seconds, "applied": statuses.count("applied")}
 
 

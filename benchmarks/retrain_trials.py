@@ -11,12 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 from threading import Timer
-from typing import Any
-
-import httpx
+from typing import Any, Literal
 
 from benchmarks.servers import ServerProcess, Zygote
 from service.bench.neutral_cache import CACHE_FOLDER, cached_neutral
+from service.client.errata_client import ErrataClient
+from service.client.errors import Unreachable
+from service.client.shapes import EditInput, JobData, VersionData
 
 POINTS = ("retrain.middle", "retrain.before_publish", "publish.after_save", "publish.before_commit", "publish.after_commit")
 ENDS_IN_S = 300.0
@@ -39,7 +40,7 @@ class Kill:
 class UndisturbedRetrain:
     """The result and the time of a retrain without a kill."""
 
-    digest: str
+    digest: str | None
     seconds: float
 
 
@@ -52,8 +53,8 @@ class RetrainTrials:
         self,
         zygote: Zygote,
         folder: Path,
-        mode: str,
-        bodies: Sequence[dict[str, Any]],
+        mode: Literal["minor", "major"],
+        bodies: Sequence[EditInput],
         settings: Mapping[str, Any],
         *,
         cache: Path = CACHE_FOLDER,
@@ -76,8 +77,8 @@ class RetrainTrials:
                 job = self._request_retrain(client)
                 if kill.point is None:
                     timer.start()
-                self._wait_for_end(client, job)
-            except httpx.TransportError:
+                self._wait(client, job)
+            except Unreachable:
                 pass
             timer.cancel()
             if kill.point is not None and not _dies(process):
@@ -89,7 +90,7 @@ class RetrainTrials:
                 faults.append("the head is neither what it was nor what the retrain makes")
             faults += self._check_edits(client)
             for job in self._list_retrains(client):
-                self._wait_for_end(client, job)
+                self._wait(client, job)
             if self._read_head(client)["digest"] != self.undisturbed.digest:
                 faults.append("the digest is not that of the undisturbed retrain")
             faults += self._check_edits(client)
@@ -103,11 +104,9 @@ class RetrainTrials:
         first_count = len(self._bodies) // 2 if self._mode == "minor" else len(self._bodies)
         with process.start() as client:
             for number, body in enumerate(self._bodies):
-                client.post("/edits", params={"wait": 60}, json=body).raise_for_status()
+                client.post_edit(body, wait_s=60)
                 if number + 1 == first_count and self._mode == "minor":
-                    self._wait_for_end(
-                        client, client.post("/admin/retrain", json={"reason": "start", "mode": "major"}).json()["id"]
-                    )
+                    self._wait(client, client.retrain("start", mode="major"))
             faults = self._check_edits(client)
         process.kill()
         if faults:
@@ -117,7 +116,7 @@ class RetrainTrials:
         process = self._copy_start()
         with process.start() as client:
             started_at = time.monotonic()
-            job = self._wait_for_end(client, self._request_retrain(client))
+            job = self._wait(client, self._request_retrain(client))
             if job["mode"] != self._mode or job["status"] != "done":
                 raise RuntimeError(f"the undisturbed retrain: {job['mode']}, {job['status']}: {job['error']}")
             result = UndisturbedRetrain(self._read_head(client)["digest"], time.monotonic() - started_at)
@@ -131,36 +130,27 @@ class RetrainTrials:
         shutil.copytree(self._folder / "start", folder)
         return ServerProcess(self._zygote, folder, **self._settings)
 
-    def _request_retrain(self, client: httpx.Client) -> str:
-        body = {"reason": "trial", "mode": self._mode}
-        return str(client.post("/admin/retrain", json=body).raise_for_status().json()["id"])
+    def _request_retrain(self, client: ErrataClient) -> JobData:
+        return client.retrain("trial", mode=self._mode)
 
-    def _wait_for_end(self, client: httpx.Client, job: str) -> dict[str, Any]:
-        deadline = time.monotonic() + ENDS_IN_S
-        while time.monotonic() < deadline:
-            job_row: dict[str, Any] = client.get(f"/jobs/{job}").raise_for_status().json()
-            if job_row["finished_at"] is not None:
-                return job_row
-            time.sleep(0.05)
-        raise TimeoutError("the retrain did not end")
+    def _wait(self, client: ErrataClient, job: JobData) -> JobData:
+        return client.wait_for_job(job, timeout_s=ENDS_IN_S)
 
-    def _list_retrains(self, client: httpx.Client) -> list[str]:
-        return [job["id"] for job in client.get("/jobs", params={"kind": "retrain"}).raise_for_status().json()["items"]]
+    def _list_retrains(self, client: ErrataClient) -> list[JobData]:
+        return list(client.list_jobs(kind=["retrain"]))
 
-    def _read_head(self, client: httpx.Client) -> dict[str, Any]:
-        head: dict[str, Any] = client.get("/versions/head").raise_for_status().json()
-        return head
+    def _read_head(self, client: ErrataClient) -> VersionData:
+        return client.get_version("head")
 
-    def _check_edits(self, client: httpx.Client) -> list[str]:
+    def _check_edits(self, client: ErrataClient) -> list[str]:
         """A sentence for each edit that is lost, not live or not answered."""
-        edits = client.get("/edits", params={"limit": 200}).raise_for_status().json()["items"]
+        edits = list(client.list_edits())
         faults = [] if len(edits) == len(self._bodies) else [f"there are {len(edits)} edits of {len(self._bodies)}"]
         for edit in edits:
             if edit["status"] not in ("applied", "consolidated"):
                 faults.append(f"an edit is {edit['status']}")
                 continue
-            body = {"prompt": edit["prompt"], "max_new_tokens": 24}
-            if client.post("/generate", json=body).raise_for_status().json()["text"] != edit["target"]:
+            if client.generate(edit["prompt"], max_new_tokens=24)["text"] != edit["target"]:
                 faults.append("an edit is not answered")
         return faults
 

@@ -2,12 +2,11 @@
 
 import time
 
-import httpx
-
 from benchmarks.command import build_parser, parse_options, percentile, write
 from benchmarks.latency import NO_RETRAINS, fill_window
 from benchmarks.servers import Zygote, run_server
 from service.atlas import benchmark
+from service.client.errata_client import ErrataClient
 from service.evaluation.records import Record, read_records
 
 TURNS = 100
@@ -35,26 +34,21 @@ def main() -> None:
     write(arguments.results, "rollback", figures)
 
 
-def roll_to_and_fro(client: httpx.Client, record: Record) -> tuple[list[float], int]:
+def roll_to_and_fro(client: ErrataClient, record: Record) -> tuple[list[float], int]:
     """Milliseconds of each rollback, and how often the very next answer was that of the restored version."""
-    edited_version, times, correct_count = _head(client), [], 0
+    edited_version, times, correct_count = client.get_version("head")["number"], [], 0
     answers = {version: _answer(client, record.prompt, version) for version in (0, edited_version)}
     for turn in range(TURNS):
         version = 0 if turn % 2 == 0 else edited_version
         started_at = time.perf_counter()
-        client.post("/admin/rollback", json={"to": version, "reason": "benchmark"}).raise_for_status()
+        client.rollback(version, "benchmark")
         times.append(1000 * (time.perf_counter() - started_at))
         correct_count += _answer(client, record.prompt, "head") == answers[version]
     return times, correct_count
 
 
-def _head(client: httpx.Client) -> int:
-    return int(client.get("/versions/head").raise_for_status().json()["number"])
-
-
-def _answer(client: httpx.Client, prompt: str, version: int | str) -> str:
-    query: dict[str, str | int] = {"prompt": prompt, "version": str(version), "max_new_tokens": 16}
-    return str(client.get("/generate", params=query).raise_for_status().json()["text"])
+def _answer(client: ErrataClient, prompt: str, version: int | str) -> str:
+    return client.generate(prompt, version=version, max_new_tokens=16)["text"]
 
 
 if __name__ == "__main__":

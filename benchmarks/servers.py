@@ -12,10 +12,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import httpx
-
 from service.bench.neutral_cache import CACHE_FOLDER, cached_neutral
+from service.client.errata_client import ErrataClient
 from service.client.local_server import free_port
+from service.client.retries import NO_RETRIES
 from service.client.startup import ServerStart
 from service.settings import environment_without_settings
 
@@ -76,15 +76,21 @@ class ServerProcess:
         self._pid: int | None = None
         self.start_s = 0.0
 
-    def start(self, **overrides: Any) -> httpx.Client:
-        """Start the server, wait until it is ready, and return a client. `overrides` are settings of this start alone."""
+    def start(self, **overrides: Any) -> ErrataClient:
+        """Start the server, wait until it is ready, and return a client, which repeats no request: each is part of a measurement.
+        `overrides` are settings of this start alone.
+        """
+        return ErrataClient(self.launch(**overrides), timeout_s=120, retries=NO_RETRIES)
+
+    def launch(self, **overrides: Any) -> str:
+        """Start the server, wait until it is ready, and return its address. `overrides` are settings of this start alone."""
         self._port = free_port()
         started_at = time.monotonic()
         self._pid = self._zygote.start({**self._settings, **overrides, "port": self._port}, self.folder / "server.log")
         url = f"http://127.0.0.1:{self._port}"
         ServerStart(url, self.folder / "server.log", self.is_gone, activity=self._cpu_ticks, poll_s=POLL_S).wait()
         self.start_s = time.monotonic() - started_at
-        return httpx.Client(base_url=url, timeout=120)
+        return url
 
     @property
     def pid(self) -> int:

@@ -10,13 +10,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import cycle
 
-import httpx
-
 from benchmarks.command import build_parser, parse_options, percentile, write
 from benchmarks.inputs import build_body
 from benchmarks.latency import NO_RETRAINS
 from benchmarks.servers import Zygote, run_server
 from service.atlas import benchmark
+from service.client.errata_client import ErrataClient
+from service.client.errors import ServerProblem
+from service.client.retries import NO_RETRIES
 from service.evaluation.records import Record, read_records
 
 CLIENTS = 2
@@ -60,7 +61,7 @@ def main() -> None:
                 "retrain": lambda: _retrain(client, figures),
             }
             for name, work in phases.items():
-                with ask_under_load(str(client.base_url), prompts) as client_answers:
+                with ask_under_load(client.url, prompts) as client_answers:
                     started_at = time.perf_counter()
                     work()
                     duration = time.perf_counter() - started_at
@@ -77,17 +78,20 @@ def ask_under_load(url: str, prompts: list[str]) -> Iterator[ClientAnswers]:
     client_answers, stop, lock = ClientAnswers(), threading.Event(), threading.Lock()
 
     def ask(first: int) -> None:
-        with httpx.Client(base_url=url, timeout=60) as client:
+        with ErrataClient(url, retries=NO_RETRIES) as client:
             for prompt in cycle(prompts[first:] + prompts[:first]):
                 if stop.is_set():
                     return
                 started_at = time.perf_counter()
-                answer = client.get("/generate", params={"prompt": prompt, "max_new_tokens": SHORT_ANSWER})
+                try:
+                    tokens, is_failure = client.generate(prompt, max_new_tokens=SHORT_ANSWER)["completion_tokens"], False
+                except ServerProblem:
+                    tokens, is_failure = 0, True
                 duration = time.perf_counter() - started_at
                 with lock:
                     client_answers.seconds.append(duration)
-                    client_answers.tokens += answer.json()["completion_tokens"] if answer.status_code == 200 else 0
-                    client_answers.failures += answer.status_code != 200
+                    client_answers.tokens += tokens
+                    client_answers.failures += is_failure
 
     threads = [threading.Thread(target=ask, args=(number * len(prompts) // CLIENTS,)) for number in range(CLIENTS)]
     for thread in threads:
@@ -100,25 +104,22 @@ def ask_under_load(url: str, prompts: list[str]) -> Iterator[ClientAnswers]:
             thread.join()
 
 
-def _edit_for(client: httpx.Client, records: list[Record], seconds: float, figures: dict[str, object]) -> None:
+def _edit_for(client: ErrataClient, records: list[Record], seconds: float, figures: dict[str, object]) -> None:
     """Post edits one after another, each as soon as the one before is applied."""
     deadline, count = time.perf_counter() + seconds, 0
     started_at = time.perf_counter()
     for record in records:
         if time.perf_counter() > deadline:
             break
-        client.post("/edits", params={"wait": 60}, json=build_body(record)).raise_for_status()
+        client.post_edit(build_body(record), wait_s=60)
         count += 1
     figures["edits_a_second_under_load"] = count / (time.perf_counter() - started_at)
 
 
-def _retrain(client: httpx.Client, figures: dict[str, object]) -> None:
+def _retrain(client: ErrataClient, figures: dict[str, object]) -> None:
     """A retrain over the live edits."""
     started_at = time.perf_counter()
-    job = client.post("/admin/retrain", json={"reason": "benchmark"}).raise_for_status().json()
-    while job["finished_at"] is None:
-        time.sleep(0.2)
-        job = client.get(f"/jobs/{job['id']}").raise_for_status().json()
+    job = client.wait_for_job(client.retrain("benchmark"))
     figures["retrain_under_load"] = {"seconds": time.perf_counter() - started_at, "status": job["status"]}
 
 

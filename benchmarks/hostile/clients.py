@@ -6,8 +6,11 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
 import httpx
+
+from benchmarks.servers import ServerProcess
 
 PATIENCE_S = 120.0
 PAUSE_S = 0.05
@@ -39,6 +42,11 @@ class ClientAnswerCounts:
 
 
 ClientRequest = Callable[[httpx.Client, int], httpx.Response]
+
+
+def start_raw(server: ServerProcess, **overrides: Any) -> httpx.Client:
+    """Start a server. Returns a client that sends whatever it is given: the product's own client would not send it."""
+    return httpx.Client(base_url=server.launch(**overrides), timeout=PATIENCE_S)
 
 
 @contextmanager

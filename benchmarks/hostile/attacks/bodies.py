@@ -10,6 +10,7 @@ from contextlib import ExitStack, contextmanager, suppress
 
 import httpx
 
+from benchmarks.hostile.clients import start_raw
 from benchmarks.hostile.tools import Attack, AttackResult, AttackTools, MemoryWatch
 
 TYPE = {"Content-Type": "application/json"}
@@ -25,7 +26,7 @@ MOST_MB = 200.0  # of memory for an attack of any size: the limit on all bodies,
 @contextmanager
 def open_target(tools: AttackTools) -> Iterator[tuple[str, MemoryWatch]]:
     """The address of a server whose health is probed, and the growth of its memory."""
-    with tools.server() as server, server.start() as client:
+    with tools.server() as server, start_raw(server) as client:
         url = str(client.base_url).rstrip("/")
         with tools.probe_health(url), MemoryWatch(server.pid) as memory:
             yield url, memory

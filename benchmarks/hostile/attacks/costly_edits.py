@@ -6,6 +6,7 @@ from typing import Any
 
 import httpx
 
+from benchmarks.hostile.clients import start_raw
 from benchmarks.hostile.tools import Attack, AttackResult, AttackTools, MemoryWatch
 
 WORDS = ["the", "river", "of", "the", "old", "town", "runs", "by", "a", "house", "near", "water", "and", "trees", "in", "summer"]
@@ -38,7 +39,7 @@ WIDE = build_edit(64, 65, 3)  # the highest accepted cost in many rows
 
 def refuse_too_costly(tools: AttackTools) -> AttackResult:
     """The most costly edit of the schema is refused at once, and so are batches of costly edits."""
-    with tools.server() as server, server.start() as client:
+    with tools.server() as server, start_raw(server) as client:
         with tools.probe_health(str(client.base_url).rstrip("/")):
             edit_answer = client.post("/edits", json=TOO_MUCH)
             batch_answer = client.post(
@@ -55,7 +56,7 @@ def post_behind(costly: list[dict[str, Any]], name: str) -> Attack:
     """Small edits behind costly ones that are accepted."""
 
     def run(tools: AttackTools) -> AttackResult:
-        with tools.server() as server, server.start() as client:
+        with tools.server() as server, start_raw(server) as client:
             url = str(client.base_url).rstrip("/")
             wait_until_settled(client, client.post("/edits", json={"prompt": "The capital of Australia is", "target": "Sydney"}))
             with tools.probe_health(url), MemoryWatch(server.pid) as memory:
@@ -75,7 +76,7 @@ def post_behind(costly: list[dict[str, Any]], name: str) -> Attack:
 
 def retract_while_fitting(tools: AttackTools) -> AttackResult:
     """A costly edit is retracted during its fit. The fit must end at once, and the next edit must not wait for it."""
-    with tools.server() as server, server.start() as client:
+    with tools.server() as server, start_raw(server) as client:
         url = str(client.base_url).rstrip("/")
         with tools.probe_health(url):
             posted = client.post("/edits", json=WIDE)

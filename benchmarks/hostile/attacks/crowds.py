@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 
+from benchmarks.hostile.clients import start_raw
 from benchmarks.hostile.tools import Attack, AttackResult, AttackTools, read_status
 
 WAITING = 1_100
@@ -25,7 +26,7 @@ def waiting_edits(tools: AttackTools) -> AttackResult:
     """1,100 posts at once with a wait of a minute. All but a bounded number must be answered as soon as they are accepted, and
     health checks must be answered all the time.
     """
-    with _many_files(), tools.server() as server, server.start() as client, ExitStack() as stack:
+    with _many_files(), tools.server() as server, start_raw(server) as client, ExitStack() as stack:
         port = client.base_url.port or 0
         ready_statuses, model_statuses = Counter[int](), Counter[int]()
         with tools.probe_health(_url(port)):
@@ -75,7 +76,7 @@ def half_sent_bodies(tools: AttackTools) -> AttackResult:
 
 
 def _with_connections(tools: AttackTools, label: str, request: bytes) -> AttackResult:
-    with _many_files(), tools.server() as server, server.start() as client, ExitStack() as stack:
+    with _many_files(), tools.server() as server, start_raw(server) as client, ExitStack() as stack:
         port = client.base_url.port or 0
         for _ in range(CONNECTIONS):
             stack.enter_context(_open_connection(port, request))

@@ -2,6 +2,7 @@
 
 import httpx
 
+from benchmarks.hostile.clients import start_raw
 from benchmarks.hostile.tools import Attack, AttackResult, AttackTools, MemoryWatch
 
 DEPTH = 900_000
@@ -10,7 +11,7 @@ TIMES = 20
 
 def deep_nesting(tools: AttackTools) -> AttackResult:
     """Bodies of 900 KB, one after another. Each must be refused at little cost."""
-    with tools.server() as server, server.start() as client:
+    with tools.server() as server, start_raw(server) as client:
         url = str(client.base_url).rstrip("/")
         with tools.probe_health(url), MemoryWatch(server.pid) as memory:
             statuses = {

@@ -9,6 +9,7 @@ from collections import Counter
 from contextlib import closing
 from pathlib import Path
 
+from benchmarks.hostile.clients import start_raw
 from benchmarks.hostile.tools import Attack, AttackResult, AttackTools
 
 TIMES = 200
@@ -27,7 +28,7 @@ IMAGE = {"Host": OWN, "Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "no-cors
 
 def foreign_posts(tools: AttackTools) -> AttackResult:
     """Edits, rollbacks and revocations from other pages. None may change anything, and the server's own page still can."""
-    with tools.server(allowed_hosts=[OWN]) as server, server.start() as client:
+    with tools.server(allowed_hosts=[OWN]) as server, start_raw(server) as client:
         with tools.probe_health(str(client.base_url).rstrip("/")):
             statuses: Counter[int] = Counter()
             for number in range(TIMES):
@@ -46,7 +47,7 @@ def foreign_posts(tools: AttackTools) -> AttackResult:
 
 def planted_prompts(tools: AttackTools) -> AttackResult:
     """Images whose address is a prompt, with the reservoir on. None may enter the reservoir, and no answer may be computed."""
-    with tools.server(allowed_hosts=[OWN], reservoir={"size": 100, "callers": ["desk"]}) as server, server.start() as client:
+    with tools.server(allowed_hosts=[OWN], reservoir={"size": 100, "callers": ["desk"]}) as server, start_raw(server) as client:
         with tools.probe_health(str(client.base_url).rstrip("/")):
             statuses = Counter(
                 client.get("/generate", params={"prompt": f"planted {number}"}, headers=headers).status_code

@@ -6,6 +6,7 @@ from typing import Any
 
 import httpx
 
+from benchmarks.hostile.clients import start_raw
 from benchmarks.hostile.tools import Attack, AttackResult, AttackTools, MemoryWatch
 
 EDITS = 200
@@ -20,7 +21,7 @@ UNBOUNDED = {"limits": {"edit_tokens": 100_000_000, "report_tokens": 100_000_000
 
 def long_fields(tools: AttackTools) -> AttackResult:
     """200 edits with a truth of 480,000 characters, which must be refused; 200 with the most probes; then four lists at once."""
-    with tools.server(**IDLE, **UNBOUNDED) as server, server.start() as client:
+    with tools.server(**IDLE, **UNBOUNDED) as server, start_raw(server) as client:
         long = {"ground_truth": "x" * TOO_LONG}
         refusals = Counter(client.post("/edits", json=_edit(number) | long).status_code for number in range(EDITS))
         probes = [f"{number} {PROBE}" for number in range(64)]

@@ -10,6 +10,7 @@ from typing import Any
 
 import httpx
 
+from benchmarks.hostile.clients import start_raw
 from benchmarks.hostile.tools import Attack, AttackResult, AttackTools
 from benchmarks.servers import ServerProcess
 
@@ -68,7 +69,7 @@ def repeated_keys(tools: AttackTools) -> AttackResult:
     """Rollbacks, retrains and evaluations under one key each, sent by many at once, across kills."""
     rng, callers = random.Random(7), Callers()
     with tools.server() as server:
-        with server.start() as client:
+        with start_raw(server) as client:
             callers.url = str(client.base_url).rstrip("/")
             for prompt, target in FACTS:
                 client.post("/edits?wait=60", json={"prompt": prompt, "target": target}).raise_for_status()
@@ -92,7 +93,7 @@ def _run_round(server: ServerProcess, callers: Callers, number: int, kill_after_
         timer.start()
         timer.join()
         server.kill()
-        with server.start() as client:
+        with start_raw(server) as client:
             callers.url = str(client.base_url).rstrip("/")
         for future in futures:
             future.result()

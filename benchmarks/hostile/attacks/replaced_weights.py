@@ -3,7 +3,7 @@
 import shutil
 import time
 
-from benchmarks.hostile.clients import ask_generate, ask_ready, run_clients
+from benchmarks.hostile.clients import ask_generate, ask_ready, run_clients, start_raw
 from benchmarks.hostile.tools import Attack, AttackResult, AttackTools
 from service.atlas import weights_path
 
@@ -16,7 +16,7 @@ def replaced_weights(tools: AttackTools) -> AttackResult:
     model = tools.folder / "model"
     shutil.copytree(weights_path(), model)
     weights = next(model.glob("*.safetensors"))
-    with tools.server(model=str(model)) as server, server.start() as client:
+    with tools.server(model=str(model)) as server, start_raw(server) as client:
         url = str(client.base_url).rstrip("/")
         with tools.probe_health(url), run_clients(url, QUESTIONS) as counts:
             time.sleep(1)

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 import httpx
 
-from benchmarks.hostile.clients import ask_edits, ask_generate, ask_ready, post_edit, run_clients
+from benchmarks.hostile.clients import ask_edits, ask_generate, ask_ready, post_edit, run_clients, start_raw
 from benchmarks.hostile.tools import Attack, AttackResult, AttackTools
 from benchmarks.private_servers import freeze, postgres_binaries, private_postgres, private_redis
 from benchmarks.servers import ServerProcess
@@ -53,7 +53,7 @@ def frozen_redis(tools: AttackTools) -> AttackResult:
 
 
 def _run_silence(tools: AttackTools, server: ServerProcess, silence: Callable[[], object], *, may_write: bool) -> AttackResult:
-    with server.start() as client:
+    with start_raw(server) as client:
         url = str(client.base_url).rstrip("/")
         with tools.probe_health(url), run_clients(url, QUESTIONS) as counts:
             time.sleep(2)

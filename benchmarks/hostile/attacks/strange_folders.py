@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 
 import httpx
 
+from benchmarks.hostile.clients import start_raw
 from benchmarks.hostile.tools import Attack, AttackResult, AttackTools
 from benchmarks.private_servers import new_database, postgres_server
 from benchmarks.servers import ServerProcess
@@ -30,7 +31,7 @@ def strange_folder(tools: AttackTools) -> AttackResult:
     postgres = postgres_server()
     if postgres is None:
         return AttackResult(True, "skipped: no Postgres here")
-    with new_database(postgres) as url, tools.server(database_url=url) as server, server.start() as client:
+    with new_database(postgres) as url, tools.server(database_url=url) as server, start_raw(server) as client:
         _prepare(client)
         before = _read_state(client)
         with tools.probe_health(_address(client)):
@@ -47,7 +48,7 @@ def strange_folder(tools: AttackTools) -> AttackResult:
 def lost_database(tools: AttackTools) -> AttackResult:
     """An empty database file beside a full folder."""
     with tools.server() as server:
-        with server.start() as client:
+        with start_raw(server) as client:
             _prepare(client)
         server.kill()
         files = _checkpoints(server)
@@ -64,7 +65,7 @@ def lost_database(tools: AttackTools) -> AttackResult:
 def unmounted_checkpoints(tools: AttackTools) -> AttackResult:
     """Checkpoints that are missing at a start and while the server runs, and return."""
     with tools.server() as server:
-        with server.start() as client:
+        with start_raw(server) as client:
             _prepare(client)
             before = _read_state(client)
         server.kill()
@@ -72,7 +73,7 @@ def unmounted_checkpoints(tools: AttackTools) -> AttackResult:
         folder.rename(away)
         process = _errata("serve", "--data-dir", str(server.folder), "--port", "0")
         away.rename(folder)
-        with server.start() as client:
+        with start_raw(server) as client:
             state_after = _read_state(client)
             with tools.probe_health(_address(client)):
                 folder.rename(away)
@@ -91,7 +92,7 @@ def unmounted_checkpoints(tools: AttackTools) -> AttackResult:
 def few_descriptors(tools: AttackTools) -> AttackResult:
     """A server with few descriptors, all in use by connections. Rollbacks and edits succeed or wait, and no version is marked."""
     with tools.server() as server:
-        with server.start() as client:
+        with start_raw(server) as client:
             _prepare(client)
         server.kill()
         with _limited_server(DESCRIPTORS, server.folder) as url, httpx.Client(base_url=url, timeout=60) as client:
