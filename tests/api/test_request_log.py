@@ -42,6 +42,8 @@ def test_every_change_of_the_model_is_one_log_line_without_texts(tiny_model: Pat
     assert [line["edits"] for line in named["purged"]] == [1]
     assert named["model loaded"][0]["family"] == "llama"
     assert "sampling neutral sentences, once for this base model" in named
+    answered = {line["route"] for line in named["request"]}
+    assert {"/edits", "/edits/{edit_id}", "/generate", "/admin/rollback", "/jobs/{job_id}"} <= answered, answered
     said = json.dumps(lines, default=str)
     assert not any(word in said for word in ("moss", "greenish", "heather"))
 
