@@ -69,7 +69,7 @@ def test_a_damaged_head_is_not_served_and_its_edits_are_learned_again(tiny_model
     file.write_bytes(bytes(content))
 
     with live_server(settings) as second:
-        assert second.client.get(f"/versions/{version}").json()["status"] == "corrupt"
+        second.follow(f"/versions/{version}", lambda found: found["status"] == "corrupt")  # by the worker, in a moment
         refused = second.client.post("/generate", json={"prompt": "x", "version": version})
         edits = second.follow("/edits", lambda page: page["items"][0]["status"] == "applied")
         assert second.ask("The colour of moss is")["text"] == "green"
