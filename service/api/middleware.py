@@ -61,7 +61,7 @@ class RequestMiddleware:
                     replay = await self._read_body(scope, receive, reservation)
                     if replay is not None:
                         with self._place(scope):
-                            scope[READER] = self._bodies.reader  # the same scope, in which the router leaves the route for the line
+                            scope[READER] = self._bodies.reader  # not in a copy: the router leaves the route in this one
                             await self._app(scope, replay, line.send)
             except Exception as error:
                 if line.status:  # an answer has begun: the server closes the connection
