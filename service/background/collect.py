@@ -12,6 +12,7 @@ import structlog
 from service.domain.errors import Conflict
 from service.lifecycle import trash
 from service.lifecycle.context import LifecycleContext
+from service.lifecycle.fenced import fenced_write
 from service.lifecycle.settings import SERVICE
 from service.lifecycle.store_identity import is_marked
 from service.lm.checkpoint import TEMPORARY
@@ -31,9 +32,7 @@ def collect(context: LifecycleContext, *, fence: int | None = None) -> int:
     folder, settings = context.checkpoints.folder, context.settings
     if not is_marked(folder):
         return 0
-    with context.store.write() as connection:
-        head = heads.lock(connection)
-        heads.check_fence(connection, fence)
+    with fenced_write(context, fence) as (connection, head):
         numbers = versions.find_beyond_retention(
             connection, head=head.version, keep_last=settings.keep_last, keep_every=settings.keep_every
         )

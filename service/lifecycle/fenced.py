@@ -11,8 +11,11 @@ from service.store import heads
 
 
 @contextmanager
-def fenced_write(context: LifecycleContext, fence: int) -> Iterator[tuple[Connection, Head]]:
-    """A write transaction with the head as it is under its lock. Raises FenceLost if another worker has taken over."""
+def fenced_write(context: LifecycleContext, fence: int | None) -> Iterator[tuple[Connection, Head]]:
+    """A write transaction with the head as it is under its lock. Raises FenceLost if another worker has taken over.
+
+    Without a fence the lock alone is held: for work that is done by hand.
+    """
     with context.store.write() as connection:
         head = heads.lock(connection)
         heads.check_fence(connection, fence)

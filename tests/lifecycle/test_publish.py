@@ -6,12 +6,25 @@ import pytest
 
 from service.domain.errors import Stale
 from service.domain.version import VersionKind
-from service.lifecycle.head_snapshot import read_head
+from service.lifecycle.head_snapshot import HeadSnapshot, read_head
 from service.lifecycle.publish import Candidate, publish
 from service.lm.overlay import EMPTY
 from service.store import heads
 from service.store.heads import FenceLost
 from tests.lifecycle.local_service import LocalService
+
+
+def unchanged(head: HeadSnapshot, fence: int) -> Candidate:
+    """A candidate that says of a head what the head says already."""
+    return Candidate(
+        parent=head.row,
+        fence=fence,
+        kind=VersionKind.BAFT,
+        overlay=EMPTY,
+        live_set=head.live_set,
+        changes=(),
+        author="ann",
+    )
 
 
 def test_an_old_fence_cannot_publish(local: LocalService) -> None:
@@ -23,18 +36,7 @@ def test_an_old_fence_cannot_publish(local: LocalService) -> None:
         heads.take_lease(connection, "another", lease_s=60.0, is_only_server=True)
 
     with pytest.raises(FenceLost):
-        publish(
-            local.context,
-            Candidate(
-                parent=stand.row,
-                fence=old,
-                kind=VersionKind.BAFT,
-                overlay=EMPTY,
-                live_set=stand.live_set,
-                changes=(),
-                author="ann",
-            ),
-        )
+        publish(local.context, unchanged(stand, old))
 
     assert local.head.number == 0
     assert local.context.follower.current.version == 0
@@ -47,18 +49,7 @@ def test_a_candidate_whose_parent_is_not_the_head_is_not_published(local: LocalS
     local.roll_back(1)
 
     with pytest.raises(Stale):
-        publish(
-            local.context,
-            Candidate(
-                parent=stand.row,
-                fence=fence,
-                kind=VersionKind.BAFT,
-                overlay=EMPTY,
-                live_set=stand.live_set,
-                changes=(),
-                author="ann",
-            ),
-        )
+        publish(local.context, unchanged(stand, fence))
 
     assert local.head.number == 3
 
