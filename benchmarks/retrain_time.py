@@ -31,7 +31,7 @@ def main() -> None:
     parser = add_skip(build_parser(__doc__))
     parser.add_argument("--most", type=int, default=max(EDITS), help="leave out what needs more edits")
     arguments = parse_options(parser)
-    settings = load_settings().locft
+    settings = load_settings().of_method(LocftSettings)
     records = load_records(arguments.records, n=max(arguments.most, WINDOW), skip=arguments.skip)
     bench_model = open_model(arguments.model, records)
     figures: dict[str, Any] = {"window": WINDOW, "against_edits": [], "minor_and_major": []}

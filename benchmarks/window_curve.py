@@ -13,6 +13,7 @@ from service.bench.bench_model import BenchModel, open_model
 from service.bench.contrast_runs import flatten_scores
 from service.bench.plots import Line, Panel, draw
 from service.bench.records import load_records
+from service.editors.baft.settings import BaftSettings
 from service.settings import load_settings
 
 LENGTHS = (10, 25, 50, 75, 100, 150, 200)
@@ -25,7 +26,7 @@ def main() -> None:
     bench_model = open_model(arguments.model, load_records(arguments.records, n=arguments.edits, skip=arguments.skip))
     settings = load_settings()
     rows: list[dict[str, Any]] = []
-    for row in measure_curve(bench_model, settings.baft):
+    for row in measure_curve(bench_model, settings.of_method(BaftSettings)):
         rows.append(row)
         write(arguments.results, "window_curve", {"soft": settings.window.soft, "hard": settings.window.hard, "rows": rows})
     draw(arguments.results / "window_curve.svg", build_panels(rows))

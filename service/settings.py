@@ -11,10 +11,10 @@ import json
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, TypeVar
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, create_model, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
@@ -22,16 +22,19 @@ from sqlalchemy.exc import ArgumentError
 from service.domain.acceptance import AcceptanceLimits
 from service.domain.cadence import Cadence
 from service.domain.cost_limits import CostLimits
+from service.domain.edit import AUTO
 from service.domain.errors import Refused
 from service.domain.hosts import Host
-from service.editors.baft.settings import BaftSettings
-from service.editors.locft.settings import LocftSettings
+from service.editors.names import ConsolidatingName, IncrementalName, MethodName
 from service.editors.neutral_settings import NeutralSettings
+from service.editors.presets import WithPresets
+from service.editors.registry import DEFAULT_CONSOLIDATING, DEFAULT_INCREMENTAL, find_method_of, list_methods, names_of
 from service.lm.export_settings import ExportSettings
 
 ANY_HOST = "*"
 PREFIX = "ERRATA_"
 DELIMITER = "__"
+MethodSettings = TypeVar("MethodSettings", bound=WithPresets)
 
 
 class SettingsGroup(BaseModel):
@@ -191,10 +194,10 @@ class WindowSettings(SettingsGroup):
         description="canary locality under which edits are deferred and a retrain is due",
     )
 
-    def cadence(self, method: Literal["auto", "baft", "locft"]) -> Cadence:
+    def cadence(self, *, automatic: bool) -> Cadence:
         """The settings as the domain's Cadence."""
-        shared = {name: getattr(self, name) for name in Cadence.__dataclass_fields__ if name != "method"}
-        return Cadence(method="locft" if self.strategy != "compaction" else method, **shared)
+        shared = {name: getattr(self, name) for name in Cadence.__dataclass_fields__ if name != "automatic"}
+        return Cadence(automatic=automatic, **shared)
 
     def acceptance(self) -> AcceptanceLimits:
         """The settings as the domain's AcceptanceLimits."""
@@ -252,8 +255,8 @@ class ReservoirSettings(SettingsGroup):
         return self
 
 
-class Settings(BaseSettings):
-    """All settings: frozen, without unknown names, made by `load_settings`."""
+class SettingsWithoutMethods(BaseSettings):
+    """All settings but those of the editing methods."""
 
     model_config = SettingsConfigDict(
         env_prefix=PREFIX,
@@ -278,7 +281,15 @@ class Settings(BaseSettings):
     redis_url: SecretStr | None = Field(None, description="redis://…; default: the buffer is in this process")
     redis_prefix: str = Field("errata", min_length=1, max_length=100, description="prefix of this server's keys in Redis")
     model: str = Field("atlas", min_length=1, description="`atlas` (embedded), a local folder, or a Hugging Face id")
-    method: Literal["auto", "baft", "locft"] = Field("auto", description="method of edits that name none")
+    method: MethodName = Field(
+        AUTO,
+        description="method of edits that name none; auto: live at once, consolidated by retrains; an incremental method: live at"
+        " once, and a retrain is made on request only; a consolidating method: live after the next retrain, which is by it",
+    )
+    incremental_method: IncrementalName = Field(DEFAULT_INCREMENTAL, description="method that makes edits live at once")
+    consolidating_method: ConsolidatingName = Field(
+        DEFAULT_CONSOLIDATING, description="method of a retrain for which neither its request nor an edit names one"
+    )
     device: str = Field("auto", description="auto, cpu, cuda, cuda:0 …")
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field("auto", description="auto: bfloat16 on cuda, float32 on cpu")
     torch_threads: int = Field(1, ge=1, le=256, description="CPU threads of one tensor operation; 1 is best for small models")
@@ -300,8 +311,6 @@ class Settings(BaseSettings):
     retention: RetentionSettings = RetentionSettings()
     export: ExportSettings = ExportSettings()
     reservoir: ReservoirSettings = ReservoirSettings()
-    baft: BaftSettings = BaftSettings()
-    locft: LocftSettings = LocftSettings()
     neutral: NeutralSettings = NeutralSettings()
 
     @field_validator("database_url")
@@ -346,10 +355,21 @@ class Settings(BaseSettings):
             )
         return self
 
+    @model_validator(mode="after")
+    def _check_method(self) -> Self:
+        if self.method in names_of("incremental") and self.method != self.incremental_method:
+            raise ValueError("method names an incremental method other than incremental_method: give both the same name")
+        return self
+
     @property
-    def default_method(self) -> Literal["auto", "baft", "locft"]:
-        """The method of edits that name none: LocFT-BF under the strategies without BaFT."""
-        return self.window.cadence(self.method).method
+    def default_method(self) -> str:
+        """The method of edits that name none: the consolidating one under the strategies without an incremental method."""
+        return self.method if self.window.strategy == "compaction" else self.consolidating_method
+
+    @property
+    def cadence(self) -> Cadence:
+        """When retrains are due."""
+        return self.window.cadence(automatic=self.default_method != self.incremental_method)
 
     @property
     def is_loopback_only(self) -> bool:
@@ -377,6 +397,30 @@ class Settings(BaseSettings):
     def buffer_url(self) -> str | None:
         """Redis' URL with its password, or None for the buffer in this process."""
         return None if self.redis_url is None else self.redis_url.get_secret_value()
+
+
+def _with_methods(settings: type[SettingsWithoutMethods]) -> type[SettingsWithoutMethods]:
+    """The settings with one group for each editing method. Raises Refused if a method has the name of another setting."""
+    for name in list_methods():
+        if name in settings.model_fields:
+            raise Refused(f"An editing method cannot have the name {name}: a setting has it.")
+    groups: dict[str, Any] = {name: (method.settings, method.settings()) for name, method in list_methods().items()}
+    return create_model("SettingsOfMethods", __base__=settings, __module__=__name__, **groups)
+
+
+if TYPE_CHECKING:
+    _SettingsOfMethods = SettingsWithoutMethods
+else:
+    _SettingsOfMethods = _with_methods(SettingsWithoutMethods)
+
+
+class Settings(_SettingsOfMethods):
+    """All settings: frozen, without unknown names, made by `load_settings`. Each editing method has a group with its name."""
+
+    def of_method(self, kind: type[MethodSettings]) -> MethodSettings:
+        """The settings of the editing method whose settings are of this class."""
+        settings: MethodSettings = getattr(self, find_method_of(kind).name)
+        return settings
 
 
 def load_settings(**overrides: Any) -> Settings:

@@ -10,7 +10,7 @@ from service.bench.neutral_cache import CACHE_FOLDER
 from service.domain.edit import Edit, EditStatus
 from service.editors.neutral import NeutralSentences, load_or_sample_neutral
 from service.editors.neutral_settings import NeutralSettings
-from service.editors.protocol import FitItem
+from service.editors.protocol import EditorContext, FitItem
 from service.evaluation.capability.measure import Scores, Task, measure_capability
 from service.evaluation.metrics.outcomes import Outcome, Reference, measure_outcomes
 from service.evaluation.records import Record, list_questions, to_edit_request
@@ -35,6 +35,11 @@ class BenchModel:
     @property
     def base_view(self) -> View:
         return self.reference.view
+
+    @property
+    def editor_context(self) -> EditorContext:
+        """What an editor may use of this model."""
+        return EditorContext(self.base, self.view_of, self.neutral)
 
     def view_of(self, overlay: Overlay) -> View:
         """The base's own view for overlays without replaced tensors, else a new view."""

@@ -2,6 +2,8 @@
 
 from collections.abc import Mapping
 
+from service.editors.registry import DEFAULT_CONSOLIDATING, find_method, names_of
+
 # Without retrains: the adapter carries all edits for ever, and acceptance refuses no fit for its effect on other prompts.
 _BAFT_ALONE = {
     "ERRATA_METHOD": "baft",
@@ -19,7 +21,7 @@ _LOCFT_ALONE = {
     "ERRATA_WINDOW__CANARY_FLOOR": "0",
 }
 
-CONTENDERS: Mapping[str, Mapping[str, str]] = {
+_NAMED: Mapping[str, Mapping[str, str]] = {
     "default": {},
     "baft_paper": {**_BAFT_ALONE, "ERRATA_BAFT__PRESET": "paper"},
     "baft_unbounded": _BAFT_ALONE,
@@ -27,6 +29,12 @@ CONTENDERS: Mapping[str, Mapping[str, str]] = {
     "locft_alone": _LOCFT_ALONE,
     "depth_first": {**_LOCFT_ALONE, "ERRATA_LOCFT__PRESET": "ft_m", "ERRATA_LOCFT__SURFACES": "edit"},
     "one_rephrase": {},
+}
+_OTHERS = [name for name in names_of("consolidating") if name != DEFAULT_CONSOLIDATING]
+CONTENDERS: Mapping[str, Mapping[str, str]] = {
+    **_NAMED,
+    **{name: {"ERRATA_CONSOLIDATING_METHOD": name} for name in _OTHERS},
+    **{f"{name}_alone": {**_LOCFT_ALONE, "ERRATA_CONSOLIDATING_METHOD": name} for name in _OTHERS},
 }
 TRAINED_REPHRASES = {"one_rephrase": 1}  # the number of an edit's rephrases that are open to training; 0 for other contenders
 
@@ -38,6 +46,8 @@ LABELS: Mapping[str, str] = {
     "locft_alone": "LocFT-BF alone, its losses by BaFT",
     "depth_first": "depth-first fine-tuning (FT-M), its losses by BaFT",
     "one_rephrase": "service default, one trained rephrase",
+    **{name: f"service default, retrains by {find_method(name).title}" for name in _OTHERS},
+    **{f"{name}_alone": f"{find_method(name).title} alone, its losses by BaFT" for name in _OTHERS},
 }
 
 # By default a deferred edit may wait minutes for other edits. In a stream edits follow at once, so the wait is shorter.

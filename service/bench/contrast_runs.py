@@ -1,4 +1,6 @@
-"""The papers' contrasts on one model in this process. Each case is trained, measured by the field's metrics and written."""
+"""The papers' contrasts, and one of the methods, on one model in this process. Each case is trained, measured by the field's
+metrics and written.
+"""
 
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -14,7 +16,9 @@ from service.bench.plots import Line, Panel
 from service.bench.records import load_records
 from service.bench.results import write, write_csv
 from service.bench.shard_curves import SHARDS, run_shards
-from service.editors.locft.fit import fit_locft
+from service.editors.protocol import Hooks
+from service.editors.registry import find_method_of
+from service.lm.overlay import EMPTY
 
 SHARD_PART = "shards"
 Row = dict[str, Any]
@@ -49,7 +53,8 @@ def run_cases(bench_model: BenchModel, cases: Sequence[Case]) -> Iterator[Row]:
     for case in cases:
         records = bench_model.records[: case.edits]
         started_at = time.perf_counter()
-        result = fit_locft(bench_model.base, to_items(records), settings=case.settings, neutral=bench_model.neutral, seed=0)
+        editor = find_method_of(type(case.settings)).open_editor(bench_model.editor_context, case.settings)
+        result = editor.fit(to_items(records), EMPTY, seed=0, hooks=Hooks())
         seconds = time.perf_counter() - started_at
         yield {
             "case": case.name,

@@ -12,6 +12,8 @@ from service.cli.bench import app as bench
 from service.cli.evaluate import register as register_eval
 from service.cli.options import FAILED, DatabaseUrl, DataDir, Model, RedisUrl, read_settings, report_errors
 from service.cli.store import register as register_store
+from service.domain.edit import AUTO
+from service.editors.registry import list_methods
 from service.runtime.sockets import bind_port
 from service.runtime.supervisor import Supervisor
 
@@ -36,7 +38,9 @@ def serve(
     model: Model = None,
     database_url: DatabaseUrl = None,
     redis_url: RedisUrl = None,
-    method: Annotated[str | None, typer.Option(help="auto, baft or locft: the method of edits that name none.")] = None,
+    method: Annotated[
+        str | None, typer.Option(help=f"One of {', '.join((AUTO, *list_methods()))}: the method of edits that name none.")
+    ] = None,
     device: Annotated[str | None, typer.Option(help="auto, cpu, cuda …")] = None,
     log_level: Annotated[str | None, typer.Option(help="debug, info, warning or error.")] = None,
     allow_public_bind: Annotated[

@@ -18,6 +18,7 @@ from service.client.shapes import (
     JobData,
     ListedEditData,
     ListedEvaluationData,
+    MethodText,
     ModelData,
     PageData,
     PurgedData,
@@ -101,9 +102,11 @@ def rollback(
     return _post("/admin/rollback", {"to": to, "reason": reason, "requeue": requeue}, key, headers)
 
 
-def retrain(reason: str, *, mode: Literal["minor", "major"] | None = None, key: str | None = None) -> Steps[JobData]:
-    """Request a retrain; without a mode the server chooses minor or major."""
-    return _post("/admin/retrain", {"reason": reason, "mode": mode}, key)
+def retrain(
+    reason: str, *, mode: Literal["minor", "major"] | None = None, method: MethodText | None = None, key: str | None = None
+) -> Steps[JobData]:
+    """Request a retrain; without a mode the server chooses minor or major, and without a method the consolidating method."""
+    return _post("/admin/retrain", {"reason": reason, "mode": mode, "method": method}, key)
 
 
 def export(

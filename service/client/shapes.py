@@ -9,7 +9,7 @@ EditStatusText = Literal[
     "queued", "applying", "applied", "consolidated", "deferred", "failed", "superseded", "retracted", "rolled_back"
 ]
 WorkStatus = Literal["queued", "running", "done", "failed", "cancelled"]
-MethodText = Literal["auto", "baft", "locft"]
+MethodText = str  # auto, or the name of an editing method: GET /openapi.json lists those of a server
 SurfaceText = Literal["raw", "chat"]
 
 
@@ -268,6 +268,7 @@ class JobData(TypedDict):
     id: str
     kind: str
     mode: str | None
+    method: str | None
     status: str
     progress: float
     seconds_left: float | None

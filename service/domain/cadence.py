@@ -25,9 +25,7 @@ class Cadence:
     tokens: int = 32_768  # a window of this cost takes no more edits, because each fit runs all of it
     deferred: int = 8  # this many deferred edits make a retrain due
     deferred_s: float = 300.0  # seconds a deferred edit waits at most before a retrain is due
-    method: Literal["auto", "baft", "locft"] = (
-        "auto"  # the method of an edit that names none; with `baft` a retrain is made on request only
-    )
+    automatic: bool = True  # otherwise a retrain is made on request only
     strategy: Strategy = "compaction"
     age_s: float = 21_600.0  # seconds after which the oldest edit of the window makes a retrain due
     retention_floor: float = 0.98  # least share of the live edits that are answered
@@ -77,7 +75,7 @@ class DueRetrain:
 
 def find_due_retrain(inputs: CadenceInputs, cadence: Cadence) -> DueRetrain | None:
     """The retrain that is due without a request, or None."""
-    if cadence.method == "baft" or inputs.is_retrain_active or inputs.since_setback_s < retry_pause_s(inputs.setbacks, cadence):
+    if not cadence.automatic or inputs.is_retrain_active or inputs.since_setback_s < retry_pause_s(inputs.setbacks, cadence):
         return None
     retrain = _due_without_pause(inputs, cadence)
     if retrain is None or not inputs.setbacks:

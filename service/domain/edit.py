@@ -30,12 +30,7 @@ class EditStatus(StrEnum):
         return self in (EditStatus.APPLIED, EditStatus.CONSOLIDATED)
 
 
-class Method(StrEnum):
-    """The method that makes an edit live: `auto` and `baft` at once, `locft` with the next retrain."""
-
-    AUTO = "auto"
-    BAFT = "baft"
-    LOCFT = "locft"
+AUTO = "auto"  # the method of an edit that names none: live at once, and consolidated later
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,7 +56,7 @@ class EditRequest:
     locality: tuple[Probe, ...] = ()
     portability: tuple[Probe, ...] = ()
     conflict_key: str | None = None
-    method: Method = Method.AUTO
+    method: str = AUTO  # or the name of an editing method
     surfaces: tuple[str, ...] = ()  # empty: all that the tokenizer supports
     metadata: Mapping[str, Any] = field(default_factory=dict)
 

@@ -6,15 +6,11 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
-
-class VersionKind(StrEnum):
-    """The operation that made a version."""
-
-    BASE = "base"  # version 0
-    BAFT = "baft"  # edits applied on top of the head
-    LOCFT = "locft"  # a retrain
-    ROLLBACK = "rollback"  # an older overlay under a new number
-    RETRACT = "retract"  # the window fitted again without retracted edits
+# The kind of a version: the name of the editing method that made it, or one of these operations.
+BASE = "base"  # version 0
+ROLLBACK = "rollback"  # an older overlay under a new number
+RETRACT = "retract"  # the window fitted again without retracted edits
+OPERATIONS = (BASE, ROLLBACK, RETRACT)
 
 
 class VersionStatus(StrEnum):
@@ -30,7 +26,7 @@ class Version:
     """A published version as the store has it. `digest` is None if the overlay is empty: the version answers as the base does."""
 
     number: int
-    kind: VersionKind
+    kind: str
     status: VersionStatus
     parent: int | None
     digest: str | None

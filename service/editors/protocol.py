@@ -1,12 +1,14 @@
-"""The inputs and outputs of every editing method. Knows no method."""
+"""The inputs and outputs of every editing method, and the two roles of a method. Knows no method."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from service.domain.edit import Edit
 from service.domain.errors import Refused, ServiceError
-from service.lm.overlay import Overlay
+from service.editors.neutral import NeutralSentences
+from service.lm.base import Base
+from service.lm.overlay import Overlay, View
 from service.lm.row_groups import ROWS_AT_ONCE, split_in_order
 
 Element = TypeVar("Element")
@@ -25,7 +27,7 @@ class FitOverdue(ServiceError):
 
 
 class StartElsewhere(Refused):
-    """The tensors that a retrain should start from were trained at another location than the settings name."""
+    """A retrain cannot start from these tensors: they lie elsewhere than the settings name, or another method trained them."""
 
 
 @dataclass(frozen=True)
@@ -88,3 +90,51 @@ class Hooks:
         for part in split_in_order([tokens(row) for row in rows], rows=ROWS_AT_ONCE):
             self.begin_step()
             yield rows[part.start : part.stop]
+
+
+def no_prompts() -> Sequence[str]:
+    """Where no real prompts are kept."""
+    return ()
+
+
+@dataclass(frozen=True, eq=False)
+class EditorContext:
+    """What an editor may use of the server. `view_of` gives shared views, and `sample_prompts` real prompts whose answers should
+    stay as the base's.
+    """
+
+    base: Base
+    view_of: Callable[[Overlay], View]
+    neutral: NeutralSentences
+    sample_prompts: Callable[[], Sequence[str]] = no_prompts
+
+
+class IncrementalEditor(Protocol):
+    """Makes edits live at once, one fit after another on the same overlay.
+
+    Both methods raise FitCancelled if `hooks` say so, and keep nothing then.
+    """
+
+    def fit(self, parent: Overlay, new: Sequence[FitItem], window: Sequence[FitItem], *, seed: int, hooks: Hooks) -> FitResult:
+        """Fit `new` on top of `parent`, and keep the items of `window` answered. The parent's tensors stay as they are.
+
+        The same arguments give the same bytes on one machine. Raises FitFailed on numbers that are not finite, Refused for text
+        that does not fit the model.
+        """
+
+    def prepare(self, overlay: Overlay, *, hooks: Hooks, ahead: bool) -> None:
+        """Compute what the first fit on an overlay would have to compute. `ahead`: the overlay may never be published. Changes
+        no result.
+        """
+
+
+class ConsolidatingEditor(Protocol):
+    """Trains all live edits together into tensors, in a retrain."""
+
+    def fit(self, items: Sequence[FitItem], start: Overlay, *, seed: int, hooks: Hooks) -> FitResult:
+        """Train `items` from the base (a *major* retrain), or from the tensors of `start` if it has any (a *minor* one). The
+        overlay of the result has no adapter.
+
+        The same arguments give the same bytes on one machine. Raises StartElsewhere if training cannot begin from `start`,
+        FitFailed on numbers that are not finite, FitCancelled if `hooks` say so.
+        """

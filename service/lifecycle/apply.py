@@ -12,7 +12,6 @@ from sqlalchemy.engine import Connection
 from service.domain import acceptance, cadence, liveset
 from service.domain.edit import Edit, EditStatus
 from service.domain.liveset import LiveItem, LiveSet
-from service.domain.version import VersionKind
 from service.editors.protocol import FitCancelled, FitOverdue, FitResult
 from service.lifecycle import next_edits
 from service.lifecycle.cadence_inputs import read_cadence_inputs
@@ -234,7 +233,7 @@ def _run_job(context: LifecycleContext, lease: Lease, job: Job) -> None:
         Candidate(
             parent=head.row,
             fence=lease.fence,
-            kind=VersionKind.BAFT,
+            kind=context.settings.incremental_method,
             overlay=fitted.overlay,
             live_set=policy.live_set,
             changes=changes,

@@ -10,14 +10,14 @@ from sqlalchemy.engine import Connection
 
 from service.domain.cadence import CadenceInputs
 from service.domain.edit import EditStatus
-from service.domain.version import Version, VersionKind
+from service.domain.version import ROLLBACK, Version
+from service.editors.registry import names_of
 from service.lifecycle.context import LifecycleContext
 from service.store import edits, heads, jobs, measurements, versions
 from service.store.measurements import Measurement
 
 MAX_SETBACKS = 32  # read at most: after so many in a row the pause has long had its greatest length
 UNPUBLISHED = ("failed", "cancelled")
-MOVES_TENSORS = (VersionKind.LOCFT, VersionKind.ROLLBACK)
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ def read_tensor_scores(connection: Connection, version: Version, *, minors: int)
     """
     if version.major_at is None:
         return {"canary": 1.0}
-    retrained = versions.find_latest_retrain(connection, version, minors=minors)
+    retrained = versions.find_latest_retrain(connection, version, kinds=names_of("consolidating"), minors=minors)
     scores: Mapping[str, Any] = {} if retrained is None else retrained.scores.get("tensors", {})
     return scores
 
@@ -100,7 +100,8 @@ def _current_measurements(connection: Connection, version: Version) -> Mapping[s
     """
     measured = measurements.read_nearest(connection, version.number)
     oldest = min((measurement.version for measurement in measured.values()), default=version.number)
-    since = versions.find_last_of_kinds(connection, MOVES_TENSORS, after=oldest, until=version.number) or 0
+    moving_tensors = (*names_of("consolidating"), ROLLBACK)
+    since = versions.find_last_of_kinds(connection, moving_tensors, after=oldest, until=version.number) or 0
     return {name: measurement for name, measurement in measured.items() if measurement.version >= since}
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from service.domain.edit import Edit
-from service.editors.protocol import FitItem, FitResult, Hooks
+from service.editors.protocol import ConsolidatingEditor, IncrementalEditor
 from service.lm.overlay import Overlay
 
 
@@ -41,17 +41,15 @@ class MonitorProbes:
 
 @dataclass(frozen=True, kw_only=True)
 class Editors:
-    """`baft(parent, new, window, seed, hooks)` adds `new` to the parent's adapter and replays `window`.
+    """The editor of the incremental method, those of the consolidating methods by name, and questions to the model.
 
-    `locft(items, start, seed, hooks)` trains from the base, or from the tensors of `start` if it has any. It raises Refused
-    with the field `start` if these tensors are at another location than the settings name. `base_answer(edit)` is the base's
-    answer to the edit's prompt. `score(overlay, edit, between)` asks an edit's probes, calls `between` every few questions, and
-    returns what the report gains. `distance(first, second)` is the Frobenius norm of the difference of their tensors over the
-    norm of the second's; a missing tensor counts as the base's.
+    `base_answer(edit)` is the base's answer to the edit's prompt. `score(overlay, edit, between)` asks an edit's probes, calls
+    `between` every few questions, and returns what the report gains. `distance(first, second)` is the Frobenius norm of the
+    difference of their tensors over the norm of the second's; a missing tensor counts as the base's.
     """
 
-    baft: Callable[[Overlay, Sequence[FitItem], Sequence[FitItem], int, Hooks], FitResult]
-    locft: Callable[[Sequence[FitItem], Overlay, int, Hooks], FitResult]
+    incremental: IncrementalEditor
+    consolidating: Mapping[str, ConsolidatingEditor]
     base_answer: Callable[[Edit], str]
     score: Callable[[Overlay, Edit, Callable[[], None]], Mapping[str, Any]] = _unscored
     distance: Callable[[Overlay, Overlay], float] = _nowhere

@@ -44,7 +44,8 @@ def fit_until_final(context: LifecycleContext, policy: FitPolicy, job_hooks: Job
         fit_round = policy.next_round()
         if fit_round is None:
             return None
-        fitted = context.editors.baft(fit_round.parent, fit_round.new, fit_round.replay, fit_round.seed, job_hooks.hooks())
+        editor = context.editors.incremental
+        fitted = editor.fit(fit_round.parent, fit_round.new, fit_round.replay, seed=fit_round.seed, hooks=job_hooks.hooks())
         rounds_left -= int(bool(fitted.lost))
         if policy.is_final(fitted, is_last=not rounds_left):
             return fitted

@@ -16,7 +16,7 @@ import structlog
 from service.domain.cadence import Mode
 from service.domain.errors import Stale, Unavailable
 from service.domain.liveset import LiveSet
-from service.domain.version import Head, Version, VersionKind, VersionStatus
+from service.domain.version import Head, Version, VersionStatus
 from service.lifecycle import trash
 from service.lifecycle.context import LifecycleContext
 from service.lifecycle.crash_points import crash_point
@@ -39,7 +39,7 @@ class Candidate:
 
     parent: Head
     fence: int
-    kind: VersionKind
+    kind: str
     overlay: Overlay
     live_set: LiveSet
     changes: Sequence[StatusChange]
@@ -111,7 +111,7 @@ def _publish(context: LifecycleContext, candidate: Candidate, digest: str | None
     context.announcer.announce(change.edit_id for change in candidate.changes)
     counts = {"edits": version.edits_counted, "window": version.window, "changes": len(candidate.changes)}
     seconds = None if started_at is None else round((now - started_at).total_seconds(), 2)
-    log.info("published", version=version.number, kind=str(version.kind), job=candidate.job_id, **counts, seconds=seconds)
+    log.info("published", version=version.number, kind=version.kind, job=candidate.job_id, **counts, seconds=seconds)
     return version
 
 

@@ -11,7 +11,7 @@ from sqlalchemy.engine import Connection
 from service.domain import liveset
 from service.domain.edit import EditStatus
 from service.domain.liveset import LiveItem, LiveSet
-from service.domain.version import VersionKind
+from service.domain.version import RETRACT
 from service.lifecycle.context import LifecycleContext
 from service.lifecycle.fenced import fenced_write
 from service.lifecycle.fit_inputs import read_fit_edits, scores_of
@@ -128,7 +128,7 @@ def _run_job(context: LifecycleContext, lease: Lease, job: Job) -> None:
         Candidate(
             parent=head.row,
             fence=lease.fence,
-            kind=VersionKind.RETRACT,
+            kind=RETRACT,
             overlay=tensors if fitted is None else fitted.overlay,
             live_set=live_set,
             changes=changes,

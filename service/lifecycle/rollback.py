@@ -14,7 +14,7 @@ from service.domain import liveset
 from service.domain.edit import EditStatus
 from service.domain.errors import Conflict, Gone, NotFound, Stale
 from service.domain.liveset import LiveSet
-from service.domain.version import Version, VersionKind, VersionStatus
+from service.domain.version import ROLLBACK, Version, VersionStatus
 from service.lifecycle.context import LifecycleContext
 from service.lifecycle.crash_points import crash_point
 from service.lifecycle.head_follower import PublishedHead
@@ -110,7 +110,7 @@ def _roll_back(
         moved = heads.move(connection, head, fence=fence, reason=reason, author=author, now=now)
         version = Version(
             number=moved.version,
-            kind=VersionKind.ROLLBACK,
+            kind=ROLLBACK,
             status=VersionStatus.PUBLISHED,
             parent=head.version,
             restores=to,
@@ -157,7 +157,7 @@ def _write_changes(
     fallen = tuple(item.edit_id for item in edits.read_items(connection, set(leaving_ids) - retracted_ids))
     if requeue:
         requeued = [
-            StatusChange(edit_id=edit.id, status=first_status(edit.method, context.settings.cadence.method))
+            StatusChange(edit_id=edit.id, status=first_status(edit.method, context.settings.method))
             for edit in edits.read_many(connection, fallen)
         ]
         write_statuses(connection, context, requeued, author=author)

@@ -4,6 +4,8 @@ from dataclasses import dataclass, field
 
 from service.domain.acceptance import AcceptanceLimits
 from service.domain.cadence import Cadence
+from service.domain.edit import AUTO
+from service.editors.registry import DEFAULT_CONSOLIDATING, DEFAULT_INCREMENTAL
 
 SERVICE = "errata"  # the author of automatic work: a retrain that is due, a recovery
 
@@ -12,6 +14,9 @@ SERVICE = "errata"  # the author of automatic work: a retrain that is due, a rec
 class LifecycleSettings:
     """Limits of the worker. All times are seconds."""
 
+    method: str = AUTO  # of edits that name none
+    incremental_method: str = DEFAULT_INCREMENTAL
+    consolidating_method: str = DEFAULT_CONSOLIDATING  # of a retrain for which neither its request nor an edit names one
     cadence: Cadence = field(default_factory=Cadence)
     acceptance: AcceptanceLimits = field(default_factory=AcceptanceLimits)
     joint: int = 64  # most edits of one job

@@ -9,8 +9,9 @@ from typing import Any
 
 from sqlalchemy.engine import Connection
 
-from service.domain.edit import Edit, EditRequest, EditStatus, Method, normalise
+from service.domain.edit import AUTO, Edit, EditRequest, EditStatus, normalise
 from service.domain.errors import Refused, TooLong, Unavailable
+from service.editors.registry import DEFAULT_INCREMENTAL, find_method, is_consolidating
 from service.lifecycle.crash_points import crash_point
 from service.store import edits, events, heads, idempotency
 from service.store.clock import read_now
@@ -50,7 +51,8 @@ def submit(
     author: str,
     idempotency_key: str | None = None,
     body_hash: str = "",
-    method: str = "auto",
+    method: str = AUTO,
+    incremental_method: str = DEFAULT_INCREMENTAL,
     waiting_limit: int = 10_000,
     cost_of: CostFunction = zero_cost,
     ring: Callable[[str], None] | None = None,
@@ -61,11 +63,13 @@ def submit(
     `cost_of(request, position)` returns the tokens that a fit of an edit trains on, or raises for an edit that costs too much.
     It is called for each request together with the edit that the request extends.
 
-    `method` is the setting for edits that name no method. `ring` is called after the commit with the id of each new edit; if
+    `method` is the setting for edits that name no method. An edit may name a consolidating method, or the incremental method of
+    the server. `ring` is called after the commit with the id of each new edit; if
     the call is lost, the worker's sweep finds the row. Raises Refused, TooLong, KeyReused, Gone if all edits made under a key
     were purged, or Unavailable if too many edits wait.
     """
     _check(requests, idempotency_key)
+    _check_methods(requests, incremental_method)
     keyed_request = KeyedRequest(author, idempotency.EDITS, idempotency_key, body_hash)
     if cost_of is not zero_cost:  # before the lock on the head's row, so that other writers do not wait for it
         with store.read() as connection:
@@ -187,10 +191,10 @@ def _merged_request(old: EditRequest, request: EditRequest) -> EditRequest:
     return replace(request, surfaces=surfaces, **_merged_probes(request, old))
 
 
-def first_status(method: Method, setting: str) -> EditStatus:
-    """The first status of an edit: `deferred` for LocFT-BF, which waits for the next retrain; else `queued`."""
-    resolved = setting if method is Method.AUTO else str(method)
-    return EditStatus.DEFERRED if resolved == Method.LOCFT else EditStatus.QUEUED
+def first_status(method: str, setting: str) -> EditStatus:
+    """The first status of an edit: `deferred` for a consolidating method, which waits for the next retrain; else `queued`."""
+    resolved = setting if method == AUTO else method
+    return EditStatus.DEFERRED if is_consolidating(resolved) else EditStatus.QUEUED
 
 
 def _replay(answer: Mapping[str, Sequence[tuple[str | None, bool]]]) -> SubmitReceipt:
@@ -223,6 +227,14 @@ def _check(requests: Sequence[EditRequest], idempotency_key: str | None) -> None
         for name in ("prompt", "target", "subject", "relation", "ground_truth", "conflict_key"):
             if not _is_storable(getattr(request, name) or ""):
                 raise Refused(f"{name} must be valid Unicode without NUL", field=name)
+
+
+def _check_methods(requests: Sequence[EditRequest], incremental_method: str) -> None:
+    for name in {request.method for request in requests} - {AUTO, incremental_method}:
+        if find_method(name).role == "incremental":
+            raise Refused(
+                f"method {name} makes edits live at once, for which this server uses {incremental_method}", field="method"
+            )
 
 
 def _is_storable(text: str) -> bool:

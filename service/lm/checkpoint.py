@@ -20,14 +20,16 @@ from torch import Tensor
 
 from service.domain.errors import Corrupt, Unavailable, Unreadable
 from service.lm.checkpoint_files import CHECKPOINT_SUFFIX, TRASH_FOLDER, open_plain_file
+from service.lm.component_kinds import find_component
+from service.lm.components import Component
 from service.lm.durable_files import write_durably
-from service.lm.intervention import Adapter, Balance, Intervention
+from service.lm.intervention import Adapter
 from service.lm.overlay import Overlay
 
-FORMAT = 1
+FORMAT = 1  # tensors and an adapter
+FORMAT_WITH_COMPONENTS = 2  # an older release says of it that it does not know it
 MAX_HEADER_BYTES = 1_000_000  # a block of replaced tensors and 100 interventions need some 50 kB
 KEY = "errata"  # the one metadata key: safetensors keeps several in no fixed order, and the same overlay must give the same bytes
-FIELDS = ("rotation", "source", "bias", "gate", "gain")
 TEMPORARY = re.compile(r"\.[0-9a-f]{64}\.\d+\.[0-9a-f]{8}\.tmp")  # a file whose writer ended before the rename
 
 
@@ -61,15 +63,17 @@ def load(folder: Path, digest: str) -> Overlay:
 
 def to_bytes(overlay: Overlay, *, meta: Mapping[str, Any] | None = None) -> bytes:
     """An overlay as safetensors. The same overlay and meta give the same bytes."""
-    tensors = {f"tensor/{name}": tensor for name, tensor in overlay.tensors.items()}
+    tensors = _arrays_of(overlay)
     head: dict[str, Any] = {"format": FORMAT, "meta": meta or {}, "adapter": None}
+    components = {
+        name: {"kind": weight.kind, **weight.describe()}
+        for name, weight in overlay.tensors.items()
+        if not isinstance(weight, Tensor)
+    }
+    if components:
+        head |= {"format": FORMAT_WITH_COMPONENTS, "components": components}
     if overlay.adapter is not None:
-        adapter = overlay.adapter
-        for block, intervention in adapter.interventions.items():
-            tensors |= {f"adapter/{block}/{name}": tensor for name, tensor in intervention.tensors().items()}
-        tensors |= {f"balance/{block}": balance.total for block, balance in adapter.balance.items()}
-        counts = {str(block): balance.count for block, balance in adapter.balance.items()}
-        head["adapter"] = {"last": adapter.last, "blocks": sorted(adapter.interventions), "counts": counts}
+        head["adapter"] = overlay.adapter.describe()
     arrays = {name: tensors[name].detach().cpu().contiguous().clone() for name in sorted(tensors)}
     _require_finite(arrays)
     return tensors_to_bytes(arrays, metadata={KEY: json.dumps(head, sort_keys=True, separators=(",", ":"))})
@@ -89,6 +93,17 @@ def from_bytes(data: bytes, digest: str) -> Overlay:
         return _overlay(tensors, head)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise Corrupt("A checkpoint does not hold what an overlay is made of.") from error
+
+
+def _arrays_of(overlay: Overlay) -> dict[str, Tensor]:
+    """All tensors of an overlay, by their names in a file."""
+    arrays = {} if overlay.adapter is None else overlay.adapter.to_arrays()
+    for name, weight in overlay.tensors.items():
+        if isinstance(weight, Tensor):
+            arrays[f"tensor/{name}"] = weight
+        else:
+            arrays |= {f"component/{name}/{part}": tensor for part, tensor in weight.to_arrays().items()}
+    return arrays
 
 
 def _write(data: bytes, folder: Path, digest: str) -> None:
@@ -119,7 +134,7 @@ def _head(data: bytes) -> Mapping[str, Any]:
         raise Corrupt("A checkpoint's header is longer than any that was written.")
     try:
         head = json.loads(json.loads(data[8 : 8 + size])["__metadata__"][KEY])
-        if head["format"] != FORMAT:
+        if head["format"] not in (FORMAT, FORMAT_WITH_COMPONENTS):
             raise Unreadable("A checkpoint is of a format that this release does not know: start the release that wrote it.")
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise Corrupt("A checkpoint's header is not one of ours.") from error
@@ -127,36 +142,19 @@ def _head(data: bytes) -> Mapping[str, Any]:
 
 
 def _overlay(tensors: Mapping[str, Tensor], head: Mapping[str, Any]) -> Overlay:
-    replaced = {name.removeprefix("tensor/"): tensor for name, tensor in tensors.items() if name.startswith("tensor/")}
-    count = len(replaced)
-    adapter = None
-    if head["adapter"] is not None:
-        adapter_head = head["adapter"]
-        interventions = {int(block): _intervention(tensors, int(block)) for block in adapter_head["blocks"]}
-        balance = {
-            int(block): Balance(tensors[f"balance/{block}"], int(edits)) for block, edits in adapter_head["counts"].items()
-        }
-        count += len(balance) + sum(len(intervention.tensors()) for intervention in interventions.values())
-        adapter = Adapter(interventions, balance, int(adapter_head["last"]))
-    if count != len(tensors):
+    dense = {name.removeprefix("tensor/"): tensor for name, tensor in tensors.items() if name.startswith("tensor/")}
+    components = {name: _component(tensors, name, of) for name, of in head.get("components", {}).items()}
+    adapter = None if head["adapter"] is None else Adapter.from_arrays(tensors, head["adapter"])
+    overlay = Overlay({**dense, **components}, adapter)
+    if set(_arrays_of(overlay)) != set(tensors):
         raise ValueError("tensors that nothing describes")
-    return Overlay(replaced, adapter)
+    return overlay
 
 
-def _intervention(tensors: Mapping[str, Tensor], block: int) -> Intervention:
-    fields = {name: tensors.get(f"adapter/{block}/{name}") for name in FIELDS}
-    intervention = Intervention(**fields)  # type: ignore[arg-type]
-    rank, width = intervention.rotation.shape
-    gate, gain = intervention.gate, intervention.gain
-    has_shapes = (
-        intervention.source.shape == (rank, width)
-        and intervention.bias.shape == (rank,)
-        and (gate is None or gate.shape in ((rank, width), (1, width)))
-        and (gain is None or gain.shape == (width,))
-    )
-    if not has_shapes:
-        raise ValueError("shapes that do not belong together")
-    return intervention
+def _component(tensors: Mapping[str, Tensor], name: str, description: Mapping[str, Any]) -> Component:
+    prefix = f"component/{name}/"
+    arrays = {path.removeprefix(prefix): tensor for path, tensor in tensors.items() if path.startswith(prefix)}
+    return find_component(str(description["kind"])).from_arrays(arrays, description)
 
 
 def _require_finite(tensors: Mapping[str, Tensor]) -> None:

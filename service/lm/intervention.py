@@ -2,11 +2,13 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any, Self
 
 import torch
 from torch import Tensor
 
 NORM_EPS = 1e-6
+_FIELDS = ("rotation", "source", "bias", "gate", "gain")
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,8 +53,24 @@ class Intervention:
 
     def tensors(self) -> dict[str, Tensor]:
         """The tensors that are present, by field name."""
-        fields = {name: getattr(self, name) for name in ("rotation", "source", "bias", "gate", "gain")}
+        fields = {name: getattr(self, name) for name in _FIELDS}
         return {name: tensor for name, tensor in fields.items() if tensor is not None}
+
+    @classmethod
+    def from_tensors(cls, tensors: Mapping[str, Tensor]) -> Self:
+        """The intervention with these tensors. Raises ValueError, TypeError or AttributeError if they do not belong together."""
+        intervention = cls(**tensors)
+        rank, width = intervention.rotation.shape
+        gate, gain = intervention.gate, intervention.gain
+        has_shapes = (
+            intervention.source.shape == (rank, width)
+            and intervention.bias.shape == (rank,)
+            and (gate is None or gate.shape in ((rank, width), (1, width)))
+            and (gain is None or gain.shape == (width,))
+        )
+        if not has_shapes:
+            raise ValueError("shapes that do not belong together")
+        return intervention
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,6 +98,34 @@ class Adapter:
     def first_block(self) -> int:
         """The lowest intervened block. All states up to its output are the base model's."""
         return min(self.interventions)
+
+    def to_arrays(self) -> dict[str, Tensor]:
+        """The tensors of the adapter by their names in a checkpoint: `adapter/BLOCK/FIELD` and `balance/BLOCK`."""
+        arrays = {
+            f"adapter/{block}/{name}": tensor
+            for block, intervention in self.interventions.items()
+            for name, tensor in intervention.tensors().items()
+        }
+        return arrays | {f"balance/{block}": balance.total for block, balance in self.balance.items()}
+
+    def describe(self) -> dict[str, Any]:
+        """What the arrays do not say, as a JSON object."""
+        counts = {str(block): balance.count for block, balance in self.balance.items()}
+        return {"last": self.last, "blocks": sorted(self.interventions), "counts": counts}
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, Tensor], description: Mapping[str, Any]) -> Self:
+        """The adapter with a description; of the arrays it takes its own. Raises KeyError, TypeError, ValueError or
+        AttributeError if they do not belong together.
+        """
+        of_block: dict[int, dict[str, Tensor]] = {int(block): {} for block in description["blocks"]}
+        for name, tensor in arrays.items():
+            if name.startswith("adapter/"):
+                _, block, field_name = name.split("/")
+                of_block[int(block)][field_name] = tensor
+        balance = {int(block): Balance(arrays[f"balance/{block}"], int(count)) for block, count in description["counts"].items()}
+        interventions = {block: Intervention.from_tensors(tensors) for block, tensors in of_block.items()}
+        return cls(interventions, balance, int(description["last"]))
 
 
 def _widen(hidden: Tensor) -> Tensor:

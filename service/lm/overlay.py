@@ -9,6 +9,7 @@ call a view is the plain model with its tensors.
 import copy
 import hashlib
 import inspect
+import json
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -23,6 +24,7 @@ from torch.func import functional_call
 from service.domain.errors import Refused
 from service.lm.base import Base
 from service.lm.blocks import Anatomy, anatomy_of
+from service.lm.components import Weight
 from service.lm.intervention import Adapter, Intervention
 from service.lm.prompts import Batch
 from service.lm.weights import place_weight, weight_shape
@@ -30,9 +32,12 @@ from service.lm.weights import place_weight, weight_shape
 
 @dataclass(frozen=True, eq=False)
 class Overlay:
-    """The difference of a version from the base: replaced tensors inside its blocks, and an adapter. Immutable."""
+    """The difference of a version from the base: replaced tensors inside its blocks, and an adapter. Immutable.
 
-    tensors: Mapping[str, Tensor] = field(default_factory=dict)
+    A replaced tensor is given whole, or as a component that is merged with the base's tensor.
+    """
+
+    tensors: Mapping[str, Weight] = field(default_factory=dict)
     adapter: Adapter | None = None
 
     @property
@@ -109,7 +114,7 @@ def call_context(call: Call) -> Iterator[Recording]:
         _CALL.reset(token)
 
 
-def make_view(base: Base, tensors: Mapping[str, Tensor] | None = None) -> View:
+def make_view(base: Base, tensors: Mapping[str, Weight] | None = None) -> View:
     """A new view of `base` with `tensors` in place of the base's.
 
     Values are cast to the served dtype and device. Raises Refused if a name is no parameter of a block or a shape differs.
@@ -117,8 +122,8 @@ def make_view(base: Base, tensors: Mapping[str, Tensor] | None = None) -> View:
     tensors = tensors or {}
     _require_block_parameters(base, tensors)
     model = _shared_copy(base.model)
-    for name, tensor in tensors.items():
-        place_weight(model, name, tensor)
+    for name, weight in tensors.items():
+        place_weight(model, name, weight)
     anatomy = anatomy_of(model)
     for block, module in enumerate(anatomy.blocks):
         module.forward = _block_forward(_weak_method(module.forward), block, anatomy.depth)
@@ -182,23 +187,34 @@ def apply_lm_head(view: View, final: Tensor) -> Tensor:
         return view.model(inputs_embeds=final[None, :, :], use_cache=False).logits[0]
 
 
-def digest_of(tensors: Mapping[str, Tensor]) -> str:
-    """SHA-256 over names, dtypes, shapes and bytes of tensors."""
+def digest_of(tensors: Mapping[str, Weight]) -> str:
+    """SHA-256 over names, dtypes, shapes and bytes of tensors; of a component over its kind, its description and its arrays."""
     digest = hashlib.sha256()
     for name in sorted(tensors):
-        tensor = tensors[name].detach().cpu().contiguous()
-        digest.update(f"{name}\0{tensor.dtype}\0{tuple(tensor.shape)}\0".encode())
-        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+        weight = tensors[name]
+        if isinstance(weight, Tensor):
+            _add_tensor(digest, name, weight)
+        else:
+            description = json.dumps(weight.describe(), sort_keys=True)
+            digest.update(f"{name}\0{weight.kind}\0{description}\0".encode())
+            for field_name, tensor in sorted(weight.to_arrays().items()):
+                _add_tensor(digest, field_name, tensor)
     return digest.hexdigest()
 
 
-def _require_block_parameters(base: Base, tensors: Mapping[str, Tensor]) -> None:
+def _add_tensor(digest: Any, name: str, tensor: Tensor) -> None:
+    tensor = tensor.detach().cpu().contiguous()
+    digest.update(f"{name}\0{tensor.dtype}\0{tuple(tensor.shape)}\0".encode())
+    digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+
+
+def _require_block_parameters(base: Base, tensors: Mapping[str, Weight]) -> None:
     inside = base.anatomy.blocks_name + "."
-    for name, tensor in tensors.items():
+    for name, weight in tensors.items():
         shape = weight_shape(base.model, name)
         if shape is None or not name.startswith(inside):
             raise Refused("A replaced tensor is not a parameter of any block of the base model.", field="tensors")
-        if tensor.shape != shape or not tensor.is_floating_point():
+        if weight.shape != shape or (isinstance(weight, Tensor) and not weight.is_floating_point()):
             raise Refused("A replaced tensor does not have the shape of the base model's.", field="tensors")
 
 

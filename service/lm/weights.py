@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from service.domain.errors import Refused
+from service.lm.components import Weight, make_dense
 
 
 def read_weight(model: nn.Module, name: str) -> Tensor:
@@ -27,14 +28,15 @@ def weight_shape(model: nn.Module, name: str) -> torch.Size | None:
     return None if weight is None else weight.shape
 
 
-def place_weight(model: nn.Module, name: str, tensor: Tensor) -> None:
-    """Put a copy of a tensor in the place of a weight, in the weight's dtype and on its device, without gradients.
+def place_weight(model: nn.Module, name: str, weight: Weight) -> None:
+    """Put a copy of a tensor, or the merged tensor of a component, in the place of a weight. It has the dtype and the device of
+    the weight that it replaces, and no gradients.
 
     The modules of the model must not be shared with another model. Raises Refused if the model has no such weight.
     """
-    weight = read_weight(model, name)
+    own = read_weight(model, name)
     path, _, leaf = name.rpartition(".")
-    served = tensor.detach().to(device=weight.device, dtype=weight.dtype, copy=True)
+    served = make_dense(weight, own).detach().to(device=own.device, dtype=own.dtype, copy=True)
     setattr(model.get_submodule(path), leaf, nn.Parameter(served, requires_grad=False))
 
 

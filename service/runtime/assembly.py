@@ -13,8 +13,8 @@ from service.background.evaluations import Evaluations
 from service.background.exports import Exports
 from service.background.prompt_reservoir import PromptReservoir
 from service.domain.errors import Refused
-from service.editors.baft.warm_up import warm_up
 from service.editors.neutral import load_or_sample_neutral
+from service.editors.protocol import Hooks
 from service.lifecycle import context as lifecycle
 from service.lifecycle.checkpoints import Checkpoints
 from service.lifecycle.crash_points import arm
@@ -84,7 +84,7 @@ def open_server(settings: Settings, role: Role = "all") -> Iterator[ServerState]
             stack.callback(doorbell.close)
         else:
             log.info("preparing fits")
-            warm_up(base, serving.view_of, context.follower.current.overlay, settings=settings.baft, neutral=neutral)
+            context.editors.incremental.prepare(context.follower.current.overlay, hooks=Hooks(), ahead=False)
             worker = _open_worker(settings, base, context, evaluator, doorbell, follow_loop, stack)
         yield ServerState(
             settings=settings,
@@ -186,7 +186,10 @@ def _lifecycle(
         editors=editors,
         follower=HeadFollower(store, checkpoints, serve_head),
         settings=LifecycleSettings(
-            cadence=settings.window.cadence(settings.method),
+            method=settings.default_method,
+            incremental_method=settings.incremental_method,
+            consolidating_method=settings.consolidating_method,
+            cadence=settings.cadence,
             acceptance=settings.window.acceptance(),
             fit_s=settings.limits.fit_s,
             monitor_s=settings.window.monitor_s,

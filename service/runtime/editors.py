@@ -1,18 +1,17 @@
 """The editing methods bound to one base model and its settings, as the callables that the lifecycle needs."""
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 
 from service.domain.edit import Edit
-from service.editors.baft.fit import fit_baft
-from service.editors.baft.warm_up import warm_up
-from service.editors.locft.fit import fit_locft
-from service.editors.locft.location import find_tuned_location
 from service.editors.neutral import NeutralSentences
-from service.editors.protocol import FitItem, FitResult, Hooks
+from service.editors.protocol import EditorContext, no_prompts
+from service.editors.registry import find_method, names_of
 from service.lifecycle.editors import Editors
 from service.lm.base import Base
+from service.lm.components import make_dense
 from service.lm.overlay import EMPTY, Overlay, View
 from service.lm.prompts import encode_prompt
 from service.lm.scoring import decode_greedily
@@ -31,25 +30,16 @@ def bind_editors(
     neutral: NeutralSentences,
     evaluator: Evaluator,
     settings: Settings,
-    prompts: Callable[[], Sequence[str]] = tuple,
+    prompts: Callable[[], Sequence[str]] = no_prompts,
 ) -> Editors:
-    """BaFT and LocFT-BF for one base. Raises Refused if the base has no such parameters as `settings.locft` names.
-
-    `prompts` returns real prompts whose answers a retrain keeps as the base's. A retrain also prepares BaFT fits on its new
-    tensors, so that the first edit after it need not wait for that.
+    """The server's incremental method and all consolidating methods for one base. `prompts` returns real prompts whose answers a
+    retrain keeps as the base's. Raises Refused if the base cannot be edited as the settings of a method say.
     """
-    find_tuned_location(base.anatomy, settings.locft)
+    editor_context = EditorContext(base, view_of, neutral, prompts)
 
-    def baft(parent: Overlay, new: Sequence[FitItem], window: Sequence[FitItem], seed: int, hooks: Hooks) -> FitResult:
-        return fit_baft(base, view_of, parent, new, window, settings=settings.baft, neutral=neutral, seed=seed, hooks=hooks)
-
-    def locft(items: Sequence[FitItem], start: Overlay, seed: int, hooks: Hooks) -> FitResult:
-        fitted = fit_locft(
-            base, items, settings=settings.locft, neutral=neutral, seed=seed, hooks=hooks, start=start, prompts=prompts()
-        )
-        hooks.progress(1.0, "getting ready for edits")
-        warm_up(base, view_of, fitted.overlay, settings=settings.baft, neutral=neutral, hooks=hooks, ahead=True)
-        return fitted
+    def open_editor(name: str) -> Any:
+        method = find_method(name)
+        return method.open_editor(editor_context, settings.of_method(method.settings))
 
     def base_answer(edit: Edit) -> str:
         surface = next((name for name in edit.surfaces if name in base.surfaces), base.surfaces[0])
@@ -62,8 +52,8 @@ def bind_editors(
         return relative_distance(base.model, one, other)
 
     return Editors(
-        baft=baft,
-        locft=locft,
+        incremental=open_editor(settings.incremental_method),
+        consolidating={name: open_editor(name) for name in names_of("consolidating")},
         base_answer=base_answer,
         score=evaluator.score,
         distance=distance,
@@ -78,7 +68,7 @@ def relative_distance(model: torch.nn.Module, one: Overlay, other: Overlay) -> f
     difference = size = 0.0
     for name in sorted({*one.tensors, *other.tensors}):
         own = read_weight(model, name)
-        left, right = (overlay.tensors.get(name, own).detach().cpu().double() for overlay in (one, other))
+        left, right = (make_dense(overlay.tensors.get(name, own), own).detach().cpu().double() for overlay in (one, other))
         difference += float((left - right).square().sum())
         size += float(right.square().sum())
     return (difference / size) ** 0.5 if size else 0.0

@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection, RowMapping
 
 from service.domain import transitions
-from service.domain.edit import Edit, EditRequest, EditStatus, Method, Probe, normalise
+from service.domain.edit import Edit, EditRequest, EditStatus, Probe, normalise
 from service.domain.errors import Conflict, NotFound
 from service.domain.fit_queue import QueuedEdit
 from service.domain.liveset import LiveItem
@@ -104,7 +104,7 @@ def read_requests(connection: Connection, edit_ids: Collection[str]) -> list[Edi
 
 def read_requests_by_id(connection: Connection, edit_ids: Collection[str]) -> dict[str, EditRequest]:
     """The requests of edits without their probes by id, in order of submission."""
-    names = ("prompt", "target", "subject", "relation", "conflict_key")
+    names = ("prompt", "target", "subject", "relation", "conflict_key", "method")
     found: list[tuple[int, str, EditRequest]] = []
     for chunk in chunks(edit_ids):
         select = sa.select(t.edits.c.seq, t.edits.c.id, *(t.edits.c[name] for name in names)).where(t.edits.c.id.in_(chunk))
@@ -338,7 +338,7 @@ def row_to_edit(row: RowMapping) -> Edit:
     later = ("created_at", "applied_at", "version", "report", "supersedes", "superseded_by", "error")
     return Edit(
         status=EditStatus(row["status"]),
-        method=Method(row["method"]),
+        method=row["method"],
         surfaces=tuple(row["surfaces"]),
         **probes,
         **{name: row[name] for name in same + later},

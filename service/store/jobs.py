@@ -40,6 +40,7 @@ class Job:
     started_at: datetime | None
     finished_at: datetime | None
     mode: str | None = None  # of a retrain: minor, major
+    method: str | None = None  # of a retrain: the name of a consolidating method
     request: Mapping[str, Any] | None = None  # of an export
     result: Mapping[str, Any] | None = None
     log: tuple[Mapping[str, Any], ...] = ()  # {at, message}, oldest first
@@ -58,6 +59,7 @@ def insert(
     *,
     edit_ids: Sequence[str] = (),
     mode: str | None = None,
+    method: str | None = None,
     request: Mapping[str, Any] | None = None,
     reason: str | None,
     author: str,
@@ -74,6 +76,7 @@ def insert(
         "failures": 0,
         "progress": 0.0,
         "mode": mode,
+        "method": method,
         "request": None if request is None else dict(request),
         "log": [],
     }

@@ -10,7 +10,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection, RowMapping
 
-from service.domain.edit import EditStatus, Method
+from service.domain.edit import EditStatus
 from service.store import evaluations
 from service.store import tables as t
 from service.store.edits import chunks
@@ -34,7 +34,7 @@ class ListedEdit:
     subject: str | None
     relation: str | None
     conflict_key: str | None
-    method: Method
+    method: str
     version: int | None
     error: str | None
     supersedes: str | None
@@ -115,7 +115,7 @@ def _edit(row: RowMapping) -> ListedEdit:
         **{name: row[name] for name in _COPIED},
         **texts,
         status=EditStatus(row["status"]),
-        method=Method(row["method"]),
+        method=row["method"],
         is_cut=any(texts[name] != row[name] for name in _TEXTS),
     )
 

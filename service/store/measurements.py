@@ -14,7 +14,7 @@ from typing import Literal
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection, RowMapping
 
-from service.domain.version import VersionKind
+from service.domain.version import ROLLBACK
 from service.store import tables as t
 from service.store.ids import new_id
 
@@ -104,7 +104,7 @@ def _last(connection: Connection, where: sa.ColumnElement[bool]) -> dict[str, Me
 def _last_rollback(connection: Connection, *, after: int, until: int) -> RowMapping | None:
     if after == until:
         return None
-    between = (t.versions.c.number > after, t.versions.c.number <= until, t.versions.c.kind == VersionKind.ROLLBACK)
+    between = (t.versions.c.number > after, t.versions.c.number <= until, t.versions.c.kind == ROLLBACK)
     select = sa.select(t.versions.c.number, t.versions.c.restores).where(*between).order_by(t.versions.c.number.desc()).limit(1)
     return connection.execute(select).mappings().one_or_none()
 

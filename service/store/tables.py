@@ -6,9 +6,9 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.engine.interfaces import Dialect
 
-from service.domain.edit import EditStatus, Method
+from service.domain.edit import EditStatus
 from service.domain.liveset import Carrier, Role
-from service.domain.version import VersionKind, VersionStatus
+from service.domain.version import VersionStatus
 
 NAMING = {
     "ix": "ix_%(table_name)s_%(column_0_N_name)s",
@@ -46,6 +46,16 @@ def one_of(column: str, values: Any) -> sa.CheckConstraint:
     return sa.CheckConstraint(f"{column} IN ({words})", name=column)
 
 
+def is_name(column: str) -> sa.CheckConstraint:
+    """A constraint: the column holds a name, 1 to 16 lower-case letters, digits and underscores, a letter first."""
+    letters = "abcdefghijklmnopqrstuvwxyz"
+    rule = (
+        f"length({column}) BETWEEN 1 AND 16 AND rtrim({column}, '{letters}0123456789_') = ''"
+        f" AND ltrim(substr({column}, 1, 1), '{letters}') = ''"
+    )
+    return sa.CheckConstraint(rule, name=column)
+
+
 metadata = sa.MetaData(naming_convention=NAMING)
 
 head = sa.Table(
@@ -79,7 +89,7 @@ edits = sa.Table(
     sa.Column("ground_truth", sa.Text),
     sa.Column("conflict_key", sa.Text),
     sa.Column("key_digest", sa.String(64), nullable=False),  # SHA-256 of the conflict key: a key may be too long for an index
-    sa.Column("method", sa.String(8), nullable=False),
+    sa.Column("method", sa.String(16), nullable=False),  # a name that the registry of methods knew when the row was written
     sa.Column("surfaces", sa.JSON, nullable=False),
     sa.Column("probes", sa.JSON, nullable=False),
     sa.Column("metadata", sa.JSON, nullable=False),
@@ -97,7 +107,7 @@ edits = sa.Table(
     sa.Column("restore_previous", sa.Boolean, nullable=False),
     sa.Column("tokens", sa.Integer, nullable=False, server_default="0"),  # tokens of its fit; 0: not counted
     one_of("status", EditStatus),
-    one_of("method", Method),
+    is_name("method"),
     sa.CheckConstraint("status NOT IN ('applied', 'consolidated') OR version IS NOT NULL", name="live_has_version"),
     sa.CheckConstraint("status <> 'superseded' OR superseded_by IS NOT NULL", name="superseded_by_whom"),
     sa.CheckConstraint("status <> 'failed' OR error IS NOT NULL", name="failed_says_why"),
@@ -145,7 +155,7 @@ versions = sa.Table(
     sa.Column("author", sa.Text, nullable=False),
     sa.Column("reason", sa.Text),
     sa.Column("created_at", UtcDateTime, nullable=False),
-    one_of("kind", VersionKind),
+    is_name("kind"),
     one_of("status", (VersionStatus.PUBLISHED, VersionStatus.CORRUPT, VersionStatus.COLLECTED)),
     sa.CheckConstraint("number = 0 OR parent IS NOT NULL", name="has_parent"),
     sa.CheckConstraint("parent IS NULL OR parent < number", name="after_parent"),
@@ -176,6 +186,7 @@ jobs = sa.Table(
     sa.Column("kind", sa.String(16), nullable=False),
     sa.Column("status", sa.String(16), nullable=False),
     sa.Column("mode", sa.String(8)),  # of a retrain
+    sa.Column("method", sa.String(16)),  # of a retrain
     sa.Column("request", sa.JSON(none_as_null=True)),  # of an export
     sa.Column("result", sa.JSON(none_as_null=True)),  # its result beside the version
     sa.Column("log", sa.JSON, nullable=False),  # [{at, message}], without texts of edits
@@ -200,6 +211,7 @@ jobs = sa.Table(
     one_of("kind", JOB_KINDS),
     one_of("status", JOB_STATUSES),
     one_of("mode", RETRAIN_MODES),
+    is_name("method"),
     sa.CheckConstraint("status <> 'failed' OR error IS NOT NULL", name="failed_says_why"),
     # At most one job of a kind is queued and one is running.
     sa.Index(

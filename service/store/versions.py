@@ -15,7 +15,7 @@ from sqlalchemy.engine import Connection, RowMapping
 
 from service.domain.errors import NotFound
 from service.domain.liveset import Carrier, LiveItem, LiveSet, Role
-from service.domain.version import Version, VersionKind, VersionStatus
+from service.domain.version import Version, VersionStatus
 from service.store import evaluations
 from service.store import tables as t
 from service.store.edits import chunks
@@ -63,15 +63,17 @@ def read_page(connection: Connection, *, limit: int, before: int | None = None) 
     return [_version(row) for row in connection.execute(select).mappings()]
 
 
-def find_latest_retrain(connection: Connection, version: Version, *, minors: int) -> Version | None:
-    """The last retrain up to `version` with `minors` minor retrains since the same major one; None if there is none."""
-    same = (t.versions.c.kind == VersionKind.LOCFT, t.versions.c.major_at == version.major_at, t.versions.c.minors == minors)
+def find_latest_retrain(connection: Connection, version: Version, *, kinds: Collection[str], minors: int) -> Version | None:
+    """The last version of some kinds up to `version` with `minors` minor retrains since the same major one; None if there is
+    none.
+    """
+    same = (t.versions.c.kind.in_(kinds), t.versions.c.major_at == version.major_at, t.versions.c.minors == minors)
     select = sa.select(t.versions).where(*same, t.versions.c.number <= version.number)
     row = connection.execute(select.order_by(t.versions.c.number.desc()).limit(1)).mappings().one_or_none()
     return None if row is None else _version(row)
 
 
-def find_last_of_kinds(connection: Connection, kinds: Collection[VersionKind], *, after: int, until: int) -> int | None:
+def find_last_of_kinds(connection: Connection, kinds: Collection[str], *, after: int, until: int) -> int | None:
     """The number of the last version of some kinds after `after` and up to `until`; None if there is none."""
     between = (t.versions.c.number > after, t.versions.c.number <= until, t.versions.c.kind.in_(kinds))
     return connection.execute(sa.select(sa.func.max(t.versions.c.number)).where(*between)).scalar()
@@ -247,7 +249,7 @@ def _version(row: RowMapping) -> Version:
     created_at: datetime = row["created_at"]
     return Version(
         number=row["number"],
-        kind=VersionKind(row["kind"]),
+        kind=row["kind"],
         status=VersionStatus(row["status"]),
         parent=row["parent"],
         restores=row["restores"],

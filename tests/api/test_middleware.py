@@ -96,7 +96,7 @@ def test_a_wrong_field_is_named_and_not_repeated(client: httpx.Client, change: d
     ("model", "value", "sentence"),
     [
         (EditIn, EDIT | {"rephrases": ["x", 3]}, "rephrases[1] must be text or an object with a prompt"),
-        (EditIn, EDIT | {"method": "rome"}, "method must be 'auto', 'baft' or 'locft'"),
+        (EditIn, EDIT | {"method": "rome"}, "method must be 'auto', 'baft', 'locft' or 'lora'"),
         (GenerateIn, {"prompt": "x", "version": "hed"}, "version must be a whole number, or must be 'head' or 'base'"),
         (GenerateQuery, {"prompt": "x", "version": "01"}, "version must be a version's number, head or base"),
         (EvalIn, {"edits": 3}, "edits must be 'live', 'none', a list of ids or a list of records"),

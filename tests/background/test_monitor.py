@@ -63,7 +63,7 @@ def probes() -> FakeProbes:
 
 @pytest.fixture
 def local(tmp_path: Path, probes: FakeProbes) -> Iterator[LocalService]:
-    settings = LifecycleSettings(cadence=replace(PATIENT, method="baft"), monitor_sample=10)
+    settings = LifecycleSettings(cadence=replace(PATIENT, automatic=False), monitor_sample=10)
     service = new_local_service(tmp_path, ledger=Ledger(monitor_probes=probes.monitor_probes()), settings=settings)
     yield service
     service.close()

@@ -305,7 +305,7 @@ def test_partial_exports_are_purged_unless_a_job_writes_them(make_service: MakeS
 
 
 def test_an_edit_trained_only_by_the_window_is_purged_after_any_retrain(make_service: MakeService) -> None:
-    local = make_service(settings=LifecycleSettings(cadence=Cadence(method="baft")))
+    local = make_service(settings=LifecycleSettings(cadence=Cadence(automatic=False)))
     local.live(("kept", "1"))
     local.retrain("major")
     local.worker.drain()
@@ -323,7 +323,7 @@ def test_an_edit_trained_only_by_the_window_is_purged_after_any_retrain(make_ser
 def test_a_lost_deferred_edit_is_purged_after_the_refit_of_its_retraction(
     make_service: MakeService,
 ) -> None:
-    local = make_service(settings=LifecycleSettings(cadence=Cadence(method="baft"), rounds=1))
+    local = make_service(settings=LifecycleSettings(cadence=Cadence(automatic=False), rounds=1))
     local.ledger.not_taken = {"baft": {"half"}, "locft": set()}
     lost, _ = local.post((SECRET, "half"), ("kept", "1"))
     local.worker.drain()
@@ -339,7 +339,7 @@ def test_a_lost_deferred_edit_is_purged_after_the_refit_of_its_retraction(
 
 
 def test_an_edit_that_is_live_waiting_or_still_in_the_tensors_is_not_purged(make_service: MakeService) -> None:
-    local = make_service(settings=LifecycleSettings(cadence=Cadence(method="baft")))  # no retrain unless somebody asks for it
+    local = make_service(settings=LifecycleSettings(cadence=Cadence(automatic=False)))  # no retrain unless somebody asks for it
     (edit,) = local.live(("a", "1"))
     (waiting,) = local.post(("b", "2"), method="locft")
     for one in (edit, waiting):

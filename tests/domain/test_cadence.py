@@ -42,7 +42,7 @@ def test_a_retrain_is_due(inputs: CadenceInputs, is_due: bool) -> None:
 
 
 def test_with_baft_alone_no_retrain_is_due_and_a_full_window_defers() -> None:
-    alone = Cadence(soft=3, hard=5, method="baft")
+    alone = Cadence(soft=3, hard=5, automatic=False)
     full = CadenceInputs(window=5, untried=5, deferred=0)
 
     assert find_due_retrain(full, alone) is None
@@ -121,7 +121,7 @@ def test_no_retrain_is_due_for_an_equal_result_or_an_unknown_figure(change: dict
 
 @pytest.mark.parametrize("strategy", ["realtime", "buffered"])
 def test_the_strategies_of_the_paper_always_train_from_the_base(strategy: Strategy) -> None:
-    rules = Cadence(strategy=strategy, deferred=1, method="locft")
+    rules = Cadence(strategy=strategy, deferred=1)
 
     assert find_due_retrain(CadenceInputs(window=0, deferred=1, has_tensors=True), rules) == DueRetrain(
         "major", "an edit is deferred"

@@ -106,13 +106,12 @@ def test_measuring_the_canary_can_be_cancelled(adapter):
         canary_share(fresh(), view_of(EMPTY), Overlay({}, adapter), Hooks(is_cancelled=lambda: True))
 
 
-def test_a_retrain_gives_way_during_its_warm_up(tmp_path):
-    base, stages, gave = taught_base(), [""], []
+def test_preparing_for_edits_after_a_retrain_gives_way(tmp_path):
+    base, gave = taught_base(), []
     chosen = Settings(data_dir=tmp_path, baft=SMALL, locft={"epochs": 1, "settle": 0, "block": 1})
     editors = bind_editors(base, view_of, fresh(), Evaluator(base, view_of), chosen)
-    hooks = Hooks(yield_to_answers=lambda: gave.append(stages[-1]), progress=lambda _, stage: stages.append(stage))
+    trained = editors.consolidating["locft"].fit([item("red is", "Z")], EMPTY, seed=1, hooks=Hooks())
 
-    editors.locft([item("red is", "Z")], EMPTY, 1, hooks)
+    editors.incremental.prepare(trained.overlay, hooks=Hooks(yield_to_answers=lambda: gave.append(True)), ahead=True)
 
-    assert stages[-1] == "getting ready for edits"
-    assert stages[-1] in gave
+    assert gave

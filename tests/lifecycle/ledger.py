@@ -9,6 +9,7 @@ import json
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -26,6 +27,31 @@ TrainedEdits = frozenset[tuple[str, str]]  # conflict keys and targets of edits,
 def base_answer(edit: Edit) -> str:
     """The base model's answer to an edit's prompt."""
     return f"base of {edit.key}"
+
+
+@dataclass(frozen=True)
+class IncrementalFits:
+    """A function as an incremental editor."""
+
+    function: Callable[..., FitResult]
+
+    def fit(self, parent: Overlay, new: Sequence[FitItem], window: Sequence[FitItem], *, seed: int, hooks: Hooks) -> FitResult:
+        return self.function(parent, new, window, seed, hooks)
+
+    def prepare(self, overlay: Overlay, *, hooks: Hooks, ahead: bool) -> None:
+        pass
+
+
+@dataclass(frozen=True)
+class ConsolidatingFits:
+    """A function as a consolidating editor. `on_fit` is called before each fit."""
+
+    function: Callable[..., FitResult]
+    on_fit: Callable[[], None] = lambda: None
+
+    def fit(self, items: Sequence[FitItem], start: Overlay, *, seed: int, hooks: Hooks) -> FitResult:
+        self.on_fit()
+        return self.function(items, start, seed, hooks)
 
 
 @dataclass(slots=True)  # a misspelt attribute in a test raises
@@ -46,6 +72,7 @@ class Ledger:
     during_fit: Callable[[str], None] = lambda method: None
     after_fit: Callable[[str], None] = lambda method: None
     fits: list[tuple[str, tuple[str, ...], int]] = field(default_factory=list)
+    retrain_methods: list[str] = field(default_factory=list)  # the method of each retrain
     starts: list[Answers] = field(default_factory=list)  # the tensors' answers at the start of each retrain
     location_moved: bool = False  # tensors must be trained in another location: a retrain with a start raises StartElsewhere
     monitor_probes: MonitorProbes | None = None
@@ -53,8 +80,10 @@ class Ledger:
 
     def editors(self) -> Editors:
         return Editors(
-            baft=self.baft,
-            locft=self.locft,
+            incremental=IncrementalFits(self.baft),
+            consolidating={
+                name: ConsolidatingFits(self.locft, partial(self.retrain_methods.append, name)) for name in ("locft", "lora")
+            },
             base_answer=base_answer,
             score=self.score,
             distance=distance,

@@ -30,7 +30,7 @@ from tests.servers import postgres_database
 from tests.submission import submit
 
 PATIENT = Cadence(soft=1_000, hard=2_000, deferred=1_000, deferred_s=1e9)  # nothing is due by itself
-MANUAL = replace(PATIENT, method="baft")  # no retrain comes by itself, not even after a retraction
+MANUAL = replace(PATIENT, automatic=False)  # no retrain comes by itself, not even after a retraction
 
 MakeService = Callable[..., "LocalService"]
 

@@ -13,7 +13,6 @@ from pathlib import Path
 import pytest
 
 from service.domain.edit import EditRequest
-from service.domain.version import VersionKind
 from service.lifecycle import crash_points
 from service.store import jobs
 from service.store.migrate import upgrade
@@ -37,8 +36,8 @@ def tell(local: LocalService) -> Story:
         if number == 1 and not retrained(local):
             local.retrain()
             local.worker.drain()
-    if not any(version.kind is VersionKind.ROLLBACK for version in local.versions()):
-        retrain = next(version for version in local.versions() if version.kind is VersionKind.LOCFT)
+    if not any(version.kind == "rollback" for version in local.versions()):
+        retrain = next(version for version in local.versions() if version.kind == "locft")
         local.roll_back(retrain.number)
     local.worker.drain()
     numbers = [version.number for version in local.versions()]

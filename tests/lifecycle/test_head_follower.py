@@ -11,7 +11,7 @@ import pytest
 from service.lifecycle.settings import LifecycleSettings
 from tests.lifecycle.local_service import PATIENT, LocalService, new_local_service, once
 
-MANUAL = LifecycleSettings(cadence=replace(PATIENT, method="baft"), follow_s=0.01, sweep_s=0.05)
+MANUAL = LifecycleSettings(cadence=replace(PATIENT, automatic=False), follow_s=0.01, sweep_s=0.05)
 
 
 def comes(true: Callable[[], bool], within_s: float = 10.0) -> bool:

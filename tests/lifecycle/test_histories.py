@@ -28,7 +28,7 @@ class History:
     def __init__(self, seed: int, folder: Path) -> None:
         self.random = random.Random(seed)
         automatic = seed % 2 == 0
-        cadence = Cadence(soft=1_000, hard=2_000, deferred=1_000, deferred_s=1e9, method="auto" if automatic else "baft")
+        cadence = Cadence(soft=1_000, hard=2_000, deferred=1_000, deferred_s=1e9, automatic=automatic)
         self.ledger = Ledger()
         self.local: LocalService = new_local_service(folder, ledger=self.ledger, settings=LifecycleSettings(cadence=cadence))
         self.rules = Rules(automatic)
@@ -202,7 +202,7 @@ class LossyHistory:
 
     def __init__(self, seed: int, folder: Path) -> None:
         self.random = random.Random(seed)
-        cadence = Cadence(soft=4, hard=6, deferred=3, method="auto" if seed % 2 == 0 else "baft")
+        cadence = Cadence(soft=4, hard=6, deferred=3, automatic=seed % 2 == 0)
         self.local: LocalService = new_local_service(
             folder, settings=LifecycleSettings(cadence=cadence, acceptance=AcceptanceLimits(retrain_losses=0.5))
         )

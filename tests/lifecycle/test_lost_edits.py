@@ -12,7 +12,6 @@ from service.domain.cadence import Cadence
 from service.domain.edit import EditStatus
 from service.domain.errors import Conflict
 from service.domain.liveset import Role
-from service.domain.version import VersionKind
 from service.lifecycle.revoke import revoke
 from service.lifecycle.settings import LifecycleSettings
 from tests.lifecycle.ledger import trained_edits_of
@@ -92,7 +91,7 @@ def test_retracting_a_failed_edit_that_the_head_was_trained_on_makes_a_major_ret
 
     assert local.statuses([a]) == [S.RETRACTED]
     assert tombstones == ["baft", "locft"]
-    assert local.head.kind is VersionKind.LOCFT and local.head.minors == 0
+    assert local.head.kind == "locft" and local.head.minors == 0
     assert lesson_targets(local) == {"2"}
     assert local.live_set.get(a.id) is None
     local.close()
@@ -190,7 +189,7 @@ def test_an_edit_lost_in_the_last_round_of_an_apply_is_in_the_live_set_until_a_r
 
     assert local.statuses(made[4:5]) == [S.RETRACTED]
     assert lesson_targets(local) == set("abcd") and local.unknown_lessons() == []
-    assert local.head.kind is VersionKind.RETRACT
+    assert local.head.kind == "retract"
 
 
 def test_an_edit_lost_in_the_last_round_of_a_refit_makes_no_other_refit_due(local: LocalService) -> None:
@@ -202,7 +201,7 @@ def test_an_edit_lost_in_the_last_round_of_a_refit_makes_no_other_refit_due(loca
     local.worker.drain()
 
     assert [target for target, stands in roles(local).items() if stands[0] == Role.LOST] == ["e"]
-    assert [version.kind for version in local.versions()][-1] is VersionKind.RETRACT
+    assert [version.kind for version in local.versions()][-1] == "retract"
     assert len(local.versions()) == 3
     assert local.unknown_lessons() == []
 
@@ -271,7 +270,7 @@ def test_a_retrain_whose_window_loses_consolidated_edits_is_refused(local: Local
 
 def test_a_retrain_that_loses_more_edits_than_a_window_holds_is_refused(tmp_path: Path) -> None:
     local = new_local_service(
-        tmp_path, settings=LifecycleSettings(cadence=Cadence(soft=1_000, hard=5, deferred=1_000, method="baft"))
+        tmp_path, settings=LifecycleSettings(cadence=Cadence(soft=1_000, hard=5, deferred=1_000, automatic=False))
     )
     local.post(*((f"k{n}", f"v{n}") for n in range(20)), method="locft")
     local.ledger.not_taken["locft"] = {f"v{n}" for n in range(8)}

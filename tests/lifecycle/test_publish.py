@@ -5,7 +5,6 @@ import asyncio
 import pytest
 
 from service.domain.errors import Stale
-from service.domain.version import VersionKind
 from service.lifecycle.head_snapshot import HeadSnapshot, read_head
 from service.lifecycle.publish import Candidate, publish
 from service.lm.overlay import EMPTY
@@ -19,7 +18,7 @@ def unchanged(head: HeadSnapshot, fence: int) -> Candidate:
     return Candidate(
         parent=head.row,
         fence=fence,
-        kind=VersionKind.BAFT,
+        kind="baft",
         overlay=EMPTY,
         live_set=head.live_set,
         changes=(),

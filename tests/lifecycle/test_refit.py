@@ -4,7 +4,6 @@ from pathlib import Path
 
 from service.domain.cadence import Cadence
 from service.domain.edit import EditStatus
-from service.domain.version import VersionKind
 from service.lifecycle.settings import LifecycleSettings
 from tests.lifecycle.local_service import LocalService, LoseNewest, new_local_service
 
@@ -19,7 +18,7 @@ def test_a_window_edit_is_retracted_by_a_refit_of_the_others(local: LocalService
 
     assert local.statuses([a, b]) == [S.RETRACTED, S.APPLIED]
     assert (local.says("a"), local.says("b")) == ("base of prompt:a", "2")
-    assert local.head.kind is VersionKind.RETRACT
+    assert local.head.kind == "retract"
 
 
 def test_retracting_the_last_edit_leaves_the_base(local: LocalService) -> None:
@@ -33,7 +32,7 @@ def test_retracting_the_last_edit_leaves_the_base(local: LocalService) -> None:
 
 
 def test_a_retracted_consolidated_edit_has_a_tombstone_until_a_major_retrain(tmp_path: Path) -> None:
-    local = new_local_service(tmp_path, settings=LifecycleSettings(cadence=Cadence(soft=99, hard=99, method="baft")))
+    local = new_local_service(tmp_path, settings=LifecycleSettings(cadence=Cadence(soft=99, hard=99, automatic=False)))
     a, b = local.live(("a", "1"), ("b", "2"))
     local.retrain()
     local.worker.drain()

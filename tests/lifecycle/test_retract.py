@@ -4,7 +4,6 @@ import pytest
 
 from service.domain.edit import EditStatus
 from service.domain.errors import Conflict
-from service.domain.version import VersionKind
 from tests.lifecycle.local_service import LocalService, live_ids, once
 
 S = EditStatus
@@ -28,7 +27,7 @@ def test_retracting_a_consolidated_edit_makes_a_retrain_due(local: LocalService)
     local.retract(a)
     local.worker.drain()
 
-    assert local.head.kind is VersionKind.LOCFT
+    assert local.head.kind == "locft"
     assert (local.head.digest, local.live_set.items) == (None, ())
 
 

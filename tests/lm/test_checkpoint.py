@@ -190,7 +190,7 @@ def test_a_file_is_unreadable_if_it_is_missing_or_too_many_files_are_open(tmp_pa
 def test_an_unknown_format_is_unreadable_and_not_corrupt(tmp_path: Path) -> None:
     matrix, vector = torch.zeros(2, 4), torch.zeros(2)
     good = {"adapter/1/rotation": matrix, "adapter/1/source": matrix, "adapter/1/bias": vector}
-    data = described({"last": 3, "blocks": [1], "counts": {}}, good, form=2)
+    data = described({"last": 3, "blocks": [1], "counts": {}}, good, form=3)
 
     with pytest.raises(Unreadable, match="release"):
         load(tmp_path, planted(tmp_path, data))

@@ -15,7 +15,7 @@ import torch
 from service.domain.cadence import Cadence
 from service.domain.edit import Edit, EditStatus
 from service.domain.liveset import CONSOLIDATED_SAMPLE, Carrier, LiveItem, LiveSet
-from service.domain.version import Version, VersionKind, VersionStatus
+from service.domain.version import Version, VersionStatus
 from service.editors.protocol import FitItem, FitResult, Hooks
 from service.lifecycle.apply import apply
 from service.lifecycle.lease import Lease
@@ -32,7 +32,7 @@ from tests.store.store_kinds import KINDS, database
 
 MANY = {"sqlite": 100_000, "postgres": 10_000}  # the code is the same, and a row takes longer to send to a server
 NOW = datetime(2026, 1, 2, tzinfo=UTC)
-QUIET = LifecycleSettings(cadence=Cadence(method="baft", hard=100))
+QUIET = LifecycleSettings(cadence=Cadence(automatic=False, hard=100))
 
 
 class Trusting(Ledger):
@@ -82,7 +82,7 @@ def fill(local: LocalService, count: int) -> None:
             ],
         )
         moved = heads.move(connection, heads.read(connection), fence=None, reason=None, author="ann", now=NOW)
-        kind, status = VersionKind.LOCFT, VersionStatus.PUBLISHED
+        kind, status = "locft", VersionStatus.PUBLISHED
         made = {"number": moved.version, "kind": kind, "status": status, "parent": 0, "digest": digest, "created_at": NOW}
         held = [LiveItem(edit_id=name, key=key, seq=seq, carrier=Carrier.TENSORS, is_in_tensors=True) for name, key, seq in rows]
         versions.insert(connection, Version(**made, author="ann"), LiveSet(tuple(held)), fence=None, job_id=None)  # type: ignore[arg-type]
@@ -171,7 +171,7 @@ def test_rows_written_and_loaded_grow_with_the_changes_and_not_with_the_live_set
     with counted(local) as trained:
         assert retrain(local.context, turn, ApplyPause()) is True
 
-    assert local.head.kind is VersionKind.LOCFT and local.head.window == 0 and local.head.edits_counted == many
+    assert local.head.kind == "locft" and local.head.window == 0 and local.head.edits_counted == many
     assert local.edit(edit).status is EditStatus.CONSOLIDATED
     assert local.edit(edit).report == {"method": "locft", "taken": True}
     assert edit_named(local, "edit-9").report is None, "of an edit that stays where it was nothing is written"

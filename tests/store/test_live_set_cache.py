@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from service.domain.edit import EditRequest, EditStatus
 from service.domain.errors import Conflict
 from service.domain.liveset import Carrier, LiveItem, LiveSet, Role
-from service.domain.version import Version, VersionKind, VersionStatus
+from service.domain.version import Version, VersionStatus
 from service.store import edits, heads, versions
 from service.store import tables as t
 from service.store.database import Store
@@ -45,7 +45,7 @@ def publication(store: Store, live_set: LiveSet, *, restores: int | None = None)
         head = heads.lock(connection)
         moved = heads.move(connection, head, fence=None, reason=None, author="ann", now=NOW)
         made = {
-            "kind": VersionKind.BAFT,
+            "kind": "baft",
             "status": VersionStatus.PUBLISHED,
             "digest": None,
             "author": "ann",

@@ -18,7 +18,7 @@ from service.domain.edit import Edit, EditRequest, EditStatus, Probe
 from service.domain.errors import Conflict, KeyReused, NotFound, Refused, Stale, TooLong, Unavailable
 from service.domain.liveset import Carrier, LiveItem, LiveSet, Role
 from service.domain.transitions import ALLOWED
-from service.domain.version import Version, VersionKind, VersionStatus
+from service.domain.version import Version, VersionStatus
 from service.store import database as sessions
 from service.store import edits, events, heads, jobs, list_rows, migrate, postgres, versions
 from service.store import tables as t
@@ -360,7 +360,7 @@ def test_a_version_keeps_its_live_set(store: Store) -> None:
         moved = heads.move(connection, heads.lock(connection), fence=None, reason=None, author="ann", now=NOW)
         version = Version(
             number=moved.version,
-            kind=VersionKind.BAFT,
+            kind="baft",
             status=VersionStatus.PUBLISHED,
             parent=0,
             digest="d",

@@ -112,7 +112,7 @@ async def post_retrain(server: State, body: RetrainIn, author: Author, key: Key,
     keyed = keyed_request("retrain", author, key, body)
 
     def request() -> Job:
-        return request_retrain(server.store, reason=body.reason, author=author, mode=body.mode, keyed=keyed)
+        return request_retrain(server.store, reason=body.reason, author=author, mode=body.mode, method=body.method, keyed=keyed)
 
     return await _answer_queued(server, await run_in_threadpool(request), keyed, response)
 

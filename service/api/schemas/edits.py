@@ -1,5 +1,6 @@
 """Edits as clients post and read them."""
 
+from collections.abc import Iterable
 from datetime import datetime
 from typing import Annotated, Any, Literal, Self
 
@@ -8,7 +9,9 @@ from pydantic import ConfigDict, Discriminator, Field, Tag
 from service.api.schemas import In, Out, QueryIn
 from service.api.text_types import ID, Answer, Metadata, Name, Words
 from service.api.validation import UNION_FORM
-from service.domain.edit import Edit, EditRequest, EditStatus, Method, Probe
+from service.domain.edit import Edit, EditRequest, EditStatus, Probe
+from service.editors.names import MethodName
+from service.editors.registry import names_of
 from service.store.list_rows import ListedEdit
 
 MOST_PROBES = 64  # of one kind, so at most 192 an edit
@@ -53,6 +56,10 @@ AnyProbe = Annotated[
 ProbesIn = Annotated[list[AnyProbe], Field(max_length=MOST_PROBES)]
 
 
+def _list(names: Iterable[str]) -> str:
+    return ", ".join(f"`{name}`" for name in names)
+
+
 class EditIn(In):
     """A correction: after it, `prompt` is answered with `target`."""
 
@@ -71,8 +78,12 @@ class EditIn(In):
     conflict_key: Name | None = Field(
         None, description="edits with the same key are about one fact: a later edit supersedes an earlier one"
     )
-    method: Literal["auto", "baft", "locft"] | None = Field(
-        None, description="`locft`: live after the next retrain; default: the method of the server's settings"
+    method: MethodName | None = Field(
+        None,
+        description="`auto`: live at once, and consolidated later by a retrain;"
+        f" an incremental method ({_list(names_of('incremental'))}): live at once;"
+        f" a consolidating method ({_list(names_of('consolidating'))}): live after the next retrain; a retrain is by the method"
+        " that the latest of its edits names; default: the method of the server's settings",
     )
     surfaces: Annotated[list[Literal["raw", "chat"]], Field(max_length=2)] = Field(
         default_factory=list,
@@ -92,7 +103,7 @@ class EditIn(In):
             locality=_probes(self.locality, train=True),
             portability=_probes(self.portability, train=False),
             conflict_key=self.conflict_key,
-            method=Method(self.method or default_method),
+            method=self.method or default_method,
             surfaces=tuple(dict.fromkeys(self.surfaces)),
             metadata=self.metadata,
         )
@@ -187,7 +198,7 @@ class ListedEditOut(Out):
     subject: str | None
     relation: str | None
     conflict_key: str | None
-    method: Literal["auto", "baft", "locft"]
+    method: str = Field(description="`auto`, or the name of an editing method")
     version: int | None = Field(description="the first version that answers with the edit")
     error: str | None = Field(description="the reason why the edit failed or was deferred")
     supersedes: str | None
@@ -200,8 +211,8 @@ class ListedEditOut(Out):
     @classmethod
     def of(cls, edit: ListedEdit) -> Self:
         """An edit of a list as an answer."""
-        same = {name: getattr(edit, name) for name in LISTED if name not in ("status", "method")}
-        return cls(**same, status=_status(edit.status), method=_method(edit.method), cut=edit.is_cut)
+        same = {name: getattr(edit, name) for name in LISTED if name != "status"}
+        return cls(**same, status=_status(edit.status), cut=edit.is_cut)
 
 
 class EditOut(Out):
@@ -221,7 +232,7 @@ class EditOut(Out):
     locality: list[ProbeOut]
     portability: list[ProbeOut]
     conflict_key: str | None
-    method: Literal["auto", "baft", "locft"]
+    method: str = Field(description="`auto`, or the name of an editing method")
     surfaces: list[str]
     metadata: dict[str, Any]
     version: int | None = Field(description="the first version that answers with the edit")
@@ -247,7 +258,7 @@ class EditOut(Out):
             },
             **{name: [ProbeOut.of(probe) for probe in getattr(edit, name)] for name in ("rephrases", "locality", "portability")},
             status=_status(edit.status),
-            method=_method(edit.method),
+            method=edit.method,
             surfaces=list(edit.surfaces),
             metadata=dict(edit.metadata),
             report=None if edit.report is None else dict(edit.report),
@@ -265,7 +276,3 @@ def _probes(probes: list[str | ProbeIn], *, train: bool) -> tuple[Probe, ...]:
 
 def _status(status: EditStatus) -> Status:
     return status.value
-
-
-def _method(method: Method) -> Literal["auto", "baft", "locft"]:
-    return method.value

@@ -11,6 +11,7 @@ from service.api.schemas.edits import EXAMPLE_EDIT
 from service.api.schemas.generate import Version, VersionText
 from service.api.text_types import ID, Answer, Metadata, Name, TextPattern, Words
 from service.api.validation import UNION_FORM
+from service.editors.names import MethodName
 from service.evaluation.records import EvalProbe, Record
 from service.store.evaluations import Evaluation
 from service.store.list_rows import ListedEval
@@ -141,9 +142,7 @@ class RecordIn(In):
         default_factory=list,
         description="the forms in which prompts are given to the model; default: all that the model supports",
     )
-    method: Literal["auto", "baft", "locft"] | None = Field(
-        None, description="ignored; present so that an edit may be sent unchanged"
-    )
+    method: MethodName | None = Field(None, description="ignored; present so that an edit may be sent unchanged")
     metadata: Metadata = Field(default_factory=dict, description="ignored; present so that an edit may be sent unchanged")
 
     def to_record(self, number: int) -> Record:

@@ -9,6 +9,7 @@ from pydantic import BeforeValidator, ConfigDict, Field, model_validator
 from service.api.schemas import In, Out, QueryIn
 from service.api.schemas.edits import EditId
 from service.api.text_types import LARGEST_INTEGER, Name, TextPattern
+from service.editors.names import ConsolidatingName
 from service.lm.export_settings import SIZE_PATTERN
 from service.store.jobs import Job
 
@@ -29,6 +30,7 @@ EXAMPLE_JOB: dict[str, Any] = {
     "id": "01936b0e-7001-7a10-8f00-3c5d2b1a0f42",
     "kind": "retrain",
     "mode": "major",
+    "method": "locft",
     "status": "running",
     "progress": 0.4,
     "seconds_left": 21.0,
@@ -51,6 +53,7 @@ EXAMPLE_JOB: dict[str, Any] = {
 EXAMPLE_EXPORT: dict[str, Any] = EXAMPLE_JOB | {
     "kind": "export",
     "mode": None,
+    "method": None,
     "status": "queued",
     "progress": 0.0,
     "seconds_left": None,
@@ -107,6 +110,7 @@ class JobOut(Out):
     id: str
     kind: str = Field(description="apply, refit, retrain or export")
     mode: str | None = Field(description="for a retrain: minor (starts from the head's tensors) or major (starts from the base)")
+    method: str | None = Field(description="for a retrain: the consolidating method; null until the retrain begins")
     status: str = Field(description="queued, running, done, failed or cancelled")
     progress: float = Field(description="share of the work done, 0 to 1")
     seconds_left: float | None = Field(description="an estimate from the progress so far; null without one")
@@ -131,7 +135,7 @@ class JobOut(Out):
     @classmethod
     def of(cls, job: Job, seconds_left: float | None) -> Self:
         """A job of the store as an answer."""
-        same = ("id", "kind", "mode", "status", "progress", "stage", "reason", "author", "version", "error")
+        same = ("id", "kind", "mode", "method", "status", "progress", "stage", "reason", "author", "version", "error")
         when = ("created_at", "started_at", "finished_at", "cancel_asked_at", "cancelled_by", "retry_at")
         return cls(
             **{name: getattr(job, name) for name in same + when},
@@ -154,6 +158,10 @@ class RetrainIn(In):
     mode: Mode | None = Field(
         None,
         description="`minor`: starts from the head's tensors; `major`: starts from the base model; default: the server chooses",
+    )
+    method: ConsolidatingName | None = Field(
+        None,
+        description="the method to train with; default: the one that the latest of the edits names, else the server's setting",
     )
 
 

@@ -78,7 +78,7 @@ class VersionOut(Out):
     model_config = ConfigDict(json_schema_extra={"examples": [EXAMPLE_VERSION]})
 
     number: int
-    kind: str = Field(description="base, baft, locft, rollback or retract")
+    kind: str = Field(description="base, rollback, retract, or the name of the editing method that made the version")
     status: str = Field(description="published, corrupt or collected")
     parent: int | None
     digest: str | None = Field(description="SHA-256 of the checkpoint; version 0 has none")

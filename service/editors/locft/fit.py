@@ -5,7 +5,7 @@ that is no longer among the items leaves no trace. A minor retrain also depends 
 """
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,15 +17,18 @@ from service.editors.locft.activation_cache import ActivationCache
 from service.editors.locft.breadth_first import train_breadth_first
 from service.editors.locft.dataset import build_dataset
 from service.editors.locft.depth_first import train_depth_first
-from service.editors.locft.location import TunedLocation, find_tuned_location
+from service.editors.locft.location import find_tuned_location
 from service.editors.locft.packed_rows import PackedRows
 from service.editors.locft.settings import LocftSettings
 from service.editors.locft.training_step import MasterWeights, Trainer
 from service.editors.neutral import NeutralSentences
-from service.editors.protocol import FitItem, FitResult, Hooks, StartElsewhere
+from service.editors.protocol import FitItem, FitResult, Hooks
 from service.lm.base import Base
-from service.lm.overlay import EMPTY, Overlay, make_view
+from service.lm.components import Weight
+from service.lm.overlay import EMPTY, Overlay, View, make_view
 
+# View, names, rate, start, generator → the weights that are trained.
+MakeWeights = Callable[[View, Sequence[str], float, Mapping[str, Weight], torch.Generator | None], MasterWeights]
 _MEGABYTE = 1_000_000
 _READ, _TRAINED = 0.05, 0.95  # the shares of progress when all rows are read and when training ends
 
@@ -48,6 +51,7 @@ def fit_locft(
     hooks: Hooks | None = None,
     start: Overlay = EMPTY,
     prompts: Sequence[str] = (),
+    make_weights: MakeWeights = MasterWeights,
 ) -> FitResult:
     """Train all `items` into one location. The overlay has no adapter, so its window is empty.
 
@@ -55,17 +59,20 @@ def fit_locft(
     answer consolidated items, so each epoch has only a sample of them; all items are verified in the end, and lost items are
     trained again. In both cases the *base's* answers are kept: to neutral sentences, trained locality probes and `prompts`.
 
+    `make_weights` gives the form of the trained weights; other methods are trained by the same loop.
+
     The scores also hold `neutral_rows`, the number of neutral sentences kept, and, if it is not zero, `rephrases_left_out`, the
     number of trained rephrases that do not fit the model or are contradicted.
 
     Raises FitFailed on numbers that are not finite, FitCancelled if `hooks` say so, Unavailable if the disk has no room for the
-    activation cache, Refused for text that does not fit, a location that the model lacks, or a start from another location.
+    activation cache, Refused for text that does not fit or a location that the model lacks, StartElsewhere for another start.
     """
     hooks = hooks or Hooks()
     started = time.monotonic()
     location = find_tuned_location(base.anatomy, settings)
-    _require_location(start, location)
     private, generator = make_view(base), torch.Generator().manual_seed(seed)
+    rate = _rate(settings, base, minor=bool(start.tensors))
+    master = make_weights(private, location.names, rate, start.tensors, generator)
     hooks.progress(0.0, "reading")
     dataset = build_dataset(
         private,
@@ -85,17 +92,16 @@ def fit_locft(
         disk_bytes=settings.cache_disk_mb * _MEGABYTE,
     ) as states:
         trainer = Trainer(private, rows, states, settings, generator)
-        master = MasterWeights(private, location.names, _rate(settings, base, minor=bool(start.tensors)), start.tensors)
         train = train_depth_first if settings.order == "depth" else train_breadth_first
         epochs = train(
             trainer, master, _consolidated_mask(rows, items, minor=bool(start.tensors)), hooks.scale_progress(_READ, _TRAINED)
         )
-        overlay = Overlay(master.copy_tensors())
+        overlay = Overlay(master.copy_weights())
         hooks.progress(_TRAINED, "asking every edit once more")
         outcomes = _find_outcomes(trainer, overlay, len(items), hooks)
     lost = [item.edit.id for item, outcome in zip(items, outcomes, strict=True) if not outcome.is_answered]
     report = {
-        "method": "locft",
+        "method": settings.group,
         "mode": "minor" if start.tensors else "major",
         "location": location.label,
         "position": location.rule,
@@ -112,11 +118,6 @@ def fit_locft(
     }
     hooks.progress(1.0, "asking every edit once more")
     return FitResult(overlay, _reports(items, outcomes, report), tuple(lost), scores)
-
-
-def _require_location(start: Overlay, location: TunedLocation) -> None:
-    if start.tensors and set(start.tensors) != set(location.names):
-        raise StartElsewhere("The tensors to start from were trained at another location than the settings name.", field="start")
 
 
 def _rate(settings: LocftSettings, base: Base, *, minor: bool) -> float:

@@ -45,15 +45,18 @@ def find_tuned_location(anatomy: Anatomy, settings: LocftSettings) -> TunedLocat
     """The location to train in a model. Raises Refused, with the setting named, if the model has no such block or module."""
     measured = settings.measured_for(anatomy.family, anatomy.depth, anatomy.width)
     kind: LocationKind = measured[0] if measured else settings.kind or published_kind(anatomy.family)
-    blocks, rule, field = ((measured[1],), "measured", "locft.block") if measured else _blocks(anatomy, kind, settings)
+    blocks, rule, field = ((measured[1],), "measured", "block") if measured else _blocks(anatomy, kind, settings)
     if not all(0 <= block < anatomy.depth for block in blocks):
-        raise Refused(f"A block to train is not one of the model's {anatomy.depth}, numbered from 0.", field=field)
+        raise Refused(
+            f"A block to train is not one of the model's {anatomy.depth}, numbered from 0.", field=f"{settings.group}.{field}"
+        )
     inside: BlockKind = "block" if kind == "model" else kind
     try:
         names = [name for block in blocks for name in anatomy.parameters_at(Location(inside, block))]
     except Refused as error:
         raise Refused(
-            f"{error.message} Set locft.kind to another location, such as attention or block.", field="locft.kind"
+            f"{error.message} Set {settings.group}.kind to another location, such as attention or block.",
+            field=f"{settings.group}.kind",
         ) from error
     return TunedLocation(kind, blocks, rule, tuple(names))
 
@@ -61,10 +64,13 @@ def find_tuned_location(anatomy: Anatomy, settings: LocftSettings) -> TunedLocat
 def _blocks(anatomy: Anatomy, kind: LocationKind, settings: LocftSettings) -> tuple[tuple[int, ...], LocationRule, str]:
     """The blocks, the rule that chose them, and the setting to name if the model lacks them."""
     if kind == "model":
-        return tuple(range(anatomy.depth)), "given", "locft.kind"
+        return tuple(range(anatomy.depth)), "given", "kind"
     if settings.blocks:
-        return tuple(sorted(set(settings.blocks))), "given", "locft.blocks"
+        return tuple(sorted(set(settings.blocks))), "given", "blocks"
     if settings.block is not None:
-        return (settings.block,), "given", "locft.block"
-    block, rule = choose_block(settings.position, anatomy.family, anatomy.depth)
-    return (block,), rule, "locft.position"
+        return (settings.block,), "given", "block"
+    try:
+        block, rule = choose_block(settings.position, anatomy.family, anatomy.depth)
+    except Refused as error:
+        raise Refused(error.message, field=f"{settings.group}.position") from error
+    return (block,), rule, "position"

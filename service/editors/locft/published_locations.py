@@ -53,14 +53,14 @@ def choose_block(position: Position, family: str, depth: int) -> tuple[int, Loca
     if position == "share" or (position == "auto" and published is None):
         return block_at_share(SHARE, depth), "share"
     if published is None:
-        raise Refused(f"The papers give no position for models of the family {family}.", field="locft.position")
+        raise Refused(f"The papers give no position for models of the family {family}.", field="position")
     if position == "auto" and depth == published.depth:
         return published.block, "published"
     if position == "default":
         if published.block >= depth:
             raise Refused(
                 f"The papers' default position is block {published.block}, and the model has only {depth}, numbered from 0.",
-                field="locft.position",
+                field="position",
             )
         return published.block, "default"
     return scale_block(published.block, published.depth, depth), "proportional"

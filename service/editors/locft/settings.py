@@ -1,7 +1,7 @@
 """Settings of LocFT-BF, and of the fine-tuning it is compared with, with presets. Plain numbers, no model."""
 
 from types import MappingProxyType
-from typing import Any, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -39,6 +39,7 @@ PRESETS: dict[str, dict[str, Any]] = {
 class LocftSettings(WithPresets):
     """How all live edits are trained into one module."""
 
+    group: ClassVar[str] = "locft"  # the name of these settings in messages
     presets = PRESETS
     renamed = MappingProxyType({"settle": "cooldown"})
 

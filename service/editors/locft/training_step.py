@@ -15,8 +15,9 @@ from service.editors.locft.batching import Size, split_parts_by_length
 from service.editors.locft.packed_rows import PackedRows
 from service.editors.locft.settings import LocftSettings
 from service.editors.losses import divergence, edit_loss, require_finite
-from service.editors.protocol import Hooks
+from service.editors.protocol import Hooks, StartElsewhere
 from service.lm.cached_step import run_from
+from service.lm.components import Weight, make_dense
 from service.lm.overlay import Overlay, View, make_view
 from service.lm.prompts import Batch
 from service.lm.weights import read_weight
@@ -38,16 +39,39 @@ class StepResult(NamedTuple):
 
 
 class MasterWeights:
-    """The trained tensors, in fp32 for any served dtype: steps of Adam vanish in the rounding of 16-bit weights."""
+    """The trained tensors, in fp32 for any served dtype: steps of Adam vanish in the rounding of 16-bit weights.
 
-    def __init__(self, view: View, names: Sequence[str], rate: float, start: Mapping[str, Tensor]) -> None:
-        self._dtype, self._rate = view.base.dtype, rate
-        dtype = torch.promote_types(self._dtype, torch.float32)
-        self.tensors = {}
-        for name in names:
-            own = read_weight(view.model, name)
-            self.tensors[name] = start.get(name, own).detach().to(own.device, dtype, copy=True).requires_grad_()
+    Here each weight is trained whole. A method that trains another form of the weights overrides how these tensors begin
+    (`begin`), what they serve (`served_tensors`) and what is kept of them (`copy_weights`).
+    """
+
+    def __init__(
+        self,
+        view: View,
+        names: Sequence[str],
+        rate: float,
+        start: Mapping[str, Weight],
+        generator: torch.Generator | None = None,
+    ) -> None:
+        self.names, self._dtype, self._rate = tuple(names), view.base.dtype, rate
+        self.tensors = self.begin(view, start, generator)
         self.forget_moments()
+
+    def begin(self, view: View, start: Mapping[str, Weight], generator: torch.Generator | None) -> dict[str, Tensor]:
+        """The trained tensors before the first step, with gradients: from `start`, else from the base. Raises StartElsewhere if
+        they cannot begin from `start`.
+        """
+        if start and set(start) != set(self.names):
+            raise StartElsewhere(
+                "The tensors to start from were trained at another location than the settings name.", field="start"
+            )
+        dtype = torch.promote_types(self._dtype, torch.float32)
+        tensors = {}
+        for name in self.names:
+            own = read_weight(view.model, name)
+            weight = make_dense(start.get(name, own), own)
+            tensors[name] = weight.detach().to(own.device, dtype, copy=True).requires_grad_()
+        return tensors
 
     def forget_moments(self) -> None:
         """Replace Adam by a new one. The tensors stay."""
@@ -59,11 +83,11 @@ class MasterWeights:
             group["lr"] = share * self._rate
 
     def served_tensors(self) -> dict[str, Tensor]:
-        """The tensors in the served dtype; gradients flow to the master weights. The served numbers are the evaluated ones."""
+        """The weights in the served dtype; gradients flow to the trained tensors. The served numbers are the evaluated ones."""
         return {name: tensor.to(self._dtype) for name, tensor in self.tensors.items()}
 
-    def copy_tensors(self) -> dict[str, Tensor]:
-        """Copies of the tensors in the served dtype, without gradients."""
+    def copy_weights(self) -> dict[str, Weight]:
+        """Copies of the weights as an overlay keeps them, without gradients."""
         return {name: tensor.detach().to(self._dtype, copy=True) for name, tensor in self.tensors.items()}
 
     def descend(self) -> None:

@@ -12,7 +12,6 @@ from typing import Any
 from service.domain import acceptance, liveset
 from service.domain.edit import EditStatus
 from service.domain.liveset import LiveItem, LiveSet
-from service.domain.version import VersionKind
 from service.editors.protocol import FitCancelled, FitResult
 from service.lifecycle.cadence_inputs import read_tensor_scores
 from service.lifecycle.context import LifecycleContext
@@ -94,7 +93,7 @@ def prepare_candidate(
     return Candidate(
         parent=head.row,
         fence=lease.fence,
-        kind=VersionKind.LOCFT,
+        kind=plan.method,
         overlay=tensors if window.fitted is None else window.fitted.overlay,
         live_set=window.live_set,
         changes=_changes(context, head, plan, trained, changes_of_head, window),

@@ -7,7 +7,8 @@ from sqlalchemy.engine import Connection
 
 from service.domain import cadence
 from service.domain.cadence import Mode
-from service.domain.errors import Conflict
+from service.domain.errors import Conflict, Refused
+from service.editors.registry import find_method, names_of
 from service.lifecycle.cadence_inputs import read_cadence_inputs
 from service.lifecycle.context import LifecycleContext
 from service.lifecycle.crash_points import crash_point
@@ -29,46 +30,56 @@ def request_retrain(
     author: str,
     reason: str | None = None,
     mode: Mode | None = None,
+    method: str | None = None,
     keyed: KeyedRequest | None = None,
     now: datetime | None = None,
 ) -> Job:
     """Queue a retrain; or return the queued one, or a running one that trains all there is. A queued retrain becomes major if a
     major one is requested.
 
-    Without a mode the worker chooses when the retrain begins. A `keyed` request that was answered before returns the same job
-    as it is now. Raises Conflict if there is nothing to train on and nothing to undo; for a person's request that is not major,
-    also if there is nothing new for the tensors.
+    Without a mode or a method the worker chooses when the retrain begins. A queued retrain takes the requested method. A `keyed`
+    request that was answered before returns the same job as it is now.
+
+    Raises Conflict if there is nothing to train on and nothing to undo; for a person's request that is not major and names no
+    method, also if there is nothing new for the tensors. Raises Refused if `method` is no consolidating method.
     """
+    if method is not None and find_method(method).role != "consolidating":
+        raise Refused(f"method must be one of {', '.join(names_of('consolidating'))}", field="method")
     keyed_request = keyed or unkeyed_request(author)
     with store.write() as connection:
         heads.lock(connection)
         now = now or read_now(connection)
         if (answer := idempotency.recall(connection, keyed_request)) is not None:
             return jobs.get(connection, answer["job"])
-        job = _request(connection, author=author, reason=reason, mode=mode, now=now)
+        job = _request(connection, author=author, reason=reason, mode=mode, method=method, now=now)
         idempotency.remember(connection, keyed_request, {"job": job.id}, now=now)
         crash_point("request.before_commit")
     crash_point("request.after_commit")
     return job
 
 
-def _request(connection: Connection, *, author: str, reason: str | None, mode: Mode | None, now: datetime) -> Job:
+def _request(
+    connection: Connection, *, author: str, reason: str | None, mode: Mode | None, method: str | None, now: datetime
+) -> Job:
     queued = jobs.find_active(connection, "retrain", "queued")
     if queued is not None:
         if mode == "major" and queued.mode != "major":
             jobs.append_to_log(connection, queued.id, f"{author} asked for it to be major", now)
             jobs.write(connection, queued.id, mode=mode, reason=reason)
+        if method is not None and queued.method != method:
+            jobs.append_to_log(connection, queued.id, f"{author} asked for it to be by {find_method(method).title}", now)
+            jobs.write(connection, queued.id, method=method)
         return jobs.get(connection, queued.id)
     live_set = versions.read_live_set(connection, heads.read(connection).version)
     edit_ids = {item.edit_id for item in read_snapshot(connection, live_set)}
     running = jobs.find_active(connection, "retrain", "running")
-    if running is not None and _covers_request(running, edit_ids, mode):
+    if running is not None and _covers_request(running, edit_ids, mode, method):
         return running
     if not edit_ids and not live_set.in_tensors:
         raise Conflict("there is nothing to retrain: no edit is live or deferred")
-    if mode != "major" and author != SERVICE and not live_set.window and edit_ids <= live_set.ids:
+    if mode != "major" and method is None and author != SERVICE and not live_set.window and edit_ids <= live_set.ids:
         raise Conflict(NOTHING_NEW)
-    job = jobs.insert(connection, "retrain", mode=mode, reason=reason, author=author, now=now)
+    job = jobs.insert(connection, "retrain", mode=mode, method=method, reason=reason, author=author, now=now)
     jobs.append_to_log(
         connection, job.id, f"asked for by {author}" + (f": {reason}" if author == SERVICE and reason else ""), now
     )
@@ -76,9 +87,9 @@ def _request(connection: Connection, *, author: str, reason: str | None, mode: M
     return jobs.get(connection, job.id)
 
 
-def _covers_request(running: Job, edit_ids: Set[str], mode: Mode | None) -> bool:
+def _covers_request(running: Job, edit_ids: Set[str], mode: Mode | None, method: str | None) -> bool:
     """Whether a running retrain does what is requested now."""
-    is_enough = mode != "major" or running.mode == "major"
+    is_enough = (mode != "major" or running.mode == "major") and method in (None, running.method)
     return is_enough and running.cancel_asked_at is None and edit_ids <= set(running.edit_ids)
 
 

@@ -1,4 +1,4 @@
-"""Retraining: LocFT-BF over a snapshot of the live set, beside the head, while edits are still applied.
+"""Retraining: a consolidating method over a snapshot of the live set, beside the head, while edits are still applied.
 
 A *major* retrain starts from the base, a *minor* one from the head's tensors. The result is published only if every edit of the
 snapshot may still be trained, or has a live successor; and a minor one only if the head still has the tensors that it started
@@ -38,7 +38,7 @@ from service.lifecycle.retrain.snapshots import RetrainPlan
 from service.store.heads import FenceLost
 from service.store.jobs import Job
 
-OTHER_LOCATION = "the head's tensors lie elsewhere than the settings name: it has to be a major one"
+OTHER_LOCATION = "training cannot start from the head's tensors: it has to be a major one"
 TRAINING_SHARE = 0.9  # of the progress; the rest is the catch-up
 NOTHING_LEFT = "nothing is left to train on, and nothing to undo"
 CHANGED_TOO_OFTEN = "the head or edits of its snapshot changed again and again"
@@ -125,7 +125,10 @@ class Retrain:
         known = read_fit_edits(self._context, LiveSet(), [item.edit_id for item in plan.items])
         assert job.seed is not None
         hooks = job_hooks.hooks().scale_progress(0.0, TRAINING_SHARE)
-        trained = self._context.editors.locft(items_of(plan.items, known), plan.start, job.seed, hooks)
+        editor = self._context.editors.consolidating[plan.method]
+        trained = editor.fit(items_of(plan.items, known), plan.start, seed=job.seed, hooks=hooks)
+        hooks.progress(1.0, "getting ready for edits")
+        self._context.editors.incremental.prepare(trained.overlay, hooks=hooks, ahead=True)
         snapshots.append_log(self._context, job, f"trained on {len(plan.items)} edits: {_format_scores(trained)}")
         return trained
 

@@ -16,6 +16,7 @@ from service.domain.cadence import Mode
 from service.domain.edit import EditRequest, EditStatus
 from service.domain.errors import Corrupt, Gone, NotFound, Unavailable
 from service.domain.liveset import LiveItem, LiveSet
+from service.editors.registry import find_method, is_consolidating
 from service.lifecycle.cadence_inputs import read_cadence_inputs
 from service.lifecycle.context import LifecycleContext
 from service.lifecycle.fenced import fenced_write
@@ -35,9 +36,10 @@ RETRAINABLE = (EditStatus.APPLIED, EditStatus.CONSOLIDATED, EditStatus.DEFERRED)
 @dataclass(frozen=True)
 class RetrainPlan:
     """One retrain to do. `start` holds the tensors that a minor retrain starts from, and `start_set` the live set of their
-    version.
+    version. `method` is the name of a consolidating method.
     """
 
+    method: str
     mode: Mode
     items: tuple[LiveItem, ...]
     start: Overlay = EMPTY
@@ -66,9 +68,8 @@ def claim(context: LifecycleContext, lease: Lease) -> Job | None:
             return jobs.get(connection, job.id)
         jobs.append_to_log(connection, job.id, "taken up again", now)
         job = claim_job(connection, context, lease, job, progress=0.0, retry_at=None)
-        is_repeatable = edits.check_all_have_status(connection, job.edit_ids, RETRAINABLE) and _can_start(
-            connection, context, job
-        )
+        is_trainable = edits.check_all_have_status(connection, job.edit_ids, RETRAINABLE)
+        is_repeatable = is_trainable and _installed_method(job) is not None and _can_start(connection, context, job)
         return job if is_repeatable else _write_snapshot(connection, context, lease, job, requests_ahead)
 
 
@@ -91,14 +92,15 @@ def change_to_major(context: LifecycleContext, lease: Lease, reason: str) -> Non
 
 def read_plan(context: LifecycleContext, job: Job) -> RetrainPlan:
     """What a claimed job has to do."""
+    method = job.method or context.settings.consolidating_method
     with context.store.read() as connection:
         items = tuple(edits.read_items(connection, job.edit_ids))
         if job.mode != "minor":
-            return RetrainPlan("major", items)
+            return RetrainPlan(method, "major", items)
         assert job.parent is not None
         version, start_set = versions.get(connection, job.parent), versions.read_live_set(connection, job.parent)
     start = Overlay(load_head_overlay(context, version).tensors, None)
-    return RetrainPlan("minor", tuple(_item_at_start(start_set, item) for item in items), start, start_set)
+    return RetrainPlan(method, "minor", tuple(_item_at_start(start_set, item) for item in items), start, start_set)
 
 
 def is_publishable(context: LifecycleContext, job: Job, plan: RetrainPlan, head: HeadSnapshot) -> bool:
@@ -183,13 +185,27 @@ def _write_snapshot(
     mode = _mode(connection, context, job, live_set) if items else "major"
     ids = [item.edit_id for item in items]
     now = context.clock()
-    jobs.append_to_log(connection, job.id, f"{mode} retrain: snapshot of {len(ids)} edits, of version {head.version}", now)
-    requests = {
+    requests_by_id = {
         **requests_ahead,
         **edits.read_requests_by_id(connection, [edit_id for edit_id in ids if edit_id not in requests_ahead]),
     }
-    values = {"parent": head.version, "mode": mode, "seed": seed_of(requests[edit_id] for edit_id in ids)}
+    requests = [requests_by_id[edit_id] for edit_id in ids]
+    method = _installed_method(job) or _method_of(requests, context.settings.consolidating_method)
+    message = f"{mode} retrain by {find_method(method).title}: snapshot of {len(ids)} edits, of version {head.version}"
+    jobs.append_to_log(connection, job.id, message, now)
+    values = {"parent": head.version, "method": method, "mode": mode, "seed": seed_of(requests)}
     return claim_job(connection, context, lease, job, edit_ids=ids, **values)
+
+
+def _installed_method(job: Job) -> str | None:
+    """The method that a request or an earlier snapshot chose for a job, unless it was uninstalled since."""
+    return job.method if job.method is not None and is_consolidating(job.method) else None
+
+
+def _method_of(requests: Sequence[EditRequest], default: str) -> str:
+    """The consolidating method that the latest of the edits with such a method names."""
+    named = [request.method for request in requests if is_consolidating(request.method)]
+    return named[-1] if named else default
 
 
 def _mode(connection: Connection, context: LifecycleContext, job: Job, live_set: LiveSet) -> Mode:

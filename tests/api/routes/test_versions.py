@@ -11,6 +11,7 @@ import httpx
 import pytest
 import torch
 
+from service.editors.baft.settings import BaftSettings
 from tests.api.live_server import LiveServer, live_server, tiny_settings
 from tests.builders import save_model
 from tests.servers import postgres_database, redis_prefix
@@ -153,7 +154,7 @@ def test_the_bases_of_a_version_are_gates_between_0_and_1(server: LiveServer) ->
     assert bases["version"] == head(server)["number"]
     assert len(bases["blocks"]) >= 1
     for block in bases["blocks"]:
-        assert len(block["bases"]) == server.state.settings.baft.rank
+        assert len(block["bases"]) == server.state.settings.of_method(BaftSettings).rank
         for basis in block["bases"]:
             assert 0 <= basis["edits"] <= 1
             assert 0 <= basis["unrelated"] <= 1

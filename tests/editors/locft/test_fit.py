@@ -247,7 +247,7 @@ def test_small_steps_add_up_although_the_model_serves_in_16_bits():
 
     # A step is a hundredth of what tells two 16-bit numbers of this size apart: only a sum of many shows.
     assert shares[0] < 0.1 and shares[-1] > 0.5
-    assert master.tensors[name].dtype == torch.float32 and master.copy_tensors()[name].dtype == torch.bfloat16
+    assert master.tensors[name].dtype == torch.float32 and master.copy_weights()[name].dtype == torch.bfloat16
 
 
 def test_the_cooldown_restores_other_answers_and_keeps_the_edits():

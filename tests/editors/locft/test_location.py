@@ -35,7 +35,7 @@ def test_each_rule_gives_its_block_and_its_name(asked, family, depth, expected):
 def test_a_position_that_no_paper_gives_or_the_model_lacks_is_refused(asked, family, depth):
     with pytest.raises(Refused) as caught:
         choose_block(asked, family, depth)
-    assert caught.value.field == "locft.position"
+    assert caught.value.field == "position"
 
 
 @pytest.mark.parametrize(

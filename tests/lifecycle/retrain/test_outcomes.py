@@ -6,7 +6,6 @@ import pytest
 
 from service.domain.acceptance import AcceptanceLimits
 from service.domain.edit import EditStatus
-from service.domain.version import VersionKind
 from service.lifecycle.settings import LifecycleSettings
 from service.store import jobs
 from tests.lifecycle.local_service import PATIENT, Crash, LocalService, LoseNewest, new_local_service, once
@@ -43,7 +42,7 @@ def test_edits_applied_during_a_retrain_are_its_new_window(local: LocalService) 
     assert local.statuses([a, b]) == [S.CONSOLIDATED] * 2
     assert [local.edit_by("c").status] == [S.APPLIED]
     assert [local.says(name) for name in "abc"] == ["1", "2", "3"]
-    assert local.head.kind is VersionKind.LOCFT
+    assert local.head.kind == "locft"
     assert [method for method, _, _ in local.ledger.fits].count("locft") == 1
 
 
@@ -88,7 +87,7 @@ def test_applying_pauses_for_a_retrain_that_lost_its_publication_too_often(local
     local.worker._hold_lease()
     local.worker._retrain()
 
-    assert local.head.kind is VersionKind.LOCFT
+    assert local.head.kind == "locft"
     assert not local.worker._apply_pause
     local.ledger.during_fit = lambda method: None
     local.worker.drain()

@@ -18,7 +18,7 @@ from tests.lifecycle.local_service import PATIENT, LocalService, new_local_servi
 
 @pytest.fixture
 def local(tmp_path: Path) -> Iterator[LocalService]:
-    made = new_local_service(tmp_path, settings=LifecycleSettings(cadence=replace(PATIENT, method="baft"), look_s=0.0))
+    made = new_local_service(tmp_path, settings=LifecycleSettings(cadence=replace(PATIENT, automatic=False), look_s=0.0))
     yield made
     made.close()
 

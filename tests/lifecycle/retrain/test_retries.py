@@ -12,14 +12,13 @@ from sqlalchemy.engine import Connection
 from service.background.jobs import cancel_job, list_jobs
 from service.domain.edit import EditStatus
 from service.domain.errors import Unavailable
-from service.domain.version import VersionKind
 from service.lifecycle.settings import LifecycleSettings
 from service.runtime.worker import Worker
 from service.store import jobs
-from tests.lifecycle.ledger import tensors_of, window_of
+from tests.lifecycle.ledger import ConsolidatingFits, tensors_of, window_of
 from tests.lifecycle.local_service import PATIENT, LocalService, count_trainings, job_of, log_text, new_local_service
 
-MANUAL = LifecycleSettings(cadence=replace(PATIENT, method="baft"), pause_s=0.0, look_s=0.0)
+MANUAL = LifecycleSettings(cadence=replace(PATIENT, automatic=False), pause_s=0.0, look_s=0.0)
 SPACED = replace(MANUAL, pause_s=10.0)
 AUTOMATIC = LifecycleSettings(cadence=PATIENT, pause_s=0.0, look_s=0.0)
 
@@ -46,7 +45,7 @@ def set_manual_clock(local: LocalService) -> ManualClock:
 
 def replace_retrain(local: LocalService, locft: Callable[..., object], clock: Callable[[], datetime] | None = None) -> None:
     """Make a service retrain by `locft`, with another clock if one is given."""
-    editors = replace(local.context.editors, locft=locft)  # type: ignore[arg-type]
+    editors = replace(local.context.editors, consolidating={"locft": ConsolidatingFits(locft)})  # type: ignore[arg-type]
     local.context = replace(local.context, editors=editors, clock=clock or local.context.clock)
     local.worker = Worker(local.context, is_only_server=True)
 
@@ -286,7 +285,7 @@ def test_after_a_passing_failure_a_retracted_edit_still_leaves_the_tensors(
     local.worker.drain()
 
     assert training_counts == [1 + 3, 1 + 3, 1 + 6, 1 + 6]
-    assert (local.head.kind, local.head.minors) == (VersionKind.LOCFT, 0)
+    assert (local.head.kind, local.head.minors) == ("locft", 0)
     assert "prompt:a" not in tensors_of(local.context.follower.current.overlay)
     retrain = list_jobs(local.store, limit=1, kind="retrain")[0]
     assert retrain.reason == "a retracted edit is still in the tensors; retrains before this one that published nothing: 2"
