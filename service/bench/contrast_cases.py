@@ -1,4 +1,5 @@
-"""The LocFT-BF paper's contrasts as lists of cases. A case is one training by the same trainer under its own settings.
+"""The LocFT-BF paper's contrasts, and one of the consolidating methods, as lists of cases. A case is one training under its own
+settings.
 
 Learning rates are the default's, raised for narrow models, since the papers' rates are for widths of thousands. A step of the
 paper has 100 of 3,000 edits; a step here has 16 of a hundred, so that a training epoch has several steps, too.
@@ -10,6 +11,9 @@ from typing import Any
 
 from service.editors.locft.published_locations import choose_block
 from service.editors.locft.settings import LocftSettings
+from service.editors.lora.settings import LoraSettings
+from service.editors.presets import WithPresets
+from service.editors.registry import find_method, names_of
 from service.lm.blocks import Anatomy
 
 BATCH = 16
@@ -18,6 +22,7 @@ ONE_BY_ONE: Mapping[str, Any] = {"order": "breadth", "bucket": 0, "revisit": 1.0
 # Every surface is measured, so all are trained. The presets of published procedures train raw text alone.
 EVERY_SURFACE: Mapping[str, Any] = {"surfaces": "edit"}
 _SIZES = (1, 4, 16, 64)
+_RANKS = (4, 8, 32, 64)
 _SHARES = (0.25, 0.5, 1.0, 2.0, 4.0)  # of the number of edits of the other contrasts
 
 
@@ -26,7 +31,7 @@ class Case:
     """A row of a table. In the plot, cases with the same `line` are a curve over `x`, and cases without an `x` are points."""
 
     name: str
-    settings: LocftSettings
+    settings: WithPresets  # of a consolidating method
     edits: int
     line: str
     x: float | None = None
@@ -83,6 +88,14 @@ def location_cases(n: int, anatomy: Anatomy) -> list[Case]:
     return [Case(name, _paper_settings(anatomy, **overrides), n, name) for name, overrides in locations.items()]
 
 
+def method_cases(n: int, anatomy: Anatomy) -> list[Case]:
+    """Every consolidating method with its defaults; and LoRA with pairs of other ranks."""
+    methods = [find_method(name) for name in names_of("consolidating")]
+    defaults = [Case(f"{method.title}, default", method.settings(), n, method.title) for method in methods]
+    ranks = [Case(f"LoRA, rank {rank}", LoraSettings(rank=rank), n, "LoRA, by rank", rank) for rank in _RANKS]
+    return [*defaults, *ranks]
+
+
 def _fine_tuning_settings(preset: str, **overrides: Any) -> LocftSettings:
     return LocftSettings.model_validate({"preset": preset, **EVERY_SURFACE, **overrides})
 
@@ -98,4 +111,5 @@ PARTS: Mapping[str, Callable[[int, Anatomy], Sequence[Case]]] = {
     "batches": batch_cases,
     "numbers": edit_count_cases,
     "locations": location_cases,
+    "methods": method_cases,
 }

@@ -12,7 +12,7 @@ from service.domain.errors import Refused, ServiceError
 
 app = typer.Typer(help="Measure: a stream of edits through a real server, or the papers' contrasts.", no_args_is_help=True)
 FAILED, USAGE = 1, 2
-CONTRASTS = ("pipelines", "shards", "batches", "locations", "numbers")
+CONTRASTS = ("pipelines", "shards", "batches", "locations", "numbers", "methods")
 
 Edits = Annotated[Path | None, typer.Option(help="Data set of edits, of any known schema; default: the benchmark of atlas.")]
 Out = Annotated[Path, typer.Option(help="Folder of the JSON, CSV and SVG files.")]
@@ -61,7 +61,7 @@ def contrast(
     skip: Skip = 0,
     model: Model = "atlas",
 ) -> None:
-    """Train one model in the ways that the LocFT-BF paper compares, in this process."""
+    """Train one model in the ways that the LocFT-BF paper compares, and by each consolidating method, in this process."""
     parts = part or list(CONTRASTS)
     if any(name not in CONTRASTS for name in parts):
         _refuse(f"--part must be one of {', '.join(CONTRASTS)}")
