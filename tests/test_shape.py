@@ -82,6 +82,7 @@ LIFECYCLE_FLOORS: tuple[set[str], ...] = (
         "job_hooks",
         "fenced",
         "job_claims",
+        "keyed_requests",
         "fit_loop",
         "window_policy",
         "statuses",

@@ -18,15 +18,15 @@ from sqlalchemy.engine import Connection
 from service.background.cooperative_task import CooperativeTask
 from service.domain.edit import EditRequest
 from service.domain.errors import Conflict, Corrupt, Gone, NotFound, Refused, ServiceError, TooLong, Unavailable
-from service.domain.version import VersionStatus
+from service.domain.version import Head, VersionStatus
 from service.evaluation.contradictions import drop_contradicted
 from service.evaluation.metrics.outcomes import Outcome
 from service.evaluation.records import Record, build_record, from_json, to_json
 from service.evaluation.report import KINDS, build_report
 from service.lifecycle.context import LifecycleContext
-from service.lifecycle.crash_points import crash_point
+from service.lifecycle.keyed_requests import answer_once
 from service.lm.overlay import Overlay
-from service.store import edits, evaluations, heads, idempotency, list_rows, versions
+from service.store import edits, evaluations, list_rows, versions
 from service.store.clock import read_now
 from service.store.database import Store
 from service.store.evaluations import Evaluation
@@ -95,18 +95,14 @@ def request_eval(
         raise Refused("edits must name at least one edit", field="edits")
     if selection == "none" and not capability:
         raise Refused("edits may be none only where capability is asked for", field="edits")
-    request_key = keyed or unkeyed_request(author)
-    with store.write() as connection:
-        head = heads.lock(connection)  # a collection takes the same lock, so the version is not collected meanwhile
-        now = now or read_now(connection)
-        if (answer := idempotency.recall(connection, request_key)) is not None:
-            return evaluations.get(connection, answer["eval"])
+
+    def queue(connection: Connection, head: Head, now: datetime) -> Evaluation:
         if evaluations.count_unfinished(connection) >= MAX_WAITING:
             raise Unavailable("too many evaluations wait; ask for this one again later", retry_after_s=10.0)
         number = head.version if version is None else version
         _check_can_answer(versions.get(connection, number).status)
         request, about = _resolve(connection, number, selection)
-        queued = evaluations.insert(
+        return evaluations.insert(
             connection,
             version=number,
             request=request,
@@ -114,9 +110,8 @@ def request_eval(
             author=author,
             now=now,
         )
-        idempotency.remember(connection, request_key, {"eval": queued.id}, now=now)
-        crash_point("request.before_commit")
-    crash_point("request.after_commit")
+
+    queued = answer_once(store, keyed or unkeyed_request(author), "eval", read=evaluations.get, queue=queue, now=now)
     if ring is not None:
         ring(queued.id)
     return queued

@@ -18,17 +18,17 @@ from sqlalchemy.engine import Connection
 from service import __version__
 from service.domain.errors import Conflict, Corrupt, Gone, Refused, ServiceError, Unavailable, Unreadable
 from service.domain.liveset import LiveSet
-from service.domain.version import Version, VersionStatus
+from service.domain.version import Head, Version, VersionStatus
 from service.lifecycle.checkpoints import Checkpoints
-from service.lifecycle.crash_points import crash_point
+from service.lifecycle.job_claims import claim_job, is_worn_out
+from service.lifecycle.keyed_requests import answer_once
 from service.lifecycle.retrain.request import request_retrain
 from service.lm.base import Base
 from service.lm.export import ExportResult, read_manifest, write_export
 from service.lm.export_card import window_warning
 from service.lm.export_settings import SHARD_SIZE
 from service.lm.overlay import Overlay
-from service.store import events, heads, idempotency, jobs, versions
-from service.store.clock import read_now
+from service.store import events, heads, jobs, versions
 from service.store.database import Store
 from service.store.events import Event
 from service.store.idempotency import KeyedRequest, unkeyed_request
@@ -64,33 +64,29 @@ def request_export(
     """
     if consolidate is not None and version is not None:
         raise Refused("version cannot be given with consolidate: the retrain's version is exported", field="version")
-    request_key = keyed or unkeyed_request(author)
-    with store.write() as connection:
-        head = heads.lock(connection)
-        now = now or read_now(connection)
-        if (answer := idempotency.recall(connection, request_key)) is not None:
-            return jobs.get(connection, answer["job"])
+
+    def queue(connection: Connection, head: Head, now: datetime) -> Job:
         number = None if consolidate is not None else head.version if version is None else version
         if number is not None:
             _check_can_export(versions.get(connection, number))
-        if name is None:
-            name = f"version-{number}" if number is not None else f"consolidated-after-{head.version}"
-        if NAME.fullmatch(name) is None:
+        default = f"version-{number}" if number is not None else f"consolidated-after-{head.version}"
+        chosen = default if name is None else name
+        if NAME.fullmatch(chosen) is None:
             raise Refused(
                 "name must be 1 to 64 of a-z, 0-9, dot, dash and underscore, and begin with a letter or digit", field="name"
             )
         active = active_exports(connection)
-        if (folder / name).exists() or any(_request_of(job)["name"] == name for job in active):
+        if (folder / chosen).exists() or any(_request_of(job)["name"] == chosen for job in active):
             raise Conflict("there is an export of this name already; give another one", field="name")
         if any(job.status == "queued" for job in active):
             raise Conflict("another export waits already; ask again when it has begun")
-        request = {"version": number, "name": name, "consolidate": consolidate, "max_shard_size": max_shard_size}
+        request = {"version": number, "name": chosen, "consolidate": consolidate, "max_shard_size": max_shard_size}
         job = jobs.insert(connection, "export", request=request, reason=None, author=author, now=now)
-        requested = Event(type="export.requested", version=number, job_id=job.id, author=author, data={"name": name})
+        requested = Event(type="export.requested", version=number, job_id=job.id, author=author, data={"name": chosen})
         events.write(connection, [requested], now=now)
-        idempotency.remember(connection, request_key, {"job": job.id}, now=now)
-        crash_point("request.before_commit")
-    crash_point("request.after_commit")
+        return job
+
+    job = answer_once(store, keyed or unkeyed_request(author), "job", read=jobs.get, queue=queue, now=now)
     if ring is not None:
         ring(job.id)
     return job
@@ -156,12 +152,11 @@ class Exports:
             if job is None:
                 return None
             now = self.clock()
-            is_given_up = job.claims >= MAX_CLAIMS
+            is_given_up = is_worn_out(job, MAX_CLAIMS)
             if not is_given_up:
                 message = "begun" if job.claims == 0 else "begun again: the process before this one ended"
-                values = {"status": "running", "claims": job.claims + 1, "progress": 0.0, "started_at": job.started_at or now}
                 jobs.append_to_log(connection, job.id, message, now)
-                job = jobs.update(connection, job.id, **values)
+                job = claim_job(connection, job, fence=None, now=now, progress=0.0)
         if is_given_up:
             self._end(job, "it ended the process again and again")
             return None

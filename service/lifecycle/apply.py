@@ -175,7 +175,8 @@ def _claim_new(connection: Connection, context: LifecycleContext, lease: Lease) 
     job = _new_job(connection, context, claimed)
     applying = [StatusChange(edit_id=edit.id, status=EditStatus.APPLYING) for edit in claimed]
     write_statuses(connection, context, applying, author=SERVICE, job_id=job.id)
-    return claim_job(connection, context, lease, job, parent=heads.read(connection).version, seed=seed_of(claimed))
+    parent = heads.read(connection).version
+    return claim_job(connection, job, fence=lease.fence, now=context.clock(), parent=parent, seed=seed_of(claimed))
 
 
 def _reclaim(connection: Connection, context: LifecycleContext, lease: Lease, job: Job) -> Job:
@@ -189,11 +190,11 @@ def _reclaim(connection: Connection, context: LifecycleContext, lease: Lease, jo
     if not claimed:
         jobs.update(connection, job.id, status="cancelled", finished_at=now)
         return jobs.get(connection, job.id)
-    if is_worn_out(context, job):
+    if is_worn_out(job, context.settings.claims):
         _fail(connection, context, job, WORN_OUT)
         return jobs.get(connection, job.id)
     values = {"parent": heads.read(connection).version, "seed": seed_of(claimed, job.failures)}
-    return claim_job(connection, context, lease, job, edit_ids=[edit.id for edit in claimed], **values)
+    return claim_job(connection, job, fence=lease.fence, now=context.clock(), edit_ids=[edit.id for edit in claimed], **values)
 
 
 def _run_job(context: LifecycleContext, lease: Lease, job: Job) -> None:

@@ -98,10 +98,10 @@ def _claim(context: LifecycleContext, lease: Lease) -> Job | None:
             job = jobs.insert(connection, "refit", reason="the overlay holds what was taken back", author=SERVICE, now=now)
         live_set = versions.read_live_set(connection, head.version)
         retractions = sorted({*read_pending_retractions(connection, live_set), *read_lost_retractions(connection, live_set)})
-        if is_worn_out(context, job):
+        if is_worn_out(job, context.settings.claims):
             jobs.finish(connection, job.id, error=WORN_OUT, now=now)
             return jobs.get(connection, job.id)
-        return claim_job(connection, context, lease, job, edit_ids=retractions, parent=head.version)
+        return claim_job(connection, job, fence=lease.fence, now=context.clock(), edit_ids=retractions, parent=head.version)
 
 
 def _run_job(context: LifecycleContext, lease: Lease, job: Job) -> None:

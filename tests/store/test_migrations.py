@@ -1,5 +1,6 @@
 """Migrations of stores that hold something: cut off anywhere they are as if they had not begun, and what stops one is named."""
 
+import re
 import shutil
 import sqlite3
 import sys
@@ -14,6 +15,7 @@ from service.store import idempotency, migrate
 from service.store.connection_errors import explain_connection_error
 from service.store.database import Store
 from service.store.idempotency import KeyedRequest
+from service.store.tables import metadata
 from tests.store.store_kinds import KINDS, database, new_store
 
 CUTS = 6
@@ -201,3 +203,86 @@ def test_searching_an_edit_in_all_versions_reads_no_other_rows(kind: str, tmp_pa
         plan = " ".join(str(row) for row in connection.execute(sa.text(explain + looking)))
 
     assert "ix_version_edits_edit_id" in plan
+
+
+def schema_of(url: str) -> dict[str, object]:
+    """Columns, constraints and indexes of all tables. Expressions are compared without spaces, brackets and casts."""
+
+    def plain(text: object) -> str:
+        return re.sub(r"::[a-z ]+(\[\])?|[\s()]", "", str(text)).lower()
+
+    store = Store(url)
+    with store.read() as connection:
+        inspector = sa.inspect(connection)
+        found = {
+            table: {
+                "columns": {
+                    column["name"]: (plain(column["type"]), column["nullable"]) for column in inspector.get_columns(table)
+                },
+                "checks": {check["name"]: plain(check["sqltext"]) for check in inspector.get_check_constraints(table)},
+                "uniques": {tuple(unique["column_names"]) for unique in inspector.get_unique_constraints(table)},
+                "indexes": {
+                    (
+                        index["name"],
+                        tuple(index["column_names"]),
+                        bool(index["unique"]),
+                        plain(sorted((n, str(v)) for n, v in index["dialect_options"].items())),
+                    )
+                    for index in inspector.get_indexes(table)
+                },
+            }
+            for table in sorted(inspector.get_table_names())
+            if table != "alembic_version"
+        }
+    store.close()
+    return found
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_all_migrations_together_give_the_tables_as_they_are_declared(kind: str, tmp_path: Path) -> None:
+    for folder in ("declared", "migrated"):
+        (tmp_path / folder).mkdir()
+    with database(kind, tmp_path / "declared") as declared, database(kind, tmp_path / "migrated") as migrated:
+        store = Store(declared)
+        with store.write() as connection:
+            metadata.create_all(connection)
+        store.close()
+        migrate.upgrade(migrated)
+
+        assert schema_of(migrated) == schema_of(declared)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_store_from_before_methods_were_registered_opens_with_all_its_rules(kind: str, tmp_path: Path) -> None:
+    with database(kind, tmp_path) as url:
+        command.upgrade(migrate.configuration(url), "0006")
+        store = Store(url)
+        edit = EDIT if kind == "sqlite" else EDIT.replace("1, 0, 0)", "1, false, false)")
+        with store.write() as connection:
+            connection.execute(sa.text(edit.replace("'auto'", "'locft'")))
+            for job, status in (("old", "running"), ("new", "queued")):
+                connection.execute(
+                    sa.text(f"""
+INSERT INTO jobs (id, kind, status, mode, log, edit_ids, claims, failures, progress, author, created_at)
+VALUES ('{job}', 'retrain', '{status}', 'major', '[]', '[]', 0, 0, 0, 'ann', '2026-01-02')""")
+                )
+
+        migrate.upgrade(url)
+
+        with store.read() as connection:
+            methods = dict(connection.execute(sa.text("SELECT id, method FROM jobs")).tuples().all())
+            assert connection.execute(sa.text("SELECT method, status FROM edits")).one() == ("locft", "applied")
+        assert methods == {"old": "locft", "new": None}  # a queued retrain has not chosen yet
+        for change in (
+            "method = 'LoRA'",
+            "method = ''",
+            "method = '1st'",
+            "method = 'a-b'",
+            "status = 'gone'",
+            "status = 'queued'",
+        ):
+            with pytest.raises((sa.exc.IntegrityError, sa.exc.DatabaseError)), store.write() as connection:
+                connection.execute(sa.text(f"UPDATE edits SET {change}"))
+        with store.write() as connection:
+            connection.execute(sa.text("UPDATE edits SET method = 'a_new_method_16'"))
+        store.close()

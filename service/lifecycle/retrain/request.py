@@ -8,14 +8,14 @@ from sqlalchemy.engine import Connection
 from service.domain import cadence
 from service.domain.cadence import Mode
 from service.domain.errors import Conflict, Refused
+from service.domain.version import Head
 from service.editors.registry import find_method, names_of
 from service.lifecycle.cadence_inputs import read_cadence_inputs
 from service.lifecycle.context import LifecycleContext
-from service.lifecycle.crash_points import crash_point
+from service.lifecycle.keyed_requests import answer_once
 from service.lifecycle.retrain.snapshots import read_snapshot
 from service.lifecycle.settings import SERVICE
-from service.store import events, heads, idempotency, jobs, versions
-from service.store.clock import read_now
+from service.store import events, heads, jobs, versions
 from service.store.database import Store
 from service.store.events import Event
 from service.store.idempotency import KeyedRequest, unkeyed_request
@@ -45,17 +45,11 @@ def request_retrain(
     """
     if method is not None and find_method(method).role != "consolidating":
         raise Refused(f"method must be one of {', '.join(names_of('consolidating'))}", field="method")
-    keyed_request = keyed or unkeyed_request(author)
-    with store.write() as connection:
-        heads.lock(connection)
-        now = now or read_now(connection)
-        if (answer := idempotency.recall(connection, keyed_request)) is not None:
-            return jobs.get(connection, answer["job"])
-        job = _request(connection, author=author, reason=reason, mode=mode, method=method, now=now)
-        idempotency.remember(connection, keyed_request, {"job": job.id}, now=now)
-        crash_point("request.before_commit")
-    crash_point("request.after_commit")
-    return job
+
+    def queue(connection: Connection, head: Head, now: datetime) -> Job:
+        return _request(connection, author=author, reason=reason, mode=mode, method=method, now=now)
+
+    return answer_once(store, keyed or unkeyed_request(author), "job", read=jobs.get, queue=queue, now=now)
 
 
 def _request(

@@ -63,11 +63,11 @@ def claim(context: LifecycleContext, lease: Lease) -> Job | None:
             return _write_snapshot(connection, context, lease, job, requests_ahead)
         if job.retry_at is not None and now < job.retry_at:
             return None
-        if is_worn_out(context, job):
+        if is_worn_out(job, context.settings.claims):
             end_failed(connection, context, job, "it ended the process again and again")
             return jobs.get(connection, job.id)
         jobs.append_to_log(connection, job.id, "taken up again", now)
-        job = claim_job(connection, context, lease, job, progress=0.0, retry_at=None)
+        job = claim_job(connection, job, fence=lease.fence, now=context.clock(), progress=0.0, retry_at=None)
         is_trainable = edits.check_all_have_status(connection, job.edit_ids, RETRAINABLE)
         is_repeatable = is_trainable and _installed_method(job) is not None and _can_start(connection, context, job)
         return job if is_repeatable else _write_snapshot(connection, context, lease, job, requests_ahead)
@@ -194,7 +194,7 @@ def _write_snapshot(
     message = f"{mode} retrain by {find_method(method).title}: snapshot of {len(ids)} edits, of version {head.version}"
     jobs.append_to_log(connection, job.id, message, now)
     values = {"parent": head.version, "method": method, "mode": mode, "seed": seed_of(requests)}
-    return claim_job(connection, context, lease, job, edit_ids=ids, **values)
+    return claim_job(connection, job, fence=lease.fence, now=context.clock(), edit_ids=ids, **values)
 
 
 def _installed_method(job: Job) -> str | None:
