@@ -8,7 +8,7 @@ from pydantic import Field
 from service.editors.locft.settings import LocftSettings
 
 PRESETS: dict[str, dict[str, Any]] = {"default": {}}
-_RATE = 2e-3
+_RATE = 3e-3
 
 
 class LoraSettings(LocftSettings):
