@@ -29,6 +29,8 @@ from service.editors.names import ConsolidatingName, IncrementalName, MethodName
 from service.editors.neutral_settings import NeutralSettings
 from service.editors.presets import WithPresets
 from service.editors.registry import DEFAULT_CONSOLIDATING, DEFAULT_INCREMENTAL, find_method_of, list_methods, names_of
+from service.lm.checkpoint_folder import CheckpointFolder
+from service.lm.checkpoint_store import CheckpointStore
 from service.lm.export_settings import ExportSettings
 
 ANY_HOST = "*"
@@ -382,9 +384,9 @@ class SettingsWithoutMethods(BaseSettings):
             return False
 
     @property
-    def checkpoints(self) -> Path:
-        """The folder of the checkpoints."""
-        return self.data_dir.resolve() / "checkpoints"
+    def checkpoints(self) -> CheckpointStore:
+        """Where the checkpoints are kept: a folder in the data folder."""
+        return CheckpointFolder(self.data_dir.resolve() / "checkpoints")
 
     @property
     def store_url(self) -> str:

@@ -69,7 +69,6 @@ LIFECYCLE_FLOORS: tuple[set[str], ...] = (
         "length_checks",
     },
     {
-        "trash",
         "store_identity",
         "verify",
         "checkpoints",
@@ -259,6 +258,13 @@ def test_hooks_are_registered_in_one_file() -> None:
 def test_weights_are_read_and_placed_in_one_file() -> None:
     # The base counts its tensors, hashes them and watches them, which reads no single weight; the loader is written into exports.
     assert occurrences(r"get_parameter\(|setattr\(.*nn\.Parameter", outside={"lm/weights.py"}) == []
+
+
+def test_files_of_checkpoints_are_touched_in_one_file_and_the_settings_choose_the_place() -> None:
+    assert occurrences(r"CHECKPOINT_SUFFIX|TRASH_FOLDER|MARK_FILE", outside={"lm/checkpoint_folder.py"}) == []
+    users = [path for path in FILES if any(name.startswith("service.lm.checkpoint_folder") for name in imports_of(path))]
+
+    assert users == [SERVICE / "settings.py"]
 
 
 def test_no_module_is_named_for_nothing() -> None:

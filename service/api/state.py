@@ -87,7 +87,7 @@ class ServerState:
         return {
             "database": await self.readiness.check(),
             "head": self.lifecycle.follower.degraded or "ok",
-            "checkpoints": self.lifecycle.checkpoints.folder_error or "ok",
+            "checkpoints": self.lifecycle.checkpoints.store_error or "ok",
             "weights": self.seal.failure or "ok",
             "files": self.seal.note or "ok",
             "worker": "ok" if self.is_alive() else "a thread of the worker, or the one that follows the head, has ended",
@@ -114,7 +114,7 @@ class ServerState:
             "waiting": counts["queued"] + counts["applying"],
             "degraded": self.seal.failure
             or self.lifecycle.follower.degraded
-            or self.lifecycle.checkpoints.folder_error
+            or self.lifecycle.checkpoints.store_error
             or self.seal.note,
         }
 

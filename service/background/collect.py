@@ -1,22 +1,15 @@
 """Collecting: versions beyond retention lose their live set; their checkpoints go to the trash and are deleted after a term.
 
-Only files that a row of this store names, or has named, are moved: an unknown file may belong to a backup that is newer than the
-database.
+Only checkpoints that a row of this store names, or has named, are moved: an unknown one may belong to a backup that is newer
+than the database.
 """
-
-import time
-from pathlib import Path
 
 import structlog
 
 from service.domain.errors import Conflict
-from service.lifecycle import trash
 from service.lifecycle.context import LifecycleContext
 from service.lifecycle.fenced import fenced_write
 from service.lifecycle.settings import SERVICE
-from service.lifecycle.store_identity import is_marked
-from service.lm.checkpoint import TEMPORARY
-from service.lm.checkpoint_files import CHECKPOINT_SUFFIX
 from service.store import events, heads, versions
 from service.store.events import Event
 
@@ -24,13 +17,13 @@ log = structlog.get_logger("errata.collect")
 
 
 def collect(context: LifecycleContext, *, fence: int | None = None) -> int:
-    """Collect versions beyond retention; the number of files that were moved to the trash or deleted.
+    """Collect versions beyond retention; the number of checkpoints that were moved to the trash or deleted.
 
     The head's lock is held, so that no rollback and no publication picks a version that is collected. Raises FenceLost if another
     worker has the lease.
     """
-    folder, settings = context.checkpoints.folder, context.settings
-    if not is_marked(folder):
+    checkpoints, settings = context.checkpoints, context.settings
+    if checkpoints.store.find_fault() is not None:
         return 0
     with fenced_write(context, fence) as (connection, head):
         numbers = versions.find_beyond_retention(
@@ -40,10 +33,11 @@ def collect(context: LifecycleContext, *, fence: int | None = None) -> int:
         collected = [Event(type="version.collected", author=SERVICE, version=number) for number in numbers]
         events.write(connection, collected, now=context.clock())
         unneeded = versions.read_unneeded_digests(connection)
-        old = [digest for digest in sorted(unneeded) if _is_old(folder / f"{digest}{CHECKPOINT_SUFFIX}", settings.orphan_s)]
-        discarded = [digest for digest in old if _discard(context, digest)]
-    deleted = trash.empty(folder, unneeded, term_s=settings.trash_s)
-    unfinished = _delete_unfinished(folder, settings.orphan_s)
+        # A younger one may be about to be named again by a publication under way.
+        old = [digest for digest in sorted(unneeded) if checkpoints.store.is_older(digest, settings.orphan_s)]
+        discarded = [digest for digest in old if checkpoints.discard(digest)]
+    deleted = checkpoints.store.empty_trash(unneeded, term_s=settings.trash_s)
+    unfinished = checkpoints.store.delete_unfinished(settings.orphan_s)
     if numbers or discarded or deleted or unfinished:
         counts = {"versions": len(numbers), "to_trash": len(discarded), "deleted": len(deleted), "unfinished": unfinished}
         log.info("collected", **counts, trash_days=round(settings.trash_s / 86_400, 2))
@@ -59,24 +53,3 @@ def pin(context: LifecycleContext, number: int, *, author: str, pinned: bool = T
         versions.pin(connection, number, pinned)
         event_type = "version.pinned" if pinned else "version.unpinned"
         events.write(connection, [Event(type=event_type, author=author, version=number)], now=context.clock())
-
-
-def _is_old(path: Path, age_s: float) -> bool:
-    """Whether a plain file is older than any publication under way, which may name the same bytes again."""
-    try:
-        return path.is_file() and time.time() - path.stat().st_mtime > age_s
-    except OSError:
-        return False
-
-
-def _discard(context: LifecycleContext, digest: str) -> bool:
-    context.checkpoints.forget(digest)
-    return trash.discard(context.checkpoints.folder, digest)
-
-
-def _delete_unfinished(folder: Path, age_s: float) -> int:
-    """Delete files that were being written when their process ended; they have never been checkpoints."""
-    unfinished = [path for path in folder.iterdir() if TEMPORARY.fullmatch(path.name) and _is_old(path, age_s)]
-    for path in unfinished:
-        path.unlink(missing_ok=True)
-    return len(unfinished)

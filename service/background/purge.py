@@ -12,7 +12,7 @@ import shutil
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 import structlog
@@ -22,11 +22,8 @@ from service.background.exports import active_exports, versions_being_exported
 from service.domain.edit import EditStatus
 from service.domain.errors import Conflict, NotFound, Refused, Unreadable
 from service.domain.version import VersionStatus
-from service.lifecycle import trash
 from service.lifecycle.context import LifecycleContext
 from service.lifecycle.crash_points import crash_point
-from service.lifecycle.store_identity import MARK_FILE, is_marked
-from service.lm.checkpoint_files import CHECKPOINT_SUFFIX
 from service.store import edits, erasure, evaluations, events, heads, idempotency, versions
 from service.store.database import Store
 from service.store.events import Event
@@ -70,15 +67,16 @@ def purge(
     *,
     edit_ids: Collection[str],
     by: str,
-    exports: Path | None = None,
+    exports: Path,
     forget: Callable[[int], None] | None = None,
     keyed: KeyedRequest | None = None,
     now: datetime | None = None,
 ) -> PurgeReport:
     """Remove older versions, exports and rows that hold these edits. Of each edit the event `edit.purged` stays, with its id.
 
-    `exports` is the folder of exports (default: beside the checkpoints); `forget` is called with each version that must not
-    answer any more. A repeated call finishes an interrupted purge; a `keyed` request that was answered before gets that answer.
+    `exports` is the folder of exports; `forget` is called with each version that must not answer any more. A repeated call
+    finishes an interrupted purge; a `keyed` request that was answered before gets that answer.
+
     Raises Refused for no or more than 1,000 edits, NotFound for an edit that never existed, Conflict for an edit that is live or
     on its way, or that the head, a job or an export under way still holds.
     """
@@ -91,18 +89,16 @@ def purge(
         answer = idempotency.recall(connection, request_key)
     if answer is not None:
         return _from_answer(answer)
-    if not is_marked(context.checkpoints.folder):  # a folder that comes back later would still hold the edits
-        raise Unreadable(
-            f"nothing was purged: the data folder's checkpoints/{MARK_FILE} is not there, so see that the folder is mounted"
-        )
-    folder = exports if exports is not None else context.checkpoints.folder.parent / "exports"
+    fault = context.checkpoints.store.find_fault()
+    if fault is not None:  # a folder that comes back later would still hold the edits
+        raise Unreadable(f"nothing was purged: {fault}")
     numbers = _stop_answering(context.store, ids, by=by, now=now)
     for number in numbers:
         if forget is not None:
             forget(number)
     crash_point("purge.after_collecting")
-    files = _delete_files(context)
-    deleted_exports, doubtful = _delete_exports(context.store, folder, ids, numbers)
+    files = _delete_checkpoints(context)
+    deleted_exports, doubtful = _delete_exports(context.store, exports, ids, numbers)
     crash_point("purge.after_files")
     rows, doubtful_rows = _delete_rows(context.store, ids, by=by, now=now)
     doubtful += doubtful_rows
@@ -112,7 +108,7 @@ def purge(
         *(() if context.store.is_sqlite else UNREACHABLE_ON_POSTGRES),
         *context.store.scrub(),
         *doubtful,
-        *_unnamed_files(context),
+        *_mention_unnamed(context),
     ]
     if forget is None and numbers:
         unreachable.append("the memory of this process, until it is started again")
@@ -197,24 +193,27 @@ def _check(connection: Connection, ids: Sequence[str], head: int) -> set[int]:
     return marked_before
 
 
-def _delete_files(context: LifecycleContext) -> tuple[str, ...]:
-    """Delete checkpoints that no kept version needs. The head's lock is held, so that no new version needs one meanwhile."""
+def _delete_checkpoints(context: LifecycleContext) -> tuple[str, ...]:
+    """Delete checkpoints that no kept version needs, and return their names. The head's lock is held, so that no new version
+    needs one meanwhile.
+    """
     removed = []
     with context.store.write() as connection:
         heads.lock(connection)
         for digest in sorted(versions.read_unneeded_digests(connection)):
-            context.checkpoints.forget(digest)
-            if trash.remove(context.checkpoints.folder, digest):
-                removed.append(f"{digest}{CHECKPOINT_SUFFIX}")
+            name = context.checkpoints.remove(digest)
+            if name is not None:
+                removed.append(name)
     return tuple(removed)
 
 
-def _unnamed_files(context: LifecycleContext) -> list[str]:
+def _mention_unnamed(context: LifecycleContext) -> list[str]:
     """A sentence on files without a row. They stay: they may belong to a publication under way or to a newer backup."""
     with context.store.read() as connection:
         kept_digests = versions.read_kept_digests(connection)
-    folder = context.checkpoints.folder
-    unnamed = [path for path in folder.rglob("*") if path.is_file() and path.name != MARK_FILE and path.stem not in kept_digests]
+    names = context.checkpoints.store.list_unnamed(kept_digests)
+    # A copy beside a kept checkpoint, such as its digest with another suffix, holds no more than that checkpoint.
+    unnamed = [name for name in names if PurePath(name).stem not in kept_digests]
     if not unnamed:
         return []
     return [f"{len(unnamed)} files among the checkpoints that no version names: `errata versions verify` lists them"]

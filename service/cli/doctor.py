@@ -134,7 +134,7 @@ def _store(settings: Settings) -> Finding:
     store = Store(settings.store_url)
     try:
         if store.is_sqlite and not Path(store.url.database or "").is_file():
-            name = store_identity.read_mark(settings.checkpoints)
+            name = settings.checkpoints.read_mark()
             lost = "the folder belongs to a store, and its database is not there: restore it, or give another data_dir"
             return Finding("store", CheckStatus.OK, "new") if name is None else Finding("store", CheckStatus.BAD, lost)
         with store.read() as connection:

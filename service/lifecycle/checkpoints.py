@@ -1,45 +1,41 @@
-"""Overlays by the digest of their checkpoint: the latest in memory, the rest in a folder.
+"""Overlays by the digest of their checkpoint: the latest in memory, the rest where checkpoints are kept.
 
-A file that cannot be read is a problem of this process, and is tried again. A file that can be read and does not have the
+A checkpoint that cannot be read is a problem of this process, and is tried again. One that can be read and does not have the
 digest of its name is damaged, until it changes. Neither is written to the database here: see `damage.py`.
 """
 
 import threading
 from collections import OrderedDict
-from pathlib import Path
+from collections.abc import Hashable
 
 from service.domain.errors import Corrupt, Gone, Unreadable
 from service.domain.version import Version, VersionStatus
-from service.lifecycle.store_identity import MARK_FILE, is_marked
-from service.lifecycle.trash import restore
 from service.lm import checkpoint
-from service.lm.checkpoint_files import CHECKPOINT_SUFFIX
-from service.lm.file_identity import FileIdentity, identity_of
+from service.lm.checkpoint_store import CheckpointStore
 from service.lm.overlay import EMPTY, Overlay
 from service.store import versions
 from service.store.database import Store
 
-NOT_MOUNTED = f"the data folder's checkpoints/{MARK_FILE} is not there, so see that the folder is mounted"
 MAX_RESIDENT = 16  # overlays in memory; a few megabytes each
 
 
 class Checkpoints:
-    """Reads and writes checkpoints. The digest None stands for the empty overlay, which has no file."""
+    """Reads and writes checkpoints. The digest None stands for the empty overlay, which has none."""
 
-    def __init__(self, folder: Path, *, fingerprint: str) -> None:
-        self.folder = folder
+    def __init__(self, store: CheckpointStore, *, fingerprint: str) -> None:
+        self.store = store
         self._fingerprint = fingerprint
         self._lock = threading.Lock()
         self._resident: OrderedDict[str, Overlay] = OrderedDict()
-        self._damaged: dict[str, FileIdentity | None] = {}
-        self.folder_error: str | None = None
+        self._damaged: dict[str, Hashable | None] = {}
+        self.store_error: str | None = None
 
-    def check_folder(self) -> str | None:
-        """Why the folder cannot be used now, or None; also stored in `folder_error`. A missing folder belongs to a disk that is
+    def check_store(self) -> str | None:
+        """Why checkpoints cannot be kept now, or None; also stored in `store_error`. A missing folder belongs to a disk that is
         not mounted.
         """
-        self.folder_error = None if is_marked(self.folder) else NOT_MOUNTED
-        return self.folder_error
+        self.store_error = self.store.find_fault()
+        return self.store_error
 
     @property
     def damaged_digests(self) -> tuple[str, ...]:
@@ -48,7 +44,7 @@ class Checkpoints:
             return tuple(self._damaged)
 
     def get(self, digest: str | None) -> Overlay:
-        """The overlay with this digest. Raises Unreadable if its file cannot be read now, Corrupt if it holds other bytes."""
+        """The overlay with this digest. Raises Unreadable if its bytes cannot be read now, Corrupt if they are other bytes."""
         if digest is None:
             return EMPTY
         with self._lock:
@@ -61,13 +57,14 @@ class Checkpoints:
 
     def save(self, overlay: Overlay) -> str | None:
         """Make an overlay durable and return its digest. The bytes hold nothing of a version, so that the same overlay gives
-        the same bytes. Raises Unavailable if the disk refuses the file, or Unreadable if the folder is not the store's.
+        the same bytes. Raises Unavailable if the write is refused, or Unreadable if the place is not the store's.
         """
         if is_empty(overlay):
             return None
-        if self.check_folder() is not None:  # a file written beside an unmounted disk would be gone when the disk is back
-            raise Unreadable(f"The checkpoint could not be written: {NOT_MOUNTED}.")
-        digest = checkpoint.save(overlay, self.folder, meta={"base": self._fingerprint})
+        fault = self.check_store()
+        if fault is not None:  # a file written beside an unmounted disk would be gone when the disk is back
+            raise Unreadable(f"The checkpoint could not be written: {fault}.")
+        digest = checkpoint.save(overlay, self.store, meta={"base": self._fingerprint})
         self._keep(digest, overlay)
         return digest
 
@@ -87,8 +84,20 @@ class Checkpoints:
             self._resident.pop(digest, None)
             self._damaged.pop(digest, None)
 
+    def discard(self, digest: str) -> bool:
+        """Move a checkpoint to the trash, and its overlay out of memory; return whether there was a checkpoint."""
+        self.forget(digest)
+        return self.store.discard(digest)
+
+    def remove(self, digest: str) -> str | None:
+        """Delete a checkpoint for good, and its overlay from memory; return the name that the checkpoint had where it was kept,
+        or None if there was none.
+        """
+        self.forget(digest)
+        return self.store.remove(digest)
+
     def _load(self, digest: str) -> Overlay:
-        identity = self._identity(digest)
+        identity = self.store.identify(digest)
         with self._lock:
             if identity is not None and self._damaged.get(digest) == identity:
                 raise Corrupt("the checkpoint of this version is damaged")
@@ -103,23 +112,16 @@ class Checkpoints:
         return overlay
 
     def _read_twice(self, digest: str) -> Overlay:
-        """Read a checkpoint. A missing file is looked for in the trash; wrong bytes are read a second time before they count as
+        """Read a checkpoint. A missing one is looked for in the trash; wrong bytes are read a second time before they count as
         damaged.
         """
         try:
-            return checkpoint.load(self.folder, digest)
+            return checkpoint.load(self.store, digest)
         except Corrupt:
-            return checkpoint.load(self.folder, digest)
+            return checkpoint.load(self.store, digest)
         except Unreadable:
-            restore(self.folder, digest)
-            return checkpoint.load(self.folder, digest)
-
-    def _identity(self, digest: str) -> FileIdentity | None:
-        """The identity of a checkpoint's file, or None if there is no file."""
-        try:
-            return identity_of((self.folder / f"{digest}{CHECKPOINT_SUFFIX}").lstat())
-        except OSError:
-            return None
+            self.store.restore(digest)
+            return checkpoint.load(self.store, digest)
 
     def _keep(self, digest: str, overlay: Overlay) -> None:
         with self._lock:

@@ -17,7 +17,6 @@ from service.domain.cadence import Mode
 from service.domain.errors import Stale, Unavailable
 from service.domain.liveset import LiveSet
 from service.domain.version import Head, Version, VersionStatus
-from service.lifecycle import trash
 from service.lifecycle.context import LifecycleContext
 from service.lifecycle.crash_points import crash_point
 from service.lifecycle.fenced import fenced_write
@@ -116,13 +115,12 @@ def _publish(context: LifecycleContext, candidate: Candidate, digest: str | None
 
 
 def _delete_unpublished(context: LifecycleContext, fence: int, digest: str | None) -> None:
-    """Delete the file of a candidate that was not published, if no version names it. Under the fence no other worker publishes
-    meanwhile.
+    """Delete the checkpoint of a candidate that was not published, if no version names it. Under the fence no other worker
+    publishes meanwhile.
     """
     with contextlib.suppress(FenceLost, Unavailable, OSError), fenced_write(context, fence) as (connection, _):
         if digest is not None and not versions.has_digest(connection, digest):
-            context.checkpoints.forget(digest)
-            trash.remove(context.checkpoints.folder, digest)
+            context.checkpoints.remove(digest)
 
 
 def _retrain_history(mode: Mode | None, parent: Version, now: datetime) -> dict[str, Any]:

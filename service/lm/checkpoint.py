@@ -1,15 +1,11 @@
-"""Overlays on disk, each named by the SHA-256 of its bytes. Knows no versions.
+"""Overlays as bytes, each named by the SHA-256 of them. Knows no versions, and not where the bytes are kept.
 
-A write is: temporary file, fsync, rename to the digest, fsync of the folder, read back. So no name stands for half a file. A read
-checks that the bytes give the name.
+What was written is read back. A read checks that the bytes give the name.
 """
 
 import hashlib
 import json
-import os
-import re
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -18,11 +14,10 @@ from safetensors.torch import load as tensors_from_bytes
 from safetensors.torch import save as tensors_to_bytes
 from torch import Tensor
 
-from service.domain.errors import Corrupt, Unavailable, Unreadable
-from service.lm.checkpoint_files import CHECKPOINT_SUFFIX, TRASH_FOLDER, open_plain_file
+from service.domain.errors import Corrupt, Unreadable
+from service.lm.checkpoint_store import CheckpointStore
 from service.lm.component_kinds import find_component
 from service.lm.components import Component
-from service.lm.durable_files import write_durably
 from service.lm.intervention import Adapter
 from service.lm.overlay import Overlay
 
@@ -30,35 +25,28 @@ FORMAT = 1  # tensors and an adapter
 FORMAT_WITH_COMPONENTS = 2  # an older release says of it that it does not know it
 MAX_HEADER_BYTES = 1_000_000  # a block of replaced tensors and 100 interventions need some 50 kB
 KEY = "errata"  # the one metadata key: safetensors keeps several in no fixed order, and the same overlay must give the same bytes
-TEMPORARY = re.compile(r"\.[0-9a-f]{64}\.\d+\.[0-9a-f]{8}\.tmp")  # a file whose writer ended before the rename
 
 
-def save(overlay: Overlay, folder: Path, *, meta: Mapping[str, Any] | None = None) -> str:
+def save(overlay: Overlay, store: CheckpointStore, *, meta: Mapping[str, Any] | None = None) -> str:
     """Write an overlay and return its digest. `meta` (JSON) is part of the bytes, and so of the digest.
 
-    Raises Corrupt if a value is not finite or the file does not read back, Unavailable if the disk refuses the write. Neither
-    leaves a file under a final name.
+    Raises Corrupt if a value is not finite or the bytes do not read back, Unavailable if the store refuses the write. Neither
+    leaves anything under a checkpoint's name.
     """
     data = to_bytes(overlay, meta=meta)
     digest = hashlib.sha256(data).hexdigest()
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        _write(data, folder, digest)
-    except OSError as error:
-        raise Unavailable(
-            "The checkpoint could not be written; see that the data folder has room and may be written to."
-        ) from error
-    load(folder, digest)
+    store.write(digest, data)
+    load(store, digest)
     return digest
 
 
-def load(folder: Path, digest: str) -> Overlay:
+def load(store: CheckpointStore, digest: str) -> Overlay:
     """The overlay of a digest.
 
-    Raises Unreadable if this process cannot read a plain file of that name now, or if its format is unknown. Raises Corrupt if
-    the bytes do not give the digest or hold no sound tensors.
+    Raises Unreadable if this process cannot read its bytes now, or if its format is unknown. Raises Corrupt if the bytes do not
+    give the digest or hold no sound tensors.
     """
-    return from_bytes(_read(folder, digest), digest)
+    return from_bytes(store.read(digest), digest)
 
 
 def to_bytes(overlay: Overlay, *, meta: Mapping[str, Any] | None = None) -> bytes:
@@ -104,27 +92,6 @@ def _arrays_of(overlay: Overlay) -> dict[str, Tensor]:
         else:
             arrays |= {f"component/{name}/{part}": tensor for part, tensor in weight.to_arrays().items()}
     return arrays
-
-
-def _write(data: bytes, folder: Path, digest: str) -> None:
-    final = folder / f"{digest}{CHECKPOINT_SUFFIX}"
-    _move_folder_aside(final)
-    write_durably(final, data, temporary=f".{digest}.{os.getpid()}.{os.urandom(4).hex()}.tmp")
-
-
-def _move_folder_aside(final: Path) -> None:
-    """Move a folder with a checkpoint's name to the trash. Errata makes no such folder, and it would block the write."""
-    if final.is_dir() and not final.is_symlink():
-        trash = final.parent / TRASH_FOLDER
-        trash.mkdir(exist_ok=True)
-        final.rename(trash / f"{final.name}.{os.urandom(4).hex()}.in-the-way")
-
-
-def _read(folder: Path, digest: str) -> bytes:
-    if not re.fullmatch(r"[0-9a-f]{64}", digest):
-        raise Corrupt("A checkpoint's name is not a digest.")
-    with open_plain_file(folder / f"{digest}{CHECKPOINT_SUFFIX}") as file:
-        return file.read()
 
 
 def _head(data: bytes) -> Mapping[str, Any]:

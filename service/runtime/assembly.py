@@ -101,7 +101,7 @@ def open_server(settings: Settings, role: Role = "all") -> Iterator[ServerState]
 
 
 def _open_store(settings: Settings, stack: ExitStack) -> Store:
-    """The database with its newest schema, and a folder of checkpoints that belongs to it."""
+    """The database with its newest schema. Its checkpoints were found to belong to it."""
     store = Store(settings.store_url)
     stack.callback(store.close)
     store.lock_folder()
@@ -116,7 +116,7 @@ def _open_base(settings: Settings, store: Store) -> Base:
     base = load_base(model_path(settings), device=settings.device, dtype=settings.dtype)
     anatomy = {"family": base.anatomy.family, "blocks": base.anatomy.depth, "width": base.anatomy.width}
     log.info("model loaded", **anatomy, device=str(base.device), dtype=str(base.dtype).removeprefix("torch."))
-    initialise_store(store, fingerprint=base.fingerprint, name=settings.model, folder=settings.checkpoints)
+    initialise_store(store, fingerprint=base.fingerprint, name=settings.model, checkpoints=settings.checkpoints)
     return base
 
 

@@ -43,8 +43,8 @@ class FollowLoop:
             self._thread.join(timeout_s)
 
     def step(self) -> None:
-        """Check the folder of checkpoints, adopt the head, and announce settled edits. Raises Unavailable."""
-        self._check_folder()
+        """Check the place of checkpoints, adopt the head, and announce settled edits. Raises Unavailable."""
+        self._check_checkpoints()
         self._follow()
 
     def _run(self) -> None:
@@ -75,8 +75,8 @@ class FollowLoop:
         self._context.announcer.announce(edit_id for edit_id, status in settled.items() if announced.get(edit_id) is not status)
         self._announced, self._announced_epoch = settled, epoch
 
-    def _check_folder(self) -> None:
+    def _check_checkpoints(self) -> None:
         """Check whether checkpoints can be written, and log each change once."""
-        before, now = self._context.checkpoints.folder_error, self._context.checkpoints.check_folder()
+        before, now = self._context.checkpoints.store_error, self._context.checkpoints.check_store()
         if now != before:
             log.warning("edits wait" if now else "edits are applied again", reason=now or "the checkpoints are there")

@@ -127,7 +127,7 @@ class Worker:
         """Follow the head, then do the next piece of mending, refitting or applying."""
         self.follow_loop.step()
         lease = self._lease()
-        if lease is None or self._context.checkpoints.folder_error is not None:  # a fit's checkpoint could not be written
+        if lease is None or self._context.checkpoints.store_error is not None:  # a fit's checkpoint could not be written
             return False
         if self._mend_head(lease):
             return True

@@ -437,7 +437,7 @@ def test_a_purge_cancels_the_evaluations_of_its_versions(local: LocalService) ->
     waiting = [request_eval(local.store, version=version, selection=facts(1), author="ann") for version in (0, local.head.number)]
     local.roll_back(0)
 
-    purge(local.context, edit_ids=[edit.id], by="ann")
+    purge(local.context, edit_ids=[edit.id], by="ann", exports=local.exports)
 
     assert [get_eval(local.store, evaluation.id).status for evaluation in waiting] == ["queued", "cancelled"]
 

@@ -201,7 +201,7 @@ def test_a_purge_in_the_middle_of_a_round_does_not_end_the_monitor(local: LocalS
     local.worker.drain()
     local.live(("b", "2"))
     assert monitor.step()
-    purge(local.context, edit_ids=[a.id], by="ann")
+    purge(local.context, edit_ids=[a.id], by="ann", exports=local.exports)
 
     while monitor.step():
         pass

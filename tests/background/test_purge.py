@@ -37,7 +37,7 @@ def make_service(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Mak
 
 
 def purge_edits(local: LocalService, *edit_ids: str, **given: object) -> PurgeReport:
-    return purge(local.context, edit_ids=edit_ids, by="ann", **given)  # type: ignore[arg-type]
+    return purge(local.context, edit_ids=edit_ids, by="ann", exports=local.exports, **given)  # type: ignore[arg-type]
 
 
 def post_and_retract_secret(local: LocalService) -> str:

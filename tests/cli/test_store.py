@@ -14,7 +14,7 @@ from service.cli.main import app
 from service.cli.options import FAILED, USAGE
 from service.client.local_server import LocalServer
 from service.domain.errors import Conflict
-from service.lifecycle.store_identity import MARK_FILE
+from service.lm.checkpoint_folder import MARK_FILE
 from service.runtime.assembly import open_server
 from service.store import events, versions
 from tests.api.live_server import LiveServer, tiny_settings

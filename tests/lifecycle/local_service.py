@@ -20,6 +20,8 @@ from service.lifecycle.retrain.request import request_retrain
 from service.lifecycle.rollback import RollbackResult, roll_back
 from service.lifecycle.settings import LifecycleSettings
 from service.lifecycle.store_identity import initialise_store
+from service.lm.checkpoint_folder import CheckpointFolder
+from service.lm.checkpoint_store import CheckpointStore
 from service.runtime.worker import Worker
 from service.store import edits, events, heads, jobs, versions
 from service.store.database import Store
@@ -40,7 +42,10 @@ class Crash(BaseException):
 
 
 class LocalService:
-    """The parts of one process over one database and folder; several services may share both. `close` is no clean stop."""
+    """The parts of one process over one database and folder; several services may share both. `close` is no clean stop.
+
+    Checkpoints are kept in the folder, unless another place is given.
+    """
 
     def __init__(
         self,
@@ -50,13 +55,15 @@ class LocalService:
         ledger: Ledger | None = None,
         settings: LifecycleSettings | None = None,
         alone: bool = True,
+        checkpoints: CheckpointStore | None = None,
     ) -> None:
         self.url, self.folder = url, folder
         self.ledger = ledger or Ledger()
         self.settings = settings or LifecycleSettings(cadence=PATIENT)
         self.store = Store(url)
-        initialise_store(self.store, fingerprint="base", name="ledger", folder=folder)
-        overlays = Checkpoints(folder, fingerprint="base")
+        self.checkpoints = checkpoints or CheckpointFolder(folder)
+        initialise_store(self.store, fingerprint="base", name="ledger", checkpoints=self.checkpoints)
+        overlays = Checkpoints(self.checkpoints, fingerprint="base")
         self.swaps: list[PublishedHead] = []
         follower = HeadFollower(self.store, overlays, self.swaps.append)
         self.context = LifecycleContext(
@@ -73,11 +80,16 @@ class LocalService:
     def again(self, **changed: object) -> "LocalService":
         """The same database and folder after this process died."""
         self.close()
-        kept = {"ledger": self.ledger, "settings": self.settings}
+        kept = {"ledger": self.ledger, "settings": self.settings, "checkpoints": self.checkpoints}
         return LocalService(self.url, self.folder, **{**kept, **changed})  # type: ignore[arg-type]
 
     def close(self) -> None:
         self.store.close()
+
+    @property
+    def exports(self) -> Path:
+        """The folder of exports."""
+        return self.folder.parent / "exports"
 
     def post(self, *facts: tuple[str, str], method: str = "auto", author: str = "ann", tokens: int = 0) -> list[Edit]:
         """Submit edits given as (prompt, target), in one batch; each is said to cost so many tokens."""

@@ -68,13 +68,14 @@ def test_a_failed_edit_is_purged_only_after_a_major_retrain_without_it(local: Lo
     assert retrained(local, "minor").mode == "minor"
     assert roles(local)["1"] == ("lost", "tensors", True)
     with pytest.raises(Conflict, match="major retrain"):
-        purge(local.context, edit_ids=[a.id], by="ann")
+        purge(local.context, edit_ids=[a.id], by="ann", exports=local.exports)
 
     retrained(local, "major")
 
     assert "1" not in lesson_targets(local)
     assert local.live_set.get(a.id) is None
-    assert purge(local.context, edit_ids=[a.id], by="ann").versions == (1, 2, 3, 4, 5)[: local.head.number - 1]
+    report = purge(local.context, edit_ids=[a.id], by="ann", exports=local.exports)
+    assert report.versions == (1, 2, 3, 4, 5)[: local.head.number - 1]
 
 
 def test_retracting_a_failed_edit_that_the_head_was_trained_on_makes_a_major_retrain(tmp_path: Path) -> None:

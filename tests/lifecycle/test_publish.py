@@ -10,7 +10,7 @@ from service.lifecycle.publish import Candidate, publish
 from service.lm.overlay import EMPTY
 from service.store import heads
 from service.store.heads import FenceLost
-from tests.lifecycle.local_service import LocalService
+from tests.lifecycle.local_service import LocalService, once
 
 
 def unchanged(head: HeadSnapshot, fence: int) -> Candidate:
@@ -63,3 +63,15 @@ def test_an_announced_edit_is_answered_already(local: LocalService) -> None:
         return await waiting, local.says("a")
 
     assert asyncio.run(wait()) == (True, "1")
+
+
+def test_a_candidate_that_lost_its_publication_leaves_no_file(local: LocalService) -> None:
+    local.live(("a", "1"))
+    (b,) = local.post(("b", "2"))
+    local.ledger.during_fit = once(lambda: local.roll_back(0))  # type: ignore[assignment]
+
+    local.worker.drain()
+
+    named = {str(version.digest) for version in local.versions() if version.digest}
+    assert local.edit(b).status.is_live
+    assert {path.stem for path in local.folder.glob("*.safetensors")} == named

@@ -211,7 +211,7 @@ def test_a_revocation_that_was_cut_off_between_two_transactions_is_finished(
 
 
 def purged(local: LocalService, edit_id: str, key: str = "p") -> Any:
-    return purge(local.context, edit_ids=[edit_id], by="ann", keyed=asked("purge", key))
+    return purge(local.context, edit_ids=[edit_id], by="ann", exports=local.exports, keyed=asked("purge", key))
 
 
 def test_a_repeated_purge_reports_what_the_first_one_removed(make: Callable[[], LocalService]) -> None:

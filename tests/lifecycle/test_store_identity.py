@@ -1,24 +1,15 @@
 """A database and a data folder that do not belong together are refused, with both names, before either is touched."""
 
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
-from service.domain.errors import Conflict, Refused, Unreadable
-from service.lifecycle import store_identity
-from service.lifecycle.store_identity import (
-    MARK_FILE,
-    FolderMark,
-    adopt,
-    check_database_exists,
-    check_same_store,
-    initialise_store,
-    read_mark,
-    write_mark,
-)
+from service.domain.errors import Conflict, Refused
+from service.lifecycle.store_identity import adopt, check_database_exists, check_same_store, initialise_store
+from service.lm.checkpoint_folder import MARK_FILE, CheckpointFolder
+from service.lm.checkpoint_store import StoreMark
 from service.store import heads
 from service.store.database import Store
 from service.store.migrate import upgrade
@@ -46,7 +37,7 @@ def opened(url: str) -> Iterator[Store]:
 
 
 def found(store: Store, folder: Path) -> str:
-    return initialise_store(store, fingerprint="base", name="ledger", folder=folder)
+    return initialise_store(store, fingerprint="base", name="ledger", checkpoints=CheckpointFolder(folder))
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -55,8 +46,8 @@ def test_a_new_database_and_a_new_folder_get_one_store_id(kind: str, tmp_path: P
         name = found(store, tmp_path / "checkpoints")
 
         assert found(store, tmp_path / "checkpoints") == name
-        check_same_store(store, tmp_path / "checkpoints")
-        assert read_mark(tmp_path / "checkpoints") == FolderMark(name, is_complete=True)
+        check_same_store(store, CheckpointFolder(tmp_path / "checkpoints"))
+        assert CheckpointFolder(tmp_path / "checkpoints").read_mark() == StoreMark(name, is_complete=True)
         with store.read() as connection:
             assert heads.read(connection).store_id == name
 
@@ -75,10 +66,10 @@ def test_another_stores_folder_is_refused_and_nothing_changes(kind: str, tmp_pat
         with pytest.raises(Conflict, match=f"of store {name}"):
             found(store, tmp_path / "new")
         with pytest.raises(Conflict, match=f"of store {name}"):
-            check_same_store(store, tmp_path / "not there")
+            check_same_store(store, CheckpointFolder(tmp_path / "not there"))
 
         assert list((tmp_path / "new").iterdir()) == [] and not (tmp_path / "not there").exists()
-        assert read_mark(tmp_path / "theirs") == FolderMark(other, is_complete=True)
+        assert CheckpointFolder(tmp_path / "theirs").read_mark() == StoreMark(other, is_complete=True)
         with store.read() as connection:
             assert heads.read(connection) == before
 
@@ -86,7 +77,7 @@ def test_another_stores_folder_is_refused_and_nothing_changes(kind: str, tmp_pat
 def found_by_itself(folder: Path) -> str:
     """A folder of another store."""
     folder.mkdir()
-    write_mark(folder, FolderMark("another-store", is_complete=True))
+    CheckpointFolder(folder).write_mark(StoreMark("another-store", is_complete=True))
     return "another-store"
 
 
@@ -121,7 +112,7 @@ def test_no_empty_sqlite_file_replaces_a_lost_one(left: bytes | None, tmp_path: 
     store = Store(local.url)
 
     with pytest.raises(Conflict, match="the database is empty"):
-        check_database_exists(store, local.folder)
+        check_database_exists(store, local.checkpoints)
 
     store.close()
     assert [path.stat().st_size for path in tmp_path.glob("errata.db*")] == ([] if left is None else [0])
@@ -139,15 +130,15 @@ def test_a_first_start_killed_between_folder_and_database_is_finished_by_the_nex
             patch.setattr(heads, "create_or_check", die)
             with pytest.raises(KeyboardInterrupt):
                 found(store, tmp_path / "checkpoints")
-        begun = read_mark(tmp_path / "checkpoints")
+        begun = CheckpointFolder(tmp_path / "checkpoints").read_mark()
         assert begun is not None and not begun.is_complete
         with monkeypatch.context() as patch:
-            patch.setattr(store_identity, "write_mark", die)  # and again, between the database and the last word in the folder
+            patch.setattr(CheckpointFolder, "write_mark", die)  # and again, between the database and the last word in the folder
             with pytest.raises(KeyboardInterrupt):
                 found(store, tmp_path / "checkpoints")
 
         assert found(store, tmp_path / "checkpoints") == begun.store_id
-        assert read_mark(tmp_path / "checkpoints") == FolderMark(begun.store_id, is_complete=True)
+        assert CheckpointFolder(tmp_path / "checkpoints").read_mark() == StoreMark(begun.store_id, is_complete=True)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -166,7 +157,7 @@ def test_a_store_without_an_id_accepts_the_folder_that_holds_its_heads_checkpoin
         again = service_in(local, local.folder)
 
         assert again.says("a") == "1"
-        mark = read_mark(local.folder)
+        mark = CheckpointFolder(local.folder).read_mark()
         with again.store.read() as connection:
             assert mark is not None and mark.is_complete and mark.store_id == heads.read(connection).store_id
         again.close()
@@ -184,7 +175,7 @@ def test_a_folder_that_was_restored_without_its_mark_is_adopted_on_request_only(
         local.again()
 
     store = Store(local.url)
-    adopt(store, local.folder)
+    adopt(store, CheckpointFolder(local.folder))
     store.close()
     again = local.again()
 
@@ -197,7 +188,7 @@ def test_adopting_a_new_folder_for_a_lost_one_applies_its_edits_again(tmp_path: 
     made = local.live(("a", "1"), ("b", "2"))
     local.folder.rename(tmp_path / "lost")
     store = Store(local.url)
-    adopt(store, local.folder)
+    adopt(store, CheckpointFolder(local.folder))
     store.close()
 
     again = local.again()
@@ -213,19 +204,4 @@ def test_adopting_a_new_folder_for_a_lost_one_applies_its_edits_again(tmp_path: 
 def test_an_empty_database_adopts_nothing(tmp_path: Path) -> None:
     with database("sqlite", tmp_path) as store:
         with pytest.raises(Refused, match="the database is empty"):
-            adopt(store, tmp_path / "checkpoints")
-
-
-@pytest.mark.parametrize("content", ["", "[]", '{"store": 3, "founded": true}', '{"store": "a/b", "founded": true}', "x" * 9000])
-def test_a_damaged_mark_is_reported_and_not_treated_as_missing(content: str, tmp_path: Path) -> None:
-    (tmp_path / MARK_FILE).write_text(content)
-
-    with pytest.raises(Unreadable, match="damaged"):
-        read_mark(tmp_path)
-
-
-def test_the_mark_is_plain_enough_to_be_read_by_a_person(tmp_path: Path) -> None:
-    write_mark(tmp_path, FolderMark("one", is_complete=True))
-
-    assert json.loads((tmp_path / MARK_FILE).read_text()) == {"store": "one", "founded": True}
-    assert [path.name for path in tmp_path.iterdir()] == [MARK_FILE]
+            adopt(store, CheckpointFolder(tmp_path / "checkpoints"))

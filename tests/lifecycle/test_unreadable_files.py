@@ -160,7 +160,7 @@ def test_a_damaged_file_is_read_again_only_when_it_has_changed(local: LocalServi
     local = local.again()
     reads: list[str] = []
     load = __import__("service.lm.checkpoint", fromlist=["load"]).load
-    monkeypatch.setattr("service.lm.checkpoint.load", lambda folder, digest: reads.append(digest) or load(folder, digest))
+    monkeypatch.setattr("service.lm.checkpoint.load", lambda store, digest: reads.append(digest) or load(store, digest))
 
     for _ in range(3):
         with pytest.raises(Exception, match=r"damaged|written with"):
@@ -238,8 +238,8 @@ def test_no_edit_is_fitted_while_the_checkpoints_are_not_mounted(local: LocalSer
     for _ in range(3):
         local.worker.step()
     assert len(local.ledger.fits) == fits and not local.edit(b).status.is_settled
-    assert "checkpoints/store.json is not there" in str(local.context.checkpoints.folder_error)
+    assert "checkpoints/store.json is not there" in str(local.context.checkpoints.store_error)
 
     aside.rename(local.folder)
     local.worker.drain()
-    assert local.says("b") == "2" and local.context.checkpoints.folder_error is None
+    assert local.says("b") == "2" and local.context.checkpoints.store_error is None

@@ -12,6 +12,7 @@ from service.editors.locft.fit import fit_locft
 from service.editors.locft.settings import LocftSettings
 from service.editors.protocol import FitCancelled, FitFailed, FitItem, FitResult, Hooks
 from service.lm.checkpoint import load, save
+from service.lm.checkpoint_folder import CheckpointFolder
 from service.lm.overlay import EMPTY, Overlay, compute_logits
 from service.lm.prompts import collate, encode_row
 from service.lm.scoring import decode_greedily, greedy_matches
@@ -180,8 +181,8 @@ def test_a_fit_without_a_parent_adapter_starts_with_an_empty_load():
 
 def test_load_and_bases_survive_storing(tmp_path):
     fitted = fit([item("red is", "Z")])
-    digest = save(fitted.overlay, tmp_path, meta={})
-    stored = load(tmp_path, digest)
+    digest = save(fitted.overlay, CheckpointFolder(tmp_path), meta={})
+    stored = load(CheckpointFolder(tmp_path), digest)
 
     assert same_bytes(stored, fitted.overlay)
     further = fit([item("sky is", "Y")], stored, [item("red is", "Z")])

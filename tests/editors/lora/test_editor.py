@@ -13,6 +13,7 @@ from service.editors.lora.weights import LowRankWeights
 from service.editors.protocol import ConsolidatingEditor, EditorContext, FitItem, FitResult, Hooks, StartElsewhere
 from service.editors.registry import find_method
 from service.lm.checkpoint import load, save
+from service.lm.checkpoint_folder import CheckpointFolder
 from service.lm.components import make_dense
 from service.lm.overlay import EMPTY, Overlay, make_view
 from service.lm.weights import read_weight
@@ -65,14 +66,16 @@ def test_the_overlay_holds_a_pair_of_the_rank_and_nothing_else() -> None:
 
 
 def test_the_same_retrain_gives_the_same_file(tmp_path: Path) -> None:
-    assert save(fit(EDITS[:3]).overlay, tmp_path) == save(fit(EDITS[:3]).overlay, tmp_path)
-    assert save(fit(EDITS[:3]).overlay, tmp_path) != save(fit(EDITS[:3], seed=2).overlay, tmp_path)
+    folder = CheckpointFolder(tmp_path)
+    assert save(fit(EDITS[:3]).overlay, folder) == save(fit(EDITS[:3]).overlay, folder)
+    assert save(fit(EDITS[:3]).overlay, folder) != save(fit(EDITS[:3], seed=2).overlay, folder)
 
 
 def test_a_pair_answers_the_same_after_a_restart(tmp_path: Path) -> None:
     fitted = fit(EDITS)
 
-    again = load(tmp_path, save(fitted.overlay, tmp_path))
+    folder = CheckpointFolder(tmp_path)
+    again = load(folder, save(fitted.overlay, folder))
 
     assert again.tensors_digest == fitted.overlay.tensors_digest
     assert all(says(again, edit.edit.prompt, edit.target) for edit in EDITS)

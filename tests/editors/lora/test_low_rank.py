@@ -10,6 +10,7 @@ from service.editors.lora.low_rank import LowRank
 from service.editors.registry import list_methods
 from service.lm import checkpoint, component_kinds
 from service.lm.checkpoint import from_bytes, load, save, to_bytes
+from service.lm.checkpoint_folder import CheckpointFolder
 from service.lm.component_kinds import find_component, register_component
 from service.lm.overlay import Overlay, digest_of, make_view
 from service.lm.weights import read_weight
@@ -62,7 +63,7 @@ def test_a_pair_of_another_shape_than_the_weight_is_refused() -> None:
 def test_a_pair_comes_back_from_its_file_bit_for_bit(tmp_path: Path) -> None:
     pair = base_pair()
 
-    overlay = load(tmp_path, save(Overlay({NAME: pair}), tmp_path))
+    overlay = load(CheckpointFolder(tmp_path), save(Overlay({NAME: pair}), CheckpointFolder(tmp_path)))
 
     found = overlay.tensors[NAME]
     assert isinstance(found, LowRank)
@@ -72,7 +73,7 @@ def test_a_pair_comes_back_from_its_file_bit_for_bit(tmp_path: Path) -> None:
 def test_a_pair_and_a_whole_tensor_may_lie_in_one_file(tmp_path: Path) -> None:
     other = torch.ones(3, 2)
 
-    overlay = load(tmp_path, save(Overlay({NAME: base_pair(), "whole": other}), tmp_path))
+    overlay = load(CheckpointFolder(tmp_path), save(Overlay({NAME: base_pair(), "whole": other}), CheckpointFolder(tmp_path)))
 
     assert set(overlay.tensors) == {NAME, "whole"} and torch.equal(overlay.tensors["whole"], other)
 
@@ -107,11 +108,11 @@ def test_matrices_that_do_not_belong_together_are_a_damaged_file(left: tuple[int
 
 
 def test_a_component_of_an_unknown_kind_is_unreadable_and_not_damaged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    digest = save(Overlay({NAME: base_pair()}), tmp_path)
+    digest = save(Overlay({NAME: base_pair()}), CheckpointFolder(tmp_path))
     monkeypatch.delitem(component_kinds._places, "low_rank")
 
     with pytest.raises(Unreadable, match="low_rank"):
-        load(tmp_path, digest)
+        load(CheckpointFolder(tmp_path), digest)
 
 
 def test_a_file_with_a_component_has_a_format_that_an_older_release_names_unknown() -> None:

@@ -170,7 +170,7 @@ def test_an_edit_superseded_during_a_retrain_leaves_the_tensors_by_a_major_one(
     local.ledger.during_fit = once(lambda: post_and_apply(local, ("a", "new")))  # type: ignore[assignment]
     retrained(local)
     with pytest.raises(Conflict, match="major retrain"):
-        purge(local.context, edit_ids=[a.id], by="ann")
+        purge(local.context, edit_ids=[a.id], by="ann", exports=local.exports)
 
     local.retract(local.edit_by("a"))
     local.worker.drain()
@@ -178,7 +178,7 @@ def test_an_edit_superseded_during_a_retrain_leaves_the_tensors_by_a_major_one(
     retrained(local, "major")
 
     assert tensors_of(local.context.follower.current.overlay) == {"prompt:b": "2"}
-    purge(local.context, edit_ids=[a.id], by="ann")
+    purge(local.context, edit_ids=[a.id], by="ann", exports=local.exports)
 
 
 def test_an_edit_retracted_and_then_superseded_during_a_retrain_is_not_in_the_tensors(local: LocalService) -> None:
