@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from service.lm import sampling
 from service.lm.sampling import greedy_tokens, sample_tokens
 
 LOGITS = torch.tensor([[1.0, 3.0, -2.0, 2.0, 0.0]])
@@ -33,7 +34,33 @@ def test_the_nucleus_is_the_fewest_likeliest_tokens_that_reach_top_p() -> None:
 
 def test_the_ends_of_the_unit_interval_give_possible_tokens() -> None:
     tokens = sample_tokens(LOGITS.expand(2, -1), torch.tensor([0.0, 1 - 2**-24]))
-    assert tokens.tolist() == [1, 2]  # the likeliest first, the least likely last
+    assert tokens.tolist() == [0, 4]  # the first token and the last one
+
+
+def test_a_nucleus_of_more_tokens_than_are_sorted_first_is_complete(monkeypatch: pytest.MonkeyPatch) -> None:
+    grid = (torch.arange(500, dtype=torch.float64) + 0.5) / 500
+    logits = torch.randn(1, 40, generator=torch.Generator().manual_seed(0)).expand(500, -1)
+    whole = sample_tokens(logits, grid, top_p=0.9)
+
+    monkeypatch.setattr(sampling, "_NUCLEUS", 2)
+
+    assert torch.equal(sample_tokens(logits, grid, top_p=0.9), whole)
+
+
+def test_equally_likely_tokens_enter_the_nucleus_in_the_order_of_their_ids() -> None:
+    grid = (torch.arange(100, dtype=torch.float64) + 0.5) / 100
+
+    tokens = sample_tokens(torch.zeros(100, 10), grid, top_p=0.3)
+
+    assert tokens.bincount().tolist() == pytest.approx([100 / 3] * 3, abs=1)
+
+
+def test_a_token_without_a_share_is_never_sampled() -> None:
+    logits = torch.tensor([[-torch.inf, 0.0, -torch.inf, 0.0, -torch.inf]])
+
+    tokens = sample_tokens(logits.expand(3, -1), torch.tensor([0.0, 0.5, 1 - 2**-24]))
+
+    assert tokens.tolist() == [1, 3, 3]
 
 
 def test_a_tiny_temperature_is_greedy() -> None:
