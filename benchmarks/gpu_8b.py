@@ -18,8 +18,9 @@ from benchmarks.random_model import LLAMA_SHAPES, llama
 from service.domain.edit import Edit
 from service.editors.baft.fit import fit_baft
 from service.editors.baft.settings import BaftSettings
-from service.editors.neutral import NeutralSentences, load_or_sample_neutral
+from service.editors.neutral import NeutralSentences
 from service.editors.neutral_settings import NeutralSettings
+from service.editors.neutral_store import load_or_sample_neutral
 from service.editors.protocol import FitItem
 from service.evaluation.records import Record
 from service.lm.base import Base

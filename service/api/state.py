@@ -34,7 +34,8 @@ ENCODERS = 8  # prompts tokenised, and versions loaded, at the same time
 class ServerState:
     """The parts of one running server. `is_alive` says whether its threads are alive; `ring` wakes the worker.
 
-    `check_capability` raises Refused if the base has no capability tasks.
+    `editing` returns `ok` once edits are fitted; before that, what they wait for. `get_neutral` raises Unavailable while the
+    neutral sentences are not there. `check_capability` raises Refused if the base has no capability tasks.
     """
 
     settings: Settings
@@ -42,10 +43,11 @@ class ServerState:
     seal: WeightSeal
     serving: Scheduler
     lifecycle: lifecycle.LifecycleContext
-    neutral: NeutralSentences
+    get_neutral: Callable[[], NeutralSentences]
     reservoir: PromptReservoir
     ring: Callable[[str], None]
     is_alive: Callable[[], bool]
+    editing: Callable[[], str]
     check_capability: Callable[[], None]
     draining: threading.Event = field(default_factory=threading.Event)
     encoders: CapacityLimiter = field(default_factory=lambda: CapacityLimiter(ENCODERS))
@@ -91,6 +93,7 @@ class ServerState:
             "weights": self.seal.failure or "ok",
             "files": self.seal.note or "ok",
             "worker": "ok" if self.is_alive() else "a thread of the worker, or the one that follows the head, has ended",
+            "edits": self.editing(),
             "server": "stopping" if self.draining.is_set() else "ok",
         }
 
@@ -112,6 +115,7 @@ class ServerState:
             "retention": version.scores.get("retention"),
             "canary": version.scores.get("canary"),
             "waiting": counts["queued"] + counts["applying"],
+            "getting_ready": None if (state := self.editing()) == "ok" else state,
             "degraded": self.seal.failure
             or self.lifecycle.follower.degraded
             or self.lifecycle.checkpoints.store_error

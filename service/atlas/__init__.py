@@ -9,3 +9,8 @@ from pathlib import Path
 def weights_path() -> Path:
     """The folder of the shipped model, in the layout `from_pretrained` reads."""
     return Path(__file__).with_name("weights")
+
+
+def neutral_path() -> Path:
+    """The folder of the shipped model's neutral sentences."""
+    return Path(__file__).with_name("neutral_sentences")

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from service.domain.errors import Corrupt, Gone, Unreadable
 from service.domain.liveset import LiveItem
 from service.domain.version import Version, VersionStatus
-from service.lifecycle.context import LifecycleContext
+from service.lifecycle.context import EditingContext
 from service.lifecycle.editors import MonitorProbes, Share
 from service.lifecycle.measured_figures import measured_figure
 from service.lm.overlay import Overlay
@@ -41,7 +41,7 @@ class Monitor:
     until each of its edits was asked.
     """
 
-    def __init__(self, context: LifecycleContext, *, now: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, context: EditingContext, *, now: Callable[[], float] = time.monotonic) -> None:
         self._context, self._now = context, now
         self._round: Round | None = None
         self._next_at = now() + context.settings.monitor_s

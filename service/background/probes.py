@@ -1,10 +1,10 @@
 """The probes of an edit: asked after its publication, for the scores in its report."""
 
-from service.lifecycle.context import LifecycleContext
+from service.lifecycle.context import EditingContext
 from service.store import edits
 
 
-def score_next_edit(context: LifecycleContext) -> bool:
+def score_next_edit(context: EditingContext) -> bool:
     """Score the next edit that is due on the head, giving way to answers and fits; whether an edit was due."""
     with context.store.read() as connection:
         edit = edits.find_next_to_score(connection)

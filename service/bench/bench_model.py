@@ -8,8 +8,9 @@ from typing import Any
 from service.atlas import weights_path
 from service.bench.neutral_cache import CACHE_FOLDER
 from service.domain.edit import Edit, EditStatus
-from service.editors.neutral import NeutralSentences, load_or_sample_neutral
+from service.editors.neutral import NeutralSentences
 from service.editors.neutral_settings import NeutralSettings
+from service.editors.neutral_store import load_or_sample_neutral
 from service.editors.protocol import EditorContext, FitItem
 from service.evaluation.capability.measure import Scores, Task, measure_capability
 from service.evaluation.metrics.outcomes import Outcome, Reference, measure_outcomes

@@ -387,4 +387,5 @@ class ModelData(TypedDict):
     drift: dict[str, Any] | None
     measured: dict[str, MeasuredData]
     waiting: int
+    getting_ready: str | None
     degraded: str | None

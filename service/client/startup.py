@@ -64,10 +64,11 @@ class ServerStart:
             self.sleep(self.poll_s)
 
     def is_ready(self) -> bool:
-        """Whether the server answers that it is ready."""
+        """Whether the server answers that it is ready, for edits too."""
         try:
-            return httpx.get(f"{self.url}/health/ready", timeout=ANSWER_S, trust_env=False).status_code == 200
-        except httpx.TransportError:
+            answer = httpx.get(f"{self.url}/health/ready", timeout=ANSWER_S, trust_env=False)
+            return answer.status_code == 200 and answer.json()["checks"].get("edits", "ok") == "ok"
+        except (httpx.TransportError, ValueError, KeyError, TypeError, AttributeError):
             return False
 
     def _read_signs(self) -> tuple[int, object]:

@@ -2,42 +2,29 @@
 
 A fit keeps the unedited model's predictions on neutral sentences, cut at a random word, so that an edit changes little else. They
 need no user data and suit any model. No fit sees the canary, which is a part of them: the share of the canary that a version
-continues as before measures the change outside the edits. Sampled once per base and stored on disk by the base's fingerprint.
+continues as before measures the change outside the edits. `neutral_store.py` samples and keeps them.
 """
 
-import hashlib
-import json
-import os
-import tempfile
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TypeVar
 
-import structlog
 import torch
 
-from service.domain.errors import Unavailable
 from service.editors.cache import KeyedCache
-from service.editors.neutral_settings import NeutralSettings
 from service.lm.base import Base
 from service.lm.overlay import View
-from service.lm.overlay import make_view as plain_view
 from service.lm.prompts import Row, row_from_ids
-from service.lm.scoring import decode_greedily, row_losses, sample_sentences
+from service.lm.scoring import decode_greedily, row_losses
 
-PROGRESS_INTERVAL_S = 5.0
-_FORMAT = 2
 _WORD_STARTS = ("Ġ", "▁", " ")  # marks of byte-level and sentencepiece vocabularies on a token that begins a word
 _CONTINUATION_TOKENS = 6
-_CANDIDATES = 3  # sentences drawn for each row of the canary
+CANDIDATES = 3  # sentences drawn for each row of the canary
 _CONFIDENT_LOSS = 0.35  # nats a token: the base model gives each token of a continuation a probability of 0.7 or so
 _PREFIX_TOKENS = 10
 _CHUNK = 16
 
 Value = TypeVar("Value")
-log = structlog.get_logger("errata.neutral")
 
 
 @dataclass(frozen=True)
@@ -96,55 +83,7 @@ class NeutralSentences:
         return [tuple(token for token in row.ids if token not in special)[:_PREFIX_TOKENS] for row in rows]
 
 
-def load_or_sample_neutral(base: Base, folder: Path, *, settings: NeutralSettings, view: View | None = None) -> NeutralSentences:
-    """The neutral sentences of a base, read from `folder`, or sampled and written there.
-
-    An unreadable file counts as absent: the same sentences are sampled again. Raises Unavailable if the folder cannot be written.
-    """
-    path = folder / f"{_key(base, settings)}.json"
-    stored = _read(path)
-    if stored is None:
-        stored = _sample(base, view or plain_view(base), settings)
-        _write(path, stored)
-    sentences = tuple(_sentence(base, ids) for ids in stored["sentences"])
-    canary = tuple(row_from_ids(base, ids, cut) for ids, cut in stored["canary"])
-    return NeutralSentences(base, tuple(sentence for sentence in sentences if sentence.cuts), canary)
-
-
-def _key(base: Base, settings: NeutralSettings) -> str:
-    text = json.dumps([_FORMAT, base.fingerprint, settings.model_dump()], sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:32]
-
-
-def _sample(base: Base, view: View, settings: NeutralSettings) -> dict[str, list]:
-    """Distinct sentences; the first ones become the canary, so that no sentence is in both parts."""
-    candidates = _CANDIDATES * settings.canary
-    count = candidates + settings.sentences
-    sampled = _sample_ids(base, count, settings) if count else []
-    distinct = [ids for ids in dict.fromkeys(tuple(ids) for ids in sampled) if cuts_of(base, ids)]
-    generator = torch.Generator().manual_seed(settings.seed)
-    log.info("choosing the canary among them", of=candidates)
-    canary = _most_confident(base, view, _continue(base, view, distinct[:candidates], generator), settings.canary)
-    return {"canary": canary, "sentences": [list(ids) for ids in distinct[candidates:]]}
-
-
-def _sample_ids(base: Base, count: int, settings: NeutralSettings) -> list[tuple[int, ...]]:
-    """Sample `count` sentences, with log lines on the progress: a first start waits for them."""
-    logged_at = time.monotonic()
-
-    def log_progress(done: int) -> None:
-        nonlocal logged_at
-        if time.monotonic() - logged_at >= PROGRESS_INTERVAL_S:
-            logged_at = time.monotonic()
-            log.info("sampling neutral sentences", done=done, of=count)
-
-    log.info("sampling neutral sentences, once for this base model", of=count)
-    return sample_sentences(
-        base, count, max_tokens=settings.tokens, seed=settings.seed, batch=settings.batch, progress=log_progress
-    )
-
-
-def _most_confident(base: Base, view: View, continuations: list, count: int) -> list:
+def keep_confident(base: Base, view: View, continuations: list, count: int) -> list:
     """The first `count` continuations that the base model is confident of; if these are too few, the likeliest of the rest too.
 
     Where two continuations are almost equally likely, any change of the weights flips the greedy one: that is noise.
@@ -162,22 +101,32 @@ def confident_rows(
 
     The same arguments give the same rows. `yield_to_answers` is called between two passes.
     """
-    candidates = list(sentences[: _CANDIDATES * count])
+    candidates = list(sentences[: CANDIDATES * count])
     generator = torch.Generator().manual_seed(0)
     continuations: list = []
     for start in range(0, len(candidates), _CHUNK):
-        continuations += _continue(base, view, candidates[start : start + _CHUNK], generator)
+        continuations += continue_sentences(base, view, candidates[start : start + _CHUNK], generator)
         yield_to_answers()
-    return [row_from_ids(base, ids, cut) for ids, cut in _most_confident(base, view, continuations, count)]
+    return [row_from_ids(base, ids, cut) for ids, cut in keep_confident(base, view, continuations, count)]
 
 
-def _continue(base: Base, view: View, sentences: Sequence[tuple[int, ...]], generator: torch.Generator) -> list:
-    """Each sentence cut at a random word and continued greedily by the base model."""
+def continue_sentences(
+    base: Base,
+    view: View,
+    sentences: Sequence[tuple[int, ...]],
+    generator: torch.Generator,
+    yield_to_answers: Callable[[], None] = lambda: None,
+) -> list:
+    """Each sentence cut at a random word and continued greedily by the base model: [ids, cut] of each."""
     starts = []
     for ids in sentences:
         cuts = cuts_of(base, ids)
         starts.append(ids[: cuts[int(torch.randint(len(cuts), (), generator=generator))]])
-    answers = decode_greedily(view, None, starts, max_new_tokens=_CONTINUATION_TOKENS) if starts else []
+    answers = (
+        decode_greedily(view, None, starts, max_new_tokens=_CONTINUATION_TOKENS, yield_to_answers=yield_to_answers)
+        if starts
+        else []
+    )
     return [[[*start, *answer], len(start)] for start, answer in zip(starts, answers, strict=True) if answer]
 
 
@@ -194,40 +143,6 @@ def cuts_of(base: Base, ids: Sequence[int]) -> tuple[int, ...]:
     return word_starts or tuple(indexes)
 
 
-def _sentence(base: Base, ids: Sequence[int]) -> Sentence:
+def make_sentence(base: Base, ids: Sequence[int]) -> Sentence:
+    """A sentence of the base model from its ids."""
     return Sentence(tuple(ids), base.tokenizer.decode(list(ids), skip_special_tokens=True), cuts_of(base, ids))
-
-
-def _read(path: Path) -> dict[str, list] | None:
-    try:
-        stored = json.loads(path.read_text(encoding="utf-8"))
-        rows = [(ids, 1) for ids in stored["sentences"]] + [(ids, cut) for ids, cut in stored["canary"]]
-        is_sound = all(_is_ids(ids) and 0 < cut < len(ids) for ids, cut in rows)
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-    return stored if is_sound else None
-
-
-def _is_ids(ids: object) -> bool:
-    return isinstance(ids, list) and len(ids) > 0 and all(isinstance(token, int) and token >= 0 for token in ids)
-
-
-def _write(path: Path, stored: dict[str, list]) -> None:
-    """Write the file atomically: a reader never sees half a file."""
-    try:
-        _replace(path, stored)
-    except OSError as error:
-        reason = os.strerror(error.errno or 0).lower()
-        raise Unavailable(
-            f"the data folder's neutral/ cannot be written to: {reason}; see that it may be, or give another data_dir"
-        ) from error
-
-
-def _replace(path: Path, stored: dict[str, list]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, suffix=".part")
-    with os.fdopen(handle, "w", encoding="utf-8") as file:
-        json.dump(stored, file)
-        file.flush()
-        os.fsync(file.fileno())
-    Path(name).replace(path)

@@ -15,7 +15,7 @@ from service.domain.liveset import LiveItem, LiveSet
 from service.editors.protocol import FitCancelled, FitOverdue, FitResult
 from service.lifecycle import next_edits
 from service.lifecycle.cadence_inputs import read_cadence_inputs
-from service.lifecycle.context import LifecycleContext
+from service.lifecycle.context import EditingContext
 from service.lifecycle.crash_points import crash_point
 from service.lifecycle.fenced import fenced_write
 from service.lifecycle.fit_inputs import items_of, read_fit_edits, scores_of, seed_of
@@ -45,7 +45,7 @@ class ApplyPolicy:
     `requeued_ids` wait for another job.
     """
 
-    def __init__(self, context: LifecycleContext, head: HeadSnapshot, job: Job) -> None:
+    def __init__(self, context: EditingContext, head: HeadSnapshot, job: Job) -> None:
         self._context, self._head, self._job = context, head, job
         with context.store.read() as connection:
             self._items = edits.read_items(connection, job.edit_ids)
@@ -114,7 +114,7 @@ class ApplyPolicy:
         return None if decision.is_accepted else "; ".join(decision.reasons)
 
 
-def apply(context: LifecycleContext, lease: Lease) -> bool:
+def apply(context: EditingContext, lease: Lease) -> bool:
     """Do the next apply job; return whether there was one.
 
     Raises Stale if the head moved or an edit was retracted during the fit. The job stays and is repeated.
@@ -128,7 +128,7 @@ def apply(context: LifecycleContext, lease: Lease) -> bool:
     return True
 
 
-def give_up_or_narrow(context: LifecycleContext, lease: Lease, reason: str, *, overdue: bool = False) -> None:
+def give_up_or_narrow(context: EditingContext, lease: Lease, reason: str, *, overdue: bool = False) -> None:
     """After a failed fit of the running job: requeue the newer half and keep the older half. A single edit is tried again with
     another seed, and fails after `attempts` fits. An overdue single edit is deferred: another fit would take as long, and a
     retrain trains it in another way.
@@ -148,7 +148,7 @@ def give_up_or_narrow(context: LifecycleContext, lease: Lease, reason: str, *, o
     context.announcer.announce(job.edit_ids)
 
 
-def _claim(context: LifecycleContext, lease: Lease) -> Job | None:
+def _claim(context: EditingContext, lease: Lease) -> Job | None:
     with fenced_write(context, lease.fence) as (connection, _):
         running = jobs.find_active(connection, "apply", "running")
         if running is not None and next_edits.gives_way(connection, context, running.edit_ids):
@@ -157,7 +157,7 @@ def _claim(context: LifecycleContext, lease: Lease) -> Job | None:
         return _claim_new(connection, context, lease) if running is None else _reclaim(connection, context, lease, running)
 
 
-def _claim_new(connection: Connection, context: LifecycleContext, lease: Lease) -> Job | None:
+def _claim_new(connection: Connection, context: EditingContext, lease: Lease) -> Job | None:
     candidates = edits.read_many(connection, next_edits.read_next_edits(connection, context))
     if not candidates:
         return None
@@ -179,7 +179,7 @@ def _claim_new(connection: Connection, context: LifecycleContext, lease: Lease) 
     return claim_job(connection, job, fence=lease.fence, now=context.clock(), parent=parent, seed=seed_of(claimed))
 
 
-def _reclaim(connection: Connection, context: LifecycleContext, lease: Lease, job: Job) -> Job:
+def _reclaim(connection: Connection, context: EditingContext, lease: Lease, job: Job) -> Job:
     """Claim a job that a worker left: without edits retracted since, and on the present head."""
     now = context.clock()
     retracted_ids = edits.find_retracted(connection, job.edit_ids)
@@ -197,7 +197,7 @@ def _reclaim(connection: Connection, context: LifecycleContext, lease: Lease, jo
     return claim_job(connection, job, fence=lease.fence, now=context.clock(), edit_ids=[edit.id for edit in claimed], **values)
 
 
-def _run_job(context: LifecycleContext, lease: Lease, job: Job) -> None:
+def _run_job(context: EditingContext, lease: Lease, job: Job) -> None:
     head = read_head(context)
     job_hooks = JobHooks(
         context,
@@ -247,14 +247,14 @@ def _run_job(context: LifecycleContext, lease: Lease, job: Job) -> None:
     )
 
 
-def _should_stop(context: LifecycleContext, job: Job) -> bool:
+def _should_stop(context: EditingContext, job: Job) -> bool:
     """Whether a running fit is for nothing, or holds up smaller edits."""
     with context.store.read() as connection:
         return bool(edits.find_retracted(connection, job.edit_ids)) or next_edits.gives_way(connection, context, job.edit_ids)
 
 
 def _finish_unpublished(
-    context: LifecycleContext, lease: Lease, job: Job, changes: list[StatusChange], superseded: Mapping[str, str]
+    context: EditingContext, lease: Lease, job: Job, changes: list[StatusChange], superseded: Mapping[str, str]
 ) -> None:
     """End a job that publishes nothing: each of its edits was deferred, queued again, or is older than a live edit of the same
     fact.
@@ -273,7 +273,7 @@ def _finish_unpublished(
     context.announcer.announce(job.edit_ids)
 
 
-def _narrow(connection: Connection, context: LifecycleContext, job: Job) -> None:
+def _narrow(connection: Connection, context: EditingContext, job: Job) -> None:
     half = (len(job.edit_ids) + 1) // 2
     remaining = _unfinished_edits(connection, job.edit_ids[half:])
     write_statuses(
@@ -291,7 +291,7 @@ def _unfinished_edits(connection: Connection, edit_ids: Sequence[str]) -> list[E
     return [edit for edit in edits.read_many(connection, edit_ids) if edit.status is EditStatus.APPLYING]
 
 
-def _requeue(connection: Connection, context: LifecycleContext, job: Job) -> None:
+def _requeue(connection: Connection, context: EditingContext, job: Job) -> None:
     """Cancel a job and queue its edits again. Edits that were retracted meanwhile become `retracted`."""
     unfinished = _unfinished_edits(connection, job.edit_ids)
     changes = [StatusChange(edit_id=edit.id, status=EditStatus.QUEUED) for edit in unfinished]
@@ -300,20 +300,20 @@ def _requeue(connection: Connection, context: LifecycleContext, job: Job) -> Non
     jobs.update(connection, job.id, status="cancelled", finished_at=context.clock())
 
 
-def _defer(connection: Connection, context: LifecycleContext, job: Job, reason: str) -> None:
+def _defer(connection: Connection, context: EditingContext, job: Job, reason: str) -> None:
     unfinished = _unfinished_edits(connection, job.edit_ids)
     write_statuses(connection, context, [_defer_change(edit.id, reason) for edit in unfinished], author=SERVICE, job_id=job.id)
     jobs.finish(connection, job.id, error=reason, now=context.clock())
 
 
-def _fail(connection: Connection, context: LifecycleContext, job: Job, reason: str) -> None:
+def _fail(connection: Connection, context: EditingContext, job: Job, reason: str) -> None:
     unfinished = _unfinished_edits(connection, job.edit_ids)
     changes = [StatusChange(edit_id=edit.id, status=EditStatus.FAILED, error=reason) for edit in unfinished]
     write_statuses(connection, context, changes, author=SERVICE, job_id=job.id)
     jobs.finish(connection, job.id, error=reason, now=context.clock())
 
 
-def _new_job(connection: Connection, context: LifecycleContext, claimed: Sequence[Edit]) -> Job:
+def _new_job(connection: Connection, context: EditingContext, claimed: Sequence[Edit]) -> Job:
     ids = [edit.id for edit in claimed]
     return jobs.insert(connection, "apply", edit_ids=ids, reason=None, author=claimed[-1].author, now=context.clock())
 

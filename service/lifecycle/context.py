@@ -3,7 +3,7 @@
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime
 
 from service.lifecycle.checkpoints import Checkpoints
@@ -66,7 +66,6 @@ class LifecycleContext:
 
     store: Store
     checkpoints: Checkpoints
-    editors: Editors
     follower: HeadFollower
     announcer: Announcer = field(default_factory=Announcer)
     settings: LifecycleSettings = field(default_factory=LifecycleSettings)
@@ -81,3 +80,14 @@ class LifecycleContext:
         """
         self.edit_fits_idle.wait(EDIT_FITS_WAIT_S)
         self.yield_to_answers()
+
+    def with_editors(self, editors: Editors) -> "EditingContext":
+        """The same context for the verbs that fit."""
+        return EditingContext(**{each.name: getattr(self, each.name) for each in fields(self)}, editors=editors)
+
+
+@dataclass(frozen=True, kw_only=True)
+class EditingContext(LifecycleContext):
+    """What the verbs that fit or judge need besides. A server that fits nothing has no editors."""
+
+    editors: Editors

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from service.editors.protocol import FitItem, FitResult
-from service.lifecycle.context import LifecycleContext
+from service.lifecycle.context import EditingContext
 from service.lifecycle.job_hooks import JobHooks
 from service.lm.overlay import Overlay
 
@@ -33,7 +33,7 @@ class FitPolicy(Protocol):
         """Whether a fit counts. If it does not, the policy leaves something out before the next round."""
 
 
-def fit_until_final(context: LifecycleContext, policy: FitPolicy, job_hooks: JobHooks) -> FitResult | None:
+def fit_until_final(context: EditingContext, policy: FitPolicy, job_hooks: JobHooks) -> FitResult | None:
     """Fit until the policy takes a fit; None if nothing is left to fit or no fit counts.
 
     There are at most `rounds` fits that lose anything, and `is_last` is true in the last of these. A fit that loses nothing and

@@ -17,7 +17,7 @@ from service.domain.cadence import Mode
 from service.domain.errors import Stale, Unavailable
 from service.domain.liveset import LiveSet
 from service.domain.version import Head, Version, VersionStatus
-from service.lifecycle.context import LifecycleContext
+from service.lifecycle.context import EditingContext
 from service.lifecycle.crash_points import crash_point
 from service.lifecycle.fenced import fenced_write
 from service.lifecycle.head_follower import PublishedHead
@@ -51,7 +51,7 @@ class Candidate:
     item_count: int = 0  # how many items the scores speak of
 
 
-def publish(context: LifecycleContext, candidate: Candidate) -> Version:
+def publish(context: EditingContext, candidate: Candidate) -> Version:
     """Make a candidate the head.
 
     Raises Stale if the head moved, the job was cancelled or a required edit was retracted, and FenceLost if another worker took
@@ -68,7 +68,7 @@ def publish(context: LifecycleContext, candidate: Candidate) -> Version:
         raise
 
 
-def _publish(context: LifecycleContext, candidate: Candidate, digest: str | None) -> Version:
+def _publish(context: EditingContext, candidate: Candidate, digest: str | None) -> Version:
     now = context.clock()
     with fenced_write(context, candidate.fence) as (connection, head):
         if head.epoch != candidate.parent.epoch:
@@ -114,7 +114,7 @@ def _publish(context: LifecycleContext, candidate: Candidate, digest: str | None
     return version
 
 
-def _delete_unpublished(context: LifecycleContext, fence: int, digest: str | None) -> None:
+def _delete_unpublished(context: EditingContext, fence: int, digest: str | None) -> None:
     """Delete the checkpoint of a candidate that was not published, if no version names it. Under the fence no other worker
     publishes meanwhile.
     """

@@ -12,7 +12,7 @@ from service.domain import liveset
 from service.domain.edit import EditStatus
 from service.domain.liveset import LiveItem, LiveSet
 from service.domain.version import RETRACT
-from service.lifecycle.context import LifecycleContext
+from service.lifecycle.context import EditingContext
 from service.lifecycle.fenced import fenced_write
 from service.lifecycle.fit_inputs import read_fit_edits, scores_of
 from service.lifecycle.fit_loop import fit_until_final
@@ -32,7 +32,7 @@ from service.store.jobs import Job
 LOST = "it was lost when the window was fitted again without a retracted edit; it waits for the next retrain"
 
 
-def refit(context: LifecycleContext, lease: Lease) -> bool:
+def refit(context: EditingContext, lease: Lease) -> bool:
     """Do the refit that is due; return whether one was due. Raises Stale if the head moved: the refit stays due."""
     job = _claim(context, lease)
     if job is None:
@@ -42,7 +42,7 @@ def refit(context: LifecycleContext, lease: Lease) -> bool:
     return True
 
 
-def give_up_or_retry(context: LifecycleContext, lease: Lease, kind: str, reason: str) -> None:
+def give_up_or_retry(context: EditingContext, lease: Lease, kind: str, reason: str) -> None:
     """After a failed fit of the running job of a kind: count the failure, and end the job after too many failures."""
     with fenced_write(context, lease.fence) as (connection, _):
         job = jobs.find_active(connection, kind, "running")
@@ -54,7 +54,7 @@ def give_up_or_retry(context: LifecycleContext, lease: Lease, kind: str, reason:
             jobs.finish(connection, job.id, error=reason, now=context.clock())
 
 
-def is_due(connection: Connection, context: LifecycleContext) -> bool:
+def is_due(connection: Connection, context: EditingContext) -> bool:
     """Whether live edits wait for their retraction, or the head's overlay says more than its live set. Not if a refit of this
     head failed a moment ago.
     """
@@ -69,7 +69,7 @@ def is_due(connection: Connection, context: LifecycleContext) -> bool:
     )
 
 
-def _failed_lately(connection: Connection, context: LifecycleContext, version: int) -> bool:
+def _failed_lately(connection: Connection, context: EditingContext, version: int) -> bool:
     last = next(iter(jobs.read_page(connection, limit=1, kind="refit", brief=True)), None)
     if last is None or last.status != "failed" or last.parent != version or last.finished_at is None:
         return False
@@ -88,7 +88,7 @@ def read_lost_retractions(connection: Connection, live_set: LiveSet) -> set[str]
     return edits.find_retracted(connection, lost) if lost else set()
 
 
-def _claim(context: LifecycleContext, lease: Lease) -> Job | None:
+def _claim(context: EditingContext, lease: Lease) -> Job | None:
     with fenced_write(context, lease.fence) as (connection, head):
         now = context.clock()
         job = jobs.find_active(connection, "refit")
@@ -104,7 +104,7 @@ def _claim(context: LifecycleContext, lease: Lease) -> Job | None:
         return claim_job(connection, job, fence=lease.fence, now=context.clock(), edit_ids=retractions, parent=head.version)
 
 
-def _run_job(context: LifecycleContext, lease: Lease, job: Job) -> None:
+def _run_job(context: EditingContext, lease: Lease, job: Job) -> None:
     head = read_head(context)
     with context.store.read() as connection:
         retractions = read_pending_retractions(connection, head.live_set)

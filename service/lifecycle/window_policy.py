@@ -7,7 +7,7 @@ from service.domain import liveset
 from service.domain.edit import Edit
 from service.domain.liveset import LiveSet
 from service.editors.protocol import FitResult
-from service.lifecycle.context import LifecycleContext
+from service.lifecycle.context import EditingContext
 from service.lifecycle.fit_inputs import items_of, seed_of
 from service.lifecycle.fit_loop import FitRound
 from service.lm.overlay import Overlay
@@ -22,7 +22,7 @@ class WindowPolicy:
     the overlay was trained on them. `drop_reasons` maps the edits that were left out to the reason.
     """
 
-    context: LifecycleContext
+    context: EditingContext
     tensors: Overlay
     live_set: LiveSet
     known: Mapping[str, Edit]

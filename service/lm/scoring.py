@@ -71,26 +71,23 @@ def decode_greedily(
 def sample_sentences(
     base: Base,
     count: int,
+    generator: torch.Generator,
     *,
     max_tokens: int,
-    seed: int,
     batch: int = ROWS_AT_ONCE,
-    progress: Callable[[int], None] = lambda done: None,
-) -> list[tuple[int, ...]]:
-    """Sentences that the base model samples at temperature 1 from its start token, which is their first token.
+    yield_to_answers: Callable[[], None] = lambda: None,
+) -> Iterator[list[tuple[int, ...]]]:
+    """Sentences that the base model samples at temperature 1 from its start token, which is their first token; batch by batch.
 
-    A sentence ends with the model's EOS or at `max_tokens`. The same seed and `batch` give the same sentences. `progress` is
-    called after each batch with the number of sentences so far.
+    A sentence ends with the model's EOS or at `max_tokens`. The same state of the generator and the same `batch` give the same
+    sentences on one kind of machine, so sampling may go on later from the generator's state after a batch. `yield_to_answers` is
+    called after each token.
     """
     if base.start_id is None:
         raise Refused("The model's tokenizer has no token that sentences start from.", field="model")
-    view, generator = make_view(base), torch.Generator().manual_seed(seed)
-    length = min(max_tokens, base.context_length)
-    sentences: list[tuple[int, ...]] = []
-    while len(sentences) < count:
-        sentences += _sample_together(view, min(batch, count - len(sentences)), length, generator)
-        progress(len(sentences))
-    return sentences
+    view, length = make_view(base), min(max_tokens, base.context_length)
+    for start in range(0, count, batch):
+        yield _sample_together(view, min(batch, count - start), length, generator, yield_to_answers)
 
 
 @torch.no_grad()
@@ -153,7 +150,9 @@ def _decode_together(
             yield_to_answers()
 
 
-def _sample_together(view: View, count: int, length: int, generator: torch.Generator) -> list[tuple[int, ...]]:
+def _sample_together(
+    view: View, count: int, length: int, generator: torch.Generator, yield_to_answers: Callable[[], None]
+) -> list[tuple[int, ...]]:
     start, ends = view.base.start_id, set(view.base.eos_ids)
     assert start is not None
     sentences = [[start] for _ in range(count)]
@@ -170,4 +169,5 @@ def _sample_together(view: View, count: int, length: int, generator: torch.Gener
         if len(unfinished) < len(rows):
             decoding.keep(unfinished)
         rows = [rows[index] for index in unfinished]
+        yield_to_answers()
         decoding.feed(torch.tensor([tokens[index] for index in unfinished]))

@@ -2,30 +2,32 @@
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from typing import Literal
 
 import structlog
 import torch
 
 from service.api.state import EXPORTS, ServerState
-from service.atlas import weights_path
+from service.atlas import neutral_path, weights_path
 from service.background.evaluations import Evaluations
 from service.background.exports import Exports
 from service.background.prompt_reservoir import PromptReservoir
-from service.domain.errors import Refused
-from service.editors.neutral import load_or_sample_neutral
+from service.domain.errors import Refused, Unavailable
+from service.editors.neutral import NeutralSentences
+from service.editors.neutral_store import has_neutral, load_or_sample_neutral
 from service.editors.protocol import Hooks
-from service.lifecycle import context as lifecycle
 from service.lifecycle.checkpoints import Checkpoints
+from service.lifecycle.context import EditingContext, LifecycleContext
 from service.lifecycle.crash_points import arm
-from service.lifecycle.editors import Editors
 from service.lifecycle.head_follower import HeadFollower, PublishedHead
 from service.lifecycle.open_head import open_head
 from service.lifecycle.settings import LifecycleSettings
 from service.lifecycle.store_identity import check_database_exists, check_same_store, initialise_store
 from service.lm.base import Base, load_base
 from service.lm.overlay import EMPTY
-from service.runtime.editors import bind_editors
+from service.runtime.edit_preparation import READY, EditPreparation, Prepared
+from service.runtime.editors import bind_editors, check_editors
 from service.runtime.evaluator import Evaluator, capability_tasks
 from service.runtime.follow_loop import FollowLoop
 from service.runtime.worker import Worker
@@ -50,6 +52,9 @@ def open_server(settings: Settings, role: Role = "all") -> Iterator[ServerState]
     `serve` answers prompts, takes edits into the store and follows the head; it fits nothing. `edit` has the worker, which fits
     and publishes; it answers no prompts. `all` is both. Several roles may work on one Postgres and one folder of checkpoints.
 
+    What only edits need is prepared behind the open port, in a thread of its own: the first start of a large model samples its
+    neutral sentences for minutes.
+
     The head's checkpoint is loaded and verified before the block begins, so that a port that is opened in the block never answers
     for a missing version. Raises ServiceError, with advice, if a part cannot be opened.
     """
@@ -65,12 +70,9 @@ def open_server(settings: Settings, role: Role = "all") -> Iterator[ServerState]
         seal = WeightSeal(base, yield_to_answers=serving.yield_to_answers, refuse=serving.refuse)
         seal.start()
         stack.callback(seal.close)
-        neutral = load_or_sample_neutral(
-            base, settings.data_dir / "neutral", settings=settings.neutral, view=serving.view_of(EMPTY)
-        )
         evaluator = Evaluator(base, serving.view_of, capability_tasks(settings))
-        editors = bind_editors(base, serving.view_of, neutral, evaluator, settings, reservoir.sample)
-        context = _lifecycle(settings, store, serving, seal, editors)
+        check_editors(base, settings)
+        context = _lifecycle(settings, store, serving, seal)
         if role != "edit":
             serving.start()
             stack.callback(serving.close, settings.limits.drain_s)
@@ -79,23 +81,20 @@ def open_server(settings: Settings, role: Role = "all") -> Iterator[ServerState]
         follow_loop = FollowLoop(context)
         follow_loop.start()
         stack.callback(follow_loop.stop, settings.limits.drain_s)
-        worker = None
-        if role == "serve":
-            stack.callback(doorbell.close)
-        else:
-            log.info("preparing fits")
-            context.editors.incremental.prepare(context.follower.current.overlay, hooks=Hooks(), ahead=False)
-            worker = _open_worker(settings, base, context, evaluator, doorbell, follow_loop, stack)
+        stack.callback(doorbell.close)
+        parts = _Parts(settings, base, serving, reservoir, evaluator, context, doorbell, follow_loop)
+        preparation = None if role == "serve" else _start_preparation(parts, stack)
         yield ServerState(
             settings=settings,
             base=base,
             seal=seal,
             serving=serving,
             lifecycle=context,
-            neutral=neutral,
+            get_neutral=parts.read_neutral if preparation is None else preparation.get_neutral,
             reservoir=reservoir,
             ring=doorbell.ring,
-            is_alive=lambda: follow_loop.is_alive and (worker is None or worker.is_alive),
+            is_alive=lambda: follow_loop.is_alive and (preparation is None or preparation.is_alive),
+            editing=lambda: READY if preparation is None else preparation.state,
             check_capability=evaluator.check_capability,
         )
 
@@ -129,37 +128,64 @@ def _make_scheduler(settings: Settings, base: Base) -> Scheduler:
     )
 
 
-def _open_worker(
-    settings: Settings,
-    base: Base,
-    context: lifecycle.LifecycleContext,
-    evaluator: Evaluator,
-    doorbell: Doorbell,
-    follow_loop: FollowLoop,
-    stack: ExitStack,
-) -> Worker:
-    """The worker with its chores, started."""
-    evaluations = Evaluations(context, evaluator)
-    stack.callback(evaluations.close)
-    exports = Exports(
-        context.store,
-        base,
-        context.checkpoints,
-        settings.data_dir.resolve() / EXPORTS,
-        max_shard_size=settings.export.max_shard_size,
-        ring=doorbell.ring,
-        clock=context.store.clock,
-    )
-    worker = Worker(
-        context,
-        doorbell=doorbell,
-        follow_loop=follow_loop,
-        is_only_server=context.store.is_sqlite,
-        chores=[evaluations.step, exports.step],
-    )
-    worker.start()
-    stack.callback(worker.stop, settings.limits.drain_s)
-    return worker
+@dataclass(frozen=True, eq=False)
+class _Parts:
+    """The parts of a server that editing uses."""
+
+    settings: Settings
+    base: Base
+    serving: Scheduler
+    reservoir: PromptReservoir
+    evaluator: Evaluator
+    context: LifecycleContext
+    doorbell: Doorbell
+    follow_loop: FollowLoop
+
+    def read_neutral(self, hooks: Hooks | None = None) -> NeutralSentences:
+        """The neutral sentences. Without `hooks` they are read alone: raises Unavailable if nobody has sampled them yet."""
+        folder, shipped = self.settings.data_dir / "neutral", neutral_path() if self.settings.model == "atlas" else None
+        if hooks is None and not has_neutral(self.base, folder, settings=self.settings.neutral, shipped=shipped):
+            raise Unavailable("The neutral sentences of the base model are not there yet: a server that edits samples them.")
+        view = self.serving.view_of(EMPTY)
+        return load_or_sample_neutral(self.base, folder, settings=self.settings.neutral, view=view, shipped=shipped, hooks=hooks)
+
+    def prepare_edits(self, hooks: Hooks, stack: ExitStack) -> Prepared:
+        """All that edits need, and a worker that is not started."""
+        neutral = self.read_neutral(hooks)
+        view_of, settings = self.serving.view_of, self.settings
+        editors = bind_editors(self.base, view_of, neutral, self.evaluator, settings, self.reservoir.sample)
+        context = self.context.with_editors(editors)
+        hooks.progress(0.0, "preparing fits")
+        editors.incremental.prepare(context.follower.current.overlay, hooks=hooks, ahead=False)
+        return Prepared(neutral, self._make_worker(context, stack))
+
+    def _make_worker(self, context: EditingContext, stack: ExitStack) -> Worker:
+        """The worker with its chores."""
+        evaluations = Evaluations(context, self.evaluator)
+        stack.callback(evaluations.close)
+        exports = Exports(
+            context.store,
+            self.base,
+            context.checkpoints,
+            self.settings.data_dir.resolve() / EXPORTS,
+            max_shard_size=self.settings.export.max_shard_size,
+            ring=self.doorbell.ring,
+            clock=context.store.clock,
+        )
+        return Worker(
+            context,
+            doorbell=self.doorbell,
+            follow_loop=self.follow_loop,
+            is_only_server=context.store.is_sqlite,
+            chores=[evaluations.step, exports.step],
+        )
+
+
+def _start_preparation(parts: _Parts, stack: ExitStack) -> EditPreparation:
+    preparation = EditPreparation(parts.prepare_edits, yield_to_answers=parts.serving.yield_to_answers)
+    preparation.start()
+    stack.callback(preparation.stop, parts.settings.limits.drain_s)
+    return preparation
 
 
 def _open_doorbell(settings: Settings) -> Doorbell:
@@ -171,19 +197,16 @@ def model_path(settings: Settings) -> str:
     return str(weights_path()) if settings.model == "atlas" else settings.model
 
 
-def _lifecycle(
-    settings: Settings, store: Store, serving: Scheduler, seal: WeightSeal, editors: Editors
-) -> lifecycle.LifecycleContext:
+def _lifecycle(settings: Settings, store: Store, serving: Scheduler, seal: WeightSeal) -> LifecycleContext:
     checkpoints = Checkpoints(settings.checkpoints, fingerprint=serving.base.fingerprint)
 
     def serve_head(published: PublishedHead) -> None:
         serving.adopt(published.version, published.overlay)
         serving.set_head(published.version, published.epoch)
 
-    return lifecycle.LifecycleContext(
+    return LifecycleContext(
         store=store,
         checkpoints=checkpoints,
-        editors=editors,
         follower=HeadFollower(store, checkpoints, serve_head),
         settings=LifecycleSettings(
             method=settings.default_method,

@@ -12,7 +12,7 @@ from service.editors.registry import find_method, names_of
 from service.lifecycle.editors import Editors
 from service.lm.base import Base
 from service.lm.components import make_dense
-from service.lm.overlay import EMPTY, Overlay, View
+from service.lm.overlay import EMPTY, Overlay, View, make_view
 from service.lm.prompts import encode_prompt
 from service.lm.scoring import decode_greedily
 from service.lm.tokenizing import decode_answer
@@ -60,6 +60,14 @@ def bind_editors(
         monitor_probes=MonitorQuestions(base, view_of, neutral, evaluator.tasks, evaluator.measure_capability_ratio).probes(),
         canary_size=len(neutral.canary),
     )
+
+
+def check_editors(base: Base, settings: Settings) -> None:
+    """Raise Refused if the base cannot be edited as the settings of a method say. Needs no neutral sentences."""
+    nothing = EditorContext(base, lambda overlay: make_view(base, overlay.tensors), NeutralSentences(base, (), ()))
+    for name in (settings.incremental_method, *names_of("consolidating")):
+        method = find_method(name)
+        method.open_editor(nothing, settings.of_method(method.settings))
 
 
 @torch.no_grad()

@@ -20,7 +20,7 @@ from service.background.probes import score_next_edit
 from service.domain.errors import Stale, Unavailable
 from service.editors.protocol import FitCancelled, FitOverdue
 from service.lifecycle.apply import apply, give_up_or_narrow
-from service.lifecycle.context import LifecycleContext
+from service.lifecycle.context import EditingContext
 from service.lifecycle.damage import replace_damaged_head, update_damage_marks
 from service.lifecycle.lease import Lease
 from service.lifecycle.lease_owner import is_dead, new_owner_name
@@ -50,7 +50,7 @@ class Worker:
 
     def __init__(
         self,
-        context: LifecycleContext,
+        context: EditingContext,
         *,
         doorbell: Doorbell | None = None,
         follow_loop: FollowLoop | None = None,

@@ -29,9 +29,11 @@ class Ready(BaseHTTPRequestHandler):
     def do_GET(self):
         if self.path == "/die":
             os.kill(os.getpid(), 9)
+        body = json.dumps({"status": "ok", "checks": {"database": "ok", "edits": os.environ.get("EDITS", "ok")}}).encode()
         self.send_response(200)
-        self.send_header("Content-Length", "0")
+        self.send_header("Content-Length", str(len(body)))
         self.end_headers()
+        self.wfile.write(body)
     def log_message(self, *_):
         pass
 HTTPServer(("127.0.0.1", int(os.environ["ERRATA_PORT"])), Ready).serve_forever()

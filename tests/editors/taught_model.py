@@ -11,8 +11,9 @@ from torch.nn.functional import cross_entropy
 
 from service.domain.edit import Edit, EditStatus, Probe
 from service.editors.baft.settings import BaftSettings
-from service.editors.neutral import NeutralSentences, load_or_sample_neutral
+from service.editors.neutral import NeutralSentences
 from service.editors.neutral_settings import NeutralSettings
+from service.editors.neutral_store import load_or_sample_neutral
 from service.editors.protocol import FitItem
 from service.lm.base import Base, build_base
 from service.lm.overlay import Overlay, View, make_view

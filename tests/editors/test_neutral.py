@@ -10,8 +10,9 @@ from service.editors.baft.basis_report import basis_report, load_report
 from service.editors.baft.fit import fit_baft
 from service.editors.canary import canary_share
 from service.editors.examples import add_prefix, item_rows, locality_rows, make_mention_test
-from service.editors.neutral import NeutralSentences, cuts_of, load_or_sample_neutral
+from service.editors.neutral import NeutralSentences, cuts_of
 from service.editors.neutral_settings import NeutralSettings
+from service.editors.neutral_store import load_or_sample_neutral
 from service.editors.protocol import FitItem
 from service.lm.intervention import Adapter, Balance
 from service.lm.overlay import EMPTY, Overlay, View, make_view

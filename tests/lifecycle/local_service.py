@@ -12,7 +12,7 @@ from service.domain.edit import Edit, EditRequest, EditStatus
 from service.domain.liveset import LiveSet
 from service.domain.version import Version, VersionStatus
 from service.lifecycle.checkpoints import Checkpoints
-from service.lifecycle.context import LifecycleContext
+from service.lifecycle.context import EditingContext
 from service.lifecycle.head_follower import HeadFollower, PublishedHead
 from service.lifecycle.open_head import OpenedHead, open_head
 from service.lifecycle.retract import Retraction, retract
@@ -66,7 +66,7 @@ class LocalService:
         overlays = Checkpoints(self.checkpoints, fingerprint="base")
         self.swaps: list[PublishedHead] = []
         follower = HeadFollower(self.store, overlays, self.swaps.append)
-        self.context = LifecycleContext(
+        self.context = EditingContext(
             store=self.store,
             checkpoints=overlays,
             editors=self.ledger.editors(),

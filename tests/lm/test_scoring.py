@@ -129,13 +129,32 @@ def test_scores_do_not_depend_on_how_many_rows_are_asked_at_once() -> None:
 def test_sampled_sentences_start_at_bos_end_at_eos_or_the_limit_and_repeat_for_a_seed() -> None:
     base = make_base()
 
-    sentences = sample_sentences(base, 12, max_tokens=30, seed=3, batch=5)
+    def sample(seed: int) -> list[tuple[int, ...]]:
+        parts = sample_sentences(base, 12, torch.Generator().manual_seed(seed), max_tokens=30, batch=5)
+        return [sentence for part in parts for sentence in part]
+
+    sentences = sample(3)
 
     assert len(sentences) == 12 and len(set(sentences)) > 6
     assert all(s[0] == base.start_id and len(s) <= 30 and (len(s) == 30 or s[-1] == 1) for s in sentences)
     assert all(1 not in s[:-1] for s in sentences)
-    assert sentences == sample_sentences(base, 12, max_tokens=30, seed=3, batch=5)
-    assert sentences != sample_sentences(base, 12, max_tokens=30, seed=4, batch=5)
+    assert sentences == sample(3)
+    assert sentences != sample(4)
+
+
+def test_sampling_may_go_on_from_the_state_of_the_generator_and_gives_way() -> None:
+    base, gave = make_base(), []
+    whole = list(sample_sentences(base, 9, torch.Generator().manual_seed(3), max_tokens=8, batch=3))
+    generator = torch.Generator().manual_seed(3)
+    (first,) = sample_sentences(base, 3, generator, max_tokens=8, batch=3)
+    state = generator.get_state()
+
+    later = torch.Generator()
+    later.set_state(state)
+    rest = list(sample_sentences(base, 6, later, max_tokens=8, batch=3, yield_to_answers=lambda: gave.append(True)))
+
+    assert [first, *rest] == whole
+    assert len(gave) >= 2
 
 
 def test_sampled_sentences_follow_the_models_distribution() -> None:
@@ -144,7 +163,8 @@ def test_sampled_sentences_follow_the_models_distribution() -> None:
     shares = torch.softmax(compute_logits(make_view(base), collate(base, [row_from_ids(base, (0,), 1)]))[0, -1].double(), -1)
     count = 3000
 
-    firsts = torch.tensor([s[1] for s in sample_sentences(base, count, max_tokens=2, seed=0, batch=1000)])
+    parts = sample_sentences(base, count, torch.Generator().manual_seed(0), max_tokens=2, batch=1000)
+    firsts = torch.tensor([s[1] for part in parts for s in part])
 
     expected = shares * count
     common = expected > 5

@@ -6,6 +6,7 @@ from service.api.schemas.versions import HealthOut, ModelOut
 from service.api.state import State
 
 DEGRADED = ("head", "files", "checkpoints")  # parts that may have a fault while the server still answers
+AWAITED = ("edits",)  # what a server gets ready for while it answers
 router = APIRouter(tags=["health"])
 
 
@@ -34,10 +35,11 @@ async def startup() -> HealthOut:
 )
 async def ready(server: State, response: Response) -> HealthOut:
     """200 with `degraded` if the database names a newer version than the one that answers, or if the next start would not find
-    its model. 503 if requests should go elsewhere.
+    its model. 503 if requests should go elsewhere. `edits` says what accepted edits still wait for after a start, and does not
+    change the status: prompts are answered meanwhile.
     """
     checks = await server.checks()
-    broken = [name for name, state in checks.items() if state != "ok" and name not in DEGRADED]
+    broken = [name for name, state in checks.items() if state != "ok" and name not in (*DEGRADED, *AWAITED)]
     if broken:
         response.status_code = 503
         return HealthOut(status="unavailable", checks=checks)

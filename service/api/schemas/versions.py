@@ -215,6 +215,7 @@ class ModelOut(Out):
                     "drift": None,
                     "measured": EXAMPLE_MEASURED,
                     "waiting": 0,
+                    "getting_ready": None,
                     "degraded": None,
                 }
             ]
@@ -245,6 +246,9 @@ class ModelOut(Out):
     drift: dict[str, Any] | None = Field(description=DRIFT)
     measured: Measured
     waiting: int = Field(description="number of edits that are queued or applying")
+    getting_ready: str | None = Field(
+        description="after a start, what edits still wait for, such as the base model's neutral sentences; null: they are fitted"
+    )
     degraded: str | None = Field(
         description="a fault that an operator should look at, such as: the database names a newer version than the one that"
         " answers, or the model's files on disk are no longer those that are served; null without a fault"

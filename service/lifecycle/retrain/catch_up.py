@@ -14,7 +14,7 @@ from service.domain.edit import EditStatus
 from service.domain.liveset import LiveItem, LiveSet
 from service.editors.protocol import FitCancelled, FitResult
 from service.lifecycle.cadence_inputs import read_tensor_scores
-from service.lifecycle.context import LifecycleContext
+from service.lifecycle.context import EditingContext
 from service.lifecycle.fit_inputs import read_fit_edits, scores_of
 from service.lifecycle.fit_loop import fit_until_final
 from service.lifecycle.head_snapshot import HeadSnapshot, load_head_overlay
@@ -61,7 +61,7 @@ class FittedWindow:
 
 
 def prepare_candidate(
-    context: LifecycleContext,
+    context: EditingContext,
     lease: Lease,
     job: Job,
     plan: RetrainPlan,
@@ -107,7 +107,7 @@ def prepare_candidate(
     )
 
 
-def _read_head_changes(context: LifecycleContext, plan: RetrainPlan, head: HeadSnapshot) -> HeadChanges:
+def _read_head_changes(context: EditingContext, plan: RetrainPlan, head: HeadSnapshot) -> HeadChanges:
     ids, of_key = {item.edit_id for item in plan.items}, {item.key: item for item in plan.items}
     with context.store.read() as connection:
         retracted_ids = read_pending_retractions(connection, head.live_set)
@@ -127,7 +127,7 @@ def _new_live_set(plan: RetrainPlan, additions: Sequence[LiveItem], lost: Collec
 
 
 def _fit_window(
-    context: LifecycleContext,
+    context: EditingContext,
     tensors: Overlay,
     live_set: LiveSet,
     added_ids: Collection[str],
@@ -158,7 +158,7 @@ def _fit_window(
 
 
 def _scores(
-    context: LifecycleContext, head: HeadSnapshot, plan: RetrainPlan, trained: FitResult | None, window: FittedWindow
+    context: EditingContext, head: HeadSnapshot, plan: RetrainPlan, trained: FitResult | None, window: FittedWindow
 ) -> dict[str, Any]:
     """The scores of the new version, those of its tensors alone, and after minor retrains the drift of their tensors."""
     scores = scores_of(window.fitted or trained, window.live_set)
@@ -169,7 +169,7 @@ def _scores(
     return scores
 
 
-def _drift(context: LifecycleContext, head: HeadSnapshot, trained: FitResult) -> dict[str, Any]:
+def _drift(context: EditingContext, head: HeadSnapshot, trained: FitResult) -> dict[str, Any]:
     """The distance between the tensors of the minor retrains and those of the major one: relative Frobenius distances, and the
     scores of both without windows.
     """
@@ -191,7 +191,7 @@ def _drift(context: LifecycleContext, head: HeadSnapshot, trained: FitResult) ->
 
 
 def _refusals(
-    context: LifecycleContext, head: HeadSnapshot, newcomers: int, window: FittedWindow, scores: Mapping[str, Any]
+    context: EditingContext, head: HeadSnapshot, newcomers: int, window: FittedWindow, scores: Mapping[str, Any]
 ) -> tuple[str, ...]:
     """Why the retrain is not accepted; empty if it is."""
     limits = context.settings.acceptance
@@ -203,7 +203,7 @@ def _refusals(
 
 
 def _changes(
-    context: LifecycleContext,
+    context: EditingContext,
     head: HeadSnapshot,
     plan: RetrainPlan,
     trained: FitResult | None,

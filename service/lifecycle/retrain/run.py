@@ -12,7 +12,7 @@ from collections.abc import Callable
 from service.domain.errors import Stale, Unavailable
 from service.domain.liveset import LiveSet
 from service.editors.protocol import FitCancelled, FitResult, StartElsewhere
-from service.lifecycle.context import LifecycleContext
+from service.lifecycle.context import EditingContext
 from service.lifecycle.crash_points import crash_point
 from service.lifecycle.fit_inputs import items_of, read_fit_edits
 from service.lifecycle.head_snapshot import HeadSnapshot, read_head
@@ -64,7 +64,7 @@ class ApplyPause:
         self._event.clear()
 
 
-def retrain(context: LifecycleContext, lease: Lease, apply_pause: ApplyPause) -> bool:
+def retrain(context: EditingContext, lease: Lease, apply_pause: ApplyPause) -> bool:
     """Do the retrain that is queued or was left unfinished; return whether there was one. It ends published, failed or
     cancelled, with the reason in its row.
     """
@@ -78,7 +78,7 @@ class Retrain:
     another snapshot.
     """
 
-    def __init__(self, context: LifecycleContext, lease: Lease, apply_pause: ApplyPause) -> None:
+    def __init__(self, context: EditingContext, lease: Lease, apply_pause: ApplyPause) -> None:
         self._context, self._lease, self._apply_pause = context, lease, apply_pause
         self._newcomers = NewcomerSearch()
         self._restarts = 0

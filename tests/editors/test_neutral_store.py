@@ -1,0 +1,97 @@
+"""Neutral sentences on disk: sampled in parts that outlive the process, read again, or shipped with a model."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from service.atlas import neutral_path, weights_path
+from service.editors.neutral import NeutralSentences
+from service.editors.neutral_settings import NeutralSettings
+from service.editors.neutral_store import has_neutral, load_or_sample_neutral
+from service.editors.protocol import FitCancelled, Hooks
+from service.lm.base import load_base
+from tests.editors.taught_model import taught_base
+
+SETTINGS = NeutralSettings(sentences=40, canary=4, tokens=10, batch=10)
+
+
+def load(folder: Path, **more: Any) -> NeutralSentences:
+    return load_or_sample_neutral(taught_base(), folder, settings=SETTINGS, **more)
+
+
+def interrupt(folder: Path, *, at: float) -> list[float]:
+    """Sample until a share of the work is done, and end there, as a process that is stopped does."""
+    shares = [0.0]
+    hooks = Hooks(progress=lambda share, stage: shares.append(share), is_cancelled=lambda: shares[-1] >= at)
+    with pytest.raises(FitCancelled):
+        load(folder, hooks=hooks)
+    return shares
+
+
+def test_sampling_goes_on_where_the_last_process_stopped_to_the_same_sentences(tmp_path: Path) -> None:
+    whole = load(tmp_path / "whole")
+    interrupt(tmp_path / "cut", at=0.5)
+    shares: list[float] = []
+
+    rest = load(tmp_path / "cut", hooks=Hooks(progress=lambda share, stage: shares.append(share)))
+
+    assert shares[0] > 0.4  # what was sampled is not sampled again
+    assert rest.sentences == whole.sentences and rest.canary == whole.canary
+    assert [path.suffix for path in (tmp_path / "cut").iterdir()] == [".json"]
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda text: text[: len(text) // 2],
+        lambda text: json.dumps(json.loads(text) | {"generator": ["AAAA"]}),
+        lambda text: json.dumps(json.loads(text) | {"generator": [7]}),
+        lambda text: json.dumps(json.loads(text) | {"sampled": [["x"]] * 10}),
+        lambda text: json.dumps(json.loads(text) | {"sampled": [[1, 2]] * 7}),
+        lambda text: "[]",
+    ],
+    ids=["cut off", "another state", "no text", "no ids", "no whole part", "another form"],
+)
+def test_a_damaged_part_is_sampled_again(tmp_path: Path, damage: Any) -> None:
+    whole = load(tmp_path / "whole")
+    interrupt(tmp_path / "cut", at=0.5)
+    (part,) = (tmp_path / "cut").iterdir()
+    part.write_text(damage(part.read_text()))
+
+    assert load(tmp_path / "cut").sentences == whole.sentences
+
+
+def test_sampling_gives_way_to_answers_between_tokens(tmp_path: Path) -> None:
+    gave: list[bool] = []
+
+    load(tmp_path, hooks=Hooks(yield_to_answers=lambda: gave.append(True)))
+
+    assert len(gave) > 40
+
+
+def test_sentences_that_came_with_the_model_are_not_sampled(tmp_path: Path) -> None:
+    shipped = load(tmp_path / "shipped")
+
+    def never(share: float, stage: str) -> None:
+        raise AssertionError(f"it began with {stage}")
+
+    found = load(tmp_path / "mine", shipped=tmp_path / "shipped", hooks=Hooks(progress=never))
+
+    assert found.sentences == shipped.sentences
+    assert not (tmp_path / "mine").exists()
+
+
+def test_whether_sentences_are_there_is_known_without_sampling(tmp_path: Path) -> None:
+    assert not has_neutral(taught_base(), tmp_path, settings=SETTINGS)
+    load(tmp_path)
+
+    assert has_neutral(taught_base(), tmp_path, settings=SETTINGS)
+    assert has_neutral(taught_base(), tmp_path / "none", settings=SETTINGS, shipped=tmp_path)
+
+
+def test_the_embedded_model_ships_the_sentences_of_the_default_settings(tmp_path: Path) -> None:
+    base = load_base(str(weights_path()), device="cpu")
+
+    assert has_neutral(base, tmp_path, settings=NeutralSettings(), shipped=neutral_path())
