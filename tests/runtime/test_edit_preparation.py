@@ -9,7 +9,7 @@ import pytest
 
 from service.domain.errors import Unavailable
 from service.editors import neutral_store
-from service.editors.protocol import Hooks
+from service.editors.protocol import FitCancelled, Hooks
 from service.runtime.edit_preparation import EditPreparation, Prepared
 from tests.api.live_server import LiveServer, live_server, tiny_settings
 
@@ -106,7 +106,7 @@ def test_getting_ready_is_tried_again_after_a_fault_and_says_so() -> None:
 
 def test_the_process_is_not_sound_if_getting_ready_ends_without_a_worker() -> None:
     def prepare(hooks: Hooks, stack: ExitStack) -> Prepared:
-        raise SystemExit
+        raise FitCancelled("cancelled")
 
     preparation = EditPreparation(prepare)
     preparation.start()
