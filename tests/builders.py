@@ -1,5 +1,6 @@
 """Builders of test objects: tiny random models of every family, a byte-level tokenizer, bases, adapters."""
 
+import copy
 import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -19,6 +20,7 @@ from service.lm.prompts import Row, row_from_ids
 
 WIDTH = 32
 VOCABULARY = 320
+TOKENS = 267  # of the tokenizer below; a model may have more rows, as published ones do
 CONTEXT = 128
 CHAT_TEMPLATE = (
     "{{ bos_token }}{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] | trim }}<|im_end|>\n{% endfor %}"
@@ -95,6 +97,14 @@ def make_tokenizer(*, bos: bool = True, chat: bool = True) -> PreTrainedTokenize
         additional_special_tokens=["<|im_start|>", "<|im_end|>"],
         chat_template=CHAT_TEMPLATE if chat else None,
     )
+
+
+def make_larger_tokenizer() -> PreTrainedTokenizerFast:
+    """The same tokenizer with two tokens that were added later: the padding token, and <extra>, which ordinary text holds."""
+    tokenizer = copy.deepcopy(make_tokenizer())
+    tokenizer.add_special_tokens({"pad_token": "[PAD]"})
+    tokenizer.add_tokens(["<extra>"])
+    return tokenizer
 
 
 def make_model(family: str = "llama", *, seed: int = 0, dtype: torch.dtype = torch.float32, **changes: Any) -> nn.Module:

@@ -42,6 +42,7 @@ class Base:
     fingerprint: str  # SHA-256 of configuration, tokenizer files and weights
     name: str
     context_length: int  # tokens of prompt and target together
+    id_count: int  # ids below it have a row in the embedding and in the head; a tokenizer may have more
     device: torch.device
     dtype: torch.dtype
     eos_ids: tuple[int, ...]  # any of these ends an answer; targets end with the first
@@ -97,7 +98,9 @@ def build_base(
     model.requires_grad_(False)
     anatomy = anatomy_of(model)
     weight = next(model.parameters())
-    eos_ids = _eos_ids(model, tokenizer)
+    id_count = _id_count(model)
+    eos_ids = _eos_ids(model, tokenizer, id_count)
+    bos_token = tokenizer.bos_token_id if _is_known(tokenizer.bos_token_id, id_count) else None
     return Base(
         model=model,
         tokenizer=tokenizer,
@@ -105,14 +108,15 @@ def build_base(
         fingerprint=fingerprint or _fingerprint_in_memory(model, tokenizer),
         name=name,
         context_length=_context_length(model.config),
+        id_count=id_count,
         device=weight.device,
         dtype=weight.dtype,
         eos_ids=eos_ids,
-        bos_id=_bos_id(tokenizer),
-        start_id=tokenizer.bos_token_id if tokenizer.bos_token_id is not None else next(iter(eos_ids), None),
-        pad_id=next(i for i in (tokenizer.pad_token_id, *eos_ids, 0) if i is not None),
+        bos_id=bos_token if bos_token is not None and tokenizer("a").input_ids[:1] == [bos_token] else None,
+        start_id=bos_token if bos_token is not None else next(iter(eos_ids), None),
+        pad_id=next(i for i in (tokenizer.pad_token_id, *eos_ids, 0) if _is_known(i, id_count)),
         control_ids=_control_ids(tokenizer),
-        surfaces=("raw", "chat") if getattr(tokenizer, "chat_template", None) else ("raw",),
+        surfaces=("raw", "chat") if _has_chat(tokenizer, id_count) else ("raw",),
         has_leading_space=_has_leading_space(tokenizer),
         origin=origin,
     )
@@ -178,19 +182,34 @@ def _context_length(config: Any) -> int:
     return length
 
 
-def _eos_ids(model: Any, tokenizer: Any) -> tuple[int, ...]:
+def _id_count(model: Any) -> int:
+    """The number of ids that have both a row in the embedding and one in the head."""
+    return min(part.weight.shape[0] for part in (model.get_input_embeddings(), model.get_output_embeddings()))
+
+
+def _is_known(token_id: int | None, id_count: int) -> bool:
+    """Whether there is such a token and the model has a row for it. Published tokenizers name tokens that were added later."""
+    return token_id is not None and 0 <= token_id < id_count
+
+
+def _has_chat(tokenizer: Any, id_count: int) -> bool:
+    """Whether there is a chat template, and the model has a row for each token of it. Without one no edit could be made."""
+    if not getattr(tokenizer, "chat_template", None):
+        return False
+    try:
+        text = tokenizer.apply_chat_template([{"role": "user", "content": "a"}], tokenize=False, add_generation_prompt=True)
+    except Exception:  # a template is a program of the checkpoint's author; requests for the surface are told that it refuses
+        return True
+    return max(tokenizer(text, add_special_tokens=False).input_ids, default=0) < id_count
+
+
+def _eos_ids(model: Any, tokenizer: Any, id_count: int) -> tuple[int, ...]:
     """The tokenizer's end token first, because trained targets end with it; then all other end tokens of the checkpoint."""
     end_ids = [tokenizer.eos_token_id]
     for source in (getattr(model, "generation_config", None), model.config):
         ids = getattr(source, "eos_token_id", None)
         end_ids += ids if isinstance(ids, (list, tuple)) else [ids]
-    size = model.get_input_embeddings().weight.shape[0]
-    return tuple(dict.fromkeys(i for i in end_ids if i is not None and 0 <= i < size))
-
-
-def _bos_id(tokenizer: Any) -> int | None:
-    bos = tokenizer.bos_token_id
-    return bos if bos is not None and tokenizer("a").input_ids[:1] == [bos] else None
+    return tuple(dict.fromkeys(i for i in end_ids if _is_known(i, id_count)))
 
 
 def _control_ids(tokenizer: Any) -> frozenset[int]:

@@ -74,7 +74,10 @@ def _render(base: Base, messages: list[dict[str, str]], reply: bool) -> str:
 
 def _encode_template(base: Base, text: str) -> tuple[int, ...]:
     with base.tokenizer_lock:
-        return tuple(base.tokenizer(text, add_special_tokens=False).input_ids) if text else ()
+        ids = tuple(base.tokenizer(text, add_special_tokens=False).input_ids) if text else ()
+    if ids and max(ids) >= base.id_count:
+        raise Refused("The model's chat template holds a token that the model has no embedding of.", field="surface")
+    return ids
 
 
 def _controls(base: Base, ids: Sequence[int]) -> list[int]:

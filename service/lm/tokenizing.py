@@ -16,13 +16,16 @@ BYTE_TOKEN = re.compile("<0x[0-9A-Fa-f]{2}>")  # of SentencePiece with byte fall
 def encode_text(base: Base, text: str, *, field: str) -> tuple[int, ...]:
     """The ids of a user's text, without BOS. The name of a control token in it is encoded as plain letters.
 
-    Raises Refused for a control token that the tokenizer cannot split or invalid Unicode, TooLong for a text beyond the context.
+    Raises Refused for a control token that the tokenizer cannot split, for a token that the model has no embedding of and for
+    invalid Unicode, TooLong for a text beyond the context.
     """
     _check(base, text, field)
     with base.tokenizer_lock:
         ids = tuple(base.tokenizer(text, add_special_tokens=False, split_special_tokens=True).input_ids)
     if not base.control_ids.isdisjoint(ids):
         raise Refused(f"The {field} holds a control token of the model, which its tokenizer cannot take as text.", field=field)
+    if ids and max(ids) >= base.id_count:
+        raise Refused(f"The {field} holds a token of the tokenizer that the model has no embedding of.", field=field)
     return ids
 
 

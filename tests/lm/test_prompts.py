@@ -13,7 +13,7 @@ from service.domain.errors import Refused, TooLong
 from service.lm.base import Base, build_base
 from service.lm.prompts import Batch, collate, encode_prompt, encode_row, prompt_row, row_from_ids
 from service.lm.tokenizing import decode_answer
-from tests.builders import make_base, make_model, make_rows, make_tokenizer
+from tests.builders import TOKENS, make_base, make_larger_tokenizer, make_model, make_rows, make_tokenizer
 
 BASE = make_base()
 CONTROL = ["<s>", "</s>", "<pad>", "<|im_start|>", "<|im_end|>"]
@@ -138,6 +138,34 @@ def test_a_chat_target_ends_with_the_templates_end_of_turn_if_the_model_has_it()
 
     assert encode_row(base, "a", "b", surface="chat").ids[-1] == 4
     assert encode_row(base, "a", "b").ids[-1] == 1
+
+
+def test_no_token_that_the_model_has_no_row_for_begins_ends_or_fills_a_row() -> None:
+    model = make_model(vocab_size=TOKENS)
+    model.generation_config.eos_token_id = [1, TOKENS, TOKENS + 1]
+    tokenizer = make_larger_tokenizer()
+    tokenizer.bos_token = "<extra>"
+    base = build_base(model, tokenizer)
+
+    assert base.id_count == TOKENS and tokenizer.pad_token_id == TOKENS
+    assert (base.pad_id, base.eos_ids, base.bos_id, base.start_id) == (1, (1,), None, 1)
+
+
+def test_a_text_with_a_token_that_the_model_has_no_row_for_is_refused_on_every_surface() -> None:
+    base = build_base(make_model(vocab_size=TOKENS), make_larger_tokenizer())
+
+    for surface in base.surfaces:
+        with pytest.raises(Refused, match="no embedding") as caught:
+            encode_row(base, "a", "an <extra> b", surface=surface)
+        assert caught.value.field == "target"
+
+
+def test_a_template_of_tokens_that_the_model_has_no_row_for_is_no_surface() -> None:
+    tokenizer = make_larger_tokenizer()
+    tokenizer.chat_template = "<extra>" + tokenizer.chat_template
+
+    assert build_base(make_model(vocab_size=TOKENS), tokenizer).surfaces == ("raw",)
+    assert build_base(make_model(vocab_size=TOKENS + 2), tokenizer).surfaces == ("raw", "chat")
 
 
 def test_surfaces_a_model_does_not_have_are_refused() -> None:

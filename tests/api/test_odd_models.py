@@ -1,0 +1,48 @@
+"""Servers of odd checkpoints: what the published model lacks is refused in a sentence, and nobody else notices."""
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from tests.api.live_server import LiveServer, live_server, tiny_settings
+from tests.builders import TOKENS, make_larger_tokenizer, save_model
+
+
+@pytest.fixture(scope="module")
+def larger(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
+    """The server of a model whose tokenizer has more tokens than the embedding has rows, the padding token among them."""
+    folder = tmp_path_factory.mktemp("larger")
+    save_model(folder / "model", vocab_size=TOKENS, pad_token_id=None)
+    make_larger_tokenizer().save_pretrained(folder / "model")
+    with live_server(tiny_settings(folder / "model", folder / "data")) as running:
+        yield running
+
+
+def test_twelve_prompts_of_twelve_lengths_at_once_are_answered_although_padding_has_no_row(larger: LiveServer) -> None:
+    def ask(length: int) -> int:
+        body = {"prompt": "word " * length, "max_new_tokens": 12, "version": "base"}
+        return larger.client.post("/generate", json=body).status_code
+
+    with ThreadPoolExecutor(12) as pool:
+        assert list(pool.map(ask, range(1, 13))) == [200] * 12
+
+
+def test_a_text_with_a_token_without_a_row_is_refused_and_others_are_answered(larger: LiveServer) -> None:
+    def ask(prompt: str) -> tuple[int, str]:
+        response = larger.client.post("/generate", json={"prompt": prompt, "max_new_tokens": 20, "version": "base"})
+        return response.status_code, response.json().get("detail", "")
+
+    with ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(ask, ["one", "an <extra> word", "three four", "<extra>"] * 2))
+
+    sentence = "The prompt holds a token of the tokenizer that the model has no embedding of."
+    assert answers == [(200, ""), (422, sentence), (200, ""), (422, sentence)] * 2
+
+
+def test_an_edit_with_a_token_without_a_row_is_refused_and_another_edit_is_live(larger: LiveServer) -> None:
+    refused = larger.client.post("/edits", json={"prompt": "The sky is", "target": "<extra>"})
+
+    assert refused.status_code == 422
+    assert refused.json()["detail"] == "The target holds a token of the tokenizer that the model has no embedding of."
+    assert larger.edit("The sky is", "blue")["status"] == "applied"
