@@ -52,11 +52,12 @@ HEAD_TOO_LARGE = Kind("header-too-large", 431, "The request's head is over its l
 INTERNAL = Kind("internal", 500, "The server failed; the request may be repeated.")
 # Not a 5xx: repeating the request does not help, another version does. The server itself works, and logs the damage.
 CORRUPT = Kind("corrupt", 409, "The stored bytes of the resource are damaged.")
+UNCOMPUTABLE = Kind("uncomputable", 500, "The model fails on this request; repeating it does not help.")
 UNAVAILABLE = Kind("unavailable", 503, "The server cannot do this now.")
 
 KINDS = (
     *(MALFORMED, BAD_HOST, CROSS_ORIGIN, NOT_FOUND, NO_METHOD, CONFLICT, GONE, STALE, TOO_LARGE, MEDIA, INVALID, TOO_LONG),
-    *(HEAD_TOO_LARGE, CORRUPT, INTERNAL, UNAVAILABLE),
+    *(HEAD_TOO_LARGE, CORRUPT, INTERNAL, UNCOMPUTABLE, UNAVAILABLE),
 )
 # The first class that matches an error decides, so subclasses come first.
 KIND_OF_ERROR: tuple[tuple[type[errors.ServiceError], Kind], ...] = (
@@ -67,6 +68,7 @@ KIND_OF_ERROR: tuple[tuple[type[errors.ServiceError], Kind], ...] = (
     (errors.Stale, STALE),
     (errors.Conflict, CONFLICT),
     (errors.Unavailable, UNAVAILABLE),
+    (errors.Uncomputable, UNCOMPUTABLE),
     (errors.Corrupt, CORRUPT),
 )
 KIND_OF_STATUS = {400: MALFORMED, 404: NOT_FOUND, 405: NO_METHOD, 413: TOO_LARGE, 415: MEDIA, 422: INVALID, 503: UNAVAILABLE}

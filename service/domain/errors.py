@@ -10,6 +10,7 @@ ServiceError
 │   └── Stale      a compare-and-swap failed: the head has moved
 ├── Unavailable    try again later
 │   └── Unreadable this process cannot read stored bytes now; the bytes themselves may be sound
+├── Uncomputable   the model fails on this request each time; repeating it does not help
 └── Corrupt        stored bytes differ from what the rows say; an operator must look
 
 A message is one sentence that a user can act on. It names the field at fault and never repeats the request's content. Only
@@ -64,6 +65,10 @@ class Unavailable(ServiceError):
 
 class Unreadable(Unavailable):
     """This process cannot read stored bytes now: a file is missing, a disk is unavailable, or too many files are open."""
+
+
+class Uncomputable(ServiceError):
+    """The model fails on this request each time that it is computed, also alone."""
 
 
 class Corrupt(ServiceError):

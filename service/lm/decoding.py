@@ -6,6 +6,7 @@ and have no other use.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -21,12 +22,20 @@ class Decoding:
     """The rows in progress on one view, each under its own adapter or none. `logits` (B, V) are for each row's next token."""
 
     @torch.no_grad()
-    def __init__(self, view: View, adapters: Sequence[Adapter | None], prompts: Sequence[Sequence[int]]) -> None:
+    def __init__(
+        self,
+        view: View,
+        adapters: Sequence[Adapter | None],
+        prompts: Sequence[Sequence[int]],
+        outputs: Sequence[Sequence[int]] | None = None,
+    ) -> None:
+        """Compute the rows' prompts, each followed by the tokens that were decoded for it before, if any (`outputs`)."""
         self._view = view
         self._moved: dict[Adapter, dict[int, Intervention]] = {}
         self._assign(adapters)
         self._cache = DynamicCache()  # without a configuration: every layer keeps all columns, sliding ones too
         rows = [prompt_row(view.base, prompt) for prompt in prompts]
+        rows = [replace(row, ids=(*row.ids, *output)) for row, output in zip(rows, outputs or [()] * len(rows), strict=True)]
         lasts = [adapter.last if adapter else LAST_PROMPT_TOKENS for adapter in adapters]
         batch = collate(view.base, rows, last=lasts, side="left")
         self._attention = batch.attention  # (B, T)
@@ -55,16 +64,20 @@ class Decoding:
             layer.keys, layer.values = layer.keys[index, :, first:], layer.values[index, :, first:]
 
     def join(self, other: "Decoding") -> None:
-        """Append the rows of `other`, which must have the same view. Their adapters come along."""
+        """Append the rows of `other`, which must have the same view. Their adapters come along.
+
+        If there is no room for the tensors of both, an exception is raised and each is as before.
+        """
         width = max(self._attention.shape[1], other._attention.shape[1])
-        attention = [pad(part._attention, (width - part._attention.shape[1], 0)) for part in (self, other)]
-        for own, added in zip(self._cache.layers, other._cache.layers, strict=True):
-            own.keys = _stack(own.keys, added.keys, width)
-            own.values = _stack(own.values, added.values, width)
+        attention = torch.cat([pad(part._attention, (width - part._attention.shape[1], 0)) for part in (self, other)])
+        logits = torch.cat([self.logits, other.logits])
+        layers = list(zip(self._cache.layers, other._cache.layers, strict=True))
+        stacked = [(_stack(own.keys, added.keys, width), _stack(own.values, added.values, width)) for own, added in layers]
+        for (own, _), (keys, values) in zip(layers, stacked, strict=True):
+            own.keys, own.values = keys, values
+        self._attention, self.logits = attention, logits
         self._moved |= other._moved
         self._assign([*self._adapters, *other._adapters])
-        self._attention = torch.cat(attention)
-        self.logits = torch.cat([self.logits, other.logits])
 
     def _assign(self, adapters: Sequence[Adapter | None]) -> None:
         """Group the rows by adapter. Rows that all have one adapter are not indexed."""

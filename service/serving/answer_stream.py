@@ -80,6 +80,11 @@ class AnswerStream:
         """End the answer before its next token."""
         self.generation.cancelled.set()
 
+    @property
+    def ids(self) -> tuple[int, ...]:
+        """The tokens so far."""
+        return tuple(self._ids)
+
     def interruption(self) -> FinishReason | None:
         """The reason to end the answer before its next token, or None."""
         if self.generation.cancelled.is_set():

@@ -34,6 +34,8 @@ def check_generation(base: Base, generation: Generation) -> None:
     """Raise Refused or TooLong for an invalid request. Nothing is cut or rounded to fit."""
     if not generation.prompt_ids:
         raise Refused("The prompt is blank.", field="prompt")
+    if max(generation.prompt_ids) >= base.id_count:  # on a device such a lookup would end every later computation
+        raise Refused("The prompt holds a token that the model has no embedding of.", field="prompt")
     if generation.max_new_tokens < 1:
         raise Refused("max_new_tokens must be at least 1.", field="max_new_tokens")
     if len(generation.prompt_ids) + generation.max_new_tokens > base.context_length:

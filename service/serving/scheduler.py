@@ -3,6 +3,9 @@
 Requests of versions with the same replaced tensors are decoded as one batch, each row under the adapter of its own version.
 Batches take turns after each token, so a long answer delays no other. Between tokens, rows that ended, were cancelled or reached
 their deadline leave the batch, and waiting requests join it.
+
+A batch that fails is computed again in two halves, from the tokens that its rows have. So the rows that cannot be computed are
+soon alone and fail alone, and a batch that is too large for the memory goes on as two.
 """
 
 import logging
@@ -10,11 +13,12 @@ import threading
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import torch
 from torch import Tensor
 
-from service.domain.errors import Corrupt, Unavailable
+from service.domain.errors import Corrupt, ServiceError, Unavailable, Uncomputable
 from service.lm.base import Base
 from service.lm.decoding import Decoding
 from service.lm.overlay import Overlay, View
@@ -32,10 +36,12 @@ log = logging.getLogger(__name__)
 
 @dataclass(eq=False)
 class DecodingGroup:
-    """The answers in progress on one view, in the order of the rows of `decoding`."""
+    """Answers in progress on one view, in the order of the rows of `decoding`. Several groups may have one view."""
 
+    view: View
     decoding: Decoding
     answers: list[AnswerStream]
+    is_repetition: bool = False  # computed again after a failure, and not gone on since
 
 
 @dataclass(eq=False)
@@ -43,7 +49,7 @@ class SchedulerState:
     """The requests and flags of the scheduler. The condition guards `waiting` and the flags; `groups` belong to the thread."""
 
     waiting: deque[AnswerStream] = field(default_factory=deque)
-    groups: dict[View, DecodingGroup] = field(default_factory=dict)
+    groups: list[DecodingGroup] = field(default_factory=list)
     decoding: int = 0  # rows in flight
     closing: bool = False  # accept nothing more
     aborting: bool = False  # drop what is in flight
@@ -153,7 +159,8 @@ class Scheduler:
                 self._turn()
             except Exception as error:  # the thread must survive: without it no request is answered
                 _log_error(error)
-                self._fail_all(Unavailable("The answer could not be computed now; try again."))
+                sentence = "The answer could not be computed now; try again."
+                self._fail_all(error if isinstance(error, Unavailable) else Unavailable(sentence))
         self._fail_all(Unavailable("The server stopped before the answer was complete."))
 
     def _turn(self) -> None:
@@ -162,8 +169,8 @@ class Scheduler:
         self._interrupt_waiting()
         for view, arrived in self._admitted().items():
             self._enter(view, arrived)
-        for view in list(self._state.groups):
-            self._guarded(view, _step)
+        for group in list(self._state.groups):
+            self._advance(group)
         self._count()
 
     def _wait_for_work(self) -> bool:
@@ -193,51 +200,93 @@ class Scheduler:
         return groups
 
     def _enter(self, view: View, arrived: Sequence[AnswerStream]) -> None:
-        """Prefill the prompts of requests on one view, and add them to the view's batch.
+        """Prefill the prompts of requests on one view, and add them to the view's smallest batch, if there is room for both."""
+        for entering in _prefill(view, arrived):
+            present = [group for group in self._state.groups if group.view is view]
+            group = min(present, key=lambda group: len(group.answers), default=entering)
+            if group is entering or _failure(partial(group.decoding.join, entering.decoding)) is not None:
+                self._state.groups.append(entering)
+            else:
+                group.answers += entering.answers
 
-        If the prefill fails, each prompt is prefilled alone: a version that cannot compute must not fail the others.
+    def _advance(self, group: DecodingGroup) -> None:
+        """Decode one token for every answer of a group. If that fails, compute its rows again, in two halves.
+
+        A row that fails alone, and fails again when it is repeated, gets the failure for its answer.
         """
-        try:
-            adapters = [answer.resident.adapter for answer in arrived]
-            decoding = Decoding(view, adapters, [answer.generation.prompt_ids for answer in arrived])
-        except Exception as error:
-            _log_error(error)
-            if len(arrived) == 1:
-                _fail(arrived, Unavailable("The prompt could not be read now; try again."))
-                return
-            for answer in arrived:
-                self._enter(view, [answer])
+        failure = _failure(partial(_step, group))
+        if failure is None:
+            group.is_repetition = False
             return
-        group = self._state.groups.get(view)
-        if group is None:
-            self._state.groups[view] = DecodingGroup(decoding, list(arrived))
+        self._state.groups.remove(group)
+        del group.decoding  # its memory is needed for the repetition
+        answers = [answer for answer in group.answers if not answer.answer.done()]
+        if len(answers) == 1 and group.is_repetition:
+            _fail(answers, failure)
             return
-        group.answers += arrived
-        self._guarded(view, lambda group: group.decoding.join(decoding))
-
-    def _guarded(self, view: View, act: Callable[[DecodingGroup], None]) -> None:
-        """Run `act` on the group of a view. An exception fails the answers of this group only, and ends the group."""
-        group = self._state.groups[view]
-        try:
-            act(group)
-        except Exception as error:
-            _log_error(error)
-            _fail(group.answers, Unavailable("The answer could not be computed now; try again."))
-            del self._state.groups[view]
+        for part in _halves(answers):
+            self._state.groups += _prefill(group.view, part, is_repetition=True)
 
     def _count(self) -> None:
-        self._state.groups = {key: group for key, group in self._state.groups.items() if group.answers}
+        self._state.groups = [group for group in self._state.groups if group.answers]
         with self._changed:
-            self._state.decoding = sum(len(group.answers) for group in self._state.groups.values())
+            self._state.decoding = sum(len(group.answers) for group in self._state.groups)
             self._changed.notify_all()
 
     def _fail_all(self, error: Unavailable) -> None:
         with self._changed:
             waiting = list(self._state.waiting)
             self._state.waiting.clear()
-        _fail([*waiting, *(answer for group in self._state.groups.values() for answer in group.answers)], error)
+        _fail([*waiting, *(answer for group in self._state.groups for answer in group.answers)], error)
         self._state.groups.clear()
         self._count()
+
+
+def _prefill(view: View, answers: Sequence[AnswerStream], *, is_repetition: bool = False) -> list[DecodingGroup]:
+    """The groups of answers on one view, after their prompts and the tokens that they have. Rows that cannot be computed fail.
+
+    All rows are one group if they can be computed together. Else each half of them is tried, and one row is tried twice.
+    """
+    groups: list[DecodingGroup] = []
+
+    def compute() -> None:
+        adapters = [answer.resident.adapter for answer in answers]
+        prompts = [answer.generation.prompt_ids for answer in answers]
+        decoding = Decoding(view, adapters, prompts, [answer.ids for answer in answers])
+        groups.append(DecodingGroup(view, decoding, list(answers), is_repetition))
+
+    failure = _failure(compute)
+    if failure is not None and len(answers) == 1:
+        failure = _failure(compute)
+        if failure is not None:
+            _fail(answers, failure)
+    elif failure is not None:
+        for part in _halves(answers):
+            groups += _prefill(view, part, is_repetition=is_repetition)
+    return groups
+
+
+def _halves(answers: Sequence[AnswerStream]) -> list[Sequence[AnswerStream]]:
+    """The two halves of answers; one of one answer, none of none."""
+    middle = (len(answers) + 1) // 2
+    return [part for part in (answers[:middle], answers[middle:]) if part]
+
+
+def _failure(act: Callable[[], None]) -> ServiceError | None:
+    """Run `act`. Its exception becomes an error of the service, which, unlike the exception, keeps no tensor in memory."""
+    try:
+        act()
+    except Exception as error:
+        return _to_failure(error)
+    return None
+
+
+def _to_failure(error: Exception) -> ServiceError:
+    """The error of an answer whose computation raised `error`. A lack of memory passes, any other fault comes again."""
+    _log_error(error)
+    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
+        return Unavailable("There was not enough memory for this answer; try again, or ask for a shorter one.")
+    return Uncomputable("The model fails on this request each time; change the prompt, or ask another version.")
 
 
 def _step(group: DecodingGroup) -> None:
@@ -247,9 +296,10 @@ def _step(group: DecodingGroup) -> None:
     best = greedy_tokens(logits).tolist()  # for all at once: each transfer from a device waits for it
     tokens = [_next_token(answer, logits[row], best[row], is_finite=finite[row]) for row, answer in enumerate(group.answers)]
     remaining = [(row, token) for row, token in enumerate(tokens) if token is not None]
-    if remaining and len(remaining) < len(group.answers):
-        group.decoding.keep([row for row, _ in remaining])
+    has_shrunk = len(remaining) < len(group.answers)
     group.answers = [group.answers[row] for row, _ in remaining]
+    if remaining and has_shrunk:
+        group.decoding.keep([row for row, _ in remaining])
     if remaining:
         group.decoding.feed(torch.tensor([token for _, token in remaining]))
 
@@ -268,8 +318,7 @@ def _next_token(answer: AnswerStream, logits: Tensor, likeliest: int, *, is_fini
             return token
         answer.finish(reason)
     except Exception as error:
-        _log_error(error)
-        answer.fail(Unavailable("The answer could not be computed now; try again."))
+        answer.fail(_to_failure(error))
     return None
 
 

@@ -19,7 +19,7 @@ def larger(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
         yield running
 
 
-def test_twelve_prompts_of_twelve_lengths_at_once_are_answered_although_padding_has_no_row(larger: LiveServer) -> None:
+def test_twelve_prompts_of_twelve_lengths_are_answered_although_padding_has_no_row(larger: LiveServer) -> None:
     def ask(length: int) -> int:
         body = {"prompt": "word " * length, "max_new_tokens": 12, "version": "base"}
         return larger.client.post("/generate", json=body).status_code

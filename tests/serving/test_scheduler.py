@@ -2,14 +2,17 @@
 
 import threading
 import time
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
+from torch import Tensor, nn
 
-from service.domain.errors import Conflict, Corrupt, NotFound, Refused, TooLong, Unavailable
+from service.domain.errors import Conflict, Corrupt, NotFound, Refused, TooLong, Unavailable, Uncomputable
 from service.lm.base import Base, build_base
 from service.lm.intervention import Adapter
 from service.lm.overlay import EMPTY, Overlay
@@ -228,7 +231,7 @@ def test_a_version_that_cannot_compute_fails_its_own_requests_only() -> None:
         broken, senseless, fine = [opened.submit(asked(base, version=v)) for v in (8, 9, 1)]
         opened.start()
 
-        with pytest.raises(Unavailable):
+        with pytest.raises(Uncomputable):
             broken.result(PATIENCE_S)
         with pytest.raises(Corrupt, match="finite"):
             senseless.result(PATIENCE_S)
@@ -259,7 +262,7 @@ def test_an_exception_in_the_step_of_a_row_fails_that_row_alone() -> None:
         ]
         opened.start()
 
-        with pytest.raises(Unavailable):
+        with pytest.raises(Uncomputable):
             broken.result(PATIENCE_S)
         for version, stream in zip((1, 2), fine, strict=True):
             assert stream.result(PATIENCE_S).ids == expected(opened, version, asked(base))
@@ -281,11 +284,93 @@ def test_versions_with_the_same_tensors_share_every_forward_pass() -> None:
     assert len({answer.ids for answer in answers}) == 8
 
 
-@pytest.mark.parametrize("looks", [0, 3])
-def test_an_exception_in_a_step_fails_its_answer_and_the_thread_goes_on(looks: int) -> None:
+def fail_passes(opened: Scheduler, is_failing: Callable[[Tensor], bool], error: Exception, *, most: int = 10_000) -> None:
+    """Let the forward passes of the base's view raise `error` for the input ids (B, T) that `is_failing` names, `most` times."""
+    left = [most]
+
+    def check(_module: nn.Module, _args: Any, kwargs: dict[str, Any]) -> None:
+        if left[0] and is_failing(kwargs["input_ids"]):
+            left[0] -= 1
+            raise error
+
+    opened.view_of(EMPTY).model.register_forward_pre_hook(check, with_kwargs=True)
+
+
+def test_of_many_prompts_the_one_that_cannot_be_computed_fails_alone() -> None:
+    base = make_base()
+    with serving(base, start=False) as opened:
+        fail_passes(opened, lambda ids: bool((ids == 260).any()), RuntimeError("a row"))
+        cases = [(version, asked(base, prompt)) for version in (0, 1, 2) for prompt in range(5)]
+        streams = [opened.submit(replace(generation, version=version)) for version, generation in cases]
+        broken = opened.submit(asked(base, prompt_ids=(0, 260, 7)))
+        opened.start()
+
+        with pytest.raises(Uncomputable, match="each time; change the prompt"):
+            broken.result(PATIENCE_S)
+        for (version, generation), stream in zip(cases, streams, strict=True):
+            assert stream.result(PATIENCE_S).ids == expected(opened, version, generation)
+
+
+def test_a_row_that_fails_in_the_middle_of_its_answer_fails_alone() -> None:
+    base = make_base()
+    with serving(base, start=False) as opened:
+        cases = [(version, asked(base, prompt, max_new_tokens=9)) for version in (0, 1, 2) for prompt in range(4)]
+        wanted = [expected(opened, version, generation) for version, generation in cases]
+        counts = Counter(token for ids in wanted for token in set(ids[2:-1]) - set(ids[:2]))
+        poison = next(token for token, count in counts.items() if count == 1)  # some answer's own, in its middle
+        fail_passes(opened, lambda ids: bool((ids == poison).any()), RuntimeError("a row"))
+        streams = [opened.submit(replace(generation, version=version)) for version, generation in cases]
+        opened.start()
+
+        for ids, stream in zip(wanted, streams, strict=True):
+            if poison in ids[:-1]:
+                with pytest.raises(Uncomputable):
+                    stream.result(PATIENCE_S)
+            else:
+                assert stream.result(PATIENCE_S).ids == ids
+
+
+def test_a_batch_that_is_too_large_for_the_memory_goes_on_in_smaller_ones() -> None:
+    base = make_base()
+    with serving(base, start=False) as opened:
+        cases = [(version, asked(base, prompt)) for version in (0, 1, 2) for prompt in range(5)]
+        wanted = [expected(opened, version, generation) for version, generation in cases]
+        fail_passes(opened, lambda ids: ids.shape[0] > 4, torch.OutOfMemoryError("no room"))
+        streams = [opened.submit(replace(generation, version=version)) for version, generation in cases]
+        opened.start()
+
+        assert [stream.result(PATIENCE_S).ids for stream in streams] == wanted
+
+
+def test_a_lack_of_memory_for_one_row_may_pass_and_says_so() -> None:
+    base = make_base()
+    with serving(base, start=False) as opened:
+        fail_passes(opened, lambda ids: ids.shape[1] > 10, torch.OutOfMemoryError("no room"))
+        large, small = opened.submit(asked(base, 2)), opened.submit(asked(base, 0, version=0))
+        opened.start()
+
+        with pytest.raises(Unavailable, match="not enough memory"):
+            large.result(PATIENCE_S)
+        assert small.result(PATIENCE_S).ids == expected(opened, 0, asked(base))
+
+
+@pytest.mark.parametrize("width", [1, 6])
+def test_a_failure_that_passes_costs_no_answer(width: int) -> None:
+    base = make_base()
+    with serving(base, start=False) as opened:
+        wanted = expected(opened, 1, asked(base))
+        fail_passes(opened, lambda ids: ids.shape[1] == width, RuntimeError("once"), most=1)
+        stream = opened.submit(asked(base, version=1))
+        opened.start()
+
+        assert stream.result(PATIENCE_S).ids == wanted
+
+
+@pytest.mark.parametrize(("looks", "error"), [(0, Unavailable), (3, Uncomputable)])
+def test_an_exception_in_a_step_fails_its_answer_and_the_thread_goes_on(looks: int, error: type[Exception]) -> None:
     base = make_base()
     with serving(base) as opened:
-        with pytest.raises(Unavailable):
+        with pytest.raises(error):
             opened.submit(asked(base, cancelled=BreaksAt(looks))).result(PATIENCE_S)
         assert opened.submit(asked(base, version=1)).result(PATIENCE_S).ids == expected(opened, 1, asked(base))
         assert opened.load == (0, 0)
@@ -298,6 +383,7 @@ def test_an_invalid_generation_is_refused_at_once() -> None:
             (TooLong, {"max_new_tokens": base.context_length - 5}),
             (Refused, {"max_new_tokens": 0}),
             (Refused, {"prompt_ids": ()}),
+            (Refused, {"prompt_ids": (0, base.id_count)}),
             (Refused, {"temperature": -1.0}),
             (Refused, {"temperature": float("nan")}),
             (Refused, {"temperature": float("inf")}),

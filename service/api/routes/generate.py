@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from anyio import to_thread
 from fastapi import APIRouter, Header, Query, Request, Response
 
-from service.api.problems import CORRUPT, GONE, INVALID, NOT_FOUND, TOO_LONG, UNAVAILABLE, responses
+from service.api.problems import CORRUPT, GONE, INVALID, NOT_FOUND, TOO_LONG, UNAVAILABLE, UNCOMPUTABLE, responses
 from service.api.schemas.generate import AnswerOut, GenerateIn, GenerateQuery
 from service.api.state import State
 from service.api.strict_json import StrictRoute
@@ -25,7 +25,7 @@ Caller = Annotated[
         description="who asks; prompts of the callers named in the setting `reservoir.callers` may be kept for retrains",
     ),
 ]
-PROBLEMS = responses(NOT_FOUND, GONE, INVALID, TOO_LONG, CORRUPT, UNAVAILABLE)
+PROBLEMS = responses(NOT_FOUND, GONE, INVALID, TOO_LONG, CORRUPT, UNCOMPUTABLE, UNAVAILABLE)
 
 
 @router.get("/generate", responses=PROBLEMS, summary="Ask the model, in the address line")
