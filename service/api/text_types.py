@@ -12,6 +12,7 @@ from pydantic_core import CoreSchema, core_schema
 PROMPT_CHARACTERS = 500_000
 ANSWER_CHARACTERS = 16_384  # an answer has at most 256 tokens, and no text in use averages 64 characters a token
 NAME_CHARACTERS = 500
+STOP_CHARACTERS = 200
 METADATA_CHARACTERS = 16_000
 LARGEST_INTEGER = 2**63 - 1
 
@@ -84,4 +85,5 @@ Answer = Annotated[
     str, Field(min_length=1, max_length=ANSWER_CHARACTERS), AfterValidator(check_text), AfterValidator(check_words)
 ]
 Name = Annotated[str, Field(min_length=1, max_length=NAME_CHARACTERS), AfterValidator(check_text), AfterValidator(check_words)]
+StopString = Annotated[str, Field(min_length=1, max_length=STOP_CHARACTERS), AfterValidator(check_text)]  # may be white space
 Metadata = Annotated[dict[str, Any], AfterValidator(check_json)]

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 from pydantic import ConfigDict, Field
 
 from service.api.schemas import In, Out, QueryIn
-from service.api.text_types import LARGEST_INTEGER, VERSION, Words
+from service.api.text_types import LARGEST_INTEGER, VERSION, StopString, Words
 
 MOST_TOKENS = 256
 MOST_TURNS = 64
@@ -49,8 +49,9 @@ class GenerateIn(In):
     temperature: float = Field(0.0, ge=0, le=5, description="0: the most likely token each time")
     top_p: float = Field(1.0, gt=0, le=1, description="sample from the likeliest tokens that together have this probability")
     seed: int | None = Field(None, ge=0, le=2**63 - 1, description="same seed, same version, same answer")
-    stop: Annotated[list[Annotated[Words, Field(max_length=200)]], Field(max_length=4)] = Field(
-        default_factory=list, description="the answer ends before any of these"
+    stop: Annotated[list[StopString], Field(max_length=4)] = Field(
+        default_factory=list,
+        description="the answer ends before the first of these; white space is allowed, and counts from the model's first token on",
     )
     version: Version = Field("head", description="a number, `head` or `base`")
     surface: Literal["raw", "chat"] = Field("raw", description="`chat`: through the model's own template")

@@ -105,6 +105,21 @@ def test_a_wrong_query_is_refused(server: LiveServer, query: str) -> None:
     assert response.status_code == (200 if query.startswith("prompt") else 422)
 
 
+@pytest.mark.parametrize("stop", ["\n", " ", "\n\n", "\t", "\u00a0"])
+def test_an_answer_ends_before_a_stop_string_of_white_space(server: LiveServer, stop: str) -> None:
+    target = f"red{stop}green"
+    server.edit(f"The colours of flag {ord(stop[0])}{len(stop)} are", target)
+    asked = {"prompt": f"The colours of flag {ord(stop[0])}{len(stop)} are", "max_new_tokens": 20}
+    whole = server.ask(**asked)
+    assert whole["text"] == target
+
+    # The space before an answer counts as well, so a stop string of one space ends it before its first word.
+    cut = server.ask(**asked, stop=["never there", stop])
+
+    assert (cut["text"], cut["finish_reason"]) == ("" if stop == " " else "red", "stop")
+    assert cut["completion_tokens"] < whole["completion_tokens"]
+
+
 def test_a_conversation_reaches_the_model_through_its_template(server: LiveServer) -> None:
     body = {"prompt": "And now?", "surface": "chat", "system": "Be brief.", "turns": [{"user": "Hello", "assistant": "Yes"}]}
 
