@@ -4,6 +4,7 @@ The template may contain control tokens, and users' text may not. So the templat
 texts are encoded separately. The usual joint encoding is used if it has the same control tokens.
 """
 
+import re
 from collections.abc import Sequence
 from itertools import chain
 from typing import TypeVar
@@ -14,6 +15,7 @@ from service.lm.tokenizing import encode_text
 
 T = TypeVar("T")
 MARK = "\ue0f1{}\ue0f2"  # private-use characters, which no template has
+MARKED = re.compile(MARK.format("([0-9]+)"))
 
 
 def chat_prompt_ids(base: Base, prompt: str, *, system: str | None, turns: Sequence[tuple[str, str]]) -> tuple[int, ...]:
@@ -28,8 +30,9 @@ def chat_prompt_ids(base: Base, prompt: str, *, system: str | None, turns: Seque
     for (_, _, field), text in zip(messages, texts, strict=True):
         if MARK[0] in text or MARK[-1] in text:
             raise Refused(f"The {field} holds private-use characters that the chat surface needs.", field=field)
-    frame = _frame(base, [role for role, _, _ in messages])
-    encoded = [encode_text(base, text, field=field) for (_, _, field), text in zip(messages, texts, strict=True)]
+    frame, order = _frame(base, [role for role, _, _ in messages])
+    texts = [texts[number] for number in order]
+    encoded = [encode_text(base, text, field=messages[number][2]) for number, text in zip(order, texts, strict=True)]
     separate = tuple(chain(*_interleave([_encode_template(base, piece) for piece in frame], encoded)))
     if len(separate) > 2 * base.context_length:
         raise TooLong(f"The prompt is longer than the model's context of {base.context_length} tokens allows.", field="prompt")
@@ -40,25 +43,25 @@ def chat_prompt_ids(base: Base, prompt: str, *, system: str | None, turns: Seque
 def chat_end_id(base: Base) -> tuple[int, ...]:
     """The end token of an assistant's turn in the template, if the model names it as an end; else the tokenizer's end token."""
     try:
-        after = _encode_template(base, _frame(base, ["user", "assistant"], reply=False)[-1])
+        after = _encode_template(base, _frame(base, ["user", "assistant"], reply=False)[0][-1])
     except Refused:
         after = ()
     return after[:1] if set(after[:1]) & set(base.eos_ids) else base.eos_ids[:1]
 
 
-def _frame(base: Base, roles: Sequence[str], *, reply: bool = True) -> list[str]:
-    """The template's own text around the messages: one piece more than messages."""
+def _frame(base: Base, roles: Sequence[str], *, reply: bool = True) -> tuple[list[str], list[int]]:
+    """The template's own text around the messages, one piece more than messages, and the messages' numbers in the order in which
+    the template has them: some move the system text into the user's last turn.
+    """
     if "chat" not in base.surfaces:
         raise Refused("The model has no chat template, so the surface chat is not to be had.", field="surface")
     marks = [MARK.format(number) for number in range(len(roles))]
     rendered = _render(base, [{"role": role, "content": mark} for role, mark in zip(roles, marks, strict=True)], reply)
-    pieces = []
-    for mark in marks:
-        piece, separator, rendered = rendered.partition(mark)
-        if not separator or mark in rendered:
-            raise Refused("The model's chat template does not keep each message once, so it cannot be used.", field="surface")
-        pieces.append(piece)
-    return [*pieces, rendered]
+    pieces = MARKED.split(rendered)  # the template's pieces, and between them the numbers of the marks
+    order = [int(number) for number in pieces[1::2]]
+    if sorted(order) != list(range(len(roles))):
+        raise Refused("The model's chat template does not keep each message once, so it cannot be used.", field="surface")
+    return pieces[::2], order
 
 
 def _render(base: Base, messages: list[dict[str, str]], reply: bool) -> str:

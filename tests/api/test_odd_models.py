@@ -1,12 +1,14 @@
 """Servers of odd checkpoints: what the published model lacks is refused in a sentence, and nobody else notices."""
 
+import copy
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from tests.api.live_server import LiveServer, live_server, tiny_settings
-from tests.builders import TOKENS, make_larger_tokenizer, save_model
+from tests.builders import TOKENS, make_larger_tokenizer, make_tokenizer, save_model
+from tests.lm.test_prompts import MOVED_SYSTEM
 
 
 @pytest.fixture(scope="module")
@@ -15,6 +17,18 @@ def larger(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
     folder = tmp_path_factory.mktemp("larger")
     save_model(folder / "model", vocab_size=TOKENS, pad_token_id=None)
     make_larger_tokenizer().save_pretrained(folder / "model")
+    with live_server(tiny_settings(folder / "model", folder / "data")) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def moved(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
+    """The server of a model whose chat template moves the system text into the user's last turn."""
+    folder = tmp_path_factory.mktemp("moved")
+    save_model(folder / "model")
+    tokenizer = copy.deepcopy(make_tokenizer())
+    tokenizer.chat_template = MOVED_SYSTEM
+    tokenizer.save_pretrained(folder / "model")
     with live_server(tiny_settings(folder / "model", folder / "data")) as running:
         yield running
 
@@ -46,3 +60,16 @@ def test_an_edit_with_a_token_without_a_row_is_refused_and_another_edit_is_live(
     assert refused.status_code == 422
     assert refused.json()["detail"] == "The target holds a token of the tokenizer that the model has no embedding of."
     assert larger.edit("The sky is", "blue")["status"] == "applied"
+
+
+def test_a_conversation_whose_template_moves_the_system_text_is_answered(moved: LiveServer) -> None:
+    body = {"prompt": "And?", "surface": "chat", "system": "Be brief.", "turns": [{"user": "Hello", "assistant": "Yes"}]}
+
+    response = moved.client.post("/generate", json=body | {"max_new_tokens": 4})
+
+    messages = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Hello"}]
+    messages += [{"role": "assistant", "content": "Yes"}, {"role": "user", "content": "And?"}]
+    tokenizer = moved.state.base.tokenizer
+    own = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=False)
+    assert (response.status_code, response.json()["prompt_tokens"]) == (200, len(own))
+    assert moved.edit("The sky is", "blue")["status"] == "applied"

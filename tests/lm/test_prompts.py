@@ -1,5 +1,6 @@
 """Text to ids: token boundaries, control tokens, limits, and intervened columns."""
 
+import copy
 import time
 
 import pytest
@@ -124,6 +125,41 @@ def test_a_chat_prompt_is_the_template_with_system_prompt_and_turns() -> None:
     ids = encode_prompt(BASE, "the sky is", surface="chat", system="be brief", turns=[("hi", "yes?")])
 
     assert list(ids) == list(expected)
+
+
+MOVED_SYSTEM = (  # as Mistral's templates do: the system text stands in front of the user's last turn
+    "{{ bos_token }}{% if messages[0].role == 'system' %}{% set system = messages[0].content %}{% set rest = messages[1:] %}"
+    "{% else %}{% set rest = messages %}{% endif %}{% for m in rest %}<|im_start|>{{ m.role }}\n"
+    "{% if loop.last and system is defined %}{{ system }}\n\n{% endif %}{{ m.content }}<|im_end|>{% endfor %}"
+)
+
+
+@pytest.mark.parametrize("turns", [[], [("hi", "yes?")], [("one", "two"), ("three", "four")]])
+def test_a_template_may_move_the_system_text_into_the_last_turn_of_the_user(turns: list[tuple[str, str]]) -> None:
+    tokenizer = copy.deepcopy(make_tokenizer())
+    tokenizer.chat_template = MOVED_SYSTEM
+    base = build_base(make_model(), tokenizer)
+    messages = [{"role": "system", "content": "be brief"}]
+    for question, answer in turns:
+        messages += [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
+    messages.append({"role": "user", "content": "the sky is"})
+    expected = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=False)
+
+    ids = encode_prompt(base, "the sky is", surface="chat", system="be brief", turns=turns)
+
+    assert list(ids) == list(expected)
+    with pytest.raises(Refused, match="The system holds private-use"):
+        encode_prompt(base, "the sky is", surface="chat", system="\ue0f1", turns=turns)
+
+
+@pytest.mark.parametrize("times", ["", "{{ m.content }}{{ m.content }}"])
+def test_a_template_that_drops_or_repeats_a_message_is_refused(times: str) -> None:
+    tokenizer = copy.deepcopy(make_tokenizer())
+    tokenizer.chat_template = "{% for m in messages %}x" + times + "{% endfor %}"
+    base = build_base(make_model(), tokenizer)
+
+    with pytest.raises(Refused, match="each message once"):
+        encode_prompt(base, "a", surface="chat")
 
 
 def test_a_chat_target_follows_the_template_directly() -> None:

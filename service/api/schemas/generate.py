@@ -51,7 +51,7 @@ class GenerateIn(In):
     seed: int | None = Field(None, ge=0, le=2**63 - 1, description="same seed, same version, same answer")
     stop: Annotated[list[StopString], Field(max_length=4)] = Field(
         default_factory=list,
-        description="the answer ends before the first of these; white space is allowed, and counts from the model's first token on",
+        description="the answer ends before any of these; white space is allowed, and counts from the model's first token on",
     )
     version: Version = Field("head", description="a number, `head` or `base`")
     surface: Literal["raw", "chat"] = Field("raw", description="`chat`: through the model's own template")
