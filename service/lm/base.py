@@ -7,10 +7,12 @@ import hashlib
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import date
 from pathlib import Path
 from typing import Any
 
 import torch
+from jinja2 import UndefinedError
 from safetensors import SafetensorError
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
@@ -21,6 +23,7 @@ from service.lm.blocks import Anatomy, anatomy_of
 from service.lm.file_identity import FileIdentity
 from service.lm.model_files import fingerprint_of, identities, model_folder
 
+NO_STORE_DAY = date(2024, 1, 1)  # any day: without a store there is nothing that another day could contradict
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16, "float64": torch.float64}
 
 
@@ -53,6 +56,7 @@ class Base:
     surfaces: tuple[str, ...]
     has_leading_space: bool  # a target after a prompt starts with an encoded space
     origin: Origin | None = None  # None: built in memory
+    day: date = NO_STORE_DAY  # what a chat template that reads the clock is told, always: a store's day is that of its version 0
     tokenizer_lock: threading.Lock = field(default_factory=threading.Lock)  # fast tokenizers change their state during encoding
 
 
@@ -193,11 +197,19 @@ def _is_known(token_id: int | None, id_count: int) -> bool:
 
 
 def _has_chat(tokenizer: Any, id_count: int) -> bool:
-    """Whether there is a chat template, and the model has a row for each token of it. Without one no edit could be made."""
+    """Whether there is a chat template, and the model has a row for each token of it. Without one no edit could be made.
+
+    Raises Refused for a template that uses a name which nobody defines.
+    """
     if not getattr(tokenizer, "chat_template", None):
         return False
     try:
         text = tokenizer.apply_chat_template([{"role": "user", "content": "a"}], tokenize=False, add_generation_prompt=True)
+    except UndefinedError as error:
+        raise Refused(
+            "The model's chat template uses a name that transformers does not define, such as now(): mend it, or remove it.",
+            field="model",
+        ) from error
     except Exception:  # a template is a program of the checkpoint's author; requests for the surface are told that it refuses
         return True
     return max(tokenizer(text, add_special_tokens=False).input_ids, default=0) < id_count

@@ -1,13 +1,16 @@
 """The chat surface: the model's own template around users' text.
 
 The template may contain control tokens, and users' text may not. So the template is rendered around markers, and template and
-texts are encoded separately. The usual joint encoding is used if it has the same control tokens.
+texts are encoded separately. The usual joint encoding is used if it has the same control tokens. A template that reads the clock
+reads the base's day.
 """
 
+import json
 import re
 from collections.abc import Sequence
+from datetime import date, datetime, time
 from itertools import chain
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from service.domain.errors import Refused, TooLong, Unavailable
 from service.lm.base import Base
@@ -15,6 +18,7 @@ from service.lm.tokenizing import encode_text
 
 T = TypeVar("T")
 MARK = "\ue0f1{}\ue0f2"  # private-use characters, which no template has
+CLOCK_DIRECTIVES = ("-d", "-m", "-y", "-j", "-H", "-I", "-M", "-S", *"aAwdbBmyYHIpMSfzZjUWcxXDFeGuVRT")  # of `strftime`
 MARKED = re.compile(MARK.format("([0-9]+)"))
 
 
@@ -67,12 +71,29 @@ def _frame(base: Base, roles: Sequence[str], *, reply: bool = True) -> tuple[lis
 def _render(base: Base, messages: list[dict[str, str]], reply: bool) -> str:
     try:
         with base.tokenizer_lock:
-            options = {"tokenize": False, "add_generation_prompt": reply, "enable_thinking": False}
+            options: dict[str, Any] = {"tokenize": False, "add_generation_prompt": reply, "enable_thinking": False}
+            template = base.tokenizer.get_chat_template()
+            if "strftime_now" in template:
+                options["chat_template"] = _with_clock(template, base.day)
             return str(base.tokenizer.apply_chat_template(messages, **options))
     except OSError as error:  # for instance too many open files: not a fault of the conversation
         raise Unavailable("The model's chat template cannot be read now.") from error
     except Exception as error:  # a template is a program of the checkpoint's author and may raise anything
         raise Refused("The model's chat template refuses this kind of conversation.", field="system") from error
+
+
+def _with_clock(template: str, day: date) -> str:
+    """The template with `strftime_now` as a macro of its own, which always gives the first moment of the base's day. So the same
+    prompt has the same ids on every day, and an edit that was fitted to them stays live.
+
+    A macro, because templates are given plain data alone and no functions. The line break after it belongs to it.
+    """
+    moment = datetime.combine(day, time.min)
+    values = {f"%{directive}": moment.strftime(f"%{directive}") for directive in CLOCK_DIRECTIVES}
+    filters = "".join(f"|replace({json.dumps(name)},{json.dumps(value)})" for name, value in values.items())
+    percent = f"|replace('%%','{MARK[0]}')"
+    body = f"{{{{ format{percent}{filters}|replace('{MARK[0]}','%') }}}}"
+    return f"{{% macro strftime_now(format) %}}{body}{{% endmacro %}}\n{template}"
 
 
 def _encode_template(base: Base, text: str) -> tuple[int, ...]:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import structlog
@@ -34,6 +34,7 @@ from service.runtime.worker import Worker
 from service.serving.scheduler import Scheduler
 from service.serving.weight_seal import WeightSeal
 from service.settings import Settings
+from service.store import versions
 from service.store.database import Store
 from service.store.migrate import upgrade
 from service.wakeup.doorbell import Doorbell
@@ -111,12 +112,13 @@ def _open_store(settings: Settings, stack: ExitStack) -> Store:
 
 
 def _open_base(settings: Settings, store: Store) -> Base:
-    """The base model, which must be the store's."""
+    """The base model, which must be the store's, on the store's day."""
     base = load_base(model_path(settings), device=settings.device, dtype=settings.dtype)
     anatomy = {"family": base.anatomy.family, "blocks": base.anatomy.depth, "width": base.anatomy.width}
     log.info("model loaded", **anatomy, device=str(base.device), dtype=str(base.dtype).removeprefix("torch."))
     initialise_store(store, fingerprint=base.fingerprint, name=settings.model, checkpoints=settings.checkpoints)
-    return base
+    with store.read() as connection:
+        return replace(base, day=versions.read_first_day(connection))
 
 
 def _make_scheduler(settings: Settings, base: Base) -> Scheduler:

@@ -2,13 +2,15 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
+from datetime import date
 
 import torch
 
 from service.domain.errors import Conflict
 from service.lifecycle.checkpoints import Checkpoints
 from service.lifecycle.store_identity import check_same_store
-from service.lm.base import load_base
+from service.lm.base import Base, load_base
 from service.lm.intervention import Adapter
 from service.lm.overlay import EMPTY, Overlay, View, make_view
 from service.runtime.assembly import model_path
@@ -26,22 +28,24 @@ def open_version(settings: Settings, version: str) -> Iterator[tuple[int, View, 
     """
     torch.set_num_threads(settings.torch_threads)
     base = load_base(model_path(settings), device=settings.device, dtype=settings.dtype)
-    number, overlay = _read_overlay(settings, version, base.fingerprint)
+    number, overlay, day = _read_overlay(settings, version, base)
+    base = replace(base, day=day)
     yield number, make_view(base, overlay.tensors), overlay.adapter
 
 
-def _read_overlay(settings: Settings, version: str, fingerprint: str) -> tuple[int, Overlay]:
+def _read_overlay(settings: Settings, version: str, base: Base) -> tuple[int, Overlay, date]:
     is_new = settings.database_url is None and not (settings.data_dir / "errata.db").is_file()
     if version in ("base", "0") or (is_new and version == "head"):
-        return 0, EMPTY
+        return 0, EMPTY, base.day
     store = Store(settings.store_url)
     try:
         check_same_store(store, settings.checkpoints)
         with store.read() as connection:
             head = heads.read(connection)
             row = versions.get(connection, head.version if version == "head" else int(version))
-        if head.base_fingerprint != fingerprint:
+            day = versions.read_first_day(connection)
+        if head.base_fingerprint != base.fingerprint:
             raise Conflict("the store's versions are of another base model; name that one with --model", field="model")
-        return row.number, Checkpoints(settings.checkpoints, fingerprint=fingerprint).get_overlay(row)
+        return row.number, Checkpoints(settings.checkpoints, fingerprint=base.fingerprint).get_overlay(row), day
     finally:
         store.close()

@@ -8,7 +8,7 @@ grow with its changes and not with the number of live edits. Roots are never cha
 import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, date, datetime
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection, RowMapping
@@ -43,6 +43,11 @@ class _StoredVersion:
         name includes the time.
         """
         return self.number, self.created_at
+
+
+def read_first_day(connection: Connection) -> date:
+    """The day, in UTC, on which version 0 was made, and the store with it. It never changes."""
+    return get(connection, 0).created_at.astimezone(UTC).date()
 
 
 def get(connection: Connection, number: int) -> Version:

@@ -3,12 +3,17 @@
 import copy
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
+from transformers.utils import chat_template_utils
 
+from service.lm.prompts import encode_prompt
+from service.runtime.open_version import open_version
 from tests.api.live_server import LiveServer, live_server, tiny_settings
 from tests.builders import TOKENS, make_larger_tokenizer, make_tokenizer, save_model
-from tests.lm.test_prompts import MOVED_SYSTEM
+from tests.lm.test_prompts import CLOCK_TEMPLATE, MOVED_SYSTEM, LaterClock
 
 
 @pytest.fixture(scope="module")
@@ -73,3 +78,23 @@ def test_a_conversation_whose_template_moves_the_system_text_is_answered(moved: 
     own = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=False)
     assert (response.status_code, response.json()["prompt_tokens"]) == (200, len(own))
     assert moved.edit("The sky is", "blue")["status"] == "applied"
+
+
+def test_a_store_keeps_the_day_that_its_template_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    save_model(tmp_path / "model")
+    tokenizer = copy.deepcopy(make_tokenizer())
+    tokenizer.chat_template = CLOCK_TEMPLATE
+    tokenizer.save_pretrained(tmp_path / "model")
+    settings = tiny_settings(tmp_path / "model", tmp_path / "data")
+
+    with live_server(settings) as first:
+        made = first.edit("The sky is", "blue")
+        created = datetime.fromisoformat(first.client.get("/versions/0").json()["created_at"])
+        assert first.state.base.day == created.astimezone(UTC).date()
+        ids = encode_prompt(first.state.base, "The sky is", surface="chat")
+    monkeypatch.setattr(chat_template_utils, "datetime", LaterClock)
+    with live_server(settings) as second:
+        assert encode_prompt(second.state.base, "The sky is", surface="chat") == ids
+        assert second.ask("The sky is", surface="chat")["text"] == "blue" and made["status"] == "applied"
+    with open_version(settings, "head") as (_, view, _):
+        assert encode_prompt(view.base, "The sky is", surface="chat") == ids

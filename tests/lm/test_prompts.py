@@ -2,6 +2,9 @@
 
 import copy
 import time
+from dataclasses import replace
+from datetime import date, datetime
+from typing import Any
 
 import pytest
 import torch
@@ -9,12 +12,13 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
+from transformers.utils import chat_template_utils
 
 from service.domain.errors import Refused, TooLong
 from service.lm.base import Base, build_base
 from service.lm.prompts import Batch, collate, encode_prompt, encode_row, prompt_row, row_from_ids
 from service.lm.tokenizing import decode_answer
-from tests.builders import TOKENS, make_base, make_larger_tokenizer, make_model, make_rows, make_tokenizer
+from tests.builders import CHAT_TEMPLATE, TOKENS, make_base, make_larger_tokenizer, make_model, make_rows, make_tokenizer
 
 BASE = make_base()
 CONTROL = ["<s>", "</s>", "<pad>", "<|im_start|>", "<|im_end|>"]
@@ -150,6 +154,55 @@ def test_a_template_may_move_the_system_text_into_the_last_turn_of_the_user(turn
     assert list(ids) == list(expected)
     with pytest.raises(Refused, match="The system holds private-use"):
         encode_prompt(base, "the sky is", surface="chat", system="\ue0f1", turns=turns)
+
+
+class LaterClock(datetime):
+    """The clock that transformers reads, on a day long after."""
+
+    @classmethod
+    def now(cls, tz: Any = None) -> datetime:
+        return datetime(2031, 3, 9, 12, tzinfo=tz)
+
+
+CLOCK_TEMPLATE = "Today is {{ strftime_now('%d %B %Y, %-d/%m %a %H:%M, 100%%d') }}." + CHAT_TEMPLATE
+
+
+def base_of_template(template: str) -> Base:
+    tokenizer = copy.deepcopy(make_tokenizer())
+    tokenizer.chat_template = template
+    return build_base(make_model(), tokenizer)
+
+
+def test_a_template_that_reads_the_clock_gives_the_same_ids_on_every_day(monkeypatch: pytest.MonkeyPatch) -> None:
+    base = replace(base_of_template(CLOCK_TEMPLATE), day=date(2026, 5, 4))
+
+    today = encode_row(base, "a", "b", surface="chat").ids
+    monkeypatch.setattr(chat_template_utils, "datetime", LaterClock)
+
+    assert encode_row(base, "a", "b", surface="chat").ids == today
+    assert base.tokenizer.decode(today).startswith("Today is 04 May 2026, 4/05 Mon 00:00, 100%d.<s>")
+
+
+@pytest.mark.parametrize("start", ["", "\n", "\n\n", " ", "  {% if true %}x{% endif %}\n", "{%- set a = 1 %}\n  y"])
+def test_a_pinned_clock_changes_nothing_else_of_the_template(start: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(chat_template_utils, "datetime", LaterClock)
+    template = (
+        start + "{% macro year() %}{{ strftime_now(format='%Y') }}{% endmacro %}"
+        "{% if strftime_now is defined %}{{ year() }}{% endif %}" + CHAT_TEMPLATE
+    )
+    base = replace(base_of_template(template), day=LaterClock.now().date())
+
+    expected = base.tokenizer.apply_chat_template(
+        [{"role": "user", "content": "a"}], add_generation_prompt=True, return_dict=False
+    )
+
+    assert list(encode_prompt(base, "a", surface="chat")) == list(expected)
+
+
+def test_a_template_with_a_clock_that_transformers_does_not_have_is_refused_at_the_start() -> None:
+    with pytest.raises(Refused, match=r"does not define, such as now\(\)") as caught:
+        base_of_template("{{ now().strftime('%d') }}" + CHAT_TEMPLATE)
+    assert caught.value.field == "model"
 
 
 @pytest.mark.parametrize("times", ["", "{{ m.content }}{{ m.content }}"])
