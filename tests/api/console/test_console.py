@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from service.lifecycle.job_hooks import JobHooks
 from service.store import jobs
 from tests.api.live_server import LiveServer
 
@@ -27,19 +28,20 @@ def rows_of(page: str, table: str) -> list[str]:
     return body.split("</tr>")[:-1]
 
 
-def test_a_retrain_that_runs_is_shown_with_its_stage_however_many_edits_came_since(fresh: LiveServer, tmp_path: Path) -> None:
+def test_a_retrain_that_runs_is_shown_with_its_stage_however_many_edits_came_since(
+    fresh: LiveServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     fresh.edit("The colour of moss is", "<b>green</b>")
     began, go_on = threading.Event(), threading.Event()
-    yield_to_answers = fresh.state.serving.yield_to_answers
-    lifecycle = fresh.state.lifecycle
+    keep_progress = JobHooks._progress
 
-    def held_up() -> None:
+    def held_up(hooks: JobHooks, share: float, stage: str) -> None:
+        keep_progress(hooks, share, stage)
         if threading.current_thread().name == "errata-retrain":
             began.set()
             assert go_on.wait(120)
-        yield_to_answers()
 
-    object.__setattr__(lifecycle, "yield_to_answers", held_up)
+    monkeypatch.setattr(JobHooks, "_progress", held_up)
     asked = fresh.client.post("/admin/retrain", json={"reason": "test", "mode": "major"}).json()
     assert began.wait(30)
     try:
