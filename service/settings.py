@@ -36,6 +36,7 @@ from service.lm.export_settings import ExportSettings
 ANY_HOST = "*"
 PREFIX = "ERRATA_"
 DELIMITER = "__"
+MODEL_VARIABLES = ("ERRATA_MODELS_DIR", "ERRATA_HUB")
 MethodSettings = TypeVar("MethodSettings", bound=WithPresets)
 
 
@@ -282,7 +283,20 @@ class SettingsWithoutMethods(BaseSettings):
     database_url: SecretStr | None = Field(None, description="sqlite:///… or postgresql://…; default: a SQLite file in data_dir")
     redis_url: SecretStr | None = Field(None, description="redis://…; default: the buffer is in this process")
     redis_prefix: str = Field("errata", min_length=1, max_length=100, description="prefix of this server's keys in Redis")
-    model: str = Field("atlas", min_length=1, description="`atlas` (embedded), a local folder, or a Hugging Face id")
+    model: str = Field(
+        "atlas",
+        min_length=1,
+        description="`atlas` (embedded), a local folder, a GGUF file, a name of `errata models list`, or on Hugging Face"
+        " ORG/NAME or ORG/NAME@revision",
+    )
+    models_dir: Path | None = Field(
+        None,
+        description="folder of the models that `errata models get` and GGUF files become; default: `errata/models` in the user's"
+        " cache folder (`$XDG_CACHE_HOME`, else `~/.cache`)",
+    )
+    hub: bool = Field(
+        True, description="whether a model may be asked of Hugging Face; false: only its cache on this machine is looked into"
+    )
     method: MethodName = Field(
         AUTO,
         description="method of edits that name none; auto: live at once, consolidated by retrains; an incremental method: live at"
@@ -389,6 +403,17 @@ class SettingsWithoutMethods(BaseSettings):
         return CheckpointFolder(self.data_dir.resolve() / "checkpoints")
 
     @property
+    def models_folder(self) -> Path:
+        """The folder of the models that are made on this machine. Raises Refused if neither it nor a home folder is known."""
+        if self.models_dir is not None:
+            return self.models_dir.expanduser().resolve()
+        given = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache")
+        try:
+            return given.expanduser().resolve() / "errata" / "models"
+        except RuntimeError:
+            raise Refused("models_dir: there is no home folder, so a folder must be given", field="models_dir") from None
+
+    @property
     def store_url(self) -> str:
         """The database's URL with its password: for the store, never for a message."""
         if self.database_url is not None:
@@ -447,8 +472,14 @@ def refuse_unknown_variables(environment: Mapping[str, str]) -> None:
 
 
 def environment_without_settings() -> dict[str, str]:
-    """This process' environment without ERRATA_*: for a local server that must not use the configured database."""
-    return {name: value for name, value in os.environ.items() if not name.upper().startswith(PREFIX)}
+    """This process' environment without ERRATA_*, except where models are: for a local server that must not use the configured
+    database.
+    """
+    return {
+        name: value
+        for name, value in os.environ.items()
+        if not name.upper().startswith(PREFIX) or name.upper() in MODEL_VARIABLES
+    }
 
 
 def environment_of(settings: Settings) -> dict[str, str]:

@@ -5,7 +5,6 @@ from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime
 from typing import Any
 
-from service.atlas import weights_path
 from service.bench.neutral_cache import CACHE_FOLDER
 from service.domain.edit import Edit, EditStatus
 from service.editors.neutral import NeutralSentences
@@ -16,9 +15,11 @@ from service.evaluation.capability.measure import Scores, Task, measure_capabili
 from service.evaluation.metrics.outcomes import Outcome, Reference, measure_outcomes
 from service.evaluation.records import Record, list_questions, to_edit_request
 from service.evaluation.report import build_report
-from service.lm.base import Base, load_base
+from service.lm.base import Base
 from service.lm.overlay import Overlay, View, make_view
+from service.runtime.base_model import open_base
 from service.runtime.evaluator import embedded_tasks
+from service.settings import load_settings
 
 
 @dataclass(frozen=True)
@@ -59,8 +60,8 @@ class BenchModel:
 
 
 def open_model(model: str, records: Sequence[Record]) -> BenchModel:
-    """Load a model: `atlas` or a folder. Skills are those of the embedded model, which other models may not have."""
-    base = load_base(str(weights_path()) if model == "atlas" else model, device="cpu")
+    """Load a model, named as by `errata serve --model`. Skills are those of the embedded model, which others may not have."""
+    base = open_base(load_settings(model=model, device="cpu", dtype="auto"))
     base_view = make_view(base)
     return BenchModel(
         model=model,

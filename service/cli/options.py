@@ -30,7 +30,10 @@ DatabaseUrl = Annotated[
     str | None, typer.Option(help="postgresql://… or sqlite:///…; default: a SQLite file in the data folder.")
 ]
 RedisUrl = Annotated[str | None, typer.Option(help="redis://…; default: the buffer is in the server's process.")]
-Model = Annotated[str | None, typer.Option(help="`atlas` (embedded), a local folder, or a Hugging Face id.")]
+Model = Annotated[
+    str | None,
+    typer.Option(help="`atlas` (embedded), a local folder, a GGUF file, a name of `errata models list`, or ORG/NAME[@revision]."),
+]
 ServerUrl = Annotated[
     str | None, typer.Option("--server", help="Address of a running server; default: a local server on the data folder.")
 ]

@@ -36,6 +36,13 @@ def check_database_exists(store: Store, checkpoints: CheckpointStore) -> None:
         _check_new(checkpoints, checkpoints.read_mark())
 
 
+def read_base_name(store: Store) -> str | None:
+    """The name of the base model that the store was made with; None if the store is new."""
+    with store.read() as connection:
+        is_initialised, _ = heads.read_store(connection)
+        return heads.read(connection).base_name if is_initialised else None
+
+
 def initialise_store(
     store: Store, *, fingerprint: str, name: str, checkpoints: CheckpointStore, now: datetime | None = None
 ) -> str:

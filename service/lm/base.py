@@ -60,8 +60,9 @@ class Base:
     tokenizer_lock: threading.Lock = field(default_factory=threading.Lock)  # fast tokenizers change their state during encoding
 
 
-def load_base(path_or_id: str, *, device: str = "auto", dtype: str = "auto") -> Base:
-    """Load a Hugging Face decoder by folder or hub id. With `auto`: bf16 on CUDA, fp32 on the CPU.
+def load_base(path: str | Path, *, name: str | None = None, device: str = "auto", dtype: str = "auto") -> Base:
+    """Load a Hugging Face decoder from a folder. `name`: what the base is called, by default its path. With `auto`: bf16 on CUDA,
+    fp32 on the CPU.
 
     The tensors are copies in the memory of this process: later changes of the files change no answer. Raises Refused for pickled
     weights, code beside the weights and families of unknown structure, Corrupt for incomplete weights, and Unavailable if a file
@@ -70,7 +71,7 @@ def load_base(path_or_id: str, *, device: str = "auto", dtype: str = "auto") -> 
     transformers_logging.disable_progress_bar()  # a server's log is not a terminal
     transformers_logging.disable_default_handler()  # it would write raw lines between the log's JSON lines
     transformers_logging.enable_propagation()
-    folder = model_folder(path_or_id)
+    folder = model_folder(path)
     torch_device = _find_device(device)
     origin = Origin(folder, identities(folder))
     config = _load_part(AutoConfig.from_pretrained, folder, "configuration")
@@ -91,7 +92,7 @@ def load_base(path_or_id: str, *, device: str = "auto", dtype: str = "auto") -> 
     fingerprint = _fingerprint(folder)
     if identities(folder) != origin.files:
         raise Unavailable("The model's files changed while they were read; wait until they are written, then start again.")
-    return build_base(model, tokenizer, name=str(path_or_id), fingerprint=fingerprint, origin=origin)
+    return build_base(model, tokenizer, name=name or str(path), fingerprint=fingerprint, origin=origin)
 
 
 def build_base(

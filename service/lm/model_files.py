@@ -6,8 +6,6 @@ import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from huggingface_hub import snapshot_download
-
 from service.domain.errors import Refused
 from service.lm.file_identity import FileIdentity, identity_of
 
@@ -33,11 +31,11 @@ def _ignore() -> None:
     """Do nothing."""
 
 
-def model_folder(path_or_id: str) -> Path:
-    """The local folder of a model: the folder itself, or a copy from the hub or its cache. Raises Refused for unsafe contents."""
-    folder = Path(path_or_id).expanduser()
+def model_folder(path: str | Path) -> Path:
+    """The folder of a model, checked. Raises Refused if it is no folder or has unsafe contents."""
+    folder = Path(path).expanduser()
     if not folder.is_dir():
-        folder = _from_hub(path_or_id)
+        raise Refused("The model is not a local folder.", field="model")
     _refuse_export_with_window(folder)
     _refuse_code(folder)
     _require_safetensors(folder)
@@ -59,14 +57,6 @@ def fingerprint_of(folder: Path, yield_to_answers: Callable[[], None] = _ignore)
 def identities(folder: Path) -> Mapping[str, FileIdentity]:
     """The identities of the fingerprinted files, by name, without reading them. Another content has another identity."""
     return {path.name: identity_of(path.stat()) for path in _files(folder)}
-
-
-def _from_hub(name: str) -> Path:
-    try:
-        patterns = [*CONFIG_FILES, *TOKENIZER_FILES, "*.safetensors", "*.safetensors.index.json"]
-        return Path(snapshot_download(name, allow_patterns=patterns))
-    except Exception as error:  # the hub client raises many unrelated classes; each means that there is no model
-        raise Refused("The model is neither a local folder nor in the hub or its cache.", field="model") from error
 
 
 def _files(folder: Path) -> list[Path]:

@@ -9,7 +9,7 @@ import structlog
 import torch
 
 from service.api.state import EXPORTS, ServerState
-from service.atlas import neutral_path, weights_path
+from service.atlas import neutral_path
 from service.background.evaluations import Evaluations
 from service.background.exports import Exports
 from service.background.prompt_reservoir import PromptReservoir
@@ -23,9 +23,15 @@ from service.lifecycle.crash_points import arm
 from service.lifecycle.head_follower import HeadFollower, PublishedHead
 from service.lifecycle.open_head import open_head
 from service.lifecycle.settings import LifecycleSettings
-from service.lifecycle.store_identity import check_database_exists, check_same_store, initialise_store
-from service.lm.base import Base, load_base
+from service.lifecycle.store_identity import (
+    check_database_exists,
+    check_same_store,
+    initialise_store,
+    read_base_name,
+)
+from service.lm.base import Base
 from service.lm.overlay import EMPTY
+from service.runtime.base_model import open_base
 from service.runtime.edit_preparation import READY, EditPreparation, Prepared
 from service.runtime.editors import bind_editors, check_editors
 from service.runtime.evaluator import Evaluator, capability_tasks
@@ -113,10 +119,10 @@ def _open_store(settings: Settings, stack: ExitStack) -> Store:
 
 def _open_base(settings: Settings, store: Store) -> Base:
     """The base model, which must be the store's, on the store's day."""
-    base = load_base(model_path(settings), device=settings.device, dtype=settings.dtype)
+    base = open_base(settings, pinned_name=read_base_name(store))
     anatomy = {"family": base.anatomy.family, "blocks": base.anatomy.depth, "width": base.anatomy.width}
     log.info("model loaded", **anatomy, device=str(base.device), dtype=str(base.dtype).removeprefix("torch."))
-    initialise_store(store, fingerprint=base.fingerprint, name=settings.model, checkpoints=settings.checkpoints)
+    initialise_store(store, fingerprint=base.fingerprint, name=base.name, checkpoints=settings.checkpoints)
     with store.read() as connection:
         return replace(base, day=versions.read_first_day(connection))
 
@@ -192,11 +198,6 @@ def _start_preparation(parts: _Parts, stack: ExitStack) -> EditPreparation:
 
 def _open_doorbell(settings: Settings) -> Doorbell:
     return InProcessDoorbell() if settings.buffer_url is None else _redis_doorbell(settings.buffer_url, settings.redis_prefix)
-
-
-def model_path(settings: Settings) -> str:
-    """The folder or the Hugging Face id of the base model; `atlas` is the embedded model."""
-    return str(weights_path()) if settings.model == "atlas" else settings.model
 
 
 def _lifecycle(settings: Settings, store: Store, serving: Scheduler, seal: WeightSeal) -> LifecycleContext:

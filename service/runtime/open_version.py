@@ -9,11 +9,11 @@ import torch
 
 from service.domain.errors import Conflict
 from service.lifecycle.checkpoints import Checkpoints
-from service.lifecycle.store_identity import check_same_store
-from service.lm.base import Base, load_base
+from service.lifecycle.store_identity import check_same_store, read_base_name
+from service.lm.base import Base
 from service.lm.intervention import Adapter
 from service.lm.overlay import EMPTY, Overlay, View, make_view
-from service.runtime.assembly import model_path
+from service.runtime.base_model import open_base
 from service.settings import Settings
 from service.store import heads, versions
 from service.store.database import Store
@@ -27,15 +27,28 @@ def open_version(settings: Settings, version: str) -> Iterator[tuple[int, View, 
     answer, Conflict if the store belongs to another base model.
     """
     torch.set_num_threads(settings.torch_threads)
-    base = load_base(model_path(settings), device=settings.device, dtype=settings.dtype)
+    base = open_base(settings, pinned_name=_read_base_name(settings))
     number, overlay, day = _read_overlay(settings, version, base)
     base = replace(base, day=day)
     yield number, make_view(base, overlay.tensors), overlay.adapter
 
 
+def _is_new(settings: Settings) -> bool:
+    return settings.database_url is None and not (settings.data_dir / "errata.db").is_file()
+
+
+def _read_base_name(settings: Settings) -> str | None:
+    if _is_new(settings):
+        return None
+    store = Store(settings.store_url)
+    try:
+        return read_base_name(store)
+    finally:
+        store.close()
+
+
 def _read_overlay(settings: Settings, version: str, base: Base) -> tuple[int, Overlay, date]:
-    is_new = settings.database_url is None and not (settings.data_dir / "errata.db").is_file()
-    if version in ("base", "0") or (is_new and version == "head"):
+    if version in ("base", "0") or (_is_new(settings) and version == "head"):
         return 0, EMPTY, base.day
     store = Store(settings.store_url)
     try:

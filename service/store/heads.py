@@ -81,6 +81,8 @@ def create_or_check(
             "this store was made with another base model: start with that model, or give this one a data_dir of its own",
             field="model",
         )
+    elif name.startswith(f"{row.base_name}@"):  # a store of an old release did not pin its model to a commit
+        connection.execute(sa.update(t.head).values(base_name=name))
     return lock(connection)
 
 

@@ -51,7 +51,7 @@ def model(server: State) -> ModelOut:
     """The base model, the head, and the measurements of the head."""
     base = server.base
     return ModelOut(
-        base=server.settings.model,
+        base=base.name,
         fingerprint=base.fingerprint,
         family=base.anatomy.family,
         blocks=base.anatomy.depth,
