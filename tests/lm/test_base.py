@@ -173,8 +173,8 @@ def test_broken_json_and_an_unknown_family_are_refused(folder: Path) -> None:
         load_base(str(folder))
 
 
-def test_a_name_without_a_folder_or_a_cached_model_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(Refused, match="neither"):
+def test_a_path_without_a_folder_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(Refused, match="not a local folder"):
         load_base(str(tmp_path / "nothing"))
 
 
