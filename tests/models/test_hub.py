@@ -1,17 +1,22 @@
 """Models of Hugging Face by the real client and a hub on this machine: resolved, pinned, and refused in one sentence."""
 
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
 import pytest
 from huggingface_hub import constants, snapshot_download
 
+from service.cli.doctor import _model
 from service.domain.errors import Conflict, Refused, Unavailable
 from service.models import hub as module
 from service.models.find import FoundModel, find_model
 from service.models.hub import HubReference, parse_reference, pin
 from service.runtime.assembly import open_server
+from service.store import heads
+from service.store.database import Store
+from service.store.migrate import upgrade
 from tests.api.live_server import tiny_settings
 from tests.builders import save_model
 from tests.models.fake_hub import FakeHub, running_hub
@@ -133,3 +138,25 @@ def test_the_pinned_commit_is_taken_unless_another_is_named(asked: str, pinned: 
     assert reference is not None
 
     assert str(pin(reference, pinned)) == taken
+
+
+def test_a_store_that_was_not_pinned_yet_is_pinned_at_its_next_start(hub: FakeHub, tiny_model: Path, tmp_path: Path) -> None:
+    commit = hub.push(tiny_model)
+    store = Store(f"sqlite:///{tmp_path / 'errata.db'}")
+    upgrade(f"sqlite:///{tmp_path / 'errata.db'}")
+    with store.write() as connection:
+        for name in ("org/tiny", f"org/tiny@{commit}", "/elsewhere/tiny"):
+            head = heads.create_or_check(connection, fingerprint="f", name=name, author="a", now=datetime.now(UTC))
+    store.close()
+
+    assert head.base_name == f"org/tiny@{commit}"
+
+
+@pytest.mark.parametrize(
+    ("model", "verdict", "words"),
+    [("smollm2", "bad", "errata models get smollm2"), ("/no/such/folder", "bad", "ORG/NAME"), ("org/tiny", "note", "ERRATA_HUB")],
+)
+def test_the_doctor_says_where_a_model_would_come_from(model: str, verdict: str, words: str, tmp_path: Path) -> None:
+    finding = _model(tiny_settings(Path(model), tmp_path, models_dir=tmp_path / "models", hub=False))
+
+    assert finding.verdict == verdict and words in finding.detail
