@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+_COLDEST = 1e-6  # a quotient by less overflows; the likeliest token has all of the share long before
 _NUCLEUS = 256  # likeliest tokens that are sorted first: a nucleus is rarely larger
 
 
@@ -18,7 +19,7 @@ def sample_tokens(logits: Tensor, points: Tensor, *, temperature: float = 1.0, t
     that of the tokens in the order of their ids. The points come from the caller's generators, so that a seed gives the same
     tokens in every batch, on one kind of device.
     """
-    shares = torch.softmax(logits.detach().float() / temperature, -1)  # (B, V)
+    shares = torch.softmax(logits.detach().float() / max(temperature, _COLDEST), -1)  # (B, V)
     if top_p >= 1:
         return _invert(shares, points)
     shares, order = _likeliest(shares, top_p)

@@ -63,6 +63,8 @@ def test_a_token_without_a_share_is_never_sampled() -> None:
     assert tokens.tolist() == [1, 3, 3]
 
 
-def test_a_tiny_temperature_is_greedy() -> None:
-    assert frequencies(temperature=1e-3).tolist() == [0, 1, 0, 0, 0]
+@pytest.mark.parametrize("temperature", [1e-3, 1e-7, 1e-38, 5e-324])
+def test_a_tiny_temperature_is_greedy(temperature: float) -> None:
+    assert frequencies(temperature=temperature).tolist() == [0, 1, 0, 0, 0]
+    assert frequencies(temperature=temperature, top_p=0.5).tolist() == [0, 1, 0, 0, 0]
     assert greedy_tokens(LOGITS).tolist() == [1]

@@ -71,7 +71,8 @@ def test_a_damaged_head_is_not_served_and_its_edits_are_learned_again(tiny_model
     with live_server(settings) as second:
         second.follow(f"/versions/{version}", lambda found: found["status"] == "corrupt")  # by the worker, in a moment
         refused = second.client.post("/generate", json={"prompt": "x", "version": version})
-        edits = second.follow("/edits", lambda page: page["items"][0]["status"] == "applied")
+        second.follow("/model", lambda model: model["head"] > version and model["edits_counted"] == 1)
+        edits = second.client.get("/edits").json()
         assert second.ask("The colour of moss is")["text"] == "green"
 
     assert (refused.status_code, refused.json()["type"]) == (409, "urn:errata:problem:corrupt")

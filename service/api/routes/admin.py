@@ -106,8 +106,9 @@ async def rollback(server: State, body: RollbackIn, epoch: Epoch, author: Author
 async def post_retrain(server: State, body: RetrainIn, author: Author, key: Key, response: Response) -> JobOut:
     """Request a retrain, from the base model or from the head's tensors.
 
-    If a retrain waits, or runs with all live edits, the answer is that job and no second one is queued. 409 if the tensors hold
-    every edit already, unless a major retrain is requested.
+    If a retrain waits, or runs with all live edits and the requested method, the answer is that job and no second one is queued.
+    A retrain that waits takes the method of the latest request. 409 if the tensors hold every edit already, unless a major
+    retrain or a method is requested.
     """
     keyed = keyed_request("retrain", author, key, body)
 

@@ -60,6 +60,6 @@ def model(server: State) -> ModelOut:
         surfaces=list(base.surfaces),
         device=str(base.device),
         dtype=str(base.dtype).removeprefix("torch."),
-        method=server.settings.method,
+        method=server.settings.default_method,
         **server.summary(),
     )

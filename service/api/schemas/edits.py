@@ -82,8 +82,8 @@ class EditIn(In):
         None,
         description="`auto`: live at once, and consolidated later by a retrain;"
         f" an incremental method ({_list(names_of('incremental'))}): live at once;"
-        f" a consolidating method ({_list(names_of('consolidating'))}): live after the next retrain; a retrain is by the method"
-        " that the latest of its edits names; default: the method of the server's settings",
+        f" a consolidating method ({_list(names_of('consolidating'))}): live after the next retrain, by the method that the"
+        " latest of the edits names that enter the tensors; default: the method of the server's settings",
     )
     surfaces: Annotated[list[Literal["raw", "chat"]], Field(max_length=2)] = Field(
         default_factory=list,

@@ -161,7 +161,7 @@ class RetrainIn(In):
     )
     method: ConsolidatingName | None = Field(
         None,
-        description="the method to train with; default: the one that the latest of the edits names, else the server's setting",
+        description="the method to train with; default: the one that the latest of the entering edits names, else the server's",
     )
 
 

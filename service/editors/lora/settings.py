@@ -19,7 +19,12 @@ class LoraSettings(LocftSettings):
     renamed = MappingProxyType({})
 
     preset: Literal["default"] = Field("default", description="there is only one")
-    rank: int = Field(16, ge=1, le=4_096, description="r: the width between the two matrices of a pair")
+    rank: int = Field(
+        16,
+        ge=1,
+        le=4_096,
+        description="r: the width between the two matrices of a pair; more than the weight's smaller side gains nothing",
+    )
     scale: float = Field(2.0, gt=0, description="factor of a pair's product, α/r in the paper")
     learning_rate: float | None = Field(None, gt=0, description=f"rate of Adam; empty: {_RATE}")
 

@@ -190,7 +190,8 @@ def _write_snapshot(
         **edits.read_requests_by_id(connection, [edit_id for edit_id in ids if edit_id not in requests_ahead]),
     }
     requests = [requests_by_id[edit_id] for edit_id in ids]
-    method = _installed_method(job) or _method_of(requests, context.settings.consolidating_method)
+    entering = [requests_by_id[item.edit_id] for item in items if not item.is_in_tensors]
+    method = _installed_method(job) or _method_of(entering, context.settings.consolidating_method)
     message = f"{mode} retrain by {find_method(method).title}: snapshot of {len(ids)} edits, of version {head.version}"
     jobs.append_to_log(connection, job.id, message, now)
     values = {"parent": head.version, "method": method, "mode": mode, "seed": seed_of(requests)}
@@ -202,9 +203,9 @@ def _installed_method(job: Job) -> str | None:
     return job.method if job.method is not None and is_consolidating(job.method) else None
 
 
-def _method_of(requests: Sequence[EditRequest], default: str) -> str:
-    """The consolidating method that the latest of the edits with such a method names."""
-    named = [request.method for request in requests if is_consolidating(request.method)]
+def _method_of(entering: Sequence[EditRequest], default: str) -> str:
+    """The consolidating method that the latest of the edits names that enter the tensors. Edits in the tensors had their wish."""
+    named = [request.method for request in entering if is_consolidating(request.method)]
     return named[-1] if named else default
 
 

@@ -49,7 +49,7 @@ def test_an_edit_waits_for_the_retrain_by_the_method_that_it_names(local: LocalS
     assert "retrain by LoRA" in log_text(job)
 
 
-def test_the_latest_edit_of_a_snapshot_that_names_a_method_decides(local: LocalService) -> None:
+def test_the_latest_entering_edit_that_names_a_method_decides(local: LocalService) -> None:
     local.post(("a", "1"), method="lora")
     local.post(("b", "2"), method="locft")
     local.live(("c", "3"))
@@ -58,8 +58,13 @@ def test_the_latest_edit_of_a_snapshot_that_names_a_method_decides(local: LocalS
     local.post(("d", "4"), method="lora")
     assert retrained(local).method == "lora"
 
-    local.live(("e", "5"))
+
+def test_an_edit_that_is_in_the_tensors_decides_no_further_retrain(local: LocalService) -> None:
+    local.post(("a", "1"), method="lora")
     assert retrained(local).method == "lora"
+    local.live(("b", "2"))
+
+    assert retrained(local).method == "locft"
 
 
 def test_a_request_may_name_the_method(local: LocalService) -> None:
