@@ -139,6 +139,8 @@ def _database(settings: Settings) -> Finding:
             or "it does not answer; check ERRATA_DATABASE_URL and that Postgres runs"
         )
         return Finding("database", CheckStatus.BAD, f"{url_shown}: {cause}")
+    except ServiceError as error:
+        return Finding("database", CheckStatus.BAD, f"{url_shown}: {error.message}")
     finally:
         engine.dispose()
     return Finding(

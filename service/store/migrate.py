@@ -25,6 +25,7 @@ CAUSES = (
     (("not a database", "malformed"), "its file is damaged or no database"),
     (("already exists", "no such table", "does not exist"), "its tables are not those of the revision that it names"),
 )
+NEWER = "The database was made by a newer release: start that one, or restore a backup from before it."
 MIGRATIONS = Path(__file__).with_name("migrations")
 
 
@@ -49,9 +50,7 @@ def upgrade(url: str) -> None:
     except CommandError as error:
         if not isinstance(error.__cause__, ResolutionError):
             raise
-        raise Unavailable(
-            "The database was made by a newer release: start that one, or restore a backup from before it."
-        ) from error
+        raise Unavailable(NEWER) from error
 
 
 def _sentence(error: sa.exc.DBAPIError) -> str:
@@ -76,8 +75,11 @@ def configuration(url: str) -> Config:
 
 
 def is_current(connection: sa.Connection) -> bool:
-    """Whether the schema is the newest that this program knows."""
+    """Whether the schema is the newest that this program knows. Raises Unavailable if a newer release made it."""
     config = Config()
     config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
-    newest = ScriptDirectory.from_config(config).get_current_head()
-    return MigrationContext.configure(connection).get_current_revision() == newest
+    known = ScriptDirectory.from_config(config)
+    revision = MigrationContext.configure(connection).get_current_revision()
+    if revision is not None and revision not in {script.revision for script in known.walk_revisions()}:
+        raise Unavailable(NEWER)
+    return revision == known.get_current_head()

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 from typer.testing import CliRunner, Result
 
 from service.cli import options
@@ -17,6 +18,7 @@ from service.domain.errors import Conflict
 from service.lm.checkpoint_folder import MARK_FILE
 from service.runtime.assembly import open_server
 from service.store import events, versions
+from service.store.database import Store
 from tests.api.live_server import LiveServer, tiny_settings
 from tests.lifecycle.local_service import LocalService, new_local_service
 from tests.servers import postgres_database
@@ -86,6 +88,23 @@ def test_jobs_with_a_foreign_folder_change_nothing_in_the_database(tmp_path: Pat
         assert store_contents(local) == before and local.says("a") == "1"
         assert not (tmp_path / "strange").exists()
         local.close()
+
+
+@pytest.mark.parametrize("command", [["doctor"], ["versions", "verify"], ["jobs"], ["migrate"]], ids=lambda words: words[0])
+def test_every_command_says_that_a_newer_release_made_the_store(tmp_path: Path, command: list[str]) -> None:
+    from service.store.migrate import upgrade
+
+    url = f"sqlite:///{tmp_path / 'errata.db'}"
+    upgrade(url)
+    store = Store(url)
+    with store.write() as connection:
+        connection.execute(sa.text("UPDATE alembic_version SET version_num = '9999'"))
+    store.close()
+
+    result = runner.invoke(app, [*command, "--data-dir", str(tmp_path)])
+
+    assert result.exit_code == 1
+    assert "newer release" in " ".join(result.output.split())
 
 
 def test_a_server_with_a_foreign_folder_is_refused_before_it_loads_a_model(tmp_path: Path, tiny_model: Path) -> None:

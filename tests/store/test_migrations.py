@@ -189,6 +189,8 @@ def test_a_store_of_a_newer_release_is_left_as_it_is(kind: str, tmp_path: Path) 
 
         with pytest.raises(Unavailable, match="newer release"):
             migrate.upgrade(url)
+        with store.read() as connection, pytest.raises(Unavailable, match="newer release"):
+            migrate.is_current(connection)
 
         store.close()
 
@@ -270,7 +272,7 @@ VALUES ('{job}', 'retrain', '{status}', 'major', '[]', '[]', 0, 0, 0, 'ann', '20
         migrate.upgrade(url)
 
         with store.read() as connection:
-            methods = dict(connection.execute(sa.text("SELECT id, method FROM jobs")).tuples().all())
+            methods = dict(connection.execute(sa.text("SELECT id, method FROM jobs")).all())
             assert connection.execute(sa.text("SELECT method, status FROM edits")).one() == ("locft", "applied")
         assert methods == {"old": "locft", "new": None}  # a queued retrain has not chosen yet
         for change in (
