@@ -2,8 +2,6 @@
 
 from datetime import UTC, datetime
 from functools import lru_cache
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
@@ -11,16 +9,28 @@ from torch.nn.functional import cross_entropy
 
 from service.domain.edit import Edit, EditStatus, Probe
 from service.editors.baft.settings import BaftSettings
-from service.editors.neutral import NeutralSentences
-from service.editors.neutral_settings import NeutralSettings
-from service.editors.neutral_store import load_or_sample_neutral
+from service.editors.neutral import NeutralSentences, make_sentence
 from service.editors.protocol import FitItem
 from service.lm.base import Base, build_base
 from service.lm.overlay import Overlay, View, make_view
-from service.lm.prompts import collate, encode_row
+from service.lm.prompts import collate, encode_row, row_from_ids
 from tests.builders import make_model, make_tokenizer
 
 FACTS = {"red is": "A", "sky is": "B", "sea is": "C", "cat is": "D", "dog is": "E", "sun is": "F", "ice is": "G", "oak is": "H"}
+# What the taught base wrote, as token ids; for the canary also the length of the prompt.
+SENTENCES = [
+    [0, 71, 114, 69, 88, 1],
+    [0, 87, 89, 82, 266, 225, 42, 143, 1],
+    [0, 77, 71, 73, 28, 87, 187, 72, 266, 225],
+]
+CANARY = [
+    ([0, 77, 71, 73, 266, 225, 43, 1], 4),
+    ([0, 72, 83, 75, 266, 225, 41, 1], 5),
+    ([0, 87, 79, 93, 266, 225, 38, 1], 5),
+    ([0, 87, 89, 82, 266, 225, 42, 1], 4),
+    ([0, 87, 73, 69, 266, 225, 39, 1], 5),
+    ([0, 86, 73, 72, 266, 225, 37, 1], 5),
+]
 SMALL = {"rank": 4, "learning_rate": 2e-2, "preserve_rows": 4, "preserve_pool": 8}
 
 
@@ -47,9 +57,13 @@ def taught_base() -> Base:
 
 @lru_cache(maxsize=1)
 def neutral() -> NeutralSentences:
-    """Sentences of the taught base, sampled once."""
-    with TemporaryDirectory() as folder:
-        return load_or_sample_neutral(taught_base(), Path(folder), settings=NeutralSettings(sentences=100, canary=6, tokens=10))
+    """Sentences that the taught base wrote. They are kept, so that the fits of tests do not depend on the sampling.
+
+    The base knows little more than its facts, and many draws hold facts that the edits change.
+    """
+    base = taught_base()
+    canary = tuple(row_from_ids(base, ids, cut) for ids, cut in CANARY)
+    return NeutralSentences(base, tuple(make_sentence(base, ids) for ids in SENTENCES), canary)
 
 
 def view_of(overlay: Overlay) -> View:
