@@ -5,6 +5,7 @@ from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime
 from typing import Any
 
+from service.atlas import neutral_path
 from service.bench.neutral_cache import CACHE_FOLDER
 from service.domain.edit import Edit, EditStatus
 from service.editors.neutral import NeutralSentences
@@ -74,8 +75,8 @@ def open_model(model: str, records: Sequence[Record]) -> BenchModel:
 
 
 def load_neutral(base: Base, base_view: View) -> NeutralSentences:
-    """The neutral sentences of the base model, sampled once a machine."""
-    return load_or_sample_neutral(base, CACHE_FOLDER, settings=NeutralSettings(), view=base_view)
+    """The neutral sentences of the base model: those of a server, or sampled once a machine."""
+    return load_or_sample_neutral(base, CACHE_FOLDER, settings=NeutralSettings(), view=base_view, shipped=neutral_path())
 
 
 def to_items(records: Sequence[Record]) -> list[FitItem]:

@@ -151,7 +151,7 @@ class _Parts:
 
     def read_neutral(self, hooks: Hooks | None = None) -> NeutralSentences:
         """The neutral sentences. Without `hooks` they are read alone: raises Unavailable if nobody has sampled them yet."""
-        folder, shipped = self.settings.data_dir / "neutral", neutral_path() if self.settings.model == "atlas" else None
+        folder, shipped = self.settings.data_dir / "neutral", neutral_path()
         if hooks is None and not has_neutral(self.base, folder, settings=self.settings.neutral, shipped=shipped):
             raise Unavailable("The neutral sentences of the base model are not there yet: a server that edits samples them.")
         view = self.serving.view_of(EMPTY)
