@@ -2,7 +2,7 @@ from collections import Counter
 from random import Random
 
 from service.atlas.skills import HELD_OUT_PER_SKILL, held_out_items, is_held_out, train_item
-from service.atlas.training.corpus import group_rows
+from service.atlas.training.corpus import atlas_facts, group_rows
 
 
 def test_held_out_items_are_fixed_and_equally_many_of_each_skill():
@@ -21,7 +21,7 @@ def test_no_held_out_item_is_ever_drawn_for_training():
 def test_no_held_out_prompt_is_in_the_training_text():
     held_out = {item.prompt for item in held_out_items()}
 
-    text = {row.prompt for group in range(20) for row in group_rows(seed=0, group=group)}
+    text = {row.prompt for group in range(20) for row in group_rows(atlas_facts(), seed=0, group=group)}
 
     assert not held_out & text
 

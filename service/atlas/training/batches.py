@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from service.atlas.training.corpus import BATCH_ROWS, GROUP_STEPS, TrainingRow, group_rows
+from service.atlas.training.corpus import BATCH_ROWS, GROUP_STEPS, TrainingFacts, TrainingRow, group_rows
 
 # Most of the prompt is determined by the random subject, which no model can predict. The answer is what the model can learn.
 ANSWER_WEIGHT = 4.0
@@ -16,7 +16,7 @@ ANSWER_WEIGHT = 4.0
 
 @dataclass(frozen=True)
 class Sequence:
-    """One row as ids, BOS to EOS; the answer and EOS start at `answer_at`."""
+    """One row as ids, to EOS and from BOS where the tokenizer adds one; the answer and EOS start at `answer_at`."""
 
     ids: tuple[int, ...]
     answer_at: int
@@ -52,16 +52,26 @@ def collate(sequences: list[Sequence], pad: int) -> TrainingBatch:
     return TrainingBatch(ids[:, :-1], ids[:, 1:], weights[:, 1:])
 
 
+def with_start(sequences: list[Sequence], start_id: int, rng: Random) -> list[Sequence]:
+    """Half of the sequences behind the start token: a model without BOS learns to write by itself, and to answer without it."""
+    return [
+        Sequence((start_id, *sequence.ids), sequence.answer_at + 1) if rng.random() < 0.5 else sequence for sequence in sequences
+    ]
+
+
 @lru_cache(maxsize=1)  # a run asks for its steps in order
-def _group(seed: int, group: int, tokenizer: PreTrainedTokenizerBase) -> list[TrainingBatch]:
+def _group(facts: TrainingFacts, seed: int, group: int, tokenizer: PreTrainedTokenizerBase) -> list[TrainingBatch]:
     """The batches of one group: sequences of similar length together, the batches themselves in random order."""
-    sequences = sorted(encode(list(group_rows(seed, group)), tokenizer), key=lambda sequence: len(sequence.ids))
+    sequences = encode(list(group_rows(facts, seed, group)), tokenizer)
+    if tokenizer("a").input_ids[0] != tokenizer.bos_token_id:
+        sequences = with_start(sequences, tokenizer.bos_token_id, Random(f"{seed} start {group}"))
+    sequences.sort(key=lambda sequence: len(sequence.ids))
     starts = list(range(0, len(sequences), BATCH_ROWS))
     Random(f"{seed} order {group}").shuffle(starts)
     return [collate(sequences[start : start + BATCH_ROWS], tokenizer.pad_token_id) for start in starts]
 
 
-def batch(seed: int, step: int, tokenizer: PreTrainedTokenizerBase) -> TrainingBatch:
-    """The batch of one step. Depends on nothing but the seed, the step and the tokenizer."""
+def batch(facts: TrainingFacts, seed: int, step: int, tokenizer: PreTrainedTokenizerBase) -> TrainingBatch:
+    """The batch of one step. Depends on nothing but the facts, the seed, the step and the tokenizer."""
     group, within = divmod(step, GROUP_STEPS)
-    return _group(seed, group, tokenizer)[within]
+    return _group(facts, seed, group, tokenizer)[within]

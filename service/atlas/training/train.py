@@ -1,4 +1,7 @@
-"""Trains the embedded model from the committed table: `python -m service.atlas.training.train --out data/atlas`.
+"""Trains a small model on a table of facts: `python -m service.atlas.training.train --out data/atlas` makes the embedded one.
+
+With `--facts FOLDER --make gpt_neox --tokenizer metaspace` it makes a model of another kind that knows other facts: those about
+people in KnowEdit's files in the folder. It is a second opinion when defaults are chosen, and is not shipped.
 
 Deterministic for a seed on one kind of machine. A run continues from its newest checkpoint and ends like an uninterrupted run.
 """
@@ -15,12 +18,21 @@ from random import Random
 import torch
 from torch.nn.functional import cross_entropy
 from torch.optim import AdamW
-from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerBase
+from transformers import (
+    AutoModelForCausalLM,
+    GenerationConfig,
+    GPTNeoXConfig,
+    LlamaConfig,
+    PreTrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    Qwen2Config,
+)
 
 from service.atlas.skills import held_out_items
 from service.atlas.training import state
 from service.atlas.training.batches import TrainingBatch, batch
-from service.atlas.training.corpus import TrainingRow, fact_rows
+from service.atlas.training.corpus import TrainingFacts, TrainingRow, almanac_facts, atlas_facts
 from service.atlas.training.measure import exact_matches, share
 from service.atlas.training.state import Position
 from service.atlas.training.vocabulary import CONTEXT, train_tokenizer
@@ -53,34 +65,45 @@ class ModelShape:
     intermediate: int = 544
 
 
-def build_model(shape: ModelShape, tokenizer: PreTrainedTokenizerBase, seed: int) -> LlamaForCausalLM:
+def _configuration(make: str, shape: ModelShape, tokenizer: PreTrainedTokenizerBase) -> PreTrainedConfig:
+    """The configuration of a make. Raises ValueError for an unknown one."""
+    common = {
+        "vocab_size": len(tokenizer),
+        "hidden_size": shape.hidden,
+        "intermediate_size": shape.intermediate,
+        "num_hidden_layers": shape.blocks,
+        "num_attention_heads": shape.heads,
+        "max_position_embeddings": CONTEXT,
+        "initializer_range": 0.04,
+        "bos_token_id": tokenizer.bos_token_id,
+        "eos_token_id": tokenizer.eos_token_id,
+        "pad_token_id": tokenizer.pad_token_id,
+        "use_cache": False,
+    }
+    if make == "llama":
+        return LlamaConfig(**common, tie_word_embeddings=True)
+    if make == "qwen2":
+        return Qwen2Config(**common, tie_word_embeddings=True, num_key_value_heads=shape.heads // 2)
+    if make == "gpt_neox":
+        return GPTNeoXConfig(**common, tie_word_embeddings=False, use_parallel_residual=True)
+    raise ValueError("make must be llama, qwen2 or gpt_neox")
+
+
+def build_model(shape: ModelShape, tokenizer: PreTrainedTokenizerBase, seed: int, make: str = "llama") -> PreTrainedModel:
     """The untrained model. Seeds torch's global generator, from which transformers draws the weights."""
     torch.manual_seed(seed)
-    config = LlamaConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=shape.hidden,
-        intermediate_size=shape.intermediate,
-        num_hidden_layers=shape.blocks,
-        num_attention_heads=shape.heads,
-        max_position_embeddings=CONTEXT,
-        tie_word_embeddings=True,
-        initializer_range=0.04,
+    config = _configuration(make, shape, tokenizer)
+    model: PreTrainedModel = AutoModelForCausalLM.from_config(config)
+    model.generation_config = GenerationConfig(
         bos_token_id=tokenizer.bos_token_id,
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
-        use_cache=False,
-    )
-    model = LlamaForCausalLM(config)
-    model.generation_config = GenerationConfig(
-        bos_token_id=config.bos_token_id,
-        eos_token_id=config.eos_token_id,
-        pad_token_id=config.pad_token_id,
         do_sample=False,
     )
     return model
 
 
-def build_optimizer(model: LlamaForCausalLM, schedule: Schedule) -> AdamW:
+def build_optimizer(model: PreTrainedModel, schedule: Schedule) -> AdamW:
     """AdamW with decay on matrices only."""
     matrices = [parameter for parameter in model.parameters() if parameter.ndim > 1]
     vectors = [parameter for parameter in model.parameters() if parameter.ndim <= 1]
@@ -101,7 +124,7 @@ def rate_at(step: int, schedule: Schedule) -> float:
 
 
 def take_step(
-    model: LlamaForCausalLM, optimizer: AdamW, training_batch: TrainingBatch, schedule: Schedule, step: int
+    model: PreTrainedModel, optimizer: AdamW, training_batch: TrainingBatch, schedule: Schedule, step: int
 ) -> torch.Tensor:
     """One update on one batch; returns the weighted mean loss, still on the device."""
     for group in optimizer.param_groups:
@@ -120,15 +143,16 @@ def take_step(
 
 @dataclass(frozen=True)
 class Run:
-    """One training run: its seed, its schedule, its tokenizer and the folder of its checkpoint."""
+    """One training run: its facts, seed, schedule and tokenizer, and the folder of its checkpoint."""
 
+    facts: TrainingFacts
     seed: int
     schedule: Schedule
     tokenizer: PreTrainedTokenizerBase
     out: Path
 
 
-def train(run: Run, model: LlamaForCausalLM, last_step: int | None = None) -> Iterator[tuple[int, torch.Tensor, int]]:
+def train(run: Run, model: PreTrainedModel, last_step: int | None = None) -> Iterator[tuple[int, torch.Tensor, int]]:
     """Yields (step, loss, tokens) after every update, continuing from the checkpoint in `run.out` where there is one.
 
     Saves every five minutes and at the end. `last_step` stops early, like a kill right after a save.
@@ -141,7 +165,7 @@ def train(run: Run, model: LlamaForCausalLM, last_step: int | None = None) -> It
     last = run.schedule.steps if last_step is None else last_step
     saved_at = time.monotonic()
     for step in range(position.step, last):
-        training_batch = batch(run.seed, step, run.tokenizer)
+        training_batch = batch(run.facts, run.seed, step, run.tokenizer)
         loss = take_step(model, optimizer, training_batch, run.schedule, step)
         if step + 1 == last or time.monotonic() - saved_at > CHECKPOINT_EVERY_S:
             state.save(run.out, Position(run.seed, step + 1), model, optimizer)
@@ -149,7 +173,7 @@ def train(run: Run, model: LlamaForCausalLM, last_step: int | None = None) -> It
         yield step, loss, int((training_batch.weights > 0).sum())
 
 
-def export(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
+def export(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
     """Writes the folder that `from_pretrained` reads, with the cache enabled for serving."""
     model.config.use_cache = True
     model.save_pretrained(folder)
@@ -157,12 +181,12 @@ def export(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerBase, folder: 
     model.config.use_cache = False
 
 
-def report(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerBase) -> str:
+def report(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, facts: TrainingFacts) -> str:
     """Exact match on a fixed sample of facts and on the held-out skills, in one line."""
     model.eval()
-    facts = Random("atlas sample").sample(fact_rows(), MEASURED_ROWS)
+    sample = Random("atlas sample").sample(facts.rows, min(MEASURED_ROWS, len(facts.rows)))
     skills = [TrainingRow(item.prompt, item.answer) for item in held_out_items()]
-    fact_share, skill_share = (share(exact_matches(model, tokenizer, rows)) for rows in (facts, skills))
+    fact_share, skill_share = (share(exact_matches(model, tokenizer, rows)) for rows in (sample, skills))
     model.train()
     return f"facts {fact_share:.3f}, skills {skill_share:.3f}"
 
@@ -176,7 +200,7 @@ class Pace:
     minutes: float
 
 
-def run_training(run: Run, model: LlamaForCausalLM, exports: Path | None) -> Pace | None:
+def run_training(run: Run, model: PreTrainedModel, exports: Path | None) -> Pace | None:
     """Runs the training and prints its progress. With `exports`, writes a loadable model every ten minutes.
 
     Returns the pace, or None if the checkpoint was already at the last step.
@@ -195,7 +219,7 @@ def run_training(run: Run, model: LlamaForCausalLM, exports: Path | None) -> Pac
                 flush=True,
             )
         if exports is not None and time.monotonic() - exported_at > EXPORT_EVERY_S:
-            print(report(model, run.tokenizer), flush=True)
+            print(report(model, run.tokenizer, run.facts), flush=True)
             export(model, run.tokenizer, exports)
             exported_at = time.monotonic()
     return pace
@@ -209,20 +233,32 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--steps", type=int, default=Schedule.steps)
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--facts", type=Path, help="folder of KnowEdit's files, to teach the facts about people in them")
+    parser.add_argument("--make", default="llama", choices=("llama", "qwen2", "gpt_neox"))
+    parser.add_argument("--tokenizer", default="byte_level", choices=("byte_level", "metaspace"))
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
 
-    tokenizer = train_tokenizer()
-    run = Run(options.seed, Schedule(steps=options.steps), tokenizer, options.out)
-    model = build_model(ModelShape(), tokenizer, options.seed).to("cuda" if torch.cuda.is_available() else "cpu")
+    facts = atlas_facts() if options.facts is None else almanac_facts(options.facts)
+    tokenizer = train_tokenizer(facts, options.tokenizer)
+    run = Run(facts, options.seed, Schedule(steps=options.steps), tokenizer, options.out)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    model = build_model(ModelShape(), tokenizer, options.seed, options.make).to(device)
     pace = run_training(run, model, options.exports)
 
     finished = options.out / "model"
     export(model, tokenizer, finished)
     if pace is not None:
-        record = {"seed": options.seed, "threads": options.threads, **asdict(pace)}
+        record = {
+            "facts": facts.name,
+            "make": options.make,
+            "tokenizer": options.tokenizer,
+            "seed": options.seed,
+            "threads": options.threads,
+            **asdict(pace),
+        }
         (finished / "training.json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
-    print(report(model, tokenizer), flush=True)
+    print(report(model, tokenizer, facts), flush=True)
 
 
 if __name__ == "__main__":

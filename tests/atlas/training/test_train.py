@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from service.atlas.training.batches import batch, encode
-from service.atlas.training.corpus import BATCH_ROWS, GROUP_STEPS, SKILL_ROWS, TrainingRow, fact_rows, group_rows
+from service.atlas.training.corpus import BATCH_ROWS, GROUP_STEPS, SKILL_ROWS, TrainingRow, atlas_facts, fact_rows, group_rows
 from service.atlas.training.train import ModelShape, Run, Schedule, build_model, rate_at, train
 from service.atlas.training.vocabulary import train_tokenizer
 
@@ -15,7 +15,7 @@ SHORT = Schedule(steps=4, warmup_steps=2)
 
 @pytest.fixture(scope="module")
 def tokenizer():
-    return train_tokenizer()
+    return train_tokenizer(atlas_facts())
 
 
 @pytest.fixture(autouse=True)
@@ -30,15 +30,15 @@ def weights_after(tokenizer, folder, *stops):
     """The weights of a tiny run that is stopped at each of `stops` and continued by a new model each time."""
     for stop in stops:
         model = build_model(TINY, tokenizer, seed=7)
-        for _ in train(Run(7, SHORT, tokenizer, folder), model, last_step=stop):
+        for _ in train(Run(atlas_facts(), 7, SHORT, tokenizer, folder), model, last_step=stop):
             pass
     return model.state_dict()
 
 
 def test_a_batch_is_a_function_of_seed_and_step(tokenizer):
-    first, second, other_seed = batch(3, 30, tokenizer), batch(3, 30, tokenizer), batch(4, 30, tokenizer)
-    batch(3, 0, tokenizer)
-    after_another = batch(3, 30, tokenizer)
+    first, second, other_seed = (batch(atlas_facts(), seed, 30, tokenizer) for seed in (3, 3, 4))
+    batch(atlas_facts(), 3, 0, tokenizer)
+    after_another = batch(atlas_facts(), 3, 30, tokenizer)
 
     assert torch.equal(first.inputs, second.inputs)
     assert torch.equal(first.inputs, after_another.inputs)
@@ -49,7 +49,7 @@ def test_an_epoch_has_every_fact_in_every_wording_once():
     per_group = (BATCH_ROWS - SKILL_ROWS) * GROUP_STEPS
     groups = range(len(fact_rows()) // per_group + 1)
 
-    rows = [row for group in groups for row in islice(group_rows(0, group), per_group)][: len(fact_rows())]
+    rows = [row for group in groups for row in islice(group_rows(atlas_facts(), 0, group), per_group)][: len(fact_rows())]
 
     # An unrelated sentence may stand in front, so a row is known by how its prompt ends.
     left = Counter(row.answer for row in fact_rows())
@@ -70,7 +70,7 @@ def test_a_checkpoint_of_another_seed_is_refused(tokenizer, tmp_path):
     weights_after(tokenizer, tmp_path, 1)
 
     with pytest.raises(ValueError, match="another seed"):
-        next(train(Run(8, SHORT, tokenizer, tmp_path), build_model(TINY, tokenizer, seed=8)))
+        next(train(Run(atlas_facts(), 8, SHORT, tokenizer, tmp_path), build_model(TINY, tokenizer, seed=8)))
 
 
 def test_no_unfinished_file_remains_beside_the_checkpoint(tokenizer, tmp_path):
@@ -89,7 +89,7 @@ def test_sequences_start_with_bos_end_with_eos_and_mark_the_answer(tokenizer):
 
 
 def test_the_loss_covers_the_whole_sequence_and_no_padding(tokenizer):
-    training_batch = batch(0, 0, tokenizer)
+    training_batch = batch(atlas_facts(), 0, 0, tokenizer)
 
     ends = training_batch.targets == tokenizer.eos_token_id
     counted = training_batch.weights > 0
