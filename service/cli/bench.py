@@ -12,11 +12,16 @@ from service.domain.errors import Refused, ServiceError
 
 app = typer.Typer(help="Measure: a stream of edits through a real server, or the papers' contrasts.", no_args_is_help=True)
 FAILED, USAGE = 1, 2
+SURFACES = ("cloze", "qa", "chat")
+HALVES = ("development", "test")
 CONTRASTS = ("pipelines", "shards", "batches", "locations", "numbers", "methods")
 
 Edits = Annotated[Path | None, typer.Option(help="Data set of edits, of any known schema; default: the benchmark of atlas.")]
 Out = Annotated[Path, typer.Option(help="Folder of the JSON, CSV and SVG files.")]
 Model = Annotated[str, typer.Option(help="`atlas` or another model, as `errata serve --model` takes it.")]
+GroundSurface = Annotated[str, typer.Option(help=f"Surface of a ground: {', '.join(SURFACES)}.")]
+Half = Annotated[str, typer.Option(help="Half of a ground: development, where defaults are chosen, or test.")]
+DType = Annotated[str, typer.Option(help="As the setting dtype.")]
 Skip = Annotated[int, typer.Option(min=0, help="Number of edits at the beginning of the file to leave out.")]
 
 
@@ -33,12 +38,23 @@ def stream(
     skip: Skip = 0,
     model: Model = "atlas",
     tasks: Annotated[Path | None, typer.Option(help="File of capability tasks; default: the tasks of atlas, else none.")] = None,
+    ground_file: Annotated[
+        Path | None,
+        typer.Option("--ground", help="File of the model's ground: its edits and its probes replace those of a data set."),
+    ] = None,
+    surface: GroundSurface = "qa",
+    half: Half = "development",
+    dtype: DType = "auto",
 ) -> None:
     """Replay a stream of edits through a local server, for each contender, and measure it at intervals."""
     names = contender or ["default"]
     unknown = [name for name in names if name not in CONTENDERS]
     if unknown:
         _refuse(f"--contender must be one of {', '.join(CONTENDERS)}")
+    if ground_file is not None:
+        for name in names:
+            _run_ground(model, ground_file, out, surface=surface, half=half, n=n, every=every, dtype=dtype, contender=name)
+        return
     from service.bench.stream_comparison import run_streams
 
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(FAILED))  # so that the local server is stopped too
@@ -48,6 +64,69 @@ def stream(
         _refuse(error.message, USAGE if isinstance(error, Refused) else FAILED)
     for sentence in short:
         typer.echo(f"{LABELS['default']}: short of its aim: {sentence}")
+
+
+@app.command()
+def ground(
+    file: Annotated[Path, typer.Option("--ground", help="File for the ground.")],
+    model: Model = "atlas",
+    data: Annotated[
+        Path | None, typer.Option(help="Folder of public data (edit/, capability/): facts about people, and text by people.")
+    ] = None,
+    most: Annotated[int, typer.Option(min=16, help="Facts of each relation that are asked at most.")] = 80,
+    edits: Annotated[int, typer.Option(min=1, help="Edits of each surface and half at most.")] = 50,
+    dtype: DType = "auto",
+    out: Annotated[Path | None, typer.Option(help="Folder for the table of known facts, as a result file.")] = None,
+) -> None:
+    """Ask a model what it knows, and make edits of it with probes that no trick passes: its question ground."""
+    from service.bench.ground.commands import make_ground  # here, because it loads torch
+
+    try:
+        make_ground(model, file, data=data, most=most, edits=edits, dtype=dtype, out=out, say=typer.echo)
+    except ServiceError as error:
+        _refuse(error.message, USAGE if isinstance(error, Refused) else FAILED)
+
+
+@app.command()
+def single(
+    file: Annotated[Path, typer.Option("--ground", help="File of the model's ground, from `errata bench ground`.")],
+    out: Out,
+    model: Model = "atlas",
+    surface: GroundSurface = "qa",
+    half: Half = "development",
+    n: Annotated[int, typer.Option("--n", min=1, help="Number of edits.")] = 50,
+    dtype: DType = "auto",
+) -> None:
+    """Post the edits of a ground to a local server, each alone on the base model, and ask its probes."""
+    _run_ground(model, file, out, surface=surface, half=half, n=n, every=None, dtype=dtype, contender="default")
+
+
+def _run_ground(
+    model: str, file: Path, out: Path, *, surface: str, half: str, n: int, every: int | None, dtype: str, contender: str
+) -> None:
+    if surface not in SURFACES:
+        _refuse(f"--surface must be one of {', '.join(SURFACES)}")
+    if half not in HALVES:
+        _refuse(f"--half must be one of {', '.join(HALVES)}")
+    from service.bench.ground.commands import run_ground  # here, because it loads torch
+
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(FAILED))  # so that the local server is stopped too
+    environment = {} if dtype == "auto" else {"ERRATA_DTYPE": dtype}
+    try:
+        run_ground(
+            model,
+            file,
+            out,
+            surface=surface,
+            half=half,
+            n=n,
+            every=every,
+            contender=contender,
+            environment=environment,
+            say=typer.echo,
+        )
+    except ServiceError as error:
+        _refuse(error.message, USAGE if isinstance(error, Refused) else FAILED)
 
 
 @app.command()

@@ -28,7 +28,7 @@ def open_version(settings: Settings, version: str) -> Iterator[tuple[int, View, 
     """
     torch.set_num_threads(settings.torch_threads)
     base = open_base(settings, pinned_name=_read_base_name(settings))
-    number, overlay, day = _read_overlay(settings, version, base)
+    number, overlay, day = read_overlay(settings, version, base)
     base = replace(base, day=day)
     yield number, make_view(base, overlay.tensors), overlay.adapter
 
@@ -47,7 +47,7 @@ def _read_base_name(settings: Settings) -> str | None:
         store.close()
 
 
-def _read_overlay(settings: Settings, version: str, base: Base) -> tuple[int, Overlay, date]:
+def read_overlay(settings: Settings, version: str, base: Base) -> tuple[int, Overlay, date]:
     if version in ("base", "0") or (_is_new(settings) and version == "head"):
         return 0, EMPTY, base.day
     store = Store(settings.store_url)

@@ -1,0 +1,88 @@
+"""The commands on a ground: making one, and posting its edits to a server of its model."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import torch
+
+from service.bench.bench_model import load_neutral
+from service.bench.ground.facts import choose_facts, read_table
+from service.bench.ground.generator import GroundOptions, build_ground
+from service.bench.ground.prose import read_prose
+from service.bench.ground.records import read_ground, write_ground
+from service.bench.ground.runs import GroundRun, run_singles, run_stream
+from service.bench.ground.server import run_ground_server
+from service.bench.ground.tables import format_edits, format_known
+from service.bench.results import write
+from service.domain.errors import Refused
+from service.lm.base import Base
+from service.lm.overlay import View, make_view
+from service.runtime.base_model import open_base
+from service.settings import load_settings
+
+Say = Callable[[str], None]
+EDITS_FOLDER, CAPABILITY_FOLDER = "edit", "capability"  # below a folder of public data
+
+
+def make_ground(
+    model: str, file: Path, *, data: Path | None, most: int, edits: int, dtype: str, out: Path | None, say: Say
+) -> None:
+    """Make the ground of a model, print what the model knows and what is asked, and write it to a file. With `out` the table of
+    known facts is written there as a result, too.
+
+    Raises Refused if the folder of data lacks a file.
+    """
+    torch.set_num_threads(1)
+    base = open_base(load_settings(model=model, dtype=dtype))
+    view = make_view(base)
+    try:
+        table = read_table(None if data is None else data / EDITS_FOLDER)
+    except FileNotFoundError as error:
+        raise Refused(f"the folder of data has no file {EDITS_FOLDER}/{Path(error.filename).name}", field="data") from error
+    prose = read_prose(None if data is None else data / CAPABILITY_FOLDER)
+    options = GroundOptions(edits=edits, candidates=2 * edits)
+    ground = build_ground(view, table, choose_facts(table, most), prose, _pool_text(base, view), options, say)
+    write_ground(file, ground)
+    for line in (*format_known(ground), *format_edits(ground)):
+        say(line)
+    if out is not None:
+        write(out, f"ground_known_{_short(model)}", {"model": ground.model, "known": ground.known}, device=str(base.device))
+
+
+def _pool_text(base: Base, view: View) -> str:
+    """Everything that fits of this model protect, as one text."""
+    return "\n".join(base.tokenizer.decode(sentence.ids) for sentence in load_neutral(base, view).sentences)
+
+
+def run_ground(
+    model: str,
+    file: Path,
+    out: Path,
+    *,
+    surface: str,
+    half: str,
+    n: int,
+    every: int | None,
+    contender: str,
+    environment: Mapping[str, str],
+    say: Say,
+) -> None:
+    """Post edits of a ground to a server of the model: each alone without `every`, else as a stream with a mark after every
+    `every` edits. Raises Refused if the ground is another model's, Unavailable if the server does not start.
+    """
+    ground = read_ground(file)
+    run = GroundRun(ground, ground.select(surface, half, n), surface, half)
+    torch.set_num_threads(1)
+    kind = "single" if every is None else "stream"
+    name = "_".join(["ground", kind, _short(model), surface, half, *([] if contender == "default" else [contender])])
+    with run_ground_server(model, contender, every=every or n, environment=environment) as server:
+        ground.check_model(server.base.fingerprint)
+        if every is None:
+            run_singles(server, run, out, name, say)
+        else:
+            run_stream(server, run, out, name, every=every, say=say)
+
+
+def _short(model: str) -> str:
+    """A model's name as a part of a file name."""
+    return Path(model).name.lower().replace("@", "-") or "model"

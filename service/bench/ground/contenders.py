@@ -1,0 +1,77 @@
+"""What answers the probes of a ground: a version of a model, or one of two tricks that edit nothing.
+
+The tricks show what a measure can be had for. `name filter`: nothing is edited, and every answer is the base model's. `edit in
+the prompt`: wherever a live subject is named, the edit stands before the question as a sentence.
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+from service.bench.ground.asking import Ask, answer_all
+from service.bench.ground.records import GroundEdit
+from service.lm.intervention import Adapter
+from service.lm.overlay import View
+
+
+class Contender(Protocol):
+    """Anything that answers questions after edits."""
+
+    @property
+    def view(self) -> View:
+        """The model with its replaced tensors."""
+
+    @property
+    def adapter(self) -> Adapter | None:
+        """The interventions, if there are any."""
+
+    def change(self, ask: Ask, edits: Sequence[GroundEdit]) -> Ask:
+        """The question as the model sees it, with the edits that are live."""
+
+
+@dataclass(frozen=True)
+class VersionContender:
+    """A version of the model. It sees questions as they are."""
+
+    view: View
+    adapter: Adapter | None
+
+    def change(self, ask: Ask, edits: Sequence[GroundEdit]) -> Ask:
+        """The question itself."""
+        return ask
+
+
+@dataclass(frozen=True)
+class PromptContender:
+    """The base model with each live edit in front of the prompts that name its subject; without `states` there is no edit."""
+
+    view: View
+    states: bool
+    adapter: Adapter | None = None
+
+    def change(self, ask: Ask, edits: Sequence[GroundEdit]) -> Ask:
+        """The question behind the edits of the subjects that it names; in a chat, any turn may name them."""
+        if not self.states:
+            return ask
+        seen = "\n".join([*(part for turn in ask.turns for part in turn), ask.text])
+        sentences = [_state(edit) for edit in edits if _names(seen, edit.subject)]
+        return replace(ask, text="\n".join([*sentences, ask.text])) if sentences else ask
+
+
+NULLS = {"name filter": False, "edit in the prompt": True}
+
+
+def ask_all(contender: Contender, asks: Sequence[Ask], edits: Sequence[GroundEdit]) -> list[str]:
+    """The contender's answers, as texts, with the edits live."""
+    changed = [contender.change(ask, edits) for ask in asks]
+    return [answer.text for answer in answer_all(contender.view, contender.adapter, changed)]
+
+
+def _names(text: str, subject: str) -> bool:
+    return re.search(rf"(?<!\w){re.escape(subject)}(?!\w)", text) is not None
+
+
+def _state(edit: GroundEdit) -> str:
+    """The edit as its own prompt with its target."""
+    return f"{edit.ask.text} {edit.target}."

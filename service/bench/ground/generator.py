@@ -1,0 +1,251 @@
+"""Makes the ground of a model: asks what it knows, draws counterfactual edits, and keeps the probes that it answers right."""
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from hashlib import sha256
+from typing import Any
+
+from service.atlas.facts import Fact
+from service.bench.ground import probes
+from service.bench.ground.asking import Ask, ModelAnswer, answer_all, last_tokens, measure_confidence
+from service.bench.ground.facts import FactTable, Half, answer_of, half_of, half_of_fact, rng_for
+from service.bench.ground.forms import GROUND_SURFACES, GroundSurface, find_overlap
+from service.bench.ground.judging import says
+from service.bench.ground.known import KnownFact, Scan, scan
+from service.bench.ground.probes import Candidate, EditContext
+from service.bench.ground.records import Ground, GroundEdit, GroundProbe, ProsePassage
+from service.lm.base import Base
+from service.lm.overlay import View
+
+HALVES: tuple[Half, ...] = ("development", "test")
+FEWEST_WORDINGS = 4
+FEWEST_NEAR = 2
+CONFIDENT = 0.8
+_STEM = 4  # letters
+_MOST = {
+    "other cue": probes.OTHER_CUES,
+    "alias": probes.ALIASES,
+    "slip": probes.SLIPS,
+    "pronoun": probes.PRONOUNS,
+    "near": probes.NEAR,
+    "same subject": probes.SAME_SUBJECT,
+    "mention": probes.MENTIONS,
+    "far": probes.FAR,
+}
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class GroundOptions:
+    """The size of a ground."""
+
+    edits: int = 50  # of each surface and half
+    candidates: int = 90  # facts that are tried as edits, for each surface and half
+
+
+def build_ground(
+    view: View,
+    table: FactTable,
+    facts: Sequence[Fact],
+    prose: Sequence[ProsePassage],
+    pool_text: str,
+    options: GroundOptions,
+    say: Say = lambda _line: None,
+) -> Ground:
+    """The ground of a base model. `pool_text` is everything that fits protect: names in it are no names for locality alone.
+
+    The same model, facts and options give the same ground on one kind of machine.
+    """
+    overlap = find_overlap(tuple({fact.relation for fact in table.facts}))
+    if overlap:
+        raise ValueError(f"patterns are both posted and asked: {sorted(overlap)[:3]}")
+    scanned = scan(view, facts, say)
+    names = _names_in(pool_text, facts)
+    edits: list[GroundEdit] = []
+    for surface, known in scanned.known.items():
+        for half in HALVES:
+            contexts = list(_contexts(table, known, surface, half, names))[: options.candidates]
+            made = _make_edits(view, contexts, half, names, options.edits)
+            say(f"{surface}, {half} half: {len(made)} edits of {len(contexts)} candidates")
+            edits += made
+    return Ground(view.base.name, view.base.fingerprint, tuple(_known_rows(scanned)), tuple(edits), tuple(prose))
+
+
+def _names_in(pool_text: str, facts: Sequence[Fact]) -> frozenset[str]:
+    """The subjects that are named in the text."""
+    text = _as_words(pool_text)
+    return frozenset(fact.subject for fact in facts if _as_words(fact.subject) in text)
+
+
+def _as_words(text: str) -> str:
+    """The words of a text in lower case, each between spaces, so that a name is found as whole words alone."""
+    words = re.findall(r"\w+", text.casefold())
+    return f" {' '.join(words)} "
+
+
+def _contexts(
+    table: FactTable, known: Sequence[KnownFact], surface: GroundSurface, half: Half, names: frozenset[str]
+) -> Iterator[EditContext]:
+    """The possible edits of a half, one relation after another in turn."""
+    of_half = [item for item in known if half_of_fact(item.fact) == half]
+    by_relation: dict[str, list[KnownFact]] = {}
+    for item in sorted(of_half, key=lambda item: _hash(surface, item.fact)):
+        by_relation.setdefault(item.fact.relation, []).append(item)
+    longest = max(map(len, by_relation.values()), default=0)
+    for index in range(longest):
+        for relation in sorted(by_relation):
+            if index < len(by_relation[relation]):
+                yield _context(table, by_relation[relation][index], known, surface, half, names)
+
+
+def _context(
+    table: FactTable, item: KnownFact, known: Sequence[KnownFact], surface: GroundSurface, half: Half, names: frozenset[str]
+) -> EditContext:
+    edited = item.fact
+    rng = rng_for("context", surface, edited.relation, edited.subject)
+    others = [other.fact for other in known if other.fact.subject != edited.subject and half_of(other.fact.subject) == half]
+    rng.shuffle(others)
+    near = [fact for fact in others if fact.relation == edited.relation and fact.answer != edited.answer]
+    near.sort(key=lambda fact: fact.subject in names)
+    same = [other.fact for other in known if other.fact.subject == edited.subject and other.fact.relation != edited.relation]
+    return EditContext(
+        table=table,
+        known=item,
+        surface=surface,
+        near=near,
+        same_subject=[fact for fact in same if not probes.is_dependent(edited, fact)],
+        far=[fact for fact in others if fact.relation != edited.relation and half_of(fact.relation) == half],
+    )
+
+
+def _make_edits(view: View, contexts: Sequence[EditContext], half: Half, names: frozenset[str], count: int) -> list[GroundEdit]:
+    """Edits with enough probes that the model answers right, in the order of the contexts."""
+    candidates = [_candidates(view.base, context) for context in contexts]
+    asks = [candidate.ask for wordings, locality in candidates for candidate in (*wordings, *locality)]
+    answers = dict(zip(asks, answer_all(view, None, asks), strict=True))
+    edits: list[GroundEdit] = []
+    for context, (wordings, locality) in zip(contexts, candidates, strict=True):
+        target = _draw_target(context)
+        if target is None or len(edits) == count:
+            continue
+        kept_wordings = [
+            replace(probe, answer=target)
+            for probe in _keep(view, wordings, answers, names)
+            if not _has_stem(probe.ask.text, target)
+        ]
+        kept_locality = _keep(view, locality, answers, names)
+        near = [probe for probe in kept_locality if probe.group == "near"]
+        if len(kept_wordings) >= FEWEST_WORDINGS and len(near) >= FEWEST_NEAR:
+            edits.append(_edit(context, half, target, len(edits), kept_wordings, kept_locality))
+    return edits
+
+
+def _edit(
+    context: EditContext,
+    half: Half,
+    target: str,
+    number: int,
+    wordings: Sequence[GroundProbe],
+    locality: Sequence[GroundProbe],
+) -> GroundEdit:
+    fact, surface = context.known.fact, context.surface
+    return GroundEdit(
+        id=f"{surface}-{half}-{number:03d}",
+        half=half,
+        surface=surface,
+        relation=fact.relation,
+        subject=fact.subject,
+        ask=context.known.form.fill(probes.name_in_text(fact)),
+        target=target,
+        truth=answer_of(fact),
+        confidence=context.known.confidence,
+        names_subject=number % 2 == 0,
+        wordings=tuple(wordings),
+        locality=tuple(locality),
+    )
+
+
+def _candidates(base: Base, context: EditContext) -> tuple[list[Candidate], list[Candidate]]:
+    """Wordings that end in other tokens than the edit does, and locality."""
+    rng = rng_for("probes", context.surface, context.known.fact.relation, context.known.fact.subject)
+    posted = context.known.form.fill(probes.name_in_text(context.known.fact))
+    end = last_tokens(base, posted)
+    wordings = [candidate for candidate in probes.list_wordings(context, rng) if last_tokens(base, candidate.ask) != end]
+    return wordings, list(probes.list_locality(context, rng))
+
+
+def _keep(
+    view: View, candidates: Sequence[Candidate], answers: dict[Ask, ModelAnswer], names: frozenset[str]
+) -> list[GroundProbe]:
+    """The candidates that the model answers right, no more of each group than its number, and none twice."""
+    kept: dict[Ask, Candidate] = {}
+    for candidate in candidates:
+        in_group = sum(other.group == candidate.group for other in kept.values())
+        if (
+            in_group < _MOST[candidate.group]
+            and candidate.ask not in kept
+            and says(answers[candidate.ask].text, answer_of(candidate.fact))
+        ):
+            kept[candidate.ask] = candidate
+    confidences = measure_confidence(view, [answers[ask] for ask in kept])
+    return [
+        GroundProbe(
+            group=candidate.group,
+            ask=ask,
+            answer=answer_of(candidate.fact),
+            confidence=confidence,
+            relation=candidate.fact.relation,
+            subject=candidate.fact.subject,
+            in_pool=candidate.fact.subject in names,
+        )
+        for (ask, candidate), confidence in zip(kept.items(), confidences, strict=True)
+    ]
+
+
+def _draw_target(context: EditContext) -> str | None:
+    """Another answer of the relation, whose stem is neither that of the truth nor part of the edit's prompt."""
+    fact = context.known.fact
+    prompt = context.known.form.fill(probes.name_in_text(fact)).text
+    rng = rng_for("target", fact.relation, fact.subject)
+    possible = [
+        answer_of(fact, answer)
+        for answer in context.table.answers(fact.relation)
+        if _stem(answer) != _stem(fact.answer) and not _has_stem(prompt, answer)
+    ]
+    return rng.choice(possible) if possible else None
+
+
+def _stem(text: str) -> str:
+    return text.casefold()[:_STEM]
+
+
+def _has_stem(text: str, answer: str) -> bool:
+    """Whether a word of the text begins like the answer. Short answers are compared as whole words."""
+    words = re.findall(r"\w+", text.casefold())
+    stem = _stem(answer)
+    return any(word == stem if len(stem) < _STEM else word.startswith(stem) for word in words)
+
+
+def _hash(surface: str, fact: Fact) -> bytes:
+    return sha256(f"ground edit {surface} {fact.relation} {fact.subject}".encode()).digest()
+
+
+def _known_rows(scanned: Scan) -> Iterator[dict[str, Any]]:
+    """One row for each surface and relation: facts asked and known, how confident, and how many of each half."""
+    for surface in GROUND_SURFACES:
+        if surface not in scanned.known:
+            continue
+        for relation in sorted({fact.relation for fact in scanned.asked[surface]}):
+            asked = [fact for fact in scanned.asked[surface] if fact.relation == relation]
+            known = [item for item in scanned.known[surface] if item.fact.relation == relation]
+            halves = [half_of_fact(item.fact) for item in known]
+            yield {
+                "surface": surface,
+                "relation": relation,
+                "asked": len(asked),
+                "known": len(known),
+                "confident": sum(item.confidence >= CONFIDENT for item in known),
+                "confidence": sum(item.confidence for item in known) / len(known) if known else None,
+                **{half: halves.count(half) for half in HALVES},
+            }

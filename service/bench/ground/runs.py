@@ -1,0 +1,176 @@
+"""Edits of a ground through a real server: single ones, each on the base model, and a stream of them, one on top of another.
+
+The null contenders are asked the same probes beside the server's versions.
+"""
+
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from service.bench.ground.contenders import NULLS, Contender, PromptContender, VersionContender
+from service.bench.ground.records import Ground, GroundEdit
+from service.bench.ground.scores import ProbeScore, ProseScore, score_edits, score_prose, summarise
+from service.bench.ground.server import WAIT_S, GroundServer
+from service.bench.results import percentile, write
+from service.client.shapes import EditData, EditInput, EditStatusText
+from service.client.waiting import WAITING, wait_until_live
+
+PATIENCE_S = 1_800.0  # for one edit, or for the retrain at a mark
+IDLE_S = 30.0  # after so long without a retrain, none is expected
+LIVE_STATUSES: tuple[EditStatusText, ...] = ("applied", "consolidated")
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class GroundRun:
+    """What is posted: the edits of one surface and one half of a ground."""
+
+    ground: Ground
+    edits: Sequence[GroundEdit]
+    surface: str
+    half: str
+
+    def describe(self) -> dict[str, Any]:
+        """The run in its result file."""
+        return {"model": self.ground.model, "surface": self.surface, "half": self.half, "edits": len(self.edits)}
+
+
+@dataclass
+class Tally:
+    """The scores so far of one contender."""
+
+    probes: list[ProbeScore] = field(default_factory=list)
+    prose: list[ProseScore] = field(default_factory=list)
+
+    def add(self, contender: Contender, base: Contender, run: GroundRun, edit: GroundEdit, *, is_live: bool) -> None:
+        """Score one edit alone on the base model."""
+        live = [edit] if is_live else []
+        self.probes += score_edits(contender, base, [edit], live)
+        if is_live:
+            self.prose += score_prose(contender, base.view, run.ground.prose, live, id=edit.id)
+
+    def summarise(self) -> dict[str, Any]:
+        """Every figure so far."""
+        return summarise(self.probes, self.prose)
+
+
+def run_singles(server: GroundServer, run: GroundRun, out: Path, name: str, say: Say) -> None:
+    """Each edit alone on the base model. Its result is written after every edit, since a run may be interrupted anywhere."""
+    base = VersionContender(server.base_view, None)
+    tally, nulls = Tally(), {label: Tally() for label in NULLS}
+    live_count, seconds = 0, []
+    for number, edit in enumerate(run.edits, 1):
+        started_at = time.monotonic()
+        posted = _post(server, edit)
+        is_live = posted["status"] in LIVE_STATUSES and posted["version"] is not None
+        if is_live:
+            live_count += 1
+            seconds.append(time.monotonic() - started_at)
+        contender = server.open(posted["version"]) if is_live and posted["version"] is not None else base
+        tally.add(contender, base, run, edit, is_live=is_live)
+        for label, null in nulls.items():
+            null.add(PromptContender(server.base_view, NULLS[label]), base, run, edit, is_live=True)
+        _take_back(server, posted, is_live=is_live)
+        figures = {
+            **run.describe(),
+            "posted": number,
+            "live": live_count / number,
+            "seconds_p50": percentile(seconds, 0.5) if seconds else None,
+            "default": tally.summarise(),
+            "nulls": {label: null.summarise() for label, null in nulls.items()},
+        }
+        write(out, name, figures)
+        say(f"   {number} of {len(run.edits)}: {posted['status']} after {time.monotonic() - started_at:.0f} s")
+
+
+def run_stream(server: GroundServer, run: GroundRun, out: Path, name: str, *, every: int, say: Say) -> None:
+    """The edits one after another. At every mark, when no edit waits and no retrain is under way, all are asked on the head."""
+    base = VersionContender(server.base_view, None)
+    marks: list[dict[str, Any]] = []
+    ids: dict[str, GroundEdit] = {}
+    seconds: list[float] = []
+    for start in range(0, len(run.edits), every):
+        for edit in run.edits[start : start + every]:
+            started_at = time.monotonic()
+            posted = server.client.post_edit(_body(edit), wait_s=WAIT_S)
+            ids[posted["id"]] = edit
+            if posted["status"] in LIVE_STATUSES:
+                seconds.append(time.monotonic() - started_at)
+            say(f"   {len(ids)} of {len(run.edits)}: {posted['status']} after {time.monotonic() - started_at:.0f} s")
+        marks.append(_mark(server, base, run, ids, seconds))
+        write(out, name, {**run.describe(), "every": every, "marks": marks})
+        say(f"   mark at {len(ids)}: {marks[-1]['live']} live")
+
+
+def _mark(
+    server: GroundServer, base: VersionContender, run: GroundRun, ids: dict[str, GroundEdit], seconds: Sequence[float]
+) -> dict[str, Any]:
+    started_at = time.monotonic()
+    wait_until_live(lambda: _count_waiting(server), lambda: _is_retraining(server), patience_s=PATIENCE_S, idle_s=IDLE_S)
+    waited_s = time.monotonic() - started_at
+    head = server.client.get_version("head")
+    live_ids = {item["id"] for status in LIVE_STATUSES for item in server.client.list_edits(status=status)}
+    edits = list(ids.values())
+    live = [edit for id, edit in ids.items() if id in live_ids]
+    scores: dict[str, Any] = {}
+    for label, contender, answered in _contenders(server, head["number"], edits, live):
+        probes = score_edits(contender, base, edits, answered)
+        prose = score_prose(contender, base.view, run.ground.prose, answered, id="all") if answered else []
+        scores[label] = summarise(probes, prose)
+    return {
+        "posted": len(edits),
+        "live": len(live),
+        "window": head["window"],
+        "version": head["number"],
+        "retrains": sum(job["status"] == "done" for job in server.client.list_jobs(kind=["retrain"])),
+        "waited_s": waited_s,
+        "seconds_p50": percentile(seconds, 0.5) if seconds else None,
+        **scores,
+    }
+
+
+def _contenders(
+    server: GroundServer, version: int, edits: Sequence[GroundEdit], live: Sequence[GroundEdit]
+) -> Iterator[tuple[str, Contender, Sequence[GroundEdit]]]:
+    """The head with the live edits, and the nulls with all of them."""
+    yield "default", server.open(version), live
+    for label, states in NULLS.items():
+        yield label, PromptContender(server.base_view, states), edits
+
+
+def _body(edit: GroundEdit) -> EditInput:
+    """An edit as a user posts it. Half of them name no subject. No probe is posted: a benchmark must not teach its questions."""
+    body: EditInput = {
+        "prompt": edit.ask.text,
+        "target": edit.target,
+        "surfaces": ["chat" if edit.ask.surface == "chat" else "raw"],
+        "ground_truth": edit.truth,
+    }
+    return {**body, "subject": edit.subject} if edit.names_subject else body
+
+
+def _post(server: GroundServer, edit: GroundEdit) -> EditData:
+    """Post an edit and wait until its first job has settled it."""
+    posted = server.client.post_edit(_body(edit), wait_s=WAIT_S)
+    return server.client.wait_for_edit(posted["id"], timeout_s=PATIENCE_S)
+
+
+def _take_back(server: GroundServer, posted: EditData, *, is_live: bool) -> None:
+    """Make the base model the head again, and let no deferred edit join the next fit."""
+    if is_live:
+        server.client.rollback(0, "the next edit of the benchmark stands alone")
+    elif posted["status"] in WAITING:
+        server.client.retract(posted["id"], wait_s=WAIT_S)
+
+
+def _count_waiting(server: GroundServer) -> Counter[str]:
+    """The statuses of waiting edits that any edit has, each with the count 1."""
+    return Counter(status for status in WAITING if next(iter(server.client.list_edits(status=status, limit=1)), None))
+
+
+def _is_retraining(server: GroundServer) -> bool:
+    last = next(iter(server.client.list_jobs(kind=["retrain"], limit=1)), None)
+    return last is not None and last["status"] in ("queued", "running")

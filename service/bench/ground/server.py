@@ -1,0 +1,69 @@
+"""A server over a new data folder, and its versions read in this process.
+
+Edits go through HTTP as a user's do. The versions that come of them are opened from the data folder, where they never change. So
+a measurement costs the server nothing and can see whole distributions.
+"""
+
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from service.bench.contenders import build_environment
+from service.bench.ground.contenders import VersionContender
+from service.bench.neutral_cache import cached_neutral
+from service.client.errata_client import ErrataClient
+from service.client.local_server import LocalServer
+from service.client.progress import show_progress
+from service.lm.base import Base
+from service.lm.overlay import View, make_view
+from service.runtime.base_model import open_base
+from service.runtime.open_version import read_overlay
+from service.settings import Settings, environment_without_settings, load_settings
+
+WAIT_S = 60.0  # the longest wait of a POST
+
+
+@dataclass(frozen=True)
+class GroundServer:
+    """A running server, and the base model loaded in this process."""
+
+    client: ErrataClient
+    settings: Settings
+    base: Base
+    base_view: View
+
+    def open(self, version: int) -> VersionContender:
+        """A version of the server's store, ready to be asked here."""
+        _number, overlay, _day = read_overlay(self.settings, str(version), self.base)
+        view = make_view(self.base, overlay.tensors) if overlay.tensors else self.base_view
+        return VersionContender(view, overlay.adapter)
+
+
+@contextmanager
+def run_ground_server(model: str, contender: str, *, every: int, environment: Mapping[str, str]) -> Iterator[GroundServer]:
+    """A server with the settings of a contender and those of `environment`, over a new data folder that is removed at the end.
+
+    Raises Unavailable if the server does not start.
+    """
+    with tempfile.TemporaryDirectory(prefix="errata-ground-", ignore_cleanup_errors=True) as folder:
+        data = Path(folder)
+        own = {"ERRATA_MODEL": model, "ERRATA_DATA_DIR": folder, **build_environment(contender, every=every), **environment}
+        with cached_neutral(data / "neutral"):
+            server = LocalServer(environment_without_settings() | own, data / "server.log")
+            try:
+                with show_progress("starting the server") as report:
+                    server.start(report)
+                with server.client(WAIT_S) as client:
+                    yield _open(client, model, data)
+            finally:
+                server.stop()
+
+
+def _open(client: ErrataClient, model: str, data: Path) -> GroundServer:
+    """The server with its base model loaded here, in the dtype that it serves."""
+    settings = load_settings(model=model, dtype=client.get_model()["dtype"])
+    settings = settings.model_copy(update={"data_dir": data, "database_url": None})
+    base = open_base(settings)
+    return GroundServer(client, settings, base, make_view(base))
