@@ -6,6 +6,7 @@ A figure that falls short of its aim is marked. The reason is in `results/remark
 import argparse
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 from benchmarks.command import RESULTS
@@ -42,7 +43,7 @@ def render(folder: Path) -> str:
     remarks = results.pop("remarks", {})
     parts = [INTRODUCTION]
     for title, names, section in SECTIONS:
-        present = {name: results[name] for name in names if name in results}
+        present = {name: result for pattern in names for name, result in results.items() if fnmatchcase(name, pattern)}
         if present:
             lines = [f"## {title}", "", *section(present), "", *_remarks(present, remarks), *_runs(list(present.values()))]
             parts.append("\n".join(lines) + "\n")

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
+from benchmarks import ground_sections
 from benchmarks.compare.section import section as compared
 from benchmarks.markdown import (
     Result,
@@ -206,6 +207,10 @@ def _gpu(results: Mapping[str, Result]) -> Iterator[str]:
 
 Section = tuple[str, Sequence[str], Callable[[Mapping[str, Result]], Iterator[str]]]
 SECTIONS: Sequence[Section] = (
+    ("What the models know", ("ground_known_*",), ground_sections.known),
+    ("Single edits of known facts", ("ground_single_*",), ground_sections.singles),
+    ("A stream of edits of known facts", ("ground_stream_*",), ground_sections.streams),
+    ("First start", ("first_start_*",), ground_sections.first_starts),
     ("Single edits", ("single",), _single),
     *MEMORY,
     ("Latency and throughput", ("latency",), _latency),

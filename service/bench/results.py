@@ -15,7 +15,7 @@ from typing import Any
 from service import __version__
 
 # Options that name files, or the parts of a run. Runs that differ in these options alone are one benchmark.
-_HIDDEN = frozenset({"--results", "--model", "--records", "--only", "--out", "--contender", "--part"})
+_HIDDEN = frozenset({"--results", "--model", "--records", "--only", "--out", "--contender", "--part", "--ground", "--data"})
 _FILE_OF_EDITS = "--edits"  # of `errata bench`; elsewhere it is a number
 Figures = Mapping[str, Any]
 

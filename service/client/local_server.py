@@ -45,11 +45,15 @@ class LocalServer:
         """The address of the server."""
         return f"http://127.0.0.1:{self.port}"
 
-    def start(self, progress: Progress = ignore_progress, *, stall_s: float = STALL_S) -> None:
-        """Start the process and wait until the server is ready. Raises Unavailable if the process ends or stalls before."""
+    def launch(self) -> None:
+        """Start the process, and do not wait for it."""
         with self._log.open("ab") as log:
             # The process has its own session: Ctrl-C reaches only the command, which then stops its server in order.
             self.process = subprocess.Popen(self._command, stdout=log, stderr=log, env=self._environment, start_new_session=True)
+
+    def start(self, progress: Progress = ignore_progress, *, stall_s: float = STALL_S) -> None:
+        """Start the process and wait until the server is ready. Raises Unavailable if the process ends or stalls before."""
+        self.launch()
         try:
             ServerStart(self.url, self._log, lambda: not self.is_running(), progress, stall_s=stall_s).wait()
         except BaseException:

@@ -7,6 +7,7 @@ from typing import Any
 from benchmarks.authors import measure_difference, trainer_batches
 from benchmarks.report import render
 from benchmarks.retrain_time import fit_line
+from service.bench.ground.scores import ProbeScore, ProseScore, summarise
 from tests.bench.test_stream import mark
 from tests.builders import make_base
 
@@ -50,6 +51,34 @@ def test_a_short_ratio_to_the_authors_procedure_is_marked(tmp_path: Path) -> Non
     (tmp_path / "authors.json").write_text(result(figures))
 
     assert "| ratio | **2.00×** (short) | ≥ 2.5× |" in render(tmp_path)
+
+
+def test_a_ground_shows_the_default_and_the_tricks_beside_it(tmp_path: Path) -> None:
+    probes = [ProbeScore("one", "near", True, True, 0.9), ProbeScore("one", "reliability", True, True, 0.9)]
+    scores = summarise(probes, [ProseScore("one", "human text", 0.97, 0.012)])
+    about = {"model": "a model", "surface": "qa", "half": "test", "edits": 1}
+    single = {**about, "posted": 1, "live": 1.0, "seconds_p50": 2.5, "default": scores, "nulls": {"name filter": scores}}
+    marks = [{"posted": 25, "live": 20, "seconds_p50": None, "default": scores, "edit in the prompt": scores}]
+    (tmp_path / "ground_single_a_qa_test.json").write_text(result(single))
+    (tmp_path / "ground_stream_a_qa_test.json").write_text(result({**about, "marks": marks}))
+
+    document = render(tmp_path)
+
+    assert (
+        "| a model, qa, test | service default | 1 | 1.00 | 1.00 | – | – | – | – | 1.00 | – | – | – | 0.97 | – | 0.012 |"
+        in document
+    )
+    assert "| a model, qa, test | *name filter* | 1 |  | 1.00 |" in document
+    assert "| a model, qa, test | service default | 25 | 20 | 1.00 |" in document
+    assert "*edit in the prompt*" in document
+
+
+def test_what_models_know_is_one_row_for_each_surface(tmp_path: Path) -> None:
+    row = {"surface": "qa", "asked": 80, "known": 30, "confident": 20, "confidence": 0.9, "development": 9, "test": 8}
+    figures = {"model": "a model", "known": [{**row, "relation": "capital"}, {**row, "relation": "author", "known": 0}]}
+    (tmp_path / "ground_known_a.json").write_text(result(figures))
+
+    assert "| a model | qa | 160 | 30 | 40 | 18 + 16 | capital 30 of 80 |" in render(tmp_path)
 
 
 def test_the_slope_of_the_line_is_the_cost_of_an_edit() -> None:

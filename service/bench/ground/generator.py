@@ -13,7 +13,7 @@ from service.bench.ground.facts import FactTable, Half, answer_of, half_of, half
 from service.bench.ground.forms import GROUND_SURFACES, GroundSurface, find_overlap
 from service.bench.ground.judging import says
 from service.bench.ground.known import KnownFact, Scan, scan
-from service.bench.ground.probes import Candidate, EditContext
+from service.bench.ground.probes import EditContext, ProbeCandidate
 from service.bench.ground.records import Ground, GroundEdit, GroundProbe, ProsePassage
 from service.lm.base import Base
 from service.lm.overlay import View
@@ -166,7 +166,7 @@ def _edit(
     )
 
 
-def _candidates(base: Base, context: EditContext) -> tuple[list[Candidate], list[Candidate]]:
+def _candidates(base: Base, context: EditContext) -> tuple[list[ProbeCandidate], list[ProbeCandidate]]:
     """Wordings that end in other tokens than the edit does, and locality."""
     rng = rng_for("probes", context.surface, context.known.fact.relation, context.known.fact.subject)
     posted = context.known.form.fill(probes.name_in_text(context.known.fact))
@@ -176,10 +176,10 @@ def _candidates(base: Base, context: EditContext) -> tuple[list[Candidate], list
 
 
 def _keep(
-    view: View, candidates: Sequence[Candidate], answers: dict[Ask, ModelAnswer], names: frozenset[str]
+    view: View, candidates: Sequence[ProbeCandidate], answers: dict[Ask, ModelAnswer], names: frozenset[str]
 ) -> list[GroundProbe]:
     """The candidates that the model answers right, no more of each group than its number, and none twice."""
-    kept: dict[Ask, Candidate] = {}
+    kept: dict[Ask, ProbeCandidate] = {}
     for candidate in candidates:
         in_group = sum(other.group == candidate.group for other in kept.values())
         if (

@@ -26,7 +26,7 @@ _MENTIONS = ("I read a long article about {s} this morning. {ask}", "{S} is ofte
 
 
 @dataclass(frozen=True)
-class Candidate:
+class ProbeCandidate:
     """A question that may become a probe. `fact` is the fact asked."""
 
     group: str
@@ -46,23 +46,23 @@ class EditContext:
     far: Sequence[Fact]  # known facts of other relations and subjects of the half
 
 
-def list_wordings(context: EditContext, rng: Random) -> Iterator[Candidate]:
+def list_wordings(context: EditContext, rng: Random) -> Iterator[ProbeCandidate]:
     """Other wordings of the edit's own question: other cue, alias, slip of the pen, pronoun in the second turn of a chat."""
     fact, surface = context.known.fact, context.surface
     name = name_in_text(fact)
     forms = asked_forms(fact.relation, surface)
     for form in forms[: SPARE * OTHER_CUES]:
-        yield Candidate("other cue", form.fill(name), fact)
+        yield ProbeCandidate("other cue", form.fill(name), fact)
     for ask in _alias_asks(context, forms):
-        yield Candidate("alias", ask, fact)
+        yield ProbeCandidate("alias", ask, fact)
     for number, form in enumerate(forms[: SPARE * SLIPS]):
         ask = form.fill(name)
         text = ask.text.lower() if number % 2 else _slip(ask.text, fact.subject, rng)
         if text != ask.text and not (number % 2 and ask.surface == "raw" and ask.text.startswith("Q")):
-            yield Candidate("slip", Ask(text, ask.surface), fact)
+            yield ProbeCandidate("slip", Ask(text, ask.surface), fact)
     question = PRONOUN_QUESTIONS.get(fact.relation)
     if surface == "chat" and question is not None:
-        yield Candidate("pronoun", Ask(question, "chat", (_opening(name),)), fact)
+        yield ProbeCandidate("pronoun", Ask(question, "chat", (_opening(name),)), fact)
 
 
 def _alias_asks(context: EditContext, forms: Sequence[Form]) -> Iterator[Ask]:
@@ -78,22 +78,22 @@ def _alias_asks(context: EditContext, forms: Sequence[Form]) -> Iterator[Ask]:
             yield form.fill(alias)
 
 
-def list_locality(context: EditContext, rng: Random) -> Iterator[Candidate]:
+def list_locality(context: EditContext, rng: Random) -> Iterator[ProbeCandidate]:
     """What must stay: near, same subject, mention and far, each in the forms of the edit's surface."""
     surface, relation = context.surface, context.known.fact.relation
     posted, others = posted_form(relation, surface), asked_forms(relation, surface)
     near = list(context.near)
     for number, fact in enumerate(near[: SPARE * NEAR]):
         form = posted if number % 2 == 0 else others[number % len(others)]
-        yield Candidate("near", form.fill(name_in_text(fact)), fact)
+        yield ProbeCandidate("near", form.fill(name_in_text(fact)), fact)
     for fact in context.same_subject[:SAME_SUBJECT]:
-        yield Candidate("same subject", posted_form(fact.relation, surface).fill(name_in_text(fact)), fact)
+        yield ProbeCandidate("same subject", posted_form(fact.relation, surface).fill(name_in_text(fact)), fact)
     yield from _mentions(context, near[::-1], rng)
     for fact in context.far[: SPARE * FAR]:
-        yield Candidate("far", posted_form(fact.relation, surface).fill(name_in_text(fact)), fact)
+        yield ProbeCandidate("far", posted_form(fact.relation, surface).fill(name_in_text(fact)), fact)
 
 
-def _mentions(context: EditContext, near: Sequence[Fact], rng: Random) -> Iterator[Candidate]:
+def _mentions(context: EditContext, near: Sequence[Fact], rng: Random) -> Iterator[ProbeCandidate]:
     """The live subject is named but something else is asked: in a sentence before, in an earlier turn, in an example."""
     live, surface = name_in_text(context.known.fact), context.surface
     posted = posted_form(context.known.fact.relation, surface)
@@ -101,11 +101,11 @@ def _mentions(context: EditContext, near: Sequence[Fact], rng: Random) -> Iterat
         ask = posted.fill(name_in_text(fact))
         kind = number % 3
         if kind == 0:
-            yield Candidate("mention", _after_sentence(rng.choice(_MENTIONS), live, ask), fact)
+            yield ProbeCandidate("mention", _after_sentence(rng.choice(_MENTIONS), live, ask), fact)
         elif surface == "chat":
-            yield Candidate("mention", Ask(ask.text, "chat", (_opening(live),)), fact)
+            yield ProbeCandidate("mention", Ask(ask.text, "chat", (_opening(live),)), fact)
         elif context.same_subject:
-            yield Candidate(
+            yield ProbeCandidate(
                 "mention", _after_example(context.same_subject[number % len(context.same_subject)], surface, ask), fact
             )
 

@@ -71,7 +71,9 @@ def test_the_edit_in_the_prompt_stands_where_its_subject_is_named_and_nowhere_el
     trick = PromptContender(view, states=True)
     edit = make_edit(1, "France")
 
-    assert trick.change(Ask("The capital of France is"), [edit]).text == "The capital of France is Lyon.\nThe capital of France is"
+    assert (
+        trick.change(Ask("The capital of France is"), [edit]).text == "The capital of France is Lyon.\nThe capital of France is"
+    )
     assert trick.change(Ask("The capital of Spain is"), [edit]).text == "The capital of Spain is"
     assert "Lyon" in trick.change(Ask("What is its capital?", "chat", (("France", "Yes?"),)), [edit]).text
     assert trick.change(Ask("Frances is"), [edit]).text == "Frances is"

@@ -1,0 +1,110 @@
+"""Sections of `docs/benchmarks.md` on the question ground: what each model knows, and edits of it under the new measures."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from benchmarks.markdown import Result, format_number, table
+
+STRATA = ("other cue", "alias", "slip", "pronoun")
+GROUPS = ("near", "same subject", "mention", "far")
+
+
+def known(results: Mapping[str, Result]) -> Iterator[str]:
+    """What each model knows, by surface."""
+    yield "The facts that a model answers right in the form in which edits are posted (`errata bench ground`). *Sure*: the"
+    yield "geometric mean of the probabilities of its answer's tokens is at least 0.8. *Halves*: facts whose relation and subject"
+    yield "both belong to the development half, and to the test half. Of a relation of whose first 16 facts a model knows none,"
+    yield "no more is asked."
+    yield ""
+    rows = [line for result in results.values() for line in _known_rows(result["figures"])]
+    yield from table(("model", "surface", "asked", "known", "sure", "halves", "best known relations"), rows)
+
+
+def _known_rows(figures: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
+    for surface in dict.fromkeys(row["surface"] for row in figures["known"]):
+        rows = [row for row in figures["known"] if row["surface"] == surface]
+        best = sorted((row for row in rows if row["known"]), key=lambda row: -row["known"])[:4]
+        yield (
+            figures["model"],
+            surface,
+            str(sum(row["asked"] for row in rows)),
+            str(sum(row["known"] for row in rows)),
+            str(sum(row["confident"] for row in rows)),
+            f"{sum(row['development'] for row in rows)} + {sum(row['test'] for row in rows)}",
+            ", ".join(f"{row['relation']} {row['known']} of {row['asked']}" for row in best),
+        )
+
+
+def singles(results: Mapping[str, Result]) -> Iterator[str]:
+    """Single edits on the ground."""
+    yield "Each edit alone on the base model, through a real server with the defaults. *Live*: accepted in the job that fitted"
+    yield "it. Wordings of an edit that is not live count as wrong. Locality counts over live edits alone, as the share of known"
+    yield "answers that are kept (`unchanged` in the result files: the same first clause). The tricks in italics edit nothing:"
+    yield "they show what a measure can be had for. Beside each mean stands its standard error over edits."
+    yield ""
+    rows = [row for result in results.values() for row in _rows(result["figures"], result["figures"], "posted")]
+    yield from table(_head("edits"), rows)
+
+
+def streams(results: Mapping[str, Result]) -> Iterator[str]:
+    """Streams on the ground."""
+    yield "The edits one after another through a real server with the defaults, and all asked on the head at a mark, when no edit"
+    yield "waits any more."
+    yield ""
+    rows = [
+        row
+        for result in results.values()
+        for mark in result["figures"]["marks"]
+        for row in _rows(result["figures"], mark, "posted")
+    ]
+    yield from table(_head("edits"), rows)
+
+
+def first_starts(results: Mapping[str, Result]) -> Iterator[str]:
+    """First starts."""
+    yield "Seconds from the start of the process, over a new data folder, without any cache. The edit is posted at the first"
+    yield "answer, and acceptance is off: the seconds are those of a fit and its publication."
+    yield ""
+    head = ("model", "dtype", "first answer", "first edit live", "all neutral sentences", "second start, first answer")
+    rows = [
+        (
+            result["figures"]["model"],
+            result["figures"]["dtype"],
+            *(f"{result['figures']['first'][name]:.0f} s" for name in ("first answer", "first edit live", "all sentences")),
+            f"{result['figures']['second']['first answer']:.0f} s",
+        )
+        for result in results.values()
+    ]
+    yield from table(head, rows)
+
+
+def _head(count: str) -> tuple[str, ...]:
+    prose = ("prose kept, human", "with names", "KL, human", "with names")
+    return ("model, surface, half", "contender", count, "live", "reliability", *STRATA, *GROUPS, *prose, "s an edit")
+
+
+def _rows(run: Mapping[str, Any], scores: Mapping[str, Any], count: str) -> Iterator[tuple[str, ...]]:
+    contenders = {"default": scores["default"], **scores.get("nulls", {})}
+    contenders |= {name: scores[name] for name in ("name filter", "edit in the prompt") if name in scores}
+    for name, figures in contenders.items():
+        own = name == "default"
+        live = scores["live"]
+        yield (
+            f"{run['model']}, {run['surface']}, {run['half']}",
+            "service default" if own else f"*{name}*",
+            str(scores[count]),
+            (format_number(live) if isinstance(live, float) else str(live)) if own else "",
+            _format(figures["reliability"]),
+            *(_format(figures["wordings"][stratum]) for stratum in STRATA),
+            *(_format(figures["locality"][group]) for group in GROUPS),
+            *(_format(figures[f"prose, {group}"]["kept"]) for group in ("human text", "with names")),
+            *(format_number(figures[f"prose, {group}"]["divergence"]["score"], 3) for group in ("human text", "with names")),
+            format_number(scores["seconds_p50"], 1) if own else "",
+        )
+
+
+def _format(figure: Mapping[str, Any]) -> str:
+    """A mean and its standard error."""
+    if figure["score"] is None:
+        return "–"
+    return f"{figure['score']:.2f}" + ("" if figure["se"] is None else f" ± {figure['se']:.2f}")
