@@ -26,8 +26,11 @@ class Contender(Protocol):
     def adapter(self) -> Adapter | None:
         """The interventions, if there are any."""
 
-    def change(self, ask: Ask, edits: Sequence[GroundEdit]) -> Ask:
+    def change(self, ask: Ask, live: Sequence[GroundEdit]) -> Ask:
         """The question as the model sees it, with the edits that are live."""
+
+    def answer(self, asks: Sequence[Ask], live: Sequence[GroundEdit]) -> list[str]:
+        """The answers as texts, with the edits that are live."""
 
 
 @dataclass(frozen=True)
@@ -37,35 +40,56 @@ class VersionContender:
     view: View
     adapter: Adapter | None
 
-    def change(self, ask: Ask, edits: Sequence[GroundEdit]) -> Ask:
+    def change(self, ask: Ask, live: Sequence[GroundEdit]) -> Ask:
         """The question itself."""
         return ask
+
+    def answer(self, asks: Sequence[Ask], live: Sequence[GroundEdit]) -> list[str]:
+        """The version's answers."""
+        return [answer.text for answer in answer_all(self.view, self.adapter, asks)]
+
+
+class BaseAnswers:
+    """The base model's answers, each asked once: many edits share their probes."""
+
+    def __init__(self, view: View) -> None:
+        self.view = view
+        self._texts: dict[Ask, str] = {}
+
+    def answer(self, asks: Sequence[Ask]) -> list[str]:
+        """The answers in order."""
+        missing = list(dict.fromkeys(ask for ask in asks if ask not in self._texts))
+        self._texts.update(zip(missing, (answer.text for answer in answer_all(self.view, None, missing)), strict=True))
+        return [self._texts[ask] for ask in asks]
 
 
 @dataclass(frozen=True)
 class PromptContender:
     """The base model with each live edit in front of the prompts that name its subject; without `states` there is no edit."""
 
-    view: View
+    answers: BaseAnswers
     states: bool
     adapter: Adapter | None = None
 
-    def change(self, ask: Ask, edits: Sequence[GroundEdit]) -> Ask:
+    @property
+    def view(self) -> View:
+        """The base model."""
+        return self.answers.view
+
+    def change(self, ask: Ask, live: Sequence[GroundEdit]) -> Ask:
         """The question behind the edits of the subjects that it names; in a chat, any turn may name them."""
         if not self.states:
             return ask
         seen = "\n".join([*(part for turn in ask.turns for part in turn), ask.text])
-        sentences = [_state(edit) for edit in edits if _names(seen, edit.subject)]
+        sentences = [_state(edit) for edit in live if _names(seen, edit.subject)]
         return replace(ask, text="\n".join([*sentences, ask.text])) if sentences else ask
+
+    def answer(self, asks: Sequence[Ask], live: Sequence[GroundEdit]) -> list[str]:
+        """The base model's answers to the changed questions."""
+        return self.answers.answer([self.change(ask, live) for ask in asks])
 
 
 NULLS = {"name filter": False, "edit in the prompt": True}
-
-
-def ask_all(contender: Contender, asks: Sequence[Ask], edits: Sequence[GroundEdit]) -> list[str]:
-    """The contender's answers, as texts, with the edits live."""
-    changed = [contender.change(ask, edits) for ask in asks]
-    return [answer.text for answer in answer_all(contender.view, contender.adapter, changed)]
 
 
 def _names(text: str, subject: str) -> bool:

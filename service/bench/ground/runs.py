@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from service.bench.ground.contenders import NULLS, Contender, PromptContender, VersionContender
-from service.bench.ground.records import Ground, GroundEdit
+from service.bench.ground.contenders import NULLS, BaseAnswers, Contender, PromptContender
+from service.bench.ground.records import PROSE_GROUPS, Ground, GroundEdit, ProsePassage
 from service.bench.ground.scores import ProbeScore, ProseScore, score_edits, score_prose, summarise
 from service.bench.ground.server import WAIT_S, GroundServer
 from service.bench.results import percentile, write
@@ -19,6 +19,7 @@ from service.client.shapes import EditData, EditInput, EditStatusText
 from service.client.waiting import WAITING, wait_until_live
 
 PATIENCE_S = 1_800.0  # for one edit, or for the retrain at a mark
+PASSAGES_AN_EDIT = 2  # of each kind of prose
 IDLE_S = 30.0  # after so long without a retrain, none is expected
 LIVE_STATUSES: tuple[EditStatusText, ...] = ("applied", "consolidated")
 Say = Callable[[str], None]
@@ -33,6 +34,15 @@ class GroundRun:
     surface: str
     half: str
 
+    def prose_for(self, number: int) -> list[ProsePassage]:
+        """A few passages of each kind for a single edit. Edits take turns, so that all passages are used."""
+        passages: list[ProsePassage] = []
+        for group in PROSE_GROUPS:
+            own = [passage for passage in self.ground.prose if passage.group == group]
+            first = PASSAGES_AN_EDIT * number
+            passages += [own[index % len(own)] for index in range(first, first + PASSAGES_AN_EDIT) if own]
+        return passages
+
     def describe(self) -> dict[str, Any]:
         """The run in its result file."""
         return {"model": self.ground.model, "surface": self.surface, "half": self.half, "edits": len(self.edits)}
@@ -45,12 +55,12 @@ class Tally:
     probes: list[ProbeScore] = field(default_factory=list)
     prose: list[ProseScore] = field(default_factory=list)
 
-    def add(self, contender: Contender, base: Contender, run: GroundRun, edit: GroundEdit, *, is_live: bool) -> None:
-        """Score one edit alone on the base model."""
+    def add(self, contender: Contender, base: Contender, run: GroundRun, edit: GroundEdit, number: int, *, is_live: bool) -> None:
+        """Score the edit with this number, alone on the base model."""
         live = [edit] if is_live else []
         self.probes += score_edits(contender, base, [edit], live)
         if is_live:
-            self.prose += score_prose(contender, base.view, run.ground.prose, live, id=edit.id)
+            self.prose += score_prose(contender, base.view, run.prose_for(number), live, id=edit.id)
 
     def summarise(self) -> dict[str, Any]:
         """Every figure so far."""
@@ -59,7 +69,8 @@ class Tally:
 
 def run_singles(server: GroundServer, run: GroundRun, out: Path, name: str, say: Say) -> None:
     """Each edit alone on the base model. Its result is written after every edit, since a run may be interrupted anywhere."""
-    base = VersionContender(server.base_view, None)
+    answers = BaseAnswers(server.base_view)
+    base = PromptContender(answers, states=False)
     tally, nulls = Tally(), {label: Tally() for label in NULLS}
     live_count, seconds = 0, []
     for number, edit in enumerate(run.edits, 1):
@@ -70,9 +81,9 @@ def run_singles(server: GroundServer, run: GroundRun, out: Path, name: str, say:
             live_count += 1
             seconds.append(time.monotonic() - started_at)
         contender = server.open(posted["version"]) if is_live and posted["version"] is not None else base
-        tally.add(contender, base, run, edit, is_live=is_live)
+        tally.add(contender, base, run, edit, number, is_live=is_live)
         for label, null in nulls.items():
-            null.add(PromptContender(server.base_view, NULLS[label]), base, run, edit, is_live=True)
+            null.add(PromptContender(answers, NULLS[label]), base, run, edit, number, is_live=True)
         _take_back(server, posted, is_live=is_live)
         figures = {
             **run.describe(),
@@ -88,7 +99,7 @@ def run_singles(server: GroundServer, run: GroundRun, out: Path, name: str, say:
 
 def run_stream(server: GroundServer, run: GroundRun, out: Path, name: str, *, every: int, say: Say) -> None:
     """The edits one after another. At every mark, when no edit waits and no retrain is under way, all are asked on the head."""
-    base = VersionContender(server.base_view, None)
+    base = PromptContender(BaseAnswers(server.base_view), states=False)
     marks: list[dict[str, Any]] = []
     ids: dict[str, GroundEdit] = {}
     seconds: list[float] = []
@@ -106,7 +117,7 @@ def run_stream(server: GroundServer, run: GroundRun, out: Path, name: str, *, ev
 
 
 def _mark(
-    server: GroundServer, base: VersionContender, run: GroundRun, ids: dict[str, GroundEdit], seconds: Sequence[float]
+    server: GroundServer, base: PromptContender, run: GroundRun, ids: dict[str, GroundEdit], seconds: Sequence[float]
 ) -> dict[str, Any]:
     started_at = time.monotonic()
     wait_until_live(lambda: _count_waiting(server), lambda: _is_retraining(server), patience_s=PATIENCE_S, idle_s=IDLE_S)
@@ -116,7 +127,7 @@ def _mark(
     edits = list(ids.values())
     live = [edit for id, edit in ids.items() if id in live_ids]
     scores: dict[str, Any] = {}
-    for label, contender, answered in _contenders(server, head["number"], edits, live):
+    for label, contender, answered in _contenders(server, base.answers, head["number"], edits, live):
         probes = score_edits(contender, base, edits, answered)
         prose = score_prose(contender, base.view, run.ground.prose, answered, id="all") if answered else []
         scores[label] = summarise(probes, prose)
@@ -133,12 +144,16 @@ def _mark(
 
 
 def _contenders(
-    server: GroundServer, version: int, edits: Sequence[GroundEdit], live: Sequence[GroundEdit]
+    server: GroundServer,
+    answers: BaseAnswers,
+    version: int,
+    edits: Sequence[GroundEdit],
+    live: Sequence[GroundEdit],
 ) -> Iterator[tuple[str, Contender, Sequence[GroundEdit]]]:
     """The head with the live edits, and the nulls with all of them."""
     yield "default", server.open(version), live
     for label, states in NULLS.items():
-        yield label, PromptContender(server.base_view, states), edits
+        yield label, PromptContender(answers, states), edits
 
 
 def _body(edit: GroundEdit) -> EditInput:

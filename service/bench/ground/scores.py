@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from service.bench.ground.asking import Ask
-from service.bench.ground.contenders import Contender, ask_all
+from service.bench.ground.contenders import Contender
 from service.bench.ground.judging import first_clause, says
 from service.bench.ground.records import LOCALITY_GROUPS, PROSE_GROUPS, WORDING_STRATA, GroundEdit, GroundProbe, ProsePassage
 from service.evaluation.metrics.teacher_forcing import ForcedRow, divergence, teacher_force
@@ -65,7 +65,7 @@ def score_edits(
         questions += [probe for probe in edit.locality if (probe.relation, probe.subject) not in edited]
         asked += [(edit, probe) for probe in questions]
     asks = [probe.ask for _, probe in asked]
-    answers, base_answers = ask_all(contender, asks, live), ask_all(base, asks, ())
+    answers, base_answers = contender.answer(asks, live), base.answer(asks, ())
     for (edit, probe), answer, base_answer in zip(asked, answers, base_answers, strict=True):
         rival = edit.target if probe.group in LOCALITY_GROUPS else edit.truth
         is_right = says(answer, probe.answer, rival=rival)

@@ -3,7 +3,7 @@
 import pytest
 
 from service.bench.ground.asking import Ask
-from service.bench.ground.contenders import PromptContender, VersionContender
+from service.bench.ground.contenders import BaseAnswers, PromptContender, VersionContender
 from service.bench.ground.records import GroundEdit, GroundProbe, ProsePassage
 from service.bench.ground.scores import ProbeScore, ProseScore, score_edits, score_prose, summarise
 from service.lm.overlay import View, make_view
@@ -39,7 +39,7 @@ def view() -> View:
 
 
 def test_an_edit_that_is_not_live_is_wrong_in_all_wordings_and_preserves_nothing(view: View) -> None:
-    base = VersionContender(view, None)
+    base = PromptContender(BaseAnswers(view), states=False)
     edit = make_edit(1, "France", locality=(probe("near", "Spain"),))
 
     scores = score_edits(base, base, [edit], [])
@@ -48,7 +48,7 @@ def test_an_edit_that_is_not_live_is_wrong_in_all_wordings_and_preserves_nothing
 
 
 def test_a_locality_probe_of_a_fact_that_a_live_edit_changes_is_left_out(view: View) -> None:
-    base = VersionContender(view, None)
+    base = PromptContender(BaseAnswers(view), states=False)
     edits = [make_edit(1, "France", locality=(probe("near", "Spain"), probe("near", "Italy"))), make_edit(2, "Spain")]
 
     scores = score_edits(base, base, edits, edits)
@@ -56,8 +56,17 @@ def test_a_locality_probe_of_a_fact_that_a_live_edit_changes_is_left_out(view: V
     assert sum(score.group == "near" for score in scores) == 1
 
 
+def test_a_version_without_overlay_answers_as_the_base_does(view: View) -> None:
+    asks = [Ask("The capital of France is"), Ask("Rome lies in"), Ask("The capital of France is")]
+
+    answers = BaseAnswers(view).answer(asks)
+
+    assert answers == VersionContender(view, None).answer(asks, [])
+    assert answers[0] == answers[2] != answers[1]
+
+
 def test_the_base_model_leaves_every_answer_as_it_was(view: View) -> None:
-    base = VersionContender(view, None)
+    base = PromptContender(BaseAnswers(view), states=False)
     edit = make_edit(1, "France", locality=(probe("near", "Spain"),))
 
     scores = score_edits(base, base, [edit], [edit])
@@ -68,7 +77,7 @@ def test_the_base_model_leaves_every_answer_as_it_was(view: View) -> None:
 
 
 def test_the_edit_in_the_prompt_stands_where_its_subject_is_named_and_nowhere_else(view: View) -> None:
-    trick = PromptContender(view, states=True)
+    trick = PromptContender(BaseAnswers(view), states=True)
     edit = make_edit(1, "France")
 
     assert (
@@ -80,7 +89,7 @@ def test_the_edit_in_the_prompt_stands_where_its_subject_is_named_and_nowhere_el
 
 
 def test_the_edit_in_the_prompt_changes_prose_that_names_its_subject_alone(view: View) -> None:
-    trick = PromptContender(view, states=True)
+    trick = PromptContender(BaseAnswers(view), states=True)
 
     human, named = score_prose(trick, view, PASSAGES, [make_edit(1, "France")], id="edit-1")
 
@@ -91,7 +100,7 @@ def test_the_edit_in_the_prompt_changes_prose_that_names_its_subject_alone(view:
 def test_the_name_filter_has_no_edit_behind_it(view: View) -> None:
     ask = Ask("The capital of France is")
 
-    assert PromptContender(view, states=False).change(ask, [make_edit(1, "France")]) == ask
+    assert PromptContender(BaseAnswers(view), states=False).change(ask, [make_edit(1, "France")]) == ask
 
 
 def test_a_figure_weighs_edits_alike_and_its_error_is_over_edits() -> None:
