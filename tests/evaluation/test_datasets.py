@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from service.domain.errors import Refused, TooLong
-from service.evaluation.datasets import SCHEMAS, LoadedDataset, load, read, rows
+from service.evaluation.datasets import SCHEMAS, LoadedDataset, files, load, read
+from service.evaluation.datasets.load import MOST_NOTES
 from service.evaluation.datasets.rows import RawRow
 from service.evaluation.records import EvalProbe, Record, from_json, to_edit_request, to_json
 
@@ -138,6 +139,118 @@ ERRATA = {
     "locality": [{"prompt": "The river is", "answer": None, "group": "near", "pool": False}],
     "portability": [],
 }
+RIPPLE = {
+    "example_type": "popular",
+    "edit": {
+        "prompt": "The name of the country of citizenship of Jo Kick is Syria.",
+        "subject_id": "Q1",
+        "relation": "COUNTRY_OF_CITIZENSHIP",
+        "target_id": "Q2",
+        "previous_fact": {
+            "prompt": "The name of the country of citizenship of Jo Kick is United States of America.",
+            "subject_id": "Q1",
+            "relation": "COUNTRY_OF_CITIZENSHIP",
+            "target_id": "Q3",
+        },
+    },
+    "Relation_Specificity": [
+        {
+            "test_queries": [
+                {
+                    "prompt": "The name of the mother of Jo Kick is",
+                    "answers": [{"value": "Irma Kick", "aliases": ["I. Kick"]}],
+                    "query_type": "regular",
+                    "subject_id": "Q1",
+                    "relation": "MOTHER",
+                    "target_ids": ["Q4"],
+                    "phrase": None,
+                }
+            ],
+            "test_condition": "OR",
+            "condition_queries": [{"prompt": "The name of the mother of Jo Kick is", "answers": []}],
+        }
+    ],
+    "Logical_Generalization": [],
+    "Subject_Aliasing": [],
+    "Compositionality_I": [
+        {
+            "test_queries": [
+                {
+                    "prompt": "The name of the capital city of the country of citizenship of Jo Kick is",
+                    "answers": [{"value": "Damascus", "aliases": []}],
+                    "query_type": "two_hop",
+                    "subject_id": "Q1",
+                    "relation": "COUNTRY_OF_CITIZENSHIP",
+                    "target_ids": ["Q2"],
+                    "phrase": "The name of the capital city of the country of citizenship of Jo Kick is",
+                    "second_relation": "CAPITAL",
+                    "second_hop_target_ids": ["Q5"],
+                }
+            ],
+            "test_condition": "OR",
+            "condition_queries": [],
+        }
+    ],
+    "Compositionality_II": [],
+    "Forgetfulness": [],
+}
+UNKE = {
+    "id": 0,
+    "question": "What does Jo Kick do?",
+    "para_question": "How does Jo Kick earn a living?",
+    "answer": "Jo Kick has been in politics for ten years. She sits in the council.",
+    "sub_question": ["How long has Jo Kick been in politics?", "Where does Jo Kick sit?"],
+    "sub_answer": ["Ten years.", "In the council."],
+}
+HALLUEDIT = {
+    "topic": "art_sculpture",
+    "subject": "Ash Gate",
+    "relation": "depicts",
+    "object": "motor car",
+    "question": "What does Ash Gate depict?",
+    "output_llama_2_7b_chat_hf": "Art",
+    "eval_llama_2_7b_chat_hf": "0.0",
+    "multiple_choices": "['motor car', 'Art']",
+    "paraphrased_question": "What is depicted by Ash Gate?",
+    "multiple_choice_with_letters": "A. Art  B. motor car",
+    "multiple_choice_labels": "B",
+    "yes_question": "Does Ash Gate depict a motor car?",
+    "no_question": "Does Ash Gate depict Art?",
+    "locality_question": "Where is Ash Gate?",
+    "reversed_relation_question": "What depicts a motor car?",
+    "question_2hop": "Who made what Ash Gate depicts?",
+    "answer_2hop": "Ann Farm",
+    "question_3hop": "How many live where that maker lives?",
+    "answer_3hop": "Approximately 199,000",
+}
+MZSRE = {
+    "en": {
+        "subject": "Ash Brook",
+        "src": "Which river does Ash Brook join?",
+        "rephrase": "What river is Ash Brook part of?",
+        "alt": "Severn",
+        "loc": "who wrote the tide tables",
+        "loc_ans": "Ann Ebb",
+        "portability": {"New Question": "In which country does Ash Brook end?", "New Answer": "England"},
+    },
+    "de": {
+        "subject": "Ash Brook",
+        "src": "In welchen Fluss mündet der Ash Brook?",
+        "rephrase": "Zu welchem Fluss gehört der Ash Brook?",
+        "alt": "Der Severn",
+        "loc": "wer schrieb die Gezeitentafeln",
+        "loc_ans": "Ann Ebb",
+        "portability": {"New Question": "In welchem Land endet der Ash Brook?", "New Answer": "England"},
+    },
+}
+WISE = {
+    "prompt": "Squid Game is",
+    "subject": "Squid Game",
+    "target_new": "a series of 2021 in which players risk their lives.",
+    "ood_rephrase": "In 2021 a series about a game became known. It is",
+    "locality_prompt": "Ulm is",
+    "locality_ground_truth": "a town on the Danube.",
+}
 SAMPLES: dict[str, dict[str, Any]] = {
     "zsre": ZSRE,
     "zsre_portability": ZSRE
@@ -153,6 +266,11 @@ SAMPLES: dict[str, dict[str, Any]] = {
     "mededitbench": MEDICAL,
     "mquake": MQUAKE,
     "errata": ERRATA,
+    "ripple_edits": RIPPLE,
+    "unke": UNKE,
+    "hallueditbench": HALLUEDIT,
+    "mzsre": MZSRE,
+    "wise_temporal": WISE,
 }
 
 
@@ -256,7 +374,7 @@ def test_wikibigedit_may_have_nulls_and_its_personas_are_portability_probes(tmp_
     [record] = loaded.records
     assert (record.prompt, record.target, record.rephrases, record.locality) == (WIKI["update"], "Sporveien", (), ())
     assert probe_fields(record.portability) == [(WIKI["personas"], "Sporveien", "personas"), (WIKI["mhop"], "B. Hansen", "mhop")]
-    assert loaded.notes == {"probe without an answer left out": 1}
+    assert loaded.notes == {"loc: probe without an answer left out": 1}
 
 
 def test_qaedit_keeps_noise_in_targets_and_every_locality_question(tmp_path: Path) -> None:
@@ -277,7 +395,7 @@ def test_knowedit_keeps_groups_and_all_spellings_of_all_answers(tmp_path: Path) 
         ("Reasoning", ("Bonn",)),
         ("Subject_Aliasing", ("Al Pass", "Albert Pass")),
     ]
-    assert loaded.notes == {"probe without an answer left out": 1}
+    assert loaded.notes == {"portability.Reasoning: probe without an answer left out": 1}
 
 
 def test_the_target_of_a_biography_is_its_label(tmp_path: Path) -> None:
@@ -323,6 +441,201 @@ def test_mquake_has_one_record_a_rewrite_and_multi_hop_probes_on_the_last(tmp_pa
     ]
 
 
+def test_a_sentence_of_rippleedits_is_divided_by_the_name_of_its_entity(tmp_path: Path) -> None:
+    alias = {
+        "prompt": "The name of the country of citizenship of Josef Kick is",
+        "answers": [{"value": "What is Ulm", "aliases": []}],
+    }
+    queries = [{"test_queries": [alias | {"target_ids": ["Q2"]}], "test_condition": "OR", "condition_queries": []}]
+    edit = {"prompt": "The name of the country of citizenship of Jo Kick is What is Ulm.", "target_id": "Q2"}
+
+    record = load_one(tmp_path, RIPPLE | {"edit": edit, "Subject_Aliasing": queries})
+
+    assert (record.prompt, record.target) == ("The name of the country of citizenship of Jo Kick is", "What is Ulm")
+
+
+@pytest.mark.parametrize(
+    ("sentence", "previous", "prompt", "target"),
+    [
+        ("The anthem of Ulm is God is Great.", "The anthem of Ulm is Old Song.", "The anthem of Ulm is", "God is Great"),
+        ("Ulm Song is followed by Bonn Song.", None, "Ulm Song is followed by", "Bonn Song"),
+        (
+            "The name of the country which Ulm is associated with is Chile.",
+            None,
+            "The name of the country which Ulm is associated with is",
+            "Chile",
+        ),
+    ],
+)
+def test_a_sentence_without_a_named_entity_is_divided_at_its_verb(
+    sentence: str, previous: str | None, prompt: str, target: str, tmp_path: Path
+) -> None:
+    edit = {"prompt": sentence, "target_id": "Q9"} | ({"previous_fact": {"prompt": previous}} if previous else {})
+
+    record = load_one(tmp_path, RIPPLE | {"edit": edit})
+
+    assert (record.prompt, record.target, record.ground_truth) == (prompt, target, "Old Song" if previous else None)
+
+
+def test_rippleedits_tests_are_portability_or_locality_with_all_answers(tmp_path: Path) -> None:
+    loaded = load(array(tmp_path, RIPPLE))
+
+    [record] = loaded.records
+    assert (record.target, record.ground_truth) == ("Syria", "United States of America")
+    assert [(probe.group, probe.list_answers()) for probe in record.locality] == [
+        ("Relation_Specificity", ("Irma Kick", "I. Kick"))
+    ]
+    assert [(probe.group, probe.answer) for probe in record.portability] == [("Compositionality_I", "Damascus")]
+    assert loaded.notes == {"Relation_Specificity.condition_queries: not read": 1}
+
+
+def test_a_sentence_that_cannot_be_divided_is_a_bad_row(tmp_path: Path) -> None:
+    loaded = load(array(tmp_path, RIPPLE, RIPPLE | {"edit": {"prompt": "Jo Kick, Syria."}}))
+
+    assert faults(loaded) == [(1, "edit.prompt cannot be divided into a prompt and a target")]
+
+
+def test_unke_asks_for_the_details_of_its_paragraph(tmp_path: Path) -> None:
+    loaded = load(array(tmp_path, UNKE | {"sub_answer": ["Ten years."]}))
+
+    [record] = loaded.records
+    assert (record.id, record.prompt, record.target) == ("0", UNKE["question"], UNKE["answer"])
+    assert probe_fields(record.rephrases) == [(UNKE["para_question"], None, None)]
+    assert probe_fields(record.portability) == [("How long has Jo Kick been in politics?", "Ten years.", "sub_question")]
+    assert loaded.notes == {"sub_question: probe without an answer left out": 1}
+
+
+def test_hallueditbench_measures_generality_by_five_kinds_of_questions(tmp_path: Path) -> None:
+    loaded = load(array(tmp_path, HALLUEDIT))
+
+    [record] = loaded.records
+    assert (record.target, record.ground_truth, record.subject) == ("motor car", "Art", "Ash Gate")
+    assert probe_fields(record.rephrases) == [
+        ("What is depicted by Ash Gate?", None, "paraphrased"),
+        ("Does Ash Gate depict a motor car?", "Yes", "yes"),
+        ("Does Ash Gate depict Art?", "No", "no"),
+        ("What depicts a motor car?", "Ash Gate", "reversed_relation"),
+        ("What does Ash Gate depict? A. Art  B. motor car", "B", "multiple_choice"),
+    ]
+    assert probe_fields(record.locality) == [("Where is Ash Gate?", None, None)]
+    assert [(probe.group, probe.answer) for probe in record.portability] == [
+        ("2hop", "Ann Farm"),
+        ("3hop", "Approximately 199,000"),
+    ]
+    assert set(loaded.notes) == {"topic: not read", "eval_llama_2_7b_chat_hf: not read", "multiple_choices: not read"}
+
+
+def test_mzsre_edits_one_language_and_asks_both(tmp_path: Path) -> None:
+    record = load_one(tmp_path, MZSRE)
+
+    assert (record.prompt, record.target) == ("Which river does Ash Brook join?", "Severn")
+    assert probe_fields(record.rephrases) == [
+        ("In welchen Fluss mündet der Ash Brook?", "Der Severn", "de"),
+        ("What river is Ash Brook part of?", "Severn", "en"),
+        ("Zu welchem Fluss gehört der Ash Brook?", "Der Severn", "de"),
+    ]
+    assert [(probe.group, probe.answer) for probe in record.locality] == [("en", "Ann Ebb"), ("de", "Ann Ebb")]
+    assert [(probe.group, probe.answer) for probe in record.portability] == [("en", "England"), ("de", "England")]
+
+
+def test_a_row_of_mzsre_without_a_language_is_a_bad_row(tmp_path: Path) -> None:
+    assert faults(load(lines(tmp_path, MZSRE, {"id": 3}))) == [(2, "no field holds the edit in a language")]
+
+
+def test_the_far_rephrase_of_wise_is_a_group(tmp_path: Path) -> None:
+    record = load_one(tmp_path, WISE)
+
+    assert probe_fields(record.rephrases) == [(WISE["ood_rephrase"], None, "ood")]
+    assert probe_fields(record.locality) == [("Ulm is", "a town on the Danube.", None)]
+
+
+@pytest.mark.parametrize(
+    "schema", ["zsre", "counterfact", "wikibigedit_locft", "qaedit", "knowedit", "knowedit_wikibio", "errata"]
+)
+def test_rephrases_are_read_under_each_name_and_in_lists(schema: str, tmp_path: Path) -> None:
+    names = {
+        "rephrases": ["A?"],
+        "rephrase": ["B?", "C?"],
+        "rephrase_prompt": "D?",
+        "rephrase_prompts": ["D?"],
+        "ood_rephrase": "E?",
+    }
+
+    loaded = load(array(tmp_path, SAMPLES[schema] | names), schema)
+
+    [record] = loaded.records
+    assert [probe.prompt for probe in record.rephrases] == ["A?", "B?", "C?", "D?", "E?"]
+    assert not any("rephrase" in note for note in loaded.notes)
+
+
+@pytest.mark.parametrize("schema", ["zsre", "counterfact", "wikibigedit_locft", "qaedit", "knowedit", "errata"])
+@pytest.mark.parametrize(
+    "value",
+    [
+        [{"prompt": "P?", "answer": "p"}],
+        {"prompt": "P?", "ground_truth": "p"},
+        {"New Question": "P?", "New Answer": "p"},
+        {"Reasoning": [{"prompt": "P?", "ground_truth": [["p"]]}]},
+        [{"loc": "P?", "loc_ans": "p"}],
+    ],
+)
+def test_portability_and_locality_are_read_in_every_form(schema: str, value: Any, tmp_path: Path) -> None:
+    loaded = load(array(tmp_path, SAMPLES[schema] | {"portability": value, "locality": value}), schema)
+
+    [record] = loaded.records
+    assert ("P?", "p") in [(probe.prompt, probe.answer) for probe in record.portability]
+    assert ("P?", "p") in [(probe.prompt, probe.answer) for probe in record.locality]
+
+
+def test_romes_counterfact_may_have_a_portability_question(tmp_path: Path) -> None:
+    question = {"Recalled Relation": "(Ulm, in)", "New Question": "In which country does Jo Kick play?", "New Answer": "Germany"}
+    inside = ROME["requested_rewrite"] | {"portability": {"New Question": "And where?", "New Answer": "Ulm"}}  # type: ignore[operator]
+
+    loaded = load(array(tmp_path, ROME | {"portability": question, "requested_rewrite": inside}))
+
+    assert probe_fields(loaded.records[0].portability) == [
+        ("In which country does Jo Kick play?", "Germany", "Reasoning"),
+        ("And where?", "Ulm", "Reasoning"),
+    ]
+    assert loaded.notes == {"portability.Recalled Relation: not read": 1}
+
+
+@pytest.mark.parametrize("schema", ["counterfact", "wikibigedit_locft", "qaedit", "knowedit", "errata"])
+def test_the_old_target_is_the_ground_truth(schema: str, tmp_path: Path) -> None:
+    row = {name: value for name, value in SAMPLES[schema].items() if name != "ground_truth"} | {"target_old": "Old"}
+
+    assert load_one(tmp_path, row, schema).ground_truth == "Old"
+
+
+def test_a_number_is_text_as_it_is_written(tmp_path: Path) -> None:
+    path = tmp_path / "set.jsonl"
+    path.write_text('{"src": "How many?", "loc": "How tall?", "loc_ans": 2.50, "alt": 1999, "answers": [1e3, -7]}')
+
+    [record] = load(path).records
+
+    assert (record.target, record.ground_truth, record.locality[0].answer) == ("1999", "1e3", "2.50")
+
+
+def test_a_field_that_is_not_read_is_counted_by_its_name(tmp_path: Path) -> None:
+    probes = [{"prompt": "The river is", "weight": 3}, {"prompt": "The hill is", "weight": 4}]
+    row = ERRATA | {"my_probes": ["Who?"], "nothing": None, "empty": [], "locality": probes}
+
+    notes = load(lines(tmp_path, row, row | {"id": "b"}, {"prompt": "bad", "my_probes": ["Who?"]}), "errata").notes
+
+    assert notes == {"my_probes: not read": 2, "locality.weight: not read": 4, "rephrases.train: not read": 2}
+
+
+def test_hostile_names_of_fields_are_neither_shown_nor_kept_without_end(tmp_path: Path) -> None:
+    hostile = {"\x1b[2J": 1, "n" * 101: 1}
+    wide = lines(tmp_path, ERRATA | hostile | {f"f{number}": 1 for number in range(500)})
+
+    notes = load(wide).notes
+
+    assert len(notes) <= MOST_NOTES + 1
+    assert notes["a field with a long or unprintable name: not read"] == 2
+    assert notes["other fields: not read"] > 200
+
+
 def test_a_row_without_target_is_reported_with_the_name_of_the_api(tmp_path: Path) -> None:
     loaded = load(lines(tmp_path, {"prompt": "p", "target": "t"}, {"prompt": "p"}))
 
@@ -344,7 +657,7 @@ def test_erratas_own_form_accepts_names_of_the_api_and_of_the_field(tmp_path: Pa
     [
         ({"alt": ""}, "alt is missing or empty"),
         ({"alt": " \u200b\u00a0"}, "alt is missing or empty"),
-        ({"src": 5}, "src must be text"),
+        ({"src": True}, "src must be text"),
         ({"loc": ["secret"]}, "loc must be text"),
         ({"subject": "secret\x00"}, "subject holds a NUL character or half a character"),
         ({"answers": {"secret": 1}}, "answers must be text"),
@@ -394,29 +707,51 @@ def test_a_truncated_array_keeps_its_complete_rows(tmp_path: Path) -> None:
         assert (len(loaded.records), [bad.line for bad in loaded.bad]) == (1, [1])
 
 
-def test_a_row_that_is_too_large_is_left_out_and_the_next_row_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rows, "MOST_ROW_BYTES", 1 << 20)
-    large = ZSRE | {"src": "x" * (3 << 20)}
+def test_a_row_that_is_too_large_is_left_out_and_the_next_row_is_read(tmp_path: Path) -> None:
+    large = ZSRE | {"src": "x" * (9 << 20)}
 
     for path in (lines(tmp_path, ZSRE, large, ZSRE), array(tmp_path, ZSRE, large, ZSRE)):
-        assert [(reason, bad) for bad, reason in faults(load(path))] == [("it has more than 1 MiB", 2 - (path.suffix == ".json"))]
+        assert [(reason, bad) for bad, reason in faults(load(path))] == [("it has more than 4 MiB", 2 - (path.suffix == ".json"))]
 
 
 def test_a_file_and_its_number_of_rows_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = lines(tmp_path, *[ZSRE] * 3)
-    monkeypatch.setattr(rows, "MOST_ROWS", 2)
+    monkeypatch.setattr(files, "MOST_ROWS", 2)
     with pytest.raises(TooLong):
         load(path)
-    monkeypatch.setattr(rows, "MOST_BYTES", 10)
+    monkeypatch.setattr(files, "MOST_BYTES", 10)
     with pytest.raises(TooLong):
         load(path)
 
 
-def test_a_row_with_a_repeated_id_is_a_bad_row(tmp_path: Path) -> None:
+def test_an_identical_row_is_a_bad_row(tmp_path: Path) -> None:
     loaded = load(lines(tmp_path, ERRATA, ERRATA, ERRATA | {"id": "b"}))
 
-    assert faults(loaded) == [(2, "its id is that of an earlier row")]
+    assert faults(loaded) == [(2, "it is the same as an earlier row")]
     assert [record.id for record in loaded.records] == ["a", "b"]
+
+
+def test_rows_with_one_id_and_different_questions_are_different_records(tmp_path: Path) -> None:
+    other, third = ERRATA | {"prompt": "The river is"}, ERRATA | {"target": "Bea"}
+
+    loaded = load(lines(tmp_path, ERRATA | {"id": "a-2"}, ERRATA, other, third, other))
+
+    assert [(one.id, one.prompt, one.target) for one in loaded.records] == [
+        ("a-2", "The mayor is", "Ann"),
+        ("a", "The mayor is", "Ann"),
+        ("a-3", "The river is", "Ann"),
+        ("a-4", "The mayor is", "Bea"),
+    ]
+    assert faults(loaded) == [(5, "it is the same as an earlier row")]
+    assert loaded.notes["id: given to several rows; the later ones are numbered"] == 2
+
+
+def test_two_cases_with_one_id_stay_two_cases(tmp_path: Path) -> None:
+    other = MQUAKE | {"questions": ["Where does the maker live?"]}
+
+    loaded = load(lines(tmp_path, MQUAKE, other))
+
+    assert [(one.id, one.case) for one in loaded.records] == [("3-1", "3"), ("3-2", "3"), ("3-1-2", "3-2"), ("3-2-2", "3-2")]
 
 
 def test_the_rows_of_schema_detection_are_read_again(tmp_path: Path) -> None:
@@ -441,7 +776,12 @@ def test_a_byte_order_mark_and_blank_lines_are_no_rows(tmp_path: Path) -> None:
         (b'{"colour": 1}', "auto", "cannot be told"),
         (b'{"colour": 1}', "zsre", "row 1: src is missing or empty"),
         (b'{"colour": 1}', "zzz", "must be auto or one of"),
-        ("[]".encode("utf-16"), "auto", "UTF-8"),
+        ("[]".encode("utf-16"), "auto", "empty"),
+        ("[]".encode("utf-16-le"), "auto", "is not UTF-8: .* with --encoding"),
+        ('{"colour": "é"}'.encode("latin-1"), "auto", "is not UTF-8: .* with --encoding"),
+        ('{"colour": "é"}'.encode("latin-1"), "zsre", "is not UTF-8: .* with --encoding"),
+        (b"colour,size\n1,2\n", "auto", "is not JSON; if it is CSV, say so with --format csv"),
+        (b"colour,size\n1,2\n", "zsre", "is not JSON; if it is CSV, say so with --format csv"),
     ],
 )
 def test_a_file_that_is_no_data_set_is_refused_without_quoting_it(

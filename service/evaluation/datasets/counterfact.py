@@ -1,6 +1,7 @@
 """CounterFact: the flat form of EasyEdit and LocFT, and ROME's own form."""
 
-from service.evaluation.datasets.fields import Fields, drop_missing
+from service.evaluation.datasets.fields import Fields
+from service.evaluation.datasets.probes import read_locality, read_portability, read_rephrases
 from service.evaluation.datasets.rows import BadRow
 from service.evaluation.datasets.schema import Schema, has_fields
 from service.evaluation.records import EvalProbe, Record
@@ -18,36 +19,46 @@ def fill_template(row: Fields, name: str, subject: str) -> str:
     return template.replace(PLACEHOLDER, subject)
 
 
+def read_target(rewrite: Fields, name: str) -> Fields:
+    """A target of a rewrite: its text is `str`, and `id` is Wikidata's."""
+    target = rewrite.read_object(name)
+    target.skip("id")
+    return target
+
+
 def _read_flat(row: Fields, number: int) -> list[Record]:
-    rephrase = row.read_optional("rephrase_prompt")
     return [
         Record(
-            id=row.read_id("case_id") or f"counterfact-{number}",
+            id=row.read_optional("case_id") or f"counterfact-{number}",
             prompt=row.read_text("prompt"),
             target=row.read_text("target_new"),
             subject=row.read_optional("subject"),
-            ground_truth=row.read_first_answer("ground_truth"),
-            rephrases=(EvalProbe(prompt=rephrase),) if rephrase else (),
-            locality=drop_missing(row.read_probe("locality_prompt", "locality_ground_truth", group=NEIGHBOURHOOD)),
+            ground_truth=row.read_first_answer("ground_truth", "target_old"),
+            rephrases=read_rephrases(row),
+            locality=read_locality(row, group=NEIGHBOURHOOD),
+            portability=read_portability(row),
         )
     ]
 
 
 def _read_rome(row: Fields, number: int) -> list[Record]:
+    """The row may have the portability question of Yao et al. (EasyEdit), beside the rewrite or in it."""
     rewrite = row.read_object("requested_rewrite")
     subject = rewrite.read_text("subject")
-    new, true = rewrite.read_object("target_new").read_text("str"), rewrite.read_object("target_true").read_text("str")
+    new, true = read_target(rewrite, "target_new").read_text("str"), read_target(rewrite, "target_true").read_text("str")
     return [
         Record(
-            id=row.read_id("case_id") or f"counterfact-{number}",
+            id=row.read_optional("case_id") or f"counterfact-{number}",
             prompt=fill_template(rewrite, "prompt", subject),
             target=new,
             subject=subject,
             relation=rewrite.read_optional("relation_id"),
             ground_truth=true,
-            rephrases=_probes(row, "paraphrase_prompts", None, None),
+            rephrases=_probes(row, "paraphrase_prompts", None, None) + read_rephrases(row),
             locality=_probes(row, "neighborhood_prompts", true, NEIGHBOURHOOD)
-            + _probes(row, "attribute_prompts", new, ATTRIBUTE),
+            + _probes(row, "attribute_prompts", new, ATTRIBUTE)
+            + read_locality(row),
+            portability=read_portability(row, group="Reasoning") + read_portability(rewrite, group="Reasoning"),
             generation=row.read_texts("generation_prompts"),
         )
     ]

@@ -7,23 +7,23 @@ that are empty leave their probe out, not the row.
 from collections.abc import Mapping
 from typing import Any
 
-from service.evaluation.datasets.fields import Fields, drop_missing
+from service.evaluation.datasets.fields import Fields
+from service.evaluation.datasets.probes import read_locality, read_portability, read_rephrases
 from service.evaluation.datasets.schema import Schema, has_fields
-from service.evaluation.records import EvalProbe, Record
+from service.evaluation.records import Record
 
 
 def _read_facts(row: Fields, number: int) -> list[Record]:
-    rephrases = row.read_texts("rephrase_prompt") or row.read_texts("rephrase")
     return [
         Record(
             id=f"knowedit-{number}",
             prompt=row.read_text("prompt"),
             target=row.read_text("target_new"),
             subject=row.read_optional("subject"),
-            ground_truth=row.read_first_answer("ground_truth"),
-            rephrases=tuple(EvalProbe(prompt=prompt) for prompt in rephrases),
-            locality=_read_groups(row.read_object("locality")),
-            portability=_read_groups(row.read_object("portability")),
+            ground_truth=row.read_first_answer("ground_truth", "target_old"),
+            rephrases=read_rephrases(row),
+            locality=read_locality(row),
+            portability=read_portability(row),
         )
     ]
 
@@ -36,15 +36,11 @@ def _read_biography(row: Fields, number: int) -> list[Record]:
             prompt=row.read_text("text"),
             target=row.read_text("labels"),
             subject=row.read_optional("concept"),
-            locality=_read_groups(row.read_object("locality")),
+            rephrases=read_rephrases(row),
+            locality=read_locality(row),
+            portability=read_portability(row),
         )
     ]
-
-
-def _read_groups(groups: Fields) -> tuple[EvalProbe, ...]:
-    return drop_missing(
-        *(probe.read_probe("prompt", "ground_truth", group=name) for name, probes in groups.read_groups() for probe in probes)
-    )
 
 
 def _is_match(row: Mapping[str, Any]) -> bool:

@@ -7,7 +7,8 @@
 from collections.abc import Callable
 from functools import partial
 
-from service.evaluation.datasets.fields import Fields, drop_missing
+from service.evaluation.datasets.fields import Fields
+from service.evaluation.datasets.probes import drop_missing, read_locality, read_pair, read_portability, read_rephrases
 from service.evaluation.datasets.schema import Schema, has_fields
 from service.evaluation.records import EvalProbe, Record
 
@@ -16,21 +17,23 @@ def _read(row: Fields, number: int, *, target: str) -> list[Record]:
     """Rephrases have answers of their own: their options are in another order, or the question is another one."""
     return [
         Record(
-            id=row.read_id("id") or f"mededitbench-{number}",
+            id=row.read_optional("id") or f"mededitbench-{number}",
             prompt=row.read_text("ori_q"),
             target=row.read_text(target),
             subject=row.read_optional("subj_word"),
             ground_truth=row.read_optional("0shot_ori_a"),
             rephrases=drop_missing(
                 _probe(row, "shuffle_ori_qa", "s_q", "s_a", "shuffled"), _probe(row, "gen_qa", "q", "a", "generalisation")
-            ),
-            locality=drop_missing(_probe(row, "ret_qa", "q", "a", "retention")),
+            )
+            + read_rephrases(row),
+            locality=drop_missing(_probe(row, "ret_qa", "q", "a", "retention")) + read_locality(row),
+            portability=read_portability(row),
         )
     ]
 
 
 def _probe(row: Fields, name: str, question: str, answer: str, group: str) -> EvalProbe | None:
-    return row.read_object(name).read_probe(question, answer, group=group)
+    return read_pair(row.read_object(name), question, answer, group=group)
 
 
 def _reader(target: str) -> Callable[[Fields, int], list[Record]]:

@@ -3,21 +3,23 @@
 from collections.abc import Mapping
 from typing import Any
 
-from service.evaluation.datasets.fields import Fields, drop_missing
+from service.evaluation.datasets.fields import Fields
+from service.evaluation.datasets.probes import read_locality, read_portability, read_rephrases
 from service.evaluation.datasets.schema import Schema, has_fields
-from service.evaluation.records import EvalProbe, Record
+from service.evaluation.records import Record
 
 
 def _read(row: Fields, number: int) -> list[Record]:
-    rephrase = row.read_optional("rephrase")
     return [
         Record(
-            id=row.read_id("id") or f"qaedit-{number}",
+            id=row.read_optional("id") or f"qaedit-{number}",
             prompt=row.read_text("prompt"),
             target=row.read_text("target"),
             subject=row.read_optional("subject"),
-            rephrases=(EvalProbe(prompt=rephrase),) if rephrase else (),
-            locality=drop_missing(*(probe.read_probe("loc", "loc_ans") for probe in row.read_objects("locality"))),
+            ground_truth=row.read_first_answer("ground_truth", "target_old"),
+            rephrases=read_rephrases(row),
+            locality=read_locality(row),
+            portability=read_portability(row),
         )
     ]
 
