@@ -15,17 +15,27 @@ from rich.table import Table
 from service.cli.options import FAILED, DatabaseUrl, DataDir, Model, ServerUrl, parse_version, read_settings, report_errors
 from service.client.progress import errors, show_progress
 from service.domain.errors import Refused
+from service.evaluation.datasets import LoadedDataset, load
 from service.settings import Settings
 
-MAX_BAD_ROWS = 20
+MAX_BAD_ROWS = MAX_NOTES = 20
 MOMENTS = {"result": "score", "after_edit": "after edit", "after_all": "after all", "after_retrain": "after retrain"}
 KINDS = ("reliability", "generality", "locality", "portability")
 output = Console(highlight=False, soft_wrap=True)
 
 
 def evaluate(
-    data: Annotated[Path | None, typer.Option("--data", help="Data set, JSON or JSON lines; default: the live edits.")] = None,
+    data: Annotated[
+        Path | None, typer.Option("--data", help="Data set: JSON, JSON lines or CSV; default: the live edits.")
+    ] = None,
     schema: Annotated[str, typer.Option("--schema", help="Schema of the data set, or auto.")] = "auto",
+    format: Annotated[
+        str, typer.Option("--format", help="json or csv; auto: CSV for a name that ends with .csv or .tsv, else JSON.")
+    ] = "auto",
+    encoding: Annotated[
+        str | None,
+        typer.Option("--encoding", help="Encoding of the data set, such as gbk; default: UTF-8, or as its byte order mark says."),
+    ] = None,
     limit: Annotated[
         int | None, typer.Option("--limit", min=1, help="Ask only the first n records (of a task: samples).")
     ] = None,
@@ -59,6 +69,8 @@ def evaluate(
     """Measure a version on a data set, or edit a model with the data set and print the field's table. --apply never edits the
     configured store: it edits a temporary store, or the server that --server names.
     """
+    if data is None and (encoding is not None or format != "auto"):
+        raise typer.BadParameter("is about the file of --data", param_hint="--encoding" if encoding is not None else "--format")
     _check_options(version, metrics, apply=apply, retrain=retrain, batch=batch, data=data, harness=harness, server=server)
     settings = read_settings(data_dir=data_dir, database_url=database_url, model=model, capability_file=capability_file)
     with report_errors():
@@ -70,12 +82,12 @@ def evaluate(
             _write(out, report)
             output.print(_harness_table(report))
             return
+        loaded = None if data is None else _load(data, schema, limit=limit, encoding=encoding, format=format)
         report = _measure(
             settings,
             server,
             data=data,
-            schema=schema,
-            limit=limit,
+            loaded=loaded,
             version=version,
             metrics=metrics,
             capability=capability or capability_file is not None,
@@ -123,13 +135,29 @@ def _check_options(
         raise typer.BadParameter("asks a version in this process: no --data, --apply or --server", param_hint="--harness")
 
 
+def _load(data: Path, schema: str, *, limit: int | None, encoding: str | None, format: str) -> LoadedDataset:
+    """The data set. Bad rows, and what was left out of good ones, are told on stderr."""
+    if not data.is_file():
+        raise Refused("--data names no file", field="data")
+    loaded = load(data, schema, limit=limit, encoding=encoding, format=format)
+    for row in loaded.bad[:MAX_BAD_ROWS]:
+        errors.print(f"row {row.line}: {row.reason}", style="yellow", markup=False)
+    if len(loaded.bad) > MAX_BAD_ROWS:
+        errors.print(f"… and {len(loaded.bad) - MAX_BAD_ROWS} more bad rows; --out has all of them", style="yellow")
+    notes = sorted(loaded.notes.items(), key=lambda note: -note[1])
+    for note, times in notes[:MAX_NOTES]:
+        errors.print(f"{note} ({times:,})", style="dim", markup=False)
+    if len(notes) > MAX_NOTES:
+        errors.print(f"… and {len(notes) - MAX_NOTES} more notes; --out has all of them", style="dim")
+    return loaded
+
+
 def _measure(
     settings: Settings,
     server: str | None,
     *,
     data: Path | None,
-    schema: str,
-    limit: int | None,
+    loaded: LoadedDataset | None,
     version: str,
     metrics: str,
     capability: bool,
@@ -142,24 +170,17 @@ def _measure(
     from service.client.evaluation_protocol import edit_and_measure
     from service.client.evaluations import EvaluationClient  # here, because it loads torch
     from service.client.local_server import open_client
-    from service.evaluation.datasets import load
 
-    loaded = None if data is None else load(_check_file(data), schema, limit=limit)
     records = () if loaded is None else loaded.records
     report: dict[str, Any] = {"metrics": metrics, "version": version}
     if loaded is not None and data is not None:
-        bad = [{"line": row.line, "reason": row.reason} for row in loaded.bad]
         report["data"] = {
             "file": data.name,
             "schema": loaded.schema,
             "records": len(records),
-            "bad": bad,
+            "bad": [{"line": row.line, "reason": row.reason} for row in loaded.bad],
             "notes": dict(loaded.notes),
         }
-        for row in bad[:MAX_BAD_ROWS]:
-            errors.print(f"row {row['line']}: {row['reason']}", style="yellow", markup=False)
-        if len(bad) > MAX_BAD_ROWS:
-            errors.print(f"… and {len(bad) - MAX_BAD_ROWS} more bad rows; --out has all of them", style="yellow")
     with _temporary_store(settings, apply and server is None) as used_settings, show_progress("starting") as progress:
         with open_client(server, used_settings, progress) as client:
             evaluator = EvaluationClient(client, "full" if metrics == "full" else "standard", progress=progress)
@@ -177,12 +198,6 @@ def _measure(
     for record, reason in evaluator.refused.items():
         errors.print(f"record {record}: {reason}", style="yellow", markup=False)
     return report | {"refused": dict(evaluator.refused)}
-
-
-def _check_file(data: Path) -> Path:
-    if not data.is_file():
-        raise Refused("--data names no file", field="data")
-    return data
 
 
 @contextmanager

@@ -83,6 +83,26 @@ def test_a_bad_row_is_reported_with_its_line_and_counted(server: LiveServer, tmp
     assert "2 records, 1 bad rows" in result.stdout
 
 
+def test_what_is_not_read_is_told_with_the_name_of_its_field(server: LiveServer, tmp_path: Path) -> None:
+    data = write_rows(tmp_path, *(json.dumps(row | {"my_probes": ["Who is [bold]it?"]}) for row in ROWS))
+
+    result, report = evaluate(server, data, "--version", "base")
+
+    assert report["data"]["notes"] == {"my_probes: not read": 3}
+    assert "my_probes: not read (3)" in result.stderr
+    assert "Who is" not in result.output
+
+
+def test_a_data_set_may_be_csv_in_another_encoding(server: LiveServer, tmp_path: Path) -> None:
+    data = tmp_path / "export.txt"
+    data.write_bytes("prompt,target,rephrase\nThing one is,blue,What is 一?\n".encode("gbk"))
+
+    _, report = evaluate(server, data, "--version", "base", "--format", "csv", "--encoding", "gbk")
+
+    assert (report["data"]["records"], report["data"]["schema"]) == (1, "errata")
+    assert report["result"]["greedy"]["generality"]["untrained"]["n"] == len(server.state.base.surfaces)
+
+
 def test_a_record_that_the_server_refuses_is_left_out_and_named(server: LiveServer, tmp_path: Path) -> None:
     long = {**ROWS[1], "rephrases": ["word " * 500]}
     data = write_rows(tmp_path, json.dumps(ROWS[0]), json.dumps(long), json.dumps(ROWS[2]))
@@ -183,6 +203,8 @@ def test_the_protocol_runs_on_a_temporary_store(
         (["--apply", "--data", "x", "--version", "3"], USAGE),
         (["--retrain"], USAGE),
         (["--batch", "2"], USAGE),
+        (["--encoding", "gbk"], USAGE),
+        (["--format", "csv"], USAGE),
         (["--harness", "x", "--server", "http://127.0.0.1:1"], USAGE),
         (["--data", "no-such-file.json"], FAILED),
         (["--server", "nonsense"], FAILED),
@@ -197,7 +219,15 @@ def test_contradictory_options_are_refused(arguments: list[str], code: int) -> N
 
 
 @pytest.mark.parametrize(
-    ("content", "options"), [("", []), ("[]", []), ('{"a": 1}', []), (json.dumps(ROWS[0]), ["--schema", "mine"])]
+    ("content", "options"),
+    [
+        ("", []),
+        ("[]", []),
+        ('{"a": 1}', []),
+        (json.dumps(ROWS[0]), ["--schema", "mine"]),
+        (json.dumps(ROWS[0]), ["--encoding", "mine"]),
+        (json.dumps(ROWS[0]), ["--format", "mine"]),
+    ],
 )
 def test_a_malformed_data_set_is_refused(tmp_path: Path, content: str, options: list[str]) -> None:
     result = run("--server", "http://127.0.0.1:1", "--data", write_rows(tmp_path, content), *options)

@@ -71,12 +71,12 @@ def _open_utf8(source: BinaryIO, encoding: str | None) -> Iterator[BinaryIO]:
 
 
 def _find_encoding(source: BinaryIO) -> str:
-    head = source.read(4096)
+    head = source.read(4)
     source.seek(0)
     for mark, name in _MARKS:
         if head.startswith(mark):
             return name
-    if b"\0" in head:
+    if b"\0" in head:  # a text that begins with a sign of JSON, or a letter, has one there in UTF-16 and UTF-32
         raise Refused(f"the data set is not UTF-8: {NAME_ENCODING}", field="encoding")
     return "utf-8"
 
