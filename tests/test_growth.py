@@ -7,6 +7,7 @@ Each case is the worst text that is known for what reads it. Compared are times 
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from io import BytesIO
 from typing import Any
 
 import pytest
@@ -22,6 +23,8 @@ from service.domain.edit import normalise
 from service.domain.errors import Refused
 from service.domain.hosts import HOST_PATTERN, Host, parse_origin
 from service.editors.name_search import make_name_finder
+from service.evaluation.datasets import read as read_rows
+from service.evaluation.datasets.csv_rows import split_csv
 from service.evaluation.datasets.rows import BadRow, RawRow, parse_row
 from service.evaluation.metrics.fluency import entropy
 from service.evaluation.metrics.matching import extract_number, matches_field, normalise_squad
@@ -48,6 +51,10 @@ def json_of(body: bytes) -> object:
     return read(body, None)
 
 
+def number_rows(count: int) -> object:
+    return read_rows(RawRow(number, b'{"id": "a", "prompt": "p", "target": "%d"}' % number) for number in range(count))
+
+
 CASES: list[tuple[str, Callable[[Any], object], Callable[[int], Any], int]] = [
     ("open text of quotes", json_of, lambda n: b'"' + b'\\"' * n, 4_000),
     ("open text of backslashes", json_of, lambda n: b'"' + b"\\\\" * n, 4_000),
@@ -59,6 +66,9 @@ CASES: list[tuple[str, Callable[[Any], object], Callable[[int], Any], int]] = [
     ("digits", json_of, lambda n: b"1" * n, 100_000),
     ("row of a data set", parse_row, lambda n: RawRow(0, b'{"a": "' + b'\\"' * n), 4_000),
     ("texts in a row", parse_row, lambda n: RawRow(0, b'{"a": ' + b'"\\"a' * n), 4_000),
+    ("quotes of a CSV file", lambda body: list(split_csv(BytesIO(body))), lambda n: b"a,b\n" + b'"x\n' * n, 20_000),
+    ("header of a CSV file", lambda body: list(split_csv(BytesIO(body))), lambda n: b'"a",' * n + b'"\n', 20_000),
+    ("rows with one id", number_rows, lambda n: n, 1_000),
     ("marks on a letter", normalise, lambda n: "a" + "\u0301\u0316" * n, 4_000),
     ("white space", normalise, lambda n: "\u00e9 " * n, 20_000),
     ("blank text", check_words, lambda n: " \u200b" * n, 50_000),

@@ -146,7 +146,7 @@ RIPPLE = {
         "subject_id": "Q1",
         "relation": "COUNTRY_OF_CITIZENSHIP",
         "target_id": "Q2",
-        "previous_fact": {
+        "original_fact": {
             "prompt": "The name of the country of citizenship of Jo Kick is United States of America.",
             "subject_id": "Q1",
             "relation": "COUNTRY_OF_CITIZENSHIP",
@@ -458,6 +458,7 @@ def test_a_sentence_of_rippleedits_is_divided_by_the_name_of_its_entity(tmp_path
     ("sentence", "previous", "prompt", "target"),
     [
         ("The anthem of Ulm is God is Great.", "The anthem of Ulm is Old Song.", "The anthem of Ulm is", "God is Great"),
+        ("The anthem of Ulm is New Song.", "The anthem of Ulm is .", "The anthem of Ulm is", "New Song"),
         ("Ulm Song is followed by Bonn Song.", None, "Ulm Song is followed by", "Bonn Song"),
         (
             "The name of the country which Ulm is associated with is Chile.",
@@ -474,7 +475,11 @@ def test_a_sentence_without_a_named_entity_is_divided_at_its_verb(
 
     record = load_one(tmp_path, RIPPLE | {"edit": edit})
 
-    assert (record.prompt, record.target, record.ground_truth) == (prompt, target, "Old Song" if previous else None)
+    assert (record.prompt, record.target, record.ground_truth) == (
+        prompt,
+        target,
+        "Old Song" if previous and "Old" in previous else None,
+    )
 
 
 def test_rippleedits_tests_are_portability_or_locality_with_all_answers(tmp_path: Path) -> None:

@@ -35,7 +35,7 @@ def _read(row: Fields, number: int) -> list[Record]:
     edit.skip("subject_id")
     tests = {axis: _read_queries(row, axis) for axis in (*PORTABILITY, *LOCALITY)}
     names = {id: name for queries in tests.values() for query in queries for id, name in query.names.items()}
-    fact, previous = _read_sentence(edit), _read_sentence(edit.read_object("previous_fact"))
+    fact, previous = _read_sentence(edit), _read_previous(edit)
     if fact is None:
         raise BadRow("edit.prompt is missing or empty")
     prompt, target = _split_fact(fact, names.get(edit.read_optional("target_id") or ""), previous)
@@ -52,6 +52,11 @@ def _read(row: Fields, number: int) -> list[Record]:
     ]
 
 
+def _read_previous(edit: Fields) -> str | None:
+    """The fact before the edit is `original_fact` in its files and `previous_fact` in its README. Recent facts have none."""
+    return _read_sentence(edit.read_object("original_fact" if "original_fact" in edit else "previous_fact"))
+
+
 def _read_queries(row: Fields, axis: str) -> list[_Query]:
     queries = []
     for test in row.read_objects(axis):
@@ -63,7 +68,7 @@ def _read_queries(row: Fields, axis: str) -> list[_Query]:
 
 
 def _read_query(query: Fields, axis: str) -> _Query:
-    prompt, answers = query.read_optional("prompt"), _read_answers(query)
+    prompt, answers = query.read_optional("prompt") or query.read_optional("phrase"), _read_answers(query)
     ids = query.read_texts("target_ids" if "second_hop_target_ids" not in query else "second_hop_target_ids")
     names = dict(zip(ids, (answer[0] for answer in answers), strict=True)) if len(ids) == len(answers) else {}
     query.skip("query_type", "subject_id", "relation", "second_relation", "target_ids", "phrase")
