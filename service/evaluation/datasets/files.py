@@ -4,7 +4,6 @@ The size of a file and its number of rows are bounded. A file in another encodin
 """
 
 import codecs
-import io
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,7 +17,7 @@ from service.evaluation.datasets.rows import BOM, RawRow
 
 MOST_BYTES = 4 << 30  # WikiBigEdit's half a million rows have 0.4 GiB
 MOST_ROWS = 2_000_000
-PIECE = 1 << 20  # characters converted at once
+PIECE = 1 << 20  # bytes converted at once
 
 FORMATS = ("auto", "json", "csv")
 CSV_ENDINGS = (".csv", ".tsv")
@@ -85,18 +84,20 @@ def _parse_encoding(encoding: str) -> str:
     """The name by which Python knows a text encoding."""
     try:
         "a".encode(encoding)  # fails for codecs that are no encodings of text
+        codecs.getincrementaldecoder(encoding)
         return codecs.lookup(encoding).name
     except (LookupError, ValueError):
         raise Refused("the encoding is not one that Python knows, such as utf-8, utf-16 or gbk", field="encoding") from None
 
 
 def _convert(source: BinaryIO, encoding: str, target: BinaryIO) -> None:
-    text = io.TextIOWrapper(source, encoding=encoding, newline="")
+    decoder = codecs.getincrementaldecoder(encoding)()
     try:
-        while piece := text.read(PIECE):
-            target.write(piece.encode("utf-8"))
+        while piece := source.read(PIECE):
+            target.write(decoder.decode(piece).encode("utf-8"))
             if target.tell() > MOST_BYTES:
                 raise _too_many_bytes()
+        target.write(decoder.decode(b"", final=True).encode("utf-8"))
     except UnicodeError:
         raise Refused(f"the data set is not {encoding}: {NAME_ENCODING}", field="encoding") from None
     target.flush()  # the rows of an array are read from its descriptor
