@@ -3,7 +3,7 @@
 import signal
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -12,7 +12,7 @@ from service.domain.errors import Refused, ServiceError
 
 app = typer.Typer(help="Measure: a stream of edits through a real server, or the papers' contrasts.", no_args_is_help=True)
 FAILED, USAGE = 1, 2
-SURFACES = ("cloze", "qa", "chat")
+SURFACES: tuple[Literal["cloze", "qa", "chat"], ...] = ("cloze", "qa", "chat")
 HALVES = ("development", "test")
 CONTRASTS = ("pipelines", "shards", "batches", "locations", "numbers", "methods")
 
@@ -75,14 +75,20 @@ def ground(
     ] = None,
     most: Annotated[int, typer.Option(min=16, help="Facts of each relation that are asked at most.")] = 80,
     edits: Annotated[int, typer.Option(min=1, help="Edits of each surface and half at most.")] = 50,
+    surface: Annotated[
+        list[str] | None, typer.Option(help=f"One of {', '.join(SURFACES)}; may be repeated. Default: all that the model has.")
+    ] = None,
     dtype: DType = "auto",
     out: Annotated[Path | None, typer.Option(help="Folder for the table of known facts, as a result file.")] = None,
 ) -> None:
     """Ask a model what it knows, and make edits of it with probes that no trick passes: its question ground."""
+    surfaces = tuple(name for name in SURFACES if name in (surface or SURFACES))
+    if surface is not None and set(surface) - set(SURFACES):
+        _refuse(f"--surface must be one of {', '.join(SURFACES)}")
     from service.bench.ground.commands import make_ground  # here, because it loads torch
 
     try:
-        make_ground(model, file, data=data, most=most, edits=edits, dtype=dtype, out=out, say=typer.echo)
+        make_ground(model, file, data=data, most=most, edits=edits, surfaces=surfaces, dtype=dtype, out=out, say=typer.echo)
     except ServiceError as error:
         _refuse(error.message, USAGE if isinstance(error, Refused) else FAILED)
 

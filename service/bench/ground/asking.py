@@ -13,8 +13,8 @@ from service.lm.prompts import Row, encode_prompt, row_from_ids
 from service.lm.scoring import decode_greedily
 from service.lm.tokenizing import decode_answer
 
-ANSWER_TOKENS = 16
-CHAT_ANSWER_TOKENS = 24  # a chat model says whole sentences
+ANSWER_TOKENS = 12
+CHAT_ANSWER_TOKENS = 20  # a chat model says whole sentences
 ASKED_AT_ONCE = 32
 SHARED_TOKENS = 3  # BaFT acts on the last three tokens of a prompt: a wording that ends in the same ones is no other wording
 
@@ -74,3 +74,17 @@ def _encode_or_none(base: Base, ask: Ask) -> tuple[int, ...] | None:
         return encode_ask(base, ask)
     except Refused:
         return None
+
+
+class BaseAnswers:
+    """The base model's answers, each asked once: facts and edits share their questions."""
+
+    def __init__(self, view: View) -> None:
+        self.view = view
+        self._answers: dict[Ask, ModelAnswer] = {}
+
+    def ask(self, asks: Sequence[Ask]) -> list[ModelAnswer]:
+        """The answers in order."""
+        missing = list(dict.fromkeys(ask for ask in asks if ask not in self._answers))
+        self._answers.update(zip(missing, answer_all(self.view, None, missing), strict=True))
+        return [self._answers[ask] for ask in asks]

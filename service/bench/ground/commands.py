@@ -1,12 +1,13 @@
 """The commands on a ground: making one, and posting its edits to a server of its model."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import torch
 
 from service.bench.bench_model import load_neutral
 from service.bench.ground.facts import choose_facts, read_table
+from service.bench.ground.forms import GroundSurface
 from service.bench.ground.generator import GroundOptions, build_ground
 from service.bench.ground.prose import read_prose
 from service.bench.ground.records import read_ground, write_ground
@@ -25,7 +26,16 @@ EDITS_FOLDER, CAPABILITY_FOLDER = "edit", "capability"  # below a folder of publ
 
 
 def make_ground(
-    model: str, file: Path, *, data: Path | None, most: int, edits: int, dtype: str, out: Path | None, say: Say
+    model: str,
+    file: Path,
+    *,
+    data: Path | None,
+    most: int,
+    edits: int,
+    surfaces: Sequence[GroundSurface],
+    dtype: str,
+    out: Path | None,
+    say: Say,
 ) -> None:
     """Make the ground of a model, print what the model knows and what is asked, and write it to a file. With `out` the table of
     known facts is written there as a result, too.
@@ -40,7 +50,7 @@ def make_ground(
     except FileNotFoundError as error:
         raise Refused(f"the folder of data has no file {EDITS_FOLDER}/{Path(error.filename).name}", field="data") from error
     prose = read_prose(None if data is None else data / CAPABILITY_FOLDER)
-    options = GroundOptions(edits=edits, candidates=2 * edits)
+    options = GroundOptions(tuple(surfaces), edits)
     ground = build_ground(view, table, choose_facts(table, most), prose, _pool_text(base, view), options, say)
     write_ground(file, ground)
     for line in (*format_known(ground), *format_edits(ground)):

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
-from service.bench.ground.asking import Ask, answer_all
+from service.bench.ground.asking import Ask, BaseAnswers, answer_all
 from service.bench.ground.records import GroundEdit
 from service.lm.intervention import Adapter
 from service.lm.overlay import View
@@ -49,20 +49,6 @@ class VersionContender:
         return [answer.text for answer in answer_all(self.view, self.adapter, asks)]
 
 
-class BaseAnswers:
-    """The base model's answers, each asked once: many edits share their probes."""
-
-    def __init__(self, view: View) -> None:
-        self.view = view
-        self._texts: dict[Ask, str] = {}
-
-    def answer(self, asks: Sequence[Ask]) -> list[str]:
-        """The answers in order."""
-        missing = list(dict.fromkeys(ask for ask in asks if ask not in self._texts))
-        self._texts.update(zip(missing, (answer.text for answer in answer_all(self.view, None, missing)), strict=True))
-        return [self._texts[ask] for ask in asks]
-
-
 @dataclass(frozen=True)
 class PromptContender:
     """The base model with each live edit in front of the prompts that name its subject; without `states` there is no edit."""
@@ -86,7 +72,7 @@ class PromptContender:
 
     def answer(self, asks: Sequence[Ask], live: Sequence[GroundEdit]) -> list[str]:
         """The base model's answers to the changed questions."""
-        return self.answers.answer([self.change(ask, live) for ask in asks])
+        return [answer.text for answer in self.answers.ask([self.change(ask, live) for ask in asks])]
 
 
 NULLS = {"name filter": False, "edit in the prompt": True}

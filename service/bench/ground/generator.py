@@ -8,11 +8,11 @@ from typing import Any
 
 from service.atlas.facts import Fact
 from service.bench.ground import probes
-from service.bench.ground.asking import Ask, ModelAnswer, answer_all, last_tokens, measure_confidence
+from service.bench.ground.asking import Ask, BaseAnswers, last_tokens, measure_confidence
 from service.bench.ground.facts import FactTable, Half, answer_of, half_of, half_of_fact, rng_for
 from service.bench.ground.forms import GROUND_SURFACES, GroundSurface, find_overlap
 from service.bench.ground.judging import says
-from service.bench.ground.known import KnownFact, Scan, scan
+from service.bench.ground.known import KnownFact, Scan, scan, supported_surfaces
 from service.bench.ground.probes import EditContext, ProbeCandidate
 from service.bench.ground.records import Ground, GroundEdit, GroundProbe, ProsePassage
 from service.lm.base import Base
@@ -22,6 +22,7 @@ HALVES: tuple[Half, ...] = ("development", "test")
 FEWEST_WORDINGS = 4
 FEWEST_NEAR = 2
 CONFIDENT = 0.8
+CONTEXTS_AT_ONCE = 8
 _STEM = 4  # letters
 _MOST = {
     "other cue": probes.OTHER_CUES,
@@ -40,8 +41,8 @@ Say = Callable[[str], None]
 class GroundOptions:
     """The size of a ground."""
 
+    surfaces: tuple[GroundSurface, ...] = GROUND_SURFACES  # those that the model has not are left out
     edits: int = 50  # of each surface and half
-    candidates: int = 90  # facts that are tried as edits, for each surface and half
 
 
 def build_ground(
@@ -60,14 +61,16 @@ def build_ground(
     overlap = find_overlap(tuple({fact.relation for fact in table.facts}))
     if overlap:
         raise ValueError(f"patterns are both posted and asked: {sorted(overlap)[:3]}")
-    scanned = scan(view, facts, say)
+    surfaces = [surface for surface in supported_surfaces(view.base) if surface in options.surfaces]
+    answers = BaseAnswers(view)
+    scanned = scan(answers, facts, surfaces, say)
     names = _names_in(pool_text, facts)
     edits: list[GroundEdit] = []
     for surface, known in scanned.known.items():
         for half in HALVES:
-            contexts = list(_contexts(table, known, surface, half, names))[: options.candidates]
-            made = _make_edits(view, contexts, half, names, options.edits)
-            say(f"{surface}, {half} half: {len(made)} edits of {len(contexts)} candidates")
+            contexts = list(_contexts(table, known, surface, half, names))
+            made = _make_edits(answers, contexts, half, names, options.edits)
+            say(f"{surface}, {half} half: {len(made)} edits")
             edits += made
     return Ground(view.base.name, view.base.fingerprint, tuple(_known_rows(scanned)), tuple(edits), tuple(prose))
 
@@ -119,26 +122,46 @@ def _context(
     )
 
 
-def _make_edits(view: View, contexts: Sequence[EditContext], half: Half, names: frozenset[str], count: int) -> list[GroundEdit]:
-    """Edits with enough probes that the model answers right, in the order of the contexts."""
-    candidates = [_candidates(view.base, context) for context in contexts]
-    asks = [candidate.ask for wordings, locality in candidates for candidate in (*wordings, *locality)]
-    answers = dict(zip(asks, answer_all(view, None, asks), strict=True))
+def _make_edits(
+    answers: BaseAnswers, contexts: Sequence[EditContext], half: Half, names: frozenset[str], count: int
+) -> list[GroundEdit]:
+    """Edits with enough probes that the model answers right, in the order of the contexts. A few contexts are asked at once, until
+    there are enough edits.
+    """
     edits: list[GroundEdit] = []
-    for context, (wordings, locality) in zip(contexts, candidates, strict=True):
-        target = _draw_target(context)
-        if target is None or len(edits) == count:
-            continue
-        kept_wordings = [
-            replace(probe, answer=target)
-            for probe in _keep(view, wordings, answers, names)
-            if not _has_stem(probe.ask.text, target)
-        ]
-        kept_locality = _keep(view, locality, answers, names)
-        near = [probe for probe in kept_locality if probe.group == "near"]
-        if len(kept_wordings) >= FEWEST_WORDINGS and len(near) >= FEWEST_NEAR:
-            edits.append(_edit(context, half, target, len(edits), kept_wordings, kept_locality))
+    for start in range(0, len(contexts), CONTEXTS_AT_ONCE):
+        chunk = contexts[start : start + CONTEXTS_AT_ONCE]
+        candidates = [_candidates(answers.view.base, context) for context in chunk]
+        answers.ask([candidate.ask for wordings, locality in candidates for candidate in (*wordings, *locality)])
+        for context, (wordings, locality) in zip(chunk, candidates, strict=True):
+            edit = _make_edit(answers, context, half, names, len(edits), wordings, locality)
+            if edit is not None:
+                edits.append(edit)
+            if len(edits) == count:
+                return edits
     return edits
+
+
+def _make_edit(
+    answers: BaseAnswers,
+    context: EditContext,
+    half: Half,
+    names: frozenset[str],
+    number: int,
+    wordings: Sequence[ProbeCandidate],
+    locality: Sequence[ProbeCandidate],
+) -> GroundEdit | None:
+    """The edit with the probes that the model answers right, or None if these are too few."""
+    target = _draw_target(context)
+    if target is None:
+        return None
+    untold = [candidate for candidate in wordings if not _has_stem(candidate.ask.text, target)]
+    kept_wordings = [replace(probe, answer=target) for probe in _keep(answers, untold, names)]
+    kept_locality = _keep(answers, locality, names)
+    near = [probe for probe in kept_locality if probe.group == "near"]
+    if len(kept_wordings) < FEWEST_WORDINGS or len(near) < FEWEST_NEAR:
+        return None
+    return _edit(context, half, target, number, kept_wordings, kept_locality)
 
 
 def _edit(
@@ -175,20 +198,16 @@ def _candidates(base: Base, context: EditContext) -> tuple[list[ProbeCandidate],
     return wordings, list(probes.list_locality(context, rng))
 
 
-def _keep(
-    view: View, candidates: Sequence[ProbeCandidate], answers: dict[Ask, ModelAnswer], names: frozenset[str]
-) -> list[GroundProbe]:
+def _keep(answers: BaseAnswers, candidates: Sequence[ProbeCandidate], names: frozenset[str]) -> list[GroundProbe]:
     """The candidates that the model answers right, no more of each group than its number, and none twice."""
     kept: dict[Ask, ProbeCandidate] = {}
-    for candidate in candidates:
+    texts = answers.ask([candidate.ask for candidate in candidates])
+    for candidate, answer in zip(candidates, texts, strict=True):
         in_group = sum(other.group == candidate.group for other in kept.values())
-        if (
-            in_group < _MOST[candidate.group]
-            and candidate.ask not in kept
-            and says(answers[candidate.ask].text, answer_of(candidate.fact))
-        ):
+        is_wanted = in_group < _MOST[candidate.group] and candidate.ask not in kept
+        if is_wanted and says(answer.text, answer_of(candidate.fact)):
             kept[candidate.ask] = candidate
-    confidences = measure_confidence(view, [answers[ask] for ask in kept])
+    confidences = measure_confidence(answers.view, answers.ask(list(kept)))
     return [
         GroundProbe(
             group=candidate.group,

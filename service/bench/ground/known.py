@@ -4,12 +4,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from service.atlas.facts import Fact
-from service.bench.ground.asking import Ask, answer_all, measure_confidence
+from service.bench.ground.asking import Ask, BaseAnswers, measure_confidence
 from service.bench.ground.facts import answer_of, name_in_text
 from service.bench.ground.forms import GROUND_SURFACES, Form, GroundSurface, posted_form
 from service.bench.ground.judging import says
 from service.lm.base import Base
-from service.lm.overlay import View
 
 FIRST_ASKED = 16  # facts of a relation
 
@@ -48,19 +47,24 @@ def supported_surfaces(base: Base) -> tuple[GroundSurface, ...]:
     return tuple(surface for surface in GROUND_SURFACES if surface != "chat" or "chat" in base.surfaces)
 
 
-def scan(view: View, facts: Sequence[Fact], say: Callable[[str], None] = lambda _line: None) -> Scan:
-    """Ask a model facts on each of its surfaces, in the form in which edits are posted.
+def scan(
+    answers: BaseAnswers,
+    facts: Sequence[Fact],
+    surfaces: Sequence[GroundSurface],
+    say: Callable[[str], None] = lambda _line: None,
+) -> Scan:
+    """Ask a model facts on each surface, in the form in which edits are posted.
 
     Of a relation of whose first few facts the model knows none, no more is asked.
     """
     asked: dict[GroundSurface, tuple[Fact, ...]] = {}
     known: dict[GroundSurface, tuple[KnownFact, ...]] = {}
-    for surface in supported_surfaces(view.base):
+    for surface in surfaces:
         first, rest = _split(facts)
-        known_first = find_known(view, _as_forms(first, surface))
+        known_first = find_known(answers, _as_forms(first, surface))
         promising = {item.fact.relation for item in known_first}
         rest = [fact for fact in rest if fact.relation in promising]
-        known[surface] = (*known_first, *find_known(view, _as_forms(rest, surface)))
+        known[surface] = (*known_first, *find_known(answers, _as_forms(rest, surface)))
         asked[surface] = (*first, *rest)
         say(f"{surface}: {len(known[surface])} of {len(asked[surface])} facts known")
     return Scan(asked, known)
@@ -79,9 +83,9 @@ def _as_forms(facts: Sequence[Fact], surface: GroundSurface) -> list[FormAsked]:
     return [FormAsked(fact, posted_form(fact.relation, surface)) for fact in facts]
 
 
-def find_known(view: View, forms: Sequence[FormAsked]) -> list[KnownFact]:
+def find_known(answers: BaseAnswers, forms: Sequence[FormAsked]) -> list[KnownFact]:
     """Those of the facts that the model answers right in the form asked, in order."""
-    answers = answer_all(view, None, [asked.ask for asked in forms])
-    right = [(asked, answer) for asked, answer in zip(forms, answers, strict=True) if says(answer.text, answer_of(asked.fact))]
-    confidences = measure_confidence(view, [answer for _, answer in right])
+    texts = answers.ask([asked.ask for asked in forms])
+    right = [(asked, answer) for asked, answer in zip(forms, texts, strict=True) if says(answer.text, answer_of(asked.fact))]
+    confidences = measure_confidence(answers.view, [answer for _, answer in right])
     return [KnownFact(asked.fact, asked.form, confidence) for (asked, _), confidence in zip(right, confidences, strict=True)]

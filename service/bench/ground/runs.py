@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from service.bench.ground.contenders import NULLS, BaseAnswers, Contender, PromptContender
+from service.bench.ground.asking import BaseAnswers
+from service.bench.ground.contenders import NULLS, Contender, PromptContender
 from service.bench.ground.records import PROSE_GROUPS, Ground, GroundEdit, ProsePassage
 from service.bench.ground.scores import ProbeScore, ProseScore, score_edits, score_prose, summarise
 from service.bench.ground.server import WAIT_S, GroundServer

@@ -2,8 +2,8 @@
 
 import pytest
 
-from service.bench.ground.asking import Ask
-from service.bench.ground.contenders import BaseAnswers, PromptContender, VersionContender
+from service.bench.ground.asking import Ask, BaseAnswers
+from service.bench.ground.contenders import PromptContender, VersionContender
 from service.bench.ground.records import GroundEdit, GroundProbe, ProsePassage
 from service.bench.ground.scores import ProbeScore, ProseScore, score_edits, score_prose, summarise
 from service.lm.overlay import View, make_view
@@ -59,7 +59,7 @@ def test_a_locality_probe_of_a_fact_that_a_live_edit_changes_is_left_out(view: V
 def test_a_version_without_overlay_answers_as_the_base_does(view: View) -> None:
     asks = [Ask("The capital of France is"), Ask("Rome lies in"), Ask("The capital of France is")]
 
-    answers = BaseAnswers(view).answer(asks)
+    answers = [answer.text for answer in BaseAnswers(view).ask(asks)]
 
     assert answers == VersionContender(view, None).answer(asks, [])
     assert answers[0] == answers[2] != answers[1]
