@@ -125,8 +125,8 @@ def _context(
 def _make_edits(
     answers: BaseAnswers, contexts: Sequence[EditContext], half: Half, names: frozenset[str], count: int
 ) -> list[GroundEdit]:
-    """Edits with enough probes that the model answers right, in the order of the contexts. A few contexts are asked at once, until
-    there are enough edits.
+    """Edits with enough probes that the model answers right, in the order of the contexts. A few contexts are asked at once,
+    until there are enough edits.
     """
     edits: list[GroundEdit] = []
     for start in range(0, len(contexts), CONTEXTS_AT_ONCE):
