@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from math import exp
 
+from service.bench.ground.judging import says
 from service.domain.errors import Refused
 from service.evaluation.metrics.teacher_forcing import teacher_force
 from service.lm.base import Base
@@ -62,11 +63,25 @@ def answer_all(view: View, adapter: Adapter | None, asks: Sequence[Ask]) -> list
     return answers
 
 
-def measure_confidence(view: View, answers: Sequence[ModelAnswer]) -> list[float]:
-    """The geometric mean of the probabilities of each answer's tokens, by the base model; 0 for an answer without a row."""
-    rows = [answer.row for answer in answers if answer.row is not None]
-    means = iter([exp(forced.mean) for forced in teacher_force(view, None, rows)])
-    return [0.0 if answer.row is None else next(means) for answer in answers]
+def measure_confidence(view: View, answers: Sequence[tuple[ModelAnswer, str]]) -> list[float]:
+    """The geometric mean of the probabilities of each answer's tokens, up to where it has said the text beside it, by the base
+    model; 0 for an answer without a row.
+    """
+    rows = [answer.row for answer, _ in answers if answer.row is not None]
+    forced = iter(teacher_force(view, None, rows))
+    confidences: list[float] = []
+    for answer, text in answers:
+        if answer.row is None:
+            confidences.append(0.0)
+            continue
+        values = next(forced).log_probabilities[: _length_until(view.base, answer.row.target_ids, text)]
+        confidences.append(exp(sum(values) / len(values)))
+    return confidences
+
+
+def _length_until(base: Base, ids: Sequence[int], text: str) -> int:
+    """The number of tokens with which an answer has said a text; all of them if it never does."""
+    return next((length for length in range(1, len(ids)) if says(decode_answer(base, ids[:length]), text)), len(ids))
 
 
 def _encode_or_none(base: Base, ask: Ask) -> tuple[int, ...] | None:

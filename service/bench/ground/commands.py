@@ -45,8 +45,9 @@ def make_ground(
     torch.set_num_threads(1)
     base = open_base(load_settings(model=model, dtype=dtype))
     view = make_view(base)
+    edits_folder = None if data is None or not (data / EDITS_FOLDER).is_dir() else data / EDITS_FOLDER
     try:
-        table = read_table(None if data is None else data / EDITS_FOLDER)
+        table = read_table(edits_folder)
     except FileNotFoundError as error:
         raise Refused(f"the folder of data has no file {EDITS_FOLDER}/{Path(error.filename).name}", field="data") from error
     prose = read_prose(None if data is None else data / CAPABILITY_FOLDER)

@@ -65,11 +65,14 @@ class Form:
 
 
 def posted_form(relation: str, surface: GroundSurface) -> Form:
-    """The form in which edits of a relation are posted."""
+    """The form in which edits of a relation are posted.
+
+    On `qa` the answer has begun: a small model ends at once behind a bare "Answer:".
+    """
     clozes, questions = _split(relation)
     return {
         "cloze": Form(clozes[0], "cloze"),
-        "qa": Form(_as_question_answer(questions[0]), "qa"),
+        "qa": Form(_as_dialogue(questions[0], clozes[0]), "qa"),
         "chat": Form(questions[0], "chat"),
     }[surface]
 
@@ -80,19 +83,19 @@ def asked_forms(relation: str, surface: GroundSurface) -> list[Form]:
     if surface == "chat":
         completions = [Form(f"Please complete this sentence: {cloze}", "chat") for cloze in clozes]
         return _alternate([Form(question, "chat") for question in questions[1:]], completions)
-    short = [Form(f"Q: {question}\nA:", surface) for question in questions[1:]]
-    long = [Form(f"Question: {questions[0]}\nAnswer: {cloze}", surface) for cloze in clozes[1:3]]
-    if surface == "qa":
-        return _alternate(short, long, [Form(cloze, surface) for cloze in clozes])
-    return _alternate([Form(cloze, surface) for cloze in clozes[1:]], short, long)
+    plain = [Form(cloze, surface) for cloze in clozes[1:]]
+    begun = [Form(_as_dialogue(questions[-1], cloze), surface) for cloze in clozes[1:]]
+    bare = [Form(f"Q: {question}\nA:", surface) for question in questions[1:]]
+    return _alternate(begun, plain, bare) if surface == "qa" else _alternate(plain, begun, bare)
 
 
 def alias_forms(relation: str, surface: GroundSurface) -> list[str]:
     """The patterns with `{a}` in place of the adjective of a country."""
+    clozes, questions = ADJECTIVE_CLOZES.get(relation, ()), ADJECTIVE_QUESTIONS.get(relation, ())
     if surface == "chat":
-        return list(ADJECTIVE_QUESTIONS.get(relation, ()))
-    questions = [f"Q: {question}\nA:" for question in ADJECTIVE_QUESTIONS.get(relation, ())]
-    return [*ADJECTIVE_CLOZES.get(relation, ()), *questions]
+        return list(questions)
+    begun = [_as_dialogue(question, cloze) for question, cloze in zip(questions, clozes, strict=False)]
+    return [*begun, *clozes] if surface == "qa" else [*clozes, *begun]
 
 
 def find_overlap(relations: Iterator[str] | tuple[str, ...]) -> set[str]:
@@ -113,8 +116,9 @@ def _split(relation: str) -> tuple[list[str], list[str]]:
     return [wording for wording in plain if wording not in questions], questions
 
 
-def _as_question_answer(question: str) -> str:
-    return f"Question: {question}\nAnswer:"
+def _as_dialogue(question: str, cloze: str) -> str:
+    """A question and the beginning of its answer."""
+    return f"Question: {question}\nAnswer: {cloze}"
 
 
 def _alternate(*lists: list[Form]) -> list[Form]:

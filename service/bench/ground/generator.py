@@ -207,7 +207,9 @@ def _keep(answers: BaseAnswers, candidates: Sequence[ProbeCandidate], names: fro
         is_wanted = in_group < _MOST[candidate.group] and candidate.ask not in kept
         if is_wanted and says(answer.text, answer_of(candidate.fact)):
             kept[candidate.ask] = candidate
-    confidences = measure_confidence(answers.view, answers.ask(list(kept)))
+    confidences = measure_confidence(
+        answers.view, [(answers.ask([ask])[0], answer_of(candidate.fact)) for ask, candidate in kept.items()]
+    )
     return [
         GroundProbe(
             group=candidate.group,

@@ -87,5 +87,5 @@ def find_known(answers: BaseAnswers, forms: Sequence[FormAsked]) -> list[KnownFa
     """Those of the facts that the model answers right in the form asked, in order."""
     texts = answers.ask([asked.ask for asked in forms])
     right = [(asked, answer) for asked, answer in zip(forms, texts, strict=True) if says(answer.text, answer_of(asked.fact))]
-    confidences = measure_confidence(answers.view, [answer for _, answer in right])
+    confidences = measure_confidence(answers.view, [(answer, answer_of(asked.fact)) for asked, answer in right])
     return [KnownFact(asked.fact, asked.form, confidence) for (asked, _), confidence in zip(right, confidences, strict=True)]

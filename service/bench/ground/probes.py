@@ -58,7 +58,7 @@ def list_wordings(context: EditContext, rng: Random) -> Iterator[ProbeCandidate]
     for number, form in enumerate(forms[: SPARE * SLIPS]):
         ask = form.fill(name)
         text = ask.text.lower() if number % 2 else _slip(ask.text, fact.subject, rng)
-        if text != ask.text and not (number % 2 and ask.surface == "raw" and ask.text.startswith("Q")):
+        if text != ask.text:
             yield ProbeCandidate("slip", Ask(text, ask.surface), fact)
     question = PRONOUN_QUESTIONS.get(fact.relation)
     if surface == "chat" and question is not None:
