@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
 
 from service.lm.base import Base, build_base
+from service.lm.blocks import ModuleKind
 from service.lm.intervention import Adapter, Balance, Intervention
 from service.lm.overlay import Call, Recording, call_context
 from service.lm.prompts import Row, row_from_ids
@@ -38,6 +39,7 @@ _GATED = {
     "eos_token_id": 1,
     "pad_token_id": 2,
 }
+_EVERY_OTHER = ["sliding_attention", "full_attention"] * 2
 # Small windows, so that sliding attention is exercised by the short rows of the tests.
 FAMILIES: dict[str, dict[str, Any]] = {
     "llama": {},
@@ -67,7 +69,29 @@ FAMILIES: dict[str, dict[str, Any]] = {
         "num_experts_per_tok": 2,
         "decoder_sparse_step": 1,
     },
+    "gemma3_text": {"head_dim": 8, "sliding_window": 5, "layer_types": _EVERY_OTHER, "query_pre_attn_scalar": 8},
+    "gemma4_text": {
+        "head_dim": 8,
+        "global_head_dim": 16,
+        "sliding_window": 5,
+        "layer_types": _EVERY_OTHER,
+        "hidden_size_per_layer_input": 0,
+        "vocab_size_per_layer_input": VOCABULARY,
+    },
+    "olmo2": {},
+    "smollm3": {"no_rope_layer_interval": 2},
+    "qwen3_moe": {"head_dim": 8, "moe_intermediate_size": 16, "num_experts": 4, "num_experts_per_tok": 2},
+    "mixtral": {"num_local_experts": 4, "num_experts_per_tok": 2},
+    "llama4_text": {
+        "head_dim": 8,
+        "intermediate_size_mlp": 48,
+        "num_local_experts": 2,
+        "interleave_moe_layer_step": 2,
+        "no_rope_layers": [1, 1, 0, 1],
+        "attention_chunk_size": 5,
+    },
 }
+EXPERTS_ALONE = ("qwen3_moe", "mixtral")  # families of FAMILIES whose MLP is experts and nothing else
 _BUILT: "weakref.WeakSet[nn.Module]" = weakref.WeakSet()
 
 
@@ -109,17 +133,32 @@ def make_larger_tokenizer() -> PreTrainedTokenizerFast:
 
 def make_model(family: str = "llama", *, seed: int = 0, dtype: torch.dtype = torch.float32, **changes: Any) -> nn.Module:
     """A random model of a family: 4 blocks, width 32. Weights are large enough for its logits to differ between tokens."""
-    settings = {**({} if family == "gpt2" else _GATED), **FAMILIES.get(family, {}), **changes}
+    settings = decoder_settings(family) | changes
     implementation = settings.pop("attn_implementation", None)
     config = AutoConfig.for_model(family, **settings)
     torch.manual_seed(seed)
     model = AutoModelForCausalLM.from_config(config, attn_implementation=implementation, dtype=dtype)
+    fill_with_random_numbers(model, seed=seed)
+    return model.to(dtype)
+
+
+def decoder_settings(family: str) -> dict[str, Any]:
+    """The settings of a tiny model of a family."""
+    return {**({} if family == "gpt2" else _GATED), **FAMILIES.get(family, {})}
+
+
+def fill_with_random_numbers(model: nn.Module, *, seed: int = 0) -> None:
+    """Fill the matrices of a model, so that its logits differ between tokens."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for parameter in model.parameters():
             if parameter.dim() > 1:
                 parameter.copy_(torch.randn(parameter.shape, generator=generator) * (0.9 / parameter.shape[-1] ** 0.5))
-    return model.to(dtype)
+
+
+def tuned_kind(family: str) -> ModuleKind:
+    """The kind of a location of one matrix or few, which the family has."""
+    return "attention" if family in EXPERTS_ALONE else "down"
 
 
 def make_base(

@@ -76,9 +76,17 @@ def _model(settings: Settings) -> Finding:
         return _named_model(settings)
     if folder.is_file():
         return Finding("model", CheckStatus.OK, f"{settings.model}: a file, which is checked and converted at the first start")
-    if not (folder / "config.json").is_file() or not list(folder.glob("*.safetensors")):
-        return Finding("model", CheckStatus.BAD, f"{settings.model}: the folder needs config.json and *.safetensors")
-    return Finding("model", CheckStatus.OK, settings.model)
+    return _model_folder(settings, folder)
+
+
+def _model_folder(settings: Settings, folder: Path) -> Finding:
+    from service.runtime.model_check import describe_model  # here, because the other findings need not wait for transformers
+
+    try:
+        described = describe_model(folder, settings)
+    except ServiceError as error:
+        return Finding("model", CheckStatus.BAD, f"{settings.model}: {error.message}")
+    return Finding("model", CheckStatus.OK, f"{settings.model}: {described}")
 
 
 def _named_model(settings: Settings) -> Finding:
@@ -88,7 +96,7 @@ def _named_model(settings: Settings) -> Finding:
     except ServiceError as error:
         return Finding("model", CheckStatus.BAD, error.message)
     if cached is not None:
-        return Finding("model", CheckStatus.OK, f"{settings.model}: {cached.folder}")
+        return _model_folder(settings, cached.folder)
     if settings.model in PACKAGED:
         return Finding("model", CheckStatus.BAD, f"{settings.model} is not here yet: run errata models get {settings.model}")
     if parse_reference(settings.model) is None:

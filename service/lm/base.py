@@ -6,24 +6,23 @@ Weights come from safetensors alone, and code from installed packages alone. Kno
 import hashlib
 import threading
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import date
 from pathlib import Path
 from typing import Any
 
 import torch
 from jinja2 import UndefinedError
-from safetensors import SafetensorError
 from torch import nn
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
-from transformers.utils import logging as transformers_logging
 
-from service.domain.errors import Corrupt, Refused, Unavailable
+from service.domain.errors import Refused, Unavailable
 from service.lm.blocks import Anatomy, anatomy_of
 from service.lm.file_identity import FileIdentity
 from service.lm.model_files import fingerprint_of, identities, model_folder
+from service.lm.pretrained import load_config, load_tokenizer, load_weights, make_skeleton, quieten
 
 NO_STORE_DAY = date(2024, 1, 1)  # any day: without a store there is nothing that another day could contradict
+NO_FINGERPRINT = "none"  # of a base without values, which no store is bound to
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16, "float64": torch.float64}
 
 
@@ -56,6 +55,7 @@ class Base:
     surfaces: tuple[str, ...]
     has_leading_space: bool  # a target after a prompt starts with an encoded space
     origin: Origin | None = None  # None: built in memory
+    part_of: str | None = None  # the family of the composite checkpoint whose text part this is
     day: date = NO_STORE_DAY  # what a chat template that reads the clock is told, always: a store's day is that of its version 0
     tokenizer_lock: threading.Lock = field(default_factory=threading.Lock)  # fast tokenizers change their state during encoding
 
@@ -68,31 +68,30 @@ def load_base(path: str | Path, *, name: str | None = None, device: str = "auto"
     weights, code beside the weights and families of unknown structure, Corrupt for incomplete weights, and Unavailable if a file
     changes during loading: fingerprint and tensors would be of different bytes.
     """
-    transformers_logging.disable_progress_bar()  # a server's log is not a terminal
-    transformers_logging.disable_default_handler()  # it would write raw lines between the log's JSON lines
-    transformers_logging.enable_propagation()
+    quieten()
     folder = model_folder(path)
     torch_device = _find_device(device)
     origin = Origin(folder, identities(folder))
-    config = _load_part(AutoConfig.from_pretrained, folder, "configuration")
-    tokenizer = _load_part(AutoTokenizer.from_pretrained, folder, "tokenizer")
-    model, report = _load_part(
-        AutoModelForCausalLM.from_pretrained,
-        folder,
-        "model",
-        config=config,
-        dtype=_find_dtype(dtype, torch_device),
-        use_safetensors=True,
-        output_loading_info=True,
-        **_attention(config),
-    )
-    if report["missing_keys"] or report["mismatched_keys"]:
-        raise Corrupt("The base model's weight files lack tensors that its configuration asks for.")
+    config = load_config(folder)
+    tokenizer = load_tokenizer(folder)
+    model = load_weights(folder, config, _find_dtype(dtype, torch_device))
     _copy_mapped_tensors(model.to(torch_device))
     fingerprint = _fingerprint(folder)
     if identities(folder) != origin.files:
         raise Unavailable("The model's files changed while they were read; wait until they are written, then start again.")
-    return build_base(model, tokenizer, name=name or str(path), fingerprint=fingerprint, origin=origin)
+    base = build_base(model, tokenizer, name=name or str(path), fingerprint=fingerprint, origin=origin)
+    return replace(base, part_of=config.part_of)
+
+
+def sketch_base(path: str | Path) -> Base:
+    """The base of a folder without the values of its weights, in a moment: to check what can be served and edited before a start
+    reads them. Raises what `load_base` raises before it reads the weights.
+    """
+    quieten()
+    folder = model_folder(path)
+    config = load_config(folder)
+    base = build_base(make_skeleton(config), load_tokenizer(folder), name=str(path), fingerprint=NO_FINGERPRINT)
+    return replace(base, part_of=config.part_of)
 
 
 def build_base(
@@ -145,16 +144,6 @@ def _fingerprint(folder: Path) -> str:
         raise Unavailable("The model's files cannot be read any more; put them back, then start again.") from error
 
 
-def _load_part(load: Any, folder: Path, part: str, **options: Any) -> Any:
-    """Run one of transformers' loaders. Its many kinds of exceptions become one error each of Errata's."""
-    try:
-        return load(folder, trust_remote_code=False, local_files_only=True, **options)
-    except SafetensorError as error:
-        raise Corrupt("The base model's weight files are damaged.") from error
-    except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
-        raise Refused(f"The base model's {part} is not one that the installed transformers can load.", field="model") from error
-
-
 def _find_device(device: str) -> torch.device:
     has_cuda = torch.cuda.is_available()
     try:
@@ -172,12 +161,6 @@ def _find_dtype(dtype: str, device: torch.device) -> torch.dtype:
     if dtype not in DTYPES:
         raise Refused("The dtype must be auto, float32, bfloat16 or float16.", field="dtype")
     return DTYPES[dtype]
-
-
-def _attention(config: Any) -> dict[str, str]:
-    """Options of attention: soft-capped attention (Gemma-2) needs the eager form; elsewhere transformers chooses sdpa."""
-    is_capped = getattr(config, "attn_logit_softcapping", None) is not None
-    return {"attn_implementation": "eager"} if is_capped else {}
 
 
 def _context_length(config: Any) -> int:

@@ -11,6 +11,7 @@ from service.domain.errors import Refused
 ModuleKind = Literal["down", "up", "mlp", "attention", "block"]
 
 ATTENTION_NAMES = ("self_attn", "attn", "attention")
+MLP_NAMES = ("mlp", "feed_forward")  # the second is Llama-4's
 # Names of the up- and down-projection inside an MLP, by layout. Gated MLPs come first: "up" is never their gate.
 MLP_LAYOUTS: tuple[tuple[str | None, str], ...] = (
     ("up_proj", "down_proj"),  # Llama, Mistral, Qwen, Gemma
@@ -20,6 +21,8 @@ MLP_LAYOUTS: tuple[tuple[str | None, str], ...] = (
     ("fc_in", "fc_out"),  # GPT-J
     ("fc1", "fc2"),  # Phi
 )
+# Settings of models whose blocks read more than a state: Gemma-3n's, and those of the small Gemma-4.
+SIDE_STREAMS = ("num_kv_shared_layers", "hidden_size_per_layer_input")
 SHARED_EXPERT_NAMES = ("shared_expert", "shared_experts")
 
 
@@ -77,13 +80,12 @@ class Anatomy:
         return f"{mlp_name}.{projection}" if projection else self._refuse_absent("separate up-projection")
 
     def _mlp(self, block: nn.Module) -> tuple[str, str | None, str]:
-        mlp = getattr(block, "mlp", None)
-        if mlp is None:
-            self._refuse_absent("MLP module that is understood")
+        name = _first_child(block, MLP_NAMES) or self._refuse_absent("MLP module that is understood")
+        mlp = getattr(block, name)
         if _first_child(mlp, ("experts",)) is not None:
             shared = _first_child(mlp, SHARED_EXPERT_NAMES) or self._refuse_absent("shared expert")
-            return (f"mlp.{shared}", *self._layout(getattr(mlp, shared)))
-        return ("mlp", *self._layout(mlp))
+            return (f"{name}.{shared}", *self._layout(getattr(mlp, shared)))
+        return (name, *self._layout(mlp))
 
     def _layout(self, mlp: nn.Module) -> tuple[str | None, str]:
         for up, down in MLP_LAYOUTS:
@@ -101,25 +103,41 @@ def anatomy_of(model: Any) -> Anatomy:
     family = str(getattr(config, "model_type", type(model).__name__))
     if getattr(config, "is_encoder_decoder", False):
         raise Refused(f"Models of the family {family} have an encoder; only decoders are served.", field="model")
-    decoder = getattr(model, "base_model", None)
-    if decoder is None or decoder is model or model.get_output_embeddings() is None:
+    decoder = _decoder_of(model)
+    if decoder is None or model.get_output_embeddings() is None:
         raise Refused(f"Models of the family {family} are not causal language models that are understood.", field="model")
-    name, blocks = _blocks_of(decoder, config.num_hidden_layers, family)
+    blocks = _blocks_of(decoder, config.num_hidden_layers, family)
     _require_attention(blocks, family)
+    _require_one_stream(config, family)
     return Anatomy(
         model=model,
         decoder=decoder,
         blocks=blocks,
-        blocks_name=f"{model.base_model_prefix}.{name}",
+        blocks_name=next(name for name, module in model.named_modules() if module is blocks),
         depth=len(blocks),
         width=config.hidden_size,
         family=family,
     )
 
 
-def _blocks_of(decoder: nn.Module, depth: int, family: str) -> tuple[str, nn.ModuleList]:
-    lists = [(name, child) for name, child in decoder.named_children() if isinstance(child, nn.ModuleList)]
-    candidates = [(name, child) for name, child in lists if len(child) == depth]
+def mlp_of(block: nn.Module) -> nn.Module:
+    """The MLP of a block, or the mixture of experts in its place."""
+    name = _first_child(block, MLP_NAMES)
+    assert name is not None, "anatomy_of refuses blocks without"
+    return cast(nn.Module, getattr(block, name))
+
+
+def _decoder_of(model: Any) -> nn.Module | None:
+    """The decoder below the head. Llama-4's class names it by a prefix that only the checkpoints of larger models have."""
+    for name in (model.base_model_prefix, "model"):
+        decoder = getattr(model, name, None)
+        if isinstance(decoder, nn.Module):
+            return decoder
+    return None
+
+
+def _blocks_of(decoder: nn.Module, depth: int, family: str) -> nn.ModuleList:
+    candidates = [child for child in decoder.children() if isinstance(child, nn.ModuleList) and len(child) == depth]
     if len(candidates) != 1:
         raise Refused(f"The blocks of models of the family {family} were not found.", field="model")
     return candidates[0]
@@ -127,8 +145,18 @@ def _blocks_of(decoder: nn.Module, depth: int, family: str) -> tuple[str, nn.Mod
 
 def _require_attention(blocks: nn.ModuleList, family: str) -> None:
     """Refuse recurrent and convolutional blocks: the cached step can resume keys and values, and no other state."""
-    if any(_first_child(block, ATTENTION_NAMES) is None or not hasattr(block, "mlp") for block in blocks):
+    if any(_first_child(block, names) is None for names in (ATTENTION_NAMES, MLP_NAMES) for block in blocks):
         raise Refused(f"Blocks of models of the family {family} are not attention and MLP each.", field="model")
+
+
+def _require_one_stream(config: Any, family: str) -> None:
+    """Refuse blocks that read more than the state of the block below: a step of a fit begins at a block with that state alone."""
+    if any(getattr(config, name, None) for name in SIDE_STREAMS):
+        raise Refused(
+            f"Blocks of this model of the family {family} read embeddings, keys or values beside the state of the block below, which"
+            " an edit could not follow.",
+            field="model",
+        )
 
 
 def _first_child(module: nn.Module, names: Sequence[str]) -> str | None:

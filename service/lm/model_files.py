@@ -22,6 +22,7 @@ TOKENIZER_FILES = (
     "chat_template.jinja",
     "chat_template.json",
 )
+ADAPTER_FILE = "adapter_config.json"  # of a PEFT adapter, which changes or replaces the weights beside it
 CONFIG_FILES = ("config.json", "generation_config.json")
 MAX_JSON_BYTES = 64_000_000  # the largest tokenizer.json in use is 33 MB
 CHUNK_BYTES = 1 << 22
@@ -32,12 +33,13 @@ def _ignore() -> None:
 
 
 def model_folder(path: str | Path) -> Path:
-    """The folder of a model, checked. Raises Refused if it is no folder or has unsafe contents."""
+    """The folder of a model, checked. Raises Refused if it is no folder or has unsafe contents or those of an adapter."""
     folder = Path(path).expanduser()
     if not folder.is_dir():
         raise Refused("The model is not a local folder.", field="model")
     _refuse_export_with_window(folder)
     _refuse_code(folder)
+    _refuse_adapter(folder)
     _require_safetensors(folder)
     return folder
 
@@ -90,6 +92,23 @@ def _refuse_code(folder: Path) -> None:
             raise Refused(f"The model's file {path.name} is too large to be what its name says.", field="model")
         if "auto_map" in _keys(path):
             raise Refused(f"The model's file {path.name} asks for code of its own (auto_map), which is never run.", field="model")
+
+
+def _refuse_adapter(folder: Path) -> None:
+    """Refuse a PEFT adapter: without its base it is no model, and beside a whole model it would be left out without a word."""
+    if not (folder / ADAPTER_FILE).is_file():
+        return
+    if not (folder / "config.json").is_file():
+        raise Refused(
+            f"The model folder is a PEFT adapter ({ADAPTER_FILE}) and no whole model: merge it into its base model"
+            " (merge_and_unload), save that, and serve the result.",
+            field="model",
+        )
+    raise Refused(
+        f"The model folder holds a PEFT adapter beside the model, which would not be applied: merge it (merge_and_unload), or remove"
+        f" {ADAPTER_FILE}.",
+        field="model",
+    )
 
 
 def _keys(path: Path) -> set[str]:

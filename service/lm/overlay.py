@@ -23,7 +23,7 @@ from torch.func import functional_call
 
 from service.domain.errors import Refused
 from service.lm.base import Base
-from service.lm.blocks import Anatomy, anatomy_of
+from service.lm.blocks import Anatomy, anatomy_of, mlp_of
 from service.lm.components import Weight
 from service.lm.intervention import Adapter, Intervention
 from service.lm.prompts import Batch
@@ -127,8 +127,8 @@ def make_view(base: Base, tensors: Mapping[str, Weight] | None = None) -> View:
     anatomy = anatomy_of(model)
     for block, module in enumerate(anatomy.blocks):
         module.forward = _block_forward(_weak_method(module.forward), block, anatomy.depth)
-    last: Any = anatomy.blocks[-1]
-    last.mlp.forward = _mlp_forward(_weak_method(last.mlp.forward))
+    last_mlp = mlp_of(anatomy.blocks[-1])
+    last_mlp.forward = _mlp_forward(_weak_method(last_mlp.forward))
     anatomy.decoder.forward = _decoder_forward(_weak_method(anatomy.decoder.forward))
     return View(base, model, anatomy, digest_of(tensors))
 
@@ -313,7 +313,8 @@ def _mlp_forward(original: Callable[..., Any]) -> Callable[..., Any]:
             return original(hidden, *args, **kwargs)
         out = original(hidden[call.head_mask][None, :, :])
         scattered = torch.zeros_like(hidden)
-        scattered[call.head_mask] = (out[0] if isinstance(out, tuple) else out)[0]
+        first = out[0] if isinstance(out, tuple) else out
+        scattered[call.head_mask] = first.reshape(-1, hidden.shape[-1])  # some mixtures of experts drop the dimension of rows
         return (scattered, *out[1:]) if isinstance(out, tuple) else scattered
 
     return forward

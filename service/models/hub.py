@@ -13,13 +13,13 @@ from huggingface_hub import snapshot_download
 from huggingface_hub.errors import GatedRepoError, LocalEntryNotFoundError, RepositoryNotFoundError, RevisionNotFoundError
 
 from service.domain.errors import Refused, ServiceError, Unavailable
-from service.lm.model_files import CONFIG_FILES, TOKENIZER_FILES
+from service.lm.model_files import ADAPTER_FILE, CONFIG_FILES, TOKENIZER_FILES
 from service.models.cache import NO_ROOM, Say
 
 REFERENCE = re.compile(r"(?P<repository>[\w-][\w.-]*(/[\w-][\w.-]*)?)(@(?P<revision>[\w-][\w./-]{0,199}))?", re.ASCII)
 DISK_ERRORS = (*NO_ROOM, errno.EACCES, errno.EPERM, errno.EROFS, errno.EIO, errno.ENOTDIR)
 COMMIT = re.compile(r"[0-9a-f]{40}")
-PATTERNS = [*CONFIG_FILES, *TOKENIZER_FILES, "*.safetensors", "*.safetensors.index.json"]
+PATTERNS = [ADAPTER_FILE, *CONFIG_FILES, *TOKENIZER_FILES, "*.safetensors", "*.safetensors.index.json"]
 
 
 @dataclass(frozen=True)

@@ -120,7 +120,10 @@ def _open_store(settings: Settings, stack: ExitStack) -> Store:
 def _open_base(settings: Settings, store: Store) -> Base:
     """The base model, which must be the store's, on the store's day."""
     base = open_base(settings, pinned_name=read_base_name(store))
-    anatomy = {"family": base.anatomy.family, "blocks": base.anatomy.depth, "width": base.anatomy.width}
+    anatomy: dict[str, str | int] = {"family": base.anatomy.family, "blocks": base.anatomy.depth, "width": base.anatomy.width}
+    if base.part_of is not None:
+        anatomy["part_of"] = base.part_of
+        log.info("the model is composite: its text part is served, and takes text alone")
     log.info("model loaded", **anatomy, device=str(base.device), dtype=str(base.dtype).removeprefix("torch."))
     initialise_store(store, fingerprint=base.fingerprint, name=base.name, checkpoints=settings.checkpoints)
     with store.read() as connection:

@@ -6,7 +6,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM
 
 from service.domain.errors import Refused
 from service.lm.blocks import Location, anatomy_of
-from tests.builders import FAMILIES, WIDTH, make_model
+from tests.builders import EXPERTS_ALONE, FAMILIES, WIDTH, make_model
 
 # From the module trees that transformers documents for each family; Conv1D of GPT-2 stores (in, out).
 DOWN = {
@@ -22,9 +22,13 @@ DOWN = {
     "gptj": ("transformer.h.2.mlp.fc_out.weight", "transformer.h.2.mlp.fc_out.bias"),
     "gpt_neo": ("transformer.h.2.mlp.c_proj.weight", "transformer.h.2.mlp.c_proj.bias"),
     "qwen2_moe": ("model.layers.2.mlp.shared_expert.down_proj.weight",),
+    **dict.fromkeys(("gemma3_text", "gemma4_text", "olmo2", "smollm3"), ("model.layers.2.mlp.down_proj.weight",)),
+    "llama4_text": ("model.layers.2.feed_forward.down_proj.weight",),
 }
 UP = {
     **dict.fromkeys(("llama", "mistral", "qwen2", "qwen3", "gemma", "gemma2"), ("model.layers.2.mlp.up_proj.weight",)),
+    **dict.fromkeys(("gemma3_text", "gemma4_text", "olmo2", "smollm3"), ("model.layers.2.mlp.up_proj.weight",)),
+    "llama4_text": ("model.layers.2.feed_forward.up_proj.weight",),
     "gpt2": ("transformer.h.2.mlp.c_fc.weight", "transformer.h.2.mlp.c_fc.bias"),
     "gpt_neox": ("gpt_neox.layers.2.mlp.dense_h_to_4h.weight", "gpt_neox.layers.2.mlp.dense_h_to_4h.bias"),
     "gptj": ("transformer.h.2.mlp.fc_in.weight", "transformer.h.2.mlp.fc_in.bias"),
@@ -34,10 +38,10 @@ UP = {
 
 
 def test_every_family_of_the_tests_is_listed() -> None:
-    assert set(DOWN) == set(FAMILIES)
+    assert {*DOWN, *EXPERTS_ALONE} == set(FAMILIES)
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", DOWN)
 def test_the_down_projection_is_found_by_its_exact_name(family: str) -> None:
     anatomy = anatomy_of(make_model(family))
 
@@ -50,7 +54,7 @@ def test_the_up_projection_is_never_the_gate(family: str) -> None:
     assert anatomy_of(make_model(family)).parameters_at(Location("up", 2)) == UP[family]
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", DOWN)
 def test_a_block_holds_its_attention_and_its_mlp_and_nothing_of_other_blocks(family: str) -> None:
     model = make_model(family)
     anatomy = anatomy_of(model)
@@ -77,10 +81,11 @@ def test_a_fused_up_projection_is_refused_by_family() -> None:
     assert caught.value.field == "location"
 
 
-def test_a_mixture_without_a_shared_expert_has_no_mlp_location_but_an_attention_location() -> None:
-    anatomy = anatomy_of(make_model("mixtral", num_local_experts=2, num_experts_per_tok=1))
+@pytest.mark.parametrize("family", EXPERTS_ALONE)
+def test_a_mixture_without_a_shared_expert_has_no_mlp_location_but_an_attention_location(family: str) -> None:
+    anatomy = anatomy_of(make_model(family))
 
-    with pytest.raises(Refused, match="mixtral"):
+    with pytest.raises(Refused, match=family):
         anatomy.parameters_at(Location("down", 0))
     assert anatomy.parameters_at(Location("attention", 0))
 
@@ -89,6 +94,20 @@ def test_a_mixture_without_a_shared_expert_has_no_mlp_location_but_an_attention_
 def test_a_block_that_is_not_there_is_refused(block: int) -> None:
     with pytest.raises(Refused, match="numbered from 0"):
         anatomy_of(make_model()).parameters_at(Location("down", block))
+
+
+def test_a_mixture_in_the_place_of_an_mlp_has_a_shared_expert_under_each_name() -> None:
+    anatomy = anatomy_of(make_model("llama4_text"))
+
+    assert anatomy.parameters_at(Location("down", 1)) == ("model.layers.1.feed_forward.shared_expert.down_proj.weight",)
+
+
+@pytest.mark.parametrize(
+    "setting", [{"num_kv_shared_layers": 2}, {"hidden_size_per_layer_input": 8}], ids=lambda each: next(iter(each))
+)
+def test_blocks_that_read_more_than_the_state_below_are_refused_by_family(setting: dict[str, int]) -> None:
+    with pytest.raises(Refused, match="gemma4_text.*beside the state"):
+        anatomy_of(make_model("gemma4_text", **setting))
 
 
 def test_an_encoder_decoder_is_refused_by_family() -> None:

@@ -26,7 +26,7 @@ from service.lm.overlay import EMPTY, Overlay, make_view
 from service.lm.prompts import encode_prompt
 from service.lm.scoring import decode_greedily
 from service.lm.tokenizing import decode_answer
-from tests.builders import FAMILIES, make_adapter, make_base, make_model, make_tokenizer
+from tests.builders import EXPERTS_ALONE, FAMILIES, make_adapter, make_base, make_model, make_tokenizer
 
 PROMPTS = ("The capital of the sea", "a", "he is", "What is the colour of the house over there?")
 LENGTH = 10
@@ -48,10 +48,11 @@ print(json.dumps(said))
 """
 
 
-def changed(base: Base, *, kind: str = "mlp", block: int = 2) -> dict[str, Tensor]:
-    """Replaced tensors of one location."""
+def changed(base: Base, *, kind: str | None = None, block: int = 2) -> dict[str, Tensor]:
+    """Replaced tensors of one location, by default of the MLP, or of the attention where the MLP is experts alone."""
     generator = torch.Generator().manual_seed(1)
     own = dict(base.model.named_parameters())
+    kind = kind or ("attention" if base.anatomy.family in EXPERTS_ALONE else "mlp")
     names = base.anatomy.parameters_at(Location(kind, block))  # type: ignore[arg-type]
     return {name: own[name].float() + 0.2 * torch.randn(own[name].shape, generator=generator) for name in names}
 

@@ -25,7 +25,7 @@ from service.lm.overlay import (
     make_view,
 )
 from service.lm.prompts import Batch, collate
-from tests.builders import FAMILIES, intervention_context, make_adapter, make_base, make_intervention, make_rows
+from tests.builders import FAMILIES, intervention_context, make_adapter, make_base, make_intervention, make_rows, tuned_kind
 from tests.hooks import find_hooked_modules
 
 SHAPES = [(6, 3), (1, 2), (12, 4), (2, 5), (3, 1)]  # prompts of 1, 2 and 3 tokens among them
@@ -64,7 +64,7 @@ def hooked_logits(base: Base, batch: Batch, adapter: Adapter, replaced: Mapping[
 def some_tensors(base: Base, *, block: int = 2, seed: int = 1) -> dict[str, Tensor]:
     generator = torch.Generator().manual_seed(seed)
     own = dict(base.model.named_parameters())
-    names = base.anatomy.parameters_at(Location("down", block))
+    names = base.anatomy.parameters_at(Location(tuned_kind(base.anatomy.family), block))
     return {name: own[name] + 0.2 * torch.randn(own[name].shape, generator=generator) for name in names}
 
 
