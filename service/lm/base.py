@@ -175,9 +175,9 @@ def _id_count(model: Any) -> int:
     return min(part.weight.shape[0] for part in (model.get_input_embeddings(), model.get_output_embeddings()))
 
 
-def _is_known(token_id: int | None, id_count: int) -> bool:
-    """Whether there is such a token and the model has a row for it. Published tokenizers name tokens that were added later."""
-    return token_id is not None and 0 <= token_id < id_count
+def _is_known(token_id: Any, id_count: int) -> bool:
+    """Whether this is a token that the model has a row for. Published tokenizers name tokens that were added later."""
+    return isinstance(token_id, int) and 0 <= token_id < id_count
 
 
 def _has_chat(tokenizer: Any, id_count: int) -> bool:

@@ -153,8 +153,8 @@ def _require_one_stream(config: Any, family: str) -> None:
     """Refuse blocks that read more than the state of the block below: a step of a fit begins at a block with that state alone."""
     if any(getattr(config, name, None) for name in SIDE_STREAMS):
         raise Refused(
-            f"Blocks of this model of the family {family} read embeddings, keys or values beside the state of the block below, which"
-            " an edit could not follow.",
+            f"Blocks of this model of the family {family} read embeddings, keys or values beside the state of the block below,"
+            " which an edit could not follow.",
             field="model",
         )
 

@@ -105,8 +105,8 @@ def _refuse_adapter(folder: Path) -> None:
             field="model",
         )
     raise Refused(
-        f"The model folder holds a PEFT adapter beside the model, which would not be applied: merge it (merge_and_unload), or remove"
-        f" {ADAPTER_FILE}.",
+        "The model folder holds a PEFT adapter beside the model, which would not be applied: merge it (merge_and_unload), or"
+        f" remove {ADAPTER_FILE}.",
         field="model",
     )
 

@@ -34,7 +34,7 @@ def quieten() -> None:
 
 
 def load_config(folder: Path) -> DecoderConfig:
-    """Raises Refused for a configuration that transformers does not know, and for a composite one without a text part to serve."""
+    """Raises Refused for a configuration that transformers does not know, and for a composite one without a text part."""
     config = _load(AutoConfig.from_pretrained, folder, "configuration")
     text = text_part.find_text_config(config)
     if text is None:
@@ -90,7 +90,9 @@ def _call(load: Any, source: Any, *, part: str, **options: Any) -> Any:
         return load(source, **options)
     except SafetensorError as error:
         raise Corrupt("The base model's weight files are damaged.") from error
-    except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
+    except MemoryError:
+        raise
+    except Exception as error:  # transformers raises many unrelated classes; each means that it cannot take the files
         raise Refused(f"The base model's {part} is not one that the installed transformers can load.", field="model") from error
 
 

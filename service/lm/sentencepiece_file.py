@@ -1,4 +1,4 @@
-"""A tokenizer that is only a file of SentencePiece, `tokenizer.model`: what it needs, and whether transformers reads it rightly."""
+"""A tokenizer that is only `tokenizer.model`, a file of SentencePiece: what it needs, and whether transformers reads it rightly."""
 
 import importlib
 import importlib.util
@@ -39,7 +39,10 @@ def check_reads_alike(folder: Path, tokenizer: Any) -> None:
     """Raise Refused if plain texts have other ids in transformers than in SentencePiece itself. transformers takes a class
     without SentencePiece's leading space, and says nothing, where the settings name none that it knows.
     """
-    processor = importlib.import_module("sentencepiece").SentencePieceProcessor(model_file=str(folder / FILE))
+    try:
+        processor = importlib.import_module("sentencepiece").SentencePieceProcessor(model_file=str(folder / FILE))
+    except (OSError, RuntimeError) as error:
+        raise Refused(f"The model's {FILE} is no file of SentencePiece: put its {CONVERTED} beside it.", field="model") from error
     if any(tokenizer(text, add_special_tokens=False).input_ids != processor.encode(text) for text in TEXTS):
         raise Refused(
             f"The model's {FILE} is not read by transformers as SentencePiece reads it: name its tokenizer_class in {SETTINGS},"

@@ -33,8 +33,8 @@ def find_text_config(config: Any) -> Any | None:
         return None
     if type(text) not in MODEL_FOR_CAUSAL_LM_MAPPING or text.is_encoder_decoder:
         raise Refused(
-            f"Models of the family {config.model_type} are composite, and the installed transformers has no causal class for their"
-            f" text part ({text.model_type}), so they cannot be served: take a model of text alone.",
+            f"Models of the family {config.model_type} are composite, and the installed transformers has no causal class for"
+            f" their text part ({text.model_type}), so they cannot be served: take a model of text alone.",
             field="model",
         )
     if getattr(config, "quantization_config", None) is not None:
@@ -50,7 +50,7 @@ def require_text_weights(names: Iterable[str], family: str) -> None:
 
 
 def require_all_text_weights_read(names: Iterable[str], unexpected: Iterable[str]) -> None:
-    """Raise Refused if a tensor of the text part is none that its class knows. `unexpected`: as `from_pretrained` reports them."""
+    """Raise Refused if a tensor of the text part is none that its class knows. `unexpected`: as `from_pretrained` reports it."""
     own = {name.replace(prefix, PREFIXES[prefix], 1) for name in names for prefix in PREFIXES if name.startswith(prefix)}
     if own.intersection(unexpected):
         raise Refused("The model's text part holds tensors that the installed transformers would leave out.", field="model")

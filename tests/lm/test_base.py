@@ -148,6 +148,19 @@ def test_pickled_weights_are_refused_without_being_read(folder: Path) -> None:
         load_base(str(folder))
 
 
+def test_an_adapter_without_its_model_is_refused_by_the_name_of_its_file(tmp_path: Path) -> None:
+    (tmp_path / "adapter_config.json").write_text(json.dumps({"peft_type": "LORA", "base_model_name_or_path": "org/tiny"}))
+    save_file({"base_model.model.lm_head.lora_A.weight": torch.zeros(2, 2)}, tmp_path / "adapter_model.safetensors")
+    with pytest.raises(Refused, match=r"PEFT adapter \(adapter_config\.json\) and no whole model"):
+        load_base(tmp_path)
+
+
+def test_an_adapter_beside_a_whole_model_is_refused_by_the_name_of_its_file(folder: Path) -> None:
+    (folder / "adapter_config.json").write_text(json.dumps({"peft_type": "LORA", "base_model_name_or_path": "org/tiny"}))
+    with pytest.raises(Refused, match=r"not be applied.*remove adapter_config\.json"):
+        load_base(folder)
+
+
 def test_weights_that_lack_a_tensor_are_refused_and_not_filled_with_noise(folder: Path) -> None:
     weights = load_file(folder / "model.safetensors")
     del weights["model.layers.1.mlp.down_proj.weight"]
@@ -171,6 +184,30 @@ def test_broken_json_and_an_unknown_family_are_refused(folder: Path) -> None:
     (folder / "config.json").write_text(config.replace('"llama"', '"no_such_family"'))
     with pytest.raises(Refused, match="configuration"):
         load_base(str(folder))
+
+
+@pytest.mark.parametrize(
+    ("name", "changes"),
+    [
+        ("config.json", {"hidden_size": "wide"}),
+        ("config.json", {"num_attention_heads": 0}),
+        ("config.json", {"model_type": ["llama"]}),
+        ("config.json", {"text_config": "text"}),
+        ("tokenizer_config.json", {"added_tokens_decoder": []}),
+    ],
+    ids=lambda given: next(iter(given)) if isinstance(given, dict) else "",
+)
+def test_nonsense_in_a_file_of_settings_is_an_error_of_the_service(name: str, changes: dict[str, object], folder: Path) -> None:
+    (folder / name).write_text(json.dumps(json.loads((folder / name).read_text()) | changes))
+
+    with pytest.raises(Refused, match="is not one that the installed transformers can load"):
+        load_base(folder)
+
+
+def test_an_end_token_that_is_no_number_ends_no_answer_and_the_others_do(folder: Path) -> None:
+    (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": "end"}))
+
+    assert load_base(folder).eos_ids == (1,)
 
 
 def test_a_path_without_a_folder_is_refused(tmp_path: Path) -> None:

@@ -106,7 +106,7 @@ def test_a_mixture_in_the_place_of_an_mlp_has_a_shared_expert_under_each_name() 
     "setting", [{"num_kv_shared_layers": 2}, {"hidden_size_per_layer_input": 8}], ids=lambda each: next(iter(each))
 )
 def test_blocks_that_read_more_than_the_state_below_are_refused_by_family(setting: dict[str, int]) -> None:
-    with pytest.raises(Refused, match="gemma4_text.*beside the state"):
+    with pytest.raises(Refused, match=r"gemma4_text.*beside the state"):
         anatomy_of(make_model("gemma4_text", **setting))
 
 

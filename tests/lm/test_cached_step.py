@@ -2,7 +2,8 @@
 
 In float64 the two differ by rounding alone (1e-12 here). Some families cannot be run in it: eager attention masks with the
 dtype's smallest number, which overflows its fp32 softmax (Gemma-2), grouped products know no float64 (mixtures of experts),
-GPT-J and GPT-Neo ask for attention in fp32, and Gemma-4 for norms. There fp32 is used and the tolerance is 2e-5 on logits of size 1.
+GPT-J and GPT-Neo ask for attention in fp32, and Gemma-4 for norms. There fp32 is used and the tolerance is 2e-5 on logits of
+size 1.
 """
 
 from collections.abc import Callable, Mapping

@@ -133,7 +133,7 @@ def test_a_text_part_without_a_causal_class_is_refused_in_one_sentence(family: s
 def test_a_text_part_whose_blocks_read_more_than_a_state_is_refused_by_family(tmp_path: Path) -> None:
     save_config(tmp_path, "gemma3n")
 
-    with pytest.raises(Refused, match="gemma3n_text.*beside the state"):
+    with pytest.raises(Refused, match=r"gemma3n_text.*beside the state"):
         sketch_base(tmp_path)
 
 
