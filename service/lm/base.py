@@ -74,6 +74,7 @@ def load_base(path: str | Path, *, name: str | None = None, device: str = "auto"
     origin = Origin(folder, identities(folder))
     config = load_config(folder)
     tokenizer = load_tokenizer(folder)
+    anatomy_of(make_skeleton(config))  # what is refused by its structure is refused before its weights are read, which takes long
     model = load_weights(folder, config, _find_dtype(dtype, torch_device))
     _copy_mapped_tensors(model.to(torch_device))
     fingerprint = _fingerprint(folder)

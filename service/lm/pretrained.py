@@ -4,6 +4,8 @@ become one error each of Errata's.
 Of a composite checkpoint the parts are those of its text part.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -56,17 +58,20 @@ def load_tokenizer(folder: Path) -> Any:
 
 def load_weights(folder: Path, config: DecoderConfig, dtype: torch.dtype) -> nn.Module:
     """The decoder with its weights, all of them from the files. Raises Corrupt if any is missing."""
-    model, report = _load(
-        AutoModelForCausalLM.from_pretrained,
-        folder,
-        "model",
-        config=config.own,
-        dtype=dtype,
-        use_safetensors=True,
-        output_loading_info=True,
-        key_mapping=None if config.part_of is None else text_part.KEY_MAPPING,
+    options = {
+        "config": config.own,
+        "dtype": dtype,
+        "use_safetensors": True,
+        "output_loading_info": True,
         **_attention(config.own),
-    )
+    }
+    if config.part_of is None:
+        model, report = _load(AutoModelForCausalLM.from_pretrained, folder, "model", **options)
+    else:
+        with _errors_alone():  # not a table of every tensor of the towers
+            model, report = _load(
+                AutoModelForCausalLM.from_pretrained, folder, "model", key_mapping=text_part.KEY_MAPPING, **options
+            )
     if report["missing_keys"] or report["mismatched_keys"]:
         raise Corrupt("The base model's weight files lack tensors that its configuration asks for.")
     if config.part_of is not None:
@@ -79,6 +84,16 @@ def make_skeleton(config: DecoderConfig) -> nn.Module:
     """The decoder without values: its tensors have shapes and no memory."""
     with torch.device("meta"):
         return _call(AutoModelForCausalLM.from_config, config.own, part="model", **_attention(config.own))
+
+
+@contextmanager
+def _errors_alone() -> Iterator[None]:
+    verbosity = transformers_logging.get_verbosity()
+    transformers_logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        transformers_logging.set_verbosity(verbosity)
 
 
 def _load(load: Any, folder: Path, part: str, **options: Any) -> Any:

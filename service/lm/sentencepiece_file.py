@@ -1,4 +1,4 @@
-"""A tokenizer that is only `tokenizer.model`, a file of SentencePiece: what it needs, and whether transformers reads it rightly."""
+"""A tokenizer that is only `tokenizer.model`, a file of SentencePiece: what it needs, and whether transformers reads it right."""
 
 import importlib
 import importlib.util

@@ -12,6 +12,7 @@ from service.cli.main import app
 from service.cli.options import FAILED, USAGE
 from service.client.local_server import free_port
 from service.runtime.server import banner
+from tests.builders import save_model
 from tests.servers import postgres_database
 
 SECRET = "hunter2-do-not-show"
@@ -139,15 +140,12 @@ def test_the_doctor_reports_missing_parts_and_shows_no_password(tmp_path: Path) 
 
     assert result.exit_code == FAILED
     assert "postgresql://me:***@127.0.0.1" in result.output
-    assert "needs config.json" in result.output
+    assert "has no config.json" in result.output
     assert SECRET not in result.output
 
 
 def test_the_doctor_accepts_a_complete_configuration(tmp_path: Path) -> None:
-    model = tmp_path / "model"
-    model.mkdir()
-    (model / "config.json").write_text("{}")
-    (model / "model.safetensors").write_bytes(b"")
+    model = save_model(tmp_path / "model")
 
     result = runner.invoke(app, ["doctor", "--data-dir", str(tmp_path / "data"), "--model", str(model)])
 

@@ -51,7 +51,7 @@ def vocabulary(**options: object) -> bytes:
     return file.getvalue()
 
 
-def save_folder(folder: Path, data: bytes, settings: dict[str, object] | None = SETTINGS) -> Path:  # noqa: B006
+def save_folder(folder: Path, data: bytes, settings: dict[str, object] | None = SETTINGS) -> Path:
     """A Llama whose tokenizer is `data` as tokenizer.model alone."""
     make_model(vocab_size=320, bos_token_id=1, eos_token_id=2).save_pretrained(folder)
     (folder / "tokenizer.model").write_bytes(data)
