@@ -240,11 +240,11 @@ def _table(items: list[dict[str, Any]]) -> Table:
 
 def _describe(job: dict[str, Any]) -> str:
     """A job beside its status: its progress while it runs, its version or error afterwards, its reason, its author."""
-    is_running = job["status"] == "running"
+    is_running, is_active = job["status"] == "running", job["status"] in ("queued", "running")
     parts = (
         f"{job['progress']:.0%}" if is_running else "",
         f"{job['seconds_left']:.0f} s left" if job["seconds_left"] is not None else "",
-        (job["stage"] or "") if is_running else "",
+        (job["stage"] or "") if is_active else "",
         f"version {job['version']}" if job["version"] is not None else "",
         job["error"] or job["reason"] or "",
         f"requested by {job['author']}",

@@ -198,6 +198,7 @@ class VersionData(TypedDict):
     minors: int
     major_at: str | None
     drift: dict[str, Any] | None
+    neutral_sentences: int | None
     measured: dict[str, MeasuredData]
 
 
@@ -287,6 +288,7 @@ class JobData(TypedDict):
     cancel_asked_at: str | None
     cancelled_by: str | None
     retry_at: str | None
+    neutral_sentences: int | None
 
 
 class ListedEvaluationData(TypedDict):

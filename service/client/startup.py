@@ -8,7 +8,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import httpx
@@ -33,7 +33,7 @@ class ServerStart:
     """One start of a server process.
 
     `has_ended` says whether the process has ended. `activity` returns a value that changes while the process works; the log's
-    growth counts as activity too.
+    growth counts as activity too, and so does the progress of what the server gets ready for.
     """
 
     url: str
@@ -45,6 +45,7 @@ class ServerStart:
     poll_s: float = POLL_S
     clock: Callable[[], float] = time.monotonic
     sleep: Callable[[float], None] = time.sleep
+    _awaited: str = field(default="", init=False)  # what the server said last that its edits wait for
 
     def wait(self) -> None:
         """Return once the server is ready. Raises Unavailable, with the last log line, if the process ends or stalls before."""
@@ -67,13 +68,14 @@ class ServerStart:
         """Whether the server answers that it is ready, for edits too."""
         try:
             answer = httpx.get(f"{self.url}/health/ready", timeout=ANSWER_S, trust_env=False)
-            return answer.status_code == 200 and answer.json()["checks"].get("edits", "ok") == "ok"
+            self._awaited = str(answer.json()["checks"].get("edits", "ok"))
+            return answer.status_code == 200 and self._awaited == "ok"
         except (httpx.TransportError, ValueError, KeyError, TypeError, AttributeError):
             return False
 
-    def _read_signs(self) -> tuple[int, object]:
-        """The signs of activity: the size of the log in bytes, and the value of `activity`."""
-        return self.log.stat().st_size if self.log.exists() else 0, self.activity()
+    def _read_signs(self) -> tuple[int, str, object]:
+        """The signs of activity: the size of the log in bytes, what edits wait for, and the value of `activity`."""
+        return self.log.stat().st_size if self.log.exists() else 0, self._awaited, self.activity()
 
     def _last_line(self, since: int) -> str:
         return describe_last_line(self.log, since)

@@ -40,6 +40,7 @@ class Version:
     pinned: bool = False
     minors: int = 0  # minor retrains in its tensors since the last major one
     major_at: datetime | None = None  # when its tensors were last trained from the base
+    neutral_sentences: int | None = None  # that its fit might use, the first of all; None: all, or no fit
 
 
 @dataclass(frozen=True, kw_only=True)

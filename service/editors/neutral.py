@@ -6,7 +6,7 @@ continues as before measures the change outside the edits. `neutral_store.py` sa
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
 import torch
@@ -51,6 +51,10 @@ class NeutralSentences:
     def get_or_make(self, key: tuple, make: Callable[[], Value], *, keep: int, ahead: bool = False) -> Value:
         """The value of a key in the cache, computed by `make` if it is absent."""
         return self._cache.get_or_make(key, make, keep=keep, ahead=ahead)
+
+    def first(self, count: int) -> "NeutralSentences":
+        """The same canary with the first `count` sentences alone, and the same cache."""
+        return replace(self, sentences=self.sentences[:count])
 
     def draw(
         self,

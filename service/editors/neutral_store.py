@@ -2,6 +2,9 @@
 
 Sampling takes minutes on a large model. It gives way to answers between two tokens. Each complete part is kept, so that a process
 that ends in the middle leaves the rest to the next one.
+
+The canary is made of the first sentences, and the first part of those that fits use of the next. So both are the same before and
+after the rest is sampled: a fit with the first part can be repeated later, and acceptance asks the same questions all the time.
 """
 
 import base64
@@ -11,7 +14,8 @@ import json
 import os
 import tempfile
 import time
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import structlog
@@ -29,6 +33,7 @@ from service.lm.scoring import sample_sentences
 PROGRESS_INTERVAL_S = 5.0
 SAMPLING, CHOOSING = "sampling neutral sentences", "choosing the canary"
 _FORMAT = 2
+_Stored = dict[str, list]
 _SAMPLED = 0.95  # the share of progress when all sentences are sampled
 log = structlog.get_logger("errata.neutral")
 
@@ -42,8 +47,31 @@ def load_or_sample_neutral(
     shipped: Path | None = None,
     hooks: Hooks | None = None,
 ) -> NeutralSentences:
-    """The neutral sentences of a base: read from `folder`, or from the folder `shipped` that came with the model, or sampled and
-    written to `folder`.
+    """The neutral sentences of a base, as `iterate_neutral` reads or samples them, once all are there."""
+    *_, whole = iterate_neutral(base, folder, settings=settings, view=view, shipped=shipped, hooks=hooks)
+    return whole.neutral
+
+
+@dataclass(frozen=True)
+class NeutralPart:
+    """The neutral sentences that are there. `of` is the number for which the settings ask: a few of these are repetitions."""
+
+    neutral: NeutralSentences
+    of: int
+    is_whole: bool
+
+
+def iterate_neutral(
+    base: Base,
+    folder: Path,
+    *,
+    settings: NeutralSettings,
+    view: View | None = None,
+    shipped: Path | None = None,
+    hooks: Hooks | None = None,
+) -> Iterator[NeutralPart]:
+    """The first part of the neutral sentences of a base as soon as it is there, then all of them. Only all of them if they can be
+    read from `folder` or from the folder `shipped` that came with the model; else they are sampled and written to `folder`.
 
     A file that cannot be read counts as absent: the same sentences are sampled again. Raises Unavailable if the folder cannot be
     written, FitCancelled if `hooks` say so; then the next call goes on where this one stopped.
@@ -51,11 +79,24 @@ def load_or_sample_neutral(
     hooks = hooks or Hooks()
     name = f"{_key(base, settings)}.json"
     stored = _read(folder / name) or (None if shipped is None else _read(shipped / name))
-    if stored is None:
-        stored = _sample(base, view or make_view(base), settings, folder / name, hooks)
-        _write(folder / name, stored)
-        with contextlib.suppress(OSError):
-            _partial(folder / name).unlink(missing_ok=True)
+    if stored is not None:
+        yield NeutralPart(_build(base, stored), settings.sentences, is_whole=True)
+        return
+    sampling = _Sampling(base, view or make_view(base), settings, folder / name, hooks)
+    first = None
+    for _ in sampling.run():
+        if first is None and sampling.has_first_part():
+            first = _build(base, sampling.choose(settings.first_part))
+            yield NeutralPart(first, settings.sentences, is_whole=False)
+    stored = sampling.choose(None)
+    _write(folder / name, stored)
+    with contextlib.suppress(OSError):
+        _partial(folder / name).unlink(missing_ok=True)
+    whole = _build(base, stored)
+    yield NeutralPart(whole if first is None else replace(first, sentences=whole.sentences), settings.sentences, is_whole=True)
+
+
+def _build(base: Base, stored: _Stored) -> NeutralSentences:
     sentences = tuple(make_sentence(base, ids) for ids in stored["sentences"])
     canary = tuple(row_from_ids(base, ids, cut) for ids, cut in stored["canary"])
     return NeutralSentences(base, tuple(sentence for sentence in sentences if sentence.cuts), canary)
@@ -67,57 +108,101 @@ def has_neutral(base: Base, folder: Path, *, settings: NeutralSettings, shipped:
     return any(place is not None and _read(place / name) is not None for place in (folder, shipped))
 
 
-@dataclass
-class _Sampled:
-    """The sentences sampled so far, and the state of the generator behind them."""
-
-    sentences: list[tuple[int, ...]]
-    generator: torch.Generator
-
-
 def _key(base: Base, settings: NeutralSettings) -> str:
-    text = json.dumps([_FORMAT, base.fingerprint, settings.model_dump()], sort_keys=True)
+    text = json.dumps([_FORMAT, base.fingerprint, settings.model_dump(exclude={"first_part"})], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
-def _sample(base: Base, view: View, settings: NeutralSettings, path: Path, hooks: Hooks) -> dict[str, list]:
-    """Distinct sentences; the first ones become the canary, so that no sentence is in both parts."""
-    candidates = CANDIDATES * settings.canary
-    count = candidates + settings.sentences
-    sampled = _sample_ids(base, count, settings, path, hooks) if count else []
-    distinct = [ids for ids in dict.fromkeys(tuple(ids) for ids in sampled) if cuts_of(base, ids)]
-    generator = torch.Generator().manual_seed(settings.seed)
-    log.info("choosing the canary among them", of=candidates)
-    hooks.progress(_SAMPLED, CHOOSING)
-    continued = continue_sentences(base, view, distinct[:candidates], generator, hooks.begin_step)
-    canary = keep_confident(base, view, continued, settings.canary)
-    hooks.progress(1.0, CHOOSING)
-    return {"canary": canary, "sentences": [list(ids) for ids in distinct[candidates:]]}
+@dataclass
+class _Sampled:
+    """The sentences sampled so far, the state of the generator behind them, and the canary once it is chosen."""
+
+    sentences: list[tuple[int, ...]]
+    generator: torch.Generator
+    canary: list | None = None
 
 
-def _sample_ids(base: Base, count: int, settings: NeutralSettings, path: Path, hooks: Hooks) -> list[tuple[int, ...]]:
-    """Sample `count` sentences, with log lines on the progress. Each part of `settings.batch` sentences is kept in a file."""
-    logged_at = time.monotonic()
-    sampled = _resume(path, settings)
-    log.info("sampling neutral sentences, once for this base model", of=count, done=len(sampled.sentences))
-    parts = sample_sentences(
-        base,
-        count - len(sampled.sentences),
-        sampled.generator,
-        max_tokens=settings.tokens,
-        batch=settings.batch,
-        yield_to_answers=hooks.begin_step,
-    )
-    hooks.progress(_SAMPLED * len(sampled.sentences) / count, SAMPLING)
-    for part in parts:
-        sampled.sentences += part
-        hooks.progress(_SAMPLED * len(sampled.sentences) / count, SAMPLING)
-        if len(sampled.sentences) < count:
-            _keep(path, sampled)
-        if time.monotonic() - logged_at >= PROGRESS_INTERVAL_S:
-            logged_at = time.monotonic()
-            log.info(SAMPLING, done=len(sampled.sentences), of=count)
-    return sampled.sentences
+@dataclass(eq=False)
+class _Sampling:
+    """One process's part of the sampling. Of the distinct sentences the first ones become the canary, so that no sentence is in
+    both parts.
+    """
+
+    base: Base
+    view: View
+    settings: NeutralSettings
+    path: Path
+    hooks: Hooks
+    _sampled: _Sampled = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._sampled = _resume(self.path, self.settings)
+
+    @property
+    def _candidates(self) -> int:
+        return CANDIDATES * self.settings.canary
+
+    def run(self) -> Iterator[None]:
+        """Sample, with log lines on the progress. Each part of `settings.batch` sentences is kept in a file. Yields between two
+        parts, at first with what an earlier process has kept.
+        """
+        count, sampled = self._candidates + self.settings.sentences, self._sampled
+        if not count:
+            return
+        logged_at = time.monotonic()
+        log.info("sampling neutral sentences, once for this base model", of=count, done=len(sampled.sentences))
+        self._show(SAMPLING)
+        yield
+        for part in self._sample(count - len(sampled.sentences)):
+            sampled.sentences += part
+            self._show(SAMPLING)
+            if len(sampled.sentences) < count:
+                _keep(self.path, sampled)
+            if time.monotonic() - logged_at >= PROGRESS_INTERVAL_S:
+                logged_at = time.monotonic()
+                log.info(SAMPLING, done=len(sampled.sentences), of=count)
+            yield
+
+    def has_first_part(self) -> bool:
+        """Whether there are enough sentences for fits to begin, and not all."""
+        settings, sampled = self.settings, self._sampled.sentences
+        if settings.first_part >= settings.sentences or len(sampled) >= self._candidates + settings.sentences:
+            return False
+        return len(self._distinct()) >= self._candidates + settings.first_part
+
+    def choose(self, count: int | None) -> _Stored:
+        """The canary, and the first `count` sentences behind its candidates; None: all."""
+        distinct, sampled = self._distinct(), self._sampled
+        if sampled.canary is None:
+            sampled.canary = self._choose_canary(distinct[: self._candidates])
+            if count is not None:
+                _keep(self.path, sampled)
+        end = None if count is None else self._candidates + count
+        return {"canary": sampled.canary, "sentences": [list(ids) for ids in distinct[self._candidates : end]]}
+
+    def _sample(self, count: int) -> Iterator[list[tuple[int, ...]]]:
+        return sample_sentences(
+            self.base,
+            count,
+            self._sampled.generator,
+            max_tokens=self.settings.tokens,
+            batch=self.settings.batch,
+            yield_to_answers=self.hooks.begin_step,
+        )
+
+    def _distinct(self) -> list[tuple[int, ...]]:
+        return [ids for ids in dict.fromkeys(self._sampled.sentences) if cuts_of(self.base, ids)]
+
+    def _choose_canary(self, candidates: Sequence[tuple[int, ...]]) -> list:
+        log.info("choosing the canary among them", of=len(candidates))
+        self._show(CHOOSING)
+        generator = torch.Generator().manual_seed(self.settings.seed)
+        continued = continue_sentences(self.base, self.view, candidates, generator, self.hooks.begin_step)
+        return keep_confident(self.base, self.view, continued, self.settings.canary)
+
+    def _show(self, stage: str) -> None:
+        count = self._candidates + self.settings.sentences
+        self.hooks.progress(_SAMPLED * len(self._sampled.sentences) / count if count else _SAMPLED, stage)
 
 
 def _partial(path: Path) -> Path:
@@ -126,38 +211,46 @@ def _partial(path: Path) -> Path:
 
 def _keep(path: Path, sampled: _Sampled) -> None:
     state = base64.b64encode(sampled.generator.get_state().numpy().tobytes()).decode()
-    _write(_partial(path), {"sampled": [list(ids) for ids in sampled.sentences], "generator": [state]})
+    canary = {} if sampled.canary is None else {"canary": sampled.canary}
+    _write(_partial(path), {"sampled": [list(ids) for ids in sampled.sentences], "generator": [state], **canary})
 
 
 def _resume(path: Path, settings: NeutralSettings) -> _Sampled:
     """What an earlier process has kept, or the beginning. A file that cannot be read counts as absent."""
-    generator = torch.Generator().manual_seed(settings.seed)
+    generator = torch.Generator()
     try:
         kept = json.loads(_partial(path).read_text(encoding="utf-8"))
         sentences, (state,) = kept["sampled"], kept["generator"]
-        if len(sentences) % settings.batch or not all(_is_ids(ids) for ids in sentences):
+        canary = [[ids, cut] for ids, cut in kept["canary"]] if "canary" in kept else None
+        is_sound = all(_is_ids(ids) for ids in sentences) and _are_cut(canary or ())
+        if len(sentences) % settings.batch or not is_sound:
             raise ValueError
         generator.set_state(torch.frombuffer(bytearray(base64.b64decode(state)), dtype=torch.uint8))
     except (OSError, ValueError, KeyError, TypeError, RuntimeError):
         return _Sampled([], torch.Generator().manual_seed(settings.seed))
-    return _Sampled([tuple(ids) for ids in sentences], generator)
+    return _Sampled([tuple(ids) for ids in sentences], generator, canary)
 
 
-def _read(path: Path) -> dict[str, list] | None:
+def _read(path: Path) -> _Stored | None:
     try:
         stored = json.loads(path.read_text(encoding="utf-8"))
         rows = [(ids, 1) for ids in stored["sentences"]] + [(ids, cut) for ids, cut in stored["canary"]]
-        is_sound = all(_is_ids(ids) and 0 < cut < len(ids) for ids, cut in rows)
+        is_sound = _are_cut(rows)
     except (OSError, ValueError, KeyError, TypeError):
         return None
     return stored if is_sound else None
+
+
+def _are_cut(rows: Iterable[Sequence]) -> bool:
+    """Whether each row has token ids and a cut between two of them."""
+    return all(_is_ids(ids) and 0 < cut < len(ids) for ids, cut in rows)
 
 
 def _is_ids(ids: object) -> bool:
     return isinstance(ids, list) and len(ids) > 0 and all(isinstance(token, int) and token >= 0 for token in ids)
 
 
-def _write(path: Path, stored: dict[str, list]) -> None:
+def _write(path: Path, stored: _Stored) -> None:
     """Write the file atomically: a reader never sees half a file."""
     try:
         _replace(path, stored)
@@ -168,7 +261,7 @@ def _write(path: Path, stored: dict[str, list]) -> None:
         ) from error
 
 
-def _replace(path: Path, stored: dict[str, list]) -> None:
+def _replace(path: Path, stored: _Stored) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, suffix=".part")
     with os.fdopen(handle, "w", encoding="utf-8") as file:

@@ -1,6 +1,6 @@
 """Applying: edits that wait together become one job. BaFT fits them on top of the head; then they are published or deferred.
 
-The row of a job holds its edits, parent and seed, so that a worker that restarts repeats the job exactly. If the head moves
+The row of a job holds its edits, parent, seed and number of neutral sentences, so that a worker that restarts repeats the job exactly. If the head moves
 during the fit, the job is repeated on the new head. A fit stops as soon as one of its edits is retracted, and the job is
 repeated without that edit. The fit of a large edit also gives way to small edits, and the large edit is queued again.
 """
@@ -21,7 +21,7 @@ from service.lifecycle.fenced import fenced_write
 from service.lifecycle.fit_inputs import items_of, read_fit_edits, scores_of, seed_of
 from service.lifecycle.fit_loop import FitRound, fit_until_final
 from service.lifecycle.head_snapshot import HeadSnapshot, load_head_overlay, read_head
-from service.lifecycle.job_claims import WORN_OUT, claim_job, is_worn_out
+from service.lifecycle.job_claims import WORN_OUT, claim_job, is_worn_out, sentences_of
 from service.lifecycle.job_hooks import JobHooks
 from service.lifecycle.lease import Lease
 from service.lifecycle.publish import Candidate, publish
@@ -154,7 +154,10 @@ def _claim(context: EditingContext, lease: Lease) -> Job | None:
         if running is not None and next_edits.gives_way(connection, context, running.edit_ids):
             _requeue(connection, context, running)
             running = None
-        return _claim_new(connection, context, lease) if running is None else _reclaim(connection, context, lease, running)
+        if running is None:
+            return _claim_new(connection, context, lease)
+        has_sentences = context.editors_by_part.has(running.neutral_sentences)
+        return _reclaim(connection, context, lease, running) if has_sentences else None
 
 
 def _claim_new(connection: Connection, context: EditingContext, lease: Lease) -> Job | None:
@@ -176,7 +179,8 @@ def _claim_new(connection: Connection, context: EditingContext, lease: Lease) ->
     applying = [StatusChange(edit_id=edit.id, status=EditStatus.APPLYING) for edit in claimed]
     write_statuses(connection, context, applying, author=SERVICE, job_id=job.id)
     parent = heads.read(connection).version
-    return claim_job(connection, job, fence=lease.fence, now=context.clock(), parent=parent, seed=seed_of(claimed))
+    values = {"parent": parent, "seed": seed_of(claimed), "neutral_sentences": sentences_of(context, job)}
+    return claim_job(connection, job, fence=lease.fence, now=context.clock(), **values)
 
 
 def _reclaim(connection: Connection, context: EditingContext, lease: Lease, job: Job) -> Job:
@@ -212,7 +216,7 @@ def _run_job(context: EditingContext, lease: Lease, job: Job) -> None:
     try:
         with context.edit_fits_idle.busy():
             policy = ApplyPolicy(context, head, job)
-            fitted = fit_until_final(context, policy, job_hooks)
+            fitted = fit_until_final(context, job, policy, job_hooks)
     except FitCancelled:
         if job_hooks.is_overdue and not lease.is_over():
             raise FitOverdue(f"its fit took longer than {context.settings.fit_s:g} seconds") from None
@@ -241,6 +245,7 @@ def _run_job(context: EditingContext, lease: Lease, job: Job) -> None:
             author=known[entrant_ids[-1]].author,
             scores=scores_of(fitted, policy.live_set),
             job_id=job.id,
+            neutral_sentences=job.neutral_sentences,
             required_edits=job.edit_ids,
             item_count=len(policy.live_set.window) + len(policy.live_set.consolidated_sample),
         ),

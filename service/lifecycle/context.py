@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime
 
 from service.lifecycle.checkpoints import Checkpoints
-from service.lifecycle.editors import Editors
+from service.lifecycle.editors import Editors, EditorsByPart
 from service.lifecycle.head_follower import HeadFollower
 from service.lifecycle.notifications import Announcer
 from service.lifecycle.settings import LifecycleSettings
@@ -81,13 +81,18 @@ class LifecycleContext:
         self.edit_fits_idle.wait(EDIT_FITS_WAIT_S)
         self.yield_to_answers()
 
-    def with_editors(self, editors: Editors) -> "EditingContext":
+    def with_editors(self, editors: EditorsByPart) -> "EditingContext":
         """The same context for the verbs that fit."""
-        return EditingContext(**{each.name: getattr(self, each.name) for each in fields(self)}, editors=editors)
+        return EditingContext(**{each.name: getattr(self, each.name) for each in fields(self)}, editors_by_part=editors)
 
 
 @dataclass(frozen=True, kw_only=True)
 class EditingContext(LifecycleContext):
     """What the verbs that fit or judge need besides. A server that fits nothing has no editors."""
 
-    editors: Editors
+    editors_by_part: EditorsByPart
+
+    @property
+    def editors(self) -> Editors:
+        """The editors for what does not depend on the number of neutral sentences, and for the next job."""
+        return self.editors_by_part.newest

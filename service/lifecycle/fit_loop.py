@@ -11,6 +11,7 @@ from service.editors.protocol import FitItem, FitResult
 from service.lifecycle.context import EditingContext
 from service.lifecycle.job_hooks import JobHooks
 from service.lm.overlay import Overlay
+from service.store.jobs import Job
 
 
 @dataclass(frozen=True)
@@ -33,18 +34,19 @@ class FitPolicy(Protocol):
         """Whether a fit counts. If it does not, the policy leaves something out before the next round."""
 
 
-def fit_until_final(context: EditingContext, policy: FitPolicy, job_hooks: JobHooks) -> FitResult | None:
-    """Fit until the policy takes a fit; None if nothing is left to fit or no fit counts.
+def fit_until_final(context: EditingContext, job: Job, policy: FitPolicy, job_hooks: JobHooks) -> FitResult | None:
+    """Fit until the policy takes a fit, with the neutral sentences that the job names; None if nothing is left to fit or no fit
+    counts.
 
     There are at most `rounds` fits that lose anything, and `is_last` is true in the last of these. A fit that loses nothing and
     does not count leaves out edits, so the loop ends.
     """
+    editor = context.editors_by_part.of(job.neutral_sentences).incremental
     rounds_left = context.settings.rounds
     while rounds_left:
         fit_round = policy.next_round()
         if fit_round is None:
             return None
-        editor = context.editors.incremental
         fitted = editor.fit(fit_round.parent, fit_round.new, fit_round.replay, seed=fit_round.seed, hooks=job_hooks.hooks())
         rounds_left -= int(bool(fitted.lost))
         if policy.is_final(fitted, is_last=not rounds_left):

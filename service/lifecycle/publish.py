@@ -49,6 +49,7 @@ class Candidate:
     required_edits: Collection[str] = ()
     mode: Mode | None = None  # of a retrain
     item_count: int = 0  # how many items the scores speak of
+    neutral_sentences: int | None = None  # that its fit might use
 
 
 def publish(context: EditingContext, candidate: Candidate) -> Version:
@@ -90,6 +91,7 @@ def _publish(context: EditingContext, candidate: Candidate, digest: str | None) 
             edits_counted=len(candidate.live_set.live),
             window=len(candidate.live_set.window),
             scores=candidate.scores,
+            neutral_sentences=candidate.neutral_sentences,
             **_retrain_history(candidate.mode, versions.get(connection, head.version), now),
         )
         versions.insert(connection, version, candidate.live_set, fence=candidate.fence, job_id=candidate.job_id)
@@ -108,8 +110,9 @@ def _publish(context: EditingContext, candidate: Candidate, digest: str | None) 
     crash_point("publish.after_commit")
     context.follower.swap(PublishedHead(moved.version, moved.epoch, candidate.overlay))
     context.announcer.announce(change.edit_id for change in candidate.changes)
-    counts = {"edits": version.edits_counted, "window": version.window, "changes": len(candidate.changes)}
+    counts: dict[str, int | None] = {"edits": version.edits_counted, "window": version.window, "changes": len(candidate.changes)}
     seconds = None if started_at is None else round((now - started_at).total_seconds(), 2)
+    counts |= {"neutral_sentences": version.neutral_sentences}
     log.info("published", version=version.number, kind=version.kind, job=candidate.job_id, **counts, seconds=seconds)
     return version
 

@@ -17,7 +17,7 @@ from service.lifecycle.fenced import fenced_write
 from service.lifecycle.fit_inputs import read_fit_edits, scores_of
 from service.lifecycle.fit_loop import fit_until_final
 from service.lifecycle.head_snapshot import load_head_overlay, read_head
-from service.lifecycle.job_claims import WORN_OUT, claim_job, is_worn_out
+from service.lifecycle.job_claims import WORN_OUT, claim_job, is_worn_out, sentences_of
 from service.lifecycle.job_hooks import JobHooks
 from service.lifecycle.lease import Lease
 from service.lifecycle.publish import Candidate, publish
@@ -101,7 +101,11 @@ def _claim(context: EditingContext, lease: Lease) -> Job | None:
         if is_worn_out(job, context.settings.claims):
             jobs.finish(connection, job.id, error=WORN_OUT, now=now)
             return jobs.get(connection, job.id)
-        return claim_job(connection, job, fence=lease.fence, now=context.clock(), edit_ids=retractions, parent=head.version)
+        sentences = sentences_of(context, job)
+        if not context.editors_by_part.has(sentences):
+            return None
+        values = {"edit_ids": retractions, "parent": head.version, "neutral_sentences": sentences}
+        return claim_job(connection, job, fence=lease.fence, now=context.clock(), **values)
 
 
 def _run_job(context: EditingContext, lease: Lease, job: Job) -> None:
@@ -116,7 +120,7 @@ def _run_job(context: EditingContext, lease: Lease, job: Job) -> None:
     tensors = Overlay(load_head_overlay(context, head.version).tensors, None)
     policy = WindowPolicy(context, tensors, desired, known, LOST, failures=job.failures)
     with context.edit_fits_idle.busy():
-        fitted = fit_until_final(context, policy, job_hooks)
+        fitted = fit_until_final(context, job, policy, job_hooks)
     live_set = policy.live_set
     changes = [StatusChange(edit_id=edit_id, status=EditStatus.RETRACTED) for edit_id in retractions]
     changes += [
@@ -136,6 +140,7 @@ def _run_job(context: EditingContext, lease: Lease, job: Job) -> None:
             reason=job.reason,
             scores=scores_of(fitted, live_set),
             job_id=job.id,
+            neutral_sentences=None if fitted is None else job.neutral_sentences,
             item_count=len(live_set.window) + len(live_set.consolidated_sample) if fitted is not None else 0,
             required_edits=[item.edit_id for item in restored],
         ),

@@ -121,6 +121,7 @@ def _roll_back(
             scores=target.scores,
             minors=target.minors,
             major_at=target.major_at,
+            neutral_sentences=target.neutral_sentences,
         )
         versions.insert(connection, version, after, fence=fence, job_id=None)
         fallen = _write_changes(connection, context, before, after, author=author, version=moved.version, requeue=requeue)

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Literal
 
 import structlog
@@ -15,11 +16,12 @@ from service.background.exports import Exports
 from service.background.prompt_reservoir import PromptReservoir
 from service.domain.errors import Refused, Unavailable
 from service.editors.neutral import NeutralSentences
-from service.editors.neutral_store import has_neutral, load_or_sample_neutral
+from service.editors.neutral_store import NeutralPart, has_neutral, iterate_neutral, load_or_sample_neutral
 from service.editors.protocol import Hooks
 from service.lifecycle.checkpoints import Checkpoints
 from service.lifecycle.context import EditingContext, LifecycleContext
 from service.lifecycle.crash_points import arm
+from service.lifecycle.editors import Editors, EditorsByPart
 from service.lifecycle.head_follower import HeadFollower, PublishedHead
 from service.lifecycle.open_head import open_head
 from service.lifecycle.settings import LifecycleSettings
@@ -32,7 +34,7 @@ from service.lifecycle.store_identity import (
 from service.lm.base import Base
 from service.lm.overlay import EMPTY
 from service.runtime.base_model import open_base
-from service.runtime.edit_preparation import READY, EditPreparation, Prepared
+from service.runtime.edit_preparation import READY, EditPreparation
 from service.runtime.editors import bind_editors, check_editors
 from service.runtime.evaluator import Evaluator, capability_tasks
 from service.runtime.follow_loop import FollowLoop
@@ -60,7 +62,7 @@ def open_server(settings: Settings, role: Role = "all") -> Iterator[ServerState]
     and publishes; it answers no prompts. `all` is both. Several roles may work on one Postgres and one folder of checkpoints.
 
     What only edits need is prepared behind the open port, in a thread of its own: the first start of a large model samples its
-    neutral sentences for minutes.
+    neutral sentences for minutes. Fits begin with a first part of them.
 
     The head's checkpoint is loaded and verified before the block begins, so that a port that is opened in the block never answers
     for a missing version. Raises ServiceError, with advice, if a part cannot be opened.
@@ -152,23 +154,39 @@ class _Parts:
     doorbell: Doorbell
     follow_loop: FollowLoop
 
-    def read_neutral(self, hooks: Hooks | None = None) -> NeutralSentences:
-        """The neutral sentences. Without `hooks` they are read alone: raises Unavailable if nobody has sampled them yet."""
-        folder, shipped = self.settings.data_dir / "neutral", neutral_path()
-        if hooks is None and not has_neutral(self.base, folder, settings=self.settings.neutral, shipped=shipped):
+    @property
+    def neutral_folder(self) -> Path:
+        return self.settings.data_dir / "neutral"
+
+    def read_neutral(self) -> NeutralSentences:
+        """The neutral sentences, of a server that samples none. Raises Unavailable if nobody has sampled them yet."""
+        settings, shipped = self.settings.neutral, neutral_path()
+        if not has_neutral(self.base, self.neutral_folder, settings=settings, shipped=shipped):
             raise Unavailable("The neutral sentences of the base model are not there yet: a server that edits samples them.")
         view = self.serving.view_of(EMPTY)
-        return load_or_sample_neutral(self.base, folder, settings=self.settings.neutral, view=view, shipped=shipped, hooks=hooks)
+        return load_or_sample_neutral(self.base, self.neutral_folder, settings=settings, view=view, shipped=shipped)
 
-    def prepare_edits(self, hooks: Hooks, stack: ExitStack) -> Prepared:
+    def iterate_neutral(self, hooks: Hooks) -> Iterator[NeutralPart]:
+        """The neutral sentences, a first part and then all; sampled if nobody has sampled them yet."""
+        view, settings = self.serving.view_of(EMPTY), self.settings.neutral
+        return iterate_neutral(self.base, self.neutral_folder, settings=settings, view=view, shipped=neutral_path(), hooks=hooks)
+
+    def begin_edits(self, part: NeutralPart, hooks: Hooks, stack: ExitStack) -> "_Editing":
         """All that edits need, and a worker that is not started."""
-        neutral = self.read_neutral(hooks)
+        editors_by_part = EditorsByPart(self.prepare_editors(part, hooks))
+        return _Editing(self, editors_by_part, self._make_worker(self.context.with_editors(editors_by_part), stack))
+
+    def prepare_editors(self, part: NeutralPart, hooks: Hooks) -> Editors:
+        """The editors for a part of the neutral sentences, with what their first fit needs."""
         view_of, settings = self.serving.view_of, self.settings
-        editors = bind_editors(self.base, view_of, neutral, self.evaluator, settings, self.reservoir.sample)
-        context = self.context.with_editors(editors)
+        editors = bind_editors(
+            self.base, view_of, part.neutral, self.evaluator, settings, self.reservoir.sample, has_all=part.is_whole
+        )
         hooks.progress(0.0, "preparing fits")
-        editors.incremental.prepare(context.follower.current.overlay, hooks=hooks, ahead=False)
-        return Prepared(neutral, self._make_worker(context, stack))
+        # A fit that needs the same waits for it, so that it gives way to answers alone.
+        hooks = replace(hooks, yield_to_answers=self.serving.yield_to_answers)
+        editors.incremental.prepare(self.context.follower.current.overlay, hooks=hooks, ahead=False)
+        return editors
 
     def _make_worker(self, context: EditingContext, stack: ExitStack) -> Worker:
         """The worker with its chores."""
@@ -192,8 +210,21 @@ class _Parts:
         )
 
 
+@dataclass(frozen=True, eq=False)
+class _Editing:
+    """What fits edits, with the neutral sentences that are there."""
+
+    parts: _Parts
+    editors_by_part: EditorsByPart
+    worker: Worker
+
+    def grow(self, part: NeutralPart, hooks: Hooks) -> None:
+        """Let later fits use more neutral sentences."""
+        self.editors_by_part.grow(self.parts.prepare_editors(part, hooks))
+
+
 def _start_preparation(parts: _Parts, stack: ExitStack) -> EditPreparation:
-    preparation = EditPreparation(parts.prepare_edits, yield_to_answers=parts.serving.yield_to_answers)
+    preparation = EditPreparation(parts.iterate_neutral, parts.begin_edits, give_way=parts.context.yield_to_edits)
     preparation.start()
     stack.callback(preparation.stop, parts.settings.limits.drain_s)
     return preparation

@@ -31,9 +31,12 @@ def bind_editors(
     evaluator: Evaluator,
     settings: Settings,
     prompts: Callable[[], Sequence[str]] = no_prompts,
+    *,
+    has_all: bool = True,
 ) -> Editors:
     """The server's incremental method and all consolidating methods for one base. `prompts` returns real prompts whose answers a
-    retrain keeps as the base's. Raises Refused if the base cannot be edited as the settings of a method say.
+    retrain keeps as the base's. `has_all` says whether more neutral sentences will come. Raises Refused if the base cannot be
+    edited as the settings of a method say.
     """
     editor_context = EditorContext(base, view_of, neutral, prompts)
 
@@ -51,14 +54,21 @@ def bind_editors(
     def distance(one: Overlay, other: Overlay) -> float:
         return relative_distance(base.model, one, other)
 
+    def with_first(count: int) -> Editors:
+        return bind_editors(base, view_of, neutral.first(count), evaluator, settings, prompts, has_all=has_all)
+
+    questions = MonitorQuestions(base, view_of, neutral, evaluator.tasks, evaluator.measure_capability_ratio, has_all=has_all)
     return Editors(
         incremental=open_editor(settings.incremental_method),
         consolidating={name: open_editor(name) for name in names_of("consolidating")},
         base_answer=base_answer,
         score=evaluator.score,
         distance=distance,
-        monitor_probes=MonitorQuestions(base, view_of, neutral, evaluator.tasks, evaluator.measure_capability_ratio).probes(),
+        monitor_probes=questions.probes(),
         canary_size=len(neutral.canary),
+        neutral_sentences=len(neutral.sentences),
+        has_all=has_all,
+        with_first=with_first,
     )
 
 

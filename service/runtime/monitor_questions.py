@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar
 
 from service.domain.edit import Edit
-from service.editors.neutral import NeutralSentences, confident_rows
+from service.editors.neutral import CANDIDATES, NeutralSentences, confident_rows
 from service.evaluation.capability.measure import Task
 from service.lifecycle.editors import MonitorProbes, Share
 from service.lm.base import Base
@@ -30,8 +30,11 @@ class MonitorQuestions:
         neutral: NeutralSentences,
         tasks: Sequence[Task],
         capability_ratio: CapabilityRatio,
+        *,
+        has_all: bool = True,
     ) -> None:
         self._base, self._view_of, self._neutral, self._capability_ratio = base, view_of, neutral, capability_ratio
+        self._has_all = has_all
         self._tasks = choose_evenly(tasks, TASKS)
         self._inside_rows: list[Row] | None = None
 
@@ -52,8 +55,11 @@ class MonitorQuestions:
 
     def inside(self, overlay: Overlay, yield_to_answers: Callable[[], None]) -> Share | None:
         """The share of neutral sentences that a version continues as the base does, of those that fits may use. They are chosen
-        like the canary: the base model is sure of them.
+        like the canary: the base model is sure of them. None until all that they are chosen from is there, so that the questions
+        never change.
         """
+        if not self._has_all and len(self._neutral.sentences) < CANDIDATES * SENTENCES:
+            return None
         if self._inside_rows is None:
             ids = [sentence.ids for sentence in self._neutral.sentences]
             self._inside_rows = confident_rows(self._base, self._view_of(EMPTY), ids, SENTENCES, yield_to_answers)

@@ -19,7 +19,7 @@ ACTIVE = sa.text(t.ACTIVE)  # literally as in the partial index: otherwise SQLit
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """One job. `edit_ids` are ordered. With the same `parent` and `seed` a repetition gives the same bytes."""
+    """One job. `edit_ids` are ordered. With the same `parent`, `seed` and `neutral_sentences` a repetition gives the same bytes."""
 
     id: str
     kind: str  # apply, refit, retrain, export
@@ -47,6 +47,7 @@ class Job:
     cancel_asked_at: datetime | None = None
     cancelled_by: str | None = None
     retry_at: datetime | None = None  # between two attempts: the time of the next one
+    neutral_sentences: int | None = None  # that its fits may use, the first of all; None: all, or not chosen yet
 
     @property
     def is_active(self) -> bool:

@@ -152,6 +152,7 @@ versions = sa.Table(
     ),  # the version with complete rows; this version's own rows are changes to them
     sa.Column("minors", sa.Integer, nullable=False),  # minor retrains in its tensors since the last major one
     sa.Column("major_at", UtcDateTime),  # when its tensors were last trained from the base; null: never
+    sa.Column("neutral_sentences", sa.Integer),  # that its fit might use, the first of all; null: all, or no fit
     sa.Column("author", sa.Text, nullable=False),
     sa.Column("reason", sa.Text),
     sa.Column("created_at", UtcDateTime, nullable=False),
@@ -196,6 +197,7 @@ jobs = sa.Table(
     sa.Column("edit_ids", sa.JSON, nullable=False),
     sa.Column("parent", sa.BigInteger),
     sa.Column("seed", sa.BigInteger),
+    sa.Column("neutral_sentences", sa.Integer),  # that its fits may use, the first of all; null: all, or not chosen yet
     sa.Column("claims", sa.Integer, nullable=False),  # how often a worker claimed it
     sa.Column("failures", sa.Integer, nullable=False),  # how often its fit failed
     sa.Column("progress", sa.Float(53), nullable=False),

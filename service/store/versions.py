@@ -109,6 +109,7 @@ def insert(connection: Connection, version: Version, live_set: LiveSet, *, fence
         "root": root,
         "minors": version.minors,
         "major_at": version.major_at,
+        "neutral_sentences": version.neutral_sentences,
         "author": version.author,
         "reason": version.reason,
         "created_at": version.created_at,
@@ -268,6 +269,7 @@ def _version(row: RowMapping) -> Version:
         pinned=row["pinned"],
         minors=row["minors"],
         major_at=row["major_at"],
+        neutral_sentences=row["neutral_sentences"],
     )
 
 

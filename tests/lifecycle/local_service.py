@@ -13,6 +13,7 @@ from service.domain.liveset import LiveSet
 from service.domain.version import Version, VersionStatus
 from service.lifecycle.checkpoints import Checkpoints
 from service.lifecycle.context import EditingContext
+from service.lifecycle.editors import EditorsByPart
 from service.lifecycle.head_follower import HeadFollower, PublishedHead
 from service.lifecycle.open_head import OpenedHead, open_head
 from service.lifecycle.retract import Retraction, retract
@@ -69,7 +70,7 @@ class LocalService:
         self.context = EditingContext(
             store=self.store,
             checkpoints=overlays,
-            editors=self.ledger.editors(),
+            editors_by_part=EditorsByPart(self.ledger.editors()),
             follower=follower,
             settings=self.settings,
             clock=self.store.clock,

@@ -63,7 +63,19 @@ def _read(server: ServerState, number: str) -> VersionOut:
 
 
 def _out(connection: Connection, version: Version, head: int) -> VersionOut:
-    same = ("number", "parent", "digest", "edits_counted", "window", "created_at", "author", "reason", "restores", "pinned")
+    same = (
+        "number",
+        "parent",
+        "digest",
+        "edits_counted",
+        "window",
+        "created_at",
+        "author",
+        "reason",
+        "restores",
+        "pinned",
+        "neutral_sentences",
+    )
     return VersionOut(
         **{name: getattr(version, name) for name in same},
         kind=str(version.kind),

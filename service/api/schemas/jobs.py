@@ -49,6 +49,7 @@ EXAMPLE_JOB: dict[str, Any] = {
     "cancel_asked_at": None,
     "cancelled_by": None,
     "retry_at": None,
+    "neutral_sentences": 3000,
 }
 EXAMPLE_EXPORT: dict[str, Any] = EXAMPLE_JOB | {
     "kind": "export",
@@ -63,6 +64,7 @@ EXAMPLE_EXPORT: dict[str, Any] = EXAMPLE_JOB | {
     "request": {"version": 12, "name": "friday", "consolidate": None, "max_shard_size": None},
     "log": [],
     "started_at": None,
+    "neutral_sentences": None,
 }
 
 
@@ -114,7 +116,7 @@ class JobOut(Out):
     status: str = Field(description="queued, running, done, failed or cancelled")
     progress: float = Field(description="share of the work done, 0 to 1")
     seconds_left: float | None = Field(description="an estimate from the progress so far; null without one")
-    stage: str | None = Field(description="what the job does now")
+    stage: str | None = Field(description="what the job does now, or what it waits for")
     attempts: int = Field(description="how often a worker claimed the job; more than once if the server ended in the middle")
     reason: str | None
     author: str
@@ -131,11 +133,28 @@ class JobOut(Out):
     cancel_asked_at: datetime | None = Field(description="when the cancellation was requested")
     cancelled_by: str | None
     retry_at: datetime | None = Field(description="when the next attempt is due, while the job waits for it")
+    neutral_sentences: int | None = Field(
+        description="how many neutral sentences its fits may use, chosen when it begins, so that a repetition gives the same bytes;"
+        " null: it has not begun, fits nothing, or was begun by an earlier release, with all"
+    )
 
     @classmethod
     def of(cls, job: Job, seconds_left: float | None) -> Self:
         """A job of the store as an answer."""
-        same = ("id", "kind", "mode", "method", "status", "progress", "stage", "reason", "author", "version", "error")
+        same = (
+            "id",
+            "kind",
+            "mode",
+            "method",
+            "status",
+            "progress",
+            "stage",
+            "reason",
+            "author",
+            "version",
+            "error",
+            "neutral_sentences",
+        )
         when = ("created_at", "started_at", "finished_at", "cancel_asked_at", "cancelled_by", "retry_at")
         return cls(
             **{name: getattr(job, name) for name in same + when},

@@ -38,7 +38,7 @@ EXAMPLE_FIGURE: dict[str, Any] = {
     "at": "2026-11-20T12:00:01Z",
 }
 EXAMPLE_MEASURED: dict[str, Any] = {"retention": EXAMPLE_FIGURE | {"score": 1.0, "n": 2}, "locality_outside": EXAMPLE_FIGURE}
-EXAMPLE_VERSION |= {"minors": 0, "major_at": None, "drift": None, "measured": EXAMPLE_MEASURED}
+EXAMPLE_VERSION |= {"minors": 0, "major_at": None, "drift": None, "neutral_sentences": 3000, "measured": EXAMPLE_MEASURED}
 
 
 class VersionQuery(QueryIn):
@@ -94,6 +94,10 @@ class VersionOut(Out):
     minors: int = Field(description=MINORS)
     major_at: datetime | None = Field(description=MAJOR_AT)
     drift: dict[str, Any] | None = Field(description=DRIFT)
+    neutral_sentences: int | None = Field(
+        description="how many neutral sentences its fit might use; fewer than there are if it was fitted while the others were"
+        " sampled; null: no fit made it, or an earlier release did, with all"
+    )
     measured: Measured
 
 
@@ -247,7 +251,8 @@ class ModelOut(Out):
     measured: Measured
     waiting: int = Field(description="number of edits that are queued or applying")
     getting_ready: str | None = Field(
-        description="after a start, what edits still wait for, such as the base model's neutral sentences; null: they are fitted"
+        description="after a start, what edits still wait for, such as the base model's neutral sentences; or that they are"
+        " fitted with a first part of these, while a retrain waits for all; null: fits use all"
     )
     degraded: str | None = Field(
         description="a fault that an operator should look at, such as: the database names a newer version than the one that"

@@ -78,5 +78,6 @@ def prepare_pool(runner: RowRunner, neutral: NeutralSentences, settings: BaftSet
         rows = neutral.draw(settings.preserve_pool, torch.Generator().manual_seed(0), last_words=settings.preserve_words)
         return NeutralPool(runner, rows)
 
-    key = ("pool", runner.view.tensors_digest, runner.first_block, runner.last, settings.preserve_pool, settings.preserve_words)
+    drawn_from = (len(neutral.sentences), settings.preserve_pool, settings.preserve_words)
+    key = ("pool", runner.view.tensors_digest, runner.first_block, runner.last, *drawn_from)
     return neutral.get_or_make(key, make_pool, keep=_KEPT_POOLS, ahead=ahead)

@@ -80,7 +80,7 @@ def prepare_candidate(
         return NotAccepted((f"it lost {len(lost)} edits, more than a window may hold",))
     if len(lost) + len(added_ids) > context.settings.cadence.hard:
         return RestartNeeded("with the edits that arrived meanwhile the new window would be too long")
-    window = _fit_window(context, tensors, live_set, added_ids, job_hooks, head)
+    window = _fit_window(context, job, tensors, live_set, added_ids, job_hooks, head)
     if window is None:
         return HeadMoved()
     unsuperseded = {old: LOST for old, new in changes_of_head.superseded.items() if new in window.drop_reasons}
@@ -101,6 +101,7 @@ def prepare_candidate(
         reason=job.reason,
         scores=scores,
         job_id=job.id,
+        neutral_sentences=None if trained is None and window.fitted is None else job.neutral_sentences,
         required_edits=[*ids, *added_ids],
         mode=plan.mode,
         item_count=len(plan.items) if window.fitted is None else _item_count(window.live_set),
@@ -128,6 +129,7 @@ def _new_live_set(plan: RetrainPlan, additions: Sequence[LiveItem], lost: Collec
 
 def _fit_window(
     context: EditingContext,
+    job: Job,
     tensors: Overlay,
     live_set: LiveSet,
     added_ids: Collection[str],
@@ -149,7 +151,7 @@ def _fit_window(
     hooks = replace(job_hooks, is_stale=is_head_moved, yields_to_edits=False)
     with context.edit_fits_idle.busy():
         try:
-            fitted = fit_until_final(context, policy, hooks)
+            fitted = fit_until_final(context, job, policy, hooks)
         except FitCancelled:
             if is_head_moved():
                 return None

@@ -125,10 +125,10 @@ class Retrain:
         known = read_fit_edits(self._context, LiveSet(), [item.edit_id for item in plan.items])
         assert job.seed is not None
         hooks = job_hooks.hooks().scale_progress(0.0, TRAINING_SHARE)
-        editor = self._context.editors.consolidating[plan.method]
-        trained = editor.fit(items_of(plan.items, known), plan.start, seed=job.seed, hooks=hooks)
+        editors = self._context.editors_by_part.of(job.neutral_sentences)
+        trained = editors.consolidating[plan.method].fit(items_of(plan.items, known), plan.start, seed=job.seed, hooks=hooks)
         hooks.progress(1.0, "getting ready for edits")
-        self._context.editors.incremental.prepare(trained.overlay, hooks=hooks, ahead=True)
+        editors.incremental.prepare(trained.overlay, hooks=hooks, ahead=True)
         snapshots.append_log(self._context, job, f"trained on {len(plan.items)} edits: {_format_scores(trained)}")
         return trained
 

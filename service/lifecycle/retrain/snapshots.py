@@ -8,6 +8,7 @@ bytes.
 import contextlib
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 
 from sqlalchemy.engine import Connection
 
@@ -18,11 +19,11 @@ from service.domain.errors import Corrupt, Gone, NotFound, Unavailable
 from service.domain.liveset import LiveItem, LiveSet
 from service.editors.registry import find_method, is_consolidating
 from service.lifecycle.cadence_inputs import read_cadence_inputs
-from service.lifecycle.context import LifecycleContext
+from service.lifecycle.context import EditingContext, LifecycleContext
 from service.lifecycle.fenced import fenced_write
 from service.lifecycle.fit_inputs import seed_of
 from service.lifecycle.head_snapshot import HeadSnapshot, load_head_overlay
-from service.lifecycle.job_claims import claim_job, is_worn_out
+from service.lifecycle.job_claims import claim_job, is_worn_out, sentences_of
 from service.lifecycle.lease import Lease
 from service.lifecycle.retrain.retries import end_failed
 from service.lm.overlay import EMPTY, Overlay
@@ -30,6 +31,7 @@ from service.store import edits, events, heads, jobs, versions
 from service.store.events import Event
 from service.store.jobs import Job
 
+WAITING = "waiting until all neutral sentences are there"
 RETRAINABLE = (EditStatus.APPLIED, EditStatus.CONSOLIDATED, EditStatus.DEFERRED)
 
 
@@ -46,11 +48,14 @@ class RetrainPlan:
     start_set: LiveSet = field(default_factory=LiveSet)
 
 
-def claim(context: LifecycleContext, lease: Lease) -> Job | None:
+def claim(context: EditingContext, lease: Lease) -> Job | None:
     """Claim the running or queued retrain, unless its next attempt is not due yet. A retrain that a worker left is repeated as
     it was, if it can still be published.
+
+    A retrain waits until all neutral sentences are there: what it costs elsewhere stays in the tensors until the next major one.
     """
-    requests_ahead = _read_requests_ahead(context)
+    has_all = context.editors.has_all
+    requests_ahead = _read_requests_ahead(context) if has_all else {}
     with fenced_write(context, lease.fence) as (connection, _):
         job = jobs.find_active(connection, "retrain")
         if job is None:
@@ -59,21 +64,24 @@ def claim(context: LifecycleContext, lease: Lease) -> Job | None:
         if job.cancel_asked_at is not None:
             _end_cancelled(connection, context, job)
             return jobs.get(connection, job.id)
-        if job.status == "queued":
-            return _write_snapshot(connection, context, lease, job, requests_ahead)
         if job.retry_at is not None and now < job.retry_at:
             return None
+        if not has_all:
+            _note_waiting(connection, job, now)
+            return None
+        if job.status == "queued":
+            return _write_snapshot(connection, context, lease, job, requests_ahead)
         if is_worn_out(job, context.settings.claims):
             end_failed(connection, context, job, "it ended the process again and again")
             return jobs.get(connection, job.id)
         jobs.append_to_log(connection, job.id, "taken up again", now)
-        job = claim_job(connection, job, fence=lease.fence, now=context.clock(), progress=0.0, retry_at=None)
+        job = claim_job(connection, job, fence=lease.fence, now=context.clock(), progress=0.0, stage=None, retry_at=None)
         is_trainable = edits.check_all_have_status(connection, job.edit_ids, RETRAINABLE)
         is_repeatable = is_trainable and _installed_method(job) is not None and _can_start(connection, context, job)
         return job if is_repeatable else _write_snapshot(connection, context, lease, job, requests_ahead)
 
 
-def replace_snapshot(context: LifecycleContext, lease: Lease, without: Collection[str] = ()) -> Job | None:
+def replace_snapshot(context: EditingContext, lease: Lease, without: Collection[str] = ()) -> Job | None:
     """Give the running job a new snapshot, `without` some of the deferred edits."""
     requests_ahead = _read_requests_ahead(context)
     with fenced_write(context, lease.fence) as (connection, _):
@@ -168,9 +176,16 @@ def _read_requests_ahead(context: LifecycleContext) -> Mapping[str, EditRequest]
         return edits.read_requests_by_id(connection, [item.edit_id for item in read_snapshot(connection)])
 
 
+def _note_waiting(connection: Connection, job: Job, now: datetime) -> None:
+    """Write into a job, once, that it waits for neutral sentences."""
+    if job.stage != WAITING:
+        jobs.append_to_log(connection, job.id, WAITING, now)
+        jobs.write(connection, job.id, stage=WAITING)
+
+
 def _write_snapshot(
     connection: Connection,
-    context: LifecycleContext,
+    context: EditingContext,
     lease: Lease,
     job: Job,
     requests_ahead: Mapping[str, EditRequest],
@@ -194,8 +209,9 @@ def _write_snapshot(
     method = _installed_method(job) or _method_of(entering, context.settings.consolidating_method)
     message = f"{mode} retrain by {find_method(method).title}: snapshot of {len(ids)} edits, of version {head.version}"
     jobs.append_to_log(connection, job.id, message, now)
-    values = {"parent": head.version, "method": method, "mode": mode, "seed": seed_of(requests)}
-    return claim_job(connection, job, fence=lease.fence, now=context.clock(), edit_ids=ids, **values)
+    values = {"parent": head.version, "method": method, "mode": mode, "seed": seed_of(requests), "stage": None}
+    sentences = sentences_of(context, job)
+    return claim_job(connection, job, fence=lease.fence, now=context.clock(), edit_ids=ids, neutral_sentences=sentences, **values)
 
 
 def _installed_method(job: Job) -> str | None:

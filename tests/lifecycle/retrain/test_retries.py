@@ -12,6 +12,7 @@ from sqlalchemy.engine import Connection
 from service.background.jobs import cancel_job, list_jobs
 from service.domain.edit import EditStatus
 from service.domain.errors import Unavailable
+from service.lifecycle.editors import EditorsByPart
 from service.lifecycle.settings import LifecycleSettings
 from service.runtime.worker import Worker
 from service.store import jobs
@@ -46,7 +47,7 @@ def set_manual_clock(local: LocalService) -> ManualClock:
 def replace_retrain(local: LocalService, locft: Callable[..., object], clock: Callable[[], datetime] | None = None) -> None:
     """Make a service retrain by `locft`, with another clock if one is given."""
     editors = replace(local.context.editors, consolidating={"locft": ConsolidatingFits(locft)})  # type: ignore[arg-type]
-    local.context = replace(local.context, editors=editors, clock=clock or local.context.clock)
+    local.context = replace(local.context, editors_by_part=EditorsByPart(editors), clock=clock or local.context.clock)
     local.worker = Worker(local.context, is_only_server=True)
 
 
