@@ -1,8 +1,9 @@
 """Applying: edits that wait together become one job. BaFT fits them on top of the head; then they are published or deferred.
 
-The row of a job holds its edits, parent, seed and number of neutral sentences, so that a worker that restarts repeats the job exactly. If the head moves
-during the fit, the job is repeated on the new head. A fit stops as soon as one of its edits is retracted, and the job is
-repeated without that edit. The fit of a large edit also gives way to small edits, and the large edit is queued again.
+The row of a job holds its edits, parent, seed and number of neutral sentences, so that a worker that restarts repeats the job
+exactly. If the head moves during the fit, the job is repeated on the new head. A fit stops as soon as one of its edits is
+retracted, and the job is repeated without that edit. The fit of a large edit also gives way to small edits, and the large edit is
+queued again.
 """
 
 from collections.abc import Mapping, Sequence

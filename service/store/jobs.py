@@ -19,7 +19,7 @@ ACTIVE = sa.text(t.ACTIVE)  # literally as in the partial index: otherwise SQLit
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """One job. `edit_ids` are ordered. With the same `parent`, `seed` and `neutral_sentences` a repetition gives the same bytes."""
+    """One job. `edit_ids` are ordered. A repetition with the same `parent`, `seed` and `neutral_sentences` gives equal bytes."""
 
     id: str
     kind: str  # apply, refit, retrain, export

@@ -9,8 +9,9 @@ import pytest
 
 from service.domain.errors import Unavailable
 from service.editors import neutral_store
+from service.editors.neutral_store import NeutralPart
 from service.editors.protocol import FitCancelled, Hooks
-from service.runtime.edit_preparation import EditPreparation, Prepared
+from service.runtime.edit_preparation import EditPreparation
 from tests.api.live_server import LiveServer, live_server, tiny_settings
 
 WAIT_S = 30.0
@@ -83,19 +84,26 @@ def test_a_server_stops_in_the_middle_of_getting_ready_and_goes_on_later(gate: G
         assert again.follow(f"/edits/{posted['id']}", lambda edit: edit["status"] == "applied")["version"] == 1
 
 
+class NeverBegun:
+    """Fits nothing: a test that reaches it has failed."""
+
+    def __init__(self, part: NeutralPart, hooks: Hooks, stack: ExitStack) -> None:
+        raise AssertionError("nothing should begin")
+
+
 def test_getting_ready_is_tried_again_after_a_fault_and_says_so() -> None:
     faults = [Unavailable("the disk is full"), RuntimeError("a secret")]
     states: list[str] = []
     over = threading.Event()
 
-    def prepare(hooks: Hooks, stack: ExitStack) -> Prepared:
+    def sentences(hooks: Hooks) -> Iterator[NeutralPart]:
         states.append(preparation.state)
         if faults:
             raise faults.pop(0)
         over.set()
         raise Unavailable("still full")
 
-    preparation = EditPreparation(prepare, retry_s=0.01)
+    preparation = EditPreparation(sentences, NeverBegun, retry_s=0.01)
     preparation.start()
     assert over.wait(WAIT_S)
     preparation.stop(WAIT_S)
@@ -105,10 +113,10 @@ def test_getting_ready_is_tried_again_after_a_fault_and_says_so() -> None:
 
 
 def test_the_process_is_not_sound_if_getting_ready_ends_without_a_worker() -> None:
-    def prepare(hooks: Hooks, stack: ExitStack) -> Prepared:
+    def sentences(hooks: Hooks) -> Iterator[NeutralPart]:
         raise FitCancelled("cancelled")
 
-    preparation = EditPreparation(prepare)
+    preparation = EditPreparation(sentences, NeverBegun)
     preparation.start()
     preparation.stop(WAIT_S)
 

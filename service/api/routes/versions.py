@@ -63,24 +63,13 @@ def _read(server: ServerState, number: str) -> VersionOut:
 
 
 def _out(connection: Connection, version: Version, head: int) -> VersionOut:
-    same = (
-        "number",
-        "parent",
-        "digest",
-        "edits_counted",
-        "window",
-        "created_at",
-        "author",
-        "reason",
-        "restores",
-        "pinned",
-        "neutral_sentences",
-    )
+    same = ("number", "parent", "digest", "edits_counted", "window", "created_at", "author", "reason", "restores", "pinned")
     return VersionOut(
         **{name: getattr(version, name) for name in same},
         kind=str(version.kind),
         status=str(version.status),
         scores=dict(version.scores),
+        neutral_sentences=version.neutral_sentences,
         head=version.number == head,
         **read_details(connection, version),
     )

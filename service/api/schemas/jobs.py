@@ -134,31 +134,19 @@ class JobOut(Out):
     cancelled_by: str | None
     retry_at: datetime | None = Field(description="when the next attempt is due, while the job waits for it")
     neutral_sentences: int | None = Field(
-        description="how many neutral sentences its fits may use, chosen when it begins, so that a repetition gives the same bytes;"
-        " null: it has not begun, fits nothing, or was begun by an earlier release, with all"
+        description="how many neutral sentences its fits may use, chosen when it begins, so that a repetition gives the same"
+        " bytes; null: it has not begun, fits nothing, or was begun by an earlier release, with all"
     )
 
     @classmethod
     def of(cls, job: Job, seconds_left: float | None) -> Self:
         """A job of the store as an answer."""
-        same = (
-            "id",
-            "kind",
-            "mode",
-            "method",
-            "status",
-            "progress",
-            "stage",
-            "reason",
-            "author",
-            "version",
-            "error",
-            "neutral_sentences",
-        )
+        same = ("id", "kind", "mode", "method", "status", "progress", "stage", "reason", "author", "version", "error")
         when = ("created_at", "started_at", "finished_at", "cancel_asked_at", "cancelled_by", "retry_at")
         return cls(
             **{name: getattr(job, name) for name in same + when},
             attempts=job.claims,
+            neutral_sentences=job.neutral_sentences,
             seconds_left=seconds_left,
             request=_plain(job.request),
             result=_plain(job.result),
