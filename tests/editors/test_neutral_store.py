@@ -7,9 +7,10 @@ from typing import Any
 import pytest
 
 from service.atlas import neutral_path, weights_path
+from service.editors import neutral_store
 from service.editors.neutral import NeutralSentences
 from service.editors.neutral_settings import NeutralSettings
-from service.editors.neutral_store import has_neutral, load_or_sample_neutral
+from service.editors.neutral_store import NeutralPart, has_neutral, iterate_neutral, load_or_sample_neutral
 from service.editors.protocol import FitCancelled, Hooks
 from service.lm.base import load_base
 from tests.editors.taught_model import taught_base
@@ -19,6 +20,11 @@ SETTINGS = NeutralSettings(sentences=40, canary=4, tokens=10, batch=10)
 
 def load(folder: Path, **more: Any) -> NeutralSentences:
     return load_or_sample_neutral(taught_base(), folder, settings=SETTINGS, **more)
+
+
+def parts_of(folder: Path, *, first: int, **more: Any) -> list[NeutralPart]:
+    settings = SETTINGS.model_copy(update={"first_part": first})
+    return list(iterate_neutral(taught_base(), folder, settings=settings, **more))
 
 
 def interrupt(folder: Path, *, at: float) -> list[float]:
@@ -42,6 +48,53 @@ def test_sampling_goes_on_where_the_last_process_stopped_to_the_same_sentences(t
     assert [path.suffix for path in (tmp_path / "cut").iterdir()] == [".json"]
 
 
+def test_the_first_part_comes_before_the_rest_is_sampled_and_is_the_beginning_of_all(tmp_path: Path) -> None:
+    shares = [0.0]
+    hooks = Hooks(progress=lambda share, stage: shares.append(share))
+    coming = iterate_neutral(taught_base(), tmp_path, settings=SETTINGS.model_copy(update={"first_part": 2}), hooks=hooks)
+
+    first = next(coming)
+    assert (first.is_whole, first.of, len(first.neutral.sentences)) == (False, 40, 2)
+    assert max(shares) < 0.8
+    (whole,) = coming
+
+    assert whole.is_whole and len(whole.neutral.sentences) > 2
+    assert whole.neutral.sentences[:2] == first.neutral.sentences
+    assert whole.neutral.canary == first.neutral.canary and len(first.neutral.canary) == SETTINGS.canary
+    assert whole.neutral.first(2).sentences == first.neutral.sentences
+
+
+def test_the_size_of_the_first_part_changes_neither_the_sentences_nor_their_file(tmp_path: Path) -> None:
+    *_, in_parts = parts_of(tmp_path / "parts", first=5)
+    (at_once,) = parts_of(tmp_path / "once", first=40)
+
+    assert in_parts.neutral.sentences == at_once.neutral.sentences and in_parts.neutral.canary == at_once.neutral.canary
+    (one,), (other,) = (tmp_path / "parts").iterdir(), (tmp_path / "once").iterdir()
+    assert (one.name, one.read_bytes()) == (other.name, other.read_bytes())
+
+
+def test_sentences_that_are_there_come_in_one_part(tmp_path: Path) -> None:
+    load(tmp_path)
+
+    (part,) = parts_of(tmp_path, first=5)
+
+    assert part.is_whole and part.neutral.sentences == load(tmp_path).sentences
+
+
+def test_after_a_restart_the_first_part_is_the_same_and_comes_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = SETTINGS.model_copy(update={"first_part": 5})
+    first = next(iterate_neutral(taught_base(), tmp_path, settings=settings))
+
+    def never(*_: object) -> list:
+        raise AssertionError("the canary is chosen again")
+
+    monkeypatch.setattr(neutral_store, "continue_sentences", never)
+    again, whole = parts_of(tmp_path, first=5)
+
+    assert again.neutral.sentences == first.neutral.sentences and again.neutral.canary == first.neutral.canary
+    assert whole.neutral.canary == first.neutral.canary
+
+
 @pytest.mark.parametrize(
     "damage",
     [
@@ -50,9 +103,10 @@ def test_sampling_goes_on_where_the_last_process_stopped_to_the_same_sentences(t
         lambda text: json.dumps(json.loads(text) | {"generator": [7]}),
         lambda text: json.dumps(json.loads(text) | {"sampled": [["x"]] * 10}),
         lambda text: json.dumps(json.loads(text) | {"sampled": [[1, 2]] * 7}),
+        lambda text: json.dumps(json.loads(text) | {"canary": [[[1, 2], 2]]}),
         lambda text: "[]",
     ],
-    ids=["cut off", "another state", "no text", "no ids", "no whole part", "another form"],
+    ids=["cut off", "another state", "no text", "no ids", "no whole part", "no cut", "another form"],
 )
 def test_a_damaged_part_is_sampled_again(tmp_path: Path, damage: Any) -> None:
     whole = load(tmp_path / "whole")
