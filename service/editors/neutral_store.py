@@ -151,17 +151,17 @@ class _Sampling:
             return
         logged_at = time.monotonic()
         log.info("sampling neutral sentences, once for this base model", of=count, done=len(sampled.sentences))
-        self._show(SAMPLING)
         yield
+        self._show(SAMPLING)
         for part in self._sample(count - len(sampled.sentences)):
             sampled.sentences += part
-            self._show(SAMPLING)
             if len(sampled.sentences) < count:
                 _keep(self.path, sampled)
             if time.monotonic() - logged_at >= PROGRESS_INTERVAL_S:
                 logged_at = time.monotonic()
                 log.info(SAMPLING, done=len(sampled.sentences), of=count)
             yield
+            self._show(SAMPLING)  # the caller may have prepared fits
 
     def has_first_part(self) -> bool:
         """Whether there are enough sentences for fits to begin, and not all."""

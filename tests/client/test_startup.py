@@ -1,8 +1,11 @@
 """The start of a local server: a long start is waited for, and a server that stalls or ends is reported in a sentence."""
 
+import json
 import sys
 import tempfile
+import threading
 from collections.abc import Callable
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -101,6 +104,32 @@ def test_a_start_of_forty_minutes_is_waited_for_while_its_log_grows(tmp_path: Pa
 
     assert clock.now == 40 * 60.0
     assert texts[-1] == "the server starts, 2340 s: sampling neutral sentences, 39 of 40"
+
+
+def test_a_start_is_waited_for_while_the_server_says_that_it_gets_ready(tmp_path: Path) -> None:
+    class GettingReady(BaseHTTPRequestHandler):
+        asked_count = 0
+
+        def do_GET(self) -> None:
+            GettingReady.asked_count += 1
+            edits = "ok" if self.asked_count > 40 else f"sampling neutral sentences, {self.asked_count}%"
+            body = json.dumps({"status": "ok", "checks": {"edits": edits}}).encode()
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    clock = SleepClock(lambda _: None)
+    with HTTPServer(("127.0.0.1", 0), GettingReady) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_port}"
+        ServerStart(url, tmp_path / "log", lambda: False, clock=clock, sleep=clock.sleep, stall_s=180.0).wait()
+        server.shutdown()
+
+    assert clock.now == 40 * 60.0
 
 
 def test_a_second_start_does_not_report_the_last_line_of_the_first_start(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from service.lifecycle import crash_points
 from service.lifecycle.editors import Editors, EditorsByPart
 from service.lifecycle.retrain.snapshots import WAITING
 from service.lifecycle.settings import LifecycleSettings
+from service.lm.overlay import EMPTY
 from service.runtime.editors import bind_editors
 from service.runtime.evaluator import Evaluator
 from service.settings import Settings
@@ -188,6 +189,14 @@ def test_a_job_of_an_earlier_release_uses_all_sentences(local: LocalService) -> 
     local.worker.drain()
     assert local.edit(edit).status == "applied"
     local.close()
+
+
+def test_the_monitor_asks_sentences_of_fits_only_once_its_choice_is_final() -> None:
+    some, everything = (RealFits(count).editors().monitor_probes for count in (2, 3))
+
+    assert some is not None and some.inside(EMPTY, lambda: None) is None
+    assert everything is not None and (share := everything.inside(EMPTY, lambda: None)) is not None
+    assert (share.score, share.n) == (1.0, 3)
 
 
 def test_a_fit_gets_the_sentences_of_its_job_and_never_fewer() -> None:
