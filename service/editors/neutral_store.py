@@ -134,6 +134,7 @@ class _Sampling:
     path: Path
     hooks: Hooks
     _sampled: _Sampled = field(init=False)
+    _tokens: int = field(default=0, init=False)  # of each sentence of the part that is being sampled
 
     def __post_init__(self) -> None:
         self._sampled = _resume(self.path, self.settings)
@@ -155,6 +156,7 @@ class _Sampling:
         self._show(SAMPLING)
         for part in self._sample(count - len(sampled.sentences)):
             sampled.sentences += part
+            self._tokens = 0
             if len(sampled.sentences) < count:
                 _keep(self.path, sampled)
             if time.monotonic() - logged_at >= PROGRESS_INTERVAL_S:
@@ -187,8 +189,14 @@ class _Sampling:
             self._sampled.generator,
             max_tokens=self.settings.tokens,
             batch=self.settings.batch,
-            yield_to_answers=self.hooks.begin_step,
+            yield_to_answers=self._begin_token,
         )
+
+    def _begin_token(self) -> None:
+        """Give way, and show that a part goes on: on a large model one takes minutes."""
+        self.hooks.begin_step()
+        self._tokens += 1
+        self._show(SAMPLING)
 
     def _distinct(self) -> list[tuple[int, ...]]:
         return [ids for ids in dict.fromkeys(self._sampled.sentences) if cuts_of(self.base, ids)]
@@ -201,8 +209,9 @@ class _Sampling:
         return keep_confident(self.base, self.view, continued, self.settings.canary)
 
     def _show(self, stage: str) -> None:
-        count = self._candidates + self.settings.sentences
-        self.hooks.progress(_SAMPLED * len(self._sampled.sentences) / count if count else _SAMPLED, stage)
+        count, done = self._candidates + self.settings.sentences, float(len(self._sampled.sentences))
+        done += min(self.settings.batch, count - done) * min(1.0, self._tokens / self.settings.tokens)
+        self.hooks.progress(_SAMPLED * done / count if count else _SAMPLED, stage)
 
 
 def _partial(path: Path) -> Path:

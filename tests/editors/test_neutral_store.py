@@ -53,6 +53,7 @@ def test_sampling_goes_on_where_the_last_process_stopped_to_the_same_sentences(t
     rest = load(tmp_path / "cut", hooks=Hooks(progress=lambda share, stage: shares.append(share)))
 
     assert shares[0] > 0.4  # what was sampled is not sampled again
+    assert shares == sorted(shares) and len(shares) > 20  # also between two tokens
     assert rest.sentences == whole.sentences and rest.canary == whole.canary
     assert [path.suffix for path in (tmp_path / "cut").iterdir()] == [".json"]
 

@@ -183,14 +183,14 @@ class StubWorker:
         pass
 
 
-class CountedFits:
+class GrownParts:
     """Counts the parts that fits may use."""
 
     def __init__(self) -> None:
         self.worker = StubWorker()
         self.grown: list[bool] = []
 
-    def begin(self, part: NeutralPart, hooks: Hooks, stack: ExitStack) -> "CountedFits":
+    def begin(self, part: NeutralPart, hooks: Hooks, stack: ExitStack) -> "GrownParts":
         self.grown.append(part.is_whole)
         return self
 
@@ -199,7 +199,7 @@ class CountedFits:
 
 
 def test_a_fault_after_the_first_part_leaves_the_worker_running_and_is_tried_again() -> None:
-    some, fits, faults = neutral(), CountedFits(), [Unavailable("the disk is full")]
+    some, fits, faults = neutral(), GrownParts(), [Unavailable("the disk is full")]
     states: list[str] = []
 
     def sentences(hooks: Hooks) -> Iterator[NeutralPart]:
