@@ -131,6 +131,19 @@ def test_a_refit_uses_the_sentences_that_are_there_when_it_begins(local: LocalSe
     assert (local.head.kind, local.head.neutral_sentences) == ("retract", 4)
 
 
+def test_a_killed_refit_is_repeated_with_the_sentences_that_it_began_with(local: LocalService) -> None:
+    gone, _ = local.live(("a", "1"), ("b", "2"))
+    local.retract(gone)
+    assert apply_and_die(local, "fit.middle", count=4)
+
+    local = local.again()
+    sample(local, ALL, has_all=True)
+    local.worker.drain()
+
+    assert (local.head.kind, local.head.neutral_sentences) == ("retract", 4)
+    local.close()
+
+
 def test_a_version_that_no_fit_made_has_no_number_of_sentences(local: LocalService) -> None:
     sample(local, 4)
     (gone,) = local.live(("a", "1"))
