@@ -87,13 +87,15 @@ class NeutralSentences:
         return [tuple(token for token in row.ids if token not in special)[:_PREFIX_TOKENS] for row in rows]
 
 
-def keep_confident(base: Base, view: View, continuations: list, count: int) -> list:
+def keep_confident(
+    base: Base, view: View, continuations: list, count: int, yield_to_answers: Callable[[], None] = lambda: None
+) -> list:
     """The first `count` continuations that the base model is confident of; if these are too few, the likeliest of the rest too.
 
     Where two continuations are almost equally likely, any change of the weights flips the greedy one: that is noise.
     """
     rows = [row_from_ids(base, ids, cut) for ids, cut in continuations]
-    losses = row_losses(view, rows, None).tolist() if rows else []
+    losses = row_losses(view, rows, None, yield_to_answers).tolist() if rows else []
     order = sorted(range(len(rows)), key=lambda index: max(losses[index], _CONFIDENT_LOSS))  # stable: confident ones in order
     return [continuations[index] for index in sorted(order[:count])]
 
@@ -111,7 +113,7 @@ def confident_rows(
     for start in range(0, len(candidates), _CHUNK):
         continuations += continue_sentences(base, view, candidates[start : start + _CHUNK], generator)
         yield_to_answers()
-    return [row_from_ids(base, ids, cut) for ids, cut in keep_confident(base, view, continuations, count)]
+    return [row_from_ids(base, ids, cut) for ids, cut in keep_confident(base, view, continuations, count, yield_to_answers)]
 
 
 def continue_sentences(

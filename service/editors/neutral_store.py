@@ -135,6 +135,7 @@ class _Sampling:
     hooks: Hooks
     _sampled: _Sampled = field(init=False)
     _tokens: int = field(default=0, init=False)  # of each sentence of the part that is being sampled
+    _logged_at: float = field(default_factory=time.monotonic, init=False)
 
     def __post_init__(self) -> None:
         self._sampled = _resume(self.path, self.settings)
@@ -150,7 +151,6 @@ class _Sampling:
         count, sampled = self._candidates + self.settings.sentences, self._sampled
         if not count:
             return
-        logged_at = time.monotonic()
         log.info("sampling neutral sentences, once for this base model", of=count, done=len(sampled.sentences))
         yield
         self._show(SAMPLING)
@@ -159,9 +159,7 @@ class _Sampling:
             self._tokens = 0
             if len(sampled.sentences) < count:
                 _keep(self.path, sampled)
-            if time.monotonic() - logged_at >= PROGRESS_INTERVAL_S:
-                logged_at = time.monotonic()
-                log.info(SAMPLING, done=len(sampled.sentences), of=count)
+            self._log_now_and_then(SAMPLING, done=len(sampled.sentences), of=count)
             yield
             self._show(SAMPLING)  # the caller may have prepared fits
 
@@ -205,8 +203,18 @@ class _Sampling:
         log.info("choosing the canary among them", of=len(candidates))
         self._show(CHOOSING)
         generator = torch.Generator().manual_seed(self.settings.seed)
-        continued = continue_sentences(self.base, self.view, candidates, generator, self.hooks.begin_step)
-        return keep_confident(self.base, self.view, continued, self.settings.canary)
+        continued = continue_sentences(self.base, self.view, candidates, generator, self._begin_choosing_step)
+        return keep_confident(self.base, self.view, continued, self.settings.canary, self._begin_choosing_step)
+
+    def _begin_choosing_step(self) -> None:
+        """Give way, and log that the choice goes on: on a large model it takes minutes too."""
+        self.hooks.begin_step()
+        self._log_now_and_then(CHOOSING)
+
+    def _log_now_and_then(self, event: str, **values: int) -> None:
+        if time.monotonic() - self._logged_at >= PROGRESS_INTERVAL_S:
+            self._logged_at = time.monotonic()
+            log.info(event, **values)
 
     def _show(self, stage: str) -> None:
         count, done = self._candidates + self.settings.sentences, float(len(self._sampled.sentences))

@@ -19,10 +19,15 @@ STEPS_AT_ONCE = 8  # tokens decoded between two calls of `yield_to_answers`
 
 
 @torch.no_grad()
-def row_losses(view: View, rows: Sequence[Row], adapter: Adapter | None) -> Tensor:
-    """Mean negative log-likelihood of each row's target tokens, EOS included: (B,) fp32 on the CPU."""
+def row_losses(
+    view: View, rows: Sequence[Row], adapter: Adapter | None, yield_to_answers: Callable[[], None] = lambda: None
+) -> Tensor:
+    """Mean negative log-likelihood of each row's target tokens, EOS included: (B,) fp32 on the CPU. `yield_to_answers` is called
+    before each batch.
+    """
     means = []
     for batch in _batches(view, rows, adapter):
+        yield_to_answers()
         losses = cross_entropy(_predictions(view, batch, adapter).float(), batch.labels, reduction="none")  # (N,)
         means.append(_row_means(losses, batch))
     return torch.cat(means).cpu()
