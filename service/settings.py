@@ -36,6 +36,7 @@ from service.lm.export_settings import ExportSettings
 ANY_HOST = "*"
 PREFIX = "ERRATA_"
 DELIMITER = "__"
+MAX_TORCH_THREADS = 256
 MODEL_VARIABLES = ("ERRATA_MODELS_DIR", "ERRATA_HUB")
 MethodSettings = TypeVar("MethodSettings", bound=WithPresets)
 
@@ -307,8 +308,16 @@ class SettingsWithoutMethods(BaseSettings):
         DEFAULT_CONSOLIDATING, description="method of a retrain for which neither its request nor an edit names one"
     )
     device: str = Field("auto", description="auto, cpu, cuda, cuda:0 …")
-    dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field("auto", description="auto: bfloat16 on cuda, float32 on cpu")
-    torch_threads: int = Field(1, ge=1, le=256, description="CPU threads of one tensor operation; 1 is best for small models")
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
+        "auto",
+        description="of the base model, chosen once for a store; auto: bfloat16 on cuda; on the CPU bfloat16 where a large model"
+        " is clearly faster in it, else float32",
+    )
+    torch_threads: int | Literal["auto"] = Field(
+        "auto",
+        description="CPU threads of one tensor operation, 1 to 256, kept with the store; auto: at the first start of a store all"
+        " CPUs that may be used, 8 at most, where a large model is clearly faster on them, else 1",
+    )
     capability_file: Path | None = Field(
         None, description="JSON lines of capability tasks; default: the embedded model's skills, else none"
     )
@@ -328,6 +337,19 @@ class SettingsWithoutMethods(BaseSettings):
     export: ExportSettings = ExportSettings()
     reservoir: ReservoirSettings = ReservoirSettings()
     neutral: NeutralSettings = NeutralSettings()
+
+    @field_validator("torch_threads", mode="before")
+    @classmethod
+    def _check_torch_threads(cls, threads: Any) -> Any:
+        if threads == "auto":
+            return threads
+        try:
+            count = int(threads)
+        except (TypeError, ValueError):
+            count = 0
+        if not 1 <= count <= MAX_TORCH_THREADS:
+            raise ValueError(f"must be auto, or a number from 1 to {MAX_TORCH_THREADS}")
+        return count
 
     @field_validator("database_url")
     @classmethod
@@ -386,6 +408,16 @@ class SettingsWithoutMethods(BaseSettings):
     def cadence(self) -> Cadence:
         """When retrains are due."""
         return self.window.cadence(automatic=self.default_method != self.incremental_method)
+
+    @property
+    def asked_dtype(self) -> str | None:
+        """The dtype that was asked for; None: auto."""
+        return None if self.dtype == "auto" else self.dtype
+
+    @property
+    def asked_threads(self) -> int | None:
+        """The number of threads that was asked for; None: auto."""
+        return None if self.torch_threads == "auto" else self.torch_threads
 
     @property
     def is_loopback_only(self) -> bool:

@@ -14,6 +14,7 @@ from service.api.readiness import Readiness
 from service.api.version_details import read_details
 from service.api.wait_limit import WaitLimit
 from service.background.prompt_reservoir import PromptReservoir
+from service.domain.arithmetic import Arithmetic
 from service.domain.errors import Unavailable
 from service.editors.neutral import NeutralSentences
 from service.lifecycle import context as lifecycle
@@ -40,6 +41,7 @@ class ServerState:
 
     settings: Settings
     base: Base
+    arithmetic: Arithmetic
     seal: WeightSeal
     serving: Scheduler
     lifecycle: lifecycle.LifecycleContext

@@ -5,6 +5,8 @@ import time
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
+from service.lm.compute_thread import ComputeThread
+
 Result = TypeVar("Result")
 
 
@@ -28,7 +30,7 @@ class CooperativeTask(Generic[Result]):
         self._result: Result | None = None
         self._error: BaseException | None = None
         self._is_done = False
-        self._thread = threading.Thread(target=self._run, name="errata-stepwise", daemon=True)
+        self._thread = ComputeThread(target=self._run, name="errata-stepwise", daemon=True)
         self._thread.start()
 
     def run_step(self) -> bool:

@@ -62,7 +62,7 @@ class BenchModel:
 
 def open_model(model: str, records: Sequence[Record]) -> BenchModel:
     """Load a model, named as by `errata serve --model`. Skills are those of the embedded model, which others may not have."""
-    base = open_base(load_settings(model=model, device="cpu", dtype="auto"))
+    base, _ = open_base(load_settings(model=model, device="cpu", dtype="auto"))
     base_view = make_view(base)
     return BenchModel(
         model=model,

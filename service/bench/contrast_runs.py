@@ -7,8 +7,6 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from service.bench import plots
 from service.bench.bench_model import BenchModel, open_model, to_items
 from service.bench.contrast_cases import PARTS, Case
@@ -31,7 +29,6 @@ def run_contrasts(
 
     Raises Refused for edits that cannot be read or are too few. `numbers` needs four times as many.
     """
-    torch.set_num_threads(1)
     records = load_records(file, n=4 * n if "numbers" in parts else n, skip=skip)
     bench_model = open_model(model, records)
     for part in parts:

@@ -12,7 +12,9 @@ from rich.console import Console
 from rich.table import Table
 
 from service.atlas import weights_path
+from service.domain.arithmetic import keep_pinned
 from service.domain.errors import ServiceError
+from service.domain.version import Head
 from service.lifecycle import store_identity
 from service.models.cache import find
 from service.models.catalogue import PACKAGED
@@ -24,6 +26,7 @@ from service.store.database import Store
 from service.store.migrate import is_current
 
 TIMEOUT_S = 3
+ARITHMETIC = "arithmetic"
 ENOUGH_BYTES = 500_000_000  # a hundred checkpoints of the embedded model, its neutral sentences and the database
 
 
@@ -51,8 +54,8 @@ class Finding:
 
 def check_all(settings: Settings) -> list[Finding]:
     """Check every part that the server needs. A finding never holds a password."""
-    checks: tuple[Callable[[Settings], Finding], ...] = (_model, _data_dir, _disk, _database, _store, _buffer, _port, _device)
-    return [check(settings) for check in checks]
+    checks: tuple[Callable[[Settings], Finding], ...] = (_model, _data_dir, _disk, _database, _store, _arithmetic)
+    return [check(settings) for check in (*checks, _buffer, _port, _device)]
 
 
 def print_findings(findings: Iterable[Finding]) -> None:
@@ -175,6 +178,35 @@ def _store(settings: Settings) -> Finding:
     finally:
         store.close()
     return Finding("store", CheckStatus.OK, "database and data folder belong together")
+
+
+def _arithmetic(settings: Settings) -> Finding:
+    """The dtype and the threads, which the store keeps from its first start on."""
+    asked = f"dtype {settings.dtype}, torch_threads {settings.torch_threads}"
+    store = Store(settings.store_url)
+    try:
+        if store.is_sqlite and not Path(store.url.database or "").is_file():
+            return Finding(ARITHMETIC, CheckStatus.OK, f"{asked}: chosen at the first start")
+        with store.read() as connection:
+            if not is_current(connection):
+                return Finding(ARITHMETIC, CheckStatus.NOTE, "unknown until the database is migrated")
+        return _describe(store_identity.read_pinned(store), settings, asked)
+    except ServiceError as error:
+        return Finding(ARITHMETIC, CheckStatus.BAD, error.message)
+    finally:
+        store.close()
+
+
+def _describe(pinned: Head | None, settings: Settings, asked: str) -> Finding:
+    """The arithmetic under the settings. Raises Conflict for another dtype than the store's."""
+    if pinned is None or pinned.arithmetic is None:
+        return Finding(ARITHMETIC, CheckStatus.OK, f"{asked}: chosen at the next start")
+    chosen = keep_pinned(pinned.arithmetic, dtype=settings.asked_dtype, threads=settings.asked_threads)
+    return Finding(
+        ARITHMETIC,
+        CheckStatus.OK,
+        f"{chosen.dtype} ({chosen.dtype_reason}), torch_threads {chosen.threads} ({chosen.threads_reason})",
+    )
 
 
 def _buffer(settings: Settings) -> Finding:

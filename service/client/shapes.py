@@ -376,6 +376,9 @@ class ModelData(TypedDict):
     surfaces: list[str]
     device: str
     dtype: str
+    dtype_reason: str
+    torch_threads: int
+    torch_threads_reason: str
     method: str
     store: str | None
     head: int

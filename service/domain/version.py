@@ -6,6 +6,8 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
+from service.domain.arithmetic import Arithmetic
+
 # The kind of a version: the name of the editing method that made it, or one of these operations.
 BASE = "base"  # version 0
 ROLLBACK = "rollback"  # an older overlay under a new number
@@ -53,3 +55,4 @@ class Head:
     base_fingerprint: str
     base_name: str
     store_id: str | None = None
+    arithmetic: Arithmetic | None = None  # None: no server of this release or a later one has opened the store

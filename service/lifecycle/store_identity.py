@@ -10,7 +10,9 @@ from pathlib import Path
 
 from sqlalchemy.engine import Connection
 
+from service.domain.arithmetic import Arithmetic
 from service.domain.errors import Conflict, Refused, Unreadable
+from service.domain.version import Head
 from service.lifecycle.settings import SERVICE
 from service.lm.checkpoint_store import CheckpointStore, StoreMark
 from service.store import heads, versions
@@ -36,19 +38,27 @@ def check_database_exists(store: Store, checkpoints: CheckpointStore) -> None:
         _check_new(checkpoints, checkpoints.read_mark())
 
 
-def read_base_name(store: Store) -> str | None:
-    """The name of the base model that the store was made with; None if the store is new."""
+def read_pinned(store: Store) -> Head | None:
+    """The head of a store, which names the base model and the arithmetic that it was made with; None if the store is new."""
     with store.read() as connection:
         is_initialised, _ = heads.read_store(connection)
-        return heads.read(connection).base_name if is_initialised else None
+        return heads.read(connection) if is_initialised else None
 
 
 def initialise_store(
-    store: Store, *, fingerprint: str, name: str, checkpoints: CheckpointStore, now: datetime | None = None
+    store: Store,
+    *,
+    fingerprint: str,
+    name: str,
+    checkpoints: CheckpointStore,
+    arithmetic: Arithmetic,
+    pinned: Head | None = None,
+    now: datetime | None = None,
 ) -> str:
     """Make the first rows of a new store and mark its checkpoints, or check an existing store; return the store's id.
 
-    Raises Conflict if the store was made with another base model, or if database and checkpoints are not of one store.
+    `arithmetic` is pinned; `pinned` is the head that it was chosen by. Raises Conflict if the store was made with another base
+    model, or if database and checkpoints are not of one store, and Unavailable if another server pins another arithmetic.
     """
     with store.write() as connection:
         heads.lock_opening(connection)
@@ -61,6 +71,7 @@ def initialise_store(
         heads.create_or_check(
             connection, fingerprint=fingerprint, name=name, author=SERVICE, now=now or read_now(connection), store_id=chosen
         )
+        heads.pin_arithmetic(connection, arithmetic, seen=None if pinned is None else pinned.arithmetic)
         if is_initialised and store_id is None:
             heads.name_store(connection, chosen)
     if mark is None or not mark.is_complete:

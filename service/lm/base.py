@@ -70,7 +70,7 @@ def load_base(path: str | Path, *, name: str | None = None, device: str = "auto"
     """
     quieten()
     folder = model_folder(path)
-    torch_device = _find_device(device)
+    torch_device = find_device(device)
     origin = Origin(folder, identities(folder))
     config = load_config(folder)
     tokenizer = load_tokenizer(folder)
@@ -145,7 +145,8 @@ def _fingerprint(folder: Path) -> str:
         raise Unavailable("The model's files cannot be read any more; put them back, then start again.") from error
 
 
-def _find_device(device: str) -> torch.device:
+def find_device(device: str) -> torch.device:
+    """The device that a setting names. Raises Refused for one that torch does not know or does not have."""
     has_cuda = torch.cuda.is_available()
     try:
         torch_device = torch.device(("cuda" if has_cuda else "cpu") if device == "auto" else device)
@@ -156,9 +157,19 @@ def _find_device(device: str) -> torch.device:
     return torch_device
 
 
+def default_dtype(device: torch.device) -> torch.dtype:
+    """The dtype that is served where nobody measured or chose one: bf16 on CUDA, fp32 on the CPU."""
+    return torch.bfloat16 if device.type == "cuda" else torch.float32
+
+
+def name_of(dtype: torch.dtype) -> str:
+    """A dtype as settings and users name it, such as `float32`."""
+    return str(dtype).removeprefix("torch.")
+
+
 def _find_dtype(dtype: str, device: torch.device) -> torch.dtype:
     if dtype == "auto":
-        return torch.bfloat16 if device.type == "cuda" else torch.float32
+        return default_dtype(device)
     if dtype not in DTYPES:
         raise Refused("The dtype must be auto, float32, bfloat16 or float16.", field="dtype")
     return DTYPES[dtype]

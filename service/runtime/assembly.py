@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Literal
 
 import structlog
-import torch
 
 from service.api.state import EXPORTS, ServerState
 from service.atlas import neutral_path
 from service.background.evaluations import Evaluations
 from service.background.exports import Exports
 from service.background.prompt_reservoir import PromptReservoir
+from service.domain.arithmetic import Arithmetic
 from service.domain.errors import Refused, Unavailable
 from service.editors.neutral import NeutralSentences
 from service.editors.neutral_store import NeutralPart, has_neutral, iterate_neutral, load_or_sample_neutral
@@ -29,9 +29,9 @@ from service.lifecycle.store_identity import (
     check_database_exists,
     check_same_store,
     initialise_store,
-    read_base_name,
+    read_pinned,
 )
-from service.lm.base import Base
+from service.lm.base import Base, name_of
 from service.lm.overlay import EMPTY
 from service.runtime.base_model import open_base
 from service.runtime.edit_preparation import READY, EditPreparation
@@ -67,11 +67,10 @@ def open_server(settings: Settings, role: Role = "all") -> Iterator[ServerState]
     The head's checkpoint is loaded and verified before the block begins, so that a port that is opened in the block never answers
     for a missing version. Raises ServiceError, with advice, if a part cannot be opened.
     """
-    torch.set_num_threads(settings.torch_threads)
     arm(settings.fault_point)
     with ExitStack() as stack:
         store = _open_store(settings, stack)
-        base = _open_base(settings, store)
+        base, arithmetic = _open_base(settings, store)
         reservoir = PromptReservoir(store, settings.reservoir.size)
         reservoir.start()
         stack.callback(reservoir.close)
@@ -96,6 +95,7 @@ def open_server(settings: Settings, role: Role = "all") -> Iterator[ServerState]
         yield ServerState(
             settings=settings,
             base=base,
+            arithmetic=arithmetic,
             seal=seal,
             serving=serving,
             lifecycle=context,
@@ -119,17 +119,25 @@ def _open_store(settings: Settings, stack: ExitStack) -> Store:
     return store
 
 
-def _open_base(settings: Settings, store: Store) -> Base:
-    """The base model, which must be the store's, on the store's day."""
-    base = open_base(settings, pinned_name=read_base_name(store))
+def _open_base(settings: Settings, store: Store) -> tuple[Base, Arithmetic]:
+    """The base model, which must be the store's, on the store's day, and the arithmetic, which is the store's from now on."""
+    pinned = read_pinned(store)
+    base, arithmetic = open_base(settings, pinned)
     anatomy: dict[str, str | int] = {"family": base.anatomy.family, "blocks": base.anatomy.depth, "width": base.anatomy.width}
     if base.part_of is not None:
         anatomy["part_of"] = base.part_of
         log.info("the model is composite: its text part is served, and takes text alone")
-    log.info("model loaded", **anatomy, device=str(base.device), dtype=str(base.dtype).removeprefix("torch."))
-    initialise_store(store, fingerprint=base.fingerprint, name=base.name, checkpoints=settings.checkpoints)
+    log.info("model loaded", **anatomy, device=str(base.device), dtype=name_of(base.dtype))
+    initialise_store(
+        store,
+        fingerprint=base.fingerprint,
+        name=base.name,
+        checkpoints=settings.checkpoints,
+        arithmetic=arithmetic,
+        pinned=pinned,
+    )
     with store.read() as connection:
-        return replace(base, day=versions.read_first_day(connection))
+        return replace(base, day=versions.read_first_day(connection)), arithmetic
 
 
 def _make_scheduler(settings: Settings, base: Base) -> Scheduler:

@@ -15,6 +15,7 @@ from service.domain.errors import ServiceError, Unavailable
 from service.editors.neutral import NeutralSentences
 from service.editors.neutral_store import NeutralPart
 from service.editors.protocol import FitCancelled, Hooks
+from service.lm.compute_thread import ComputeThread
 from service.runtime.worker import Worker
 from service.telemetry.log import frames_of
 
@@ -56,7 +57,7 @@ class EditPreparation:
         self._part: NeutralPart | None = None  # that fits may use
         self._awaited = "getting ready for edits"
         self._hooks = Hooks(yield_to_answers=give_way, progress=self._show_progress, is_cancelled=self._stopping.is_set)
-        self._thread = threading.Thread(target=self._run, name="errata-prepare", daemon=True)
+        self._thread = ComputeThread(target=self._run, name="errata-prepare", daemon=True)
 
     @property
     def state(self) -> str:

@@ -11,6 +11,7 @@ import structlog
 from service.domain.edit import EditStatus
 from service.domain.errors import Unavailable
 from service.lifecycle.context import LifecycleContext
+from service.lm.compute_thread import ComputeThread
 from service.store import edits
 from service.telemetry.log import frames_of
 
@@ -23,7 +24,7 @@ class FollowLoop:
     def __init__(self, context: LifecycleContext) -> None:
         self._context = context
         self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="errata-follow", daemon=True)
+        self._thread = ComputeThread(target=self._run, name="errata-follow", daemon=True)
         self._announced: Mapping[str, EditStatus] = {}  # the statuses last announced to waiting calls, and their epoch
         self._announced_epoch = -1
 

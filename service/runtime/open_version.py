@@ -5,11 +5,10 @@ from contextlib import contextmanager
 from dataclasses import replace
 from datetime import date
 
-import torch
-
 from service.domain.errors import Conflict
+from service.domain.version import Head
 from service.lifecycle.checkpoints import Checkpoints
-from service.lifecycle.store_identity import check_same_store, read_base_name
+from service.lifecycle.store_identity import check_same_store, read_pinned
 from service.lm.base import Base
 from service.lm.intervention import Adapter
 from service.lm.overlay import EMPTY, Overlay, View, make_view
@@ -23,11 +22,10 @@ from service.store.database import Store
 def open_version(settings: Settings, version: str) -> Iterator[tuple[int, View, Adapter | None]]:
     """The number of a version (named by its number, `head` or `base`), its view and its adapter. Nothing is written.
 
-    The head of a store that does not exist yet is the base model. Raises NotFound, Gone or Corrupt for a version that cannot
-    answer, Conflict if the store belongs to another base model.
+    The head of a store that does not exist yet is the base model. The arithmetic is the store's. Raises NotFound, Gone or Corrupt
+    for a version that cannot answer, Conflict if the store belongs to another base model or dtype.
     """
-    torch.set_num_threads(settings.torch_threads)
-    base = open_base(settings, pinned_name=_read_base_name(settings))
+    base, _ = open_base(settings, _read_pinned(settings))
     number, overlay, day = read_overlay(settings, version, base)
     base = replace(base, day=day)
     yield number, make_view(base, overlay.tensors), overlay.adapter
@@ -37,12 +35,12 @@ def _is_new(settings: Settings) -> bool:
     return settings.database_url is None and not (settings.data_dir / "errata.db").is_file()
 
 
-def _read_base_name(settings: Settings) -> str | None:
+def _read_pinned(settings: Settings) -> Head | None:
     if _is_new(settings):
         return None
     store = Store(settings.store_url)
     try:
-        return read_base_name(store)
+        return read_pinned(store)
     finally:
         store.close()
 

@@ -28,6 +28,7 @@ from service.lifecycle.refit import give_up_or_retry, refit
 from service.lifecycle.retrain.request import queue_if_due
 from service.lifecycle.retrain.retries import count_failure, reason_of
 from service.lifecycle.retrain.run import ApplyPause, retrain
+from service.lm.compute_thread import ComputeThread
 from service.runtime.follow_loop import FollowLoop
 from service.store import heads, jobs
 from service.store.heads import FenceLost
@@ -109,7 +110,7 @@ class Worker:
             "retrain": self._retrain_loop,
             "chores": self._chore_loop,
         }
-        self._threads = [threading.Thread(target=loop, name=f"errata-{name}", daemon=True) for name, loop in loops.items()]
+        self._threads = [ComputeThread(target=loop, name=f"errata-{name}", daemon=True) for name, loop in loops.items()]
         for thread in self._threads:
             thread.start()
 

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from service.domain.errors import Corrupt, ServiceError, Unavailable, Uncomputable
 from service.lm.base import Base
+from service.lm.compute_thread import ComputeThread, keep_thread_count
 from service.lm.decoding import Decoding
 from service.lm.overlay import Overlay, View
 from service.lm.sampling import greedy_tokens
@@ -66,7 +67,7 @@ class Scheduler:
         self._state = SchedulerState()
         self._refused: str | None = None
         self._changed = threading.Condition()
-        self._thread = threading.Thread(target=self._run, name="answers", daemon=True)
+        self._thread = ComputeThread(target=self._run, name="answers", daemon=True)
 
     def start(self) -> None:
         """Start the thread."""
@@ -104,6 +105,7 @@ class Scheduler:
 
     def adopt(self, version: int, overlay: Overlay) -> None:
         """Load a version. The least recently used one over the limit is evicted, but never the base or the head."""
+        keep_thread_count()  # loading may merge components, in whichever thread wants the version
         self._residents.adopt(version, overlay)
 
     def set_head(self, version: int, epoch: int) -> None:

@@ -5,6 +5,7 @@ from datetime import datetime
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
+from service.domain.arithmetic import Arithmetic
 from service.domain.errors import Conflict, Stale, Unavailable
 from service.domain.version import Head
 from service.store import tables as t
@@ -43,6 +44,25 @@ def read_store(connection: Connection) -> tuple[bool, str | None]:
 def name_store(connection: Connection, store_id: str) -> None:
     """Give the store a name."""
     connection.execute(sa.update(t.head).values(store_id=store_id))
+
+
+def pin_arithmetic(connection: Connection, chosen: Arithmetic, *, seen: Arithmetic | None) -> None:
+    """Pin the arithmetic that was chosen by one who saw `seen` pinned.
+
+    Raises Unavailable if another server has pinned a dtype or a number of threads meanwhile that is neither.
+    """
+    pinned = lock(connection).arithmetic
+    if pinned is not None and pinned != seen:
+        if (pinned.dtype, pinned.threads) == (chosen.dtype, chosen.threads):
+            return
+        raise Unavailable("another server has just chosen this store's dtype and torch_threads: start again, to take them over")
+    columns = {
+        "dtype": chosen.dtype,
+        "dtype_reason": chosen.dtype_reason,
+        "torch_threads": chosen.threads,
+        "torch_threads_reason": chosen.threads_reason,
+    }
+    connection.execute(sa.update(t.head).values(**columns))
 
 
 def read_epoch(connection: Connection, version: int) -> int:
@@ -166,4 +186,16 @@ def _head(connection: Connection, select: sa.Select[tuple[object, ...]]) -> Head
         base_fingerprint=row.base_fingerprint,
         base_name=row.base_name,
         store_id=row.store_id,
+        arithmetic=_arithmetic(row),
+    )
+
+
+def _arithmetic(row: sa.Row[tuple[object, ...]]) -> Arithmetic | None:
+    if row.dtype is None:
+        return None
+    return Arithmetic(
+        dtype=row.dtype,
+        dtype_reason=row.dtype_reason,
+        threads=row.torch_threads,
+        threads_reason=row.torch_threads_reason,
     )

@@ -22,6 +22,7 @@ JOB_STATUSES = ("queued", "running", "done", "failed", "cancelled")
 ACTIVE = "status IN ('queued', 'running')"
 EVAL_STATUSES = ("queued", "running", "done", "failed", "cancelled")
 RETRAIN_MODES = ("minor", "major")
+DTYPES = ("float32", "bfloat16", "float16")
 MEASURED_BY = ("gate", "monitor")  # `gate`: at the acceptance, before the publication
 
 
@@ -73,7 +74,14 @@ head = sa.Table(
     sa.Column("fence", sa.BigInteger, nullable=False),
     sa.Column("lease_owner", sa.Text),
     sa.Column("lease_until_s", sa.Float(53), nullable=False),  # seconds since 1970 by the database's own clock
+    sa.Column("dtype", sa.String(16)),  # of the base; with the next three null until a server has chosen them
+    sa.Column("dtype_reason", sa.Text),
+    sa.Column("torch_threads", sa.Integer),
+    sa.Column("torch_threads_reason", sa.Text),
     sa.CheckConstraint("id = 1", name="one_row"),
+    one_of("dtype", DTYPES),
+    sa.CheckConstraint("torch_threads BETWEEN 1 AND 256", name="torch_threads"),
+    sa.CheckConstraint("(dtype IS NULL) = (torch_threads IS NULL)", name="arithmetic"),
 )
 
 edits = sa.Table(

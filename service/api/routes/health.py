@@ -59,7 +59,10 @@ def model(server: State) -> ModelOut:
         context=base.context_length,
         surfaces=list(base.surfaces),
         device=str(base.device),
-        dtype=str(base.dtype).removeprefix("torch."),
+        dtype=server.arithmetic.dtype,
+        dtype_reason=server.arithmetic.dtype_reason,
+        torch_threads=server.arithmetic.threads,
+        torch_threads_reason=server.arithmetic.threads_reason,
         method=server.settings.default_method,
         **server.summary(),
     )

@@ -206,6 +206,9 @@ class ModelOut(Out):
                     "surfaces": ["raw"],
                     "device": "cpu",
                     "dtype": "float32",
+                    "dtype_reason": "the model has fewer than 50 million weights",
+                    "torch_threads": 1,
+                    "torch_threads_reason": "the model has fewer than 50 million weights",
                     "method": "auto",
                     "store": "01936b0e-6f00-7b11-8a00-1c2d3e4f5a6b",
                     "head": 2,
@@ -234,7 +237,10 @@ class ModelOut(Out):
     context: int = Field(description="most tokens of a prompt and its answer together")
     surfaces: list[str]
     device: str
-    dtype: str
+    dtype: str = Field(description="of the base model's weights, chosen once for a store")
+    dtype_reason: str = Field(description="why; where it was measured, with the times")
+    torch_threads: int = Field(description="CPU threads of one tensor operation, chosen once for a store")
+    torch_threads_reason: str = Field(description="why; where it was measured, with the times")
     method: str
     store: str | None = Field(description="the id of the store, which its data folder also holds")
     head: int
