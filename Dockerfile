@@ -14,7 +14,7 @@ RUN python -m venv /opt/errata \
 FROM python:3.12-slim
 RUN useradd --uid 10001 --create-home errata && mkdir /data && chown errata /data
 COPY --from=build /opt/errata /opt/errata
-ENV PATH=/opt/errata/bin:$PATH OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false ERRATA_DATA_DIR=/data
+ENV PATH=/opt/errata/bin:$PATH HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false ERRATA_DATA_DIR=/data
 # A published port is reached by these names. Whoever reaches it by another one names that one too, or gets a 400.
 ENV ERRATA_ALLOWED_HOSTS=localhost,127.0.0.1
 # No container engine restarts what is merely unhealthy, so a server whose event loop does not turn for a minute ends itself.

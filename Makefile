@@ -7,7 +7,8 @@ EXTRAS ?= postgres,redis,bench,dev
 comma := ,
 STAMP := $(VENV)/.installed-$(subst $(comma),-,$(EXTRAS))
 
-# One thread for the small tensors of the tests and of the embedded model: two are slower, by far, on a busy machine.
+# One thread for the small tensors of the tests: two are slower, by far, on a busy machine. It holds for the tests and the benchmarks
+# alone: a server uses the threads that its store has pinned (ERRATA_TORCH_THREADS), whatever this says.
 export OMP_NUM_THREADS ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 

@@ -95,6 +95,22 @@ def test_a_wrong_value_is_refused_by_name_and_never_repeated(given: dict[str, ob
     assert SECRET not in refused.value.message
 
 
+@pytest.mark.parametrize("given", ["auto", "8", 8])
+def test_threads_are_a_number_or_auto(given: object, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ERRATA_TORCH_THREADS", str(given))
+    expected = None if given == "auto" else 8
+
+    assert load_settings(torch_threads=given).asked_threads == load_settings().asked_threads == expected
+
+
+@pytest.mark.parametrize("given", ["0", "257", "-1", "all", "", "1.5"])
+def test_threads_of_another_kind_are_refused_in_one_sentence(given: str) -> None:
+    with pytest.raises(Refused) as refused:
+        load_settings(torch_threads=given)
+
+    assert refused.value.message == "torch_threads: must be auto, or a number from 1 to 256"
+
+
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.8.8.8", "::1", "localhost"])
 def test_a_loopback_address_needs_no_permission(host: str) -> None:
     assert load_settings(host=host).is_loopback_only

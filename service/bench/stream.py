@@ -46,7 +46,7 @@ def run_server(contender: str, model: str, *, every: int, tasks: Path | None = N
         folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="errata-bench-", ignore_cleanup_errors=True))
         data = Path(folder)
         stack.enter_context(cached_neutral(data / "neutral"))
-        environment = {"ERRATA_MODEL": model, "ERRATA_DATA_DIR": folder, "OMP_NUM_THREADS": "1"}
+        environment = {"ERRATA_MODEL": model, "ERRATA_DATA_DIR": folder}
         environment |= {} if tasks is None else {"ERRATA_CAPABILITY_FILE": str(tasks.resolve())}
         server = LocalServer(
             environment_without_settings() | environment | build_environment(contender, every=every), data / "server.log"

@@ -20,7 +20,7 @@ BF16_UNITS = ("avx512_bf16", "amx_bf16", "bf16", "sve_bf16")  # as torch names t
 
 
 @dataclass(frozen=True)
-class Candidate:
+class Contestant:
     """A dtype and a number of threads to be timed."""
 
     dtype: torch.dtype
@@ -38,33 +38,33 @@ def time_dtypes(matrix: tuple[int, int]) -> tuple[float, float]:
 
     It is the thread's own CPU time, which does not grow while the thread waits for a busy CPU.
     """
-    float32, bfloat16 = _best_times(matrix, [Candidate(torch.float32, 1), Candidate(torch.bfloat16, 1)], time.thread_time)
+    float32, bfloat16 = _best_times(matrix, [Contestant(torch.float32, 1), Contestant(torch.bfloat16, 1)], time.thread_time)
     return float32, bfloat16
 
 
 def time_threads(matrix: tuple[int, int], dtype: torch.dtype, threads: int) -> tuple[float, float]:
     """The seconds for ROWS rows through a matrix of these sides, on one thread and on `threads` threads."""
-    one, many = _best_times(matrix, [Candidate(dtype, 1), Candidate(dtype, threads)], time.perf_counter)
+    one, many = _best_times(matrix, [Contestant(dtype, 1), Contestant(dtype, threads)], time.perf_counter)
     return one, many
 
 
 @torch.inference_mode()
-def _best_times(matrix: tuple[int, int], candidates: Sequence[Candidate], clock: Callable[[], float]) -> list[float]:
-    """The best time of each candidate; they take turns. Leaves torch in this thread with the threads of the last one."""
+def _best_times(matrix: tuple[int, int], contestants: Sequence[Contestant], clock: Callable[[], float]) -> list[float]:
+    """The best time of each contestant; they take turns. Leaves torch in this thread with the threads of the last one."""
     out, width = (min(side, MAX_SIDE) for side in matrix)
     operands = {
         dtype: (torch.ones(ROWS, width, dtype=dtype), torch.ones(out, width, dtype=dtype))
-        for dtype in {candidate.dtype for candidate in candidates}
+        for dtype in {contestant.dtype for contestant in contestants}
     }
-    best = [float("inf")] * len(candidates)
+    best = [float("inf")] * len(contestants)
     enough_at = time.perf_counter() + ENOUGH_S
     for turn in range(ROUNDS):
         if turn >= MIN_ROUNDS and time.perf_counter() > enough_at:
             break
-        for index, candidate in enumerate(candidates):
-            torch.set_num_threads(candidate.threads)
-            functional.linear(*operands[candidate.dtype])  # makes the threads, and is not timed
+        for index, contestant in enumerate(contestants):
+            torch.set_num_threads(contestant.threads)
+            functional.linear(*operands[contestant.dtype])  # makes the threads, and is not timed
             began_at = clock()
-            functional.linear(*operands[candidate.dtype])
+            functional.linear(*operands[contestant.dtype])
             best[index] = min(best[index], clock() - began_at)
     return best

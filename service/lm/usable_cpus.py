@@ -18,7 +18,7 @@ def count_usable_cpus(groups: Path = GROUPS, mount: Path = MOUNT) -> int:
 
 def _limits(groups: Path, mount: Path) -> Iterator[float]:
     """The CPUs that each control group of this process allows. A container may see its own group at the mount's root."""
-    with contextlib.suppress(OSError, UnicodeDecodeError):
+    with contextlib.suppress(OSError, ValueError):
         for line in groups.read_text().splitlines():
             _, controllers, name = line.split(":", 2)
             if not controllers:

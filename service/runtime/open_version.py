@@ -25,7 +25,7 @@ def open_version(settings: Settings, version: str) -> Iterator[tuple[int, View, 
     The head of a store that does not exist yet is the base model. The arithmetic is the store's. Raises NotFound, Gone or Corrupt
     for a version that cannot answer, Conflict if the store belongs to another base model or dtype.
     """
-    base, _ = open_base(settings, _read_pinned(settings))
+    base, _ = open_base(settings, read_head_of_store(settings))
     number, overlay, day = read_overlay(settings, version, base)
     base = replace(base, day=day)
     yield number, make_view(base, overlay.tensors), overlay.adapter
@@ -35,7 +35,8 @@ def _is_new(settings: Settings) -> bool:
     return settings.database_url is None and not (settings.data_dir / "errata.db").is_file()
 
 
-def _read_pinned(settings: Settings) -> Head | None:
+def read_head_of_store(settings: Settings) -> Head | None:
+    """The head of the configured store, which names what it has pinned; None for a store that does not exist yet."""
     if _is_new(settings):
         return None
     store = Store(settings.store_url)

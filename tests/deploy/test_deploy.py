@@ -72,6 +72,13 @@ def test_a_frozen_server_is_restarted_in_every_deployment(monkeypatch: pytest.Mo
     assert settings_under({}, monkeypatch).frozen_s > 0
 
 
+@pytest.mark.parametrize("file", ["Dockerfile", "docker-compose.yml", "deploy/errata.service", "deploy/kubernetes.yaml"])
+def test_no_deployment_names_the_threads_which_a_store_chooses_for_its_model(file: str) -> None:
+    text = (ROOT / file).read_text()
+
+    assert [name for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "ERRATA_TORCH_THREADS", "ERRATA_DTYPE") if name in text] == []
+
+
 def test_the_image_answers_to_the_names_of_the_loopback(monkeypatch: pytest.MonkeyPatch) -> None:
     command = image()[1]
 

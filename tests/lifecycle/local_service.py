@@ -7,6 +7,7 @@ from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 
+from service.domain.arithmetic import Arithmetic
 from service.domain.cadence import Cadence, Mode
 from service.domain.edit import Edit, EditRequest, EditStatus
 from service.domain.liveset import LiveSet
@@ -34,6 +35,8 @@ from tests.submission import submit
 
 PATIENT = Cadence(soft=1_000, hard=2_000, deferred=1_000, deferred_s=1e9)  # nothing is due by itself
 MANUAL = replace(PATIENT, automatic=False)  # no retrain comes by itself, not even after a retraction
+
+ARITHMETIC = Arithmetic(dtype="float32", dtype_reason="set", threads=1, threads_reason="set")
 
 MakeService = Callable[..., "LocalService"]
 
@@ -63,7 +66,7 @@ class LocalService:
         self.settings = settings or LifecycleSettings(cadence=PATIENT)
         self.store = Store(url)
         self.checkpoints = checkpoints or CheckpointFolder(folder)
-        initialise_store(self.store, fingerprint="base", name="ledger", checkpoints=self.checkpoints)
+        initialise_store(self.store, fingerprint="base", name="ledger", checkpoints=self.checkpoints, arithmetic=ARITHMETIC)
         overlays = Checkpoints(self.checkpoints, fingerprint="base")
         self.swaps: list[PublishedHead] = []
         follower = HeadFollower(self.store, overlays, self.swaps.append)

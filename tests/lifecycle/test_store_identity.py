@@ -13,7 +13,7 @@ from service.lm.checkpoint_store import StoreMark
 from service.store import heads
 from service.store.database import Store
 from service.store.migrate import upgrade
-from tests.lifecycle.local_service import LocalService, new_local_service
+from tests.lifecycle.local_service import ARITHMETIC, LocalService, new_local_service
 from tests.servers import postgres_database
 
 KINDS = ("sqlite", "postgres")
@@ -37,7 +37,7 @@ def opened(url: str) -> Iterator[Store]:
 
 
 def found(store: Store, folder: Path) -> str:
-    return initialise_store(store, fingerprint="base", name="ledger", checkpoints=CheckpointFolder(folder))
+    return initialise_store(store, fingerprint="base", name="ledger", checkpoints=CheckpointFolder(folder), arithmetic=ARITHMETIC)
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -14,6 +14,7 @@ import sqlalchemy as sa
 from alembic import command
 from sqlalchemy.exc import IntegrityError
 
+from service.domain.arithmetic import Arithmetic
 from service.domain.edit import Edit, EditRequest, EditStatus, Probe
 from service.domain.errors import Conflict, KeyReused, NotFound, Refused, Stale, TooLong, Unavailable
 from service.domain.liveset import Carrier, LiveItem, LiveSet, Role
@@ -422,6 +423,22 @@ def test_a_store_made_with_one_base_refuses_another(store: Store) -> None:
 
     with store.write() as connection:
         assert heads.create_or_check(connection, fingerprint="base", name="test", author="ann", now=NOW).version == 0
+
+
+def test_the_arithmetic_is_pinned_by_whoever_saw_what_is_pinned(store: Store) -> None:
+    first = Arithmetic(dtype="float32", dtype_reason="measured", threads=1, threads_reason="measured")
+    same = replace(first, dtype_reason="measured again")
+    fewer, other = replace(first, threads=2), replace(first, dtype="bfloat16")
+    with store.write() as connection:
+        assert heads.read(connection).arithmetic is None
+        heads.pin_arithmetic(connection, first, seen=None)
+        heads.pin_arithmetic(connection, same, seen=None)  # another server that started at the same time, and chose the same
+        assert heads.read(connection).arithmetic == first
+    with pytest.raises(Unavailable, match="start again"), store.write() as connection:
+        heads.pin_arithmetic(connection, other, seen=None)
+    with store.write() as connection:
+        heads.pin_arithmetic(connection, fewer, seen=first)
+        assert heads.read(connection).arithmetic == fewer
 
 
 def test_at_most_one_job_of_a_kind_waits(store: Store) -> None:

@@ -3,8 +3,6 @@
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-import torch
-
 from service.bench.bench_model import load_neutral
 from service.bench.ground.facts import choose_facts, read_table
 from service.bench.ground.forms import GroundSurface
@@ -42,8 +40,7 @@ def make_ground(
 
     Raises Refused if the folder of data lacks a file.
     """
-    torch.set_num_threads(1)
-    base = open_base(load_settings(model=model, dtype=dtype))
+    base, _ = open_base(load_settings(model=model, dtype=dtype))
     view = make_view(base)
     edits_folder = None if data is None or not (data / EDITS_FOLDER).is_dir() else data / EDITS_FOLDER
     try:
@@ -83,7 +80,6 @@ def run_ground(
     """
     ground = read_ground(file)
     run = GroundRun(ground, ground.select(surface, half, n), surface, half)
-    torch.set_num_threads(1)
     kind = "single" if every is None else "stream"
     name = "_".join(["ground", kind, _short(model), surface, half, *([] if contender == "default" else [contender])])
     with run_ground_server(model, contender, every=every or n, environment=environment) as server:

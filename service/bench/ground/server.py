@@ -19,7 +19,7 @@ from service.client.progress import show_progress
 from service.lm.base import Base
 from service.lm.overlay import View, make_view
 from service.runtime.base_model import open_base
-from service.runtime.open_version import read_overlay
+from service.runtime.open_version import read_head_of_store, read_overlay
 from service.settings import Settings, environment_without_settings, load_settings
 
 WAIT_S = 60.0  # the longest wait of a POST
@@ -62,8 +62,8 @@ def run_ground_server(model: str, contender: str, *, every: int, environment: Ma
 
 
 def _open(client: ErrataClient, model: str, data: Path) -> GroundServer:
-    """The server with its base model loaded here, in the dtype that it serves."""
+    """The server with its base model loaded here, in the arithmetic of its store."""
     settings = load_settings(model=model, dtype=client.get_model()["dtype"])
     settings = settings.model_copy(update={"data_dir": data, "database_url": None})
-    base = open_base(settings)
+    base, _ = open_base(settings, read_head_of_store(settings))
     return GroundServer(client, settings, base, make_view(base))
