@@ -257,6 +257,14 @@ def test_hooks_are_registered_in_one_file() -> None:
     assert occurrences(r"register_\w*hook\(", outside={"lm/overlay.py", "lm/load_errata.py"}) == []
 
 
+def test_threads_that_compute_keep_to_the_threads_that_the_store_pins() -> None:
+    # These wait, read, write rows or sum up bytes: none of them multiplies matrices.
+    others = ("api/readiness.py", "background/prompt_reservoir.py", "lm/export.py", "serving/weight_seal.py")
+    outside = {*others, "models/gguf.py", "models/gguf_conversion.py"}
+
+    assert occurrences(r"threading\.Thread\(", outside=outside) == [], "use ComputeThread"
+
+
 def test_weights_are_read_and_placed_in_one_file() -> None:
     # The base counts its tensors, hashes them and watches them, which reads no single weight; the loader is written into exports.
     assert occurrences(r"get_parameter\(|setattr\(.*nn\.Parameter", outside={"lm/weights.py"}) == []
