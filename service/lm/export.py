@@ -25,7 +25,7 @@ from transformers import GenerationConfig
 
 from service.domain.errors import Conflict, Unavailable
 from service.lm import export_card, load_errata
-from service.lm.base import Base
+from service.lm.base import Base, name_of
 from service.lm.durable_files import synchronise
 from service.lm.export_settings import SHARD_SIZE
 from service.lm.intervention import Adapter
@@ -116,7 +116,7 @@ def _write(
     content = {
         "format": FORMAT,
         **manifest,
-        "dtype": str(base.dtype).removeprefix("torch."),
+        "dtype": name_of(base.dtype),
         "attention": _attention(base),
         "interventions": interventions,
     }
