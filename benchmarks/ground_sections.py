@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from benchmarks.markdown import Result, format_number, table
+from service.bench.contenders import LABELS
 
 STRATA = ("other cue", "alias", "slip", "pronoun")
 GROUPS = ("near", "same subject", "mention", "far")
@@ -91,7 +92,7 @@ def _rows(run: Mapping[str, Any], scores: Mapping[str, Any], count: str) -> Iter
         live = scores["live"]
         yield (
             f"{run['model']}, {run['surface']}, {run['half']}",
-            "service default" if own else f"*{name}*",
+            LABELS[run["contender"]] if own else f"*{name}*",
             str(scores[count]),
             (format_number(live) if isinstance(live, float) else str(live)) if own else "",
             _format(figures["reliability"]),

@@ -12,6 +12,12 @@ _BAFT_ALONE = {
     "ERRATA_WINDOW__CANARY_FALL": "1",
     "ERRATA_WINDOW__CANARY_FLOOR": "0",
 }
+# Every fit and every retrain is published, whatever its effect on other prompts: shows what acceptance keeps away.
+_ACCEPT_ALL = {
+    "ERRATA_WINDOW__CANARY_FALL": "1",
+    "ERRATA_WINDOW__CANARY_FLOOR": "0",
+    "ERRATA_WINDOW__RETRAIN_FALL": "1",
+}
 # Edits wait for the next retrain. Every retrain is major and is published, whatever its effect on other prompts.
 # Edits that the tensors do not answer are fitted by BaFT on top, as always: a mark's `window` counts them.
 _LOCFT_ALONE = {
@@ -29,6 +35,7 @@ _NAMED: Mapping[str, Mapping[str, str]] = {
     "locft_alone": _LOCFT_ALONE,
     "depth_first": {**_LOCFT_ALONE, "ERRATA_LOCFT__PRESET": "ft_m", "ERRATA_LOCFT__SURFACES": "edit"},
     "one_rephrase": {},
+    "accept_all": _ACCEPT_ALL,
 }
 _OTHERS = [name for name in names_of("consolidating") if name != DEFAULT_CONSOLIDATING]
 CONTENDERS: Mapping[str, Mapping[str, str]] = {
@@ -46,6 +53,7 @@ LABELS: Mapping[str, str] = {
     "locft_alone": "LocFT-BF alone, its losses by BaFT",
     "depth_first": "depth-first fine-tuning (FT-M), its losses by BaFT",
     "one_rephrase": "service default, one trained rephrase",
+    "accept_all": "service default, everything accepted",
     **{name: f"service default, retrains by {find_method(name).title}" for name in _OTHERS},
     **{f"{name}_alone": f"{find_method(name).title} alone, its losses by BaFT" for name in _OTHERS},
 }

@@ -101,10 +101,13 @@ def single(
     surface: GroundSurface = "qa",
     half: Half = "development",
     n: Annotated[int, typer.Option("--n", min=1, help="Number of edits.")] = 50,
+    contender: Annotated[str, typer.Option(help=f"One of {', '.join(CONTENDERS)}.")] = "default",
     dtype: DType = "auto",
 ) -> None:
     """Post the edits of a ground to a local server, each alone on the base model, and ask its probes."""
-    _run_ground(model, file, out, surface=surface, half=half, n=n, every=None, dtype=dtype, contender="default")
+    if contender not in CONTENDERS:
+        _refuse(f"--contender must be one of {', '.join(CONTENDERS)}")
+    _run_ground(model, file, out, surface=surface, half=half, n=n, every=None, dtype=dtype, contender=contender)
 
 
 def _run_ground(

@@ -56,7 +56,7 @@ def test_a_short_ratio_to_the_authors_procedure_is_marked(tmp_path: Path) -> Non
 def test_a_ground_shows_the_default_and_the_tricks_beside_it(tmp_path: Path) -> None:
     probes = [ProbeScore("one", "near", True, True, 0.9), ProbeScore("one", "reliability", True, True, 0.9)]
     scores = summarise(probes, [ProseScore("one", "human text", 0.97, 0.012)])
-    about = {"model": "a model", "surface": "qa", "half": "test", "edits": 1}
+    about = {"model": "a model", "surface": "qa", "half": "test", "contender": "default", "edits": 1}
     single = {**about, "posted": 1, "live": 1.0, "seconds_p50": 2.5, "default": scores, "nulls": {"name filter": scores}}
     marks = [{"posted": 25, "live": 20, "seconds_p50": None, "default": scores, "edit in the prompt": scores}]
     (tmp_path / "ground_single_a_qa_test.json").write_text(result(single))

@@ -79,7 +79,7 @@ def run_ground(
     `every` edits. Raises Refused if the ground is another model's, Unavailable if the server does not start.
     """
     ground = read_ground(file)
-    run = GroundRun(ground, ground.select(surface, half, n), surface, half)
+    run = GroundRun(ground, ground.select(surface, half, n), surface, half, contender)
     kind = "single" if every is None else "stream"
     name = "_".join(["ground", kind, _short(model), surface, half, *([] if contender == "default" else [contender])])
     with run_ground_server(model, contender, every=every or n, environment=environment) as server:

@@ -34,6 +34,7 @@ class GroundRun:
     edits: Sequence[GroundEdit]
     surface: str
     half: str
+    contender: str = "default"
 
     def prose_for(self, number: int) -> list[ProsePassage]:
         """A few passages of each kind for a single edit. Edits take turns, so that all passages are used."""
@@ -46,7 +47,13 @@ class GroundRun:
 
     def describe(self) -> dict[str, Any]:
         """The run in its result file."""
-        return {"model": self.ground.model, "surface": self.surface, "half": self.half, "edits": len(self.edits)}
+        return {
+            "model": self.ground.model,
+            "surface": self.surface,
+            "half": self.half,
+            "contender": self.contender,
+            "edits": len(self.edits),
+        }
 
 
 @dataclass
