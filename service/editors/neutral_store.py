@@ -77,7 +77,7 @@ def iterate_neutral(
     written, FitCancelled if `hooks` say so; then the next call goes on where this one stopped.
     """
     hooks = hooks or Hooks()
-    name = f"{_key(base, settings)}.json"
+    name = f"{_key(base.fingerprint, settings)}.json"
     stored = _read(folder / name) or (None if shipped is None else _read(shipped / name))
     if stored is not None:
         yield NeutralPart(_build(base, stored), settings.sentences, is_whole=True)
@@ -89,7 +89,7 @@ def iterate_neutral(
             first = _build(base, sampling.choose(settings.first_part))
             yield NeutralPart(first, settings.sentences, is_whole=False)
     stored = sampling.choose(None)
-    _write(folder / name, stored)
+    _write(folder / name, json.dumps(stored))
     with contextlib.suppress(OSError):
         _partial(folder / name).unlink(missing_ok=True)
     whole = _build(base, stored)
@@ -104,12 +104,23 @@ def _build(base: Base, stored: _Stored) -> NeutralSentences:
 
 def has_neutral(base: Base, folder: Path, *, settings: NeutralSettings, shipped: Path | None = None) -> bool:
     """Whether the sentences need not be sampled."""
-    name = f"{_key(base, settings)}.json"
+    name = f"{_key(base.fingerprint, settings)}.json"
     return any(place is not None and _read(place / name) is not None for place in (folder, shipped))
 
 
-def _key(base: Base, settings: NeutralSettings) -> str:
-    text = json.dumps([_FORMAT, base.fingerprint, settings.model_dump(exclude={"first_part"})], sort_keys=True)
+def adopt_neutral(former: str, base: Base, folder: Path, *, settings: NeutralSettings) -> None:
+    """Keep what was sampled under a former fingerprint of the base under its present one too. Raises Unavailable if the folder
+    cannot be written.
+    """
+    before, now = (folder / f"{_key(fingerprint, settings)}.json" for fingerprint in (former, base.fingerprint))
+    for source, target in ((before, now), (_partial(before), _partial(now))):
+        if source.is_file() and not target.exists():
+            with contextlib.suppress(OSError, UnicodeDecodeError):  # a file that cannot be read counts as absent
+                _write(target, source.read_text(encoding="utf-8"))
+
+
+def _key(fingerprint: str, settings: NeutralSettings) -> str:
+    text = json.dumps([_FORMAT, fingerprint, settings.model_dump(exclude={"first_part"})], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
@@ -229,7 +240,7 @@ def _partial(path: Path) -> Path:
 def _keep(path: Path, sampled: _Sampled) -> None:
     state = base64.b64encode(sampled.generator.get_state().numpy().tobytes()).decode()
     canary = {} if sampled.canary is None else {"canary": sampled.canary}
-    _write(_partial(path), {"sampled": [list(ids) for ids in sampled.sentences], "generator": [state], **canary})
+    _write(_partial(path), json.dumps({"sampled": [list(ids) for ids in sampled.sentences], "generator": [state], **canary}))
 
 
 def _resume(path: Path, settings: NeutralSettings) -> _Sampled:
@@ -267,10 +278,10 @@ def _is_ids(ids: object) -> bool:
     return isinstance(ids, list) and len(ids) > 0 and all(isinstance(token, int) and token >= 0 for token in ids)
 
 
-def _write(path: Path, stored: _Stored) -> None:
+def _write(path: Path, text: str) -> None:
     """Write the file atomically: a reader never sees half a file."""
     try:
-        _replace(path, stored)
+        _replace(path, text)
     except OSError as error:
         reason = os.strerror(error.errno or 0).lower()
         raise Unavailable(
@@ -278,11 +289,11 @@ def _write(path: Path, stored: _Stored) -> None:
         ) from error
 
 
-def _replace(path: Path, stored: _Stored) -> None:
+def _replace(path: Path, text: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, suffix=".part")
     with os.fdopen(handle, "w", encoding="utf-8") as file:
-        json.dump(stored, file)
+        file.write(text)
         file.flush()
         os.fsync(file.fileno())
     Path(name).replace(path)

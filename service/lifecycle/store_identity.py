@@ -54,8 +54,10 @@ def initialise_store(
     arithmetic: Arithmetic,
     pinned: Head | None = None,
     now: datetime | None = None,
+    former: str | None = None,
 ) -> str:
-    """Make the first rows of a new store and mark its checkpoints, or check an existing store; return the store's id.
+    """Make the first rows of a new store and mark its checkpoints, or check an existing store; return the store's id. `former`:
+    the fingerprint by which an older release pinned the same base; it is replaced.
 
     `arithmetic` is pinned; `pinned` is the head that it was chosen by. Raises Conflict if the store was made with another base
     model, or if database and checkpoints are not of one store, and Unavailable if another server pins another arithmetic.
@@ -69,7 +71,13 @@ def initialise_store(
         if mark is None:
             checkpoints.write_mark(StoreMark(chosen, is_complete=False))
         heads.create_or_check(
-            connection, fingerprint=fingerprint, name=name, author=SERVICE, now=now or read_now(connection), store_id=chosen
+            connection,
+            fingerprint=fingerprint,
+            name=name,
+            author=SERVICE,
+            now=now or read_now(connection),
+            store_id=chosen,
+            former=former,
         )
         heads.pin_arithmetic(connection, arithmetic, seen=None if pinned is None else pinned.arithmetic)
         if is_initialised and store_id is None:

@@ -5,7 +5,7 @@ Weights come from safetensors alone, and code from installed packages alone. Kno
 
 import hashlib
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import date
 from pathlib import Path
@@ -18,7 +18,8 @@ from torch import nn
 from service.domain.errors import Refused, Unavailable
 from service.lm.blocks import Anatomy, anatomy_of
 from service.lm.file_identity import FileIdentity
-from service.lm.model_files import fingerprint_of, identities, model_folder
+from service.lm.fingerprint import fingerprint_of, is_first_form
+from service.lm.model_files import fingerprint_of_bytes, identities, model_folder
 from service.lm.pretrained import load_config, load_tokenizer, load_weights, make_skeleton, quieten
 
 NO_STORE_DAY = date(2024, 1, 1)  # any day: without a store there is nothing that another day could contradict
@@ -41,7 +42,7 @@ class Base:
     model: nn.Module
     tokenizer: Any
     anatomy: Anatomy
-    fingerprint: str  # SHA-256 of configuration, tokenizer files and weights
+    fingerprint: str  # of what is used of it; see `fingerprint.py`
     name: str
     context_length: int  # tokens of prompt and target together
     id_count: int  # ids below it have a row in the embedding and in the head; a tokenizer may have more
@@ -58,6 +59,16 @@ class Base:
     part_of: str | None = None  # the family of the composite checkpoint whose text part this is
     day: date = NO_STORE_DAY  # what a chat template that reads the clock is told, always: a store's day is that of its version 0
     tokenizer_lock: threading.Lock = field(default_factory=threading.Lock)  # fast tokenizers change their state during encoding
+
+    def is_pinned_as(self, fingerprint: str) -> bool:
+        """Whether a store that pinned this fingerprint is of this base. One that an older release pinned is compared with the
+        bytes of the files, which are read again. Raises Unavailable if they changed since they were loaded.
+        """
+        if fingerprint == self.fingerprint or self.origin is None or not is_first_form(fingerprint):
+            return fingerprint == self.fingerprint
+        is_same = _read_files(fingerprint_of_bytes, self.origin.folder) == fingerprint
+        _require_unchanged(self.origin)
+        return is_same
 
 
 def load_base(path: str | Path, *, name: str | None = None, device: str = "auto", dtype: str = "auto") -> Base:
@@ -77,9 +88,8 @@ def load_base(path: str | Path, *, name: str | None = None, device: str = "auto"
     anatomy_of(make_skeleton(config))  # what is refused by its structure is refused before its weights are read, which takes long
     model = load_weights(folder, config, _find_dtype(dtype, torch_device))
     _copy_mapped_tensors(model.to(torch_device))
-    fingerprint = _fingerprint(folder)
-    if identities(folder) != origin.files:
-        raise Unavailable("The model's files changed while they were read; wait until they are written, then start again.")
+    fingerprint = _read_files(fingerprint_of, folder)
+    _require_unchanged(origin)
     base = build_base(model, tokenizer, name=name or str(path), fingerprint=fingerprint, origin=origin)
     return replace(base, part_of=config.part_of)
 
@@ -138,11 +148,16 @@ def _copy_mapped_tensors(model: nn.Module) -> None:
             tensor.data = tensor.data.clone()
 
 
-def _fingerprint(folder: Path) -> str:
+def _read_files(hash_files: Callable[[Path], str], folder: Path) -> str:
     try:
-        return fingerprint_of(folder)
+        return hash_files(folder)
     except OSError as error:
         raise Unavailable("The model's files cannot be read any more; put them back, then start again.") from error
+
+
+def _require_unchanged(origin: Origin) -> None:
+    if identities(origin.folder) != origin.files:
+        raise Unavailable("The model's files changed while they were read; wait until they are written, then start again.")
 
 
 def find_device(device: str) -> torch.device:

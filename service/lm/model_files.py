@@ -1,9 +1,9 @@
-"""The files of a base model: checks of their safety, their identities, and the fingerprint that binds a store to its base."""
+"""The files of a base model: checks of their safety, and their identities."""
 
 import contextlib
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 from service.domain.errors import Refused
@@ -28,10 +28,6 @@ MAX_JSON_BYTES = 64_000_000  # the largest tokenizer.json in use is 33 MB
 CHUNK_BYTES = 1 << 22
 
 
-def _ignore() -> None:
-    """Do nothing."""
-
-
 def model_folder(path: str | Path) -> Path:
     """The folder of a model, checked. Raises Refused if it is no folder or has unsafe contents or those of an adapter."""
     folder = Path(path).expanduser()
@@ -44,20 +40,19 @@ def model_folder(path: str | Path) -> Path:
     return folder
 
 
-def fingerprint_of(folder: Path, yield_to_answers: Callable[[], None] = _ignore) -> str:
-    """SHA-256 over the names and bytes of configuration, tokenizer and weights; `yield_to_answers` is called between chunks."""
+def fingerprint_of_bytes(folder: Path) -> str:
+    """The fingerprint that older releases pinned a base by: SHA-256 over the names and bytes of its files."""
     digest = hashlib.sha256()
     for path in _files(folder):
         digest.update(f"{path.name}\0{path.stat().st_size}\0".encode())
         with path.open("rb") as file:
             while chunk := file.read(CHUNK_BYTES):
                 digest.update(chunk)
-                yield_to_answers()
     return digest.hexdigest()
 
 
 def identities(folder: Path) -> Mapping[str, FileIdentity]:
-    """The identities of the fingerprinted files, by name, without reading them. Another content has another identity."""
+    """The identities of the model's files, by name, without reading them. Another content has another identity."""
     return {path.name: identity_of(path.stat()) for path in _files(folder)}
 
 

@@ -23,7 +23,7 @@ from service.lm.blocks import anatomy_of
 from service.models.gguf_header import GgufHeader, read_header
 
 SHARD_SIZE = "2GB"
-# What a saved file says of the program that saved it. The fingerprint of a model must not change with the next release of that.
+# What a saved file says of the program that saved it: the same GGUF file gives the same files, whatever release of that reads it.
 OF_THE_PROGRAM = {
     "config.json": ("transformers_version", "_model_name_or_path"),
     "generation_config.json": ("transformers_version",),

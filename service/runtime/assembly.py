@@ -15,8 +15,9 @@ from service.background.exports import Exports
 from service.background.prompt_reservoir import PromptReservoir
 from service.domain.arithmetic import Arithmetic
 from service.domain.errors import Refused, Unavailable
+from service.domain.version import Head
 from service.editors.neutral import NeutralSentences
-from service.editors.neutral_store import NeutralPart, has_neutral, iterate_neutral, load_or_sample_neutral
+from service.editors.neutral_store import NeutralPart, adopt_neutral, has_neutral, iterate_neutral, load_or_sample_neutral
 from service.editors.protocol import Hooks
 from service.lifecycle.checkpoints import Checkpoints
 from service.lifecycle.context import EditingContext, LifecycleContext
@@ -135,9 +136,22 @@ def _open_base(settings: Settings, store: Store) -> tuple[Base, Arithmetic]:
         checkpoints=settings.checkpoints,
         arithmetic=arithmetic,
         pinned=pinned,
+        former=_former_fingerprint(settings, pinned, base),
     )
     with store.read() as connection:
         return replace(base, day=versions.read_first_day(connection)), arithmetic
+
+
+def _former_fingerprint(settings: Settings, pinned: Head | None, base: Base) -> str | None:
+    """The fingerprint by which an older release pinned this base to the store; None if there is none. The neutral sentences that
+    are kept under it are kept under the base's present one from here on, before the store forgets the former one.
+    """
+    former = None if pinned is None else pinned.base_fingerprint
+    if former in (None, base.fingerprint) or not base.is_pinned_as(former):
+        return None
+    adopt_neutral(former, base, settings.data_dir / "neutral", settings=settings.neutral)
+    log.info("the base model is pinned by what is used of it from now on, and not by its files")
+    return former
 
 
 def _make_scheduler(settings: Settings, base: Base) -> Scheduler:

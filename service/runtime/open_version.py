@@ -56,7 +56,7 @@ def read_overlay(settings: Settings, version: str, base: Base) -> tuple[int, Ove
             head = heads.read(connection)
             row = versions.get(connection, head.version if version == "head" else int(version))
             day = versions.read_first_day(connection)
-        if head.base_fingerprint != base.fingerprint:
+        if not base.is_pinned_as(head.base_fingerprint):
             raise Conflict("the store's versions are of another base model; name that one with --model", field="model")
         return row.number, Checkpoints(settings.checkpoints, fingerprint=base.fingerprint).get_overlay(row), day
     finally:

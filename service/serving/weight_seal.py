@@ -9,13 +9,16 @@ import threading
 import time
 import zlib
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from service.domain.errors import Refused
 from service.lm.base import Base
 from service.lm.file_identity import FileIdentity
-from service.lm.model_files import fingerprint_of, identities
+from service.lm.fingerprint import fingerprint_of
+from service.lm.model_files import identities
 
 FILES_S = 5.0  # seconds between two checks of the files, which cost one `stat` a file
 MEMORY_S = 600.0  # seconds between two checks of the tensors
@@ -85,7 +88,7 @@ class WeightSeal:
                 return
 
     def check_files(self) -> None:
-        """Check whether the files are the same. Other files with the same content, such as a restored copy, are accepted."""
+        """Check whether the files are the same. Other files of which the same is used, such as a restored copy, are accepted."""
         origin = self._base.origin
         if origin is None or self._files is None:
             return
@@ -93,7 +96,7 @@ class WeightSeal:
             found = identities(origin.folder)
             if found == self._files:
                 return
-            is_same = fingerprint_of(origin.folder, self._between) == self._base.fingerprint
+            is_same = self._is_same(origin.folder)
             if identities(origin.folder) != found:
                 return  # the files are still being written: the next check decides
         except OSError:
@@ -103,6 +106,12 @@ class WeightSeal:
         changed = sorted(name for name in {*found, *origin.files} if found.get(name) != self._files.get(name))
         self._files = found
         self._report(changed, is_same=is_same)
+
+    def _is_same(self, folder: Path) -> bool:
+        try:
+            return fingerprint_of(folder, self._between) == self._base.fingerprint
+        except Refused:  # a file is damaged, or half written
+            return False
 
     def _report(self, changed: list[str], *, is_same: bool) -> None:
         before = self.note

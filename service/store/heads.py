@@ -1,6 +1,7 @@
 """The head row: which version answers, the numbers handed out in order of commit, and the lease with its fence."""
 
 from datetime import datetime
+from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
@@ -74,9 +75,17 @@ def read_epoch(connection: Connection, version: int) -> int:
 
 
 def create_or_check(
-    connection: Connection, *, fingerprint: str, name: str, author: str, now: datetime, store_id: str | None = None
+    connection: Connection,
+    *,
+    fingerprint: str,
+    name: str,
+    author: str,
+    now: datetime,
+    store_id: str | None = None,
+    former: str | None = None,
 ) -> Head:
-    """Create the head row and version 0 of a new store, or check that an old store belongs to this base.
+    """Create the head row and version 0 of a new store, or check that an old store belongs to this base. `former`: a fingerprint
+    of the same base by an older release; a store that pinned it pins `fingerprint` from now on.
 
     Raises Conflict if the store's edits were fitted to other weights, on which their overlays would be noise.
     """
@@ -96,14 +105,21 @@ def create_or_check(
         connection.execute(
             sa.insert(t.head).values(id=1, store_id=store_id or new_id(), base_fingerprint=fingerprint, base_name=name, **numbers)
         )
-    elif row.base_fingerprint != fingerprint:
+    elif row.base_fingerprint not in (fingerprint, former):
         raise Conflict(
             "this store was made with another base model: start with that model, or give this one a data_dir of its own",
             field="model",
         )
-    elif name.startswith(f"{row.base_name}@"):  # a store of an old release did not pin its model to a commit
-        connection.execute(sa.update(t.head).values(base_name=name))
+    else:
+        _renew_pin(connection, row, fingerprint=fingerprint, name=name)
     return lock(connection)
+
+
+def _renew_pin(connection: Connection, row: sa.Row[Any], *, fingerprint: str, name: str) -> None:
+    """Write what an old release did not: the present form of the fingerprint, and the commit of a model on Hugging Face."""
+    pinned_name = name if name.startswith(f"{row.base_name}@") else row.base_name
+    if (row.base_fingerprint, row.base_name) != (fingerprint, pinned_name):
+        connection.execute(sa.update(t.head).values(base_fingerprint=fingerprint, base_name=pinned_name))
 
 
 def take_seqs(connection: Connection, count: int) -> int:

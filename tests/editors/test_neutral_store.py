@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from service.atlas import neutral_path, weights_path
 from service.editors import neutral_store
 from service.editors.neutral import NeutralSentences
 from service.editors.neutral_settings import NeutralSettings
-from service.editors.neutral_store import NeutralPart, has_neutral, iterate_neutral, load_or_sample_neutral
+from service.editors.neutral_store import NeutralPart, adopt_neutral, has_neutral, iterate_neutral, load_or_sample_neutral
 from service.editors.protocol import FitCancelled, Hooks
 from service.lm.base import Base, load_base
 from tests.builders import make_base
@@ -150,6 +151,38 @@ def test_whether_sentences_are_there_is_known_without_sampling(tmp_path: Path) -
 
     assert has_neutral(taught_base(), tmp_path, settings=SETTINGS)
     assert has_neutral(taught_base(), tmp_path / "none", settings=SETTINGS, shipped=tmp_path)
+
+
+@pytest.mark.parametrize("at", [0.5, None], ids=["a part", "all"])
+def test_what_was_sampled_under_a_former_fingerprint_is_not_sampled_again(tmp_path: Path, at: float | None) -> None:
+    base = taught_base()
+    former = replace(base, fingerprint="f" * 64)
+    if at is None:
+        load_or_sample_neutral(former, tmp_path, settings=SETTINGS)
+    else:
+        with pytest.raises(FitCancelled):
+            shares = [0.0]
+            hooks = Hooks(progress=lambda share, stage: shares.append(share), is_cancelled=lambda: shares[-1] >= at)
+            load_or_sample_neutral(former, tmp_path, settings=SETTINGS, hooks=hooks)
+
+    for _ in range(2):
+        adopt_neutral(former.fingerprint, base, tmp_path, settings=SETTINGS)
+    begun: list[float] = []
+    found = load(tmp_path, hooks=Hooks(progress=lambda share, stage: begun.append(share)))
+
+    assert found.sentences == load(tmp_path / "whole").sentences
+    assert begun == [] if at is None else begun[0] > 0.4
+
+
+def test_a_damaged_file_of_a_former_fingerprint_counts_as_absent(tmp_path: Path) -> None:
+    former = replace(taught_base(), fingerprint="f" * 64)
+    load_or_sample_neutral(former, tmp_path, settings=SETTINGS)
+    (file,) = tmp_path.iterdir()
+    file.write_bytes(b"\xff\xfe{")
+
+    adopt_neutral(former.fingerprint, taught_base(), tmp_path, settings=SETTINGS)
+
+    assert not has_neutral(taught_base(), tmp_path, settings=SETTINGS)
 
 
 def test_the_embedded_model_ships_the_sentences_of_the_default_settings(tmp_path: Path) -> None:

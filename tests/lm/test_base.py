@@ -9,7 +9,8 @@ from safetensors.torch import load_file, save_file
 
 from service.domain.errors import Corrupt, Refused, ServiceError, Unavailable
 from service.lm.base import load_base
-from service.lm.model_files import fingerprint_of
+from service.lm.fingerprint import fingerprint_of
+from service.lm.model_files import fingerprint_of_bytes
 from service.lm.overlay import compute_logits, make_view
 from service.lm.prompts import collate
 from tests.builders import FAMILIES, make_base, make_rows, save_model
@@ -69,24 +70,6 @@ def test_gemma_2_is_loaded_with_eager_attention_for_soft_capping(tmp_path: Path)
     assert base.model.config._attn_implementation == "eager"
 
 
-def test_the_fingerprint_is_the_same_for_a_copy_and_differs_by_a_weight_or_the_tokenizer(saved: Path, folder: Path) -> None:
-    original = load_base(str(saved)).fingerprint
-    assert load_base(str(folder)).fingerprint == original
-
-    (folder / "README.md").write_text("not part of the model")
-    assert load_base(str(folder)).fingerprint == original
-
-    weights = load_file(folder / "model.safetensors")
-    weights["model.norm.weight"][0] += 1
-    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
-    changed = load_base(str(folder)).fingerprint
-    assert changed != original
-
-    config = json.loads((folder / "tokenizer_config.json").read_text())
-    (folder / "tokenizer_config.json").write_text(json.dumps({**config, "extra": 1}))
-    assert load_base(str(folder)).fingerprint not in (original, changed)
-
-
 def test_overwriting_the_weight_files_after_loading_changes_no_answer(folder: Path) -> None:
     base = load_base(str(folder), device="cpu")
     batch = collate(base, make_rows(base, [(4, 2)]))
@@ -125,6 +108,16 @@ def test_a_file_that_changes_while_it_is_read_is_noticed(name: str, folder: Path
     monkeypatch.setattr(module, "fingerprint_of", fingerprint_then_write)
     with pytest.raises(Unavailable, match="changed while"):
         load_base(str(folder), device="cpu")
+
+
+def test_files_that_changed_since_the_load_are_not_compared_with_an_older_pin(folder: Path) -> None:
+    base, former = load_base(str(folder), device="cpu"), fingerprint_of_bytes(folder)
+    (folder / "README.md").write_text("not part of the model")
+    assert base.is_pinned_as(former)
+
+    (folder / "config.json").write_bytes((folder / "config.json").read_bytes())
+    with pytest.raises(Unavailable, match="changed while"):
+        base.is_pinned_as(former)
 
 
 def test_code_beside_the_weights_is_refused_by_file_name(folder: Path) -> None:

@@ -1,7 +1,9 @@
 """Start and stop of a server: refused starts, an orderly end, and the state that the next server finds."""
 
 import asyncio
+import json
 import logging
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,14 +13,22 @@ from pathlib import Path
 
 import httpx
 import pytest
+import sqlalchemy as sa
 
 from service.client.local_server import free_port
 from service.domain.errors import Conflict, Refused
+from service.editors import neutral_store
+from service.lm.fingerprint import fingerprint_of
+from service.lm.model_files import fingerprint_of_bytes
 from service.runtime.app import create_app
 from service.runtime.assembly import open_server
-from service.settings import environment_without_settings
+from service.runtime.open_version import open_version
+from service.settings import Settings, environment_without_settings
+from service.store import heads, tables
+from service.store.database import Store
 from tests.api.live_server import WAIT_S, live_server, tiny_settings
 from tests.builders import save_model
+from tests.store.store_kinds import KINDS, database
 
 
 def test_a_second_server_on_one_folder_is_refused(tiny_model: Path, tmp_path: Path) -> None:
@@ -37,6 +47,60 @@ def test_a_store_made_with_another_base_is_refused(tiny_model: Path, tmp_path: P
 
     with pytest.raises(Conflict, match="another base model"), open_server(tiny_settings(other, tmp_path / "data")):
         pass
+
+
+def test_a_change_of_what_is_not_used_is_no_other_base(tiny_model: Path, tmp_path: Path) -> None:
+    model = Path(shutil.copytree(tiny_model, tmp_path / "model"))
+    with live_server(tiny_settings(model, tmp_path / "data")) as first:
+        first.edit("The colour of moss is", "green")
+
+    (model / "generation_config.json").write_text('{"eos_token_id": 1, "temperature": 0.2}')
+    (model / "chat_template.jinja").write_text("{# ours #}" + (model / "chat_template.jinja").read_text())
+    (model / "config.json").write_text(json.dumps(json.loads((model / "config.json").read_text()), indent=7))
+
+    with live_server(tiny_settings(model, tmp_path / "data")) as second:
+        assert second.ask("The colour of moss is")["text"] == "green"
+        assert second.ask("The colour of moss is", surface="chat")["text"] == "green"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_store_that_an_older_release_made_opens_and_keeps_all_it_has(
+    kind: str, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with database(kind, tmp_path) as url:
+        settings = tiny_settings(tiny_model, tmp_path / "data", database_url=url)
+        with live_server(settings) as first:
+            first.edit("The colour of moss is", "green")
+            before = [first.ask("The colour of moss is", version=version)["text"] for version in (0, 1)]
+        (sampled,) = (tmp_path / "data" / "neutral").iterdir()
+        make_as_an_older_release(url, tiny_model, sampled, settings)
+
+        with open_version(settings, "1") as (number, _, adapter):  # only reads, so the store stays as it is
+            assert number == 1 and adapter is not None
+        monkeypatch.setattr(neutral_store, "sample_sentences", lambda *given, **more: pytest.fail("they were sampled again"))
+        for _ in range(2):
+            with live_server(settings) as second:
+                assert [second.ask("The colour of moss is", version=version)["text"] for version in (0, 1)] == before
+                assert second.client.get("/model").json()["fingerprint"] == read_fingerprint(url) == fingerprint_of(tiny_model)
+                assert second.edit("The colour of coal is", "black")["status"] in ("applied", "consolidated")
+
+
+def make_as_an_older_release(url: str, model: Path, sampled: Path, settings: Settings) -> None:
+    """Pin the bytes of the model's files, and key the neutral sentences by them."""
+    former = fingerprint_of_bytes(model)
+    sampled.rename(sampled.with_name(f"{neutral_store._key(former, settings.neutral)}.json"))
+    store = Store(url)
+    with store.write() as connection:
+        connection.execute(sa.update(tables.head).values(base_fingerprint=former))
+    store.close()
+
+
+def read_fingerprint(url: str) -> str:
+    store = Store(url)
+    with store.read() as connection:
+        fingerprint = heads.read(connection).base_fingerprint
+    store.close()
+    return fingerprint
 
 
 def test_a_missing_model_is_refused(tmp_path: Path) -> None:

@@ -9,7 +9,9 @@ import torch
 
 from service.domain.errors import Unavailable
 from service.lm.base import load_base
+from service.lm.fingerprint import fingerprint_of
 from service.lm.overlay import EMPTY
+from service.serving import weight_seal
 from service.serving.request import Generation
 from service.serving.scheduler import Scheduler
 from service.serving.weight_seal import PIECE_BYTES, WeightSeal
@@ -84,6 +86,18 @@ def test_a_copy_of_the_same_content_is_not_reported(folder: Path) -> None:
     seal.check_files()
 
     assert seal.note is None
+
+
+def test_a_change_of_what_is_not_used_is_not_reported_and_read_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seal, reads = sealed(folder), []
+    (folder / "generation_config.json").write_text('{"eos_token_id": 1, "temperature": 0.2}')
+    (folder / "chat_template.jinja").write_text("{# ours #}" + (folder / "chat_template.jinja").read_text())
+    monkeypatch.setattr(weight_seal, "fingerprint_of", lambda *given: reads.append(given) or fingerprint_of(*given))
+
+    for _ in range(3):
+        seal.check_files()
+
+    assert seal.note is None and len(reads) == 1
 
 
 def test_a_change_in_memory_ends_serving() -> None:

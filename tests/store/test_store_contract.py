@@ -441,6 +441,18 @@ def test_the_arithmetic_is_pinned_by_whoever_saw_what_is_pinned(store: Store) ->
         assert heads.read(connection).arithmetic == fewer
 
 
+def test_a_store_that_an_older_release_pinned_pins_the_present_fingerprint(store: Store) -> None:
+    with pytest.raises(Conflict, match="another base model"), store.write() as connection:
+        heads.create_or_check(connection, fingerprint="2:base", name="test", author="ann", now=NOW, former="other")
+
+    with store.write() as connection:
+        heads.create_or_check(connection, fingerprint="2:base", name="test", author="ann", now=NOW, former="base")
+    with store.write() as connection:
+        assert heads.create_or_check(connection, fingerprint="2:base", name="x", author="ann", now=NOW).base_name == "test"
+    with pytest.raises(Conflict, match="another base model"), store.write() as connection:
+        heads.create_or_check(connection, fingerprint="base", name="test", author="ann", now=NOW)
+
+
 def test_at_most_one_job_of_a_kind_waits(store: Store) -> None:
     with store.write() as connection:
         jobs.insert(connection, "retrain", reason=None, author="ann", now=NOW)

@@ -198,7 +198,7 @@ class ModelOut(Out):
             "examples": [
                 {
                     "base": "atlas",
-                    "fingerprint": "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",
+                    "fingerprint": "2:9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",
                     "family": "llama",
                     "blocks": 8,
                     "width": 256,
@@ -230,7 +230,7 @@ class ModelOut(Out):
     )
 
     base: str
-    fingerprint: str = Field(description="SHA-256 over the base model's weights and tokenizer")
+    fingerprint: str = Field(description="SHA-256 over what is used of the base model: weights, ids, template")
     family: str
     blocks: int
     width: int
