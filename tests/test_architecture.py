@@ -30,7 +30,7 @@ def test_every_place_that_the_map_names_is_there(file: str, name: str) -> None:
 
 
 def test_the_map_has_every_way_and_names_many_places() -> None:
-    assert re.findall(r"^## The way of an? (\w+)$", PAGE, re.MULTILINE) == ["edit", "prompt", "retrain", "rollback"]
+    assert re.findall(r"^## The way of an? (\w+)$", PAGE, re.MULTILINE) == ["edit", "prompt", "retrain", "rollback", "rebase"]
     assert len(PLACES) > 40
 
 

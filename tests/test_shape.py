@@ -94,6 +94,7 @@ LIFECYCLE_FLOORS: tuple[set[str], ...] = (
     {"publish", "rollback", "open_head", "damage"},  # verbs that move the head
     {"apply", "refit"},  # verbs that fit
     {"retrain"},
+    {"rebase"},
 )
 
 

@@ -59,6 +59,11 @@ class ServerState:
         return self.lifecycle.store
 
     @property
+    def base_version(self) -> int:
+        """The number of the version that is the base alone: 0 until the store is taken to another base."""
+        return self.serving.base_version
+
+    @property
     def exports(self) -> Path:
         """The folder of exports."""
         return self.settings.data_dir.resolve() / EXPORTS
@@ -71,7 +76,7 @@ class ServerState:
         """The number of a version after it is loaded; None for the head. Raises NotFound, Gone or Corrupt."""
         if version == "head":
             return None
-        number = 0 if version == "base" else version
+        number = self.base_version if version == "base" else version
         if not self.serving.is_resident(number):
             self.serving.adopt(number, load_overlay(self.store, self.lifecycle.checkpoints, number))
         return number

@@ -100,7 +100,9 @@ def request_eval(
         if evaluations.count_unfinished(connection) >= MAX_WAITING:
             raise Unavailable("too many evaluations wait; ask for this one again later", retry_after_s=10.0)
         number = head.version if version is None else version
-        _check_can_answer(versions.get(connection, number).status)
+        version_row = versions.get(connection, number)
+        _check_can_answer(version_row.status)
+        version_row.check_base(head.base_fingerprint)
         request, about = _resolve(connection, number, selection)
         return evaluations.insert(
             connection,

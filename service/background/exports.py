@@ -68,7 +68,9 @@ def request_export(
     def queue(connection: Connection, head: Head, now: datetime) -> Job:
         number = None if consolidate is not None else head.version if version is None else version
         if number is not None:
-            _check_can_export(versions.get(connection, number))
+            chosen_version = versions.get(connection, number)
+            _check_can_export(chosen_version)
+            chosen_version.check_base(head.base_fingerprint)
         default = f"version-{number}" if number is not None else f"consolidated-after-{head.version}"
         chosen = default if name is None else name
         if NAME.fullmatch(chosen) is None:

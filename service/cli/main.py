@@ -12,6 +12,7 @@ from service.cli.bench import app as bench
 from service.cli.evaluate import register as register_eval
 from service.cli.models import app as models
 from service.cli.options import FAILED, DatabaseUrl, DataDir, Model, RedisUrl, read_settings, report_errors
+from service.cli.rebase import register as register_rebase
 from service.cli.store import register as register_store
 from service.domain.edit import AUTO
 from service.editors.registry import list_methods
@@ -30,6 +31,7 @@ app.add_typer(models, name="models")
 register_admin(app)
 register_eval(app)
 register_store(app)
+register_rebase(app)
 
 
 @app.command()

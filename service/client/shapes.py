@@ -184,6 +184,7 @@ class VersionData(TypedDict):
     number: int
     kind: str
     status: str
+    base: str
     parent: int | None
     digest: str | None
     edits_counted: int

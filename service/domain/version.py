@@ -7,9 +7,10 @@ from enum import StrEnum
 from typing import Any
 
 from service.domain.arithmetic import Arithmetic
+from service.domain.errors import Gone
 
 # The kind of a version: the name of the editing method that made it, or one of these operations.
-BASE = "base"  # version 0
+BASE = "base"  # version 0, and the first version on another base model
 ROLLBACK = "rollback"  # an older overlay under a new number
 RETRACT = "retract"  # the window fitted again without retracted edits
 OPERATIONS = (BASE, ROLLBACK, RETRACT)
@@ -43,6 +44,13 @@ class Version:
     minors: int = 0  # minor retrains in its tensors since the last major one
     major_at: datetime | None = None  # when its tensors were last trained from the base
     neutral_sentences: int | None = None  # that its fit might use, the first of all; None: all, or no fit
+    base_fingerprint: str | None = None  # of the base model that its overlay belongs to; None: it is not read from the store
+    base_name: str | None = None
+
+    def check_base(self, fingerprint: str) -> None:
+        """Raise Gone if the version is of another base model than the one with this fingerprint."""
+        if self.base_fingerprint not in (None, fingerprint):
+            raise Gone(f"version {self.number} is of another base model, {self.base_name}, and cannot be computed on this one")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,7 +10,7 @@ from sqlalchemy.engine import Connection
 
 from service.domain.cadence import CadenceInputs
 from service.domain.edit import EditStatus
-from service.domain.version import ROLLBACK, Version
+from service.domain.version import BASE, ROLLBACK, Version
 from service.editors.registry import names_of
 from service.lifecycle.context import LifecycleContext
 from service.store import edits, heads, jobs, measurements, versions
@@ -100,7 +100,7 @@ def _current_measurements(connection: Connection, version: Version) -> Mapping[s
     """
     measured = measurements.read_nearest(connection, version.number)
     oldest = min((measurement.version for measurement in measured.values()), default=version.number)
-    moving_tensors = (*names_of("consolidating"), ROLLBACK)
+    moving_tensors = (*names_of("consolidating"), ROLLBACK, BASE)
     since = versions.find_last_of_kinds(connection, moving_tensors, after=oldest, until=version.number) or 0
     return {name: measurement for name, measurement in measured.items() if measurement.version >= since}
 

@@ -24,7 +24,7 @@ class Checkpoints:
 
     def __init__(self, store: CheckpointStore, *, fingerprint: str) -> None:
         self.store = store
-        self._fingerprint = fingerprint
+        self.fingerprint = fingerprint  # of the base model of this process
         self._lock = threading.Lock()
         self._resident: OrderedDict[str, Overlay] = OrderedDict()
         self._damaged: dict[str, Hashable | None] = {}
@@ -64,18 +64,19 @@ class Checkpoints:
         fault = self.check_store()
         if fault is not None:  # a file written beside an unmounted disk would be gone when the disk is back
             raise Unreadable(f"The checkpoint could not be written: {fault}.")
-        digest = checkpoint.save(overlay, self.store, meta={"base": self._fingerprint})
+        digest = checkpoint.save(overlay, self.store, meta={"base": self.fingerprint})
         self._keep(digest, overlay)
         return digest
 
     def get_overlay(self, version: Version) -> Overlay:
-        """The overlay of a version. Raises Gone if the version was collected, Unreadable or Corrupt if its bytes cannot be
-        loaded.
+        """The overlay of a version. Raises Gone if the version was collected or is of another base model, Unreadable or Corrupt
+        if its bytes cannot be loaded.
 
         The bytes decide, and not a row that says `corrupt`: the right bytes may have been put back.
         """
         if version.status is VersionStatus.COLLECTED:
             raise Gone("this version was collected; only its record is kept")
+        version.check_base(self.fingerprint)
         return self.get(version.digest)
 
     def forget(self, digest: str) -> None:

@@ -13,6 +13,8 @@ POINTS = frozenset(
         "publish.after_save",
         "publish.before_commit",
         "publish.after_commit",
+        "rebase.before_commit",
+        "rebase.after_commit",
         "rollback.before_commit",
         "rollback.after_commit",
         "request.before_commit",  # of a retrain, an export or an evaluation

@@ -4,7 +4,7 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from service.domain.errors import Corrupt, Unreadable
+from service.domain.errors import Corrupt, Gone, Unreadable
 from service.lifecycle.checkpoints import Checkpoints
 from service.lm.overlay import Overlay
 from service.store import heads, versions
@@ -75,9 +75,9 @@ class HeadFollower:
             version = versions.get(connection, head.version)
         try:
             overlay = self._checkpoints.get_overlay(version)
-        except (Corrupt, Unreadable) as error:
+        except (Corrupt, Unreadable, Gone) as error:  # Gone: of another base model, which another process may have
             reason = f"version {version.number} cannot be loaded: {error.message}"
-            self._degrade(reason, head.epoch, is_unreadable=isinstance(error, Unreadable))
+            self._degrade(reason, head.epoch, is_unreadable=not isinstance(error, Corrupt))
             return False
         self.swap(PublishedHead(head.version, head.epoch, overlay))
         return True

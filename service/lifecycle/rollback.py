@@ -17,6 +17,7 @@ from service.domain.liveset import LiveSet
 from service.domain.version import ROLLBACK, Version, VersionStatus
 from service.lifecycle.context import LifecycleContext
 from service.lifecycle.crash_points import crash_point
+from service.lifecycle.fenced import OTHER_BASE
 from service.lifecycle.head_follower import PublishedHead
 from service.lifecycle.statuses import changes_of_live_sets, write_statuses
 from service.lifecycle.submit import first_status
@@ -53,9 +54,9 @@ def roll_back(
     top of it.
 
     `if_match` is the epoch that the caller saw; `fence` is for a worker that rolls back by itself. A `keyed` request that was
-    answered before gets the same answer and changes nothing. Raises NotFound; Gone for a collected version; Corrupt for a
-    damaged one, Unreadable for one that cannot be read now; Conflict for the head itself; Stale if the epoch is another,
-    FenceLost if the fence is.
+    answered before gets the same answer and changes nothing. Raises NotFound; Gone for a version that was collected or is of
+    another base model; Corrupt for a damaged one, Unreadable for one that cannot be read now; Conflict for the head itself;
+    Stale if the epoch is another, FenceLost if the fence is.
     """
     keyed_request = keyed or unkeyed_request(author)
     with context.store.read() as connection:
@@ -98,6 +99,8 @@ def _roll_back(
         if (answer := idempotency.recall(connection, keyed_request)) is not None:
             return _result_of(answer)
         heads.check_fence(connection, fence)
+        if head.base_fingerprint != context.checkpoints.fingerprint:
+            raise Conflict(OTHER_BASE)
         if if_match is not None and head.epoch != if_match:
             raise Stale("the head has moved: its epoch is not the one in If-Match", field="If-Match")
         if head.version == to:

@@ -43,7 +43,7 @@ from service.runtime.worker import Worker
 from service.serving.scheduler import Scheduler
 from service.serving.weight_seal import WeightSeal
 from service.settings import Settings
-from service.store import versions
+from service.store import bases, versions
 from service.store.database import Store
 from service.store.migrate import upgrade
 from service.wakeup.doorbell import Doorbell
@@ -75,7 +75,7 @@ def open_server(settings: Settings, role: Role = "all") -> Iterator[ServerState]
         reservoir = PromptReservoir(store, settings.reservoir.size)
         reservoir.start()
         stack.callback(reservoir.close)
-        serving = _make_scheduler(settings, base)
+        serving = _make_scheduler(settings, base, _read_base_version(store))
         seal = WeightSeal(base, yield_to_answers=serving.yield_to_answers, refuse=serving.refuse)
         seal.start()
         stack.callback(seal.close)
@@ -142,6 +142,11 @@ def _open_base(settings: Settings, store: Store) -> tuple[Base, Arithmetic]:
         return replace(base, day=versions.read_first_day(connection)), arithmetic
 
 
+def _read_base_version(store: Store) -> int:
+    with store.read() as connection:
+        return bases.read_first_version(connection)
+
+
 def _former_fingerprint(settings: Settings, pinned: Head | None, base: Base) -> str | None:
     """The fingerprint by which an older release pinned this base to the store; None if there is none. The neutral sentences that
     are kept under it are kept under the base's present one from here on, before the store forgets the former one.
@@ -154,9 +159,10 @@ def _former_fingerprint(settings: Settings, pinned: Head | None, base: Base) -> 
     return former
 
 
-def _make_scheduler(settings: Settings, base: Base) -> Scheduler:
+def _make_scheduler(settings: Settings, base: Base, base_version: int) -> Scheduler:
     return Scheduler(
         base,
+        base_version=base_version,
         resident=settings.generation.resident_versions,
         max_batch=settings.generation.batch,
         queue_limit=settings.generation.queue,

@@ -14,7 +14,7 @@ from service.lm.intervention import Adapter
 from service.lm.overlay import EMPTY, Overlay, View, make_view
 from service.runtime.base_model import open_base
 from service.settings import Settings
-from service.store import heads, versions
+from service.store import bases, heads, versions
 from service.store.database import Store
 
 
@@ -47,10 +47,12 @@ def read_head_of_store(settings: Settings) -> Head | None:
 
 
 def read_overlay(settings: Settings, version: str, base: Base) -> tuple[int, Overlay, date]:
-    if version in ("base", "0") or (_is_new(settings) and version == "head"):
+    if _is_new(settings) and version in ("base", "0", "head"):
         return 0, EMPTY, base.day
     store = Store(settings.store_url)
     try:
+        if version == "base":  # of any store, also of one with another base: nothing of the store is computed
+            return _read_base_version(store), EMPTY, base.day
         check_same_store(store, settings.checkpoints)
         with store.read() as connection:
             head = heads.read(connection)
@@ -58,6 +60,13 @@ def read_overlay(settings: Settings, version: str, base: Base) -> tuple[int, Ove
             day = versions.read_first_day(connection)
         if not base.is_pinned_as(head.base_fingerprint):
             raise Conflict("the store's versions are of another base model; name that one with --model", field="model")
-        return row.number, Checkpoints(settings.checkpoints, fingerprint=base.fingerprint).get_overlay(row), day
+        checkpoints = Checkpoints(settings.checkpoints, fingerprint=head.base_fingerprint)
+        return row.number, checkpoints.get_overlay(row), day
     finally:
         store.close()
+
+
+def _read_base_version(store: Store) -> int:
+    with store.read() as connection:
+        is_initialised, _ = heads.read_store(connection)
+        return bases.read_first_version(connection) if is_initialised else 0

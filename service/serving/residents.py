@@ -24,17 +24,19 @@ class Resident:
 
 
 class Residents:
-    """At most `limit` versions. The least recently used is evicted first; the base (version 0) and the head always stay."""
+    """At most `limit` versions. The least recently used is evicted first; the base alone, which is
+    the version `base_version`, and the head always stay."""
 
-    def __init__(self, base: Base, limit: int) -> None:
+    def __init__(self, base: Base, limit: int, *, base_version: int = 0) -> None:
         self._base = base
+        self._base_version = base_version
         self._limit = max(limit, 2)  # the base and the head
         self._lock = threading.Lock()
         self._building = threading.Lock()
         self._views: WeakValueDictionary[str, View] = WeakValueDictionary()
         self._residents: OrderedDict[int, Resident] = OrderedDict()
-        self._head = (0, 0)
-        self._residents[0] = Resident(0, self.view_of(EMPTY), None)
+        self._head = (base_version, 0)
+        self._residents[base_version] = Resident(base_version, self.view_of(EMPTY), None)
 
     @property
     def head(self) -> tuple[int, int]:
@@ -78,7 +80,7 @@ class Residents:
     def drop(self, version: int) -> None:
         """Unload a version. Requests that hold it finish on it. Raises Conflict for the base and the head."""
         with self._lock:
-            if version in (0, self._head[0]):
+            if version in (self._base_version, self._head[0]):
                 raise Conflict("The base and the head cannot be dropped.", field="version")
             self._residents.pop(version, None)
 
@@ -93,7 +95,7 @@ class Residents:
             return self._residents[number], epoch
 
     def _evict(self, newest: int) -> None:
-        exempt = {0, self._head[0], newest}
+        exempt = {self._base_version, self._head[0], newest}
         for version in [resident for resident in self._residents if resident not in exempt]:
             if len(self._residents) <= self._limit:
                 return

@@ -57,11 +57,16 @@ class SchedulerState:
 
 
 class Scheduler:
-    """The one place where answers are decoded. Methods may be called from any thread."""
+    """The one place where answers are decoded. Methods may be called from any thread. `base_version` is the number of the version
+    that is the base alone.
+    """
 
-    def __init__(self, base: Base, *, resident: int = 16, max_batch: int = 32, queue_limit: int = 256) -> None:
+    def __init__(
+        self, base: Base, *, base_version: int = 0, resident: int = 16, max_batch: int = 32, queue_limit: int = 256
+    ) -> None:
         self.base = base
-        self._residents = Residents(base, resident)
+        self.base_version = base_version
+        self._residents = Residents(base, resident, base_version=base_version)
         self._max_batch = max_batch
         self._queue_limit = queue_limit
         self._state = SchedulerState()

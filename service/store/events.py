@@ -47,6 +47,12 @@ def write(connection: Connection, entries: Sequence[Event], *, now: datetime) ->
     connection.execute(sa.insert(t.events), rows)
 
 
+def read_of_version(connection: Connection, version: int) -> list[Mapping[str, Any]]:
+    """The events of a version, oldest first."""
+    select = sa.select(t.events).where(t.events.c.version == version).order_by(t.events.c.id)
+    return [dict(row) for row in connection.execute(select).mappings()]
+
+
 def read_page(connection: Connection, *, limit: int, after: int = 0, edit_id: str | None = None) -> list[Mapping[str, Any]]:
     """Events with ids above `after`, oldest first."""
     select = sa.select(t.events).where(t.events.c.id > after).order_by(t.events.c.id).limit(limit)

@@ -107,7 +107,8 @@ def create_or_check(
         )
     elif row.base_fingerprint not in (fingerprint, former):
         raise Conflict(
-            "this store was made with another base model: start with that model, or give this one a data_dir of its own",
+            "this store was made with another base model: start with that model, give this one a data_dir of its own, or take the"
+            " edits to it with `errata rebase`",
             field="model",
         )
     else:

@@ -15,6 +15,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection, RowMapping
 
 from service.domain.version import ROLLBACK
+from service.store import bases
 from service.store import tables as t
 from service.store.ids import new_id
 
@@ -70,10 +71,11 @@ def read_latest(connection: Connection, version: int) -> Mapping[str, Measuremen
 
 
 def read_nearest(connection: Connection, version: int) -> Mapping[str, Measurement]:
-    """The last figure of each name of a version, or else of the nearest version that it came from."""
+    """The last figure of each name of a version, or else of the nearest version on the same base that it came from."""
     measured: dict[str, Measurement] = {}
+    first = bases.read_first_version_of(connection, version)
     while True:
-        candidates = _last(connection, t.measurements.c.version <= version)
+        candidates = _last(connection, t.measurements.c.version.between(first, version))
         older = {name: figure for name, figure in candidates.items() if name not in measured}
         oldest = min((figure.version for figure in older.values()), default=version)
         rollback = _last_rollback(connection, after=oldest, until=version)

@@ -84,6 +84,14 @@ head = sa.Table(
     sa.CheckConstraint("(dtype IS NULL) = (torch_threads IS NULL)", name="arithmetic"),
 )
 
+former_bases = sa.Table(
+    "former_bases",  # the bases that the store had before the head row's one
+    metadata,
+    sa.Column("until", sa.BigInteger, primary_key=True, autoincrement=False),  # the first version of the base that followed
+    sa.Column("fingerprint", sa.Text, nullable=False),
+    sa.Column("name", sa.Text, nullable=False),
+)
+
 edits = sa.Table(
     "edits",
     metadata,

@@ -9,6 +9,7 @@ import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
+from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection, RowMapping
@@ -16,7 +17,7 @@ from sqlalchemy.engine import Connection, RowMapping
 from service.domain.errors import NotFound
 from service.domain.liveset import Carrier, LiveItem, LiveSet, Role
 from service.domain.version import Version, VersionStatus
-from service.store import evaluations
+from service.store import bases, evaluations
 from service.store import tables as t
 from service.store.edits import chunks
 from service.store.live_set_cache import cache_of
@@ -54,7 +55,7 @@ def get(connection: Connection, number: int) -> Version:
     """One version. Raises NotFound."""
     row = None
     if 0 <= number <= LARGEST:
-        row = connection.execute(sa.select(t.versions).where(t.versions.c.number == number)).mappings().one_or_none()
+        row = connection.execute(_select().where(t.versions.c.number == number)).mappings().one_or_none()
     if row is None:
         raise NotFound("there is no version with this number", field="version")
     return _version(row)
@@ -62,7 +63,7 @@ def get(connection: Connection, number: int) -> Version:
 
 def read_page(connection: Connection, *, limit: int, before: int | None = None) -> list[Version]:
     """Versions with numbers below `before`, newest first."""
-    select = sa.select(t.versions).order_by(t.versions.c.number.desc()).limit(limit)
+    select = _select().order_by(t.versions.c.number.desc()).limit(limit)
     if before is not None:
         select = select.where(t.versions.c.number < before)
     return [_version(row) for row in connection.execute(select).mappings()]
@@ -73,7 +74,7 @@ def find_latest_retrain(connection: Connection, version: Version, *, kinds: Coll
     none.
     """
     same = (t.versions.c.kind.in_(kinds), t.versions.c.major_at == version.major_at, t.versions.c.minors == minors)
-    select = sa.select(t.versions).where(*same, t.versions.c.number <= version.number)
+    select = _select().where(*same, t.versions.c.number <= version.number)
     row = connection.execute(select.order_by(t.versions.c.number.desc()).limit(1)).mappings().one_or_none()
     return None if row is None else _version(row)
 
@@ -251,6 +252,10 @@ def read_kept_digests(connection: Connection) -> set[str]:
     return set(connection.execute(select.distinct()).scalars())
 
 
+def _select() -> sa.Select[Any]:
+    return sa.select(t.versions, bases.of_version("fingerprint"), bases.of_version("name"))
+
+
 def _version(row: RowMapping) -> Version:
     created_at: datetime = row["created_at"]
     return Version(
@@ -270,6 +275,8 @@ def _version(row: RowMapping) -> Version:
         minors=row["minors"],
         major_at=row["major_at"],
         neutral_sentences=row["neutral_sentences"],
+        base_fingerprint=row["base_fingerprint"],
+        base_name=row["base_name"],
     )
 
 

@@ -60,14 +60,15 @@ class LocalService:
         settings: LifecycleSettings | None = None,
         alone: bool = True,
         checkpoints: CheckpointStore | None = None,
+        fingerprint: str = "base",
     ) -> None:
         self.url, self.folder = url, folder
         self.ledger = ledger or Ledger()
         self.settings = settings or LifecycleSettings(cadence=PATIENT)
         self.store = Store(url)
         self.checkpoints = checkpoints or CheckpointFolder(folder)
-        initialise_store(self.store, fingerprint="base", name="ledger", checkpoints=self.checkpoints, arithmetic=ARITHMETIC)
-        overlays = Checkpoints(self.checkpoints, fingerprint="base")
+        initialise_store(self.store, fingerprint=fingerprint, name="ledger", checkpoints=self.checkpoints, arithmetic=ARITHMETIC)
+        overlays = Checkpoints(self.checkpoints, fingerprint=fingerprint)
         self.swaps: list[PublishedHead] = []
         follower = HeadFollower(self.store, overlays, self.swaps.append)
         self.context = EditingContext(

@@ -134,7 +134,7 @@ async def post_export(server: State, body: ExportIn, author: Author, key: Key, r
     weights: `load_errata.py` loads both, `from_pretrained` refuses, and `warning` in the job's `result` says how many edits the
     weights lack. With `consolidate` the server retrains first, and exports the version that the retrain publishes.
     """
-    number = {"head": None, "base": 0}[body.version] if isinstance(body.version, str) else body.version
+    number = {"head": None, "base": server.base_version}[body.version] if isinstance(body.version, str) else body.version
     keyed = keyed_request("export", author, key, body)
 
     def request() -> Job:

@@ -100,7 +100,7 @@ def delete_eval(server: State, eval_id: EvalId) -> EvalOut:
 
 
 def _request(server: ServerState, body: EvalIn, keyed: KeyedRequest) -> Evaluation:
-    version = {"head": None, "base": 0}[body.version] if isinstance(body.version, str) else body.version
+    version = {"head": None, "base": server.base_version}[body.version] if isinstance(body.version, str) else body.version
     if body.capability:
         server.check_capability()
     return request_eval(
@@ -130,4 +130,4 @@ def _number(server: ServerState, version: str | None) -> int | None:
     with server.store.read() as connection:
         if version == "head":
             return heads.read(connection).version
-        return versions.get(connection, 0 if version == "base" else int(version)).number
+        return versions.get(connection, server.base_version if version == "base" else int(version)).number

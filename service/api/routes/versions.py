@@ -58,7 +58,7 @@ async def get_bases(server: State, number: NumberOrHead) -> BasesOut:
 def _read(server: ServerState, number: str) -> VersionOut:
     with server.store.read() as connection:
         head = heads.read(connection).version
-        version = {"head": head, "base": 0}[number] if not number.isdigit() else int(number)
+        version = {"head": head, "base": server.base_version}[number] if not number.isdigit() else int(number)
         return _out(connection, versions.get(connection, version), head)
 
 
@@ -66,6 +66,7 @@ def _out(connection: Connection, version: Version, head: int) -> VersionOut:
     same = ("number", "parent", "digest", "edits_counted", "window", "created_at", "author", "reason", "restores", "pinned")
     return VersionOut(
         **{name: getattr(version, name) for name in same},
+        base=version.base_name or "",
         kind=str(version.kind),
         status=str(version.status),
         scores=dict(version.scores),

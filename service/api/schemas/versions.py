@@ -17,6 +17,7 @@ EXAMPLE_VERSION: dict[str, Any] = {
     "number": 2,
     "kind": "baft",
     "status": "published",
+    "base": "atlas",
     "parent": 1,
     "digest": "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",
     "edits_counted": 2,
@@ -80,8 +81,9 @@ class VersionOut(Out):
     number: int
     kind: str = Field(description="base, rollback, retract, or the name of the editing method that made the version")
     status: str = Field(description="published, corrupt or collected")
+    base: str = Field(description="the base model; a version of another base than that of `GET /model` is only a record")
     parent: int | None
-    digest: str | None = Field(description="SHA-256 of the checkpoint; version 0 has none")
+    digest: str | None = Field(description="SHA-256 of the checkpoint; the base alone has none")
     edits_counted: int = Field(description="number of edits that the version answers")
     window: int = Field(description="number of edits in the window, which the adapter carries")
     scores: dict[str, Any] = Field(description="scores at publication; later measurements are added")
