@@ -22,7 +22,7 @@ from service.client.progress import errors, show_progress
 from service.client.shapes import JobData
 from service.domain.edit import Edit, EditStatus
 from service.lifecycle.rebase import REASON, Rebase, read_rebase
-from service.lifecycle.store_identity import read_base_name
+from service.lifecycle.store_identity import read_pinned
 from service.settings import Settings
 from service.store import jobs
 
@@ -69,9 +69,11 @@ def _change_base(settings: Settings, *, is_asked: bool) -> None:
     from service.runtime.rebasing import rebase_store  # here, because it loads torch, which takes ten seconds
 
     with open_store(settings) as store:
-        before = read_base_name(store)
-        if is_asked and before != settings.model:
-            question = f"Take the store from {before} to {settings.model}? The versions that it has now become mere records."
+        before = read_pinned(store)
+        if is_asked and before is not None and before.base_name != settings.model:
+            question = (
+                f"Take the store from {before.base_name} to {settings.model}? The versions that it has now become mere records."
+            )
             typer.confirm(question, abort=True, err=True)
         with errors.status("loading the model and checking the edits"):
             is_changed = rebase_store(store, settings, author=OPERATOR)

@@ -28,8 +28,8 @@ def keep_pinned(pinned: Arithmetic, *, dtype: str | None, threads: int | None) -
     """
     if dtype is not None and dtype != pinned.dtype:
         raise Conflict(
-            f"dtype must be {pinned.dtype} or auto, because this store was made with {pinned.dtype}: leave the setting out, give"
-            " another data_dir for a new store, or move this store with `errata rebase`",
+            f"dtype must be {pinned.dtype} or auto, because this store was made with {pinned.dtype}: leave the setting out,"
+            " or give another data_dir for a new store",
             field="dtype",
         )
     if threads is None or threads == pinned.threads:

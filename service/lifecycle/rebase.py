@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import structlog
 from sqlalchemy.engine import Connection
 
+from service.domain.arithmetic import Arithmetic
 from service.domain.edit import Edit, EditStatus
 from service.domain.liveset import LiveSet
 from service.domain.version import BASE, Head, Version, VersionStatus
@@ -45,8 +46,9 @@ class Rebase:
     edits: tuple[Edit, ...]
 
 
-def rebase(context: LifecycleContext, *, name: str, refuse: Refuse, fence: int, author: str) -> bool:
-    """Take the store to the base of `context`, named `name`; return whether it was of another base before.
+def rebase(context: LifecycleContext, *, name: str, arithmetic: Arithmetic, refuse: Refuse, fence: int, author: str) -> bool:
+    """Take the store to the base of `context`, named `name`, which computes with `arithmetic` from then on; return whether the
+    store was of another base before.
 
     Live and deferred edits wait for the retrain that is queued, and those that `refuse` gives a reason for fail with it. Raises
     FenceLost if another worker has taken over.
@@ -65,6 +67,7 @@ def rebase(context: LifecycleContext, *, name: str, refuse: Refuse, fence: int, 
         live_set = versions.read_live_set(connection, head.version)
         version = _insert_version(connection, context, head, fence=fence, author=author)
         bases.change(connection, head, fingerprint=fingerprint, name=name, first=version)
+        heads.pin_arithmetic(connection, arithmetic, seen=head.arithmetic)
         changes = _changes(connection, live_set, reasons)
         write_statuses(connection, context, changes, author=author, version=version)
         _cancel_jobs(connection, context)

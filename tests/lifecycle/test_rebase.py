@@ -10,6 +10,7 @@ import pytest
 
 from service.background.evaluations import request_eval
 from service.background.exports import request_export
+from service.domain.arithmetic import Arithmetic
 from service.domain.edit import Edit, EditStatus
 from service.domain.errors import Conflict, Gone
 from service.lifecycle import crash_points
@@ -25,6 +26,7 @@ from tests.servers import postgres_database
 
 S = EditStatus
 KINDS = ("sqlite", "postgres")
+OTHER_ARITHMETIC = Arithmetic(dtype="bfloat16", dtype_reason="measured", threads=2, threads_reason="measured")
 
 
 @contextmanager
@@ -54,7 +56,7 @@ def rebased(local: LocalService, *, to: str = "other", refuse: Refuse = holds) -
         fence = heads.take_lease(connection, "command", lease_s=60.0, is_only_server=True)
     assert fence is not None
     try:
-        return rebase(context, name=to, refuse=refuse, fence=fence, author="operator")
+        return rebase(context, name=to, arithmetic=OTHER_ARITHMETIC, refuse=refuse, fence=fence, author="operator")
     finally:
         with local.store.write() as connection:
             heads.release_lease(connection, fence)
@@ -65,6 +67,15 @@ def report(local: LocalService) -> Rebase:
         found = read_rebase(connection)
     assert found is not None
     return found
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_arithmetic_that_was_chosen_for_the_new_base_is_pinned_with_it(kind: str, tmp_path: Path) -> None:
+    with service(kind, tmp_path) as local:
+        assert rebased(local)
+
+        with local.store.read() as connection:
+            assert heads.read(connection).arithmetic == OTHER_ARITHMETIC
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -258,7 +269,7 @@ def test_a_worker_that_was_overtaken_ends_a_rebase(local: LocalService) -> None:
         heads.take_lease(connection, "another", lease_s=60.0, is_only_server=True)
 
     with pytest.raises(FenceLost):
-        rebase(context, name="other", refuse=holds, fence=old, author="operator")
+        rebase(context, name="other", arithmetic=OTHER_ARITHMETIC, refuse=holds, fence=old, author="operator")
     assert local.head.number == 1
 
 
