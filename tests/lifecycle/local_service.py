@@ -21,7 +21,7 @@ from service.lifecycle.retract import Retraction, retract
 from service.lifecycle.retrain.request import request_retrain
 from service.lifecycle.rollback import RollbackResult, roll_back
 from service.lifecycle.settings import LifecycleSettings
-from service.lifecycle.store_identity import initialise_store
+from service.lifecycle.store_identity import initialise_store, read_pinned
 from service.lm.checkpoint_folder import CheckpointFolder
 from service.lm.checkpoint_store import CheckpointStore
 from service.runtime.worker import Worker
@@ -67,7 +67,15 @@ class LocalService:
         self.settings = settings or LifecycleSettings(cadence=PATIENT)
         self.store = Store(url)
         self.checkpoints = checkpoints or CheckpointFolder(folder)
-        initialise_store(self.store, fingerprint=fingerprint, name="ledger", checkpoints=self.checkpoints, arithmetic=ARITHMETIC)
+        pinned = read_pinned(self.store)
+        initialise_store(
+            self.store,
+            fingerprint=fingerprint,
+            name="ledger",
+            checkpoints=self.checkpoints,
+            arithmetic=ARITHMETIC if pinned is None or pinned.arithmetic is None else pinned.arithmetic,
+            pinned=pinned,
+        )
         overlays = Checkpoints(self.checkpoints, fingerprint=fingerprint)
         self.swaps: list[PublishedHead] = []
         follower = HeadFollower(self.store, overlays, self.swaps.append)
