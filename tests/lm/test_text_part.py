@@ -11,7 +11,7 @@ from transformers import AutoModelForCausalLM
 from service.domain.errors import Corrupt, Refused
 from service.lm.base import Base, load_base, sketch_base
 from service.lm.export import write_export
-from service.lm.model_files import fingerprint_of
+from service.lm.fingerprint import fingerprint_of
 from service.lm.overlay import EMPTY
 from service.serving.weight_seal import WeightSeal
 from tests.composites import COMPOSITES, TEXTLESS, save_composite, save_config
