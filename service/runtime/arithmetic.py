@@ -17,7 +17,7 @@ from service.lm.model_size import ModelSize, read_model_size
 from service.lm.usable_cpus import count_usable_cpus
 from service.settings import Settings
 
-MIN_WEIGHTS = 50_000_000  # in smaller models overhead outweighs the products, and single rows answer slower in bf16 (decision 35)
+MIN_WEIGHTS = 50_000_000  # in smaller models overhead outweighs the products, and single rows answer slower in bf16 (decision 33)
 BF16_GAIN = 1.5  # times faster from which bfloat16 is worth its rounding
 THREADS_GAIN = 1.3  # times faster from which more threads are worth the CPUs, which answers and fits share
 MAX_THREADS = 8
