@@ -21,7 +21,8 @@ ATTENTION = {"locft": {"kind": "attention"}, "lora": {"kind": "attention"}}
 
 def start(settings: Settings) -> None:
     """What a start checks of its model."""
-    check_editors(open_base(settings), settings)
+    base, _ = open_base(settings)
+    check_editors(base, settings)
 
 
 def save_adapter(folder: Path) -> None:
