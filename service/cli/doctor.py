@@ -173,11 +173,16 @@ def _store(settings: Settings) -> Finding:
             if not is_current(connection):
                 return Finding("store", CheckStatus.NOTE, "unknown until the database is migrated")
         store_identity.check_same_store(store, settings.checkpoints)
+        pinned = store_identity.read_pinned(store)
     except ServiceError as error:
         return Finding("store", CheckStatus.BAD, error.message)
     finally:
         store.close()
-    return Finding("store", CheckStatus.OK, "database and data folder belong together")
+    belongs = "database and data folder belong together"
+    if pinned is not None and pinned.base_name.partition("@")[0] != settings.model.partition("@")[0]:
+        other = f"it was made with the base model {pinned.base_name}, and a start refuses {settings.model} if it is another one"
+        return Finding("store", CheckStatus.NOTE, f"{belongs}; {other}")
+    return Finding("store", CheckStatus.OK, f"{belongs}; whether the base model's weights are the store's, a start finds out")
 
 
 def _arithmetic(settings: Settings) -> Finding:

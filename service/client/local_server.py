@@ -3,6 +3,7 @@
 So a command works the same beside a running server and without one, and HTTP is the only way into the store.
 """
 
+import ctypes
 import signal
 import socket
 import subprocess
@@ -24,6 +25,8 @@ from service.settings import Settings, environment_of
 from service.store.database import Store
 
 EXIT_S = 1.0  # from a broken connection to the end of the process that broke it
+_PR_SET_PDEATHSIG = 1  # of linux/prctl.h
+_LIBC = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
 SERVE = (sys.executable, "-m", "service", "serve")
 
 
@@ -49,7 +52,14 @@ class LocalServer:
         """Start the process, and do not wait for it."""
         with self._log.open("ab") as log:
             # The process has its own session: Ctrl-C reaches only the command, which then stops its server in order.
-            self.process = subprocess.Popen(self._command, stdout=log, stderr=log, env=self._environment, start_new_session=True)
+            self.process = subprocess.Popen(
+                self._command,
+                stdout=log,
+                stderr=log,
+                env=self._environment,
+                start_new_session=True,
+                preexec_fn=_end_with_parent if _LIBC is not None else None,
+            )
 
     def start(self, progress: Progress = ignore_progress, *, stall_s: float = STALL_S) -> None:
         """Start the process and wait until the server is ready. Raises Unavailable if the process ends or stalls before."""
@@ -168,6 +178,14 @@ def _client_of(url: str) -> ErrataClient:
         return ErrataClient(url)
     except Refused:
         raise Refused("--server must be an address such as http://127.0.0.1:8000", field="server") from None
+
+
+def _end_with_parent() -> None:
+    """In the new process: end by SIGTERM when the command ends, also when it is killed. Otherwise the server would keep the data
+    folder, and a repeated command would be refused.
+    """
+    assert _LIBC is not None
+    _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def free_port() -> int:

@@ -61,7 +61,8 @@ class ServerStart:
             if now - moved > self.stall_s:
                 stall = f"the server stood still for {now - moved:.0f} s while it started"
                 raise Unavailable(f"{stall}; its last log line: {self._last_line(since)}{copy_log(self.log)}")
-            self.progress(f"the server starts, {now - began:.0f} s: {self._last_line(since)}")
+            step = describe_last_line(self.log, since, events_alone=True)
+            self.progress(f"the server starts, {now - began:.0f} s: {step}")
             self.sleep(self.poll_s)
 
     def is_ready(self) -> bool:
@@ -81,28 +82,29 @@ class ServerStart:
         return describe_last_line(self.log, since)
 
 
-def describe_last_line(log: Path, since: int = 0) -> str:
+def describe_last_line(log: Path, since: int = 0, *, events_alone: bool = False) -> str:
     """The last line of a log after byte `since`, in a few words: of a JSON line the event and its progress. Lines about answered
-    requests are skipped, because they say nothing about the server.
+    requests are skipped, because they say nothing about the server; with `events_alone` so is text that is no event.
     """
     try:
         with log.open("rb") as file:
-            file.seek(max(since, log.stat().st_size - TAIL_BYTES))
+            start = max(since, log.stat().st_size - TAIL_BYTES)
+            file.seek(start)
             lines = file.read().decode(errors="replace").splitlines()
     except OSError:
-        lines = []
-    for line in reversed(lines):
-        if words := _describe(line.strip()):
+        start, lines = since, []
+    for line in reversed(lines[1:] if start > since else lines):  # the first one may be cut
+        if words := _describe(line.strip(), events_alone=events_alone):
             return words
     return "it loads its program"
 
 
-def _describe(line: str) -> str:
+def _describe(line: str, *, events_alone: bool) -> str:
     try:
         fields = json.loads(line)
         words = str(fields["event"])
     except (ValueError, KeyError, TypeError):
-        return line[:MAX_CHARACTERS]
+        return "" if events_alone else line[:MAX_CHARACTERS]
     if words == REQUEST:
         return ""
     if "done" in fields and "of" in fields:

@@ -20,7 +20,7 @@ from service.lm.blocks import Anatomy, anatomy_of
 from service.lm.file_identity import FileIdentity
 from service.lm.fingerprint import fingerprint_of, is_first_form
 from service.lm.model_files import fingerprint_of_bytes, identities, model_folder
-from service.lm.pretrained import load_config, load_tokenizer, load_weights, make_skeleton, quieten
+from service.lm.pretrained import check_weight_headers, load_config, load_tokenizer, load_weights, make_skeleton, quieten
 
 NO_STORE_DAY = date(2024, 1, 1)  # any day: without a store there is nothing that another day could contradict
 NO_FINGERPRINT = "none"  # of a base without values, which no store is bound to
@@ -101,6 +101,7 @@ def sketch_base(path: str | Path) -> Base:
     quieten()
     folder = model_folder(path)
     config = load_config(folder)
+    check_weight_headers(folder)
     base = build_base(make_skeleton(config), load_tokenizer(folder), name=str(path), fingerprint=NO_FINGERPRINT)
     return replace(base, part_of=config.part_of)
 

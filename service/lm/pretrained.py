@@ -111,6 +111,11 @@ def _call(load: Any, source: Any, *, part: str, **options: Any) -> Any:
         raise Refused(f"The base model's {part} is not one that the installed transformers can load.", field="model") from error
 
 
+def check_weight_headers(folder: Path) -> None:
+    """Read the headers of a folder's weight files. Raises Corrupt if one is damaged, or a file shorter than its header says."""
+    _names(folder)
+
+
 def _names(folder: Path) -> list[str]:
     """The names of all tensors in the files of a folder."""
     try:

@@ -65,7 +65,7 @@ class EditPreparation:
         part, awaited = self._part, self._awaited
         if part is None:
             return awaited
-        return READY if part.is_whole else f"{_describe(part)}, and a retrain waits for the others: {awaited}"
+        return READY if part.is_whole else f"{_describe(part)}, and retrains wait for the others: {awaited}"
 
     @property
     def is_alive(self) -> bool:
@@ -132,5 +132,5 @@ class EditPreparation:
 def _describe(part: NeutralPart) -> str:
     count = len(part.neutral.sentences)
     if part.is_whole:
-        return f"edits are fitted with all {count} neutral sentences"
+        return f"edits are fitted with all {count} neutral sentences (of {part.of} sampled, repetitions left out)"
     return f"edits are fitted with the first {count} of {part.of} neutral sentences"

@@ -7,10 +7,11 @@ from pathlib import Path
 import pytest
 
 from service.cli.doctor import Finding, _model
-from service.domain.errors import ServiceError
+from service.domain.errors import Corrupt, ServiceError
 from service.lm import sentencepiece_file
 from service.runtime.base_model import open_base
 from service.runtime.editors import check_editors
+from service.runtime.model_check import describe_model
 from service.settings import Settings
 from tests.api.live_server import tiny_settings
 from tests.builders import save_model
@@ -80,3 +81,12 @@ def test_a_model_that_does_not_start_has_the_sentence_of_the_start(
         start(settings)
     assert (finding.verdict, finding.detail) == ("bad", f"{tmp_path / 'model'}: {caught.value.message}")
     assert words in finding.detail and "\n" not in finding.detail
+
+
+def test_weights_that_end_too_early_are_found_by_the_doctor(tmp_path: Path) -> None:
+    save_model(tmp_path / "model")
+    weights = tmp_path / "model" / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-100])
+
+    with pytest.raises(Corrupt, match="weight files are damaged"):
+        describe_model(tmp_path / "model", tiny_settings(tmp_path / "model", tmp_path / "data"))

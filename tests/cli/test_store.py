@@ -213,7 +213,8 @@ def test_a_folder_without_a_mark_is_adopted_after_a_question(local: LocalService
 
 
 def test_the_doctor_reports_a_database_and_a_folder_of_different_stores(local: LocalService, tmp_path: Path) -> None:
-    assert "belong together" in run(local, "doctor").output
+    told = run(local, "doctor").output
+    assert "belong together" in told and "a start refuses" in told  # the settings name another model than the store's
     (local.folder / MARK_FILE).write_text('{"store": "another", "founded": true}')
     local.close()
 

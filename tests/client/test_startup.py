@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from service.client.local_server import LocalServer
-from service.client.startup import ServerStart, describe_last_line
+from service.client.startup import TAIL_BYTES, ServerStart, describe_last_line
 from service.client.steps import Send, send
 from service.domain.errors import Unavailable
 from service.settings import environment_without_settings
@@ -217,3 +217,14 @@ def test_the_last_line_of_a_log_is_described_in_a_few_words(line: str, words: st
     (tmp_path / "log").write_text(f"first\n{line}\n" if line else "")
 
     assert describe_last_line(tmp_path / "log") == words
+
+
+def test_progress_shows_events_alone_and_no_line_that_is_cut(tmp_path: Path) -> None:
+    event = '{"event": "preparing fits"}'
+    request = json.dumps({"event": "request", "path": "x" * TAIL_BYTES})
+    (tmp_path / "log").write_text(f"{event}\n  curl http://127.0.0.1:8000\n")
+    (tmp_path / "cut").write_text(f"{event}\n{request}\n")
+
+    assert describe_last_line(tmp_path / "log") == "curl http://127.0.0.1:8000"
+    assert describe_last_line(tmp_path / "log", events_alone=True) == "preparing fits"
+    assert describe_last_line(tmp_path / "cut") == "it loads its program"

@@ -779,6 +779,7 @@ def test_a_byte_order_mark_and_blank_lines_are_no_rows(tmp_path: Path) -> None:
         (b"[]", "auto", "empty"),
         (b" \n ", "zsre", "empty"),
         (b'{"colour": 1}', "auto", "cannot be told"),
+        (b'{"target": ' + b"9" * 5000 + b"}", "auto", "no row can be read; row 1: "),
         (b'{"colour": 1}', "zsre", "row 1: src is missing or empty"),
         (b'{"colour": 1}', "zzz", "must be auto or one of"),
         ("[]".encode("utf-16"), "auto", "empty"),

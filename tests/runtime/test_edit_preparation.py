@@ -64,7 +64,7 @@ def test_prompts_are_answered_while_the_sentences_are_sampled(server: LiveServer
     assert server.ask("red is")["version"] == 0
     assert ready.status_code == 200 and ready.json()["status"] == "ok"
     assert ready.json()["checks"]["edits"].startswith("sampling neutral sentences")
-    assert server.client.get("/model").json()["getting_ready"] == ready.json()["checks"]["edits"]
+    assert server.client.get("/model").json()["getting_ready"].startswith("sampling neutral sentences")
 
 
 def test_an_edit_is_accepted_meanwhile_and_applied_once_the_server_is_ready(gate: Gate, server: LiveServer) -> None:
@@ -112,7 +112,7 @@ def test_edits_are_fitted_with_the_first_sentences_and_a_retrain_waits_for_all(
         assert made.client.get("/versions/1").json()["neutral_sentences"] == 9
         assert made.client.get("/versions/1/bases").status_code == 200
         state = made.client.get("/health/ready").json()["checks"]["edits"]
-        assert state.startswith("edits are fitted with the first 9 of 24 neutral sentences, and a retrain waits for the others: ")
+        assert state.startswith("edits are fitted with the first 9 of 24 neutral sentences, and retrains wait for the others: ")
         assert made.client.get("/model").json()["getting_ready"] == state
         job = made.client.post("/admin/retrain", json={"reason": "test"}).json()
         waiting = made.follow(f"/jobs/{job['id']}", lambda job: job["stage"] is not None)
@@ -215,7 +215,7 @@ def test_a_fault_after_the_first_part_leaves_the_worker_running_and_is_tried_aga
 
     assert fits.grown == [False, True]
     assert states[1] == (
-        "edits are fitted with the first 2 of 3 neutral sentences, and a retrain waits for the others:"
+        "edits are fitted with the first 2 of 3 neutral sentences, and retrains wait for the others:"
         " getting ready for edits failed and is tried again: the disk is full"
     )
     assert preparation.state == "ok" and preparation.is_alive

@@ -16,6 +16,7 @@ MOST_ITEMS = 10_000  # of one list
 LONGEST_NAME = 100  # characters, of a group and of a field in a note
 
 NOT_READ = "not read"
+BLANK = "a blank text left out"
 _BROKEN = re.compile("[\x00\ud800-\udfff]")  # what no database and no encoder holds
 
 
@@ -52,9 +53,14 @@ class Fields:
         return None
 
     def read_texts(self, name: str) -> tuple[str, ...]:
-        """A list of texts, or one text. Blank texts are left out."""
+        """A list of texts, or one text. Blank texts are left out, and those of a list are noted."""
         value = self._take(name)
-        texts = (self._parse_text(text, name) for text in (self._parse_list(value, name) if isinstance(value, list) else [value]))
+        if not isinstance(value, list):
+            text = self._parse_text(value, name)
+            return () if text is None else (text,)
+        texts = [self._parse_text(text, name) for text in self._parse_list(value, name)]
+        for _ in range(texts.count(None)):
+            self.note(name, BLANK)
         return tuple(text for text in texts if text is not None)
 
     def read_answers(self, name: str) -> tuple[tuple[str, ...], ...]:

@@ -154,18 +154,18 @@ def _first_rows(rows: Iterator[RawRow]) -> list[RawRow]:
 def _detect_schema(rows: list[RawRow]) -> Schema:
     if not rows:
         raise Refused("the data set is empty", field="path")
-    reasons: set[str] = set()
+    faults: list[RowFault] = []
     for row in rows:
         try:
             fields = parse_row(row)
         except BadRow as error:
-            reasons.add(error.reason)
+            faults.append(RowFault(row.position, error.reason))
             continue
-        reasons.add("")
         for schema in _ALL:
             if schema.is_match(fields):
                 return schema
+    if len(faults) == len(rows):  # no row can be read, whatever its schema
+        sentence = f"no row can be read; row {faults[0].line}: {faults[0].reason}"
+        raise _explain_unreadable({fault.reason for fault in faults}) or Refused(sentence, field="path")
     names = ", ".join(SCHEMAS)
-    raise _explain_unreadable(reasons) or Refused(
-        f"the schema cannot be told from the fields of the first rows; name one of {names}", field="schema"
-    )
+    raise Refused(f"the schema cannot be told from the fields of the first rows; name one of {names}", field="schema")
