@@ -36,13 +36,17 @@ class BlockUsage:
 
 
 def measure_basis_use(
-    context: LifecycleContext, neutral: NeutralSentences, view_of: Callable[[Overlay], View], number: int
+    context: LifecycleContext, get_neutral: Callable[[], NeutralSentences], view_of: Callable[[Overlay], View], number: int
 ) -> tuple[BlockUsage, ...]:
-    """One entry for each intervened block of a version. Raises NotFound, Gone or Corrupt."""
+    """One entry for each intervened block of a version; none for a version without interventions.
+
+    Raises NotFound, Gone or Corrupt, and what `get_neutral` raises while there are no neutral sentences yet.
+    """
     overlay = load_overlay(context.store, context.checkpoints, number)
     adapter = overlay.adapter
     if adapter is None:
         return ()
+    neutral = get_neutral()
     with context.store.read() as connection:
         window = versions.read_live_set(connection, number).window
         window_edits = edits.read_many(connection, [item.edit_id for item in window[-MAX_EDITS:] if not item.is_tombstone])

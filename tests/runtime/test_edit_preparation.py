@@ -78,11 +78,10 @@ def test_an_edit_is_accepted_meanwhile_and_applied_once_the_server_is_ready(gate
     assert server.client.get("/model").json()["getting_ready"] is None
 
 
-def test_what_needs_the_sentences_says_that_they_are_not_there_yet(server: LiveServer) -> None:
+def test_the_bases_of_a_version_without_interventions_need_no_sentences(server: LiveServer) -> None:
     answer = server.client.get("/versions/0/bases")
 
-    assert (answer.status_code, answer.headers["Retry-After"]) == (503, "10")
-    assert "not there yet" in answer.json()["detail"]
+    assert (answer.status_code, answer.json()["blocks"]) == (200, [])
 
 
 def test_a_server_stops_in_the_middle_of_getting_ready_and_goes_on_later(gate: Gate, tiny_model: Path, tmp_path: Path) -> None:

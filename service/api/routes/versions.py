@@ -50,8 +50,9 @@ def get_version(server: State, number: NumberOrHead) -> VersionOut:
 async def get_bases(server: State, number: NumberOrHead) -> BasesOut:
     """The mean gate of each basis on edits, on their rephrases and on unrelated text (the BaFT paper's figure 2)."""
     version = await run_in_threadpool(_read, server, number)
-    neutral = await run_in_threadpool(server.get_neutral)
-    usages = await run_in_threadpool(measure_basis_use, server.lifecycle, neutral, server.serving.view_of, version.number)
+    usages = await run_in_threadpool(
+        measure_basis_use, server.lifecycle, server.get_neutral, server.serving.view_of, version.number
+    )
     return BasesOut.of(version.number, usages)
 
 
