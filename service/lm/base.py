@@ -66,7 +66,7 @@ class Base:
         """
         if fingerprint == self.fingerprint or self.origin is None or not is_first_form(fingerprint):
             return fingerprint == self.fingerprint
-        is_same = _read_files(fingerprint_of_bytes, self.origin.folder) == fingerprint
+        is_same = read_files(fingerprint_of_bytes, self.origin.folder) == fingerprint
         _require_unchanged(self.origin)
         return is_same
 
@@ -88,7 +88,7 @@ def load_base(path: str | Path, *, name: str | None = None, device: str = "auto"
     anatomy_of(make_skeleton(config))  # what is refused by its structure is refused before its weights are read, which takes long
     model = load_weights(folder, config, _find_dtype(dtype, torch_device))
     _copy_mapped_tensors(model.to(torch_device))
-    fingerprint = _read_files(fingerprint_of, folder)
+    fingerprint = read_files(fingerprint_of, folder)
     _require_unchanged(origin)
     base = build_base(model, tokenizer, name=name or str(path), fingerprint=fingerprint, origin=origin)
     return replace(base, part_of=config.part_of)
@@ -149,7 +149,8 @@ def _copy_mapped_tensors(model: nn.Module) -> None:
             tensor.data = tensor.data.clone()
 
 
-def _read_files(hash_files: Callable[[Path], str], folder: Path) -> str:
+def read_files(hash_files: Callable[[Path], str], folder: Path) -> str:
+    """What `hash_files` makes of a model's folder. Raises Unavailable if the files cannot be read any more."""
     try:
         return hash_files(folder)
     except OSError as error:

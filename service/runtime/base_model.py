@@ -5,9 +5,10 @@ import torch
 
 from service.domain.arithmetic import Arithmetic
 from service.domain.version import Head
-from service.lm.base import Base, load_base
+from service.lm.base import Base, load_base, read_files
+from service.lm.fingerprint import fingerprint_of
 from service.lm.usable_cpus import count_usable_cpus
-from service.models.find import find_model
+from service.models.find import FoundModel, find_model
 from service.runtime.arithmetic import choose_arithmetic
 from service.settings import Settings
 
@@ -21,13 +22,7 @@ def open_base(settings: Settings, pinned: Head | None = None) -> tuple[Base, Ari
     Tensor operations of this process use the threads of the arithmetic from then on. Raises ServiceError, with advice, if the
     model is not there, cannot be had now or cannot be served, and Conflict if the settings name another dtype than the store's.
     """
-    found = find_model(
-        settings.model,
-        models_folder=settings.models_folder,
-        may_ask_hub=settings.hub,
-        pinned_name=None if pinned is None else pinned.base_name,
-        say=lambda step: log.info("preparing the model", step=step),
-    )
+    found = _find(settings, pinned)
     if found.card is not None:
         log.info("model file", architecture=found.card.architecture, licence=found.card.licence, source=found.card.source)
     if found.name != settings.model:
@@ -36,6 +31,24 @@ def open_base(settings: Settings, pinned: Head | None = None) -> tuple[Base, Ari
     torch.set_num_threads(arithmetic.threads)
     _log(arithmetic, None if pinned is None else pinned.arithmetic)
     return load_base(found.folder, name=found.name, device=settings.device, dtype=arithmetic.dtype), arithmetic
+
+
+def read_fingerprint(settings: Settings) -> str:
+    """The fingerprint of the base model that the settings name, without loading it.
+
+    Raises what `open_base` raises if the model is not there or its files are damaged.
+    """
+    return read_files(fingerprint_of, _find(settings, None).folder)
+
+
+def _find(settings: Settings, pinned: Head | None) -> FoundModel:
+    return find_model(
+        settings.model,
+        models_folder=settings.models_folder,
+        may_ask_hub=settings.hub,
+        pinned_name=None if pinned is None else pinned.base_name,
+        say=lambda step: log.info("preparing the model", step=step),
+    )
 
 
 def _log(chosen: Arithmetic, pinned: Arithmetic | None) -> None:

@@ -16,7 +16,7 @@ from service.bench.results import write
 from service.domain.errors import Refused
 from service.lm.base import Base
 from service.lm.overlay import View, make_view
-from service.runtime.base_model import open_base
+from service.runtime.base_model import open_base, read_fingerprint
 from service.settings import load_settings
 
 Say = Callable[[str], None]
@@ -79,11 +79,11 @@ def run_ground(
     `every` edits. Raises Refused if the ground is another model's, Unavailable if the server does not start.
     """
     ground = read_ground(file)
+    ground.check_model(read_fingerprint(load_settings(model=model)))  # before a server starts, which takes long
     run = GroundRun(ground, ground.select(surface, half, n), surface, half, contender)
     kind = "single" if every is None else "stream"
     name = "_".join(["ground", kind, _short(model), surface, half, *([] if contender == "default" else [contender])])
     with run_ground_server(model, contender, every=every or n, environment=environment) as server:
-        ground.check_model(server.base.fingerprint)
         if every is None:
             run_singles(server, run, out, name, say)
         else:

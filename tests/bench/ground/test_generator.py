@@ -1,12 +1,15 @@
 """The ground of the embedded model, made of a few facts."""
 
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from service.atlas import weights_path
 from service.bench.ground.asking import Ask, answer_all, last_tokens
+from service.bench.ground.commands import run_ground
 from service.bench.ground.facts import choose_facts, half_of, read_table
 from service.bench.ground.generator import GroundOptions, build_ground
 from service.bench.ground.judging import says
@@ -115,6 +118,14 @@ def test_the_ground_of_another_model_is_refused(ground: Ground) -> None:
     ground.check_model(ground.fingerprint)
     with pytest.raises(Refused, match="another model"):
         ground.check_model("0" * 64)
+
+
+def test_a_run_on_the_ground_of_another_model_starts_no_server(ground: Ground, tmp_path: Path) -> None:
+    write_ground(tmp_path / "ground.json", replace(ground, fingerprint="2:" + "0" * 64))
+    options: dict[str, Any] = {"surface": "cloze", "half": "development", "n": 1, "every": None, "contender": "default"}
+
+    with pytest.raises(Refused, match="another model"):
+        run_ground("atlas", tmp_path / "ground.json", tmp_path, **options, environment={}, say=lambda _line: None)
 
 
 def test_the_table_of_known_facts_counts_halves_and_confidence(ground: Ground) -> None:
