@@ -17,6 +17,7 @@ from tests.api.live_server import LiveServer
 from tests.api.routes.test_evaluations import RECORD
 
 LARGE = 400_000  # characters of one field of an old row
+TRIES = 5  # the least counts: other threads of the server allocate memory meanwhile
 ROWS = 20
 MOST_BYTES = ROWS * 10_000
 
@@ -60,16 +61,18 @@ def test_a_list_of_large_edits_is_short_and_says_that_texts_are_cut(crowded: Liv
 
 
 def test_the_memory_for_a_list_does_not_grow_with_the_texts_of_its_rows(crowded: LiveServer) -> None:
-    with crowded.state.store.read() as connection:
-        tracemalloc.start()
-        try:
-            listed = list_rows.read_edits_page(connection, limit=200)
-            _, most = tracemalloc.get_traced_memory()
-        finally:
-            tracemalloc.stop()
+    peaks = []
+    for _ in range(TRIES):
+        with crowded.state.store.read() as connection:
+            tracemalloc.start()
+            try:
+                listed = list_rows.read_edits_page(connection, limit=200)
+                peaks.append(tracemalloc.get_traced_memory()[1])
+            finally:
+                tracemalloc.stop()
 
     assert sum(edit.is_cut for edit in listed) == ROWS
-    assert most < ROWS * LARGE / 4
+    assert min(peaks) < ROWS * LARGE / 4
 
 
 def test_a_batch_is_answered_in_short(server: LiveServer) -> None:
