@@ -54,7 +54,9 @@ def make_ground(
     for line in (*format_known(ground), *format_edits(ground)):
         say(line)
     if out is not None:
-        write(out, f"ground_known_{_short(model)}", {"model": ground.model, "known": ground.known}, device=str(base.device))
+        write(
+            out, f"ground_known_{ground.short_name}", {"model": ground.short_name, "known": ground.known}, device=str(base.device)
+        )
 
 
 def _pool_text(base: Base, view: View) -> str:
@@ -82,14 +84,9 @@ def run_ground(
     ground.check_model(read_fingerprint(load_settings(model=model)))  # before a server starts, which takes long
     run = GroundRun(ground, ground.select(surface, half, n), surface, half, contender)
     kind = "single" if every is None else "stream"
-    name = "_".join(["ground", kind, _short(model), surface, half, *([] if contender == "default" else [contender])])
+    name = "_".join(["ground", kind, ground.short_name, surface, half, *([] if contender == "default" else [contender])])
     with run_ground_server(model, contender, every=every or n, environment=environment) as server:
         if every is None:
             run_singles(server, run, out, name, say)
         else:
             run_stream(server, run, out, name, every=every, say=say)
-
-
-def _short(model: str) -> str:
-    """A model's name as a part of a file name."""
-    return Path(model).name.lower().replace("@", "-") or "model"

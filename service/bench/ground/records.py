@@ -66,6 +66,11 @@ class Ground:
     edits: tuple[GroundEdit, ...]
     prose: tuple[ProsePassage, ...]
 
+    @property
+    def short_name(self) -> str:
+        """The model's name without the folder of this machine that it is in, for results and their files."""
+        return Path(self.model).name.lower().replace("@", "-") or "model"
+
     def check_model(self, fingerprint: str) -> None:
         """Raise Refused if the ground was made of another model: another model knows other facts."""
         if fingerprint != self.fingerprint:

@@ -48,7 +48,7 @@ class GroundRun:
     def describe(self) -> dict[str, Any]:
         """The run in its result file."""
         return {
-            "model": self.ground.model,
+            "model": self.ground.short_name,
             "surface": self.surface,
             "half": self.half,
             "contender": self.contender,

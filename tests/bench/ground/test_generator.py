@@ -114,6 +114,11 @@ def test_a_file_that_is_no_ground_is_refused_with_advice(content: str, tmp_path:
         read_ground(tmp_path / "ground.json")
 
 
+def test_results_name_a_model_without_its_folder(ground: Ground) -> None:
+    assert replace(ground, model="/somewhere/models/Almanac").short_name == "almanac"
+    assert replace(ground, model="ORG/Name@main").short_name == "name-main"
+
+
 def test_the_ground_of_another_model_is_refused(ground: Ground) -> None:
     ground.check_model(ground.fingerprint)
     with pytest.raises(Refused, match="another model"):
