@@ -5,59 +5,26 @@ moment; meanwhile the server retrains when retrains are due. Each edit is also e
 Versions never change, so this is done at the mark, where it delays no edit.
 """
 
-import tempfile
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
-from operator import methodcaller
-from pathlib import Path
 from typing import Any, TypeVar, cast
 
-from service.bench.contenders import DEFERRED_S, build_environment
+from service.bench.contenders import DEFERRED_S
 from service.bench.counting_client import CountingClient, evaluate
-from service.bench.neutral_cache import cached_neutral
+from service.bench.new_server import WAIT_S, wait_until_nothing_waits
 from service.bench.results import percentile
 from service.client.errata_client import ErrataClient
-from service.client.local_server import LocalServer
-from service.client.progress import show_progress
 from service.client.shapes import EditInput, ProbeInput
-from service.client.waiting import LIVE, WAITING, wait_until_live
+from service.client.waiting import LIVE
 from service.evaluation.merging import merge_results
 from service.evaluation.records import EvalProbe, Record
-from service.settings import environment_without_settings
 
-WAIT_S = 60.0  # the longest wait of a POST
 PATIENCE_S = 1_800.0  # until a retrain or an evaluation of hundreds of edits is over, on a busy machine
 IDLE_S = 3 * DEFERRED_S  # after so long without a retrain, none is expected
 R = TypeVar("R")
 Mark = dict[str, Any]
-
-
-@contextmanager
-def run_server(contender: str, model: str, *, every: int, tasks: Path | None = None) -> Iterator[ErrataClient]:
-    """A client of a new server over a new data folder, with the settings of a contender. `tasks` is a file of capability tasks.
-
-    Raises Unavailable if the server does not start, and in calls after the server has ended.
-    """
-    with ExitStack() as stack:
-        folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="errata-bench-", ignore_cleanup_errors=True))
-        data = Path(folder)
-        stack.enter_context(cached_neutral(data / "neutral"))
-        environment = {"ERRATA_MODEL": model, "ERRATA_DATA_DIR": folder}
-        environment |= {} if tasks is None else {"ERRATA_CAPABILITY_FILE": str(tasks.resolve())}
-        server = LocalServer(
-            environment_without_settings() | environment | build_environment(contender, every=every), data / "server.log"
-        )
-        try:
-            with show_progress("starting the server") as report:
-                server.start(report)
-            with server.client(WAIT_S) as client:
-                yield client
-        finally:
-            server.stop()
 
 
 @dataclass(frozen=True)
@@ -120,7 +87,7 @@ class Stream:
 
     def _mark(self, seq: int, since_last: Sequence[PostedEdit]) -> Mark:
         started_at = time.monotonic()
-        wait_until_live(self._waiting_statuses, self._is_retraining, patience_s=PATIENCE_S, idle_s=IDLE_S)
+        wait_until_nothing_waits(self._first, patience_s=PATIENCE_S, idle_s=IDLE_S)
         waited_s = time.monotonic() - started_at
         head = self.client.attempt(lambda errata: errata.get_version("head"))
         after_all = None if head is None else self._evaluate(self.records[:seq], head["number"], capability=self.capability)
@@ -157,15 +124,6 @@ class Stream:
                 by_version.setdefault(version, []).append(posted_edit.record)
         results = (self._evaluate(records, version) for version, records in by_version.items())
         self.first_answers += [result for result in results if result is not None]
-
-    def _waiting_statuses(self) -> Counter[str]:
-        """The statuses of waiting edits that any edit has, each with the count 1."""
-        listings = {status: methodcaller("list_edits", status=status, limit=1) for status in WAITING}
-        return Counter({status: 1 for status, listing in listings.items() if self._first(listing) is not None})
-
-    def _is_retraining(self) -> bool:
-        last = self._first(lambda errata: errata.list_jobs(kind=["retrain"], limit=1))
-        return last is not None and last["status"] in ("queued", "running")
 
     def _first(self, listing: Callable[[ErrataClient], Iterator[R]]) -> R | None:
         return next(self.client.list_items(listing), None)

@@ -8,9 +8,10 @@ from typing import Any
 from service.bench import plots
 from service.bench.contenders import CONTENDERS, TRAINED_REPHRASES
 from service.bench.counting_client import CountingClient
+from service.bench.new_server import run_new_server
 from service.bench.records import load_records, open_rephrases
 from service.bench.results import write, write_csv
-from service.bench.stream import Mark, Stream, run_server
+from service.bench.stream import Mark, Stream
 from service.bench.stream_tables import Row, build_panels, build_rows, find_shortfalls
 
 BACK_TO_BACK, PACED = "stream", "stream_paced"  # prefixes of result files
@@ -38,10 +39,11 @@ def run_streams(
     records = load_records(file, n=n, skip=skip)
     kind = PACED if pace_s else BACK_TO_BACK
     shortfalls: list[str] = []
+    environment = {} if tasks is None else {"ERRATA_CAPABILITY_FILE": str(tasks.resolve())}
     for name in contenders:
         say(f"-- {name}")
         marks: list[Mark] = []
-        with run_server(name, model, every=every, tasks=tasks) as client:
+        with run_new_server(name, model, every=every, environment=environment) as (client, _):
             stream_records = [open_rephrases(record, TRAINED_REPHRASES.get(name, 0)) for record in records]
             stream = Stream(
                 CountingClient(client), stream_records, every, pace_s, capability=model == "atlas" or tasks is not None

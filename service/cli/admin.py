@@ -29,7 +29,7 @@ from service.cli.options import (
 from service.cli.store import OPERATOR, open_store
 from service.client.errata_client import ErrataClient
 from service.client.interruption import cancel_on_interrupt
-from service.client.progress import errors, show_progress
+from service.client.progress import errors, show_job, show_progress
 from service.client.retries import NO_RETRIES
 from service.client.shapes import JobData
 from service.domain.errors import Refused, Unavailable
@@ -174,17 +174,8 @@ def _parse_mode(text: str) -> Literal["minor", "major"]:
 
 def _follow_job(client: ErrataClient, job: JobData) -> JobData:
     """Wait until a job has ended, and print its log. Raises Conflict if it fails; Ctrl-C cancels the job."""
-    printed = 0
     with show_progress("waiting") as progress, cancel_on_interrupt(lambda: _once(client).cancel_job(job["id"])):
-
-        def show(state: JobData) -> None:
-            nonlocal printed
-            for line in state["log"][printed:]:
-                errors.print(line["message"], style="dim", markup=False)
-            printed = len(state["log"])
-            progress(f"{state['progress']:.0%} {state['stage'] or ''}")
-
-        return client.follow_job(job, on_progress=show)
+        return client.follow_job(job, on_progress=show_job(progress))
 
 
 def _once(client: ErrataClient) -> ErrataClient:

@@ -18,7 +18,7 @@ from service.cli.options import (
 )
 from service.cli.store import OPERATOR, open_store
 from service.client.errata_client import ErrataClient
-from service.client.progress import errors, show_progress
+from service.client.progress import errors, show_job, show_progress
 from service.client.shapes import JobData
 from service.domain.edit import Edit, EditStatus
 from service.lifecycle.rebase import REASON, Rebase, read_rebase
@@ -110,17 +110,8 @@ def _retrain(client: ErrataClient, settings: Settings, done: Rebase) -> None:
 
 def _follow(client: ErrataClient, job_id: str) -> JobData:
     """Wait until a job has ended, well or not, and print its log."""
-    printed = 0
     with show_progress("waiting") as progress:
-
-        def show(state: JobData) -> None:
-            nonlocal printed
-            for line in state["log"][printed:]:
-                errors.print(line["message"], style="dim", markup=False)
-            printed = len(state["log"])
-            progress(f"{state['progress']:.0%} {state['stage'] or ''}")
-
-        return client.wait_for_job(job_id, on_progress=show)
+        return client.wait_for_job(job_id, on_progress=show_job(progress))
 
 
 def _waiting(done: Rebase | None) -> set[str]:

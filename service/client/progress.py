@@ -7,6 +7,8 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.markup import escape
 
+from service.client.shapes import JobData
+
 PRINT_EVERY_S = 10.0  # between two lines where there is no terminal
 
 errors = Console(stderr=True, highlight=False, soft_wrap=True)
@@ -30,3 +32,17 @@ def show_progress(first: str) -> Iterator[Callable[[str], None]]:
             errors.print(text, markup=False)
 
     yield print_now_and_then
+
+
+def show_job(progress: Callable[[str], None]) -> Callable[[JobData], None]:
+    """A function that prints what a job's log has more than before, and gives `progress` its share and stage."""
+    printed = 0
+
+    def show(state: JobData) -> None:
+        nonlocal printed
+        for line in state["log"][printed:]:
+            errors.print(line["message"], style="dim", markup=False)
+        printed = len(state["log"])
+        progress(f"{state['progress']:.0%} {state['stage'] or ''}")
+
+    return show

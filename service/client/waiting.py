@@ -8,7 +8,7 @@ from service.client.following import UNSETTLED
 from service.client.shapes import EditStatusText
 
 WAITING: tuple[EditStatusText, ...] = (*UNSETTLED, "deferred")
-LIVE = ("applied", "consolidated")
+LIVE: tuple[EditStatusText, ...] = ("applied", "consolidated")
 POLL_S = 0.25
 
 

@@ -4,7 +4,7 @@ A form is a text with `{s}` or `{S}` in place of the subject. Its pattern is its
 patterns that are asked never overlap.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -98,7 +98,7 @@ def alias_forms(relation: str, surface: GroundSurface) -> list[str]:
     return [*begun, *clozes] if surface == "qa" else [*clozes, *begun]
 
 
-def find_overlap(relations: Iterator[str] | tuple[str, ...]) -> set[str]:
+def find_overlap(relations: Iterable[str]) -> set[str]:
     """The patterns that are both posted and asked on a surface. A sound ground has none."""
     overlap: set[str] = set()
     for relation in relations:

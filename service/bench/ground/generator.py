@@ -14,14 +14,13 @@ from service.bench.ground.forms import GROUND_SURFACES, GroundSurface, find_over
 from service.bench.ground.judging import says
 from service.bench.ground.known import KnownFact, Scan, scan, supported_surfaces
 from service.bench.ground.probes import EditContext, ProbeCandidate
-from service.bench.ground.records import Ground, GroundEdit, GroundProbe, ProsePassage
+from service.bench.ground.records import CONFIDENT, Ground, GroundEdit, GroundProbe, ProsePassage
 from service.lm.base import Base
 from service.lm.overlay import View
 
 HALVES: tuple[Half, ...] = ("development", "test")
 FEWEST_WORDINGS = 4
 FEWEST_NEAR = 2
-CONFIDENT = 0.8
 CONTEXTS_AT_ONCE = 8
 _STEM = 4  # letters
 _MOST = {

@@ -12,6 +12,7 @@ from service.domain.errors import Refused
 WORDING_STRATA = ("other cue", "alias", "slip", "pronoun")
 LOCALITY_GROUPS = ("near", "same subject", "mention", "far")
 PROSE_GROUPS = ("human text", "with names")
+CONFIDENT = 0.8  # from this confidence on a model is sure of a fact
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,6 @@ The null contenders are asked the same probes beside the server's versions.
 """
 
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,15 +13,15 @@ from service.bench.ground.asking import BaseAnswers
 from service.bench.ground.contenders import NULLS, Contender, PromptContender
 from service.bench.ground.records import PROSE_GROUPS, Ground, GroundEdit, ProsePassage
 from service.bench.ground.scores import ProbeScore, ProseScore, score_edits, score_prose, summarise
-from service.bench.ground.server import WAIT_S, GroundServer
+from service.bench.ground.server import GroundServer
+from service.bench.new_server import WAIT_S, wait_until_nothing_waits
 from service.bench.results import percentile, write
-from service.client.shapes import EditData, EditInput, EditStatusText
-from service.client.waiting import WAITING, wait_until_live
+from service.client.shapes import EditData, EditInput
+from service.client.waiting import LIVE, WAITING
 
 PATIENCE_S = 1_800.0  # for one edit, or for the retrain at a mark
 PASSAGES_AN_EDIT = 2  # of each kind of prose
 IDLE_S = 30.0  # after so long without a retrain, none is expected
-LIVE_STATUSES: tuple[EditStatusText, ...] = ("applied", "consolidated")
 Say = Callable[[str], None]
 
 
@@ -84,7 +83,7 @@ def run_singles(server: GroundServer, run: GroundRun, out: Path, name: str, say:
     for number, edit in enumerate(run.edits, 1):
         started_at = time.monotonic()
         posted = _post(server, edit)
-        is_live = posted["status"] in LIVE_STATUSES and posted["version"] is not None
+        is_live = posted["status"] in LIVE and posted["version"] is not None
         if is_live:
             live_count += 1
             seconds.append(time.monotonic() - started_at)
@@ -116,7 +115,7 @@ def run_stream(server: GroundServer, run: GroundRun, out: Path, name: str, *, ev
             started_at = time.monotonic()
             posted = server.client.post_edit(_body(edit), wait_s=WAIT_S)
             ids[posted["id"]] = edit
-            if posted["status"] in LIVE_STATUSES:
+            if posted["status"] in LIVE:
                 seconds.append(time.monotonic() - started_at)
             say(f"   {len(ids)} of {len(run.edits)}: {posted['status']} after {time.monotonic() - started_at:.0f} s")
         marks.append(_mark(server, base, run, ids, seconds))
@@ -128,10 +127,10 @@ def _mark(
     server: GroundServer, base: PromptContender, run: GroundRun, ids: dict[str, GroundEdit], seconds: Sequence[float]
 ) -> dict[str, Any]:
     started_at = time.monotonic()
-    wait_until_live(lambda: _count_waiting(server), lambda: _is_retraining(server), patience_s=PATIENCE_S, idle_s=IDLE_S)
+    wait_until_nothing_waits(lambda listing: next(listing(server.client), None), patience_s=PATIENCE_S, idle_s=IDLE_S)
     waited_s = time.monotonic() - started_at
     head = server.client.get_version("head")
-    live_ids = {item["id"] for status in LIVE_STATUSES for item in server.client.list_edits(status=status)}
+    live_ids = {item["id"] for status in LIVE for item in server.client.list_edits(status=status)}
     edits = list(ids.values())
     live = [edit for id, edit in ids.items() if id in live_ids]
     scores: dict[str, Any] = {}
@@ -187,13 +186,3 @@ def _take_back(server: GroundServer, posted: EditData, *, is_live: bool) -> None
         server.client.rollback(0, "the next edit of the benchmark stands alone")
     elif posted["status"] in WAITING:
         server.client.retract(posted["id"], wait_s=WAIT_S)
-
-
-def _count_waiting(server: GroundServer) -> Counter[str]:
-    """The statuses of waiting edits that any edit has, each with the count 1."""
-    return Counter(status for status in WAITING if next(iter(server.client.list_edits(status=status, limit=1)), None))
-
-
-def _is_retraining(server: GroundServer) -> bool:
-    last = next(iter(server.client.list_jobs(kind=["retrain"], limit=1)), None)
-    return last is not None and last["status"] in ("queued", "running")

@@ -12,14 +12,21 @@ import torch
 from service.bench.ground.asking import Ask
 from service.bench.ground.contenders import Contender
 from service.bench.ground.judging import first_clause, says
-from service.bench.ground.records import LOCALITY_GROUPS, PROSE_GROUPS, WORDING_STRATA, GroundEdit, GroundProbe, ProsePassage
+from service.bench.ground.records import (
+    CONFIDENT,
+    LOCALITY_GROUPS,
+    PROSE_GROUPS,
+    WORDING_STRATA,
+    GroundEdit,
+    GroundProbe,
+    ProsePassage,
+)
 from service.evaluation.metrics.teacher_forcing import ForcedRow, divergence, teacher_force
 from service.lm.overlay import View
 from service.lm.prompts import encode_row
 
 PROSE_TOKENS = 48
 PASSAGES_AT_ONCE = 8  # the whole distributions of both models are in memory for these
-CONFIDENT = 0.8
 
 
 @dataclass(frozen=True)

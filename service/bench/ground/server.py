@@ -4,25 +4,19 @@ Edits go through HTTP as a user's do. The versions that come of them are opened 
 a measurement costs the server nothing and can see whole distributions.
 """
 
-import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from service.bench.contenders import build_environment
 from service.bench.ground.contenders import VersionContender
-from service.bench.neutral_cache import cached_neutral
+from service.bench.new_server import run_new_server
 from service.client.errata_client import ErrataClient
-from service.client.local_server import LocalServer
-from service.client.progress import show_progress
 from service.lm.base import Base
 from service.lm.overlay import View, make_view
 from service.runtime.base_model import open_base
 from service.runtime.open_version import read_head_of_store, read_overlay
-from service.settings import Settings, environment_without_settings, load_settings
-
-WAIT_S = 60.0  # the longest wait of a POST
+from service.settings import Settings, load_settings
 
 
 @dataclass(frozen=True)
@@ -47,18 +41,8 @@ def run_ground_server(model: str, contender: str, *, every: int, environment: Ma
 
     Raises Unavailable if the server does not start.
     """
-    with tempfile.TemporaryDirectory(prefix="errata-ground-", ignore_cleanup_errors=True) as folder:
-        data = Path(folder)
-        own = {"ERRATA_MODEL": model, "ERRATA_DATA_DIR": folder, **build_environment(contender, every=every), **environment}
-        with cached_neutral(data / "neutral"):
-            server = LocalServer(environment_without_settings() | own, data / "server.log")
-            try:
-                with show_progress("starting the server") as report:
-                    server.start(report)
-                with server.client(WAIT_S) as client:
-                    yield _open(client, model, data)
-            finally:
-                server.stop()
+    with run_new_server(contender, model, every=every, environment=environment) as (client, data):
+        yield _open(client, model, data)
 
 
 def _open(client: ErrataClient, model: str, data: Path) -> GroundServer:

@@ -13,19 +13,22 @@ from service.evaluation.datasets.schema import Schema, has_fields
 from service.evaluation.records import Record
 
 
+def read_fact(row: Fields, id: str) -> Record:
+    """The record of a row with the fields of EasyEdit's own files."""
+    return Record(
+        id=id,
+        prompt=row.read_text("prompt"),
+        target=row.read_text("target_new"),
+        subject=row.read_optional("subject"),
+        ground_truth=row.read_first_answer("ground_truth", "target_old"),
+        rephrases=read_rephrases(row),
+        locality=read_locality(row),
+        portability=read_portability(row),
+    )
+
+
 def _read_facts(row: Fields, number: int) -> list[Record]:
-    return [
-        Record(
-            id=f"knowedit-{number}",
-            prompt=row.read_text("prompt"),
-            target=row.read_text("target_new"),
-            subject=row.read_optional("subject"),
-            ground_truth=row.read_first_answer("ground_truth", "target_old"),
-            rephrases=read_rephrases(row),
-            locality=read_locality(row),
-            portability=read_portability(row),
-        )
-    ]
+    return [read_fact(row, f"knowedit-{number}")]
 
 
 def _read_biography(row: Fields, number: int) -> list[Record]:
