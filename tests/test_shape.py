@@ -89,6 +89,7 @@ LIFECYCLE_FLOORS: tuple[set[str], ...] = (
         "statuses",
         "cadence_inputs",
         "next_edits",
+        "next_tries",
     },  # what several verbs need
     {"submit", "retract", "revoke"},  # verbs that only write rows
     {"publish", "rollback", "open_head", "damage"},  # verbs that move the head

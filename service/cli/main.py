@@ -9,6 +9,7 @@ import typer
 from service import __version__
 from service.cli.admin import register as register_admin
 from service.cli.bench import app as bench
+from service.cli.edits import register as register_edits
 from service.cli.evaluate import register as register_eval
 from service.cli.models import app as models
 from service.cli.options import FAILED, DatabaseUrl, DataDir, Model, RedisUrl, read_settings, report_errors
@@ -29,6 +30,7 @@ app = typer.Typer(
 app.add_typer(bench, name="bench")
 app.add_typer(models, name="models")
 register_admin(app)
+register_edits(app)
 register_eval(app)
 register_store(app)
 register_rebase(app)

@@ -8,6 +8,8 @@ ItemT = TypeVar("ItemT")
 EditStatusText = Literal[
     "queued", "applying", "applied", "consolidated", "deferred", "failed", "superseded", "retracted", "rolled_back"
 ]
+AcceptText = Literal["judged", "anyway"]
+NextTryText = Literal["under_way", "after_retrain", "on_request", "after_edits", "due", "by_time"]
 WorkStatus = Literal["queued", "running", "done", "failed", "cancelled"]
 MethodText = str  # auto, or the name of an editing method: GET /openapi.json lists those of a server
 SurfaceText = Literal["raw", "chat"]
@@ -60,6 +62,7 @@ class EditInput(TypedDict):
     method: NotRequired[MethodText | None]
     surfaces: NotRequired[list[SurfaceText]]
     metadata: NotRequired[dict[str, Any]]
+    accept: NotRequired[AcceptText]
 
 
 class ProbeData(TypedDict):
@@ -68,6 +71,26 @@ class ProbeData(TypedDict):
     prompt: str
     answer: str | None
     train: bool
+
+
+class NextTryData(TypedDict):
+    """When a deferred edit is tried next: at `at` at the latest, or after so many more `edits`, where these are known."""
+
+    when: NextTryText
+    sentence: str
+    at: str | None
+    edits: int | None
+
+
+class DeferralData(TypedDict):
+    """Why a deferred edit waits: the reason, the figures of the last fit with it, and when it is tried next."""
+
+    reason: str | None
+    figures: dict[str, dict[str, Any]]
+    tried_on_version: int | None
+    tried_at: str | None
+    tries: int | None
+    next_try: NextTryData
 
 
 class ListedEditData(TypedDict):
@@ -89,6 +112,9 @@ class ListedEditData(TypedDict):
     author: str
     created_at: str
     applied_at: str | None
+    accept: AcceptText
+    accepted_anyway: bool
+    deferral: DeferralData | None
     cut: bool
 
 
@@ -113,6 +139,9 @@ class EditData(TypedDict):
     version: int | None
     report: dict[str, Any] | None
     error: str | None
+    accept: AcceptText
+    accepted_anyway: bool
+    deferral: DeferralData | None
     supersedes: str | None
     superseded_by: str | None
     author: str

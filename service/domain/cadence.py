@@ -44,7 +44,9 @@ class CadenceInputs:
 
     window: int  # live edits and tombstones that BaFT carries
     tokens: int = 0  # the sum of the tokens of their single fits
-    untried: int = 0  # live edits of the window that no retrain was trained on; a retrain would lose the others again
+    untried: int = (
+        0  # live edits of the window that no retrain was trained on, but those accepted anyway; it would lose the others
+    )
     oldest_untried_s: float = 0.0
     deferred: int
     oldest_deferred_s: float = 0.0
@@ -94,7 +96,7 @@ def _due_without_pause(inputs: CadenceInputs, cadence: Cadence) -> DueRetrain | 
     """The retrain that would be due without a pause after setbacks."""
     if inputs.has_retracted_in_tensors:
         return DueRetrain("major", "a retracted edit is still in the tensors")
-    if inputs.is_last_cancelled and inputs.new_edits < _NEW_EDITS_AFTER_CANCEL:
+    if new_edits_needed(inputs):
         return None
     reason = _reason_to_consolidate(inputs, cadence)
     if reason is not None:
@@ -109,6 +111,30 @@ def choose_mode(inputs: CadenceInputs, cadence: Cadence) -> Mode:
     if inputs.minors >= cadence.minors or _has_drifted(inputs, cadence):
         return "major"
     return "minor"
+
+
+def retrain_wait_s(inputs: CadenceInputs, cadence: Cadence) -> float | None:
+    """Seconds after which a retrain is due by itself at the latest, since there is a deferred edit. None if time alone makes none
+    due: no retrain comes by itself, or the last one was cancelled and there are too few new edits.
+    """
+    if not cadence.automatic:
+        return None
+    pause_s = pause_left_s(inputs, cadence)
+    if _due_without_pause(inputs, cadence) is not None:
+        return pause_s
+    if new_edits_needed(inputs):
+        return None
+    return max(pause_s, cadence.deferred_s - inputs.oldest_deferred_s)
+
+
+def pause_left_s(inputs: CadenceInputs, cadence: Cadence) -> float:
+    """Seconds for which no retrain is due yet, because the ones before published nothing."""
+    return max(0.0, retry_pause_s(inputs.setbacks, cadence) - inputs.since_setback_s)
+
+
+def new_edits_needed(inputs: CadenceInputs) -> int:
+    """How many more new edits it takes before a retrain may follow a cancelled one."""
+    return max(0, _NEW_EDITS_AFTER_CANCEL - inputs.new_edits) if inputs.is_last_cancelled else 0
 
 
 def free_window_places(inputs: CadenceInputs, cadence: Cadence) -> int:

@@ -5,7 +5,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
-from typing import Any
+from typing import Any, Literal
+
+from service.domain.deferral import Deferral
 
 
 class EditStatus(StrEnum):
@@ -30,6 +32,9 @@ class EditStatus(StrEnum):
         return self in (EditStatus.APPLIED, EditStatus.CONSOLIDATED)
 
 
+Accept = Literal["judged", "anyway"]
+JUDGED: Accept = "judged"  # published only if acceptance allows it
+ANYWAY: Accept = "anyway"  # published also where acceptance refuses what it costs the rest of the model
 AUTO = "auto"  # the method of an edit that names none: live at once, and consolidated later
 
 
@@ -59,6 +64,7 @@ class EditRequest:
     method: str = AUTO  # or the name of an editing method
     surfaces: tuple[str, ...] = ()  # empty: all that the tokenizer supports
     metadata: Mapping[str, Any] = field(default_factory=dict)
+    accept: Accept = JUDGED
 
     @property
     def key(self) -> str:
@@ -89,6 +95,8 @@ class Edit(EditRequest):
     supersedes: str | None = None
     superseded_by: str | None = None
     error: str | None = None
+    deferral: Deferral | None = None  # the last one; None: never deferred, or by an earlier release
+    accepted_anyway: bool = False  # published although acceptance refused it
     tokens: int = 0  # tokens of a fit of this edit alone, padding included; 0: not counted
 
 

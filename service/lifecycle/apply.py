@@ -6,12 +6,14 @@ retracted, and the job is repeated without that edit. The fit of a large edit al
 queued again.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
 
 from sqlalchemy.engine import Connection
 
 from service.domain import acceptance, cadence, liveset
-from service.domain.edit import Edit, EditStatus
+from service.domain.acceptance import Decision
+from service.domain.edit import ANYWAY, Edit, EditStatus
 from service.domain.liveset import LiveItem, LiveSet
 from service.editors.protocol import FitCancelled, FitOverdue, FitResult
 from service.lifecycle import next_edits
@@ -27,7 +29,7 @@ from service.lifecycle.job_hooks import JobHooks
 from service.lifecycle.lease import Lease
 from service.lifecycle.publish import Candidate, publish
 from service.lifecycle.settings import SERVICE
-from service.lifecycle.statuses import changes_of_live_sets, write_statuses
+from service.lifecycle.statuses import changes_of_live_sets, defer, write_statuses
 from service.store import edits, heads, jobs
 from service.store.edits import StatusChange
 from service.store.jobs import Job
@@ -42,18 +44,23 @@ class ApplyPolicy:
     lost. If the fit lost live edits, the round leaves out the newest new edit; if the fit was not accepted, the newer half.
 
     The last fit counts if it lost new edits only: these edits are deferred, and the live set records that the window was trained
-    on them. `entrants` are the new edits of the fit that counts, `defer_reasons` maps the edits to defer to the reason, and
+    on them. `entrants` are the new edits of the fit that counts, `deferrals` maps the edits to defer to that change, and
     `requeued_ids` wait for another job.
+
+    A refusal of a single edit that is to be accepted anyway is `overruled`, if it is about locality alone and the fit lost
+    nothing. Of several edits each gets there by itself, so that no refusal is overruled for an edit that did not cause it.
     """
 
     def __init__(self, context: EditingContext, head: HeadSnapshot, job: Job) -> None:
         self._context, self._head, self._job = context, head, job
         with context.store.read() as connection:
             self._items = edits.read_items(connection, job.edit_ids)
+            self._anyway_ids = {edit.id for edit in edits.read_many(connection, job.edit_ids) if edit.accept == ANYWAY}
         self.live_set = head.live_set
         self.superseded: dict[str, str] = {}
         self.entrants: tuple[LiveItem, ...] = ()
-        self.defer_reasons: dict[str, str] = {}
+        self.deferrals: dict[str, StatusChange] = {}
+        self.overruled: Decision | None = None
         self.requeued_ids: tuple[str, ...] = ()
 
     def next_round(self) -> FitRound | None:
@@ -75,25 +82,32 @@ class ApplyPolicy:
         lost_new = [item for item in self.entrants if item.edit_id in fitted.lost]
         expected_lost = {item.edit_id for item in self.entrants} | set(self._head.version.scores.get("lost", ()))
         loses_live_edits = any(edit_id not in expected_lost for edit_id in fitted.lost)
-        refusal = self._refusal(fitted)
+        decision = self._judge(fitted)
+        figures = {**decision.figures, **_lost_figures(set(fitted.lost) - expected_lost)}
         if lost_new:
-            self.defer_reasons |= {item.edit_id: LOST for item in lost_new}
-            return is_last and not loses_live_edits and not refusal and self._keep_without(lost_new)
+            self._defer([item.edit_id for item in lost_new], LOST, figures)
+            return is_last and not loses_live_edits and decision.is_accepted and self._keep_without(lost_new)
         if loses_live_edits:
-            self.defer_reasons[self.entrants[-1].edit_id] = LOSES_LIVE_EDITS
-        elif refusal and len(self.entrants) > 1:
+            self._defer([self.entrants[-1].edit_id], LOSES_LIVE_EDITS, figures)
+        elif not decision.is_accepted and len(self.entrants) > 1:
             self.requeued_ids += tuple(item.edit_id for item in self.entrants[len(self.entrants) // 2 :])
-        elif refusal:
-            self.defer_reasons[self.entrants[0].edit_id] = f"{refusal}; it waits for the next retrain"
-        return not loses_live_edits and not refusal
+        elif not decision.is_accepted and decision.is_about_locality and self.entrants[0].edit_id in self._anyway_ids:
+            self.overruled = decision
+        elif not decision.is_accepted:
+            self._defer([self.entrants[0].edit_id], f"{'; '.join(decision.reasons)}; it waits for the next retrain", figures)
+        return not loses_live_edits and (decision.is_accepted or self.overruled is not None)
 
     def defer_rest(self) -> None:
         """After the last fit did not count: nothing is published, and the edits that are left wait for the next retrain."""
-        self.defer_reasons |= {item.edit_id: LOST for item in self._candidates()}
+        self._defer([item.edit_id for item in self._candidates()], LOST, {})
         self.live_set, self.superseded, self.entrants = self._head.live_set, {}, ()
 
     def _candidates(self) -> list[LiveItem]:
-        return [item for item in self._items if item.edit_id not in self.defer_reasons and item.edit_id not in self.requeued_ids]
+        return [item for item in self._items if item.edit_id not in self.deferrals and item.edit_id not in self.requeued_ids]
+
+    def _defer(self, edit_ids: Sequence[str], reason: str, figures: Mapping[str, Any]) -> None:
+        tried_on = self._head.version.number
+        self.deferrals |= {edit_id: defer(edit_id, reason, tried_on=tried_on, figures=figures) for edit_id in edit_ids}
 
     def _keep_without(self, lost: Sequence[LiveItem]) -> bool:
         """Take the fit without the new edits that it lost, if no other edit becomes live in their place."""
@@ -104,15 +118,13 @@ class ApplyPolicy:
         self.entrants = tuple(item for item in self.entrants if item not in lost)
         return True
 
-    def _refusal(self, fitted: FitResult) -> str | None:
-        """Why a fit is not accepted, or None."""
-        decision = acceptance.judge_scores(
+    def _judge(self, fitted: FitResult) -> Decision:
+        return acceptance.judge_scores(
             fitted.scores,
             self._head.version.scores,
             edits=len(self.entrants),
             limits=self._context.settings.acceptance,
         )
-        return None if decision.is_accepted else "; ".join(decision.reasons)
 
 
 def apply(context: EditingContext, lease: Lease) -> bool:
@@ -172,7 +184,7 @@ def _claim_new(connection: Connection, context: EditingContext, lease: Lease) ->
     if room == 0:
         if not cadence.is_full_window_deferring(inputs, rules):
             return None
-        write_statuses(connection, context, [_defer_change(edit.id, WINDOW_FULL) for edit in candidates], author=SERVICE)
+        write_statuses(connection, context, [defer(edit.id, WINDOW_FULL) for edit in candidates], author=SERVICE)
         job = _new_job(connection, context, candidates)
         return jobs.update(connection, job.id, status="cancelled", finished_at=now)
     claimed = candidates[:room]
@@ -224,7 +236,7 @@ def _run_job(context: EditingContext, lease: Lease, job: Job) -> None:
         raise
     if fitted is None and policy.entrants:
         policy.defer_rest()
-    changes = [_defer_change(edit_id, reason) for edit_id, reason in policy.defer_reasons.items()]
+    changes = list(policy.deferrals.values())
     changes += [StatusChange(edit_id=edit_id, status=EditStatus.QUEUED) for edit_id in policy.requeued_ids]
     if fitted is None:
         _finish_unpublished(context, lease, job, changes, policy.superseded)
@@ -232,7 +244,13 @@ def _run_job(context: EditingContext, lease: Lease, job: Job) -> None:
     with context.store.read() as connection:
         superseded_deferred = edits.find_outdated_deferred(connection, policy.entrants)
     superseded = {**superseded_deferred, **policy.superseded}
-    changes += changes_of_live_sets(head.live_set, policy.live_set, superseded=superseded, reports=fitted.reports)
+    changes += changes_of_live_sets(
+        head.live_set,
+        policy.live_set,
+        superseded=superseded,
+        reports=fitted.reports,
+        accepted_anyway=policy.overruled is not None,
+    )
     entrant_ids = [item.edit_id for item in policy.entrants]
     publish(
         context,
@@ -249,6 +267,7 @@ def _run_job(context: EditingContext, lease: Lease, job: Job) -> None:
             neutral_sentences=job.neutral_sentences,
             required_edits=job.edit_ids,
             item_count=len(policy.live_set.window) + len(policy.live_set.consolidated_sample),
+            overruled=policy.overruled,
         ),
     )
 
@@ -308,7 +327,8 @@ def _requeue(connection: Connection, context: EditingContext, job: Job) -> None:
 
 def _defer(connection: Connection, context: EditingContext, job: Job, reason: str) -> None:
     unfinished = _unfinished_edits(connection, job.edit_ids)
-    write_statuses(connection, context, [_defer_change(edit.id, reason) for edit in unfinished], author=SERVICE, job_id=job.id)
+    changes = [defer(edit.id, reason, tried_on=job.parent) for edit in unfinished]
+    write_statuses(connection, context, changes, author=SERVICE, job_id=job.id)
     jobs.finish(connection, job.id, error=reason, now=context.clock())
 
 
@@ -324,5 +344,6 @@ def _new_job(connection: Connection, context: EditingContext, claimed: Sequence[
     return jobs.insert(connection, "apply", edit_ids=ids, reason=None, author=claimed[-1].author, now=context.clock())
 
 
-def _defer_change(edit_id: str, reason: str) -> StatusChange:
-    return StatusChange(edit_id=edit_id, status=EditStatus.DEFERRED, error=reason)
+def _lost_figures(lost: Collection[str]) -> dict[str, Any]:
+    """The figure of live edits that a fit would have lost; none if it lost none."""
+    return {"lost": {"value": len(lost), "limit": 0}} if lost else {}

@@ -36,7 +36,9 @@ def read_cadence_inputs(connection: Connection, context: LifecycleContext) -> Ca
     version = versions.get(connection, head.version)
     live_set = versions.read_live_set(connection, head.version)
     deferred, oldest = edits.read_count_and_oldest(connection, EditStatus.DEFERRED)
-    untried = [item.edit_id for item in live_set.window if item.is_live and not item.is_in_tensors]
+    window_only = [item.edit_id for item in live_set.window if item.is_live and not item.is_in_tensors]
+    forced = edits.find_accepted_anyway(connection, window_only) if window_only else set()
+    untried = [edit_id for edit_id in window_only if edit_id not in forced]
     history = read_retrain_history(connection)
     now = context.clock()
     return CadenceInputs(

@@ -26,7 +26,7 @@ def gives_way(connection: Connection, context: LifecycleContext, edit_ids: Seque
     rows = edits.read_many(connection, edit_ids)
     if not rows or rows[0].tokens <= context.settings.large:
         return False
-    running = QueuedEdit(rows[0].id, edits.key_digest(rows[0]), rows[0].seq, rows[0].tokens)
+    running = QueuedEdit(rows[0].id, edits.key_digest(rows[0]), rows[0].seq, rows[0].tokens, rows[0].accept)
     return must_give_way(running, _queue(connection, context, running))
 
 

@@ -13,7 +13,9 @@ from typing import Any
 
 import structlog
 
+from service.domain.acceptance import Decision
 from service.domain.cadence import Mode
+from service.domain.concessions import with_concessions
 from service.domain.errors import Stale, Unavailable
 from service.domain.liveset import LiveSet
 from service.domain.version import Head, Version, VersionStatus
@@ -34,7 +36,9 @@ log = structlog.get_logger("errata.publish")
 
 @dataclass(frozen=True, kw_only=True)
 class Candidate:
-    """A fitted overlay with all that its publication changes. None of the `required_edits` may have been retracted meanwhile."""
+    """A fitted overlay with all that its publication changes. None of the `required_edits` may have been retracted meanwhile.
+    `overruled` is the refusal that is overruled for an edit that is to be accepted anyway.
+    """
 
     parent: Head
     fence: int
@@ -50,6 +54,7 @@ class Candidate:
     mode: Mode | None = None  # of a retrain
     item_count: int = 0  # how many items the scores speak of
     neutral_sentences: int | None = None  # that its fit might use
+    overruled: Decision | None = None
 
 
 def publish(context: EditingContext, candidate: Candidate) -> Version:
@@ -78,6 +83,7 @@ def _publish(context: EditingContext, candidate: Candidate, digest: str | None) 
             raise Stale("the job was cancelled meanwhile")
         if edits.find_retracted(connection, candidate.required_edits):
             raise Stale("an edit of the fit was taken back meanwhile")
+        parent = versions.get(connection, head.version)
         moved = heads.move(connection, head, fence=candidate.fence, reason=candidate.reason, author=candidate.author, now=now)
         version = Version(
             number=moved.version,
@@ -90,9 +96,9 @@ def _publish(context: EditingContext, candidate: Candidate, digest: str | None) 
             reason=candidate.reason,
             edits_counted=len(candidate.live_set.live),
             window=len(candidate.live_set.window),
-            scores=candidate.scores,
+            scores=with_concessions(candidate.scores, parent.scores, candidate.overruled),
             neutral_sentences=candidate.neutral_sentences,
-            **_retrain_history(candidate.mode, versions.get(connection, head.version), now),
+            **_retrain_history(candidate.mode, parent, now),
         )
         versions.insert(connection, version, candidate.live_set, fence=candidate.fence, job_id=candidate.job_id)
         figures = acceptance_figures(candidate.scores, item_count=candidate.item_count, canary=context.editors.canary_size)
@@ -104,7 +110,13 @@ def _publish(context: EditingContext, candidate: Candidate, digest: str | None) 
         if candidate.job_id is not None:
             started_at = jobs.get(connection, candidate.job_id, brief=True).started_at
             jobs.finish(connection, candidate.job_id, version=moved.version, now=now)
-        published = Event(type="version.published", author=candidate.author, version=moved.version, job_id=candidate.job_id)
+        published = Event(
+            type="version.published",
+            author=candidate.author,
+            version=moved.version,
+            job_id=candidate.job_id,
+            data={name: version.scores[name] for name in ("accepted", "refused") if name in version.scores},
+        )
         events.write(connection, [published], now=now)
         crash_point("publish.before_commit")
     crash_point("publish.after_commit")
@@ -114,6 +126,9 @@ def _publish(context: EditingContext, candidate: Candidate, digest: str | None) 
     seconds = None if started_at is None else round((now - started_at).total_seconds(), 2)
     counts |= {"neutral_sentences": version.neutral_sentences}
     log.info("published", version=version.number, kind=version.kind, job=candidate.job_id, **counts, seconds=seconds)
+    if candidate.overruled is not None:
+        forced = [change.edit_id for change in candidate.changes if change.accepted_anyway]
+        log.warning("accepted anyway", version=version.number, edits=forced, **version.scores["refused"])
     return version
 
 

@@ -19,7 +19,7 @@ from service.domain.version import BASE, Head, Version, VersionStatus
 from service.lifecycle.context import LifecycleContext
 from service.lifecycle.crash_points import crash_point
 from service.lifecycle.refit import read_pending_retractions, read_restored_items
-from service.lifecycle.statuses import write_statuses
+from service.lifecycle.statuses import defer, write_statuses
 from service.store import bases, edits, events, heads, jobs, versions
 from service.store.edits import StatusChange
 from service.store.events import Event
@@ -128,7 +128,7 @@ def _changes(connection: Connection, live_set: LiveSet, reasons: Mapping[str, st
     failed = [edit_id for edit_id, reason in reasons.items() if reason is not None]
     deferred = [edit_id for edit_id, reason in reasons.items() if reason is None and edit_id not in waiting]
     return [
-        *(StatusChange(edit_id=edit_id, status=EditStatus.DEFERRED, error=WAITS) for edit_id in [*deferred, *pending]),
+        *(defer(edit_id, WAITS) for edit_id in [*deferred, *pending]),
         *(StatusChange(edit_id=edit_id, status=EditStatus.FAILED, error=f"{UNFITTING}{reasons[edit_id]}") for edit_id in failed),
     ]
 

@@ -22,7 +22,7 @@ from service.lifecycle.job_hooks import JobHooks
 from service.lifecycle.lease import Lease
 from service.lifecycle.publish import Candidate, publish
 from service.lifecycle.settings import SERVICE
-from service.lifecycle.statuses import changes_of_live_sets
+from service.lifecycle.statuses import changes_of_live_sets, defer
 from service.lifecycle.window_policy import WindowPolicy
 from service.lm.overlay import Overlay
 from service.store import edits, heads, jobs, versions
@@ -123,9 +123,7 @@ def _run_job(context: EditingContext, lease: Lease, job: Job) -> None:
         fitted = fit_until_final(context, job, policy, job_hooks)
     live_set = policy.live_set
     changes = [StatusChange(edit_id=edit_id, status=EditStatus.RETRACTED) for edit_id in retractions]
-    changes += [
-        StatusChange(edit_id=edit_id, status=EditStatus.DEFERRED, error=reason) for edit_id, reason in policy.drop_reasons.items()
-    ]
+    changes += [defer(edit_id, reason, tried_on=head.version.number) for edit_id, reason in policy.drop_reasons.items()]
     changes += changes_of_live_sets(head.live_set, live_set, superseded={}, reports={})
     publish(
         context,

@@ -19,8 +19,8 @@ from service.lifecycle.context import LifecycleContext
 from service.lifecycle.crash_points import crash_point
 from service.lifecycle.fenced import OTHER_BASE
 from service.lifecycle.head_follower import PublishedHead
-from service.lifecycle.statuses import changes_of_live_sets, write_statuses
-from service.lifecycle.submit import first_status
+from service.lifecycle.statuses import changes_of_live_sets, defer, write_statuses
+from service.lifecycle.submit import NEEDS_RETRAIN, first_status
 from service.store import edits, events, heads, idempotency, jobs, versions
 from service.store.edits import StatusChange
 from service.store.events import Event
@@ -161,7 +161,9 @@ def _write_changes(
     fallen = tuple(item.edit_id for item in edits.read_items(connection, set(leaving_ids) - retracted_ids))
     if requeue:
         requeued = [
-            StatusChange(edit_id=edit.id, status=first_status(edit.method, context.settings.method))
+            defer(edit.id, NEEDS_RETRAIN)
+            if first_status(edit.method, context.settings.method) is EditStatus.DEFERRED
+            else StatusChange(edit_id=edit.id, status=EditStatus.QUEUED)
             for edit in edits.read_many(connection, fallen)
         ]
         write_statuses(connection, context, requeued, author=author)

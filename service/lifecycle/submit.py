@@ -9,7 +9,8 @@ from typing import Any
 
 from sqlalchemy.engine import Connection
 
-from service.domain.edit import AUTO, Edit, EditRequest, EditStatus, normalise
+from service.domain.deferral import Deferral
+from service.domain.edit import ANYWAY, AUTO, Edit, EditRequest, EditStatus, normalise
 from service.domain.errors import Refused, TooLong, Unavailable
 from service.editors.registry import DEFAULT_INCREMENTAL, find_method, is_consolidating
 from service.lifecycle.crash_points import crash_point
@@ -23,6 +24,7 @@ from service.store.ids import new_id
 MAX_EDITS = 1_000
 MAX_PROBES = 64  # of one kind in one edit, with the probes that identical requests add
 MAX_KEY_CHARACTERS = 255
+NEEDS_RETRAIN = "its method makes it live by a retrain"
 
 CostFunction = Callable[[EditRequest, int], int]
 
@@ -70,6 +72,7 @@ def submit(
     """
     _check(requests, idempotency_key)
     _check_methods(requests, incremental_method)
+    _check_accept(requests, method)
     keyed_request = KeyedRequest(author, idempotency.EDITS, idempotency_key, body_hash)
     if cost_of is not zero_cost:  # before the lock on the head's row, so that other writers do not wait for it
         with store.read() as connection:
@@ -125,7 +128,7 @@ def _plan(connection: Connection, requests: Sequence[EditRequest], *, method: st
         before = None if new_edit else extensions[key][0] if key in extensions else edits.find_latest_of_key(connection, key)
         old = new_edit.request if new_edit else before
         is_same = old is not None and old.target == request.target
-        if new_edit and is_same and _has_surfaces(new_edit.request, request):
+        if new_edit and is_same and new_edit.request.accept == request.accept and _has_surfaces(new_edit.request, request):
             new_edit.request, new_edit.position = replace(new_edit.request, **_merged_probes(new_edit.request, request)), position
             outcomes.append((new_edit.id, True))
         elif before and is_same and _covers(before, request):
@@ -160,18 +163,22 @@ def _accept(
         edits.write_probes(connection, edit, extension_tokens[edit.id])
     first = heads.take_seqs(connection, len(plan.new)) if plan.new else 0
     rows = [(entry.id, first + index, entry.status, entry.request) for index, entry in enumerate(plan.new)]
-    edits.insert(connection, rows, author=author, now=now, tokens=tokens)
-    new_events = [Event(type="edit.accepted", edit_id=edit_id, author=author, data={"seq": seq}) for edit_id, seq, _, _ in rows]
+    edits.insert(connection, rows, author=author, now=now, tokens=tokens, deferral=Deferral(reason=NEEDS_RETRAIN))
+    new_events = [
+        Event(type="edit.accepted", edit_id=edit_id, author=author, data={"seq": seq, "accept": request.accept})
+        for edit_id, seq, _, request in rows
+    ]
     events.write(connection, new_events, now=now)
     return SubmitReceipt(tuple(plan.outcomes)), [entry.id for entry in plan.new]
 
 
 def _covers(edit: Edit, request: EditRequest) -> bool:
     """Whether an edit teaches all that a request for its fact and target asks. An edit that waits can be extended; an edit that
-    is or was fitted has learned its own wordings only.
+    is or was fitted has learned its own wordings only. An edit that is not live yet is accepted as its own request said.
     """
     extended = replace(edit, **edits.merge_probes(edit, request)) if edit.status is EditStatus.QUEUED else edit
-    return _has_surfaces(edit, request) and _trained_pairs(request) <= _trained_pairs(extended)
+    is_accepted_alike = edit.accept == request.accept or edit.status.is_live
+    return is_accepted_alike and _has_surfaces(edit, request) and _trained_pairs(request) <= _trained_pairs(extended)
 
 
 def _has_surfaces(old: EditRequest, request: EditRequest) -> bool:
@@ -235,6 +242,13 @@ def _check_methods(requests: Sequence[EditRequest], incremental_method: str) -> 
             raise Refused(
                 f"method {name} makes edits live at once, for which this server uses {incremental_method}", field="method"
             )
+
+
+def _check_accept(requests: Sequence[EditRequest], method: str) -> None:
+    if any(request.accept == ANYWAY and first_status(request.method, method) is EditStatus.DEFERRED for request in requests):
+        raise Refused(
+            "accept must be 'judged' for a method that makes edits live by a retrain: a retrain is judged", field="accept"
+        )
 
 
 def _is_storable(text: str) -> bool:

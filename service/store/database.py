@@ -29,6 +29,7 @@ POOL_WAIT_S = 10
 WRITERS = 16  # most writers that hold a connection; the rest of the pool is for readers
 STALLED_S = 2.0  # seconds without the end of any transaction, after which no further writer waits
 LOCK_NAME = "errata.lock"
+AFTER_COMMIT = "errata_after_commit"  # in the info of a connection: what its transaction asks for
 DAMAGED = ("not a database", "malformed")  # in SQLite's words
 TRANSIENT = (OperationalError, InterfaceError, InternalError, sa.exc.TimeoutError)
 
@@ -87,7 +88,11 @@ class Store:
 
     @contextmanager
     def write(self) -> Iterator[Connection]:
-        """One transaction: committed at the end of the block, rolled back if the block raises. Raises Unavailable."""
+        """One transaction: committed at the end of the block, rolled back if the block raises. Raises Unavailable.
+
+        What `after_commit` was given in the block is called after the commit, and never if there was none.
+        """
+        asked: list[Callable[[], None]] = []
         self._writing.peek()  # in an outage fail before waiting for a place among the writers
         # A writer without a place has not asked the database, so its error says nothing about an outage.
         with (
@@ -97,7 +102,10 @@ class Store:
             self._in_turn(),
             self._writer.begin() as connection,
         ):
+            connection.info[AFTER_COMMIT] = asked
             yield connection
+        for call in asked:
+            call()
 
     def scrub(self) -> tuple[str, ...]:
         """Rewrite a SQLite file from its rows, so that its free pages and its log hold no deleted data.
@@ -160,6 +168,11 @@ class Store:
             yield
         finally:
             self._turn.release()
+
+
+def after_commit(connection: Connection, call: Callable[[], None]) -> None:
+    """Have something called once the transaction of a connection is committed, such as a log line about its changes."""
+    connection.info[AFTER_COMMIT].append(call)
 
 
 def database_clock(connection: Connection) -> sa.ColumnElement[float]:

@@ -3,7 +3,7 @@
 import hashlib
 import itertools
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any
 
@@ -11,6 +11,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection, RowMapping
 
 from service.domain import transitions
+from service.domain.deferral import Deferral
 from service.domain.edit import Edit, EditRequest, EditStatus, Probe, normalise
 from service.domain.errors import Conflict, NotFound
 from service.domain.fit_queue import QueuedEdit
@@ -32,6 +33,8 @@ class StatusChange:
     error: str | None = None
     version: int | None = None  # the version that holds it, for a live status
     report: Mapping[str, Any] | None = None
+    deferral: Deferral | None = None  # for `deferred`
+    accepted_anyway: bool | None = None  # for a live status; None: as it is
 
 
 @dataclass(frozen=True)
@@ -56,11 +59,19 @@ def insert(
     author: str,
     now: datetime,
     tokens: Mapping[str, int] | None = None,
+    deferral: Deferral | None = None,
 ) -> None:
-    """Write accepted edits, each with its id, sequence number and first status. `tokens`: the cost of their fits by id."""
+    """Write accepted edits, each with its id, sequence number and first status. `tokens`: the cost of their fits by id.
+    `deferral`: of those that are deferred from the first.
+    """
     costs = tokens or {}
+    waiting = None if deferral is None else _deferral_row(deferral)
     if requests:
-        rows = [_row(*entry, author=author, now=now) | {"tokens": costs.get(entry[0], 0)} for entry in requests]
+        rows = [
+            _row(*entry, author=author, now=now)
+            | {"tokens": costs.get(entry[0], 0), "deferral": waiting if entry[2] is EditStatus.DEFERRED else None}
+            for entry in requests
+        ]
         connection.execute(sa.insert(t.edits), rows)
 
 
@@ -128,7 +139,8 @@ def read_page(
 def read_queue(connection: Connection, *, most: int, large: int) -> tuple[list[QueuedEdit], list[QueuedEdit]]:
     """The queued edits in order of submission: at most `most` small ones, and `most` large ones of more than `large` tokens."""
     waits, is_large = t.edits.c.status == EditStatus.QUEUED, t.edits.c.tokens > large
-    select = sa.select(t.edits.c.id, t.edits.c.key_digest, t.edits.c.seq, t.edits.c.tokens).where(waits)
+    columns = (t.edits.c.id, t.edits.c.key_digest, t.edits.c.seq, t.edits.c.tokens, t.edits.c.accept)
+    select = sa.select(*columns).where(waits)
     small, heavy = (
         [QueuedEdit(*row) for row in connection.execute(select.where(size).order_by(t.edits.c.seq).limit(most))]
         for size in (sa.not_(is_large), is_large)
@@ -223,6 +235,30 @@ def find_outdated_deferred(connection: Connection, newer: Sequence[LiveItem]) ->
         for row in rows
         if row.key_digest in by_key and row.seq < by_key[row.key_digest].seq
     }
+
+
+def find_accepted_anyway(connection: Connection, edit_ids: Collection[str]) -> set[str]:
+    """The ids of these edits that were published although acceptance refused them. Few edits of a store were."""
+    overruled = connection.execute(sa.select(t.edits.c.id).where(t.edits.c.accepted_anyway)).scalars()
+    return set(overruled) & set(edit_ids)
+
+
+def read_deferrals(connection: Connection, edit_ids: Collection[str]) -> dict[str, Deferral]:
+    """The last deferrals of these edits by id, of those that have one."""
+    found: dict[str, Deferral] = {}
+    for chunk in chunks(edit_ids):
+        select = sa.select(t.edits.c.id, t.edits.c.deferral).where(t.edits.c.id.in_(chunk))
+        rows = ((row.id, row_to_deferral(row.deferral)) for row in connection.execute(select))
+        found |= {edit_id: deferral for edit_id, deferral in rows if deferral is not None}
+    return found
+
+
+def row_to_deferral(stored: Mapping[str, Any] | None) -> Deferral | None:
+    """A deferral as the column holds it."""
+    if stored is None:
+        return None
+    at = stored["tried_at"]
+    return Deferral(**{**stored, "tried_at": None if at is None else datetime.fromisoformat(at)})
 
 
 def read_items(connection: Connection, edit_ids: Collection[str]) -> list[LiveItem]:
@@ -334,19 +370,22 @@ def row_to_edit(row: RowMapping) -> Edit:
         "metadata",
         "author",
         "tokens",
+        "accept",
+        "accepted_anyway",
     )
     later = ("created_at", "applied_at", "version", "report", "supersedes", "superseded_by", "error")
     return Edit(
         status=EditStatus(row["status"]),
         method=row["method"],
         surfaces=tuple(row["surfaces"]),
+        deferral=row_to_deferral(row["deferral"]),
         **probes,
         **{name: row[name] for name in same + later},
     )
 
 
 def _row(edit_id: str, seq: int, status: EditStatus, request: EditRequest, *, author: str, now: datetime) -> dict[str, Any]:
-    same = ("prompt", "target", "subject", "relation", "ground_truth", "conflict_key")
+    same = ("prompt", "target", "subject", "relation", "ground_truth", "conflict_key", "accept")
     return {name: getattr(request, name) for name in same} | {
         "id": edit_id,
         "seq": seq,
@@ -367,6 +406,11 @@ def _probe_row(probe: Probe) -> dict[str, Any]:
     return {"prompt": probe.prompt, "answer": probe.answer, "train": probe.train, "group": probe.group}
 
 
+def _deferral_row(deferral: Deferral) -> dict[str, Any]:
+    at = deferral.tried_at
+    return {**asdict(deferral), "tried_at": None if at is None else at.isoformat()}
+
+
 @dataclass(frozen=True)
 class _ChangeColumns:
     """The columns that a change writes. Changes with the same columns are written by one statement."""
@@ -374,10 +418,18 @@ class _ChangeColumns:
     status: EditStatus
     is_superseding: bool
     is_reported: bool
+    is_deferral_known: bool
+    accepted_anyway: bool | None
 
 
 def _changed_columns(change: StatusChange) -> _ChangeColumns:
-    return _ChangeColumns(change.status, change.supersedes is not None, change.report is not None)
+    return _ChangeColumns(
+        change.status,
+        change.supersedes is not None,
+        change.report is not None,
+        change.deferral is not None,
+        change.accepted_anyway,
+    )
 
 
 def _update_statement(columns: _ChangeColumns, now: datetime) -> sa.Update:
@@ -388,6 +440,10 @@ def _update_statement(columns: _ChangeColumns, now: datetime) -> sa.Update:
         values["supersedes"] = sa.bindparam("new_supersedes", type_=t.edits.c.supersedes.type)
     if columns.is_reported:
         values["report"] = sa.bindparam("new_report", type_=t.edits.c.report.type)
+    if columns.is_deferral_known:
+        values["deferral"] = sa.bindparam("new_deferral", type_=t.edits.c.deferral.type)
+    if columns.accepted_anyway is not None:
+        values["accepted_anyway"] = columns.accepted_anyway
     if columns.status.is_live:
         values["version"] = sa.func.coalesce(t.edits.c.version, sa.bindparam("new_version", type_=t.edits.c.version.type))
         values["applied_at"] = sa.func.coalesce(t.edits.c.applied_at, sa.literal(now, t.edits.c.applied_at.type))
@@ -406,6 +462,8 @@ def _update_values(change: StatusChange) -> dict[str, Any]:
         values["new_supersedes"] = change.supersedes
     if change.report is not None:
         values["new_report"] = dict(change.report)
+    if change.deferral is not None:
+        values["new_deferral"] = _deferral_row(change.deferral)
     if change.status.is_live:
         values["new_version"] = change.version
     return values

@@ -10,14 +10,26 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection, RowMapping
 
-from service.domain.edit import EditStatus
+from service.domain.deferral import Deferral
+from service.domain.edit import Accept, EditStatus
 from service.store import evaluations
 from service.store import tables as t
-from service.store.edits import chunks
+from service.store.edits import chunks, row_to_deferral
 
 MAX_TEXT_CHARACTERS = 500  # of each text
 _TEXTS = ("prompt", "target", "subject", "relation", "conflict_key", "error")
-_COPIED = ("id", "seq", "supersedes", "superseded_by", "author", "created_at", "applied_at", "version")
+_COPIED = (
+    "id",
+    "seq",
+    "supersedes",
+    "superseded_by",
+    "author",
+    "created_at",
+    "applied_at",
+    "version",
+    "accept",
+    "accepted_anyway",
+)
 KINDS = ("reliability", "generality", "locality", "portability")
 _EVAL = ("id", "version", "status", "about", "progress", "error", "author", "created_at", "started_at", "finished_at")
 
@@ -42,6 +54,9 @@ class ListedEdit:
     author: str
     created_at: datetime
     applied_at: datetime | None
+    accept: Accept
+    accepted_anyway: bool
+    deferral: Deferral | None
     is_cut: bool
 
 
@@ -106,7 +121,7 @@ def read_evals_page(
 
 def _edits() -> sa.Select[Any]:
     texts = (sa.func.substr(t.edits.c[name], 1, MAX_TEXT_CHARACTERS + 1).label(name) for name in _TEXTS)
-    return sa.select(*(t.edits.c[name] for name in _COPIED), t.edits.c.status, t.edits.c.method, *texts)
+    return sa.select(*(t.edits.c[name] for name in _COPIED), t.edits.c.status, t.edits.c.method, t.edits.c.deferral, *texts)
 
 
 def _edit(row: RowMapping) -> ListedEdit:
@@ -116,6 +131,7 @@ def _edit(row: RowMapping) -> ListedEdit:
         **texts,
         status=EditStatus(row["status"]),
         method=row["method"],
+        deferral=row_to_deferral(row["deferral"]),
         is_cut=any(texts[name] != row[name] for name in _TEXTS),
     )
 

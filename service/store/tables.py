@@ -23,6 +23,7 @@ ACTIVE = "status IN ('queued', 'running')"
 EVAL_STATUSES = ("queued", "running", "done", "failed", "cancelled")
 RETRAIN_MODES = ("minor", "major")
 DTYPES = ("float32", "bfloat16", "float16")
+ACCEPTS = ("judged", "anyway")
 MEASURED_BY = ("gate", "monitor")  # `gate`: at the acceptance, before the publication
 
 
@@ -122,8 +123,12 @@ edits = sa.Table(
     sa.Column("retracted_by", sa.Text),
     sa.Column("restore_previous", sa.Boolean, nullable=False),
     sa.Column("tokens", sa.Integer, nullable=False, server_default="0"),  # tokens of its fit; 0: not counted
+    sa.Column("deferral", sa.JSON(none_as_null=True)),  # the last one; null: none, or by an earlier release
+    sa.Column("accept", sa.String(8), nullable=False, server_default="judged"),
+    sa.Column("accepted_anyway", sa.Boolean, nullable=False, server_default=sa.false()),  # although acceptance refused it
     one_of("status", EditStatus),
     is_name("method"),
+    one_of("accept", ACCEPTS),
     sa.CheckConstraint("status NOT IN ('applied', 'consolidated') OR version IS NOT NULL", name="live_has_version"),
     sa.CheckConstraint("status <> 'superseded' OR superseded_by IS NOT NULL", name="superseded_by_whom"),
     sa.CheckConstraint("status <> 'failed' OR error IS NOT NULL", name="failed_says_why"),
@@ -137,6 +142,12 @@ edits = sa.Table(
         "retract_asked_at",
         sqlite_where=sa.text("retract_asked_at IS NOT NULL"),
         postgresql_where=sa.text("retract_asked_at IS NOT NULL"),
+    ),
+    sa.Index(
+        "ix_edits_accepted_anyway",
+        "seq",
+        sqlite_where=sa.text("accepted_anyway = 1"),
+        postgresql_where=sa.text("accepted_anyway"),
     ),
     sa.Index("ix_edits_scores_due", "seq", sqlite_where=sa.text("scores_due = 1"), postgresql_where=sa.text("scores_due")),
 )

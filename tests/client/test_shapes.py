@@ -17,6 +17,7 @@ NAMES = {
     "ComparedData": "ComparedOut",
     "ComparedFigureData": "SideBySideOut",
     "ComparisonData": "ComparisonOut",
+    "DeferralData": "DeferralOut",
     "EditData": "EditOut",
     "EditInput": "EditIn",
     "EvaluationData": "EvalOut",
@@ -29,6 +30,7 @@ NAMES = {
     "LogLineData": "LogLine",
     "MeasuredData": "MeasuredOut",
     "ModelData": "ModelOut",
+    "NextTryData": "NextTryOut",
     "PageData": "Page_ListedEditOut_",
     "ProbeData": "ProbeOut",
     "ProbeInput": "ProbeIn",
@@ -86,6 +88,10 @@ def test_the_statuses_of_an_edit_are_those_of_its_schema() -> None:
         words = get_args(get_type_hints(getattr(shapes, shape))["status"])
 
         assert list(words) == SCHEMAS[NAMES[shape]]["properties"]["status"]["enum"]
+
+
+def test_the_moments_of_a_next_try_are_those_of_its_schema() -> None:
+    assert list(get_args(shapes.NextTryText)) == SCHEMAS["NextTryOut"]["properties"]["when"]["enum"]
 
 
 def test_every_shape_is_held_to_a_schema() -> None:

@@ -76,6 +76,7 @@ function showAction(cell, action) {
 const share = (value) => (value === null || value === undefined ? "–" : `${Math.round(value * 1000) / 10} %`);
 const moment = (text) => (text === null ? "–" : new Date(text).toLocaleString());
 
+const LIVE = ["applied", "consolidated"];
 const FIGURES = {
   retention: "edits still answered",
   locality_inside: "left alone, inside the pool",
@@ -164,9 +165,22 @@ async function showEdits() {
     byId("edits"),
     items,
     (edit) => edit.id,
-    (edit) => [edit.seq, edit.prompt, edit.target, edit.error ? `${edit.status}: ${edit.error}` : edit.status, edit.version ?? "–"],
+    (edit) => [edit.seq, edit.prompt, edit.target, standing(edit), edit.version ?? "–"],
     takingBack,
   );
+}
+
+/** Where an edit stands: its status, why it is not live, when it is tried next, and whether a refusal was overruled for it. */
+function standing(edit) {
+  const { deferral } = edit;
+  const tries = deferral?.tries ? ` (tried ${deferral.tries} time${deferral.tries === 1 ? "" : "s"})` : "";
+  const reason = deferral?.reason ?? edit.error;
+  const parts = [
+    LIVE.includes(edit.status) && edit.accepted_anyway ? `${edit.status}, accepted anyway` : edit.status,
+    reason ? `: ${reason}${tries}` : "",
+    deferral ? `. Next: ${deferral.next_try.sentence}.` : "",
+  ];
+  return parts.join("");
 }
 
 function takingBack(edit) {
@@ -191,9 +205,10 @@ function versionCells(version) {
     return found && found.version !== version.number ? `${share(found.score)} (of ${found.version})` : share(found?.score);
   };
   const from = version.restores === null ? "" : ` to ${version.restores}`;
+  const against = version.scores.accepted === "anyway" ? ", accepted anyway" : "";
   return [
     version.head ? `${version.number} (answers)` : version.number,
-    version.status === "published" ? version.kind + from : `${version.kind}${from}, ${version.status}`,
+    version.kind + from + against + (version.status === "published" ? "" : `, ${version.status}`),
     version.edits_counted,
     version.window,
     figure("retention"),
@@ -237,9 +252,10 @@ async function ask(prompt) {
 
 async function correct(fields) {
   const rephrases = fields.get("rephrases").split("\n").map((line) => line.trim()).filter(Boolean);
-  const edit = await post("/edits?wait=20", { prompt: fields.get("prompt"), target: fields.get("target"), rephrases });
+  const accept = fields.has("anyway") ? "anyway" : "judged";
+  const edit = await post("/edits?wait=20", { prompt: fields.get("prompt"), target: fields.get("target"), rephrases, accept });
   const time = edit.report?.milliseconds;
-  say(byId("outcome"), `${edit.status}${time ? ` in ${Math.round(time)} ms` : ""}${edit.error ? `: ${edit.error}` : ""}`);
+  say(byId("outcome"), `${standing(edit)}${time ? ` in ${Math.round(time)} ms` : ""}`);
   byId("ask").elements.prompt.value = edit.prompt;
   await ask(edit.prompt);
   await refresh();

@@ -30,8 +30,10 @@ from service.api.text_types import ID
 from service.api.wait_limit import Address
 from service.domain.cost_limits import CostLimits
 from service.domain.edit import Edit, EditStatus
+from service.domain.next_try import NextTry
 from service.lifecycle.edit_cost import CostChecker
 from service.lifecycle.length_checks import check_lengths
+from service.lifecycle.next_tries import read_next_tries
 from service.lifecycle.retract import retract
 from service.lifecycle.submit import SubmitReceipt, submit
 from service.store import edits, heads, list_rows
@@ -78,10 +80,10 @@ async def post_edit(
     """
     receipt = await _submit(server, [edit], edit, author=author, key=key)
     await _wait_until_settled(server, receipt, query.wait, address)
-    (accepted_edit,) = await run_in_threadpool(_read, server, receipt.ids)
+    accepted_edit, next_try = await run_in_threadpool(_read, server, receipt.ids[0])
     response.headers["Location"] = f"/edits/{accepted_edit.id}"
     _set_status(response, receipt, query.wait, [accepted_edit.status])
-    return EditOut.of(accepted_edit)
+    return EditOut.of(accepted_edit, next_try)
 
 
 @router.post(
@@ -117,7 +119,7 @@ async def post_batch(
     listed = await run_in_threadpool(_read_listed, server, receipt.ids)
     response.headers["Location"] = "/edits"
     _set_status(response, receipt, query.wait, [edit.status for edit in listed])
-    return Page[ListedEditOut](items=[ListedEditOut.of(edit) for edit in listed])
+    return Page[ListedEditOut](items=await run_in_threadpool(_list, server, listed))
 
 
 @router.get("", summary="List edits, newest first", responses=responses(INVALID, UNAVAILABLE))
@@ -134,13 +136,13 @@ def list_edits(server: State, query: Annotated[ListQuery, Query()], response: Re
     if next_cursor is not None:
         filters = {"status": query.status}
         response.headers["Link"] = next_link("/edits", limit=query.limit, cursor=next_cursor, filters=filters)
-    return Page[ListedEditOut](items=[ListedEditOut.of(edit) for edit in page], next=next_cursor)
+    return Page[ListedEditOut](items=_list(server, page), next=next_cursor)
 
 
 @router.get(id_path("edit_id"), summary="Read an edit", responses=responses(NOT_FOUND, INVALID, UNAVAILABLE))
 def get_edit(server: State, edit_id: EditId) -> EditOut:
     """The request, the status and the report of an edit."""
-    return EditOut.of(_read(server, [edit_id])[0])
+    return EditOut.of(*_read(server, edit_id))
 
 
 @router.delete(
@@ -163,20 +165,20 @@ async def delete_edit(
     no longer be retracted.
     """
     before = await run_in_threadpool(_status, server, edit_id)
-    edit = await run_in_threadpool(_retract, server, edit_id, query, author)
+    await run_in_threadpool(_retract, server, edit_id, query, author)
     if query.wait > 0:
         await _wait_until(server, [edit_id], query.wait, lambda status: status is EditStatus.RETRACTED, address)
-        (edit,) = await run_in_threadpool(_read, server, [edit_id])
+    edit, next_try = await run_in_threadpool(_read, server, edit_id)
     is_retracted = before is EditStatus.RETRACTED or (query.wait > 0 and edit.status is EditStatus.RETRACTED)
     response.status_code = 200 if is_retracted else 202
     response.headers["Location"] = f"/edits/{edit_id}"
     if not is_retracted:
         response.headers["Retry-After"] = RETRY_AFTER_S
-    return EditOut.of(edit)
+    return EditOut.of(edit, next_try)
 
 
-def _retract(server: ServerState, edit_id: str, query: RetractQuery, author: str) -> Edit:
-    return retract(server.store, edit_id, author=author, restore_previous=query.restore_previous, ring=server.ring).edit
+def _retract(server: ServerState, edit_id: str, query: RetractQuery, author: str) -> None:
+    retract(server.store, edit_id, author=author, restore_previous=query.restore_previous, ring=server.ring)
 
 
 async def _submit(server: ServerState, edits_in: Sequence[EditIn], body: In, *, author: str, key: str | None) -> SubmitReceipt:
@@ -250,9 +252,20 @@ def _status(server: ServerState, edit_id: str) -> EditStatus:
         return edits.read_status(connection, edit_id)
 
 
-def _read(server: ServerState, edit_ids: Sequence[str]) -> list[Edit]:
+def _read(server: ServerState, edit_id: str) -> tuple[Edit, NextTry | None]:
+    """An edit, and its next try if it is deferred."""
     with server.store.read() as connection:
-        return [edits.get(connection, edit_id) for edit_id in edit_ids]
+        edit = edits.get(connection, edit_id)
+        deferred_ids = [edit_id] if edit.status is EditStatus.DEFERRED else []
+        return edit, read_next_tries(connection, server.lifecycle, deferred_ids).get(edit_id)
+
+
+def _list(server: ServerState, listed: Sequence[ListedEdit]) -> list[ListedEditOut]:
+    """Edits in short as answers, with the next try of those that are deferred."""
+    with server.store.read() as connection:
+        deferred_ids = [edit.id for edit in listed if edit.status is EditStatus.DEFERRED]
+        next_tries = read_next_tries(connection, server.lifecycle, deferred_ids)
+    return [ListedEditOut.of(edit, next_tries.get(edit.id)) for edit in listed]
 
 
 def _read_listed(server: ServerState, edit_ids: Sequence[str]) -> list[ListedEdit]:

@@ -9,7 +9,8 @@ from pydantic import ConfigDict, Discriminator, Field, Tag
 from service.api.schemas import In, Out, QueryIn
 from service.api.text_types import ID, Answer, Metadata, Name, Words
 from service.api.validation import UNION_FORM
-from service.domain.edit import Edit, EditRequest, EditStatus, Probe
+from service.domain.edit import JUDGED, Accept, Edit, EditRequest, EditStatus, Probe
+from service.domain.next_try import NextTry, When
 from service.editors.names import MethodName
 from service.editors.registry import names_of
 from service.store.list_rows import ListedEdit
@@ -18,6 +19,11 @@ MOST_PROBES = 64  # of one kind, so at most 192 an edit
 MOST_EDITS = 1_000
 Status = Literal["queued", "applying", "applied", "consolidated", "deferred", "failed", "superseded", "retracted", "rolled_back"]
 EditId = Annotated[str, ID]
+ACCEPT = (
+    "`judged`: published only if acceptance allows what it costs the rest of the model; `anyway`: also if acceptance refuses that."
+    " Its fit still has to answer the edit, to lose no live edit and to give finite scores"
+)
+ACCEPTED_ANYWAY = "whether it was published although acceptance refused it; the scores of `version` say what was refused"
 
 EXAMPLE_EDIT: dict[str, Any] = {
     "prompt": "The capital of Australia is",
@@ -90,6 +96,8 @@ class EditIn(In):
         description="the forms in which the prompt is given to the model; default: all that the model supports",
     )
     metadata: Metadata = Field(default_factory=dict, description="any JSON object; stored and returned unchanged")
+    # A body without it has the digest that it had before there was the field, so that its key stays good.
+    accept: Accept = Field(JUDGED, description=ACCEPT, exclude_if=lambda accept: accept == JUDGED)
 
     def to_domain(self, default_method: str) -> EditRequest:
         """This request as a value of the domain."""
@@ -106,6 +114,7 @@ class EditIn(In):
             method=self.method or default_method,
             surfaces=tuple(dict.fromkeys(self.surfaces)),
             metadata=self.metadata,
+            accept=self.accept,
         )
 
 
@@ -151,6 +160,67 @@ class ProbeOut(Out):
         return cls(prompt=probe.prompt, answer=probe.answer, train=probe.train)
 
 
+EXAMPLE_DEFERRAL: dict[str, Any] = {
+    "reason": "locality on the canary would fall from 0.980 to 0.870, by more than 0.05; it waits for the next retrain",
+    "figures": {"canary": {"value": 0.87, "limit": 0.93, "before": 0.98}},
+    "tried_on_version": 1,
+    "tried_at": "2026-11-20T12:00:01Z",
+    "tries": 1,
+    "next_try": {
+        "when": "by_time",
+        "sentence": "a retrain is due at 2026-11-20T12:05:00+00:00 at the latest, sooner if 7 more edits are deferred",
+        "at": "2026-11-20T12:05:00Z",
+        "edits": 7,
+    },
+}
+
+
+class NextTryOut(Out):
+    """When a deferred edit is tried next, if nothing changes."""
+
+    when: When = Field(
+        description="`under_way`: by a retrain that is queued or running; `after_retrain`: by a later one than the one that is"
+        " running; `on_request`: no retrain comes by itself; `after_edits`: after `edits` more edits; `due`: in a moment;"
+        " `by_time`: at `at` at the latest, or after `edits` more deferred edits"
+    )
+    sentence: str = Field(description="the same in words")
+    at: datetime | None = Field(description="the latest moment at which a retrain is due")
+    edits: int | None = Field(description="how many more edits make a retrain due earlier; null: none do")
+
+
+class DeferralOut(Out):
+    """Why a deferred edit waits, and when it is tried next."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [EXAMPLE_DEFERRAL]})
+
+    reason: str | None = Field(description="why, as a sentence; null where an earlier release deferred it and kept none")
+    figures: dict[str, dict[str, Any]] = Field(
+        description="each figure that was judged of the last fit with it, with its `value` and `limit`; empty: no fit was judged"
+    )
+    tried_on_version: int | None = Field(description="the version that the last fit with it began on; null: none, or unknown")
+    tried_at: datetime | None = Field(description="when that fit was refused")
+    tries: int | None = Field(description="how many fits with it were refused; null: unknown")
+    next_try: NextTryOut
+
+    @classmethod
+    def of(cls, edit: Edit | ListedEdit, next_try: NextTry | None) -> Self | None:
+        """The deferral of an edit with its next try; None for an edit that has none."""
+        if next_try is None:
+            return None
+        out = NextTryOut(when=next_try.when, sentence=next_try.sentence, at=next_try.at, edits=next_try.edits)
+        kept = edit.deferral
+        if kept is None:
+            return cls(reason=edit.error, figures={}, tried_on_version=None, tried_at=None, tries=None, next_try=out)
+        return cls(
+            reason=kept.reason,
+            figures={name: dict(figure) for name, figure in kept.figures.items()},
+            tried_on_version=kept.tried_on,
+            tried_at=kept.tried_at,
+            tries=kept.tries,
+            next_try=out,
+        )
+
+
 EXAMPLE_EDIT_OUT: dict[str, Any] = {
     "id": "01936b0e-6f2a-7c3d-9a41-5b7c2f0e8d11",
     "seq": 1,
@@ -170,6 +240,9 @@ EXAMPLE_EDIT_OUT: dict[str, Any] = {
     "version": 1,
     "report": {"method": "baft", "steps": 9, "loss": 0.004, "milliseconds": 412, "taken": True},
     "error": None,
+    "accept": "judged",
+    "accepted_anyway": False,
+    "deferral": None,
     "supersedes": None,
     "superseded_by": None,
     "author": "local",
@@ -180,9 +253,9 @@ EXAMPLE_EDIT_OUT: dict[str, Any] = {
 
 LISTED = (
     *("id", "seq", "status", "prompt", "target", "subject", "relation", "conflict_key", "method", "version", "error"),
-    *("supersedes", "superseded_by", "author", "created_at", "applied_at"),
+    *("supersedes", "superseded_by", "author", "created_at", "applied_at", "accept", "accepted_anyway"),
 )
-EXAMPLE_LISTED: dict[str, Any] = {name: EXAMPLE_EDIT_OUT[name] for name in LISTED} | {"cut": False}
+EXAMPLE_LISTED: dict[str, Any] = {name: EXAMPLE_EDIT_OUT[name] for name in (*LISTED, "deferral")} | {"cut": False}
 
 
 class ListedEditOut(Out):
@@ -206,13 +279,16 @@ class ListedEditOut(Out):
     author: str
     created_at: datetime
     applied_at: datetime | None
+    accept: Accept = Field(description=ACCEPT)
+    accepted_anyway: bool = Field(description=ACCEPTED_ANYWAY)
+    deferral: DeferralOut | None = Field(description="why a deferred edit waits, and when it is tried next; else null")
     cut: bool = Field(description="whether one of the texts was cut")
 
     @classmethod
-    def of(cls, edit: ListedEdit) -> Self:
-        """An edit of a list as an answer."""
+    def of(cls, edit: ListedEdit, next_try: NextTry | None) -> Self:
+        """An edit of a list as an answer, a deferred one with its next try."""
         same = {name: getattr(edit, name) for name in LISTED if name != "status"}
-        return cls(**same, status=_status(edit.status), cut=edit.is_cut)
+        return cls(**same, status=_status(edit.status), deferral=DeferralOut.of(edit, next_try), cut=edit.is_cut)
 
 
 class EditOut(Out):
@@ -241,6 +317,9 @@ class EditOut(Out):
         " scores of the probes once they are measured"
     )
     error: str | None = Field(description="the reason why the edit failed or was deferred")
+    accept: Accept = Field(description=ACCEPT)
+    accepted_anyway: bool = Field(description=ACCEPTED_ANYWAY)
+    deferral: DeferralOut | None = Field(description="why a deferred edit waits, and when it is tried next; else null")
     supersedes: str | None
     superseded_by: str | None
     author: str
@@ -248,14 +327,16 @@ class EditOut(Out):
     applied_at: datetime | None
 
     @classmethod
-    def of(cls, edit: Edit) -> Self:
-        """An edit of the domain as an answer."""
+    def of(cls, edit: Edit, next_try: NextTry | None) -> Self:
+        """An edit of the domain as an answer, a deferred one with its next try."""
         return cls(
             **{name: getattr(edit, name) for name in ("id", "seq", "prompt", "target", "subject", "relation", "ground_truth")},
             **{
                 name: getattr(edit, name)
-                for name in ("conflict_key", "version", "error", "supersedes", "superseded_by", "author")
+                for name in ("conflict_key", "version", "error", "supersedes", "superseded_by", "author", "accept")
             },
+            accepted_anyway=edit.accepted_anyway,
+            deferral=DeferralOut.of(edit, next_try),
             **{name: [ProbeOut.of(probe) for probe in getattr(edit, name)] for name in ("rephrases", "locality", "portability")},
             status=_status(edit.status),
             method=edit.method,

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from service.domain import acceptance, liveset
+from service.domain.acceptance import Decision
 from service.domain.edit import EditStatus
 from service.domain.liveset import LiveItem, LiveSet
 from service.editors.protocol import FitCancelled, FitResult
@@ -22,9 +23,10 @@ from service.lifecycle.job_hooks import JobHooks
 from service.lifecycle.lease import Lease
 from service.lifecycle.publish import Candidate
 from service.lifecycle.refit import read_pending_retractions, read_restored_items
-from service.lifecycle.retrain.outcomes import HeadMoved, NewcomersRefused, NotAccepted, RestartNeeded
+from service.lifecycle.retrain.kept_out import choose_to_keep_out, is_refused_for_the_window
+from service.lifecycle.retrain.outcomes import ForcedRefused, HeadMoved, NewcomersRefused, NotAccepted, RestartNeeded
 from service.lifecycle.retrain.snapshots import RetrainPlan
-from service.lifecycle.statuses import changes_of_live_sets
+from service.lifecycle.statuses import changes_of_live_sets, defer
 from service.lifecycle.window_policy import WindowPolicy
 from service.lm.overlay import EMPTY, Overlay
 from service.store import edits
@@ -68,7 +70,7 @@ def prepare_candidate(
     trained: FitResult | None,
     job_hooks: JobHooks,
     head: HeadSnapshot,
-) -> Candidate | RestartNeeded | NewcomersRefused | NotAccepted | HeadMoved:
+) -> Candidate | RestartNeeded | NewcomersRefused | ForcedRefused | NotAccepted | HeadMoved:
     """Fit what is live beyond the snapshot on top of the new tensors, and judge both: a candidate, or why there is none."""
     ids = {item.edit_id for item in plan.items}
     changes_of_head = _read_head_changes(context, plan, head)
@@ -87,9 +89,15 @@ def prepare_candidate(
     window = replace(window, drop_reasons={**window.drop_reasons, **unsuperseded})
     scores = _scores(context, head, plan, trained, window)
     newcomers = tuple(item.edit_id for item in plan.items if item.edit_id not in head.live_set.ids)
-    reasons = _refusals(context, head, len(newcomers), window, scores)
-    if reasons:
-        return NewcomersRefused(reasons, newcomers) if newcomers else NotAccepted(reasons)
+    decision = _judge(context, head, len(newcomers), window, scores)
+    overruled = None
+    if not decision.is_accepted:
+        if kept_out := choose_to_keep_out(context, plan, head, window.live_set):
+            return ForcedRefused(decision.reasons, kept_out)
+        if not is_refused_for_the_window(context, decision, head, trained, window.live_set, newcomers):
+            reasons, figures = decision.reasons, decision.figures
+            return NewcomersRefused(reasons, newcomers, figures) if newcomers else NotAccepted(reasons, figures)
+        overruled = decision
     return Candidate(
         parent=head.row,
         fence=lease.fence,
@@ -105,6 +113,7 @@ def prepare_candidate(
         required_edits=[*ids, *added_ids],
         mode=plan.mode,
         item_count=len(plan.items) if window.fitted is None else _item_count(window.live_set),
+        overruled=overruled,
     )
 
 
@@ -192,16 +201,15 @@ def _drift(context: EditingContext, head: HeadSnapshot, trained: FitResult) -> d
     }
 
 
-def _refusals(
+def _judge(
     context: EditingContext, head: HeadSnapshot, newcomers: int, window: FittedWindow, scores: Mapping[str, Any]
-) -> tuple[str, ...]:
-    """Why the retrain is not accepted; empty if it is."""
+) -> Decision:
     limits = context.settings.acceptance
     answered = head.live_set.ids - set(head.version.scores.get("lost", ()))
     unanswered = {*window.drop_reasons, *(() if window.fitted is None else window.fitted.lost)}
     lost = acceptance.judge_losses(len(answered & unanswered), len(answered), limits)
     kept = acceptance.judge_scores(scores, head.version.scores, edits=newcomers, limits=limits, retrain=True)
-    return (*kept.reasons, *lost.reasons)
+    return acceptance.judge_both(kept, lost)
 
 
 def _changes(
@@ -218,9 +226,16 @@ def _changes(
         superseded = edits.find_outdated_deferred(connection, [item for item in plan.items if item.edit_id in live])
     superseded |= {old: new for old, new in changes_of_head.superseded.items() if new in live}
     changes = [StatusChange(edit_id=edit_id, status=EditStatus.RETRACTED) for edit_id in changes_of_head.retracted_ids]
-    changes += [_drop_change(edit_id, reason, edit_id in ids) for edit_id, reason in window.drop_reasons.items()]
+    changes += [
+        StatusChange(edit_id=edit_id, status=EditStatus.FAILED, error=LOST_BY_BOTH)  # the retrain trained it
+        if edit_id in ids
+        else defer(edit_id, reason, tried_on=head.version.number)
+        for edit_id, reason in window.drop_reasons.items()
+    ]
     reports = _reports(trained, window)
-    return changes + changes_of_live_sets(head.live_set, window.live_set, superseded=superseded, reports=reports)
+    return changes + changes_of_live_sets(
+        head.live_set, window.live_set, superseded=superseded, reports=reports, accepted_anyway=False
+    )
 
 
 def _reports(trained: FitResult | None, window: FittedWindow) -> dict[str, Mapping[str, Any]]:
@@ -234,10 +249,3 @@ def _reports(trained: FitResult | None, window: FittedWindow) -> dict[str, Mappi
 def _item_count(live_set: LiveSet) -> int:
     """The number of items that the fit of a window trains on."""
     return len(live_set.window) + len(live_set.consolidated_sample)
-
-
-def _drop_change(edit_id: str, reason: str, was_trained: bool) -> StatusChange:
-    """The change of an edit that the new version does not answer: it fails if the retrain trained it; else it is deferred."""
-    if was_trained:
-        return StatusChange(edit_id=edit_id, status=EditStatus.FAILED, error=LOST_BY_BOTH)
-    return StatusChange(edit_id=edit_id, status=EditStatus.DEFERRED, error=reason)

@@ -1,18 +1,23 @@
 """How one try of a retrain ends."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
 
 @dataclass(frozen=True)
 class RetrainPublished:
-    """The retrained version is the head."""
+    """The retrained version is the head. `is_overruled`: its window has edits accepted anyway, and was not accepted by itself."""
+
+    is_overruled: bool = False
 
 
 @dataclass(frozen=True)
 class NotAccepted:
-    """The retrained version was not accepted, and no other snapshot would change that."""
+    """The retrained version was not accepted, and no other snapshot would change that. `figures` are the judged ones."""
 
     reasons: tuple[str, ...]
+    figures: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -21,6 +26,17 @@ class NewcomersRefused:
 
     reasons: tuple[str, ...]
     newcomers: tuple[str, ...]
+    figures: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class ForcedRefused:
+    """The retrained version was not accepted, and live edits of its snapshot that were accepted anyway (`edit_ids`) may be the
+    reason.
+    """
+
+    reasons: tuple[str, ...]
+    edit_ids: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -50,4 +66,6 @@ class RetrainFailed:
     """The job has ended without a publication; its row holds the reason."""
 
 
-RetrainOutcome = RetrainPublished | NotAccepted | NewcomersRefused | RestartNeeded | MajorNeeded | TooManyMoves | RetrainFailed
+RetrainOutcome = (
+    RetrainPublished | NotAccepted | NewcomersRefused | ForcedRefused | RestartNeeded | MajorNeeded | TooManyMoves | RetrainFailed
+)

@@ -23,6 +23,7 @@ from service.lifecycle.retrain import snapshots
 from service.lifecycle.retrain.catch_up import prepare_candidate
 from service.lifecycle.retrain.newcomers import NewcomerSearch
 from service.lifecycle.retrain.outcomes import (
+    ForcedRefused,
     HeadMoved,
     MajorNeeded,
     NewcomersRefused,
@@ -173,17 +174,19 @@ class Retrain:
             raise
         except Stale:
             return HeadMoved()
-        return RetrainPublished()
+        return RetrainPublished(is_overruled=candidate.overruled is not None)
 
     def _record(self, job: Job, outcome: RetrainOutcome) -> RetrainOutcome:
         """Write what an outcome means for the job and its edits."""
         match outcome:
-            case RetrainPublished():
+            case RetrainPublished(is_overruled=False):
                 self._newcomers.fail_suspect(self._context, self._lease, job)
-            case NotAccepted(reasons):
-                snapshots.refuse(self._context, self._lease, job, reasons)
-            case NewcomersRefused(reasons, newcomers):
-                self._newcomers.narrow(self._context, job, newcomers, "; ".join(reasons))
+            case NotAccepted():
+                snapshots.refuse(self._context, self._lease, job, outcome)
+            case NewcomersRefused():
+                self._newcomers.narrow(self._context, self._lease, job, outcome)
+            case ForcedRefused():
+                self._newcomers.keep_out(self._context, job, outcome)
             case RestartNeeded(reason):
                 snapshots.append_log(self._context, job, reason)
         return outcome

@@ -25,6 +25,8 @@ from service.lifecycle.fit_inputs import seed_of
 from service.lifecycle.head_snapshot import HeadSnapshot, load_head_overlay
 from service.lifecycle.job_claims import claim_job, is_worn_out, sentences_of
 from service.lifecycle.lease import Lease
+from service.lifecycle.retrain.newcomers import note_refusal
+from service.lifecycle.retrain.outcomes import NotAccepted
 from service.lifecycle.retrain.retries import end_failed
 from service.lm.overlay import EMPTY, Overlay
 from service.store import edits, events, heads, jobs, versions
@@ -82,7 +84,7 @@ def claim(context: EditingContext, lease: Lease) -> Job | None:
 
 
 def replace_snapshot(context: EditingContext, lease: Lease, without: Collection[str] = ()) -> Job | None:
-    """Give the running job a new snapshot, `without` some of the deferred edits."""
+    """Give the running job a new snapshot, `without` some edits: deferred ones, or live ones that stay in the window."""
     requests_ahead = _read_requests_ahead(context)
     with fenced_write(context, lease.fence) as (connection, _):
         job = jobs.find_active(connection, "retrain", "running")
@@ -153,12 +155,15 @@ def fail(context: LifecycleContext, lease: Lease, error: str) -> None:
             end_failed(connection, context, job, error)
 
 
-def refuse(context: LifecycleContext, lease: Lease, job: Job, reasons: Sequence[str]) -> None:
+def refuse(context: LifecycleContext, lease: Lease, job: Job, refused: NotAccepted) -> None:
     """Fail a retrain that was not accepted, with the reasons."""
+    data = {"reasons": list(refused.reasons), "figures": dict(refused.figures)}
     with fenced_write(context, lease.fence) as (connection, _):
-        end_failed(connection, context, job, "; ".join(reasons))
-        event = Event(type="candidate.refused", job_id=job.id, author=job.author, data={"reasons": list(reasons)})
-        events.write(connection, [event], now=context.clock())
+        end_failed(connection, context, job, "; ".join(refused.reasons))
+        events.write(
+            connection, [Event(type="candidate.refused", job_id=job.id, author=job.author, data=data)], now=context.clock()
+        )
+        note_refusal(connection, context, job, job.edit_ids, refused.reasons, refused.figures)
 
 
 def append_log(context: LifecycleContext, job: Job, message: str) -> None:
@@ -259,11 +264,12 @@ def read_snapshot(
     connection: Connection, live_set: LiveSet | None = None, *, without: Collection[str] = ()
 ) -> tuple[LiveItem, ...]:
     """What a retrain that begins now trains on: the live set and the deferred edits, the latest of each conflict key. Retracted
-    edits are left out, and so are the deferred edits in `without`.
+    edits are left out, and so are the edits in `without`.
     """
     if live_set is None:
         live_set = versions.read_live_set(connection, heads.read(connection).version)
     deferred_ids = edits.read_ids(connection, EditStatus.DEFERRED)
-    candidates = [*live_set.live, *edits.read_items(connection, [edit_id for edit_id in deferred_ids if edit_id not in without])]
+    known = (*live_set.live, *edits.read_items(connection, deferred_ids))
+    candidates = [item for item in known if item.edit_id not in without]
     retracted_ids = edits.find_retracted(connection, [item.edit_id for item in candidates])
     return liveset.latest_per_key(item for item in candidates if item.edit_id not in retracted_ids)
