@@ -83,8 +83,9 @@ def request_eval(
     """Queue an evaluation of a version (None: the current head). `selection` is `live`, edits by id, or inline records; it is
     `none` for an evaluation of capability alone.
 
-    Of more than 1,000 live edits, 1,000 are asked, evenly over all. A version is not collected while an evaluation of it is due.
-    A `keyed` request that was answered before gets the same evaluation in its current state.
+    Of more than 1,000 live edits, 1,000 are asked, evenly over all; edits that were accepted anyway are left out, and counted. A
+    version is not collected while an evaluation of it is due. A `keyed` request that was answered before gets the same evaluation
+    in its current state.
 
     Raises NotFound for an unknown version or edit, Gone or Corrupt for a version that cannot answer, TooLong for more than 1,000
     selected edits, Refused for an empty selection or unknown metrics, Unavailable while too many evaluations wait.
@@ -218,6 +219,8 @@ class Evaluations:
             yield_and_pause()
         consistent = drop_contradicted(outcomes, records, live)
         result = build_report(consistent, left_out={"contradicted": len(outcomes) - len(consistent)})
+        if forced := due.about.get("accepted_anyway", 0):
+            result["accepted_anyway"] = forced
         if "full" in parts:
             result["full"] = dict(self._evaluator.measure_full(overlay, records, live=live, yield_to_answers=yield_and_pause))
             self._share = (1 + parts.index("full")) / len(parts)
@@ -304,11 +307,14 @@ def _resolve(connection: Connection, version: int, selection: Selection) -> tupl
     if selection == "none":
         return {"edits": []}, {"edits": "none", "count": 0}
     if selection == "live":
-        live = [item.edit_id for item in versions.read_live_set(connection, version).live]
+        found = [item.edit_id for item in versions.read_live_set(connection, version).live]
+        forced = edits.find_accepted_anyway(connection, found)
+        live = [edit_id for edit_id in found if edit_id not in forced]
         if not live:
             raise Refused("this version has no live edit to ask about: name edits, or none with capability", field="edits")
         chosen = _choose_evenly(live, MAX_EDITS)
-        return {"edits": chosen}, {"edits": "live", "count": len(chosen), "of": len(live)}
+        about: dict[str, Any] = {"edits": "live", "count": len(chosen), "of": len(live)}
+        return {"edits": chosen}, about | ({"accepted_anyway": len(forced)} if forced else {})
     if len(selection) > MAX_EDITS:
         raise TooLong(f"an evaluation takes at most {MAX_EDITS} edits", field="edits")
     if isinstance(selection[0], str):

@@ -17,7 +17,7 @@ from service.bench.new_server import WAIT_S, wait_until_nothing_waits
 from service.bench.results import percentile
 from service.client.errata_client import ErrataClient
 from service.client.shapes import EditInput, ProbeInput
-from service.client.waiting import LIVE
+from service.client.waiting import is_counted_live
 from service.evaluation.merging import merge_results
 from service.evaluation.records import EvalProbe, Record
 
@@ -82,7 +82,7 @@ class Stream:
         seconds = self.clock() - started_at
         if edit is None:
             return
-        self.posted.append(PostedEdit(edit["id"], record, seconds if edit["status"] in LIVE else None, late_s))
+        self.posted.append(PostedEdit(edit["id"], record, seconds if is_counted_live(edit) else None, late_s))
         self.client.attempt(lambda errata: errata.generate(record.prompt, max_new_tokens=16))
 
     def _mark(self, seq: int, since_last: Sequence[PostedEdit]) -> Mark:
@@ -97,7 +97,8 @@ class Stream:
             "edits": seq,
             "version": head and head["number"],
             "window": head and head["window"],
-            "live": sum(edit["status"] in LIVE for edit in edits.values()),
+            "live": sum(is_counted_live(edit) for edit in edits.values()),
+            "accepted_anyway": sum(edit.get("accepted_anyway", False) for edit in edits.values()),
             "retrains": self._count_retrains(),
             "after_all": after_all,
             "right_after": score_first_answers(self.first_answers),

@@ -1,13 +1,12 @@
-"""The commands for edits: `errata edit` posts one, `errata edits` reads one or lists the last ones. Both ask a server over HTTP."""
+"""The commands for edits, over HTTP: `errata edit` posts one, `errata edits` reads one or lists the last ones."""
 
 import json
+from collections.abc import Iterator
 from itertools import islice
 from typing import Annotated, Any, get_args
 
 import typer
 from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
 
 from service.cli.options import (
     FAILED,
@@ -79,7 +78,9 @@ def edits(
     if as_json:
         typer.echo(json.dumps(listed, indent=1))
     else:
-        output.print(_table(listed))
+        for found in listed:
+            for line in _lines(found):
+                output.print(line, markup=False)
 
 
 def register(app: typer.Typer) -> None:
@@ -148,16 +149,11 @@ def _round(value: Any) -> str:
     return f"{value:.3f}" if isinstance(value, float) else "unknown" if value is None else str(value)
 
 
-def _table(listed: list[ListedEditData]) -> Table:
-    table = Table(box=None, pad_edge=False)
-    for name in ("edit", "is"):
-        table.add_column(name, no_wrap=True)
-    for name in ("prompt", "target", "because", "next"):
-        table.add_column(name, overflow="fold")
-    for found in listed:
-        deferral = found["deferral"]
-        reason = found["error"] if deferral is None else deferral["reason"]
-        sentence = "" if deferral is None else deferral["next_try"]["sentence"]
-        texts = (found["prompt"], found["target"], reason or "", sentence)
-        table.add_row(found["id"], describe_status(found), *(escape(text) for text in texts))
-    return table
+def _lines(found: ListedEditData) -> Iterator[str]:
+    """An edit of a list: one line, and one line more for its deferral or its error."""
+    yield f"{found['id']} {describe_status(found)}: {found['prompt']} → {found['target']}"
+    deferral = found["deferral"]
+    if deferral is not None:
+        yield f"    because {deferral['reason'] or 'unknown'}; next: {deferral['next_try']['sentence']}"
+    elif found["error"] is not None:
+        yield f"    because {found['error']}"

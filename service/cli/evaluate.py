@@ -248,6 +248,8 @@ def _summary(report: Mapping[str, Any]) -> Iterator[str]:
             yield f"{moment}: {report[name]['not_live']} edits were not live" + (
                 ", and not asked" if name == "after_edit" else ""
             )
+    if forced := report.get("result", {}).get("accepted_anyway"):
+        yield f"live edits that were accepted anyway, and not asked: {forced}"
     if "deferred" in report:
         yield f"deferred edits did not become live: {report['deferred']['error']}"
 

@@ -2,7 +2,8 @@
 
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from service.client.following import UNSETTLED
 from service.client.shapes import EditStatusText
@@ -10,6 +11,11 @@ from service.client.shapes import EditStatusText
 WAITING: tuple[EditStatusText, ...] = (*UNSETTLED, "deferred")
 LIVE: tuple[EditStatusText, ...] = ("applied", "consolidated")
 POLL_S = 0.25
+
+
+def is_counted_live(edit: Mapping[str, Any]) -> bool:
+    """Whether an edit counts as live in a measurement: it is live, and was not published against a refusal of acceptance."""
+    return edit["status"] in LIVE and not edit.get("accepted_anyway", False)
 
 
 def wait_until_live(

@@ -21,7 +21,7 @@ class Deferral:
     tries: int = 0
 
     def after(self, before: "Deferral | None", now: datetime) -> "Deferral":
-        """This deferral as the next one of an edit: with the tries before it, and without a try of its own with their last one."""
+        """This deferral as the next one of an edit: with the tries before it, and the last of them if it has none of its own."""
         earlier = before or Deferral(reason="")
         if self.tried_on is not None:
             return replace(self, tried_at=now, tries=earlier.tries + 1)

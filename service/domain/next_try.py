@@ -12,8 +12,8 @@ FAR_S = 1e9  # beyond some 30 years no moment is named
 
 @dataclass(frozen=True)
 class NextTry:
-    """The next try of a deferred edit. `at` is the latest moment at which a retrain is due by itself, for `by_time`; `edits` is how
-    many more edits make one due, where that is known. `sentence` says it in words.
+    """The next try of a deferred edit. `at` is the latest moment at which a retrain is due by itself, for `by_time`. `edits` is
+    how many more edits make one due, where that is known. `sentence` says it in words.
     """
 
     when: When

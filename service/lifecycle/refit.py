@@ -12,6 +12,7 @@ from service.domain import liveset
 from service.domain.edit import EditStatus
 from service.domain.liveset import LiveItem, LiveSet
 from service.domain.version import RETRACT
+from service.lifecycle.cadence_inputs import read_tensor_scores
 from service.lifecycle.context import EditingContext
 from service.lifecycle.fenced import fenced_write
 from service.lifecycle.fit_inputs import read_fit_edits, scores_of
@@ -122,6 +123,8 @@ def _run_job(context: EditingContext, lease: Lease, job: Job) -> None:
     with context.edit_fits_idle.busy():
         fitted = fit_until_final(context, job, policy, job_hooks)
     live_set = policy.live_set
+    with context.store.read() as connection:  # the figures of what is left where the window is empty
+        tensor_scores = read_tensor_scores(connection, head.version, minors=head.version.minors)
     changes = [StatusChange(edit_id=edit_id, status=EditStatus.RETRACTED) for edit_id in retractions]
     changes += [defer(edit_id, reason, tried_on=head.version.number) for edit_id, reason in policy.drop_reasons.items()]
     changes += changes_of_live_sets(head.live_set, live_set, superseded={}, reports={})
@@ -136,7 +139,7 @@ def _run_job(context: EditingContext, lease: Lease, job: Job) -> None:
             changes=changes,
             author=job.author,
             reason=job.reason,
-            scores=scores_of(fitted, live_set),
+            scores=tensor_scores if fitted is None else scores_of(fitted, live_set),
             job_id=job.id,
             neutral_sentences=None if fitted is None else job.neutral_sentences,
             item_count=len(live_set.window) + len(live_set.consolidated_sample) if fitted is not None else 0,

@@ -219,6 +219,25 @@ def test_an_unreadable_head_leaves_the_mark_empty() -> None:
     assert build_rows("default", [mark])[0]["retention"] is None
 
 
+def test_edits_accepted_anyway_do_not_count_as_live_and_are_counted_apart() -> None:
+    edits = [
+        {"id": str(number), "status": status, "version": None, "accepted_anyway": forced}
+        for number, (status, forced) in enumerate(
+            [("applied", False), ("consolidated", True), ("applied", True), ("deferred", False)]
+        )
+    ]
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        if request.url.path == "/versions/head":
+            return httpx.Response(503, json={"detail": "the database is away"})
+        is_list = request.url.path == "/edits" and "status" not in request.url.params
+        return httpx.Response(200, json={"items": edits if is_list else [], "next": None})
+
+    mark = Stream(client_answering(answer), [VIENNA], every=1)._mark(1, [])
+
+    assert (mark["live"], mark["accepted_anyway"]) == (1, 2)
+
+
 @pytest.mark.parametrize(("n", "median", "most"), [(2, 1, 2), (6, 3, 6), (10, 5, 10), (20, 10, 19), (100, 50, 95)])
 def test_a_percentile_is_the_smallest_value_that_a_share_does_not_exceed(n: int, median: int, most: int) -> None:
     values = [float(value) for value in range(1, n + 1)]

@@ -1,12 +1,13 @@
 """Which edits are fitted next: small ones pass large ones, which have their turns, and one fact's edits keep their order."""
 
+from service.domain.edit import ANYWAY, JUDGED, Accept
 from service.domain.fit_queue import JOBS_BEFORE_TURN, FitQueue, QueuedEdit, choose_next_job, must_give_way
 
 LARGE = 100
 
 
-def waiting(seq: int, tokens: int = 1, key: str | None = None) -> QueuedEdit:
-    return QueuedEdit(f"edit-{seq}", key or f"key-{seq}", seq, tokens)
+def waiting(seq: int, tokens: int = 1, key: str | None = None, accept: Accept = JUDGED) -> QueuedEdit:
+    return QueuedEdit(f"edit-{seq}", key or f"key-{seq}", seq, tokens, accept)
 
 
 def queue(*all_of: QueuedEdit, ended: tuple[int, ...] = ()) -> FitQueue:
@@ -81,3 +82,16 @@ def test_a_large_edit_gets_its_turn_though_small_ones_take_others_along() -> Non
 
     assert taken(queue(waiting(1, 500), waiting(100), ended=ended)) == [1]
     assert taken(queue(waiting(50, 500), waiting(100), ended=(1, *ended))) == [100]  # another large one had its turn just now
+
+
+def test_edits_to_be_accepted_anyway_are_fitted_apart_from_judged_ones_and_in_order() -> None:
+    first, second, third = waiting(1), waiting(2, accept=ANYWAY), waiting(3)
+
+    assert taken(queue(first, second, third)) == [1]
+    assert taken(queue(second, third)) == [2]
+    assert taken(queue(second, waiting(3, accept=ANYWAY), waiting(4))) == [2, 3]
+
+
+def test_a_small_edit_takes_no_large_one_along_that_is_accepted_otherwise() -> None:
+    assert taken(queue(waiting(1, 500, "fact", ANYWAY), waiting(2, 1, "fact"))) == [2]
+    assert taken(queue(waiting(1, 500, "fact"), waiting(2, 1, "fact", ANYWAY))) == [2]

@@ -1,15 +1,16 @@
 """A whole server without HTTP and without a model: store, overlays, follower, worker, and the ledger as editor."""
 
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 from service.domain.arithmetic import Arithmetic
 from service.domain.cadence import Cadence, Mode
-from service.domain.edit import Edit, EditRequest, EditStatus
+from service.domain.edit import JUDGED, Accept, Edit, EditRequest, EditStatus
 from service.domain.liveset import LiveSet
 from service.domain.version import Version, VersionStatus
 from service.lifecycle.checkpoints import Checkpoints
@@ -104,9 +105,11 @@ class LocalService:
         """The folder of exports."""
         return self.folder.parent / "exports"
 
-    def post(self, *facts: tuple[str, str], method: str = "auto", author: str = "ann", tokens: int = 0) -> list[Edit]:
+    def post(
+        self, *facts: tuple[str, str], method: str = "auto", author: str = "ann", tokens: int = 0, accept: Accept = JUDGED
+    ) -> list[Edit]:
         """Submit edits given as (prompt, target), in one batch; each is said to cost so many tokens."""
-        requests = [EditRequest(prompt=prompt, target=target, method=method) for prompt, target in facts]  # type: ignore[arg-type]
+        requests = [EditRequest(prompt=prompt, target=target, method=method, accept=accept) for prompt, target in facts]
         return list(submit(self.store, requests, author=author, cost_of=lambda request, at: tokens).edits)
 
     def live(self, *facts: tuple[str, str]) -> list[Edit]:
@@ -168,6 +171,11 @@ class LocalService:
     def versions(self) -> list[Version]:
         with self.store.read() as connection:
             return versions.read_page(connection, limit=1_000)[::-1]
+
+    def events_of(self, edit: Edit) -> list[Mapping[str, Any]]:
+        """The events of an edit, oldest first."""
+        with self.store.read() as connection:
+            return events.read_page(connection, limit=1_000, edit_id=edit.id)
 
     def event_types(self) -> list[str]:
         with self.store.read() as connection:

@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from alembic import command
 
 from service.domain.errors import KeyReused, Refused, Unavailable
-from service.store import idempotency, migrate
+from service.store import edits, idempotency, migrate
 from service.store.connection_errors import explain_connection_error
 from service.store.database import Store
 from service.store.idempotency import KeyedRequest
@@ -177,6 +177,30 @@ def test_a_key_from_before_calls_were_stored_still_returns_its_edits(kind: str, 
         store.close()
 
     assert answer == {"edits": [["edit-1", False]]}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_of_edits_from_before_deferrals_were_kept_nothing_is_known_and_they_were_judged(kind: str, tmp_path: Path) -> None:
+    edit = (EDIT if kind == "sqlite" else EDIT.replace("1, 0, 0)", "1, false, false)")).replace("'applied'", "'deferred'")
+    with database(kind, tmp_path) as url:
+        command.upgrade(migrate.configuration(url), "0010")
+        store = Store(url)
+        with store.write() as connection:
+            connection.execute(sa.text(edit))
+
+        migrate.upgrade(url)
+
+        with store.read() as connection:
+            found = edits.get(connection, "edit-1")
+        assert (found.deferral, found.accept, found.accepted_anyway) == (None, "judged", False)
+        for change in ("accept = 'always'", "status = 'queued'"):
+            with pytest.raises((sa.exc.IntegrityError, sa.exc.DatabaseError)), store.write() as connection:
+                connection.execute(sa.text(f"UPDATE edits SET {change}"))
+        with store.write() as connection:  # a server of the release before, beside this one
+            connection.execute(sa.text(edit.replace("edit-1", "edit-2").replace("'edit-2', 1", "'edit-2', 2")))
+        store.close()
+        command.downgrade(migrate.configuration(url), "0010")
+        migrate.upgrade(url)
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -20,7 +20,7 @@ MOST_EDITS = 1_000
 Status = Literal["queued", "applying", "applied", "consolidated", "deferred", "failed", "superseded", "retracted", "rolled_back"]
 EditId = Annotated[str, ID]
 ACCEPT = (
-    "`judged`: published only if acceptance allows what it costs the rest of the model; `anyway`: also if acceptance refuses that."
+    "`judged`: published only if acceptance allows what it costs the rest of the model; `anyway`: also if acceptance refuses it."
     " Its fit still has to answer the edit, to lose no live edit and to give finite scores"
 )
 ACCEPTED_ANYWAY = "whether it was published although acceptance refused it; the scores of `version` say what was refused"

@@ -17,7 +17,7 @@ from service.bench.ground.server import GroundServer
 from service.bench.new_server import WAIT_S, wait_until_nothing_waits
 from service.bench.results import percentile, write
 from service.client.shapes import EditData, EditInput
-from service.client.waiting import LIVE, WAITING
+from service.client.waiting import LIVE, WAITING, is_counted_live
 
 PATIENCE_S = 1_800.0  # for one edit, or for the retrain at a mark
 PASSAGES_AN_EDIT = 2  # of each kind of prose
@@ -83,7 +83,7 @@ def run_singles(server: GroundServer, run: GroundRun, out: Path, name: str, say:
     for number, edit in enumerate(run.edits, 1):
         started_at = time.monotonic()
         posted = _post(server, edit)
-        is_live = posted["status"] in LIVE and posted["version"] is not None
+        is_live = is_counted_live(posted) and posted["version"] is not None
         if is_live:
             live_count += 1
             seconds.append(time.monotonic() - started_at)
@@ -91,7 +91,7 @@ def run_singles(server: GroundServer, run: GroundRun, out: Path, name: str, say:
         tally.add(contender, base, run, edit, number, is_live=is_live)
         for label, null in nulls.items():
             null.add(PromptContender(answers, NULLS[label]), base, run, edit, number, is_live=True)
-        _take_back(server, posted, is_live=is_live)
+        _take_back(server, posted)
         figures = {
             **run.describe(),
             "posted": number,
@@ -115,7 +115,7 @@ def run_stream(server: GroundServer, run: GroundRun, out: Path, name: str, *, ev
             started_at = time.monotonic()
             posted = server.client.post_edit(_body(edit), wait_s=WAIT_S)
             ids[posted["id"]] = edit
-            if posted["status"] in LIVE:
+            if is_counted_live(posted):
                 seconds.append(time.monotonic() - started_at)
             say(f"   {len(ids)} of {len(run.edits)}: {posted['status']} after {time.monotonic() - started_at:.0f} s")
         marks.append(_mark(server, base, run, ids, seconds))
@@ -130,7 +130,8 @@ def _mark(
     wait_until_nothing_waits(lambda listing: next(listing(server.client), None), patience_s=PATIENCE_S, idle_s=IDLE_S)
     waited_s = time.monotonic() - started_at
     head = server.client.get_version("head")
-    live_ids = {item["id"] for status in LIVE for item in server.client.list_edits(status=status)}
+    found = [item for status in LIVE for item in server.client.list_edits(status=status)]
+    live_ids = {item["id"] for item in found if is_counted_live(item)}
     edits = list(ids.values())
     live = [edit for id, edit in ids.items() if id in live_ids]
     scores: dict[str, Any] = {}
@@ -141,6 +142,7 @@ def _mark(
     return {
         "posted": len(edits),
         "live": len(live),
+        "accepted_anyway": len(found) - len(live_ids),
         "window": head["window"],
         "version": head["number"],
         "retrains": sum(job["status"] == "done" for job in server.client.list_jobs(kind=["retrain"])),
@@ -180,9 +182,9 @@ def _post(server: GroundServer, edit: GroundEdit) -> EditData:
     return server.client.wait_for_edit(posted["id"], timeout_s=PATIENCE_S)
 
 
-def _take_back(server: GroundServer, posted: EditData, *, is_live: bool) -> None:
+def _take_back(server: GroundServer, posted: EditData) -> None:
     """Make the base model the head again, and let no deferred edit join the next fit."""
-    if is_live:
+    if posted["status"] in LIVE:
         server.client.rollback(0, "the next edit of the benchmark stands alone")
     elif posted["status"] in WAITING:
         server.client.retract(posted["id"], wait_s=WAIT_S)

@@ -12,8 +12,8 @@ from service.domain.edit import EditStatus
 from service.lifecycle.context import LifecycleContext
 from service.lifecycle.fenced import fenced_write
 from service.lifecycle.lease import Lease
-from service.lifecycle.settings import SERVICE
 from service.lifecycle.retrain.outcomes import ForcedRefused, NewcomersRefused
+from service.lifecycle.settings import SERVICE
 from service.lifecycle.statuses import defer, write_statuses
 from service.store import edits, jobs
 from service.store.edits import StatusChange

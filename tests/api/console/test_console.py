@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from service.domain.acceptance import Decision
+from service.lifecycle import apply
 from service.lifecycle.job_hooks import JobHooks
 from service.store import jobs
 from tests.api.live_server import LiveServer
@@ -63,3 +65,19 @@ def test_a_retrain_that_runs_is_shown_with_its_stage_however_many_edits_came_sin
     assert numbers[0].endswith("(answers)")
     assert numbers[-1] == "0"
     assert 'id="unreached" class="bad" role="alert"></p>' in page
+
+
+def test_a_deferred_edit_says_why_and_when_it_is_tried_next_and_a_forced_one_that_it_is(
+    fresh: LiveServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refused = Decision(False, ("locality would fall",), {}, is_about_locality=True)
+    monkeypatch.setattr(apply.acceptance, "judge_scores", lambda *given, **named: refused)
+    fresh.edit("The colour of moss is", "green")
+    fresh.edit("The colour of coal is", "black", accept="anyway")
+
+    page = seen_by(fresh, tmp_path)
+
+    forced, deferred = rows_of(page, "edits")
+    assert "deferred: locality would fall; it waits for the next retrain (tried 1 time). Next: a retrain is due" in deferred
+    assert "applied, accepted anyway" in forced
+    assert "baft, accepted anyway" in rows_of(page, "versions")[0]

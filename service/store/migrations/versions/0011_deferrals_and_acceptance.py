@@ -1,5 +1,5 @@
-"""An edit keeps why it was deferred, and how it is to be accepted. Of earlier deferrals nothing is known: null. Earlier edits were
-judged.
+"""An edit keeps why it was deferred, and how it is to be accepted. Of earlier deferrals nothing is known: null. Earlier edits
+were judged.
 """
 
 import sqlalchemy as sa
