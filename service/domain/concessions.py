@@ -19,7 +19,7 @@ def with_concessions(scores: Mapping[str, Any], parent: Mapping[str, Any], overr
     falls = {} if overruled is None else _falls(overruled)
     earlier = parent.get("conceded", {})
     sums = {name: earlier.get(name, 0.0) + falls.get(name, 0.0) for name in sorted({*earlier, *falls})}
-    conceded = {name: min(total, 1.0 - scores.get(name, 0.0)) for name, total in sums.items()}
+    conceded = {name: min(total, 1.0 - (scores.get(name) or 0.0)) for name, total in sums.items()}
     kept = {name: share for name, share in conceded.items() if share > 0.0}
     return recorded | ({"conceded": kept} if kept else {})
 

@@ -198,6 +198,7 @@ def test_a_retrain_consolidates_an_edit_accepted_anyway_if_it_costs_no_more_ther
 
     assert (job.status, local.statuses(made)) == ("done", [S.CONSOLIDATED] * 2)
     assert "accepted" not in local.head.scores
+    assert [local.edit(edit).accepted_anyway for edit in made] == [False, True]
 
 
 def test_a_retrain_that_is_refused_keeps_such_an_edit_in_the_window_and_fails_no_other(local: LocalService) -> None:
@@ -228,6 +229,18 @@ def test_a_retrain_is_published_though_the_window_on_its_tensors_costs_more_than
     assert local.head.scores["accepted"] == "anyway"
     assert local.head.scores["conceded"] == pytest.approx({"canary": 0.8})
     assert local.edit(made[1]).accepted_anyway
+
+
+def test_no_newcomer_fails_for_what_a_window_with_edits_accepted_anyway_costs(local: LocalService) -> None:
+    made = local.live(("a", "1")) + force(local, ("b", HARMFUL))
+    (newcomer,) = local.post(("c", "3"), method="locft")
+    local.ledger.not_taken["locft"] = {"3"}  # so that it enters the new window, unjudged by the tensors
+    local.ledger.harms[HARMFUL] = 0.8
+
+    job = retrained(local)
+
+    assert (job.status, local.statuses([*made, newcomer])) == ("done", [S.CONSOLIDATED, S.APPLIED, S.DEFERRED])
+    assert "once more without 1 of 1 edits that were not live before" in log_text(job)
 
 
 def test_a_retrain_whose_own_tensors_cost_too_much_is_refused_as_ever(local: LocalService) -> None:

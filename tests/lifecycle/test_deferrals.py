@@ -93,6 +93,19 @@ def test_each_refused_retrain_is_one_more_try_of_the_deferred_edits_in_it(local:
     assert local.edit(edit).error == second.reason
 
 
+def test_a_retrain_that_loses_more_than_a_window_holds_is_a_try_of_each_of_its_edits(tmp_path: Path) -> None:
+    local = new_local_service(tmp_path, settings=LifecycleSettings(cadence=replace(MANUAL, hard=1)))
+    local.ledger.not_taken["locft"] = {"1", "2"}
+    made = local.post(("a", "1"), ("b", "2"), method="locft")
+    assert [deferral_of(local, edit).tries for edit in made] == [0, 0]
+
+    assert retrained(local).status == "failed"
+
+    assert [deferral_of(local, edit).tries for edit in made] == [1, 1]
+    assert "more than a window may hold" in deferral_of(local, made[0]).reason
+    local.close()
+
+
 def test_tries_are_counted_over_a_time_in_which_the_edit_was_live(tmp_path: Path) -> None:
     local = new_local_service(tmp_path, settings=LifecycleSettings(cadence=MANUAL))
     local.ledger.not_taken["baft"] = {"1"}
