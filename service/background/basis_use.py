@@ -26,11 +26,12 @@ class BlockUsage:
     """The intervention at one block; each tuple has one entry a basis. None where there is nothing to take a mean of."""
 
     block: int
-    edits_counted: int  # by the running means of load balancing
-    balance: tuple[float, ...] | None
-    squared_variation: float | None  # of the balance over the bases; 0: all bases are used alike
-    active_share: float | None  # share of bases whose balance is at least half the mean
-    edits: tuple[float, ...] | None
+    edits_counted: int  # by the running mean
+    running_mean: tuple[float, ...] | None  # over all edits of the adapter, each with the gates of when it was fitted
+    running_squared_variation: float | None  # of the running mean over the bases; 0: all bases are used alike
+    final_squared_variation: float | None  # of `edits` over the bases
+    active_share: float | None  # share of bases whose running mean is at least half the mean
+    edits: tuple[float, ...] | None  # the final gates: those of this version on edits of its window, read again
     rephrases: tuple[float, ...] | None
     unrelated: tuple[float, ...] | None
 
@@ -64,8 +65,9 @@ def _usage_of(block: Mapping[str, Any]) -> BlockUsage:
     return BlockUsage(
         block=block["block"],
         edits_counted=block["edits"],
-        balance=None if block["load"] is None else tuple(block["load"]),
-        squared_variation=block["squared_variation"],
+        running_mean=None if block["running_mean"] is None else tuple(block["running_mean"]),
+        running_squared_variation=block["running_squared_variation"],
+        final_squared_variation=block["final_squared_variation"],
         active_share=block["active_share"],
         **gates,
     )

@@ -236,7 +236,7 @@ class BasisData(TypedDict):
     """The use of one basis."""
 
     basis: int
-    balance: float | None
+    running_mean: float | None
     edits: float | None
     rephrases: float | None
     unrelated: float | None
@@ -247,7 +247,8 @@ class BlockData(TypedDict):
 
     block: int
     edits_counted: int
-    squared_variation: float | None
+    running_squared_variation: float | None
+    final_squared_variation: float | None
     active_share: float | None
     bases: list[BasisData]
 

@@ -1,12 +1,13 @@
 """Neutral sentences, the canary, and the rows a fit takes from an item."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
-from service.editors.baft.basis_report import basis_report, load_report
+from service.editors.baft.basis_report import basis_report, running_mean_report, squared_variation
 from service.editors.baft.fit import fit_baft
 from service.editors.canary import canary_share
 from service.editors.examples import add_prefix, item_rows, locality_rows, make_mention_test
@@ -166,21 +167,41 @@ def test_the_report_on_bases_gives_every_block_and_kind_of_prompt():
         assert len(each["mean_gate"]["edits"]) == 4
         assert each["mean_gate"]["rephrases"] is None
         assert all(0 <= weight <= 1 for weight in each["mean_gate"]["unrelated"])
-        assert each["load"] == pytest.approx(each["mean_gate"]["edits"], abs=1e-4)
+        assert each["running_mean"] == pytest.approx(each["mean_gate"]["edits"], abs=1e-4)
+        assert each["final_squared_variation"] == pytest.approx(each["running_squared_variation"], abs=1e-4)
         assert each["edits"] == 1
     json.dumps(report)
 
 
-def test_load_is_reported_with_its_variation_and_the_share_of_active_bases():
-    report = load_report(Balance(torch.tensor([2.0, 2.0, 2.0, 0.2]), 2))
+def test_later_fits_move_the_final_gates_of_an_edit_and_leave_the_running_mean_of_its_fit():
+    base, rows = taught_base(), [encode_row(taught_base(), "red is", "Z")]
+    fitted = fit_baft(base, view_of, EMPTY, [item("red is", "Z")], [], settings=settings(), neutral=neutral(), seed=1)
+    adapter = fitted.overlay.adapter
+    assert adapter is not None
+    blocks = adapter.interventions
+    moved = Adapter(
+        {number: replace(each, gate=each.gate + 1.0) for number, each in blocks.items() if each.gate is not None},
+        adapter.balance,
+    )
+
+    before, after = (basis_report(view_of(EMPTY), each, {"edits": rows})["blocks"] for each in (adapter, moved))
+
+    for old, new in zip(before, after, strict=True):
+        assert new["running_squared_variation"] == old["running_squared_variation"]
+        assert abs(new["final_squared_variation"] - old["final_squared_variation"]) > 1e-3
+        assert new["final_squared_variation"] == squared_variation(torch.tensor(new["mean_gate"]["edits"]))
+
+
+def test_the_running_mean_is_reported_with_its_variation_and_the_share_of_active_bases():
+    report = running_mean_report(Balance(torch.tensor([2.0, 2.0, 2.0, 0.2]), 2))
 
     # Mean 0.775; deviations 0.225 three times and -0.675: their squares sum to 0.6075, over 3 and 0.775² that is 0.3372.
-    assert report["squared_variation"] == pytest.approx(0.6075 / 3 / 0.775**2, abs=1e-5)
+    assert report["running_squared_variation"] == pytest.approx(0.6075 / 3 / 0.775**2, abs=1e-5)
     assert report["active_share"] == 0.75
-    assert load_report(None)["load"] is None
+    assert running_mean_report(None)["running_mean"] is None
 
 
-def test_an_adapter_without_a_load_is_reported_with_null():
+def test_an_adapter_without_a_running_mean_is_reported_with_null():
     base = taught_base()
     adapter = Adapter(make_adapter((1,), scale=0.1).interventions, {})
     shown: View = make_view(base)
@@ -188,4 +209,5 @@ def test_an_adapter_without_a_load_is_reported_with_null():
     prompts = {"edits": [], "rephrases": [encode_row(base, "sky is", "B")]}
     (block,) = basis_report(shown, adapter, prompts)["blocks"]
 
-    assert (block["load"], block["squared_variation"], block["mean_gate"]["edits"]) == (None, None, None)
+    assert (block["running_mean"], block["running_squared_variation"]) == (None, None)
+    assert (block["mean_gate"]["edits"], block["final_squared_variation"]) == (None, None)

@@ -107,8 +107,14 @@ class BasisOut(Out):
     """One basis of an intervention, and how much it is used."""
 
     basis: int
-    balance: float | None = Field(description="running mean of the gate over the edits, as used by load balancing")
-    edits: float | None = Field(description="mean gate on the prompts and targets of the version's edits")
+    running_mean: float | None = Field(
+        description="mean gate over all edits of the adapter, each with the gates of the moment when it was fitted; this is what"
+        " load balancing evens out"
+    )
+    edits: float | None = Field(
+        description="final gate: this version's mean gate on the prompts and targets of the last 64 edits of its window, read"
+        " again"
+    )
     rephrases: float | None = Field(description="mean gate on the rephrases of the version's edits")
     unrelated: float | None = Field(description="mean gate on neutral sentences")
 
@@ -118,8 +124,11 @@ class BlockOut(Out):
 
     block: int
     edits_counted: int = Field(description="edits in the running means")
-    squared_variation: float | None = Field(
+    running_squared_variation: float | None = Field(
         description="squared coefficient of variation of the running means over the bases; 0: all bases are used equally"
+    )
+    final_squared_variation: float | None = Field(
+        description="the same of the final gates (`edits`), which later fits have moved"
     )
     active_share: float | None = Field(description="share of bases whose running mean is at least half of the mean over all")
     bases: list[BasisOut]
@@ -137,9 +146,10 @@ class BasesOut(Out):
                         {
                             "block": 4,
                             "edits_counted": 2,
-                            "squared_variation": 0.01,
+                            "running_squared_variation": 0.01,
+                            "final_squared_variation": 0.04,
                             "active_share": 1.0,
-                            "bases": [{"basis": 0, "balance": 0.41, "edits": 0.44, "rephrases": 0.39, "unrelated": 0.06}],
+                            "bases": [{"basis": 0, "running_mean": 0.41, "edits": 0.44, "rephrases": 0.39, "unrelated": 0.06}],
                         }
                     ],
                 }
@@ -269,7 +279,7 @@ class ModelOut(Out):
 
 
 def _block(usage: BlockUsage) -> BlockOut:
-    columns = {name: getattr(usage, name) for name in ("balance", "edits", "rephrases", "unrelated")}
+    columns = {name: getattr(usage, name) for name in ("running_mean", "edits", "rephrases", "unrelated")}
     rank = max((len(values) for values in columns.values() if values is not None), default=0)
     bases = [
         BasisOut(basis=basis, **{name: None if values is None else values[basis] for name, values in columns.items()})
@@ -278,7 +288,8 @@ def _block(usage: BlockUsage) -> BlockOut:
     return BlockOut(
         block=usage.block,
         edits_counted=usage.edits_counted,
-        squared_variation=usage.squared_variation,
+        running_squared_variation=usage.running_squared_variation,
+        final_squared_variation=usage.final_squared_variation,
         active_share=usage.active_share,
         bases=bases,
     )

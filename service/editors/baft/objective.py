@@ -10,6 +10,8 @@ from torch import Tensor
 
 from service.lm.intervention import Balance
 
+_ROUNDING = 1e-12  # above the squared variation of means that differ by the rounding of float32 alone
+
 
 def position_means(weights: Tensor, mask: Tensor) -> Tensor:
     """(B, R): mean over the intervened positions `mask` (B, T) of the weights (B, T, R)."""
@@ -53,11 +55,16 @@ def margin_term(edit: Tensor, unrelated: Tensor, *, alpha: float, beta: float, g
     return quiet + loud + (gamma - gap).clamp(min=0).mean()
 
 
-def rescale(term: Tensor, to: Tensor, limit: float) -> Tensor:
-    """The term scaled to the size of `to`: λ · term with λ = stopgrad(to / term) at most `limit`, and 0 for a term of 0."""
+def rescale(term: Tensor, to: Tensor, limit: float | None) -> Tensor:
+    """The term scaled to the size of `to`: λ · term with λ = stopgrad(to / term), and 0 for a term of 0.
+
+    λ is at most `limit`. Without a limit, a term that is rounding of float32 alone counts as 0: its gradient says nothing.
+    """
     value = float(term.detach())
-    if value == 0.0:
+    if value == 0.0 or (limit is None and value < _ROUNDING):
         return term * 0.0
+    if limit is None:
+        return term * (float(to.detach()) / value)
     return term * min(float(to.detach()) / max(value, 1e-6), limit)
 
 

@@ -23,6 +23,7 @@ _PAPER: dict[str, Any] = {
     "reduction": "sum",
     "eos": False,
     "balance": "paper",
+    "balance_limited": False,
     "margin": True,
     "gate_norm": "none",
     "replay": 0,
@@ -81,6 +82,7 @@ class BaftSettings(WithPresets):
     margin_beta: float | None = Field(None, ge=0, description="least weight on edits; empty: by family")
     margin_gamma: float | None = Field(None, ge=0, description="least gap between both; empty: by family")
     rescale_limit: float = Field(10.0, gt=0, description="largest factor that scales a regulariser to the edit loss")
+    balance_limited: bool = Field(True, description="whether this limit holds for load balancing too; the paper names none")
 
     replay: int = Field(32, ge=0, description="rows of the window in every step; 0: none, also none of consolidated edits")
     consolidated: int = Field(

@@ -130,13 +130,14 @@ class Attempt:
     def _regularisers(self, output: StepOutput, edit: Tensor, new: Sequence[int], interventions: Interventions) -> Tensor:
         """R_bal over the new edits of this step and all past edits, and R_loc, each scaled to the size of the edit loss."""
         total, limit = edit.new_zeros(()), self.settings.rescale_limit
+        balance_limit = limit if self.settings.balance_limited else None
         if not output.weights or not new:
             return total
         items = torch.tensor([self.dataset.rows[index].item for index in new], device=edit.device)
         current = {block: edit_means(weights[: len(new)], items) for block, weights in output.weights.items()}  # block: (E, R)
         if self.settings.balance != "none":
             terms = [balance_term(weights, self.balance.get(block), self.settings.balance) for block, weights in current.items()]
-            total = total + rescale(layer_mean(terms), edit, limit)
+            total = total + rescale(layer_mean(terms), edit, balance_limit)
         if self.dataset.unrelated is not None:
             other = self.dataset.unrelated(range(self.dataset.unrelated_count), interventions, record=True).weights
             total = total + rescale(layer_mean([self._margin(current[block], other[block]) for block in current]), edit, limit)

@@ -5,6 +5,7 @@ import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from statistics import fmean, variance
 from typing import Any
 
 import httpx
@@ -146,6 +147,11 @@ def test_the_list_of_versions_is_read_page_by_page(server: LiveServer) -> None:
     assert second.json()["items"][0]["number"] == first.json()["items"][0]["number"] - 1
 
 
+def squared_variation(bases: list[dict[str, float]], name: str) -> float:
+    weights = [basis[name] for basis in bases]
+    return variance(weights) / fmean(weights) ** 2
+
+
 def test_the_bases_of_a_version_are_gates_between_0_and_1(server: LiveServer) -> None:
     put_edit(server)
 
@@ -155,6 +161,8 @@ def test_the_bases_of_a_version_are_gates_between_0_and_1(server: LiveServer) ->
     assert len(bases["blocks"]) >= 1
     for block in bases["blocks"]:
         assert len(block["bases"]) == server.state.settings.of_method(BaftSettings).rank
+        assert block["final_squared_variation"] == pytest.approx(squared_variation(block["bases"], "edits"), abs=1e-4)
+        assert block["running_squared_variation"] == pytest.approx(squared_variation(block["bases"], "running_mean"), abs=1e-4)
         for basis in block["bases"]:
             assert 0 <= basis["edits"] <= 1
             assert 0 <= basis["unrelated"] <= 1

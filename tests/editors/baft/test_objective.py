@@ -38,6 +38,39 @@ def test_load_balancing_is_the_papers_sum_over_current_and_past_edits(form, squa
     assert float(term) == pytest.approx(balance_by_hand(past.tolist(), 7, current.tolist(), squared=squared), rel=1e-6)
 
 
+def gradient_by_hand(past_sums: list[float], past: int, current: list[float], loss: float) -> list[float]:
+    """d/dw_k of λR for one edit: R as the paper prints it, λ = L1 / R without a limit and without a gradient."""
+    rank, count = len(past_sums), past + 1
+    means = [(past_sums[k] + current[k]) / count for k in range(rank)]
+    overall = sum(means) / rank
+    spread = sum((mean - overall) ** 2 for mean in means)
+    term = spread / ((rank - 1) * overall)
+    slopes = [(2 * (mean - overall) / overall - spread / (rank * overall**2)) / ((rank - 1) * count) for mean in means]
+    return [loss / term * slope for slope in slopes]
+
+
+@pytest.mark.parametrize("past", [0, 10, 1_000, 100_000])
+def test_load_balancing_without_a_limit_has_the_gradient_of_the_papers_objective(past):
+    current = weights_like(1, 5).float().requires_grad_()
+    sums = past * (0.4 + 0.01 * weights_like(5, seed=1))  # nearly even, as after many edits
+
+    rescale(balance_term(current, Balance(sums.float(), past), "paper"), torch.tensor(3.0), None).backward()
+
+    by_hand = gradient_by_hand(sums.tolist(), past, current[0].double().tolist(), 3.0)
+    assert current.grad is not None
+    assert current.grad[0].tolist() == pytest.approx(by_hand, rel=2e-3)
+
+
+@pytest.mark.parametrize(("form", "power"), [("cv2", 2), ("paper", 1)])
+def test_both_forms_of_load_balancing_push_the_common_level_of_the_weights_up(form, power):
+    current = weights_like(1, 5).requires_grad_()
+    term = balance_term(current, None, form)
+    term.backward()
+
+    assert current.grad is not None
+    assert float(current.grad.sum()) == pytest.approx(-power * float(term.detach()) / float(current.detach().mean()), rel=1e-5)
+
+
 def test_load_balancing_without_a_past_counts_the_current_edits_alone():
     current = weights_like(2, 4)
 
@@ -116,6 +149,11 @@ def test_a_regulariser_is_scaled_to_the_size_of_the_edit_loss_up_to_the_limit():
     assert float(rescale(term, torch.tensor(2.0), 10.0)) == pytest.approx(2.0)
     assert float(rescale(torch.tensor(1e-4), torch.tensor(2.0), 10.0)) == pytest.approx(1e-3)
     assert float(rescale(torch.tensor(0.0), torch.tensor(2.0), 10.0)) == 0.0
+
+
+def test_without_a_limit_a_small_regulariser_is_scaled_all_the_way_and_rounding_counts_as_zero():
+    assert float(rescale(torch.tensor(1e-9), torch.tensor(2.0), None)) == pytest.approx(2.0)
+    assert float(rescale(torch.tensor(1e-14), torch.tensor(2.0), None)) == 0.0
 
 
 def test_rescaling_multiplies_the_gradient_by_a_constant():

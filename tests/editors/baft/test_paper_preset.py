@@ -8,8 +8,8 @@ from torch.nn.functional import log_softmax
 from service.editors.baft.fit import fit_baft
 from service.editors.baft.settings import BaftSettings
 from service.editors.baft.trainable import initial_interventions
-from service.lm.intervention import Intervention
-from service.lm.overlay import EMPTY, Recording, compute_logits
+from service.lm.intervention import Adapter, Balance, Intervention
+from service.lm.overlay import EMPTY, Overlay, Recording, compute_logits
 from service.lm.prompts import Row, collate, encode_row, prompt_row
 from tests.editors.taught_model import item, neutral, taught_base, view_of
 
@@ -31,7 +31,20 @@ def mean_gates(row: Row, interventions: dict[int, Intervention]) -> tuple[Tensor
     return out, {block: weights[0][batch.positions[0]].mean(0) for block, weights in recording.weights.items()}
 
 
-def published_loop(prompt: str, target: str, unrelated: str) -> dict[int, Intervention]:
+def nearly_even_past(edits: int) -> Balance:
+    """As after many edits: the term is so small that a limit of its factor shows."""
+    return Balance(edits * (0.4 + torch.tensor([0.01, -0.01, 0.005, -0.005])), edits)
+
+
+def parent_with(past: Balance, settings: BaftSettings) -> Overlay:
+    """An adapter that acts as no adapter does, after so many edits."""
+    base = taught_base()
+    blocks = settings.blocks_of("llama", 4)
+    start = initial_interventions(base.anatomy.width, blocks, settings, torch.Generator().manual_seed(SEED))
+    return Overlay(EMPTY.tensors, Adapter(start, dict.fromkeys(blocks, past), 3))
+
+
+def published_loop(prompt: str, target: str, unrelated: str, past: Balance) -> dict[int, Intervention]:
     base = taught_base()
     settings = BaftSettings(preset="paper", rank=4)
     blocks = settings.blocks_of("llama", 4)
@@ -49,11 +62,11 @@ def published_loop(prompt: str, target: str, unrelated: str) -> dict[int, Interv
         if float(edit.detach()) < 0.01:
             break
         _, quiet = mean_gates(other, now)
-        balance = torch.stack([((w - w.mean()) ** 2).sum() / (3 * w.mean()) for w in gates.values()]).mean()
+        means = [(past.total.double() + w.double()) / (past.count + 1) for w in gates.values()]
+        balance = torch.stack([((w - w.mean()) ** 2).sum() / (3 * w.mean()) for w in means]).mean()
         margin = torch.stack([hinges(gates[block], quiet[block]) for block in blocks]).mean()
-        total = edit
-        for term in (balance, margin):
-            total = total + term * min(float(edit.detach()) / max(float(term.detach()), 1e-6), 10.0)
+        total = edit + balance * float(edit.detach()) / float(balance.detach())
+        total = total + margin * min(float(edit.detach()) / max(float(margin.detach()), 1e-6), 10.0)
         optimizer.zero_grad()
         total.backward()
         optimizer.step()
@@ -67,21 +80,45 @@ def hinges(edit: Tensor, unrelated: Tensor) -> Tensor:
     return quiet + loud + torch.maximum(zero, GAMMA - (edit.max() - unrelated.max()))
 
 
-def test_the_paper_preset_is_the_published_loop():
+@pytest.mark.parametrize("past", [0, 50, 1_000])
+def test_the_paper_preset_is_the_published_loop(past):
     settings = BaftSettings(
         preset="paper", rank=4, learning_rate=RATE, steps=STEPS, margin_beta=BETA, margin_gamma=GAMMA, margin_alpha=ALPHA
     )
     given = item("red is", "Z", locality=("sky is",))
 
-    fitted = fit_baft(taught_base(), view_of, EMPTY, [given], [], settings=settings, neutral=neutral(), seed=SEED)
+    parent = parent_with(nearly_even_past(past), settings) if past else EMPTY
 
-    by_hand = published_loop("red is", "Z", "sky is")
+    fitted = fit_baft(taught_base(), view_of, parent, [given], [], settings=settings, neutral=neutral(), seed=SEED)
+
+    by_hand = published_loop("red is", "Z", "sky is", nearly_even_past(past))
     assert fitted.reports["red is"]["steps"] == STEPS
     for block, each in fitted.overlay.adapter.interventions.items():
         for name, tensor in each.tensors().items():
             # Adam's first steps are signs: where a gradient is all rounding, two right answers may differ by a step or two.
             apart = (tensor - by_hand[block].tensors()[name]).abs()
             assert float((apart > 1e-3).double().mean()) < 0.02, (block, name, float(apart.max()))
+
+
+def test_the_default_scales_load_balancing_by_ten_at_most_to_the_byte(monkeypatch):
+    settings, given, factors = BaftSettings(rank=4, learning_rate=RATE, steps=STEPS), item("red is", "Z"), list[float]()
+
+    def by_ten_at_most(term: Tensor, to: Tensor, limit: float | None) -> Tensor:
+        factors.append(min(float(to.detach()) / max(float(term.detach()), 1e-6), 10.0))
+        return term * factors[-1]
+
+    def fit() -> Overlay:
+        parent = parent_with(nearly_even_past(50), settings)
+        return fit_baft(taught_base(), view_of, parent, [given], [], settings=settings, neutral=neutral(), seed=SEED).overlay
+
+    fitted = fit()
+    monkeypatch.setattr("service.editors.baft.training_loop.rescale", by_ten_at_most)
+    limited = fit()
+
+    assert 10.0 in factors
+    assert fitted.adapter is not None and limited.adapter is not None
+    arrays = limited.adapter.to_arrays()
+    assert all(torch.equal(tensor, arrays[name]) for name, tensor in fitted.adapter.to_arrays().items())
 
 
 @pytest.mark.parametrize(
