@@ -5,6 +5,7 @@ import sys
 
 from benchmarks.command import RESULTS, run
 from service.bench.contenders import CONTENDERS
+from service.bench.continual.contenders import CONTENDERS as CONTINUAL
 
 NAMES = (
     "single",
@@ -21,10 +22,13 @@ NAMES = (
     "retrain_time",
     "window_curve",
 )
+ALMANAC_FOLDER = RESULTS.parent / "models" / "almanac"
+ALMANAC = ("--model", str(ALMANAC_FOLDER), "--edits", str(ALMANAC_FOLDER / "edits.jsonl"))
 # Benchmarks that ship with the program.
 COMMANDS = (
     ("stream", *(option for name in CONTENDERS for option in ("--contender", name))),
     ("contrast",),
+    ("continual", *ALMANAC, *(option for name in CONTINUAL for option in ("--contender", name))),
 )
 
 

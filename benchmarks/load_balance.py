@@ -1,16 +1,19 @@
-"""BaFT with and without load balancing, over edits in one window: the balance of the bases, and the gates on kinds of prompts.
+"""BaFT with and without load balancing, one edit after another: how evenly the bases are used, and the gates on kinds of prompts.
 
-Two figures a block, averaged over blocks: the squared coefficient of variation of the running mean weights of the bases, and the
-share of bases that are active (mean weight on the edits above half of the largest). Mean gates on edits, rephrases and unrelated
-prompts are the paper's Fig. 2.
+Evenness is the squared coefficient of variation over the bases, averaged over blocks, of two quantities. The *running mean* S/n
+is what load balancing minimises: each edit counts with the gates of the moment when it was fitted. The *final gates* are those of
+the last adapter, with which the prompts of all edits are read again. Mean gates on edits, rephrases and unrelated prompts are
+the paper's Fig. 2.
 """
 
-import torch
-from torch import Tensor
+from collections.abc import Iterator
+from random import Random
+from typing import Any
 
 from benchmarks.command import build_parser, parse_options, write
 from benchmarks.inputs import BenchModel, load_model
-from benchmarks.sequential_baft import SequentialBaft
+from service.bench.continual.balance import measure_balance
+from service.bench.continual.sequential_fits import SequentialFits
 from service.editors.baft.settings import BaftSettings
 from service.evaluation.records import Record
 from service.evaluation.report import build_report
@@ -18,60 +21,55 @@ from service.lm.intervention import Adapter
 from service.lm.prompts import Row, encode_row
 from service.lm.scoring import gate_means
 
-ACTIVE = 0.5  # of the largest mean weight in the block
+MARKS = (1, 5, 10, 25, 50)
+VARIANTS = {
+    "balanced": BaftSettings(),
+    "unbalanced": BaftSettings(balance="none"),
+    "paper_balanced": BaftSettings(preset="paper"),
+    "paper_unbalanced": BaftSettings(preset="paper", balance="none"),
+}
 
 
 def main() -> None:
-    """The command."""
-    arguments = parse_options(build_parser(__doc__, edits=50))
+    """The command. The figures are written after every mark."""
+    parser = build_parser(__doc__, edits=max(MARKS))
+    parser.add_argument("--seeds", type=int, default=3, help="how many orders of the edits")
+    arguments = parse_options(parser)
     bench_model = load_model(arguments.model, arguments.records, edits=arguments.edits)
-    variants = {
-        "balanced": BaftSettings(),
-        "unbalanced": BaftSettings(balance="none"),
-        "paper_balanced": BaftSettings(preset="paper"),
-        "paper_unbalanced": BaftSettings(preset="paper", balance="none"),
-    }
-    write(
-        arguments.results,
-        "load_balance",
-        {"edits": arguments.edits, **{name: _measure_variant(bench_model, settings) for name, settings in variants.items()}},
-    )
+    rows: list[dict[str, Any]] = []
+    for seed in range(arguments.seeds):
+        for name, settings in VARIANTS.items():
+            for row in _measure_variant(bench_model, settings, seed):
+                rows.append({"variant": name, "seed": seed, **row})
+                write(arguments.results, "load_balance", {"edits": arguments.edits, "rows": rows}, is_quiet=True)
+                print(f"{name}, seed {seed}: {row}", flush=True)
 
 
-def _measure_variant(bench_model: BenchModel, settings: BaftSettings) -> dict[str, object]:
-    trainer = SequentialBaft(bench_model, settings, window=settings.replay > 0)
-    for seq, record in enumerate(bench_model.records, 1):
-        trainer.apply(record, seq)
-    overlay = trainer.overlay
-    assert overlay.adapter is not None
-    greedy = build_report(bench_model.measure(overlay, bench_model.records))["greedy"]
-    return {
-        **measure_balance(bench_model, overlay.adapter, bench_model.records),
-        "reliability": greedy["reliability"]["score"],
-        "generality": greedy["generality"]["score"],
-        "locality": greedy["locality"]["score"],
-    }
+def _measure_variant(bench_model: BenchModel, settings: BaftSettings, seed: int) -> Iterator[dict[str, Any]]:
+    """One row a mark, the last one after all edits with scores and mean gates. The seed sets the order of the edits."""
+    records = Random(seed).sample(bench_model.records, len(bench_model.records))
+    fits = SequentialFits(bench_model, settings, seed=seed)
+    for count, record in enumerate(records, 1):
+        fits.apply([record])
+        if count in MARKS or count == len(records):
+            yield {"edits": count, **_measure(bench_model, fits, records[:count], is_last=count == len(records))}
 
 
-def measure_balance(bench_model: BenchModel, adapter: Adapter, records: list[Record]) -> dict[str, object]:
-    """Squared CV and share of active bases on the edits, and the mean gate on each kind of row."""
-    rows = _rows(bench_model, records)
-    means = {kind: gate_means(bench_model.base_view, kind_rows, adapter) for kind, kind_rows in rows.items()}
-    on_edits = list(means["edits"].values())
-    return {
-        "squared_cv": _mean([_squared_cv(weights) for weights in on_edits]),
-        "active_share": _mean([float((weights > ACTIVE * weights.max()).float().mean()) for weights in on_edits]),
-        "mean_gate": {
-            kind: _mean([float(weights.mean()) for weights in weights_by_block.values()])
-            for kind, weights_by_block in means.items()
-        },
-        "by_block": {
-            str(block): {
-                kind: [round(float(weight), 4) for weight in weights_by_block[block]] for kind, weights_by_block in means.items()
-            }
-            for block in means["edits"]
-        },
-    }
+def _measure(bench_model: BenchModel, fits: SequentialFits, records: list[Record], *, is_last: bool) -> dict[str, Any]:
+    adapter = fits.overlay.adapter
+    assert adapter is not None
+    balance = measure_balance(bench_model, adapter, records, eos=fits.settings.eos)
+    if not is_last:
+        return dict(balance)
+    greedy = build_report(bench_model.measure(fits.overlay, records))["greedy"]
+    scores = {name: greedy[name]["score"] for name in ("reliability", "generality", "locality")}
+    return {**balance, "mean_gate": measure_gates(bench_model, adapter, records), **scores}
+
+
+def measure_gates(bench_model: BenchModel, adapter: Adapter, records: list[Record]) -> dict[str, float]:
+    """The mean gate over all bases and blocks on each kind of row."""
+    means = {kind: gate_means(bench_model.base_view, rows, adapter) for kind, rows in _rows(bench_model, records).items()}
+    return {kind: _mean([float(weights.mean()) for weights in of_block.values()]) for kind, of_block in means.items()}
 
 
 def _rows(bench_model: BenchModel, records: list[Record]) -> dict[str, list[Row]]:
@@ -82,10 +80,6 @@ def _rows(bench_model: BenchModel, records: list[Record]) -> dict[str, list[Row]
         "rephrases": [encode_row(base, probe.prompt, record.target) for record in records for probe in record.rephrases],
         "unrelated": [encode_row(base, p.prompt, p.answer) for record in records for p in record.locality if p.answer],
     }
-
-
-def _squared_cv(weights: Tensor) -> float:
-    return float(weights.var(unbiased=True) / weights.mean().clamp(min=torch.finfo(weights.dtype).tiny) ** 2)
 
 
 def _mean(values: list[float]) -> float:

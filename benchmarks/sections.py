@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
-from benchmarks import ground_sections
+from benchmarks import balance_section, continual_sections, ground_sections
 from benchmarks.compare.section import section as compared
 from benchmarks.markdown import (
     Result,
@@ -91,30 +91,6 @@ def _cached(results: Mapping[str, Result]) -> Iterator[str]:
         for case in figures["cases"]
     ]
     yield from table(("tokens", "rows", "plain", "cached", "ratio", "prepared once", "largest difference of gradients"), rows)
-
-
-def _balance(results: Mapping[str, Result]) -> Iterator[str]:
-    figures = results["load_balance"]["figures"]
-    yield f"{figures['edits']} edits one after another in one window. A basis is active if its mean weight on the edits is above"
-    yield "half of the largest in its block. CV²: squared coefficient of variation of the mean weights, averaged over blocks."
-    yield ""
-    head = ("", "CV²", "active bases", "gate: edits", "rephrases", "unrelated", "reliability", "generality", "locality")
-    rows = []
-    for name in ("balanced", "unbalanced", "paper_balanced", "paper_unbalanced"):
-        variant = figures.get(name)
-        if variant is not None:
-            gates = [f"{variant['mean_gate'][kind]:.3f}" for kind in ("edits", "rephrases", "unrelated")]
-            scores = [f"{variant[kind]:.2f}" for kind in ("reliability", "generality", "locality")]
-            rows.append(
-                (
-                    name.replace("_", " preset, "),
-                    f"{variant['squared_cv']:.4f}",
-                    format_percentage(variant["active_share"]),
-                    *gates,
-                    *scores,
-                )
-            )
-    yield from table(head, rows)
 
 
 def _load(results: Mapping[str, Result]) -> Iterator[str]:
@@ -216,7 +192,8 @@ SECTIONS: Sequence[Section] = (
     ("Latency and throughput", ("latency",), _latency),
     ("Rollback", ("rollback",), _rollback),
     ("The cached step", ("cached_step",), _cached),
-    ("Load balancing", ("load_balance",), _balance),
+    ("Continual editing", ("continual_*",), continual_sections.continual),
+    ("Load balancing", ("load_balance",), balance_section.balance),
     ("Answers under load", ("serving_under_load",), _load),
     ("kill -9", ("kill9",), _kill9),
     ("Attacks", ("hostile",), _hostile),

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from benchmarks.command import add_skip, build_parser, parse_options, write
-from benchmarks.sequential_baft import SequentialBaft
 from service.bench.bench_model import BenchModel, open_model
+from service.bench.continual.sequential_fits import SequentialFits
 from service.bench.contrast_runs import flatten_scores
 from service.bench.plots import Line, Panel, draw
 from service.bench.records import load_records
@@ -34,11 +34,11 @@ def main() -> None:
 
 def measure_curve(bench_model: BenchModel, settings: Any) -> Iterator[dict[str, Any]]:
     """One row a length."""
-    trainer = SequentialBaft(bench_model, settings, window=True)
+    fits = SequentialFits(bench_model, settings)
     for length, record in enumerate(bench_model.records, 1):
-        trainer.apply(record, length)
+        fits.apply([record])
         if length in LENGTHS or length == len(bench_model.records):
-            yield {"window": length, **flatten_scores(bench_model.score(trainer.overlay, bench_model.records[:length]))}
+            yield {"window": length, **flatten_scores(bench_model.score(fits.overlay, bench_model.records[:length]))}
 
 
 def build_panels(rows: list[dict[str, Any]]) -> list[Panel]:

@@ -14,11 +14,19 @@ def load_records(file: Path | None, *, n: int, skip: int = 0) -> list[Record]:
 
     Raises Refused where there are fewer. Bad rows are left out; `errata eval` reports them.
     """
-    records = read_records(benchmark.FILE) if file is None else list(load(file, limit=skip + n).records)
+    records = load_all_records(None) if file is None else list(load(file, limit=skip + n).records)
     selection = records[skip : skip + n]
     if len(selection) < n:
         raise Refused(f"there are only {len(selection)} edits after the first {skip}", field="n")
     return selection
+
+
+def load_all_records(file: Path | None) -> list[Record]:
+    """All records of a file in any form that `datasets` reads; without a file, the embedded model's own edits.
+
+    Raises Refused where the file cannot be read.
+    """
+    return read_records(benchmark.FILE) if file is None else list(load(file).records)
 
 
 def open_rephrases(record: Record, rephrases: int) -> Record:

@@ -2,12 +2,15 @@
 
 import signal
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
 from service.bench.contenders import CONTENDERS, LABELS
+from service.bench.continual.contenders import CONTENDERS as CONTINUAL
+from service.bench.continual.contenders import PRESETS as CONTINUAL_PRESETS
 from service.domain.errors import Refused, ServiceError
 
 app = typer.Typer(help="Measure: a stream of edits through a real server, or the papers' contrasts.", no_args_is_help=True)
@@ -159,6 +162,37 @@ def contrast(
         run_contrasts(out, edits, parts, n=n, skip=skip, model=model, say=typer.echo)
     except ServiceError as error:
         _refuse(error.message, USAGE if isinstance(error, Refused) else FAILED)
+
+
+@app.command()
+def continual(
+    out: Out,
+    edits: Edits = None,
+    model: Model = "atlas",
+    contender: Annotated[list[str] | None, typer.Option(help=f"One of {', '.join(CONTINUAL)}; may be repeated.")] = None,
+    batch: Annotated[int, typer.Option(min=1, max=1_000, help="Edits of one fit.")] = 1,
+    marks: Annotated[str, typer.Option(help="Numbers of fits after which to measure, such as 1,10,100.")] = "1,10,100",
+    seeds: Annotated[str, typer.Option(help="Seeds, such as 0,1,2. Each draws its own edits, in its own order.")] = "0",
+) -> None:
+    """Fit one batch of edits after another, each on top of the last, in this process, and keep whatever comes of it."""
+    names = contender or list(CONTINUAL_PRESETS)
+    if any(name not in CONTINUAL for name in names):
+        _refuse(f"--contender must be one of {', '.join(CONTINUAL)}")
+    numbers = {"marks": _parse_numbers("--marks", marks, least=1), "seeds": _parse_numbers("--seeds", seeds, least=0)}
+    from service.bench.continual.runs import run_continual  # here, because it loads torch
+
+    try:
+        run_continual(out, edits, names, model=model, batch=batch, **numbers, say=typer.echo)
+    except ServiceError as error:
+        _refuse(error.message, USAGE if isinstance(error, Refused) else FAILED)
+
+
+def _parse_numbers(option: str, text: str, *, least: int) -> Sequence[int]:
+    """Whole numbers between commas."""
+    parts = [part.strip() for part in text.split(",")]
+    if not all(part.isdecimal() and len(part) < 10 and int(part) >= least for part in parts):
+        _refuse(f"{option} must be whole numbers of at least {least} between commas")
+    return [int(part) for part in parts]
 
 
 def _refuse(message: str, code: int = USAGE) -> None:

@@ -122,3 +122,51 @@ def test_an_attack_with_a_failure_or_a_slow_health_check_is_marked(tmp_path: Pat
     assert "| a flood | yes | nothing | 3 ms | 40 ms | ≤ 100 ms | 2026-11-29 00:01 |" in document
     assert "| a storm | **no** | it fell | 3 ms | **431 ms** (short) | ≤ 100 ms |" in document
     assert "| a thief | yes | refused | – | – |  |  |" in document
+
+
+def continual_mark(fits: int, reliability: float, *, running: float | None = 0.0004) -> dict[str, Any]:
+    """A mark as `errata bench continual` writes it."""
+    scores = {"reliability": reliability, "generality": 0.5, "locality": 0.9}
+    exact = {f"{name}_exact": score / 2 for name, score in scores.items()}
+    balance = {"running_squared_variation": running, "final_squared_variation": None if running is None else 0.04}
+    return {"fits": fits, "edits": fits, "asked": fits, **scores, **exact, **balance, "failed_fits": 0, "seconds_an_edit": 0.47}
+
+
+def test_continual_editing_is_a_mean_over_seeds_with_the_papers_rows_beside_it(tmp_path: Path) -> None:
+    about = {"model": "tiny", "batch": 1, "most_asked": 200}
+    paper = {"0": [continual_mark(100, 0.6), continual_mark(1000, 0.3)], "1": [continual_mark(100, 0.8)]}
+    reft = {"0": [continual_mark(100, 0.5, running=None)]}
+    for name, seeds in (("paper", paper), ("reft", reft)):
+        (tmp_path / f"continual_tiny_{name}_batch1.json").write_text(result({**about, "contender": name, "seeds": seeds}))
+
+    document = render(tmp_path)
+
+    row = "| BaFT, preset `paper` | 100 | 2 | 0.70 | 0.50 | 0.90 | 0.70 | 0.35 | 0.25 | 0.45 | 0.0004 | 0.0400 | 0.47 |"
+    assert row in document
+    assert "| BaFT, preset `paper` | 1000 | 1 | 0.30 | 0.50 | 0.90 | 0.57 |" in document
+    assert "| LLaMA 2-7b | BaFT | 1000 | 0.63 | 0.60 | 0.98 | 0.74 |" in document
+    assert "| ReFT, preset `reft` | 1 | 0.50 | 0.50 | 0.90 | – | – | ReFT | 0.76 | 0.71 | 0.84 |" in document
+    assert "not everything was run to T = 1000: ReFT, preset `reft` to T = 100." in document
+
+
+def test_load_balancing_shows_both_quantities_at_marks_with_their_range(tmp_path: Path) -> None:
+    last = {
+        "mean_gate": {"edits": 0.5, "rephrases": 0.4, "unrelated": 0.3},
+        "reliability": 1.0,
+        "generality": 0.8,
+        "locality": 0.9,
+    }
+    rows = [
+        {"variant": name, "seed": seed, "edits": edits, "running_squared_variation": 0.01 + 0.02 * seed}
+        | {"final_squared_variation": 0.06 * (1 + seed), **(last if edits == 50 else {})}
+        for name in ("balanced", "unbalanced", "paper_balanced", "paper_unbalanced")
+        for seed in (0, 1)
+        for edits in (1, 50)
+    ]
+    (tmp_path / "load_balance.json").write_text(result({"edits": 50, "rows": rows}))
+
+    document = render(tmp_path)
+
+    assert "| preset `paper` | CV², running mean | 0.0200 (0.0100 to 0.0300) | 0.0200 (0.0100 to 0.0300) |" in document
+    assert "| preset `paper` | CV², final gates | 0.0900 (0.0600 to 0.1200) | 0.0900 (0.0600 to 0.1200) |" in document
+    assert "| default | 0.500 | 0.400 | 0.300 | 1.00 | 0.80 | 0.90 |" in document

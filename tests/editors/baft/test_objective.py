@@ -151,7 +151,7 @@ def test_a_regulariser_is_scaled_to_the_size_of_the_edit_loss_up_to_the_limit():
     assert float(rescale(torch.tensor(0.0), torch.tensor(2.0), 10.0)) == 0.0
 
 
-def test_without_a_limit_a_small_regulariser_is_scaled_all_the_way_and_rounding_counts_as_zero():
+def test_without_a_limit_a_small_regulariser_is_scaled_fully_and_rounding_counts_as_zero():
     assert float(rescale(torch.tensor(1e-9), torch.tensor(2.0), None)) == pytest.approx(2.0)
     assert float(rescale(torch.tensor(1e-14), torch.tensor(2.0), None)) == 0.0
 
