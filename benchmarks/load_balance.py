@@ -21,7 +21,7 @@ from service.lm.intervention import Adapter
 from service.lm.prompts import Row, encode_row
 from service.lm.scoring import gate_means
 
-MARKS = (1, 5, 10, 25, 50)
+MARKS = (1, 10, 20, 40)
 VARIANTS = {
     "balanced": BaftSettings(),
     "unbalanced": BaftSettings(balance="none"),

@@ -40,6 +40,11 @@ def write_csv(path: Path, rows: Sequence[Figures]) -> None:
         writer.writerows(round_figures(row) for row in rows)
 
 
+def short_name(model: str) -> str:
+    """A model's name without the folder of this machine that it is in, for results and their files."""
+    return Path(model).name.lower().replace("@", "-") or "model"
+
+
 def describe_run(*, device: str = "cpu", threads: int = 1) -> dict[str, Any]:
     """The date, command, machine and software of this run."""
     return {

@@ -17,7 +17,7 @@ from service.bench.continual.contenders import CONTENDERS
 from service.bench.continual.marks import MOST_ASKED, Mark, measure_mark
 from service.bench.continual.sequential_fits import SequentialFits
 from service.bench.records import load_all_records
-from service.bench.results import write
+from service.bench.results import short_name, write
 from service.domain.errors import Refused
 from service.editors.baft.settings import BaftSettings
 
@@ -71,7 +71,7 @@ class ContinualRun:
     @property
     def name(self) -> str:
         """The name of the result file."""
-        return f"continual_{self._model}_{self.contender}_batch{self.batch}"
+        return f"continual_{short_name(self.bench_model.model)}_{self.contender}_batch{self.batch}"
 
     @property
     def settings(self) -> BaftSettings:
@@ -112,13 +112,9 @@ class ContinualRun:
                 self._write(finished)
                 yield mark
 
-    @property
-    def _model(self) -> str:
-        return Path(self.bench_model.model).name.lower().replace("@", "-") or "model"
-
     def _write(self, seeds: Seeds) -> None:
         figures = {
-            "model": self._model,
+            "model": short_name(self.bench_model.model),
             "contender": self.contender,
             "batch": self.batch,
             "most_asked": MOST_ASKED,

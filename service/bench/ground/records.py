@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from service.bench.ground.asking import Ask
+from service.bench.results import short_name
 from service.domain.errors import Refused
 
 WORDING_STRATA = ("other cue", "alias", "slip", "pronoun")
@@ -70,7 +71,7 @@ class Ground:
     @property
     def short_name(self) -> str:
         """The model's name without the folder of this machine that it is in, for results and their files."""
-        return Path(self.model).name.lower().replace("@", "-") or "model"
+        return short_name(self.model)
 
     def check_model(self, fingerprint: str) -> None:
         """Raise Refused if the ground was made of another model: another model knows other facts."""
