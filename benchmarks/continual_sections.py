@@ -1,6 +1,6 @@
 """The section of `docs/benchmarks.md` on continual editing in process, beside the rows of the BaFT paper's tables."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from benchmarks.markdown import Result, format_number, table
@@ -25,7 +25,8 @@ def continual(results: Mapping[str, Result]) -> Iterator[str]:
     yield "everywhere else on this page. CV² is over the bases, averaged over blocks, of two quantities: the *running mean*"
     yield "counts each edit with the gates of the moment when it was fitted, and load balancing minimises it; the *final gates*"
     yield "are those of the last adapter, with which all asked edits are read again. The margin term's unrelated sample of each"
-    yield "edit is a sentence that the base model wrote."
+    yield "edit is a sentence that the base model wrote. Seconds are of the median fit since the mark before; the first fit also"
+    yield "prepares what later ones share."
     for model in dict.fromkeys(each["model"] for each in figures):
         of_model = [each for each in figures if each["model"] == model]
         for batch in sorted({each["batch"] for each in of_model}):
@@ -94,15 +95,25 @@ def _ablations(model: str, seeds: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _not_run(figures: Sequence[Mapping[str, Any]]) -> Iterator[str]:
-    """The contenders by the longest stream that was run, at one edit a fit."""
-    longest = {
-        each["contender"]: max(mark["fits"] for marks in each["seeds"].values() for mark in marks)
-        for each in figures
-        if each["batch"] == 1
-    }
-    shorter = [f"{CONTENDERS[name].label} to T = {fits}" for name, fits in longest.items() if fits < max(longest.values())]
-    if shorter:
-        yield f"Of one edit a fit, not everything was run to T = {max(longest.values())}: {'; '.join(shorter)}."
+    """What was not run here of what the paper has, by batch size: contenders that end before its last T."""
+    for batch, rows in ROWS.items():
+        last = max(fits for by_fits in rows.values() for fits in by_fits)
+        reached = {each["contender"]: _last_fits(each["seeds"]) for each in figures if each["batch"] == batch}
+        size = "one edit" if batch == 1 else f"{batch} edits"
+        if not reached:
+            yield f"Not run: {size} a fit."
+        ends = sorted({fits for fits in reached.values() if fits < last}, reverse=True)
+        parts = [f"{_join(name for name, fits in reached.items() if fits == end)} (to {end})" for end in ends]
+        if parts:
+            yield f"Not run to the paper's T = {last} with {size} a fit: {'; '.join(parts)}."
+
+
+def _last_fits(seeds: Mapping[str, Any]) -> int:
+    return max(mark["fits"] for marks in seeds.values() for mark in marks)
+
+
+def _join(names: Iterable[str]) -> str:
+    return ", ".join(f"`{name}`" for name in names)
 
 
 def _by_fits(seeds: Mapping[str, Any]) -> Iterator[tuple[int, Marks]]:

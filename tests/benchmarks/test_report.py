@@ -146,7 +146,8 @@ def test_continual_editing_is_a_mean_over_seeds_with_the_papers_rows_beside_it(t
     assert "| BaFT, preset `paper` | 1000 | 1 | 0.30 | 0.50 | 0.90 | 0.57 |" in document
     assert "| LLaMA 2-7b | BaFT | 1000 | 0.63 | 0.60 | 0.98 | 0.74 |" in document
     assert "| ReFT, preset `reft` | 1 | 0.50 | 0.50 | 0.90 | – | – | ReFT | 0.76 | 0.71 | 0.84 |" in document
-    assert "not everything was run to T = 1000: ReFT, preset `reft` to T = 100." in document
+    assert "Not run to the paper's T = 1000 with one edit a fit: `reft` (to 100)." in document
+    assert "Not run: 10 edits a fit." in document
 
 
 def test_load_balancing_shows_both_quantities_at_marks_with_their_range(tmp_path: Path) -> None:
