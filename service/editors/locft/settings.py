@@ -8,7 +8,8 @@ from pydantic import Field, model_validator
 from service.editors.locft.published_locations import MEASURED, LocationKind, Position, choose_rate, published_kind
 from service.editors.presets import WithPresets
 
-# One edit after another, each to convergence on its own, from the last one's weights (EasyEdit's fine-tuning).
+# One edit after another, each to convergence on its own, from the last one's weights (EasyEdit's fine-tuning). EOS is learned as in
+# all methods that the LocFT-BF paper compares (appendix A.1.1); EasyEdit itself appends none.
 _DEPTH_FIRST: dict[str, Any] = {
     "order": "depth",
     "epochs": 25,
@@ -31,7 +32,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "reduction": "sample",
         "surfaces": "raw",
     },
-    "ft_l": {**_DEPTH_FIRST, "objective": "last_position", "eos": False},
+    "ft_l": {**_DEPTH_FIRST, "objective": "last_position"},
     "ft_m": _DEPTH_FIRST,
 }
 

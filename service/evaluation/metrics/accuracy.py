@@ -14,7 +14,7 @@ from service.lm.intervention import Adapter
 from service.lm.overlay import View
 from service.lm.prompts import Row, encode_prompt, encode_row
 from service.lm.scoring import decode_greedily
-from service.lm.tokenizing import decode_answer
+from service.lm.tokenizing import decode_ids
 
 MOST_ALIASES = 8  # spellings tried: KnowEdit has up to some hundred, and each costs a pass
 ANSWER_TOKENS = 32  # as in LocFT's evaluation
@@ -24,7 +24,7 @@ LABELS = {
     "token_accuracy_any": f"teacher-forced token accuracy of the best of at most {MOST_ALIASES} aliases (ours)",
     "exact": "greedy answer to EOS is the first alias, token by token (ours)",
     "exact_any": f"greedy answer to EOS is one of at most {MOST_ALIASES} aliases, token by token (ours)",
-    "field_exact": "as locft_exact, but '.' stops only where the alias has none (ours)",
+    "field_exact": "as locft_exact, but '.' stops only where the alias has none, and a newline only behind text (ours)",
     "field_exact_any": "as field_exact, for any alias (ours)",
     "locft_exact": f"greedy text of {ANSWER_TOKENS} tokens to '.' or newline, SQuAD-normalised, is the first alias (WILD, LocFT)",
 }
@@ -133,11 +133,12 @@ def _score_tokens(question: EncodedQuestion, forced_rows: Sequence[ForcedRow]) -
 
 
 def _score_text(base: Base, question: EvalQuestion, answer: Sequence[int]) -> dict[str, float]:
-    text = decode_answer(base, answer)
+    generated = decode_ids(base, answer)
+    text = generated.lstrip()
     return {
         "field_exact": float(matches_field(text, question.answers[0])),
         "field_exact_any": float(any(matches_field(text, alias) for alias in question.answers)),
-        "locft_exact": float(matches_locft(text, question.answers[0])),
+        "locft_exact": float(matches_locft(generated, question.answers[0])),
     }
 
 

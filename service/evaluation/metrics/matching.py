@@ -26,8 +26,11 @@ def matches_field(answer: str, accepted: str) -> bool:
 
 
 def matches_locft(answer: str, accepted: str) -> bool:
-    """LocFT's exact match unchanged: "." always ends an answer, so no answer matches a target with a "."."""
-    return _same(answer, accepted, (".", "\n"))
+    """LocFT's exact match unchanged, for the whole text as generated: its first "." or newline ends it, wherever that stands.
+
+    So no answer matches a target with a ".", and an answer that begins with a newline is blank.
+    """
+    return normalise_squad(cut_at(answer, (".", "\n"))) == normalise_squad(accepted)
 
 
 def extract_number(text: str) -> float | None:

@@ -66,7 +66,7 @@ def test_ft_l_pushes_every_target_token_onto_the_last_position_of_the_prompt():
     model = copy.deepcopy(base.model)
     weight = dict(model.named_parameters())[NAME].requires_grad_()
     for each in ITEMS:
-        row = encode_row(base, each.edit.prompt, each.target, eos=False)
+        row = encode_row(base, each.edit.prompt, each.target)  # with EOS, as the paper has it in all methods
         optimizer = torch.optim.Adam([weight], lr=RATE)
         for _ in range(STEPS):
             last = model(input_ids=torch.tensor([row.prompt_ids])).logits[0, -1]  # (V,): the prompt alone is read
@@ -80,7 +80,7 @@ def test_ft_l_pushes_every_target_token_onto_the_last_position_of_the_prompt():
     fitted = one_by_one(base, "ft_l")
 
     assert (fitted.overlay.tensors[NAME] - weight.detach()).abs().max() < 1e-5
-    assert not fitted.reports[ITEMS[0].edit.id]["taken"]  # four tokens at one place: none of several is ever answered
+    assert not fitted.reports[ITEMS[0].edit.id]["taken"]  # four tokens and EOS at one place: no answer is ever given whole
 
 
 def test_later_edits_overwrite_earlier_ones_which_breadth_first_does_not():

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from service.evaluation.contradictions import select_questions
+from service.evaluation.metrics import accuracy
 from service.evaluation.metrics.accuracy import MOST_ALIASES
 from service.evaluation.metrics.figures import ScoredQuestion, build_knowedit_figure
 from service.evaluation.metrics.fluency import entropy
@@ -20,6 +21,7 @@ from service.evaluation.metrics.teacher_forcing import divergence, teacher_force
 from service.evaluation.records import EvalProbe, EvalQuestion, Record
 from service.lm.intervention import Adapter
 from service.lm.prompts import Row, encode_prompt, encode_row
+from service.lm.tokenizing import encode_text
 from tests.builders import intervention_context, make_adapter, make_rows
 from tests.evaluation.letter_model import LONGEST, PROMPTS, base, reference
 
@@ -323,6 +325,7 @@ def test_fluency_uses_the_generation_prompts_or_the_prompt_of_the_edit() -> None
     [
         ("The River Thames. It flows", "river thames", True, True),
         (" Graz\nQ: next", "Graz", True, True),
+        ("\nGraz", "Graz", True, False),  # LocFT's generation stops at the newline, before anything is said
         ("Graz and more", "Graz", False, False),
         ("St. Louis", "St. Louis", True, False),  # the ceiling: "." ends it before it is said
         ("St. Louis. And", "St. Louis", False, False),
@@ -331,6 +334,15 @@ def test_fluency_uses_the_generation_prompts_or_the_prompt_of_the_edit() -> None
 )
 def test_the_fields_exact_match_and_its_ceiling(answer: str, accepted: str, field: bool, locft: bool) -> None:
     assert (matches_field(answer, accepted), matches_locft(answer, accepted)) == (field, locft)
+
+
+def test_an_answer_on_the_second_line_is_no_exact_match_of_locft(monkeypatch: pytest.MonkeyPatch) -> None:
+    on_second_line = encode_text(base(), "\nGraz", field="target")
+    monkeypatch.setattr(accuracy, "decode_greedily", lambda _view, _adapter, prompts, **_: [on_second_line] * len(prompts))
+
+    result = measure([record("Vienna 在", "Graz")])["reliability"]
+
+    assert (score(result["locft_exact"]), score(result["field_exact"])) == (0.0, 1.0)
 
 
 def test_knowedits_aggregation_weighs_groups_and_cases_equally() -> None:
