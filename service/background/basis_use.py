@@ -30,7 +30,7 @@ class BlockUsage:
     running_mean: tuple[float, ...] | None  # over all edits of the adapter, each with the gates of when it was fitted
     running_squared_variation: float | None  # of the running mean over the bases; 0: all bases are used alike
     final_squared_variation: float | None  # of `edits` over the bases
-    active_share: float | None  # share of bases whose running mean is at least half the mean
+    active_share: float | None  # share of active bases, by the running mean
     edits: tuple[float, ...] | None  # the final gates: those of this version on edits of its window, read again
     rephrases: tuple[float, ...] | None
     unrelated: tuple[float, ...] | None

@@ -17,7 +17,7 @@ from service.lm.chat import chat_end_id, chat_prompt_ids
 from service.lm.tokenizing import encode_text, joins_without_space
 
 MAX_TARGET_TOKENS = 256
-LAST_PROMPT_TOKENS = 3  # intervened tokens at the end of a prompt (BaFT paper, section 4.1)
+LAST_PROMPT_TOKENS = 3  # intervened tokens at the end of a prompt (BaFT paper, Table 5)
 
 
 @dataclass(frozen=True)

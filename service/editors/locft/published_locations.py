@@ -45,7 +45,7 @@ def choose_block(position: Position, family: str, depth: int) -> tuple[int, Loca
     """The block (from 0) of a position in a model, and the name of the rule that gave it.
 
     `default` is the block of the paper's own model, at any depth; `proportional` is as deep as that block (LocFT-BF paper,
-    section 4.3); `share` is at 0.72 of the depth. `auto`: the published block at the published depth, the proportional block for
+    section 5.2); `share` is at 0.72 of the depth. `auto`: the published block at the published depth, the proportional block for
     other models of a published family, the share elsewhere. Raises Refused where the paper names no position, or a block that
     the model does not have.
     """

@@ -8,8 +8,8 @@ from pydantic import Field, model_validator
 from service.editors.locft.published_locations import MEASURED, LocationKind, Position, choose_rate, published_kind
 from service.editors.presets import WithPresets
 
-# One edit after another, each to convergence on its own, from the last one's weights (EasyEdit's fine-tuning). EOS is learned as in
-# all methods that the LocFT-BF paper compares (appendix A.1.1); EasyEdit itself appends none.
+# One edit after another, each to convergence on its own, from the last one's weights (EasyEdit's fine-tuning). EOS is learned, as
+# in all methods that the LocFT-BF paper compares (appendix A.1.1); EasyEdit itself appends none.
 _DEPTH_FIRST: dict[str, Any] = {
     "order": "depth",
     "epochs": 25,

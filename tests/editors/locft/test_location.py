@@ -18,7 +18,7 @@ from tests.editors.taught_model import item, taught_base
         ("auto", "llama", 32, (22, "published")),
         ("auto", "qwen2", 48, (11, "proportional")),
         ("auto", "gpt2", 12, (8, "share")),
-        ("default", "qwen2", 80, (6, "default")),  # section 4.3 of the paper: Layer6 of the 7B model in all larger ones
+        ("default", "qwen2", 80, (6, "default")),  # section 5.2 of the paper: Layer6 of the 7B model in all larger ones
         ("proportional", "qwen2", 80, (19, "proportional")),  # the same section: Layer19 of 80
         ("proportional", "qwen2", 64, (15, "proportional")),
         ("share", "qwen2", 28, (19, "share")),
