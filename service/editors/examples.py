@@ -149,6 +149,16 @@ def real_prompt_rows(
     return _rows_with_answers(base, view, islice(unchanged, limit), hooks)
 
 
+def served_row(view: View, prompt_ids: Sequence[int]) -> Row:
+    """A prompt with the answer that `view` gives without any adapter, as far as serving gives it back to the model: without EOS.
+
+    The row of a blank answer is the prompt alone.
+    """
+    (answer,) = decode_greedily(view, None, [prompt_ids], max_new_tokens=_ANSWER_TOKENS)
+    end = len(answer) - (answer[-1] in view.base.eos_ids)
+    return row_from_ids(view.base, (*prompt_ids, *answer[:end]), len(prompt_ids))
+
+
 def _rows_with_answers(base: Base, view: View, prompts: Iterable[str], hooks: Hooks) -> list[Row]:
     """The prompts that the base model can read, in alphabetical order, each with the view's answer. Blank answers give no row."""
     encoded = []

@@ -9,11 +9,12 @@ from service.editors.baft.forward_passes import ForwardPasses
 from service.editors.baft.preserve_term import NeutralPool, PreservedRows, nearest_rows, prepare_pool
 from service.editors.baft.row_runner import RowRunner
 from service.editors.baft.settings import BaftSettings
-from service.editors.examples import ItemRow, add_prefix, item_rows, locality_rows, make_mention_test
+from service.editors.examples import ItemRow, add_prefix, item_rows, locality_rows, make_mention_test, served_row
 from service.editors.neutral import NeutralSentences
 from service.editors.protocol import FitItem
 from service.lm.base import Base
-from service.lm.prompts import Row, encode_prompt, encode_row, prompt_row
+from service.lm.overlay import View
+from service.lm.prompts import Row, encode_prompt, encode_row
 
 _NEAR_CONSOLIDATED = 16  # consolidated rows that count as near a new row
 
@@ -64,7 +65,7 @@ def build_dataset(
     pool = prepare_pool(runner, neutral, settings) if settings.preserve_weight > 0 else None
     candidates = pool.select_candidates(make_mention_test(in_fit)) if pool else []
     probes = locality_rows(base, runner.view, items) if pool and settings.learn_probes else []
-    unrelated = _unrelated_rows(base, items[:new]) if settings.margin else []
+    unrelated = _unrelated_rows(runner.view, items[:new]) if settings.margin else []
     new_end, window_end = len(new_rows), len(new_rows) + len(window)
     near = nearest_rows(states[window_end:], states[:new_end], _NEAR_CONSOLIDATED)
     return BaftDataset(
@@ -100,14 +101,16 @@ def _rows_with_prefixes(
     return [copy for copy in copies if copy is not None]
 
 
-def _unrelated_rows(base: Base, new: Sequence[FitItem]) -> list[Row]:
-    """One trained locality probe per edit that has one: question and answer as one prompt, as the margin term reads it."""
+def _unrelated_rows(view: View, new: Sequence[FitItem]) -> list[Row]:
+    """One trained locality probe per edit that has one, with its answer, or else with the answer of the unedited model.
+
+    EOS is left out: serving never gives it back to the model, and so intervenes nowhere on it.
+    """
     rows = []
     for item in new:
         probe = next((probe for probe in item.edit.locality if probe.train), None)
-        if probe is not None:
-            ids = (
-                encode_row(base, probe.prompt, probe.answer, eos=False).ids if probe.answer else encode_prompt(base, probe.prompt)
-            )
-            rows.append(prompt_row(base, ids))
+        if probe is not None and probe.answer:
+            rows.append(encode_row(view.base, probe.prompt, probe.answer, eos=False))
+        elif probe is not None:
+            rows.append(served_row(view, encode_prompt(view.base, probe.prompt)))
     return rows

@@ -1,17 +1,25 @@
 """The preset `paper` of BaFT against the published loop written out plainly: whole sequences, QR, float64 where it is free."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import Tensor
 from torch.nn.functional import log_softmax
 
+from service.domain.edit import Probe
+from service.editors.baft.dataset import build_dataset
 from service.editors.baft.fit import fit_baft
+from service.editors.baft.row_runner import RowRunner
 from service.editors.baft.settings import BaftSettings
 from service.editors.baft.trainable import initial_interventions
+from service.editors.protocol import FitItem, Hooks
 from service.lm.intervention import Adapter, Balance, Intervention
 from service.lm.overlay import EMPTY, Overlay, Recording, compute_logits
-from service.lm.prompts import Row, collate, encode_row, prompt_row
-from tests.editors.taught_model import item, neutral, taught_base, view_of
+from service.lm.prompts import Row, collate, encode_prompt, encode_row
+from service.lm.scoring import decode_greedily
+from service.lm.tokenizing import decode_answer
+from tests.editors.taught_model import FACTS, item, neutral, taught_base, view_of
 
 RATE, STEPS, SEED = 1e-2, 4, 3
 ALPHA, BETA, GAMMA = 0.01, 0.1, 0.05  # table 5, Gemma and LLaMA-3
@@ -24,11 +32,11 @@ def rows_orthonormal(free: Tensor) -> Tensor:
 
 
 def mean_gates(row: Row, interventions: dict[int, Intervention]) -> tuple[Tensor, dict[int, Tensor]]:
-    """The predictions of a row's target, and by block the mean gate over its intervened positions."""
+    """The predictions of a row's target, and by block the mean gate over the last three prompt tokens and the target."""
     batch = collate(taught_base(), [row], last=3)
     recording = Recording()
     out = compute_logits(view_of(EMPTY), batch, interventions, head_mask=batch.prediction_mask, recording=recording, record=True)
-    return out, {block: weights[0][batch.positions[0]].mean(0) for block, weights in recording.weights.items()}
+    return out, {block: weights[0, row.prompt_length - 3 :].mean(0) for block, weights in recording.weights.items()}
 
 
 def nearly_even_past(edits: int) -> Balance:
@@ -54,7 +62,7 @@ def published_loop(prompt: str, target: str, unrelated: str, past: Balance) -> d
     parameters = list(free.values()) + [tensor.requires_grad_() for block in blocks for tensor in rest[block]]
     optimizer = torch.optim.AdamW(parameters, lr=RATE, weight_decay=0.0)
     row = encode_row(base, prompt, target, eos=False)
-    other = prompt_row(base, encode_row(base, unrelated, "B", eos=False).prompt_ids)
+    other = encode_row(base, unrelated, FACTS[unrelated], eos=False)
     for _ in range(STEPS):
         now = {block: Intervention(rows_orthonormal(free[block]), *rest[block]) for block in blocks}
         out, gates = mean_gates(row, now)
@@ -73,6 +81,10 @@ def published_loop(prompt: str, target: str, unrelated: str, past: Balance) -> d
     return {block: Intervention(rows_orthonormal(free[block]).detach(), *(t.detach() for t in rest[block])) for block in blocks}
 
 
+def with_unrelated(given: FitItem, prompt: str, answer: str | None) -> FitItem:
+    return replace(given, edit=replace(given.edit, locality=(Probe(prompt=prompt, answer=answer, train=True),)))
+
+
 def hinges(edit: Tensor, unrelated: Tensor) -> Tensor:
     zero = torch.zeros(())
     quiet = torch.maximum(zero, unrelated - ALPHA).mean()
@@ -80,12 +92,13 @@ def hinges(edit: Tensor, unrelated: Tensor) -> Tensor:
     return quiet + loud + torch.maximum(zero, GAMMA - (edit.max() - unrelated.max()))
 
 
-@pytest.mark.parametrize("past", [0, 50, 1_000])
-def test_the_paper_preset_is_the_published_loop(past):
+# Without an answer of its own the unrelated sample has the unedited model's, which is the same here.
+@pytest.mark.parametrize(("past", "answer"), [(0, "B"), (50, "B"), (1_000, "B"), (0, None)])
+def test_the_paper_preset_is_the_published_loop(past: int, answer: str | None):
     settings = BaftSettings(
         preset="paper", rank=4, learning_rate=RATE, steps=STEPS, margin_beta=BETA, margin_gamma=GAMMA, margin_alpha=ALPHA
     )
-    given = item("red is", "Z", locality=("sky is",))
+    given = with_unrelated(item("red is", "Z"), "sky is", answer)
 
     parent = parent_with(nearly_even_past(past), settings) if past else EMPTY
 
@@ -119,6 +132,33 @@ def test_the_default_scales_load_balancing_by_ten_at_most_to_the_byte(monkeypatc
     assert fitted.adapter is not None and limited.adapter is not None
     arrays = limited.adapter.to_arrays()
     assert all(torch.equal(tensor, arrays[name]) for name, tensor in fitted.adapter.to_arrays().items())
+
+
+def test_the_margin_term_judges_the_tokens_at_which_serving_intervenes(monkeypatch: pytest.MonkeyPatch):
+    base, view = taught_base(), view_of(EMPTY)
+    settings = BaftSettings(preset="paper", rank=4, init="pyreft")
+    blocks = settings.blocks_of("llama", 4)
+    adapter = Adapter(initial_interventions(base.anatomy.width, blocks, settings, torch.Generator().manual_seed(SEED)))
+    prompt = encode_prompt(base, "a blue sky is")
+    served: list[Tensor] = []  # (R,) at every token that serving changes, at the first block
+    apply = Intervention.apply
+
+    def spy(self: Intervention, hidden: Tensor, mask: Tensor, weights: Tensor) -> Tensor:
+        if self is adapter.interventions[blocks[0]]:
+            served.extend(weights[mask])
+        return apply(self, hidden, mask, weights)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Intervention, "apply", spy)
+        (ids,) = decode_greedily(view, adapter, [prompt], max_new_tokens=6)
+    given = with_unrelated(item("red is", "Z"), "a blue sky is", answer := decode_answer(base, ids))
+    assert (*encode_row(base, "a blue sky is", answer, eos=False).target_ids, base.eos_ids[0]) == ids
+    runner = RowRunner(view, min(blocks), settings.last, True, Hooks())
+    dataset = build_dataset(runner, [given], 1, settings=settings, neutral=neutral(), generator=torch.Generator())
+    judged = dataset.unrelated([0], adapter.interventions, record=True).weights[blocks[0]]
+
+    assert len(served) == 3 + len(ids) - 1  # EOS ends the answer and is never computed
+    assert torch.allclose(judged[0], torch.stack(served).mean(0), atol=1e-6)
 
 
 @pytest.mark.parametrize(
