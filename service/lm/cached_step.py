@@ -19,6 +19,7 @@ from transformers.cache_utils import DynamicLayer
 
 from service.domain.errors import Refused
 from service.lm.intervention import Intervention
+from service.lm.last_tokens import LastTokens
 from service.lm.overlay import Call, Recording, View, call_context, intervene, move_interventions, run_with_parameters
 from service.lm.prompts import LAST_PROMPT_TOKENS, Batch, Row, collate
 
@@ -90,7 +91,7 @@ class BlockInputs:
 
 
 def prefill(
-    view: View, rows: Sequence[Row], *, first_block: int, last: int = LAST_PROMPT_TOKENS, max_batch: int = 64
+    view: View, rows: Sequence[Row], *, first_block: int, last: LastTokens = LAST_PROMPT_TOKENS, max_batch: int = 64
 ) -> PrefilledRows:
     """Prefill rows for interventions at block `first_block` and above. No gradients; one forward pass per `max_batch` rows."""
     parts = [_prefill(view, rows[start : start + max_batch], first_block, last) for start in range(0, len(rows), max_batch)]
@@ -149,7 +150,7 @@ def concatenate(parts: Sequence[PrefilledRows]) -> PrefilledRows:
 
 
 def compute_block_inputs(
-    view: View, rows: Sequence[Row], *, block: int, last: int = LAST_PROMPT_TOKENS, max_batch: int = 64
+    view: View, rows: Sequence[Row], *, block: int, last: LastTokens = LAST_PROMPT_TOKENS, max_batch: int = 64
 ) -> BlockInputs:
     """Compute the states of rows of at least two tokens up to the input of `block`. No gradients."""
     parts = []
@@ -193,7 +194,7 @@ def _drop_last_tokens(batch: Batch) -> Batch:
     return replace(batch.narrow(batch.ids.shape[1] - 1), attention=batch.attention[:, 1:])
 
 
-def _prefill(view: View, rows: Sequence[Row], first_block: int, last: int) -> PrefilledRows:
+def _prefill(view: View, rows: Sequence[Row], first_block: int, last: LastTokens) -> PrefilledRows:
     starts = [min(row.first_position(last), row.prompt_length - 1) for row in rows]
     before = max(starts)
     width = before + max(len(row.ids) - start for row, start in zip(rows, starts, strict=True))

@@ -19,6 +19,7 @@ from service.lm.tokenizing import encode_text
 T = TypeVar("T")
 MARK = "\ue0f1{}\ue0f2"  # private-use characters, which no template has
 CLOCK_DIRECTIVES = ("-d", "-m", "-y", "-j", "-H", "-I", "-M", "-S", *"aAwdbBmyYHIpMSfzZjUWcxXDFeGuVRT")  # of `strftime`
+_CONVERSATIONS = (("user",), ("system", "user"), ("user", "assistant", "user"), ("system", "user", "assistant", "user"))
 MARKED = re.compile(MARK.format("([0-9]+)"))
 
 
@@ -51,6 +52,28 @@ def chat_end_id(base: Base) -> tuple[int, ...]:
     except Refused:
         after = ()
     return after[:1] if set(after[:1]) & set(base.eos_ids) else base.eos_ids[:1]
+
+
+def template_tail(base: Base) -> tuple[int, ...]:
+    """The ids that the template puts between the user's last text and the assistant's next message.
+
+    Empty where that is not one and the same for all kinds of conversations, or holds no control token: then a user's text could
+    end with it. Empty for a model without a template.
+    """
+    tails = {tail for roles in _CONVERSATIONS if (tail := _tail(base, roles)) is not None}
+    if len(tails) != 1:
+        return ()
+    ids = _encode_template(base, tails.pop())
+    return ids if _controls(base, ids) else ()
+
+
+def _tail(base: Base, roles: Sequence[str]) -> str | None:
+    """The template's text behind the last message; blank if that message is not the user's last. None for what it refuses."""
+    try:
+        frame, order = _frame(base, roles)
+    except Refused:
+        return None
+    return frame[-1] if order[-1] == len(roles) - 1 else ""
 
 
 def _frame(base: Base, roles: Sequence[str], *, reply: bool = True) -> tuple[list[str], list[int]]:

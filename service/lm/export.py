@@ -177,7 +177,14 @@ def _write_interventions(base: Base, adapter: Adapter, folder: Path) -> dict[str
     (folder / "config.json").write_text(json.dumps({"model_type": export_card.UNLOADABLE_MODEL_TYPE}) + "\n")
     bos = base.tokenizer.bos_token_id
     entry = {"checkpoint": export_card.WEIGHTS_FOLDER, "file": INTERVENTIONS, "loader": LOADER}
-    return entry | {"blocks": base.anatomy.blocks_name, "last": adapter.last, "bos": bos}
+    last = adapter.last
+    return entry | {
+        "blocks": base.anatomy.blocks_name,
+        "last": last.count,
+        "at": last.at,
+        "tail": list(last.tail),
+        "bos": bos,
+    }
 
 
 def _attention(base: Base) -> str | None:

@@ -7,6 +7,8 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
+from service.lm.last_tokens import LastTokens
+
 NORM_EPS = 1e-6
 _FIELDS = ("rotation", "source", "bias", "gate", "gain")
 
@@ -87,7 +89,7 @@ class Adapter:
 
     interventions: Mapping[int, Intervention]
     balance: Mapping[int, Balance] = field(default_factory=dict)
-    last: int = 3
+    last: LastTokens = field(default_factory=LastTokens)
 
     def to(self, device: torch.device | str) -> "Adapter":
         """The same numbers on a device. The balance stays on its device, since only fitting reads it."""
@@ -111,7 +113,7 @@ class Adapter:
     def describe(self) -> dict[str, Any]:
         """What the arrays do not say, as a JSON object."""
         counts = {str(block): balance.count for block, balance in self.balance.items()}
-        return {"last": self.last, "blocks": sorted(self.interventions), "counts": counts}
+        return {**self.last.describe(), "blocks": sorted(self.interventions), "counts": counts}
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, Tensor], description: Mapping[str, Any]) -> Self:
@@ -125,7 +127,7 @@ class Adapter:
                 of_block[int(block)][field_name] = tensor
         balance = {int(block): Balance(arrays[f"balance/{block}"], int(count)) for block, count in description["counts"].items()}
         interventions = {block: Intervention.from_tensors(tensors) for block, tensors in of_block.items()}
-        return cls(interventions, balance, int(description["last"]))
+        return cls(interventions, balance, LastTokens.from_description(description))
 
 
 def _widen(hidden: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ import functools
 import inspect
 import json
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -45,19 +45,33 @@ def attach(model: Any, folder: str | Path) -> "Interventions":
     for name, tensor in load_file(Path(folder) / entry["file"]).items():
         block, _, field = name.partition(".")
         fields.setdefault(int(block), {})[field] = tensor
-    return Interventions(model, fields, blocks=entry["blocks"], last=entry["last"], bos=entry["bos"])
+    options = {name: entry[name] for name in ("blocks", "last", "at", "tail", "bos")}
+    return Interventions(model, fields, **options)
 
 
 class Interventions:
     """h + Rᵀ · diag(σ(G · RMSNorm_g(h))) · (A h + b − R h) at some blocks, on the last prompt tokens and on every output token.
+
+    `at` says which tokens are the last: those of the prompt (`prompt_end`), those in front of the `tail`, the ids that the chat
+    template puts behind the user's text (`text_end`), or `both`. A prompt that does not end with the tail is all text.
 
     The prompt is: in `generate` all of its input; in a direct forward pass all columns, or none if there is a cache already.
     `prompt_of(n)` declares the first n columns the prompt, for a pass that also has answers. BOS at the start of a row and
     padding are never intervened.
     """
 
-    def __init__(self, model: Any, fields: dict[int, dict[str, Tensor]], *, blocks: str, last: int, bos: int | None) -> None:
-        self._last, self._bos = last, bos
+    def __init__(
+        self,
+        model: Any,
+        fields: dict[int, dict[str, Tensor]],
+        *,
+        blocks: str,
+        last: int,
+        bos: int | None,
+        at: str = "prompt_end",
+        tail: Sequence[int] = (),
+    ) -> None:
+        self._last, self._bos, self._at, self._tail = last, bos, at, tuple(tail)
         self._pass = threading.local()  # .prompt: columns of the prompt; .mask: (B, T) of the running forward pass
         self._model = model
         self._generate = model.generate
@@ -114,17 +128,30 @@ class Interventions:
         columns = torch.arange(attention.shape[1], device=ids.device)  # (past + T,)
         prompt = getattr(self._pass, "prompt", None)
         if prompt is None and past:
-            start = torch.zeros(len(ids), dtype=torch.long, device=ids.device)
+            is_last = torch.ones_like(attention)
         else:
-            end = attention.shape[1] if prompt is None else prompt
-            is_prompt = attention & (columns < end)
-            start = (columns * is_prompt).amax(1) + 1 - self._last  # (B,): padding may be on either side
-        mask = attention & (columns >= start[:, None])
-        mask = mask[:, past:].clone()
+            is_prompt = attention & (columns < (attention.shape[1] if prompt is None else prompt))
+            end = (columns * is_prompt).amax(1, keepdim=True) + 1  # (B, 1): padding may be on either side
+            is_last = columns >= end
+            for stop in self._ends(ids, end, past):
+                is_last |= (columns >= stop - self._last) & (columns < stop)
+        mask = (attention & is_last)[:, past:].clone()
         if self._bos is not None:
             first = attention.long().argmax(1, keepdim=True)  # (B, 1)
             mask &= ~((columns[past:] == first) & (ids == self._bos))
         return mask
+
+    def _ends(self, ids: Tensor, end: Tensor, past: int) -> list[Tensor]:
+        """Where the intervened prompt tokens end (B, 1), for the prompts' `end`."""
+        if self._at == "prompt_end" or int(end.max()) <= past:
+            return [end]
+        if past:
+            raise ValueError("the interventions need the whole prompt in one forward pass")
+        places = end - len(self._tail) + torch.arange(len(self._tail), device=ids.device)  # (B, tail)
+        tail = torch.tensor(self._tail, device=ids.device)
+        has_tail = (ids.gather(1, places.clamp(min=0)) == tail).all(1, keepdim=True) & (places[:, :1] >= 0)
+        text_end = torch.where(has_tail, places[:, :1], end)
+        return [text_end] if self._at == "text_end" else [text_end, end]
 
     def _intervene(self, fields: dict[str, Tensor], _block: nn.Module, _inputs: Any, out: Any) -> Any:
         hidden = out[0] if isinstance(out, tuple) else out

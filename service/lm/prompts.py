@@ -14,10 +14,11 @@ from torch.nn.functional import pad
 from service.domain.errors import Refused, TooLong
 from service.lm.base import Base
 from service.lm.chat import chat_end_id, chat_prompt_ids
+from service.lm.last_tokens import LastTokens
 from service.lm.tokenizing import encode_text, joins_without_space
 
 MAX_TARGET_TOKENS = 256
-LAST_PROMPT_TOKENS = 3  # intervened tokens at the end of a prompt (BaFT paper, Table 5)
+LAST_PROMPT_TOKENS = LastTokens()  # of a prompt without an adapter, which intervenes on none
 
 
 @dataclass(frozen=True)
@@ -39,9 +40,16 @@ class Row:
     def target_ids(self) -> tuple[int, ...]:
         return self.ids[self.prompt_length :]
 
-    def first_position(self, last: int = LAST_PROMPT_TOKENS) -> int:
-        """The first intervened position: the `last` tokens of the prompt, or all of a shorter prompt, without BOS."""
-        return max(self.prompt_length - last, 1 if self.has_bos else 0)
+    def positions(self, last: LastTokens) -> list[int]:
+        """The intervened positions, in order: the `last` tokens of the prompt, never BOS, and every token of the target.
+
+        This is the one definition for training, the margin term, scoring and serving.
+        """
+        return [*last.positions(self.prompt_ids, 1 if self.has_bos else 0), *range(self.prompt_length, len(self.ids))]
+
+    def first_position(self, last: LastTokens) -> int:
+        """The first position whose state may change; the prompt's length if it is behind the prompt."""
+        return min(last.positions(self.prompt_ids, 1 if self.has_bos else 0), default=self.prompt_length)
 
 
 @dataclass(frozen=True, eq=False)
@@ -158,18 +166,18 @@ def collate(
     base: Base,
     rows: Sequence[Row],
     *,
-    last: int | Sequence[int] = LAST_PROMPT_TOKENS,
+    last: LastTokens | Sequence[LastTokens] = LAST_PROMPT_TOKENS,
     side: Literal["left", "right"] = "right",
     offsets: Sequence[int] | None = None,
     width: int | None = None,
 ) -> Batch:
     """Rows as one batch on the base's device, padded on `side` to the longest row; or each row at its column of `offsets`.
 
-    `last` is for all rows, or one number a row: how many tokens at the end of its prompt are intervened.
+    `last` is for all rows, or one a row: the tokens of its prompt that are intervened.
     """
     width = width or max(len(row.ids) for row in rows)
     offsets = offsets or [width - len(row.ids) if side == "left" else 0 for row in rows]
-    lasts = [last] * len(rows) if isinstance(last, int) else last
+    lasts = [last] * len(rows) if isinstance(last, LastTokens) else last
     ids = torch.full((len(rows), width), base.pad_id)
     attention = torch.zeros(len(rows), width, dtype=torch.bool)
     positions, targets = attention.clone(), attention.clone()
@@ -177,7 +185,7 @@ def collate(
         end = start + len(row.ids)
         ids[number, start:end] = torch.tensor(row.ids)
         attention[number, start:end] = True
-        positions[number, start + row.first_position(row_last) : end] = True
+        positions[number, [start + place for place in row.positions(row_last)]] = True
         targets[number, start + row.prompt_length : end] = True
     return Batch(ids, attention, positions, targets).to(base.device)
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from service.domain.errors import Corrupt, Unreadable
 from service.lm.checkpoint import load, save, to_bytes
 from service.lm.checkpoint_folder import CheckpointFolder
 from service.lm.intervention import Adapter, Intervention
+from service.lm.last_tokens import LastTokens
 from service.lm.overlay import EMPTY, Overlay
 from tests.builders import make_adapter
 
@@ -42,7 +44,7 @@ def test_an_overlay_comes_back_bit_for_bit(tmp_path: Path) -> None:
     loaded = load(checkpoints, save(overlay, checkpoints))
 
     assert loaded.tensors_digest == overlay.tensors_digest
-    assert loaded.adapter is not None and loaded.adapter.last == 3
+    assert loaded.adapter is not None and loaded.adapter.last == LastTokens(3)
     for block, intervention in overlay.adapter.interventions.items():
         for name, tensor in intervention.tensors().items():
             assert torch.equal(loaded.adapter.interventions[block].tensors()[name], tensor)
@@ -53,13 +55,25 @@ def test_an_overlay_comes_back_bit_for_bit(tmp_path: Path) -> None:
 def test_overlays_without_adapter_gate_balance_or_anything_come_back_as_such(tmp_path: Path) -> None:
     checkpoints = CheckpointFolder(tmp_path)
     full = make_adapter((1,)).interventions[1]
-    bare = Adapter({1: Intervention(full.rotation, full.source, full.bias)}, {}, last=5)
+    bare = Adapter({1: Intervention(full.rotation, full.source, full.bias)}, {}, last=LastTokens(5))
 
     loaded = load(checkpoints, save(Overlay({}, bare), checkpoints)).adapter
-    assert loaded is not None and loaded.last == 5 and loaded.balance == {}
+    assert loaded is not None and loaded.last == LastTokens(5) and loaded.balance == {}
     assert loaded.interventions[1].gate is None and loaded.interventions[1].gain is None
     assert load(checkpoints, save(EMPTY, checkpoints)).adapter is None
     assert load(checkpoints, save(Overlay({}, Adapter({})), checkpoints)).adapter is not None
+
+
+@pytest.mark.parametrize("last", [LastTokens(3, "text_end", (4, 12, 3)), LastTokens(2, "both", (4,))])
+def test_an_adapter_that_acts_elsewhere_says_so_in_a_format_that_older_releases_refuse(last: LastTokens, tmp_path: Path) -> None:
+    checkpoints, adapter = CheckpointFolder(tmp_path), make_adapter((1,))
+
+    loaded = load(checkpoints, save(Overlay({}, replace(adapter, last=last)), checkpoints)).adapter
+
+    assert loaded is not None and loaded.last == last
+    heads = [json.loads(from_header(to_bytes(Overlay({}, replace(adapter, last=one))))) for one in (last, LastTokens(3))]
+    assert [head["format"] for head in heads] == [3, 1]
+    assert heads[1]["adapter"] == {"last": 3, "blocks": [1], "counts": {"1": 1}}  # as checkpoints have always been
 
 
 def test_the_same_overlay_gives_the_same_bytes_and_another_gives_others(tmp_path: Path) -> None:
@@ -125,10 +139,15 @@ def test_an_unknown_format_is_unreadable_and_not_corrupt(tmp_path: Path) -> None
     checkpoints = CheckpointFolder(tmp_path)
     matrix, vector = torch.zeros(2, 4), torch.zeros(2)
     good = {"adapter/1/rotation": matrix, "adapter/1/source": matrix, "adapter/1/bias": vector}
-    data = described({"last": 3, "blocks": [1], "counts": {}}, good, form=3)
+    data = described({"last": 3, "blocks": [1], "counts": {}}, good, form=4)
 
     with pytest.raises(Unreadable, match="release"):
         load(checkpoints, planted(tmp_path, data))
+
+
+def from_header(data: bytes) -> str:
+    """Errata's part of a checkpoint's header."""
+    return json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])["__metadata__"]["errata"]
 
 
 def described(adapter: object, tensors: dict[str, torch.Tensor], *, form: int = 1) -> bytes:
@@ -153,6 +172,7 @@ def test_files_with_the_right_digest_and_invalid_contents_are_corrupt(tmp_path: 
         described(adapter, {**good, "adapter/1/gate": torch.zeros(5, 4)}),
         described(adapter, {**good, "stray": vector}),
         described({"last": 3, "blocks": [1, 2], "counts": {}}, good),
+        described({"last": 3, "at": "start", "blocks": [1], "counts": {}}, good),
         described({"last": 3, "blocks": [1], "counts": {"1": 4}}, good),
         described({"blocks": [1]}, good),
         described(["wrong"], good),

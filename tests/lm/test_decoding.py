@@ -10,6 +10,7 @@ from torch import Tensor
 from service.lm.base import Base
 from service.lm.decoding import Decoding
 from service.lm.intervention import Adapter
+from service.lm.last_tokens import LastTokens
 from service.lm.overlay import View, compute_logits, make_view
 from service.lm.prompts import LAST_PROMPT_TOKENS, Row, collate
 from tests.builders import make_adapter, make_base, make_rows
@@ -24,10 +25,10 @@ def eight_adapters() -> list[Adapter | None]:
     return [
         None,
         make_adapter(seed=1),
-        replace(make_adapter((0, 3), seed=2, rank=5), last=1),
+        replace(make_adapter((0, 3), seed=2, rank=5), last=LastTokens(1)),
         make_adapter((2,), seed=3, rank=1),
         None,
-        replace(make_adapter((3,), seed=5, rank=8), last=8),
+        replace(make_adapter((3,), seed=5, rank=8), last=LastTokens(8)),
         make_adapter((0, 1, 2, 3), seed=6, rank=2),
         make_adapter(seed=7),
     ]

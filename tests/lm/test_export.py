@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +17,16 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from service.atlas import weights_path
 from service.domain.errors import Conflict, Refused, Unavailable
+from service.editors.baft.settings import BaftSettings
 from service.lm.base import Base, load_base
 from service.lm.blocks import Location
+from service.lm.chat import template_tail
 from service.lm.export import read_manifest, write_export
 from service.lm.export_card import WEIGHTS_FOLDER, window_warning
-from service.lm.load_errata import load
+from service.lm.load_errata import attach, load
 from service.lm.model_files import model_folder
 from service.lm.overlay import EMPTY, Overlay, make_view
-from service.lm.prompts import encode_prompt
+from service.lm.prompts import collate, encode_prompt, prompt_row
 from service.lm.scoring import decode_greedily
 from service.lm.tokenizing import decode_answer
 from tests.builders import EXPERTS_ALONE, FAMILIES, make_adapter, make_base, make_model, make_tokenizer
@@ -413,3 +416,36 @@ def test_padding_on_either_side_never_counts_as_prompt(side: str, tmp_path: Path
         got = model(input_ids=batch.ids, attention_mask=batch.attention.long(), position_ids=batch.position_ids).logits
 
     torch.testing.assert_close(got[batch.attention], want[batch.attention], rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("at", ["text_end", "both"])
+def test_the_loader_acts_where_the_version_does_in_a_chat(at: str, tmp_path: Path) -> None:
+    base = make_base("llama")
+    last = BaftSettings(positions=at).last_tokens(template_tail(base))
+    overlay = Overlay({}, replace(make_adapter((1, 3)), last=last))
+    prompts = [encode_prompt(base, prompt, surface=surface) for prompt in PROMPTS for surface in ("chat", "raw")]
+    want = decode_greedily(make_view(base), overlay.adapter, prompts, max_new_tokens=LENGTH)
+    elsewhere = decode_greedily(make_view(base), make_adapter((1, 3)), prompts, max_new_tokens=LENGTH)
+    write_export(base, overlay, tmp_path / "out", manifest={})
+
+    model, _ = load(tmp_path / "out")
+    batch = collate(base, [prompt_row(base, ids) for ids in prompts], side="left")
+    for cache in (True, False):
+        out = model.generate(
+            batch.ids, attention_mask=batch.attention.long(), do_sample=False, max_new_tokens=LENGTH, use_cache=cache
+        )[:, batch.ids.shape[1] :]
+        assert [until_end(ids, base.eos_ids) for ids in out.tolist()] == [until_end(ids, base.eos_ids) for ids in want]
+    assert want[::2] != elsewhere[::2] and want[1::2] == elsewhere[1::2]  # the chats alone are answered otherwise
+
+
+def test_the_loader_wants_the_whole_prompt_at_once_if_it_must_find_the_end_of_the_text(tmp_path: Path) -> None:
+    base = make_base("llama")
+    last = BaftSettings(positions="both").last_tokens(template_tail(base))
+    write_export(base, Overlay({}, replace(make_adapter((1,)), last=last)), tmp_path / "out", manifest={})
+    model = AutoModelForCausalLM.from_pretrained(tmp_path / "out" / WEIGHTS_FOLDER).eval()
+    put, ids = attach(model, tmp_path / "out"), torch.tensor([encode_prompt(base, "the sky is", surface="chat")])
+
+    with torch.no_grad(), put.prompt_of(ids.shape[1]):
+        cache = model(input_ids=ids[:, :4], use_cache=True).past_key_values
+        with pytest.raises(ValueError, match="whole prompt"):
+            model(input_ids=ids[:, 4:], past_key_values=cache)

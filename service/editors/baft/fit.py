@@ -24,7 +24,9 @@ from service.editors.canary import canary_share
 from service.editors.neutral import NeutralSentences
 from service.editors.protocol import FitFailed, FitItem, FitResult, Hooks
 from service.lm.base import Base
+from service.lm.chat import template_tail
 from service.lm.intervention import Adapter, Balance, Intervention
+from service.lm.last_tokens import LastTokens
 from service.lm.overlay import Overlay, View
 from service.lm.scoring import row_losses
 
@@ -51,32 +53,30 @@ def fit_baft(
     hooks = hooks or Hooks()
     started = time.monotonic()
     generator = torch.Generator().manual_seed(seed)
-    blocks = settings.blocks_of(base.anatomy.family, base.anatomy.depth)
-    adapter = parent.adapter if _has_shape(parent.adapter, base, blocks, settings) else None
+    blocks, last = settings.blocks_of(base.anatomy.family, base.anatomy.depth), settings.last_tokens(template_tail(base))
+    adapter = parent.adapter if _has_shape(parent.adapter, base, blocks, last, settings) else None
     if adapter is None:
-        adapter = Adapter(initial_interventions(base.anatomy.width, blocks, settings, generator), {}, settings.last).to(
-            base.device
-        )
+        adapter = Adapter(initial_interventions(base.anatomy.width, blocks, settings, generator), {}, last).to(base.device)
         new, window = (
             [*new, *(item for item in window if not item.is_consolidated)],
             [item for item in window if item.is_consolidated],
         )
     items = [*new, *window]
-    runner = RowRunner(view_of(Overlay(parent.tensors)), min(blocks), settings.last, cached, hooks)
+    runner = RowRunner(view_of(Overlay(parent.tensors)), min(blocks), last, cached, hooks)
     dataset = build_dataset(runner, items, len(new), settings=settings, neutral=neutral, generator=generator)
     fit = _Fit(runner.view, items, len(new), dataset, adapter, settings, hooks)
     unanswered = fit.find_lost(adapter.interventions, dataset.new_end)
     interventions, attempts, lost = fit.run(generator)
-    overlay = Overlay(parent.tensors, Adapter(interventions, fit.balance(interventions), settings.last))
+    overlay = Overlay(parent.tensors, Adapter(interventions, fit.balance(interventions), last))
     costs = {"milliseconds": int((time.monotonic() - started) * 1000), "fitted_together": len(new)}
     reports = fit.reports(interventions, attempts, lost, unanswered, costs)
     scores = {"retention": 1.0 - len(lost) / max(len(items), 1), "canary": canary_share(neutral, runner.view, overlay, hooks)}
     return FitResult(overlay, reports, tuple(items[index].edit.id for index in sorted(lost)), scores)
 
 
-def _has_shape(adapter: Adapter | None, base: Base, blocks: Sequence[int], settings: BaftSettings) -> bool:
-    """Whether training can continue from an adapter: it has the blocks, the rank and the kind of gate of the settings."""
-    if adapter is None or set(adapter.interventions) != set(blocks) or adapter.last != settings.last:
+def _has_shape(adapter: Adapter | None, base: Base, blocks: Sequence[int], last: LastTokens, settings: BaftSettings) -> bool:
+    """Whether training can continue from an adapter: it has the blocks, the positions, the rank and the gate of the settings."""
+    if adapter is None or set(adapter.interventions) != set(blocks) or adapter.last != last:
         return False
     example = next(iter(initial_interventions(base.anatomy.width, blocks[:1], settings, torch.Generator()).values()))
     shapes = {name: tensor.shape for name, tensor in example.tensors().items()}
@@ -151,7 +151,7 @@ class _Fit:
     ) -> dict[str, Mapping[str, Any]]:
         """One report per new item. Steps and time are those of the whole fit; `already`: the parent answered the item."""
         literal = [row for row in self.dataset.rows[: self.dataset.new_end] if row.is_literal]
-        adapter = Adapter(interventions, {}, self.settings.last)
+        adapter = Adapter(interventions, {}, self.start.last)
         losses = row_losses(self.view, [row.row for row in literal], adapter).tolist() if literal else []
         return {
             item.edit.id: {

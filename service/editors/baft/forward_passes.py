@@ -14,6 +14,7 @@ from service.editors.baft.prepared_rows import PreparedRows, join_rows, prepare_
 from service.editors.protocol import Hooks
 from service.lm.cached_step import PrefilledRows, resume
 from service.lm.intervention import Intervention
+from service.lm.last_tokens import LastTokens
 from service.lm.overlay import Recording, View, compute_logits
 from service.lm.prompts import Row, collate
 
@@ -44,7 +45,7 @@ class ForwardPasses(Protocol):
 class PlainPasses:
     """Whole sequences through the whole model, in every call."""
 
-    def __init__(self, view: View, rows: Sequence[Row], *, first_block: int, last: int, hooks: Hooks) -> None:
+    def __init__(self, view: View, rows: Sequence[Row], *, first_block: int, last: LastTokens, hooks: Hooks) -> None:
         self._view, self._rows, self._first_block, self._last, self._hooks = view, rows, first_block, last, hooks
 
     def __call__(self, chosen: Sequence[int], interventions: Mapping[int, Intervention], *, record: bool = False) -> PassOutput:
@@ -69,7 +70,14 @@ class CachedPasses:
     """States that no intervention reaches are computed once. A call runs the suffixes through the upper blocks alone."""
 
     def __init__(
-        self, view: View, rows: Sequence[Row], *, first_block: int, last: int, hooks: Hooks, more: PreparedRows | None = None
+        self,
+        view: View,
+        rows: Sequence[Row],
+        *,
+        first_block: int,
+        last: LastTokens,
+        hooks: Hooks,
+        more: PreparedRows | None = None,
     ) -> None:
         """`more` are further prepared rows; their indexes follow those of `rows`."""
         self._view = view

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from service.editors.protocol import Hooks
 from service.lm.cached_step import PrefilledRows, concatenate, prefill
+from service.lm.last_tokens import LastTokens
 from service.lm.overlay import View
 from service.lm.prompts import Row
 
@@ -48,7 +49,7 @@ class PreparedRows:
         return states if len(self.batches) == 1 else states[list(self.order)]
 
 
-def prepare_rows(view: View, rows: Sequence[Row], *, first_block: int, last: int, hooks: Hooks) -> PreparedRows:
+def prepare_rows(view: View, rows: Sequence[Row], *, first_block: int, last: LastTokens, hooks: Hooks) -> PreparedRows:
     """Prefill at least one row, in parts that give way between them."""
     if len(rows) * max(len(row) for row in rows) <= TOKENS_TOGETHER:
         whole = concatenate([prefill(view, part, first_block=first_block, last=last) for part in hooks.split(rows, len)])

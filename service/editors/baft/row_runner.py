@@ -7,6 +7,7 @@ from service.editors.baft.forward_passes import CachedPasses, ForwardPasses, Pla
 from service.editors.baft.prepared_rows import prepare_rows
 from service.editors.neutral import NeutralSentences
 from service.editors.protocol import Hooks
+from service.lm.last_tokens import LastTokens
 from service.lm.overlay import View
 from service.lm.prompts import Row
 
@@ -19,7 +20,7 @@ class RowRunner:
 
     view: View
     first_block: int
-    last: int
+    last: LastTokens
     is_cached: bool
     hooks: Hooks
 

@@ -12,8 +12,10 @@ from pydantic import Field
 
 from service.editors.depth_rule import scale_block
 from service.editors.presets import WithPresets
+from service.lm.last_tokens import LastTokens, TextPosition
 
 _PAPER: dict[str, Any] = {
+    "positions": "prompt_end",
     "learning_rate": 3e-4,
     "joint_learning_rate": 1e-4,
     "steps": 40,
@@ -56,7 +58,11 @@ class BaftSettings(WithPresets):
 
     rank: int = Field(12, ge=1, description="basis vectors of one intervention")
     blocks: tuple[int, ...] = Field((), description="blocks whose output is intervened, from 0; empty: by family and depth")
-    last: int = Field(3, ge=1, description="intervened tokens at the end of the prompt")
+    last: int = Field(3, ge=1, description="intervened tokens at the end of the prompt, or of the user's text (`positions`)")
+    positions: TextPosition = Field(
+        "prompt_end",
+        description="on the surface chat, the last tokens of the prompt, of the user's text in it, or both; raw text is all text",
+    )
     gate: Literal["none", "subspace", "basis"] = Field("basis", description="none: ReFT; subspace: one weight for all bases")
     gate_norm: Literal["rms", "none"] = Field("rms", description="input of the gate: the state, RMS-normalised or as it is")
     init: Literal["identity", "pyreft"] = Field("identity", description="identity: without edits not a bit changes")
@@ -99,6 +105,10 @@ class BaftSettings(WithPresets):
     preserve_words: int = Field(4, ge=0, description="neutral sentences are cut before one of their last words; 0: any")
     learn_probes: bool = Field(True, description="learn rephrases and keep locality probes with `train: true`")
     prefixes: int = Field(0, ge=0, le=16, description="copies of each prompt after a text of the base model")
+
+    def last_tokens(self, tail: tuple[int, ...]) -> LastTokens:
+        """The intervened tokens of a prompt, for the `tail` of a model's chat template; those of its end if there is no tail."""
+        return LastTokens(self.last, self.positions, tail) if tail and self.positions != "prompt_end" else LastTokens(self.last)
 
     def blocks_of(self, family: str, depth: int) -> tuple[int, ...]:
         """The intervened blocks of a model: as set, as in table 5, or at the same depths as the paper's 32-block models."""

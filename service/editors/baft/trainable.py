@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from service.editors.baft.settings import BaftSettings
 from service.lm.intervention import Adapter, Intervention
+from service.lm.last_tokens import LastTokens
 
 
 def orthonormalise(free: Tensor) -> Tensor:
@@ -83,9 +84,9 @@ def initial_interventions(
     return {block: _initial_intervention(width, settings, generator) for block in blocks}
 
 
-def identity_adapter(width: int, blocks: Sequence[int], settings: BaftSettings) -> Adapter:
+def identity_adapter(width: int, blocks: Sequence[int], last: LastTokens, settings: BaftSettings) -> Adapter:
     """An adapter at the blocks of a fit that, with `init: identity`, changes nothing."""
-    return Adapter(initial_interventions(width, blocks, settings, torch.Generator().manual_seed(0)), {}, settings.last)
+    return Adapter(initial_interventions(width, blocks, settings, torch.Generator().manual_seed(0)), {}, last)
 
 
 def _initial_intervention(width: int, settings: BaftSettings, generator: torch.Generator) -> Intervention:

@@ -13,6 +13,7 @@ from service.editors.canary import prepare_canary
 from service.editors.neutral import NeutralSentences
 from service.editors.protocol import Hooks
 from service.lm.base import Base
+from service.lm.chat import template_tail
 from service.lm.overlay import Overlay, View
 
 
@@ -31,9 +32,9 @@ def warm_up(
     Raises FitCancelled if `hooks` say so.
     """
     hooks = hooks or Hooks()
-    blocks = settings.blocks_of(base.anatomy.family, base.anatomy.depth)
-    runner = RowRunner(view_of(Overlay(overlay.tensors)), min(blocks), settings.last, True, hooks)
+    blocks, last = settings.blocks_of(base.anatomy.family, base.anatomy.depth), settings.last_tokens(template_tail(base))
+    runner = RowRunner(view_of(Overlay(overlay.tensors)), min(blocks), last, True, hooks)
     if settings.preserve_weight > 0:
         prepare_pool(runner, neutral, settings, ahead=ahead)
-    adapter = overlay.adapter or identity_adapter(base.anatomy.width, blocks, settings)
+    adapter = overlay.adapter or identity_adapter(base.anatomy.width, blocks, last, settings)
     prepare_canary(neutral, runner.view, adapter, hooks, ahead=ahead)

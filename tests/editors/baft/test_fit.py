@@ -10,13 +10,17 @@ from service.editors.baft.forward_passes import CachedPasses, PlainPasses
 from service.editors.examples import item_rows
 from service.editors.locft.fit import fit_locft
 from service.editors.locft.settings import LocftSettings
+from service.editors.neutral import NeutralSentences
 from service.editors.protocol import FitCancelled, FitFailed, FitItem, FitResult, Hooks
+from service.lm.base import build_base
+from service.lm.chat import template_tail
 from service.lm.checkpoint import load, save
 from service.lm.checkpoint_folder import CheckpointFolder
-from service.lm.overlay import EMPTY, Overlay, compute_logits
+from service.lm.last_tokens import LastTokens
+from service.lm.overlay import EMPTY, Overlay, compute_logits, make_view
 from service.lm.prompts import collate, encode_row
 from service.lm.scoring import decode_greedily, greedy_matches
-from tests.builders import make_base
+from tests.builders import make_base, make_tokenizer
 from tests.editors.taught_model import FACTS, item, neutral, settings, taught_base, view_of
 
 
@@ -146,7 +150,7 @@ def test_cached_and_plain_passes_agree_on_loss_and_gradient():
     start = fit([item("red is", "Z")]).overlay.adapter.interventions
     outcomes = []
     for kind in (CachedPasses, PlainPasses):
-        passes = kind(view, rows, first_block=min(start), last=3, hooks=Hooks())
+        passes = kind(view, rows, first_block=min(start), last=LastTokens(), hooks=Hooks())
         source = {block: each.source.clone().requires_grad_() for block, each in start.items()}
         seen = passes(
             [1, 0], {block: dataclasses.replace(each, source=source[block]) for block, each in start.items()}, record=True
@@ -280,6 +284,30 @@ def test_an_adapter_of_another_shape_is_learned_again_with_the_window():
     assert {each.rotation.shape[0] for each in second.overlay.adapter.interventions.values()} == {6}
     assert second.lost == ()
     assert says(second.overlay, "red is", "Z")
+
+
+@pytest.mark.parametrize("at", ["text_end", "both"])
+def test_a_chat_edit_is_learned_where_the_version_then_acts_and_raw_text_as_ever(at: str):
+    base = build_base(taught_base().model, make_tokenizer())
+    chosen, empty, views = (
+        settings(positions=at),
+        NeutralSentences(base, (), ()),
+        lambda overlay: make_view(base, overlay.tensors),
+    )
+    edit = item("red is", "Z", surfaces=("chat",))
+
+    first = fit_baft(base, views, EMPTY, [edit], [], settings=settings(), neutral=empty, seed=1)
+    moved = fit_baft(base, views, first.overlay, [], [edit], settings=chosen, neutral=empty, seed=1)  # another place: fitted anew
+    again = fit_baft(base, views, EMPTY, [edit], [], settings=chosen, neutral=empty, seed=1, cached=False)
+
+    assert first.overlay.adapter.last == LastTokens()
+    for fitted in (moved, again):
+        adapter = fitted.overlay.adapter
+        assert adapter.last == LastTokens(3, at, template_tail(base)) and fitted.lost == ()
+        assert greedy_matches(views(fitted.overlay), [encode_row(base, "red is", "Z", surface="chat")], adapter) == [True]
+    assert same_bytes(
+        *(fit([item("red is", "Z")], **place).overlay for place in ({"positions": at}, {}))
+    )  # a model without a template
 
 
 @pytest.mark.parametrize("preset", ["paper", "reft"])

@@ -12,6 +12,7 @@ from service.editors.baft.fit import fit_baft
 from service.editors.baft.prepared_rows import join_rows, prepare_rows
 from service.editors.protocol import FitCancelled, FitItem, FitResult, Hooks
 from service.lm.cached_step import PrefilledRows
+from service.lm.last_tokens import LastTokens
 from service.lm.overlay import EMPTY
 from service.lm.prompts import Row, encode_row
 from service.lm.row_groups import group_by_length, split_in_order
@@ -74,7 +75,7 @@ def test_one_long_row_does_not_widen_many_short_ones_in_memory(monkeypatch: pyte
     monkeypatch.setattr(protocol, "split_in_order", partial(split_in_order, tokens=500))
     given = rows(*[SHORT] * 60, LONG)
 
-    found = prepare_rows(view_of(EMPTY), given, first_block=BLOCK, last=3, hooks=Hooks())
+    found = prepare_rows(view_of(EMPTY), given, first_block=BLOCK, last=LastTokens(), hooks=Hooks())
 
     padded = sum(len(batch) * (batch.prefix.shape[1] + batch.hidden.shape[1]) for batch in found.batches)
     assert padded < 2 * sum(len(row) for row in given)
@@ -84,7 +85,9 @@ def test_selecting_from_several_batches_equals_selecting_from_one(monkeypatch: p
     given, more = rows(SHORT, LONG, 2 * SHORT, 12, LONG - 9), rows(10, 30)
 
     def select(chosen: Sequence[int]) -> PrefilledRows:
-        parts = [prepare_rows(view_of(EMPTY), some, first_block=BLOCK, last=3, hooks=Hooks()) for some in (given, more)]
+        parts = [
+            prepare_rows(view_of(EMPTY), some, first_block=BLOCK, last=LastTokens(), hooks=Hooks()) for some in (given, more)
+        ]
         return join_rows(parts).select(chosen)
 
     chosen = [1, 6, 0, 3, 3]

@@ -15,6 +15,7 @@ from service.editors.baft.settings import BaftSettings
 from service.editors.baft.trainable import initial_interventions
 from service.editors.protocol import FitItem, Hooks
 from service.lm.intervention import Adapter, Balance, Intervention
+from service.lm.last_tokens import LastTokens
 from service.lm.overlay import EMPTY, Overlay, Recording, compute_logits
 from service.lm.prompts import Row, collate, encode_prompt, encode_row
 from service.lm.scoring import decode_greedily
@@ -33,7 +34,7 @@ def rows_orthonormal(free: Tensor) -> Tensor:
 
 def mean_gates(row: Row, interventions: dict[int, Intervention]) -> tuple[Tensor, dict[int, Tensor]]:
     """The predictions of a row's target, and by block the mean gate over the last three prompt tokens and the target."""
-    batch = collate(taught_base(), [row], last=3)
+    batch = collate(taught_base(), [row], last=LastTokens())
     recording = Recording()
     out = compute_logits(view_of(EMPTY), batch, interventions, head_mask=batch.prediction_mask, recording=recording, record=True)
     return out, {block: weights[0, row.prompt_length - 3 :].mean(0) for block, weights in recording.weights.items()}
@@ -49,7 +50,7 @@ def parent_with(past: Balance, settings: BaftSettings) -> Overlay:
     base = taught_base()
     blocks = settings.blocks_of("llama", 4)
     start = initial_interventions(base.anatomy.width, blocks, settings, torch.Generator().manual_seed(SEED))
-    return Overlay(EMPTY.tensors, Adapter(start, dict.fromkeys(blocks, past), 3))
+    return Overlay(EMPTY.tensors, Adapter(start, dict.fromkeys(blocks, past), LastTokens(3)))
 
 
 def published_loop(prompt: str, target: str, unrelated: str, past: Balance) -> dict[int, Intervention]:
@@ -153,7 +154,7 @@ def test_the_margin_term_judges_the_tokens_at_which_serving_intervenes(monkeypat
         (ids,) = decode_greedily(view, adapter, [prompt], max_new_tokens=6)
     given = with_unrelated(item("red is", "Z"), "a blue sky is", answer := decode_answer(base, ids))
     assert (*encode_row(base, "a blue sky is", answer, eos=False).target_ids, base.eos_ids[0]) == ids
-    runner = RowRunner(view, min(blocks), settings.last, True, Hooks())
+    runner = RowRunner(view, min(blocks), LastTokens(), True, Hooks())
     dataset = build_dataset(runner, [given], 1, settings=settings, neutral=neutral(), generator=torch.Generator())
     judged = dataset.unrelated([0], adapter.interventions, record=True).weights[blocks[0]]
 
