@@ -297,10 +297,11 @@ def test_a_chat_edit_is_learned_where_the_version_then_acts_and_raw_text_as_ever
     edit = item("red is", "Z", surfaces=("chat",))
 
     first = fit_baft(base, views, EMPTY, [edit], [], settings=settings(), neutral=empty, seed=1)
-    moved = fit_baft(base, views, first.overlay, [], [edit], settings=chosen, neutral=empty, seed=1)  # another place: fitted anew
+    moved = fit_baft(base, views, first.overlay, [], [edit], settings=chosen, neutral=empty, seed=1)
     again = fit_baft(base, views, EMPTY, [edit], [], settings=chosen, neutral=empty, seed=1, cached=False)
 
     assert first.overlay.adapter.last == LastTokens()
+    assert moved.reports["red is"]["steps"] > 0  # the parent acts elsewhere: its window is learned anew
     for fitted in (moved, again):
         adapter = fitted.overlay.adapter
         assert adapter.last == LastTokens(3, at, template_tail(base)) and fitted.lost == ()
