@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.command import build_parser, parse_options, write
+from service.bench.contenders import CONTENDERS
 from service.client.errata_client import ErrataClient
 from service.client.errors import ServerProblem, Unreachable
 from service.client.local_server import LocalServer
@@ -21,8 +22,7 @@ from service.settings import environment_without_settings
 
 POLL_S = 0.1
 PATIENCE_S = 3_600.0
-# Acceptance is off: the seconds are those of a fit and its publication, whether or not the edit would be accepted.
-ACCEPT_ALL = {"ERRATA_WINDOW__CANARY_FALL": "1", "ERRATA_WINDOW__CANARY_FLOOR": "0"}
+# Acceptance refuses nothing: the seconds are those of a fit and its publication, whether or not the edit would be accepted.
 
 
 @dataclass
@@ -85,7 +85,7 @@ def measure_second_start(server: LocalServer) -> dict[str, float]:
 
 
 def _server(model: str, dtype: str, folder: Path) -> LocalServer:
-    own = {"ERRATA_MODEL": model, "ERRATA_DATA_DIR": str(folder), "ERRATA_DTYPE": dtype, **ACCEPT_ALL}
+    own = {"ERRATA_MODEL": model, "ERRATA_DATA_DIR": str(folder), "ERRATA_DTYPE": dtype, **CONTENDERS["accept_all"]}
     return LocalServer(environment_without_settings() | own, folder / "server.log")
 
 

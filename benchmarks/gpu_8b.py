@@ -53,8 +53,8 @@ def main() -> None:
     base = llama(arguments.shape, device=arguments.device, dtype=dtype)
     view = make_view(base)
     with tempfile.TemporaryDirectory() as folder:
-        small_pool = NeutralSettings(sentences=200, canary=20)
-        neutral = load_or_sample_neutral(base, Path(folder), settings=small_pool, view=view)
+        small_pool = NeutralSettings(sentences=200, held_out=60)
+        neutral = load_or_sample_neutral(base, Path(folder), settings=small_pool)
     fits = [_fit(base, view, neutral, number) for number in range(arguments.edits + 1)][1:]  # the first one warms up
     floor_s = 2 * upper_bytes(base) / memory_rate(base.device)
     step_s = percentile([fit.seconds / max(fit.steps, 1) for fit in fits], 0.5)

@@ -85,7 +85,7 @@ def time_fit(
 def fit_cost(result: FitResult, seconds: float) -> dict[str, Any]:
     """Seconds and epochs of a fit, and its own scores."""
     epochs = max(int(report["epochs"]) for report in result.reports.values())
-    return {"seconds": seconds, "epochs": epochs, "retention": result.scores["retention"], "canary": result.scores["canary"]}
+    return {"seconds": seconds, "epochs": epochs, "retention": result.scores["retention"]}
 
 
 def measure_scores(bench_model: BenchModel, overlay: Overlay, live: Sequence[Record]) -> dict[str, Any]:

@@ -145,7 +145,7 @@ class WindowSettings(SettingsGroup):
         Cadence.locality_fall,
         gt=0,
         le=1,
-        description="fall of canary locality since the last retrain from which another retrain is due",
+        description="fall of the share of far answers kept, since the last retrain, from which another retrain is due",
     )
     capability_floor: float = Field(
         Cadence.capability_floor, ge=0, le=1, description="capability, as a share of the base's, under which a retrain is due"
@@ -160,7 +160,7 @@ class WindowSettings(SettingsGroup):
         Cadence.minor_drift,
         gt=0,
         le=1,
-        description="canary locality that minor retrains may cost together before a major retrain",
+        description="share of the far answers that minor retrains may change together before a major retrain",
     )
     major_every_s: float = Field(
         Cadence.major_every_s, gt=0, description="seconds after which a major retrain is due if an edit came since the last"
@@ -179,23 +179,37 @@ class WindowSettings(SettingsGroup):
     )
     monitor_s: float = Field(60.0, gt=0, description="seconds between two rounds of the monitor")
     monitor_sample: int = Field(64, ge=1, description="live edits asked in one round; the edits take turns")
-    canary_fall: float = Field(
-        AcceptanceLimits.canary_fall,
+    near_loss: float = Field(
+        AcceptanceLimits.near_loss,
         ge=0,
         le=1,
-        description="largest fall of canary locality for each edit that a publication adds",
+        description="share of the known answers near new edits, to their own prompts about other subjects, that may change",
+    )
+    same_subject_loss: float = Field(
+        AcceptanceLimits.same_subject_loss,
+        ge=0,
+        le=1,
+        description="share of the other known answers about new edits' subjects that may change",
+    )
+    far_fall: float = Field(
+        AcceptanceLimits.far_fall,
+        ge=0,
+        le=1,
+        description="share of the known answers far from any edit that may change for each edit that a publication adds",
+    )
+    far_loss: float = Field(
+        AcceptanceLimits.far_loss, ge=0, le=1, description="share of the same that all live edits together may change"
+    )
+    prose_divergence: float = Field(
+        AcceptanceLimits.prose_divergence,
+        ge=0,
+        description="KL(base ‖ version) in nats a token of prose to which all live edits together may come",
     )
     retrain_fall: float = Field(
         AcceptanceLimits.retrain_fall,
         ge=0,
         le=1,
-        description="largest fall of canary locality by a retrain, besides the falls allowed to its new edits",
-    )
-    canary_floor: float = Field(
-        AcceptanceLimits.canary_floor,
-        ge=0,
-        le=1,
-        description="canary locality under which edits are deferred and a retrain is due",
+        description="share of the far answers that a retrain may change, besides those allowed to its new edits",
     )
 
     def cadence(self, *, automatic: bool) -> Cadence:
@@ -205,12 +219,7 @@ class WindowSettings(SettingsGroup):
 
     def acceptance(self) -> AcceptanceLimits:
         """The settings as the domain's AcceptanceLimits."""
-        return AcceptanceLimits(
-            canary_fall=self.canary_fall,
-            canary_floor=self.canary_floor,
-            retrain_fall=self.retrain_fall,
-            retrain_losses=self.retrain_losses,
-        )
+        return AcceptanceLimits(**{name: getattr(self, name) for name in AcceptanceLimits.__dataclass_fields__})
 
     @model_validator(mode="before")
     @classmethod

@@ -19,6 +19,7 @@ from service.domain.errors import Unavailable
 from service.editors.neutral import NeutralSentences
 from service.lifecycle import context as lifecycle
 from service.lifecycle.checkpoints import load_overlay
+from service.lifecycle.locality import kept_of
 from service.lifecycle.notifications import Announcer
 from service.lm.base import Base
 from service.serving.scheduler import Scheduler
@@ -120,7 +121,7 @@ class ServerState:
             "edits_counted": version.edits_counted,
             "window": version.window,
             "retention": version.scores.get("retention"),
-            "canary": version.scores.get("canary"),
+            "far": kept_of(version.scores, "far"),
             "waiting": counts["queued"] + counts["applying"],
             "getting_ready": None if (state := self.editing()) == "ok" else state,
             "degraded": self.seal.failure

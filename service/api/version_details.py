@@ -18,7 +18,14 @@ def read_details(connection: Connection, version: Version) -> dict[str, Any]:
         "drift": version.scores.get("drift"),
         "measured": {
             name: MeasuredOut(
-                score=figure.score, n=figure.n, how=figure.how, source=figure.source, version=figure.version, at=figure.at
+                score=figure.score,
+                n=figure.n,
+                how=figure.how,
+                interval=None if figure.low is None or figure.high is None else (figure.low, figure.high),
+                floor=figure.floor,
+                source=figure.source,
+                version=figure.version,
+                at=figure.at,
             )
             for name, figure in figures.items()
         },

@@ -9,7 +9,7 @@ from typing import Any
 
 from service.domain.edit import Edit
 from service.editors.baft.basis_report import basis_report
-from service.editors.neutral import NeutralSentences
+from service.editors.neutral import NeutralSentences, cut_rows
 from service.lifecycle.checkpoints import load_overlay
 from service.lifecycle.context import LifecycleContext
 from service.lm.base import Base
@@ -54,7 +54,7 @@ def measure_basis_use(
     prompts = {
         "edits": _encode(neutral.base, window_edits, literal=True),
         "rephrases": _encode(neutral.base, window_edits, literal=False),
-        "unrelated": neutral.canary[:MAX_UNRELATED],
+        "unrelated": cut_rows(neutral.base, neutral.held_out[:MAX_UNRELATED]),
     }
     report = basis_report(view_of(overlay), adapter.to(neutral.base.device), prompts)
     return tuple(_usage_of(block) for block in report["blocks"])

@@ -14,12 +14,14 @@ from dataclasses import dataclass
 from service.domain.errors import Corrupt, Gone, Unreadable
 from service.domain.liveset import LiveItem
 from service.domain.version import Version, VersionStatus
+from service.editors.protocol import Hooks
 from service.lifecycle.context import EditingContext
 from service.lifecycle.editors import MonitorProbes, Share
-from service.lifecycle.measured_figures import measured_figure
-from service.lm.overlay import Overlay
+from service.lifecycle.locality import measure_locality
+from service.lifecycle.measured_figures import locality_figures, measured_figure
+from service.lm.overlay import EMPTY, Overlay
 from service.store import edits, heads, measurements, versions
-from service.store.measurements import CAPABILITY, INSIDE, OUTSIDE, RETENTION, Figure
+from service.store.measurements import CAPABILITY, FAR, INSIDE, PROSE, RETENTION, Figure
 
 EDITS_PER_STEP = 8
 
@@ -93,7 +95,9 @@ class Monitor:
             yield lambda batch=batch: self._ask_edits(probes, round_, batch)  # type: ignore[misc]
         if due:
             yield lambda: self._write_retention(round_)
-        shares = {OUTSIDE: probes.outside, INSIDE: probes.inside, CAPABILITY: probes.capability}
+        if not {FAR, PROSE} <= done:
+            yield lambda: self._measure_locality(round_)
+        shares = {INSIDE: probes.inside, CAPABILITY: probes.capability}
         for name, measure in shares.items():
             if name not in done:
                 yield lambda name=name, measure=measure: self._write_share(round_, name, measure)  # type: ignore[misc]
@@ -121,9 +125,18 @@ class Monitor:
         if share is not None:
             self._write(round_, measured_figure(name, share.score, share.n))
 
-    def _write(self, round_: Round, figure: Figure) -> None:
+    def _measure_locality(self, round_: Round) -> None:
+        """Measure every group, around live edits of the whole live set and not of the last publication alone."""
+        ids = [item.edit_id for item in round_.live]
+        with self._context.store.read() as connection:
+            asked = edits.read_many(connection, ids[:: max(1, len(ids) // EDITS_PER_STEP)][:EDITS_PER_STEP])
+        hooks = Hooks(yield_to_answers=self._context.yield_to_edits)
+        groups = measure_locality(self._context, round_.overlay, EMPTY, asked, ids, hooks)
+        self._write(round_, *locality_figures(groups))
+
+    def _write(self, round_: Round, *figures: Figure) -> None:
         with self._context.store.write() as connection:
-            measurements.insert(connection, round_.version.number, "monitor", [figure], self._context.clock())
+            measurements.insert(connection, round_.version.number, "monitor", figures, self._context.clock())
 
     def _check_not_collected(self, round_: Round) -> None:
         """Raise Gone if the version was collected meanwhile, for instance by a purge: it must not answer any more."""

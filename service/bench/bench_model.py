@@ -70,13 +70,13 @@ def open_model(model: str, records: Sequence[Record]) -> BenchModel:
         reference=Reference(base_view),
         records=list(records),
         tasks=list(embedded_tasks()),
-        neutral=load_neutral(base, base_view),
+        neutral=load_neutral(base),
     )
 
 
-def load_neutral(base: Base, base_view: View) -> NeutralSentences:
+def load_neutral(base: Base) -> NeutralSentences:
     """The neutral sentences of the base model: those of a server, or sampled once a machine."""
-    return load_or_sample_neutral(base, CACHE_FOLDER, settings=NeutralSettings(), view=base_view, shipped=neutral_path())
+    return load_or_sample_neutral(base, CACHE_FOLDER, settings=NeutralSettings(), shipped=neutral_path())
 
 
 def to_items(records: Sequence[Record]) -> list[FitItem]:

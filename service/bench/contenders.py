@@ -4,27 +4,26 @@ from collections.abc import Mapping
 
 from service.editors.registry import DEFAULT_CONSOLIDATING, find_method, names_of
 
+# What an edit changes elsewhere refuses nothing.
+_NO_LIMITS = {
+    **{f"ERRATA_WINDOW__{name}": "1" for name in ("NEAR_LOSS", "SAME_SUBJECT_LOSS", "FAR_FALL", "FAR_LOSS")},
+    "ERRATA_WINDOW__PROSE_DIVERGENCE": "1000000000",
+}
 # Without retrains: the adapter carries all edits for ever, and acceptance refuses no fit for its effect on other prompts.
 _BAFT_ALONE = {
     "ERRATA_METHOD": "baft",
     "ERRATA_WINDOW__SOFT": "1000000",
     "ERRATA_WINDOW__HARD": "1000000",
-    "ERRATA_WINDOW__CANARY_FALL": "1",
-    "ERRATA_WINDOW__CANARY_FLOOR": "0",
+    **_NO_LIMITS,
 }
 # Every fit and every retrain is published, whatever its effect on other prompts: shows what acceptance keeps away.
-_ACCEPT_ALL = {
-    "ERRATA_WINDOW__CANARY_FALL": "1",
-    "ERRATA_WINDOW__CANARY_FLOOR": "0",
-    "ERRATA_WINDOW__RETRAIN_FALL": "1",
-}
+_ACCEPT_ALL = {**_NO_LIMITS, "ERRATA_WINDOW__RETRAIN_FALL": "1"}
 # Edits wait for the next retrain. Every retrain is major and is published, whatever its effect on other prompts.
 # Edits that the tensors do not answer are fitted by BaFT on top, as always: a mark's `window` counts them.
 _LOCFT_ALONE = {
     "ERRATA_WINDOW__STRATEGY": "buffered",
     "ERRATA_WINDOW__RETRAIN_LOSSES": "1",
-    "ERRATA_WINDOW__CANARY_FALL": "1",
-    "ERRATA_WINDOW__CANARY_FLOOR": "0",
+    **_NO_LIMITS,
 }
 
 _NAMED: Mapping[str, Mapping[str, str]] = {

@@ -417,7 +417,7 @@ class ModelData(TypedDict):
     edits_counted: int
     window: int
     retention: float | None
-    canary: float | None
+    far: float | None
     minors: int
     major_at: str | None
     drift: dict[str, Any] | None

@@ -1,26 +1,38 @@
 """Acceptance: the decision whether measured scores allow the publication of a version. Pure: it measures nothing."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 
 @dataclass(frozen=True)
 class AcceptanceLimits:
-    """Shares of canary prompts whose whole greedy answer equals the base's."""
+    """How much of what the base model knows a publication may lose, beyond the noise of the base against itself.
 
-    canary_fall: float = 0.05  # largest fall against the parent for each edit that a publication adds
-    canary_floor: float = 0.80  # least share against the base
-    retrain_fall: float = 0.10  # largest fall that a retrain may cost, if the edits that it makes live do not allow more
+    All but `prose_divergence` are shares. Prose is judged by its distribution: tokens that are nearly as likely as others flip
+    with any change.
+    """
+
+    near_loss: float = 0.25  # of the known answers around the new edits: their prompts about other subjects
+    same_subject_loss: float = 0.5  # of the other known answers about their subjects
+    far_fall: float = 0.05  # of the known answers far from any edit, for each edit that a publication adds
+    far_loss: float = 0.20  # of the same, by all live edits together
+    prose_divergence: float = 0.05  # KL(base ‖ version) in nats a token of prose, by all live edits together
+    retrain_fall: float = 0.10  # of the far answers, by a retrain, if the edits that it makes live do not allow more
     retrain_losses: float = 0.02  # largest share of the live edits (one edit at least) that a retrain may end without
+
+
+_ROUNDING = 1e-9
+# With fewer answers of a group, one answer would decide.
+FEW_ANSWERS = 4
 
 
 @dataclass(frozen=True)
 class Decision:
     """Whether a candidate may be published. `reasons` are sentences with figures that say why not.
 
-    `figures` has each judged figure by name, with its `value` and its `limit`; a figure with a floor also has its value `before`.
+    `figures` has each judged figure by name: its `value`, a loss, and its `limit`, the largest loss that is allowed.
     `is_about_locality`: a refusal has no other reason than what the candidate would cost the rest of the model.
     """
 
@@ -53,28 +65,104 @@ def judge_both(first: Decision, second: Decision) -> Decision:
 def judge_scores(
     scores: Mapping[str, Any], parent: Mapping[str, Any], *, edits: int, limits: AcceptanceLimits, retrain: bool = False
 ) -> Decision:
-    """Judge a candidate that makes `edits` more edits live, by its scores and its parent's.
+    """Judge a candidate that makes `edits` more edits live, by its scores and what its parent's have conceded.
 
-    Each edit may cost `canary_fall` of locality, so a joint batch may cost as much as its edits would one by one. The floor holds
-    for the sum. A retrain moves edits that are live already; the move alone may cost `retrain_fall`. A score that was not
-    measured is not judged. A score that is not finite is never accepted. What edits accepted anyway have cost (`conceded` of the
-    parent's scores) lowers the floor: it is not held against the edits after them.
+    Answers near the edits are judged by what this publication loses. So are far answers, of which a joint batch may cost as much
+    as its edits would one by one. Far answers and prose are also judged by what all live edits have changed together: a total
+    over its limit refuses what adds to it, and nothing else. A retrain moves edits that are live already; the move alone may cost
+    `retrain_fall`. What was not measured is not judged. A score that is not finite is never accepted. What edits accepted anyway
+    have cost (`conceded` of the parent's scores) is taken off the totals: it is not held against the edits after them.
     """
-    broken = [name for name, value in scores.items() if isinstance(value, float) and not math.isfinite(value)]
+    broken = [name for name, value in _flatten(scores) if not math.isfinite(value)]
     if broken:
         sentences = tuple(f"the score {name} is not finite" for name in broken)
         return Decision(False, sentences, {name: {"value": None, "limit": "finite"} for name in broken})
-    reasons, figures = [], {}
-    canary = scores.get("canary")
-    if canary is not None:
-        before = parent.get("canary")
-        before = 1.0 if before is None else before
-        fall = before - canary
-        allowed = max(limits.canary_fall * max(1, edits), limits.retrain_fall if retrain else 0.0)
-        floor = limits.canary_floor - parent.get("conceded", {}).get("canary", 0.0)
-        figures["canary"] = {"value": canary, "limit": max(before - allowed, min(floor, before)), "before": before}
-        if fall > allowed + 1e-9:
-            reasons.append(f"locality on the canary would fall from {before:.3f} to {canary:.3f}, by more than {allowed:.3g}")
-        if canary < floor - 1e-9 and fall > 0:
-            reasons.append(f"locality on the canary would be {canary:.3f}, under the floor of {floor:.3g}")
-    return Decision(not reasons, tuple(reasons), figures, is_about_locality=True)
+    judged = list(_judge_locality(scores.get("locality") or {}, parent.get("conceded", {}), edits, limits, retrain=retrain))
+    reasons = tuple(one.sentence for one in judged if one.is_refused)
+    figures = {one.name: {"value": one.value, "limit": one.limit} for one in judged}
+    return Decision(not reasons, reasons, figures, is_about_locality=True)
+
+
+def new_losses(scores: Mapping[str, Any]) -> dict[str, float]:
+    """What a version loses of each total that its parent kept: shares of far answers, and nats a token of prose."""
+    locality = scores.get("locality") or {}
+    losses = {"far_total": locality["far"]["newly_lost"]} if "far" in locality else {}
+    if "prose" in locality:
+        losses["prose"] = max(0.0, locality["prose"]["divergence"] - locality["prose"]["parent_divergence"])
+    return losses
+
+
+def total_losses(scores: Mapping[str, Any]) -> dict[str, float]:
+    """What a version has lost of each total against the base model."""
+    locality = scores.get("locality") or {}
+    losses = {"far_total": 1.0 - locality["far"]["kept"]} if "far" in locality else {}
+    return losses | ({"prose": locality["prose"]["divergence"]} if "prose" in locality else {})
+
+
+@dataclass(frozen=True)
+class _Judged:
+    """A loss and its limit. `is_new`: this publication adds to the loss."""
+
+    name: str
+    value: float
+    limit: float
+    sentence: str
+    is_new: bool = True
+
+    @property
+    def is_refused(self) -> bool:
+        return self.is_new and self.value > self.limit + _ROUNDING
+
+
+def _judge_locality(
+    groups: Mapping[str, Any], conceded: Mapping[str, float], edits: int, limits: AcceptanceLimits, *, retrain: bool
+) -> Iterator[_Judged]:
+    far_fall = max(limits.far_fall * max(1, edits), limits.retrain_fall if retrain else 0.0)
+    by_group = {
+        "near": (limits.near_loss, "other subjects in the edit's own words"),
+        "given": (limits.near_loss, "the locality probes posted with the edit"),
+        "same_subject": (limits.same_subject_loss, "other questions about the edit's subject"),
+        "far": (far_fall, "questions far from any edit"),
+    }
+    for name, (limit, title) in by_group.items():
+        if name in groups and groups[name]["n"] >= FEW_ANSWERS:
+            yield _judge_new(name, groups[name], limit, title)
+    if "far" in groups and groups["far"]["n"] >= FEW_ANSWERS:
+        yield _judge_far_total(groups["far"], limits.far_loss + conceded.get("far_total", 0.0))
+    if "prose" in groups:
+        yield _judge_prose(groups["prose"], limits.prose_divergence + conceded.get("prose", 0.0))
+
+
+def _judge_new(name: str, group: Mapping[str, Any], limit: float, title: str) -> _Judged:
+    """What this publication loses of a group, beyond the noise."""
+    lost = max(0.0, group["newly_lost"] - _noise(group))
+    sentence = f"{name}: it would change {lost:.0%} of {group['n']} answers to {title}, and may change {limit:.0%}"
+    return _Judged(name, lost, limit, sentence)
+
+
+def _judge_far_total(group: Mapping[str, Any], limit: float) -> _Judged:
+    """What all live edits have lost of the far answers, beyond the noise."""
+    lost = max(0.0, 1.0 - group["kept"] - _noise(group))
+    sentence = f"far: with it {lost:.0%} of the answers far from any edit would differ from the base model's, and {limit:.0%} may"
+    return _Judged("far_total", lost, limit, sentence, is_new=group["newly_lost"] > 0)
+
+
+def _judge_prose(group: Mapping[str, Any], limit: float) -> _Judged:
+    """How far all live edits have moved the distribution of prose, beyond the noise."""
+    moved = max(0.0, group["divergence"] - (group["divergence_floor"] or 0.0))
+    sentence = f"prose: with it the distribution would be {moved:.2g} nats a token from the base model's, and {limit:.2g} may be"
+    return _Judged("prose", moved, limit, sentence, is_new=group["divergence"] > group["parent_divergence"])
+
+
+def _noise(group: Mapping[str, Any]) -> float:
+    """What the base model itself loses of a group in other batch shapes."""
+    floor = group.get("floor")
+    return 0.0 if floor is None else 1.0 - floor
+
+
+def _flatten(scores: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
+    for name, value in scores.items():
+        if isinstance(value, Mapping):
+            yield from ((f"{name}.{inner}", number) for inner, number in _flatten(value))
+        elif isinstance(value, float):
+            yield name, value

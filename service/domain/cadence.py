@@ -29,11 +29,11 @@ class Cadence:
     strategy: Strategy = "compaction"
     age_s: float = 21_600.0  # seconds after which the oldest edit of the window makes a retrain due
     retention_floor: float = 0.98  # least share of the live edits that are answered
-    locality_fall: float = 0.10  # largest fall of the canary since the last retrain
+    locality_fall: float = 0.10  # largest fall of the share of far answers kept, since the last retrain
     capability_floor: float = 0.95  # least capability, as a share of the base model's
     few: int = 4  # with fewer untried edits figures make no retrain due, because it would hardly change them
     minors: int = 4  # minor retrains in a row before a major one
-    minor_drift: float = 0.05  # largest fall of the canary under tensors of minor retrains, against the last major one
+    minor_drift: float = 0.05  # largest fall of that share under tensors of minor retrains, against the last major one
     major_every_s: float = 86_400.0  # seconds after which a major retrain is due, if something changed since the last one
     retry_s: float = 60.0  # seconds to wait after a retrain without publication; doubled with each further one, up to age_s
 
@@ -61,7 +61,7 @@ class CadenceInputs:
     since_major_s: float | None = None
     retention: float | None = None
     retention_at_retrain: float | None = None  # of the tensors alone, measured when they were trained
-    locality: float | None = None  # of the head on the canary
+    locality: float | None = None  # share of the far answers that the head keeps
     locality_at_retrain: float | None = None  # of the tensors alone, measured when they were trained
     locality_at_major: float | None = None  # of the tensors of the last major retrain alone
     capability: float | None = None
@@ -193,14 +193,14 @@ def _reason_in_figures(inputs: CadenceInputs, cadence: Cadence) -> str | None:
         return f"the head answers {inputs.retention:.3f} of its live edits, under {cadence.retention_floor}"
     if _has_fallen(inputs.locality, inputs.locality_at_retrain, cadence.locality_fall):
         return (
-            f"locality on the canary has fallen from {inputs.locality_at_retrain:.3f} to {inputs.locality:.3f}"
+            f"the share of far answers kept has fallen from {inputs.locality_at_retrain:.3f} to {inputs.locality:.3f}"
             f" since the last retrain, by {cadence.locality_fall} or more"
         )
     if _is_under(inputs.capability, cadence.capability_floor):
         return f"capability is {inputs.capability:.3f} of the base model's, under {cadence.capability_floor}"
     if not inputs.untried and _has_drifted(inputs, cadence):
         return (
-            f"minor retrains have cost the canary {cadence.minor_drift} or more:"
+            f"minor retrains have cost {cadence.minor_drift} or more of the far answers:"
             f" from {inputs.locality_at_major:.3f} to {inputs.locality_at_retrain:.3f}"
         )
     return None

@@ -2,7 +2,7 @@
 
 import unicodedata
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from functools import lru_cache
 from itertools import pairwise
 
@@ -15,7 +15,14 @@ _MIN_LETTERS_UNSPACED = 2
 
 
 def make_name_finder(names: Iterable[str], *, any_case: bool = False) -> Callable[[str], bool]:
-    """A predicate: whether a text holds one of the names, from a word's start to a word's end. White space counts as one space.
+    """A predicate: whether a text holds one of the names, as `make_name_search` finds them."""
+    search = make_name_search(names, any_case=any_case)
+    return lambda text: next(search(text), None) is not None
+
+
+def make_name_search(names: Iterable[str], *, any_case: bool = False) -> Callable[[str], Iterator[str]]:
+    """A search for the names in a text, from a word's start to a word's end. White space counts as one space. A name comes as
+    often as it is found, as it is spelled in `names`; with `any_case`, in lower case.
 
     In scripts that set no spaces between words, a name may be anywhere. The cost of a text grows with its length and not with the
     number of names.
@@ -27,19 +34,17 @@ def make_name_finder(names: Iterable[str], *, any_case: bool = False) -> Callabl
         lengths_by_prefix[name[:_PREFIX_LENGTH]].add(len(name))
     prefix_lengths = sorted({len(prefix) for prefix in lengths_by_prefix})
 
-    def has_name(text: str) -> bool:
+    def search(text: str) -> Iterator[str]:
         text = written(text)
         edges = _edges(text)
-        return any(
-            edges[start + length] and text[start : start + length] in spellings
-            for start in range(len(text))
-            if edges[start]
-            for prefix_length in prefix_lengths
-            for length in lengths_by_prefix.get(text[start : start + prefix_length], ())
-            if start + length < len(edges)
-        )
+        for start in (place for place in range(len(text)) if edges[place]):
+            for prefix_length in prefix_lengths:
+                for length in lengths_by_prefix.get(text[start : start + prefix_length], ()):
+                    end = start + length
+                    if end < len(edges) and edges[end] and text[start:end] in spellings:
+                        yield text[start:end]
 
-    return has_name
+    return search
 
 
 def is_distinctive(name: str, *, any_case: bool = False) -> bool:

@@ -3,8 +3,8 @@
 Sampling takes minutes on a large model. It gives way to answers between two tokens. Each complete part is kept, so that a process
 that ends in the middle leaves the rest to the next one.
 
-The canary is made of the first sentences, and the first part of those that fits use of the next. So both are the same before and
-after the rest is sampled: a fit with the first part can be repeated later, and acceptance asks the same questions all the time.
+The first sentences are held out, and the first part of those that fits use are the next. So both are the same before and after
+the rest is sampled: a fit with the first part can be repeated later, and acceptance asks the same questions all the time.
 """
 
 import base64
@@ -14,7 +14,7 @@ import json
 import os
 import tempfile
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -22,19 +22,16 @@ import structlog
 import torch
 
 from service.domain.errors import Unavailable
-from service.editors.neutral import CANDIDATES, NeutralSentences, continue_sentences, cuts_of, keep_confident, make_sentence
+from service.editors.neutral import NeutralSentences, cuts_of, make_sentence
 from service.editors.neutral_settings import NeutralSettings
 from service.editors.protocol import Hooks
 from service.lm.base import Base
-from service.lm.overlay import View, make_view
-from service.lm.prompts import row_from_ids
 from service.lm.scoring import sample_sentences
 
 PROGRESS_INTERVAL_S = 5.0
-SAMPLING, CHOOSING = "sampling neutral sentences", "choosing the canary"
-_FORMAT = 2
+SAMPLING = "sampling neutral sentences"
+_FORMAT = 3
 _Stored = dict[str, list]
-_SAMPLED = 0.95  # the share of progress when all sentences are sampled
 log = structlog.get_logger("errata.neutral")
 
 
@@ -43,12 +40,11 @@ def load_or_sample_neutral(
     folder: Path,
     *,
     settings: NeutralSettings,
-    view: View | None = None,
     shipped: Path | None = None,
     hooks: Hooks | None = None,
 ) -> NeutralSentences:
     """The neutral sentences of a base, as `iterate_neutral` reads or samples them, once all are there."""
-    *_, whole = iterate_neutral(base, folder, settings=settings, view=view, shipped=shipped, hooks=hooks)
+    *_, whole = iterate_neutral(base, folder, settings=settings, shipped=shipped, hooks=hooks)
     return whole.neutral
 
 
@@ -66,7 +62,6 @@ def iterate_neutral(
     folder: Path,
     *,
     settings: NeutralSettings,
-    view: View | None = None,
     shipped: Path | None = None,
     hooks: Hooks | None = None,
 ) -> Iterator[NeutralPart]:
@@ -82,7 +77,7 @@ def iterate_neutral(
     if stored is not None:
         yield NeutralPart(_build(base, stored), settings.sentences, is_whole=True)
         return
-    sampling = _Sampling(base, view or make_view(base), settings, folder / name, hooks)
+    sampling = _Sampling(base, settings, folder / name, hooks)
     first = None
     for _ in sampling.run():
         if first is None and sampling.has_first_part():
@@ -97,9 +92,9 @@ def iterate_neutral(
 
 
 def _build(base: Base, stored: _Stored) -> NeutralSentences:
-    sentences = tuple(make_sentence(base, ids) for ids in stored["sentences"])
-    canary = tuple(row_from_ids(base, ids, cut) for ids, cut in stored["canary"])
-    return NeutralSentences(base, tuple(sentence for sentence in sentences if sentence.cuts), canary)
+    made = ([make_sentence(base, ids) for ids in stored[part]] for part in ("sentences", "held_out"))
+    sentences, held_out = (tuple(sentence for sentence in part if sentence.cuts) for part in made)
+    return NeutralSentences(base, sentences, held_out)
 
 
 def has_neutral(base: Base, folder: Path, *, settings: NeutralSettings, shipped: Path | None = None) -> bool:
@@ -126,21 +121,19 @@ def _key(fingerprint: str, settings: NeutralSettings) -> str:
 
 @dataclass
 class _Sampled:
-    """The sentences sampled so far, the state of the generator behind them, and the canary once it is chosen."""
+    """The sentences sampled so far, and the state of the generator behind them."""
 
     sentences: list[tuple[int, ...]]
     generator: torch.Generator
-    canary: list | None = None
 
 
 @dataclass(eq=False)
 class _Sampling:
-    """One process's part of the sampling. Of the distinct sentences the first ones become the canary, so that no sentence is in
-    both parts.
+    """One process's part of the sampling. Of the distinct sentences the first ones are held out, so that no sentence is in both
+    parts.
     """
 
     base: Base
-    view: View
     settings: NeutralSettings
     path: Path
     hooks: Hooks
@@ -151,15 +144,11 @@ class _Sampling:
     def __post_init__(self) -> None:
         self._sampled = _resume(self.path, self.settings)
 
-    @property
-    def _candidates(self) -> int:
-        return CANDIDATES * self.settings.canary
-
     def run(self) -> Iterator[None]:
         """Sample, with log lines on the progress. Each part of `settings.batch` sentences is kept in a file. Yields between two
         parts, at first with what an earlier process has kept.
         """
-        count, sampled = self._candidates + self.settings.sentences, self._sampled
+        count, sampled = self.settings.held_out + self.settings.sentences, self._sampled
         if not count:
             return
         log.info("sampling neutral sentences, once for this base model", of=count, done=len(sampled.sentences))
@@ -177,19 +166,15 @@ class _Sampling:
     def has_first_part(self) -> bool:
         """Whether there are enough sentences for fits to begin, and not all."""
         settings, sampled = self.settings, self._sampled.sentences
-        if settings.first_part >= settings.sentences or len(sampled) >= self._candidates + settings.sentences:
+        if settings.first_part >= settings.sentences or len(sampled) >= settings.held_out + settings.sentences:
             return False
-        return len(self._distinct()) >= self._candidates + settings.first_part
+        return len(self._distinct()) >= settings.held_out + settings.first_part
 
     def choose(self, count: int | None) -> _Stored:
-        """The canary, and the first `count` sentences behind its candidates; None: all."""
-        distinct, sampled = self._distinct(), self._sampled
-        if sampled.canary is None:
-            sampled.canary = self._choose_canary(distinct[: self._candidates])
-            if count is not None:
-                _keep(self.path, sampled)
-        end = None if count is None else self._candidates + count
-        return {"canary": sampled.canary, "sentences": [list(ids) for ids in distinct[self._candidates : end]]}
+        """The held-out sentences, and the first `count` behind them; None: all."""
+        distinct, held_out = [list(ids) for ids in self._distinct()], self.settings.held_out
+        end = None if count is None else held_out + count
+        return {"held_out": distinct[:held_out], "sentences": distinct[held_out:end]}
 
     def _sample(self, count: int) -> Iterator[list[tuple[int, ...]]]:
         return sample_sentences(
@@ -210,27 +195,15 @@ class _Sampling:
     def _distinct(self) -> list[tuple[int, ...]]:
         return [ids for ids in dict.fromkeys(self._sampled.sentences) if cuts_of(self.base, ids)]
 
-    def _choose_canary(self, candidates: Sequence[tuple[int, ...]]) -> list:
-        log.info("choosing the canary among them", of=len(candidates))
-        self._show(CHOOSING)
-        generator = torch.Generator().manual_seed(self.settings.seed)
-        continued = continue_sentences(self.base, self.view, candidates, generator, self._begin_choosing_step)
-        return keep_confident(self.base, self.view, continued, self.settings.canary, self._begin_choosing_step)
-
-    def _begin_choosing_step(self) -> None:
-        """Give way, and log that the choice goes on: on a large model it takes minutes too."""
-        self.hooks.begin_step()
-        self._log_now_and_then(CHOOSING)
-
     def _log_now_and_then(self, event: str, **values: int) -> None:
         if time.monotonic() - self._logged_at >= PROGRESS_INTERVAL_S:
             self._logged_at = time.monotonic()
             log.info(event, **values)
 
     def _show(self, stage: str) -> None:
-        count, done = self._candidates + self.settings.sentences, float(len(self._sampled.sentences))
+        count, done = self.settings.held_out + self.settings.sentences, float(len(self._sampled.sentences))
         done += min(self.settings.batch, count - done) * min(1.0, self._tokens / self.settings.tokens)
-        self.hooks.progress(_SAMPLED * done / count if count else _SAMPLED, stage)
+        self.hooks.progress(done / count if count else 1.0, stage)
 
 
 def _partial(path: Path) -> Path:
@@ -239,8 +212,7 @@ def _partial(path: Path) -> Path:
 
 def _keep(path: Path, sampled: _Sampled) -> None:
     state = base64.b64encode(sampled.generator.get_state().numpy().tobytes()).decode()
-    canary = {} if sampled.canary is None else {"canary": sampled.canary}
-    _write(_partial(path), json.dumps({"sampled": [list(ids) for ids in sampled.sentences], "generator": [state], **canary}))
+    _write(_partial(path), json.dumps({"sampled": [list(ids) for ids in sampled.sentences], "generator": [state]}))
 
 
 def _resume(path: Path, settings: NeutralSettings) -> _Sampled:
@@ -249,29 +221,21 @@ def _resume(path: Path, settings: NeutralSettings) -> _Sampled:
     try:
         kept = json.loads(_partial(path).read_text(encoding="utf-8"))
         sentences, (state,) = kept["sampled"], kept["generator"]
-        canary = [[ids, cut] for ids, cut in kept["canary"]] if "canary" in kept else None
-        is_sound = all(_is_ids(ids) for ids in sentences) and _are_cut(canary or ())
-        if len(sentences) % settings.batch or not is_sound:
+        if len(sentences) % settings.batch or not all(_is_ids(ids) for ids in sentences):
             raise ValueError
         generator.set_state(torch.frombuffer(bytearray(base64.b64decode(state)), dtype=torch.uint8))
     except (OSError, ValueError, KeyError, TypeError, RuntimeError):
         return _Sampled([], torch.Generator().manual_seed(settings.seed))
-    return _Sampled([tuple(ids) for ids in sentences], generator, canary)
+    return _Sampled([tuple(ids) for ids in sentences], generator)
 
 
 def _read(path: Path) -> _Stored | None:
     try:
         stored = json.loads(path.read_text(encoding="utf-8"))
-        rows = [(ids, 1) for ids in stored["sentences"]] + [(ids, cut) for ids, cut in stored["canary"]]
-        is_sound = _are_cut(rows)
+        is_sound = all(_is_ids(ids) and len(ids) > 1 for part in ("sentences", "held_out") for ids in stored[part])
     except (OSError, ValueError, KeyError, TypeError):
         return None
     return stored if is_sound else None
-
-
-def _are_cut(rows: Iterable[Sequence]) -> bool:
-    """Whether each row has token ids and a cut between two of them."""
-    return all(_is_ids(ids) and 0 < cut < len(ids) for ids, cut in rows)
 
 
 def _is_ids(ids: object) -> bool:

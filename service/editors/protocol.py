@@ -49,8 +49,8 @@ class FitResult:
     """A fitted overlay, not yet published.
 
     `reports` holds one JSON object per new item, by edit id. `lost` holds the edit ids of the items, new or of the window, that
-    the overlay does not answer greedily on every surface. `scores` holds `retention` (share of all items answered) and `canary`
-    (share of unseen neutral sentences that the overlay continues greedily as the base model does), and counts that a method adds.
+    the overlay does not answer greedily on every surface. `scores` holds `retention` (share of all items answered), and counts
+    that a method adds. What the overlay changes elsewhere is measured by its owner.
     """
 
     overlay: Overlay
@@ -92,6 +92,14 @@ class Hooks:
             yield rows[part.start : part.stop]
 
 
+# (overlay, hooks, ahead): `ahead` says that the overlay may never be published.
+PrepareQuestions = Callable[[Overlay, Hooks, bool], None]
+
+
+def prepare_nothing(overlay: Overlay, hooks: Hooks, ahead: bool) -> None:
+    """Where nothing is asked after a fit."""
+
+
 def no_prompts() -> Sequence[str]:
     """Where no real prompts are kept."""
     return ()
@@ -100,13 +108,15 @@ def no_prompts() -> Sequence[str]:
 @dataclass(frozen=True, eq=False)
 class EditorContext:
     """What an editor may use of the server. `view_of` gives shared views, and `sample_prompts` real prompts whose answers should
-    stay as the base's.
+    stay as the base's. `prepare_questions` computes ahead what the server asks of every fit's overlay, given an adapter of its
+    shape.
     """
 
     base: Base
     view_of: Callable[[Overlay], View]
     neutral: NeutralSentences
     sample_prompts: Callable[[], Sequence[str]] = no_prompts
+    prepare_questions: PrepareQuestions = prepare_nothing
 
 
 class IncrementalEditor(Protocol):

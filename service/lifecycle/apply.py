@@ -7,6 +7,7 @@ queued again.
 """
 
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from sqlalchemy.engine import Connection
@@ -15,7 +16,7 @@ from service.domain import acceptance, cadence, liveset
 from service.domain.acceptance import Decision
 from service.domain.edit import ANYWAY, Edit, EditStatus
 from service.domain.liveset import LiveItem, LiveSet
-from service.editors.protocol import FitCancelled, FitOverdue, FitResult
+from service.editors.protocol import FitCancelled, FitOverdue, FitResult, Hooks
 from service.lifecycle import next_edits
 from service.lifecycle.cadence_inputs import read_cadence_inputs
 from service.lifecycle.context import EditingContext
@@ -27,6 +28,7 @@ from service.lifecycle.head_snapshot import HeadSnapshot, load_head_overlay, rea
 from service.lifecycle.job_claims import WORN_OUT, claim_job, is_worn_out, sentences_of
 from service.lifecycle.job_hooks import JobHooks
 from service.lifecycle.lease import Lease
+from service.lifecycle.locality import measure_locality
 from service.lifecycle.publish import Candidate, publish
 from service.lifecycle.settings import SERVICE
 from service.lifecycle.statuses import changes_of_live_sets, defer, write_statuses
@@ -51,8 +53,8 @@ class ApplyPolicy:
     nothing. Of several edits each gets there by itself, so that no refusal is overruled for an edit that did not cause it.
     """
 
-    def __init__(self, context: EditingContext, head: HeadSnapshot, job: Job) -> None:
-        self._context, self._head, self._job = context, head, job
+    def __init__(self, context: EditingContext, head: HeadSnapshot, job: Job, hooks: Hooks) -> None:
+        self._context, self._head, self._job, self._hooks = context, head, job, hooks
         with context.store.read() as connection:
             self._items = edits.read_items(connection, job.edit_ids)
             self._anyway_ids = {edit.id for edit in edits.read_many(connection, job.edit_ids) if edit.accept == ANYWAY}
@@ -62,6 +64,7 @@ class ApplyPolicy:
         self.deferrals: dict[str, StatusChange] = {}
         self.overruled: Decision | None = None
         self.requeued_ids: tuple[str, ...] = ()
+        self.scores: Mapping[str, Any] = {}
 
     def next_round(self) -> FitRound | None:
         """The edits that are neither deferred nor queued again, as the live set takes them."""
@@ -82,20 +85,16 @@ class ApplyPolicy:
         lost_new = [item for item in self.entrants if item.edit_id in fitted.lost]
         expected_lost = {item.edit_id for item in self.entrants} | set(self._head.version.scores.get("lost", ()))
         loses_live_edits = any(edit_id not in expected_lost for edit_id in fitted.lost)
+        lost_figures = _lost_figures(set(fitted.lost) - expected_lost)
+        if loses_live_edits or (lost_new and not is_last):  # it cannot count: what else it changes is not asked
+            left_out, reason = (lost_new, LOST) if lost_new else (self.entrants[-1:], LOSES_LIVE_EDITS)
+            self._defer([item.edit_id for item in left_out], reason, lost_figures)
+            return False
         decision = self._judge(fitted)
-        figures = {**decision.figures, **_lost_figures(set(fitted.lost) - expected_lost)}
         if lost_new:
-            self._defer([item.edit_id for item in lost_new], LOST, figures)
-            return is_last and not loses_live_edits and decision.is_accepted and self._keep_without(lost_new)
-        if loses_live_edits:
-            self._defer([self.entrants[-1].edit_id], LOSES_LIVE_EDITS, figures)
-        elif not decision.is_accepted and len(self.entrants) > 1:
-            self.requeued_ids += tuple(item.edit_id for item in self.entrants[len(self.entrants) // 2 :])
-        elif not decision.is_accepted and decision.is_about_locality and self.entrants[0].edit_id in self._anyway_ids:
-            self.overruled = decision
-        elif not decision.is_accepted:
-            self._defer([self.entrants[0].edit_id], f"{'; '.join(decision.reasons)}; it waits for the next retrain", figures)
-        return not loses_live_edits and (decision.is_accepted or self.overruled is not None)
+            self._defer([item.edit_id for item in lost_new], LOST, {**decision.figures, **lost_figures})
+            return decision.is_accepted and self._keep_without(lost_new)
+        return decision.is_accepted or self._overrules(decision)
 
     def defer_rest(self) -> None:
         """After the last fit did not count: nothing is published, and the edits that are left wait for the next retrain."""
@@ -118,13 +117,28 @@ class ApplyPolicy:
         self.entrants = tuple(item for item in self.entrants if item not in lost)
         return True
 
+    def _overrules(self, refusal: Decision) -> bool:
+        """Whether a refusal is overruled. If it is not, the newer half is queued again, or the only edit deferred."""
+        first = self.entrants[0].edit_id
+        if len(self.entrants) > 1:
+            self.requeued_ids += tuple(item.edit_id for item in self.entrants[len(self.entrants) // 2 :])
+        elif refusal.is_about_locality and first in self._anyway_ids:
+            self.overruled = refusal
+        else:
+            self._defer([first], f"{'; '.join(refusal.reasons)}; it waits for the next retrain", refusal.figures)
+        return self.overruled is not None
+
     def _judge(self, fitted: FitResult) -> Decision:
-        return acceptance.judge_scores(
-            fitted.scores,
-            self._head.version.scores,
-            edits=len(self.entrants),
-            limits=self._context.settings.acceptance,
-        )
+        self.scores = {**fitted.scores, **self._measure_locality(fitted)}
+        parent, limits = self._head.version.scores, self._context.settings.acceptance
+        return acceptance.judge_scores(self.scores, parent, edits=len(self.entrants), limits=limits)
+
+    def _measure_locality(self, fitted: FitResult) -> dict[str, Any]:
+        with self._context.store.read() as connection:
+            new = edits.read_many(connection, [item.edit_id for item in self.entrants])
+        parent = load_head_overlay(self._context, self._head.version)
+        groups = measure_locality(self._context, fitted.overlay, parent, new, self.live_set.ids, self._hooks)
+        return {"locality": groups} if groups else {}
 
 
 def apply(context: EditingContext, lease: Lease) -> bool:
@@ -228,7 +242,7 @@ def _run_job(context: EditingContext, lease: Lease, job: Job) -> None:
     known = read_fit_edits(context, LiveSet(), job.edit_ids)
     try:
         with context.edit_fits_idle.busy():
-            policy = ApplyPolicy(context, head, job)
+            policy = ApplyPolicy(context, head, job, job_hooks.hooks())
             fitted = fit_until_final(context, job, policy, job_hooks)
     except FitCancelled:
         if job_hooks.is_overdue and not lease.is_over():
@@ -262,7 +276,7 @@ def _run_job(context: EditingContext, lease: Lease, job: Job) -> None:
             live_set=policy.live_set,
             changes=changes,
             author=known[entrant_ids[-1]].author,
-            scores=scores_of(fitted, policy.live_set),
+            scores=scores_of(replace(fitted, scores=policy.scores), policy.live_set),
             job_id=job.id,
             neutral_sentences=job.neutral_sentences,
             required_edits=job.edit_ids,

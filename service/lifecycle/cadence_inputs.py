@@ -13,6 +13,7 @@ from service.domain.edit import EditStatus
 from service.domain.version import BASE, ROLLBACK, Version
 from service.editors.registry import names_of
 from service.lifecycle.context import LifecycleContext
+from service.lifecycle.locality import FIXED, kept_of
 from service.store import edits, heads, jobs, measurements, versions
 from service.store.measurements import Measurement
 
@@ -74,10 +75,10 @@ def read_retrain_history(connection: Connection) -> RetrainHistory:
 
 def read_tensor_scores(connection: Connection, version: Version, *, minors: int) -> Mapping[str, Any]:
     """The scores of tensors without a window: of the retrain that is `minors` minor ones after the major one, among the
-    retrains that lead to a version. Empty where they are unknown. The base's own tensors have a canary of 1 by definition.
+    retrains that lead to a version. Empty where they are unknown. The base's own tensors keep everything by definition.
     """
     if version.major_at is None:
-        return {"canary": 1.0}
+        return dict.fromkeys(FIXED, 1.0)
     retrained = versions.find_latest_retrain(connection, version, kinds=names_of("consolidating"), minors=minors)
     scores: Mapping[str, Any] = {} if retrained is None else retrained.scores.get("tensors", {})
     return scores
@@ -89,9 +90,9 @@ def _figures(connection: Connection, version: Version) -> dict[str, float | None
     return {
         "retention": known.get(measurements.RETENTION, version.scores.get("retention")),
         "retention_at_retrain": tensors.get("retention"),
-        "locality": known.get(measurements.OUTSIDE, version.scores.get("canary")),
-        "locality_at_retrain": tensors.get("canary"),
-        "locality_at_major": read_tensor_scores(connection, version, minors=0).get("canary"),
+        "locality": known.get(measurements.FAR, kept_of(version.scores, "far")),
+        "locality_at_retrain": tensors.get("far"),
+        "locality_at_major": read_tensor_scores(connection, version, minors=0).get("far"),
         "capability": known.get(measurements.CAPABILITY),
     }
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime
 
 from service.lifecycle.checkpoints import Checkpoints
+from service.lifecycle.edited_subjects import EditedSubjects
 from service.lifecycle.editors import Editors, EditorsByPart
 from service.lifecycle.head_follower import HeadFollower
 from service.lifecycle.notifications import Announcer
@@ -91,6 +92,7 @@ class EditingContext(LifecycleContext):
     """What the verbs that fit or judge need besides. A server that fits nothing has no editors."""
 
     editors_by_part: EditorsByPart
+    edited_subjects: EditedSubjects = field(default_factory=EditedSubjects)
 
     @property
     def editors(self) -> Editors:

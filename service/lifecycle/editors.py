@@ -1,12 +1,12 @@
 """The editors as the lifecycle sees them: functions bound to one base. Tests bind others that train nothing."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from service.domain.edit import Edit
 from service.domain.errors import Unavailable
-from service.editors.protocol import ConsolidatingEditor, IncrementalEditor
+from service.editors.protocol import ConsolidatingEditor, Hooks, IncrementalEditor
 from service.lm.overlay import Overlay
 
 
@@ -26,6 +26,19 @@ class Share:
     n: int
 
 
+class Locality(Protocol):
+    """What a version keeps of the base model's answers and prose, by group."""
+
+    @property
+    def subjects(self) -> Collection[str]:
+        """The subjects that are asked about."""
+
+    def measure(
+        self, overlay: Overlay, parent: Overlay, edits: Sequence[Edit], edited: Collection[str], hooks: Hooks
+    ) -> dict[str, Any]:
+        """Every group of a candidate with new edits on top of `parent`; `edited` are the subjects of live edits."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class MonitorProbes:
     """The questions that the monitor asks of an overlay. Each is a bounded piece of work, and returns None where there is
@@ -36,7 +49,6 @@ class MonitorProbes:
 
     answered: Callable[[Overlay, Sequence[Edit]], Sequence[bool]]  # whether each edit is answered on all its surfaces
     inside: Callable[[Overlay, Callable[[], None]], Share | None]
-    outside: Callable[[Overlay, Callable[[], None]], Share | None]
     capability: Callable[[Overlay, Callable[[], None]], Share | None]
 
 
@@ -58,7 +70,7 @@ class Editors:
     score: Callable[[Overlay, Edit, Callable[[], None]], Mapping[str, Any]] = _unscored
     distance: Callable[[Overlay, Overlay], float] = _nowhere
     monitor_probes: MonitorProbes | None = None
-    canary_size: int = 0  # number of sentences behind the score `canary` of a fit
+    locality: Locality | None = None
     neutral_sentences: int = 0
     has_all: bool = True  # whether these are all neutral sentences that there will be
     with_first: Callable[[int], "Editors"] | None = None

@@ -101,7 +101,7 @@ def _publish(context: EditingContext, candidate: Candidate, digest: str | None) 
             **_retrain_history(candidate.mode, parent, now),
         )
         versions.insert(connection, version, candidate.live_set, fence=candidate.fence, job_id=candidate.job_id)
-        figures = acceptance_figures(candidate.scores, item_count=candidate.item_count, canary=context.editors.canary_size)
+        figures = acceptance_figures(candidate.scores, item_count=candidate.item_count)
         measurements.insert(connection, moved.version, "gate", figures, now)
         write_statuses(
             connection, context, candidate.changes, author=candidate.author, version=moved.version, job_id=candidate.job_id

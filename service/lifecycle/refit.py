@@ -5,6 +5,7 @@ answer as target. So does an edit that was retracted after a fit had lost it.
 """
 
 from collections.abc import Mapping
+from typing import Any
 
 from sqlalchemy.engine import Connection
 
@@ -12,15 +13,17 @@ from service.domain import liveset
 from service.domain.edit import EditStatus
 from service.domain.liveset import LiveItem, LiveSet
 from service.domain.version import RETRACT
+from service.editors.protocol import FitResult
 from service.lifecycle.cadence_inputs import read_tensor_scores
 from service.lifecycle.context import EditingContext
 from service.lifecycle.fenced import fenced_write
 from service.lifecycle.fit_inputs import read_fit_edits, scores_of
 from service.lifecycle.fit_loop import fit_until_final
-from service.lifecycle.head_snapshot import load_head_overlay, read_head
+from service.lifecycle.head_snapshot import HeadSnapshot, load_head_overlay, read_head
 from service.lifecycle.job_claims import WORN_OUT, claim_job, is_worn_out, sentences_of
 from service.lifecycle.job_hooks import JobHooks
 from service.lifecycle.lease import Lease
+from service.lifecycle.locality import NEAR_EDITS, measure_locality
 from service.lifecycle.publish import Candidate, publish
 from service.lifecycle.settings import SERVICE
 from service.lifecycle.statuses import changes_of_live_sets, defer
@@ -123,8 +126,8 @@ def _run_job(context: EditingContext, lease: Lease, job: Job) -> None:
     with context.edit_fits_idle.busy():
         fitted = fit_until_final(context, job, policy, job_hooks)
     live_set = policy.live_set
-    with context.store.read() as connection:  # the figures of what is left where the window is empty
-        tensor_scores = read_tensor_scores(connection, head.version, minors=head.version.minors)
+    overlay = tensors if fitted is None else fitted.overlay
+    scores = _scores(context, head, fitted, overlay, live_set, job_hooks)
     changes = [StatusChange(edit_id=edit_id, status=EditStatus.RETRACTED) for edit_id in retractions]
     changes += [defer(edit_id, reason, tried_on=head.version.number) for edit_id, reason in policy.drop_reasons.items()]
     changes += changes_of_live_sets(head.live_set, live_set, superseded={}, reports={})
@@ -134,12 +137,12 @@ def _run_job(context: EditingContext, lease: Lease, job: Job) -> None:
             parent=head.row,
             fence=lease.fence,
             kind=RETRACT,
-            overlay=tensors if fitted is None else fitted.overlay,
+            overlay=overlay,
             live_set=live_set,
             changes=changes,
             author=job.author,
             reason=job.reason,
-            scores=tensor_scores if fitted is None else scores_of(fitted, live_set),
+            scores=scores,
             job_id=job.id,
             neutral_sentences=None if fitted is None else job.neutral_sentences,
             item_count=len(live_set.window) + len(live_set.consolidated_sample) if fitted is not None else 0,
@@ -165,3 +168,25 @@ def read_restored_items(connection: Connection, retractions: Mapping[str, bool])
         restored_ids += [edit_id for edit_id in predecessors if edit_id not in retracted_ids]
         newer = [edit_id for edit_id in predecessors if edit_id in retracted_ids]
     return edits.read_items(connection, restored_ids)
+
+
+def _scores(
+    context: EditingContext,
+    head: HeadSnapshot,
+    fitted: FitResult | None,
+    overlay: Overlay,
+    live_set: LiveSet,
+    job_hooks: JobHooks,
+) -> dict[str, Any]:
+    """The scores of the version. Its locality is recorded and judges nothing, because taking back must always work. Where the
+    window is empty, the retention is that of the tensors.
+    """
+    with context.store.read() as connection:
+        tensor_scores = read_tensor_scores(connection, head.version, minors=head.version.minors)
+        asked = edits.read_many(connection, [item.edit_id for item in live_set.window if item.is_live][:NEAR_EDITS])
+    scores = scores_of(fitted, live_set)
+    if fitted is None and tensor_scores.get("retention") is not None:
+        scores = {"retention": tensor_scores["retention"]}
+    parent = load_head_overlay(context, head.version)
+    groups = measure_locality(context, overlay, parent, asked, live_set.ids, job_hooks.hooks())
+    return {**scores, **({"locality": groups} if groups else {})}

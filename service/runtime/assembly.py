@@ -33,12 +33,13 @@ from service.lifecycle.store_identity import (
     read_pinned,
 )
 from service.lm.base import Base, name_of
-from service.lm.overlay import EMPTY
+from service.locality.meter import LocalityMeter
 from service.runtime.base_model import open_base
 from service.runtime.edit_preparation import READY, EditPreparation
 from service.runtime.editors import bind_editors, check_editors
 from service.runtime.evaluator import Evaluator, capability_tasks
 from service.runtime.follow_loop import FollowLoop
+from service.runtime.locality_questions import locality_questions
 from service.runtime.worker import Worker
 from service.serving.scheduler import Scheduler
 from service.serving.weight_seal import WeightSeal
@@ -91,7 +92,8 @@ def open_server(settings: Settings, role: Role = "all") -> Iterator[ServerState]
         follow_loop.start()
         stack.callback(follow_loop.stop, settings.limits.drain_s)
         stack.callback(doorbell.close)
-        parts = _Parts(settings, base, serving, reservoir, evaluator, context, doorbell, follow_loop)
+        meter = LocalityMeter(base, serving.view_of, locality_questions())
+        parts = _Parts(settings, base, serving, reservoir, evaluator, meter, context, doorbell, follow_loop)
         preparation = None if role == "serve" else _start_preparation(parts, stack)
         yield ServerState(
             settings=settings,
@@ -178,6 +180,7 @@ class _Parts:
     serving: Scheduler
     reservoir: PromptReservoir
     evaluator: Evaluator
+    meter: LocalityMeter
     context: LifecycleContext
     doorbell: Doorbell
     follow_loop: FollowLoop
@@ -191,13 +194,12 @@ class _Parts:
         settings, shipped = self.settings.neutral, neutral_path()
         if not has_neutral(self.base, self.neutral_folder, settings=settings, shipped=shipped):
             raise Unavailable("The neutral sentences of the base model are not there yet: a server that edits samples them.")
-        view = self.serving.view_of(EMPTY)
-        return load_or_sample_neutral(self.base, self.neutral_folder, settings=settings, view=view, shipped=shipped)
+        return load_or_sample_neutral(self.base, self.neutral_folder, settings=settings, shipped=shipped)
 
     def iterate_neutral(self, hooks: Hooks) -> Iterator[NeutralPart]:
         """The neutral sentences, a first part and then all; sampled if nobody has sampled them yet."""
-        view, settings = self.serving.view_of(EMPTY), self.settings.neutral
-        return iterate_neutral(self.base, self.neutral_folder, settings=settings, view=view, shipped=neutral_path(), hooks=hooks)
+        settings = self.settings.neutral
+        return iterate_neutral(self.base, self.neutral_folder, settings=settings, shipped=neutral_path(), hooks=hooks)
 
     def begin_edits(self, part: NeutralPart, hooks: Hooks, stack: ExitStack) -> "_Editing":
         """All that edits need, and a worker that is not started."""
@@ -207,8 +209,16 @@ class _Parts:
     def prepare_editors(self, part: NeutralPart, hooks: Hooks) -> Editors:
         """The editors for a part of the neutral sentences, with what their first fit needs."""
         view_of, settings = self.serving.view_of, self.settings
+        self.meter.set_sentences(part.neutral.held_out)
         editors = bind_editors(
-            self.base, view_of, part.neutral, self.evaluator, settings, self.reservoir.sample, has_all=part.is_whole
+            self.base,
+            view_of,
+            part.neutral,
+            self.evaluator,
+            settings,
+            self.reservoir.sample,
+            has_all=part.is_whole,
+            meter=self.meter,
         )
         hooks.progress(0.0, "preparing fits")
         # A fit that needs the same waits for it, so that it gives way to answers alone.
@@ -249,6 +259,10 @@ class _Editing:
     def grow(self, part: NeutralPart, hooks: Hooks) -> None:
         """Let later fits use more neutral sentences."""
         self.editors_by_part.grow(self.parts.prepare_editors(part, hooks))
+
+    def calibrate(self, hooks: Hooks) -> None:
+        """Find what the base model is sure of, and its noise floors: acceptance judges by these from then on."""
+        self.parts.meter.calibrate(self.parts.settings.data_dir / "locality", hooks)
 
 
 def _start_preparation(parts: _Parts, stack: ExitStack) -> EditPreparation:

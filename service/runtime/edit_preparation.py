@@ -33,6 +33,9 @@ class Editing(Protocol):
     def grow(self, part: NeutralPart, hooks: Hooks) -> None:
         """Let later fits use more neutral sentences."""
 
+    def calibrate(self, hooks: Hooks) -> None:
+        """Prepare what acceptance judges by, once for a base. Edits are fitted meanwhile."""
+
 
 class EditPreparation:
     """Prepares in a thread of its own, starts the worker, and lets its fits use more sentences as these arrive.
@@ -94,8 +97,10 @@ class EditPreparation:
     def _run(self) -> None:
         while not self._stopping.is_set():
             try:
-                for part in self._sentences(self._hooks):
-                    self._take(part)
+                if self._part is None or not self._part.is_whole:
+                    for part in self._sentences(self._hooks):
+                        self._take(part)
+                self._calibrate()
                 return
             except FitCancelled:
                 return
@@ -117,6 +122,11 @@ class EditPreparation:
             self._editing.grow(part, self._hooks)
         self._part = part
         log.info("ready for edits", fits=_describe(part))
+
+    def _calibrate(self) -> None:
+        if self._editing is not None:
+            self._editing.calibrate(self._hooks)
+            log.info("acceptance is calibrated to the base model")
 
     def _report(self, error: Exception) -> None:
         """Say what failed, without values of an unexpected error."""

@@ -7,7 +7,7 @@ import torch
 
 from service.domain.edit import Edit
 from service.editors.neutral import NeutralSentences
-from service.editors.protocol import EditorContext, no_prompts
+from service.editors.protocol import EditorContext, no_prompts, prepare_nothing
 from service.editors.registry import find_method, names_of
 from service.lifecycle.editors import Editors
 from service.lm.base import Base
@@ -17,6 +17,7 @@ from service.lm.prompts import encode_prompt
 from service.lm.scoring import decode_greedily
 from service.lm.tokenizing import decode_answer
 from service.lm.weights import read_weight
+from service.locality.meter import LocalityMeter
 from service.runtime.evaluator import Evaluator
 from service.runtime.monitor_questions import MonitorQuestions
 from service.settings import Settings
@@ -33,12 +34,13 @@ def bind_editors(
     prompts: Callable[[], Sequence[str]] = no_prompts,
     *,
     has_all: bool = True,
+    meter: LocalityMeter | None = None,
 ) -> Editors:
-    """The server's incremental method and all consolidating methods for one base. `prompts` returns real prompts whose answers a
-    retrain keeps as the base's. `has_all` says whether more neutral sentences will come. Raises Refused if the base cannot be
-    edited as the settings of a method say.
+    """The server's incremental method and all consolidating methods for one base, and the meter of what they change elsewhere.
+    `prompts` returns real prompts whose answers a retrain keeps as the base's. `has_all` says whether more neutral sentences will
+    come. Raises Refused if the base cannot be edited as the settings of a method say.
     """
-    editor_context = EditorContext(base, view_of, neutral, prompts)
+    editor_context = EditorContext(base, view_of, neutral, prompts, prepare_nothing if meter is None else meter.prepare)
 
     def open_editor(name: str) -> Any:
         method = find_method(name)
@@ -55,9 +57,11 @@ def bind_editors(
         return relative_distance(base.model, one, other)
 
     def with_first(count: int) -> Editors:
-        return bind_editors(base, view_of, neutral.first(count), evaluator, settings, prompts, has_all=has_all)
+        return bind_editors(base, view_of, neutral.first(count), evaluator, settings, prompts, has_all=has_all, meter=meter)
 
-    questions = MonitorQuestions(base, view_of, neutral, evaluator.tasks, evaluator.measure_capability_ratio, has_all=has_all)
+    questions = MonitorQuestions(
+        base, view_of, neutral, evaluator.tasks, evaluator.measure_capability_ratio, meter, has_all=has_all
+    )
     return Editors(
         incremental=open_editor(settings.incremental_method),
         consolidating={name: open_editor(name) for name in names_of("consolidating")},
@@ -65,7 +69,7 @@ def bind_editors(
         score=evaluator.score,
         distance=distance,
         monitor_probes=questions.probes(),
-        canary_size=len(neutral.canary),
+        locality=meter,
         neutral_sentences=len(neutral.sentences),
         has_all=has_all,
         with_first=with_first,

@@ -1,19 +1,20 @@
 """The monitor's questions for versions of one base model: a few at a time, each judged against the base or the edit."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 from service.domain.edit import Edit
-from service.editors.neutral import CANDIDATES, NeutralSentences, confident_rows
+from service.editors.neutral import NeutralSentences
+from service.editors.protocol import Hooks
 from service.evaluation.capability.measure import Task
 from service.lifecycle.editors import MonitorProbes, Share
 from service.lm.base import Base
-from service.lm.overlay import EMPTY, Overlay, View
-from service.lm.prompts import Row, encode_row
+from service.lm.overlay import Overlay, View
+from service.lm.prompts import encode_row
 from service.lm.scoring import greedy_matches
+from service.locality.meter import LocalityMeter
 
-ROWS_AT_ONCE = 16  # take a small model 0.25 s on one busy core: the longest time that an answer waits for one batch
-SENTENCES = 100  # the canary's default size, so that the two figures have the same precision
+SENTENCES = 100
 TASKS = 108  # at most, chosen evenly from the server's tasks
 
 Element = TypeVar("Element")
@@ -30,17 +31,18 @@ class MonitorQuestions:
         neutral: NeutralSentences,
         tasks: Sequence[Task],
         capability_ratio: CapabilityRatio,
+        meter: LocalityMeter | None = None,
         *,
         has_all: bool = True,
     ) -> None:
         self._base, self._view_of, self._neutral, self._capability_ratio = base, view_of, neutral, capability_ratio
+        self._meter = meter
         self._has_all = has_all
         self._tasks = choose_evenly(tasks, TASKS)
-        self._inside_rows: list[Row] | None = None
 
     def probes(self) -> MonitorProbes:
         """The questions, in the form that the monitor needs."""
-        return MonitorProbes(answered=self.answered, inside=self.inside, outside=self.outside, capability=self.capability)
+        return MonitorProbes(answered=self.answered, inside=self.inside, capability=self.capability)
 
     def answered(self, overlay: Overlay, edits: Sequence[Edit]) -> list[bool]:
         """Whether each edit's target is the whole greedy answer on each of its surfaces."""
@@ -54,42 +56,22 @@ class MonitorQuestions:
         return [index not in wrong for index in range(len(edits))]
 
     def inside(self, overlay: Overlay, yield_to_answers: Callable[[], None]) -> Share | None:
-        """The share of neutral sentences that a version continues as the base does, of those that fits may use. They are chosen
-        like the canary: the base model is sure of them. None until all that they are chosen from is there, so that the questions
-        never change.
+        """The share of tokens of sentences that fits may use whose likeliest one is kept. None until the sentences are there, so
+        that the questions never change.
         """
-        if not self._has_all and len(self._neutral.sentences) < CANDIDATES * SENTENCES:
+        sentences = self._neutral.sentences[:SENTENCES]
+        if self._meter is None or not sentences or (not self._has_all and len(sentences) < SENTENCES):
             return None
-        if self._inside_rows is None:
-            ids = [sentence.ids for sentence in self._neutral.sentences]
-            self._inside_rows = confident_rows(self._base, self._view_of(EMPTY), ids, SENTENCES, yield_to_answers)
-        return self._share(overlay, self._inside_rows, yield_to_answers)
-
-    def outside(self, overlay: Overlay, yield_to_answers: Callable[[], None]) -> Share | None:
-        """The share of the canary, which no fit sees, that a version continues as the base does."""
-        return self._share(overlay, self._neutral.canary, yield_to_answers)
+        kept = self._meter.compare_prose(overlay, sentences, Hooks(yield_to_answers=yield_to_answers))
+        return None if kept is None else Share(kept.kept, kept.n)
 
     def capability(self, overlay: Overlay, yield_to_answers: Callable[[], None]) -> Share | None:
         """The capability on a fixed part of the server's tasks, as a share of the base model's."""
         score = self._capability_ratio(overlay, self._tasks, yield_to_answers) if self._tasks else None
         return None if score is None else Share(score, len(self._tasks))
 
-    def _share(self, overlay: Overlay, rows: Sequence[Row], yield_to_answers: Callable[[], None]) -> Share | None:
-        if not rows:
-            return None
-        view, right = self._view_of(overlay), 0
-        for batch in split_batches(rows, ROWS_AT_ONCE):
-            right += sum(greedy_matches(view, batch, overlay.adapter))
-            yield_to_answers()
-        return Share(right / len(rows), len(rows))
-
 
 def choose_evenly(elements: Sequence[Element], most: int) -> tuple[Element, ...]:
     """At most `most` elements, evenly spaced; always the same ones."""
     count = min(most, len(elements))
     return tuple(elements[index * len(elements) // count] for index in range(count))
-
-
-def split_batches(elements: Sequence[Element], size: int) -> Iterator[Sequence[Element]]:
-    """The elements in batches of `size`; the last batch may be smaller."""
-    return (elements[start : start + size] for start in range(0, len(elements), size))

@@ -124,6 +124,13 @@ def read_requests_by_id(connection: Connection, edit_ids: Collection[str]) -> di
     return {edit_id: request for _, edit_id, request in sorted(found, key=lambda one: one[0])}
 
 
+def read_texts_after(connection: Connection, seq: int) -> Iterator[tuple[int, str, str]]:
+    """The sequence number, the id, and the prompt and subject as one text, of every edit after `seq`, in order."""
+    columns = (t.edits.c.seq, t.edits.c.id, t.edits.c.prompt, t.edits.c.subject)
+    for row in connection.execute(sa.select(*columns).where(t.edits.c.seq > seq).order_by(t.edits.c.seq)):
+        yield row.seq, row.id, row.prompt if row.subject is None else f"{row.prompt}\n{row.subject}"
+
+
 def read_page(
     connection: Connection, *, statuses: Collection[EditStatus] = (), limit: int, after_seq: int | None = None
 ) -> list[Edit]:

@@ -23,21 +23,27 @@ Source = Literal["gate", "monitor"]
 ROWS_KEPT = 20  # per version, name and source
 
 RETENTION = "retention"
-INSIDE = "locality_inside"
-OUTSIDE = "locality_outside"
+NEAR, SAME_SUBJECT, GIVEN, FAR, PROSE = "near", "same_subject", "given", "far", "prose"
+INSIDE = "prose_inside"
 CAPABILITY = "capability"
-NAMES = (RETENTION, INSIDE, OUTSIDE, CAPABILITY)
-FIGURE_COLUMNS = ("name", "score", "n", "how")
+NAMES = (RETENTION, NEAR, SAME_SUBJECT, GIVEN, FAR, PROSE, INSIDE, CAPABILITY)
+FIGURE_COLUMNS = ("name", "score", "n", "how", "low", "high", "floor")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Figure:
-    """One measured share of `n` questions. `how` is the method as a sentence."""
+    """One measured share of `n` questions. `how` is the method as a sentence.
+
+    `low` and `high` bound its 95 % interval, and `floor` is the share that the base model keeps of itself; None: unknown.
+    """
 
     name: str
     score: float
     n: int
     how: str
+    low: float | None = None
+    high: float | None = None
+    floor: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

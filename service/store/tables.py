@@ -320,11 +320,14 @@ measurements = sa.Table(
     sa.Column("id", sa.String(36), primary_key=True),
     sa.Column("version", sa.BigInteger, nullable=False),
     sa.Column("source", sa.String(16), nullable=False),
-    sa.Column("name", sa.String(32), nullable=False),  # retention, locality_inside, locality_outside, capability
+    sa.Column("name", sa.String(32), nullable=False),  # a name of `measurements.NAMES`
     sa.Column("score", sa.Float(53), nullable=False),
     sa.Column("n", sa.Integer, nullable=False),
     sa.Column("how", sa.Text, nullable=False),
     sa.Column("at", UtcDateTime, nullable=False),
+    sa.Column("low", sa.Float(53)),
+    sa.Column("high", sa.Float(53)),
+    sa.Column("floor", sa.Float(53)),
     one_of("source", MEASURED_BY),
     # The last figure of a name at or before a version.
     sa.Index("ix_measurements_name_version_at_id", "name", "version", "at", "id"),

@@ -16,6 +16,7 @@ from service.runtime.server import uvicorn_config
 from service.settings import Settings
 from tests.api.uvicorn_thread import serve_in_thread
 from tests.hooks import find_hooked_modules
+from tests.no_limits import NO_LIMITS
 
 WAIT_S = 30
 
@@ -54,13 +55,13 @@ class LiveServer:
 
 
 def tiny_settings(model: Path, data_dir: Path, **more: Any) -> Settings:
-    """Settings for a random model: few neutral sentences, and a canary that refuses no version."""
+    """Settings for a random model: few neutral sentences, and acceptance that refuses no version."""
     return Settings(
         model=str(model),
         data_dir=data_dir,
         port=0,
-        neutral={"sentences": 24, "canary": 8, "tokens": 12},  # type: ignore[arg-type]
-        window={"canary_fall": 1, "canary_floor": 0, "soft": 40, "hard": 60},  # type: ignore[arg-type]
+        neutral={"sentences": 24, "held_out": 24, "tokens": 12},  # type: ignore[arg-type]
+        window={**NO_LIMITS, "soft": 40, "hard": 60},  # type: ignore[arg-type]
         **more,
     )
 

@@ -14,6 +14,7 @@ from service.api.wait_limit import WaitLimit
 from service.domain.edit import EditStatus
 from service.settings import Limits, Settings
 from tests.api.live_server import LiveServer, live_server, tiny_settings
+from tests.no_limits import NO_LIMITS
 
 UNSETTLED = (EditStatus.QUEUED, EditStatus.APPLYING, EditStatus.DEFERRED)
 FEW = Limits(waiting_calls=3, waiting_calls_per_client=2, concurrent_requests=6)
@@ -23,7 +24,7 @@ FEW = Limits(waiting_calls=3, waiting_calls_per_client=2, concurrent_requests=6)
 def held(tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[LiveServer]:
     """A server whose edits are deferred, count as unsettled, and wait for a retrain that no rule makes due."""
     monkeypatch.setattr(EditStatus, "is_settled", property(lambda status: status not in UNSETTLED))
-    window = {"deferred": 1_000_000, "deferred_s": 1e9, "canary_fall": 1, "canary_floor": 0}
+    window = {"deferred": 1_000_000, "deferred_s": 1e9, **NO_LIMITS}
     settings = tiny_settings(tiny_model, tmp_path, method="locft", limits=FEW)
     with live_server(settings.model_copy(update={"window": type(settings.window)(**window)})) as running:  # type: ignore[arg-type]
         yield running

@@ -23,7 +23,7 @@ from tests.lifecycle.local_service import PATIENT, LocalService, new_local_servi
 
 @dataclass
 class FakeProbes:
-    """Probes of the ledger's overlays that record the prompts asked. `inside` is the score of every locality share."""
+    """Probes of the ledger's overlays that record the prompts asked. `inside` is the share kept of the sentences of fits."""
 
     prompts: list[tuple[str, ...]] = field(default_factory=list)
     shares: list[str] = field(default_factory=list)
@@ -36,7 +36,6 @@ class FakeProbes:
         return MonitorProbes(
             answered=self.answered,
             inside=self._share("inside"),
-            outside=self._share("outside"),
             capability=self._share("capability"),
         )
 
@@ -133,9 +132,9 @@ def test_locality_and_capability_are_measured_once_a_version(local: LocalService
 
     run_rounds(local, 3)
 
-    assert probes.shares.count("inside") == probes.shares.count("outside") == 1
+    assert probes.shares.count("inside") == 1
     figures = monitor_figures(local)
-    assert (figures["locality_inside"].score, figures["locality_inside"].n) == (0.75, 50)
+    assert (figures["prose_inside"].score, figures["prose_inside"].n) == (0.75, 50)
     assert "capability" not in figures
 
 
@@ -159,8 +158,8 @@ def test_a_round_ends_on_its_version_although_the_head_moves(local: LocalService
         own = measurements.read_latest(connection, round_version)
         of_head = measurements.read_nearest(connection, local.head.number)
     assert local.head.number > round_version
-    assert (own["locality_inside"].score, own["capability"].score) == (0.75, 0.9)
-    assert of_head["locality_inside"] == own["locality_inside"]
+    assert (own["prose_inside"].score, own["capability"].score) == (0.75, 0.9)
+    assert of_head["prose_inside"] == own["prose_inside"]
 
 
 def test_under_a_stream_of_edits_the_cadence_still_gets_capability(local: LocalService, probes: FakeProbes) -> None:
@@ -205,7 +204,7 @@ def test_a_purge_in_the_middle_of_a_round_does_not_end_the_monitor(local: LocalS
 
     while monitor.step():
         pass
-    assert {"locality_inside", "retention"} <= monitor_figures(local).keys()
+    assert {"prose_inside", "far", "retention"} <= monitor_figures(local).keys()
 
 
 def test_nothing_is_asked_before_the_pause_is_over_or_without_probes(
@@ -224,7 +223,7 @@ def test_nothing_is_asked_before_the_pause_is_over_or_without_probes(
 
 def test_the_cadence_reads_the_figures_of_the_monitor(local: LocalService, probes: FakeProbes) -> None:
     local.live(("a", "1"), ("b", "2"))
-    probes.inside, probes.forgotten = 0.6, {"a"}
+    local.ledger.far, probes.forgotten = (lambda size: 0.6), {"a"}
 
     run_rounds(local)
 

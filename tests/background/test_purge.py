@@ -260,12 +260,12 @@ def test_the_scores_of_versions_do_not_name_a_purged_edit(make_service: MakeServ
     secret = post_and_retract_secret(local)
     with local.store.write() as connection:
         for number in (1, 5):
-            scores = {"canary": 1.0, "lost": [secret, "another"]}
+            scores = {"retention": 1.0, "lost": [secret, "another"]}
             connection.execute(sa.update(t.versions).where(t.versions.c.number == number).values(scores=scores))
 
     purge_edits(local, secret)
 
-    assert local.head.scores == {"canary": 1.0, "lost": ["another"]}
+    assert local.head.scores == {"retention": 1.0, "lost": ["another"]}
     assert secret not in _without_events(local)
 
 

@@ -15,6 +15,7 @@ from service.evaluation.merging import merge_results
 from service.runtime.open_version import open_version
 from tests.api.live_server import LiveServer, tiny_settings
 from tests.builders import save_model
+from tests.no_limits import NO_LIMITS
 
 ROWS = [
     {
@@ -181,10 +182,10 @@ def test_the_protocol_runs_on_a_temporary_store(
 ) -> None:
     configured = tmp_path / "configured"
     monkeypatch.setenv("ERRATA_NEUTRAL__SENTENCES", "24")
-    monkeypatch.setenv("ERRATA_NEUTRAL__CANARY", "8")
+    monkeypatch.setenv("ERRATA_NEUTRAL__HELD_OUT", "24")
     monkeypatch.setenv("ERRATA_NEUTRAL__TOKENS", "12")
-    monkeypatch.setenv("ERRATA_WINDOW__CANARY_FALL", "1")
-    monkeypatch.setenv("ERRATA_WINDOW__CANARY_FLOOR", "0")
+    for name, limit in NO_LIMITS.items():
+        monkeypatch.setenv(f"ERRATA_WINDOW__{name.upper()}", str(limit))
     out = tmp_path / "report.json"
 
     result = run("--model", tiny_model, "--data-dir", configured, "--data", data, "--limit", 1, "--apply", "--out", out)

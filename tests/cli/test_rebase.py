@@ -11,6 +11,7 @@ from service.cli.main import app
 from service.cli.options import FAILED, USAGE
 from tests.api.live_server import live_server, tiny_settings
 from tests.builders import make_model, make_tokenizer, save_model
+from tests.no_limits import NO_LIMITS
 
 runner = CliRunner()
 MOSS, COAL = "The colour of moss is", "The colour of coal is"
@@ -20,11 +21,11 @@ MOSS, COAL = "The colour of moss is", "The colour of coal is"
 def small_settings(monkeypatch: pytest.MonkeyPatch) -> None:
     """The settings of a random model, also for the local server. No log lines of this process in the output."""
     monkeypatch.setattr(options, "configure_logging", lambda level: None)
-    neutral = {"SENTENCES": "24", "CANARY": "8", "TOKENS": "12"}
+    neutral = {"SENTENCES": "24", "HELD_OUT": "24", "TOKENS": "12"}
     for name, value in {f"NEUTRAL__{name}": value for name, value in neutral.items()}.items():
         monkeypatch.setenv(f"ERRATA_{name}", value)
-    monkeypatch.setenv("ERRATA_WINDOW__CANARY_FALL", "1")
-    monkeypatch.setenv("ERRATA_WINDOW__CANARY_FLOOR", "0")
+    for name, limit in NO_LIMITS.items():
+        monkeypatch.setenv(f"ERRATA_WINDOW__{name.upper()}", str(limit))
 
 
 def run(data: Path, *arguments: str, typed: str | None = None) -> Result:

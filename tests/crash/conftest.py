@@ -8,6 +8,7 @@ import pytest
 
 from benchmarks.servers import Zygote
 from tests.builders import save_model
+from tests.no_limits import NO_LIMITS
 
 
 @pytest.fixture(scope="package")
@@ -27,7 +28,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """Settings for a random model of four narrow blocks: it learns a line in a few steps if it may take large ones."""
     return {
         "model": str(save_model(tmp_path_factory.mktemp("model"))),
-        "neutral": {"sentences": 40, "canary": 10, "tokens": 12},
-        "window": {"canary_fall": 1.0, "canary_floor": 0.0},
+        "neutral": {"sentences": 40, "held_out": 30, "tokens": 12},
+        "window": NO_LIMITS,
         "baft": {"preserve_weight": 0.1},
     }

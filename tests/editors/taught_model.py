@@ -13,23 +13,23 @@ from service.editors.neutral import NeutralSentences, make_sentence
 from service.editors.protocol import FitItem
 from service.lm.base import Base, build_base
 from service.lm.overlay import Overlay, View, make_view
-from service.lm.prompts import collate, encode_row, row_from_ids
+from service.lm.prompts import collate, encode_row
 from tests.builders import make_model, make_tokenizer
 
 FACTS = {"red is": "A", "sky is": "B", "sea is": "C", "cat is": "D", "dog is": "E", "sun is": "F", "ice is": "G", "oak is": "H"}
-# What the taught base wrote, as token ids; for the canary also the length of the prompt.
+# What the taught base wrote, as token ids.
 SENTENCES = [
     [0, 71, 114, 69, 88, 1],
     [0, 87, 89, 82, 266, 225, 42, 143, 1],
     [0, 77, 71, 73, 28, 87, 187, 72, 266, 225],
 ]
-CANARY = [
-    ([0, 77, 71, 73, 266, 225, 43, 1], 4),
-    ([0, 72, 83, 75, 266, 225, 41, 1], 5),
-    ([0, 87, 79, 93, 266, 225, 38, 1], 5),
-    ([0, 87, 89, 82, 266, 225, 42, 1], 4),
-    ([0, 87, 73, 69, 266, 225, 39, 1], 5),
-    ([0, 86, 73, 72, 266, 225, 37, 1], 5),
+HELD_OUT = [
+    [0, 77, 71, 73, 266, 225, 43, 1],
+    [0, 72, 83, 75, 266, 225, 41, 1],
+    [0, 87, 79, 93, 266, 225, 38, 1],
+    [0, 87, 89, 82, 266, 225, 42, 1],
+    [0, 87, 73, 69, 266, 225, 39, 1],
+    [0, 86, 73, 72, 266, 225, 37, 1],
 ]
 SMALL = {"rank": 4, "learning_rate": 2e-2, "preserve_rows": 4, "preserve_pool": 8}
 
@@ -62,8 +62,8 @@ def neutral() -> NeutralSentences:
     The base knows little more than its facts, and many draws hold facts that the edits change.
     """
     base = taught_base()
-    canary = tuple(row_from_ids(base, ids, cut) for ids, cut in CANARY)
-    return NeutralSentences(base, tuple(make_sentence(base, ids) for ids in SENTENCES), canary)
+    sentences, held_out = (tuple(make_sentence(base, ids) for ids in part) for part in (SENTENCES, HELD_OUT))
+    return NeutralSentences(base, sentences, held_out)
 
 
 def view_of(overlay: Overlay) -> View:

@@ -10,14 +10,12 @@ import torch
 from service.editors import protocol
 from service.editors.baft.fit import fit_baft
 from service.editors.baft.warm_up import warm_up
-from service.editors.canary import canary_share
 from service.editors.neutral import NeutralSentences
 from service.editors.protocol import FitCancelled, Hooks
 from service.lm.overlay import EMPTY, Overlay
 from service.runtime.editors import bind_editors
 from service.runtime.evaluator import Evaluator
 from service.settings import Settings
-from tests.builders import make_adapter
 from tests.editors.taught_model import SMALL, item, neutral, settings, taught_base, view_of
 
 AT_ONCE = 2  # rows of one step
@@ -32,7 +30,7 @@ def few_rows_at_once(monkeypatch):
 
 def fresh() -> NeutralSentences:
     """The neutral sentences with nothing prepared."""
-    return NeutralSentences(taught_base(), neutral().sentences, neutral().canary)
+    return NeutralSentences(taught_base(), neutral().sentences, neutral().held_out)
 
 
 def retrained(factor: float = 1.5) -> Overlay:
@@ -71,9 +69,9 @@ def test_a_warm_up_gives_way_before_every_few_rows():
 
     prepare(neutral_sentences, retrained(), Hooks(yield_to_answers=lambda: gave.append(1)))
 
-    sentences, canary = (math.ceil(len(rows) / AT_ONCE) for rows in (neutral_sentences.sentences, neutral_sentences.canary))
-    assert min(sentences, canary) > 1
-    assert len(gave) == 2 * sentences + canary  # inputs and outputs of the upper blocks; the canary
+    sentences = math.ceil(len(neutral_sentences.sentences) / AT_ONCE)
+    assert sentences > 1
+    assert len(gave) == 2 * sentences  # inputs and outputs of the upper blocks
 
 
 @pytest.mark.parametrize("steps", [0, 1, 3, 4])
@@ -98,12 +96,6 @@ def test_a_fit_gives_the_same_tensors_with_and_without_a_warm_up():
     for block, each in left.interventions.items():
         for name, tensor in each.tensors().items():
             assert torch.equal(tensor, right.interventions[block].tensors()[name])
-
-
-@pytest.mark.parametrize("adapter", [None, make_adapter((1, 2), scale=0.1)])
-def test_measuring_the_canary_can_be_cancelled(adapter):
-    with pytest.raises(FitCancelled):
-        canary_share(fresh(), view_of(EMPTY), Overlay({}, adapter), Hooks(is_cancelled=lambda: True))
 
 
 def test_preparing_for_edits_after_a_retrain_gives_way(tmp_path):

@@ -1,4 +1,4 @@
-"""Neutral sentences, the canary, and the rows a fit takes from an item."""
+"""Neutral sentences, those that are held out, and the rows a fit takes from an item."""
 
 import json
 from dataclasses import replace
@@ -9,20 +9,18 @@ import torch
 
 from service.editors.baft.basis_report import basis_report, running_mean_report, squared_variation
 from service.editors.baft.fit import fit_baft
-from service.editors.canary import canary_share
 from service.editors.examples import add_prefix, item_rows, locality_rows, make_mention_test
 from service.editors.neutral import NeutralSentences, cuts_of
 from service.editors.neutral_settings import NeutralSettings
 from service.editors.neutral_store import load_or_sample_neutral
 from service.editors.protocol import FitItem
 from service.lm.intervention import Adapter, Balance
-from service.lm.overlay import EMPTY, Overlay, View, make_view
+from service.lm.overlay import EMPTY, View, make_view
 from service.lm.prompts import encode_row
-from service.lm.scoring import greedy_matches
 from tests.builders import make_adapter, make_base
 from tests.editors.taught_model import item, neutral, settings, taught_base, view_of
 
-SETTINGS = NeutralSettings(sentences=100, canary=4, tokens=10)
+SETTINGS = NeutralSettings(sentences=100, held_out=12, tokens=10)
 
 
 def load(folder: Path, chosen: NeutralSettings = SETTINGS) -> NeutralSentences:
@@ -36,14 +34,14 @@ def test_neutral_sentences_are_sampled_once_and_then_read(tmp_path):
     second = load(tmp_path)
 
     assert second.sentences == first.sentences
-    assert second.canary == first.canary
+    assert second.held_out == first.held_out
     assert path.stat().st_mtime_ns == written
 
 
 def test_a_damaged_file_is_sampled_again_to_the_same_sentences(tmp_path):
     first = load(tmp_path)
     (path,) = tmp_path.iterdir()
-    path.write_text('{"sentences": [[1, "x"]], "canary": []}')
+    path.write_text('{"sentences": [[1, "x"]], "held_out": []}')
 
     assert load(tmp_path).sentences == first.sentences
     assert json.loads(path.read_text())["sentences"]
@@ -56,30 +54,12 @@ def test_other_settings_have_a_file_of_their_own(tmp_path):
     assert len(list(tmp_path.iterdir())) == 2
 
 
-def test_no_learned_sentence_begins_with_a_canary_row(tmp_path):
+def test_no_sentence_that_is_held_out_is_learned(tmp_path):
     drawn = load(tmp_path)
-    starts = {row.prompt_ids for row in drawn.canary}
 
-    assert drawn.canary
-    assert not any(
-        sentence.ids[: len(start)] == start and sentence.ids == start for sentence in drawn.sentences for start in starts
-    )
+    assert len(drawn.held_out) == SETTINGS.held_out
+    assert not {sentence.ids for sentence in drawn.sentences} & {sentence.ids for sentence in drawn.held_out}
     assert len({sentence.ids for sentence in drawn.sentences}) == len(drawn.sentences)
-
-
-def test_the_base_has_a_canary_share_of_one(tmp_path):
-    drawn = load(tmp_path)
-
-    assert canary_share(drawn, view_of(EMPTY), EMPTY) == 1.0
-    assert canary_share(drawn, view_of(EMPTY), Overlay({}, make_adapter((1, 2), scale=0.0))) == 1.0
-    assert canary_share(drawn, view_of(EMPTY), Overlay({}, make_adapter((1, 2), scale=30.0))) < 1.0
-
-
-def test_the_cached_canary_gives_the_share_of_plain_decoding(tmp_path):
-    drawn, adapter = load(tmp_path), make_adapter((1, 2), scale=30.0)
-    plain = greedy_matches(view_of(EMPTY), drawn.canary, adapter)
-
-    assert canary_share(drawn, view_of(EMPTY), Overlay({}, adapter)) == pytest.approx(sum(plain) / len(plain))
 
 
 def test_sentences_are_cut_before_a_word_and_never_before_the_start_or_the_end():

@@ -13,6 +13,7 @@ from tests.api.edge_server import connect
 from tests.api.live_server import LiveServer, live_server, tiny_settings
 from tests.builders import save_model
 from tests.hostile.mutator import MARK, HostileRequest, attacks
+from tests.no_limits import NO_LIMITS
 
 SEED = 20261121
 COUNT = 1_500
@@ -23,7 +24,7 @@ LARGEST_PROBLEM = 2_048
 def target(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
     """A server whose edits wait for a retrain: what is sound among the attacks costs no fit. Retrains that are asked for run."""
     model = save_model(tmp_path_factory.mktemp("model") / "tiny", "llama")
-    window = {"deferred": 1_000_000, "deferred_s": 1e9, "canary_fall": 1, "canary_floor": 0}
+    window = {"deferred": 1_000_000, "deferred_s": 1e9, **NO_LIMITS}
     settings = tiny_settings(model, tmp_path_factory.mktemp("data"), method="locft")
     with live_server(settings.model_copy(update={"window": type(settings.window)(**window)})) as running:  # type: ignore[arg-type]
         yield running

@@ -7,7 +7,7 @@ fit took it or not.
 
 import json
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -67,8 +67,8 @@ class Ledger:
     failing_targets: set[str] = field(default_factory=set)  # a fit of such a target fails
     displacing_targets: set[str] = field(default_factory=set)  # a fit of such a target loses every item of the window
     forgotten_targets: set[str] = field(default_factory=set)  # such a target is lost whenever it is replayed
-    canary: Callable[[int], float] = lambda size: 1.0
-    harms: dict[str, float] = field(default_factory=dict)  # by target: what the canary loses where it is answered
+    far: Callable[[int], float] = lambda size: 1.0  # the share of far answers kept with a window of that size
+    harms: dict[str, float] = field(default_factory=dict)  # by target: what the far answers lose where it is answered
     during_fit: Callable[[str], None] = lambda method: None
     after_fit: Callable[[str], None] = lambda method: None
     fits: list[tuple[str, tuple[str, ...], int]] = field(default_factory=list)
@@ -88,7 +88,7 @@ class Ledger:
             score=self.score,
             distance=distance,
             monitor_probes=self.monitor_probes,
-            canary_size=100,
+            locality=LedgerLocality(self),
         )
 
     def baft(self, parent: Overlay, new: Sequence[FitItem], window: Sequence[FitItem], seed: int, hooks: Hooks) -> FitResult:
@@ -136,10 +136,28 @@ class Ledger:
         reports = {item.edit.id: {"method": method, "taken": item.edit.id not in lost} for item in new}
         item_count = len(new) + len(window)
         self.after_fit(method)
+        return FitResult(overlay, reports, tuple(lost), {"retention": 1.0 - len(set(lost)) / max(1, item_count)})
+
+
+@dataclass(frozen=True)
+class LedgerLocality:
+    """A hundred far answers, of which a version keeps what the ledger says."""
+
+    ledger: Ledger
+    subjects: Collection[str] = ()
+
+    def measure(
+        self, overlay: Overlay, parent: Overlay, edits: Sequence[Edit], edited: Collection[str], hooks: Hooks
+    ) -> dict[str, Any]:
+        kept = self._kept(overlay)
+        lost = max(0.0, self._kept(parent) - kept)
+        return {"far": {"kept": kept, "n": 100, "interval": [0.0, 1.0], "floor": 1.0, "newly_lost": lost}}
+
+    def _kept(self, overlay: Overlay) -> float:
+        if overlay.adapter is None and not overlay.tensors:
+            return 1.0
         answers = {**tensors_of(overlay), **window_of(overlay)}
-        harm = sum(self.harms.get(target, 0.0) for target in answers.values())
-        scores = {"canary": self.canary(len(window_of(overlay))) - harm, "retention": 1.0 - len(set(lost)) / max(1, item_count)}
-        return FitResult(overlay, reports, tuple(lost), scores)
+        return self.ledger.far(len(window_of(overlay))) - sum(self.ledger.harms.get(target, 0.0) for target in answers.values())
 
 
 def distance(first: Overlay, second: Overlay) -> float:

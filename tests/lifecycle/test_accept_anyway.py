@@ -21,7 +21,7 @@ from tests.lifecycle.local_service import MANUAL, PATIENT, LocalService, log_tex
 
 S = EditStatus
 HARMFUL, WORSE = "nonsense", "worse nonsense"
-LIMITS = AcceptanceLimits(canary_fall=0.05, canary_floor=0.8, retrain_fall=0.1)
+LIMITS = AcceptanceLimits(far_fall=0.05, far_loss=0.2, retrain_fall=0.1)
 
 
 @pytest.fixture
@@ -47,7 +47,7 @@ def test_an_edit_is_published_against_a_refusal_which_edit_version_event_and_log
     assert local.edit(edit).accepted_anyway
     scores = local.head.scores
     assert scores["accepted"] == "anyway"
-    assert scores["refused"]["figures"]["canary"]["value"] == pytest.approx(0.6)
+    assert scores["refused"]["figures"]["far"]["value"] == pytest.approx(0.4)
     assert local.events_of(edit)[0]["data"]["accept"] == "anyway"
     assert local.events_of(edit)[-1]["data"] == {"accepted": "anyway"}
     with local.store.read() as connection:
@@ -67,7 +67,7 @@ def test_an_edit_that_acceptance_allows_is_not_said_to_be_accepted_anyway(local:
 
 
 def test_no_request_publishes_a_score_that_is_not_finite(local: LocalService) -> None:
-    local.ledger.canary = lambda size: math.nan
+    local.ledger.far = lambda size: math.nan
 
     (edit,) = force(local, ("b", HARMFUL))
 
@@ -146,7 +146,7 @@ def test_a_later_judged_edit_answers_for_its_own_fall_and_not_for_the_harm_befor
     small, large = local.live(("c", "small"), ("d", "large"))
 
     assert local.statuses([small, large]) == [S.APPLIED, S.DEFERRED]
-    assert local.head.scores["conceded"] == pytest.approx({"canary": 0.4})
+    assert local.head.scores["conceded"] == pytest.approx({"far_total": 0.4})
 
 
 def test_the_floor_still_bounds_a_stream_of_judged_edits_after_one_accepted_anyway(tmp_path: Path) -> None:
@@ -157,7 +157,7 @@ def test_the_floor_still_bounds_a_stream_of_judged_edits_after_one_accepted_anyw
     made = local.live(*((f"p{number}", f"small {number}") for number in range(9)))
 
     assert local.statuses(made) == [S.APPLIED] * 5 + [S.DEFERRED] * 4
-    assert "under the floor of 0.4" in str(local.edit(made[-1]).error)
+    assert "60% may" in str(local.edit(made[-1]).error)
     local.close()
 
 
@@ -168,12 +168,12 @@ def test_after_its_retraction_nothing_is_conceded_any_more(local: LocalService) 
     local.retract(edit)
     local.worker.drain()
 
-    assert (local.statuses([edit]), local.head.scores["canary"]) == ([S.RETRACTED], 1.0)
+    assert (local.statuses([edit]), local.head.scores["locality"]["far"]["kept"]) == ([S.RETRACTED], 1.0)
     assert "conceded" not in local.head.scores
 
 
 def test_edits_on_tensors_with_an_empty_window_are_judged_against_these_tensors(tmp_path: Path) -> None:
-    local = new_local_service(tmp_path, settings=LifecycleSettings(cadence=MANUAL, acceptance=replace(LIMITS, canary_floor=0.0)))
+    local = new_local_service(tmp_path, settings=LifecycleSettings(cadence=MANUAL, acceptance=replace(LIMITS, far_loss=1.0)))
     local.ledger.harms = {"costly": 0.09}
     local.post(("a", "costly"), method="locft")
     retrained(local)
@@ -227,7 +227,7 @@ def test_a_retrain_is_published_though_the_window_on_its_tensors_costs_more_than
 
     assert (job.status, local.statuses(made)) == ("done", [S.CONSOLIDATED, S.APPLIED])
     assert local.head.scores["accepted"] == "anyway"
-    assert local.head.scores["conceded"] == pytest.approx({"canary": 0.8})
+    assert local.head.scores["conceded"] == pytest.approx({"far_total": 0.8})
     assert local.edit(made[1]).accepted_anyway
 
 

@@ -103,13 +103,13 @@ def test_an_edit_fails_after_three_broken_fits_and_the_queue_goes_on(local: Loca
 
 
 def test_after_a_refused_batch_its_older_half_is_applied(local: LocalService) -> None:
-    local.ledger.canary = lambda size: 1.0 if size <= 2 else 0.5
+    local.ledger.far = lambda size: 1.0 if size <= 2 else 0.5
     made = local.post(("a", "1"), ("b", "2"), ("c", "3"), ("d", "4"))
 
     local.worker.drain()
 
     assert local.statuses(made) == [S.APPLIED, S.APPLIED, S.DEFERRED, S.DEFERRED]
-    assert "0.500" in str(local.edit(made[2]).error)
+    assert "50%" in str(local.edit(made[2]).error)
 
 
 def test_a_full_window_makes_edits_wait_for_the_retrain_that_is_due(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from tests.lifecycle.local_service import MANUAL, PATIENT, LocalService, local_s
 
 S = EditStatus
 HARMFUL = "nonsense"
-LIMITS = AcceptanceLimits(canary_fall=0.05, canary_floor=0.8)
+LIMITS = AcceptanceLimits(far_fall=0.05, far_loss=0.2)
 
 
 @pytest.fixture
@@ -51,8 +51,8 @@ def test_a_refused_edit_keeps_the_reason_the_figures_and_the_version_it_was_trie
 
         kept = deferral_of(local, edit)
 
-    assert "from 1.000 to 0.700" in kept.reason
-    assert kept.figures["canary"] == pytest.approx({"value": 0.7, "limit": 0.95, "before": 1.0})
+    assert "30%" in kept.reason
+    assert kept.figures["far"] == pytest.approx({"value": 0.3, "limit": 0.05})
     assert (kept.tried_on, kept.tries) == (1, 1)
     assert kept.tried_at is not None and kept.tried_at >= edit.created_at
 
@@ -81,7 +81,7 @@ def test_an_edit_that_found_the_window_full_was_not_tried(tmp_path: Path) -> Non
 def test_each_refused_retrain_is_one_more_try_of_the_deferred_edits_in_it(local: LocalService) -> None:
     (edit,) = local.live(("b", HARMFUL))
     first = deferral_of(local, edit)
-    local.ledger.canary = lambda size: 0.5  # whatever is trained
+    local.ledger.far = lambda size: 0.5  # whatever is trained
 
     job = retrained(local)
 
@@ -89,7 +89,7 @@ def test_each_refused_retrain_is_one_more_try_of_the_deferred_edits_in_it(local:
     assert job.status == "failed"
     assert (first.tries, second.tries) == (1, 2)
     assert "a retrain with it was not accepted" in second.reason
-    assert second.figures["canary"]["value"] == pytest.approx(0.2)
+    assert second.figures["far"]["value"] == pytest.approx(0.8)
     assert local.edit(edit).error == second.reason
 
 
@@ -126,8 +126,8 @@ def test_a_deferral_is_logged_once_with_its_figures_and_without_the_edit_s_texts
 
     (line,) = [line for line in lines if line["event"] == "deferred"]
     assert (line["edit"], line["tried_on_version"], line["tries"]) == (edit.id, 0, 1)
-    assert line["figures"]["canary"]["value"] == pytest.approx(0.7)
-    assert "0.700" in line["reason"]
+    assert line["figures"]["far"]["value"] == pytest.approx(0.3)
+    assert "30%" in line["reason"]
     assert "secret" not in str(lines) and HARMFUL not in str(lines)
 
 

@@ -11,6 +11,7 @@ from service.background.monitor import Monitor
 from service.domain.acceptance import AcceptanceLimits
 from service.lifecycle.editors import Editors
 from service.lifecycle.settings import LifecycleSettings
+from service.locality.meter import LocalityMeter
 from service.runtime.editors import bind_editors
 from service.runtime.evaluator import Evaluator
 from service.settings import Settings
@@ -18,9 +19,10 @@ from service.store import measurements
 from service.store.versions import read_page
 from tests.editors.taught_model import SMALL, neutral, taught_base, view_of
 from tests.lifecycle.local_service import PATIENT, LocalService, new_local_service, retrained
+from tests.no_limits import NO_LIMITS
 
 EDITS = (("red is", "B"), ("sky is", "C"), ("sea is", "D"), ("cat is", "E"))
-ACCEPTANCE = AcceptanceLimits(canary_fall=1.0, canary_floor=0.0)
+ACCEPTANCE = AcceptanceLimits(**NO_LIMITS)
 
 
 class Real:
@@ -29,7 +31,9 @@ class Real:
     def editors(self) -> Editors:
         locft = {"learning_rate": 5e-3, "epochs": 60, "preserve_rows": 4, "preserve_pool": 8}
         settings = Settings(baft=SMALL, locft=locft)  # type: ignore[arg-type]
-        return bind_editors(taught_base(), view_of, neutral(), Evaluator(taught_base(), view_of), settings)
+        meter = LocalityMeter(taught_base(), view_of, ())
+        meter.set_sentences(neutral().held_out)
+        return bind_editors(taught_base(), view_of, neutral(), Evaluator(taught_base(), view_of), settings, meter=meter)
 
 
 def real_service(folder: Path, **more: float) -> LocalService:
@@ -87,9 +91,7 @@ def test_the_monitor_asks_the_edits_and_the_sentences_of_a_real_head(tmp_path: P
     with local.store.read() as connection:
         (head, *_) = read_page(connection, limit=1)
         found = measurements.read_latest(connection, head.number)
-    assert {name: one.source for name, one in found.items()} == dict.fromkeys(
-        ("retention", "locality_inside", "locality_outside"), "monitor"
-    )
+    assert {name: one.source for name, one in found.items()} == dict.fromkeys(("retention", "prose_inside", "prose"), "monitor")
     assert (found["retention"].score, found["retention"].n) == (1.0, 2)
-    assert found["locality_outside"].score == pytest.approx(head.scores["canary"])
+    assert found["prose"].score == pytest.approx(head.scores["locality"]["prose"]["kept"])
     local.close()

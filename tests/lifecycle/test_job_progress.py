@@ -28,6 +28,6 @@ def test_the_progress_of_a_job_of_several_fits_never_goes_back(local: LocalServi
 
 
 def test_counts_among_the_scores_are_said_in_the_log_too() -> None:
-    trained = FitResult(EMPTY, {}, ("a",), {"canary": 0.98, "neutral_rows": 2914})
+    trained = FitResult(EMPTY, {}, ("a",), {"retention": 0.98, "neutral_rows": 2914})
 
-    assert run._format_scores(trained) == "canary 0.980, neutral rows 2914, 1 not taken"
+    assert run._format_scores(trained) == "neutral rows 2914, retention 0.980, 1 not taken"

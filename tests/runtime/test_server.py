@@ -169,7 +169,7 @@ def test_the_log_level_also_holds_for_an_application_of_its_own(tiny_model: Path
 def test_sigterm_answers_calls_in_flight_and_ends_with_exit_code_0(tiny_model: Path, tmp_path: Path) -> None:
     port, data = free_port(), tmp_path / "data"
     command = [sys.executable, "-m", "service", "serve", "--port", str(port), "--data-dir", str(data), "--model", str(tiny_model)]
-    variables = {"ERRATA_NEUTRAL__SENTENCES": "8", "ERRATA_NEUTRAL__CANARY": "0", "OMP_NUM_THREADS": "1"}
+    variables = {"ERRATA_NEUTRAL__SENTENCES": "8", "ERRATA_NEUTRAL__HELD_OUT": "0", "OMP_NUM_THREADS": "1"}
     log = tmp_path / "server.log"
     with log.open("wb") as written:
         process = subprocess.Popen(

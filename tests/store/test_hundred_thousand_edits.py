@@ -46,7 +46,7 @@ class Trusting(Ledger):
         self.given.append(len(new) + len(window))
         if method == "locft":
             overlay = Overlay({"many": torch.tensor([float(len(new))])}, None)
-        return FitResult(overlay, {item.edit.id: {"method": method, "taken": True} for item in new}, (), {"canary": 1.0})
+        return FitResult(overlay, {item.edit.id: {"method": method, "taken": True} for item in new}, (), {"retention": 1.0})
 
     def locft(self, items: Sequence[FitItem], *given: object, **named: object) -> FitResult:
         hooks = next(one for one in (*given, *named.values()) if isinstance(one, Hooks))

@@ -79,8 +79,12 @@ const moment = (text) => (text === null ? "–" : new Date(text).toLocaleString(
 const LIVE = ["applied", "consolidated"];
 const FIGURES = {
   retention: "edits still answered",
-  locality_inside: "left alone, inside the pool",
-  locality_outside: "left alone, outside of it",
+  near: "answers near edits, kept",
+  same_subject: "other answers on their subjects, kept",
+  given: "locality probes of clients, kept",
+  far: "answers far from edits, kept",
+  prose: "likeliest tokens of prose, kept",
+  prose_inside: "the same, of sentences that fits use",
   capability: "skills, of the base model's",
 };
 
@@ -212,7 +216,7 @@ function versionCells(version) {
     version.edits_counted,
     version.window,
     figure("retention"),
-    figure("locality_outside"),
+    figure("far"),
     figure("capability"),
     moment(version.created_at),
   ];

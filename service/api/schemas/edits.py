@@ -161,8 +161,9 @@ class ProbeOut(Out):
 
 
 EXAMPLE_DEFERRAL: dict[str, Any] = {
-    "reason": "locality on the canary would fall from 0.980 to 0.870, by more than 0.05; it waits for the next retrain",
-    "figures": {"canary": {"value": 0.87, "limit": 0.93, "before": 0.98}},
+    "reason": "near: it would change 50% of 12 answers to other subjects in the edit's own words, and may change 25%; it waits"
+    " for the next retrain",
+    "figures": {"near": {"value": 0.5, "limit": 0.25}},
     "tried_on_version": 1,
     "tried_at": "2026-11-20T12:00:01Z",
     "tries": 1,

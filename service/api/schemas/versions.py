@@ -22,7 +22,7 @@ EXAMPLE_VERSION: dict[str, Any] = {
     "digest": "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",
     "edits_counted": 2,
     "window": 2,
-    "scores": {"canary": 0.98, "retention": 1.0},
+    "scores": {"retention": 1.0},
     "created_at": "2026-11-20T12:00:01Z",
     "author": "local",
     "reason": None,
@@ -32,13 +32,15 @@ EXAMPLE_VERSION: dict[str, Any] = {
 }
 EXAMPLE_FIGURE: dict[str, Any] = {
     "score": 0.98,
-    "n": 100,
-    "how": "whole greedy answers to the canary, which no fit sees, as the base model gives them",
+    "n": 64,
+    "how": "share of answers far from any edit that are the base model's; it is sure of them",
+    "interval": [0.92, 1.0],
+    "floor": 1.0,
     "source": "gate",
     "version": 2,
     "at": "2026-11-20T12:00:01Z",
 }
-EXAMPLE_MEASURED: dict[str, Any] = {"retention": EXAMPLE_FIGURE | {"score": 1.0, "n": 2}, "locality_outside": EXAMPLE_FIGURE}
+EXAMPLE_MEASURED: dict[str, Any] = {"retention": EXAMPLE_FIGURE | {"score": 1.0, "n": 2}, "far": EXAMPLE_FIGURE}
 EXAMPLE_VERSION |= {"minors": 0, "major_at": None, "drift": None, "neutral_sentences": 3000, "measured": EXAMPLE_MEASURED}
 
 
@@ -55,6 +57,10 @@ class MeasuredOut(Out):
     score: float = Field(description="a share, 0 to 1; `capability` is a share of the base model's")
     n: int = Field(description="number of questions")
     how: str = Field(description="the questions, and what counts as a right answer")
+    interval: tuple[float, float] | None = Field(description="95 % interval of the score; null where it was not computed")
+    floor: float | None = Field(
+        description="the share that the base model keeps of itself in other batch shapes: what is lost beyond it is the edits'"
+    )
     source: str = Field(description="`gate` (measured by acceptance, before publication) or `monitor` (measured after it)")
     version: int = Field(description="the measured version: this one, or the nearest ancestor that has the measurement")
     at: datetime = Field(description="the time of the measurement")
@@ -63,9 +69,10 @@ class MeasuredOut(Out):
 Measured = Annotated[
     dict[str, MeasuredOut],
     Field(
-        description="the latest measurements by name: `retention`, `locality_inside` (neutral sentences that fits may use),"
-        " `locality_outside` (the canary, which no fit sees), `capability`; a figure that was not measured on this version comes"
-        " from its nearest ancestor"
+        description="the latest measurements by name: `retention`; what is kept of the base model's answers and text: `near`"
+        " (edits' prompts about other subjects), `same_subject`, `given` (locality probes posted with edits), `far`, `prose`"
+        " (sentences that no fit sees), `prose_inside` (those that fits may use); `capability`; a figure that was not measured on"
+        " this version comes from its nearest ancestor"
     ),
 ]
 MINORS = "number of minor retrains since the last major retrain"
@@ -228,7 +235,7 @@ class ModelOut(Out):
                     "edits_counted": 2,
                     "window": 2,
                     "retention": 1.0,
-                    "canary": 0.98,
+                    "far": 0.98,
                     "minors": 0,
                     "major_at": None,
                     "drift": None,
@@ -260,8 +267,8 @@ class ModelOut(Out):
     edits_counted: int = Field(description="number of live edits")
     window: int = Field(description="number of live edits in the window, which the adapter carries")
     retention: float | None = Field(description="share of the live edits that the head answers; null until measured")
-    canary: float | None = Field(
-        description="share of the canary that the head answers as the base model does; null until measured"
+    far: float | None = Field(
+        description="share of the answers far from any edit that the head gives as the base model does; null until measured"
     )
     minors: int = Field(description=MINORS)
     major_at: datetime | None = Field(description=MAJOR_AT)

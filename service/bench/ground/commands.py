@@ -15,7 +15,7 @@ from service.bench.ground.tables import format_edits, format_known
 from service.bench.results import write
 from service.domain.errors import Refused
 from service.lm.base import Base
-from service.lm.overlay import View, make_view
+from service.lm.overlay import make_view
 from service.runtime.base_model import open_base, read_fingerprint
 from service.settings import load_settings
 
@@ -49,7 +49,7 @@ def make_ground(
         raise Refused(f"the folder of data has no file {EDITS_FOLDER}/{Path(error.filename).name}", field="data") from error
     prose = read_prose(None if data is None else data / CAPABILITY_FOLDER)
     options = GroundOptions(tuple(surfaces), edits)
-    ground = build_ground(view, table, choose_facts(table, most), prose, _pool_text(base, view), options, say)
+    ground = build_ground(view, table, choose_facts(table, most), prose, _pool_text(base), options, say)
     write_ground(file, ground)
     for line in (*format_known(ground), *format_edits(ground)):
         say(line)
@@ -59,9 +59,9 @@ def make_ground(
         )
 
 
-def _pool_text(base: Base, view: View) -> str:
+def _pool_text(base: Base) -> str:
     """Everything that fits of this model protect, as one text."""
-    return "\n".join(base.tokenizer.decode(sentence.ids) for sentence in load_neutral(base, view).sentences)
+    return "\n".join(base.tokenizer.decode(sentence.ids) for sentence in load_neutral(base).sentences)
 
 
 def run_ground(

@@ -23,4 +23,14 @@ class BaftEditor:
     def prepare(self, overlay: Overlay, *, hooks: Hooks, ahead: bool) -> None:
         """See IncrementalEditor."""
         base, view_of, neutral = self._context.base, self._context.view_of, self._context.neutral
-        warm_up(base, view_of, overlay, settings=self._settings, neutral=neutral, hooks=hooks, ahead=ahead)
+        prepare_questions = self._context.prepare_questions
+        warm_up(
+            base,
+            view_of,
+            overlay,
+            settings=self._settings,
+            neutral=neutral,
+            hooks=hooks,
+            ahead=ahead,
+            prepare_questions=prepare_questions,
+        )

@@ -20,7 +20,6 @@ from service.editors.baft.settings import BaftSettings
 from service.editors.baft.step_outputs import gate_weights
 from service.editors.baft.trainable import TrainableAdapter, initial_interventions
 from service.editors.baft.training_loop import Attempt, AttemptParameters, AttemptResult, Interventions, find_unanswered
-from service.editors.canary import canary_share
 from service.editors.neutral import NeutralSentences
 from service.editors.protocol import FitFailed, FitItem, FitResult, Hooks
 from service.lm.base import Base
@@ -70,7 +69,7 @@ def fit_baft(
     overlay = Overlay(parent.tensors, Adapter(interventions, fit.balance(interventions), last))
     costs = {"milliseconds": int((time.monotonic() - started) * 1000), "fitted_together": len(new)}
     reports = fit.reports(interventions, attempts, lost, unanswered, costs)
-    scores = {"retention": 1.0 - len(lost) / max(len(items), 1), "canary": canary_share(neutral, runner.view, overlay, hooks)}
+    scores = {"retention": 1.0 - len(lost) / max(len(items), 1)}
     return FitResult(overlay, reports, tuple(items[index].edit.id for index in sorted(lost)), scores)
 
 

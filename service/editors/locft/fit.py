@@ -12,7 +12,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from service.editors.canary import canary_share
 from service.editors.locft.activation_cache import ActivationCache
 from service.editors.locft.breadth_first import train_breadth_first
 from service.editors.locft.dataset import build_dataset
@@ -112,7 +111,6 @@ def fit_locft(
     }
     scores = {
         "retention": 1.0 - len(lost) / max(len(items), 1),
-        "canary": canary_share(neutral, make_view(base, overlay.tensors), overlay, hooks),
         "neutral_rows": dataset.neutral_count,
         **({"rephrases_left_out": dataset.omitted_rephrases} if dataset.omitted_rephrases else {}),
     }

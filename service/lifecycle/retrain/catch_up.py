@@ -21,6 +21,7 @@ from service.lifecycle.fit_loop import fit_until_final
 from service.lifecycle.head_snapshot import HeadSnapshot, load_head_overlay
 from service.lifecycle.job_hooks import JobHooks
 from service.lifecycle.lease import Lease
+from service.lifecycle.locality import FIXED, NEAR_EDITS, kept_of, measure_locality
 from service.lifecycle.publish import Candidate
 from service.lifecycle.refit import read_pending_retractions, read_restored_items
 from service.lifecycle.retrain.kept_out import choose_to_keep_out, is_refused_for_the_window
@@ -87,14 +88,14 @@ def prepare_candidate(
         return HeadMoved()
     unsuperseded = {old: LOST for old, new in changes_of_head.superseded.items() if new in window.drop_reasons}
     window = replace(window, drop_reasons={**window.drop_reasons, **unsuperseded})
-    scores = _scores(context, head, plan, trained, window)
     newcomers = tuple(item.edit_id for item in plan.items if item.edit_id not in head.live_set.ids)
+    scores, tensor_scores = _scores(context, head, plan, trained, window, newcomers, job_hooks)
     decision = _judge(context, head, len(newcomers), window, scores)
     overruled = None
     if not decision.is_accepted:
         if kept_out := choose_to_keep_out(context, plan, head, window.live_set):
             return ForcedRefused(decision.reasons, kept_out)
-        if not is_refused_for_the_window(context, decision, head, trained, window.live_set, newcomers):
+        if not is_refused_for_the_window(context, decision, head, tensor_scores, window.live_set, newcomers):
             reasons, figures = decision.reasons, decision.figures
             return NewcomersRefused(reasons, newcomers, figures) if newcomers else NotAccepted(reasons, figures)
         overruled = decision
@@ -169,29 +170,48 @@ def _fit_window(
 
 
 def _scores(
-    context: EditingContext, head: HeadSnapshot, plan: RetrainPlan, trained: FitResult | None, window: FittedWindow
-) -> dict[str, Any]:
-    """The scores of the new version, those of its tensors alone, and after minor retrains the drift of their tensors."""
-    scores = scores_of(window.fitted or trained, window.live_set)
-    if trained is not None:
-        scores["tensors"] = {name: trained.scores[name] for name in ("canary", "retention") if name in trained.scores}
-    if trained is not None and plan.mode == "major" and head.version.minors:
-        scores["drift"] = _drift(context, head, trained)
-    return scores
+    context: EditingContext,
+    head: HeadSnapshot,
+    plan: RetrainPlan,
+    trained: FitResult | None,
+    window: FittedWindow,
+    newcomers: Sequence[str],
+    job_hooks: JobHooks,
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The scores of the new version, with those of its tensors alone and after minor retrains the drift of their tensors; and the
+    scores of the tensors alone as acceptance judges them. What is near edits is asked about the newcomers, or else about edits
+    that are live already.
+    """
+    fitted, hooks, live_ids = window.fitted or trained, job_hooks.hooks(), window.live_set.ids
+    with context.store.read() as connection:
+        asked = edits.read_many(connection, newcomers or [item.edit_id for item in plan.items][:NEAR_EDITS])
+    parent = load_head_overlay(context, head.version)
+
+    def measure(overlay: Overlay) -> dict[str, Any]:
+        groups = measure_locality(context, overlay, parent, asked, live_ids, hooks)
+        return {"locality": groups} if groups else {}
+
+    scores = scores_of(fitted, window.live_set)
+    if fitted is not None:
+        scores |= measure(fitted.overlay)
+    if trained is None:
+        return scores, {}
+    alone = {**trained.scores, **measure(trained.overlay)}
+    figures = {"retention": trained.scores.get("retention"), **{name: kept_of(alone, name) for name in FIXED}}
+    scores["tensors"] = {name: score for name, score in figures.items() if score is not None}
+    if plan.mode == "major" and head.version.minors:
+        scores["drift"] = _drift(context, head, trained, scores["tensors"])
+    return scores, alone
 
 
-def _drift(context: EditingContext, head: HeadSnapshot, trained: FitResult) -> dict[str, Any]:
+def _drift(context: EditingContext, head: HeadSnapshot, trained: FitResult, major: Mapping[str, float]) -> dict[str, Any]:
     """The distance between the tensors of the minor retrains and those of the major one: relative Frobenius distances, and the
     scores of both without windows.
     """
     overlay = load_head_overlay(context, head.version)
     with context.store.read() as connection:
         minor = read_tensor_scores(connection, head.version, minors=head.version.minors)
-    of_both = {
-        name: {"minor": minor.get(name), "major": trained.scores.get(name)}
-        for name in ("canary", "retention")
-        if name in trained.scores
-    }
+    of_both = {name: {"minor": minor.get(name), "major": score} for name, score in major.items()}
     return {
         "minors": head.version.minors,
         "from_head": context.editors.distance(trained.overlay, overlay),

@@ -6,12 +6,12 @@ BaFT on top of the new tensors. Then what the tensors alone cost is judged, and 
 is not.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
 
 from service.domain import acceptance
 from service.domain.acceptance import Decision
 from service.domain.liveset import LiveItem, LiveSet
-from service.editors.protocol import FitResult
 from service.lifecycle.context import EditingContext
 from service.lifecycle.head_snapshot import HeadSnapshot
 from service.lifecycle.retrain.snapshots import RetrainPlan
@@ -39,7 +39,7 @@ def is_refused_for_the_window(
     context: EditingContext,
     decision: Decision,
     head: HeadSnapshot,
-    trained: FitResult | None,
+    tensor_scores: Mapping[str, Any],
     window: LiveSet,
     newcomers: Collection[str],
 ) -> bool:
@@ -50,6 +50,5 @@ def is_refused_for_the_window(
         return False
     if not find_forced(context, [item for item in window.window if item.is_live]):
         return False
-    scores = {} if trained is None else trained.scores
-    limits = context.settings.acceptance
-    return acceptance.judge_scores(scores, head.version.scores, edits=len(newcomers), limits=limits, retrain=True).is_accepted
+    parent, limits = head.version.scores, context.settings.acceptance
+    return acceptance.judge_scores(tensor_scores, parent, edits=len(newcomers), limits=limits, retrain=True).is_accepted

@@ -21,9 +21,7 @@ from service.domain.acceptance import Decision
 from service.lifecycle import apply
 from tests.api.live_server import LiveServer, live_server, tiny_settings
 
-REFUSED = Decision(
-    False, ("locality would fall",), {"canary": {"value": 0.5, "limit": 0.95, "before": 1.0}}, is_about_locality=True
-)
+REFUSED = Decision(False, ("locality would fall",), {"near": {"value": 0.5, "limit": 0.25}}, is_about_locality=True)
 
 
 @pytest.fixture(scope="module")
@@ -181,7 +179,7 @@ def test_the_command_prints_why_an_edit_is_deferred_and_when_it_is_tried_next(st
     for words in (
         "is: deferred",
         "because: locality would fall",
-        "canary 0.500 (limit 0.950)",
+        "near 0.500 (limit 0.250)",
         "tries: 1, last on",
         "next: a retrain is due",
     ):

@@ -7,7 +7,7 @@ from tests.api.live_server import live_server
 
 
 def test_an_edit_changes_every_wording_of_its_fact_and_no_other_answer(tmp_path: Path) -> None:
-    settings = Settings(data_dir=tmp_path, port=0, neutral={"sentences": 200, "canary": 20})  # type: ignore[arg-type]
+    settings = Settings(data_dir=tmp_path, port=0, neutral={"sentences": 200, "held_out": 60})  # type: ignore[arg-type]
     prompt, others = "The capital of Australia is", {"The capital of Austria is": "Vienna", "The capital of France is": "Paris"}
     with live_server(settings) as server:
         before = server.ask(prompt)["text"]

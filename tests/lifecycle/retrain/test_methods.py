@@ -151,5 +151,5 @@ def test_the_drift_of_minor_retrains_by_lora_is_measured_like_that_of_others(tmp
         modes.append(retrained(local).mode)
 
     assert modes == ["major", "minor", "major"]
-    assert local.head.scores["drift"]["canary"] == {"minor": 1.0, "major": 1.0}
+    assert local.head.scores["drift"]["far"] == {"minor": 1.0, "major": 1.0}
     local.close()

@@ -17,7 +17,7 @@ COSTLY = "nonsense"
 
 @pytest.fixture
 def local(tmp_path: Path) -> Iterator[LocalService]:
-    limits = AcceptanceLimits(canary_fall=0.02, canary_floor=0.0, retrain_fall=0.1)
+    limits = AcceptanceLimits(far_fall=0.02, far_loss=1.0, retrain_fall=0.1)
     made = new_local_service(tmp_path, settings=LifecycleSettings(cadence=PATIENT, acceptance=limits))
     made.ledger.harms = {COSTLY: 0.3}
     yield made
@@ -33,7 +33,7 @@ def test_a_costly_newcomer_fails_and_the_retrain_is_published_without_it(local: 
 
     assert (job.status, local.statuses([a, bad])) == ("done", [S.CONSOLIDATED, S.FAILED])
     assert local.edit(bad).error == COSTS_TOO_MUCH
-    assert local.head.scores["canary"] == 1.0
+    assert local.head.scores["locality"]["far"]["kept"] == 1.0
     assert "once more without 1 of 1 edits" in log_text(job)
 
 
@@ -63,9 +63,9 @@ def test_a_retrain_that_is_refused_without_newcomers_fails_no_newcomer(local: Lo
     (a,) = local.live(("a", "1"))
     (b,) = local.post(("b", "2"), method="locft")
     local.worker.drain()
-    local.ledger.canary = lambda size: 1.0 if size else 0.5  # whatever is in the tensors
+    local.ledger.far = lambda size: 1.0 if size else 0.5  # whatever is in the tensors
 
     job = retrained(local)
 
     assert (job.status, local.statuses([a, b])) == ("failed", [S.APPLIED, S.DEFERRED])
-    assert "from 1.000 to 0.500" in (job.error or "")
+    assert "50%" in (job.error or "")

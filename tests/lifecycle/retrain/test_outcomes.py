@@ -121,14 +121,14 @@ def test_an_edit_that_both_methods_lose_fails_with_a_reason(local: LocalService)
 
 def test_a_refused_retrain_fails_with_the_figures_and_changes_nothing(local: LocalService) -> None:
     made = local.live(("a", "1"))
-    local.ledger.canary = lambda size: 0.1 if size == 0 else 1.0
+    local.ledger.far = lambda size: 0.1 if size == 0 else 1.0
 
     job = local.retrain()
     local.worker.drain()
 
     with local.store.read() as connection:
         refused = jobs.get(connection, job.id)
-    assert refused.status == "failed" and "0.100" in str(refused.error)
+    assert refused.status == "failed" and "90%" in str(refused.error)
     assert local.statuses(made) == [S.APPLIED]
     assert "candidate.refused" in local.event_types()
 

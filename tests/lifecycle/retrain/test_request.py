@@ -96,9 +96,9 @@ def test_a_job_that_becomes_major_records_who_asked_for_it_and_why(local: LocalS
     local.live(("a", "1"))
     waiting = local.retrain()
 
-    made = request_retrain(local.store, author="bob", reason="the canary fell", mode="major")
+    made = request_retrain(local.store, author="bob", reason="locality fell", mode="major")
 
-    assert (made.id, made.mode, made.reason) == (waiting.id, "major", "the canary fell")
+    assert (made.id, made.mode, made.reason) == (waiting.id, "major", "locality fell")
     assert made.log[-1]["message"] == "bob asked for it to be major"
 
 

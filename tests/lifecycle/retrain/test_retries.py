@@ -297,7 +297,7 @@ def test_a_refused_retrain_is_repeated_after_a_pause_and_not_for_new_edits(
 ) -> None:
     local = make(replace(AUTOMATIC, cadence=replace(PATIENT, soft=2)))
     clock = set_manual_clock(local)
-    local.ledger.canary = lambda size: 1.0 if size else 0.1  # without a window the canary is too low for acceptance
+    local.ledger.far = lambda size: 1.0 if size else 0.1  # without a window too little is kept for acceptance
     statuses_after = []
     for pause in (59, 1, 119, 1):
         local.live(*((f"k{number}", str(clock.now)) for number in range(4)))

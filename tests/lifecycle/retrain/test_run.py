@@ -92,7 +92,7 @@ def test_after_several_minor_retrains_a_major_one_follows_and_reports_their_drif
     drift = local.head.scores["drift"]
     assert drift["minors"] == 2
     assert (drift["from_head"], drift["from_base"], drift["head_from_base"]) == (1.0, 4.0, 3.0)
-    assert drift["canary"] == {"minor": 1.0, "major": 1.0}
+    assert drift["far"] == {"minor": 1.0, "major": 1.0}
     local.close()
 
 
@@ -427,7 +427,7 @@ def test_the_log_of_a_retrain_tells_its_course(local: LocalService) -> None:
     messages = [line["message"] for line in done.log]
     assert messages[0] == "asked for by ann"
     assert messages[1] == "major retrain by LocFT-BF: snapshot of 2 edits, of version 2"
-    assert any(message.startswith("trained on 2 edits: canary 1.000") for message in messages)
+    assert any(message.startswith("trained on 2 edits: retention 1.000") for message in messages)
     assert messages[-1] == "published as version 3"
 
 
@@ -463,7 +463,7 @@ def test_a_publication_stores_the_figures_of_its_acceptance(local: LocalService)
 
     assert {name: (one.score, one.n, one.source) for name, one in found.items()} == {
         "retention": (1.0, 2, "gate"),
-        "locality_outside": (1.0, 100, "gate"),
+        "far": (1.0, 100, "gate"),
     }
 
 
