@@ -24,7 +24,7 @@ from service.editors.baft.settings import BaftSettings
 from service.editors.neutral import NeutralSentences
 from service.editors.protocol import FitItem, Hooks
 from service.evaluation.records import Record
-from service.lm.base import Base
+from service.lm.base import Base, name_of
 from service.lm.overlay import EMPTY, Overlay, View, make_view
 from service.lm.prompts import Row, row_from_ids
 from service.lm.scoring import decode_greedily, greedy_matches, row_losses
@@ -89,7 +89,7 @@ def main() -> None:
         rows.append(judge(trial, candidate))
         print(json.dumps(rows[-1]), flush=True)
         name = f"acceptance_trials_{trial.ground.short_name}"
-        write(arguments.results, name, {"model": trial.ground.short_name, **summary(rows), "rows": rows}, is_quiet=True)
+        write(arguments.results, name, {**_calibration(trial), **summary(rows), "rows": rows}, is_quiet=True)
 
 
 def open_trial(model: str, ground_file: Path, dtype: str) -> Trial:
@@ -102,6 +102,19 @@ def open_trial(model: str, ground_file: Path, dtype: str) -> Trial:
     meter.set_sentences(neutral.held_out)
     meter.calibrate(ground_file.parent / "locality", Hooks())
     return Trial(base, view, neutral, meter, read_ground(ground_file), make_canary(view, neutral))
+
+
+def _calibration(trial: Trial) -> dict[str, Any]:
+    """What acceptance knows of the model: its far answers and noise floors."""
+    calibration = trial.meter.calibration
+    assert calibration is not None
+    return {
+        "model": trial.ground.short_name,
+        "dtype": name_of(trial.base.dtype),
+        "far answers": len(calibration.far),
+        "of them sampled": sum(not known.subject for known in calibration.far),
+        "floors": dict(calibration.floors),
+    }
 
 
 def make_canary(view: View, neutral: NeutralSentences) -> list[Row]:

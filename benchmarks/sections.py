@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
-from benchmarks import balance_section, continual_sections, ground_sections
+from benchmarks import acceptance_sections, balance_section, continual_sections, ground_sections
 from benchmarks.compare.section import section as compared
 from benchmarks.markdown import (
     Result,
@@ -187,6 +187,7 @@ SECTIONS: Sequence[Section] = (
     ("Single edits of known facts", ("ground_single_*",), ground_sections.singles),
     ("A stream of edits of known facts", ("ground_stream_*",), ground_sections.streams),
     ("First start", ("first_start_*",), ground_sections.first_starts),
+    ("Acceptance and harm", ("acceptance_trials_*",), acceptance_sections.trials),
     ("Single edits", ("single",), _single),
     *MEMORY,
     ("Latency and throughput", ("latency",), _latency),

@@ -15,6 +15,7 @@ from service.locality.questions import KnownAnswer, Question
 
 ANSWER_TOKENS = 12  # a clause that is longer is no short answer
 CONFIDENT_LOSS = 0.5  # nats a token: a geometric mean of the tokens' probabilities of 0.6
+SURE_LOSS = 0.22  # a geometric mean of 0.8
 ASKED_AT_ONCE = 16
 _CLAUSE_END = re.compile(r"[\n.!?,;]")
 
@@ -28,8 +29,11 @@ class _Asked:
     answer: str
 
 
-def find_known(view: View, questions: Sequence[Question], hooks: Hooks, *, most: int | None = None) -> list[KnownAnswer]:
+def find_known(
+    view: View, questions: Sequence[Question], hooks: Hooks, *, most: int | None = None, loss: float = CONFIDENT_LOSS
+) -> list[KnownAnswer]:
     """Those of the questions that the base model answers with confidence and the same in every wording, in order; at most `most`.
+    An answer costs it `loss` nats a token at most.
 
     The rows take turns with the wordings. Raises FitCancelled if `hooks` say so.
     """
@@ -37,7 +41,7 @@ def find_known(view: View, questions: Sequence[Question], hooks: Hooks, *, most:
     for start in range(0, len(questions), ASKED_AT_ONCE):
         if most is not None and len(known) >= most:
             break
-        confident = keep_confident(view, _ask(view, questions[start : start + ASKED_AT_ONCE], hooks), hooks)
+        confident = _keep_confident(view, _ask(view, questions[start : start + ASKED_AT_ONCE], hooks), loss, hooks)
         known += _keep_consistent(view, confident, hooks, first=len(known))
     return known[:most]
 
@@ -68,10 +72,10 @@ def _ask(view: View, questions: Sequence[Question], hooks: Hooks) -> list[_Asked
     return asked
 
 
-def keep_confident(view: View, asked: Sequence[_Asked], hooks: Hooks) -> list[_Asked]:
+def _keep_confident(view: View, asked: Sequence[_Asked], most: float, hooks: Hooks) -> list[_Asked]:
     """Those whose answers the base model gives with confidence. Between two likely answers any change flips the greedy one."""
     losses = row_losses(view, [item.row for item in asked], None, hooks.begin_step).tolist() if asked else []
-    return [item for item, loss in zip(asked, losses, strict=True) if loss <= CONFIDENT_LOSS]
+    return [item for item, loss in zip(asked, losses, strict=True) if loss <= most]
 
 
 def _keep_consistent(view: View, asked: Sequence[_Asked], hooks: Hooks, *, first: int) -> list[KnownAnswer]:

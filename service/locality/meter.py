@@ -24,7 +24,7 @@ from service.lm.scoring import decode_greedily
 from service.lm.tokenizing import decode_answer
 from service.locality.asking import LocalityAsker
 from service.locality.calibration import Calibration, load_or_calibrate
-from service.locality.known import ANSWER_TOKENS, encode_or_none, find_known
+from service.locality.known import ANSWER_TOKENS, CONFIDENT_LOSS, SURE_LOSS, encode_or_none, find_known
 from service.locality.near import Names, is_about, near_questions
 from service.locality.prose import ProseChange
 from service.locality.questions import KnownAnswer, Question
@@ -86,6 +86,11 @@ class LocalityMeter:
     def subjects(self) -> Collection[str]:
         """The subjects that are asked about. What is asked about the subjects of live edits may change on purpose."""
         return self._names.all
+
+    @property
+    def calibration(self) -> Calibration | None:
+        """The far answers and the noise floors; None before `calibrate`."""
+        return self._calibration
 
     def set_sentences(self, held_out: Sequence[Sentence]) -> None:
         """Say which sentences no fit sees."""
@@ -192,7 +197,8 @@ class LocalityMeter:
 
     def _look_around(self, edit: Edit, hooks: Hooks) -> Surroundings:
         view, subject = self._base_view, self._names.find_subject(edit)
-        near = find_known(view, near_questions(self._base, edit, self._names), hooks, most=NEAR)
+        loss = CONFIDENT_LOSS if self._names.has_kind(subject) else SURE_LOSS  # names of any kind make odd questions
+        near = find_known(view, near_questions(self._base, edit, self._names), hooks, most=NEAR, loss=loss)
         given = [Question("given", "", (probe.prompt,), surface) for probe in edit.locality for surface in self._base.surfaces]
         own = [question for question in self._questions if subject is not None and question.subject == subject]
         answers = self._answers(edit, hooks) if own else []

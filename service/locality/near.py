@@ -33,6 +33,10 @@ class Names:
         """Every name."""
         return self._kinds.keys()
 
+    def has_kind(self, subject: str | None) -> bool:
+        """Whether there are names of the same kind as a subject."""
+        return subject in self._kinds
+
     def find_subject(self, edit: Edit) -> str | None:
         """The subject as it stands in the prompt: the one that the client gave; or else the longest known name; or else the last
         words with capital letters that begin no sentence. None if there is none.

@@ -26,7 +26,7 @@ class SequentialFits:
 
     def __init__(self, bench_model: BenchModel, settings: BaftSettings, *, seed: int = 0) -> None:
         self._bench_model, self.settings, self._seed = bench_model, settings, seed
-        self._neutral = replace(bench_model.neutral, canary=())  # nobody reads the canary here
+        self._neutral = bench_model.neutral
         self._items: list[FitItem] = []
         self.overlay: Overlay = EMPTY
         self.seconds: list[float] = []  # of each fit

@@ -1,0 +1,57 @@
+"""Sections of `docs/benchmarks.md` on acceptance: the noise floors of its measures, and its agreement with harm."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from benchmarks.markdown import Result, format_number, table
+
+
+def trials(results: Mapping[str, Result]) -> Iterator[str]:
+    """Acceptance beside harm, before and after."""
+    yield "What each base keeps of itself when the same rows are asked one at a time: the noise floor beyond which a loss counts."
+    yield ""
+    yield from table(
+        ("model", "dtype", "far answers, of them sampled", "far kept", "likeliest tokens of prose kept", "KL, nats a token"),
+        [_floors(result["figures"]) for result in results.values()],
+    )
+    yield ""
+    yield "Candidates from harmless to wrecking, each judged by acceptance and by the rule of an earlier release, whole continuations"
+    yield "of neutral sentences. *Harmful*: of the ground's probes, which acceptance does not ask, it keeps less than 0.75 near, 0.5"
+    yield "about the same subject or 0.9 far away, or prose moves by more than 0.1 nats a token."
+    yield ""
+    head = (
+        "model",
+        "candidates",
+        "",
+        "harmful",
+        "agreement",
+        "harm accepted",
+        "harmless refused",
+        "before: agreement",
+        "accepted",
+        "refused",
+    )
+    yield from table(head, [row for result in results.values() for row in _rows(result["figures"])])
+
+
+def _floors(figures: Mapping[str, Any]) -> tuple[str, ...]:
+    floors = figures["floors"]
+    shares = [format_number(floors[name]) if name in floors else "–" for name in ("far", "prose")]
+    divergence = f"{floors['divergence']:.1e}" if "divergence" in floors else "–"
+    return (figures["model"], figures["dtype"], f"{figures['far answers']}, {figures['of them sampled']}", *shares, divergence)
+
+
+def _rows(figures: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
+    for kind, counts in {"all": figures["all"], **figures["kinds"]}.items():
+        now, before = counts["now"], counts["before"]
+        yield (
+            figures["model"],
+            kind,
+            str(counts["candidates"]),
+            str(counts["harmful"]),
+            *(
+                format_number(rule["agreement"]) if name == "agreement" else str(rule[name])
+                for rule in (now, before)
+                for name in rule
+            ),
+        )
