@@ -15,9 +15,10 @@ def trials(results: Mapping[str, Result]) -> Iterator[str]:
         [_floors(result["figures"]) for result in results.values()],
     )
     yield ""
-    yield "Candidates from harmless to wrecking, each judged by acceptance and by the rule of an earlier release, whole continuations"
-    yield "of neutral sentences. *Harmful*: of the ground's probes, which acceptance does not ask, it keeps less than 0.75 near, 0.5"
-    yield "about the same subject or 0.9 far away, or prose moves by more than 0.1 nats a token."
+    yield "Candidates from harmless to wrecking, each judged by acceptance and by the rule of an earlier release, whole"
+    yield "continuations of neutral sentences. *Harmful*: of the ground's probes, which acceptance does not ask, it keeps less"
+    yield "than 0.75 near, 0.5 about the same subject or 0.9 far away, or prose moves by more than 0.1 nats a token. A refused"
+    yield "harmful candidate and an accepted harmless one agree."
     yield ""
     head = (
         "model",
