@@ -224,6 +224,7 @@ def test_nothing_is_asked_before_the_pause_is_over_or_without_probes(
 def test_the_cadence_reads_the_figures_of_the_monitor(local: LocalService, probes: FakeProbes) -> None:
     local.live(("a", "1"), ("b", "2"))
     local.ledger.far, probes.forgotten = (lambda size: 0.6), {"a"}
+    local.ledger.kept.clear()
 
     run_rounds(local)
 

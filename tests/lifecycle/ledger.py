@@ -76,6 +76,7 @@ class Ledger:
     starts: list[Answers] = field(default_factory=list)  # the tensors' answers at the start of each retrain
     location_moved: bool = False  # tensors must be trained in another location: a retrain with a start raises StartElsewhere
     monitor_probes: MonitorProbes | None = None
+    kept: dict[tuple[frozenset[tuple[str, str]], ...], float] = field(default_factory=dict)  # of far answers, by contents
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def editors(self) -> Editors:
@@ -117,6 +118,10 @@ class Ledger:
     def score(self, overlay: Overlay, edit: Edit, between: Callable[[], None]) -> Mapping[str, Any]:
         return {"scores": {"reliability": float(answer(overlay, edit) == edit.target)}}
 
+    def keep(self, overlay: Overlay) -> float:
+        answers = {**tensors_of(overlay), **window_of(overlay)}
+        return self.far(len(window_of(overlay))) - sum(self.harms.get(target, 0.0) for target in answers.values())
+
     def _fit(self, method: str, items: Sequence[FitItem], seed: int, hooks: Hooks) -> None:
         with self._lock:
             self.fits.append((method, tuple(item.target for item in items), seed))
@@ -136,6 +141,7 @@ class Ledger:
         reports = {item.edit.id: {"method": method, "taken": item.edit.id not in lost} for item in new}
         item_count = len(new) + len(window)
         self.after_fit(method)
+        self.kept[_contents_of(overlay)] = self.keep(overlay)
         return FitResult(overlay, reports, tuple(lost), {"retention": 1.0 - len(set(lost)) / max(1, item_count)})
 
 
@@ -154,10 +160,15 @@ class LedgerLocality:
         return {"far": {"kept": kept, "n": 100, "interval": [0.0, 1.0], "floor": 1.0, "newly_lost": lost}}
 
     def _kept(self, overlay: Overlay) -> float:
+        """What an overlay keeps is decided when it is fitted; for one that another ledger fitted, when it is asked."""
         if overlay.adapter is None and not overlay.tensors:
             return 1.0
-        answers = {**tensors_of(overlay), **window_of(overlay)}
-        return self.ledger.far(len(window_of(overlay))) - sum(self.ledger.harms.get(target, 0.0) for target in answers.values())
+        kept = self.ledger.kept.get(_contents_of(overlay))
+        return self.ledger.keep(overlay) if kept is None else kept
+
+
+def _contents_of(overlay: Overlay) -> tuple[frozenset[tuple[str, str]], ...]:
+    return frozenset(tensors_of(overlay).items()), frozenset(window_of(overlay).items())
 
 
 def distance(first: Overlay, second: Overlay) -> float:
