@@ -24,8 +24,8 @@ class AcceptanceLimits:
 
 
 _ROUNDING = 1e-9
-# With fewer answers of a group, one answer would decide.
-FEW_ANSWERS = 4
+# With fewer answers of a group, one or two of them would decide.
+FEW_ANSWERS = 8
 
 
 @dataclass(frozen=True)

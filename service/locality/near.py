@@ -10,7 +10,7 @@ from service.editors.name_search import make_name_search
 from service.lm.base import Base
 from service.locality.questions import Question
 
-CANDIDATES = 20  # names tried for an edit
+CANDIDATES = 32  # names tried for an edit
 # Put before the edit's prompt: the answer should be the same with each of them.
 LEADS = {"raw": ("", "Fact: ", "As is well known: "), "chat": ("", "Please answer: ", "Answer shortly. ")}
 _WORD = r"(?:[dl]['’])?[^\W\d_a-z][\w'’.-]*"  # with a capital letter
