@@ -18,7 +18,7 @@ class AcceptanceLimits:
     same_subject_loss: float = 0.5  # of the other known answers about their subjects
     far_fall: float = 0.05  # of the known answers far from any edit, for each edit that a publication adds
     far_loss: float = 0.20  # of the same, by all live edits together
-    prose_divergence: float = 0.05  # KL(base ‖ version) in nats a token of prose, by all live edits together
+    prose_divergence: float = 0.1  # KL(base ‖ version) in nats a token of prose, by all live edits together
     retrain_fall: float = 0.10  # of the far answers, by a retrain, if the edits that it makes live do not allow more
     retrain_losses: float = 0.02  # largest share of the live edits (one edit at least) that a retrain may end without
 

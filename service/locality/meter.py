@@ -158,7 +158,7 @@ class LocalityMeter:
     def _ask_far(self, overlay: Overlay, hooks: Hooks) -> list[bool]:
         """Whether each far answer is kept. A version is asked once: it is the next one's parent."""
         far = () if self._calibration is None else self._calibration.far
-        if _is_base(overlay):
+        if _is_base(overlay) or not far:  # rows prepared under one name must never change: none before they are known
             return [True] * len(far)
         kept = self._far_kept.get(overlay)
         if kept is None or len(kept) != len(far):

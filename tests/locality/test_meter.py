@@ -137,6 +137,16 @@ def test_before_the_calibration_what_is_near_and_prose_are_measured() -> None:
     assert groups["near"]["floor"] is None
 
 
+def test_a_version_measured_before_the_calibration_is_measured_whole_after_it(tmp_path: Path) -> None:
+    made, overlay = make_meter(), changed()
+    measure(made, overlay, overlay)
+
+    made.calibrate(tmp_path, Hooks())
+
+    assert measure(made, overlay, overlay)["far"]["kept"] == measure(make_meter(tmp_path), overlay)["far"]["kept"]
+    assert measure(made, changed(), overlay)["far"]["newly_lost"] == 0.0
+
+
 def test_a_calibration_is_made_once_and_read_after_a_restart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = make_meter(tmp_path)
 
