@@ -1,6 +1,7 @@
 """The questions by which a base model is asked what it knows: those of the embedded table of facts. Their answers are not read.
 
-Any model may be asked: a question counts only if the model is sure of its own answer.
+Any model may be asked: a question counts only if the model is sure of its own answer. Each is a text to complete, whose last words
+are the same in every wording: so a model gives its answer in the same words, if it has one.
 """
 
 from functools import cache
@@ -9,18 +10,18 @@ from service.atlas.facts import Fact, all_facts
 from service.atlas.templates import WORDINGS, fill
 from service.locality.questions import Question
 
-WORDINGS_ASKED = 3
 _FRAMED = ("Q:", "Question:")
 
 
 @cache
 def locality_questions() -> tuple[Question, ...]:
-    """One question a fact, as a text to complete or as a question in a chat, in turn; a model without a chat has the former."""
-    return tuple(_question(fact, ("raw", "chat")[number % 2]) for number, fact in enumerate(all_facts()))
+    """One question a fact: behind a question, behind another one, and alone."""
+    return tuple(_question(fact) for fact in all_facts())
 
 
-def _question(fact: Fact, surface: str) -> Question:
+def _question(fact: Fact) -> Question:
     plain = [wording for wording in WORDINGS[fact.relation] if not wording.startswith(_FRAMED)]
-    is_question = surface == "chat"
-    chosen = [wording for wording in plain if wording.endswith(("?", ".")) == is_question][:WORDINGS_ASKED]
-    return Question(fact.relation, fact.subject, tuple(fill(wording, fact.subject) for wording in chosen), surface)
+    questions = [wording for wording in plain if wording.endswith("?")]
+    begun = next(wording for wording in plain if not wording.endswith(("?", ".")))
+    framed = (f"Question: {questions[0]}\nAnswer: {begun}", f"Q: {questions[-1]}\nA: {begun}", begun)
+    return Question(fact.relation, fact.subject, tuple(fill(wording, fact.subject) for wording in framed))
