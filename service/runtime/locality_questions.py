@@ -1,7 +1,7 @@
 """The questions by which a base model is asked what it knows: those of the embedded table of facts. Their answers are not read.
 
-Any model may be asked: a question counts only if the model is sure of its own answer. Each is a text to complete, whose last words
-are the same in every wording: so a model gives its answer in the same words, if it has one.
+Any model may be asked: a question counts only if the model is sure of its own answer. Each is a text to complete, and its last
+words are the same in every wording: so a model gives its answer in the same words, if it has one.
 """
 
 from functools import cache

@@ -38,7 +38,7 @@ class Real:
 
 def real_service(folder: Path, **more: float) -> LocalService:
     folder.mkdir()
-    cadence = replace(PATIENT, minor_drift=1.0, locality_fall=1.0, retention_floor=0.0)  # six sentences are a rough canary
+    cadence = replace(PATIENT, minor_drift=1.0, locality_fall=1.0, retention_floor=0.0)  # six sentences are a rough measure
     settings = LifecycleSettings(cadence=cadence, acceptance=ACCEPTANCE, **more)  # type: ignore[arg-type]
     return new_local_service(folder, ledger=Real(), settings=settings)
 
