@@ -41,7 +41,8 @@ def singles(results: Mapping[str, Result]) -> Iterator[str]:
     yield "Each edit alone on the base model, through a real server with the defaults. *Live*: accepted in the job that fitted"
     yield "it. Wordings of an edit that is not live count as wrong. Locality counts over live edits alone, as the share of known"
     yield "answers that are kept (`unchanged` in the result files: the same first clause). The tricks in italics edit nothing:"
-    yield "they show what a measure can be had for. Beside each mean stands its standard error over edits."
+    yield "they show what a measure can be had for. *Deferred for*: the groups over their limits at the first try, where the run kept"
+    yield "them. Beside each mean stands its standard error over edits."
     yield ""
     rows = [row for result in results.values() for row in _rows(result["figures"], result["figures"], "posted")]
     yield from table(_head("edits"), rows)
@@ -81,7 +82,18 @@ def first_starts(results: Mapping[str, Result]) -> Iterator[str]:
 
 def _head(count: str) -> tuple[str, ...]:
     prose = ("prose kept, human", "with names", "KL, human", "with names")
-    return ("model, surface, half", "contender", count, "live", "reliability", *STRATA, *GROUPS, *prose, "s an edit")
+    return (
+        "model, surface, half",
+        "contender",
+        count,
+        "live",
+        "reliability",
+        *STRATA,
+        *GROUPS,
+        *prose,
+        "s an edit",
+        "deferred for",
+    )
 
 
 def _rows(run: Mapping[str, Any], scores: Mapping[str, Any], count: str) -> Iterator[tuple[str, ...]]:
@@ -101,6 +113,7 @@ def _rows(run: Mapping[str, Any], scores: Mapping[str, Any], count: str) -> Iter
             *(_format(figures[f"prose, {group}"]["kept"]) for group in ("human text", "with names")),
             *(format_number(figures[f"prose, {group}"]["divergence"]["score"], 3) for group in ("human text", "with names")),
             format_number(scores["seconds_p50"], 1) if own else "",
+            ", ".join(f"{reason} {count}" for reason, count in scores.get("deferred for", {}).items()) if own else "",
         )
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from service.bench.ground.asking import BaseAnswers
 from service.bench.ground.contenders import NULLS, Contender, PromptContender
+from service.bench.ground.deferrals import count_reasons
 from service.bench.ground.records import PROSE_GROUPS, Ground, GroundEdit, ProsePassage
 from service.bench.ground.scores import ProbeScore, ProseScore, score_edits, score_prose, summarise
 from service.bench.ground.server import GroundServer
@@ -79,10 +80,11 @@ def run_singles(server: GroundServer, run: GroundRun, out: Path, name: str, say:
     answers = BaseAnswers(server.base_view)
     base = PromptContender(answers, states=False)
     tally, nulls = Tally(), {label: Tally() for label in NULLS}
-    live_count, seconds = 0, []
+    live_count, seconds, all_posted = 0, list[float](), list[EditData]()
     for number, edit in enumerate(run.edits, 1):
         started_at = time.monotonic()
         posted = _post(server, edit)
+        all_posted.append(posted)
         is_live = is_counted_live(posted) and posted["version"] is not None
         if is_live:
             live_count += 1
@@ -96,6 +98,7 @@ def run_singles(server: GroundServer, run: GroundRun, out: Path, name: str, say:
             **run.describe(),
             "posted": number,
             "live": live_count / number,
+            "deferred for": count_reasons(all_posted),
             "seconds_p50": percentile(seconds, 0.5) if seconds else None,
             "default": tally.summarise(),
             "nulls": {label: null.summarise() for label, null in nulls.items()},
@@ -110,15 +113,17 @@ def run_stream(server: GroundServer, run: GroundRun, out: Path, name: str, *, ev
     marks: list[dict[str, Any]] = []
     ids: dict[str, GroundEdit] = {}
     seconds: list[float] = []
+    all_posted: list[EditData] = []
     for start in range(0, len(run.edits), every):
         for edit in run.edits[start : start + every]:
             started_at = time.monotonic()
             posted = server.client.post_edit(_body(edit), wait_s=WAIT_S)
             ids[posted["id"]] = edit
+            all_posted.append(posted)
             if is_counted_live(posted):
                 seconds.append(time.monotonic() - started_at)
             say(f"   {len(ids)} of {len(run.edits)}: {posted['status']} after {time.monotonic() - started_at:.0f} s")
-        marks.append(_mark(server, base, run, ids, seconds))
+        marks.append({**_mark(server, base, run, ids, seconds), "deferred for": count_reasons(all_posted)})
         write(out, name, {**run.describe(), "every": every, "marks": marks})
         say(f"   mark at {len(ids)}: {marks[-1]['live']} live")
 
