@@ -82,18 +82,8 @@ def first_starts(results: Mapping[str, Result]) -> Iterator[str]:
 
 def _head(count: str) -> tuple[str, ...]:
     prose = ("prose kept, human", "with names", "KL, human", "with names")
-    return (
-        "model, surface, half",
-        "contender",
-        count,
-        "live",
-        "reliability",
-        *STRATA,
-        *GROUPS,
-        *prose,
-        "s an edit",
-        "deferred for",
-    )
+    first, last = ("model, surface, half", "contender", count, "live", "reliability"), ("s an edit", "deferred for")
+    return (*first, *STRATA, *GROUPS, *prose, *last)
 
 
 def _rows(run: Mapping[str, Any], scores: Mapping[str, Any], count: str) -> Iterator[tuple[str, ...]]:

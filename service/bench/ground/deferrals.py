@@ -17,6 +17,7 @@ def count_reasons(posted: Iterable[EditData]) -> dict[str, int]:
     counts: Counter[str] = Counter()
     for edit in posted:
         if edit["status"] == "deferred":
-            reason = (edit["deferral"] or {}).get("reason") or ""
+            deferral = edit["deferral"]
+            reason = "" if deferral is None else deferral["reason"] or ""
             counts.update(_GROUP.findall(reason) or [NOT_TAKEN])
     return dict(counts)
