@@ -41,8 +41,8 @@ def singles(results: Mapping[str, Result]) -> Iterator[str]:
     yield "Each edit alone on the base model, through a real server with the defaults. *Live*: accepted in the job that fitted"
     yield "it. Wordings of an edit that is not live count as wrong. Locality counts over live edits alone, as the share of known"
     yield "answers that are kept (`unchanged` in the result files: the same first clause). The tricks in italics edit nothing:"
-    yield "they show what a measure can be had for. *Deferred for*: the groups over their limits at the first try, where the run kept"
-    yield "them. Beside each mean stands its standard error over edits."
+    yield "they show what a measure can be had for. *Deferred for*: the groups over their limits at the first try, where the run"
+    yield "kept them. Beside each mean stands its standard error over edits."
     yield ""
     rows = [row for result in results.values() for row in _rows(result["figures"], result["figures"], "posted")]
     yield from table(_head("edits"), rows)
