@@ -21,7 +21,7 @@ from service.lm.durable_files import write_durably
 from service.lm.overlay import View
 from service.lm.prompts import Row, row_from_ids
 from service.locality.asking import LocalityAsker
-from service.locality.known import find_known
+from service.locality.known import SURE_LOSS, find_known
 from service.locality.prose import total_change
 from service.locality.questions import KnownAnswer, Question
 from service.locality.sampled import sample_known
@@ -29,7 +29,7 @@ from service.locality.sampled import sample_known
 FAR = 64  # known answers
 FEW = 32  # with fewer known answers to questions, sampled ones are added
 TRIED = 512  # questions
-_FORMAT = 1
+_FORMAT = 2
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ def calibrate(
     hooks.progress(0.0, "finding known answers")
     mixed = list(questions)
     Random(0).shuffle(mixed)
-    far = find_known(view, mixed[:TRIED], hooks, most=FAR)
+    far = find_known(view, mixed[:TRIED], hooks, most=FAR, loss=SURE_LOSS)
     if len(far) < FEW:
         far += sample_known(view, held_out, hooks, most=FEW - len(far))
     hooks.progress(0.8, "measuring noise floors")
