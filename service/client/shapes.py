@@ -202,6 +202,8 @@ class MeasuredData(TypedDict):
     score: float
     n: int
     how: str
+    interval: list[float] | None
+    floor: float | None
     source: str
     version: int
     at: str

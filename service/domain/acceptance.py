@@ -14,7 +14,7 @@ class AcceptanceLimits:
     with any change.
     """
 
-    near_loss: float = 0.25  # of the known answers around the new edits: their prompts about other subjects
+    near_loss: float = 0.25  # of the known answers around the new edits, their prompts about other subjects: newly, and in all
     same_subject_loss: float = 0.5  # of the other known answers about their subjects
     far_fall: float = 0.05  # of the known answers far from any edit, for each edit that a publication adds
     far_loss: float = 0.20  # of the same, by all live edits together
@@ -24,8 +24,8 @@ class AcceptanceLimits:
 
 
 _ROUNDING = 1e-9
-# With fewer answers of a group, one or two of them would decide.
-FEW_ANSWERS = 8
+# With fewer answers of a group, one or two of them would decide. About one subject there are few.
+FEW_ANSWERS, FEW_ABOUT_A_SUBJECT = 8, 4
 
 
 @dataclass(frozen=True)
@@ -68,10 +68,11 @@ def judge_scores(
     """Judge a candidate that makes `edits` more edits live, by its scores and what its parent's have conceded.
 
     Answers near the edits are judged by what this publication loses. So are far answers, of which a joint batch may cost as much
-    as its edits would one by one. Far answers and prose are also judged by what all live edits have changed together: a total
-    over its limit refuses what adds to it, and nothing else. A retrain moves edits that are live already; the move alone may cost
-    `retrain_fall`. What was not measured is not judged. A score that is not finite is never accepted. What edits accepted anyway
-    have cost (`conceded` of the parent's scores) is taken off the totals: it is not held against the edits after them.
+    as its edits would one by one. Prose, and all answers but those about the same subject, which other edits may change on
+    purpose, are also judged by what all live edits have changed together: a total over its limit refuses what adds to it, and
+    nothing else. A retrain moves edits that are live already; the move alone may cost `retrain_fall`. What was not measured is
+    not judged. A score that is not finite is never accepted. What edits accepted anyway have cost (`conceded` of the parent's
+    scores) is taken off the totals: it is not held against the edits after them.
     """
     broken = [name for name, value in _flatten(scores) if not math.isfinite(value)]
     if broken:
@@ -125,10 +126,12 @@ def _judge_locality(
         "far": (far_fall, "questions far from any edit"),
     }
     for name, (limit, title) in by_group.items():
-        if name in groups and groups[name]["n"] >= FEW_ANSWERS:
+        if name in groups and groups[name]["n"] >= (FEW_ABOUT_A_SUBJECT if name == "same_subject" else FEW_ANSWERS):
             yield _judge_new(name, groups[name], limit, title)
-    if "far" in groups and groups["far"]["n"] >= FEW_ANSWERS:
-        yield _judge_far_total(groups["far"], limits.far_loss + conceded.get("far_total", 0.0))
+    totals = {"near": limits.near_loss, "given": limits.near_loss, "far": limits.far_loss + conceded.get("far_total", 0.0)}
+    for name, limit in totals.items():
+        if name in groups and groups[name]["n"] >= FEW_ANSWERS:
+            yield _judge_total(name, groups[name], limit, by_group[name][1])
     if "prose" in groups:
         yield _judge_prose(groups["prose"], limits.prose_divergence + conceded.get("prose", 0.0))
 
@@ -140,11 +143,11 @@ def _judge_new(name: str, group: Mapping[str, Any], limit: float, title: str) ->
     return _Judged(name, lost, limit, sentence)
 
 
-def _judge_far_total(group: Mapping[str, Any], limit: float) -> _Judged:
-    """What all live edits have lost of the far answers, beyond the noise."""
+def _judge_total(name: str, group: Mapping[str, Any], limit: float, title: str) -> _Judged:
+    """What all live edits have lost of a group, beyond the noise: many small losses are one large loss."""
     lost = max(0.0, 1.0 - group["kept"] - _noise(group))
-    sentence = f"far: with it {lost:.0%} of the answers far from any edit would differ from the base model's, and {limit:.0%} may"
-    return _Judged("far_total", lost, limit, sentence, is_new=group["newly_lost"] > 0)
+    sentence = f"{name}: with it {lost:.0%} of the answers to {title} would differ from the base model's, and {limit:.0%} may"
+    return _Judged(f"{name}_total", lost, limit, sentence, is_new=group["newly_lost"] > 0)
 
 
 def _judge_prose(group: Mapping[str, Any], limit: float) -> _Judged:

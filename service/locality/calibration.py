@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 
+import structlog
+
 from service.domain.errors import Refused
 from service.editors.neutral import Sentence
 from service.editors.protocol import Hooks
@@ -30,6 +32,7 @@ FAR = 64  # known answers
 FEW = 32  # with fewer known answers to questions, sampled ones are added
 TRIED = 512  # questions
 _FORMAT = 2
+log = structlog.get_logger("errata.locality")
 
 
 @dataclass(frozen=True)
@@ -108,7 +111,10 @@ def _read(base: Base, path: Path) -> Calibration | None:
             for ids, cut, answer, subject, relation in stored["far"]
         )
         return Calibration(far, {str(name): float(value) for name, value in stored["floors"].items()})
+    except FileNotFoundError:
+        return None
     except (OSError, ValueError, KeyError, TypeError, AttributeError, Refused):
+        log.warning("the calibration of acceptance cannot be read and is made again", file=path.name)
         return None
 
 

@@ -139,6 +139,9 @@ class LocalityMeter:
             before = [True] * len(rows)
             if not _is_base(parent):
                 before = self._asker.ask("", rows, self._view(parent), parent.adapter, hooks)
+            if name == "same_subject":  # what the version before does not keep, another edit may have changed on purpose
+                after = [is_kept for is_kept, was_kept in zip(after, before, strict=True) if was_kept]
+                before = [True] * len(after)
             groups |= _group(name, before, after, self._floor("far"))
         return groups
 

@@ -57,9 +57,17 @@ def test_prose_is_judged_by_how_far_its_distribution_has_moved() -> None:
 
 @pytest.mark.parametrize(("name", "limit"), [("near", 0.25), ("given", 0.25), ("same_subject", 0.5)])
 def test_answers_around_an_edit_are_judged_by_what_it_loses_of_them(name: str, limit: float) -> None:
-    assert accepts(**{name: group(0.1, limit)})  # what older edits lost is not its fault
-    assert not accepts(**{name: group(0.7, limit + 0.01)})
+    assert accepts(**{name: group(0.8, limit)})
+    assert not accepts(**{name: group(0.8, limit + 0.01)})
     assert accepts(**{name: group(0.0, 1.0, n=3)})  # one answer would decide
+
+
+@pytest.mark.parametrize("name", ["near", "given"])
+def test_many_small_losses_near_edits_are_refused_like_a_large_one(name: str) -> None:
+    assert not accepts(**{name: group(0.74, 0.08, n=12)})
+    assert accepts(**{name: group(0.74, 0.0, n=12)})  # this edit adds nothing
+    assert accepts(same_subject=group(0.1, 0.25, n=4))  # others may have changed these on purpose
+    assert not accepts(same_subject=group(0.25, 0.75, n=4))
 
 
 def test_what_the_base_loses_of_itself_is_no_loss() -> None:
@@ -106,6 +114,7 @@ def test_the_limit_of_a_figure_is_the_largest_loss_that_is_accepted() -> None:
 
     assert {name: figure["limit"] for name, figure in figures.items()} == {
         "near": 0.25,
+        "near_total": 0.25,
         "far": 0.02,
         "far_total": 0.2,
         "prose": 0.1,
@@ -121,5 +130,5 @@ def test_a_refusal_is_about_locality_only_if_no_score_is_broken_and_no_live_edit
 
     assert harmful.is_about_locality and judge_both(harmful, fine).is_about_locality
     assert not broken.is_about_locality and not judge_both(harmful, losing).is_about_locality
-    assert judge_both(harmful, losing).figures.keys() == {"near", "lost"}
+    assert judge_both(harmful, losing).figures.keys() == {"near", "near_total", "lost"}
     assert broken.figures == {"loss": {"value": None, "limit": "finite"}}

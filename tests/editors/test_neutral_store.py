@@ -165,7 +165,7 @@ def test_what_was_sampled_under_a_former_fingerprint_is_not_sampled_again(tmp_pa
     found = load(tmp_path, hooks=Hooks(progress=lambda share, stage: begun.append(share)))
 
     assert found.sentences == load(tmp_path / "whole").sentences
-    assert begun == [] if at is None else begun[0] > 0.4
+    assert begun == [] if at is None else begun[0] > 0.3
 
 
 def test_a_damaged_file_of_a_former_fingerprint_counts_as_absent(tmp_path: Path) -> None:
