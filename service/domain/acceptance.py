@@ -14,7 +14,7 @@ class AcceptanceLimits:
     with any change.
     """
 
-    near_loss: float = 0.25  # of the known answers around the new edits, their prompts about other subjects: newly, and in all
+    near_loss: float = 0.20  # of the known answers around the new edits, their prompts about other subjects: newly, and in all
     same_subject_loss: float = 0.5  # of the other known answers about their subjects
     far_fall: float = 0.05  # of the known answers far from any edit, for each edit that a publication adds
     far_loss: float = 0.20  # of the same, by all live edits together
