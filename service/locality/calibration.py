@@ -31,6 +31,7 @@ from service.locality.sampled import sample_known
 FAR = 64  # known answers
 FEW = 32  # with fewer known answers to questions, sampled ones are added
 TRIED = 512  # questions
+FIRST_TRIED, PROMISING = 128, 4  # a model that knows fewer of the first ones is of another field, and is asked no more of them
 _FORMAT = 2
 log = structlog.get_logger("errata.locality")
 
@@ -77,7 +78,9 @@ def calibrate(
     hooks.progress(0.0, "finding known answers")
     mixed = list(questions)
     Random(0).shuffle(mixed)
-    far = find_known(view, mixed[:TRIED], hooks, most=FAR, loss=SURE_LOSS)
+    far = find_known(view, mixed[:FIRST_TRIED], hooks, most=FAR, loss=SURE_LOSS)
+    if len(far) >= PROMISING:
+        far += find_known(view, mixed[FIRST_TRIED:TRIED], hooks, most=FAR - len(far), loss=SURE_LOSS)
     if len(far) < FEW:
         far += sample_known(view, held_out, hooks, most=FEW - len(far))
     hooks.progress(0.8, "measuring noise floors")
