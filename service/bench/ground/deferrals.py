@@ -19,5 +19,5 @@ def count_reasons(posted: Iterable[EditData]) -> dict[str, int]:
         if edit["status"] == "deferred":
             deferral = edit["deferral"]
             reason = "" if deferral is None else deferral["reason"] or ""
-            counts.update(_GROUP.findall(reason) or [NOT_TAKEN])
+            counts.update(set(_GROUP.findall(reason)) or [NOT_TAKEN])
     return dict(counts)
