@@ -18,6 +18,7 @@ from sqlalchemy.engine import Connection
 from service.background.cooperative_task import CooperativeTask
 from service.domain.edit import EditRequest
 from service.domain.errors import Conflict, Corrupt, Gone, NotFound, Refused, ServiceError, TooLong, Unavailable
+from service.domain.even_choice import choose_evenly
 from service.domain.version import Head, VersionStatus
 from service.evaluation.contradictions import drop_contradicted
 from service.evaluation.metrics.outcomes import Outcome
@@ -312,7 +313,7 @@ def _resolve(connection: Connection, version: int, selection: Selection) -> tupl
         live = [edit_id for edit_id in found if edit_id not in forced]
         if not live:
             raise Refused("this version has no live edit to ask about: name edits, or none with capability", field="edits")
-        chosen = _choose_evenly(live, MAX_EDITS)
+        chosen = choose_evenly(live, MAX_EDITS)
         about: dict[str, Any] = {"edits": "live", "count": len(chosen), "of": len(live)}
         return {"edits": chosen}, about | ({"accepted_anyway": len(forced)} if forced else {})
     if len(selection) > MAX_EDITS:
@@ -330,10 +331,3 @@ def _record_json(record: object, number: int) -> dict[str, Any]:
     """An inline record as JSON."""
     assert isinstance(record, (Record, EditRequest))
     return to_json(record if isinstance(record, Record) else build_record(record, id=str(number)))
-
-
-def _choose_evenly(ids: Sequence[str], most: int) -> list[str]:
-    """At most `most` of the ids, evenly spaced."""
-    if len(ids) <= most:
-        return list(ids)
-    return [ids[number * len(ids) // most] for number in range(most)]

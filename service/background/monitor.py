@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from service.domain.errors import Corrupt, Gone, Unreadable
+from service.domain.even_choice import choose_evenly
 from service.domain.liveset import LiveItem
 from service.domain.version import Version, VersionStatus
 from service.editors.protocol import Hooks
@@ -129,7 +130,7 @@ class Monitor:
         """Measure every group, around live edits of the whole live set and not of the last publication alone."""
         ids = [item.edit_id for item in round_.live]
         with self._context.store.read() as connection:
-            asked = edits.read_many(connection, ids[:: max(1, len(ids) // EDITS_PER_STEP)][:EDITS_PER_STEP])
+            asked = edits.read_many(connection, choose_evenly(ids, EDITS_PER_STEP))
         hooks = Hooks(yield_to_answers=self._context.yield_to_edits)
         groups = measure_locality(self._context, round_.overlay, EMPTY, asked, ids, hooks)
         self._write(round_, *locality_figures(groups))

@@ -24,7 +24,7 @@ from service.lm.overlay import View
 from service.lm.prompts import Row, row_from_ids
 from service.locality.asking import LocalityAsker
 from service.locality.known import SURE_LOSS, find_known
-from service.locality.prose import total_change
+from service.locality.prose import divergence_of, kept_of
 from service.locality.questions import KnownAnswer, Question
 from service.locality.sampled import sample_known
 
@@ -92,9 +92,10 @@ def _floors(asker: LocalityAsker, view: View, far: Sequence[KnownAnswer], prose:
     if far:
         alone = [match for known in far for match in asker.ask("", [known.row], view, None, hooks)]
         floors["far"] = sum(alone) / len(far)
-    change = total_change(asker.compare_alone(prose, hooks))
-    if change is not None:
-        floors |= {"prose": change.kept, "divergence": change.divergence}
+    changes = asker.compare_alone(prose, hooks)
+    kept, divergence = kept_of(changes), divergence_of(changes)
+    if kept is not None and divergence is not None:
+        floors |= {"prose": kept.kept, "divergence": divergence.kept}
     return floors
 
 

@@ -14,6 +14,7 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 from service.domain.edit import Edit
+from service.domain.even_choice import choose_evenly
 from service.editors.cache import KeyedCache
 from service.editors.neutral import Sentence, cut_rows
 from service.editors.protocol import Hooks
@@ -26,16 +27,14 @@ from service.locality.asking import LocalityAsker
 from service.locality.calibration import Calibration, load_or_calibrate
 from service.locality.known import ANSWER_TOKENS, CONFIDENT_LOSS, SURE_LOSS, encode_or_none, find_known
 from service.locality.near import Names, is_about, near_questions
-from service.locality.prose import ProseChange
+from service.locality.prose import ProseChange, divergence_of, kept_of
 from service.locality.questions import KnownAnswer, Question
-from service.locality.share import KeptShare, mean_of, share_of
+from service.locality.share import KeptShare, share_of
 
 NEAR = 12  # known answers near one edit
 EDITS_ASKED = 8  # edits of a publication whose surroundings are asked, evenly chosen
 PROSE = 100  # sentences
 _KEPT_SURROUNDINGS = 512  # edits
-
-GROUPS = ("near", "same_subject", "given", "far", "prose")
 
 
 @dataclass(frozen=True)
@@ -124,7 +123,7 @@ class LocalityMeter:
         FitCancelled if `hooks` say so.
         """
         return {
-            **self.measure_around(overlay, parent, _choose_evenly(edits), edited, hooks),
+            **self.measure_around(overlay, parent, choose_evenly(edits, EDITS_ASKED), edited, hooks),
             **self.measure_fixed(overlay, parent, edited, hooks),
         }
 
@@ -156,7 +155,7 @@ class LocalityMeter:
     def compare_prose(self, overlay: Overlay, sentences: Sequence[Sentence], hooks: Hooks) -> KeptShare | None:
         """The share of tokens of other sentences whose likeliest one is kept."""
         rows = cut_rows(self._base, sentences)
-        return _kept_of(self._asker.compare("sentences", rows, self._view(overlay), overlay.adapter, hooks))
+        return kept_of(self._asker.compare("sentences", rows, self._view(overlay), overlay.adapter, hooks))
 
     def _ask_far(self, overlay: Overlay, hooks: Hooks) -> list[bool]:
         """Whether each far answer is kept. A version is asked once: it is the next one's parent."""
@@ -181,8 +180,8 @@ class LocalityMeter:
     def _measure_prose(self, overlay: Overlay, parent: Overlay, hooks: Hooks) -> dict[str, Any]:
         changes = self._compare(overlay, hooks)
         parent_changes = self._compare(parent, hooks)
-        kept, before = _kept_of(changes), _kept_of(parent_changes)
-        divergence, parent_divergence = _divergence_of(changes), _divergence_of(parent_changes)
+        kept, before = kept_of(changes), kept_of(parent_changes)
+        divergence, parent_divergence = divergence_of(changes), divergence_of(parent_changes)
         if kept is None or before is None or divergence is None or parent_divergence is None:
             return {}
         more = {
@@ -253,16 +252,3 @@ def _group(name: str, before: Sequence[bool], after: Sequence[bool], floor: floa
 
 def _is_base(overlay: Overlay) -> bool:
     return overlay.adapter is None and not overlay.tensors
-
-
-def _kept_of(changes: Sequence[ProseChange]) -> KeptShare | None:
-    return mean_of([change.kept for change in changes], [change.tokens for change in changes])
-
-
-def _divergence_of(changes: Sequence[ProseChange]) -> KeptShare | None:
-    return mean_of([change.divergence for change in changes], [change.tokens for change in changes])
-
-
-def _choose_evenly(edits: Sequence[Edit]) -> list[Edit]:
-    count = min(EDITS_ASKED, len(edits))
-    return [edits[index * len(edits) // count] for index in range(count)]

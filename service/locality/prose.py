@@ -6,6 +6,8 @@ An edit should leave the likeliest token of nearly all positions as it is, and t
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from service.locality.share import KeptShare, mean_of
+
 
 @dataclass(frozen=True)
 class ProseChange:
@@ -18,10 +20,11 @@ class ProseChange:
     tokens: int
 
 
-def total_change(changes: Sequence[ProseChange]) -> ProseChange | None:
-    """The change over all tokens of several sentences; None without sentences."""
-    tokens = sum(change.tokens for change in changes)
-    if not tokens:
-        return None
-    kept = sum(change.kept * change.tokens for change in changes) / tokens
-    return ProseChange(kept, sum(change.divergence * change.tokens for change in changes) / tokens, tokens)
+def kept_of(changes: Sequence[ProseChange]) -> KeptShare | None:
+    """The share of tokens whose likeliest one is kept; None without sentences."""
+    return mean_of([change.kept for change in changes], [change.tokens for change in changes])
+
+
+def divergence_of(changes: Sequence[ProseChange]) -> KeptShare | None:
+    """KL(base ‖ version) in nats a token; None without sentences."""
+    return mean_of([change.divergence for change in changes], [change.tokens for change in changes])

@@ -1,9 +1,9 @@
 """The monitor's questions for versions of one base model: a few at a time, each judged against the base or the edit."""
 
 from collections.abc import Callable, Sequence
-from typing import TypeVar
 
 from service.domain.edit import Edit
+from service.domain.even_choice import choose_evenly
 from service.editors.neutral import NeutralSentences
 from service.editors.protocol import Hooks
 from service.evaluation.capability.measure import Task
@@ -17,7 +17,6 @@ from service.locality.meter import LocalityMeter
 SENTENCES = 100
 TASKS = 108  # at most, chosen evenly from the server's tasks
 
-Element = TypeVar("Element")
 CapabilityRatio = Callable[[Overlay, Sequence[Task], Callable[[], None]], float | None]
 
 
@@ -69,9 +68,3 @@ class MonitorQuestions:
         """The capability on a fixed part of the server's tasks, as a share of the base model's."""
         score = self._capability_ratio(overlay, self._tasks, yield_to_answers) if self._tasks else None
         return None if score is None else Share(score, len(self._tasks))
-
-
-def choose_evenly(elements: Sequence[Element], most: int) -> tuple[Element, ...]:
-    """At most `most` elements, evenly spaced; always the same ones."""
-    count = min(most, len(elements))
-    return tuple(elements[index * len(elements) // count] for index in range(count))
