@@ -20,6 +20,7 @@ from service.lm.base import Base
 from service.lm.overlay import Overlay, View, make_view
 from service.runtime.base_model import open_base
 from service.runtime.evaluator import embedded_tasks
+from service.runtime.locality_questions import known_names
 from service.settings import load_settings
 
 
@@ -42,7 +43,7 @@ class BenchModel:
     @property
     def editor_context(self) -> EditorContext:
         """What an editor may use of this model."""
-        return EditorContext(self.base, self.view_of, self.neutral)
+        return EditorContext(self.base, self.view_of, self.neutral, names=known_names())
 
     def view_of(self, overlay: Overlay) -> View:
         """The base's own view for overlays without replaced tensors, else a new view."""

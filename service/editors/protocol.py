@@ -6,6 +6,7 @@ from typing import Any, Protocol, TypeVar
 
 from service.domain.edit import Edit
 from service.domain.errors import Refused, ServiceError
+from service.editors.known_names import KnownNames
 from service.editors.neutral import NeutralSentences
 from service.lm.base import Base
 from service.lm.overlay import Overlay, View
@@ -109,7 +110,7 @@ def no_prompts() -> Sequence[str]:
 class EditorContext:
     """What an editor may use of the server. `view_of` gives shared views, and `sample_prompts` real prompts whose answers should
     stay as the base's. `prepare_questions` computes ahead what the server asks of every fit's overlay, given an adapter of its
-    shape.
+    shape. `names` may stand in the place of an edit's subject.
     """
 
     base: Base
@@ -117,6 +118,7 @@ class EditorContext:
     neutral: NeutralSentences
     sample_prompts: Callable[[], Sequence[str]] = no_prompts
     prepare_questions: PrepareQuestions = prepare_nothing
+    names: KnownNames = field(default_factory=KnownNames)
 
 
 class IncrementalEditor(Protocol):

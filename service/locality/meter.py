@@ -16,6 +16,7 @@ from weakref import WeakKeyDictionary
 from service.domain.edit import Edit
 from service.domain.even_choice import choose_evenly
 from service.editors.cache import KeyedCache
+from service.editors.known_names import KnownNames
 from service.editors.neutral import Sentence, cut_rows
 from service.editors.protocol import Hooks
 from service.lm.base import Base
@@ -26,7 +27,7 @@ from service.lm.tokenizing import decode_answer
 from service.locality.asking import LocalityAsker
 from service.locality.calibration import Calibration, load_or_calibrate
 from service.locality.known import ANSWER_TOKENS, CONFIDENT_LOSS, SURE_LOSS, encode_or_none, find_known
-from service.locality.near import Names, is_about, near_questions
+from service.locality.near import is_about, near_questions
 from service.locality.prose import ProseChange, divergence_of, kept_of
 from service.locality.questions import KnownAnswer, Question
 from service.locality.share import KeptShare, share_of
@@ -58,7 +59,7 @@ class LocalityMeter:
     def __init__(self, base: Base, view_of: Callable[[Overlay], View], questions: Sequence[Question]) -> None:
         self._base, self._view_of = base, view_of
         self._questions = tuple(question for question in questions if question.surface in base.surfaces)
-        self._names = Names(self._questions)
+        self._names = KnownNames((question.subject, question.relation) for question in self._questions)
         self._surroundings = KeyedCache()
         self._held_out: tuple[Sentence, ...] = ()
         self._prose: tuple[Row, ...] = ()

@@ -19,6 +19,7 @@ from service.lm.tokenizing import decode_answer
 from service.lm.weights import read_weight
 from service.locality.meter import LocalityMeter
 from service.runtime.evaluator import Evaluator
+from service.runtime.locality_questions import known_names
 from service.runtime.monitor_questions import MonitorQuestions
 from service.settings import Settings
 
@@ -40,7 +41,8 @@ def bind_editors(
     `prompts` returns real prompts whose answers a retrain keeps as the base's. `has_all` says whether more neutral sentences will
     come. Raises Refused if the base cannot be edited as the settings of a method say.
     """
-    editor_context = EditorContext(base, view_of, neutral, prompts, prepare_nothing if meter is None else meter.prepare)
+    prepare_questions = prepare_nothing if meter is None else meter.prepare
+    editor_context = EditorContext(base, view_of, neutral, prompts, prepare_questions, known_names())
 
     def open_editor(name: str) -> Any:
         method = find_method(name)

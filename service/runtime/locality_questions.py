@@ -8,6 +8,7 @@ from functools import cache
 
 from service.atlas.facts import Fact, all_facts
 from service.atlas.templates import WORDINGS, fill
+from service.editors.known_names import KnownNames
 from service.locality.questions import Question
 
 _FRAMED = ("Q:", "Question:")
@@ -17,6 +18,12 @@ _FRAMED = ("Q:", "Question:")
 def locality_questions() -> tuple[Question, ...]:
     """One question a fact: behind a question, behind another one, and alone."""
     return tuple(_question(fact) for fact in all_facts())
+
+
+@cache
+def known_names() -> KnownNames:
+    """The subjects of these questions, each with its relations as kinds."""
+    return KnownNames((question.subject, question.relation) for question in locality_questions())
 
 
 def _question(fact: Fact) -> Question:

@@ -1,0 +1,74 @@
+"""Names that a base model may know, by kind: which of them an edit is about, and which may stand in its place."""
+
+import hashlib
+import re
+from collections.abc import Collection, Iterable
+from random import Random
+from typing import Literal
+
+from service.domain.edit import Edit
+from service.editors.name_search import make_name_search
+
+CANDIDATES = 32  # names that are chosen for an edit, at most
+NamePart = Literal["fit", "judge", "free"]
+_WORD = r"(?:[dl]['’])?[^\W\d_a-z][\w'’.-]*"  # with a capital letter
+_SENTENCE_START = re.compile(r"(?:^|[.!?:\n])[\s\"“'(]*$")
+_NAME = re.compile(rf"\b{_WORD}(?: (?:(?:of|the|and|de|von|van|da|al) )*{_WORD})*")
+# Of 256: fits keep what is said of the first names, acceptance asks about the next ones. Nobody inside the service uses the others,
+# so that a bench can ask about names that neither has seen.
+_FIT, _JUDGE = 102, 180
+
+
+class KnownNames:
+    """Names to put in the place of an edit's subject: first names of the same kind, then of every other kind.
+
+    A name's kinds are those of the pairs (name, kind) that it stands in.
+    """
+
+    def __init__(self, pairs: Iterable[tuple[str, str]] = ()) -> None:
+        self._kinds: dict[str, set[str]] = {}
+        for name, kind in pairs:
+            if name:
+                self._kinds.setdefault(name, set()).add(kind)
+        self._search = make_name_search(self._kinds)
+
+    @property
+    def all(self) -> Collection[str]:
+        """Every name."""
+        return self._kinds.keys()
+
+    def has_kind(self, subject: str | None) -> bool:
+        """Whether there are names of the same kind as a subject."""
+        return subject in self._kinds
+
+    def find_subject(self, edit: Edit) -> str | None:
+        """The subject as it stands in the prompt: the one that the client gave; or else the longest known name; or else the last
+        words with capital letters that begin no sentence. None if there is none.
+        """
+        if edit.subject is not None and edit.subject in edit.prompt:
+            return edit.subject
+        known = max((name for name in self._search(edit.prompt) if name in edit.prompt), key=len, default=None)
+        return known or _last_name(edit.prompt)
+
+    def choose(self, subject: str, seed: str, part: NamePart) -> list[str]:
+        """At most CANDIDATES names of a part, none of which is in `subject` or holds it. A function of its arguments."""
+        own = self._kinds.get(subject, set())
+        shared = {
+            name: len(own & kinds)
+            for name, kinds in self._kinds.items()
+            if part_of(name) == part and name not in subject and subject not in name
+        }
+        order = sorted(shared)
+        Random(hashlib.sha256(seed.encode()).digest()).shuffle(order)
+        return sorted(order, key=lambda name: -shared[name])[:CANDIDATES]
+
+
+def part_of(name: str) -> NamePart:
+    """Who uses a name: fits, acceptance, or nobody inside the service. By hash, so that it is the same for every model."""
+    place = hashlib.sha256(b"name\0" + name.encode()).digest()[0]
+    return "fit" if place < _FIT else "judge" if place < _JUDGE else "free"
+
+
+def _last_name(prompt: str) -> str | None:
+    found = [match.group() for match in _NAME.finditer(prompt) if not _SENTENCE_START.search(prompt[: match.start()])]
+    return found[-1].removesuffix("'s").removesuffix("’s") if found else None
