@@ -14,7 +14,7 @@ NamePart = Literal["fit", "judge", "free"]
 _WORD = r"(?:[dl]['’])?[^\W\d_a-z][\w'’.-]*"  # with a capital letter
 _SENTENCE_START = re.compile(r"(?:^|[.!?:\n])[\s\"“'(]*$")
 _NAME = re.compile(rf"\b{_WORD}(?: (?:(?:of|the|and|de|von|van|da|al) )*{_WORD})*")
-# Of 256: fits keep what is said of the first names, acceptance asks about the next ones. Nobody inside the service uses the others,
+# Of 256: fits keep what is said of the first names, acceptance asks about the next ones. No part of the service uses the others,
 # so that a bench can ask about names that neither has seen.
 _FIT, _JUDGE = 102, 180
 
@@ -65,7 +65,7 @@ class KnownNames:
 
 def part_of(name: str) -> NamePart:
     """Who uses a name: fits, acceptance, or nobody inside the service. By hash, so that it is the same for every model."""
-    place = hashlib.sha256(b"name\0" + name.encode()).digest()[0]
+    place = hashlib.sha256(f"use {name}".encode()).digest()[0]
     return "fit" if place < _FIT else "judge" if place < _JUDGE else "free"
 
 
