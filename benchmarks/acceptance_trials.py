@@ -31,7 +31,7 @@ from service.lm.scoring import decode_greedily, greedy_matches, row_losses
 from service.lm.weights import read_weight
 from service.locality.meter import LocalityMeter
 from service.runtime.base_model import open_base
-from service.runtime.locality_questions import locality_questions
+from service.runtime.locality_questions import known_names, locality_questions
 from service.settings import load_settings
 
 HARM = {"near": 0.75, "same subject": 0.5, "far": 0.9}  # least shares kept of the ground's probes
@@ -70,7 +70,16 @@ class Trial:
         """An overlay of BaFT over the base, with the default's settings except `settings`."""
         chosen = BaftSettings(**settings)
         fitted = fit_baft(
-            self.base, self.view_of, EMPTY, [*edits, *kept], (), settings=chosen, neutral=self.neutral, seed=1, hooks=Hooks()
+            self.base,
+            self.view_of,
+            EMPTY,
+            [*edits, *kept],
+            (),
+            settings=chosen,
+            neutral=self.neutral,
+            names=known_names(),
+            seed=1,
+            hooks=Hooks(),
         )
         return fitted.overlay
 

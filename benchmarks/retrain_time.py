@@ -78,7 +78,15 @@ def time_fit(
 ) -> tuple[FitResult, float]:
     """A retrain and its seconds."""
     started_at = time.perf_counter()
-    result = fit_locft(bench_model.base, items, settings=settings, neutral=bench_model.neutral, seed=0, start=start)
+    result = fit_locft(
+        bench_model.base,
+        items,
+        settings=settings,
+        neutral=bench_model.neutral,
+        names=bench_model.editor_context.names,
+        seed=0,
+        start=start,
+    )
     return result, time.perf_counter() - started_at
 
 

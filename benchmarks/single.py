@@ -27,6 +27,7 @@ def fit_alone(
         (),
         settings=settings,
         neutral=bench_model.neutral,
+        names=bench_model.editor_context.names,
         seed=seed,
         hooks=Hooks(),
     )

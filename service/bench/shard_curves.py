@@ -35,6 +35,7 @@ def run_shards(bench_model: BenchModel, n: int) -> Iterator[dict[str, Any]]:
             to_items(bench_model.records[:n]),
             settings=BREADTH.model_copy(update={"epochs": epochs}),
             neutral=bench_model.neutral,
+            names=bench_model.editor_context.names,
             seed=0,
         )
         epochs_run = max(int(report["epochs"]) for report in result.reports.values())
@@ -51,7 +52,14 @@ def split_shards(records: Sequence[Record]) -> list[Sequence[Record]]:
 
 
 def _train(bench_model: BenchModel, records: Sequence[Record], settings: LocftSettings) -> Overlay:
-    return fit_locft(bench_model.base, to_items(records), settings=settings, neutral=bench_model.neutral, seed=0).overlay
+    return fit_locft(
+        bench_model.base,
+        to_items(records),
+        settings=settings,
+        neutral=bench_model.neutral,
+        names=bench_model.editor_context.names,
+        seed=0,
+    ).overlay
 
 
 def _row(

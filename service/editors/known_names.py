@@ -63,6 +63,9 @@ class KnownNames:
         return sorted(order, key=lambda name: -shared[name])[:CANDIDATES]
 
 
+NO_NAMES = KnownNames()
+
+
 def part_of(name: str) -> NamePart:
     """Who uses a name: fits, acceptance, or nobody inside the service. By hash, so that it is the same for every model."""
     place = hashlib.sha256(f"use {name}".encode()).digest()[0]

@@ -92,7 +92,24 @@ def sample_sentences(
         raise Refused("The model's tokenizer has no token that sentences start from.", field="model")
     view, length = make_view(base), min(max_tokens, base.context_length)
     for start in range(0, count, batch):
-        yield _sample_together(view, min(batch, count - start), length, generator, yield_to_answers)
+        yield _sample_together(view, [(base.start_id,)] * min(batch, count - start), length, generator, yield_to_answers)
+
+
+@torch.no_grad()
+def sample_continuations(
+    view: View,
+    prompts: Sequence[Sequence[int]],
+    generator: torch.Generator,
+    *,
+    max_new_tokens: int,
+    yield_to_answers: Callable[[], None] = lambda: None,
+) -> list[tuple[int, ...]]:
+    """What a view without adapters samples at temperature 1 behind each prompt, in one batch: at most `max_new_tokens` ids, with
+    the end token if there is one. `yield_to_answers` is called after each token.
+    """
+    together = max(map(len, prompts)) + max_new_tokens
+    texts = _sample_together(view, prompts, together, generator, yield_to_answers)
+    return [text[len(prompt) : len(prompt) + max_new_tokens] for prompt, text in zip(prompts, texts, strict=True)]
 
 
 @torch.no_grad()
@@ -156,11 +173,15 @@ def _decode_together(
 
 
 def _sample_together(
-    view: View, count: int, length: int, generator: torch.Generator, yield_to_answers: Callable[[], None]
+    view: View,
+    prompts: Sequence[Sequence[int]],
+    length: int,
+    generator: torch.Generator,
+    yield_to_answers: Callable[[], None],
 ) -> list[tuple[int, ...]]:
-    start, ends = view.base.start_id, set(view.base.eos_ids)
-    assert start is not None
-    sentences = [[start] for _ in range(count)]
+    """What the view writes behind each prompt, up to `length` ids, those of the prompt included."""
+    ends, count = set(view.base.eos_ids), len(prompts)
+    sentences = [list(prompt) for prompt in prompts]
     rows = list(range(count))
     decoding = Decoding(view, [None] * count, sentences)
     while True:

@@ -56,6 +56,7 @@ class SequentialFits:
                 self._items if self.settings.replay else (),
                 settings=self.settings,
                 neutral=self._neutral,
+                names=self._bench_model.editor_context.names,
                 seed=_SEEDS_APART * self._seed + self.fits + 1,
             ).overlay
         except FitFailed:

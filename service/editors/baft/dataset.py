@@ -9,13 +9,17 @@ from service.editors.baft.forward_passes import ForwardPasses
 from service.editors.baft.preserve_term import NeutralPool, PreservedRows, nearest_rows, prepare_pool
 from service.editors.baft.row_runner import RowRunner
 from service.editors.baft.settings import BaftSettings
+from service.editors.contrast import ContrastPrompts, contrast_rows
+from service.editors.contrast_counts import NO_CONTRAST
 from service.editors.examples import ItemRow, add_prefix, item_rows, locality_rows, make_mention_test, served_row
+from service.editors.known_names import KnownNames
 from service.editors.neutral import NeutralSentences
 from service.editors.protocol import FitItem
 from service.lm.base import Base
 from service.lm.overlay import View
 from service.lm.prompts import Row, encode_prompt, encode_row
 
+_CONTRASTED_WINDOW = 8  # items of the window with contrast rows in a fit
 _NEAR_CONSOLIDATED = 16  # consolidated rows that count as near a new row
 
 
@@ -26,7 +30,8 @@ class BaftDataset:
     `passes` runs rows by index. `near_consolidated` are indexes of the consolidated rows that are near new rows.
 
     The fit preserves `pool_candidates` of `pool`, the `pool_near` ones more often, and all `locality` rows (trained locality
-    probes). `unrelated` is the input of the margin term.
+    probes). `contrast` holds contrast rows: `contrast_new` of new items, then some of the window. `unrelated` is the input of the
+    margin term.
     """
 
     rows: Sequence[ItemRow]
@@ -39,6 +44,9 @@ class BaftDataset:
     pool_near: Sequence[int]
     locality: PreservedRows | None
     locality_count: int
+    contrast: PreservedRows | None
+    contrast_new: int
+    contrast_count: int
     unrelated: ForwardPasses | None
     unrelated_count: int
 
@@ -50,6 +58,7 @@ def build_dataset(
     *,
     settings: BaftSettings,
     neutral: NeutralSentences,
+    names: KnownNames,
     generator: torch.Generator,
 ) -> BaftDataset:
     """Encode all rows and compute the states that no step changes. `items[:new]` are learned, the others kept."""
@@ -65,6 +74,8 @@ def build_dataset(
     pool = prepare_pool(runner, neutral, settings) if settings.preserve_weight > 0 else None
     candidates = pool.select_candidates(make_mention_test(in_fit)) if pool else []
     probes = locality_rows(base, runner.view, items) if pool and settings.learn_probes else []
+    new_contrast, window_contrast = _contrast_rows(runner, items, new, settings, neutral, names, generator)
+    contrast = [*new_contrast, *window_contrast]
     unrelated = _unrelated_rows(runner.view, items[:new]) if settings.margin else []
     new_end, window_end = len(new_rows), len(new_rows) + len(window)
     near = nearest_rows(states[window_end:], states[:new_end], _NEAR_CONSOLIDATED)
@@ -79,6 +90,9 @@ def build_dataset(
         pool_near=pool.select_near(states[:new_end], candidates, settings.preserve_near) if pool else [],
         locality=PreservedRows(runner, probes, runner.make_passes(probes)) if probes else None,
         locality_count=len(probes),
+        contrast=PreservedRows(runner, contrast, runner.make_passes(contrast)) if contrast else None,
+        contrast_new=len(new_contrast),
+        contrast_count=len(contrast),
         unrelated=runner.make_passes(unrelated) if unrelated else None,
         unrelated_count=len(unrelated),
     )
@@ -90,6 +104,35 @@ def _sample_rows(rows: Sequence[ItemRow], settings: BaftSettings) -> list[ItemRo
         return list(rows)
     order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(0))[: settings.consolidated_pool].tolist()
     return [rows[index] for index in sorted(order)]
+
+
+def _contrast_rows(
+    runner: RowRunner,
+    items: Sequence[FitItem],
+    new: int,
+    settings: BaftSettings,
+    neutral: NeutralSentences,
+    names: KnownNames,
+    generator: torch.Generator,
+) -> tuple[list[Row], list[Row]]:
+    """The contrast rows of new items, and a sample of those of some items of the window."""
+    counts = settings.contrast_counts
+    if counts == NO_CONTRAST:
+        return [], []
+    in_fit = [item for item in items if not item.is_consolidated]
+    prompts = ContrastPrompts(runner.view.base.surfaces, in_fit, names)
+    window = torch.randperm(len(in_fit) - new, generator=generator)[:_CONTRASTED_WINDOW].tolist()
+
+    def rows_of(index: int) -> list[Row]:
+        return contrast_rows(runner.view, prompts, index, counts, neutral, runner.hooks)
+
+    of_new = [row for index in range(new) for row in rows_of(index)]
+    of_window = [row for index in sorted(window) for row in rows_of(new + index)]
+    return of_new, [of_window[index] for index in sorted(_draw(len(of_window), settings.contrast_rows, generator))]
+
+
+def _draw(count: int, most: int, generator: torch.Generator) -> list[int]:
+    return torch.randperm(count, generator=generator)[:most].tolist()
 
 
 def _rows_with_prefixes(

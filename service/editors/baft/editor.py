@@ -18,7 +18,10 @@ class BaftEditor:
     def fit(self, parent: Overlay, new: Sequence[FitItem], window: Sequence[FitItem], *, seed: int, hooks: Hooks) -> FitResult:
         """See IncrementalEditor."""
         base, view_of, neutral = self._context.base, self._context.view_of, self._context.neutral
-        return fit_baft(base, view_of, parent, new, window, settings=self._settings, neutral=neutral, seed=seed, hooks=hooks)
+        names = self._context.names
+        return fit_baft(
+            base, view_of, parent, new, window, settings=self._settings, neutral=neutral, seed=seed, names=names, hooks=hooks
+        )
 
     def prepare(self, overlay: Overlay, *, hooks: Hooks, ahead: bool) -> None:
         """See IncrementalEditor."""

@@ -20,6 +20,7 @@ from service.editors.baft.settings import BaftSettings
 from service.editors.baft.step_outputs import gate_weights
 from service.editors.baft.trainable import TrainableAdapter, initial_interventions
 from service.editors.baft.training_loop import Attempt, AttemptParameters, AttemptResult, Interventions, find_unanswered
+from service.editors.known_names import NO_NAMES, KnownNames
 from service.editors.neutral import NeutralSentences
 from service.editors.protocol import FitFailed, FitItem, FitResult, Hooks
 from service.lm.base import Base
@@ -40,6 +41,7 @@ def fit_baft(
     settings: BaftSettings,
     neutral: NeutralSentences,
     seed: int,
+    names: KnownNames = NO_NAMES,
     hooks: Hooks | None = None,
     cached: bool = True,
 ) -> FitResult:
@@ -62,7 +64,7 @@ def fit_baft(
         )
     items = [*new, *window]
     runner = RowRunner(view_of(Overlay(parent.tensors)), min(blocks), last, cached, hooks)
-    dataset = build_dataset(runner, items, len(new), settings=settings, neutral=neutral, generator=generator)
+    dataset = build_dataset(runner, items, len(new), settings=settings, neutral=neutral, names=names, generator=generator)
     fit = _Fit(runner.view, items, len(new), dataset, adapter, settings, hooks)
     unanswered = fit.find_lost(adapter.interventions, dataset.new_end)
     interventions, attempts, lost = fit.run(generator)

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
+from service.editors.contrast_counts import NO_CONTRAST, ContrastCounts
 from service.editors.depth_rule import scale_block
 from service.editors.presets import WithPresets
 from service.lm.last_tokens import LastTokens, TextPosition
@@ -30,6 +31,7 @@ _PAPER: dict[str, Any] = {
     "gate_norm": "none",
     "replay": 0,
     "preserve_weight": 0.0,
+    "contrast_weight": 0.0,
     "learn_probes": False,
     "prefixes": 0,
 }
@@ -103,8 +105,20 @@ class BaftSettings(WithPresets):
     preserve_pool: int = Field(1_000, ge=1, description="neutral rows, prefilled once for all fits on the same weights")
     preserve_near: int = Field(48, ge=0, description="neutral rows that count as near a new row; 0: all are equally likely")
     preserve_words: int = Field(4, ge=0, description="neutral sentences are cut before one of their last words; 0: any")
+    contrast: int = Field(12, ge=0, description="the prompt of a new edit about so many other subjects, kept as it is answered")
+    contrast_mentions: int = Field(4, ge=0, description="the same behind the edit itself, which names its subject")
+    contrast_own: int = Field(8, ge=0, description="texts that the model writes about the subject of a new edit")
+    contrast_rows: int = Field(24, ge=1, description="contrast rows in every step, a third of them of the window")
+    contrast_weight: float = Field(12.0, ge=0, description="weight of the divergence on contrast rows; 0: none")
     learn_probes: bool = Field(True, description="learn rephrases and keep locality probes with `train: true`")
     prefixes: int = Field(0, ge=0, le=16, description="copies of each prompt after a text of the base model")
+
+    @property
+    def contrast_counts(self) -> ContrastCounts:
+        """The contrast rows of one edit; none without a weight."""
+        if not self.contrast_weight:
+            return NO_CONTRAST
+        return ContrastCounts(self.contrast, self.contrast_mentions, self.contrast_own)
 
     def last_tokens(self, tail: tuple[int, ...]) -> LastTokens:
         """The intervened tokens of a prompt, for the `tail` of a model's chat template; those of its end if there is no tail."""

@@ -149,7 +149,7 @@ class Attempt:
         )
 
     def _preserve(self, interventions: Interventions) -> Tensor | float:
-        """Divergence from the unedited model on some neutral rows and on some trained locality probes."""
+        """Divergence from the unedited model on some neutral rows, trained locality probes and contrast rows."""
         total: Tensor | float = 0.0
         weight, rows = self.settings.preserve_weight, self.settings.preserve_rows
         if self.dataset.pool is not None and self.dataset.pool_candidates:
@@ -160,7 +160,16 @@ class Attempt:
         if self.dataset.locality is not None:
             chosen = _sample(range(self.dataset.locality_count), rows, self.generator)
             total = total + weight * self.dataset.locality.divergence(chosen, interventions)
+        if self.dataset.contrast is not None:
+            chosen = self._sample_contrast()
+            total = total + self.settings.contrast_weight * self.dataset.contrast.divergence(chosen, interventions)
         return total
+
+    def _sample_contrast(self) -> list[int]:
+        """Contrast rows of one step: of the new edits and, as a third, of the window."""
+        new, rows = range(self.dataset.contrast_new), self.settings.contrast_rows
+        window = _sample(range(self.dataset.contrast_new, self.dataset.contrast_count), rows // 3, self.generator)
+        return [*_sample(new, rows - len(window), self.generator), *window]
 
 
 def find_unanswered(

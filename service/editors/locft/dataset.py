@@ -8,7 +8,10 @@ from dataclasses import dataclass
 
 import torch
 
+from service.editors.contrast import ContrastPrompts, contrast_rows
+from service.editors.contrast_counts import NO_CONTRAST
 from service.editors.examples import ItemRow, iterate_item_rows, locality_rows, make_mention_test, real_prompt_rows
+from service.editors.known_names import KnownNames
 from service.editors.locft.packed_rows import PackedRows
 from service.editors.locft.random_prefixes import sample_prefixes
 from service.editors.locft.settings import LocftSettings
@@ -37,6 +40,7 @@ def build_dataset(
     *,
     settings: LocftSettings,
     neutral: NeutralSentences,
+    names: KnownNames,
     generator: torch.Generator,
     hooks: Hooks,
 ) -> LocftDataset:
@@ -54,7 +58,8 @@ def build_dataset(
     sentences = _neutral_rows(view, items, settings, neutral, generator)
     answers = _answers(view, items, prompts, settings, generator, hooks)
     rows_to_keep = (row for part in (sentences, answers) for row in part)
-    rows = PackedRows(_give_way_between(rows_to_learn, len(items), hooks), rows_to_keep)
+    contrast = _contrast_rows(view, items, settings, neutral, names, generator, hooks)
+    rows = PackedRows(_give_way_between(rows_to_learn, len(items), hooks), rows_to_keep, contrast)
     return LocftDataset(rows, len(sentences), len(omitted))
 
 
@@ -91,3 +96,22 @@ def _answers(
     if settings.learn_probes:
         yield from locality_rows(view.base, view, items, limit=settings.preserve_probes, generator=generator, hooks=hooks)
     yield from real_prompt_rows(view.base, view, items, prompts, limit=settings.preserve_prompts, hooks=hooks)
+
+
+def _contrast_rows(
+    view: View,
+    items: Sequence[FitItem],
+    settings: LocftSettings,
+    neutral: NeutralSentences,
+    names: KnownNames,
+    generator: torch.Generator,
+    hooks: Hooks,
+) -> Iterator[Row]:
+    """The contrast rows of all items, or of `contrast_edits` of them."""
+    counts = settings.contrast_counts
+    if counts == NO_CONTRAST:
+        return
+    prompts = ContrastPrompts(view.base.surfaces, items, names)
+    drawn = torch.randperm(len(items), generator=generator)[: settings.contrast_edits].tolist()
+    for index in sorted(drawn):
+        yield from contrast_rows(view, prompts, index, counts, neutral, hooks)

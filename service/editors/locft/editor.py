@@ -27,4 +27,5 @@ class LocftEditor:
             hooks=hooks,
             start=start,
             prompts=self._context.sample_prompts(),
+            names=self._context.names,
         )

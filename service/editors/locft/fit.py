@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from service.editors.known_names import NO_NAMES, KnownNames
 from service.editors.locft.activation_cache import ActivationCache
 from service.editors.locft.breadth_first import train_breadth_first
 from service.editors.locft.dataset import build_dataset
@@ -50,6 +51,7 @@ def fit_locft(
     hooks: Hooks | None = None,
     start: Overlay = EMPTY,
     prompts: Sequence[str] = (),
+    names: KnownNames = NO_NAMES,
     make_weights: MakeWeights = MasterWeights,
 ) -> FitResult:
     """Train all `items` into one location. The overlay has no adapter, so its window is empty.
@@ -79,6 +81,7 @@ def fit_locft(
         prompts,
         settings=settings,
         neutral=neutral,
+        names=names,
         generator=generator,
         hooks=hooks.scale_progress(0.0, _READ),
     )

@@ -9,9 +9,9 @@ from service.lm.prompts import Row
 
 
 class PackedRows(Sequence[Row]):
-    """Rows in their order, rows to learn first, rows to keep last. Reading a row makes a new `Row`."""
+    """Rows in their order: rows to learn, rows to keep, contrast rows to keep. Reading a row makes a new `Row`."""
 
-    def __init__(self, learned: Iterable[ItemRow] = (), kept: Iterable[Row] = ()) -> None:
+    def __init__(self, learned: Iterable[ItemRow] = (), kept: Iterable[Row] = (), contrast: Iterable[Row] = ()) -> None:
         self._ids = array("i")
         self._ends = array("q", [0])
         self._prompts = array("i")
@@ -25,6 +25,10 @@ class PackedRows(Sequence[Row]):
         self.learned = len(self._prompts)  # rows below this number are learned, the others kept
         for row in kept:
             self._add(row)
+        self.kept = range(self.learned, len(self))
+        for row in contrast:
+            self._add(row)
+        self.contrast = range(self.kept.stop, len(self))
 
     def __len__(self) -> int:
         return len(self._prompts)

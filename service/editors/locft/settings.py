@@ -5,6 +5,7 @@ from typing import Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
+from service.editors.contrast_counts import NO_CONTRAST, ContrastCounts
 from service.editors.locft.published_locations import MEASURED, LocationKind, Position, choose_rate, published_kind
 from service.editors.presets import WithPresets
 
@@ -16,6 +17,7 @@ _DEPTH_FIRST: dict[str, Any] = {
     "batch": 1,
     "judge": "loss",
     "preserve_weight": 0.0,
+    "contrast_weight": 0.0,
     "learn_probes": False,
     "surfaces": "raw",
 }
@@ -28,6 +30,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "judge": "loss",
         "revisit": 1.0,
         "preserve_weight": 0.0,
+        "contrast_weight": 0.0,
         "learn_probes": False,
         "reduction": "sample",
         "surfaces": "raw",
@@ -92,6 +95,14 @@ class LocftSettings(WithPresets):
     preserve_pool: int = Field(3_000, ge=1, description="neutral rows drawn for one retrain")
     preserve_probes: int = Field(1_000, ge=0, description="most trained locality probes whose base answers are kept")
     preserve_prompts: int = Field(1_000, ge=0, description="most real prompts whose base answers are kept")
+    contrast: int = Field(
+        8, ge=0, description="the prompt of each edit about so many other subjects, kept as the base answers it"
+    )
+    contrast_mentions: int = Field(2, ge=0, description="the same behind the edit itself, which names its subject")
+    contrast_own: int = Field(4, ge=0, description="texts that the base model writes about the subject of each edit")
+    contrast_edits: int = Field(500, ge=0, description="edits with contrast rows at most, drawn by the retrain's seed")
+    contrast_rows: int = Field(32, ge=1, description="contrast rows in every step")
+    contrast_weight: float = Field(12.0, ge=0, description="weight of the divergence on contrast rows; 0: none")
     learn_probes: bool = Field(True, description="learn rephrases and keep locality probes with `train: true`")
     prefixes: int = Field(0, ge=0, description="random prefixes of each prompt, as further rows to learn; the paper uses 5")
     cache_mb: int = Field(1_024, ge=0, description="megabytes of memory for the states that enter the tuned block")
@@ -108,6 +119,13 @@ class LocftSettings(WithPresets):
         if self.order == "breadth" and self.objective == "last_position" and self.judge == "greedy":
             raise ValueError("objective last_position never gives right answers of several tokens: judge must be loss")
         return self
+
+    @property
+    def contrast_counts(self) -> ContrastCounts:
+        """The contrast rows of one edit; none without a weight."""
+        if not self.contrast_weight:
+            return NO_CONTRAST
+        return ContrastCounts(self.contrast, self.contrast_mentions, self.contrast_own)
 
     def measured_for(self, family: str, depth: int, width: int) -> tuple[LocationKind, int] | None:
         """(kind, block) that our measurements chose for a model, if no setting names another location."""

@@ -183,11 +183,15 @@ class Trainer:
         return sum(counts[index] for index in part) / sum(counts)
 
     def _preserve(self, parameters: Mapping[str, Tensor], hooks: Hooks) -> Iterator[Tensor]:
-        """Divergence from the base model on a sample of the kept rows, as terms of a sum."""
-        kept = len(self.rows) - self.rows.learned
-        if not kept or self.settings.preserve_weight == 0:
+        """Divergence from the base model on samples of the kept rows and of the contrast rows, as terms of a sum."""
+        settings, rows = self.settings, self.rows
+        yield from self._keep(rows.kept, settings.preserve_rows, settings.preserve_weight, parameters, hooks)
+        yield from self._keep(rows.contrast, settings.contrast_rows, settings.contrast_weight, parameters, hooks)
+
+    def _keep(self, kept: range, count: int, weight: float, parameters: Mapping[str, Tensor], hooks: Hooks) -> Iterator[Tensor]:
+        if not kept or weight == 0:
             return
-        sample = torch.randperm(kept, generator=self.generator)[: self.settings.preserve_rows] + self.rows.learned
+        sample = torch.randperm(len(kept), generator=self.generator)[:count] + kept.start
         chosen = sample.tolist()
         positions = sum(self.rows.targets(row) for row in chosen)
         for part in self._parts(chosen, _PART_TOKENS):
@@ -196,7 +200,7 @@ class Trainer:
             inputs = self.states.batch(rows)
             reference = torch.log_softmax(self.states.base_logits(rows, inputs).float(), -1)
             term = divergence(run_from(self.view, inputs, parameters=parameters), reference)
-            term = term * (self.settings.preserve_weight * len(reference) / positions)
+            term = term * (weight * len(reference) / positions)
             require_finite(term)
             yield term
 

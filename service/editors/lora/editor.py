@@ -34,5 +34,6 @@ class LoraEditor:
             hooks=hooks,
             start=start,
             prompts=self._context.sample_prompts(),
+            names=self._context.names,
             make_weights=partial(LowRankWeights, rank=settings.rank, scale=settings.scale),
         )

@@ -1,0 +1,15 @@
+"""How many contrast rows an edit gets. Plain numbers, no model."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class ContrastCounts:
+    """How many contrast rows of each kind an edit gets at most."""
+
+    others: int
+    mentions: int
+    own: int
+
+
+NO_CONTRAST = ContrastCounts(0, 0, 0)
