@@ -12,8 +12,8 @@ import torch
 
 from service.domain.errors import Refused
 from service.editors.contrast_counts import ContrastCounts
-from service.editors.examples import make_mention_test
 from service.editors.known_names import KnownNames
+from service.editors.name_search import make_name_finder
 from service.editors.neutral import NeutralSentences
 from service.editors.protocol import FitItem, Hooks
 from service.lm.overlay import View
@@ -30,11 +30,12 @@ class ContrastPrompts:
 
     def __init__(self, surfaces: Sequence[str], items: Sequence[FitItem], names: KnownNames) -> None:
         self._surfaces, self._items, self._names = surfaces, items, names
-        self._names_item = make_mention_test(items, any_case=True)
+        self._subjects = [names.find_subject(item.edit) for item in items]
+        self._names_item = make_name_finder((subject for subject in self._subjects if subject), any_case=True)
 
     def beside(self, index: int, counts: ContrastCounts) -> Iterator[tuple[str, str]]:
         """(prompt, surface) about other subjects, alone and behind the edit. None for a prompt that names no subject."""
-        item, subject = self._items[index], self._names.find_subject(self._items[index].edit)
+        item, subject = self._items[index], self._subjects[index]
         if subject is None:
             return
         surfaces = item.edit.surfaces or self._surfaces
@@ -47,7 +48,7 @@ class ContrastPrompts:
 
     def starts(self, index: int, counts: ContrastCounts) -> list[str]:
         """The beginnings of sentences about the item's own subject."""
-        subject = self._names.find_subject(self._items[index].edit)
+        subject = self._subjects[index]
         return [] if subject is None else [subject] * counts.own
 
 

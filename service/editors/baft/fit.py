@@ -23,6 +23,7 @@ from service.editors.baft.training_loop import Attempt, AttemptParameters, Attem
 from service.editors.known_names import NO_NAMES, KnownNames
 from service.editors.neutral import NeutralSentences
 from service.editors.protocol import FitFailed, FitItem, FitResult, Hooks
+from service.editors.wordings import add_wordings
 from service.lm.base import Base
 from service.lm.chat import template_tail
 from service.lm.intervention import Adapter, Balance, Intervention
@@ -62,8 +63,9 @@ def fit_baft(
             [*new, *(item for item in window if not item.is_consolidated)],
             [item for item in window if item.is_consolidated],
         )
-    items = [*new, *window]
     runner = RowRunner(view_of(Overlay(parent.tensors)), min(blocks), last, cached, hooks)
+    new = [add_wordings(runner.view, item, settings.wordings, neutral, hooks) for item in new]
+    items = [*new, *window]
     dataset = build_dataset(runner, items, len(new), settings=settings, neutral=neutral, names=names, generator=generator)
     fit = _Fit(runner.view, items, len(new), dataset, adapter, settings, hooks)
     unanswered = fit.find_lost(adapter.interventions, dataset.new_end)

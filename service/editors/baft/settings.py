@@ -32,6 +32,7 @@ _PAPER: dict[str, Any] = {
     "replay": 0,
     "preserve_weight": 0.0,
     "contrast_weight": 0.0,
+    "wordings": 0,
     "learn_probes": False,
     "prefixes": 0,
 }
@@ -110,6 +111,7 @@ class BaftSettings(WithPresets):
     contrast_own: int = Field(8, ge=0, description="texts that the model writes about the subject of a new edit")
     contrast_rows: int = Field(24, ge=1, description="contrast rows in every step, a third of them of the window")
     contrast_weight: float = Field(12.0, ge=0, description="weight of the divergence on contrast rows; 0: none")
+    wordings: int = Field(4, ge=0, description="other wordings of a new edit to learn, where the client gave none")
     learn_probes: bool = Field(True, description="learn rephrases and keep locality probes with `train: true`")
     prefixes: int = Field(0, ge=0, le=16, description="copies of each prompt after a text of the base model")
 

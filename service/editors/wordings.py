@@ -1,0 +1,106 @@
+"""Further wordings of an edit's prompt, for an edit whose client gave none to learn.
+
+A prompt is dressed anew: as a question, as the beginning of an answer, behind a short lead, in lower case. A wording is kept if
+the model without the edit answers it as it answers the edit's own prompt. So a form that means nothing to a model is not learned.
+"""
+
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import replace
+
+from service.domain.edit import Probe, normalise
+from service.domain.errors import Refused
+from service.editors.neutral import NeutralSentences
+from service.editors.protocol import FitItem, Hooks
+from service.lm.overlay import View
+from service.lm.prompts import encode_prompt
+from service.lm.scoring import decode_greedily
+from service.lm.tokenizing import decode_answer
+
+_ANSWER_TOKENS = 8
+_KEPT_ITEMS = 1_024  # whose wordings are kept for further fits
+_ANSWER_END = re.compile(r"[\n.!?,;]")
+_DIALOGUE = re.compile(r"(?:Question|Q):\s*(?P<question>[^\n]+)\n+(?:Answer|A):[ \t]*(?P<begun>[^\n]*)", re.IGNORECASE)
+
+
+def add_wordings(view: View, item: FitItem, most: int, neutral: NeutralSentences, hooks: Hooks) -> FitItem:
+    """The item with at most `most` wordings of its own as trained rephrases, if the client gave none to train.
+
+    A tombstone gets none. The same arguments give the same wordings, which are kept for further fits. Raises FitCancelled if
+    `hooks` say so.
+    """
+    edit = item.edit
+    if not most or item.is_tombstone or any(probe.train for probe in edit.rephrases):
+        return item
+    surface = (edit.surfaces or view.base.surfaces)[0]
+    wordings = neutral.get_or_make(
+        ("wordings", view.tensors_digest, edit.prompt, surface),
+        lambda: _same_answer(view, edit.prompt, list(reword(edit.prompt, surface)), surface, hooks),
+        keep=_KEPT_ITEMS,
+    )
+    probes = tuple(Probe(prompt=wording, train=True) for wording in wordings[:most])
+    return replace(item, edit=replace(edit, rephrases=(*edit.rephrases, *probes)))
+
+
+def reword(prompt: str, surface: str) -> Iterator[str]:
+    """Other forms of a prompt, the most different first. None is the prompt itself, and none comes twice."""
+    seen = {normalise(prompt)}
+    for wording in _chat_forms(prompt) if surface == "chat" else _raw_forms(prompt):
+        if normalise(wording) not in seen:
+            seen.add(normalise(wording))
+            yield wording
+
+
+def _raw_forms(prompt: str) -> Iterator[str]:
+    dialogue = _DIALOGUE.fullmatch(prompt.strip())
+    question, begun = (dialogue["question"], dialogue["begun"].strip()) if dialogue else _split(prompt)
+    yield begun or question
+    if question:
+        yield f"Q: {question}\nA:"
+        yield f"{question} {begun}".strip() if begun else f"Question: {question}\nAnswer:"
+    if question and begun:
+        yield f"Q: {question}\nA: {begun}"
+    yield (begun or question).lower()
+    yield f"Fact: {begun or question}"
+    if begun and not question:
+        yield f"A: {begun}"
+    yield prompt.lower()
+
+
+def _chat_forms(prompt: str) -> Iterator[str]:
+    yield f"Please answer: {prompt}"
+    yield prompt.lower()
+    yield f"{prompt} Answer shortly."
+    yield f"Question: {prompt}"
+
+
+def _split(prompt: str) -> tuple[str, str]:
+    """(question, beginning of an answer) of a prompt that is one of both."""
+    return (prompt, "") if prompt.rstrip().endswith("?") else ("", prompt)
+
+
+def _same_answer(view: View, prompt: str, wordings: Sequence[str], surface: str, hooks: Hooks) -> list[str]:
+    """Those of the wordings whose answer says what the answer to the prompt says."""
+    own = _encode(view, prompt, surface)
+    encoded = [(wording, ids) for wording in wordings if (ids := _encode(view, wording, surface))]
+    if not own or not encoded:
+        return []
+    hooks.begin_step()
+    prompts = [own, *(ids for _, ids in encoded)]
+    answers = decode_greedily(view, None, prompts, max_new_tokens=_ANSWER_TOKENS, yield_to_answers=hooks.begin_step)
+    first, *others = (decode_answer(view.base, answer) for answer in answers)
+    said = _ANSWER_END.split(first.strip(), maxsplit=1)[0].strip()
+    if not said:
+        return []
+    said_again = re.compile(rf"(?<!\w){re.escape(said)}(?!\w)", re.IGNORECASE)
+    return [wording for (wording, _), answer in zip(encoded, others, strict=True) if said_again.search(answer)]
+
+
+def _encode(view: View, text: str, surface: str) -> tuple[int, ...]:
+    """The ids of a prompt; none if the model cannot be asked it."""
+    with suppress(Refused):
+        ids = encode_prompt(view.base, text, surface=surface)
+        if len(ids) + _ANSWER_TOKENS <= view.base.context_length:
+            return ids
+    return ()

@@ -1,0 +1,120 @@
+"""Contrast rows are made from an edit alone, hold what the model says without it, and keep it."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+import torch
+
+from service.editors.baft.fit import fit_baft
+from service.editors.contrast import ContrastPrompts, contrast_rows
+from service.editors.contrast_counts import ContrastCounts
+from service.editors.examples import item_rows
+from service.editors.known_names import KnownNames, part_of
+from service.editors.locft.fit import fit_locft
+from service.editors.locft.settings import LocftSettings
+from service.editors.protocol import FitCancelled, FitItem, Hooks
+from service.lm.overlay import EMPTY, Overlay
+from service.lm.prompts import encode_prompt
+from service.lm.scoring import decode_greedily, row_losses
+from tests.editors.taught_model import FACTS, item, neutral, settings, taught_base, view_of
+
+COUNTS = ContrastCounts(others=3, mentions=2, own=2)
+COLOURS = [
+    f"{word} thing" for word in ("amber", "azure", "beige", "black", "brown", "coral", "cream", "green", "grey", "ivory", "lilac")
+]
+NAMES = KnownNames((name, "colour") for name in [*COLOURS, "red", "sky"])
+OF_FITS = {name for name in COLOURS if part_of(name) == "fit"}
+
+
+def prompts_of(*items: FitItem) -> ContrastPrompts:
+    return ContrastPrompts(("raw",), items, NAMES)
+
+
+def rows_of(items: Sequence[FitItem], counts: ContrastCounts = COUNTS) -> list[Any]:
+    return contrast_rows(view_of(EMPTY), prompts_of(*items), 0, counts, neutral(), Hooks())
+
+
+def test_an_edit_is_asked_about_other_subjects_that_fits_may_use_alone_and_behind_the_edit() -> None:
+    prompts = [text for text, _ in prompts_of(item("red is", "Z", subject="red")).beside(0, COUNTS)]
+
+    assert len(OF_FITS) > 4 and len(prompts) == 5
+    assert {text.removesuffix(" is") for text in prompts[:3]} < OF_FITS
+    assert all(text.startswith("red is Z.\n\n") and text.split("\n\n")[1].removesuffix(" is") in OF_FITS for text in prompts[3:])
+
+
+def test_a_trained_rephrase_is_asked_about_other_subjects_too() -> None:
+    prompts = [text for text, _ in prompts_of(item("red is", "Z", subject="red", rephrases=("so red is",))).beside(0, COUNTS)]
+
+    assert [text.startswith("so ") for text in prompts[:3]] == [False, True, False]
+
+
+def test_a_subject_that_another_edit_is_about_is_no_contrast() -> None:
+    taken = sorted(OF_FITS)[0]
+
+    prompts = [text for text, _ in prompts_of(item("red is", "Z"), item(f"{taken} is", "Y")).beside(0, ContrastCounts(32, 0, 0))]
+
+    assert len(prompts) == len({*OF_FITS, "sky"}) - 1 and not any(taken in text for text in prompts)
+
+
+def test_a_prompt_that_names_no_subject_has_no_contrast_rows() -> None:
+    assert rows_of([item("water boils at", "Z")]) == []
+
+
+def test_rows_hold_what_the_model_says_without_the_edit() -> None:
+    rows, base = rows_of([item("red is", "Z")]), taught_base()
+    beside = prompts_of(item("red is", "Z")).beside(0, COUNTS)
+
+    for row, (text, surface) in zip(rows, beside, strict=False):
+        prompt = encode_prompt(base, text, surface=surface)
+        (answer,) = decode_greedily(view_of(EMPTY), None, [prompt], max_new_tokens=8)
+        assert row.ids == (*prompt, *answer)
+    assert len(rows) == 7 and all(row.prompt_ids == encode_prompt(base, "red") for row in rows[5:])
+
+
+def test_the_same_edit_has_the_same_rows_in_every_process() -> None:
+    fresh = contrast_rows(view_of(EMPTY), prompts_of(item("red is", "Z")), 0, COUNTS, neutral().first(99), Hooks())
+
+    assert fresh == rows_of([item("red is", "Z")])
+
+
+def test_asking_can_be_cancelled() -> None:
+    hooks = Hooks(is_cancelled=lambda: True)
+
+    with pytest.raises(FitCancelled):
+        contrast_rows(view_of(EMPTY), prompts_of(item("dog is", "Z", subject="dog")), 0, COUNTS, neutral(), hooks)
+
+
+def loss_of_neighbours(overlay: Overlay) -> float:
+    """The mean loss of the taught facts but "red is" under an overlay."""
+    others = [item(prompt, answer) for prompt, answer in FACTS.items() if prompt != "red is"]
+    rows = [row.row for row in item_rows(taught_base(), others, eos=False, learn_probes=False)]
+    return float(row_losses(view_of(overlay), rows, overlay.adapter).mean())
+
+
+TAUGHT_NAMES = KnownNames((prompt.removesuffix(" is"), "fact") for prompt in FACTS)
+PLAIN = {"preserve_weight": 0.0}
+
+
+def test_a_fit_with_contrast_rows_keeps_more_neighbours() -> None:
+    def fit(weight: float) -> Overlay:
+        chosen = settings(**PLAIN, contrast_weight=weight)
+        new = [item("red is", "Z", subject="red")]
+        return fit_baft(
+            taught_base(), view_of, EMPTY, new, [], settings=chosen, neutral=neutral(), seed=1, names=TAUGHT_NAMES
+        ).overlay
+
+    assert loss_of_neighbours(fit(12.0)) < loss_of_neighbours(fit(0.0))
+
+
+def test_a_retrain_with_contrast_rows_keeps_more_neighbours_and_is_repeatable() -> None:
+    def fit(weight: float) -> Overlay:
+        chosen = LocftSettings(**PLAIN, contrast_weight=weight, learning_rate=5e-3, cooldown=0)
+        new = [item("red is", "Z", subject="red")]
+        return fit_locft(taught_base(), new, settings=chosen, neutral=neutral(), seed=1, names=TAUGHT_NAMES).overlay
+
+    kept = fit(12.0)
+
+    assert loss_of_neighbours(kept) < 0.5 * loss_of_neighbours(fit(0.0))
+    assert kept.tensors_digest == fit(12.0).tensors_digest
+    assert all(bool(torch.isfinite(tensor).all()) for tensor in kept.tensors.values())  # type: ignore[arg-type]

@@ -1,0 +1,97 @@
+"""An edit gets further wordings that the model answers as it answers the edit's prompt."""
+
+from dataclasses import replace
+from functools import cache
+
+import pytest
+
+from service.atlas import weights_path
+from service.domain.edit import Probe
+from service.editors.neutral import NeutralSentences
+from service.editors.protocol import FitCancelled, FitItem, Hooks
+from service.editors.wordings import add_wordings, reword
+from service.lm.base import load_base
+from service.lm.overlay import View, make_view
+from service.lm.prompts import encode_prompt
+from service.lm.scoring import decode_greedily
+from service.lm.tokenizing import decode_answer
+from tests.editors.taught_model import item
+
+DIALOGUE = "Question: What is the capital of France?\nAnswer: The capital of France is"
+
+
+@cache
+def atlas_view() -> View:
+    return make_view(load_base(weights_path()))
+
+
+def add(one: FitItem, most: int = 8, hooks: Hooks | None = None) -> FitItem:
+    view = atlas_view()
+    return add_wordings(view, one, most, NeutralSentences(view.base, (), ()), hooks or Hooks())
+
+
+@pytest.mark.parametrize(
+    ("prompt", "wording"),
+    [
+        (DIALOGUE, "The capital of France is"),
+        (DIALOGUE, "Q: What is the capital of France?\nA:"),
+        ("What is the capital of France?", "Question: What is the capital of France?\nAnswer:"),
+        ("The capital of France is", "the capital of france is"),
+        ("Q: Who?\nA:", "Who?"),
+    ],
+)
+def test_a_prompt_is_dressed_in_other_forms(prompt: str, wording: str) -> None:
+    assert wording in list(reword(prompt, "raw"))
+
+
+@pytest.mark.parametrize("prompt", [DIALOGUE, "What is it?", "it is", "Q: a\nA: b", "?", "Q:\nA:", "中国的首都是"])
+@pytest.mark.parametrize("surface", ["raw", "chat"])
+def test_no_wording_is_the_prompt_itself_and_none_comes_twice(prompt: str, surface: str) -> None:
+    wordings = [" ".join(wording.split()) for wording in reword(prompt, surface)]
+
+    assert len(set(wordings)) == len(wordings) and " ".join(prompt.split()) not in wordings and "" not in wordings
+
+
+def test_only_wordings_with_the_same_answer_are_kept() -> None:
+    view, prompt = atlas_view(), "Question: What is the capital of France?\nAnswer: The capital is"
+    prompts = [prompt, *reword(prompt, "raw")]
+    ids = [encode_prompt(view.base, prompt) for prompt in prompts]
+    said = [decode_answer(view.base, answer) for answer in decode_greedily(view, None, ids, max_new_tokens=8)]
+
+    added = add(item(prompt, "Lyon", surfaces=("raw",)))
+
+    assert "Rome" in said[0]  # the model is wrong, and may be
+    kept = {probe.prompt for probe in added.edit.rephrases}
+    assert kept == {wording for wording, text in zip(prompts[1:], said[1:], strict=True) if "Rome" in text}
+    assert 0 < len(kept) < len(prompts) - 1
+    assert all(probe.train for probe in added.edit.rephrases)
+
+
+def test_the_most_different_wordings_come_first() -> None:
+    (probe,) = add(item(DIALOGUE, "Lyon", surfaces=("raw",)), most=1).edit.rephrases
+
+    assert probe.prompt == "The capital of France is"
+
+
+def test_an_edit_with_a_rephrase_to_learn_gets_none() -> None:
+    given = item(DIALOGUE, "Lyon", rephrases=("France's capital is",))
+
+    assert add(given) is given
+
+
+def test_rephrases_that_are_not_to_be_learned_stay_as_they_are() -> None:
+    asked = item(DIALOGUE, "Lyon", rephrases=("France's capital is",), train=False)
+
+    assert add(asked).edit.rephrases[0] == Probe(prompt="France's capital is") and len(add(asked).edit.rephrases) > 1
+
+
+def test_a_tombstone_and_an_edit_without_wordings_stay_as_they_are() -> None:
+    plain = item(DIALOGUE, "Lyon")
+
+    assert add(plain, most=0) is plain
+    assert add(replace(plain, is_tombstone=True)).edit.rephrases == ()
+
+
+def test_asking_can_be_cancelled() -> None:
+    with pytest.raises(FitCancelled):
+        add(item(DIALOGUE, "Lyon"), hooks=Hooks(is_cancelled=lambda: True))
