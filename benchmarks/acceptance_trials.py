@@ -67,8 +67,10 @@ class Trial:
         return make_view(self.base, overlay.tensors) if overlay.tensors else self.view
 
     def fit(self, edits: Sequence[FitItem], kept: Sequence[FitItem] = (), **settings: Any) -> Overlay:
-        """An overlay of BaFT over the base, with the default's settings except `settings`."""
-        chosen = BaftSettings(**settings)
+        """An overlay of BaFT over the base, with the default's settings except `settings`, without a scope: so there is harm
+        to be judged.
+        """
+        chosen = BaftSettings(**{"scope": "always"} | settings)
         fitted = fit_baft(
             self.base,
             self.view_of,

@@ -33,6 +33,7 @@ class EditStatus(StrEnum):
 
 
 Accept = Literal["judged", "anyway"]
+ScopeRule = Literal["auto", "subject", "always"]
 JUDGED: Accept = "judged"  # published only if acceptance allows it
 ANYWAY: Accept = "anyway"  # published also where acceptance refuses what it costs the rest of the model
 AUTO = "auto"  # the method of an edit that names none: live at once, and consolidated later
@@ -65,6 +66,8 @@ class EditRequest:
     surfaces: tuple[str, ...] = ()  # empty: all that the tokenizer supports
     metadata: Mapping[str, Any] = field(default_factory=dict)
     accept: Accept = JUDGED
+    scope: ScopeRule = "auto"  # the prompts that an adapter may act on for this edit: those that name it, or every prompt
+    aliases: tuple[str, ...] = ()  # other names of the subject
 
     @property
     def key(self) -> str:

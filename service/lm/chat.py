@@ -14,7 +14,8 @@ from typing import Any, TypeVar
 
 from service.domain.errors import Refused, TooLong, Unavailable
 from service.lm.base import Base
-from service.lm.tokenizing import encode_text
+from service.lm.scope import prompt_text
+from service.lm.tokenizing import decode_ids, encode_text
 
 T = TypeVar("T")
 MARK = "\ue0f1{}\ue0f2"  # private-use characters, which no template has
@@ -65,6 +66,16 @@ def template_tail(base: Base) -> tuple[int, ...]:
         return ()
     ids = _encode_template(base, tails.pop())
     return ids if _controls(base, ids) else ()
+
+
+def template_header(base: Base) -> str:
+    """The text that the template writes in front of the user's first text, as scopes read it; blank for a model without one."""
+    try:
+        frame, _ = _frame(base, ["user"])
+    except Refused:
+        return ""
+    ids = _encode_template(base, frame[0])
+    return prompt_text(ids, base.control_ids, lambda piece: decode_ids(base, piece))
 
 
 def _tail(base: Base, roles: Sequence[str]) -> str | None:

@@ -24,6 +24,7 @@ from service.lm.overlay import Overlay
 FORMAT = 1  # tensors and an adapter
 FORMAT_WITH_COMPONENTS = 2  # an older release says of it that it does not know it
 FORMAT_WITH_POSITIONS = 3  # the same, and an adapter that acts elsewhere than at the end of a prompt alone
+FORMAT_WITH_SCOPE = 4  # the same, and an adapter that acts on the prompts of its scope alone
 MAX_HEADER_BYTES = 1_000_000  # a block of replaced tensors and 100 interventions need some 50 kB
 KEY = "errata"  # the one metadata key: safetensors keeps several in no fixed order, and the same overlay must give the same bytes
 
@@ -65,6 +66,8 @@ def to_bytes(overlay: Overlay, *, meta: Mapping[str, Any] | None = None) -> byte
         head["adapter"] = overlay.adapter.describe()
         if overlay.adapter.last.at != "prompt_end":
             head["format"] = FORMAT_WITH_POSITIONS
+        if overlay.adapter.scope is not None:
+            head["format"] = FORMAT_WITH_SCOPE
     arrays = {name: tensors[name].detach().cpu().contiguous().clone() for name in sorted(tensors)}
     _require_finite(arrays)
     return tensors_to_bytes(arrays, metadata={KEY: json.dumps(head, sort_keys=True, separators=(",", ":"))})
@@ -104,7 +107,7 @@ def _head(data: bytes) -> Mapping[str, Any]:
         raise Corrupt("A checkpoint's header is longer than any that was written.")
     try:
         head = json.loads(json.loads(data[8 : 8 + size])["__metadata__"][KEY])
-        if head["format"] not in (FORMAT, FORMAT_WITH_COMPONENTS, FORMAT_WITH_POSITIONS):
+        if head["format"] not in (FORMAT, FORMAT_WITH_COMPONENTS, FORMAT_WITH_POSITIONS, FORMAT_WITH_SCOPE):
             raise Unreadable("A checkpoint is of a format that this release does not know: start the release that wrote it.")
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise Corrupt("A checkpoint's header is not one of ours.") from error

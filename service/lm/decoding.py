@@ -1,8 +1,8 @@
 """Batched decoding with a key-value cache, one token per row and step. Knows no sampling.
 
 Rows are padded on the left, so that all rows end in the last column, and rows may leave or join between steps. Rows may have
-different adapters: rows of one adapter are intervened together. Keys and values belong to these rows under these interventions
-and have no other use.
+different adapters: rows of one adapter are intervened together. A row out of its adapter's scope has no adapter here. Keys and
+values belong to these rows under these interventions and have no other use.
 """
 
 from collections.abc import Sequence
@@ -16,6 +16,7 @@ from transformers import DynamicCache
 from service.lm.intervention import Adapter, Intervention
 from service.lm.overlay import AdaptedRows, Call, View, call_context, move_interventions
 from service.lm.prompts import LAST_PROMPT_TOKENS, collate, prompt_row
+from service.lm.scoped_rows import acts_on
 
 
 class Decoding:
@@ -32,11 +33,15 @@ class Decoding:
         """Compute the rows' prompts, each followed by the tokens that were decoded for it before, if any (`outputs`)."""
         self._view = view
         self._moved: dict[Adapter, dict[int, Intervention]] = {}
-        self._assign(adapters)
+        own = [
+            adapter if adapter and acts_on(view.base, adapter, prompt) else None
+            for adapter, prompt in zip(adapters, prompts, strict=True)
+        ]
+        self._assign(own)
         self._cache = DynamicCache()  # without a configuration: every layer keeps all columns, sliding ones too
         rows = [prompt_row(view.base, prompt) for prompt in prompts]
         rows = [replace(row, ids=(*row.ids, *output)) for row, output in zip(rows, outputs or [()] * len(rows), strict=True)]
-        lasts = [adapter.last if adapter else LAST_PROMPT_TOKENS for adapter in adapters]
+        lasts = [adapter.last if adapter else LAST_PROMPT_TOKENS for adapter in own]
         batch = collate(view.base, rows, last=lasts, side="left")
         self._attention = batch.attention  # (B, T)
         self.logits = self._run(batch.ids, batch.positions, batch.position_ids)

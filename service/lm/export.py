@@ -24,17 +24,19 @@ from safetensors.torch import save_file
 from transformers import GenerationConfig
 
 from service.domain.errors import Conflict, Unavailable
-from service.lm import export_card, load_errata
+from service.lm import export_card, load_errata, scope
 from service.lm.base import Base, name_of
 from service.lm.durable_files import synchronise
 from service.lm.export_settings import SHARD_SIZE
 from service.lm.intervention import Adapter
 from service.lm.overlay import Overlay, make_view
+from service.lm.scope import Scope
 
 FORMAT = 1
 MANIFEST = load_errata.MANIFEST
 INTERVENTIONS = "interventions.safetensors"
 LOADER = "load_errata.py"
+SCOPE, SCOPE_CODE = "scope.json", "errata_scope.py"
 WEIGHTS_STAGE, WEIGHTS_SHARE = "writing the weights", 0.8  # a stage, and the share of the work at its end
 PROGRESS_INTERVAL_S = 1.0
 NO_ROOM_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -184,7 +186,16 @@ def _write_interventions(base: Base, adapter: Adapter, folder: Path) -> dict[str
         "at": last.at,
         "tail": list(last.tail),
         "bos": bos,
+        "scope": None if adapter.scope is None else _write_scope(base, adapter.scope, folder),
     }
+
+
+def _write_scope(base: Base, own: Scope, folder: Path) -> dict[str, str]:
+    """Write the prompts that the interventions act on, and a copy of the code that tells them."""
+    content = {"scope": json.loads(own.to_json()), "control": sorted(base.control_ids)}
+    (folder / SCOPE).write_text(json.dumps(content, indent=1, sort_keys=True) + "\n")
+    shutil.copyfile(scope.__file__, folder / SCOPE_CODE)
+    return {"file": SCOPE, "code": SCOPE_CODE}
 
 
 def _attention(base: Base) -> str | None:

@@ -1,4 +1,4 @@
-"""The function that BaFT adds to a hidden state, as immutable tensors. Knows no models, no prompts and no training."""
+"""The function that BaFT adds to a hidden state, as immutable tensors. Knows no models and no training."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -8,8 +8,10 @@ import torch
 from torch import Tensor
 
 from service.lm.last_tokens import LastTokens
+from service.lm.scope import Scope
 
 NORM_EPS = 1e-6
+SCOPE_ARRAY = "scope"  # of a checkpoint: UTF-8, since the names of a thousand edits are too long for its header
 _FIELDS = ("rotation", "source", "bias", "gate", "gain")
 
 
@@ -85,16 +87,20 @@ class Balance:
 
 @dataclass(frozen=True, eq=False)
 class Adapter:
-    """The interventions of one version by block, for the `last` tokens of a prompt and for every output token."""
+    """The interventions of one version by block, for the `last` tokens of a prompt and for every output token.
+
+    They act on the prompts in `scope`; without one, on every prompt.
+    """
 
     interventions: Mapping[int, Intervention]
     balance: Mapping[int, Balance] = field(default_factory=dict)
     last: LastTokens = field(default_factory=LastTokens)
+    scope: Scope | None = None
 
     def to(self, device: torch.device | str) -> "Adapter":
         """The same numbers on a device. The balance stays on its device, since only fitting reads it."""
         moved = {block: intervention.to(device) for block, intervention in self.interventions.items()}
-        return Adapter(moved, self.balance, self.last)
+        return Adapter(moved, self.balance, self.last, self.scope)
 
     @property
     def first_block(self) -> int:
@@ -102,13 +108,14 @@ class Adapter:
         return min(self.interventions)
 
     def to_arrays(self) -> dict[str, Tensor]:
-        """The tensors of the adapter by their names in a checkpoint: `adapter/BLOCK/FIELD` and `balance/BLOCK`."""
+        """The tensors by their names in a checkpoint: `adapter/BLOCK/FIELD`, `balance/BLOCK`, and the text of the `scope`."""
         arrays = {
             f"adapter/{block}/{name}": tensor
             for block, intervention in self.interventions.items()
             for name, tensor in intervention.tensors().items()
         }
-        return arrays | {f"balance/{block}": balance.total for block, balance in self.balance.items()}
+        arrays |= {f"balance/{block}": balance.total for block, balance in self.balance.items()}
+        return arrays if self.scope is None else arrays | {SCOPE_ARRAY: _text_to_tensor(self.scope.to_json())}
 
     def describe(self) -> dict[str, Any]:
         """What the arrays do not say, as a JSON object."""
@@ -127,7 +134,18 @@ class Adapter:
                 of_block[int(block)][field_name] = tensor
         balance = {int(block): Balance(arrays[f"balance/{block}"], int(count)) for block, count in description["counts"].items()}
         interventions = {block: Intervention.from_tensors(tensors) for block, tensors in of_block.items()}
-        return cls(interventions, balance, LastTokens.from_description(description))
+        scope = Scope.from_json(_tensor_to_text(arrays[SCOPE_ARRAY])) if SCOPE_ARRAY in arrays else None
+        return cls(interventions, balance, LastTokens.from_description(description), scope)
+
+
+def _text_to_tensor(text: str) -> Tensor:
+    return torch.tensor(list(text.encode()), dtype=torch.uint8)
+
+
+def _tensor_to_text(tensor: Tensor) -> str:
+    if tensor.dtype != torch.uint8:
+        raise ValueError("a scope that is no text")
+    return bytes(tensor.tolist()).decode()
 
 
 def _widen(hidden: Tensor) -> Tensor:

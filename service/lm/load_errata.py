@@ -5,14 +5,16 @@
     model.generate(**tokenizer("The capital of Australia is", return_tensors="pt"), do_sample=False)
 
 `AutoModelForCausalLM.from_pretrained` refuses the folder: it would load the replaced tensors without the interventions, and the
-edits of the window would be missing. An export contains a copy of this file, which needs no other file of the program.
+edits of the window would be missing. An export contains a copy of this file, and of the one that tells which prompts the
+interventions act on. They need no other file of the program.
 """
 
 import functools
+import importlib.util
 import inspect
 import json
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -46,7 +48,23 @@ def attach(model: Any, folder: str | Path) -> "Interventions":
         block, _, field = name.partition(".")
         fields.setdefault(int(block), {})[field] = tensor
     options = {name: entry[name] for name in ("blocks", "last", "at", "tail", "bos")}
-    return Interventions(model, fields, **options)
+    return Interventions(model, fields, covers=_load_scope(Path(folder), entry), **options)
+
+
+def _load_scope(folder: Path, entry: dict[str, Any]) -> Callable[[list[int]], bool] | None:
+    """A predicate: whether the interventions act on a prompt of these ids. None: they act on every prompt."""
+    if entry.get("scope") is None:
+        return None
+    spec = importlib.util.spec_from_file_location("errata_scope", folder / entry["scope"]["code"])
+    if spec is None or spec.loader is None:
+        raise ImportError("the export lacks the code of its scope")
+    code = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(code)
+    content = json.loads((folder / entry["scope"]["file"]).read_text())
+    scope, control_ids = code.Scope.from_json(json.dumps(content["scope"])), frozenset(content["control"])
+    tokenizer = AutoTokenizer.from_pretrained(folder / entry["checkpoint"])
+    decode = functools.partial(tokenizer.decode, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+    return lambda ids: bool(scope.covers(code.prompt_text(ids, control_ids, decode)))
 
 
 class Interventions:
@@ -57,7 +75,8 @@ class Interventions:
 
     The prompt is: in `generate` all of its input; in a direct forward pass all columns, or none if there is a cache already.
     `prompt_of(n)` declares the first n columns the prompt, for a pass that also has answers. BOS at the start of a row and
-    padding are never intervened.
+    padding are never intervened, and nothing is in a row whose prompt `covers` says no to. What it says in a pass without a cache
+    holds for the passes of this thread that go on from it.
     """
 
     def __init__(
@@ -70,9 +89,12 @@ class Interventions:
         bos: int | None,
         at: str = "prompt_end",
         tail: Sequence[int] = (),
+        covers: Callable[[list[int]], bool] | None = None,
     ) -> None:
         self._last, self._bos, self._at, self._tail = last, bos, at, tuple(tail)
-        self._pass = threading.local()  # .prompt: columns of the prompt; .mask: (B, T) of the running forward pass
+        self._covers = covers
+        # .prompt: columns of the prompt; .mask: (B, T) of the running forward pass; .in_scope: (B, 1) of the last prompts
+        self._pass = threading.local()
         self._model = model
         self._generate = model.generate
         model.generate = self._generate_with_prompt
@@ -139,7 +161,19 @@ class Interventions:
         if self._bos is not None:
             first = attention.long().argmax(1, keepdim=True)  # (B, 1)
             mask &= ~((columns[past:] == first) & (ids == self._bos))
-        return mask
+        return mask if self._covers is None else mask & self._rows_in_scope(ids, attention, past, prompt)
+
+    def _rows_in_scope(self, ids: Tensor, attention: Tensor, past: int, prompt: int | None) -> Tensor:
+        """The rows (B, 1) whose prompts the interventions act on."""
+        assert self._covers is not None
+        if not past:
+            prompts = [row[kept] for row, kept in zip(ids[:, :prompt], attention[:, :prompt], strict=True)]
+            covered = [[self._covers(row.tolist())] for row in prompts]
+            self._pass.in_scope = torch.tensor(covered, device=ids.device)
+        in_scope = getattr(self._pass, "in_scope", None)
+        if in_scope is None or len(in_scope) != len(ids) or (past and prompt is not None and prompt > past):
+            raise ValueError("the interventions need the whole prompt in one forward pass")
+        return in_scope.to(ids.device)
 
     def _ends(self, ids: Tensor, end: Tensor, past: int) -> list[Tensor]:
         """Where the intervened prompt tokens end (B, 1), for the prompts' `end`."""

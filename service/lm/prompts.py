@@ -40,11 +40,14 @@ class Row:
     def target_ids(self) -> tuple[int, ...]:
         return self.ids[self.prompt_length :]
 
-    def positions(self, last: LastTokens) -> list[int]:
-        """The intervened positions, in order: the `last` tokens of the prompt, never BOS, and every token of the target.
+    def positions(self, last: LastTokens | None) -> list[int]:
+        """The intervened positions, in order: the `last` tokens of the prompt, never BOS, and every token of the target. None
+        without `last`.
 
         This is the one definition for training, the margin term, scoring and serving.
         """
+        if last is None:
+            return []
         return [*last.positions(self.prompt_ids, 1 if self.has_bos else 0), *range(self.prompt_length, len(self.ids))]
 
     def first_position(self, last: LastTokens) -> int:
@@ -166,14 +169,14 @@ def collate(
     base: Base,
     rows: Sequence[Row],
     *,
-    last: LastTokens | Sequence[LastTokens] = LAST_PROMPT_TOKENS,
+    last: LastTokens | Sequence[LastTokens | None] = LAST_PROMPT_TOKENS,
     side: Literal["left", "right"] = "right",
     offsets: Sequence[int] | None = None,
     width: int | None = None,
 ) -> Batch:
     """Rows as one batch on the base's device, padded on `side` to the longest row; or each row at its column of `offsets`.
 
-    `last` is for all rows, or one a row: the tokens of its prompt that are intervened.
+    `last` is for all rows, or one a row: the tokens of its prompt that are intervened; a row with None is intervened nowhere.
     """
     width = width or max(len(row.ids) for row in rows)
     offsets = offsets or [width - len(row.ids) if side == "left" else 0 for row in rows]

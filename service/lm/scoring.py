@@ -10,10 +10,11 @@ from service.domain.errors import Refused
 from service.lm.base import Base
 from service.lm.decoding import Decoding
 from service.lm.intervention import Adapter
-from service.lm.overlay import Recording, View, compute_logits, compute_target_logits, make_view
-from service.lm.prompts import LAST_PROMPT_TOKENS, Batch, Row, collate
+from service.lm.overlay import Recording, View, compute_logits, make_view
+from service.lm.prompts import Batch, Row, collate
 from service.lm.row_groups import ROWS_AT_ONCE, split_in_order
 from service.lm.sampling import greedy_tokens, sample_tokens
+from service.lm.scoped_rows import score_targets
 
 STEPS_AT_ONCE = 8  # tokens decoded between two calls of `yield_to_answers`
 
@@ -26,9 +27,10 @@ def row_losses(
     before each batch.
     """
     means = []
-    for batch in _batches(view, rows, adapter):
+    for part in _parts(rows):
         yield_to_answers()
-        losses = cross_entropy(_predictions(view, batch, adapter).float(), batch.labels, reduction="none")  # (N,)
+        batch, logits = score_targets(view, part, adapter)
+        losses = cross_entropy(logits.float(), batch.labels, reduction="none")  # (N,)
         means.append(_row_means(losses, batch))
     return torch.cat(means).cpu()
 
@@ -37,8 +39,9 @@ def row_losses(
 def token_accuracy(view: View, rows: Sequence[Row], adapter: Adapter | None) -> list[float]:
     """The share of each row's target tokens that are the likeliest, under teacher forcing."""
     shares = []
-    for batch in _batches(view, rows, adapter):
-        is_right = greedy_tokens(_predictions(view, batch, adapter)) == batch.labels  # (N,)
+    for part in _parts(rows):
+        batch, logits = score_targets(view, part, adapter)
+        is_right = greedy_tokens(logits) == batch.labels  # (N,)
         shares.append(_row_means(is_right.float(), batch))
     return [float(share) for share in torch.cat(shares)] if shares else []
 
@@ -114,10 +117,13 @@ def sample_continuations(
 
 @torch.no_grad()
 def gate_means(view: View, rows: Sequence[Row], adapter: Adapter) -> dict[int, Tensor]:
-    """By block, the mean gate of every basis (R,) over rows, each row's own mean over its intervened positions first."""
+    """By block, the mean gate of every basis (R,) over rows, each row's own mean over its intervened positions first.
+
+    Gates are read in every row, in scope or not: the gate is one thing and the scope another.
+    """
     sums = {block: torch.zeros(intervention.rotation.shape[0]) for block, intervention in adapter.interventions.items()}
-    for batch in _batches(view, rows, adapter):
-        recording = Recording()
+    for part in _parts(rows):
+        batch, recording = collate(view.base, part, last=adapter.last), Recording()
         compute_logits(view, batch, adapter.interventions, head_mask=batch.prediction_mask, recording=recording, record=True)
         mask = batch.positions[:, :, None].float()  # (B, T, 1)
         for block, weights in recording.weights.items():
@@ -125,13 +131,8 @@ def gate_means(view: View, rows: Sequence[Row], adapter: Adapter) -> dict[int, T
     return {block: total / max(len(rows), 1) for block, total in sums.items()}
 
 
-def _batches(view: View, rows: Sequence[Row], adapter: Adapter | None) -> Iterator[Batch]:
-    for span in split_in_order([len(row.ids) for row in rows]):
-        yield collate(view.base, rows[span.start : span.stop], last=adapter.last if adapter else LAST_PROMPT_TOKENS)
-
-
-def _predictions(view: View, batch: Batch, adapter: Adapter | None) -> Tensor:
-    return compute_target_logits(view, batch, adapter.interventions if adapter else None)
+def _parts(rows: Sequence[Row]) -> Iterator[Sequence[Row]]:
+    return (rows[span.start : span.stop] for span in split_in_order([len(row.ids) for row in rows]))
 
 
 def _row_means(values: Tensor, batch: Batch) -> Tensor:

@@ -15,6 +15,7 @@ from service.lm.checkpoint_folder import CheckpointFolder
 from service.lm.intervention import Adapter, Intervention
 from service.lm.last_tokens import LastTokens
 from service.lm.overlay import EMPTY, Overlay
+from service.lm.scope import KeyWords, Scope
 from tests.builders import make_adapter
 
 NAME = "model.layers.2.mlp.down_proj.weight"
@@ -74,6 +75,20 @@ def test_an_adapter_that_acts_elsewhere_says_so_in_a_format_that_older_releases_
     heads = [json.loads(from_header(to_bytes(Overlay({}, replace(adapter, last=one))))) for one in (last, LastTokens(3))]
     assert [head["format"] for head in heads] == [3, 1]
     assert heads[1]["adapter"] == {"last": 3, "blocks": [1], "counts": {"1": 1}}  # as checkpoints have always been
+
+
+def test_a_scope_comes_back_in_a_format_of_its_own_and_adapters_without_one_keep_their_bytes(tmp_path: Path) -> None:
+    checkpoints, adapter = CheckpointFolder(tmp_path), make_adapter((1,))
+    names = tuple(f"Tōkyō {number}" for number in range(30_000))  # more than a header holds
+    scope = Scope(names, (KeyWords({"sea": 2.5}, 0.5, "Red"),), ("see",), "user\n", ((0x3040, 0x30FF),))
+
+    loaded = load(checkpoints, save(Overlay({}, replace(adapter, scope=scope)), checkpoints)).adapter
+
+    assert loaded is not None and loaded.scope == scope
+    heads = [json.loads(from_header(to_bytes(Overlay({}, replace(adapter, scope=one))))) for one in (scope, None)]
+    assert [head["format"] for head in heads] == [4, 1] and heads[0]["adapter"] == heads[1]["adapter"]
+    old = load(checkpoints, planted(tmp_path, to_bytes(Overlay({}, adapter)))).adapter
+    assert old is not None and old.scope is None  # it acts on every prompt, as ever
 
 
 def test_the_same_overlay_gives_the_same_bytes_and_another_gives_others(tmp_path: Path) -> None:
@@ -139,7 +154,7 @@ def test_an_unknown_format_is_unreadable_and_not_corrupt(tmp_path: Path) -> None
     checkpoints = CheckpointFolder(tmp_path)
     matrix, vector = torch.zeros(2, 4), torch.zeros(2)
     good = {"adapter/1/rotation": matrix, "adapter/1/source": matrix, "adapter/1/bias": vector}
-    data = described({"last": 3, "blocks": [1], "counts": {}}, good, form=4)
+    data = described({"last": 3, "blocks": [1], "counts": {}}, good, form=5)
 
     with pytest.raises(Unreadable, match="release"):
         load(checkpoints, planted(tmp_path, data))
@@ -175,6 +190,8 @@ def test_files_with_the_right_digest_and_invalid_contents_are_corrupt(tmp_path: 
         described({"last": 3, "at": "start", "blocks": [1], "counts": {}}, good),
         described({"last": 3, "blocks": [1], "counts": {"1": 4}}, good),
         described({"blocks": [1]}, good),
+        described(adapter, {**good, "scope": vector}, form=4),
+        described(adapter, {**good, "scope": torch.tensor(list(b'{"names": []}'), dtype=torch.uint8)}, form=4),
         described(["wrong"], good),
         described(None, good),
     ]

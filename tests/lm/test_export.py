@@ -27,6 +27,7 @@ from service.lm.load_errata import attach, load
 from service.lm.model_files import model_folder
 from service.lm.overlay import EMPTY, Overlay, make_view
 from service.lm.prompts import collate, encode_prompt, prompt_row
+from service.lm.scope import Scope
 from service.lm.scoring import decode_greedily
 from service.lm.tokenizing import decode_answer
 from tests.builders import EXPERTS_ALONE, FAMILIES, make_adapter, make_base, make_model, make_tokenizer
@@ -436,6 +437,56 @@ def test_the_loader_acts_where_the_version_does_in_a_chat(at: str, tmp_path: Pat
         )[:, batch.ids.shape[1] :]
         assert [until_end(ids, base.eos_ids) for ids in out.tolist()] == [until_end(ids, base.eos_ids) for ids in want]
     assert want[::2] != elsewhere[::2] and want[1::2] == elsewhere[1::2]  # the chats alone are answered otherwise
+
+
+def test_the_loader_answers_prompts_in_and_out_of_scope_as_the_version_does(tmp_path: Path) -> None:
+    base = make_base("llama")
+    overlay = Overlay(changed(base), replace(make_adapter((1, 3)), scope=Scope(names=("house", "sea"), header="user\n")))
+    everywhere, nowhere = Overlay(overlay.tensors, make_adapter((1, 3))), Overlay(overlay.tensors)
+    write_export(base, overlay, tmp_path / "out", manifest={})
+
+    want = live_answers(base, overlay)
+
+    assert [want[0], want[3]] == [live_answers(base, everywhere)[number] for number in (0, 3)]
+    assert want[1:3] == live_answers(base, nowhere)[1:3] != live_answers(base, everywhere)[1:3]
+    assert loaded_answers(base, tmp_path / "out", cache=True) == want
+    assert loaded_answers(base, tmp_path / "out", cache=False) == want
+    done = subprocess.run(
+        [sys.executable, "-c", ALONE, json.dumps(PROMPTS), str(LENGTH)], cwd=tmp_path / "out", capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert [until_end(ids, base.eos_ids) for ids in json.loads(done.stdout.splitlines()[-1])["True"]] == want
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_the_loader_keeps_every_bit_of_a_row_out_of_scope(side: str, tmp_path: Path) -> None:
+    base = make_base("llama")
+    overlay = Overlay({}, replace(make_adapter((1, 3)), scope=Scope(names=("house",))))
+    write_export(base, overlay, tmp_path / "out", manifest={})
+    prompts = [encode_prompt(base, prompt, surface=surface) for prompt in PROMPTS for surface in ("chat", "raw")]
+    batch = collate(base, [prompt_row(base, ids) for ids in prompts], side=side)  # type: ignore[arg-type]
+    inputs = {"input_ids": batch.ids, "attention_mask": batch.attention.long(), "position_ids": batch.position_ids}
+
+    plain = AutoModelForCausalLM.from_pretrained(tmp_path / "out" / WEIGHTS_FOLDER).eval()
+    with torch.no_grad():
+        bare = plain(**inputs).logits
+        attach(plain, tmp_path / "out")
+        scoped = plain(**inputs).logits
+
+    same = [torch.equal(one[row], two[row]) for one, two, row in zip(bare, scoped, batch.attention, strict=True)]
+    assert same == [True] * 6 + [False] * 2  # the house is in the last prompt
+
+
+def test_the_loader_wants_the_whole_prompt_at_once_if_it_must_read_it(tmp_path: Path) -> None:
+    base = make_base("llama")
+    write_export(base, Overlay({}, replace(make_adapter((1,)), scope=Scope(names=("sea",)))), tmp_path / "out", manifest={})
+    model = AutoModelForCausalLM.from_pretrained(tmp_path / "out" / WEIGHTS_FOLDER).eval()
+    put, ids = attach(model, tmp_path / "out"), torch.tensor([encode_prompt(base, PROMPTS[0])])
+
+    with torch.no_grad(), put.prompt_of(ids.shape[1]):
+        cache = model(input_ids=ids[:, :4], use_cache=True).past_key_values
+        with pytest.raises(ValueError, match="whole prompt"):
+            model(input_ids=ids[:, 4:], past_key_values=cache)
 
 
 def test_the_loader_wants_the_whole_prompt_at_once_if_it_must_find_the_end_of_the_text(tmp_path: Path) -> None:

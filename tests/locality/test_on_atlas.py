@@ -56,8 +56,9 @@ def capital(name: str, answer: str) -> FitItem:
     return to_item(Record(id=name, prompt=f"The capital of {name} is", target=answer, subject=name), 1)
 
 
-def fit(items: Sequence[FitItem], **settings: float) -> Overlay:
-    chosen = BaftSettings(**settings)  # type: ignore[arg-type]
+def fit(items: Sequence[FitItem], scope: str = "always", **settings: float) -> Overlay:
+    """BaFT without a scope, so that there is harm to be judged."""
+    chosen = BaftSettings(scope=scope, **settings)  # type: ignore[arg-type]
     return fit_baft(atlas(), view_of, EMPTY, items, (), settings=chosen, neutral=neutral(), seed=1, hooks=Hooks()).overlay
 
 
@@ -88,6 +89,15 @@ def test_six_capitals_edited_to_one_answer_are_refused_for_the_other_capitals(me
     decision = judge(meter, fit(edits), edits)
 
     assert not decision.is_accepted and decision.reasons[0].startswith("near: ")
+
+
+def test_a_scope_keeps_every_answer_about_other_subjects(meter: LocalityMeter) -> None:
+    edits = [capital(name, "I don't know.") for name in CAPITALS]
+
+    groups = meter.measure(fit(edits, "auto"), EMPTY, [edit.edit for edit in edits], set(CAPITALS), Hooks())
+
+    assert groups["near"]["kept"] == groups["far"]["kept"] == 1.0 and groups["near"]["n"] > 8
+    assert groups["prose"]["divergence"] < 0.001
 
 
 def test_an_edit_that_is_learned_roughly_is_refused(meter: LocalityMeter) -> None:

@@ -20,6 +20,7 @@ from service.editors.baft.settings import BaftSettings
 from service.editors.baft.step_outputs import gate_weights
 from service.editors.baft.trainable import TrainableAdapter, initial_interventions
 from service.editors.baft.training_loop import Attempt, AttemptParameters, AttemptResult, Interventions, find_unanswered
+from service.editors.edit_scope import make_scope
 from service.editors.known_names import NO_NAMES, KnownNames
 from service.editors.neutral import NeutralSentences
 from service.editors.protocol import FitFailed, FitItem, FitResult, Hooks
@@ -29,6 +30,7 @@ from service.lm.chat import template_tail
 from service.lm.intervention import Adapter, Balance, Intervention
 from service.lm.last_tokens import LastTokens
 from service.lm.overlay import Overlay, View
+from service.lm.scope import Scope
 from service.lm.scoring import row_losses
 
 
@@ -49,8 +51,11 @@ def fit_baft(
     """Fit `new` on `parent`, and keep the items of `window` answered: the items of the parent's adapter and consolidated items.
 
     A parent without an adapter, or with an adapter of another shape than `settings` name, gets a new adapter; then the window is
-    learned again like new edits. Raises FitFailed on numbers that are not finite, FitCancelled if `hooks` say so, Refused for
-    text that does not fit. `cached=False` runs whole sequences in every step: slower, equal to rounding.
+    learned again like new edits. The fit acts everywhere. Its adapter acts in the scope of the items that it carries, for which
+    `names` are looked for in prompts without a subject.
+
+    Raises FitFailed on numbers that are not finite, FitCancelled if `hooks` say so, Refused for text that does not fit.
+    `cached=False` runs whole sequences in every step: slower, equal to rounding.
     """
     hooks = hooks or Hooks()
     started = time.monotonic()
@@ -70,7 +75,8 @@ def fit_baft(
     fit = _Fit(runner.view, items, len(new), dataset, adapter, settings, hooks)
     unanswered = fit.find_lost(adapter.interventions, dataset.new_end)
     interventions, attempts, lost = fit.run(generator)
-    overlay = Overlay(parent.tensors, Adapter(interventions, fit.balance(interventions), last))
+    scope = fit.make_scope(names, neutral) if settings.scope == "auto" else None
+    overlay = Overlay(parent.tensors, Adapter(interventions, fit.balance(interventions), last, scope))
     costs = {"milliseconds": int((time.monotonic() - started) * 1000), "fitted_together": len(new)}
     reports = fit.reports(interventions, attempts, lost, unanswered, costs)
     scores = {"retention": 1.0 - len(lost) / max(len(items), 1)}
@@ -143,6 +149,12 @@ class _Fit:
         gates = gate_weights(self.dataset, range(self.dataset.new_end), interventions)
         edits = torch.tensor([row.item for row in self.dataset.rows[: self.dataset.new_end]], device=self.view.base.device)
         return {block: commit_balance(past.get(block), edit_means(weights, edits)) for block, weights in gates.items()}
+
+    def make_scope(self, names: KnownNames, neutral: NeutralSentences) -> Scope | None:
+        """The scope of the items that the adapter carries: those that the tensors do not answer."""
+        carried = [item for item in self.items if not item.is_consolidated]
+        rows = self.dataset.rows[: self.dataset.window_end]
+        return make_scope(self.view.base, carried, rows, names=names, neutral=neutral)
 
     def reports(
         self,

@@ -35,6 +35,7 @@ _PAPER: dict[str, Any] = {
     "wordings": 0,
     "learn_probes": False,
     "prefixes": 0,
+    "scope": "always",
 }
 PRESETS: dict[str, dict[str, Any]] = {
     "default": {},
@@ -114,6 +115,9 @@ class BaftSettings(WithPresets):
     wordings: int = Field(8, ge=0, description="other wordings of a new edit to learn, where the client gave none")
     learn_probes: bool = Field(True, description="learn rephrases and keep locality probes with `train: true`")
     prefixes: int = Field(0, ge=0, le=16, description="copies of each prompt after a text of the base model")
+    scope: Literal["auto", "always"] = Field(
+        "auto", description="prompts that the adapter acts on: those that may concern an edit it carries, or all"
+    )
 
     @property
     def contrast_counts(self) -> ContrastCounts:

@@ -7,9 +7,10 @@ from torch.nn.functional import cross_entropy
 
 from service.evaluation.metrics.length_batches import batch_by_length
 from service.lm.intervention import Adapter
-from service.lm.overlay import View, compute_target_logits
-from service.lm.prompts import LAST_PROMPT_TOKENS, Row, collate
+from service.lm.overlay import View
+from service.lm.prompts import Row
 from service.lm.sampling import greedy_tokens
+from service.lm.scoped_rows import score_targets
 
 
 @torch.no_grad()
@@ -19,8 +20,7 @@ def compute_log_likelihoods(
     """The log-likelihood of each row's target tokens, and whether greedy decoding gives exactly these tokens."""
     results: list[tuple[float, bool]] = [(0.0, True)] * len(rows)
     for chunk in batch_by_length(view, rows):
-        batch = collate(view.base, [rows[index] for index in chunk], last=LAST_PROMPT_TOKENS if adapter is None else adapter.last)
-        logits = compute_target_logits(view, batch, None if adapter is None else adapter.interventions)  # (N, V)
+        batch, logits = score_targets(view, [rows[index] for index in chunk], adapter)  # logits: (N, V)
         losses = cross_entropy(logits.float(), batch.labels, reduction="none").double().cpu()  # (N,)
         is_first_choice = (greedy_tokens(logits) == batch.labels).cpu()  # (N,)
         lengths = [len(rows[index].target_ids) for index in chunk]

@@ -17,9 +17,10 @@ from service.evaluation.metrics.length_batches import batch_by_length
 from service.evaluation.records import EvalQuestion
 from service.lm.base import Base
 from service.lm.intervention import Adapter
-from service.lm.overlay import View, compute_target_logits
-from service.lm.prompts import LAST_PROMPT_TOKENS, Row, collate, encode_prompt, encode_row, row_from_ids
+from service.lm.overlay import View
+from service.lm.prompts import Row, encode_prompt, encode_row, row_from_ids
 from service.lm.sampling import greedy_tokens
+from service.lm.scoped_rows import score_targets
 from service.lm.scoring import decode_greedily
 
 LONGEST_ANSWER = 32  # tokens of a base model's answer that are compared
@@ -146,10 +147,9 @@ def predict_choices(
     All choices of a row equal its target ids exactly when greedy decoding gives that target.
     """
     results: list[Ids] = [()] * len(rows)
-    interventions = None if adapter is None else adapter.interventions
     for chunk in batch_by_length(view, rows):
-        batch = collate(view.base, [rows[index] for index in chunk], last=LAST_PROMPT_TOKENS if adapter is None else adapter.last)
-        predictions = greedy_tokens(compute_target_logits(view, batch, interventions)).cpu()  # (N,)
+        _, logits = score_targets(view, [rows[index] for index in chunk], adapter)  # (N, V)
+        predictions = greedy_tokens(logits).cpu()  # (N,)
         lengths = [len(rows[index].target_ids) for index in chunk]
         for index, ids in zip(chunk, predictions.split(lengths), strict=True):
             results[index] = tuple(ids.tolist())

@@ -8,9 +8,10 @@ from torch import Tensor
 
 from service.evaluation.metrics.length_batches import batch_by_length
 from service.lm.intervention import Adapter
-from service.lm.overlay import View, compute_target_logits
-from service.lm.prompts import LAST_PROMPT_TOKENS, Row, collate
+from service.lm.overlay import View
+from service.lm.prompts import Row
 from service.lm.sampling import greedy_tokens
+from service.lm.scoped_rows import score_targets
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,8 +45,8 @@ def teacher_force(
     """
     results: list[ForcedRow | None] = [None] * len(rows)
     for chunk in batch_by_length(view, rows, alternative=alternative):
-        batch = collate(view.base, [rows[index] for index in chunk], last=LAST_PROMPT_TOKENS if adapter is None else adapter.last)
-        logits = compute_target_logits(view, batch, None if adapter is None else adapter.interventions).float()  # (N, V)
+        batch, logits = score_targets(view, [rows[index] for index in chunk], adapter)
+        logits = logits.float()  # (N, V)
         normaliser = logits.logsumexp(-1)  # (N,)
         log_probabilities = (logits.gather(-1, batch.labels.to(logits.device)[:, None])[:, 0] - normaliser).cpu()  # (N,)
         predictions = greedy_tokens(logits).cpu()  # (N,)

@@ -18,8 +18,9 @@ from service.lm.checkpoint import load, save
 from service.lm.checkpoint_folder import CheckpointFolder
 from service.lm.last_tokens import LastTokens
 from service.lm.overlay import EMPTY, Overlay, compute_logits, make_view
-from service.lm.prompts import collate, encode_row
-from service.lm.scoring import decode_greedily, greedy_matches
+from service.lm.prompts import collate, encode_prompt, encode_row
+from service.lm.scoped_rows import acts_on
+from service.lm.scoring import decode_greedily, greedy_matches, row_losses
 from tests.builders import make_base, make_tokenizer
 from tests.editors.taught_model import FACTS, item, neutral, settings, taught_base, view_of
 
@@ -61,7 +62,8 @@ def tensors_of(overlay: Overlay) -> dict[str, torch.Tensor]:
 
 def same_bytes(left: Overlay, right: Overlay) -> bool:
     a, b = tensors_of(left), tensors_of(right)
-    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+    is_one_scope = left.adapter is not None and right.adapter is not None and left.adapter.scope == right.adapter.scope
+    return is_one_scope and a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
 
 
 def test_the_taught_model_answers_its_facts_and_no_edit_yet():
@@ -194,6 +196,28 @@ def test_load_and_bases_survive_storing(tmp_path):
     for each in further.overlay.adapter.interventions.values():
         identity = torch.eye(len(each.rotation), dtype=torch.float64)
         assert float((each.rotation.double() @ each.rotation.double().T - identity).abs().max()) < 1e-6
+
+
+def test_each_version_acts_on_the_edits_that_it_carries_and_on_nothing_else():
+    first = fit([item("red is", "Z")]).overlay
+    second = fit(
+        [item("sky is", "Y")], first, [item("red is", "Z"), dataclasses.replace(item("oak is", "H"), is_consolidated=True)]
+    ).overlay
+
+    prompts = [encode_prompt(taught_base(), prompt) for prompt in FACTS]
+    acts = [[acts_on(taught_base(), overlay.adapter, ids) for ids in prompts] for overlay in (first, second)]
+    assert acts == [[prompt in carried for prompt in FACTS] for carried in (["red is"], ["red is", "sky is"])]
+    rows = [encode_row(taught_base(), prompt, answer) for prompt, answer in FACTS.items()]
+    bare, scoped = (row_losses(view_of(second), rows, adapter) for adapter in (None, second.adapter))
+    assert [torch.equal(one, two) for one, two in zip(bare, scoped, strict=True)] == [not each for each in acts[1]]
+    assert says(second, "red is", "Z") and says(second, "sky is", "Y") and says(first, "red is", "Z")
+
+
+@pytest.mark.parametrize("changes", [{"scope": "always"}, {"preset": "paper"}, {"preset": "reft"}])
+def test_an_adapter_without_a_scope_acts_everywhere(changes):
+    adapter = fit([item("red is", "Z")], steps=1, attempts=1, **changes).overlay.adapter
+
+    assert adapter.scope is None and acts_on(taught_base(), adapter, encode_prompt(taught_base(), "sea is"))
 
 
 def test_a_target_that_the_parent_already_answers_is_reported_as_such():

@@ -163,7 +163,8 @@ def test_the_margin_term_judges_the_tokens_at_which_serving_intervenes(monkeypat
 
 
 @pytest.mark.parametrize(
-    ("field", "value"), [("replay", 0), ("preserve_weight", 0.0), ("eos", False), ("reduction", "sum"), ("steps", 40)]
+    ("field", "value"),
+    [("replay", 0), ("preserve_weight", 0.0), ("eos", False), ("reduction", "sum"), ("steps", 40), ("scope", "always")],
 )
 def test_the_paper_preset_has_the_values_of_the_design(field, value):
     assert getattr(BaftSettings(preset="paper"), field) == value

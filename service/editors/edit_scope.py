@@ -1,0 +1,159 @@
+"""The scope of an adapter, made from the items that it carries: by the names of their subjects, else by words of their prompts.
+
+A name that is a common word, or an edit without a name, is told by *key words*: the words of its prompt, weighed by how rare they
+are in what the base writes. So no language needs a list of words that do not count.
+"""
+
+import math
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+
+from service.domain.edit import Edit
+from service.domain.errors import Refused
+from service.domain.writing_systems import SINGLE_CHARACTER_WORDS
+from service.editors.examples import ItemRow
+from service.editors.known_names import KnownNames
+from service.editors.neutral import NeutralSentences
+from service.editors.protocol import FitItem
+from service.lm.base import Base
+from service.lm.chat import template_header
+from service.lm.prompts import encode_prompt
+from service.lm.scope import KeyWords, Scope, SlipIndex, is_slip, split_words
+from service.lm.scoped_rows import read_prompt
+
+# Of the weight of an edit's key words, which a prompt must hold: more than one of two words that are equally rare.
+KEY_SHARE = 0.55
+RARITY = 3  # power of the inverse document frequency: the rarest words decide (LOG.md)
+COMMON_SHARE = 0.01  # of the neutral sentences: a name that stands in more is a common word
+MOST_KEY_WORDS = 64  # of one prompt, the rarest ones
+_WHOLE = 1.0
+_KEPT_LEXICONS = 2  # of the first neutral sentences, and of all
+
+
+@dataclass(frozen=True, eq=False)
+class Lexicon:
+    """The words that a base writes of itself: in how many neutral sentences each one stands, and which words may be slips."""
+
+    texts: tuple[str, ...]
+    documents: Mapping[str, int]
+    known: Collection[str]  # with the words of known names
+    slips: SlipIndex
+
+    def weigh(self, words: Iterable[str]) -> dict[str, float]:
+        """The rarest of `words`, each with the cube of its inverse document frequency."""
+        most = len(self.texts) + 2
+        weights = {word: round(math.log(most / (self.documents.get(word, 0) + 1)) ** RARITY, 3) for word in words}
+        rarest = sorted(weights, key=lambda word: (-weights[word], word))[:MOST_KEY_WORDS]
+        return {word: weights[word] for word in sorted(rarest) if weights[word] > 0}
+
+    def is_common(self, name: str) -> bool:
+        """Whether a name stands in more than COMMON_SHARE of the sentences."""
+        most = COMMON_SHARE * len(self.texts)
+        words = split_words(name, SINGLE_CHARACTER_WORDS).folded
+        if min((self.documents.get(word, 0) for word in words), default=0) <= most:
+            return False
+        named = Scope(names=(name,), unspaced=SINGLE_CHARACTER_WORDS)
+        return sum(named.covers(text) for text in self.texts) > most
+
+    def words_near(self, words: Iterable[str]) -> set[str]:
+        """Known words that look like slips of `words` and are none, such as Ireland beside Iceland."""
+        return {known for word in words for known in self.slips.near(word) if is_slip(word, known)}
+
+
+def make_scope(
+    base: Base, items: Sequence[FitItem], rows: Sequence[ItemRow], *, names: KnownNames, neutral: NeutralSentences
+) -> Scope | None:
+    """The scope of an adapter that carries `items` and was trained on `rows` of them. Every row is in it.
+
+    None, which is every prompt, if an item wants that, or if a row has no word to be told by.
+    """
+    if any(item.edit.scope == "always" for item in items):
+        return None
+    lexicon = get_lexicon(neutral, names)
+    entries = _Entries(lexicon)
+    for item in items:
+        entries.add(item.edit, _texts(base, item), names)
+    header = template_header(base)
+    scope = entries.make_scope(header)
+    unnamed = [text for row in rows if not scope.covers(text := read_prompt(base, row.row.prompt_ids))]
+    for text in unnamed:  # a prompt behind a text of the base, or one that a template rewrites
+        entries.add_key_words(text.removeprefix(header), _WHOLE)
+    scope = entries.make_scope(header) if unnamed else scope
+    return scope if all(map(scope.covers, unnamed)) else None
+
+
+def get_lexicon(neutral: NeutralSentences, names: KnownNames) -> Lexicon:
+    """The words of the neutral sentences and of known names, counted once."""
+    key = ("lexicon", len(neutral.sentences), frozenset(names.all))
+    return neutral.get_or_make(key, lambda: _count_words(neutral, names), keep=_KEPT_LEXICONS)
+
+
+class _Entries:
+    """The names and key words of a scope, as they are collected."""
+
+    def __init__(self, lexicon: Lexicon) -> None:
+        self._lexicon = lexicon
+        self._names: set[str] = set()
+        self._key_words: dict[tuple, KeyWords] = {}
+
+    def add(self, edit: Edit, texts: Sequence[str], names: KnownNames) -> None:
+        """Add what an edit is told by, so that its own `texts` are in scope."""
+        own = names_of(edit, names)
+        common = {name for name in own if edit.scope == "auto" and self._lexicon.is_common(name)}
+        sure = Scope(names=tuple(own - common), unspaced=SINGLE_CHARACTER_WORDS)
+        self._names |= own - common
+        for text in texts:
+            if sure.covers(text):
+                continue
+            named = [name for name in sorted(common) if Scope(names=(name,), unspaced=SINGLE_CHARACTER_WORDS).covers(text)]
+            for name in named:
+                self.add_key_words(text, KEY_SHARE, name)
+            if not named:
+                self.add_key_words(text, KEY_SHARE if edit.scope == "auto" else _WHOLE)
+
+    def add_key_words(self, text: str, share: float, name: str | None = None) -> None:
+        """Add the words of a text, without those of the name that must stand beside them."""
+        words = split_words(text, SINGLE_CHARACTER_WORDS)
+        without = set() if name is None else set(split_words(name, SINGLE_CHARACTER_WORDS).folded)
+        weights = self._lexicon.weigh(set(words.folded) - without or (words.punctuation if name is None else ()))
+        if weights:
+            self._key_words[(name or "", share, *weights.items())] = KeyWords(weights, share, name)
+        elif name is not None:
+            self._names.add(name)
+
+    def make_scope(self, header: str) -> Scope:
+        """The scope of everything that was added, in one order whatever the order of the edits."""
+        in_any_case = {word for name in self._names for word in split_words(name, SINGLE_CHARACTER_WORDS).folded}
+        words = in_any_case.union(*(each.weights for each in self._key_words.values()))
+        return Scope(
+            names=tuple(sorted(self._names)),
+            key_words=tuple(self._key_words[key] for key in sorted(self._key_words)),
+            no_slips=tuple(sorted(self._lexicon.words_near(words) - words)),
+            header=header,
+            unspaced=SINGLE_CHARACTER_WORDS,
+        )
+
+
+def names_of(edit: Edit, names: KnownNames) -> set[str]:
+    """The names of what an edit is about: its subject and aliases; without a subject, a name that its prompt holds."""
+    subject = edit.subject if edit.subject is not None else names.find_subject(edit)
+    return {name for name in (subject, *edit.aliases) if name}
+
+
+def _texts(base: Base, item: FitItem) -> list[str]:
+    """The item's prompt and its trained rephrases, as a scope reads them."""
+    rephrases = [probe.prompt for probe in item.edit.rephrases if probe.train and not item.is_tombstone]
+    texts = []
+    for prompt in dict.fromkeys((item.edit.prompt, *rephrases)):
+        with suppress(Refused):  # a rephrase that the model cannot hold is not trained
+            texts.append(read_prompt(base, encode_prompt(base, prompt)))
+    return texts
+
+
+def _count_words(neutral: NeutralSentences, names: KnownNames) -> Lexicon:
+    texts = tuple(sentence.text for sentence in neutral.sentences)
+    documents = Counter(word for text in texts for word in set(split_words(text, SINGLE_CHARACTER_WORDS).folded))
+    known = {*documents, *(word for name in names.all for word in split_words(name, SINGLE_CHARACTER_WORDS).folded)}
+    return Lexicon(texts, documents, known, SlipIndex(known))
