@@ -58,7 +58,6 @@ class SequentialFits:
                 neutral=self._neutral,
                 names=self._bench_model.editor_context.names,
                 seed=_SEEDS_APART * self._seed + self.fits + 1,
-                names=self._bench_model.editor_context.names,
             ).overlay
         except FitFailed:
             self.failed += 1
