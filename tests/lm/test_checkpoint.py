@@ -77,7 +77,7 @@ def test_an_adapter_that_acts_elsewhere_says_so_in_a_format_that_older_releases_
     assert heads[1]["adapter"] == {"last": 3, "blocks": [1], "counts": {"1": 1}}  # as checkpoints have always been
 
 
-def test_a_scope_comes_back_in_a_format_of_its_own_and_adapters_without_one_keep_their_bytes(tmp_path: Path) -> None:
+def test_a_scope_has_a_format_of_its_own_and_adapters_without_one_keep_their_bytes(tmp_path: Path) -> None:
     checkpoints, adapter = CheckpointFolder(tmp_path), make_adapter((1,))
     names = tuple(f"Tōkyō {number}" for number in range(30_000))  # more than a header holds
     scope = Scope(names, (KeyWords({"sea": 2.5}, 0.5, "Red"),), ("see",), "user\n", ((0x3040, 0x30FF),))
