@@ -18,9 +18,9 @@ from service.cli.options import (
     read_settings,
     report_errors,
 )
-from service.client.shapes import AcceptText, DeferralData, EditData, EditInput, EditStatusText, ListedEditData
+from service.client.shapes import AcceptText, DeferralData, EditData, EditInput, EditStatusText, ListedEditData, ScopeText
 from service.client.waiting import LIVE
-from service.domain.edit import ANYWAY, JUDGED
+from service.domain.edit import ANYWAY, BY_PROMPT, JUDGED
 from service.domain.errors import Refused
 
 WAIT_S = 60.0  # the server's limit
@@ -37,6 +37,14 @@ def edit(
     accept: Annotated[
         str, typer.Option("--accept", help="judged, or anyway: publish it also if it costs the rest of the model too much.")
     ] = JUDGED,
+    scope: Annotated[
+        str,
+        typer.Option(
+            "--scope",
+            help="On which prompts it acts: auto, subject (those that name the subject or an alias), or always (every prompt).",
+        ),
+    ] = BY_PROMPT,
+    alias: Annotated[list[str] | None, typer.Option("--alias", help="Another name of the subject; may be repeated.")] = None,
     as_json: AsJson = False,
     server: ServerUrl = None,
     data_dir: DataDir = None,
@@ -44,11 +52,12 @@ def edit(
     model: Model = None,
 ) -> None:
     """Post an edit, wait until it is settled and print what became of it; exit code 1 if it is not live."""
-    chosen = _parse_accept(accept)
+    chosen, acting = _parse_accept(accept), _parse_scope(scope)
     settings = read_settings(data_dir=data_dir, database_url=database_url, model=model)
     body: EditInput = {"prompt": prompt, "target": target, "subject": subject, "relation": relation, "accept": chosen}
     with report_errors(), open_client_with_progress(server, settings) as client:
-        posted = client.post_edit({**body, "rephrases": list(rephrase or ())}, wait_s=WAIT_S)
+        more: EditInput = {**body, "rephrases": list(rephrase or ()), "scope": acting, "aliases": list(alias or ())}
+        posted = client.post_edit(more, wait_s=WAIT_S)
         settled = client.wait_for_edit(posted["id"])
     _print(settled, as_json)
     if settled["status"] not in LIVE:
@@ -96,6 +105,13 @@ def _parse_accept(text: str) -> AcceptText:
     raise typer.BadParameter(f"must be {JUDGED} or {ANYWAY}", param_hint="--accept")
 
 
+def _parse_scope(text: str) -> ScopeText:
+    match text:
+        case "auto" | "subject" | "always":
+            return text
+    raise typer.BadParameter("must be auto, subject or always", param_hint="--scope")
+
+
 def _check_id(edit_id: str) -> str:
     if not edit_id.replace("-", "").isalnum():
         raise Refused("the argument must be an edit's id", field="id")
@@ -111,6 +127,7 @@ def _print(found: EditData, as_json: bool) -> None:
         "is": describe_status(found),
         "prompt": found["prompt"],
         "target": found["target"],
+        "scope": _describe_scope(found),
         "version": "none" if found["version"] is None else found["version"],
         **describe_deferral(found["deferral"]),
     }
@@ -124,6 +141,12 @@ def describe_status(found: EditData | ListedEditData) -> str:
     """The status of an edit, and whether a refusal was overruled for it."""
     is_forced = found["accepted_anyway"] and found["status"] in LIVE
     return f"{found['status']}, accepted anyway" if is_forced else found["status"]
+
+
+def _describe_scope(found: EditData) -> str:
+    """The scope of an edit, with the names by which it is recognised."""
+    names = [name for name in (found["subject"], *found["aliases"]) if name is not None]
+    return f"{found['scope']} ({', '.join(names)})" if names else found["scope"]
 
 
 def describe_deferral(deferral: DeferralData | None) -> dict[str, str]:

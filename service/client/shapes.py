@@ -9,6 +9,7 @@ EditStatusText = Literal[
     "queued", "applying", "applied", "consolidated", "deferred", "failed", "superseded", "retracted", "rolled_back"
 ]
 AcceptText = Literal["judged", "anyway"]
+ScopeText = Literal["auto", "subject", "always"]
 NextTryText = Literal["under_way", "after_retrain", "on_request", "after_edits", "due", "by_time"]
 WorkStatus = Literal["queued", "running", "done", "failed", "cancelled"]
 MethodText = str  # auto, or the name of an editing method: GET /openapi.json lists those of a server
@@ -63,6 +64,8 @@ class EditInput(TypedDict):
     surfaces: NotRequired[list[SurfaceText]]
     metadata: NotRequired[dict[str, Any]]
     accept: NotRequired[AcceptText]
+    scope: NotRequired[ScopeText]
+    aliases: NotRequired[list[str]]
 
 
 class ProbeData(TypedDict):
@@ -114,6 +117,7 @@ class ListedEditData(TypedDict):
     applied_at: str | None
     accept: AcceptText
     accepted_anyway: bool
+    scope: ScopeText
     deferral: DeferralData | None
     cut: bool
 
@@ -141,6 +145,8 @@ class EditData(TypedDict):
     error: str | None
     accept: AcceptText
     accepted_anyway: bool
+    scope: ScopeText
+    aliases: list[str]
     deferral: DeferralData | None
     supersedes: str | None
     superseded_by: str | None

@@ -33,10 +33,14 @@ class EditStatus(StrEnum):
 
 
 Accept = Literal["judged", "anyway"]
-ScopeRule = Literal["auto", "subject", "always"]
 JUDGED: Accept = "judged"  # published only if acceptance allows it
 ANYWAY: Accept = "anyway"  # published also where acceptance refuses what it costs the rest of the model
 AUTO = "auto"  # the method of an edit that names none: live at once, and consolidated later
+ScopeRule = Literal["auto", "subject", "always"]
+BY_PROMPT: ScopeRule = "auto"  # by the subject and its aliases, else by a name in the prompt, else by the words of the prompt
+BY_SUBJECT: ScopeRule = "subject"  # by the subject and its aliases alone
+ALWAYS: ScopeRule = "always"  # on every prompt
+MAX_ALIASES = 16
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,8 +70,14 @@ class EditRequest:
     surfaces: tuple[str, ...] = ()  # empty: all that the tokenizer supports
     metadata: Mapping[str, Any] = field(default_factory=dict)
     accept: Accept = JUDGED
-    scope: ScopeRule = "auto"  # the prompts that an adapter may act on for this edit: those that name it, or every prompt
+    scope: ScopeRule = BY_PROMPT  # on which prompts BaFT acts for the edit
     aliases: tuple[str, ...] = ()  # other names of the subject
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The subject and its aliases as `normalise` gives them, each once, the subject first."""
+        given = (*(() if self.subject is None else (self.subject,)), *self.aliases)
+        return tuple(dict.fromkeys(map(normalise, given)))
 
     @property
     def key(self) -> str:

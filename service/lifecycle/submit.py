@@ -10,7 +10,7 @@ from typing import Any
 from sqlalchemy.engine import Connection
 
 from service.domain.deferral import Deferral
-from service.domain.edit import ANYWAY, AUTO, Edit, EditRequest, EditStatus, normalise
+from service.domain.edit import ANYWAY, AUTO, BY_SUBJECT, MAX_ALIASES, Edit, EditRequest, EditStatus, normalise
 from service.domain.errors import Refused, TooLong, Unavailable
 from service.editors.registry import DEFAULT_INCREMENTAL, find_method, is_consolidating
 from service.lifecycle.crash_points import crash_point
@@ -128,7 +128,8 @@ def _plan(connection: Connection, requests: Sequence[EditRequest], *, method: st
         before = None if new_edit else extensions[key][0] if key in extensions else edits.find_latest_of_key(connection, key)
         old = new_edit.request if new_edit else before
         is_same = old is not None and old.target == request.target
-        if new_edit and is_same and new_edit.request.accept == request.accept and _has_surfaces(new_edit.request, request):
+        is_extended = new_edit and is_same and new_edit.request.accept == request.accept
+        if new_edit and is_extended and _has_surfaces(new_edit.request, request) and _has_scope(new_edit.request, request):
             new_edit.request, new_edit.position = replace(new_edit.request, **_merged_probes(new_edit.request, request)), position
             outcomes.append((new_edit.id, True))
         elif before and is_same and _covers(before, request):
@@ -178,12 +179,18 @@ def _covers(edit: Edit, request: EditRequest) -> bool:
     """
     extended = replace(edit, **edits.merge_probes(edit, request)) if edit.status is EditStatus.QUEUED else edit
     is_accepted_alike = edit.accept == request.accept or edit.status.is_live
-    return is_accepted_alike and _has_surfaces(edit, request) and _trained_pairs(request) <= _trained_pairs(extended)
+    acts_alike = _has_surfaces(edit, request) and _has_scope(edit, request)
+    return is_accepted_alike and acts_alike and _trained_pairs(request) <= _trained_pairs(extended)
 
 
 def _has_surfaces(old: EditRequest, request: EditRequest) -> bool:
     """Whether a request names no surface beyond those of another. No surfaces means all."""
     return not old.surfaces or (bool(request.surfaces) and set(request.surfaces) <= set(old.surfaces))
+
+
+def _has_scope(old: EditRequest, request: EditRequest) -> bool:
+    """Whether a request has the scope of another, and names its subject by no further name."""
+    return old.scope == request.scope and set(request.names) <= set(old.names)
 
 
 def _trained_pairs(request: EditRequest) -> set[tuple[str, str]]:
@@ -193,9 +200,15 @@ def _trained_pairs(request: EditRequest) -> set[tuple[str, str]]:
 
 
 def _merged_request(old: EditRequest, request: EditRequest) -> EditRequest:
-    """A request that takes the place of one with the same fact and target: with its wordings, probes and surfaces."""
+    """A request that takes the place of one with the same fact and target: with its wordings, probes, surfaces and names."""
     surfaces = tuple(dict.fromkeys((*old.surfaces, *request.surfaces))) if old.surfaces and request.surfaces else ()
-    return replace(request, surfaces=surfaces, **_merged_probes(request, old))
+    aliases = (*request.aliases, *(name for name in old.names if name not in request.names))
+    if len(aliases) > MAX_ALIASES:
+        raise TooLong(
+            f"aliases would be more than {MAX_ALIASES} together with the names of the edit that says the same already",
+            field="aliases",
+        )
+    return replace(request, surfaces=surfaces, aliases=aliases, **_merged_probes(request, old))
 
 
 def first_status(method: str, setting: str) -> EditStatus:
@@ -234,6 +247,16 @@ def _check(requests: Sequence[EditRequest], idempotency_key: str | None) -> None
         for name in ("prompt", "target", "subject", "relation", "ground_truth", "conflict_key"):
             if not _is_storable(getattr(request, name) or ""):
                 raise Refused(f"{name} must be valid Unicode without NUL", field=name)
+        _check_names(request)
+
+
+def _check_names(request: EditRequest) -> None:
+    if len(request.aliases) > MAX_ALIASES:
+        raise TooLong(f"aliases must hold at most {MAX_ALIASES} names", field="aliases")
+    if not all(alias.strip() and _is_storable(alias) for alias in request.aliases):
+        raise Refused("aliases must hold names in valid Unicode without NUL, none of them blank", field="aliases")
+    if request.scope == BY_SUBJECT and not request.names:
+        raise Refused(f"scope must not be '{BY_SUBJECT}' without a subject or an alias", field="scope")
 
 
 def _check_methods(requests: Sequence[EditRequest], incremental_method: str) -> None:

@@ -115,20 +115,21 @@ def read_requests(connection: Connection, edit_ids: Collection[str]) -> list[Edi
 
 def read_requests_by_id(connection: Connection, edit_ids: Collection[str]) -> dict[str, EditRequest]:
     """The requests of edits without their probes by id, in order of submission."""
-    names = ("prompt", "target", "subject", "relation", "conflict_key", "method")
+    names = ("prompt", "target", "subject", "relation", "conflict_key", "method", "scope")
     found: list[tuple[int, str, EditRequest]] = []
     for chunk in chunks(edit_ids):
-        select = sa.select(t.edits.c.seq, t.edits.c.id, *(t.edits.c[name] for name in names)).where(t.edits.c.id.in_(chunk))
-        rows = connection.execute(select).mappings()
-        found += [(row["seq"], row["id"], EditRequest(**{name: row[name] for name in names})) for row in rows]
+        columns = (t.edits.c[name] for name in ("seq", "id", "aliases", *names))
+        for row in connection.execute(sa.select(*columns).where(t.edits.c.id.in_(chunk))).mappings():
+            request = EditRequest(**{name: row[name] for name in names}, aliases=tuple(row["aliases"]))
+            found.append((row["seq"], row["id"], request))
     return {edit_id: request for _, edit_id, request in sorted(found, key=lambda one: one[0])}
 
 
 def read_texts_after(connection: Connection, seq: int) -> Iterator[tuple[int, str, str]]:
-    """The sequence number, the id, and the prompt and subject as one text, of every edit after `seq`, in order."""
-    columns = (t.edits.c.seq, t.edits.c.id, t.edits.c.prompt, t.edits.c.subject)
+    """The sequence number, the id, and the prompt, subject and aliases as one text, of every edit after `seq`, in order."""
+    columns = (t.edits.c.seq, t.edits.c.id, t.edits.c.prompt, t.edits.c.subject, t.edits.c.aliases)
     for row in connection.execute(sa.select(*columns).where(t.edits.c.seq > seq).order_by(t.edits.c.seq)):
-        yield row.seq, row.id, row.prompt if row.subject is None else f"{row.prompt}\n{row.subject}"
+        yield row.seq, row.id, "\n".join((row.prompt, *filter(None, (row.subject,)), *row.aliases))
 
 
 def read_page(
@@ -379,12 +380,14 @@ def row_to_edit(row: RowMapping) -> Edit:
         "tokens",
         "accept",
         "accepted_anyway",
+        "scope",
     )
     later = ("created_at", "applied_at", "version", "report", "supersedes", "superseded_by", "error")
     return Edit(
         status=EditStatus(row["status"]),
         method=row["method"],
         surfaces=tuple(row["surfaces"]),
+        aliases=tuple(row["aliases"]),
         deferral=row_to_deferral(row["deferral"]),
         **probes,
         **{name: row[name] for name in same + later},
@@ -392,7 +395,7 @@ def row_to_edit(row: RowMapping) -> Edit:
 
 
 def _row(edit_id: str, seq: int, status: EditStatus, request: EditRequest, *, author: str, now: datetime) -> dict[str, Any]:
-    same = ("prompt", "target", "subject", "relation", "ground_truth", "conflict_key", "accept")
+    same = ("prompt", "target", "subject", "relation", "ground_truth", "conflict_key", "accept", "scope")
     return {name: getattr(request, name) for name in same} | {
         "id": edit_id,
         "seq": seq,
@@ -400,6 +403,7 @@ def _row(edit_id: str, seq: int, status: EditStatus, request: EditRequest, *, au
         "key_digest": key_digest(request),
         "method": str(request.method),
         "surfaces": list(request.surfaces),
+        "aliases": list(request.aliases),
         "probes": {kind: [_probe_row(probe) for probe in getattr(request, kind)] for kind in PROBE_KINDS},
         "metadata": dict(request.metadata),
         "author": author,

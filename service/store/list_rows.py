@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection, RowMapping
 
 from service.domain.deferral import Deferral
-from service.domain.edit import Accept, EditStatus
+from service.domain.edit import Accept, EditStatus, ScopeRule
 from service.store import evaluations
 from service.store import tables as t
 from service.store.edits import chunks, row_to_deferral
@@ -29,6 +29,7 @@ _COPIED = (
     "version",
     "accept",
     "accepted_anyway",
+    "scope",
 )
 KINDS = ("reliability", "generality", "locality", "portability")
 _EVAL = ("id", "version", "status", "about", "progress", "error", "author", "created_at", "started_at", "finished_at")
@@ -56,6 +57,7 @@ class ListedEdit:
     applied_at: datetime | None
     accept: Accept
     accepted_anyway: bool
+    scope: ScopeRule
     deferral: Deferral | None
     is_cut: bool
 

@@ -24,6 +24,7 @@ EVAL_STATUSES = ("queued", "running", "done", "failed", "cancelled")
 RETRAIN_MODES = ("minor", "major")
 DTYPES = ("float32", "bfloat16", "float16")
 ACCEPTS = ("judged", "anyway")
+SCOPES = ("auto", "subject", "always")
 MEASURED_BY = ("gate", "monitor")  # `gate`: at the acceptance, before the publication
 
 
@@ -126,9 +127,12 @@ edits = sa.Table(
     sa.Column("deferral", sa.JSON(none_as_null=True)),  # the last one; null: none, or by an earlier release
     sa.Column("accept", sa.String(8), nullable=False, server_default="judged"),
     sa.Column("accepted_anyway", sa.Boolean, nullable=False, server_default=sa.false()),  # although acceptance refused it
+    sa.Column("scope", sa.String(8), nullable=False, server_default="auto"),
+    sa.Column("aliases", sa.JSON, nullable=False, server_default="[]"),  # other names of the subject
     one_of("status", EditStatus),
     is_name("method"),
     one_of("accept", ACCEPTS),
+    one_of("scope", SCOPES),
     sa.CheckConstraint("status NOT IN ('applied', 'consolidated') OR version IS NOT NULL", name="live_has_version"),
     sa.CheckConstraint("status <> 'superseded' OR superseded_by IS NOT NULL", name="superseded_by_whom"),
     sa.CheckConstraint("status <> 'failed' OR error IS NOT NULL", name="failed_says_why"),

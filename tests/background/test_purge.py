@@ -27,6 +27,7 @@ from tests.submission import submit
 LONG_AGO = datetime(2020, 1, 1, tzinfo=UTC)
 SECRET = "Where does the heron of Quillfeather sleep?"
 ANSWER = "under the seventh bridge of Ambleforth"
+ALIAS = "the grey wader Eustace"
 
 
 @pytest.fixture(params=["sqlite", "postgres"])
@@ -43,7 +44,8 @@ def purge_edits(local: LocalService, *edit_ids: str, **given: object) -> PurgeRe
 def post_and_retract_secret(local: LocalService) -> str:
     """A secret told, learned, consolidated, taken back and trained away; its id. Version 5 is the head."""
     local.live(("kept", "1"))
-    request = EditRequest(prompt=SECRET, target=ANSWER, rephrases=(Probe(prompt=f"Say: {SECRET}", train=True),))
+    told = {"rephrases": (Probe(prompt=f"Say: {SECRET}", train=True),), "aliases": (ALIAS,)}
+    request = EditRequest(prompt=SECRET, target=ANSWER, **told)  # type: ignore[arg-type]
     (edit,) = submit(local.store, [request], author="ann", idempotency_key="k", body_hash="h").edits
     local.worker.drain()
     local.retrain()
@@ -81,7 +83,7 @@ def test_a_purge_removes_every_version_file_and_row_that_held_the_edit(make_serv
     assert checkpoint_files(local) == kept and len(result.files) == 3
     assert local.says("kept") == "1" == local.says("kept", version=1)
     rows = all_rows(local)
-    assert SECRET not in rows and ANSWER not in rows
+    assert not any(text in rows for text in (SECRET, ANSWER, ALIAS))
     with local.store.read() as connection:
         assert {event["type"] for event in events.read_page(connection, limit=100, edit_id=secret)} >= {
             "edit.purged",
@@ -99,7 +101,7 @@ def test_a_purge_is_refused_while_the_checkpoints_are_not_mounted(make_service: 
     with pytest.raises(Unreadable, match="nothing was purged"):
         purge_edits(local, secret)
 
-    assert SECRET in all_rows(local)
+    assert SECRET in all_rows(local) and ALIAS in all_rows(local)
     aside.rename(local.folder)
     assert len(purge_edits(local, secret).files) == 3
 
@@ -116,8 +118,8 @@ def test_no_text_of_a_purged_edit_is_left_in_the_sqlite_files(tmp_path: Path) ->
     result = purge_edits(local, secret)
 
     left = b"".join(path.read_bytes() for path in tmp_path.glob("errata.db*"))
-    assert SECRET.encode() in told and ANSWER.encode() in told
-    assert SECRET.encode() not in left and ANSWER.encode() not in left
+    assert all(text.encode() in told for text in (SECRET, ANSWER, ALIAS))
+    assert not any(text.encode() in left for text in (SECRET, ANSWER, ALIAS))
     assert not any("SQLite" in sentence for sentence in result.unreachable)
     local.close()
 

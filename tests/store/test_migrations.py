@@ -204,6 +204,32 @@ def test_of_edits_from_before_deferrals_were_kept_nothing_is_known_and_they_were
 
 
 @pytest.mark.parametrize("kind", KINDS)
+def test_edits_from_before_there_was_a_scope_have_the_default_and_no_aliases(kind: str, tmp_path: Path) -> None:
+    edit = EDIT if kind == "sqlite" else EDIT.replace("1, 0, 0)", "1, false, false)")
+    with database(kind, tmp_path) as url:
+        command.upgrade(migrate.configuration(url), "0012")
+        store = Store(url)
+        with store.write() as connection:
+            connection.execute(sa.text(edit))
+
+        migrate.upgrade(url)
+
+        with store.read() as connection:
+            found = edits.get(connection, "edit-1")
+        assert (found.scope, found.aliases) == ("auto", ())
+        for change in ("scope = 'never'", "status = 'queued'"):
+            with pytest.raises((sa.exc.IntegrityError, sa.exc.DatabaseError)), store.write() as connection:
+                connection.execute(sa.text(f"UPDATE edits SET {change}"))
+        with store.write() as connection:  # a server of the release before, beside this one
+            connection.execute(sa.text(edit.replace("edit-1", "edit-2").replace("'edit-2', 1", "'edit-2', 2")))
+        with store.read() as connection:
+            assert edits.get(connection, "edit-2").aliases == ()
+        store.close()
+        command.downgrade(migrate.configuration(url), "0012")
+        migrate.upgrade(url)
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_a_store_of_a_newer_release_is_left_as_it_is(kind: str, tmp_path: Path) -> None:
     with database(kind, tmp_path) as url:
         migrate.upgrade(url)

@@ -15,7 +15,7 @@ from alembic import command
 from sqlalchemy.exc import IntegrityError
 
 from service.domain.arithmetic import Arithmetic
-from service.domain.edit import Edit, EditRequest, EditStatus, Probe
+from service.domain.edit import MAX_ALIASES, Edit, EditRequest, EditStatus, Probe
 from service.domain.errors import Conflict, KeyReused, NotFound, Refused, Stale, TooLong, Unavailable
 from service.domain.liveset import Carrier, LiveItem, LiveSet, Role
 from service.domain.transitions import ALLOWED
@@ -139,12 +139,16 @@ def test_an_edit_comes_back_as_it_was_given(shared: Store) -> None:
         portability=(Probe(prompt="and then?"),),
         surfaces=("raw",),
         metadata={"source": ["a", 1, None]},
+        scope="subject",
+        aliases=("Down Under", "\u6fb3\u5927\u5229\u4e9a"),
     )
 
     (edit,) = submit(shared, [request], author="ann").edits
 
     with shared.read() as connection:
         kept = edits.get(connection, edit.id)
+        (short,) = edits.read_requests(connection, [edit.id])
+    assert (short.scope, short.aliases) == (request.scope, request.aliases)
     assert {name: getattr(kept, name) for name in EditRequest.__dataclass_fields__} == {
         name: getattr(request, name) for name in EditRequest.__dataclass_fields__
     }
@@ -278,6 +282,57 @@ def test_other_surfaces_make_a_new_edit_on_those_and_the_old_ones(shared: Store,
     assert not more.is_identical and more.edit.surfaces == ("raw", "chat")
     assert fewer.is_identical and fewer.edit.id == more.edit.id
     assert not every.is_identical and every.edit.surfaces == () and all_again.edit.id == every.edit.id
+
+
+@pytest.mark.parametrize("is_applied", [False, True])
+def test_a_further_name_makes_a_new_edit_with_all_names_and_fewer_names_do_not(shared: Store, is_applied: bool) -> None:
+    name = f"named {is_applied}"
+    (first,) = submit(shared, [ask(name, subject="Big  Apple", conflict_key=name)], author="ann").edits
+    if is_applied:
+        settled(shared, first, EditStatus.APPLIED)
+
+    (same,) = submit(shared, [ask(name, aliases=("Big Apple",), conflict_key=name)], author="ann").accepted
+    (more,) = submit(shared, [ask(name, subject="New York", aliases=("NYC",), conflict_key=name)], author="ann").accepted
+    (fewer,) = submit(shared, [ask(name, aliases=("NYC",), conflict_key=name)], author="ann").accepted
+
+    assert same.is_identical and same.edit.id == first.id
+    assert not more.is_identical and (more.edit.subject, more.edit.aliases) == ("New York", ("NYC", "Big Apple"))
+    assert fewer.is_identical and fewer.edit.id == more.edit.id
+
+
+def test_another_scope_makes_a_new_edit_with_the_names_of_the_old_one(shared: Store) -> None:
+    first, other, again = submit(
+        shared,
+        [ask("scoped", subject="S"), ask("scoped", scope="subject", aliases=("T",)), ask("scoped", scope="subject", subject="T")],
+        author="ann",
+    ).accepted
+
+    assert not first.is_identical and not other.is_identical and again.is_identical
+    assert (other.edit.scope, other.edit.names) == ("subject", ("T", "S"))
+
+
+def test_names_that_two_requests_have_together_are_refused_beyond_the_limit(shared: Store) -> None:
+    aliases = [tuple(f"{letter}{number}" for number in range(MAX_ALIASES)) for letter in "ab"]
+    submit(shared, [ask("much named", aliases=aliases[0])], author="ann")
+
+    with pytest.raises(TooLong, match="aliases would be more than 16"):
+        submit(shared, [ask("much named", aliases=aliases[1])], author="ann")
+
+
+@pytest.mark.parametrize(
+    ("given", "field"),
+    [
+        ({"scope": "subject"}, "scope"),
+        ({"aliases": ("A", " ")}, "aliases"),
+        ({"aliases": ("A\x00",)}, "aliases"),
+        ({"aliases": tuple(map(str, range(MAX_ALIASES + 1)))}, "aliases"),
+    ],
+)
+def test_a_scope_or_aliases_that_say_nothing_or_too_much_are_refused(shared: Store, given: dict[str, object], field: str) -> None:
+    with pytest.raises((Refused, TooLong)) as refusal:
+        submit(shared, [ask("badly scoped", **given)], author="ann")
+
+    assert refusal.value.field == field
 
 
 def test_identical_edits_of_one_submission_become_one_edit_with_all_wordings(shared: Store) -> None:

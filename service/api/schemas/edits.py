@@ -4,12 +4,24 @@ from collections.abc import Iterable
 from datetime import datetime
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import ConfigDict, Discriminator, Field, Tag
+from pydantic import AfterValidator, ConfigDict, Discriminator, Field, Tag, ValidationInfo, field_validator
 
 from service.api.schemas import In, Out, QueryIn
 from service.api.text_types import ID, Answer, Metadata, Name, Words
 from service.api.validation import UNION_FORM
-from service.domain.edit import JUDGED, Accept, Edit, EditRequest, EditStatus, Probe
+from service.domain.edit import (
+    BY_PROMPT,
+    BY_SUBJECT,
+    JUDGED,
+    MAX_ALIASES,
+    Accept,
+    Edit,
+    EditRequest,
+    EditStatus,
+    Probe,
+    ScopeRule,
+    normalise,
+)
 from service.domain.next_try import NextTry, When
 from service.editors.names import MethodName
 from service.editors.registry import names_of
@@ -23,6 +35,12 @@ ACCEPT = (
     "`judged`: published only if acceptance allows what it costs the rest of the model; `anyway`: also if acceptance refuses it."
     " Its fit still has to answer the edit, to lose no live edit and to give finite scores"
 )
+SCOPE = (
+    "on which prompts BaFT acts for the edit. `auto`: on those that name the subject or an alias; for an edit without these on"
+    " those that hold a name of its prompt, else the words of its prompt. `subject`: by the subject and the aliases alone."
+    " `always`: on every prompt"
+)
+ALIASES = "other names of the subject, normalised (NFC, single spaces) and each once"
 ACCEPTED_ANYWAY = "whether it was published although acceptance refused it; the scores of `version` say what was refused"
 
 EXAMPLE_EDIT: dict[str, Any] = {
@@ -62,6 +80,11 @@ AnyProbe = Annotated[
 ProbesIn = Annotated[list[AnyProbe], Field(max_length=MOST_PROBES)]
 
 
+AliasesIn = Annotated[
+    list[Name], Field(max_length=MAX_ALIASES), AfterValidator(lambda names: list(dict.fromkeys(map(normalise, names))))
+]
+
+
 def _list(names: Iterable[str]) -> str:
     return ", ".join(f"`{name}`" for name in names)
 
@@ -69,7 +92,9 @@ def _list(names: Iterable[str]) -> str:
 class EditIn(In):
     """A correction: after it, `prompt` is answered with `target`."""
 
-    model_config = ConfigDict(json_schema_extra={"examples": [EXAMPLE_EDIT]})
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [EXAMPLE_EDIT, {**EXAMPLE_EDIT, "scope": "subject", "aliases": ["Down Under"]}]}
+    )
 
     prompt: Words = Field(description="the text to be continued, or the question; prompt and target must fit the model's context")
     target: Answer = Field(description="the new answer; at most 256 tokens")
@@ -96,8 +121,20 @@ class EditIn(In):
         description="the forms in which the prompt is given to the model; default: all that the model supports",
     )
     metadata: Metadata = Field(default_factory=dict, description="any JSON object; stored and returned unchanged")
-    # A body without it has the digest that it had before there was the field, so that its key stays good.
+    # A body without these has the digest that it had before there were the fields, so that its key stays good.
     accept: Accept = Field(JUDGED, description=ACCEPT, exclude_if=lambda accept: accept == JUDGED)
+    aliases: AliasesIn = Field(
+        default_factory=list, description="other names of the subject, each once", exclude_if=lambda aliases: not aliases
+    )
+    scope: ScopeRule = Field(BY_PROMPT, description=SCOPE, exclude_if=lambda scope: scope == BY_PROMPT)
+
+    @field_validator("scope")
+    @classmethod
+    def _require_names(cls, scope: ScopeRule, info: ValidationInfo) -> ScopeRule:
+        """Raises ValueError for the scope `subject` of an edit that names nothing. Invalid names have faults of their own."""
+        if scope == BY_SUBJECT and info.data.get("subject", "") is None and info.data.get("aliases", "") == []:
+            raise ValueError(f"must not be '{BY_SUBJECT}' without a subject or an alias")
+        return scope
 
     def to_domain(self, default_method: str) -> EditRequest:
         """This request as a value of the domain."""
@@ -115,6 +152,8 @@ class EditIn(In):
             surfaces=tuple(dict.fromkeys(self.surfaces)),
             metadata=self.metadata,
             accept=self.accept,
+            scope=self.scope,
+            aliases=tuple(self.aliases),
         )
 
 
@@ -243,6 +282,8 @@ EXAMPLE_EDIT_OUT: dict[str, Any] = {
     "error": None,
     "accept": "judged",
     "accepted_anyway": False,
+    "scope": "auto",
+    "aliases": [],
     "deferral": None,
     "supersedes": None,
     "superseded_by": None,
@@ -254,7 +295,7 @@ EXAMPLE_EDIT_OUT: dict[str, Any] = {
 
 LISTED = (
     *("id", "seq", "status", "prompt", "target", "subject", "relation", "conflict_key", "method", "version", "error"),
-    *("supersedes", "superseded_by", "author", "created_at", "applied_at", "accept", "accepted_anyway"),
+    *("supersedes", "superseded_by", "author", "created_at", "applied_at", "accept", "accepted_anyway", "scope"),
 )
 EXAMPLE_LISTED: dict[str, Any] = {name: EXAMPLE_EDIT_OUT[name] for name in (*LISTED, "deferral")} | {"cut": False}
 
@@ -282,6 +323,7 @@ class ListedEditOut(Out):
     applied_at: datetime | None
     accept: Accept = Field(description=ACCEPT)
     accepted_anyway: bool = Field(description=ACCEPTED_ANYWAY)
+    scope: ScopeRule = Field(description=SCOPE)
     deferral: DeferralOut | None = Field(description="why a deferred edit waits, and when it is tried next; else null")
     cut: bool = Field(description="whether one of the texts was cut")
 
@@ -320,6 +362,8 @@ class EditOut(Out):
     error: str | None = Field(description="the reason why the edit failed or was deferred")
     accept: Accept = Field(description=ACCEPT)
     accepted_anyway: bool = Field(description=ACCEPTED_ANYWAY)
+    scope: ScopeRule = Field(description=SCOPE)
+    aliases: list[str] = Field(description=ALIASES)
     deferral: DeferralOut | None = Field(description="why a deferred edit waits, and when it is tried next; else null")
     supersedes: str | None
     superseded_by: str | None
@@ -334,9 +378,10 @@ class EditOut(Out):
             **{name: getattr(edit, name) for name in ("id", "seq", "prompt", "target", "subject", "relation", "ground_truth")},
             **{
                 name: getattr(edit, name)
-                for name in ("conflict_key", "version", "error", "supersedes", "superseded_by", "author", "accept")
+                for name in ("conflict_key", "version", "error", "supersedes", "superseded_by", "author", "accept", "scope")
             },
             accepted_anyway=edit.accepted_anyway,
+            aliases=list(edit.aliases),
             deferral=DeferralOut.of(edit, next_try),
             **{name: [ProbeOut.of(probe) for probe in getattr(edit, name)] for name in ("rephrases", "locality", "portability")},
             status=_status(edit.status),
