@@ -168,7 +168,8 @@ class AccessLine:
 
     def write(self) -> None:
         """Write the line. It has the pattern of the route and not the path, which may contain any text."""
-        route = self._scope.get("route")
+        route, state = self._scope.get("route"), self._scope.get("state", {})
+        explained = {"in_scope": state["in_scope"]} if "in_scope" in state else {}
         log.info(
             "request",
             method=self._scope["method"],
@@ -176,6 +177,7 @@ class AccessLine:
             status=self.status or None,
             milliseconds=round((time.monotonic() - self._began) * 1000, 1),
             version=self._version,
+            **explained,
         )
 
 

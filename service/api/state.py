@@ -16,6 +16,7 @@ from service.api.wait_limit import WaitLimit
 from service.background.prompt_reservoir import PromptReservoir
 from service.domain.arithmetic import Arithmetic
 from service.domain.errors import Unavailable
+from service.editors.known_names import KnownNames
 from service.editors.neutral import NeutralSentences
 from service.lifecycle import context as lifecycle
 from service.lifecycle.checkpoints import load_overlay
@@ -37,7 +38,8 @@ class ServerState:
     """The parts of one running server. `is_alive` says whether its threads are alive; `ring` wakes the worker.
 
     `editing` returns `ok` once edits are fitted; before that, what they wait for. `get_neutral` raises Unavailable while the
-    neutral sentences are not there. `check_capability` raises Refused if the base has no capability tasks.
+    neutral sentences are not there. `check_capability` raises Refused if the base has no capability tasks. `names` are those that
+    edits without a subject are told by.
     """
 
     settings: Settings
@@ -52,6 +54,7 @@ class ServerState:
     is_alive: Callable[[], bool]
     editing: Callable[[], str]
     check_capability: Callable[[], None]
+    names: KnownNames
     draining: threading.Event = field(default_factory=threading.Event)
     encoders: CapacityLimiter = field(default_factory=lambda: CapacityLimiter(ENCODERS))
 

@@ -175,6 +175,7 @@ class GenerateInput(TypedDict):
     surface: NotRequired[SurfaceText]
     system: NotRequired[str | None]
     turns: NotRequired[list[TurnInput]]
+    explain: NotRequired[bool]
 
 
 class GenerateOptions(TypedDict, total=False):
@@ -189,10 +190,19 @@ class GenerateOptions(TypedDict, total=False):
     surface: SurfaceText
     system: str | None
     turns: list[TurnInput]
+    explain: bool
+
+
+class ExplanationData(TypedDict):
+    """Which live edits were in scope: the ids of the newest ones, and how many there are."""
+
+    acted: bool
+    in_scope: list[str]
+    count: int
 
 
 class AnswerData(TypedDict):
-    """An answer of the model. `version` is the version that gave it."""
+    """An answer of the model. `version` is the version that gave it. It has an explanation where one was asked for."""
 
     text: str
     version: int
@@ -200,6 +210,7 @@ class AnswerData(TypedDict):
     finish_reason: Literal["stop", "length", "deadline", "cancelled"]
     prompt_tokens: int
     completion_tokens: int
+    explanation: ExplanationData | None
 
 
 class MeasuredData(TypedDict):

@@ -74,7 +74,7 @@ def make_scope(
     lexicon = get_lexicon(neutral, names)
     entries = _Entries(lexicon)
     for item in items:
-        entries.add(item.edit, _texts(base, item), names)
+        entries.add(item.edit, read_texts(base, item.edit, with_rephrases=not item.is_tombstone), names)
     header = template_header(base)
     scope = entries.make_scope(header)
     unnamed = [text for row in rows if not scope.covers(text := read_prompt(base, row.row.prompt_ids))]
@@ -137,16 +137,18 @@ class _Entries:
 
 
 def names_of(edit: Edit, names: KnownNames) -> set[str]:
-    """The names of what an edit is about: its subject and aliases; without a subject, a name that its prompt holds."""
-    subject = edit.subject if edit.subject is not None else names.find_subject(edit)
+    """The names of what an edit is about: its subject and aliases; without a subject, a name that its prompt holds, unless the
+    edit is to be told by what the client gave alone.
+    """
+    subject = names.find_subject(edit) if edit.subject is None and edit.scope != "subject" else edit.subject
     return {name for name in (subject, *edit.aliases) if name}
 
 
-def _texts(base: Base, item: FitItem) -> list[str]:
-    """The item's prompt and its trained rephrases, as a scope reads them."""
-    rephrases = [probe.prompt for probe in item.edit.rephrases if probe.train and not item.is_tombstone]
+def read_texts(base: Base, edit: Edit, *, with_rephrases: bool = True) -> list[str]:
+    """An edit's prompt and its trained rephrases, as a scope reads them."""
+    rephrases = [probe.prompt for probe in edit.rephrases if probe.train and with_rephrases]
     texts = []
-    for prompt in dict.fromkeys((item.edit.prompt, *rephrases)):
+    for prompt in dict.fromkeys((edit.prompt, *rephrases)):
         with suppress(Refused):  # a rephrase that the model cannot hold is not trained
             texts.append(read_prompt(base, encode_prompt(base, prompt)))
     return texts

@@ -64,7 +64,11 @@ class Scope:
 
     def covers(self, text: str) -> bool:
         """Whether a prompt is in scope. The cost grows with the text, and hardly with the number of names."""
-        return self._index.covers(split_words(text.removeprefix(self.header), self.unspaced))
+        return next(self.find(text), None) is not None
+
+    def find(self, text: str) -> "Iterator[str | KeyWords]":
+        """The names and the key words by which a prompt is in scope, each once."""
+        return self._index.find(split_words(text.removeprefix(self.header), self.unspaced))
 
     def to_json(self) -> str:
         """The scope as JSON. The same scope gives the same text."""
@@ -180,14 +184,15 @@ class _Index:
                 self._by_rare_word.setdefault(word, []).append(each)
         self._meant_by = lru_cache(maxsize=_WORDS_REMEMBERED)(self._find_meant)
 
-    def covers(self, words: TextWords) -> bool:
+    def find(self, words: TextWords) -> Iterator[str | KeyWords]:
         meant = [self._meant_by(word) for word in words.folded]
         found = set(self._in_any_case.find(meant)) | set(self._in_own_case.find([(word,) for word in words.written]))
-        if not self._sure.isdisjoint(found):
-            return True
+        yield from sorted(self._sure & found)
         present = {*words.punctuation, *(word for each in meant for word in each)}
-        candidates = (each for word in present for each in self._by_rare_word.get(word, ()))
-        return any((each.name is None or each.name in found) and each.are_in(present) for each in candidates)
+        candidates = {id(each): each for word in present for each in self._by_rare_word.get(word, ())}
+        for each in candidates.values():
+            if (each.name is None or each.name in found) and each.are_in(present):
+                yield each
 
     def _find_meant(self, written: str) -> tuple[str, ...]:
         """The words of the scope that a word of a text may be: itself, or else those that it is a slip of."""

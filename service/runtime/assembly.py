@@ -39,7 +39,7 @@ from service.runtime.edit_preparation import READY, EditPreparation
 from service.runtime.editors import bind_editors, check_editors
 from service.runtime.evaluator import Evaluator, capability_tasks
 from service.runtime.follow_loop import FollowLoop
-from service.runtime.locality_questions import locality_questions
+from service.runtime.locality_questions import known_names, locality_questions
 from service.runtime.worker import Worker
 from service.serving.scheduler import Scheduler
 from service.serving.weight_seal import WeightSeal
@@ -108,6 +108,7 @@ def open_server(settings: Settings, role: Role = "all") -> Iterator[ServerState]
             is_alive=lambda: follow_loop.is_alive and (preparation is None or preparation.is_alive),
             editing=lambda: READY if preparation is None else preparation.state,
             check_capability=evaluator.check_capability,
+            names=known_names(),
         )
 
 

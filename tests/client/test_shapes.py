@@ -21,6 +21,7 @@ NAMES = {
     "EditData": "EditOut",
     "EditInput": "EditIn",
     "EvaluationData": "EvalOut",
+    "ExplanationData": "ExplanationOut",
     "FaultData": "Fault",
     "GenerateInput": "GenerateIn",
     "HealthData": "HealthOut",

@@ -123,6 +123,19 @@ def test_a_name_that_must_stand_beside_key_words_is_not_enough_alone() -> None:
     assert not scope.covers("a glass of water") and not scope.covers("the boiling point of gold")
 
 
+def test_a_scope_says_by_which_names_and_key_words_it_has_a_text_each_once() -> None:
+    words, beside = KeyWords({"heron": 2.0, "sleep": 1.0}, 1.0), KeyWords({"month": 1.0}, 0.5, "May")
+    scope = Scope(names=("Marian", "Kibo", "Martian Chronicles"), key_words=(words, beside))
+
+    def found(text: str) -> list[str | KeyWords]:
+        return list(scope.find(text))
+
+    assert found("kibo, Kibo and Marina") == ["Kibo", "Marian"]
+    assert found("Martian") == [] == found("heron") == found("May") == found("month")  # a word of another name is no slip
+    assert found("heron, sleep heron, Kibo in the month of May") == ["Kibo", words, beside]
+    assert all(scope.covers(text) == bool(found(text)) for text in ("kibo", "Martian", "sleep heron", ""))
+
+
 def test_what_the_template_writes_in_front_names_nothing() -> None:
     scope = named("Hugging Face", header="system\nMade by Hugging Face\nuser\n")
 

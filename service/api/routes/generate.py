@@ -7,6 +7,7 @@ from typing import Annotated, Any
 from anyio import to_thread
 from fastapi import APIRouter, Header, Query, Request, Response
 
+from service.api.explanations import explain
 from service.api.problems import CORRUPT, GONE, INVALID, NOT_FOUND, TOO_LONG, UNAVAILABLE, UNCOMPUTABLE, responses
 from service.api.schemas.generate import AnswerOut, GenerateIn, GenerateQuery
 from service.api.state import State
@@ -32,8 +33,8 @@ PROBLEMS = responses(NOT_FOUND, GONE, INVALID, TOO_LONG, CORRUPT, UNCOMPUTABLE, 
 async def ask(server: State, query: Annotated[GenerateQuery, Query()], request: Request, response: Response) -> AnswerOut:
     """Continue a prompt greedily. For longer prompts and further settings use `POST /generate`."""
     version = int(query.version) if query.version.isdigit() else query.version
-    question = GenerateIn(prompt=query.prompt, max_new_tokens=query.max_new_tokens, version=version)  # type: ignore[arg-type]
-    return await _answer(server, question, request, response)
+    asked = {"prompt": query.prompt, "max_new_tokens": query.max_new_tokens, "version": version, "explain": query.explain}
+    return await _answer(server, GenerateIn(**asked), request, response)  # type: ignore[arg-type]
 
 
 @router.post("/generate", responses=PROBLEMS, summary="Ask the model")
@@ -51,7 +52,12 @@ async def ask_in_full(
 async def _answer(server: State, question: GenerateIn, request: Request, response: Response) -> AnswerOut:
     # Threads of its own: those of the other routes may all be waiting for a database that is away.
     generation = await to_thread.run_sync(_generation, server, question, limiter=server.encoders)
-    answer = await _collect_unless_disconnected(request, server.serving.submit(generation))
+    stream = server.serving.submit(generation)
+    answer = await _collect_unless_disconnected(request, stream)
+    explanation = None
+    if question.explain:  # in a thread of the other routes, as it reads the database
+        explanation = await to_thread.run_sync(explain, server, stream.resident, generation.prompt_ids)
+        request.state.in_scope = explanation.count
     response.headers["X-Model-Version"] = str(answer.version)
     response.headers["X-Model-Epoch"] = str(answer.epoch)
     response.headers["Cache-Control"] = "no-store"
@@ -62,6 +68,7 @@ async def _answer(server: State, question: GenerateIn, request: Request, respons
         finish_reason=answer.finish_reason,
         prompt_tokens=answer.prompt_tokens,
         completion_tokens=answer.completion_tokens,
+        explanation=explanation,
     )
 
 

@@ -36,9 +36,9 @@ ACCEPT = (
     " Its fit still has to answer the edit, to lose no live edit and to give finite scores"
 )
 SCOPE = (
-    "on which prompts BaFT acts for the edit. `auto`: on those that name the subject or an alias; for an edit without these on"
-    " those that hold a name of its prompt, else the words of its prompt. `subject`: by the subject and the aliases alone."
-    " `always`: on every prompt"
+    "on which prompts BaFT acts for the edit. `auto`: on those that name the subject or an alias; without a subject a name in the"
+    " edit's own prompt is taken for it, and without any name the words of the prompt decide. `subject`: on those that name the"
+    " subject or an alias. `always`: on every prompt"
 )
 ALIASES = "other names of the subject, normalised (NFC, single spaces) and each once"
 ACCEPTED_ANYWAY = "whether it was published although acceptance refused it; the scores of `version` say what was refused"

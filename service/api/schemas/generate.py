@@ -19,7 +19,11 @@ EXAMPLE_ANSWER: dict[str, Any] = {
     "finish_reason": "stop",
     "prompt_tokens": 6,
     "completion_tokens": 2,
+    "explanation": None,
 }
+EXAMPLE_EXPLANATION: dict[str, Any] = {"acted": True, "in_scope": ["01936b0e-6f2a-7c3d-9a41-5b7c2f0e8d11"], "count": 1}
+MOST_EXPLAINED = 32  # ids of edits in one answer
+EXPLAIN = "say which live edits were in scope"
 
 
 class GenerateQuery(QueryIn):
@@ -28,6 +32,7 @@ class GenerateQuery(QueryIn):
     prompt: Words = Field(description="the text to be continued", examples=["The capital of Australia is"])
     max_new_tokens: int = Field(32, ge=1, le=MOST_TOKENS, description="most tokens of the answer")
     version: VersionText = Field("head", description="a number, `head` or `base`")
+    explain: bool = Field(False, description=EXPLAIN)
 
 
 class Turn(In):
@@ -59,12 +64,28 @@ class GenerateIn(In):
     turns: Annotated[list[Turn], Field(max_length=MOST_TURNS)] = Field(
         default_factory=list, description="earlier turns of the conversation; surface `chat` only"
     )
+    explain: bool = Field(False, description=EXPLAIN)
+
+
+class ExplanationOut(Out):
+    """Which live edits of the version that answered were in scope: those for which BaFT acted on the prompt."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [EXAMPLE_EXPLANATION]})
+
+    acted: bool = Field(description="whether BaFT acted; if not, the answer is that of the version's tensors alone")
+    in_scope: list[str] = Field(
+        description=f"ids of the edits in scope, newest first, at most {MOST_EXPLAINED}; consolidated edits are in the tensors,"
+        " and not among them"
+    )
+    count: int = Field(description="the number of the edits in scope; 0 where BaFT acted for a retracted edit alone")
 
 
 class AnswerOut(Out):
     """What the model said."""
 
-    model_config = ConfigDict(json_schema_extra={"examples": [EXAMPLE_ANSWER]})
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [EXAMPLE_ANSWER, {**EXAMPLE_ANSWER, "explanation": EXAMPLE_EXPLANATION}]}
+    )
 
     text: str = Field(description="the completion alone, without white space in front")
     version: int = Field(description="the version that answered")
@@ -72,3 +93,4 @@ class AnswerOut(Out):
     finish_reason: Literal["stop", "length", "deadline", "cancelled"]
     prompt_tokens: int
     completion_tokens: int
+    explanation: ExplanationOut | None = Field(description="which edits were in scope, for a question with `explain`; else null")
