@@ -6,7 +6,7 @@ are in what the base writes. So no language needs a list of words that do not co
 
 import math
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -20,7 +20,7 @@ from service.editors.protocol import FitItem
 from service.lm.base import Base
 from service.lm.chat import template_header
 from service.lm.prompts import encode_prompt
-from service.lm.scope import KeyWords, Scope, SlipIndex, is_slip, split_words
+from service.lm.scope import KeyWords, Scope, SlipIndex, StemIndex, is_derived, is_slip, split_words
 from service.lm.scoped_rows import read_prompt
 
 # Of the weight of an edit's key words, which a prompt must hold: more than one of two words that are equally rare.
@@ -38,8 +38,8 @@ class Lexicon:
 
     texts: tuple[str, ...]
     documents: Mapping[str, int]
-    known: Collection[str]  # with the words of known names
-    slips: SlipIndex
+    slips: SlipIndex  # of these words and those of known names
+    stems: StemIndex  # of the words of known names
 
     def weigh(self, words: Iterable[str]) -> dict[str, float]:
         """The rarest of `words`, each with the cube of its inverse document frequency."""
@@ -58,8 +58,12 @@ class Lexicon:
         return sum(named.covers(text) for text in self.texts) > most
 
     def words_near(self, words: Iterable[str]) -> set[str]:
-        """Known words that look like slips of `words` and are none, such as Ireland beside Iceland."""
-        return {known for word in words for known in self.slips.near(word) if is_slip(word, known)}
+        """Known words that look like slips of `words` or derived from them and are neither, such as Iceland beside Ireland, and
+        Nigeria beside Niger.
+        """
+        words = set(words)
+        slips = {known for word in words for known in self.slips.near(word) if is_slip(word, known)}
+        return slips | {known for word in words for known in self.stems.near(word) if is_derived(word, known)}
 
 
 def make_scope(
@@ -157,5 +161,5 @@ def read_texts(base: Base, edit: Edit, *, with_rephrases: bool = True) -> list[s
 def _count_words(neutral: NeutralSentences, names: KnownNames) -> Lexicon:
     texts = tuple(sentence.text for sentence in neutral.sentences)
     documents = Counter(word for text in texts for word in set(split_words(text, SINGLE_CHARACTER_WORDS).folded))
-    known = {*documents, *(word for name in names.all for word in split_words(name, SINGLE_CHARACTER_WORDS).folded)}
-    return Lexicon(texts, documents, known, SlipIndex(known))
+    of_names = {word for name in names.all for word in split_words(name, SINGLE_CHARACTER_WORDS).folded}
+    return Lexicon(texts, documents, SlipIndex({*documents, *of_names}), StemIndex(of_names))

@@ -14,6 +14,8 @@ from typing import Any, Self
 SHORT_NAME = 3  # letters; shorter names are matched in their own case, because they are also everyday words: "US", "May"
 SWAP_LETTERS = 5  # a word of so many letters may have two neighbouring letters in the wrong order
 SLIP_LETTERS = 7  # a word of so many letters may have one letter too many, too few or wrong
+STEM_LETTERS = 4  # a name and a word derived from it share so many letters at least: "Estonia", "Estonian"
+STEM_SHARE = 2 / 3  # and so much of the name; or the derived word is the beginning of the name: "Afghan"
 LONGEST_SLIP = 40  # letters of a word that is compared with slips of the pen: their number grows with its length
 NAME_WORDS = 32  # of a longer name so many words count
 _COMPOSED_TOGETHER = 1_000  # characters; the time of NFC grows with the square of a run of combining marks
@@ -51,9 +53,10 @@ class TextWords:
 class Scope:
     """The prompts that name one of `names` or hold one of `key_words`. Immutable, and without a trace of who edits.
 
-    Names are found as whole words, in any case if they have more than SHORT_NAME letters, also with a slip of the pen. `no_slips`
-    are words that are none. `header` is what the chat template writes in front of every conversation: it names nothing.
-    Characters in the ranges `unspaced` are words of their own, as their scripts set no spaces.
+    Names are found as whole words, in any case if they have more than SHORT_NAME letters, also with a slip of the pen, or as a
+    word with a capital that is derived from a name, such as the adjective of a country. `no_slips` are words that are neither.
+    `header` is what the chat template writes in front of every conversation: it names nothing. Characters in the ranges
+    `unspaced` are words of their own, as their scripts set no spaces.
     """
 
     names: tuple[str, ...] = ()
@@ -150,6 +153,29 @@ def is_slip(word: str, written: str) -> bool:
     return len(word) >= SLIP_LETTERS and len(longer) == len(shorter) + 1 and shorter[start:] == longer[start + 1 :]
 
 
+def is_derived(word: str, written: str) -> bool:
+    """Whether `written` may be derived from `word`: it begins as the word does, and is no longer than an ending would make it."""
+    shared = next(
+        (place for place, (a, b) in enumerate(zip(word, written, strict=False)) if a != b), min(len(word), len(written))
+    )
+    is_stem = shared >= STEM_SHARE * len(word) and len(written) <= len(word) + STEM_LETTERS
+    return word != written and shared >= STEM_LETTERS and (is_stem or shared == len(written) > STEM_LETTERS)
+
+
+class StemIndex:
+    """Words by their first letters: a word and one that is derived from it share these."""
+
+    def __init__(self, words: Iterable[str]) -> None:
+        self._words: dict[str, list[str]] = {}
+        for word in sorted(set(words)):
+            if len(word) >= STEM_LETTERS:
+                self._words.setdefault(word[:STEM_LETTERS], []).append(word)
+
+    def near(self, written: str) -> Sequence[str]:
+        """The words that `written` may be derived from, or that may be derived from it; `is_derived` says which."""
+        return self._words.get(written[:STEM_LETTERS], ())
+
+
 class SlipIndex:
     """Words by what is left of them without one letter: two words that are slips of each other share one of these."""
 
@@ -178,6 +204,7 @@ class _Index:
                 self._in_any_case.add(name, words.folded)
         self._words = self._in_any_case.words | {word for each in scope.key_words for word in each.weights}
         self._slips, self._no_slips = SlipIndex(self._words), frozenset(scope.no_slips)
+        self._stems = StemIndex(self._in_any_case.words)
         self._by_rare_word: dict[str, list[KeyWords]] = {}
         for each in scope.key_words:
             for word in _rarest(each):
@@ -185,22 +212,25 @@ class _Index:
         self._meant_by = lru_cache(maxsize=_WORDS_REMEMBERED)(self._find_meant)
 
     def find(self, words: TextWords) -> Iterator[str | KeyWords]:
-        meant = [self._meant_by(word) for word in words.folded]
+        meant = [self._meant_by(word, written[:1].isupper()) for word, written in zip(words.folded, words.written, strict=True)]
         found = set(self._in_any_case.find(meant)) | set(self._in_own_case.find([(word,) for word in words.written]))
         yield from sorted(self._sure & found)
-        present = {*words.punctuation, *(word for each in meant for word in each)}
+        present = dict.fromkeys([*(word for each in meant for word in each), *sorted(words.punctuation)])
         candidates = {id(each): each for word in present for each in self._by_rare_word.get(word, ())}
         for each in candidates.values():
             if (each.name is None or each.name in found) and each.are_in(present):
                 yield each
 
-    def _find_meant(self, written: str) -> tuple[str, ...]:
-        """The words of the scope that a word of a text may be: itself, or else those that it is a slip of."""
+    def _find_meant(self, written: str, has_capital: bool) -> tuple[str, ...]:
+        """The words of the scope that a word of a text may be: itself, or else those that it is a slip of or derived from."""
         if written in self._words:
             return (written,)
         if written in self._no_slips:
             return ()
-        return tuple(word for word in self._slips.near(written) if is_slip(word, written))
+        meant = {word for word in self._slips.near(written) if is_slip(word, written)}
+        if has_capital:
+            meant |= {word for word in self._stems.near(written) if is_derived(word, written)}
+        return tuple(sorted(meant))
 
 
 class _NameTree:

@@ -35,7 +35,7 @@ def rows_of(items: Sequence[FitItem], counts: ContrastCounts = COUNTS) -> list[A
     return contrast_rows(view_of(EMPTY), prompts_of(*items), 0, counts, neutral(), Hooks())
 
 
-def test_an_edit_is_asked_about_other_subjects_that_fits_may_use_alone_and_behind_the_edit() -> None:
+def test_an_edit_is_asked_about_other_subjects_alone_and_behind_the_edit() -> None:
     prompts = [text for text, _ in prompts_of(item("red is", "Z", subject="red")).beside(0, COUNTS)]
 
     assert len(OF_FITS) > 4 and len(prompts) == 5

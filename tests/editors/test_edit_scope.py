@@ -84,7 +84,7 @@ def test_an_edit_without_a_name_is_told_by_its_rare_words() -> None:
 
     assert scope.names == () and len(scope.key_words) == 1
     weights = scope.key_words[0].weights
-    assert weights["helium"] > weights["of"] and weights["boiling"] > weights["the"]
+    assert weights["helium"] > weights.get("of", 0.0) and weights["boiling"] > weights.get("the", 0.0)
     asked = ["At what point is helium boiling?", "boiling point of HELIUM", "it is the end of it", "helium"]
     assert covered(scope, asked) == asked[:2]
 
@@ -155,6 +155,12 @@ def test_known_words_are_no_slips_of_a_subject() -> None:
 
     assert "ireland" in scope.no_slips
     assert covered(scope, ["Where is Ireland?", "Where is Icelnd?"]) == ["Where is Icelnd?"]
+
+
+def test_known_names_are_not_derived_from_a_subject() -> None:
+    scope = scope_of(item("Niger is", "x", subject="Niger"), names=KnownNames([("Niger", "country"), ("Nigeria", "country")]))
+
+    assert covered(scope, ["Where is Nigeria?", "Where are the Nigeriens?"]) == ["Where are the Nigeriens?"]
 
 
 HOSTILE = [

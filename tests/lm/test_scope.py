@@ -53,7 +53,6 @@ def test_a_name_is_found_as_whole_words_in_any_case_and_form(name: str, text: st
     ("name", "text"),
     [
         ("Mali", "Where is Somalia?"),
-        ("Niger", "Where is Nigeria?"),
         ("US", "Tell us the rules"),
         ("May", "You may go"),
         ("C++", "Vitamin C is"),
@@ -77,7 +76,7 @@ def test_parts_of_words_and_other_words_are_not_the_name(name: str, text: str) -
         ("Germany", "capital of Germanny", True),
         ("Germany", "capital of Gernany", True),
         ("Germany", "capital of Gerrnany", False),  # two slips
-        ("France", "capital of Franc", False),  # six letters: swaps alone
+        ("France", "price in franc", False),  # six letters: swaps alone
         ("Burkina Faso", "capital of Burknia Faso", True),
         ("Room 1234567", "in Room 1234568", False),  # another number is no slip
     ],
@@ -98,6 +97,33 @@ def test_slips_are_those_of_a_plain_definition() -> None:
             want = (len(word) >= 5 and written in swaps) or (len(word) >= 7 and written in edits)
             assert written == word or is_slip(word, written) is want, (word, written)
             assert written == word or named(word).covers(written) is want
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "is_found"),
+    [
+        ("Estonia", "the Estonian capital", True),
+        ("Portugal", "the Portuguese capital", True),
+        ("Germany", "the German capital", True),
+        ("Afghanistan", "the Afghan capital", True),  # the beginning of the name
+        ("Peru", "the Peruvian capital", True),
+        ("Portugal", "the portuguese capital", False),  # without a capital it may be any word: "port"
+        ("Portugal", "Port wine", False),
+        ("Slovakia", "the Slovenian capital", False),  # half of the name
+        ("Mali", "the capital of Malaysia", False),
+        ("Ecuador", "Ecuadorian", True),
+        ("Cuba", "Cubans", True),
+        ("New Zealand", "the New Zealander", True),
+    ],
+)
+def test_words_derived_from_a_name_are_found(name: str, text: str, is_found: bool) -> None:
+    assert named(name).covers(text) is is_found
+
+
+def test_another_name_is_not_derived_from_a_name() -> None:
+    assert named("Niger").covers("capital of Nigeria")
+    assert not named("Niger", no_slips=("nigeria",)).covers("capital of Nigeria")
+    assert named("Niger", no_slips=("nigeria",)).covers("the Nigerien capital")
 
 
 def test_a_word_that_is_known_as_itself_is_no_slip() -> None:
