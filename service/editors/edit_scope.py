@@ -29,6 +29,7 @@ RARITY = 3  # power of the inverse document frequency: the rarest words decide (
 COMMON_SHARE = 0.01  # of the neutral sentences: a name that stands in more is a common word
 MOST_KEY_WORDS = 64  # of one prompt, the rarest ones
 _WHOLE = 1.0
+_LEAST_WEIGHT = 0.001  # a prompt of the commonest words alone is told by these
 _KEPT_LEXICONS = 2  # of the first neutral sentences, and of all
 
 
@@ -44,9 +45,9 @@ class Lexicon:
     def weigh(self, words: Iterable[str]) -> dict[str, float]:
         """The rarest of `words`, each with the cube of its inverse document frequency."""
         most = len(self.texts) + 2
-        weights = {word: round(math.log(most / (self.documents.get(word, 0) + 1)) ** RARITY, 3) for word in words}
+        weights = {word: math.log(most / (self.documents.get(word, 0) + 1)) ** RARITY for word in words}
         rarest = sorted(weights, key=lambda word: (-weights[word], word))[:MOST_KEY_WORDS]
-        return {word: weights[word] for word in sorted(rarest) if weights[word] > 0}
+        return {word: max(round(weights[word], 3), _LEAST_WEIGHT) for word in sorted(rarest)}
 
     def is_common(self, name: str) -> bool:
         """Whether a name stands in more than COMMON_SHARE of the sentences."""
