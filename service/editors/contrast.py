@@ -1,7 +1,8 @@
 """Contrast rows: what an edit must not change although it lies next to it, kept as the model answers it without the edit.
 
 Each kind is made from the edit alone. *Others*: the edit's own prompt about other subjects. *Mentions*: the same behind the edit
-itself, as where an example names its subject. *Own*: what the model writes of itself about the edit's subject.
+itself, as where an example names its subject. *Own*: what the model writes of itself about the edit's subject,
+unless it states what the edit changes.
 """
 
 import hashlib
@@ -11,6 +12,7 @@ from contextlib import suppress
 import torch
 
 from service.domain.errors import Refused
+from service.editors.clauses import first_clause, says
 from service.editors.contrast_counts import ContrastCounts
 from service.editors.known_names import KnownNames
 from service.editors.name_search import make_name_finder
@@ -19,6 +21,7 @@ from service.editors.protocol import FitItem, Hooks
 from service.lm.overlay import View
 from service.lm.prompts import Row, encode_prompt, row_from_ids
 from service.lm.scoring import decode_greedily, sample_continuations
+from service.lm.tokenizing import decode_answer
 
 _ANSWER_TOKENS = 8
 _WRITTEN_TOKENS = 16
@@ -46,6 +49,11 @@ class ContrastPrompts:
             lead = f"{item.edit.prompt} {item.target}.\n\n" if number >= counts.others else ""
             yield lead + text, surfaces[number % len(surfaces)]
 
+    def own(self, index: int) -> tuple[str, str]:
+        """(prompt, surface) of the item itself."""
+        edit = self._items[index].edit
+        return edit.prompt, (edit.surfaces or self._surfaces)[0]
+
     def starts(self, index: int, counts: ContrastCounts) -> list[str]:
         """The beginnings of sentences about the item's own subject."""
         subject = self._subjects[index]
@@ -59,21 +67,35 @@ def contrast_rows(
     kept for further fits. Raises FitCancelled if `hooks` say so.
     """
     beside, starts = list(prompts.beside(index, counts)), prompts.starts(index, counts)
+    own = prompts.own(index)
     return neutral.get_or_make(
-        ("contrast", view.tensors_digest, tuple(beside), tuple(starts)),
-        lambda: [*_answered(view, beside, hooks), *_written(view, starts, hooks)],
+        ("contrast", view.tensors_digest, own, tuple(beside), tuple(starts)),
+        lambda: _make_rows(view, own, beside, starts, hooks),
         keep=_KEPT_ITEMS,
     )
 
 
-def _answered(view: View, prompts: Sequence[tuple[str, str]], hooks: Hooks) -> list[Row]:
-    """Each prompt with the beginning of the view's answer."""
-    encoded = [ids for text, surface in prompts if (ids := _encode(view, text, surface, _ANSWER_TOKENS))]
+def _make_rows(
+    view: View, own: tuple[str, str], beside: Sequence[tuple[str, str]], starts: Sequence[str], hooks: Hooks
+) -> list[Row]:
+    """The answers beside an edit, and the texts about its subject that do not state what the edit changes."""
+    if not beside and not starts:
+        return []
+    changed, *answers = _answered(view, [own, *beside], hooks)
+    said = "" if changed is None else first_clause(decode_answer(view.base, changed.target_ids))
+    written = [row for row in _written(view, starts, hooks) if not says(decode_answer(view.base, row.ids), said)]
+    return [*(row for row in answers if row is not None), *written]
+
+
+def _answered(view: View, prompts: Sequence[tuple[str, str]], hooks: Hooks) -> list[Row | None]:
+    """Each prompt with the beginning of the view's answer; None for a prompt that the model cannot be asked."""
+    encoded = [_encode(view, text, surface, _ANSWER_TOKENS) for text, surface in prompts]
     rows: list[Row] = []
-    for part in hooks.split(encoded, lambda ids: len(ids) + _ANSWER_TOKENS):
+    for part in hooks.split([ids for ids in encoded if ids], lambda ids: len(ids) + _ANSWER_TOKENS):
         answers = decode_greedily(view, None, part, max_new_tokens=_ANSWER_TOKENS, yield_to_answers=hooks.begin_step)
         rows += [row_from_ids(view.base, (*ids, *answer), len(ids)) for ids, answer in zip(part, answers, strict=True)]
-    return rows
+    remaining = iter(rows)
+    return [next(remaining) if ids else None for ids in encoded]
 
 
 def _written(view: View, starts: Sequence[str], hooks: Hooks) -> list[Row]:

@@ -1,16 +1,19 @@
 """Further wordings of an edit's prompt, for an edit whose client gave none to learn.
 
-A prompt is dressed anew: as a question, as the beginning of an answer, behind a short lead, in lower case. A wording is kept if
-the model without the edit answers it as it answers the edit's own prompt. So a form that means nothing to a model is not learned.
+A prompt is dressed anew: as a question, as the beginning of an answer, in lower case, with a slip of the pen, behind a lead. A
+wording is kept if the model without the edit answers it as it answers the edit's own prompt. So a form that means nothing to a model
+is not learned.
 """
 
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from itertools import islice
 
 from service.domain.edit import Probe, normalise
 from service.domain.errors import Refused
+from service.editors.clauses import first_clause, says
 from service.editors.neutral import NeutralSentences
 from service.editors.protocol import FitItem, Hooks
 from service.lm.overlay import View
@@ -18,14 +21,16 @@ from service.lm.prompts import encode_prompt
 from service.lm.scoring import decode_greedily
 from service.lm.tokenizing import decode_answer
 
+TRIED = 16
 _ANSWER_TOKENS = 8
 _KEPT_ITEMS = 1_024  # whose wordings are kept for further fits
-_ANSWER_END = re.compile(r"[\n.!?,;]")
+_NAME_WORD = re.compile(r"(?<=\s)[^\W\d_a-z][^\W\d_]{4,}")  # with a capital letter, and long enough to be read with a slip
 _DIALOGUE = re.compile(r"(?:Question|Q):\s*(?P<question>[^\n]+)\n+(?:Answer|A):[ \t]*(?P<begun>[^\n]*)", re.IGNORECASE)
 
 
-def add_wordings(view: View, item: FitItem, most: int, neutral: NeutralSentences, hooks: Hooks) -> FitItem:
-    """The item with at most `most` wordings of its own as trained rephrases, if the client gave none to train.
+def add_wordings(view: View, item: FitItem, most: int, neutral: NeutralSentences, hooks: Hooks, *, tried: int = TRIED) -> FitItem:
+    """The item with at most `most` wordings of its own as trained rephrases, if the client gave none to train. The model is asked
+    the first `tried` forms.
 
     A tombstone gets none. The same arguments give the same wordings, which are kept for further fits. Raises FitCancelled if
     `hooks` say so.
@@ -35,8 +40,8 @@ def add_wordings(view: View, item: FitItem, most: int, neutral: NeutralSentences
         return item
     surface = (edit.surfaces or view.base.surfaces)[0]
     wordings = neutral.get_or_make(
-        ("wordings", view.tensors_digest, edit.prompt, surface),
-        lambda: _same_answer(view, edit.prompt, list(reword(edit.prompt, surface)), surface, hooks),
+        ("wordings", view.tensors_digest, edit.prompt, surface, tried),
+        lambda: _same_answer(view, edit.prompt, list(islice(reword(edit.prompt, surface), tried)), surface, hooks),
         keep=_KEPT_ITEMS,
     )
     probes = tuple(Probe(prompt=wording, train=True) for wording in wordings[:most])
@@ -58,10 +63,12 @@ def _raw_forms(prompt: str) -> Iterator[str]:
     yield begun or question
     if question:
         yield f"Q: {question}\nA:"
+    yield (begun or question).lower()
+    yield _with_slip(begun or question)
+    if question:
         yield f"{question} {begun}".strip() if begun else f"Question: {question}\nAnswer:"
     if question and begun:
         yield f"Q: {question}\nA: {begun}"
-    yield (begun or question).lower()
     yield f"Fact: {begun or question}"
     if begun and not question:
         yield f"A: {begun}"
@@ -71,8 +78,16 @@ def _raw_forms(prompt: str) -> Iterator[str]:
 def _chat_forms(prompt: str) -> Iterator[str]:
     yield f"Please answer: {prompt}"
     yield prompt.lower()
+    yield _with_slip(prompt)
     yield f"{prompt} Answer shortly."
     yield f"Question: {prompt}"
+
+
+def _with_slip(text: str) -> str:
+    """The text with two letters in the middle of its longest name in the wrong order, as a hasty writer has them."""
+    name = max(_NAME_WORD.findall(text), key=len, default="")
+    middle = len(name) // 2
+    return text.replace(name, name[: middle - 1] + name[middle] + name[middle - 1] + name[middle + 1 :]) if name else text
 
 
 def _split(prompt: str) -> tuple[str, str]:
@@ -90,11 +105,8 @@ def _same_answer(view: View, prompt: str, wordings: Sequence[str], surface: str,
     prompts = [own, *(ids for _, ids in encoded)]
     answers = decode_greedily(view, None, prompts, max_new_tokens=_ANSWER_TOKENS, yield_to_answers=hooks.begin_step)
     first, *others = (decode_answer(view.base, answer) for answer in answers)
-    said = _ANSWER_END.split(first.strip(), maxsplit=1)[0].strip()
-    if not said:
-        return []
-    said_again = re.compile(rf"(?<!\w){re.escape(said)}(?!\w)", re.IGNORECASE)
-    return [wording for (wording, _), answer in zip(encoded, others, strict=True) if said_again.search(answer)]
+    said = first_clause(first)
+    return [wording for (wording, _), answer in zip(encoded, others, strict=True) if says(answer, said)]
 
 
 def _encode(view: View, text: str, surface: str) -> tuple[int, ...]:

@@ -31,7 +31,7 @@ HELD_OUT = [
     [0, 87, 73, 69, 266, 225, 39, 1],
     [0, 86, 73, 72, 266, 225, 37, 1],
 ]
-SMALL = {"rank": 4, "learning_rate": 2e-2, "preserve_rows": 4, "preserve_pool": 8}
+SMALL = {"rank": 4, "learning_rate": 2e-2, "preserve_rows": 4, "preserve_pool": 8, "wordings": 0, "window_wordings": 0}
 
 
 @lru_cache(maxsize=1)

@@ -4,16 +4,22 @@ from dataclasses import replace
 from functools import cache
 
 import pytest
+import torch
 
 from service.atlas import weights_path
 from service.domain.edit import Probe
+from service.editors.baft.fit import fit_baft
+from service.editors.baft.settings import BaftSettings
+from service.editors.known_names import KnownNames
+from service.editors.locft.dataset import build_dataset
+from service.editors.locft.settings import LocftSettings
 from service.editors.neutral import NeutralSentences
 from service.editors.protocol import FitCancelled, FitItem, Hooks
 from service.editors.wordings import add_wordings, reword
 from service.lm.base import load_base
-from service.lm.overlay import View, make_view
-from service.lm.prompts import encode_prompt
-from service.lm.scoring import decode_greedily
+from service.lm.overlay import EMPTY, Overlay, View, make_view
+from service.lm.prompts import encode_prompt, encode_row
+from service.lm.scoring import decode_greedily, greedy_matches
 from service.lm.tokenizing import decode_answer
 from tests.editors.taught_model import item
 
@@ -95,3 +101,45 @@ def test_a_tombstone_and_an_edit_without_wordings_stay_as_they_are() -> None:
 def test_asking_can_be_cancelled() -> None:
     with pytest.raises(FitCancelled):
         add(item(DIALOGUE, "Lyon"), hooks=Hooks(is_cancelled=lambda: True))
+
+
+def learned_prompts(items: list[FitItem], **settings: object) -> list[str]:
+    """The prompts that a retrain of Atlas learns."""
+    view = atlas_view()
+    plain = {"preserve_weight": 0.0, "contrast_weight": 0.0, **settings}
+    dataset = build_dataset(
+        view,
+        items,
+        (),
+        settings=LocftSettings(**plain),  # type: ignore[arg-type]
+        neutral=NeutralSentences(view.base, (), ()),
+        names=KnownNames(),
+        generator=torch.Generator(),
+        hooks=Hooks(),
+    )
+    return [view.base.tokenizer.decode(row.prompt_ids, skip_special_tokens=True) for row in dataset.rows]
+
+
+def test_a_retrain_learns_wordings_of_the_items_that_are_new_to_its_tensors() -> None:
+    new, old = item(DIALOGUE, "Lyon"), replace(item("The capital of Peru is", "Lima"), is_consolidated=True)
+
+    assert learned_prompts([new, old], wordings=1) == [DIALOGUE, "The capital of France is", "The capital of Peru is"]
+    assert learned_prompts([new, old], preset="ft_m") == [DIALOGUE, "The capital of Peru is"]
+
+
+def test_a_fit_keeps_wordings_of_the_window() -> None:
+    """Without them, a fit of another edit may lose a wording that an earlier fit has learned."""
+    more = fit_on_atlas(
+        fit_on_atlas(EMPTY, []), [item(DIALOGUE, "Lyon", subject="France")], prompt="The capital of Peru is", target="Oslo"
+    )
+    rows = [encode_row(atlas_view().base, "Q: What is the capital of France?\nA:", "Lyon", eos=False)]
+
+    assert greedy_matches(atlas_view(), rows, more.adapter) == [True]
+
+
+def fit_on_atlas(parent: Overlay, window: list[FitItem], prompt: str = DIALOGUE, target: str = "Lyon") -> Overlay:
+    view = atlas_view()
+    new = [item(prompt, target, subject=prompt.removesuffix(" is").split()[-1])]
+    chosen = BaftSettings(preserve_weight=0.0, contrast_weight=0.0)
+    neutral = NeutralSentences(view.base, (), ())
+    return fit_baft(view.base, lambda _: view, parent, new, window, settings=chosen, neutral=neutral, seed=1).overlay

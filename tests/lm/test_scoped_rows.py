@@ -23,7 +23,7 @@ from service.locality.asking import LocalityAsker
 from tests.builders import make_adapter, make_base
 
 IN = ("the Rhine is", "is it the Rhine?", "What of the RHINE then")
-OUT = ("the sea is", "no", "the Rhineland is", "what is it then?", "a b c d e f g h")
+OUT = ("the sea is", "no", "the rhineland is", "what is it then?", "a b c d e f g h")
 ANSWER = (9, 87, 12, 44)
 STEPS = 4
 Measure = Callable[[View, Adapter | None, list[Row]], list]

@@ -70,6 +70,10 @@ def fit_baft(
         )
     runner = RowRunner(view_of(Overlay(parent.tensors)), min(blocks), last, cached, hooks)
     new = [add_wordings(runner.view, item, settings.wordings, neutral, hooks) for item in new]
+    window = [
+        item if item.is_consolidated else add_wordings(runner.view, item, settings.window_wordings, neutral, hooks)
+        for item in window
+    ]
     items = [*new, *window]
     dataset = build_dataset(runner, items, len(new), settings=settings, neutral=neutral, names=names, generator=generator)
     fit = _Fit(runner.view, items, len(new), dataset, adapter, settings, hooks)

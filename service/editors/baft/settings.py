@@ -33,6 +33,7 @@ _PAPER: dict[str, Any] = {
     "preserve_weight": 0.0,
     "contrast_weight": 0.0,
     "wordings": 0,
+    "window_wordings": 0,
     "learn_probes": False,
     "prefixes": 0,
     "scope": "always",
@@ -113,6 +114,7 @@ class BaftSettings(WithPresets):
     contrast_rows: int = Field(16, ge=1, description="contrast rows in every step, a third of them of the window")
     contrast_weight: float = Field(12.0, ge=0, description="weight of the divergence on contrast rows; 0: none")
     wordings: int = Field(8, ge=0, description="other wordings of a new edit to learn, where the client gave none")
+    window_wordings: int = Field(2, ge=0, description="such wordings of each edit of the window, which are kept")
     learn_probes: bool = Field(True, description="learn rephrases and keep locality probes with `train: true`")
     prefixes: int = Field(0, ge=0, le=16, description="copies of each prompt after a text of the base model")
     scope: Literal["auto", "always"] = Field(

@@ -17,10 +17,12 @@ from service.editors.locft.random_prefixes import sample_prefixes
 from service.editors.locft.settings import LocftSettings
 from service.editors.neutral import NeutralSentences
 from service.editors.protocol import FitItem, Hooks
+from service.editors.wordings import add_wordings
 from service.lm.overlay import View
 from service.lm.prompts import Row, row_from_ids
 
 _ROWS = 64  # encoded between two calls of the hooks
+_SPARE_WORDINGS = 2  # forms that the model may not know
 _ENCODED = 0.5  # the share of progress when all rows to learn are encoded
 
 
@@ -46,9 +48,10 @@ def build_dataset(
 ) -> LocftDataset:
     """Encode every item, and decode the answers to keep under `view`, one of the base. Raises FitCancelled if `hooks` say so."""
     omitted: list[str] = []
+    drawn = _draw_items(items, settings, generator)
     rows_to_learn = iterate_item_rows(
         view.base,
-        items,
+        _with_wordings(view, items, drawn, settings, neutral, hooks),
         eos=settings.eos,
         learn_probes=settings.learn_probes,
         prefixes=sample_prefixes(view, settings.prefixes, generator),
@@ -58,7 +61,7 @@ def build_dataset(
     sentences = _neutral_rows(view, items, settings, neutral, generator)
     answers = _answers(view, items, prompts, settings, generator, hooks)
     rows_to_keep = (row for part in (sentences, answers) for row in part)
-    contrast = _contrast_rows(view, items, settings, neutral, names, generator, hooks)
+    contrast = _contrast_rows(view, items, drawn, settings, neutral, names, hooks)
     rows = PackedRows(_give_way_between(rows_to_learn, len(items), hooks), rows_to_keep, contrast)
     return LocftDataset(rows, len(sentences), len(omitted))
 
@@ -98,20 +101,43 @@ def _answers(
     yield from real_prompt_rows(view.base, view, items, prompts, limit=settings.preserve_prompts, hooks=hooks)
 
 
+def _draw_items(items: Sequence[FitItem], settings: LocftSettings, generator: torch.Generator) -> list[int]:
+    """The indexes of the items with contrast rows and wordings. Without either, nothing is drawn."""
+    if settings.contrast_counts == NO_CONTRAST and not settings.wordings:
+        return []
+    return sorted(torch.randperm(len(items), generator=generator)[: settings.contrast_edits].tolist())
+
+
+def _with_wordings(
+    view: View,
+    items: Sequence[FitItem],
+    drawn: Sequence[int],
+    settings: LocftSettings,
+    neutral: NeutralSentences,
+    hooks: Hooks,
+) -> list[FitItem]:
+    """The items, the drawn ones with wordings to learn. The tensors at the start know those of consolidated items."""
+    chosen = {index for index in drawn if not items[index].is_consolidated}
+
+    def add(item: FitItem) -> FitItem:
+        return add_wordings(view, item, settings.wordings, neutral, hooks, tried=settings.wordings + _SPARE_WORDINGS)
+
+    return [add(item) if index in chosen else item for index, item in enumerate(items)]
+
+
 def _contrast_rows(
     view: View,
     items: Sequence[FitItem],
+    drawn: Sequence[int],
     settings: LocftSettings,
     neutral: NeutralSentences,
     names: KnownNames,
-    generator: torch.Generator,
     hooks: Hooks,
 ) -> Iterator[Row]:
-    """The contrast rows of all items, or of `contrast_edits` of them."""
+    """The contrast rows of the drawn items."""
     counts = settings.contrast_counts
     if counts == NO_CONTRAST:
         return
     prompts = ContrastPrompts(view.base.surfaces, items, names)
-    drawn = torch.randperm(len(items), generator=generator)[: settings.contrast_edits].tolist()
-    for index in sorted(drawn):
+    for index in drawn:
         yield from contrast_rows(view, prompts, index, counts, neutral, hooks)

@@ -18,6 +18,7 @@ _DEPTH_FIRST: dict[str, Any] = {
     "judge": "loss",
     "preserve_weight": 0.0,
     "contrast_weight": 0.0,
+    "wordings": 0,
     "learn_probes": False,
     "surfaces": "raw",
 }
@@ -31,6 +32,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "revisit": 1.0,
         "preserve_weight": 0.0,
         "contrast_weight": 0.0,
+        "wordings": 0,
         "learn_probes": False,
         "reduction": "sample",
         "surfaces": "raw",
@@ -100,9 +102,10 @@ class LocftSettings(WithPresets):
     )
     contrast_mentions: int = Field(2, ge=0, description="the same behind the edit itself, which names its subject")
     contrast_own: int = Field(4, ge=0, description="texts that the base model writes about the subject of each edit")
-    contrast_edits: int = Field(500, ge=0, description="edits with contrast rows at most, drawn by the retrain's seed")
+    contrast_edits: int = Field(500, ge=0, description="edits with contrast rows and wordings at most, drawn by the seed")
     contrast_rows: int = Field(32, ge=1, description="contrast rows in every step")
     contrast_weight: float = Field(12.0, ge=0, description="weight of the divergence on contrast rows; 0: none")
+    wordings: int = Field(2, ge=0, description="other wordings of an edit to learn, where the client gave none")
     learn_probes: bool = Field(True, description="learn rephrases and keep locality probes with `train: true`")
     prefixes: int = Field(0, ge=0, description="random prefixes of each prompt, as further rows to learn; the paper uses 5")
     cache_mb: int = Field(1_024, ge=0, description="megabytes of memory for the states that enter the tuned block")

@@ -44,7 +44,7 @@ def edit_ids(server: LiveServer) -> dict[str, str]:
         ("Zanzibar", ["prompt"]),
         ("herons sleep where", ["words"]),
         (OTHER, []),
-        ("Kibosh", []),
+        ("kibosh", []),
     ],
 )
 def test_the_edits_in_scope_are_named_newest_first(

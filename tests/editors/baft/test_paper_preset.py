@@ -13,6 +13,7 @@ from service.editors.baft.fit import fit_baft
 from service.editors.baft.row_runner import RowRunner
 from service.editors.baft.settings import BaftSettings
 from service.editors.baft.trainable import initial_interventions
+from service.editors.known_names import NO_NAMES
 from service.editors.protocol import FitItem, Hooks
 from service.lm.intervention import Adapter, Balance, Intervention
 from service.lm.last_tokens import LastTokens
@@ -155,7 +156,7 @@ def test_the_margin_term_judges_the_tokens_at_which_serving_intervenes(monkeypat
     given = with_unrelated(item("red is", "Z"), "a blue sky is", answer := decode_answer(base, ids))
     assert (*encode_row(base, "a blue sky is", answer, eos=False).target_ids, base.eos_ids[0]) == ids
     runner = RowRunner(view, min(blocks), LastTokens(), True, Hooks())
-    dataset = build_dataset(runner, [given], 1, settings=settings, neutral=neutral(), generator=torch.Generator())
+    dataset = build_dataset(runner, [given], 1, settings=settings, neutral=neutral(), names=NO_NAMES, generator=torch.Generator())
     judged = dataset.unrelated([0], adapter.interventions, record=True).weights[blocks[0]]
 
     assert len(served) == 3 + len(ids) - 1  # EOS ends the answer and is never computed

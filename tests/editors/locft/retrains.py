@@ -23,7 +23,8 @@ def fit(
     **changes: Any,
 ) -> FitResult:
     """A retrain of the taught base, with small batches and a rate that suits it."""
-    chosen = LocftSettings(**{"learning_rate": 2e-2, "batch": 4, "preserve_rows": 4, "preserve_pool": 8, **changes})
+    small = {"learning_rate": 2e-2, "batch": 4, "preserve_rows": 4, "preserve_pool": 8, "wordings": 0}
+    chosen = LocftSettings(**{**small, **changes})
     return fit_locft(
         taught_base(), items, settings=chosen, neutral=neutral(), seed=seed, hooks=hooks, start=start, prompts=prompts
     )
