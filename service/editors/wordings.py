@@ -1,8 +1,8 @@
 """Further wordings of an edit's prompt, for an edit whose client gave none to learn.
 
 A prompt is dressed anew: as a question, as the beginning of an answer, in lower case, with a slip of the pen, behind a lead. A
-wording is kept if the model without the edit answers it as it answers the edit's own prompt. So a form that means nothing to a model
-is not learned.
+wording is kept if the model without the edit answers it as it answers the edit's own prompt. So a form that means nothing to a
+model is not learned.
 """
 
 import re
