@@ -141,6 +141,26 @@ def run_with_parameters(private: View, parameters: Mapping[str, Tensor], **input
     return functional_call(private.model, dict(parameters), args=(), kwargs=inputs)
 
 
+@contextmanager
+def receive_inputs(private: View, receivers: Mapping[str, Callable[[Tensor], None]]) -> Iterator[None]:
+    """Inside the block, each receiver is given what enters the module of its name at every forward pass of the view: (…, width).
+
+    The view must have no other user.
+    """
+
+    def make_hook(receive: Callable[[Tensor], None]) -> Callable[[nn.Module, Any], None]:
+        return lambda module, inputs: receive(inputs[0])
+
+    handles = [
+        private.model.get_submodule(name).register_forward_pre_hook(make_hook(receive)) for name, receive in receivers.items()
+    ]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
 def compute_logits(
     view: View,
     batch: Batch,

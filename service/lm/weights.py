@@ -6,6 +6,7 @@ Every weight is dense today. A quantised or sharded base will differ in this fil
 
 import torch
 from torch import Tensor, nn
+from transformers.pytorch_utils import Conv1D
 
 from service.domain.errors import Refused
 from service.lm.components import Weight, make_dense
@@ -26,6 +27,18 @@ def weight_shape(model: nn.Module, name: str) -> torch.Size | None:
     """The shape of a weight; None if the model has no such weight."""
     weight = _find(model, name)
     return None if weight is None else weight.shape
+
+
+def input_axis(model: nn.Module, name: str) -> int | None:
+    """The axis of a weight along which its module's inputs lie: 1 in torch's linear layers (out, in), 0 in GPT-2's (in, out).
+
+    None for every other weight: biases, norms, and the fused tensors of experts, each of which reads the inputs of many matrices.
+    """
+    path, _, leaf = name.rpartition(".")
+    if leaf != "weight" or _find(model, name) is None:
+        return None
+    module = model.get_submodule(path)
+    return 1 if isinstance(module, nn.Linear) else 0 if isinstance(module, Conv1D) else None
 
 
 def place_weight(model: nn.Module, name: str, weight: Weight) -> None:

@@ -7,6 +7,7 @@ that is no longer among the items leaves no trace. A minor retrain also depends 
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -17,8 +18,9 @@ from service.editors.locft.activation_cache import ActivationCache
 from service.editors.locft.breadth_first import train_breadth_first
 from service.editors.locft.dataset import build_dataset
 from service.editors.locft.depth_first import train_depth_first
-from service.editors.locft.location import find_tuned_location
+from service.editors.locft.location import TunedLocation, find_tuned_location
 from service.editors.locft.packed_rows import PackedRows
+from service.editors.locft.preconditioning import PreconditionedWeights, make_preconditioners
 from service.editors.locft.settings import LocftSettings
 from service.editors.locft.training_step import MasterWeights, Trainer
 from service.editors.neutral import NeutralSentences
@@ -52,7 +54,7 @@ def fit_locft(
     start: Overlay = EMPTY,
     prompts: Sequence[str] = (),
     names: KnownNames = NO_NAMES,
-    make_weights: MakeWeights = MasterWeights,
+    make_weights: MakeWeights | None = None,
 ) -> FitResult:
     """Train all `items` into one location. The overlay has no adapter, so its window is empty.
 
@@ -60,7 +62,8 @@ def fit_locft(
     answer consolidated items, so each epoch has only a sample of them; all items are verified in the end, and lost items are
     trained again. In both cases the *base's* answers are kept: to neutral sentences, trained locality probes and `prompts`.
 
-    `make_weights` gives the form of the trained weights; other methods are trained by the same loop.
+    `make_weights` gives the form of the trained weights; other methods are trained by the same loop. Without it each weight is
+    trained whole, with preconditioned steps if the settings have `precondition`.
 
     The scores also hold `neutral_rows`, the number of neutral sentences kept, and, if it is not zero, `rephrases_left_out`, the
     number of trained rephrases that do not fit the model or are contradicted.
@@ -73,6 +76,8 @@ def fit_locft(
     location = find_tuned_location(base.anatomy, settings)
     private, generator = make_view(base), torch.Generator().manual_seed(seed)
     rate = _rate(settings, base, minor=bool(start.tensors))
+    if make_weights is None:
+        make_weights = _preconditioned_weights(private, location, items, settings, neutral, start, generator, hooks)
     master = make_weights(private, location.names, rate, start.tensors, generator)
     hooks.progress(0.0, "reading")
     dataset = build_dataset(
@@ -125,6 +130,26 @@ def _rate(settings: LocftSettings, base: Base, *, minor: bool) -> float:
     """The rate of Adam; smaller for a minor retrain, which has few steps to undo the needless changes of Adam's first steps."""
     rate = settings.rate_of(base.anatomy.family, base.anatomy.depth, base.anatomy.width)
     return rate * settings.minor_rate if minor else rate
+
+
+def _preconditioned_weights(
+    view: View,
+    location: TunedLocation,
+    items: Sequence[FitItem],
+    settings: LocftSettings,
+    neutral: NeutralSentences,
+    start: Overlay,
+    generator: torch.Generator,
+    hooks: Hooks,
+) -> MakeWeights:
+    """Weights that are trained whole, with preconditioned steps if the settings say so."""
+    if not settings.precondition:
+        return MasterWeights
+    hooks.progress(0.0, "measuring what enters the tuned weights")
+    preconditioners = make_preconditioners(
+        view, location, items, settings=settings, neutral=neutral, start=start, generator=generator, hooks=hooks
+    )
+    return partial(PreconditionedWeights, preconditioners=preconditioners)
 
 
 def _consolidated_mask(rows: PackedRows, items: Sequence[FitItem], *, minor: bool) -> Tensor:

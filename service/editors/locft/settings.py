@@ -16,6 +16,7 @@ _DEPTH_FIRST: dict[str, Any] = {
     "epochs": 25,
     "batch": 1,
     "judge": "loss",
+    "precondition": 0.0,
     "preserve_weight": 0.0,
     "contrast_weight": 0.0,
     "wordings": 0,
@@ -30,6 +31,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "bucket": 0,
         "judge": "loss",
         "revisit": 1.0,
+        "precondition": 0.0,
         "preserve_weight": 0.0,
         "contrast_weight": 0.0,
         "wordings": 0,
@@ -92,6 +94,15 @@ class LocftSettings(WithPresets):
         description="steps at a falling rate once all is answered, which undo needless changes (also read as `settle`)",
     )
     minor_rate: float = Field(0.3, gt=0, le=1, description="rate of a minor retrain, as a share of a major one's")
+    precondition: float = Field(
+        0.0,
+        ge=0,
+        description="ρ: energy, as a share of the mean, at which a direction of neutral inputs is damped by half; 0: no damping",
+    )
+    precondition_rate: float = Field(3.0, gt=0, description="factor of the steps that are damped, which would be short else")
+    precondition_edits: float = Field(
+        0.0, ge=0, description="weight of consolidated edits' inputs beside neutral ones in the damping of a minor retrain"
+    )
     preserve_weight: float = Field(12.0, ge=0, description="weight of the divergence from the base model on neutral sentences")
     preserve_rows: int = Field(32, ge=1, description="neutral rows in every step")
     preserve_pool: int = Field(3_000, ge=1, description="neutral rows drawn for one retrain")

@@ -26,6 +26,7 @@ class LoraSettings(LocftSettings):
         description="r: the width between the two matrices of a pair; more than the weight's smaller side gains nothing",
     )
     scale: float = Field(2.0, gt=0, description="factor of a pair's product, α/r in the paper")
+    precondition: float = Field(0.0, ge=0, le=0, description="pairs are not preconditioned: always 0")
     learning_rate: float | None = Field(None, gt=0, description=f"rate of Adam; empty: {_RATE}")
 
     def rate_of(self, family: str, depth: int, width: int) -> float:
