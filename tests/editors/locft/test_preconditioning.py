@@ -82,7 +82,7 @@ def test_the_damping_is_the_formula_of_its_eigenvalues(dtype):
     assert torch.allclose(damping, plain_damping(moment, RATIO), rtol=0, atol=1e-10 if dtype is torch.float64 else 1e-5)
 
 
-def test_directions_without_neutral_energy_are_left_nearly_alone_and_those_with_much_are_damped():
+def test_directions_without_neutral_energy_stay_and_those_with_much_are_damped():
     energies = torch.tensor([10.0, 1.0, 0.02, 0.0, 0.0])
     turn = torch.linalg.qr(torch.randn(5, 5, generator=torch.Generator().manual_seed(0)))[0]
     mean = energies.mean()
@@ -113,7 +113,7 @@ def test_the_matrix_and_its_inverse_take_the_room_of_one_copy():
 
 
 @pytest.mark.parametrize(("value", "ratio"), [(float("nan"), 0.01), (float("inf"), 0.01), (1.0, 1e-300)])
-def test_inputs_that_are_not_finite_or_a_damping_too_small_for_them_fail_the_retrain(value, ratio):
+def test_inputs_that_are_not_finite_or_a_damping_too_small_fail_the_retrain(value, ratio):
     with pytest.raises(FitFailed, match="precondition"):
         damping_matrix(torch.full((3, 3), value), ratio)
 
@@ -158,7 +158,7 @@ def test_a_step_is_adams_step_times_the_damping(family, kind, name):
     assert (plain[full] - read_weight(base.model, full)).abs().max() > 1e-3
 
 
-def test_a_location_damps_its_linear_layers_and_neither_norms_nor_biases_nor_fused_experts():
+def test_linear_layers_are_damped_and_norms_biases_and_fused_experts_are_not():
     mistral, gpt2, mixtral = (make_base(family) for family in ("mistral", "gpt2", "mixtral"))
     whole = {
         base.anatomy.family: matrices_of(make_view(base), location_of(base, kind="block")) for base in (mistral, gpt2, mixtral)
@@ -263,7 +263,7 @@ def test_a_minor_retrain_may_also_damp_what_consolidated_edits_enter():
     assert torch.allclose(made[name].matrix, plain_damping(moment, RATIO).float(), atol=1e-5)
 
 
-def test_a_minor_retrain_with_consolidated_inputs_keeps_all_edits_and_repeats_bit_for_bit():
+def test_a_minor_retrain_with_consolidated_inputs_keeps_all_and_repeats_bit_for_bit():
     start = fit(EDITS[:2]).overlay
     items = [*consolidated(EDITS[:2]), EDITS[2]]
 
