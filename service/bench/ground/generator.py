@@ -15,6 +15,7 @@ from service.bench.ground.judging import says
 from service.bench.ground.known import KnownFact, Scan, scan, supported_surfaces
 from service.bench.ground.probes import EditContext, ProbeCandidate
 from service.bench.ground.records import CONFIDENT, Ground, GroundEdit, GroundProbe, ProsePassage
+from service.editors.known_names import part_of
 from service.lm.base import Base
 from service.lm.overlay import View
 
@@ -53,7 +54,8 @@ def build_ground(
     options: GroundOptions,
     say: Say = lambda _line: None,
 ) -> Ground:
-    """The ground of a base model. `pool_text` is everything that fits protect: names in it are no names for locality alone.
+    """The ground of a base model. `pool_text` is everything that fits protect. Names in it, and names that fits or acceptance ask
+    about, are no names for locality alone.
 
     The same model, facts and options give the same ground on one kind of machine.
     """
@@ -75,9 +77,9 @@ def build_ground(
 
 
 def _names_in(pool_text: str, facts: Sequence[Fact]) -> frozenset[str]:
-    """The subjects that are named in the text."""
+    """The subjects that are named in the text, and those that fits or acceptance may ask about in place of an edit's subject."""
     text = _as_words(pool_text)
-    return frozenset(fact.subject for fact in facts if _as_words(fact.subject) in text)
+    return frozenset(fact.subject for fact in facts if part_of(fact.subject) != "free" or _as_words(fact.subject) in text)
 
 
 def _as_words(text: str) -> str:

@@ -19,7 +19,8 @@ CONFIDENT = 0.8  # from this confidence on a model is sure of a fact
 @dataclass(frozen=True)
 class GroundProbe:
     """One question beside an edit. `group` is a stratum of wordings or a group of locality; `answer` is what is right after the
-    edit. `relation` and `subject` are those of the fact asked. `in_pool`: its name occurs in the sentences that fits protect.
+    edit. `relation` and `subject` are those of the fact asked. `in_pool`: its name occurs in the sentences that fits protect, or
+    fits or acceptance may ask about it (`service/editors/known_names.py`).
     """
 
     group: str

@@ -17,9 +17,11 @@ from service.bench.ground.prose import read_prose
 from service.bench.ground.records import LOCALITY_GROUPS, WORDING_STRATA, Ground, read_ground, write_ground
 from service.bench.ground.tables import format_edits, format_known
 from service.domain.errors import Refused
+from service.editors.known_names import part_of
 from service.lm.base import load_base
 from service.lm.overlay import View, make_view
 
+POOLED = ("Denmark", "Niger")
 POOL = "The capital of Denmark is Copenhagen. Niger lies in Africa."
 
 
@@ -80,17 +82,18 @@ def test_near_is_another_subject_and_same_subject_another_relation(ground: Groun
                 assert probe.subject != edit.subject
 
 
-def test_a_name_in_the_pool_is_marked(ground: Ground) -> None:
+def test_a_name_in_the_pool_or_of_a_fit_or_an_acceptance_is_marked(ground: Ground) -> None:
     probes = [probe for edit in ground.edits for probe in edit.locality]
 
-    assert all(probe.in_pool == (probe.subject in ("Denmark", "Niger")) for probe in probes)
+    assert {probe.in_pool for probe in probes} == {True, False}
+    assert all(probe.in_pool == (probe.subject in POOLED or part_of(probe.subject) != "free") for probe in probes)
 
 
 def test_near_names_outside_the_pool_come_first(view: View) -> None:
     """With all names but a few in the pool, those few are the near ones."""
     table = read_table(None)
     facts = [fact for fact in table.facts if fact.relation == "capital"]
-    development = [fact.subject for fact in facts if half_of(fact.subject) == "development"]
+    development = [fact.subject for fact in facts if half_of(fact.subject) == "development" and part_of(fact.subject) == "free"]
     pool = ", ".join(fact.subject for fact in facts if fact.subject not in development[:6])
 
     ground = build_ground(view, table, facts, (), pool, GroundOptions(("cloze",), edits=2))
