@@ -6,12 +6,14 @@ values belong to these rows under these interventions and have no other use.
 """
 
 from collections.abc import Sequence
+from copy import copy
 from dataclasses import replace
 
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
 from transformers import DynamicCache
+from transformers.cache_utils import DynamicLayer
 
 from service.lm.intervention import Adapter, Intervention
 from service.lm.overlay import AdaptedRows, Call, View, call_context, move_interventions
@@ -48,6 +50,22 @@ class Decoding:
 
     def __len__(self) -> int:
         return self._attention.shape[0]
+
+    @torch.no_grad()
+    def branch(self, endings: Sequence[Sequence[int]]) -> "Decoding":
+        """New rows that go on from this decoding's only row, which has no adapter: one with each of `endings`, all of one length,
+        behind it. This decoding stays as it is and may be branched again.
+        """
+        assert self._adapters == [None]
+        branched = copy(self)
+        branched._assign([None] * len(endings))
+        branched._cache = _repeat(self._cache, len(endings))
+        ids = torch.tensor([list(ending) for ending in endings], device=self._attention.device)  # (B, T)
+        before = self._attention.shape[1]
+        branched._attention = torch.ones(ids.shape[0], before + ids.shape[1], dtype=torch.bool, device=ids.device)
+        position_ids = torch.arange(before, before + ids.shape[1], device=ids.device).expand_as(ids)
+        branched.logits = branched._run(ids, torch.zeros_like(ids, dtype=torch.bool), position_ids)
+        return branched
 
     @torch.no_grad()
     def feed(self, tokens: Tensor) -> None:
@@ -110,6 +128,17 @@ class Decoding:
                 past_key_values=self._cache,
                 use_cache=True,
             ).logits[0]
+
+
+def _repeat(cache: DynamicCache, rows: int) -> DynamicCache:
+    """A cache of `rows` rows like the only one of `cache`. Appending makes new tensors, so its tensors stay unchanged."""
+    repeated = DynamicCache()
+    for layer in cache.layers:
+        own = DynamicLayer()
+        own.lazy_initialization(layer.keys, layer.values)
+        own.keys, own.values = (tensor.expand(rows, -1, -1, -1) for tensor in (layer.keys, layer.values))
+        repeated.layers.append(own)
+    return repeated
 
 
 def _stack(first: Tensor, second: Tensor, width: int) -> Tensor:

@@ -76,6 +76,38 @@ def decode_greedily(
 
 
 @torch.no_grad()
+def finish_greedily(
+    base: Base,
+    decoding: Decoding,
+    lengths: Sequence[int],
+    limit: int,
+    stop_eos: bool = True,
+    yield_to_answers: Callable[[], None] = lambda: None,
+) -> list[tuple[int, ...]]:
+    """The greedy answers of rows that are computed up to the ends of their prompts, which have these `lengths` in tokens."""
+    ends = set(base.eos_ids) if stop_eos else set()
+    answers: list[list[int]] = [[] for _ in lengths]
+    rows = list(range(len(lengths)))  # the prompt of each row in progress
+    while True:
+        tokens = greedy_tokens(decoding.logits).tolist()
+        for row, token in zip(rows, tokens, strict=True):
+            answers[row].append(token)
+        unfinished = [
+            index
+            for index, row in enumerate(rows)
+            if tokens[index] not in ends and len(answers[row]) < min(limit, base.context_length - lengths[row])
+        ]
+        if not unfinished:
+            return [tuple(answer) for answer in answers]
+        if len(unfinished) < len(rows):
+            decoding.keep(unfinished)
+        rows = [rows[index] for index in unfinished]
+        decoding.feed(torch.tensor([tokens[index] for index in unfinished]))
+        if len(answers[rows[0]]) % STEPS_AT_ONCE == 0:
+            yield_to_answers()
+
+
+@torch.no_grad()
 def sample_sentences(
     base: Base,
     count: int,
@@ -151,26 +183,7 @@ def _decode_together(
     yield_to_answers: Callable[[], None],
 ) -> list[tuple[int, ...]]:
     decoding = Decoding(view, [adapter] * len(prompts), prompts)
-    ends = set(view.base.eos_ids) if stop_eos else set()
-    answers: list[list[int]] = [[] for _ in prompts]
-    rows = list(range(len(prompts)))  # the prompt of each row in progress
-    while True:
-        tokens = greedy_tokens(decoding.logits).tolist()
-        for row, token in zip(rows, tokens, strict=True):
-            answers[row].append(token)
-        unfinished = [
-            index
-            for index, row in enumerate(rows)
-            if tokens[index] not in ends and len(answers[row]) < min(limit, view.base.context_length - len(prompts[row]))
-        ]
-        if not unfinished:
-            return [tuple(answer) for answer in answers]
-        if len(unfinished) < len(rows):
-            decoding.keep(unfinished)
-        rows = [rows[index] for index in unfinished]
-        decoding.feed(torch.tensor([tokens[index] for index in unfinished]))
-        if len(answers[rows[0]]) % STEPS_AT_ONCE == 0:
-            yield_to_answers()
+    return finish_greedily(view.base, decoding, list(map(len, prompts)), limit, stop_eos, yield_to_answers)
 
 
 def _sample_together(

@@ -109,3 +109,23 @@ def test_a_version_of_numbers_that_are_not_finite_spoils_its_own_rows_only() -> 
     assert together[7].isnan().all()
     for number in range(7):
         torch.testing.assert_close(together[number], alone(view, adapters[number], rows[number]), rtol=0, atol=ROUNDING)
+
+
+@pytest.mark.parametrize("family", ["llama", "mistral", "gemma2", "gpt2", "gpt_neo"])
+def test_rows_that_branch_off_one_row_are_each_what_they_are_alone(family: str) -> None:
+    base = make_base(family)
+    view, rows = make_view(base), make_rows(base, [(9, STEPS + 1)] * 3)
+    shared = rows[0].prompt_ids[:6]
+    rows = [replace(row, ids=(*shared, *row.ids[6:])) for row in rows]
+    trunk = Decoding(view, [None], [shared])
+
+    for _ in range(2):  # the second time from the same row
+        branched = trunk.branch([row.prompt_ids[6:] for row in rows])
+        seen = [branched.logits]
+        for step in range(STEPS):
+            branched.feed(torch.tensor([row.target_ids[step] for row in rows]))
+            seen.append(branched.logits)
+
+        for row, logits in zip(rows, torch.stack(seen, dim=1), strict=True):
+            torch.testing.assert_close(logits, alone(view, None, row), atol=ROUNDING, rtol=0)
+    assert len(trunk) == 1
