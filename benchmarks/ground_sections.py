@@ -62,6 +62,45 @@ def streams(results: Mapping[str, Result]) -> Iterator[str]:
     yield from table(_head("edits"), rows)
 
 
+def chosen(results: Mapping[str, Result]) -> Iterator[str]:
+    """Streams of chosen edits."""
+    yield "Streams of chosen edits, one after another, all asked at the end. *four_subjects*: five known facts of each of the"
+    yield "four subjects of which the model knows most; same subject is their other known facts. *dont_know*: six edits of one"
+    yield "relation with the target I don't know. *one_city*: six edits of one relation, capitals where there are six, with the"
+    yield "target Lisbon. `unchanged` in the result files counts answers whose first clause is the base's."
+    yield ""
+    rows = [
+        row
+        for result in results.values()
+        for mark in result["figures"]["marks"]
+        for row in _rows(result["figures"], mark, "posted")
+    ]
+    yield from table(_head("edits"), rows)
+
+
+def retrains(results: Mapping[str, Result]) -> Iterator[str]:
+    """The weights alone after one retrain of many edits."""
+    yield "The edits wait for one major retrain, which is published whatever it changes elsewhere, and every probe is asked of"
+    yield "the weights alone (`errata bench retrain`). *As served*: with BaFT for the edits that the weights do not answer. All"
+    yield "edits count, live or not. *Seconds* are those of the retrain, its acceptance and its publication."
+    yield ""
+    rows = [
+        row
+        for result in results.values()
+        for label in ("weights alone", "as served")
+        for row in _retrain_rows(result["figures"], label)
+    ]
+    yield from table((*_head("edits")[:-2], "retrain, s"), rows)
+
+
+def _retrain_rows(figures: Mapping[str, Any], label: str) -> Iterator[tuple[str, ...]]:
+    if label in figures:
+        method = LABELS[figures["contender"]].partition(" alone")[0]
+        scores = {"posted": figures["edits"], "live": figures["live"]}
+        own = label == "weights alone"
+        yield _row(figures, f"{method}, {label}", scores, figures[label], format_number(figures["seconds"], 0) if own else "")
+
+
 def first_starts(results: Mapping[str, Result]) -> Iterator[str]:
     """First starts."""
     yield "Seconds from the start of the process, over a new data folder, without any cache. The edit is posted at the first"
@@ -91,20 +130,29 @@ def _rows(run: Mapping[str, Any], scores: Mapping[str, Any], count: str) -> Iter
     contenders |= {name: scores[name] for name in ("name filter", "edit in the prompt") if name in scores}
     for name, figures in contenders.items():
         own = name == "default"
-        live = scores["live"]
-        yield (
-            f"{run['model']}, {run['surface']}, {run['half']}",
-            LABELS[run["contender"]] if own else f"*{name}*",
-            str(scores[count]),
-            (format_number(live) if isinstance(live, float) else str(live)) if own else "",
-            _format(figures["reliability"]),
-            *(_format(figures["wordings"][stratum]) for stratum in STRATA),
-            *(_format(figures["locality"][group]) for group in GROUPS),
-            *(_format(figures[f"prose, {group}"]["kept"]) for group in ("human text", "with names")),
-            *(format_number(figures[f"prose, {group}"]["divergence"]["score"], 3) for group in ("human text", "with names")),
-            format_number(scores["seconds_p50"], 1) if own else "",
-            ", ".join(f"{reason} {count}" for reason, count in scores.get("deferred for", {}).items()) if own else "",
-        )
+        shown = {"posted": scores[count], "live": scores["live"] if own else ""}
+        label = LABELS[run["contender"]] if own else f"*{name}*"
+        reasons = ", ".join(f"{reason} {count}" for reason, count in scores.get("deferred for", {}).items()) if own else ""
+        yield _row(run, label, shown, figures, format_number(scores["seconds_p50"], 1) if own else "", reasons)
+
+
+def _row(
+    run: Mapping[str, Any], label: str, counts: Mapping[str, Any], figures: Mapping[str, Any], *last: str
+) -> tuple[str, ...]:
+    live = counts["live"]
+    case = run.get("case", "all")
+    return (
+        ", ".join([run["model"], run["surface"], run["half"], *([] if case == "all" else [case])]),
+        label,
+        str(counts["posted"]),
+        format_number(live) if isinstance(live, float) else str(live),
+        _format(figures["reliability"]),
+        *(_format(figures["wordings"][stratum]) for stratum in STRATA),
+        *(_format(figures["locality"][group]) for group in GROUPS),
+        *(_format(figures[f"prose, {group}"]["kept"]) for group in ("human text", "with names")),
+        *(format_number(figures[f"prose, {group}"]["divergence"]["score"], 3) for group in ("human text", "with names")),
+        *last,
+    )
 
 
 def _format(figure: Mapping[str, Any]) -> str:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
-from benchmarks import acceptance_sections, balance_section, continual_sections, ground_sections
+from benchmarks import acceptance_sections, balance_section, comparison_section, continual_sections, ground_sections
 from benchmarks.compare.section import section as compared
 from benchmarks.markdown import (
     Result,
@@ -186,6 +186,9 @@ SECTIONS: Sequence[Section] = (
     ("What the models know", ("ground_known_*",), ground_sections.known),
     ("Single edits of known facts", ("ground_single_*",), ground_sections.singles),
     ("A stream of edits of known facts", ("ground_stream_*",), ground_sections.streams),
+    ("Twenty edits of four subjects, and six with one target", ("ground_case_*",), ground_sections.chosen),
+    ("The weights alone", ("ground_retrain_*",), ground_sections.retrains),
+    ("Beside prompting and retrieval", ("ground_compare_*",), comparison_section.compared),
     ("First start", ("first_start_*",), ground_sections.first_starts),
     ("Acceptance and harm", ("acceptance_trials_*",), acceptance_sections.trials),
     ("Single edits", ("single",), _single),

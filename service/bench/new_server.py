@@ -4,6 +4,7 @@ import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from operator import methodcaller
 from pathlib import Path
 from typing import Any
@@ -20,24 +21,32 @@ WAIT_S = 60.0  # the longest wait of a POST
 First = Callable[[Callable[[ErrataClient], Iterator[Any]]], Any | None]  # the first item of a list, if it has one
 
 
+@dataclass(frozen=True)
+class NewServer:
+    """A running server: its client, its data folder, and its process."""
+
+    client: ErrataClient
+    data: Path
+    process_id: int
+
+
 @contextmanager
-def run_new_server(
-    contender: str, model: str, *, every: int, environment: Mapping[str, str]
-) -> Iterator[tuple[ErrataClient, Path]]:
-    """A client of a new server and its data folder, with the settings of a contender and further ones in `environment`.
+def run_new_server(contender: str, model: str, *, every: int, environment: Mapping[str, str]) -> Iterator[NewServer]:
+    """A new server with the settings of a contender. Those in `environment` come before them.
 
     Raises Unavailable if the server does not start, and in calls after the server has ended.
     """
     with tempfile.TemporaryDirectory(prefix="errata-bench-", ignore_cleanup_errors=True) as folder:
         data = Path(folder)
-        own = {"ERRATA_MODEL": model, "ERRATA_DATA_DIR": folder, **environment, **build_environment(contender, every=every)}
+        own = {"ERRATA_MODEL": model, "ERRATA_DATA_DIR": folder, **build_environment(contender, every=every), **environment}
         with cached_neutral(data / "neutral"):
             server = LocalServer(environment_without_settings() | own, data / "server.log")
             try:
                 with show_progress("starting the server") as report:
                     server.start(report)
+                assert server.process is not None
                 with server.client(WAIT_S) as client:
-                    yield client, data
+                    yield NewServer(client, data, server.process.pid)
             finally:
                 server.stop()
 

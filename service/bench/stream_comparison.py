@@ -43,10 +43,10 @@ def run_streams(
     for name in contenders:
         say(f"-- {name}")
         marks: list[Mark] = []
-        with run_new_server(name, model, every=every, environment=environment) as (client, _):
+        with run_new_server(name, model, every=every, environment=environment) as server:
             stream_records = [open_rephrases(record, TRAINED_REPHRASES.get(name, 0)) for record in records]
             stream = Stream(
-                CountingClient(client), stream_records, every, pace_s, capability=model == "atlas" or tasks is not None
+                CountingClient(server.client), stream_records, every, pace_s, capability=model == "atlas" or tasks is not None
             )
             served = stream.client.attempt(lambda errata: errata.get_model())
             device = "cpu" if served is None else served["device"]

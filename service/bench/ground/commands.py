@@ -2,13 +2,19 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Literal
 
 from service.bench.bench_model import load_neutral
+from service.bench.contenders import ON_REQUEST
+from service.bench.ground.asking import BaseAnswers
+from service.bench.ground.cases import EVERY
+from service.bench.ground.chosen_edits import choose_edits
 from service.bench.ground.facts import choose_facts, read_table
 from service.bench.ground.forms import GroundSurface
 from service.bench.ground.generator import GroundOptions, build_ground
 from service.bench.ground.prose import read_prose
 from service.bench.ground.records import read_ground, write_ground
+from service.bench.ground.retrain import run_retrain
 from service.bench.ground.runs import GroundRun, run_singles, run_stream
 from service.bench.ground.server import run_ground_server
 from service.bench.ground.tables import format_edits, format_known
@@ -19,6 +25,7 @@ from service.lm.overlay import make_view
 from service.runtime.base_model import open_base, read_fingerprint
 from service.settings import load_settings
 
+RunKind = Literal["single", "stream", "retrain"]
 Say = Callable[[str], None]
 EDITS_FOLDER, CAPABILITY_FOLDER = "edit", "capability"  # below a folder of public data
 
@@ -65,28 +72,40 @@ def _pool_text(base: Base) -> str:
 
 
 def run_ground(
+    kind: RunKind,
     model: str,
     file: Path,
     out: Path,
     *,
-    surface: str,
+    surface: GroundSurface,
     half: str,
     n: int,
-    every: int | None,
+    every: int,
     contender: str,
+    case: str = EVERY,
     environment: Mapping[str, str],
     say: Say,
 ) -> None:
-    """Post edits of a ground to a server of the model: each alone without `every`, else as a stream with a mark after every
-    `every` edits. Raises Refused if the ground is another model's, Unavailable if the server does not start.
+    """Post edits of a ground to a server of the model: each alone (`single`), as a stream with a mark after every `every` edits,
+    or all of them for one retrain. A case other than `all` is a stream of its own edits, with one mark.
+
+    Raises Refused if the ground is another model's or has no such edits, Unavailable if the server does not start.
     """
     ground = read_ground(file)
     ground.check_model(read_fingerprint(load_settings(model=model)))  # before a server starts, which takes long
-    run = GroundRun(ground, ground.select(surface, half, n), surface, half, contender)
-    kind = "single" if every is None else "stream"
-    name = "_".join(["ground", kind, ground.short_name, surface, half, *([] if contender == "default" else [contender])])
-    with run_ground_server(model, contender, every=every or n, environment=environment) as server:
-        if every is None:
+    edits = ground.select(surface, half, n)
+    named = {"stream": kind if case == EVERY else f"case_{case}"}.get(kind, kind)
+    is_plain = contender == ("locft_alone" if kind == "retrain" else "default")
+    name = "_".join(["ground", named, ground.short_name, surface, half, *([] if is_plain else [contender])])
+    further = {**environment, **(ON_REQUEST if kind == "retrain" else {})}
+    with run_ground_server(model, contender, every=every, environment=further) as server:
+        if case != EVERY:
+            edits = choose_edits(case, ground, BaseAnswers(server.base_view), read_table(None), surface, half)
+            every = len(edits)
+        run = GroundRun(ground, edits, surface, half, contender, case)
+        if kind == "single":
             run_singles(server, run, out, name, say)
+        elif kind == "retrain":
+            run_retrain(server, run, out, name, say)
         else:
             run_stream(server, run, out, name, every=every, say=say)

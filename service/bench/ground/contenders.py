@@ -66,8 +66,8 @@ class PromptContender:
         """The question behind the edits of the subjects that it names; in a chat, any turn may name them."""
         if not self.states:
             return ask
-        seen = "\n".join([*(part for turn in ask.turns for part in turn), ask.text])
-        sentences = [_state(edit) for edit in live if _names(seen, edit.subject)]
+        seen = read_whole(ask)
+        sentences = [state_edit(edit) for edit in live if is_named(seen, edit.subject)]
         return replace(ask, text="\n".join([*sentences, ask.text])) if sentences else ask
 
     def answer(self, asks: Sequence[Ask], live: Sequence[GroundEdit]) -> list[str]:
@@ -78,10 +78,16 @@ class PromptContender:
 NULLS = {"name filter": False, "edit in the prompt": True}
 
 
-def _names(text: str, subject: str) -> bool:
+def read_whole(ask: Ask) -> str:
+    """All turns of a question as one text."""
+    return "\n".join([*(part for turn in ask.turns for part in turn), ask.text])
+
+
+def is_named(text: str, subject: str) -> bool:
+    """Whether a text has a name as whole words."""
     return re.search(rf"(?<!\w){re.escape(subject)}(?!\w)", text) is not None
 
 
-def _state(edit: GroundEdit) -> str:
+def state_edit(edit: GroundEdit) -> str:
     """The edit as its own prompt with its target."""
     return f"{edit.ask.text} {edit.target}."

@@ -153,7 +153,7 @@ def _make_edit(
     locality: Sequence[ProbeCandidate],
 ) -> GroundEdit | None:
     """The edit with the probes that the model answers right, or None if these are too few."""
-    target = _draw_target(context)
+    target = draw_target(context.table, context.known)
     if target is None:
         return None
     untold = [candidate for candidate in wordings if not _has_stem(candidate.ask.text, target)]
@@ -225,14 +225,14 @@ def _keep(answers: BaseAnswers, candidates: Sequence[ProbeCandidate], names: fro
     ]
 
 
-def _draw_target(context: EditContext) -> str | None:
+def draw_target(table: FactTable, item: KnownFact) -> str | None:
     """Another answer of the relation, whose stem is neither that of the truth nor part of the edit's prompt."""
-    fact = context.known.fact
-    prompt = context.known.form.fill(probes.name_in_text(fact)).text
+    fact = item.fact
+    prompt = item.form.fill(probes.name_in_text(fact)).text
     rng = rng_for("target", fact.relation, fact.subject)
     possible = [
         answer_of(fact, answer)
-        for answer in context.table.answers(fact.relation)
+        for answer in table.answers(fact.relation)
         if _stem(answer) != _stem(fact.answer) and not _has_stem(prompt, answer)
     ]
     return rng.choice(possible) if possible else None

@@ -10,19 +10,18 @@ from pathlib import Path
 from typing import Any
 
 from service.bench.ground.asking import BaseAnswers
+from service.bench.ground.cases import EVERY
 from service.bench.ground.contenders import NULLS, Contender, PromptContender
 from service.bench.ground.deferrals import count_reasons
 from service.bench.ground.records import PROSE_GROUPS, Ground, GroundEdit, ProsePassage
 from service.bench.ground.scores import ProbeScore, ProseScore, score_edits, score_prose, summarise
-from service.bench.ground.server import GroundServer
-from service.bench.new_server import WAIT_S, wait_until_nothing_waits
+from service.bench.ground.server import PATIENCE_S, GroundServer
+from service.bench.new_server import WAIT_S
 from service.bench.results import percentile, write
 from service.client.shapes import EditData, EditInput
 from service.client.waiting import LIVE, WAITING, is_counted_live
 
-PATIENCE_S = 1_800.0  # for one edit, or for the retrain at a mark
 PASSAGES_AN_EDIT = 2  # of each kind of prose
-IDLE_S = 30.0  # after so long without a retrain, none is expected
 Say = Callable[[str], None]
 
 
@@ -35,6 +34,7 @@ class GroundRun:
     surface: str
     half: str
     contender: str = "default"
+    case: str = EVERY
 
     def prose_for(self, number: int) -> list[ProsePassage]:
         """A few passages of each kind for a single edit. Edits take turns, so that all passages are used."""
@@ -52,6 +52,7 @@ class GroundRun:
             "surface": self.surface,
             "half": self.half,
             "contender": self.contender,
+            "case": self.case,
             "edits": len(self.edits),
         }
 
@@ -117,7 +118,7 @@ def run_stream(server: GroundServer, run: GroundRun, out: Path, name: str, *, ev
     for start in range(0, len(run.edits), every):
         for edit in run.edits[start : start + every]:
             started_at = time.monotonic()
-            posted = server.client.post_edit(_body(edit), wait_s=WAIT_S)
+            posted = server.client.post_edit(build_edit(edit), wait_s=WAIT_S)
             ids[posted["id"]] = edit
             all_posted.append(posted)
             if is_counted_live(posted):
@@ -132,11 +133,10 @@ def _mark(
     server: GroundServer, base: PromptContender, run: GroundRun, ids: dict[str, GroundEdit], seconds: Sequence[float]
 ) -> dict[str, Any]:
     started_at = time.monotonic()
-    wait_until_nothing_waits(lambda listing: next(listing(server.client), None), patience_s=PATIENCE_S, idle_s=IDLE_S)
+    server.wait_until_nothing_waits()
     waited_s = time.monotonic() - started_at
     head = server.client.get_version("head")
-    found = [item for status in LIVE for item in server.client.list_edits(status=status)]
-    live_ids = {item["id"] for item in found if is_counted_live(item)}
+    live_ids = server.list_live()
     edits = list(ids.values())
     live = [edit for id, edit in ids.items() if id in live_ids]
     scores: dict[str, Any] = {}
@@ -147,7 +147,7 @@ def _mark(
     return {
         "posted": len(edits),
         "live": len(live),
-        "accepted_anyway": len(found) - len(live_ids),
+        "accepted_anyway": len(server.list_live(with_overruled=True)) - len(live_ids),
         "window": head["window"],
         "version": head["number"],
         "retrains": sum(job["status"] == "done" for job in server.client.list_jobs(kind=["retrain"])),
@@ -170,7 +170,7 @@ def _contenders(
         yield label, PromptContender(answers, states), edits
 
 
-def _body(edit: GroundEdit) -> EditInput:
+def build_edit(edit: GroundEdit) -> EditInput:
     """An edit as a user posts it. Half of them name no subject. No probe is posted: a benchmark must not teach its questions."""
     body: EditInput = {
         "prompt": edit.ask.text,
@@ -183,7 +183,7 @@ def _body(edit: GroundEdit) -> EditInput:
 
 def _post(server: GroundServer, edit: GroundEdit) -> EditData:
     """Post an edit and wait until its first job has settled it."""
-    posted = server.client.post_edit(_body(edit), wait_s=WAIT_S)
+    posted = server.client.post_edit(build_edit(edit), wait_s=WAIT_S)
     return server.client.wait_for_edit(posted["id"], timeout_s=PATIENCE_S)
 
 

@@ -25,8 +25,17 @@ from service.evaluation.metrics.teacher_forcing import ForcedRow, divergence, te
 from service.lm.overlay import View
 from service.lm.prompts import encode_row
 
+RELIABILITY = "reliability"
 PROSE_TOKENS = 48
 PASSAGES_AT_ONCE = 8  # the whole distributions of both models are in memory for these
+
+
+@dataclass(frozen=True)
+class EditQuestion:
+    """One probe of an edit, or under the group `reliability` the edit itself."""
+
+    edit: GroundEdit
+    probe: GroundProbe
 
 
 @dataclass(frozen=True)
@@ -56,24 +65,41 @@ def score_edits(
 ) -> list[ProbeScore]:
     """The scores of the probes of `edits` with the edits `live`.
 
-    An edit that is not live is wrong on all of its wordings, and its locality is not asked: a deferred edit preserves nothing. A
-    locality probe of a fact that a live edit changes is left out.
+    An edit that is not live is wrong on all of its wordings, and its locality is not asked: a deferred edit preserves nothing.
     """
     live_ids = {edit.id for edit in live}
+    waiting = [edit for edit in edits if edit.id not in live_ids]
+    lost = [
+        ProbeScore(question.edit.id, question.probe.group, False, True, question.probe.confidence)
+        for question in list_questions(waiting, live)
+        if question.probe.group not in LOCALITY_GROUPS
+    ]
+    asked = list_questions([edit for edit in edits if edit.id in live_ids], live)
+    return lost + score_questions(contender, base, asked, live)
+
+
+def list_questions(edits: Iterable[GroundEdit], live: Iterable[GroundEdit]) -> list[EditQuestion]:
+    """Everything that is asked of edits: themselves, their wordings and their locality. A locality probe of a fact that one of
+    the edits `live` changes is left out.
+    """
     edited = {(edit.relation, edit.subject) for edit in live}
-    asked: list[tuple[GroundEdit, GroundProbe]] = []
-    scores: list[ProbeScore] = []
+    questions: list[EditQuestion] = []
     for edit in edits:
-        own = GroundProbe("reliability", edit.ask, edit.target, edit.confidence, edit.relation, edit.subject)
-        questions = [own, *edit.wordings]
-        if edit.id not in live_ids:
-            scores += [ProbeScore(edit.id, probe.group, False, True, probe.confidence) for probe in questions]
-            continue
-        questions += [probe for probe in edit.locality if (probe.relation, probe.subject) not in edited]
-        asked += [(edit, probe) for probe in questions]
-    asks = [probe.ask for _, probe in asked]
+        own = GroundProbe(RELIABILITY, edit.ask, edit.target, edit.confidence, edit.relation, edit.subject)
+        kept = [probe for probe in edit.locality if (probe.relation, probe.subject) not in edited]
+        questions += [EditQuestion(edit, probe) for probe in (own, *edit.wordings, *kept)]
+    return questions
+
+
+def score_questions(
+    contender: Contender, base: Contender, questions: Sequence[EditQuestion], live: Sequence[GroundEdit]
+) -> list[ProbeScore]:
+    """The score of every question, whether its edit is live or not."""
+    asks = [question.probe.ask for question in questions]
     answers, base_answers = contender.answer(asks, live), base.answer(asks, ())
-    for (edit, probe), answer, base_answer in zip(asked, answers, base_answers, strict=True):
+    scores: list[ProbeScore] = []
+    for question, answer, base_answer in zip(questions, answers, base_answers, strict=True):
+        edit, probe = question.edit, question.probe
         rival = edit.target if probe.group in LOCALITY_GROUPS else edit.truth
         is_right = says(answer, probe.answer, rival=rival)
         is_unchanged = first_clause(answer) == first_clause(base_answer)
@@ -113,7 +139,7 @@ def _compare(id: str, group: str, before: ForcedRow, after: ForcedRow) -> ProseS
 
 def summarise(scores: Sequence[ProbeScore], prose: Sequence[ProseScore]) -> dict[str, Any]:
     """Every figure by name: reliability, strata of wordings, groups of locality (kept and unchanged), prose."""
-    figures: dict[str, Any] = {"reliability": _figure(_values(scores, "reliability"))}
+    figures: dict[str, Any] = {"reliability": _figure(_values(scores, RELIABILITY))}
     figures["wordings"] = {name: _figure(_values(scores, name)) for name in WORDING_STRATA}
     figures["wordings"]["all"] = _figure([(score.edit, float(score.right)) for score in scores if score.group in WORDING_STRATA])
     figures["locality"] = {name: _figure(_values(scores, name)) for name in LOCALITY_GROUPS}

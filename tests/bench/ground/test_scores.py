@@ -93,8 +93,8 @@ def test_the_edit_in_the_prompt_changes_prose_that_names_its_subject_alone(view:
 
     human, named = score_prose(trick, view, PASSAGES, [make_edit(1, "France")], id="edit-1")
 
-    assert human.divergence == 0.0
-    assert named.divergence > 0.0
+    assert human.divergence == pytest.approx(0.0, abs=1e-6)  # another prompt of its batch is longer now: rounding alone
+    assert named.divergence > 1e-4
 
 
 def test_the_name_filter_has_no_edit_behind_it(view: View) -> None:
