@@ -20,7 +20,7 @@ from service.bench.comparison.questions import MOST
 from service.bench.comparison.tables import Row, build_panels, build_rows, format_row
 from service.bench.contenders import CONTENDERS, ON_REQUEST
 from service.bench.ground.asking import BaseAnswers
-from service.bench.ground.contenders import Contender, PromptContender
+from service.bench.ground.contenders import Contender, PromptContender, VersionContender
 from service.bench.ground.records import Ground, GroundEdit, read_ground
 from service.bench.ground.runs import build_edit
 from service.bench.ground.server import GroundServer, run_ground_server
@@ -152,7 +152,7 @@ def _marks(
     finished: Mapping[int, Mark],
 ) -> Iterator[Mark]:
     """The marks that are not finished, one after another. A server that is edited gets the edits of finished ones, too."""
-    prompting = _open_prompting(contender, server, base)
+    prompting = _open_prompting(contender, server)
     before = 0
     for number in comparison.marks:
         edits = comparison.edits[:number]
@@ -167,13 +167,13 @@ def _marks(
         before = number
 
 
-def _open_prompting(contender: ComparedContender, server: GroundServer, base: PromptContender) -> Contender | None:
+def _open_prompting(contender: ComparedContender, server: GroundServer) -> Contender | None:
     """What answers where edits stand in prompts; None where a server is edited."""
     if contender.prompting == "all":
         return AllEditsContender(server.base_view)
     if contender.prompting == "nearest":
         return NearestContender(server.base_view)
-    return base if contender.prompting == "nothing" else None
+    return VersionContender(server.base_view, None) if contender.prompting == "nothing" else None
 
 
 def _post(server: GroundServer, contender: ComparedContender, edits: Sequence[GroundEdit], costs: Costs) -> dict[str, Any]:
