@@ -18,6 +18,8 @@ _BAFT_ALONE = {
 }
 # Every fit and every retrain is published, whatever its effect on other prompts: shows what acceptance keeps away.
 _ACCEPT_ALL = {**_NO_LIMITS, "ERRATA_WINDOW__RETRAIN_FALL": "1"}
+# Where BaFT has no scope yet, this is the default.
+_SCOPE_ALWAYS = {"ERRATA_BAFT__SCOPE": "always"} if "scope" in find_method("baft").settings.model_fields else {}
 # Edits wait for the next retrain. Every retrain is major and is published, whatever its effect on other prompts.
 # Edits that the tensors do not answer are fitted by BaFT on top, as always: a mark's `window` counts them.
 _LOCFT_ALONE = {
@@ -35,6 +37,7 @@ _NAMED: Mapping[str, Mapping[str, str]] = {
     "depth_first": {**_LOCFT_ALONE, "ERRATA_LOCFT__PRESET": "ft_m", "ERRATA_LOCFT__SURFACES": "edit"},
     "one_rephrase": {},
     "accept_all": _ACCEPT_ALL,
+    "scope_always": _SCOPE_ALWAYS,
 }
 _OTHERS = [name for name in names_of("consolidating") if name != DEFAULT_CONSOLIDATING]
 CONTENDERS: Mapping[str, Mapping[str, str]] = {
@@ -53,6 +56,7 @@ LABELS: Mapping[str, str] = {
     "depth_first": "depth-first fine-tuning (FT-M), its losses by BaFT",
     "one_rephrase": "service default, one trained rephrase",
     "accept_all": "service default, everything accepted",
+    "scope_always": "service default, `scope: always`",
     **{name: f"service default, retrains by {find_method(name).title}" for name in _OTHERS},
     **{f"{name}_alone": f"{find_method(name).title} alone, its losses by BaFT" for name in _OTHERS},
 }
