@@ -6,7 +6,7 @@ server that is edited gets its edits again.
 
 import json
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -134,25 +134,20 @@ def _run_contender(comparison: Comparison, name: str, finished: dict[int, Mark],
     }
     every = max(comparison.marks)
     with run_ground_server(comparison.model, contender.server, every=every, environment=environment) as server:
-        base = PromptContender(BaseAnswers(server.base_view), states=False)
-        costs = Costs(server)
-        costs.take(1)
-        for mark in _marks(comparison, contender, server, base, costs, finished):
+        for mark in measure_contender(comparison, contender, server, finished):
             finished[mark["edits"]] = mark
             comparison.write_marks(name, finished, str(server.base.device))
             say(format_row(build_rows(name, [mark])[0]))
 
 
-def _marks(
-    comparison: Comparison,
-    contender: ComparedContender,
-    server: GroundServer,
-    base: PromptContender,
-    costs: Costs,
-    finished: Mapping[int, Mark],
+def measure_contender(
+    comparison: Comparison, contender: ComparedContender, server: GroundServer, finished: Collection[int]
 ) -> Iterator[Mark]:
     """The marks that are not finished, one after another. A server that is edited gets the edits of finished ones, too."""
+    base = PromptContender(BaseAnswers(server.base_view), states=False)
     prompting = _open_prompting(contender, server)
+    costs = Costs(server)
+    costs.take(1)
     before = 0
     for number in comparison.marks:
         edits = comparison.edits[:number]

@@ -22,8 +22,9 @@ class SharedPrefix:
 
     def decode(self, prompts: Sequence[Ids], limit: int) -> list[Ids]:
         """The answers in order, each of at most `limit` tokens."""
-        if not all(self._goes_on(prompt) for prompt in prompts):
-            self._keep(_common_beginning(prompts))
+        beginning = _common_beginning(prompts)
+        if not all(map(self._goes_on, prompts)) or (len(prompts) > 1 and len(beginning) > len(self._shared)):
+            self._keep(beginning)
         if self._trunk is None:
             return decode_greedily(self._view, None, prompts, max_new_tokens=limit)
         answers: list[Ids] = [()] * len(prompts)

@@ -33,6 +33,18 @@ def test_prompts_that_begin_alike_are_answered_as_if_each_stood_alone(view: View
     assert shared.seconds == seconds, "what is shared is computed once"
 
 
+def test_prompts_that_share_more_than_what_is_kept_are_prepared_anew(view: View) -> None:
+    shared, longer = SharedPrefix(view), "The sea is wide.\nThe sea is deep.\n"
+    shared.decode([encode_prompt(view.base, f"The sea is wide.\n{text}") for text in ("Snow is", "Madrid is")], 2)
+    seconds = shared.seconds
+    prompts = [encode_prompt(view.base, longer + ask.text) for ask in ASKS]
+
+    answers = shared.decode(prompts, 6)
+
+    assert shared.seconds != seconds
+    assert answers == [decode_greedily(view, None, [prompt], max_new_tokens=6)[0] for prompt in prompts]
+
+
 def test_prompts_that_share_nothing_are_answered_too(view: View) -> None:
     prompts = [encode_prompt(view.base, text)[-3:] for text in ("The sea is wide", "A dog ran home")]
 
