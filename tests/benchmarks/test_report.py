@@ -73,6 +73,44 @@ def test_a_ground_shows_the_default_and_the_tricks_beside_it(tmp_path: Path) -> 
     assert "*edit in the prompt*" in document
 
 
+def test_a_comparison_has_a_row_a_mark_for_each_contender_and_links_its_plot(tmp_path: Path) -> None:
+    figure = {"score": 0.75, "se": 0.1, "edits": 10, "n": 20}
+    measures = dict.fromkeys(("kept", "wordings", "near", "same subject", "mention", "far"), figure)
+    costs = {"seconds_an_edit": 2.04, "live_p50_s": 1.5, "ms_an_answer": 350.0, "peak_mb": 900.0, "cpu_s": 120.0}
+    mark = {"edits": 10, "questions": 200, **measures, "portability": None, **costs}
+    about = {"model": "a", "surface": "qa", "half": "test"}
+    for name, more in (("errata", {"live": 9}), ("prompt", {"in_the_prompt": 8, "live_p50_s": None})):
+        figures = {**about, "contender": name, "marks": [{**mark, **more}]}
+        (tmp_path / f"ground_compare_a_qa_test_{name}.json").write_text(result(figures))
+
+    document = render(tmp_path)
+
+    shares = " | ".join(["0.75 ± 0.10"] * 6)
+    assert f"| Errata | 10 | 9 |  | {shares} | 2.0 | 1.5 | 350 | 900 | 120 |" in document
+    assert f"| all edits in the prompt | 10 |  | 8 | {shares} | 2.0 | – | 350 | 900 | 120 |" in document
+    assert "results/ground_compare_a_qa_test.svg" in document
+
+
+def test_the_weights_alone_and_chosen_streams_have_tables_of_their_own(tmp_path: Path) -> None:
+    scores = summarise([ProbeScore("one", "near", True, True, 0.9)], [ProseScore("one", "human text", 0.97, 0.012)])
+    about = {"model": "a model", "surface": "qa", "half": "test", "edits": 6}
+    retrain = {**about, "contender": "locft_alone", "live": 6, "seconds": 81.0, "weights alone": scores, "as served": scores}
+    marks = [{"posted": 6, "live": 5, "seconds_p50": 2.5, "default": scores, "name filter": scores}]
+    case = {**about, "contender": "scope_always", "case": "one_city", "marks": marks}
+    (tmp_path / "ground_retrain_a_qa_test.json").write_text(result(retrain))
+    (tmp_path / "ground_case_one_city_a_qa_test_scope_always.json").write_text(result(case))
+
+    document = render(tmp_path)
+
+    prose = "0.97 | – | 0.012 | –"
+    assert (
+        f"| a model, qa, test | LocFT-BF, weights alone | 6 | 6 | – | – | – | – | – | 1.00 | – | – | – | {prose} | 81 |"
+        in document
+    )
+    assert f"| a model, qa, test | LocFT-BF, as served | 6 | 6 | – | – | – | – | – | 1.00 | – | – | – | {prose} |  |" in document
+    assert "| a model, qa, test, one_city | service default, `scope: always` | 6 | 5 | – |" in document
+
+
 def test_what_models_know_is_one_row_for_each_surface(tmp_path: Path) -> None:
     row = {"surface": "qa", "asked": 80, "known": 30, "confident": 20, "confidence": 0.9, "development": 9, "test": 8}
     figures = {"model": "a model", "known": [{**row, "relation": "capital"}, {**row, "relation": "author", "known": 0}]}
