@@ -37,7 +37,7 @@ UNEDITED = {"ERRATA_NEUTRAL__SENTENCES": "0"}  # a server that fits nothing keep
 
 
 @dataclass(frozen=True)
-class Comparison:
+class GroundComparison:
     """What all contenders share."""
 
     model: str
@@ -113,7 +113,7 @@ def run_comparison(
         raise Refused(
             f"the ground has only {len(edits)} such edits; make it with more by errata bench ground --edits", field="marks"
         )
-    comparison = Comparison(model, ground, edits, surface, half, sorted(set(marks)), seed, dtype, out)
+    comparison = GroundComparison(model, ground, edits, surface, half, sorted(set(marks)), seed, dtype, out)
     for name in contenders:
         finished = comparison.read_marks(name)
         if set(comparison.marks) <= set(finished):
@@ -124,7 +124,7 @@ def run_comparison(
         write_table(comparison, say)
 
 
-def _run_contender(comparison: Comparison, name: str, finished: dict[int, Mark], say: Say) -> None:
+def _run_contender(comparison: GroundComparison, name: str, finished: dict[int, Mark], say: Say) -> None:
     contender = COMPARED[name]
     environment = {
         **({} if comparison.dtype == "auto" else {"ERRATA_DTYPE": comparison.dtype}),
@@ -141,7 +141,7 @@ def _run_contender(comparison: Comparison, name: str, finished: dict[int, Mark],
 
 
 def measure_contender(
-    comparison: Comparison, contender: ComparedContender, server: GroundServer, finished: Collection[int]
+    comparison: GroundComparison, contender: ComparedContender, server: GroundServer, finished: Collection[int]
 ) -> Iterator[Mark]:
     """The marks that are not finished, one after another. A server that is edited gets the edits of finished ones, too."""
     base = PromptContender(BaseAnswers(server.base_view), states=False)
@@ -191,7 +191,7 @@ def _post(server: GroundServer, contender: ComparedContender, edits: Sequence[Gr
     return state | retrain
 
 
-def write_table(comparison: Comparison, say: Say) -> None:
+def write_table(comparison: GroundComparison, say: Say) -> None:
     """Write the table and the plot of all contenders of the folder."""
     rows: list[Row] = []
     for name in COMPARED:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from service.bench.comparison.contenders import COMPARED
-from service.bench.comparison.runs import Comparison, measure_contender, run_comparison
+from service.bench.comparison.runs import GroundComparison, measure_contender, run_comparison
 from service.bench.comparison.tables import build_panels, build_rows
 from service.bench.contenders import ON_REQUEST, build_environment
 from service.bench.ground.records import Ground, write_ground
@@ -49,9 +49,9 @@ def ground_server(
         yield GroundServer(client, settings, base, make_view(base), os.getpid())
 
 
-def compare(model: Path, out: Path, fingerprint: str = "a model", *, marks: tuple[int, ...] = (1, 2)) -> Comparison:
+def compare(model: Path, out: Path, fingerprint: str = "a model", *, marks: tuple[int, ...] = (1, 2)) -> GroundComparison:
     ground = Ground(str(model), fingerprint, (), tuple(EDITS), PASSAGES)
-    return Comparison(str(model), ground, EDITS, "cloze", "development", marks, 0, "auto", out)
+    return GroundComparison(str(model), ground, EDITS, "cloze", "development", marks, 0, "auto", out)
 
 
 def test_errata_and_the_base_are_asked_the_same_at_every_mark(
