@@ -62,6 +62,26 @@ def streams(results: Mapping[str, Result]) -> Iterator[str]:
     yield from table(_head("edits"), rows)
 
 
+def scopes(results: Mapping[str, Result]) -> Iterator[str]:
+    """On which questions the adapters of single edits act."""
+    yield "The share of questions on which the adapter of a single edit acts: of the edit's other wordings, where it should; of"
+    yield "locality probes and of prose, where it need not. Prose *with names* names the edit's subject. Where a scope is"
+    yield "`always`, all are 1."
+    yield ""
+    groups = (*STRATA, *GROUPS, "human text", "with names")
+    rows = [
+        (
+            ", ".join([figures["model"], figures["surface"], figures["half"]]),
+            LABELS[figures["contender"]],
+            *(_format(figures["default"]["in scope"][group]) for group in groups),
+        )
+        for figures in (result["figures"] for result in results.values())
+        if "in scope" in figures["default"]
+    ]
+    if rows:
+        yield from table(("model, surface, half", "contender", *groups), rows)
+
+
 def chosen(results: Mapping[str, Result]) -> Iterator[str]:
     """Streams of chosen edits."""
     yield "Streams of chosen edits, one after another, all asked at the end. *four_subjects*: five known facts of each of the"

@@ -18,8 +18,8 @@ _BAFT_ALONE = {
 }
 # Every fit and every retrain is published, whatever its effect on other prompts: shows what acceptance keeps away.
 _ACCEPT_ALL = {**_NO_LIMITS, "ERRATA_WINDOW__RETRAIN_FALL": "1"}
-# Where BaFT has no scope yet, this is the default.
-_SCOPE_ALWAYS = {"ERRATA_BAFT__SCOPE": "always"} if "scope" in find_method("baft").settings.model_fields else {}
+# The adapter acts on every prompt.
+_SCOPE_ALWAYS = {"ERRATA_BAFT__SCOPE": "always"}
 # Edits wait for the next retrain. Every retrain is major and is published, whatever its effect on other prompts.
 # Edits that the tensors do not answer are fitted by BaFT on top, as always: a mark's `window` counts them.
 _LOCFT_ALONE = {

@@ -50,7 +50,7 @@ def last_tokens(base: Base, ask: Ask) -> tuple[int, ...]:
 def answer_all(view: View, adapter: Adapter | None, asks: Sequence[Ask]) -> list[ModelAnswer]:
     """The greedy answer to each prompt, in order. Prompts of similar length share a batch."""
     answers = [ModelAnswer("")] * len(asks)
-    encoded = {number: ids for number, ask in enumerate(asks) if (ids := _encode_or_none(view.base, ask)) is not None}
+    encoded = {number: ids for number, ask in enumerate(asks) if (ids := encode_or_none(view.base, ask)) is not None}
     order = sorted(encoded, key=lambda number: (asks[number].surface, len(encoded[number])))
     for start in range(0, len(order), ASKED_AT_ONCE):
         chunk = order[start : start + ASKED_AT_ONCE]
@@ -84,7 +84,7 @@ def _length_until(base: Base, ids: Sequence[int], text: str) -> int:
     return next((length for length in range(1, len(ids)) if says(decode_answer(base, ids[:length]), text)), len(ids))
 
 
-def _encode_or_none(base: Base, ask: Ask) -> tuple[int, ...] | None:
+def encode_or_none(base: Base, ask: Ask) -> tuple[int, ...] | None:
     try:
         return encode_ask(base, ask)
     except Refused:

@@ -3,13 +3,13 @@ many probes weighs as much as one with few; its standard error is clustered by e
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import sqrt
 from typing import Any
 
 import torch
 
-from service.bench.ground.asking import Ask
+from service.bench.ground.asking import Ask, encode_or_none
 from service.bench.ground.contenders import Contender
 from service.bench.ground.judging import first_clause, says
 from service.bench.ground.records import (
@@ -24,6 +24,7 @@ from service.bench.ground.records import (
 from service.evaluation.metrics.teacher_forcing import ForcedRow, divergence, teacher_force
 from service.lm.overlay import View
 from service.lm.prompts import encode_row
+from service.lm.scoped_rows import acts_on
 
 RELIABILITY = "reliability"
 PROSE_TOKENS = 48
@@ -40,7 +41,9 @@ class EditQuestion:
 
 @dataclass(frozen=True)
 class ProbeScore:
-    """One probe of one edit. `right`: the answer says what it should. `unchanged`: its first clause is the base model's."""
+    """One probe of one edit. `right`: the answer says what it should. `unchanged`: its first clause is the base model's. `acted`:
+    an adapter acted on its prompt.
+    """
 
     edit: str
     group: str
@@ -48,6 +51,7 @@ class ProbeScore:
     unchanged: bool
     confidence: float
     in_pool: bool = False
+    acted: bool = False
 
 
 @dataclass(frozen=True)
@@ -58,6 +62,7 @@ class ProseScore:
     group: str
     kept: float
     divergence: float
+    acted: bool = False
 
 
 def score_edits(
@@ -103,8 +108,16 @@ def score_questions(
         rival = edit.target if probe.group in LOCALITY_GROUPS else edit.truth
         is_right = says(answer, probe.answer, rival=rival)
         is_unchanged = first_clause(answer) == first_clause(base_answer)
-        scores.append(ProbeScore(edit.id, probe.group, is_right, is_unchanged, probe.confidence, probe.in_pool))
+        acted = _acts(contender, contender.change(probe.ask, live))
+        scores.append(ProbeScore(edit.id, probe.group, is_right, is_unchanged, probe.confidence, probe.in_pool, acted))
     return scores
+
+
+def _acts(contender: Contender, ask: Ask) -> bool:
+    """Whether a contender's adapter acts on a question."""
+    adapter, base = contender.adapter, contender.view.base
+    ids = None if adapter is None else encode_or_none(base, ask)
+    return adapter is not None and ids is not None and acts_on(base, adapter, ids)
 
 
 def score_prose(
@@ -122,7 +135,11 @@ def score_prose(
         ]
         before = teacher_force(base, None, before_rows, distributions=PROSE_TOKENS)
         after = teacher_force(contender.view, contender.adapter, after_rows, distributions=PROSE_TOKENS)
-        scores += [_compare(id, group, old, new) for (group, _, _), old, new in zip(texts, before, after, strict=True)]
+        acted = [_acts(contender, contender.change(Ask(prompt), live)) for _, prompt, _ in texts]
+        scores += [
+            replace(_compare(id, group, old, new), acted=did_act)
+            for (group, _, _), old, new, did_act in zip(texts, before, after, acted, strict=True)
+        ]
     return scores
 
 
@@ -154,6 +171,12 @@ def summarise(scores: Sequence[ProbeScore], prose: Sequence[ProseScore]) -> dict
     figures["locality by confidence"] = {
         "confident": _figure([(s.edit, float(s.right)) for s in locality if s.confidence >= CONFIDENT]),
         "less": _figure([(s.edit, float(s.right)) for s in locality if s.confidence < CONFIDENT]),
+    }
+    acted = [(score.group, score.edit, float(score.acted)) for score in scores]
+    acted += [(score.group, score.edit, float(score.acted)) for score in prose]
+    figures["in scope"] = {
+        name: _figure([(edit, value) for group, edit, value in acted if group == name])
+        for name in (*WORDING_STRATA, *LOCALITY_GROUPS, *PROSE_GROUPS)
     }
     for name in PROSE_GROUPS:
         figures[f"prose, {name}"] = {
