@@ -82,6 +82,33 @@ def scopes(results: Mapping[str, Result]) -> Iterator[str]:
         yield from table(("model, surface, half", "contender", *groups), rows)
 
 
+def fit_trials(results: Mapping[str, Result]) -> Iterator[str]:
+    """Trials of BaFT's settings."""
+    yield "BaFT alone in one process (`python -m benchmarks.fit_trials`), every edit taken whatever it changes. *Scoped*: as it is"
+    yield "served. *Always*: the same adapter on every prompt. A stream is asked at its end."
+    yield ""
+    groups = (*STRATA, *GROUPS)
+    rows = [
+        (
+            f"{figures['model']}, {figures['surface']}, {figures['half']}",
+            f"{figures['edits']} {figures['kind']}",
+            ", ".join(f"{name} {value}" for name, value in figures["settings"].items()) or "default",
+            scope,
+            _format(figures[scope]["reliability"]),
+            *(_format({**figures[scope]["wordings"], **figures[scope]["locality"]}[group]) for group in groups),
+            *(
+                format_number(figures[scope][f"prose, {group}"]["divergence"]["score"], 3)
+                for group in ("human text", "with names")
+            ),
+        )
+        for figures in (result["figures"] for result in results.values())
+        for scope in ("scoped", "always")
+    ]
+    yield from table(
+        ("model, surface, half", "edits", "settings", "scope", "reliability", *groups, "KL, human", "with names"), rows
+    )
+
+
 def chosen(results: Mapping[str, Result]) -> Iterator[str]:
     """Streams of chosen edits."""
     yield "Streams of chosen edits, one after another, all asked at the end. *four_subjects*: five known facts of each of the"

@@ -78,7 +78,7 @@ class BaftSettings(WithPresets):
     joint_steps: int = Field(60, ge=1, description="most steps of one attempt with several edits")
     attempts: int = Field(3, ge=1, description="attempts, each with twice the steps of the last one, until all are answered")
     stop: Literal["greedy", "loss"] = Field("greedy", description="when a fit is done: the answers are right, or the loss is low")
-    stop_margin: float = Field(1.0, ge=0, description="nats by which every target token of a right answer must lead")
+    stop_margin: float = Field(2.0, ge=0, description="nats by which every target token of a right answer must lead")
     joint_stop_margin: float = Field(0.25, ge=0, description="the same for edits fitted together, which take more steps")
     stop_loss: float = Field(0.01, gt=0, description="edit loss under which a fit is done, if `stop` is `loss`")
     reduction: Literal["sample", "token", "sum"] = Field("sample", description="mean per row, over all tokens, or sum per row")
@@ -95,7 +95,7 @@ class BaftSettings(WithPresets):
     rescale_limit: float = Field(10.0, gt=0, description="largest factor that scales a regulariser to the edit loss")
     balance_limited: bool = Field(True, description="whether this limit holds for load balancing too; the paper names none")
 
-    replay: int = Field(32, ge=0, description="rows of the window in every step; 0: none, also none of consolidated edits")
+    replay: int = Field(48, ge=0, description="rows of the window in every step; 0: none, also none of consolidated edits")
     consolidated: int = Field(
         16, ge=0, description="rows of consolidated edits in every step, half of them near new ones (also read as `settled`)"
     )
@@ -114,7 +114,7 @@ class BaftSettings(WithPresets):
     contrast_rows: int = Field(16, ge=1, description="contrast rows in every step, a third of them of the window")
     contrast_weight: float = Field(12.0, ge=0, description="weight of the divergence on contrast rows; 0: none")
     wordings: int = Field(8, ge=0, description="other wordings of a new edit to learn, where the client gave none")
-    window_wordings: int = Field(2, ge=0, description="such wordings of each edit of the window, which are kept")
+    window_wordings: int = Field(4, ge=0, description="such wordings of each edit of the window, which are kept")
     learn_probes: bool = Field(True, description="learn rephrases and keep locality probes with `train: true`")
     prefixes: int = Field(0, ge=0, le=16, description="copies of each prompt after a text of the base model")
     scope: Literal["auto", "always"] = Field(

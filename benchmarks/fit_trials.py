@@ -1,0 +1,158 @@
+"""Trials of BaFT's settings on the ground of a model: single edits or, with `--stream`, edits one after another, in this process.
+
+Every edit counts, whatever it changes: acceptance is not asked. Each trial is measured as it is served (`scoped`) and with the
+adapter on every prompt (`always`). A finished trial is kept and not run again.
+"""
+
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+from benchmarks.command import build_parser, parse_options, write
+from service.bench.bench_model import load_neutral, to_item
+from service.bench.ground.asking import BaseAnswers
+from service.bench.ground.contenders import Contender, PromptContender, VersionContender
+from service.bench.ground.records import Ground, GroundEdit, read_ground
+from service.bench.ground.scores import ProbeScore, ProseScore, list_questions, score_prose, score_questions, summarise
+from service.editors.baft.fit import fit_baft
+from service.editors.baft.settings import BaftSettings
+from service.editors.neutral import NeutralSentences
+from service.editors.protocol import FitItem, Hooks
+from service.evaluation.records import Record
+from service.lm.base import Base
+from service.lm.overlay import EMPTY, Overlay, View, make_view
+from service.runtime.base_model import open_base
+from service.runtime.locality_questions import known_names
+from service.settings import load_settings
+
+PASSAGES = 4  # of prose, beside one single edit
+SCOPES = ("scoped", "always")
+
+
+@dataclass(frozen=True, eq=False)
+class FitTrial:
+    """A model with its ground and its neutral sentences."""
+
+    base: Base
+    view: View
+    neutral: NeutralSentences
+    ground: Ground
+    base_answers: Contender
+
+    def fit(
+        self, parent: Overlay, edit: GroundEdit, window: Sequence[FitItem], seed: int, settings: BaftSettings
+    ) -> tuple[Any, FitItem]:
+        """(the fit of one more edit, its item)."""
+        record = Record(
+            id=edit.id,
+            prompt=edit.ask.text,
+            target=edit.target,
+            subject=edit.subject if edit.names_subject else None,
+            surfaces=(edit.ask.surface,),
+        )
+        item = to_item(record, seed + 1)
+        fitted = fit_baft(
+            self.base,
+            lambda _: self.view,
+            parent,
+            [item],
+            window,
+            settings=settings,
+            neutral=self.neutral,
+            seed=seed,
+            names=known_names(),
+            hooks=Hooks(),
+        )
+        return fitted, item
+
+    def score(
+        self, overlay: Overlay, edits: Sequence[GroundEdit], passages: int
+    ) -> dict[str, tuple[list[ProbeScore], list[ProseScore]]]:
+        """The scores of all questions of `edits`, which are live, by scope."""
+        assert overlay.adapter is not None
+        scores = {}
+        for scope, adapter in zip(SCOPES, (overlay.adapter, replace(overlay.adapter, scope=None)), strict=True):
+            contender = VersionContender(self.view, adapter)
+            probes = score_questions(contender, self.base_answers, list_questions(edits, edits), edits)
+            prose = score_prose(contender, self.view, self.ground.prose[:passages], edits, id=edits[-1].id)
+            scores[scope] = probes, prose
+        return scores
+
+
+def main() -> None:
+    """The command."""
+    parser = build_parser(__doc__, edits=8)
+    parser.add_argument("--ground", type=Path, required=True, help="file of the model's ground")
+    parser.add_argument("--surface", default="qa")
+    parser.add_argument("--half", default="development")
+    parser.add_argument("--skip", type=int, default=0, help="leave out the first so many edits")
+    parser.add_argument("--dtype", default="auto")
+    parser.add_argument("--stream", action="store_true", help="one edit after another, measured at the end")
+    parser.add_argument("settings", nargs="*", default=["{}"], help="settings of BaFT, each a JSON object")
+    arguments = parse_options(parser)
+    trial = open_trial(arguments.model, arguments.ground, arguments.dtype)
+    edits = trial.ground.select(arguments.surface, arguments.half, arguments.skip + arguments.edits)[arguments.skip :]
+    run = run_stream if arguments.stream else run_singles
+    about = {"surface": arguments.surface, "half": arguments.half, "edits": len(edits), "kind": run.__name__.removeprefix("run_")}
+    for text in arguments.settings:
+        given = json.loads(text)
+        mark = sha256(json.dumps([about, arguments.skip, given], sort_keys=True).encode()).hexdigest()[:8]
+        name = f"fit_trials_{trial.ground.short_name}_{mark}"
+        if (arguments.results / f"{name}.json").exists():
+            continue
+        figures = run(trial, edits, BaftSettings(**given))
+        write(arguments.results, name, {"model": trial.ground.short_name, **about, "settings": given, **figures}, is_quiet=True)
+        print(json.dumps({"settings": given, **brief(figures)}), flush=True)
+
+
+def open_trial(model: str, ground_file: Path, dtype: str) -> FitTrial:
+    """Load a model with its ground."""
+    base, _ = open_base(load_settings(model=model, dtype=dtype))
+    view, ground = make_view(base), read_ground(ground_file)
+    ground.check_model(base.fingerprint)
+    return FitTrial(base, view, load_neutral(base), ground, PromptContender(BaseAnswers(view), states=False))
+
+
+def run_singles(trial: FitTrial, edits: Sequence[GroundEdit], settings: BaftSettings) -> dict[str, Any]:
+    """Each edit alone on the base model."""
+    collected: dict[str, tuple[list[ProbeScore], list[ProseScore]]] = {scope: ([], []) for scope in SCOPES}
+    seconds: list[float] = []
+    for seed, edit in enumerate(edits):
+        started_at = time.perf_counter()
+        fitted, _ = trial.fit(EMPTY, edit, (), seed, settings)
+        seconds.append(time.perf_counter() - started_at)
+        for scope, (probes, prose) in trial.score(fitted.overlay, [edit], PASSAGES).items():
+            collected[scope][0].extend(probes)
+            collected[scope][1].extend(prose)
+    return {"seconds": seconds, **{scope: summarise(*scores) for scope, scores in collected.items()}}
+
+
+def run_stream(trial: FitTrial, edits: Sequence[GroundEdit], settings: BaftSettings) -> dict[str, Any]:
+    """One edit after another, all asked at the end."""
+    overlay, window, seconds = EMPTY, list[FitItem](), list[float]()
+    for seed, edit in enumerate(edits):
+        started_at = time.perf_counter()
+        fitted, item = trial.fit(overlay, edit, window, seed, settings)
+        seconds.append(time.perf_counter() - started_at)
+        overlay, window = fitted.overlay, [*window, item]
+    scores = trial.score(overlay, edits, len(trial.ground.prose))
+    return {"seconds": seconds, **{scope: summarise(*own) for scope, own in scores.items()}}
+
+
+def brief(figures: dict[str, Any]) -> dict[str, Any]:
+    """The means alone, for a line on the terminal."""
+    lines: dict[str, Any] = {"seconds": round(sum(figures["seconds"]) / len(figures["seconds"]), 2)}
+    for scope in SCOPES:
+        own = figures[scope]
+        groups = {**own["wordings"], **own["locality"], "kept": own["reliability"]}
+        lines[scope] = {name: round(each["score"], 3) for name, each in groups.items() if each["score"] is not None}
+        lines[scope]["KL"] = {name: own[f"prose, {name}"]["divergence"]["score"] for name in ("human text", "with names")}
+    return lines
+
+
+if __name__ == "__main__":
+    main()
