@@ -84,8 +84,8 @@ def scopes(results: Mapping[str, Result]) -> Iterator[str]:
 
 def fit_trials(results: Mapping[str, Result]) -> Iterator[str]:
     """Trials of BaFT's settings."""
-    yield "BaFT alone in one process (`python -m benchmarks.fit_trials`), every edit taken whatever it changes. *Scoped*: as it is"
-    yield "served. *Always*: the same adapter on every prompt. A stream is asked at its end."
+    yield "BaFT alone in one process (`python -m benchmarks.fit_trials`), every edit taken whatever it changes. *Scoped*: as it"
+    yield "is served. *Always*: the same adapter on every prompt. A stream is asked at its end."
     yield ""
     groups = (*STRATA, *GROUPS)
     rows = [
