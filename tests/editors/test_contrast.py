@@ -124,6 +124,6 @@ def test_a_retrain_with_contrast_rows_keeps_more_neighbours_and_is_repeatable() 
 
     kept = fit(12.0)
 
-    assert loss_of_neighbours(kept) < 0.5 * loss_of_neighbours(fit(0.0))
+    assert loss_of_neighbours(kept) < 0.75 * loss_of_neighbours(fit(0.0))
     assert kept.tensors_digest == fit(12.0).tensors_digest
     assert all(bool(torch.isfinite(tensor).all()) for tensor in kept.tensors.values())  # type: ignore[arg-type]
