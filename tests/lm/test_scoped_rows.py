@@ -131,7 +131,7 @@ def test_a_last_word_is_not_joined_with_what_the_template_writes_behind_it() -> 
     ids = (*encode_prompt(base, "the Rhine"), *base.tokenizer.convert_tokens_to_ids(["<|im_end|>", "a"]))
 
     assert acts_on(base, adapter, ids)
-    assert not acts_on(base, adapter, encode_prompt(base, "the Rhinea"))
+    assert not acts_on(base, adapter, encode_prompt(base, "the rhinea"))
 
 
 def test_the_header_is_the_template_s_text_in_front_of_the_first_message() -> None:
