@@ -186,7 +186,7 @@ def test_a_retrain_is_the_same_whether_its_second_moment_was_kept_or_is_computed
     kept = fit(EDITS[:2], precondition=RATIO)
 
     fresh = replace(neutral(), _cache=type(neutral()._cache)())
-    settings = LocftSettings(learning_rate=2e-2, batch=4, preserve_rows=4, preserve_pool=8, precondition=RATIO)
+    settings = LocftSettings(learning_rate=2e-2, batch=4, preserve_rows=4, preserve_pool=8, wordings=0, precondition=RATIO)
     computed = fit_module.fit_locft(taught_base(), EDITS[:2], settings=settings, neutral=fresh, seed=1)
 
     assert kept.overlay.tensors_digest == computed.overlay.tensors_digest

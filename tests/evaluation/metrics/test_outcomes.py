@@ -159,7 +159,7 @@ def test_one_pass_computes_at_most_the_allowed_number_of_logits(ask: Any, monkey
         sizes.append(logits.shape[0])
         return logits
 
-    monkeypatch.setattr(f"{ask.__module__}.compute_target_logits", watched)
+    monkeypatch.setattr("service.lm.scoped_rows.compute_target_logits", watched)
     ask(reference().view, adapter(), rows)
 
     assert sum(sizes) == sum(len(row.target_ids) for row in rows) > 40
