@@ -53,13 +53,7 @@ def streams(results: Mapping[str, Result]) -> Iterator[str]:
     yield "The edits one after another through a real server with the defaults, and all asked on the head at a mark, when no edit"
     yield "waits any more."
     yield ""
-    rows = [
-        row
-        for result in results.values()
-        for mark in result["figures"]["marks"]
-        for row in _rows(result["figures"], mark, "posted")
-    ]
-    yield from table(_head("edits"), rows)
+    yield from _marks(results)
 
 
 def scopes(results: Mapping[str, Result]) -> Iterator[str]:
@@ -116,13 +110,7 @@ def chosen(results: Mapping[str, Result]) -> Iterator[str]:
     yield "relation with the target I don't know. *one_city*: six edits of one relation, capitals where there are six, with the"
     yield "target Lisbon. `unchanged` in the result files counts answers whose first clause is the base's."
     yield ""
-    rows = [
-        row
-        for result in results.values()
-        for mark in result["figures"]["marks"]
-        for row in _rows(result["figures"], mark, "posted")
-    ]
-    yield from table(_head("edits"), rows)
+    yield from _marks(results)
 
 
 def retrains(results: Mapping[str, Result]) -> Iterator[str]:
@@ -138,6 +126,17 @@ def retrains(results: Mapping[str, Result]) -> Iterator[str]:
         for row in _retrain_rows(result["figures"], label)
     ]
     yield from table((*_head("edits")[:-2], "retrain, s"), rows)
+
+
+def _marks(results: Mapping[str, Result]) -> Iterator[str]:
+    """The table of every mark of streams."""
+    rows = [
+        row
+        for result in results.values()
+        for mark in result["figures"]["marks"]
+        for row in _rows(result["figures"], mark, "posted")
+    ]
+    yield from table(_head("edits"), rows)
 
 
 def _retrain_rows(figures: Mapping[str, Any], label: str) -> Iterator[tuple[str, ...]]:

@@ -7,11 +7,9 @@ unless it states what the edit changes.
 
 import hashlib
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
 
 import torch
 
-from service.domain.errors import Refused
 from service.editors.clauses import first_clause, says
 from service.editors.contrast_counts import ContrastCounts
 from service.editors.known_names import KnownNames
@@ -19,7 +17,7 @@ from service.editors.name_search import make_name_finder
 from service.editors.neutral import NeutralSentences
 from service.editors.protocol import FitItem, Hooks
 from service.lm.overlay import View
-from service.lm.prompts import Row, encode_prompt, row_from_ids
+from service.lm.prompts import Row, encode_if_it_fits, row_from_ids
 from service.lm.scoring import decode_greedily, sample_continuations
 from service.lm.tokenizing import decode_answer
 
@@ -89,7 +87,7 @@ def _make_rows(
 
 def _answered(view: View, prompts: Sequence[tuple[str, str]], hooks: Hooks) -> list[Row | None]:
     """Each prompt with the beginning of the view's answer; None for a prompt that the model cannot be asked."""
-    encoded = [_encode(view, text, surface, _ANSWER_TOKENS) for text, surface in prompts]
+    encoded = [encode_if_it_fits(view.base, text, surface, _ANSWER_TOKENS) for text, surface in prompts]
     rows: list[Row] = []
     for part in hooks.split([ids for ids in encoded if ids], lambda ids: len(ids) + _ANSWER_TOKENS):
         answers = decode_greedily(view, None, part, max_new_tokens=_ANSWER_TOKENS, yield_to_answers=hooks.begin_step)
@@ -100,7 +98,7 @@ def _answered(view: View, prompts: Sequence[tuple[str, str]], hooks: Hooks) -> l
 
 def _written(view: View, starts: Sequence[str], hooks: Hooks) -> list[Row]:
     """Each start with what the view writes behind it at temperature 1, drawn by the starts alone."""
-    encoded = [ids for start in starts if (ids := _encode(view, start, "raw", _WRITTEN_TOKENS))]
+    encoded = [ids for start in starts if (ids := encode_if_it_fits(view.base, start, "raw", _WRITTEN_TOKENS))]
     digest = hashlib.sha256("\0".join(starts).encode()).digest()
     generator = torch.Generator().manual_seed(int.from_bytes(digest[:8]) >> 2)
     rows: list[Row] = []
@@ -108,12 +106,3 @@ def _written(view: View, starts: Sequence[str], hooks: Hooks) -> list[Row]:
         texts = sample_continuations(view, part, generator, max_new_tokens=_WRITTEN_TOKENS, yield_to_answers=hooks.begin_step)
         rows += [row_from_ids(view.base, (*ids, *text), len(ids)) for ids, text in zip(part, texts, strict=True)]
     return rows
-
-
-def _encode(view: View, text: str, surface: str, more: int) -> tuple[int, ...]:
-    """The ids of a prompt; none if the model cannot hold it and `more` tokens."""
-    with suppress(Refused):
-        ids = encode_prompt(view.base, text, surface=surface)
-        if len(ids) + more <= view.base.context_length:
-            return ids
-    return ()

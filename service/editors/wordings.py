@@ -7,17 +7,15 @@ model is not learned.
 
 import re
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
 from dataclasses import replace
 from itertools import islice
 
 from service.domain.edit import Probe, normalise
-from service.domain.errors import Refused
 from service.editors.clauses import first_clause, says
 from service.editors.neutral import NeutralSentences
 from service.editors.protocol import FitItem, Hooks
 from service.lm.overlay import View
-from service.lm.prompts import encode_prompt
+from service.lm.prompts import encode_if_it_fits
 from service.lm.scoring import decode_greedily
 from service.lm.tokenizing import decode_answer
 
@@ -97,8 +95,8 @@ def _split(prompt: str) -> tuple[str, str]:
 
 def _same_answer(view: View, prompt: str, wordings: Sequence[str], surface: str, hooks: Hooks) -> list[str]:
     """Those of the wordings whose answer says what the answer to the prompt says."""
-    own = _encode(view, prompt, surface)
-    encoded = [(wording, ids) for wording in wordings if (ids := _encode(view, wording, surface))]
+    own = encode_if_it_fits(view.base, prompt, surface, _ANSWER_TOKENS)
+    encoded = [(wording, ids) for wording in wordings if (ids := encode_if_it_fits(view.base, wording, surface, _ANSWER_TOKENS))]
     if not own or not encoded:
         return []
     hooks.begin_step()
@@ -107,12 +105,3 @@ def _same_answer(view: View, prompt: str, wordings: Sequence[str], surface: str,
     first, *others = (decode_answer(view.base, answer) for answer in answers)
     said = first_clause(first)
     return [wording for (wording, _), answer in zip(encoded, others, strict=True) if says(answer, said)]
-
-
-def _encode(view: View, text: str, surface: str) -> tuple[int, ...]:
-    """The ids of a prompt; none if the model cannot be asked it."""
-    with suppress(Refused):
-        ids = encode_prompt(view.base, text, surface=surface)
-        if len(ids) + _ANSWER_TOKENS <= view.base.context_length:
-            return ids
-    return ()

@@ -134,6 +134,17 @@ def encode_prompt(
     return ids
 
 
+def encode_if_it_fits(base: Base, prompt: str, surface: str, room: int) -> tuple[int, ...] | None:
+    """The ids of a prompt. None if the model lacks the surface, cannot read the prompt, or cannot hold `room` more tokens."""
+    if surface not in base.surfaces:
+        return None
+    try:
+        ids = encode_prompt(base, prompt, surface=surface)
+    except Refused:
+        return None
+    return ids if len(ids) + room <= base.context_length else None
+
+
 def encode_row(base: Base, prompt: str, target: str, *, surface: str = "raw", eos: bool = True) -> Row:
     """A prompt and its target, encoded as in one text.
 

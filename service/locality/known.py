@@ -4,11 +4,10 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from service.domain.errors import Refused
 from service.editors.protocol import Hooks
 from service.lm.base import Base
 from service.lm.overlay import View
-from service.lm.prompts import Row, encode_prompt, row_from_ids
+from service.lm.prompts import Row, encode_if_it_fits, row_from_ids
 from service.lm.scoring import decode_greedily, greedy_matches, row_losses
 from service.lm.tokenizing import decode_answer
 from service.locality.questions import KnownAnswer, Question
@@ -57,7 +56,9 @@ def cut_answer(base: Base, ids: Sequence[int]) -> tuple[int, ...]:
 def _ask(view: View, questions: Sequence[Question], hooks: Hooks) -> list[_Asked]:
     """The answers to the first wordings; questions that the model cannot be asked, or does not answer shortly, are left out."""
     base = view.base
-    prompts = [(question, encode_or_none(base, question.wordings[0], question.surface)) for question in questions]
+    prompts = [
+        (question, encode_if_it_fits(base, question.wordings[0], question.surface, ANSWER_TOKENS)) for question in questions
+    ]
     able = [(question, prompt) for question, prompt in prompts if prompt is not None]
     if not able:
         return []
@@ -97,20 +98,9 @@ def _known(asked: _Asked, others: Sequence[Row], turn: int) -> KnownAnswer:
 
 
 def _other_rows(base: Base, asked: _Asked) -> list[Row]:
-    prompts = [encode_or_none(base, wording, asked.question.surface) for wording in asked.question.wordings[1:]]
+    prompts = [encode_if_it_fits(base, wording, asked.question.surface, ANSWER_TOKENS) for wording in asked.question.wordings[1:]]
     return [
         row_from_ids(base, (*prompt, *asked.row.target_ids), len(prompt))
         for prompt in prompts
         if prompt is not None and len(prompt) + len(asked.row.target_ids) <= base.context_length
     ]
-
-
-def encode_or_none(base: Base, prompt: str, surface: str) -> tuple[int, ...] | None:
-    """The ids of a prompt, or None if the model cannot be asked it."""
-    if surface not in base.surfaces:
-        return None
-    try:
-        ids = encode_prompt(base, prompt, surface=surface)
-    except Refused:
-        return None
-    return ids if len(ids) + ANSWER_TOKENS <= base.context_length else None

@@ -21,12 +21,12 @@ from service.editors.neutral import Sentence, cut_rows
 from service.editors.protocol import Hooks
 from service.lm.base import Base
 from service.lm.overlay import EMPTY, Overlay, View
-from service.lm.prompts import Row
+from service.lm.prompts import Row, encode_if_it_fits
 from service.lm.scoring import decode_greedily
 from service.lm.tokenizing import decode_answer
 from service.locality.asking import LocalityAsker
 from service.locality.calibration import Calibration, load_or_calibrate
-from service.locality.known import ANSWER_TOKENS, CONFIDENT_LOSS, SURE_LOSS, encode_or_none, find_known
+from service.locality.known import ANSWER_TOKENS, CONFIDENT_LOSS, SURE_LOSS, find_known
 from service.locality.near import is_about, near_questions
 from service.locality.prose import ProseChange, divergence_of, kept_of
 from service.locality.questions import KnownAnswer, Question
@@ -211,7 +211,9 @@ class LocalityMeter:
     def _answers(self, edit: Edit, hooks: Hooks) -> list[str]:
         """The answers that the edit changes: the base model's to its prompt, and the one that the client named."""
         surfaces = edit.surfaces or self._base.surfaces
-        prompts = [ids for surface in surfaces if (ids := encode_or_none(self._base, edit.prompt, surface)) is not None]
+        prompts = [
+            ids for surface in surfaces if (ids := encode_if_it_fits(self._base, edit.prompt, surface, ANSWER_TOKENS)) is not None
+        ]
         if not prompts:
             return []
         written = decode_greedily(self._base_view, None, prompts, max_new_tokens=ANSWER_TOKENS, yield_to_answers=hooks.begin_step)
