@@ -8,6 +8,7 @@ import torch
 
 from service.atlas import weights_path
 from service.domain.edit import Probe
+from service.editors.baft import fit
 from service.editors.baft.fit import fit_baft
 from service.editors.baft.settings import BaftSettings
 from service.editors.known_names import KnownNames
@@ -143,3 +144,20 @@ def fit_on_atlas(parent: Overlay, window: list[FitItem], prompt: str = DIALOGUE,
     chosen = BaftSettings(preserve_weight=0.0, contrast_weight=0.0)
     neutral = NeutralSentences(view.base, (), ())
     return fit_baft(view.base, lambda _: view, parent, new, window, settings=chosen, neutral=neutral, seed=1).overlay
+
+
+def test_edits_that_are_fitted_together_share_the_wordings(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+
+    def watch(view: View, one: FitItem, most: int, *rest: object) -> FitItem:
+        asked.append(most)
+        return one
+
+    monkeypatch.setattr(fit, "add_wordings", watch)
+    for count in (1, 8, 64):  # 32 in all
+        new = [item(f"The capital of {number} is", "Lyon") for number in range(count)]
+        chosen = BaftSettings(preserve_weight=0.0, contrast_weight=0.0, steps=1, joint_steps=1, attempts=1)
+        neutral = NeutralSentences(atlas_view().base, (), ())
+        fit_baft(neutral.base, lambda _: atlas_view(), EMPTY, new, [], settings=chosen, neutral=neutral, seed=1)
+
+    assert asked == [8] + [4] * 8 + [0] * 64

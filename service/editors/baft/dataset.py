@@ -19,7 +19,7 @@ from service.lm.base import Base
 from service.lm.overlay import View
 from service.lm.prompts import Row, encode_prompt, encode_row
 
-_CONTRASTED_WINDOW = 8  # items of the window with contrast rows in a fit
+_CONTRASTED = 8  # new items, and items of the window, with contrast rows in a fit
 _NEAR_CONSOLIDATED = 16  # consolidated rows that count as near a new row
 
 
@@ -115,19 +115,20 @@ def _contrast_rows(
     names: KnownNames,
     generator: torch.Generator,
 ) -> tuple[list[Row], list[Row]]:
-    """The contrast rows of new items, and a sample of those of some items of the window."""
+    """The contrast rows of some new items, and a sample of those of some items of the window."""
     counts = settings.contrast_counts
     if counts == NO_CONTRAST:
         return [], []
     in_fit = [item for item in items if not item.is_consolidated]
     prompts = ContrastPrompts(runner.view.base.surfaces, in_fit, names)
-    window = torch.randperm(len(in_fit) - new, generator=generator)[:_CONTRASTED_WINDOW].tolist()
+    chosen = sorted(_draw(new, _CONTRASTED, generator))
+    window = sorted(_draw(len(in_fit) - new, _CONTRASTED, generator))
 
     def rows_of(index: int) -> list[Row]:
         return contrast_rows(runner.view, prompts, index, counts, neutral, runner.hooks)
 
-    of_new = [row for index in range(new) for row in rows_of(index)]
-    of_window = [row for index in sorted(window) for row in rows_of(new + index)]
+    of_new = [row for index in chosen for row in rows_of(index)]
+    of_window = [row for index in window for row in rows_of(new + index)]
     return of_new, [of_window[index] for index in sorted(_draw(len(of_window), settings.contrast_rows, generator))]
 
 

@@ -33,6 +33,8 @@ from service.lm.overlay import Overlay, View
 from service.lm.scope import Scope
 from service.lm.scoring import row_losses
 
+_WORDINGS_TOGETHER = 32  # of all new edits of a fit: each one is asked of the model, and learned in every pass
+
 
 def fit_baft(
     base: Base,
@@ -69,7 +71,8 @@ def fit_baft(
             [item for item in window if item.is_consolidated],
         )
     runner = RowRunner(view_of(Overlay(parent.tensors)), min(blocks), last, cached, hooks)
-    new = [add_wordings(runner.view, item, settings.wordings, neutral, hooks) for item in new]
+    wordings = min(settings.wordings, _WORDINGS_TOGETHER // max(len(new), 1))
+    new = [add_wordings(runner.view, item, wordings, neutral, hooks) for item in new]
     window = [
         item if item.is_consolidated else add_wordings(runner.view, item, settings.window_wordings, neutral, hooks)
         for item in window
