@@ -113,6 +113,11 @@ class Edit(EditRequest):
     tokens: int = 0  # tokens of a fit of this edit alone, padding included; 0: not counted
 
 
+def has_letters(name: str) -> bool:
+    """Whether a name has a letter, a digit or a symbol: one of punctuation and marks alone is found in no text."""
+    return any(unicodedata.category(character)[0] in "LNS" for character in name)
+
+
 LONGEST_RUN = 30  # combining marks on one letter; Unicode's bound for normalisation in a stream (UAX 15)
 
 

@@ -20,7 +20,7 @@ from service.editors.protocol import FitItem
 from service.lm.base import Base
 from service.lm.chat import template_header
 from service.lm.prompts import encode_prompt
-from service.lm.scope import KeyWords, Scope, SlipIndex, StemIndex, is_derived, is_slip, split_words
+from service.lm.scope import KeyWords, Scope, SlipIndex, StemIndex, is_slip, split_words
 from service.lm.scoped_rows import read_prompt
 
 # Of the weight of an edit's key words, which a prompt must hold: more than one of two words that are equally rare.
@@ -58,13 +58,13 @@ class Lexicon:
         named = Scope(names=(name,), unspaced=SINGLE_CHARACTER_WORDS)
         return sum(named.covers(text) for text in self.texts) > most
 
-    def words_near(self, words: Iterable[str]) -> set[str]:
-        """Known words that look like slips of `words` or derived from them and are neither, such as Iceland beside Ireland, and
-        Nigeria beside Niger.
-        """
-        words = set(words)
-        slips = {known for word in words for known in self.slips.near(word) if is_slip(word, known)}
-        return slips | {known for word in words for known in self.stems.near(word) if is_derived(word, known)}
+    def slips_of(self, words: Iterable[str]) -> set[str]:
+        """Known words that look like slips of `words` and are none, such as Iceland beside Ireland."""
+        return {known for word in words for known in self.slips.near(word) if is_slip(word, known)}
+
+    def rivals_of(self, words: Iterable[str]) -> set[str]:
+        """Words of known names that begin as one of `words` does, such as Nigeria beside Niger."""
+        return {known for word in words for known in self.stems.near(word)}
 
 
 def make_scope(
@@ -135,7 +135,8 @@ class _Entries:
         return Scope(
             names=tuple(sorted(self._names)),
             key_words=tuple(self._key_words[key] for key in sorted(self._key_words)),
-            no_slips=tuple(sorted(self._lexicon.words_near(words) - words)),
+            no_slips=tuple(sorted(self._lexicon.slips_of(words) - words)),
+            rivals=tuple(sorted(self._lexicon.rivals_of(in_any_case) - words)),
             header=header,
             unspaced=SINGLE_CHARACTER_WORDS,
         )

@@ -10,7 +10,7 @@ from typing import Any
 from sqlalchemy.engine import Connection
 
 from service.domain.deferral import Deferral
-from service.domain.edit import ANYWAY, AUTO, BY_SUBJECT, MAX_ALIASES, Edit, EditRequest, EditStatus, normalise
+from service.domain.edit import ANYWAY, AUTO, BY_SUBJECT, MAX_ALIASES, Edit, EditRequest, EditStatus, has_letters, normalise
 from service.domain.errors import Refused, TooLong, Unavailable
 from service.editors.registry import DEFAULT_INCREMENTAL, find_method, is_consolidating
 from service.lifecycle.crash_points import crash_point
@@ -255,7 +255,7 @@ def _check_names(request: EditRequest) -> None:
         raise TooLong(f"aliases must hold at most {MAX_ALIASES} names", field="aliases")
     if not all(alias.strip() and _is_storable(alias) for alias in request.aliases):
         raise Refused("aliases must hold names in valid Unicode without NUL, none of them blank", field="aliases")
-    if request.scope == BY_SUBJECT and not request.names:
+    if request.scope == BY_SUBJECT and not any(map(has_letters, request.names)):
         raise Refused(f"scope must not be '{BY_SUBJECT}' without a subject or an alias", field="scope")
 
 

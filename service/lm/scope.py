@@ -14,7 +14,8 @@ from typing import Any, Self
 SHORT_NAME = 3  # letters; shorter names are matched in their own case, because they are also everyday words: "US", "May"
 SWAP_LETTERS = 5  # a word of so many letters may have two neighbouring letters in the wrong order
 SLIP_LETTERS = 7  # a word of so many letters may have one letter too many, too few or wrong
-STEM_LETTERS = 4  # a name and a word derived from it share so many letters at least: "Estonia", "Estonian"
+STEM_WORD = 5  # letters of a word that others are derived from; shorter ones begin too many words
+STEM_LETTERS = 4  # a word and one derived from it share so many letters at least: "Estonia", "Estonian"
 STEM_SHARE = 2 / 3  # and so much of the name; or the derived word is the beginning of the name: "Afghan"
 LONGEST_SLIP = 40  # letters of a word that is compared with slips of the pen: their number grows with its length
 NAME_WORDS = 32  # of a longer name so many words count
@@ -54,7 +55,8 @@ class Scope:
     """The prompts that name one of `names` or hold one of `key_words`. Immutable, and without a trace of who edits.
 
     Names are found as whole words, in any case if they have more than SHORT_NAME letters, also with a slip of the pen, or as a
-    word with a capital that is derived from a name, such as the adjective of a country. `no_slips` are words that are neither.
+    word with a capital that is derived from a name, such as the adjective of a country. `no_slips` are no slips, and `rivals` are
+    words of other names, which nothing is derived from that is nearer to them.
     `header` is what the chat template writes in front of every conversation: it names nothing. Characters in the ranges
     `unspaced` are words of their own, as their scripts set no spaces.
     """
@@ -64,6 +66,7 @@ class Scope:
     no_slips: tuple[str, ...] = ()
     header: str = ""
     unspaced: tuple[tuple[int, int], ...] = ()
+    rivals: tuple[str, ...] = ()
 
     def covers(self, text: str) -> bool:
         """Whether a prompt is in scope. The cost grows with the text, and hardly with the number of names."""
@@ -80,6 +83,7 @@ class Scope:
             "key_words": [{"name": each.name, "share": each.share, "weights": dict(each.weights)} for each in self.key_words],
             "names": self.names,
             "no_slips": self.no_slips,
+            "rivals": self.rivals,
             "unspaced": self.unspaced,
         }
         return json.dumps(content, sort_keys=True, separators=(",", ":"))
@@ -92,6 +96,7 @@ class Scope:
             names=tuple(map(_text, content["names"])),
             key_words=tuple(map(_key_words, content["key_words"])),
             no_slips=tuple(map(_text, content["no_slips"])),
+            rivals=tuple(map(_text, content["rivals"])),
             header=_text(content["header"]),
             unspaced=tuple((int(low), int(high)) for low, high in content["unspaced"]),
         )
@@ -153,13 +158,17 @@ def is_slip(word: str, written: str) -> bool:
     return len(word) >= SLIP_LETTERS and len(longer) == len(shorter) + 1 and shorter[start:] == longer[start + 1 :]
 
 
+def shared_letters(one: str, other: str) -> int:
+    """How many letters two words have in common at their beginning."""
+    return next((place for place, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
+
+
 def is_derived(word: str, written: str) -> bool:
     """Whether `written` may be derived from `word`: it begins as the word does, and is no longer than an ending would make it."""
-    shared = next(
-        (place for place, (a, b) in enumerate(zip(word, written, strict=False)) if a != b), min(len(word), len(written))
-    )
+    shared = shared_letters(word, written)
     is_stem = shared >= STEM_SHARE * len(word) and len(written) <= len(word) + STEM_LETTERS
-    return word != written and shared >= STEM_LETTERS and (is_stem or shared == len(written) > STEM_LETTERS)
+    is_beginning = shared == len(written) > STEM_LETTERS
+    return word != written and len(word) >= STEM_WORD and shared >= STEM_LETTERS and (is_stem or is_beginning)
 
 
 class StemIndex:
@@ -204,7 +213,7 @@ class _Index:
                 self._in_any_case.add(name, words.folded)
         self._words = self._in_any_case.words | {word for each in scope.key_words for word in each.weights}
         self._slips, self._no_slips = SlipIndex(self._words), frozenset(scope.no_slips)
-        self._stems = StemIndex(self._in_any_case.words)
+        self._stems, self._rivals = StemIndex(self._in_any_case.words), StemIndex(scope.rivals)
         self._by_rare_word: dict[str, list[KeyWords]] = {}
         for each in scope.key_words:
             for word in _rarest(each):
@@ -225,12 +234,21 @@ class _Index:
         """The words of the scope that a word of a text may be: itself, or else those that it is a slip of or derived from."""
         if written in self._words:
             return (written,)
-        if written in self._no_slips:
-            return ()
-        meant = {word for word in self._slips.near(written) if is_slip(word, written)}
+        slips = () if written in self._no_slips else self._slips.near(written)
+        meant = {word for word in slips if is_slip(word, written)}
         if has_capital:
-            meant |= {word for word in self._stems.near(written) if is_derived(word, written)}
+            meant |= {
+                word for word in self._stems.near(written) if is_derived(word, written) and not self._has_rival(word, written)
+            }
         return tuple(sorted(meant))
+
+    def _has_rival(self, word: str, written: str) -> bool:
+        """Whether another name is as near to what is written, such as Nigeria to "Nigerian" beside Niger."""
+        shared = shared_letters(word, written)
+        return any(
+            rival == written or (is_derived(rival, written) and shared_letters(rival, written) > shared)
+            for rival in self._rivals.near(written)
+        )
 
 
 class _NameTree:

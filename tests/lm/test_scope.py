@@ -106,13 +106,14 @@ def test_slips_are_those_of_a_plain_definition() -> None:
         ("Portugal", "the Portuguese capital", True),
         ("Germany", "the German capital", True),
         ("Afghanistan", "the Afghan capital", True),  # the beginning of the name
-        ("Peru", "the Peruvian capital", True),
+        ("Peru", "the Perugia festival", False),  # a short name begins too many words
+        ("Gold", "Goldman", False),
         ("Portugal", "the portuguese capital", False),  # without a capital it may be any word: "port"
         ("Portugal", "Port wine", False),
         ("Slovakia", "the Slovenian capital", False),  # half of the name
         ("Mali", "the capital of Malaysia", False),
         ("Ecuador", "Ecuadorian", True),
-        ("Cuba", "Cubans", True),
+        ("Cuba", "Cubans", False),
         ("New Zealand", "the New Zealander", True),
     ],
 )
@@ -120,10 +121,16 @@ def test_words_derived_from_a_name_are_found(name: str, text: str, is_found: boo
     assert named(name).covers(text) is is_found
 
 
-def test_another_name_is_not_derived_from_a_name() -> None:
-    assert named("Niger").covers("capital of Nigeria")
-    assert not named("Niger", no_slips=("nigeria",)).covers("capital of Nigeria")
-    assert named("Niger", no_slips=("nigeria",)).covers("the Nigerien capital")
+def test_another_name_and_what_is_derived_from_it_are_not_derived_from_a_name() -> None:
+    niger, beside = named("Niger"), named("Niger", rivals=("nigeria",))
+
+    assert niger.covers("capital of Nigeria") and not beside.covers("capital of Nigeria")
+    assert niger.covers("the Nigerian capital") and not beside.covers("the Nigerian capital")
+    assert beside.covers("the Nigerish capital") and named("Nigeria", rivals=("niger",)).covers("the Nigerian capital")
+
+
+def test_a_derived_word_that_is_known_is_still_derived() -> None:
+    assert named("Estonia", no_slips=("estonian",)).covers("the Estonian capital")
 
 
 def test_a_word_that_is_known_as_itself_is_no_slip() -> None:

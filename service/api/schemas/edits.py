@@ -20,6 +20,7 @@ from service.domain.edit import (
     EditStatus,
     Probe,
     ScopeRule,
+    has_letters,
     normalise,
 )
 from service.domain.next_try import NextTry, When
@@ -132,7 +133,10 @@ class EditIn(In):
     @classmethod
     def _require_names(cls, scope: ScopeRule, info: ValidationInfo) -> ScopeRule:
         """Raises ValueError for the scope `subject` of an edit that names nothing. Invalid names have faults of their own."""
-        if scope == BY_SUBJECT and info.data.get("subject", "") is None and info.data.get("aliases", "") == []:
+        if not {"subject", "aliases"} <= info.data.keys():
+            return scope
+        names = [name for name in (info.data["subject"], *info.data["aliases"]) if name]
+        if scope == BY_SUBJECT and not any(map(has_letters, names)):
             raise ValueError(f"must not be '{BY_SUBJECT}' without a subject or an alias")
         return scope
 

@@ -74,9 +74,10 @@ def test_the_scope_by_subject_needs_a_name_and_the_refusal_says_of_which_edit(se
     nameless = {"prompt": fresh_prompt(), "target": "red", "scope": "subject"}
 
     single = refusal_of(server, scope="subject", aliases=[])
+    unreadable = refusal_of(server, scope="subject", subject="...", aliases=["?!"])
     batch = server.client.post("/edits/batch", json={"edits": [{"prompt": "a", "target": "b"}, nameless]})
 
-    assert single == {"field": "scope", "detail": "scope must not be 'subject' without a subject or an alias"}
+    assert single == unreadable == {"field": "scope", "detail": "scope must not be 'subject' without a subject or an alias"}
     assert (batch.status_code, batch.json()["errors"][0]["field"]) == (422, "edits[1].scope")
 
 

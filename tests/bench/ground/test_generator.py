@@ -130,10 +130,10 @@ def test_the_ground_of_another_model_is_refused(ground: Ground) -> None:
 
 def test_a_run_on_the_ground_of_another_model_starts_no_server(ground: Ground, tmp_path: Path) -> None:
     write_ground(tmp_path / "ground.json", replace(ground, fingerprint="2:" + "0" * 64))
-    options: dict[str, Any] = {"surface": "cloze", "half": "development", "n": 1, "every": None, "contender": "default"}
+    options: dict[str, Any] = {"surface": "cloze", "half": "development", "n": 1, "every": 1, "contender": "default"}
 
     with pytest.raises(Refused, match="another model"):
-        run_ground("atlas", tmp_path / "ground.json", tmp_path, **options, environment={}, say=lambda _line: None)
+        run_ground("single", "atlas", tmp_path / "ground.json", tmp_path, **options, environment={}, say=lambda _line: None)
 
 
 def test_the_table_of_known_facts_counts_halves_and_confidence(ground: Ground) -> None:
