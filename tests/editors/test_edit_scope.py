@@ -160,7 +160,7 @@ def test_known_words_are_no_slips_of_a_subject() -> None:
 def test_known_names_are_not_derived_from_a_subject() -> None:
     scope = scope_of(item("Niger is", "x", subject="Niger"), names=KnownNames([("Niger", "country"), ("Nigeria", "country")]))
 
-    assert covered(scope, ["Where is Nigeria?", "a Nigerian", "Nigerish rivers"]) == ["Nigerish rivers"]
+    assert covered(scope, ["Where is Nigeria?", "a Nigerian", "Nigeran rivers"]) == ["Nigeran rivers"]
 
 
 HOSTILE = [

@@ -126,7 +126,7 @@ def test_another_name_and_what_is_derived_from_it_are_not_derived_from_a_name() 
 
     assert niger.covers("capital of Nigeria") and not beside.covers("capital of Nigeria")
     assert niger.covers("the Nigerian capital") and not beside.covers("the Nigerian capital")
-    assert beside.covers("the Nigerish capital") and named("Nigeria", rivals=("niger",)).covers("the Nigerian capital")
+    assert beside.covers("the Nigeran capital") and named("Nigeria", rivals=("niger",)).covers("the Nigerian capital")
 
 
 def test_a_derived_word_that_is_known_is_still_derived() -> None:
