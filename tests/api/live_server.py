@@ -55,14 +55,18 @@ class LiveServer:
 
 
 def tiny_settings(model: Path, data_dir: Path, **more: Any) -> Settings:
-    """Settings for a random model: few neutral sentences, and acceptance that refuses no version."""
+    """Settings for a random model: few neutral sentences, acceptance that refuses no version, and fits of the edits alone. What
+    lies beside an edit, or says it in other words, is nothing that a random model knows.
+    """
+    alone = {"wordings": 0, "contrast_weight": 0.0}
+    quick = {"baft": {**alone, "window_wordings": 0, "stop_margin": 1.0}, "locft": alone}
     return Settings(
         model=str(model),
         data_dir=data_dir,
         port=0,
         neutral={"sentences": 24, "held_out": 24, "tokens": 12},  # type: ignore[arg-type]
         window={**NO_LIMITS, "soft": 40, "hard": 60},  # type: ignore[arg-type]
-        **more,
+        **{**quick, **more},
     )
 
 
