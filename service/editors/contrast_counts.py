@@ -13,3 +13,8 @@ class ContrastCounts:
 
 
 NO_CONTRAST = ContrastCounts(0, 0, 0)
+
+
+def count_contrast(weight: float, others: int, mentions: int, own: int) -> ContrastCounts:
+    """The rows of each kind; none without a weight."""
+    return ContrastCounts(others, mentions, own) if weight else NO_CONTRAST

@@ -121,19 +121,22 @@ def _contrast_rows(
         return [], []
     in_fit = [item for item in items if not item.is_consolidated]
     prompts = ContrastPrompts(runner.view.base.surfaces, in_fit, names)
-    chosen = sorted(_draw(new, _CONTRASTED, generator))
-    window = sorted(_draw(len(in_fit) - new, _CONTRASTED, generator))
+    chosen = sorted(sample(range(new), _CONTRASTED, generator))
+    window = sorted(sample(range(new, len(in_fit)), _CONTRASTED, generator))
 
     def rows_of(index: int) -> list[Row]:
         return contrast_rows(runner.view, prompts, index, counts, neutral, runner.hooks)
 
     of_new = [row for index in chosen for row in rows_of(index)]
-    of_window = [row for index in window for row in rows_of(new + index)]
-    return of_new, [of_window[index] for index in sorted(_draw(len(of_window), settings.contrast_rows, generator))]
+    of_window = [row for index in window for row in rows_of(index)]
+    drawn = sorted(sample(range(len(of_window)), settings.contrast_rows, generator))
+    return of_new, [of_window[index] for index in drawn]
 
 
-def _draw(count: int, most: int, generator: torch.Generator) -> list[int]:
-    return torch.randperm(count, generator=generator)[:most].tolist()
+def sample(indexes: Sequence[int], count: int, generator: torch.Generator) -> list[int]:
+    """At most `count` of the indexes, drawn without repeats."""
+    order = torch.randperm(len(indexes), generator=generator)[:count].tolist()
+    return [indexes[position] for position in order]
 
 
 def _rows_with_prefixes(

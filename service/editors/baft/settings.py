@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from service.editors.contrast_counts import NO_CONTRAST, ContrastCounts
+from service.editors.contrast_counts import ContrastCounts, count_contrast
 from service.editors.depth_rule import scale_block
 from service.editors.presets import WithPresets
 from service.lm.last_tokens import LastTokens, TextPosition
@@ -124,9 +124,7 @@ class BaftSettings(WithPresets):
     @property
     def contrast_counts(self) -> ContrastCounts:
         """The contrast rows of one edit; none without a weight."""
-        if not self.contrast_weight:
-            return NO_CONTRAST
-        return ContrastCounts(self.contrast, self.contrast_mentions, self.contrast_own)
+        return count_contrast(self.contrast_weight, self.contrast, self.contrast_mentions, self.contrast_own)
 
     def last_tokens(self, tail: tuple[int, ...]) -> LastTokens:
         """The intervened tokens of a prompt, for the `tail` of a model's chat template; those of its end if there is no tail."""

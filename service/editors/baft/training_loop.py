@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from service.editors.answer_margins import row_margins
-from service.editors.baft.dataset import BaftDataset
+from service.editors.baft.dataset import BaftDataset, sample
 from service.editors.baft.forward_passes import PassOutput
 from service.editors.baft.objective import balance_term, edit_means, layer_mean, margin_term, rescale
 from service.editors.baft.settings import BaftSettings
@@ -91,9 +91,9 @@ class Attempt:
         window = range(self.dataset.new_end, self.dataset.window_end)
         consolidated = range(self.dataset.window_end, len(self.dataset.rows))
         focus = sorted(self.focus)[: self.settings.replay]
-        near = _sample(self.dataset.near_consolidated, self.settings.consolidated // 2, self.generator)
-        chosen = {*focus, *near, *_sample(consolidated, self.settings.consolidated - len(near), self.generator)}
-        return sorted(chosen | set(_sample(window, self.settings.replay - len(focus), self.generator)))
+        near = sample(self.dataset.near_consolidated, self.settings.consolidated // 2, self.generator)
+        chosen = {*focus, *near, *sample(consolidated, self.settings.consolidated - len(near), self.generator)}
+        return sorted(chosen | set(sample(window, self.settings.replay - len(focus), self.generator)))
 
     def _edit_loss(self, output: StepOutput, new: int, replayed: int) -> Tensor:
         """L1 of the new rows plus L1 of the replayed rows. Each is a mean, so that a long window does not drown a new edit."""
@@ -154,11 +154,11 @@ class Attempt:
         weight, rows = self.settings.preserve_weight, self.settings.preserve_rows
         if self.dataset.pool is not None and self.dataset.pool_candidates:
             half = rows // 2 if self.dataset.pool_near else 0
-            chosen = _sample(self.dataset.pool_near, half, self.generator)
-            chosen += _sample(self.dataset.pool_candidates, rows - half, self.generator)
+            chosen = sample(self.dataset.pool_near, half, self.generator)
+            chosen += sample(self.dataset.pool_candidates, rows - half, self.generator)
             total = total + weight * self.dataset.pool.preserved.divergence(chosen, interventions)
         if self.dataset.locality is not None:
-            chosen = _sample(range(self.dataset.locality_count), rows, self.generator)
+            chosen = sample(range(self.dataset.locality_count), rows, self.generator)
             total = total + weight * self.dataset.locality.divergence(chosen, interventions)
         if self.dataset.contrast is not None:
             chosen = self._sample_contrast()
@@ -168,8 +168,8 @@ class Attempt:
     def _sample_contrast(self) -> list[int]:
         """Contrast rows of one step: of the new edits and, as a third, of the window."""
         new, rows = range(self.dataset.contrast_new), self.settings.contrast_rows
-        window = _sample(range(self.dataset.contrast_new, self.dataset.contrast_count), rows // 3, self.generator)
-        return [*_sample(new, rows - len(window), self.generator), *window]
+        window = sample(range(self.dataset.contrast_new, self.dataset.contrast_count), rows // 3, self.generator)
+        return [*sample(new, rows - len(window), self.generator), *window]
 
 
 def find_unanswered(
@@ -189,8 +189,3 @@ def find_unanswered(
             output = dataset.passes(part, interventions)
         lost += [index for index, is_right in zip(part, judge(output, part).tolist(), strict=True) if not is_right]
     return lost
-
-
-def _sample(indexes: Sequence[int], count: int, generator: torch.Generator) -> list[int]:
-    order = torch.randperm(len(indexes), generator=generator)[:count].tolist()
-    return [indexes[position] for position in order]

@@ -5,7 +5,7 @@ from typing import Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
-from service.editors.contrast_counts import NO_CONTRAST, ContrastCounts
+from service.editors.contrast_counts import ContrastCounts, count_contrast
 from service.editors.locft.published_locations import MEASURED, LocationKind, Position, choose_rate, published_kind
 from service.editors.presets import WithPresets
 
@@ -137,9 +137,7 @@ class LocftSettings(WithPresets):
     @property
     def contrast_counts(self) -> ContrastCounts:
         """The contrast rows of one edit; none without a weight."""
-        if not self.contrast_weight:
-            return NO_CONTRAST
-        return ContrastCounts(self.contrast, self.contrast_mentions, self.contrast_own)
+        return count_contrast(self.contrast_weight, self.contrast, self.contrast_mentions, self.contrast_own)
 
     def measured_for(self, family: str, depth: int, width: int) -> tuple[LocationKind, int] | None:
         """(kind, block) that our measurements chose for a model, if no setting names another location."""
