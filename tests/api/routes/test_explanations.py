@@ -1,7 +1,8 @@
 """An answer with `explain` says which live edits were in scope, and agrees with what answered."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, MutableMapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 from structlog.testing import capture_logs
@@ -10,6 +11,7 @@ from service.api import explanations
 from service.client.errata_client import ErrataClient
 from service.lm import decoding
 from tests.api.live_server import LiveServer, live_server, tiny_settings
+from tests.waiting import until
 
 NOTHING = {"acted": False, "in_scope": [], "count": 0}
 OTHER = "Good morning to you all"
@@ -108,11 +110,15 @@ def test_the_adapter_acted_if_and_only_if_the_explanation_says_so(
 
 
 def test_the_log_has_the_number_of_edits_in_scope_and_no_names(server: LiveServer, edit_ids: dict[str, str]) -> None:
+    def logged() -> list[MutableMapping[str, Any]]:
+        return [line for line in lines if line["event"] == "request"]
+
     with capture_logs() as lines:
         server.ask("Kibo and Borealis are", explain=True)
         server.ask("Kibo and Borealis are")
+        assert until(lambda: len(logged()) == 2), "a request is logged a moment after its answer"
 
-    explained, plain = [line for line in lines if line["event"] == "request"]
+    explained, plain = logged()
     assert explained["in_scope"] == 2 and "in_scope" not in plain
     assert "Kibo" not in str(lines) and edit_ids["kibo"] not in str(lines)
 
