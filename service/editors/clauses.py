@@ -12,4 +12,10 @@ def first_clause(text: str) -> str:
 
 def says(text: str, clause: str) -> bool:
     """Whether a text holds a clause as whole words, in any case. False for a blank clause."""
-    return bool(clause) and re.search(rf"(?<!\w){re.escape(clause)}(?!\w)", text, re.IGNORECASE) is not None
+    return find_clause(text, clause) is not None
+
+
+def find_clause(text: str, clause: str) -> int | None:
+    """Where a text first holds a clause as whole words, in any case. None for a blank clause."""
+    found = re.search(rf"(?<!\w){re.escape(clause)}(?!\w)", text, re.IGNORECASE) if clause else None
+    return found.start() if found else None

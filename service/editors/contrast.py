@@ -1,20 +1,23 @@
 """Contrast rows: what an edit must not change although it lies next to it, kept as the model answers it without the edit.
 
 Each kind is made from the edit alone. *Others*: the edit's own prompt about other subjects. *Mentions*: the same behind the edit
-itself, as where an example names its subject. *Own*: what the model writes of itself about the edit's subject,
-unless it states what the edit changes.
+itself or a sentence about its subject, as where an example names the subject. *Own*: what the model writes of itself about the
+edit's subject, unless it states what the edit changes. *Questions*: what it asks about that subject, and how it answers.
 """
 
 import hashlib
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 import torch
 
 from service.editors.clauses import first_clause, says
 from service.editors.contrast_counts import ContrastCounts
+from service.editors.forms import dress_question
 from service.editors.known_names import KnownNames
 from service.editors.name_search import make_name_finder
 from service.editors.neutral import NeutralSentences
+from service.editors.own_writing import ask_about, can_write, shares_words
 from service.editors.protocol import FitItem, Hooks
 from service.lm.overlay import View
 from service.lm.prompts import Row, encode_if_it_fits, row_from_ids
@@ -23,7 +26,10 @@ from service.lm.tokenizing import decode_answer
 
 _ANSWER_TOKENS = 8
 _WRITTEN_TOKENS = 16
+_ASKED = 8  # lists of questions that the model writes, of which most are not about the subject
 _KEPT_ITEMS = 256  # whose rows are kept for further fits
+
+Prompt = tuple[str, str]  # with its surface
 
 
 class ContrastPrompts:
@@ -34,28 +40,30 @@ class ContrastPrompts:
         self._subjects = [names.find_subject(item.edit) for item in items]
         self._names_item = make_name_finder((subject for subject in self._subjects if subject), any_case=True)
 
-    def beside(self, index: int, counts: ContrastCounts) -> Iterator[tuple[str, str]]:
-        """(prompt, surface) about other subjects, alone and behind the edit. None for a prompt that names no subject."""
-        item, subject = self._items[index], self._subjects[index]
+    def about_others(self, index: int, most: int) -> Iterator[Prompt]:
+        """The item's prompt and its trained rephrases about other subjects. None if the prompt names no subject."""
+        edit, subject = self._items[index].edit, self._subjects[index]
         if subject is None:
             return
-        surfaces = item.edit.surfaces or self._surfaces
-        wordings = [item.edit.prompt, *(probe.prompt for probe in item.edit.rephrases if probe.train and subject in probe.prompt)]
-        chosen = [name for name in self._names.choose(subject, item.edit.prompt, "fit") if not self._names_item(name)]
-        for number, name in enumerate(chosen[: counts.others + counts.mentions]):
-            text = wordings[number % len(wordings)].replace(subject, name)
-            lead = f"{item.edit.prompt} {item.target}.\n\n" if number >= counts.others else ""
-            yield lead + text, surfaces[number % len(surfaces)]
+        surfaces = edit.surfaces or self._surfaces
+        wordings = [edit.prompt, *(probe.prompt for probe in edit.rephrases if probe.train and subject in probe.prompt)]
+        chosen = [name for name in self._names.choose(subject, edit.prompt, "fit") if not self._names_item(name)]
+        for number, name in enumerate(chosen[:most]):
+            yield wordings[number % len(wordings)].replace(subject, name), surfaces[number % len(surfaces)]
 
-    def own(self, index: int) -> tuple[str, str]:
-        """(prompt, surface) of the item itself."""
+    def own(self, index: int) -> Prompt:
+        """The item's own prompt."""
         edit = self._items[index].edit
         return edit.prompt, (edit.surfaces or self._surfaces)[0]
 
-    def starts(self, index: int, counts: ContrastCounts) -> list[str]:
-        """The beginnings of sentences about the item's own subject."""
-        subject = self._subjects[index]
-        return [] if subject is None else [subject] * counts.own
+    def statement(self, index: int) -> str:
+        """The item's prompt with its answer."""
+        item = self._items[index]
+        return f"{item.edit.prompt} {item.target}."
+
+    def subject(self, index: int) -> str | None:
+        """What the item is about; None if its prompt names nothing."""
+        return self._subjects[index]
 
 
 def contrast_rows(
@@ -64,45 +72,75 @@ def contrast_rows(
     """The contrast rows of one item, with what `view` says without any adapter. The same arguments give the same rows, which are
     kept for further fits. Raises FitCancelled if `hooks` say so.
     """
-    beside, starts = list(prompts.beside(index, counts)), prompts.starts(index, counts)
-    own = prompts.own(index)
-    return neutral.get_or_make(
-        ("contrast", view.tensors_digest, own, tuple(beside), tuple(starts)),
-        lambda: _make_rows(view, own, beside, starts, hooks),
-        keep=_KEPT_ITEMS,
-    )
-
-
-def _make_rows(
-    view: View, own: tuple[str, str], beside: Sequence[tuple[str, str]], starts: Sequence[str], hooks: Hooks
-) -> list[Row]:
-    """The answers beside an edit, and the texts about its subject that do not state what the edit changes."""
-    if not beside and not starts:
+    subject = prompts.subject(index)
+    if subject is None:
         return []
-    changed, *answers = _answered(view, [own, *beside], hooks)
-    said = "" if changed is None else first_clause(decode_answer(view.base, changed.target_ids))
-    written = [row for row in _written(view, starts, hooks) if not says(decode_answer(view.base, row.ids), said)]
-    return [*(row for row in answers if row is not None), *written]
+    if counts.questions and not can_write(view, neutral, hooks):
+        counts = replace(counts, questions=0)
+    maker = _Maker(view, prompts.own(index), prompts.statement(index), subject, counts, hooks)
+    beside = tuple(prompts.about_others(index, counts.others + counts.mentions))
+    key = ("contrast", view.tensors_digest, maker.own, maker.statement, subject, counts, beside)
+    return neutral.get_or_make(key, lambda: maker.make(beside), keep=_KEPT_ITEMS)
 
 
-def _answered(view: View, prompts: Sequence[tuple[str, str]], hooks: Hooks) -> list[Row | None]:
-    """Each prompt with the beginning of the view's answer; None for a prompt that the model cannot be asked."""
-    encoded = [encode_if_it_fits(view.base, text, surface, _ANSWER_TOKENS) for text, surface in prompts]
-    rows: list[Row] = []
-    for part in hooks.split([ids for ids in encoded if ids], lambda ids: len(ids) + _ANSWER_TOKENS):
-        answers = decode_greedily(view, None, part, max_new_tokens=_ANSWER_TOKENS, yield_to_answers=hooks.begin_step)
-        rows += [row_from_ids(view.base, (*ids, *answer), len(ids)) for ids, answer in zip(part, answers, strict=True)]
-    remaining = iter(rows)
-    return [next(remaining) if ids else None for ids in encoded]
+class _Maker:
+    """Asks a view what the contrast rows of one item hold."""
 
+    def __init__(self, view: View, own: Prompt, statement: str, subject: str, counts: ContrastCounts, hooks: Hooks) -> None:
+        self._view, self._subject, self._counts, self._hooks = view, subject, counts, hooks
+        self.own, self.statement = own, statement
 
-def _written(view: View, starts: Sequence[str], hooks: Hooks) -> list[Row]:
-    """Each start with what the view writes behind it at temperature 1, drawn by the starts alone."""
-    encoded = [ids for start in starts if (ids := encode_if_it_fits(view.base, start, "raw", _WRITTEN_TOKENS))]
-    digest = hashlib.sha256("\0".join(starts).encode()).digest()
-    generator = torch.Generator().manual_seed(int.from_bytes(digest[:8]) >> 2)
-    rows: list[Row] = []
-    for part in hooks.split(encoded, lambda ids: len(ids) + _WRITTEN_TOKENS):
-        texts = sample_continuations(view, part, generator, max_new_tokens=_WRITTEN_TOKENS, yield_to_answers=hooks.begin_step)
-        rows += [row_from_ids(view.base, (*ids, *text), len(ids)) for ids, text in zip(part, texts, strict=True)]
-    return rows
+    def make(self, beside: Sequence[Prompt]) -> list[Row]:
+        written = self._written()
+        mentions = self._behind(beside[self._counts.others :], written)
+        questions = self._questions()
+        changed, *answers = self._answered([self.own, *beside[: self._counts.others], *mentions, *questions])
+        said = "" if changed is None else first_clause(self._text(changed.target_ids))
+        asked = len(answers) - len(questions)
+        kept = [*answers[:asked], *(row for row in answers[asked:] if row and not says(self._text(row.target_ids), said))]
+        return [*(row for row in kept if row), *(row for row in written if not says(self._text(row.ids), said))]
+
+    def _text(self, ids: Sequence[int]) -> str:
+        return decode_answer(self._view.base, ids)
+
+    def _behind(self, prompts: Sequence[Prompt], written: Sequence[Row]) -> list[Prompt]:
+        """Each prompt behind the edit, or behind a sentence that the model wrote about its subject, in turn."""
+        sentences = [self._text(row.ids).strip().split("\n")[0].split(". ")[0].rstrip(".") for row in written]
+        leads = [self.statement, *(f"{sentence}." for sentence in sentences)]
+        return [(f"{leads[number % len(leads)]}\n\n{text}", surface) for number, (text, surface) in enumerate(prompts)]
+
+    def _questions(self) -> list[Prompt]:
+        """Questions about the subject in the form of the item's prompt, that ask for something else."""
+        if not self._counts.questions:
+            return []
+        prompt, surface = self.own
+        asked = ask_about(self._view, self._subject, _ASKED, self._hooks)
+        others = [question for question in asked if not shares_words(question, prompt, self._subject)]
+        return [(dress_question(question, prompt, surface), surface) for question in others[: self._counts.questions]]
+
+    def _answered(self, prompts: Sequence[Prompt]) -> list[Row | None]:
+        """Each prompt with the beginning of the view's answer; None for a prompt that the model cannot be asked."""
+        base = self._view.base
+        encoded = [encode_if_it_fits(base, text, surface, _ANSWER_TOKENS) for text, surface in prompts]
+        rows: list[Row] = []
+        for part in self._hooks.split([ids for ids in encoded if ids], lambda ids: len(ids) + _ANSWER_TOKENS):
+            answers = decode_greedily(
+                self._view, None, part, max_new_tokens=_ANSWER_TOKENS, yield_to_answers=self._hooks.begin_step
+            )
+            rows += [row_from_ids(base, (*ids, *answer), len(ids)) for ids, answer in zip(part, answers, strict=True)]
+        remaining = iter(rows)
+        return [next(remaining) if ids else None for ids in encoded]
+
+    def _written(self) -> list[Row]:
+        """The subject with what the view writes behind it at temperature 1, drawn by the subject alone."""
+        base, count = self._view.base, self._counts.own
+        ids = encode_if_it_fits(base, self._subject, "raw", _WRITTEN_TOKENS)
+        if not ids or not count:
+            return []
+        digest = hashlib.sha256("\0".join([self._subject] * count).encode()).digest()
+        generator = torch.Generator().manual_seed(int.from_bytes(digest[:8]) >> 2)
+        self._hooks.begin_step()
+        texts = sample_continuations(
+            self._view, [ids] * count, generator, max_new_tokens=_WRITTEN_TOKENS, yield_to_answers=self._hooks.begin_step
+        )
+        return [row_from_ids(base, (*ids, *text), len(ids)) for text in texts]

@@ -24,9 +24,14 @@ def edit_loss(losses: Tensor, row_of: Tensor, rows: int, reduction: str) -> Tens
 
 
 def divergence(logits: Tensor, reference: Tensor) -> Tensor:
-    """Preserve term: KL(reference ‖ model), mean over positions. `logits` (N, V), `reference` (N, V) log-probabilities."""
+    """Preserve term: the mean of `divergences` over positions."""
+    return divergences(logits, reference).mean()
+
+
+def divergences(logits: Tensor, reference: Tensor) -> Tensor:
+    """KL(reference ‖ model) at each position: (N,). `logits` (N, V), `reference` (N, V) log-probabilities."""
     logs = torch.log_softmax(logits.float(), -1)
-    return (reference.exp() * (reference - logs)).sum(-1).mean()
+    return (reference.exp() * (reference - logs)).sum(-1)
 
 
 def require_finite(loss: Tensor) -> float:

@@ -1,34 +1,45 @@
 """Further wordings of an edit's prompt, for an edit whose client gave none to learn.
 
-A prompt is dressed anew: as a question, as the beginning of an answer, in lower case, with a slip of the pen, behind a lead. A
-wording is kept if the model without the edit answers it as it answers the edit's own prompt. So a form that means nothing to a
-model is not learned.
+A prompt is dressed anew: as a question, as the beginning of an answer, in lower case, with a slip of the pen, behind a lead. And
+the model says the fact in its own words. A wording is kept if the model without the edit answers it as it answers the edit's own
+prompt. So a form that means nothing to a model is not learned.
 """
 
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from itertools import islice
+from itertools import zip_longest
+from typing import NamedTuple
 
 from service.domain.edit import Probe, normalise
 from service.editors.clauses import first_clause, says
+from service.editors.forms import dress_question, read_form
+from service.editors.known_names import KnownNames
 from service.editors.neutral import NeutralSentences
+from service.editors.own_writing import ask, can_write, restate
 from service.editors.protocol import FitItem, Hooks
 from service.lm.overlay import View
 from service.lm.prompts import encode_if_it_fits
 from service.lm.scoring import decode_greedily
 from service.lm.tokenizing import decode_answer
 
-TRIED = 16
 _ANSWER_TOKENS = 8
 _KEPT_ITEMS = 1_024  # whose wordings are kept for further fits
 _NAME_WORD = re.compile(r"(?<=\s)[^\W\d_a-z][^\W\d_]{4,}")  # with a capital letter, and long enough to be read with a slip
-_DIALOGUE = re.compile(r"(?:Question|Q):\s*(?P<question>[^\n]+)\n+(?:Answer|A):[ \t]*(?P<begun>[^\n]*)", re.IGNORECASE)
+_SAMPLES = 12  # texts that the model writes for one kind of own wording
 
 
-def add_wordings(view: View, item: FitItem, most: int, neutral: NeutralSentences, hooks: Hooks, *, tried: int = TRIED) -> FitItem:
-    """The item with at most `most` wordings of its own as trained rephrases, if the client gave none to train. The model is asked
-    the first `tried` forms.
+def add_wordings(
+    view: View,
+    item: FitItem,
+    most: int,
+    restated: int,
+    neutral: NeutralSentences,
+    names: KnownNames,
+    hooks: Hooks,
+) -> FitItem:
+    """The item with at most `most` wordings of its own as trained rephrases, if the client gave none to train: `restated` of them
+    at most are in the model's own words, the others are forms of the prompt.
 
     A tombstone gets none. The same arguments give the same wordings, which are kept for further fits. Raises FitCancelled if
     `hooks` say so.
@@ -37,13 +48,51 @@ def add_wordings(view: View, item: FitItem, most: int, neutral: NeutralSentences
     if not most or item.is_tombstone or any(probe.train for probe in edit.rephrases):
         return item
     surface = (edit.surfaces or view.base.surfaces)[0]
+    subject = names.find_subject(edit) if restated and can_write(view, neutral, hooks) else None
     wordings = neutral.get_or_make(
-        ("wordings", view.tensors_digest, edit.prompt, surface, tried),
-        lambda: _same_answer(view, edit.prompt, list(islice(reword(edit.prompt, surface), tried)), surface, hooks),
+        ("wordings", view.tensors_digest, edit.prompt, surface, subject),
+        lambda: _find_wordings(view, edit.prompt, surface, subject, hooks),
         keep=_KEPT_ITEMS,
     )
-    probes = tuple(Probe(prompt=wording, train=True) for wording in wordings[:most])
-    return replace(item, edit=replace(edit, rephrases=(*edit.rephrases, *probes)))
+    chosen = _take_turns(wordings.restated[:restated], wordings.formed)[:most]
+    return replace(item, edit=replace(edit, rephrases=(*edit.rephrases, *(Probe(prompt=text, train=True) for text in chosen))))
+
+
+class _Wordings(NamedTuple):
+    """What a model answers like a prompt: in its own words, and in other forms of the prompt."""
+
+    restated: list[str]
+    formed: list[str]
+
+
+def _take_turns(first: Sequence[str], second: Sequence[str]) -> list[str]:
+    return [text for pair in zip_longest(first, second) for text in pair if text is not None]
+
+
+def _find_wordings(view: View, prompt: str, surface: str, subject: str | None, hooks: Hooks) -> _Wordings:
+    """The wordings of a prompt that the view answers like the prompt."""
+    own = encode_if_it_fits(view.base, prompt, surface, _ANSWER_TOKENS)
+    if not own:
+        return _Wordings([], [])
+    hooks.begin_step()
+    (answer,) = decode_greedily(view, None, [own], max_new_tokens=_ANSWER_TOKENS, yield_to_answers=hooks.begin_step)
+    said = first_clause(decode_answer(view.base, answer))
+    formed = list(reword(prompt, surface))
+    restated = list(_restate(view, prompt, surface, subject, said, hooks)) if subject and said else []
+    known = {normalise(text) for text in (prompt, *formed)}
+    restated = [text for text in restated if normalise(text) not in known]
+    agreed = set(_saying(view, [*restated, *formed], surface, said, hooks))
+    return _Wordings([text for text in restated if text in agreed], [text for text in formed if text in agreed])
+
+
+def _restate(view: View, prompt: str, surface: str, subject: str, said: str, hooks: Hooks) -> Iterator[str]:
+    """Questions for the fact and beginnings of other sentences, in turn, as the model writes them."""
+    form = read_form(prompt)
+    statement = form.begun or form.question
+    questions = ask(view, statement, subject, said, _SAMPLES, hooks)
+    dressed = [dress_question(question, prompt, surface) for question in questions]
+    yield from _take_turns(dressed, restate(view, statement, subject, said, _SAMPLES, hooks))
+    yield from (question for question in questions if question not in dressed)
 
 
 def reword(prompt: str, surface: str) -> Iterator[str]:
@@ -56,8 +105,7 @@ def reword(prompt: str, surface: str) -> Iterator[str]:
 
 
 def _raw_forms(prompt: str) -> Iterator[str]:
-    dialogue = _DIALOGUE.fullmatch(prompt.strip())
-    question, begun = (dialogue["question"], dialogue["begun"].strip()) if dialogue else _split(prompt)
+    question, begun = read_form(prompt)
     yield begun or question
     if question:
         yield f"Q: {question}\nA:"
@@ -88,20 +136,12 @@ def _with_slip(text: str) -> str:
     return text.replace(name, name[: middle - 1] + name[middle] + name[middle - 1] + name[middle + 1 :]) if name else text
 
 
-def _split(prompt: str) -> tuple[str, str]:
-    """(question, beginning of an answer) of a prompt that is one of both."""
-    return (prompt, "") if prompt.rstrip().endswith("?") else ("", prompt)
-
-
-def _same_answer(view: View, prompt: str, wordings: Sequence[str], surface: str, hooks: Hooks) -> list[str]:
-    """Those of the wordings whose answer says what the answer to the prompt says."""
-    own = encode_if_it_fits(view.base, prompt, surface, _ANSWER_TOKENS)
+def _saying(view: View, wordings: Sequence[str], surface: str, said: str, hooks: Hooks) -> list[str]:
+    """Those of the wordings whose answer says a clause."""
     encoded = [(wording, ids) for wording in wordings if (ids := encode_if_it_fits(view.base, wording, surface, _ANSWER_TOKENS))]
-    if not own or not encoded:
-        return []
-    hooks.begin_step()
-    prompts = [own, *(ids for _, ids in encoded)]
-    answers = decode_greedily(view, None, prompts, max_new_tokens=_ANSWER_TOKENS, yield_to_answers=hooks.begin_step)
-    first, *others = (decode_answer(view.base, answer) for answer in answers)
-    said = first_clause(first)
-    return [wording for (wording, _), answer in zip(encoded, others, strict=True) if says(answer, said)]
+    agreed: list[str] = []
+    for part in hooks.split(encoded, lambda pair: len(pair[1]) + _ANSWER_TOKENS):
+        prompts = [ids for _, ids in part]
+        answers = decode_greedily(view, None, prompts, max_new_tokens=_ANSWER_TOKENS, yield_to_answers=hooks.begin_step)
+        agreed += [wording for (wording, _), ids in zip(part, answers, strict=True) if says(decode_answer(view.base, ids), said)]
+    return agreed

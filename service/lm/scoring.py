@@ -148,6 +148,34 @@ def sample_continuations(
 
 
 @torch.no_grad()
+def sample_behind(
+    view: View,
+    prompt: Sequence[int],
+    count: int,
+    generator: torch.Generator,
+    *,
+    max_new_tokens: int,
+    temperature: float,
+    is_over: Callable[[Sequence[int]], bool] = lambda ids: False,
+    yield_to_answers: Callable[[], None] = lambda: None,
+) -> list[tuple[int, ...]]:
+    """`count` samples of what a view without adapters writes behind one prompt, whose states are computed once. Each has at most
+    `max_new_tokens` ids, fewer if there is an end token or `is_over` holds for the ids so far. `yield_to_answers` is called after
+    each token.
+    """
+    ends = set(view.base.eos_ids)
+    decoding = Decoding(view, [None], [prompt[:-1]]).branch([prompt[-1:]] * count)
+    return _sample_on(
+        decoding,
+        [[] for _ in range(count)],
+        generator,
+        yield_to_answers,
+        is_over=lambda ids: ids[-1] in ends or len(ids) >= max_new_tokens or is_over(ids),
+        temperature=temperature,
+    )
+
+
+@torch.no_grad()
 def gate_means(view: View, rows: Sequence[Row], adapter: Adapter) -> dict[int, Tensor]:
     """By block, the mean gate of every basis (R,) over rows, each row's own mean over its intervened positions first.
 
@@ -194,18 +222,32 @@ def _sample_together(
     yield_to_answers: Callable[[], None],
 ) -> list[tuple[int, ...]]:
     """What the view writes behind each prompt, up to `length` ids, those of the prompt included."""
-    ends, count = set(view.base.eos_ids), len(prompts)
-    sentences = [list(prompt) for prompt in prompts]
+    texts = [list(prompt) for prompt in prompts]
+    decoding = Decoding(view, [None] * len(prompts), texts)
+    ends = set(view.base.eos_ids)
+    return _sample_on(decoding, texts, generator, yield_to_answers, is_over=lambda text: text[-1] in ends or len(text) >= length)
+
+
+def _sample_on(
+    decoding: Decoding,
+    texts: list[list[int]],
+    generator: torch.Generator,
+    yield_to_answers: Callable[[], None],
+    *,
+    is_over: Callable[[Sequence[int]], bool],
+    temperature: float = 1.0,
+) -> list[tuple[int, ...]]:
+    """`texts`, the rows of `decoding`, each with what is sampled behind it until it is over."""
+    count = len(texts)
     rows = list(range(count))
-    decoding = Decoding(view, [None] * count, sentences)
     while True:
-        points = torch.rand(count, generator=generator)  # one per sentence, ended or not: an end shifts no other draw
-        tokens = sample_tokens(decoding.logits, points[rows]).tolist()
+        points = torch.rand(count, generator=generator)  # one per text, over or not: an end shifts no other draw
+        tokens = sample_tokens(decoding.logits, points[rows], temperature=temperature).tolist()
         for row, token in zip(rows, tokens, strict=True):
-            sentences[row].append(token)
-        unfinished = [index for index, row in enumerate(rows) if tokens[index] not in ends and len(sentences[row]) < length]
+            texts[row].append(token)
+        unfinished = [index for index, row in enumerate(rows) if not is_over(texts[row])]
         if not unfinished:
-            return [tuple(sentence) for sentence in sentences]
+            return [tuple(text) for text in texts]
         if len(unfinished) < len(rows):
             decoding.keep(unfinished)
         rows = [rows[index] for index in unfinished]

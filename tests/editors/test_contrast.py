@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import torch
 
+from service.editors import contrast, own_writing
 from service.editors.baft.fit import fit_baft
 from service.editors.contrast import ContrastPrompts, contrast_rows
 from service.editors.contrast_counts import ContrastCounts
@@ -13,10 +14,12 @@ from service.editors.examples import item_rows
 from service.editors.known_names import KnownNames, part_of
 from service.editors.locft.fit import fit_locft
 from service.editors.locft.settings import LocftSettings
+from service.editors.neutral import NeutralSentences
 from service.editors.protocol import FitCancelled, FitItem, Hooks
 from service.lm.overlay import EMPTY, Overlay
 from service.lm.prompts import encode_prompt
 from service.lm.scoring import decode_greedily, row_losses
+from service.lm.tokenizing import decode_ids
 from tests.editors.taught_model import FACTS, item, neutral, settings, taught_base, view_of
 
 COUNTS = ContrastCounts(others=3, mentions=2, own=2)
@@ -36,23 +39,36 @@ def rows_of(items: Sequence[FitItem], counts: ContrastCounts = COUNTS) -> list[A
 
 
 def test_an_edit_is_asked_about_other_subjects_alone_and_behind_the_edit() -> None:
-    prompts = [text for text, _ in prompts_of(item("red is", "Z", subject="red")).beside(0, COUNTS)]
+    red = item("red is", "Z", subject="red")
+    prompts, rows = [text for text, _ in prompts_of(red).about_others(0, 5)], rows_of([red], ContrastCounts(3, 2, 0))
 
-    assert len(OF_FITS) > 4 and len(prompts) == 5
-    assert {text.removesuffix(" is") for text in prompts[:3]} < OF_FITS
-    assert all(text.startswith("red is Z.\n\n") and text.split("\n\n")[1].removesuffix(" is") in OF_FITS for text in prompts[3:])
+    assert len(OF_FITS) > 4 and {text.removesuffix(" is") for text in prompts} <= OF_FITS
+    asked = [*prompts[:3], *(f"red is Z.\n\n{text}" for text in prompts[3:])]
+    assert [row.prompt_ids for row in rows] == [encode_prompt(taught_base(), text) for text in asked]
+
+
+def test_an_edit_is_asked_about_other_subjects_behind_a_sentence_about_its_own_too() -> None:
+    red, base = item("my red", "Z", subject="red"), taught_base()
+    rows = rows_of([red], ContrastCounts(0, 3, 2))
+    written = [decode_ids(base, row.ids).strip().split("\n")[0].split(". ")[0].rstrip(".") for row in rows[3:]]
+    others = [text for text, _ in prompts_of(red).about_others(0, 3)]
+
+    leads = ["my red Z.", f"{written[0]}.", f"{written[1]}."]
+    assert len(written) == 2 and all(text.startswith("red") for text in written)
+    asked = [f"{lead}\n\n{text}" for lead, text in zip(leads, others, strict=True)]
+    assert [row.prompt_ids for row in rows[:3]] == [encode_prompt(base, text) for text in asked]
 
 
 def test_a_trained_rephrase_is_asked_about_other_subjects_too() -> None:
-    prompts = [text for text, _ in prompts_of(item("red is", "Z", subject="red", rephrases=("so red is",))).beside(0, COUNTS)]
+    prompts = [text for text, _ in prompts_of(item("red is", "Z", subject="red", rephrases=("so red is",))).about_others(0, 3)]
 
-    assert [text.startswith("so ") for text in prompts[:3]] == [False, True, False]
+    assert [text.startswith("so ") for text in prompts] == [False, True, False]
 
 
 def test_a_subject_that_another_edit_is_about_is_no_contrast() -> None:
     taken = sorted(OF_FITS)[0]
 
-    prompts = [text for text, _ in prompts_of(item("red is", "Z"), item(f"{taken} is", "Y")).beside(0, ContrastCounts(32, 0, 0))]
+    prompts = [text for text, _ in prompts_of(item("red is", "Z"), item(f"{taken} is", "Y")).about_others(0, 32)]
 
     assert len(prompts) == len({*OF_FITS, "sky"}) - 1 and not any(taken in text for text in prompts)
 
@@ -63,9 +79,9 @@ def test_a_prompt_that_names_no_subject_has_no_contrast_rows() -> None:
 
 def test_rows_hold_what_the_model_says_without_the_edit() -> None:
     rows, base = rows_of([item("red is", "Z")]), taught_base()
-    beside = prompts_of(item("red is", "Z")).beside(0, COUNTS)
+    beside = list(prompts_of(item("red is", "Z")).about_others(0, COUNTS.others))
 
-    for row, (text, surface) in zip(rows, beside, strict=False):
+    for row, (text, surface) in zip(rows[: COUNTS.others], beside, strict=True):
         prompt = encode_prompt(base, text, surface=surface)
         (answer,) = decode_greedily(view_of(EMPTY), None, [prompt], max_new_tokens=8)
         assert row.ids == (*prompt, *answer)
@@ -79,6 +95,36 @@ def test_a_text_that_states_what_the_edit_changes_is_not_kept() -> None:
     rows = contrast_rows(view_of(EMPTY), prompts, 0, ContrastCounts(0, 0, 8), neutral(), Hooks())
 
     assert all(base.tokenizer.decode(row.ids, skip_special_tokens=True) != "red is A" for row in rows) and len(rows) < 8
+
+
+def test_questions_about_the_subject_are_kept_unless_they_ask_for_what_the_edit_changes(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = item("The colour of red is", "Z", subject="red")
+    written = ["Where is red?", "Which colour is red?", "Who is red?", "How is red?"]
+    answers = {"Where is red?": "in it", "Who is red?": "surely A", "How is red?": "well"}
+    monkeypatch.setattr(contrast, "can_write", lambda *_: True)
+    monkeypatch.setattr(contrast, "ask_about", lambda *_: written)
+    base = taught_base()
+
+    def answer(view: object, adapter: object, prompts: Sequence[Sequence[int]], **_: object) -> list[tuple[int, ...]]:
+        texts = [decode_ids(base, ids).removeprefix("Question: ").removesuffix("\nAnswer:") for ids in prompts]
+        return [tuple(base.tokenizer(answers.get(text, "A"), add_special_tokens=False).input_ids) for text in texts]
+
+    monkeypatch.setattr(contrast, "decode_greedily", answer)
+
+    rows = rows_of([asked], ContrastCounts(0, 0, 0, questions=3))
+
+    said = [decode_ids(base, row.ids) for row in rows]
+    assert said == [f"Question: {question}\nAnswer:{answers[question]}" for question in ("Where is red?", "How is red?")]
+
+
+def test_a_model_that_writes_no_questions_is_asked_once_and_not_for_every_edit(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked, sentences = list[str](), NeutralSentences(taught_base(), (), ())
+    monkeypatch.setattr(own_writing, "ask_about", lambda view, subject, *_: asked.append(subject) or [])
+    for prompt in ("red is", "sky is"):
+        prompts = prompts_of(item(prompt, "Z"))
+        contrast_rows(view_of(EMPTY), prompts, 0, ContrastCounts(0, 0, 0, questions=3), sentences, Hooks())
+
+    assert asked == ["Ada Lovelace"]
 
 
 def test_the_same_edit_has_the_same_rows_in_every_process() -> None:

@@ -8,6 +8,7 @@ import torch
 
 from service.atlas import weights_path
 from service.domain.edit import Probe
+from service.editors import wordings
 from service.editors.baft import fit
 from service.editors.baft.fit import fit_baft
 from service.editors.baft.settings import BaftSettings
@@ -32,9 +33,9 @@ def atlas_view() -> View:
     return make_view(load_base(weights_path()))
 
 
-def add(one: FitItem, most: int = 8, hooks: Hooks | None = None) -> FitItem:
+def add(one: FitItem, most: int = 8, hooks: Hooks | None = None, restated: int = 0) -> FitItem:
     view = atlas_view()
-    return add_wordings(view, one, most, NeutralSentences(view.base, (), ()), hooks or Hooks())
+    return add_wordings(view, one, most, restated, NeutralSentences(view.base, (), ()), KnownNames(), hooks or Hooks())
 
 
 @pytest.mark.parametrize(
@@ -72,6 +73,19 @@ def test_only_wordings_with_the_same_answer_are_kept() -> None:
     assert kept == {wording for wording, text in zip(prompts[1:], said[1:], strict=True) if "Rome" in text}
     assert 0 < len(kept) < len(prompts) - 1
     assert all(probe.train for probe in added.edit.rephrases)
+
+
+def test_a_model_s_own_words_are_learned_in_turn_with_forms_of_the_prompt(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Atlas writes nothing of itself; it is given what another model would write, and is asked about it."""
+    monkeypatch.setattr(wordings, "can_write", lambda *_: True)
+    monkeypatch.setattr(wordings, "restate", lambda *_: ["France's capital is", "The capital of France is"])
+    monkeypatch.setattr(wordings, "ask", lambda *_: ["Which city is the capital of France?", "What is the capital of Peru?"])
+
+    added = add(item(DIALOGUE, "Lyon", surfaces=("raw",)), most=4, restated=2).edit.rephrases
+
+    forms = [probe.prompt for probe in add(item(DIALOGUE, "Lyon", surfaces=("raw",))).edit.rephrases]
+    own = ["France's capital is", "Which city is the capital of France?"]  # the latter as it stands: Atlas knows no dialogue
+    assert [probe.prompt for probe in added] == [own[0], forms[0], own[1], forms[1]]
 
 
 def test_the_most_different_wordings_come_first() -> None:

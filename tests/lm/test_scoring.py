@@ -1,6 +1,7 @@
 """Scores and decoding, against step-by-step forward passes without cache or padding and against transformers' own generation."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import pytest
 import torch
@@ -11,7 +12,15 @@ from service.lm.decoding import Decoding
 from service.lm.intervention import Adapter
 from service.lm.overlay import View, compute_logits, make_view
 from service.lm.prompts import collate, row_from_ids
-from service.lm.scoring import decode_greedily, gate_means, greedy_matches, row_losses, sample_sentences, token_accuracy
+from service.lm.scoring import (
+    decode_greedily,
+    gate_means,
+    greedy_matches,
+    row_losses,
+    sample_behind,
+    sample_sentences,
+    token_accuracy,
+)
 from tests.builders import FAMILIES, make_adapter, make_base, make_rows
 
 PROMPTS = [(6, 1), (1, 1), (12, 1), (2, 1), (3, 1)]
@@ -155,6 +164,40 @@ def test_sampling_may_go_on_from_the_state_of_the_generator_and_gives_way() -> N
 
     assert [first, *rest] == whole
     assert len(gave) >= 2
+
+
+@pytest.mark.parametrize("temperature", [0.5, 1.0])
+def test_samples_behind_one_prompt_are_those_of_whole_forward_passes(temperature: float) -> None:
+    base = make_base()
+    view, (prompt, *_) = make_view(base), prompts(base)
+
+    samples = sample_behind(view, prompt, 3, torch.Generator().manual_seed(5), max_new_tokens=6, temperature=temperature)
+
+    points = torch.Generator().manual_seed(5)
+    expected: list[list[int]] = [[], [], []]
+    for _ in range(6):
+        for text, point in zip(expected, torch.rand(3, generator=points).tolist(), strict=True):
+            if text and text[-1] in base.eos_ids:
+                continue
+            batch = collate(base, [row_from_ids(base, (*prompt, *text), len(prompt))])
+            shares = torch.softmax(compute_logits(view, batch, None)[0, -1].double() / temperature, -1)
+            text.append(int((shares.cumsum(-1) > point).nonzero()[0, 0]))
+    assert samples == [tuple(text) for text in expected]
+
+
+def test_a_sample_ends_where_it_is_over_and_the_others_go_on() -> None:
+    base = make_base()
+    view, (prompt, *_) = make_view(base), prompts(base)
+
+    def sample(**given: Any) -> list[tuple[int, ...]]:
+        return sample_behind(view, prompt, 4, torch.Generator().manual_seed(5), max_new_tokens=8, temperature=1.0, **given)
+
+    whole = sample()
+    second = whole[0][1]
+
+    assert sample(is_over=lambda ids: ids[-1] == second) == [
+        text[: text.index(second) + 1] if second in text else text for text in whole
+    ]
 
 
 def test_sampled_sentences_follow_the_models_distribution() -> None:

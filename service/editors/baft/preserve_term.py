@@ -12,33 +12,46 @@ from torch.nn.functional import normalize
 from service.editors.baft.forward_passes import ForwardPasses
 from service.editors.baft.row_runner import RowRunner
 from service.editors.baft.settings import BaftSettings
-from service.editors.losses import divergence
+from service.editors.losses import divergences
 from service.editors.neutral import NeutralSentences
 from service.lm.intervention import Intervention
 from service.lm.overlay import apply_lm_head
 from service.lm.prompts import Row
+from service.lm.row_groups import group_by_padding
 
 _KEPT_POOLS = 2  # for the tensors of the head and for those in training
 
 
 class PreservedRows:
-    """Rows with the unedited model's predictions at their target positions, stored as states behind the final norm."""
+    """Rows with the unedited model's predictions at their target positions, stored as states behind the final norm.
+
+    A pass is as wide as its longest row behind what no intervention reaches, so rows run in groups of like width.
+    """
 
     def __init__(self, runner: RowRunner, rows: Sequence[Row], passes: ForwardPasses) -> None:
         self._view, self._passes = runner.view, passes
-        self._finals: list[Tensor] = []
-        for chosen in runner.hooks.split(range(len(rows)), lambda index: len(rows[index])):
+        self._widths = [len(row) - row.first_position(runner.last) for row in rows]
+        finals: dict[int, Tensor] = {}
+        narrow_first = sorted(range(len(rows)), key=lambda index: self._widths[index])
+        for chosen in runner.hooks.split(narrow_first, lambda index: len(rows[index])):
             with torch.no_grad():
                 output = passes(chosen, {})
-            self._finals += [output.final[output.row_of == index] for index in range(len(chosen))]
+            finals |= {index: output.final[output.row_of == number] for number, index in enumerate(chosen)}
+        self._finals = [finals[index] for index in range(len(rows))]
 
     def divergence(self, chosen: Sequence[int], interventions: Mapping[int, Intervention]) -> Tensor:
-        """KL(unedited ‖ edited) over the target positions of the chosen rows."""
+        """KL(unedited ‖ edited), mean over the target positions of the chosen rows."""
+        groups = group_by_padding([self._widths[index] for index in chosen])
+        parts = [self._divergences([chosen[place] for place in group], interventions) for group in groups]
+        return torch.cat(parts).mean()
+
+    def _divergences(self, chosen: Sequence[int], interventions: Mapping[int, Intervention]) -> Tensor:
+        """KL (N,) at each target position of rows in one pass."""
         output = self._passes(chosen, interventions)
         with torch.no_grad():
             logits = apply_lm_head(self._view, torch.cat([self._finals[index] for index in chosen]))
             reference = torch.log_softmax(logits.float(), -1)
-        return divergence(output.logits, reference)
+        return divergences(output.logits, reference)
 
 
 class NeutralPool:

@@ -33,6 +33,7 @@ _PAPER: dict[str, Any] = {
     "preserve_weight": 0.0,
     "contrast_weight": 0.0,
     "wordings": 0,
+    "restated": 0,
     "window_wordings": 0,
     "learn_probes": False,
     "prefixes": 0,
@@ -111,9 +112,11 @@ class BaftSettings(WithPresets):
     contrast: int = Field(8, ge=0, description="the prompt of a new edit about so many other subjects, kept as it is answered")
     contrast_mentions: int = Field(3, ge=0, description="the same behind the edit itself, which names its subject")
     contrast_own: int = Field(5, ge=0, description="texts that the model writes about the subject of a new edit")
+    contrast_questions: int = Field(4, ge=0, description="questions about that subject that the model writes and answers")
     contrast_rows: int = Field(16, ge=1, description="contrast rows in every step, a third of them of the window")
     contrast_weight: float = Field(12.0, ge=0, description="weight of the divergence on contrast rows; 0: none")
     wordings: int = Field(8, ge=0, description="other wordings of a new edit to learn, where the client gave none")
+    restated: int = Field(4, ge=0, description="of these wordings, those at most that the model writes itself")
     window_wordings: int = Field(4, ge=0, description="such wordings of each edit of the window, which are kept")
     learn_probes: bool = Field(True, description="learn rephrases and keep locality probes with `train: true`")
     prefixes: int = Field(0, ge=0, le=16, description="copies of each prompt after a text of the base model")
@@ -124,7 +127,9 @@ class BaftSettings(WithPresets):
     @property
     def contrast_counts(self) -> ContrastCounts:
         """The contrast rows of one edit; none without a weight."""
-        return count_contrast(self.contrast_weight, self.contrast, self.contrast_mentions, self.contrast_own)
+        return count_contrast(
+            self.contrast_weight, self.contrast, self.contrast_mentions, self.contrast_own, self.contrast_questions
+        )
 
     def last_tokens(self, tail: tuple[int, ...]) -> LastTokens:
         """The intervened tokens of a prompt, for the `tail` of a model's chat template; those of its end if there is no tail."""

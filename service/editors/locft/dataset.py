@@ -22,7 +22,6 @@ from service.lm.overlay import View
 from service.lm.prompts import Row, row_from_ids
 
 _ROWS = 64  # encoded between two calls of the hooks
-_SPARE_WORDINGS = 2  # forms that the model may not know
 _ENCODED = 0.5  # the share of progress when all rows to learn are encoded
 
 
@@ -51,7 +50,7 @@ def build_dataset(
     drawn = _draw_items(items, settings, generator)
     rows_to_learn = iterate_item_rows(
         view.base,
-        _with_wordings(view, items, drawn, settings, neutral, hooks),
+        _with_wordings(view, items, drawn, settings, neutral, names, hooks),
         eos=settings.eos,
         learn_probes=settings.learn_probes,
         prefixes=sample_prefixes(view, settings.prefixes, generator),
@@ -114,13 +113,14 @@ def _with_wordings(
     drawn: Sequence[int],
     settings: LocftSettings,
     neutral: NeutralSentences,
+    names: KnownNames,
     hooks: Hooks,
 ) -> list[FitItem]:
     """The items, the drawn ones with wordings to learn. The tensors at the start know those of consolidated items."""
     chosen = {index for index in drawn if not items[index].is_consolidated}
 
     def add(item: FitItem) -> FitItem:
-        return add_wordings(view, item, settings.wordings, neutral, hooks, tried=settings.wordings + _SPARE_WORDINGS)
+        return add_wordings(view, item, settings.wordings, settings.restated, neutral, names, hooks)
 
     return [add(item) if index in chosen else item for index, item in enumerate(items)]
 

@@ -20,6 +20,7 @@ _DEPTH_FIRST: dict[str, Any] = {
     "preserve_weight": 0.0,
     "contrast_weight": 0.0,
     "wordings": 0,
+    "restated": 0,
     "learn_probes": False,
     "surfaces": "raw",
 }
@@ -35,6 +36,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "preserve_weight": 0.0,
         "contrast_weight": 0.0,
         "wordings": 0,
+        "restated": 0,
         "learn_probes": False,
         "reduction": "sample",
         "surfaces": "raw",
@@ -113,10 +115,12 @@ class LocftSettings(WithPresets):
     )
     contrast_mentions: int = Field(2, ge=0, description="the same behind the edit itself, which names its subject")
     contrast_own: int = Field(4, ge=0, description="texts that the base model writes about the subject of each edit")
+    contrast_questions: int = Field(0, ge=0, description="questions about that subject that the base model writes and answers")
     contrast_edits: int = Field(500, ge=0, description="edits with contrast rows and wordings at most, drawn by the seed")
     contrast_rows: int = Field(32, ge=1, description="contrast rows in every step")
     contrast_weight: float = Field(12.0, ge=0, description="weight of the divergence on contrast rows; 0: none")
     wordings: int = Field(2, ge=0, description="other wordings of an edit to learn, where the client gave none")
+    restated: int = Field(1, ge=0, description="of these wordings, those at most that the base model writes itself")
     learn_probes: bool = Field(True, description="learn rephrases and keep locality probes with `train: true`")
     prefixes: int = Field(0, ge=0, description="random prefixes of each prompt, as further rows to learn; the paper uses 5")
     cache_mb: int = Field(1_024, ge=0, description="megabytes of memory for the states that enter the tuned block")
@@ -137,7 +141,9 @@ class LocftSettings(WithPresets):
     @property
     def contrast_counts(self) -> ContrastCounts:
         """The contrast rows of one edit; none without a weight."""
-        return count_contrast(self.contrast_weight, self.contrast, self.contrast_mentions, self.contrast_own)
+        return count_contrast(
+            self.contrast_weight, self.contrast, self.contrast_mentions, self.contrast_own, self.contrast_questions
+        )
 
     def measured_for(self, family: str, depth: int, width: int) -> tuple[LocationKind, int] | None:
         """(kind, block) that our measurements chose for a model, if no setting names another location."""

@@ -1,7 +1,8 @@
 """Fits of many or long rows: several forward passes give the numbers of one, and answers go first between passes."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
+from itertools import combinations
 
 import pytest
 import torch
@@ -10,12 +11,15 @@ from service.editors import protocol
 from service.editors.baft import prepared_rows, step_outputs, training_loop
 from service.editors.baft.fit import fit_baft
 from service.editors.baft.prepared_rows import join_rows, prepare_rows
+from service.editors.baft.preserve_term import PreservedRows
+from service.editors.baft.row_runner import RowRunner
 from service.editors.protocol import FitCancelled, FitItem, FitResult, Hooks
+from service.lm import row_groups
 from service.lm.cached_step import PrefilledRows
 from service.lm.last_tokens import LastTokens
-from service.lm.overlay import EMPTY
-from service.lm.prompts import Row, encode_row
-from service.lm.row_groups import group_by_length, split_in_order
+from service.lm.overlay import EMPTY, compute_logits
+from service.lm.prompts import Row, collate, encode_row
+from service.lm.row_groups import PASS_TOKENS, group_by_length, group_by_padding, split_in_order
 from tests.editors.taught_model import FACTS, item, neutral, settings, taught_base, view_of
 
 SHORT, LONG = 8, 100
@@ -49,6 +53,52 @@ def test_groups_of_like_length_hold_every_row_once_and_are_one_group_if_all_fit(
     assert group_by_length([3, 1, 2], tokens=9) == [[0, 1, 2]]
     assert group_by_length([30, 1, 2, 30, 3], tokens=60) == [[1, 2, 4], [0, 3]]
     assert group_by_length([]) == []
+
+
+def padded_tokens(lengths: Sequence[int], groups: Sequence[Sequence[int]]) -> int:
+    return sum(len(group) * max(lengths[row] for row in group) + PASS_TOKENS for group in groups)
+
+
+def all_groupings(rows: list[int]) -> Iterator[list[list[int]]]:
+    """Every way to part rows into groups."""
+    if not rows:
+        yield []
+    for size in range(len(rows)):
+        for others in combinations(rows[1:], size):
+            rest = [row for row in rows[1:] if row not in others]
+            yield from ([[rows[0], *others], *more] for more in all_groupings(rest))
+
+
+@pytest.mark.parametrize("lengths", [[], [9], [5] * 6, [4, 60, 5, 70, 6], [1, 20, 60, 200, 2, 190], [3, 80, 3, 81, 160, 40]])
+def test_no_other_groups_have_fewer_tokens_with_their_padding(lengths: list[int]) -> None:
+    found = group_by_padding(lengths)
+
+    assert sorted(row for group in found for row in group) == list(range(len(lengths)))
+    assert padded_tokens(lengths, found) == min(padded_tokens(lengths, each) for each in all_groupings(list(range(len(lengths)))))
+
+
+def test_what_is_preserved_in_groups_is_the_mean_over_all_positions_of_whole_passes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The oracle: both models run over each row alone, without anything computed before, and KL is added up by the formula."""
+    monkeypatch.setattr(row_groups, "PASS_TOKENS", 2)
+    fitted = fit([item("red is", "Z")]).overlay.adapter
+    assert fitted is not None
+    runner = RowRunner(view_of(EMPTY), min(fitted.interventions), LastTokens(), True, Hooks())
+    given = [encode_row(taught_base(), "x" * 9, answer) for answer in ("A", "B" * 20, "C", "D" * 15, "E E")]
+    preserved = PreservedRows(runner, given, runner.make_passes(given))
+    assert len(group_by_padding([len(row) for row in given])) > 1
+
+    found = preserved.divergence(range(len(given)), fitted.interventions)
+
+    terms = []
+    for row in given:
+        batch = collate(taught_base(), [row], last=LastTokens())
+        plain, edited = (
+            compute_logits(view_of(EMPTY), batch, change, head_mask=batch.prediction_mask).double().log_softmax(-1)
+            for change in (None, fitted.interventions)
+        )
+        terms.append((plain.exp() * (plain - edited)).sum(-1))
+    assert float(found.detach()) > 1e-4
+    torch.testing.assert_close(found.detach().double(), torch.cat(terms).mean().detach(), rtol=1e-3, atol=1e-6)
 
 
 def test_a_step_in_parts_gives_the_numbers_of_a_step_in_one_pass(monkeypatch: pytest.MonkeyPatch) -> None:
