@@ -211,6 +211,13 @@ class WindowSettings(SettingsGroup):
         le=1,
         description="share of the far answers that a retrain may change, besides those allowed to its new edits",
     )
+    firmer: int = Field(
+        1,
+        ge=0,
+        le=2,
+        description="further fits in the same job of an edit that would cost the rest of the model too much, with the rest held"
+        " more firmly each time, before the edit is deferred",
+    )
 
     def cadence(self, *, automatic: bool) -> Cadence:
         """The settings as the domain's Cadence."""

@@ -124,11 +124,25 @@ class EditorContext:
 class IncrementalEditor(Protocol):
     """Makes edits live at once, one fit after another on the same overlay.
 
-    Both methods raise FitCancelled if `hooks` say so, and keep nothing then.
+    Both methods raise FitCancelled if `hooks` say so, and keep nothing then. `firmest` is the largest firmness of a fit: 0 for an
+    editor that cannot hold the rest of the model more firmly than it does.
     """
 
-    def fit(self, parent: Overlay, new: Sequence[FitItem], window: Sequence[FitItem], *, seed: int, hooks: Hooks) -> FitResult:
-        """Fit `new` on top of `parent`, and keep the items of `window` answered. The parent's tensors stay as they are.
+    @property
+    def firmest(self) -> int: ...
+
+    def fit(
+        self,
+        parent: Overlay,
+        new: Sequence[FitItem],
+        window: Sequence[FitItem],
+        *,
+        seed: int,
+        hooks: Hooks,
+        firmness: int = 0,
+    ) -> FitResult:
+        """Fit `new` on top of `parent`, and keep the items of `window` answered. The parent's tensors stay as they are. The
+        greater the `firmness`, the more a change of anything else weighs.
 
         The same arguments give the same bytes on one machine. Raises FitFailed on numbers that are not finite, Refused for text
         that does not fit the model.

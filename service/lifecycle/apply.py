@@ -49,6 +49,9 @@ class ApplyPolicy:
     on them. `entrants` are the new edits of the fit that counts, `deferrals` maps the edits to defer to that change, and
     `requeued_ids` wait for another job.
 
+    A single edit that is refused for its cost to the rest of the model is fitted again, with the rest held more firmly, before
+    it is deferred. Nothing that the client posted is left out for it.
+
     A refusal of a single edit that is to be accepted anyway is `overruled`, if it is about locality alone and the fit lost
     nothing. Of several edits each gets there by itself, so that no refusal is overruled for an edit that did not cause it.
     """
@@ -65,6 +68,8 @@ class ApplyPolicy:
         self.overruled: Decision | None = None
         self.requeued_ids: tuple[str, ...] = ()
         self.scores: Mapping[str, Any] = {}
+        self._firmness = 0
+        self._firmest = context.editors_by_part.of(job.neutral_sentences).incremental.firmest
 
     def next_round(self) -> FitRound | None:
         """The edits that are neither deferred nor queued again, as the live set takes them."""
@@ -78,7 +83,7 @@ class ApplyPolicy:
         replay = items_of([*window, *self.live_set.consolidated_sample], known)
         assert self._job.seed is not None
         overlay = load_head_overlay(self._context, self._head.version)
-        return FitRound(overlay, items_of(self.entrants, known), replay, self._job.seed)
+        return FitRound(overlay, items_of(self.entrants, known), replay, self._job.seed, self._firmness)
 
     def is_final(self, fitted: FitResult, *, is_last: bool) -> bool:
         """Whether the fit lost nothing and is accepted, or is the last one and lost new edits only."""
@@ -118,10 +123,14 @@ class ApplyPolicy:
         return True
 
     def _overrules(self, refusal: Decision) -> bool:
-        """Whether a refusal is overruled. If it is not, the newer half is queued again, or the only edit deferred."""
+        """Whether a refusal is overruled. If it is not, the newer half is queued again. A single edit is fitted more firmly, and
+        in the end deferred.
+        """
         first = self.entrants[0].edit_id
         if len(self.entrants) > 1:
             self.requeued_ids += tuple(item.edit_id for item in self.entrants[len(self.entrants) // 2 :])
+        elif refusal.is_about_locality and self._firmness < min(self._firmest, self._context.settings.firmer):
+            self._firmness += 1
         elif refusal.is_about_locality and first in self._anyway_ids:
             self.overruled = refusal
         else:
@@ -129,7 +138,8 @@ class ApplyPolicy:
         return self.overruled is not None
 
     def _judge(self, fitted: FitResult) -> Decision:
-        self.scores = {**fitted.scores, **self._measure_locality(fitted)}
+        firmness = {"firmness": self._firmness} if self._firmness else {}
+        self.scores = {**fitted.scores, **self._measure_locality(fitted), **firmness}
         parent, limits = self._head.version.scores, self._context.settings.acceptance
         return acceptance.judge_scores(self.scores, parent, edits=len(self.entrants), limits=limits)
 

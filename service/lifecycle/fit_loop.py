@@ -16,12 +16,15 @@ from service.store.jobs import Job
 
 @dataclass(frozen=True)
 class FitRound:
-    """What one fit trains on: `new` items on top of `parent`, and `replay` items, whose answers it has to keep."""
+    """What one fit trains on: `new` items on top of `parent`, and `replay` items, whose answers it has to keep. The greater its
+    `firmness`, the more a change of anything else weighs.
+    """
 
     parent: Overlay
     new: Sequence[FitItem]
     replay: Sequence[FitItem]
     seed: int
+    firmness: int = 0
 
 
 class FitPolicy(Protocol):
@@ -39,7 +42,7 @@ def fit_until_final(context: EditingContext, job: Job, policy: FitPolicy, job_ho
     counts.
 
     There are at most `rounds` fits that lose anything, and `is_last` is true in the last of these. A fit that loses nothing and
-    does not count leaves out edits, so the loop ends.
+    does not count leaves out edits or is repeated more firmly, a few times, so the loop ends.
     """
     editor = context.editors_by_part.of(job.neutral_sentences).incremental
     rounds_left = context.settings.rounds
@@ -47,7 +50,14 @@ def fit_until_final(context: EditingContext, job: Job, policy: FitPolicy, job_ho
         fit_round = policy.next_round()
         if fit_round is None:
             return None
-        fitted = editor.fit(fit_round.parent, fit_round.new, fit_round.replay, seed=fit_round.seed, hooks=job_hooks.hooks())
+        fitted = editor.fit(
+            fit_round.parent,
+            fit_round.new,
+            fit_round.replay,
+            seed=fit_round.seed,
+            hooks=job_hooks.hooks(),
+            firmness=fit_round.firmness,
+        )
         rounds_left -= int(bool(fitted.lost))
         if policy.is_final(fitted, is_last=not rounds_left):
             return fitted

@@ -27,6 +27,7 @@ class LifecycleSettings:
     pause_s: float = 10.0  # between the first two attempts of a retrain; doubled with each further one
     claims: int = 10  # claims of a job before it fails: a job that kills its process must not do so for ever
     rounds: int = 4  # fits of one job that leave out lost edits; after the last one the rest is deferred
+    firmer: int = 1  # further fits of an edit that is refused for its cost to the rest of the model, each holding it more firmly
     restarts: int = 10  # new snapshots of one retrain because an edit of its snapshot left the live set
     patience: int = 2  # publications that a retrain may lose to edits before applying pauses for it
     look_s: float = 0.2  # between two checks of a running job for a reason to stop

@@ -294,6 +294,7 @@ def _lifecycle(settings: Settings, store: Store, serving: Scheduler, seal: Weigh
             consolidating_method=settings.consolidating_method,
             cadence=settings.cadence,
             acceptance=settings.window.acceptance(),
+            firmer=settings.window.firmer,
             fit_s=settings.limits.fit_s,
             monitor_s=settings.window.monitor_s,
             monitor_sample=settings.window.monitor_sample,

@@ -7,7 +7,9 @@ import pytest
 import torch
 
 from service.editors import contrast, own_writing
+from service.editors.baft.editor import BaftEditor
 from service.editors.baft.fit import fit_baft
+from service.editors.baft.settings import BaftSettings
 from service.editors.contrast import ContrastPrompts, contrast_rows
 from service.editors.contrast_counts import ContrastCounts
 from service.editors.examples import item_rows
@@ -15,7 +17,7 @@ from service.editors.known_names import KnownNames, part_of
 from service.editors.locft.fit import fit_locft
 from service.editors.locft.settings import LocftSettings
 from service.editors.neutral import NeutralSentences
-from service.editors.protocol import FitCancelled, FitItem, Hooks
+from service.editors.protocol import EditorContext, FitCancelled, FitItem, FitResult, Hooks
 from service.lm.overlay import EMPTY, Overlay
 from service.lm.prompts import encode_prompt
 from service.lm.scoring import decode_greedily, row_losses
@@ -160,6 +162,26 @@ def test_a_fit_with_contrast_rows_keeps_more_neighbours() -> None:
         ).overlay
 
     assert loss_of_neighbours(fit(12.0)) < loss_of_neighbours(fit(0.0))
+
+
+def test_a_firmer_fit_keeps_more_and_still_answers() -> None:
+    context = EditorContext(taught_base(), view_of, neutral(), names=TAUGHT_NAMES)
+    editor = BaftEditor(context, settings(**PLAIN, contrast_weight=1.0, scope="always"))
+
+    def fit(firmness: int) -> FitResult:
+        return editor.fit(EMPTY, [item("red is", "Z", subject="red")], [], seed=1, hooks=Hooks(), firmness=firmness)
+
+    fits = [fit(firmness) for firmness in range(editor.firmest + 1)]
+
+    assert len(fits) == 3 and not any(each.lost for each in fits)
+    losses = [loss_of_neighbours(each.overlay) for each in fits]
+    assert losses == sorted(losses, reverse=True) and losses[-1] < losses[0] - 0.01
+
+
+def test_an_editor_that_holds_nothing_has_no_firmer_fit() -> None:
+    context = EditorContext(taught_base(), view_of, neutral())
+
+    assert BaftEditor(context, BaftSettings(preset="paper")).firmest == 0
 
 
 def test_a_retrain_with_contrast_rows_keeps_more_neighbours_and_is_repeatable() -> None:

@@ -34,9 +34,19 @@ class IncrementalFits:
     """A function as an incremental editor."""
 
     function: Callable[..., FitResult]
+    firmest: int = 0
 
-    def fit(self, parent: Overlay, new: Sequence[FitItem], window: Sequence[FitItem], *, seed: int, hooks: Hooks) -> FitResult:
-        return self.function(parent, new, window, seed, hooks)
+    def fit(
+        self,
+        parent: Overlay,
+        new: Sequence[FitItem],
+        window: Sequence[FitItem],
+        *,
+        seed: int,
+        hooks: Hooks,
+        firmness: int = 0,
+    ) -> FitResult:
+        return self.function(parent, new, window, seed, hooks, firmness)
 
     def prepare(self, overlay: Overlay, *, hooks: Hooks, ahead: bool) -> None:
         pass
@@ -69,6 +79,9 @@ class Ledger:
     forgotten_targets: set[str] = field(default_factory=set)  # such a target is lost whenever it is replayed
     far: Callable[[int], float] = lambda size: 1.0  # the share of far answers kept with a window of that size
     harms: dict[str, float] = field(default_factory=dict)  # by target: what the far answers lose where it is answered
+    firmest: int = 0
+    held: float = 1.0  # what is left of the harm of a fit with each step of firmness
+    firmness: int = 0  # of the fit that runs
     during_fit: Callable[[str], None] = lambda method: None
     after_fit: Callable[[str], None] = lambda method: None
     fits: list[tuple[str, tuple[str, ...], int]] = field(default_factory=list)
@@ -81,7 +94,7 @@ class Ledger:
 
     def editors(self) -> Editors:
         return Editors(
-            incremental=IncrementalFits(self.baft),
+            incremental=IncrementalFits(self.baft, self.firmest),
             consolidating={
                 name: ConsolidatingFits(self.locft, partial(self.retrain_methods.append, name)) for name in ("locft", "lora")
             },
@@ -92,8 +105,17 @@ class Ledger:
             locality=LedgerLocality(self),
         )
 
-    def baft(self, parent: Overlay, new: Sequence[FitItem], window: Sequence[FitItem], seed: int, hooks: Hooks) -> FitResult:
+    def baft(
+        self,
+        parent: Overlay,
+        new: Sequence[FitItem],
+        window: Sequence[FitItem],
+        seed: int,
+        hooks: Hooks,
+        firmness: int = 0,
+    ) -> FitResult:
         self._fit("baft", new, seed, hooks)
+        self.firmness = firmness
         answers = window_of(parent)
         replayed = {item.edit.key for item in window if not item.is_consolidated}
         assert replayed <= {*answers, *tensors_of(parent)}, "a window that the parent does not hold"
@@ -120,7 +142,8 @@ class Ledger:
 
     def keep(self, overlay: Overlay) -> float:
         answers = {**tensors_of(overlay), **window_of(overlay)}
-        return self.far(len(window_of(overlay))) - sum(self.harms.get(target, 0.0) for target in answers.values())
+        harm = sum(self.harms.get(target, 0.0) for target in answers.values())
+        return self.far(len(window_of(overlay))) - harm * self.held**self.firmness
 
     def _fit(self, method: str, items: Sequence[FitItem], seed: int, hooks: Hooks) -> None:
         with self._lock:
@@ -142,6 +165,7 @@ class Ledger:
         item_count = len(new) + len(window)
         self.after_fit(method)
         self.kept[_contents_of(overlay)] = self.keep(overlay)
+        self.firmness = 0
         return FitResult(overlay, reports, tuple(lost), {"retention": 1.0 - len(set(lost)) / max(1, item_count)})
 
 

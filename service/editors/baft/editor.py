@@ -8,6 +8,8 @@ from service.editors.baft.warm_up import warm_up
 from service.editors.protocol import EditorContext, FitItem, FitResult, Hooks
 from service.lm.overlay import Overlay
 
+_FIRMEST = 2  # a third try of one edit is rarely accepted where the second was not
+
 
 class BaftEditor:
     """`fit` is `fit_baft`, and `prepare` is `warm_up`, both with the settings of the server."""
@@ -15,12 +17,33 @@ class BaftEditor:
     def __init__(self, context: EditorContext, settings: BaftSettings) -> None:
         self._context, self._settings = context, settings
 
-    def fit(self, parent: Overlay, new: Sequence[FitItem], window: Sequence[FitItem], *, seed: int, hooks: Hooks) -> FitResult:
+    @property
+    def firmest(self) -> int:
+        """See IncrementalEditor. Nothing is held by weights of zero."""
+        return _FIRMEST if self._settings.preserve_weight or self._settings.contrast_weight else 0
+
+    def fit(
+        self,
+        parent: Overlay,
+        new: Sequence[FitItem],
+        window: Sequence[FitItem],
+        *,
+        seed: int,
+        hooks: Hooks,
+        firmness: int = 0,
+    ) -> FitResult:
         """See IncrementalEditor."""
-        base, view_of, neutral = self._context.base, self._context.view_of, self._context.neutral
-        names = self._context.names
         return fit_baft(
-            base, view_of, parent, new, window, settings=self._settings, neutral=neutral, seed=seed, names=names, hooks=hooks
+            self._context.base,
+            self._context.view_of,
+            parent,
+            new,
+            window,
+            settings=self._settings.hold_firmly(firmness),
+            neutral=self._context.neutral,
+            seed=seed,
+            names=self._context.names,
+            hooks=hooks,
         )
 
     def prepare(self, overlay: Overlay, *, hooks: Hooks, ahead: bool) -> None:

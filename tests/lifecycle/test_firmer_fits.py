@@ -1,0 +1,131 @@
+"""An edit that would cost the rest of the model too much is fitted again, more firmly, in the same job, before it is deferred."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from service.domain.acceptance import AcceptanceLimits
+from service.domain.edit import ANYWAY, EditStatus
+from service.lifecycle.settings import LifecycleSettings
+from service.store import versions
+from tests.lifecycle.ledger import Ledger
+from tests.lifecycle.local_service import PATIENT, LocalService, new_local_service
+
+S = EditStatus
+HARMFUL = "nonsense"
+LIMITS = AcceptanceLimits(far_fall=0.05, far_loss=0.2)
+
+Make = Callable[..., LocalService]
+
+
+@pytest.fixture
+def make(tmp_path: Path) -> Iterator[Make]:
+    """A service whose fits do a tenth of the harm with each step of firmness."""
+    made: list[LocalService] = []
+
+    def build(harm: float = 0.3, *, firmest: int = 2, firmer: int = 1, held: float = 0.1) -> LocalService:
+        ledger = Ledger(firmest=firmest, held=held, harms={HARMFUL: harm})
+        settings = LifecycleSettings(cadence=PATIENT, acceptance=LIMITS, firmer=firmer)
+        folder = tmp_path / str(len(made))
+        folder.mkdir()
+        made.append(new_local_service(folder, ledger=ledger, settings=settings))
+        return made[-1]
+
+    yield build
+    for local in made:
+        local.close()
+
+
+def targets(local: LocalService) -> list[tuple[str, ...]]:
+    return [fitted for _, fitted, _ in local.ledger.fits]
+
+
+def head_scores(local: LocalService) -> dict[str, object]:
+    with local.store.read() as connection:
+        return dict(versions.get(connection, local.context.follower.current.version).scores)
+
+
+def test_a_refused_edit_is_held_more_firmly_and_published_by_the_same_job(make: Make) -> None:
+    local = make()
+    (edit,) = local.live(("b", HARMFUL))
+
+    assert (local.statuses([edit]), local.says("b")) == ([S.APPLIED], HARMFUL)
+    assert targets(local) == [(HARMFUL,), (HARMFUL,)]
+    assert local.edit(edit).deferral is None
+    assert head_scores(local)["firmness"] == 1
+    assert head_scores(local)["locality"]["far"]["kept"] == pytest.approx(0.97)  # type: ignore[index]
+
+
+def test_an_accepted_edit_is_fitted_once(make: Make) -> None:
+    local = make()
+    local.live(("a", "1"))
+
+    assert targets(local) == [("1",)] and "firmness" not in head_scores(local)
+
+
+@pytest.mark.parametrize(("firmest", "firmer", "fits"), [(2, 0, 1), (0, 1, 1), (2, 1, 2), (2, 2, 3), (1, 2, 2)])
+def test_an_edit_that_stays_too_costly_is_deferred_with_the_figures_of_the_firmest_fit(
+    make: Make, firmest: int, firmer: int, fits: int
+) -> None:
+    local = make(0.9, firmest=firmest, firmer=firmer, held=0.9)
+    (edit,) = local.live(("b", HARMFUL))
+
+    found = local.edit(edit)
+    assert len(local.ledger.fits) == fits
+    assert found.status is S.DEFERRED and found.deferral is not None
+    assert found.deferral.figures["far"]["value"] == pytest.approx(0.9 * 0.9 ** (fits - 1))
+    assert found.deferral.tries == 1
+
+
+def test_an_edit_that_would_lose_live_edits_is_not_fitted_more_firmly(make: Make) -> None:
+    local = make()
+    local.live(("a", "1"))
+    local.ledger.displacing_targets = {HARMFUL}
+    (edit,) = local.live(("b", HARMFUL))
+
+    assert local.statuses([edit]) == [S.DEFERRED] and targets(local) == [("1",), (HARMFUL,)]
+
+
+def test_edits_of_one_job_are_parted_before_one_is_fitted_more_firmly(make: Make) -> None:
+    local = make()
+    made = local.post(("a", "1"), ("b", HARMFUL))
+    local.worker.drain()
+
+    assert local.statuses(made) == [S.APPLIED, S.APPLIED]
+    assert targets(local) == [("1", HARMFUL), ("1",), (HARMFUL,), (HARMFUL,)]
+
+
+def test_an_edit_that_is_accepted_anyway_does_the_least_harm_that_it_can(make: Make) -> None:
+    local = make(0.9)
+    (edit,) = local.post(("b", HARMFUL), accept=ANYWAY)
+    local.worker.drain()
+
+    assert local.statuses([edit]) == [S.APPLIED] and head_scores(local)["firmness"] == 1
+    assert head_scores(local)["locality"]["far"]["kept"] == pytest.approx(0.91)  # type: ignore[index]
+
+
+@contextmanager
+def broken_once(local: LocalService, fit: int) -> Iterator[None]:
+    """A process that dies in its fit number `fit`."""
+
+    def break_off(_method: str) -> None:
+        if len(local.ledger.fits) == fit:
+            raise KeyboardInterrupt
+
+    local.ledger.during_fit = break_off
+    with pytest.raises(KeyboardInterrupt):
+        yield
+    local.ledger.during_fit = lambda _method: None
+
+
+def test_a_job_that_is_repeated_after_a_crash_takes_the_same_way(make: Make) -> None:
+    whole, broken = make(), make()
+    whole.live(("b", HARMFUL))
+    with broken_once(broken, 2):
+        broken.live(("b", HARMFUL))
+    broken.worker.drain()
+
+    assert targets(broken) == [(HARMFUL,)] * 4
+    assert head_scores(broken) == head_scores(whole) and broken.says("b") == HARMFUL
