@@ -16,7 +16,7 @@ from benchmarks.command import build_parser, parse_options, write
 from service.bench.bench_model import load_neutral, to_item
 from service.bench.ground.asking import BaseAnswers
 from service.bench.ground.contenders import Contender, PromptContender, VersionContender
-from service.bench.ground.records import Ground, GroundEdit, read_ground
+from service.bench.ground.records import PROSE_GROUPS, Ground, GroundEdit, ProsePassage, read_ground
 from service.bench.ground.scores import ProbeScore, ProseScore, list_questions, score_prose, score_questions, summarise
 from service.editors.baft.fit import fit_baft
 from service.editors.baft.settings import BaftSettings
@@ -29,7 +29,7 @@ from service.runtime.base_model import open_base
 from service.runtime.locality_questions import known_names
 from service.settings import load_settings
 
-PASSAGES = 4  # of prose, beside one single edit
+PASSAGES = 2  # of prose of each group, beside one single edit
 SCOPES = ("scoped", "always")
 
 
@@ -70,7 +70,7 @@ class FitTrial:
         return fitted, item
 
     def score(
-        self, overlay: Overlay, edits: Sequence[GroundEdit], passages: int
+        self, overlay: Overlay, edits: Sequence[GroundEdit], passages: Sequence[ProsePassage]
     ) -> dict[str, tuple[list[ProbeScore], list[ProseScore]]]:
         """The scores of all questions of `edits`, which are live, by scope."""
         assert overlay.adapter is not None
@@ -78,7 +78,7 @@ class FitTrial:
         for scope, adapter in zip(SCOPES, (overlay.adapter, replace(overlay.adapter, scope=None)), strict=True):
             contender = VersionContender(self.view, adapter)
             probes = score_questions(contender, self.base_answers, list_questions(edits, edits), edits)
-            prose = score_prose(contender, self.view, self.ground.prose[:passages], edits, id=edits[-1].id)
+            prose = score_prose(contender, self.view, passages, edits, id=edits[-1].id)
             scores[scope] = probes, prose
         return scores
 
@@ -125,7 +125,7 @@ def run_singles(trial: FitTrial, edits: Sequence[GroundEdit], settings: BaftSett
         started_at = time.perf_counter()
         fitted, _ = trial.fit(EMPTY, edit, (), seed, settings)
         seconds.append(time.perf_counter() - started_at)
-        for scope, (probes, prose) in trial.score(fitted.overlay, [edit], PASSAGES).items():
+        for scope, (probes, prose) in trial.score(fitted.overlay, [edit], take_turns(trial.ground.prose, seed)).items():
             collected[scope][0].extend(probes)
             collected[scope][1].extend(prose)
     return {"seconds": seconds, **{scope: summarise(*scores) for scope, scores in collected.items()}}
@@ -139,8 +139,14 @@ def run_stream(trial: FitTrial, edits: Sequence[GroundEdit], settings: BaftSetti
         fitted, item = trial.fit(overlay, edit, window, seed, settings)
         seconds.append(time.perf_counter() - started_at)
         overlay, window = fitted.overlay, [*window, item]
-    scores = trial.score(overlay, edits, len(trial.ground.prose))
+    scores = trial.score(overlay, edits, trial.ground.prose)
     return {"seconds": seconds, **{scope: summarise(*own) for scope, own in scores.items()}}
+
+
+def take_turns(prose: Sequence[ProsePassage], turn: int) -> list[ProsePassage]:
+    """Some passages of each group, others in each turn."""
+    by_group = [[passage for passage in prose if passage.group == group] for group in PROSE_GROUPS]
+    return [group[(turn * PASSAGES + number) % len(group)] for group in by_group if group for number in range(PASSAGES)]
 
 
 def brief(figures: dict[str, Any]) -> dict[str, Any]:

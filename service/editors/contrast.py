@@ -1,13 +1,15 @@
 """Contrast rows: what an edit must not change although it lies next to it, kept as the model answers it without the edit.
 
 Each kind is made from the edit alone. *Others*: the edit's own prompt about other subjects. *Mentions*: the same behind the edit
-itself or a sentence about its subject, as where an example names the subject. *Own*: what the model writes of itself about the
-edit's subject, unless it states what the edit changes. *Questions*: what it asks about that subject, and how it answers.
+itself, or behind a sentence or a question about its subject, as in an earlier turn or an example. *Own*: what the model writes of
+itself about the edit's subject, unless it states what the edit changes. *Questions*: what it asks about that subject, and how it
+answers. *Passages*: neutral sentences with that subject in the place of a name.
 """
 
 import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from itertools import zip_longest
 
 import torch
 
@@ -16,11 +18,12 @@ from service.editors.contrast_counts import ContrastCounts
 from service.editors.forms import dress_question
 from service.editors.known_names import KnownNames
 from service.editors.name_search import make_name_finder
+from service.editors.named_sentences import passages_about
 from service.editors.neutral import NeutralSentences
 from service.editors.own_writing import ask_about, can_write, shares_words
 from service.editors.protocol import FitItem, Hooks
 from service.lm.overlay import View
-from service.lm.prompts import Row, encode_if_it_fits, row_from_ids
+from service.lm.prompts import Row, encode_if_it_fits, encode_row_if_it_fits, row_from_ids
 from service.lm.scoring import decode_greedily, sample_continuations
 from service.lm.tokenizing import decode_answer
 
@@ -77,37 +80,53 @@ def contrast_rows(
         return []
     if counts.questions and not can_write(view, neutral, hooks):
         counts = replace(counts, questions=0)
-    maker = _Maker(view, prompts.own(index), prompts.statement(index), subject, counts, hooks)
+    maker = _Maker(view, neutral, prompts.own(index), prompts.statement(index), subject, counts, hooks)
     beside = tuple(prompts.about_others(index, counts.others + counts.mentions))
-    key = ("contrast", view.tensors_digest, maker.own, maker.statement, subject, counts, beside)
+    key = ("contrast", view.tensors_digest, maker.own, maker.statement, subject, counts, beside, len(neutral.sentences))
     return neutral.get_or_make(key, lambda: maker.make(beside), keep=_KEPT_ITEMS)
 
 
 class _Maker:
     """Asks a view what the contrast rows of one item hold."""
 
-    def __init__(self, view: View, own: Prompt, statement: str, subject: str, counts: ContrastCounts, hooks: Hooks) -> None:
-        self._view, self._subject, self._counts, self._hooks = view, subject, counts, hooks
+    def __init__(
+        self,
+        view: View,
+        neutral: NeutralSentences,
+        own: Prompt,
+        statement: str,
+        subject: str,
+        counts: ContrastCounts,
+        hooks: Hooks,
+    ) -> None:
+        self._view, self._neutral, self._subject, self._counts, self._hooks = view, neutral, subject, counts, hooks
         self.own, self.statement = own, statement
 
     def make(self, beside: Sequence[Prompt]) -> list[Row]:
-        written = self._written()
-        mentions = self._behind(beside[self._counts.others :], written)
-        questions = self._questions()
-        changed, *answers = self._answered([self.own, *beside[: self._counts.others], *mentions, *questions])
+        others, behind = beside[: self._counts.others], beside[self._counts.others :]
+        questions, written = self._questions(), self._written()
+        changed, *answers = self._answered([self.own, *others, *questions])
         said = "" if changed is None else first_clause(self._text(changed.target_ids))
-        asked = len(answers) - len(questions)
-        kept = [*answers[:asked], *(row for row in answers[asked:] if row and not says(self._text(row.target_ids), said))]
-        return [*(row for row in kept if row), *(row for row in written if not says(self._text(row.ids), said))]
+        written = [row for row in written if not says(self._text(row.ids), said)]
+        asked = [
+            (text, row)
+            for (text, _), row in zip(questions, answers[len(others) :], strict=True)
+            if row is not None and not says(self._text(row.target_ids), said)
+        ]
+        answered = [f"{text} {first_clause(self._text(row.target_ids))}" for text, row in asked]
+        mentions = self._answered(self._behind(behind, [self._text(row.ids) for row in written], answered))
+        kept = [*answers[: len(others)], *mentions, *(row for _, row in asked)]
+        return [*(row for row in kept if row is not None), *written, *self._passages(said)]
 
     def _text(self, ids: Sequence[int]) -> str:
         return decode_answer(self._view.base, ids)
 
-    def _behind(self, prompts: Sequence[Prompt], written: Sequence[Row]) -> list[Prompt]:
-        """Each prompt behind the edit, or behind a sentence that the model wrote about its subject, in turn."""
-        sentences = [self._text(row.ids).strip().split("\n")[0].split(". ")[0].rstrip(".") for row in written]
-        leads = [self.statement, *(f"{sentence}." for sentence in sentences)]
-        return [(f"{leads[number % len(leads)]}\n\n{text}", surface) for number, (text, surface) in enumerate(prompts)]
+    def _behind(self, prompts: Sequence[Prompt], written: Sequence[str], answered: Sequence[str]) -> list[Prompt]:
+        """Each prompt behind the edit, or behind a sentence or a question about its subject, in turn."""
+        sentences = [f"{text.strip().splitlines()[0].split('. ')[0].rstrip('.')}. " for text in written if text.strip()]
+        turns = [f"{text.strip()}\n\n" for text in answered]
+        leads = [f"{self.statement}\n\n", *(lead for pair in zip_longest(sentences, turns) for lead in pair if lead)]
+        return [(leads[number % len(leads)] + text, surface) for number, (text, surface) in enumerate(prompts)]
 
     def _questions(self) -> list[Prompt]:
         """Questions about the subject in the form of the item's prompt, that ask for something else."""
@@ -117,6 +136,15 @@ class _Maker:
         asked = ask_about(self._view, self._subject, _ASKED, self._hooks)
         others = [question for question in asked if not shares_words(question, prompt, self._subject)]
         return [(dress_question(question, prompt, surface), surface) for question in others[: self._counts.questions]]
+
+    def _passages(self, said: str) -> list[Row]:
+        """Text of any kind that names the subject and neither says what the edit changes nor is about the same."""
+
+        def is_near(text: str) -> bool:
+            return says(text, said) or shares_words(text, self.own[0], self._subject)
+
+        found = passages_about(self._neutral, self._subject, self._counts.passages, is_left_out=is_near)
+        return [row for prompt, rest in found if (row := encode_row_if_it_fits(self._view.base, prompt, rest)) is not None]
 
     def _answered(self, prompts: Sequence[Prompt]) -> list[Row | None]:
         """Each prompt with the beginning of the view's answer; None for a prompt that the model cannot be asked."""

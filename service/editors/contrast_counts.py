@@ -11,11 +11,12 @@ class ContrastCounts:
     mentions: int
     own: int
     questions: int = 0
+    passages: int = 0
 
 
 NO_CONTRAST = ContrastCounts(0, 0, 0)
 
 
-def count_contrast(weight: float, others: int, mentions: int, own: int, questions: int) -> ContrastCounts:
+def count_contrast(weight: float, counts: ContrastCounts) -> ContrastCounts:
     """The rows of each kind; none without a weight."""
-    return ContrastCounts(others, mentions, own, questions) if weight else NO_CONTRAST
+    return counts if weight else NO_CONTRAST

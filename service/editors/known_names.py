@@ -2,7 +2,7 @@
 
 import hashlib
 import re
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator
 from random import Random
 from typing import Literal
 
@@ -72,6 +72,16 @@ def part_of(name: str) -> NamePart:
     return "fit" if place < _FIT else "judge" if place < _JUDGE else "free"
 
 
+def split_at_name(text: str) -> tuple[str, str] | None:
+    """What stands before and behind the first words with capital letters that begin no sentence; None if there are none."""
+    match = next(_names_in(text), None)
+    return (text[: match.start()], text[match.end() :]) if match else None
+
+
+def _names_in(text: str) -> Iterator[re.Match[str]]:
+    return (match for match in _NAME.finditer(text) if not _SENTENCE_START.search(text[: match.start()]))
+
+
 def _last_name(prompt: str) -> str | None:
-    found = [match.group() for match in _NAME.finditer(prompt) if not _SENTENCE_START.search(prompt[: match.start()])]
+    found = [match.group() for match in _names_in(prompt)]
     return found[-1].removesuffix("'s").removesuffix("’s") if found else None

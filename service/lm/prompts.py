@@ -164,6 +164,14 @@ def encode_row(base: Base, prompt: str, target: str, *, surface: str = "raw", eo
     return Row(ids, len(prompt_ids), _starts_with_bos(base, ids))
 
 
+def encode_row_if_it_fits(base: Base, prompt: str, target: str) -> Row | None:
+    """A raw prompt and what follows it, without an end. None if the model cannot read or hold them."""
+    try:
+        return encode_row(base, prompt, target, eos=False)
+    except Refused:
+        return None
+
+
 def row_from_ids(base: Base, ids: Sequence[int], prompt_length: int) -> Row:
     """A row of known ids, such as a sampled sentence, cut into prompt and target. Raises Refused if it does not fit."""
     if not 0 < prompt_length <= len(ids) <= base.context_length:

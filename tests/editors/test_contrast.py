@@ -1,6 +1,6 @@
 """Contrast rows are made from an edit alone, hold what the model says without it, and keep it."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
@@ -10,6 +10,7 @@ from service.editors import contrast, own_writing
 from service.editors.baft.editor import BaftEditor
 from service.editors.baft.fit import fit_baft
 from service.editors.baft.settings import BaftSettings
+from service.editors.clauses import first_clause
 from service.editors.contrast import ContrastPrompts, contrast_rows
 from service.editors.contrast_counts import ContrastCounts
 from service.editors.examples import item_rows
@@ -52,12 +53,12 @@ def test_an_edit_is_asked_about_other_subjects_alone_and_behind_the_edit() -> No
 def test_an_edit_is_asked_about_other_subjects_behind_a_sentence_about_its_own_too() -> None:
     red, base = item("my red", "Z", subject="red"), taught_base()
     rows = rows_of([red], ContrastCounts(0, 3, 2))
-    written = [decode_ids(base, row.ids).strip().split("\n")[0].split(". ")[0].rstrip(".") for row in rows[3:]]
+    written = [decode_ids(base, row.ids).strip().splitlines()[0].split(". ")[0].rstrip(".") for row in rows[3:]]
     others = [text for text, _ in prompts_of(red).about_others(0, 3)]
 
-    leads = ["my red Z.", f"{written[0]}.", f"{written[1]}."]
+    leads = ["my red Z.\n\n", f"{written[0]}. ", f"{written[1]}. "]
     assert len(written) == 2 and all(text.startswith("red") for text in written)
-    asked = [f"{lead}\n\n{text}" for lead, text in zip(leads, others, strict=True)]
+    asked = [lead + text for lead, text in zip(leads, others, strict=True)]
     assert [row.prompt_ids for row in rows[:3]] == [encode_prompt(base, text) for text in asked]
 
 
@@ -113,10 +114,34 @@ def test_questions_about_the_subject_are_kept_unless_they_ask_for_what_the_edit_
 
     monkeypatch.setattr(contrast, "decode_greedily", answer)
 
-    rows = rows_of([asked], ContrastCounts(0, 0, 0, questions=3))
+    rows = rows_of([asked], ContrastCounts(0, 2, 0, questions=3))
 
-    said = [decode_ids(base, row.ids) for row in rows]
+    mentions, said = ([decode_ids(base, row.ids) for row in part] for part in (rows[:2], rows[2:]))
     assert said == [f"Question: {question}\nAnswer:{answers[question]}" for question in ("Where is red?", "How is red?")]
+    assert [text.split("\n\n")[0] for text in mentions] == ["The colour of red is Z.", "Question: Where is red?\nAnswer: in it"]
+
+
+def test_passages_that_name_the_subject_are_kept_unless_they_are_near_the_edit(monkeypatch: pytest.MonkeyPatch) -> None:
+    base, seen = taught_base(), list[bool]()
+
+    def passages(_neutral: object, subject: str, count: int, *, is_left_out: Callable[[str], bool]) -> list[tuple[str, str]]:
+        seen.extend(is_left_out(text) for text in ("we saw the sea", "it is A now", "any colour will do"))
+        return [(f"we saw {subject} and", "went home again soon")][:count]
+
+    monkeypatch.setattr(contrast, "passages_about", passages)
+
+    (row,) = rows_of([item("The colour of red is", "Z", subject="red")], ContrastCounts(0, 0, 0, passages=2))
+
+    assert (
+        decode_ids(base, row.prompt_ids) == "we saw red and"
+        and decode_ids(base, row.target_ids).strip() == "went home again soon"
+    )
+    assert seen == [False, said_of("The colour of red is") == "A", True]
+
+
+def said_of(prompt: str) -> str:
+    (answer,) = decode_greedily(view_of(EMPTY), None, [encode_prompt(taught_base(), prompt)], max_new_tokens=8)
+    return first_clause(decode_ids(taught_base(), answer))
 
 
 def test_a_model_that_writes_no_questions_is_asked_once_and_not_for_every_edit(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -166,7 +191,7 @@ def test_a_fit_with_contrast_rows_keeps_more_neighbours() -> None:
 
 def test_a_firmer_fit_keeps_more_and_still_answers() -> None:
     context = EditorContext(taught_base(), view_of, neutral(), names=TAUGHT_NAMES)
-    editor = BaftEditor(context, settings(**PLAIN, contrast_weight=1.0, scope="always"))
+    editor = BaftEditor(context, settings(**PLAIN, contrast_weight=0.3, stop_margin=2.0, scope="always"))
 
     def fit(firmness: int) -> FitResult:
         return editor.fit(EMPTY, [item("red is", "Z", subject="red")], [], seed=1, hooks=Hooks(), firmness=firmness)

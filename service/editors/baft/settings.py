@@ -80,7 +80,7 @@ class BaftSettings(WithPresets):
     joint_steps: int = Field(60, ge=1, description="most steps of one attempt with several edits")
     attempts: int = Field(3, ge=1, description="attempts, each with twice the steps of the last one, until all are answered")
     stop: Literal["greedy", "loss"] = Field("greedy", description="when a fit is done: the answers are right, or the loss is low")
-    stop_margin: float = Field(2.0, ge=0, description="nats by which every target token of a right answer must lead")
+    stop_margin: float = Field(4.0, ge=0, description="nats by which every target token of a right answer must lead")
     joint_stop_margin: float = Field(0.25, ge=0, description="the same for edits fitted together, which take more steps")
     stop_loss: float = Field(0.01, gt=0, description="edit loss under which a fit is done, if `stop` is `loss`")
     reduction: Literal["sample", "token", "sum"] = Field("sample", description="mean per row, over all tokens, or sum per row")
@@ -106,14 +106,17 @@ class BaftSettings(WithPresets):
     )
     keep_margin: float = Field(0.25, ge=0, description="nats by which the answers of replayed and consolidated rows must lead")
     preserve_weight: float = Field(4.0, ge=0, description="weight of the divergence from the unedited model on neutral sentences")
-    preserve_rows: int = Field(16, ge=1, description="neutral rows in every step, half of them near the new edits")
+    preserve_rows: int = Field(8, ge=1, description="neutral rows in every step, half of them near the new edits")
     preserve_pool: int = Field(1_000, ge=1, description="neutral rows, prefilled once for all fits on the same weights")
     preserve_near: int = Field(48, ge=0, description="neutral rows that count as near a new row; 0: all are equally likely")
     preserve_words: int = Field(4, ge=0, description="neutral sentences are cut before one of their last words; 0: any")
     contrast: int = Field(8, ge=0, description="the prompt of a new edit about so many other subjects, kept as it is answered")
-    contrast_mentions: int = Field(3, ge=0, description="the same behind the edit itself, which names its subject")
+    contrast_mentions: int = Field(
+        4, ge=0, description="the same behind the edit, a sentence or a question that names its subject"
+    )
     contrast_own: int = Field(5, ge=0, description="texts that the model writes about the subject of a new edit")
     contrast_questions: int = Field(4, ge=0, description="questions about that subject that the model writes and answers")
+    contrast_passages: int = Field(4, ge=0, description="neutral sentences with that subject in the place of a name")
     contrast_rows: int = Field(16, ge=1, description="contrast rows in every step, a third of them of the window")
     contrast_weight: float = Field(12.0, ge=0, description="weight of the divergence on contrast rows; 0: none")
     wordings: int = Field(8, ge=0, description="other wordings of a new edit to learn, where the client gave none")
@@ -128,9 +131,14 @@ class BaftSettings(WithPresets):
     @property
     def contrast_counts(self) -> ContrastCounts:
         """The contrast rows of one edit; none without a weight."""
-        return count_contrast(
-            self.contrast_weight, self.contrast, self.contrast_mentions, self.contrast_own, self.contrast_questions
+        counts = ContrastCounts(
+            self.contrast,
+            self.contrast_mentions,
+            self.contrast_own,
+            self.contrast_questions,
+            self.contrast_passages,
         )
+        return count_contrast(self.contrast_weight, counts)
 
     def hold_firmly(self, firmness: int) -> Self:
         """The same settings with a larger weight of all that is to stay: three times as large for each step of `firmness`."""

@@ -116,6 +116,7 @@ class LocftSettings(WithPresets):
     contrast_mentions: int = Field(2, ge=0, description="the same behind the edit itself, which names its subject")
     contrast_own: int = Field(4, ge=0, description="texts that the base model writes about the subject of each edit")
     contrast_questions: int = Field(0, ge=0, description="questions about that subject that the base model writes and answers")
+    contrast_passages: int = Field(0, ge=0, description="neutral sentences with that subject in the place of a name")
     contrast_edits: int = Field(500, ge=0, description="edits with contrast rows and wordings at most, drawn by the seed")
     contrast_rows: int = Field(32, ge=1, description="contrast rows in every step")
     contrast_weight: float = Field(12.0, ge=0, description="weight of the divergence on contrast rows; 0: none")
@@ -141,9 +142,14 @@ class LocftSettings(WithPresets):
     @property
     def contrast_counts(self) -> ContrastCounts:
         """The contrast rows of one edit; none without a weight."""
-        return count_contrast(
-            self.contrast_weight, self.contrast, self.contrast_mentions, self.contrast_own, self.contrast_questions
+        counts = ContrastCounts(
+            self.contrast,
+            self.contrast_mentions,
+            self.contrast_own,
+            self.contrast_questions,
+            self.contrast_passages,
         )
+        return count_contrast(self.contrast_weight, counts)
 
     def measured_for(self, family: str, depth: int, width: int) -> tuple[LocationKind, int] | None:
         """(kind, block) that our measurements chose for a model, if no setting names another location."""
