@@ -168,7 +168,7 @@ def test_later_fits_move_the_final_gates_of_an_edit_and_leave_the_running_mean_o
 
     for old, new in zip(before, after, strict=True):
         assert new["running_squared_variation"] == old["running_squared_variation"]
-        assert abs(new["final_squared_variation"] - old["final_squared_variation"]) > 1e-4
+        assert abs(new["final_squared_variation"] - old["final_squared_variation"]) > 2e-5
         assert new["final_squared_variation"] == squared_variation(torch.tensor(new["mean_gate"]["edits"]))
 
 
