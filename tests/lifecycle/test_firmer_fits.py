@@ -1,5 +1,6 @@
 """An edit that would cost the rest of the model too much is fitted again, more firmly, in the same job, before it is deferred."""
 
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -86,6 +87,14 @@ def test_an_edit_that_would_lose_live_edits_is_not_fitted_more_firmly(make: Make
     (edit,) = local.live(("b", HARMFUL))
 
     assert local.statuses([edit]) == [S.DEFERRED] and targets(local) == [("1",), (HARMFUL,)]
+
+
+def test_an_edit_whose_scores_are_not_finite_is_not_fitted_more_firmly(make: Make) -> None:
+    local = make()
+    local.ledger.far = lambda size: math.nan
+    local.live(("a", "1"))
+
+    assert len(local.ledger.fits) == 1
 
 
 def test_edits_of_one_job_are_parted_before_one_is_fitted_more_firmly(make: Make) -> None:
