@@ -100,12 +100,16 @@ def main() -> None:
     about = {"surface": arguments.surface, "half": arguments.half, "edits": len(edits), "kind": run.__name__.removeprefix("run_")}
     for text in arguments.settings:
         given = json.loads(text)
-        mark = sha256(json.dumps([about, arguments.skip, given], sort_keys=True).encode()).hexdigest()[:8]
+        settings = BaftSettings(**given)
+        effective = settings.model_dump(mode="json")
+        mark = sha256(json.dumps([about, arguments.skip, effective], sort_keys=True).encode()).hexdigest()[:8]
         name = f"fit_trials_{trial.ground.short_name}_{mark}"
         if (arguments.results / f"{name}.json").exists():
             continue
-        figures = run(trial, edits, BaftSettings(**given))
-        write(arguments.results, name, {"model": trial.ground.short_name, **about, "settings": given, **figures}, is_quiet=True)
+        figures = run(trial, edits, settings)
+        write(
+            arguments.results, name, {"model": trial.ground.short_name, **about, "settings": effective, **figures}, is_quiet=True
+        )
         print(json.dumps({"settings": given, **brief(figures)}), flush=True)
 
 

@@ -5,6 +5,7 @@ from typing import Any
 
 from benchmarks.markdown import Result, format_number, table
 from service.bench.contenders import LABELS
+from service.editors.baft.settings import BaftSettings
 
 STRATA = ("other cue", "alias", "slip", "pronoun")
 GROUPS = ("near", "same subject", "mention", "far")
@@ -79,14 +80,15 @@ def scopes(results: Mapping[str, Result]) -> Iterator[str]:
 def fit_trials(results: Mapping[str, Result]) -> Iterator[str]:
     """Trials of BaFT's settings."""
     yield "BaFT alone in one process (`python -m benchmarks.fit_trials`), every edit taken whatever it changes. *Scoped*: as it"
-    yield "is served. *Always*: the same adapter on every prompt. A stream is asked at its end."
+    yield "is served. *Always*: the same adapter on every prompt. A stream is asked at its end. Settings are those that differ"
+    yield "from the present defaults."
     yield ""
     groups = (*STRATA, *GROUPS)
     rows = [
         (
             f"{figures['model']}, {figures['surface']}, {figures['half']}",
             f"{figures['edits']} {figures['kind']}",
-            ", ".join(f"{name} {value}" for name, value in figures["settings"].items()) or "default",
+            _other_settings(figures["settings"]),
             scope,
             _format(figures[scope]["reliability"]),
             *(_format({**figures[scope]["wordings"], **figures[scope]["locality"]}[group]) for group in groups),
@@ -101,6 +103,12 @@ def fit_trials(results: Mapping[str, Result]) -> Iterator[str]:
     yield from table(
         ("model, surface, half", "edits", "settings", "scope", "reliability", *groups, "KL, human", "with names"), rows
     )
+
+
+def _other_settings(used: Mapping[str, Any]) -> str:
+    """The settings of a trial that differ from the present defaults."""
+    defaults = BaftSettings().model_dump(mode="json")
+    return ", ".join(f"{name} {value}" for name, value in used.items() if value != defaults[name]) or "default"
 
 
 def chosen(results: Mapping[str, Result]) -> Iterator[str]:
