@@ -80,7 +80,7 @@ class BaftSettings(WithPresets):
     joint_steps: int = Field(60, ge=1, description="most steps of one attempt with several edits")
     attempts: int = Field(3, ge=1, description="attempts, each with twice the steps of the last one, until all are answered")
     stop: Literal["greedy", "loss"] = Field("greedy", description="when a fit is done: the answers are right, or the loss is low")
-    stop_margin: float = Field(4.0, ge=0, description="nats by which every target token of a right answer must lead")
+    stop_margin: float = Field(3.0, ge=0, description="nats by which every target token of a right answer must lead")
     joint_stop_margin: float = Field(0.25, ge=0, description="the same for edits fitted together, which take more steps")
     stop_loss: float = Field(0.01, gt=0, description="edit loss under which a fit is done, if `stop` is `loss`")
     reduction: Literal["sample", "token", "sum"] = Field("sample", description="mean per row, over all tokens, or sum per row")
