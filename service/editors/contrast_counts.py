@@ -1,6 +1,7 @@
 """How many contrast rows an edit gets. Plain numbers, no model."""
 
 from dataclasses import dataclass
+from typing import Protocol
 
 
 @dataclass(frozen=True)
@@ -17,6 +18,31 @@ class ContrastCounts:
 NO_CONTRAST = ContrastCounts(0, 0, 0)
 
 
-def count_contrast(weight: float, counts: ContrastCounts) -> ContrastCounts:
+class ContrastSettings(Protocol):
+    """The settings of a method that has contrast rows."""
+
+    @property
+    def contrast(self) -> int: ...
+    @property
+    def contrast_mentions(self) -> int: ...
+    @property
+    def contrast_own(self) -> int: ...
+    @property
+    def contrast_questions(self) -> int: ...
+    @property
+    def contrast_passages(self) -> int: ...
+    @property
+    def contrast_weight(self) -> float: ...
+
+
+def count_contrast(settings: ContrastSettings) -> ContrastCounts:
     """The rows of each kind; none without a weight."""
-    return counts if weight else NO_CONTRAST
+    if not settings.contrast_weight:
+        return NO_CONTRAST
+    return ContrastCounts(
+        settings.contrast,
+        settings.contrast_mentions,
+        settings.contrast_own,
+        settings.contrast_questions,
+        settings.contrast_passages,
+    )

@@ -131,14 +131,7 @@ class BaftSettings(WithPresets):
     @property
     def contrast_counts(self) -> ContrastCounts:
         """The contrast rows of one edit; none without a weight."""
-        counts = ContrastCounts(
-            self.contrast,
-            self.contrast_mentions,
-            self.contrast_own,
-            self.contrast_questions,
-            self.contrast_passages,
-        )
-        return count_contrast(self.contrast_weight, counts)
+        return count_contrast(self)
 
     def hold_firmly(self, firmness: int) -> Self:
         """The same settings with a larger weight of all that is to stay: three times as large for each step of `firmness`."""

@@ -142,14 +142,7 @@ class LocftSettings(WithPresets):
     @property
     def contrast_counts(self) -> ContrastCounts:
         """The contrast rows of one edit; none without a weight."""
-        counts = ContrastCounts(
-            self.contrast,
-            self.contrast_mentions,
-            self.contrast_own,
-            self.contrast_questions,
-            self.contrast_passages,
-        )
-        return count_contrast(self.contrast_weight, counts)
+        return count_contrast(self)
 
     def measured_for(self, family: str, depth: int, width: int) -> tuple[LocationKind, int] | None:
         """(kind, block) that our measurements chose for a model, if no setting names another location."""
