@@ -7,7 +7,7 @@ queued again.
 """
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from sqlalchemy.engine import Connection
@@ -16,7 +16,7 @@ from service.domain import acceptance, cadence, liveset
 from service.domain.acceptance import Decision
 from service.domain.edit import ANYWAY, Edit, EditStatus
 from service.domain.liveset import LiveItem, LiveSet
-from service.editors.protocol import FitCancelled, FitOverdue, FitResult, Hooks
+from service.editors.protocol import FitCancelled, FitFailed, FitOverdue, FitResult, Hooks
 from service.lifecycle import next_edits
 from service.lifecycle.cadence_inputs import read_cadence_inputs
 from service.lifecycle.context import EditingContext
@@ -41,6 +41,15 @@ LOSES_LIVE_EDITS = "with it, edits that are live would have been lost; it waits 
 WINDOW_FULL = "the window is full; it waits for the next retrain"
 
 
+@dataclass(frozen=True)
+class _Refused:
+    """A fit of one edit that was not accepted, with what it was judged by."""
+
+    fitted: FitResult
+    decision: Decision
+    scores: Mapping[str, Any]
+
+
 class ApplyPolicy:
     """Fits the new edits of a job on top of the head, with a replay of the window. A round leaves out the new edits that its fit
     lost. If the fit lost live edits, the round leaves out the newest new edit; if the fit was not accepted, the newer half.
@@ -51,6 +60,8 @@ class ApplyPolicy:
 
     A single edit that is refused for its cost to the rest of the model is fitted again, with the rest held more firmly, before
     it is deferred. Nothing that the client posted is left out for it.
+
+    If a firmer fit fails, loses an edit or does not end in time, the refused fit before it counts as the last one.
 
     A refusal of a single edit that is to be accepted anyway is `overruled`, if it is about locality alone and the fit lost
     nothing. Of several edits each gets there by itself, so that no refusal is overruled for an edit that did not cause it.
@@ -69,6 +80,8 @@ class ApplyPolicy:
         self.requeued_ids: tuple[str, ...] = ()
         self.scores: Mapping[str, Any] = {}
         self._firmness = 0
+        self._refused: _Refused | None = None
+        self._overruled_fit: FitResult | None = None
         self._firmest = context.editors_by_part.of(job.neutral_sentences).incremental.firmest
 
     def next_round(self) -> FitRound | None:
@@ -85,13 +98,36 @@ class ApplyPolicy:
         overlay = load_head_overlay(self._context, self._head.version)
         return FitRound(overlay, items_of(self.entrants, known), replay, self._job.seed, self._firmness)
 
-    def is_final(self, fitted: FitResult, *, is_last: bool) -> bool:
-        """Whether the fit lost nothing and is accepted, or is the last one and lost new edits only."""
+    def take(self, fitted: FitResult, *, is_last: bool) -> FitResult | None:
+        """A fit that lost nothing and is accepted, or is the last one and lost new edits only. Or one that is overruled."""
+        return fitted if self._is_accepted(fitted, is_last=is_last) else self._overruled_fit
+
+    @property
+    def has_refused(self) -> bool:
+        """Whether the fit of a single edit was refused, so that a firmer fit need not come to an end."""
+        return self._refused is not None
+
+    def settle_refused(self) -> FitResult | None:
+        """The refused fit of a single edit, if the refusal is overruled. Else the edit is deferred."""
+        assert self._refused is not None
+        fitted, refusal, self.scores = self._refused.fitted, self._refused.decision, self._refused.scores
+        first = self.entrants[0].edit_id
+        if refusal.is_about_locality and first in self._anyway_ids:
+            self.overruled, self._overruled_fit = refusal, fitted
+        else:
+            firmly = ", also with the rest held more firmly" if "firmness" in self.scores else ""
+            self._defer([first], f"{'; '.join(refusal.reasons)}{firmly}; it waits for the next retrain", refusal.figures)
+        return self._overruled_fit
+
+    def _is_accepted(self, fitted: FitResult, *, is_last: bool) -> bool:
         lost_new = [item for item in self.entrants if item.edit_id in fitted.lost]
         expected_lost = {item.edit_id for item in self.entrants} | set(self._head.version.scores.get("lost", ()))
         loses_live_edits = any(edit_id not in expected_lost for edit_id in fitted.lost)
         lost_figures = _lost_figures(set(fitted.lost) - expected_lost)
         if loses_live_edits or (lost_new and not is_last):  # it cannot count: what else it changes is not asked
+            if self._refused is not None:
+                self.settle_refused()
+                return False
             left_out, reason = (lost_new, LOST) if lost_new else (self.entrants[-1:], LOSES_LIVE_EDITS)
             self._defer([item.edit_id for item in left_out], reason, lost_figures)
             return False
@@ -99,7 +135,9 @@ class ApplyPolicy:
         if lost_new:
             self._defer([item.edit_id for item in lost_new], LOST, {**decision.figures, **lost_figures})
             return decision.is_accepted and self._keep_without(lost_new)
-        return decision.is_accepted or self._overrules(decision)
+        if not decision.is_accepted:
+            self._refuse(fitted, decision)
+        return decision.is_accepted
 
     def defer_rest(self) -> None:
         """After the last fit did not count: nothing is published, and the edits that are left wait for the next retrain."""
@@ -122,20 +160,16 @@ class ApplyPolicy:
         self.entrants = tuple(item for item in self.entrants if item not in lost)
         return True
 
-    def _overrules(self, refusal: Decision) -> bool:
-        """Whether a refusal is overruled. If it is not, the newer half is queued again. A single edit is fitted more firmly, and
-        in the end deferred.
-        """
-        first = self.entrants[0].edit_id
+    def _refuse(self, fitted: FitResult, refusal: Decision) -> None:
+        """Queue the newer half of several edits again. A single edit is fitted more firmly, or its refusal is settled."""
         if len(self.entrants) > 1:
             self.requeued_ids += tuple(item.edit_id for item in self.entrants[len(self.entrants) // 2 :])
-        elif refusal.is_about_locality and self._firmness < min(self._firmest, self._context.settings.firmer):
+            return
+        self._refused = _Refused(fitted, refusal, self.scores)
+        if refusal.is_about_locality and self._firmness < min(self._firmest, self._context.settings.firmer):
             self._firmness += 1
-        elif refusal.is_about_locality and first in self._anyway_ids:
-            self.overruled = refusal
         else:
-            self._defer([first], f"{'; '.join(refusal.reasons)}; it waits for the next retrain", refusal.figures)
-        return self.overruled is not None
+            self.settle_refused()
 
     def _judge(self, fitted: FitResult) -> Decision:
         firmness = {"firmness": self._firmness} if self._firmness else {}
@@ -250,14 +284,18 @@ def _run_job(context: EditingContext, lease: Lease, job: Job) -> None:
         limit_s=context.settings.fit_s,
     )
     known = read_fit_edits(context, LiveSet(), job.edit_ids)
+    policy = ApplyPolicy(context, head, job, job_hooks.hooks())
     try:
         with context.edit_fits_idle.busy():
-            policy = ApplyPolicy(context, head, job, job_hooks.hooks())
             fitted = fit_until_final(context, job, policy, job_hooks)
-    except FitCancelled:
-        if job_hooks.is_overdue and not lease.is_over():
+    except (FitCancelled, FitFailed) as error:
+        is_over = isinstance(error, FitCancelled) and (lease.is_over() or not job_hooks.is_overdue)
+        if policy.has_refused and not is_over:
+            fitted = policy.settle_refused()
+        elif isinstance(error, FitCancelled) and not is_over:
             raise FitOverdue(f"its fit took longer than {context.settings.fit_s:g} seconds") from None
-        raise
+        else:
+            raise
     if fitted is None and policy.entrants:
         policy.defer_rest()
     changes = list(policy.deferrals.values())

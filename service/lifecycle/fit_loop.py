@@ -4,10 +4,10 @@ Each round depends on the job and its parent alone, so that a repetition after a
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
-from service.editors.protocol import FitItem, FitResult
+from service.editors.protocol import FitItem, FitResult, Hooks
 from service.lifecycle.context import EditingContext
 from service.lifecycle.job_hooks import JobHooks
 from service.lm.overlay import Overlay
@@ -33,8 +33,10 @@ class FitPolicy(Protocol):
     def next_round(self) -> FitRound | None:
         """What the next fit trains on; None if nothing is left to fit."""
 
-    def is_final(self, fitted: FitResult, *, is_last: bool) -> bool:
-        """Whether a fit counts. If it does not, the policy leaves something out before the next round."""
+    def take(self, fitted: FitResult, *, is_last: bool) -> FitResult | None:
+        """The fit that counts: this one, or an earlier one that it is no better than. None if none counts yet; then the policy
+        leaves something out before the next round, or asks for a firmer fit.
+        """
 
 
 def fit_until_final(context: EditingContext, job: Job, policy: FitPolicy, job_hooks: JobHooks) -> FitResult | None:
@@ -55,10 +57,19 @@ def fit_until_final(context: EditingContext, job: Job, policy: FitPolicy, job_ho
             fit_round.new,
             fit_round.replay,
             seed=fit_round.seed,
-            hooks=job_hooks.hooks(),
+            hooks=_hooks_of(job_hooks, fit_round.firmness),
             firmness=fit_round.firmness,
         )
         rounds_left -= int(bool(fitted.lost))
-        if policy.is_final(fitted, is_last=not rounds_left):
-            return fitted
+        counted = policy.take(fitted, is_last=not rounds_left)
+        if counted is not None:
+            return counted
     return None
+
+
+def _hooks_of(job_hooks: JobHooks, firmness: int) -> Hooks:
+    """The hooks of one fit. The stages of a firmer fit say so, in the job and in its log."""
+    hooks = job_hooks.hooks()
+    if not firmness:
+        return hooks
+    return replace(hooks, progress=lambda share, stage: hooks.progress(share, f"{stage}, more firmly"))

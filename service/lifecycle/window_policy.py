@@ -44,8 +44,8 @@ class WindowPolicy:
         replay = items_of(self.live_set.consolidated_sample, self.known)
         return FitRound(self.tensors, items, replay, seed_of([item.edit for item in items], self.failures))
 
-    def is_final(self, fitted: FitResult, *, is_last: bool) -> bool:
-        """Whether no live edit of the window has to be left out any more."""
+    def take(self, fitted: FitResult, *, is_last: bool) -> FitResult | None:
+        """A fit for which no live edit of the window has to be left out any more."""
         lost = [item for item in self.live_set.window if item.is_live and item.edit_id in fitted.lost]
         self.drop_reasons |= {item.edit_id: self.lost_reason for item in lost}
         if not lost and not is_last and any(item.edit_id in fitted.lost for item in self.live_set.consolidated):
@@ -53,4 +53,4 @@ class WindowPolicy:
             self.drop_reasons |= {item.edit_id: self.addition_reason for item in lost}
         if lost:
             self.live_set = liveset.mark_lost(self.live_set, lost)
-        return is_last or not lost
+        return fitted if is_last or not lost else None
