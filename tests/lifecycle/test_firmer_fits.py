@@ -163,7 +163,7 @@ BREAKS = [overdue_in, lost_in, failed_in, displaced_in]
 
 
 @pytest.mark.parametrize("break_fit", BREAKS)
-def test_an_edit_whose_firmer_fit_comes_to_nothing_is_deferred_with_the_figures_of_the_first(
+def test_an_edit_whose_firmer_fit_comes_to_nothing_is_deferred_by_the_first(
     make: Make, break_fit: Callable[[LocalService, int], None]
 ) -> None:
     local = make()

@@ -42,7 +42,8 @@ def test_a_deferred_edit_says_why_with_figures_and_when_it_is_tried_next(strict:
 
     deferral = edit["deferral"]
     assert edit["status"] == "deferred"
-    assert deferral["reason"] == edit["error"] == "locality would fall; it waits for the next retrain"
+    reason = "locality would fall, also with the rest held more firmly; it waits for the next retrain"
+    assert deferral["reason"] == edit["error"] == reason
     assert deferral["figures"] == REFUSED.figures
     assert (deferral["tried_on_version"], deferral["tries"]) == (edit_base(strict), 1)
     assert deferral["next_try"]["when"] == "by_time"
