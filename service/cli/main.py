@@ -11,6 +11,7 @@ from service.cli.admin import register as register_admin
 from service.cli.bench import app as bench
 from service.cli.edits import register as register_edits
 from service.cli.evaluate import register as register_eval
+from service.cli.locate import locate
 from service.cli.models import app as models
 from service.cli.options import FAILED, DatabaseUrl, DataDir, Model, RedisUrl, read_settings, report_errors
 from service.cli.rebase import register as register_rebase
@@ -34,6 +35,7 @@ register_edits(app)
 register_eval(app)
 register_store(app)
 register_rebase(app)
+app.command()(locate)
 
 
 @app.command()
