@@ -24,6 +24,9 @@ from service.lm.scoring import gate_means
 MARKS = (1, 10, 20, 40)
 VARIANTS = {
     "balanced": BaftSettings(),
+    "balanced_horizon": BaftSettings(balance_horizon=16),
+    "balanced_unlimited": BaftSettings(balance_limited=False),
+    "balanced_horizon_unlimited": BaftSettings(balance_horizon=16, balance_limited=False),
     "unbalanced": BaftSettings(balance="none"),
     "paper_balanced": BaftSettings(preset="paper"),
     "paper_unbalanced": BaftSettings(preset="paper", balance="none"),

@@ -79,7 +79,10 @@ class Intervention:
 
 @dataclass(frozen=True, eq=False)
 class Balance:
-    """The state of incremental load balancing at one block: S_k, the sum over past edits of mean weights, and their number n."""
+    """The state of incremental load balancing at one block: S_k, the sum over past edits of mean weights, and their number n.
+
+    Where the editor forgets, older edits count less in S, and n is at most its horizon.
+    """
 
     total: Tensor  # S: (R,) fp32
     count: int

@@ -157,7 +157,9 @@ class _Fit:
             return dict(past)
         gates = gate_weights(self.dataset, range(self.dataset.new_end), interventions)
         edits = torch.tensor([row.item for row in self.dataset.rows[: self.dataset.new_end]], device=self.view.base.device)
-        return {block: commit_balance(past.get(block), edit_means(weights, edits)) for block, weights in gates.items()}
+        current = {block: edit_means(weights, edits) for block, weights in gates.items()}
+        horizon = self.settings.balance_horizon
+        return {block: commit_balance(past.get(block), means, horizon=horizon) for block, means in current.items()}
 
     def make_scope(self, names: KnownNames, neutral: NeutralSentences) -> Scope | None:
         """The scope of the items that the adapter carries: those that the tensors do not answer."""

@@ -68,10 +68,19 @@ def rescale(term: Tensor, to: Tensor, limit: float | None) -> Tensor:
     return term * min(float(to.detach()) / max(value, 1e-6), limit)
 
 
-def commit_balance(past: Balance | None, weights: Tensor) -> Balance:
-    """The state after learning edits of weights (E, R): S += Σ_e w^e, n += E. Called once per edit, never per step."""
+def commit_balance(past: Balance | None, weights: Tensor, *, horizon: int = 0) -> Balance:
+    """The state after learning edits of weights (E, R): S += Σ_e w^e, n += E. Called once per edit, never per step.
+
+    With a `horizon` the state is then scaled down to n = horizon, if n is larger: a past edit fades by n / (n + E) with each fit,
+    and the current edits of a fit never weigh less than 1 / (horizon + E) each.
+    """
     total = weights.detach().float().sum(0).cpu()
-    return Balance(total, len(weights)) if past is None else Balance(past.total + total, past.count + len(weights))
+    count = len(weights)
+    if past is not None:
+        total, count = past.total + total, past.count + count
+    if horizon and count > horizon:
+        total, count = total * (horizon / count), horizon
+    return Balance(total, count)
 
 
 def layer_mean(terms: Sequence[Tensor]) -> Tensor:

@@ -27,6 +27,7 @@ _PAPER: dict[str, Any] = {
     "eos": False,
     "balance": "paper",
     "balance_limited": False,
+    "balance_horizon": 0,
     "margin": True,
     "gate_norm": "none",
     "replay": 0,
@@ -96,6 +97,9 @@ class BaftSettings(WithPresets):
     margin_gamma: float | None = Field(None, ge=0, description="least gap between both; empty: by family")
     rescale_limit: float = Field(10.0, gt=0, description="largest factor that scales a regulariser to the edit loss")
     balance_limited: bool = Field(True, description="whether this limit holds for load balancing too; the paper names none")
+    balance_horizon: int = Field(
+        0, ge=0, description="past edits that load balancing remembers, older ones fade; 0: all, as published"
+    )
 
     replay: int = Field(48, ge=0, description="rows of the window in every step; 0: none, also none of consolidated edits")
     consolidated: int = Field(

@@ -116,6 +116,18 @@ def test_committing_adds_each_edit_once_to_sum_and_count():
     assert torch.allclose(second.total, torch.tensor([0.8, 1.2]))
 
 
+def test_beyond_the_horizon_a_past_edit_fades_and_a_current_one_keeps_its_weight():
+    state, expected = None, torch.zeros(2)
+    for number in range(1, 9):
+        state = commit_balance(state, torch.tensor([[number / 10, 0.5]]), horizon=3)
+        weight = 1 if number <= 3 else 3 / 4  # three remembered edits and a new one, scaled to three
+        expected = (expected + torch.tensor([number / 10, 0.5])) * weight
+
+    assert state is not None and state.count == 3
+    assert torch.allclose(state.total, expected)
+    assert torch.allclose(state.total[1] / state.count, torch.tensor(0.5))  # the mean of equal weights stays what it was
+
+
 def test_the_margin_term_is_the_papers_three_hinges():
     edit, unrelated = weights_like(2, 3), weights_like(2, 3, seed=4)
     alpha, beta, gamma = 0.3, 0.6, 0.2
