@@ -1,8 +1,9 @@
 """A question as a user sends it, a text on a surface with earlier turns of a chat; and a model's answers to many questions."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import exp
+from typing import Protocol
 
 from service.bench.ground.judging import says
 from service.domain.errors import Refused
@@ -47,20 +48,43 @@ def last_tokens(base: Base, ask: Ask) -> tuple[int, ...]:
     return encode_prompt(base, ask.text, surface="raw")[-SHARED_TOKENS:]
 
 
-def answer_all(view: View, adapter: Adapter | None, asks: Sequence[Ask]) -> list[ModelAnswer]:
-    """The greedy answer to each prompt, in order. Prompts of similar length share a batch."""
+class Journal(Protocol):
+    """Answers that outlive their process, by ask as ids."""
+
+    @property
+    def known(self) -> Mapping[Ask, tuple[int, ...]]: ...
+
+    def add(self, asks: Sequence[Ask], answers: Sequence[tuple[int, ...]]) -> None: ...
+
+
+def answer_all(view: View, adapter: Adapter | None, asks: Sequence[Ask], journal: Journal | None = None) -> list[ModelAnswer]:
+    """The greedy answer to each prompt, in order. Prompts of similar length share a batch. A batch that the journal holds whole
+    is read from it, so that all batches have the shapes that they have without one.
+    """
     answers = [ModelAnswer("")] * len(asks)
     encoded = {number: ids for number, ask in enumerate(asks) if (ids := encode_or_none(view.base, ask)) is not None}
     order = sorted(encoded, key=lambda number: (asks[number].surface, len(encoded[number])))
     for start in range(0, len(order), ASKED_AT_ONCE):
         chunk = order[start : start + ASKED_AT_ONCE]
-        limit = max(CHAT_ANSWER_TOKENS if asks[number].surface == "chat" else ANSWER_TOKENS for number in chunk)
         prompts = [encoded[number] for number in chunk]
-        written = decode_greedily(view, adapter, prompts, max_new_tokens=limit)
+        written = _answer_batch(view, adapter, [asks[number] for number in chunk], prompts, journal)
         for number, prompt, ids in zip(chunk, prompts, written, strict=True):
             row = row_from_ids(view.base, prompt + ids, len(prompt))
             answers[number] = ModelAnswer(decode_answer(view.base, ids), row)
     return answers
+
+
+def _answer_batch(
+    view: View, adapter: Adapter | None, asks: Sequence[Ask], prompts: Sequence[tuple[int, ...]], journal: Journal | None
+) -> list[tuple[int, ...]]:
+    """The ids of the greedy answers to prompts of one batch."""
+    if journal is not None and all(ask in journal.known for ask in asks):
+        return [journal.known[ask] for ask in asks]
+    limit = max(CHAT_ANSWER_TOKENS if ask.surface == "chat" else ANSWER_TOKENS for ask in asks)
+    written = [tuple(ids) for ids in decode_greedily(view, adapter, prompts, max_new_tokens=limit)]
+    if journal is not None:
+        journal.add(asks, written)
+    return written
 
 
 def measure_confidence(view: View, answers: Sequence[tuple[ModelAnswer, str]]) -> list[float]:
@@ -92,14 +116,14 @@ def encode_or_none(base: Base, ask: Ask) -> tuple[int, ...] | None:
 
 
 class BaseAnswers:
-    """The base model's answers, each asked once: facts and edits share their questions."""
+    """The base model's answers, each asked once: facts and edits share their questions. A `journal` keeps them for another run."""
 
-    def __init__(self, view: View) -> None:
-        self.view = view
+    def __init__(self, view: View, journal: Journal | None = None) -> None:
+        self.view, self._journal = view, journal
         self._answers: dict[Ask, ModelAnswer] = {}
 
     def ask(self, asks: Sequence[Ask]) -> list[ModelAnswer]:
         """The answers in order."""
         missing = list(dict.fromkeys(ask for ask in asks if ask not in self._answers))
-        self._answers.update(zip(missing, answer_all(self.view, None, missing), strict=True))
+        self._answers.update(zip(missing, answer_all(self.view, None, missing, self._journal), strict=True))
         return [self._answers[ask] for ask in asks]

@@ -6,6 +6,7 @@ from typing import Literal
 
 from service.bench.bench_model import load_neutral
 from service.bench.contenders import ON_REQUEST
+from service.bench.ground.answer_journal import AnswerJournal
 from service.bench.ground.asking import BaseAnswers
 from service.bench.ground.cases import EVERY
 from service.bench.ground.chosen_edits import choose_edits
@@ -43,12 +44,11 @@ def make_ground(
     say: Say,
 ) -> None:
     """Make the ground of a model, print what the model knows and what is asked, and write it to a file. With `out` the table of
-    known facts is written there as a result, too.
+    known facts is written there as a result, too. A run that was interrupted has left its answers beside the file, and goes on.
 
     Raises Refused if the folder of data lacks a file.
     """
     base, _ = open_base(load_settings(model=model, dtype=dtype))
-    view = make_view(base)
     edits_folder = None if data is None or not (data / EDITS_FOLDER).is_dir() else data / EDITS_FOLDER
     try:
         table = read_table(edits_folder)
@@ -56,8 +56,13 @@ def make_ground(
         raise Refused(f"the folder of data has no file {EDITS_FOLDER}/{Path(error.filename).name}", field="data") from error
     prose = read_prose(None if data is None else data / CAPABILITY_FOLDER)
     options = GroundOptions(tuple(surfaces), edits)
-    ground = build_ground(view, table, choose_facts(table, most), prose, _pool_text(base), options, say)
+    journal = AnswerJournal(file.with_name(f"{file.name}.answers"), {"model": base.fingerprint, "dtype": str(base.dtype)})
+    if journal.known:
+        say(f"{len(journal.known)} answers of an interrupted run are there")
+    answers = BaseAnswers(make_view(base), journal)
+    ground = build_ground(answers, table, choose_facts(table, most), prose, _pool_text(base), options, say)
     write_ground(file, ground)
+    journal.remove()
     for line in (*format_known(ground), *format_edits(ground)):
         say(line)
     if out is not None:

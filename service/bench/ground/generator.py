@@ -17,7 +17,6 @@ from service.bench.ground.probes import EditContext, ProbeCandidate
 from service.bench.ground.records import CONFIDENT, Ground, GroundEdit, GroundProbe, ProsePassage
 from service.editors.known_names import part_of
 from service.lm.base import Base
-from service.lm.overlay import View
 
 HALVES: tuple[Half, ...] = ("development", "test")
 FEWEST_WORDINGS = 4
@@ -46,7 +45,7 @@ class GroundOptions:
 
 
 def build_ground(
-    view: View,
+    answers: BaseAnswers,
     table: FactTable,
     facts: Sequence[Fact],
     prose: Sequence[ProsePassage],
@@ -54,16 +53,16 @@ def build_ground(
     options: GroundOptions,
     say: Say = lambda _line: None,
 ) -> Ground:
-    """The ground of a base model. `pool_text` is everything that fits protect. Names in it, and names that fits or acceptance ask
-    about, are no names for locality alone.
+    """The ground of the base model that answers. `pool_text` is everything that fits protect. Names in it, and names that fits or
+    acceptance ask about, are no names for locality alone.
 
     The same model, facts and options give the same ground on one kind of machine.
     """
     overlap = find_overlap(tuple({fact.relation for fact in table.facts}))
     if overlap:
         raise ValueError(f"patterns are both posted and asked: {sorted(overlap)[:3]}")
-    surfaces = [surface for surface in supported_surfaces(view.base) if surface in options.surfaces]
-    answers = BaseAnswers(view)
+    base = answers.view.base
+    surfaces = [surface for surface in supported_surfaces(base) if surface in options.surfaces]
     scanned = scan(answers, facts, surfaces, say)
     names = _names_in(pool_text, facts)
     edits: list[GroundEdit] = []
@@ -73,7 +72,7 @@ def build_ground(
             made = _make_edits(answers, contexts, half, names, options.edits)
             say(f"{surface}, {half} half: {len(made)} edits")
             edits += made
-    return Ground(view.base.name, view.base.fingerprint, tuple(_known_rows(scanned)), tuple(edits), tuple(prose))
+    return Ground(base.name, base.fingerprint, tuple(_known_rows(scanned)), tuple(edits), tuple(prose))
 
 
 def _names_in(pool_text: str, facts: Sequence[Fact]) -> frozenset[str]:

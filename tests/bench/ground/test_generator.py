@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from service.atlas import weights_path
-from service.bench.ground.asking import Ask, answer_all, last_tokens
+from service.bench.ground.asking import Ask, BaseAnswers, answer_all, last_tokens
 from service.bench.ground.commands import run_ground
 from service.bench.ground.facts import choose_facts, half_of, read_table
 from service.bench.ground.generator import GroundOptions, build_ground
@@ -35,7 +35,7 @@ def view() -> View:
 def ground(view: View) -> Ground:
     table = read_table(None)
     facts = [fact for fact in choose_facts(table, 90) if fact.relation in ("capital", "currency", "continent")]
-    return build_ground(view, table, facts, read_prose(None), POOL, GroundOptions(edits=4))
+    return build_ground(BaseAnswers(view), table, facts, read_prose(None), POOL, GroundOptions(edits=4))
 
 
 def test_each_half_has_edits_and_every_edit_has_four_wordings(ground: Ground) -> None:
@@ -96,7 +96,7 @@ def test_near_names_outside_the_pool_come_first(view: View) -> None:
     development = [fact.subject for fact in facts if half_of(fact.subject) == "development" and part_of(fact.subject) == "free"]
     pool = ", ".join(fact.subject for fact in facts if fact.subject not in development[:6])
 
-    ground = build_ground(view, table, facts, (), pool, GroundOptions(("cloze",), edits=2))
+    ground = build_ground(BaseAnswers(view), table, facts, (), pool, GroundOptions(("cloze",), edits=2))
 
     near = [probe for edit in ground.edits for probe in edit.locality if probe.group == "near"]
     assert near
