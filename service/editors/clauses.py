@@ -10,6 +10,11 @@ def first_clause(text: str) -> str:
     return _END.split(text.strip(), maxsplit=1)[0].strip()
 
 
+def ends_clause(text: str) -> bool:
+    """Whether the first clause of an answer ends within a text that is its beginning."""
+    return _END.search(text.lstrip()) is not None
+
+
 def says(text: str, clause: str) -> bool:
     """Whether a text holds a clause as whole words, in any case. False for a blank clause."""
     return find_clause(text, clause) is not None

@@ -1,6 +1,7 @@
 """Contrast rows: what an edit must not change although it lies next to it, kept as the model answers it without the edit.
 
-Each kind is made from the edit alone. *Others*: the edit's own prompt about other subjects. *Mentions*: the same behind the edit
+Each kind is made from the edit alone, and answers are kept to the end of their first clause. *Others*: the edit's own prompt
+about other subjects. *Mentions*: the same behind the edit
 itself, or behind a sentence or a question about its subject, as in an earlier turn or an example. *Own*: what the model writes of
 itself about the edit's subject, unless it states what the edit changes. *Questions*: what it asks about that subject, and how it
 answers. *Passages*: neutral sentences with that subject in the place of a name.
@@ -13,7 +14,7 @@ from itertools import zip_longest
 
 import torch
 
-from service.editors.clauses import first_clause, says
+from service.editors.clauses import ends_clause, first_clause, says
 from service.editors.contrast_counts import ContrastCounts
 from service.editors.forms import dress_question
 from service.editors.known_names import KnownNames
@@ -147,7 +148,7 @@ class _Maker:
         return [row for prompt, rest in found if (row := encode_row_if_it_fits(self._view.base, prompt, rest)) is not None]
 
     def _answered(self, prompts: Sequence[Prompt]) -> list[Row | None]:
-        """Each prompt with the beginning of the view's answer; None for a prompt that the model cannot be asked."""
+        """Each prompt with the first clause of the view's answer; None for a prompt that the model cannot be asked."""
         base = self._view.base
         encoded = [encode_if_it_fits(base, text, surface, _ANSWER_TOKENS) for text, surface in prompts]
         rows: list[Row] = []
@@ -155,9 +156,14 @@ class _Maker:
             answers = decode_greedily(
                 self._view, None, part, max_new_tokens=_ANSWER_TOKENS, yield_to_answers=self._hooks.begin_step
             )
-            rows += [row_from_ids(base, (*ids, *answer), len(ids)) for ids, answer in zip(part, answers, strict=True)]
+            rows += [row_from_ids(base, (*ids, *self._cut(answer)), len(ids)) for ids, answer in zip(part, answers, strict=True)]
         remaining = iter(rows)
         return [next(remaining) if ids else None for ids in encoded]
+
+    def _cut(self, answer: Sequence[int]) -> Sequence[int]:
+        """The answer up to the token that ends its first clause. What follows was not asked for, and costs as much to keep."""
+        ended = (count for count in range(1, len(answer)) if ends_clause(self._text(answer[:count])))
+        return answer[: next(ended, len(answer))]
 
     def _written(self) -> list[Row]:
         """The subject with what the view writes behind it at temperature 1, drawn by the subject alone."""

@@ -139,6 +139,24 @@ def test_passages_that_name_the_subject_are_kept_unless_they_are_near_the_edit(m
     assert seen == [False, said_of("The colour of red is") == "A", True]
 
 
+def test_an_answer_is_kept_up_to_the_token_that_ends_its_first_clause(monkeypatch: pytest.MonkeyPatch) -> None:
+    base = taught_base()
+
+    def answer(_view: object, _adapter: object, prompts: Sequence[Sequence[int]], **_: object) -> list[tuple[int, ...]]:
+        return [tuple(base.tokenizer(text, add_special_tokens=False).input_ids) for text in _in_turn(len(prompts))]
+
+    monkeypatch.setattr(contrast, "decode_greedily", answer)
+
+    rows = rows_of([item("red is", "Z", subject="red")], ContrastCounts(3, 0, 0))
+
+    assert [decode_ids(base, row.target_ids).strip() for row in rows] == ["so it is,", "so it is", "so it."]
+
+
+def _in_turn(count: int) -> list[str]:
+    texts = ["changed", " so it is, and", " so it is", "\nso it. and"]
+    return [texts[number % len(texts)] for number in range(count)]
+
+
 def said_of(prompt: str) -> str:
     (answer,) = decode_greedily(view_of(EMPTY), None, [encode_prompt(taught_base(), prompt)], max_new_tokens=8)
     return first_clause(decode_ids(taught_base(), answer))
