@@ -116,7 +116,7 @@ def encode_or_none(base: Base, ask: Ask) -> tuple[int, ...] | None:
 
 
 class BaseAnswers:
-    """The base model's answers, each asked once: facts and edits share their questions. A `journal` keeps them for another run."""
+    """The base model's answers, each asked once: facts and edits share questions. A `journal` keeps them for another run."""
 
     def __init__(self, view: View, journal: Journal | None = None) -> None:
         self.view, self._journal = view, journal
