@@ -11,7 +11,7 @@ from typing import Any, Literal, Self
 from pydantic import Field
 
 from service.editors.contrast_counts import ContrastCounts, count_contrast
-from service.editors.depth_rule import scale_block
+from service.editors.depth_rule import block_at_share, scale_block
 from service.editors.presets import WithPresets
 from service.lm.last_tokens import LastTokens, TextPosition
 
@@ -28,6 +28,7 @@ _PAPER: dict[str, Any] = {
     "balance": "paper",
     "balance_limited": False,
     "balance_horizon": 0,
+    "placement": "published",
     "margin": True,
     "gate_norm": "none",
     "replay": 0,
@@ -51,6 +52,7 @@ _TABLE_5 = {("llama", 32): (9, 18, 24, 28), ("gemma", 28): (18, 20, 22, 24)}
 _MARGINS_LLAMA_2 = (0.05, 0.02)
 _MARGINS_OTHERS = (0.1, 0.05)
 _VOCABULARY_LLAMA_2 = 32_000
+_LATE = (0.9, 0.97)  # of the depth (decision 42)
 _RATE_BY_WIDTH = 0.6  # 3.1e-3 at width 192, 1.5e-4 at 4096
 _FIRMER = 3.0
 _JOINT_FACTOR = 1.5  # 64 edits: a quarter fewer steps at the same locality
@@ -65,7 +67,10 @@ class BaftSettings(WithPresets):
     preset: Literal["default", "paper", "reft"] = Field("default", description="fills every setting below that is not given")
 
     rank: int = Field(12, ge=1, description="basis vectors of one intervention")
-    blocks: tuple[int, ...] = Field((), description="blocks whose output is intervened, from 0; empty: by family and depth")
+    blocks: tuple[int, ...] = Field((), description="blocks whose output is intervened, from 0; empty: by `placement`")
+    placement: Literal["late", "published"] = Field(
+        "late", description="blocks at 0.9 and 0.97 of the depth, or as in table 5 and as deep elsewhere"
+    )
     last: int = Field(3, ge=1, description="intervened tokens at the end of the prompt, or of the user's text (`positions`)")
     positions: TextPosition = Field(
         "prompt_end",
@@ -110,7 +115,7 @@ class BaftSettings(WithPresets):
     )
     keep_margin: float = Field(0.25, ge=0, description="nats by which the answers of replayed and consolidated rows must lead")
     preserve_weight: float = Field(4.0, ge=0, description="weight of the divergence from the unedited model on neutral sentences")
-    preserve_rows: int = Field(8, ge=1, description="neutral rows in every step, half of them near the new edits")
+    preserve_rows: int = Field(4, ge=1, description="neutral rows in every step, half of them near the new edits")
     preserve_pool: int = Field(1_000, ge=1, description="neutral rows, prefilled once for all fits on the same weights")
     preserve_near: int = Field(48, ge=0, description="neutral rows that count as near a new row; 0: all are equally likely")
     preserve_words: int = Field(4, ge=0, description="neutral sentences are cut before one of their last words; 0: any")
@@ -121,10 +126,10 @@ class BaftSettings(WithPresets):
     contrast_own: int = Field(5, ge=0, description="texts that the model writes about the subject of a new edit")
     contrast_questions: int = Field(4, ge=0, description="questions about that subject that the model writes and answers")
     contrast_passages: int = Field(4, ge=0, description="neutral sentences with that subject in the place of a name")
-    contrast_rows: int = Field(16, ge=1, description="contrast rows in every step, a third of them of the window")
+    contrast_rows: int = Field(8, ge=1, description="contrast rows in every step, a third of them of the window")
     contrast_weight: float = Field(12.0, ge=0, description="weight of the divergence on contrast rows; 0: none")
     wordings: int = Field(8, ge=0, description="other wordings of a new edit to learn, where the client gave none")
-    restated: int = Field(4, ge=0, description="of these wordings, those at most that the model writes itself")
+    restated: int = Field(0, ge=0, description="of these wordings, those at most that the model writes itself")
     window_wordings: int = Field(4, ge=0, description="such wordings of each edit of the window, which are kept")
     learn_probes: bool = Field(True, description="learn rephrases and keep locality probes with `train: true`")
     prefixes: int = Field(0, ge=0, le=16, description="copies of each prompt after a text of the base model")
@@ -148,9 +153,14 @@ class BaftSettings(WithPresets):
         return LastTokens(self.last, self.positions, tail) if tail and self.positions != "prompt_end" else LastTokens(self.last)
 
     def blocks_of(self, family: str, depth: int) -> tuple[int, ...]:
-        """The intervened blocks of a model: as set, as in table 5, or at the same depths as the paper's 32-block models."""
+        """The intervened blocks of a model: as set, late in its depth, or as published: as in table 5, or at the same depths as
+        in the paper's 32-block models.
+        """
         if self.blocks:
             return tuple(sorted({block for block in self.blocks if block < depth}))
+        if self.placement == "late":
+            lower, upper = (block_at_share(share, depth) for share in _LATE)
+            return tuple(range(max(upper - 1, 0), upper + 1)) if lower == upper else (lower, upper)
         published = _TABLE_5.get((family, depth))
         return published or tuple(sorted({scale_block(block, 32, depth) for block in _TABLE_5[("llama", 32)]}))
 

@@ -121,7 +121,7 @@ class LocftSettings(WithPresets):
     contrast_rows: int = Field(32, ge=1, description="contrast rows in every step")
     contrast_weight: float = Field(12.0, ge=0, description="weight of the divergence on contrast rows; 0: none")
     wordings: int = Field(2, ge=0, description="other wordings of an edit to learn, where the client gave none")
-    restated: int = Field(1, ge=0, description="of these wordings, those at most that the base model writes itself")
+    restated: int = Field(0, ge=0, description="of these wordings, those at most that the base model writes itself")
     learn_probes: bool = Field(True, description="learn rephrases and keep locality probes with `train: true`")
     prefixes: int = Field(0, ge=0, description="random prefixes of each prompt, as further rows to learn; the paper uses 5")
     cache_mb: int = Field(1_024, ge=0, description="megabytes of memory for the states that enter the tuned block")

@@ -116,12 +116,19 @@ def test_a_gate_at_one_is_reft():
     ],
 )
 def test_other_depths_are_intervened_at_the_same_share(depth, blocks):
-    assert BaftSettings().blocks_of("llama", depth) == blocks
+    assert BaftSettings(placement="published").blocks_of("llama", depth) == blocks
 
 
-def test_blocks_follow_table_5_for_gemma_and_the_setting_for_all():
-    assert BaftSettings().blocks_of("gemma", 28) == (18, 20, 22, 24)
+def test_published_blocks_follow_table_5_for_gemma_and_the_setting_for_all():
+    assert BaftSettings(preset="paper").blocks_of("gemma", 28) == (18, 20, 22, 24)
     assert BaftSettings(blocks=(3, 1)).blocks_of("gemma", 28) == (1, 3)
+
+
+@pytest.mark.parametrize(
+    ("depth", "blocks"), [(1, (0,)), (2, (0, 1)), (4, (2, 3)), (6, (4, 5)), (8, (6, 7)), (30, (26, 28)), (32, (28, 30)), (80, (71, 77))]
+)
+def test_late_blocks_are_two_at_nine_tenths_of_the_depth_and_near_its_end(depth, blocks):
+    assert BaftSettings().blocks_of("llama", depth) == blocks
 
 
 def test_margins_follow_table_5():
