@@ -9,6 +9,8 @@ from service.editors.baft.settings import BaftSettings
 
 STRATA = ("other cue", "alias", "slip", "pronoun")
 GROUPS = ("near", "same subject", "mention", "far")
+# What a trial did whose file names no such setting, as it was made before there was one.
+_BEFORE = {"placement": "published", "balance_horizon": 0}
 
 
 def known(results: Mapping[str, Result]) -> Iterator[str]:
@@ -108,6 +110,7 @@ def fit_trials(results: Mapping[str, Result]) -> Iterator[str]:
 def _other_settings(used: Mapping[str, Any]) -> str:
     """The settings of a trial that differ from the present defaults."""
     defaults = BaftSettings().model_dump(mode="json")
+    used = {**_BEFORE, **used}
     return ", ".join(f"{name} {value}" for name, value in used.items() if value != defaults[name]) or "default"
 
 

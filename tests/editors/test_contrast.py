@@ -194,6 +194,7 @@ def loss_of_neighbours(overlay: Overlay) -> float:
 
 TAUGHT_NAMES = KnownNames((prompt.removesuffix(" is"), "fact") for prompt in FACTS)
 PLAIN = {"preserve_weight": 0.0}
+EARLY = {"placement": "published"}  # blocks where a fit changes more beside an edit
 
 
 def test_a_fit_with_contrast_rows_keeps_more_neighbours() -> None:
@@ -209,7 +210,7 @@ def test_a_fit_with_contrast_rows_keeps_more_neighbours() -> None:
 
 def test_a_firmer_fit_keeps_more_and_still_answers() -> None:
     context = EditorContext(taught_base(), view_of, neutral(), names=TAUGHT_NAMES)
-    editor = BaftEditor(context, settings(**PLAIN, contrast_weight=0.3, stop_margin=2.0, scope="always"))
+    editor = BaftEditor(context, settings(**PLAIN, **EARLY, contrast_weight=0.3, stop_margin=2.0, scope="always"))
 
     def fit(firmness: int) -> FitResult:
         return editor.fit(EMPTY, [item("red is", "Z", subject="red")], [], seed=1, hooks=Hooks(), firmness=firmness)

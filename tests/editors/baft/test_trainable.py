@@ -125,7 +125,8 @@ def test_published_blocks_follow_table_5_for_gemma_and_the_setting_for_all():
 
 
 @pytest.mark.parametrize(
-    ("depth", "blocks"), [(1, (0,)), (2, (0, 1)), (4, (2, 3)), (6, (4, 5)), (8, (6, 7)), (30, (26, 28)), (32, (28, 30)), (80, (71, 77))]
+    ("depth", "blocks"),
+    [(1, (0,)), (2, (0, 1)), (4, (2, 3)), (6, (4, 5)), (8, (6, 7)), (30, (26, 28)), (32, (28, 30)), (80, (71, 77))],
 )
 def test_late_blocks_are_two_at_nine_tenths_of_the_depth_and_near_its_end(depth, blocks):
     assert BaftSettings().blocks_of("llama", depth) == blocks
