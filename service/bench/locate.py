@@ -4,6 +4,7 @@ edits of a user. Every location is one retrain from the base, measured by the fi
 
 import json
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict
 from hashlib import sha256
 from pathlib import Path
 from statistics import harmonic_mean
@@ -41,7 +42,8 @@ def locate(
     `blocks`, some of every depth are swept.
 
     Returns one row a location, the best first, each with its `score`. Raises Refused for edits that cannot be read or are too
-    few, for a block that the model does not have, and for modules of which it has none.
+    few, for a block that the model does not have, for modules of which it has none, and for a folder that cannot be written or
+    holds another sweep of the model.
     """
     records = load_records(file, n=n, skip=skip)
     bench_model = open_model(model, records)
@@ -50,10 +52,19 @@ def locate(
     rows = _read_rows(out / f"{name}.json", key)
     done = {row["case"] for row in rows}
     waiting = [case for case in cases if case.name not in done]
+
+    def keep() -> None:
+        figures = {"key": key, "edits": n, "skip": skip, "rows": rows}
+        try:
+            write(out, name, figures, device=str(bench_model.base.device))
+        except OSError as error:
+            raise Refused("the folder for results cannot be written", field="out") from error
+
+    keep()
     say(f"{len(cases)} locations, {len(cases) - len(waiting)} of them measured before")
     for row in _measure(bench_model, waiting):
         rows.append(row)
-        write(out, name, {"key": key, "edits": n, "skip": skip, "rows": rows}, device=str(bench_model.base.device))
+        keep()
         say(describe(row))
     named = {case.name for case in cases}
     return sorted((row for row in rows if row["case"] in named), key=lambda row: -row["score"])
@@ -114,16 +125,23 @@ def _has(anatomy: Anatomy, kind: BlockKind, block: int) -> bool:
 
 
 def _key(bench_model: BenchModel, records: Sequence[Record], settings: LocftSettings) -> str:
-    """What rows of one sweep have in common: the weights, the edits, and the settings but for the location."""
+    """What rows of one sweep have in common: the weights, the edits with their probes, and the settings but for the location."""
     effective = _at(settings, "down", 0).model_dump(mode="json")
-    about: list[Any] = [bench_model.base.fingerprint, [[r.prompt, r.target] for r in records], effective]
-    return sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:16]
+    about: list[Any] = [bench_model.base.fingerprint, [asdict(record) for record in records], effective]
+    return sha256(json.dumps(about, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
 
 def _read_rows(file: Path, key: str) -> list[Row]:
-    """The rows of an earlier sweep of the same weights, edits and settings."""
+    """The rows of an earlier sweep of the same weights, edits and settings. Raises Refused for a file of anything else."""
     try:
         figures = json.loads(file.read_text(encoding="utf-8"))["figures"]
-        return list(figures["rows"]) if figures["key"] == key else []
-    except (FileNotFoundError, ValueError, KeyError, TypeError):
+        rows = list(figures["rows"])
+        for row in rows:
+            describe(row), to_environment(row)  # it can be told
+    except (FileNotFoundError, NotADirectoryError):
         return []
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise Refused(f"the file {file.name} is no sweep; remove it or name another folder", field="out") from error
+    if figures["key"] != key:
+        raise Refused("the folder holds a sweep of other edits, weights or settings; name another folder", field="out")
+    return rows

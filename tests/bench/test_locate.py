@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from typer.testing import CliRunner
@@ -48,26 +49,66 @@ def test_the_score_is_the_harmonic_mean_and_falls_with_the_worst_measure() -> No
     assert locate.score_of({"reliability": 0.0, "generality": 1.0, "capability": None}) == 0
 
 
-def test_a_sweep_that_was_interrupted_goes_on_and_the_best_location_comes_first(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("service.bench.bench_model.load_neutral", _few_sentences)
-    model, file = str(save_model(tmp_path / "tiny", "llama")), tmp_path / "edits.json"
-    file.write_text(json.dumps(EDITS), encoding="utf-8")
+class TinySweep:
+    """Sweeps of a tiny model over edits in a file, with results in one folder."""
 
-    def sweep(blocks: list[int]) -> tuple[list[locate.Row], list[str]]:
+    def __init__(self, folder: Path) -> None:
+        self.model, self.file, self.out = str(save_model(folder / "tiny", "llama")), folder / "edits.json", folder / "out"
+        self.write(EDITS)
+
+    def write(self, edits: list[dict[str, Any]]) -> None:
+        self.file.write_text(json.dumps(edits), encoding="utf-8")
+
+    def run(self, blocks: list[int]) -> tuple[list[locate.Row], list[str]]:
         said: list[str] = []
-        options = {"model": model, "n": 3, "skip": 0, "kinds": ["down"], "settings": QUICK}
-        return locate.locate(tmp_path / "out", file, blocks=blocks, say=said.append, **options), said  # type: ignore[arg-type]
+        options: dict[str, Any] = {"model": self.model, "n": 3, "skip": 0, "kinds": ["down"], "settings": QUICK}
+        return locate.locate(self.out, self.file, blocks=blocks, say=said.append, **options), said
 
-    first, _ = sweep([0])
-    both, said = sweep([0, 1])
+
+@pytest.fixture
+def tiny(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> TinySweep:
+    monkeypatch.setattr("service.bench.bench_model.load_neutral", _few_sentences)
+    return TinySweep(tmp_path)
+
+
+def test_a_sweep_that_was_interrupted_goes_on_and_the_best_location_comes_first(tiny: TinySweep) -> None:
+    first, _ = tiny.run([0])
+    both, said = tiny.run([0, 1])
 
     assert said[0] == "2 locations, 1 of them measured before"
     again = next(row for row in both if row["case"] == "down of block 0")
     assert again["seconds"] == pytest.approx(first[0]["seconds"], rel=1e-3) and len(both) == 2
     assert both[0]["score"] >= both[1]["score"]
     assert locate.to_environment(both[0]) == {"ERRATA_LOCFT__KIND": "down", "ERRATA_LOCFT__BLOCK": str(both[0]["x"])}
+
+
+def test_a_folder_with_a_sweep_of_other_edits_or_other_probes_is_refused_and_kept(tiny: TinySweep) -> None:
+    tiny.run([0])
+    before = (tiny.out / "locate_tiny.json").read_bytes()
+    tiny.write([{**edit, "rephrases": [{"prompt": f"They say {edit['prompt']}"}]} for edit in EDITS])
+
+    with pytest.raises(Refused, match="another folder"):
+        tiny.run([0])
+
+    assert (tiny.out / "locate_tiny.json").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    "content", ["{", "[]", '{"figures": {"key": "a", "rows": [1, 2]}}', '{"figures": {"key": "a", "rows": [{}]}}']
+)
+def test_a_damaged_file_of_results_is_refused_by_name(tiny: TinySweep, content: str) -> None:
+    tiny.out.mkdir()
+    (tiny.out / "locate_tiny.json").write_text(content, encoding="utf-8")
+
+    with pytest.raises(Refused, match="is no sweep"):
+        tiny.run([0])
+
+
+def test_a_folder_that_cannot_be_written_is_refused_before_any_training(tiny: TinySweep) -> None:
+    tiny.out.write_text("a file", encoding="utf-8")
+
+    with pytest.raises(Refused, match="cannot be written"):
+        tiny.run([0])
 
 
 def test_an_unknown_module_ends_the_command_with_a_sentence() -> None:

@@ -13,15 +13,17 @@ AnswerIds = tuple[int, ...]
 class AnswerJournal:
     """Lines of one ask and the ids of its answer each, behind a line that says of which model and arithmetic they are.
 
-    A file of another model is begun anew, and so is what follows a line that was not written whole.
+    A file of another model is begun anew, and so is what follows a line that was not written whole or is none of ours. Raises
+    OSError where the file cannot be written.
     """
 
-    def __init__(self, path: Path, about: Mapping[str, str]) -> None:
+    def __init__(self, path: Path, about: Mapping[str, str], *, vocabulary: int) -> None:
+        """`vocabulary` is the number of ids that the model has."""
         self._path = path
         self.known: dict[Ask, AnswerIds] = {}
         lines = list(_read_lines(path))
         if lines and lines[0] == about:
-            self.known = dict(_parse(lines[1:]))
+            self.known = dict(_parse(lines[1:], vocabulary))
         path.parent.mkdir(parents=True, exist_ok=True)
         kept = [about, *(_line(ask, ids) for ask, ids in self.known.items())]
         path.write_text("".join(f"{json.dumps(line)}\n" for line in kept), encoding="utf-8")
@@ -52,7 +54,17 @@ def _read_lines(path: Path) -> Iterable[Any]:
             return
 
 
-def _parse(lines: Iterable[Any]) -> Iterable[tuple[Ask, AnswerIds]]:
+def _parse(lines: Iterable[Any], vocabulary: int) -> Iterable[tuple[Ask, AnswerIds]]:
+    """The asks and ids of lines, up to one that holds something else."""
     for line in lines:
-        text, surface, turns, ids = line
-        yield Ask(text, surface, tuple((user, assistant) for user, assistant in turns)), tuple(ids)
+        match line:
+            case [str(text), str(surface), [*turns], [*ids]] if all(map(_is_turn, turns)):
+                if not all(type(token) is int and 0 <= token < vocabulary for token in ids):
+                    return
+                yield Ask(text, surface, tuple((user, assistant) for user, assistant in turns)), tuple(ids)
+            case _:
+                return
+
+
+def _is_turn(turn: Any) -> bool:
+    return isinstance(turn, list) and len(turn) == 2 and all(isinstance(text, str) for text in turn)

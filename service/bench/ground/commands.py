@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from service.bench.bench_model import load_neutral
 from service.bench.contenders import ON_REQUEST
@@ -46,8 +46,10 @@ def make_ground(
     """Make the ground of a model, print what the model knows and what is asked, and write it to a file. With `out` the table of
     known facts is written there as a result, too. A run that was interrupted has left its answers beside the file, and goes on.
 
-    Raises Refused if the folder of data lacks a file.
+    Raises Refused if the folder of data lacks a file, or if the file of the ground cannot be written.
     """
+    if file.is_dir():
+        raise Refused("the file of the ground is a folder", field="ground")
     base, _ = open_base(load_settings(model=model, dtype=dtype))
     edits_folder = None if data is None or not (data / EDITS_FOLDER).is_dir() else data / EDITS_FOLDER
     try:
@@ -56,7 +58,7 @@ def make_ground(
         raise Refused(f"the folder of data has no file {EDITS_FOLDER}/{Path(error.filename).name}", field="data") from error
     prose = read_prose(None if data is None else data / CAPABILITY_FOLDER)
     options = GroundOptions(tuple(surfaces), edits)
-    journal = AnswerJournal(file.with_name(f"{file.name}.answers"), {"model": base.fingerprint, "dtype": str(base.dtype)})
+    journal = _open_journal(base, file)
     if journal.known:
         say(f"{len(journal.known)} answers of an interrupted run are there")
     answers = BaseAnswers(make_view(base), journal)
@@ -69,6 +71,16 @@ def make_ground(
         write(
             out, f"ground_known_{ground.short_name}", {"model": ground.short_name, "known": ground.known}, device=str(base.device)
         )
+
+
+def _open_journal(base: Base, file: Path) -> AnswerJournal:
+    """The answers that an interrupted run has left beside the file of its ground."""
+    model: Any = base.model
+    about, vocabulary = {"model": base.fingerprint, "dtype": str(base.dtype)}, model.get_input_embeddings().weight.shape[0]
+    try:
+        return AnswerJournal(file.with_name(f"{file.name}.answers"), about, vocabulary=vocabulary)
+    except OSError as error:
+        raise Refused("the file of the ground cannot be written there", field="ground") from error
 
 
 def _pool_text(base: Base) -> str:

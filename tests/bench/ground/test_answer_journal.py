@@ -22,6 +22,14 @@ ASKS = [Ask("one"), Ask("two", "chat", (("before", "so"),))]
 IDS: list[tuple[int, ...]] = [(1, 2), ()]
 
 
+def open_journal(folder: Path, **about: str) -> AnswerJournal:
+    return AnswerJournal(folder / "answers", {**ABOUT, **about}, vocabulary=100)
+
+
+def open_whole(folder: Path, view: View) -> AnswerJournal:
+    return AnswerJournal(folder / "answers", ABOUT, vocabulary=view.base.model.get_input_embeddings().weight.shape[0])  # type: ignore[operator]
+
+
 @pytest.fixture(scope="module")
 def view() -> View:
     torch.set_num_threads(1)
@@ -63,25 +71,47 @@ def test_an_interrupted_ground_asks_only_what_is_missing_and_is_the_same(
         add = AnswerJournal.add
         patch.setattr(AnswerJournal, "add", lambda *arguments: (add(*arguments), stop())[0])
         with pytest.raises(KeyboardInterrupt):
-            make(view, AnswerJournal(tmp_path / "answers", ABOUT))
+            make(view, open_whole(tmp_path, view))
 
-    assert make(view, AnswerJournal(tmp_path / "answers", ABOUT)) == whole
+    assert make(view, open_whole(tmp_path, view)) == whole
     assert batches == all_batches
 
 
 def test_answers_are_read_again_up_to_a_line_that_was_not_written_whole(tmp_path: Path) -> None:
     file = tmp_path / "answers"
-    AnswerJournal(file, ABOUT).add(ASKS, IDS)
+    open_journal(tmp_path).add(ASKS, IDS)
     file.write_text(file.read_text(encoding="utf-8")[:-5], encoding="utf-8")
 
-    journal = AnswerJournal(file, ABOUT)
+    journal = open_journal(tmp_path)
     assert journal.known == {ASKS[0]: IDS[0]}
 
     journal.add(ASKS[1:], IDS[1:])
-    assert AnswerJournal(file, ABOUT).known == dict(zip(ASKS, IDS, strict=True))
+    assert open_journal(tmp_path).known == dict(zip(ASKS, IDS, strict=True))
 
 
 def test_answers_of_another_model_are_not_used(tmp_path: Path) -> None:
-    AnswerJournal(tmp_path / "answers", ABOUT).add(ASKS, IDS)
+    open_journal(tmp_path).add(ASKS, IDS)
 
-    assert AnswerJournal(tmp_path / "answers", {**ABOUT, "model": "another"}).known == {}
+    assert open_journal(tmp_path, model="another").known == {}
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "null",
+        '{"a": 1}',
+        '["a", "raw"]',
+        '["a", "raw", [["one"]], [1]]',
+        '["a", "raw", [], null]',
+        '["a", "raw", [], [100]]',
+        "[]",
+    ],
+)
+def test_a_line_that_is_none_of_ours_ends_what_is_read(tmp_path: Path, line: str) -> None:
+    open_journal(tmp_path).add(ASKS[:1], IDS[:1])
+    with (tmp_path / "answers").open("a", encoding="utf-8") as file:
+        file.write(f"{line}\n")
+    with (tmp_path / "answers").open("a", encoding="utf-8") as file:
+        file.write('["two", "chat", [["before", "so"]], []]\n')
+
+    assert open_journal(tmp_path).known == {ASKS[0]: IDS[0]}
