@@ -61,6 +61,9 @@ def locate(
             raise Refused("the folder for results cannot be written", field="out") from error
 
     keep()
+    for kind in kinds:
+        if kind not in {case.line for case in cases}:
+            say(f"the model has no module of the kind {kind} in every block: left out")
     say(f"{len(cases)} locations, {len(cases) - len(waiting)} of them measured before")
     for row in _measure(bench_model, waiting):
         rows.append(row)
