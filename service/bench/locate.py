@@ -3,7 +3,7 @@ edits of a user. Every location is one retrain from the base, measured by the fi
 """
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict
 from hashlib import sha256
 from pathlib import Path
@@ -70,7 +70,7 @@ def locate(
         keep()
         say(describe(row))
     named = {case.name for case in cases}
-    return sorted((row for row in rows if row["case"] in named), key=lambda row: -row["score"])
+    return best_first(row for row in rows if row["case"] in named)
 
 
 def list_locations(
@@ -98,6 +98,11 @@ def score_of(row: Row) -> float:
     """The harmonic mean of the measures that a row has, as the field's single figure of an edit's success; 0 if one is 0."""
     values = [min(float(row[name]), 1.0) for name in MEASURES if row.get(name) is not None]
     return harmonic_mean(values) if values else 0.0
+
+
+def best_first(rows: Iterable[Row]) -> list[Row]:
+    """The rows by score, in their order where scores are equal."""
+    return sorted(rows, key=lambda row: -row["score"])
 
 
 def describe(row: Row) -> str:

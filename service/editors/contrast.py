@@ -1,10 +1,10 @@
 """Contrast rows: what an edit must not change although it lies next to it, kept as the model answers it without the edit.
 
 Each kind is made from the edit alone, and answers are kept to the end of their first clause. *Others*: the edit's own prompt
-about other subjects. *Mentions*: the same behind the edit
-itself, or behind a sentence or a question about its subject, as in an earlier turn or an example. *Own*: what the model writes of
-itself about the edit's subject, unless it states what the edit changes. *Questions*: what it asks about that subject, and how it
-answers. *Passages*: neutral sentences with that subject in the place of a name.
+about other subjects. *Mentions*: the same behind the edit itself, or behind a sentence or a question about its subject, as in an
+earlier turn or an example. *Own*: what the model writes of itself about the edit's subject, unless it states what the edit
+changes. *Questions*: what it asks about that subject, and how it answers. *Passages*: neutral sentences with that subject in the
+place of a name.
 """
 
 import hashlib

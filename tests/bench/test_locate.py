@@ -49,6 +49,12 @@ def test_the_score_is_the_harmonic_mean_and_falls_with_the_worst_measure() -> No
     assert locate.score_of({"reliability": 0.0, "generality": 1.0, "capability": None}) == 0
 
 
+def test_the_best_location_comes_first() -> None:
+    rows = [{"case": name, "score": score} for name, score in (("a", 0.2), ("b", 0.9), ("c", 0.5), ("d", 0.9))]
+
+    assert [row["case"] for row in locate.best_first(rows)] == ["b", "d", "c", "a"]
+
+
 class TinySweep:
     """Sweeps of a tiny model over edits in a file, with results in one folder."""
 
