@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import product
 
 from service.domain.edit import Edit
 from service.domain.errors import Refused
@@ -20,7 +21,7 @@ from service.editors.protocol import FitItem
 from service.lm.base import Base
 from service.lm.chat import template_header
 from service.lm.prompts import encode_prompt
-from service.lm.scope import KeyWords, Scope, SlipIndex, StemIndex, is_slip, split_words
+from service.lm.scope import KeyWords, Question, Scope, SlipIndex, StemIndex, is_slip, split_words
 from service.lm.scoped_rows import read_prompt
 
 # Of the weight of an edit's key words, which a prompt must hold: more than one of two words that are equally rare.
@@ -51,12 +52,14 @@ class Lexicon:
 
     def is_common(self, name: str) -> bool:
         """Whether a name stands in more than COMMON_SHARE of the sentences."""
-        most = COMMON_SHARE * len(self.texts)
-        words = split_words(name, SINGLE_CHARACTER_WORDS).folded
-        if min((self.documents.get(word, 0) for word in words), default=0) <= most:
+        if any(map(self.is_rare, _split(name))) or not _split(name):
             return False
         named = Scope(names=(name,), unspaced=SINGLE_CHARACTER_WORDS)
-        return sum(named.covers(text) for text in self.texts) > most
+        return sum(named.covers(text) for text in self.texts) > COMMON_SHARE * len(self.texts)
+
+    def is_rare(self, word: str) -> bool:
+        """Whether a word stands in COMMON_SHARE of the sentences at most."""
+        return self.documents.get(word, 0) <= COMMON_SHARE * len(self.texts)
 
     def slips_of(self, words: Iterable[str]) -> set[str]:
         """Known words that look like slips of `words` and are none, such as Iceland beside Ireland."""
@@ -102,6 +105,7 @@ class _Entries:
         self._lexicon = lexicon
         self._names: set[str] = set()
         self._key_words: dict[tuple, KeyWords] = {}
+        self._questions: dict[str, dict[tuple, Question]] = {}
 
     def add(self, edit: Edit, texts: Sequence[str], names: KnownNames) -> None:
         """Add what an edit is told by, so that its own `texts` are in scope."""
@@ -109,6 +113,8 @@ class _Entries:
         common = {name for name in own if edit.scope == "auto" and self._lexicon.is_common(name)}
         sure = Scope(names=tuple(own - common), unspaced=SINGLE_CHARACTER_WORDS)
         self._names |= own - common
+        if edit.scope == "auto":
+            self._add_questions(edit, texts, sorted(own - common))
         for text in texts:
             if sure.covers(text):
                 continue
@@ -118,10 +124,20 @@ class _Entries:
             if not named:
                 self.add_key_words(text, KEY_SHARE if edit.scope == "auto" else _WHOLE)
 
+    def _add_questions(self, edit: Edit, texts: Sequence[str], names: Sequence[str]) -> None:
+        """Add what an edit asks about each of its names, as far as a word of it is rare enough to tell."""
+        told = [text for text in (*names, edit.target, edit.ground_truth) if text]
+        own = tuple(sorted({word for text in told for word in _split(text)})[:MOST_KEY_WORDS])
+        for name, text in product(names, texts):
+            weights = self._lexicon.weigh(set(_split(text)) - set(_split(name)))
+            if any(self._lexicon.is_rare(word) for word in weights):
+                question = Question(KeyWords(weights, KEY_SHARE), own)
+                self._questions.setdefault(name, {})[own, *weights.items()] = question
+
     def add_key_words(self, text: str, share: float, name: str | None = None) -> None:
         """Add the words of a text, without those of the name that must stand beside them."""
         words = split_words(text, SINGLE_CHARACTER_WORDS)
-        without = set() if name is None else set(split_words(name, SINGLE_CHARACTER_WORDS).folded)
+        without = set() if name is None else set(_split(name))
         weights = self._lexicon.weigh(set(words.folded) - without or (words.punctuation if name is None else ()))
         if weights:
             self._key_words[(name or "", share, *weights.items())] = KeyWords(weights, share, name)
@@ -130,7 +146,7 @@ class _Entries:
 
     def make_scope(self, header: str) -> Scope:
         """The scope of everything that was added, in one order whatever the order of the edits."""
-        in_any_case = {word for name in self._names for word in split_words(name, SINGLE_CHARACTER_WORDS).folded}
+        in_any_case = {word for name in self._names for word in _split(name)}
         words = in_any_case.union(*(each.weights for each in self._key_words.values()))
         return Scope(
             names=tuple(sorted(self._names)),
@@ -139,6 +155,7 @@ class _Entries:
             rivals=tuple(sorted(self._lexicon.rivals_of(in_any_case) - words)),
             header=header,
             unspaced=SINGLE_CHARACTER_WORDS,
+            questions={name: tuple(own[key] for key in sorted(own)) for name, own in sorted(self._questions.items())},
         )
 
 
@@ -160,8 +177,12 @@ def read_texts(base: Base, edit: Edit, *, with_rephrases: bool = True) -> list[s
     return texts
 
 
+def _split(text: str) -> tuple[str, ...]:
+    return split_words(text, SINGLE_CHARACTER_WORDS).folded
+
+
 def _count_words(neutral: NeutralSentences, names: KnownNames) -> Lexicon:
     texts = tuple(sentence.text for sentence in neutral.sentences)
-    documents = Counter(word for text in texts for word in set(split_words(text, SINGLE_CHARACTER_WORDS).folded))
-    of_names = {word for name in names.all for word in split_words(name, SINGLE_CHARACTER_WORDS).folded}
+    documents = Counter(word for text in texts for word in set(_split(text)))
+    of_names = {word for name in names.all for word in _split(name)}
     return Lexicon(texts, documents, SlipIndex({*documents, *of_names}), StemIndex(of_names))

@@ -25,6 +25,8 @@ FORMAT = 1  # tensors and an adapter
 FORMAT_WITH_COMPONENTS = 2  # an older release says of it that it does not know it
 FORMAT_WITH_POSITIONS = 3  # the same, and an adapter that acts elsewhere than at the end of a prompt alone
 FORMAT_WITH_SCOPE = 4  # the same, and an adapter that acts on the prompts of its scope alone
+FORMAT_WITH_QUESTIONS = 5  # the same, and a scope that knows what the edits of a name ask
+_KNOWN_FORMATS = range(FORMAT, FORMAT_WITH_QUESTIONS + 1)
 MAX_HEADER_BYTES = 1_000_000  # a block of replaced tensors and 100 interventions need some 50 kB
 KEY = "errata"  # the one metadata key: safetensors keeps several in no fixed order, and the same overlay must give the same bytes
 
@@ -67,7 +69,7 @@ def to_bytes(overlay: Overlay, *, meta: Mapping[str, Any] | None = None) -> byte
         if overlay.adapter.last.at != "prompt_end":
             head["format"] = FORMAT_WITH_POSITIONS
         if overlay.adapter.scope is not None:
-            head["format"] = FORMAT_WITH_SCOPE
+            head["format"] = FORMAT_WITH_QUESTIONS if overlay.adapter.scope.questions else FORMAT_WITH_SCOPE
     arrays = {name: tensors[name].detach().cpu().contiguous().clone() for name in sorted(tensors)}
     _require_finite(arrays)
     return tensors_to_bytes(arrays, metadata={KEY: json.dumps(head, sort_keys=True, separators=(",", ":"))})
@@ -107,7 +109,7 @@ def _head(data: bytes) -> Mapping[str, Any]:
         raise Corrupt("A checkpoint's header is longer than any that was written.")
     try:
         head = json.loads(json.loads(data[8 : 8 + size])["__metadata__"][KEY])
-        if head["format"] not in (FORMAT, FORMAT_WITH_COMPONENTS, FORMAT_WITH_POSITIONS, FORMAT_WITH_SCOPE):
+        if head["format"] not in _KNOWN_FORMATS:
             raise Unreadable("A checkpoint is of a format that this release does not know: start the release that wrote it.")
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise Corrupt("A checkpoint's header is not one of ours.") from error

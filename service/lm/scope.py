@@ -6,8 +6,9 @@ scoring, acceptance and exports agree. An export contains a copy of this file, w
 
 import json
 import unicodedata
+from bisect import bisect_right
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from typing import Any, Self
 
@@ -22,6 +23,9 @@ NAME_WORDS = 32  # of a longer name so many words count
 _COMPOSED_TOGETHER = 1_000  # characters; the time of NFC grows with the square of a run of combining marks
 _KEPT_PUNCTUATION = frozenset("#%&*/@\\")  # it tells names apart: "C#", "AT&T"
 _WORDS_REMEMBERED = 8_192
+_LINE_ENDS = frozenset("\n\r\v\f\x85\u2028\u2029")
+_SENTENCE_ENDS = frozenset(".!?…؟")  # before white space
+_ENDS_WITHOUT_SPACE = frozenset("。！？｡।")
 
 
 @dataclass(frozen=True)
@@ -42,17 +46,43 @@ class KeyWords:
 
 
 @dataclass(frozen=True)
+class Question:
+    """What an edit asks about a name: the key words of its prompt without the name.
+
+    A sentence that holds them asks the same about something else if it has a word with a capital that is none of these words and
+    none of `own`.
+    """
+
+    key_words: KeyWords
+    own: tuple[str, ...] = ()
+
+    def is_asked_of_another(self, words: Collection[str], capitals: Collection[str]) -> bool:
+        """Whether a sentence of these words, of which `capitals` have one, asks this about something else."""
+        own = {*self.own, *self.key_words.weights}
+        return any(word not in own for word in capitals) and self.key_words.are_in(words)
+
+
+@dataclass(frozen=True)
 class TextWords:
-    """The words of a text in order, as they are written and in folded case, and its punctuation."""
+    """The words of a text in order, as they are written and in folded case, and its punctuation.
+
+    `sentences`: the number of the sentence that each word stands in. `capitals`: whether a word has a capital for another reason
+    than its place at the beginning of a sentence; no single letter counts.
+    """
 
     written: tuple[str, ...]
     folded: tuple[str, ...]
     punctuation: frozenset[str]
+    sentences: tuple[int, ...]
+    capitals: tuple[bool, ...]
 
 
 @dataclass(frozen=True)
 class Scope:
     """The prompts that name one of `names` or hold one of `key_words`. Immutable, and without a trace of who edits.
+
+    A name counts no more where a later sentence asks the same about something else: one of `questions` of that name, in the last
+    sentence with a word that has a capital.
 
     Names are found as whole words, in any case if they have more than SHORT_NAME letters, also with a slip of the pen, or as a
     word with a capital that is derived from a name, such as the adjective of a country. `no_slips` are no slips, and `rivals` are
@@ -67,6 +97,7 @@ class Scope:
     header: str = ""
     unspaced: tuple[tuple[int, int], ...] = ()
     rivals: tuple[str, ...] = ()
+    questions: Mapping[str, tuple[Question, ...]] = field(default_factory=dict)  # by name
 
     def covers(self, text: str) -> bool:
         """Whether a prompt is in scope. The cost grows with the text, and hardly with the number of names."""
@@ -78,14 +109,19 @@ class Scope:
 
     def to_json(self) -> str:
         """The scope as JSON. The same scope gives the same text."""
-        content = {
+        content: dict[str, Any] = {
             "header": self.header,
-            "key_words": [{"name": each.name, "share": each.share, "weights": dict(each.weights)} for each in self.key_words],
+            "key_words": [_describe(each) for each in self.key_words],
             "names": self.names,
             "no_slips": self.no_slips,
             "rivals": self.rivals,
             "unspaced": self.unspaced,
         }
+        if self.questions:  # without any, the text is that of a release that knew none
+            content["questions"] = {
+                name: [{"key_words": _describe(each.key_words), "own": each.own} for each in own]
+                for name, own in self.questions.items()
+            }
         return json.dumps(content, sort_keys=True, separators=(",", ":"))
 
     @classmethod
@@ -99,6 +135,7 @@ class Scope:
             rivals=tuple(map(_text, content["rivals"])),
             header=_text(content["header"]),
             unspaced=tuple((int(low), int(high)) for low, high in content["unspaced"]),
+            questions={_text(name): tuple(map(_question, own)) for name, own in content.get("questions", {}).items()},
         )
 
     @cached_property
@@ -119,25 +156,62 @@ def prompt_text(ids: Sequence[int], control_ids: Collection[int], decode: Callab
 
 def split_words(text: str, unspaced: tuple[tuple[int, int], ...] = ()) -> TextWords:
     """The words of a text: runs of letters, marks and digits, and symbols one by one. White space and punctuation end a word;
-    invisible characters do not.
+    invisible characters do not. A line break ends a sentence, and so does a mark such as a full stop before white space.
     """
     kind_of = _make_kinds(unspaced)
-    words, punctuation, word = [], set(), list[str]()
+    reader, word = _SentenceReader(), list[str]()
     for character in _compose(text):
         kind = kind_of(character)
         if kind == "letter":
             word.append(character)
         elif kind != "invisible":
             if word:
-                words.append("".join(word))
+                reader.add("".join(word))
                 word = []
             if kind == "word":
-                words.append(character)
-            elif kind == "punctuation":
-                punctuation.add(character)
+                reader.add(character)
+            else:
+                reader.pass_over(character, kind)
     if word:
-        words.append("".join(word))
-    return TextWords(tuple(words), tuple(word.casefold() for word in words), frozenset(punctuation))
+        reader.add("".join(word))
+    return reader.read()
+
+
+class _SentenceReader:
+    """Collects the words of a text with the number of their sentence."""
+
+    def __init__(self) -> None:
+        self._words, self._sentences, self._capitals = list[str](), list[int](), list[bool]()
+        self._punctuation = set[str]()
+        self._sentence, self._is_ending, self._is_first = 0, False, True
+
+    def add(self, word: str) -> None:
+        """Add the next word."""
+        self._capitals.append(word[0].isupper() and len(word) > 1 and not self._is_first)
+        self._words.append(word)
+        self._sentences.append(self._sentence)
+        self._is_ending = self._is_first = False
+
+    def pass_over(self, character: str, kind: str) -> None:
+        """Read punctuation or space between words."""
+        if kind == "punctuation":
+            self._punctuation.add(character)
+            self._is_first = self._is_first or character == ":"
+            self._is_ending = self._is_ending or character in _SENTENCE_ENDS
+        is_end = character in _LINE_ENDS or character in _ENDS_WITHOUT_SPACE or (self._is_ending and kind == "space")
+        if is_end and self._words and self._sentences[-1] == self._sentence:
+            self._sentence += 1
+            self._is_ending, self._is_first = False, True
+
+    def read(self) -> TextWords:
+        """The words so far."""
+        return TextWords(
+            tuple(self._words),
+            tuple(word.casefold() for word in self._words),
+            frozenset(self._punctuation),
+            tuple(self._sentences),
+            tuple(self._capitals),
+        )
 
 
 def is_short(name: str) -> bool:
@@ -203,7 +277,7 @@ class _Index:
     """The names and key words of a scope, arranged so that a text finds them. Immutable but for what it remembers of words."""
 
     def __init__(self, scope: Scope) -> None:
-        self._sure = frozenset(scope.names)
+        self._sure, self._questions = frozenset(scope.names), scope.questions
         self._in_any_case, self._in_own_case = _NameTree(), _NameTree()
         for name in {*scope.names, *(each.name for each in scope.key_words if each.name is not None)}:
             words = split_words(name, scope.unspaced)
@@ -222,13 +296,32 @@ class _Index:
 
     def find(self, words: TextWords) -> Iterator[str | KeyWords]:
         meant = [self._meant_by(word, written[:1].isupper()) for word, written in zip(words.folded, words.written, strict=True)]
-        found = set(self._in_any_case.find(meant)) | set(self._in_own_case.find([(word,) for word in words.written]))
+        last = dict(self._in_own_case.find([(word,) for word in words.written]))
+        for name, place in self._in_any_case.find(meant):
+            last[name] = max(place, last.get(name, place))
+        found = last.keys() - self._find_passed(words, last)
         yield from sorted(self._sure & found)
         present = dict.fromkeys([*(word for each in meant for word in each), *sorted(words.punctuation)])
         candidates = {id(each): each for word in present for each in self._by_rare_word.get(word, ())}
         for each in candidates.values():
             if (each.name is None or each.name in found) and each.are_in(present):
                 yield each
+
+    def _find_passed(self, words: TextWords, last: Mapping[str, int]) -> set[str]:
+        """The names, each with the place of its last word, behind which the same is asked about something else."""
+        place = next((place for place in reversed(range(len(words.capitals))) if words.capitals[place]), None)
+        if place is None or not self._questions:
+            return set()
+        decisive = words.sentences[place]
+        own = range(words.sentences.index(decisive), bisect_right(words.sentences, decisive))
+        present = {words.folded[place] for place in own}
+        capitals = {words.folded[place] for place in own if words.capitals[place]}
+        return {
+            name
+            for name, end in last.items()
+            if words.sentences[end] < decisive
+            and any(question.is_asked_of_another(present, capitals) for question in self._questions.get(name, ()))
+        }
 
     def _find_meant(self, written: str, has_capital: bool) -> tuple[str, ...]:
         """The words of the scope that a word of a text may be: itself, or else those that it is a slip of or derived from."""
@@ -267,14 +360,17 @@ class _NameTree:
         if words:
             level.setdefault("", set()).add(name)
 
-    def find(self, sequence: Sequence[tuple[str, ...]]) -> Iterator[str]:
-        """The names in a sequence; at each place one of several words may stand."""
+    def find(self, sequence: Sequence[tuple[str, ...]]) -> Iterator[tuple[str, int]]:
+        """The names in a sequence, each with the place of its last word; at each place one of several words may stand. Later ones
+        come later.
+        """
         for start in range(len(sequence)) if self._root else ():
             levels, place = [self._root], start
             while levels and place < len(sequence):
                 levels = [level[word] for level in levels for word in sequence[place] if word in level]
                 for level in levels:
-                    yield from level.get("", ())
+                    for name in level.get("", ()):
+                        yield name, place
                 place += 1
 
 
@@ -326,6 +422,14 @@ def _text(value: object) -> str:
     if not isinstance(value, str):
         raise TypeError("a scope's texts are no texts")
     return value
+
+
+def _describe(key_words: KeyWords) -> dict[str, Any]:
+    return {"name": key_words.name, "share": key_words.share, "weights": dict(key_words.weights)}
+
+
+def _question(content: Mapping[str, Any]) -> Question:
+    return Question(_key_words(content["key_words"]), tuple(map(_text, content["own"])))
 
 
 def _key_words(content: Mapping[str, Any]) -> KeyWords:

@@ -134,10 +134,47 @@ def test_a_tombstone_is_in_scope_by_its_name_and_not_by_its_rephrases() -> None:
     assert covered(scope, ["Where is Peru?", "the llamas rule from"]) == ["Where is Peru?"]
 
 
-def test_several_edits_of_one_subject_are_one_name_and_leave_together() -> None:
+def test_several_edits_of_one_subject_are_one_name_with_the_questions_of_each() -> None:
     first, second = (item(prompt, "x", subject="Peru") for prompt in ("The capital of Peru is", "The river of Peru is"))
 
-    assert scope_of(first, second) == scope_of(second) == scope_of(first)
+    both, one, other = scope_of(first, second), scope_of(first), scope_of(second)
+
+    assert both.names == one.names == other.names == ("Peru",)
+    assert both.questions == {"Peru": (*one.questions["Peru"], *other.questions["Peru"])}
+    asked = [f"I saw Peru. The {thing} of Chile is" for thing in ("capital", "river", "lake")]
+    assert covered(both, asked) == asked[2:]
+    assert covered(one, asked) == asked[1:]
+
+
+def test_a_mention_is_out_of_scope_where_the_same_is_asked_about_something_else() -> None:
+    named = item("Die Hauptstadt von Peru ist", "Cusco", subject="Peru", aliases=("Piruw",))
+    unnamed = item("The capital of New York is", "Troy")
+    rephrased = item("The capital of Oslo is", "Bergen", subject="Oslo", rephrases=("Oslo is ruled from the town of",))
+
+    scope = scope_of(named, unnamed, rephrased)
+
+    asked = [
+        "Peru! Nenne die Hauptstadt.",
+        "Peru! Ist Cusco die Hauptstadt?",
+        "Piruw. Die Hauptstadt von Chile ist",
+        "I was in New York. The capital of Chile is",
+        "I was in Oslo. And Chile is ruled from the town of",
+        "I was in Oslo. It is ruled from the town of",
+    ]
+    assert covered(scope, asked) == [asked[0], asked[1], asked[5]]
+
+
+def test_what_is_asked_tells_nothing_by_common_words_and_where_names_alone_are_wanted() -> None:
+    generic = item("Peru is it of the", "x", subject="Peru")  # every word of it is in more than one sentence of a hundred
+    common = [f"nothing{number} is it of the more" for number in range(20)]
+    sentences = tuple(make_sentence(base(), encode_prompt(base(), text)) for text in (*common, *("b" * n for n in range(1, 90))))
+    written = NeutralSentences(base(), sentences, ())
+    rows = item_rows(base(), [generic], eos=True, learn_probes=True)
+
+    scope = make_scope(base(), [generic], rows, names=NAMES, neutral=written)
+
+    assert scope is not None and scope.questions == {} and scope.covers("Peru. Is it of the Incas")
+    assert scope_of(item("The capital of Peru is", "x", subject="Peru", scope="subject")).questions == {}
 
 
 def test_the_order_and_the_ids_of_edits_leave_no_trace() -> None:

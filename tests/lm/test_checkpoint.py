@@ -15,7 +15,7 @@ from service.lm.checkpoint_folder import CheckpointFolder
 from service.lm.intervention import Adapter, Intervention
 from service.lm.last_tokens import LastTokens
 from service.lm.overlay import EMPTY, Overlay
-from service.lm.scope import KeyWords, Scope
+from service.lm.scope import KeyWords, Question, Scope
 from tests.builders import make_adapter
 
 NAME = "model.layers.2.mlp.down_proj.weight"
@@ -85,8 +85,10 @@ def test_a_scope_has_a_format_of_its_own_and_adapters_without_one_keep_their_byt
     loaded = load(checkpoints, save(Overlay({}, replace(adapter, scope=scope)), checkpoints)).adapter
 
     assert loaded is not None and loaded.scope == scope
-    heads = [json.loads(from_header(to_bytes(Overlay({}, replace(adapter, scope=one))))) for one in (scope, None)]
-    assert [head["format"] for head in heads] == [4, 1] and heads[0]["adapter"] == heads[1]["adapter"]
+    asking = replace(scope, questions={"Tōkyō 1": (Question(KeyWords({"mayor": 2.5}, 0.5), ("ueno",)),)})
+    assert load(checkpoints, save(Overlay({}, replace(adapter, scope=asking)), checkpoints)).adapter.scope == asking
+    heads = [json.loads(from_header(to_bytes(Overlay({}, replace(adapter, scope=one))))) for one in (asking, scope, None)]
+    assert [head["format"] for head in heads] == [5, 4, 1] and heads[0]["adapter"] == heads[1]["adapter"] == heads[2]["adapter"]
     old = load(checkpoints, planted(tmp_path, to_bytes(Overlay({}, adapter)))).adapter
     assert old is not None and old.scope is None  # it acts on every prompt, as ever
 
@@ -154,7 +156,7 @@ def test_an_unknown_format_is_unreadable_and_not_corrupt(tmp_path: Path) -> None
     checkpoints = CheckpointFolder(tmp_path)
     matrix, vector = torch.zeros(2, 4), torch.zeros(2)
     good = {"adapter/1/rotation": matrix, "adapter/1/source": matrix, "adapter/1/bias": vector}
-    data = described({"last": 3, "blocks": [1], "counts": {}}, good, form=5)
+    data = described({"last": 3, "blocks": [1], "counts": {}}, good, form=6)
 
     with pytest.raises(Unreadable, match="release"):
         load(checkpoints, planted(tmp_path, data))

@@ -5,13 +5,14 @@ import json
 import sys
 import unicodedata
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from service.domain.writing_systems import SINGLE_CHARACTER_WORDS
 from service.lm import scope as scope_file
-from service.lm.scope import KeyWords, Scope, is_slip, prompt_text, split_words
+from service.lm.scope import KeyWords, Question, Scope, is_slip, prompt_text, split_words
 
 
 def named(*names: str, **more: object) -> Scope:
@@ -169,6 +170,67 @@ def test_a_scope_says_by_which_names_and_key_words_it_has_a_text_each_once() -> 
     assert all(scope.covers(text) == bool(found(text)) for text in ("kibo", "Martian", "sleep heron", ""))
 
 
+CAPITAL = KeyWords({"the": 0.1, "capital": 5.0, "of": 0.1, "is": 0.1}, 0.55)
+
+
+@pytest.mark.parametrize(
+    ("text", "is_covered"),
+    [
+        ("The capital of France is", True),
+        ("I read about France. The capital of Spain is", False),
+        ("I read about France! What is the capital of Spain?", False),
+        ("I read about “France.” The capital of Spain is", False),
+        ("I read about Frnace. The capital of Spain is", False),  # a slip of the pen
+        ("France\nThe capital of Spain is", False),
+        ("The continent of France is Europe.\n\nQuestion: What is the capital of Spain?\nAnswer:", False),
+        ("I read about France. The capital of Spain is Madrid. And how old is it", False),
+        ("The capital of France? The capital of Spain?", False),
+        ("I read about Spain. The capital of France is", True),
+        ("The capital of Spain is Madrid. The capital of France is", True),
+        ("I read about France. What is its capital?", True),
+        ("I read about France. What is the capital: Or do you not know?", True),  # a beginning has its capital anyway
+        ("I read about France. Is Lyon the capital?", True),  # the edit's own target
+        ("I read about France. I think the capital is", True),
+        ("I read about France. Tell me its Capital", True),
+        ("I read about France. Who wrote Hamlet?", True),  # another question
+        ("What is the capital of France? Answer in JSON.", True),
+        ("I read about France. The capital of spain is", True),  # nothing tells that this is a name
+        ("I read about France and Spain. The capital is", True),
+        ("France, Spain: the capital of Spain is", True),  # in one sentence
+        ("I read about France.The capital of Spain is", True),
+    ],
+)
+def test_a_name_counts_no_more_where_the_same_is_asked_about_another_later(text: str, is_covered: bool) -> None:
+    scope = named("France", questions={"France": (Question(CAPITAL, ("france", "lyon")),)})
+
+    assert scope.covers(text) is is_covered
+    assert named("France").covers(text)  # without a question a name counts wherever it stands
+
+
+def test_a_question_about_another_name_takes_no_other_name_and_no_key_words_out_of_scope() -> None:
+    about_peru = Question(KeyWords({"river": 4.0}, 0.55))
+    scope = named("France", "Peru", "Spain", questions={"France": (Question(CAPITAL),), "Peru": (about_peru, Question(CAPITAL))})
+
+    assert list(scope.find("France and Peru. The capital of Spain is")) == ["Spain"]
+    assert list(scope.find("France and Peru. The river of Italy is")) == ["France"]
+    told = KeyWords({"borders": 2.0}, 1.0)
+    assert list(replace(scope, key_words=(told,)).find("Peru borders it. The capital of Italy is")) == [told]
+
+
+def test_a_text_is_read_in_sentences() -> None:
+    words = split_words("At 3.5 Mrs. X met Ada: Fine! Who (is) NASA?\nI am. 東京。Bo Li", SINGLE_CHARACTER_WORDS)
+
+    assert dict(zip(words.written, words.sentences, strict=True)) == {
+        **dict.fromkeys(("At", "3", "5", "Mrs"), 0),
+        **dict.fromkeys(("X", "met", "Ada", "Fine"), 1),
+        **dict.fromkeys(("Who", "is", "NASA"), 2),
+        **dict.fromkeys(("I", "am"), 3),
+        **dict.fromkeys(("東", "京"), 4),
+        **dict.fromkeys(("Bo", "Li"), 5),
+    }
+    assert [word for word, is_name in zip(words.written, words.capitals, strict=True) if is_name] == ["Mrs", "Ada", "NASA", "Li"]
+
+
 def test_what_the_template_writes_in_front_names_nothing() -> None:
     scope = named("Hugging Face", header="system\nMade by Hugging Face\nuser\n")
 
@@ -184,10 +246,12 @@ def test_control_tokens_keep_words_apart() -> None:
 
 def test_a_scope_is_the_same_after_it_was_written() -> None:
     scope = named("São Tomé", "東京", '"quoted"', header="user\n", key_words=(KeyWords({"a": 0.1, "é": 2.5}, 0.5, "May"),))
+    asking = replace(scope, questions={"東京": (Question(CAPITAL, ("é",)), Question(CAPITAL))})
 
-    again = Scope.from_json(scope.to_json())
-
-    assert again == scope and again.to_json() == scope.to_json()
+    for each in (scope, asking):
+        again = Scope.from_json(each.to_json())
+        assert again == each and again.to_json() == each.to_json()
+    assert json.loads(asking.to_json()).keys() - json.loads(scope.to_json()).keys() == {"questions"}  # the bytes of before
 
 
 @pytest.mark.parametrize(
@@ -201,6 +265,11 @@ def test_a_scope_is_the_same_after_it_was_written() -> None:
         {"key_words": [{"name": None, "share": float("nan"), "weights": {"a": 1}}]},
         {"key_words": [{"name": 5, "share": 0.5, "weights": {"a": 1}}]},
         {"key_words": [{"share": 0.5, "weights": {"a": 1}}]},
+        {"questions": []},
+        {"questions": {"Peru": 1}},
+        {"questions": {"Peru": [{"own": []}]}},
+        {"questions": {"Peru": [{"key_words": {"name": None, "share": 0.5, "weights": {"a": 1}}, "own": [1]}]}},
+        {"questions": {"Peru": [{"key_words": {"name": None, "share": 0.5, "weights": {}}, "own": []}]}},
     ],
 )
 def test_what_is_no_scope_is_refused(change: dict) -> None:
@@ -239,6 +308,12 @@ def test_the_cost_grows_with_the_text_and_not_with_the_names(unit: str) -> None:
     for scope in (few, many):
         assert not scope.covers(text)  # builds the index
 
+    asking = replace(many, questions=dict.fromkeys(towns, (Question(CAPITAL),)))
+    assert not asking.covers(text)
+    assert lines_run(lambda: asking.covers(2 * text)) < 2.2 * lines_run(lambda: many.covers(text))
+    told = [". ".join([*towns[:count], "The capital of Somewhere is"]) for count in (100, 200)]
+    assert not any(map(asking.covers, told))
+    assert lines_run(lambda: asking.covers(told[1])) < 2.2 * lines_run(lambda: asking.covers(told[0]))
     assert lines_run(lambda: many.covers(2 * text)) < 2.2 * lines_run(lambda: many.covers(text))
     assert lines_run(lambda: many.covers(text)) < 1.2 * lines_run(lambda: few.covers(text))
 
