@@ -22,15 +22,22 @@ from service.api.text_types import check_json, check_text, check_words
 from service.domain.edit import normalise
 from service.domain.errors import Refused
 from service.domain.hosts import HOST_PATTERN, Host, parse_origin
+from service.editors.clauses import says
+from service.editors.forms import read_form
+from service.editors.known_names import NO_NAMES
 from service.editors.name_search import make_name_finder
+from service.editors.wordings import reword
 from service.evaluation.datasets import read as read_rows
 from service.evaluation.datasets.csv_rows import split_csv
 from service.evaluation.datasets.rows import BadRow, RawRow, parse_row
 from service.evaluation.metrics.fluency import entropy
 from service.evaluation.metrics.matching import extract_number, matches_field, normalise_squad
+from service.lm.scope import KeyWords, Question, Scope
 from service.store.wording_search import Wordings
+from tests.editors.taught_model import item
 
 TIMES = 5
+ASKING = Scope(("France",), questions={"France": (Question(KeyWords({"the": 0.1, "capital": 5.0}, 0.55)),)})
 LEAST_S = 1e-3
 REFUSALS = (Problem, Refused, BadRow, ValueError)
 LINEAR = 4.0
@@ -86,6 +93,14 @@ CASES: list[tuple[str, Callable[[Any], object], Callable[[int], Any], int]] = [
     ("numbers", extract_number, lambda n: "1," * n, 20_000),
     ("words", entropy, lambda n: "a." * n, 5_000),
     ("wordings", lambda n: Wordings(["a " * n + "b"]).match("a " * n), lambda n: n, 2_000),
+    ("question and answer", read_form, lambda n: "Q:" + " " * n + "y", 1_000),
+    ("lines of a question", read_form, lambda n: "Q: a" + "\n" * n + "b", 1_000),
+    ("forms of a prompt", lambda text: list(reword(text, "raw")), lambda n: "Q: a" + " " * n + "\nA:" + " " * n + "b", 2_000),
+    ("words with capitals", NO_NAMES.find_subject, lambda n: item("Ab x " * n, "t").edit, 500),
+    ("spaces before a name", NO_NAMES.find_subject, lambda n: item("a" + " " * n + "Ab" + " " * n + "Ab", "t").edit, 4_000),
+    ("questions in a scope", ASKING.covers, lambda n: "France. The capital of Spain is. " * n, 1_000),
+    ("names in a scope", ASKING.covers, lambda n: "France " * n + ". The capital of Spain is", 2_000),
+    ("words of a clause", lambda text: says(text, "a a b"), lambda n: "a " * n, 4_000),
     ("names", make_name_finder([("a " * n).strip() for n in range(1, 20)]), lambda n: "a " * n + "b", 2_000),
     ("ids", lambda text: CompareQuery(ids=text), lambda n: "a," * n, 20_000),
     ("size", lambda text: ExportIn(max_shard_size=text), lambda n: "1" * n, 50_000),

@@ -3,7 +3,7 @@
 import re
 from typing import NamedTuple
 
-_DIALOGUE = re.compile(r"(?:Question|Q):\s*(?P<question>[^\n]+)\n+(?:Answer|A):[ \t]*(?P<begun>[^\n]*)", re.IGNORECASE)
+_DIALOGUE = re.compile(r"(?:Question|Q):\s*+(?P<question>\S[^\n]*+)\n++(?:Answer|A):[ \t]*(?P<begun>[^\n]*)", re.IGNORECASE)
 
 
 class PromptForm(NamedTuple):

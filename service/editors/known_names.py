@@ -12,7 +12,7 @@ from service.editors.name_search import make_name_search
 CANDIDATES = 32  # names that are chosen for an edit, at most
 NamePart = Literal["fit", "judge", "free"]
 _WORD = r"(?:[dl]['’])?[^\W\d_a-z][\w'’.-]*"  # with a capital letter
-_SENTENCE_START = re.compile(r"(?:^|[.!?:\n])[\s\"“'(]*$")
+_SENTENCE_ENDS, _OPENINGS = frozenset(".!?:\n"), frozenset("\"“'(")
 _NAME = re.compile(rf"\b{_WORD}(?: (?:(?:of|the|and|de|von|van|da|al) )*{_WORD})*")
 # Of 256: fits keep what is said of the first names, acceptance asks about the next ones. No part of the service uses the others,
 # so that a bench can ask about names that neither has seen.
@@ -79,7 +79,14 @@ def split_at_name(text: str) -> tuple[str, str] | None:
 
 
 def _names_in(text: str) -> Iterator[re.Match[str]]:
-    return (match for match in _NAME.finditer(text) if not _SENTENCE_START.search(text[: match.start()]))
+    return (match for match in _NAME.finditer(text) if not _begins_sentence(text, match.start()))
+
+
+def _begins_sentence(text: str, place: int) -> bool:
+    """Whether nothing but white space, quotes and brackets is between a place and the beginning of a sentence."""
+    while place and text[place - 1] not in _SENTENCE_ENDS and (text[place - 1].isspace() or text[place - 1] in _OPENINGS):
+        place -= 1
+    return place == 0 or text[place - 1] in _SENTENCE_ENDS
 
 
 def _last_name(prompt: str) -> str | None:
