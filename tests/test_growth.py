@@ -32,12 +32,12 @@ from service.evaluation.datasets.csv_rows import split_csv
 from service.evaluation.datasets.rows import BadRow, RawRow, parse_row
 from service.evaluation.metrics.fluency import entropy
 from service.evaluation.metrics.matching import extract_number, matches_field, normalise_squad
-from service.lm.scope import KeyWords, Question, Scope
+from service.lm.scope import Asked, KeyWords, Scope
 from service.store.wording_search import Wordings
 from tests.editors.taught_model import item
 
 TIMES = 5
-ASKING = Scope(("France",), questions={"France": (Question(KeyWords({"the": 0.1, "capital": 5.0}, 0.55)),)})
+ASKING = Scope(("France",), asked={"France": (Asked(KeyWords({"the": 0.1, "capital": 5.0}, 0.55)),)})
 LEAST_S = 1e-3
 REFUSALS = (Problem, Refused, BadRow, ValueError)
 LINEAR = 4.0

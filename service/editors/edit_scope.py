@@ -21,7 +21,7 @@ from service.editors.protocol import FitItem
 from service.lm.base import Base
 from service.lm.chat import template_header
 from service.lm.prompts import encode_prompt
-from service.lm.scope import KeyWords, Question, Scope, SlipIndex, StemIndex, is_slip, split_words
+from service.lm.scope import Asked, KeyWords, Scope, SlipIndex, StemIndex, is_slip, split_words
 from service.lm.scoped_rows import read_prompt
 
 # Of the weight of an edit's key words, which a prompt must hold: more than one of two words that are equally rare.
@@ -105,7 +105,7 @@ class _Entries:
         self._lexicon = lexicon
         self._names: set[str] = set()
         self._key_words: dict[tuple, KeyWords] = {}
-        self._questions: dict[str, dict[tuple, Question]] = {}
+        self._asked: dict[str, dict[tuple, Asked]] = {}
 
     def add(self, edit: Edit, texts: Sequence[str], names: KnownNames) -> None:
         """Add what an edit is told by, so that its own `texts` are in scope."""
@@ -114,7 +114,7 @@ class _Entries:
         sure = Scope(names=tuple(own - common), unspaced=SINGLE_CHARACTER_WORDS)
         self._names |= own - common
         if edit.scope == "auto":
-            self._add_questions(edit, texts, sorted(own - common))
+            self._add_asked(edit, texts, sorted(own - common))
         for text in texts:
             if sure.covers(text):
                 continue
@@ -124,15 +124,15 @@ class _Entries:
             if not named:
                 self.add_key_words(text, KEY_SHARE if edit.scope == "auto" else _WHOLE)
 
-    def _add_questions(self, edit: Edit, texts: Sequence[str], names: Sequence[str]) -> None:
+    def _add_asked(self, edit: Edit, texts: Sequence[str], names: Sequence[str]) -> None:
         """Add what an edit asks about each of its names, as far as a word of it is rare enough to tell."""
         told = [text for text in (*names, edit.target, edit.ground_truth) if text]
         own = tuple(sorted({word for text in told for word in _split(text)})[:MOST_KEY_WORDS])
         for name, text in product(names, texts):
             weights = self._lexicon.weigh(set(_split(text)) - set(_split(name)))
             if any(self._lexicon.is_rare(word) for word in weights):
-                question = Question(KeyWords(weights, KEY_SHARE), own)
-                self._questions.setdefault(name, {})[own, *weights.items()] = question
+                question = Asked(KeyWords(weights, KEY_SHARE), own)
+                self._asked.setdefault(name, {})[own, *weights.items()] = question
 
     def add_key_words(self, text: str, share: float, name: str | None = None) -> None:
         """Add the words of a text, without those of the name that must stand beside them."""
@@ -155,7 +155,7 @@ class _Entries:
             rivals=tuple(sorted(self._lexicon.rivals_of(in_any_case) - words)),
             header=header,
             unspaced=SINGLE_CHARACTER_WORDS,
-            questions={name: tuple(own[key] for key in sorted(own)) for name, own in sorted(self._questions.items())},
+            asked={name: tuple(own[key] for key in sorted(own)) for name, own in sorted(self._asked.items())},
         )
 
 

@@ -25,8 +25,8 @@ FORMAT = 1  # tensors and an adapter
 FORMAT_WITH_COMPONENTS = 2  # an older release says of it that it does not know it
 FORMAT_WITH_POSITIONS = 3  # the same, and an adapter that acts elsewhere than at the end of a prompt alone
 FORMAT_WITH_SCOPE = 4  # the same, and an adapter that acts on the prompts of its scope alone
-FORMAT_WITH_QUESTIONS = 5  # the same, and a scope that knows what the edits of a name ask
-_KNOWN_FORMATS = range(FORMAT, FORMAT_WITH_QUESTIONS + 1)
+FORMAT_WITH_ASKED = 5  # the same, and a scope that knows what the edits of a name ask
+_KNOWN_FORMATS = range(FORMAT, FORMAT_WITH_ASKED + 1)
 MAX_HEADER_BYTES = 1_000_000  # a block of replaced tensors and 100 interventions need some 50 kB
 KEY = "errata"  # the one metadata key: safetensors keeps several in no fixed order, and the same overlay must give the same bytes
 
@@ -69,7 +69,7 @@ def to_bytes(overlay: Overlay, *, meta: Mapping[str, Any] | None = None) -> byte
         if overlay.adapter.last.at != "prompt_end":
             head["format"] = FORMAT_WITH_POSITIONS
         if overlay.adapter.scope is not None:
-            head["format"] = FORMAT_WITH_QUESTIONS if overlay.adapter.scope.questions else FORMAT_WITH_SCOPE
+            head["format"] = FORMAT_WITH_ASKED if overlay.adapter.scope.asked else FORMAT_WITH_SCOPE
     arrays = {name: tensors[name].detach().cpu().contiguous().clone() for name in sorted(tensors)}
     _require_finite(arrays)
     return tensors_to_bytes(arrays, metadata={KEY: json.dumps(head, sort_keys=True, separators=(",", ":"))})

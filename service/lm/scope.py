@@ -46,7 +46,7 @@ class KeyWords:
 
 
 @dataclass(frozen=True)
-class Question:
+class Asked:
     """What an edit asks about a name: the key words of its prompt without the name.
 
     A sentence that holds them asks the same about something else if it has a word with a capital that is none of these words and
@@ -81,7 +81,7 @@ class TextWords:
 class Scope:
     """The prompts that name one of `names` or hold one of `key_words`. Immutable, and without a trace of who edits.
 
-    A name counts no more where a later sentence asks the same about something else: one of `questions` of that name, in the last
+    A name counts no more where a later sentence asks the same about something else: one of `asked` of that name, in the last
     sentence with a word that has a capital.
 
     Names are found as whole words, in any case if they have more than SHORT_NAME letters, also with a slip of the pen, or as a
@@ -97,7 +97,7 @@ class Scope:
     header: str = ""
     unspaced: tuple[tuple[int, int], ...] = ()
     rivals: tuple[str, ...] = ()
-    questions: Mapping[str, tuple[Question, ...]] = field(default_factory=dict)  # by name
+    asked: Mapping[str, tuple[Asked, ...]] = field(default_factory=dict)  # by name
 
     def covers(self, text: str) -> bool:
         """Whether a prompt is in scope. The cost grows with the text, and hardly with the number of names."""
@@ -117,10 +117,10 @@ class Scope:
             "rivals": self.rivals,
             "unspaced": self.unspaced,
         }
-        if self.questions:  # without any, the text is that of a release that knew none
-            content["questions"] = {
+        if self.asked:  # without any, the text is that of a release that knew none
+            content["asked"] = {
                 name: [{"key_words": _describe(each.key_words), "own": each.own} for each in own]
-                for name, own in self.questions.items()
+                for name, own in self.asked.items()
             }
         return json.dumps(content, sort_keys=True, separators=(",", ":"))
 
@@ -135,7 +135,7 @@ class Scope:
             rivals=tuple(map(_text, content["rivals"])),
             header=_text(content["header"]),
             unspaced=tuple((int(low), int(high)) for low, high in content["unspaced"]),
-            questions={_text(name): tuple(map(_question, own)) for name, own in content.get("questions", {}).items()},
+            asked={_text(name): tuple(map(_asked, own)) for name, own in content.get("asked", {}).items()},
         )
 
     @cached_property
@@ -277,7 +277,7 @@ class _Index:
     """The names and key words of a scope, arranged so that a text finds them. Immutable but for what it remembers of words."""
 
     def __init__(self, scope: Scope) -> None:
-        self._sure, self._questions = frozenset(scope.names), scope.questions
+        self._sure, self._asked = frozenset(scope.names), scope.asked
         self._in_any_case, self._in_own_case = _NameTree(), _NameTree()
         for name in {*scope.names, *(each.name for each in scope.key_words if each.name is not None)}:
             words = split_words(name, scope.unspaced)
@@ -310,7 +310,7 @@ class _Index:
     def _find_passed(self, words: TextWords, last: Mapping[str, int]) -> set[str]:
         """The names, each with the place of its last word, behind which the same is asked about something else."""
         place = next((place for place in reversed(range(len(words.capitals))) if words.capitals[place]), None)
-        if place is None or not self._questions:
+        if place is None or not self._asked:
             return set()
         decisive = words.sentences[place]
         own = range(words.sentences.index(decisive), bisect_right(words.sentences, decisive))
@@ -320,7 +320,7 @@ class _Index:
             name
             for name, end in last.items()
             if words.sentences[end] < decisive
-            and any(question.is_asked_of_another(present, capitals) for question in self._questions.get(name, ()))
+            and any(question.is_asked_of_another(present, capitals) for question in self._asked.get(name, ()))
         }
 
     def _find_meant(self, written: str, has_capital: bool) -> tuple[str, ...]:
@@ -428,8 +428,8 @@ def _describe(key_words: KeyWords) -> dict[str, Any]:
     return {"name": key_words.name, "share": key_words.share, "weights": dict(key_words.weights)}
 
 
-def _question(content: Mapping[str, Any]) -> Question:
-    return Question(_key_words(content["key_words"]), tuple(map(_text, content["own"])))
+def _asked(content: Mapping[str, Any]) -> Asked:
+    return Asked(_key_words(content["key_words"]), tuple(map(_text, content["own"])))
 
 
 def _key_words(content: Mapping[str, Any]) -> KeyWords:

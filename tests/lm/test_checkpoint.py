@@ -15,7 +15,7 @@ from service.lm.checkpoint_folder import CheckpointFolder
 from service.lm.intervention import Adapter, Intervention
 from service.lm.last_tokens import LastTokens
 from service.lm.overlay import EMPTY, Overlay
-from service.lm.scope import KeyWords, Question, Scope
+from service.lm.scope import Asked, KeyWords, Scope
 from tests.builders import make_adapter
 
 NAME = "model.layers.2.mlp.down_proj.weight"
@@ -85,7 +85,7 @@ def test_a_scope_has_a_format_of_its_own_and_adapters_without_one_keep_their_byt
     loaded = load(checkpoints, save(Overlay({}, replace(adapter, scope=scope)), checkpoints)).adapter
 
     assert loaded is not None and loaded.scope == scope
-    asking = replace(scope, questions={"Tōkyō 1": (Question(KeyWords({"mayor": 2.5}, 0.5), ("ueno",)),)})
+    asking = replace(scope, asked={"Tōkyō 1": (Asked(KeyWords({"mayor": 2.5}, 0.5), ("ueno",)),)})
     assert load(checkpoints, save(Overlay({}, replace(adapter, scope=asking)), checkpoints)).adapter.scope == asking
     heads = [json.loads(from_header(to_bytes(Overlay({}, replace(adapter, scope=one))))) for one in (asking, scope, None)]
     assert [head["format"] for head in heads] == [5, 4, 1] and heads[0]["adapter"] == heads[1]["adapter"] == heads[2]["adapter"]
