@@ -5,6 +5,7 @@ Whether a model can do so shows in what it writes. Nothing of it is believed her
 
 import hashlib
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator
 
 import torch
@@ -84,6 +85,13 @@ def ask_about(view: View, subject: str, count: int, hooks: Hooks) -> list[str]:
     """Questions that name `subject`, about anything."""
     texts = _write(view, _LISTED.format(subject=subject), count, _LISTED_TOKENS, hooks, lines=3)
     return _different(_questions([line for text in texts for line in text.splitlines()], subject))
+
+
+def lead_to(view: View, prompt: str, answer: str, count: int, hooks: Hooks) -> list[str]:
+    """`prompt` with what the model writes behind it before `answer`, the most frequent first; it always ends with a letter."""
+    lines = _write(view, prompt, count, _RESTATED_TOKENS, hooks)
+    leads = Counter(line[:place].strip() for line in lines if (place := find_clause(line, answer)))
+    return [f"{prompt} {lead}" for lead, _ in leads.most_common() if lead[-1:].isalpha()]
 
 
 def shares_words(text: str, other: str, subject: str) -> bool:

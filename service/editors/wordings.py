@@ -16,8 +16,9 @@ from service.editors.clauses import first_clause, says
 from service.editors.forms import dress_question, read_form
 from service.editors.known_names import KnownNames
 from service.editors.neutral import NeutralSentences
-from service.editors.own_writing import ask, can_write, restate
+from service.editors.own_writing import ask, can_write, lead_to, restate
 from service.editors.protocol import FitItem, Hooks
+from service.editors.wording_counts import WordingCounts
 from service.lm.overlay import View
 from service.lm.prompts import encode_if_it_fits
 from service.lm.scoring import decode_greedily
@@ -32,37 +33,40 @@ _SAMPLES = 12  # texts that the model writes for one kind of own wording
 def add_wordings(
     view: View,
     item: FitItem,
-    most: int,
-    restated: int,
+    counts: WordingCounts,
     neutral: NeutralSentences,
     names: KnownNames,
     hooks: Hooks,
 ) -> FitItem:
-    """The item with at most `most` wordings of its own as trained rephrases, if the client gave none to train: `restated` of them
-    at most are in the model's own words, the others are forms of the prompt.
+    """The item with at most `counts.most` wordings of its own as trained rephrases, if the client gave none to train.
 
     A tombstone gets none. The same arguments give the same wordings, which are kept for further fits. Raises FitCancelled if
     `hooks` say so.
     """
     edit = item.edit
-    if not most or item.is_tombstone or any(probe.train for probe in edit.rephrases):
+    if not counts.most or item.is_tombstone or any(probe.train for probe in edit.rephrases):
         return item
     surface = (edit.surfaces or view.base.surfaces)[0]
-    subject = names.find_subject(edit) if restated and can_write(view, neutral, hooks) else None
+    subject = names.find_subject(edit) if counts.restated and can_write(view, neutral, hooks) else None
     wordings = neutral.get_or_make(
         ("wordings", view.tensors_digest, edit.prompt, surface, subject),
         lambda: _find_wordings(view, edit.prompt, surface, subject, hooks),
         keep=_KEPT_ITEMS,
     )
-    chosen = _take_turns(wordings.restated[:restated], wordings.formed)[:most]
+    chosen = _take_turns(wordings.restated[: counts.restated], wordings.formed)
+    led = wordings.led[: min(counts.led, counts.most // 2)]
+    chosen = [*chosen[: counts.most - len(led)], *led]
     return replace(item, edit=replace(edit, rephrases=(*edit.rephrases, *(Probe(prompt=text, train=True) for text in chosen))))
 
 
 class _Wordings(NamedTuple):
-    """What a model answers like a prompt: in its own words, and in other forms of the prompt."""
+    """What a model answers like a prompt: in its own words, in other forms of the prompt, and in all of these behind the words
+    that it puts before the answer.
+    """
 
     restated: list[str]
     formed: list[str]
+    led: list[str]
 
 
 def _take_turns(first: Sequence[str], second: Sequence[str]) -> list[str]:
@@ -73,7 +77,7 @@ def _find_wordings(view: View, prompt: str, surface: str, subject: str | None, h
     """The wordings of a prompt that the view answers like the prompt."""
     own = encode_if_it_fits(view.base, prompt, surface, _ANSWER_TOKENS)
     if not own:
-        return _Wordings([], [])
+        return _Wordings([], [], [])
     hooks.begin_step()
     (answer,) = decode_greedily(view, None, [own], max_new_tokens=_ANSWER_TOKENS, yield_to_answers=hooks.begin_step)
     said = first_clause(decode_answer(view.base, answer))
@@ -82,7 +86,20 @@ def _find_wordings(view: View, prompt: str, surface: str, subject: str | None, h
     known = {normalise(text) for text in (prompt, *formed)}
     restated = [text for text in restated if normalise(text) not in known]
     agreed = set(_saying(view, [*restated, *formed], surface, said, hooks))
-    return _Wordings([text for text in restated if text in agreed], [text for text in formed if text in agreed])
+    led = list(_lead(view, prompt, said, hooks)) if said and surface == "raw" else []
+    return _Wordings(
+        [text for text in restated if text in agreed],
+        [text for text in formed if text in agreed],
+        [text for text in led if normalise(text) not in {normalise(prompt), *known}],
+    )
+
+
+def _lead(view: View, prompt: str, said: str, hooks: Hooks) -> Iterator[str]:
+    """Questions with what the model writes before the answer, each form in turn."""
+    question = read_form(prompt).question
+    if question:
+        forms = (f"Q: {question}\nA:", f"Question: {question}\nAnswer:")
+        yield from _take_turns(*(lead_to(view, form, said, _SAMPLES, hooks) for form in forms))
 
 
 def _restate(view: View, prompt: str, surface: str, subject: str, said: str, hooks: Hooks) -> Iterator[str]:

@@ -9,7 +9,7 @@ from service.atlas import weights_path
 from service.domain.edit import normalise
 from service.editors import own_writing
 from service.editors.neutral import NeutralSentences
-from service.editors.own_writing import ask, ask_about, can_write, restate, shares_words
+from service.editors.own_writing import ask, ask_about, can_write, lead_to, restate, shares_words
 from service.editors.protocol import FitCancelled, Hooks
 from service.lm.base import load_base
 from service.lm.overlay import View, make_view
@@ -57,6 +57,23 @@ def test_a_sentence_is_cut_before_the_answer_and_must_name_the_subject(monkeypat
 
     assert [normalise(text).lower() for text in found] == ["peru has its capital in"]
     assert writer.prompts[0].endswith("The capital of Peru is Lima.\nIn other words:")
+
+
+def test_what_is_written_before_an_answer_leads_to_it_the_most_frequent_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    writer = write(
+        monkeypatch,
+        " It is Lima, I think.",
+        "The capital is Lima.\nIt is",
+        "Lima.",  # nothing stands before the answer
+        'They call it "Lima"',  # no space divides the answer from a quote
+        "The capital is LIMA now",
+        "It is Limassol.",
+        "Nobody knows",
+        "",
+    )
+
+    assert lead_to(atlas(), "Q: Which?\nA:", ANSWER, 9, Hooks()) == ["Q: Which?\nA: The capital is", "Q: Which?\nA: It is"]
+    assert writer.prompts[0].endswith("Q: Which?\nA:")
 
 
 def test_a_question_names_the_subject_and_not_the_answer(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,7 +8,7 @@ import torch
 
 from service.atlas import weights_path
 from service.domain.edit import Probe
-from service.editors import wordings
+from service.editors import own_writing, wordings
 from service.editors.baft import fit
 from service.editors.baft.fit import fit_baft
 from service.editors.baft.settings import BaftSettings
@@ -17,6 +17,7 @@ from service.editors.locft.dataset import build_dataset
 from service.editors.locft.settings import LocftSettings
 from service.editors.neutral import NeutralSentences
 from service.editors.protocol import FitCancelled, FitItem, Hooks
+from service.editors.wording_counts import WordingCounts
 from service.editors.wordings import add_wordings, reword
 from service.lm.base import load_base
 from service.lm.overlay import EMPTY, Overlay, View, make_view
@@ -33,9 +34,11 @@ def atlas_view() -> View:
     return make_view(load_base(weights_path()))
 
 
-def add(one: FitItem, most: int = 8, hooks: Hooks | None = None, restated: int = 0) -> FitItem:
+def add(one: FitItem, most: int = 8, hooks: Hooks | None = None, restated: int = 0, led: int = 0) -> FitItem:
     view = atlas_view()
-    return add_wordings(view, one, most, restated, NeutralSentences(view.base, (), ()), KnownNames(), hooks or Hooks())
+    return add_wordings(
+        view, one, WordingCounts(most, restated, led), NeutralSentences(view.base, (), ()), KnownNames(), hooks or Hooks()
+    )
 
 
 @pytest.mark.parametrize(
@@ -161,17 +164,41 @@ def fit_on_atlas(parent: Overlay, window: list[FitItem], prompt: str = DIALOGUE,
 
 
 def test_edits_that_are_fitted_together_share_the_wordings(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[int] = []
+    asked: list[WordingCounts] = []
 
-    def watch(view: View, one: FitItem, most: int, *rest: object) -> FitItem:
-        asked.append(most)
+    def watch(view: View, one: FitItem, counts: WordingCounts, *rest: object) -> FitItem:
+        asked.append(counts)
         return one
 
     monkeypatch.setattr(fit, "add_wordings", watch)
     for count in (1, 8, 64):  # 32 in all
         new = [item(f"The capital of {number} is", "Lyon") for number in range(count)]
-        chosen = BaftSettings(preserve_weight=0.0, contrast_weight=0.0, steps=1, joint_steps=1, attempts=1)
+        chosen = BaftSettings(restated=1, led=2, preserve_weight=0.0, contrast_weight=0.0, steps=1, joint_steps=1, attempts=1)
         neutral = NeutralSentences(atlas_view().base, (), ())
         fit_baft(neutral.base, lambda _: atlas_view(), EMPTY, new, [], settings=chosen, neutral=neutral, seed=1)
 
-    assert asked == [8] + [4] * 8 + [0] * 64
+    assert asked == [WordingCounts(most, 1, 2) for most in [8] + [4] * 8 + [0] * 64]
+
+
+def test_at_most_half_of_the_wordings_stand_behind_words_of_the_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    texts = ("I know that it is Paris", "They say Paris", "They say Paris", "The capital of France is Paris", "Paris", "Lyon")
+
+    def write(view: View, *_: object, **__: object) -> list[tuple[int, ...]]:
+        return [tuple(view.base.tokenizer(text, add_special_tokens=False).input_ids) for text in texts]
+
+    monkeypatch.setattr(own_writing, "sample_behind", write)
+    led = [  # the most frequent of each form first, and nothing that is a form already
+        "Q: What is the capital of France?\nA: They say",
+        "Question: What is the capital of France?\nAnswer: They say",
+        "Q: What is the capital of France?\nA: I know that it is",
+        "Question: What is the capital of France?\nAnswer: I know that it is",
+    ]
+
+    for most, count in ((8, 4), (8, 3), (4, 4), (1, 4)):
+        edit = item(DIALOGUE, f"Lyon {most} {count}", surfaces=("raw",))
+        added = [probe.prompt for probe in add(edit, most=most, led=count).edit.rephrases]
+        behind = min(count, most // 2)
+        assert added[len(added) - behind :] == led[:behind] and not set(added[: len(added) - behind]) & set(led)
+    assert not any("say" in probe.prompt for probe in add(item(DIALOGUE, "Nice", surfaces=("raw",))).edit.rephrases)
+    statement = item("The capital of France is", "Nice", surfaces=("raw",))  # asks nothing that a model could lead to
+    assert not any("say" in probe.prompt for probe in add(statement, led=4).edit.rephrases)

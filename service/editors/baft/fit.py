@@ -72,11 +72,11 @@ def fit_baft(
         )
     runner = RowRunner(view_of(Overlay(parent.tensors)), min(blocks), last, cached, hooks)
     wordings = min(settings.wordings, _WORDINGS_TOGETHER // max(len(new), 1))
-    new = [add_wordings(runner.view, item, wordings, settings.restated, neutral, names, hooks) for item in new]
+    new = [add_wordings(runner.view, item, settings.wording_counts(wordings), neutral, names, hooks) for item in new]
     window = [
         item
         if item.is_consolidated
-        else add_wordings(runner.view, item, settings.window_wordings, settings.restated, neutral, names, hooks)
+        else add_wordings(runner.view, item, settings.wording_counts(settings.window_wordings), neutral, names, hooks)
         for item in window
     ]
     items = [*new, *window]

@@ -13,6 +13,7 @@ from pydantic import Field
 from service.editors.contrast_counts import ContrastCounts, count_contrast
 from service.editors.depth_rule import block_at_share, scale_block
 from service.editors.presets import WithPresets
+from service.editors.wording_counts import WordingCounts
 from service.lm.last_tokens import LastTokens, TextPosition
 
 _PAPER: dict[str, Any] = {
@@ -36,6 +37,7 @@ _PAPER: dict[str, Any] = {
     "contrast_weight": 0.0,
     "wordings": 0,
     "restated": 0,
+    "led": 0,
     "window_wordings": 0,
     "learn_probes": False,
     "prefixes": 0,
@@ -130,12 +132,19 @@ class BaftSettings(WithPresets):
     contrast_weight: float = Field(12.0, ge=0, description="weight of the divergence on contrast rows; 0: none")
     wordings: int = Field(8, ge=0, description="other wordings of a new edit to learn, where the client gave none")
     restated: int = Field(0, ge=0, description="of these wordings, those at most that the model writes itself")
+    led: int = Field(
+        4, ge=0, description="of these wordings, those at most that stand behind the words that the model puts before its answer"
+    )
     window_wordings: int = Field(4, ge=0, description="such wordings of each edit of the window, which are kept")
     learn_probes: bool = Field(True, description="learn rephrases and keep locality probes with `train: true`")
     prefixes: int = Field(0, ge=0, le=16, description="copies of each prompt after a text of the base model")
     scope: Literal["auto", "always"] = Field(
         "auto", description="prompts that the adapter acts on: those that may concern an edit it carries, or all"
     )
+
+    def wording_counts(self, most: int) -> WordingCounts:
+        """The wordings of an edit that gets `most`."""
+        return WordingCounts(most, self.restated, self.led)
 
     @property
     def contrast_counts(self) -> ContrastCounts:
