@@ -73,7 +73,7 @@ def edit_count_cases(n: int, anatomy: Anatomy) -> list[Case]:
 def location_cases(n: int, anatomy: Anatomy) -> list[Case]:
     """Section 3 and Table 8: one module of one block, larger parts of a block, several blocks, and the whole model."""
     depth = anatomy.depth
-    block, _ = choose_block("auto", anatomy.family, depth)
+    block, _ = choose_block("published", anatomy.family, depth, anatomy.width)
     locations: Mapping[str, dict[str, Any]] = {
         "down-projection of one block": {},
         "up-projection of one block": {"kind": "up"},

@@ -29,7 +29,8 @@ class Real:
     """The real editors where a service expects the ledger."""
 
     def editors(self) -> Editors:
-        locft = {"learning_rate": 5e-3, "epochs": 60, "preserve_rows": 4, "preserve_pool": 8, "wordings": 0}
+        small = {"position": "published", "epochs": 60, "preserve_rows": 4, "preserve_pool": 8, "wordings": 0}
+        locft = {**small, "learning_rate": 5e-3}
         settings = Settings(baft=SMALL, locft=locft)  # type: ignore[arg-type]
         meter = LocalityMeter(taught_base(), view_of, ())
         meter.set_sentences(neutral().held_out)

@@ -17,7 +17,10 @@ from service.editors.locft.random_prefixes import sample_prefixes
 from service.editors.locft.settings import LocftSettings
 from service.editors.neutral import NeutralSentences
 from service.editors.protocol import FitItem, Hooks
+from service.editors.wording_counts import WordingCounts
 from service.editors.wordings import add_wordings
+from service.editors.written_questions import written_questions
+from service.lm.base import Base
 from service.lm.overlay import View
 from service.lm.prompts import Row, row_from_ids
 
@@ -61,7 +64,8 @@ def build_dataset(
     answers = _answers(view, items, prompts, settings, generator, hooks)
     rows_to_keep = (row for part in (sentences, answers) for row in part)
     contrast = _contrast_rows(view, items, drawn, settings, neutral, names, hooks)
-    rows = PackedRows(_give_way_between(rows_to_learn, len(items), hooks), rows_to_keep, contrast)
+    questions = _question_rows(view, items, settings, neutral, generator, hooks)
+    rows = PackedRows(_give_way_between(rows_to_learn, len(items), hooks), rows_to_keep, contrast, questions)
     return LocftDataset(rows, len(sentences), len(omitted))
 
 
@@ -76,11 +80,40 @@ def _give_way_between(rows: Iterable[ItemRow], items: int, hooks: Hooks) -> Iter
 def _neutral_rows(
     view: View, items: Sequence[FitItem], settings: LocftSettings, neutral: NeutralSentences, generator: torch.Generator
 ) -> list[Row]:
-    """Whole neutral sentences: the tuned weights change every position."""
+    """Neutral sentences, whole or a stretch of each: the tuned weights change every position."""
     if settings.preserve_weight == 0:
         return []
     drawn = neutral.draw(settings.preserve_pool, generator, mentions_edit=make_mention_test(items))
-    return [row_from_ids(view.base, row.ids, 2 if row.has_bos else 1) for row in drawn]
+    return [_stretch(view.base, row, settings.preserve_tokens, generator) for row in drawn]
+
+
+def _question_rows(
+    view: View,
+    items: Sequence[FitItem],
+    settings: LocftSettings,
+    neutral: NeutralSentences,
+    generator: torch.Generator,
+    hooks: Hooks,
+) -> list[Row]:
+    """Questions that the base model writes, with its answers, or a stretch of each."""
+    if settings.preserve_weight == 0 or settings.preserve_questions == 0:
+        return []
+    hooks.progress(0.0, "writing questions")
+    written = written_questions(view, settings.preserve_questions, neutral, hooks, mentions_edit=make_mention_test(items))
+    return [_stretch(view.base, row, settings.preserve_tokens, generator) for row in written]
+
+
+def _stretch(base: Base, row: Row, count: int, generator: torch.Generator) -> Row:
+    """A sentence whose targets are `count` tokens in a row, at a drawn place, or all of them for 0. Nothing is kept behind them.
+
+    Predicting over a large vocabulary is most of what a row costs, and neighbouring tokens tell much the same.
+    """
+    first = 2 if row.has_bos else 1
+    free = len(row.ids) - first - count  # places but one at which the stretch may begin
+    if count == 0 or free <= 0:
+        return row_from_ids(base, row.ids, first)
+    start = first + int(torch.randint(free + 1, (), generator=generator))
+    return row_from_ids(base, row.ids[: start + count], start)
 
 
 def _answers(
@@ -120,7 +153,7 @@ def _with_wordings(
     chosen = {index for index in drawn if not items[index].is_consolidated}
 
     def add(item: FitItem) -> FitItem:
-        return add_wordings(view, item, settings.wordings, settings.restated, neutral, names, hooks)
+        return add_wordings(view, item, WordingCounts(settings.wordings, settings.restated), neutral, names, hooks)
 
     return [add(item) if index in chosen else item for index, item in enumerate(items)]
 

@@ -70,7 +70,7 @@ def _blocks(anatomy: Anatomy, kind: LocationKind, settings: LocftSettings) -> tu
     if settings.block is not None:
         return (settings.block,), "given", "block"
     try:
-        block, rule = choose_block(settings.position, anatomy.family, anatomy.depth)
+        block, rule = choose_block(settings.position, anatomy.family, anatomy.depth, anatomy.width)
     except Refused as error:
         raise Refused(error.message, field=f"{settings.group}.position") from error
     return (block,), rule, "position"

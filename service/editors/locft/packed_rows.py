@@ -9,9 +9,17 @@ from service.lm.prompts import Row
 
 
 class PackedRows(Sequence[Row]):
-    """Rows in their order: rows to learn, rows to keep, contrast rows to keep. Reading a row makes a new `Row`."""
+    """Rows in their order: rows to learn, rows to keep, contrast rows and written questions to keep. Reading a row makes a new
+    `Row`.
+    """
 
-    def __init__(self, learned: Iterable[ItemRow] = (), kept: Iterable[Row] = (), contrast: Iterable[Row] = ()) -> None:
+    def __init__(
+        self,
+        learned: Iterable[ItemRow] = (),
+        kept: Iterable[Row] = (),
+        contrast: Iterable[Row] = (),
+        questions: Iterable[Row] = (),
+    ) -> None:
         self._ids = array("i")
         self._ends = array("q", [0])
         self._prompts = array("i")
@@ -29,6 +37,9 @@ class PackedRows(Sequence[Row]):
         for row in contrast:
             self._add(row)
         self.contrast = range(self.kept.stop, len(self))
+        for row in questions:
+            self._add(row)
+        self.questions = range(self.contrast.stop, len(self))
 
     def __len__(self) -> int:
         return len(self._prompts)

@@ -1,5 +1,6 @@
 """The locations that the papers train, and the rules for all other models. Plain numbers: families and depths, no model."""
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -8,10 +9,11 @@ from service.editors.depth_rule import block_at_share, scale_block
 
 BlockKind = Literal["down", "up", "mlp", "attention", "block"]
 LocationKind = BlockKind | Literal["model"]
-Position = Literal["auto", "default", "proportional", "share"]
-LocationRule = Literal["published", "measured", "default", "proportional", "share", "given"]
+Position = Literal["auto", "late", "published", "default", "proportional", "share"]
+LocationRule = Literal["published", "measured", "late", "default", "proportional", "share", "given"]
 
-SHARE = 0.72  # of the depth: block 22 of 32. Errata's own rule, for families that no paper names
+LATE_SHARE = 0.9  # of the depth: block 26 of 30. Errata's own rule, for models that no paper names
+SHARE = 0.72  # of the depth: block 22 of 32, as deep as the papers train Llama, for families that they do not name
 _RATE = 5e-4
 _COARSE_RATE = 5e-5  # of whole blocks, as the papers train Mistral's
 _PAPER_WIDTH = 4096
@@ -41,20 +43,26 @@ PUBLISHED: dict[str, PublishedLocation] = {
 MEASURED: dict[tuple[str, int, int], tuple[LocationKind, int]] = {("llama", 8, 192): ("mlp", 6)}
 
 
-def choose_block(position: Position, family: str, depth: int) -> tuple[int, LocationRule]:
+def choose_block(position: Position, family: str, depth: int, width: int) -> tuple[int, LocationRule]:
     """The block (from 0) of a position in a model, and the name of the rule that gave it.
 
-    `default` is the block of the paper's own model, at any depth; `proportional` is as deep as that block (LocFT-BF paper,
-    section 5.2); `share` is at 0.72 of the depth. `auto`: the published block at the published depth, the proportional block for
-    other models of a published family, the share elsewhere. Raises Refused where the paper names no position, or a block that
-    the model does not have.
+    `late` is at 0.9 of the depth. `default` is the block of the paper's own model, at any depth; `proportional` is as deep as
+    that block (LocFT-BF paper, section 5.2); `share` is at 0.72 of the depth. `published`: the published block at the published
+    depth, the proportional block for other models of a published family, the share elsewhere. `auto`: the published block in a
+    published model, by depth and width, and late in all others. Raises Refused where the paper names no position, or a block
+    that the model does not have.
     """
     published = PUBLISHED.get(family)
-    if position == "share" or (position == "auto" and published is None):
+    if position == "auto":
+        is_published = published is not None and (published.depth, published.width) == (depth, width)
+        position = "published" if is_published else "late"
+    if position == "late":
+        return block_at_share(LATE_SHARE, depth), "late"
+    if position == "share" or (position == "published" and published is None):
         return block_at_share(SHARE, depth), "share"
     if published is None:
         raise Refused(f"The papers give no position for models of the family {family}.", field="position")
-    if position == "auto" and depth == published.depth:
+    if position == "published" and depth == published.depth:
         return published.block, "published"
     if position == "default":
         if published.block >= depth:
@@ -75,10 +83,10 @@ def published_kind(family: str) -> LocationKind:
 def choose_rate(kind: LocationKind, family: str, depth: int, width: int, *, scaled: bool) -> float:
     """The rate of Adam: the published rate for a published model (by depth and width), else the rate of the kind.
 
-    With `scaled` the rate of the kind rises as the width falls.
+    With `scaled` the rate of the kind rises as the root of the width falls.
     """
     published = PUBLISHED.get(family)
     if published and (published.kind, published.depth, published.width) == (kind, depth, width):
         return published.rate
     rate = _COARSE_RATE if kind in ("block", "model") else _RATE
-    return rate * max(1.0, _PAPER_WIDTH / width) if scaled else rate
+    return rate * max(1.0, math.sqrt(_PAPER_WIDTH / width)) if scaled else rate

@@ -13,6 +13,7 @@ from service.editors.presets import WithPresets
 # in all methods that the LocFT-BF paper compares (appendix A.1.1); EasyEdit itself appends none.
 _DEPTH_FIRST: dict[str, Any] = {
     "order": "depth",
+    "position": "published",
     "epochs": 25,
     "batch": 1,
     "judge": "loss",
@@ -27,6 +28,7 @@ _DEPTH_FIRST: dict[str, Any] = {
 PRESETS: dict[str, dict[str, Any]] = {
     "default": {},
     "paper": {
+        "position": "published",
         "epochs": 25,
         "batch": 100,
         "bucket": 0,
@@ -63,8 +65,9 @@ class LocftSettings(WithPresets):
     )
     position: Position = Field(
         "auto",
-        description="block to train: the papers' default (same block), the proportional one, or a share of 0.72 of the depth; "
-        "auto: as measured for the embedded model, else by family, proportional at other depths, share for unknown families",
+        description="block to train: late at 0.9 of the depth, share at 0.72; default the papers' block, proportional as deep, "
+        "published one of these three as the papers have it; auto as measured for the embedded model, as published for those of "
+        "the papers, else late",
     )
     block: int | None = Field(None, ge=0, description="block to train, from 0, instead of one by position")
     blocks: tuple[int, ...] = Field((), description="several blocks to train instead of one")
@@ -75,7 +78,7 @@ class LocftSettings(WithPresets):
     objective: Literal["target", "last_position"] = Field(
         "target", description="each target token at its own position, or all of them at the prompt's last position (FT-L)"
     )
-    epochs: int = Field(100, ge=1, description="most passes over the live set; with order depth: most steps of one edit")
+    epochs: int = Field(200, ge=1, description="most passes over the live set; with order depth: most steps of one edit")
     batch: int = Field(32, ge=1, description="edits in one step")
     bucket: int = Field(4, ge=0, description="tokens by which rows of one step may differ in length, roughly; 0: any rows")
     judge: Literal["greedy", "loss"] = Field("greedy", description="skip and stop by the answers, or by the loss")
@@ -106,8 +109,17 @@ class LocftSettings(WithPresets):
         0.0, ge=0, description="weight of consolidated edits' inputs beside neutral ones in the damping of a minor retrain"
     )
     preserve_weight: float = Field(12.0, ge=0, description="weight of the divergence from the base model on neutral sentences")
-    preserve_rows: int = Field(32, ge=1, description="neutral rows in every step")
-    preserve_pool: int = Field(3_000, ge=1, description="neutral rows drawn for one retrain")
+    preserve_rows: int = Field(16, ge=1, description="neutral rows in every step")
+    preserve_pool: int = Field(1_000, ge=1, description="neutral rows drawn for one retrain")
+    preserve_questions: int = Field(
+        400, ge=0, description="questions that the base model writes and answers, kept for one retrain"
+    )
+    question_rows: int = Field(12, ge=1, description="such questions in every step")
+    preserve_tokens: int = Field(
+        12,
+        ge=0,
+        description="tokens in a row that count of each neutral sentence and question, at a drawn place; 0: all of them",
+    )
     preserve_probes: int = Field(1_000, ge=0, description="most trained locality probes whose base answers are kept")
     preserve_prompts: int = Field(1_000, ge=0, description="most real prompts whose base answers are kept")
     contrast: int = Field(
@@ -118,7 +130,7 @@ class LocftSettings(WithPresets):
     contrast_questions: int = Field(0, ge=0, description="questions about that subject that the base model writes and answers")
     contrast_passages: int = Field(0, ge=0, description="neutral sentences with that subject in the place of a name")
     contrast_edits: int = Field(500, ge=0, description="edits with contrast rows and wordings at most, drawn by the seed")
-    contrast_rows: int = Field(32, ge=1, description="contrast rows in every step")
+    contrast_rows: int = Field(16, ge=1, description="contrast rows in every step")
     contrast_weight: float = Field(12.0, ge=0, description="weight of the divergence on contrast rows; 0: none")
     wordings: int = Field(2, ge=0, description="other wordings of an edit to learn, where the client gave none")
     restated: int = Field(0, ge=0, description="of these wordings, those at most that the base model writes itself")

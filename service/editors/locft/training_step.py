@@ -183,9 +183,10 @@ class Trainer:
         return sum(counts[index] for index in part) / sum(counts)
 
     def _preserve(self, parameters: Mapping[str, Tensor], hooks: Hooks) -> Iterator[Tensor]:
-        """Divergence from the base model on samples of the kept rows and of the contrast rows, as terms of a sum."""
+        """Divergence from the base model on samples of the kept rows, the questions and the contrast rows, as terms of a sum."""
         settings, rows = self.settings, self.rows
         yield from self._keep(rows.kept, settings.preserve_rows, settings.preserve_weight, parameters, hooks)
+        yield from self._keep(rows.questions, settings.question_rows, settings.preserve_weight, parameters, hooks)
         yield from self._keep(rows.contrast, settings.contrast_rows, settings.contrast_weight, parameters, hooks)
 
     def _keep(self, kept: range, count: int, weight: float, parameters: Mapping[str, Tensor], hooks: Hooks) -> Iterator[Tensor]:

@@ -138,12 +138,12 @@ def test_margins_follow_table_5():
     assert BaftSettings().margins_of("gemma", 256_000) == (0.1, 0.05)
 
 
-def test_locft_trains_the_papers_blocks_and_other_models_at_the_same_depth():
-    assert (published_kind("llama"), choose_block("auto", "llama", 32)[0]) == ("down", 22)
-    assert (published_kind("mistral"), choose_block("auto", "mistral", 32)[0]) == ("block", 23)
-    assert (published_kind("qwen2"), choose_block("auto", "qwen2", 28)[0]) == ("down", 6)
-    assert (published_kind("qwen2_moe"), choose_block("auto", "qwen2_moe", 24)[0]) == ("down", 20)
-    assert (published_kind("gpt2"), choose_block("auto", "gpt2", 12)[0]) == ("down", 8)
+def test_locft_trains_the_papers_blocks_in_the_papers_models_and_other_models_late():
+    assert (published_kind("llama"), choose_block("auto", "llama", 32, 4096)[0]) == ("down", 22)
+    assert (published_kind("mistral"), choose_block("auto", "mistral", 32, 4096)[0]) == ("block", 23)
+    assert (published_kind("qwen2"), choose_block("auto", "qwen2", 28, 3584)[0]) == ("down", 6)
+    assert (published_kind("qwen2_moe"), choose_block("auto", "qwen2_moe", 24, 2048)[0]) == ("down", 20)
+    assert (published_kind("gpt2"), choose_block("auto", "gpt2", 12, 768)[0]) == ("down", 10)
 
 
 def test_shares_of_the_depth_are_rounded_half_up_and_stay_inside_the_model():

@@ -13,20 +13,31 @@ from tests.editors.taught_model import item, taught_base
 
 
 @pytest.mark.parametrize(
-    ("asked", "family", "depth", "expected"),
+    ("asked", "family", "depth", "width", "expected"),
     [
-        ("auto", "llama", 32, (22, "published")),
-        ("auto", "qwen2", 48, (11, "proportional")),
-        ("auto", "gpt2", 12, (8, "share")),
-        ("default", "qwen2", 80, (6, "default")),  # section 5.2 of the paper: Layer6 of the 7B model in all larger ones
-        ("proportional", "qwen2", 80, (19, "proportional")),  # the same section: Layer19 of 80
-        ("proportional", "qwen2", 64, (15, "proportional")),
-        ("share", "qwen2", 28, (19, "share")),
-        ("share", "llama", 32, (22, "share")),
+        ("auto", "llama", 32, 4096, (22, "published")),
+        ("auto", "llama", 32, 960, (28, "late")),  # as deep as the papers' model of the family, and narrower
+        ("auto", "qwen2", 48, 5120, (42, "late")),
+        ("auto", "gpt2", 12, 768, (10, "late")),
+        ("auto", "llama", 30, 576, (26, "late")),
+        ("late", "llama", 32, 4096, (28, "late")),
+        ("published", "llama", 32, 960, (22, "published")),
+        ("published", "qwen2", 48, 5120, (11, "proportional")),
+        ("published", "gpt2", 12, 768, (8, "share")),
+        ("default", "qwen2", 80, 8192, (6, "default")),  # section 5.2 of the paper: Layer6 of the 7B model in all larger ones
+        ("proportional", "qwen2", 80, 8192, (19, "proportional")),  # the same section: Layer19 of 80
+        ("proportional", "qwen2", 64, 5120, (15, "proportional")),
+        ("share", "qwen2", 28, 3584, (19, "share")),
+        ("share", "llama", 32, 4096, (22, "share")),
     ],
 )
-def test_each_rule_gives_its_block_and_its_name(asked, family, depth, expected):
-    assert choose_block(asked, family, depth) == expected
+def test_each_rule_gives_its_block_and_its_name(asked, family, depth, width, expected):
+    assert choose_block(asked, family, depth, width) == expected
+
+
+@pytest.mark.parametrize("preset", ["paper", "ft_l", "ft_m"])
+def test_the_presets_of_the_papers_train_where_the_papers_do(preset):
+    assert LocftSettings(preset=preset).position == "published"
 
 
 @pytest.mark.parametrize(
@@ -34,7 +45,7 @@ def test_each_rule_gives_its_block_and_its_name(asked, family, depth, expected):
 )
 def test_a_position_that_no_paper_gives_or_the_model_lacks_is_refused(asked, family, depth):
     with pytest.raises(Refused) as caught:
-        choose_block(asked, family, depth)
+        choose_block(asked, family, depth, 768)
     assert caught.value.field == "position"
 
 
@@ -72,7 +83,7 @@ def test_a_module_that_the_family_lacks_is_refused_with_an_alternative(family, k
     ],
 )
 def test_a_down_projection_is_found_in_every_kind_of_mlp(family, names):
-    assert find_tuned_location(make_base(family).anatomy, LocftSettings(kind="down")).names == names
+    assert find_tuned_location(make_base(family).anatomy, LocftSettings(kind="down", position="published")).names == names
 
 
 def test_block_and_blocks_at_once_are_refused():
@@ -107,9 +118,14 @@ def test_several_blocks_and_whole_models_learn_edits(where):
         ("mistral", 32, 4096, 5e-5),
         ("qwen2", 28, 3584, 5e-4),
         ("qwen2_moe", 24, 2048, 5e-4),
-        ("llama", 8, 192, 5e-4 * 4096 / 192),
-        ("qwen2", 28, 1536, 5e-4 * 4096 / 1536),  # as deep as the papers' model of the family, and less than half as wide
-        ("llama", 32, 960, 5e-4 * 4096 / 960),
+        ("llama", 8, 192, 5e-4 * (4096 / 192) ** 0.5),
+        (
+            "qwen2",
+            28,
+            1536,
+            5e-4 * (4096 / 1536) ** 0.5,
+        ),  # as deep as the papers' model of the family, and less than half as wide
+        ("llama", 32, 960, 5e-4 * (4096 / 960) ** 0.5),
         ("qwen2", 64, 5120, 5e-4),
     ],
 )
@@ -129,8 +145,8 @@ def test_the_embedded_model_is_trained_at_the_measured_location_unless_a_setting
 
 
 def test_a_report_names_the_location_and_its_rule():
-    (by_rule,) = fit([item("red is", "Z")]).reports.values()
+    (by_rule,) = fit([item("red is", "Z")], position="auto").reports.values()
     (given,) = fit([item("red is", "Z")], block=1).reports.values()
 
-    assert (by_rule["location"], by_rule["position"]) == ("down-projection of block 2", "proportional")
+    assert (by_rule["location"], by_rule["position"]) == ("down-projection of block 3", "late")
     assert (given["location"], given["position"]) == ("down-projection of block 1", "given")

@@ -186,7 +186,9 @@ def test_a_retrain_is_the_same_whether_its_second_moment_was_kept_or_is_computed
     kept = fit(EDITS[:2], precondition=RATIO)
 
     fresh = replace(neutral(), _cache=type(neutral()._cache)())
-    settings = LocftSettings(learning_rate=2e-2, batch=4, preserve_rows=4, preserve_pool=8, wordings=0, precondition=RATIO)
+    settings = LocftSettings(
+        position="published", learning_rate=2e-2, batch=4, preserve_rows=4, preserve_pool=8, wordings=0, precondition=RATIO
+    )
     computed = fit_module.fit_locft(taught_base(), EDITS[:2], settings=settings, neutral=fresh, seed=1)
 
     assert kept.overlay.tensors_digest == computed.overlay.tensors_digest
@@ -209,7 +211,7 @@ def test_neutral_text_moves_less_under_damping():
 
 def test_without_neutral_sentences_nothing_is_damped():
     base = taught_base()
-    settings = LocftSettings(learning_rate=2e-2, batch=4, precondition=RATIO)
+    settings = LocftSettings(position="published", learning_rate=2e-2, batch=4, precondition=RATIO)
 
     plain, damped = (
         fit_module.fit_locft(base, EDITS[:2], settings=each, neutral=NeutralSentences(base, (), ()), seed=1)

@@ -44,10 +44,10 @@ def rows_of(base: Base) -> list[Row]:
 
 @contextmanager
 def tuned(
-    base: Base, rows: list[Row], kept: list[Row] | None = None, **changes: Any
+    base: Base, rows: list[Row], kept: list[Row] | None = None, questions: list[Row] | None = None, **changes: Any
 ) -> Iterator[tuple[Trainer, RecordingWeights]]:
     private = make_view(base)
-    store = PackedRows((ItemRow(number, row, True) for number, row in enumerate(rows)), kept or ())
+    store = PackedRows((ItemRow(number, row, True) for number, row in enumerate(rows)), kept or (), (), questions or ())
     settings = LocftSettings(**{"preserve_weight": 0.0, **changes})
     with ActivationCache(private, store, block=2, memory_bytes=1_000_000, disk_bytes=0) as states:
         yield (
@@ -106,6 +106,24 @@ def test_the_preserve_term_is_the_same_in_parts(monkeypatch):
 
     assert torch.allclose(*gradients, rtol=0, atol=1e-7)
     assert (gradients[0] - master.gradient).abs().max() > 1e-3
+
+
+def test_questions_are_a_term_of_their_own_beside_the_other_kept_rows():
+    base = make_base(dtype=torch.float64)
+    rows, kept, questions = rows_of(base), make_rows(base, KEPT[:2]), make_rows(base, KEPT[2:])
+    start = {NAME: 1.2 * dict(base.model.named_parameters())[NAME]}
+
+    def gradient(*preserved: list[Row]) -> Tensor:
+        with tuned(base, rows, *preserved, preserve_weight=3.0) as (trainer, _):
+            master = RecordingWeights(trainer.view, [NAME], 1e-3, start)
+            trainer.step(master, range(len(rows)), Hooks())
+            assert master.gradient is not None
+            return master.gradient
+
+    none, one, other = gradient([], []), gradient(kept, []), gradient([], questions)
+    assert torch.allclose(gradient(kept, questions) - none, (one - none) + (other - none), rtol=0, atol=1e-7)
+    assert torch.allclose(other, gradient(questions, []), rtol=0, atol=1e-7)  # weighed alike
+    assert (other - none).abs().max() > 1e-3
 
 
 def test_16_bit_models_accumulate_the_gradients_of_all_parts(monkeypatch):

@@ -25,9 +25,9 @@ NAME = "model.layers.2.mlp.down_proj.weight"
 
 
 def make_settings(**changes: Any) -> LoraSettings:
-    return LoraSettings(
-        **{"rank": 8, "learning_rate": 2e-2, "batch": 4, "preserve_rows": 4, "preserve_pool": 8, "epochs": 60, **changes}
-    )
+    place = {} if "block" in changes else {"position": "published"}
+    small = {"rank": 8, "learning_rate": 2e-2, "batch": 4, "preserve_rows": 4, "preserve_pool": 8, "epochs": 60}
+    return LoraSettings(**{**place, **small, **changes})
 
 
 def open_editor(**changes: Any) -> ConsolidatingEditor:
