@@ -37,7 +37,7 @@ from service.store.wording_search import Wordings
 from tests.editors.taught_model import item
 
 TIMES = 5
-ASKING = Scope(("France",), asked={"France": (Asked(KeyWords({"the": 0.1, "capital": 5.0}, 0.55)),)})
+ASKING = Scope(("France",), asked=(Asked(("France",), KeyWords({"the": 0.1, "capital": 5.0}, 0.55)),))
 LEAST_S = 1e-3
 REFUSALS = (Problem, Refused, BadRow, ValueError)
 LINEAR = 4.0

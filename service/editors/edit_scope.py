@@ -9,7 +9,6 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from itertools import product
 
 from service.domain.edit import Edit
 from service.domain.errors import Refused
@@ -105,7 +104,7 @@ class _Entries:
         self._lexicon = lexicon
         self._names: set[str] = set()
         self._key_words: dict[tuple, KeyWords] = {}
-        self._asked: dict[str, dict[tuple, Asked]] = {}
+        self._asked: dict[tuple, Asked] = {}
 
     def add(self, edit: Edit, texts: Sequence[str], names: KnownNames) -> None:
         """Add what an edit is told by, so that its own `texts` are in scope."""
@@ -125,14 +124,14 @@ class _Entries:
                 self.add_key_words(text, KEY_SHARE if edit.scope == "auto" else _WHOLE)
 
     def _add_asked(self, edit: Edit, texts: Sequence[str], names: Sequence[str]) -> None:
-        """Add what an edit asks about each of its names, as far as a word of it is rare enough to tell."""
-        told = [text for text in (*names, edit.target, edit.ground_truth) if text]
-        own = tuple(sorted({word for text in told for word in _split(text)})[:MOST_KEY_WORDS])
-        for name, text in product(names, texts):
-            weights = self._lexicon.weigh(set(_split(text)) - set(_split(name)))
+        """Add what an edit asks about its names, as far as a word of it is rare enough to tell."""
+        of_names = {word for name in names for word in _split(name)}
+        told = " ".join(filter(None, (*names, edit.target, edit.ground_truth)))
+        own = tuple(sorted(set(_split(told)))[:MOST_KEY_WORDS])
+        for text in texts if names else ():
+            weights = self._lexicon.weigh(set(_split(text)) - of_names)
             if any(self._lexicon.is_rare(word) for word in weights):
-                question = Asked(KeyWords(weights, KEY_SHARE), own)
-                self._asked.setdefault(name, {})[own, *weights.items()] = question
+                self._asked[tuple(names), own, *weights.items()] = Asked(tuple(names), KeyWords(weights, KEY_SHARE), own)
 
     def add_key_words(self, text: str, share: float, name: str | None = None) -> None:
         """Add the words of a text, without those of the name that must stand beside them."""
@@ -155,7 +154,7 @@ class _Entries:
             rivals=tuple(sorted(self._lexicon.rivals_of(in_any_case) - words)),
             header=header,
             unspaced=SINGLE_CHARACTER_WORDS,
-            asked={name: tuple(own[key] for key in sorted(own)) for name, own in sorted(self._asked.items())},
+            asked=tuple(self._asked[key] for key in sorted(self._asked)),
         )
 
 

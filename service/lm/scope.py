@@ -8,7 +8,7 @@ import json
 import unicodedata
 from bisect import bisect_right
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from typing import Any, Self
 
@@ -47,12 +47,13 @@ class KeyWords:
 
 @dataclass(frozen=True)
 class Asked:
-    """What an edit asks about a name: the key words of its prompt without the name.
+    """What an edit asks about its names: the key words of its prompt without these.
 
     A sentence that holds them asks the same about something else if it has a word with a capital that is none of these words and
     none of `own`.
     """
 
+    names: tuple[str, ...]
     key_words: KeyWords
     own: tuple[str, ...] = ()
 
@@ -81,7 +82,7 @@ class TextWords:
 class Scope:
     """The prompts that name one of `names` or hold one of `key_words`. Immutable, and without a trace of who edits.
 
-    A name counts no more where a later sentence asks the same about something else: one of `asked` of that name, in the last
+    A name counts no more where a later sentence asks the same about something else: what is `asked` about that name, in the last
     sentence with a word that has a capital.
 
     Names are found as whole words, in any case if they have more than SHORT_NAME letters, also with a slip of the pen, or as a
@@ -97,7 +98,7 @@ class Scope:
     header: str = ""
     unspaced: tuple[tuple[int, int], ...] = ()
     rivals: tuple[str, ...] = ()
-    asked: Mapping[str, tuple[Asked, ...]] = field(default_factory=dict)  # by name
+    asked: tuple[Asked, ...] = ()
 
     def covers(self, text: str) -> bool:
         """Whether a prompt is in scope. The cost grows with the text, and hardly with the number of names."""
@@ -118,10 +119,9 @@ class Scope:
             "unspaced": self.unspaced,
         }
         if self.asked:  # without any, the text is that of a release that knew none
-            content["asked"] = {
-                name: [{"key_words": _describe(each.key_words), "own": each.own} for each in own]
-                for name, own in self.asked.items()
-            }
+            content["asked"] = [
+                {"names": each.names, "key_words": _describe(each.key_words), "own": each.own} for each in self.asked
+            ]
         return json.dumps(content, sort_keys=True, separators=(",", ":"))
 
     @classmethod
@@ -135,7 +135,7 @@ class Scope:
             rivals=tuple(map(_text, content["rivals"])),
             header=_text(content["header"]),
             unspaced=tuple((int(low), int(high)) for low, high in content["unspaced"]),
-            asked={_text(name): tuple(map(_asked, own)) for name, own in content.get("asked", {}).items()},
+            asked=tuple(map(_asked, content.get("asked", ()))),
         )
 
     @cached_property
@@ -277,7 +277,11 @@ class _Index:
     """The names and key words of a scope, arranged so that a text finds them. Immutable but for what it remembers of words."""
 
     def __init__(self, scope: Scope) -> None:
-        self._sure, self._asked = frozenset(scope.names), scope.asked
+        self._sure = frozenset(scope.names)
+        self._asked_by_name: dict[str, list[Asked]] = {}
+        for asked in scope.asked:
+            for name in asked.names:
+                self._asked_by_name.setdefault(name, []).append(asked)
         self._in_any_case, self._in_own_case = _NameTree(), _NameTree()
         for name in {*scope.names, *(each.name for each in scope.key_words if each.name is not None)}:
             words = split_words(name, scope.unspaced)
@@ -310,7 +314,7 @@ class _Index:
     def _find_passed(self, words: TextWords, last: Mapping[str, int]) -> set[str]:
         """The names, each with the place of its last word, behind which the same is asked about something else."""
         place = next((place for place in reversed(range(len(words.capitals))) if words.capitals[place]), None)
-        if place is None or not self._asked:
+        if place is None or not self._asked_by_name:
             return set()
         decisive = words.sentences[place]
         own = range(words.sentences.index(decisive), bisect_right(words.sentences, decisive))
@@ -320,7 +324,7 @@ class _Index:
             name
             for name, end in last.items()
             if words.sentences[end] < decisive
-            and any(question.is_asked_of_another(present, capitals) for question in self._asked.get(name, ()))
+            and any(asked.is_asked_of_another(present, capitals) for asked in self._asked_by_name.get(name, ()))
         }
 
     def _find_meant(self, written: str, has_capital: bool) -> tuple[str, ...]:
@@ -429,7 +433,7 @@ def _describe(key_words: KeyWords) -> dict[str, Any]:
 
 
 def _asked(content: Mapping[str, Any]) -> Asked:
-    return Asked(_key_words(content["key_words"]), tuple(map(_text, content["own"])))
+    return Asked(tuple(map(_text, content["names"])), _key_words(content["key_words"]), tuple(map(_text, content["own"])))
 
 
 def _key_words(content: Mapping[str, Any]) -> KeyWords:
