@@ -6,11 +6,12 @@ from typing import Any
 from benchmarks.markdown import Result, format_number, table
 from service.bench.contenders import LABELS
 from service.editors.baft.settings import BaftSettings
+from service.editors.locft.settings import LocftSettings
 
 STRATA = ("other cue", "alias", "slip", "pronoun")
 GROUPS = ("near", "same subject", "mention", "far")
 # What a trial did whose file names no such setting, as it was made before there was one.
-_BEFORE = {"placement": "published", "balance_horizon": 0}
+_BEFORE = {"placement": "published", "balance_horizon": 0, "led": 0}
 
 
 def known(results: Mapping[str, Result]) -> Iterator[str]:
@@ -90,16 +91,12 @@ def fit_trials(results: Mapping[str, Result]) -> Iterator[str]:
         (
             f"{figures['model']}, {figures['surface']}, {figures['half']}",
             f"{figures['edits']} {figures['kind']}",
-            _other_settings(figures["settings"]),
+            _other_settings({**_BEFORE, **figures["settings"]}, BaftSettings()),
             scope,
-            _format(figures[scope]["reliability"]),
-            *(_format({**figures[scope]["wordings"], **figures[scope]["locality"]}[group]) for group in groups),
-            *(
-                format_number(figures[scope][f"prose, {group}"]["divergence"]["score"], 3)
-                for group in ("human text", "with names")
-            ),
+            *_trial_scores(figures[scope]),
         )
         for figures in (result["figures"] for result in results.values())
+        if figures["kind"] != "retrain"
         for scope in ("scoped", "always")
     ]
     yield from table(
@@ -107,10 +104,40 @@ def fit_trials(results: Mapping[str, Result]) -> Iterator[str]:
     )
 
 
-def _other_settings(used: Mapping[str, Any]) -> str:
-    """The settings of a trial that differ from the present defaults."""
-    defaults = BaftSettings().model_dump(mode="json")
-    used = {**_BEFORE, **used}
+def retrain_trials(results: Mapping[str, Result]) -> Iterator[str]:
+    """Trials of LocFT-BF's settings."""
+    yield "One major retrain in one process (`python -m benchmarks.fit_trials --retrain`), and the weights alone asked. Settings"
+    yield "are those that differ from the present defaults. The seconds hold what a first retrain prepares."
+    yield ""
+    rows = [
+        (
+            f"{figures['model']}, {figures['surface']}, {figures['half']}",
+            str(figures["edits"]),
+            _other_settings(figures["settings"], LocftSettings()),
+            str(figures["epochs"]),
+            format_number(sum(figures["seconds"]), 0),
+            *_trial_scores(figures["weights alone"]),
+        )
+        for figures in (result["figures"] for result in results.values())
+        if figures["kind"] == "retrain"
+    ]
+    yield from table(
+        ("model, surface, half", "edits", "settings", "epochs", "s", "reliability", *STRATA, *GROUPS, "KL, human", "with names"),
+        rows,
+    )
+
+
+def _trial_scores(figures: Mapping[str, Any]) -> Iterator[str]:
+    """The cells of a trial from its reliability on."""
+    yield _format(figures["reliability"])
+    yield from (_format({**figures["wordings"], **figures["locality"]}[group]) for group in (*STRATA, *GROUPS))
+    for group in ("human text", "with names"):
+        yield format_number(figures[f"prose, {group}"]["divergence"]["score"], 3)
+
+
+def _other_settings(used: Mapping[str, Any], settings: BaftSettings | LocftSettings) -> str:
+    """The settings of a trial that differ from the present defaults, which are `settings`."""
+    defaults = settings.model_dump(mode="json")
     return ", ".join(f"{name} {value}" for name, value in used.items() if value != defaults[name]) or "default"
 
 

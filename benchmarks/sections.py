@@ -186,6 +186,7 @@ SECTIONS: Sequence[Section] = (
     ("What the models know", ("ground_known_*",), ground_sections.known),
     ("Single edits of known facts", ("ground_single_*",), ground_sections.singles),
     ("Trials of BaFT's settings", ("fit_trials_*",), ground_sections.fit_trials),
+    ("Trials of LocFT-BF's settings", ("fit_trials_*",), ground_sections.retrain_trials),
     ("Where single edits act", ("ground_single_*",), ground_sections.scopes),
     ("A stream of edits of known facts", ("ground_stream_*",), ground_sections.streams),
     ("Twenty edits of four subjects, and six with one target", ("ground_case_*",), ground_sections.chosen),
