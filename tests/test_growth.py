@@ -37,7 +37,7 @@ from service.store.wording_search import Wordings
 from tests.editors.taught_model import item
 
 TIMES = 5
-ASKING = Scope(("France",), asked=(Asked(("France",), KeyWords({"the": 0.1, "capital": 5.0}, 0.55)),))
+ASKING = Scope(("France",), asked=(Asked(("France",), KeyWords({"the": 0.1, "capital": 5.0}, 0.55), "of"),))
 LEAST_S = 1e-3
 REFUSALS = (Problem, Refused, BadRow, ValueError)
 LINEAR = 4.0
@@ -98,7 +98,7 @@ CASES: list[tuple[str, Callable[[Any], object], Callable[[int], Any], int]] = [
     ("forms of a prompt", lambda text: list(reword(text, "raw")), lambda n: "Q: a" + " " * n + "\nA:" + " " * n + "b", 2_000),
     ("words with capitals", NO_NAMES.find_subject, lambda n: item("Ab x " * n, "t").edit, 500),
     ("spaces before a name", NO_NAMES.find_subject, lambda n: item("a" + " " * n + "Ab" + " " * n + "Ab", "t").edit, 4_000),
-    ("questions in a scope", ASKING.covers, lambda n: "France. The capital of Spain is. " * n, 1_000),
+    ("questions in a scope", ASKING.covers, lambda n: "France. The capital of Spain is? " * n, 1_000),
     ("names in a scope", ASKING.covers, lambda n: "France " * n + ". The capital of Spain is", 2_000),
     ("words of a clause", lambda text: says(text, "a a b"), lambda n: "a " * n, 4_000),
     ("names", make_name_finder([("a " * n).strip() for n in range(1, 20)]), lambda n: "a " * n + "b", 2_000),

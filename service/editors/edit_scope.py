@@ -14,11 +14,12 @@ from service.domain.edit import Edit
 from service.domain.errors import Refused
 from service.domain.writing_systems import SINGLE_CHARACTER_WORDS
 from service.editors.examples import ItemRow
+from service.editors.forms import read_form
 from service.editors.known_names import KnownNames
 from service.editors.neutral import NeutralSentences
 from service.editors.protocol import FitItem
 from service.lm.base import Base
-from service.lm.chat import template_header
+from service.lm.chat import template_footer, template_header
 from service.lm.prompts import encode_prompt
 from service.lm.scope import Asked, KeyWords, Scope, SlipIndex, StemIndex, is_slip, split_words
 from service.lm.scoped_rows import read_prompt
@@ -82,12 +83,12 @@ def make_scope(
     entries = _Entries(lexicon)
     for item in items:
         entries.add(item.edit, read_texts(base, item.edit, with_rephrases=not item.is_tombstone), names)
-    header = template_header(base)
-    scope = entries.make_scope(header)
+    header, footer = template_header(base), template_footer(base)
+    scope = entries.make_scope(header, footer)
     unnamed = [text for row in rows if not scope.covers(text := read_prompt(base, row.row.prompt_ids))]
     for text in unnamed:  # a prompt behind a text of the base, or one that a template rewrites
         entries.add_key_words(text.removeprefix(header), _WHOLE)
-    scope = entries.make_scope(header) if unnamed else scope
+    scope = entries.make_scope(header, footer) if unnamed else scope
     return scope if all(map(scope.covers, unnamed)) else None
 
 
@@ -113,7 +114,7 @@ class _Entries:
         sure = Scope(names=tuple(own - common), unspaced=SINGLE_CHARACTER_WORDS)
         self._names |= own - common
         if edit.scope == "auto":
-            self._add_asked(edit, texts, sorted(own - common))
+            self._add_asked(edit, edit.prompt, sorted(own - common))
         for text in texts:
             if sure.covers(text):
                 continue
@@ -123,15 +124,22 @@ class _Entries:
             if not named:
                 self.add_key_words(text, KEY_SHARE if edit.scope == "auto" else _WHOLE)
 
-    def _add_asked(self, edit: Edit, texts: Sequence[str], names: Sequence[str]) -> None:
-        """Add what an edit asks about its names, as far as a word of it is rare enough to tell."""
-        of_names = {word for name in names for word in _split(name)}
+    def _add_asked(self, edit: Edit, prompt: str, names: Sequence[str]) -> None:
+        """Add what an edit's prompt asks about its names, as far as a word of it is rare enough to tell.
+
+        The words of a frame around it, such as "Question:", and those of its other wordings tell nothing.
+        """
         told = " ".join(filter(None, (*names, edit.target, edit.ground_truth)))
         own = tuple(sorted(set(_split(told)))[:MOST_KEY_WORDS])
-        for text in texts if names else ():
-            weights = self._lexicon.weigh(set(_split(text)) - of_names)
+        of_names = {word for name in names for word in _split(name)}
+        for text in filter(None, read_form(prompt)):
+            words = _split(text)
+            weights = self._lexicon.weigh(set(words) - of_names)
             if any(self._lexicon.is_rare(word) for word in weights):
-                self._asked[tuple(names), own, *weights.items()] = Asked(tuple(names), KeyWords(weights, KEY_SHARE), own)
+                for before in sorted(_words_before(words, names)):
+                    self._asked[tuple(names), before, own, *weights.items()] = Asked(
+                        tuple(names), KeyWords(weights, KEY_SHARE), before, own
+                    )
 
     def add_key_words(self, text: str, share: float, name: str | None = None) -> None:
         """Add the words of a text, without those of the name that must stand beside them."""
@@ -143,7 +151,7 @@ class _Entries:
         elif name is not None:
             self._names.add(name)
 
-    def make_scope(self, header: str) -> Scope:
+    def make_scope(self, header: str, footer: str) -> Scope:
         """The scope of everything that was added, in one order whatever the order of the edits."""
         in_any_case = {word for name in self._names for word in _split(name)}
         words = in_any_case.union(*(each.weights for each in self._key_words.values()))
@@ -153,6 +161,7 @@ class _Entries:
             no_slips=tuple(sorted(self._lexicon.slips_of(words) - words)),
             rivals=tuple(sorted(self._lexicon.rivals_of(in_any_case) - words)),
             header=header,
+            footer=footer if self._asked else "",
             unspaced=SINGLE_CHARACTER_WORDS,
             asked=tuple(self._asked[key] for key in sorted(self._asked)),
         )
@@ -174,6 +183,15 @@ def read_texts(base: Base, edit: Edit, *, with_rephrases: bool = True) -> list[s
         with suppress(Refused):  # a rephrase that the model cannot hold is not trained
             texts.append(read_prompt(base, encode_prompt(base, prompt)))
     return texts
+
+
+def _words_before(words: Sequence[str], names: Iterable[str]) -> set[str]:
+    """The words that stand before names."""
+    before = set()
+    for name in map(_split, names):
+        places = (place for place in range(1, len(words)) if name and tuple(words[place : place + len(name)]) == name)
+        before |= {words[place - 1] for place in places}
+    return before
 
 
 def _split(text: str) -> tuple[str, ...]:

@@ -78,6 +78,11 @@ def template_header(base: Base) -> str:
     return prompt_text(ids, base.control_ids, lambda piece: decode_ids(base, piece))
 
 
+def template_footer(base: Base) -> str:
+    """The text that the template writes behind the user's last text, as scopes read it; blank as `template_tail` is empty."""
+    return prompt_text(template_tail(base), base.control_ids, lambda piece: decode_ids(base, piece))
+
+
 def _tail(base: Base, roles: Sequence[str]) -> str | None:
     """The template's text behind the last message; blank if that message is not the user's last. None for what it refuses."""
     try:

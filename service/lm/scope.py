@@ -6,7 +6,6 @@ scoring, acceptance and exports agree. An export contains a copy of this file, w
 
 import json
 import unicodedata
-from bisect import bisect_right
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
@@ -24,7 +23,10 @@ _COMPOSED_TOGETHER = 1_000  # characters; the time of NFC grows with the square 
 _KEPT_PUNCTUATION = frozenset("#%&*/@\\")  # it tells names apart: "C#", "AT&T"
 _WORDS_REMEMBERED = 8_192
 _LINE_ENDS = frozenset("\n\r\v\f\x85\u2028\u2029")
-_SENTENCE_ENDS = frozenset(".!?…؟")  # before white space
+_ENDS = frozenset(".!?…؟。！？｡।")  # of a sentence, before white space
+_QUESTIONS = frozenset("?？؟")
+_STATED = _ENDS - _QUESTIONS  # of a sentence that asks nothing
+_CUE_WORDS = 2  # before a colon, as in "Answer:"
 _ENDS_WITHOUT_SPACE = frozenset("。！？｡।")
 
 
@@ -47,43 +49,75 @@ class KeyWords:
 
 @dataclass(frozen=True)
 class Asked:
-    """What an edit asks about its names: the key words of its prompt without these.
+    """What an edit asks about its names: the key words of its prompt without these, and the word that stands before a name.
 
-    A sentence that holds them asks the same about something else if it has a word with a capital that is none of these words and
-    none of `own`.
+    A sentence that holds the key words asks the same about something else if that word stands in it before another word with a
+    capital, which is none of the key words and none of `own`.
     """
 
     names: tuple[str, ...]
     key_words: KeyWords
+    before: str
     own: tuple[str, ...] = ()
 
-    def is_asked_of_another(self, words: Collection[str], capitals: Collection[str]) -> bool:
-        """Whether a sentence of these words, of which `capitals` have one, asks this about something else."""
-        own = {*self.own, *self.key_words.weights}
-        return any(word not in own for word in capitals) and self.key_words.are_in(words)
+    def is_asked_of_another(self, sentence: "TextSentence") -> bool:
+        """Whether a sentence asks this about something else."""
+        return any(
+            word == self.before and name not in self.own and name not in self.key_words.weights for word, name in sentence.named
+        ) and self.key_words.are_in(sentence.words)
+
+
+@dataclass(frozen=True)
+class TextSentence:
+    """One sentence of a text: the place of its first word, its words in folded case, and each word with a capital for another
+    reason than its place, behind the word before it. `end` is the mark that ends it; `has_cue`: a colon stands behind its first
+    or second word.
+    """
+
+    start: int
+    words: frozenset[str]
+    named: tuple[tuple[str, str], ...]
+    end: str
+    has_cue: bool
+
+    @property
+    def is_cue(self) -> bool:
+        """Whether it is a cue alone."""
+        return self.end == ":" and len(self.words) <= _CUE_WORDS
+
+    @property
+    def may_ask(self) -> bool:
+        """Whether it is a question, or is to be continued."""
+        return self.end not in _STATED
 
 
 @dataclass(frozen=True)
 class TextWords:
-    """The words of a text in order, as they are written and in folded case, and its punctuation.
-
-    `sentences`: the number of the sentence that each word stands in. `capitals`: whether a word has a capital for another reason
-    than its place at the beginning of a sentence; no single letter counts.
-    """
+    """The words of a text in order, as they are written and in folded case, its punctuation, and its sentences."""
 
     written: tuple[str, ...]
     folded: tuple[str, ...]
     punctuation: frozenset[str]
-    sentences: tuple[int, ...]
-    capitals: tuple[bool, ...]
+    sentences: tuple[TextSentence, ...]
+
+    @property
+    def asking(self) -> tuple[TextSentence, ...]:
+        """The sentences at the end that say what is asked: the last one, without a cue that is nothing but "Answer:". Behind a
+        cue, as in "Answer: It is", also the one before.
+        """
+        end = len(self.sentences)
+        if end and self.sentences[end - 1].is_cue:
+            end -= 1
+        both = end > 1 and self.sentences[end - 1].has_cue and self.sentences[end - 1].end not in _QUESTIONS
+        return self.sentences[max(0, end - 1 - both) : end]
 
 
 @dataclass(frozen=True)
 class Scope:
     """The prompts that name one of `names` or hold one of `key_words`. Immutable, and without a trace of who edits.
 
-    A name counts no more where a later sentence asks the same about something else: what is `asked` about that name, in the last
-    sentence with a word that has a capital.
+    A name counts no more where what is `asked` about it is asked about something else behind it, at the end of the text. `footer`
+    is what the chat template writes behind every conversation.
 
     Names are found as whole words, in any case if they have more than SHORT_NAME letters, also with a slip of the pen, or as a
     word with a capital that is derived from a name, such as the adjective of a country. `no_slips` are no slips, and `rivals` are
@@ -99,6 +133,7 @@ class Scope:
     unspaced: tuple[tuple[int, int], ...] = ()
     rivals: tuple[str, ...] = ()
     asked: tuple[Asked, ...] = ()
+    footer: str = ""
 
     def covers(self, text: str) -> bool:
         """Whether a prompt is in scope. The cost grows with the text, and hardly with the number of names."""
@@ -106,7 +141,7 @@ class Scope:
 
     def find(self, text: str) -> "Iterator[str | KeyWords]":
         """The names and the key words by which a prompt is in scope, each once."""
-        return self._index.find(split_words(text.removeprefix(self.header), self.unspaced))
+        return self._index.find(split_words(text.removeprefix(self.header).removesuffix(self.footer), self.unspaced))
 
     def to_json(self) -> str:
         """The scope as JSON. The same scope gives the same text."""
@@ -118,24 +153,33 @@ class Scope:
             "rivals": self.rivals,
             "unspaced": self.unspaced,
         }
-        if self.asked:  # without any, the text is that of a release that knew none
+        if self.asked or self.footer:  # without any, the text is that of a release that knew none
+            content["footer"] = self.footer
             content["asked"] = [
-                {"names": each.names, "key_words": _describe(each.key_words), "own": each.own} for each in self.asked
+                {"names": each.names, "key_words": _describe(each.key_words), "before": each.before, "own": each.own}
+                for each in self.asked
             ]
         return json.dumps(content, sort_keys=True, separators=(",", ":"))
 
     @classmethod
     def from_json(cls, text: str) -> Self:
         """The scope of a JSON text. Raises KeyError, TypeError, ValueError or AttributeError for what is none."""
-        content = json.loads(text)
+        try:
+            return cls._from_content(json.loads(text))
+        except (OverflowError, RecursionError) as error:
+            raise ValueError("numbers or nesting beyond all that was written") from error
+
+    @classmethod
+    def _from_content(cls, content: Any) -> Self:
         return cls(
-            names=tuple(map(_text, content["names"])),
+            names=_texts(content["names"]),
             key_words=tuple(map(_key_words, content["key_words"])),
-            no_slips=tuple(map(_text, content["no_slips"])),
-            rivals=tuple(map(_text, content["rivals"])),
+            no_slips=_texts(content["no_slips"]),
+            rivals=_texts(content["rivals"]),
             header=_text(content["header"]),
             unspaced=tuple((int(low), int(high)) for low, high in content["unspaced"]),
             asked=tuple(map(_asked, content.get("asked", ()))),
+            footer=_text(content.get("footer", "")),
         )
 
     @cached_property
@@ -156,7 +200,8 @@ def prompt_text(ids: Sequence[int], control_ids: Collection[int], decode: Callab
 
 def split_words(text: str, unspaced: tuple[tuple[int, int], ...] = ()) -> TextWords:
     """The words of a text: runs of letters, marks and digits, and symbols one by one. White space and punctuation end a word;
-    invisible characters do not. A line break ends a sentence, and so does a mark such as a full stop before white space.
+    invisible characters do not. A line break ends a sentence, and so does a mark such as a full stop before white space, unless
+    it may end a short form such as Dr.
     """
     kind_of = _make_kinds(unspaced)
     reader, word = _SentenceReader(), list[str]()
@@ -178,40 +223,49 @@ def split_words(text: str, unspaced: tuple[tuple[int, int], ...] = ()) -> TextWo
 
 
 class _SentenceReader:
-    """Collects the words of a text with the number of their sentence."""
+    """Collects the words of a text, sentence by sentence."""
 
     def __init__(self) -> None:
-        self._words, self._sentences, self._capitals = list[str](), list[int](), list[bool]()
+        self._words, self._folded, self._capitals = list[str](), list[str](), list[bool]()
         self._punctuation = set[str]()
-        self._sentence, self._is_ending, self._is_first = 0, False, True
+        self._sentences: list[TextSentence] = []
+        self._start, self._end, self._has_cue, self._is_first = 0, "", False, True
 
     def add(self, word: str) -> None:
         """Add the next word."""
         self._capitals.append(word[0].isupper() and len(word) > 1 and not self._is_first)
         self._words.append(word)
-        self._sentences.append(self._sentence)
-        self._is_ending = self._is_first = False
+        self._folded.append(word.casefold())
+        self._end, self._is_first = "", False
 
     def pass_over(self, character: str, kind: str) -> None:
         """Read punctuation or space between words."""
         if kind == "punctuation":
             self._punctuation.add(character)
-            self._is_first = self._is_first or character == ":"
-            self._is_ending = self._is_ending or character in _SENTENCE_ENDS
-        is_end = character in _LINE_ENDS or character in _ENDS_WITHOUT_SPACE or (self._is_ending and kind == "space")
-        if is_end and self._words and self._sentences[-1] == self._sentence:
-            self._sentence += 1
-            self._is_ending, self._is_first = False, True
+            if character == ":":
+                self._end, self._is_first = ":", True
+                self._has_cue = self._has_cue or len(self._words) - self._start <= _CUE_WORDS
+            elif character in _ENDS:
+                self._end = character
+        is_over = self._end in _ENDS and not (self._end == "." and self._is_short_form())
+        if character in _LINE_ENDS or character in _ENDS_WITHOUT_SPACE or (is_over and kind == "space"):
+            self._close()
 
     def read(self) -> TextWords:
         """The words so far."""
-        return TextWords(
-            tuple(self._words),
-            tuple(word.casefold() for word in self._words),
-            frozenset(self._punctuation),
-            tuple(self._sentences),
-            tuple(self._capitals),
-        )
+        self._close()
+        return TextWords(tuple(self._words), tuple(self._folded), frozenset(self._punctuation), tuple(self._sentences))
+
+    def _is_short_form(self) -> bool:
+        return bool(self._words) and len(self._words[-1]) <= SHORT_NAME and self._words[-1][0].isupper()
+
+    def _close(self) -> None:
+        places = range(self._start, len(self._words))
+        if places:
+            named = tuple((self._folded[place - 1], self._folded[place]) for place in places[1:] if self._capitals[place])
+            words = frozenset(self._folded[self._start :])
+            self._sentences.append(TextSentence(self._start, words, named, self._end, self._has_cue))
+        self._start, self._end, self._has_cue, self._is_first = len(self._words), "", False, True
 
 
 def is_short(name: str) -> bool:
@@ -313,18 +367,15 @@ class _Index:
 
     def _find_passed(self, words: TextWords, last: Mapping[str, int]) -> set[str]:
         """The names, each with the place of its last word, behind which the same is asked about something else."""
-        place = next((place for place in reversed(range(len(words.capitals))) if words.capitals[place]), None)
-        if place is None or not self._asked_by_name:
+        asking = words.asking if self._asked_by_name else ()
+        if not asking:
             return set()
-        decisive = words.sentences[place]
-        own = range(words.sentences.index(decisive), bisect_right(words.sentences, decisive))
-        present = {words.folded[place] for place in own}
-        capitals = {words.folded[place] for place in own if words.capitals[place]}
+        earlier = (name for name, place in last.items() if place < asking[0].start)
+        questions = [sentence for sentence in asking if sentence.may_ask and sentence.named]
         return {
             name
-            for name, end in last.items()
-            if words.sentences[end] < decisive
-            and any(asked.is_asked_of_another(present, capitals) for asked in self._asked_by_name.get(name, ()))
+            for name in earlier
+            if any(asked.is_asked_of_another(each) for asked in self._asked_by_name.get(name, ()) for each in questions)
         }
 
     def _find_meant(self, written: str, has_capital: bool) -> tuple[str, ...]:
@@ -422,6 +473,12 @@ def _compose(text: str) -> str:
     return "".join(unicodedata.normalize("NFC", text[start : start + _COMPOSED_TOGETHER]) for start in parts)
 
 
+def _texts(value: object) -> tuple[str, ...]:
+    if not isinstance(value, list):
+        raise TypeError("a scope's lists are no lists")
+    return tuple(map(_text, value))
+
+
 def _text(value: object) -> str:
     if not isinstance(value, str):
         raise TypeError("a scope's texts are no texts")
@@ -433,7 +490,7 @@ def _describe(key_words: KeyWords) -> dict[str, Any]:
 
 
 def _asked(content: Mapping[str, Any]) -> Asked:
-    return Asked(tuple(map(_text, content["names"])), _key_words(content["key_words"]), tuple(map(_text, content["own"])))
+    return Asked(_texts(content["names"]), _key_words(content["key_words"]), _text(content["before"]), _texts(content["own"]))
 
 
 def _key_words(content: Mapping[str, Any]) -> KeyWords:

@@ -158,11 +158,35 @@ def test_a_mention_is_out_of_scope_where_the_same_is_asked_about_something_else(
         "Peru! Ist Cusco die Hauptstadt?",
         "Piruw. Die Hauptstadt von Chile ist",
         "I was in New York. The capital of Chile is",
-        "I was in Oslo. And Chile is ruled from the town of",
-        "I was in Oslo. It is ruled from the town of",
+        "I was in Oslo. And Chile is ruled from the town of",  # another wording of it
     ]
-    assert covered(scope, asked) == [asked[0], asked[1], asked[5]]
+    assert covered(scope, asked) == [asked[0], asked[1], asked[4]]
+    assert {(each.names, each.before) for each in scope.asked} == {
+        (("Peru", "Piruw"), "von"),
+        (("New York",), "of"),
+        (("Oslo",), "of"),
+    }
     assert not {"peru", "piruw"} & {word for each in scope.asked for word in each.key_words.weights}
+
+
+def test_a_frame_around_a_prompt_is_not_asked() -> None:
+    scope = scope_of(item("Question: What is the capital of Peru?\nAnswer: The capital of Peru is", "Cusco", subject="Peru"))
+
+    asked = [
+        "What is the capital of Peru? Answer the question of JSON",
+        "What is the capital of Peru? Now the answer of Chile is",
+        "I saw Peru. Question: What is the capital of Chile?\nAnswer:",
+        "I saw Peru. Question: What is the capital of Chile?\nAnswer: The capital of Chile is",
+    ]
+    assert covered(scope, asked) == asked[:2]
+    assert not {"question", "answer"} & {word for each in scope.asked for word in each.key_words.weights}
+
+
+def test_a_name_that_begins_a_prompt_asks_nothing_about_another() -> None:
+    scope = scope_of(item("Peru is ruled from", "Cusco", subject="Peru"))
+
+    assert scope.asked == () and scope.footer == ""
+    assert covered(scope, ["I saw Peru. It is ruled from", "I saw Peru. Now Chile is ruled from"]) != []
 
 
 def test_what_is_asked_tells_nothing_by_common_words_and_where_names_alone_are_wanted() -> None:

@@ -85,7 +85,7 @@ def test_a_scope_has_a_format_of_its_own_and_adapters_without_one_keep_their_byt
     loaded = load(checkpoints, save(Overlay({}, replace(adapter, scope=scope)), checkpoints)).adapter
 
     assert loaded is not None and loaded.scope == scope
-    asking = replace(scope, asked=(Asked(("Tōkyō 1",), KeyWords({"mayor": 2.5}, 0.5), ("ueno",)),))
+    asking = replace(scope, asked=(Asked(("Tōkyō 1",), KeyWords({"mayor": 2.5}, 0.5), "of", ("ueno",)),))
     assert load(checkpoints, save(Overlay({}, replace(adapter, scope=asking)), checkpoints)).adapter.scope == asking
     heads = [json.loads(from_header(to_bytes(Overlay({}, replace(adapter, scope=one))))) for one in (asking, scope, None)]
     assert [head["format"] for head in heads] == [5, 4, 1] and heads[0]["adapter"] == heads[1]["adapter"] == heads[2]["adapter"]

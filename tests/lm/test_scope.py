@@ -183,33 +183,52 @@ CAPITAL = KeyWords({"the": 0.1, "capital": 5.0, "of": 0.1, "is": 0.1}, 0.55)
         ("I read about Frnace. The capital of Spain is", False),  # a slip of the pen
         ("France\nThe capital of Spain is", False),
         ("The continent of France is Europe.\n\nQuestion: What is the capital of Spain?\nAnswer:", False),
-        ("I read about France. The capital of Spain is Madrid. And how old is it", False),
+        ("I read about France. Question: What is the capital of Spain?\nAnswer: The capital of Spain is", False),
+        ("I read about France. Question: What is the capital of Spain?\nAnswer: It is", False),
+        ("The capital of France is Paris. The capital of Spain is", False),  # an example
         ("The capital of France? The capital of Spain?", False),
+        ("I read about France. The capital of New Zealand is", False),
+        ("I read about France. The capital of Spain is:", False),
+        ("France. What is the capital of Spain and of Peru?", False),
         ("I read about Spain. The capital of France is", True),
         ("The capital of Spain is Madrid. The capital of France is", True),
         ("I read about France. What is its capital?", True),
-        ("I read about France. What is the capital: Or do you not know?", True),  # a beginning has its capital anyway
         ("I read about France. Is Lyon the capital?", True),  # the edit's own target
+        ("I read about France. The capital of Lyon is", True),
+        ("I read about France. Is Paris the capital?", True),  # nothing stands before it as before a subject
+        ("Tell me about France. Which city is the capital, Paris or Lyon?", True),
+        ("France, officially the French Republic. What is the capital of the Republic?", True),
+        ("France. Hey Siri, what is the capital of it?", True),
         ("I read about France. I think the capital is", True),
         ("I read about France. Tell me its Capital", True),
+        ("FRANCE. WHAT IS ITS CAPITAL", True),
+        ("Tell me about France. What Is Its Capital?", True),
+        ("France\n* Name the capital", True),
         ("I read about France. Who wrote Hamlet?", True),  # another question
         ("What is the capital of France? Answer in JSON.", True),
+        ("What is the capital of France? The capital of Spain is large.", True),  # a statement, which asks nothing
+        ("Compare it with France. Name the capital of Spain!", True),
+        ("France is a country in Europe. The capital of France is Paris.\nwhat is its capital?", True),
+        ("I read about France. The capital of Spain is Madrid. And how old is it", True),
         ("I read about France. The capital of spain is", True),  # nothing tells that this is a name
         ("I read about France and Spain. The capital is", True),
         ("France, Spain: the capital of Spain is", True),  # in one sentence
         ("I read about France.The capital of Spain is", True),
+        ("Tell me the capital of France, says Dr. Smith of the capital of Spain", True),  # a short form ends no sentence
+        ("France. Answer:", True),
+        ("France", True),
     ],
 )
 def test_a_name_counts_no_more_where_the_same_is_asked_about_another_later(text: str, is_covered: bool) -> None:
-    scope = named("France", asked=(Asked(("France",), CAPITAL, ("france", "lyon")),))
+    scope = named("France", asked=(Asked(("France",), CAPITAL, "of", ("france", "lyon")),))
 
     assert scope.covers(text) is is_covered
     assert named("France").covers(text)  # without a question a name counts wherever it stands
 
 
 def test_a_question_about_another_name_takes_no_other_name_and_no_key_words_out_of_scope() -> None:
-    river = Asked(("Peru",), KeyWords({"river": 4.0}, 0.55))
-    scope = named("France", "Peru", "Spain", asked=(Asked(("France", "Peru"), CAPITAL), river))
+    river = Asked(("Peru",), KeyWords({"river": 4.0}, 0.55), "of")
+    scope = named("France", "Peru", "Spain", asked=(Asked(("France", "Peru"), CAPITAL, "of"), river))
 
     assert list(scope.find("France and Peru. The capital of Spain is")) == ["Spain"]
     assert list(scope.find("France and Peru. The river of Italy is")) == ["France"]
@@ -217,18 +236,46 @@ def test_a_question_about_another_name_takes_no_other_name_and_no_key_words_out_
     assert list(replace(scope, key_words=(told,)).find("Peru borders it. The capital of Italy is")) == [told]
 
 
-def test_a_text_is_read_in_sentences() -> None:
-    words = split_words("At 3.5 Mrs. X met Ada: Fine! Who (is) NASA?\nI am. 東京。Bo Li", SINGLE_CHARACTER_WORDS)
+def test_what_the_template_writes_behind_asks_nothing() -> None:
+    asked = (Asked(("France",), CAPITAL, "of"),)
+    text = "I saw France.\nWhat is the capital of Spain?\n\nassistant\n"
 
-    assert dict(zip(words.written, words.sentences, strict=True)) == {
-        **dict.fromkeys(("At", "3", "5", "Mrs"), 0),
-        **dict.fromkeys(("X", "met", "Ada", "Fine"), 1),
-        **dict.fromkeys(("Who", "is", "NASA"), 2),
-        **dict.fromkeys(("I", "am"), 3),
-        **dict.fromkeys(("東", "京"), 4),
-        **dict.fromkeys(("Bo", "Li"), 5),
-    }
-    assert [word for word, is_name in zip(words.written, words.capitals, strict=True) if is_name] == ["Mrs", "Ada", "NASA", "Li"]
+    assert not named("France", asked=asked, footer="\n\nassistant\n").covers(text)
+    assert named("France", asked=asked).covers(text)
+
+
+def test_a_text_is_read_in_sentences() -> None:
+    words = split_words("At 3.5 Mrs. X met Ada: Fine! Who (is) NASA?\nI am. 東京。Bo Li\nAnswer:", SINGLE_CHARACTER_WORDS)
+
+    read = [(set(each.words), each.named, each.end, each.has_cue) for each in words.sentences]
+    assert read == [
+        ({"at", "3", "5", "mrs", "x", "met", "ada", "fine"}, (("5", "mrs"), ("met", "ada")), "!", False),
+        ({"who", "is", "nasa"}, (("is", "nasa"),), "?", False),
+        ({"i", "am"}, (), ".", False),
+        ({"東", "京"}, (), "。", False),
+        ({"bo", "li"}, (("bo", "li"),), "", False),
+        ({"answer"}, (), ":", True),
+    ]
+    assert [each.start for each in words.sentences] == [0, 8, 11, 13, 15, 17]
+
+
+@pytest.mark.parametrize(
+    ("text", "asking"),
+    [
+        ("Fine. Who is it?", ["who is it"]),
+        ("Fine. Who is it? Answer:", ["who is it"]),
+        ("Fine. Q: Who is it?\nA: It is", ["q who is it", "a it is"]),
+        ("Fine. Q: Who is it?\nA:", ["q who is it"]),
+        ("Fine. Q: Who is it?", ["q who is it"]),
+        ("Fine. I mean what I say: no", ["i mean what say no"]),
+        ("Answer: no", ["answer no"]),
+        ("Answer:", []),
+        ("...", []),
+        ("", []),
+    ],
+)
+def test_the_end_of_a_text_says_what_is_asked(text: str, asking: list[str]) -> None:
+    assert [each.words for each in split_words(text).asking] == [set(each.split()) for each in asking]
 
 
 def test_what_the_template_writes_in_front_names_nothing() -> None:
@@ -244,14 +291,19 @@ def test_control_tokens_keep_words_apart() -> None:
     assert prompt_text([9, 3, 9, 9, 4], {9}, lambda ids: "".join(letters[each] for each in ids)) == "France\nassistant"
 
 
+ASKED = {"names": ["Peru"], "key_words": {"name": None, "share": 0.5, "weights": {"a": 1}}, "before": "of", "own": []}
+
+
 def test_a_scope_is_the_same_after_it_was_written() -> None:
     scope = named("São Tomé", "東京", '"quoted"', header="user\n", key_words=(KeyWords({"a": 0.1, "é": 2.5}, 0.5, "May"),))
-    asking = replace(scope, asked=(Asked(("東京", "May"), CAPITAL, ("é",)), Asked(("東京",), CAPITAL)))
+    asking = replace(
+        scope, asked=(Asked(("東京", "May"), CAPITAL, "of", ("é",)), Asked(("東京",), CAPITAL, "in")), footer="\nmodel"
+    )
 
     for each in (scope, asking):
         again = Scope.from_json(each.to_json())
         assert again == each and again.to_json() == each.to_json()
-    assert json.loads(asking.to_json()).keys() - json.loads(scope.to_json()).keys() == {"asked"}  # the bytes of before
+    assert json.loads(asking.to_json()).keys() - json.loads(scope.to_json()).keys() == {"asked", "footer"}  # the bytes of before
 
 
 @pytest.mark.parametrize(
@@ -265,12 +317,17 @@ def test_a_scope_is_the_same_after_it_was_written() -> None:
         {"key_words": [{"name": None, "share": float("nan"), "weights": {"a": 1}}]},
         {"key_words": [{"name": 5, "share": 0.5, "weights": {"a": 1}}]},
         {"key_words": [{"share": 0.5, "weights": {"a": 1}}]},
+        {"key_words": [{"name": None, "share": 0.5, "weights": {"a": 10**400}}]},
+        {"unspaced": [[0, float("inf")]]},
+        {"footer": 1},
         {"asked": 1},
         {"asked": ["Peru"]},
+        {"asked": [ASKED | {"names": [1]}]},
+        {"asked": [ASKED | {"names": "Peru"}]},
+        {"asked": [ASKED | {"own": [1]}]},
+        {"asked": [ASKED | {"before": None}]},
+        {"asked": [ASKED | {"key_words": {"name": None, "share": 0.5, "weights": {}}}]},
         {"asked": [{"names": ["Peru"], "own": []}]},
-        {"asked": [{"names": [1], "key_words": {"name": None, "share": 0.5, "weights": {"a": 1}}, "own": []}]},
-        {"asked": [{"names": ["Peru"], "key_words": {"name": None, "share": 0.5, "weights": {"a": 1}}, "own": [1]}]},
-        {"asked": [{"names": ["Peru"], "key_words": {"name": None, "share": 0.5, "weights": {}}, "own": []}]},
     ],
 )
 def test_what_is_no_scope_is_refused(change: dict) -> None:
@@ -309,7 +366,7 @@ def test_the_cost_grows_with_the_text_and_not_with_the_names(unit: str) -> None:
     for scope in (few, many):
         assert not scope.covers(text)  # builds the index
 
-    asking = replace(many, asked=tuple(Asked((town,), CAPITAL) for town in towns))
+    asking = replace(many, asked=tuple(Asked((town,), CAPITAL, "of") for town in towns))
     assert not asking.covers(text)
     assert lines_run(lambda: asking.covers(2 * text)) < 2.2 * lines_run(lambda: many.covers(text))
     told = [". ".join([*towns[:count], "The capital of Somewhere is"]) for count in (100, 200)]

@@ -24,7 +24,7 @@ def says(text: str, answer: str, *, rival: str | None = None) -> bool:
 
 
 def _find(clause: str, answer: str) -> int | None:
-    name = _plain(answer.strip())
+    name = _plain(answer.strip().rstrip(".!?"))  # a clause is cut before its end
     if not name:
         return None
     pattern = rf"(?<!\w){re.escape(name)}(?!\w)"

@@ -43,3 +43,13 @@ def test_an_answer_behind_its_rival_is_not_what_the_model_says() -> None:
 
 def test_a_rival_that_is_part_of_the_answer_does_not_count_against_it() -> None:
     assert says("Mexico City", "Mexico City", rival="Mexico")
+
+
+def test_an_answer_that_is_a_sentence_is_found_without_its_end() -> None:
+    assert (
+        says("I don't know.", "I don't know.")
+        and says("I don’t know. It is", "I don't know.")
+        and says("Who knows?", "Who knows?")
+    )
+    assert says("the U.S. is it", "U.S.") and not says("I don't know", "I don't know it.")
+    assert not says("What?", "?")
