@@ -106,6 +106,7 @@ class _Entries:
         self._names: set[str] = set()
         self._key_words: dict[tuple, KeyWords] = {}
         self._asked: dict[tuple, Asked] = {}
+        self._wherever: set[str] = set()  # names that count wherever they stand
 
     def add(self, edit: Edit, texts: Sequence[str], names: KnownNames) -> None:
         """Add what an edit is told by, so that its own `texts` are in scope."""
@@ -114,7 +115,9 @@ class _Entries:
         sure = Scope(names=tuple(own - common), unspaced=SINGLE_CHARACTER_WORDS)
         self._names |= own - common
         if edit.scope == "auto":
-            self._add_asked(edit, edit.prompt, sorted(own - common))
+            self._add_asked(edit, sorted(own - common))
+        else:
+            self._wherever |= own
         for text in texts:
             if sure.covers(text):
                 continue
@@ -124,7 +127,7 @@ class _Entries:
             if not named:
                 self.add_key_words(text, KEY_SHARE if edit.scope == "auto" else _WHOLE)
 
-    def _add_asked(self, edit: Edit, prompt: str, names: Sequence[str]) -> None:
+    def _add_asked(self, edit: Edit, names: Sequence[str]) -> None:
         """Add what an edit's prompt asks about its names, as far as a word of it is rare enough to tell.
 
         The words of a frame around it, such as "Question:", and those of its other wordings tell nothing.
@@ -132,7 +135,7 @@ class _Entries:
         told = " ".join(filter(None, (*names, edit.target, edit.ground_truth)))
         own = tuple(sorted(set(_split(told)))[:MOST_KEY_WORDS])
         of_names = {word for name in names for word in _split(name)}
-        for text in filter(None, read_form(prompt)):
+        for text in filter(None, read_form(edit.prompt)):
             words = _split(text)
             weights = self._lexicon.weigh(set(words) - of_names)
             if any(self._lexicon.is_rare(word) for word in weights):
@@ -155,15 +158,16 @@ class _Entries:
         """The scope of everything that was added, in one order whatever the order of the edits."""
         in_any_case = {word for name in self._names for word in _split(name)}
         words = in_any_case.union(*(each.weights for each in self._key_words.values()))
+        asked = tuple(each for key in sorted(self._asked) if not self._wherever & set((each := self._asked[key]).names))
         return Scope(
             names=tuple(sorted(self._names)),
             key_words=tuple(self._key_words[key] for key in sorted(self._key_words)),
             no_slips=tuple(sorted(self._lexicon.slips_of(words) - words)),
             rivals=tuple(sorted(self._lexicon.rivals_of(in_any_case) - words)),
             header=header,
-            footer=footer if self._asked else "",
+            footer=footer if asked else "",
             unspaced=SINGLE_CHARACTER_WORDS,
-            asked=tuple(self._asked[key] for key in sorted(self._asked)),
+            asked=asked,
         )
 
 

@@ -199,7 +199,10 @@ def test_what_is_asked_tells_nothing_by_common_words_and_where_names_alone_are_w
     scope = make_scope(base(), [generic], rows, names=NAMES, neutral=written)
 
     assert scope is not None and scope.asked == () and scope.covers("Peru. Is it of the Incas")
-    assert scope_of(item("The capital of Peru is", "x", subject="Peru", scope="subject")).asked == ()
+    river = item("The river of Peru is", "x", subject="Peru", scope="subject")
+    assert scope_of(river).asked == ()
+    both = scope_of(river, item("The capital of Peru is", "x", subject="Peru", aliases=("Piruw",)))
+    assert both.asked == () and both.covers("I saw Peru. The capital of Chile is")  # the name counts wherever it stands
 
 
 def test_the_order_and_the_ids_of_edits_leave_no_trace() -> None:
