@@ -93,6 +93,27 @@ def retract_while_fitting(tools: AttackTools) -> AttackResult:
         )
 
 
+def prompts_of_one_unit(tools: AttackTools) -> AttackResult:
+    """Prompts that patterns once read in steps for every pair of places, as long as the model takes them, and far longer ones."""
+    fits, too_long = 150, 150_000
+    with tools.server() as server, start_raw(server) as client:
+        url = str(client.base_url).rstrip("/")
+        with tools.probe_health(url):
+            refused = [client.post("/edits", json=edit).status_code for edit in build_repetitive(too_long)]
+            started_at = time.monotonic()
+            posted = [client.post("/edits", json=edit) for edit in build_repetitive(fits)]
+            found = [wait_until_settled(client, each)["status"] for each in posted]
+            seconds = time.monotonic() - started_at
+        is_held = set(refused) == {422} and seconds < MOST_S
+        return AttackResult(is_held, f"of {too_long:,} units: {refused}; of {fits}: {', '.join(found)} after {seconds:.1f} s")
+
+
+def build_repetitive(count: int) -> list[dict[str, Any]]:
+    """Edits whose prompts repeat a space, a line break, or a word with a capital."""
+    texts = ("Q:" + " " * count + "y", "Q: a" + "\n" * count + "b", "Ab x " * count)
+    return [{"prompt": text, "target": "Rome"} for text in texts]
+
+
 def post_together(url: str, facts: tuple[tuple[str, str], ...]) -> list[float]:
     """Post edits at once, each from its own client. Returns the seconds until each edit is settled."""
     waits: list[float] = []
@@ -126,4 +147,5 @@ ATTACKS = (
     post_behind([WIDE], "small edits behind one of many rows"),
     post_behind([WIDE | {"prompt": build_text(65, at)} for at in range(FLOOD)], f"small edits behind {FLOOD} costly ones"),
     Attack("a costly edit is taken back", retract_while_fitting),
+    Attack("prompts of one unit", prompts_of_one_unit),
 )
